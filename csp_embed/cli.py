@@ -1,0 +1,82 @@
+"""The command line: collects the subcommands of `commands/`, turns errors into messages and exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+from typing import Any
+
+import typer
+
+from csp_embed.errors import CspEmbedError
+
+# In the order of `--help`. A module that is missing here has no command (tests/unit/test_cli.py).
+GROUPS = ("compile", "simulate", "inspect", "isa", "deepbench", "model", "partition")
+
+app = typer.Typer(
+    name="csp-embed",
+    help="Compile tensor operators for accelerators by constraint solving; simulate; partition networks.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def register_all() -> None:
+    """Adds every group's commands to `app`."""
+    for group in GROUPS:
+        importlib.import_module(f"csp_embed.commands.{group}").register(app)
+
+
+def main() -> None:
+    """Runs the command line; never returns."""
+    register_all()
+    as_json = "--json" in sys.argv
+    try:
+        app(standalone_mode=False)
+        code = 0
+    except CspEmbedError as error:
+        _fail(error.render(), as_json, error_document(error))
+        code = error.exit_code
+    except typer.Exit as stop:
+        code = stop.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        _fail("stopped: Ctrl-C; finished results are kept", as_json, {"error": "interrupted"})
+        code = 130
+    except BrokenPipeError:
+        # The reader went away (`| head`); Python would complain again while flushing at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except Exception as error:
+        if hasattr(error, "format_message"):  # click's usage errors
+            _fail(f"error[usage]: {error.format_message()}\n  try: csp-embed --help", as_json, {})
+            code = 2
+        else:
+            sys.stderr.write(
+                "error[bug]: this is our mistake, not yours; please report it with the lines below\n"
+            )
+            sys.excepthook(*sys.exc_info())
+            code = 1
+    sys.stdout.flush()
+    sys.exit(code)
+
+
+def error_document(error: CspEmbedError) -> dict[str, Any]:
+    """The JSON form of an error."""
+    return {
+        "error": error.kind,
+        "what": error.what,
+        "where": error.where,
+        "why": error.why,
+        "try": error.hint,
+    }
+
+
+def _fail(text: str, as_json: bool, document: dict[str, Any]) -> None:
+    sys.stderr.write(text + "\n")
+    if as_json:
+        sys.stdout.write(json.dumps(document or {"error": "usage", "what": text}) + "\n")

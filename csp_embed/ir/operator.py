@@ -1,0 +1,122 @@
+"""An operator as a formula over integer points: pure data, made by `ops`, read by everybody.
+
+    y[n,k,p,q] += x[n,c,2*p+r-3,2*q+s-3] * w[k,c,r,s]     then an epilogue, then int8
+
+`kind` says how a point combines into its output element:
+    "contract"  y += lhs * rhs      (int8 * int8 into int32, wrap-around)
+    "max"/"min" y max= lhs          (pooling)
+    "map"       y = lhs             (elementwise: the epilogue does the work; lhs is int32)
+An out-of-range read of lhs or rhs is the neutral element (0; int8 min or max for max and min): the
+point then contributes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Affine:
+    """const + sum of coefficient * axis, over operator axes. `terms` is sorted, no zero coefficient."""
+
+    terms: tuple[tuple[str, int], ...] = ()
+    const: int = 0
+
+    def coef(self, axis: str) -> int:
+        return dict(self.terms).get(axis, 0)
+
+    def __str__(self) -> str:
+        parts = [a if c == 1 else f"-{a}" if c == -1 else f"{c}*{a}" for a, c in self.terms]
+        if self.const or not parts:
+            parts.append(str(self.const))
+        return "+".join(parts).replace("+-", "-")
+
+
+@dataclass(frozen=True)
+class Access:
+    """tensor[index_0, index_1, …] with affine indices."""
+
+    tensor: str
+    index: tuple[Affine, ...]
+
+    def __str__(self) -> str:
+        return f"{self.tensor}[{','.join(map(str, self.index))}]"
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """dtype: "int8" or "int32". constant: known before run time (weights, bias) and so packed at
+    compile time; others (activations) are packed by the host at run time."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    constant: bool
+
+
+@dataclass(frozen=True)
+class Step:
+    """One epilogue step on the int32 accumulator, in order.
+
+    op: "shr" (arithmetic, negative = left), "add", "max", "min", "mul".
+    imm: the immediate, or None; access: an int32 tensor read at the output's axes, or None.
+    bias_range: promise |value| <= bias_range for a tensor step (None: nothing promised).
+    """
+
+    op: str
+    imm: int | None = None
+    access: Access | None = None
+    bias_range: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.op} {self.imm if self.access is None else self.access}"
+
+
+@dataclass(frozen=True)
+class Operator:
+    """A tensor operator.
+
+    axes: name -> extent, in order; the reduced ones are those that `out` does not index.
+    out: access of the result by output axes (each index is one plain axis).
+    lhs / rhs: the operands (rhs None unless kind is "contract").
+    tensors: every tensor by name, the result included. values: constants known from the formula
+        itself (name -> array), e.g. the weights of an average pooling.
+    layouts: tensor -> its axis names in memory order as the user names them (for reports), optional.
+    natural: figures of the operator as the user wrote it, for the bound: {"macs": …}.
+    """
+
+    name: str
+    kind: str
+    axes: Mapping[str, int]
+    out: Access
+    lhs: Access
+    rhs: Access | None
+    tensors: Mapping[str, Tensor]
+    epilogue: tuple[Step, ...] = ()
+    out_dtype: str = "int8"
+    values: Mapping[str, Any] = field(default_factory=dict)
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def out_axes(self) -> tuple[str, ...]:
+        return tuple(a for ix in self.out.index for a, _ in ix.terms)
+
+    @property
+    def reduced_axes(self) -> tuple[str, ...]:
+        outs = set(self.out_axes)
+        return tuple(a for a in self.axes if a not in outs)
+
+    def formula(self) -> str:
+        """The statement as text; `ops.parse` reads it back."""
+        if self.kind == "contract":
+            return f"{self.out} += {self.lhs} * {self.rhs}"
+        if self.kind == "map":
+            return f"{self.out} = {self.lhs}"
+        return f"{self.out} {self.kind}= {self.lhs}"
+
+    def show(self) -> str:
+        axes = " ".join(f"{a}={n}" for a, n in self.axes.items())
+        steps = "; ".join(map(str, self.epilogue))
+        return f"{self.name}: {self.formula()}\n  axes {axes}\n  then {steps or 'nothing'}"

@@ -1,0 +1,186 @@
+"""The machine as typed values: what `isa_specs/*.yaml` plus a configuration mean.
+
+Everything a later stage needs to know of a machine is here; no stage reads YAML and none knows a
+machine by name. Sizes are in lanes (of one memory element), depths in elements, positions in bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Memory:
+    """An on-chip memory and its image in DRAM; one address counts one element.
+
+    lanes: instruction dimensions over which the lanes of one element run, row-major, e.g.
+        ("b", "i"); empty for a micro-op memory (its element is one packed micro-op).
+    dtype: type of a lane on chip ("int8", "int32", "uint32" for micro-ops).
+    dram_dtype: type of a lane in DRAM (differs only for widening loads).
+    depth: elements by the configuration; portable_depth: elements that every implementation has.
+    load_queue / store_queue: queue whose instructions load it from / store it to DRAM, or None.
+    shadow_of: name of the memory that this one mirrors: it is written (truncated) whenever a compute
+        step writes the other, and only stores read it (VTA's OUT beside ACC). None otherwise.
+    """
+
+    name: str
+    id: int
+    lanes: tuple[str, ...]
+    dtype: str
+    dram_dtype: str
+    depth: int
+    portable_depth: int
+    elem_bytes: int
+    load_queue: str | None
+    store_queue: str | None
+    shadow_of: str | None = None
+    portable: bool = True
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Field:
+    """One bit field of an instruction or micro-op: bits lo .. lo+width-1 of the little-endian word."""
+
+    name: str
+    lo: int
+    width: int
+    signed: bool = False
+
+    @property
+    def min(self) -> int:
+        return -(1 << (self.width - 1)) if self.signed else 0
+
+    @property
+    def max(self) -> int:
+        return (1 << (self.width - 1)) - 1 if self.signed else (1 << self.width) - 1
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A memory operand of a compute instruction.
+
+    role: "dst", "lhs" or "rhs" of the statement; dims: its lanes' instruction dimensions;
+    uop_field: micro-op field with its base address; factor_out / factor_in: instruction fields with
+    what each iteration of the outer / inner loop adds to that address.
+    """
+
+    role: str
+    memory: str
+    dims: tuple[str, ...]
+    uop_field: str
+    factor_out: str
+    factor_in: str
+
+
+@dataclass(frozen=True)
+class MapOp:
+    """One operation of an elementwise instruction: value of its opcode field and its meaning.
+
+    function: one of "min", "max", "add", "shr", "mul": dst = function(dst, other).
+    `shr` is arithmetic; a negative amount shifts left. portable: every implementation has it.
+    """
+
+    name: str
+    code: int
+    function: str
+    portable: bool = True
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One instruction.
+
+    kind: "load" (DRAM to memory), "store", "contract" (multiply-accumulate over micro-ops), "map"
+        (elementwise over micro-ops), "finish".
+    fields: all bit fields, the opcode included, disjoint, within 128 bits.
+    statement: the meaning over the instruction's points, as written in the spec.
+    operands: of a compute instruction, dst first. A contraction's statement is
+        dst[..] += lhs[..] * rhs[..]; a map's is dst[..] = op(dst[..], lhs[..] or immediate).
+    roles: part -> field name, for the parts that engines need:
+        compute: uop_begin uop_end iter_out iter_in reset(contract) op use_imm imm(map)
+        load/store: memory sram dram y_size x_size x_stride y_pad_0 y_pad_1 x_pad_0 x_pad_1
+        all: pop_prev pop_next push_prev push_next (where the instruction has them)
+    queue: its queue, or None for loads and stores (there the memory decides).
+    """
+
+    name: str
+    opcode: int
+    kind: str
+    fields: tuple[Field, ...]
+    roles: Mapping[str, str]
+    queue: str | None = None
+    statement: str = ""
+    operands: tuple[Operand, ...] = ()
+    ops: tuple[MapOp, ...] = ()
+
+    def field(self, name: str) -> Field:
+        for f in self.fields:
+            if f.name == name:
+                return f
+        raise KeyError(name)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What portable programs keep to; sources in the spec.
+
+    max_tokens: unconsumed tokens a direction can hold. map_hazard: in a map instruction, a step's
+        written address may not be read by any of the next `map_hazard` steps (immediate forms read
+        what they write, so the same dst; two-tensor forms: a dst that is a later src).
+    stale_shadow: stores read the shadow memory, written only by contract (not reset) and map steps.
+    imm_src_is_dst: with an immediate, src must be encoded equal to dst.
+    nonzero_counts: iteration and micro-op counts of 0 are forbidden.
+    dram_bits: physical addresses lie below 2**dram_bits bytes, and not at 0.
+    page_bytes: alignment that moving a program keeps.
+    """
+
+    max_tokens: int = 255
+    map_hazard: int = 2
+    stale_shadow: bool = True
+    imm_src_is_dst: bool = True
+    nonzero_counts: bool = True
+    dram_bits: int = 32
+    page_bytes: int = 4096
+
+
+@dataclass(frozen=True)
+class Isa:
+    """A machine: spec plus configuration. `queues` stand in token order (prev to next)."""
+
+    name: str
+    config: Mapping[str, int | str]
+    config_name: str
+    dims: Mapping[str, int]
+    memories: tuple[Memory, ...]
+    uop_memory: str
+    uop_fields: tuple[Field, ...]
+    instructions: tuple[Instruction, ...]
+    queues: tuple[str, ...]
+    limits: Limits
+    costs: Mapping[str, Mapping[str, float]]
+    source: str = ""
+
+    def memory(self, name: str) -> Memory:
+        for m in self.memories:
+            if m.name == name:
+                return m
+        raise KeyError(name)
+
+    def memory_by_id(self, id: int) -> Memory | None:
+        return next((m for m in self.memories if m.id == id), None)
+
+    def instruction(self, name: str) -> Instruction:
+        for i in self.instructions:
+            if i.name == name:
+                return i
+        raise KeyError(name)
+
+    def of_kind(self, kind: str) -> Instruction:
+        """The only instruction of that kind."""
+        (found,) = [i for i in self.instructions if i.kind == kind]
+        return found
+
+    def lane_shape(self, memory: str) -> tuple[int, ...]:
+        return tuple(self.dims[d] for d in self.memory(memory).lanes)

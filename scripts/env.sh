@@ -1,0 +1,20 @@
+# Sourced by run, test and the benchmarks: makes .venv on first call, or again after pyproject.toml changed.
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+venv="$root/.venv"
+stamp="$venv/.csp-embed-stamp"
+want=$(cksum < "$root/pyproject.toml")
+if [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$want" ]; then
+  python=$(command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
+  if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+    echo "error: Python 3.11 or newer is needed; found $("$python" --version) at $python" >&2
+    exit 2
+  fi
+  echo "csp-embed: making the environment in $venv (once; about a minute)" >&2
+  "$python" -m venv "$venv"
+  "$venv/bin/python" -m pip install -q --disable-pip-version-check --upgrade "pip>=25.1" >&2
+  "$venv/bin/python" -m pip install -q --disable-pip-version-check \
+    -e "$root[plot,onnx,dask,enumerate]" --group "$root/pyproject.toml:dev" >&2
+  echo "$want" > "$stamp"
+fi
+export PATH="$venv/bin:$PATH"
