@@ -1,1 +1,20 @@
+"""Placing and scheduling a task graph on a platform; costs come in as data.
 
+For callers (all fixed names):
+
+    solve.solve(graph, platform, *, objective="latency"|"throughput", method="auto",
+        cost_model="links"|"dnn-partitioning", contiguous=False, pipeline=False, max_latency=None,
+        min_throughput=None, replicas=1, batch=1, time_limit=None, workers=1, seed=0, fix=None,
+        start=None, progress=None, effort=1.0) -> Plan
+    solve.METHODS                    names for `method`
+    pareto.pareto(graph, platform, *, points=8, ...) -> list[Plan]
+    check.check_plan(graph, platform, plan) -> list[Problem(kind, where, text)]; [] = accepted
+    evaluate.evaluate(graph, platform, device_of, objective) -> Plan     of somebody's placement
+    bounds.lower_bounds(graph, platform, objective) -> dict[str, float]
+    dnn_file.read_dnn(path, objective) -> (TaskGraph, Platform)          dnn-partitioning JSON
+
+fix: {task: device}. start: a plan to improve (devices that are gone are re-planned). A limit or a
+KeyboardInterrupt with a plan in hand returns it as FEASIBLE (method says "interrupted" on Ctrl-C:
+`plan.reasons` holds "interrupted"); without one: status UNKNOWN. Infeasible: errors.Infeasible.
+time_limit in seconds or workers > 1 are wall-clock modes: `plan.deterministic` is False.
+"""

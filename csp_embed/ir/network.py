@@ -1,0 +1,400 @@
+"""Whole networks as task graphs, the platforms that run them, and plans.
+
+Units everywhere: milliseconds and bytes; rates in bytes per ms. Files in other units are converted
+on reading. The types hold what `partition.md` names; readers and writers live in
+`csp_embed.network`, solvers and the verifier in `csp_embed.partition`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from csp_embed.errors import InputError
+
+LATENCY, THROUGHPUT = "latency", "throughput"
+OPTIMAL, FEASIBLE, INFEASIBLE, UNKNOWN = "OPTIMAL", "FEASIBLE", "INFEASIBLE", "UNKNOWN"
+
+
+@dataclass(frozen=True)
+class Task:
+    """One layer (or group of folded operators, or shard of one).
+
+    cost: ms by device name or kind; a name wins; a device in neither cannot run the task.
+    cost_by_batch: ms by device name or kind, then by batch size; used by data parallelism.
+    weight_bytes add up on the device that runs the task; activation_bytes are live there from the
+        task's start to its last consumer's end.
+    colocate: tasks with the same label share a device. pin: the device name that must run it.
+    transfer_ms, backward: dnn-partitioning cost model only: one transfer of this task's output
+        between an accelerator and host memory; whether it belongs to the backward pass.
+    op: kind of layer, nodes: names of the model's operators that it covers, origin: where the cost
+        of each device or kind comes from; all three are for reports only.
+    """
+
+    id: str
+    cost: Mapping[str, float]
+    cost_by_batch: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
+    weight_bytes: float = 0
+    activation_bytes: float = 0
+    colocate: str | None = None
+    pin: str | None = None
+    transfer_ms: float = 0.0
+    backward: bool = False
+    op: str = ""
+    nodes: tuple[str, ...] = ()
+    origin: Mapping[str, str] = field(default_factory=dict)
+
+    def cost_on(self, device: Device) -> float | None:
+        """ms on `device`; None where it cannot run the task (no cost)."""
+        if device.name in self.cost:
+            return self.cost[device.name]
+        return self.cost.get(device.kind)
+
+    def batch_cost_on(self, device: Device, batch: int) -> tuple[float | None, bool]:
+        """(ms for `batch` samples on `device`, whether that is linear scaling of `cost`)."""
+        table = self.cost_by_batch.get(device.name, self.cost_by_batch.get(device.kind, {}))
+        if batch in table:
+            return table[batch], False
+        one = self.cost_on(device)
+        return (None if one is None else one * batch), True
+
+
+@dataclass(frozen=True)
+class Edge:
+    """`dst` reads a value of `src`. Edges with the same src and tensor carry one value (their bytes
+    agree); without tensor each edge is a value of its own."""
+
+    src: str
+    dst: str
+    bytes: float
+    tensor: str | None = None
+
+
+@dataclass(frozen=True)
+class TaskGraph:
+    """A directed acyclic graph of tasks, in file order. sha256: of the file's bytes, "" if none."""
+
+    tasks: tuple[Task, ...]
+    edges: tuple[Edge, ...]
+    name: str = ""
+    sha256: str = ""
+
+    def by_id(self) -> dict[str, Task]:
+        """Tasks by id, in order."""
+        return {task.id: task for task in self.tasks}
+
+    def values(self) -> list[tuple[str, str, float, tuple[str, ...]]]:
+        """(src, tensor, bytes, consumers) per value. Unnamed ones are called `src->dst`, a repeated
+        unnamed edge `src->dst#2` and so on."""
+        grouped: dict[tuple[str, str], tuple[float, list[str]]] = {}
+        for edge in self.edges:
+            name, count = edge.tensor, 1
+            while name is None:
+                name = f"{edge.src}->{edge.dst}" + (f"#{count}" if count > 1 else "")
+                if (edge.src, name) in grouped:
+                    name, count = None, count + 1
+            _, consumers = grouped.setdefault((edge.src, name), (edge.bytes, []))
+            if edge.dst not in consumers:
+                consumers.append(edge.dst)
+        return [(s, t, b, tuple(c)) for (s, t), (b, c) in grouped.items()]
+
+    def order(self) -> list[str]:
+        """Task ids in topological order, ties in file order. Raises: InputError naming a cycle."""
+        waiting = {task.id: 0 for task in self.tasks}
+        after: dict[str, list[str]] = {task.id: [] for task in self.tasks}
+        for edge in self.edges:
+            waiting[edge.dst] += 1
+            after[edge.src].append(edge.dst)
+        ready = [t for t, n in waiting.items() if not n]
+        done: list[str] = []
+        for task in ready:  # grows while we walk it
+            done.append(task)
+            for other in after[task]:
+                waiting[other] -= 1
+                if not waiting[other]:
+                    ready.append(other)
+        if len(done) < len(waiting):
+            raise InputError(
+                "the graph has a cycle",
+                where=" -> ".join(_cycle(after, {t for t, n in waiting.items() if n})),
+                hint="a layer cannot need its own output; remove one of these edges",
+            )
+        return done
+
+    def verify(self) -> None:
+        """Raises InputError on unknown, repeated or negative things, and on cycles."""
+        seen: set[str] = set()
+        for task in self.tasks:
+            if task.id in seen:
+                raise InputError(f"task {task.id!r} is there twice", where=f"task {task.id}")
+            seen.add(task.id)
+            if not task.cost:
+                raise InputError(
+                    f"task {task.id!r} has no cost",
+                    where=f"task {task.id}",
+                    hint="give cost: {device or kind: ms}",
+                )
+            tables = [task.cost, *task.cost_by_batch.values()]
+            numbers = [x for table in tables for x in table.values()]
+            for x in (*numbers, task.weight_bytes, task.activation_bytes, task.transfer_ms):
+                if not 0 <= x < float("inf"):
+                    raise InputError(
+                        f"task {task.id!r}: {x} is not a time or size",
+                        where=f"task {task.id}",
+                        hint="times and sizes are finite and at least 0",
+                    )
+        sizes: dict[tuple[str, str], float] = {}
+        for edge in self.edges:
+            for end in (edge.src, edge.dst):
+                if end not in seen:
+                    raise InputError(
+                        f"edge {edge.src} -> {edge.dst}: no task {end!r}",
+                        where=f"edge to {edge.dst}",
+                    )
+            if not 0 <= edge.bytes < float("inf"):
+                raise InputError(
+                    f"edge {edge.src} -> {edge.dst}: {edge.bytes} bytes",
+                    hint="bytes are at least 0",
+                )
+            if edge.tensor is not None:
+                first = sizes.setdefault((edge.src, edge.tensor), edge.bytes)
+                if first != edge.bytes:
+                    raise InputError(
+                        f"value {edge.tensor!r} of {edge.src} has {first} and {edge.bytes} bytes",
+                        where=f"edge {edge.src} -> {edge.dst}",
+                        hint="edges with the same src and tensor carry one value",
+                    )
+        self.order()
+
+    def show(self) -> str:
+        """One line per task: id, costs, successors."""
+        after: dict[str, list[str]] = {}
+        for edge in self.edges:
+            after.setdefault(edge.src, []).append(edge.dst)
+        return "\n".join(
+            f"{t.id}: {', '.join(f'{d} {c:g} ms' for d, c in t.cost.items())}"
+            f" -> {' '.join(after.get(t.id, []))}"
+            for t in self.tasks
+        )
+
+
+def _cycle(after: Mapping[str, list[str]], inside: set[str]) -> list[str]:
+    """One cycle among tasks that never became ready."""
+    before: dict[str, str] = {}
+    for a in sorted(inside):
+        for b in after[a]:
+            if b in inside:
+                before.setdefault(b, a)
+    walk = [min(inside)]
+    while walk[-1] not in walk[:-1]:
+        walk.append(before[walk[-1]])
+    return walk[walk.index(walk[-1]) :][::-1]
+
+
+@dataclass(frozen=True)
+class Device:
+    """One concrete device (counts are already expanded: gpu0, gpu1, …).
+
+    memory_bytes: None = unlimited. server: the instance of a server that it belongs to ("node0").
+    profile, peak_ops_per_ms, bytes_per_ms: where costs come from; solvers read `Task.cost` only.
+    """
+
+    name: str
+    kind: str
+    memory_bytes: float | None = None
+    server: str | None = None
+    profile: str | None = None
+    peak_ops_per_ms: float | None = None
+    bytes_per_ms: float | None = None
+
+
+@dataclass(frozen=True)
+class Link:
+    """A two-way connection; a transfer takes latency_ms + bytes / rate.
+
+    duplex: None with shared None = uncontended; "half": one transfer at a time over both
+    directions; "full": one per direction. shared: a bus: one transfer at a time over all links that
+    name it, at the smaller of the two rates.
+    """
+
+    between: tuple[str, str]
+    bytes_per_ms: float
+    latency_ms: float = 0.0
+    duplex: str | None = None
+    shared: str | None = None
+
+    @property
+    def name(self) -> str:
+        """`a-b`, as plans and loads call it (a full-duplex link's directions: `a-b:a>b`)."""
+        return f"{self.between[0]}-{self.between[1]}"
+
+
+@dataclass(frozen=True)
+class Bus:
+    """Shared by the links that name it. bytes_per_ms None: only the links' own rates count."""
+
+    name: str
+    bytes_per_ms: float | None = None
+
+
+@dataclass(frozen=True)
+class Host:
+    """Where graph inputs come from and outputs go to. device: the device whose memory that is
+    (importers add zero-cost tasks pinned there); None: there is none."""
+
+    memory_bytes: float | None = None
+    device: str | None = None
+
+
+@dataclass(frozen=True)
+class Platform:
+    """Devices and what joins them, all counts expanded. servers: instance names in order."""
+
+    devices: tuple[Device, ...]
+    links: tuple[Link, ...] = ()
+    buses: tuple[Bus, ...] = ()
+    servers: tuple[str, ...] = ()
+    host: Host = field(default_factory=Host)
+    name: str = ""
+    sha256: str = ""
+
+    def by_name(self) -> dict[str, Device]:
+        """Devices by name, in order."""
+        return {device.name: device for device in self.devices}
+
+    def rate(self, link: Link) -> float:
+        """bytes per ms of a transfer over `link`, its bus included."""
+        caps = [b.bytes_per_ms for b in self.buses if b.name == link.shared and b.bytes_per_ms]
+        return min([link.bytes_per_ms, *caps])
+
+    def verify(self) -> None:
+        """Raises InputError on repeated or unknown names and on rates that are not positive."""
+        if not self.devices:
+            raise InputError("the platform has no device", hint="give devices: [{name, kind}]")
+        names: set[str] = set()
+        for device in self.devices:
+            if device.name in names:
+                raise InputError(f"device {device.name!r} is there twice")
+            names.add(device.name)
+            if device.memory_bytes is not None and not device.memory_bytes >= 0:
+                raise InputError(f"device {device.name!r}: memory_bytes {device.memory_bytes}")
+        buses = {bus.name for bus in self.buses}
+        for bus in self.buses:
+            if bus.bytes_per_ms is not None and not bus.bytes_per_ms > 0:
+                raise InputError(f"bus {bus.name}: bytes_per_ms must be positive")
+        for link in self.links:
+            for end in link.between:
+                if end not in names:
+                    raise InputError(f"link {link.name}: no device {end!r}", where="links")
+            if link.between[0] == link.between[1]:
+                raise InputError(f"link {link.name} joins a device with itself", where="links")
+            if not link.bytes_per_ms > 0 or not link.latency_ms >= 0:
+                raise InputError(
+                    f"link {link.name}: bytes_per_ms must be positive, latency_ms at least 0"
+                )
+            if link.duplex not in (None, "full", "half"):
+                raise InputError(f"link {link.name}: duplex is full or half, not {link.duplex!r}")
+            if link.shared is not None and link.shared not in buses:
+                raise InputError(f"link {link.name}: no bus {link.shared!r}")
+        if self.host.device is not None and self.host.device not in names:
+            raise InputError(f"host: no device {self.host.device!r}")
+
+    def show(self) -> str:
+        """One line per device and link."""
+        lines = [f"{d.name} ({d.kind})" for d in self.devices]
+        lines += [
+            f"{k.name} {k.bytes_per_ms:g} B/ms {k.duplex or k.shared or ''}" for k in self.links
+        ]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Where a task runs; start and finish in ms for latency, None for throughput. A list of
+    assignments stands in an order in which the tasks can run."""
+
+    task: str
+    device: str
+    start: float | None = None
+    finish: float | None = None
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """One hop of one value over one link. from_device, to_device are `from` and `to` in files.
+    link: the name of the `Link`; start and finish None for throughput."""
+
+    src_task: str
+    tensor: str
+    from_device: str
+    to_device: str
+    link: str
+    bytes: float
+    start: float | None = None
+    finish: float | None = None
+
+
+@dataclass(frozen=True)
+class Replica:
+    """One copy under data parallelism. share: throughput: samples per ms that it contributes;
+    latency: how many samples of the batch it takes."""
+
+    share: float
+    assignments: tuple[Assignment, ...]
+    loads: Mapping[str, float] = field(default_factory=dict)
+    transfers: tuple[Transfer, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which device runs which task when.
+
+    goal: "latency" (objective = makespan in ms) or "throughput" (objective = period in ms per
+        sample). objective None: no plan (UNKNOWN, INFEASIBLE).
+    lower_bound: ms, proved, by the formula that `bound` names; gap = (objective - lower_bound) /
+        objective, 0 where objective is 0.
+    loads: throughput: ms per sample on each device, contended link (`a-b`, `a-b:a>b`) and bus.
+    cost_model: "links" (partition.md) or "dnn-partitioning" (KNOWN.md).
+    contiguous, pipeline, max_latency, min_throughput, batch: the constraints it was asked to keep.
+    latency, period: where both were constrained, the other objective's value.
+    linear_costs: data parallelism had to scale costs linearly. reasons: what stands in the way
+        (INFEASIBLE), or remarks. seconds is for reports, never in the file.
+    """
+
+    goal: str
+    objective: float | None
+    lower_bound: float
+    gap: float | None
+    status: str
+    method: str
+    seed: int = 0
+    deterministic: bool = True
+    assignments: tuple[Assignment, ...] = ()
+    loads: Mapping[str, float] = field(default_factory=dict)
+    transfers: tuple[Transfer, ...] = ()
+    replicas: tuple[Replica, ...] = ()
+    bound: str = ""
+    cost_model: str = "links"
+    contiguous: bool = False
+    pipeline: bool = False
+    max_latency: float | None = None
+    min_throughput: float | None = None
+    batch: int = 1
+    latency: float | None = None
+    period: float | None = None
+    linear_costs: bool = False
+    graph_sha256: str = ""
+    platform_sha256: str = ""
+    reasons: tuple[str, ...] = ()
+    seconds: float | None = None
+
+    def device_of(self) -> dict[str, str]:
+        """Device name by task id (of the first replica where there are replicas)."""
+        rows = self.assignments or (self.replicas[0].assignments if self.replicas else ())
+        return {row.task: row.device for row in rows}
+
+    def show(self) -> str:
+        """Status, objective, bound, then one line per task."""
+        head = f"{self.status} {self.goal} {self.objective} ms, bound {self.lower_bound} ms"
+        rows = self.assignments or tuple(a for r in self.replicas for a in r.assignments)
+        return "\n".join([head, *(f"{a.task}: {a.device} {a.start} {a.finish}" for a in rows)])
