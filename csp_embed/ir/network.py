@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from csp_embed.errors import InputError
 
@@ -197,6 +198,8 @@ class Device:
 
     memory_bytes: None = unlimited. server: the instance of a server that it belongs to ("node0").
     profile, peak_ops_per_ms, bytes_per_ms: where costs come from; solvers read `Task.cost` only.
+    efficiency: share of the peak by kind of layer (`default` for the rest); overhead_ms per layer;
+    isa, vta_config, clock_mhz: a device whose costs are cycles of our own kernels.
     """
 
     name: str
@@ -206,6 +209,11 @@ class Device:
     profile: str | None = None
     peak_ops_per_ms: float | None = None
     bytes_per_ms: float | None = None
+    efficiency: Mapping[str, float] = field(default_factory=dict, hash=False)
+    overhead_ms: float = 0.0
+    isa: str | None = None
+    vta_config: str | None = None
+    clock_mhz: float | None = None
 
 
 @dataclass(frozen=True)
@@ -359,6 +367,7 @@ class Plan:
     latency, period: where both were constrained, the other objective's value.
     linear_costs: data parallelism had to scale costs linearly. reasons: what stands in the way
         (INFEASIBLE), or remarks. seconds is for reports, never in the file.
+    source: how the graph was made, for `run-plan`: {model, granularity, dims, io_free, …}.
     """
 
     goal: str
@@ -387,6 +396,7 @@ class Plan:
     platform_sha256: str = ""
     reasons: tuple[str, ...] = ()
     seconds: float | None = None
+    source: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def device_of(self) -> dict[str, str]:
         """Device name by task id (of the first replica where there are replicas)."""
