@@ -1,0 +1,141 @@
+"""What scheduling needs of an embedding, as plain integers.
+
+Takes: an Embedding and an Isa.  Leaves: a Problem: counters, and per operand the affine map from counters
+to grid indices.  Assumes: every output counter moves exactly one grid dimension of dst, by one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csp_embed.errors import Infeasible
+from csp_embed.ir.embedding import Embedding, Layout
+from csp_embed.ir.operator import Step
+from csp_embed.isa.spec import Instruction, Isa, Memory
+
+
+@dataclass(frozen=True)
+class Map:
+    """Grid index of an operand: origin[d] + sum over counters of step[c, d] * value[c]."""
+
+    operand: str
+    memory: str
+    grid: tuple[int, ...]
+    origin: tuple[int, ...]
+    step: NDArray[np.int64]
+
+    def box(self, lo: tuple[int, ...], hi: tuple[int, ...]) -> list[tuple[int, int]]:
+        """Unclipped index range per grid dimension over counters in [lo, hi)."""
+        out = []
+        for d, first in enumerate(self.origin):
+            a = b = first
+            for c, s in enumerate(self.step[:, d]):
+                if s > 0:
+                    a += s * lo[c]
+                    b += s * (hi[c] - 1)
+                elif s < 0:
+                    a += s * (hi[c] - 1)
+                    b += s * lo[c]
+            out.append((int(a), int(b) + 1))
+        return out
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Counters in embedding order. `instruction` executes the points; `adds` are the epilogue's tensors by
+    step number. depth: usable elements by memory name."""
+
+    embedding: Embedding
+    isa: Isa
+    names: tuple[str, ...]
+    extents: tuple[int, ...]
+    reduced: tuple[bool, ...]
+    instruction: Instruction
+    lhs: Map
+    rhs: Map | None
+    dst: Map
+    adds: dict[int, Map]
+    epilogue: tuple[Step, ...]
+    out_dim: dict[int, int]
+    depth: dict[str, int]
+
+    @property
+    def outputs(self) -> tuple[int, ...]:
+        return tuple(i for i, r in enumerate(self.reduced) if not r)
+
+    @property
+    def reductions(self) -> tuple[int, ...]:
+        return tuple(i for i, r in enumerate(self.reduced) if r)
+
+
+def usable_depth(memory: Memory) -> int:
+    """Elements that the configuration and every implementation have."""
+    return min(memory.depth, memory.portable_depth)
+
+
+def build(embedding: Embedding, isa: Isa) -> Problem:
+    """Raises: Infeasible where the machine has no instruction for a step of the epilogue."""
+    names = tuple(c.name for c in embedding.counters)
+    instruction = isa.instruction(embedding.instruction)
+
+    def to_map(layout: Layout) -> Map:
+        step = np.array(
+            [layout.step.get(n, (0,) * len(layout.grid)) for n in names], dtype=np.int64
+        ).reshape(len(names), len(layout.grid))
+        return Map(layout.operand, layout.memory, layout.grid, layout.origin, step)
+
+    layouts = embedding.layouts
+    dst = to_map(layouts["dst"])
+    out_dim = {}
+    for i, counter in enumerate(embedding.counters):
+        moved = [d for d in range(len(dst.grid)) if dst.step[i, d]]
+        assert len(moved) == (0 if counter.reduced else 1), (counter, dst)
+        if moved:
+            assert dst.step[i, moved[0]] == 1, (counter, dst)
+            out_dim[i] = moved[0]
+    adds = {}
+    tensor_steps = [i for i, s in enumerate(embedding.operator.epilogue) if s.access is not None]
+    for number, i in enumerate(tensor_steps):
+        adds[i] = to_map(layouts[f"add{number}"])
+    _check_ops(embedding, isa)
+    return Problem(
+        embedding=embedding,
+        isa=isa,
+        names=names,
+        extents=tuple(c.extent for c in embedding.counters),
+        reduced=tuple(c.reduced for c in embedding.counters),
+        instruction=instruction,
+        lhs=to_map(layouts["lhs"]),
+        rhs=to_map(layouts["rhs"]) if "rhs" in layouts else None,
+        dst=dst,
+        adds=adds,
+        epilogue=embedding.operator.epilogue,
+        out_dim=out_dim,
+        depth={m.name: usable_depth(m) for m in isa.memories},
+    )
+
+
+def _check_ops(embedding: Embedding, isa: Isa) -> None:
+    map_instruction = next((i for i in isa.instructions if i.kind == "map"), None)
+    have = {o.function: o for o in map_instruction.ops if o.portable} if map_instruction else {}
+    for step in embedding.operator.epilogue:
+        if step.op not in have:
+            raise Infeasible(
+                f"{embedding.operator.name} needs `{step.op}` on the accumulator",
+                where=f"epilogue step `{step}`",
+                why=f"{isa.name} has only {', '.join(sorted(have)) or 'no elementwise operation'}",
+                hint="write the epilogue with the operations that the machine has",
+            )
+        imm_field = map_instruction.roles.get("imm") if map_instruction else None
+        if step.imm is not None and map_instruction is not None and imm_field:
+            f = map_instruction.field(imm_field)
+            if not f.min <= step.imm <= f.max:
+                raise Infeasible(
+                    f"immediate {step.imm} does not fit",
+                    where=f"epilogue step `{step}`",
+                    why=f"{isa.name}.{map_instruction.name} takes {f.min}..{f.max}",
+                    hint="use a tensor operand or a smaller constant",
+                )
