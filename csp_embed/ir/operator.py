@@ -71,7 +71,8 @@ class Step:
     bias_range: int | None = None
 
     def __str__(self) -> str:
-        return f"{self.op} {self.imm if self.access is None else self.access}"
+        bound = "" if self.bias_range is None else f" within {self.bias_range}"
+        return f"{self.op} {self.imm if self.access is None else self.access}{bound}"
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,10 @@ class Operator:
         if self.kind == "map":
             return f"{self.out} = {self.lhs}"
         return f"{self.out} {self.kind}= {self.lhs}"
+
+    def text(self) -> str:
+        """Formula and epilogue; with the tensors' shapes `ops.parse_formula` reads it back."""
+        return "; ".join([self.formula(), *map(str, self.epilogue)])
 
     def show(self) -> str:
         axes = " ".join(f"{a}={n}" for a, n in self.axes.items())

@@ -1,0 +1,237 @@
+"""Convolutions of one, two and three dimensions, grouped and depthwise.
+
+One function writes the formula for any number of dimensions. Groups are an axis g of all three operands;
+channels are numbered g*size + channel within the group, so that shapes stay as users know them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from csp_embed.errors import OperatorError
+from csp_embed.ir.operator import Operator
+from csp_embed.ops.formula import parse_formula, positive
+
+OUT_AXES = {1: "p", 2: "pq", 3: "opq"}
+FILTER_AXES = {1: "r", 2: "rs", 3: "trs"}
+LAYOUTS = {
+    1: {"NCW": True, "NWC": False, "NCL": True, "NLC": False},
+    2: {"NCHW": True, "NHWC": False},
+    3: {"NCDHW": True, "NDHWC": False},
+}
+
+
+@dataclass(frozen=True)
+class Window:
+    """How a filter moves along one dimension. Units: elements of x."""
+
+    extent: int
+    filter: int
+    stride: int
+    pad_lo: int
+    pad_hi: int
+    dilation: int
+
+    @property
+    def outputs(self) -> int:
+        span = self.dilation * (self.filter - 1) + 1
+        return (self.extent + self.pad_lo + self.pad_hi - span) // self.stride + 1
+
+    def index(self, out: str, tap: str) -> str:
+        """The index of x as text, e.g. `2*p+r-3`."""
+        a = out if self.stride == 1 else f"{self.stride}*{out}"
+        b = tap if self.dilation == 1 else f"{self.dilation}*{tap}"
+        return f"{a}+{b}" + (f"-{self.pad_lo}" if self.pad_lo else "")
+
+
+def windows(
+    extents: Sequence[int],
+    filters: Sequence[int],
+    names: Sequence[str],
+    stride: Any,
+    pad: Any,
+    dilation: Any,
+) -> list[Window]:
+    """One `Window` per dimension, checked. `pad`: n, one per dimension, or (lo, hi) pairs."""
+    rank = len(extents)
+    strides = per_dimension(stride, rank, "stride", 1)
+    dilations = per_dimension(dilation, rank, "dilation", 1)
+    found = []
+    for d, (lo, hi) in enumerate(pads(pad, rank)):
+        w = Window(
+            positive(extents[d], names[d]),
+            positive(filters[d], names[rank + d]),
+            strides[d],
+            lo,
+            hi,
+            dilations[d],
+        )
+        if w.outputs < 1:
+            raise OperatorError(
+                f"the filter does not fit: {names[rank + d]}={w.filter}"
+                + (f" with dilation {w.dilation}" if w.dilation > 1 else "")
+                + f" spans {w.dilation * (w.filter - 1) + 1}, "
+                f"the padded {names[d]} is {w.extent + lo + hi}",
+                hint="make the filter smaller or the padding larger",
+            )
+        found.append(w)
+    return found
+
+
+def per_dimension(value: Any, rank: int, what: str, least: int) -> list[int]:
+    """An int for all dimensions, or one per dimension."""
+    if isinstance(value, list | tuple):
+        if len(value) != rank:
+            raise OperatorError(f"{what} has {len(value)} entries for {rank} dimensions")
+        return [positive(v, what, least) for v in value]
+    return [positive(value, what, least)] * rank
+
+
+def pads(pad: Any, rank: int) -> list[tuple[int, int]]:
+    """(lo, hi) per dimension from n, (n, …) or ((lo, hi), …)."""
+    if not isinstance(pad, list | tuple):
+        pad = [pad] * rank
+    if len(pad) != rank:
+        raise OperatorError(
+            f"pad has {len(pad)} entries for {rank} dimensions",
+            hint="one number, one per dimension, or one (low, high) pair per dimension",
+        )
+    result = []
+    for p in pad:
+        pair = p if isinstance(p, list | tuple) else (p, p)
+        if len(pair) != 2:
+            raise OperatorError(f"pad {p!r} is no (low, high) pair")
+        result.append((positive(pair[0], "pad", 0), positive(pair[1], "pad", 0)))
+    return result
+
+
+def channels_first(layout: str, rank: int) -> bool:
+    """Whether channels stand before the spatial dimensions."""
+    if layout not in LAYOUTS[rank]:
+        raise OperatorError(f"unknown layout {layout!r}", hint=f"one of {', '.join(LAYOUTS[rank])}")
+    return LAYOUTS[rank][layout]
+
+
+def ordered(batch: Any, channel: Any, spatial: Sequence[Any], first: bool) -> list[Any]:
+    """Batch, channel and spatial parts in the tensor's order."""
+    return [batch, channel, *spatial] if first else [batch, *spatial, channel]
+
+
+def convolution(
+    name: str,
+    n: int,
+    c: int,
+    k: int,
+    wins: Sequence[Window],
+    groups: int,
+    layout: str,
+    epilogue: dict[str, Any],
+) -> Operator:
+    """Writes the formula of a convolution and builds it."""
+    rank = len(wins)
+    n, c, k, groups = (
+        positive(n, "n"),
+        positive(c, "c"),
+        positive(k, "k"),
+        positive(groups, "groups"),
+    )
+    for what, size in (("c", c), ("k", k)):
+        if size % groups:
+            raise OperatorError(f"{what}={size} is not a multiple of groups={groups}")
+    per_in, per_out = c // groups, k // groups
+    first = channels_first(layout, rank)
+    taps = list(FILTER_AXES[rank])
+    spatial = [w.index(o, t) for w, o, t in zip(wins, OUT_AXES[rank], taps, strict=True)]
+    out = "k" if groups == 1 else "g" if per_out == 1 else f"{per_out}*g+k"
+    # With one input channel per group there is no axis c: the dataflow is the depthwise one.
+    read = "c" if groups == 1 else "g" if per_in == 1 else f"{per_in}*g+c"
+    x = ordered("n", read, spatial, first)
+    y = ordered("n", out, list(OUT_AXES[rank]), first)
+    w = [out, "0" if groups > 1 and per_in == 1 else "c", *taps]
+    shapes = {
+        "x": ordered(n, c, [w.extent for w in wins], first),
+        "w": [k, per_in, *(w.filter for w in wins)],
+        "y": ordered(n, k, [w.outputs for w in wins], first),
+    }
+    text = f"y[{','.join(y)}] += x[{','.join(x)}] * w[{','.join(w)}]"
+    extents = {"g": groups} if groups > 1 else {}
+    notes = {"layout": layout, "groups": groups, **epilogue.pop("notes", {})}
+    channel = 1 if first else rank + 1
+    return parse_formula(
+        text, shapes, extents=extents, channel=channel, name=name, notes=notes, **epilogue
+    )
+
+
+def conv1d(
+    *, n: int, c: int, w: int, k: int, r: int, stride: Any = 1, pad: Any = 0, dilation: Any = 1,
+    groups: int = 1, layout: str = "NCW", **epilogue: Any,
+) -> Operator:  # fmt: skip
+    """y[n,k,p] += x[n,c,stride*p+dilation*r-pad] * w[k,c,r].
+
+    Shapes: x int8 [n, c, w], w int8 [k, c/groups, r], b int32 [k], y int8 [n, k, p].
+    """
+    wins = windows([w], [r], ["w", "r"], stride, pad, dilation)
+    return convolution("conv1d", n, c, k, wins, groups, layout, epilogue)
+
+
+def conv2d(
+    *, n: int, c: int, h: int, w: int, k: int, r: int, s: int, stride: Any = 1, pad: Any = 0,
+    dilation: Any = 1, groups: int = 1, layout: str = "NCHW", **epilogue: Any,
+) -> Operator:  # fmt: skip
+    """y[n,k,p,q] += x[n,c,stride*p+dilation*r-pad,stride*q+dilation*s-pad] * w[k,c,r,s].
+
+    Shapes: x int8 [n, c, h, w], w int8 [k, c/groups, r, s], b int32 [k], y int8 [n, k, p, q]; with
+        layout "NHWC" x is [n, h, w, c] and y [n, p, q, k]; w stays.
+    stride, dilation: an int or a pair (h, w); pad too, or two (low, high) pairs.
+    epilogue: shift, bias, bias_before_shift, clip, bias_range, as in `parse_formula`.
+    Raises: OperatorError for extents that are no positive integers, groups that do not divide the
+        channels, and a filter larger than the padded input.
+
+    >>> conv2d(n=1, c=3, h=224, w=224, k=64, r=7, s=7, stride=2, pad=3, shift=8).text()
+    'y[n,k,p,q] += x[n,c,2*p+r-3,2*q+s-3] * w[k,c,r,s]; shr 8'
+    """
+    wins = windows([h, w], [r, s], ["h", "w", "r", "s"], stride, pad, dilation)
+    return convolution("conv2d", n, c, k, wins, groups, layout, epilogue)
+
+
+def conv3d(
+    *, n: int, c: int, d: int, h: int, w: int, k: int, t: int, r: int, s: int, stride: Any = 1,
+    pad: Any = 0, dilation: Any = 1, groups: int = 1, layout: str = "NCDHW", **epilogue: Any,
+) -> Operator:  # fmt: skip
+    """y[n,k,o,p,q] += x[n,c,o+t,p+r,q+s] * w[k,c,t,r,s], with stride, pad and dilation.
+
+    Shapes: x int8 [n, c, d, h, w], w int8 [k, c/groups, t, r, s], b int32 [k], y int8 [n, k, o, p, q].
+    """
+    names = ["d", "h", "w", "t", "r", "s"]
+    wins = windows([d, h, w], [t, r, s], names, stride, pad, dilation)
+    return convolution("conv3d", n, c, k, wins, groups, layout, epilogue)
+
+
+def depthwise_conv2d(
+    *, n: int, c: int, h: int, w: int, r: int, s: int, multiplier: int = 1, stride: Any = 1,
+    pad: Any = 0, dilation: Any = 1, layout: str = "NCHW", **epilogue: Any,
+) -> Operator:  # fmt: skip
+    """y[n,c,p,q] += x[n,c,stride*p+dilation*r-pad,stride*q+dilation*s-pad] * w[c,r,s].
+
+    Shapes: x int8 [n, c, h, w], w int8 [c*multiplier, r, s], b int32 [c*multiplier],
+        y int8 [n, c*multiplier, p, q]; output channel multiplier*c + k belongs to input channel c.
+    """
+    n, c, multiplier = positive(n, "n"), positive(c, "c"), positive(multiplier, "multiplier")
+    wins = windows([h, w], [r, s], ["h", "w", "r", "s"], stride, pad, dilation)
+    first = channels_first(layout, 2)
+    spatial = [win.index(o, t) for win, o, t in zip(wins, "pq", "rs", strict=True)]
+    out = "c" if multiplier == 1 else f"{multiplier}*c+k"
+    x, y = ordered("n", "c", spatial, first), ordered("n", out, ["p", "q"], first)
+    shapes = {
+        "x": ordered(n, c, [win.extent for win in wins], first),
+        "w": [c * multiplier, *(win.filter for win in wins)],
+        "y": ordered(n, c * multiplier, [win.outputs for win in wins], first),
+    }
+    text = f"y[{','.join(y)}] += x[{','.join(x)}] * w[{out},r,s]"
+    notes = {"layout": layout, "groups": c, **epilogue.pop("notes", {})}
+    channel = 1 if first else 3
+    return parse_formula(
+        text, shapes, channel=channel, name="depthwise_conv2d", notes=notes, **epilogue
+    )

@@ -1,0 +1,181 @@
+"""Extents of a formula's axes from the shapes of its tensors.
+
+In this order, each later rule only for axes still unknown:
+1. extents given by name;
+2. an output index numbers its axes mixed-radix (`8*g+k`: k has 8 values, g the rest of y's extent);
+3. an index that is one plain axis gives it that extent;
+4. otherwise the largest extent for which no read is out of range. Negative offsets mean padding,
+   which nothing bounds: then y's shape is required.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from csp_embed.ir.operator import Access, Affine
+from csp_embed.ops.syntax import Statement, fail
+
+
+def index_range(ix: Affine, extents: Mapping[str, int]) -> tuple[int, int]:
+    """Smallest and largest value of an index over the axes."""
+    lo = ix.const + sum(c * (extents[a] - 1) for a, c in ix.terms if c < 0)
+    hi = ix.const + sum(c * (extents[a] - 1) for a, c in ix.terms if c > 0)
+    return lo, hi
+
+
+def plain_axis(ix: Affine) -> str | None:
+    """The axis of an index that is just one axis, else None."""
+    return ix.terms[0][0] if ix.const == 0 and len(ix.terms) == 1 and ix.terms[0][1] == 1 else None
+
+
+def accesses_of(st: Statement) -> list[Access]:
+    """The reads of the statement: lhs, rhs, then the tensors of its steps."""
+    return [a for a in (st.lhs, st.rhs, *(s.access for s in st.steps)) if a is not None]
+
+
+def axis_order(st: Statement) -> list[str]:
+    """Output axes as y names them (large strides first), then the reduced ones as they appear."""
+    order: list[str] = []
+    for ix in st.out.index:
+        order += [a for a, _ in sorted(ix.terms, key=lambda t: -t[1])]
+    for access in (st.lhs, st.rhs):
+        for ix in access.index if access else ():
+            order += sorted((a for a, _ in ix.terms if a not in order), key=str)
+    return order
+
+
+@dataclass
+class Solver:
+    """Holds what is known of the axes, and where each fact came from."""
+
+    st: Statement
+    shapes: Mapping[str, tuple[int, ...]]
+    known: dict[str, int]
+    origin: dict[str, str]
+
+    def learn(self, axis: str, extent: int, origin: str, at: int | None) -> None:
+        if extent < 1:
+            fail(self.st.text, at, f"axis {axis} would have extent {extent}", why=f"from {origin}")
+        if self.known.setdefault(axis, extent) != extent:
+            fail(
+                self.st.text,
+                at,
+                f"axis {axis} is {self.known[axis]} by {self.origin[axis]}, but {extent} by {origin}",
+                why="the shapes contradict each other",
+            )
+        self.origin.setdefault(axis, origin)
+
+    def indices(self, out: bool = False) -> Iterator[tuple[str, int, Affine, int | None, int]]:
+        """(tensor, dimension, index, its extent where the shape is given, place)."""
+        for access in [self.st.out] if out else accesses_of(self.st):
+            shape = self.shapes.get(access.tensor)
+            for d, ix in enumerate(access.index):
+                at = self.st.index_places[access.tensor, d]
+                yield access.tensor, d, ix, shape[d] if shape else None, at
+
+    def output(self) -> None:
+        """Rule 2: radices of the output indices, and the leading extents where y's shape is given."""
+        text = self.st.text
+        for tensor, d, ix, dim, at in self.indices(out=True):
+            terms = sorted(ix.terms, key=lambda t: t[1])
+            why = "an output index numbers its axes: k, or 8*g+k with k below 8"
+            if ix.const or (terms and terms[0][1] != 1):
+                fail(text, at, f"{tensor} is written at {ix}, which leaves gaps", why=why)
+            for (axis, c), (_, above) in zip(terms, terms[1:], strict=False):
+                if above % c or above == c:
+                    fail(text, at, f"{tensor} is written at {ix}, not a numeration", why=why)
+                self.learn(axis, above // c, f"the radix in {tensor}'s index {ix}", at)
+            if dim is not None and terms:
+                axis, c = terms[-1]
+                self.learn(axis, -(-dim // c), f"{tensor}'s dimension {d}", at)
+            elif dim is not None and dim != 1:
+                fail(text, at, f"{tensor}'s dimension {d} is {dim}, but only index 0 is written")
+
+    def plain(self) -> None:
+        """Rule 3."""
+        for tensor, d, ix, dim, at in self.indices():
+            axis = plain_axis(ix)
+            if axis is not None and dim is not None:
+                self.learn(axis, dim, f"{tensor}'s dimension {d}", at)
+
+    def largest(self, order: list[str]) -> None:
+        """Rule 4."""
+        todo = [a for a in order if a not in self.known]
+        while todo:
+            for axis in todo:
+                if self.bound(axis):
+                    todo.remove(axis)
+                    break
+            else:
+                names = ", ".join(todo)
+                fail(
+                    self.st.text,
+                    None,
+                    f"the shapes do not tell the extent of {names}",
+                    hint="give the shapes of all operands, and --shape "
+                    f"{self.st.out.tensor}=… for the result",
+                )
+
+    def bound(self, axis: str) -> bool:
+        best: int | None = None
+        place: int | None = None
+        for tensor, _, ix, dim, at in self.indices():
+            c = ix.coef(axis)
+            if not c or dim is None or any(a != axis and a not in self.known for a, _ in ix.terms):
+                continue
+            lo, hi = index_range(ix, {**self.known, axis: 1})
+            if lo < 0 or c < 0:
+                fail(
+                    self.st.text,
+                    at,
+                    f"{tensor} is read below 0, so {self.st.out.tensor}'s shape must be given",
+                    why="reads out of range are padding, and nothing says how much is wanted",
+                    hint=f"--shape {self.st.out.tensor}=…",
+                )
+            if hi > dim - 1:
+                fail(
+                    self.st.text,
+                    at,
+                    f"{tensor}'s extent {dim} is too small: index {ix} reaches {hi}",
+                    why=f"no value of {axis} reads within the tensor",
+                )
+            extent = (dim - 1 - hi) // c + 1
+            if best is None or extent < best:
+                best, place = extent, at
+        if best is None:
+            return False
+        self.learn(axis, best, "the largest that reads within range", place)
+        return True
+
+
+def solve_extents(
+    st: Statement,
+    shapes: Mapping[str, tuple[int, ...]],
+    given: Mapping[str, int],
+) -> dict[str, int]:
+    """Extents of all axes, in the operator's order.
+
+    Raises: OperatorError where shapes contradict, a read needs y's shape, or an axis stays unknown.
+    """
+    order = axis_order(st)
+    solver = Solver(st, shapes, {}, {})
+    for axis, extent in given.items():
+        if axis not in order:
+            fail(st.text, None, f"axis {axis} does not occur", why=f"axes are {', '.join(order)}")
+        solver.learn(axis, extent, "the extent given", None)
+    solver.output()
+    solver.plain()
+    guessed = [a for a in order if a not in solver.known]
+    solver.largest(order)
+    for tensor, _, ix, dim, at in solver.indices() if st.out.tensor not in shapes else ():
+        lo, hi = index_range(ix, solver.known)
+        if dim is not None and (lo < 0 or hi >= dim) and plain_axis(ix) is None:
+            fail(
+                st.text,
+                at,
+                f"{tensor} is read at {lo}..{hi}, outside its extent {dim}",
+                hint=f"give --shape {st.out.tensor}=… if padding is meant"
+                + (f" (extents found: {guessed})" if guessed else ""),
+            )
+    return {a: solver.known[a] for a in order}

@@ -1,0 +1,419 @@
+"""A formula and its shapes become an `Operator`. Users and the built-in operators come through here.
+
+Roles go by position: the result; the first operand is the activation (x); the second operand and the
+tensors of the steps are constants (weights, bias), except that in an elementwise program a tensor that
+has all axes of the result is an activation too. `constants=` overrules all of them.
+
+Types: operands of `+=`, `max=` and `min=` are int8, those of `=` and of steps int32, the result int8
+(the low 8 bits of the int32 accumulator).
+"""
+
+from __future__ import annotations
+
+import operator as python_operator
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from math import prod
+from typing import Any
+
+from csp_embed.errors import OperatorError
+from csp_embed.ir.operator import Access, Affine, Operator, Step, Tensor
+from csp_embed.ops.extents import accesses_of, index_range, plain_axis, solve_extents
+from csp_embed.ops.syntax import Statement, fail, read_statement
+
+ADDRESS_BITS = 32
+INT32_MAX = 2**31 - 1
+BYTES = {"int8": 1, "int32": 4}
+
+
+def parse_formula(
+    text: str,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    *,
+    extents: Mapping[str, int] | None = None,
+    shift: int = 0,
+    bias: bool = False,
+    bias_before_shift: bool = False,
+    clip: tuple[int | None, int | None] | None = None,
+    bias_range: int | None = None,
+    channel: int | None = None,
+    constants: Iterable[str] | None = None,
+    dtypes: Mapping[str, str] | None = None,
+    values: Mapping[str, Any] | None = None,
+    notes: Mapping[str, Any] | None = None,
+    name: str = "formula",
+) -> Operator:
+    """The operator that a formula states; the notation is in `ops/syntax.py`.
+
+    Shapes: by tensor; those that the others tell may be left out. Without the result's shape its axes
+        get the largest extents for which no read is out of range; with negative offsets it is required.
+    extents: of axes that no shape tells. shift, bias, clip: an epilogue after the formula's own steps, in
+        the order shift, bias, clip; b is int32 along dimension `channel` of the result (by default
+        the one whose axes the second operand has); bias_range: promise |b| <= bias_range.
+    Raises: OperatorError, with a caret under the place in the text.
+
+    >>> op = parse_formula("y[n,m] += x[n,k] * w[m,k]", {"x": (4, 8), "w": (3, 8)}, shift=2)
+    >>> print(op.text(), dict(op.axes), op.tensors["y"].shape)
+    y[n,m] += x[n,k] * w[m,k]; shr 2 {'n': 4, 'm': 3, 'k': 8} (4, 3)
+    """
+    st = read_statement(text)
+    check_names(st)
+    sizes = {t: positive_shape(t, s) for t, s in (shapes or {}).items()}
+    given = {a: positive(n, f"extent of axis {a}") for a, n in (extents or {}).items()}
+    check_ranks(st, sizes)
+    check_axes(st)
+    axes = solve_extents(st, {t: s for t, s in sizes.items() if t in st.places}, given)
+    # Behind the solver, so that its messages speak of the user's own text only.
+    tail = plain_epilogue(st, shift, bias, bias_before_shift, clip, bias_range, channel)
+    extra = {s.access.tensor for s in tail if s.access} - set(st.places)
+    unknown = set(sizes) - set(st.places) - extra
+    if unknown:
+        raise OperatorError(
+            f"a shape is given for {', '.join(sorted(unknown))}, which the formula does not name",
+            where=st.text,
+            hint=f"its tensors are {', '.join([*st.places, *sorted(extra)])}",
+        )
+    st = replace(st, steps=(*st.steps, *tail))
+    check_steps(st)
+    tensors = make_tensors(st, axes, sizes, constants, dtypes or {})
+    check_reads(st, axes, tensors)
+    check_addresses(st, tensors)
+    return Operator(
+        name=name,
+        kind=st.kind,
+        axes=axes,
+        out=st.out,
+        lhs=st.lhs,
+        rhs=st.rhs,
+        tensors=tensors,
+        epilogue=st.steps,
+        values=dict(values or {}),
+        notes=dict(notes or {}),
+    )
+
+
+def positive(value: Any, what: str, least: int = 1) -> int:
+    """`value` as an int of at least `least`. Raises: OperatorError for floats, bools and less."""
+    number = integer(value, what)
+    if number < least:
+        need = "positive" if least == 1 else f"at least {least}"
+        raise OperatorError(f"{what} is {number}; it must be {need}")
+    return number
+
+
+def integer(value: Any, what: str) -> int:
+    """`value` as an int (NumPy integers too). Raises: OperatorError for floats and bools."""
+    try:
+        if isinstance(value, bool):
+            raise TypeError("a truth value")
+        return python_operator.index(value)
+    except TypeError as error:
+        raise OperatorError(f"{what} is {value!r}; it must be an integer") from error
+
+
+def positive_shape(tensor: str, shape: Sequence[int]) -> tuple[int, ...]:
+    """A shape as a tuple of positive ints."""
+    if isinstance(shape, str | bytes) or not hasattr(shape, "__iter__"):
+        raise OperatorError(
+            f"the shape of {tensor} is {shape!r}; it must be a list of extents",
+            hint=f"--shape {tensor}=1,3,100",
+        )
+    return tuple(positive(n, f"dimension {d} of {tensor}") for d, n in enumerate(shape))
+
+
+def plain_epilogue(
+    st: Statement,
+    shift: int,
+    bias: bool,
+    bias_before_shift: bool,
+    clip: tuple[int | None, int | None] | None,
+    bias_range: int | None,
+    channel: int | None,
+) -> list[Step]:
+    """The steps of the options: bias before shift, shift, bias, clip."""
+    steps: list[Step] = []
+    add = []
+    if bias and bias_before_shift:
+        raise OperatorError("a bias is added before or after the shift, not both")
+    if bias_range is not None:
+        bias_range = positive(bias_range, "bias_range", 0)
+    if bias or bias_before_shift:
+        add = [Step("add", access=Access(bias_name(st), (channel_index(st, channel),)),
+                    bias_range=bias_range)]  # fmt: skip
+    steps += add if bias_before_shift else []
+    if integer(shift, "shift"):
+        steps.append(Step("shr", integer(shift, "shift")))
+    steps += add if bias else []
+    if clip is not None:
+        try:
+            lo, hi = clip
+        except (TypeError, ValueError) as error:
+            raise OperatorError(f"clip is {clip!r}; it must be a pair (lo, hi)") from error
+        if lo is not None:
+            steps.append(Step("max", integer(lo, "the clip's lower end")))
+        if hi is not None:
+            steps.append(Step("min", integer(hi, "the clip's upper end")))
+        if lo is not None and hi is not None and lo > hi:
+            raise OperatorError(f"clip {lo}..{hi} is empty", hint="give the lower end first")
+    return steps
+
+
+def bias_name(st: Statement) -> str:
+    """`b`, or the first of bias, bias1, … if the formula has a b."""
+    names = ["b", "bias", *(f"bias{i}" for i in range(1, 9))]
+    return next(n for n in names if n not in st.places)
+
+
+def channel_index(st: Statement, channel: int | None) -> Affine:
+    """The output index along which a bias runs."""
+    if channel is not None:
+        if not -len(st.out.index) <= channel < len(st.out.index):
+            raise OperatorError(
+                f"channel {channel} is no dimension of {st.out.tensor}",
+                why=f"{st.out} has {len(st.out.index)} dimensions",
+            )
+        return st.out.index[channel]
+    rhs = axes_of(st.rhs) if st.rhs else set()
+    lhs = axes_of(st.lhs)
+    indexed = [(ix, {a for a, _ in ix.terms}) for ix in st.out.index if ix.terms]
+    own = [ix for ix, axes in indexed if axes & rhs and not axes <= lhs]
+    shared = [ix for ix, axes in indexed if axes & rhs]
+    for found in (own, shared):
+        if len(found) == 1:
+            return found[0]
+    raise OperatorError(
+        "it is not clear along which dimension of the result the bias runs",
+        where=st.text,
+        hint="say so in the formula, e.g. '; add b[k]', or give channel=",
+    )
+
+
+def axes_of(access: Access) -> set[str]:
+    """All axes that an access reads."""
+    return {a for ix in access.index for a, _ in ix.terms}
+
+
+def check_names(st: Statement) -> None:
+    """The result is no operand; a contraction's operands differ."""
+    reads = [a.tensor for a in accesses_of(st)]
+    if st.out.tensor in reads:
+        at = st.text.find(f"{st.out.tensor}[", len(str(st.out.tensor)))
+        fail(st.text, at, f"{st.out.tensor} is the result and cannot be read")
+    if st.kind == "contract" and len(set(reads)) < len(reads):
+        twice = next(r for r in reads if reads.count(r) > 1)
+        fail(
+            st.text,
+            st.places[twice],
+            f"{twice} stands twice",
+            why="each operand of a contraction is packed in its own way",
+            hint="name them differently and pass the same array twice",
+        )
+
+
+def check_ranks(st: Statement, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Every access of a tensor has as many indices as the tensor has dimensions."""
+    ranks: dict[str, int] = {}
+    for access in (st.out, *accesses_of(st)):
+        rank = len(access.index)
+        if ranks.setdefault(access.tensor, rank) != rank:
+            fail(
+                st.text,
+                st.places[access.tensor],
+                f"{access.tensor} has {ranks[access.tensor]} indices in one place and {rank} in another",
+            )
+        shape = shapes.get(access.tensor)
+        if shape is not None and len(shape) != rank:
+            fail(
+                st.text,
+                st.places[access.tensor],
+                f"{access.tensor} has {rank} indices, but its shape {_dims(shape)} has "
+                f"{len(shape)} dimensions",
+            )
+
+
+def check_axes(st: Statement) -> None:
+    """No axis stands twice in the result, and none stands only there."""
+    seen: set[str] = set()
+    read = axes_of(st.lhs) | (axes_of(st.rhs) if st.rhs else set())
+    for d, ix in enumerate(st.out.index):
+        at = st.index_places[st.out.tensor, d]
+        for axis, _ in ix.terms:
+            if axis in seen:
+                fail(st.text, at, f"axis {axis} stands twice in {st.out}")
+            if axis not in read:
+                fail(
+                    st.text,
+                    at,
+                    f"only {st.out.tensor} has axis {axis}",
+                    why="no operand says what its elements are",
+                )
+            seen.add(axis)
+    reduced = axes_of(st.lhs) - seen
+    if st.kind == "map" and reduced:
+        fail(
+            st.text,
+            st.places[st.lhs.tensor],
+            f"{st.out.tensor} does not have axis {', '.join(sorted(reduced))}",
+            why="'=' is elementwise; sums are written +=",
+        )
+
+
+def check_steps(st: Statement) -> None:
+    """Step tensors run over the result's axes; immediates fit; shift amounts are real shifts."""
+    outs = {a for ix in st.out.index for a, _ in ix.terms}
+    for step in st.steps:
+        if step.access is not None:
+            strange = axes_of(step.access) - outs
+            if strange:
+                fail(
+                    st.text,
+                    st.places.get(step.access.tensor),
+                    f"{step.access} uses axis {', '.join(sorted(strange))}, which the result lacks",
+                )
+        elif step.imm is not None and not -INT32_MAX - 1 <= step.imm <= INT32_MAX:
+            raise OperatorError(f"{step} does not fit 32 bits", where=st.text)
+        if step.op == "shr" and step.imm is not None and not -31 <= step.imm <= 31:
+            raise OperatorError(
+                f"a shift by {step.imm} is not within -31..31",
+                where=st.text,
+                why="sums have 32 bits",
+            )
+
+
+def make_tensors(
+    st: Statement,
+    axes: Mapping[str, int],
+    shapes: Mapping[str, tuple[int, ...]],
+    constants: Iterable[str] | None,
+    dtypes: Mapping[str, str],
+) -> dict[str, Tensor]:
+    """The result and all operands, with shapes that were left out filled in."""
+    fixed = None if constants is None else set(constants)
+    for names, what in ((fixed or set(), "constants"), (dtypes, "dtypes")):
+        unknown = set(names) - {st.out.tensor, *(a.tensor for a in accesses_of(st))}
+        if unknown:
+            raise OperatorError(
+                f"{what} names {', '.join(sorted(unknown))}, which the formula lacks"
+            )
+    outs = {a for ix in st.out.index for a, _ in ix.terms}
+    result: dict[str, Tensor] = {}
+    for position, access in enumerate((st.out, *accesses_of(st))):
+        name = access.tensor
+        if name in result:
+            continue
+        if st.kind == "map":
+            constant = position > 1 and not outs <= axes_of(access)
+        else:
+            constant = position > 1
+        dtype = "int32" if position > (2 if st.kind == "contract" else 1) else "int8"
+        if st.kind == "map" and position == 1:
+            dtype = "int32"
+        dtype = dtypes.get(name, dtype)
+        if dtype not in BYTES:
+            raise OperatorError(
+                f"{name} has type {dtype}", why="tensors are int8 or int32", where=st.text
+            )
+        if (st.kind == "contract" and position in (1, 2) and dtype != "int8") or (
+            position == 0 and dtype != "int8"
+        ):
+            raise OperatorError(
+                f"{name} cannot be {dtype}", why="products and results are int8", where=st.text
+            )
+        shape = shapes.get(name) or tuple(
+            _needed(st, name, d, ix, axes) for d, ix in enumerate(access.index)
+        )
+        is_constant = (name in fixed if fixed is not None else constant) and position > 0
+        result[name] = Tensor(name, shape, dtype, is_constant)
+    return result
+
+
+def _needed(st: Statement, tensor: str, d: int, ix: Affine, axes: Mapping[str, int]) -> int:
+    """Extent of a dimension whose shape was not given: as much as is read."""
+    lo, hi = index_range(ix, axes)
+    if lo < 0:
+        fail(
+            st.text,
+            st.index_places.get((tensor, d)),
+            f"{tensor} is read below 0, so its shape must be given",
+            hint=f"--shape {tensor}=…",
+        )
+    return hi + 1
+
+
+def check_reads(st: Statement, axes: Mapping[str, int], tensors: Mapping[str, Tensor]) -> None:
+    """Padding is plausible, steps read within range, and so does an elementwise program.
+
+    An output axis of which most values read nothing at all is taken for a wrong shape.
+    """
+    for access in accesses_of(st):
+        operand = access in (st.lhs, st.rhs)
+        for d, ix in enumerate(access.index):
+            dim = tensors[access.tensor].shape[d]
+            lo, hi = index_range(ix, axes)
+            at = st.index_places.get((access.tensor, d))
+            if (not operand or st.kind == "map") and (lo < 0 or hi >= dim):
+                fail(
+                    st.text,
+                    at,
+                    f"{access.tensor} is read at {lo}..{hi}, outside its extent {dim}",
+                    why="only sums, maxima and minima have a neutral element for such reads",
+                )
+            axis = plain_axis(ix)
+            if axis is not None and axes[axis] != dim:
+                fail(
+                    st.text, at, f"axis {axis} is {axes[axis]}, but {access.tensor} has {dim} there"
+                )
+            for name, c in ix.terms:
+                if _dead_share(ix, name, c, axes, dim) > 0.5:
+                    fail(
+                        st.text,
+                        at,
+                        f"most of axis {name} ({axes[name]} values) reads nothing: "
+                        f"{access.tensor} has extent {dim} there, the index runs over {lo}..{hi}",
+                        why="the shapes contradict each other",
+                    )
+    for d, (ix, dim) in enumerate(zip(st.out.index, tensors[st.out.tensor].shape, strict=True)):
+        _, hi = index_range(ix, axes)
+        if hi < dim - 1:
+            fail(
+                st.text,
+                st.index_places[st.out.tensor, d],
+                f"{st.out.tensor} has extent {dim} there, but only 0..{hi} are written",
+            )
+
+
+def _dead_share(ix: Affine, axis: str, coef: int, axes: Mapping[str, int], dim: int) -> float:
+    """Share of the axis' values for which every read along this index is out of range."""
+    lo, hi = index_range(ix, {**axes, axis: 1})
+    # Values v with hi + coef*v >= 0 and lo + coef*v <= dim-1 read something.
+    if coef > 0:
+        first, last = -(hi // coef), (dim - 1 - lo) // coef
+    else:
+        first, last = -((dim - 1 - lo) // -coef), hi // -coef
+    first, last = max(first, 0), min(last, axes[axis] - 1)
+    return 1 - max(last - first + 1, 0) / axes[axis]
+
+
+def check_addresses(st: Statement, tensors: Mapping[str, Tensor]) -> None:
+    """Everything must lie below 2**32 bytes."""
+    for t in tensors.values():
+        size = prod(t.shape) * BYTES[t.dtype]
+        if size >= 2**ADDRESS_BITS:
+            raise OperatorError(
+                f"{t.name} with shape {_dims(t.shape)} has {size} bytes",
+                where=st.text,
+                why=f"addresses have {ADDRESS_BITS} bits",
+                hint="split the operator",
+            )
+    total = sum(prod(t.shape) * BYTES[t.dtype] for t in tensors.values())
+    if total >= 2**ADDRESS_BITS:
+        raise OperatorError(
+            f"the tensors together have {total} bytes",
+            where=st.text,
+            why=f"addresses have {ADDRESS_BITS} bits",
+            hint="split the operator",
+        )
+
+
+def _dims(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))
