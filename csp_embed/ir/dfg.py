@@ -1,0 +1,273 @@
+"""Scalar dataflow: which scalar operation reads and writes which tensor elements.
+
+One type serves operators and instructions. Symbolic: a box of integer points and one affine map per
+read and write. Expanded: every point and every edge, as NumPy arrays. `expand` derives the second
+from the first, so both have one source.
+
+A *point* is one scalar operation, e.g. one multiply-accumulate. A read outside its tensor is the
+neutral element and no edge; a point that writes outside its tensor does nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csp_embed.errors import OperatorError
+from csp_embed.ir.operator import Access, Affine, Operator
+
+MAX_POINTS = 50_000_000
+NEUTRAL = {
+    ("max", "int8"): -128,
+    ("min", "int8"): 127,
+    ("max", "int32"): -(2**31),
+    ("min", "int32"): 2**31 - 1,
+}
+SIGN = {
+    "mac": "{out} += {0} * {1}",
+    "max": "{out} max= {0}",
+    "min": "{out} min= {0}",
+    "copy": "{out} = {0}",
+}
+
+
+@dataclass(frozen=True)
+class Read:
+    """One operand: role ("lhs", "rhs", "dst"), affine map, extents of its tensor, neutral value."""
+
+    role: str
+    access: Access
+    shape: tuple[int, ...]
+    neutral: int = 0
+
+
+@dataclass(frozen=True)
+class Dataflow:
+    """The symbolic form.
+
+    function: "mac" (out += lhs * rhs), "max" / "min" (out max= lhs), "copy" (out = lhs), or a map
+        instruction's function applied to its reads in order ("add", "shr", "mul", "max2", "min2").
+    axes: the domain, name -> extent, in order. steps: what happens to each output element
+        afterwards, as text, in order.
+    """
+
+    name: str
+    function: str
+    axes: Mapping[str, int]
+    out: Access
+    out_shape: tuple[int, ...]
+    reads: tuple[Read, ...]
+    steps: tuple[str, ...] = ()
+
+    @property
+    def points(self) -> int:
+        """Number of scalar operations."""
+        return prod(self.axes.values())
+
+    def statement(self) -> str:
+        """The scalar statement as text."""
+        reads = [str(r.access) for r in self.reads]
+        pattern = SIGN.get(self.function)
+        if pattern is None:
+            return f"{self.out} = {self.function.rstrip('2')}({', '.join(reads)})"
+        return pattern.format(*reads, out=self.out)
+
+    def show(self) -> str:
+        """The symbolic form for people: domain, statement and one affine map per access."""
+        outs = {a for ix in self.out.index for a, _ in ix.terms}
+        domain = ", ".join(
+            f"0 <= {a} < {n}{'' if a in outs else ' (reduced)'}" for a, n in self.axes.items()
+        )
+        lines = [
+            f"dataflow of {self.name}: {self.statement()}",
+            f"  domain  {domain}",
+            f"  points  {' x '.join(map(str, self.axes.values())) or '1'} = {self.points}",
+            f"  write   {_map_text(self.axes, self.out, self.out_shape)}",
+        ]
+        for read in self.reads:
+            reach = _overhang(read, self.axes)
+            note = f"; out of range is {read.neutral} ({reach})" if reach else ""
+            text = _map_text(self.axes, read.access, read.shape)
+            lines.append(f"  {read.role:<7} {text}{note}")
+        lines += [f"  then    {step}" for step in self.steps]
+        return "\n".join(lines)
+
+    def expand(self, max_points: int = MAX_POINTS) -> Expanded:
+        """The expanded form. Raises: OperatorError above `max_points` points."""
+        if self.points > max_points:
+            raise OperatorError(
+                f"{self.name} has {self.points} scalar operations, too many to list",
+                why=f"the limit is {max_points}",
+                hint="look at the symbolic form, or at a smaller shape",
+            )
+        extents = tuple(self.axes.values())
+        points = np.indices(extents, dtype=np.int64).reshape(len(extents), self.points).T
+        columns = dict(zip(self.axes, points.T, strict=True))
+        return Expanded(
+            self,
+            points,
+            _flat(self.out, self.out_shape, columns, self.points),
+            {r.role: _flat(r.access, r.shape, columns, self.points) for r in self.reads},
+        )
+
+    def dot(self, max_nodes: int = 400) -> str:
+        """Graphviz text of the expanded form, cut at `max_nodes` nodes (and says so)."""
+        return "\n".join(_dot_lines(self, max_nodes)) + "\n"
+
+
+@dataclass(frozen=True)
+class Expanded:
+    """Every point and edge.
+
+    points: int64[P, axes], row-major. write: int64[P], flat index of the output element, -1 if none.
+    reads: role -> int64[P], flat index of the element read, -1 where it is the neutral element.
+    """
+
+    source: Dataflow
+    points: NDArray[np.int64]
+    write: NDArray[np.int64]
+    reads: Mapping[str, NDArray[np.int64]]
+
+    @property
+    def nodes(self) -> dict[str, tuple[int, int]]:
+        """Node numbers as (first, count): of each tensor's elements, then of the points.
+
+        Tensors stand under "out" and the roles; a tensor element is numbered row-major.
+        """
+        sizes = {"out": prod(self.source.out_shape)}
+        sizes.update({r.role: prod(r.shape) for r in self.source.reads})
+        sizes["points"] = len(self.points)
+        result, first = {}, 0
+        for name, size in sizes.items():
+            result[name] = (first, size)
+            first += size
+        return result
+
+    def edges(self) -> NDArray[np.int64]:
+        """int64[E, 2]: (element, point) for each read in range, (point, element) for each write."""
+        nodes, ids = self.nodes, np.arange(len(self.points))
+        base = nodes["points"][0]
+        alive = self.write >= 0
+        parts = []
+        for role, flat in self.reads.items():
+            ok = alive & (flat >= 0)
+            parts.append(np.stack([nodes[role][0] + flat[ok], base + ids[ok]], axis=1))
+        parts.append(np.stack([base + ids[alive], nodes["out"][0] + self.write[alive]], axis=1))
+        return np.concatenate(parts).astype(np.int64)
+
+
+def dataflow(op: Operator) -> Dataflow:
+    """The scalar dataflow of an operator: its points, and its epilogue as steps."""
+    reads = []
+    for role, access in (("lhs", op.lhs), ("rhs", op.rhs)):
+        if access is not None:
+            t = op.tensors[access.tensor]
+            reads.append(Read(role, access, t.shape, NEUTRAL.get((op.kind, t.dtype), 0)))
+    return Dataflow(
+        name=op.name,
+        function={"contract": "mac", "map": "copy"}.get(op.kind, op.kind),
+        axes=op.axes,
+        out=op.out,
+        out_shape=op.tensors[op.out.tensor].shape,
+        reads=tuple(reads),
+        steps=(*map(str, op.epilogue), f"low bits as {op.out_dtype}"),
+    )
+
+
+def _flat(
+    access: Access, shape: tuple[int, ...], columns: Mapping[str, NDArray[np.int64]], points: int
+) -> NDArray[np.int64]:
+    """Flat row-major element index of every point, -1 outside the tensor."""
+    flat = np.zeros(points, np.int64)
+    inside = np.ones(points, np.bool_)
+    for ix, extent in zip(access.index, shape, strict=True):
+        value = np.full(points, ix.const, np.int64)
+        for axis, c in ix.terms:
+            value += c * columns[axis]
+        inside &= (value >= 0) & (value < extent)
+        flat = flat * extent + value
+    return np.where(inside, flat, -1)
+
+
+def _map_text(axes: Mapping[str, int], access: Access, shape: tuple[int, ...]) -> str:
+    names = ",".join(axes)
+    index = ", ".join(map(str, access.index))
+    return f"({names}) -> {access.tensor}({index}) of {'x'.join(map(str, shape)) or 'scalar'}"
+
+
+def _overhang(read: Read, axes: Mapping[str, int]) -> str:
+    """How far an access reaches beyond its tensor, as text; empty if nowhere."""
+    parts = []
+    for d, (ix, extent) in enumerate(zip(read.access.index, read.shape, strict=True)):
+        lo, hi = _range(ix, axes)
+        if lo < 0 or hi >= extent:
+            parts.append(f"dimension {d} runs over {lo}..{hi}")
+    return ", ".join(parts)
+
+
+def _range(ix: Affine, axes: Mapping[str, int]) -> tuple[int, int]:
+    steps = [c * (axes[a] - 1) for a, c in ix.terms]
+    return ix.const + sum(min(s, 0) for s in steps), ix.const + sum(max(s, 0) for s in steps)
+
+
+def _dot_lines(flow: Dataflow, max_nodes: int) -> Iterator[str]:
+    """The lines of `dot`: elements as boxes, points as circles, an epilogue box per output."""
+    graph = _Cut(flow, max_nodes)
+    yield f'digraph "{flow.name}" {{'
+    yield f'  label="{flow.statement()}{graph.note}"; rankdir=LR; node [fontname="monospace"];'
+    yield from graph.lines
+    yield "}"
+
+
+class _Cut:
+    """The first points of a dataflow, output by output, that fit into `max_nodes` nodes."""
+
+    def __init__(self, flow: Dataflow, max_nodes: int) -> None:
+        self.lines: list[str] = []
+        seen: dict[str, None] = {}
+        drawn = 0
+        for values in _points_by_output(flow):
+            names = [_name(flow.out, flow.out_shape, values)]
+            names += [_name(r.access, r.shape, values) for r in flow.reads]
+            if names[0] is None:
+                continue
+            new = {n for n in names if n is not None and n not in seen}
+            if len(seen) + drawn + len(new) + 1 > max_nodes:
+                break
+            for n in names:
+                if n is not None and n not in seen:
+                    seen[n] = None
+                    last = n == names[0] and flow.steps
+                    then = "\\n" + "\\n".join(flow.steps) if last else ""
+                    self.lines.append(f'  "{n}" [shape=box label="{n}{then}"];')
+            point = f"p{drawn}"
+            label = ",".join(map(str, values.values()))
+            self.lines.append(f'  {point} [shape=ellipse label="{flow.function} {label}"];')
+            self.lines += [f'  "{n}" -> {point};' for n in names[1:] if n is not None]
+            self.lines.append(f'  {point} -> "{names[0]}";')
+            drawn += 1
+        cut = drawn < flow.points
+        self.note = f"\\nthe first {drawn} of {flow.points} points" if cut else ""
+
+
+def _points_by_output(flow: Dataflow) -> Iterator[dict[str, int]]:
+    """Points one at a time, those of one output element together."""
+    outs = [a for ix in flow.out.index for a, _ in ix.terms]
+    order = [*outs, *(a for a in flow.axes if a not in outs)]
+    for flat in range(flow.points):
+        values, rest = {}, flat
+        for axis in reversed(order):
+            rest, values[axis] = divmod(rest, flow.axes[axis])
+        yield {a: values[a] for a in flow.axes}
+
+
+def _name(access: Access, shape: tuple[int, ...], values: Mapping[str, int]) -> str | None:
+    """The element that a point touches, as text; None outside the tensor."""
+    index = [ix.const + sum(c * values[a] for a, c in ix.terms) for ix in access.index]
+    if any(i < 0 or i >= n for i, n in zip(index, shape, strict=True)):
+        return None
+    return f"{access.tensor}[{','.join(map(str, index))}]"
