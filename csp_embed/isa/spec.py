@@ -22,6 +22,9 @@ class Memory:
     load_queue / store_queue: queue whose instructions load it from / store it to DRAM, or None.
     shadow_of: name of the memory that this one mirrors: it is written (truncated) whenever a compute
         step writes the other, and only stores read it (VTA's OUT beside ACC). None otherwise.
+    alias_of: name of the memory that transfers under this id really write or read, converting
+        between dram_dtype and dtype (VTA's ACC_8BIT, a widening load into ACC). None otherwise.
+    elem_bytes: bytes of one element in DRAM (dram_dtype).
     """
 
     name: str
@@ -37,16 +40,22 @@ class Memory:
     shadow_of: str | None = None
     portable: bool = True
     note: str = ""
+    alias_of: str | None = None
 
 
 @dataclass(frozen=True)
 class Field:
-    """One bit field of an instruction or micro-op: bits lo .. lo+width-1 of the little-endian word."""
+    """One bit field of an instruction or micro-op: bits lo .. lo+width-1 of the little-endian word.
+
+    unused: bits that the spec gives no meaning (named `unused_<lo>`); they are kept so that decoding
+    and encoding loses nothing, and are 0 in what we emit.
+    """
 
     name: str
     lo: int
     width: int
     signed: bool = False
+    unused: bool = False
 
     @property
     def min(self) -> int:
@@ -95,7 +104,8 @@ class Instruction:
     kind: "load" (DRAM to memory), "store", "contract" (multiply-accumulate over micro-ops), "map"
         (elementwise over micro-ops), "finish".
     fields: all bit fields, the opcode included, disjoint, within 128 bits.
-    statement: the meaning over the instruction's points, as written in the spec.
+    statement: the innermost statement of `meaning`: one micro-operation over its points.
+    meaning: the whole meaning as written in the spec: loops, addresses, statement (isa_specs/README.md).
     operands: of a compute instruction, dst first. A contraction's statement is
         dst[..] += lhs[..] * rhs[..]; a map's is dst[..] = op(dst[..], lhs[..] or immediate).
     roles: part -> field name, for the parts that engines need:
@@ -114,6 +124,7 @@ class Instruction:
     statement: str = ""
     operands: tuple[Operand, ...] = ()
     ops: tuple[MapOp, ...] = ()
+    meaning: str = ""
 
     def field(self, name: str) -> Field:
         for f in self.fields:
@@ -147,7 +158,11 @@ class Limits:
 
 @dataclass(frozen=True)
 class Isa:
-    """A machine: spec plus configuration. `queues` stand in token order (prev to next)."""
+    """A machine: spec plus configuration. `queues` stand in token order (prev to next).
+
+    dims: lanes of each instruction dimension; "b", "o" and "i" are always there (1 where the machine
+    has no such dimension, and then no memory names it in its lanes).
+    """
 
     name: str
     config: Mapping[str, int | str]
@@ -161,6 +176,7 @@ class Isa:
     limits: Limits
     costs: Mapping[str, Mapping[str, float]]
     source: str = ""
+    spec_text: str = ""  # the YAML it was read from; "" for a spec that ships with the package
 
     def memory(self, name: str) -> Memory:
         for m in self.memories:

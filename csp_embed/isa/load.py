@@ -1,0 +1,193 @@
+"""Reads an instruction-set file and a configuration into an `Isa`.
+
+Takes: YAML in the format of isa_specs/README.md.  Leaves: an Isa whose every promise is checked
+here: disjoint fields, powers of two, known names, meanings that fit their kind, rules that hold.
+Every refusal is a SpecError with file:line, the item, the reason and one thing to try.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields as dataclass_fields
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+from csp_embed.errors import SpecError
+from csp_embed.isa import config as configuration
+from csp_embed.isa import expr, tree
+from csp_embed.isa.fields import read_fields
+from csp_embed.isa.instructions import read_instructions
+from csp_embed.isa.memories import read_memories
+from csp_embed.isa.resources import folder
+from csp_embed.isa.spec import Isa, Limits
+from csp_embed.isa.tree import Item
+
+FORMAT = "csp-embed-isa/1"
+_REQUIRED = (
+    "format", "name", "configuration", "dims", "memories", "uop", "queues", "opcode",
+    "instructions", "limits",
+)  # fmt: skip
+_OPTIONAL = ("source", "let", "rules", "field_groups", "costs")
+
+
+def load_isa(spec: str | Path = "vta", config: str | Path | Mapping[str, Any] | None = None) -> Isa:
+    """The machine `spec` (a name in isa_specs/ or a path to a YAML file) under `config`.
+
+    config: None (the spec's default), the name of one of its configurations, a path to a JSON file,
+        or a dict of its keys.
+    Raises: SpecError naming file and line, the offending item, the reason and one thing to try.
+
+    >>> load_isa("vta").lane_shape("WGT")
+    (16, 16)
+    """
+    place = builtin(str(spec))
+    if place is not None:
+        text = place.read_text(encoding="utf-8")
+        return load_text(text, f"isa_specs/{spec}.yaml", folder("isa_specs"), config, shipped=True)
+    path = Path(spec)
+    if path.suffix not in (".yaml", ".yml") and not path.exists():
+        raise SpecError(
+            f"no instruction set '{spec}'",
+            why=f"known by name: {', '.join(builtin_names())}",
+            hint="give one of these names or a path to a .yaml file",
+        )
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise SpecError(f"cannot read {path}", where=str(path), why=reason) from error
+    return load_text(text, str(path), path.parent, config)
+
+
+def builtin_names() -> list[str]:
+    """Names of the instruction sets that ship with the package."""
+    names = [entry.name for entry in folder("isa_specs").iterdir()]
+    return sorted(n.removesuffix(".yaml") for n in names if n.endswith(".yaml"))
+
+
+def builtin(name: str) -> Traversable | None:
+    """The file of a shipped instruction set, or None."""
+    return folder("isa_specs") / f"{name}.yaml" if name in builtin_names() else None
+
+
+def load_text(
+    text: str,
+    file: str,
+    base: Traversable | Path,
+    config: str | Path | Mapping[str, Any] | None = None,
+    *,
+    shipped: bool = False,
+) -> Isa:
+    """`load_isa` for YAML text; `file` is its name in messages, `base` the folder of its configurations."""
+    root = tree.read(text, file)
+    table = root.table(_REQUIRED, _OPTIONAL)
+    if table["format"].text() != FORMAT:
+        raise table["format"].error(
+            f"'{table['format'].text()}' is not a format we read", f"this version reads {FORMAT}"
+        )
+    config_name, values = configuration.choose(table["configuration"], config, base)
+    names = {k: v for k, v in values.items() if isinstance(v, int)}
+    _let(table, names)
+    _rules(table, names, config_name)
+    dims = _dims(table["dims"], names)
+    queues = _queues(table["queues"])
+    memories = read_memories(table["memories"], names, dims, queues)
+    uop_table = table["uop"].table(["memory", "bits", "fields"])
+    uop_memory = uop_table["memory"].text()
+    if not any(m.name == uop_memory and m.dtype == "uint32" for m in memories):
+        raise uop_table["memory"].error(
+            f"'{uop_memory}' is no micro-op memory", "it must be a memory without lanes"
+        )
+    if uop_table["bits"].integer(names) != 32:
+        raise uop_table["bits"].error(
+            "a micro-op must have 32 bits", "encoders pack one per uint32"
+        )
+    uop_fields, _ = read_fields(uop_table["fields"].items(), names, 32, {})
+    opcode = table["opcode"].table(["bit", "width"])
+    groups = table["field_groups"].entries() if "field_groups" in table else {}
+    instructions = read_instructions(
+        table["instructions"], names, groups, opcode, memories, queues, uop_memory, uop_fields
+    )
+    return Isa(
+        name=table["name"].word(),
+        config=values,
+        config_name=config_name,
+        dims=dims,
+        memories=memories,
+        uop_memory=uop_memory,
+        uop_fields=uop_fields,
+        instructions=instructions,
+        queues=queues,
+        limits=_limits(table["limits"], names),
+        costs=_costs(table.get("costs")),
+        source=table["source"].text() if "source" in table else "",
+        spec_text="" if shipped else text,
+    )
+
+
+def _let(table: Mapping[str, Item], names: dict[str, int]) -> None:
+    if "let" not in table:
+        return
+    for key, item in table["let"].entries().items():
+        if not key.isidentifier():
+            raise item.error(f"'{key}' is not a name", "letters, digits and _ only")
+        if key in names:
+            raise item.error(f"'{key}' is defined twice", "it is a configuration key already")
+        names[key] = item.integer(names)
+
+
+def _rules(table: Mapping[str, Item], names: Mapping[str, int], config_name: str) -> None:
+    for item in table["rules"].items() if "rules" in table else []:
+        rule = item.table(["rule", "why"])
+        if rule["rule"].integer(names):
+            continue
+        used = expr.names_in(expr.parse(rule["rule"].text()))
+        numbers = ", ".join(f"{n} = {names[n]}" for n in used)
+        raise SpecError(
+            f"configuration {config_name} is illegal: {rule['rule'].text()} does not hold",
+            where=rule["rule"].where,
+            why=f"{numbers}; {rule['why'].text()}",
+            hint="change the sizes in the configuration until the rule holds",
+        )
+
+
+def _dims(item: Item, names: Mapping[str, int]) -> dict[str, int]:
+    dims = {"b": 1, "o": 1, "i": 1}
+    for key, value in item.entries().items():
+        if not key.isidentifier():
+            raise value.error(f"'{key}' is not a name")
+        dims[key] = value.integer(names)
+        if dims[key] < 1:
+            raise value.error(f"dimension '{key}' is {dims[key]}", "at least 1 is needed")
+    return dims
+
+
+def _queues(item: Item) -> tuple[str, ...]:
+    queues = tuple(q.word() for q in item.items())
+    if not queues:
+        raise item.error("no queue is given", "instructions must run somewhere")
+    for n, queue in enumerate(queues):
+        if queue in queues[:n]:
+            raise item.items()[n].error(f"queue '{queue}' stands twice")
+    return queues
+
+
+def _limits(item: Item, names: Mapping[str, int]) -> Limits:
+    kinds = {f.name: isinstance(f.default, bool) for f in dataclass_fields(Limits)}
+    given = item.table([], kinds)
+    values: dict[str, Any] = {}
+    for key, value in given.items():
+        values[key] = value.flag() if kinds[key] else value.integer(names)
+        if not kinds[key] and values[key] < 0:
+            raise value.error(f"{values[key]} is negative")
+    return Limits(**values)
+
+
+def _costs(item: Item | None) -> dict[str, dict[str, float]]:
+    if item is None:
+        return {}
+    return {
+        memory: {key: value.number() for key, value in section.entries().items()}
+        for memory, section in item.entries().items()
+    }
