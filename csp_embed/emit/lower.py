@@ -1,0 +1,256 @@
+"""Schedule to instruction stream: micro-op placement, DMA rectangles, DRAM addresses, fields.
+
+Takes: Schedule, Isa.  Leaves: Lowered: a Stream, the micro-op image, and where each region lies in DRAM.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csp_embed.emit.rectangles import DmaLimits, Rectangle, rectangles
+from csp_embed.emit.uops import UopPlan, place
+from csp_embed.errors import InputError
+from csp_embed.ir.schedule import (
+    COMPUTE,
+    FINISH,
+    LOAD,
+    POP_NEXT,
+    POP_PREV,
+    PUSH_NEXT,
+    PUSH_PREV,
+    STORE,
+    Schedule,
+)
+from csp_embed.ir.stream import Stream
+from csp_embed.isa.bits import encode_uops
+from csp_embed.isa.spec import Instruction, Isa
+
+TOKEN_ROLES = (
+    (POP_PREV, "pop_prev"),
+    (POP_NEXT, "pop_next"),
+    (PUSH_PREV, "push_prev"),
+    (PUSH_NEXT, "push_next"),
+)
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """address: byte address per region; box_start: first element per box where a region is kept by boxes."""
+
+    stream: Stream
+    uop_words: NDArray[np.uint32]
+    uop_address: int
+    address: tuple[int, ...]
+    size_bytes: tuple[int, ...]
+    box_start: tuple[tuple[int, ...], ...]
+
+
+class _Writer:
+    """Collects instructions: a template number and a DRAM address each."""
+
+    def __init__(self, isa: Isa) -> None:
+        self.isa = isa
+        self.kinds: list[tuple[int, dict[str, int]]] = []
+        self.memo: dict[object, int] = {}
+        self.rows: list[int] = []
+        self.dram: list[int] = []
+        self.bits: list[int] = []
+        self.index = {i.name: n for n, i in enumerate(isa.instructions)}
+
+    def add(self, key: object, instruction: Instruction, fields: dict[str, int] | None, dram: int, bits: int) -> None:
+        """fields is read only when the key is new."""
+        number = self.memo.get(key)
+        if number is None:
+            assert fields is not None
+            number = self.memo[key] = len(self.kinds)
+            self.kinds.append((self.index[instruction.name], fields))
+        self.rows.append(number)
+        self.dram.append(dram)
+        self.bits.append(bits)
+
+    def stream(self) -> Stream:
+        rows = np.array(self.rows, dtype=np.int64)
+        bits = np.array(self.bits, dtype=np.int64)
+        code = np.array([k for k, _ in self.kinds], dtype=np.int64)[rows]
+        names = sorted({f.name for i in self.isa.instructions for f in i.fields})
+        columns = {}
+        for name in names:
+            values = np.array([f.get(name, 0) for _, f in self.kinds], dtype=np.int64)
+            columns[name] = values[rows]
+        dram = np.array(self.dram, dtype=np.int64)
+        for n, instruction in enumerate(self.isa.instructions):
+            here = code == n
+            if "dram" in instruction.roles:
+                column = columns[instruction.roles["dram"]]
+                column[here] = dram[here]
+            for bit, role in TOKEN_ROLES:
+                if role in instruction.roles:
+                    column = columns[instruction.roles[role]]
+                    column[here] = (bits[here] & bit) != 0
+                else:
+                    assert not (bits[here] & bit).any(), (instruction.name, role)
+        return Stream(code, columns)
+
+
+def lower(schedule: Schedule, isa: Isa) -> Lowered:
+    """Raises: InputError where the image does not fit below the machine's address limit."""
+    uop_lists, uses = _uop_uses(schedule, isa)
+    depth = min(isa.memory(isa.uop_memory).depth, isa.memory(isa.uop_memory).portable_depth)
+    plan = place(uop_lists, uses, depth)
+    address, sizes, starts, uop_address = _addresses(schedule, isa, plan)
+    writer = _Writer(isa)
+    load, store, finish = isa.of_kind("load"), isa.of_kind("store"), isa.of_kind("finish")
+    limits = {
+        i.name: DmaLimits(
+            *(i.field(i.roles[r]).max for r in ("y_size", "x_size", "x_stride"))
+        )
+        for i in (load, store)
+    }
+    base = [
+        a // isa.memory(r.memory).elem_bytes
+        for a, r in zip(address, schedule.regions, strict=True)
+    ]
+    memory_of = [isa.memory(r.memory) for r in schedule.regions]
+    uop_memory = isa.memory(isa.uop_memory)
+    rects: dict[tuple[int, int], list[Rectangle]] = {}
+    use = 0
+    ops, tokens = schedule.ops.tolist(), schedule.tokens.tolist()
+    for (kind, a, b, sram), bits in zip(ops, tokens, strict=True):
+        if kind == COMPUTE:
+            template = schedule.templates[a]
+            if use in plan.before:
+                word, at, length = plan.before[use]
+                _dma(writer, load, uop_memory.id, at, uop_address // uop_memory.elem_bytes + word,
+                     Rectangle(0, 0, 1, length, length), 0)
+            where = plan.at[use]
+            use += 1
+            instruction = isa.instruction(template.instruction)
+            key = (COMPUTE, a, where)
+            fields = None if key in writer.memo else _compute_fields(isa, instruction, template, where)
+            writer.add(key, instruction, fields, 0, bits)
+        elif kind in (LOAD, STORE):
+            instruction = load if kind == LOAD else store
+            key = (a, b)
+            found = rects.get(key)
+            if found is None:
+                start = starts[a][b] if schedule.regions[a].by_box else 0
+                found = rects[key] = rectangles(
+                    schedule.regions[a], b, start, limits[instruction.name]
+                )
+            for n, rect in enumerate(found):
+                here = 0
+                if n == 0:
+                    here |= bits & (POP_PREV | POP_NEXT)
+                if n == len(found) - 1:
+                    here |= bits & (PUSH_PREV | PUSH_NEXT)
+                _dma(writer, instruction, memory_of[a].id, sram + rect.sram, base[a] + rect.dram,
+                     rect, here)
+        else:
+            assert kind == FINISH
+            writer.add(FINISH, finish, {_opcode(finish): finish.opcode}, 0, bits)
+    return Lowered(
+        writer.stream(), plan.words, uop_address, tuple(address), tuple(sizes), tuple(starts)
+    )
+
+
+def _opcode(instruction: Instruction) -> str:
+    return instruction.roles.get("opcode", "opcode")
+
+
+def _dma(writer, instruction, memory_id, sram, dram, rect, bits) -> None:  # type: ignore[no-untyped-def]
+    key = (instruction.opcode, memory_id, sram, rect.y, rect.x, rect.stride)
+    fields = None
+    if key not in writer.memo:
+        r = instruction.roles
+        fields = {
+            _opcode(instruction): instruction.opcode,
+            r["memory"]: memory_id,
+            r["sram"]: sram,
+            r["y_size"]: rect.y,
+            r["x_size"]: rect.x,
+            r["x_stride"]: rect.stride,
+        }
+    writer.add(key, instruction, fields, dram, bits)
+
+
+def _compute_fields(isa, instruction, template, where) -> dict[str, int]:  # type: ignore[no-untyped-def]
+    r = instruction.roles
+    fields = {
+        _opcode(instruction): instruction.opcode,
+        r["uop_begin"]: where,
+        r["uop_end"]: where + len(template.uops),
+        r["iter_out"]: template.iter_out,
+        r["iter_in"]: template.iter_in,
+    }
+    for operand, (outer, inner) in zip(instruction.operands, template.factors, strict=True):
+        fields[operand.factor_out] = outer
+        fields[operand.factor_in] = inner
+    if template.reset:
+        fields[r["reset"]] = 1
+    if template.op:
+        (code,) = [o.code for o in instruction.ops if o.function == template.op]
+        fields[r["op"]] = code
+        if template.imm is not None:
+            fields[r["use_imm"]] = 1
+            fields[r["imm"]] = template.imm
+    return fields
+
+
+def _uop_uses(schedule: Schedule, isa: Isa) -> tuple[list[NDArray[np.uint32]], list[int]]:
+    """Encoded lists, one per distinct content, and the list of each compute row in order."""
+    lists: list[NDArray[np.uint32]] = []
+    numbers: dict[bytes, int] = {}
+    of_template = []
+    for t in schedule.templates:
+        instruction = isa.instruction(t.instruction)
+        words = encode_uops(
+            isa,
+            {o.uop_field: t.uops[:, k] for k, o in enumerate(instruction.operands)},
+        )
+        key = words.tobytes()
+        if key not in numbers:
+            numbers[key] = len(lists)
+            lists.append(words)
+        of_template.append(numbers[key])
+    compute = schedule.ops[schedule.ops[:, 0] == COMPUTE, 1]
+    return lists, [of_template[t] for t in compute.tolist()]
+
+
+def _addresses(  # type: ignore[no-untyped-def]
+    schedule: Schedule, isa: Isa, plan: UopPlan
+):
+    page = isa.limits.page_bytes
+    at = page
+    uop_address = at
+    at = _align(at + 4 * len(plan.words), page)
+    address, sizes, starts = [], [], []
+    for region in schedule.regions:
+        elem = isa.memory(region.memory).elem_bytes
+        unit = page * elem // math.gcd(page, elem)
+        at = _align(at, unit)
+        if region.by_box:
+            begin, total = [], 0
+            for box in region.boxes:
+                begin.append(total)
+                total += math.prod(b - a for a, b in box)
+        else:
+            begin, total = [], math.prod(region.grid)
+        address.append(at)
+        sizes.append(total * elem)
+        starts.append(tuple(begin))
+        at = _align(at + total * elem, page)
+    if at > 1 << isa.limits.dram_bits:
+        raise InputError(
+            f"the packed operands need {at} bytes of device memory",
+            why=f"{isa.name} addresses {isa.limits.dram_bits} bits",
+            hint="split the operator into smaller ones",
+        )
+    return address, sizes, starts, uop_address
+
+
+def _align(value: int, unit: int) -> int:
+    return -(-value // unit) * unit

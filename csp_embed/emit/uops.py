@@ -1,0 +1,113 @@
+"""Places micro-op lists in their memory and decides when each is loaded.
+
+Takes: the lists in order of use.  Leaves: unique words in DRAM, per list an address on chip, and loads to do before a use.
+A list that stands inside another one is shared. Where all fit, each is loaded once, several by one
+instruction in order of first use; otherwise the memory is a ring and lists come back when they are needed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class UopPlan:
+    """words: uint32 image in DRAM. address: list number -> position on chip (static plan; meaningless where it
+    moves). before: use index -> (dram word, on-chip position, length) to load first. at: on-chip position per use."""
+
+    words: NDArray[np.uint32]
+    before: dict[int, tuple[int, int, int]]
+    at: list[int]
+
+
+def place(lists: list[NDArray[np.uint32]], uses: list[int], depth: int, batch: int = 96) -> UopPlan:
+    """lists: encoded micro-ops; uses: list numbers in the order in which instructions use them."""
+    first_use: list[int] = []
+    seen: set[int] = set()
+    for u in uses:
+        if u not in seen:
+            seen.add(u)
+            first_use.append(u)
+    # Longest first decides what is contained in what; DRAM order stays that of first use.
+    host: dict[int, tuple[int, int]] = {}
+    unique: list[int] = []
+    for u in sorted(first_use, key=lambda u: (-len(lists[u]), first_use.index(u))):
+        needle = lists[u].tobytes()
+        for v in unique:
+            found = _find(lists[v].tobytes(), needle)
+            if found >= 0:
+                host[u] = (v, found)
+                break
+        else:
+            unique.append(u)
+            host[u] = (u, 0)
+    order, placed = [], set()
+    for u in first_use:
+        v = host[u][0]
+        if v not in placed:
+            placed.add(v)
+            order.append(v)
+    start, words = {}, []
+    total = 0
+    for v in order:
+        start[v] = total
+        total += len(lists[v])
+        words.append(lists[v])
+    image = np.concatenate(words) if words else np.zeros(0, dtype=np.uint32)
+    if total <= depth:
+        return _static(image, lists, uses, host, order, start, batch)
+    return _ring(image, lists, uses, host, start, depth)
+
+
+def _find(haystack: bytes, needle: bytes) -> int:
+    """Word position of needle in haystack, or -1."""
+    at = haystack.find(needle)
+    while at >= 0 and at % 4:
+        at = haystack.find(needle, at + 1)
+    return at // 4 if at >= 0 else -1
+
+
+def _static(image, lists, uses, host, order, start, batch) -> UopPlan:  # type: ignore[no-untyped-def]
+    loaded: set[int] = set()
+    before: dict[int, tuple[int, int, int]] = {}
+    at = []
+    for n, u in enumerate(uses):
+        v, offset = host[u]
+        if v not in loaded:
+            i = order.index(v)
+            length = 0
+            while i < len(order) and order[i] not in loaded:
+                size = len(lists[order[i]])
+                if length and length + size > batch:
+                    break
+                loaded.add(order[i])
+                length += size
+                i += 1
+            before[n] = (start[v], start[v], length)
+        at.append(start[v] + offset)
+    return UopPlan(image, before, at)
+
+
+def _ring(image, lists, uses, host, start, depth) -> UopPlan:  # type: ignore[no-untyped-def]
+    where: dict[int, int] = {}
+    head = 0
+    before: dict[int, tuple[int, int, int]] = {}
+    at = []
+    for n, u in enumerate(uses):
+        v, offset = host[u]
+        size = len(lists[v])
+        if v not in where:
+            if head + size > depth:
+                head = 0
+            for other in [
+                o for o, a in where.items() if a < head + size and head < a + len(lists[o])
+            ]:
+                del where[other]
+            where[v] = head
+            before[n] = (start[v], head, size)
+            head += size
+        at.append(where[v] + offset)
+    return UopPlan(image, before, at)
