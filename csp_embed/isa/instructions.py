@@ -161,7 +161,7 @@ def _compute(
 ) -> tuple[str, tuple[Operand, ...]]:
     if not text:
         raise item.error("missing key: meaning", f"a {kind} must say what it does")
-    lanes = {m.name: m.lanes for m in machine.memories if m.lanes}
+    lanes = {m.name: m.lanes for m in machine.memories if m.dtype != "uint32"}
     try:
         parts = meaning.read_compute(text, kind, lanes)
     except meaning.MeaningError as error:

@@ -132,7 +132,7 @@ def _two_bounds(loop: ast.For) -> tuple[str, str]:
 def _address(
     statement: ast.stmt, counters: tuple[str, ...]
 ) -> tuple[str, tuple[str, str, str, str]]:
-    """`name = MEM[n].field + y * factor + x * factor` -> name, (MEM, field, factor_out, factor_in)."""
+    """`name = MEM[n].field + y * factor + x * factor` -> name, (MEM, field, both factors)."""
     outer, inner, step = counters
     match statement:
         case ast.Assign(
@@ -219,6 +219,8 @@ def _reference(ref: ast.expr) -> tuple[str, str, tuple[str, ...]]:
             slice=ast.Name(id=dim),
         ):
             return memory, address, (dim,)
+        case ast.Subscript(value=ast.Name(id=memory), slice=ast.Name(id=address)):
+            return memory, address, ()
     raise MeaningError(ref.lineno, f"'{ast.unparse(ref)}' should read `MEMORY[address][dims]`")
 
 
@@ -282,7 +284,7 @@ def transfer_text(kind: str, roles: Mapping[str, str]) -> str:
         )
     pitch = f"({left} + {columns} + {right})"
     return (
-        f"for y in range({top} + {rows} + {bottom}):\n"
+        f"for y in range({top} + {rows} + {bottom} if {columns} else 0):\n"
         f"  for x in range{pitch}:\n"
         f"    if {top} <= y < {top} + {rows} and {left} <= x < {left} + {columns}:\n"
         f"      SRAM[{sram} + y * {pitch} + x] = "

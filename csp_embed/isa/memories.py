@@ -54,15 +54,16 @@ def _read_one(
             raise table["lanes"].error(f"unknown dimension '{lane}'", f"dims are {', '.join(dims)}")
         if lane in lanes[:n]:
             raise table["lanes"].error(f"dimension '{lane}' stands twice")
-    if bool(lanes) != ("type" in table):
+    typed = "type" in table
+    if ("lanes" in table) != typed:
         raise item.error(
             "`lanes` and `type` belong together",
             "a memory without both holds micro-ops",
-            "give both or none",
+            "give both or none; `lanes: []` makes an element of one value",
         )
-    dtype = _type(table["type"]) if lanes else "uint32"
+    dtype = _type(table["type"]) if typed else "uint32"
     dram_dtype = _type(table["dram_type"]) if "dram_type" in table else dtype
-    elem_bytes = LANE_BYTES[dram_dtype] if lanes else UOP_BYTES
+    elem_bytes = LANE_BYTES[dram_dtype] if typed else UOP_BYTES
     for lane in lanes:
         elem_bytes *= dims[lane]
     depth = _power_of_two(table["depth"], names)

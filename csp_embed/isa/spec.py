@@ -15,7 +15,8 @@ class Memory:
     """An on-chip memory and its image in DRAM; one address counts one element.
 
     lanes: instruction dimensions over which the lanes of one element run, row-major, e.g.
-        ("b", "i"); empty for a micro-op memory (its element is one packed micro-op).
+        ("b", "i"); empty for a micro-op memory (its element is one packed micro-op; dtype "uint32")
+        and for one whose element is a single value.
     dtype: type of a lane on chip ("int8", "int32", "uint32" for micro-ops).
     dram_dtype: type of a lane in DRAM (differs only for widening loads).
     depth: elements by the configuration; portable_depth: elements that every implementation has.
