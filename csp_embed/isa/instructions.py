@@ -45,9 +45,11 @@ def read_instructions(
     """
     machine = _Machine(memories, queues, uop_memory, uop_fields)
     opcode_field = Field("opcode", opcode["bit"].integer(names), opcode["width"].integer(names))
-    if opcode_field.lo < 0 or not 1 <= opcode_field.width <= 16 or opcode_field.lo > BITS - 16:
+    last = opcode_field.lo + opcode_field.width - 1
+    if opcode_field.lo < 0 or not 1 <= opcode_field.width <= 16 or last >= BITS:
         raise opcode["bit"].error(
-            "the opcode lies outside the instruction", f"{BITS} bits, 1 to 16"
+            f"the opcode covers bits {opcode_field.lo}..{last}",
+            f"an instruction has bits 0..{BITS - 1}, an opcode 1 to 16 of them",
         )
     found: list[Instruction] = []
     for name, item in section.entries().items():
