@@ -260,7 +260,7 @@ def check_axes(st: Statement) -> None:
 
 def check_steps(st: Statement) -> None:
     """Step tensors run over the result's axes; immediates fit; shift amounts are real shifts."""
-    outs = {a for ix in st.out.index for a, _ in ix.terms}
+    outs = axes_of(st.out)
     for step in st.steps:
         if step.access is not None:
             strange = axes_of(step.access) - outs
@@ -295,7 +295,7 @@ def make_tensors(
             raise OperatorError(
                 f"{what} names {', '.join(sorted(unknown))}, which the formula lacks"
             )
-    outs = {a for ix in st.out.index for a, _ in ix.terms}
+    outs = axes_of(st.out)
     result: dict[str, Tensor] = {}
     for position, access in enumerate((st.out, *accesses_of(st))):
         name = access.tensor
@@ -343,8 +343,9 @@ def _needed(st: Statement, tensor: str, d: int, ix: Affine, axes: Mapping[str, i
 def check_reads(st: Statement, axes: Mapping[str, int], tensors: Mapping[str, Tensor]) -> None:
     """Padding is plausible, steps read within range, and so does an elementwise program.
 
-    An axis of which most values read nothing, all at one end, is taken for a wrong shape.
+    An output axis of which most values read nothing, all at one end, is taken for a wrong shape.
     """
+    outs = axes_of(st.out)
     for access in accesses_of(st):
         operand = access in (st.lhs, st.rhs)
         for d, ix in enumerate(access.index):
@@ -365,7 +366,7 @@ def check_reads(st: Statement, axes: Mapping[str, int], tensors: Mapping[str, Te
                 )
             for name, c in ix.terms:
                 lopsided = abs((hi - dim + 1) + lo) > abs(hi - lo - abs(c) * (axes[name] - 1)) + abs(c)
-                if lopsided and _dead_share(ix, name, c, axes, dim) > 0.5:
+                if name in outs and lopsided and _dead_share(ix, name, c, axes, dim) > 0.5:
                     fail(
                         st.text,
                         at,
