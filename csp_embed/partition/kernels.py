@@ -1,4 +1,4 @@
-"""Loops over schedules, compiled with Numba: the insertion-based decoder, list scheduling, annealing.
+"""Loops over schedules, compiled with Numba: the insertion-based decoder and list scheduling.
 
 Takes: `Arrays` (from a Problem) and a `Work` space.  Leaves: start and finish times in the work
 space.  Assumes: task orders are topological.
@@ -57,7 +57,6 @@ class Work(NamedTuple):
     arrive: Floats
     hop_start: Floats
     log: Ints
-    log_start: Floats
     free: Floats
     group_dev: Ints
 
@@ -94,6 +93,7 @@ def work(p: Problem) -> Work:
     longest = int(np.diff(p.hop_ptr).max(initial=1))
     fan = np.minimum(np.diff(p.use_ptr), m).sum() if p.resources else 0
     cap = int(max(n, fan * (2 if longest > 1 else 1))) + 1
+    logged = 2 * int(np.diff(p.inp_ptr).max(initial=0) + 1) * (longest + 1) + 8
     return Work(
         np.zeros((lines, cap)),
         np.zeros((lines, cap)),
@@ -103,8 +103,7 @@ def work(p: Problem) -> Work:
         np.zeros(n, np.int64),
         np.zeros((v, m)),
         np.zeros((v, m, max(longest, 1))),
-        np.zeros((int(max(64, 4 * n + 2 * fan * longest)), 3), np.int64),
-        np.zeros(int(max(64, 4 * n + 2 * fan * longest))),
+        np.zeros((logged, 3), np.int64),
         np.zeros(m),
         np.zeros(int(p.group.max(initial=-1)) + 1, np.int64),
     )
@@ -305,7 +304,7 @@ def list_schedule(a, w, order, mode, table, forced):
 
 @njit(cache=True)
 def min_min(a, w, waiting, largest, order):
-    """Min-min (largest: max-min): of all ready tasks the one that can finish first (last) goes next.
+    """Min-min: of all ready tasks the one that finishes first goes next (largest: max-min, last).
 
     waiting [n]: unplaced producers of each task, consumed. Fills `order`. Makespan or inf."""
     reset(a, w)
