@@ -1,0 +1,174 @@
+"""Schedules for operators that live on the accumulator memory: pooling by maximum or minimum, elementwise programs.
+
+Takes: a Problem without rhs.  Leaves: Schedule.  All loads go to the accumulator memory and so through the compute queue;
+stores overlap with the next tile where two tiles fit.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+
+from csp_embed.errors import Infeasible
+from csp_embed.ir.schedule import COMPUTE, Region, Schedule
+from csp_embed.schedule.build import NestCache, Rows, _stored_memory
+from csp_embed.schedule.config import ranges
+from csp_embed.schedule.frames import Frames
+from csp_embed.schedule.problem import Problem
+from csp_embed.schedule.tile import dimension_order, sizes
+
+NEUTRAL = {"max": -128, "min": 127}
+
+
+def build(problem: Problem) -> Schedule:
+    """Raises: Infeasible where one vector and its operands do not fit."""
+    tile = _tile(problem)
+    orders = {
+        m.operand: dimension_order(m, tile, problem.extents)
+        for m in (problem.lhs, problem.dst, *problem.adds.values())
+    }
+    kind = problem.embedding.operator.kind
+    rows = Rows(problem)
+    cache = NestCache(problem, rows)
+    copy = kind == "map"
+    lhs = Frames(problem.lhs, orders["dst"] if copy else orders["lhs"])
+    dst = Frames(problem.dst, orders["dst"])
+    adds = {i: Frames(m, orders[m.operand]) for i, m in problem.adds.items()}
+    tiles = [
+        (tuple(a for a, _ in pick), tuple(b for _, b in pick))
+        for pick in itertools.product(
+            *(ranges(e, t) for e, t in zip(problem.extents, tile, strict=True))
+        )
+    ]
+    plan = []
+    for lo, hi in tiles:
+        plan.append((lo, hi, dst.at(lo, hi), lhs.at(lo, hi), [f.at(lo, hi) for f in adds.values()]))
+    room = problem.depth[problem.dst.memory]
+    copies = 2 if len(tiles) > 1 and 2 * dst.largest <= room - _others(problem, copy, lhs, adds) else 1
+    base_lhs = copies * dst.largest
+    base_adds, at = {}, base_lhs + (0 if copy else lhs.largest)
+    for i, f in adds.items():
+        base_adds[i] = at
+        at += f.largest
+    if at > room:
+        raise Infeasible(
+            f"{problem.embedding.operator.name}: a tile needs {at} elements of {problem.dst.memory}",
+            why=f"{room} are there",
+            hint="use a configuration with larger buffers",
+        )
+    map_name = problem.isa.of_kind("map").name
+    contract = next((i for i in problem.isa.instructions if i.kind == "contract"), None)
+    stored = [-1] * copies
+    held: dict[int, int] = {}
+    out_boxes: dict[tuple[tuple[int, int], ...], int] = {}
+    shadow = _stored_memory(problem)
+    for number, (lo, hi, frame, source, extra) in enumerate(plan):
+        slot = number % copies
+        acc = slot * dst.largest
+        olo = tuple(a for a in lo)
+        ohi = tuple(a + 1 if r else b for a, b, r in zip(lo, hi, problem.reduced, strict=True))
+        here = (problem.dst, frame, acc)
+        after_store = stored[slot]
+
+        def run(name, operands, plo, phi, guards=(), *, reset=False, op="", imm=None, vec=8):  # type: ignore[no-untyped-def]
+            nonlocal after_store
+            for t in cache.templates(
+                name, plo, phi, operands, list(guards), repeats=vec, reset=reset, op=op, imm=imm
+            ):
+                rows.compute(t, after_store=after_store)
+                after_store = -1
+
+        if copy:
+            if source.number >= 0:
+                row = rows.load(problem.lhs.memory, 0, source.number, acc + source.shift, after_store)
+                after_store = -1
+                rows.last_compute = row
+        else:
+            assert contract is not None
+            blank = (None, None, 0)
+            run(contract.name, [here, blank, blank], olo, ohi, reset=True)
+            run(map_name, [here, here], olo, ohi, op="min" if kind == "max" else "max",
+                imm=NEUTRAL[kind])
+            if source.number >= 0:
+                rows.load(problem.lhs.memory, 0, source.number, base_lhs + source.shift)
+                run(map_name, [here, (problem.lhs, source, base_lhs)], lo, hi, (problem.lhs,), op=kind)
+        for (i, f), add_frame in zip(adds.items(), extra, strict=True):
+            if held.get(i) != add_frame.number:
+                rows.load(f.map.memory, 1 + list(adds).index(i), add_frame.number, base_adds[i])
+                held[i] = add_frame.number
+        computed = not copy
+        for i, step in enumerate(problem.epilogue):
+            computed = True
+            if step.access is None:
+                run(map_name, [here, here], olo, ohi, op=step.op, imm=step.imm)
+            else:
+                n = list(adds).index(i)
+                run(map_name, [here, (adds[i].map, extra[n], base_adds[i])], olo, ohi, op=step.op)
+        if not computed:
+            # A store reads what a compute step wrote last, so a plain copy needs one.
+            run(map_name, [here, here], olo, ohi, op="add", imm=0)
+        wanted = problem.dst.box(olo, ohi)
+        box = tuple(wanted[d] for d in orders["dst"])
+        stored[slot] = rows.store(
+            shadow, 1 + len(adds), out_boxes.setdefault(box, len(out_boxes)), acc
+        )
+    rows.finish()
+    regions = [
+        Region(f.map.operand, f.map.memory, f.map.grid, f.order, tuple(f.boxes), False)
+        for f in (lhs, *adds.values())
+    ]
+    regions.append(
+        Region("dst", shadow, problem.dst.grid, orders["dst"], tuple(out_boxes), False)
+    )
+    steps = sum(rows.templates[r[1]].steps for r in rows.ops if r[0] == COMPUTE)
+    return Schedule(
+        regions=tuple(regions),
+        templates=tuple(rows.templates),
+        ops=np.array(rows.ops, dtype=np.int64).reshape(-1, 4),
+        tokens=np.array(rows.tokens.bits, dtype=np.int64),
+        tile=dict(zip(problem.names, tile, strict=True)),
+        stats={"tiles": len(tiles), "chunks": 1, "steps": steps},
+    )
+
+
+def _others(problem: Problem, copy: bool, lhs: Frames, adds: dict[int, Frames]) -> int:
+    return (0 if copy else lhs.largest) + sum(f.largest for f in adds.values())
+
+
+def _tile(problem: Problem) -> tuple[int, ...]:
+    """The largest tile of which two results and its operands fit; reductions stay whole."""
+    room = problem.depth[problem.dst.memory]
+    maps = [*problem.adds.values()]
+    if problem.embedding.operator.kind != "map":
+        maps.append(problem.lhs)
+    lists = [
+        [e] if r else sizes(e, room, False)
+        for e, r in zip(problem.extents, problem.reduced, strict=True)
+    ]
+    while math.prod(len(v) for v in lists) > 50_000:
+        longest = max(range(len(lists)), key=lambda c: len(lists[c]))
+        v = lists[longest]
+        lists[longest] = [*v[:-1:2], v[-1]]
+    best: tuple[tuple[float, ...], tuple[int, ...]] | None = None
+    for tile in itertools.product(*lists):
+        vectors = math.prod(t for t, r in zip(tile, problem.reduced, strict=True) if not r)
+        need = 0
+        for m in maps:
+            box = m.box((0,) * len(tile), tile)
+            reach = math.prod(b - a for a, b in box)
+            need += reach
+        copies = 2 if need + 2 * vectors <= room else 1
+        if need + copies * vectors > room:
+            continue
+        score = (float(copies == 2), vectors / max(1, need + 64), float(vectors))
+        if best is None or score > best[0]:
+            best = (score, tile)
+    if best is None:
+        raise Infeasible(
+            f"{problem.embedding.operator.name}: one vector with its operands does not fit",
+            why=f"{problem.dst.memory} has {room} elements",
+            hint="use a configuration with larger buffers",
+        )
+    return best[1]

@@ -1,0 +1,265 @@
+"""Which tiles to try: every plausible tile is priced by a closed formula, the best are built and simulated.
+
+Takes: a Problem.  Leaves: Configs, cheapest first, under an estimate in cycles:
+    max(compute, reads, writes) + the first loads + the last store.
+Any tile is allowed, not only divisors; the last one is then shorter.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csp_embed.errors import Infeasible
+from csp_embed.schedule.config import Config
+from csp_embed.schedule.problem import Map, Problem
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Cycles of the machine that tile choice weighs; from the spec."""
+
+    read_bytes: float
+    write_bytes: float
+    dma_gap: float
+    instruction: float
+    fetch: float
+
+
+@dataclass(frozen=True)
+class Reserve:
+    """Elements that constants and epilogue tensors take, per memory."""
+
+    elems: dict[str, int]
+
+
+def sizes(extent: int, most: int, coupled: bool) -> list[int]:
+    """Tile extents worth trying for one counter."""
+    if extent == 1:
+        return [1]
+    if coupled and extent <= 16:
+        return sorted({1, min(extent, most)})
+    out = {min(extent, most), 1}
+    for parts in (2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 48, 64):
+        out.add(-(-extent // parts))
+    power = 2
+    while power < extent:
+        out.add(power)
+        power *= 2
+    small = [v for v in (3, 5, 6, 7, 10, 12) if v < extent]
+    out.update(small)
+    return sorted(v for v in out if v <= most)
+
+
+def frame_elems(m: Map, tile: dict[int, Ints]) -> Ints:
+    """Elements of a tile's box, clipped to the grid; vectorised over tiles."""
+    total = np.ones_like(next(iter(tile.values())))
+    for d, size in enumerate(m.grid):
+        length = np.ones_like(total)
+        for c, t in tile.items():
+            s = abs(int(m.step[c, d]))
+            if s:
+                length = length + s * (t - 1)
+        total = total * np.minimum(length, max(1, size))
+    return total
+
+
+def propose(
+    problem: Problem, reserve: Reserve, costs: Costs, *, count: int, trimmed_steps: int, epilogue_cycles: int
+) -> list[tuple[float, Config]]:
+    """The `count` cheapest configurations with their estimates.
+
+    Raises: Infeasible where not even one vector at a time fits.
+    """
+    rhs = problem.rhs
+    assert rhs is not None
+    isa = problem.isa
+    room = {k: v - reserve.elems.get(k, 0) for k, v in problem.depth.items()}
+    acc_room = room[problem.dst.memory]
+    moves = {
+        c: (bool(problem.lhs.step[c].any()), bool(rhs.step[c].any()))
+        for c in range(len(problem.extents))
+    }
+    coupled = _coupled(problem)
+    lists = []
+    for c, extent in enumerate(problem.extents):
+        most = acc_room if not problem.reduced[c] else max(room[problem.lhs.memory], 1)
+        lists.append(sizes(extent, most, coupled[c] and problem.reduced[c]))
+    lists = _limit(lists, problem, acc_room)
+    mesh = np.meshgrid(*[np.array(v, dtype=np.int64) for v in lists], indexing="ij")
+    tile = {c: m.ravel() for c, m in enumerate(mesh)}
+    if not tile:
+        tile = {0: np.array([1], dtype=np.int64)}
+    vectors = math.prod([1])
+    acc = np.ones_like(next(iter(tile.values())))
+    for c in problem.outputs:
+        acc = acc * tile[c]
+    fl, fr = frame_elems(problem.lhs, tile), frame_elems(rhs, tile)
+    same = problem.lhs.memory == rhs.memory
+    keep = (acc <= acc_room) & (fl <= room[problem.lhs.memory]) & (fr <= room[rhs.memory])
+    if same:
+        keep &= fl + fr <= room[problem.lhs.memory]
+    if not keep.any():
+        raise Infeasible(
+            f"{problem.embedding.operator.name}: no tile fits the memories of {isa.name}",
+            why="; ".join(f"{k} {v}" for k, v in room.items()),
+            hint="use a configuration with larger buffers or another embedding",
+        )
+    tile = {c: t[keep] for c, t in tile.items()}
+    acc, fl, fr = acc[keep], fl[keep], fr[keep]
+    parts = {c: -(-problem.extents[c] // t) for c, t in tile.items()}
+    ls = np.maximum(1, room[problem.lhs.memory] // fl)
+    rs = np.maximum(1, room[rhs.memory] // fr)
+
+    def prod(cs: list[int]) -> Floats:
+        out = np.ones_like(acc, dtype=np.float64)
+        for c in cs:
+            out = out * parts[c]
+        return out
+
+    a_side = [c for c in problem.outputs if moves[c][0] and not moves[c][1]]
+    b_side = [c for c in problem.outputs if moves[c][1] and not moves[c][0]]
+    both = [c for c in problem.outputs if c not in a_side and c not in b_side]
+    chunks_l = prod([c for c in problem.reductions if moves[c][0]])
+    chunks_r = prod([c for c in problem.reductions if moves[c][1]])
+    chunks = prod(list(problem.reductions))
+    n_a, n_b, n_c = prod(a_side), prod(b_side), prod(both)
+    tiles = n_a * n_b * n_c
+    bytes_l = isa.memory(problem.lhs.memory).elem_bytes
+    bytes_r = isa.memory(rhs.memory).elem_bytes
+    out_bytes = isa.memory(problem.dst.memory).elem_bytes // 4
+    vectors = math.prod(problem.extents[c] for c in problem.outputs)
+    n_epilogue = 1 + len(problem.epilogue)
+    ranked: list[tuple[float, int, tuple[int, ...]]] = []
+    for a_outer in (True, False):
+        if a_outer:
+            once_l = _repeat(chunks_l, ls, n_b) * n_a * n_c
+            once_r = _repeat(n_b * chunks_r, rs, n_a) * n_c
+            order = [*both, *a_side, *b_side]
+        else:
+            once_l = _repeat(n_a * chunks_l, ls, n_b) * n_c
+            once_r = _repeat(chunks_r, rs, n_a) * n_b * n_c
+            order = [*both, *b_side, *a_side]
+        beats = (once_l * fl * bytes_l + once_r * fr * bytes_r) / costs.read_bytes
+        loads = once_l + once_r
+        instructions = tiles * (chunks * 1.5 + n_epilogue) + loads + tiles
+        reads = beats + loads * costs.dma_gap + instructions * costs.fetch
+        compute = (
+            trimmed_steps
+            + epilogue_cycles
+            + costs.instruction * tiles * (chunks * 1.5 + n_epilogue)
+        )
+        writes = np.full_like(compute, vectors * out_bytes / costs.write_bytes)
+        single = ((ls < 2) & (chunks_l * n_a * n_c > 1)) | ((rs < 2) & (chunks_r * n_b * n_c > 1))
+        ramp = (fl * bytes_l + fr * bytes_r) / costs.read_bytes
+        no_double = np.where((acc * 2 > acc_room) & (tiles > 1), 4.0 * vectors, 0.0)
+        cost = (
+            np.maximum(np.maximum(compute, reads), writes)
+            + 0.02 * np.minimum(compute, reads)
+            + ramp
+            + no_double
+            + np.where(single, beats, 0.0)
+        )
+        best = np.argsort(cost, kind="stable")[: 4 * count]
+        ranked += [(float(cost[i]), int(i), tuple(order)) for i in best]
+    ranked.sort(key=lambda x: (x[0], x[1], x[2]))
+    out = []
+    seen = set()
+    for price, i, order in ranked:
+        t = tuple(int(tile[c][i]) for c in range(len(problem.extents)))
+        sequence = tuple(c for c in order)
+        effective = (t, tuple(c for c in sequence if t[c] < problem.extents[c]))
+        if effective in seen:
+            continue
+        seen.add(effective)
+        out.append((price, configure(problem, t, sequence)))
+        if len(out) >= count:
+            break
+    return out
+
+
+def _repeat(distinct: Floats, slots: Ints, times: Floats) -> Floats:
+    """Loads of `distinct` boxes walked `times` times through that many slots."""
+    return distinct + (times - 1) * np.where(
+        distinct <= slots, 0.0, np.maximum(0.0, distinct - (slots - 1))
+    )
+
+
+def _coupled(problem: Problem) -> list[bool]:
+    out = [False] * len(problem.extents)
+    for m in (problem.lhs, problem.rhs):
+        if m is None:
+            continue
+        for d in range(len(m.grid)):
+            moving = [c for c in range(len(out)) if m.step[c, d]]
+            if len(moving) > 1:
+                for c in moving:
+                    out[c] = True
+    return out
+
+
+def _limit(lists: list[list[int]], problem: Problem, acc_room: int) -> list[list[int]]:
+    """Thins the lists until their product is a few hundred thousand."""
+    while math.prod(len(v) for v in lists) > 300_000:
+        longest = max(range(len(lists)), key=lambda c: len(lists[c]))
+        v = lists[longest]
+        lists[longest] = [*v[:-1:2], v[-1]]
+    return lists
+
+
+def configure(problem: Problem, tile: tuple[int, ...], order: tuple[int, ...]) -> Config:
+    """Completes a tile: dimension orders with the fewest rectangles."""
+    rhs = problem.rhs
+    assert rhs is not None
+    reduce_order = tuple(
+        sorted(problem.reductions, key=lambda c: (tile[c] < problem.extents[c], c))
+    )[::-1]
+    return Config(
+        tile=tile,
+        order=order,
+        reduce_order=reduce_order,
+        lhs_order=dimension_order(problem.lhs, tile, problem.extents),
+        rhs_order=dimension_order(rhs, tile, problem.extents),
+        dst_order=dimension_order(problem.dst, tile, problem.extents),
+    )
+
+
+def dimension_order(m: Map, tile: tuple[int, ...], extents: tuple[int, ...]) -> tuple[int, ...]:
+    """Grid dimensions, outermost first: whole ones innermost, so that a tile is one rectangle."""
+    n = len(m.grid)
+    if n <= 1:
+        return tuple(range(n))
+    length = []
+    for d in range(n):
+        reach = 1 + sum(abs(int(m.step[c, d])) * (tile[c] - 1) for c in range(len(tile)))
+        length.append(min(reach, m.grid[d]))
+    shared = [sum(1 for s in m.step[:, d] if s) > 1 for d in range(n)]
+    best: tuple[tuple[float, ...], tuple[int, ...]] | None = None
+    for order in itertools.permutations(range(n)) if n <= 6 else [tuple(range(n))]:
+        k = n - 1
+        run = 1
+        while k >= 0 and length[order[k]] == m.grid[order[k]]:
+            run *= m.grid[order[k]]
+            k -= 1
+        if k >= 0:
+            run *= length[order[k]]
+            k -= 1
+        while k >= 0 and length[order[k]] == 1:
+            k -= 1
+        if k >= 0:
+            k -= 1
+        count = math.prod(length[order[j]] for j in range(k + 1))
+        outer = order[0]
+        clipped_outer = shared[outer] and length[outer] < m.grid[outer]
+        score = (float(count), -float(clipped_outer), -float(min(run, 16)), *map(float, order))
+        if best is None or score < best[0]:
+            best = (score, order)
+    assert best is not None
+    return best[1]
