@@ -200,6 +200,7 @@ class Device:
     profile, peak_ops_per_ms, bytes_per_ms: where costs come from; solvers read `Task.cost` only.
     efficiency: share of the peak by kind of layer (`default` for the rest); overhead_ms per layer;
     isa, vta_config, clock_mhz: a device whose costs are cycles of our own kernels.
+    operators: ONNX operator types that it can run; None: all.
     """
 
     name: str
@@ -214,6 +215,7 @@ class Device:
     isa: str | None = None
     vta_config: str | None = None
     clock_mhz: float | None = None
+    operators: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +27,7 @@ _DEVICE_KEYS = (
     "overhead_ms",
     "isa",
     "clock_mhz",
+    "operators",
 )
 _MS = {"ns": 1e-6, "us": 1e-3, "ms": 1.0, "s": 1e3}
 
@@ -151,6 +153,12 @@ def _task_document(task: Task) -> dict[str, Any]:
     return document
 
 
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return list(value)
+    return dict(value) if isinstance(value, Mapping) else value
+
+
 def platform_document(platform: Platform) -> dict[str, Any]:
     """An expanded platform as a JSON document that `read_platform` understands."""
     devices = []
@@ -159,7 +167,7 @@ def platform_document(platform: Platform) -> dict[str, Any]:
         for key in _DEVICE_KEYS:
             value = getattr(d, key)
             if value not in (None, {}) and not (key == "overhead_ms" and value == 0):
-                row[key] = dict(value) if key == "efficiency" else value
+                row[key] = _plain(value)
         devices.append(row)
     links = []
     for k in platform.links:

@@ -1,0 +1,130 @@
+"""`csp-embed profile`: measures every layer of a model on the CPU with onnxruntime.
+
+Each layer is cut out and run alone on the values that reach it in the whole model: warm-ups, then
+at least ten timed runs, the median counts. One thread unless told otherwise.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csp_embed.errors import InputError
+from csp_embed.network.onnx_layers import layers
+from csp_embed.network.onnx_model import Net, TensorInfo, import_onnx, read_model
+from csp_embed.network.onnx_parts import cut, whole
+from csp_embed.network.onnx_weights import real_constants
+from csp_embed.network.profile_file import DeviceNote, LayerTime, ModelNote, Profile
+from csp_embed.network.runtime import import_runtime, open_session
+from csp_embed.network.schema import read_bytes, sha256
+
+WARM_UPS, RUNS = 3, 10
+Progress = Callable[[str, int, int], None]
+
+
+def profile_model(
+    path: str | Path,
+    *,
+    granularity: str = "fused",
+    threads: int = 1,
+    runs: int = RUNS,
+    warm_ups: int = WARM_UPS,
+    dims: Mapping[str, int] | None = None,
+    weights: str = "auto",
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Profile:
+    """Times of every layer of a model. Raises: InputError for bad options or an unreadable model."""
+    if runs < RUNS or warm_ups < WARM_UPS:
+        raise InputError(
+            f"at least {RUNS} runs after {WARM_UPS} warm-ups", hint="a median of fewer is noise"
+        )
+    net = read_model(path, dims)
+    constants = real_constants(net, weights, seed)
+    parts = layers(net, granularity)
+    inner = [t for part in parts for t in part.makes if t not in net.outputs]
+    feeds = random_inputs(net, seed)
+    session = open_session(whole(net, constants, inner), net.path, threads)
+    names = [o.name for o in session.get_outputs()]
+    values = feeds | dict(zip(names, session.run(names, feeds), strict=True))
+    del session
+    times: dict[str, LayerTime] = {}
+    for done, part in enumerate(parts):
+        if progress is not None:
+            progress(part.name, done, len(parts))
+        model = cut(net, constants, part.nodes, part.name)
+        session = open_session(model, f"{net.path}: layer {part.name}", threads)
+        given = {i.name: values[i.name] for i in session.get_inputs()}
+        median, spread = measure(lambda s=session, g=given: s.run(None, g), runs, warm_ups)
+        times[part.name] = LayerTime(ms=median, op=part.op, spread_ms=spread)
+    session = open_session(whole(net, constants), net.path, threads)
+    total, _ = measure(lambda: session.run(None, feeds), runs, warm_ups)
+    return Profile(
+        format="csp-embed-profile/1",
+        device=DeviceNote(kind="cpu", name=_cpu_name(), how="measured", software=_software()),
+        model=ModelNote(name=Path(path).name, sha256=sha256(read_bytes(path))),
+        granularity=granularity,
+        threads=threads,
+        runs=runs,
+        warm_ups=warm_ups,
+        weights=f"{weights}, seed {seed}",
+        whole_ms=total,
+        layers=times,
+    )
+
+
+def measure(call: Callable[[], Any], runs: int, warm_ups: int) -> tuple[float, float]:
+    """(median, distance between quartiles) of the call's wall-clock time in ms."""
+    for _ in range(warm_ups):
+        call()
+    samples = []
+    for _ in range(runs):
+        begin = time.perf_counter_ns()
+        call()
+        samples.append((time.perf_counter_ns() - begin) / 1e6)
+    low, middle, high = np.percentile(samples, [25, 50, 75])
+    return float(middle), float(high - low)
+
+
+def random_inputs(net: Net, seed: int) -> dict[str, NDArray[Any]]:
+    """A value for every graph input: floats normal, int8 over its whole range, other integers 0 or
+    1 (they may be indices), booleans either."""
+    rng = np.random.default_rng([seed, 7])
+    return {name: _random(net.tensors[name], rng, net.path) for name in net.inputs}
+
+
+def _random(info: TensorInfo, rng: Any, path: str) -> NDArray[Any]:
+    onnx = import_onnx()
+    if info.dtype in ("STRING", "BFLOAT16", "COMPLEX64", "COMPLEX128"):
+        raise InputError(f"cannot make random values of type {info.dtype}", where=path)
+    kind = onnx.helper.tensor_dtype_to_np_dtype(onnx.TensorProto.DataType.Value(info.dtype))
+    if kind == np.bool_:
+        return rng.integers(0, 2, info.shape).astype(bool)
+    if kind in (np.int8, np.uint8):
+        limits = np.iinfo(kind)
+        return rng.integers(limits.min, limits.max + 1, info.shape).astype(kind)
+    if np.issubdtype(kind, np.integer):
+        return rng.integers(0, 2, info.shape).astype(kind)
+    return rng.standard_normal(info.shape).astype(kind)
+
+
+def _software() -> str:
+    ort = import_runtime()
+    return f"onnxruntime {ort.__version__}"
+
+
+def _cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    import platform
+
+    return platform.processor() or platform.machine()

@@ -1,0 +1,77 @@
+"""Profile files (csp-embed-profile/1): the time of each layer of one model on one device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, PositiveInt
+
+from csp_embed.errors import InputError
+from csp_embed.network.schema import Strict, parse, read_document
+
+FORMAT = "csp-embed-profile/1"
+
+
+class DeviceNote(Strict):
+    """What was measured, and how. how: "measured", or "roofline" for a sample that is a model."""
+
+    kind: str
+    name: str = ""
+    how: Literal["measured", "simulated", "roofline"]
+    software: str = ""
+
+
+class ModelNote(Strict):
+    """sha256 of the model file that was measured."""
+
+    name: str
+    sha256: str = ""
+
+
+class LayerTime(Strict):
+    """ms: median of the runs; null: the device lacks one of the operators. spread_ms: the distance
+    between the quartiles. by_batch: ms by batch size."""
+
+    ms: float | None = Field(ge=0)
+    op: str = ""
+    spread_ms: float | None = Field(default=None, ge=0)
+    by_batch: dict[int, float] = Field(default_factory=dict)
+
+
+class Profile(Strict):
+    """The whole file. whole_ms: the unpartitioned model, for comparison with the sum."""
+
+    format: Literal["csp-embed-profile/1"]
+    device: DeviceNote
+    model: ModelNote
+    granularity: Literal["node", "fused", "block"]
+    threads: PositiveInt = 1
+    runs: PositiveInt = 10
+    warm_ups: int = Field(default=3, ge=0)
+    weights: str = "as in the model"
+    whole_ms: float | None = Field(default=None, ge=0)
+    notes: str = ""
+    layers: dict[str, LayerTime]
+
+
+def read_profile(path: str | Path) -> Profile:
+    """Raises: InputError naming file, line and item."""
+    return parse(Profile, read_document(path)[0], path, FORMAT)
+
+
+def layer_time(profile: Profile, layer: str, path: str | Path) -> LayerTime:
+    """The time of one layer. Raises: InputError where the profile lacks it."""
+    if layer not in profile.layers:
+        raise InputError(
+            f"the profile has no layer {layer!r}",
+            where=str(path),
+            why=f"it was made for {profile.model.name} at granularity {profile.granularity}",
+            hint="profile this model at this granularity: csp-embed profile MODEL -o FILE",
+        )
+    return profile.layers[layer]
+
+
+def profile_document(profile: Profile) -> dict[str, Any]:
+    """As written to a file."""
+    return profile.model_dump(exclude_defaults=False, exclude_none=False)

@@ -1,0 +1,71 @@
+"""The only place that opens onnxruntime sessions: settings, and one clear error for a refusal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from csp_embed.errors import InputError, MissingLibrary
+
+
+def import_runtime() -> Any:
+    """The onnxruntime package, or one error that says how to get it."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingLibrary(
+            "running ONNX models needs the package onnxruntime",
+            why=str(error),
+            hint="pip install 'csp-embed[onnx]'",
+        ) from error
+    return onnxruntime
+
+
+def open_session(model: Any, where: str, threads: int = 1, optimise: bool = True) -> Any:
+    """An InferenceSession on the CPU. `model`: a ModelProto, or the path of a file.
+
+    Raises: InputError naming IR version, opset and what the installed onnxruntime takes.
+    """
+    ort = import_runtime()
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # refusals are reported below, once
+    # A spinning worker would steal the core of the next measurement.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if not optimise:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    source = str(model) if isinstance(model, (str, Path)) else _serialised(model, where)
+    try:
+        return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises its own family of exceptions
+        facts = "" if isinstance(model, (str, Path)) else f" ({_facts(model)})"
+        raise InputError(
+            f"onnxruntime {ort.__version__} cannot load this model{facts}",
+            where=where,
+            why=_short(str(error)),
+            hint="export it with an IR version and opset that this onnxruntime takes",
+        ) from error
+
+
+def _serialised(model: Any, where: str) -> bytes:
+    try:
+        return bytes(model.SerializeToString())
+    except Exception as error:  # protobuf refuses messages of 2 GiB
+        raise InputError(
+            "the model is too large to run in one piece", where=where, why=str(error)
+        ) from error
+
+
+def _facts(model: Any) -> str:
+    opsets = ", ".join(f"{o.domain or 'ai.onnx'} {o.version}" for o in model.opset_import)
+    return f"IR version {model.ir_version}, opset {opsets}"
+
+
+def _short(text: str) -> str:
+    """onnxruntime's message without source paths of its build machine."""
+    line = " ".join(text.split())
+    for mark in ("ModelProto&&", "const onnx"):
+        if mark in line and ") " in line:
+            line = line.split(") ", 1)[1]
+    return line[:400]
