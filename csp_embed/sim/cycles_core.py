@@ -1,0 +1,426 @@
+"""The compiled loop of the cycle engine: plain int64 arrays in, cycles out.
+
+Queues and compute steps are evaluated by time stamps (an instruction starts when the queue is idle,
+the instruction has been dispatched and its tokens have been pushed). Only the read port needs
+global order: there each burst of each load, and of the instruction fetch, is arbitrated at its own cycle.
+A long load costs a few dozen bursts: once every tag is held by bursts of full length that follow
+each other without a gap, the port repeats itself and the loop skips whole periods.
+
+Why this is exact. All requests known at cycle t are settled at t in the port's fixed priority. A
+queue that waits for something unknown waits, in the end, for data of a burst not yet asked for, and
+so cannot ask for one of its own before that burst has been served: no later news can change t.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+# Columns of the instruction table.
+(
+    QUEUE,
+    KIND,
+    TOKENS,
+    SPAN,
+    PORT,
+    TAIL,
+    DELAY,
+    ADDRESS,
+    ROW,
+    ROWS,
+    STRIDE,
+    TOP,
+    MIDDLE,
+    SKIP,
+    BOTTOM,
+) = range(15)
+COLUMNS = 15
+
+# KIND: SPAN cycles from start to end; a load through the read port; the end of the program.
+FIXED, LOAD, FINISH = 0, 1, 2
+
+POP_PREV, POP_NEXT, PUSH_PREV, PUSH_NEXT = 1, 2, 4, 8
+
+# Entries of the cost vector.
+(
+    QUEUE_DEPTH,
+    TOKEN,
+    DISPATCH,
+    TURN,
+    FETCH_START,
+    FETCH_DRAIN,
+    FETCH_TURN,
+    FETCH_PORT,
+    INSTRUCTION_BYTES,
+    COMMAND,
+    REARM,
+    TAGS,
+    WAKE,
+    RETURN,
+    LATENCY,
+    BEAT_BYTES,
+    BURST_BEATS,
+    RATE,
+    TOKEN_LIMIT,
+) = range(19)
+COSTS = 19
+
+# RATE counts bytes per 1024 cycles, so that fractions of a byte per cycle stay integers.
+RATE_UNIT = 1024
+
+# Why an instruction did not start as soon as its queue was idle.
+WAIT_NONE, WAIT_FETCH, WAIT_PREV, WAIT_NEXT = 0, 1, 2, 3
+
+# Result status.
+DONE, STUCK, TOKENS_LOST = 0, 1, 2
+
+FAR = 1 << 62
+
+
+@njit(cache=True)
+def _duration(beats, cost):  # pragma: no cover - compiled
+    """Cycles for `beats` beats on the port."""
+    if cost[RATE] == cost[BEAT_BYTES] * RATE_UNIT:
+        return beats
+    return -((-beats * cost[BEAT_BYTES] * RATE_UNIT) // cost[RATE])
+
+
+@njit(cache=True)
+def run(table, n_queues, cost, start, end, dispatch, wait, port_wait, segments):  # pragma: no cover
+    """Simulates one program.
+
+    table: int64[n, COLUMNS]; cost: int64[COSTS].
+    Filled: start, end, dispatch (cycle, -1 if never), wait (reason), port_wait (cycles that a load
+    waited for other users of the port): int64[n]; segments: int64[m, 3] of read-port use as
+    (instruction or -1 for fetch, first cycle, end cycle), as far as there is room.
+
+    Returns int64[8]: status, total cycles, segments written or wanted, bursts, fetch bursts, beats,
+    fetch beats, direction of lost tokens.
+    """
+    n = table.shape[0]
+    result = np.zeros(8, np.int64)
+    depth, tags = cost[QUEUE_DEPTH], cost[TAGS]
+    burst, beat_bytes = cost[BURST_BEATS], cost[BEAT_BYTES]
+    full = _duration(burst, cost)
+    wake, latency, back = cost[WAKE], cost[LATENCY], cost[RETURN]
+    turn, token, rearm = cost[TURN], cost[TOKEN], cost[REARM]
+    shift_dispatch = cost[DISPATCH]
+
+    # Instructions of each queue in program order, filled by dispatch.
+    counts = np.zeros(n_queues + 1, np.int64)
+    for i in range(n):
+        counts[table[i, QUEUE] + 1] += 1
+        start[i] = -1
+        end[i] = -1
+        dispatch[i] = -1
+        wait[i] = 0
+        port_wait[i] = 0
+    base = np.cumsum(counts)
+    members = np.empty(n, np.int64)
+    sent = np.zeros(n_queues, np.int64)
+    taken = np.zeros(n_queues, np.int64)
+    idle = np.zeros(n_queues, np.int64)
+
+    # Tokens: direction 2q is queue q to q+1, 2q+1 is queue q+1 to q.
+    directions = max(2 * (n_queues - 1), 1)
+    push_time = np.empty((directions, n), np.int64)
+    pop_time = np.empty((directions, n), np.int64)
+    pushed = np.zeros(directions, np.int64)
+    popped = np.zeros(directions, np.int64)
+
+    # Users of the read port: one a queue (at most one load of a queue is under way), then fetch.
+    users = n_queues + 1
+    fetch = n_queues
+    head = np.full(users, FAR, np.int64)  # cycle at which the arbiter sees the next command
+    priority = np.zeros(users, np.int64)
+    current = np.full(users, -1, np.int64)  # instruction of the load under way
+    beat = np.zeros(users, np.int64)  # next beat's address, in beats
+    left = np.zeros(users, np.int64)  # beats left in the row
+    rows = np.zeros(users, np.int64)
+    row_byte = np.zeros(users, np.int64)
+    own_end = np.zeros(users, np.int64)
+    pad = np.zeros((users, 3), np.int64)  # zeros still to write above, beside, below
+    pad_at = np.zeros(users, np.int64)
+
+    # The port: bursts are accepted in the order of the arbiter.
+    ring = np.zeros(tags, np.int64)  # cycle of each burst's last beat at the port
+    issued = 0
+    freed = 0
+    last_accept = -1
+    last_end = -1
+    regular = 0  # newest bursts that have full length and no gap between them
+    n_segments = 0
+    bursts = 0
+    fetch_bursts = 0
+    beats = 0
+    fetch_beats = 0
+
+    per_burst = burst * beat_bytes // cost[INSTRUCTION_BYTES]
+    beats_each = cost[INSTRUCTION_BYTES] // beat_bytes
+    fetch_next = 0
+    fetch_stop = 0
+    fetch_at = 0
+    draining = False
+    priority[fetch] = cost[FETCH_PORT]
+    if n > 0:
+        head[fetch] = cost[FETCH_START] + cost[COMMAND]
+        left[fetch] = min(per_burst, n) * beats_each
+    finished = -1
+
+    while True:
+        # 1. Everything that needs no port.
+        moved = True
+        while moved:
+            moved = False
+            while draining:
+                if fetch_next == fetch_stop:
+                    draining = False
+                    moved = True
+                    if fetch_next < n:
+                        head[fetch] = fetch_at + cost[FETCH_TURN] + cost[COMMAND]
+                        left[fetch] = min(per_burst, n - fetch_next) * beats_each
+                    break
+                q = table[fetch_next, QUEUE]
+                at = fetch_at + 1
+                if sent[q] >= depth:
+                    if taken[q] <= sent[q] - depth:
+                        break
+                    room = end[members[base[q] + sent[q] - depth]] + 1
+                    if room > at:
+                        at = room
+                dispatch[fetch_next] = at
+                fetch_at = at
+                members[base[q] + sent[q]] = fetch_next
+                sent[q] += 1
+                fetch_next += 1
+                moved = True
+
+            for q in range(n_queues):
+                while current[q] < 0 and taken[q] < sent[q]:
+                    i = members[base[q] + taken[q]]
+                    flags = table[i, TOKENS]
+                    at = idle[q]
+                    why = WAIT_NONE
+                    ready = dispatch[i] + shift_dispatch
+                    if ready > at:
+                        at = ready
+                        why = WAIT_FETCH
+                    if flags & POP_PREV:
+                        k = popped[2 * q - 2]
+                        if k >= pushed[2 * q - 2]:
+                            break
+                        ready = push_time[2 * q - 2, k] + token
+                        if ready > at:
+                            at = ready
+                            why = WAIT_PREV
+                    if flags & POP_NEXT:
+                        k = popped[2 * q + 1]
+                        if k >= pushed[2 * q + 1]:
+                            break
+                        ready = push_time[2 * q + 1, k] + token
+                        if ready > at:
+                            at = ready
+                            why = WAIT_NEXT
+                    if flags & POP_PREV:
+                        pop_time[2 * q - 2, popped[2 * q - 2]] = at
+                        popped[2 * q - 2] += 1
+                    if flags & POP_NEXT:
+                        pop_time[2 * q + 1, popped[2 * q + 1]] = at
+                        popped[2 * q + 1] += 1
+                    start[i] = at
+                    wait[i] = why
+                    moved = True
+                    if table[i, KIND] == LOAD:
+                        current[q] = i
+                        priority[q] = table[i, PORT]
+                        head[q] = at + table[i, DELAY] + cost[COMMAND]
+                        rows[q] = table[i, ROWS]
+                        row_byte[q] = table[i, ADDRESS]
+                        first = row_byte[q] // beat_bytes
+                        beat[q] = first
+                        stop = -((-row_byte[q] - table[i, ROW]) // beat_bytes)
+                        left[q] = stop - first
+                        own_end[q] = 0
+                        pad[q, 0] = table[i, TOP]
+                        pad[q, 1] = table[i, MIDDLE]
+                        pad[q, 2] = table[i, BOTTOM]
+                        pad_at[q] = at + table[i, TAIL]
+                        break
+                    done = at + table[i, SPAN]
+                    end[i] = done
+                    taken[q] += 1
+                    idle[q] = done + turn
+                    if flags & PUSH_PREV:
+                        push_time[2 * q - 1, pushed[2 * q - 1]] = done
+                        pushed[2 * q - 1] += 1
+                    if flags & PUSH_NEXT:
+                        push_time[2 * q, pushed[2 * q]] = done
+                        pushed[2 * q] += 1
+                    if table[i, KIND] == FINISH and finished < 0:
+                        finished = done
+
+        # 2. The next grant of the port: the earliest cycle with a command, a tag and no last beat.
+        at = FAR
+        for u in range(users):
+            if head[u] < at:
+                at = head[u]
+        if at == FAR:
+            break
+        while freed < issued and ring[freed % tags] < at:
+            freed += 1
+        if issued - freed == tags:
+            at = ring[freed % tags] + 1
+            freed += 1
+        while freed < issued and ring[freed % tags] == at:
+            at += 1
+            freed += 1
+        user = -1
+        for u in range(users):
+            if head[u] <= at and (user < 0 or priority[u] < priority[user]):
+                user = u
+        length = burst - (beat[user] & (burst - 1)) if user != fetch else burst
+        if left[user] < length:
+            length = left[user]
+
+        # 3. A port that repeats itself is advanced by whole periods.
+        if (
+            regular >= tags
+            and issued - freed == tags - 1
+            and user != fetch
+            and length == burst
+            and left[user] >= 2 * burst
+            and full > rearm
+            and at + 1 + latency <= last_end
+        ):
+            horizon = FAR
+            for u in range(users):
+                if priority[u] < priority[user] and head[u] < horizon:
+                    horizon = head[u]
+            periods = min(left[user] // burst - 1, (horizon - at - 1) // full)
+            if periods > 0:
+                jump = periods * full
+                for k in range(tags):
+                    ring[k] += jump
+                if table[current[user], SKIP] and pad[user, 0] == 0:
+                    pad[user, 1] = max(0, pad[user, 1] - jump)
+                pad_at[user] += jump
+                last_end += jump
+                last_accept += jump
+                own_end[user] += jump
+                at += jump
+                beat[user] += periods * burst
+                left[user] -= periods * burst
+                bursts += periods
+                beats += periods * burst
+                if n_segments > 0 and n_segments <= segments.shape[0]:
+                    segments[n_segments - 1, 2] += jump
+
+        # 4. One burst.
+        ready = at + latency + (wake if at > last_accept else 1)
+        accept = ready if ready > last_end else last_end
+        cycles = full if length == burst else _duration(length, cost)
+        regular = regular + 1 if (accept == last_end and length == burst) else 0
+        last_accept = accept
+        last_end = accept + cycles
+        ring[issued % tags] = last_end
+        issued += 1
+        owner = current[user] if user != fetch else -1
+        if (
+            n_segments > 0
+            and n_segments <= segments.shape[0]
+            and segments[n_segments - 1, 0] == owner
+            and segments[n_segments - 1, 2] == accept
+        ):
+            segments[n_segments - 1, 2] = last_end
+        else:
+            if n_segments < segments.shape[0]:
+                segments[n_segments, 0] = owner
+                segments[n_segments, 1] = accept
+                segments[n_segments, 2] = last_end
+            n_segments += 1
+
+        if user == fetch:
+            fetch_bursts += 1
+            fetch_beats += length
+            head[fetch] = FAR
+            fetch_stop = fetch_next + length // beats_each
+            fetch_at = last_end + back + cost[FETCH_DRAIN] - 1
+            draining = True
+            continue
+
+        i = current[user]
+        bursts += 1
+        beats += length
+        tail = table[i, TAIL]
+        expected = max(own_end[user], head[user] + latency + (1 if own_end[user] > 0 else wake))
+        if accept > expected:
+            port_wait[i] += accept - expected
+        own_end[user] = last_end
+        if pad[user, 0] + pad[user, 1] + pad[user, 2] > 0:
+            # Zeros go to memory while no data arrives.
+            data = accept + back + tail
+            free = data - pad_at[user]
+            for phase in range(3):
+                step = min(max(free, 0), pad[user, phase])
+                pad[user, phase] -= step
+                free -= step
+            if table[i, SKIP] and pad[user, 0] == 0:
+                pad[user, 1] = max(0, pad[user, 1] - cycles)
+            pad_at[user] = data + cycles
+
+        beat[user] += length
+        left[user] -= length
+        head[user] = at + rearm
+        if left[user] == 0:
+            rows[user] -= 1
+            if rows[user] > 0:
+                row_byte[user] += table[i, STRIDE]
+                first = row_byte[user] // beat_bytes
+                beat[user] = first
+                left[user] = -((-row_byte[user] - table[i, ROW]) // beat_bytes) - first
+            else:
+                head[user] = FAR
+                current[user] = -1
+                done = last_end + back + tail
+                zeros = pad[user, 0] + pad[user, 1] + pad[user, 2]
+                if zeros > 0 and pad_at[user] + zeros > done:
+                    done = pad_at[user] + zeros
+                end[i] = done
+                taken[user] += 1
+                idle[user] = done + turn
+                flags = table[i, TOKENS]
+                if flags & PUSH_PREV:
+                    push_time[2 * user - 1, pushed[2 * user - 1]] = done
+                    pushed[2 * user - 1] += 1
+                if flags & PUSH_NEXT:
+                    push_time[2 * user, pushed[2 * user]] = done
+                    pushed[2 * user] += 1
+
+    status = DONE
+    if finished < 0:
+        stuck = fetch_next < n
+        for q in range(n_queues):
+            if taken[q] < sent[q]:
+                stuck = True
+            if idle[q] - turn > finished:
+                finished = idle[q] - turn
+        if stuck:
+            status = STUCK
+    limit = cost[TOKEN_LIMIT]
+    for direction in range(directions):
+        gone = 0
+        for k in range(limit, pushed[direction]):
+            while gone < popped[direction] and pop_time[direction, gone] <= push_time[direction, k]:
+                gone += 1
+            if k + 1 - gone > limit:
+                status = TOKENS_LOST
+                result[7] = direction
+                break
+    result[0] = status
+    result[1] = finished
+    result[2] = n_segments
+    result[3] = bursts
+    result[4] = fetch_bursts
+    result[5] = beats
+    result[6] = fetch_beats
+    return result

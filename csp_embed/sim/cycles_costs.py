@@ -1,0 +1,196 @@
+"""The cost parameters of a machine as the cycle engine takes them, and the memory interface chosen.
+
+Takes: `isa.costs` (sections of numbers, explained in the spec).  Leaves: the cost vector of
+`cycles_core` and the per-kind costs of `cycles_table`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csp_embed.errors import InputError, SpecError
+from csp_embed.isa.spec import Isa
+from csp_embed.sim import cycles_core as core
+
+_SECTIONS = {
+    "read": ("command", "rearm", "tags", "data"),
+    "instruction": ("bytes", "queue_depth", "dispatch", "token", "sync", "finish", "turn"),
+    "fetch": ("start", "drain", "turn"),
+    "load": ("start", "pad_row", "last", "narrow_port"),
+    "store": ("start", "setup", "word_gap", "ack"),
+    "contract": ("fill", "step", "reset_step"),
+    "map": ("fill", "immediate_step", "tensor_step"),
+}
+_INTERFACE = ("bytes_per_cycle", "beat_bytes", "burst_beats", "wake")
+
+
+@dataclass(frozen=True)
+class MemoryInterface:
+    """What `--memory` says: an interface of the spec, and what a board adds to it.
+
+    latency: cycles between a request and its answer on top of the interface's own (reads: grant to
+    acceptance; writes: last beat to acknowledgement). bytes_per_cycle: of each port; None: the
+    interface's.
+    """
+
+    name: str = "de10"
+    latency: int = 0
+    bytes_per_cycle: float | None = None
+
+
+def parse_memory(text: str) -> MemoryInterface:
+    """`de10`, `pynq,latency=40`, `de10,latency=40,bytes_per_cycle=4.2`.
+
+    Raises: InputError naming the part that cannot be read. Whether the interface exists is the
+    spec's business.
+    """
+    name, *options = [part.strip() for part in text.split(",")]
+    values: dict[str, float] = {}
+    for option in options:
+        key, equals, value = (part.strip() for part in option.partition("="))
+        if key not in ("latency", "bytes_per_cycle") or not equals or key in values:
+            raise _bad(text, f"'{option}' is not latency=N or bytes_per_cycle=M, once each")
+        try:
+            values[key] = int(value) if key == "latency" else float(value)
+        except ValueError:
+            raise _bad(text, f"'{value}' is not a number that {key} can have") from None
+    if not name or "=" in name:
+        raise _bad(text, "the interface's name comes first")
+    return checked(
+        MemoryInterface(name, int(values.get("latency", 0)), values.get("bytes_per_cycle"))
+    )
+
+
+def checked(memory: MemoryInterface) -> MemoryInterface:
+    """`memory`, or an InputError where its numbers make no sense."""
+    if not 0 <= memory.latency <= 1_000_000:
+        raise _bad(memory.name, f"latency {memory.latency} is not between 0 and 1000000 cycles")
+    rate = memory.bytes_per_cycle
+    if rate is not None and not 1 / 64 <= rate <= 4096:
+        raise _bad(memory.name, f"bytes_per_cycle {rate} is not between 1/64 and 4096")
+    return memory
+
+
+def _bad(text: str, why: str) -> InputError:
+    return InputError(
+        f"cannot read the memory '{text}'",
+        where="--memory",
+        why=why,
+        hint="for example --memory de10 or --memory pynq,latency=40,bytes_per_cycle=4",
+    )
+
+
+def interfaces(isa: Isa) -> tuple[str, ...]:
+    """Names of the memory interfaces that the spec knows."""
+    return tuple(name for name, section in isa.costs.items() if "burst_beats" in section)
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Checked integer costs: `vector` for the core, sections for the table of instructions."""
+
+    vector: NDArray[np.int64]
+    sections: Mapping[str, Mapping[str, int]]
+    priority: Mapping[str, int]
+    beat_bytes: int
+    burst_beats: int
+    latency: int
+    rate: int  # bytes per 1024 cycles
+    bytes_per_cycle: float
+
+
+def costs(isa: Isa, memory: MemoryInterface) -> Costs:
+    """The costs of `isa` behind `memory`.
+
+    Raises: SpecError where the spec has no costs, no such interface, or a number that is missing or
+    makes no sense.
+    """
+    if memory.name not in interfaces(isa):
+        known = ", ".join(interfaces(isa)) or "none"
+        raise SpecError(
+            f"{isa.name} has no costs for the memory interface '{memory.name}'",
+            where=f"costs of {isa.source or isa.name}",
+            why=f"memory interfaces with costs: {known}",
+            hint="add the section to the spec (see isa_specs/vta.yaml), or choose another --memory",
+        )
+    port = _section(isa, memory.name, _INTERFACE[1:])
+    rate = memory.bytes_per_cycle or isa.costs[memory.name].get("bytes_per_cycle", 0.0)
+    if rate <= 0:
+        raise _missing(isa, memory.name, "bytes_per_cycle", "must be a positive number")
+    sections = {name: _section(isa, name, keys) for name, keys in _SECTIONS.items()}
+    priority = dict(_section(isa, "read_priority", tuple(isa.costs.get("read_priority", {}))))
+    for key in ("beat_bytes", "burst_beats"):
+        if port[key] < 1 or port[key] & (port[key] - 1):
+            raise _missing(isa, memory.name, key, f"{port[key]} is not a power of two")
+    instruction, read, fetch = sections["instruction"], sections["read"], sections["fetch"]
+    for section, key in (
+        ("instruction", "bytes"), ("instruction", "queue_depth"), ("read", "tags")
+    ):  # fmt: skip
+        if sections[section][key] < 1:
+            raise _missing(isa, section, key, "must be at least 1")
+    burst_bytes = port["burst_beats"] * port["beat_bytes"]
+    if instruction["bytes"] % port["beat_bytes"] or burst_bytes < instruction["bytes"]:
+        raise _missing(isa, "instruction", "bytes", "must be whole beats, at most a burst")
+    if "fetch" not in priority:
+        raise _missing(isa, "read_priority", "fetch", "is missing")
+    vector = np.zeros(core.COSTS, np.int64)
+    for place, value in {
+        core.QUEUE_DEPTH: instruction["queue_depth"],
+        core.TOKEN: instruction["token"],
+        core.DISPATCH: instruction["dispatch"],
+        core.TURN: instruction["turn"],
+        core.FETCH_START: fetch["start"],
+        core.FETCH_DRAIN: fetch["drain"],
+        core.FETCH_TURN: fetch["turn"],
+        core.FETCH_PORT: priority["fetch"],
+        core.INSTRUCTION_BYTES: instruction["bytes"],
+        core.COMMAND: read["command"],
+        core.REARM: read["rearm"],
+        core.TAGS: read["tags"],
+        core.WAKE: port["wake"],
+        core.RETURN: read["data"],
+        core.LATENCY: memory.latency,
+        core.BEAT_BYTES: port["beat_bytes"],
+        core.BURST_BEATS: port["burst_beats"],
+        core.RATE: max(1, round(rate * core.RATE_UNIT)),
+        core.TOKEN_LIMIT: isa.limits.max_tokens,
+    }.items():
+        vector[place] = value
+    return Costs(
+        vector,
+        sections,
+        priority,
+        port["beat_bytes"],
+        port["burst_beats"],
+        memory.latency,
+        int(vector[core.RATE]),
+        float(rate),
+    )
+
+
+def _section(isa: Isa, name: str, keys: tuple[str, ...]) -> dict[str, int]:
+    if name not in isa.costs:
+        raise _missing(isa, name, "", "the section is missing")
+    values: dict[str, int] = {}
+    for key in keys:
+        if key not in isa.costs[name]:
+            raise _missing(isa, name, key, "is missing")
+        value = isa.costs[name][key]
+        if value < 0 or value != int(value):
+            raise _missing(isa, name, key, f"{value} is not a whole number of at least 0")
+        values[key] = int(value)
+    return values
+
+
+def _missing(isa: Isa, section: str, key: str, why: str) -> SpecError:
+    place = f"{section}.{key}" if key else section
+    return SpecError(
+        f"the costs of {isa.name} cannot drive the cycle engine",
+        where=f"costs.{place}",
+        why=f"{place}: {why}",
+        hint="isa_specs/vta.yaml explains every cost",
+    )
