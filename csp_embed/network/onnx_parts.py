@@ -12,6 +12,8 @@ from typing import Any
 from csp_embed.errors import CheckError
 from csp_embed.network.onnx_model import Net, import_onnx
 
+_LARGE_BYTES = 1 << 20
+
 
 def cut(
     net: Net,
@@ -32,18 +34,23 @@ def cut(
     reads, makes = borders(net, order)
     makes = list(dict.fromkeys([*makes, *extra_outputs]))
     used = dict.fromkeys(c for i in order for c in net.constant_reads(net.nodes[i]))
+    large = [c for c in used if constants[c].nbytes > _LARGE_BYTES]
     graph = onnx.helper.make_graph(
         [net.nodes[i] for i in order],
         name,
         [_value(net, n) for n in reads],
         [_value(net, n) for n in makes],
-        [onnx.numpy_helper.from_array(constants[c], c) for c in used],
+        [onnx.numpy_helper.from_array(constants[c], c) for c in used if c not in large],
     )
     model = onnx.helper.make_model(
         graph, opset_imports=net.model.opset_import, producer_name="csp-embed"
     )
     model.ir_version = net.model.ir_version
-    _check(model, order, reads, makes, name)
+    # The checks copy the model several times: large weights stand in as inputs meanwhile.
+    model.graph.input.extend(_value(net, c) for c in large)
+    _check(model, order, [*reads, *large], makes, name)
+    del model.graph.input[len(reads) :]
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(constants[c], c) for c in large)
     return model
 
 
@@ -106,9 +113,7 @@ def _check(
     graph = model.graph
     try:
         onnx.checker.check_model(model, full_check=False)
-        big = sum(len(t.raw_data) for t in graph.initializer) > 1 << 30
-        if not big:  # inference copies the model; its limit is 2 GiB
-            onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
+        onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
     except Exception as error:  # ValidationError and InferenceError, by version
         reason = (str(error).strip().splitlines() or ["?"])[0]
         raise CheckError(f"the cut {name} is not a valid model", why=reason) from error

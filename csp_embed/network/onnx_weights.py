@@ -46,6 +46,13 @@ def real_constants(net: Net, policy: str = "auto", seed: int = 0) -> dict[str, A
 
 def _replaced(net: Net, policy: str, seed: int) -> dict[str, Array]:
     maker = {o: n for n in net.model.graph.node for o in n.output if o}
+    # Sums of branches double the variance again and again until a softmax knows one class only.
+    branches = {
+        name
+        for node in net.nodes
+        if node.op_type in ("Add", "Sum") and len(net.reads(node)) > 1
+        for name in net.reads(node)
+    }
     values: dict[str, Array] = {}
     for node in net.nodes:
         for place, name in enumerate(node.input):
@@ -57,7 +64,8 @@ def _replaced(net: Net, policy: str, seed: int) -> dict[str, Array]:
             if policy == "auto" and not _filled(maker, name):
                 continue
             rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
-            value = _draw(node, place, info.shape, rng)
+            gain = 0.4 if node.output[0] in branches else 1.0
+            value = _draw(node, place, info.shape, gain, rng)
             if value is not None:
                 kinds = {"FLOAT": np.float32, "DOUBLE": np.float64, "FLOAT16": np.float16}
                 values[name] = value.astype(kinds[info.dtype])
@@ -72,7 +80,7 @@ def _filled(maker: Mapping[str, Any], name: str) -> bool:
     return node is not None and node.op_type == "ConstantOfShape"
 
 
-def _draw(node: Any, place: int, shape: tuple[int, ...], rng: Any) -> NDArray[np.float64] | None:
+def _draw(node: Any, place: int, shape: tuple[int, ...], gain: float, rng: Any) -> Array | None:
     """Random values for one input of an operator; None where its role is not a weight's."""
     op = node.op_type
     if op in ("Conv", "ConvTranspose", "Gemm", "MatMul") and place == 1:
@@ -84,12 +92,11 @@ def _draw(node: Any, place: int, shape: tuple[int, ...], rng: Any) -> NDArray[np
             fan_in = shape[1 if attributes(node).get("transB", 0) else 0]
         else:
             fan_in = shape[-2] if len(shape) > 1 else shape[0]
-        # Rectified outputs feed the next layer, hence the 2; a quarter of it keeps sums of
-        # residual branches from growing until a softmax knows one class only.
-        return rng.normal(0.0, math.sqrt(2.0 / max(1, fan_in)), shape)
+        scale = np.float32(gain * math.sqrt(2.0 / max(1, fan_in)))
+        return rng.standard_normal(shape, np.float32) * scale
     if op == "BatchNormalization":
         if place in (1, 4):  # scale, variance
-            return rng.uniform(0.8, 1.2, shape)
+            return (gain if place == 1 else 1.0) * rng.uniform(0.8, 1.2, shape)
         return rng.normal(0.0, 0.1, shape)
     if op in ("Conv", "ConvTranspose", "Gemm", "Add", "Sum", "Sub"):
         return rng.normal(0.0, 0.1, shape)

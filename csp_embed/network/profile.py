@@ -39,7 +39,10 @@ def profile_model(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Profile:
-    """Times of every layer of a model. Raises: InputError for bad options or an unreadable model."""
+    """Times of every layer of a model.
+
+    Raises: InputError for bad options, or a model that onnx or onnxruntime does not take.
+    """
     if runs < RUNS or warm_ups < WARM_UPS:
         raise InputError(
             f"at least {RUNS} runs after {WARM_UPS} warm-ups", hint="a median of fewer is noise"
