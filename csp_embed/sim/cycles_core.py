@@ -2,8 +2,8 @@
 
 Queues and compute steps are evaluated by time stamps (an instruction starts when the queue is idle,
 the instruction has been dispatched and its tokens have been pushed). Only the read port needs
-global order: there each burst of each load, and of the instruction fetch, is arbitrated at its own cycle.
-A long load costs a few dozen bursts: once every tag is held by bursts of full length that follow
+global order: there each burst of each load, and of the instruction fetch, is arbitrated at its own
+cycle. A long load costs a few dozen bursts: once every tag is held by bursts of full length that follow
 each other without a gap, the port repeats itself and the loop skips whole periods.
 
 Why this is exact. All requests known at cycle t are settled at t in the port's fixed priority. A

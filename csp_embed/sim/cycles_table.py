@@ -86,7 +86,7 @@ def _role(stream: Stream, instruction: Instruction, role: str, at: Column) -> Co
 def _transfers(
     isa: Isa, stream: Stream, costs: Costs, instruction: Instruction, at: Column, part: Column
 ) -> list[tuple[Memory, Column]]:
-    """Fills queue, address, rows; groups the positions within `at` by memory, token-only ones left out."""
+    """Fills queue, address and rows; positions within `at` by memory, token-only ones left out."""
     loads = instruction.kind == "load"
     ids = _role(stream, instruction, "memory", at)
     empty = _role(stream, instruction, "x_size", at) == 0
