@@ -1,0 +1,92 @@
+"""CP-SAT behind two functions. OR-tools is imported inside them, so that `--help` starts without it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from csp_embed.solver.params import Params
+from csp_embed.solver.status import FEASIBLE, INFEASIBLE, OPTIMAL, UNKNOWN, Solved
+
+
+def new_model() -> Any:
+    """An empty `cp_model.CpModel`."""
+    from ortools.sat.python import cp_model
+
+    return cp_model.CpModel()
+
+
+def solve(
+    model: Any,
+    params: Params,
+    *,
+    extra: Mapping[str, Any] | None = None,
+    on_solution: Callable[[float, float], None] | None = None,
+) -> Solved:
+    """Runs CP-SAT. extra: further SatParameters by name. on_solution: called with (objective, bound)
+    from the solver's thread.
+
+    Ctrl-C stops the search and is reported as `interrupted`, with the best solution so far: the
+    search runs in a thread of its own, so that this one receives the signal.
+    Raises: ValueError where the model is malformed (our bug)."""
+    from ortools.sat.python import cp_model
+
+    solver = cp_model.CpSolver()
+    p = solver.parameters
+    p.random_seed = params.seed
+    p.num_workers = params.workers
+    p.interleave_search = params.interleave
+    p.log_search_progress = params.log
+    p.catch_sigint_signal = False
+    if params.deterministic_limit is not None:
+        p.max_deterministic_time = params.deterministic_limit
+    if params.time_limit is not None:
+        p.max_time_in_seconds = max(params.time_limit, 1e-3)
+    for name, value in (extra or {}).items():
+        setattr(p, name, value)
+
+    class Watch(cp_model.CpSolverSolutionCallback):
+        def on_solution_callback(self) -> None:
+            if on_solution is not None:
+                on_solution(self.objective_value, self.best_objective_bound)
+
+    answer: list[Any] = []
+    failure: list[BaseException] = []
+
+    def search() -> None:
+        try:
+            answer.append(solver.solve(model, Watch() if on_solution is not None else None))
+        except Exception as error:  # noqa: BLE001 (handed to the calling thread, raised there)
+            failure.append(error)
+
+    started, interrupted = time.perf_counter(), False
+    thread = threading.Thread(target=search, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        try:
+            thread.join(0.2)
+        except KeyboardInterrupt:
+            interrupted = True
+            solver.stop_search()
+    if failure:
+        raise failure[0]
+    names = {
+        cp_model.OPTIMAL: OPTIMAL,
+        cp_model.FEASIBLE: FEASIBLE,
+        cp_model.INFEASIBLE: INFEASIBLE,
+        cp_model.UNKNOWN: UNKNOWN,
+    }
+    if answer[0] not in names:
+        raise ValueError(f"CP-SAT refuses the model: {model.validate()}")
+    status = names[answer[0]]
+    found = status in (OPTIMAL, FEASIBLE)
+    return Solved(
+        status,
+        solver.objective_value if found else None,
+        solver.best_objective_bound,
+        time.perf_counter() - started,
+        solver.value,
+        interrupted,
+    )
