@@ -1,1 +1,8 @@
+"""Embeddings: which scalar operation runs in which lane of which micro-operation.
 
+`embed(op, isa, layout=…, top=…)` finds them; `layout.pack` and `layout.unpack` move tensors.
+"""
+
+from csp_embed.embed.first import embed
+
+__all__ = ["embed"]

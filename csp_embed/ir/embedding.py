@@ -115,6 +115,8 @@ class Embedding:
         instruction is a map: "dst" and "lhs" both lie in the accumulator memory.
     cost: the analytic figures under which it was chosen (steps, vectors, bytes, objective, …).
     proof: status, bound, seed, limits, families: what the certificate needs.
+    equal: pairs of digits that carry one coordinate together (diagonal): a point where the two
+        differ is pad. The coordinate names the first of the pair.
     kind: how people call it: "aligned", "im2col", "toeplitz", "diagonal", "mixed".
     """
 
@@ -128,6 +130,7 @@ class Embedding:
     layouts: Mapping[str, Layout]
     kind: str
     layout_mode: str = "relaxed"
+    equal: tuple[tuple[str, str], ...] = ()
     cost: Mapping[str, float] = field(default_factory=dict)
     proof: Mapping[str, Any] = field(default_factory=dict)
 
@@ -138,9 +141,7 @@ class Embedding:
             by_dim.setdefault(d.dim, []).append(f"{d.name}:{d.extent}")
         lanes = "; ".join(f"{dim} = ({', '.join(v)})" for dim, v in by_dim.items())
         loops = " ".join(f"{c.name}:{c.extent}{'+' if c.reduced else ''}" for c in self.counters)
-        coords = "; ".join(
-            f"{'*'.join(c.axes)} = {_affine(c)}" for c in self.coordinates
-        )
+        coords = "; ".join(f"{'*'.join(c.axes)} = {_affine(c)}" for c in self.coordinates)
         return f"{lanes} | loops {loops} | {coords}" + (" | commuted" if self.commuted else "")
 
 

@@ -1,0 +1,148 @@
+"""The decisions of the lifted model as plain data, and the digits and coordinates they mean.
+
+Takes: Operator, Unit, Choice.  Leaves: digits, counters and coordinates of `ir.embedding`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from csp_embed.ir.embedding import Coordinate, Counter, Digit
+from csp_embed.ir.operator import Operator
+
+
+@dataclass(frozen=True)
+class Carry:
+    """How one coordinate is carried.
+
+    axes: one operator axis, or several fused (row-major). inner / outer: (dimension, extent) of
+    lane digits inside / outside its counter, innermost first. diagonal: (dimension, partner
+    dimension, extent) of an inner digit that two dimensions carry together.
+    skew: (axis, multiplier): this coordinate's digits and counter enumerate
+    u = axis + sum multiplier * (inner lane part of `axis`); see Skew in the embedding problem.
+    """
+
+    axes: tuple[str, ...]
+    inner: tuple[tuple[str, int], ...] = ()
+    outer: tuple[tuple[str, int], ...] = ()
+    diagonal: tuple[str, str, int] | None = None
+    skew: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def name(self) -> str:
+        return "*".join(self.axes)
+
+    @property
+    def inner_lanes(self) -> int:
+        own = math.prod(e for _, e in self.inner)
+        return own * (self.diagonal[2] if self.diagonal else 1)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """All decisions: every operator axis stands in exactly one carry."""
+
+    commuted: bool
+    carries: tuple[Carry, ...]
+
+
+@dataclass(frozen=True)
+class Map:
+    """Digits, counters and coordinates that a choice means, and the pairs of equal digits."""
+
+    digits: tuple[Digit, ...]
+    counters: tuple[Counter, ...]
+    coordinates: tuple[Coordinate, ...]
+    equal: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass
+class _Builder:
+    digits: dict[str, tuple[str, int]] = field(default_factory=dict)
+    counters: list[Counter] = field(default_factory=list)
+    coordinates: list[Coordinate] = field(default_factory=list)
+    equal: list[tuple[str, str]] = field(default_factory=list)
+
+
+def expand(op: Operator, choice: Choice) -> Map:
+    """Digits, counters and coordinates of `choice`; counters with reduced ones last."""
+    build = _Builder()
+    lanes = {c.axes[0]: c for c in choice.carries if len(c.axes) == 1}
+    for carry in choice.carries:
+        _coordinate(op, carry, lanes, build)
+    counters = sorted(build.counters, key=lambda c: c.reduced)
+    return Map(
+        tuple(_radices(build.digits)),
+        tuple(counters),
+        tuple(build.coordinates),
+        tuple(build.equal),
+    )
+
+
+def _coordinate(op: Operator, carry: Carry, lanes: Mapping[str, Carry], build: _Builder) -> None:
+    name = carry.name if not carry.skew else f"u({carry.name})"
+    extent = math.prod(op.axes[a] for a in carry.axes)
+    digits, scale = _place(carry, name, build)
+    const, span, skewed = 0, extent, {}
+    for axis, multiplier in carry.skew:
+        source = lanes[axis]
+        for key, coef in _inner_digits(source):
+            skewed[key] = skewed.get(key, 0) - multiplier * coef
+        reach = abs(multiplier) * (source.inner_lanes - 1)
+        span += reach
+        const -= reach if multiplier < 0 else 0
+    outer = math.prod(e for _, e in carry.outer)
+    trips = -(-span // (scale * outer))
+    counters = {}
+    if trips > 1:
+        reduced = carry.axes[0] in op.reduced_axes
+        build.counters.append(Counter(name, trips, reduced))
+        counters[name] = scale
+    scale *= trips
+    for dim, lane_extent in carry.outer:
+        key = f"{name}.{dim}^"
+        build.digits[key] = (dim, lane_extent)
+        digits[key] = scale
+        scale *= lane_extent
+    digits.update(skewed)
+    build.coordinates.append(Coordinate(carry.axes, extent, const, digits, counters))
+
+
+def _place(carry: Carry, name: str, build: _Builder) -> tuple[dict[str, int], int]:
+    """Adds the inner digits of a carry; their coefficients and what the counter steps by."""
+    digits: dict[str, int] = {}
+    for key, coef in _inner_digits(carry, name):
+        digits[key] = coef
+    for dim, extent in carry.inner:
+        build.digits[f"{name}.{dim}"] = (dim, extent)
+    if carry.diagonal:
+        dim, partner, extent = carry.diagonal
+        build.digits[f"{name}.{dim}="] = (dim, extent)
+        build.digits[f"{name}.{partner}="] = (partner, extent)
+        build.equal.append((f"{name}.{dim}=", f"{name}.{partner}="))
+    return digits, carry.inner_lanes
+
+
+def _inner_digits(carry: Carry, name: str | None = None) -> list[tuple[str, int]]:
+    """(digit, coefficient) of the inner lane digits: diagonal outermost."""
+    name = carry.name if name is None else name
+    out, scale = [], 1
+    for dim, extent in carry.inner:
+        out.append((f"{name}.{dim}", scale))
+        scale *= extent
+    if carry.diagonal:
+        out.append((f"{name}.{carry.diagonal[0]}=", scale))
+    return out
+
+
+def _radices(digits: Mapping[str, tuple[str, int]]) -> list[Digit]:
+    """Mixed radix per dimension: the digit that was made last is the innermost."""
+    used: dict[str, int] = {}
+    out = []
+    for name, (dim, extent) in reversed(digits.items()):
+        radix = used.get(dim, 1)
+        out.append(Digit(name, dim, extent, radix))
+        used[dim] = radix * extent
+    return out[::-1]
