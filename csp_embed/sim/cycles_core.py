@@ -3,8 +3,8 @@
 Queues and compute steps are evaluated by time stamps (an instruction starts when the queue is idle,
 the instruction has been dispatched and its tokens have been pushed). Only the read port needs
 global order: there each burst of each load, and of the instruction fetch, is arbitrated at its own
-cycle. A long load costs a few dozen bursts: once every tag is held by bursts of full length that follow
-each other without a gap, the port repeats itself and the loop skips whole periods.
+cycle. A long load costs a few dozen bursts: once every tag is held by bursts of full length that
+follow each other without a gap, the port repeats itself and the loop skips whole periods.
 
 Why this is exact. All requests known at cycle t are settled at t in the port's fixed priority. A
 queue that waits for something unknown waits, in the end, for data of a burst not yet asked for, and
@@ -147,6 +147,7 @@ def run(table, n_queues, cost, start, end, dispatch, wait, port_wait, segments):
     issued = 0
     freed = 0
     last_accept = -1
+    last_grant = -1
     last_end = -1
     regular = 0  # newest bursts that have full length and no gap between them
     n_segments = 0
@@ -266,6 +267,8 @@ def run(table, n_queues, cost, start, end, dispatch, wait, port_wait, segments):
                 at = head[u]
         if at == FAR:
             break
+        if at <= last_grant:
+            at = last_grant + 1
         while freed < issued and ring[freed % tags] < at:
             freed += 1
         if issued - freed == tags:
@@ -320,6 +323,7 @@ def run(table, n_queues, cost, start, end, dispatch, wait, port_wait, segments):
         accept = ready if ready > last_end else last_end
         cycles = full if length == burst else _duration(length, cost)
         regular = regular + 1 if (accept == last_end and length == burst) else 0
+        last_grant = at
         last_accept = accept
         last_end = accept + cycles
         ring[issued % tags] = last_end
