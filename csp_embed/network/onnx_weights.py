@@ -24,6 +24,7 @@ from csp_embed.network.work import attributes
 
 POLICIES = ("auto", "keep", "random")
 _PASS_ON = {"Unsqueeze", "Squeeze", "Reshape", "Flatten", "Transpose", "Identity", "Cast"}
+_KEEPS_SIGN = {"MaxPool", "AveragePool", "GlobalAveragePool", "Concat", "Dropout", "LRN"}
 
 Array = NDArray[Any]
 
@@ -65,6 +66,8 @@ def _replaced(net: Net, policy: str, seed: int) -> dict[str, Array]:
                 continue
             rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
             gain = 0.4 if node.output[0] in branches else 1.0
+            if place == 1 and _rectified(maker, node.input[0]):
+                gain *= math.sqrt(2.0)
             value = _draw(node, place, info.shape, gain, rng)
             if value is not None:
                 kinds = {"FLOAT": np.float32, "DOUBLE": np.float64, "FLOAT16": np.float16}
@@ -80,6 +83,15 @@ def _filled(maker: Mapping[str, Any], name: str) -> bool:
     return node is not None and node.op_type == "ConstantOfShape"
 
 
+def _rectified(maker: Mapping[str, Any], name: str) -> bool:
+    """Whether a tensor is a rectifier's, seen through what keeps its sign: then half of it is 0 and
+    the weights that read it are twice as variable."""
+    node = maker.get(name)
+    while node is not None and node.op_type in (*_PASS_ON, *_KEEPS_SIGN):
+        node = maker.get(node.input[0])
+    return node is not None and node.op_type in ("Relu", "LeakyRelu", "PRelu", "Clip")
+
+
 def _draw(node: Any, place: int, shape: tuple[int, ...], gain: float, rng: Any) -> Array | None:
     """Random values for one input of an operator; None where its role is not a weight's."""
     op = node.op_type
@@ -92,7 +104,7 @@ def _draw(node: Any, place: int, shape: tuple[int, ...], gain: float, rng: Any) 
             fan_in = shape[1 if attributes(node).get("transB", 0) else 0]
         else:
             fan_in = shape[-2] if len(shape) > 1 else shape[0]
-        scale = np.float32(gain * math.sqrt(2.0 / max(1, fan_in)))
+        scale = np.float32(gain / math.sqrt(max(1, fan_in)))
         return rng.standard_normal(shape, np.float32) * scale
     if op == "BatchNormalization":
         if place in (1, 4):  # scale, variance
