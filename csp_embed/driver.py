@@ -1,0 +1,140 @@
+"""The stages in order: operator -> embeddings -> schedules -> stream. The only place that knows all of them."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csp_embed.embed import embed
+from csp_embed.emit.lower import Lowered, lower
+from csp_embed.errors import Infeasible, OperatorError
+from csp_embed.ir.embedding import Embedding
+from csp_embed.ir.operator import Operator
+from csp_embed.ir.schedule import Schedule
+from csp_embed.isa.load import load_isa
+from csp_embed.isa.spec import Isa
+from csp_embed.kernel import Kernel
+from csp_embed.schedule.problem import build as build_problem
+from csp_embed.schedule.search import search
+from csp_embed.schedule.tile import Costs
+from csp_embed.sim.cycles import simulate_cycles
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Options:
+    """layout: "relaxed" or "strict". memory: the memory interface whose cycles are minimised. top: embeddings that are scheduled.
+    schedules: tiles that are built and simulated per embedding."""
+
+    layout: str = "relaxed"
+    memory: str = "de10"
+    top: int = 4
+    schedules: int = 8
+
+
+def compile(  # noqa: A001
+    op: Operator,
+    isa: Isa | str | Path = "vta",
+    w: Array | None = None,
+    b: Array | None = None,
+    *,
+    config: Mapping[str, Any] | str | Path | None = None,
+    layout: str = "relaxed",
+    memory: str = "de10",
+    options: Options | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Kernel:
+    """Compiles an operator for a machine.
+
+    w, b: constants, where known; the stream may then use their values. Without them it is right for every w and for every
+    b within the operator's promise. memory: the interface whose predicted cycles choose among schedules.
+    Raises: OperatorError, SpecError, Infeasible.
+    """
+    options = options or Options(layout=layout, memory=memory)
+    machine = isa if isinstance(isa, Isa) else load_isa(isa, config)
+    start = time.perf_counter()
+    tell = progress or (lambda text, done, total: None)
+    tell("embedding", 0, 1)
+    embeddings = embed(op, machine, layout=options.layout, top=options.top)
+    ranges = _ranges(op, b)
+    measured: dict[int, tuple[Lowered, int]] = {}
+
+    def measure(schedule: Schedule) -> float:
+        lowered = lower(schedule, machine)
+        cycles = simulate_cycles(machine, lowered.stream, memory=options.memory).total
+        measured[id(schedule)] = (lowered, cycles)
+        return float(cycles)
+
+    costs = machine_costs(machine, options.memory)
+    best: tuple[float, Embedding, Schedule] | None = None
+    tried: list[tuple[Embedding, float]] = []
+    for n, embedding in enumerate(embeddings):
+        tell("scheduling", n, len(embeddings))
+        if best is not None and float(embedding.cost.get("objective", 0)) > 1.15 * best[0]:
+            continue  # Its own lower estimate is already worse than what is in hand.
+        try:
+            found = search(
+                build_problem(embedding, machine), measure, costs,
+                ranges=ranges, count=options.schedules,
+            )
+        except Infeasible:
+            if n == len(embeddings) - 1 and best is None:
+                raise
+            continue
+        tried.append((embedding, found.cycles))
+        if best is None or found.cycles < best[0]:
+            best = (found.cycles, embedding, found.schedule)
+    assert best is not None
+    _, embedding, schedule = best
+    lowered, cycles = measured[id(schedule)]
+    tried.sort(key=lambda x: x[1])
+    return Kernel(
+        operator=op,
+        isa=machine,
+        embedding=embedding,
+        schedule=schedule,
+        lowered=lowered,
+        cycles=cycles,
+        seconds=time.perf_counter() - start,
+        memory=options.memory,
+        constants={k: v for k, v in (("w", w), ("b", b)) if v is not None},
+        candidates=tuple(tried),
+    )
+
+
+def _ranges(op: Operator, b: Array | None) -> dict[int, int]:
+    """Largest magnitude of each epilogue tensor, where it is known or promised."""
+    out = {}
+    given = b
+    for i, step in enumerate(op.epilogue):
+        if step.access is None:
+            continue
+        known = op.values.get(step.access.tensor, given)
+        given = None
+        if known is not None:
+            array = np.asarray(known)
+            if array.shape != op.tensors[step.access.tensor].shape:
+                raise OperatorError(
+                    f"b has shape {array.shape}",
+                    why=f"the operator declares {op.tensors[step.access.tensor].shape}",
+                )
+            out[i] = int(np.abs(array.astype(np.int64)).max()) if array.size else 0
+        elif step.bias_range is not None:
+            out[i] = step.bias_range
+    return out
+
+
+def machine_costs(isa: Isa, memory: str) -> Costs:
+    """What tile choice weighs, from the spec's cost section for that memory interface."""
+    return Costs(read_bytes=8, write_bytes=4.7, dma_gap=24, instruction=9, fetch=5.6)
+
+
+__all__ = ["Costs", "Kernel", "Options", "compile", "math"]

@@ -1,0 +1,261 @@
+"""A compiled operator: what `csp_embed.compile` returns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csp_embed import __version__
+from csp_embed.embed.layout import pack, unpack
+from csp_embed.emit.image import (
+    before_ranges,
+    constant_element,
+    factor_elements,
+    region_bytes,
+    unpack_region,
+)
+from csp_embed.emit.lower import Lowered
+from csp_embed.errors import InputError, SimError
+from csp_embed.ir.embedding import Embedding
+from csp_embed.ir.operator import Operator
+from csp_embed.ir.schedule import Schedule
+from csp_embed.ir.stream import Program
+from csp_embed.isa.bits import encode
+from csp_embed.isa.program_file import FORMAT, isa_meta
+from csp_embed.isa.spec import Isa
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """operator, machine, and every artefact between them.
+
+    cycles: by the cycle engine (None where the machine has no cost parameters). seconds: of embedding and
+    scheduling. candidates: (embedding, cycles) of every embedding that was scheduled, best first.
+    """
+
+    operator: Operator
+    isa: Isa
+    embedding: Embedding
+    schedule: Schedule
+    lowered: Lowered
+    cycles: int | None
+    seconds: float
+    memory: str = "de10"
+    constants: Mapping[str, Array] = field(default_factory=dict)
+    candidates: tuple[tuple[Embedding, float], ...] = ()
+
+    @cached_property
+    def words(self) -> NDArray[np.uint64]:
+        """The instruction stream, uint64[n, 2]."""
+        return encode(self.isa, self.lowered.stream)
+
+    def region(self, operand: str) -> int:
+        """Number of the region of that operand."""
+        return next(n for n, r in enumerate(self.schedule.regions) if r.operand == operand)
+
+    def images(self, tensors: Mapping[str, Array]) -> dict[int, NDArray[np.uint8]]:
+        """DRAM bytes per region of all operands.
+
+        Raises: InputError where a tensor is missing or has the wrong shape or type.
+        """
+        out = {}
+        trick = self.schedule.bias_trick
+        for n, region in enumerate(self.schedule.regions):
+            if region.operand == "dst":
+                continue
+            if region.operand == "const":
+                if trick is not None:
+                    out[n] = constant_element(self.schedule, region, self.isa)
+                continue
+            layout = self.embedding.layouts[region.operand]
+            packed = pack(layout, self.embedding, self.isa, _tensor(self.operator, tensors, layout.tensor))
+            if trick is not None and region.operand == _add_name(self.operator, trick.step):
+                packed = factor_elements(packed, trick, region, self.embedding, self.isa)
+            out[n] = region_bytes(region, packed)
+        return out
+
+    def program(self, tensors: Mapping[str, Array], *, expected: bool = True) -> Program:
+        """A program file's content with these operands; `after` holds what the stream stores.
+
+        expected: run the functional simulator for `after`; otherwise `after` ranges are zero (not to be
+        compared). Raises: InputError, SimError.
+        """
+        n = self.region("dst")
+        size = self.lowered.size_bytes[n]
+        blank = np.zeros(size, dtype=np.uint8)
+        logical = {k: np.asarray(v) for k, v in tensors.items() if k in self.operator.tensors}
+        program = Program(
+            meta=self.meta(),
+            insn=self.words,
+            before=before_ranges(self.schedule, self.lowered, self.images(tensors)),
+            after=((self.lowered.address[n], blank),),
+            tensors=logical,
+        )
+        if not expected:
+            return program
+        from csp_embed.sim import functional
+
+        result = functional.run(self.isa, program, compare=False)
+        stored = np.ascontiguousarray(result.outputs[0])
+        y = self.result(stored)
+        return Program(
+            program.meta,
+            program.insn,
+            program.before,
+            ((self.lowered.address[n], stored),),
+            {**logical, self.operator.out.tensor: y},
+        )
+
+    def result(self, stored: NDArray[np.uint8]) -> Array:
+        """The logical result of the stored bytes."""
+        n = self.region("dst")
+        region = self.schedule.regions[n]
+        memory = self.isa.memory(region.memory)
+        packed = unpack_region(region, stored, self.isa.lane_shape(region.memory), memory.dram_dtype)
+        return unpack(self.embedding.layouts["dst"], self.embedding, self.isa, packed)
+
+    def run(self, x: Any, w: Any = None, b: Any = None, **more: Any) -> Array:
+        """Logical NumPy tensors in and out, simulated. Operands by position as in the formula: lhs, rhs, epilogue
+        tensor; others by name.
+
+        Raises: InputError for missing tensors or wrong shapes; SimError where the program cannot run.
+        """
+        op = self.operator
+        names = [op.lhs.tensor]
+        names += [op.rhs.tensor] if op.rhs is not None else []
+        names += [s.access.tensor for s in op.epilogue if s.access is not None]
+        given = {n: v for n, v in zip(names, (x, w, b), strict=False) if v is not None}
+        if op.rhs is None and w is not None and b is None and len(names) > 1:
+            given[names[1]] = w
+        return self.program({**given, **more}).tensors[op.out.tensor]
+
+    def meta(self) -> dict[str, Any]:
+        """The program file's `meta`."""
+        op = self.operator
+        tensors = {op.out.tensor: self.digits("dst")}
+        for operand in ("lhs", "rhs"):
+            layout = self.embedding.layouts.get(operand)
+            if layout is None or layout.duplicates or layout.fused or layout.equal:
+                continue
+            if self.schedule.regions[self.region(operand)].by_box:
+                continue
+            tensors[layout.tensor] = self.digits(operand)
+        return {
+            "format": FORMAT,
+            "operator": {
+                "name": op.name,
+                "formula": op.formula(),
+                "extents": dict(op.axes),
+                "shapes": {n: list(t.shape) for n, t in op.tensors.items()},
+                "dtypes": {n: t.dtype for n, t in op.tensors.items()},
+                "constant": {n: t.constant for n, t in op.tensors.items()},
+                "epilogue": [
+                    {
+                        "op": s.op,
+                        "imm": s.imm,
+                        "access": None if s.access is None else str(s.access),
+                        "bias_range": s.bias_range,
+                    }
+                    for s in op.epilogue
+                ],
+            },
+            **isa_meta(self.isa),
+            "version": __version__,
+            "embedding": self.embedding.formula(),
+            "layout": self.embedding.layout_mode,
+            "tensors": tensors,
+        }
+
+    def digits(self, operand: str) -> dict[str, Any]:
+        """Where a logical element lies: addr + sum of stride_bytes * ((index[axis] // div) % mod)."""
+        n = self.region(operand)
+        region, layout = self.schedule.regions[n], self.embedding.layouts[operand]
+        memory = self.isa.memory(region.memory)
+        lanes = self.isa.lane_shape(region.memory)
+        elem = memory.elem_bytes
+        pitch, total = {}, elem
+        for d in reversed(region.order):
+            pitch[d] = total
+            total *= region.grid[d]
+        lane_bytes, unit = {}, elem // int(np.prod(lanes)) if lanes else elem
+        for dim, size in zip(reversed(memory.lanes), reversed(lanes), strict=True):
+            lane_bytes[dim] = unit
+            unit *= size
+        digit = {d.name: d for d in self.embedding.digits}
+        address = self.lowered.address[n]
+        out = []
+        for t, size in enumerate(self.operator.tensors[layout.tensor].shape):
+            parts = []
+            for g, k in enumerate(layout.grid_coef[t]):
+                if k and region.grid[g] > 1:
+                    parts.append((k, region.grid[g], pitch[g]))
+            for name, k in layout.digit_coef[t].items():
+                if k and name in digit and digit[name].dim in lane_bytes:
+                    d = digit[name]
+                    parts.append((k, d.extent, lane_bytes[d.dim] * d.radix))
+            parts.sort()
+            for i, (k, extent, stride) in enumerate(parts):
+                top = i == len(parts) - 1
+                out.append(
+                    {
+                        "axis": t,
+                        "div": k,
+                        "mod": max(extent, -(-size // k)) if top else extent,
+                        "stride_bytes": stride,
+                    }
+                )
+        return {
+            "addr": address,
+            "dtype": memory.dram_dtype,
+            "shape": list(self.operator.tensors[layout.tensor].shape),
+            "digits": out,
+        }
+
+    def report(self) -> str:
+        """What a person wants to know, as text."""
+        from csp_embed.report.kernel import render
+
+        return render(self)
+
+
+def _add_name(op: Operator, step: int) -> str:
+    number = sum(1 for s in op.epilogue[:step] if s.access is not None)
+    return f"add{number}"
+
+
+def _tensor(op: Operator, tensors: Mapping[str, Array], name: str) -> Array:
+    declared = op.tensors[name]
+    value = tensors.get(name, op.values.get(name))
+    if value is None:
+        raise InputError(
+            f"tensor {name} is missing",
+            where=op.name,
+            hint=f"give an array of shape {declared.shape}, {declared.dtype}",
+        )
+    array = np.asarray(value)
+    if array.shape != declared.shape:
+        raise InputError(
+            f"tensor {name} has shape {array.shape}", why=f"the operator declares {declared.shape}"
+        )
+    if array.dtype != np.dtype(declared.dtype):
+        if array.dtype.kind not in "iub" or not np.can_cast(array.dtype, np.int64):
+            raise InputError(
+                f"tensor {name} is {array.dtype}",
+                why=f"the operator declares {declared.dtype}",
+                hint="quantise it first",
+            )
+        info = np.iinfo(declared.dtype)
+        if array.size and (array.min() < info.min or array.max() > info.max):
+            raise InputError(f"tensor {name} has values outside {declared.dtype}")
+        array = array.astype(declared.dtype)
+    return array
+
+
+__all__ = ["Kernel", "SimError"]
