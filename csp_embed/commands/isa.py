@@ -1,9 +1,135 @@
-"""To be filled by its owner."""
+"""`csp-embed isa list | show | check` and `csp-embed disasm`."""
 
 from __future__ import annotations
 
+from typing import Annotated, Any
+
 import typer
+
+from csp_embed.commands.common import print_json
+from csp_embed.errors import CheckError
+from csp_embed.isa import bits
+from csp_embed.isa.listing import line
+from csp_embed.isa.load import builtin_names, config_names, load_isa
+from csp_embed.isa.program_file import isa_of, read_program
+from csp_embed.isa.selfcheck import check as self_check
+from csp_embed.isa.show import as_document, show
+
+Config = Annotated[
+    str | None,
+    typer.Option("--vta-config", metavar="FILE.json", help="Sizes: a JSON file or a known name."),
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+Spec = Annotated[str, typer.Argument(metavar="SPEC", help="A known name or a FILE.yaml.")]
 
 
 def register(app: typer.Typer) -> None:
     """Adds this file's commands."""
+    isa = typer.Typer(
+        name="isa", help="Look at instruction sets and check them.", no_args_is_help=True
+    )
+    isa.command("list")(list_command)
+    isa.command("show")(show_command)
+    isa.command("check")(check_command)
+    app.add_typer(isa)
+    app.command("disasm")(disasm_command)
+
+
+def list_command(as_json: Json = False) -> None:
+    """Lists the instruction sets that ship with csp-embed and their configurations."""
+    found = {name: config_names(name) for name in builtin_names()}
+    if as_json:
+        print_json(found)
+        return
+    for name, configs in found.items():
+        print(f"{name:12} {', '.join(configs)}")
+
+
+def show_command(spec: Spec = "vta", vta_config: Config = None, as_json: Json = False) -> None:
+    """Shows a machine: memories, micro-op, instructions with their fields, limits, costs.
+
+    Example: csp-embed isa show vta --vta-config my_vta_config.json
+    """
+    isa = load_isa(spec, vta_config)
+    if as_json:
+        print_json(as_document(isa))
+    else:
+        print(show(isa))
+
+
+def check_command(spec: Spec = "vta", vta_config: Config = None, as_json: Json = False) -> None:
+    """Checks an instruction-set file: its syntax, rules, encodings and stated meanings.
+
+    Without --vta-config all its named configurations are checked.
+
+    Example: csp-embed isa check my.yaml
+    """
+    names = config_names(spec) if vta_config is None else [vta_config]
+    results = {}
+    for name in names:
+        isa = load_isa(spec, name)
+        results[isa.config_name if vta_config else name] = self_check(isa)
+    wrong = [
+        {"config": name, "check": f.name, "text": f.text}
+        for name, findings in results.items()
+        for f in findings
+        if not f.ok
+    ]
+    if as_json:
+        counts = {name: len(findings) for name, findings in results.items()}
+        print_json({"ok": not wrong, "checks": counts, "problems": wrong})
+    else:
+        for name, findings in results.items():
+            bad = [f for f in findings if not f.ok]
+            print(f"{spec} {name}: {len(findings) - len(bad)} of {len(findings)} checks hold")
+            for f in bad:
+                print(f"  {f.name}: {f.text}")
+    if wrong:
+        raise (
+            typer.Exit(CheckError.exit_code)
+            if as_json
+            else CheckError(f"{spec} contradicts itself", why=f"{len(wrong)} checks fail")
+        )
+
+
+def disasm_command(
+    file: Annotated[str, typer.Argument(metavar="FILE.npz", help="A program file.")],
+    isa: Annotated[
+        str | None, typer.Option("--isa", help="Read it as this machine's (default: its own).")
+    ] = None,
+    vta_config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Prints a program, one instruction a line: what it does, then the tokens it pops and pushes.
+
+    Example: csp-embed disasm conv1.npz | less
+    """
+    program = read_program(file)
+    own = isa is None and vta_config is None
+    machine = isa_of(program) if own else load_isa(isa or "vta", vta_config)
+    stream = bits.decode(machine, program.insn)
+    if not as_json:
+        for n in range(len(stream)):
+            print(line(machine, stream, n))
+        return
+    print_json(
+        {
+            "isa": machine.name,
+            "config": machine.config_name,
+            "instructions": [_record(machine, stream, n) for n in range(len(stream))],
+        }
+    )
+
+
+def _record(machine: Any, stream: Any, n: int) -> dict[str, Any]:
+    code = int(stream.code[n])
+    record: dict[str, Any] = {"insn": n, "name": None, "text": line(machine, stream, n).strip()}
+    if code >= 0:
+        instruction = machine.instructions[code]
+        record["name"] = instruction.name
+        record["fields"] = {
+            f.name: int(stream.fields[f.name][n])
+            for f in instruction.fields
+            if f.name in stream.fields and f.name != "opcode"
+        }
+    return record

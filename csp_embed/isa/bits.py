@@ -52,8 +52,8 @@ def decode(isa: Isa, words: ArrayLike) -> Stream:
 def encode(isa: Isa, stream: Stream) -> NDArray[np.uint64]:
     """The words of `stream`, uint64[n, 2]. Missing columns count as 0; "opcode" is not read.
 
-    Raises: EncodeError naming instruction number, field, value and range: a value that does not fit,
-        a value in a field that the instruction lacks, an unknown instruction (code -1) or column.
+    Raises: EncodeError naming instruction number, field, value and range where a value does not fit
+        or its instruction lacks the field; or an unknown instruction (code -1) or column.
     """
     code = np.asarray(stream.code)
     n = len(code)

@@ -52,6 +52,11 @@ def choose(
     return name, check(table, raw, where)
 
 
+def named(section: Item) -> dict[str, Item]:
+    """The named configurations of a spec, in its order."""
+    return section.table(["default", "named", "keys"], ["closed_prefix"])["named"].entries()
+
+
 def check(table: Mapping[str, Item], raw: Mapping[str, Any], where: str) -> Config:
     """`raw` with defaults filled in; refuses missing, mistyped, out-of-range and closed keys."""
     keys = table["keys"].entries()

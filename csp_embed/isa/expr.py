@@ -1,8 +1,8 @@
-"""Safe integer arithmetic: parses Python-like text and evaluates it with our own walker, never `eval`.
+"""Safe integer arithmetic: Python-like text evaluated by our own walker, never by `eval`.
 
 Integers only. Operators + - * // % ** with unary minus; comparisons (chains too), and, or, not,
 `a if c else b`; functions log2 (exact powers of two only), min, max. Whoever needs more (memory
-reads of an instruction's meaning) passes `hook`, which gets the nodes that arithmetic does not know.
+reads of an instruction's meaning) passes `hook`, which gets the nodes that arithmetic lacks.
 """
 
 from __future__ import annotations

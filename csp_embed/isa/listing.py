@@ -50,13 +50,13 @@ def _transfer(isa: Isa, instruction: Instruction, value: dict[str, int]) -> str:
     role = {part: value[field] for part, field in instruction.roles.items()}
     memory = isa.memory_by_id(role["memory"])
     name = memory.name if memory else f"memory {role['memory']}?"
-    if not role["x_size"] and not role["y_size"]:
+    pads = [role.get(f"{axis}_pad_{side}", 0) for axis in "yx" for side in (0, 1)]
+    if not role["x_size"] or not role["y_size"] + pads[0] + pads[1]:
         return f"{name} nothing"
     text = (
         f"{name} sram={role['sram']:#x} dram={role['dram']:#x} "
         f"{role['y_size']}x{role['x_size']}/{role['x_stride']}"
     )
-    pads = [role.get(f"{axis}_pad_{side}", 0) for axis in "yx" for side in (0, 1)]
     return f"{text} pad {','.join(map(str, pads))}" if any(pads) else text
 
 

@@ -41,10 +41,21 @@ def load_isa(spec: str | Path = "vta", config: str | Path | Mapping[str, Any] | 
     >>> load_isa("vta").lane_shape("WGT")
     (16, 16)
     """
+    return load_text(*_source(spec), config, shipped=builtin(str(spec)) is not None)
+
+
+def config_names(spec: str | Path = "vta") -> list[str]:
+    """Names of the configurations that a spec defines, in its order."""
+    text, file, _ = _source(spec)
+    table = tree.read(text, file).table(_REQUIRED, _OPTIONAL)
+    return list(configuration.named(table["configuration"]))
+
+
+def _source(spec: str | Path) -> tuple[str, str, Traversable | Path]:
+    """(text, name for messages, folder of its configurations)."""
     place = builtin(str(spec))
     if place is not None:
-        text = place.read_text(encoding="utf-8")
-        return load_text(text, f"isa_specs/{spec}.yaml", folder("isa_specs"), config, shipped=True)
+        return place.read_text(encoding="utf-8"), f"isa_specs/{spec}.yaml", folder("isa_specs")
     path = Path(spec)
     if path.suffix not in (".yaml", ".yml") and not path.exists():
         raise SpecError(
@@ -53,11 +64,10 @@ def load_isa(spec: str | Path = "vta", config: str | Path | Mapping[str, Any] | 
             hint="give one of these names or a path to a .yaml file",
         )
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8"), str(path), path.parent
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise SpecError(f"cannot read {path}", where=str(path), why=reason) from error
-    return load_text(text, str(path), path.parent, config)
 
 
 def builtin_names() -> list[str]:
@@ -79,7 +89,7 @@ def load_text(
     *,
     shipped: bool = False,
 ) -> Isa:
-    """`load_isa` for YAML text; `file` is its name in messages, `base` the folder of its configurations."""
+    """`load_isa` for YAML text; `file` names it in messages, `base` holds its configurations."""
     root = tree.read(text, file)
     table = root.table(_REQUIRED, _OPTIONAL)
     if table["format"].text() != FORMAT:

@@ -1,7 +1,7 @@
-"""Program files (`.npz`): read with every array checked, written atomically and as a function of content.
+"""Program files (`.npz`): every array checked on reading, bytes a function of content.
 
-Arrays: `meta` (JSON text), `insn` uint64[n, 2], `before_*` and `after_*` (addr uint64[], len uint32[],
-data uint8[]): byte ranges of DRAM; all others are logical tensors. See docs/program-file.md.
+Arrays: `meta` (JSON text), `insn` uint64[n, 2], `before_*` and `after_*` (addr uint64[], len
+uint32[], data uint8[]): byte ranges of DRAM; all others are tensors. See docs/program-file.md.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csp_embed.errors import InputError
-from csp_embed.ir.stream import Program
 from csp_embed.files import atomic
+from csp_embed.ir.stream import Program
 from csp_embed.isa.load import builtin_names, load_isa, load_text
 from csp_embed.isa.spec import Isa
 

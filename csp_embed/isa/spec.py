@@ -21,8 +21,8 @@ class Memory:
     dram_dtype: type of a lane in DRAM (differs only for widening loads).
     depth: elements by the configuration; portable_depth: elements that every implementation has.
     load_queue / store_queue: queue whose instructions load it from / store it to DRAM, or None.
-    shadow_of: name of the memory that this one mirrors: it is written (truncated) whenever a compute
-        step writes the other, and only stores read it (VTA's OUT beside ACC). None otherwise.
+    shadow_of: name of the memory that this one mirrors: it is written (truncated) whenever a
+        compute step writes the other, and only stores read it (VTA's OUT beside ACC); else None.
     alias_of: name of the memory that transfers under this id really write or read, converting
         between dram_dtype and dtype (VTA's ACC_8BIT, a widening load into ACC). None otherwise.
     elem_bytes: bytes of one element in DRAM (dram_dtype).
@@ -48,8 +48,8 @@ class Memory:
 class Field:
     """One bit field of an instruction or micro-op: bits lo .. lo+width-1 of the little-endian word.
 
-    unused: bits that the spec gives no meaning (named `unused_<lo>`); they are kept so that decoding
-    and encoding loses nothing, and are 0 in what we emit.
+    unused: bits that the spec gives no meaning (named `unused_<lo>`); they are kept so that
+    decoding and encoding loses nothing, and are 0 in what we emit.
     """
 
     name: str
@@ -106,7 +106,7 @@ class Instruction:
         (elementwise over micro-ops), "finish".
     fields: all bit fields, the opcode included, disjoint, within 128 bits.
     statement: the innermost statement of `meaning`: one micro-operation over its points.
-    meaning: the whole meaning as written in the spec: loops, addresses, statement (isa_specs/README.md).
+    meaning: all of the meaning as written in the spec: loops, addresses and statement.
     operands: of a compute instruction, dst first. A contraction's statement is
         dst[..] += lhs[..] * rhs[..]; a map's is dst[..] = op(dst[..], lhs[..] or immediate).
     roles: part -> field name, for the parts that engines need:
@@ -161,8 +161,8 @@ class Limits:
 class Isa:
     """A machine: spec plus configuration. `queues` stand in token order (prev to next).
 
-    dims: lanes of each instruction dimension; "b", "o" and "i" are always there (1 where the machine
-    has no such dimension, and then no memory names it in its lanes).
+    dims: lanes of each instruction dimension; "b", "o" and "i" are always there (1 where the
+    machine has no such dimension, and then no memory names it in its lanes).
     """
 
     name: str

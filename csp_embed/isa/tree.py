@@ -1,6 +1,6 @@
 """YAML as nodes that know their line: the base of every error about a spec file.
 
-Takes: text and the name to show for it.  Leaves: `Item`s; numbers stay text until `expr` reads them.
+Takes: text and the name to show for it.  Leaves: `Item`s; numbers stay text until `expr` reads it.
 """
 
 from __future__ import annotations
