@@ -41,7 +41,7 @@ def real_constants(net: Net, policy: str = "auto", seed: int = 0) -> dict[str, A
     need = dict.fromkeys(name for node in net.nodes for name in net.constant_reads(node))
     replaced = {} if policy == "keep" else _replaced(net, policy, seed)
     values = {name: value for name, value in replaced.items() if name in need}
-    values |= _evaluate(net, [name for name in need if name not in values])
+    values |= constant_values(net, [name for name in need if name not in values])
     return {name: values[name] for name in need}
 
 
@@ -117,8 +117,11 @@ def _draw(node: Any, place: int, shape: tuple[int, ...], gain: float, rng: Any) 
     return None
 
 
-def _evaluate(net: Net, names: list[str]) -> dict[str, Array]:
-    """Values of initializers, and of constant nodes by running them alone."""
+def constant_values(net: Net, names: list[str]) -> dict[str, Array]:
+    """Values of initializers, and of constant nodes by running them alone.
+
+    Raises: InputError where external weights cannot be read or onnxruntime refuses a node.
+    """
     onnx = import_onnx()
     graph = net.model.graph
     folder = str(Path(net.path).parent)
