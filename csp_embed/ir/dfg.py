@@ -123,8 +123,9 @@ class Dataflow:
 class Expanded:
     """Every point and edge.
 
-    points: int64[P, axes], row-major. write: int64[P], flat index of the output element, -1 if none.
-    reads: role -> int64[P], flat index of the element read, -1 where it is the neutral element.
+    points: int64[P, axes], row-major. write: int64[P], flat index of the output element, -1 if
+        none. reads: role -> int64[P], flat index of the element read, -1 where it is the neutral
+        element.
     """
 
     source: Dataflow

@@ -19,7 +19,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Affine:
-    """const + sum of coefficient * axis, over operator axes. `terms` is sorted, no zero coefficient."""
+    """const + sum of coefficient * axis, over operator axes; `terms` sorted, without zeros."""
 
     terms: tuple[tuple[str, int], ...] = ()
     const: int = 0
@@ -80,12 +80,14 @@ class Operator:
     """A tensor operator.
 
     axes: name -> extent, in order; the reduced ones are those that `out` does not index.
-    out: access of the result by output axes (each index is one plain axis).
+    out: access of the result by output axes. Each index is one plain axis, or numbers several axes
+        mixed-radix (16*g+k with k below 16): every element of y has one point of the output axes.
+        At a ragged end an index may exceed y's extent: such points do not exist.
     lhs / rhs: the operands (rhs None unless kind is "contract").
     tensors: every tensor by name, the result included. values: constants known from the formula
         itself (name -> array), e.g. the weights of an average pooling.
-    layouts: tensor -> its axis names in memory order as the user names them (for reports), optional.
-    natural: figures of the operator as the user wrote it, for the bound: {"macs": …}.
+    notes: what the constructor knows: "layout" of activations, "groups", "macs" where the user's
+        count differs from the number of points, "layer" (id in deepbench/), …
     """
 
     name: str

@@ -1,7 +1,8 @@
 """Convolutions of one, two and three dimensions, grouped and depthwise.
 
-One function writes the formula for any number of dimensions. Groups are an axis g of all three operands;
-channels are numbered g*size + channel within the group, so that shapes stay as users know them.
+One function writes the formula for any number of dimensions. Groups are an axis g of all three
+operands; channels are numbered g*size + channel within the group, so shapes stay as users know
+them.
 """
 
 from __future__ import annotations
@@ -202,7 +203,8 @@ def conv3d(
 ) -> Operator:  # fmt: skip
     """y[n,k,o,p,q] += x[n,c,o+t,p+r,q+s] * w[k,c,t,r,s], with stride, pad and dilation.
 
-    Shapes: x int8 [n, c, d, h, w], w int8 [k, c/groups, t, r, s], b int32 [k], y int8 [n, k, o, p, q].
+    Shapes: x int8 [n, c, d, h, w], w int8 [k, c/groups, t, r, s], b int32 [k],
+        y int8 [n, k, o, p, q].
     """
     names = ["d", "h", "w", "t", "r", "s"]
     wins = windows([d, h, w], [t, r, s], names, stride, pad, dilation)

@@ -1,8 +1,8 @@
 """Random tensors for an operator, such that a wrong sum shows in the result.
 
-x: uniform int8. w: uniform in [-a, a], with a chosen so that the standard deviation of the shifted sum is
-about 60. b: uniform in [-64, 64], within its promised range. Where even a = 1 gives wider sums, most
-of w is 0; otherwise the clip would hide almost everything.
+x: uniform int8. w: uniform in [-a, a], with a chosen so that the standard deviation of the shifted
+sum is about 60. b: uniform in [-64, 64], within its promised range. Where even a = 1 gives wider
+sums, most of w is 0; otherwise the clip would hide almost everything.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Layers by id from the lists in `deepbench/`: shapes, epilogues and the reference's figures.
 
-`deepbench/deepbench_inference.json`: the 187 layers of DeepBench inference; `deepbench/networks.json`: layers of
-well-known networks. Both state their origin. A layer is a JSON object with `id`, `op` and the extents that
-the operator's constructor takes; the epilogue is that of its file, given in `EPILOGUES`.
+`deepbench/deepbench_inference.json`: the 187 layers of DeepBench inference;
+`deepbench/networks.json`: layers of well-known networks. Both state their origin. A layer is a JSON
+object with `id`, `op` and the extents that the operator's constructor takes; `EPILOGUES` has the
+epilogues that both files state.
 """
 
 from __future__ import annotations

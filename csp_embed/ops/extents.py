@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 from csp_embed.ir.operator import Access, Affine
 from csp_embed.ops.syntax import Statement, fail
@@ -61,7 +62,8 @@ class Solver:
             fail(
                 self.st.text,
                 at,
-                f"axis {axis} is {self.known[axis]} by {self.origin[axis]}, but {extent} by {origin}",
+                f"axis {axis} is {self.known[axis]} by {self.origin[axis]}, "
+                f"but {extent} by {origin}",
                 why="the shapes contradict each other",
             )
         self.origin.setdefault(axis, origin)
@@ -75,14 +77,14 @@ class Solver:
                 yield access.tensor, d, ix, shape[d] if shape else None, at
 
     def output(self) -> None:
-        """Rule 2: radices of the output indices, and the leading extents where y's shape is given."""
+        """Rule 2: radices of the output indices; leading extents where y's shape is given."""
         text = self.st.text
         for tensor, d, ix, dim, at in self.indices(out=True):
             terms = sorted(ix.terms, key=lambda t: t[1])
             why = "an output index numbers its axes: k, or 8*g+k with k below 8"
             if ix.const or (terms and terms[0][1] != 1):
                 fail(text, at, f"{tensor} is written at {ix}, which leaves gaps", why=why)
-            for (axis, c), (_, above) in zip(terms, terms[1:], strict=False):
+            for (axis, c), (_, above) in pairwise(terms):
                 if above % c or above == c:
                     fail(text, at, f"{tensor} is written at {ix}, not a numeration", why=why)
                 self.learn(axis, above // c, f"the radix in {tensor}'s index {ix}", at)

@@ -1,11 +1,11 @@
-"""A formula and its shapes become an `Operator`. Users and the built-in operators come through here.
+"""A formula and its shapes become an `Operator`: for users and for the built-in operators.
 
-Roles go by position: the result; the first operand is the activation (x); the second operand and the
-tensors of the steps are constants (weights, bias), except that in an elementwise program a tensor that
-has all axes of the result is an activation too. `constants=` overrules all of them.
+Roles go by position: the result; the first operand is the activation (x); the second operand and
+the tensors of the steps are constants (weights, bias), except that in an elementwise program a
+tensor that has all axes of the result is an activation too. `constants=` overrules all of them.
 
-Types: operands of `+=`, `max=` and `min=` are int8, those of `=` and of steps int32, the result int8
-(the low 8 bits of the int32 accumulator).
+Types: operands of `+=`, `max=` and `min=` are int8, those of `=` and of steps int32, the result is
+int8 (the low 8 bits of the int32 accumulator).
 """
 
 from __future__ import annotations
@@ -45,11 +45,12 @@ def parse_formula(
 ) -> Operator:
     """The operator that a formula states; the notation is in `ops/syntax.py`.
 
-    Shapes: by tensor; those that the others tell may be left out. Without the result's shape its axes
-        get the largest extents for which no read is out of range; with negative offsets it is required.
-    extents: of axes that no shape tells. shift, bias, clip: an epilogue after the formula's own steps, in
-        the order shift, bias, clip; b is int32 along dimension `channel` of the result (by default
-        the one whose axes the second operand has); bias_range: promise |b| <= bias_range.
+    Shapes: by tensor; those that the others tell may be left out. Without the result's shape its
+        axes get the largest extents for which no read is out of range; with negative offsets it is
+        required. extents: of axes that no shape tells.
+    shift, bias, clip: an epilogue after the formula's own steps, in the order shift, bias, clip; b
+        is int32 along dimension `channel` of the result (by default the one whose axes the second
+        operand has); bias_before_shift: the other order; bias_range: promise |b| <= bias_range.
     Raises: OperatorError, with a caret under the place in the text.
 
     >>> op = parse_formula("y[n,m] += x[n,k] * w[m,k]", {"x": (4, 8), "w": (3, 8)}, shift=2)
@@ -219,7 +220,8 @@ def check_ranks(st: Statement, shapes: Mapping[str, tuple[int, ...]]) -> None:
             fail(
                 st.text,
                 st.places[access.tensor],
-                f"{access.tensor} has {ranks[access.tensor]} indices in one place and {rank} in another",
+                f"{access.tensor} has {ranks[access.tensor]} indices in one place "
+                f"and {rank} in another",
             )
         shape = shapes.get(access.tensor)
         if shape is not None and len(shape) != rank:
@@ -365,8 +367,15 @@ def check_reads(st: Statement, axes: Mapping[str, int], tensors: Mapping[str, Te
                     st.text, at, f"axis {axis} is {axes[axis]}, but {access.tensor} has {dim} there"
                 )
             for name, c in ix.terms:
-                lopsided = abs((hi - dim + 1) + lo) > abs(hi - lo - abs(c) * (axes[name] - 1)) + abs(c)
-                if name in outs and lopsided and _dead_share(ix, name, c, axes, dim) > 0.5:
+                lopsided = abs((hi - dim + 1) + lo) > abs(
+                    hi - lo - abs(c) * (axes[name] - 1)
+                ) + abs(c)
+                if (
+                    access is st.lhs
+                    and name in outs
+                    and lopsided
+                    and _dead_share(ix, name, c, axes, dim) > 0.5
+                ):
                     fail(
                         st.text,
                         at,

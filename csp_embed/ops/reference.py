@@ -1,7 +1,7 @@
 """What an operator computes, by NumPy. Shares nothing with the compiler but the `Operator` type.
 
-Sums of int8 products are exact in floating point and so go through BLAS: float32 while they stay below
-2**24, float64 below 2**53; blocks of them are added in wrap-around int32.
+Sums of int8 products are exact in floating point and so go through BLAS: float32 while they stay
+below 2**24, float64 below 2**53; blocks of them are added in wrap-around int32.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ FLOAT32_TERMS = 2**24 // 2**14  # products of int8 whose sum is exact in float32
 def evaluate(op: Operator, tensors: Mapping[str, Any]) -> dict[str, Array]:
     """The operator's values.
 
-    Shapes: tensors by their names in the formula, of the operator's shapes, int8 or int32 as the operator
-        says (wider integers are taken if their values fit). Constants of the operator may be left out.
-    Returns: {"acc": int32 accumulators before the epilogue, <result's name>: int8}, both in the shape
-        of the result. All arithmetic wraps around at 32 bits, shifts right are arithmetic.
+    Shapes: tensors by their names in the formula, of the operator's shapes, int8 or int32 as the
+        operator says (wider integers are taken if their values fit). The operator's own constants
+        may be left out.
+    Returns: {"acc": int32 accumulators before the epilogue, <result's name>: int8}, both in the
+        shape of the result. All arithmetic wraps around at 32 bits, shifts right are arithmetic.
     Raises: OperatorError for a tensor that is missing or of another shape or type.
     """
     arrays = {
@@ -104,7 +105,9 @@ def _apply(op: str, a: Array, b: Array | np.int32) -> Array:
 
 
 def _as_tensor(op: Operator, values: Array, shape: tuple[int, ...]) -> Array:
-    """From one dimension per axis to the result's shape: mixed-radix indices are joined, ends cut."""
+    """From one dimension per axis to the result's shape: mixed-radix indices are joined, ends
+    cut.
+    """
     order, joined, at = [], [], 0
     for ix in op.out.index:
         terms = list(enumerate(ix.terms, start=at))
@@ -136,8 +139,7 @@ def _view(
     array = np.ascontiguousarray(array)
     start = tuple(ix.const + p[0] for ix, p in zip(access.index, pads, strict=True))
     strides = [
-        sum(ix.coef(a) * s for ix, s in zip(access.index, array.strides, strict=True))
-        for a in axes
+        sum(ix.coef(a) * s for ix, s in zip(access.index, array.strides, strict=True)) for a in axes
     ]
     offset = sum(i * s for i, s in zip(start, array.strides, strict=True))
     # Begins at the element of the axes' zeros; negative coefficients walk back from there.

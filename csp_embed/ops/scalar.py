@@ -1,4 +1,6 @@
-"""An operator by the definition: one point at a time, in Python integers. For tests of tiny cases."""
+"""An operator by the definition: one point at a time, in Python integers. For tests of tiny
+cases.
+"""
 
 from __future__ import annotations
 
@@ -27,9 +29,7 @@ def evaluate_slowly(op: Operator, tensors: Mapping[str, Any]) -> dict[str, NDArr
             continue
         acc.setdefault(out, start)
         where[out] = point
-        factors = [
-            _read(arrays[a.tensor], a, point) for a in (op.lhs, op.rhs) if a is not None
-        ]
+        factors = [_read(arrays[a.tensor], a, point) for a in (op.lhs, op.rhs) if a is not None]
         if None in factors:
             continue
         if op.kind == "contract":

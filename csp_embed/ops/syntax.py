@@ -2,12 +2,13 @@
 
     statement := access ("+=" access "*" access | "max=" access | "min=" access | "=" expression)
     program   := statement { ";" step }
-    step      := ("shr" | "shl" | "add" | "max" | "min" | "mul") (integer | access ["within" integer])
-               | "relu" | "clip" integer integer
+    step      := ("shr" | "shl" | "add" | "max" | "min" | "mul") integer | "relu"
+               | ("shr" | "add" | "max" | "min" | "mul") access ["within" integer]
+               | "clip" integer integer
     access    := name "[" index { "," index } "]"          an index is integer-affine in axis names
     expression (elementwise): access, integer, e + e, e - integer, e * e, e >> e, e << integer,
         max(e, e), min(e, e), relu(e), clip(e, lo, hi), parentheses; `>>` binds weaker than `+`.
-        One side of every operation is a plain access or an integer: the machine has one accumulator.
+        One side of every operation is a plain access or an integer: there is one accumulator.
 
 Takes: text. Leaves: `Statement`. Every error carries the text with a caret under the place.
 """

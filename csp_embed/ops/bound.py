@@ -1,0 +1,107 @@
+"""Natural figures of an operator, and the cycles that no program of it can beat in its plain form.
+
+bound = max(work, natural bytes read / port, natural bytes written / port), where work is
+    MACs / MACs of a step + e * vectors,
+    e = the reset, 1 per immediate step and 2 per tensor step of the epilogue (the machine's costs),
+    vectors = output elements / lanes of the accumulator element: lanes that share the second
+        operand take output channels, the others rows; either is rounded up (35 channels take 3 x 16
+lanes). Natural means unpacked: every operand once, as the user has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import ceil, prod
+from typing import Any, Protocol
+
+from csp_embed.errors import OperatorError
+from csp_embed.ir.operator import Operator
+
+BYTES = {"int8": 1, "int32": 4}
+
+
+class Machine(Protocol):
+    """The part of `isa.spec.Isa` that the bound needs; `ops` does not import `isa`."""
+
+    @property
+    def dims(self) -> Mapping[str, int]: ...
+    @property
+    def costs(self) -> Mapping[str, Mapping[str, float]]: ...
+    def of_kind(self, kind: str) -> Any: ...
+
+
+def natural(op: Operator) -> dict[str, int]:
+    """Figures of the operator as the user wrote it.
+
+    Units: macs (scalar operations; 0 for an elementwise program), read_bytes, write_bytes,
+        outputs (elements). Constants that come from the formula itself are not read.
+    """
+    points = 0 if op.kind == "map" else prod(op.axes.values())
+    sizes = {t.name: prod(t.shape) * BYTES[t.dtype] for t in op.tensors.values()}
+    out = op.out.tensor
+    return {
+        "macs": int(op.notes.get("macs", points)),
+        "read_bytes": sum(n for name, n in sizes.items() if name not in (out, *op.values)),
+        "write_bytes": sizes[out],
+        "outputs": prod(op.tensors[out].shape),
+    }
+
+
+def vectors(op: Operator, isa: Machine) -> int:
+    """Accumulator elements that the result takes, as the bound counts them."""
+    contract = isa.of_kind("contract")
+    dst, _, rhs = contract.operands
+    wide = prod(isa.dims[d] for d in dst.dims if d in rhs.dims)
+    high = prod(isa.dims[d] for d in dst.dims if d not in rhs.dims)
+    shape = op.tensors[op.out.tensor].shape
+    channel = channel_dimension(op)
+    if channel is None:
+        return ceil(prod(shape) / (wide * high))
+    rows = prod(shape) // shape[channel]
+    return ceil(rows / high) * ceil(shape[channel] / wide)
+
+
+def channel_dimension(op: Operator) -> int | None:
+    """The only dimension of the result that the second operand runs over and the first does not;
+    else the only one that both run over; else None."""
+    if op.rhs is None:
+        return None
+    left = {a for ix in op.lhs.index for a, _ in ix.terms}
+    right = {a for ix in op.rhs.index for a, _ in ix.terms}
+    axes = [{a for a, _ in ix.terms} for ix in op.out.index]
+    own = [d for d, s in enumerate(axes) if s & right and not s <= left]
+    shared = [d for d, s in enumerate(axes) if s & right]
+    return next((found[0] for found in (own, shared) if len(found) == 1), None)
+
+
+def bound_cycles(op: Operator, isa: Machine, memory: str = "de10") -> int:
+    """The bound of the module's docstring, rounded up.
+
+    memory: the section of the machine's costs that describes its DRAM port; a machine without it
+    has the bound of its compute steps alone. A maximum or minimum over several elements counts one
+    tensor step a vector (partial results may be shared), an elementwise program its steps.
+    """
+    figures = natural(op)
+    contract = isa.of_kind("contract")
+    step = isa.costs.get("contract", {})
+    alu = isa.costs.get("map", {})
+    dims = {d for operand in contract.operands for d in operand.dims}
+    macs_per_step = prod(isa.dims[d] for d in dims)
+    tensor = alu.get("tensor_step", 2)
+    each = sum(alu.get("immediate_step", 1) if s.access is None else tensor for s in op.epilogue)
+    work = 0.0
+    if op.kind == "contract":
+        each += step.get("reset_step", 1)
+        work = figures["macs"] / macs_per_step * step.get("step", 1)
+    elif op.kind != "map" and figures["macs"] > figures["outputs"]:
+        each += tensor
+    port = isa.costs.get(memory, {}).get("bytes_per_cycle", float("inf"))
+    if port <= 0:
+        raise OperatorError(f"the machine's costs give {memory} {port} bytes a cycle")
+    return ceil(
+        max(
+            work + each * vectors(op, isa),
+            figures["read_bytes"] / port,
+            figures["write_bytes"] / port,
+        )
+    )

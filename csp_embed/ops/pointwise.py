@@ -1,0 +1,61 @@
+"""Elementwise programs on the accumulator: a chain of steps on one int32 tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from csp_embed.errors import OperatorError
+from csp_embed.ir.operator import Operator
+from csp_embed.ops.formula import integer, parse_formula, positive_shape
+
+AXES = "ijklmnop"
+# name -> numbers of arguments
+STEPS = {
+    "add": 1,
+    "mul": 1,
+    "max": 1,
+    "min": 1,
+    "shr": 1,
+    "shl": 1,
+    "relu": 0,
+    "clip": 2,
+    "bias": 1,
+}
+
+
+def elementwise(
+    shape: Sequence[int], steps: Iterable[Sequence[Any] | str], **options: Any
+) -> Operator:
+    """y = the steps applied to x, one after the other, in wrap-around int32; then the low 8 bits.
+
+    shape: of x (int32) and y (int8). steps: ("add", 17), ("add", "z") with another int32 tensor of
+        x's shape, ("bias", "b") with one int32 number per entry of the last dimension, ("shr", 3),
+        ("shl", 1), ("mul", 3), ("max", 0), ("min", "z"), "relu", ("clip", 0, 127).
+    options: constants, bias_range (for bias steps), dtypes, name, notes, as in `parse_formula`.
+    Raises: OperatorError for an unknown step or a wrong number of arguments.
+
+    >>> elementwise((4, 16), [("add", "z"), ("bias", "b"), ("shr", 2), "relu"]).text()
+    'y[i,j] = x[i,j]; add z[i,j]; add b[j]; shr 2; max 0'
+    """
+    sizes = positive_shape("x", shape)
+    if not 1 <= len(sizes) <= len(AXES):
+        raise OperatorError(f"x has {len(sizes)} dimensions; 1 to {len(AXES)} are possible")
+    axes = AXES[: len(sizes)]
+    index = f"[{','.join(axes)}]"
+    bound = options.pop("bias_range", None)
+    within = "" if bound is None else f" within {integer(bound, 'bias_range')}"
+    parts = [f"y{index} = x{index}"]
+    for step in steps:
+        name, *args = [step] if isinstance(step, str) else list(step)
+        if name not in STEPS:
+            raise OperatorError(f"unknown step {name!r}", hint=f"one of {', '.join(STEPS)}")
+        if len(args) != STEPS[name]:
+            raise OperatorError(f"step {name} takes {STEPS[name]} arguments, got {len(args)}")
+        if name == "bias":
+            parts.append(f"add {args[0]}[{axes[-1]}]{within}")
+            continue
+        words = [a + index if isinstance(a, str) else str(integer(a, name)) for a in args]
+        parts.append(" ".join([str(name), *words]))
+    shapes = {"x": sizes, "y": sizes}
+    return parse_formula("; ".join(parts), shapes, **{"name": "elementwise", **options})

@@ -1,0 +1,110 @@
+"""Maximum and average pooling over channels of their own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from csp_embed.errors import OperatorError
+from csp_embed.ir.operator import Operator
+from csp_embed.ops.convolution import channels_first, ordered, windows
+from csp_embed.ops.formula import integer, parse_formula, positive
+
+INT8_MIN, INT8_MAX = -128, 127
+MAX_PASSES = 16
+
+
+def max_pool2d(
+    *, n: int, c: int, h: int, w: int, r: int, s: int, stride: Any = None, pad: Any = 0,
+    dilation: Any = 1, layout: str = "NCHW", **epilogue: Any,
+) -> Operator:  # fmt: skip
+    """y[n,c,p,q] max= x[n,c,stride*p+r-pad,stride*q+s-pad]; padding is -128.
+
+    Shapes: x int8 [n, c, h, w], y int8 [n, c, p, q]. stride: the window by default.
+    Raises: OperatorError where a window would hold padding only.
+    """
+    text, shapes, notes = _pool(n, c, h, w, r, s, stride, pad, dilation, layout)
+    return parse_formula(
+        f"{text[0]} max= {text[1]}", shapes, extents={"r": r, "s": s}, name="max_pool2d",
+        notes=notes | epilogue.pop("notes", {}), **epilogue,
+    )  # fmt: skip
+
+
+def avg_pool2d(
+    *, n: int, c: int, h: int, w: int, r: int, s: int, m: int, shift: int, stride: Any = None,
+    pad: Any = 0, layout: str = "NCHW", **epilogue: Any,
+) -> Operator:  # fmt: skip
+    """y = (sum over the window of x * m) >> shift: a depthwise convolution with all weights m.
+
+    Shapes: x int8 [n, c, h, w], y int8 [n, c, p, q]; w int8 [c, r, s] is known to the operator.
+        Padding is 0 and counts as elements of the window. stride: the window by default.
+    m: near 2**shift / (r*s) for a mean. An m outside int8 is written as a sum of int8 factors over
+        one more axis e, which costs that many passes; w is then [c, r, s, e].
+    Raises: OperatorError where m needs more than 16 factors; then take a smaller m and shift.
+
+    >>> avg_pool2d(n=1, c=8, h=7, w=7, r=7, s=7, m=84, shift=12).text()
+    'y[n,c,p,q] += x[n,c,7*p+r,7*q+s] * w[c,r,s]; shr 12'
+    """
+    m = integer(m, "m")
+    text, shapes, notes = _pool(n, c, h, w, r, s, stride, pad, 1, layout)
+    factors = int8_factors(m)
+    if len(factors) > MAX_PASSES:
+        raise OperatorError(
+            f"m={m} takes {len(factors)} passes of int8 factors",
+            why=f"the machine multiplies int8 only; at most {MAX_PASSES} passes are made",
+            hint=f"take a smaller m and shift, e.g. m={m >> 8} with shift={shift - 8}",
+        )
+    weights = np.array(factors, np.int8)
+    points = n * c * shapes["y"][2 if layout == "NCHW" else 1]
+    points *= shapes["y"][3 if layout == "NCHW" else 2] * r * s
+    wide = len(factors) > 1
+    index = "c,r,s,e" if wide else "c,r,s"
+    values = np.broadcast_to(weights, (c, r, s, len(factors))) if wide else weights[0]
+    shapes["w"] = [c, r, s, *([len(factors)] if wide else [])]
+    return parse_formula(
+        f"{text[0]} += {text[1]} * w[{index}]",
+        shapes,
+        shift=shift,
+        values={"w": np.array(np.broadcast_to(values, shapes["w"]), np.int8)},
+        name="avg_pool2d",
+        notes={**notes, "macs": points, "m": m, **epilogue.pop("notes", {})},
+        **epilogue,
+    )
+
+
+def int8_factors(m: int) -> list[int]:
+    """int8 numbers whose sum is m, as few as there can be.
+
+    >>> int8_factors(300), int8_factors(-128), int8_factors(0)
+    ([127, 127, 46], [-128], [0])
+    """
+    end = INT8_MAX if m >= 0 else INT8_MIN
+    full, rest = divmod(abs(m), abs(end))
+    return [end] * full + ([rest if m > 0 else -rest] if rest or not full else [])
+
+
+def _pool(
+    n: int, c: int, h: int, w: int, r: int, s: int, stride: Any, pad: Any, dilation: Any, layout:
+str ) -> tuple[tuple[str, str], dict[str, list[int]], dict[str, Any]]:  # fmt: skip
+    """Texts of y and x, their shapes, and notes."""
+    n, c = positive(n, "n"), positive(c, "c")
+    stride = [r, s] if stride is None else stride
+    wins = windows([h, w], [r, s], ["h", "w", "r", "s"], stride, pad, dilation)
+    for win, what in zip(wins, "rs", strict=True):
+        span = win.dilation * (win.filter - 1) + 1
+        if max(win.pad_lo, win.pad_hi) >= span:
+            raise OperatorError(
+                f"pad {max(win.pad_lo, win.pad_hi)} is not smaller than the window "
+                f"{what}={win.filter}",
+                why="some windows would hold padding only",
+            )
+    first = channels_first(layout, 2)
+    spatial = [win.index(o, t) for win, o, t in zip(wins, "pq", "rs", strict=True)]
+    y = ",".join(ordered("n", "c", "pq", first))
+    x = ",".join(ordered("n", "c", spatial, first))
+    shapes = {
+        "x": ordered(n, c, [win.extent for win in wins], first),
+        "y": ordered(n, c, [win.outputs for win in wins], first),
+    }
+    return (f"y[{y}]", f"x[{x}]"), shapes, {"layout": layout}
