@@ -1,0 +1,166 @@
+"""Lower bounds on latency and period, each with its proof.
+
+Takes: a Problem.  Leaves: bounds in ms that hold for every plan of the "links" model.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from csp_embed.partition.problem import Floats, Problem
+
+
+def path_bounds(p: Problem) -> tuple[Floats, Floats]:
+    """heads, tails [n, m] ms: least time before t starts on d, and after t ends there.
+
+    heads[t, d] = max over values v read by t, made by u, of
+                  min over e of heads[u, e] + cost[u, e] + comm(v, e, d)
+    tails[t, d] = max over consumers s of t's values of
+                  min over e of comm(v, d, e) + cost[s, e] + tails[s, e]
+
+    Proof. By induction over the topological order: whatever device e runs u, u ends no earlier than
+    heads[u, e] + cost[u, e], and the value needs comm(v, e, d) on idle links; t waits for all its
+    values. Queues only add to that. tails is the same on the reversed graph."""
+    heads, tails = np.zeros((p.n, p.m)), np.zeros((p.n, p.m))
+    heads[~np.isfinite(p.cost)] = np.inf
+    tails[~np.isfinite(p.cost)] = np.inf
+    away = ~np.eye(p.m, dtype=bool)
+    cost = p.cost
+    for t in range(p.n):
+        for v in p.inputs(t):
+            u = int(p.value_src[v])
+            comm = np.where(away, p.lat + p.value_bytes[v] * p.inv, 0.0)
+            least = (heads[u] + cost[u])[:, None] + comm
+            heads[t] = np.maximum(heads[t], least.min(axis=0))
+    for u in range(p.n - 1, -1, -1):
+        for v in p.outputs(u):
+            comm = np.where(away, p.lat + p.value_bytes[v] * p.inv, 0.0)
+            for t in p.consumers(int(v)):
+                least = comm + (cost[t] + tails[t])[None, :]
+                tails[u] = np.maximum(tails[u], least.min(axis=1))
+    return heads, tails
+
+
+def critical_path(p: Problem) -> float:
+    """max over t of min over d of heads + cost + tails: every task runs somewhere."""
+    if not p.n:
+        return 0.0
+    heads, tails = path_bounds(p)
+    return float((heads + p.cost + tails).min(axis=1).max())
+
+
+def load(p: Problem) -> float:
+    """Fractional load: the least T with sum_t z[t, d] cost[t, d] <= T for all d, z a fractional
+    placement. Found by Lagrange multipliers, so it needs no LP solver:
+
+    for any prices w >= 0 with sum_d w_d = 1:  T >= sum_t min_d w_d cost[t, d].
+
+    Proof. T = sum_d w_d T >= sum_d w_d sum_t z cost = sum_t sum_d z[t, d] w_d cost[t, d], and each
+    inner sum is at least its smallest term because z[t, .] sums to 1. Prices are improved by
+    multiplicative steps; whatever they are, the value is a bound."""
+    if not p.n:
+        return 0.0
+    finite = np.where(np.isfinite(p.cost), p.cost, 0.0)
+    prices = np.full(p.m, 1.0 / p.m)
+    best = 0.0
+    for step in range(400):
+        weighted = np.where(np.isfinite(p.cost), p.cost, np.inf) * prices
+        weighted[~np.isfinite(p.cost)] = np.inf
+        where = weighted.argmin(axis=1)
+        rows = np.arange(p.n)
+        best = max(best, float(weighted[rows, where].sum()))
+        loads = np.bincount(where, finite[rows, where], minlength=p.m)
+        top = loads.max()
+        if top <= 0:
+            break
+        prices = prices * np.exp(0.5 / math.sqrt(step + 1) * loads / top)
+        prices /= prices.sum()
+    return best
+
+
+def memory_knapsack(p: Problem) -> float:
+    """What does not fit into a fast device's memory must run elsewhere.
+
+    For each device d with finite memory M_d: let T be the period or makespan. The tasks on d weigh
+    at most M_d, and the others cost at least r_t = min over e != d of cost[t, e], on m - 1 devices:
+
+    T >= (sum_t r_t - K_d) / (m - 1),  K_d = max sum z_t r_t, sum z_t weight_t <= M_d, 0 <= z <= 1
+
+    Proof. The set S on d is a feasible z, so sum_{t not in S} r_t >= sum r - K_d; this work is
+    spread over m - 1 devices, the busiest of which has at least the mean. K_d is solved greedily by
+    falling r_t / weight_t (fractional knapsack). A task that only d can run has r_t = 0 (no claim).
+    """
+    best = 0.0
+    for d in range(p.m):
+        if not math.isfinite(p.memory[d]) or p.weight.sum() <= p.memory[d] or p.m < 2:
+            continue
+        others = np.delete(p.cost, d, axis=1).min(axis=1)
+        others = np.where(np.isfinite(others), others, 0.0)
+        value = np.where(np.isfinite(p.cost[:, d]), others, 0.0)
+        ratio = value / np.maximum(p.weight, 1e-300)
+        room, kept = float(p.memory[d]), 0.0
+        for t in np.argsort(-ratio, kind="stable"):
+            if p.weight[t] <= room:
+                room -= p.weight[t]
+                kept += value[t]
+            else:
+                kept += value[t] * room / p.weight[t]
+                break
+        best = max(best, float(others.sum() - kept) / (p.m - 1))
+    return best
+
+
+def forced_communication(p: Problem) -> float:
+    """Edges whose ends have no device in common cross contended links whatever the plan.
+
+    For such a value v its cheapest crossing uses some resource for at least
+    c_v = min over allowed (a, b), a != b, of the sum of its contended hop times; all resources
+    together carry sum_v c_v, so the busiest carries at least that over their number.
+
+    Proof. No common device, so v crosses; its hops' times count on their resources once per input;
+    a maximum is at least the mean. (c_v = 0 where some crossing is uncontended.)"""
+    if not p.resources:
+        return 0.0
+    total = 0.0
+    for v, u in enumerate(p.value_src):
+        a = set(p.allowed(int(u)))
+        for t in p.consumers(v):
+            b = p.allowed(int(t))
+            if a & set(b):
+                continue
+            times = [
+                sum(
+                    p.hop_lat[h] + p.value_bytes[v] * p.hop_inv[h]
+                    for h in p.hops(x, y)
+                    if p.hop_res[h] >= 0
+                )
+                for x in a
+                for y in b
+                if math.isfinite(p.lat[x, y])
+            ]
+            total += float(min(times, default=0.0))
+            break
+    return total / len(p.resources)
+
+
+def all_bounds(p: Problem, latency: bool) -> dict[str, float]:
+    """Every cheap bound by name. The critical path bounds latency only; the largest single task
+    bounds both (its cheapest device has at least that load)."""
+    found = {
+        "load": load(p),
+        "largest task": float(p.cost.min(axis=1).max()) if p.n else 0.0,
+        "memory knapsack": memory_knapsack(p),
+        "forced communication": forced_communication(p),
+    }
+    if latency:
+        found["critical path"] = critical_path(p)
+    return found
+
+
+def best_bound(p: Problem, latency: bool) -> tuple[float, str]:
+    """The largest of `all_bounds` and its name."""
+    found = all_bounds(p, latency)
+    name = max(found, key=lambda k: found[k])
+    return found[name], name
