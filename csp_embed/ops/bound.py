@@ -16,8 +16,8 @@ from typing import Any, Protocol
 
 from csp_embed.errors import OperatorError
 from csp_embed.ir.operator import Operator
-
-BYTES = {"int8": 1, "int32": 4}
+from csp_embed.ops.checks import BYTES
+from csp_embed.ops.formula import channel_dimension
 
 
 class Machine(Protocol):
@@ -54,24 +54,11 @@ def vectors(op: Operator, isa: Machine) -> int:
     wide = prod(isa.dims[d] for d in dst.dims if d in rhs.dims)
     high = prod(isa.dims[d] for d in dst.dims if d not in rhs.dims)
     shape = op.tensors[op.out.tensor].shape
-    channel = channel_dimension(op)
+    channel = channel_dimension(op.out, op.lhs, op.rhs)
     if channel is None:
         return ceil(prod(shape) / (wide * high))
     rows = prod(shape) // shape[channel]
     return ceil(rows / high) * ceil(shape[channel] / wide)
-
-
-def channel_dimension(op: Operator) -> int | None:
-    """The only dimension of the result that the second operand runs over and the first does not;
-    else the only one that both run over; else None."""
-    if op.rhs is None:
-        return None
-    left = {a for ix in op.lhs.index for a, _ in ix.terms}
-    right = {a for ix in op.rhs.index for a, _ in ix.terms}
-    axes = [{a for a, _ in ix.terms} for ix in op.out.index]
-    own = [d for d, s in enumerate(axes) if s & right and not s <= left]
-    shared = [d for d, s in enumerate(axes) if s & right]
-    return next((found[0] for found in (own, shared) if len(found) == 1), None)
 
 
 def bound_cycles(op: Operator, isa: Machine, memory: str = "de10") -> int:

@@ -16,7 +16,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
-from csp_embed.errors import OperatorError
+from csp_embed.errors import InputError, OperatorError
 from csp_embed.ir.operator import Operator
 from csp_embed.ops.convolution import conv2d, depthwise_conv2d
 from csp_embed.ops.linear import batch_matmul, matmul
@@ -40,16 +40,24 @@ EPILOGUES: Mapping[str, Mapping[str, Any]] = {
     "conv2d": {**PLAIN, "bias": True, "bias_range": 32768},
     "depthwise_conv2d": {**PLAIN, "bias": True, "bias_range": 32768},
     "matmul": PLAIN,
-    "batch_matmul": PLAIN,
+    "batch_matmul": {**PLAIN, "constants": ()},  # attention: both operands are activations
 }
 
 
 def folder() -> Traversable:
-    """`deepbench/` of a checkout, or of an installed package."""
-    checkout = Path(__file__).resolve().parents[2] / "deepbench"
-    if (checkout / FILES[0]).is_file():
-        return checkout
-    return files("csp_embed").joinpath("deepbench")
+    """`deepbench/` inside an installed wheel, or at the top of a checkout.
+
+    Raises: InputError where the installation has neither.
+    """
+    package = files("csp_embed")
+    for place in (package / "deepbench", Path(str(package)).parent / "deepbench"):
+        if place.joinpath(FILES[0]).is_file():
+            return place
+    raise InputError(
+        "the data folder 'deepbench' is missing from this installation",
+        where=str(package),
+        hint="reinstall csp-embed from a wheel or a checkout",
+    )
 
 
 @cache
@@ -89,7 +97,7 @@ def record(id: str) -> Mapping[str, Any]:
 
 
 def build(found: Mapping[str, Any]) -> Operator:
-    """The operator of a layer record; named as its id."""
+    """The operator of a layer record; `notes["layer"]` is its id."""
     op = str(found["op"])
     extents = {key: found[key] for key in EXTENTS[op] if key in found}
     return BUILD[op](**extents, **EPILOGUES[op], notes={"layer": found["id"]})

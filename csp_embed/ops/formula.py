@@ -13,17 +13,22 @@ from __future__ import annotations
 import operator as python_operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from math import prod
 from typing import Any
 
 from csp_embed.errors import OperatorError
 from csp_embed.ir.operator import Access, Affine, Operator, Step, Tensor
-from csp_embed.ops.extents import accesses_of, index_range, plain_axis, solve_extents
+from csp_embed.ops.checks import (
+    BYTES,
+    axes_of,
+    check_addresses,
+    check_axes,
+    check_names,
+    check_ranks,
+    check_reads,
+    check_steps,
+)
+from csp_embed.ops.extents import accesses_of, index_range, solve_extents
 from csp_embed.ops.syntax import Statement, fail, read_statement
-
-ADDRESS_BITS = 32
-INT32_MAX = 2**31 - 1
-BYTES = {"int8": 1, "int32": 4}
 
 
 def parse_formula(
@@ -174,14 +179,9 @@ def channel_index(st: Statement, channel: int | None) -> Affine:
                 why=f"{st.out} has {len(st.out.index)} dimensions",
             )
         return st.out.index[channel]
-    rhs = axes_of(st.rhs) if st.rhs else set()
-    lhs = axes_of(st.lhs)
-    indexed = [(ix, {a for a, _ in ix.terms}) for ix in st.out.index if ix.terms]
-    own = [ix for ix, axes in indexed if axes & rhs and not axes <= lhs]
-    shared = [ix for ix, axes in indexed if axes & rhs]
-    for found in (own, shared):
-        if len(found) == 1:
-            return found[0]
+    found = channel_dimension(st.out, st.lhs, st.rhs)
+    if found is not None:
+        return st.out.index[found]
     raise OperatorError(
         "it is not clear along which dimension of the result the bias runs",
         where=st.text,
@@ -189,97 +189,16 @@ def channel_index(st: Statement, channel: int | None) -> Affine:
     )
 
 
-def axes_of(access: Access) -> set[str]:
-    """All axes that an access reads."""
-    return {a for ix in access.index for a, _ in ix.terms}
-
-
-def check_names(st: Statement) -> None:
-    """The result is no operand; a contraction's operands differ."""
-    reads = [a.tensor for a in accesses_of(st)]
-    if st.out.tensor in reads:
-        at = st.text.find(f"{st.out.tensor}[", len(str(st.out.tensor)))
-        fail(st.text, at, f"{st.out.tensor} is the result and cannot be read")
-    if st.kind == "contract" and len(set(reads)) < len(reads):
-        twice = next(r for r in reads if reads.count(r) > 1)
-        fail(
-            st.text,
-            st.places[twice],
-            f"{twice} stands twice",
-            why="each operand of a contraction is packed in its own way",
-            hint="name them differently and pass the same array twice",
-        )
-
-
-def check_ranks(st: Statement, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Every access of a tensor has as many indices as the tensor has dimensions."""
-    ranks: dict[str, int] = {}
-    for access in (st.out, *accesses_of(st)):
-        rank = len(access.index)
-        if ranks.setdefault(access.tensor, rank) != rank:
-            fail(
-                st.text,
-                st.places[access.tensor],
-                f"{access.tensor} has {ranks[access.tensor]} indices in one place "
-                f"and {rank} in another",
-            )
-        shape = shapes.get(access.tensor)
-        if shape is not None and len(shape) != rank:
-            fail(
-                st.text,
-                st.places[access.tensor],
-                f"{access.tensor} has {rank} indices, but its shape {_dims(shape)} has "
-                f"{len(shape)} dimensions",
-            )
-
-
-def check_axes(st: Statement) -> None:
-    """No axis stands twice in the result, and none stands only there."""
-    seen: set[str] = set()
-    read = axes_of(st.lhs) | (axes_of(st.rhs) if st.rhs else set())
-    for d, ix in enumerate(st.out.index):
-        at = st.index_places[st.out.tensor, d]
-        for axis, _ in ix.terms:
-            if axis in seen:
-                fail(st.text, at, f"axis {axis} stands twice in {st.out}")
-            if axis not in read:
-                fail(
-                    st.text,
-                    at,
-                    f"only {st.out.tensor} has axis {axis}",
-                    why="no operand says what its elements are",
-                )
-            seen.add(axis)
-    reduced = axes_of(st.lhs) - seen
-    if st.kind == "map" and reduced:
-        fail(
-            st.text,
-            st.places[st.lhs.tensor],
-            f"{st.out.tensor} does not have axis {', '.join(sorted(reduced))}",
-            why="'=' is elementwise; sums are written +=",
-        )
-
-
-def check_steps(st: Statement) -> None:
-    """Step tensors run over the result's axes; immediates fit; shift amounts are real shifts."""
-    outs = axes_of(st.out)
-    for step in st.steps:
-        if step.access is not None:
-            strange = axes_of(step.access) - outs
-            if strange:
-                fail(
-                    st.text,
-                    st.places.get(step.access.tensor),
-                    f"{step.access} uses axis {', '.join(sorted(strange))}, which the result lacks",
-                )
-        elif step.imm is not None and not -INT32_MAX - 1 <= step.imm <= INT32_MAX:
-            raise OperatorError(f"{step} does not fit 32 bits", where=st.text)
-        if step.op == "shr" and step.imm is not None and not -31 <= step.imm <= 31:
-            raise OperatorError(
-                f"a shift by {step.imm} is not within -31..31",
-                where=st.text,
-                why="sums have 32 bits",
-            )
+def channel_dimension(out: Access, lhs: Access, rhs: Access | None) -> int | None:
+    """The only dimension of the result that the second operand runs over and the first does not;
+    else the only one that both run over; else None."""
+    if rhs is None:
+        return None
+    left, right = axes_of(lhs), axes_of(rhs)
+    axes = [{a for a, _ in ix.terms} for ix in out.index]
+    own = [d for d, s in enumerate(axes) if s & right and not s <= left]
+    shared = [d for d, s in enumerate(axes) if s & right]
+    return next((found[0] for found in (own, shared) if len(found) == 1), None)
 
 
 def make_tensors(
@@ -340,91 +259,3 @@ def _needed(st: Statement, tensor: str, d: int, ix: Affine, axes: Mapping[str, i
             hint=f"--shape {tensor}=…",
         )
     return hi + 1
-
-
-def check_reads(st: Statement, axes: Mapping[str, int], tensors: Mapping[str, Tensor]) -> None:
-    """Padding is plausible, steps read within range, and so does an elementwise program.
-
-    An output axis of which most values read nothing, all at one end, is taken for a wrong shape.
-    """
-    outs = axes_of(st.out)
-    for access in accesses_of(st):
-        operand = access in (st.lhs, st.rhs)
-        for d, ix in enumerate(access.index):
-            dim = tensors[access.tensor].shape[d]
-            lo, hi = index_range(ix, axes)
-            at = st.index_places.get((access.tensor, d))
-            if (not operand or st.kind == "map") and (lo < 0 or hi >= dim):
-                fail(
-                    st.text,
-                    at,
-                    f"{access.tensor} is read at {lo}..{hi}, outside its extent {dim}",
-                    why="only sums, maxima and minima have a neutral element for such reads",
-                )
-            axis = plain_axis(ix)
-            if axis is not None and axes[axis] != dim:
-                fail(
-                    st.text, at, f"axis {axis} is {axes[axis]}, but {access.tensor} has {dim} there"
-                )
-            for name, c in ix.terms:
-                lopsided = abs((hi - dim + 1) + lo) > abs(
-                    hi - lo - abs(c) * (axes[name] - 1)
-                ) + abs(c)
-                if (
-                    access is st.lhs
-                    and name in outs
-                    and lopsided
-                    and _dead_share(ix, name, c, axes, dim) > 0.5
-                ):
-                    fail(
-                        st.text,
-                        at,
-                        f"most of axis {name} ({axes[name]} values) reads nothing: "
-                        f"{access.tensor} has extent {dim} there, the index runs over {lo}..{hi}",
-                        why="the shapes contradict each other",
-                    )
-    for d, (ix, dim) in enumerate(zip(st.out.index, tensors[st.out.tensor].shape, strict=True)):
-        _, hi = index_range(ix, axes)
-        if hi < dim - 1:
-            fail(
-                st.text,
-                st.index_places[st.out.tensor, d],
-                f"{st.out.tensor} has extent {dim} there, but only 0..{hi} are written",
-            )
-
-
-def _dead_share(ix: Affine, axis: str, coef: int, axes: Mapping[str, int], dim: int) -> float:
-    """Share of the axis' values for which every read along this index is out of range."""
-    lo, hi = index_range(ix, {**axes, axis: 1})
-    # Values v with hi + coef*v >= 0 and lo + coef*v <= dim-1 read something.
-    if coef > 0:
-        first, last = -(hi // coef), (dim - 1 - lo) // coef
-    else:
-        first, last = -((dim - 1 - lo) // -coef), hi // -coef
-    first, last = max(first, 0), min(last, axes[axis] - 1)
-    return 1 - max(last - first + 1, 0) / axes[axis]
-
-
-def check_addresses(st: Statement, tensors: Mapping[str, Tensor]) -> None:
-    """Everything must lie below 2**32 bytes."""
-    for t in tensors.values():
-        size = prod(t.shape) * BYTES[t.dtype]
-        if size >= 2**ADDRESS_BITS:
-            raise OperatorError(
-                f"{t.name} with shape {_dims(t.shape)} has {size} bytes",
-                where=st.text,
-                why=f"addresses have {ADDRESS_BITS} bits",
-                hint="split the operator",
-            )
-    total = sum(prod(t.shape) * BYTES[t.dtype] for t in tensors.values())
-    if total >= 2**ADDRESS_BITS:
-        raise OperatorError(
-            f"the tensors together have {total} bytes",
-            where=st.text,
-            why=f"addresses have {ADDRESS_BITS} bits",
-            hint="split the operator",
-        )
-
-
-def _dims(shape: Sequence[int]) -> str:
-    return "x".join(map(str, shape))
