@@ -1,0 +1,485 @@
+"""The machine's instructions as compiled loops. Everything here is called through `execute`.
+
+One file on purpose: Numba's disk cache looks at the time stamp of the file of the outermost function
+only, so a caller in another file would keep an old copy of what it calls.
+
+A contraction's steps may run in any order (they add, modulo 2**32, into a third memory). They are
+grouped by weight element, and `panel` runs a few steps at once: the weights in vector registers'
+width, one row operand broadcast, pairs of int16 products added as the multiply-add instruction of
+every x86-64 does. Vector widths are those of the block; LLVM fits them to the processor.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from csp_embed.sim.functional_table import CONTRACT, LOAD, MAP, STORE
+from csp_embed.sim.memory import COMPUTED, LOADED, PAIRS, UOPS
+
+# Status codes of `execute`, with what status[2:] then holds.
+OK = 0
+DRAM_OUTSIDE = 1  # address, bytes
+OPERAND_OUTSIDE = 2  # operand number, lowest, highest element
+STALE_STORE = 3  # element
+NEGATIVE_SHIFT = 4  # element
+LIST = 1024
+_I32, _I64 = ir.IntType(32), ir.IntType(64)
+
+
+def _data(context: Any, builder: Any, signature: Any, args: Any, k: int) -> Any:
+    return cgutils.create_struct_proxy(signature.args[k])(context, builder, args[k]).data
+
+
+@intrinsic
+def panel(typingctx, words, pairs, dst, row, p, column, steps, b, i2, o):  # noqa: ANN
+    """For s < len(steps): words[dst[p+s]:][b, o] += pairs[row[p+s]:][b, i] * pairs[column:][i, o].
+
+    The lengths of the tuples `steps`, `b`, `i2` (pairs of i) and `o` are compile-time constants.
+    """
+    n_steps, n_b, n_i, n_o = steps.count, b.count, i2.count, o.count
+    signature = types.void(words, pairs, dst, row, p, column, steps, b, i2, o)
+
+    def codegen(context, builder, signature, args):  # noqa: ANN
+        v32, half = ir.VectorType(_I32, n_o), ir.VectorType(ir.IntType(16), 2 * n_o)
+        wide = ir.VectorType(_I32, 2 * n_o)
+        out, factors, dsts, rows = (_data(context, builder, signature, args, k) for k in range(4))
+
+        def const(value: int) -> Any:
+            return ir.Constant(_I64, value)
+
+        x_at, y_at = [], []
+        for s in range(n_steps):
+            at = builder.add(args[4], const(s))
+            x, y = builder.load(builder.gep(rows, [at])), builder.load(builder.gep(dsts, [at]))
+            for r in range(n_b):
+                place = builder.gep(factors, [builder.add(x, const(r * n_i * 2))])
+                x_at.append(builder.bitcast(place, _I32.as_pointer()))
+                y_at.append(builder.gep(out, [builder.add(y, const(r * n_o))]))
+        w_at = builder.gep(factors, [args[5]])
+        none, none_wide = ir.Constant(v32, ir.Undefined), ir.Constant(wide, ir.Undefined)
+        splat = ir.Constant(v32, [0] * n_o)
+        even = ir.Constant(v32, list(range(0, 2 * n_o, 2)))
+        odd = ir.Constant(v32, list(range(1, 2 * n_o, 2)))
+        sums: list[Any] = [ir.Constant(v32, [0] * n_o)] * len(x_at)
+        for i in range(n_i):
+            w_here = builder.gep(w_at, [const(i * n_o * 2)])
+            w = builder.load(builder.bitcast(w_here, half.as_pointer()), align=2)
+            w = builder.sext(w, wide)
+            for m, place in enumerate(x_at):
+                x = builder.load(builder.gep(place, [const(i)]), align=2)
+                x = builder.insert_element(none, x, ir.Constant(_I32, 0))
+                x = builder.shuffle_vector(x, none, splat)
+                x = builder.sext(builder.bitcast(x, half), wide)
+                product = builder.mul(x, w)
+                low = builder.shuffle_vector(product, none_wide, even)
+                high = builder.shuffle_vector(product, none_wide, odd)
+                sums[m] = builder.add(sums[m], builder.add(low, high))
+        # One after the other, so that steps with the same dst add up.
+        for place, total in zip(y_at, sums, strict=True):
+            vector = builder.bitcast(place, v32.as_pointer())
+            old = builder.load(vector, align=4)
+            builder.store(builder.add(old, total), vector, align=4)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@njit(cache=True, nogil=True)
+def _bounds(c, n, s, memory, field, out, inner):
+    """Lowest and highest element that an operand of compute instruction n touches."""
+    low, high = s.uops[c.uop_begin[n], field], s.uops[c.uop_begin[n], field]
+    for u in range(c.uop_begin[n], c.uop_end[n]):
+        low, high = min(low, s.uops[u, field]), max(high, s.uops[u, field])
+    for step in (out * (c.iter_out[n] - 1), inner * (c.iter_in[n] - 1)):
+        low, high = low + min(step, 0), high + max(step, 0)
+    return low, high
+
+
+@njit(cache=True, nogil=True)
+def _operands_fit(c, n, s, ops, count, status):
+    """Whether all operands of compute instruction n lie inside their memories; else fills status."""
+    for k in range(count):
+        if k == 0:
+            out, inner = c.dst_out[n], c.dst_in[n]
+        elif k == 1:
+            out, inner = c.lhs_out[n], c.lhs_in[n]
+        else:
+            out, inner = c.rhs_out[n], c.rhs_in[n]
+        low, high = _bounds(c, n, s, ops[k, 0], ops[k, 1], out, inner)
+        if low < 0 or high >= s.depth[ops[k, 0]]:
+            status[0], status[2], status[3], status[4] = OPERAND_OUTSIDE, k, low, high
+            return False
+    return True
+
+
+@njit(cache=True, nogil=True)
+def _reset(c, n, s, ops):
+    memory, field = ops[0, 0], ops[0, 1]
+    base, stride = s.base[memory], s.stride[memory]
+    for i in range(c.iter_out[n]):
+        for j in range(c.iter_in[n]):
+            for u in range(c.uop_begin[n], c.uop_end[n]):
+                d = s.uops[u, field] + i * c.dst_out[n] + j * c.dst_in[n]
+                s.words[base + d * stride : base + (d + 1) * stride] = 0
+                s.written[s.flags[memory] + d] = LOADED
+
+
+@njit(cache=True, nogil=True)
+def _contract(c, n, s, ops, swapped, dst, row, steps, one, b, i2, o):
+    """A contraction through `panel`: steps that share their column operand (weights) together."""
+    if swapped:
+        x_mem, x_field, x_out, x_in = ops[2, 0], ops[2, 1], c.rhs_out[n], c.rhs_in[n]
+        w_mem, w_field, w_out, w_in = ops[1, 0], ops[1, 1], c.lhs_out[n], c.lhs_in[n]
+    else:
+        x_mem, x_field, x_out, x_in = ops[1, 0], ops[1, 1], c.lhs_out[n], c.lhs_in[n]
+        w_mem, w_field, w_out, w_in = ops[2, 0], ops[2, 1], c.rhs_out[n], c.rhs_in[n]
+    d_mem, d_field = ops[0, 0], ops[0, 1]
+    d_base, d_stride, flags = s.base[d_mem], s.stride[d_mem], s.flags[d_mem]
+    x_base, x_stride = s.base[x_mem], s.stride[x_mem]
+    w_base, w_stride = s.base[w_mem], s.stride[w_mem]
+    d_out, d_in = c.dst_out[n], c.dst_in[n]
+    outer, inner = c.iter_out[n], c.iter_in[n]
+    # Loops that leave the weights alone run innermost.
+    fixed_out = outer if w_out == 0 else 1
+    fixed_in = inner if w_in == 0 else 1
+    first, count = c.uop_begin[n], c.uop_end[n] - c.uop_begin[n]
+    order = np.arange(first, c.uop_end[n])
+    if fixed_out * fixed_in < 8:
+        for k in range(count - 1):
+            if s.uops[first + k, w_field] > s.uops[first + k + 1, w_field]:
+                order = first + np.argsort(s.uops[first : c.uop_end[n], w_field], kind="mergesort")
+                break
+    g = len(steps)
+    for a in range(outer if w_out != 0 else 1):
+        for e in range(inner if w_in != 0 else 1):
+            k = 0
+            while k < count:
+                key = s.uops[order[k], w_field]
+                column = w_base + (key + a * w_out + e * w_in) * w_stride
+                filled = 0
+                while True:
+                    more = k < count and s.uops[order[k], w_field] == key
+                    if more:
+                        u = order[k]
+                        k += 1
+                        d0 = s.uops[u, d_field] + a * d_out + e * d_in
+                        x0 = s.uops[u, x_field] + a * x_out + e * x_in
+                        for i in range(fixed_out):
+                            for j in range(fixed_in):
+                                d = d0 + i * d_out + j * d_in
+                                s.written[flags + d] = COMPUTED
+                                dst[filled] = d_base + d * d_stride
+                                row[filled] = x_base + (x0 + i * x_out + j * x_in) * x_stride
+                                filled += 1
+                                if filled == LIST:
+                                    for p in range(0, LIST, g):
+                                        panel(
+                                            s.words, s.pairs, dst, row, p, column, steps, b, i2, o
+                                        )
+                                    filled = 0
+                    else:
+                        p = 0
+                        while p + g <= filled:
+                            panel(s.words, s.pairs, dst, row, p, column, steps, b, i2, o)
+                            p += g
+                        while p < filled:
+                            panel(s.words, s.pairs, dst, row, p, column, one, b, i2, o)
+                            p += 1
+                        break
+
+
+@njit(cache=True, nogil=True)
+def _lane(s, memory, element, lane):
+    """One lane of a memory, in whatever arena."""
+    at = s.base[memory] + element * s.stride[memory]
+    if s.storage[memory] == PAIRS:
+        if s.perm_at[memory] >= 0:
+            lane = s.perm[s.perm_at[memory] + lane]
+        return np.int32(s.pairs[at + lane])
+    return s.words[at + lane]
+
+
+@njit(cache=True, nogil=True)
+def _narrow(value, bits):
+    """The low `bits` of an int32, sign-extended."""
+    shift = np.int32(32 - bits)
+    return np.int32(np.int32(value << shift) >> shift)
+
+
+@njit(cache=True, nogil=True)
+def _contract_any(c, n, s, ops, points):
+    """A contraction of any shape, point by point; points: rows of (dst, lhs, rhs lane)."""
+    d_mem, x_mem, w_mem = ops[0, 0], ops[1, 0], ops[2, 0]
+    for i in range(c.iter_out[n]):
+        for j in range(c.iter_in[n]):
+            for u in range(c.uop_begin[n], c.uop_end[n]):
+                d = s.uops[u, ops[0, 1]] + i * c.dst_out[n] + j * c.dst_in[n]
+                x = s.uops[u, ops[1, 1]] + i * c.lhs_out[n] + j * c.lhs_in[n]
+                w = s.uops[u, ops[2, 1]] + i * c.rhs_out[n] + j * c.rhs_in[n]
+                at = s.base[d_mem] + d * s.stride[d_mem]
+                for k in range(len(points)):
+                    product = _lane(s, x_mem, x, points[k, 1]) * _lane(s, w_mem, w, points[k, 2])
+                    value = np.int32(s.words[at + points[k, 0]] + np.int32(product))
+                    s.words[at + points[k, 0]] = _narrow(value, s.bits[d_mem])
+                s.written[s.flags[d_mem] + d] = COMPUTED
+
+
+@njit(cache=True, nogil=True)
+def _apply(function, value, other):
+    """One elementwise operation on int32; shifts use the low five bits of the amount."""
+    if function == 0:
+        return min(value, other)
+    if function == 1:
+        return max(value, other)
+    if function == 2:
+        return np.int32(value + other)
+    if function == 4:
+        return np.int32(value * other)
+    if other >= 0:
+        return np.int32(value >> (other & 31))
+    return np.int32(np.uint32(value) << np.uint32(-other & 31))
+
+
+@njit(cache=True, nogil=True)
+def _map(c, n, s, ops, lanes, twin, strict, notes, status):
+    """An elementwise instruction, step after step. twin: dst lane -> lane of the other operand."""
+    d_mem, x_mem = ops[0, 0], ops[1, 0]
+    function, use_imm, imm = c.function[n], c.use_imm[n], np.int32(c.imm[n])
+    plain = x_mem == d_mem
+    for i in range(c.iter_out[n]):
+        for j in range(c.iter_in[n]):
+            for u in range(c.uop_begin[n], c.uop_end[n]):
+                d = s.uops[u, ops[0, 1]] + i * c.dst_out[n] + j * c.dst_in[n]
+                at = s.base[d_mem] + d * s.stride[d_mem]
+                s.written[s.flags[d_mem] + d] = COMPUTED
+                if use_imm:
+                    _map_imm(s.words, at, function, imm, lanes)
+                    if s.bits[d_mem] < 32:
+                        for k in range(len(lanes)):
+                            s.words[at + k] = _narrow(s.words[at + k], s.bits[d_mem])
+                    continue
+                x = s.uops[u, ops[1, 1]] + i * c.lhs_out[n] + j * c.lhs_in[n]
+                if function == 3:
+                    for k in range(len(lanes)):
+                        if _lane(s, x_mem, x, twin[k]) < 0:
+                            notes[2] += 1
+                            if notes[3] < 0:
+                                notes[3] = n
+                            if strict:
+                                status[0], status[2] = NEGATIVE_SHIFT, x
+                                return
+                if plain:
+                    _map_pair(s.words, at, s.base[d_mem] + x * s.stride[d_mem], function, lanes)
+                else:
+                    for k in range(len(lanes)):
+                        other = _lane(s, x_mem, x, twin[k])
+                        s.words[at + k] = _apply(function, s.words[at + k], other)
+                if s.bits[d_mem] < 32:
+                    for k in range(len(lanes)):
+                        s.words[at + k] = _narrow(s.words[at + k], s.bits[d_mem])
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _map_imm(words, at, function, imm, lanes):
+    # One loop per function, so that each becomes one vector instruction.
+    out = words[at : at + len(lanes)]
+    if function == 0:
+        for k in range(len(lanes)):
+            out[k] = min(out[k], imm)
+    elif function == 1:
+        for k in range(len(lanes)):
+            out[k] = max(out[k], imm)
+    elif function == 2:
+        for k in range(len(lanes)):
+            out[k] += imm
+    elif function == 3 and imm >= 0:
+        amount = np.int32(imm & 31)
+        for k in range(len(lanes)):
+            out[k] = out[k] >> amount
+    else:
+        for k in range(len(lanes)):
+            out[k] = _apply(function, out[k], imm)
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _map_pair(words, at, other, function, lanes):
+    out, x = words[at : at + len(lanes)], words[other : other + len(lanes)]
+    if function == 0:
+        for k in range(len(lanes)):
+            out[k] = min(out[k], x[k])
+    elif function == 1:
+        for k in range(len(lanes)):
+            out[k] = max(out[k], x[k])
+    elif function == 2:
+        for k in range(len(lanes)):
+            out[k] += x[k]
+    else:
+        for k in range(len(lanes)):
+            out[k] = _apply(function, out[k], x[k])
+
+
+@njit(cache=True, nogil=True)
+def _locate(s, address, length):
+    """Offset of a DRAM address in the buffer, or -1 where the range is not in the image."""
+    low, high = 0, len(s.start)
+    while low < high:
+        middle = (low + high) // 2
+        if s.start[middle] <= address:
+            low = middle + 1
+        else:
+            high = middle
+    r = low - 1
+    if r < 0 or address + length > s.end[r]:
+        return -1
+    return s.offset[r] + address - s.start[r]
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _read(dram, at, length):
+    """A little-endian signed integer of 1, 2 or 4 bytes."""
+    if length == 1:
+        return np.int32(np.int8(dram[at]))
+    if length == 2:
+        return np.int32(np.int16(np.uint16(dram[at]) | np.uint16(dram[at + 1]) << np.uint16(8)))
+    value = np.uint32(dram[at]) | np.uint32(dram[at + 1]) << np.uint32(8)
+    value |= np.uint32(dram[at + 2]) << np.uint32(16) | np.uint32(dram[at + 3]) << np.uint32(24)
+    return np.int32(value)
+
+
+@njit(cache=True, nogil=True)
+def _load(c, n, s, status):
+    named, memory = c.named[n], c.memory[n]
+    width = c.x_pad_0[n] + c.x_size[n] + c.x_pad_1[n]
+    height = c.y_pad_0[n] + c.y_size[n] + c.y_pad_1[n]
+    elem_bytes, lane_bytes = s.elem_bytes[named], s.lane_bytes[named]
+    for y in range(height):
+        inside = c.y_pad_0[n] <= y < c.y_pad_0[n] + c.y_size[n]
+        at = 0
+        if inside:
+            address = (c.dram[n] + (y - c.y_pad_0[n]) * c.x_stride[n]) * elem_bytes
+            at = _locate(s, address, c.x_size[n] * elem_bytes)
+            if at < 0:
+                status[0], status[2], status[3] = DRAM_OUTSIDE, address, c.x_size[n] * elem_bytes
+                return
+        for x in range(width):
+            e = c.sram[n] + y * width + x
+            here = at + (x - c.x_pad_0[n]) * elem_bytes
+            data = inside and c.x_pad_0[n] <= x < c.x_pad_0[n] + c.x_size[n]
+            if s.storage[memory] == UOPS:
+                word = _read(s.dram, here, 4) if data else np.int32(0)
+                _decode_uop(s, s.base[memory] + e, word)
+            elif s.storage[memory] == PAIRS:
+                to = s.pairs[s.base[memory] + e * s.stride[memory] :]
+                _fill(s, to, here, data, s.lanes[memory], lane_bytes, s.perm_at[memory])
+            else:
+                to = s.words[s.base[memory] + e * s.stride[memory] :]
+                _fill(s, to, here, data, s.lanes[memory], lane_bytes, s.perm_at[memory])
+            s.written[s.flags[memory] + e] = LOADED
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _fill(s, to, here, data, lanes, lane_bytes, perm_at):
+    if not data:
+        for k in range(lanes):
+            to[s.perm[perm_at + k] if perm_at >= 0 else k] = 0
+    elif perm_at >= 0:
+        for k in range(lanes):
+            to[s.perm[perm_at + k]] = _read(s.dram, here + k * lane_bytes, lane_bytes)
+    elif lane_bytes == 1:
+        for k in range(lanes):
+            to[k] = np.int8(s.dram[here + k])
+    else:
+        for k in range(lanes):
+            to[k] = _read(s.dram, here + k * lane_bytes, lane_bytes)
+
+
+@njit(cache=True, nogil=True)
+def _decode_uop(s, element, word):
+    bits = np.int64(np.uint32(word))
+    for f in range(len(s.uop_lo)):
+        value = (bits >> s.uop_lo[f]) & ((np.int64(1) << s.uop_width[f]) - 1)
+        if s.uop_signed[f] and value >> (s.uop_width[f] - 1):
+            value -= np.int64(1) << s.uop_width[f]
+        s.uops[element, f] = value
+
+
+@njit(cache=True, nogil=True)
+def _store(c, n, s, strict, notes, status):
+    memory = c.named[n]
+    source = s.shadow[memory] if s.shadow[memory] >= 0 else c.memory[n]
+    elem_bytes, lane_bytes, lanes = s.elem_bytes[memory], s.lane_bytes[memory], s.lanes[memory]
+    for y in range(c.y_size[n]):
+        address = (c.dram[n] + y * c.x_stride[n]) * elem_bytes
+        at = _locate(s, address, c.x_size[n] * elem_bytes)
+        if at < 0:
+            status[0], status[2], status[3] = DRAM_OUTSIDE, address, c.x_size[n] * elem_bytes
+            return
+        for x in range(c.x_size[n]):
+            e = c.sram[n] + y * c.x_size[n] + x
+            if s.shadow[memory] >= 0 and s.written[s.flags[source] + e] != COMPUTED:
+                notes[0] += 1
+                if notes[1] < 0:
+                    notes[1] = n
+                if strict:
+                    status[0], status[2] = STALE_STORE, e
+                    return
+            here = at + x * elem_bytes
+            if lane_bytes == 1 and s.storage[source] != PAIRS:
+                values = s.words[s.base[source] + e * s.stride[source] :]
+                for k in range(lanes):
+                    s.dram[here + k] = np.uint8(values[k] & 255)
+                continue
+            for k in range(lanes):
+                value = _lane(s, source, e, k)
+                for byte in range(lane_bytes):
+                    s.dram[here + k * lane_bytes + byte] = (value >> (8 * byte)) & 255
+
+
+@njit(cache=True, nogil=True)
+def execute(
+    order, begin, end, c, s, contract_ops, map_ops, fast, swapped, points, twin, strict, notes,
+    status, steps, one, b, i2, o, lanes,
+):  # fmt: skip
+    """Runs order[begin:end]. Stops at an error with status = [code, position in order, details].
+
+    contract_ops / map_ops: int64[operands, 2] of (memory, micro-op field). notes: [stale stores,
+    first instruction, negative tensor shifts, first instruction], counted where not strict.
+    """
+    dst, row = np.empty(LIST, np.int64), np.empty(LIST, np.int64)
+    for t in range(begin, end):
+        n = order[t]
+        status[1] = t
+        kind = c.kind[n]
+        if kind == LOAD or kind == STORE:
+            if c.x_size[n] == 0:
+                continue
+            if kind == LOAD:
+                _load(c, n, s, status)
+            else:
+                _store(c, n, s, strict, notes, status)
+        elif kind == CONTRACT or kind == MAP:
+            if c.uop_begin[n] >= c.uop_end[n] or c.iter_out[n] == 0 or c.iter_in[n] == 0:
+                continue
+            if kind == CONTRACT:
+                used = 1 if c.reset[n] else 3
+                if not _operands_fit(c, n, s, contract_ops, used, status):
+                    return
+                if c.reset[n]:
+                    _reset(c, n, s, contract_ops)
+                elif fast:
+                    _contract(c, n, s, contract_ops, swapped, dst, row, steps, one, b, i2, o)
+                else:
+                    _contract_any(c, n, s, contract_ops, points)
+            else:
+                used = 1 if c.use_imm[n] else 2
+                if not _operands_fit(c, n, s, map_ops, used, status):
+                    return
+                _map(c, n, s, map_ops, lanes, twin, strict, notes, status)
+        if status[0] != OK:
+            return
