@@ -21,16 +21,19 @@ def cut(
     nodes: Sequence[int],
     name: str,
     extra_outputs: Iterable[str] = (),
+    convex: bool = True,
 ) -> Any:
     """A ModelProto of some working nodes of `net` (indices into net.nodes, any order).
 
     Inputs are the tensors that come from outside, outputs those that others or the graph's output
-    read (plus `extra_outputs`). Raises: CheckError where the nodes are not convex, or where the
-    result is not what was asked for.
+    read (plus `extra_outputs`). convex: refuse nodes that cannot run as one piece; without it the
+    model may need its own outputs as inputs. Raises: CheckError where the nodes are not convex, or
+    where the result is not what was asked for.
     """
     onnx = import_onnx()
     order = sorted(nodes)
-    _check_convex(net, order, name)
+    if convex:
+        _check_convex(net, order, name)
     reads, makes = borders(net, order)
     makes = list(dict.fromkeys([*makes, *extra_outputs]))
     used = dict.fromkeys(c for i in order for c in net.constant_reads(net.nodes[i]))

@@ -20,8 +20,7 @@ def is_roofline(device: Device) -> bool:
 def roofline_ms(work: Work, device: Device, batch: int = 1) -> float:
     """ms for `batch` samples: activations and operations scale, weights are read once."""
     assert device.peak_ops_per_ms is not None
-    share = device.efficiency.get(work.op, device.efficiency.get("default", 1.0))
-    compute = batch * work.ops / (device.peak_ops_per_ms * share)
+    compute = batch * work.ops / (device.peak_ops_per_ms * efficiency(work, device))
     memory = 0.0
     if device.bytes_per_ms is not None:
         traffic = batch * (work.read_bytes + work.written_bytes) + work.weight_bytes
@@ -29,10 +28,15 @@ def roofline_ms(work: Work, device: Device, batch: int = 1) -> float:
     return max(compute, memory) + device.overhead_ms
 
 
+def efficiency(work: Work, device: Device) -> float:
+    """The share of the peak that this layer reaches: by kind, else by operator, else `default`."""
+    table = device.efficiency
+    return table.get(work.kind, table.get(work.op, table.get("default", 1.0)))
+
+
 def describe(work: Work, device: Device) -> str:
     """The origin text of a cost: which of the two bounds it."""
     assert device.peak_ops_per_ms is not None
-    share = device.efficiency.get(work.op, device.efficiency.get("default", 1.0))
-    compute = work.ops / (device.peak_ops_per_ms * share)
+    compute = work.ops / (device.peak_ops_per_ms * efficiency(work, device))
     memory = work.bytes / device.bytes_per_ms if device.bytes_per_ms else 0.0
     return f"roofline ({'compute' if compute >= memory else 'memory'} bound)"

@@ -25,6 +25,7 @@ class Work:
 
     ops: operations, a multiply-add is two. macs: multiply-adds. read_bytes, written_bytes:
     activations that cross the layer's border. weight_bytes: constants. node_ops: operator types.
+    kind: finer than op where devices differ: Conv1x1, ConvDepthwise, ConvGrouped, else the op.
     """
 
     layer: str
@@ -36,6 +37,7 @@ class Work:
     written_bytes: int
     weight_bytes: int
     node_ops: tuple[str, ...] = ()
+    kind: str = ""
 
     @property
     def bytes(self) -> int:
@@ -58,7 +60,18 @@ def work_of(net: Net, layer: Layer) -> Work:
         written_bytes=total_bytes(net, layer.makes),
         weight_bytes=total_bytes(net, layer.constants),
         node_ops=tuple(node.op_type for node in nodes),
+        kind=_kind(net, next((n for n in nodes if n.op_type == layer.op), nodes[0])),
     )
+
+
+def _kind(net: Net, node: Any) -> str:
+    if node.op_type not in ("Conv", "ConvInteger", "QLinearConv"):
+        return str(node.op_type)
+    w = net.tensors[node.input[3 if node.op_type == "QLinearConv" else 1]].shape
+    groups = attributes(node).get("group", 1)
+    if groups > 1:
+        return "ConvDepthwise" if w[1] == 1 else "ConvGrouped"
+    return "Conv1x1" if math.prod(w[2:]) == 1 else "Conv"
 
 
 def node_macs(net: Net, node: Any) -> int:
