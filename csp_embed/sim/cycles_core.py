@@ -289,11 +289,13 @@ def run(table, n_queues, cost, start, end, dispatch, wait, port_wait, segments):
         if (
             regular >= tags
             and issued - freed == tags - 1
+            and at == ring[issued % tags] + 1
             and user != fetch
             and length == burst
             and left[user] >= 2 * burst
             and full > rearm
             and at + 1 + latency <= last_end
+            and (pad[user, 1] == 0 or table[current[user], SKIP] == 0)
         ):
             horizon = FAR
             for u in range(users):
@@ -304,8 +306,6 @@ def run(table, n_queues, cost, start, end, dispatch, wait, port_wait, segments):
                 jump = periods * full
                 for k in range(tags):
                     ring[k] += jump
-                if table[current[user], SKIP] and pad[user, 0] == 0:
-                    pad[user, 1] = max(0, pad[user, 1] - jump)
                 pad_at[user] += jump
                 last_end += jump
                 last_accept += jump

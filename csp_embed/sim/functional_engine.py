@@ -39,6 +39,7 @@ class Engine:
     ) -> None:
         self.isa, self.stream, self.table, self.state = isa, stream, table, state
         self.sequence, self.strict = np.ascontiguousarray(sequence, dtype=np.int64), strict
+        self.rows = table.c.view(np.ndarray)
         self.at = 0
         self.notes = np.array([0, -1, 0, -1], dtype=np.int64)
         self._status = np.zeros(8, dtype=np.int64)
@@ -62,7 +63,7 @@ class Engine:
             done = int(total[self.at - 1]) if self.at else 0
             stop = int(np.searchsorted(total, done + PORTION_STEPS)) + 1
             stop = min(max(stop, self.at + 1), end)
-            kernels.execute(self.sequence, self.at, stop, self.table.c, self.state, *self._fixed)
+            kernels.execute(self.sequence, self.at, stop, self.rows, tuple(self.state), *self._fixed)
             if self._status[0] != kernels.OK:
                 raise self._failure()
             self.at = stop

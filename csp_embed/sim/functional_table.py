@@ -6,7 +6,6 @@ role, whatever its field is called.  Assumes: nothing; unknown opcodes and memor
 
 from __future__ import annotations
 
-from collections import namedtuple
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,20 +28,18 @@ _TRANSFER = (
 _COMPUTE = ("uop_begin", "uop_end", "iter_out", "iter_in", "reset", "use_imm", "imm")
 _FACTORS = ("dst_out", "dst_in", "lhs_out", "lhs_in", "rhs_out", "rhs_in")
 
-# One int64[n] array per part, kernels read `c.x_size[n]`. `queue` is an index into isa.queues;
-# `memory` into isa.memories after aliases are resolved, `named` before (-1 unknown); `op` is a
-# map's index into its instruction's ops, `function` one of FUNCTIONS (-1 unknown).
-Columns = namedtuple(
-    "Columns",
-    ("kind", "queue", "named", "memory", *_TRANSFER, *_COMPUTE, "op", "function", *_FACTORS),
-)
+# One int64 per part. `queue` is an index into isa.queues; `memory` into isa.memories after aliases are
+# resolved, `named` before (-1 unknown); `op` is a map's index into its instruction's ops, `function`
+# one of FUNCTIONS (-1 unknown). A record, so that kernels have one argument and fields have names.
+PARTS = ("kind", "queue", "named", "memory", *_TRANSFER, *_COMPUTE, "op", "function", *_FACTORS)
+ROW = np.dtype([(part, np.int64) for part in PARTS])
 
 
 @dataclass(frozen=True)
 class Table:
-    """c: the columns; tokens: uint8[n, 4] in the order of TOKENS."""
+    """c: records of ROW, also read by column (`c.x_size`); tokens: uint8[n, 4] in the order of TOKENS."""
 
-    c: Columns
+    c: np.recarray
     tokens: NDArray[np.uint8]
 
     def __len__(self) -> int:
@@ -71,7 +68,7 @@ class Table:
 def make_table(isa: Isa, stream: Stream) -> Table:
     """The columns of `stream`; never raises, whatever the stream holds."""
     n = len(stream)
-    c = Columns(*(np.zeros(n, dtype=np.int64) for _ in Columns._fields))
+    c = np.zeros(n, dtype=ROW).view(np.recarray)
     for column in (c.kind, c.named, c.memory, c.op, c.function):
         column[:] = -1
     tokens = np.zeros((n, len(TOKENS)), dtype=np.uint8)
@@ -100,7 +97,9 @@ def _field(stream: Stream, name: str, at: Rows) -> Any:
     return stream.fields[name][at] if name in stream.fields else np.zeros(len(at), np.int64)
 
 
-def _transfers(isa: Isa, stream: Stream, instruction: Instruction, at: Rows, c: Columns) -> None:
+def _transfers(
+    isa: Isa, stream: Stream, instruction: Instruction, at: Rows, c: np.recarray
+) -> None:
     named = np.asarray(_part(stream, instruction, "memory", at))
     found = np.full(len(at), -1, dtype=np.int64)
     for k, memory in enumerate(isa.memories):
@@ -133,7 +132,7 @@ def _resolve(isa: Isa, memory: Memory) -> int:
     return next(k for k, m in enumerate(isa.memories) if m.name == target)
 
 
-def _computes(stream: Stream, instruction: Instruction, at: Rows, c: Columns) -> None:
+def _computes(stream: Stream, instruction: Instruction, at: Rows, c: np.recarray) -> None:
     for part in _COMPUTE:
         getattr(c, part)[at] = _part(stream, instruction, part, at)
     for operand, role in zip(instruction.operands, ("dst", "lhs", "rhs"), strict=False):

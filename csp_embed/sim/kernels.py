@@ -1,7 +1,8 @@
 """The machine's instructions as compiled loops. Everything here is called through `execute`.
 
-One file on purpose: Numba's disk cache looks at the time stamp of the file of the outermost function
-only, so a caller in another file would keep an old copy of what it calls.
+One file on purpose: Numba's disk cache looks at the time stamp of one file only, so a caller in
+another file would keep an old copy of what it calls. Only `execute` is cached, and its arguments
+hold no class of ours: an index that names a class of an older version could not be read any more.
 
 A contraction's steps may run in any order (they add, modulo 2**32, into a third memory). They are
 grouped by weight element, and `panel` runs a few steps at once: the weights in vector registers'
@@ -20,7 +21,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from csp_embed.sim.functional_table import CONTRACT, LOAD, MAP, STORE
-from csp_embed.sim.memory import COMPUTED, LOADED, PAIRS, UOPS
+from csp_embed.sim.memory import COMPUTED, LOADED, PAIRS, UOPS, State
 
 # Status codes of `execute`, with what status[2:] then holds.
 OK = 0
@@ -37,7 +38,7 @@ def _data(context: Any, builder: Any, signature: Any, args: Any, k: int) -> Any:
 
 
 @intrinsic
-def panel(typingctx, words, pairs, dst, row, p, column, steps, b, i2, o):  # noqa: ANN
+def panel(typingctx, words, pairs, dst, row, p, column, steps, b, i2, o):
     """For s < len(steps): words[dst[p+s]:][b, o] += pairs[row[p+s]:][b, i] * pairs[column:][i, o].
 
     The lengths of the tuples `steps`, `b`, `i2` (pairs of i) and `o` are compile-time constants.
@@ -45,7 +46,7 @@ def panel(typingctx, words, pairs, dst, row, p, column, steps, b, i2, o):  # noq
     n_steps, n_b, n_i, n_o = steps.count, b.count, i2.count, o.count
     signature = types.void(words, pairs, dst, row, p, column, steps, b, i2, o)
 
-    def codegen(context, builder, signature, args):  # noqa: ANN
+    def codegen(context, builder, signature, args):
         v32, half = ir.VectorType(_I32, n_o), ir.VectorType(ir.IntType(16), 2 * n_o)
         wide = ir.VectorType(_I32, 2 * n_o)
         out, factors, dsts, rows = (_data(context, builder, signature, args, k) for k in range(4))
@@ -90,71 +91,95 @@ def panel(typingctx, words, pairs, dst, row, p, column, steps, b, i2, o):  # noq
     return signature, codegen
 
 
-@njit(cache=True, nogil=True)
-def _bounds(c, n, s, memory, field, out, inner):
+@njit(nogil=True)
+def _bounds(r, s, memory, field, out, inner):
     """Lowest and highest element that an operand of compute instruction n touches."""
-    low, high = s.uops[c.uop_begin[n], field], s.uops[c.uop_begin[n], field]
-    for u in range(c.uop_begin[n], c.uop_end[n]):
+    low, high = s.uops[r.uop_begin, field], s.uops[r.uop_begin, field]
+    for u in range(r.uop_begin, r.uop_end):
         low, high = min(low, s.uops[u, field]), max(high, s.uops[u, field])
-    for step in (out * (c.iter_out[n] - 1), inner * (c.iter_in[n] - 1)):
+    for step in (out * (r.iter_out - 1), inner * (r.iter_in - 1)):
         low, high = low + min(step, 0), high + max(step, 0)
     return low, high
 
 
-@njit(cache=True, nogil=True)
-def _operands_fit(c, n, s, ops, count, status):
+@njit(nogil=True)
+def _operands_fit(r, s, ops, count, status):
     """Whether all operands of compute instruction n lie inside their memories; else fills status."""
     for k in range(count):
         if k == 0:
-            out, inner = c.dst_out[n], c.dst_in[n]
+            out, inner = r.dst_out, r.dst_in
         elif k == 1:
-            out, inner = c.lhs_out[n], c.lhs_in[n]
+            out, inner = r.lhs_out, r.lhs_in
         else:
-            out, inner = c.rhs_out[n], c.rhs_in[n]
-        low, high = _bounds(c, n, s, ops[k, 0], ops[k, 1], out, inner)
-        if low < 0 or high >= s.depth[ops[k, 0]]:
+            out, inner = r.rhs_out, r.rhs_in
+        low, high = _bounds(r, s, ops[k, 0], ops[k, 1], out, inner)
+        if low < 0 or high >= s.mem[ops[k, 0]].depth:
             status[0], status[2], status[3], status[4] = OPERAND_OUTSIDE, k, low, high
             return False
     return True
 
 
-@njit(cache=True, nogil=True)
-def _reset(c, n, s, ops):
+@njit(nogil=True)
+def _reset(r, s, ops):
     memory, field = ops[0, 0], ops[0, 1]
-    base, stride = s.base[memory], s.stride[memory]
-    for i in range(c.iter_out[n]):
-        for j in range(c.iter_in[n]):
-            for u in range(c.uop_begin[n], c.uop_end[n]):
-                d = s.uops[u, field] + i * c.dst_out[n] + j * c.dst_in[n]
+    base, stride = s.mem[memory].base, s.mem[memory].stride
+    for i in range(r.iter_out):
+        for j in range(r.iter_in):
+            for u in range(r.uop_begin, r.uop_end):
+                d = s.uops[u, field] + i * r.dst_out + j * r.dst_in
                 s.words[base + d * stride : base + (d + 1) * stride] = 0
-                s.written[s.flags[memory] + d] = LOADED
+                s.written[s.mem[memory].flags + d] = LOADED
 
 
-@njit(cache=True, nogil=True)
-def _contract(c, n, s, ops, swapped, dst, row, steps, one, b, i2, o):
+@njit(nogil=True)
+def _sort(order, uops, field):
+    """Sorts micro-op numbers by a field: heap sort (NumPy's sorts take long to compile). The order of
+    equal ones does not matter."""
+    n = len(order)
+    sorted_already = True
+    for k in range(n - 1):
+        sorted_already = sorted_already and uops[order[k], field] <= uops[order[k + 1], field]
+    if sorted_already:
+        return
+    for start in range(2 * n - 1, -1, -1):
+        # First half: build the heap from its middle; second half: move the largest to the end.
+        if start >= n:
+            top, size = start - n, n
+        else:
+            order[0], order[start] = order[start], order[0]
+            top, size = 0, start
+        while 2 * top + 1 < size:
+            child = 2 * top + 1
+            if child + 1 < size and uops[order[child], field] < uops[order[child + 1], field]:
+                child += 1
+            if uops[order[top], field] >= uops[order[child], field]:
+                break
+            order[top], order[child] = order[child], order[top]
+            top = child
+
+
+@njit(nogil=True)
+def _contract(r, s, ops, swapped, dst, row, steps, one, b, i2, o):
     """A contraction through `panel`: steps that share their column operand (weights) together."""
     if swapped:
-        x_mem, x_field, x_out, x_in = ops[2, 0], ops[2, 1], c.rhs_out[n], c.rhs_in[n]
-        w_mem, w_field, w_out, w_in = ops[1, 0], ops[1, 1], c.lhs_out[n], c.lhs_in[n]
+        x_mem, x_field, x_out, x_in = ops[2, 0], ops[2, 1], r.rhs_out, r.rhs_in
+        w_mem, w_field, w_out, w_in = ops[1, 0], ops[1, 1], r.lhs_out, r.lhs_in
     else:
-        x_mem, x_field, x_out, x_in = ops[1, 0], ops[1, 1], c.lhs_out[n], c.lhs_in[n]
-        w_mem, w_field, w_out, w_in = ops[2, 0], ops[2, 1], c.rhs_out[n], c.rhs_in[n]
+        x_mem, x_field, x_out, x_in = ops[1, 0], ops[1, 1], r.lhs_out, r.lhs_in
+        w_mem, w_field, w_out, w_in = ops[2, 0], ops[2, 1], r.rhs_out, r.rhs_in
     d_mem, d_field = ops[0, 0], ops[0, 1]
-    d_base, d_stride, flags = s.base[d_mem], s.stride[d_mem], s.flags[d_mem]
-    x_base, x_stride = s.base[x_mem], s.stride[x_mem]
-    w_base, w_stride = s.base[w_mem], s.stride[w_mem]
-    d_out, d_in = c.dst_out[n], c.dst_in[n]
-    outer, inner = c.iter_out[n], c.iter_in[n]
+    d_base, d_stride, flags = s.mem[d_mem].base, s.mem[d_mem].stride, s.mem[d_mem].flags
+    x_base, x_stride = s.mem[x_mem].base, s.mem[x_mem].stride
+    w_base, w_stride = s.mem[w_mem].base, s.mem[w_mem].stride
+    d_out, d_in = r.dst_out, r.dst_in
+    outer, inner = r.iter_out, r.iter_in
     # Loops that leave the weights alone run innermost.
     fixed_out = outer if w_out == 0 else 1
     fixed_in = inner if w_in == 0 else 1
-    first, count = c.uop_begin[n], c.uop_end[n] - c.uop_begin[n]
-    order = np.arange(first, c.uop_end[n])
+    first, count = r.uop_begin, r.uop_end - r.uop_begin
+    order = np.arange(first, r.uop_end)
     if fixed_out * fixed_in < 8:
-        for k in range(count - 1):
-            if s.uops[first + k, w_field] > s.uops[first + k + 1, w_field]:
-                order = first + np.argsort(s.uops[first : c.uop_end[n], w_field], kind="mergesort")
-                break
+        _sort(order, s.uops, w_field)
     g = len(steps)
     for a in range(outer if w_out != 0 else 1):
         for e in range(inner if w_in != 0 else 1):
@@ -194,43 +219,43 @@ def _contract(c, n, s, ops, swapped, dst, row, steps, one, b, i2, o):
                         break
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _lane(s, memory, element, lane):
     """One lane of a memory, in whatever arena."""
-    at = s.base[memory] + element * s.stride[memory]
-    if s.storage[memory] == PAIRS:
-        if s.perm_at[memory] >= 0:
-            lane = s.perm[s.perm_at[memory] + lane]
+    at = s.mem[memory].base + element * s.mem[memory].stride
+    if s.mem[memory].storage == PAIRS:
+        if s.mem[memory].perm_at >= 0:
+            lane = s.perm[s.mem[memory].perm_at + lane]
         return np.int32(s.pairs[at + lane])
     return s.words[at + lane]
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _narrow(value, bits):
     """The low `bits` of an int32, sign-extended."""
     shift = np.int32(32 - bits)
     return np.int32(np.int32(value << shift) >> shift)
 
 
-@njit(cache=True, nogil=True)
-def _contract_any(c, n, s, ops, points):
+@njit(nogil=True)
+def _contract_any(r, s, ops, points):
     """A contraction of any shape, point by point; points: rows of (dst, lhs, rhs lane)."""
     d_mem, x_mem, w_mem = ops[0, 0], ops[1, 0], ops[2, 0]
-    for i in range(c.iter_out[n]):
-        for j in range(c.iter_in[n]):
-            for u in range(c.uop_begin[n], c.uop_end[n]):
-                d = s.uops[u, ops[0, 1]] + i * c.dst_out[n] + j * c.dst_in[n]
-                x = s.uops[u, ops[1, 1]] + i * c.lhs_out[n] + j * c.lhs_in[n]
-                w = s.uops[u, ops[2, 1]] + i * c.rhs_out[n] + j * c.rhs_in[n]
-                at = s.base[d_mem] + d * s.stride[d_mem]
+    for i in range(r.iter_out):
+        for j in range(r.iter_in):
+            for u in range(r.uop_begin, r.uop_end):
+                d = s.uops[u, ops[0, 1]] + i * r.dst_out + j * r.dst_in
+                x = s.uops[u, ops[1, 1]] + i * r.lhs_out + j * r.lhs_in
+                w = s.uops[u, ops[2, 1]] + i * r.rhs_out + j * r.rhs_in
+                at = s.mem[d_mem].base + d * s.mem[d_mem].stride
                 for k in range(len(points)):
                     product = _lane(s, x_mem, x, points[k, 1]) * _lane(s, w_mem, w, points[k, 2])
                     value = np.int32(s.words[at + points[k, 0]] + np.int32(product))
-                    s.words[at + points[k, 0]] = _narrow(value, s.bits[d_mem])
-                s.written[s.flags[d_mem] + d] = COMPUTED
+                    s.words[at + points[k, 0]] = _narrow(value, s.mem[d_mem].bits)
+                s.written[s.mem[d_mem].flags + d] = COMPUTED
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _apply(function, value, other):
     """One elementwise operation on int32; shifts use the low five bits of the amount."""
     if function == 0:
@@ -246,25 +271,25 @@ def _apply(function, value, other):
     return np.int32(np.uint32(value) << np.uint32(-other & 31))
 
 
-@njit(cache=True, nogil=True)
-def _map(c, n, s, ops, lanes, twin, strict, notes, status):
+@njit(nogil=True)
+def _map(r, n, s, ops, lanes, twin, strict, notes, status):
     """An elementwise instruction, step after step. twin: dst lane -> lane of the other operand."""
     d_mem, x_mem = ops[0, 0], ops[1, 0]
-    function, use_imm, imm = c.function[n], c.use_imm[n], np.int32(c.imm[n])
+    function, use_imm, imm = r.function, r.use_imm, np.int32(r.imm)
     plain = x_mem == d_mem
-    for i in range(c.iter_out[n]):
-        for j in range(c.iter_in[n]):
-            for u in range(c.uop_begin[n], c.uop_end[n]):
-                d = s.uops[u, ops[0, 1]] + i * c.dst_out[n] + j * c.dst_in[n]
-                at = s.base[d_mem] + d * s.stride[d_mem]
-                s.written[s.flags[d_mem] + d] = COMPUTED
+    for i in range(r.iter_out):
+        for j in range(r.iter_in):
+            for u in range(r.uop_begin, r.uop_end):
+                d = s.uops[u, ops[0, 1]] + i * r.dst_out + j * r.dst_in
+                at = s.mem[d_mem].base + d * s.mem[d_mem].stride
+                s.written[s.mem[d_mem].flags + d] = COMPUTED
                 if use_imm:
                     _map_imm(s.words, at, function, imm, lanes)
-                    if s.bits[d_mem] < 32:
+                    if s.mem[d_mem].bits < 32:
                         for k in range(len(lanes)):
-                            s.words[at + k] = _narrow(s.words[at + k], s.bits[d_mem])
+                            s.words[at + k] = _narrow(s.words[at + k], s.mem[d_mem].bits)
                     continue
-                x = s.uops[u, ops[1, 1]] + i * c.lhs_out[n] + j * c.lhs_in[n]
+                x = s.uops[u, ops[1, 1]] + i * r.lhs_out + j * r.lhs_in
                 if function == 3:
                     for k in range(len(lanes)):
                         if _lane(s, x_mem, x, twin[k]) < 0:
@@ -275,17 +300,19 @@ def _map(c, n, s, ops, lanes, twin, strict, notes, status):
                                 status[0], status[2] = NEGATIVE_SHIFT, x
                                 return
                 if plain:
-                    _map_pair(s.words, at, s.base[d_mem] + x * s.stride[d_mem], function, lanes)
+                    _map_pair(
+                        s.words, at, s.mem[d_mem].base + x * s.mem[d_mem].stride, function, lanes
+                    )
                 else:
                     for k in range(len(lanes)):
                         other = _lane(s, x_mem, x, twin[k])
                         s.words[at + k] = _apply(function, s.words[at + k], other)
-                if s.bits[d_mem] < 32:
+                if s.mem[d_mem].bits < 32:
                     for k in range(len(lanes)):
-                        s.words[at + k] = _narrow(s.words[at + k], s.bits[d_mem])
+                        s.words[at + k] = _narrow(s.words[at + k], s.mem[d_mem].bits)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(nogil=True, inline="always")
 def _map_imm(words, at, function, imm, lanes):
     # One loop per function, so that each becomes one vector instruction.
     out = words[at : at + len(lanes)]
@@ -307,7 +334,7 @@ def _map_imm(words, at, function, imm, lanes):
             out[k] = _apply(function, out[k], imm)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(nogil=True, inline="always")
 def _map_pair(words, at, other, function, lanes):
     out, x = words[at : at + len(lanes)], words[other : other + len(lanes)]
     if function == 0:
@@ -324,23 +351,23 @@ def _map_pair(words, at, other, function, lanes):
             out[k] = _apply(function, out[k], x[k])
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _locate(s, address, length):
     """Offset of a DRAM address in the buffer, or -1 where the range is not in the image."""
-    low, high = 0, len(s.start)
+    low, high = 0, len(s.ranges)
     while low < high:
         middle = (low + high) // 2
-        if s.start[middle] <= address:
+        if s.ranges[middle].start <= address:
             low = middle + 1
         else:
             high = middle
-    r = low - 1
-    if r < 0 or address + length > s.end[r]:
+    k = low - 1
+    if k < 0 or address + length > s.ranges[k].end:
         return -1
-    return s.offset[r] + address - s.start[r]
+    return s.ranges[k].offset + address - s.ranges[k].start
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(nogil=True, inline="always")
 def _read(dram, at, length):
     """A little-endian signed integer of 1, 2 or 4 bytes."""
     if length == 1:
@@ -352,38 +379,38 @@ def _read(dram, at, length):
     return np.int32(value)
 
 
-@njit(cache=True, nogil=True)
-def _load(c, n, s, status):
-    named, memory = c.named[n], c.memory[n]
-    width = c.x_pad_0[n] + c.x_size[n] + c.x_pad_1[n]
-    height = c.y_pad_0[n] + c.y_size[n] + c.y_pad_1[n]
-    elem_bytes, lane_bytes = s.elem_bytes[named], s.lane_bytes[named]
+@njit(nogil=True)
+def _load(r, s, status):
+    named, memory = r.named, r.memory
+    width = r.x_pad_0 + r.x_size + r.x_pad_1
+    height = r.y_pad_0 + r.y_size + r.y_pad_1
+    elem_bytes, lane_bytes = s.mem[named].elem_bytes, s.mem[named].lane_bytes
     for y in range(height):
-        inside = c.y_pad_0[n] <= y < c.y_pad_0[n] + c.y_size[n]
+        inside = r.y_pad_0 <= y < r.y_pad_0 + r.y_size
         at = 0
         if inside:
-            address = (c.dram[n] + (y - c.y_pad_0[n]) * c.x_stride[n]) * elem_bytes
-            at = _locate(s, address, c.x_size[n] * elem_bytes)
+            address = (r.dram + (y - r.y_pad_0) * r.x_stride) * elem_bytes
+            at = _locate(s, address, r.x_size * elem_bytes)
             if at < 0:
-                status[0], status[2], status[3] = DRAM_OUTSIDE, address, c.x_size[n] * elem_bytes
+                status[0], status[2], status[3] = DRAM_OUTSIDE, address, r.x_size * elem_bytes
                 return
         for x in range(width):
-            e = c.sram[n] + y * width + x
-            here = at + (x - c.x_pad_0[n]) * elem_bytes
-            data = inside and c.x_pad_0[n] <= x < c.x_pad_0[n] + c.x_size[n]
-            if s.storage[memory] == UOPS:
+            e = r.sram + y * width + x
+            here = at + (x - r.x_pad_0) * elem_bytes
+            data = inside and r.x_pad_0 <= x < r.x_pad_0 + r.x_size
+            if s.mem[memory].storage == UOPS:
                 word = _read(s.dram, here, 4) if data else np.int32(0)
-                _decode_uop(s, s.base[memory] + e, word)
-            elif s.storage[memory] == PAIRS:
-                to = s.pairs[s.base[memory] + e * s.stride[memory] :]
-                _fill(s, to, here, data, s.lanes[memory], lane_bytes, s.perm_at[memory])
+                _decode_uop(s, s.mem[memory].base + e, word)
+            elif s.mem[memory].storage == PAIRS:
+                to = s.pairs[s.mem[memory].base + e * s.mem[memory].stride :]
+                _fill(s, to, here, data, s.mem[memory].lanes, lane_bytes, s.mem[memory].perm_at)
             else:
-                to = s.words[s.base[memory] + e * s.stride[memory] :]
-                _fill(s, to, here, data, s.lanes[memory], lane_bytes, s.perm_at[memory])
-            s.written[s.flags[memory] + e] = LOADED
+                to = s.words[s.mem[memory].base + e * s.mem[memory].stride :]
+                _fill(s, to, here, data, s.mem[memory].lanes, lane_bytes, s.mem[memory].perm_at)
+            s.written[s.mem[memory].flags + e] = LOADED
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(nogil=True, inline="always")
 def _fill(s, to, here, data, lanes, lane_bytes, perm_at):
     if not data:
         for k in range(lanes):
@@ -399,30 +426,34 @@ def _fill(s, to, here, data, lanes, lane_bytes, perm_at):
             to[k] = _read(s.dram, here + k * lane_bytes, lane_bytes)
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _decode_uop(s, element, word):
     bits = np.int64(np.uint32(word))
-    for f in range(len(s.uop_lo)):
-        value = (bits >> s.uop_lo[f]) & ((np.int64(1) << s.uop_width[f]) - 1)
-        if s.uop_signed[f] and value >> (s.uop_width[f] - 1):
-            value -= np.int64(1) << s.uop_width[f]
+    for f in range(len(s.fields)):
+        value = (bits >> s.fields[f].lo) & ((np.int64(1) << s.fields[f].width) - 1)
+        if s.fields[f].signed and value >> (s.fields[f].width - 1):
+            value -= np.int64(1) << s.fields[f].width
         s.uops[element, f] = value
 
 
-@njit(cache=True, nogil=True)
-def _store(c, n, s, strict, notes, status):
-    memory = c.named[n]
-    source = s.shadow[memory] if s.shadow[memory] >= 0 else c.memory[n]
-    elem_bytes, lane_bytes, lanes = s.elem_bytes[memory], s.lane_bytes[memory], s.lanes[memory]
-    for y in range(c.y_size[n]):
-        address = (c.dram[n] + y * c.x_stride[n]) * elem_bytes
-        at = _locate(s, address, c.x_size[n] * elem_bytes)
+@njit(nogil=True)
+def _store(r, n, s, strict, notes, status):
+    memory = r.named
+    source = s.mem[memory].shadow if s.mem[memory].shadow >= 0 else r.memory
+    elem_bytes, lane_bytes, lanes = (
+        s.mem[memory].elem_bytes,
+        s.mem[memory].lane_bytes,
+        s.mem[memory].lanes,
+    )
+    for y in range(r.y_size):
+        address = (r.dram + y * r.x_stride) * elem_bytes
+        at = _locate(s, address, r.x_size * elem_bytes)
         if at < 0:
-            status[0], status[2], status[3] = DRAM_OUTSIDE, address, c.x_size[n] * elem_bytes
+            status[0], status[2], status[3] = DRAM_OUTSIDE, address, r.x_size * elem_bytes
             return
-        for x in range(c.x_size[n]):
-            e = c.sram[n] + y * c.x_size[n] + x
-            if s.shadow[memory] >= 0 and s.written[s.flags[source] + e] != COMPUTED:
+        for x in range(r.x_size):
+            e = r.sram + y * r.x_size + x
+            if s.mem[memory].shadow >= 0 and s.written[s.mem[source].flags + e] != COMPUTED:
                 notes[0] += 1
                 if notes[1] < 0:
                     notes[1] = n
@@ -430,8 +461,8 @@ def _store(c, n, s, strict, notes, status):
                     status[0], status[2] = STALE_STORE, e
                     return
             here = at + x * elem_bytes
-            if lane_bytes == 1 and s.storage[source] != PAIRS:
-                values = s.words[s.base[source] + e * s.stride[source] :]
+            if lane_bytes == 1 and s.mem[source].storage != PAIRS:
+                values = s.words[s.mem[source].base + e * s.mem[source].stride :]
                 for k in range(lanes):
                     s.dram[here + k] = np.uint8(values[k] & 255)
                 continue
@@ -443,7 +474,7 @@ def _store(c, n, s, strict, notes, status):
 
 @njit(cache=True, nogil=True)
 def execute(
-    order, begin, end, c, s, contract_ops, map_ops, fast, swapped, points, twin, strict, notes,
+    order, begin, end, c, state, contract_ops, map_ops, fast, swapped, points, twin, strict, notes,
     status, steps, one, b, i2, o, lanes,
 ):  # fmt: skip
     """Runs order[begin:end]. Stops at an error with status = [code, position in order, details].
@@ -451,35 +482,37 @@ def execute(
     contract_ops / map_ops: int64[operands, 2] of (memory, micro-op field). notes: [stale stores,
     first instruction, negative tensor shifts, first instruction], counted where not strict.
     """
+    s = State(*state)
     dst, row = np.empty(LIST, np.int64), np.empty(LIST, np.int64)
     for t in range(begin, end):
         n = order[t]
         status[1] = t
-        kind = c.kind[n]
-        if kind == LOAD or kind == STORE:
-            if c.x_size[n] == 0:
+        r = c[n]
+        kind = r.kind
+        if kind in (LOAD, STORE):
+            if r.x_size == 0:
                 continue
             if kind == LOAD:
-                _load(c, n, s, status)
+                _load(r, s, status)
             else:
-                _store(c, n, s, strict, notes, status)
-        elif kind == CONTRACT or kind == MAP:
-            if c.uop_begin[n] >= c.uop_end[n] or c.iter_out[n] == 0 or c.iter_in[n] == 0:
+                _store(r, n, s, strict, notes, status)
+        elif kind in (CONTRACT, MAP):
+            if r.uop_begin >= r.uop_end or r.iter_out == 0 or r.iter_in == 0:
                 continue
             if kind == CONTRACT:
-                used = 1 if c.reset[n] else 3
-                if not _operands_fit(c, n, s, contract_ops, used, status):
+                used = 1 if r.reset else 3
+                if not _operands_fit(r, s, contract_ops, used, status):
                     return
-                if c.reset[n]:
-                    _reset(c, n, s, contract_ops)
+                if r.reset:
+                    _reset(r, s, contract_ops)
                 elif fast:
-                    _contract(c, n, s, contract_ops, swapped, dst, row, steps, one, b, i2, o)
+                    _contract(r, s, contract_ops, swapped, dst, row, steps, one, b, i2, o)
                 else:
-                    _contract_any(c, n, s, contract_ops, points)
+                    _contract_any(r, s, contract_ops, points)
             else:
-                used = 1 if c.use_imm[n] else 2
-                if not _operands_fit(c, n, s, map_ops, used, status):
+                used = 1 if r.use_imm else 2
+                if not _operands_fit(r, s, map_ops, used, status):
                     return
-                _map(c, n, s, map_ops, lanes, twin, strict, notes, status)
+                _map(r, n, s, map_ops, lanes, twin, strict, notes, status)
         if status[0] != OK:
             return

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import namedtuple
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,16 +22,18 @@ from csp_embed.isa.spec import Instruction, Isa, Memory
 WORDS, PAIRS, UOPS = range(3)
 MAX_ARENA_BYTES = 1 << 32
 
-# dram: uint8 buffer. Range r holds addresses start[r] .. end[r]-1, at dram[offset[r]]. The columns
-# from `storage` on have one entry per memory of the machine: arena, first item in it, items per
-# element, lanes, depth, bytes of an element and of a lane in DRAM, first flag in `written`, bits of
-# a lane on chip, first entry in `perm` (lane -> item in the element; -1: the same), memory that it
-# shadows (or -1). uop_lo / uop_width / uop_signed: the micro-op's bit fields.
-State = namedtuple(
-    "State",
-    "dram start end offset words pairs uops written perm storage base stride lanes depth elem_bytes"
-    " lane_bytes flags bits perm_at shadow uop_lo uop_width uop_signed",
-)
+# One memory: arena, first item in it, items per element, lanes, depth, bytes of an element and of a
+# lane in DRAM, first flag in `written`, bits of a lane on chip, first entry in `perm` (lane -> item in
+# the element; -1: the same), memory that it shadows (or -1).
+_MEMORY_PARTS = (
+    "storage", "base", "stride", "lanes", "depth", "elem_bytes", "lane_bytes", "flags", "bits",
+    "perm_at", "shadow",
+)  # fmt: skip
+MEMORY = np.dtype([(part, np.int64) for part in _MEMORY_PARTS])
+# Addresses start .. end-1 lie at dram[offset:]. Bits of a micro-op's field.
+RANGE = np.dtype([("start", np.int64), ("end", np.int64), ("offset", np.int64)])
+FIELD = np.dtype([("lo", np.int64), ("width", np.int64), ("signed", np.int64)])
+State = namedtuple("State", "dram ranges words pairs uops written perm mem fields")
 # What `written` says of an element: nothing was ever there, it was loaded or reset (its shadow is
 # stale), a compute step wrote it (and its shadow).
 NEVER, LOADED, COMPUTED = range(3)
@@ -113,11 +116,11 @@ def make_state(isa: Isa, program: Program) -> State:
     dims = contraction_dims(isa)
     contract = next((i for i in isa.instructions if i.kind == "contract"), None)
     factors = {o.memory for o in contract.operands[1:]} if contract and dims.fits else set()
-    columns: dict[str, list[int]] = {name: [] for name in State._fields[9:20]}
+    mem = np.zeros(len(isa.memories), dtype=MEMORY)
     sizes = [0, 0, 0]
     perms: list[NDArray[np.int64]] = []
     flags = perm_length = 0
-    for memory in isa.memories:
+    for k_memory, memory in enumerate(isa.memories):
         lanes = int(np.prod(isa.lane_shape(memory.name))) if memory.lanes else 1
         storage = UOPS if not memory.lanes else PAIRS if memory.name in factors else WORDS
         perm_at, stride = -1, lanes
@@ -135,12 +138,10 @@ def make_state(isa: Isa, program: Program) -> State:
         if memory.shadow_of:
             shadow = next(k for k, m in enumerate(isa.memories) if m.name == memory.shadow_of)
         bits = np.dtype(memory.dtype).itemsize * 8
-        values = (
+        mem[k_memory] = (
             storage, sizes[storage], stride, lanes, memory.depth, memory.elem_bytes, lane_bytes,
             flags, bits, perm_at, shadow,
         )  # fmt: skip
-        for name, value in zip(columns, values, strict=True):
-            columns[name].append(value)
         if own:
             sizes[storage] += memory.depth * stride
             flags += memory.depth
@@ -149,29 +150,23 @@ def make_state(isa: Isa, program: Program) -> State:
             f"the memories of {isa.name} are too large to simulate",
             why=f"{sizes[WORDS] * 4 + sizes[PAIRS] * 2} bytes, at most {MAX_ARENA_BYTES}",
         )
-    dram, start, end, offset = _image(program)
-    fields = isa.uop_fields
+    dram, ranges = _image(program)
+    fields = [(f.lo, f.width, f.signed) for f in isa.uop_fields]
     return State(
         dram,
-        start,
-        end,
-        offset,
+        ranges,
         np.zeros(max(sizes[WORDS], 1), np.int32),
         np.zeros(max(sizes[PAIRS], 1), np.int16),
         np.zeros((max(sizes[UOPS], 1), max(len(fields), 1)), np.int64),
         np.zeros(flags, np.uint8),
         np.concatenate([*perms, np.zeros(1, np.int64)]),
-        *(np.array(columns[name], dtype=np.int64) for name in columns),
-        np.array([f.lo for f in fields], dtype=np.int64),
-        np.array([f.width for f in fields], dtype=np.int64),
-        np.array([f.signed for f in fields], dtype=np.int64),
+        mem,
+        np.array(fields, dtype=FIELD),
     )
 
 
-def _image(
-    program: Program,
-) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """DRAM bytes and the merged ranges: (buffer, start, end, offset), sorted by address."""
+def _image(program: Program) -> tuple[NDArray[np.uint8], NDArray[Any]]:
+    """DRAM bytes and the merged ranges (RANGE), sorted by address."""
     spans = sorted((a, a + len(d)) for a, d in (*program.before, *program.after) if len(d))
     merged: list[list[int]] = []
     for low, high in spans:
@@ -179,21 +174,25 @@ def _image(
             merged[-1][1] = max(merged[-1][1], high)
         else:
             merged.append([low, high])
-    offsets: list[int] = []
+    ranges = np.zeros(len(merged), dtype=RANGE)
     total = 0
-    for low, high in merged:
-        offsets.append(total)
+    for r, (low, high) in enumerate(merged):
+        ranges[r] = (low, high, total)
         total += high - low
     buffer = np.zeros(total, dtype=np.uint8)
-    start = np.array([low for low, _ in merged], dtype=np.int64)
-    end = np.array([high for _, high in merged], dtype=np.int64)
-    offset = np.array(offsets, dtype=np.int64)
     for address, data in program.before:
         if len(data):
-            r = int(np.searchsorted(start, address, side="right")) - 1
-            at = int(offset[r]) + address - int(start[r])
+            at = _offset(ranges, address, len(data))
             buffer[at : at + len(data)] = data
-    return buffer, start, end, offset
+    return buffer, ranges
+
+
+def _offset(ranges: NDArray[Any], address: int, length: int) -> int:
+    """Where an address lies in the buffer; -1 where not all of the range exists."""
+    r = int(np.searchsorted(ranges["start"], address, side="right")) - 1
+    if r < 0 or address + length > int(ranges["end"][r]):
+        return -1
+    return int(ranges["offset"][r]) + address - int(ranges["start"][r])
 
 
 def read_dram(state: State, address: int, length: int) -> NDArray[np.uint8]:
@@ -201,10 +200,9 @@ def read_dram(state: State, address: int, length: int) -> NDArray[np.uint8]:
 
     Raises: SimError where they are not all in the image.
     """
-    r = int(np.searchsorted(state.start, address, side="right")) - 1
-    if r < 0 or address + length > int(state.end[r]):
+    at = _offset(state.ranges, address, length)
+    if at < 0:
         raise SimError(f"DRAM {address:#x} .. {address + length:#x} is outside the program's image")
-    at = int(state.offset[r]) + address - int(state.start[r])
     return state.dram[at : at + length]
 
 
@@ -213,17 +211,16 @@ def contents(isa: Isa, state: State, memory: Memory, first: int, last: int) -> N
 
     A shadow shows the low bits of what it mirrors.
     """
-    k = isa.memories.index(memory)
-    if state.shadow[k] >= 0:
-        values = contents(isa, state, isa.memories[int(state.shadow[k])], first, last)
+    m = state.mem[isa.memories.index(memory)]
+    if memory.alias_of or memory.shadow_of:
+        target = isa.memory(memory.alias_of or memory.shadow_of or "")
+        values = contents(isa, state, target, first, last)
         return values.astype(memory.dtype).astype(np.int64)
-    if memory.alias_of:
-        return contents(isa, state, isa.memory(memory.alias_of), first, last)
-    base, stride, lanes = (int(c[k]) for c in (state.base, state.stride, state.lanes))
-    if state.storage[k] == UOPS:
+    base, stride, lanes = int(m["base"]), int(m["stride"]), int(m["lanes"])
+    if m["storage"] == UOPS:
         return state.uops[base + first : base + last].astype(np.int64)
-    arena = state.words if state.storage[k] == WORDS else state.pairs
+    arena = state.words if m["storage"] == WORDS else state.pairs
     items = arena[base + first * stride : base + last * stride].reshape(last - first, stride)
-    at = int(state.perm_at[k])
+    at = int(m["perm_at"])
     order = state.perm[at : at + lanes] if at >= 0 else np.arange(lanes)
     return items[:, order].astype(np.int64).reshape(last - first, *isa.lane_shape(memory.name))
