@@ -66,20 +66,22 @@ def parse_formula(
     check_names(st)
     sizes = {t: positive_shape(t, s) for t, s in (shapes or {}).items()}
     given = {a: positive(n, f"extent of axis {a}") for a, n in (extents or {}).items()}
-    check_ranks(st, sizes)
-    check_axes(st)
-    axes = solve_extents(st, {t: s for t, s in sizes.items() if t in st.places}, given)
-    # Behind the solver, so that its messages speak of the user's own text only.
-    tail = plain_epilogue(st, shift, bias, bias_before_shift, clip, bias_range, channel)
-    extra = {s.access.tensor for s in tail if s.access} - set(st.places)
-    unknown = set(sizes) - set(st.places) - extra
+    # The options' own steps come behind the solver, whose messages speak of the user's text only.
+    own = {bias_name(st)} if bias or bias_before_shift else set()
+    unknown = set(sizes) - set(st.places) - own
     if unknown:
         raise OperatorError(
             f"a shape is given for {', '.join(sorted(unknown))}, which the formula does not name",
             where=st.text,
-            hint=f"its tensors are {', '.join([*st.places, *sorted(extra)])}",
+            hint=f"its tensors are {', '.join([*st.places, *own])}",
         )
+    check_ranks(st, sizes)
+    check_axes(st)
+    check_steps(st)
+    axes = solve_extents(st, {t: s for t, s in sizes.items() if t in st.places}, given)
+    tail = plain_epilogue(st, shift, bias, bias_before_shift, clip, bias_range, channel)
     st = replace(st, steps=(*st.steps, *tail))
+    check_ranks(st, sizes)
     check_steps(st)
     tensors = make_tensors(st, axes, sizes, constants, dtypes or {})
     check_reads(st, axes, tensors)

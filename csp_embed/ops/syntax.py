@@ -27,6 +27,8 @@ _TOKEN = re.compile(
     r"|(?P<update>\+=|(?:max|min)\s*=(?!=))|(?P<name>[A-Za-z_]\w*)|(?P<sym>>>|<<|//|\*\*|==|\S)",
     re.ASCII,
 )
+MAX_NUMBER = 2**32  # beyond every address
+MAX_DEPTH = 50
 STEP_NAMES = ("shr", "shl", "add", "max", "min", "mul", "relu", "clip")
 
 
@@ -67,6 +69,8 @@ def make_affine(terms: dict[str, int], const: int = 0) -> Affine:
 
 def read_statement(text: str) -> Statement:
     """Reads a formula. Raises: OperatorError at the first place that is not in the notation."""
+    if not isinstance(text, str):
+        raise OperatorError(f"a formula is text, not {type(text).__name__}")
     return _Reader(" ".join(text.split())).statement()
 
 
@@ -81,6 +85,7 @@ class _Reader:
                 self.tokens.append(Token(m.lastgroup, m.group(), m.start()))
         self.tokens.append(Token("end", "", len(text)))
         self.pos = 0
+        self.depth = 0
         self.places: dict[str, int] = {}
         self.index_places: dict[tuple[str, int], int] = {}
 
@@ -180,15 +185,18 @@ class _Reader:
     def factor(self) -> Affine:
         token = self.now
         self.no_float()
-        if self.accept("("):
-            inner = self.affine()
-            self.need(")")
+        if self.now.text in ("(", "-"):
+            self.deeper()
+            if self.take().text == "(":
+                inner = self.affine()
+                self.need(")")
+            else:
+                inner = _scale(self.factor(), -1)
+            self.depth -= 1
             return inner
-        if self.accept("-"):
-            return _scale(self.factor(), -1)
-        self.take()
         if token.kind == "int":
-            return Affine((), int(token.text))
+            return Affine((), self.integer())
+        self.take()
         if token.kind == "name":
             if self.now.text in ("[", "("):
                 self.non_affine(f"{token.text}{self.now.text}…", token.at)
@@ -215,7 +223,14 @@ class _Reader:
         self.no_float()
         if self.now.kind != "int":
             self.fail("expected an integer here")
+        if len(self.now.text) > 10 or int(self.now.text) >= MAX_NUMBER:
+            self.fail("this number is too large", why="addresses have 32 bits")
         return sign * int(self.take().text)
+
+    def deeper(self) -> None:
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            self.fail(f"more than {MAX_DEPTH} nested parentheses")
 
     # -- steps ----------------------------------------------------------------------------------
     def step(self) -> list[Step]:
@@ -282,9 +297,12 @@ class _Reader:
     def primary(self) -> int | _Chain:
         self.no_float()
         token = self.now
-        if self.accept("("):
+        if self.now.text == "(":
+            self.deeper()
+            self.take()
             inner = self.shifts()
             self.need(")")
+            self.depth -= 1
             return inner
         if token.text == "-" or token.kind == "int":
             return self.integer()
@@ -297,6 +315,7 @@ class _Reader:
         name = self.take()
         if name.text not in ("max", "min", "relu", "clip"):
             self.fail(f"unknown function {name.text!r}", name.at, why="max, min, relu, clip")
+        self.deeper()
         self.need("(")
         value = self.shifts()
         if name.text == "relu":
@@ -313,6 +332,7 @@ class _Reader:
             self.need(",")
             value = self.join(name.text, value, self.shifts(), name.at)
         self.need(")")
+        self.depth -= 1
         return value
 
     def join(
@@ -347,7 +367,7 @@ class _Chain:
 
 def _fold(op: str, a: int, b: int) -> int:
     if op == "shr":
-        return a >> b if b >= 0 else a << -b
+        return a >> b if b >= 0 else a << min(-b, 64)
     return {"add": a + b, "mul": a * b, "max": max(a, b), "min": min(a, b)}[op]
 
 
