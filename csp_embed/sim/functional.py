@@ -1,7 +1,7 @@
 """Fast functional simulation: what a program leaves in DRAM, bit for bit.
 
-Takes: an Isa and a Program.  Leaves: a Run.  Assumes nothing of the program: every address is checked
-against its memory or the image, work is bounded, a deadlock is found before anything runs.
+Takes: an Isa and a Program.  Leaves: a Run.  Assumes: nothing of the program. Every address is
+checked against its memory or the image, work is bounded, deadlock is found before anything runs.
 
 Where the reference simulator and the hardware differ, this engine takes the reference simulator's
 side (stores read the live accumulator) and counts what it met in `warnings`; `strict=True` refuses

@@ -28,16 +28,16 @@ _TRANSFER = (
 _COMPUTE = ("uop_begin", "uop_end", "iter_out", "iter_in", "reset", "use_imm", "imm")
 _FACTORS = ("dst_out", "dst_in", "lhs_out", "lhs_in", "rhs_out", "rhs_in")
 
-# One int64 per part. `queue` is an index into isa.queues; `memory` into isa.memories after aliases are
-# resolved, `named` before (-1 unknown); `op` is a map's index into its instruction's ops, `function`
-# one of FUNCTIONS (-1 unknown). A record, so that kernels have one argument and fields have names.
+# One int64 per part. `queue` is an index into isa.queues; `memory` into isa.memories after aliases
+# are resolved, `named` before (-1 unknown); `op` is a map's index into its instruction's ops,
+# `function` one of FUNCTIONS (-1 unknown). Records: kernels get one argument, fields keep names.
 PARTS = ("kind", "queue", "named", "memory", *_TRANSFER, *_COMPUTE, "op", "function", *_FACTORS)
 ROW = np.dtype([(part, np.int64) for part in PARTS])
 
 
 @dataclass(frozen=True)
 class Table:
-    """c: records of ROW, also read by column (`c.x_size`); tokens: uint8[n, 4] in the order of TOKENS."""
+    """c: records of ROW, read by column (`c.x_size`); tokens: uint8[n, 4], order of TOKENS."""
 
     c: np.recarray
     tokens: NDArray[np.uint8]

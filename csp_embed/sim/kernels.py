@@ -104,7 +104,7 @@ def _bounds(r, s, memory, field, out, inner):
 
 @njit(nogil=True)
 def _operands_fit(r, s, ops, count, status):
-    """Whether all operands of compute instruction n lie inside their memories; else fills status."""
+    """Whether the operands of a compute instruction lie inside their memories; fills status."""
     for k in range(count):
         if k == 0:
             out, inner = r.dst_out, r.dst_in
@@ -133,8 +133,7 @@ def _reset(r, s, ops):
 
 @njit(nogil=True)
 def _sort(order, uops, field):
-    """Sorts micro-op numbers by a field: heap sort (NumPy's sorts take long to compile). The order of
-    equal ones does not matter."""
+    """Sorts micro-op numbers by a field: heap sort (NumPy's sorts take long to compile)."""
     n = len(order)
     sorted_already = True
     for k in range(n - 1):

@@ -1,8 +1,8 @@
 """Memories of a running program: the DRAM image and the on-chip memories, as arrays for kernels.
 
-DRAM is the union of the program's `before` and `after` ranges and no more; everything else does not
-exist. On chip there are three arenas: `words` (int32 lanes in the spec's order), `pairs` (int16: the
-two factors of a contraction, laid out for its kernel) and `uops` (decoded fields).
+DRAM is the union of the program's `before` and `after` ranges and no more; everything else does
+not exist. On chip there are three arenas: `words` (int32 lanes in the spec's order), `pairs` (int16:
+the two factors of a contraction, laid out for its kernel) and `uops` (decoded fields).
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ WORDS, PAIRS, UOPS = range(3)
 MAX_ARENA_BYTES = 1 << 32
 
 # One memory: arena, first item in it, items per element, lanes, depth, bytes of an element and of a
-# lane in DRAM, first flag in `written`, bits of a lane on chip, first entry in `perm` (lane -> item in
-# the element; -1: the same), memory that it shadows (or -1).
+# lane in DRAM, first flag in `written`, bits of a lane on chip, first entry in `perm` (lane -> item
+# in the element; -1: the same), memory that it shadows (or -1).
 _MEMORY_PARTS = (
     "storage", "base", "stride", "lanes", "depth", "elem_bytes", "lane_bytes", "flags", "bits",
     "perm_at", "shadow",
@@ -207,7 +207,7 @@ def read_dram(state: State, address: int, length: int) -> NDArray[np.uint8]:
 
 
 def contents(isa: Isa, state: State, memory: Memory, first: int, last: int) -> NDArray[np.int64]:
-    """Elements first .. last-1 of an on-chip memory, int64[n, *lane shape] (micro-ops: [n, fields]).
+    """Elements first .. last-1 of an on-chip memory, int64[n, *lanes] (micro-ops: [n, fields]).
 
     A shadow shows the low bits of what it mirrors.
     """

@@ -1,9 +1,9 @@
 """The queues and their tokens: in which order instructions can run, and what must precede what.
 
 Each queue runs its instructions in program order; a token FIFO joins neighbours in each direction.
-The k-th pop of a FIFO takes the k-th push, whatever the timing, so "must precede" does not depend on
-the schedule: it is kept as one clock per instruction, clock[n, q] = how many instructions of queue q
-are done before n starts (n itself counts as done in its own queue).
+The k-th pop of a FIFO takes the k-th push, whatever the timing, so "must precede" does not depend
+on the schedule: it is kept as one clock per instruction, clock[n, q] = how many instructions of
+queue q are done before n starts (n itself counts as done in its own queue).
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ from csp_embed.sim.functional_table import Table
 
 @dataclass(frozen=True)
 class Order:
-    """order: instruction numbers in a legal order (program order where tokens allow), as far as it goes.
+    """order: instruction numbers in a legal order, program order where tokens allow.
 
     heads: per queue, the first instruction that cannot run, or -1 where the queue is done.
     clock: int32[n, queues], valid for instructions in `order`. position: place in its own queue.
     pushed / popped: int64[queues - 1, 2]: FIFO between queue k and k + 1, [0] rightwards, [1] left.
     most: int64[queues - 1, 2]: most tokens that can lie in a FIFO at once; most_at: the instruction
-    whose push makes them (-1: none). A deadlock leaves heads >= 0.
+    whose push makes them (-1: none). over: the first push beyond the capacity (-1: none). A deadlock
+    leaves heads >= 0 and ends `order` early.
     """
 
     order: NDArray[np.int64]
