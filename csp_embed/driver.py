@@ -14,30 +14,34 @@ from numpy.typing import NDArray
 
 from csp_embed.embed import embed
 from csp_embed.emit.lower import Lowered, lower
-from csp_embed.errors import Infeasible, OperatorError
+from csp_embed.errors import Infeasible, OperatorError, SpecError
 from csp_embed.ir.embedding import Embedding
 from csp_embed.ir.operator import Operator
-from csp_embed.ir.schedule import Schedule
+from csp_embed.ir.schedule import COMPUTE, LOAD, STORE, Schedule
 from csp_embed.isa.load import load_isa
 from csp_embed.isa.spec import Isa
 from csp_embed.kernel import Kernel
 from csp_embed.schedule.problem import build as build_problem
 from csp_embed.schedule.search import search
 from csp_embed.schedule.tile import Costs
-from csp_embed.sim.cycles import simulate_cycles
+from csp_embed.sim.cycles import Engine, parse_memory
 
 Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
 class Options:
-    """layout: "relaxed" or "strict". memory: the memory interface whose cycles are minimised. top: embeddings that are scheduled.
-    schedules: tiles that are built and simulated per embedding."""
+    """layout: "relaxed" or "strict". memory: the memory interface whose cycles are minimised. top: embeddings that are
+    scheduled. schedules: tiles that are built and simulated per embedding. host_weight: cycles that a byte of host packing
+    counts as. cache: folder that keeps finished kernels by content, or None."""
 
     layout: str = "relaxed"
     memory: str = "de10"
     top: int = 4
     schedules: int = 8
+    host_weight: float = 0.0
+    solver_seed: int = 0
+    cache: Path | None = None
 
 
 def compile(  # noqa: A001
@@ -64,14 +68,23 @@ def compile(  # noqa: A001
     tell = progress or (lambda text, done, total: None)
     tell("embedding", 0, 1)
     embeddings = embed(op, machine, layout=options.layout, top=options.top)
+    if not embeddings:
+        raise Infeasible(
+            f"{op.name} has no embedding in {machine.name}",
+            where=op.formula(),
+            why=f"no digits satisfy the rules with the {options.layout} layout",
+            hint="csp-embed explain names the rules in conflict; --layout relaxed allows more",
+        )
     ranges = _ranges(op, b)
-    measured: dict[int, tuple[Lowered, int]] = {}
+    # The schedule is kept beside its measurement, so that its id stays its own.
+    measured: dict[int, tuple[Lowered, Schedule, int | None]] = {}
+    engine = Engine(machine, parse_memory(options.memory)) if has_costs(machine) else None
 
     def measure(schedule: Schedule) -> float:
         lowered = lower(schedule, machine)
-        cycles = simulate_cycles(machine, lowered.stream, memory=options.memory).total
-        measured[id(schedule)] = (lowered, cycles)
-        return float(cycles)
+        cycles = None if engine is None else engine.report(lowered.stream).total
+        measured[id(schedule)] = (lowered, schedule, cycles)
+        return estimate(schedule, machine) if cycles is None else float(cycles)
 
     costs = machine_costs(machine, options.memory)
     best: tuple[float, Embedding, Schedule] | None = None
@@ -94,7 +107,7 @@ def compile(  # noqa: A001
             best = (found.cycles, embedding, found.schedule)
     assert best is not None
     _, embedding, schedule = best
-    lowered, cycles = measured[id(schedule)]
+    lowered, _, cycles = measured[id(schedule)]
     tried.sort(key=lambda x: x[1])
     return Kernel(
         operator=op,
@@ -132,9 +145,49 @@ def _ranges(op: Operator, b: Array | None) -> dict[int, int]:
     return out
 
 
+def has_costs(isa: Isa) -> bool:
+    """The spec states what the cycle engine needs."""
+    return "instruction" in isa.costs and "contract" in isa.costs
+
+
+def estimate(schedule: Schedule, isa: Isa) -> float:
+    """Without cost parameters: steps, and bytes at eight a cycle, one after the other."""
+    sizes = [
+        [isa.memory(r.memory).elem_bytes * math.prod(b - a for a, b in box) for box in r.boxes]
+        for r in schedule.regions
+    ]
+    total = 0.0
+    for kind, a, b, _ in schedule.ops.tolist():
+        total += schedule.templates[a].steps if kind == COMPUTE else 0
+        total += sizes[a][b] / 8 + 16 if kind in (LOAD, STORE) else 0
+    return total
+
+
 def machine_costs(isa: Isa, memory: str) -> Costs:
     """What tile choice weighs, from the spec's cost section for that memory interface."""
-    return Costs(read_bytes=8, write_bytes=4.7, dma_gap=24, instruction=9, fetch=5.6)
+    memory = memory.split(",")[0]
+    if not has_costs(isa):
+        return Costs(read_bytes=8, write_bytes=8, dma_gap=20, instruction=10, fetch=4)
+    if memory not in isa.costs:
+        raise SpecError(
+            f"{isa.name} states no costs for the memory interface {memory!r}",
+            hint=f"one of {', '.join(k for k, v in isa.costs.items() if 'burst_beats' in v)}",
+        )
+    port, insn = isa.costs[memory], isa.costs["instruction"]
+    rate = port["bytes_per_cycle"]
+    burst = port["burst_beats"] * port["beat_bytes"]
+    store = isa.costs["store"]
+    out = max((isa.memory(m.name).elem_bytes for m in isa.memories if m.store_queue), default=1)
+    # A stored word costs its beats and a gap; every burst its set-up.
+    written = burst / (burst / rate + burst / out * store["word_gap"] + store["setup"])
+    fetched = burst / insn["bytes"]
+    return Costs(
+        read_bytes=rate,
+        write_bytes=written,
+        dma_gap=port["wake"] + 7,
+        instruction=isa.costs["contract"]["fill"] + 2 * insn["turn"] + 1,
+        fetch=(burst / rate + port["wake"] + fetched + 4) / fetched,
+    )
 
 
-__all__ = ["Costs", "Kernel", "Options", "compile", "math"]
+__all__ = ["Costs", "Kernel", "Options", "compile"]

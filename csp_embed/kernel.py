@@ -102,8 +102,8 @@ class Kernel:
             return program
         from csp_embed.sim import functional
 
-        result = functional.run(self.isa, program, compare=False)
-        stored = np.ascontiguousarray(result.outputs[0])
+        result = functional.run(self.isa, program)
+        stored = np.ascontiguousarray(result.outputs[0][1])
         y = self.result(stored)
         return Program(
             program.meta,
@@ -119,7 +119,9 @@ class Kernel:
         region = self.schedule.regions[n]
         memory = self.isa.memory(region.memory)
         packed = unpack_region(region, stored, self.isa.lane_shape(region.memory), memory.dram_dtype)
-        return unpack(self.embedding.layouts["dst"], self.embedding, self.isa, packed)
+        layout = self.embedding.layouts["dst"]
+        packed = packed[tuple(slice(0, size) for size in layout.grid)]
+        return unpack(layout, self.embedding, self.isa, packed)
 
     def run(self, x: Any, w: Any = None, b: Any = None, **more: Any) -> Array:
         """Logical NumPy tensors in and out, simulated. Operands by position as in the formula: lhs, rhs, epilogue
@@ -184,6 +186,8 @@ class Kernel:
         for d in reversed(region.order):
             pitch[d] = total
             total *= region.grid[d]
+        splits = region.splits or tuple(((1, size),) for size in region.grid)
+        first = np.cumsum([0, *(len(parts) for parts in splits)])
         lane_bytes, unit = {}, elem // int(np.prod(lanes)) if lanes else elem
         for dim, size in zip(reversed(memory.lanes), reversed(lanes), strict=True):
             lane_bytes[dim] = unit
@@ -194,8 +198,9 @@ class Kernel:
         for t, size in enumerate(self.operator.tensors[layout.tensor].shape):
             parts = []
             for g, k in enumerate(layout.grid_coef[t]):
-                if k and region.grid[g] > 1:
-                    parts.append((k, region.grid[g], pitch[g]))
+                for j, (unit, extent) in enumerate(splits[g]):
+                    if k and extent > 1:
+                        parts.append((k * unit, extent, pitch[int(first[g]) + j]))
             for name, k in layout.digit_coef[t].items():
                 if k and name in digit and digit[name].dim in lane_bytes:
                     d = digit[name]

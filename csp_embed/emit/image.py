@@ -6,6 +6,7 @@ Leaves: bytes per region.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,12 +37,16 @@ def region_bytes(region: Region, packed: Array) -> NDArray[np.uint8]:
 
 
 def unpack_region(region: Region, data: NDArray[np.uint8], lanes: tuple[int, ...], dtype: str) -> Array:
-    """Inverse of `region_bytes` for a plain region: [*grid, *lanes]."""
+    """Inverse of `region_bytes` for a plain region: [*grid of the layout (rounded up), *lanes]."""
     shape = [region.grid[d] for d in region.order]
     ordered = np.ascontiguousarray(data).view(dtype).reshape(*shape, *lanes)
     inverse = np.argsort(region.order) if region.order else np.zeros(0, dtype=np.int64)
     axes = (*(int(i) for i in inverse), *range(len(shape), ordered.ndim))
-    return ordered.transpose(axes)
+    packed = ordered.transpose(axes)
+    if region.splits:
+        merged = [math.prod(size for _, size in parts) for parts in region.splits]
+        packed = packed.reshape(*merged, *lanes)
+    return packed
 
 
 def constant_element(schedule: Schedule, region: Region, isa: Isa) -> NDArray[np.uint8]:

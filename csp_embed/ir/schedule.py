@@ -31,7 +31,7 @@ class Region:
     """One packed tensor in DRAM.
 
     operand: key of `Embedding.layouts`, or "const0" and the like for operands that the schedule adds.
-    order: the layout's grid dimensions from outermost to innermost in DRAM. boxes: those that rows name,
+    order: the grid's dimensions from outermost to innermost in DRAM. boxes: those that rows name,
     in that order of dimensions. by_box: DRAM holds the boxes one after the other, each whole and
     row-major (constants only), instead of the plain grid.
     """
@@ -42,6 +42,7 @@ class Region:
     order: tuple[int, ...]
     boxes: tuple[Box, ...]
     by_box: bool
+    splits: tuple[tuple[tuple[int, int], ...], ...] = ()
 
 
 @dataclass(frozen=True)

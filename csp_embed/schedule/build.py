@@ -364,6 +364,13 @@ def _epilogue(problem, cache, rows, lo, hi, frame, acc, trick, const_at, tile,  
     vectors = math.prod(b - a for a, b in zip(lo, hi, strict=True))
     here = (problem.dst, frame, acc)
     if not problem.epilogue:
+        # A store reads what a step that is no reset wrote last: outputs without a single product need one.
+        if any(a < 0 or b > g for m in (problem.lhs, problem.rhs)
+               for (a, b), g in zip(m.box((0,) * len(lo), problem.extents), m.grid, strict=True)):
+            for t in cache.templates(
+                problem.isa.of_kind("map").name, lo, hi, [here, here], [], repeats=1, op="add", imm=0
+            ):
+                rows.compute(t)
         return
     for i, step in enumerate(problem.epilogue):
         need = -1
@@ -471,7 +478,7 @@ def _schedule(problem, config, rows, regions, out_boxes, trick, tiles, chunks) -
         out.append(Region("const", problem.lhs.memory, (0,), (0,), (), True))
     out.append(
         Region("dst", _stored_memory(problem), problem.dst.grid, config.dst_order,
-               tuple(out_boxes), False)
+               tuple(out_boxes), False, problem.splits)
     )
     steps = sum(rows.templates[r[1]].steps for r in rows.ops if r[0] == COMPUTE)
     return Schedule(

@@ -120,7 +120,7 @@ def build(problem: Problem) -> Schedule:
         for f in (lhs, *adds.values())
     ]
     regions.append(
-        Region("dst", shadow, problem.dst.grid, orders["dst"], tuple(out_boxes), False)
+        Region("dst", shadow, problem.dst.grid, orders["dst"], tuple(out_boxes), False, problem.splits)
     )
     steps = sum(rows.templates[r[1]].steps for r in rows.ops if r[0] == COMPUTE)
     return Schedule(

@@ -46,7 +46,7 @@ class Map:
 @dataclass(frozen=True)
 class Problem:
     """Counters in embedding order. `instruction` executes the points; `adds` are the epilogue's tensors by
-    step number. depth: usable elements by memory name."""
+    step number. out_dim: counter -> dimension of dst. splits: see `split_dims`. depth: usable elements by memory."""
 
     embedding: Embedding
     isa: Isa
@@ -60,6 +60,7 @@ class Problem:
     adds: dict[int, Map]
     epilogue: tuple[Step, ...]
     out_dim: dict[int, int]
+    splits: tuple[tuple[tuple[int, int], ...], ...]
     depth: dict[str, int]
 
     @property
@@ -89,6 +90,7 @@ def build(embedding: Embedding, isa: Isa) -> Problem:
 
     layouts = embedding.layouts
     dst = to_map(layouts["dst"])
+    dst, splits = split_dims(dst)
     out_dim = {}
     for i, counter in enumerate(embedding.counters):
         moved = [d for d in range(len(dst.grid)) if dst.step[i, d]]
@@ -114,8 +116,42 @@ def build(embedding: Embedding, isa: Isa) -> Problem:
         adds=adds,
         epilogue=embedding.operator.epilogue,
         out_dim=out_dim,
+        splits=splits,
         depth={m.name: usable_depth(m) for m in isa.memories},
     )
+
+
+def split_dims(dst: Map) -> tuple[Map, tuple[tuple[tuple[int, int], ...], ...]]:
+    """dst with one grid dimension per counter, and per old dimension its parts (unit, size), outermost first.
+
+    An output index like 6*g+k is moved by two counters; it is a mixed radix, so its grid dimension splits into one
+    for g and one for k. The outermost part is rounded up.
+    """
+    grid: list[int] = []
+    origin: list[int] = []
+    columns: list[NDArray[np.int64]] = []
+    splits = []
+    for d, size in enumerate(dst.grid):
+        column = dst.step[:, d]
+        movers = sorted((int(column[c]), c) for c in range(len(column)) if column[c])[::-1]
+        if len(movers) <= 1:
+            movers = movers or [(1, -1)]
+        parts, above = [], None
+        for unit, c in movers:
+            assert above is None or above % unit == 0, "an output index is a mixed radix of its axes"
+            parts.append((unit, -(-size // unit) if above is None else above // unit))
+            above = unit
+            new = np.zeros(len(column), dtype=np.int64)
+            if c >= 0:
+                new[c] = 1
+            columns.append(new)
+            grid.append(parts[-1][1])
+            origin.append(dst.origin[d] if len(movers) == 1 else 0)
+        assert above == 1, "every element of a result is stored"
+        assert len(movers) == 1 or dst.origin[d] == 0
+        splits.append(tuple(parts))
+    step = np.stack(columns, axis=1) if columns else np.zeros((dst.step.shape[0], 0), dtype=np.int64)
+    return Map(dst.operand, dst.memory, tuple(grid), tuple(origin), step), tuple(splits)
 
 
 def _check_ops(embedding: Embedding, isa: Isa) -> None:

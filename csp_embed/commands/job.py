@@ -1,0 +1,155 @@
+"""One compilation as the command line asks for it: compile, check, simulate, compare, write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from csp_embed.errors import CheckError, InputError
+from csp_embed.files import atomic
+from csp_embed.ir.operator import Operator
+from csp_embed.isa.load import load_isa
+from csp_embed.kernel import Kernel
+from csp_embed.ops.bound import bound_cycles, natural
+from csp_embed.ops.data import random_tensors
+
+SIMULATED_MACS = 300_000_000
+
+
+@dataclass
+class Result:
+    """verified: none, checks, simulated, or unequal (then `difference` tells where)."""
+
+    kernel: Kernel
+    verified: str
+    bound: int
+    difference: str = ""
+    written: list[str] = field(default_factory=list)
+
+    def document(self) -> dict[str, Any]:
+        """What `--json` prints."""
+        from csp_embed.report.kernel import figures
+
+        return figures(self.kernel, self.bound, self.verified) | {"written": self.written}
+
+    def text(self, explain: bool) -> str:
+        from csp_embed.report.kernel import render
+
+        lines = render(self.kernel, self.bound, self.verified, explain=explain)
+        return "\n".join([lines, *(f"wrote {w}" for w in self.written)])
+
+
+@dataclass
+class Job:
+    """Arguments as in `csp-embed compile --help`."""
+
+    op: Operator
+    isa: str
+    config: Path | None
+    memory: str
+    layout: str
+    host_weight: float
+    top: int
+    solver_seed: int
+    cache: Path | None
+    seed: int
+    data: Path | None
+    verify: bool
+    tell: Callable[[str, int, int], None]
+
+    def stop_after(self, stage: str, dot: Path | None) -> str:
+        """The artefact of an early stage as text."""
+        from csp_embed.ir.dfg import dataflow
+
+        if dot is not None:
+            with atomic(dot) as file:
+                file.write(dataflow(self.op).dot())
+        if stage == "operator":
+            return self.op.show()
+        if stage == "dataflow":
+            return dataflow(self.op).show()
+        kernel = self.compile(None)
+        if stage == "embedding":
+            return kernel.embedding.formula()
+        if stage == "schedule":
+            return kernel.schedule.show()
+        if stage == "program":
+            from csp_embed.isa.listing import listing
+
+            return "\n".join(listing(kernel.isa, kernel.lowered.stream))
+        raise InputError(
+            f"--stop-after {stage} is unknown",
+            hint="operator, dataflow, embedding, schedule or program",
+        )
+
+    def tensors(self) -> dict[str, Any] | None:
+        """Operands of --data, or None."""
+        if self.data is None:
+            return None
+        try:
+            with np.load(self.data, allow_pickle=False) as file:
+                return {k: file[k] for k in file.files}
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"cannot read {self.data}", why=str(error), hint="--data takes a NumPy .npz file"
+            ) from error
+
+    def compile(self, given: dict[str, Any] | None) -> Kernel:
+        from csp_embed.driver import Options, compile
+
+        machine = load_isa(self.isa, self.config)
+        constants = {}
+        if given:
+            names = {"w": self.op.rhs.tensor if self.op.rhs else None}
+            adds = [s.access.tensor for s in self.op.epilogue if s.access is not None]
+            names["b"] = adds[0] if adds and self.op.tensors[adds[0]].constant else None
+            constants = {k: given[t] for k, t in names.items() if t is not None and t in given}
+        options = Options(layout=self.layout, memory=self.memory, host_weight=self.host_weight,
+                          solver_seed=self.solver_seed, cache=self.cache)  # fmt: skip
+        if self.top:
+            options = Options(**{**options.__dict__, "top": self.top})
+        return compile(self.op, machine, **constants, options=options, progress=self.tell)
+
+    def run(self, output: Path | None, report: Path | None, certificate: Path | None) -> Result:
+        """Compiles, judges, writes. Raises: CheckError where a check refuses the stream."""
+        from csp_embed.isa.program_file import write_program
+        from csp_embed.judge import judge
+
+        given = self.tensors()
+        kernel = self.compile(given)
+        bound = bound_cycles(self.op, kernel.isa, self.memory)
+        simulate = self.verify or natural(self.op)["macs"] <= SIMULATED_MACS
+        tensors = given if given is not None else random_tensors(self.op, self.seed)
+        verdict = judge(kernel, tensors, simulate=simulate, fill=output is not None, tell=self.tell)
+        if verdict.problems:
+            raise CheckError(
+                f"the checks refuse this program ({len(verdict.problems)} problems)",
+                where=self.op.name,
+                why="; ".join(str(p) for p in verdict.problems[:3]),
+                hint="this is our mistake: please report the command",
+            )
+        result = Result(kernel, verdict.verified, bound, verdict.difference)
+        if output is not None:
+            self.tell("writing", 0, 1)
+            assert verdict.program is not None
+            write_program(output, verdict.program)
+            result.written.append(str(output))
+        if certificate is not None:
+            from csp_embed.embed.certificate import certificate as make
+
+            import json
+
+            with atomic(certificate) as file:
+                json.dump(make(kernel.embedding), file, indent=1)
+            result.written.append(str(certificate))
+        if report is not None:
+            from csp_embed.report.html import kernel_page
+
+            with atomic(report) as file:
+                file.write(kernel_page(kernel, bound, verdict.verified))
+            result.written.append(str(report))
+        return result

@@ -1,0 +1,108 @@
+"""What to compile, from words on the command line to an Operator."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from csp_embed import ops
+from csp_embed.errors import OperatorError
+from csp_embed.ir.operator import Operator
+from csp_embed.ops import deepbench
+
+OPERATORS = (
+    "conv1d", "conv2d", "conv3d", "conv_transpose2d", "depthwise_conv2d", "matmul", "batch_matmul",
+    "dense", "max_pool2d", "avg_pool2d",
+)  # fmt: skip
+EPILOGUE = ("shift", "bias", "bias_before_shift", "clip", "bias_range")
+
+
+def numbers(text: str, option: str) -> Any:
+    """`3` -> 3, `2,1` -> (2, 1), `1,2,3,4` -> ((1, 2), (3, 4)) for two-sided padding."""
+    try:
+        values = [int(v) for v in text.split(",")]
+    except ValueError as error:
+        raise OperatorError(
+            f"--{option} {text} is no integer or list of integers", hint=f"--{option} 2 or --{option} 2,1"
+        ) from error
+    if len(values) == 1:
+        return values[0]
+    if option == "pad" and len(values) == 4:
+        return ((values[0], values[1]), (values[2], values[3]))
+    return tuple(values)
+
+
+def shapes(texts: list[str]) -> dict[str, tuple[int, ...]]:
+    """`x=1,3,100` -> {"x": (1, 3, 100)}."""
+    out = {}
+    for text in texts:
+        name, _, sizes = text.partition("=")
+        try:
+            out[name.strip()] = tuple(int(v) for v in sizes.split(","))
+        except ValueError as error:
+            raise OperatorError(
+                f"--shape {text} cannot be read", hint="write --shape x=1,3,100"
+            ) from error
+    return out
+
+
+def operator(what: str, given: Mapping[str, Any], shape: list[str], steps: list[str]) -> Operator:
+    """The operator named `what`: deepbench:ID, a formula, `elementwise`, or a built-in.
+
+    given: options that were set, by name. Raises: OperatorError.
+    """
+    epilogue = {k: v for k, v in given.items() if k in EPILOGUE}
+    extents = {k: v for k, v in given.items() if k not in EPILOGUE}
+    if what.startswith("deepbench:"):
+        _none_left(what, {**extents, **epilogue}, shape)
+        return deepbench.layer(what.removeprefix("deepbench:"))
+    if "=" in what:
+        _none_left("a formula", extents, [], "its extents come from --shape")
+        return ops.parse_formula(what, shapes(shape), **epilogue)
+    name = what.replace("-", "_")
+    if name == "elementwise":
+        _none_left(name, {**extents, **epilogue}, [], "its steps come from --step")
+        sizes = shapes(shape)
+        if set(sizes) != {"x"}:
+            raise OperatorError("elementwise needs the shape of x", hint="--shape x=64,16")
+        return ops.elementwise(sizes["x"], [_step(s) for s in steps])
+    if name not in OPERATORS:
+        raise OperatorError(
+            f"unknown operator {what!r}",
+            why=f"known: {', '.join(OPERATORS)}, elementwise, deepbench:ID, or a formula",
+            hint="csp-embed compile 'y[n,m] += x[n,k] * w[m,k]' --shape x=4,8 --shape w=3,8",
+        )
+    if shape:
+        raise OperatorError(f"{name} takes extents, not --shape", hint=f"csp-embed compile {name} --help")
+    maker: Callable[..., Operator] = getattr(ops, name)
+    parameters = inspect.signature(maker).parameters
+    unknown = [k for k in extents if k not in parameters]
+    if unknown:
+        takes = ", ".join("--" + p for p in parameters if p != "epilogue")
+        raise OperatorError(
+            f"{name} has no --{unknown[0].replace('_', '-')}", why=f"it takes {takes.replace('_', '-')}"
+        )
+    missing = [
+        p.name
+        for p in parameters.values()
+        if p.default is p.empty and p.kind is p.KEYWORD_ONLY and p.name not in given
+    ]
+    if missing:
+        raise OperatorError(
+            f"{name} needs " + ", ".join("--" + m.replace("_", "-") for m in missing),
+            hint=f"csp-embed compile {name} " + " ".join(f"--{p} 8" for p in missing),
+        )
+    return maker(**given)
+
+
+def _none_left(what: str, given: Mapping[str, Any], shape: list[str], why: str = "") -> None:
+    if given or shape:
+        option = next(iter(given), "shape")
+        raise OperatorError(f"{what} takes no --{option.replace('_', '-')}", why=why)
+
+
+def _step(text: str) -> tuple[Any, ...]:
+    """`add 17` -> ("add", 17); `add z` -> ("add", "z"); `relu` -> ("relu",)."""
+    name, *args = text.replace(",", " ").split()
+    return (name, *(int(a) if a.lstrip("-").isdigit() else a for a in args))
