@@ -12,7 +12,6 @@ from pydantic import Field
 
 from csp_embed.errors import InputError
 from csp_embed.ir.network import Edge, Platform, Task, TaskGraph
-from csp_embed.network.dnn_partitioning import dnn_partitioning_from, is_dnn_partitioning
 from csp_embed.network.platform import platform_from, read_platform
 from csp_embed.network.schema import Strict, parse, read_document, sha256
 
@@ -70,14 +69,17 @@ class GraphEntry(Strict):
 
 
 def read_graph(path: str | Path) -> tuple[TaskGraph, Platform | None]:
-    """The graph in a JSON or YAML file of this project or of dnn-partitioning, and its platform
-    (None where the file names none).
+    """The graph in a JSON or YAML file, and its platform (None where the file names none).
 
     Raises: InputError naming file, line and item.
     """
     value, data = read_document(path)
     if is_dnn_partitioning(value):
-        return dnn_partitioning_from(value, path, sha256(data))
+        raise InputError(
+            "this is a dnn-partitioning workload, not a graph file",
+            where=str(path),
+            hint="--cost-model dnn-partitioning",
+        )
     entry = parse(GraphEntry, value, path, FORMAT)
     scale = _MS[entry.time_unit]
     graph = TaskGraph(
@@ -94,6 +96,11 @@ def read_graph(path: str | Path) -> tuple[TaskGraph, Platform | None]:
         where = f"{path}: {error.where}" if error.where else str(path)
         raise InputError(error.what, where=where, why=error.why, hint=error.hint) from error
     return graph, _platform(entry.platform, path)
+
+
+def is_dnn_partitioning(value: Any) -> bool:
+    """Whether a read document is of the public dnn-partitioning data set (another reader's job)."""
+    return isinstance(value, dict) and "nodes" in value and "maxFPGAs" in value
 
 
 def _platform(value: dict[str, Any] | str | None, path: str | Path) -> Platform | None:

@@ -1,0 +1,180 @@
+"""What can run a part: a pinned CPU process, the simulator of our own kernels, or nobody ("by
+cost": values come from a hidden CPU run, the time is the predicted one)."""
+
+from __future__ import annotations
+
+import multiprocessing as mp
+import os
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csp_embed.errors import InputError, SimError
+from csp_embed.ir.network import Device
+from csp_embed.network.onnx_graph import Imported
+from csp_embed.network.quantised import QuantLayer, quantised_layer
+from csp_embed.network.runtime import open_session
+from csp_embed.run.parts import Part
+from csp_embed.run.worker import run_once, serve
+
+Array = NDArray[Any]
+MEASURED, SIMULATED, BY_COST = "measured", "simulated", "by cost"
+
+# (layer with its weights, device) -> what runs it: x in the layer's shape -> (y, cycles)
+Compile = Callable[[QuantLayer, Device], "Callable[[Array], tuple[Array, int]]"]
+
+
+@dataclass(frozen=True)
+class Done:
+    """One run of one part. ms: measured, cycles / clock, or the predicted cost; see `how`."""
+
+    part: int
+    outputs: Mapping[str, Array]
+    ms: float
+    how: str
+
+
+class Runner(Protocol):
+    """One device. `start` returns at once; `finish` waits for the part that was started."""
+
+    def load(self, part: Part, path: Path) -> None: ...
+    def start(self, part: Part, feeds: Mapping[str, Array]) -> None: ...
+    def ready(self, timeout: float) -> bool: ...
+    def finish(self) -> Done: ...
+    def close(self) -> None: ...
+
+
+class CpuProcess:
+    """A process pinned to one core (or not, where the system cannot)."""
+
+    def __init__(self, core: int | None, threads: int = 1) -> None:
+        context = mp.get_context("spawn")  # a fork would inherit onnxruntime's threads
+        self.pipe, theirs = context.Pipe()
+        self.core = core
+        self.process = context.Process(target=serve, args=(theirs, core, threads), daemon=True)
+        self.process.start()
+        theirs.close()
+
+    def load(self, part: Part, path: Path) -> None:
+        self.pipe.send(("load", part.index, str(path)))
+        self._receive()
+
+    def start(self, part: Part, feeds: Mapping[str, Array]) -> None:
+        self.pipe.send(("run", part.index, {n: feeds[n] for n in part.reads}))
+
+    def ready(self, timeout: float) -> bool:
+        return self.pipe.poll(timeout)
+
+    def finish(self) -> Done:
+        _, part, outputs, ms = self._receive()
+        return Done(part, outputs, ms, MEASURED)
+
+    def _receive(self) -> Any:
+        try:
+            message = self.pipe.recv()
+        except (EOFError, ConnectionResetError) as error:
+            raise SimError(
+                "a CPU process died",
+                why=f"exit code {self.process.exitcode} (out of memory?)",
+                hint="use a smaller model or fewer CPU devices",
+            ) from error
+        if message[0] == "error":
+            raise InputError("a part does not run", why=message[1])
+        return message
+
+    def close(self) -> None:
+        with suppress(BrokenPipeError, OSError):  # it may be gone already
+            self.pipe.send(("stop",))
+        self.process.join(timeout=5)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+
+
+class _Inside:
+    """Runs in this process; `start` does the work."""
+
+    def __init__(self) -> None:
+        self.result: Done | None = None
+
+    def ready(self, timeout: float) -> bool:
+        return self.result is not None
+
+    def finish(self) -> Done:
+        done, self.result = self.result, None
+        assert done is not None
+        return done
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+
+class ByCost(_Inside):
+    """A device that is not here: right values, the predicted time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sessions: dict[int, Any] = {}
+
+    def load(self, part: Part, path: Path) -> None:
+        self.sessions[part.index] = open_session(path, part.name)
+
+    def start(self, part: Part, feeds: Mapping[str, Array]) -> None:
+        outputs, _ = run_once(self.sessions[part.index], {n: feeds[n] for n in part.reads})
+        self.result = Done(part.index, outputs, part.predicted_ms, BY_COST)
+
+
+class KernelSimulator(_Inside):
+    """Runs quantised chains as compiled kernels on the functional simulator; ms = cycles / clock.
+
+    Equal inputs give equal outputs, so a repeated run is answered from the first.
+    """
+
+    def __init__(self, device: Device, model: Imported, compile_layer: Compile) -> None:
+        super().__init__()
+        if device.clock_mhz is None:
+            raise InputError(f"device {device.name} needs clock_mhz to turn cycles into time")
+        self.device, self.model, self.compile = device, model, compile_layer
+        self.kernels: dict[str, tuple[QuantLayer, Callable[[Array], tuple[Array, int]]]] = {}
+        self.seen: dict[int, tuple[dict[str, Array], Done]] = {}
+
+    def load(self, part: Part, path: Path) -> None:
+        for task in part.tasks:
+            found = quantised_layer(self.model.net, self.model.layers[task])
+            if isinstance(found, str):
+                raise InputError(
+                    f"{self.device.name} cannot run {task!r}",
+                    why=found,
+                    hint="only quantised integer chains run there; --assume-int8 is for costs only",
+                )
+            self.kernels[task] = (found, self.compile(found, self.device))
+
+    def start(self, part: Part, feeds: Mapping[str, Array]) -> None:
+        given = {n: feeds[n] for n in part.reads}
+        if part.index in self.seen:
+            before, done = self.seen[part.index]
+            if all(np.array_equal(given[n], before[n]) for n in given):
+                self.result = done
+                return
+        values, total = dict(given), 0
+        for task in part.tasks:
+            layer, kernel = self.kernels[task]
+            y, cycles = kernel(np.ascontiguousarray(values[layer.x].reshape(layer.x_shape)))
+            values[layer.y] = y.reshape(self.model.net.tensors[layer.y].shape)
+            total += cycles
+        outputs = {n: values[n] for n in part.makes}
+        ms = total / ((self.device.clock_mhz or 1.0) * 1e3)
+        self.result = Done(part.index, outputs, ms, SIMULATED)
+        self.seen[part.index] = (given, self.result)
+
+
+def cores() -> list[int | None]:
+    """Cores that this process may use, in order; [None] where the system does not say."""
+    if hasattr(os, "sched_getaffinity"):
+        return list(sorted(os.sched_getaffinity(0)))
+    return [None]

@@ -1,0 +1,115 @@
+"""From a plan to parts: which tasks of a device run together as one model, and in which order.
+
+A part is a set of tasks on one device with the same depth, where depth grows by one whenever a
+tensor changes device. Edges between parts then always lead to a greater depth, so parts are convex
+and can run in the order of depth on every device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from csp_embed.errors import InputError
+from csp_embed.ir.network import Plan, Platform, TaskGraph
+from csp_embed.network.onnx_graph import Imported
+from csp_embed.network.onnx_parts import borders
+
+
+@dataclass(frozen=True)
+class Part:
+    """tasks: ids in running order. nodes: indices into net.nodes. reads, makes: boundary tensors.
+    predicted_ms: sum of the tasks' costs on the device."""
+
+    index: int
+    device: str
+    tasks: tuple[str, ...]
+    nodes: tuple[int, ...]
+    reads: tuple[str, ...]
+    makes: tuple[str, ...]
+    predicted_ms: float
+
+    @property
+    def name(self) -> str:
+        """A file name without its ending."""
+        return f"part{self.index:02d}_{self.device}"
+
+
+def parts_of(plan: Plan, model: Imported, platform: Platform) -> list[Part]:
+    """The parts of a plan in an order in which they can run.
+
+    Raises: InputError where the plan's tasks are not the model's layers.
+    """
+    graph = model.graph
+    device_of = plan.device_of()
+    _same_tasks(device_of, graph, platform)
+    depth = _depths(graph, device_of)
+    starts = {a.task: a.start or 0.0 for a in plan.assignments}
+    place = {task: at for at, task in enumerate(graph.order())}
+    groups: dict[tuple[int, str], list[str]] = {}
+    for task in graph.order():
+        if task in model.layers:
+            groups.setdefault((depth[task], device_of[task]), []).append(task)
+    devices = platform.by_name()
+    by_id = graph.by_id()
+    parts: list[Part] = []
+    for (_, device), tasks in sorted(
+        groups.items(),
+        key=lambda item: (item[0][0], min(starts.get(t, 0.0) for t in item[1]), item[0][1]),
+    ):
+        tasks.sort(key=lambda t: place[t])
+        nodes = tuple(sorted(i for t in tasks for i in model.layers[t].nodes))
+        reads, makes = borders(model.net, nodes)
+        cost = [by_id[t].cost_on(devices[device]) for t in tasks]
+        if None in cost:
+            task = tasks[cost.index(None)]
+            raise InputError(
+                f"the plan puts {task!r} on {device}, which has no cost for it",
+                hint="run csp-embed check on the plan",
+            )
+        parts.append(
+            Part(
+                index=len(parts),
+                device=device,
+                tasks=tuple(tasks),
+                nodes=nodes,
+                reads=tuple(reads),
+                makes=tuple(makes),
+                predicted_ms=float(sum(c for c in cost if c is not None)),
+            )
+        )
+    return parts
+
+
+def _depths(graph: TaskGraph, device_of: Mapping[str, str]) -> dict[str, int]:
+    """How often tensors changed device on the way to each task, at most."""
+    before: dict[str, list[str]] = {}
+    for edge in graph.edges:
+        before.setdefault(edge.dst, []).append(edge.src)
+    depth: dict[str, int] = {}
+    for task in graph.order():
+        depth[task] = max(
+            (depth[p] + (device_of[p] != device_of[task]) for p in before.get(task, ())),
+            default=0,
+        )
+    return depth
+
+
+def _same_tasks(device_of: Mapping[str, str], graph: TaskGraph, platform: Platform) -> None:
+    names = [task.id for task in graph.tasks]
+    missing = [t for t in names if t not in device_of]
+    extra = sorted(set(device_of) - set(names))
+    if missing or extra:
+        which = f"the plan lacks {missing[0]!r}" if missing else f"the model lacks {extra[0]!r}"
+        raise InputError(
+            "the plan's tasks are not the model's layers",
+            why=f"{which} ({len(missing)} missing, {len(extra)} unknown)",
+            hint="use the model, --granularity, --dim and --io-free that the plan was made with",
+        )
+    known = platform.by_name()
+    for task, device in device_of.items():
+        if device not in known:
+            raise InputError(
+                f"the plan puts {task!r} on {device!r}, which the platform does not have",
+                hint="devices: " + ", ".join(known),
+            )

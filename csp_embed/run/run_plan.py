@@ -1,0 +1,230 @@
+"""`csp-embed run-plan`: from a model and a plan to a RunReport."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csp_embed.errors import CheckError, InputError
+from csp_embed.ir.network import Plan, Platform
+from csp_embed.network.onnx_graph import Imported
+from csp_embed.network.onnx_model import import_onnx
+from csp_embed.network.onnx_parts import whole
+from csp_embed.network.onnx_weights import real_constants
+from csp_embed.network.profile import measure, random_inputs
+from csp_embed.network.runtime import open_session
+from csp_embed.run.devices import ByCost, Compile, CpuProcess, KernelSimulator, Runner, cores
+from csp_embed.run.execute import PartResult, RunReport, compare, run_parts
+from csp_embed.run.manifest import export, exported_files, write_parts
+from csp_embed.run.parts import Part, parts_of
+
+Array = NDArray[Any]
+Progress = Callable[[str, int, int], None]
+
+
+def run_plan(
+    model: Imported,
+    plan: Plan,
+    platform: Platform,
+    *,
+    compile_layer: Compile | None = None,
+    weights: str = "auto",
+    seed: int = 0,
+    runs: int = 10,
+    warm_ups: int = 3,
+    inputs: Mapping[str, Array] | None = None,
+    export_to: str | Path | None = None,
+    run_from: str | Path | None = None,
+    swap: tuple[int, int] | None = None,
+    assume_int8: bool = False,
+    progress: Progress | None = None,
+) -> RunReport:
+    """Cuts the model at the plan's borders, runs every part on its device, compares and measures.
+
+    compile_layer: what makes kernels for devices that name an `isa`. run_from: run the files of an
+    earlier export. swap: exchange two parts, to see that the comparison notices.
+    Raises: InputError, CheckError (a cut is wrong, or swapped parts cannot be exchanged).
+    """
+    if runs < 1 or warm_ups < 0:
+        raise InputError("runs must be at least 1, warm-ups at least 0")
+    parts = parts_of(plan, model, platform)
+    constants = real_constants(model.net, weights, seed)
+    feeds = dict(inputs) if inputs is not None else random_inputs(model.net, seed)
+    _check_inputs(model, feeds)
+    if export_to is not None:
+        export(export_to, plan, platform, model, constants, parts)
+    folder = Path(tempfile.mkdtemp(prefix="csp-embed-run-"))
+    runners: dict[str, Runner] = {}
+    notes: list[str] = []
+    try:
+        if run_from is not None:
+            files = exported_files(run_from, parts)
+        else:
+            files = write_parts(folder, model, constants, parts)
+        if swap is not None:
+            files = _swapped(files, parts, swap, folder)
+        runners, notes = _runners(platform, parts, model, compile_layer, assume_int8)
+        expected, whole_ms, matter = _whole(model, constants, feeds, parts, seed, runs, warm_ups)
+        values, medians, wall = run_parts(
+            parts, runners, files, feeds, warm_ups=warm_ups, runs=runs, progress=progress
+        )
+    finally:
+        for runner in runners.values():
+            runner.close()
+        shutil.rmtree(folder, ignore_errors=True)
+    if not matter:
+        notes.append("another input gives the same outputs: the comparison proves little")
+    return RunReport(
+        parts=tuple(
+            PartResult(part, ms, how) for part, (ms, how) in zip(parts, medians, strict=True)
+        ),
+        tensors=tuple(compare(values, expected, parts)),
+        wall_ms=wall,
+        whole_ms=whole_ms,
+        runs=runs,
+        inputs_matter=matter,
+        notes=tuple(notes),
+    )
+
+
+def refuse_unequal(report: RunReport) -> None:
+    """Raises: CheckError naming the first tensors that differ from the whole model."""
+    wrong = [t for t in report.tensors if not t.equal]
+    if wrong:
+        first = wrong[0]
+        part = report.parts[first.maker].part
+        raise CheckError(
+            f"{len(wrong)} of {len(report.tensors)} boundary tensors differ from the whole model",
+            where=f"{first.name}, made by {part.name}",
+            why=f"largest difference {first.worst:.3g} of its scale"
+            if first.worst != float("inf")
+            else "values, shape or type differ",
+            hint="the parts or their order are not the plan's",
+        )
+
+
+def _check_inputs(model: Imported, feeds: Mapping[str, Array]) -> None:
+    onnx = import_onnx()
+    for name in model.net.inputs:
+        info = model.net.tensors[name]
+        if name not in feeds:
+            raise InputError(f"no value for the model's input {name!r}")
+        number = onnx.TensorProto.DataType.Value(info.dtype)
+        kind = onnx.helper.tensor_dtype_to_np_dtype(number)
+        if feeds[name].shape != info.shape or feeds[name].dtype != kind:
+            raise InputError(
+                f"input {name!r} is {feeds[name].dtype}{list(feeds[name].shape)}",
+                why=f"the model takes {kind}{list(info.shape)}",
+            )
+
+
+def _runners(
+    platform: Platform,
+    parts: Sequence[Part],
+    model: Imported,
+    compile_layer: Compile | None,
+    assume_int8: bool,
+) -> tuple[dict[str, Runner], list[str]]:
+    used = dict.fromkeys(p.device for p in parts)
+    free = cores()
+    runners: dict[str, Runner] = {}
+    notes: list[str] = []
+    cpus = 0
+    for device in platform.devices:
+        if device.name not in used:
+            continue
+        if device.kind == "cpu":
+            runners[device.name] = CpuProcess(free[cpus % len(free)])
+            cpus += 1
+        elif device.isa is not None and compile_layer is not None and not assume_int8:
+            runners[device.name] = KernelSimulator(device, model, compile_layer)
+        else:
+            runners[device.name] = ByCost()
+            notes.append(f"{device.name} is simulated by its cost")
+    if cpus > len(free):
+        notes.append(f"{cpus} CPU devices share {len(free)} cores: their times are too long")
+    return runners, notes
+
+
+def _whole(
+    model: Imported,
+    constants: Mapping[str, Any],
+    feeds: Mapping[str, Array],
+    parts: Sequence[Part],
+    seed: int,
+    runs: int,
+    warm_ups: int,
+) -> tuple[dict[str, Array], float, bool]:
+    """(boundary tensors of the whole model, its time in ms, whether other inputs change it)."""
+    net = model.net
+    inner = [n for p in parts for n in p.makes if n not in net.outputs]
+    session = open_session(whole(net, constants, inner), net.path)
+    names = [o.name for o in session.get_outputs()]
+    expected = dict(zip(names, session.run(names, dict(feeds)), strict=True))
+    other = random_inputs(net, seed + 1)
+    changed = dict(zip(names, session.run(names, other), strict=True))
+    live = [n for n in names if n not in net.constants]
+    matter = all(not np.array_equal(expected[n], changed[n]) for n in live)
+    del session
+    session = open_session(whole(net, constants), net.path)
+    ms, _ = measure(lambda: session.run(None, dict(feeds)), runs, warm_ups)
+    return expected, ms, matter
+
+
+def _swapped(
+    files: Mapping[int, Path], parts: Sequence[Part], swap: tuple[int, int], folder: Path
+) -> dict[int, Path]:
+    """Part a computes what b should and the other way round, under each other's tensor names."""
+    onnx = import_onnx()
+    a, b = swap
+    if a == b or not all(0 <= i < len(parts) for i in swap):
+        raise InputError(f"--swap {a} {b}: parts are numbered 0 to {len(parts) - 1}")
+    models = {i: onnx.load(str(files[i])) for i in swap}
+    new = dict(files)
+    for mine, theirs in ((a, b), (b, a)):
+        want, have = models[mine].graph, onnx.ModelProto()
+        have.CopyFrom(models[theirs])
+        for side in ("input", "output"):
+            left, right = getattr(want, side), getattr(have.graph, side)
+            if [_type(v) for v in left] != [_type(v) for v in right]:
+                raise CheckError(
+                    f"parts {a} and {b} cannot stand for each other",
+                    why=f"their {side}s differ in number, type or shape",
+                )
+        names = {
+            r.name: w.name
+            for side in ("input", "output")
+            for w, r in zip(getattr(want, side), getattr(have.graph, side), strict=True)
+        }
+        _rename(have.graph, names)
+        path = folder / f"swapped{mine}.onnx"
+        onnx.save(have, str(path))
+        new[mine] = path
+    return new
+
+
+def _type(value: Any) -> tuple[int, tuple[int, ...]]:
+    kind = value.type.tensor_type
+    return kind.elem_type, tuple(d.dim_value for d in kind.shape.dim)
+
+
+def _rename(graph: Any, names: Mapping[str, str]) -> None:
+    """Renames tensors; inner ones that clash with a new name step aside."""
+    taken = set(names.values()) - set(names)
+    full = dict(names)
+    for node in graph.node:
+        for name in (*node.input, *node.output):
+            if name in taken:
+                full[name] = f"{name}__inner"
+    for node in graph.node:
+        for side in (node.input, node.output):
+            for at, name in enumerate(side):
+                side[at] = full.get(name, name)
+    for value in (*graph.input, *graph.output, *graph.initializer, *graph.value_info):
+        value.name = full.get(value.name, value.name)
