@@ -86,6 +86,20 @@ def _duration(beats, cost):  # pragma: no cover - compiled
 
 
 @njit(cache=True)
+def _record(segments, used, owner, first, stop):  # pragma: no cover - compiled
+    """Notes a use of the read port, joined to the one before where it goes on; returns how many."""
+    joins = 0 < used <= segments.shape[0] and segments[used - 1, 0] == owner
+    if joins and segments[used - 1, 2] == first:
+        segments[used - 1, 2] = stop
+        return used
+    if used < segments.shape[0]:
+        segments[used, 0] = owner
+        segments[used, 1] = first
+        segments[used, 2] = stop
+    return used + 1
+
+
+@njit(cache=True)
 def run(table, n_queues, cost, start, end, dispatch, wait, port_wait, segments):  # pragma: no cover
     """Simulates one program.
 
@@ -101,6 +115,9 @@ def run(table, n_queues, cost, start, end, dispatch, wait, port_wait, segments):
     result = np.zeros(8, np.int64)
     depth, tags = cost[QUEUE_DEPTH], cost[TAGS]
     burst, beat_bytes = cost[BURST_BEATS], cost[BEAT_BYTES]
+    beat_shift = 0
+    while (1 << beat_shift) < beat_bytes:
+        beat_shift += 1
     full = _duration(burst, cost)
     wake, latency, back = cost[WAKE], cost[LATENCY], cost[RETURN]
     turn, token, rearm = cost[TURN], cost[TOKEN], cost[REARM]
@@ -143,7 +160,11 @@ def run(table, n_queues, cost, start, end, dispatch, wait, port_wait, segments):
     pad_at = np.zeros(users, np.int64)
 
     # The port: bursts are accepted in the order of the arbiter.
-    ring = np.zeros(tags, np.int64)  # cycle of each burst's last beat at the port
+    slots = 1
+    while slots < tags:
+        slots *= 2
+    mask = slots - 1
+    ring = np.zeros(slots, np.int64)  # cycle of each burst's last beat at the port
     issued = 0
     freed = 0
     last_accept = -1
@@ -168,9 +189,9 @@ def run(table, n_queues, cost, start, end, dispatch, wait, port_wait, segments):
         left[fetch] = min(per_burst, n) * beats_each
     finished = -1
 
+    moved = True
     while True:
-        # 1. Everything that needs no port.
-        moved = True
+        # 1. Everything that needs no port; nothing where the last burst ended no load.
         while moved:
             moved = False
             while draining:
@@ -237,10 +258,10 @@ def run(table, n_queues, cost, start, end, dispatch, wait, port_wait, segments):
                         head[q] = at + table[i, DELAY] + cost[COMMAND]
                         rows[q] = table[i, ROWS]
                         row_byte[q] = table[i, ADDRESS]
-                        first = row_byte[q] // beat_bytes
+                        first = row_byte[q] >> beat_shift
                         beat[q] = first
-                        stop = -((-row_byte[q] - table[i, ROW]) // beat_bytes)
-                        left[q] = stop - first
+                        stop = row_byte[q] + table[i, ROW] + beat_bytes - 1
+                        left[q] = (stop >> beat_shift) - first
                         own_end[q] = 0
                         pad[q, 0] = table[i, TOP]
                         pad[q, 1] = table[i, MIDDLE]
@@ -269,136 +290,165 @@ def run(table, n_queues, cost, start, end, dispatch, wait, port_wait, segments):
             break
         if at <= last_grant:
             at = last_grant + 1
-        while freed < issued and ring[freed % tags] < at:
+        while freed < issued and ring[freed & mask] < at:
             freed += 1
         if issued - freed == tags:
-            at = ring[freed % tags] + 1
+            at = ring[freed & mask] + 1
             freed += 1
-        while freed < issued and ring[freed % tags] == at:
+        while freed < issued and ring[freed & mask] == at:
             at += 1
             freed += 1
         user = -1
         for u in range(users):
             if head[u] <= at and (user < 0 or priority[u] < priority[user]):
                 user = u
-        length = burst - (beat[user] & (burst - 1)) if user != fetch else burst
-        if left[user] < length:
-            length = left[user]
-
-        # 3. A port that repeats itself is advanced by whole periods.
-        if (
-            regular >= tags
-            and issued - freed == tags - 1
-            and at == ring[issued % tags] + 1
-            and user != fetch
-            and length == burst
-            and left[user] >= 2 * burst
-            and full > rearm
-            and at + 1 + latency <= last_end
-            and (pad[user, 1] == 0 or table[current[user], SKIP] == 0)
-        ):
-            horizon = FAR
-            for u in range(users):
-                if priority[u] < priority[user] and head[u] < horizon:
-                    horizon = head[u]
-            periods = min(left[user] // burst - 1, (horizon - at - 1) // full)
-            if periods > 0:
-                jump = periods * full
-                for k in range(tags):
-                    ring[k] += jump
-                pad_at[user] += jump
-                last_end += jump
-                last_accept += jump
-                own_end[user] += jump
-                at += jump
-                beat[user] += periods * burst
-                left[user] -= periods * burst
-                bursts += periods
-                beats += periods * burst
-                if n_segments > 0 and n_segments <= segments.shape[0]:
-                    segments[n_segments - 1, 2] += jump
-
-        # 4. One burst.
-        ready = at + latency + (wake if at > last_accept else 1)
-        accept = ready if ready > last_end else last_end
-        cycles = full if length == burst else _duration(length, cost)
-        regular = regular + 1 if (accept == last_end and length == burst) else 0
-        last_grant = at
-        last_accept = accept
-        last_end = accept + cycles
-        ring[issued % tags] = last_end
-        issued += 1
-        owner = current[user] if user != fetch else -1
-        if (
-            n_segments > 0
-            and n_segments <= segments.shape[0]
-            and segments[n_segments - 1, 0] == owner
-            and segments[n_segments - 1, 2] == accept
-        ):
-            segments[n_segments - 1, 2] = last_end
-        else:
-            if n_segments < segments.shape[0]:
-                segments[n_segments, 0] = owner
-                segments[n_segments, 1] = accept
-                segments[n_segments, 2] = last_end
-            n_segments += 1
-
         if user == fetch:
+            # Whole bursts wherever they lie; nothing more is asked for until this one is dispatched.
+            length = left[fetch]
+            ready = at + latency + (wake if at > last_accept else 1)
+            accept = ready if ready > last_end else last_end
+            regular = regular + 1 if (accept == last_end and length == burst) else 0
+            last_grant = at
+            last_accept = accept
+            last_end = accept + _duration(length, cost)
+            ring[issued & mask] = last_end
+            issued += 1
+            n_segments = _record(segments, n_segments, -1, accept, last_end)
             fetch_bursts += 1
             fetch_beats += length
             head[fetch] = FAR
             fetch_stop = fetch_next + length // beats_each
             fetch_at = last_end + back + cost[FETCH_DRAIN] - 1
             draining = True
+            moved = True
             continue
 
+        # 3. Bursts of one load, for as long as no other user can come between.
         i = current[user]
-        bursts += 1
-        beats += length
         tail = table[i, TAIL]
-        expected = max(own_end[user], head[user] + latency + (1 if own_end[user] > 0 else wake))
-        if accept > expected:
-            port_wait[i] += accept - expected
-        own_end[user] = last_end
-        if pad[user, 0] + pad[user, 1] + pad[user, 2] > 0:
-            # Zeros go to memory while no data arrives.
-            data = accept + back + tail
-            free = data - pad_at[user]
-            for phase in range(3):
-                step = min(max(free, 0), pad[user, phase])
-                pad[user, phase] -= step
-                free -= step
-            if table[i, SKIP] and pad[user, 0] == 0:
-                pad[user, 1] = max(0, pad[user, 1] - cycles)
-            pad_at[user] = data + cycles
+        skip = table[i, SKIP]
+        rival = FAR
+        lower = FAR
+        for u in range(users):
+            if u != user:
+                if priority[u] < priority[user]:
+                    rival = min(rival, head[u])
+                else:
+                    lower = min(lower, head[u])
+        place = beat[user]
+        rest = left[user]
+        mine = head[user]
+        own = own_end[user]
+        while True:
+            length = burst - (place & (burst - 1))
+            if rest < length:
+                length = rest
 
-        beat[user] += length
-        left[user] -= length
-        head[user] = at + rearm
-        if left[user] == 0:
-            rows[user] -= 1
-            if rows[user] > 0:
+            # A port that repeats itself is advanced by whole periods.
+            if (
+                regular >= tags
+                and length == burst
+                and rest >= 2 * burst
+                and issued - freed == tags - 1
+                and at == ring[(freed - 1) & mask] + 1
+                and full > rearm
+                and at + 1 + latency <= last_end
+                and (skip == 0 or pad[user, 1] == 0)
+            ):
+                periods = min(rest // burst - 1, (rival - at - 1) // full)
+                if periods > 0:
+                    jump = periods * full
+                    for k in range(slots):
+                        ring[k] += jump
+                    n_segments = _record(segments, n_segments, i, last_end, last_end + jump)
+                    pad_at[user] += jump
+                    last_end += jump
+                    last_accept += jump
+                    own += jump
+                    at += jump
+                    place += periods * burst
+                    rest -= periods * burst
+                    bursts += periods
+                    beats += periods * burst
+
+            ready = at + latency + (wake if at > last_accept else 1)
+            accept = ready if ready > last_end else last_end
+            cycles = full if length == burst else _duration(length, cost)
+            regular = regular + 1 if (accept == last_end and length == burst) else 0
+            last_grant = at
+            last_accept = accept
+            last_end = accept + cycles
+            ring[issued & mask] = last_end
+            issued += 1
+            bursts += 1
+            beats += length
+            n_segments = _record(segments, n_segments, i, accept, last_end)
+            expected = max(own, mine + latency + (1 if own > 0 else wake))
+            if accept > expected:
+                port_wait[i] += accept - expected
+            own = last_end
+            if pad[user, 0] + pad[user, 1] + pad[user, 2] > 0:
+                # Zeros go to memory while no data arrives.
+                data = accept + back + tail
+                free = data - pad_at[user]
+                for phase in range(3):
+                    step = min(max(free, 0), pad[user, phase])
+                    pad[user, phase] -= step
+                    free -= step
+                if skip and pad[user, 0] == 0:
+                    pad[user, 1] = max(0, pad[user, 1] - cycles)
+                pad_at[user] = data + cycles
+
+            mine = at + rearm
+            place += length
+            rest -= length
+            if rest == 0:
+                rows[user] -= 1
+                if rows[user] == 0:
+                    break
                 row_byte[user] += table[i, STRIDE]
-                first = row_byte[user] // beat_bytes
-                beat[user] = first
-                left[user] = -((-row_byte[user] - table[i, ROW]) // beat_bytes) - first
-            else:
-                head[user] = FAR
-                current[user] = -1
-                done = last_end + back + tail
-                zeros = pad[user, 0] + pad[user, 1] + pad[user, 2]
-                if zeros > 0 and pad_at[user] + zeros > done:
-                    done = pad_at[user] + zeros
-                end[i] = done
-                taken[user] += 1
-                idle[user] = done + turn
-                flags = table[i, TOKENS]
-                if flags & PUSH_PREV:
-                    push_time[2 * user - 1, pushed[2 * user - 1]] = done
-                    pushed[2 * user - 1] += 1
-                if flags & PUSH_NEXT:
-                    push_time[2 * user, pushed[2 * user]] = done
-                    pushed[2 * user] += 1
+                place = row_byte[user] >> beat_shift
+                rest = ((row_byte[user] + table[i, ROW] + beat_bytes - 1) >> beat_shift) - place
+
+            # The next grant, if no other user can have it or one before it.
+            at = mine
+            seen = freed
+            while seen < issued and ring[seen & mask] < at:
+                seen += 1
+            held = issued - seen == tags
+            if held:
+                at = ring[seen & mask] + 1
+                seen += 1
+            while seen < issued and ring[seen & mask] == at:
+                at += 1
+                seen += 1
+            if at >= rival or (lower <= at and not held):
+                break
+            freed = seen
+
+        if rest > 0:
+            beat[user] = place
+            left[user] = rest
+            head[user] = mine
+            own_end[user] = own
+            continue
+        head[user] = FAR
+        current[user] = -1
+        moved = True
+        done = last_end + back + tail
+        zeros = pad[user, 0] + pad[user, 1] + pad[user, 2]
+        if zeros > 0 and pad_at[user] + zeros > done:
+            done = pad_at[user] + zeros
+        end[i] = done
+        taken[user] += 1
+        idle[user] = done + turn
+        flags = table[i, TOKENS]
+        if flags & PUSH_PREV:
+            push_time[2 * user - 1, pushed[2 * user - 1]] = done
+            pushed[2 * user - 1] += 1
+        if flags & PUSH_NEXT:
+            push_time[2 * user, pushed[2 * user]] = done
+            pushed[2 * user] += 1
 
     status = DONE
     if finished < 0:
