@@ -77,7 +77,10 @@ def check_axes(st: Statement) -> None:
                     st.text,
                     at,
                     f"only {st.out.tensor} has axis {axis}",
-                    why="no operand says what its elements are",
+                    why="no operand says what its elements are"
+                    if st.kind != "map"
+                    else f"{st.lhs}, where the program starts, does not have it",
+                    hint="" if st.kind != "map" else "start with a tensor that has all axes",
                 )
             seen.add(axis)
     reduced = axes_of(st.lhs) - seen

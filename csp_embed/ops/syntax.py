@@ -339,7 +339,7 @@ class _Reader:
         self, op: str, a: int | _Chain, b: int | _Chain, at: int, commutes: bool = True
     ) -> int | _Chain:
         """The chain a followed by `op b`; b must be plain, or a if the operation commutes."""
-        if commutes and (isinstance(a, int) or (isinstance(b, _Chain) and b.steps and not a.steps)):
+        if commutes and _rank(a) < _rank(b):
             a, b = b, a
         if isinstance(a, int):
             if isinstance(b, int):
@@ -363,6 +363,13 @@ class _Chain:
 
     first: Access
     steps: list[Step]
+
+
+def _rank(value: int | _Chain) -> tuple[int, int]:
+    """Which side carries the chain: the computed one, then the one with more axes."""
+    if isinstance(value, int):
+        return (-1, 0)
+    return (min(1, len(value.steps)), len({a for ix in value.first.index for a, _ in ix.terms}))
 
 
 def _fold(op: str, a: int, b: int) -> int:
