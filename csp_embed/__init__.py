@@ -10,7 +10,8 @@ Folders, in the order in which data flows:
     report/     tables, pictures, HTML
     network/    layer graphs, platforms, profiles; run/ executes plans
     partition/  which device runs which layer when
-`ir/` holds the values between stages, `driver.py` runs them in order, `cli.py` and `commands/` are the command line.
+`ir/` holds the values between stages, `driver.py` runs them in order, `cli.py` and `commands/` are
+the command line.
 """
 
 from importlib import import_module

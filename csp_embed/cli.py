@@ -1,4 +1,6 @@
-"""The command line: collects the subcommands of `commands/`, turns errors into messages and exit codes."""
+"""The command line: collects the subcommands of `commands/`, turns errors into messages and exit
+codes.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ GROUPS = ("compile", "simulate", "inspect", "isa", "deepbench", "model", "partit
 
 app = typer.Typer(
     name="csp-embed",
-    help="Compile tensor operators for accelerators by constraint solving; simulate; partition networks.",
+    help="Compiles tensor operators for accelerators by constraint solving, simulates, partitions.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -51,13 +53,13 @@ def main() -> None:
         # The reader went away (`| head`); Python would complain again while flushing at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - the last resort: a bug report, not a trace
         if hasattr(error, "format_message"):  # click's usage errors
             _fail(f"error[usage]: {error.format_message()}\n  try: csp-embed --help", as_json, {})
             code = 2
         else:
             sys.stderr.write(
-                "error[bug]: this is our mistake, not yours; please report it with the lines below\n"
+                "error[bug]: this is our mistake, not yours; please report it with these lines\n"
             )
             sys.excepthook(*sys.exc_info())
             code = 1

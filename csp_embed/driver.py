@@ -1,4 +1,6 @@
-"""The stages in order: operator -> embeddings -> schedules -> stream. The only place that knows all of them."""
+"""The stages in order: operator -> embeddings -> schedules -> stream. The only place that knows all
+of them.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +33,10 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Options:
-    """layout: "relaxed" or "strict". memory: the memory interface whose cycles are minimised. top: embeddings that are
-    scheduled. schedules: tiles that are built and simulated per embedding. host_weight: cycles that a byte of host packing
+    """layout: "relaxed" or "strict". memory: the memory interface whose cycles are minimised. top:
+    embeddings that are
+    scheduled. schedules: tiles that are built and simulated per embedding. host_weight: cycles that
+    a byte of host packing
     counts as. cache: folder that keeps finished kernels by content, or None."""
 
     layout: str = "relaxed"
@@ -44,7 +48,7 @@ class Options:
     cache: Path | None = None
 
 
-def compile(  # noqa: A001
+def compile(
     op: Operator,
     isa: Isa | str | Path = "vta",
     w: Array | None = None,
@@ -58,8 +62,10 @@ def compile(  # noqa: A001
 ) -> Kernel:
     """Compiles an operator for a machine.
 
-    w, b: constants, where known; the stream may then use their values. Without them it is right for every w and for every
-    b within the operator's promise. memory: the interface whose predicted cycles choose among schedules.
+    w, b: constants, where known; the stream may then use their values. Without them it is right for
+    every w and for every
+    b within the operator's promise. memory: the interface whose predicted cycles choose among
+    schedules.
     Raises: OperatorError, SpecError, Infeasible.
     """
     options = options or Options(layout=layout, memory=memory)
@@ -95,8 +101,11 @@ def compile(  # noqa: A001
             continue  # Its own lower estimate is already worse than what is in hand.
         try:
             found = search(
-                build_problem(embedding, machine), measure, costs,
-                ranges=ranges, count=options.schedules,
+                build_problem(embedding, machine),
+                measure,
+                costs,
+                ranges=ranges,
+                count=options.schedules,
             )
         except Infeasible:
             if n == len(embeddings) - 1 and best is None:

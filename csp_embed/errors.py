@@ -34,9 +34,7 @@ class CspEmbedError(Exception):
         return (_rebuild, (type(self), self.what, self.where, self.why, self.hint))
 
 
-def _rebuild(
-    cls: type[CspEmbedError], what: str, where: str, why: str, hint: str
-) -> CspEmbedError:
+def _rebuild(cls: type[CspEmbedError], what: str, where: str, why: str, hint: str) -> CspEmbedError:
     return cls(what, where=where, why=why, hint=hint)
 
 

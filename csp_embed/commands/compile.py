@@ -10,11 +10,13 @@ import typer
 from csp_embed.commands.common import print_json, progress
 from csp_embed.errors import CheckError, InputError
 
-EXAMPLES = """Compiles one operator for a machine, checks the stream, simulates it and compares with NumPy.
+EXAMPLES = """Compiles one operator for a machine, checks the stream, simulates it and compares with
+NumPy.
 
 Examples:
 
-  csp-embed compile conv2d --n 1 --c 3 --h 224 --w 224 --k 64 --r 7 --s 7 --stride 2 --pad 3 --shift 8 -o conv1.npz
+  csp-embed compile conv2d --n 1 --c 3 --h 224 --w 224 --k 64 --r 7 --s 7 --stride 2 --pad 3 --shift
+  8 -o conv1.npz
 
   csp-embed compile matmul --m 35 --n 700 --k 2048 -o g.npz
 
@@ -25,9 +27,14 @@ Examples:
   csp-embed compile deepbench:conv000 --explain
 """
 
-Extent = Annotated[int | None, typer.Option(help="extent", show_default=False, rich_help_panel="Extents")]
+Extent = Annotated[
+    int | None, typer.Option(help="extent", show_default=False, rich_help_panel="Extents")
+]
 Listed = Annotated[
-    str | None, typer.Option(help="one number or one per dimension", show_default=False, rich_help_panel="Extents")
+    str | None,
+    typer.Option(
+        help="one number or one per dimension", show_default=False, rich_help_panel="Extents"
+    ),
 ]
 
 
@@ -37,7 +44,9 @@ def register(app: typer.Typer) -> None:
 
 
 def compile_command(
-    what: Annotated[str, typer.Argument(help="operator, formula or deepbench:ID", metavar="OPERATOR")],
+    what: Annotated[
+        str, typer.Argument(help="operator, formula or deepbench:ID", metavar="OPERATOR")
+    ],
     n: Extent = None,
     c: Extent = None,
     d: Extent = None,
@@ -56,34 +65,148 @@ def compile_command(
     dilation: Listed = None,
     output_pad: Listed = None,
     tensor_layout: Annotated[
-        str | None, typer.Option(help="NCHW or NHWC and the like: how the user's tensors lie", rich_help_panel="Extents")
+        str | None,
+        typer.Option(
+            help="NCHW or NHWC and the like: how the user's tensors lie", rich_help_panel="Extents"
+        ),
     ] = None,
-    shape: Annotated[list[str] | None, typer.Option(help="x=1,3,100: shape of a formula's tensor", rich_help_panel="Extents")] = None,
-    step: Annotated[list[str] | None, typer.Option(help="a step of elementwise: 'add 17', 'add z', 'shr 3', relu", rich_help_panel="Extents")] = None,
-    shift: Annotated[int | None, typer.Option(help="shift right before the bias", rich_help_panel="Epilogue")] = None,
-    bias: Annotated[bool, typer.Option("--bias", help="add b (int32, per output channel) after the shift", rich_help_panel="Epilogue")] = False,
-    bias_before_shift: Annotated[bool, typer.Option("--bias-before-shift", help="add b before the shift", rich_help_panel="Epilogue")] = False,
-    bias_range: Annotated[int | None, typer.Option(help="promise: |b| is at most this", rich_help_panel="Epilogue")] = None,
-    clip: Annotated[tuple[int, int] | None, typer.Option(help="clip to LO HI before the int8 store", rich_help_panel="Epilogue")] = None,
-    isa: Annotated[str, typer.Option(help="vta, a toy machine, or a spec FILE.yaml", rich_help_panel="Machine")] = "vta",
-    vta_config: Annotated[Path | None, typer.Option(help="the machine's vta_config.json", rich_help_panel="Machine")] = None,
-    memory: Annotated[str, typer.Option(help="memory interface whose cycles are minimised: de10 or pynq", rich_help_panel="Machine")] = "de10",
-    layout: Annotated[str, typer.Option(help="relaxed: activations may be duplicated by the host; strict: not", rich_help_panel="Search")] = "relaxed",
-    host_weight: Annotated[float, typer.Option(help="cycles that one byte of host packing counts as", rich_help_panel="Search")] = 0.0,
-    top: Annotated[int, typer.Option(help="embeddings that are scheduled; more are listed by --explain", rich_help_panel="Search")] = 0,
-    solver_seed: Annotated[int, typer.Option(help="seed of the solver", rich_help_panel="Search")] = 0,
-    cache: Annotated[Path | None, typer.Option(help="folder that keeps finished searches by content", rich_help_panel="Search")] = None,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="program file to write (.npz)", rich_help_panel="Result")] = None,
-    seed: Annotated[int, typer.Option(help="seed of the random tensors", rich_help_panel="Result")] = 0,
-    data: Annotated[Path | None, typer.Option(help=".npz with the operands instead of random ones; w and b become constants", rich_help_panel="Result")] = None,
-    verify: Annotated[bool, typer.Option("--verify", help="simulate and compare with NumPy whatever the size", rich_help_panel="Result")] = False,
-    explain: Annotated[bool, typer.Option("--explain", help="list the alternatives that were scheduled", rich_help_panel="Result")] = False,
-    report: Annotated[Path | None, typer.Option(help="write an HTML report", rich_help_panel="Result")] = None,
-    certificate: Annotated[Path | None, typer.Option(help="write the certificate (JSON)", rich_help_panel="Result")] = None,
-    stop_after: Annotated[str | None, typer.Option(help="operator, dataflow, embedding, schedule or program", rich_help_panel="Result")] = None,
-    show: Annotated[bool, typer.Option("--show", help="print the artefact at which --stop-after stops", rich_help_panel="Result")] = False,
-    dot: Annotated[Path | None, typer.Option(help="write the expanded dataflow as Graphviz", rich_help_panel="Result")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="one JSON document on standard output", rich_help_panel="Result")] = False,
+    shape: Annotated[
+        list[str] | None,
+        typer.Option(help="x=1,3,100: shape of a formula's tensor", rich_help_panel="Extents"),
+    ] = None,
+    step: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="a step of elementwise: 'add 17', 'add z', 'shr 3', relu",
+            rich_help_panel="Extents",
+        ),
+    ] = None,
+    shift: Annotated[
+        int | None, typer.Option(help="shift right before the bias", rich_help_panel="Epilogue")
+    ] = None,
+    bias: Annotated[
+        bool,
+        typer.Option(
+            "--bias",
+            help="add b (int32, per output channel) after the shift",
+            rich_help_panel="Epilogue",
+        ),
+    ] = False,
+    bias_before_shift: Annotated[
+        bool,
+        typer.Option(
+            "--bias-before-shift", help="add b before the shift", rich_help_panel="Epilogue"
+        ),
+    ] = False,
+    bias_range: Annotated[
+        int | None, typer.Option(help="promise: |b| is at most this", rich_help_panel="Epilogue")
+    ] = None,
+    clip: Annotated[
+        tuple[int, int] | None,
+        typer.Option(help="clip to LO HI before the int8 store", rich_help_panel="Epilogue"),
+    ] = None,
+    isa: Annotated[
+        str, typer.Option(help="vta, a toy machine, or a spec FILE.yaml", rich_help_panel="Machine")
+    ] = "vta",
+    vta_config: Annotated[
+        Path | None, typer.Option(help="the machine's vta_config.json", rich_help_panel="Machine")
+    ] = None,
+    memory: Annotated[
+        str,
+        typer.Option(
+            help="memory interface whose cycles are minimised: de10 or pynq",
+            rich_help_panel="Machine",
+        ),
+    ] = "de10",
+    layout: Annotated[
+        str,
+        typer.Option(
+            help="relaxed: activations may be duplicated by the host; strict: not",
+            rich_help_panel="Search",
+        ),
+    ] = "relaxed",
+    host_weight: Annotated[
+        float,
+        typer.Option(
+            help="cycles that one byte of host packing counts as", rich_help_panel="Search"
+        ),
+    ] = 0.0,
+    top: Annotated[
+        int,
+        typer.Option(
+            help="embeddings that are scheduled; more are listed by --explain",
+            rich_help_panel="Search",
+        ),
+    ] = 0,
+    solver_seed: Annotated[
+        int, typer.Option(help="seed of the solver", rich_help_panel="Search")
+    ] = 0,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            help="folder that keeps finished searches by content", rich_help_panel="Search"
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", help="program file to write (.npz)", rich_help_panel="Result"
+        ),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(help="seed of the random tensors", rich_help_panel="Result")
+    ] = 0,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help=".npz with the operands instead of random ones; w and b become constants",
+            rich_help_panel="Result",
+        ),
+    ] = None,
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify",
+            help="simulate and compare with NumPy whatever the size",
+            rich_help_panel="Result",
+        ),
+    ] = False,
+    explain: Annotated[
+        bool,
+        typer.Option(
+            "--explain", help="list the alternatives that were scheduled", rich_help_panel="Result"
+        ),
+    ] = False,
+    report: Annotated[
+        Path | None, typer.Option(help="write an HTML report", rich_help_panel="Result")
+    ] = None,
+    certificate: Annotated[
+        Path | None, typer.Option(help="write the certificate (JSON)", rich_help_panel="Result")
+    ] = None,
+    stop_after: Annotated[
+        str | None,
+        typer.Option(
+            help="operator, dataflow, embedding, schedule or program", rich_help_panel="Result"
+        ),
+    ] = None,
+    show: Annotated[
+        bool,
+        typer.Option(
+            "--show",
+            help="print the artefact at which --stop-after stops",
+            rich_help_panel="Result",
+        ),
+    ] = False,
+    dot: Annotated[
+        Path | None,
+        typer.Option(help="write the expanded dataflow as Graphviz", rich_help_panel="Result"),
+    ] = None,
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json", help="one JSON document on standard output", rich_help_panel="Result"
+        ),
+    ] = False,
 ) -> None:
     from csp_embed.commands import request
     from csp_embed.commands.job import Job
@@ -94,9 +217,16 @@ def compile_command(
         "bias_range": bias_range, "clip": clip, "layout": tensor_layout,
         "bias": bias or None, "bias_before_shift": bias_before_shift or None,
     }  # fmt: skip
-    for name, text in (("stride", stride), ("pad", pad), ("dilation", dilation), ("output_pad", output_pad)):
+    for name, text in (
+        ("stride", stride),
+        ("pad", pad),
+        ("dilation", dilation),
+        ("output_pad", output_pad),
+    ):
         raw[name] = None if text is None else request.numbers(text, name)
-    op = request.operator(what, {a: v for a, v in raw.items() if v is not None}, shape or [], step or [])
+    op = request.operator(
+        what, {a: v for a, v in raw.items() if v is not None}, shape or [], step or []
+    )
     if layout not in ("relaxed", "strict"):
         raise InputError(f"--layout {layout} is unknown", hint="relaxed or strict")
     for path in (output, report, certificate, dot):
@@ -104,7 +234,8 @@ def compile_command(
             _writable(path)
     with progress(quiet=as_json) as tell:
         job = Job(
-            op=op, isa=isa, config=vta_config, memory=memory, layout=layout, host_weight=host_weight, top=top,
+            op=op, isa=isa, config=vta_config, memory=memory, layout=layout,
+            host_weight=host_weight, top=top,
             solver_seed=solver_seed, cache=cache, seed=seed, data=data, verify=verify, tell=tell,
         )  # fmt: skip
         if stop_after is not None or dot is not None:
@@ -120,7 +251,9 @@ def compile_command(
         print(result.text(explain))
     if result.verified == "unequal":
         raise CheckError(
-            "the simulated result differs from NumPy", where=op.name, why=result.difference,
+            "the simulated result differs from NumPy",
+            where=op.name,
+            why=result.difference,
             hint="this is our mistake: please report the command",
         )
 

@@ -1,9 +1,110 @@
-"""To be filled by its owner."""
+"""`csp-embed deepbench` and `csp-embed report`: sweeps over layer lists and the page about them."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
+
+from csp_embed.commands.common import console, print_json, progress
+from csp_embed.errors import InputError
+from csp_embed.files import atomic
 
 
 def register(app: typer.Typer) -> None:
     """Adds this file's commands."""
+    app.command(name="deepbench")(deepbench_command)
+    app.command(name="report")(report_command)
+
+
+def deepbench_command(
+    selection: Annotated[
+        str,
+        typer.Argument(help="conv, gemm, all (DeepBench), networks, or layer ids: conv000,gemm008"),
+    ] = "all",
+    jobs: Annotated[int, typer.Option(help="processes")] = 1,
+    out: Annotated[Path | None, typer.Option(help="results, one JSON record per line")] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="skip the layers that --out already has under the same setting; add the others",
+        ),
+    ] = False,
+    isa: Annotated[str, typer.Option(help="machine")] = "vta",
+    vta_config: Annotated[Path | None, typer.Option(help="the machine's vta_config.json")] = None,
+    memory: Annotated[str, typer.Option(help="memory interface: de10 or pynq")] = "de10",
+    layout: Annotated[str, typer.Option(help="relaxed or strict")] = "relaxed",
+    strict: Annotated[
+        bool, typer.Option(help="also compile every layer with the strict layout")
+    ] = True,
+    simulate_macs: Annotated[
+        int, typer.Option(help="largest layer that is simulated and compared with NumPy")
+    ] = 300_000_000,
+    dask: Annotated[str | None, typer.Option(help="address of a Dask scheduler")] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="folder that keeps finished searches by content")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="all records as one JSON document")
+    ] = False,
+) -> None:
+    """Compiles and judges whole layer lists against the bound and TVM's reference schedules.
+
+    Examples:
+
+      csp-embed deepbench conv --jobs 2 --out conv.jsonl
+
+      csp-embed deepbench all --out all.jsonl --resume
+
+      csp-embed deepbench networks --vta-config isa_specs/configs/1x32x32.json --out nets.jsonl
+    """
+    from csp_embed.bench import Setting, sweep
+    from csp_embed.ops import deepbench
+    from csp_embed.report.sweep import class_table, layer_row
+
+    if selection in ("conv", "gemm", "all", "networks"):
+        records = deepbench.layers(selection)
+    else:
+        records = [deepbench.record(i) for i in selection.split(",")]
+    if vta_config is not None and not vta_config.exists():
+        raise InputError(f"{vta_config} does not exist", where="--vta-config")
+    setting = Setting(
+        isa, None if vta_config is None else str(vta_config), memory, layout, strict, simulate_macs,
+        None if cache is None else str(cache),
+    )  # fmt: skip
+    results = []
+    with progress(quiet=as_json) as tell:
+        for result in sweep(records, setting, out, jobs=jobs, resume=resume, dask=dask, tell=tell):
+            results.append(result)
+            if not as_json:
+                console.print(layer_row(result), highlight=False, soft_wrap=True)
+    if as_json:
+        print_json(results)
+        return
+    console.print(class_table(results))
+    if out is not None:
+        console.print(f"wrote {out}; `csp-embed report {out} -o report.html` makes a page of it")
+
+
+def report_command(
+    results: Annotated[
+        list[Path], typer.Argument(help="results files; several machines are compared")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="HTML page, self-contained")],
+) -> None:
+    """Makes one HTML page of sweeps: summary by class, sortable table, roofline, speed-up, where
+    cycles went.
+
+    Example: csp-embed report results.jsonl -o report.html
+    """
+    from csp_embed.bench import read_results
+    from csp_embed.report.html import sweep_page
+
+    records = [r for path in results for r in read_results(path)]
+    if not records:
+        raise InputError("the results files are empty", where=", ".join(map(str, results)))
+    with atomic(output) as file:
+        file.write(sweep_page(records))
+    console.print(f"wrote {output}")

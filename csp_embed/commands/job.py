@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -123,7 +124,9 @@ class Job:
         kernel = self.compile(given)
         bound = bound_cycles(self.op, kernel.isa, self.memory)
         simulate = self.verify or natural(self.op)["macs"] <= SIMULATED_MACS
-        tensors = given if given is not None else random_tensors(self.op, self.seed)
+        tensors = given
+        if given is None and (simulate or output is not None):
+            tensors = random_tensors(self.op, self.seed)
         verdict = judge(kernel, tensors, simulate=simulate, fill=output is not None, tell=self.tell)
         if verdict.problems:
             raise CheckError(
@@ -140,8 +143,6 @@ class Job:
             result.written.append(str(output))
         if certificate is not None:
             from csp_embed.embed.certificate import certificate as make
-
-            import json
 
             with atomic(certificate) as file:
                 json.dump(make(kernel.embedding), file, indent=1)

@@ -24,7 +24,8 @@ def numbers(text: str, option: str) -> Any:
         values = [int(v) for v in text.split(",")]
     except ValueError as error:
         raise OperatorError(
-            f"--{option} {text} is no integer or list of integers", hint=f"--{option} 2 or --{option} 2,1"
+            f"--{option} {text} is no integer or list of integers",
+            hint=f"--{option} 2 or --{option} 2,1",
         ) from error
     if len(values) == 1:
         return values[0]
@@ -74,14 +75,17 @@ def operator(what: str, given: Mapping[str, Any], shape: list[str], steps: list[
             hint="csp-embed compile 'y[n,m] += x[n,k] * w[m,k]' --shape x=4,8 --shape w=3,8",
         )
     if shape:
-        raise OperatorError(f"{name} takes extents, not --shape", hint=f"csp-embed compile {name} --help")
+        raise OperatorError(
+            f"{name} takes extents, not --shape", hint=f"csp-embed compile {name} --help"
+        )
     maker: Callable[..., Operator] = getattr(ops, name)
     parameters = inspect.signature(maker).parameters
     unknown = [k for k in extents if k not in parameters]
     if unknown:
         takes = ", ".join("--" + p for p in parameters if p != "epilogue")
         raise OperatorError(
-            f"{name} has no --{unknown[0].replace('_', '-')}", why=f"it takes {takes.replace('_', '-')}"
+            f"{name} has no --{unknown[0].replace('_', '-')}",
+            why=f"it takes {takes.replace('_', '-')}",
         )
     missing = [
         p.name

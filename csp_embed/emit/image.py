@@ -1,6 +1,7 @@
 """DRAM images: packed tensors in the order that the schedule's loads expect, and results back.
 
-Takes: packed elements per operand ([*grid, *lanes], from `embed.layout.pack`), the Schedule and its Lowered form.
+Takes: packed elements per operand ([*grid, *lanes], from `embed.layout.pack`), the Schedule and its
+Lowered form.
 Leaves: bytes per region.
 """
 
@@ -30,13 +31,17 @@ def region_bytes(region: Region, packed: Array) -> NDArray[np.uint8]:
     if not region.by_box:
         return np.ascontiguousarray(ordered).reshape(-1).view(np.uint8)
     parts = [
-        ordered[tuple(slice(a, b) for a, b in box)].reshape(-1, *ordered.shape[ordered.ndim - lanes :])
+        ordered[tuple(slice(a, b) for a, b in box)].reshape(
+            -1, *ordered.shape[ordered.ndim - lanes :]
+        )
         for box in region.boxes
     ]
     return np.concatenate(parts).reshape(-1).view(np.uint8)
 
 
-def unpack_region(region: Region, data: NDArray[np.uint8], lanes: tuple[int, ...], dtype: str) -> Array:
+def unpack_region(
+    region: Region, data: NDArray[np.uint8], lanes: tuple[int, ...], dtype: str
+) -> Array:
     """Inverse of `region_bytes` for a plain region: [*grid of the layout (rounded up), *lanes]."""
     shape = [region.grid[d] for d in region.order]
     ordered = np.ascontiguousarray(data).view(dtype).reshape(*shape, *lanes)
@@ -56,15 +61,19 @@ def constant_element(schedule: Schedule, region: Region, isa: Isa) -> NDArray[np
     memory = isa.memory(region.memory)
     shape = isa.lane_shape(region.memory)
     out = np.zeros(shape, dtype=memory.dram_dtype)
-    return (out + _along_reduction(np.array(trick.values), memory.lanes, isa)).astype(
-        memory.dram_dtype
-    ).reshape(-1).view(np.uint8)
+    return (
+        (out + _along_reduction(np.array(trick.values), memory.lanes, isa))
+        .astype(memory.dram_dtype)
+        .reshape(-1)
+        .view(np.uint8)
+    )
 
 
 def factor_elements(
     packed: Array, trick: BiasTrick, region: Region, embedding: Embedding, isa: Isa
 ) -> Array:
-    """Packed epilogue values [*grid, *accumulator lanes] as factor elements [*grid, *operand lanes].
+    """Packed epilogue values [*grid, *accumulator lanes] as factor elements [*grid, *operand
+    lanes].
 
     Raises: InputError where a value is out of the promised range.
     """

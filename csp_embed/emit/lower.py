@@ -1,6 +1,7 @@
 """Schedule to instruction stream: micro-op placement, DMA rectangles, DRAM addresses, fields.
 
-Takes: Schedule, Isa.  Leaves: Lowered: a Stream, the micro-op image, and where each region lies in DRAM.
+Takes: Schedule, Isa.  Leaves: Lowered: a Stream, the micro-op image, and where each region lies in
+DRAM.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ TOKEN_ROLES = (
 
 @dataclass(frozen=True)
 class Lowered:
-    """address: byte address per region; box_start: first element per box where a region is kept by boxes."""
+    """address: byte address per region; box_start: first element per box where a region is kept by
+    boxes.
+    """
 
     stream: Stream
     uop_words: NDArray[np.uint32]
@@ -61,7 +64,14 @@ class _Writer:
         self.bits: list[int] = []
         self.index = {i.name: n for n, i in enumerate(isa.instructions)}
 
-    def add(self, key: object, instruction: Instruction, fields: dict[str, int] | None, dram: int, bits: int) -> None:
+    def add(
+        self,
+        key: object,
+        instruction: Instruction,
+        fields: dict[str, int] | None,
+        dram: int,
+        bits: int,
+    ) -> None:
         """fields is read only when the key is new."""
         number = self.memo.get(key)
         if number is None:
@@ -105,14 +115,11 @@ def lower(schedule: Schedule, isa: Isa) -> Lowered:
     writer = _Writer(isa)
     load, store, finish = isa.of_kind("load"), isa.of_kind("store"), isa.of_kind("finish")
     limits = {
-        i.name: DmaLimits(
-            *(i.field(i.roles[r]).max for r in ("y_size", "x_size", "x_stride"))
-        )
+        i.name: DmaLimits(*(i.field(i.roles[r]).max for r in ("y_size", "x_size", "x_stride")))
         for i in (load, store)
     }
     base = [
-        a // isa.memory(r.memory).elem_bytes
-        for a, r in zip(address, schedule.regions, strict=True)
+        a // isa.memory(r.memory).elem_bytes for a, r in zip(address, schedule.regions, strict=True)
     ]
     memory_of = [isa.memory(r.memory) for r in schedule.regions]
     uop_memory = isa.memory(isa.uop_memory)
@@ -124,13 +131,22 @@ def lower(schedule: Schedule, isa: Isa) -> Lowered:
             template = schedule.templates[a]
             if use in plan.before:
                 word, at, length = plan.before[use]
-                _dma(writer, load, uop_memory.id, at, uop_address // uop_memory.elem_bytes + word,
-                     Rectangle(0, 0, 1, length, length), 0)
+                _dma(
+                    writer,
+                    load,
+                    uop_memory.id,
+                    at,
+                    uop_address // uop_memory.elem_bytes + word,
+                    Rectangle(0, 0, 1, length, length),
+                    0,
+                )
             where = plan.at[use]
             use += 1
             instruction = isa.instruction(template.instruction)
             key = (COMPUTE, a, where)
-            fields = None if key in writer.memo else _compute_fields(isa, instruction, template, where)
+            fields = (
+                None if key in writer.memo else _compute_fields(isa, instruction, template, where)
+            )
             writer.add(key, instruction, fields, 0, bits)
         elif kind in (LOAD, STORE):
             instruction = load if kind == LOAD else store
@@ -147,8 +163,15 @@ def lower(schedule: Schedule, isa: Isa) -> Lowered:
                     here |= bits & (POP_PREV | POP_NEXT)
                 if n == len(found) - 1:
                     here |= bits & (PUSH_PREV | PUSH_NEXT)
-                _dma(writer, instruction, memory_of[a].id, sram + rect.sram, base[a] + rect.dram,
-                     rect, here)
+                _dma(
+                    writer,
+                    instruction,
+                    memory_of[a].id,
+                    sram + rect.sram,
+                    base[a] + rect.dram,
+                    rect,
+                    here,
+                )
         else:
             assert kind == FINISH
             writer.add(FINISH, finish, {_opcode(finish): finish.opcode}, 0, bits)

@@ -1,6 +1,7 @@
 """Boxes of a region as DMA rectangles: rows of consecutive elements at one stride.
 
-A DMA instruction reads y rows of x elements, `stride` apart in DRAM, and writes them one after the other on chip.
+A DMA instruction reads y rows of x elements, `stride` apart in DRAM, and writes them one after the
+other on chip.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from csp_embed.ir.schedule import Box, Region
 
 @dataclass(frozen=True)
 class Rectangle:
-    """dram: first element, counted from the region's start; sram: elements after the box's start."""
+    """dram: first element, counted from the region's start; sram: elements after the box's
+    start.
+    """
 
     dram: int
     sram: int
@@ -51,7 +54,9 @@ def _runs(dram: int, sram: int, size: int, limits: DmaLimits) -> list[Rectangle]
 
 
 def _plain(box: Box, grid: list[int], limits: DmaLimits) -> list[Rectangle]:
-    """Joins inner dimensions that the box covers whole, then one strided dimension per rectangle."""
+    """Joins inner dimensions that the box covers whole, then one strided dimension per
+    rectangle.
+    """
     pitch = [1] * len(grid)
     for d in range(len(grid) - 2, -1, -1):
         pitch[d] = pitch[d + 1] * grid[d + 1]

@@ -1,8 +1,10 @@
 """Places micro-op lists in their memory and decides when each is loaded.
 
-Takes: the lists in order of use.  Leaves: unique words in DRAM, per list an address on chip, and loads to do before a use.
+Takes: the lists in order of use.  Leaves: unique words in DRAM, per list an address on chip, and
+loads to do before a use.
 A list that stands inside another one is shared. Where all fit, each is loaded once, several by one
-instruction in order of first use; otherwise the memory is a ring and lists come back when they are needed.
+instruction in order of first use; otherwise the memory is a ring and lists come back when they are
+needed.
 """
 
 from __future__ import annotations
@@ -15,8 +17,10 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class UopPlan:
-    """words: uint32 image in DRAM. address: list number -> position on chip (static plan; meaningless where it
-    moves). before: use index -> (dram word, on-chip position, length) to load first. at: on-chip position per use."""
+    """words: uint32 image in DRAM. address: list number -> position on chip (static plan;
+    meaningless where it
+    moves). before: use index -> (dram word, on-chip position, length) to load first. at: on-chip
+    position per use."""
 
     words: NDArray[np.uint32]
     before: dict[int, tuple[int, int, int]]

@@ -63,7 +63,8 @@ class Layout:
     Content of lane digits at grid index g: tensor index t is
         const[t] + sum_d grid_coef[t][d]*g[d] + sum digit_coef[t][digit]*digit
           + sum over fused of coefficient * unravelled axis value,
-        neutral where any index is outside the tensor, where a fused coordinate is outside its extent, or
+        neutral where any index is outside the tensor, where a fused coordinate is outside its
+        extent, or
         where the two digits of a pair in `equal` differ.
     fused: for each fused coordinate that this operand reads: (axes, their extents, const,
         grid coefficients, digit coefficients, per-tensor-index coefficients of each axis).
@@ -111,7 +112,8 @@ class Embedding:
     """One covering of an operator by one compute instruction.
 
     instruction: name of the instruction. commuted: operator lhs plays the instruction's rhs.
-    layouts: by instruction operand ("lhs", "rhs", "dst", "add0", …). For a max, min or map operator the
+    layouts: by instruction operand ("lhs", "rhs", "dst", "add0", …). For a max, min or map operator
+    the
         instruction is a map: "dst" and "lhs" both lie in the accumulator memory.
     cost: the analytic figures under which it was chosen (steps, vectors, bytes, objective, …).
     proof: status, bound, seed, limits, families: what the certificate needs.

@@ -1,4 +1,5 @@
-"""A schedule: which box of which operand is loaded where and when, which compute instructions run on it, what
+"""A schedule: which box of which operand is loaded where and when, which compute instructions run
+on it, what
 is stored, and the tokens that order the modules. Emission only turns it into bytes.
 
 Rows of `ops` are small integers so that schedules of a hundred thousand instructions stay cheap:
@@ -6,7 +7,8 @@ Rows of `ops` are small integers so that schedules of a hundred thousand instruc
     (COMPUTE, template, 0, 0)      run `templates[template]`
     (STORE, region, box, sram)     write element range at `sram` to that box
     (FINISH, 0, 0, 0)
-`tokens[n]` holds the bits POP_PREV | POP_NEXT | PUSH_PREV | PUSH_NEXT of row n. A row of LOAD or STORE may need
+`tokens[n]` holds the bits POP_PREV | POP_NEXT | PUSH_PREV | PUSH_NEXT of row n. A row of LOAD or
+STORE may need
 several instructions (rectangles): the pops go to the first and the pushes to the last.
 """
 
@@ -30,7 +32,8 @@ Box = tuple[tuple[int, int], ...]
 class Region:
     """One packed tensor in DRAM.
 
-    operand: key of `Embedding.layouts`, or "const0" and the like for operands that the schedule adds.
+    operand: key of `Embedding.layouts`, or "const0" and the like for operands that the schedule
+    adds.
     order: the grid's dimensions from outermost to innermost in DRAM. boxes: those that rows name,
     in that order of dimensions. by_box: DRAM holds the boxes one after the other, each whole and
     row-major (constants only), instead of the plain grid.
@@ -71,8 +74,10 @@ class Template:
 class BiasTrick:
     """A tensor step of the epilogue done by multiply-accumulate against a constant.
 
-    step: number of the epilogue step. values: the constant lane values along the reduction dimension; the
-    tensor's factors are packed beside them. factor_side: "rhs" or "lhs", the operand that holds the factors.
+    step: number of the epilogue step. values: the constant lane values along the reduction
+    dimension; the
+    tensor's factors are packed beside them. factor_side: "rhs" or "lhs", the operand that holds the
+    factors.
     """
 
     step: int

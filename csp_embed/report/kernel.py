@@ -54,7 +54,8 @@ def instruction_counts(kernel: Kernel) -> dict[str, int]:
 def steps(kernel: Kernel) -> dict[str, int]:
     """Micro-op steps executed: multiply-accumulate, reset, elementwise."""
     counts = np.bincount(
-        kernel.schedule.ops[kernel.schedule.ops[:, 0] == 1, 1], minlength=len(kernel.schedule.templates)
+        kernel.schedule.ops[kernel.schedule.ops[:, 0] == 1, 1],
+        minlength=len(kernel.schedule.templates),
     )
     out = {"contract": 0, "reset": 0, "map": 0}
     for t, n in zip(kernel.schedule.templates, counts.tolist(), strict=True):
@@ -80,7 +81,8 @@ def host_bytes(kernel: Kernel) -> int:
     return sum(
         size
         for region, size in zip(kernel.schedule.regions, kernel.lowered.size_bytes, strict=True)
-        if region.operand in kernel.embedding.layouts and region.operand != "dst"
+        if region.operand in kernel.embedding.layouts
+        and region.operand != "dst"
         and not tensors[kernel.embedding.layouts[region.operand].tensor].constant
     )
 
@@ -101,7 +103,8 @@ def render(
         f"  machine      {kernel.isa.name} {kernel.isa.config_name}, memory {kernel.memory}",
         f"  embedding    {f['kind']}: {f['embedding']}",
         f"  layout       {f['layout']}; packed bytes: {sizes}",
-        f"  host work    {f['host_bytes']:,} bytes packed per run (natural input {natural_bytes['read_bytes']:,})",
+        f"  host work    {f['host_bytes']:,} bytes packed per run"
+        f" (natural input {natural_bytes['read_bytes']:,})",
         f"  tile         {' '.join(f'{k}={v}' for k, v in f['tile'].items())}",
         f"  instructions {sum(f['instructions'].values())}: {counts}",
         "  steps        " + ", ".join(f"{n:,} {k}" for k, n in f["steps"].items() if n),
@@ -110,7 +113,8 @@ def render(
         lines.append("  bias         added by multiply-accumulate against a constant element")
     if f["cycles"]:
         lines.append(
-            f"  cycles       {f['cycles']:,} predicted, {f['bound_cycles']:,} bound of the plain form"
+            f"  cycles       {f['cycles']:,} predicted, {f['bound_cycles']:,} bound of the plain"
+            " form"
             f" ({f['ratio']:.3f}), utilisation {f['utilisation']:.1%}"
         )
     else:

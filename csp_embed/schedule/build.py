@@ -1,9 +1,11 @@
 """Builds a schedule for a contraction from its decisions.
 
-Takes: Problem, Config.  Leaves: Schedule with tokens.  Assumes: the tile fits (tile.py has checked; refused otherwise).
+Takes: Problem, Config.  Leaves: Schedule with tokens.  Assumes: the tile fits (tile.py has checked;
+refused otherwise).
 
-Program order: for each output tile: reset, then per reduction chunk the loads it misses and the multiply-accumulates,
-then the epilogue in pieces, each stored as soon as it is done. The queues run ahead of each other as far as tokens allow.
+Program order: for each output tile: reset, then per reduction chunk the loads it misses and the
+multiply-accumulates, then the epilogue in pieces, each stored as soon as it is done. The queues run ahead of each other
+as far as tokens allow.
 """
 
 from __future__ import annotations
@@ -75,7 +77,9 @@ class Rows:
 
 
 def cover_limits(problem: Problem, instruction_name: str, repeats: int) -> CoverLimits:
-    """Limits of that instruction's fields; micro-op lists take at most a quarter of their memory."""
+    """Limits of that instruction's fields; micro-op lists take at most a quarter of their
+    memory.
+    """
     instruction = problem.isa.instruction(instruction_name)
     depth = problem.depth[problem.isa.uop_memory]
     end = instruction.field(instruction.roles["uop_end"]).max
@@ -185,7 +189,16 @@ class NestCache:
                     k = tuple(int(s) for s in m.step[:, d])
                     const = m.origin[d] + sum(s * v for s, v in zip(k, lo, strict=True))
                     constraints.append((k, const, m.grid[d]))
-        key = (instruction, extents, tuple(coef_rows), tuple(base), tuple(constraints), reset, op, imm)
+        key = (
+            instruction,
+            extents,
+            tuple(coef_rows),
+            tuple(base),
+            tuple(constraints),
+            reset,
+            op,
+            imm,
+        )
         found = self._memo.get(key)
         if found is None:
             found = self._memo[key] = self._make(key, repeats)
@@ -221,7 +234,9 @@ class NestCache:
 
 
 def build(problem: Problem, config: Config, trick: BiasTrick | None) -> Schedule:
-    """The schedule for a contraction under `config`; `trick` adds one tensor step by multiply-accumulate."""
+    """The schedule for a contraction under `config`; `trick` adds one tensor step by multiply-
+    accumulate.
+    """
     assert problem.rhs is not None
     contract = problem.instruction
     rows = Rows(problem)
@@ -246,7 +261,8 @@ def build(problem: Problem, config: Config, trick: BiasTrick | None) -> Schedule
                 steps.append((number, lo, hi, fl, fr))
     add_frames = {i: [f.at(tlo, thi) for tlo, thi in tiles] for i, f in adds.items()}
 
-    # Shares of the memories: operands from the bottom, the epilogue's tensors and constants from the top.
+    # Shares of the memories: operands from the bottom, the epilogue's tensors and constants from
+    # the top.
     top = dict(problem.depth)
     const_at, rings_add = -1, {}
     if trick is not None:
@@ -294,8 +310,7 @@ def build(problem: Problem, config: Config, trick: BiasTrick | None) -> Schedule
         acc = slot * acc_size
         frame = dst_frames[number]
         one = tuple(
-            (a, a + 1) if r else (a, b)
-            for a, b, r in zip(tlo, thi, problem.reduced, strict=True)
+            (a, a + 1) if r else (a, b) for a, b, r in zip(tlo, thi, problem.reduced, strict=True)
         )
         olo, ohi = tuple(a for a, _ in one), tuple(b for _, b in one)
         first = stored_at[slot]
@@ -341,14 +356,27 @@ def build(problem: Problem, config: Config, trick: BiasTrick | None) -> Schedule
         if trick is not None:
             add_need[trick.step] = max(add_need[trick.step], const_row)
         for plo, phi in pieces:
-            _epilogue(problem, cache, rows, plo, phi, frame, acc, trick, const_at, number,
-                      adds, rings_add, add_frames, add_need)
+            _epilogue(
+                problem,
+                cache,
+                rows,
+                plo,
+                phi,
+                frame,
+                acc,
+                trick,
+                const_at,
+                number,
+                adds,
+                rings_add,
+                add_frames,
+                add_need,
+            )
             box = tuple(
                 (b[0], b[1]) for b in (problem.dst.box(plo, phi)[d] for d in config.dst_order)
             )
             at = acc + sum(
-                (box[j][0] - frame.lo[d]) * frame.pitch[d]
-                for j, d in enumerate(config.dst_order)
+                (box[j][0] - frame.lo[d]) * frame.pitch[d] for j, d in enumerate(config.dst_order)
             )
             shadow = _stored_memory(problem)
             stored_at[slot] = rows.store(
@@ -358,17 +386,42 @@ def build(problem: Problem, config: Config, trick: BiasTrick | None) -> Schedule
     return _schedule(problem, config, rows, regions, out_boxes, trick, tiles, chunks)
 
 
-def _epilogue(problem, cache, rows, lo, hi, frame, acc, trick, const_at, tile,  # type: ignore[no-untyped-def]
-              adds, rings, add_frames, add_need) -> None:
+def _epilogue(
+    problem,
+    cache,
+    rows,
+    lo,
+    hi,
+    frame,
+    acc,
+    trick,
+    const_at,
+    tile,  # type: ignore[no-untyped-def]
+    adds,
+    rings,
+    add_frames,
+    add_need,
+) -> None:
     map_instruction = problem.isa.of_kind("map") if problem.epilogue else None
     vectors = math.prod(b - a for a, b in zip(lo, hi, strict=True))
     here = (problem.dst, frame, acc)
     if not problem.epilogue:
-        # A store reads what a step that is no reset wrote last: outputs without a single product need one.
-        if any(a < 0 or b > g for m in (problem.lhs, problem.rhs)
-               for (a, b), g in zip(m.box((0,) * len(lo), problem.extents), m.grid, strict=True)):
+        # A store reads what a step that is no reset wrote last: outputs without a single product
+        # need one.
+        if any(
+            a < 0 or b > g
+            for m in (problem.lhs, problem.rhs)
+            for (a, b), g in zip(m.box((0,) * len(lo), problem.extents), m.grid, strict=True)
+        ):
             for t in cache.templates(
-                problem.isa.of_kind("map").name, lo, hi, [here, here], [], repeats=1, op="add", imm=0
+                problem.isa.of_kind("map").name,
+                lo,
+                hi,
+                [here, here],
+                [],
+                repeats=1,
+                op="add",
+                imm=0,
             ):
                 rows.compute(t)
         return
@@ -477,8 +530,15 @@ def _schedule(problem, config, rows, regions, out_boxes, trick, tiles, chunks) -
     else:
         out.append(Region("const", problem.lhs.memory, (0,), (0,), (), True))
     out.append(
-        Region("dst", _stored_memory(problem), problem.dst.grid, config.dst_order,
-               tuple(out_boxes), False, problem.splits)
+        Region(
+            "dst",
+            _stored_memory(problem),
+            problem.dst.grid,
+            config.dst_order,
+            tuple(out_boxes),
+            False,
+            problem.splits,
+        )
     )
     steps = sum(rows.templates[r[1]].steps for r in rows.ops if r[0] == COMPUTE)
     return Schedule(

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Config:
-    """tile: extent per counter (outputs and reductions). order: output counters, outermost tile loop first.
-    reduce_order: reduction counters, outermost first. lhs_order, rhs_order, dst_order: grid dimensions, outermost first, in DRAM and in the memory.
-    snake: walk the reduction chunks backwards in every second tile, so that the last one is met again.
+    """tile: extent per counter (outputs and reductions). order: output counters, outermost tile
+    loop first.
+    reduce_order: reduction counters, outermost first. lhs_order, rhs_order, dst_order: grid
+    dimensions, outermost first, in DRAM and in the memory.
+    snake: walk the reduction chunks backwards in every second tile, so that the last one is met
+    again.
     slots: most slots that a ring may have. tail: vectors an epilogue piece of the last tile holds.
     """
 

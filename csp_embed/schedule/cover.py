@@ -1,10 +1,14 @@
-"""Covers the points of a loop nest with compute instructions: a micro-op list inside two affine loops.
+"""Covers the points of a loop nest with compute instructions: a micro-op list inside two affine
+loops.
 
-Takes: counters with extents, range constraints on affine forms of them (points outside are left out), and
-per operand an affine address.  Leaves: pieces (micro-ops, two loops, factors) that meet every valid point
+Takes: counters with extents, range constraints on affine forms of them (points outside are left
+out), and
+per operand an affine address.  Leaves: pieces (micro-ops, two loops, factors) that meet every valid
+point
 exactly once.  Assumes: addresses are non-negative at every valid point.
 
-Constraints that bind couple counters (an output row and a filter row, say). A coupled group is either listed
+Constraints that bind couple counters (an output row and a filter row, say). A coupled group is
+either listed
 point by point in the micro-ops, or cut into segments of its longest counter over which the
 other counters' valid values are the same; that counter then becomes a loop.
 """
@@ -33,8 +37,10 @@ class Piece:
 
 @dataclass(frozen=True)
 class CoverLimits:
-    """uops: longest micro-op list; iterations: largest loop count; factors: largest factor per operand.
-    overhead_cycles: what an instruction costs beyond its steps. word_cycles: what a micro-op costs to load.
+    """uops: longest micro-op list; iterations: largest loop count; factors: largest factor per
+    operand.
+    overhead_cycles: what an instruction costs beyond its steps. word_cycles: what a micro-op costs
+    to load.
     repeats: how often the nest is expected to run (micro-ops are loaded once)."""
 
     uops: int
@@ -70,7 +76,9 @@ def cover(
     base: Ints,
     limits: CoverLimits,
 ) -> list[Piece]:
-    """Instruction pieces for counters in [0, extent); coef is [operands, counters], base [operands]."""
+    """Instruction pieces for counters in [0, extent); coef is [operands, counters], base
+    [operands].
+    """
     lo = [0] * len(extents)
     hi = list(extents)
     binding = []
@@ -115,7 +123,9 @@ def cover(
 def _groups(
     binding: list[tuple[list[int], Constraint]], lo: list[int], hi: list[int]
 ) -> list[_Group] | None:
-    """Counters joined by binding constraints, with their valid points; None where one has no point."""
+    """Counters joined by binding constraints, with their valid points; None where one has no
+    point.
+    """
     sets: list[set[int]] = []
     for used, _ in binding:
         joined = set(used)
@@ -178,7 +188,9 @@ def _loopable(loop: _Loop, limits: CoverLimits) -> bool:
 def _best(
     singles: list[_Loop], groups: list[_Group], coef: Ints, start: Ints, limits: CoverLimits
 ) -> list[Piece]:
-    """Chooses which counters are loops, micro-ops or separate instructions, then makes the pieces."""
+    """Chooses which counters are loops, micro-ops or separate instructions, then makes the
+    pieces.
+    """
     choices = []
     for g in groups:
         options: list[list[tuple[int, int, Ints]] | None] = [None]
@@ -189,14 +201,15 @@ def _best(
                 options.append(_segments(g, m))
                 majors.append(m)
         choices.append(list(zip(majors, options, strict=True)))
-    best: tuple[float, list[Piece]] | None = None
     best_plan = None
     for combo in itertools.product(*choices):
         seg_majors = [m for m, _ in combo if m is not None]
         if len(seg_majors) > 2:
             continue
         n_segments = math.prod(len(s) for _, s in combo if s is not None)
-        listed = math.prod(len(g.points) for g, (m, _) in zip(groups, combo, strict=True) if m is None)
+        listed = math.prod(
+            len(g.points) for g, (m, _) in zip(groups, combo, strict=True) if m is None
+        )
         if listed > 4 * limits.uops or n_segments > 64:
             continue
         longest = math.prod(max(len(p) for _, _, p in s) for _, s in combo if s is not None)
@@ -219,9 +232,7 @@ def _best(
                 parts = -(-size // limits.uops)
                 seq = math.prod(singles[i].extent for i in sequential)
                 n = n_segments * seq * parts
-                words = (
-                    listed * total * math.prod(singles[i].extent for i in in_list) * max(1, seq)
-                )
+                words = listed * total * math.prod(singles[i].extent for i in in_list) * max(1, seq)
                 price = (
                     limits.repeats * limits.overhead_cycles * n
                     + words * limits.word_cycles
@@ -263,10 +274,7 @@ def _pieces(singles, groups, combo, loops, in_list, sequential, coef, start, lim
         factors = tuple(zip(outer.coef, inner_loop.coef, strict=True))
         for values in itertools.product(*(range(singles[i].extent) for i in sequential)):
             shift = origin + sum(
-                (
-                    v * np.array(singles[i].coef)
-                    for v, i in zip(values, sequential, strict=True)
-                ),
+                (v * np.array(singles[i].coef) for v, i in zip(values, sequential, strict=True)),
                 np.zeros(n_operands, dtype=np.int64),
             )
             for at in range(0, len(uops), limits.uops):

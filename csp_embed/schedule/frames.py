@@ -1,7 +1,9 @@
 """Boxes of an operand and how they lie in its on-chip memory.
 
-A box is what a tile touches of an operand's grid, clipped to the grid. In the memory it lies row-major in the
-region's order of dimensions. Where the outermost dimension is clipped, the box is shifted by what is missing, so that
+A box is what a tile touches of an operand's grid, clipped to the grid. In the memory it lies row-
+major in the
+region's order of dimensions. Where the outermost dimension is clipped, the box is shifted by what
+is missing, so that
 first and inner tiles have the same addresses and share their micro-ops.
 """
 
@@ -14,8 +16,10 @@ from csp_embed.schedule.problem import Map
 
 @dataclass(frozen=True)
 class Frame:
-    """number: of the clipped box in the region (-1: empty). lo: grid index at address 0 of the frame, per dimension.
-    pitch: elements per grid step, per dimension. shift: where the loaded part starts. elems: frame length."""
+    """number: of the clipped box in the region (-1: empty). lo: grid index at address 0 of the
+    frame, per dimension.
+    pitch: elements per grid step, per dimension. shift: where the loaded part starts. elems: frame
+    length."""
 
     number: int
     lo: tuple[int, ...]
@@ -37,9 +41,7 @@ class Frames:
     _memo: dict[tuple[int, ...], Frame] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.moving = tuple(
-            c for c in range(self.map.step.shape[0]) if any(self.map.step[c])
-        )
+        self.moving = tuple(c for c in range(self.map.step.shape[0]) if any(self.map.step[c]))
         outer = self.order[0] if self.order else 0
         self._shifts = bool(self.order) and sum(1 for s in self.map.step[:, outer] if s) > 1
 

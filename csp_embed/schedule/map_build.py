@@ -1,6 +1,8 @@
-"""Schedules for operators that live on the accumulator memory: pooling by maximum or minimum, elementwise programs.
+"""Schedules for operators that live on the accumulator memory: pooling by maximum or minimum,
+elementwise programs.
 
-Takes: a Problem without rhs.  Leaves: Schedule.  All loads go to the accumulator memory and so through the compute queue;
+Takes: a Problem without rhs.  Leaves: Schedule.  All loads go to the accumulator memory and so
+through the compute queue;
 stores overlap with the next tile where two tiles fit.
 """
 
@@ -46,7 +48,9 @@ def build(problem: Problem) -> Schedule:
     for lo, hi in tiles:
         plan.append((lo, hi, dst.at(lo, hi), lhs.at(lo, hi), [f.at(lo, hi) for f in adds.values()]))
     room = problem.depth[problem.dst.memory]
-    copies = 2 if len(tiles) > 1 and 2 * dst.largest <= room - _others(problem, copy, lhs, adds) else 1
+    copies = (
+        2 if len(tiles) > 1 and 2 * dst.largest <= room - _others(problem, copy, lhs, adds) else 1
+    )
     base_lhs = copies * dst.largest
     base_adds, at = {}, base_lhs + (0 if copy else lhs.largest)
     for i, f in adds.items():
@@ -54,7 +58,7 @@ def build(problem: Problem) -> Schedule:
         at += f.largest
     if at > room:
         raise Infeasible(
-            f"{problem.embedding.operator.name}: a tile needs {at} elements of {problem.dst.memory}",
+            f"a tile needs {at} elements of {problem.dst.memory}",
             why=f"{room} are there",
             hint="use a configuration with larger buffers",
         )
@@ -82,18 +86,33 @@ def build(problem: Problem) -> Schedule:
 
         if copy:
             if source.number >= 0:
-                row = rows.load(problem.lhs.memory, 0, source.number, acc + source.shift, after_store)
+                row = rows.load(
+                    problem.lhs.memory, 0, source.number, acc + source.shift, after_store
+                )
                 after_store = -1
                 rows.last_compute = row
         else:
             assert contract is not None
             blank = (None, None, 0)
             run(contract.name, [here, blank, blank], olo, ohi, reset=True)
-            run(map_name, [here, here], olo, ohi, op="min" if kind == "max" else "max",
-                imm=NEUTRAL[kind])
+            run(
+                map_name,
+                [here, here],
+                olo,
+                ohi,
+                op="min" if kind == "max" else "max",
+                imm=NEUTRAL[kind],
+            )
             if source.number >= 0:
                 rows.load(problem.lhs.memory, 0, source.number, base_lhs + source.shift)
-                run(map_name, [here, (problem.lhs, source, base_lhs)], lo, hi, (problem.lhs,), op=kind)
+                run(
+                    map_name,
+                    [here, (problem.lhs, source, base_lhs)],
+                    lo,
+                    hi,
+                    (problem.lhs,),
+                    op=kind,
+                )
         for (i, f), add_frame in zip(adds.items(), extra, strict=True):
             if held.get(i) != add_frame.number:
                 rows.load(f.map.memory, 1 + list(adds).index(i), add_frame.number, base_adds[i])
@@ -120,7 +139,9 @@ def build(problem: Problem) -> Schedule:
         for f in (lhs, *adds.values())
     ]
     regions.append(
-        Region("dst", shadow, problem.dst.grid, orders["dst"], tuple(out_boxes), False, problem.splits)
+        Region(
+            "dst", shadow, problem.dst.grid, orders["dst"], tuple(out_boxes), False, problem.splits
+        )
     )
     steps = sum(rows.templates[r[1]].steps for r in rows.ops if r[0] == COMPUTE)
     return Schedule(

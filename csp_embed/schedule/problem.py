@@ -1,6 +1,7 @@
 """What scheduling needs of an embedding, as plain integers.
 
-Takes: an Embedding and an Isa.  Leaves: a Problem: counters, and per operand the affine map from counters
+Takes: an Embedding and an Isa.  Leaves: a Problem: counters, and per operand the affine map from
+counters
 to grid indices.  Assumes: every output counter moves exactly one grid dimension of dst, by one.
 """
 
@@ -45,8 +46,10 @@ class Map:
 
 @dataclass(frozen=True)
 class Problem:
-    """Counters in embedding order. `instruction` executes the points; `adds` are the epilogue's tensors by
-    step number. out_dim: counter -> dimension of dst. splits: see `split_dims`. depth: usable elements by memory."""
+    """Counters in embedding order. `instruction` executes the points; `adds` are the epilogue's
+    tensors by
+    step number. out_dim: counter -> dimension of dst. splits: see `split_dims`. depth: usable
+    elements by memory."""
 
     embedding: Embedding
     isa: Isa
@@ -122,9 +125,11 @@ def build(embedding: Embedding, isa: Isa) -> Problem:
 
 
 def split_dims(dst: Map) -> tuple[Map, tuple[tuple[tuple[int, int], ...], ...]]:
-    """dst with one grid dimension per counter, and per old dimension its parts (unit, size), outermost first.
+    """dst with one grid dimension per counter, and per old dimension its parts (unit, size),
+    outermost first.
 
-    An output index like 6*g+k is moved by two counters; it is a mixed radix, so its grid dimension splits into one
+    An output index like 6*g+k is moved by two counters; it is a mixed radix, so its grid dimension
+    splits into one
     for g and one for k. The outermost part is rounded up.
     """
     grid: list[int] = []
@@ -138,7 +143,9 @@ def split_dims(dst: Map) -> tuple[Map, tuple[tuple[tuple[int, int], ...], ...]]:
             movers = movers or [(1, -1)]
         parts, above = [], None
         for unit, c in movers:
-            assert above is None or above % unit == 0, "an output index is a mixed radix of its axes"
+            assert above is None or above % unit == 0, (
+                "an output index is a mixed radix of its axes"
+            )
             parts.append((unit, -(-size // unit) if above is None else above // unit))
             above = unit
             new = np.zeros(len(column), dtype=np.int64)
@@ -150,7 +157,9 @@ def split_dims(dst: Map) -> tuple[Map, tuple[tuple[tuple[int, int], ...], ...]]:
         assert above == 1, "every element of a result is stored"
         assert len(movers) == 1 or dst.origin[d] == 0
         splits.append(tuple(parts))
-    step = np.stack(columns, axis=1) if columns else np.zeros((dst.step.shape[0], 0), dtype=np.int64)
+    step = (
+        np.stack(columns, axis=1) if columns else np.zeros((dst.step.shape[0], 0), dtype=np.int64)
+    )
     return Map(dst.operand, dst.memory, tuple(grid), tuple(origin), step), tuple(splits)
 
 

@@ -1,7 +1,10 @@
-"""Finds a schedule: proposes tiles by estimate, builds the best of them, keeps the one with the fewest cycles.
+"""Finds a schedule: proposes tiles by estimate, builds the best of them, keeps the one with the
+fewest cycles.
 
-Takes: a Problem and `measure`, which emits a schedule and returns its simulated cycles (the driver supplies it).
-Leaves: the best Schedule with its cycles.  Ties go to the earlier proposal, so the result is deterministic.
+Takes: a Problem and `measure`, which emits a schedule and returns its simulated cycles (the driver
+supplies it).
+Leaves: the best Schedule with its cycles.  Ties go to the earlier proposal, so the result is
+deterministic.
 """
 
 from __future__ import annotations
@@ -39,7 +42,8 @@ def search(
     count: int = 10,
     row_budget: int = 60_000,
 ) -> Found:
-    """ranges: epilogue step -> largest magnitude of its tensor, where known. row_budget: about how many rows all tried
+    """ranges: epilogue step -> largest magnitude of its tensor, where known. row_budget: about how
+    many rows all tried
     schedules may have together (compile time).
 
     Raises: Infeasible where no tile fits.
@@ -116,7 +120,9 @@ def _epilogue_cycles(problem: Problem, bias: BiasTrick | None) -> int:
 
 
 def _reserve(problem: Problem, bias: BiasTrick | None) -> Reserve:
-    """Elements that the epilogue's tensors and the constant take; build.py shares them out alike."""
+    """Elements that the epilogue's tensors and the constant take; build.py shares them out
+    alike.
+    """
     taken: dict[str, int] = {}
     for i, m in problem.adds.items():
         memory = m.memory

@@ -1,6 +1,7 @@
 """Which slot of an on-chip memory holds which box at each step, and when it must be loaded.
 
-Where everything fits, each box keeps its slot. Otherwise the box whose next use is farthest leaves (Belady's rule), never
+Where everything fits, each box keeps its slot. Otherwise the box whose next use is farthest leaves
+(Belady's rule), never
 the one that the running step reads, so that the next load can overlap with it.
 """
 

@@ -1,4 +1,5 @@
-"""Which tiles to try: every plausible tile is priced by a closed formula, the best are built and simulated.
+"""Which tiles to try: every plausible tile is priced by a closed formula, the best are built and
+simulated.
 
 Takes: a Problem.  Leaves: Configs, cheapest first, under an estimate in cycles:
     max(compute, reads, writes) + the first loads + the last store.
@@ -72,7 +73,13 @@ def frame_elems(m: Map, tile: dict[int, Ints]) -> Ints:
 
 
 def propose(
-    problem: Problem, reserve: Reserve, costs: Costs, *, count: int, trimmed_steps: int, epilogue_cycles: int
+    problem: Problem,
+    reserve: Reserve,
+    costs: Costs,
+    *,
+    count: int,
+    trimmed_steps: int,
+    epilogue_cycles: int,
 ) -> list[tuple[float, Config]]:
     """The `count` cheapest configurations with their estimates.
 

@@ -1,8 +1,12 @@
-"""Dependency tokens: every pair of rows in different queues that must keep its order gets a push and a pop.
+"""Dependency tokens: every pair of rows in different queues that must keep its order gets a push
+and a pop.
 
-A pop waits for the next push of that direction, in order, so a need (producer, consumer) is met when the consumer's
-queue has popped as many tokens as the producer's queue has pushed up to the producer. Needs that an earlier pop of the
-same queue already implies are dropped; what remains grows on both sides, so pushes and pops match one to one.
+A pop waits for the next push of that direction, in order, so a need (producer, consumer) is met
+when the consumer's
+queue has popped as many tokens as the producer's queue has pushed up to the producer. Needs that an
+earlier pop of the
+same queue already implies are dropped; what remains grows on both sides, so pushes and pops match
+one to one.
 """
 
 from __future__ import annotations

@@ -1,8 +1,11 @@
 """Adding an epilogue tensor by multiply-accumulate instead of an elementwise step.
 
-A multiply-accumulate against a constant operand element adds sum_i v_i * f_i to each lane. With v = (m, …, m, 1), m the
-largest operand value, every integer of magnitude up to m*m*(lanes-1) + m is such a sum with factors f_i in range. It costs one
-step a vector where an elementwise step with a tensor costs two and needs the tensor in the accumulator memory.
+A multiply-accumulate against a constant operand element adds sum_i v_i * f_i to each lane. With v =
+(m, …, m, 1), m the
+largest operand value, every integer of magnitude up to m*m*(lanes-1) + m is such a sum with factors
+f_i in range. It costs one
+step a vector where an elementwise step with a tensor costs two and needs the tensor in the
+accumulator memory.
 """
 
 from __future__ import annotations
@@ -48,7 +51,9 @@ def factor(tensor: NDArray[np.int64], values: tuple[int, ...]) -> NDArray[np.int
 
 
 def find(problem: Problem, ranges: dict[int, int]) -> BiasTrick | None:
-    """The first tensor step that the trick carries. ranges: step number -> largest magnitude known."""
+    """The first tensor step that the trick carries. ranges: step number -> largest magnitude
+    known.
+    """
     if problem.rhs is None:
         return None
     operands = {o.role: o for o in problem.instruction.operands}

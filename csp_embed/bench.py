@@ -1,0 +1,224 @@
+"""Sweeps of layer lists: one JSON record per layer, resumable, on processes or a Dask cluster.
+
+Every record names what was run (layer, machine, memory interface, layout), so that a file may hold
+several machines
+and a resumed sweep knows what is done.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from csp_embed.errors import CspEmbedError, InputError, MissingLibrary
+from csp_embed.files import atomic
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a sweep holds fixed. config: path of a vta_config.json or None. simulate_macs: largest
+    layer that is simulated
+    and compared with NumPy. strict: also compile with the strict layout."""
+
+    isa: str = "vta"
+    config: str | None = None
+    memory: str = "de10"
+    layout: str = "relaxed"
+    strict: bool = True
+    simulate_macs: int = 300_000_000
+    cache: str | None = None
+
+
+def measure(record: Mapping[str, Any], setting: Setting) -> dict[str, Any]:
+    """Compiles, judges and times one layer. Errors become part of the record: a sweep goes on."""
+    start = time.perf_counter()
+    out: dict[str, Any] = {"id": record["id"], "class": record.get("class", record["op"])}
+    try:
+        out |= _measure(record, setting)
+    except CspEmbedError as error:
+        out |= {"status": "failed", "error": error.what, "why": error.why}
+    reference = (record.get("reference") or {}).get("cycles_rtl_de10")
+    if reference and out.get("cycles"):
+        out |= {"reference_cycles": reference, "speedup": reference / out["cycles"]}
+    return out | {"wall_seconds": round(time.perf_counter() - start, 3)}
+
+
+def _measure(record: Mapping[str, Any], setting: Setting) -> dict[str, Any]:
+    from csp_embed.driver import Options, compile
+    from csp_embed.embed.layout import pack
+    from csp_embed.isa.load import load_isa
+    from csp_embed.judge import judge
+    from csp_embed.ops import deepbench
+    from csp_embed.ops.bound import natural
+    from csp_embed.ops.data import random_tensors
+    from csp_embed.report.kernel import figures
+    from csp_embed.sim.cycles import simulate_cycles
+
+    op = deepbench.build(record)
+    machine = load_isa(setting.isa, setting.config)
+    cache = None if setting.cache is None else Path(setting.cache)
+    options = Options(layout=setting.layout, memory=setting.memory, cache=cache)
+    kernel = compile(op, machine, options=options)
+    simulate = natural(op)["macs"] <= setting.simulate_macs
+    tensors = random_tensors(op, 0) if simulate else None
+    verdict = judge(kernel, tensors, simulate=simulate)
+    out = figures(kernel, None, verdict.verified)
+    out |= {"machine": machine.config_name or setting.isa, "memory": setting.memory,
+            "macs": natural(op)["macs"], "count": record.get("count", 1)}  # fmt: skip
+    out["problems"] = [str(p) for p in verdict.problems[:5]]
+    report = simulate_cycles(machine, kernel.lowered.stream, memory=setting.memory)
+    out["queues"] = {
+        name: {
+            "busy": q.busy,
+            "port": q.port,
+            "fetch": q.fetch,
+            "done": q.done,
+            "tokens": dict(q.tokens),
+        }
+        for name, q in report.queues.items()
+    }
+    out["port_bytes"] = {
+        "read": report.read_bytes,
+        "fetch": report.fetch_bytes,
+        "written": report.written_bytes,
+    }
+    if tensors is not None:
+        layout = next(v for v in kernel.embedding.layouts.values() if v.tensor == op.lhs.tensor)
+        begin = time.perf_counter()
+        pack(layout, kernel.embedding, machine, tensors[op.lhs.tensor])
+        out["host_seconds"] = round(time.perf_counter() - begin, 6)
+    if setting.strict and setting.layout == "relaxed":
+        try:
+            strict = compile(
+                op, machine, options=Options(layout="strict", memory=setting.memory, cache=cache)
+            )
+            out["strict_cycles"] = strict.cycles
+        except CspEmbedError as error:
+            out["strict_cycles"], out["strict_why"] = None, error.what
+    return out
+
+
+def sweep(
+    records: list[Mapping[str, Any]],
+    setting: Setting,
+    out: Path | None,
+    *,
+    jobs: int = 1,
+    resume: bool = False,
+    dask: str | None = None,
+    tell: Callable[[str, int, int], None] = lambda text, done, total: None,
+) -> Iterator[dict[str, Any]]:
+    """Yields a record per layer as it ends and appends it to `out`.
+
+    resume: layers that `out` already has under the same setting are yielded from there. An
+    interrupt loses only
+    what is running. Raises: InputError where `out` exists and resume is off, or cannot be written.
+    """
+    key = json.dumps(asdict(setting), sort_keys=True)
+    done: dict[str, dict[str, Any]] = {}
+    if out is not None and out.exists():
+        if not resume:
+            raise InputError(
+                f"{out} exists", hint="--resume continues it; or name another file, or remove it"
+            )
+        known = read_results(out)
+        done = {r["id"]: r for r in known if r.get("setting") == key}
+        with atomic(out) as file:  # Drops a last line that an interrupt cut off.
+            file.writelines(json.dumps(r) + "\n" for r in known)
+    todo = [r for r in records if r["id"] not in done]
+    yield from (done[r["id"]] for r in records if r["id"] in done)
+    count = len(done)
+    # Long ones first, so that the last job is a short one.
+    todo.sort(key=lambda r: -r.get("macs", 0))
+    for result in _results(todo, setting, jobs, dask):
+        count += 1
+        tell(result["id"], count, len(records))
+        line = result | {"setting": key}
+        if out is not None:
+            _append(out, line)
+        yield line
+
+
+def _results(
+    todo: list[Mapping[str, Any]], setting: Setting, jobs: int, dask: str | None
+) -> Iterator[dict[str, Any]]:
+    if dask is not None:
+        yield from _on_dask(todo, setting, dask)
+    elif jobs <= 1:
+        for r in todo:
+            yield measure(r, setting)
+    else:
+        pool: Executor = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"))
+        try:
+            futures = [pool.submit(measure, r, setting) for r in todo]
+            for future in as_completed(futures):
+                yield future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _on_dask(
+    todo: list[Mapping[str, Any]], setting: Setting, address: str
+) -> Iterator[dict[str, Any]]:
+    try:
+        from dask.distributed import Client
+        from dask.distributed import as_completed as dask_completed
+    except ImportError as error:
+        raise MissingLibrary(
+            "--dask needs the package distributed", hint="pip install 'csp-embed[dask]'"
+        ) from error
+    try:
+        client = Client(address, timeout=10)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"no Dask scheduler at {address}",
+            why=str(error),
+            hint="start one with `dask scheduler`",
+        ) from error
+    with client:
+        futures = client.map(measure, todo, setting=setting, pure=False)
+        for _, result in dask_completed(futures, with_results=True):
+            yield result
+
+
+def _append(out: Path, record: dict[str, Any]) -> None:
+    try:
+        with out.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record, default=float) + "\n")
+    except OSError as error:
+        raise InputError(f"cannot write {out}", why=error.strerror or str(error)) from error
+
+
+def read_results(path: Path) -> list[dict[str, Any]]:
+    """Records of a results file; a last line cut off by an interrupt is dropped.
+
+    Raises: InputError for a file that is missing or holds no records.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {path}", why=str(error)) from error
+    out = []
+    for n, text in enumerate(lines):
+        try:
+            out.append(json.loads(text))
+        except json.JSONDecodeError as error:
+            if n == len(lines) - 1:
+                break
+            raise InputError(
+                f"{path} is no results file",
+                where=f"{path}:{n + 1}",
+                why=str(error),
+                hint="`csp-embed deepbench --out FILE` writes one",
+            ) from error
+        if not isinstance(out[-1], dict) or "id" not in out[-1]:
+            raise InputError(
+                f"{path} is no results file", where=f"{path}:{n + 1}", why="a record has no id"
+            )
+    return out

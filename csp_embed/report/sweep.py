@@ -1,0 +1,76 @@
+"""Tables of a sweep for the terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rich.table import Table
+
+Record = Mapping[str, Any]
+
+
+def geomean(values: Iterable[float]) -> float:
+    """Geometric mean; nan for nothing."""
+    logs = [math.log(v) for v in values if v and v > 0]
+    return math.exp(sum(logs) / len(logs)) if logs else math.nan
+
+
+def layer_row(r: Record) -> str:
+    """One line about a layer."""
+    if r.get("status") == "failed":
+        return f"{r['id']:<12} failed: {r['error']} {r.get('why', '')}"
+    speedup = f"{r['speedup']:8.2f}x" if r.get("speedup") else "        -"
+    ratio = f"{r['ratio']:.4f}" if r.get("ratio") else "-"
+    return (
+        f"{r['id']:<12} {r['cycles'] or 0:>13,} cycles  {ratio} of bound  {speedup} of reference  "
+        f"{r['kind']:<18} {r['seconds']:6.2f} s  {r['verified']}"
+        + (f"  {len(r['problems'])} problems" if r.get("problems") else "")
+    )
+
+
+def classes(results: list[Record]) -> dict[tuple[str, str], list[Record]]:
+    """Finished records by (machine, class), in order of name."""
+    out: dict[tuple[str, str], list[Record]] = {}
+    for r in results:
+        if r.get("status") != "failed" and r.get("ratio"):
+            out.setdefault((str(r.get("machine", "")), r["class"]), []).append(r)
+    return dict(sorted(out.items()))
+
+
+def class_rows(results: list[Record]) -> list[list[str]]:
+    """Rows of the class table as text."""
+    rows = []
+    for (machine, name), group in classes(results).items():
+        worst = max(group, key=lambda r: r["ratio"])
+        speedups = [r["speedup"] for r in group if r.get("speedup")]
+        strict = [r["strict_cycles"] / r["bound_cycles"] for r in group if r.get("strict_cycles")]
+        seconds = sorted(r["seconds"] for r in group)
+        rows.append([
+            machine, name, str(len(group)),
+            f"{geomean(r['ratio'] for r in group):.4f}", f"{worst['ratio']:.4f} {worst['id']}",
+            f"{geomean(speedups):.2f}x" if speedups else "-",
+            f"{min(speedups):.2f}x" if speedups else "-",
+            f"{geomean(strict):.4f}" if strict else "-",
+            f"{seconds[len(seconds) // 2]:.2f}", f"{seconds[-1]:.2f}",
+            str(sum(r["verified"] == "simulated" for r in group)),
+        ])  # fmt: skip
+    return rows
+
+
+CLASS_HEAD = (
+    "machine", "class", "layers", "cycles/bound", "worst", "over reference", "least", "strict",
+    "s median", "s worst", "simulated",
+)  # fmt: skip
+
+
+def class_table(results: list[Record]) -> Table:
+    """Geometric means by class."""
+    table = Table(*CLASS_HEAD, title="by class (geometric means)")
+    for row in class_rows(results):
+        table.add_row(*row)
+    failed = [r["id"] for r in results if r.get("status") == "failed"]
+    if failed:
+        table.caption = f"failed: {', '.join(failed)}"
+    return table
