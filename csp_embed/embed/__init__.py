@@ -3,6 +3,6 @@
 `embed(op, isa, layout=…, top=…)` finds them; `layout.pack` and `layout.unpack` move tensors.
 """
 
-from csp_embed.embed.first import embed
+from csp_embed.embed.search import embed
 
 __all__ = ["embed"]

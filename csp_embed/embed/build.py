@@ -41,7 +41,7 @@ def build(op: Operator, isa: Isa, choice: Choice, mode: str = "relaxed") -> Embe
         kind=kind_of(choice),
         layout_mode=mode,
         equal=lanes.equal,
-        cost=figures(op, isa, unit, layouts, lanes.counters, counts),
+        cost=figures(op, isa, unit, layouts, lanes.counters, counts, choice.commuted),
     )
 
 

@@ -20,15 +20,16 @@ class Carry:
     axes: one operator axis, or several fused (row-major). inner / outer: (dimension, extent) of
     lane digits inside / outside its counter, innermost first. diagonal: (dimension, partner
     dimension, extent) of an inner digit that two dimensions carry together.
-    skew: (axis, multiplier): this coordinate's digits and counter enumerate
-    u = axis + sum multiplier * (inner lane part of `axis`); see Skew in the embedding problem.
+    skew: (axis, dimension, multiplier): digits and counter of this carry enumerate
+    u = own axis + sum multiplier * (inner digit of `axis` on `dimension`); see Skew in the
+    embedding problem.
     """
 
     axes: tuple[str, ...]
     inner: tuple[tuple[str, int], ...] = ()
     outer: tuple[tuple[str, int], ...] = ()
     diagonal: tuple[str, str, int] | None = None
-    skew: tuple[tuple[str, int], ...] = ()
+    skew: tuple[tuple[str, str, int], ...] = ()
 
     @property
     def name(self) -> str:
@@ -86,13 +87,13 @@ def _coordinate(op: Operator, carry: Carry, lanes: Mapping[str, Carry], build: _
     extent = math.prod(op.axes[a] for a in carry.axes)
     digits, scale = _place(carry, name, build)
     const, span, skewed = 0, extent, {}
-    for axis, multiplier in carry.skew:
-        source = lanes[axis]
-        for key, coef in _inner_digits(source):
-            skewed[key] = skewed.get(key, 0) - multiplier * coef
-        reach = abs(multiplier) * (source.inner_lanes - 1)
-        span += reach
-        const -= reach if multiplier < 0 else 0
+    for axis, dim, multiplier in carry.skew:
+        key = f"{axis}.{dim}"
+        coef = dict(_inner_digits(lanes[axis]))[key] * multiplier
+        skewed[key] = -coef
+        reach = coef * (dict(lanes[axis].inner)[dim] - 1)
+        span += abs(reach)
+        const += min(reach, 0)
     outer = math.prod(e for _, e in carry.outer)
     trips = -(-span // (scale * outer))
     counters = {}

@@ -6,8 +6,10 @@ It counts work and bytes, each operand read once; schedules are ranked by the cy
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,55 +19,86 @@ from csp_embed.ir.embedding import Counter, Embedding, Layout
 from csp_embed.ir.operator import Operator, Step
 from csp_embed.isa.spec import Isa
 
-# Used where the specification gives no rate; VTA's figures (facts: 8 bytes a beat, 3.4 cycles for
-# the two beats of an output element).
-_READ_BYTES_PER_CYCLE = 8.0
-_WRITE_BYTES_PER_CYCLE = 16 / 3.375
 _INT8_PEAK = 127
+# Used where the specification gives no rate.
+_BYTES_PER_CYCLE = 8.0
 
 
 def rates(isa: Isa) -> tuple[float, float]:
-    """Bytes a cycle that the read port and the write port move, of the machine's first cost table."""
-    table = next(iter(isa.costs.values()), {})
-    read = float(table.get("read_bytes_per_cycle", table.get("bytes_per_cycle", 8.0)))
-    return read, float(table.get("write_bytes_per_cycle", _WRITE_BYTES_PER_CYCLE))
+    """Bytes a cycle that the read port and the write port move.
+
+    The first cost table of the machine that names `bytes_per_cycle` counts. A store of n elements
+    costs, for each element, its beats, a gap, and its share of a burst's setup.
+    """
+    port = next((t for t in isa.costs.values() if "bytes_per_cycle" in t), {})
+    read = float(port.get("bytes_per_cycle", _BYTES_PER_CYCLE))
+    store = isa.costs.get("store", {})
+    written = _stored(isa)
+    beats = max(written / float(port.get("beat_bytes", read)), 1.0)
+    setup = float(store.get("setup", 0.0)) / float(port.get("burst_beats", 1.0))
+    return read, written / (beats * (1 + setup) + float(store.get("word_gap", 0.0)))
+
+
+def _stored(isa: Isa) -> int:
+    """Bytes of an element that stores write."""
+    memory = next((m for m in isa.memories if m.store_queue), None)
+    return element_bytes(isa, memory.name) if memory else 1
+
+
+Limit = tuple[Mapping[str, int], int, int]
 
 
 def trimmed_steps(layouts: Mapping[str, Layout], counters: Sequence[Counter]) -> int:
-    """Micro-op steps whose lhs and rhs elements both exist.
-
-    Counters that no grid boundary couples multiply; coupled ones (an output row and a filter row)
-    are counted by enumeration.
-    """
-    trips = {c.name: c.extent for c in counters}
-    limits: list[tuple[dict[str, int], int, int]] = []
+    """Micro-op steps whose lhs and rhs elements both exist."""
+    limits: list[Limit] = []
     for role in ("lhs", "rhs"):
-        layout = layouts.get(role)
-        if layout is None:
-            continue
-        for d, size in enumerate(layout.grid):
-            step = {c: s[d] for c, s in layout.step.items() if s[d]}
-            reach = [s * (trips[c] - 1) for c, s in step.items()]
-            low = layout.origin[d] + sum(min(r, 0) for r in reach)
-            high = layout.origin[d] + sum(max(r, 0) for r in reach)
-            if low < 0 or high >= size:
-                limits.append((step, layout.origin[d], size))
+        if role in layouts:
+            grid = layouts[role]
+            for d, size in enumerate(grid.grid):
+                limits.append(
+                    ({c: s[d] for c, s in grid.step.items() if s[d]}, grid.origin[d], size)
+                )
+    return steps_within(limits, {c.name: c.extent for c in counters})
+
+
+def steps_within(limits: Sequence[Limit], trips: Mapping[str, int]) -> int:
+    """Counter values that meet elements only: every (step by counter, origin, size) in its grid.
+
+    Counters that no boundary couples multiply; coupled ones (an output row and a filter row) are
+    counted for each value of all but the longest.
+    """
+    real: list[Limit] = []
+    for step, origin, size in limits:
+        reach = [s * (trips[c] - 1) for c, s in step.items()]
+        low, high = (origin + sum(f(r, 0) for r in reach) for f in (min, max))
+        if low < 0 or high >= size:
+            real.append((step, origin, size))
+    if not real:
+        return math.prod(trips.values())
     total, done = 1, set()
-    for group in _coupled([set(s) for s, _, _ in limits]):
-        names = sorted(group)
+    for group in _coupled([set(s) for s, _, _ in real]):
         done |= group
-        inside = np.ones((1,) * len(names), dtype=bool)
+        total *= _inside([x for x in real if set(x[0]) <= group], sorted(group), trips)
+    return total * math.prod(n for c, n in trips.items() if c not in done)
+
+
+def _inside(limits: Sequence[Limit], names: list[str], trips: Mapping[str, int]) -> int:
+    longest = max(names, key=lambda c: trips[c])
+    others = [c for c in names if c != longest]
+    total = 0
+    for values in itertools.product(*(range(trips[c]) for c in others)):
+        low, high = 0, trips[longest] - 1
         for step, origin, size in limits:
-            if set(step) <= group:
-                index = np.array(origin)
-                for n, c in enumerate(names):
-                    shape = [1] * len(names)
-                    shape[n] = trips[c]
-                    index = index + (step.get(c, 0) * np.arange(trips[c])).reshape(shape)
-                inside = inside & (index >= 0) & (index < size)
-        free = math.prod(trips[c] for n, c in enumerate(names) if inside.shape[n] == 1)
-        total *= int(inside.sum()) * free
-    return total * math.prod(c.extent for c in counters if c.name not in done)
+            base = origin + sum(step.get(c, 0) * v for c, v in zip(others, values, strict=True))
+            s = step.get(longest, 0)
+            if s > 0:
+                low, high = max(low, -(base // s)), min(high, (size - 1 - base) // s)
+            elif s < 0:
+                low, high = max(low, -((size - 1 - base) // -s)), min(high, base // -s)
+            elif not 0 <= base < size:
+                low, high = 1, 0
+        total += max(high - low + 1, 0)
+    return total
 
 
 def _coupled(sets: list[set[str]]) -> list[set[str]]:
@@ -98,6 +131,62 @@ def element_bytes(isa: Isa, memory: str) -> int:
     return math.prod(isa.lane_shape(memory)) * np.dtype(isa.memory(memory).dram_dtype).itemsize
 
 
+@dataclass(frozen=True)
+class Weights:
+    """Cost per unit of work, in 1/256 cycle: the analytic cost is linear in steps and elements.
+
+    step: a micro-op step. vector: an output element's reset and epilogue. read: operand -> loading
+    one of its elements. write: storing an output element. host: operand of the operator ("lhs",
+    "rhs" as the formula has them, "add0", …) -> bytes of an element that the host packs at run time,
+    0 for constants.
+    """
+
+    step: int
+    vector: int
+    read: Mapping[str, int]
+    write: int
+    packed: Mapping[str, int]
+    run_time: Mapping[str, bool]
+
+    def host(self, role: str, commuted: bool) -> int:
+        """Host bytes per element of an instruction operand."""
+        played = {"lhs": "rhs", "rhs": "lhs"}.get(role, role) if commuted else role
+        return self.packed[role] if self.run_time[played] else 0
+
+
+def weights(op: Operator, isa: Isa, unit: Unit) -> Weights:
+    """The cost of one of each, for this operator on this machine."""
+    contract = unit.kind == "contract"
+    table = isa.costs.get(unit.kind, {})
+    step = table.get("step", 1.0) if contract else table.get("tensor_step", 2.0)
+    reach = bias_reach(unit)
+    vector = sum(step_cycles(s, reach) for s in op.epilogue)
+    vector += table.get("reset_step", 1.0) if contract else 0
+    read_rate, write_rate = rates(isa)
+    accesses = {"lhs": op.lhs, "rhs": op.rhs} if op.rhs else {"lhs": op.lhs}
+    tensors = [s.access for s in op.epilogue if s.access is not None]
+    accesses |= {f"add{n}": access for n, access in enumerate(tensors)}
+    packed = {
+        role: element_bytes(isa, unit.memory[role if role in unit.memory else "dst"])
+        for role in accesses
+    }
+    return Weights(
+        step=round(256 * step),
+        vector=round(256 * vector),
+        read={role: round(256 * n / read_rate) for role, n in packed.items()},
+        write=round(256 * stored_bytes(isa, unit) / write_rate),
+        packed=packed,
+        run_time={r: not op.tensors[a.tensor].constant for r, a in accesses.items()},
+    )
+
+
+def stored_bytes(isa: Isa, unit: Unit) -> int:
+    """Bytes that storing one output element writes: of the accumulator's shadow where it has one."""
+    memory = unit.memory["dst"]
+    shadow = next((m.name for m in isa.memories if m.shadow_of == memory and m.store_queue), memory)
+    return element_bytes(isa, shadow)
+
+
 def figures(
     op: Operator,
     isa: Isa,
@@ -105,6 +194,7 @@ def figures(
     layouts: Mapping[str, Layout],
     counters: Sequence[Counter],
     counts: Mapping[str, Occupancy],
+    commuted: bool,
 ) -> dict[str, float]:
     """Cost figures of one embedding.
 
@@ -113,52 +203,49 @@ def figures(
     packed lanes of lhs and rhs without data), host_bytes (packed at run time), duplication (packed
     tensor elements per distinct one, run-time operands), objective (cycles, with tie-breakers).
     """
-    steps = trimmed_steps(layouts, counters)
-    vectors = layouts["dst"].elements
-    reach = bias_reach(unit)
-    per_vector = sum(step_cycles(s, reach) for s in op.epilogue)
-    # A map step reads two accumulator elements: two cycles; a contraction first resets its element.
-    compute = steps * (1 if unit.kind == "contract" else 2)
-    compute += vectors * (per_vector + (1 if unit.kind == "contract" else 0))
-    out: dict[str, float] = {
+    w = weights(op, isa, unit)
+    steps, elements = trimmed_steps(layouts, counters), {r: v.elements for r, v in layouts.items()}
+    inputs = [r for r in layouts if r != "dst"]
+    run_time = [r for r in inputs if w.host(r, commuted)]
+    distinct = sum(counts[r].distinct for r in run_time)
+    lanes = {r: elements[r] * math.prod(isa.lane_shape(layouts[r].memory)) for r in inputs}
+    factors = [r for r in inputs if r in ("lhs", "rhs")]
+    compute, read, write, host = parts(w, steps, elements, commuted)
+    macs = math.prod(op.axes.values())
+    sizes = {f"{r}_bytes": float(elements[r] * w.packed[r]) for r in inputs}
+    return sizes | {
+        "dst_bytes": elements["dst"] * stored_bytes(isa, unit),
         "steps": steps,
-        "vectors": vectors,
-        "macs": math.prod(op.axes.values()),
+        "vectors": elements["dst"],
+        "macs": macs,
+        "utilisation": macs / (max(steps, 1) * math.prod(unit.size.values())),
+        "compute_cycles": compute / 256,
+        "read_cycles": read / 256,
+        "write_cycles": write / 256,
+        "host_bytes": host,
+        "zero_fill": 1 - sum(counts[r].filled for r in factors) / sum(lanes[r] for r in factors),
+        "duplication": sum(counts[r].filled for r in run_time) / max(distinct, 1),
+        "objective": objective(compute, read, write, host) / UNIT,
     }
-    read_rate, write_rate = rates(isa)
-    read = host = held = lanes = 0
-    filled = distinct = 0
-    for role, layout in layouts.items():
-        size = layout.elements * element_bytes(isa, layout.memory)
-        constant = op.tensors[layout.tensor].constant
-        if role == "dst":
-            store = next((m for m in isa.memories if m.shadow_of == layout.memory), None)
-            size = layout.elements * element_bytes(isa, store.name if store else layout.memory)
-        else:
-            read += size
-            if not constant:
-                host += size
-                filled, distinct = filled + counts[role].filled, distinct + counts[role].distinct
-        if role in ("lhs", "rhs"):
-            held += counts[role].filled
-            lanes += layout.elements * math.prod(isa.lane_shape(layout.memory))
-        out[f"{role}_bytes"] = size
-    out["host_bytes"] = host
-    out["compute_cycles"] = compute
-    out["read_cycles"] = read / read_rate
-    out["write_cycles"] = out["dst_bytes"] / write_rate
-    out["utilisation"] = out["macs"] / (steps * math.prod(unit.size.values()))
-    out["zero_fill"] = 1 - held / lanes
-    out["duplication"] = filled / max(distinct, 1)
-    out["objective"] = objective(out)
-    return out
 
 
-def objective(f: Mapping[str, float]) -> float:
-    """Cycles of the slowest of compute, read port and write port, and 1/32 of their sum, which
+UNIT = 8192  # of the objective, in a cycle
+
+
+def parts(
+    w: Weights, steps: int, elements: Mapping[str, int], commuted: bool
+) -> tuple[int, int, int, int]:
+    """Compute, read and write in 1/256 cycle, and bytes that the host packs."""
+    compute = w.step * steps + w.vector * elements["dst"]
+    read = sum(cost * elements[r] for r, cost in w.read.items())
+    host = sum(w.host(r, commuted) * elements[r] for r in w.read)
+    return compute, read, w.write * elements["dst"], host
+
+
+def objective(compute: int, read: int, write: int, host: int) -> int:
+    """In 1/8192 cycle: the slowest of compute, read port and write port, 1/32 of their sum, which
     stands for ramps and re-reads, and 1/256 cycle per byte that the host packs."""
-    parts = [f["compute_cycles"], f["read_cycles"], f["write_cycles"]]
-    return max(parts) + sum(parts) / 32 + f["host_bytes"] / 256
+    return 32 * max(compute, read, write) + compute + read + write + 32 * host
 
 
 def describe(embedding: Embedding) -> str:

@@ -27,7 +27,7 @@ def derive_layouts(
     Raises: Reject, where the map is no embedding or not one in this layout mode.
     """
     roles = accesses(op, commuted)
-    checked = _range_checks(op, unit, lanes, roles)
+    checked = range_checks(op, unit, lanes, roles)
     layouts, counts = {}, {}
     for role, access in roles.items():
         layouts[role], counts[role] = _layout(
@@ -143,7 +143,7 @@ def _agree(role: str, rows: Sequence[Row], dim_of: Mapping[str, str], dims: Sequ
                 raise Reject("operand-agreement", why)
 
 
-def _range_checks(
+def range_checks(
     op: Operator, unit: Unit, lanes: Map, roles: Mapping[str, Access]
 ) -> dict[str, list[str]]:
     """Role -> first axes of the coordinates whose range it must watch (rules 4 and 6)."""

@@ -1,0 +1,22 @@
+"""Every operator axis is carried exactly once (rules 3 and 5): one option per block, and an axis is
+given away exactly where the fused coordinate takes it. Required."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from csp_embed.embed.problem import Problem
+from csp_embed.embed.variables import Vars
+
+
+def post(model: Any, vars: Vars, problem: Problem) -> None:
+    """sum of a block's options = 1; sum of options that give axis a = sum of fusions that hold a."""
+    fused = len(problem.blocks)
+    for block in range(fused + 1):
+        picked = [v for v, o in vars.pairs if o.block == block]
+        vars.gated(model, "cover", model.add(sum(picked) == 1))
+    for axis in problem.op.axes:
+        giving = [v for v, o in vars.pairs if o.block != fused and axis in o.given]
+        taking = [v for v, o in vars.pairs if o.block == fused and axis in o.given]
+        if giving or taking:
+            vars.gated(model, "cover", model.add(sum(giving) == sum(taking)))

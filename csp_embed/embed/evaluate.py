@@ -1,0 +1,74 @@
+"""What one block's option costs, and whether it keeps the rules.
+
+Takes: Rules, carries of one block, layout mode.  Leaves: `Measure`, this block's factor of steps and of
+every operand's packed elements; Reject where a rule is broken. The rows, grids and range checks are
+those of derive.py, restricted to the block's indices.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from csp_embed.embed.choice import Carry, Choice, expand
+from csp_embed.embed.cost import Limit, steps_within
+from csp_embed.embed.derive import range_checks, seen_by
+from csp_embed.embed.grid import grid_axes
+from csp_embed.embed.options import Rules
+from csp_embed.embed.rows import Reject, coordinate_row, tensor_rows
+from csp_embed.ir.embedding import Coordinate
+from csp_embed.ir.operator import Access
+
+
+@dataclass(frozen=True)
+class Measure:
+    """steps: trimmed micro-op steps; elements: operand -> packed elements; of one block."""
+
+    steps: int
+    elements: dict[str, int]
+
+
+def operands(rules: Rules) -> dict[str, Access]:
+    """Operand -> access: of the instruction, then "add0", … of the epilogue's tensor steps."""
+    steps = [s.access for s in rules.op.epilogue if s.access is not None]
+    return dict(rules.roles) | {f"add{n}": access for n, access in enumerate(steps)}
+
+
+def measure(
+    rules: Rules, block: Sequence[str], carries: Sequence[Carry], given: frozenset[str], mode: str
+) -> Measure:
+    """Raises: Reject, naming the family that the option breaks."""
+    op, unit = rules.op, rules.unit
+    lanes = expand(op, Choice(rules.commuted, tuple(carries)))
+    extents = {d.name: d.extent for d in lanes.digits}
+    checks = range_checks(op, unit, lanes, rules.roles)
+    # Axes given to the fused coordinate take each of their values once.
+    away = [Coordinate((a, ""), 0, 0, {}, {}) for a in given]
+    own, elements = set(block), {}
+    limits: list[Limit] = []
+    for role, access in operands(rules).items():
+        kind = "dst" if role.startswith("add") else role
+        indices = [n for n, ix in enumerate(access.index) if own & {a for a, _ in ix.terms}]
+        part = Access(access.tensor, tuple(access.index[n] for n in indices))
+        tensor = op.tensors[access.tensor]
+        shape = [tensor.shape[n] for n in indices]
+        seen, equal, _ = seen_by(lanes, unit.dims[kind])
+        rows = tensor_rows(part, shape, [*seen, *away], op.axes)
+        checked = checks.get(role, ())
+        rows += [coordinate_row(c) for c in seen if c.axes[0] in checked]
+        strict = mode == "strict" and role in ("lhs", "rhs") and not tensor.constant
+        if strict and equal:
+            raise Reject("layout", "diagonal lanes store zeros between the elements")
+        grid = grid_axes(rows, lanes.counters, extents, strict)
+        elements[role] = math.prod(a.size for a in grid)
+        if role in ("lhs", "rhs"):
+            limits += [(a.step, a.origin, a.size) for a in grid]
+    return Measure(steps_within(limits, {c.name: c.extent for c in lanes.counters}), elements)
+
+
+def measure_fused(rules: Rules, carry: Carry) -> Measure:
+    """The fused coordinate: a loop over what its digit leaves, in every operand that reads it."""
+    trips = -(-math.prod(rules.op.axes[a] for a in carry.axes) // carry.inner_lanes)
+    moved = set().union(*(rules.moved[a] for a in carry.axes))
+    return Measure(trips, {role: trips if role in moved else 1 for role in operands(rules)})

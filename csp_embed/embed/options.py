@@ -1,0 +1,228 @@
+"""Every way to carry one block's axes that keeps the rules: the domain of the lifted model.
+
+Takes: Operator, Unit, block.  Leaves: tuples of carries, not yet evaluated (see evaluate.py).
+
+Factors are the least for their number of steps: 9 of 16 lanes for 18 channels in two steps. More
+lanes would be pad.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from csp_embed.embed.choice import Carry
+from csp_embed.embed.machine import Unit, accesses
+from csp_embed.ir.operator import Access, Operator
+
+
+@dataclass(frozen=True)
+class Skew:
+    """A reduced axis that can absorb an output axis' lane digit: u = reduced + multiplier * axis."""
+
+    reduced: str
+    multiplier: int
+
+
+def useful_factors(extent: int, lanes: int) -> list[int]:
+    """Factors of 2 or more, each the least for its number of steps.
+
+    >>> useful_factors(18, 16)
+    [2, 3, 4, 5, 6, 9]
+    """
+    out, seen = [], {extent}
+    for f in range(2, min(extent, lanes) + 1):
+        steps = -(-extent // f)
+        if steps not in seen:
+            seen.add(steps)
+            out.append(f)
+    return out
+
+
+class Rules:
+    """What the operands of one instruction allow an axis to do (rule 2)."""
+
+    def __init__(self, op: Operator, unit: Unit, commuted: bool) -> None:
+        self.op, self.unit, self.commuted = op, unit, commuted
+        self.roles = accesses(op, commuted)
+        self.moved = {
+            a: {r for r, acc in self.roles.items() if any(ix.coef(a) for ix in acc.index)}
+            for a in op.axes
+        }
+        self.reduced = set(op.reduced_axes)
+
+    def plain(self, axis: str, dim: str) -> bool:
+        """A digit of `axis` on `dim` moves no operand that lacks `dim`; and it moves the result
+        exactly where `dim` is no dimension that the instruction sums over."""
+        if (axis in self.reduced) != (dim in self.unit.reduced):
+            return False
+        return not self.moved[axis] & set(self.unit.lacking(dim))
+
+    def diagonals(self, axis: str, dim: str) -> list[str]:
+        """Partner dimensions that let `dim` carry an output axis which a lacking operand reads."""
+        if axis in self.reduced or dim in self.unit.reduced or self.plain(axis, dim):
+            return []
+        lacking = self.moved[axis] & set(self.unit.lacking(dim))
+        dims = self.unit.dims
+        return [
+            e
+            for e in self.unit.reduced
+            if all(e in dims[r] for r in lacking)
+            and any({dim, e} <= set(v) for r, v in dims.items() if r != "dst")
+        ]
+
+    def skews(self, axis: str, dim: str) -> list[Skew]:
+        """Reduced axes that can absorb a digit of output axis `axis` on `dim`."""
+        if axis in self.reduced or dim in self.unit.reduced or self.plain(axis, dim):
+            return []
+        lacking = self.moved[axis] & set(self.unit.lacking(dim))
+        if len(lacking) != 1 or "dst" in lacking:
+            return []
+        access = self.roles[next(iter(lacking))]
+        hit = [ix for ix in access.index if ix.coef(axis)]
+        if len(hit) != 1:
+            return []
+        return [
+            Skew(s, hit[0].coef(axis) // c)
+            for s, c in hit[0].terms
+            if s in self.reduced
+            and self.op.axes[s] > 1
+            and hit[0].coef(axis) % c == 0
+            and _indices(access, s) == 1
+        ]
+
+
+def _indices(access: Access, axis: str) -> int:
+    return sum(1 for ix in access.index if ix.coef(axis))
+
+
+@dataclass(frozen=True)
+class _Half:
+    """An output axis' carry and the skew it needs: (dimension, factor, Skew)."""
+
+    carry: Carry
+    skews: tuple[tuple[str, int, Skew], ...] = ()
+
+
+def block_options(
+    rules: Rules, block: Sequence[str]
+) -> Iterator[tuple[tuple[Carry, ...], frozenset[str]]]:
+    """Carries of all axes of a block but the given ones, and those."""
+    unit = rules.unit
+    outs = [a for a in block if a not in rules.reduced]
+    reds = [a for a in block if a in rules.reduced]
+    for halves in itertools.product(*(list(_output(rules, a, len(block) > 1)) for a in outs)):
+        if not _fits(unit, [h.carry for h in halves]):
+            continue
+        needs: dict[str, list[tuple[str, str, int, int]]] = {}
+        for axis, half in zip(outs, halves, strict=True):
+            for dim, factor, skew in half.skews:
+                needs.setdefault(skew.reduced, []).append((axis, dim, factor, skew.multiplier))
+        choices = [list(_reduced(rules, a, needs.get(a, []))) for a in reds]
+        for picked in itertools.product(*choices):
+            carries = [h.carry for h in halves] + [c for c in picked if c is not None]
+            if _fits(unit, carries):
+                given = frozenset(a for a, c in zip(reds, picked, strict=True) if c is None)
+                yield tuple(carries), given
+
+
+def _fits(unit: Unit, carries: Sequence[Carry]) -> bool:
+    used = lanes_of(carries)
+    return all(used.get(d, 1) <= n for d, n in unit.size.items())
+
+
+def lanes_of(carries: Sequence[Carry]) -> dict[str, int]:
+    """Dimension -> product of the digits on it."""
+    used: dict[str, int] = {}
+    for c in carries:
+        for dim, extent in (*c.inner, *c.outer):
+            used[dim] = used.get(dim, 1) * extent
+        if c.diagonal:
+            for dim in c.diagonal[:2]:
+                used[dim] = used.get(dim, 1) * c.diagonal[2]
+    return used
+
+
+def _output(rules: Rules, axis: str, coupled: bool) -> Iterator[_Half]:
+    """An output axis: a digit or none on each dimension that is not summed over."""
+    extent = rules.op.axes[axis]
+    per_dim: list[list[tuple[str, str, int, object]]] = []
+    for dim, size in rules.unit.size.items():
+        if dim in rules.unit.reduced:
+            continue
+        ways: list[tuple[str, str, int, object]] = [("none", dim, 1, None)]
+        factors = useful_factors(extent, size)
+        if rules.plain(axis, dim):
+            ways += [("inner", dim, f, None) for f in factors]
+            if coupled:
+                ways += [("outer", dim, f, None) for f in factors if f < extent]
+        skews = rules.skews(axis, dim)
+        # Where a window slides, skewed lanes do all that diagonal ones do, and more taps a step.
+        for partner in () if skews else rules.diagonals(axis, dim):
+            limit = min(size, rules.unit.size[partner])
+            ways += [("diagonal", dim, f, partner) for f in useful_factors(extent, limit)]
+        for skew in skews:
+            ways += [("skew", dim, f, skew) for f in factors]
+        per_dim.append(ways)
+    seen = set()
+    for ways in itertools.product(*per_dim):
+        half = _half(axis, ways)
+        if half is not None and half not in seen:
+            total = math.prod(w[2] for w in ways)
+            least = [w for w in ways if w[0] != "none"]
+            if len(least) > 1 and total // min(w[2] for w in least) >= extent:
+                continue  # one digit alone would do
+            seen.add(half)
+            yield half
+
+
+def _half(axis: str, ways: Sequence[tuple[str, str, int, object]]) -> _Half | None:
+    inner = tuple((d, f) for kind, d, f, _ in ways if kind in ("inner", "skew"))
+    outer = tuple((d, f) for kind, d, f, _ in ways if kind == "outer")
+    diagonal = [(d, str(e), f) for kind, d, f, e in ways if kind == "diagonal"]
+    skews = tuple((d, f, s) for kind, d, f, s in ways if kind == "skew" and isinstance(s, Skew))
+    if len(diagonal) > 1:
+        return None
+    return _Half(Carry((axis,), inner, outer, diagonal[0] if diagonal else None), skews)
+
+
+def _reduced(
+    rules: Rules, axis: str, needs: Sequence[tuple[str, str, int, int]]
+) -> Iterator[Carry | None]:
+    """A reduced axis: digits on summed dimensions, skewed where needed; None where it is given."""
+    extent = rules.op.axes[axis]
+    skew = tuple((a, dim, m) for a, dim, _, m in needs)
+    span = extent + sum(abs(m) * (f - 1) for _, _, f, m in needs)
+    yield Carry((axis,), skew=skew)
+    if not needs and extent > 1 and len(rules.reduced) > 1:
+        yield None
+    for dim, size in rules.unit.size.items():
+        if rules.plain(axis, dim):
+            for f in useful_factors(span, size):
+                yield Carry((axis,), ((dim, f),), skew=skew)
+
+
+def fused_options(rules: Rules) -> Iterator[Carry | None]:
+    """None, or a carry of several reduced axes flattened in order, one digit on a summed dimension."""
+    yield None
+    inputs = {r for r in rules.roles if r != "dst"}
+    axes = [a for a in rules.op.reduced_axes if rules.op.axes[a] > 1 and rules.moved[a] & inputs]
+    for count in range(2, len(axes) + 1):
+        for group in itertools.combinations(axes, count):
+            extent = math.prod(rules.op.axes[a] for a in group)
+            for dim, size in rules.unit.size.items():
+                if all(rules.plain(a, dim) for a in group):
+                    for f in useful_factors(extent, size):
+                        yield Carry(group, ((dim, f),))
+
+
+def structure(carries: Sequence[Carry]) -> tuple[object, ...]:
+    """Who is carried where, without factors."""
+    out: list[object] = []
+    for c in carries:
+        inner, outer = (tuple(sorted(d for d, _ in side)) for side in (c.inner, c.outer))
+        if inner or outer or c.diagonal or c.skew or len(c.axes) > 1:
+            out.append((c.axes, inner, outer, c.diagonal[:2] if c.diagonal else (), c.skew))
+    return tuple(out)

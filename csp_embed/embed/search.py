@@ -1,0 +1,94 @@
+"""Finds embeddings: poses the lifted problem, solves it, builds what was picked.
+
+Takes: Operator, Isa, options.  Leaves: list of Embedding, best first under the analytic cost.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from csp_embed.embed.build import build
+from csp_embed.embed.cost import UNIT
+from csp_embed.embed.model import FAMILIES, Found, search
+from csp_embed.embed.problem import Option, Problem, pose
+from csp_embed.errors import Infeasible, InputError, TimeLimit
+from csp_embed.ir.embedding import Embedding
+from csp_embed.ir.operator import Operator
+from csp_embed.isa.spec import Isa
+from csp_embed.solver.params import Params
+from csp_embed.solver.status import INFEASIBLE
+
+# Deterministic: the same answer on every machine. Any DeepBench layer needs far less.
+DEFAULT = Params(seed=0, workers=1, deterministic_limit=8.0)
+MODES = ("relaxed", "strict")
+
+
+def embed(
+    op: Operator,
+    isa: Isa,
+    *,
+    layout: str = "relaxed",
+    top: int = 1,
+    params: Params = DEFAULT,
+    pins: Mapping[str, Callable[[Option], bool]] | None = None,
+) -> list[Embedding]:
+    """The best embedding of `op` under the analytic cost, then the best of other structures.
+
+    layout: "relaxed" (run-time tensors may be duplicated and clipped) or "strict" (a permutation
+        with padding). top: how many at most; each carries other axes in other dimensions, and costs
+        at most twice the first. pins: name -> predicate that every picked option must satisfy.
+    Returns: at least one; `cost` holds the figures of embed.cost.figures, `proof` the status
+        (OPTIMAL or FEASIBLE), objective and bound in cycles of the analytic cost.
+    Raises: Infeasible, where no embedding keeps the rules; TimeLimit, where the limit ended the
+        search before an answer; InputError for an unknown layout mode.
+    """
+    if layout not in MODES:
+        raise InputError(f"layout `{layout}` is not known", hint=f"one of {', '.join(MODES)}")
+    if top < 1:
+        raise InputError(f"top {top} asks for no embedding", hint="top 1 is the best alone")
+    problem = replace(pose(op, isa, layout), pins=dict(pins or {}))
+    found = search(problem, params, top)
+    if not found[0].picked:
+        raise _none(problem, found[0], params)
+    return [_built(problem, f, params, rank) for rank, f in enumerate(found)]
+
+
+def _built(problem: Problem, found: Found, params: Params, rank: int) -> Embedding:
+    embedding = build(problem.op, problem.isa, found.choice(problem), problem.mode)
+    claimed, counted = found.objective / UNIT, embedding.cost["objective"]
+    assert math.isclose(claimed, counted, rel_tol=1e-12), f"model {claimed}, layouts {counted}"
+    proof = {
+        "status": found.status,
+        "objective_cycles": claimed,
+        "bound_cycles": found.bound / UNIT,
+        "rank": rank,
+        "families": list(FAMILIES),
+        "options": len(problem.options),
+        "options_posted": found.posted,
+        "pins": list(problem.pins),
+        "seed": params.seed,
+        "workers": params.workers,
+        "deterministic_limit": params.deterministic_limit,
+    }
+    return replace(embedding, proof=proof)
+
+
+def _none(problem: Problem, found: Found, params: Params) -> Infeasible | TimeLimit:
+    what = f"{problem.op.name} has no embedding in {problem.isa.name}.{problem.unit.instruction}"
+    where = problem.op.formula()
+    if found.status != INFEASIBLE:
+        return TimeLimit(
+            f"no embedding of {problem.op.name} found within the limit",
+            where=where,
+            why=f"the deterministic limit of {params.deterministic_limit} ended the search",
+        )
+    have = {o.block for o in problem.options}
+    empty = [", ".join(b) for n, b in enumerate(problem.blocks) if n not in have]
+    reasons = [f"{family}: {'; '.join(v)}" for family, v in problem.rejected.items()]
+    if problem.pins:
+        reasons.append(f"pins: {', '.join(problem.pins)}")
+    why = (f"axes {' and '.join(empty)} cannot be carried; " if empty else "") + " | ".join(reasons)
+    hint = "try the relaxed layout" if problem.mode == "strict" else "loosen the pins"
+    return Infeasible(what, where=where, why=why, hint=hint)
