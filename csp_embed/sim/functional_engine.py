@@ -15,6 +15,7 @@ from csp_embed.sim import kernels
 from csp_embed.sim.functional_table import Table
 from csp_embed.sim.memory import State, contraction_dims
 
+NEGATIVE_SHIFTS = "negative tensor shift amounts"
 # About a quarter of a second of work: between two such portions Ctrl-C and progress get their turn.
 PORTION_STEPS = 1 << 23
 
@@ -63,7 +64,9 @@ class Engine:
             done = int(total[self.at - 1]) if self.at else 0
             stop = int(np.searchsorted(total, done + PORTION_STEPS)) + 1
             stop = min(max(stop, self.at + 1), end)
-            kernels.execute(self.sequence, self.at, stop, self.rows, tuple(self.state), *self._fixed)
+            kernels.execute(
+                self.sequence, self.at, stop, self.rows, tuple(self.state), *self._fixed
+            )
             if self._status[0] != kernels.OK:
                 raise self._failure()
             self.at = stop
@@ -75,7 +78,7 @@ class Engine:
         found = []
         for number, n, text in (
             (self.notes[0], self.notes[1], "stores of elements that no compute step wrote last"),
-            (self.notes[2], self.notes[3], "negative tensor shift amounts"),
+            (self.notes[2], self.notes[3], NEGATIVE_SHIFTS),
         ):
             if number:
                 found.append(f"{number} {text}, the first in instruction {self._line(int(n))}")

@@ -150,7 +150,7 @@ def make_state(isa: Isa, program: Program) -> State:
             f"the memories of {isa.name} are too large to simulate",
             why=f"{sizes[WORDS] * 4 + sizes[PAIRS] * 2} bytes, at most {MAX_ARENA_BYTES}",
         )
-    dram, ranges = _image(program)
+    dram, ranges = image(program)
     fields = [(f.lo, f.width, f.signed) for f in isa.uop_fields]
     return State(
         dram,
@@ -165,7 +165,7 @@ def make_state(isa: Isa, program: Program) -> State:
     )
 
 
-def _image(program: Program) -> tuple[NDArray[np.uint8], NDArray[Any]]:
+def image(program: Program) -> tuple[NDArray[np.uint8], NDArray[Any]]:
     """DRAM bytes and the merged ranges (RANGE), sorted by address."""
     spans = sorted((a, a + len(d)) for a, d in (*program.before, *program.after) if len(d))
     merged: list[list[int]] = []
