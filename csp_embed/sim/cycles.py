@@ -19,8 +19,15 @@ from csp_embed.errors import SimError
 from csp_embed.ir.stream import Stream
 from csp_embed.isa.listing import line
 from csp_embed.isa.spec import Isa
-from csp_embed.sim import cycles_core as core
-from csp_embed.sim.cycles_costs import MemoryInterface, checked, costs, parse_memory
+from csp_embed.sim import cycles_layout as layout
+from csp_embed.sim.cycles_core import run
+from csp_embed.sim.cycles_costs import (
+    MemoryInterface,
+    checked,
+    costs,
+    interfaces,
+    parse_memory,
+)
 from csp_embed.sim.cycles_table import Table, table
 
 __all__ = ["CycleReport", "Engine", "QueueReport", "Trace", "parse_memory", "simulate_cycles"]
@@ -47,13 +54,14 @@ class QueueReport:
 
 @dataclass(frozen=True)
 class Trace:
-    """Cycles of each instruction: dispatched to its queue, started, ended.
+    """Of each instruction: index of its queue; cycles when dispatched to it, started, ended.
 
     waited: why it did not start when its queue was idle: 0 it did, 1 fetch, 2 token of the queue
     before, 3 token of the queue after. port: int64[m, 3] uses of the read port as (instruction, or
     -1 for instruction fetch; first cycle; end cycle).
     """
 
+    queue: Column
     dispatch: Column
     start: Column
     end: Column
@@ -109,27 +117,33 @@ def simulate_cycles(
     isa: Isa,
     stream: Stream,
     *,
-    memory: str | MemoryInterface = "de10",
+    memory: str | MemoryInterface | None = None,
     latency: int | None = None,
     bytes_per_cycle: float | None = None,
     trace: bool = False,
 ) -> CycleReport:
     """Simulates `stream` in cycles.
 
-    memory: what `--memory` takes; latency and bytes_per_cycle override it.
+    memory: what `--memory` takes, None the first interface of the spec (VTA: de10); latency and
+        bytes_per_cycle override it.
     trace: keep when each instruction was dispatched, started and ended, and who used the read port.
 
     Raises: SpecError where the spec has no costs for the interface; InputError for a bad `memory`;
         SimError for a deadlock (naming the head of each queue), more tokens than a FIFO holds,
         unknown instructions, and counts of 0.
     """
-    if isinstance(memory, str):
-        memory = parse_memory(memory)
+    memory = _interface(isa, memory)
     if latency is not None:
         memory = replace(memory, latency=latency)
     if bytes_per_cycle is not None:
         memory = replace(memory, bytes_per_cycle=bytes_per_cycle)
     return Engine(isa, memory).report(stream, trace=trace)
+
+
+def _interface(isa: Isa, memory: str | MemoryInterface | None) -> MemoryInterface:
+    if memory is None:
+        return MemoryInterface(next(iter(interfaces(isa)), "any"))
+    return parse_memory(memory) if isinstance(memory, str) else memory
 
 
 class Engine:
@@ -140,9 +154,9 @@ class Engine:
     instructions of a stream, it keeps `table(stream)`, changes `rows` and calls `total_of`.
     """
 
-    def __init__(self, isa: Isa, memory: str | MemoryInterface = "de10") -> None:
+    def __init__(self, isa: Isa, memory: str | MemoryInterface | None = None) -> None:
         self.isa = isa
-        self.memory = parse_memory(memory) if isinstance(memory, str) else checked(memory)
+        self.memory = checked(_interface(isa, memory))
         self.costs = costs(isa, self.memory)
 
     def table(self, stream: Stream) -> Table:
@@ -160,7 +174,7 @@ class Engine:
     def total_of(self, rows: NDArray[np.int64]) -> int:
         """Cycles of a table's rows; -1 where the program hangs or loses tokens."""
         result, _, _ = self._run(rows, 0)
-        return int(result[1]) if result[0] == core.DONE else -1
+        return int(result[1]) if result[0] == layout.DONE else -1
 
     def report(self, stream: Stream, *, trace: bool = False) -> CycleReport:
         """All that is known of a run of `stream`. Raises: as `simulate_cycles`."""
@@ -168,9 +182,9 @@ class Engine:
         result, columns, segments = self._run(made.rows, 4096 if trace else 0)
         if trace and result[2] > len(segments):
             result, columns, segments = self._run(made.rows, int(result[2]))
-        if result[0] == core.STUCK:
+        if result[0] == layout.STUCK:
             raise self._deadlock(stream, made, columns)
-        if result[0] == core.TOKENS_LOST:
+        if result[0] == layout.TOKENS_LOST:
             raise self._lost(int(result[7]))
         return self._report(stream, made, result, columns, segments if trace else None)
 
@@ -179,7 +193,7 @@ class Engine:
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         columns = np.empty((5, len(rows)), np.int64)
         port = np.empty((segments, 3), np.int64)
-        result = core.run(rows, len(self.isa.queues), self.costs.vector, *columns, port)
+        result = run(rows, len(self.isa.queues), self.costs.vector, *columns, port)
         return result, columns, port
 
     def _report(
@@ -211,7 +225,7 @@ class Engine:
         trace = None
         if segments is not None:
             port = segments[: int(result[2])].copy()
-            trace = Trace(dispatch, start, end, waited, port)
+            trace = Trace(made.rows[:, layout.QUEUE].copy(), dispatch, start, end, waited, port)
         beat = self.costs.beat_bytes
         return CycleReport(
             memory=self.memory,
@@ -231,15 +245,15 @@ class Engine:
     def _queue(self, q: int, made: Table, columns: NDArray[np.int64], total: int) -> QueueReport:
         start, end, dispatch, waited, port_wait = columns
         vector = self.costs.vector
-        at = np.flatnonzero((made.rows[:, core.QUEUE] == q) & (start >= 0))
-        turn = int(vector[core.TURN])
+        at = np.flatnonzero((made.rows[:, layout.QUEUE] == q) & (start >= 0))
+        turn = int(vector[layout.TURN])
         # Cycle 0 launches; from cycle 1 on each cycle of a queue has one reason.
         idle = np.concatenate([[1], end[at] + turn])[: len(at)]
-        arrived = np.maximum(idle, dispatch[at] + vector[core.DISPATCH])
+        arrived = np.maximum(idle, dispatch[at] + vector[layout.DISPATCH])
         by_token = start[at] - arrived
         last = int(end[at[-1]]) + turn if len(at) else 1
         tokens = {}
-        for reason, other in ((core.WAIT_PREV, q - 1), (core.WAIT_NEXT, q + 1)):
+        for reason, other in ((layout.WAIT_PREV, q - 1), (layout.WAIT_NEXT, q + 1)):
             if 0 <= other < len(self.isa.queues):
                 here = waited[at] == reason
                 tokens[self.isa.queues[other]] = int(by_token[here].sum())
@@ -250,14 +264,14 @@ class Engine:
             port=port,
             fetch=int((arrived - idle).sum()),
             tokens=tokens,
-            done=total + 1 - last,
+            done=max(0, total + 1 - last),
         )
 
     def _deadlock(self, stream: Stream, made: Table, columns: NDArray[np.int64]) -> SimError:
         start, end, dispatch = columns[:3]
         heads = []
         for q, name in enumerate(self.isa.queues):
-            waiting = np.flatnonzero((made.rows[:, core.QUEUE] == q) & (start < 0))
+            waiting = np.flatnonzero((made.rows[:, layout.QUEUE] == q) & (start < 0))
             if not len(waiting):
                 heads.append(f"{name}: has run all it was given")
                 continue

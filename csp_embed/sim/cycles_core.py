@@ -16,63 +16,56 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-# Columns of the instruction table.
-(
-    QUEUE,
-    KIND,
-    TOKENS,
-    SPAN,
-    PORT,
-    TAIL,
-    DELAY,
+from csp_embed.sim.cycles_layout import (
     ADDRESS,
+    BEAT_BYTES,
+    BOTTOM,
+    BURST_BEATS,
+    COMMAND,
+    DELAY,
+    DISPATCH,
+    DONE,
+    FETCH_DRAIN,
+    FETCH_PORT,
+    FETCH_START,
+    FETCH_TURN,
+    FINISH,
+    INSTRUCTION_BYTES,
+    KIND,
+    LATENCY,
+    LOAD,
+    MIDDLE,
+    POP_NEXT,
+    POP_PREV,
+    PORT,
+    PUSH_NEXT,
+    PUSH_PREV,
+    QUEUE,
+    QUEUE_DEPTH,
+    RATE,
+    RATE_UNIT,
+    REARM,
+    RETURN,
     ROW,
     ROWS,
-    STRIDE,
-    TOP,
-    MIDDLE,
     SKIP,
-    BOTTOM,
-) = range(15)
-COLUMNS = 15
-
-# KIND: SPAN cycles from start to end; a load through the read port; the end of the program.
-FIXED, LOAD, FINISH = 0, 1, 2
-
-POP_PREV, POP_NEXT, PUSH_PREV, PUSH_NEXT = 1, 2, 4, 8
-
-# Entries of the cost vector.
-(
-    QUEUE_DEPTH,
-    TOKEN,
-    DISPATCH,
-    TURN,
-    FETCH_START,
-    FETCH_DRAIN,
-    FETCH_TURN,
-    FETCH_PORT,
-    INSTRUCTION_BYTES,
-    COMMAND,
-    REARM,
+    SPAN,
+    STRIDE,
+    STUCK,
     TAGS,
-    WAKE,
-    RETURN,
-    LATENCY,
-    BEAT_BYTES,
-    BURST_BEATS,
-    RATE,
+    TAIL,
+    TOKEN,
     TOKEN_LIMIT,
-) = range(19)
-COSTS = 19
-
-# RATE counts bytes per 1024 cycles, so that fractions of a byte per cycle stay integers.
-RATE_UNIT = 1024
-
-# Why an instruction did not start as soon as its queue was idle.
-WAIT_NONE, WAIT_FETCH, WAIT_PREV, WAIT_NEXT = 0, 1, 2, 3
-
-# Result status.
-DONE, STUCK, TOKENS_LOST = 0, 1, 2
+    TOKENS,
+    TOKENS_LOST,
+    TOP,
+    TURN,
+    WAIT_FETCH,
+    WAIT_NEXT,
+    WAIT_NONE,
+    WAIT_PREV,
+    WAKE,
+)
 
 FAR = 1 << 62
 
@@ -303,7 +296,7 @@ def run(table, n_queues, cost, start, end, dispatch, wait, port_wait, segments):
             if head[u] <= at and (user < 0 or priority[u] < priority[user]):
                 user = u
         if user == fetch:
-            # Whole bursts wherever they lie; nothing more is asked for until this one is dispatched.
+            # Bursts regardless of boundaries; the next is asked for when this one is dispatched.
             length = left[fetch]
             ready = at + latency + (wake if at > last_accept else 1)
             accept = ready if ready > last_end else last_end

@@ -1,7 +1,7 @@
 """The cost parameters of a machine as the cycle engine takes them, and the memory interface chosen.
 
 Takes: `isa.costs` (sections of numbers, explained in the spec).  Leaves: the cost vector of
-`cycles_core` and the per-kind costs of `cycles_table`.
+`cycles_layout` and the per-kind costs of `cycles_table`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from csp_embed.errors import InputError, SpecError
 from csp_embed.isa.spec import Isa
-from csp_embed.sim import cycles_core as core
+from csp_embed.sim import cycles_layout as layout
 
 _SECTIONS = {
     "read": ("command", "rearm", "tags", "data"),
@@ -137,27 +137,27 @@ def costs(isa: Isa, memory: MemoryInterface) -> Costs:
         raise _missing(isa, "instruction", "bytes", "must be whole beats, at most a burst")
     if "fetch" not in priority:
         raise _missing(isa, "read_priority", "fetch", "is missing")
-    vector = np.zeros(core.COSTS, np.int64)
+    vector = np.zeros(layout.COSTS, np.int64)
     for place, value in {
-        core.QUEUE_DEPTH: instruction["queue_depth"],
-        core.TOKEN: instruction["token"],
-        core.DISPATCH: instruction["dispatch"],
-        core.TURN: instruction["turn"],
-        core.FETCH_START: fetch["start"],
-        core.FETCH_DRAIN: fetch["drain"],
-        core.FETCH_TURN: fetch["turn"],
-        core.FETCH_PORT: priority["fetch"],
-        core.INSTRUCTION_BYTES: instruction["bytes"],
-        core.COMMAND: read["command"],
-        core.REARM: read["rearm"],
-        core.TAGS: read["tags"],
-        core.WAKE: port["wake"],
-        core.RETURN: read["data"],
-        core.LATENCY: memory.latency,
-        core.BEAT_BYTES: port["beat_bytes"],
-        core.BURST_BEATS: port["burst_beats"],
-        core.RATE: max(1, round(rate * core.RATE_UNIT)),
-        core.TOKEN_LIMIT: isa.limits.max_tokens,
+        layout.QUEUE_DEPTH: instruction["queue_depth"],
+        layout.TOKEN: instruction["token"],
+        layout.DISPATCH: instruction["dispatch"],
+        layout.TURN: instruction["turn"],
+        layout.FETCH_START: fetch["start"],
+        layout.FETCH_DRAIN: fetch["drain"],
+        layout.FETCH_TURN: fetch["turn"],
+        layout.FETCH_PORT: priority["fetch"],
+        layout.INSTRUCTION_BYTES: instruction["bytes"],
+        layout.COMMAND: read["command"],
+        layout.REARM: read["rearm"],
+        layout.TAGS: read["tags"],
+        layout.WAKE: port["wake"],
+        layout.RETURN: read["data"],
+        layout.LATENCY: memory.latency,
+        layout.BEAT_BYTES: port["beat_bytes"],
+        layout.BURST_BEATS: port["burst_beats"],
+        layout.RATE: max(1, round(rate * layout.RATE_UNIT)),
+        layout.TOKEN_LIMIT: isa.limits.max_tokens,
     }.items():
         vector[place] = value
     return Costs(
@@ -167,7 +167,7 @@ def costs(isa: Isa, memory: MemoryInterface) -> Costs:
         port["beat_bytes"],
         port["burst_beats"],
         memory.latency,
-        int(vector[core.RATE]),
+        int(vector[layout.RATE]),
         float(rate),
     )
 

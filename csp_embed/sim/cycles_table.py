@@ -1,7 +1,7 @@
 """Decoded instructions to the cycle engine's table: what each costs, not what it computes.
 
-Takes: a Stream of known instructions.  Leaves: int64[n, COLUMNS] of `cycles_core`, and the steps of
-compute instructions.  Assumes: nothing; what would never end on the hardware raises SimError.
+Takes: a Stream of known instructions.  Leaves: int64[n, COLUMNS] of `cycles_layout`, and the steps
+of compute instructions.  Assumes: nothing; what would never end on the hardware raises SimError.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from csp_embed.errors import SimError, SpecError
 from csp_embed.ir.stream import Stream
 from csp_embed.isa.listing import line
 from csp_embed.isa.spec import Instruction, Isa, Memory
-from csp_embed.sim import cycles_core as core
+from csp_embed.sim import cycles_layout as layout
 from csp_embed.sim.cycles_costs import Costs
 
 Column = NDArray[np.int64]
@@ -39,7 +39,7 @@ def table(isa: Isa, stream: Stream, costs: Costs) -> Table:
     reach, and counts of 0; the message has the instruction's number and text.
     """
     n = len(stream)
-    rows = np.zeros((n, core.COLUMNS), np.int64)
+    rows = np.zeros((n, layout.COLUMNS), np.int64)
     steps = np.zeros(n, np.int64)
     written = np.zeros(n, np.int64)
     unknown = np.flatnonzero((stream.code < 0) | (stream.code >= len(isa.instructions)))
@@ -49,9 +49,9 @@ def table(isa: Isa, stream: Stream, costs: Costs) -> Table:
     for code in np.unique(stream.code):
         instruction = isa.instructions[code]
         at = np.flatnonzero(stream.code == code)
-        part = np.zeros((len(at), core.COLUMNS), np.int64)
+        part = np.zeros((len(at), layout.COLUMNS), np.int64)
         if instruction.queue is not None:
-            part[:, core.QUEUE] = isa.queues.index(instruction.queue)
+            part[:, layout.QUEUE] = isa.queues.index(instruction.queue)
         match instruction.kind:
             case "load":
                 _loads(isa, stream, costs, instruction, at, part)
@@ -60,18 +60,18 @@ def table(isa: Isa, stream: Stream, costs: Costs) -> Table:
             case "contract" | "map":
                 steps[at] = _compute(isa, stream, costs, instruction, at, part)
             case "finish":
-                part[:, core.KIND] = core.FINISH
-                part[:, core.SPAN] = costs.sections["instruction"]["finish"]
-        queue = part[:, core.QUEUE]
+                part[:, layout.KIND] = layout.FINISH
+                part[:, layout.SPAN] = costs.sections["instruction"]["finish"]
+        queue = part[:, layout.QUEUE]
         for role, flag, missing in (
-            ("pop_prev", core.POP_PREV, 0),
-            ("pop_next", core.POP_NEXT, last),
-            ("push_prev", core.PUSH_PREV, 0),
-            ("push_next", core.PUSH_NEXT, last),
+            ("pop_prev", layout.POP_PREV, 0),
+            ("pop_next", layout.POP_NEXT, last),
+            ("push_prev", layout.PUSH_PREV, 0),
+            ("push_next", layout.PUSH_NEXT, last),
         ):
             # The first queue has no neighbour before it and the last none after: no such wire.
             wanted = (_role(stream, instruction, role, at) != 0) & (queue != missing)
-            part[:, core.TOKENS] |= np.where(wanted, flag, 0)
+            part[:, layout.TOKENS] |= np.where(wanted, flag, 0)
         rows[at] = part
     return Table(rows, steps, written)
 
@@ -90,7 +90,7 @@ def _transfers(
     loads = instruction.kind == "load"
     ids = _role(stream, instruction, "memory", at)
     empty = _role(stream, instruction, "x_size", at) == 0
-    part[empty, core.SPAN] = costs.sections["instruction"]["sync"]
+    part[empty, layout.SPAN] = costs.sections["instruction"]["sync"]
     queues = {m.load_queue if loads else m.store_queue for m in isa.memories} - {None}
     groups: list[tuple[Memory, Column]] = []
     for number in np.unique(ids):
@@ -104,7 +104,7 @@ def _transfers(
             name = memory.name if memory else f"memory {number}"
             why = f"{instruction.name} does not reach {name}; it hangs the device"
             raise _refuse(isa, stream, int(at[bad]), "unknown transfer", why)
-        part[here, core.QUEUE] = isa.queues.index(queue)
+        part[here, layout.QUEUE] = isa.queues.index(queue)
         full = here[~empty[here]]
         if memory is None or not len(full):
             continue
@@ -112,9 +112,9 @@ def _transfers(
         if (height == 0).any():
             bad = full[np.flatnonzero(height == 0)[0]]
             raise _refuse(isa, stream, int(at[bad]), "no rows", "a transfer of 0 rows never ends")
-        part[full, core.ROWS] = height
+        part[full, layout.ROWS] = height
         for column, role in (
-            (core.ADDRESS, "dram"), (core.ROW, "x_size"), (core.STRIDE, "x_stride")
+            (layout.ADDRESS, "dram"), (layout.ROW, "x_size"), (layout.STRIDE, "x_stride")
         ):  # fmt: skip
             part[full, column] = _role(stream, instruction, role, at[full]) * memory.elem_bytes
         groups.append((memory, full))
@@ -142,18 +142,18 @@ def _loads(
         }
         beside = pads["x_pad_0"] + pads["x_pad_1"]
         width = _role(stream, instruction, "x_size", at[full]) + beside
-        height = part[full, core.ROWS]
+        height = part[full, layout.ROWS]
         narrow = load["narrow_port"] if memory.elem_bytes > costs.beat_bytes else 0
-        part[full, core.KIND] = core.LOAD
-        part[full, core.PORT] = costs.priority[memory.name]
-        part[full, core.TAIL] = load["last"] + narrow
-        part[full, core.DELAY] = load["start"] + load["pad_row"] * pads["y_pad_0"]
-        part[full, core.TOP] = pads["y_pad_0"] * width
-        part[full, core.BOTTOM] = pads["y_pad_1"] * width
+        part[full, layout.KIND] = layout.LOAD
+        part[full, layout.PORT] = costs.priority[memory.name]
+        part[full, layout.TAIL] = load["last"] + narrow
+        part[full, layout.DELAY] = load["start"] + load["pad_row"] * pads["y_pad_0"]
+        part[full, layout.TOP] = pads["y_pad_0"] * width
+        part[full, layout.BOTTOM] = pads["y_pad_1"] * width
         # Rows without zeros beside them still pass the zero writer, a cycle each, if zeros follow.
         skip = (beside == 0) & (pads["y_pad_1"] > 0)
-        part[full, core.MIDDLE] = np.where(skip, height, beside * height)
-        part[full, core.SKIP] = skip
+        part[full, layout.MIDDLE] = np.where(skip, height, beside * height)
+        part[full, layout.SKIP] = skip
 
 
 def _stores(
@@ -167,11 +167,11 @@ def _stores(
         word = memory.elem_bytes // max(1, int(np.prod(lanes[:-1], dtype=np.int64)))
         word_beats = max(1, word // costs.beat_bytes)
         gap = store["word_gap"] if memory.elem_bytes > costs.beat_bytes else 0
-        part[full, core.SPAN] = store_spans(
+        part[full, layout.SPAN] = store_spans(
             part[full], store["start"], store["setup"], gap, store["ack"] + costs.latency,
             word_beats, costs.beat_bytes, costs.burst_beats, costs.rate,
         )  # fmt: skip
-        written[full] = part[full, core.ROW] * part[full, core.ROWS]
+        written[full] = part[full, layout.ROW] * part[full, layout.ROWS]
     return written
 
 
@@ -183,16 +183,16 @@ def store_spans(
     spans = np.zeros(len(rows), np.int64)
     for i in range(len(rows)):
         total = start - 1
-        for y in range(rows[i, core.ROWS]):
-            byte = rows[i, core.ADDRESS] + y * rows[i, core.STRIDE]
+        for y in range(rows[i, layout.ROWS]):
+            byte = rows[i, layout.ADDRESS] + y * rows[i, layout.STRIDE]
             beat = byte // beat_bytes
-            left = -((-byte - rows[i, core.ROW]) // beat_bytes) - beat
+            left = -((-byte - rows[i, layout.ROW]) // beat_bytes) - beat
             while left > 0:
                 # All but the first and the last burst of a row are alike.
                 length = min(left, burst - beat % burst)
                 times = left // burst if length == burst else 1
                 data = length + gap * ((length - 1) // word_beats)
-                slow = -((-length * beat_bytes * core.RATE_UNIT) // rate)
+                slow = -((-length * beat_bytes * layout.RATE_UNIT) // rate)
                 total += times * (setup + max(data, slow) + ack)
                 beat += times * length
                 left -= times * length
@@ -217,7 +217,7 @@ def _compute(
         each = np.where(role("reset") != 0, cost["reset_step"], cost["step"])
     else:
         each = np.where(role("use_imm") != 0, cost["immediate_step"], cost["tensor_step"])
-    part[:, core.SPAN] = cost["fill"] + steps * each
+    part[:, layout.SPAN] = cost["fill"] + steps * each
     return steps
 
 
