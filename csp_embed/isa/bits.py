@@ -103,11 +103,16 @@ def encode_uops(isa: Isa, fields: Mapping[str, ArrayLike]) -> NDArray[np.uint32]
                 f"micro-ops of {isa.name} have no field '{name}'",
                 why=f"they have {', '.join(known)}",
             )
-    columns = {name: np.atleast_1d(np.asarray(v)) for name, v in fields.items()}
-    n = max((len(c) for c in columns.values()), default=0)
+    columns = [np.atleast_1d(np.asarray(v)) for v in fields.values()]
+    try:
+        columns = np.broadcast_arrays(*columns)
+    except ValueError as error:
+        sizes = ", ".join(f"{name}: {len(c)}" for name, c in zip(fields, columns, strict=True))
+        raise EncodeError("micro-op fields differ in length", why=sizes) from error
+    n = columns[0].size if columns else 0
     packed = np.zeros(n, dtype=np.uint32)
-    for name, column in columns.items():
-        values = _column(name, np.broadcast_to(column, n) if len(column) == 1 else column, n)
+    for name, column in zip(fields, columns, strict=True):
+        values = _column(name, column, n)
         field = known[name]
         bad = np.flatnonzero((values < field.min) | (values > field.max))
         if len(bad):
@@ -129,7 +134,7 @@ def decode_uops(isa: Isa, packed: ArrayLike) -> dict[str, NDArray[np.int64]]:
 
 def _column(name: str, values: Any, n: int) -> NDArray[np.int64]:
     array = np.asarray(values)
-    if array.shape != (n,) or array.dtype.kind not in "iub":
+    if array.shape != (n,) or (n and array.dtype.kind not in "iub"):
         raise EncodeError(
             f"column '{name}' is {array.dtype}{list(array.shape)}",
             why=f"integers [{n}] are expected",

@@ -18,11 +18,12 @@ Config = dict[str, int | str]
 
 
 def choose(
-    section: Item, wanted: str | Path | Mapping[str, Any] | None, folder: Traversable | Path
+    section: Item, wanted: str | Path | Mapping[str, Any] | None, folder: Traversable | Path | None
 ) -> tuple[str, Config]:
     """(name, checked configuration) for `wanted`: a name, a path, a dict, or None for the default.
 
-    `folder` is where the spec lies; named configurations are paths from there or mappings.
+    `folder` is where the spec lies; named configurations are paths from there or mappings. Without
+    one (a spec inside a program file) `wanted` must be a dict, and no file is read.
     Raises: SpecError naming the missing, unknown or out-of-range keys.
     """
     table = section.table(["default", "named", "keys"], ["closed_prefix"])
@@ -36,7 +37,8 @@ def choose(
         wanted = default
     if isinstance(wanted, Mapping):
         config = check(table, wanted, "the given configuration")
-        return _name_of(config, table, folder), config
+        return ("custom" if folder is None else _name_of(config, table, folder)), config
+    assert folder is not None
     if str(wanted) in named:
         name = str(wanted)
         raw, where = _named(named[name], folder)

@@ -29,7 +29,7 @@ _COMPARE: dict[type[ast.cmpop], Callable[[int, int], bool]] = {
     ast.NotEq: operator.ne,
 }
 # Far above any sane machine; keeps `2 ** LOG_X` from eating memory when LOG_X is a typo.
-_MAX_EXPONENT = 256
+_MAX_BITS = 4096
 
 
 class ExprError(Exception):
@@ -83,7 +83,10 @@ def evaluate(node: ast.expr, names: Mapping[str, int], hook: Hook | None = None)
 
 def value(text: str, names: Mapping[str, int]) -> int:
     """Parse and evaluate in one step."""
-    return evaluate(parse(text), names)
+    try:
+        return evaluate(parse(text), names)
+    except RecursionError as error:
+        raise ExprError(f"'{text[:40]}…' is nested too deeply") from error
 
 
 def names_in(node: ast.AST) -> list[str]:
@@ -95,8 +98,8 @@ def names_in(node: ast.AST) -> list[str]:
 
 def _binary(op: ast.operator, left: int, right: int) -> int:
     if isinstance(op, ast.Pow):
-        if not 0 <= right <= _MAX_EXPONENT:
-            raise ExprError(f"exponent {right} is outside 0..{_MAX_EXPONENT}")
+        if right < 0 or left.bit_length() * right > _MAX_BITS:
+            raise ExprError(f"the exponent {right} is negative or far too large")
         return left**right
     if type(op) not in _BINARY:
         raise ExprError(f"operator {type(op).__name__} is not allowed (use + - * // % **)")

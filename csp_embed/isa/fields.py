@@ -31,6 +31,10 @@ def read_fields(
     for item in _expand(items, groups):
         table = item.table(["name", "width"], ["bit", "signed", "role"])
         name = table["name"].word()
+        if name.startswith("unused_"):
+            raise table["name"].error(
+                f"'{name}' is a reserved name", "bits that no field covers are called so"
+            )
         width = table["width"].integer(names)
         lo = table["bit"].integer(names) if "bit" in table else position
         field = Field(name, lo, width, "signed" in table and table["signed"].flag())

@@ -90,7 +90,7 @@ def _instruction(
     text = table["meaning"].text() if "meaning" in table else ""
     statement, operands = "", ()
     if kind in ("load", "store"):
-        statement = _transfer(item, table, kind, roles, text, machine)
+        statement = _transfer(item, table, kind, roles, text, fields, machine)
     elif kind in ("contract", "map"):
         statement, operands = _compute(item, table, kind, roles, text, fields, machine)
     elif text:
@@ -136,11 +136,20 @@ def _transfer(
     kind: str,
     roles: Mapping[str, str],
     text: str,
+    fields: tuple[Field, ...],
     machine: _Machine,
 ) -> str:
     missing = [role for role in _TRANSFER if role not in roles]
     if missing:
         raise item.error(f"no field plays the role '{missing[0]}'", f"a {kind} needs it")
+    selector = next(f for f in fields if f.name == roles["memory"])
+    for memory in machine.memories:
+        used = memory.load_queue if kind == "load" else memory.store_queue
+        if used is not None and memory.id > selector.max:
+            raise item.error(
+                f"field '{selector.name}' cannot name memory {memory.name}",
+                f"its id {memory.id} needs more than {selector.width} bits",
+            )
     pads = [role for role in _PADS if role in roles]
     if pads and len(pads) != len(_PADS):
         raise item.error("padding needs all four roles", f"needed: {', '.join(_PADS)}")
@@ -173,6 +182,17 @@ def _compute(
             f"addresses come from '{parts.uop_memory}'", f"micro-ops lie in {machine.uop_memory}"
         )
     field_names = {f.name for f in fields}
+    clash = [
+        n for n in parts.local_names if n in field_names | {d for v in lanes.values() for d in v}
+    ]
+    if clash:
+        raise table["meaning"].error(
+            f"the local name '{clash[0]}' is a field or a dimension too", "names must differ"
+        )
+    played = list(parts.roles.values())
+    for name in played:
+        if played.count(name) > 1:
+            raise table["meaning"].error(f"'{name}' plays two roles in the loops")
     uop_names = {f.name for f in machine.uop_fields}
     factors = [name for o in parts.operands for name in (o.factor_out, o.factor_in)]
     for used in [*parts.roles.values(), *factors]:

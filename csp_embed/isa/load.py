@@ -84,7 +84,7 @@ def builtin(name: str) -> Traversable | None:
 def load_text(
     text: str,
     file: str,
-    base: Traversable | Path,
+    base: Traversable | Path | None,
     config: str | Path | Mapping[str, Any] | None = None,
     *,
     shipped: bool = False,
@@ -148,18 +148,24 @@ def _let(table: Mapping[str, Item], names: dict[str, int]) -> None:
 
 
 def _rules(table: Mapping[str, Item], names: Mapping[str, int], config_name: str) -> None:
-    for item in table["rules"].items() if "rules" in table else []:
-        rule = item.table(["rule", "why"])
-        if rule["rule"].integer(names):
-            continue
-        used = expr.names_in(expr.parse(rule["rule"].text()))
-        numbers = ", ".join(f"{n} = {names[n]}" for n in used)
-        raise SpecError(
-            f"configuration {config_name} is illegal: {rule['rule'].text()} does not hold",
-            where=rule["rule"].where,
-            why=f"{numbers}; {rule['why'].text()}",
-            hint="change the sizes in the configuration until the rule holds",
-        )
+    broken = [
+        rule
+        for item in (table["rules"].items() if "rules" in table else [])
+        for rule in [item.table(["rule", "why"])]
+        if not rule["rule"].integer(names)
+    ]
+    if not broken:
+        return
+    texts = [rule["rule"].text() for rule in broken]
+    used = dict.fromkeys(n for text in texts for n in expr.names_in(expr.parse(text)))
+    raise SpecError(
+        f"configuration {config_name} is illegal: {' and '.join(texts)} must hold",
+        where=broken[0]["rule"].where,
+        why="; ".join(
+            [", ".join(f"{n} = {names[n]}" for n in used), *(rule["why"].text() for rule in broken)]
+        ),
+        hint="change the sizes in the configuration until the rules hold",
+    )
 
 
 def _dims(item: Item, names: Mapping[str, int]) -> dict[str, int]:

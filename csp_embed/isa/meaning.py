@@ -31,6 +31,7 @@ class Compute:
     operands: tuple[Operand, ...]
     uop_memory: str
     statement: str
+    local_names: tuple[str, ...]
 
 
 def parse(text: str) -> list[ast.stmt]:
@@ -78,7 +79,11 @@ def read_compute(text: str, kind: str, lanes: Mapping[str, tuple[str, ...]]) -> 
     unused = set(addresses) - {_address_name(ref) for ref in refs}
     if unused:
         raise MeaningError(1, f"address '{min(unused)}' is computed and never used")
-    return Compute(roles, operands, _one({a[0] for a in addresses.values()}), ast.unparse(core))
+    uop_memory = _one({a[0] for a in addresses.values()})
+    local_names = (*counters, *addresses)
+    if len(set(local_names)) != 3 + len(body) - 1:
+        raise MeaningError(1, "a loop variable or address name stands twice")
+    return Compute(roles, operands, uop_memory, ast.unparse(core), local_names)
 
 
 _ROLES = ("dst", "lhs", "rhs")

@@ -140,6 +140,8 @@ def _check_link(item: Item, memory: Memory, memories: Mapping[str, Memory]) -> N
             f"{memory.name} and {target} differ in lanes or depth",
             f"{list(memory.lanes)} x {memory.depth} and {list(other.lanes)} x {other.depth}",
         )
+    if memory.shadow_of and memory.store_queue is None:
+        raise place.error("a shadow that is never stored", "", "give it a store_queue")
     if memory.shadow_of and memory.load_queue is not None:
         raise place.error("a shadow cannot be loaded", "compute steps write it", "drop load_queue")
     if memory.alias_of and memory.dtype != other.dtype:

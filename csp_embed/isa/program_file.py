@@ -6,11 +6,12 @@ uint32[], data uint8[]): byte ranges of DRAM; all others are tensors. See docs/p
 
 from __future__ import annotations
 
-import io
 import json
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -54,13 +55,16 @@ def isa_of(program: Program) -> Isa:
     name = program.meta.get("isa", "vta")
     text = program.meta.get("isa_spec")
     if isinstance(text, str) and text:
-        return load_text(text, "the program file's isa_spec", Path(), config)
-    if name not in builtin_names():
+        isa = load_text(text, "the program file's isa_spec", None, config)
+    elif name in builtin_names():
+        isa = load_isa(name, config)
+    else:
         raise InputError(
             f"the program file names an unknown machine {name!r}",
             why=f"known: {', '.join(builtin_names())}",
         )
-    return load_isa(name, config)
+    called = program.meta.get("config_name")
+    return replace(isa, config_name=called) if isinstance(called, str) else isa
 
 
 def write_program(path: str | Path, program: Program) -> None:
@@ -68,15 +72,15 @@ def write_program(path: str | Path, program: Program) -> None:
 
     Raises: InputError where the path cannot be written.
     """
-    arrays: dict[str, NDArray[Any]] = {
-        "meta": np.array(json.dumps(program.meta, sort_keys=True)),
-        "insn": np.ascontiguousarray(program.insn, dtype="<u8").reshape(-1, 2),
+    arrays: dict[str, Sequence[NDArray[Any]]] = {
+        "meta": [np.array(json.dumps(program.meta, sort_keys=True))],
+        "insn": [np.asarray(program.insn, dtype="<u8").reshape(-1, 2)],
     }
     arrays |= _range_arrays("before", program.before)
     arrays |= _range_arrays("after", program.after)
     for name in sorted(program.tensors):
         assert name not in _OWN, f"a tensor may not be called {name}"
-        arrays[name] = np.asarray(program.tensors[name])
+        arrays[name] = [np.asarray(program.tensors[name])]
     with atomic(path, "wb") as file:
         _write_npz(file, arrays)
 
@@ -163,22 +167,30 @@ def _ranges(path: str | Path, when: str, arrays: Mapping[str, NDArray[Any]]) -> 
     return tuple((int(a), data[starts[n] : starts[n + 1]]) for n, a in enumerate(addr))
 
 
-def _range_arrays(when: str, ranges: Sequence[tuple[int, NDArray[np.uint8]]]) -> dict[str, Any]:
-    parts = [np.ascontiguousarray(data).view(np.uint8).reshape(-1) for _, data in ranges]
+def _range_arrays(when: str, ranges: Ranges) -> dict[str, Sequence[NDArray[Any]]]:
+    """The three arrays of a list of ranges; the data stay in parts, weights may have 512 MB."""
+    parts = [np.ascontiguousarray(data).reshape(-1).view(np.uint8) for _, data in ranges]
     return {
-        f"{when}_addr": np.array([a for a, _ in ranges], dtype="<u8"),
-        f"{when}_len": np.array([len(p) for p in parts], dtype="<u4"),
-        f"{when}_data": np.concatenate([np.empty(0, np.uint8), *parts]),
+        f"{when}_addr": [np.array([a for a, _ in ranges], dtype="<u8")],
+        f"{when}_len": [np.array([len(p) for p in parts], dtype="<u4")],
+        f"{when}_data": parts or [np.empty(0, np.uint8)],
     }
 
 
-def _write_npz(file: IO[bytes], arrays: Mapping[str, NDArray[Any]]) -> None:
-    """A stored (uncompressed) npz: 512 MB of weights are written at the speed of the disk."""
+def _write_npz(file: IO[bytes], arrays: Mapping[str, Sequence[NDArray[Any]]]) -> None:
+    """A stored (uncompressed) npz; an array is given as its parts along axis 0."""
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
-        for name, array in arrays.items():
+        for name, parts in arrays.items():
             info = zipfile.ZipInfo(f"{name}.npy", date_time=_EPOCH)
-            with archive.open(info, "w", force_zip64=True) as entry:
-                np.lib.format.write_array(entry, array, version=(1, 0), allow_pickle=False)
+            info.file_size = sum(part.nbytes for part in parts)
+            with archive.open(info, "w", force_zip64=info.file_size > 1 << 30) as entry:
+                header = np.lib.format.header_data_from_array_1_0(parts[0])
+                if len(parts) > 1:
+                    header["shape"] = (sum(len(p) for p in parts), *parts[0].shape[1:])
+                np.lib.format.write_array_header_1_0(entry, header)
+                for part in parts:
+                    order = "F" if header["fortran_order"] else "C"
+                    entry.write(part.tobytes(order))
 
 
 def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
@@ -189,12 +201,29 @@ def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
         raise InputError(
             f"cannot read {path}", where=str(path), why=error.strerror or str(error)
         ) from error
-    except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, zlib.error) as error:
+    except _DAMAGE as error:
         raise _bad(path, "this is not a whole program file", str(error)) from error
+
+
+# What zipfile and numpy raise on damaged, encrypted, foreign or absurdly large content.
+_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    ValueError,
+    NotImplementedError,
+    RuntimeError,
+    MemoryError,
+    OverflowError,
+    TypeError,
+    struct.error,
+)
 
 
 def _arrays(archive: zipfile.ZipFile) -> Iterator[tuple[str, NDArray[Any]]]:
     for info in archive.infolist():
         with archive.open(info) as entry:
-            data = io.BytesIO(entry.read())
-        yield info.filename.removesuffix(".npy"), np.lib.format.read_array(data, allow_pickle=False)
+            array = np.lib.format.read_array(entry, allow_pickle=False)
+            if entry.read(1):
+                raise ValueError(f"{info.filename} is longer than its array")
+        yield info.filename.removesuffix(".npy"), array

@@ -147,6 +147,8 @@ def read(text: str, file: str) -> Item:
             why=str(reason),
             hint="check indentation, quotes and brackets near that line",
         ) from error
+    except RecursionError as error:
+        raise SpecError("the file is nested too deeply", where=f"{file}:1") from error
     if node is None:
         raise SpecError("the file is empty", where=f"{file}:1", hint="see isa_specs/README.md")
     return Item(node, file, "")
