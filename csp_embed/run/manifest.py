@@ -19,7 +19,6 @@ from csp_embed.errors import CheckError, InputError
 from csp_embed.files import atomic
 from csp_embed.ir.network import Plan, Platform
 from csp_embed.network.onnx_graph import Imported
-from csp_embed.network.onnx_model import import_onnx
 from csp_embed.network.onnx_parts import cut
 from csp_embed.network.schema import Strict, parse, read_bytes, read_document, sha256
 from csp_embed.run.parts import Part
@@ -50,7 +49,7 @@ class DeviceFile(Strict):
 
 
 class TensorEntry(Strict):
-    """A tensor between parts; from_part -1: the graph's input; to_parts ends with -1 for outputs."""
+    """A tensor between parts. from_part -1: the graph's input; a -1 in to_parts: its output."""
 
     dtype: str
     shape: list[int]
@@ -196,9 +195,8 @@ def _tensors(model: Imported, parts: Sequence[Part]) -> dict[str, TensorEntry]:
 
 
 def _write(model: Any, path: Path) -> None:
-    onnx = import_onnx()
     with atomic(path, "wb") as file:
-        onnx.save(model, file)
+        file.write(model.SerializeToString())
 
 
 def _safe(name: str) -> str:

@@ -35,15 +35,12 @@ def serve(pipe: Connection, core: int | None, threads: int) -> None:
                     pipe.send(("done", part, *run_once(sessions[part], feeds)))
             except CspEmbedError as error:
                 pipe.send(("error", error.render()))
-            except (RuntimeError, ValueError, TypeError, KeyError, MemoryError) as error:
-                pipe.send(("error", _message(error)))
+            except Exception as error:
+                if not type(error).__module__.startswith("onnxruntime"):
+                    raise
+                pipe.send(("error", f"{type(error).__name__}: {error}"))
     except (EOFError, KeyboardInterrupt):
         return  # the parent is gone, or both were told to stop
-
-
-def _message(error: BaseException) -> str:
-    """onnxruntime has exception classes of its own; their text is enough."""
-    return f"{type(error).__name__}: {error}"
 
 
 def run_once(session: Any, feeds: dict[str, Any]) -> tuple[dict[str, Any], float]:
