@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from csp_embed.errors import CspEmbedError, MissingLibrary, SimError
+from csp_embed.errors import CspEmbedError, InputError, MissingLibrary, SimError
 from csp_embed.ir.stream import Program
 from csp_embed.isa.bits import decode
 from csp_embed.isa.spec import Isa
@@ -263,6 +263,7 @@ def first_difference(
 
     ours, theirs: (address, uint8[]) of the `after` ranges, in the same order. The line names the
     element of a logical tensor, as y[n, k, p, q], where the program's meta says where tensors lie.
+    Raises: InputError where it says so wrongly.
     """
     unequal = [
         (start + int(n), int(a[n]), int(b[n]))
@@ -271,10 +272,19 @@ def first_difference(
     ]
     if not unequal:
         return None
-    for name, place in program.meta.get("tensors", {}).items():
-        found = _first_unequal_element(place, ours, theirs)
-        if found is not None:
-            index, mine, other = found
+    tensors = program.meta.get("tensors", {})
+    try:
+        found = [(name, _first_unequal_element(p, ours, theirs)) for name, p in tensors.items()]
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            "the program file does not say well where its tensors lie",
+            where="meta.tensors",
+            why=f"{type(error).__name__}: {error}",
+            hint="docs/program-file.md tells the form",
+        ) from error
+    for name, element in found:
+        if element is not None:
+            index, mine, other = element
             return f"{name}[{', '.join(map(str, index))}]: ours {mine}, theirs {other}"
     byte, mine, other = unequal[0]
     return f"byte {byte:#x} (in no tensor): ours {mine}, theirs {other}"

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from csp_embed.errors import MissingLibrary, SimError
+from csp_embed.errors import InputError, MissingLibrary, SimError
 from csp_embed.ir.stream import Program, Stream
 from csp_embed.isa.bits import decode, encode
 from csp_embed.isa.load import load_isa
@@ -123,6 +123,17 @@ def test_difference_outside_every_tensor_names_the_byte() -> None:
     text = first_difference(program, program.after, changed)
     assert text is not None
     assert text.startswith(f"byte {program.after[0][0] + 7:#x} (in no tensor): ")
+
+
+@pytest.mark.parametrize(
+    "tensors", [{"y": {}}, [1], {"y": {"addr": 4096, "dtype": "?!", "shape": [1], "digits": []}}]
+)
+def test_malformed_places_are_an_input_error(tensors: object) -> None:
+    program = golden("alu_add_clip")
+    bad = replace(program, meta={**program.meta, "tensors": tensors})
+    changed = [(a, d ^ 1) for a, d in program.after]
+    with pytest.raises(InputError, match="where its tensors lie"):
+        first_difference(bad, program.after, changed)
 
 
 @needs_compiler
