@@ -12,7 +12,8 @@ from math import prod
 from csp_embed.errors import OperatorError
 from csp_embed.ir.operator import Access, Affine, Tensor
 from csp_embed.ops.extents import accesses_of, index_range, plain_axis
-from csp_embed.ops.syntax import Statement, fail
+from csp_embed.ops.syntax import Statement
+from csp_embed.ops.tokens import fail
 
 ADDRESS_BITS = 32
 INT32_MAX = 2**31 - 1

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from csp_embed.ir.operator import Access, Affine
-from csp_embed.ops.syntax import Statement, fail
+from csp_embed.ops.syntax import Statement
+from csp_embed.ops.tokens import fail
 
 
 def index_range(ix: Affine, extents: Mapping[str, int]) -> tuple[int, int]:
@@ -115,8 +116,8 @@ class Solver:
                     self.st.text,
                     None,
                     f"the shapes do not tell the extent of {names}",
-                    hint="give the shapes of all operands, and --shape "
-                    f"{self.st.out.tensor}=… for the result",
+                    hint=f"give all operands' shapes, and --shape {self.st.out.tensor}=…, or write "
+                    f"'; {todo[-1]} < 3' behind the formula",
                 )
 
     def bound(self, axis: str) -> bool:
@@ -162,10 +163,12 @@ def solve_extents(
     """
     order = axis_order(st)
     solver = Solver(st, shapes, {}, {})
-    for axis, extent in given.items():
-        if axis not in order:
-            fail(st.text, None, f"axis {axis} does not occur", why=f"axes are {', '.join(order)}")
-        solver.learn(axis, extent, "the extent given", None)
+    for source in (st.extents, given):
+        for axis, extent in source.items():
+            if axis not in order:
+                why = f"axes are {', '.join(order)}"
+                fail(st.text, None, f"axis {axis} does not occur", why=why)
+            solver.learn(axis, extent, "the extent given", None)
     solver.output()
     solver.plain()
     guessed = [a for a in order if a not in solver.known]

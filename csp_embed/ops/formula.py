@@ -28,7 +28,8 @@ from csp_embed.ops.checks import (
     check_steps,
 )
 from csp_embed.ops.extents import accesses_of, index_range, solve_extents
-from csp_embed.ops.syntax import Statement, fail, read_statement
+from csp_embed.ops.syntax import Statement, read_statement
+from csp_embed.ops.tokens import fail
 
 
 def parse_formula(

@@ -1,7 +1,8 @@
 """Formula text to a syntax tree with places: the only reader of the notation.
 
     statement := access ("+=" access "*" access | "max=" access | "min=" access | "=" expression)
-    program   := statement { ";" step }
+    program   := statement { ";" (step | extent) }
+    extent    := axis "<" integer                          where no shape tells it
     step      := ("shr" | "shl" | "add" | "max" | "min" | "mul") integer | "relu"
                | ("shr" | "add" | "max" | "min" | "mul") access ["within" integer]
                | "clip" integer integer
@@ -15,35 +16,21 @@ Takes: text. Leaves: `Statement`. Every error carries the text with a caret unde
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
-from typing import NoReturn
 
 from csp_embed.errors import OperatorError
-from csp_embed.ir.operator import Access, Affine, Step
+from csp_embed.ir.operator import Access, Step
+from csp_embed.ops.tokens import Cursor
 
-_TOKEN = re.compile(
-    r"\s+|(?P<float>\d+\.\d*(?:[eE][+-]?\d+)?|\.\d+|\d+[eE][+-]?\d+)|(?P<int>\d+)"
-    r"|(?P<update>\+=|(?:max|min)\s*=(?!=))|(?P<name>[A-Za-z_]\w*)|(?P<sym>>>|<<|//|\*\*|==|\S)",
-    re.ASCII,
-)
-MAX_NUMBER = 2**32  # beyond every address
-MAX_DEPTH = 50
 STEP_NAMES = ("shr", "shl", "add", "max", "min", "mul", "relu", "clip")
-
-
-@dataclass(frozen=True)
-class Token:
-    kind: str
-    text: str
-    at: int
 
 
 @dataclass(frozen=True)
 class Statement:
     """text: the formula on one line. kind, out, lhs, rhs, steps as in `Operator`.
 
-    places: position of each tensor's first access; index_places: (tensor, dimension) -> position.
+    extents: of axes, as written behind the formula. places: position of each tensor's first access;
+    index_places: (tensor, dimension) -> position.
     """
 
     text: str
@@ -52,19 +39,9 @@ class Statement:
     lhs: Access
     rhs: Access | None
     steps: tuple[Step, ...]
+    extents: dict[str, int] = field(default_factory=dict)
     places: dict[str, int] = field(default_factory=dict)
     index_places: dict[tuple[str, int], int] = field(default_factory=dict)
-
-
-def fail(text: str, at: int | None, what: str, *, why: str = "", hint: str = "") -> NoReturn:
-    """Raises OperatorError with a caret under position `at` of the formula."""
-    caret = "" if at is None else "\n" + " " * (len("  where: ") + at) + "^"
-    raise OperatorError(what, where=text + caret, why=why, hint=hint)
-
-
-def make_affine(terms: dict[str, int], const: int = 0) -> Affine:
-    """An `Affine` in its normal form: sorted, without zero coefficients."""
-    return Affine(tuple(sorted((a, c) for a, c in terms.items() if c)), const)
 
 
 def read_statement(text: str) -> Statement:
@@ -74,41 +51,8 @@ def read_statement(text: str) -> Statement:
     return _Reader(" ".join(text.split())).statement()
 
 
-class _Reader:
+class _Reader(Cursor):
     """Recursive descent over the tokens."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self.tokens: list[Token] = []
-        for m in _TOKEN.finditer(text):
-            if m.lastgroup:
-                self.tokens.append(Token(m.lastgroup, m.group(), m.start()))
-        self.tokens.append(Token("end", "", len(text)))
-        self.pos = 0
-        self.depth = 0
-        self.places: dict[str, int] = {}
-        self.index_places: dict[tuple[str, int], int] = {}
-
-    # -- tokens ---------------------------------------------------------------------------------
-    @property
-    def now(self) -> Token:
-        return self.tokens[self.pos]
-
-    def take(self) -> Token:
-        self.pos += 1
-        return self.tokens[self.pos - 1]
-
-    def accept(self, *texts: str) -> Token | None:
-        return self.take() if self.now.text in texts and self.now.kind != "end" else None
-
-    def need(self, text: str, why: str = "") -> Token:
-        if self.now.text != text:
-            found = f"found {self.now.text!r}" if self.now.text else "the formula ends"
-            self.fail(f"expected {text!r} here, {found}", why=why)
-        return self.take()
-
-    def fail(self, what: str, at: int | None = None, why: str = "", hint: str = "") -> NoReturn:
-        fail(self.text, self.now.at if at is None else at, what, why=why, hint=hint)
 
     # -- the statement --------------------------------------------------------------------------
     def statement(self) -> Statement:
@@ -118,15 +62,16 @@ class _Reader:
         kind, lhs, rhs, steps = self.update()
         while self.accept(";"):
             if self.now.kind != "end":
-                steps += self.step()
+                steps += self.step_or_extent()
         if self.now.kind != "end":
             self.fail(
                 f"did not expect {self.now.text!r} here",
                 hint="steps behind the formula stand after ';', e.g. '; shr 8; add b[m]'",
             )
         return Statement(
-            self.text, kind, out, lhs, rhs, tuple(steps), self.places, self.index_places
-        )
+            self.text, kind, out, lhs, rhs, tuple(steps), self.extents, self.places,
+            self.index_places,
+        )  # fmt: skip
 
     def update(self) -> tuple[str, Access, Access | None, list[Step]]:
         token = self.now
@@ -142,97 +87,21 @@ class _Reader:
             return "map", lhs, None, steps
         self.fail("expected +=, max=, min= or = behind the result", hint="y[i] += x[i,k] * w[k]")
 
-    # -- accesses and affine indices ------------------------------------------------------------
-    def access(self) -> Access:
-        name = self.now
-        if name.kind != "name":
-            self.no_float()
-            self.fail("expected a tensor, e.g. x[n,k]")
-        self.take()
-        self.places.setdefault(name.text, name.at)
-        self.need("[", f"{name.text} is a tensor and needs its indices")
-        index: list[Affine] = []
-        while True:
-            self.index_places.setdefault((name.text, len(index)), self.now.at)
-            index.append(self.affine())
-            if not self.accept(","):
-                break
-        self.need("]")
-        return Access(name.text, tuple(index))
-
-    def affine(self) -> Affine:
-        negative = bool(self.accept("-"))
-        total = self.term(-1 if negative else 1)
-        while self.now.text in ("+", "-"):
-            sign = 1 if self.take().text == "+" else -1
-            other = self.term(sign)
-            total = _sum(total, other)
-        if self.now.text in ("/", "//", "%", "**", "<<", ">>"):
-            self.non_affine(f"{self.now.text!r} in an index")
-        self.no_float()
-        return total
-
-    def term(self, sign: int) -> Affine:
-        value = self.factor()
-        while self.now.text == "*":
-            star = self.take()
-            other = self.factor()
-            if value.terms and other.terms:
-                self.non_affine("a product of two axes", star.at)
-            value = _scale(value, other.const) if value.terms else _scale(other, value.const)
-        return _scale(value, sign)
-
-    def factor(self) -> Affine:
-        token = self.now
-        self.no_float()
-        if self.now.text in ("(", "-"):
-            self.deeper()
-            if self.take().text == "(":
-                inner = self.affine()
-                self.need(")")
-            else:
-                inner = _scale(self.factor(), -1)
-            self.depth -= 1
-            return inner
-        if token.kind == "int":
-            return Affine((), self.integer())
-        self.take()
-        if token.kind == "name":
-            if self.now.text in ("[", "("):
-                self.non_affine(f"{token.text}{self.now.text}…", token.at)
-            return Affine(((token.text, 1),))
-        self.pos -= 1
-        self.fail("expected an axis or an integer in this index")
-
-    def non_affine(self, what: str, at: int | None = None) -> NoReturn:
-        self.fail(
-            f"{what} is not affine",
-            at,
-            why="an index is a sum of axes with integer coefficients, e.g. 2*p+r-3",
-        )
-
-    def no_float(self) -> None:
-        if self.now.kind == "float":
-            self.fail(
-                f"{self.now.text} is a floating-point number",
-                why="tensors are int8 and int32, indices and immediates are integers",
-            )
-
-    def integer(self) -> int:
-        sign = -1 if self.accept("-") else 1
-        self.no_float()
-        if self.now.kind != "int":
-            self.fail("expected an integer here")
-        if len(self.now.text) > 10 or int(self.now.text) >= MAX_NUMBER:
-            self.fail("this number is too large", why="addresses have 32 bits")
-        return sign * int(self.take().text)
-
-    def deeper(self) -> None:
-        self.depth += 1
-        if self.depth > MAX_DEPTH:
-            self.fail(f"more than {MAX_DEPTH} nested parentheses")
-
     # -- steps ----------------------------------------------------------------------------------
+    def step_or_extent(self) -> list[Step]:
+        """Steps; none where an extent was written."""
+        axis = self.now
+        if axis.kind != "name" or self.tokens[self.pos + 1].text != "<":
+            return self.step()
+        self.take()
+        self.take()
+        at = self.now.at
+        extent = self.integer()
+        if extent < 1 or self.extents.setdefault(axis.text, extent) != extent:
+            why = "" if extent < 1 else f"it was {self.extents[axis.text]} before"
+            self.fail(f"axis {axis.text} cannot have extent {extent}", at, why=why)
+        return []
+
     def step(self) -> list[Step]:
         name = self.now
         if name.text not in STEP_NAMES:
@@ -376,14 +245,3 @@ def _fold(op: str, a: int, b: int) -> int:
     if op == "shr":
         return a >> b if b >= 0 else a << min(-b, 64)
     return {"add": a + b, "mul": a * b, "max": max(a, b), "min": min(a, b)}[op]
-
-
-def _scale(value: Affine, by: int) -> Affine:
-    return make_affine({a: c * by for a, c in value.terms}, value.const * by)
-
-
-def _sum(a: Affine, b: Affine) -> Affine:
-    terms = dict(a.terms)
-    for axis, c in b.terms:
-        terms[axis] = terms.get(axis, 0) + c
-    return make_affine(terms, a.const + b.const)

@@ -76,6 +76,16 @@ def test_an_output_index_numbers_its_axes() -> None:
     assert op.tensors["y"].shape == (1, 32, 28)
 
 
+def test_extents_that_no_shape_tells_are_written_behind() -> None:
+    shapes = {"x": (1, 4, 9, 9), "y": (1, 4, 5, 5)}
+    text = "y[n,c,p,q] max= x[n,c,2*p+r-1,2*q+s-1]"
+    op = ops.parse_formula(f"{text}; r < 3; s<2; max 0", shapes)
+    assert (op.axes["r"], op.axes["s"], op.text()) == (3, 2, f"{text}; max 0")
+    # Without padding the result's shape is enough.
+    op = ops.parse_formula("y[p] max= x[2*p+r]", {"x": (9,), "y": (4,)})
+    assert op.axes == {"p": 4, "r": 3}
+
+
 def test_a_ragged_end_keeps_the_users_extent() -> None:
     op = ops.parse_formula(
         "y[2*p+f] += x[p-t] * w[f+2*t]", {"x": (5,), "w": (4,), "y": (11,)}, extents={"t": 2}
