@@ -93,31 +93,18 @@ def compile(
         return estimate(schedule, machine) if cycles is None else float(cycles)
 
     costs = machine_costs(machine, options.memory)
-    best: tuple[float, Embedding, Schedule] | None = None
-    tried: list[tuple[Embedding, float]] = []
-    for n, embedding in enumerate(embeddings):
-        tell("scheduling", n, len(embeddings))
-        if best is not None and float(embedding.cost.get("objective", 0)) > 1.15 * best[0]:
-            continue  # Its own lower estimate is already worse than what is in hand.
-        try:
-            found = search(
-                build_problem(embedding, machine),
-                measure,
-                costs,
-                ranges=ranges,
-                count=options.schedules,
-            )
-        except Infeasible:
-            if n == len(embeddings) - 1 and best is None:
-                raise
-            continue
-        tried.append((embedding, found.cycles))
-        if best is None or found.cycles < best[0]:
-            best = (found.cycles, embedding, found.schedule)
-    assert best is not None
-    _, embedding, schedule = best
+    tell("scheduling", 0, 1)
+    found = search(
+        [build_problem(e, machine) for e in embeddings],
+        measure,
+        costs,
+        ranges=ranges,
+        count=options.schedules,
+    )
+    best = found[0]
+    embedding, schedule = embeddings[best.number], best.schedule
     lowered, _, cycles = measured[id(schedule)]
-    tried.sort(key=lambda x: x[1])
+    tried = [(embeddings[f.number], f.cycles) for f in found]
     return Kernel(
         operator=op,
         isa=machine,

@@ -228,12 +228,16 @@ def _uop_uses(schedule: Schedule, isa: Isa) -> tuple[list[NDArray[np.uint32]], l
     lists: list[NDArray[np.uint32]] = []
     numbers: dict[bytes, int] = {}
     of_template = []
-    for t in schedule.templates:
-        instruction = isa.instruction(t.instruction)
-        words = encode_uops(
-            isa,
-            {o.uop_field: t.uops[:, k] for k, o in enumerate(instruction.operands)},
-        )
+    encoded: dict[int, NDArray[np.uint32]] = {}
+    for name in sorted({t.instruction for t in schedule.templates}):
+        here = [n for n, t in enumerate(schedule.templates) if t.instruction == name]
+        uops = np.concatenate([schedule.templates[n].uops for n in here])
+        fields = {o.uop_field: uops[:, k] for k, o in enumerate(isa.instruction(name).operands)}
+        words = encode_uops(isa, fields)
+        ends = np.cumsum([len(schedule.templates[n].uops) for n in here])[:-1]
+        encoded |= dict(zip(here, np.split(words, ends), strict=True))
+    for n in range(len(schedule.templates)):
+        words = encoded[n]
         key = words.tobytes()
         if key not in numbers:
             numbers[key] = len(lists)

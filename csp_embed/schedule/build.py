@@ -27,7 +27,7 @@ from csp_embed.ir.schedule import (
     Template,
 )
 from csp_embed.schedule.config import Config, ranges
-from csp_embed.schedule.cover import CoverLimits, cover
+from csp_embed.schedule.cover import CoverLimits, Piece, cover
 from csp_embed.schedule.frames import Frame, Frames
 from csp_embed.schedule.problem import Map, Problem
 from csp_embed.schedule.slots import allocate, has_reuse
@@ -138,11 +138,15 @@ class Ring:
         self.read[self.plan[step][0]] = row
 
 
+Covers = dict[tuple[object, ...], list[Piece]]
+"""Pieces at base address 0 by shape; one dictionary serves all schedules of an embedding."""
+
+
 class NestCache:
     """Templates by what makes them differ, so that equal tiles share them."""
 
-    def __init__(self, problem: Problem, rows: Rows) -> None:
-        self.problem, self.rows = problem, rows
+    def __init__(self, problem: Problem, rows: Rows, covers: Covers) -> None:
+        self.problem, self.rows, self.covers = problem, rows, covers
         self._memo: dict[tuple[object, ...], tuple[int, ...]] = {}
 
     def templates(
@@ -208,19 +212,24 @@ class NestCache:
         instruction, extents, coef_rows, base, constraints, reset, op, imm = key
         assert isinstance(instruction, str)
         assert isinstance(constraints, tuple)
-        pieces = cover(
-            extents,  # type: ignore[arg-type]
-            constraints,
-            np.array(coef_rows, dtype=np.int64),
-            np.array(base, dtype=np.int64),
-            cover_limits(self.problem, instruction, repeats),
-        )
+        shape = (instruction, extents, coef_rows, constraints, repeats)
+        pieces = self.covers.get(shape)
+        if pieces is None:
+            coef = np.array(coef_rows, dtype=np.int64)
+            pieces = self.covers[shape] = cover(
+                extents,  # type: ignore[arg-type]
+                constraints,
+                coef,
+                np.zeros(len(coef), dtype=np.int64),
+                cover_limits(self.problem, instruction, repeats),
+            )
+        start = np.array(base, dtype=np.int64)
         numbers = []
         for p in pieces:
             self.rows.templates.append(
                 Template(
                     instruction,
-                    p.uops,
+                    p.uops + start,
                     p.iter_out,
                     p.iter_in,
                     p.factors,
@@ -233,14 +242,16 @@ class NestCache:
         return tuple(numbers)
 
 
-def build(problem: Problem, config: Config, trick: BiasTrick | None) -> Schedule:
+def build(
+    problem: Problem, config: Config, trick: BiasTrick | None, covers: Covers | None = None
+) -> Schedule:
     """The schedule for a contraction under `config`; `trick` adds one tensor step by multiply-
     accumulate.
     """
     assert problem.rhs is not None
     contract = problem.instruction
     rows = Rows(problem)
-    cache = NestCache(problem, rows)
+    cache = NestCache(problem, rows, {} if covers is None else covers)
     lhs, rhs = Frames(problem.lhs, config.lhs_order), Frames(problem.rhs, config.rhs_order)
     dst = Frames(problem.dst, config.dst_order)
     adds = {
@@ -298,7 +309,7 @@ def build(problem: Problem, config: Config, trick: BiasTrick | None) -> Schedule
         regions.append((f, False))
     const_row = -1
     const_region = len(regions)
-    repeats = max(1, len(steps) // 4)
+    repeats = 1 << max(0, (len(steps) // 4).bit_length() - 1)
     stored_at = [-1] * acc_slots
     by_tile: dict[int, list[int]] = {}
     for n, s in enumerate(steps):
@@ -475,7 +486,13 @@ def _in_memory(m: Map, step: int, problem: Problem, trick: BiasTrick | None) -> 
 
 def _tiles(problem: Problem, config: Config) -> list[tuple[Range, Range]]:
     """Counter ranges of every output tile in program order; reductions are whole."""
-    axes = [ranges(problem.extents[c], config.tile[c]) for c in config.order]
+    tapered = _tapered(problem, config)
+    axes = [
+        ranges(
+            problem.extents[c], config.tile[c], *((config.up, config.down) if c == tapered else ())
+        )
+        for c in config.order
+    ]
     out = []
     for pick in itertools.product(*axes):
         lo, hi = [0] * len(problem.extents), list(problem.extents)
@@ -485,8 +502,22 @@ def _tiles(problem: Problem, config: Config) -> list[tuple[Range, Range]]:
     return out
 
 
+def _tapered(problem: Problem, config: Config) -> int:
+    """The outermost loop with several parts of more than one."""
+    for c in (*config.order, *config.reduce_order):
+        if 1 < config.tile[c] < problem.extents[c]:
+            return c
+    return -1
+
+
 def _chunks(problem: Problem, config: Config) -> list[tuple[Range, Range]]:
-    axes = [ranges(problem.extents[c], config.tile[c]) for c in config.reduce_order]
+    tapered = _tapered(problem, config)
+    axes = [
+        ranges(
+            problem.extents[c], config.tile[c], *((config.up, config.down) if c == tapered else ())
+        )
+        for c in config.reduce_order
+    ]
     out = []
     for pick in itertools.product(*axes):
         lo, hi = [0] * len(problem.extents), list(problem.extents)

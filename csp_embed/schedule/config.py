@@ -14,6 +14,7 @@ class Config:
     snake: walk the reduction chunks backwards in every second tile, so that the last one is met
     again.
     slots: most slots that a ring may have. tail: vectors an epilogue piece of the last tile holds.
+    up, down: halvings at the beginning and end of the outermost loop that has several parts.
     """
 
     tile: tuple[int, ...]
@@ -25,9 +26,28 @@ class Config:
     snake: bool = True
     slots: int = 8
     tail: int = 64
-    ramp: int = 1
+    up: int = 0
+    down: int = 0
 
 
-def ranges(extent: int, tile: int) -> list[tuple[int, int]]:
-    """[0, tile), [tile, 2 tile), …; the last may be shorter."""
-    return [(at, min(at + tile, extent)) for at in range(0, extent, tile)]
+def ranges(extent: int, tile: int, up: int = 0, down: int = 0) -> list[tuple[int, int]]:
+    """[0, tile), [tile, 2 tile), …; what is left over stands before the last.
+
+    up, down: that many halvings lead from a short first part to a whole one, and to a short last
+    part: the first loads and the last store then take less time.
+    """
+    first = [max(1, tile >> i) for i in range(up, 0, -1)]
+    last = [max(1, tile >> i) for i in range(1, down + 1)]
+    while first and sum(first) + sum(last) + tile > extent:
+        first.pop()
+    while last and sum(first) + sum(last) + tile > extent:
+        last.pop(0)
+    middle = extent - sum(first) - sum(last)
+    lengths = [*first, *[tile] * (middle // tile)]
+    lengths += [middle % tile] if middle % tile else []
+    lengths += last
+    out, at = [], 0
+    for n in lengths:
+        out.append((at, at + n))
+        at += n
+    return out

@@ -100,7 +100,7 @@ def cover(
         binding.append((used, c))
     if any(a >= b for a, b in zip(lo, hi, strict=True)):
         return []
-    groups = _groups(binding, lo, hi)
+    groups = groups_of(binding, lo, hi)
     if groups is None:
         return []
     coupled = {i for g in groups for i in g.counters}
@@ -120,7 +120,7 @@ def cover(
     return _best(_merge(singles), groups, coef, start, limits)
 
 
-def _groups(
+def groups_of(
     binding: list[tuple[list[int], Constraint]], lo: list[int], hi: list[int]
 ) -> list[_Group] | None:
     """Counters joined by binding constraints, with their valid points; None where one has no

@@ -33,7 +33,7 @@ def build(problem: Problem) -> Schedule:
     }
     kind = problem.embedding.operator.kind
     rows = Rows(problem)
-    cache = NestCache(problem, rows)
+    cache = NestCache(problem, rows, {})
     copy = kind == "map"
     lhs = Frames(problem.lhs, orders["dst"] if copy else orders["lhs"])
     dst = Frames(problem.dst, orders["dst"])

@@ -10,80 +10,165 @@ deterministic.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from csp_embed.errors import Infeasible
 from csp_embed.ir.schedule import BiasTrick, Schedule
 from csp_embed.schedule import map_build, trick
-from csp_embed.schedule.build import build
+from csp_embed.schedule.build import Covers, build
 from csp_embed.schedule.config import Config
+from csp_embed.schedule.cover import groups_of
 from csp_embed.schedule.problem import Problem
-from csp_embed.schedule.tile import Costs, Reserve, propose
+from csp_embed.schedule.tile import Costs, Reserve, configure, propose
 
 Measure = Callable[[Schedule], float]
 
 
 @dataclass(frozen=True)
 class Found:
-    """cycles: by `measure`. tried: how many schedules were built."""
+    """number: of the problem. cycles: by `measure`. config: the decisions (None: elementwise)."""
 
+    number: int
     schedule: Schedule
     cycles: float
-    tried: int
+    config: Config | None = None
 
 
 def search(
-    problem: Problem,
+    problems: Sequence[Problem],
     measure: Measure,
     costs: Costs,
     *,
     ranges: Mapping[int, int],
-    count: int = 10,
-    row_budget: int = 60_000,
-) -> Found:
-    """ranges: epilogue step -> largest magnitude of its tensor, where known. row_budget: about how
-    many rows all tried
-    schedules may have together (compile time).
+    count: int = 8,
+    refine: int = 24,
+    row_budget: int = 40_000,
+) -> list[Found]:
+    """The best schedule of every problem that was tried, fewest cycles first.
 
-    Raises: Infeasible where no tile fits.
+    problems: embeddings of one operator, best first. ranges: epilogue step -> largest magnitude of its
+    tensor, where known. count: schedules built from estimates; refine: schedules built from changes
+    to the best one. row_budget: about how many rows all of them may have together (compile time).
+    Raises: Infeasible where no tile of any problem fits.
     """
-    if problem.rhs is None:
-        schedule = map_build.build(problem)
-        return Found(schedule, measure(schedule), 1)
-    bias = trick.find(problem, dict(ranges))
-    reserve = _reserve(problem, bias)
-    configs = propose(
-        problem,
-        reserve,
+    contexts, proposals, refusal = [], [], None
+    for n, problem in enumerate(problems):
+        if problem.rhs is None:
+            schedule = map_build.build(problem)
+            return [Found(n, schedule, measure(schedule))]
+        context = _Context(n, problem, trick.find(problem, dict(ranges)), measure)
+        contexts.append(context)
+        try:
+            proposals += [
+                (price, n, rank, config)
+                for rank, (price, config) in enumerate(_propose(context, costs, count))
+            ]
+        except Infeasible as error:
+            refusal = error
+    if not proposals:
+        assert refusal is not None
+        raise refusal
+    proposals.sort(key=lambda p: p[:3])
+    best_of: dict[int, Found] = {}
+    rows = tried = 0
+    for price, n, _, config in proposals:
+        leader = min((f.cycles for f in best_of.values()), default=math.inf)
+        # A second embedding is worth building only while its estimate is near the leader.
+        if tried >= count or (rows > row_budget and tried) or price > 1.1 * leader:
+            break
+        found = contexts[n].attempt(config)
+        tried += 1
+        rows += 0 if found is None else len(found.schedule.ops)
+        if found is not None and (n not in best_of or found.cycles < best_of[n].cycles):
+            best_of[n] = found
+    if not best_of:
+        best_of[0] = contexts[0].surely(proposals[0][3])
+    leader = min(best_of.values(), key=lambda f: (f.cycles, f.number))
+    best_of[leader.number] = _refine(
+        contexts[leader.number], leader, refine, row_budget - rows // 2
+    )
+    return sorted(best_of.values(), key=lambda f: (f.cycles, f.number))
+
+
+class _Context:
+    """One embedding's problem with what its schedules share."""
+
+    def __init__(
+        self, number: int, problem: Problem, bias: BiasTrick | None, measure: Measure
+    ) -> None:
+        self.number, self.problem, self.bias, self.measure = number, problem, bias, measure
+        self.covers: Covers = {}
+
+    def attempt(self, config: Config) -> Found | None:
+        """The schedule of `config`, or None where it does not fit."""
+        try:
+            schedule = build(self.problem, config, self.bias, self.covers)
+        except Infeasible:
+            return None
+        return Found(self.number, schedule, self.measure(schedule), config)
+
+    def surely(self, like: Config) -> Found:
+        """One point per tile: what fits wherever anything does."""
+        config = replace(like, tile=(1,) * len(self.problem.extents), up=0, down=0)
+        schedule = build(self.problem, config, self.bias, self.covers)
+        return Found(self.number, schedule, self.measure(schedule), config)
+
+
+def _propose(context: _Context, costs: Costs, count: int) -> list[tuple[float, Config]]:
+    return propose(
+        context.problem,
+        _reserve(context.problem, context.bias),
         costs,
         count=count,
-        trimmed_steps=count_steps(problem),
-        epilogue_cycles=_epilogue_cycles(problem, bias),
+        trimmed_steps=count_steps(context.problem),
+        epilogue_cycles=_epilogue_cycles(context.problem, context.bias),
     )
-    best: Found | None = None
-    rows = tried = 0
-    for _, config in configs:
-        try:
-            schedule = build(problem, config, bias)
-        except Infeasible:
-            continue
-        cycles = measure(schedule)
-        tried += 1
-        rows += len(schedule.ops)
-        if best is None or cycles < best.cycles:
-            best = Found(schedule, cycles, tried)
-        if rows > row_budget:
-            break
-    if best is None:
-        schedule = build(problem, smallest(problem, configs[0][1]), bias)
-        best = Found(schedule, measure(schedule), tried + 1)
-    return replace(best, tried=tried)
 
 
-def smallest(problem: Problem, like: Config) -> Config:
-    """One point per tile: what always fits."""
-    return replace(like, tile=(1,) * len(problem.extents))
+def _refine(context: _Context, start: Found, most: int, row_budget: int) -> Found:
+    """Changes one decision at a time while that saves cycles."""
+    best, rows, tried = start, 0, 0
+    seen = {start.config}
+    improved = True
+    while improved:
+        improved = False
+        assert best.config is not None
+        for config in neighbours(context.problem, best.config):
+            if config in seen:
+                continue
+            if tried >= most or rows + len(best.schedule.ops) > row_budget:
+                return best
+            seen.add(config)
+            found = context.attempt(config)
+            tried += 1
+            rows += 0 if found is None else len(found.schedule.ops)
+            if found is not None and found.cycles < best.cycles:
+                best, improved = found, True
+                break
+    return best
+
+
+def neighbours(problem: Problem, config: Config) -> Iterator[Config]:
+    """Configurations that differ in one decision, likely gains first."""
+    for up, down in ((1, 0), (0, 1), (2, 0), (0, 2), (-1, 0), (0, -1)):
+        if config.up + up >= 0 and config.down + down >= 0:
+            yield replace(config, up=config.up + up, down=config.down + down)
+    for tail in (config.tail // 2, config.tail * 2):
+        if 16 <= tail <= 1024:
+            yield replace(config, tail=tail)
+    for c, extent in enumerate(problem.extents):
+        t = config.tile[c]
+        for other in dict.fromkeys((min(extent, 2 * t), -(-t // 2), t + 1, t - 1)):
+            if 1 <= other <= extent and other != t:
+                tile = (*config.tile[:c], other, *config.tile[c + 1 :])
+                yield configure(problem, tile, config.order, like=config)
+    several = [c for c in config.order if config.tile[c] < problem.extents[c]]
+    if len(several) > 1:
+        swapped = tuple(reversed([c for c in config.order if c in several]))
+        rest = tuple(c for c in config.order if c not in several)
+        yield configure(problem, config.tile, (*rest, *swapped), like=config)
+    yield replace(config, snake=not config.snake)
 
 
 def count_steps(problem: Problem) -> int:
@@ -91,8 +176,6 @@ def count_steps(problem: Problem) -> int:
 
     Counters that no common constraint couples multiply; coupled ones are counted point by point.
     """
-    from csp_embed.schedule.cover import _groups
-
     lo, hi = [0] * len(problem.extents), list(problem.extents)
     binding = []
     for m in (problem.lhs, problem.rhs):
@@ -103,7 +186,7 @@ def count_steps(problem: Problem) -> int:
                 k = tuple(int(s) for s in m.step[:, d])
                 used = [c for c, s in enumerate(k) if s]
                 binding.append((used, (k, m.origin[d], m.grid[d])))
-    groups = _groups(binding, lo, hi)
+    groups = groups_of(binding, lo, hi)
     if groups is None:
         return 0
     coupled = {c for g in groups for c in g.counters}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -221,20 +221,30 @@ def _limit(lists: list[list[int]], problem: Problem, acc_room: int) -> list[list
     return lists
 
 
-def configure(problem: Problem, tile: tuple[int, ...], order: tuple[int, ...]) -> Config:
-    """Completes a tile: dimension orders with the fewest rectangles."""
+def configure(
+    problem: Problem,
+    tile: tuple[int, ...],
+    order: tuple[int, ...],
+    like: Config | None = None,
+) -> Config:
+    """Completes a tile: dimension orders with the fewest rectangles; the rest as in `like`."""
     rhs = problem.rhs
     assert rhs is not None
     reduce_order = tuple(
         sorted(problem.reductions, key=lambda c: (tile[c] < problem.extents[c], c))
     )[::-1]
-    return Config(
+    fresh = Config(
         tile=tile,
         order=order,
         reduce_order=reduce_order,
         lhs_order=dimension_order(problem.lhs, tile, problem.extents),
         rhs_order=dimension_order(rhs, tile, problem.extents),
         dst_order=dimension_order(problem.dst, tile, problem.extents),
+    )
+    if like is None:
+        return fresh
+    return replace(
+        fresh, snake=like.snake, slots=like.slots, tail=like.tail, up=like.up, down=like.down
     )
 
 
