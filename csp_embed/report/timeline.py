@@ -1,0 +1,228 @@
+"""A run of the cycle engine as a picture: where each queue's cycles go, and a close-up.
+
+Takes: a stream and its CycleReport with `trace`.  Leaves: an SVG (or whatever the file's ending
+says). Above: the whole run in equal spans, each queue's and port's cycles by what they were spent
+on. Below: single instructions in a window of the run.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csp_embed.errors import InputError, MissingLibrary
+from csp_embed.files import atomic
+from csp_embed.ir.stream import Stream
+from csp_embed.isa.spec import Isa
+from csp_embed.sim import cycles_layout as layout
+from csp_embed.sim.cycles import CycleReport
+from csp_embed.sim.trace import instruction_queues, port_shares, wait_name
+
+SPANS = 240
+CLOSE_UP = 60  # instructions in the close-up, about
+
+# Colours that stay apart for colour-blind readers (Okabe and Ito); waits are grey.
+_COLOURS = "#0072B2 #E69F00 #009E73 #D55E00 #CC79A7 #F0E442 #56B4E9 #882255 #117733".split()
+_GREYS = {"wait for fetch": "#555555"}
+_WAITS = ("#BBBBBB", "#DDDDDD")
+
+
+def draw_timeline(
+    isa: Isa,
+    stream: Stream,
+    report: CycleReport,
+    path: str | Path,
+    *,
+    window: tuple[int, int] | None = None,
+) -> None:
+    """Draws the run to `path`, whole or not at all.
+
+    window: cycles (first, stop) of the close-up; by default about 60 instructions at half time.
+
+    Raises: InputError where `report` has no trace or the format is unknown; MissingLibrary without
+        Matplotlib.
+    """
+    if report.trace is None:
+        raise InputError("this cycle report has no trace", hint="simulate_cycles(..., trace=True)")
+    try:
+        import matplotlib
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingLibrary(
+            "the timeline needs Matplotlib", hint="pip install 'csp-embed[plot]'"
+        ) from error
+    suffix = Path(path).suffix.lower().lstrip(".") or "svg"
+    if suffix not in ("svg", "png", "pdf"):
+        raise InputError(
+            f"cannot draw a .{suffix} file", where=str(path), hint="use .svg, .png or .pdf"
+        )
+    queues = instruction_queues(isa, stream, report)
+    rows = len(isa.queues) + 1
+    figure = Figure(figsize=(13, 1.1 + 1.6 * rows), layout="constrained")
+    axes = figure.subplots(rows + 1, 1, height_ratios=[1] * rows + [0.55 * rows])
+    colours = _palette(isa)
+    for q, name in enumerate(isa.queues):
+        shares = _shares(isa, stream, report, queues[q], q)
+        _stack(axes[q], shares, colours, report.total)
+        axes[q].set_ylabel(name)
+        axes[q].tick_params(labelbottom=False)
+    port = port_shares(report, report.trace, SPANS)
+    parts = {"loads": port[:, 0], "instruction fetch": port[:, 1]}
+    _stack(axes[rows - 1], parts, {"loads": "#0072B2"}, report.total)
+    axes[rows - 1].set_ylabel("read port")
+    axes[rows - 1].set_xlabel("cycles")
+    first, stop = window or _window(report, CLOSE_UP)
+    _close_up(axes[rows], isa, stream, report, queues, colours, first, stop)
+    for axis in axes[:rows]:
+        axis.xaxis.set_major_formatter("{x:,.0f}")
+        if stop - first < report.total / 2:
+            axis.axvspan(first, stop, color="black", alpha=0.15, lw=0)
+    axes[rows].xaxis.set_major_formatter("{x:,.0f}")
+    axes[0].set_title(
+        f"{isa.name} on {report.memory.name}: {report.total:,} cycles, "
+        f"{report.instructions:,} instructions, utilisation {report.utilisation:.1%}",
+        loc="left",
+    )
+    # The same run gives the same bytes: no date, and identifiers that do not change.
+    dates: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
+    with (
+        matplotlib.rc_context({"svg.hashsalt": "csp-embed", "svg.fonttype": "none"}),
+        atomic(path, "wb") as file,
+    ):
+        figure.savefig(file, format=suffix, metadata=dates.get(suffix))
+
+
+def _palette(isa: Isa) -> dict[str, str]:
+    names = [i.name for i in isa.instructions if i.kind != "finish"]
+    loads = [m.name for m in isa.memories if m.load_queue]
+    keys = [
+        f"{i.name} {m}" if m else i.name
+        for i in isa.instructions
+        if i.name in names
+        for m in (loads if i.kind == "load" else [""])
+    ]
+    return {key: _COLOURS[k % len(_COLOURS)] for k, key in enumerate(keys)}
+
+
+def _label(isa: Isa, stream: Stream, n: int) -> str:
+    """An instruction's kind here: loads by memory, "tokens" where it moves only those."""
+    instruction = isa.instructions[stream.code[n]]
+    if instruction.kind in ("load", "store"):
+        size = instruction.roles["x_size"]
+        if size not in stream.fields or stream.fields[size][n] == 0:
+            return "tokens"
+    if instruction.kind == "load":
+        memory = isa.memory_by_id(int(stream.fields[instruction.roles["memory"]][n]))
+        return f"{instruction.name} {memory.name if memory else '?'}"
+    return instruction.name
+
+
+def _shares(
+    isa: Isa, stream: Stream, report: CycleReport, members: list[int], q: int
+) -> dict[str, NDArray[np.float64]]:
+    """Share of each span of the run by what the queue did."""
+    trace = report.trace
+    assert trace is not None
+    span = max(1, -(-report.total // SPANS))
+    count = -(-max(1, report.total) // span)
+    shares: dict[str, NDArray[np.float64]] = {}
+
+    def add(name: str, first: int, stop: int) -> None:
+        part = shares.setdefault(name, np.zeros(count))
+        k = first // span
+        while first < stop and k < count:
+            upto = min(stop, (k + 1) * span)
+            part[k] += (upto - first) / span
+            first, k = upto, k + 1
+
+    free = 0
+    for n in members:
+        start, stop = int(trace.start[n]), int(trace.end[n]) + 1
+        add(wait_name(isa, q, int(trace.waited[n])), free, start)
+        add(_label(isa, stream, n), start, stop)
+        free = stop
+    return dict(sorted(shares.items(), key=lambda item: (item[0].startswith("wait"), item[0])))
+
+
+def _stack(
+    axis: Any, shares: dict[str, NDArray[np.float64]], colours: dict[str, str], total: int
+) -> None:
+    count = max((len(s) for s in shares.values()), default=1)
+    span = max(1, -(-total // SPANS))
+    edges = np.arange(count + 1) * span
+    below = np.zeros(count)
+    waits = 0
+    for name, part in shares.items():
+        if name.startswith("wait"):
+            colour = _GREYS.get(name, _WAITS[waits % 2])
+            waits += name not in _GREYS
+        else:
+            colour = colours.get(name, "#000000")
+        axis.stairs(below + part, edges, baseline=below, fill=True, color=colour, label=name)
+        below = below + part
+    axis.set_xlim(0, max(1, total))
+    axis.set_ylim(0, 1)
+    axis.set_yticks([0, 1], ["0", "1"])
+    axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize="x-small", frameon=False)
+
+
+def _window(report: CycleReport, wanted: int) -> tuple[int, int]:
+    """A window at half time in which about `wanted` instructions start."""
+    trace = report.trace
+    assert trace is not None
+    starts = np.sort(trace.start[trace.start >= 0])
+    if not len(starts):
+        return 0, max(1, report.total)
+    middle = int(np.searchsorted(starts, report.total // 2))
+    low = max(0, middle - wanted // 2)
+    high = min(len(starts) - 1, low + wanted)
+    return int(starts[low]), max(int(starts[high]), int(starts[low]) + 1)
+
+
+def _close_up(
+    axis: Any,
+    isa: Isa,
+    stream: Stream,
+    report: CycleReport,
+    queues: list[list[int]],
+    colours: dict[str, str],
+    first: int,
+    stop: int,
+) -> None:
+    trace = report.trace
+    assert trace is not None
+    names = [*isa.queues, "read port"]
+    for q, members in enumerate(queues):
+        free = 0
+        for n in members:
+            start, end = int(trace.start[n]), int(trace.end[n]) + 1
+            if end > first and start < stop:
+                bar = colours.get(_label(isa, stream, n), "#000000")
+                axis.broken_barh([(start, end - start)], (q - 0.4, 0.8), fc=bar, ec="white", lw=0.4)
+                if end - start > (stop - first) / 40:
+                    axis.text(
+                        (max(start, first) + min(end, stop)) / 2,
+                        q,
+                        str(n),
+                        ha="center",
+                        va="center",
+                        fontsize=6,
+                        color="black" if bar == "#F0E442" else "white",
+                        clip_on=True,
+                    )
+            if start > free and start > first and free < stop and trace.waited[n]:
+                fetch = trace.waited[n] == layout.WAIT_FETCH
+                colour = "#555555" if fetch else "#BBBBBB"
+                axis.broken_barh([(free, start - free)], (q - 0.1, 0.2), fc=colour, lw=0)
+            free = end
+    port = trace.port[(trace.port[:, 2] > first) & (trace.port[:, 1] < stop)]
+    for n, start, end in port.tolist():
+        colour = colours.get(_label(isa, stream, n), "#000000") if n >= 0 else "#000000"
+        axis.broken_barh([(start, end - start)], (len(names) - 1.4, 0.8), fc=colour, lw=0)
+    axis.set_xlim(first, stop)
+    axis.set_ylim(len(names) - 0.5, -0.5)
+    axis.set_yticks(range(len(names)), names)
+    axis.set_xlabel(f"cycles {first:,} to {stop:,}; numbers are instructions, thin bars waits")
