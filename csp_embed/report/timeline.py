@@ -25,7 +25,17 @@ SPANS = 240
 CLOSE_UP = 60  # instructions in the close-up, about
 
 # Colours that stay apart for colour-blind readers (Okabe and Ito); waits are grey.
-_COLOURS = "#0072B2 #E69F00 #009E73 #D55E00 #CC79A7 #F0E442 #56B4E9 #882255 #117733".split()
+_COLOURS = [
+    "#0072B2",
+    "#E69F00",
+    "#009E73",
+    "#D55E00",
+    "#CC79A7",
+    "#F0E442",
+    "#56B4E9",
+    "#882255",
+    "#117733",
+]
 _GREYS = {"wait for fetch": "#555555"}
 _WAITS = ("#BBBBBB", "#DDDDDD")
 
