@@ -1,7 +1,7 @@
 """What an operator computes, by NumPy. Shares nothing with the compiler but the `Operator` type.
 
-Sums of int8 products are exact in floating point and so go through BLAS: float32 while they stay
-below 2**24, float64 below 2**53; blocks of them are added in wrap-around int32.
+Sums of int8 products are exact in float32 while they stay within 2**24, and so go through BLAS;
+blocks of them are added in wrap-around int32.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from csp_embed.ir.operator import Access, Operator, Tensor
 
 Array = NDArray[Any]
 Ranges = Mapping[str, slice]
-BLOCK = 1 << 22  # elements of one operand converted to floating point at a time
-FLOAT32_TERMS = 2**24 // 2**14  # products of int8 whose sum is exact in float32
+BLOCK = 1 << 22  # elements of one operand converted at a time
+FLOAT32_TERMS = 2**24 // 2**14  # so many products of int8 have a sum that float32 holds
 
 
 def evaluate(op: Operator, tensors: Mapping[str, Any]) -> dict[str, Array]:
@@ -189,14 +189,15 @@ def _contract(op: Operator, arrays: Mapping[str, Array], outs: list[str]) -> Arr
     w = _view(arrays[op.rhs.tensor], op.rhs, batch + columns + sums + alone[1], op.axes, 0)
     x, w = _summed(x, len(alone[0])), _summed(w, len(alone[1]))
     acc = np.zeros([op.axes[a] for a in batch + rows + columns], np.int32)
-    depth = min(prod(op.axes[a] for a in sums), BLOCK)
-    exact = FLOAT32_TERMS if x.dtype == w.dtype == np.int8 else 0
-    dtype = np.float32 if depth <= exact else np.float64
-    for outer in _blocks(batch + rows, op.axes, BLOCK // depth):
+    # int8 factors, few at a time, are exact in float32; sums over lone axes are not, and are rare.
+    short = x.dtype == w.dtype == np.int8
+    dtype = np.float32 if short else np.int64
+    terms = min(prod(op.axes[a] for a in sums), FLOAT32_TERMS if short else BLOCK)
+    for outer in _blocks(batch + rows, op.axes, BLOCK // terms):
         batches = prod(outer[a].stop - outer[a].start for a in batch)
-        for inner in _blocks(columns, op.axes, BLOCK // (depth * batches)):
+        for inner in _blocks(columns, op.axes, BLOCK // (terms * batches)):
             box = {**outer, **inner}
-            for k in _blocks(sums, op.axes, BLOCK):
+            for k in _blocks(sums, op.axes, terms):
                 a = _matrix(x, batch, rows, sums, {**box, **k}, dtype)
                 b = _matrix(w, batch, columns, sums, {**box, **k}, dtype)
                 block = (a @ b.swapaxes(1, 2)).astype(np.int64).astype(np.int32)
@@ -218,7 +219,7 @@ def _summed(view: Array, count: int) -> Array:
 def _matrix(
     view: Array, batch: list[str], free: list[str], sums: list[str], box: Ranges, dtype: type
 ) -> Array:
-    """A box of a view as [batch, free, sums] in floating point."""
+    """A box of a view as [batch, free, sums] of type dtype."""
     part = view[tuple(box[a] for a in batch + free + sums)]
     cuts = (len(batch), len(batch) + len(free))
     groups = (part.shape[: cuts[0]], part.shape[cuts[0] : cuts[1]], part.shape[cuts[1] :])

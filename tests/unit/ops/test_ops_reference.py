@@ -68,6 +68,13 @@ def test_any_block_size_gives_the_definitions_answer(
     assert np.array_equal(got["y"], want["y"])
 
 
+def test_axes_of_one_operand_alone_wrap_around_too() -> None:
+    op = ops.parse_formula("y[0] += x[a] * w[b]", {"x": (70_000,), "w": (70_001,)})
+    tensors = {"x": np.full(70_000, 127, np.int8), "w": np.full(70_001, -128, np.int8)}
+    sum_ = 70_000 * 127 * 70_001 * -128
+    assert evaluate(op, tensors)["acc"][0] == (sum_ + 2**31) % 2**32 - 2**31
+
+
 def test_far_reads_need_no_padded_copy() -> None:
     far = 10**9
     op = ops.parse_formula(
