@@ -65,9 +65,10 @@ def _groups(rows: Mapping[int, Row], grid: Sequence[Axis]) -> list[list[int]]:
 
 
 def _single(n: int, row: Row, grid: Sequence[Axis], extents: Mapping[str, int]) -> tuple[int, int]:
-    """One row with at most one grid dimension: counted by residue class of the pitch."""
-    axes = [a for a in grid if n in a.coef]
+    """One row: counted by residue class of its longest grid dimension, the others act as digits."""
+    axes = sorted((a for a in grid if n in a.coef), key=lambda a: -a.size)
     parts = [(c, extents[d]) for d, c in row.digits.items()]
+    parts += [(a.coef[n], a.size) for a in axes[1:]]
     values = sums([*parts, *((c, e) for _, c, e in row.virtual)])
     pitch, size = (axes[0].coef[n], axes[0].size) if axes else (1 << 62, 1)
     const = row.const + sum(a.shift.get(n, 0) for a in axes)
