@@ -25,10 +25,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from csp_embed.errors import CspEmbedError, InputError, MissingLibrary, SimError
+from csp_embed.errors import CspEmbedError, MissingLibrary, SimError
 from csp_embed.ir.stream import Program
 from csp_embed.isa.bits import decode
 from csp_embed.isa.spec import Isa
+from csp_embed.sim.debug import find_element
 from csp_embed.sim.functional_table import LOAD, STORE, make_table
 
 LIBRARIES = {"tvm-fsim": "vta_fsim", "tvm-tsim": "vta_tsim"}
@@ -262,62 +263,27 @@ def first_difference(
     """None where two engines stored the same bytes; else a line that names the first difference.
 
     ours, theirs: (address, uint8[]) of the `after` ranges, in the same order. The line names the
-    element of a logical tensor, as y[n, k, p, q], where the program's meta says where tensors lie.
-    Raises: InputError where it says so wrongly.
+    element of a logical tensor, as y[n,k,p,q], where the program's meta says where tensors lie.
     """
+    pairs = [
+        (start, np.asarray(mine), np.asarray(other))
+        for (start, mine), (_, other) in zip(ours, theirs, strict=True)
+    ]
     unequal = [
-        (start + int(n), int(a[n]), int(b[n]))
-        for (start, a), (_, b) in zip(ours, theirs, strict=True)
-        for n in np.flatnonzero(np.asarray(a) != np.asarray(b))[:1]
+        (start + int(at), start, mine, other)
+        for start, mine, other in pairs
+        for at in np.flatnonzero(mine != other)[:1]
     ]
     if not unequal:
         return None
-    tensors = program.meta.get("tensors", {})
-    try:
-        found = [(name, _first_unequal_element(p, ours, theirs)) for name, p in tensors.items()]
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            "the program file does not say well where its tensors lie",
-            where="meta.tensors",
-            why=f"{type(error).__name__}: {error}",
-            hint="docs/program-file.md tells the form",
-        ) from error
-    for name, element in found:
-        if element is not None:
-            index, mine, other = element
-            return f"{name}[{', '.join(map(str, index))}]: ours {mine}, theirs {other}"
-    byte, mine, other = unequal[0]
-    return f"byte {byte:#x} (in no tensor): ours {mine}, theirs {other}"
-
-
-def _first_unequal_element(
-    place: Any, ours: Sequence[tuple[int, Any]], theirs: Sequence[tuple[int, Any]]
-) -> tuple[tuple[int, ...], int, int] | None:
-    """(index, our value, their value) of the first element, in logical order, that differs."""
-    shape = tuple(place["shape"])
-    dtype = np.dtype(place["dtype"]).newbyteorder("<")
-    addresses = np.full(shape, place["addr"], dtype=np.int64)
-    for digit in place["digits"]:
-        along = np.arange(shape[digit["axis"]], dtype=np.int64)
-        step = along // digit["div"] % digit["mod"] * digit["stride_bytes"]
-        addresses += step.reshape([-1 if n == digit["axis"] else 1 for n in range(len(shape))])
-    mine, other = (_gather(addresses, dtype, ranges) for ranges in (ours, theirs))
-    if mine is None or other is None or np.array_equal(mine, other):
-        return None
-    index = tuple(int(i[0]) for i in np.nonzero(mine != other))
-    return index, int(mine[index]), int(other[index])
-
-
-def _gather(
-    addresses: NDArray[np.int64], dtype: np.dtype[Any], ranges: Sequence[tuple[int, Any]]
-) -> NDArray[Any] | None:
-    """The values at byte `addresses`, None where one of them lies in no range."""
-    values = np.zeros(addresses.shape, dtype=dtype)
-    covered = np.zeros(addresses.shape, dtype=bool)
-    for start, data in ranges:
-        inside = (addresses >= start) & (addresses + dtype.itemsize <= start + len(data))
-        at = addresses[inside] - start
-        raw = np.asarray(data)[at[:, None] + np.arange(dtype.itemsize)]
-        values[inside] = np.ascontiguousarray(raw).view(dtype)[:, 0]
-        covered |= inside
-    return values if covered.all() else None
+    address, start, mine, other = min(unequal, key=lambda item: item[0])
+    at, dtype, where = address - start, np.dtype(np.uint8), f"DRAM {address:#x}, in no tensor"
+    place = find_element(program.meta, address)
+    if place is not None:
+        tensor, index, offset, wide = place
+        where = f"{tensor}[{','.join(map(str, index))}] (DRAM {address:#x})"
+        if 0 <= at - offset <= len(mine) - wide.itemsize:
+            at, dtype = at - offset, wide
+    values = [int(part[at : at + dtype.itemsize].view(dtype)[0]) for part in (mine, other)]
+    count = sum(int(np.count_nonzero(mine != other)) for _, mine, other in pairs)
+    return f"{where}: ours {values[0]}, theirs {values[1]}; {count} bytes differ in all"

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from csp_embed.errors import InputError, MissingLibrary, SimError
+from csp_embed.errors import MissingLibrary, SimError
 from csp_embed.ir.stream import Program, Stream
 from csp_embed.isa.bits import decode, encode
 from csp_embed.isa.load import load_isa
@@ -107,12 +107,16 @@ def test_difference_names_the_logical_element(make: Make) -> None:
     run = run_native(ISA, named, make("STUB_WRONG"))
     text = first_difference(named, named.after, run.outputs)
     wrong = np.int64(y[0, 0, 0]) + 1
-    assert text == f"y[0, 0, 0]: ours {y[0, 0, 0]}, theirs {wrong}"
+    start = program.after[0][0]
+    # The stand-in spoils the first byte of each row of a store; this program stores one row.
+    assert text == (
+        f"y[0,0,0] (DRAM {start:#x}): ours {y[0, 0, 0]}, theirs {wrong}; 1 bytes differ in all"
+    )
     later = [(a, d.copy()) for a, d in named.after]
     later[0][1][16 * 5 + 3] ^= 1
     text = first_difference(named, named.after, later)
     assert text is not None
-    assert text.startswith("y[5, 0, 3]: ")
+    assert text.startswith(f"y[5,0,3] (DRAM {start + 83:#x}): ")
     assert first_difference(named, named.after, named.after) is None
 
 
@@ -122,18 +126,7 @@ def test_difference_outside_every_tensor_names_the_byte() -> None:
     changed[0][1][7] ^= 255
     text = first_difference(program, program.after, changed)
     assert text is not None
-    assert text.startswith(f"byte {program.after[0][0] + 7:#x} (in no tensor): ")
-
-
-@pytest.mark.parametrize(
-    "tensors", [{"y": {}}, [1], {"y": {"addr": 4096, "dtype": "?!", "shape": [1], "digits": []}}]
-)
-def test_malformed_places_are_an_input_error(tensors: object) -> None:
-    program = golden("alu_add_clip")
-    bad = replace(program, meta={**program.meta, "tensors": tensors})
-    changed = [(a, d ^ 1) for a, d in program.after]
-    with pytest.raises(InputError, match="where its tensors lie"):
-        first_difference(bad, program.after, changed)
+    assert text.startswith(f"DRAM {program.after[0][0] + 7:#x}, in no tensor: ours ")
 
 
 @needs_compiler
