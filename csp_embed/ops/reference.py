@@ -201,7 +201,7 @@ def _contract(op: Operator, arrays: Mapping[str, Array], outs: list[str]) -> Arr
                 a = _matrix(x, batch, rows, sums, {**box, **k}, dtype)
                 b = _matrix(w, batch, columns, sums, {**box, **k}, dtype)
                 block = (a @ b.swapaxes(1, 2)).astype(np.int64).astype(np.int32)
-                part = acc[tuple(box[n] for n in batch + rows + columns)]
+                part = acc[(..., *(box[n] for n in batch + rows + columns))]
                 part += block.reshape(part.shape)
     order = [(batch + rows + columns).index(a) for a in outs]
     return acc.transpose(order)

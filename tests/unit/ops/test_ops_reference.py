@@ -44,6 +44,8 @@ def test_results_keep_the_low_8_bits() -> None:
 
 
 OPERATORS = [
+    ops.parse_formula("y[0] += x[i] * w[i]; add 3", {"x": (7,)}),
+    ops.parse_formula("y[0] min= x[i,j]", {"x": (3, 5)}),
     ops.conv2d(n=2, c=4, h=6, w=7, k=6, r=3, s=3, groups=2, pad=1, stride=2, bias=True, shift=3),
     ops.batch_matmul(batch=3, m=5, n=4, k=11),
     ops.max_pool2d(n=1, c=2, h=7, w=5, r=3, s=3, stride=2, pad=1),
