@@ -15,7 +15,7 @@ from numba import njit
 
 from csp_embed.partition.kernels import decode
 
-SLOW_PER_FAST = 20  # one insertion decode costs about as much as this many appended ones
+LARGEST = 8  # tasks that one proposal moves together
 
 
 @njit(cache=True)
@@ -96,7 +96,7 @@ def peak_fits(a, w, activation):
     return True
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def anneal(a, w, lat, inv, activation, members, member_ptr, order, dev, steps, hot, cold, seed):
     """Improves `order` and `dev` in place over `steps` proposals; returns the best makespan.
 
@@ -127,19 +127,32 @@ def anneal(a, w, lat, inv, activation, members, member_ptr, order, dev, steps, h
     best, best_order, best_dev = now, order.copy(), dev.copy()
     avail2[:] = avail
     finish2[:] = finish
+    cluster, inside = np.empty(LARGEST, np.int64), np.zeros(n, np.bool_)
     for step in range(steps):
         t = draw(state, n)
-        kind = draw(state, 3)
-        g, old, new = a.group[t], dev[t], dev[t]
+        kind = draw(state, 4)
+        old, new = dev[t], dev[t]
         low, high, p, q = 0, n - 1, at[t], at[t]
-        first = n
+        first, size = n, 0
         if kind != 1 and m > 1:
             new = draw(state, m)
-            if new == old or a.cost[t, new] == np.inf or free[new] < a.group_weight[g]:
-                if kind == 0:
+            if new != old:
+                size = gather(a, state, dev, t, cluster, inside, 1 if kind < 3 else LARGEST)
+                need = 0.0
+                for i in range(size):
+                    g = a.group[cluster[i]]
+                    if member_ptr[g + 1] - member_ptr[g] > 1 and size > 1:
+                        need = np.inf  # clusters are grown of free tasks only
+                    need += a.group_weight[g]
+                    if a.cost[cluster[i], new] == np.inf:
+                        need = np.inf
+                if free[new] < need:
+                    new = old
+            if new == old:
+                if kind != 2:
                     continue
-                new = old
-        if kind != 0:
+                size = 0
+        if kind == 1 or kind == 2:
             for i in range(a.inp_ptr[t], a.inp_ptr[t + 1]):
                 low = max(low, at[a.value_src[a.inp[i]]] + 1)
             for o in range(a.out_ptr[t], a.out_ptr[t + 1]):
@@ -148,7 +161,8 @@ def anneal(a, w, lat, inv, activation, members, member_ptr, order, dev, steps, h
             q = low + draw(state, high - low + 1)
             if q == p and new == old:
                 continue
-        if new != old:
+        for c in range(size):
+            g = a.group[cluster[c]]
             for i in range(member_ptr[g], member_ptr[g + 1]):
                 dev[members[i]] = new
                 first = min(first, at[members[i]])
@@ -171,9 +185,9 @@ def anneal(a, w, lat, inv, activation, members, member_ptr, order, dev, steps, h
                 for k in range(first, n):
                     finish[order[k]] = finish2[order[k]]
                     avail[k + 1] = avail2[k + 1]
-            if new != old:
-                free[old] += a.group_weight[g]
-                free[new] -= a.group_weight[g]
+            for c in range(size):
+                free[old] += a.group_weight[a.group[cluster[c]]]
+                free[new] -= a.group_weight[a.group[cluster[c]]]
             if now < best:
                 best = now
                 best_order[:] = order
@@ -181,7 +195,8 @@ def anneal(a, w, lat, inv, activation, members, member_ptr, order, dev, steps, h
             continue
         if q != p:
             move(order, at, q, p)
-        if new != old:
+        for c in range(size):
+            g = a.group[cluster[c]]
             for i in range(member_ptr[g], member_ptr[g + 1]):
                 dev[members[i]] = old
         if plain:
@@ -191,6 +206,36 @@ def anneal(a, w, lat, inv, activation, members, member_ptr, order, dev, steps, h
     order[:] = best_order
     dev[:] = best_dev
     return best
+
+
+@njit(cache=True)
+def gather(a, state, dev, t, cluster, inside, limit):
+    """Fills `cluster` with t and neighbours of neighbours on its device; returns how many."""
+    cluster[0] = t
+    size, aim = 1, 1
+    if limit > 1:
+        aim = 2 + draw(state, limit - 1)
+    inside[t] = True
+    for _ in range(3 * aim):
+        if size >= aim:
+            break
+        u = cluster[draw(state, size)]
+        ins, outs = a.inp_ptr[u + 1] - a.inp_ptr[u], a.out_ptr[u + 1] - a.out_ptr[u]
+        if ins + outs == 0:
+            break
+        k = draw(state, ins + outs)
+        if k < ins:
+            other = a.value_src[a.inp[a.inp_ptr[u] + k]]
+        else:
+            v = a.out[a.out_ptr[u] + k - ins]
+            other = a.use[a.use_ptr[v] + draw(state, a.use_ptr[v + 1] - a.use_ptr[v])]
+        if not inside[other] and dev[other] == dev[t]:
+            inside[other] = True
+            cluster[size] = other
+            size += 1
+    for i in range(size):
+        inside[cluster[i]] = False
+    return size
 
 
 @njit(cache=True)

@@ -123,9 +123,15 @@ class Problem:
 
 
 def make_problem(
-    graph: TaskGraph, platform: Platform, fix: Mapping[str, str] | None = None
+    graph: TaskGraph,
+    platform: Platform,
+    fix: Mapping[str, str] | None = None,
+    *,
+    talk: bool = True,
 ) -> Problem:
-    """Raises: InputError (malformed), Infeasible (a task, group, pin or link is unserved)."""
+    """talk: refuse edges between devices that no link joins.
+
+    Raises: InputError (malformed), Infeasible (a task, group, pin or link is unserved)."""
     graph.verify()
     platform.verify()
     ids = graph.order()
@@ -201,7 +207,8 @@ def make_problem(
         resources,
         index,
     )
-    _reachable(problem, names)
+    if talk:
+        _reachable(problem, names)
     return problem
 
 

@@ -1,0 +1,218 @@
+"""From decisions to a plan: exact times in ms, transfers by hop, loads.
+
+Takes: a Problem and decisions of any solver.  Leaves: rows of a Plan.  Assumes: devices are allowed
+and can talk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from csp_embed.ir.network import LATENCY, THROUGHPUT, Assignment, Plan, Transfer
+from csp_embed.partition import kernels
+from csp_embed.partition.problem import Floats, Ints, Problem
+
+
+@dataclass(frozen=True)
+class Timetable:
+    """Start and finish [n] ms; hop (value, destination, k) -> (start, finish)."""
+
+    dev: Ints
+    start: Floats
+    finish: Floats
+    hops: dict[tuple[int, int, int], tuple[float, float]] = field(default_factory=dict)
+
+    @property
+    def makespan(self) -> float:
+        """ms until the last task ends."""
+        return float(self.finish.max(initial=0.0))
+
+    def order(self) -> Ints:
+        """Tasks by start; ties in topological order."""
+        return np.lexsort((np.arange(len(self.start)), self.finish, self.start)).astype(np.int64)
+
+
+def decoded(
+    p: Problem, order: Ints, dev: Ints, k: Any = kernels, a: Any = None, w: Any = None
+) -> Timetable:
+    """The insertion decoder's timetable."""
+    a = a or kernels.arrays(p)
+    w = w or kernels.work(p)
+    k.decode(a, w, order, dev)
+    hops: dict[tuple[int, int, int], tuple[float, float]] = {}
+    for v, b in sent(p, dev):
+        for i, h in enumerate(p.hops(int(dev[p.value_src[v]]), b)):
+            begin = float(w.hop_start[v, b, i])
+            hops[v, b, i] = (begin, begin + float(p.hop_lat[h] + p.value_bytes[v] * p.hop_inv[h]))
+    return Timetable(np.array(dev), w.start.copy(), w.finish.copy(), hops)
+
+
+def sent(p: Problem, dev: Sequence[int] | Ints) -> list[tuple[int, int]]:
+    """(value, destination) pairs: each value once to each other device that reads it."""
+    pairs = []
+    for v, s in enumerate(p.value_src):
+        for b in sorted({int(dev[t]) for t in p.consumers(v)} - {int(dev[s])}):
+            pairs.append((v, b))
+    return pairs
+
+
+def retimed(
+    p: Problem, dev: Ints, start: Sequence[float], hop_start: dict[tuple[int, int, int], float]
+) -> Timetable:
+    """Earliest times that keep the sequence which approximate starts imply.
+
+    start [n] and hop_start by (value, destination, k), in any unit, consistent with precedences up
+    to ties. Operations are appended by (start, whether they last, topological position); what an
+    operation waits for is appended before it, so that rounded starts do no harm."""
+    ops: list[tuple[float, float, int, int]] = []
+    for t in range(p.n):
+        ops.append((float(start[t]), 1.0 if p.cost[t, dev[t]] > 0 else 0.0, t, -1))
+    keys: list[tuple[int, int, int]] = []
+    for v, b in sent(p, dev):
+        for i, h in enumerate(p.hops(int(dev[p.value_src[v]]), b)):
+            at = hop_start.get((v, b, i))
+            if at is None:
+                continue
+            length = p.hop_lat[h] + p.value_bytes[v] * p.hop_inv[h]
+            ops.append((at, 1.0 if length > 0 else 0.0, int(p.value_src[v]), len(keys)))
+            keys.append((v, b, i))
+    ops.sort()
+    free = np.zeros(p.m + len(p.resources))
+    begin, end = np.zeros(p.n), np.zeros(p.n)
+    hops: dict[tuple[int, int, int], tuple[float, float]] = {}
+
+    def hop(v: int, b: int, i: int) -> float:
+        """Schedules hop i of v towards b (and those before it, if not yet done); its end."""
+        if (v, b, i) in hops:
+            return hops[v, b, i][1]
+        a = int(dev[p.value_src[v]])
+        h = p.hops(a, b)[i]
+        ready = hop(v, b, i - 1) if i else float(end[p.value_src[v]])
+        r = int(p.hop_res[h])
+        if r >= 0:
+            ready = max(ready, float(free[p.m + r]))
+        finish = ready + float(p.hop_lat[h] + p.value_bytes[v] * p.hop_inv[h])
+        if r >= 0:
+            free[p.m + r] = finish
+        hops[v, b, i] = (ready, finish)
+        return finish
+
+    done = np.zeros(p.n, bool)
+
+    def task(t: int) -> None:
+        """Schedules task t behind what it reads."""
+        if done[t]:
+            return
+        done[t] = True
+        for v in p.inputs(t):
+            task(int(p.value_src[v]))
+        d = int(dev[t])
+        ready = float(free[d])
+        for v in p.inputs(t):
+            u = int(p.value_src[v])
+            if dev[u] == d:
+                ready = max(ready, float(end[u]))
+            else:
+                ready = max(ready, hop(int(v), d, len(p.hops(int(dev[u]), d)) - 1))
+        begin[t], end[t] = ready, ready + float(p.cost[t, d])
+        free[d] = end[t]
+
+    for _, _, t, key in ops:
+        if key < 0:
+            task(t)
+        else:
+            task(int(p.value_src[keys[key][0]]))
+            hop(*keys[key])
+    return Timetable(np.array(dev), begin, end, hops)
+
+
+def loads(p: Problem, dev: Sequence[int] | Ints) -> dict[str, float]:
+    """ms per sample on each device that works and each contended link or bus that carries."""
+    names = [d.name for d in p.platform.devices]
+    found: dict[str, float] = {}
+    for t in range(p.n):
+        name = names[int(dev[t])]
+        found[name] = found.get(name, 0.0) + float(p.cost[t, int(dev[t])])
+    for v, b in sent(p, dev):
+        for h in p.hops(int(dev[p.value_src[v]]), b):
+            if p.hop_res[h] >= 0:
+                name = p.resources[p.hop_res[h]]
+                length = float(p.hop_lat[h] + p.value_bytes[v] * p.hop_inv[h])
+                found[name] = found.get(name, 0.0) + length
+    return found
+
+
+def transfers(p: Problem, dev: Ints, table: Timetable | None) -> tuple[Transfer, ...]:
+    """All hops, by start where there are times."""
+    names = [d.name for d in p.platform.devices]
+    rows = []
+    for v, b in sent(p, dev):
+        here = int(dev[p.value_src[v]])
+        for i, h in enumerate(p.hops(here, b)):
+            there = int(p.hop_to[h])
+            times = table.hops[v, b, i] if table else (None, None)
+            rows.append(
+                Transfer(
+                    p.ids[p.value_src[v]],
+                    p.value_name[v],
+                    names[here],
+                    names[there],
+                    p.platform.links[p.hop_link[h]].name,
+                    float(p.value_bytes[v]),
+                    *times,
+                )
+            )
+            here = there
+    return tuple(sorted(rows, key=lambda r: (r.start or 0.0, r.finish or 0.0)))
+
+
+def latency_plan(p: Problem, table: Timetable, **figures: Any) -> Plan:
+    """A plan from a timetable. figures: fields of Plan."""
+    names = [d.name for d in p.platform.devices]
+    rows = tuple(
+        Assignment(p.ids[t], names[table.dev[t]], float(table.start[t]), float(table.finish[t]))
+        for t in table.order()
+    )
+    return _plan(p, LATENCY, table.makespan, rows, transfers(p, table.dev, table), {}, figures)
+
+
+def throughput_plan(p: Problem, dev: Ints, table: Timetable | None = None, **figures: Any) -> Plan:
+    """A plan from a placement; with a timetable the rows carry times and `latency` is set."""
+    names = [d.name for d in p.platform.devices]
+    found = loads(p, dev)
+    if table is not None:
+        rows = latency_plan(p, table).assignments
+        figures = {"latency": table.makespan, **figures}
+    else:
+        rows = tuple(Assignment(p.ids[t], names[dev[t]]) for t in range(p.n))
+    period = max(found.values(), default=0.0)
+    return _plan(p, THROUGHPUT, period, rows, transfers(p, dev, table), found, figures)
+
+
+def _plan(
+    p: Problem,
+    goal: str,
+    objective: float,
+    rows: tuple[Assignment, ...],
+    hops: tuple[Transfer, ...],
+    load: dict[str, float],
+    figures: dict[str, Any],
+) -> Plan:
+    plan = Plan(
+        goal,
+        objective,
+        0.0,
+        None,
+        "FEASIBLE",
+        figures.pop("method", ""),
+        assignments=rows,
+        transfers=hops,
+        loads=load,
+        graph_sha256=p.graph.sha256,
+        platform_sha256=p.platform.sha256,
+    )
+    return replace(plan, **figures)
