@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from csp_embed import ops
+from csp_embed.ir.operator import Operator
 from csp_embed.isa.load import load_isa
 from csp_embed.ops import deepbench
 from csp_embed.ops.bound import bound_cycles, natural, vectors
@@ -17,7 +18,7 @@ from csp_embed.ops.reference import evaluate
 ISA = load_isa("vta")
 
 
-def inside_share(op: ops.parse_formula, seed: int = 0) -> float:
+def inside_share(op: Operator, seed: int = 0) -> float:
     y = evaluate(op, random_tensors(op, seed))["y"]
     return float(((y > 0) & (y < 127)).mean())
 

@@ -80,7 +80,7 @@ def test_both_forms_have_the_same_edges(flow: Dataflow) -> None:
         ops.conv_transpose2d(n=1, c=2, h=3, w=3, k=2, r=3, s=3, stride=2, pad=1),
     ],
 )
-def test_expanded_form_computes_the_operator(op: ops.parse_formula) -> None:
+def test_expanded_form_computes_the_operator(op: Operator) -> None:
     tensors = random_tensors(op, 1)
     graph = dataflow(op).expand()
     factors = []

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from csp_embed import ops
+from csp_embed.ir.operator import Operator
 from csp_embed.ops.document import from_document, to_document
 
 
@@ -117,7 +118,7 @@ OPERATORS = [
 
 
 @pytest.mark.parametrize("op", OPERATORS, ids=lambda op: op.name)
-def test_printing_and_reading_agree(op: ops.parse_formula) -> None:
+def test_printing_and_reading_agree(op: Operator) -> None:
     document = to_document(op)
     again = from_document(document, op.values)
     for part in ("name", "kind", "axes", "out", "lhs", "rhs", "tensors", "epilogue"):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from csp_embed import ops
+from csp_embed.ir.operator import Operator
 from csp_embed.ops import reference
 from csp_embed.ops.data import random_tensors
 from csp_embed.ops.reference import evaluate
@@ -61,7 +62,7 @@ OPERATORS = [
 @pytest.mark.parametrize("op", OPERATORS, ids=lambda op: op.text()[:40])
 @pytest.mark.parametrize("block", [1, 7, 64, 1 << 22])
 def test_any_block_size_gives_the_definitions_answer(
-    op: ops.parse_formula, block: int, monkeypatch: pytest.MonkeyPatch
+    op: Operator, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reference, "BLOCK", block)
     tensors = random_tensors(op, 5)
