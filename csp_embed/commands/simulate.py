@@ -1,9 +1,179 @@
-"""To be filled by its owner."""
+"""`csp-embed simulate FILE`: runs a program file on one of the engines."""
 
 from __future__ import annotations
 
+import sys
+from typing import Annotated, Any
+
 import typer
+
+from csp_embed.commands.common import print_json, progress
+from csp_embed.commands.simulate_cycles import cycle_part
+from csp_embed.commands.simulate_text import dump_lines, summary_lines
+from csp_embed.errors import InputError, SimError
+from csp_embed.ir.stream import Program
+from csp_embed.isa.bits import decode
+from csp_embed.isa.program_file import isa_of, read_program
+from csp_embed.isa.spec import Isa
+from csp_embed.sim.debug import dump, first_difference
+from csp_embed.sim.functional import MAX_STEPS, Run, run
+from csp_embed.sim.tokens import stuck
+from csp_embed.sim.tvm_native import first_difference as native_difference
+from csp_embed.sim.tvm_native import run_native
+
+ENGINES = ("functional", "cycles", "both", "tvm-fsim", "tvm-tsim")
 
 
 def register(app: typer.Typer) -> None:
     """Adds this file's commands."""
+    app.command("simulate")(simulate_command)
+
+
+def simulate_command(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A program file (.npz).")],
+    engine: Annotated[
+        str, typer.Option("--engine", metavar="|".join(ENGINES), help="Values, cycles, or both.")
+    ] = "both",
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            "--memory", metavar="de10|pynq[,latency=N,bytes_per_cycle=M]",
+            help="Memory interface of the cycle engine; the machine's first by default.",
+        ),
+    ] = None,
+    trace: Annotated[
+        str | None,
+        typer.Option("--trace", metavar="FILE.json", help="Write a trace that Perfetto opens."),
+    ] = None,
+    timeline: Annotated[
+        str | None,
+        typer.Option("--timeline", metavar="FILE.svg", help="Draw what each queue did when."),
+    ] = None,
+    tvm_lib: Annotated[
+        str | None,
+        typer.Option("--tvm-lib", metavar="DIR", help="Folder with TVM's libvta_fsim or _tsim."),
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse what hardware does differently.")
+    ] = False,
+    ignore_tokens: Annotated[
+        bool, typer.Option("--ignore-tokens", help="Run in program order, as TVM's simulator does.")
+    ] = False,
+    break_at: Annotated[
+        int | None, typer.Option("--break", metavar="N", help="Stop before instruction N.")
+    ] = None,
+    until_store: Annotated[
+        bool, typer.Option("--until-store", help="Stop after the first store of data.")
+    ] = False,
+    dumps: Annotated[
+        list[str] | None,
+        typer.Option("--dump", metavar="acc[0:4]", help="Print memory at the end; repeatable."),
+    ] = None,
+    max_steps: Annotated[
+        int, typer.Option("--max-steps", help="Micro-op steps that are still simulated.")
+    ] = MAX_STEPS,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON document on standard output.")
+    ] = False,
+) -> None:  # fmt: skip
+    """Runs a program and compares what it stores with what the file expects.
+
+    Exit code 5 where values differ, the program deadlocks or an instruction cannot run.
+
+    Examples:
+
+      csp-embed simulate conv1.npz --memory pynq,latency=40 --trace trace.json
+
+      csp-embed simulate conv1.npz --break 120 --dump acc[0:4] --dump dram[0x1000:0x1040]
+
+      csp-embed simulate conv1.npz --engine tvm-fsim --tvm-lib ~/vta/build
+    """
+    if engine not in ENGINES:
+        raise InputError(
+            f"no engine '{engine}'", where="--engine", why=f"known: {', '.join(ENGINES)}"
+        )
+    program = read_program(file)
+    isa = isa_of(program)
+    stopping = break_at is not None or until_store
+    document: dict[str, Any] = {"cycles": None, "values_equal": None, "first_difference": None}
+    lines: list[str] = []
+    done: Run | None = None
+    stream = decode(isa, program.insn)
+    # A program that hangs still has values worth knowing: a sequential simulator runs it.
+    deadlock = None if ignore_tokens else stuck(isa, stream)
+    if deadlock is not None:
+        document["deadlock"] = deadlock[0]
+    if engine != "cycles" or stopping or dumps:
+        with progress(quiet=as_json) as update:
+            done = run(
+                isa, program, strict=strict, tokens=not ignore_tokens and deadlock is None,
+                break_at=break_at, until_store=until_store, max_steps=max_steps, progress=update,
+            )  # fmt: skip
+        document |= _values(done)
+        lines += summary_lines(done)
+    if engine in ("cycles", "both") and not stopping and deadlock is None:
+        found, text = cycle_part(isa, stream, memory, trace, timeline, optional=engine == "both")
+        document |= found
+        lines += text
+    if tvm_lib is not None or engine.startswith("tvm"):
+        which = engine if engine.startswith("tvm") else "tvm-fsim"
+        if deadlock is None:
+            found, text = _native(isa, program, which, tvm_lib, done)
+            document |= found
+            lines += text
+    for what in dumps or []:
+        assert done is not None
+        name, values = dump(done, what)
+        document.setdefault("dump", {})[what] = values.tolist()
+        lines += dump_lines(what, name, values)
+    _finish(document, lines, deadlock[1] if deadlock else None, as_json)
+
+
+def _values(done: Run) -> dict[str, Any]:
+    difference = first_difference(done) if done.values_equal is False else None
+    found: dict[str, Any] = {
+        "values_equal": done.values_equal,
+        "first_difference": difference.as_json() if difference else None,
+        "executed": len(done.executed),
+        "instructions": len(done.table),
+        "counters": done.counters,
+        "warnings": list(done.warnings),
+    }
+    if done.stopped:
+        at = int(done.sequence[len(done.executed)])
+        found["stopped_before"] = at
+    return found
+
+
+def _native(
+    isa: Isa, program: Program, engine: str, tvm_lib: str | None, done: Run | None
+) -> tuple[dict[str, Any], list[str]]:
+    """Runs TVM's simulator too and compares what both stored."""
+    native = run_native(isa, program, tvm_lib, engine)
+    found: dict[str, Any] = {"engine": engine, "library": str(native.library)}
+    lines = [f"{engine}: {native.seconds:.2f} s, {native.library}"]
+    if native.cycles is not None:
+        found["cycles"] = native.cycles
+        lines.append(f"{engine}: {native.cycles} cycles")
+    if done is not None and not done.stopped:
+        difference = native_difference(program, done.outputs, native.outputs)
+        found["native_equal"] = difference is None
+        if difference is not None:
+            found |= {"values_equal": False, "native_difference": difference}
+        lines.append(f"{engine}: " + (difference or "the same bytes as ours"))
+    return found, lines
+
+
+def _finish(
+    document: dict[str, Any], lines: list[str], deadlock: SimError | None, as_json: bool
+) -> None:
+    if deadlock is not None:
+        document |= {"error": deadlock.kind, "what": deadlock.what, "where": deadlock.where}
+    if as_json:
+        print_json(document)
+    else:
+        print("\n".join(lines))
+    if deadlock is not None:
+        sys.stderr.write(deadlock.render() + "\n")
+    if deadlock is not None or document["values_equal"] is False:
+        raise typer.Exit(5)

@@ -1,12 +1,12 @@
 """Judges a program: may it run on the hardware, and does it compute what it says?
 
-Takes: an Isa and a Program of whatever origin.  Leaves: a list of Problems, empty for a good program.
-Shares no code with what builds programs.
+Takes: an Isa and a Program of whatever origin.  Leaves: a list of Problems, empty for a good
+program. Shares no code with what builds programs.
 
-What is looked at: opcodes, memories and ranges; DRAM addresses inside the image; what implementations
-do differently (facts of the spec's `limits`); tokens: deadlock, capacity, and an order between every
-pair of accesses of different queues to the same element, on chip and in DRAM, of which one writes;
-the end of the program; and, by simulation, the expected bytes.
+What is looked at: opcodes, memories and ranges; DRAM addresses inside the image; what
+implementations do differently (facts of the spec's `limits`); tokens: deadlock, capacity, and an
+order between every pair of accesses of different queues to the same element, on chip and in DRAM,
+of which one writes; the end of the program; and, by simulation, the expected bytes.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def check_program(
     values: bool = True,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> list[Problem]:
-    """All problems of `program`, at most 100, in program order; values: compare by simulation too."""
+    """All problems of `program`, at most 100, by instruction; values: compare by simulation."""
     return judge(isa, program, values=values, progress=progress)[0]
 
 
@@ -182,8 +182,9 @@ def _overflow(isa: Isa, stream: Stream, order: Order) -> list[Problem]:
         found.append(
             Problem(
                 n, "overflow",
-                f"up to {int(order.most[fifo, direction])} tokens {_direction(isa, fifo, direction)}"
-                f" can be waiting, and a FIFO holds {isa.limits.max_tokens}: "
+                f"up to {int(order.most[fifo, direction])} tokens "
+                f"{_direction(isa, fifo, direction)} can be waiting, and a FIFO holds "
+                f"{isa.limits.max_tokens}: "
                 f"{_text(isa, stream, n)}",
             )
         )  # fmt: skip

@@ -139,7 +139,7 @@ def _memories(isa: Isa) -> NDArray[Any]:
     names = [m.name for m in isa.memories]
     flags = 0
     for k, memory in enumerate(isa.memories):
-        mem[k]["storage"] = WORDS if memory.lanes else UOPS
+        mem[k]["storage"] = UOPS if memory.name == isa.uop_memory else WORDS
         mem[k]["depth"], mem[k]["elem_bytes"] = memory.depth, memory.elem_bytes
         mem[k]["shadow"] = names.index(memory.shadow_of) if memory.shadow_of else -1
         mem[k]["flags"] = flags

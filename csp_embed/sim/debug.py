@@ -143,7 +143,9 @@ _RANGE = re.compile(r"^\s*(\w+)\s*\[\s*(\w+)\s*(?::\s*(\w+)\s*)?\]\s*$")
 
 
 def dump(run: Run, what: str) -> tuple[str, np.ndarray]:
-    """Contents for `acc[0:4]`, `inp[7]`, `uop[0:3]` or `dram[0x1000:0x1040]` (bytes): (name, array).
+    """Contents for `acc[0:4]`, `inp[7]`, `uop[0:3]` or `dram[0x1000:0x1040]` (bytes).
+
+    Returns: (name of the memory, array).
 
     Raises: InputError for an unknown memory or a range outside it.
     """

@@ -44,8 +44,9 @@ class Run:
     """What a program did.
 
     outputs: (address, bytes) of each `after` range, as the program left it. values_equal: whether
-    they equal the expected bytes (None where the program expects nothing or was stopped). executed:
-    instructions run, in order; stopped: whether a stop condition ended it. counters: see `count`.
+    they equal the expected bytes (None where the program expects nothing or was stopped). sequence:
+    the order of execution; executed: the part of it that ran; stopped: whether a stop condition
+    ended it. counters: see `count`.
     """
 
     isa: Isa
@@ -56,6 +57,7 @@ class Run:
     state: State
     outputs: tuple[tuple[int, NDArray[np.uint8]], ...]
     values_equal: bool | None
+    sequence: NDArray[np.int64]
     executed: NDArray[np.int64]
     stopped: bool
     counters: dict[str, Any]
@@ -116,8 +118,8 @@ def run(
         equal = all(np.array_equal(g, e) for (_, g), e in zip(outputs, expected, strict=True))
     warnings = (*static_warnings(isa, stream, table), *engine.warnings())
     return Run(
-        isa, program, stream, table, order, state, outputs, equal, sequence[:end], stopped,
-        count(isa, table, sequence[:end]), warnings,
+        isa, program, stream, table, order, state, outputs, equal, sequence, sequence[:end],
+        stopped, count(isa, table, sequence[:end]), warnings,
     )  # fmt: skip
 
 

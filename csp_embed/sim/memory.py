@@ -1,8 +1,8 @@
 """Memories of a running program: the DRAM image and the on-chip memories, as arrays for kernels.
 
 DRAM is the union of the program's `before` and `after` ranges and no more; everything else does
-not exist. On chip there are three arenas: `words` (int32 lanes in the spec's order), `pairs` (int16:
-the two factors of a contraction, laid out for its kernel) and `uops` (decoded fields).
+not exist. On chip there are three arenas: `words` (int32 lanes in the spec's order), `pairs`
+(int16: the two factors of a contraction, laid out for its kernel) and `uops` (decoded fields).
 """
 
 from __future__ import annotations
@@ -66,7 +66,9 @@ def contraction_dims(isa: Isa) -> Dims:
     swapped = bool(rows) and list(dst.dims) == [*columns, *rows] and bool(columns)
     if swapped or not columns:
         rows, columns, swapped = columns, rows, True
-    b, o, i = (int(np.prod([isa.dims[d] for d in ds])) for ds in (rows, columns, reduced))
+    b, o, i = (
+        int(np.prod([isa.dims[d] for d in ds], dtype=np.int64)) for ds in (rows, columns, reduced)
+    )
     memories = {o.memory for o in found[0].operands}
     written = {x.operands[0].memory for x in isa.instructions if x.operands}
     mapped = {o.memory for x in isa.instructions if x.kind == "map" for o in x.operands}
@@ -121,8 +123,10 @@ def make_state(isa: Isa, program: Program) -> State:
     perms: list[NDArray[np.int64]] = []
     flags = perm_length = 0
     for k_memory, memory in enumerate(isa.memories):
-        lanes = int(np.prod(isa.lane_shape(memory.name))) if memory.lanes else 1
-        storage = UOPS if not memory.lanes else PAIRS if memory.name in factors else WORDS
+        lanes = int(np.prod(isa.lane_shape(memory.name), dtype=np.int64))
+        storage = (
+            UOPS if memory.name == isa.uop_memory else PAIRS if memory.name in factors else WORDS
+        )
         perm_at, stride = -1, lanes
         if storage == PAIRS:
             perm = _factor_perm(isa, contract, memory.name, dims) + np.zeros(lanes, np.int64)

@@ -9,7 +9,6 @@ queue q are done before n starts (n itself counts as done in its own queue).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numba import njit
@@ -19,7 +18,7 @@ from csp_embed.errors import SimError
 from csp_embed.ir.stream import Stream
 from csp_embed.isa.listing import line
 from csp_embed.isa.spec import Isa
-from csp_embed.sim.functional_table import Table
+from csp_embed.sim.functional_table import Table, make_table
 
 
 @dataclass(frozen=True)
@@ -30,8 +29,8 @@ class Order:
     clock: int32[n, queues], valid for instructions in `order`. position: place in its own queue.
     pushed / popped: int64[queues - 1, 2]: FIFO between queue k and k + 1, [0] rightwards, [1] left.
     most: int64[queues - 1, 2]: most tokens that can lie in a FIFO at once; most_at: the instruction
-    whose push makes them (-1: none). over: the first push beyond the capacity (-1: none). A deadlock
-    leaves heads >= 0 and ends `order` early.
+    whose push makes them (-1: none). over: the first push beyond the capacity (-1: none). A
+    deadlock leaves heads >= 0 and ends `order` early.
     """
 
     order: NDArray[np.int64]
@@ -78,7 +77,7 @@ def find_order(isa: Isa, table: Table, max_tokens: int | None = None) -> Order:
     n_queues = len(isa.queues)
     capacity = isa.limits.max_tokens if max_tokens is None else max_tokens
     pops, pushes = fifos(table, n_queues)
-    n_fifos = max(2 * (n_queues - 1), 1)
+    n_fifos = max(2 * (n_queues - 1), 2)
     n = len(table)
     queue = np.ascontiguousarray(table.c.queue)
     by_queue = np.argsort(queue, kind="stable")
@@ -209,6 +208,11 @@ def deadlock_error(isa: Isa, stream: Stream, table: Table, order: Order) -> SimE
     )
 
 
-def as_json(isa: Isa, order: Order) -> dict[str, Any]:
-    """Queue heads of a deadlock by queue name (None where the queue is done)."""
-    return {isa.queues[q]: (int(h) if h >= 0 else None) for q, h in enumerate(order.heads)}
+def stuck(isa: Isa, stream: Stream) -> tuple[dict[str, int | None], SimError] | None:
+    """None, or where `stream` deadlocks: (queue -> its head, None where it is done; the error)."""
+    table = make_table(isa, stream)
+    order = find_order(isa, table)
+    if not order.deadlocked:
+        return None
+    heads = {isa.queues[q]: int(h) if h >= 0 else None for q, h in enumerate(order.heads)}
+    return heads, deadlock_error(isa, stream, table, order)

@@ -1,0 +1,54 @@
+"""What `simulate` prints for people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csp_embed.isa.listing import line
+from csp_embed.sim.debug import first_difference
+from csp_embed.sim.functional import Run
+
+
+def summary_lines(done: Run) -> list[str]:
+    """Counters, warnings, and whether the values are right."""
+    c = done.counters
+    by_name = ", ".join(f"{n} {name}" for name, n in c["by_name"].items() if n)
+    lines = [f"{c['instructions']} instructions: {by_name}; {c['macs']} MACs"]
+    for verb in ("loads", "stores"):
+        moved = ", ".join(f"{m} {v['bytes']}" for m, v in c[verb].items())
+        if moved:
+            lines.append(f"{verb} in bytes: {moved}")
+    lines += [f"warning: {text}" for text in done.warnings]
+    if done.stopped:
+        following = int(done.sequence[len(done.executed)])
+        text = " ".join(line(done.isa, done.stream, following).split())
+        lines.append(f"stopped after {c['instructions']} instructions, before {text}")
+    elif done.values_equal is None:
+        lines.append("values: the file expects none")
+    elif done.values_equal:
+        total = sum(len(data) for _, data in done.outputs)
+        lines.append(f"values: equal, {total} bytes")
+    else:
+        difference = first_difference(done)
+        assert difference is not None
+        lines.append(f"values: DIFFERENT; {difference.text}")
+    return lines
+
+
+def dump_lines(what: str, name: str, values: NDArray[Any]) -> list[str]:
+    """A memory range as one line per element, DRAM as rows of 16 bytes."""
+    lines = [f"{what}:"]
+    if name == "DRAM":
+        rows = [values[k : k + 16] for k in range(0, len(values), 16)]
+        return lines + [f"  +{16 * k:#06x}  {row.tobytes().hex(' ')}" for k, row in enumerate(rows)]
+    first = int(what[what.index("[") + 1 :].split(":")[0].strip(" ]"), 0)
+    width = max((len(str(v)) for v in (values.min(), values.max())), default=1)
+    for k, element in enumerate(values):
+        rows = np.atleast_2d(element.reshape(-1, element.shape[-1]) if element.ndim else element)
+        for r, row in enumerate(rows):
+            head = f"{first + k:>6}" if r == 0 else " " * 6
+            lines.append(f"{head}  " + " ".join(f"{int(v):>{width}}" for v in row))
+    return lines
