@@ -9,6 +9,7 @@ with the same counted name join every pair.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from importlib.resources import files
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
@@ -219,3 +220,27 @@ def _bus(name: str | None, prefix: str, buses: list[Bus]) -> str | None:
 
 def _first_cpu(devices: list[Device]) -> str | None:
     return next((d.name for d in devices if d.kind == "cpu"), None)
+
+
+def find_platform(name: str) -> Path:
+    """A path as it stands, or the name of a file that ships in `platforms/`.
+
+    Raises: InputError listing the names.
+    """
+    if Path(name).exists():
+        return Path(name)
+    shipped = shipped_platforms()
+    if name in shipped:
+        return shipped[name]
+    raise InputError(
+        f"no platform file {name!r}", hint="a path, or one of " + ", ".join(sorted(shipped))
+    )
+
+
+def shipped_platforms() -> dict[str, Path]:
+    """Files of `platforms/` by name: inside an installed package, or beside it in a checkout."""
+    package = Path(str(files("csp_embed")))
+    for folder in (package / "platforms", package.parent / "platforms"):
+        if folder.is_dir():
+            return {p.stem: p for p in sorted(folder.glob("*.yaml"))}
+    return {}

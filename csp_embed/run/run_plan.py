@@ -93,6 +93,15 @@ def run_plan(
     )
 
 
+def read_inputs(path: str | Path) -> dict[str, Array]:
+    """Arrays of an .npz file by name. Raises: InputError."""
+    try:
+        with np.load(path) as file:
+            return {name: file[name] for name in file.files}
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {path}", where=str(path), why=str(error)) from error
+
+
 def refuse_unequal(report: RunReport) -> None:
     """Raises: CheckError naming the first tensors that differ from the whole model."""
     wrong = [t for t in report.tensors if not t.equal]

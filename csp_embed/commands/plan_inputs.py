@@ -1,0 +1,246 @@
+"""What the partitioning commands read: a graph with costs, its platform, kernels; and the judge.
+
+The only place where networks meet compiled kernels: `csp_embed.compile` is imported when a device
+names an `isa`, never before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csp_embed.errors import Infeasible, InputError
+from csp_embed.ir.network import LATENCY, Device, Plan, Platform, TaskGraph
+from csp_embed.network.graph_file import is_dnn_partitioning, read_graph
+from csp_embed.network.onnx_graph import Imported, KernelCost, import_onnx_graph
+from csp_embed.network.onnx_layers import Layer
+from csp_embed.network.onnx_model import Net
+from csp_embed.network.plan_file import read_plan
+from csp_embed.network.platform import find_platform, read_platform
+from csp_embed.network.quantised import QuantLayer, quantised_layer
+from csp_embed.network.schema import read_document
+
+Array = NDArray[Any]
+Progress = Callable[[str, int, int], None]
+LINKS, DNN = "links", "dnn-partitioning"
+
+
+@dataclass(frozen=True)
+class Request:
+    """How to read the target of a command; what a plan file keeps as `source`."""
+
+    target: str
+    platform: str | None = None
+    granularity: str = "fused"
+    dims: Mapping[str, int] = field(default_factory=dict)
+    io_free: bool = False
+    profiles: Mapping[str, str] = field(default_factory=dict)
+    assume_int8: bool = False
+    cost_model: str | None = None
+    batches: Sequence[int] = ()
+
+    def source(self) -> dict[str, Any]:
+        """For `run-plan` and `check`: only what differs from the defaults."""
+        out: dict[str, Any] = {"target": self.target}
+        for key in ("platform", "dims", "io_free", "profiles", "assume_int8"):
+            if getattr(self, key):
+                out[key] = getattr(self, key)
+        if is_onnx(self.target):
+            out["granularity"] = self.granularity
+        return out
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """graph and platform ready to be solved; model where it came from ONNX."""
+
+    graph: TaskGraph
+    platform: Platform
+    model: Imported | None
+    cost_model: str
+
+
+def is_onnx(target: str) -> bool:
+    """Whether a path is to be read as an ONNX model."""
+    return Path(target).suffix.lower() in (".onnx", ".pb", ".ort")
+
+
+def load_inputs(
+    request: Request,
+    *,
+    objective: str = LATENCY,
+    lost: Sequence[str] = (),
+    lenient: bool = False,
+    progress: Progress | None = None,
+) -> Inputs:
+    """Reads graph and platform. lost: devices that are gone. lenient: costs may name devices that
+    the platform lacks. Raises: InputError, MissingLibrary.
+    """
+    given = None
+    if request.platform is not None:
+        given = read_platform(find_platform(request.platform))
+    if is_onnx(request.target):
+        if given is None:
+            raise InputError(
+                "an ONNX model needs a platform", hint="--platform FILE.yaml, or cpu_2gpu"
+            )
+        platform = without(given, lost)
+        model = import_onnx_graph(
+            request.target,
+            platform,
+            granularity=request.granularity,
+            dims=request.dims,
+            io_free=request.io_free,
+            profiles=request.profiles,
+            kernel_cost=kernel_cost(request.assume_int8, progress),
+            batches=request.batches,
+        )
+        return Inputs(model.graph, platform, model, request.cost_model or LINKS)
+    if is_dnn_partitioning(read_document(request.target)[0]):
+        if request.cost_model not in (None, DNN):
+            raise InputError(
+                "a dnn-partitioning workload has no links",
+                where=request.target,
+                hint="--cost-model dnn-partitioning",
+            )
+        from csp_embed.partition.dnn_file import read_dnn
+
+        graph, own = read_dnn(request.target, objective)
+        return Inputs(graph, without(given or own, lost), None, DNN)
+    graph, inside = read_graph(request.target)
+    if given is None and inside is None:
+        raise InputError(
+            "no platform",
+            where=request.target,
+            why="the graph file has no `platform`",
+            hint="--platform FILE.yaml",
+        )
+    platform = given or inside
+    assert platform is not None
+    if not lenient:
+        check_known_devices(graph, platform, request.target)
+    return Inputs(graph, without(platform, lost), None, request.cost_model or LINKS)
+
+
+def check_known_devices(graph: TaskGraph, platform: Platform, where: str) -> None:
+    """Raises: InputError where a cost names a device or kind that the platform does not have."""
+    known = {d.name for d in platform.devices} | {d.kind for d in platform.devices}
+    for task in graph.tasks:
+        for key in (*task.cost, *task.cost_by_batch):
+            if key not in known:
+                raise InputError(
+                    f"task {task.id!r} has a cost for {key!r}, an unknown device",
+                    where=where,
+                    why="devices and kinds of the platform: " + ", ".join(sorted(known)),
+                    hint="mend the name, or --allow-unknown-devices where it is meant",
+                )
+
+
+def without(platform: Platform, lost: Sequence[str]) -> Platform:
+    """The platform after devices were lost, with the links that remain."""
+    names = platform.by_name()
+    for name in lost:
+        if name not in names:
+            raise InputError(f"--lost {name}: no such device", hint=", ".join(names))
+    if not lost:
+        return platform
+    host = platform.host
+    if host.device in lost:
+        cpu = next(
+            (d.name for d in platform.devices if d.kind == "cpu" and d.name not in lost), None
+        )
+        host = replace(host, device=cpu)
+    return replace(
+        platform,
+        devices=tuple(d for d in platform.devices if d.name not in lost),
+        links=tuple(k for k in platform.links if not set(k.between) & set(lost)),
+        host=host,
+        sha256="",
+    )
+
+
+def kernel_cost(assume_int8: bool, progress: Progress | None = None) -> KernelCost:
+    """Costs of layers on devices with an `isa`: cycles of the compiled kernel over the clock.
+
+    Equal layers are compiled once. None where the layer is no quantised chain, or has no embedding.
+    """
+    known: dict[tuple[Any, ...], int | None] = {}
+
+    def cost(net: Net, layer: Layer, device: Device) -> tuple[float, str] | None:
+        found = quantised_layer(net, layer, assume_int8)
+        if isinstance(found, str):
+            return None
+        if device.clock_mhz is None:
+            raise InputError(f"device {device.name} needs clock_mhz to turn cycles into time")
+        key = (device.isa, device.vta_config, *found.key)
+        if key not in known:
+            if progress is not None:
+                progress(f"compiling {layer.name}", len(known), len(known) + 1)
+            try:
+                known[key] = _kernel(found, device).cycles
+            except Infeasible:
+                known[key] = None
+        cycles = known[key]
+        if cycles is None:
+            return None
+        origin = f"compiled kernel, {cycles} cycles at {device.clock_mhz:g} MHz"
+        if found.w is None:
+            origin += ", int8 assumed"
+        return cycles / (device.clock_mhz * 1e3), origin
+
+    return cost
+
+
+def compile_layer(layer: QuantLayer, device: Device) -> Callable[[Array], tuple[Array, int]]:
+    """The kernel of a quantised chain as a function from x to (y, cycles)."""
+    kernel = _kernel(layer, device)
+
+    def run(x: Array) -> tuple[Array, int]:
+        y = kernel.run(x, layer.w, layer.b)
+        return np.asarray(y, dtype=np.int8), int(kernel.cycles or 0)
+
+    return run
+
+
+def _kernel(layer: QuantLayer, device: Device) -> Any:
+    from csp_embed import driver, ops
+
+    operator = getattr(ops, layer.call)(**layer.arguments)
+    return driver.compile(operator, device.isa or "vta", b=layer.b, config=device.vta_config)
+
+
+def request_of(plan: Plan, target: str, platform: str | None) -> Request:
+    """How the graph of a plan was read, by the plan's own `source`; the arguments win."""
+    source = plan.source
+    return Request(
+        target=target,
+        platform=platform or source.get("platform"),
+        granularity=str(source.get("granularity", "fused")),
+        dims={str(k): int(v) for k, v in dict(source.get("dims", {})).items()},
+        io_free=bool(source.get("io_free", False)),
+        profiles={str(k): str(v) for k, v in dict(source.get("profiles", {})).items()},
+        assume_int8=bool(source.get("assume_int8", False)),
+        cost_model=plan.cost_model if plan.cost_model == DNN else None,
+    )
+
+
+def check_plan_file(
+    plan: str | Path, graph: str | Path, platform: str | Path | None = None
+) -> list[Any]:
+    """Judges anybody's plan file: the verifier's problems (kind, where, text); [] = accepted.
+
+    graph: a graph file, a dnn-partitioning workload or an ONNX model. Raises: InputError.
+    """
+    from csp_embed.partition.check import check_plan
+
+    read = read_plan(plan)
+    request = request_of(read, str(graph), None if platform is None else str(platform))
+    inputs = load_inputs(request, objective=read.goal, lenient=True)
+    if inputs.cost_model == DNN:
+        read = replace(read, cost_model=DNN)
+    return list(check_plan(inputs.graph, inputs.platform, read))

@@ -1,0 +1,226 @@
+"""Plans as text: which layer runs where, at what cost, and why; one layer explained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from csp_embed.errors import InputError
+from csp_embed.ir.network import LATENCY, Assignment, Device, Plan, Platform, Task, TaskGraph
+
+
+@dataclass(frozen=True)
+class Row:
+    """One layer of a plan. times in ms; start and finish None for throughput. bytes_in: what comes
+    from other devices. reason: a few words."""
+
+    task: str
+    op: str
+    device: str
+    cost: float
+    origin: str
+    start: float | None
+    finish: float | None
+    bytes_in: float
+    reason: str
+
+
+def plan_rows(plan: Plan, graph: TaskGraph, platform: Platform) -> list[Row]:
+    """A row per assignment, in the plan's order (replicas one after the other)."""
+    rows: list[Row] = []
+    for assignments in _copies(plan):
+        device_of = {a.task: a.device for a in assignments}
+        rows += [_row(a, device_of, graph, platform) for a in _in_order(assignments)]
+    return rows
+
+
+def _copies(plan: Plan) -> list[Sequence[Assignment]]:
+    return [r.assignments for r in plan.replicas] if plan.replicas else [plan.assignments]
+
+
+def _in_order(rows: Sequence[Assignment]) -> list[Assignment]:
+    return sorted(rows, key=lambda a: a.start if a.start is not None else 0.0)
+
+
+def _row(a: Assignment, device_of: Mapping[str, str], graph: TaskGraph, platform: Platform) -> Row:
+    task = graph.by_id()[a.task]
+    device = platform.by_name()[a.device]
+    crossing = {
+        (e.src, e.tensor or f"->{e.dst}"): e.bytes
+        for e in graph.edges
+        if e.dst == a.task and device_of.get(e.src) not in (None, a.device)
+    }
+    return Row(
+        task=a.task,
+        op=task.op,
+        device=a.device,
+        cost=task.cost_on(device) or 0.0,
+        origin=origin_of(task, device),
+        start=a.start,
+        finish=a.finish,
+        bytes_in=float(sum(crossing.values())),
+        reason=reason(task, device, device_of, graph, platform),
+    )
+
+
+def origin_of(task: Task, device: Device) -> str:
+    """Where the cost of a task on a device comes from; "given" for graph files that do not say."""
+    return task.origin.get(device.name, task.origin.get(device.kind, "given"))
+
+
+def reason(
+    task: Task,
+    device: Device,
+    device_of: Mapping[str, str],
+    graph: TaskGraph,
+    platform: Platform,
+) -> str:
+    """Why a task may stand where it does: the first of these that holds."""
+    costs = {d.name: c for d in platform.devices if (c := task.cost_on(d)) is not None}
+    if task.pin is not None:
+        return "pinned"
+    if len(costs) == 1:
+        return "no other device can run it"
+    fastest = min(costs.values())
+    here = costs.get(device.name, fastest)
+    if here <= fastest * (1 + 1e-9):
+        return "fastest device"
+    near = [e.src for e in graph.edges if e.dst == task.id and device_of.get(e.src) == device.name]
+    near += [e.dst for e in graph.edges if e.src == task.id and device_of.get(e.dst) == device.name]
+    slower = f"+{here - fastest:.4g} ms"
+    if task.colocate is not None and any(
+        t.colocate == task.colocate and t.id != task.id for t in graph.tasks
+    ):
+        return f"colocated ({task.colocate}), {slower}"
+    if near:
+        return f"beside {near[0]}, saves transfers, {slower}"
+    return f"balances load, {slower}"
+
+
+def table_text(rows: Sequence[Row], limit: int | None = None) -> str:
+    """An aligned text table; with `limit` the middle is left out and counted."""
+    head = ("layer", "kind", "device", "ms", "start", "finish", "bytes in", "cost from", "why")
+    body = [
+        (
+            r.task,
+            r.op,
+            r.device,
+            f"{r.cost:.4g}",
+            "" if r.start is None else f"{r.start:.4g}",
+            "" if r.finish is None else f"{r.finish:.4g}",
+            f"{r.bytes_in:.0f}" if r.bytes_in else "",
+            r.origin,
+            r.reason,
+        )
+        for r in rows
+    ]
+    left_out = 0
+    if limit is not None and len(body) > limit:
+        half = limit // 2
+        left_out = len(body) - 2 * half
+        body = [*body[:half], *body[len(body) - half :]]
+    used = [i for i in range(len(head)) if i == 0 or any(row[i] for row in body)]
+    widths = [max(len(head[i]), *(len(row[i]) for row in body), 0) for i in used]
+    lines = ["  ".join(head[i].ljust(w) for i, w in zip(used, widths, strict=True)).rstrip()]
+    for at, row in enumerate(body):
+        if left_out and at == len(body) // 2:
+            lines.append(f"… {left_out} more layers (all are in the plan file) …")
+        cells = [
+            row[i].rjust(w) if i in (3, 4, 5, 6) else row[i].ljust(w)
+            for i, w in zip(used, widths, strict=True)
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def summary_text(plan: Plan, platform: Platform) -> str:
+    """Objective, bound, gap, and what each device carries."""
+    if plan.objective is None:
+        return f"{plan.status}: no plan"
+    what = "latency" if plan.goal == LATENCY else "period"
+    gap = f"{100 * plan.gap:.2f} %" if plan.gap is not None else "unknown"
+    lines = [
+        f"{plan.status}: {what} {plan.objective:.6g} ms, lower bound {plan.lower_bound:.6g} ms"
+        f" ({plan.bound or 'none'}), gap {gap}",
+        f"method {plan.method}, seed {plan.seed}, "
+        + ("deterministic" if plan.deterministic else "not reproducible (wall-clock mode)"),
+    ]
+    counts: dict[str, int] = {}
+    for rows in _copies(plan):
+        for a in rows:
+            counts[a.device] = counts.get(a.device, 0) + 1
+    for device in platform.devices:
+        load = plan.loads.get(device.name)
+        lines.append(
+            f"  {device.name}: {counts.get(device.name, 0)} layers"
+            + ("" if load is None else f", {load:.6g} ms per sample")
+        )
+    return "\n".join(lines)
+
+
+def explain_text(
+    name: str,
+    plan: Plan,
+    graph: TaskGraph,
+    platform: Platform,
+    moved: Callable[[str, str], float | None] | None = None,
+) -> str:
+    """One layer: its costs everywhere with their origin, what it waits for, and what moving it
+    would do.
+
+    moved: (task, device) -> objective of the plan with that one layer elsewhere, or None where that
+    is no plan. Raises: InputError for an unknown task.
+    """
+    tasks = graph.by_id()
+    if name not in tasks:
+        near = [t for t in tasks if name.lower() in t.lower()][:5]
+        raise InputError(
+            f"--explain: no layer {name!r}",
+            hint="perhaps " + ", ".join(near) if near else "layer names are in the table",
+        )
+    task, device_of = tasks[name], plan.device_of()
+    here = device_of.get(name)
+    if here is None:
+        return f"{name} is not in the plan"
+    device = platform.by_name()[here]
+    lines = [f"{name} ({task.op or 'task'}) runs on {here}"]
+    lines.append(f"  why: {reason(task, device, device_of, graph, platform)}")
+    if task.nodes:
+        lines.append(f"  covers: {', '.join(task.nodes)}")
+    lines.append(f"  memory: {task.weight_bytes:.0f} bytes of weights, "
+                 f"{task.activation_bytes:.0f} of activations")  # fmt: skip
+    for a in plan.assignments:
+        if a.task == name and a.start is not None:
+            lines.append(f"  runs from {a.start:.6g} to {a.finish:.6g} ms")
+    for t in plan.transfers:
+        ends = f"{t.from_device} -> {t.to_device} over {t.link}, {t.bytes:.0f} bytes"
+        time = "" if t.start is None else f", {t.start:.6g} to {t.finish:.6g} ms"
+        if t.src_task == name:
+            lines.append(f"  sends {t.tensor}: {ends}{time}")
+        elif t.to_device == here and _feeds(graph, t.src_task, t.tensor, name):
+            lines.append(f"  waits for {t.tensor}: {ends}{time}")
+    lines.append("  on each device:")
+    for d in platform.devices:
+        cost = task.cost_on(d)
+        if cost is None:
+            lines.append(f"    {d.name}: cannot run it")
+            continue
+        text = f"    {d.name}: {cost:.6g} ms ({origin_of(task, d)})"
+        if d.name == here:
+            text += "  <- here"
+        elif moved is not None:
+            value = moved(name, d.name)
+            text += (
+                "; moved there alone: no valid plan"
+                if value is None
+                else f"; moved there alone: {value:.6g} ms"
+                + (f" ({value - plan.objective:+.4g})" if plan.objective is not None else "")
+            )
+        lines.append(text)
+    return "\n".join(lines)
+
+
+def _feeds(graph: TaskGraph, src: str, tensor: str, dst: str) -> bool:
+    return any(
+        s == src and t == tensor and dst in consumers for s, t, _, consumers in graph.values()
+    )

@@ -1,0 +1,85 @@
+"""A RunReport as text and as JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from csp_embed.ir.network import Plan
+from csp_embed.run.execute import RTOL, RunReport
+
+
+def report_document(report: RunReport, plan: Plan) -> dict[str, Any]:
+    """{equal, tensors, parts, wall_ms, predicted_ms, whole_ms, median_error, …}."""
+    return {
+        "equal": report.equal,
+        "inputs_matter": report.inputs_matter,
+        "goal": plan.goal,
+        "predicted_ms": plan.objective,
+        "wall_ms": report.wall_ms,
+        "whole_ms": report.whole_ms,
+        "median_error": report.median_error,
+        "runs": report.runs,
+        "parts": [
+            {
+                "part": r.part.index,
+                "device": r.part.device,
+                "tasks": list(r.part.tasks),
+                "predicted_ms": r.part.predicted_ms,
+                "ms": r.ms,
+                "how": r.how,
+                "error": r.error,
+            }
+            for r in report.parts
+        ],
+        "tensors": [
+            {
+                "name": t.name,
+                "part": t.maker,
+                "dtype": t.dtype,
+                "equal": t.equal,
+                "worst": t.worst if t.worst != float("inf") else None,
+            }
+            for t in report.tensors
+        ],
+        "notes": list(report.notes),
+    }
+
+
+def report_text(report: RunReport, plan: Plan) -> str:
+    """A line per part, then the comparison and the times."""
+    head = ("part", "device", "layers", "predicted ms", "ms", "error", "how")
+    body = [
+        (
+            str(r.part.index),
+            r.part.device,
+            str(len(r.part.tasks)),
+            f"{r.part.predicted_ms:.4g}",
+            f"{r.ms:.4g}",
+            "" if r.error is None else f"{100 * r.error:+.1f} %",
+            r.how,
+        )
+        for r in report.parts
+    ]
+    widths = [max(len(head[i]), *(len(row[i]) for row in body)) for i in range(len(head))]
+    lines = ["  ".join(c.ljust(w) for c, w in zip(head, widths, strict=True)).rstrip()]
+    lines += [
+        "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in body
+    ]
+    same = sum(t.equal for t in report.tensors)
+    lines.append(
+        f"{same} of {len(report.tensors)} boundary tensors equal the whole model's "
+        f"(integers exactly, floats within {RTOL:g})"
+    )
+    for t in report.tensors:
+        if not t.equal:
+            lines.append(f"  differs: {t.name} ({t.dtype}), made by part {t.maker}")
+    if report.median_error is not None:
+        lines.append(f"median error of the measured parts: {100 * report.median_error:.1f} %")
+    times = sum(r.ms for r in report.parts)
+    lines.append(
+        f"whole plan {report.wall_ms:.4g} ms here (median of {report.runs}; predicted "
+        f"{plan.goal} {plan.objective or 0:.4g} ms), parts one after the other {times:.4g} ms, "
+        f"model in one piece on one core {report.whole_ms:.4g} ms"
+    )
+    lines += [f"note: {note}" for note in report.notes]
+    return "\n".join(lines)
