@@ -33,7 +33,11 @@ _MAX_BITS = 4096
 
 
 class ExprError(Exception):
-    """Reason in one line; callers turn it into a SpecError with the place."""
+    """Reason in one line; callers add the place. name: the undefined one, if that is it."""
+
+    def __init__(self, reason: str, name: str = "") -> None:
+        super().__init__(reason)
+        self.name = name
 
 
 def parse(text: str) -> ast.expr:
@@ -56,7 +60,7 @@ def evaluate(node: ast.expr, names: Mapping[str, int], hook: Hook | None = None)
             return value
         case ast.Name(id=name):
             if name not in names:
-                raise ExprError(f"'{name}' is not defined here")
+                raise ExprError(f"'{name}' is not defined here", name)
             return names[name]
         case ast.UnaryOp(op=ast.USub(), operand=x):
             return -evaluate(x, names, hook)

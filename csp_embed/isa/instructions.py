@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -197,7 +198,15 @@ def _compute(
     factors = [name for o in parts.operands for name in (o.factor_out, o.factor_in)]
     for used in [*parts.roles.values(), *factors]:
         if used not in field_names:
-            raise table["meaning"].error(f"'{used}' is no field of this instruction")
+            near = difflib.get_close_matches(used, field_names, 1)
+            raise _located(
+                table["meaning"],
+                meaning.MeaningError(
+                    1 + next(n for n, row in enumerate(text.splitlines()) if used in row),
+                    f"'{used}' is no field of this instruction"
+                    + (f" (did you mean '{near[0]}'?)" if near else ""),
+                ),
+            )
     for operand in parts.operands:
         if operand.uop_field not in uop_names:
             raise table["meaning"].error(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import yaml
 
@@ -29,6 +30,7 @@ class Item:
 
     def error(self, what: str, why: str = "", hint: str = "") -> SpecError:
         label = f"{self.name}: " if self.name else ""
+        hint = hint or "isa_specs/README.md describes the format, field by field"
         return SpecError(label + what, where=self.where, why=why, hint=hint)
 
     def child(self, node: yaml.Node, name: str) -> Item:
@@ -100,9 +102,8 @@ class Item:
         try:
             return expr.value(text, names)
         except expr.ExprError as error:
-            used = difflib.get_close_matches(str(error).split("'")[1] if "'" in str(error) else "",
-                                             list(names), 1)  # fmt: skip
-            hint = f"did you mean '{used[0]}'?" if used else f"defined: {', '.join(names)}"
+            near = difflib.get_close_matches(error.name, names, 1) if error.name else []
+            hint = f"did you mean '{near[0]}'?" if near else f"defined: {', '.join(names)}"
             raise self.error(f"cannot evaluate '{text}'", str(error), hint) from error
 
     def number(self) -> float:
@@ -130,8 +131,9 @@ class Item:
         return f"the text '{self.node.value}'"
 
 
+@lru_cache(maxsize=8)
 def read(text: str, file: str) -> Item:
-    """The root of a YAML text.
+    """The root of a YAML text. Kept for the next call: a sweep loads one spec many times.
 
     Raises: SpecError with the line where the text is not YAML or is empty.
     """
