@@ -318,7 +318,8 @@ def diff(
 def profile(
     model: Annotated[str, typer.Argument(help="model.onnx")],
     output: Annotated[str, typer.Option("-o", "--output", help="Profile file.")],
-    device: Annotated[str, typer.Option(help="What to measure: cpu.")] = "cpu",
+    device: Annotated[str, typer.Option(help="cpu, or a roofline device of PLATFORM.")] = "cpu",
+    platform: PlatformOption = None,
     granularity: Annotated[str, typer.Option(help="node, fused or block.")] = "fused",
     threads: Annotated[int, typer.Option(min=1, help="Threads of onnxruntime.")] = 1,
     runs: Annotated[int, typer.Option(help="Timed runs per layer, at least 10.")] = 10,
@@ -332,13 +333,17 @@ def profile(
     from csp_embed.network.profile import profile_model
     from csp_embed.network.profile_file import profile_document
 
+    _writable(output)
+    if platform is not None:
+        _roofline(model, output, device, platform, granularity, _numbers(dim, "--dim"), as_json)
+        return
     if device != "cpu":
         raise InputError(
             f"cannot measure on {device!r} here",
             why="onnxruntime's CPU provider is what `profile` runs",
-            hint="write a profile file for it (profiles/README.md), or use a roofline device",
+            hint="write a profile file for it (profiles/README.md), or --platform FILE with a "
+            "roofline device of that name",
         )
-    _writable(output)
     with progress(quiet=as_json) as tell:
         found = profile_model(
             model,
@@ -363,6 +368,35 @@ def profile(
             highlight=False,
             soft_wrap=True,
         )
+
+
+def _roofline(
+    model: str,
+    output: str,
+    device: str,
+    platform: str,
+    granularity: str,
+    dims: dict[str, int],
+    as_json: bool,
+) -> None:
+    """A profile file of an analytical device, marked as such."""
+    from csp_embed.network.platform import find_platform, read_platform
+    from csp_embed.network.profile import roofline_profile
+    from csp_embed.network.profile_file import profile_document
+
+    devices = read_platform(find_platform(platform)).by_name()
+    if device not in devices:
+        raise InputError(f"no device {device!r}", where=platform, hint=", ".join(devices))
+    found = roofline_profile(
+        model, devices[device], granularity=granularity, dims=dims, batches=(1, 2, 4, 8, 16, 32)
+    )
+    _write_json(output, profile_document(found))
+    total = sum(t.ms or 0.0 for t in found.layers.values())
+    if as_json:
+        print_json({"layers": len(found.layers), "sum_ms": total, "whole_ms": None})
+    else:
+        text = f"{len(found.layers)} layers, {total:.4g} ms by the roofline model: {output}"
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def run_plan_command(

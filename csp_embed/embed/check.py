@@ -318,7 +318,7 @@ def _cover(embedding: Embedding, cover: Ints, needed: Ints) -> list[Breach]:
     index = np.indices(tuple(op.axes.values())).reshape(len(op.axes), -1)
     good = np.ones(index.shape[1], bool)
     order = {a: n for n, a in enumerate(op.axes)}
-    for access in [op.lhs, *([op.rhs] if op.rhs else [])]:
+    for access in [op.out, op.lhs, *([op.rhs] if op.rhs else [])]:
         for size, ix in zip(op.tensors[access.tensor].shape, access.index, strict=True):
             value = ix.const + sum(c * index[order[a]] for a, c in ix.terms)
             good &= (value >= 0) & (value < size)

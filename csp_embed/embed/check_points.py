@@ -92,6 +92,9 @@ def points(embedding: Embedding, lanes: Lanes, values: Mapping[str, Ints], steps
         for axis in reversed(c.axes[1:]):
             value, axes[axis] = np.divmod(value, embedding.operator.axes[axis])
         axes[c.axes[0]] = value
+    # A point whose result lies outside the tensor does not exist (phases of a transposed filter).
+    out = embedding.operator.out
+    inside &= asked(out, embedding.operator.tensors[out.tensor].shape, Points(axes, inside)) >= 0
     return Points(axes, inside)
 
 

@@ -151,7 +151,7 @@ class Weights:
     def host(self, role: str, commuted: bool) -> int:
         """Host bytes per element of an instruction operand."""
         played = {"lhs": "rhs", "rhs": "lhs"}.get(role, role) if commuted else role
-        return self.packed[role] if self.run_time[played] else 0
+        return self.packed[role] if self.run_time.get(played, self.run_time[role]) else 0
 
 
 def weights(op: Operator, isa: Isa, unit: Unit) -> Weights:

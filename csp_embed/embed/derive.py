@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from csp_embed.embed.choice import Map
-from csp_embed.embed.grid import grid_axes
+from csp_embed.embed.grid import STRICT, grid_axes, grid_mode
 from csp_embed.embed.machine import Unit, accesses
 from csp_embed.embed.occupancy import Occupancy, occupancy
 from csp_embed.embed.rows import Reject, Row, coordinate_row, is_plain, reads, tensor_rows
@@ -60,10 +60,10 @@ def _layout(
     own = [coordinate_row(c) for c in fused]
     every = [*rows, *own]
     _agree(role, every, {d.name: d.dim for d in lanes.digits}, dims)
-    strict = mode == "strict" and role != "dst" and not tensor.constant
-    if strict and equal:
-        raise Reject("layout", "diagonal lanes store zeros between the elements")
-    grid = grid_axes(every, lanes.counters, extents, strict)
+    cut = grid_mode(role, tensor.constant, mode)
+    if cut == STRICT:
+        permutation_only(equal, own)
+    grid = grid_axes(every, lanes.counters, extents, cut)
     n = len(rows)
     const = [row.const + sum(a.shift.get(r, 0) for a in grid) for r, row in enumerate(every)]
     coef = [tuple(a.coef.get(r, 0) for a in grid) for r in range(len(every))]
@@ -77,7 +77,7 @@ def _layout(
         if is_plain(c) or not reads(access, c):
             counted[n + f] = row
     count = occupancy(counted, grid, extents, repeat)
-    if strict and count.duplicates:
+    if cut == STRICT and count.duplicates:
         raise Reject("layout", "an element stands twice")
     layout = Layout(
         operand=role,
@@ -103,6 +103,14 @@ def _layout(
         duplicates=count.duplicates,
     )
     return layout, count
+
+
+def permutation_only(equal: Sequence[object], own: Sequence[object]) -> None:
+    """A strict layout has no lanes that are zero on purpose, and no dimension but the tensor's."""
+    if equal:
+        raise Reject("layout", "diagonal lanes store zeros between the elements")
+    if own:
+        raise Reject("layout", "fused or range-checked axes are no indices of the tensor")
 
 
 def _fused(

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 from csp_embed.embed.choice import Carry, Choice, expand
 from csp_embed.embed.cost import Limit, steps_within
-from csp_embed.embed.derive import range_checks, seen_by
-from csp_embed.embed.grid import grid_axes
+from csp_embed.embed.derive import permutation_only, range_checks, seen_by
+from csp_embed.embed.grid import STRICT, grid_axes, grid_mode
 from csp_embed.embed.options import Rules
-from csp_embed.embed.rows import Reject, coordinate_row, tensor_rows
+from csp_embed.embed.rows import coordinate_row, tensor_rows
 from csp_embed.ir.embedding import Coordinate
 from csp_embed.ir.operator import Access
 
@@ -56,11 +56,11 @@ def measure(
         seen, equal, _ = seen_by(lanes, unit.dims[kind])
         rows = tensor_rows(part, shape, [*seen, *away], op.axes)
         checked = checks.get(role, ())
-        rows += [coordinate_row(c) for c in seen if c.axes[0] in checked]
-        strict = mode == "strict" and role in ("lhs", "rhs") and not tensor.constant
-        if strict and equal:
-            raise Reject("layout", "diagonal lanes store zeros between the elements")
-        grid = grid_axes(rows, lanes.counters, extents, strict)
+        own_rows = [coordinate_row(c) for c in seen if c.axes[0] in checked]
+        cut = grid_mode(role, tensor.constant, mode)
+        if cut == STRICT:
+            permutation_only(equal, own_rows)
+        grid = grid_axes([*rows, *own_rows], lanes.counters, extents, cut)
         elements[role] = math.prod(a.size for a in grid)
         if role in ("lhs", "rhs"):
             limits += [(a.step, a.origin, a.size) for a in grid]

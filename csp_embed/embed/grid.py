@@ -31,11 +31,27 @@ class Axis:
     shift: Mapping[int, int]
 
 
+CLIPPED, REACHED, STRICT = "clipped", "reached", "strict"
+
+
+def grid_mode(role: str, constant: bool, layout_mode: str) -> str:
+    """How an operand's grid is cut: factors are CLIPPED to elements with data, unless the layout
+    keeps run-time tensors STRICT; results and what is added to them keep all REACHED elements."""
+    if role not in ("lhs", "rhs"):
+        return REACHED
+    return STRICT if layout_mode == STRICT and not constant else CLIPPED
+
+
 def grid_axes(
-    rows: Sequence[Row], counters: Sequence[Counter], extents: Mapping[str, int], strict: bool
+    rows: Sequence[Row], counters: Sequence[Counter], extents: Mapping[str, int], mode: str
 ) -> list[Axis]:
-    """Grid dimensions in row order; `extents`: of digits. strict: the whole tensor, nothing twice."""
+    """Grid dimensions in row order. extents: of digits; mode: see `grid_mode`.
+
+    Raises: Reject, where a strict grid cannot hold every element exactly once.
+    """
     trips = {c.name: c.extent for c in counters}
+    if mode == STRICT:
+        return [_whole(n, row, extents) for n, row in enumerate(rows)]
     owner: dict[str, int] = {}
     shared: set[str] = set()
     for n, row in enumerate(rows):
@@ -45,15 +61,11 @@ def grid_axes(
     axes: list[Axis] = []
     done: set[str] = set()
     for n, row in enumerate(rows):
-        if not shared & set(row.counters):
-            if not row.counters and not strict:
-                continue
-            axis = _lattice(n, row, trips, extents, strict)
-            if strict or axis.size <= math.prod(trips[c] for c in row.counters):
+        if row.counters and not shared & set(row.counters):
+            axis = _lattice(n, row, trips, extents, mode)
+            if axis.size <= math.prod(trips[c] for c in row.counters):
                 axes.append(axis)
                 continue
-        elif strict:
-            raise Reject("layout", "a counter moves two tensor indices")
         for c in row.counters:
             if c not in done:
                 coef = {m: r.counters[c] for m, r in enumerate(rows) if c in r.counters}
@@ -63,33 +75,38 @@ def grid_axes(
 
 
 def _lattice(
-    n: int, row: Row, trips: Mapping[str, int], extents: Mapping[str, int], strict: bool
+    n: int, row: Row, trips: Mapping[str, int], extents: Mapping[str, int], mode: str
 ) -> Axis:
+    """Multiples of the counters' common divisor that they reach."""
+    pitch = math.gcd(*row.counters.values())
+    reach = [c * (trips[name] - 1) // pitch for name, c in row.counters.items()]
+    first, last = sum(min(r, 0) for r in reach), sum(max(r, 0) for r in reach)
+    if mode == CLIPPED:
+        low, high = _with_data(row, extents, pitch)
+        first, last = max(first, low), min(last, high)
+    return _axis(n, row, pitch, first, last)
+
+
+def _with_data(row: Row, extents: Mapping[str, int], pitch: int) -> tuple[int, int]:
+    """Least and greatest k at which const + pitch*k + some digits is a tensor index."""
     low, high = row.reach(extents)
-    pitch = math.gcd(*row.counters.values()) if row.counters else 0
-    if strict:
-        pitch = _strict_pitch(row, extents, pitch)
-    first = -((row.const + high) // pitch)  # least k with const + pitch*k + high >= 0
-    last = (row.size - 1 - row.const - low) // pitch
-    if not strict:
-        reach = [c * (trips[name] - 1) // pitch for name, c in row.counters.items()]
-        first = max(first, sum(min(r, 0) for r in reach))
-        last = min(last, sum(max(r, 0) for r in reach))
+    return -((row.const + high) // pitch), (row.size - 1 - row.const - low) // pitch
+
+
+def _axis(n: int, row: Row, pitch: int, first: int, last: int) -> Axis:
     size = max(last - first + 1, 1)  # an operand that is all padding keeps one neutral element
     step = {name: c // pitch for name, c in row.counters.items()}
-    return Axis(
-        "+".join(row.counters) or f"_{n}", size, -first, step, {n: pitch}, {n: pitch * first}
-    )
+    name = "+".join(row.counters) or f"_{n}"
+    return Axis(name, size, -first, step, {n: pitch}, {n: pitch * first})
 
 
-def _strict_pitch(row: Row, extents: Mapping[str, int], pitch: int) -> int:
-    """The pitch at which digits and grid meet every tensor index exactly once."""
+def _whole(n: int, row: Row, extents: Mapping[str, int]) -> Axis:
+    """The grid that holds every index of the tensor exactly once."""
     if row.virtual:
         raise Reject("layout", "fused axes store the elements of a window several times")
     values = sums((c, extents[d]) for d, c in row.digits.items())
-    width = len(values)
-    if width == 1 or pitch == 0:
-        pitch = width
-    if pitch != width or {v % pitch for v in values} != set(range(pitch)):
+    pitch = len(values)
+    steps = math.gcd(*row.counters.values()) if row.counters else 0
+    if {v % pitch for v in values} != set(range(pitch)) or steps % pitch:
         raise Reject("layout", "lanes and steps do not meet every element exactly once")
-    return pitch
+    return _axis(n, row, pitch, *_with_data(row, extents, pitch))

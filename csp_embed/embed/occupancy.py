@@ -72,6 +72,8 @@ def _single(n: int, row: Row, grid: Sequence[Axis], extents: Mapping[str, int]) 
     values = sums([*parts, *((c, e) for _, c, e in row.virtual)])
     pitch, size = (axes[0].coef[n], axes[0].size) if axes else (1 << 62, 1)
     const = row.const + sum(a.shift.get(n, 0) for a in axes)
+    if pitch < 0:  # the same elements, counted from the other end
+        const, pitch = const + pitch * (size - 1), -pitch
     spans: dict[int, list[tuple[int, int]]] = {}
     filled = 0
     for v in values:

@@ -7,7 +7,7 @@ at least ten timed runs, the median counts. One thread unless told otherwise.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csp_embed.errors import InputError
+from csp_embed.ir.network import Device
 from csp_embed.network.onnx_layers import layers
 from csp_embed.network.onnx_model import Net, TensorInfo, import_onnx, read_model
 from csp_embed.network.onnx_parts import cut, whole
 from csp_embed.network.onnx_weights import real_constants
 from csp_embed.network.profile_file import DeviceNote, LayerTime, ModelNote, Profile
+from csp_embed.network.roofline import is_roofline, roofline_ms
 from csp_embed.network.runtime import import_runtime, open_session
 from csp_embed.network.schema import read_bytes, sha256
+from csp_embed.network.work import work_of
 
 WARM_UPS, RUNS = 3, 10
 Progress = Callable[[str, int, int], None]
@@ -131,3 +134,36 @@ def _cpu_name() -> str:
     import platform
 
     return platform.processor() or platform.machine()
+
+
+def roofline_profile(
+    path: str | Path,
+    device: Device,
+    *,
+    granularity: str = "fused",
+    dims: Mapping[str, int] | None = None,
+    batches: Sequence[int] = (),
+) -> Profile:
+    """A profile that is a model, not a measurement: an analytical device's time of every layer.
+
+    Raises: InputError where the device has no peak_ops_per_ms.
+    """
+    if not is_roofline(device):
+        raise InputError(f"device {device.name} has no peak_ops_per_ms")
+    net = read_model(path, dims)
+    times: dict[str, LayerTime] = {}
+    for part in layers(net, granularity):
+        work = work_of(net, part)
+        times[part.name] = LayerTime(
+            ms=roofline_ms(work, device),
+            op=part.op,
+            by_batch={n: roofline_ms(work, device, n) for n in batches},
+        )
+    return Profile(
+        format="csp-embed-profile/1",
+        device=DeviceNote(kind=device.kind, name=device.name, how="roofline"),
+        model=ModelNote(name=Path(path).name, sha256=sha256(read_bytes(path))),
+        granularity=granularity,
+        notes="analytical, not measured: max(operations / peak, bytes / rate) + overhead",
+        layers=times,
+    )

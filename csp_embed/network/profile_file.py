@@ -73,5 +73,10 @@ def layer_time(profile: Profile, layer: str, path: str | Path) -> LayerTime:
 
 
 def profile_document(profile: Profile) -> dict[str, Any]:
-    """As written to a file."""
-    return profile.model_dump(exclude_defaults=False, exclude_none=False)
+    """As written to a file; what is not known is left out, a null time stays."""
+    document = profile.model_dump(exclude_none=True)
+    for name, time in profile.layers.items():
+        document["layers"][name]["ms"] = time.ms
+        if not time.by_batch:
+            del document["layers"][name]["by_batch"]
+    return document

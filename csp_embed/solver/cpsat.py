@@ -1,4 +1,4 @@
-"""CP-SAT behind two functions. OR-tools is imported inside them, so that `--help` starts without it."""
+"""CP-SAT behind two functions. OR-tools is imported inside them: `--help` starts without it."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def solve(
     extra: Mapping[str, Any] | None = None,
     on_solution: Callable[[float, float], None] | None = None,
 ) -> Solved:
-    """Runs CP-SAT. extra: further SatParameters by name. on_solution: called with (objective, bound)
-    from the solver's thread.
+    """Runs CP-SAT. extra: further SatParameters by name. on_solution: called with (objective,
+    bound) from the solver's thread.
 
     Ctrl-C stops the search and is reported as `interrupted`, with the best solution so far: the
     search runs in a thread of its own, so that this one receives the signal.

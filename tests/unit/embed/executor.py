@@ -67,6 +67,8 @@ def brute(op, tensors):
     for value in itertools.product(*(range(n) for n in op.axes.values())):
         point = dict(zip(op.axes, value, strict=True))
         home = at(op.out, point)
+        if not all(0 <= i < n for i, n in zip(home, out.shape, strict=True)):
+            continue  # such a point does not exist (phases of a transposed filter)
         read = fetch(op, op.lhs, point, tensors)
         if op.kind == "contract":
             other = fetch(op, op.rhs, point, tensors)
