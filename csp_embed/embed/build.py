@@ -1,6 +1,7 @@
 """From decisions to a whole embedding: digits, layouts, cost, the name of its kind.
 
-Takes: Operator, Isa, Choice, mode.  Leaves: Embedding.  Raises Reject where the choice breaks a rule.
+Takes: Operator, Isa, Choice, mode.  Leaves: Embedding.
+Raises Reject where the choice breaks a rule.
 """
 
 from __future__ import annotations

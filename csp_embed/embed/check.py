@@ -5,7 +5,8 @@ Takes: Embedding, Isa.  Leaves: `Verdict`.
 Small operators are judged by enumeration: every step, every lane, every operator point. Large ones
 are judged exactly where an argument over coordinates suffices (each has lanes and counters of its
 own that enumerate its range exactly once, whatever the others are: rules 3 and 5) and on a fixed
-sample of steps, corners included, for what the lanes hold (rules 2, 4, 6, 7); `Verdict.exact` says which.
+sample of steps, corners included, for what the lanes hold (rules 2, 4, 6, 7); `Verdict.exact` says
+which.
 """
 
 from __future__ import annotations
@@ -91,16 +92,14 @@ def judge(embedding: Embedding, isa: Isa, *, limit: int = 4_000_000) -> Verdict:
     exact = total <= limit and math.prod(embedding.operator.axes.values()) <= limit
     out = [] if exact else _triangular(embedding)
     cover = np.zeros(math.prod(embedding.operator.axes.values()) if exact else 0, np.int64)
-    needed = np.zeros(len(cover), bool)
-    contents: dict[str, dict[int, int]] = {role: {} for role in embedding.layouts}
     steps = 0
     for values, count in _steps(embedding, lanes, exact, limit):
         steps += count
-        out += _judge_steps(embedding, dims, lanes, values, count, contents, cover, needed)
+        out += _judge_steps(embedding, dims, lanes, values, count, cover)
         if out:
             break
     if exact and not out:
-        out += _cover(embedding, cover, needed)
+        out += _cover(embedding, cover)
     if not out:
         out += _homes(embedding, dims, lanes, limit)
     return Verdict(tuple(dict.fromkeys(out)), exact, steps)
@@ -238,9 +237,7 @@ def _judge_steps(
     lanes: Lanes,
     values: Mapping[str, Ints],
     count: int,
-    contents: dict[str, dict[int, int]],
     cover: Ints,
-    needed: Ints,
 ) -> list[Breach]:
     op = embedding.operator
     at = points(embedding, lanes, values, count)
@@ -266,7 +263,7 @@ def _judge_steps(
         out.append(Breach(5, "a step with work is left out: its element is not packed"))
     live = np.logical_and.reduce([have[r] >= 0 for r in inputs]) & runs & ~dead & ~at.inside
     if live.any():
-        s, p = np.argwhere(live)[0]
+        p = np.argwhere(live)[0][1]
         lane = {d: int(v[p]) for d, v in lanes.lane.items()}
         out.append(Breach(4, f"a pad point adds live data to a live lane: lanes {lane}"))
     if len(cover):
@@ -276,12 +273,10 @@ def _judge_steps(
             index = index * n + np.where(at.inside, at.axes[axis], 0)
         met_here = at.inside & runs
         np.add.at(cover, index[met_here], 1)
-        needed[index[at.inside & effect]] = True
         if (cover > 1).any():
             point = np.unravel_index(int(np.argmax(cover > 1)), [n for _, n in sizes])
             text = " ".join(f"{a}={int(v)}" for (a, _), v in zip(sizes, point, strict=True))
             out.append(Breach(3, f"operator point {text} is met twice"))
-    del contents
     return out
 
 
@@ -312,7 +307,7 @@ def _mismatch(
     return Breach(7, f"a lane of {role} holds another element of {tensor} than a step reads")
 
 
-def _cover(embedding: Embedding, cover: Ints, needed: Ints) -> list[Breach]:
+def _cover(embedding: Embedding, cover: Ints) -> list[Breach]:
     """Rule 5, after all steps: nothing that has all its factors is missed."""
     op = embedding.operator
     index = np.indices(tuple(op.axes.values())).reshape(len(op.axes), -1)

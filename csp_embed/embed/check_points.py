@@ -1,8 +1,8 @@
 """An embedding expanded point by point, for the checker alone: shares no code with the search.
 
-Takes: Embedding, Isa, an array of counter values.  Leaves: arrays over (step, instruction point): which
-operator point, which tensor elements the operator asks for, which the layouts hold. Tensor elements
-are flat indices, -1 outside the tensor (neutral).
+Takes: Embedding, Isa, an array of counter values.  Leaves: arrays over (step, instruction point):
+which operator point, which tensor elements the operator asks for, which the layouts hold. Tensor
+elements are flat indices, -1 outside the tensor (neutral).
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def flat(indices: Sequence[Ints], shape: Sequence[int], like: tuple[int, ...]) -
 
 
 def met(layout: Layout, values: Mapping[str, Ints], steps: int) -> tuple[Ints, Bools]:
-    """Grid index [step, dimension] of the element that each step meets; whether it is in the grid."""
+    """Grid index [step, dimension] of the element that each step meets; is it in the grid."""
     index = np.tile(np.array(layout.origin, np.int64), (steps, 1)).reshape(steps, len(layout.grid))
     for name, step in layout.step.items():
         index += values[name][:, None] * np.array(step, np.int64)[None]
@@ -168,6 +168,6 @@ def held(
 
 
 def operand_dims(embedding: Embedding, isa: Isa) -> dict[str, tuple[str, ...]]:
-    """Operand -> its lane dimensions. An elementwise instruction's tensor lies where its result does."""
+    """Operand -> its lane dimensions (an epilogue's tensors lie where the result does)."""
     dims = {o.role: tuple(o.dims) for o in isa.instruction(embedding.instruction).operands}
     return {r: dims["dst"] if r.startswith("add") else dims[r] for r in embedding.layouts}

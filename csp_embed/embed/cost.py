@@ -137,8 +137,8 @@ class Weights:
 
     step: a micro-op step. vector: an output element's reset and epilogue. read: operand -> loading
     one of its elements. write: storing an output element. host: operand of the operator ("lhs",
-    "rhs" as the formula has them, "add0", …) -> bytes of an element that the host packs at run time,
-    0 for constants.
+    "rhs" as the formula has them, "add0", …) -> bytes of an element that the host packs at run
+    time, 0 for constants.
     """
 
     step: int
@@ -181,7 +181,7 @@ def weights(op: Operator, isa: Isa, unit: Unit) -> Weights:
 
 
 def stored_bytes(isa: Isa, unit: Unit) -> int:
-    """Bytes that storing one output element writes: of the accumulator's shadow where it has one."""
+    """Bytes that storing one output element writes (of the accumulator's shadow, if any)."""
     memory = unit.memory["dst"]
     shadow = next((m.name for m in isa.memories if m.shadow_of == memory and m.store_queue), memory)
     return element_bytes(isa, shadow)

@@ -71,7 +71,7 @@ def _layout(
     repeat = 1
     for d in lanes.digits:
         repeat *= d.extent if d.dim in dims and d.name not in moved else 1
-    # A fused coordinate only says where its axes' values lie: they count once each, as virtual digits.
+    # A fused coordinate says where its axes' values lie: they count once each, as virtual digits.
     counted = dict(enumerate(rows))
     for f, (c, row) in enumerate(zip(fused, own, strict=True)):
         if is_plain(c) or not reads(access, c):

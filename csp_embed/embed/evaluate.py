@@ -1,8 +1,8 @@
 """What one block's option costs, and whether it keeps the rules.
 
-Takes: Rules, carries of one block, layout mode.  Leaves: `Measure`, this block's factor of steps and of
-every operand's packed elements; Reject where a rule is broken. The rows, grids and range checks are
-those of derive.py, restricted to the block's indices.
+Takes: Rules, carries of one block, layout mode.  Leaves: `Measure`, this block's factor of steps
+and of every operand's packed elements; Reject where a rule is broken. The rows, grids and range
+checks are those of derive.py, restricted to the block's indices.
 """
 
 from __future__ import annotations

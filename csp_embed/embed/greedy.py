@@ -1,7 +1,7 @@
 """A first answer for the solver to start from: descent over blocks, two at a time.
 
-Takes: Problem.  Leaves: picked options and their cost. Not needed for correctness: it gives CP-SAT a hint and
-an upper bound.
+Takes: Problem.  Leaves: picked options and their cost. Not needed for correctness: it gives CP-SAT
+a hint and an upper bound.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
 Takes: rows, counters, mode.  Leaves: one `Axis` per grid dimension, outermost first.
 
 A row whose counters move no other row gets one grid dimension, stepping by the greatest common
-divisor of their coefficients (2*p + r: all image rows), unless one dimension per counter holds fewer
-elements (groups of 24 channels in blocks of 16); other rows get one per counter. Clipped to elements with data in some lane: padding is
-never stored.
+divisor of their coefficients (2*p + r: all image rows), unless one dimension per counter holds
+fewer elements (groups of 24 channels in blocks of 16); other rows get one per counter. Factors are
+clipped to elements with data in some lane: padding is never stored.
 """
 
 from __future__ import annotations

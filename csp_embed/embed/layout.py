@@ -1,9 +1,9 @@
 """Packs logical tensors into the memory elements that a layout asks for, and back.
 
 Takes: a Layout, its Embedding, the Isa and a NumPy array.  Leaves: ndarray of shape
-[*grid, *lane sizes] (or the logical tensor). A layout is affine, so its whole content is one strided
-view of the tensor inside a neutral border: one copy packs it. Fused coordinates are walked value by
-value, each a strided view of its own.
+[*grid, *lane sizes] (or the logical tensor). A layout is affine, so its whole content is one
+strided view of the tensor inside a neutral border: one copy packs it. Fused coordinates are walked
+value by value, each a strided view of its own.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def pack(layout: Layout, embedding: Embedding, isa: Isa, array: Array) -> Array:
 
 
 def unpack(layout: Layout, embedding: Embedding, isa: Isa, packed: Array) -> Array:
-    """The logical tensor of packed elements (any type): inverse of `pack` where nothing stands twice.
+    """The logical tensor of packed elements (any type): inverse of `pack` without duplicates.
 
     Shapes: packed [*layout.grid, *lane sizes]; returns the tensor's shape.
     """

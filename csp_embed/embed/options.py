@@ -20,7 +20,7 @@ from csp_embed.ir.operator import Access, Operator
 
 @dataclass(frozen=True)
 class Skew:
-    """A reduced axis that can absorb an output axis' lane digit: u = reduced + multiplier * axis."""
+    """A reduced axis that absorbs an output axis' lane digit: u = reduced + multiplier * axis."""
 
     reduced: str
     multiplier: int
@@ -205,7 +205,7 @@ def _reduced(
 
 
 def fused_options(rules: Rules) -> Iterator[Carry | None]:
-    """None, or a carry of several reduced axes flattened in order, one digit on a summed dimension."""
+    """None, or several reduced axes flattened in order, with one digit on a summed dimension."""
     yield None
     inputs = {r for r in rules.roles if r != "dst"}
     axes = [a for a in rules.op.reduced_axes if rules.op.axes[a] > 1 and rules.moved[a] & inputs]

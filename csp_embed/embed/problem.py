@@ -2,10 +2,10 @@
 
 Takes: Operator, Isa, layout mode.  Leaves: `Problem`.
 
-Axes that meet in one tensor index of some operand form a *block* (an output row and its filter row);
-indices of different blocks are independent, so steps and packed elements are products over blocks.
-An *option* says how all axes of a block are carried. Reduced axes may be *given* to the fused
-coordinate, which is a block of its own.
+Axes that meet in one tensor index of some operand form a *block* (an output row and its filter
+row); indices of different blocks are independent, so steps and packed elements are products over
+blocks. An *option* says how all axes of a block are carried. Reduced axes may be *given* to the
+fused coordinate, which is a block of its own.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ Takes: Problem, a cost limit.  Leaves: the options that remain; every answer tha
 limit survives.
 
 An option's waste bounds the whole: lanes multiply over blocks to at most the machine's, so
-steps = product(steps * lanes) / product(lanes) >= product over blocks of min(steps * lanes) / all lanes,
-and the same holds for an operand's elements and its own dimensions' lanes.
+steps = product(steps * lanes) / product(lanes) >= product over blocks of min(steps * lanes) / all
+lanes, and the same holds for an operand's elements and its own dimensions' lanes.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from csp_embed.embed.variables import Vars
 
 
 def post(model: Any, vars: Vars, problem: Problem) -> None:
-    """sum of a block's options = 1; sum of options that give axis a = sum of fusions that hold a."""
+    """A block's options sum to 1; those that give axis a sum to the fusions that hold a."""
     fused = len(problem.blocks)
     for block in range(fused + 1):
         picked = [v for v, o in vars.pairs if o.block == block]

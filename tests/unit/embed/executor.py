@@ -91,7 +91,7 @@ def fetch(op, access, point, tensors):
 
 
 def draw(op, seed=0):
-    """Random tensors of the operator's shapes and types (int32 ones within int8, so they differ)."""
+    """Random tensors of the operator's shapes and types (int32 ones within int8)."""
     rng = np.random.default_rng(seed)
     return {
         name: rng.integers(-128, 128, t.shape).astype(t.dtype)
