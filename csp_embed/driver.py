@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from csp_embed.embed import embed
 from csp_embed.emit.lower import Lowered, lower
 from csp_embed.errors import Infeasible, OperatorError, SpecError
-from csp_embed.ir.embedding import Embedding
 from csp_embed.ir.operator import Operator
 from csp_embed.ir.schedule import COMPUTE, LOAD, STORE, Schedule
 from csp_embed.isa.load import load_isa
@@ -33,14 +32,15 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Options:
-    """layout: "relaxed" or "strict". memory: the memory interface whose cycles are minimised. top:
+    """layout: "relaxed" or "strict". memory: the memory interface whose cycles are minimised (None:
+    the first that the spec names). top:
     embeddings that are
     scheduled. schedules: tiles that are built and simulated per embedding. host_weight: cycles that
     a byte of host packing
     counts as. cache: folder that keeps finished kernels by content, or None."""
 
     layout: str = "relaxed"
-    memory: str = "de10"
+    memory: str | None = None
     top: int = 4
     schedules: int = 8
     host_weight: float = 0.0
@@ -56,7 +56,7 @@ def compile(
     *,
     config: Mapping[str, Any] | str | Path | None = None,
     layout: str = "relaxed",
-    memory: str = "de10",
+    memory: str | None = None,
     options: Options | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Kernel:
@@ -71,6 +71,7 @@ def compile(
     options = options or Options(layout=layout, memory=memory)
     machine = isa if isinstance(isa, Isa) else load_isa(isa, config)
     start = time.perf_counter()
+    interface = options.memory or default_memory(machine)
     tell = progress or (lambda text, done, total: None)
     tell("embedding", 0, 1)
     embeddings = embed(op, machine, layout=options.layout, top=options.top)
@@ -84,7 +85,7 @@ def compile(
     ranges = _ranges(op, b)
     # The schedule is kept beside its measurement, so that its id stays its own.
     measured: dict[int, tuple[Lowered, Schedule, int | None]] = {}
-    engine = Engine(machine, parse_memory(options.memory)) if has_costs(machine) else None
+    engine = Engine(machine, parse_memory(interface)) if has_costs(machine) else None
 
     def measure(schedule: Schedule) -> float:
         lowered = lower(schedule, machine)
@@ -92,7 +93,7 @@ def compile(
         measured[id(schedule)] = (lowered, schedule, cycles)
         return estimate(schedule, machine) if cycles is None else float(cycles)
 
-    costs = machine_costs(machine, options.memory)
+    costs = machine_costs(machine, interface)
     tell("scheduling", 0, 1)
     found = search(
         [build_problem(e, machine) for e in embeddings],
@@ -113,7 +114,7 @@ def compile(
         lowered=lowered,
         cycles=cycles,
         seconds=time.perf_counter() - start,
-        memory=options.memory,
+        memory=interface,
         constants={k: v for k, v in (("w", w), ("b", b)) if v is not None},
         candidates=tuple(tried),
     )
@@ -139,6 +140,11 @@ def _ranges(op: Operator, b: Array | None) -> dict[int, int]:
         elif step.bias_range is not None:
             out[i] = step.bias_range
     return out
+
+
+def default_memory(isa: Isa) -> str:
+    """The first memory interface that the spec states costs for; "" where it states none."""
+    return next((name for name, c in isa.costs.items() if "burst_beats" in c), "")
 
 
 def has_costs(isa: Isa) -> bool:

@@ -112,12 +112,12 @@ def compile_command(
         Path | None, typer.Option(help="the machine's vta_config.json", rich_help_panel="Machine")
     ] = None,
     memory: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="memory interface whose cycles are minimised: de10 or pynq",
+            help="memory interface whose cycles are minimised (vta: de10, pynq)",
             rich_help_panel="Machine",
         ),
-    ] = "de10",
+    ] = None,
     layout: Annotated[
         str,
         typer.Option(

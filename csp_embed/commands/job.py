@@ -51,7 +51,7 @@ class Job:
     op: Operator
     isa: str
     config: Path | None
-    memory: str
+    memory: str | None
     layout: str
     host_weight: float
     top: int
@@ -122,7 +122,7 @@ class Job:
 
         given = self.tensors()
         kernel = self.compile(given)
-        bound = bound_cycles(self.op, kernel.isa, self.memory)
+        bound = bound_cycles(self.op, kernel.isa, kernel.memory)
         simulate = self.verify or natural(self.op)["macs"] <= SIMULATED_MACS
         tensors = given
         if given is None and (simulate or output is not None):

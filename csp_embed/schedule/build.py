@@ -4,8 +4,8 @@ Takes: Problem, Config.  Leaves: Schedule with tokens.  Assumes: the tile fits (
 refused otherwise).
 
 Program order: for each output tile: reset, then per reduction chunk the loads it misses and the
-multiply-accumulates, then the epilogue in pieces, each stored as soon as it is done. The queues run ahead of each other
-as far as tokens allow.
+multiply-accumulates, then the epilogue in pieces, each stored as soon as it is done. The queues run
+ahead of each other as far as tokens allow.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from csp_embed.schedule.frames import Frames
 from csp_embed.schedule.problem import Problem
 from csp_embed.schedule.tile import dimension_order, sizes
 
+Range = tuple[int, ...]
 NEUTRAL = {"max": -128, "min": 127}
 
 
@@ -38,15 +39,16 @@ def build(problem: Problem) -> Schedule:
     lhs = Frames(problem.lhs, orders["dst"] if copy else orders["lhs"])
     dst = Frames(problem.dst, orders["dst"])
     adds = {i: Frames(m, orders[m.operand]) for i, m in problem.adds.items()}
-    tiles = [
-        (tuple(a for a, _ in pick), tuple(b for _, b in pick))
-        for pick in itertools.product(
-            *(ranges(e, t) for e, t in zip(problem.extents, tile, strict=True))
-        )
-    ]
+    tiles = _boxes(problem, tile, reduced=False)
+    chunks = _boxes(problem, tile, reduced=True)
     plan = []
     for lo, hi in tiles:
-        plan.append((lo, hi, dst.at(lo, hi), lhs.at(lo, hi), [f.at(lo, hi) for f in adds.values()]))
+        parts = []
+        for clo, chi in chunks:
+            plo = tuple(c if r else t for c, t, r in zip(clo, lo, problem.reduced, strict=True))
+            phi = tuple(c if r else t for c, t, r in zip(chi, hi, problem.reduced, strict=True))
+            parts.append((plo, phi, lhs.at(plo, phi)))
+        plan.append((lo, hi, dst.at(lo, hi), parts, [f.at(lo, hi) for f in adds.values()]))
     room = problem.depth[problem.dst.memory]
     copies = (
         2 if len(tiles) > 1 and 2 * dst.largest <= room - _others(problem, copy, lhs, adds) else 1
@@ -68,7 +70,7 @@ def build(problem: Problem) -> Schedule:
     held: dict[int, int] = {}
     out_boxes: dict[tuple[tuple[int, int], ...], int] = {}
     shadow = _stored_memory(problem)
-    for number, (lo, hi, frame, source, extra) in enumerate(plan):
+    for number, (lo, hi, frame, parts, extra) in enumerate(plan):
         slot = number % copies
         acc = slot * dst.largest
         olo = tuple(a for a in lo)
@@ -85,34 +87,24 @@ def build(problem: Problem) -> Schedule:
                 after_store = -1
 
         if copy:
+            ((_, _, source),) = parts
             if source.number >= 0:
-                row = rows.load(
-                    problem.lhs.memory, 0, source.number, acc + source.shift, after_store
-                )
+                sram = acc + source.shift
+                row = rows.load(problem.lhs.memory, 0, source.number, sram, after_store)
                 after_store = -1
                 rows.last_compute = row
         else:
             assert contract is not None
             blank = (None, None, 0)
             run(contract.name, [here, blank, blank], olo, ohi, reset=True)
-            run(
-                map_name,
-                [here, here],
-                olo,
-                ohi,
-                op="min" if kind == "max" else "max",
-                imm=NEUTRAL[kind],
-            )
-            if source.number >= 0:
+            opposite = "min" if kind == "max" else "max"
+            run(map_name, [here, here], olo, ohi, op=opposite, imm=NEUTRAL[kind])
+            for plo, phi, source in parts:
+                if source.number < 0:
+                    continue
                 rows.load(problem.lhs.memory, 0, source.number, base_lhs + source.shift)
-                run(
-                    map_name,
-                    [here, (problem.lhs, source, base_lhs)],
-                    lo,
-                    hi,
-                    (problem.lhs,),
-                    op=kind,
-                )
+                operands = [here, (problem.lhs, source, base_lhs)]
+                run(map_name, operands, plo, phi, (problem.lhs,), op=kind)
         for (i, f), add_frame in zip(adds.items(), extra, strict=True):
             if held.get(i) != add_frame.number:
                 rows.load(f.map.memory, 1 + list(adds).index(i), add_frame.number, base_adds[i])
@@ -150,7 +142,7 @@ def build(problem: Problem) -> Schedule:
         ops=np.array(rows.ops, dtype=np.int64).reshape(-1, 4),
         tokens=np.array(rows.tokens.bits, dtype=np.int64),
         tile=dict(zip(problem.names, tile, strict=True)),
-        stats={"tiles": len(tiles), "chunks": 1, "steps": steps},
+        stats={"tiles": len(tiles), "chunks": len(chunks), "steps": steps},
     )
 
 
@@ -158,32 +150,40 @@ def _others(problem: Problem, copy: bool, lhs: Frames, adds: dict[int, Frames]) 
     return (0 if copy else lhs.largest) + sum(f.largest for f in adds.values())
 
 
+def _boxes(problem: Problem, tile: tuple[int, ...], *, reduced: bool) -> list[tuple[Range, Range]]:
+    """Counter ranges of all tiles (or of all reduction chunks); the other counters are whole."""
+    axes = [
+        ranges(e, t) if r == reduced else [(0, e)]
+        for e, t, r in zip(problem.extents, tile, problem.reduced, strict=True)
+    ]
+    return [
+        (tuple(a for a, _ in pick), tuple(b for _, b in pick)) for pick in itertools.product(*axes)
+    ]
+
+
 def _tile(problem: Problem) -> tuple[int, ...]:
-    """The largest tile of which two results and its operands fit; reductions stay whole."""
+    """The largest tile of which two results and its operands fit; reductions whole if possible."""
     room = problem.depth[problem.dst.memory]
     maps = [*problem.adds.values()]
     if problem.embedding.operator.kind != "map":
         maps.append(problem.lhs)
-    lists = [
-        [e] if r else sizes(e, room, False)
-        for e, r in zip(problem.extents, problem.reduced, strict=True)
-    ]
+    lists = [sizes(e, max(room, 1), False) for e in problem.extents]
     while math.prod(len(v) for v in lists) > 50_000:
         longest = max(range(len(lists)), key=lambda c: len(lists[c]))
         v = lists[longest]
-        lists[longest] = [*v[:-1:2], v[-1]]
+        lists[longest] = [*v[:-1:2], v[-1]] if len(v) > 2 else [1]
     best: tuple[tuple[float, ...], tuple[int, ...]] | None = None
     for tile in itertools.product(*lists):
-        vectors = math.prod(t for t, r in zip(tile, problem.reduced, strict=True) if not r)
-        need = 0
-        for m in maps:
-            box = m.box((0,) * len(tile), tile)
-            reach = math.prod(b - a for a, b in box)
-            need += reach
+        outputs = [t for t, r in zip(tile, problem.reduced, strict=True) if not r]
+        vectors = math.prod(outputs)
+        need = sum(math.prod(b - a for a, b in m.box((0,) * len(tile), tile)) for m in maps)
         copies = 2 if need + 2 * vectors <= room else 1
         if need + copies * vectors > room:
             continue
-        score = (float(copies == 2), vectors / max(1, need + 64), float(vectors))
+        chunks = math.prod(
+            -(-e // t) for e, t, r in zip(problem.extents, tile, problem.reduced, strict=True) if r
+        )
+        score = (vectors / max(1, need + 64) / chunks, float(copies), float(vectors))
         if best is None or score > best[0]:
             best = (score, tile)
     if best is None:

@@ -47,8 +47,9 @@ def search(
 ) -> list[Found]:
     """The best schedule of every problem that was tried, fewest cycles first.
 
-    problems: embeddings of one operator, best first. ranges: epilogue step -> largest magnitude of its
-    tensor, where known. count: schedules built from estimates; refine: schedules built from changes
+    problems: embeddings of one operator, best first. ranges: epilogue step -> largest magnitude of
+    its tensor, where known. count: schedules built from estimates; refine: schedules built from
+    changes
     to the best one. row_budget: about how many rows all of them may have together (compile time).
     Raises: Infeasible where no tile of any problem fits.
     """
@@ -71,14 +72,13 @@ def search(
         raise refusal
     proposals.sort(key=lambda p: p[:3])
     best_of: dict[int, Found] = {}
-    rows = tried = 0
-    for price, n, _, config in proposals:
+    rows = 0
+    for tried, (price, n, _, config) in enumerate(proposals):
         leader = min((f.cycles for f in best_of.values()), default=math.inf)
         # A second embedding is worth building only while its estimate is near the leader.
         if tried >= count or (rows > row_budget and tried) or price > 1.1 * leader:
             break
         found = contexts[n].attempt(config)
-        tried += 1
         rows += 0 if found is None else len(found.schedule.ops)
         if found is not None and (n not in best_of or found.cycles < best_of[n].cycles):
             best_of[n] = found
