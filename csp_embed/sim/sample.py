@@ -54,7 +54,7 @@ class Assembler:
         return self.place(encode_uops(self.isa, columns), self.isa.uop_memory)
 
     def add(self, kind: str, **roles: Any) -> int:
-        """Appends an instruction; dst, lhs and rhs give (factor_out, factor_in), `memory` a name."""
+        """Appends an instruction; dst, lhs, rhs give (factor_out, factor_in), `memory` a name."""
         instruction = self.isa.of_kind(kind)
         fields: dict[str, int] = {}
         for role, value in roles.items():
