@@ -17,7 +17,7 @@ PROGRAMS = list(measured(VTA))
 
 
 def _with_wait(isa: Isa, wait: int) -> Isa:
-    """The machine behind a memory whose delay counter runs to `wait`; its queue takes a cycle more."""
+    """The machine behind a memory whose delay counter runs to `wait`; its queue adds a cycle."""
     sections = {
         name: {**section, "wake": wait + 1} if "wake" in section else section
         for name, section in isa.costs.items()
