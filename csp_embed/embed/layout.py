@@ -67,7 +67,7 @@ def unpack(layout: Layout, embedding: Embedding, isa: Isa, packed: Array) -> Arr
     if packed.shape != expected:
         raise InputError(f"packed {layout.tensor} has shape {packed.shape}", why=f"not {expected}")
     window = _Window.of(layout, embedding)
-    packed = np.ascontiguousarray(packed)
+    packed = np.ascontiguousarray(packed).reshape(expected)  # a 0-d array would become 1-d
     padded = np.zeros(window.shape, dtype=packed.dtype)
     for lanes, target in _views(layout, embedding, isa, window, packed, padded):
         np.copyto(target, lanes)
