@@ -24,7 +24,7 @@ from csp_embed.isa.spec import Isa
 from csp_embed.sim import functional
 from csp_embed.sim.check_audit import Audit
 from csp_embed.sim.debug import first_difference
-from csp_embed.sim.functional_check import Finding, findings, portable_findings
+from csp_embed.sim.functional_check import IMMEDIATE, Finding, findings, portable_findings
 from csp_embed.sim.functional_engine import NEGATIVE_SHIFTS
 from csp_embed.sim.functional_table import FINISH, STORE, TOKENS, Table, make_table
 from csp_embed.sim.tokens import Order, describe_deadlock, find_order
@@ -81,7 +81,12 @@ def judge(
     if not blocking:
         audit = Audit(isa, program, table, order)
         audit.advance(progress)
-        problems += [_problem(isa, stream, f) for f in audit.findings(isa, stream)]
+        told = {(p.insn, p.text[: len(IMMEDIATE)]) for p in problems}
+        problems += [
+            _problem(isa, stream, f)
+            for f in audit.findings(isa, stream)
+            if (f.n, f.what[: len(IMMEDIATE)]) not in told
+        ]
         remarks += audit.remarks(isa, stream)
         blocking = [p for p in problems if p.kind in ("dram", "range")]
     if values and not blocking and not order.deadlocked:

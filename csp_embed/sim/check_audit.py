@@ -13,7 +13,7 @@ from csp_embed.ir.stream import Program, Stream
 from csp_embed.isa.listing import line
 from csp_embed.isa.spec import Isa
 from csp_embed.sim import check_kernels as kernels
-from csp_embed.sim.functional_check import Finding
+from csp_embed.sim.functional_check import IMMEDIATE, Finding
 from csp_embed.sim.functional_engine import operand_table
 from csp_embed.sim.functional_table import CONTRACT, LOAD, MAP, STORE, Table
 from csp_embed.sim.memory import FIELD, MEMORY, UOPS, WORDS, image
@@ -123,7 +123,7 @@ def _finding(
         )  # fmt: skip
     if kind == kernels.IMM_SRC:
         return Finding(
-            n, "portable", f"immediate form with dst {element} and src {detail}",
+            n, "portable", f"{IMMEDIATE} with dst {element} and src {detail}",
             "implementations disagree on which of the two is read",
         )  # fmt: skip
     if kind == kernels.UOP_STORED:

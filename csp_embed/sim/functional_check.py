@@ -13,6 +13,9 @@ from csp_embed.isa.listing import line
 from csp_embed.isa.spec import Isa
 from csp_embed.sim.functional_table import CONTRACT, LOAD, MAP, STORE, Table
 
+# How a finding about the source of an immediate begins, wherever it was seen.
+IMMEDIATE = "immediate form"
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -109,7 +112,7 @@ def portable_findings(isa: Isa, table: Table) -> list[Finding]:
                 (c.dst_in != c.lhs_in) & (c.iter_in > 1)
             )
             add(
-                imm & differ, "immediate form with src factors that differ from dst factors",
+                imm & differ, f"{IMMEDIATE} with src factors that differ from dst factors",
                 "implementations disagree on which of the two is read",
             )  # fmt: skip
     return sorted(found, key=lambda f: f.n)
