@@ -8,6 +8,7 @@ and a resumed sweep knows what is done.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
@@ -71,6 +72,10 @@ def _measure(record: Mapping[str, Any], setting: Setting) -> dict[str, Any]:
     out = figures(kernel, None, verdict.verified)
     out |= {"machine": machine.config_name or setting.isa, "memory": setting.memory,
             "macs": natural(op)["macs"], "count": record.get("count", 1)}  # fmt: skip
+    port = machine.costs.get(setting.memory, {}).get("bytes_per_cycle", 8)
+    out |= {"natural_bytes": natural(op)["read_bytes"], "peak_macs": math.prod(machine.dims.values()),
+            "port_bytes_per_cycle": port}  # fmt: skip
+    out["compute_queue"] = machine.instruction(kernel.embedding.instruction).queue
     out["problems"] = [str(p) for p in verdict.problems[:5]]
     report = simulate_cycles(machine, kernel.lowered.stream, memory=setting.memory)
     out["queues"] = {

@@ -28,7 +28,7 @@ def region_bytes(region: Region, packed: Array) -> NDArray[np.uint8]:
     lanes = packed.ndim - len(region.grid)
     axes = (*region.order, *range(len(region.grid), packed.ndim))
     ordered = packed.transpose(axes)
-    if not region.by_box:
+    if not region.by_box or not region.grid:
         return np.ascontiguousarray(ordered).reshape(-1).view(np.uint8)
     parts = [
         ordered[tuple(slice(a, b) for a, b in box)].reshape(
@@ -44,13 +44,13 @@ def unpack_region(
 ) -> Array:
     """Inverse of `region_bytes` for a plain region: [*grid of the layout (rounded up), *lanes]."""
     shape = [region.grid[d] for d in region.order]
-    ordered = np.ascontiguousarray(data).view(dtype).reshape(*shape, *lanes)
+    ordered = np.ascontiguousarray(data).view(dtype).reshape((*shape, *lanes))
     inverse = np.argsort(region.order) if region.order else np.zeros(0, dtype=np.int64)
     axes = (*(int(i) for i in inverse), *range(len(shape), ordered.ndim))
     packed = ordered.transpose(axes)
     if region.splits:
         merged = [math.prod(size for _, size in parts) for parts in region.splits]
-        packed = packed.reshape(*merged, *lanes)
+        packed = packed.reshape((*merged, *lanes))
     return packed
 
 

@@ -1,12 +1,13 @@
 """Plans as pictures over time: a Gantt chart (SVG) and a Perfetto trace.
 
-Latency plans have a row per device and per link that carries something; throughput plans have no
+Latency plans have a row per device and per direction of a link that carries something; throughput plans have no
 times: their picture is the load of every device and link per sample.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,12 +83,11 @@ def _transfers(plan: Plan) -> list[Any]:
 def _gantt(pyplot: Any, plan: Plan, platform: Platform) -> Any:
     colours = device_colours(platform)
     tasks, transfers = _assignments(plan), _transfers(plan)
-    used = {t.link for t in transfers if t.start is not None}
-    rows = [d.name for d in platform.devices] + [k.name for k in platform.links if k.name in used]
-    rows = list(dict.fromkeys(rows))
+    lanes = transfer_lanes(transfers)
+    rows = [d.name for d in platform.devices] + sorted(set(lanes.values()))
     place = {name: at for at, name in enumerate(rows)}
     end = max((a.finish or 0.0 for a in tasks), default=1.0) or 1.0
-    figure, axes = pyplot.subplots(figsize=(13, 1.4 + 0.5 * len(rows)))
+    figure, axes = pyplot.subplots(figsize=(13, 1.4 + 0.42 * len(rows)))
     for a in tasks:
         if a.start is None or a.finish is None:
             continue
@@ -102,11 +102,10 @@ def _gantt(pyplot: Any, plan: Plan, platform: Platform) -> Any:
                 a.start + length / 2, place[a.device], a.task, ha="center", va="center",
                 fontsize=7, color="black", clip_on=True,
             )  # fmt: skip
-    for t in transfers:
-        if t.start is None or t.finish is None:
-            continue
+    for at, lane in lanes.items():
+        t = transfers[at]
         axes.barh(
-            place[t.link], t.finish - t.start, left=t.start, height=0.45,
+            place[lane], t.finish - t.start, left=t.start, height=0.45,
             color=colours.get(t.from_device, _LINK), alpha=0.75, edgecolor="black", linewidth=0.4,
         )  # fmt: skip
     axes.axvline(end, color="black", linewidth=0.8, linestyle="--")
@@ -120,6 +119,24 @@ def _gantt(pyplot: Any, plan: Plan, platform: Platform) -> Any:
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     return figure
+
+
+def transfer_lanes(transfers: Sequence[Any]) -> dict[int, str]:
+    """A row for every transfer that has times, by its index: `a > b`, and `a > b #2` where several
+    pass at once (full duplex and uncontended links)."""
+    ends: dict[str, list[float]] = {}
+    lanes: dict[int, str] = {}
+    timed = [i for i, t in enumerate(transfers) if t.start is not None and t.finish is not None]
+    for at in sorted(timed, key=lambda i: (transfers[i].start, transfers[i].finish, i)):
+        t = transfers[at]
+        name = f"{t.from_device} > {t.to_device}"
+        free = ends.setdefault(name, [])
+        lane = next((i for i, end in enumerate(free) if end <= t.start + 1e-9), len(free))
+        if lane == len(free):
+            free.append(0.0)
+        free[lane] = t.finish
+        lanes[at] = name if lane == 0 else f"{name} #{lane + 1}"
+    return lanes
 
 
 def _loads(pyplot: Any, plan: Plan, platform: Platform) -> Any:
@@ -156,7 +173,7 @@ def _title(plan: Plan) -> str:
 
 
 def write_trace(plan: Plan, platform: Platform, path: str | Path) -> None:
-    """A Chrome/Perfetto trace: one track per device and link, times in microseconds.
+    """A Chrome/Perfetto trace: one track per device and direction of a link, times in microseconds.
 
     Raises: InputError for a plan without times.
     """
@@ -164,14 +181,15 @@ def write_trace(plan: Plan, platform: Platform, path: str | Path) -> None:
         raise InputError(
             "a trace needs times", why=f"the plan's goal is {plan.goal}", hint="--objective latency"
         )
-    links = list(dict.fromkeys(t.link for t in _transfers(plan)))
+    transfers = _transfers(plan)
+    lanes = transfer_lanes(transfers)
     events: list[dict[str, Any]] = []
     for process, label in ((1, "devices"), (2, "links")):
         events.append(
             {"ph": "M", "pid": process, "tid": 0, "name": "process_name", "args": {"name": label}}
         )
     device_track = {d.name: at for at, d in enumerate(platform.devices)}
-    link_track = {name: at for at, name in enumerate(links)}
+    link_track = {name: at for at, name in enumerate(sorted(set(lanes.values())))}
     for process, tracks in ((1, device_track), (2, link_track)):
         for name, track in tracks.items():
             events.append(
@@ -181,10 +199,10 @@ def write_trace(plan: Plan, platform: Platform, path: str | Path) -> None:
     for a in _assignments(plan):
         if a.start is not None and a.finish is not None:
             events.append(_event(1, device_track[a.device], a.task, a.start, a.finish, {}))
-    for t in _transfers(plan):
-        if t.start is not None and t.finish is not None:
-            args = {"from": t.from_device, "to": t.to_device, "bytes": t.bytes, "of": t.src_task}
-            events.append(_event(2, link_track[t.link], t.tensor, t.start, t.finish, args))
+    for at, lane in lanes.items():
+        t = transfers[at]
+        args = {"link": t.link, "bytes": t.bytes, "of": t.src_task}
+        events.append(_event(2, link_track[lane], t.tensor, t.start, t.finish, args))
     with atomic(path) as file:
         json.dump({"traceEvents": events, "displayTimeUnit": "ms"}, file)
 

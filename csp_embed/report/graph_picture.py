@@ -86,32 +86,23 @@ def layout(graph: TaskGraph) -> dict[str, tuple[float, float]]:
         column = columns[x]
         pull = {t: _mean([spots[p][1] for p in before[t]]) for t in column}
         column.sort(key=lambda t: pull[t])
-        _place(x, column, pull, spots)
+        middle = _mean(list(pull.values()))
+        for at, task in enumerate(column):
+            spots[task] = (float(x), middle + at - (len(column) - 1) / 2)
     return spots
 
 
-def _place(
-    x: int, column: list[str], pull: Mapping[str, float], spots: dict[str, tuple[float, float]]
-) -> None:
-    """Keeps tasks of one depth at least one apart."""
-    last = -1.0
-    for task in column:
-        last = max(last + 1.0, round(pull[task]) if len(column) > 1 else pull[task])
-        spots[task] = (float(x), max(0.0, last))
-
-
 def _bands(spots: Mapping[str, tuple[float, float]]) -> tuple[dict[int, float], list[float]]:
-    """Upper edge of each band, and heights."""
-    heights: dict[int, float] = {}
+    """What to add to a place in each band, and the bands' heights."""
+    rows: dict[int, list[float]] = {}
     for x, y in spots.values():
-        b = int(x) // _BAND
-        heights[b] = max(heights.get(b, 0.0), y + 1.4)
-    edges: dict[int, float] = {}
-    at = 0.0
-    for b in sorted(heights):
-        edges[b] = at
-        at += heights[b]
-    return edges, [heights[b] for b in sorted(heights)]
+        rows.setdefault(int(x) // _BAND, []).append(y)
+    shift: dict[int, float] = {}
+    heights: list[float] = []
+    for b in sorted(rows):
+        shift[b] = sum(heights) - min(rows[b])
+        heights.append(max(rows[b]) - min(rows[b]) + 1.6)
+    return shift, heights
 
 
 def _mean(values: list[float]) -> float:

@@ -41,7 +41,7 @@ class Rows:
 
     def __init__(self, problem: Problem) -> None:
         self.isa = problem.isa
-        self.tokens = Tokens(problem.isa.queues)
+        self.tokens = Tokens(problem.isa.queues, problem.isa.limits.max_tokens)
         self.ops: list[tuple[int, int, int, int]] = []
         self.templates: list[Template] = []
         self.compute_queue = problem.instruction.queue or ""
@@ -109,7 +109,7 @@ class Ring:
                 why=f"only {room} are free",
                 hint="this tile size should not have been tried: please report it",
             )
-        keys = [f.number for f in steps]
+        keys = [f.key for f in steps]
         distinct = len({k for k in keys if k >= 0})
         if distinct > fit and not has_reuse(keys):
             most = min(most, 3 if fit >= 3 and fit % 2 else 2)
@@ -283,7 +283,7 @@ def build(
     for i, frames in adds.items():
         memory = frames.map.memory
         n = max(1, frames.largest)
-        distinct = len(frames.boxes)
+        distinct = len({f.key for f in add_frames[i]})
         budget = max(n, top[memory] // 8)
         room = n * min(distinct, max(1 if distinct == 1 else 2, budget // n))
         if room > top[memory] // 2:

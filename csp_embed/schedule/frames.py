@@ -16,12 +16,14 @@ from csp_embed.schedule.problem import Map
 
 @dataclass(frozen=True)
 class Frame:
-    """number: of the clipped box in the region (-1: empty). lo: grid index at address 0 of the
+    """number: of the clipped box in the region (-1: empty). key: of box and shift together: what a
+    slot holds. lo: grid index at address 0 of the
     frame, per dimension.
     pitch: elements per grid step, per dimension. shift: where the loaded part starts. elems: frame
     length."""
 
     number: int
+    key: int
     lo: tuple[int, ...]
     pitch: tuple[int, ...]
     shift: int
@@ -38,6 +40,7 @@ class Frames:
     boxes: list[tuple[tuple[int, int], ...]] = field(default_factory=list)
     largest: int = 0
     _numbers: dict[tuple[tuple[int, int], ...], int] = field(default_factory=dict)
+    _keys: dict[tuple[int, int], int] = field(default_factory=dict)
     _memo: dict[tuple[int, ...], Frame] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -59,7 +62,7 @@ class Frames:
         clipped = [(max(0, a), min(b, g)) for (a, b), g in zip(wanted, self.map.grid, strict=True)]
         n = len(clipped)
         if any(a >= b for a, b in clipped):
-            return Frame(-1, (0,) * n, (0,) * n, 0, 0, 0)
+            return Frame(-1, -1, (0,) * n, (0,) * n, 0, 0, 0)
         pitch = [0] * n
         size = 1
         for d in reversed(self.order):
@@ -76,4 +79,5 @@ class Frames:
         number = self._numbers.setdefault(box, len(self.boxes))
         if number == len(self.boxes):
             self.boxes.append(box)
-        return Frame(number, tuple(start), tuple(pitch), shift, elems, size)
+        key = self._keys.setdefault((number, shift), len(self._keys))
+        return Frame(number, key, tuple(start), tuple(pitch), shift, elems, size)

@@ -27,16 +27,19 @@ NEUTRAL = {"max": -128, "min": 127}
 
 def build(problem: Problem) -> Schedule:
     """Raises: Infeasible where one vector and its operands do not fit."""
-    tile = _tile(problem)
+    kind = problem.embedding.operator.kind
+    maybe = kind == "map" and _alike(problem, tuple(range(len(problem.dst.grid)))) is not None
+    tile = _tile(problem, maybe)
     orders = {
         m.operand: dimension_order(m, tile, problem.extents)
         for m in (problem.lhs, problem.dst, *problem.adds.values())
     }
-    kind = problem.embedding.operator.kind
     rows = Rows(problem)
     cache = NestCache(problem, rows, {})
-    copy = kind == "map"
-    lhs = Frames(problem.lhs, orders["dst"] if copy else orders["lhs"])
+    # Loaded straight into its place where both have the same shape; otherwise added to zero.
+    alike = _alike(problem, orders["dst"]) if kind == "map" else None
+    copy = alike is not None
+    lhs = Frames(problem.lhs, orders["lhs"] if alike is None else alike)
     dst = Frames(problem.dst, orders["dst"])
     adds = {i: Frames(m, orders[m.operand]) for i, m in problem.adds.items()}
     tiles = _boxes(problem, tile, reduced=False)
@@ -87,6 +90,7 @@ def build(problem: Problem) -> Schedule:
                 after_store = -1
 
         if copy:
+            # An elementwise program has no reduction, so there is one part.
             ((_, _, source),) = parts
             if source.number >= 0:
                 sram = acc + source.shift
@@ -97,18 +101,20 @@ def build(problem: Problem) -> Schedule:
             assert contract is not None
             blank = (None, None, 0)
             run(contract.name, [here, blank, blank], olo, ohi, reset=True)
-            opposite = "min" if kind == "max" else "max"
-            run(map_name, [here, here], olo, ohi, op=opposite, imm=NEUTRAL[kind])
+            if kind != "map":
+                opposite = "min" if kind == "max" else "max"
+                run(map_name, [here, here], olo, ohi, op=opposite, imm=NEUTRAL[kind])
             for plo, phi, source in parts:
                 if source.number < 0:
                     continue
                 rows.load(problem.lhs.memory, 0, source.number, base_lhs + source.shift)
                 operands = [here, (problem.lhs, source, base_lhs)]
-                run(map_name, operands, plo, phi, (problem.lhs,), op=kind)
+                op = "add" if kind == "map" else kind
+                run(map_name, operands, plo, phi, (problem.lhs,), op=op)
         for (i, f), add_frame in zip(adds.items(), extra, strict=True):
-            if held.get(i) != add_frame.number:
+            if held.get(i) != add_frame.key:
                 rows.load(f.map.memory, 1 + list(adds).index(i), add_frame.number, base_adds[i])
-                held[i] = add_frame.number
+                held[i] = add_frame.key
         computed = not copy
         for i, step in enumerate(problem.epilogue):
             computed = True
@@ -146,6 +152,25 @@ def build(problem: Problem) -> Schedule:
     )
 
 
+def _alike(problem: Problem, order: tuple[int, ...]) -> tuple[int, ...] | None:
+    """lhs dimensions in dst's order where a tile of both lies alike, else None."""
+    out = []
+    for d in order:
+        movers = [c for c in range(len(problem.extents)) if problem.dst.step[c, d]]
+        found = [
+            e
+            for e in range(len(problem.lhs.grid))
+            if [c for c in range(len(problem.extents)) if problem.lhs.step[c, e]] == movers
+            and all(problem.lhs.step[c, e] == 1 for c in movers)
+            and problem.lhs.grid[e] == problem.dst.grid[d]
+            and problem.lhs.origin[e] == problem.dst.origin[d]
+        ]
+        if len(found) != 1 or not movers:
+            return None
+        out.append(found[0])
+    return tuple(out) if len(out) == len(problem.lhs.grid) else None
+
+
 def _others(problem: Problem, copy: bool, lhs: Frames, adds: dict[int, Frames]) -> int:
     return (0 if copy else lhs.largest) + sum(f.largest for f in adds.values())
 
@@ -161,11 +186,11 @@ def _boxes(problem: Problem, tile: tuple[int, ...], *, reduced: bool) -> list[tu
     ]
 
 
-def _tile(problem: Problem) -> tuple[int, ...]:
+def _tile(problem: Problem, copy: bool) -> tuple[int, ...]:
     """The largest tile of which two results and its operands fit; reductions whole if possible."""
     room = problem.depth[problem.dst.memory]
     maps = [*problem.adds.values()]
-    if problem.embedding.operator.kind != "map":
+    if not copy:
         maps.append(problem.lhs)
     lists = [sizes(e, max(room, 1), False) for e in problem.extents]
     while math.prod(len(v) for v in lists) > 50_000:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csp_embed.errors import Infeasible
-from csp_embed.ir.embedding import Embedding, Layout
+from csp_embed.ir.embedding import Counter, Embedding, Layout
 from csp_embed.ir.operator import Step
 from csp_embed.isa.spec import Instruction, Isa, Memory
 
@@ -82,7 +82,10 @@ def usable_depth(memory: Memory) -> int:
 
 def build(embedding: Embedding, isa: Isa) -> Problem:
     """Raises: Infeasible where the machine has no instruction for a step of the epilogue."""
-    names = tuple(c.name for c in embedding.counters)
+    # An operator that fits one micro-operation has no loop; one of extent 1 keeps what follows
+    # plain.
+    counters = embedding.counters or (Counter("once", 1, True),)
+    names = tuple(c.name for c in counters)
     instruction = isa.instruction(embedding.instruction)
 
     def to_map(layout: Layout) -> Map:
@@ -95,7 +98,7 @@ def build(embedding: Embedding, isa: Isa) -> Problem:
     dst = to_map(layouts["dst"])
     dst, splits = split_dims(dst)
     out_dim = {}
-    for i, counter in enumerate(embedding.counters):
+    for i, counter in enumerate(counters):
         moved = [d for d in range(len(dst.grid)) if dst.step[i, d]]
         assert len(moved) == (0 if counter.reduced else 1), (counter, dst)
         if moved:
@@ -110,8 +113,8 @@ def build(embedding: Embedding, isa: Isa) -> Problem:
         embedding=embedding,
         isa=isa,
         names=names,
-        extents=tuple(c.extent for c in embedding.counters),
-        reduced=tuple(c.reduced for c in embedding.counters),
+        extents=tuple(c.extent for c in counters),
+        reduced=tuple(c.reduced for c in counters),
         instruction=instruction,
         lhs=to_map(layouts["lhs"]),
         rhs=to_map(layouts["rhs"]) if "rhs" in layouts else None,

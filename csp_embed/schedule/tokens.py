@@ -15,9 +15,14 @@ from csp_embed.ir.schedule import POP_NEXT, POP_PREV, PUSH_NEXT, PUSH_PREV
 
 
 class Tokens:
-    """Collects rows in program order. queues: names in token order."""
+    """Collects rows in program order. queues: names in token order. capacity: unconsumed tokens
+    that a
+    direction can hold: a producer that could run further ahead waits for the consumer."""
 
-    def __init__(self, queues: tuple[str, ...]) -> None:
+    def __init__(self, queues: tuple[str, ...], capacity: int = 255) -> None:
+        self._capacity = capacity
+        self._pairs: dict[tuple[int, int], list[tuple[int, int]]] = {}
+        self._popped: dict[tuple[int, int], int] = {}
         self._rank = {q: i for i, q in enumerate(queues)}
         self.bits: list[int] = []
         self._queue: list[int] = []
@@ -38,10 +43,26 @@ class Tokens:
             return
         assert abs(there - here) == 1, "tokens pass between neighbouring queues only"
         self._synced[there, here] = producer
+        self._popped[there, here] = consumer
         if there < here:
             self._swap(producer, PUSH_NEXT, consumer, POP_PREV)
         else:
             self._swap(producer, PUSH_PREV, consumer, POP_NEXT)
+
+        self._bound(there, here, producer, consumer)
+
+    def _bound(self, there: int, here: int, producer: int, consumer: int) -> None:
+        """Keeps the tokens of this direction within its capacity."""
+        pairs = self._pairs.setdefault((there, here), [])
+        if pairs and pairs[-1][1] == consumer:
+            pairs[-1] = (producer, consumer)
+        else:
+            pairs.append((producer, consumer))
+        if len(pairs) > self._capacity:
+            earlier = pairs[-self._capacity - 1][1]
+            # A pop may only be added behind the pops that the producer's queue already has.
+            if earlier < producer and self._popped.get((here, there), -1) <= producer:
+                self.need(producer, earlier)
 
     def _swap(self, producer: int, push: int, consumer: int, pop: int) -> None:
         if self.bits[consumer] & pop:

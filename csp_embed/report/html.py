@@ -1,0 +1,160 @@
+"""Self-contained HTML pages: a sweep, and one kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from csp_embed.kernel import Kernel
+from csp_embed.report import svg
+from csp_embed.report.kernel import figures, render
+from csp_embed.report.sweep import CLASS_HEAD, class_rows, geomean
+
+Record = Mapping[str, Any]
+
+STYLE = """
+body{font:14px/1.45 system-ui,sans-serif;color:#222;max-width:1080px;margin:2em auto;padding:0 1em}
+h1{font-size:1.5em} h2{font-size:1.15em;margin-top:2em}
+table{border-collapse:collapse;width:100%;font-size:12.5px}
+th,td{padding:3px 7px;text-align:right;border-bottom:1px solid #e5e5e5;white-space:nowrap}
+th{background:#f4f4f4;cursor:pointer;position:sticky;top:0} th:first-child,td:first-child{text-align:left}
+td.l,th.l{text-align:left} td.f{white-space:normal;max-width:26em;font-family:monospace;font-size:11px}
+tr.bad td{background:#fdeaea} svg{width:100%;height:auto} svg.bar{width:220px;height:12px}
+pre{background:#f6f6f6;padding:1em;overflow-x:auto} .note{color:#666} .wide{overflow-x:auto}
+"""
+
+SORT = """
+document.querySelectorAll('table.sort th').forEach((th,i)=>th.onclick=()=>{
+ const t=th.closest('table'),b=t.tBodies[0],d=th.dataset.d=th.dataset.d==='1'?'-1':'1';
+ const v=r=>{const c=r.cells[i];return c.dataset.v!==undefined?+c.dataset.v:c.textContent};
+ [...b.rows].sort((p,q)=>{const x=v(p),y=v(q);return (x>y?1:x<y?-1:0)*d}).forEach(r=>b.append(r))});
+"""
+
+
+def page(title: str, body: str) -> str:
+    """A whole document."""
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+        f"<style>{STYLE}</style></head><body><h1>{escape(title)}</h1>{body}"
+        f"<script>{SORT}</script></body></html>\n"
+    )
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], sort: bool = False) -> str:
+    """rows hold ready cells (`<td>…`) or plain text."""
+    cells = "".join(f"<th>{escape(h)}</th>" for h in head)
+    body = "".join(
+        "<tr>"
+        + "".join(c if c.startswith("<td") else f"<td>{escape(c)}</td>" for c in row)
+        + "</tr>"
+        for row in rows
+    )
+    kind = ' class="sort"' if sort else ""
+    return f'<div class="wide"><table{kind}><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def number(value: float | None, style: str = ",.0f") -> str:
+    """A cell that sorts by its value."""
+    if value is None:
+        return '<td data-v="-1">-</td>'
+    return f'<td data-v="{value}">{format(value, style)}</td>'
+
+
+HEAD = (
+    "layer", "class", "cycles", "bound", "ratio", "reference", "speed-up", "strict", "utilisation",
+    "embedding", "packed input", "host ms", "compile s", "verified", "compute cycles",
+)  # fmt: skip
+
+
+def layer_cells(r: Record) -> list[str]:
+    """One row of the layer table."""
+    if r.get("status") == "failed":
+        return [f"<td>{escape(r['id'])}</td>", r["class"], f'<td class="l">{escape(r["error"])}</td>',
+                *([""] * (len(HEAD) - 3))]  # fmt: skip
+    host = r.get("host_seconds")
+    kind = f'<td class="l" title="{escape(r["embedding"])}">{escape(r["kind"])}</td>'
+    return [
+        f"<td>{escape(r['id'])}</td>", f'<td class="l">{escape(r["class"])}</td>', number(r["cycles"]),
+        number(r["bound_cycles"]), number(r["ratio"], ".4f"), number(r.get("reference_cycles")),
+        number(r.get("speedup"), ".2f"), number(r.get("strict_cycles")),
+        number(r["utilisation"], ".1%"), kind, number(r["host_bytes"]),
+        number(None if host is None else host * 1e3, ".2f"), number(r["seconds"], ".2f"),
+        f'<td class="l">{escape(r["verified"])}</td>', f"<td>{svg.breakdown(r)}</td>",
+    ]  # fmt: skip
+
+
+def sweep_page(records: Sequence[Record]) -> str:
+    """Summary by class, comparison of machines where there are several, pictures, sortable
+    table.
+    """
+    done = [r for r in records if r.get("status") != "failed" and r.get("cycles")]
+    machines = sorted({r.get("machine", "") for r in done})
+    listed = escape(", ".join(machines))
+    body = [
+        f'<p class="note">{len(done)} layers of {len(records)}; machines: {listed}. '
+        "Cycles are predicted by the cycle engine; the bound counts the plain form of each layer "
+        "(see the README), so work that an embedding removes shows as a ratio below 1.</p>",
+        "<h2>By class (geometric means)</h2>", table(CLASS_HEAD, class_rows(list(records))),
+    ]  # fmt: skip
+    if len(machines) > 1:
+        body += ["<h2>Machines compared</h2>", compare(done, machines)]
+    for machine in machines:
+        group = [r for r in done if r.get("machine", "") == machine]
+        title = f" on {machine}" if len(machines) > 1 else ""
+        first = group[0]
+        roof = svg.roofline(
+            group, first.get("peak_macs", 256), first.get("port_bytes_per_cycle", 8)
+        )
+        body += [f"<h2>Roofline{escape(title)}</h2>", roof]
+        bars = svg.speedups(group)
+        if bars:
+            body += [f"<h2>Speed-up over TVM's best schedule{escape(title)}</h2>", bars]
+    keys = []
+    for i, name in enumerate(svg.BREAKDOWN):
+        shade = "#999999" if name == "waiting" else svg.colour(i)
+        keys.append(f'<span style="color:{shade}">&#9632;</span> {name}')
+    rows = [layer_cells(r) for r in sorted(records, key=lambda r: (r.get("machine", ""), r["id"]))]
+    body += ["<h2>Layers</h2>", "<p class='note'>Click a head to sort. Compute cycles: " + "; ".join(keys) + "</p>",
+             table(HEAD, rows, sort=True)]  # fmt: skip
+    return page("Generated kernels against the bound and the reference", "".join(body))
+
+
+def compare(records: Sequence[Record], machines: Sequence[str]) -> str:
+    """Per layer the cycles on each machine, and the geometric mean against the first."""
+    by_layer: dict[str, dict[str, Record]] = {}
+    for r in records:
+        by_layer.setdefault(r["id"], {})[r.get("machine", "")] = r
+    rows = []
+    whole = [v for v in by_layer.values() if len(v) == len(machines)]
+    mean = [f"<td>geometric mean against {escape(machines[0])}</td>"]
+    mean += [
+        number(geomean(v[machines[0]]["cycles"] / v[m]["cycles"] for v in whole), ".3f")
+        for m in machines
+    ]
+    for name in sorted(by_layer):
+        cells = [f"<td>{escape(name)}</td>"]
+        cells += [number(by_layer[name].get(m, {}).get("cycles")) for m in machines]
+        rows.append(cells)
+    return table(("layer", *machines), [mean, *rows], sort=True)
+
+
+def kernel_page(kernel: Kernel, bound: int, verified: str) -> str:
+    """One kernel: its report, its alternatives, its stream's beginning."""
+    from csp_embed.isa.listing import listing
+
+    f = figures(kernel, bound, verified)
+    rows = [
+        [f"<td>{escape(e.kind + (' commuted' if e.commuted else ''))}</td>", number(c),
+         f'<td class="f">{escape(e.formula())}</td>']
+        for e, c in kernel.candidates
+    ]  # fmt: skip
+    lines = listing(kernel.isa, kernel.lowered.stream)
+    shown = "\n".join(lines[:200])
+    more = f"<p class='note'>{len(lines) - 200} more instructions</p>" if len(lines) > 200 else ""
+    body = (
+        f"<pre>{escape(render(kernel, bound, verified))}</pre><h2>Alternatives</h2>"
+        + table(("kind", "cycles", "embedding"), rows)
+        + f"<h2>Stream</h2><pre>{escape(shown)}</pre>{more}"
+    )
+    return page(f"{f['operator']}: {f['formula']}", body)
