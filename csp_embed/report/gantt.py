@@ -1,7 +1,7 @@
 """Plans as pictures over time: a Gantt chart (SVG) and a Perfetto trace.
 
-Latency plans have a row per device and per direction of a link that carries something; throughput plans have no
-times: their picture is the load of every device and link per sample.
+Latency plans have a row per device and per direction of a link that carries something; throughput
+plans have no times: their picture is the load of every device and link per sample.
 """
 
 from __future__ import annotations
