@@ -9,7 +9,7 @@ import typer
 from csp_embed.commands.common import print_json
 from csp_embed.errors import CheckError
 from csp_embed.isa import bits
-from csp_embed.isa.listing import line
+from csp_embed.isa.listing import line, uop_lines
 from csp_embed.isa.load import builtin_names, config_names, load_isa
 from csp_embed.isa.program_file import isa_of, read_program
 from csp_embed.isa.selfcheck import check as self_check
@@ -98,6 +98,9 @@ def disasm_command(
         str | None, typer.Option("--isa", help="Read it as this machine's (default: its own).")
     ] = None,
     vta_config: Config = None,
+    uops: Annotated[
+        bool, typer.Option("--uops", help="Also print the micro-ops that each load fetches.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Prints a program, one instruction a line: what it does, then the tokens it pops and pushes.
@@ -111,6 +114,8 @@ def disasm_command(
     if not as_json:
         for n in range(len(stream)):
             print(line(machine, stream, n))
+            for text in uop_lines(machine, program, stream, n) if uops else ():
+                print(text)
         return
     print_json(
         {

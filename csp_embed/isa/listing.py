@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from csp_embed.ir.stream import Stream
+from csp_embed.ir.stream import Program, Stream
+from csp_embed.isa.bits import decode_uops
 from csp_embed.isa.spec import Instruction, Isa, Operand
 
 _TOKENS = ("pop_prev", "pop_next", "push_prev", "push_next")
@@ -37,6 +38,33 @@ def line(isa: Isa, stream: Stream, n: int) -> str:
     ]
     text = " ".join(part for part in (f"{n:4d} {instruction.name}", body, *unused) if part)
     return f"{text} | {', '.join(tokens)}" if tokens else text
+
+
+def uop_lines(isa: Isa, program: Program, stream: Stream, n: int) -> list[str]:
+    """The micro-ops that instruction n loads, one a line; none for any other instruction.
+
+    They are taken from the DRAM image before the run; what is not there is left out.
+    """
+    code = int(stream.code[n])
+    if code < 0 or isa.instructions[code].kind != "load":
+        return []
+    role = {part: int(stream.fields[f][n]) for part, f in isa.instructions[code].roles.items()}
+    memory = isa.memory(isa.uop_memory)
+    if role["memory"] != memory.id:
+        return []
+    lines = []
+    for row in range(role["y_size"]):
+        at = (role["dram"] + row * role["x_stride"]) * memory.elem_bytes
+        size = role["x_size"] * memory.elem_bytes
+        for address, data in program.before:
+            if address <= at and at + size <= address + len(data):
+                fields = decode_uops(isa, data[at - address :][:size].view("<u4"))
+                first = role["sram"] + row * role["x_size"]
+                lines += [
+                    f"{'':9} {first + k}: {' '.join(f'{f}={v[k]}' for f, v in fields.items())}"
+                    for k in range(role["x_size"])
+                ]
+    return lines
 
 
 def _values(instruction: Instruction, stream: Stream, n: int) -> dict[str, int]:

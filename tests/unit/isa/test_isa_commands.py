@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from csp_embed.commands import isa as commands
 from csp_embed.errors import CspEmbedError, EncodeError, InputError, SpecError
+from csp_embed.isa.program_file import read_program
 from csp_embed.isa.resources import folder
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "reference"
@@ -77,6 +78,19 @@ def test_disasm() -> None:
     assert (record["insn"], record["name"]) == (12, "STORE")
     assert record["fields"]["dram_base"] == 0x300
     assert record["text"] == lines[12].strip()
+
+
+def test_disasm_shows_micro_ops() -> None:
+    """As many as were recorded, with fields picked from their bytes by hand."""
+    path = GOLDEN / "dense_4x128x64.npz"
+    program = read_program(path)
+    lines = call("disasm", str(path), "--uops").splitlines()
+    shown = [text for text in lines if " wgt=" in text]
+    assert len(shown) == program.meta["stats"]["uop_bytes"] // 4
+    packed = b"".join(d.tobytes() for _, d in program.before if len(d) == 4 * len(shown))
+    words = [int.from_bytes(packed[n : n + 4], "little") for n in range(0, len(packed), 4)]
+    wanted = [f"dst={w & 2047} src={w >> 11 & 2047} wgt={w >> 22}" for w in words]
+    assert sorted(text.split(": ")[1] for text in shown) == sorted(wanted)
 
 
 def test_disasm_as_another_machine_and_of_no_program(tmp_path: Path) -> None:
