@@ -142,6 +142,10 @@ def _regular(embedding: Embedding) -> Iterator[Breach]:
             yield Breach(8, f"coordinate {c.axes} names digits or counters that do not exist")
         if c.extent != math.prod(embedding.operator.axes.get(a, 0) for a in c.axes):
             yield Breach(8, f"coordinate {c.axes} has extent {c.extent}")
+    for role, layout in embedding.layouts.items():
+        unknown = set(layout.step) - counters
+        if unknown:
+            yield Breach(8, f"{role} steps with {sorted(unknown)}, which are no counters")
 
 
 def _content_dims(embedding: Embedding, dims: Mapping[str, tuple[str, ...]]) -> Iterator[Breach]:

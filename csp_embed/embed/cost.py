@@ -83,6 +83,8 @@ def steps_within(limits: Sequence[Limit], trips: Mapping[str, int]) -> int:
 
 
 def _inside(limits: Sequence[Limit], names: list[str], trips: Mapping[str, int]) -> int:
+    if not names:  # one element, met by every step
+        return int(all(0 <= origin < size for _, origin, size in limits))
     longest = max(names, key=lambda c: trips[c])
     others = [c for c in names if c != longest]
     total = 0

@@ -79,6 +79,6 @@ _SCALE = 1 << 20
 def _logarithms(model: Any, vars: Vars, what: str, limit: int) -> None:
     """The product's upper limit once more, as a linear constraint that propagates far better:
     sum of log(factor) <= log(limit), rounded so that it never cuts off an answer."""
-    terms = [(v, math.floor(_SCALE * math.log(_factor(o, what)))) for v, o in vars.pairs]
+    terms = [(v, math.floor(_SCALE * math.log(max(_factor(o, what), 1)))) for v, o in vars.pairs]
     if any(c for _, c in terms):
         model.add(sum(c * v for v, c in terms if c) <= math.ceil(_SCALE * math.log(limit + 1)))

@@ -219,10 +219,10 @@ def fused_options(rules: Rules) -> Iterator[Carry | None]:
 
 
 def structure(carries: Sequence[Carry]) -> tuple[object, ...]:
-    """Who is carried where, without factors."""
+    """Who is carried where, without factors and without the order of digit and counter."""
     out: list[object] = []
     for c in carries:
-        inner, outer = (tuple(sorted(d for d, _ in side)) for side in (c.inner, c.outer))
-        if inner or outer or c.diagonal or c.skew or len(c.axes) > 1:
-            out.append((c.axes, inner, outer, c.diagonal[:2] if c.diagonal else (), c.skew))
+        dims = tuple(sorted(d for d, _ in (*c.inner, *c.outer)))
+        if dims or c.diagonal or c.skew or len(c.axes) > 1:
+            out.append((c.axes, dims, c.diagonal[:2] if c.diagonal else (), c.skew))
     return tuple(out)
