@@ -58,14 +58,13 @@ def _product(model: Any, vars: Vars, problem: Problem, what: str, limit: int) ->
             constant *= values[0]
             continue
         factors.append((values[0], values[-1], sum(f * v for v, f in pairs)))
-    limit //= constant
-    low = math.prod(f[0] for f in factors)
-    if not factors:
+    if not factors or not constant:
         return constant
+    limit //= constant
     factors.sort(key=lambda f: f[1])
     least, most, product = factors[0]
     for n, (low, high, expression) in enumerate(factors[1:]):
-        rest = math.prod(f[0] for f in factors[n + 2 :])
+        rest = math.prod(max(f[0], 1) for f in factors[n + 2 :])
         least, most = least * low, min(most * high, limit // rest)
         both = model.new_int_var(min(least, most), most, f"{what}{n}")
         model.add_multiplication_equality(both, [product, expression])

@@ -126,7 +126,7 @@ def test_a_step_with_work_is_left_out() -> None:
 
 
 def test_live_garbage_in_a_stored_lane() -> None:
-    """k = 8..9 of a ragged reduction: if w repeats in the pad lanes and x does too, sums are wrong."""
+    """A pad lane of the reduction in which both operands hold data."""
     op = ops.matmul(m=4, n=2, k=6)
     (good,) = embed(op, SMALL)
     assert rules(good) == set()
