@@ -10,8 +10,10 @@ from __future__ import annotations
 import ast
 import operator
 from collections.abc import Callable, Mapping
+from typing import Any
 
 Hook = Callable[[ast.expr], int]
+Names = Mapping[str, int]
 
 _BINARY: dict[type[ast.operator], Callable[[int, int], int]] = {
     ast.Add: operator.add,
@@ -53,36 +55,95 @@ def evaluate(node: ast.expr, names: Mapping[str, int], hook: Hook | None = None)
 
     Raises: ExprError for an undefined name, a forbidden construct, division by zero.
     """
-    match node:
-        case ast.Constant(value=bool(value)):
-            return int(value)
-        case ast.Constant(value=int(value)):
-            return value
-        case ast.Name(id=name):
-            if name not in names:
-                raise ExprError(f"'{name}' is not defined here", name)
-            return names[name]
-        case ast.UnaryOp(op=ast.USub(), operand=x):
-            return -evaluate(x, names, hook)
-        case ast.UnaryOp(op=ast.Not(), operand=x):
-            return int(not evaluate(x, names, hook))
-        case ast.BinOp(left=left, op=op, right=right):
-            return _binary(op, evaluate(left, names, hook), evaluate(right, names, hook))
-        case ast.BoolOp(op=ast.And(), values=values):
-            return int(all(evaluate(v, names, hook) for v in values))
-        case ast.BoolOp(op=ast.Or(), values=values):
-            return int(any(evaluate(v, names, hook) for v in values))
-        case ast.Compare(left=left, ops=ops, comparators=rights):
-            values = [evaluate(v, names, hook) for v in (left, *rights)]
-            tests = [_comparison(op) for op in ops]
-            return int(all(t(values[n], values[n + 1]) for n, t in enumerate(tests)))
-        case ast.IfExp(test=test, body=body, orelse=orelse):
-            return evaluate(body if evaluate(test, names, hook) else orelse, names, hook)
-        case ast.Call(func=ast.Name(id="log2" | "min" | "max" as function), args=args, keywords=[]):
-            return _call(function, [evaluate(a, names, hook) for a in args])
+    handler = _HANDLERS.get(type(node))
+    if handler is not None:
+        result = handler(node, names, hook)
+        if result is not None:
+            return result
     if hook is not None:
         return hook(node)
     raise ExprError(f"'{ast.unparse(node)}' is not allowed here (integer arithmetic only)")
+
+
+def _constant(node: Any, names: Names, hook: Hook | None) -> int | None:
+    return int(node.value) if isinstance(node.value, int) else None
+
+
+def _name(node: Any, names: Names, hook: Hook | None) -> int:
+    try:
+        return names[node.id]
+    except KeyError:
+        raise ExprError(f"'{node.id}' is not defined here", node.id) from None
+
+
+def _unary(node: Any, names: Names, hook: Hook | None) -> int | None:
+    if isinstance(node.op, ast.USub):
+        return -evaluate(node.operand, names, hook)
+    if isinstance(node.op, ast.Not):
+        return int(not evaluate(node.operand, names, hook))
+    return None
+
+
+def _binary(node: Any, names: Names, hook: Hook | None) -> int:
+    left, right = evaluate(node.left, names, hook), evaluate(node.right, names, hook)
+    operation = _BINARY.get(type(node.op))
+    if isinstance(node.op, ast.Pow):
+        if right < 0 or left.bit_length() * right > _MAX_BITS:
+            raise ExprError(f"the exponent {right} is negative or far too large")
+        return left**right
+    if operation is None:
+        raise ExprError(f"operator {type(node.op).__name__} is not allowed (use + - * // % **)")
+    if right == 0 and isinstance(node.op, ast.FloorDiv | ast.Mod):
+        raise ExprError("division by zero")
+    return operation(left, right)
+
+
+def _boolean(node: Any, names: Names, hook: Hook | None) -> int:
+    both = all if isinstance(node.op, ast.And) else any
+    return int(both(evaluate(v, names, hook) for v in node.values))
+
+
+def _compare(node: Any, names: Names, hook: Hook | None) -> int:
+    values = [evaluate(v, names, hook) for v in (node.left, *node.comparators)]
+    for n, op in enumerate(node.ops):
+        if type(op) not in _COMPARE:
+            raise ExprError(f"comparison {type(op).__name__} is not allowed (use < <= > >= == !=)")
+        if not _COMPARE[type(op)](values[n], values[n + 1]):
+            return 0
+    return 1
+
+
+def _choice(node: Any, names: Names, hook: Hook | None) -> int:
+    taken = node.body if evaluate(node.test, names, hook) else node.orelse
+    return evaluate(taken, names, hook)
+
+
+def _call(node: Any, names: Names, hook: Hook | None) -> int | None:
+    function = getattr(node.func, "id", None)
+    if function not in ("log2", "min", "max") or node.keywords:
+        return None
+    values = [evaluate(a, names, hook) for a in node.args]
+    if function == "log2":
+        if len(values) != 1 or values[0] <= 0 or values[0] & (values[0] - 1):
+            shown = ", ".join(map(str, values))
+            raise ExprError(f"log2({shown}): the argument must be a power of two")
+        return values[0].bit_length() - 1
+    if not values:
+        raise ExprError(f"{function}() needs an argument")
+    return min(values) if function == "min" else max(values)
+
+
+# A handler returns None for a form of its node that is not arithmetic.
+_HANDLERS: dict[type[ast.expr], Callable[[Any, Names, Hook | None], int | None]] = {
+    ast.Constant: _constant,
+    ast.Name: _name,
+    ast.UnaryOp: _unary,
+    ast.BinOp: _binary,
+    ast.BoolOp: _boolean,
+    ast.Compare: _compare,
+    ast.IfExp: _choice,
+    ast.Call: _call,
+}
 
 
 def value(text: str, names: Mapping[str, int]) -> int:
@@ -98,32 +159,3 @@ def names_in(node: ast.AST) -> list[str]:
     functions = {id(n.func) for n in ast.walk(node) if isinstance(n, ast.Call)}
     found = [n.id for n in ast.walk(node) if isinstance(n, ast.Name) and id(n) not in functions]
     return list(dict.fromkeys(found))
-
-
-def _binary(op: ast.operator, left: int, right: int) -> int:
-    if isinstance(op, ast.Pow):
-        if right < 0 or left.bit_length() * right > _MAX_BITS:
-            raise ExprError(f"the exponent {right} is negative or far too large")
-        return left**right
-    if type(op) not in _BINARY:
-        raise ExprError(f"operator {type(op).__name__} is not allowed (use + - * // % **)")
-    if right == 0 and isinstance(op, ast.FloorDiv | ast.Mod):
-        raise ExprError("division by zero")
-    return _BINARY[type(op)](left, right)
-
-
-def _comparison(op: ast.cmpop) -> Callable[[int, int], bool]:
-    if type(op) not in _COMPARE:
-        raise ExprError(f"comparison {type(op).__name__} is not allowed (use < <= > >= == !=)")
-    return _COMPARE[type(op)]
-
-
-def _call(function: str, values: list[int]) -> int:
-    if function == "log2":
-        if len(values) != 1 or values[0] <= 0 or values[0] & (values[0] - 1):
-            shown = ", ".join(map(str, values))
-            raise ExprError(f"log2({shown}): the argument must be a power of two")
-        return values[0].bit_length() - 1
-    if not values:
-        raise ExprError(f"{function}() needs an argument")
-    return min(values) if function == "min" else max(values)

@@ -107,6 +107,12 @@ class Interpreter:
             for m in isa.memories
             if m.alias_of is None
         }
+        self.depths = {m.name: m.depth for m in isa.memories}
+        self.dtypes = {m.name: m.dtype for m in isa.memories}
+        self.shadows = {
+            name: [(m.name, m.dtype) for m in isa.memories if m.shadow_of == name]
+            for name in self.memories
+        }
 
     def run(self, stream: Stream) -> None:
         """All instructions in program order. Raises: SimError naming number and text."""
@@ -146,12 +152,29 @@ def _tree(meaning: str) -> tuple[ast.stmt, ...]:
     return tuple(ast.parse(meaning).body)
 
 
+@lru_cache(maxsize=1024)
+def _reference(node: ast.Subscript) -> tuple[str, ast.expr, tuple[ast.expr, ...]]:
+    """`MEM[address][b, o]` or `MEM[address]` -> memory, address, lane indices."""
+    match node:
+        case ast.Subscript(value=ast.Subscript(value=ast.Name(id=memory), slice=at), slice=lanes):
+            return memory, at, tuple(lanes.elts) if isinstance(lanes, ast.Tuple) else (lanes,)
+        case ast.Subscript(value=ast.Name(id=memory), slice=at):
+            return memory, at, ()
+    raise expr.ExprError(f"'{ast.unparse(node)}' is no memory reference")
+
+
+@lru_cache(maxsize=1024)
+def _names(node: ast.expr) -> frozenset[str]:
+    return frozenset(expr.names_in(node))
+
+
 class _Execution:
     """One instruction: field values and local names while its meaning runs."""
 
     def __init__(self, machine: Interpreter, instruction: Instruction, values: Mapping[str, int]):
         self.machine, self.isa, self.instruction = machine, machine.isa, instruction
         self.names = dict(values)
+        self.depths = machine.depths
 
     def block(self, statements: Iterable[ast.stmt]) -> None:
         for statement in statements:
@@ -176,15 +199,15 @@ class _Execution:
 
     def read(self, node: ast.expr) -> int:
         """Memory reads, micro-op fields and the opcode's function."""
+        if isinstance(node, ast.Subscript):
+            memory, place = self.place(node)
+            return int(self.machine.memories[memory][place])
         match node:
             case ast.Attribute(value=ast.Subscript(value=ast.Name(id=memory), slice=at), attr=name):
                 address = self.address(memory, at)
                 field = next(f for f in self.isa.uop_fields if f.name == name)
                 packed = int(self.machine.memories[memory][address])
                 return packed >> field.lo & ((1 << field.width) - 1)
-            case ast.Subscript():
-                memory, place = self.place(node)
-                return int(self.machine.memories[memory][place])
             case ast.Call(func=ast.Name(id=name), args=[left, right]):
                 code = self.names[name]
                 for op in self.instruction.ops:
@@ -194,17 +217,12 @@ class _Execution:
         raise expr.ExprError(f"'{ast.unparse(node)}' has no value")
 
     def place(self, node: ast.Subscript) -> tuple[str, tuple[int, ...]]:
-        """`MEM[address][b, o]` or `MEM[address]` -> memory, full index under the current names."""
-        match node:
-            case ast.Subscript(value=ast.Subscript(value=ast.Name(id=memory), slice=at), slice=s):
-                dims = s.elts if isinstance(s, ast.Tuple) else [s]
-                return memory, (self.address(memory, at), *(self.value(d) for d in dims))
-            case ast.Subscript(value=ast.Name(id=memory), slice=at):
-                return memory, (self.address(memory, at),)
-        raise expr.ExprError(f"'{ast.unparse(node)}' is no memory reference")
+        """Memory and full index of a reference under the current names."""
+        memory, at, dims = _reference(node)
+        return memory, (self.address(memory, at), *(self.value(d) for d in dims))
 
     def address(self, memory: str, at: ast.expr) -> int:
-        address, depth = self.value(at), self.isa.memory(memory).depth
+        address, depth = self.value(at), self.depths[memory]
         if not 0 <= address < depth:
             raise SimError(f"address {address} is outside {memory}, which has {depth} elements")
         return address
@@ -214,20 +232,17 @@ class _Execution:
         if isinstance(base, ast.Name) and base.id in ("SRAM", "DRAM"):
             self.transfer(base.id, target.slice, value)
             return
-        free = [d for d in self.isa.dims if d in expr.names_in(target) + expr.names_in(value)]
+        reset = isinstance(value, ast.Constant)
+        free = [d for d in self.isa.dims if d in _names(target) | _names(value)]
         for lane in itertools.product(*(range(self.isa.dims[d]) for d in free)):
             self.names.update(zip(free, lane, strict=True))
             memory, place = self.place(target)
             array = self.machine.memories[memory]
             result = self.value(value) + (int(array[place]) if accumulate else 0)
-            array[place] = wrap(result, str(array.dtype))
-            self.shadow(memory, place, result, reset=isinstance(value, ast.Constant))
-
-    def shadow(self, memory: str, place: tuple[int, ...], value: int, *, reset: bool) -> None:
-        """A compute step that is no reset also writes the memories that mirror its result."""
-        for other in self.isa.memories:
-            if other.shadow_of == memory and not reset:
-                self.machine.memories[other.name][place] = wrap(value, other.dtype)
+            array[place] = wrap(result, self.machine.dtypes[memory])
+            # A compute step that is no reset also writes the memories that mirror its result.
+            for shadow, dtype in () if reset else self.machine.shadows[memory]:
+                self.machine.memories[shadow][place] = wrap(result, dtype)
 
     def transfer(self, side: str, at: ast.expr, value: ast.expr) -> None:
         """One element between DRAM and the memory that the instruction names, or a zero element."""
