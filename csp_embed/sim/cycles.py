@@ -28,7 +28,7 @@ from csp_embed.sim.cycles_costs import (
     interfaces,
     parse_memory,
 )
-from csp_embed.sim.cycles_table import Table, table
+from csp_embed.sim.cycles_table import Table, TableMaker
 
 __all__ = ["CycleReport", "Engine", "QueueReport", "Trace", "parse_memory", "simulate_cycles"]
 
@@ -158,10 +158,11 @@ class Engine:
         self.isa = isa
         self.memory = checked(_interface(isa, memory))
         self.costs = costs(isa, self.memory)
+        self._maker = TableMaker(isa, self.costs)
 
     def table(self, stream: Stream) -> Table:
         """The stream as the compiled loop takes it."""
-        return table(self.isa, stream, self.costs)
+        return self._maker.table(stream)
 
     def total(self, stream: Stream) -> int:
         """Cycles of `stream`. Raises: as `simulate_cycles`."""

@@ -1,7 +1,7 @@
 """Decoded instructions to the cycle engine's table: what each costs, not what it computes.
 
-Takes: a Stream of known instructions.  Leaves: int64[n, COLUMNS] of `cycles_layout`, and the steps
-of compute instructions.  Assumes: nothing; what would never end on the hardware raises SimError.
+Takes: a Stream.  Leaves: int64[n, COLUMNS] of `cycles_layout`, and the steps of compute
+instructions.  Assumes: nothing; what would never end on the hardware raises SimError.
 """
 
 from __future__ import annotations
@@ -9,17 +9,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from csp_embed.errors import SimError, SpecError
+from csp_embed.errors import CspEmbedError, SimError, SpecError
 from csp_embed.ir.stream import Stream
 from csp_embed.isa.listing import line
-from csp_embed.isa.spec import Instruction, Isa, Memory
-from csp_embed.sim import cycles_layout as layout
+from csp_embed.isa.spec import Isa, Memory
+from csp_embed.sim import cycles_fill as fill
 from csp_embed.sim.cycles_costs import Costs
 
-Column = NDArray[np.int64]
+_KINDS = {
+    "load": fill.LOADS,
+    "store": fill.STORES,
+    "contract": fill.CONTRACTS,
+    "map": fill.MAPS,
+    "finish": fill.FINISHES,
+}
 
 
 @dataclass(frozen=True)
@@ -28,198 +33,127 @@ class Table:
     written_bytes: bytes that each stores."""
 
     rows: NDArray[np.int64]
-    steps: Column
-    written_bytes: Column
+    steps: NDArray[np.int64]
+    written_bytes: NDArray[np.int64]
 
 
-def table(isa: Isa, stream: Stream, costs: Costs) -> Table:
-    """The table of `stream`.
+class TableMaker:
+    """Makes tables of streams of one machine with one set of costs."""
 
-    Raises: SimError for an unknown instruction, a transfer of a memory that the instruction cannot
-    reach, and counts of 0; the message has the instruction's number and text.
-    """
-    n = len(stream)
-    rows = np.zeros((n, layout.COLUMNS), np.int64)
-    steps = np.zeros(n, np.int64)
-    written = np.zeros(n, np.int64)
-    unknown = np.flatnonzero((stream.code < 0) | (stream.code >= len(isa.instructions)))
-    if len(unknown):
-        raise _refuse(isa, stream, int(unknown[0]), "unknown instruction", "it hangs the device")
-    last = len(isa.queues) - 1
-    for code in np.unique(stream.code):
-        instruction = isa.instructions[code]
-        at = np.flatnonzero(stream.code == code)
-        part = np.zeros((len(at), layout.COLUMNS), np.int64)
-        if instruction.queue is not None:
-            part[:, layout.QUEUE] = isa.queues.index(instruction.queue)
-        match instruction.kind:
-            case "load":
-                _loads(isa, stream, costs, instruction, at, part)
-            case "store":
-                written[at] = _stores(isa, stream, costs, instruction, at, part)
-            case "contract" | "map":
-                steps[at] = _compute(isa, stream, costs, instruction, at, part)
-            case "finish":
-                part[:, layout.KIND] = layout.FINISH
-                part[:, layout.SPAN] = costs.sections["instruction"]["finish"]
-        queue = part[:, layout.QUEUE]
-        for role, flag, missing in (
-            ("pop_prev", layout.POP_PREV, 0),
-            ("pop_next", layout.POP_NEXT, last),
-            ("push_prev", layout.PUSH_PREV, 0),
-            ("push_next", layout.PUSH_NEXT, last),
-        ):
-            # The first queue has no neighbour before it and the last none after: no such wire.
-            wanted = (_role(stream, instruction, role, at) != 0) & (queue != missing)
-            part[:, layout.TOKENS] |= np.where(wanted, flag, 0)
-        rows[at] = part
-    return Table(rows, steps, written)
+    def __init__(self, isa: Isa, costs: Costs) -> None:
+        self.isa = isa
+        self.names: list[str] = []
+        parts = np.full((len(isa.instructions), fill.ROLES), -1, np.int64)
+        kinds = np.empty(len(isa.instructions), np.int64)
+        queues = np.full(len(isa.instructions), -1, np.int64)
+        for code, instruction in enumerate(isa.instructions):
+            kinds[code] = _KINDS[instruction.kind]
+            if instruction.queue is not None:
+                queues[code] = isa.queues.index(instruction.queue)
+            for place, role in enumerate(fill.ROLE_NAMES):
+                name = instruction.roles.get(role)
+                if name is not None:
+                    if name not in self.names:
+                        self.names.append(name)
+                    parts[code, place] = self.names.index(name)
+        self._machine = (parts, kinds, queues, _memories(isa, costs), _spans(costs))
+        self._last_queue = len(isa.queues) - 1
 
+    def table(self, stream: Stream) -> Table:
+        """The table of `stream`.
 
-def _role(stream: Stream, instruction: Instruction, role: str, at: Column) -> Column:
-    name = instruction.roles.get(role)
-    if name is None or name not in stream.fields:
-        return np.zeros(len(at), np.int64)
-    return stream.fields[name][at]
+        Raises: SimError for an unknown instruction, a transfer of a memory that the instruction
+            cannot reach, and counts of 0; the message has the instruction's number and text.
+        """
+        n = len(stream)
+        columns = np.zeros((len(self.names), n), np.int64)
+        for place, name in enumerate(self.names):
+            if name in stream.fields:
+                columns[place] = stream.fields[name]
+        rows = np.zeros((n, fill.COLUMNS), np.int64)
+        steps = np.zeros(n, np.int64)
+        written = np.zeros(n, np.int64)
+        code = np.ascontiguousarray(stream.code, np.int64)
+        bad, why = fill.fill(code, columns, *self._machine, self._last_queue, rows, steps, written)
+        if bad >= 0:
+            raise self._refuse(stream, bad, why)
+        return Table(rows, steps, written)
 
-
-def _transfers(
-    isa: Isa, stream: Stream, costs: Costs, instruction: Instruction, at: Column, part: Column
-) -> list[tuple[Memory, Column]]:
-    """Fills queue, address and rows; positions within `at` by memory, token-only ones left out."""
-    loads = instruction.kind == "load"
-    ids = _role(stream, instruction, "memory", at)
-    empty = _role(stream, instruction, "x_size", at) == 0
-    part[empty, layout.SPAN] = costs.sections["instruction"]["sync"]
-    queues = {m.load_queue if loads else m.store_queue for m in isa.memories} - {None}
-    groups: list[tuple[Memory, Column]] = []
-    for number in np.unique(ids):
-        here = np.flatnonzero(ids == number)
-        memory = isa.memory_by_id(int(number))
-        queue = memory and (memory.load_queue if loads else memory.store_queue)
-        if queue is None and len(queues) == 1 and empty[here].all():
-            queue = next(iter(queues))  # token-only: the only queue it can mean
-        if queue is None:
-            bad = here[0] if len(queues) > 1 else here[~empty[here]][0]
-            name = memory.name if memory else f"memory {number}"
-            why = f"{instruction.name} does not reach {name}; it hangs the device"
-            raise _refuse(isa, stream, int(at[bad]), "unknown transfer", why)
-        part[here, layout.QUEUE] = isa.queues.index(queue)
-        full = here[~empty[here]]
-        if memory is None or not len(full):
-            continue
-        height = _role(stream, instruction, "y_size", at[full])
-        if (height == 0).any():
-            bad = full[np.flatnonzero(height == 0)[0]]
-            raise _refuse(isa, stream, int(at[bad]), "no rows", "a transfer of 0 rows never ends")
-        part[full, layout.ROWS] = height
-        for column, role in (
-            (layout.ADDRESS, "dram"), (layout.ROW, "x_size"), (layout.STRIDE, "x_stride")
-        ):  # fmt: skip
-            part[full, column] = _role(stream, instruction, role, at[full]) * memory.elem_bytes
-        groups.append((memory, full))
-    return groups
+    def _refuse(self, stream: Stream, n: int, why: int) -> CspEmbedError:
+        text = line(self.isa, stream, n).strip()
+        if why == fill.UNKNOWN:
+            return SimError(f"instruction {n} is unknown", where=text, why="it hangs the device")
+        instruction = self.isa.instructions[stream.code[n]]
+        name = instruction.name
+        match why:
+            case fill.EMPTY_LOOP:
+                reason = "a loop or micro-op count of 0 runs for ages on the hardware"
+                return SimError(f"instruction {n}: empty loop", where=text, why=reason)
+            case fill.NO_ROWS:
+                reason = "a transfer of 0 rows never ends"
+                return SimError(f"instruction {n}: no rows", where=text, why=reason)
+            case fill.UNREACHED:
+                reason = f"{name} does not reach that memory; it hangs the device"
+                return SimError(f"instruction {n}: unknown transfer", where=text, why=reason)
+        number = int(stream.fields[instruction.roles["memory"]][n])
+        memory = self.isa.memory_by_id(number)
+        assert memory is not None
+        if not memory.portable:
+            reason = f"the hardware cannot load {memory.name}: it hangs"
+            return SimError(f"instruction {n}: not built", where=text, why=reason)
+        return SpecError(
+            f"{self.isa.name} has no cost for loads of {memory.name}",
+            where=f"costs.read_priority.{memory.name}",
+            hint="give its place in the read port's priority",
+        )
 
 
-def _loads(
-    isa: Isa, stream: Stream, costs: Costs, instruction: Instruction, at: Column, part: Column
-) -> None:
-    load = costs.sections["load"]
-    for memory, full in _transfers(isa, stream, costs, instruction, at, part):
-        if memory.name not in costs.priority:
-            first = int(at[full[0]])
-            if memory.portable:
-                raise SpecError(
-                    f"{isa.name} has no cost for loads of {memory.name}",
-                    where=f"costs.read_priority.{memory.name}",
-                    hint="give its place in the read port's priority",
-                )
-            why = f"the hardware cannot load {memory.name}: it hangs"
-            raise _refuse(isa, stream, first, "not built", why)
-        pads = {
-            role: _role(stream, instruction, role, at[full])
-            for role in ("y_pad_0", "y_pad_1", "x_pad_0", "x_pad_1")
-        }
-        beside = pads["x_pad_0"] + pads["x_pad_1"]
-        width = _role(stream, instruction, "x_size", at[full]) + beside
-        height = part[full, layout.ROWS]
-        narrow = load["narrow_port"] if memory.elem_bytes > costs.beat_bytes else 0
-        part[full, layout.KIND] = layout.LOAD
-        part[full, layout.PORT] = costs.priority[memory.name]
-        part[full, layout.TAIL] = load["last"] + narrow
-        part[full, layout.DELAY] = load["start"] + load["pad_row"] * pads["y_pad_0"]
-        part[full, layout.TOP] = pads["y_pad_0"] * width
-        part[full, layout.BOTTOM] = pads["y_pad_1"] * width
-        # Rows without zeros beside them still pass the zero writer, a cycle each, if zeros follow.
-        skip = (beside == 0) & (pads["y_pad_1"] > 0)
-        part[full, layout.MIDDLE] = np.where(skip, height, beside * height)
-        part[full, layout.SKIP] = skip
+def _memories(isa: Isa, costs: Costs) -> NDArray[np.int64]:
+    """int64[ids, MEMORY_COLUMNS]: what transfers need to know of each memory, by its id."""
+    table = np.full((max(m.id for m in isa.memories) + 1, fill.MEMORY_COLUMNS), -1, np.int64)
+    for memory in isa.memories:
+        row = table[memory.id]
+        row[fill.ELEMENT] = memory.elem_bytes
+        if memory.load_queue is not None:
+            row[fill.LOAD_QUEUE] = isa.queues.index(memory.load_queue)
+        if memory.store_queue is not None:
+            row[fill.STORE_QUEUE] = isa.queues.index(memory.store_queue)
+        row[fill.PRIORITY] = costs.priority.get(memory.name, -1)
+        wide = memory.elem_bytes > costs.beat_bytes
+        row[fill.EXTRA_TAIL] = costs.sections["load"]["narrow_port"] if wide else 0
+        row[fill.GAP] = costs.sections["store"]["word_gap"] if wide else 0
+        row[fill.WORD_BEATS] = max(1, _word_bytes(isa, memory) // costs.beat_bytes)
+    return table
 
 
-def _stores(
-    isa: Isa, stream: Stream, costs: Costs, instruction: Instruction, at: Column, part: Column
-) -> Column:
-    written = np.zeros(len(at), np.int64)
-    store = costs.sections["store"]
-    for memory, full in _transfers(isa, stream, costs, instruction, at, part):
-        lanes = isa.lane_shape(memory.name)
-        # A word of the memory is one row of lanes, at least a beat.
-        word = memory.elem_bytes // max(1, int(np.prod(lanes[:-1], dtype=np.int64)))
-        word_beats = max(1, word // costs.beat_bytes)
-        gap = store["word_gap"] if memory.elem_bytes > costs.beat_bytes else 0
-        part[full, layout.SPAN] = store_spans(
-            part[full], store["start"], store["setup"], gap, store["ack"] + costs.latency,
-            word_beats, costs.beat_bytes, costs.burst_beats, costs.rate,
-        )  # fmt: skip
-        written[full] = part[full, layout.ROW] * part[full, layout.ROWS]
-    return written
+def _word_bytes(isa: Isa, memory: Memory) -> int:
+    """Bytes that a memory gives at once: one row of lanes of an element."""
+    outer = isa.lane_shape(memory.name)[:-1]
+    return memory.elem_bytes // max(1, int(np.prod(outer, dtype=np.int64)))
 
 
-@njit(cache=True)
-def store_spans(
-    rows, start, setup, gap, ack, word_beats, beat_bytes, burst, rate
-):  # pragma: no cover
-    """Cycles from start to end of each store: bursts one after the other, each acknowledged."""
-    spans = np.zeros(len(rows), np.int64)
-    for i in range(len(rows)):
-        total = start - 1
-        for y in range(rows[i, layout.ROWS]):
-            byte = rows[i, layout.ADDRESS] + y * rows[i, layout.STRIDE]
-            beat = byte // beat_bytes
-            left = -((-byte - rows[i, layout.ROW]) // beat_bytes) - beat
-            while left > 0:
-                # All but the first and the last burst of a row are alike.
-                length = min(left, burst - beat % burst)
-                times = left // burst if length == burst else 1
-                data = length + gap * ((length - 1) // word_beats)
-                slow = -((-length * beat_bytes * layout.RATE_UNIT) // rate)
-                total += times * (setup + max(data, slow) + ack)
-                beat += times * length
-                left -= times * length
-        spans[i] = total
+def _spans(costs: Costs) -> NDArray[np.int64]:
+    """The per-kind costs in the order that `fill` takes."""
+    section = costs.sections
+    spans = np.empty(fill.SPANS, np.int64)
+    for place, value in {
+        fill.SYNC: section["instruction"]["sync"],
+        fill.FINISH_SPAN: section["instruction"]["finish"],
+        fill.LOAD_START: section["load"]["start"],
+        fill.PAD_ROW: section["load"]["pad_row"],
+        fill.LOAD_LAST: section["load"]["last"],
+        fill.STORE_START: section["store"]["start"],
+        fill.STORE_SETUP: section["store"]["setup"],
+        fill.STORE_ACK: section["store"]["ack"] + costs.latency,
+        fill.CONTRACT_FILL: section["contract"]["fill"],
+        fill.CONTRACT_STEP: section["contract"]["step"],
+        fill.RESET_STEP: section["contract"]["reset_step"],
+        fill.MAP_FILL: section["map"]["fill"],
+        fill.IMMEDIATE_STEP: section["map"]["immediate_step"],
+        fill.TENSOR_STEP: section["map"]["tensor_step"],
+        fill.BEAT: costs.beat_bytes,
+        fill.BURST: costs.burst_beats,
+        fill.PORT_RATE: costs.rate,
+    }.items():
+        spans[place] = value
     return spans
-
-
-def _compute(
-    isa: Isa, stream: Stream, costs: Costs, instruction: Instruction, at: Column, part: Column
-) -> Column:
-    def role(name: str) -> Column:
-        return _role(stream, instruction, name, at)
-
-    counts = (role("uop_end") - role("uop_begin"), role("iter_out"), role("iter_in"))
-    empty = np.flatnonzero(np.minimum.reduce(counts) <= 0)
-    if len(empty):
-        why = "a loop or micro-op count of 0 runs for ages on the hardware"
-        raise _refuse(isa, stream, int(at[empty[0]]), "empty loop", why)
-    steps = counts[0] * counts[1] * counts[2]
-    cost = costs.sections[instruction.kind]
-    if instruction.kind == "contract":
-        each = np.where(role("reset") != 0, cost["reset_step"], cost["step"])
-    else:
-        each = np.where(role("use_imm") != 0, cost["immediate_step"], cost["tensor_step"])
-    part[:, layout.SPAN] = cost["fill"] + steps * each
-    return steps
-
-
-def _refuse(isa: Isa, stream: Stream, n: int, what: str, why: str) -> SimError:
-    return SimError(f"instruction {n}: {what}", where=line(isa, stream, n).strip(), why=why)

@@ -27,15 +27,17 @@ class Measured:
     request_wait: int = 16
 
 
-def measured(isa: Isa) -> Iterator[Measured]:
-    """All recorded programs: groups micro, tvm, rtl."""
-    for text in (DATA / "micro.jsonl").read_text().splitlines():
+def measured(isa: Isa, folder: Path = DATA) -> Iterator[Measured]:
+    """All recorded programs of `folder`: groups micro, tvm, and rtl where there is such a file."""
+    for text in (folder / "micro.jsonl").read_text().splitlines():
         record = json.loads(text)
         words = [[int(h[16:], 16), int(h[:16], 16)] for h in record["insn"]]
         cycles = {memory: record[memory] for memory in ("de10", "pynq")}
         yield Measured("micro", record["name"], decode(isa, np.array(words, np.uint64)), cycles)
     for group, file, suffix in (("tvm", "tvm_streams", "_insn"), ("rtl", "rtl_streams", "")):
-        with np.load(DATA / f"{file}.npz") as archive:
+        if not (folder / f"{file}.npz").exists():
+            continue
+        with np.load(folder / f"{file}.npz") as archive:
             for record in json.loads(str(archive["meta"])):
                 stream = decode(isa, archive[record["id"] + suffix])
                 cycles = {
