@@ -1,0 +1,95 @@
+"""The searches' own tests of a placement (the verifier has its own, in `check*.py`).
+
+Takes: a Problem and the device of each task by number.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from csp_embed.partition import kernels
+from csp_embed.partition.anneal import peak_fits
+from csp_embed.partition.problem import Ints, Problem
+from csp_embed.partition.timetable import Timetable
+
+
+def runs(p: Problem, dev: Ints) -> bool:
+    """Allowed devices, weights within memory, devices that can talk."""
+    if not np.isfinite(p.cost[np.arange(p.n), dev]).all():
+        return False
+    if (np.bincount(dev, p.weight, minlength=p.m) > p.memory * (1 + 1e-12)).any():
+        return False
+    readers = np.repeat(np.arange(len(p.value_src)), np.diff(p.use_ptr))
+    return bool(np.isfinite(p.lat[dev[p.value_src[readers]], dev[p.use]]).all())
+
+
+def convex(p: Problem, dev: Ints) -> bool:
+    """No path leaves a device and comes back.
+
+    left[t] = set (bit mask) of devices that some path to t has been on and left again."""
+    on: list[int] = [0] * p.n
+    left: list[int] = [0] * p.n
+    for t in range(p.n):
+        here, gone, been = 1 << int(dev[t]), 0, 0
+        for v in p.inputs(t):
+            u = int(p.value_src[v])
+            gone |= left[u]
+            been |= on[u]
+        gone |= been & ~here
+        if gone & here:
+            return False
+        on[t], left[t] = been | here, gone
+    return True
+
+
+def ordered(p: Problem, dev: Ints) -> bool:
+    """No ring of devices that feed each other."""
+    feeds = np.zeros((p.m, p.m), bool)
+    for u, t, _ in p.edges():
+        feeds[dev[u], dev[t]] = True
+    np.fill_diagonal(feeds, False)
+    open_devices = list(range(p.m))
+    while open_devices:
+        first = [d for d in open_devices if not feeds[open_devices, d].any()]
+        if not first:
+            return False
+        open_devices = [d for d in open_devices if d not in first]
+    return True
+
+
+def peak(p: Problem, table: Timetable) -> bool:
+    """Weights and live activations fit at all times."""
+    if not p.activation.any():
+        return True
+    a, w = kernels.arrays(p), kernels.work(p)
+    w.start[:], w.finish[:], w.dev[:] = table.start, table.finish, table.dev
+    w.group_dev[p.group] = table.dev
+    return bool(peak_fits(a, w, p.activation))
+
+
+def pipelined_memory(p: Problem, dev: Ints) -> bool:
+    """Weights and activations of all inputs in flight fit.
+
+    Stages count device changes along paths; a value read k stages later is kept k times more."""
+    if not p.activation.any():
+        return True
+    stage = [0] * p.n
+    for t in range(p.n):
+        for v in p.inputs(t):
+            u = int(p.value_src[v])
+            stage[t] = max(stage[t], stage[u] + int(dev[u] != dev[t]))
+    fixed = np.bincount(dev, p.weight, minlength=p.m)
+    level, top = np.zeros(p.m), np.zeros(p.m)
+    ends: list[list[int]] = [[] for _ in range(p.n)]  # what dies after a task's turn
+    for t in range(p.n):
+        readers = [int(c) for v in p.outputs(t) for c in p.consumers(int(v))]
+        kept = max((stage[c] for c in readers), default=stage[t]) - stage[t]
+        fixed[dev[t]] += kept * p.activation[t]
+        if not kept:
+            ends[max(readers, default=t)].append(t)
+    for t in range(p.n):
+        level[dev[t]] += p.activation[t]
+        top[dev[t]] = max(top[dev[t]], level[dev[t]])
+        for s in ends[t]:
+            level[dev[s]] -= p.activation[s]
+    return bool((fixed + top <= p.memory * (1 + 1e-9)).all())

@@ -1,0 +1,242 @@
+"""Latency: list schedules, annealing, exact CP-SAT and neighbourhoods around the best plan.
+
+Takes: a Problem, a Request, an Incumbent.  Leaves: the incumbent improved, and proved bounds.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from csp_embed.partition import bounds, kernels
+from csp_embed.partition.anneal import anneal
+from csp_embed.partition.cpsat_model import Model
+from csp_embed.partition.list_scheduling import ListScheduler, Placement
+from csp_embed.partition.problem import Ints, Problem, _csr
+from csp_embed.partition.search import Clock, Incumbent, Request
+from csp_embed.partition.symmetry import canonical, device_classes
+from csp_embed.partition.timetable import Timetable, decoded, retimed
+from csp_embed.solver import cpsat
+
+SMALL = 30  # up to here interpreted list schedulers and CP-SAT are quicker than compiling
+EXACT = 160  # above this many tasks the exact model is left to neighbourhoods
+
+
+@dataclass
+class Proof:
+    """The best lower bound so far. closed: some exact search proved its optimum."""
+
+    value: float = 0.0
+    name: str = "none"
+    closed: bool = False
+    interrupted: bool = False
+    notes: list[str] = field(default_factory=list)
+
+    def raise_to(self, value: float, name: str) -> None:
+        """Keeps the larger bound."""
+        if value > self.value:
+            self.value, self.name = value, name
+
+
+def lists(p: Problem, inc: Incumbent, compiled: bool, large: bool = False) -> list[Placement]:
+    """All list schedules, offered; best first."""
+    scheduler = ListScheduler(p, compiled)
+    found = scheduler.portfolio(large)
+    for x in found:
+        table = decoded(p, x.order, x.dev, scheduler.k, scheduler.a, scheduler.w)
+        inc.offer(x.dev, table, x.method)
+    return found
+
+
+def annealed(
+    p: Problem, inc: Incumbent, clock: Clock, starts: list[Placement], steps: int, share: float
+) -> None:
+    """Chains from the best starts in turn; two at a time with two workers.
+
+    Deterministic: `steps` proposals per chain, one chain per start. Wall clock: chains until a
+    share of what is left is used up."""
+    request = clock.request
+    member_ptr, members = _csr(p.groups())
+    threads = max(1, request.workers)
+    a = kernels.arrays(p)
+    spaces = [kernels.work(p) for _ in range(threads)]
+    until = clock.seconds() + clock.left() * share if clock.wall else 0.0
+    lanes = [x for x in starts if np.isfinite(x.value)]
+    if not lanes:
+        return
+
+    def chain(slot: int, number: int) -> tuple[float, Ints, Ints]:
+        x = lanes[number % len(lanes)]
+        order, dev = x.order.copy(), x.dev.copy()
+        hot = (0.01, 0.03, 0.005)[number % 3] * x.value
+        value = anneal(
+            a, spaces[slot], p.lat, p.inv, p.activation, members, member_ptr,
+            order, dev, steps, hot, 1e-4 * x.value, request.seed * 1000 + number + 1,
+        )  # fmt: skip
+        return value, order, dev
+
+    number = 0
+    with ThreadPoolExecutor(threads) as pool:
+        while True:
+            jobs = [pool.submit(chain, slot, number + slot) for slot in range(threads)]
+            for job in jobs:
+                value, order, dev = job.result()
+                if inc.best is None or value < inc.best.value:
+                    inc.offer(dev, decoded(p, order, dev), "anneal")
+            number += threads
+            best = inc.best.value if inc.best else float("inf")
+            clock.tell(f"annealing, {best:.6g} ms", number, max(number, len(lanes)))
+            if clock.seconds() >= until if clock.wall else number >= len(lanes):
+                return
+
+
+def build(p: Problem, request: Request, horizon: float) -> Model:
+    """The exact model of the request's objective and constraints."""
+    model = Model(p, horizon)
+    timed = request.objective == "latency" or request.max_latency is not None
+    steady = request.objective != "latency" or request.min_throughput is not None
+    if timed or (steady and p.contended()):
+        model.send()
+    if timed:
+        model.schedule(*bounds.path_bounds(p))
+    if steady:
+        model.loads()
+    model.shape(request.contiguous, request.pipeline)
+    if request.max_latency is not None:
+        model.cp.add(model.makespan <= model.scale.up(request.max_latency))
+    if request.min_throughput is not None:
+        model.cp.add(model.period <= model.scale.up(1.0 / request.min_throughput))
+    model.cp.minimize(model.makespan if request.objective == "latency" else model.period)
+    return model
+
+
+def exact(
+    p: Problem, inc: Incumbent, proof: Proof, clock: Clock, limit: float, share: float = 1.0
+) -> str:
+    """CP-SAT on the whole problem, hinted with the incumbent. Returns the solver's status."""
+    request = clock.request
+    best = inc.best
+    model = build(p, request, horizon(p, inc))
+    classes = device_classes(p)
+    model.symmetry(classes)
+    if best is not None:
+        dev = canonical(p, best.dev, classes)
+        same = bool((dev == best.dev).all())
+        times = best.table.start if best.table is not None and same else None
+        model.hint(dev, times if model.start else None)
+    clock.tell("exact search")
+    found = cpsat.solve(model.cp, clock.params(limit, share))
+    proof.interrupted |= found.interrupted
+    if found.found:
+        take(p, inc, model, found, "cpsat")
+    if found.status == "INFEASIBLE" and best is None:
+        proof.notes.append("infeasible")
+    elif found.status == "INFEASIBLE" and best is not None:
+        # Nothing as good as the incumbent within the rounded horizon: it is optimal.
+        proof.raise_to(best.value, "exact search")
+        proof.closed = True
+    elif found.status in ("OPTIMAL", "FEASIBLE", "UNKNOWN"):
+        value = model.scale.ms(found.bound)
+        if np.isfinite(value) and inc.best is not None:
+            proof.raise_to(min(value, inc.best.value), "exact search")
+        proof.closed |= found.status == "OPTIMAL"
+    return found.status
+
+
+def horizon(p: Problem, inc: Incumbent) -> float:
+    """Times beyond this matter to no better plan."""
+    if inc.request.objective != "latency" and inc.request.max_latency is not None:
+        return inc.request.max_latency
+    return inc.best.value if inc.best is not None else far(p)
+
+
+def far(p: Problem) -> float:
+    """A makespan that some plan surely keeps: everything one after the other, all values sent."""
+    longest = np.where(np.isfinite(p.cost), p.cost, 0.0).max(axis=1).sum()
+    away = np.isfinite(p.lat)
+    sends = sum(
+        float((p.lat[away] + p.value_bytes[v] * p.inv[away]).max()) * len(p.consumers(v))
+        for v in range(len(p.value_src))
+    )
+    return float(longest + sends) + 1e-6
+
+
+def take(p: Problem, inc: Incumbent, model: Model, found: Any, method: str) -> bool:
+    """Offers a solver's solution with exact times."""
+    dev = np.zeros(p.n, np.int64)
+    for t in range(p.n):
+        dev[t] = next(d for d, x in model.at(t).items() if found.value(x))
+    if not model.start:
+        return inc.offer(dev, None, method)
+    start = [found.value(s) for s in model.start]
+    hops = {key: found.value(h) for key, h in model.hop_start.items()}
+    return inc.offer(dev, retimed(p, dev, start, hops), method)
+
+
+def neighbourhoods(
+    p: Problem, inc: Incumbent, proof: Proof, clock: Clock, rounds: int, size: int
+) -> None:
+    """LNS: free some tasks, keep the devices and mutual order of all others, solve with CP-SAT.
+
+    Neighbourhoods in turn: a time window, a task's ancestors and descendants nearby, random tasks.
+    Sizes adapt: larger after a proof, smaller after a limit."""
+    request, rng = clock.request, np.random.default_rng(clock.request.seed)
+    done = 0
+    while inc.best is not None and inc.best.table is not None and not proof.interrupted:
+        if clock.left() <= 0.3 if clock.wall else done >= rounds:
+            return
+        if inc.best.value <= proof.value * (1 + 1e-9):
+            return
+        table = inc.best.table
+        free = choose(p, table, rng, done % 3, size)
+        model = build(p, request, inc.best.value)
+        pin_down(p, model, table, free)
+        model.hint(table.dev, table.start)
+        params = clock.params(1.0)
+        if clock.wall:
+            params = type(params)(request.seed, request.workers, time_limit=min(3.0, clock.left()))
+        found = cpsat.solve(model.cp, params)
+        proof.interrupted |= found.interrupted
+        if found.found:
+            take(p, inc, model, found, "lns")
+        size = min(p.n, size + 2) if found.status == "OPTIMAL" else max(6, size - 2)
+        done += 1
+        clock.tell(f"neighbourhoods, {inc.best.value:.6g} ms", done, rounds)
+
+
+def choose(p: Problem, table: Timetable, rng: Any, kind: int, size: int) -> set[int]:
+    """Tasks to free."""
+    size = min(size, p.n)
+    if kind == 0:
+        middle = rng.uniform(0, table.makespan)
+        near = np.argsort(np.abs((table.start + table.finish) / 2 - middle), kind="stable")
+        return {int(t) for t in near[:size]}
+    if kind == 2:
+        return {int(t) for t in rng.choice(p.n, size, replace=False)}
+    seen, queue = set(), [int(rng.integers(p.n))]
+    while queue and len(seen) < size:
+        t = queue.pop(int(rng.integers(len(queue))))
+        if t in seen:
+            continue
+        seen.add(t)
+        queue += [int(p.value_src[v]) for v in p.inputs(t)]
+        queue += [int(c) for v in p.outputs(t) for c in p.consumers(int(v))]
+    return seen
+
+
+def pin_down(p: Problem, model: Model, table: Timetable, free: set[int]) -> None:
+    """Fixes devices and mutual order of the tasks that are not free."""
+    loose = {int(p.group[t]) for t in free}
+    last: dict[int, int] = {}
+    for t in table.order():
+        t = int(t)
+        if int(p.group[t]) in loose:
+            continue
+        d = int(table.dev[t])
+        model.cp.add(model.at(t)[d] == 1)
+        if d in last:
+            model.cp.add(model.start[t] >= model.end[last[d]])
+        last[d] = t

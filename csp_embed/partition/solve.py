@@ -1,0 +1,303 @@
+"""One function for every method: `solve`.
+
+Takes: a TaskGraph, a Platform, a request.  Leaves: a Plan with a proved lower bound and an honest
+status.  Every plan passes the verifier before it is returned; a refusal is our bug.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from csp_embed.errors import Infeasible, InputError
+from csp_embed.ir.network import (
+    FEASIBLE,
+    LATENCY,
+    OPTIMAL,
+    THROUGHPUT,
+    UNKNOWN,
+    Plan,
+    Platform,
+    TaskGraph,
+)
+from csp_embed.partition import bounds, latency, throughput
+from csp_embed.partition.check import check_plan
+from csp_embed.partition.list_scheduling import ListScheduler, Placement
+from csp_embed.partition.problem import Problem, make_problem
+from csp_embed.partition.search import Clock, Incumbent, Progress, Request
+from csp_embed.partition.timetable import decoded, latency_plan, loads, throughput_plan
+
+LISTS = ("heft", "peft", "cpop", "lookahead", "minmin", "greedy", "single")
+METHODS = ("auto", "exact", "milp", "split", "lns", "anneal", "genetic", *LISTS)
+SAME = 1e-6  # relative: a bound this close to the objective is equal to it
+
+
+def solve(
+    graph: TaskGraph,
+    platform: Platform,
+    *,
+    objective: str = LATENCY,
+    method: str = "auto",
+    cost_model: str = "links",
+    contiguous: bool = False,
+    pipeline: bool = False,
+    max_latency: float | None = None,
+    min_throughput: float | None = None,
+    replicas: int = 1,
+    batch: int = 1,
+    time_limit: float | None = None,
+    workers: int = 1,
+    seed: int = 0,
+    fix: Mapping[str, str] | None = None,
+    start: Plan | None = None,
+    progress: Progress | None = None,
+    effort: float = 1.0,
+) -> Plan:
+    """Places (and for latency schedules) a task graph.
+
+    method: one of METHODS. "auto" combines list schedules, annealing, exact search and
+        neighbourhoods by size; "exact" is CP-SAT seeded with the best of them; "milp" is HiGHS.
+    contiguous: each device's tasks form a convex set; pipeline: no ring of devices either.
+    max_latency (ms), min_throughput (samples per ms): limits on the other (or same) objective.
+    replicas: data parallelism over so many disjoint device sets; batch: samples per step (latency).
+    time_limit (s) and workers > 1 with it: wall clock, not reproducible. Without a limit the work
+        is fixed, times `effort`.
+    fix: device by task. start: a plan to improve; tasks whose device is gone are placed anew.
+
+    Returns: a Plan; status OPTIMAL where objective and bound agree within 1e-6, FEASIBLE, or
+        UNKNOWN (the limit came first; no assignments).
+    Raises: InputError, Infeasible.
+    """
+    _check(objective, method, cost_model, time_limit, workers, effort, replicas, batch)
+    request = Request(
+        objective, method, contiguous, pipeline, max_latency, min_throughput,
+        time_limit, workers, seed, effort, progress,
+    )  # fmt: skip
+    clock = Clock(request)
+    if cost_model == "dnn-partitioning":
+        from csp_embed.partition.dnn_solve import solve_dnn
+
+        plan = solve_dnn(graph, platform, clock, dict(fix or {}), start)
+    elif replicas > 1 or batch > 1:
+        from csp_embed.partition.data_parallel import solve_replicated
+
+        plan = solve_replicated(graph, platform, request, dict(fix or {}), replicas, batch)
+    else:
+        plan = solve_links(graph, platform, clock, dict(fix or {}), start)
+    plan = replace(
+        plan,
+        seed=seed,
+        deterministic=time_limit is None,
+        contiguous=contiguous,
+        pipeline=pipeline,
+        max_latency=max_latency,
+        min_throughput=min_throughput,
+        cost_model=cost_model,
+        batch=batch,
+        seconds=clock.seconds(),
+    )
+    if plan.objective is not None:
+        faults = check_plan(graph, platform, plan)
+        assert not faults, f"our verifier refuses our plan: {faults[:3]}"
+    return plan
+
+
+def _check(
+    objective: str, method: str, cost_model: str, time_limit: float | None, workers: int,
+    effort: float, replicas: int, batch: int,
+) -> None:  # fmt: skip
+    """Refuses unknown names and meaningless numbers."""
+    for what, value, known in (
+        ("objective", objective, (LATENCY, THROUGHPUT)),
+        ("method", method, METHODS),
+        ("cost model", cost_model, ("links", "dnn-partitioning")),
+    ):
+        if value not in known:
+            raise InputError(f"unknown {what} {value!r}", hint=f"one of {', '.join(known)}")
+    if time_limit is not None and not time_limit > 0:
+        raise InputError(f"time limit {time_limit} s", hint="give a positive number of seconds")
+    if min(workers, replicas, batch) < 1 or not effort > 0:
+        raise InputError("workers, replicas, batch and effort must be positive")
+
+
+def solve_links(
+    graph: TaskGraph, platform: Platform, clock: Clock, fix: dict[str, str], start: Plan | None
+) -> Plan:
+    """The "links" cost model, one copy of the graph."""
+    p = make_problem(graph, platform, fix)
+    request = clock.request
+    inc, proof = Incumbent(p, request), latency.Proof()
+    proof.raise_to(*bounds.best_bound(p, request.objective == LATENCY))
+    try:
+        if start is not None:
+            restart(p, inc, start)
+        run(p, inc, proof, clock)
+    except KeyboardInterrupt:
+        proof.interrupted = True
+    return finish(p, inc, proof, request)
+
+
+def restart(p: Problem, inc: Incumbent, start: Plan) -> None:
+    """Offers a plan given by the user; tasks on lost or forbidden devices go elsewhere."""
+    at = {d.name: i for i, d in enumerate(p.platform.devices)}
+    named = start.device_of()
+    dev = p.cost.argmin(axis=1).astype(np.int64)
+    for t, name in enumerate(p.ids):
+        d = at.get(named.get(name, ""), -1)
+        if d >= 0 and np.isfinite(p.cost[t, d]):
+            dev[t] = d
+    for members in p.groups():
+        dev[members] = dev[members[0]]
+    starts = {row.task: row.start for row in start.assignments if row.start is not None}
+    order = np.arange(p.n)
+    if len(starts) == p.n:
+        order = np.array(sorted(range(p.n), key=lambda t: (starts.get(p.ids[t], 0.0), t)), np.int64)
+        if any(starts[p.ids[u]] > starts[p.ids[t]] for u, t, _ in p.edges()):
+            order = np.arange(p.n)
+    if np.isfinite(p.lat[dev[p.value_src]][:, dev]).all():
+        inc.offer(dev, decoded(p, order, dev), "start")
+    elif inc.request.objective != LATENCY:
+        inc.offer(dev, None, "start")
+
+
+def run(p: Problem, inc: Incumbent, proof: latency.Proof, clock: Clock) -> None:
+    """The requested method."""
+    request, method = clock.request, clock.request.method
+    if p.n == 0:
+        inc.offer(np.zeros(0, np.int64), decoded(p, np.arange(0), np.zeros(0, np.int64)), "empty")
+        return
+    if request.objective == THROUGHPUT:
+        run_throughput(p, inc, proof, clock)
+        return
+    if method in LISTS:
+        scheduler = ListScheduler(p, compiled=p.n > latency.SMALL)
+        rule = {"minmin": "min_min"}.get(method, method)
+        x: Placement = getattr(scheduler, rule)()
+        if np.isfinite(x.value):
+            table = decoded(p, x.order, x.dev, scheduler.k, scheduler.a, scheduler.w)
+            inc.offer(x.dev, table, method)
+        return
+    small = p.n <= latency.SMALL
+    found = latency.lists(p, inc, compiled=not small, large=p.n > 1500)
+    if request.shaped or request.min_throughput is not None or not found:
+        throughput.seed_all(p, inc)
+    if method == "split" or (method == "auto" and p.n > 400):
+        from csp_embed.partition.splitting import split_latency
+
+        split_latency(p, inc, proof, clock)
+        if method == "split":
+            return
+    if method == "genetic":
+        from csp_embed.partition.genetic import genetic
+
+        genetic(p, inc, clock, found)
+        return
+    if method == "milp":
+        from csp_embed.partition.milp import solve_milp
+
+        solve_milp(p, inc, proof, clock)
+        return
+    if inc.best is not None and inc.best.value <= proof.value * (1 + SAME):
+        return
+    steps = int(min(400_000, 4e7 / max(p.n, 1)) * request.effort)
+    if (not small or method in ("anneal", "lns")) and not request.shaped:
+        share = {"anneal": 1.0, "lns": 0.2, "exact": 0.1}.get(method, 0.35)
+        latency.annealed(p, inc, clock, found[:6], max(steps, 1000), share)
+    if method == "anneal":
+        return
+    if method == "exact" or (method == "auto" and p.n <= latency.EXACT) or inc.best is None:
+        share = 1.0 if method == "exact" or small else 0.4
+        latency.exact(p, inc, proof, clock, 30.0, share)
+    if not proof.closed and not proof.interrupted and method != "exact" and p.n <= 1200:
+        if method == "auto" and not request.shaped and clock.wall and clock.left() > 1:
+            latency.annealed(p, inc, clock, found[:12], max(steps, 1000), 0.6)
+        rounds = int(12 * request.effort) if method == "auto" else int(40 * request.effort)
+        latency.neighbourhoods(p, inc, proof, clock, max(rounds, 1), 18)
+
+
+def run_throughput(p: Problem, inc: Incumbent, proof: latency.Proof, clock: Clock) -> None:
+    """Methods for the period; list rules place for latency and are judged by their period."""
+    request, method = clock.request, clock.request.method
+    if method in LISTS and method not in ("greedy", "single"):
+        scheduler = ListScheduler(p, compiled=p.n > latency.SMALL)
+        x: Placement = getattr(scheduler, {"minmin": "min_min"}.get(method, method))()
+        if np.isfinite(x.value):
+            table = decoded(p, x.order, x.dev, scheduler.k, scheduler.a, scheduler.w)
+            inc.offer(x.dev, table if request.max_latency is not None else None, method)
+        return
+    if method in ("greedy", "single"):
+        for name, dev in throughput.starts(p):
+            if name == method:
+                wanted = request.max_latency is not None
+                inc.offer(dev, throughput.timed(p, dev, wanted), method)
+        return
+    throughput.seed_all(p, inc)
+    if request.max_latency is not None:
+        latency.lists(p, inc, compiled=p.n > latency.SMALL)
+    if method == "milp":
+        from csp_embed.partition.milp import solve_milp
+
+        solve_milp(p, inc, proof, clock)
+        return
+    if method == "split" or (method == "auto" and p.n > 600):
+        from csp_embed.partition.splitting import split_throughput
+
+        split_throughput(p, inc, proof, clock)
+        if method == "split":
+            return
+    if not request.shaped and (p.n > latency.SMALL or method in ("anneal", "genetic", "lns")):
+        q = throughput.load_arrays(p)
+        steps = int(200_000 * request.effort)
+        alone = method in ("anneal", "genetic", "lns")
+        throughput.balanced(p, inc, clock, q, steps, 1.0 if alone else 0.25)
+        if alone:
+            return
+    if p.n <= 2000 or inc.best is None:
+        latency.exact(p, inc, proof, clock, 30.0)
+
+
+def finish(p: Problem, inc: Incumbent, proof: latency.Proof, request: Request) -> Plan:
+    """The plan of the incumbent, or UNKNOWN, or an Infeasible error with the reason."""
+    if inc.best is None:
+        if proof.notes:
+            raise _infeasible(p, request)
+        return Plan(
+            request.objective, None, proof.value, None, UNKNOWN, request.method,
+            bound=proof.name, graph_sha256=p.graph.sha256, platform_sha256=p.platform.sha256,
+            reasons=("interrupted",) if proof.interrupted else (),
+        )  # fmt: skip
+    best = inc.best
+    low = min(proof.value, best.value)
+    closed = best.value - low <= SAME * best.value + 1e-9
+    figures = {
+        "method": request.method
+        if best.method == request.method
+        else f"{request.method}:{best.method}",
+        "status": OPTIMAL if closed else FEASIBLE,
+        "lower_bound": low,
+        "gap": 0.0 if closed or not best.value else (best.value - low) / best.value,
+        "bound": proof.name,
+        "reasons": ("interrupted",) if proof.interrupted else (),
+    }
+    if request.objective == LATENCY:
+        assert best.table is not None
+        if request.min_throughput is not None:
+            figures["period"] = max(loads(p, best.dev).values(), default=0.0)
+        return latency_plan(p, best.table, **figures)
+    table = best.table if request.max_latency is not None else None
+    return throughput_plan(p, best.dev, table, **figures)
+
+
+def _infeasible(p: Problem, request: Request) -> Infeasible:
+    """Names what stands in the way, found by leaving constraints out one at a time."""
+    from csp_embed.partition.conflict import reasons
+
+    what = reasons(p, request)
+    return Infeasible(
+        "no plan keeps all constraints",
+        where="; ".join(what) or "the constraints together",
+        why="proved by exact search",
+        hint="relax one of these",
+    )
