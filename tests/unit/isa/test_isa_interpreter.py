@@ -29,6 +29,14 @@ def test_recorded_programs_leave_the_recorded_bytes(name: str, latched: bool) ->
         assert image.read(address, len(data)) == data.tobytes()
 
 
+@pytest.mark.slow
+def test_a_recorded_convolution_leaves_the_recorded_bytes() -> None:
+    program = read_program(GOLDEN / "conv_1x1.npz")
+    image = run(isa_of(program), program)
+    for address, data in program.after:
+        assert image.read(address, len(data)) == data.tobytes()
+
+
 def stream(isa: Isa, *instructions: tuple[str, Mapping[str, int]]) -> Stream:
     names = [i.name for i in isa.instructions]
     fields = {
