@@ -202,8 +202,9 @@ def figures(
 
     Units: steps (micro-op steps after trimming), vectors (output elements of the accumulator),
     macs (operator points), *_cycles, *_bytes (packed, in DRAM), utilisation, zero_fill (share of
-    packed lanes of lhs and rhs without data), host_bytes (packed at run time), duplication (packed
-    tensor elements per distinct one, run-time operands), objective (cycles, with tie-breakers).
+    packed lanes of lhs and rhs without data), host_bytes (packed at run time), widened_bytes (those
+    of them that the host also widens, int8 into int32), duplication (packed tensor elements per
+    distinct one, run-time operands), objective (cycles, with tie-breakers).
     """
     w = weights(op, isa, unit)
     steps, elements = trimmed_steps(layouts, counters), {r: v.elements for r, v in layouts.items()}
@@ -225,10 +226,18 @@ def figures(
         "read_cycles": read / 256,
         "write_cycles": write / 256,
         "host_bytes": host,
+        "widened_bytes": sum(
+            elements[r] * w.packed[r] for r in run_time if widened(op, isa, layouts[r])
+        ),
         "zero_fill": 1 - sum(counts[r].filled for r in factors) / sum(lanes[r] for r in factors),
         "duplication": sum(counts[r].filled for r in run_time) / max(distinct, 1),
         "objective": objective(compute, read, write, host) / UNIT,
     }
+
+
+def widened(op: Operator, isa: Isa, layout: Layout) -> bool:
+    """Whether the tensor's type is narrower than the memory's lanes in DRAM."""
+    return isa.memory(layout.memory).dram_dtype != op.tensors[layout.tensor].dtype
 
 
 UNIT = 8192  # of the objective, in a cycle

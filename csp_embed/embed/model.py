@@ -23,8 +23,8 @@ from csp_embed.solver.status import INFEASIBLE
 # In posting order; each removes wrong or unwanted answers, none only copies.
 FAMILIES = {"cover": cover, "roles": roles, "lanes": lanes, "pins": pins}
 
-# Alternatives that cost more times the best are not looked for.
-_WORSE = 2
+# Alternatives that cost more, in percent of the best, are not looked for.
+_WORSE = 150
 _UNLIMITED = 1 << 58
 # Products have weak linear relaxations: propagation alone proves faster (measured on DeepBench).
 _PARAMETERS = {"linearization_level": 0}
@@ -53,11 +53,13 @@ class Found:
 
 def search(problem: Problem, params: Params, top: int = 1) -> list[Found]:
     """The best answer, then up to top - 1 more, each the best of all other structures and at most
-    twice as costly. The list's first has no picked options where there is no answer (INFEASIBLE) or
-    the limit came first (UNKNOWN)."""
+    half as costly again. The list's first has no picked options where there is no answer
+    (INFEASIBLE) or the limit came first (UNKNOWN)."""
     found = [_solve(problem, params, (), _UNLIMITED)]
     while found[0].picked and len(found) < top:
-        more = _solve(problem, params, [f.picked for f in found], found[0].objective * _WORSE)
+        more = _solve(
+            problem, params, [f.picked for f in found], found[0].objective * _WORSE // 100
+        )
         if not more.picked:
             break
         found.append(more)

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from csp_embed.embed.choice import Carry
 from csp_embed.embed.machine import Unit, accesses
 from csp_embed.ir.operator import Access, Operator
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -110,22 +113,36 @@ def block_options(
     rules: Rules, block: Sequence[str]
 ) -> Iterator[tuple[tuple[Carry, ...], frozenset[str]]]:
     """Carries of all axes of a block but the given ones, and those."""
-    unit = rules.unit
     outs = [a for a in block if a not in rules.reduced]
     reds = [a for a in block if a in rules.reduced]
-    for halves in itertools.product(*(list(_output(rules, a, len(block) > 1)) for a in outs)):
-        if not _fits(unit, [h.carry for h in halves]):
-            continue
+    ways = [list(_output(rules, a, len(block) > 1)) for a in outs]
+    for halves in _fitting(rules.unit, ways, lambda half: [half.carry], []):
         needs: dict[str, list[tuple[str, str, int, int]]] = {}
         for axis, half in zip(outs, halves, strict=True):
             for dim, factor, skew in half.skews:
                 needs.setdefault(skew.reduced, []).append((axis, dim, factor, skew.multiplier))
         choices = [list(_reduced(rules, a, needs.get(a, []))) for a in reds]
-        for picked in itertools.product(*choices):
-            carries = [h.carry for h in halves] + [c for c in picked if c is not None]
-            if _fits(unit, carries):
-                given = frozenset(a for a, c in zip(reds, picked, strict=True) if c is None)
-                yield tuple(carries), given
+        carried = [h.carry for h in halves]
+        for picked in _fitting(rules.unit, choices, lambda c: [c] if c else [], carried):
+            given = frozenset(a for a, c in zip(reds, picked, strict=True) if c is None)
+            yield tuple([*carried, *(c for c in picked if c is not None)]), given
+
+
+def _fitting(
+    unit: Unit,
+    choices: Sequence[Sequence[T]],
+    carries: Callable[[T], list[Carry]],
+    taken: list[Carry],
+) -> Iterator[tuple[T, ...]]:
+    """Tuples of the product of `choices` whose digits fit with those taken; pruned early."""
+    if not choices:
+        yield ()
+        return
+    for first in choices[0]:
+        so_far = [*taken, *carries(first)]
+        if _fits(unit, so_far):
+            for rest in _fitting(unit, choices[1:], carries, so_far):
+                yield (first, *rest)
 
 
 def _fits(unit: Unit, carries: Sequence[Carry]) -> bool:

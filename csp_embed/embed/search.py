@@ -37,8 +37,9 @@ def embed(
     """The best embedding of `op` under the analytic cost, then the best of other structures.
 
     layout: "relaxed" (run-time tensors may be duplicated and clipped) or "strict" (a permutation
-        with padding). top: how many at most; each carries other axes in other dimensions, and costs
-        at most twice the first. pins: name -> predicate that every picked option must satisfy.
+        with padding). top: how many at most; each carries other axes in other dimensions, and
+        costs at most half as much again as the first. pins: name -> predicate that every picked
+        option must satisfy.
     Returns: at least one; `cost` holds the figures of embed.cost.figures, `proof` the status
         (OPTIMAL or FEASIBLE), objective and bound in cycles of the analytic cost.
     Raises: Infeasible, where no embedding keeps the rules; TimeLimit, where the limit ended the
