@@ -73,7 +73,8 @@ def _measure(record: Mapping[str, Any], setting: Setting) -> dict[str, Any]:
     out |= {"machine": machine.config_name or setting.isa, "memory": setting.memory,
             "macs": natural(op)["macs"], "count": record.get("count", 1)}  # fmt: skip
     port = machine.costs.get(setting.memory, {}).get("bytes_per_cycle", 8)
-    out |= {"natural_bytes": natural(op)["read_bytes"], "peak_macs": math.prod(machine.dims.values()),
+    peak = math.prod(machine.dims.values())
+    out |= {"natural_bytes": natural(op)["read_bytes"], "peak_macs": peak,
             "port_bytes_per_cycle": port}  # fmt: skip
     out["compute_queue"] = machine.instruction(kernel.embedding.instruction).queue
     out["problems"] = [str(p) for p in verdict.problems[:5]]

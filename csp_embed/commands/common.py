@@ -1,21 +1,18 @@
-"""What several commands share: printing, atomic files, progress."""
+"""What several commands share: printing, progress."""
 
 from __future__ import annotations
 
 import json
-import os
-import tempfile
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from csp_embed.errors import InputError
-
-console = Console()
+# Into a file or pipe, tables keep their full width.
+console = Console(width=None if sys.stdout.isatty() else 160)
 stderr = Console(stderr=True)
 
 
@@ -30,36 +27,6 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "tolist"):
         return value.tolist()
     return str(value)
-
-
-@contextmanager
-def atomic(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """A file that appears whole or not at all: written beside `path`, renamed at the end.
-
-    Raises: InputError where the folder is missing or not writable.
-    """
-    target = Path(path)
-    try:
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
-    except OSError as error:
-        raise InputError(
-            f"cannot write {target}",
-            where=str(target),
-            why=error.strerror or str(error),
-            hint="choose a folder that exists and is writable",
-        ) from error
-    try:
-        with os.fdopen(handle, mode) as file:
-            yield file
-        os.chmod(name, 0o644)
-        os.replace(name, target)
-    except OSError as error:
-        raise InputError(
-            f"cannot write {target}", where=str(target), why=error.strerror or str(error)
-        ) from error
-    finally:
-        if os.path.exists(name):
-            os.unlink(name)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from csp_embed.emit.factor import factor
 from csp_embed.emit.lower import Lowered
 from csp_embed.errors import InputError
 from csp_embed.ir.embedding import Embedding
@@ -77,8 +78,6 @@ def factor_elements(
 
     Raises: InputError where a value is out of the promised range.
     """
-    from csp_embed.schedule.trick import factor
-
     instruction = isa.instruction(embedding.instruction)
     dst = next(o for o in instruction.operands if o.role == "dst")
     side = next(o for o in instruction.operands if o.role == trick.factor_side)

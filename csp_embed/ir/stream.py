@@ -1,6 +1,7 @@
 """A decoded instruction stream: one NumPy column per field.
 
-`code[n]` is the index of instruction n in `isa.instructions` (-1: unknown opcode); `fields[name][n]` is its
+`code[n]` is the index of instruction n in `isa.instructions` (-1: unknown opcode);
+`fields[name][n]` is its
 field value as int64, 0 where the instruction has no such field. `words` are the encoded bytes.
 """
 

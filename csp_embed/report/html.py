@@ -14,12 +14,14 @@ from csp_embed.report.sweep import CLASS_HEAD, class_rows, geomean
 Record = Mapping[str, Any]
 
 STYLE = """
-body{font:14px/1.45 system-ui,sans-serif;color:#222;max-width:1080px;margin:2em auto;padding:0 1em}
+body{font:14px/1.45 system-ui,sans-serif;color:#222;max-width:1400px;margin:2em auto;padding:0 1em}
 h1{font-size:1.5em} h2{font-size:1.15em;margin-top:2em}
 table{border-collapse:collapse;width:100%;font-size:12.5px}
 th,td{padding:3px 7px;text-align:right;border-bottom:1px solid #e5e5e5;white-space:nowrap}
-th{background:#f4f4f4;cursor:pointer;position:sticky;top:0} th:first-child,td:first-child{text-align:left}
-td.l,th.l{text-align:left} td.f{white-space:normal;max-width:26em;font-family:monospace;font-size:11px}
+th{background:#f4f4f4;cursor:pointer;position:sticky;top:0}
+th:first-child,td:first-child{text-align:left}
+td.l,th.l{text-align:left}
+td.f{white-space:normal;max-width:26em;font-family:monospace;font-size:11px}
 tr.bad td{background:#fdeaea} svg{width:100%;height:auto} svg.bar{width:220px;height:12px}
 pre{background:#f6f6f6;padding:1em;overflow-x:auto} .note{color:#666} .wide{overflow-x:auto}
 """
@@ -51,7 +53,8 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], sort: bool = False
         for row in rows
     )
     kind = ' class="sort"' if sort else ""
-    return f'<div class="wide"><table{kind}><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table></div>'
+    head_row = f"<thead><tr>{cells}</tr></thead>"
+    return f'<div class="wide"><table{kind}>{head_row}<tbody>{body}</tbody></table></div>'
 
 
 def number(value: float | None, style: str = ",.0f") -> str:
@@ -70,13 +73,13 @@ HEAD = (
 def layer_cells(r: Record) -> list[str]:
     """One row of the layer table."""
     if r.get("status") == "failed":
-        return [f"<td>{escape(r['id'])}</td>", r["class"], f'<td class="l">{escape(r["error"])}</td>',
-                *([""] * (len(HEAD) - 3))]  # fmt: skip
+        why = f'<td class="l">{escape(r["error"])}</td>'
+        return [f"<td>{escape(r['id'])}</td>", r["class"], why, *([""] * (len(HEAD) - 3))]
     host = r.get("host_seconds")
     kind = f'<td class="l" title="{escape(r["embedding"])}">{escape(r["kind"])}</td>'
     return [
-        f"<td>{escape(r['id'])}</td>", f'<td class="l">{escape(r["class"])}</td>', number(r["cycles"]),
-        number(r["bound_cycles"]), number(r["ratio"], ".4f"), number(r.get("reference_cycles")),
+        f"<td>{escape(r['id'])}</td>", f'<td class="l">{escape(r["class"])}</td>',
+        number(r["cycles"]), number(r["bound_cycles"]), number(r["ratio"], ".4f"), number(r.get("reference_cycles")),
         number(r.get("speedup"), ".2f"), number(r.get("strict_cycles")),
         number(r["utilisation"], ".1%"), kind, number(r["host_bytes"]),
         number(None if host is None else host * 1e3, ".2f"), number(r["seconds"], ".2f"),
@@ -115,8 +118,8 @@ def sweep_page(records: Sequence[Record]) -> str:
         shade = "#999999" if name == "waiting" else svg.colour(i)
         keys.append(f'<span style="color:{shade}">&#9632;</span> {name}')
     rows = [layer_cells(r) for r in sorted(records, key=lambda r: (r.get("machine", ""), r["id"]))]
-    body += ["<h2>Layers</h2>", "<p class='note'>Click a head to sort. Compute cycles: " + "; ".join(keys) + "</p>",
-             table(HEAD, rows, sort=True)]  # fmt: skip
+    note = f"Click a head to sort. Compute cycles: {'; '.join(keys)}"
+    body += ["<h2>Layers</h2>", f'<p class="note">{note}</p>', table(HEAD, rows, sort=True)]
     return page("Generated kernels against the bound and the reference", "".join(body))
 
 

@@ -163,4 +163,5 @@ def breakdown(r: Record, width: int = 220) -> str:
             f"<title>{name}: {v:,} cycles, {v / max(1, total):.1%}</title></rect>"
         )
         at += w
-    return f'<svg class="bar" viewBox="0 0 {width} 12" width="{width}" height="12">{"".join(parts)}</svg>'
+    size = f'viewBox="0 0 {width} 12" width="{width}" height="12"'
+    return f'<svg class="bar" {size}>{"".join(parts)}</svg>'

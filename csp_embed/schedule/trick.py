@@ -10,9 +10,6 @@ accumulator memory.
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
-
 from csp_embed.ir.schedule import BiasTrick
 from csp_embed.schedule.problem import Problem
 
@@ -25,29 +22,6 @@ def constants(lanes: int, largest: int = 127) -> tuple[int, ...]:
 def reach(values: tuple[int, ...], largest: int = 127) -> int:
     """Largest magnitude such that every integer up to it can be factored."""
     return values[0] * largest * (len(values) - 1) + largest if len(values) > 1 else largest
-
-
-def factor(tensor: NDArray[np.int64], values: tuple[int, ...]) -> NDArray[np.int8]:
-    """Factors [..., lanes] with sum(values * factors) == tensor.
-
-    Raises: ValueError where an element is out of reach.
-    """
-    rest = np.asarray(tensor, dtype=np.int64)
-    out = np.zeros((*rest.shape, len(values)), dtype=np.int64)
-    if len(values) > 1:
-        step = values[0]
-        units = np.floor_divide(rest + step // 2, step)
-        rest = rest - units * step
-        for i in range(len(values) - 1):
-            share = np.clip(units, -127, 127)
-            out[..., i] = share
-            units = units - share
-        # What the last multiple could not carry stays with the unit lane.
-        rest = rest + units * step
-    out[..., -1] = rest
-    if len(out) and (np.abs(out) > 127).any():
-        raise ValueError("a value is out of reach of the factors")
-    return out.astype(np.int8)
 
 
 def find(problem: Problem, ranges: dict[int, int]) -> BiasTrick | None:
