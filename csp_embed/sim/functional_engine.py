@@ -49,7 +49,8 @@ class Engine:
         stale = (2 if strict else 1) if isa.limits.stale_shadow else 0
         self._fixed = (
             operand_table(isa, "contract", 3), operand_table(isa, "map", 2), dims.fits,
-            dims.swapped, _points(isa), _twin(isa), strict, stale, self.notes, self._status,
+            dims.swapped, _points(isa), _twin(isa), strict, stale,
+            dims.flips, self.notes, self._status,
             (0,) * rows, (0,), (0,) * dims.b, (0,) * ((dims.i + 1) // 2), (0,) * dims.o,
             (0,) * _map_lanes(isa),
         )  # fmt: skip

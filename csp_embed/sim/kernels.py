@@ -21,7 +21,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from csp_embed.sim.functional_table import CONTRACT, LOAD, MAP, STORE
-from csp_embed.sim.memory import COMPUTED, LOADED, PAIRS, UOPS, State
+from csp_embed.sim.memory import COMPUTED, LOADED, PAIRS, UOPS, WORDS, State
 
 # Status codes of `execute`, with what status[2:] then holds.
 OK = 0
@@ -272,84 +272,103 @@ def _apply(function, value, other):
     return np.int32(np.uint32(value) << np.uint32(-other & 31))
 
 
+@intrinsic
+def _vector_step(typingctx, words, at, other, imm, function, lanes):
+    """words[at:][lanes] = function(words[at:], words[other:], or imm where other is a float).
+
+    The length of `function` is its number, that of `lanes` the width: compile-time constants.
+    """
+    number, width = function.count, lanes.count
+    by_imm = isinstance(other, types.Float)
+    signature = types.void(words, at, other, imm, function, lanes)
+
+    def codegen(context, builder, signature, args):
+        vector = ir.VectorType(_I32, width)
+        data = _data(context, builder, signature, args, 0)
+        place = builder.bitcast(builder.gep(data, [args[1]]), vector.as_pointer())
+        x = builder.load(place, align=4)
+        if by_imm:
+            none = ir.Constant(vector, ir.Undefined)
+            y = builder.insert_element(none, args[3], ir.Constant(_I32, 0))
+            y = builder.shuffle_vector(y, none, ir.Constant(vector, [0] * width))
+        else:
+            source = builder.bitcast(builder.gep(data, [args[2]]), vector.as_pointer())
+            y = builder.load(source, align=4)
+        zero, mask = ir.Constant(vector, [0] * width), ir.Constant(vector, [31] * width)
+        if number == 0:
+            result = builder.select(builder.icmp_signed("<", x, y), x, y)
+        elif number == 1:
+            result = builder.select(builder.icmp_signed(">", x, y), x, y)
+        elif number == 2:
+            result = builder.add(x, y)
+        elif number == 4:
+            result = builder.mul(x, y)
+        else:
+            right = builder.ashr(x, builder.and_(y, mask))
+            left = builder.shl(x, builder.and_(builder.sub(zero, y), mask))
+            result = builder.select(builder.icmp_signed("<", y, zero), left, right)
+        builder.store(result, place, align=4)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@njit(nogil=True, inline="always")
+def _step(words, at, other, imm, function, lanes):
+    if function == 0:
+        _vector_step(words, at, other, imm, (), lanes)
+    elif function == 1:
+        _vector_step(words, at, other, imm, (0,), lanes)
+    elif function == 2:
+        _vector_step(words, at, other, imm, (0, 0), lanes)
+    elif function == 3:
+        _vector_step(words, at, other, imm, (0, 0, 0), lanes)
+    else:
+        _vector_step(words, at, other, imm, (0, 0, 0, 0), lanes)
+
+
+@inner
+def _negative_amount(s, memory, element, twin, lanes):
+    lowest = np.int32(0)
+    for k in range(len(lanes)):
+        lowest = min(lowest, _lane(s, memory, element, twin[k]))
+    return lowest < 0
+
+
 @inner
 def _map(r, n, s, ops, lanes, twin, strict, notes, status):
     """An elementwise instruction, step after step. twin: dst lane -> lane of the other operand."""
-    d_mem, x_mem = ops[0, 0], ops[1, 0]
+    d_mem, x_mem, d_field, x_field = ops[0, 0], ops[1, 0], ops[0, 1], ops[1, 1]
     function, use_imm, imm = r.function, r.use_imm, np.int32(r.imm)
-    plain = x_mem == d_mem
+    base, stride, flags = s.mem[d_mem].base, s.mem[d_mem].stride, s.mem[d_mem].flags
+    bits, begin, end = s.mem[d_mem].bits, r.uop_begin, r.uop_end
+    d_out, d_in, x_out, x_in, inner_count = r.dst_out, r.dst_in, r.lhs_out, r.lhs_in, r.iter_in
     for i in range(r.iter_out):
-        for j in range(r.iter_in):
-            for u in range(r.uop_begin, r.uop_end):
-                d = s.uops[u, ops[0, 1]] + i * r.dst_out + j * r.dst_in
-                at = s.mem[d_mem].base + d * s.mem[d_mem].stride
-                s.written[s.mem[d_mem].flags + d] = COMPUTED
+        for j in range(inner_count):
+            for u in range(begin, end):
+                d = s.uops[u, d_field] + i * d_out + j * d_in
+                at = base + d * stride
+                s.written[flags + d] = COMPUTED
                 if use_imm:
-                    _map_imm(s.words, at, function, imm, lanes)
-                    if s.mem[d_mem].bits < 32:
-                        for k in range(len(lanes)):
-                            s.words[at + k] = _narrow(s.words[at + k], s.mem[d_mem].bits)
-                    continue
-                x = s.uops[u, ops[1, 1]] + i * r.lhs_out + j * r.lhs_in
-                if function == 3:
-                    for k in range(len(lanes)):
-                        if _lane(s, x_mem, x, twin[k]) < 0:
-                            notes[2] += 1
-                            if notes[3] < 0:
-                                notes[3] = n
-                            if strict:
-                                status[0], status[2] = NEGATIVE_SHIFT, x
-                                return
-                if plain:
-                    _map_pair(
-                        s.words, at, s.mem[d_mem].base + x * s.mem[d_mem].stride, function, lanes
-                    )
+                    _step(s.words, at, 0.0, imm, function, lanes)
                 else:
+                    x = s.uops[u, x_field] + i * x_out + j * x_in
+                    if function == 3 and _negative_amount(s, x_mem, x, twin, lanes):
+                        notes[2] += 1
+                        if notes[3] < 0:
+                            notes[3] = n
+                        if strict:
+                            status[0], status[2] = NEGATIVE_SHIFT, x
+                            return
+                    if x_mem == d_mem:
+                        _step(s.words, at, base + x * stride, imm, function, lanes)
+                    else:
+                        for k in range(len(lanes)):
+                            other = _lane(s, x_mem, x, twin[k])
+                            s.words[at + k] = _apply(function, s.words[at + k], other)
+                if bits < 32:
                     for k in range(len(lanes)):
-                        other = _lane(s, x_mem, x, twin[k])
-                        s.words[at + k] = _apply(function, s.words[at + k], other)
-                if s.mem[d_mem].bits < 32:
-                    for k in range(len(lanes)):
-                        s.words[at + k] = _narrow(s.words[at + k], s.mem[d_mem].bits)
-
-
-@inner
-def _map_imm(words, at, function, imm, lanes):
-    # One loop per function, so that each becomes one vector instruction.
-    out = words[at : at + len(lanes)]
-    if function == 0:
-        for k in range(len(lanes)):
-            out[k] = min(out[k], imm)
-    elif function == 1:
-        for k in range(len(lanes)):
-            out[k] = max(out[k], imm)
-    elif function == 2:
-        for k in range(len(lanes)):
-            out[k] += imm
-    elif function == 3 and imm >= 0:
-        amount = np.int32(imm & 31)
-        for k in range(len(lanes)):
-            out[k] = out[k] >> amount
-    else:
-        for k in range(len(lanes)):
-            out[k] = _apply(function, out[k], imm)
-
-
-@inner
-def _map_pair(words, at, other, function, lanes):
-    out, x = words[at : at + len(lanes)], words[other : other + len(lanes)]
-    if function == 0:
-        for k in range(len(lanes)):
-            out[k] = min(out[k], x[k])
-    elif function == 1:
-        for k in range(len(lanes)):
-            out[k] = max(out[k], x[k])
-    elif function == 2:
-        for k in range(len(lanes)):
-            out[k] += x[k]
-    else:
-        for k in range(len(lanes)):
-            out[k] = _apply(function, out[k], x[k])
+                        s.words[at + k] = _narrow(s.words[at + k], bits)
 
 
 @inner
@@ -380,56 +399,118 @@ def _read(dram, at, length):
     return np.int32(value)
 
 
+@intrinsic
+def _flip(typingctx, dram, at, pairs, to, o, i2):
+    """pairs[to:][i2, o, 2] = int8 dram[at:][o, i2, 2]: weights in the order that `panel` reads.
+
+    A perfect shuffle moves the highest bit of an index to the bottom; log2(o) of them transpose.
+    """
+    n_o, n_i = o.count, i2.count
+    signature = types.void(dram, at, pairs, to, o, i2)
+
+    def codegen(context, builder, signature, args):
+        n = n_o * n_i
+        vector = ir.VectorType(ir.IntType(16), n)
+        source = _data(context, builder, signature, args, 0)
+        target = _data(context, builder, signature, args, 2)
+        place = builder.bitcast(builder.gep(source, [args[1]]), vector.as_pointer())
+        value = builder.load(place, align=1)
+        none = ir.Constant(vector, ir.Undefined)
+        order = [(k // 2) + (k % 2) * (n // 2) for k in range(n)]
+        mask = ir.Constant(ir.VectorType(_I32, n), order)
+        for _ in range(n_o.bit_length() - 1):
+            value = builder.shuffle_vector(value, none, mask)
+        wide = ir.VectorType(ir.IntType(16), 2 * n)
+        value = builder.bitcast(value, ir.VectorType(ir.IntType(8), 2 * n))
+        value = builder.sext(value, wide)
+        out = builder.bitcast(builder.gep(target, [args[3]]), wide.as_pointer())
+        builder.store(value, out, align=2)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
 @inner
-def _load(r, s, status):
-    named, memory = r.named, r.memory
+def _widen(to, start, s, at, count, lane_bytes):
+    """to[start:][:count] = little-endian integers of DRAM. Unsigned indices need no wrap-around."""
+    k, first, where = np.uintp(0), np.uintp(start), np.uintp(at)
+    if lane_bytes == 1:
+        for k in range(np.uintp(count)):
+            to[first + k] = np.int8(s.dram[where + k])
+    elif lane_bytes == 4:
+        words, where = s.dram.view(np.int32), np.uintp(at // 4)
+        for k in range(np.uintp(count)):
+            to[first + k] = words[where + k]
+    else:
+        for k in range(np.uintp(count)):
+            low, high = s.dram[where + 2 * k], s.dram[where + 2 * k + 1]
+            to[first + k] = np.int16(np.uint16(low) | np.uint16(high) << np.uint16(8))
+
+
+@inner
+def _elements(s, m, to, e, at, count, lane_bytes, flip, o, i2):
+    """`count` elements from DRAM into an arena, from element e on."""
+    if m.perm_at < 0 and m.stride == m.lanes:
+        _widen(to, m.base + e * m.stride, s, at, count * m.lanes, lane_bytes)
+        return
+    for k in range(count):
+        start = m.base + (e + k) * m.stride
+        here = at + k * m.lanes * lane_bytes
+        if flip:
+            _flip(s.dram, here, s.pairs, start, o, i2)
+            continue
+        for lane in range(m.lanes):
+            place = s.perm[m.perm_at + lane] if m.perm_at >= 0 else lane
+            _widen(to, start + place, s, here + lane * lane_bytes, 1, lane_bytes)
+
+
+@inner
+def _clear(s, m, first, count):
+    """Zeros in `count` elements from `first` on."""
+    start, end = m.base + first * m.stride, m.base + (first + count) * m.stride
+    if m.storage == UOPS:
+        s.uops[m.base + first : m.base + first + count] = 0
+    elif m.storage == PAIRS:
+        s.pairs[start:end] = 0
+    else:
+        s.words[start:end] = 0
+
+
+@inner
+def _load(r, s, status, flips, o, i2):
+    m = s.mem[r.memory]
     width = r.x_pad_0 + r.x_size + r.x_pad_1
     height = r.y_pad_0 + r.y_size + r.y_pad_1
-    elem_bytes, lane_bytes = s.mem[named].elem_bytes, s.mem[named].lane_bytes
+    elem_bytes, lane_bytes = s.mem[r.named].elem_bytes, s.mem[r.named].lane_bytes
+    s.written[m.flags + r.sram : m.flags + r.sram + width * height] = LOADED
     for y in range(height):
-        inside = r.y_pad_0 <= y < r.y_pad_0 + r.y_size
-        at = 0
-        if inside:
-            address = (r.dram + (y - r.y_pad_0) * r.x_stride) * elem_bytes
-            at = _locate(s, address, r.x_size * elem_bytes)
-            if at < 0:
-                status[0], status[2], status[3] = DRAM_OUTSIDE, address, r.x_size * elem_bytes
-                return
-        for x in range(width):
-            e = r.sram + y * width + x
-            here = at + (x - r.x_pad_0) * elem_bytes
-            data = inside and r.x_pad_0 <= x < r.x_pad_0 + r.x_size
-            if s.mem[memory].storage == UOPS:
-                word = _read(s.dram, here, 4) if data else np.int32(0)
-                _decode_uop(s, s.mem[memory].base + e, word)
-            elif s.mem[memory].storage == PAIRS:
-                to = s.pairs[s.mem[memory].base + e * s.mem[memory].stride :]
-                _fill(s, to, here, data, s.mem[memory].lanes, lane_bytes, s.mem[memory].perm_at)
-            else:
-                to = s.words[s.mem[memory].base + e * s.mem[memory].stride :]
-                _fill(s, to, here, data, s.mem[memory].lanes, lane_bytes, s.mem[memory].perm_at)
-            s.written[s.mem[memory].flags + e] = LOADED
+        e = r.sram + y * width
+        if y < r.y_pad_0 or y >= r.y_pad_0 + r.y_size:
+            _clear(s, m, e, width)
+            continue
+        address = (r.dram + (y - r.y_pad_0) * r.x_stride) * elem_bytes
+        at = _locate(s, address, r.x_size * elem_bytes)
+        if at < 0:
+            status[0], status[2], status[3] = DRAM_OUTSIDE, address, r.x_size * elem_bytes
+            return
+        if width > r.x_size:
+            _clear(s, m, e, width)
+        e += r.x_pad_0
+        if m.storage == UOPS:
+            for x in range(r.x_size):
+                _decode_uop(s, m.base + e + x, at + 4 * x)
+        elif m.storage == PAIRS:
+            flip = flips and lane_bytes == 1 and m.perm_at >= 0
+            _elements(s, m, s.pairs, e, at, r.x_size, lane_bytes, flip, o, i2)
+        else:
+            _elements(s, m, s.words, e, at, r.x_size, lane_bytes, False, o, i2)
 
 
 @inner
-def _fill(s, to, here, data, lanes, lane_bytes, perm_at):
-    if not data:
-        for k in range(lanes):
-            to[s.perm[perm_at + k] if perm_at >= 0 else k] = 0
-    elif perm_at >= 0:
-        for k in range(lanes):
-            to[s.perm[perm_at + k]] = _read(s.dram, here + k * lane_bytes, lane_bytes)
-    elif lane_bytes == 1:
-        for k in range(lanes):
-            to[k] = np.int8(s.dram[here + k])
-    else:
-        for k in range(lanes):
-            to[k] = _read(s.dram, here + k * lane_bytes, lane_bytes)
-
-
-@inner
-def _decode_uop(s, element, word):
-    bits = np.int64(np.uint32(word))
+def _decode_uop(s, element, at):
+    bits = np.int64(0)
+    for k in range(4):
+        bits |= np.int64(s.dram[at + k]) << (8 * k)
     for f in range(len(s.fields)):
         value = (bits >> s.fields[f].lo) & ((np.int64(1) << s.fields[f].width) - 1)
         if s.fields[f].signed and value >> (s.fields[f].width - 1):
@@ -439,48 +520,40 @@ def _decode_uop(s, element, word):
 
 @inner
 def _store(r, n, s, stale, notes, status):
-    memory = r.named
-    source = s.mem[memory].shadow if s.mem[memory].shadow >= 0 else r.memory
-    elem_bytes, lane_bytes, lanes = (
-        s.mem[memory].elem_bytes,
-        s.mem[memory].lane_bytes,
-        s.mem[memory].lanes,
-    )
-    for y in range(r.y_size):
-        address = (r.dram + y * r.x_stride) * elem_bytes
-        at = _locate(s, address, r.x_size * elem_bytes)
-        if at < 0:
-            status[0], status[2], status[3] = DRAM_OUTSIDE, address, r.x_size * elem_bytes
-            return
-        for x in range(r.x_size):
-            e = r.sram + y * r.x_size + x
-            if (
-                stale > 0
-                and s.mem[memory].shadow >= 0
-                and s.written[s.mem[source].flags + e] != COMPUTED
-            ):
+    m = s.mem[r.named]
+    source = m.shadow if m.shadow >= 0 else r.memory
+    f = s.mem[source]
+    if stale > 0 and m.shadow >= 0:
+        for e in range(r.sram, r.sram + r.x_size * r.y_size):
+            if s.written[f.flags + e] != COMPUTED:
                 notes[0] += 1
                 if notes[1] < 0:
                     notes[1] = n
                 if stale == 2:
                     status[0], status[2] = STALE_STORE, e
                     return
-            here = at + x * elem_bytes
-            if lane_bytes == 1 and s.mem[source].storage != PAIRS:
-                values = s.words[s.mem[source].base + e * s.mem[source].stride :]
-                for k in range(lanes):
-                    s.dram[here + k] = np.uint8(values[k] & 255)
-                continue
-            for k in range(lanes):
-                value = _lane(s, source, e, k)
-                for byte in range(lane_bytes):
-                    s.dram[here + k * lane_bytes + byte] = (value >> (8 * byte)) & 255
+    for y in range(r.y_size):
+        address = (r.dram + y * r.x_stride) * m.elem_bytes
+        at = _locate(s, address, r.x_size * m.elem_bytes)
+        if at < 0:
+            status[0], status[2], status[3] = DRAM_OUTSIDE, address, r.x_size * m.elem_bytes
+            return
+        e = r.sram + y * r.x_size
+        if m.lane_bytes == 1 and f.storage == WORDS:
+            first, where = np.uintp(f.base + e * f.stride), np.uintp(at)
+            for k in range(np.uintp(r.x_size * f.lanes)):
+                s.dram[where + k] = s.words[first + k]
+            continue
+        for k in range(r.x_size * m.lanes):
+            value = _lane(s, source, e + k // m.lanes, k % m.lanes)
+            for byte in range(m.lane_bytes):
+                s.dram[at + k * m.lane_bytes + byte] = (value >> (8 * byte)) & 255
 
 
 @njit(cache=True, nogil=True)
 def execute(
     order, begin, end, c, state, contract_ops, map_ops, fast, swapped, points, twin, strict, stale,
-    notes, status, steps, one, b, i2, o, lanes,
+    flips, notes, status, steps, one, b, i2, o, lanes,
 ):  # fmt: skip
     """Runs order[begin:end]. Stops at an error with status = [code, position in order, details].
 
@@ -499,7 +572,7 @@ def execute(
             if r.x_size == 0:
                 continue
             if kind == LOAD:
-                _load(r, s, status)
+                _load(r, s, status, flips, o, i2)
             else:
                 _store(r, n, s, stale, notes, status)
         elif kind in (CONTRACT, MAP):

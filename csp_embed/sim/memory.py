@@ -21,6 +21,7 @@ from csp_embed.isa.spec import Instruction, Isa, Memory
 
 WORDS, PAIRS, UOPS = range(3)
 MAX_ARENA_BYTES = 1 << 32
+_ALIGN = 64
 
 # One memory: arena, first item in it, items per element, lanes, depth, bytes of an element and of a
 # lane in DRAM, first flag in `written`, bits of a lane on chip, first entry in `perm` (lane -> item
@@ -43,7 +44,8 @@ NEVER, LOADED, COMPUTED = range(3)
 class Dims:
     """A contraction as rows x columns: out[b, o] += row[b, i] * column[i, o], from flattened lanes.
 
-    swapped: the row operand is the instruction's rhs. fits: the fast kernel can run it.
+    swapped: the row operand is the instruction's rhs. fits: the fast kernel can run it. flips: the
+    column operand lies as [o, i] in DRAM and can be transposed by shuffles.
     """
 
     b: int = 1
@@ -51,6 +53,7 @@ class Dims:
     i: int = 1
     swapped: bool = False
     fits: bool = False
+    flips: bool = False
 
 
 def contraction_dims(isa: Isa) -> Dims:
@@ -84,7 +87,18 @@ def contraction_dims(isa: Isa) -> Dims:
         and b * o <= 512
         and b * o * i <= 32768
     )
-    return Dims(b, o, i, swapped, fits)
+    column = lhs if swapped else rhs
+    reduced_order = [d for d in column.dims if d in reduced]
+    flips = (
+        fits
+        and list(column.dims) == [*columns, *reduced]
+        and reduced_order == reduced
+        and isa.memory(column.memory).dtype == "int8"
+        and i % 2 == 0
+        and o & (o - 1) == 0
+        and 2 <= o * i <= 1024
+    )
+    return Dims(b, o, i, swapped, fits, flips)
 
 
 def _factor_perm(isa: Isa, instruction: Instruction, memory: str, dims: Dims) -> NDArray[np.int64]:
@@ -181,8 +195,11 @@ def image(program: Program) -> tuple[NDArray[np.uint8], NDArray[Any]]:
     ranges = np.zeros(len(merged), dtype=RANGE)
     total = 0
     for r, (low, high) in enumerate(merged):
+        # As aligned in the buffer as in DRAM, so that wider lanes can be read at once.
+        total = -(-total // _ALIGN) * _ALIGN + low % _ALIGN
         ranges[r] = (low, high, total)
         total += high - low
+    total = -(-total // _ALIGN) * _ALIGN
     buffer = np.zeros(total, dtype=np.uint8)
     for address, data in program.before:
         if len(data):
