@@ -70,7 +70,7 @@ from csp_embed.sim.cycles_layout import (
 FAR = 1 << 62
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy", no_cpython_wrapper=True)
 def _duration(beats, cost):  # pragma: no cover - compiled
     """Cycles for `beats` beats on the port."""
     if cost[RATE] == cost[BEAT_BYTES] * RATE_UNIT:
@@ -78,7 +78,7 @@ def _duration(beats, cost):  # pragma: no cover - compiled
     return -((-beats * cost[BEAT_BYTES] * RATE_UNIT) // cost[RATE])
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy", no_cpython_wrapper=True)
 def _record(segments, used, owner, first, stop):  # pragma: no cover - compiled
     """Notes a use of the read port, joined to the one before where it goes on; returns how many."""
     joins = 0 < used <= segments.shape[0] and segments[used - 1, 0] == owner
@@ -92,7 +92,7 @@ def _record(segments, used, owner, first, stop):  # pragma: no cover - compiled
     return used + 1
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def run(table, n_queues, cost, start, end, dispatch, wait, port_wait, segments):  # pragma: no cover
     """Simulates one program.
 
@@ -464,7 +464,7 @@ def run(table, n_queues, cost, start, end, dispatch, wait, port_wait, segments):
                 result[7] = direction
                 break
     result[0] = status
-    result[1] = finished
+    result[1] = max(finished, 0)
     result[2] = n_segments
     result[3] = bursts
     result[4] = fetch_bursts

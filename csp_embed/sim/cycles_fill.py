@@ -107,14 +107,14 @@ SPANS = 17
 UNKNOWN, UNREACHED, NO_ROWS, EMPTY_LOOP, NOT_BUILT = range(5)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy", no_cpython_wrapper=True)
 def _part(columns, parts, code, role, i):  # pragma: no cover - compiled
     """A field of instruction i by its role, 0 where it has none."""
     place = parts[code, role]
     return columns[place, i] if place >= 0 else 0
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy", no_cpython_wrapper=True)
 def _store_span(address, row, rows, stride, memory, span):  # pragma: no cover - compiled
     """Start to end of a store: bursts one after the other, each acknowledged."""
     beat_bytes, burst = span[BEAT], span[BURST]
@@ -135,7 +135,7 @@ def _store_span(address, row, rows, stride, memory, span):  # pragma: no cover -
     return total
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def fill(
     codes, columns, parts, kinds, queues, memories, span, last_queue, rows, steps, written
 ):  # pragma: no cover - compiled
