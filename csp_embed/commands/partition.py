@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -64,6 +65,9 @@ PlatformOption = Annotated[
 ]
 DimOption = Annotated[
     list[str] | None, typer.Option("--dim", help="NAME=EXTENT of a dynamic dimension of the model.")
+]
+ClockOption = Annotated[
+    str, typer.Option(help="wall, or cpu: the thread's own time, for a busy machine.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 
@@ -135,6 +139,8 @@ def partition(
             lenient=allow_unknown_devices or before is not None or bool(lost),
             progress=tell,
         )
+        if explain is not None and explain not in inputs.graph.by_id():
+            raise InputError(f"--explain: no layer {explain!r}", hint=_similar(explain, inputs))
         if save_graph:
             _write_json(save_graph, graph_document(inputs.graph, inputs.platform))
         options: dict[str, Any] = {
@@ -174,7 +180,7 @@ def partition(
             console.print(f"plan written to {output}", markup=False, highlight=False)
     if interrupted:
         stderr.print("stopped by Ctrl-C: this is the best plan so far")
-        raise typer.Exit(130)
+        raise SystemExit(130)
 
 
 def _solve(inputs: Inputs, options: dict[str, Any], as_json: bool, begin: float) -> Plan:
@@ -197,7 +203,7 @@ def _solve(inputs: Inputs, options: dict[str, Any], as_json: bool, begin: float)
                 "why": error.why,
             }
         )
-        raise typer.Exit(error.exit_code) from error
+        raise SystemExit(error.exit_code) from error
 
 
 def _no_plan(plan: Plan, as_json: bool) -> None:
@@ -211,7 +217,7 @@ def _no_plan(plan: Plan, as_json: bool) -> None:
         )
     if as_json:
         print_json(_answer(plan))
-    raise typer.Exit(code)
+    raise SystemExit(code)
 
 
 def _answer(plan: Plan) -> dict[str, Any]:
@@ -286,6 +292,11 @@ def _print_plan(plan: Plan, inputs: Inputs, table: bool, explain: str | None) ->
         show(f"note: {remark}")
 
 
+def _similar(name: str, inputs: Inputs) -> str:
+    near = get_close_matches(name, list(inputs.graph.by_id()), n=5, cutoff=0.3)
+    return "perhaps " + ", ".join(near) if near else "--table prints all names"
+
+
 def _mover(plan: Plan, inputs: Inputs) -> Any:
     """(task, device) -> objective with that one task moved; None where it is no plan."""
     if inputs.cost_model == DNN or plan.replicas:
@@ -327,6 +338,8 @@ def profile(
     dim: DimOption = None,
     weights: Annotated[str, typer.Option(help="auto, keep or random.")] = "auto",
     seed: Annotated[int, typer.Option(help="Of random weights and inputs.")] = 0,
+    clock: ClockOption = "wall",
+    calibrate: Annotated[bool, typer.Option(help="Scale the sum to the whole model.")] = True,
     as_json: JsonOption = False,
 ) -> None:
     """Measure every layer of a model on this machine's CPU with onnxruntime."""
@@ -354,16 +367,26 @@ def profile(
             dims=_numbers(dim, "--dim"),
             weights=weights,
             seed=seed,
+            clock=clock,
+            calibrate=calibrate,
             progress=tell,
         )
     _write_json(output, profile_document(found))
     total = sum(t.ms or 0.0 for t in found.layers.values())
     if as_json:
-        print_json({"layers": len(found.layers), "sum_ms": total, "whole_ms": found.whole_ms})
+        print_json(
+            {
+                "layers": len(found.layers),
+                "sum_ms": total,
+                "whole_ms": found.whole_ms,
+                "scale": found.scale,
+            }
+        )
     else:
         console.print(
             f"{len(found.layers)} layers, {total:.4g} ms one by one, {found.whole_ms:.4g} ms as a "
-            f"whole, {threads} thread(s), median of {runs} runs after {warm_ups}: {output}",
+            f"whole, {threads} thread(s), median of {runs} runs after {warm_ups} by {clock} clock: "
+            f"{output}",
             markup=False,
             highlight=False,
             soft_wrap=True,
@@ -413,6 +436,7 @@ def run_plan_command(
     swap: Annotated[
         tuple[int, int] | None, typer.Option(help="Exchange two parts: the comparison must fail.")
     ] = None,
+    clock: ClockOption = "wall",
     as_json: JsonOption = False,
 ) -> None:
     """Cut the model at the plan's borders, run every part on its device, compare every tensor."""
@@ -441,6 +465,7 @@ def run_plan_command(
             run_from=parts,
             swap=swap,
             assume_int8=request.assume_int8,
+            clock=clock,
             progress=tell,
         )
     for remark in same_graph(plan, inputs.graph, inputs.platform):
@@ -450,7 +475,7 @@ def run_plan_command(
     else:
         console.print(report_text(report, plan), markup=False, highlight=False, soft_wrap=True)
     if as_json and not report.equal:
-        raise typer.Exit(CheckError.exit_code)
+        raise SystemExit(CheckError.exit_code)
     refuse_unequal(report)
 
 

@@ -148,8 +148,10 @@ def _cost(
         if time.ms is None:
             return None
         note = profile[0].device
-        origin = f"{note.how} ({Path(profile[1]).name})"
-        return time.ms, origin, dict(time.by_batch)
+        scale = profile[0].scale
+        scaled = "" if scale == 1 else f", x{scale:.3f} to the whole model"
+        origin = f"{note.how} ({Path(profile[1]).name}{scaled})"
+        return time.ms * scale, origin, {n: ms * scale for n, ms in time.by_batch.items()}
     if device.isa is not None:
         cost = kernel_cost(net, layer, device) if kernel_cost is not None else None
         return None if cost is None else (*cost, {})

@@ -27,6 +27,7 @@ from csp_embed.network.schema import read_bytes, sha256
 from csp_embed.network.work import work_of
 
 WARM_UPS, RUNS = 3, 10
+CLOCKS = {"wall": time.perf_counter_ns, "cpu": time.thread_time_ns}
 Progress = Callable[[str, int, int], None]
 
 
@@ -40,16 +41,24 @@ def profile_model(
     dims: Mapping[str, int] | None = None,
     weights: str = "auto",
     seed: int = 0,
+    clock: str = "wall",
+    calibrate: bool = True,
     progress: Progress | None = None,
 ) -> Profile:
     """Times of every layer of a model.
 
+    clock: "wall", or "cpu" (one thread only): the thread's own CPU time, which is the same on an
+    idle machine and does not count what other programs take on a busy one. calibrate: layers run
+    alone pay for entering and leaving the runtime's own layout; `scale` makes their sum that of the
+    whole model (applied on reading; the file holds the medians as measured).
     Raises: InputError for bad options, or a model that onnx or onnxruntime does not take.
     """
     if runs < RUNS or warm_ups < WARM_UPS:
         raise InputError(
             f"at least {RUNS} runs after {WARM_UPS} warm-ups", hint="a median of fewer is noise"
         )
+    if clock not in CLOCKS or (clock == "cpu" and threads != 1):
+        raise InputError(f"clock {clock!r} with {threads} threads", hint="wall, or cpu with one")
     net = read_model(path, dims)
     constants = real_constants(net, weights, seed)
     parts = layers(net, granularity)
@@ -66,10 +75,11 @@ def profile_model(
         model = cut(net, constants, part.nodes, part.name)
         session = open_session(model, f"{net.path}: layer {part.name}", threads)
         given = {i.name: values[i.name] for i in session.get_inputs()}
-        median, spread = measure(lambda s=session, g=given: s.run(None, g), runs, warm_ups)
+        median, spread = measure(lambda s=session, g=given: s.run(None, g), runs, warm_ups, clock)
         times[part.name] = LayerTime(ms=median, op=part.op, spread_ms=spread)
     session = open_session(whole(net, constants), net.path, threads)
-    total, _ = measure(lambda: session.run(None, feeds), runs, warm_ups)
+    total, _ = measure(lambda: session.run(None, feeds), runs, warm_ups, clock)
+    alone = sum(t.ms or 0.0 for t in times.values())
     return Profile(
         format="csp-embed-profile/1",
         device=DeviceNote(kind="cpu", name=_cpu_name(), how="measured", software=_software()),
@@ -79,20 +89,25 @@ def profile_model(
         runs=runs,
         warm_ups=warm_ups,
         weights=f"{weights}, seed {seed}",
+        clock=clock,
         whole_ms=total,
+        scale=min(1.0, total / alone) if calibrate and alone else 1.0,
         layers=times,
     )
 
 
-def measure(call: Callable[[], Any], runs: int, warm_ups: int) -> tuple[float, float]:
-    """(median, distance between quartiles) of the call's wall-clock time in ms."""
+def measure(
+    call: Callable[[], Any], runs: int, warm_ups: int, clock: str = "wall"
+) -> tuple[float, float]:
+    """(median, distance between quartiles) of the call's time in ms by that clock."""
+    now = CLOCKS[clock]
     for _ in range(warm_ups):
         call()
     samples = []
     for _ in range(runs):
-        begin = time.perf_counter_ns()
+        begin = now()
         call()
-        samples.append((time.perf_counter_ns() - begin) / 1e6)
+        samples.append((now() - begin) / 1e6)
     low, middle, high = np.percentile(samples, [25, 50, 75])
     return float(middle), float(high - low)
 

@@ -40,7 +40,8 @@ class LayerTime(Strict):
 
 
 class Profile(Strict):
-    """The whole file. whole_ms: the unpartitioned model, for comparison with the sum."""
+    """The whole file. whole_ms: the unpartitioned model. scale: what readers multiply the times by
+    (whole_ms over their sum where the profile was calibrated). clock: wall or cpu time."""
 
     format: Literal["csp-embed-profile/1"]
     device: DeviceNote
@@ -50,7 +51,9 @@ class Profile(Strict):
     runs: PositiveInt = 10
     warm_ups: int = Field(default=3, ge=0)
     weights: str = "as in the model"
+    clock: Literal["wall", "cpu"] = "wall"
     whole_ms: float | None = Field(default=None, ge=0)
+    scale: float = Field(default=1.0, gt=0)
     notes: str = ""
     layers: dict[str, LayerTime]
 

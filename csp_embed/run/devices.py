@@ -31,21 +31,30 @@ Compile = Callable[[QuantLayer, Device], "Callable[[Array], tuple[Array, int]]"]
 
 @dataclass(frozen=True)
 class Done:
-    """One run of one part. ms: measured, cycles / clock, or the predicted cost; see `how`."""
+    """One run of one part."""
 
     part: int
     outputs: Mapping[str, Array]
-    ms: float
-    how: str
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How parts are measured: the median of `runs` after `warm_ups`, by clock "wall" or "cpu"."""
+
+    runs: int = 10
+    warm_ups: int = 3
+    clock: str = "wall"
 
 
 class Runner(Protocol):
-    """One device. `start` returns at once; `finish` waits for the part that was started."""
+    """One device. `start` returns at once; `finish` waits for the part that was started. `time`
+    gives (ms, how): measured alone, cycles / clock, or the predicted cost."""
 
     def load(self, part: Part, path: Path) -> None: ...
     def start(self, part: Part, feeds: Mapping[str, Array]) -> None: ...
     def ready(self, timeout: float) -> bool: ...
     def finish(self) -> Done: ...
+    def time(self, part: Part, feeds: Mapping[str, Array], timing: Timing) -> tuple[float, str]: ...
     def close(self) -> None: ...
 
 
@@ -71,8 +80,13 @@ class CpuProcess:
         return self.pipe.poll(timeout)
 
     def finish(self) -> Done:
-        _, part, outputs, ms = self._receive()
-        return Done(part, outputs, ms, MEASURED)
+        _, part, outputs = self._receive()
+        return Done(part, outputs)
+
+    def time(self, part: Part, feeds: Mapping[str, Array], timing: Timing) -> tuple[float, str]:
+        given = {n: feeds[n] for n in part.reads}
+        self.pipe.send(("measure", part.index, given, timing.runs, timing.warm_ups, timing.clock))
+        return float(self._receive()[2]), MEASURED
 
     def _receive(self) -> Any:
         try:
@@ -125,8 +139,11 @@ class ByCost(_Inside):
         self.sessions[part.index] = open_session(path, part.name)
 
     def start(self, part: Part, feeds: Mapping[str, Array]) -> None:
-        outputs, _ = run_once(self.sessions[part.index], {n: feeds[n] for n in part.reads})
-        self.result = Done(part.index, outputs, part.predicted_ms, BY_COST)
+        outputs = run_once(self.sessions[part.index], {n: feeds[n] for n in part.reads})
+        self.result = Done(part.index, outputs)
+
+    def time(self, part: Part, feeds: Mapping[str, Array], timing: Timing) -> tuple[float, str]:
+        return part.predicted_ms, BY_COST
 
 
 class KernelSimulator(_Inside):
@@ -142,6 +159,7 @@ class KernelSimulator(_Inside):
         self.device, self.model, self.compile = device, model, compile_layer
         self.kernels: dict[str, tuple[QuantLayer, Callable[[Array], tuple[Array, int]]]] = {}
         self.seen: dict[int, tuple[dict[str, Array], Done]] = {}
+        self.cycles: dict[int, int] = {}
 
     def load(self, part: Part, path: Path) -> None:
         for task in part.tasks:
@@ -167,10 +185,13 @@ class KernelSimulator(_Inside):
             y, cycles = kernel(np.ascontiguousarray(values[layer.x].reshape(layer.x_shape)))
             values[layer.y] = y.reshape(self.model.net.tensors[layer.y].shape)
             total += cycles
-        outputs = {n: values[n] for n in part.makes}
-        ms = total / ((self.device.clock_mhz or 1.0) * 1e3)
-        self.result = Done(part.index, outputs, ms, SIMULATED)
+        self.result = Done(part.index, {n: values[n] for n in part.makes})
         self.seen[part.index] = (given, self.result)
+        self.cycles[part.index] = total
+
+    def time(self, part: Part, feeds: Mapping[str, Array], timing: Timing) -> tuple[float, str]:
+        assert self.device.clock_mhz is not None
+        return self.cycles[part.index] / (self.device.clock_mhz * 1e3), SIMULATED
 
 
 def cores() -> list[int | None]:

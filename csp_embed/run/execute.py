@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csp_embed.errors import SimError
-from csp_embed.run.devices import MEASURED, Done, Runner
+from csp_embed.run.devices import MEASURED, Runner, Timing
 from csp_embed.run.parts import Part
 
 Array = NDArray[Any]
@@ -80,37 +80,36 @@ def run_parts(
     runners: Mapping[str, Runner],
     files: Mapping[int, Path],
     feeds: Mapping[str, Array],
-    *,
-    warm_ups: int = 3,
-    runs: int = 10,
+    timing: Timing,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> tuple[dict[str, Array], list[tuple[float, str]], float]:
-    """(boundary tensors, (median ms, how) of each part, median wall-clock ms of the whole plan).
+    """(boundary tensors, (ms, how) of each part measured alone, median wall-clock ms of the plan).
 
     Raises: SimError where a part waits for a tensor that nobody makes.
     """
     for part in parts:
         runners[part.device].load(part, files[part.index])
-    times: list[list[Done]] = [[] for _ in parts]
-    walls: list[float] = []
-    values: dict[str, Array] = {}
-    total = warm_ups + runs
-    for turn in range(total):
+    total = timing.runs + len(parts)
+    values = _once(parts, runners, feeds)
+    times: list[tuple[float, str]] = []
+    for part in parts:
         if progress is not None:
-            progress("run", turn, total)
+            progress(f"measuring {part.name}", len(times), total)
+        times.append(runners[part.device].time(part, values, timing))
+    walls: list[float] = []
+    for turn in range(timing.runs):
+        if progress is not None:
+            progress("running the plan", len(parts) + turn, total)
         begin = time.perf_counter_ns()
-        values = _once(parts, runners, feeds, times if turn >= warm_ups else None)
-        if turn >= warm_ups:
-            walls.append((time.perf_counter_ns() - begin) / 1e6)
-    medians = [(statistics.median(d.ms for d in done), done[0].how) for done in times]
-    return values, medians, statistics.median(walls)
+        _once(parts, runners, feeds)
+        walls.append((time.perf_counter_ns() - begin) / 1e6)
+    return values, times, statistics.median(walls)
 
 
 def _once(
     parts: Sequence[Part],
     runners: Mapping[str, Runner],
     feeds: Mapping[str, Array],
-    times: list[list[Done]] | None,
 ) -> dict[str, Array]:
     """One input through all parts; returns every boundary tensor."""
     values: dict[str, Array] = dict(feeds)
@@ -134,8 +133,6 @@ def _once(
                 done = runners[device].finish()
                 del busy[device]
                 values.update(done.outputs)
-                if times is not None:
-                    times[done.part].append(done)
                 moved = True
         if not moved:
             if not busy:

@@ -17,9 +17,17 @@ from csp_embed.network.onnx_graph import Imported
 from csp_embed.network.onnx_model import import_onnx
 from csp_embed.network.onnx_parts import whole
 from csp_embed.network.onnx_weights import real_constants
-from csp_embed.network.profile import measure, random_inputs
+from csp_embed.network.profile import CLOCKS, measure, random_inputs
 from csp_embed.network.runtime import open_session
-from csp_embed.run.devices import ByCost, Compile, CpuProcess, KernelSimulator, Runner, cores
+from csp_embed.run.devices import (
+    ByCost,
+    Compile,
+    CpuProcess,
+    KernelSimulator,
+    Runner,
+    Timing,
+    cores,
+)
 from csp_embed.run.execute import PartResult, RunReport, compare, run_parts
 from csp_embed.run.manifest import export, exported_files, write_parts
 from csp_embed.run.parts import Part, parts_of
@@ -43,16 +51,18 @@ def run_plan(
     run_from: str | Path | None = None,
     swap: tuple[int, int] | None = None,
     assume_int8: bool = False,
+    clock: str = "wall",
     progress: Progress | None = None,
 ) -> RunReport:
     """Cuts the model at the plan's borders, runs every part on its device, compares and measures.
 
     compile_layer: what makes kernels for devices that name an `isa`. run_from: run the files of an
-    earlier export. swap: exchange two parts, to see that the comparison notices.
+    earlier export. swap: exchange two parts, to see that the comparison notices. clock: of part
+    times, "wall" or "cpu" (see `profile_model`).
     Raises: InputError, CheckError (a cut is wrong, or swapped parts cannot be exchanged).
     """
-    if runs < 1 or warm_ups < 0:
-        raise InputError("runs must be at least 1, warm-ups at least 0")
+    if runs < 1 or warm_ups < 0 or clock not in CLOCKS:
+        raise InputError("runs must be at least 1, warm-ups at least 0, clock wall or cpu")
     parts = parts_of(plan, model, platform)
     constants = real_constants(model.net, weights, seed)
     feeds = dict(inputs) if inputs is not None else random_inputs(model.net, seed)
@@ -70,9 +80,10 @@ def run_plan(
         if swap is not None:
             files = _swapped(files, parts, swap, folder)
         runners, notes = _runners(platform, parts, model, compile_layer, assume_int8)
-        expected, whole_ms, matter = _whole(model, constants, feeds, parts, seed, runs, warm_ups)
+        expected, matter = _expected(model, constants, feeds, parts, seed)
+        whole_ms = _whole_ms(model, constants, feeds, runs, warm_ups, clock)
         values, medians, wall = run_parts(
-            parts, runners, files, feeds, warm_ups=warm_ups, runs=runs, progress=progress
+            parts, runners, files, feeds, Timing(runs, warm_ups, clock), progress
         )
     finally:
         for runner in runners.values():
@@ -161,16 +172,27 @@ def _runners(
     return runners, notes
 
 
-def _whole(
+def _whole_ms(
+    model: Imported,
+    constants: Mapping[str, Any],
+    feeds: Mapping[str, Array],
+    runs: int,
+    warm_ups: int,
+    clock: str,
+) -> float:
+    """Median ms of the model in one piece on one core."""
+    session = open_session(whole(model.net, constants), model.net.path)
+    return measure(lambda: session.run(None, dict(feeds)), runs, warm_ups, clock)[0]
+
+
+def _expected(
     model: Imported,
     constants: Mapping[str, Any],
     feeds: Mapping[str, Array],
     parts: Sequence[Part],
     seed: int,
-    runs: int,
-    warm_ups: int,
-) -> tuple[dict[str, Array], float, bool]:
-    """(boundary tensors of the whole model, its time in ms, whether other inputs change it)."""
+) -> tuple[dict[str, Array], bool]:
+    """(boundary tensors of the whole model, whether another input changes every one)."""
     net = model.net
     inner = [n for p in parts for n in p.makes if n not in net.outputs]
     session = open_session(whole(net, constants, inner), net.path)
@@ -179,11 +201,7 @@ def _whole(
     other = random_inputs(net, seed + 1)
     changed = dict(zip(names, session.run(names, other), strict=True))
     live = [n for n in names if n not in net.constants]
-    matter = all(not np.array_equal(expected[n], changed[n]) for n in live)
-    del session
-    session = open_session(whole(net, constants), net.path)
-    ms, _ = measure(lambda: session.run(None, dict(feeds)), runs, warm_ups)
-    return expected, ms, matter
+    return expected, all(not np.array_equal(expected[n], changed[n]) for n in live)
 
 
 def _swapped(

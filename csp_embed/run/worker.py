@@ -1,13 +1,15 @@
 """A CPU device: a process pinned to one core that runs parts on request.
 
-Messages in: ("load", part, path), ("run", part, feeds), ("stop",). Messages out: ("loaded", part),
-("done", part, outputs, ms), ("error", text). Times are of the model alone, without the transfer.
+Messages in: ("load", part, path), ("run", part, feeds), ("measure", part, feeds, runs, warm_ups,
+clock), ("stop",). Messages out: ("loaded", part),
+("done", part, outputs), ("measured", part, ms), ("error", text). A part is measured in a loop on
+equal inputs, as the layers of a profile are; the transfer is not in it.
 """
 
 from __future__ import annotations
 
 import os
-import time
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -17,6 +19,7 @@ def serve(pipe: Connection, core: int | None, threads: int) -> None:
     if core is not None and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {core})
     from csp_embed.errors import CspEmbedError
+    from csp_embed.network.profile import measure
     from csp_embed.network.runtime import open_session
 
     sessions: dict[int, Any] = {}
@@ -30,9 +33,14 @@ def serve(pipe: Connection, core: int | None, threads: int) -> None:
                     _, part, path = message
                     sessions[part] = open_session(path, f"part {part}", threads)
                     pipe.send(("loaded", part))
-                else:
+                elif message[0] == "run":
                     _, part, feeds = message
-                    pipe.send(("done", part, *run_once(sessions[part], feeds)))
+                    pipe.send(("done", part, run_once(sessions[part], feeds)))
+                else:
+                    _, part, feeds, runs, warm_ups, clock = message
+                    session = sessions[part]
+                    ms, _ = measure(partial(session.run, None, feeds), runs, warm_ups, clock)
+                    pipe.send(("measured", part, ms))
             except CspEmbedError as error:
                 pipe.send(("error", error.render()))
             except Exception as error:
@@ -43,10 +51,7 @@ def serve(pipe: Connection, core: int | None, threads: int) -> None:
         return  # the parent is gone, or both were told to stop
 
 
-def run_once(session: Any, feeds: dict[str, Any]) -> tuple[dict[str, Any], float]:
-    """(outputs by name, ms)."""
+def run_once(session: Any, feeds: dict[str, Any]) -> dict[str, Any]:
+    """Outputs by name."""
     names = [o.name for o in session.get_outputs()]
-    begin = time.perf_counter_ns()
-    values = session.run(names, feeds)
-    ms = (time.perf_counter_ns() - begin) / 1e6
-    return dict(zip(names, values, strict=True)), ms
+    return dict(zip(names, session.run(names, feeds), strict=True))
