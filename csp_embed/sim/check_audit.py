@@ -45,7 +45,7 @@ class Audit:
             if memory.shadow_of:
                 shadows[names.index(memory.shadow_of)] = k
         shared = _shared(isa, table, contract_ops, map_ops, shadows)
-        rows = table.c.view(np.ndarray)
+        rows = table.rows
         dram_epochs, granule, first = _dram_epochs(isa, table, n_queues)
         queue = np.ascontiguousarray(rows["queue"])
         by_queue = np.argsort(queue, kind="stable")

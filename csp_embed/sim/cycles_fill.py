@@ -53,6 +53,7 @@ ROLE_NAMES = (
     "iter_in",
     "reset",
     "use_imm",
+    "op",
 )
 ROLES = len(ROLE_NAMES)
 (
@@ -75,6 +76,7 @@ ROLES = len(ROLE_NAMES)
     _ITER_IN,
     _RESET,
     _USE_IMM,
+    _OP,
 ) = range(ROLES)
 
 LOADS, STORES, CONTRACTS, MAPS, FINISHES = range(5)
@@ -104,7 +106,7 @@ SPANS = 17
 ) = range(SPANS)
 
 # Why an instruction is refused.
-UNKNOWN, UNREACHED, NO_ROWS, EMPTY_LOOP, NOT_BUILT = range(5)
+UNKNOWN, UNREACHED, NO_ROWS, EMPTY_LOOP, NOT_BUILT, NO_OPERATION = range(6)
 
 
 @njit(cache=True, error_model="numpy", no_cpython_wrapper=True)
@@ -137,12 +139,13 @@ def _store_span(address, row, rows, stride, memory, span):  # pragma: no cover -
 
 @njit(cache=True, error_model="numpy")
 def fill(
-    codes, columns, parts, kinds, queues, memories, span, last_queue, rows, steps, written
+    codes, columns, parts, kinds, queues, built, memories, span, last_queue, rows, steps, written
 ):  # pragma: no cover - compiled
     """Fills rows (int64[n, COLUMNS] of zeros), steps and written bytes.
 
     columns: int64[fields, n]; parts: column of each role by instruction, or -1; kinds, queues: by
-    instruction; memories: int64[ids, MEMORY_COLUMNS], -1 for what is not there.
+    instruction; built: whether the hardware has an operation, by instruction and opcode; memories:
+    int64[ids, MEMORY_COLUMNS], -1 for what is not there.
 
     Returns (number of the first instruction that is refused, reason), or (-1, 0).
     """
@@ -222,6 +225,9 @@ def fill(
                 each = span[RESET_STEP] if reset else span[CONTRACT_STEP]
                 row[SPAN] = span[CONTRACT_FILL] + steps[i] * each
             else:
+                operation = _part(columns, parts, code, _OP, i)
+                if operation >= built.shape[1] or not built[code, operation]:
+                    return i, NO_OPERATION
                 immediate = _part(columns, parts, code, _USE_IMM, i) != 0
                 each = span[IMMEDIATE_STEP] if immediate else span[TENSOR_STEP]
                 row[SPAN] = span[MAP_FILL] + steps[i] * each

@@ -56,7 +56,12 @@ class TableMaker:
                     if name not in self.names:
                         self.names.append(name)
                     parts[code, place] = self.names.index(name)
-        self._machine = (parts, kinds, queues, _memories(isa, costs), _spans(costs))
+        operations = [(c, o) for c, i in enumerate(isa.instructions) for o in i.ops]
+        most = max((o.code for _, o in operations), default=0)
+        built = np.zeros((len(isa.instructions), most + 1), np.bool_)
+        for code, operation in operations:
+            built[code, operation.code] = operation.portable
+        self._machine = (parts, kinds, queues, built, _memories(isa, costs), _spans(costs))
         self._last_queue = len(isa.queues) - 1
 
     def table(self, stream: Stream) -> Table:
@@ -95,6 +100,9 @@ class TableMaker:
             case fill.UNREACHED:
                 reason = f"{name} does not reach that memory; it hangs the device"
                 return SimError(f"instruction {n}: unknown transfer", where=text, why=reason)
+            case fill.NO_OPERATION:
+                reason = "the hardware has no such operation: it hangs"
+                return SimError(f"instruction {n}: not built", where=text, why=reason)
         number = int(stream.fields[instruction.roles["memory"]][n])
         memory = self.isa.memory_by_id(number)
         assert memory is not None

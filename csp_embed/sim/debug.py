@@ -74,7 +74,7 @@ def first_difference(run: Run) -> Difference | None:
 
 def last_writer(run: Run, address: int) -> int | None:
     """The executed store that last wrote the DRAM byte at `address`."""
-    c = run.table.c[run.executed]
+    c = run.table.rows[run.executed].view(np.recarray)
     moved = run.table.dram_elements[run.executed] > 0
     elem = np.array([m.elem_bytes for m in run.isa.memories])[np.maximum(c.named, 0)]
     offset = address - c.dram * elem

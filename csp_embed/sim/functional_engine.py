@@ -15,7 +15,7 @@ from csp_embed.sim import kernels
 from csp_embed.sim.functional_table import Table
 from csp_embed.sim.memory import State, contraction_dims
 
-NEGATIVE_SHIFTS = "negative tensor shift amounts"
+NEGATIVE_SHIFTS = "steps with negative tensor shift amounts"
 # About a quarter of a second of work: between two such portions Ctrl-C and progress get their turn.
 PORTION_STEPS = 1 << 23
 
@@ -40,7 +40,7 @@ class Engine:
     ) -> None:
         self.isa, self.stream, self.table, self.state = isa, stream, table, state
         self.sequence, self.strict = np.ascontiguousarray(sequence, dtype=np.int64), strict
-        self.rows = table.c.view(np.ndarray)
+        self.rows = table.rows
         self.at = 0
         self.notes = np.array([0, -1, 0, -1], dtype=np.int64)
         self._status = np.zeros(8, dtype=np.int64)

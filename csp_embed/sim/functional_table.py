@@ -7,6 +7,8 @@ role, whatever its field is called.  Assumes: nothing; unknown opcodes and memor
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -37,21 +39,26 @@ ROW = np.dtype([(part, np.int64) for part in PARTS])
 
 @dataclass(frozen=True)
 class Table:
-    """c: records of ROW, read by column (`c.x_size`); tokens: uint8[n, 4], order of TOKENS."""
+    """rows: records of ROW; c: its columns by name (`c.x_size`); tokens: uint8[n, 4], order of
+    TOKENS."""
 
-    c: np.recarray
+    rows: NDArray[Any]
     tokens: NDArray[np.uint8]
+
+    @cached_property
+    def c(self) -> SimpleNamespace:
+        return _columns(self.rows)
 
     def __len__(self) -> int:
         return len(self.tokens)
 
-    @property
+    @cached_property
     def steps(self) -> NDArray[np.int64]:
         """Micro-op steps of each instruction; 0 where it does not compute. Saturates."""
         uops = np.maximum(self.c.uop_end - self.c.uop_begin, 0).astype(np.float64)
         return np.minimum(uops * self.c.iter_out * self.c.iter_in, 2.0**62).astype(np.int64)
 
-    @property
+    @cached_property
     def elements(self) -> NDArray[np.int64]:
         """On-chip elements that a load writes or a store reads; 0 for a token-only one."""
         c = self.c
@@ -59,16 +66,21 @@ class Table:
         height = c.y_pad_0 + c.y_size + c.y_pad_1
         return np.where(data, height * (c.x_pad_0 + c.x_size + c.x_pad_1), 0)
 
-    @property
+    @cached_property
     def dram_elements(self) -> NDArray[np.int64]:
         """Elements that a load reads from DRAM or a store writes there."""
         return np.where(self.elements > 0, self.c.y_size * self.c.x_size, 0)
 
 
+def _columns(rows: NDArray[Any]) -> SimpleNamespace:
+    return SimpleNamespace(**{part: rows[part] for part in PARTS})
+
+
 def make_table(isa: Isa, stream: Stream) -> Table:
     """The columns of `stream`; never raises, whatever the stream holds."""
     n = len(stream)
-    c = np.zeros(n, dtype=ROW).view(np.recarray)
+    rows = np.zeros(n, dtype=ROW)
+    c = _columns(rows)
     for column in (c.kind, c.named, c.memory, c.op, c.function):
         column[:] = -1
     tokens = np.zeros((n, len(TOKENS)), dtype=np.uint8)
@@ -86,7 +98,7 @@ def make_table(isa: Isa, stream: Stream) -> Table:
         c.queue[at] = isa.queues.index(instruction.queue)
         if instruction.kind != "finish":
             _computes(stream, instruction, at, c)
-    return Table(c, tokens)
+    return Table(rows, tokens)
 
 
 def _part(stream: Stream, instruction: Instruction, part: str, at: Rows) -> Any:
@@ -98,7 +110,7 @@ def _field(stream: Stream, name: str, at: Rows) -> Any:
 
 
 def _transfers(
-    isa: Isa, stream: Stream, instruction: Instruction, at: Rows, c: np.recarray
+    isa: Isa, stream: Stream, instruction: Instruction, at: Rows, c: SimpleNamespace
 ) -> None:
     named = np.asarray(_part(stream, instruction, "memory", at))
     found = np.full(len(at), -1, dtype=np.int64)
@@ -132,7 +144,7 @@ def _resolve(isa: Isa, memory: Memory) -> int:
     return next(k for k, m in enumerate(isa.memories) if m.name == target)
 
 
-def _computes(stream: Stream, instruction: Instruction, at: Rows, c: np.recarray) -> None:
+def _computes(stream: Stream, instruction: Instruction, at: Rows, c: SimpleNamespace) -> None:
     for part in _COMPUTE:
         getattr(c, part)[at] = _part(stream, instruction, part, at)
     for operand, role in zip(instruction.operands, ("dst", "lhs", "rhs"), strict=False):

@@ -11,6 +11,7 @@ moves.bin (which instructions hold DRAM addresses, and where) and before.bin (th
 
 from __future__ import annotations
 
+import itertools
 import json
 import signal
 import subprocess
@@ -25,7 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from csp_embed.errors import CspEmbedError, MissingLibrary, SimError
+from csp_embed.errors import CspEmbedError, InputError, MissingLibrary, SimError
 from csp_embed.ir.stream import Program
 from csp_embed.isa.bits import decode
 from csp_embed.isa.spec import Isa
@@ -77,9 +78,11 @@ def run_native(
         libtvm) unless the system's loader finds that one by itself. timeout: seconds; without it
         a limit that grows with the program's work.
     Raises: MissingLibrary where a library is not there, cannot be loaded or lacks a symbol;
-        SimError where it aborts, does not come to an end, or an address leaves the ranges.
+        SimError where it aborts, does not come to an end, or an address leaves the ranges;
+        InputError where TVM's structures place the machine's fields elsewhere.
     """
     library, runtime, hardware = _find(lib_dir, engine)
+    _refuse_other_layout(isa)
     moves, work = _moves(isa, program)
     start, end = _span(isa, program)
     after = tuple((a, d) for a, d in program.after if len(d))
@@ -152,6 +155,27 @@ def _span(isa: Isa, program: Program) -> tuple[int, int]:
     if not ranges:
         return page, 2 * page
     return min(a for a, _ in ranges) // page * page, -(-max(b for _, b in ranges) // page) * page
+
+
+def _refuse_other_layout(isa: Isa) -> None:
+    """The libraries read instructions as C bit fields, which fill a word as far as they fit.
+
+    Raises: InputError where the machine starts a word although the field would have fitted before it
+        (few micro-ops and small buffers): the library would read other fields than the program has.
+    """
+    word = 64
+    for instruction in isa.instructions:
+        fields = sorted((f for f in instruction.fields if not f.unused), key=lambda f: f.lo)
+        for last, field in itertools.pairwise(fields):
+            end = last.lo + last.width
+            if field.lo % word == 0 and end < field.lo and end % word + field.width <= word:
+                raise InputError(
+                    f"TVM's simulators cannot run programs of configuration {isa.config_name}",
+                    where=f"{instruction.name}.{field.name}",
+                    why=f"it stands at bit {field.lo}; TVM's C structure puts it at bit {end}, "
+                    f"right behind {last.name}, because it fits there",
+                    hint="a larger LOG_UOP_BUFF_SIZE fills the first word",
+                )
 
 
 def _moves(isa: Isa, program: Program) -> tuple[NDArray[np.int64], float]:

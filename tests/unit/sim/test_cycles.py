@@ -222,6 +222,8 @@ def test_the_256th_waiting_token_is_lost() -> None:
         ({**gemm(4), "uop_end": 0}, "count of 0"),
         (load("INP", 4, 0), "0 rows"),
         (load("ACC_8BIT", 4), "cannot load ACC_8BIT"),
+        (alu(4, alu_opcode=4), "no such operation"),
+        (alu(4, alu_opcode=7), "no such operation"),
         (load("OUT", 4), "does not reach"),
         (load("OUT", 0), "does not reach"),
         ({**store(4), "memory": "ACC"}, "does not reach"),
