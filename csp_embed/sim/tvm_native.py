@@ -160,7 +160,7 @@ def _span(isa: Isa, program: Program) -> tuple[int, int]:
 def _refuse_other_layout(isa: Isa) -> None:
     """The libraries read instructions as C bit fields, which fill a word as far as they fit.
 
-    Raises: InputError where the machine starts a word although the field would have fitted before it
+    Raises: InputError where the machine starts a word although the field had fitted before it
         (few micro-ops and small buffers): the library would read other fields than the program has.
     """
     word = 64

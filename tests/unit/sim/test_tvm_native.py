@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from csp_embed.errors import MissingLibrary, SimError
+from csp_embed.errors import InputError, MissingLibrary, SimError
 from csp_embed.ir.stream import Program, Stream
 from csp_embed.isa.bits import decode, encode
 from csp_embed.isa.load import load_isa
@@ -218,6 +218,23 @@ def test_an_address_outside_the_ranges_is_refused_before_the_library_sees_it(
     insn = encode(ISA, Stream(stream.code, columns))
     with pytest.raises(SimError, match=f"instruction {first} reaches outside"):
         run_native(ISA, replace(program, insn=insn), tmp_path)
+
+
+@pytest.mark.parametrize("config", sorted((TESTS / "data" / "configs").glob("*.json")))
+def test_configurations_that_c_bit_fields_pack_otherwise_are_refused(
+    config: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "libvta_fsim.so").write_text("not a library")
+    isa = load_isa("vta", str(config))
+    # First word of a GEMM: 8 bits, uop_bgn, uop_end, two counts of 14; then the factors of ACC.
+    uop_bits = int(isa.config["LOG_UOP_BUFF_SIZE"]) - 2
+    acc_bits = isa.memory("ACC").depth.bit_length() - 1
+    fits = 8 + uop_bits + uop_bits + 1 + 28 + acc_bits <= 64
+    assert fits == (config.stem == "1x4x4_small")
+    expected = (InputError, "at bit 49") if fits else (MissingLibrary, "cannot be used")
+    program = Program({}, np.zeros((1, 2), np.uint64), (), (), {})
+    with pytest.raises(expected[0], match=expected[1]):
+        run_native(isa, program, tmp_path)
 
 
 @pytest.mark.parametrize("config", sorted((TESTS / "data" / "configs").glob("*.json")))
