@@ -101,7 +101,7 @@ def test_negative_tensor_shift_is_counted_and_refused_when_strict():
     step = {"op": "shr", "uop_begin": 2, "uop_end": 3}
     done = run(VTA, _one_vector(values, [step], store=False))
     np.testing.assert_array_equal(done.memory("ACC", 0, 1)[0, 0], [-256] * 16)
-    assert any("16 negative tensor shift" in w for w in done.warnings)
+    assert any("1 steps with negative tensor shift" in w for w in done.warnings)
     with pytest.raises(SimError, match="instruction 2: shifts by a negative amount"):
         run(VTA, _one_vector(values, [step], store=False), strict=True)
 
