@@ -35,7 +35,8 @@ class Options:
     """layout: "relaxed" or "strict". memory: the memory interface whose cycles are minimised (None:
     the first that the spec names). top:
     embeddings that are
-    scheduled. schedules: tiles that are built and simulated per embedding. host_weight: cycles that
+    scheduled. schedules: tiles that are built from
+    estimates and simulated; refine: changes to the best one that are tried. host_weight: cycles that
     a byte of host packing
     counts as. cache: folder that keeps finished kernels by content, or None."""
 
@@ -43,6 +44,7 @@ class Options:
     memory: str | None = None
     top: int = 4
     schedules: int = 8
+    refine: int = 24
     host_weight: float = 0.0
     solver_seed: int = 0
     cache: Path | None = None
@@ -101,6 +103,7 @@ def compile(
         costs,
         ranges=ranges,
         count=options.schedules,
+        refine=options.refine,
     )
     best = found[0]
     embedding, schedule = embeddings[best.number], best.schedule
