@@ -339,7 +339,6 @@ def profile(
     weights: Annotated[str, typer.Option(help="auto, keep or random.")] = "auto",
     seed: Annotated[int, typer.Option(help="Of random weights and inputs.")] = 0,
     clock: ClockOption = "wall",
-    calibrate: Annotated[bool, typer.Option(help="Scale the sum to the whole model.")] = True,
     as_json: JsonOption = False,
 ) -> None:
     """Measure every layer of a model on this machine's CPU with onnxruntime."""
@@ -368,20 +367,12 @@ def profile(
             weights=weights,
             seed=seed,
             clock=clock,
-            calibrate=calibrate,
             progress=tell,
         )
     _write_json(output, profile_document(found))
     total = sum(t.ms or 0.0 for t in found.layers.values())
     if as_json:
-        print_json(
-            {
-                "layers": len(found.layers),
-                "sum_ms": total,
-                "whole_ms": found.whole_ms,
-                "scale": found.scale,
-            }
-        )
+        print_json({"layers": len(found.layers), "sum_ms": total, "whole_ms": found.whole_ms})
     else:
         console.print(
             f"{len(found.layers)} layers, {total:.4g} ms one by one, {found.whole_ms:.4g} ms as a "

@@ -25,13 +25,17 @@ KernelCost = Callable[[Net, Layer, Device], "tuple[float, str] | None"]
 
 @dataclass(frozen=True)
 class Imported:
-    """A model as a task graph; layers and works by task id (input and output tasks have none)."""
+    """A model as a task graph; layers and works by task id (input and output tasks have none).
+
+    joined_ms: by profiled device, what the whole model in one piece saves against the sum of its
+    layers (they pay for entering and leaving the runtime's own data layout).
+    """
 
     net: Net
     graph: TaskGraph
     layers: Mapping[str, Layer]
     works: Mapping[str, Work]
-    notes: tuple[str, ...] = field(default_factory=tuple)
+    joined_ms: Mapping[str, float] = field(default_factory=dict)
 
 
 def import_onnx_graph(
@@ -63,7 +67,8 @@ def import_onnx_graph(
     io_tasks, edges = _edges(net, parts, platform, io_free)
     graph = TaskGraph((*io_tasks[0], *tasks, *io_tasks[1]), tuple(edges), Path(path).stem)
     graph.verify()
-    return Imported(net, with_digest(graph), {p.name: p for p in parts}, works)
+    by_name = {p.name: p for p in parts}
+    return Imported(net, with_digest(graph), by_name, works, tables.joined_ms(platform, by_name))
 
 
 class _Profiles:
@@ -90,6 +95,16 @@ class _Profiles:
                     hint=f"--granularity {profile.granularity}, or profile again",
                 )
             self.read[path] = profile
+
+    def joined_ms(self, platform: Platform, names: Iterable[str]) -> dict[str, float]:
+        """Sum of the layers less the whole, where the profile has both."""
+        out: dict[str, float] = {}
+        for device in platform.devices:
+            found = self.of(device)
+            if found is not None and found[0].whole_ms is not None:
+                times = [found[0].layers[n].ms for n in names if n in found[0].layers]
+                out[device.name] = max(0.0, sum(t or 0.0 for t in times) - found[0].whole_ms)
+        return out
 
     def of(self, device: Device) -> tuple[Profile, str] | None:
         path = self.path[device.name]
@@ -148,10 +163,8 @@ def _cost(
         if time.ms is None:
             return None
         note = profile[0].device
-        scale = profile[0].scale
-        scaled = "" if scale == 1 else f", x{scale:.3f} to the whole model"
-        origin = f"{note.how} ({Path(profile[1]).name}{scaled})"
-        return time.ms * scale, origin, {n: ms * scale for n, ms in time.by_batch.items()}
+        origin = f"{note.how} ({Path(profile[1]).name})"
+        return time.ms, origin, dict(time.by_batch)
     if device.isa is not None:
         cost = kernel_cost(net, layer, device) if kernel_cost is not None else None
         return None if cost is None else (*cost, {})

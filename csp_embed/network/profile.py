@@ -42,15 +42,12 @@ def profile_model(
     weights: str = "auto",
     seed: int = 0,
     clock: str = "wall",
-    calibrate: bool = True,
     progress: Progress | None = None,
 ) -> Profile:
     """Times of every layer of a model.
 
     clock: "wall", or "cpu" (one thread only): the thread's own CPU time, which is the same on an
-    idle machine and does not count what other programs take on a busy one. calibrate: layers run
-    alone pay for entering and leaving the runtime's own layout; `scale` makes their sum that of the
-    whole model (applied on reading; the file holds the medians as measured).
+    idle machine and does not count what other programs take on a busy one.
     Raises: InputError for bad options, or a model that onnx or onnxruntime does not take.
     """
     if runs < RUNS or warm_ups < WARM_UPS:
@@ -79,7 +76,6 @@ def profile_model(
         times[part.name] = LayerTime(ms=median, op=part.op, spread_ms=spread)
     session = open_session(whole(net, constants), net.path, threads)
     total, _ = measure(lambda: session.run(None, feeds), runs, warm_ups, clock)
-    alone = sum(t.ms or 0.0 for t in times.values())
     return Profile(
         format="csp-embed-profile/1",
         device=DeviceNote(kind="cpu", name=_cpu_name(), how="measured", software=_software()),
@@ -91,7 +87,6 @@ def profile_model(
         weights=f"{weights}, seed {seed}",
         clock=clock,
         whole_ms=total,
-        scale=min(1.0, total / alone) if calibrate and alone else 1.0,
         layers=times,
     )
 

@@ -40,8 +40,8 @@ class LayerTime(Strict):
 
 
 class Profile(Strict):
-    """The whole file. whole_ms: the unpartitioned model. scale: what readers multiply the times by
-    (whole_ms over their sum where the profile was calibrated). clock: wall or cpu time."""
+    """The whole file. whole_ms: the model in one piece, for comparison with the sum of its layers.
+    clock: wall or cpu time."""
 
     format: Literal["csp-embed-profile/1"]
     device: DeviceNote
@@ -53,7 +53,6 @@ class Profile(Strict):
     weights: str = "as in the model"
     clock: Literal["wall", "cpu"] = "wall"
     whole_ms: float | None = Field(default=None, ge=0)
-    scale: float = Field(default=1.0, gt=0)
     notes: str = ""
     layers: dict[str, LayerTime]
 

@@ -19,7 +19,10 @@ from csp_embed.network.onnx_parts import borders
 @dataclass(frozen=True)
 class Part:
     """tasks: ids in running order. nodes: indices into net.nodes. reads, makes: boundary tensors.
-    predicted_ms: sum of the tasks' costs on the device."""
+
+    predicted_ms: sum of the tasks' costs on the device, less its share of what joining layers
+    saves: the whole model's saving (Imported.joined_ms) by the bytes that stay inside the part.
+    """
 
     index: int
     device: str
@@ -53,6 +56,7 @@ def parts_of(plan: Plan, model: Imported, platform: Platform) -> list[Part]:
     devices = platform.by_name()
     by_id = graph.by_id()
     parts: list[Part] = []
+    every = max(1.0, _inside(model, list(model.layers)))
     for (_, device), tasks in sorted(
         groups.items(),
         key=lambda item: (item[0][0], min(starts.get(t, 0.0) for t in item[1]), item[0][1]),
@@ -75,10 +79,18 @@ def parts_of(plan: Plan, model: Imported, platform: Platform) -> list[Part]:
                 nodes=nodes,
                 reads=tuple(reads),
                 makes=tuple(makes),
-                predicted_ms=float(sum(c for c in cost if c is not None)),
+                predicted_ms=sum(c for c in cost if c is not None)
+                - model.joined_ms.get(device, 0.0) * _inside(model, tasks) / every,
             )
         )
     return parts
+
+
+def _inside(model: Imported, tasks: list[str]) -> float:
+    """Bytes of the tensors that pass between layers of a part."""
+    makes = {n for t in tasks for n in model.layers[t].makes}
+    reads = {n for t in tasks for n in model.layers[t].reads}
+    return float(sum(model.net.tensors[n].bytes for n in makes & reads))
 
 
 def _depths(graph: TaskGraph, device_of: Mapping[str, str]) -> dict[str, int]:
