@@ -1,0 +1,155 @@
+"""Reports of plans: rows and reasons, differences, lanes of transfers, layout, pictures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from csp_embed.errors import InputError
+from csp_embed.ir.network import (
+    Assignment,
+    Device,
+    Edge,
+    Link,
+    Plan,
+    Platform,
+    Task,
+    TaskGraph,
+    Transfer,
+)
+from csp_embed.report.gantt import draw_plan, transfer_lanes, write_trace
+from csp_embed.report.graph_picture import draw_graph, layout
+from csp_embed.report.plan_diff import plan_diff, plan_diff_text
+from csp_embed.report.plan_table import explain_text, plan_rows, summary_text, table_text
+
+PLATFORM = Platform((Device("a", "cpu"), Device("b", "gpu")), (Link(("a", "b"), 10.0, 1.0),))
+GRAPH = TaskGraph(
+    (
+        Task("x", {"a": 1.0}, op="Conv", origin={"a": "measured (p.json)"}),
+        Task("y", {"a": 9.0, "gpu": 2.0}),
+        Task("z", {"a": 3.0, "b": 1.0}, pin="a"),
+        Task("w", {"a": 4.0, "b": 3.0}),
+    ),
+    (
+        Edge("x", "y", 20, "t"),
+        Edge("x", "z", 20, "t"),
+        Edge("y", "w", 10, "u"),
+        Edge("z", "w", 10, "v"),
+    ),
+)
+
+
+def plan_with(w: str = "a") -> Plan:
+    return Plan(
+        "latency",
+        13.0,
+        10.0,
+        3 / 13,
+        "FEASIBLE",
+        "by hand",
+        assignments=(
+            Assignment("x", "a", 0.0, 1.0),
+            Assignment("y", "b", 4.0, 6.0),
+            Assignment("z", "a", 1.0, 4.0),
+            Assignment("w", w, 8.0, 12.0),
+        ),
+        transfers=(
+            Transfer("x", "t", "a", "b", "a-b", 20, 1.0, 4.0),
+            Transfer("y", "u", "b", "a", "a-b", 10, 6.0, 8.0),
+        ),
+        loads={"a": 8.0},
+    )
+
+
+def test_rows_say_why() -> None:
+    rows = {r.task: r for r in plan_rows(plan_with(), GRAPH, PLATFORM)}
+    assert rows["x"].reason == "no other device can run it"
+    assert rows["x"].origin == "measured (p.json)"
+    assert rows["y"].reason == "fastest device"
+    assert rows["y"].origin == "given"
+    assert rows["z"].reason == "pinned"
+    assert rows["w"].reason == "beside z, saves transfers, +1 ms"
+    assert [rows[t].bytes_in for t in "xyzw"] == [0, 20, 0, 10]
+    text = table_text(list(rows.values()))
+    assert len(text.splitlines()) == 5
+    short = table_text(list(rows.values()), 2)
+    assert "2 more layers" in short
+    assert "gap 23.08 %" in summary_text(plan_with(), PLATFORM)
+
+
+def test_explanation_names_costs_transfers_and_moves() -> None:
+    text = explain_text("w", plan_with(), GRAPH, PLATFORM, lambda task, device: 12.5)
+    assert "b: 3 ms (given); moved there alone: 12.5 ms (-0.5)" in text
+    assert "waits for u: b -> a over a-b, 10 bytes, 6 to 8 ms" in text
+    refused = explain_text("w", plan_with(), GRAPH, PLATFORM, lambda task, device: None)
+    assert "no valid plan" in refused
+    with pytest.raises(InputError):
+        explain_text("q", plan_with(), GRAPH, PLATFORM)
+
+
+def test_differences() -> None:
+    diff = plan_diff(plan_with(), plan_with("b"))
+    assert diff["moved"] == [("w", "a", "b")]
+    assert "  w: a -> b" in plan_diff_text(diff)
+    assert plan_diff(plan_with(), plan_with())["moved"] == []
+    other = Plan("throughput", 1.0, 1.0, 0.0, "OPTIMAL", "x")
+    with pytest.raises(InputError, match="different goals"):
+        plan_diff(plan_with(), other)
+
+
+def test_transfers_that_overlap_have_lanes_of_their_own() -> None:
+    def transfer(a: str, b: str, start: float, finish: float) -> Transfer:
+        return Transfer("x", "t", a, b, "a-b", 1.0, start, finish)
+
+    rows = [
+        transfer("a", "b", 0, 4),
+        transfer("a", "b", 1, 2),
+        transfer("b", "a", 0, 3),
+        transfer("a", "b", 2, 5),
+        transfer("a", "b", 4, 6),
+    ]
+    assert transfer_lanes(rows) == {
+        0: "a > b", 1: "a > b #2", 2: "b > a", 3: "a > b #2", 4: "a > b",
+    }  # fmt: skip
+
+
+def test_the_trace_holds_every_task_and_transfer(tmp_path: Path) -> None:
+    write_trace(plan_with(), PLATFORM, tmp_path / "t.json")
+    events = json.loads((tmp_path / "t.json").read_text())["traceEvents"]
+    bars = {e["name"]: e for e in events if e["ph"] == "X"}
+    assert set(bars) == {"x", "y", "z", "w", "t", "u"}
+    assert (bars["y"]["ts"], bars["y"]["dur"]) == (4000.0, 2000.0)
+    names = {e["args"]["name"] for e in events if e["ph"] == "M"}
+    assert {"a", "b", "a > b", "b > a"} <= names
+    with pytest.raises(InputError, match="needs times"):
+        write_trace(Plan("throughput", 1.0, 1.0, 0.0, "OPTIMAL", "x"), PLATFORM, tmp_path / "u")
+
+
+def test_layout_puts_consumers_right_of_producers() -> None:
+    spots = layout(GRAPH)
+    for edge in GRAPH.edges:
+        assert spots[edge.src][0] < spots[edge.dst][0]
+    assert len(set(spots.values())) == len(spots)
+
+
+def test_pictures_name_devices_and_layers(tmp_path: Path) -> None:
+    draw_plan(plan_with(), PLATFORM, tmp_path / "g.svg")
+    draw_graph(GRAPH, plan_with(), PLATFORM, tmp_path / "n.svg")
+    throughput = Plan(
+        "throughput", 8.0, 8.0, 0.0, "OPTIMAL", "x",
+        assignments=(Assignment("x", "a"),), loads={"a": 8.0, "a-b": 2.0},
+    )  # fmt: skip
+    draw_plan(throughput, PLATFORM, tmp_path / "l.svg")
+    for name in ("g", "n", "l"):
+        text = (tmp_path / f"{name}.svg").read_text()
+        assert text.startswith("<?xml")
+        assert "<!-- a -->" in text  # matplotlib writes each text as paths with its source
+    assert "<!-- a &gt; b -->" in (tmp_path / "g.svg").read_text()
+    draw_plan(plan_with(), PLATFORM, tmp_path / "g.png")
+    assert (tmp_path / "g.png").read_bytes()[:4] == b"\x89PNG"
+    with pytest.raises(InputError, match="cannot draw"):
+        draw_plan(plan_with(), PLATFORM, tmp_path / "g.doc")
+    with pytest.raises(InputError, match="no plan to draw"):
+        draw_plan(Plan("latency", None, 0.0, None, "UNKNOWN", "x"), PLATFORM, tmp_path / "g.svg")
