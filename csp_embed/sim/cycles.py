@@ -205,8 +205,12 @@ class Engine:
         columns: NDArray[np.int64],
         segments: NDArray[np.int64] | None,
     ) -> CycleReport:
-        start, end, dispatch, waited, _ = columns
         total = int(result[1])
+        # FINISH ends the counting: what started and did not end by then is at work until then.
+        columns[0, columns[0] > total] = -1
+        columns[1] = np.where(columns[0] >= 0, np.where(columns[1] < 0, total, columns[1]), -1)
+        np.minimum(columns[1], total, out=columns[1])
+        start, end, dispatch, waited, _ = columns
         kinds = np.array([i.kind for i in self.isa.instructions])[stream.code]
         reset = np.zeros(len(stream), bool)
         for instruction in self.isa.instructions:
@@ -225,7 +229,9 @@ class Engine:
         }
         trace = None
         if segments is not None:
-            port = segments[: int(result[2])].copy()
+            port = segments[: int(result[2])]
+            port = port[port[:, 1] < total]
+            port[:, 2] = np.minimum(port[:, 2], total)
             trace = Trace(made.rows[:, layout.QUEUE].copy(), dispatch, start, end, waited, port)
         beat = self.costs.beat_bytes
         return CycleReport(

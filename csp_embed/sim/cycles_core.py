@@ -79,6 +79,17 @@ def _duration(beats, cost):  # pragma: no cover - compiled
 
 
 @njit(cache=True, error_model="numpy", no_cpython_wrapper=True)
+def _write_zeros(zeros, free, passing):  # pragma: no cover - compiled
+    """Zeros above, beside, below: `free` cycles without data, `passing` that only skip rows."""
+    for phase in range(3):
+        step = min(max(free, 0), zeros[phase])
+        zeros[phase] -= step
+        free -= step
+    if passing > 0 and zeros[0] == 0:
+        zeros[1] = max(0, zeros[1] - passing)
+
+
+@njit(cache=True, error_model="numpy", no_cpython_wrapper=True)
 def _record(segments, used, owner, first, stop):  # pragma: no cover - compiled
     """Notes a use of the read port, joined to the one before where it goes on; returns how many."""
     joins = 0 < used <= segments.shape[0] and segments[used - 1, 0] == owner
@@ -279,7 +290,8 @@ def run(table, n_queues, cost, start, end, dispatch, wait, port_wait, segments):
         for u in range(users):
             if head[u] < at:
                 at = head[u]
-        if at == FAR:
+        # After FINISH nobody counts: what is still under way stays unended.
+        if at == FAR or (finished >= 0 and at > finished):
             break
         if at <= last_grant:
             at = last_grant + 1
@@ -345,12 +357,16 @@ def run(table, n_queues, cost, start, end, dispatch, wait, port_wait, segments):
                 and issued - freed == tags - 1
                 and at == ring[(freed - 1) & mask] + 1
                 and full > rearm
+                and at <= last_accept
                 and at + 1 + latency <= last_end
-                and (skip == 0 or pad[user, 1] == 0)
             ):
                 periods = min(rest // burst - 1, (rival - at - 1) // full)
                 if periods > 0:
                     jump = periods * full
+                    # Data without a gap: zeros beside or below wait, rows to skip pass.
+                    data = last_end + back + tail
+                    _write_zeros(pad[user], data - pad_at[user], jump if skip else 0)
+                    pad_at[user] = data
                     for k in range(slots):
                         ring[k] += jump
                     n_segments = _record(segments, n_segments, i, last_end, last_end + jump)
@@ -383,13 +399,7 @@ def run(table, n_queues, cost, start, end, dispatch, wait, port_wait, segments):
             if pad[user, 0] + pad[user, 1] + pad[user, 2] > 0:
                 # Zeros go to memory while no data arrives.
                 data = accept + back + tail
-                free = data - pad_at[user]
-                for phase in range(3):
-                    step = min(max(free, 0), pad[user, phase])
-                    pad[user, phase] -= step
-                    free -= step
-                if skip and pad[user, 0] == 0:
-                    pad[user, 1] = max(0, pad[user, 1] - cycles)
+                _write_zeros(pad[user], data - pad_at[user], cycles if skip else 0)
                 pad_at[user] = data + cycles
 
             mine = at + rearm

@@ -144,9 +144,31 @@ def test_a_trace_has_every_instruction_in_order() -> None:
 
 def test_a_long_stream_s_port_uses_are_all_kept() -> None:
     rows = [load("INP", 1, 9, x_stride=50)] * 900
-    trace = simulate_cycles(VTA, program(VTA, *rows, FINISH), trace=True).trace
+    trace = simulate_cycles(VTA, program(VTA, *rows), trace=True).trace
     assert trace is not None
-    assert int((trace.port[:, 2] - trace.port[:, 1]).sum()) == 900 * 18 + 901 * 2
+    assert int((trace.port[:, 2] - trace.port[:, 1]).sum()) == 900 * 18 + 900 * 2
+
+
+def test_finish_ends_the_counting() -> None:
+    """A load of 10^11 beats goes on after FINISH, and costs the engine no time either."""
+    endless = load("WGT", 65535, 65535, y_pad_0=1, y_pad_1=1)
+    report = simulate_cycles(VTA, program(VTA, endless, gemm(500), FINISH), trace=True)
+    # The third instruction takes two beats of the fetch, and a cycle to be sent on its way.
+    assert report.total == cycles(gemm(500)) + 3
+    assert report.trace is not None
+    assert report.trace.end[0] == report.total
+    assert report.trace.port[-1, 2] == report.total
+    for queue in report.queues.values():
+        parts = queue.busy + queue.port + queue.fetch + sum(queue.tokens.values()) + queue.done
+        assert parts == report.total
+
+
+def test_a_huge_load_is_skipped_through() -> None:
+    """Periods of the port are passed at once, with rows to pass for zeros below as well."""
+    stream = program(VTA, load("WGT", 65535, 64, y_pad_0=1, y_pad_1=1))
+    report = simulate_cycles(VTA, stream)
+    assert 0 < report.total - 64 * 65535 * 32 < 2 * 65535 + 100
+    assert report.read_bursts == 64 * 65535 * 2
 
 
 @pytest.mark.parametrize("work", [load("WGT", 64), store(64), load("INP", 3, 20)])
