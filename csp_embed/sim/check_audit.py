@@ -16,7 +16,7 @@ from csp_embed.sim import check_kernels as kernels
 from csp_embed.sim.functional_check import IMMEDIATE, Finding
 from csp_embed.sim.functional_engine import operand_table
 from csp_embed.sim.functional_table import CONTRACT, LOAD, MAP, STORE, Table
-from csp_embed.sim.memory import FIELD, MEMORY, UOPS, WORDS, image
+from csp_embed.sim.memory import FIELD, MEMORY, UOPS, WORDS, extent, image
 from csp_embed.sim.tokens import Order
 
 PORTION = 1 << 24
@@ -34,7 +34,8 @@ class Audit:
         n_queues = len(isa.queues)
         mem = _memories(isa)
         elements = int(mem["flags"][-1] + mem["depth"][-1])
-        dram, ranges = image(program)
+        ranges = extent(program)
+        dram, code = image(program, _uop_intervals(isa, table))
         names = [m.name for m in isa.memories]
         uop_memory = names.index(isa.uop_memory)
         contract_ops = operand_table(isa, "contract", 4)
@@ -51,10 +52,10 @@ class Audit:
         by_queue = np.argsort(queue, kind="stable")
         starts = np.searchsorted(queue[by_queue], np.arange(n_queues + 1))
         limits = isa.limits
+        uops = np.zeros((isa.memory(isa.uop_memory).depth, len(isa.uop_fields)), np.int64)
+        fields = np.array([(f.lo, f.width, f.signed) for f in isa.uop_fields], dtype=FIELD)
         self._arguments = (
-            rows, dram, ranges, np.zeros((isa.memory(isa.uop_memory).depth, len(isa.uop_fields)),
-            np.int64), np.array([(f.lo, f.width, f.signed) for f in isa.uop_fields], dtype=FIELD),
-            mem, contract_ops, map_ops, shadows, shared, np.zeros(elements, np.uint8),
+            rows, dram, code, ranges, uops, fields, mem, contract_ops, map_ops, shadows, shared, np.zeros(elements, np.uint8),
             np.zeros((elements, n_queues, 2), np.int32), dram_epochs, granule, first,
             order.position, order.clock, by_queue, starts, limits.map_hazard,
             limits.imm_src_is_dst, limits.stale_shadow, self.found,
@@ -131,6 +132,19 @@ def _finding(
             n, "dram", "it loads micro-ops that the program itself stores", f"at {element:#x}"
         )
     return None
+
+
+def _uop_intervals(isa: Isa, table: Table) -> list[tuple[int, int]]:
+    """DRAM that micro-op loads may read, sorted and disjoint: all of the data that a walk needs."""
+    memory = isa.memory(isa.uop_memory)
+    c = table.c
+    loads = (c.kind == LOAD) & (c.memory == isa.memories.index(memory)) & (table.dram_elements > 0)
+    if not loads.any():
+        return []
+    low = c.dram[loads]
+    high = low + (c.y_size[loads] - 1) * c.x_stride[loads] + c.x_size[loads]
+    starts, ends = _merge(low * memory.elem_bytes, high * memory.elem_bytes)
+    return list(zip(starts.tolist(), ends.tolist(), strict=True))
 
 
 def _memories(isa: Isa) -> NDArray[Any]:

@@ -77,7 +77,7 @@ def _locate(ranges, address, length):
 
 
 @inner
-def _transfer(r, n, dram, ranges, uops, fields, mem, tracked, walk, found):
+def _transfer(r, n, dram, code, ranges, uops, fields, mem, tracked, walk, found):
     """DRAM side of a load or store, and the micro-ops that a load brings."""
     epochs, granule, first_granule, place, clock, by_queue, starts, racers = walk
     write = r.kind == STORE
@@ -94,6 +94,7 @@ def _transfer(r, n, dram, ranges, uops, fields, mem, tracked, walk, found):
             _note(found, DRAM_OUTSIDE, n, -1, r.named, address, r.x_size * eb)
             return
         if is_uop:
+            at = _locate(code, address, r.x_size * eb)
             for x in range(r.x_size):
                 word = np.uint64(0)
                 for k in range(4):
@@ -198,14 +199,15 @@ def _range(n, q, memory, first, count, write, epochs, flags, walk, found):
 
 @njit(cache=True, nogil=True)
 def audit(
-    order, begin, end, rows, dram, ranges, uops, fields, mem, contract_ops, map_ops, shadows,
+    order, begin, end, rows, dram, code, ranges, uops, fields, mem, contract_ops, map_ops, shadows,
     shared, written, epochs, dram_epochs, granule, first_granule, position, clock, by_queue,
     starts, hazard_limit, imm_rule, stale_rule, found,
 ):  # fmt: skip
     """Walks order[begin:end] and appends to `found`.
 
-    shadows: per memory, the memory that shadows it, or -1. shared: memories that several queues
-    touch. written: uint8 per element. epochs / dram_epochs: see `_touch`.
+    dram, code: the bytes that micro-op loads read, and where they lie (RANGE). ranges: the whole
+    image. shadows: per memory, the memory that shadows it, or -1. shared: memories that several
+    queues touch. written: uint8 per element. epochs / dram_epochs: see `_touch`.
     """
     racers = np.zeros(2, np.int64)
     tracked = len(dram_epochs) > 0
@@ -219,7 +221,7 @@ def audit(
             walk = (
                 dram_epochs, granule, first_granule, place, clock, by_queue, starts, racers
             )  # fmt: skip
-            _transfer(r, n, dram, ranges, uops, fields, mem, tracked, walk, found)
+            _transfer(r, n, dram, code, ranges, uops, fields, mem, tracked, walk, found)
             height, width = r.y_pad_0 + r.y_size + r.y_pad_1, r.x_pad_0 + r.x_size + r.x_pad_1
             memory = r.memory if r.kind == LOAD else r.named
             flags, count = mem[memory].flags, height * width

@@ -183,15 +183,16 @@ def make_state(isa: Isa, program: Program) -> State:
     )
 
 
-def image(program: Program) -> tuple[NDArray[np.uint8], NDArray[Any]]:
-    """DRAM bytes and the merged ranges (RANGE), sorted by address."""
-    spans = sorted((a, a + len(d)) for a, d in (*program.before, *program.after) if len(d))
-    merged: list[list[int]] = []
-    for low, high in spans:
-        if merged and low <= merged[-1][1]:
-            merged[-1][1] = max(merged[-1][1], high)
-        else:
-            merged.append([low, high])
+def image(
+    program: Program, wanted: Sequence[tuple[int, int]] | None = None
+) -> tuple[NDArray[np.uint8], NDArray[Any]]:
+    """DRAM bytes and the merged ranges (RANGE), sorted by address.
+
+    wanted: keep only what meets one of these intervals (start, end), which are sorted and disjoint.
+    """
+    merged = _merged(program)
+    if wanted is not None:
+        merged = _meet(merged, wanted)
     ranges = np.zeros(len(merged), dtype=RANGE)
     total = 0
     for r, (low, high) in enumerate(merged):
@@ -202,10 +203,46 @@ def image(program: Program) -> tuple[NDArray[np.uint8], NDArray[Any]]:
     total = -(-total // _ALIGN) * _ALIGN
     buffer = np.zeros(total, dtype=np.uint8)
     for address, data in program.before:
-        if len(data):
-            at = _offset(ranges, address, len(data))
-            buffer[at : at + len(data)] = data
+        first = int(np.searchsorted(ranges["end"], address, side="right"))
+        last = int(np.searchsorted(ranges["start"], address + len(data), side="left"))
+        for r in range(first, last):
+            low = max(address, int(ranges["start"][r]))
+            high = min(address + len(data), int(ranges["end"][r]))
+            at = int(ranges["offset"][r]) + low - int(ranges["start"][r])
+            buffer[at : at + high - low] = data[low - address : high - address]
     return buffer, ranges
+
+
+def _merged(program: Program) -> list[list[int]]:
+    """The image's intervals, sorted, neighbours joined."""
+    spans = sorted((a, a + len(d)) for a, d in (*program.before, *program.after) if len(d))
+    merged: list[list[int]] = []
+    for low, high in spans:
+        if merged and low <= merged[-1][1]:
+            merged[-1][1] = max(merged[-1][1], high)
+        else:
+            merged.append([low, high])
+    return merged
+
+
+def extent(program: Program) -> NDArray[Any]:
+    """The image's ranges without its bytes."""
+    return np.array([(low, high, 0) for low, high in _merged(program)], dtype=RANGE)
+
+
+def _meet(a: Sequence[Sequence[int]], b: Sequence[Sequence[int]]) -> list[list[int]]:
+    """The intersection of two sorted lists of disjoint intervals."""
+    found: list[list[int]] = []
+    i = j = 0
+    while i < len(a) and j < len(b):
+        low, high = max(a[i][0], b[j][0]), min(a[i][1], b[j][1])
+        if low < high:
+            found.append([low, high])
+        if a[i][1] < b[j][1]:
+            i += 1
+        else:
+            j += 1
+    return found
 
 
 def _offset(ranges: NDArray[Any], address: int, length: int) -> int:
