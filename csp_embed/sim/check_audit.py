@@ -55,7 +55,8 @@ class Audit:
         uops = np.zeros((isa.memory(isa.uop_memory).depth, len(isa.uop_fields)), np.int64)
         fields = np.array([(f.lo, f.width, f.signed) for f in isa.uop_fields], dtype=FIELD)
         self._arguments = (
-            rows, dram, code, ranges, uops, fields, mem, contract_ops, map_ops, shadows, shared, np.zeros(elements, np.uint8),
+            rows, dram, code, ranges, uops, fields, mem, contract_ops, map_ops, shadows, shared,
+            np.zeros(elements, np.uint8),
             np.zeros((elements, n_queues, 2), np.int32), dram_epochs, granule, first,
             order.position, order.clock, by_queue, starts, limits.map_hazard,
             limits.imm_src_is_dst, limits.stale_shadow, self.found,
