@@ -7,6 +7,7 @@ one home per output, harmless pad, strict layout.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from csp_embed.embed.choice import Map
@@ -62,7 +63,7 @@ def _layout(
     _agree(role, every, {d.name: d.dim for d in lanes.digits}, dims)
     cut = grid_mode(role, tensor.constant, mode)
     if cut == STRICT:
-        permutation_only(equal, own)
+        permutation_only(lanes, dims, every, equal, own)
     grid = grid_axes(every, lanes.counters, extents, cut)
     n = len(rows)
     const = [row.const + sum(a.shift.get(r, 0) for a in grid) for r, row in enumerate(every)]
@@ -71,12 +72,16 @@ def _layout(
     repeat = 1
     for d in lanes.digits:
         repeat *= d.extent if d.dim in dims and d.name not in moved else 1
+    for c in fused:
+        if not is_plain(c) and reads(access, c):
+            unread = [a for a in c.axes if not any(ix.coef(a) for ix in access.index)]
+            repeat *= math.prod(op.axes[a] for a in unread)
     # A fused coordinate says where its axes' values lie: they count once each, as virtual digits.
     counted = dict(enumerate(rows))
     for f, (c, row) in enumerate(zip(fused, own, strict=True)):
         if is_plain(c) or not reads(access, c):
             counted[n + f] = row
-    count = occupancy(counted, grid, extents, repeat)
+    count = occupancy(counted, n, grid, extents, repeat)
     if cut == STRICT and count.duplicates:
         raise Reject("layout", "an element stands twice")
     layout = Layout(
@@ -105,12 +110,26 @@ def _layout(
     return layout, count
 
 
-def permutation_only(equal: Sequence[object], own: Sequence[object]) -> None:
-    """A strict layout has no lanes that are zero on purpose, and no dimension but the tensor's."""
+def permutation_only(
+    lanes: Map,
+    dims: Sequence[str],
+    rows: Sequence[Row],
+    equal: Sequence[object],
+    own: Sequence[object],
+) -> None:
+    """A strict layout has no lanes that are zero on purpose or repeat, and no dimension but the
+    tensor's. own: rows of fused or range-checked coordinates."""
     if equal:
         raise Reject("layout", "diagonal lanes store zeros between the elements")
     if own:
         raise Reject("layout", "fused or range-checked axes are no indices of the tensor")
+    uses = [d for row in rows for d in row.digits]
+    moved = set(uses)
+    if len(uses) > len(moved):
+        raise Reject("layout", "a lane moves two tensor indices: it meets their diagonal only")
+    idle = [d.name for d in lanes.digits if d.dim in dims and d.name not in moved and d.extent > 1]
+    if idle:
+        raise Reject("layout", f"lanes {', '.join(idle)} repeat the elements")
 
 
 def _fused(

@@ -16,7 +16,7 @@ from csp_embed.embed.cost import Limit, steps_within
 from csp_embed.embed.derive import permutation_only, range_checks, seen_by
 from csp_embed.embed.grid import STRICT, grid_axes, grid_mode
 from csp_embed.embed.options import Rules
-from csp_embed.embed.rows import coordinate_row, tensor_rows
+from csp_embed.embed.rows import Reject, coordinate_row, tensor_rows
 from csp_embed.ir.embedding import Coordinate
 from csp_embed.ir.operator import Access
 
@@ -49,7 +49,13 @@ def measure(
     limits: list[Limit] = []
     for role, access in operands(rules).items():
         kind = "dst" if role.startswith("add") else role
-        indices = [n for n, ix in enumerate(access.index) if own & {a for a, _ in ix.terms}]
+        # Indices without an axis count with the first block.
+        first = block[0] == next(iter(op.axes))
+        indices = [
+            n
+            for n, ix in enumerate(access.index)
+            if own & {a for a, _ in ix.terms} or (first and not ix.terms)
+        ]
         part = Access(access.tensor, tuple(access.index[n] for n in indices))
         tensor = op.tensors[access.tensor]
         shape = [tensor.shape[n] for n in indices]
@@ -59,7 +65,7 @@ def measure(
         own_rows = [coordinate_row(c) for c in seen if c.axes[0] in checked]
         cut = grid_mode(role, tensor.constant, mode)
         if cut == STRICT:
-            permutation_only(equal, own_rows)
+            permutation_only(lanes, unit.dims[kind], rows, equal, own_rows)
         grid = grid_axes([*rows, *own_rows], lanes.counters, extents, cut)
         elements[role] = math.prod(a.size for a in grid)
         if role in ("lhs", "rhs"):
@@ -67,8 +73,16 @@ def measure(
     return Measure(steps_within(limits, {c.name: c.extent for c in lanes.counters}), elements)
 
 
-def measure_fused(rules: Rules, carry: Carry) -> Measure:
-    """The fused coordinate: a loop over what its digit leaves, in every operand that reads it."""
+def measure_fused(rules: Rules, carry: Carry, mode: str) -> Measure:
+    """The fused coordinate: a loop over what its digit leaves, in every operand that reads it.
+
+    Raises: Reject, where its lanes repeat a strict operand (one that reads it is refused with the
+        blocks of the given axes).
+    """
     trips = -(-math.prod(rules.op.axes[a] for a in carry.axes) // carry.inner_lanes)
     moved = set().union(*(rules.moved[a] for a in carry.axes))
+    for role, access in rules.roles.items():
+        cut = grid_mode(role, rules.op.tensors[access.tensor].constant, mode)
+        if cut == STRICT and any(d in rules.unit.dims[role] for d, _ in carry.inner):
+            raise Reject("layout", "fused axes store the elements of a window several times")
     return Measure(trips, {role: trips if role in moved else 1 for role in operands(rules)})

@@ -6,7 +6,7 @@ Takes: Problem, Params.  Leaves: answers, best first, with what the solver prove
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from csp_embed.embed import objective
@@ -23,8 +23,10 @@ from csp_embed.solver.status import INFEASIBLE
 # In posting order; each removes wrong or unwanted answers, none only copies.
 FAMILIES = {"cover": cover, "roles": roles, "lanes": lanes, "pins": pins}
 
-# Alternatives that cost more, in percent of the best, are not looked for.
-_WORSE = 150
+# Alternatives that cost more, in percent of the best, are not looked for, nor longer than this
+# (deterministic units): that there is no further one is proved in vain, schedules decide anyway.
+_WORSE = 130
+_PATIENCE = 0.25
 _UNLIMITED = 1 << 58
 # Products have weak linear relaxations: propagation alone proves faster (measured on DeepBench).
 _PARAMETERS = {"linearization_level": 0}
@@ -52,13 +54,15 @@ class Found:
 
 
 def search(problem: Problem, params: Params, top: int = 1) -> list[Found]:
-    """The best answer, then up to top - 1 more, each the best of all other structures and at most
-    half as costly again. The list's first has no picked options where there is no answer
-    (INFEASIBLE) or the limit came first (UNKNOWN)."""
+    """The best answer, then up to top - 1 more, each the best of all other structures that was
+    found in a short search, at most a third as costly again. The list's first has no picked options
+    where there is no answer (INFEASIBLE) or the limit came first (UNKNOWN)."""
     found = [_solve(problem, params, (), _UNLIMITED)]
+    limit = min(params.deterministic_limit or _PATIENCE, _PATIENCE)
+    patience = replace(params, deterministic_limit=limit)
     while found[0].picked and len(found) < top:
         more = _solve(
-            problem, params, [f.picked for f in found], found[0].objective * _WORSE // 100
+            problem, patience, [f.picked for f in found], found[0].objective * _WORSE // 100
         )
         if not more.picked:
             break

@@ -33,17 +33,22 @@ class Occupancy:
 
 
 def occupancy(
-    rows: Mapping[int, Row], grid: Sequence[Axis], extents: Mapping[str, int], broadcast: int
+    rows: Mapping[int, Row],
+    indices: int,
+    grid: Sequence[Axis],
+    extents: Mapping[str, int],
+    broadcast: int,
 ) -> Occupancy:
-    """Counts over independent groups of rows, given by their number in the grid axes. broadcast:
-    lanes that repeat all of it."""
+    """Counts over independent groups of rows, given by their number in the grid axes; those from
+    `indices` on are range checks, no tensor indices. broadcast: lanes that repeat all of it."""
     filled, distinct, exact = broadcast, 1, True
     for group in _groups(rows, grid):
         members = [rows[n] for n in group]
         if len(group) == 1:
             f, d = _single(group[0], members[0], grid, extents)
+            d = d if group[0] < indices else min(d, 1)
         else:
-            f, d, ok = _joint(group, members, grid, extents)
+            f, d, ok = _joint(group, members, indices, grid, extents)
             exact &= ok
         filled, distinct = filled * f, distinct * d
     return Occupancy(filled, distinct, exact)
@@ -98,6 +103,7 @@ def _union(spans: list[tuple[int, int]]) -> int:
 def _joint(
     group: Sequence[int],
     rows: Sequence[Row],
+    indices: int,
     grid: Sequence[Axis],
     extents: Mapping[str, int],
 ) -> tuple[int, int, bool]:
@@ -122,6 +128,7 @@ def _joint(
     sizes = np.array([r.size for r in rows])[:, None]
     inside = values[:, ((values >= 0) & (values < sizes)).all(axis=0)]
     flat = np.zeros(inside.shape[1], dtype=np.int64)
-    for row, v in zip(rows, inside, strict=True):
-        flat = flat * row.size + v
+    for n, row, v in zip(group, rows, inside, strict=True):
+        if n < indices:
+            flat = flat * row.size + v
     return len(flat), len(np.unique(flat)), True

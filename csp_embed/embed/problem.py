@@ -95,7 +95,7 @@ def pose(op: Operator, isa: Isa, mode: str = "relaxed") -> Problem:
         rules = Rules(op, unit, commuted)
         for n, block in enumerate(blocks):
             options += _undominated(_evaluated(rules, n, block, mode, rejected))
-        options += _fused(rules, len(blocks))
+        options += _fused(rules, len(blocks), mode, rejected)
     return Problem(op, isa, unit, mode, blocks, tuple(options), rejected)
 
 
@@ -106,38 +106,46 @@ def _evaluated(
         try:
             found = measure(rules, block, carries, given, mode)
         except Reject as reject:
-            reasons = rejected.setdefault(reject.family, [])
-            if reject.why not in reasons:
-                reasons.append(reject.why)
+            _note(rejected, reject)
             continue
-        yield Option(
-            block=n,
-            commuted=rules.commuted,
-            carries=carries,
-            lanes=lanes_of(carries),
-            steps=found.steps,
-            elements=found.elements,
-            given=given,
-            shape=structure(carries),
-        )
+        yield _option(rules, n, carries, given, found)
 
 
-def _fused(rules: Rules, n: int) -> Iterator[Option]:
+def _fused(rules: Rules, n: int, mode: str, rejected: dict[str, list[str]]) -> Iterator[Option]:
     for carry in fused_options(rules):
         carries = () if carry is None else (carry,)
-        found = (
-            measure_fused(rules, carry) if carry else Measure(1, dict.fromkeys(operands(rules), 1))
-        )
-        yield Option(
-            block=n,
-            commuted=rules.commuted,
-            carries=carries,
-            lanes=lanes_of(carries),
-            steps=found.steps,
-            elements=found.elements,
-            given=frozenset(carry.axes if carry else ()),
-            shape=structure(carries),
-        )
+        try:
+            found = measure_fused(rules, carry, mode) if carry else _nothing(rules)
+        except Reject as reject:
+            _note(rejected, reject)
+            continue
+        given = frozenset(carry.axes if carry else ())
+        yield _option(rules, n, carries, given, found)
+
+
+def _nothing(rules: Rules) -> Measure:
+    return Measure(1, dict.fromkeys(operands(rules), 1))
+
+
+def _note(rejected: dict[str, list[str]], reject: Reject) -> None:
+    reasons = rejected.setdefault(reject.family, [])
+    if reject.why not in reasons:
+        reasons.append(reject.why)
+
+
+def _option(
+    rules: Rules, n: int, carries: tuple[Carry, ...], given: frozenset[str], found: Measure
+) -> Option:
+    return Option(
+        block=n,
+        commuted=rules.commuted,
+        carries=carries,
+        lanes=lanes_of(carries),
+        steps=found.steps,
+        elements=found.elements,
+        given=given,
+        shape=structure(carries),
+    )
 
 
 def _undominated(options: Iterable[Option]) -> list[Option]:

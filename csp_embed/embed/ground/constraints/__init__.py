@@ -1,0 +1,1 @@
+"""Constraint families of the ground model, one rule of the embedding problem per file."""

@@ -1,0 +1,29 @@
+"""Single-valued content (rule 7). Required: a lane of a memory element has one content for all
+steps that meet it. Operands whose elements stand as often as steps want have an element for each
+step, where rule 2 says the same."""
+
+from __future__ import annotations
+
+from csp_embed.embed.ground.constraints.homes import make_homes
+from csp_embed.embed.ground.variables import Vars
+
+NAME = "content"
+
+
+def post(vars: Vars) -> None:
+    """All different: homes of the tensor elements that points touch."""
+    for role in ["dst", *sorted(vars.ground.strict)]:
+        make_homes(vars, role)
+        homes = [h for h in vars.home[role] if not isinstance(h, int)]
+        gates = vars.gate(NAME)
+        if not gates:
+            vars.model.add_all_different(homes)
+            continue
+        # all_different takes no literal: where the family is off, numbers of their own.
+        top, codes = vars.box.steps * vars.lane_count(role), []
+        for n, home in enumerate(homes):
+            code = vars.model.new_int_var(0, top + n, f"code{n}")
+            vars.model.add(code == home).only_enforce_if(gates[0])
+            vars.model.add(code == top + n).only_enforce_if(~gates[0])
+            codes.append(code)
+        vars.model.add_all_different(codes)

@@ -1,0 +1,40 @@
+"""Memory elements and the place of each tensor element in them; no family, used by several.
+
+element[role][t]: number of the memory element that step t meets, that of the first step that meets
+it. home[role][v]: element * lanes + lane of tensor element v.
+"""
+
+from __future__ import annotations
+
+from csp_embed.embed.ground.variables import Vars
+
+
+def make_homes(vars: Vars, role: str) -> None:
+    """Variables of one operand, once; tensor elements that no point touches get 0."""
+    if role in vars.home:
+        return
+    model, steps, lanes = vars.model, vars.box.steps, vars.lane_count(role)
+    vars.element[role] = [model.new_int_var(0, t, f"element{t}") for t in range(steps)]
+    for t, element in enumerate(vars.element[role]):
+        # The number of an element is that of the first step that meets it.
+        model.add_element(element, vars.element[role][: t + 1], element)
+    needed = set(vars.ground.elements[role].tolist())
+    vars.home[role] = [
+        model.new_int_var(0, steps * lanes - 1, f"home{v}") if v in needed else 0
+        for v in range(vars.ground.counts[role])
+    ]
+
+
+def post_homes(vars: Vars, role: str, family: str) -> None:
+    """placed[g] => home[touched(role, g)] = element[step] * lanes + lane."""
+    make_homes(vars, role)
+    model, lanes, count = vars.model, vars.lane_count(role), vars.ground.counts[role]
+    top = vars.box.steps * lanes - 1
+    for g, (step, _) in enumerate(vars.places):
+        touched = model.new_int_var(0, count - 1, f"touched{g}")
+        model.add(touched == vars.touched(role, g)).only_enforce_if(vars.placed[g])
+        model.add(touched == 0).only_enforce_if(~vars.placed[g])
+        home = model.new_int_var(0, top, f"home of {g}")
+        model.add_element(touched, vars.home[role], home)
+        same = model.add(home == vars.element[role][step] * lanes + vars.lane(role, g))
+        vars.post(family, same, vars.placed[g])
