@@ -30,7 +30,7 @@ OPERATORS = {
         n=2, c=4, w=20, k=6, r=5, stride=3, dilation=2, pad=3
     ),
     "conv2d groups": lambda: ops.conv2d(n=1, c=6, h=5, w=6, k=9, r=3, s=2, groups=3),
-    "conv2d ragged groups": lambda: ops.conv2d(n=1, c=48, h=3, w=3, k=96, r=1, s=1, groups=2),
+    "conv2d ragged groups": lambda: ops.conv2d(n=1, c=48, h=2, w=2, k=96, r=1, s=1, groups=2),
     "depthwise stride 2": lambda: ops.depthwise_conv2d(
         n=1, c=5, h=6, w=7, r=3, s=3, stride=2, pad=1
     ),
@@ -58,6 +58,13 @@ OPERATORS = {
     ),
     "one axis in two indices": lambda: F(
         "y[p,k] += x[p,p+c] * w[k,c]", {"x": (6, 9), "w": (5, 4), "y": (6, 5)}
+    ),
+    "fused axes read apart": lambda: F(
+        "y[a] += x[r] * w[s,a]", {"x": (3,), "w": (5, 2), "y": (2,)}
+    ),
+    "constant index": lambda: F("y[a] += x[1,a+r] * w[0,r]", {"x": (3, 9), "w": (2, 3), "y": (7,)}),
+    "one axis in two plain indices": lambda: F(
+        "y[a,k] += x[a,a,c] * w[k,c]", {"x": (6, 6, 4), "w": (3, 4), "y": (6, 3)}
     ),
     "axis in all operands": lambda: F(
         "y[i,j] += x[i,c] * w[i,j,c]", {"x": (20, 3), "w": (20, 5, 3)}
