@@ -17,6 +17,7 @@ from csp_embed.network.onnx_layers import Layer, layers
 from csp_embed.network.onnx_model import Net, read_model
 from csp_embed.network.profile_file import Profile, layer_time, read_profile
 from csp_embed.network.roofline import describe, is_roofline, roofline_ms
+from csp_embed.network.schema import read_bytes, sha256
 from csp_embed.network.work import Work, work_of
 
 # (net, layer, device) -> (ms, origin), or None where the machine cannot run the layer.
@@ -57,7 +58,7 @@ def import_onnx_graph(
     """
     net = read_model(path, dims)
     parts = layers(net, granularity)
-    tables = _Profiles(platform, profiles or {}, granularity)
+    tables = _Profiles(platform, profiles or {}, granularity, sha256(read_bytes(path)))
     tasks: list[Task] = []
     works: dict[str, Work] = {}
     for layer in parts:
@@ -74,7 +75,9 @@ def import_onnx_graph(
 class _Profiles:
     """Profile files by device, read once."""
 
-    def __init__(self, platform: Platform, given: Mapping[str, str], granularity: str) -> None:
+    def __init__(
+        self, platform: Platform, given: Mapping[str, str], granularity: str, digest: str
+    ) -> None:
         known = {d.name for d in platform.devices} | {d.kind for d in platform.devices}
         for name in given:
             if name not in known:
@@ -93,6 +96,13 @@ class _Profiles:
                     f"the profile is for granularity {profile.granularity}, not {granularity}",
                     where=path,
                     hint=f"--granularity {profile.granularity}, or profile again",
+                )
+            if profile.model.sha256 not in ("", digest):
+                raise InputError(
+                    "the profile is of another model",
+                    where=path,
+                    why=f"it was made for {profile.model.name}, whose sha256 differs",
+                    hint="csp-embed profile MODEL -o FILE",
                 )
             self.read[path] = profile
 

@@ -225,6 +225,9 @@ def test_profile_is_complete_and_used(tmp_path: Path) -> None:
     assert graph.by_id()["fc"].origin["cpu"].startswith("measured (prof.json")
     with pytest.raises(InputError, match="granularity fused, not node"):
         import_onnx_graph(path, platform, profiles=profiles, granularity="node")
+    other = diamond(tmp_path / "other.onnx", batch=2)
+    with pytest.raises(InputError, match="another model"):
+        import_onnx_graph(other, platform, profiles=profiles)
     with pytest.raises(InputError, match="no such device"):
         import_onnx_graph(path, platform, profiles={"tpu": "x"})
     with pytest.raises(InputError, match="cost on no device"):
