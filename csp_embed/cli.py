@@ -39,8 +39,9 @@ def main() -> None:
     register_all()
     as_json = "--json" in sys.argv
     try:
-        app(standalone_mode=False)
-        code = 0
+        # Without standalone mode, `typer.Exit(n)` comes back as the value n; commands return nothing.
+        result = app(standalone_mode=False)
+        code = result if isinstance(result, int) else 0
     except CspEmbedError as error:
         _fail(error.render(), as_json, error_document(error))
         code = error.exit_code

@@ -32,13 +32,11 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Options:
-    """layout: "relaxed" or "strict". memory: the memory interface whose cycles are minimised (None:
-    the first that the spec names). top:
-    embeddings that are
-    scheduled. schedules: tiles that are built from
+    """layout: "relaxed" or "strict". memory: the interface whose cycles are minimised (None: the first
+    that the spec names). top: embeddings that are scheduled. schedules: tiles that are built from
     estimates and simulated; refine: changes to the best one that are tried. host_weight: cycles that
-    a byte of host packing
-    counts as. cache: folder that keeps finished kernels by content, or None."""
+    a byte of host packing counts as. cache: folder that keeps finished kernels by content, or None.
+    """
 
     layout: str = "relaxed"
     memory: str | None = None
