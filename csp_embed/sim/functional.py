@@ -21,7 +21,8 @@ from csp_embed.errors import SimError
 from csp_embed.ir.stream import Program, Stream
 from csp_embed.isa.bits import decode
 from csp_embed.isa.spec import Isa
-from csp_embed.sim.functional_check import first_bad, static_warnings
+from csp_embed.sim.check_audit import Audit
+from csp_embed.sim.functional_check import first_bad, portable_findings, static_warnings
 from csp_embed.sim.functional_engine import Engine, error_at
 from csp_embed.sim.functional_table import (
     CONTRACT,
@@ -103,6 +104,8 @@ def run(
     order = find_order(isa, table)
     if tokens and order.deadlocked:
         raise deadlock_error(isa, stream, table, order)
+    if strict:
+        _refuse(isa, program, stream, table, order)
     sequence = order.order if tokens else np.arange(len(table))
     if break_at is not None and not 0 <= break_at < len(table):
         raise SimError(f"there is no instruction {break_at}", why=f"the program has {len(table)}")
@@ -121,6 +124,23 @@ def run(
         isa, program, stream, table, order, state, outputs, equal, sequence, sequence[:end],
         stopped, count(isa, table, sequence[:end]), warnings,
     )  # fmt: skip
+
+
+def _refuse(isa: Isa, program: Program, stream: Stream, table: Table, order: Order) -> None:
+    """Raises SimError for the first instruction that implementations run differently."""
+    found = portable_findings(isa, table)
+    audit = Audit(isa, program, table, order)
+    audit.advance()
+    found += [f for f in audit.findings(isa, stream) if f.kind in ("portable", "hazard")]
+    if found:
+        first = min(found, key=lambda f: f.n)
+        raise error_at(isa, stream, first.n, first.what, first.why)
+    over = order.over[order.over >= 0]
+    if len(over):
+        raise error_at(
+            isa, stream, int(over.min()), "its token may be lost",
+            f"a FIFO holds {isa.limits.max_tokens} and may be full before this push",
+        )  # fmt: skip
 
 
 def _bound_work(isa: Isa, stream: Stream, table: Table, max_steps: int) -> None:

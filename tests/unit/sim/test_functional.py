@@ -115,6 +115,36 @@ def test_stale_store_is_counted_and_refused_when_strict():
         run(VTA, program, strict=True)
 
 
+@pytest.mark.parametrize(
+    ("step", "text"),
+    [
+        ({"op": "mul", "use_imm": 1}, "MUL is not portable"),
+        ({"op": "add", "use_imm": 1, "iter_in": 0}, "a count of 0"),
+        ({"op": "add", "use_imm": 1, "iter_in": 2}, "read 1 steps after it is written"),
+        ({"op": "add", "use_imm": 1, "uop_begin": 2, "uop_end": 3}, "dst 0 and src 1"),
+    ],
+)
+def test_strict_mode_refuses_what_implementations_run_differently(step, text):
+    program = _one_vector(np.ones((2, 16)), [step], store=False)
+    assert run(VTA, program).values_equal is None
+    with pytest.raises(SimError) as caught:
+        run(VTA, program, strict=True)
+    assert text in caught.value.what
+    assert "instruction 2:" in caught.value.what
+
+
+def test_strict_mode_refuses_256_tokens_in_flight():
+    a = Assembler(VTA)
+    for _ in range(256):
+        a.add("load", memory="INP", push_next=1)
+    for _ in range(256):
+        a.add("load", memory="ACC", pop_prev=1)
+    a.add("finish")
+    assert len(run(VTA, a.program()).executed) == 513
+    with pytest.raises(SimError, match="instruction 255: its token may be lost"):
+        run(VTA, a.program(), strict=True)
+
+
 def test_sums_wrap_around_like_int32():
     a = Assembler(VTA)
     x = np.full((1, 16), -128, np.int8)
