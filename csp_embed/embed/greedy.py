@@ -26,6 +26,18 @@ def cost_of(problem: Problem, picked: Sequence[Option], w: Weights | None = None
     return objective(*parts(w, steps, elements, picked[0].commuted))
 
 
+def worst_cost(problem: Problem) -> int:
+    """At least the cost of every answer: each block at its worst in everything."""
+    w = weights(problem.op, problem.isa, problem.unit)
+    blocks = [[o for o in problem.options if o.block == b] for b in range(len(problem.blocks) + 1)]
+    steps = math.prod(max(o.steps for o in options) for options in blocks)
+    elements = {
+        role: math.prod(max(o.elements[role] for o in options) for options in blocks)
+        for role in blocks[0][0].elements
+    }
+    return max(objective(*parts(w, steps, elements, commuted)) for commuted in (False, True))
+
+
 @dataclass(frozen=True)
 class _Table:
     """Options of one block as columns."""

@@ -12,7 +12,7 @@ from typing import Any
 from csp_embed.embed import objective
 from csp_embed.embed.choice import Choice
 from csp_embed.embed.constraints import cover, lanes, pins, roles
-from csp_embed.embed.greedy import warm_start
+from csp_embed.embed.greedy import warm_start, worst_cost
 from csp_embed.embed.problem import Option, Problem
 from csp_embed.embed.reduce import within
 from csp_embed.embed.variables import Vars
@@ -76,7 +76,9 @@ def _solve(
 ) -> Found:
     """One CP-SAT run; `barred`: answers whose structure is taken."""
     start = warm_start(problem, barred)
-    limit = min(start[1], ceiling) if start else ceiling
+    if {o.block for o in problem.options} != set(range(len(problem.blocks) + 1)):
+        return Found(INFEASIBLE)
+    limit = min(start[1] if start else worst_cost(problem), ceiling)
     options = within(problem, limit)
     if {o.block for o in options} != set(range(len(problem.blocks) + 1)):
         return Found(INFEASIBLE)

@@ -39,6 +39,9 @@ class Counter:
 class Coordinate:
     """const + sum coef * digit + sum coef * counter, valid in [0, extent).
 
+    A digit may lie inside its counter (k = 16*k + k.o) or outside (p = p + 5*p.o^: lanes far apart,
+    so that a window's elements stand in few of them).
+
     axes: the operator axes it enumerates, row-major; one axis unless fused. extent is the product
     of theirs. (A Toeplitz s = u - 2*q has negative coefficients; values out of range are pad.)
     """
@@ -68,7 +71,13 @@ class Layout:
         where the two digits of a pair in `equal` differ.
     fused: for each fused coordinate that this operand reads: (axes, their extents, const,
         grid coefficients, digit coefficients, per-tensor-index coefficients of each axis).
+        An entry of one axis, all of whose axis_coef are 0, moves no index: it only keeps lanes
+        neutral where that axis is out of range (Toeplitz weights that do not depend on the tap).
     duplicates: some tensor element stands more than once (then the layout is relaxed).
+
+    A grid of no dimensions is one element. Factors' grids are clipped to elements with data; those
+    of dst and add0, … hold every element that some step meets, live or not. An operand of another
+    type than its memory's (int8 activations in an int32 accumulator) is widened by the host.
     """
 
     operand: str

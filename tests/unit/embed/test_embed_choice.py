@@ -86,6 +86,15 @@ def test_pins_hold() -> None:
     assert not embedding.commuted
 
 
+def test_pins_that_leave_few_answers() -> None:
+    """Two reduced axes must share the lanes of i, evenly."""
+    op = ops.parse_formula("y[a] += x[k,c] * w[a,k,c]", {"x": (8, 8), "w": (5, 8, 8)})
+    pins = {"even": lambda option: option.lanes.get("i", 1) in (1, 4) and not option.given}
+    pins["both"] = lambda option: option.lanes.get("i", 1) == 4 or option.block in (0, 3)
+    (embedding,) = embed(op, VTA, pins=pins)
+    assert sorted(d.extent for d in embedding.digits if d.dim == "i") == [4, 4]
+
+
 def test_contradicting_pins_are_infeasible() -> None:
     with pytest.raises(Infeasible, match="impossible"):
         embed(ops.matmul(m=4, n=4, k=4), VTA, pins={"impossible": lambda option: False})
