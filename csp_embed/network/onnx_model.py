@@ -17,6 +17,7 @@ from csp_embed.errors import InputError, MissingLibrary
 
 _RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli"}
 _SHAPE_READERS = {"Shape", "Size"}
+_SMALL_ELEMENTS = 4096
 _FOUR_BIT = {"INT4", "UINT4", "FLOAT4E2M1"}
 _TWO_BIT = {"INT2", "UINT2"}
 
@@ -92,9 +93,13 @@ def read_model(path: str | Path, dims: Mapping[str, int] | None = None) -> Net:
     onnx = import_onnx()
     try:
         model = onnx.load(str(path), load_external_data=False)
+        _load_small_external(model, Path(path))
         onnx.checker.check_model(_without_weights_check(model))
     except FileNotFoundError as error:
-        raise InputError(f"no such file: {path}", where=str(path)) from error
+        lost = f"no such file: {error.filename or path}"
+        raise InputError(lost, where=str(path)) from error
+    except InputError:
+        raise
     except onnx.checker.ValidationError as error:
         reason = str(error).strip().splitlines()[0]
         if "topologically sorted" not in str(error):  # order is mended below, the rest is not
@@ -163,6 +168,27 @@ def _captured(graph: Any) -> list[str]:
         names += [n for n in node_reads(node) if n not in own]
         own.update(node.output)
     return names + [o.name for o in graph.output if o.name and o.name not in own]
+
+
+def _load_small_external(model: Any, path: Path) -> None:
+    """Reads shapes and indices that lie in a second file; large weights stay there."""
+    onnx = import_onnx()
+    for tensor in model.graph.initializer:
+        shapes = tensor.data_type in (onnx.TensorProto.INT64, onnx.TensorProto.INT32)
+        small = shapes and math.prod(tensor.dims) <= _SMALL_ELEMENTS
+        if tensor.data_location != tensor.EXTERNAL or not small:
+            continue
+        try:
+            onnx.external_data_helper.load_external_data_for_tensor(tensor, str(path.parent))
+        except (OSError, ValueError, onnx.checker.ValidationError) as error:
+            raise InputError(
+                f"cannot read the external data of {tensor.name!r}",
+                where=str(path),
+                why=str(error).strip().splitlines()[0],
+                hint="keep the model's data file beside it",
+            ) from error
+        tensor.data_location = tensor.DEFAULT
+        del tensor.external_data[:]
 
 
 def _without_weights_check(model: Any) -> Any:

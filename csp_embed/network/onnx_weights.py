@@ -131,7 +131,7 @@ def constant_values(net: Net, names: list[str]) -> dict[str, Array]:
     def value_of(tensor: Any) -> Array:
         try:
             return onnx.numpy_helper.to_array(tensor, base_dir=folder)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, onnx.checker.ValidationError) as error:
             raise InputError(
                 f"cannot read the weights of {tensor.name!r}", where=net.path, why=str(error)
             ) from error
@@ -153,6 +153,10 @@ def constant_values(net: Net, names: list[str]) -> dict[str, Array]:
         node = maker.get(name)
         if node is None:
             known[name] = stored[name]
+        elif node.op_type == "Constant" and node.attribute[0].name == "value":
+            known[name] = onnx.TensorProto()
+            known[name].CopyFrom(node.attribute[0].t)
+            known[name].name = name
         elif node.op_type in ("Shape", "Size"):
             known[name] = onnx.numpy_helper.from_array(_shape_value(net, node), name)
         elif node not in nodes:

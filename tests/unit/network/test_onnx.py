@@ -245,3 +245,21 @@ def test_integers_and_indices_get_values_that_fit(tmp_path: Path) -> None:
     model.graph.output[0].type.tensor_type.elem_type = TensorProto.FLOAT
     onnx.save(model, str(path))
     assert random_inputs(read_model(path), 0)["i"].max() <= 1
+
+
+def test_weights_in_a_second_file(tmp_path: Path) -> None:
+    plain = read_model(diamond(tmp_path / "m.onnx"))
+    model = onnx.load(str(tmp_path / "m.onnx"))
+    onnx.save(
+        model, str(tmp_path / "e.onnx"), save_as_external_data=True, size_threshold=0, location="w"
+    )
+    split = read_model(tmp_path / "e.onnx")
+    feeds = random_inputs(plain, 0)
+    found = [
+        open_session(whole(net, real_constants(net)), "m").run(None, feeds)[0]
+        for net in (plain, split)
+    ]
+    np.testing.assert_array_equal(found[0], found[1])
+    (tmp_path / "w").unlink()
+    with pytest.raises(InputError, match="external data"):
+        read_model(tmp_path / "e.onnx")
