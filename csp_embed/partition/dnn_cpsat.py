@@ -14,7 +14,7 @@ import numpy as np
 
 from csp_embed.partition.cpsat_model import Scale
 from csp_embed.partition.dnn_model import Dnn
-from csp_embed.partition.problem import Ints
+from csp_embed.partition.problem import Floats, Ints
 from csp_embed.solver import cpsat
 
 
@@ -187,6 +187,47 @@ def _ordered(dnn: Dnn, cp: Any, x: list[dict[int, Any]]) -> None:
                     cp.add_bool_or([xa.negated(), xb.negated(), before[a, b]])
 
 
+def path_bounds(dnn: Dnn) -> tuple[Floats, Floats]:
+    """heads, tails [n, m] ms: least finish of t on d; least time from there to the end of all.
+
+    A path u -> t costs, besides t's compute, the tolls of u's output where the devices differ (out
+    of an accelerator, into one); staying on an accelerator is excluded where the weights of both
+    groups exceed its memory. heads[t, d] is the largest over u of the least over u's devices; what
+    finishes on an accelerator finishes at its subgraph's end, after all of the path inside it and
+    the tolls out. tails: the same backwards; tasks of t's own accelerator add nothing, because t is
+    released only after them. Proof: induction along the path; a path enters an accelerator once."""
+    p = dnn.p
+    group_weight = np.bincount(p.group, p.weight)
+    acc = dnn.accelerator.astype(bool)
+    heads = np.where(np.isfinite(p.cost), p.cost, np.inf)
+    tails = np.where(np.isfinite(p.cost), 0.0, np.inf)
+
+    def step(u: int, t: int, v: int) -> tuple[Floats, Floats]:
+        """[m, m] tolls out of u's device and into t's; inf where both cannot be."""
+        out = np.where(acc, dnn.toll[v], 0.0)[:, None] * ~np.eye(p.m, dtype=bool)
+        into = np.where(acc, dnn.toll[v], 0.0)[None, :] * ~np.eye(p.m, dtype=bool)
+        if p.group[u] != p.group[t]:
+            both = group_weight[p.group[u]] + group_weight[p.group[t]]
+            full = np.flatnonzero(acc & (both > p.memory))
+            out[full, full] = np.inf
+        return out, into
+
+    for t in range(p.n):
+        for v in p.inputs(t):
+            out, into = step(int(p.value_src[v]), t, int(v))
+            least = (heads[p.value_src[v]][:, None] + out + into).min(axis=0)
+            heads[t] = np.maximum(heads[t], least + p.cost[t])
+    for u in range(p.n - 1, -1, -1):
+        for v in p.outputs(u):
+            for t in p.consumers(int(v)):
+                out, into = step(u, int(t), int(v))
+                own = np.where(np.eye(p.m, dtype=bool) & acc[None, :], 0.0, p.cost[t][None, :])
+                blocked = np.where(np.isfinite(out), 0.0, np.inf)
+                least = (blocked + into + own + tails[t][None, :]).min(axis=1)
+                tails[u] = np.maximum(tails[u], least)
+    return heads, tails
+
+
 def _times(
     dnn: Dnn,
     built: Built,
@@ -196,13 +237,19 @@ def _times(
 ) -> None:
     """Subgraphs start after their inputs and release all outputs at their end; CPUs never queue."""
     p, cp, scale = dnn.p, built.cp, built.scale
-    least = np.where(np.isfinite(p.cost), p.cost, np.inf).min(axis=1)
-    head = np.zeros(p.n)
+    heads, tails = path_bounds(dnn)
+    ms_limit = scale.ms(limit)
     for t in range(p.n):
-        head[t] = least[t] + max((head[p.value_src[v]] for v in p.inputs(t)), default=0.0)
-    built.finish = [
-        cp.new_int_var(min(scale.down(float(head[t])), limit), limit, "") for t in range(p.n)
-    ]
+        here = built.x[p.group[t]]
+        low = {d: scale.down(float(heads[t, d])) if heads[t, d] < ms_limit else limit for d in here}
+        f = cp.new_int_var(min(*low.values(), limit), limit, "")
+        built.finish.append(f)
+        cp.add(f >= sum(low[d] * on for d, on in here.items()))
+        rest = {d: scale.down(min(float(tails[t, d]), ms_limit)) for d in here}
+        cp.add(built.goal >= f + sum(rest[d] * on for d, on in here.items()))
+        for d, on in here.items():
+            if heads[t, d] + tails[t, d] > ms_limit:
+                cp.add(on == 0)
     end: dict[int, Any] = {}
     for d in range(p.m):
         if dnn.accelerator[d]:

@@ -1,0 +1,67 @@
+"""Which constraint stands in the way of an infeasible problem.
+
+Takes: a Problem proved infeasible and its Request.  Leaves: names of constraints, each of which
+alone, when left out, makes it feasible; all that were tried together where none does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from csp_embed.partition.latency import build, far
+from csp_embed.partition.problem import Problem
+from csp_embed.partition.search import Request
+from csp_embed.solver import cpsat
+from csp_embed.solver.params import Params
+
+LIMIT = 3.0  # deterministic units per question
+
+
+def reasons(p: Problem, request: Request) -> list[str]:
+    """Short texts that name the memory, links or limits at fault."""
+    trials: list[tuple[str, Problem, Request]] = []
+    if np.isfinite(p.memory).any():
+        devices = [
+            d.name for d, b in zip(p.platform.devices, p.memory, strict=True) if np.isfinite(b)
+        ]
+        free = replace(p, memory=np.full(p.m, np.inf))
+        trials.append((f"memory of {', '.join(devices)}", free, request))
+    if not np.isfinite(p.lat).all():
+        joined = replace(
+            p,
+            lat=np.where(np.isfinite(p.lat), p.lat, 0.0),
+            inv=np.where(np.isfinite(p.inv), p.inv, 0.0),
+        )
+        trials.append(("links: devices that cannot talk", joined, request))
+    if request.max_latency is not None:
+        trials.append(
+            (f"max latency {request.max_latency:g} ms", p, replace(request, max_latency=None))
+        )
+    if request.min_throughput is not None:
+        text = f"min throughput {request.min_throughput:g} samples per ms"
+        trials.append((text, p, replace(request, min_throughput=None)))
+    if request.shaped:
+        loose = replace(request, contiguous=False, pipeline=False)
+        trials.append(("contiguous or pipeline", p, loose))
+    pins = sorted(t.id for t in p.graph.tasks if t.pin is not None)
+    if pins:
+        trials.append((f"pins of {', '.join(pins[:5])}", _unpinned(p), request))
+    found = [text for text, q, r in trials if _possible(q, r)]
+    return found or [text for text, *_ in trials]
+
+
+def _unpinned(p: Problem) -> Problem:
+    """The same where pinned tasks may use every device that has a cost."""
+    from csp_embed.partition.problem import make_problem
+
+    tasks = tuple(replace(t, pin=None) for t in p.graph.tasks)
+    return make_problem(replace(p.graph, tasks=tasks), p.platform)
+
+
+def _possible(p: Problem, request: Request) -> bool:
+    horizon = request.max_latency if request.max_latency is not None else far(p)
+    model = build(p, request, max(horizon, far(p)))
+    model.cp.clear_objective()
+    return cpsat.solve(model.cp, Params(deterministic_limit=LIMIT)).found

@@ -1,0 +1,316 @@
+"""Solving under the dnn-partitioning cost model.
+
+Takes: a workload, a clock.  Leaves: a Plan.  Starts from splits of topological orders, greedy
+balancing and annealing; then CP-SAT in rounds: each model knows the best value so far as its
+horizon, which strengthens its bounds, and gets twice the limit of the round before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from csp_embed.errors import Infeasible, InputError
+from csp_embed.ir.network import (
+    FEASIBLE,
+    LATENCY,
+    OPTIMAL,
+    THROUGHPUT,
+    UNKNOWN,
+    Assignment,
+    Plan,
+    Platform,
+    TaskGraph,
+)
+from csp_embed.partition import bounds, chains, throughput
+from csp_embed.partition.balance import balance
+from csp_embed.partition.dnn_cpsat import build, path_bounds
+from csp_embed.partition.dnn_model import Dnn, make_dnn
+from csp_embed.partition.problem import Floats, Ints
+from csp_embed.partition.search import Clock
+from csp_embed.solver import cpsat
+
+FIRST, LAST, TOTAL = 4.0, 64.0, 130.0  # deterministic units per round and in all
+
+
+class State:
+    """The best placement and bound so far."""
+
+    def __init__(self, dnn: Dnn, clock: Clock) -> None:
+        self.dnn, self.clock = dnn, clock
+        self.latency = clock.request.objective == LATENCY
+        self.dev: Ints | None = None
+        self.value, self.method = float("inf"), ""
+        self.low, self.bound = 0.0, "none"
+        self.interrupted = False
+
+    def offer(self, dev: Ints, method: str) -> None:
+        """Takes a placement if it is feasible and better."""
+        dnn, p, r = self.dnn, self.dnn.p, self.clock.request
+        if not np.isfinite(p.cost[np.arange(p.n), dev]).all():
+            return
+        if (np.bincount(dev, p.weight, minlength=p.m) > p.memory).any():
+            return
+        if any(len(set(dev[g].tolist())) > 1 for g in p.groups()):
+            return
+        if self.latency:
+            times = timetable(dnn, dev)
+            value = float("inf") if times is None else float(times[1].max(initial=0.0))
+        else:
+            value = float(dnn.loads(dev).max(initial=0.0))
+            shaped = r.contiguous or r.pipeline
+            if shaped and not convex(dnn, dev, r.pipeline):
+                return
+        if value < self.value:
+            self.dev, self.value, self.method = np.array(dev), value, method
+
+    def raise_to(self, low: float, name: str) -> None:
+        """Keeps the larger bound."""
+        if low > self.low:
+            self.low, self.bound = low, name
+
+
+def solve_dnn(
+    graph: TaskGraph, platform: Platform, clock: Clock, fix: dict[str, str], start: Plan | None
+) -> Plan:
+    """A plan under this cost model. Raises: InputError, Infeasible."""
+    request = clock.request
+    if request.method not in ("auto", "exact", "anneal", "split", "greedy", "single"):
+        raise InputError(
+            f"method {request.method!r} does not serve the cost model dnn-partitioning",
+            hint="auto, exact, anneal, split, greedy or single",
+        )
+    cross = request.max_latency if request.objective == THROUGHPUT else request.min_throughput
+    if cross is not None:
+        raise InputError(
+            "the cost model dnn-partitioning takes no limit on the other objective",
+            hint="limit the objective itself or use the default cost model",
+        )
+    dnn = make_dnn(graph, platform, fix)
+    state = State(dnn, clock)
+    _bounds(state)
+    status = UNKNOWN
+    try:
+        if start is not None:
+            at = {d.name: i for i, d in enumerate(platform.devices)}
+            named = start.device_of()
+            if all(named.get(t) in at for t in dnn.p.ids):
+                state.offer(np.array([at[named[t]] for t in dnn.p.ids], np.int64), "start")
+        _starts(state)
+        if request.method in ("auto", "exact"):
+            status = _exact(state)
+    except KeyboardInterrupt:
+        state.interrupted = True
+    if status == "INFEASIBLE":
+        raise Infeasible(
+            "no placement keeps memory, colours and shape",
+            where="memory" if np.isfinite(dnn.p.memory).any() else "pins and colours",
+            why="proved by exact search",
+            hint="use more or larger accelerators, or drop --contiguous",
+        )
+    return _plan(state)
+
+
+def _bounds(state: State) -> None:
+    dnn, p = state.dnn, state.dnn.p
+    if state.latency:
+        heads, tails = path_bounds(dnn)
+        state.raise_to(float((heads + tails).min(axis=1).max(initial=0.0)), "critical path")
+        return
+    state.raise_to(bounds.load(p), "load")
+    state.raise_to(bounds.memory_knapsack(p), "memory knapsack")
+    for g in p.groups():
+        state.raise_to(float(p.cost[g].sum(axis=0).min()), "largest group")
+
+
+def _starts(state: State) -> None:
+    """Single devices, splits, greedy; for free throughput also annealing."""
+    dnn, p, r = state.dnn, state.dnn.p, state.clock.request
+    begin: list[tuple[str, Ints]] = [("single", np.full(p.n, d, np.int64)) for d in range(p.m)]
+    for order in chains.orders(p):
+        crossing = np.zeros(p.n + 1)
+        place = np.empty(p.n, np.int64)
+        place[order] = np.arange(p.n)
+        for v, u in enumerate(p.value_src):
+            last = int(place[p.consumers(v)].max())
+            crossing[int(place[u]) + 1 : last + 1] += dnn.toll[v]
+        dev = chains.split(p, order, crossing)
+        if dev is not None:
+            begin.append(("split", dev))
+    begin.append(("greedy", throughput.greedy(p)))
+    for name, dev in begin:
+        if r.method not in ("single", "greedy", "split") or r.method == name:
+            state.offer(dev, name)
+    if state.latency or r.contiguous or r.pipeline or r.method in ("single", "greedy", "split"):
+        return
+    q = throughput.load_arrays(p, dnn.accelerator, dnn.toll)
+    scale = float(p.cost.min(axis=1).sum()) / p.m
+    chainsof = [d for _, d in begin if np.isfinite(p.cost[np.arange(p.n), d]).all()]
+    chainsof = [
+        d for d in chainsof if (np.bincount(d, p.weight, minlength=p.m) <= p.memory).all()
+        and all(len(set(d[g].tolist())) == 1 for g in p.groups())
+    ]  # fmt: skip
+    rounds = 4 if r.method == "auto" or r.method == "exact" else 16
+    for number in range(rounds if chainsof else 0):
+        dev = chainsof[-1 - number % len(chainsof)].copy()
+        hot = (0.02, 0.1)[number % 2] * scale
+        steps = int(200_000 * r.effort)
+        balance(q, dev, max(steps, 1000), hot, 1e-4 * scale, 1000 * r.seed + number + 1)
+        state.offer(dev, "anneal")
+        if state.clock.left() < 0:
+            return
+
+
+def _exact(state: State) -> str:
+    """Rounds of CP-SAT; the last status."""
+    clock, r = state.clock, state.clock.request
+    spent, limit, status = 0.0, FIRST, UNKNOWN
+    worst = float(np.where(np.isfinite(state.dnn.p.cost), state.dnn.p.cost, 0).max(axis=1).sum())
+    worst += 2.0 * state.dnn.p.m * float(state.dnn.toll.sum())
+    cap = r.max_latency if state.latency else None
+    if not state.latency and r.min_throughput is not None:
+        cap = 1.0 / r.min_throughput
+    while spent < TOTAL and clock.left() > 0 and not state.interrupted:
+        best = min(state.value, worst + 1.0)
+        built = build(state.dnn, state.latency, r.contiguous, r.pipeline, best)
+        if cap is not None:
+            built.cp.add(built.goal <= built.scale.up(cap))
+        if state.dev is not None:
+            built.hint(state.dnn, canonical(state.dnn, state.dev))
+        params = clock.params(limit)
+        if clock.wall:
+            params = replace(params, time_limit=max(0.1, min(clock.left(), limit * 2)))
+        clock.tell(f"exact search, {best:.6g} ms", int(spent), int(TOTAL))
+        found = cpsat.solve(built.cp, params)
+        state.interrupted |= found.interrupted
+        status = found.status
+        if found.found:
+            state.offer(built.placement(state.dnn, found.value), "cpsat")
+        if status == "INFEASIBLE":
+            if state.dev is not None and cap is None:
+                state.raise_to(state.value, "exact search")
+                return OPTIMAL
+            return status
+        if np.isfinite(found.bound):
+            state.raise_to(min(built.scale.ms(found.bound), state.value), "exact search")
+        if status == OPTIMAL:
+            return status
+        spent += limit / r.effort if not clock.wall else 0.0
+        limit = min(limit * 2, LAST)
+    return status
+
+
+def canonical(dnn: Dnn, dev: Ints) -> Ints:
+    """Equal accelerators renamed in the order of their first group."""
+    p, image, taken = dnn.p, {}, set()
+    for g in p.groups():
+        d = int(dev[g[0]])
+        if d in image:
+            continue
+        for e in range(p.m):
+            if (
+                e not in taken
+                and dnn.accelerator[e] == dnn.accelerator[d]
+                and p.memory[e] == p.memory[d]
+                and np.array_equal(p.cost[:, e], p.cost[:, d])
+            ):
+                image[d] = e
+                taken.add(e)
+                break
+    return np.array([image[int(d)] for d in dev], np.int64)
+
+
+def convex(dnn: Dnn, dev: Ints, pipeline: bool) -> bool:
+    """Convex sets of forward and of backward tasks; with pipeline no ring either."""
+    p = dnn.p
+    for label in (0, 1):
+        left, seen = [0] * p.n, [0] * p.n
+        feeds = np.zeros((p.m, p.m), bool)
+        for t in range(p.n):
+            if dnn.backward[t] != label:
+                continue
+            here, gone, been = 1 << int(dev[t]), 0, 0
+            for v in p.inputs(t):
+                u = int(p.value_src[v])
+                if dnn.backward[u] == label:
+                    gone |= left[u]
+                    been |= seen[u]
+                    feeds[dev[u], dev[t]] = True
+            gone |= been & ~here
+            if gone & here:
+                return False
+            seen[t], left[t] = been | here, gone
+        np.fill_diagonal(feeds, False)
+        rest = list(range(p.m))
+        while pipeline and rest:
+            first = [d for d in rest if not feeds[rest, d].any()]
+            if not first:
+                return False
+            rest = [d for d in rest if d not in first]
+    return True
+
+
+def timetable(dnn: Dnn, dev: Ints) -> tuple[Floats, Floats] | None:
+    """Start and finish of each task; None where subgraphs wait for each other (not convex).
+
+    Accelerators are single nodes of the contracted graph, timed when all before them are."""
+    p = dnn.p
+    load = dnn.loads(dev)
+    node = np.where(dnn.accelerator[dev] == 1, dev, p.m + np.arange(p.n))
+    before: dict[int, set[int]] = {int(x): set() for x in node}
+    after: dict[int, set[int]] = {int(x): set() for x in node}
+    for u, t, _ in p.edges():
+        if node[u] != node[t]:
+            before[int(node[t])].add(int(node[u]))
+            after[int(node[u])].add(int(node[t]))
+    waiting = {x: len(b) for x, b in before.items()}
+    ready = sorted(x for x, k in waiting.items() if not k)
+    begin: dict[int, float] = {}
+    end: dict[int, float] = {}
+    while ready:
+        x = ready.pop()
+        begin[x] = max((end[y] for y in before[x]), default=0.0)
+        t = x - p.m
+        end[x] = begin[x] + (float(load[x]) if t < 0 else float(p.cost[t, dev[t]]))
+        for y in sorted(after[x]):
+            waiting[y] -= 1
+            if not waiting[y]:
+                ready.append(y)
+    if len(end) < len(before):
+        return None
+    return np.array([begin[int(x)] for x in node]), np.array([end[int(x)] for x in node])
+
+
+def _plan(state: State) -> Plan:
+    """The State as a Plan."""
+    dnn, p, r = state.dnn, state.dnn.p, state.clock.request
+    names = [d.name for d in p.platform.devices]
+    limit = r.max_latency if state.latency else (1 / r.min_throughput if r.min_throughput else None)
+    reasons = ("interrupted",) if state.interrupted else ()
+    if state.dev is None or (limit is not None and state.value > limit * (1 + 1e-9)):
+        return Plan(
+            r.objective, None, state.low, None, UNKNOWN, r.method, bound=state.bound,
+            graph_sha256=p.graph.sha256, platform_sha256=p.platform.sha256, reasons=reasons,
+        )  # fmt: skip
+    value = state.value
+    low = min(state.low, value)
+    closed = value - low <= 1e-6 * value + 1e-9
+    rows = tuple(Assignment(t, names[d]) for t, d in zip(p.ids, state.dev, strict=True))
+    found: dict[str, float] = {}
+    if state.latency:
+        times = timetable(dnn, state.dev)
+        assert times is not None
+        order = np.lexsort((np.arange(p.n), times[0]))
+        rows = tuple(
+            Assignment(p.ids[t], names[state.dev[t]], float(times[0][t]), float(times[1][t]))
+            for t in order
+        )
+    else:
+        found = {n: float(x) for n, x in zip(names, dnn.loads(state.dev), strict=True)}
+    return Plan(
+        r.objective, value, low, 0.0 if closed else (value - low) / value,
+        OPTIMAL if closed else FEASIBLE, f"{r.method}:{state.method}",
+        assignments=rows, loads=found, bound=state.bound, reasons=reasons,
+        graph_sha256=p.graph.sha256, platform_sha256=p.platform.sha256,
+    )  # fmt: skip
