@@ -14,16 +14,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from csp_embed import cache
 from csp_embed.embed import embed
 from csp_embed.emit.lower import Lowered, lower
 from csp_embed.errors import Infeasible, OperatorError, SpecError
+from csp_embed.ir.embedding import Embedding
 from csp_embed.ir.operator import Operator
 from csp_embed.ir.schedule import COMPUTE, LOAD, STORE, Schedule
 from csp_embed.isa.load import load_isa
 from csp_embed.isa.spec import Isa
 from csp_embed.kernel import Kernel
+from csp_embed.schedule.problem import Problem
 from csp_embed.schedule.problem import build as build_problem
-from csp_embed.schedule.search import search
+from csp_embed.schedule.search import Found, rebuild, search
 from csp_embed.schedule.tile import Costs
 from csp_embed.sim.cycles import Engine, parse_memory
 
@@ -89,20 +92,29 @@ def compile(
 
     def measure(schedule: Schedule) -> float:
         lowered = lower(schedule, machine)
-        cycles = None if engine is None else engine.report(lowered.stream).total
+        cycles = None if engine is None else engine.total(lowered.stream)
         measured[id(schedule)] = (lowered, schedule, cycles)
         return estimate(schedule, machine) if cycles is None else float(cycles)
 
     costs = machine_costs(machine, interface)
     tell("scheduling", 0, 1)
-    found = search(
-        [build_problem(e, machine) for e in embeddings],
-        measure,
-        costs,
-        ranges=ranges,
-        count=options.schedules,
-        refine=options.refine,
-    )
+    problems = [build_problem(e, machine) for e in embeddings]
+    name = "" if options.cache is None else cache.key(op, machine, _search_key(options), ranges)
+    found = _cached(options.cache, name, embeddings, problems, measure, ranges)
+    if not found:
+        penalties = [options.host_weight * _host_bytes(e, machine) for e in embeddings]
+        found = search(
+            problems,
+            measure,
+            costs,
+            ranges=ranges,
+            penalties=penalties,
+            count=options.schedules,
+            refine=options.refine,
+        )
+        if options.cache is not None and found[0].config is not None:
+            winner = embeddings[found[0].number]
+            cache.save(options.cache, name, winner.formula(), found[0].config)
     best = found[0]
     embedding, schedule = embeddings[best.number], best.schedule
     lowered, _, cycles = measured[id(schedule)]
@@ -118,6 +130,39 @@ def compile(
         memory=interface,
         constants={k: v for k, v in (("w", w), ("b", b)) if v is not None},
         candidates=tuple(tried),
+    )
+
+
+def _search_key(options: Options) -> dict[str, Any]:
+    return {k: str(v) for k, v in vars(options).items() if k != "cache"}
+
+
+def _cached(
+    folder: Path | None,
+    name: str,
+    embeddings: list[Embedding],
+    problems: list[Problem],
+    measure: Callable[[Schedule], float],
+    ranges: Mapping[int, int],
+) -> list[Found]:
+    """The winner of an earlier equal search, rebuilt; empty where there is none."""
+    known = None if folder is None else cache.load(folder, name)
+    if known is None:
+        return []
+    for n, (embedding, problem) in enumerate(zip(embeddings, problems, strict=True)):
+        if embedding.formula() == known[0]:
+            found = rebuild(n, problem, known[1], measure, ranges)
+            return [] if found is None else [found]
+    return []
+
+
+def _host_bytes(embedding: Embedding, isa: Isa) -> int:
+    """Bytes of activations that the host packs per run."""
+    op = embedding.operator
+    return sum(
+        layout.elements * isa.memory(layout.memory).elem_bytes
+        for name, layout in embedding.layouts.items()
+        if name != "dst" and not op.tensors[layout.tensor].constant
     )
 
 

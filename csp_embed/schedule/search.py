@@ -41,6 +41,7 @@ def search(
     costs: Costs,
     *,
     ranges: Mapping[int, int],
+    penalties: Sequence[float] = (),
     count: int = 8,
     refine: int = 24,
     row_budget: int = 40_000,
@@ -48,9 +49,10 @@ def search(
     """The best schedule of every problem that was tried, fewest cycles first.
 
     problems: embeddings of one operator, best first. ranges: epilogue step -> largest magnitude of
-    its tensor, where known. count: schedules built from estimates; refine: schedules built from
-    changes
-    to the best one. row_budget: about how many rows all of them may have together (compile time).
+    its tensor, where known. penalties: cycles added to every schedule of a problem, for what its
+    embedding costs elsewhere. count: schedules built from estimates; refine: schedules built from
+    changes to the best one. row_budget: about how many rows all of them may have together (compile
+    time).
     Raises: Infeasible where no tile of any problem fits.
     """
     contexts, proposals, refusal = [], [], None
@@ -58,11 +60,12 @@ def search(
         if problem.rhs is None:
             schedule = map_build.build(problem)
             return [Found(n, schedule, measure(schedule))]
-        context = _Context(n, problem, trick.find(problem, dict(ranges)), measure)
+        extra = penalties[n] if penalties else 0.0
+        context = _Context(n, problem, trick.find(problem, dict(ranges)), measure, extra)
         contexts.append(context)
         try:
             proposals += [
-                (price, n, rank, config)
+                (price + extra, n, rank, config)
                 for rank, (price, config) in enumerate(_propose(context, costs, count))
             ]
         except Infeasible as error:
@@ -91,13 +94,27 @@ def search(
     return sorted(best_of.values(), key=lambda f: (f.cycles, f.number))
 
 
+def rebuild(
+    number: int, problem: Problem, config: Config, measure: Measure, ranges: Mapping[int, int]
+) -> Found | None:
+    """The schedule of decisions that an earlier search found, or None where they do not fit."""
+    bias = None if problem.rhs is None else trick.find(problem, dict(ranges))
+    return _Context(number, problem, bias, measure, 0.0).attempt(config)
+
+
 class _Context:
     """One embedding's problem with what its schedules share."""
 
     def __init__(
-        self, number: int, problem: Problem, bias: BiasTrick | None, measure: Measure
+        self,
+        number: int,
+        problem: Problem,
+        bias: BiasTrick | None,
+        measure: Measure,
+        extra: float,
     ) -> None:
-        self.number, self.problem, self.bias, self.measure = number, problem, bias, measure
+        self.number, self.problem, self.bias, self.extra = number, problem, bias, extra
+        self.measure = lambda schedule: measure(schedule) + extra
         self.covers: Covers = {}
 
     def attempt(self, config: Config) -> Found | None:
