@@ -178,11 +178,9 @@ class NestCache:
                 if not pitch:
                     continue
                 const += (m.origin[d] - frame.lo[d]) * pitch
-                for c in range(len(lo)):
-                    s = int(m.step[c, d])
-                    if s:
-                        coefs[c] += s * pitch
-                        const += s * lo[c] * pitch
+                for c, s in m.movers[d]:
+                    coefs[c] += s * pitch
+                    const += s * lo[c] * pitch
             coef_rows.append(tuple(coefs))
             base.append(const)
         constraints = []

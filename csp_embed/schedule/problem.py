@@ -8,6 +8,7 @@ to grid indices.  Assumes: every output counter moves exactly one grid dimension
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,17 +32,25 @@ class Map:
     def box(self, lo: tuple[int, ...], hi: tuple[int, ...]) -> list[tuple[int, int]]:
         """Unclipped index range per grid dimension over counters in [lo, hi)."""
         out = []
-        for d, first in enumerate(self.origin):
+        for first, movers in zip(self.origin, self.movers, strict=True):
             a = b = first
-            for c, s in enumerate(self.step[:, d]):
+            for c, s in movers:
                 if s > 0:
                     a += s * lo[c]
                     b += s * (hi[c] - 1)
-                elif s < 0:
+                else:
                     a += s * (hi[c] - 1)
                     b += s * lo[c]
-            out.append((int(a), int(b) + 1))
+            out.append((a, b + 1))
         return out
+
+    @cached_property
+    def movers(self) -> tuple[tuple[tuple[int, int], ...], ...]:
+        """Per dimension (counter, step) of the counters that move it."""
+        return tuple(
+            tuple((c, int(s)) for c, s in enumerate(self.step[:, d]) if s)
+            for d in range(len(self.grid))
+        )
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,7 @@ def search(
         best_of[0] = contexts[0].surely(proposals[0][3])
     leader = min(best_of.values(), key=lambda f: (f.cycles, f.number))
     best_of[leader.number] = _refine(
-        contexts[leader.number], leader, refine, row_budget - rows // 2
+        contexts[leader.number], leader, costs, refine, row_budget - rows // 2
     )
     return sorted(best_of.values(), key=lambda f: (f.cycles, f.number))
 
@@ -117,6 +117,16 @@ class _Context:
         self.measure = lambda schedule: measure(schedule) + extra
         self.covers: Covers = {}
 
+    def floor(self, costs: Costs) -> float:
+        """Cycles that no schedule of this embedding beats: its steps, its operands read once."""
+        problem = self.problem
+        read = 0
+        for m in (problem.lhs, problem.rhs):
+            if m is not None:
+                read += math.prod(m.grid) * problem.isa.memory(m.memory).elem_bytes
+        steps = count_steps(problem) + _epilogue_cycles(problem, self.bias)
+        return max(float(steps), read / costs.read_bytes)
+
     def attempt(self, config: Config) -> Found | None:
         """The schedule of `config`, or None where it does not fit."""
         try:
@@ -143,9 +153,10 @@ def _propose(context: _Context, costs: Costs, count: int) -> list[tuple[float, C
     )
 
 
-def _refine(context: _Context, start: Found, most: int, row_budget: int) -> Found:
-    """Changes one decision at a time while that saves cycles."""
+def _refine(context: _Context, start: Found, costs: Costs, most: int, row_budget: int) -> Found:
+    """Changes one decision at a time while that saves cycles and there is something to save."""
     best, rows, tried = start, 0, 0
+    enough = 1.003 * context.floor(costs) + context.extra
     seen = {start.config}
     improved = True
     while improved:
@@ -154,7 +165,7 @@ def _refine(context: _Context, start: Found, most: int, row_budget: int) -> Foun
         for config in neighbours(context.problem, best.config):
             if config in seen:
                 continue
-            if tried >= most or rows + len(best.schedule.ops) > row_budget:
+            if tried >= most or best.cycles <= enough or rows + len(best.schedule.ops) > row_budget:
                 return best
             seen.add(config)
             found = context.attempt(config)
