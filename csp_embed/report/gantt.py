@@ -25,7 +25,15 @@ _LINK = "#999999"
 
 def device_colours(platform: Platform) -> dict[str, str]:
     """A colour per device, in the platform's order."""
-    return {d.name: COLOURS[i % len(COLOURS)] for i, d in enumerate(platform.devices)}
+    return {d.name: _colour(i) for i, d in enumerate(platform.devices)}
+
+
+def _colour(index: int) -> str:
+    """The palette, then paler and paler turns of it."""
+    base = COLOURS[index % len(COLOURS)]
+    keep = 0.55 ** (index // len(COLOURS))
+    parts = (int(base[i : i + 2], 16) for i in (1, 3, 5))
+    return "#" + "".join(f"{round(255 - (255 - part) * keep):02X}" for part in parts)
 
 
 def import_matplotlib() -> tuple[Any, Any]:
@@ -153,7 +161,9 @@ def _loads(pyplot: Any, plan: Plan, platform: Platform) -> Any:
         axes.text(loads[name], at, f" {loads[name]:.4g}", va="center", fontsize=8)
     if plan.lower_bound > 0:
         axes.axvline(plan.lower_bound, color="#B00020", linewidth=0.8, linestyle=":")
-    axes.set_yticks(range(len(names)), names)
+    # A direction of a link is called a-b:a>b; the second half says it all.
+    labels = [name.partition(":")[2].replace(">", " > ") or name for name in names]
+    axes.set_yticks(range(len(names)), labels)
     axes.invert_yaxis()
     axes.set_xlim(0, max([*loads.values(), plan.lower_bound, 1e-9]) * 1.1)
     axes.set_xlabel("ms per sample   (dotted: lower bound of the period)")

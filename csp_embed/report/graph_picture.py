@@ -64,7 +64,8 @@ def draw_graph(graph: TaskGraph, plan: Plan, platform: Platform, path: str | Pat
     axes.set_xlim(-0.7, band - 0.3)
     axes.set_ylim(height - 0.3, -0.8)
     axes.axis("off")
-    value = "" if plan.objective is None else f", {plan.goal} {plan.objective:.5g} ms"
+    what = "latency" if plan.goal == "latency" else "period"
+    value = "" if plan.objective is None else f", {what} {plan.objective:.5g} ms"
     axes.set_title(f"{graph.name}: {len(graph.tasks)} layers{value}", fontsize=10)
     save_figure(figure, path)
     pyplot.close(figure)
