@@ -29,7 +29,9 @@ app = typer.Typer(
 
 
 def register_all() -> None:
-    """Adds every group's commands to `app`."""
+    """Adds every group's commands to `app`, once."""
+    if app.registered_commands:
+        return
     for group in GROUPS:
         importlib.import_module(f"csp_embed.commands.{group}").register(app)
 
@@ -39,7 +41,7 @@ def main() -> None:
     register_all()
     as_json = "--json" in sys.argv
     try:
-        # Without standalone mode, `typer.Exit(n)` comes back as the value n; commands return nothing.
+        # Without standalone mode, `typer.Exit(n)` comes back as the value n; commands return None.
         result = app(standalone_mode=False)
         code = result if isinstance(result, int) else 0
     except CspEmbedError as error:
@@ -56,13 +58,14 @@ def main() -> None:
         code = 0
     except Exception as error:  # noqa: BLE001 - the last resort: a bug report, not a trace
         if hasattr(error, "format_message"):  # click's usage errors
-            _fail(f"error[usage]: {error.format_message()}\n  try: csp-embed --help", as_json, {})
-            code = 2
+            code = _usage(error, as_json)
         else:
             sys.stderr.write(
                 "error[bug]: this is our mistake, not yours; please report it with these lines\n"
             )
             sys.excepthook(*sys.exc_info())
+            if as_json:
+                sys.stdout.write(json.dumps({"error": "bug", "what": repr(error)}) + "\n")
             code = 1
     sys.stdout.flush()
     sys.exit(code)
@@ -79,7 +82,19 @@ def error_document(error: CspEmbedError) -> dict[str, Any]:
     }
 
 
+def _usage(error: Any, as_json: bool) -> int:
+    """Reports what click refuses; a call without arguments has got its help already."""
+    text = error.format_message()
+    if text or as_json:
+        path = error.ctx.command_path if getattr(error, "ctx", None) is not None else "csp-embed"
+        where = f"{path} --help" if path.startswith("csp-embed") else "csp-embed --help"
+        refusal = CspEmbedError(text or "there is no command", hint=where)
+        refusal.kind = "usage"
+        _fail(refusal.render(), as_json, error_document(refusal))
+    return 2
+
+
 def _fail(text: str, as_json: bool, document: dict[str, Any]) -> None:
     sys.stderr.write(text + "\n")
     if as_json:
-        sys.stdout.write(json.dumps(document or {"error": "usage", "what": text}) + "\n")
+        sys.stdout.write(json.dumps(document) + "\n")

@@ -77,7 +77,7 @@ class Kernel:
                 continue
             layout = self.embedding.layouts[region.operand]
             packed = pack(
-                layout, self.embedding, self.isa, _tensor(self.operator, tensors, layout.tensor)
+                layout, self.embedding, self.isa, operand(self.operator, tensors, layout.tensor)
             )
             if trick is not None and region.operand == _add_name(self.operator, trick.step):
                 packed = factor_elements(packed, trick, region, self.embedding, self.isa)
@@ -259,7 +259,11 @@ def _add_name(op: Operator, step: int) -> str:
     return f"add{number}"
 
 
-def _tensor(op: Operator, tensors: Mapping[str, Array], name: str) -> Array:
+def operand(op: Operator, tensors: Mapping[str, Array], name: str) -> Array:
+    """The tensor `name` as the operator declares it; integers of other types where values fit.
+
+    Raises: InputError where it is missing or has the wrong shape, type or values.
+    """
     declared = op.tensors[name]
     value = tensors.get(name, op.values.get(name))
     if value is None:
@@ -282,7 +286,10 @@ def _tensor(op: Operator, tensors: Mapping[str, Array], name: str) -> Array:
             )
         info = np.iinfo(declared.dtype)
         if array.size and (array.min() < info.min or array.max() > info.max):
-            raise InputError(f"tensor {name} has values outside {declared.dtype}")
+            raise InputError(
+                f"tensor {name} has values outside {declared.dtype}",
+                why=f"they run from {array.min()} to {array.max()}",
+            )
         array = array.astype(declared.dtype)
     return array
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -209,7 +211,7 @@ def compile_command(
     ] = False,
 ) -> None:
     from csp_embed.commands import request
-    from csp_embed.commands.job import Job
+    from csp_embed.commands.job import STAGES, Job
 
     raw: dict[str, Any] = {
         "n": n, "c": c, "d": d, "h": h, "w": w, "k": k, "t": t, "r": r, "s": s, "m": m,
@@ -229,6 +231,21 @@ def compile_command(
     )
     if layout not in ("relaxed", "strict"):
         raise InputError(f"--layout {layout} is unknown", hint="relaxed or strict")
+    if top < 0:
+        raise InputError(f"--top {top} is negative", hint="0 leaves the choice to the compiler")
+    if seed < 0 or solver_seed < 0:
+        raise InputError("a seed is negative", hint="--seed and --solver-seed start at 0")
+    if not 0 <= host_weight < float("inf"):
+        raise InputError(f"--host-weight {host_weight} is no weight", hint="0 or more")
+    if show and stop_after is None:
+        raise InputError("--show needs --stop-after", hint=f"--stop-after {', '.join(STAGES)}")
+    if stop_after is not None and stop_after not in STAGES:
+        raise InputError(f"--stop-after {stop_after} is unknown", hint=" or ".join(STAGES))
+    if stop_after is not None and (output or report or certificate):
+        raise InputError(
+            f"--stop-after {stop_after} makes no program",
+            why="-o, --report and --certificate need the whole run",
+        )
     for path in (output, report, certificate, dot):
         if path is not None:
             _writable(path)
@@ -262,9 +279,13 @@ def _writable(path: Path) -> None:
     """Fails early, before minutes of work. Leaves nothing behind."""
     if path.is_dir():
         raise InputError(f"{path} is a folder", hint="give a file name")
-    from csp_embed.files import atomic
-
-    probe = path.parent / f".{path.name}.probe"
-    with atomic(probe):
-        pass
-    probe.unlink()
+    try:
+        handle, probe = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise InputError(
+            f"cannot write {path}",
+            why=error.strerror or str(error),
+            hint="choose a folder that exists and is writable",
+        ) from error
+    os.close(handle)
+    os.unlink(probe)

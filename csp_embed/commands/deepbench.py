@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from csp_embed.commands.common import console, print_json, progress
+from csp_embed.commands.common import console, print_json, progress, stderr
 from csp_embed.errors import InputError
 from csp_embed.files import atomic
 
@@ -61,15 +61,26 @@ def deepbench_command(
       csp-embed deepbench networks --vta-config isa_specs/configs/1x32x32.json --out nets.jsonl
     """
     from csp_embed.bench import Setting, sweep
+    from csp_embed.driver import machine_costs
+    from csp_embed.isa.load import load_isa
     from csp_embed.ops import deepbench
     from csp_embed.report.sweep import class_table, layer_row
 
     if selection in ("conv", "gemm", "all", "networks"):
         records = deepbench.layers(selection)
     else:
-        records = [deepbench.record(i) for i in selection.split(",")]
-    if vta_config is not None and not vta_config.exists():
-        raise InputError(f"{vta_config} does not exist", where="--vta-config")
+        ids = [i.strip() for i in selection.split(",") if i.strip()]
+        records = [deepbench.record(i) for i in dict.fromkeys(ids)]
+    if not records:
+        raise InputError(
+            "no layer is selected", hint="conv, gemm, all, networks, or conv000,gemm008"
+        )
+    if jobs < 1:
+        raise InputError(f"--jobs {jobs} runs nothing", hint="--jobs 1 or more")
+    if layout not in ("relaxed", "strict"):
+        raise InputError(f"--layout {layout} is unknown", hint="relaxed or strict")
+    # What no layer could do is refused before the sweep, not once per layer.
+    machine_costs(load_isa(isa, vta_config), memory)
     setting = Setting(
         isa, None if vta_config is None else str(vta_config), memory, layout, strict, simulate_macs,
         None if cache is None else str(cache),
@@ -82,10 +93,18 @@ def deepbench_command(
                 console.print(layer_row(result), highlight=False, soft_wrap=True)
     if as_json:
         print_json(results)
-        return
-    console.print(class_table(results))
-    if out is not None:
-        console.print(f"wrote {out}; `csp-embed report {out} -o report.html` makes a page of it")
+    else:
+        console.print(class_table(results))
+        if out is not None:
+            console.print(
+                f"wrote {out}; `csp-embed report {out} -o report.html` makes a page of it"
+            )
+    bad = [r["id"] for r in results if r.get("verified") == "unequal" or r.get("problems")]
+    bad += [r["id"] for r in results if r.get("status") == "failed"]
+    if bad:
+        # One document stands on standard output already, so the reason goes to standard error.
+        stderr.print(f"{len(bad)} of {len(results)} layers failed: {', '.join(bad[:10])}")
+        raise typer.Exit(5)
 
 
 def report_command(
@@ -102,6 +121,9 @@ def report_command(
     from csp_embed.bench import read_results
     from csp_embed.report.html import sweep_page
 
+    parent = output.parent
+    if output.is_dir() or not parent.is_dir():
+        raise InputError(f"cannot write {output}", why="it is a folder, or lies in none")
     records = [r for path in results for r in read_results(path)]
     if not records:
         raise InputError("the results files are empty", where=", ".join(map(str, results)))

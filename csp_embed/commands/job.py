@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,11 +16,13 @@ from csp_embed.errors import CheckError, InputError
 from csp_embed.files import atomic
 from csp_embed.ir.operator import Operator
 from csp_embed.isa.load import load_isa
-from csp_embed.kernel import Kernel
+from csp_embed.kernel import Kernel, operand
 from csp_embed.ops.bound import bound_cycles, natural
 from csp_embed.ops.data import random_tensors
 
-SIMULATED_MACS = 300_000_000
+STAGES = ("operator", "dataflow", "embedding", "schedule", "program")
+# Simulation and NumPy take about five seconds for 10^9 MACs. The README's layer has 323 million.
+SIMULATED_MACS = 400_000_000
 
 
 @dataclass
@@ -78,25 +82,38 @@ class Job:
             return kernel.embedding.formula()
         if stage == "schedule":
             return kernel.schedule.show()
-        if stage == "program":
-            from csp_embed.isa.listing import listing
+        from csp_embed.isa.listing import listing
 
-            return "\n".join(listing(kernel.isa, kernel.lowered.stream))
-        raise InputError(
-            f"--stop-after {stage} is unknown",
-            hint="operator, dataflow, embedding, schedule or program",
-        )
+        assert stage == "program", stage
+        return "\n".join(listing(kernel.isa, kernel.lowered.stream))
 
     def tensors(self) -> dict[str, Any] | None:
-        """Operands of --data, or None."""
+        """Operands of --data by name, or None.
+
+        Raises: InputError where the file cannot be read, or an operand is missing or of the wrong
+        shape or type.
+        """
         if self.data is None:
             return None
+        hint = "--data takes a NumPy .npz file: numpy.savez(FILE, x=…, w=…)"
         try:
+            # numpy.load takes anything else for a pickle, and says so.
+            if not zipfile.is_zipfile(self.data):
+                with open(self.data, "rb"):
+                    raise InputError(f"{self.data} is no whole .npz file", hint=hint)
             with np.load(self.data, allow_pickle=False) as file:
-                return {k: file[k] for k in file.files}
-        except (OSError, ValueError) as error:
+                given = {k: file[k] for k in file.files}
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            why = error.strerror if isinstance(error, OSError) else None
             raise InputError(
-                f"cannot read {self.data}", why=str(error), hint="--data takes a NumPy .npz file"
+                f"cannot read {self.data}", why=why or str(error), hint=hint
+            ) from error
+        wanted = [t for t in self.op.tensors if t != self.op.out.tensor and t not in self.op.values]
+        try:
+            return given | {name: operand(self.op, given, name) for name in wanted}
+        except InputError as error:
+            raise InputError(
+                error.what, where=str(self.data), why=error.why, hint=error.hint
             ) from error
 
     def compile(self, given: dict[str, Any] | None) -> Kernel:

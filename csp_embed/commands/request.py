@@ -108,5 +108,5 @@ def _none_left(what: str, given: Mapping[str, Any], shape: list[str], why: str =
 
 def _step(text: str) -> tuple[Any, ...]:
     """`add 17` -> ("add", 17); `add z` -> ("add", "z"); `relu` -> ("relu",)."""
-    name, *args = text.replace(",", " ").split()
+    name, *args = text.replace(",", " ").split() or [""]
     return (name, *(int(a) if a.lstrip("-").isdigit() else a for a in args))

@@ -132,6 +132,6 @@ def render(
 def _verified(verified: str) -> str:
     return {
         "simulated": "checks passed; simulated bit-equal to NumPy on this data",
-        "checks": "checks passed; not simulated (over 300 million MACs; --verify does)",
+        "checks": "checks passed; not simulated (a large layer; --verify does it)",
         "unequal": "NOT EQUAL to NumPy",
     }.get(verified, "not verified")
