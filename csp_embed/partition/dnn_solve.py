@@ -28,8 +28,9 @@ from csp_embed.partition.balance import balance
 from csp_embed.partition.dnn_cpsat import build, path_bounds
 from csp_embed.partition.dnn_model import Dnn, make_dnn
 from csp_embed.partition.problem import Floats, Ints
-from csp_embed.partition.search import Clock
+from csp_embed.partition.search import Clock, Request
 from csp_embed.solver import cpsat
+from csp_embed.solver.status import Solved
 
 FIRST, LAST, TOTAL = 4.0, 64.0, 130.0  # deterministic units per round and in all
 
@@ -151,10 +152,15 @@ def _starts(state: State) -> None:
         d for d in chainsof if (np.bincount(d, p.weight, minlength=p.m) <= p.memory).all()
         and all(len(set(d[g].tolist())) == 1 for g in p.groups())
     ]  # fmt: skip
-    rounds = 4 if r.method == "auto" or r.method == "exact" else 16
+    rounds = 4 if r.method in ("auto", "exact") else 16
+    if r.method in ("auto", "exact"):
+        # The best contiguous placement is easy to find and a good start for the free one.
+        _round(state, replace(r, contiguous=True), FIRST, 0.15)
+    if state.dev is not None:
+        chainsof.append(state.dev)
     for number in range(rounds if chainsof else 0):
-        dev = chainsof[-1 - number % len(chainsof)].copy()
-        hot = (0.02, 0.1)[number % 2] * scale
+        dev = chainsof[-1 - number // 2 % len(chainsof)].copy()
+        hot = (0.005, 0.05)[number % 2] * scale
         steps = int(200_000 * r.effort)
         balance(q, dev, max(steps, 1000), hot, 1e-4 * scale, 1000 * r.seed + number + 1)
         state.offer(dev, "anneal")
@@ -162,42 +168,55 @@ def _starts(state: State) -> None:
             return
 
 
-def _exact(state: State) -> str:
-    """Rounds of CP-SAT; the last status."""
-    clock, r = state.clock, state.clock.request
-    spent, limit, status = 0.0, FIRST, UNKNOWN
-    worst = float(np.where(np.isfinite(state.dnn.p.cost), state.dnn.p.cost, 0).max(axis=1).sum())
-    worst += 2.0 * state.dnn.p.m * float(state.dnn.toll.sum())
+def _worst(dnn: Dnn) -> float:
+    """A period and makespan that no placement exceeds."""
+    cost = np.where(np.isfinite(dnn.p.cost), dnn.p.cost, 0)
+    return float(cost.max(axis=1).sum()) + 2.0 * dnn.p.m * float(dnn.toll.sum()) + 1.0
+
+
+def _round(state: State, r: Request, limit: float, share: float) -> Solved:
+    """One CP-SAT search under the incumbent's horizon; offers what it finds."""
+    clock = state.clock
+    best = min(state.value, _worst(state.dnn))
+    built = build(state.dnn, state.latency, r.contiguous, r.pipeline, best)
     cap = r.max_latency if state.latency else None
     if not state.latency and r.min_throughput is not None:
         cap = 1.0 / r.min_throughput
+    if cap is not None:
+        built.cp.add(built.goal <= built.scale.up(cap))
+    if state.dev is not None:
+        built.hint(state.dnn, canonical(state.dnn, state.dev))
+    params = clock.params(limit, share)
+    clock.tell(f"exact search, {best:.6g} ms")
+    found = cpsat.solve(built.cp, params)
+    state.interrupted |= found.interrupted
+    if found.found:
+        state.offer(built.placement(state.dnn, found.value), "cpsat")
+    low = built.scale.ms(found.bound) if np.isfinite(found.bound) else 0.0
+    return replace(found, bound=low)
+
+
+def _exact(state: State) -> str:
+    """Rounds of CP-SAT, each with twice the limit; the last status."""
+    clock, r = state.clock, state.clock.request
+    spent, limit, status = 0.0, FIRST, UNKNOWN
     while spent < TOTAL and clock.left() > 0 and not state.interrupted:
-        best = min(state.value, worst + 1.0)
-        built = build(state.dnn, state.latency, r.contiguous, r.pipeline, best)
-        if cap is not None:
-            built.cp.add(built.goal <= built.scale.up(cap))
-        if state.dev is not None:
-            built.hint(state.dnn, canonical(state.dnn, state.dev))
-        params = clock.params(limit)
-        if clock.wall:
-            params = replace(params, time_limit=max(0.1, min(clock.left(), limit * 2)))
-        clock.tell(f"exact search, {best:.6g} ms", int(spent), int(TOTAL))
-        found = cpsat.solve(built.cp, params)
-        state.interrupted |= found.interrupted
+        # On the wall clock a round gets a fifth of what is left, at least 4 s.
+        share = max(0.2, 4.0 / max(clock.left(), 0.1)) if clock.wall else 1.0
+        found = _round(state, r, limit, min(share, 1.0))
         status = found.status
-        if found.found:
-            state.offer(built.placement(state.dnn, found.value), "cpsat")
         if status == "INFEASIBLE":
-            if state.dev is not None and cap is None:
-                state.raise_to(state.value, "exact search")
-                return OPTIMAL
-            return status
-        if np.isfinite(found.bound):
-            state.raise_to(min(built.scale.ms(found.bound), state.value), "exact search")
+            if state.dev is None or r.max_latency is not None or r.min_throughput is not None:
+                return status
+            state.raise_to(state.value, "exact search")
+            return OPTIMAL
+        state.raise_to(min(found.bound, state.value), "exact search")
         if status == OPTIMAL:
             return status
-        spent += limit / r.effort if not clock.wall else 0.0
+        spent += limit
         limit = min(limit * 2, LAST)
+        if clock.wall:
+            spent = 0.0
     return status
 
 

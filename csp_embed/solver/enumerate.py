@@ -1,0 +1,79 @@
+"""All solutions of a CP-SAT model, and which assumptions contradict each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from csp_embed.solver.params import Params
+from csp_embed.solver.status import FEASIBLE, INFEASIBLE, OPTIMAL, UNKNOWN
+
+
+def all_solutions(
+    model: Any, watched: Sequence[Any], params: Params, most: int
+) -> tuple[list[tuple[int, ...]], str]:
+    """Values of `watched` in every solution, in the order found, and how it ended.
+
+    The status is OPTIMAL where the list is complete (INFEASIBLE: and empty), UNKNOWN where the
+    limit of `params` or `most` solutions ended it.
+    """
+    from ortools.sat.python import cp_model
+
+    found: list[tuple[int, ...]] = []
+
+    class Collect(cp_model.CpSolverSolutionCallback):
+        def on_solution_callback(self) -> None:
+            found.append(tuple(self.value(v) for v in watched))
+            if len(found) >= most:
+                self.stop_search()
+
+    solver = _solver(cp_model, params)
+    solver.parameters.enumerate_all_solutions = True
+    # Presolve that keeps every solution is slow and gains little on models of this kind.
+    solver.parameters.keep_all_feasible_solutions_in_presolve = True
+    status = solver.solve(model, Collect())
+    if status == cp_model.MODEL_INVALID:
+        raise ValueError(f"CP-SAT refuses the model: {model.validate()}")
+    if status == cp_model.INFEASIBLE:
+        return found, INFEASIBLE
+    return found, OPTIMAL if status == cp_model.OPTIMAL else UNKNOWN
+
+
+def conflict(model: Any, gates: Mapping[str, Any], params: Params) -> tuple[str, list[str]]:
+    """Status under all assumptions; where INFEASIBLE, a minimal set of names that contradict.
+
+    Minimal by deletion: without any one of them the rest is feasible (or the limit came first).
+    """
+    from ortools.sat.python import cp_model
+
+    def attempt(names: Sequence[str]) -> tuple[str, list[str]]:
+        model.clear_assumptions()
+        model.add_assumptions([gates[n] for n in names])
+        solver = _solver(cp_model, params)
+        status = solver.solve(model)
+        if status == cp_model.INFEASIBLE:
+            core = set(solver.sufficient_assumptions_for_infeasibility())
+            return INFEASIBLE, [n for n in names if gates[n].index in core]
+        return (FEASIBLE if status in (cp_model.OPTIMAL, cp_model.FEASIBLE) else UNKNOWN), []
+
+    status, core = attempt(list(gates))
+    if status != INFEASIBLE:
+        return status, []
+    for name in list(core):
+        rest = [n for n in core if n != name]
+        if name in core and attempt(rest)[0] == INFEASIBLE:
+            core = rest
+    return INFEASIBLE, core
+
+
+def _solver(cp_model: Any, params: Params) -> Any:
+    solver = cp_model.CpSolver()
+    p = solver.parameters
+    p.random_seed = params.seed
+    p.num_workers = params.workers
+    p.log_search_progress = params.log
+    if params.deterministic_limit is not None:
+        p.max_deterministic_time = params.deterministic_limit
+    if params.time_limit is not None:
+        p.max_time_in_seconds = params.time_limit
+    return solver

@@ -1,0 +1,81 @@
+"""MathOpt behind one function. OR-tools is imported inside it.
+
+HiGHS is the default: free in the wheel and the one whose hints MathOpt passes on. (pywraplp with
+HiGHS and SetHint crashes in OR-tools 9.15; MathOpt does not.)
+"""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from csp_embed.solver.params import Params
+from csp_embed.solver.status import FEASIBLE, INFEASIBLE, OPTIMAL, UNKNOWN, Solved
+
+
+def new_model(name: str = "") -> Any:
+    """An empty MathOpt model."""
+    from ortools.math_opt.python import mathopt
+
+    return mathopt.Model(name=name)
+
+
+def solve(
+    model: Any,
+    params: Params,
+    *,
+    hint: Mapping[Any, float] | None = None,
+    engine: str = "highs",
+    cutoff: float | None = None,
+) -> Solved:
+    """Runs HiGHS or SCIP ("highs", "gscip") on one thread. hint: value by variable.
+
+    A node limit serves as the deterministic limit (1000 nodes per unit); cutoff: solutions worse
+    than that are of no interest (SCIP only).
+    Raises: ValueError for another engine."""
+    from ortools.math_opt.python import mathopt
+
+    engines = {"highs": mathopt.SolverType.HIGHS, "gscip": mathopt.SolverType.GSCIP}
+    if engine not in engines:
+        raise ValueError(f"engine {engine!r}; one of {', '.join(engines)}")
+    options = mathopt.SolveParameters(
+        enable_output=params.log,
+        threads=None if engine == "highs" else 1,  # MathOpt cannot pass HiGHS a thread count
+        random_seed=params.seed,
+        time_limit=None
+        if params.time_limit is None
+        else datetime.timedelta(seconds=max(params.time_limit, 0.01)),
+        node_limit=None
+        if params.deterministic_limit is None
+        else max(1, int(1000 * params.deterministic_limit)),
+        cutoff_limit=cutoff if engine == "gscip" else None,
+    )
+    hints = [mathopt.SolutionHint(variable_values=dict(hint))] if hint else []
+    started = time.perf_counter()
+    result = mathopt.solve(
+        model,
+        engines[engine],
+        params=options,
+        model_params=mathopt.ModelSolveParameters(solution_hints=hints),
+    )
+    reason = result.termination.reason
+    found = result.has_primal_feasible_solution()
+    if reason == mathopt.TerminationReason.OPTIMAL:
+        status = OPTIMAL
+    elif reason in (
+        mathopt.TerminationReason.INFEASIBLE,
+        mathopt.TerminationReason.INFEASIBLE_OR_UNBOUNDED,
+    ):
+        status = INFEASIBLE
+    else:
+        status = FEASIBLE if found else UNKNOWN
+    values = result.variable_values() if found else {}
+    return Solved(
+        status,
+        result.objective_value() if found else None,
+        result.dual_bound(),
+        time.perf_counter() - started,
+        lambda x: values[x],
+    )
