@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveInt
 
 from csp_embed.errors import InputError
 from csp_embed.ir.network import Edge, Platform, Task, TaskGraph
@@ -36,7 +36,7 @@ class TaskEntry(Strict):
 
     id: str
     cost: dict[str, float]
-    cost_by_batch: dict[str, dict[int, float]] = Field(default_factory=dict)
+    cost_by_batch: dict[str, dict[PositiveInt, float]] = Field(default_factory=dict)
     weight_bytes: float = Field(default=0.0, ge=0)
     memory_bytes: float | None = Field(default=None, ge=0)
     activation_bytes: float = Field(default=0.0, ge=0)

@@ -19,7 +19,9 @@ _MS = {"ns": 1e-6, "us": 1e-3, "ms": 1.0, "s": 1e3}
 class _Loose(BaseModel):
     """Somebody else's plan may say more than we read."""
 
-    model_config = ConfigDict(extra="ignore", allow_inf_nan=False, populate_by_name=True)
+    model_config = ConfigDict(
+        extra="ignore", allow_inf_nan=False, populate_by_name=True, coerce_numbers_to_str=True
+    )
 
 
 class AssignmentEntry(_Loose):

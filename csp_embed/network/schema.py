@@ -15,9 +15,11 @@ from csp_embed.errors import InputError
 
 
 class Strict(BaseModel):
-    """Unknown keys and infinite numbers are errors."""
+    """Unknown keys and infinite numbers are errors; `id: 7` in YAML is the name "7"."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, coerce_numbers_to_str=True
+    )
 
 
 Model = TypeVar("Model", bound=BaseModel)

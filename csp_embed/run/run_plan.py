@@ -89,6 +89,8 @@ def run_plan(
         for runner in runners.values():
             runner.close()
         shutil.rmtree(folder, ignore_errors=True)
+    if len(plan.replicas) > 1:
+        notes.append(f"the plan has {len(plan.replicas)} replicas: the first one was run")
     if not matter:
         notes.append("another input gives the same outputs: the comparison proves little")
     return RunReport(

@@ -61,6 +61,16 @@ def test_yaml_and_platform_file(tmp_path: Path) -> None:
     assert platform.links[0].bytes_per_ms == 1.2e7
 
 
+def test_numbers_may_be_names(tmp_path: Path) -> None:
+    path = tmp_path / "g.yaml"
+    path.write_text(
+        "format: csp-embed-graph/1\ntasks: [{id: 1, cost: {a: 1}}, {id: 2, cost: {a: 1}}]\n"
+        "edges: [{src: 1, dst: 2, bytes: 4}]\n"
+    )
+    graph, _ = read_graph(path)
+    assert [t.id for t in graph.tasks] == ["1", "2"]
+
+
 def task(**keys: Any) -> list[dict[str, Any]]:
     return [{"id": "x", "cost": {"a": 1}} | keys]
 
@@ -90,6 +100,8 @@ def task(**keys: Any) -> list[dict[str, Any]]:
             "cycle",
         ),
         ({"time_unit": "days"}, "time_unit"),
+        ({"tasks": task(cost_by_batch={"a": {"0": 1}}), "edges": []}, "greater than 0"),
+        ({"tasks": task(cost={"a": None}), "edges": []}, "valid number"),
         ({"tasks": task(weight_bytes=1, memory_bytes=1), "edges": []}, "both weight_bytes"),
     ],
 )

@@ -272,3 +272,25 @@ def _cpu_seconds(pid: int) -> float:
     except OSError:
         return 0.0
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@pytest.mark.slow
+def test_a_compiled_kernel_takes_part_bit_for_bit(call: Call, tmp_path: Path) -> None:
+    model, profile, plan = (tmp_path / n for n in ("q.onnx", "prof.json", "plan.json"))
+    onnx.save(quantised_net(3, 5, channels=16, size=8), str(model))
+    assert call("profile", model, "-o", profile, "--json")[0] == 0
+    code, out, err = call(
+        "partition", model, "--platform", "two_cpu_vta", "--profile", f"cpu={profile}",
+        "-o", plan, "--fix", "conv0=vta0", "--fix", "fc=vta0", "--fix", "b1.conv0=cpu1",
+        "--fix", "pool=cpu0", "--table",
+    )  # fmt: skip
+    assert code == 0, err
+    assert "compiled kernel" in out
+    code, out, err = call("run-plan", model, plan, "--json", "--runs", 1)
+    assert code == 0, err
+    report = json.loads(out)
+    assert {row["device"]: row["how"] for row in report["parts"]} == {
+        "cpu0": "measured", "cpu1": "measured", "vta0": "simulated",
+    }  # fmt: skip
+    assert all(t["dtype"] == "int8" and t["equal"] for t in report["tensors"])
+    assert check_plan_file(plan, model) == []
