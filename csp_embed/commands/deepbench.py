@@ -34,7 +34,9 @@ def deepbench_command(
     ] = False,
     isa: Annotated[str, typer.Option(help="machine")] = "vta",
     vta_config: Annotated[Path | None, typer.Option(help="the machine's vta_config.json")] = None,
-    memory: Annotated[str, typer.Option(help="memory interface: de10 or pynq")] = "de10",
+    memory: Annotated[
+        str | None, typer.Option(help="memory interface (vta: de10, pynq; the first by default)")
+    ] = None,
     layout: Annotated[str, typer.Option(help="relaxed or strict")] = "relaxed",
     strict: Annotated[
         bool, typer.Option(help="also compile every layer with the strict layout")
@@ -61,7 +63,7 @@ def deepbench_command(
       csp-embed deepbench networks --vta-config isa_specs/configs/1x32x32.json --out nets.jsonl
     """
     from csp_embed.bench import Setting, sweep
-    from csp_embed.driver import machine_costs
+    from csp_embed.driver import default_memory, machine_costs
     from csp_embed.isa.load import load_isa
     from csp_embed.ops import deepbench
     from csp_embed.report.sweep import class_table, layer_row
@@ -80,7 +82,9 @@ def deepbench_command(
     if layout not in ("relaxed", "strict"):
         raise InputError(f"--layout {layout} is unknown", hint="relaxed or strict")
     # What no layer could do is refused before the sweep, not once per layer.
-    machine_costs(load_isa(isa, vta_config), memory)
+    machine = load_isa(isa, vta_config)
+    memory = default_memory(machine) if memory is None else memory
+    machine_costs(machine, memory)
     setting = Setting(
         isa, None if vta_config is None else str(vta_config), memory, layout, strict, simulate_macs,
         None if cache is None else str(cache),

@@ -104,7 +104,7 @@ class Job:
             with np.load(self.data, allow_pickle=False) as file:
                 given = {k: file[k] for k in file.files}
         except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            why = error.strerror if isinstance(error, OSError) else None
+            why = getattr(error, "strerror", None)
             raise InputError(
                 f"cannot read {self.data}", why=why or str(error), hint=hint
             ) from error

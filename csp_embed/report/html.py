@@ -79,7 +79,8 @@ def layer_cells(r: Record) -> list[str]:
     kind = f'<td class="l" title="{escape(r["embedding"])}">{escape(r["kind"])}</td>'
     return [
         f"<td>{escape(r['id'])}</td>", f'<td class="l">{escape(r["class"])}</td>',
-        number(r["cycles"]), number(r["bound_cycles"]), number(r["ratio"], ".4f"), number(r.get("reference_cycles")),
+        number(r["cycles"]), number(r["bound_cycles"]), number(r["ratio"], ".4f"),
+        number(r.get("reference_cycles")),
         number(r.get("speedup"), ".2f"), number(r.get("strict_cycles")),
         number(r["utilisation"], ".1%"), kind, number(r["host_bytes"]),
         number(None if host is None else host * 1e3, ".2f"), number(r["seconds"], ".2f"),
