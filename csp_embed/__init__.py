@@ -40,5 +40,7 @@ __all__ = sorted(_NAMES)
 
 def __getattr__(name: str) -> Any:
     if name in _NAMES:
-        return getattr(import_module(_NAMES[name]), name)
+        module = import_module(_NAMES[name])
+        # The package `partition` is callable itself.
+        return getattr(module, name, module)
     raise AttributeError(f"module 'csp_embed' has no attribute {name!r}")

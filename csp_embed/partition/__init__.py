@@ -18,3 +18,19 @@ KeyboardInterrupt with a plan in hand returns it as FEASIBLE (method says "inter
 `plan.reasons` holds "interrupted"); without one: status UNKNOWN. Infeasible: errors.Infeasible.
 time_limit in seconds or workers > 1 are wall-clock modes: `plan.deterministic` is False.
 """
+
+import sys
+from types import ModuleType
+from typing import Any
+
+
+class _Partition(ModuleType):
+    """Makes `csp_embed.partition(graph, platform, …)` callable although this package is so named."""
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        from csp_embed.planner import partition
+
+        return partition(*args, **options)
+
+
+sys.modules[__name__].__class__ = _Partition
