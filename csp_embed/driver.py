@@ -128,9 +128,20 @@ def compile(
         cycles=cycles,
         seconds=time.perf_counter() - start,
         memory=interface,
-        constants={k: v for k, v in (("w", w), ("b", b)) if v is not None},
+        constants=_constants(op, w, b),
         candidates=tuple(tried),
     )
+
+
+def _constants(op: Operator, w: Array | None, b: Array | None) -> dict[str, Array]:
+    """The given constants by tensor name."""
+    adds = [s.access.tensor for s in op.epilogue if s.access is not None]
+    out = {}
+    if w is not None and op.rhs is not None:
+        out[op.rhs.tensor] = w
+    if b is not None and adds:
+        out[adds[0]] = b
+    return out
 
 
 def _search_key(options: Options) -> dict[str, Any]:

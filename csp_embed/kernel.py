@@ -144,10 +144,10 @@ class Kernel:
         return unpack(layout, self.embedding, self.isa, packed)
 
     def run(self, x: Any, w: Any = None, b: Any = None, **more: Any) -> Array:
-        """Logical NumPy tensors in and out, simulated. Operands by position as in the formula: lhs,
-        rhs, epilogue
-        tensor; others by name.
+        """Logical NumPy tensors in and out, simulated.
 
+        Operands by position as in the formula (lhs, rhs, epilogue tensor) or by name. Constants
+        that were given to `compile` need not be given again.
         Raises: InputError for missing tensors or wrong shapes; SimError where the program cannot
         run.
         """
@@ -156,9 +156,7 @@ class Kernel:
         names += [op.rhs.tensor] if op.rhs is not None else []
         names += [s.access.tensor for s in op.epilogue if s.access is not None]
         given = {n: v for n, v in zip(names, (x, w, b), strict=False) if v is not None}
-        if op.rhs is None and w is not None and b is None and len(names) > 1:
-            given[names[1]] = w
-        return self.program({**given, **more}).tensors[op.out.tensor]
+        return self.program({**self.constants, **given, **more}).tensors[op.out.tensor]
 
     def meta(self) -> dict[str, Any]:
         """The program file's `meta`."""
