@@ -21,7 +21,7 @@ from csp_embed.network.onnx_graph import Imported, KernelCost, import_onnx_graph
 from csp_embed.network.onnx_layers import Layer
 from csp_embed.network.onnx_model import Net
 from csp_embed.network.plan_file import read_plan
-from csp_embed.network.platform import find_platform, read_platform
+from csp_embed.network.platform import find_platform, read_platform, shipped_platforms
 from csp_embed.network.quantised import QuantLayer, quantised_layer
 from csp_embed.network.schema import read_document
 
@@ -240,6 +240,11 @@ def check_plan_file(
 
     read = read_plan(plan)
     request = request_of(read, str(graph), None if platform is None else str(platform))
+    named = request.platform or ""
+    known = named in shipped_platforms() or Path(named).exists()
+    if platform is None and not known and not is_onnx(str(graph)):
+        # The plan may come from another machine; the graph file's own platform then serves.
+        request = replace(request, platform=None)
     inputs = load_inputs(request, objective=read.goal, lenient=True)
     if inputs.cost_model == DNN:
         read = replace(read, cost_model=DNN)
