@@ -1,0 +1,39 @@
+"""Somebody's placement as a plan: times by list scheduling, or loads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from csp_embed.errors import InputError
+from csp_embed.ir.network import LATENCY, Plan, Platform, TaskGraph
+from csp_embed.partition import bounds
+from csp_embed.partition.list_scheduling import ListScheduler
+from csp_embed.partition.problem import make_problem
+from csp_embed.partition.timetable import decoded, latency_plan, throughput_plan
+
+
+def evaluate(
+    graph: TaskGraph, platform: Platform, device_of: Mapping[str, str], objective: str = LATENCY
+) -> Plan:
+    """The plan of a full placement {task: device}; method "given".
+
+    Raises: InputError (a task without a device, an unknown one), Infeasible (forbidden device)."""
+    missing = [t.id for t in graph.tasks if t.id not in device_of]
+    if missing:
+        raise InputError(f"no device for task {missing[0]!r}", where="placement")
+    p = make_problem(graph, platform, device_of)
+    dev = np.array([p.allowed(t)[0] for t in range(p.n)], np.int64)
+    low, name = bounds.best_bound(p, objective == LATENCY)
+    if objective != LATENCY:
+        plan = throughput_plan(p, dev, None, method="given", bound=name)
+    else:
+        scheduler = ListScheduler(p, compiled=p.n > 30)
+        order = scheduler.by_rank(scheduler.upward(p.cost[np.arange(p.n), dev]))
+        table = decoded(p, order, dev, scheduler.k, scheduler.a, scheduler.w)
+        plan = latency_plan(p, table, method="given", bound=name)
+    value = plan.objective or 0.0
+    low = min(low, value)
+    return replace(plan, lower_bound=low, gap=(value - low) / value if value else 0.0)
