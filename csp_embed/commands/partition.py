@@ -339,10 +339,11 @@ def profile(
     weights: Annotated[str, typer.Option(help="auto, keep or random.")] = "auto",
     seed: Annotated[int, typer.Option(help="Of random weights and inputs.")] = 0,
     clock: ClockOption = "wall",
+    inputs: Annotated[str | None, typer.Option(help="FILE.npz of inputs.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure every layer of a model on this machine's CPU with onnxruntime."""
-    from csp_embed.network.profile import profile_model
+    from csp_embed.network.profile import profile_model, read_inputs
     from csp_embed.network.profile_file import profile_document
 
     _writable(output)
@@ -367,6 +368,7 @@ def profile(
             weights=weights,
             seed=seed,
             clock=clock,
+            inputs=None if inputs is None else read_inputs(inputs),
             progress=tell,
         )
     _write_json(output, profile_document(found))
@@ -431,8 +433,9 @@ def run_plan_command(
     as_json: JsonOption = False,
 ) -> None:
     """Cut the model at the plan's borders, run every part on its device, compare every tensor."""
+    from csp_embed.network.profile import read_inputs
     from csp_embed.run.report import report_document, report_text
-    from csp_embed.run.run_plan import read_inputs, refuse_unequal, run_plan
+    from csp_embed.run.run_plan import refuse_unequal, run_plan
 
     plan = read_plan(plan_file)
     request = request_of(plan, model, platform)

@@ -22,7 +22,7 @@ from csp_embed.network.onnx_parts import cut, whole
 from csp_embed.network.onnx_weights import real_constants
 from csp_embed.network.profile_file import DeviceNote, LayerTime, ModelNote, Profile
 from csp_embed.network.roofline import is_roofline, roofline_ms
-from csp_embed.network.runtime import import_runtime, open_session
+from csp_embed.network.runtime import import_runtime, open_session, run_session
 from csp_embed.network.schema import read_bytes, sha256
 from csp_embed.network.work import work_of
 
@@ -42,12 +42,14 @@ def profile_model(
     weights: str = "auto",
     seed: int = 0,
     clock: str = "wall",
+    inputs: Mapping[str, NDArray[Any]] | None = None,
     progress: Progress | None = None,
 ) -> Profile:
     """Times of every layer of a model.
 
     clock: "wall", or "cpu" (one thread only): the thread's own CPU time, which is the same on an
-    idle machine and does not count what other programs take on a busy one.
+    idle machine and does not count what other programs take on a busy one. inputs: values of the
+    model's inputs; random ones unless given.
     Raises: InputError for bad options, or a model that onnx or onnxruntime does not take.
     """
     if runs < RUNS or warm_ups < WARM_UPS:
@@ -60,10 +62,11 @@ def profile_model(
     constants = real_constants(net, weights, seed)
     parts = layers(net, granularity)
     inner = [t for part in parts for t in part.makes if t not in net.outputs]
-    feeds = random_inputs(net, seed)
+    feeds = dict(inputs) if inputs is not None else random_inputs(net, seed)
+    check_inputs(net, feeds)
     session = open_session(whole(net, constants, inner), net.path, threads)
     names = [o.name for o in session.get_outputs()]
-    values = feeds | dict(zip(names, session.run(names, feeds), strict=True))
+    values = feeds | dict(zip(names, run_session(session, names, feeds, net.path), strict=True))
     del session
     times: dict[str, LayerTime] = {}
     for done, part in enumerate(parts):
@@ -127,6 +130,32 @@ def _random(info: TensorInfo, rng: Any, path: str) -> NDArray[Any]:
     if np.issubdtype(kind, np.integer):
         return rng.integers(0, 2, info.shape).astype(kind)
     return rng.standard_normal(info.shape).astype(kind)
+
+
+def read_inputs(path: str | Path) -> dict[str, NDArray[Any]]:
+    """Arrays of an .npz file by name. Raises: InputError."""
+    try:
+        with np.load(path) as file:
+            return {name: file[name] for name in file.files}
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(f"cannot read {path}", where=str(path), why=str(error)) from error
+
+
+def check_inputs(net: Net, feeds: Mapping[str, NDArray[Any]]) -> None:
+    """Raises: InputError where a value is missing or has another shape or type."""
+    onnx = import_onnx()
+    for name in net.inputs:
+        info = net.tensors[name]
+        if name not in feeds:
+            raise InputError(f"no value for the model's input {name!r}", where=net.path)
+        number = onnx.TensorProto.DataType.Value(info.dtype)
+        kind = onnx.helper.tensor_dtype_to_np_dtype(number)
+        if feeds[name].shape != info.shape or feeds[name].dtype != kind:
+            raise InputError(
+                f"input {name!r} is {feeds[name].dtype}{list(feeds[name].shape)}",
+                where=net.path,
+                why=f"the model takes {kind}{list(info.shape)}",
+            )
 
 
 def _software() -> str:

@@ -48,6 +48,24 @@ def open_session(model: Any, where: str, threads: int = 1, optimise: bool = True
         ) from error
 
 
+def run_session(session: Any, names: Any, feeds: dict[str, Any], where: str) -> list[Any]:
+    """session.run with onnxruntime's own exceptions as one clear error.
+
+    Raises: InputError, mostly because random inputs mean nothing to this model.
+    """
+    try:
+        return list(session.run(names, feeds))
+    except Exception as error:
+        if not type(error).__module__.startswith("onnxruntime"):
+            raise
+        raise InputError(
+            "the model does not run on these inputs",
+            where=where,
+            why=_short(str(error)),
+            hint="give inputs that mean something to it: --inputs FILE.npz",
+        ) from error
+
+
 def _serialised(model: Any, where: str) -> bytes:
     try:
         return bytes(model.SerializeToString())
