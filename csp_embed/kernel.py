@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csp_embed import __version__
+from csp_embed.embed.certificate import certificate
 from csp_embed.embed.layout import pack, unpack
 from csp_embed.emit.image import (
     before_ranges,
@@ -192,8 +193,14 @@ class Kernel:
             "version": __version__,
             "embedding": self.embedding.formula(),
             "layout": self.embedding.layout_mode,
+            "certificate": self.certificate(),
             "tensors": tensors,
         }
+
+    def certificate(self) -> dict[str, Any]:
+        """What was proved about the embedding; see `embed/certificate.py`."""
+        cycles = None if self.cycles is None else int(self.cycles)
+        return certificate(self.embedding, self.isa, cycles=cycles, memory=self.memory)
 
     def digits(self, operand: str) -> dict[str, Any]:
         """Where a logical element lies: addr + sum of stride_bytes * ((index[axis] // div) %

@@ -1,13 +1,18 @@
-"""`csp-embed check FILE`: judges a program file."""
+"""`csp-embed check FILE`: judges a program file or a certificate."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 from csp_embed.commands.common import print_json, progress
+from csp_embed.embed.certificate_check import Judgement, check_certificate
+from csp_embed.errors import InputError
 from csp_embed.isa.program_file import isa_of, read_program
 from csp_embed.sim.check import judge
 
@@ -18,34 +23,81 @@ def register(app: typer.Typer) -> None:
 
 
 def check_command(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="A program file (.npz).")],
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="A program file (.npz), or a certificate (.json).")
+    ],
     values: Annotated[
         bool, typer.Option("--values/--no-values", help="Compare the result by simulation.")
     ] = True,
+    certificate: Annotated[
+        bool,
+        typer.Option(
+            "--certificate",
+            help="Judge the certificate in the program file too: rules, cost, claims; no solver.",
+        ),
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON document on standard output.")
     ] = False,
 ) -> None:
     """Judges a program: fields and ranges, what hardware does differently, tokens, races, values.
 
-    Exit code 5 where it finds a problem. Example: csp-embed check conv1.npz
+    Exit code 5 where it finds a problem. Examples: csp-embed check conv1.npz;
+    csp-embed check conv1.npz --certificate; csp-embed check certificate.json
     """
+    if Path(file).suffix == ".json":
+        _show_certificate(file, check_certificate(_read(file)), as_json)
+        return
     program = read_program(file)
     isa = isa_of(program)
     with progress(quiet=as_json) as update:
         problems, remarks = judge(isa, program, values=values, progress=update)
+    broken: tuple[str, ...] = ()
+    if certificate:
+        judged = check_certificate(_certificate_of(file, program.meta), program.meta)
+        broken, remarks = judged.problems, [*remarks, *judged.remarks]
     if as_json:
-        print_json(
-            {"ok": not problems, "problems": [asdict(p) for p in problems], "remarks": remarks}
-        )
+        found = [asdict(p) for p in problems]
+        found += [{"insn": None, "kind": "certificate", "text": text} for text in broken]
+        print_json({"ok": not found, "problems": found, "remarks": remarks})
     else:
         for p in problems:
             print(f"{p.kind}: {'program' if p.insn is None else f'instruction {p.insn}'}: {p.text}")
+        for text in broken:
+            print(f"certificate: {text}")
         for text in remarks:
             print(f"remark: {text}")
-        count = len(program.insn)
-        print(
-            f"{file}: {len(problems)} problems" if problems else f"{file}: ok, {count} instructions"
-        )
-    if problems:
+        count, total = len(program.insn), len(problems) + len(broken)
+        print(f"{file}: {total} problems" if total else f"{file}: ok, {count} instructions")
+    if problems or broken:
+        raise typer.Exit(5)
+
+
+def _read(file: str) -> Any:
+    try:
+        return json.loads(Path(file).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {file}", where=file, why=str(error)) from error
+
+
+def _certificate_of(file: str, meta: Mapping[str, Any]) -> Any:
+    if "certificate" not in meta:
+        raise InputError(
+            "the program file carries no certificate", where=file,
+            hint="compile it again, or judge the program alone: csp-embed check FILE",
+        )  # fmt: skip
+    return meta["certificate"]
+
+
+def _show_certificate(file: str, judged: Judgement, as_json: bool) -> None:
+    if as_json:
+        print_json({"ok": not judged.problems, **asdict(judged)})
+    else:
+        for text in judged.problems:
+            print(f"certificate: {text}")
+        for text in judged.remarks:
+            print(f"remark: {text}")
+        verdict = f"{len(judged.problems)} problems" if judged.problems else "ok"
+        print(f"{file}: {verdict}, status {judged.status}")
+    if judged.problems:
         raise typer.Exit(5)

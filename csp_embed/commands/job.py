@@ -159,10 +159,8 @@ class Job:
             write_program(output, verdict.program)
             result.written.append(str(output))
         if certificate is not None:
-            from csp_embed.embed.certificate import certificate as make
-
             with atomic(certificate) as file:
-                json.dump(make(kernel.embedding), file, indent=1)
+                json.dump(kernel.certificate(), file, indent=1)
             result.written.append(str(certificate))
         if report is not None:
             from csp_embed.report.html import kernel_page
