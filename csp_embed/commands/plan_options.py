@@ -1,0 +1,55 @@
+"""Options and small helpers that the partitioning commands share."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from csp_embed.errors import InputError
+from csp_embed.files import atomic
+
+PlatformOption = Annotated[
+    str | None, typer.Option(help="Platform file, or the name of one that ships (cpu_2gpu).")
+]
+DimOption = Annotated[
+    list[str] | None, typer.Option("--dim", help="NAME=EXTENT of a dynamic dimension of the model.")
+]
+ClockOption = Annotated[
+    str, typer.Option(help="wall, or cpu: the thread's own time, for a busy machine.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+
+
+def pairs(values: list[str] | None, option: str) -> dict[str, str]:
+    """KEY=VALUE options; a key may hold '='. Raises: InputError."""
+    out: dict[str, str] = {}
+    for text in values or ():
+        key, sep, value = text.rpartition("=")
+        if not sep or not key or not value:
+            raise InputError(f"{option} {text}: expected NAME=VALUE")
+        out[key] = value
+    return out
+
+
+def numbers(values: list[str] | None, option: str) -> dict[str, int]:
+    out: dict[str, int] = {}
+    for key, value in pairs(values, option).items():
+        if not value.isdigit() or int(value) < 1:
+            raise InputError(f"{option} {key}={value}: expected a positive integer")
+        out[key] = int(value)
+    return out
+
+
+def writable(path: str | None) -> None:
+    """Better to say now than after a long search. Raises: InputError."""
+    if path is not None and not Path(path).absolute().parent.is_dir():
+        raise InputError(f"cannot write {path}", where=path, why="there is no such folder")
+
+
+def write_json(path: str, document: Any) -> None:
+    with atomic(path) as file:
+        json.dump(document, file, indent=1)
+        file.write("\n")

@@ -1,0 +1,195 @@
+"""profile, run-plan: measuring layers, and running a plan for real."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from csp_embed.commands.common import console, print_json, progress, stderr
+from csp_embed.commands.plan_inputs import (
+    compile_layer,
+    is_onnx,
+    load_inputs,
+    request_of,
+)
+from csp_embed.commands.plan_options import (
+    ClockOption,
+    DimOption,
+    JsonOption,
+    PlatformOption,
+    numbers,
+    writable,
+    write_json,
+)
+from csp_embed.errors import CheckError, InputError
+from csp_embed.ir.network import Plan, Platform, TaskGraph
+from csp_embed.network.plan_file import read_plan, same_graph
+
+
+def register(app: typer.Typer) -> None:
+    """Adds this file's commands."""
+    app.command("profile")(profile)
+    app.command("run-plan")(run_plan_command)
+
+
+def profile(
+    model: Annotated[str, typer.Argument(help="model.onnx")],
+    output: Annotated[str, typer.Option("-o", "--output", help="Profile file.")],
+    device: Annotated[str, typer.Option(help="cpu, or a roofline device of PLATFORM.")] = "cpu",
+    platform: PlatformOption = None,
+    granularity: Annotated[str, typer.Option(help="node, fused or block.")] = "fused",
+    threads: Annotated[int, typer.Option(min=1, help="Threads of onnxruntime.")] = 1,
+    runs: Annotated[int, typer.Option(help="Timed runs per layer, at least 10.")] = 10,
+    warm_ups: Annotated[int, typer.Option(help="Runs before them, at least 3.")] = 3,
+    dim: DimOption = None,
+    weights: Annotated[str, typer.Option(help="auto, keep or random.")] = "auto",
+    seed: Annotated[int, typer.Option(help="Of random weights and inputs.")] = 0,
+    clock: ClockOption = "wall",
+    inputs: Annotated[str | None, typer.Option(help="FILE.npz of inputs.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure every layer of a model on this machine's CPU with onnxruntime."""
+    from csp_embed.network.profile import profile_model, read_inputs
+    from csp_embed.network.profile_file import profile_document
+
+    writable(output)
+    if platform is not None:
+        _roofline(model, output, device, platform, granularity, numbers(dim, "--dim"), as_json)
+        return
+    if device != "cpu":
+        raise InputError(
+            f"cannot measure on {device!r} here",
+            why="onnxruntime's CPU provider is what `profile` runs",
+            hint="write a profile file for it (profiles/README.md), or --platform FILE with a "
+            "roofline device of that name",
+        )
+    with progress(quiet=as_json) as tell:
+        found = profile_model(
+            model,
+            granularity=granularity,
+            threads=threads,
+            runs=runs,
+            warm_ups=warm_ups,
+            dims=numbers(dim, "--dim"),
+            weights=weights,
+            seed=seed,
+            clock=clock,
+            inputs=None if inputs is None else read_inputs(inputs),
+            progress=tell,
+        )
+    write_json(output, profile_document(found))
+    total = sum(t.ms or 0.0 for t in found.layers.values())
+    if as_json:
+        print_json({"layers": len(found.layers), "sum_ms": total, "whole_ms": found.whole_ms})
+    else:
+        console.print(
+            f"{len(found.layers)} layers, {total:.4g} ms one by one, {found.whole_ms:.4g} ms as a "
+            f"whole, {threads} thread(s), median of {runs} runs after {warm_ups} by {clock} clock: "
+            f"{output}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def _roofline(
+    model: str,
+    output: str,
+    device: str,
+    platform: str,
+    granularity: str,
+    dims: dict[str, int],
+    as_json: bool,
+) -> None:
+    """A profile file of an analytical device, marked as such."""
+    from csp_embed.network.platform import find_platform, read_platform
+    from csp_embed.network.profile import roofline_profile
+    from csp_embed.network.profile_file import profile_document
+
+    devices = read_platform(find_platform(platform)).by_name()
+    if device not in devices:
+        raise InputError(f"no device {device!r}", where=platform, hint=", ".join(devices))
+    found = roofline_profile(
+        model, devices[device], granularity=granularity, dims=dims, batches=(1, 2, 4, 8, 16, 32)
+    )
+    write_json(output, profile_document(found))
+    total = sum(t.ms or 0.0 for t in found.layers.values())
+    if as_json:
+        print_json({"layers": len(found.layers), "sum_ms": total, "whole_ms": None})
+    else:
+        text = f"{len(found.layers)} layers, {total:.4g} ms by the roofline model: {output}"
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def run_plan_command(
+    model: Annotated[str, typer.Argument(help="model.onnx")],
+    plan_file: Annotated[str, typer.Argument(metavar="PLAN", help="Plan file.")],
+    platform: PlatformOption = None,
+    export: Annotated[str | None, typer.Option(help="Folder for ONNX files, manifest.")] = None,
+    parts: Annotated[str | None, typer.Option(help="Run the files of an export.")] = None,
+    weights: Annotated[str, typer.Option(help="auto, keep or random.")] = "auto",
+    seed: Annotated[int, typer.Option(help="Of random weights and inputs.")] = 0,
+    runs: Annotated[int, typer.Option(help="Timed runs of the plan.")] = 10,
+    warm_ups: Annotated[int, typer.Option(help="Runs before them.")] = 3,
+    inputs_file: Annotated[str | None, typer.Option("--inputs", help="FILE.npz of inputs.")] = None,
+    swap: Annotated[
+        tuple[int, int] | None, typer.Option(help="Exchange two parts: the comparison must fail.")
+    ] = None,
+    clock: ClockOption = "wall",
+    as_json: JsonOption = False,
+) -> None:
+    """Cut the model at the plan's borders, run every part on its device, compare every tensor."""
+    from csp_embed.network.profile import read_inputs
+    from csp_embed.run.report import report_document, report_text
+    from csp_embed.run.run_plan import refuse_unequal, run_plan
+
+    plan = read_plan(plan_file)
+    request = request_of(plan, model, platform)
+    if not is_onnx(model):
+        raise InputError("run-plan runs ONNX models", where=model, hint="give the model's file")
+    with progress(quiet=as_json) as tell:
+        inputs = load_inputs(request, objective=plan.goal, lenient=True, progress=tell)
+        assert inputs.model is not None
+        _refuse_wrong(plan, inputs.graph, inputs.platform)
+        report = run_plan(
+            inputs.model,
+            plan,
+            inputs.platform,
+            compile_layer=compile_layer,
+            weights=weights,
+            seed=seed,
+            runs=runs,
+            warm_ups=warm_ups,
+            inputs=None if inputs_file is None else read_inputs(inputs_file),
+            export_to=export,
+            run_from=parts,
+            swap=swap,
+            assume_int8=request.assume_int8,
+            clock=clock,
+            progress=tell,
+        )
+    for remark in same_graph(plan, inputs.graph, inputs.platform):
+        stderr.print(f"note: {remark}", markup=False, highlight=False)
+    if as_json:
+        print_json(report_document(report, plan))
+    else:
+        console.print(report_text(report, plan), markup=False, highlight=False, soft_wrap=True)
+    if as_json and not report.equal:
+        raise SystemExit(CheckError.exit_code)
+    refuse_unequal(report)
+
+
+def _refuse_wrong(plan: Plan, graph: TaskGraph, platform: Platform) -> None:
+    """A plan that breaks a rule is not run. Raises: CheckError with the first faults."""
+    from csp_embed.partition.check import check_plan
+
+    faults = check_plan(graph, platform, plan)
+    if faults:
+        raise CheckError(
+            f"the plan is refused: {faults[0].text}",
+            where=faults[0].where,
+            why=f"{len(faults)} faults in all: "
+            + ", ".join(sorted({str(fault.kind) for fault in faults})),
+            hint="csp-embed check PLAN --graph MODEL lists them",
+        )
