@@ -15,13 +15,14 @@ import numpy as np
 
 from csp_embed.errors import Infeasible
 from csp_embed.ir.schedule import COMPUTE, Region, Schedule
-from csp_embed.schedule.build import NestCache, Rows, _stored_memory
 from csp_embed.schedule.config import ranges
 from csp_embed.schedule.frames import Frames
+from csp_embed.schedule.nests import NestCache
 from csp_embed.schedule.problem import Problem
+from csp_embed.schedule.rows import Rows, stored_memory
 from csp_embed.schedule.tile import dimension_order, sizes
+from csp_embed.schedule.tiling import Range
 
-Range = tuple[int, ...]
 NEUTRAL = {"max": -128, "min": 127}
 
 
@@ -72,7 +73,7 @@ def build(problem: Problem) -> Schedule:
     stored = [-1] * copies
     held: dict[int, int] = {}
     out_boxes: dict[tuple[tuple[int, int], ...], int] = {}
-    shadow = _stored_memory(problem)
+    shadow = stored_memory(problem)
     for number, (lo, hi, frame, parts, extra) in enumerate(plan):
         slot = number % copies
         acc = slot * dst.largest
