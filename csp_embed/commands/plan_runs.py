@@ -8,8 +8,10 @@ import typer
 
 from csp_embed.commands.common import console, print_json, progress, stderr
 from csp_embed.commands.plan_inputs import (
+    check_plan_file,
     compile_layer,
     is_onnx,
+    kernel_cost,
     load_inputs,
     request_of,
 )
@@ -36,7 +38,9 @@ def register(app: typer.Typer) -> None:
 def profile(
     model: Annotated[str, typer.Argument(help="model.onnx")],
     output: Annotated[str, typer.Option("-o", "--output", help="Profile file.")],
-    device: Annotated[str, typer.Option(help="cpu, or a roofline device of PLATFORM.")] = "cpu",
+    device: Annotated[
+        str, typer.Option(help="cpu, or a roofline or kernel device of PLATFORM.")
+    ] = "cpu",
     platform: PlatformOption = None,
     granularity: Annotated[str, typer.Option(help="node, fused or block.")] = "fused",
     threads: Annotated[int, typer.Option(min=1, help="Threads of onnxruntime.")] = 1,
@@ -47,6 +51,9 @@ def profile(
     seed: Annotated[int, typer.Option(help="Of random weights and inputs.")] = 0,
     clock: ClockOption = "wall",
     inputs: Annotated[str | None, typer.Option(help="FILE.npz of inputs.")] = None,
+    assume_int8: Annotated[
+        bool, typer.Option(help="Kernel devices: price float layers as int8.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Measure every layer of a model on this machine's CPU with onnxruntime."""
@@ -55,7 +62,16 @@ def profile(
 
     writable(output)
     if platform is not None:
-        _roofline(model, output, device, platform, granularity, numbers(dim, "--dim"), as_json)
+        _modelled(
+            model,
+            output,
+            device,
+            platform,
+            granularity,
+            numbers(dim, "--dim"),
+            assume_int8,
+            as_json,
+        )
         return
     if device != "cpu":
         raise InputError(
@@ -93,32 +109,41 @@ def profile(
         )
 
 
-def _roofline(
+def _modelled(
     model: str,
     output: str,
     device: str,
     platform: str,
     granularity: str,
     dims: dict[str, int],
+    assume_int8: bool,
     as_json: bool,
 ) -> None:
-    """A profile file of an analytical device, marked as such."""
+    """A profile file of an analytical device or of compiled kernels, marked as such."""
     from csp_embed.network.platform import find_platform, read_platform
-    from csp_embed.network.profile import roofline_profile
+    from csp_embed.network.profile import modelled_profile
     from csp_embed.network.profile_file import profile_document
 
     devices = read_platform(find_platform(platform)).by_name()
     if device not in devices:
         raise InputError(f"no device {device!r}", where=platform, hint=", ".join(devices))
-    found = roofline_profile(
-        model, devices[device], granularity=granularity, dims=dims, batches=(1, 2, 4, 8, 16, 32)
-    )
+    with progress(quiet=as_json) as tell:
+        found = modelled_profile(
+            model,
+            devices[device],
+            granularity=granularity,
+            dims=dims,
+            batches=(1, 2, 4, 8, 16, 32),
+            kernel_cost=kernel_cost(assume_int8, tell),
+        )
     write_json(output, profile_document(found))
     total = sum(t.ms or 0.0 for t in found.layers.values())
     if as_json:
         print_json({"layers": len(found.layers), "sum_ms": total, "whole_ms": None})
     else:
-        text = f"{len(found.layers)} layers, {total:.4g} ms by the roofline model: {output}"
+        timed = sum(t.ms is not None for t in found.layers.values())
+        how = "the roofline model" if found.device.how == "roofline" else "compiled kernels"
+        text = f"{timed} of {len(found.layers)} layers, {total:.4g} ms by {how}: {output}"
         console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -193,3 +218,25 @@ def _refuse_wrong(plan: Plan, graph: TaskGraph, platform: Platform) -> None:
             + ", ".join(sorted({str(fault.kind) for fault in faults})),
             hint="csp-embed check PLAN --graph MODEL lists them",
         )
+
+
+def judge_plan(file: str, graph: str | None, platform: str | None, as_json: bool) -> None:
+    """What `csp-embed check PLAN --graph GRAPH` does: the verifier's faults, exit code 5 if any.
+
+    graph: None takes the plan's own `source`. Raises: InputError.
+    """
+    target = graph or str(read_plan(file).source.get("target", ""))
+    if not target:
+        raise InputError("which network is this plan for?", where=file, hint="--graph GRAPH")
+    faults = check_plan_file(file, target, platform)
+    rows = [{"insn": None, "kind": f.kind, "where": f.where, "text": f.text} for f in faults]
+    if as_json:
+        print_json({"ok": not faults, "problems": rows})
+    else:
+        for row in rows:
+            text = f"{row['kind']}: {row['where']}: {row['text']}"
+            console.print(text, markup=False, highlight=False, soft_wrap=True)
+        verdict = f"{len(faults)} problems" if faults else "ok"
+        console.print(f"{file}: {verdict}", markup=False, highlight=False)
+    if faults:
+        raise SystemExit(CheckError.exit_code)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from csp_embed.errors import InputError
 from csp_embed.ir.network import Device
-from csp_embed.network.onnx_layers import layers
+from csp_embed.network.onnx_layers import Layer, layers
 from csp_embed.network.onnx_model import Net, TensorInfo, import_onnx, read_model
 from csp_embed.network.onnx_parts import cut, whole
 from csp_embed.network.onnx_weights import real_constants
@@ -29,6 +29,8 @@ from csp_embed.network.work import work_of
 WARM_UPS, RUNS = 3, 10
 CLOCKS = {"wall": time.perf_counter_ns, "cpu": time.thread_time_ns}
 Progress = Callable[[str, int, int], None]
+# (net, layer, device) -> (ms, origin), or None where there is no kernel; see onnx_graph.
+KernelCost = Callable[[Net, Layer, Device], "tuple[float, str] | None"]
 
 
 def profile_model(
@@ -175,34 +177,46 @@ def _cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def roofline_profile(
+def modelled_profile(
     path: str | Path,
     device: Device,
     *,
     granularity: str = "fused",
     dims: Mapping[str, int] | None = None,
     batches: Sequence[int] = (),
+    kernel_cost: KernelCost | None = None,
 ) -> Profile:
-    """A profile that is a model, not a measurement: an analytical device's time of every layer.
+    """A profile that is not a measurement: cycles of compiled kernels (layers without one have no
+    time) where the device names an `isa`, else the roofline model.
 
-    Raises: InputError where the device has no peak_ops_per_ms.
+    Raises: InputError where the device is neither.
     """
-    if not is_roofline(device):
-        raise InputError(f"device {device.name} has no peak_ops_per_ms")
+    kernels = device.isa is not None and kernel_cost is not None
+    if not kernels and not is_roofline(device):
+        raise InputError(f"device {device.name} has no peak_ops_per_ms and no isa")
     net = read_model(path, dims)
     times: dict[str, LayerTime] = {}
     for part in layers(net, granularity):
+        if kernels:
+            assert kernel_cost is not None
+            found = kernel_cost(net, part, device)
+            times[part.name] = LayerTime(ms=None if found is None else found[0], op=part.op)
+            continue
         work = work_of(net, part)
         times[part.name] = LayerTime(
             ms=roofline_ms(work, device),
             op=part.op,
             by_batch={n: roofline_ms(work, device, n) for n in batches},
         )
+    how = "simulated" if kernels else "roofline"
+    note = "analytical, not measured: max(operations / peak, bytes / rate) + overhead"
+    if kernels:
+        note = f"cycles of compiled kernels at {device.clock_mhz:g} MHz; null: no kernel"
     return Profile(
         format="csp-embed-profile/1",
-        device=DeviceNote(kind=device.kind, name=device.name, how="roofline"),
+        device=DeviceNote(kind=device.kind, name=device.name, how=how),
         model=ModelNote(name=Path(path).name, sha256=sha256(read_bytes(path))),
         granularity=granularity,
-        notes="analytical, not measured: max(operations / peak, bytes / rate) + overhead",
+        notes=note,
         layers=times,
     )

@@ -17,6 +17,7 @@ import pytest
 
 from csp_embed import cli
 from csp_embed.commands.plan_inputs import check_plan_file
+from csp_embed.commands.plan_runs import judge_plan
 from csp_embed.network.quantised_net import quantised_net
 
 DATA = Path(__file__).parents[2] / "data" / "network"
@@ -43,7 +44,9 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     return run
 
 
-def test_json_plan_pictures_and_the_judge(call: Call, tmp_path: Path) -> None:
+def test_json_plan_pictures_and_the_judge(
+    call: Call, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     files = [tmp_path / n for n in ("p.json", "g.svg", "n.svg", "t.json")]
     code, out, _ = call(
         "partition", TOP, "--json", "-o", files[0], "--gantt", files[1], "--picture", files[2],
@@ -61,9 +64,15 @@ def test_json_plan_pictures_and_the_judge(call: Call, tmp_path: Path) -> None:
     events = json.loads(files[3].read_text())["traceEvents"]
     assert sum(e["ph"] == "X" and e["pid"] == 1 for e in events) == 10
     assert check_plan_file(files[0], TOP) == []
+    judge_plan(str(files[0]), None, None, True)
+    assert json.loads(capsys.readouterr().out) == {"ok": True, "problems": []}
     plan["assignments"][3]["start"] = 0.0
     files[0].write_text(json.dumps(plan))
     assert check_plan_file(files[0], TOP)
+    with pytest.raises(SystemExit) as stop:
+        judge_plan(str(files[0]), TOP, None, True)
+    assert stop.value.code == 5
+    assert not json.loads(capsys.readouterr().out)["ok"]
 
 
 def test_equal_runs_write_equal_bytes(call: Call, tmp_path: Path) -> None:
@@ -185,6 +194,7 @@ def test_infeasible_and_unknown_as_json(call: Call, tmp_path: Path) -> None:
         ["plan", "diff", TOP, TOP],
         ["profile", "missing.onnx", "-o", "x.json"],
         ["profile", "missing.onnx", "-o", "x.json", "--device", "gpu"],
+        ["profile", "missing.onnx", "-o", "x.json", "--device", "tpu", "--platform", "cpu_2gpu"],
         ["run-plan", TOP, TOP],
     ],
 )
@@ -286,6 +296,14 @@ def test_a_compiled_kernel_takes_part_bit_for_bit(call: Call, tmp_path: Path) ->
     )  # fmt: skip
     assert code == 0, err
     assert "compiled kernel" in out
+    kernels = tmp_path / "vta.json"
+    code, out, err = call(
+        "profile", model, "-o", kernels, "--device", "vta0", "--platform", "two_cpu_vta", "--json"
+    )
+    assert code == 0, err
+    times = json.loads(kernels.read_text())["layers"]
+    assert times["pool"]["ms"] is None
+    assert times["conv0"]["ms"] > 0
     code, out, err = call("run-plan", model, plan, "--json", "--runs", 1)
     assert code == 0, err
     report = json.loads(out)
