@@ -169,7 +169,9 @@ class Kernel:
                 continue
             if self.schedule.regions[self.region(operand)].by_box:
                 continue
-            tensors[layout.tensor] = self.digits(operand)
+            place = self.digits(operand)
+            if place is not None:
+                tensors[layout.tensor] = place
         return {
             "format": FORMAT,
             "operator": {
@@ -202,9 +204,11 @@ class Kernel:
         cycles = None if self.cycles is None else int(self.cycles)
         return certificate(self.embedding, self.isa, cycles=cycles, memory=self.memory)
 
-    def digits(self, operand: str) -> dict[str, Any]:
-        """Where a logical element lies: addr + sum of stride_bytes * ((index[axis] // div) %
-        mod).
+    def digits(self, operand: str) -> dict[str, Any] | None:
+        """Where a logical element lies: addr + sum of stride_bytes * ((index[axis] // div) % mod).
+
+        None where that form cannot tell it: the layout lacks elements that nobody reads, or padding
+        shifts an index that lane and grid share.
         """
         n = self.region(operand)
         region, layout = self.schedule.regions[n], self.embedding.layouts[operand]
@@ -235,6 +239,10 @@ class Kernel:
                     d = digit[name]
                     parts.append((k, d.extent, lane_bytes[d.dim] * d.radix))
             parts.sort()
+            if not _mixed_radix(parts, layout.const[t], size):
+                return None
+            if layout.const[t]:
+                address -= layout.const[t] * parts[0][2]
             for i, (k, extent, stride) in enumerate(parts):
                 top = i == len(parts) - 1
                 out.append(
@@ -257,6 +265,17 @@ class Kernel:
         from csp_embed.report.kernel import render
 
         return render(self)
+
+
+def _mixed_radix(parts: list[tuple[int, int, int]], const: int, size: int) -> bool:
+    """Every index below size is const + the value of one digit string; parts: (unit, extent, …)."""
+    unit = 1
+    for k, extent, _ in parts:
+        if k != unit:
+            return False
+        unit *= extent
+    # A shift carries over from digit to digit, so it needs all of the index in one.
+    return -const + size <= unit and (const == 0 or (const < 0 and len(parts) == 1))
 
 
 def _add_name(op: Operator, step: int) -> str:

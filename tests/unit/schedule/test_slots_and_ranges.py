@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -52,7 +54,7 @@ def test_ranges_partition_the_extent(extent: int, tile: int, up: int, down: int)
     parts = ranges(extent, tile, up, down)
     assert parts[0][0] == 0
     assert parts[-1][1] == extent
-    assert all(b == c for (_, b), (c, _) in zip(parts, parts[1:], strict=False))
+    assert all(b == c for (_, b), (c, _) in pairwise(parts))
     assert all(0 < b - a <= tile for a, b in parts)
     if up == down == 0:
         assert len(parts) == -(-extent // tile)

@@ -1,4 +1,4 @@
-"""Tokens against a machine of queues and counters: needs are met, nothing hangs, nothing is lost."""
+"""Tokens against a machine of queues and counters: needs are met, nothing hangs or is lost."""
 
 from __future__ import annotations
 
