@@ -146,6 +146,19 @@ def exact(
     return found.status
 
 
+def exact_rounds(p: Problem, inc: Incumbent, proof: Proof, clock: Clock, share: float) -> None:
+    """`exact` again and again while it improves: each model knows the better horizon."""
+    rounds = ((1.0, 0.1), (4.0, 0.3), (20.0, 1.0))
+    for number, (limit, part) in enumerate(rounds):
+        before = inc.best.value if inc.best is not None else float("inf")
+        exact(p, inc, proof, clock, limit, share * part)
+        if proof.closed or proof.interrupted or proof.notes:
+            return
+        better = inc.best is not None and inc.best.value < before * (1 - 1e-9)
+        if number and not better and clock.wall and clock.left() < 1.0:
+            return
+
+
 def horizon(p: Problem, inc: Incumbent) -> float:
     """Times beyond this matter to no better plan."""
     if inc.request.objective != "latency" and inc.request.max_latency is not None:

@@ -209,8 +209,9 @@ def run(p: Problem, inc: Incumbent, proof: latency.Proof, clock: Clock) -> None:
         return
     if method == "exact" or (method == "auto" and p.n <= latency.EXACT) or inc.best is None:
         share = 1.0 if method == "exact" or small else 0.4
-        latency.exact(p, inc, proof, clock, 30.0, share)
-    if not proof.closed and not proof.interrupted and method != "exact" and p.n <= 1200:
+        latency.exact_rounds(p, inc, proof, clock, share)
+    near = method != "exact" and not (small and method == "auto") and p.n <= 1200
+    if near and not proof.closed and not proof.interrupted:
         if method == "auto" and not request.shaped and clock.wall and clock.left() > 1:
             latency.annealed(p, inc, clock, found[:12], max(steps, 1000), 0.6)
         rounds = int(12 * request.effort) if method == "auto" else int(40 * request.effort)
