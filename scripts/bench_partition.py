@@ -1,0 +1,212 @@
+"""Tables of the partitioner: known values, methods on networks, splitting against exact solvers.
+
+    scripts/bench_partition known   [--limit S]          every row of the known values
+    scripts/bench_partition methods [--limit S]          ten methods on twelve networks
+    scripts/bench_partition split   [--limit S] [--sizes 40,100,200,400]
+                                                         splitting against unseeded MILP and CP-SAT
+    scripts/bench_partition random  [--limit S] [--count N]   20, 60 and 110 random tasks
+
+Run from the project's folder. --limit: seconds per search (default: deterministic for `known`, else
+10; `split` uses it for the exact solvers, the goal's own limit is 600). Times are wall clock.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+
+from csp_embed.ir.network import Device, Edge, Link, Platform, Task, TaskGraph
+from csp_embed.partition.dnn_file import read_dnn
+from csp_embed.partition.latency import Proof, exact
+from csp_embed.partition.milp import solve_milp
+from csp_embed.partition.problem import make_problem
+from csp_embed.partition.search import Clock, Incumbent, Request
+from csp_embed.partition.solve import solve
+
+DATA = Path(__file__).parents[1] / "tests/data/partition/dnn-partitioning"
+T, L = "throughput-inputs", "latency-inputs"
+# file, objective, contiguous, value in ms, proved (from the project's shared KNOWN.md)
+KNOWN = [
+    (f"{T}/LayerGraphs/bert24_inference.json", "throughput", True, 17.790, True),
+    (f"{T}/LayerGraphs/bert24_inference.json", "throughput", False, 17.715, False),
+    (f"{T}/LayerGraphs/bert24_training.json", "throughput", True, 41.746, True),
+    (f"{T}/LayerGraphs/bert24_training.json", "throughput", False, 39.790, True),
+    (f"{T}/LayerGraphs/gnmt_inference.json", "throughput", True, 32.911, True),
+    (f"{T}/LayerGraphs/gnmt_inference.json", "throughput", False, 31.687, False),
+    (f"{T}/LayerGraphs/resnet50_inference.json", "throughput", True, 33.775, True),
+    (f"{T}/OperatorGraphs/bert_l-3_inference.json", "throughput", True, 27.919, True),
+    (f"{T}/OperatorGraphs/bert_l-3_inference.json", "throughput", False, 21.908, True),
+    (f"{T}/OperatorGraphs/bert_l-6_inference.json", "throughput", True, 29.580, True),
+    (f"{T}/OperatorGraphs/bert_l-6_inference.json", "throughput", False, 28.332, False),
+    (f"{L}/LayerGraphs/bert24_inference.json", "latency", False, 100.218, True),
+    (f"{L}/OperatorGraphs/bert_l-3_inference.json", "latency", False, 408.474, True),
+]
+METHODS = (
+    "single", "greedy", "minmin", "heft", "peft", "lookahead", "genetic", "anneal", "split", "auto",
+)  # fmt: skip
+
+
+def platform(m: int = 3) -> Platform:
+    """m unlike devices, uncontended links of 1 byte per ms."""
+    return Platform(
+        tuple(Device(f"p{j}", f"kind{j}") for j in range(m)),
+        tuple(Link((f"p{a}", f"p{b}"), 1.0) for a in range(m) for b in range(a)),
+    )
+
+
+def layered(n: int, ccr: float, seed: int, related: bool, m: int = 3) -> TaskGraph:
+    """Layers of random width; each task reads one or more of the three layers before it."""
+    rng = np.random.default_rng(seed)
+    width = max(2, round(n**0.5))
+    layers: list[list[int]] = []
+    at = 0
+    while at < n:
+        size = int(min(n - at, rng.integers(1, 2 * width)))
+        layers.append(list(range(at, at + size)))
+        at += size
+    base = rng.uniform(1, 100, n)
+    if related:
+        cost = np.outer(base, 1 / rng.uniform(0.5, 2, m))
+    else:
+        cost = base[:, None] * rng.uniform(0.5, 2, (n, m))
+    pairs: set[tuple[int, int]] = set()
+    for i in range(1, len(layers)):
+        for t in layers[i]:
+            pairs.add((int(rng.choice(layers[i - 1])), t))
+            for _ in range(rng.poisson(1.5)):
+                pairs.add((int(rng.choice(layers[int(rng.integers(max(0, i - 3), i))])), t))
+    tasks = tuple(Task(f"t{i}", {f"p{j}": float(cost[i, j]) for j in range(m)}) for i in range(n))
+    size = cost.mean() * ccr
+    edges = tuple(
+        Edge(f"t{u}", f"t{t}", float(rng.uniform(0.2, 1.8) * size)) for u, t in sorted(pairs)
+    )
+    kind = "related" if related else "unrelated"
+    return TaskGraph(tasks, edges, f"{n} tasks, CCR {ccr:g}, {kind}, seed {seed}")
+
+
+def known(limit: float | None) -> None:
+    """Our value, bound and time beside each known value."""
+    print("workload, objective, contiguous: known value, ours, our bound, status, time")
+    for file, objective, contiguous, value, proved in KNOWN:
+        graph, machines = read_dnn(DATA / file, objective)
+        plan = solve(
+            graph, machines, objective=objective, contiguous=contiguous,
+            cost_model="dnn-partitioning", time_limit=limit,
+        )  # fmt: skip
+        mark = "" if plan.objective is None or plan.objective <= value + 1e-3 else "  WORSE"
+        ours = float("nan") if plan.objective is None else plan.objective
+        sign = "" if proved else "<= "
+        print(
+            f"{Path(file).stem} {objective} {'contiguous' if contiguous else 'free'}:"
+            f" {sign}{value:.3f}, {ours:.3f}, {plan.lower_bound:.3f}, {plan.status},"
+            f" {plan.seconds:.1f} s{mark}",
+            flush=True,
+        )
+
+
+def methods(limit: float) -> None:
+    """Objective over bound and seconds, both objectives."""
+    graphs = [
+        layered(n, ccr, 1, related)
+        for n, ccr in ((40, 0.1), (40, 1), (40, 5), (100, 0.1), (100, 1), (100, 5))
+        for related in (True, False)
+    ]
+    for objective in ("latency", "throughput"):
+        print(f"\n{objective}: value / best bound (seconds)")
+        for graph in graphs:
+            plans = {}
+            for m in METHODS:
+                wall = limit if m in ("anneal", "genetic", "auto") else None
+                plans[m] = solve(graph, platform(), objective=objective, method=m, time_limit=wall)
+            low = max(p.lower_bound for p in plans.values())
+            cells = [
+                f"{m} {(p.objective or float('nan')) / low:.3f} ({p.seconds:.1f})"
+                for m, p in plans.items()
+            ]
+            print(f"{graph.name}: " + "  ".join(cells), flush=True)
+
+
+def unseeded(graph: TaskGraph, objective: str, engine: str, limit: float) -> tuple[float, str]:
+    """(best value, remark) of an exact solver that knows no heuristic plan."""
+    p = make_problem(graph, platform())
+    request = Request(objective, time_limit=limit)
+    inc, proof, clock = Incumbent(p, request), Proof(), Clock(request)
+    if engine == "milp":
+        solve_milp(p, inc, proof, clock, seeded=False)
+    else:
+        exact(p, inc, proof, clock, limit)
+    return (inc.best.value if inc.best else float("inf")), "proved" if proof.closed else "limit"
+
+
+def split(limit: float, sizes: list[int]) -> None:
+    """Time of an unseeded exact solver over splitting's: by doubling limits until it is as good."""
+    for objective in ("latency", "throughput"):
+        for n in sizes:
+            graph = layered(n, 1.0, 2, False)
+            solve(graph, platform(), objective=objective, method="split", effort=0.1)  # compiles
+            mine = solve(graph, platform(), objective=objective, method="split")
+            cells = []
+            for engine in ("milp", "cpsat"):
+                wait, reached = max(1.0, 2 * (mine.seconds or 0)), False
+                while True:
+                    began = time.perf_counter()
+                    value, _ = unseeded(graph, objective, engine, min(wait, limit))
+                    took = time.perf_counter() - began
+                    reached = value <= (mine.objective or 0) * (1 + 1e-6)
+                    if reached or wait >= limit:
+                        break
+                    wait *= 4
+                ratio = (took if reached else limit) / max(mine.seconds or 1e-9, 1e-9)
+                text = f"{ratio:.0f}" if reached else f"> {ratio:.0f}, limit"
+                cells.append(f"{engine} {value:.1f}: {text}")
+            print(
+                f"{objective} {n}: split {mine.objective:.1f} in {mine.seconds:.2f} s; "
+                + "; ".join(cells),
+                flush=True,
+            )
+
+
+def random(limit: float, count: int) -> None:
+    """Proofs at 20 tasks; value over HEFT at 60 and 110."""
+    for n in (20, 60, 110):
+        ratios = []
+        for related in (True, False):
+            for ccr in (0.1, 1, 5):
+                for seed in range(count):
+                    graph = layered(n, ccr, 100 + seed, related)
+                    heft = solve(graph, platform(), method="heft").objective or 1.0
+                    plan = solve(graph, platform(), time_limit=limit, workers=2)
+                    ratios.append((plan.objective or 0.0) / heft)
+                    print(
+                        f"{graph.name}: {ratios[-1]:.4f} of HEFT, gap {plan.gap:.4f},"
+                        f" {plan.status} {plan.seconds:.1f} s",
+                        flush=True,
+                    )
+        print(f"{n} tasks: mean {sum(ratios) / len(ratios):.4f} of HEFT\n")
+
+
+def main() -> None:
+    """Reads the arguments."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("table", choices=("known", "methods", "split", "random"))
+    parser.add_argument("--limit", type=float)
+    parser.add_argument("--sizes", default="40,100,200,400")
+    parser.add_argument("--count", type=int, default=2)
+    args = parser.parse_args()
+    if args.table == "known":
+        known(args.limit)
+    elif args.table == "methods":
+        methods(args.limit or 10.0)
+    elif args.table == "split":
+        split(args.limit or 60.0, [int(x) for x in args.sizes.split(",")])
+    else:
+        random(args.limit or 10.0, args.count)
+
+
+if __name__ == "__main__":
+    main()
