@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from csp_embed import cache
 from csp_embed.embed import embed
+from csp_embed.embed.pins_text import read_pins
 from csp_embed.emit.lower import Lowered, lower
 from csp_embed.errors import Infeasible, OperatorError, SpecError
 from csp_embed.ir.embedding import Embedding
@@ -39,6 +40,7 @@ class Options:
     that the spec names). top: embeddings that are scheduled. schedules: tiles that are built from
     estimates and simulated; refine: changes to the best one that are tried. host_weight: cycles that
     a byte of host packing counts as. cache: folder that keeps finished kernels by content, or None.
+    pins: decisions that the user makes, as text (embed/pins_text.py).
     """
 
     layout: str = "relaxed"
@@ -49,6 +51,7 @@ class Options:
     host_weight: float = 0.0
     solver_seed: int = 0
     cache: Path | None = None
+    pins: tuple[str, ...] = ()
 
 
 def compile(
@@ -77,7 +80,7 @@ def compile(
     interface = options.memory or default_memory(machine)
     tell = progress or (lambda text, done, total: None)
     tell("embedding", 0, 1)
-    embeddings = embed(op, machine, layout=options.layout, top=options.top)
+    embeddings = embeddings_of(op, machine, options)
     if not embeddings:
         raise Infeasible(
             f"{op.name} has no embedding in {machine.name}",
@@ -142,6 +145,23 @@ def _constants(op: Operator, w: Array | None, b: Array | None) -> dict[str, Arra
     if b is not None and adds:
         out[adds[0]] = b
     return out
+
+
+def embeddings_of(op: Operator, machine: Isa, options: Options) -> list[Embedding]:
+    """The embeddings that the options ask for, best first under the analytic cost.
+
+    Raises: Infeasible, InputError for pins that cannot be read.
+    """
+    pins = read_pins(op, machine, options.pins)
+    found = embed(
+        op,
+        machine,
+        layout="strict" if pins.strict else options.layout,
+        top=options.top,
+        pins=pins.keeps,
+        factors=pins.factors,
+    )
+    return [pins.arrange(e) for e in found]
 
 
 def _search_key(options: Options) -> dict[str, Any]:

@@ -121,12 +121,27 @@ def compile_command(
         ),
     ] = None,
     layout: Annotated[
-        str,
+        list[str] | None,
         typer.Option(
-            help="relaxed: activations may be duplicated by the host; strict: not",
+            help="relaxed (default): activations may be duplicated by the host; strict: not;"
+            " x=NHWC, x=NCHW16c: how a tensor must lie",
             rich_help_panel="Search",
         ),
-    ] = "relaxed",
+    ] = None,
+    fix: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="pin a decision: 'i=c,r' 'o=k:16' 'q=o' commuted straight",
+            rich_help_panel="Search",
+        ),
+    ] = None,
+    forbid: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="skew, diagonal, fuse, commuted, outer, 'i=c' (not on i) or 'q' (on no lane)",
+            rich_help_panel="Search",
+        ),
+    ] = None,
     host_weight: Annotated[
         float,
         typer.Option(
@@ -229,8 +244,7 @@ def compile_command(
     op = request.operator(
         what, {a: v for a, v in raw.items() if v is not None}, shape or [], step or []
     )
-    if layout not in ("relaxed", "strict"):
-        raise InputError(f"--layout {layout} is unknown", hint="relaxed or strict")
+    mode, pins = request.pins(layout or [], fix or [], forbid or [])
     if top < 0:
         raise InputError(f"--top {top} is negative", hint="0 leaves the choice to the compiler")
     if seed < 0 or solver_seed < 0:
@@ -251,7 +265,7 @@ def compile_command(
             _writable(path)
     with progress(quiet=as_json) as tell:
         job = Job(
-            op=op, isa=isa, config=vta_config, memory=memory, layout=layout,
+            op=op, isa=isa, config=vta_config, memory=memory, layout=mode, pins=pins,
             host_weight=host_weight, top=top,
             solver_seed=solver_seed, cache=cache, seed=seed, data=data, verify=verify, tell=tell,
         )  # fmt: skip

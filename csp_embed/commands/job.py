@@ -65,6 +65,7 @@ class Job:
     data: Path | None
     verify: bool
     tell: Callable[[str, int, int], None]
+    pins: tuple[str, ...] = ()
 
     def stop_after(self, stage: str, dot: Path | None) -> str:
         """The artefact of an early stage as text."""
@@ -127,7 +128,8 @@ class Job:
             names["b"] = adds[0] if adds and self.op.tensors[adds[0]].constant else None
             constants = {k: given[t] for k, t in names.items() if t is not None and t in given}
         options = Options(layout=self.layout, memory=self.memory, host_weight=self.host_weight,
-                          solver_seed=self.solver_seed, cache=self.cache)  # fmt: skip
+                          solver_seed=self.solver_seed, cache=self.cache,
+                          pins=self.pins)  # fmt: skip
         if self.top:
             options = Options(**{**options.__dict__, "top": self.top})
         return compile(self.op, machine, **constants, options=options, progress=self.tell)

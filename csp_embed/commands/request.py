@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from csp_embed import ops
-from csp_embed.errors import OperatorError
+from csp_embed.errors import InputError, OperatorError
 from csp_embed.ir.operator import Operator
 from csp_embed.ops import deepbench
 
@@ -32,6 +32,21 @@ def numbers(text: str, option: str) -> Any:
     if option == "pad" and len(values) == 4:
         return ((values[0], values[1]), (values[2], values[3]))
     return tuple(values)
+
+
+def pins(layout: list[str], fix: list[str], forbid: list[str]) -> tuple[str, tuple[str, ...]]:
+    """Layout mode and pins of --layout, --fix and --forbid. Raises: InputError."""
+    mode, out = "relaxed", [f"fix {t}" for t in fix] + [f"forbid {t}" for t in forbid]
+    for text in layout:
+        if "=" in text:
+            out.append(f"layout {text}")
+        elif text in ("relaxed", "strict"):
+            mode = text
+        else:
+            raise InputError(
+                f"--layout {text} is unknown", hint="relaxed, strict, or a tensor's: x=NHWC"
+            )
+    return mode, tuple(out)
 
 
 def shapes(texts: list[str]) -> dict[str, tuple[int, ...]]:

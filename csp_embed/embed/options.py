@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -47,14 +47,28 @@ def useful_factors(extent: int, lanes: int) -> list[int]:
 class Rules:
     """What the operands of one instruction allow an axis to do (rule 2)."""
 
-    def __init__(self, op: Operator, unit: Unit, commuted: bool) -> None:
+    def __init__(
+        self,
+        op: Operator,
+        unit: Unit,
+        commuted: bool,
+        pinned: Mapping[str, Iterable[int]] | None = None,
+    ) -> None:
+        """pinned: axis (or a*b, fused) -> factors that are wanted though they are not least."""
         self.op, self.unit, self.commuted = op, unit, commuted
+        self.pinned = pinned or {}
         self.roles = accesses(op, commuted)
         self.moved = {
             a: {r for r, acc in self.roles.items() if any(ix.coef(a) for ix in acc.index)}
             for a in op.axes
         }
         self.reduced = set(op.reduced_axes)
+
+    def factors(self, axis: str, extent: int, lanes: int) -> list[int]:
+        """The least for each number of steps, and those that pins ask for."""
+        out = useful_factors(extent, lanes)
+        more = {f for f in self.pinned.get(axis, ()) if 2 <= f <= min(extent, lanes)}
+        return sorted({*out, *more}) if more else out
 
     def plain(self, axis: str, dim: str) -> bool:
         """A digit of `axis` on `dim` moves no operand that lacks `dim`; and it moves the result
@@ -170,7 +184,7 @@ def _output(rules: Rules, axis: str, coupled: bool) -> Iterator[_Half]:
         if dim in rules.unit.reduced:
             continue
         ways: list[tuple[str, str, int, object]] = [("none", dim, 1, None)]
-        factors = useful_factors(extent, size)
+        factors = rules.factors(axis, extent, size)
         if rules.plain(axis, dim):
             ways += [("inner", dim, f, None) for f in factors]
             if coupled:
@@ -179,7 +193,7 @@ def _output(rules: Rules, axis: str, coupled: bool) -> Iterator[_Half]:
         # Where a window slides, skewed lanes do all that diagonal ones do, and more taps a step.
         for partner in () if skews else rules.diagonals(axis, dim):
             limit = min(size, rules.unit.size[partner])
-            ways += [("diagonal", dim, f, partner) for f in useful_factors(extent, limit)]
+            ways += [("diagonal", dim, f, partner) for f in rules.factors(axis, extent, limit)]
         for skew in skews:
             ways += [("skew", dim, f, skew) for f in factors]
         per_dim.append(ways)
@@ -217,7 +231,7 @@ def _reduced(
         yield None
     for dim, size in rules.unit.size.items():
         if rules.plain(axis, dim):
-            for f in useful_factors(span, size):
+            for f in rules.factors(axis, span, size):
                 yield Carry((axis,), ((dim, f),), skew=skew)
 
 
@@ -231,7 +245,7 @@ def fused_options(rules: Rules) -> Iterator[Carry | None]:
             extent = math.prod(rules.op.axes[a] for a in group)
             for dim, size in rules.unit.size.items():
                 if all(rules.plain(a, dim) for a in group):
-                    for f in useful_factors(extent, size):
+                    for f in rules.factors("*".join(group), extent, size):
                         yield Carry(group, ((dim, f),))
 
 

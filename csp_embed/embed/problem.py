@@ -81,22 +81,44 @@ def blocks_of(op: Operator) -> tuple[tuple[str, ...], ...]:
     return tuple(sorted(out, key=lambda g: order[g[0]]))
 
 
-def pose(op: Operator, isa: Isa, mode: str = "relaxed") -> Problem:
+def pose(
+    op: Operator,
+    isa: Isa,
+    mode: str = "relaxed",
+    *,
+    pins: Mapping[str, Callable[[Option], bool]] | None = None,
+    factors: Mapping[str, Iterable[int]] | None = None,
+) -> Problem:
     """The lifted problem of embedding `op` in the machine's instruction of its kind.
 
-    Options that another of the same structure dominates are left out: no answer needs them.
+    Options that another of the same structure dominates are left out: no answer needs them. What
+    breaks a pin is left out before that. factors: axis -> lanes that pins ask for.
     Raises: Infeasible, where the machine has no such instruction.
     """
     unit = unit_for(op, isa)
-    blocks = blocks_of(op)
+    blocks, keeps = blocks_of(op), dict(pins or {})
     options: list[Option] = []
     rejected: dict[str, list[str]] = {}
     for commuted in (False, True) if op.rhs is not None else (False,):
-        rules = Rules(op, unit, commuted)
+        rules = Rules(op, unit, commuted, factors)
         for n, block in enumerate(blocks):
-            options += _undominated(_evaluated(rules, n, block, mode, rejected))
-        options += _fused(rules, len(blocks), mode, rejected)
-    return Problem(op, isa, unit, mode, blocks, tuple(options), rejected)
+            found = _evaluated(rules, n, block, mode, rejected)
+            options += _undominated(_kept(found, keeps, rejected))
+        options += _kept(_fused(rules, len(blocks), mode, rejected), keeps, rejected)
+    return Problem(op, isa, unit, mode, blocks, tuple(options), rejected, keeps)
+
+
+def _kept(
+    options: Iterable[Option],
+    keeps: Mapping[str, Callable[[Option], bool]],
+    rejected: dict[str, list[str]],
+) -> Iterator[Option]:
+    for option in options:
+        broken = [name for name, keep in keeps.items() if not keep(option)]
+        for name in broken:
+            rejected.setdefault(f"pin {name}", [])
+        if not broken:
+            yield option
 
 
 def _evaluated(

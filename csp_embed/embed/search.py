@@ -6,7 +6,7 @@ Takes: Operator, Isa, options.  Leaves: list of Embedding, best first under the 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from csp_embed.embed.build import build
@@ -33,13 +33,14 @@ def embed(
     top: int = 1,
     params: Params = DEFAULT,
     pins: Mapping[str, Callable[[Option], bool]] | None = None,
+    factors: Mapping[str, Iterable[int]] | None = None,
 ) -> list[Embedding]:
     """The best embedding of `op` under the analytic cost, then the best of other structures.
 
     layout: "relaxed" (run-time tensors may be duplicated and clipped) or "strict" (a permutation
         with padding). top: how many at most; each carries other axes in other dimensions, and
         costs at most half as much again as the first. pins: name -> predicate that every picked
-        option must satisfy.
+        option must satisfy (see pins_text.py). factors: axis -> lanes that pins ask for.
     Returns: at least one; `cost` holds the figures of embed.cost.figures, `proof` the status
         (OPTIMAL or FEASIBLE), objective and bound in cycles of the analytic cost.
     Raises: Infeasible, where no embedding keeps the rules; TimeLimit, where the limit ended the
@@ -49,7 +50,7 @@ def embed(
         raise InputError(f"layout `{layout}` is not known", hint=f"one of {', '.join(MODES)}")
     if top < 1:
         raise InputError(f"top {top} asks for no embedding", hint="top 1 is the best alone")
-    problem = replace(pose(op, isa, layout), pins=dict(pins or {}))
+    problem = pose(op, isa, layout, pins=pins, factors=factors)
     found = search(problem, params, top)
     if not found[0].picked:
         raise _none(problem, found[0], params)
@@ -87,7 +88,7 @@ def _none(problem: Problem, found: Found, params: Params) -> Infeasible | TimeLi
         )
     have = {o.block for o in problem.options}
     empty = [", ".join(b) for n, b in enumerate(problem.blocks) if n not in have]
-    reasons = [f"{family}: {'; '.join(v)}" for family, v in problem.rejected.items()]
+    reasons = [f"{family}: {'; '.join(v)}" for family, v in problem.rejected.items() if v]
     if problem.pins:
         reasons.append(f"pins: {', '.join(problem.pins)}")
     why = (f"axes {' and '.join(empty)} cannot be carried; " if empty else "") + " | ".join(reasons)
