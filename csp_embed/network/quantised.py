@@ -2,8 +2,11 @@
 
     ConvInteger | MatMulInteger (+ bias) -> floor(acc * 2^-s) (+ bias) -> Clip -> Cast to int8
 
-Anything else is refused with the reason. With `assume_int8` a float Conv, Gemm or MatMul counts as
-the int8 layer of the same shape (shift 8), for costs only.
+QLinearConv counts where its scales make a shift: int8, zero points 0, scale_x * scale_w / scale_y =
+2^-s. Adding 2^(s-1) before the shift rounds half up where ONNX rounds half to even: such layers are
+marked `half_up`, and whoever runs them counts the ties. Anything else is refused with the reason.
+With `assume_int8` a float Conv, Gemm or MatMul counts as the int8 layer of the same shape (shift
+8), for costs only.
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ class QuantLayer:
     call, arguments: a function of csp_embed.ops and its keyword arguments. x, y: tensors of the
     model. w, b: int8 and int32 arrays in the operator's layout, None when only the cost is wanted.
     x_shape, y_shape: shapes of the operator's tensors (the model's own may have other views).
+    half_up: b holds 2^(s-1) more than the model's bias: ties round up, not to even.
     """
 
     call: str
@@ -43,6 +47,7 @@ class QuantLayer:
     w: NDArray[np.int8] | None = None
     b: NDArray[np.int32] | None = None
     key: tuple[Any, ...] = field(default=())
+    half_up: bool = False
 
 
 class _No(Exception):
@@ -55,6 +60,8 @@ def quantised_layer(net: Net, layer: Layer, assume_int8: bool = False) -> QuantL
         anchor = net.nodes[layer.nodes[0]]
         if anchor.op_type in ("ConvInteger", "MatMulInteger"):
             return _chain(net, layer)
+        if anchor.op_type == "QLinearConv":
+            return _qlinear(net, layer)
         if assume_int8 and layer.op in ("Conv", "Gemm", "MatMul"):
             return _assumed(net, layer)
     except _No as reason:
@@ -94,6 +101,48 @@ def _chain(net: Net, layer: Layer) -> QuantLayer:
     arguments |= epilogue
     return QuantLayer(
         call, arguments, x, layer.makes[0], x_shape, y_shape, array, bias, _key(call, arguments)
+    )
+
+
+def _qlinear(net: Net, layer: Layer) -> QuantLayer:
+    """QLinearConv(x, sx, zx, w, sw, zw, sy, zy, b) with scales that make a shift."""
+    nodes = [net.nodes[i] for i in layer.nodes]
+    if any(n.op_type not in ("Reshape", "Flatten", "Squeeze", "Unsqueeze") for n in nodes[1:]):
+        raise _No("something other than a change of shape follows QLinearConv")
+    if len(layer.makes) != 1:
+        raise _No("more than one tensor leaves the layer")
+    inputs = [*nodes[0].input, ""]
+    if net.tensors[inputs[0]].dtype != "INT8" or any(n not in net.constants for n in inputs[1:8]):
+        raise _No("x must be int8, everything else a constant")
+    weights = _constant(net, inputs[3])
+    zeros = [_constant(net, inputs[i]) for i in (2, 5, 7)]
+    if weights.dtype != np.int8 or any(np.any(z) or z.dtype != np.int8 for z in zeros):
+        raise _No("w must be int8 and the zero points int8 zeros")
+    sx, sw, sy = (_constant(net, inputs[i]).astype(np.float64).reshape(-1) for i in (1, 4, 6))
+    if not (sw == sw[0]).all():
+        raise _No("the scale of w differs by channel")
+    shift = _power("Mul", np.array(sx[0] * sw[0] / sy[0]))
+    if shift < 1:
+        raise _No("there is nothing to shift")
+    call, arguments = _conv_arguments(net, nodes[0], (0, 3))
+    outputs = weights.shape[0]
+    given = _constant(net, inputs[8]) if inputs[8] else np.zeros(outputs, np.int32)
+    bias = given.astype(np.int64) + (1 << shift - 1)
+    wide = np.abs(weights.astype(np.int64)).reshape(outputs, -1).sum(axis=1).max() * 128
+    if wide + np.abs(bias).max() >= 1 << _EXACT["FLOAT"]:
+        raise _No("sums may exceed what onnxruntime's float32 scaling holds exactly")
+    arguments |= {"shift": shift, "clip": (-128, 127), "bias_before_shift": True}
+    return QuantLayer(
+        call,
+        arguments,
+        inputs[0],
+        layer.makes[0],
+        net.tensors[inputs[0]].shape,
+        net.tensors[nodes[0].output[0]].shape,
+        np.ascontiguousarray(weights[:, 0] if call == "depthwise_conv2d" else weights),
+        bias.astype(np.int32),
+        _key(call, arguments),
+        half_up=True,
     )
 
 
@@ -189,8 +238,11 @@ def _conv(
     return call, arguments, np.ascontiguousarray(array), x_shape, y_shape
 
 
-def _conv_arguments(net: Net, node: Any) -> tuple[str, dict[str, Any]]:
-    x, w = net.tensors[node.input[0]].shape, net.tensors[node.input[1]].shape
+def _conv_arguments(
+    net: Net, node: Any, places: tuple[int, int] = (0, 1)
+) -> tuple[str, dict[str, Any]]:
+    """(function of csp_embed.ops, its arguments); places: of x and w among the node's inputs."""
+    x, w = (net.tensors[node.input[i]].shape for i in places)
     if len(x) != 4:
         raise _No("only 2-D convolutions have a kernel")
     a = attributes(node)

@@ -149,7 +149,8 @@ class ByCost(_Inside):
 class KernelSimulator(_Inside):
     """Runs quantised chains as compiled kernels on the functional simulator; ms = cycles / clock.
 
-    Equal inputs give equal outputs, so a repeated run is answered from the first.
+    Equal inputs give equal outputs, so a repeated run is answered from the first. ties: by part
+    with a `half_up` layer and by tensor, elements that ONNX would round down.
     """
 
     def __init__(self, device: Device, model: Imported, compile_layer: Compile) -> None:
@@ -160,6 +161,7 @@ class KernelSimulator(_Inside):
         self.kernels: dict[str, tuple[QuantLayer, Callable[[Array], tuple[Array, int]]]] = {}
         self.seen: dict[int, tuple[dict[str, Array], Done]] = {}
         self.cycles: dict[int, int] = {}
+        self.ties: dict[int, dict[str, int]] = {}
 
     def load(self, part: Part, path: Path) -> None:
         for task in part.tasks:
@@ -180,9 +182,13 @@ class KernelSimulator(_Inside):
                 self.result = done
                 return
         values, total = dict(given), 0
+        tied = any(self.kernels[task][0].half_up for task in part.tasks)
         for task in part.tasks:
             layer, kernel = self.kernels[task]
-            y, cycles = kernel(np.ascontiguousarray(values[layer.x].reshape(layer.x_shape)))
+            x = np.ascontiguousarray(values[layer.x].reshape(layer.x_shape))
+            y, cycles = kernel(x)
+            if tied:
+                self.ties.setdefault(part.index, {})[layer.y] = count_ties(layer, x, y)
             values[layer.y] = y.reshape(self.model.net.tensors[layer.y].shape)
             total += cycles
         self.result = Done(part.index, {n: values[n] for n in part.makes})
@@ -192,6 +198,29 @@ class KernelSimulator(_Inside):
     def time(self, part: Part, feeds: Mapping[str, Array], timing: Timing) -> tuple[float, str]:
         assert self.device.clock_mhz is not None
         return self.cycles[part.index] / (self.device.clock_mhz * 1e3), SIMULATED
+
+
+def count_ties(layer: QuantLayer, x: Array, y: Array) -> int:
+    """Elements of a `half_up` layer that round half up here and half to even in ONNX; 0 of others.
+
+    Raises: SimError where y differs from the reference by anything else.
+    """
+    from csp_embed import ops
+    from csp_embed.ops.reference import evaluate
+
+    operator = getattr(ops, layer.call)(**layer.arguments)
+    operands = {"x": x, "w": layer.w} | ({} if layer.b is None else {"b": layer.b})
+    found = evaluate(operator, operands)
+    if not np.array_equal(found["y"], y):
+        raise SimError(f"the kernel of {layer.y!r} differs from its reference")
+    if not layer.half_up:
+        return 0
+    assert layer.b is not None
+    total = found["acc"].astype(np.int64) + layer.b.reshape(1, -1, 1, 1)
+    shift = layer.arguments["shift"]
+    up = total >> shift
+    even = up - ((total & ((1 << shift) - 1) == 0) & (up & 1 == 1))
+    return int((np.clip(up, -128, 127) != np.clip(even, -128, 127)).sum())
 
 
 def cores() -> list[int | None]:

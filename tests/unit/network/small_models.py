@@ -70,3 +70,31 @@ def diamond(path: Path, batch: Any = 1) -> Path:
         "minus": np.array([-1], np.int64),
     }
     return save(path, nodes, {"x": [batch, 3, 8, 8]}, {"y": [batch, 5]}, constants)
+
+
+def qlinear(path: Path, shift: int = 7, scale_y: float | None = None) -> Path:
+    """Two QLinearConv layers on int8 with scales that make shifts, a pool between them."""
+    rng = np.random.default_rng(9)
+    node = helper.make_node
+    scales = {"sx": np.float32(0.5), "sw": np.float32(0.25)}
+    scales["sy"] = np.float32(scale_y if scale_y is not None else 0.125 * 2.0**shift)
+    scales["sz"] = np.float32(scales["sy"] * 0.25 * 2.0**shift)
+    constants = dict(scales) | {
+        "zero": np.int8(0),
+        "w0": rng.integers(-40, 41, (8, 4, 3, 3)).astype(np.int8),
+        "b0": rng.integers(-500, 501, 8).astype(np.int32),
+        "w1": rng.integers(-40, 41, (6, 8, 1, 1)).astype(np.int8),
+    }
+    nodes = [
+        node(
+            "QLinearConv", ["x", "sx", "zero", "w0", "sw", "zero", "sy", "zero", "b0"], ["a"],
+            name="first", pads=[1, 1, 1, 1],
+        ),
+        node("MaxPool", ["a"], ["p"], name="pool", kernel_shape=[2, 2], strides=[2, 2]),
+        node(
+            "QLinearConv", ["p", "sy", "zero", "w1", "sw", "zero", "sz", "zero"], ["y"],
+            name="second",
+        ),
+    ]  # fmt: skip
+    shapes = {"x": [1, 4, 8, 8]}, {"y": [1, 6, 4, 4]}
+    return save(path, nodes, *shapes, constants, kind=TensorProto.INT8)

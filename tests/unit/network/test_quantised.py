@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from small_models import save
+from small_models import qlinear, save
 
 from csp_embed import ops
 from csp_embed.network.onnx_layers import layers
@@ -138,3 +138,27 @@ def test_float_layers_only_on_request(light: Path) -> None:
     assert isinstance(found, QuantLayer)
     assert (found.call, found.arguments["k"], found.arguments["shift"]) == ("conv2d", 64, 8)
     assert found.w is None
+
+
+def test_qlinear_conv_with_power_of_two_scales(tmp_path: Path) -> None:
+    net = read_model(qlinear(tmp_path / "q.onnx"))
+    first, _, second = (quantised_layer(net, part) for part in layers(net))
+    assert isinstance(first, QuantLayer)
+    assert isinstance(second, QuantLayer)
+    assert first.half_up
+    assert first.arguments["shift"] == second.arguments["shift"] == 7
+    np.testing.assert_array_equal(second.b, np.full(6, 64))
+    x = random_inputs(net, 0)["x"]
+    session = open_session(whole(net, real_constants(net), ["a"]), "q")
+    expected = session.run(["a"], {"x": x})[0]
+    found = evaluate(ops.conv2d(**first.arguments), {"x": x, "w": first.w, "b": first.b})
+    total = found["acc"] + first.b.reshape(1, -1, 1, 1)
+    up = total >> 7
+    even = np.clip(up - ((total % 128 == 0) & (up % 2 == 1)), -128, 127)
+    np.testing.assert_array_equal(even, expected)  # half to even is what onnxruntime does
+    assert (found["y"] != expected).sum() == (np.clip(up, -128, 127) != even).sum()
+
+
+def test_qlinear_conv_with_other_scales_is_refused(tmp_path: Path) -> None:
+    net = read_model(qlinear(tmp_path / "q.onnx", scale_y=0.3))
+    assert "2^-s" in str(quantised_layer(net, layers(net)[0]))

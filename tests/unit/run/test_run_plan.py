@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import onnx
 import pytest
 
 from csp_embed import ops
-from csp_embed.errors import CheckError, InputError
+from csp_embed.errors import CheckError, InputError, SimError
 from csp_embed.ir.network import Assignment, Device, Link, Plan, Platform
 from csp_embed.network.onnx_graph import Imported, import_onnx_graph
 from csp_embed.network.onnx_parts import cut
@@ -22,6 +23,9 @@ from csp_embed.ops.reference import evaluate
 from csp_embed.run.execute import TensorResult, compare
 from csp_embed.run.parts import Part, parts_of
 from csp_embed.run.run_plan import refuse_unequal, run_plan
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "network"))
+from small_models import qlinear
 
 PLATFORM = Platform(
     (
@@ -178,3 +182,24 @@ def test_the_comparison_is_exact_for_integers_and_close_for_floats() -> None:
     assert not result_of(base + np.float32(3e-4), base).equal
     assert not result_of(np.float32([np.nan, 1]), np.float32([1, 1])).equal
     assert not result_of(base[:-1], base).equal
+
+
+def test_ties_of_qlinear_conv_are_counted_and_reported(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    platform = replace(PLATFORM, host=replace(PLATFORM.host, device="cpu0"))
+    found = import_onnx_graph(
+        qlinear(tmp_path / "q.onnx", shift=3), platform, kernel_cost=lambda *_: (0.01, "test")
+    )
+    plan = plan_of(found, {"first": "vta0", "second": "cpu1"})
+    report = run_plan(found, plan, platform, compile_layer=numpy_kernel, runs=1, warm_ups=0)
+    assert report.equal
+    (note,) = [n for n in report.notes if n.startswith("ties: ")]
+    differing = int(note.split()[1])
+    assert 0 < differing < 8 * 64
+
+    def wrong(layer: QuantLayer, device: Device):
+        return lambda x: (numpy_kernel(layer, device)(x)[0] ^ np.int8(1), 1)
+
+    with pytest.raises(SimError, match="differs from its reference"):
+        run_plan(found, plan, platform, compile_layer=wrong, runs=1, warm_ups=0)
