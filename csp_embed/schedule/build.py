@@ -36,7 +36,7 @@ def build(
     assert problem.rhs is not None
     contract = problem.instruction
     rows = Rows(problem)
-    cache = NestCache(problem, rows, {} if covers is None else covers)
+    cache = NestCache(problem, rows, {} if covers is None else covers, config.uops)
     lhs, rhs = Frames(problem.lhs, config.lhs_order), Frames(problem.rhs, config.rhs_order)
     dst = Frames(problem.dst, config.dst_order)
     adds = {

@@ -13,7 +13,9 @@ class Config:
     dimensions, outermost first, in DRAM and in the memory.
     snake: walk the reduction chunks backwards in every second tile, so that the last one is met
     again.
-    slots: most slots that a ring may have. tail: vectors an epilogue piece of the last tile holds.
+    slots: most slots that a ring may have; uops: longest micro-op list. Fewer slots and shorter
+    lists mean fewer micro-ops to load, more loads and more instructions. tail: vectors an epilogue
+    piece of the last tile holds.
     up, down: halvings at the beginning and end of the outermost loop that has several parts.
     """
 
@@ -24,7 +26,8 @@ class Config:
     rhs_order: tuple[int, ...]
     dst_order: tuple[int, ...]
     snake: bool = True
-    slots: int = 8
+    slots: int = 16
+    uops: int = 512
     tail: int = 64
     up: int = 0
     down: int = 0

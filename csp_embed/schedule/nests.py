@@ -15,7 +15,7 @@ Covers = dict[tuple[object, ...], list[Piece]]
 """Pieces at base address 0 by shape; one dictionary serves all schedules of an embedding."""
 
 
-def cover_limits(problem: Problem, instruction_name: str, repeats: int) -> CoverLimits:
+def cover_limits(problem: Problem, instruction_name: str, repeats: int, uops: int) -> CoverLimits:
     """Limits of that instruction's fields; micro-op lists take at most a quarter of their
     memory.
     """
@@ -31,15 +31,18 @@ def cover_limits(problem: Problem, instruction_name: str, repeats: int) -> Cover
         for o in instruction.operands
     )
     return CoverLimits(
-        uops=max(1, min(depth, end) // 4), iterations=iterations, factors=factors, repeats=repeats
+        uops=max(1, min(uops, depth // 4, end // 4)),
+        iterations=iterations,
+        factors=factors,
+        repeats=repeats,
     )
 
 
 class NestCache:
     """Templates by what makes them differ, so that equal tiles share them."""
 
-    def __init__(self, problem: Problem, rows: Rows, covers: Covers) -> None:
-        self.problem, self.rows, self.covers = problem, rows, covers
+    def __init__(self, problem: Problem, rows: Rows, covers: Covers, uops: int = 512) -> None:
+        self.problem, self.rows, self.covers, self.uops = problem, rows, covers, uops
         self._memo: dict[tuple[object, ...], tuple[int, ...]] = {}
 
     def templates(
@@ -103,7 +106,7 @@ class NestCache:
         instruction, extents, coef_rows, base, constraints, reset, op, imm = key
         assert isinstance(instruction, str)
         assert isinstance(constraints, tuple)
-        shape = (instruction, extents, coef_rows, constraints, repeats)
+        shape = (instruction, extents, coef_rows, constraints, repeats, self.uops)
         pieces = self.covers.get(shape)
         if pieces is None:
             coef = np.array(coef_rows, dtype=np.int64)
@@ -112,7 +115,7 @@ class NestCache:
                 constraints,
                 coef,
                 np.zeros(len(coef), dtype=np.int64),
-                cover_limits(self.problem, instruction, repeats),
+                cover_limits(self.problem, instruction, repeats, self.uops),
             )
         start = np.array(base, dtype=np.int64)
         numbers = []

@@ -25,7 +25,7 @@ class Ring:
         distinct = len({k for k in keys if k >= 0})
         if distinct > fit and not has_reuse(keys):
             most = min(most, 3 if fit >= 3 and fit % 2 else 2)
-        self.slots = min(fit, max(1, distinct if distinct <= fit else most))
+        self.slots = max(1, min(fit, distinct, most))
         self.plan = allocate(keys, self.slots)
         self.loaded = [-1] * self.slots
         self.read = [-1] * self.slots

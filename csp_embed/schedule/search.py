@@ -183,6 +183,12 @@ def neighbours(problem: Problem, config: Config) -> Iterator[Config]:
     for up, down in ((1, 0), (0, 1), (2, 0), (0, 2), (-1, 0), (0, -1)):
         if config.up + up >= 0 and config.down + down >= 0:
             yield replace(config, up=config.up + up, down=config.down + down)
+    for slots in (2, 3, 64):
+        if slots != config.slots:
+            yield replace(config, slots=slots)
+    for uops in (config.uops // 4, config.uops * 4):
+        if 16 <= uops <= 2048:
+            yield replace(config, uops=uops)
     for tail in (config.tail // 2, config.tail * 2):
         if 16 <= tail <= 1024:
             yield replace(config, tail=tail)

@@ -243,9 +243,8 @@ def configure(
     )
     if like is None:
         return fresh
-    return replace(
-        fresh, snake=like.snake, slots=like.slots, tail=like.tail, up=like.up, down=like.down
-    )
+    kept = {n: getattr(like, n) for n in ("snake", "slots", "uops", "tail", "up", "down")}
+    return replace(fresh, **kept)
 
 
 def dimension_order(m: Map, tile: tuple[int, ...], extents: tuple[int, ...]) -> tuple[int, ...]:
