@@ -95,6 +95,8 @@ def _solve(
         for v, o in vars.pairs:
             model.add_hint(v, id(o) in chosen)
     answer = solve(model, params, extra=_PARAMETERS)
+    if answer.interrupted:
+        raise KeyboardInterrupt
     if not answer.found:
         return Found(answer.status, posted=len(options), seconds=answer.seconds)
     picked = sorted((o for v, o in pairs if answer.value(v)), key=lambda o: o.block)
