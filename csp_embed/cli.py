@@ -7,7 +7,9 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import signal
 import sys
+import threading
 from typing import Any
 
 import typer
@@ -40,24 +42,30 @@ def main() -> None:
     """Runs the command line; never returns."""
     register_all()
     as_json = "--json" in sys.argv
+    interrupts: list[int] = []
+    _watch_interrupts(interrupts)
     try:
         # Without standalone mode, `typer.Exit(n)` comes back as the value n; commands return None.
-        result = app(standalone_mode=False)
+        result = app(prog_name="csp-embed", standalone_mode=False)
         code = result if isinstance(result, int) else 0
+        sys.stdout.flush()
     except CspEmbedError as error:
         _fail(error.render(), as_json, error_document(error))
         code = error.exit_code
     except typer.Exit as stop:
         code = stop.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        _fail("stopped: Ctrl-C; finished results are kept", as_json, {"error": "interrupted"})
-        code = 130
+        code = _interrupted(as_json)
     except BrokenPipeError:
-        # The reader went away (`| head`); Python would complain again while flushing at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
+        code = _reader_left()
+    except SystemExit as stop:
+        if not isinstance(stop.__context__, BrokenPipeError):
+            raise
+        code = _reader_left()  # Typer has caught it.
     except Exception as error:  # noqa: BLE001 - the last resort: a bug report, not a trace
-        if hasattr(error, "format_message"):  # click's usage errors
+        if interrupts:  # Native modules turn an interrupted import into errors of their own.
+            code = _interrupted(as_json)
+        elif hasattr(error, "format_message"):  # click's usage errors
             code = _usage(error, as_json)
         else:
             sys.stderr.write(
@@ -82,13 +90,36 @@ def error_document(error: CspEmbedError) -> dict[str, Any]:
     }
 
 
+def _watch_interrupts(seen: list[int]) -> None:
+    """Ctrl-C raises KeyboardInterrupt as always, and leaves a mark where that gets lost."""
+
+    def interrupt(number: int, frame: Any) -> None:
+        seen.append(number)
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, interrupt)
+
+
+def _reader_left() -> int:
+    """`| head`: nothing is wrong; Python would complain again while flushing at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _interrupted(as_json: bool) -> int:
+    _fail("stopped: Ctrl-C; finished results are kept", as_json, {"error": "interrupted"})
+    return 130
+
+
 def _usage(error: Any, as_json: bool) -> int:
     """Reports what click refuses; a call without arguments has got its help already."""
     text = error.format_message()
     if text or as_json:
-        path = error.ctx.command_path if getattr(error, "ctx", None) is not None else "csp-embed"
-        where = f"{path} --help" if path.startswith("csp-embed") else "csp-embed --help"
-        refusal = CspEmbedError(text or "there is no command", hint=where)
+        context = getattr(error, "ctx", None)
+        known = {c.name for c in app.registered_commands} & set(sys.argv[1:2])
+        path = context.command_path if context is not None else " ".join(["csp-embed", *known])
+        refusal = CspEmbedError(text or "there is no command", hint=f"{path} --help")
         refusal.kind = "usage"
         _fail(refusal.render(), as_json, error_document(refusal))
     return 2
