@@ -25,6 +25,7 @@ from csp_embed.ir.schedule import (
     PUSH_PREV,
     STORE,
     Schedule,
+    Template,
 )
 from csp_embed.ir.stream import Stream
 from csp_embed.isa.bits import encode_uops
@@ -144,9 +145,7 @@ def lower(schedule: Schedule, isa: Isa) -> Lowered:
             use += 1
             instruction = isa.instruction(template.instruction)
             key = (COMPUTE, a, where)
-            fields = (
-                None if key in writer.memo else _compute_fields(isa, instruction, template, where)
-            )
+            fields = None if key in writer.memo else _compute_fields(instruction, template, where)
             writer.add(key, instruction, fields, 0, bits)
         elif kind in (LOAD, STORE):
             instruction = load if kind == LOAD else store
@@ -184,7 +183,15 @@ def _opcode(instruction: Instruction) -> str:
     return instruction.roles.get("opcode", "opcode")
 
 
-def _dma(writer, instruction, memory_id, sram, dram, rect, bits) -> None:  # type: ignore[no-untyped-def]
+def _dma(
+    writer: _Writer,
+    instruction: Instruction,
+    memory_id: int,
+    sram: int,
+    dram: int,
+    rect: Rectangle,
+    bits: int,
+) -> None:
     key = (instruction.opcode, memory_id, sram, rect.y, rect.x, rect.stride)
     fields = None
     if key not in writer.memo:
@@ -200,7 +207,7 @@ def _dma(writer, instruction, memory_id, sram, dram, rect, bits) -> None:  # typ
     writer.add(key, instruction, fields, dram, bits)
 
 
-def _compute_fields(isa, instruction, template, where) -> dict[str, int]:  # type: ignore[no-untyped-def]
+def _compute_fields(instruction: Instruction, template: Template, where: int) -> dict[str, int]:
     r = instruction.roles
     fields = {
         _opcode(instruction): instruction.opcode,
@@ -247,9 +254,10 @@ def _uop_uses(schedule: Schedule, isa: Isa) -> tuple[list[NDArray[np.uint32]], l
     return lists, [of_template[t] for t in compute.tolist()]
 
 
-def _addresses(  # type: ignore[no-untyped-def]
+def _addresses(
     schedule: Schedule, isa: Isa, plan: UopPlan
-):
+) -> tuple[list[int], list[int], list[tuple[int, ...]], int]:
+    """(byte address, size, first element per box) of every region, and the micro-ops' address."""
     page = isa.limits.page_bytes
     at = page
     uop_address = at

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+Words = NDArray[np.uint32]
+
 
 @dataclass(frozen=True)
 class UopPlan:
@@ -27,7 +29,7 @@ class UopPlan:
     at: list[int]
 
 
-def place(lists: list[NDArray[np.uint32]], uses: list[int], depth: int, batch: int = 96) -> UopPlan:
+def place(lists: list[Words], uses: list[int], depth: int, batch: int = 96) -> UopPlan:
     """lists: encoded micro-ops; uses: list numbers in the order in which instructions use them."""
     first_use: list[int] = []
     seen: set[int] = set()
@@ -74,7 +76,16 @@ def _find(haystack: bytes, needle: bytes) -> int:
     return at // 4 if at >= 0 else -1
 
 
-def _static(image, lists, uses, host, order, start, batch) -> UopPlan:  # type: ignore[no-untyped-def]
+def _static(
+    image: Words,
+    lists: list[Words],
+    uses: list[int],
+    host: dict[int, tuple[int, int]],
+    order: list[int],
+    start: dict[int, int],
+    batch: int,
+) -> UopPlan:
+    """Every list has its place for good; what is used soon comes along with what is used now."""
     loaded: set[int] = set()
     before: dict[int, tuple[int, int, int]] = {}
     at = []
@@ -95,7 +106,15 @@ def _static(image, lists, uses, host, order, start, batch) -> UopPlan:  # type: 
     return UopPlan(image, before, at)
 
 
-def _ring(image, lists, uses, host, start, depth) -> UopPlan:  # type: ignore[no-untyped-def]
+def _ring(
+    image: Words,
+    lists: list[Words],
+    uses: list[int],
+    host: dict[int, tuple[int, int]],
+    start: dict[int, int],
+    depth: int,
+) -> UopPlan:
+    """Lists overwrite the oldest ones and are loaded again when they are needed."""
     where: dict[int, int] = {}
     head = 0
     before: dict[int, tuple[int, int, int]] = {}

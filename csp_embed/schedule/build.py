@@ -11,17 +11,19 @@ ahead of each other as far as tokens allow.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
 from csp_embed.errors import Infeasible
 from csp_embed.ir.schedule import COMPUTE, BiasTrick, Region, Schedule
 from csp_embed.schedule.config import Config
-from csp_embed.schedule.frames import Frames
+from csp_embed.schedule.frames import Frame, Frames
 from csp_embed.schedule.nests import Covers, NestCache
 from csp_embed.schedule.problem import Map, Problem
 from csp_embed.schedule.ring import Ring
 from csp_embed.schedule.rows import Rows, stored_memory
+from csp_embed.schedule.tiling import Range
 from csp_embed.schedule.tiling import chunks as chunks_of
 from csp_embed.schedule.tiling import pieces as pieces_of
 from csp_embed.schedule.tiling import tiles as tiles_of
@@ -86,12 +88,13 @@ def build(
             why=f"only {top[problem.dst.memory]} are free",
         )
 
-    regions: list[tuple[Frames, bool]] = [(lhs, False), (rhs, False)]
+    epilogue = _Epilogue(adds, rings_add, add_frames, trick, const_at)
+    regions: list[Frames] = [lhs, rhs]
     l_region, r_region = 0, 1
     add_region = {}
     for i, f in adds.items():
         add_region[i] = len(regions)
-        regions.append((f, False))
+        regions.append(f)
     const_row = -1
     const_region = len(regions)
     repeats = 1 << max(0, (len(steps) // 4).bit_length() - 1)
@@ -152,22 +155,7 @@ def build(
         if trick is not None:
             add_need[trick.step] = max(add_need[trick.step], const_row)
         for plo, phi in pieces:
-            _epilogue(
-                problem,
-                cache,
-                rows,
-                plo,
-                phi,
-                frame,
-                acc,
-                trick,
-                const_at,
-                number,
-                adds,
-                rings_add,
-                add_frames,
-                add_need,
-            )
+            _epilogue(problem, cache, rows, plo, phi, frame, acc, number, epilogue, add_need)
             box = tuple(
                 (b[0], b[1]) for b in (problem.dst.box(plo, phi)[d] for d in config.dst_order)
             )
@@ -179,25 +167,39 @@ def build(
                 shadow, const_region + 1, out_boxes.setdefault(box, len(out_boxes)), at
             )
     rows.finish()
-    return _schedule(problem, config, rows, regions, out_boxes, trick, tiles, chunks)
+    return _schedule(problem, config, rows, regions, out_boxes, trick, (len(tiles), len(chunks)))
+
+
+@dataclass(frozen=True)
+class _Epilogue:
+    """What the epilogue of every tile needs: the tensors of its steps, their slots and frames per
+    tile, and where the
+    bias trick's constant lies."""
+
+    adds: dict[int, Frames]
+    rings: dict[int, Ring]
+    frames: dict[int, list[Frame]]
+    trick: BiasTrick | None
+    constant: int
 
 
 def _epilogue(
-    problem,
-    cache,
-    rows,
-    lo,
-    hi,
-    frame,
-    acc,
-    trick,
-    const_at,
-    tile,  # type: ignore[no-untyped-def]
-    adds,
-    rings,
-    add_frames,
-    add_need,
+    problem: Problem,
+    cache: NestCache,
+    rows: Rows,
+    lo: Range,
+    hi: Range,
+    frame: Frame,
+    acc: int,
+    tile: int,
+    what: _Epilogue,
+    add_need: dict[int, int],
 ) -> None:
+    """The steps of one piece [lo, hi) of tile number `tile`, whose accumulators start at `acc`;
+    add_need: the row that
+    brought each step's tensor."""
+    adds, rings, add_frames = what.adds, what.rings, what.frames
+    trick, const_at = what.trick, what.constant
     map_instruction = problem.isa.of_kind("map") if problem.epilogue else None
     vectors = math.prod(b - a for a, b in zip(lo, hi, strict=True))
     here = (problem.dst, frame, acc)
@@ -261,10 +263,20 @@ def _in_memory(m: Map, step: int, problem: Problem, trick: BiasTrick | None) -> 
     return Map(m.operand, memory, m.grid, m.origin, m.step)
 
 
-def _schedule(problem, config, rows, regions, out_boxes, trick, tiles, chunks) -> Schedule:  # type: ignore[no-untyped-def]
+def _schedule(
+    problem: Problem,
+    config: Config,
+    rows: Rows,
+    regions: list[Frames],
+    out_boxes: dict[tuple[tuple[int, int], ...], int],
+    trick: BiasTrick | None,
+    counts: tuple[int, int],
+) -> Schedule:
+    """All parts together; counts: of tiles and of chunks."""
+    assert problem.rhs is not None
     tensors = problem.embedding.operator.tensors
     out = []
-    for frames, _ in regions:
+    for frames in regions:
         m = frames.map
         layout = problem.embedding.layouts[m.operand]
         constant = tensors[layout.tensor].constant
@@ -293,5 +305,5 @@ def _schedule(problem, config, rows, regions, out_boxes, trick, tiles, chunks) -
         tokens=np.array(rows.tokens.bits, dtype=np.int64),
         bias_trick=trick,
         tile=dict(zip(problem.names, config.tile, strict=True)),
-        stats={"tiles": len(tiles), "chunks": len(chunks), "steps": steps},
+        stats={"tiles": counts[0], "chunks": counts[1], "steps": steps},
     )

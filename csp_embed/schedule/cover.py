@@ -65,6 +65,9 @@ class _Group:
     points: Ints
 
 
+Segment = tuple[int, int, Ints]
+"""(first, last + 1 of a counter, points of the counters coupled with it)."""
+
 Constraint = tuple[tuple[int, ...], int, int]
 """(coefficient per counter, constant, size): 0 <= constant + sum coef * value < size."""
 
@@ -164,12 +167,12 @@ def _merge(loops: list[_Loop]) -> list[_Loop]:
     return loops
 
 
-def _segments(group: _Group, major: int) -> list[tuple[int, int, Ints]]:
+def _segments(group: _Group, major: int) -> list[Segment]:
     """(first, last + 1, points of the other counters) with equal others along the major counter."""
     column = group.counters.index(major)
     others = [j for j in range(len(group.counters)) if j != column]
     values = group.points[:, column]
-    out: list[tuple[int, int, Ints]] = []
+    out: list[Segment] = []
     for v in np.unique(values):
         pts = group.points[values == v][:, others]
         if out and out[-1][1] == v and np.array_equal(out[-1][2], pts):
@@ -193,7 +196,7 @@ def _best(
     """
     choices = []
     for g in groups:
-        options: list[list[tuple[int, int, Ints]] | None] = [None]
+        options: list[list[Segment] | None] = [None]
         majors: list[int | None] = [None]
         for m in g.counters:
             column = coef[:, m]
@@ -245,7 +248,18 @@ def _best(
     return _pieces(singles, groups, combo, loops, in_list, sequential, coef, start, limits)
 
 
-def _pieces(singles, groups, combo, loops, in_list, sequential, coef, start, limits):  # type: ignore[no-untyped-def]
+def _pieces(
+    singles: list[_Loop],
+    groups: list[_Group],
+    combo: tuple[tuple[int | None, list[Segment] | None], ...],
+    loops: tuple[int, ...],
+    in_list: list[int],
+    sequential: list[int],
+    coef: Ints,
+    start: Ints,
+    limits: CoverLimits,
+) -> list[Piece]:
+    """The instructions of a choice: micro-op lists, loops, one instruction per sequential value."""
     n_operands = len(start)
     inner = np.zeros((1, n_operands), dtype=np.int64)
     for g, (m, _) in zip(groups, combo, strict=True):

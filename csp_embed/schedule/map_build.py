@@ -17,8 +17,8 @@ from csp_embed.errors import Infeasible
 from csp_embed.ir.schedule import COMPUTE, Region, Schedule
 from csp_embed.schedule.config import ranges
 from csp_embed.schedule.frames import Frames
-from csp_embed.schedule.nests import NestCache
-from csp_embed.schedule.problem import Problem
+from csp_embed.schedule.nests import NestCache, Placed
+from csp_embed.schedule.problem import Map, Problem
 from csp_embed.schedule.rows import Rows, stored_memory
 from csp_embed.schedule.tile import dimension_order, sizes
 from csp_embed.schedule.tiling import Range
@@ -82,10 +82,20 @@ def build(problem: Problem) -> Schedule:
         here = (problem.dst, frame, acc)
         after_store = stored[slot]
 
-        def run(name, operands, plo, phi, guards=(), *, reset=False, op="", imm=None, vec=8):  # type: ignore[no-untyped-def]
+        def run(
+            name: str,
+            operands: list[Placed],
+            plo: Range,
+            phi: Range,
+            guards: tuple[Map, ...] = (),
+            *,
+            reset: bool = False,
+            op: str = "",
+            imm: int | None = None,
+        ) -> None:
             nonlocal after_store
             for t in cache.templates(
-                name, plo, phi, operands, list(guards), repeats=vec, reset=reset, op=op, imm=imm
+                name, plo, phi, operands, list(guards), repeats=8, reset=reset, op=op, imm=imm
             ):
                 rows.compute(t, after_store=after_store)
                 after_store = -1

@@ -11,6 +11,9 @@ from csp_embed.schedule.problem import Map, Problem
 from csp_embed.schedule.rows import Rows
 from csp_embed.schedule.tiling import Range
 
+Placed = tuple[Map | None, Frame | None, int]
+"""An operand: its map, the frame it lies in and the frame's address; no map: one fixed element."""
+
 Covers = dict[tuple[object, ...], list[Piece]]
 """Pieces at base address 0 by shape; one dictionary serves all schedules of an embedding."""
 
@@ -50,7 +53,7 @@ class NestCache:
         instruction: str,
         lo: Range,
         hi: Range,
-        operands: list[tuple[Map | None, Frame | None, int]],
+        operands: list[Placed],
         guards: list[Map],
         *,
         repeats: int,
