@@ -164,6 +164,34 @@ def embeddings_of(op: Operator, machine: Isa, options: Options) -> list[Embeddin
     return [pins.arrange(e) for e in found]
 
 
+def scheduled_cycles(
+    embedding: Embedding, isa: Isa, options: Options, *, schedules: int = 4, refine: int = 6
+) -> float | None:
+    """Cycles of a good schedule of one embedding by the cycle engine (by estimate where the machine
+    states no costs); None where no tile of it fits. A shorter search than that of `compile`.
+    """
+    interface = options.memory or default_memory(isa)
+    engine = Engine(isa, parse_memory(interface)) if has_costs(isa) else None
+
+    def measure(schedule: Schedule) -> float:
+        if engine is None:
+            return estimate(schedule, isa)
+        return float(engine.total(lower(schedule, isa).stream))
+
+    try:
+        found = search(
+            [build_problem(embedding, isa)],
+            measure,
+            machine_costs(isa, interface),
+            ranges=_ranges(embedding.operator, None),
+            count=schedules,
+            refine=refine,
+        )
+    except Infeasible:
+        return None
+    return found[0].cycles
+
+
 def _search_key(options: Options) -> dict[str, Any]:
     return {k: str(v) for k, v in vars(options).items() if k != "cache"}
 
