@@ -40,14 +40,16 @@ def register_all() -> None:
 
 def main() -> None:
     """Runs the command line; never returns."""
-    register_all()
     as_json = "--json" in sys.argv
     interrupts: list[int] = []
     _watch_interrupts(interrupts)
     try:
-        # Without standalone mode, `typer.Exit(n)` comes back as the value n; commands return None.
-        result = app(prog_name="csp-embed", standalone_mode=False)
-        code = result if isinstance(result, int) else 0
+        register_all()
+        # Not by app(): Typer would catch interrupts and broken pipes in its own way.
+        command = typer.main.get_command(app)
+        with command.make_context("csp-embed", sys.argv[1:]) as context:
+            command.invoke(context)
+        code = 0
         sys.stdout.flush()
     except CspEmbedError as error:
         _fail(error.render(), as_json, error_document(error))
@@ -57,11 +59,9 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         code = _interrupted(as_json)
     except BrokenPipeError:
-        code = _reader_left()
-    except SystemExit as stop:
-        if not isinstance(stop.__context__, BrokenPipeError):
-            raise
-        code = _reader_left()  # Typer has caught it.
+        # `| head`: nothing is wrong; Python would complain again while flushing at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
     except Exception as error:  # noqa: BLE001 - the last resort: a bug report, not a trace
         if interrupts:  # Native modules turn an interrupted import into errors of their own.
             code = _interrupted(as_json)
@@ -75,6 +75,8 @@ def main() -> None:
             if as_json:
                 sys.stdout.write(json.dumps({"error": "bug", "what": repr(error)}) + "\n")
             code = 1
+    # The work is done: an interrupt from here on would only spoil the exit code.
+    _on_interrupt(signal.SIG_IGN)
     sys.stdout.flush()
     sys.exit(code)
 
@@ -97,14 +99,13 @@ def _watch_interrupts(seen: list[int]) -> None:
         seen.append(number)
         raise KeyboardInterrupt
 
+    _on_interrupt(interrupt)
+
+
+def _on_interrupt(handler: Any) -> None:
+    """Only the main thread of a process may set it."""
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, interrupt)
-
-
-def _reader_left() -> int:
-    """`| head`: nothing is wrong; Python would complain again while flushing at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+        signal.signal(signal.SIGINT, handler)
 
 
 def _interrupted(as_json: bool) -> int:
