@@ -148,7 +148,7 @@ def exact(
 
 def exact_rounds(p: Problem, inc: Incumbent, proof: Proof, clock: Clock, share: float) -> None:
     """`exact` again and again while it improves: each model knows the better horizon."""
-    rounds = ((1.0, 0.1), (4.0, 0.3), (20.0, 1.0))
+    rounds = ((1.0, 0.1), (3.0, 0.3), (10.0 if p.n <= 60 else 6.0, 1.0))
     for number, (limit, part) in enumerate(rounds):
         before = inc.best.value if inc.best is not None else float("inf")
         exact(p, inc, proof, clock, limit, share * part)
@@ -208,7 +208,7 @@ def neighbourhoods(
         model = build(p, request, inc.best.value)
         pin_down(p, model, table, free)
         model.hint(table.dev, table.start)
-        params = clock.params(1.0)
+        params = clock.params(0.3)
         if clock.wall:
             params = type(params)(request.seed, request.workers, time_limit=min(3.0, clock.left()))
         found = cpsat.solve(model.cp, params)

@@ -186,7 +186,7 @@ def run(p: Problem, inc: Incumbent, proof: latency.Proof, clock: Clock) -> None:
     if method == "split" or (method == "auto" and p.n > 400):
         from csp_embed.partition.splitting import split_latency
 
-        split_latency(p, inc, proof, clock)
+        split_latency(p, inc, proof, clock, found)
         if method == "split":
             return
     if method == "genetic":
@@ -214,8 +214,13 @@ def run(p: Problem, inc: Incumbent, proof: latency.Proof, clock: Clock) -> None:
     if near and not proof.closed and not proof.interrupted:
         if method == "auto" and not request.shaped and clock.wall and clock.left() > 1:
             latency.annealed(p, inc, clock, found[:12], max(steps, 1000), 0.6)
-        rounds = int(12 * request.effort) if method == "auto" else int(40 * request.effort)
-        latency.neighbourhoods(p, inc, proof, clock, max(rounds, 1), 18)
+        rounds = max(1, int((12 if method == "auto" else 40) * request.effort))
+        if p.n <= 250 or request.shaped:
+            latency.neighbourhoods(p, inc, proof, clock, rounds, 18)
+            return
+        from csp_embed.partition.splitting import polish
+
+        polish(p, inc, proof, clock, 1000 if clock.wall else max(1, rounds // 4))
 
 
 def run_throughput(p: Problem, inc: Incumbent, proof: latency.Proof, clock: Clock) -> None:

@@ -18,13 +18,13 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import networkx as nx
 import numpy as np
 
 from csp_embed.partition import kernels, latency, throughput
-from csp_embed.partition.list_scheduling import ListScheduler
+from csp_embed.partition.list_scheduling import ListScheduler, Placement
 from csp_embed.partition.problem import Floats, Ints, Problem
 from csp_embed.partition.search import Clock, Incumbent
 from csp_embed.partition.timetable import decoded
@@ -32,7 +32,7 @@ from csp_embed.solver import cpsat
 from csp_embed.solver.params import Params
 
 PART = 12  # tasks of one exact subproblem
-BUDGET = 1.0  # deterministic units for all subproblems of a pass
+BUDGET = 0.3  # deterministic units for all subproblems of a pass
 
 
 def communities(p: Problem, seed: int = 0) -> list[list[int]]:
@@ -99,8 +99,10 @@ def runs(p: Problem, parts: list[list[int]], size: int) -> list[list[int]]:
     return done
 
 
-def split_latency(p: Problem, inc: Incumbent, proof: latency.Proof, clock: Clock) -> None:
-    """Steps 1 to 4 for the makespan."""
+def split_latency(
+    p: Problem, inc: Incumbent, proof: latency.Proof, clock: Clock, found: list[Placement]
+) -> None:
+    """Steps 1 to 4 for the makespan; between 3 and 4 a short annealing, also from `found`."""
     if p.n < 2 or p.m < 2 or inc.request.shaped:
         if inc.best is None or inc.request.shaped:
             latency.exact(p, inc, proof, clock, 10.0)
@@ -113,11 +115,22 @@ def split_latency(p: Problem, inc: Incumbent, proof: latency.Proof, clock: Clock
         sizes = np.cumsum([0] + [len(part) for part in parts])
         bounds = [(int(a), int(b)) for a, b in itertools.pairwise(sizes)]
         improve(p, inc, proof, clock, order, first.dev, bounds)
-    for shift in (PART // 2, 0)[: 2 if p.n <= 300 else 1]:
+    if inc.best is not None and inc.best.table is not None and not proof.interrupted:
+        best = inc.best
+        start = Placement(best.table.order(), best.dev, best.value, "split")
+        steps = int(min(200_000, max(10_000, 1.5e7 / p.n)) * clock.request.effort)
+        latency.annealed(p, inc, clock, [start, *found[:2]], max(steps, 1), 0.2)
+    polish(p, inc, proof, clock, 2 if p.n <= 100 else 1)
+
+
+def polish(p: Problem, inc: Incumbent, proof: latency.Proof, clock: Clock, passes: int) -> None:
+    """Windows over the order by start times, shifted by half from pass to pass."""
+    for number in range(passes):
         if inc.best is None or inc.best.table is None or proof.interrupted or clock.left() < 0.2:
             return
         order = inc.best.table.order()
-        marks = [0, *range(PART - shift, p.n, PART), p.n]
+        shift = PART // 2 if number % 2 == 0 else PART
+        marks = [0, *range(shift, p.n, PART), p.n]
         improve(p, inc, proof, clock, order, inc.best.dev, list(itertools.pairwise(marks)))
 
 
@@ -129,30 +142,43 @@ def improve(
     order, dev = order.copy(), dev.copy()
     # Proposals are compared by appended times; contention is judged by the decoder at the end.
     limit = BUDGET / max(len(intervals), 1)
+    # What lies behind a window does not change before the window is solved.
+    behind, then = remaining(p, order, dev, [hi for _, hi in intervals])
+    finish, free = np.zeros(p.n), np.zeros(p.m)
     for number, (lo, hi) in enumerate(intervals):
         if proof.interrupted or clock.left() < 0.1:
             break
-        found = window(p, order, dev, lo, hi, clock, min(limit, 1.0))
+        fixed = Fixed(finish, free, behind, then[hi])
+        found = window(p, order, dev, lo, hi, fixed, clock, limit)
         if found is not None:
             order[lo:hi], changed = found
             dev[order[lo:hi]] = changed
+        for t in order[lo:hi]:
+            _append(p, int(t), dev, finish, free)
         clock.tell("parts", number + 1, len(intervals))
     inc.offer(dev, decoded(p, order, dev), "split")
 
 
-def window(
-    p: Problem, order: Ints, dev: Ints, lo: int, hi: int, clock: Clock, limit: float
-) -> tuple[Ints, Ints] | None:
-    """The best order and devices of order[lo:hi], all else fixed; None where nothing was found.
+class Fixed(NamedTuple):
+    """What surrounds a window. finish [n], free [m]: end of earlier tasks, when devices are free.
+    behind [n], then [m]: longest path from the start of each later task, and of the first later
+    task of each device, to the end of all, along data and device sequences."""
 
-    before: finish of earlier tasks and when devices are free. behind: longest path from the start
-    of each later task to the end, along data and device sequences."""
-    finish, free = appended(p, order, dev, lo)
-    behind, then = remaining(p, order, dev, hi)
+    finish: Floats
+    free: Floats
+    behind: Floats
+    then: Floats
+
+
+def window(
+    p: Problem, order: Ints, dev: Ints, lo: int, hi: int, fixed: Fixed, clock: Clock, limit: float
+) -> tuple[Ints, Ints] | None:
+    """The best order and devices of order[lo:hi], all else fixed; None where nothing was found."""
+    finish, free, behind, then = fixed
     tasks = [int(t) for t in order[lo:hi]]
     inside = {t: i for i, t in enumerate(tasks)}
     cp = cpsat.new_model()
-    horizon = now = _value(p, order, dev, lo, hi, finish, free, behind, then)
+    horizon = now = _value(p, order, dev, lo, hi, fixed)
     factor = 1e6 / max(horizon, 1e-12)
     top = int(now * factor) + 2
 
@@ -237,7 +263,7 @@ def window(
     trial[new] = devices
     whole = order.copy()
     whole[lo:hi] = new
-    value = _value(p, whole, trial, lo, hi, finish, free, behind, then)
+    value = _value(p, whole, trial, lo, hi, fixed)
     return (new, devices) if value <= now else None
 
 
@@ -264,14 +290,6 @@ def _memory(p: Problem, cp: Any, dev: Ints, shared: dict[int, dict[int, Any]]) -
             cp.add(sum(terms) <= int(p.memory[d] - used[d]))
 
 
-def appended(p: Problem, order: Ints, dev: Ints, upto: int) -> tuple[Floats, Floats]:
-    """finish [n] of the first `upto` tasks appended in order, and when each device is free."""
-    finish, free = np.zeros(p.n), np.zeros(p.m)
-    for t in order[:upto]:
-        _append(p, int(t), dev, finish, free)
-    return finish, free
-
-
 def _append(p: Problem, t: int, dev: Ints, finish: Floats, free: Floats) -> None:
     d = int(dev[t])
     ready = float(free[d])
@@ -281,26 +299,30 @@ def _append(p: Problem, t: int, dev: Ints, finish: Floats, free: Floats) -> None
     finish[t] = free[d] = ready + float(p.cost[t, d])
 
 
-def remaining(p: Problem, order: Ints, dev: Ints, first: int) -> tuple[Floats, Floats]:
-    """behind [n]: from the start of each task at or after `first` to the end; then [m]: the same of
-    the first such task on each device."""
+def remaining(
+    p: Problem, order: Ints, dev: Ints, marks: list[int]
+) -> tuple[Floats, dict[int, Floats]]:
+    """behind [n] of all tasks, and `then` [m] at each of the marked positions (see `Fixed`)."""
     behind, then = np.zeros(p.n), np.zeros(p.m)
-    for t in order[first:][::-1]:
-        t, d = int(t), int(dev[t])
+    kept = {p.n: then.copy()}
+    wanted = set(marks)
+    for k in range(p.n - 1, -1, -1):
+        t = int(order[k])
+        d = int(dev[t])
         tail = float(then[d])
         for v in p.outputs(t):
             for c in p.consumers(int(v)):
                 tail = max(tail, p.comm(int(v), d, int(dev[c])) + behind[c])
         behind[t] = then[d] = float(p.cost[t, d]) + tail
-    return behind, then
+        if k in wanted:
+            kept[k] = then.copy()
+    return behind, kept
 
 
-def _value(
-    p: Problem, order: Ints, dev: Ints, lo: int, hi: int,
-    finish: Floats, free: Floats, behind: Floats, then: Floats,
-) -> float:  # fmt: skip
+def _value(p: Problem, order: Ints, dev: Ints, lo: int, hi: int, fixed: Fixed) -> float:
     """Makespan through the window: its tasks appended, then the longest paths behind."""
-    finish, free = finish.copy(), free.copy()
+    finish, free = fixed.finish.copy(), fixed.free.copy()
+    behind, then = fixed.behind, fixed.then
     for t in order[lo:hi]:
         _append(p, int(t), dev, finish, free)
     value = float((free + then).max())
@@ -322,10 +344,10 @@ def split_throughput(p: Problem, inc: Incumbent, proof: latency.Proof, clock: Cl
         label[part] = i
     merged = merge(p, label)
     rough = latency.Proof()
-    latency.exact(merged, inc, rough, clock, 3.0, 0.3)
+    latency.exact(merged, inc, rough, clock, 0.5, 0.3)
     proof.interrupted |= rough.interrupted
     rng = np.random.default_rng(inc.request.seed)
-    for number in range(6):
+    for number in range(4):
         if inc.best is None or proof.interrupted or clock.left() < 0.2:
             break
         # Open the communities that meet on the busiest device, and some others.
@@ -337,9 +359,9 @@ def split_throughput(p: Problem, inc: Incumbent, proof: latency.Proof, clock: Cl
         finer = np.where(
             np.isin(label, list(opened)), p.n + np.arange(p.n), label * p.m + inc.best.dev
         )
-        latency.exact(merge(p, finer), inc, rough, clock, 1.0, 0.3)
+        latency.exact(merge(p, finer), inc, rough, clock, 0.15, 0.3)
         proof.interrupted |= rough.interrupted
-        clock.tell("communities", number + 1, 6)
+        clock.tell("communities", number + 1, 4)
     if inc.best is not None and not inc.request.shaped and p.n > latency.SMALL:
         q = throughput.load_arrays(p)
         throughput.balanced(p, inc, clock, q, int(50_000 * inc.request.effort), 0.5)

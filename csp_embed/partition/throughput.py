@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from csp_embed.errors import Infeasible
 from csp_embed.partition import chains
 from csp_embed.partition.balance import Loads, balance
+from csp_embed.partition.collapse import collapsed
 from csp_embed.partition.list_scheduling import ListScheduler
 from csp_embed.partition.problem import Ints, Problem, _csr
 from csp_embed.partition.search import Clock, Incumbent
@@ -72,7 +74,14 @@ def seed_all(p: Problem, inc: Incumbent) -> list[Ints]:
     """Offers every start; returns those that can run."""
     wanted = inc.request.max_latency is not None or inc.request.objective == "latency"
     placements = []
-    for name, dev in starts(p):
+    found = starts(p)
+    try:
+        whole = collapsed(p, inc.request.effort, inc.request.seed)
+    except Infeasible:  # a run that does not fit its server: no such start
+        whole = None
+    if whole is not None:
+        found.append(("collapsed", whole))
+    for name, dev in found:
         inc.offer(dev, timed(p, dev, wanted), name)
         placements.append(dev)
     return placements
