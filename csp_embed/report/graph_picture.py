@@ -5,13 +5,17 @@ Layers stand at their depth (longest path from an input); long networks wrap int
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
+from typing import Any
 
-from csp_embed.ir.network import Plan, Platform, TaskGraph
+from csp_embed.ir.network import Edge, Plan, Platform, TaskGraph
 from csp_embed.report.gantt import device_colours, import_matplotlib, save_figure
 
+_CROSSING, _STAYING = "#B00020", "#888888"
 _BAND = 26  # depths per band
+_UNIT, _MOST_INCHES = 0.62, 60.0  # inches between layers, and of the whole picture
+_ARROWS = 1500  # above this many edges plain lines, drawn at once
 _LABELS = 140  # above this many layers names would only be grey noise
 
 
@@ -25,40 +29,32 @@ def draw_graph(graph: TaskGraph, plan: Plan, platform: Platform, path: str | Pat
     bands, tops = _bands(spots)
     band = min(_BAND, max(depth.values(), default=0) + 1)
     height = sum(tops) + 1.0
-    figure, axes = pyplot.subplots(figsize=(max(6.0, 0.62 * band), max(2.0, 0.62 * height)))
+    unit = min(_UNIT, _MOST_INCHES / height)
+    figure, axes = pyplot.subplots(figsize=(max(6.0, unit * band), max(2.0, unit * height)))
     where = {}
     for task, (x, y) in spots.items():
         b = int(x) // _BAND
         where[task] = (x - b * _BAND, bands[b] + y)
-    for edge in graph.edges:
-        (x0, y0), (x1, y1) = where[edge.src], where[edge.dst]
-        crossing = device_of.get(edge.src) != device_of.get(edge.dst)
-        wraps = depth[edge.src] // _BAND != depth[edge.dst] // _BAND
-        axes.annotate(
-            "",
-            xy=(x1, y1),
-            xytext=(x0, y0),
-            arrowprops={
-                "arrowstyle": "-|>",
-                "color": "#B00020" if crossing else "#888888",
-                "linewidth": 1.3 if crossing else 0.6,
-                "alpha": 0.35 if wraps else 0.9,
-                "shrinkA": 7,
-                "shrinkB": 7,
-                "connectionstyle": "arc3,rad=0.12" if abs(y1 - y0) < 0.01 and x1 - x0 > 1 else None,
-            },
-        )
-    for task, (x, y) in where.items():
-        colour = colours.get(device_of.get(task, ""), "#FFFFFF")
-        axes.scatter([x], [y], s=150, color=colour, edgecolors="black", linewidths=0.6, zorder=3)
-        if len(where) <= _LABELS:
+    crossing = {e for e in graph.edges if device_of.get(e.src) != device_of.get(e.dst)}
+    if len(graph.edges) > _ARROWS:
+        _lines(axes, graph, where, crossing)
+    else:
+        _arrows(axes, graph, where, crossing, depth)
+    places = list(where.values())
+    fill = [colours.get(device_of.get(task, ""), "#FFFFFF") for task in where]
+    axes.scatter(
+        [x for x, _ in places], [y for _, y in places], s=150 * (unit / _UNIT) ** 2, color=fill,
+        edgecolors="black", linewidths=0.6 * unit / _UNIT, zorder=3,
+    )  # fmt: skip
+    if len(where) <= _LABELS:
+        for task, (x, y) in where.items():
             axes.text(x, y + 0.38, _short(task), ha="center", va="center", fontsize=4.5, zorder=4)
     used = [d.name for d in platform.devices if d.name in set(device_of.values())]
     handles = [
         pyplot.Line2D([], [], marker="o", linestyle="", color=colours[d], markersize=8, label=d)
         for d in used
     ]
-    handles.append(pyplot.Line2D([], [], color="#B00020", label="changes device"))
+    handles.append(pyplot.Line2D([], [], color=_CROSSING, label="changes device"))
     axes.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.01), ncol=8,
                 frameon=False, fontsize=8)  # fmt: skip
     axes.set_xlim(-0.7, band - 0.3)
@@ -69,6 +65,51 @@ def draw_graph(graph: TaskGraph, plan: Plan, platform: Platform, path: str | Pat
     axes.set_title(f"{graph.name}: {len(graph.tasks)} layers{value}", fontsize=10)
     save_figure(figure, path)
     pyplot.close(figure)
+
+
+def _arrows(
+    axes: Any,
+    graph: TaskGraph,
+    where: Mapping[str, tuple[float, float]],
+    crossing: Set[Edge],
+    depth: Mapping[str, int],
+) -> None:
+    """An arrow per edge; edges along a row bend so that they miss the layers between."""
+    for edge in graph.edges:
+        (x0, y0), (x1, y1) = where[edge.src], where[edge.dst]
+        away = edge in crossing
+        wraps = depth[edge.src] // _BAND != depth[edge.dst] // _BAND
+        axes.annotate(
+            "",
+            xy=(x1, y1),
+            xytext=(x0, y0),
+            arrowprops={
+                "arrowstyle": "-|>",
+                "color": _CROSSING if away else _STAYING,
+                "linewidth": 1.3 if away else 0.6,
+                "alpha": 0.35 if wraps else 0.9,
+                "shrinkA": 7,
+                "shrinkB": 7,
+                "connectionstyle": "arc3,rad=0.12" if abs(y1 - y0) < 0.01 and x1 - x0 > 1 else None,
+            },
+        )
+
+
+def _lines(
+    axes: Any,
+    graph: TaskGraph,
+    where: Mapping[str, tuple[float, float]],
+    crossing: Set[Edge],
+) -> None:
+    """All edges as thin lines."""
+    from matplotlib.collections import LineCollection
+
+    for colour, width, edges in (
+        (_STAYING, 0.3, [e for e in graph.edges if e not in crossing]),
+        (_CROSSING, 0.5, [e for e in graph.edges if e in crossing]),
+    ):
+        pairs = [(where[e.src], where[e.dst]) for e in edges]
+        axes.add_collection(LineCollection(pairs, colors=colour, linewidths=width, alpha=0.6))
 
 
 def layout(graph: TaskGraph) -> dict[str, tuple[float, float]]:

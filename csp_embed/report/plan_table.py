@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from csp_embed.errors import InputError
-from csp_embed.ir.network import LATENCY, Assignment, Device, Plan, Platform, Task, TaskGraph
+from csp_embed.ir.network import (
+    LATENCY,
+    Assignment,
+    Device,
+    Edge,
+    Plan,
+    Platform,
+    Task,
+    TaskGraph,
+)
 
 
 @dataclass(frozen=True)
@@ -27,11 +37,26 @@ class Row:
 
 def plan_rows(plan: Plan, graph: TaskGraph, platform: Platform) -> list[Row]:
     """A row per assignment, in the plan's order (replicas one after the other)."""
+    view = _View(graph, platform)
     rows: list[Row] = []
     for assignments in _copies(plan):
         device_of = {a.task: a.device for a in assignments}
-        rows += [_row(a, device_of, graph, platform) for a in _in_order(assignments)]
+        rows += [_row(a, device_of, view) for a in _in_order(assignments)]
     return rows
+
+
+class _View:
+    """Graph and platform by name, made once for many rows."""
+
+    def __init__(self, graph: TaskGraph, platform: Platform) -> None:
+        self.tasks = graph.by_id()
+        self.devices = platform.by_name()
+        self.into: dict[str, list[Edge]] = {}
+        self.out_of: dict[str, list[Edge]] = {}
+        for edge in graph.edges:
+            self.into.setdefault(edge.dst, []).append(edge)
+            self.out_of.setdefault(edge.src, []).append(edge)
+        self.sharing = Counter(t.colocate for t in graph.tasks if t.colocate is not None)
 
 
 def _copies(plan: Plan) -> list[Sequence[Assignment]]:
@@ -42,13 +67,13 @@ def _in_order(rows: Sequence[Assignment]) -> list[Assignment]:
     return sorted(rows, key=lambda a: a.start if a.start is not None else 0.0)
 
 
-def _row(a: Assignment, device_of: Mapping[str, str], graph: TaskGraph, platform: Platform) -> Row:
-    task = graph.by_id()[a.task]
-    device = platform.by_name()[a.device]
+def _row(a: Assignment, device_of: Mapping[str, str], view: _View) -> Row:
+    task = view.tasks[a.task]
+    device = view.devices[a.device]
     crossing = {
         (e.src, e.tensor or f"->{e.dst}"): e.bytes
-        for e in graph.edges
-        if e.dst == a.task and device_of.get(e.src) not in (None, a.device)
+        for e in view.into.get(a.task, ())
+        if device_of.get(e.src) not in (None, a.device)
     }
     return Row(
         task=a.task,
@@ -59,7 +84,7 @@ def _row(a: Assignment, device_of: Mapping[str, str], graph: TaskGraph, platform
         start=a.start,
         finish=a.finish,
         bytes_in=float(sum(crossing.values())),
-        reason=reason(task, device, device_of, graph, platform),
+        reason=_reason(task, device, device_of, view),
     )
 
 
@@ -68,15 +93,9 @@ def origin_of(task: Task, device: Device) -> str:
     return task.origin.get(device.name, task.origin.get(device.kind, "given"))
 
 
-def reason(
-    task: Task,
-    device: Device,
-    device_of: Mapping[str, str],
-    graph: TaskGraph,
-    platform: Platform,
-) -> str:
+def _reason(task: Task, device: Device, device_of: Mapping[str, str], view: _View) -> str:
     """Why a task may stand where it does: the first of these that holds."""
-    costs = {d.name: c for d in platform.devices if (c := task.cost_on(d)) is not None}
+    costs = {d.name: c for d in view.devices.values() if (c := task.cost_on(d)) is not None}
     if task.pin is not None:
         return "pinned"
     if len(costs) == 1:
@@ -85,12 +104,10 @@ def reason(
     here = costs.get(device.name, fastest)
     if here <= fastest * (1 + 1e-9):
         return "fastest device"
-    near = [e.src for e in graph.edges if e.dst == task.id and device_of.get(e.src) == device.name]
-    near += [e.dst for e in graph.edges if e.src == task.id and device_of.get(e.dst) == device.name]
+    near = [e.src for e in view.into.get(task.id, ()) if device_of.get(e.src) == device.name]
+    near += [e.dst for e in view.out_of.get(task.id, ()) if device_of.get(e.dst) == device.name]
     slower = f"+{here - fastest:.4g} ms"
-    if task.colocate is not None and any(
-        t.colocate == task.colocate and t.id != task.id for t in graph.tasks
-    ):
+    if task.colocate is not None and view.sharing[task.colocate] > 1:
         return f"colocated ({task.colocate}), {slower}"
     if near:
         return f"beside {near[0]}, saves transfers, {slower}"
@@ -184,7 +201,7 @@ def explain_text(
         return f"{name} is not in the plan"
     device = platform.by_name()[here]
     lines = [f"{name} ({task.op or 'task'}) runs on {here}"]
-    lines.append(f"  why: {reason(task, device, device_of, graph, platform)}")
+    lines.append(f"  why: {_reason(task, device, device_of, _View(graph, platform))}")
     if task.nodes:
         lines.append(f"  covers: {', '.join(task.nodes)}")
     lines.append(f"  memory: {task.weight_bytes:.0f} bytes of weights, "
