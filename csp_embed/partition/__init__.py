@@ -25,7 +25,7 @@ from typing import Any
 
 
 class _Partition(ModuleType):
-    """Makes `csp_embed.partition(graph, platform, …)` callable although this package is so named."""
+    """Makes `csp_embed.partition(…)` callable although this package is so named."""
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         from csp_embed.planner import partition
