@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from csp_embed import cache
 from csp_embed.embed import embed
+from csp_embed.embed.explain import none as explain_none
 from csp_embed.embed.pins_text import read_pins
 from csp_embed.emit.lower import Lowered, lower
 from csp_embed.errors import Infeasible, OperatorError, SpecError
@@ -153,14 +154,18 @@ def embeddings_of(op: Operator, machine: Isa, options: Options) -> list[Embeddin
     Raises: Infeasible, InputError for pins that cannot be read.
     """
     pins = read_pins(op, machine, options.pins)
-    found = embed(
-        op,
-        machine,
-        layout="strict" if pins.strict else options.layout,
-        top=options.top,
-        pins=pins.keeps,
-        factors=pins.factors,
-    )
+    try:
+        found = embed(
+            op,
+            machine,
+            layout="strict" if pins.strict else options.layout,
+            top=options.top,
+            pins=pins.keeps,
+            factors=pins.factors,
+        )
+    except Infeasible as error:
+        explanation = explain_none(op, machine, options.layout, options.pins)
+        raise explanation.error(op, machine) from error
     return [pins.arrange(e) for e in found]
 
 

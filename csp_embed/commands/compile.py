@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -228,22 +228,14 @@ def compile_command(
     from csp_embed.commands import request
     from csp_embed.commands.job import STAGES, Job
 
-    raw: dict[str, Any] = {
-        "n": n, "c": c, "d": d, "h": h, "w": w, "k": k, "t": t, "r": r, "s": s, "m": m,
-        "batch": batch, "multiplier": multiplier, "groups": groups, "shift": shift,
-        "bias_range": bias_range, "clip": clip, "layout": tensor_layout,
-        "bias": bias or None, "bias_before_shift": bias_before_shift or None,
-    }  # fmt: skip
-    for name, text in (
-        ("stride", stride),
-        ("pad", pad),
-        ("dilation", dilation),
-        ("output_pad", output_pad),
-    ):
-        raw[name] = None if text is None else request.numbers(text, name)
-    op = request.operator(
-        what, {a: v for a, v in raw.items() if v is not None}, shape or [], step or []
-    )
+    op = request.from_options(
+        what, shape or [], step or [],
+        {"n": n, "c": c, "d": d, "h": h, "w": w, "k": k, "t": t, "r": r, "s": s, "m": m,
+         "batch": batch, "multiplier": multiplier, "groups": groups, "shift": shift,
+         "bias_range": bias_range, "clip": clip, "tensor_layout": tensor_layout,
+         "bias": bias, "bias_before_shift": bias_before_shift,
+         "stride": stride, "pad": pad, "dilation": dilation, "output_pad": output_pad},
+    )  # fmt: skip
     mode, pins = request.pins(layout or [], fix or [], forbid or [])
     if top < 0:
         raise InputError(f"--top {top} is negative", hint="0 leaves the choice to the compiler")

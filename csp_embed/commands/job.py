@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from csp_embed.errors import CheckError, InputError
+from csp_embed.errors import CheckError, Infeasible, InputError, TimeLimit
 from csp_embed.files import atomic
 from csp_embed.ir.operator import Operator
 from csp_embed.isa.load import load_isa
@@ -134,13 +134,37 @@ class Job:
             options = Options(**{**options.__dict__, "top": self.top})
         return compile(self.op, machine, **constants, options=options, progress=self.tell)
 
+    def _refuse(self, error: Infeasible | TimeLimit, path: Path) -> None:
+        """Writes the certificate of a problem without an answer."""
+        from csp_embed.embed.certificate import refusal
+        from csp_embed.embed.explain import none
+
+        machine = load_isa(self.isa, self.config)
+        status, conflict, relaxations = "unknown", (), ()
+        if isinstance(error, Infeasible):
+            explanation = none(self.op, machine, self.layout, self.pins)
+            status, conflict = "infeasible", explanation.conflict
+            relaxations = explanation.relaxations
+        document = refusal(
+            self.op, machine, self.layout, status=status, why=error.why or error.what,
+            search={"pins": list(self.pins), "seed": self.solver_seed},
+            conflict=conflict, relaxations=relaxations,
+        )  # fmt: skip
+        with atomic(path) as file:
+            json.dump(document, file, indent=1)
+
     def run(self, output: Path | None, report: Path | None, certificate: Path | None) -> Result:
         """Compiles, judges, writes. Raises: CheckError where a check refuses the stream."""
         from csp_embed.isa.program_file import write_program
         from csp_embed.judge import judge
 
         given = self.tensors()
-        kernel = self.compile(given)
+        try:
+            kernel = self.compile(given)
+        except (Infeasible, TimeLimit) as error:
+            if certificate is not None:
+                self._refuse(error, certificate)
+            raise
         bound = bound_cycles(self.op, kernel.isa, kernel.memory)
         simulate = self.verify or natural(self.op)["macs"] <= SIMULATED_MACS
         tensors = given

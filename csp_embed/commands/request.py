@@ -63,6 +63,25 @@ def shapes(texts: list[str]) -> dict[str, tuple[int, ...]]:
     return out
 
 
+PLAIN = ("n", "c", "d", "h", "w", "k", "t", "r", "s", "m", "batch", "multiplier", "groups",
+         "shift", "bias_range", "clip")  # fmt: skip
+LISTED = ("stride", "pad", "dilation", "output_pad")
+FLAGS = ("bias", "bias_before_shift")
+
+
+def from_options(
+    what: str, shape: list[str], step: list[str], given: Mapping[str, Any]
+) -> Operator:
+    """The operator of a command's arguments as typer hands them over. Raises: OperatorError."""
+    raw: dict[str, Any] = {name: given.get(name) for name in PLAIN}
+    raw["layout"] = given.get("tensor_layout")
+    raw |= {name: given.get(name) or None for name in FLAGS}
+    for name in LISTED:
+        text = given.get(name)
+        raw[name] = None if text is None else numbers(text, name)
+    return operator(what, {a: v for a, v in raw.items() if v is not None}, shape, step)
+
+
 def operator(what: str, given: Mapping[str, Any], shape: list[str], steps: list[str]) -> Operator:
     """The operator named `what`: deepbench:ID, a formula, `elementwise`, or a built-in.
 

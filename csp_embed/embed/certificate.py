@@ -77,13 +77,19 @@ def refusal(
     """
     return _head(op, isa, mode, search or {}) | {
         "status": status.lower(),
-        "claim": "no embedding of the lifted model keeps the families named"
-        if status.lower() == "infeasible"
-        else "the limit ended the search before an answer",
+        "claim": _refusal_claim(status, conflict),
         "why": why,
         "conflict": list(conflict),
         "relaxations": list(relaxations),
     }
+
+
+def _refusal_claim(status: str, conflict: Sequence[str]) -> str:
+    if status.lower() != "infeasible":
+        return "the limit ended the search before an answer"
+    if conflict:
+        return "no embedding of the lifted model keeps all that stands under conflict"
+    return "refused for the reason that stands under why"
 
 
 def solution(embedding: Embedding) -> dict[str, Any]:

@@ -11,6 +11,7 @@ bound is the best possible cannot be re-proved without a search; that it contrad
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -115,7 +116,7 @@ def _solved(document: Mapping[str, Any], op: Operator, isa: Isa) -> list[str]:
         return strangers
     embedding = rebuild(document["embedding"], op, isa)
     problems = _memories(embedding, isa)
-    if embedding.formula() != document["formula"]:
+    if _parts(embedding.formula()) != _parts(document["formula"]):
         problems.append("formula: the text is not that of the solution")
     if embedding.layout_mode != document["layout"]:
         problems.append(f"layout: {embedding.layout_mode} in the solution, not as stated")
@@ -178,6 +179,11 @@ def _claims(document: Mapping[str, Any], counted: float) -> list[str]:
     if cycles is not None and cycles < 0:
         out.append(f"scheduled: {cycles} cycles")
     return out
+
+
+def _parts(formula: str) -> list[str]:
+    """Its terms without their order: JSON objects are unordered."""
+    return sorted(re.split(r"[\s+;|=]+", formula))
 
 
 def _close(a: float, b: float) -> bool:
