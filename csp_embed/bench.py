@@ -180,7 +180,7 @@ def _on_dask(
             "--dask needs the package distributed", hint="pip install 'csp-embed[dask]'"
         ) from error
     try:
-        client = Client(address, timeout=10)
+        client = Client(address, timeout=5)
     except (OSError, ValueError) as error:
         raise InputError(
             f"no Dask scheduler at {address}",
