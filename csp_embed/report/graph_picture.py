@@ -1,6 +1,7 @@
 """The task graph as a picture, every layer in the colour of its device.
 
-Layers stand at their depth (longest path from an input); long networks wrap into several bands.
+Layers stand at their depth (longest path from an input); long networks wrap into several bands,
+very large ones are drawn as a map without names.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from csp_embed.report.gantt import device_colours, import_matplotlib, save_figur
 
 _CROSSING, _STAYING = "#B00020", "#888888"
 _BAND = 26  # depths per band
-_UNIT, _MOST_INCHES = 0.62, 60.0  # inches between layers, and of the whole picture
+_MANY = 400  # above this many layers one band, drawn as a map
+_UNIT = 0.62  # inches between layers
+_MAP = (26.0, 15.0)  # inches of a map
 _ARROWS = 1500  # above this many edges plain lines, drawn at once
 _LABELS = 140  # above this many layers names would only be grey noise
 
@@ -26,25 +29,28 @@ def draw_graph(graph: TaskGraph, plan: Plan, platform: Platform, path: str | Pat
     spots = layout(graph)
     colours = device_colours(platform)
     depth = {t: int(x) for t, (x, _) in spots.items()}
-    bands, tops = _bands(spots)
-    band = min(_BAND, max(depth.values(), default=0) + 1)
+    deepest = max(depth.values(), default=0) + 1
+    many = len(spots) > _MANY
+    width = deepest if many else _BAND
+    bands, tops = _bands(spots, width)
+    band = min(width, deepest)
     height = sum(tops) + 1.0
-    unit = min(_UNIT, _MOST_INCHES / height)
-    figure, axes = pyplot.subplots(figsize=(max(6.0, unit * band), max(2.0, unit * height)))
+    size = _MAP if many else (max(6.0, _UNIT * band), max(2.0, _UNIT * height))
+    figure, axes = pyplot.subplots(figsize=size)
     where = {}
     for task, (x, y) in spots.items():
-        b = int(x) // _BAND
-        where[task] = (x - b * _BAND, bands[b] + y)
+        b = int(x) // width
+        where[task] = (x - b * width, bands[b] + y)
     crossing = {e for e in graph.edges if device_of.get(e.src) != device_of.get(e.dst)}
-    if len(graph.edges) > _ARROWS:
+    if many or len(graph.edges) > _ARROWS:
         _lines(axes, graph, where, crossing)
     else:
         _arrows(axes, graph, where, crossing, depth)
     places = list(where.values())
     fill = [colours.get(device_of.get(task, ""), "#FFFFFF") for task in where]
     axes.scatter(
-        [x for x, _ in places], [y for _, y in places], s=150 * (unit / _UNIT) ** 2, color=fill,
-        edgecolors="black", linewidths=0.6 * unit / _UNIT, zorder=3,
+        [x for x, _ in places], [y for _, y in places], s=8 if many else 150, color=fill,
+        edgecolors="black", linewidths=0.1 if many else 0.6, zorder=3,
     )  # fmt: skip
     if len(where) <= _LABELS:
         for task, (x, y) in where.items():
@@ -105,8 +111,8 @@ def _lines(
     from matplotlib.collections import LineCollection
 
     for colour, width, edges in (
-        (_STAYING, 0.3, [e for e in graph.edges if e not in crossing]),
-        (_CROSSING, 0.5, [e for e in graph.edges if e in crossing]),
+        (_STAYING, 0.15, [e for e in graph.edges if e not in crossing]),
+        (_CROSSING, 0.2, [e for e in graph.edges if e in crossing]),
     ):
         pairs = [(where[e.src], where[e.dst]) for e in edges]
         axes.add_collection(LineCollection(pairs, colors=colour, linewidths=width, alpha=0.6))
@@ -134,11 +140,13 @@ def layout(graph: TaskGraph) -> dict[str, tuple[float, float]]:
     return spots
 
 
-def _bands(spots: Mapping[str, tuple[float, float]]) -> tuple[dict[int, float], list[float]]:
+def _bands(
+    spots: Mapping[str, tuple[float, float]], width: int
+) -> tuple[dict[int, float], list[float]]:
     """What to add to a place in each band, and the bands' heights."""
     rows: dict[int, list[float]] = {}
     for x, y in spots.values():
-        rows.setdefault(int(x) // _BAND, []).append(y)
+        rows.setdefault(int(x) // width, []).append(y)
     shift: dict[int, float] = {}
     heights: list[float] = []
     for b in sorted(rows):

@@ -209,12 +209,13 @@ def explain_text(
     for a in plan.assignments:
         if a.task == name and a.start is not None:
             lines.append(f"  runs from {a.start:.6g} to {a.finish:.6g} ms")
+    feeds = {(s, t) for s, t, _, consumers in graph.values() if name in consumers}
     for t in plan.transfers:
         ends = f"{t.from_device} -> {t.to_device} over {t.link}, {t.bytes:.0f} bytes"
         time = "" if t.start is None else f", {t.start:.6g} to {t.finish:.6g} ms"
         if t.src_task == name:
             lines.append(f"  sends {t.tensor}: {ends}{time}")
-        elif t.to_device == here and _feeds(graph, t.src_task, t.tensor, name):
+        elif t.to_device == here and (t.src_task, t.tensor) in feeds:
             lines.append(f"  waits for {t.tensor}: {ends}{time}")
     lines.append("  on each device:")
     for d in platform.devices:
@@ -235,9 +236,3 @@ def explain_text(
             )
         lines.append(text)
     return "\n".join(lines)
-
-
-def _feeds(graph: TaskGraph, src: str, tensor: str, dst: str) -> bool:
-    return any(
-        s == src and t == tensor and dst in consumers for s, t, _, consumers in graph.values()
-    )

@@ -153,3 +153,15 @@ def test_pictures_name_devices_and_layers(tmp_path: Path) -> None:
         draw_plan(plan_with(), PLATFORM, tmp_path / "g.doc")
     with pytest.raises(InputError, match="no plan to draw"):
         draw_plan(Plan("latency", None, 0.0, None, "UNKNOWN", "x"), PLATFORM, tmp_path / "g.svg")
+
+
+def test_large_graphs_become_a_map(tmp_path: Path) -> None:
+    tasks = tuple(Task(f"t{i}", {"a": 1.0}) for i in range(500))
+    edges = tuple(Edge(f"t{i}", f"t{i + 3}", 1) for i in range(497))
+    rows = tuple(Assignment(t.id, "a", 0.0, 1.0) for t in tasks)
+    plan = Plan("latency", 500.0, 1.0, None, "FEASIBLE", "x", assignments=rows)
+    draw_graph(TaskGraph(tasks, edges), plan, PLATFORM, tmp_path / "m.svg")
+    text = (tmp_path / "m.svg").read_text()
+    assert "<!-- t7 -->" not in text  # no names
+    draw_graph(TaskGraph(tasks[:9], edges[:6]), plan, PLATFORM, tmp_path / "n.svg")
+    assert "<!-- t7 -->" in (tmp_path / "n.svg").read_text()
