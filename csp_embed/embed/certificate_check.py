@@ -183,7 +183,7 @@ def _claims(document: Mapping[str, Any], counted: float) -> list[str]:
 
 def _parts(formula: str) -> list[str]:
     """Its terms without their order: JSON objects are unordered."""
-    return sorted(re.split(r"[\s+;|=]+", formula))
+    return sorted(re.split(r"[\s+;|=]+", str(formula).replace("-", "+-")))
 
 
 def _close(a: float, b: float) -> bool:
