@@ -146,7 +146,9 @@ def _inside(windows: Sequence[Window], names: Sequence[str], trips: dict[str, in
         if math.prod(trips[n] for n in inner) * trips[name] <= _BATCH:
             inner.append(name)
     outer = [n for n in names if n not in inner]
-    tables = np.indices([trips[n] for n in inner]).reshape(len(inner), -1)
+    tables = np.indices([trips[n] for n in inner]).reshape(
+        len(inner), math.prod(trips[n] for n in inner)
+    )
     at = dict(zip(inner, tables, strict=True))
     total = 0
     for values in itertools.product(*(range(trips[n]) for n in outer)):
