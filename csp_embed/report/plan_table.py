@@ -217,6 +217,8 @@ def explain_text(
             lines.append(f"  sends {t.tensor}: {ends}{time}")
         elif t.to_device == here and (t.src_task, t.tensor) in feeds:
             lines.append(f"  waits for {t.tensor}: {ends}{time}")
+    # Times of a moved layer come from one list schedule; so must what they are compared with.
+    base = None if moved is None else moved(name, here)
     lines.append("  on each device:")
     for d in platform.devices:
         cost = task.cost_on(d)
@@ -232,7 +234,7 @@ def explain_text(
                 "; moved there alone: no valid plan"
                 if value is None
                 else f"; moved there alone: {value:.6g} ms"
-                + (f" ({value - plan.objective:+.4g})" if plan.objective is not None else "")
+                + ("" if base is None else f" ({value - base:+.4g})")
             )
         lines.append(text)
     return "\n".join(lines)

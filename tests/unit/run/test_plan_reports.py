@@ -80,7 +80,7 @@ def test_rows_say_why() -> None:
 
 
 def test_explanation_names_costs_transfers_and_moves() -> None:
-    text = explain_text("w", plan_with(), GRAPH, PLATFORM, lambda task, device: 12.5)
+    text = explain_text("w", plan_with(), GRAPH, PLATFORM, lambda t, d: 12.5 if d == "b" else 13)
     assert "b: 3 ms (given); moved there alone: 12.5 ms (-0.5)" in text
     assert "waits for u: b -> a over a-b, 10 bytes, 6 to 8 ms" in text
     refused = explain_text("w", plan_with(), GRAPH, PLATFORM, lambda task, device: None)
