@@ -8,8 +8,6 @@ recognition", ICCV 2019; families and parameters as in its section 3.
 
 from __future__ import annotations
 
-import networkx as nx
-
 from csp_embed.errors import InputError
 from csp_embed.network.generate import Sketch
 from csp_embed.network.work import Work
@@ -81,6 +79,8 @@ def wired(
 
 
 def _graph(family: str, n: int, seed: int, k: int, p: float, m: int) -> list[tuple[int, int]]:
+    import networkx as nx  # slow to load, and only this family of commands needs it
+
     if family == "watts-strogatz":
         graph = nx.watts_strogatz_graph(n, min(k, n - 1), p, seed=seed)
     elif family == "erdos-renyi":
