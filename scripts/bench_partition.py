@@ -1,7 +1,7 @@
 """Tables of the partitioner: known values, methods on networks, splitting against exact solvers.
 
     scripts/bench_partition known   [--limit S]          every row of the known values
-    scripts/bench_partition methods [--limit S]          ten methods on twelve networks
+    scripts/bench_partition methods [--limit S] [--networks N]   ten methods on twelve networks
     scripts/bench_partition split   [--limit S] [--sizes 40,100,200,400]
                                                          splitting against unseeded MILP and CP-SAT
     scripts/bench_partition random  [--limit S] [--count N]   20, 60 and 110 random tasks
@@ -107,7 +107,7 @@ def known(limit: float | None) -> None:
         )
 
 
-def methods(limit: float) -> None:
+def methods(limit: float, networks: int) -> None:
     """Objective over bound and seconds, both objectives."""
     graphs = [
         layered(n, ccr, 1, related)
@@ -116,7 +116,7 @@ def methods(limit: float) -> None:
     ]
     for objective in ("latency", "throughput"):
         print(f"\n{objective}: value / best bound (seconds)")
-        for graph in graphs:
+        for graph in graphs[:networks]:
             plans = {}
             for m in METHODS:
                 wall = limit if m in ("anneal", "genetic", "auto") else None
@@ -197,11 +197,12 @@ def main() -> None:
     parser.add_argument("--limit", type=float)
     parser.add_argument("--sizes", default="40,100,200,400")
     parser.add_argument("--count", type=int, default=2)
+    parser.add_argument("--networks", type=int, default=12)
     args = parser.parse_args()
     if args.table == "known":
         known(args.limit)
     elif args.table == "methods":
-        methods(args.limit or 10.0)
+        methods(args.limit or 10.0, args.networks)
     elif args.table == "split":
         split(args.limit or 60.0, [int(x) for x in args.sizes.split(",")])
     else:

@@ -64,7 +64,8 @@ def peak(p: Problem, table: Timetable) -> bool:
     a, w = kernels.arrays(p), kernels.work(p)
     w.start[:], w.finish[:], w.dev[:] = table.start, table.finish, table.dev
     w.group_dev[p.group] = table.dev
-    return bool(peak_fits(a, w, p.activation))
+    run = peak_fits if p.n > 60 else peak_fits.py_func  # small: not worth compiling
+    return bool(run(a, w, p.activation))
 
 
 def pipelined_memory(p: Problem, dev: Ints) -> bool:

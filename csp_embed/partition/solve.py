@@ -261,7 +261,7 @@ def run_throughput(p: Problem, inc: Incumbent, proof: latency.Proof, clock: Cloc
         if alone:
             return
     if p.n <= 2000 or inc.best is None:
-        latency.exact(p, inc, proof, clock, 30.0)
+        latency.exact_rounds(p, inc, proof, clock, 1.0)
 
 
 def finish(p: Problem, inc: Incumbent, proof: latency.Proof, request: Request) -> Plan:

@@ -33,6 +33,7 @@ from csp_embed.solver.params import Params
 
 PART = 12  # tasks of one exact subproblem
 BUDGET = 0.3  # deterministic units for all subproblems of a pass
+LEAST = 0.003  # of these for one subproblem at least
 
 
 def communities(p: Problem, seed: int = 0) -> list[list[int]]:
@@ -141,7 +142,7 @@ def improve(
     """Solves one interval of the order after the other; keeps what the decoder confirms."""
     order, dev = order.copy(), dev.copy()
     # Proposals are compared by appended times; contention is judged by the decoder at the end.
-    limit = BUDGET / max(len(intervals), 1)
+    limit = max(BUDGET / max(len(intervals), 1), LEAST)
     # What lies behind a window does not change before the window is solved.
     behind, then = remaining(p, order, dev, [hi for _, hi in intervals])
     finish, free = np.zeros(p.n), np.zeros(p.m)

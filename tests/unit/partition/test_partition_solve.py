@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -243,3 +247,44 @@ def test_hops_over_a_relay_are_in_the_plan() -> None:
     plan = solve(graph, machines)
     assert plan.objective == 5
     assert [(h.from_device, h.to_device) for h in plan.transfers] == [("p", "q"), ("q", "r")]
+
+
+def test_a_limit_with_a_plan_in_hand_is_feasible() -> None:
+    graph = random_graph(28, 3, 4, integer=False)
+    plan = solve(graph, platform(3), time_limit=0.001)
+    assert plan.status == "FEASIBLE"
+    assert not plan.deterministic
+    assert 0 < plan.gap < 1
+
+
+def test_ctrl_c_returns_the_plan_in_hand() -> None:
+    calls = []
+
+    def stop(text: str, done: int, total: int) -> None:
+        calls.append(text)
+        raise KeyboardInterrupt
+
+    plan = solve(random_graph(28, 3, 4, integer=False), platform(3), progress=stop)
+    assert calls
+    assert plan.status == "FEASIBLE"
+    assert plan.reasons == ("interrupted",)
+
+
+def test_answers_do_not_depend_on_the_hash_seed() -> None:
+    code = (
+        "from partition_cases import random_graph, platform\n"
+        "from csp_embed.partition.solve import solve\n"
+        "for m in ('split', 'heft', 'exact'):\n"
+        "    plan = solve(random_graph(14, 3, 6, integer=False), platform(3), method=m)\n"
+        "    print(plan.assignments, plan.transfers)\n"
+    )
+    here = Path(__file__).parents[2]
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", code], cwd=here, capture_output=True, text=True, check=True,
+            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": f"{here}:{here.parent}"},
+        ).stdout
+        for seed in ("1", "2")
+    }  # fmt: skip
+    assert len(said) == 1
+    assert "Assignment" in said.pop()
