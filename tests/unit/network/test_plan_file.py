@@ -10,6 +10,7 @@ import pytest
 from csp_embed.errors import InputError
 from csp_embed.ir.network import Assignment, Plan, Replica, Transfer
 from csp_embed.network.plan_file import plan_document, plan_from, read_plan, write_plan
+from csp_embed.network.profile_file import Profile, read_profile
 
 PLAN = Plan(
     goal="latency",
@@ -69,3 +70,13 @@ def test_mistakes_are_named(change: dict[str, object], message: str) -> None:
     with pytest.raises(InputError) as caught:
         plan_from(plan_document(PLAN) | change, "p.json")
     assert message in caught.value.render()
+
+
+def test_the_committed_profile_schema_and_sample() -> None:
+    folder = Path(__file__).parents[3] / "profiles"
+    schema = json.loads((folder / "csp-embed-profile-1.schema.json").read_text())
+    assert set(schema["properties"]) == set(Profile.model_fields)
+    assert not schema["additionalProperties"]
+    sample = read_profile(folder / "resnet50_gpu0_roofline_sample.json")
+    assert sample.device.how == "roofline"  # no measurement is claimed
+    assert len(sample.layers) == 73
