@@ -1,9 +1,191 @@
-"""To be filled by its owner."""
+"""`csp-embed explain` and `csp-embed pareto`: why this embedding, and what else there is."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
 import typer
+from rich.table import Table
+
+from csp_embed.commands.common import console, print_json, progress
+from csp_embed.commands.operator_options import Asked, with_operator
+from csp_embed.driver import compile as compile_operator
+from csp_embed.driver import scheduled_cycles
+from csp_embed.embed.explain import by_kind
+from csp_embed.embed.explain import none as explain_none
+from csp_embed.embed.pareto import CRITERIA, Front, pareto
+from csp_embed.embed.pins_text import read_pins
+from csp_embed.errors import Infeasible
+from csp_embed.files import atomic
+from csp_embed.report import pareto as pareto_report
+from csp_embed.report.alternatives import rows
+from csp_embed.report.lanes import picture as lanes_picture
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+Tell = Callable[[str, int, int], None]
 
 
 def register(app: typer.Typer) -> None:
     """Adds this file's commands."""
+    app.command("explain")(with_operator(explain_command))
+    app.command("pareto")(with_operator(pareto_command))
+
+
+def explain_command(
+    asked: Asked,
+    picture: Annotated[
+        Path | None,
+        typer.Option(help="SVG: which tensor elements sit in which lanes of the first steps."),
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, max=16, help="Steps in the picture.")] = 2,
+    as_json: Json = False,
+) -> None:
+    """Why this embedding: the best of every kind, and where the chosen one's lanes come from.
+
+    Where no embedding exists: a minimal set of families and pins in conflict and the smallest
+    changes that help (exit code 3). Examples:
+
+    csp-embed explain deepbench:conv000 --picture lanes.svg
+
+    csp-embed explain conv2d --n 1 --c 3 --h 20 --w 20 --k 16 --r 3 --s 3 --layout x=NHWC
+    """
+    with progress(quiet=as_json) as tell:
+        try:
+            chosen, table = _alternatives(asked, tell)
+        except Infeasible:
+            _infeasible(asked, as_json)
+            raise
+    if picture is not None:
+        with atomic(picture) as file:
+            file.write(lanes_picture(chosen, asked.isa, steps))
+    if as_json:
+        print_json({"status": "feasible", "operator": asked.op.formula(), "alternatives": table,
+                    "proof": dict(chosen.proof), "picture": picture and str(picture)})  # fmt: skip
+        return
+    _print_alternatives(asked, chosen.formula(), dict(chosen.proof), table)
+    if picture is not None:
+        print(f"wrote {picture}")
+
+
+def _alternatives(asked: Asked, tell: Tell) -> tuple[Any, list[dict[str, Any]]]:
+    tell("choosing", 0, 1)
+    kernel = compile_operator(asked.op, asked.isa, options=asked.options, progress=tell)
+    pins = read_pins(asked.op, asked.isa, asked.options.pins)
+    mode = "strict" if pins.strict else asked.options.layout
+    others = by_kind(asked.op, asked.isa, mode, pins)
+    known: dict[str, float | None] = {e.formula(): c for e, c in kernel.candidates}
+    known[kernel.embedding.formula()] = kernel.cycles
+    for n, e in enumerate(others):
+        tell("scheduling alternatives", n, len(others))
+        if e.formula() not in known:
+            known[e.formula()] = scheduled_cycles(e, asked.isa, asked.options)
+    return kernel.embedding, rows(kernel.embedding, others, known)
+
+
+def _infeasible(asked: Asked, as_json: bool) -> None:
+    if as_json:
+        return  # the error itself becomes the document
+    found = explain_none(asked.op, asked.isa, asked.options.layout, asked.options.pins)
+    print(f"{asked.op.formula()}: no embedding in {asked.isa.name}")
+    print("  minimal conflict: " + ", ".join(found.conflict))
+    for text in found.relaxations:
+        print(f"  would help: {text}")
+    if found.proved:
+        print("  proved twice: by the solver, and by sweeping every answer of the lifted model")
+
+
+def _print_alternatives(
+    asked: Asked, formula: str, proof: dict[str, Any], table: list[dict[str, Any]]
+) -> None:
+    print(f"{asked.op.name}  {asked.op.formula()}")
+    print(f"  chosen {formula}")
+    print(f"  {proof['status']} under the analytic cost: {proof['objective_cycles']:,.0f}, bound "
+          f"{proof['bound_cycles']:,.0f}; the fewest scheduled cycles won")  # fmt: skip
+    shown = Table(title="the best of each kind, proved by sweeping the lifted model", box=None)
+    shown.add_column("kind")
+    for label in ("analytic", "compute", "read", "write", "host bytes", "scheduled", "util"):
+        shown.add_column(label, justify="right")
+    shown.add_column("costs more in", overflow="fold")
+    for r in table:
+        cycles = r["scheduled_cycles"]
+        shown.add_row(
+            r["kind"], f"{r['analytic_cycles']:,.0f}", f"{r['compute_cycles']:,.0f}",
+            f"{r['read_cycles']:,.0f}", f"{r['write_cycles']:,.0f}", f"{r['host_bytes']:,.0f}",
+            "-" if cycles is None else f"{cycles:,.0f}", f"{r['utilisation']:.3f}", r["because"],
+        )  # fmt: skip
+    console.print(shown)
+    for r in table[1:]:
+        print(f"  {r['kind']:<18} {r['embedding']}")
+
+
+def pareto_command(
+    asked: Asked,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Picture to write: .png or .svg.")
+    ] = None,
+    limit: Annotated[
+        int, typer.Option(min=0, help="Members that are scheduled; the others keep analytic cycles")
+    ] = 40,
+    as_json: Json = False,
+) -> None:
+    """The non-dominated embeddings over cycles, packed input bytes, host packing work, weight bytes
+    and zero fill; complete for the lifted model.
+
+    Examples: csp-embed pareto deepbench:conv000 -o front.png;
+    csp-embed pareto matmul --m 35 --n 700 --k 2048 --forbid commuted --json
+    """
+    pins = read_pins(asked.op, asked.isa, asked.options.pins)
+    mode = "strict" if pins.strict else asked.options.layout
+    with progress(quiet=as_json) as tell:
+        tell("sweeping", 0, 1)
+        try:
+            front = pareto(asked.op, asked.isa, mode, pins=pins.keeps, factors=pins.factors)
+        except Infeasible as error:
+            found = explain_none(asked.op, asked.isa, asked.options.layout, asked.options.pins)
+            raise found.error(asked.op, asked.isa) from error
+        front = _scheduled(asked, front, limit, tell)
+    title = str(asked.op.notes.get("layer", asked.op.name))
+    if output is not None:
+        pareto_report.plot(front, output, f"{title}  {asked.op.formula()}")
+    document = pareto_report.document(front)
+    if as_json:
+        print_json(document | {"picture": output and str(output)})
+        return
+    _print_front(asked, document)
+    if output is not None:
+        print(f"wrote {output}")
+
+
+def _scheduled(asked: Asked, front: Front, limit: int, tell: Tell) -> Front:
+    members = []
+    for n, m in enumerate(front.members):
+        if n < limit:
+            tell("scheduling members", n, min(limit, len(front.members)))
+            m = replace(m, scheduled=scheduled_cycles(m.embedding, asked.isa, asked.options))
+        members.append(m)
+    return replace(front, members=tuple(members))
+
+
+def _print_front(asked: Asked, document: dict[str, Any]) -> None:
+    print(f"{asked.op.name}  {asked.op.formula()}")
+    shown = Table(title=f"non-dominated embeddings; {document['claim']}", box=None)
+    shown.add_column("#", justify="right")
+    shown.add_column("kind")
+    for label in ("analytic", "scheduled", "input B", "host B", "weight B", "zeros B"):
+        shown.add_column(label, justify="right")
+    shown.add_column("lanes", overflow="fold")
+    for m in document["members"]:
+        cycles = m["scheduled_cycles"]
+        mark = "" if m["non_dominated_when_scheduled"] else "*"
+        values = [f"{m[c]:,.0f}" for c in CRITERIA]
+        shown.add_row(
+            f"{m['number']}{mark}", m["kind"], values[0],
+            "-" if cycles is None else f"{cycles:,.0f}", *values[1:],
+            m["embedding"].split("|")[0].strip(),
+        )  # fmt: skip
+    console.print(shown)
+    if not all(m["non_dominated_when_scheduled"] for m in document["members"]):
+        print("* another member is nowhere worse once scheduled cycles are compared")

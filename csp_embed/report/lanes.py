@@ -76,8 +76,9 @@ def _step(embedding: Embedding, isa: Isa, values: Mapping[str, int]) -> tuple[fl
             parts.append(f'<g transform="translate({x:.1f},20)">{body}</g>')
             x, height = x + w + _GAP, max(height, h)
         return x, height + 24, "".join(parts)
-    left, top, lhs = _panel(embedding, isa, "lhs", tables["lhs"])
-    below, rows, rhs = _panel(embedding, isa, "rhs", tables["rhs"])
+    wide = max(_cell_width(tables["lhs"]), _cell_width(tables["rhs"]))  # their lanes line up
+    left, top, lhs = _panel(embedding, isa, "lhs", tables["lhs"], wide=wide)
+    below, rows, rhs = _panel(embedding, isa, "rhs", tables["rhs"], wide=wide)
     right, tall, dst = _panel(embedding, isa, "dst", tables["dst"], upright=True)
     parts.append(f'<g transform="translate(0,20)">{lhs}</g>')
     parts.append(f'<g transform="translate(0,{30 + top:.1f})">{rhs}</g>')
@@ -114,6 +115,7 @@ def _panel(
     role: str,
     table: Sequence[Sequence[tuple[int, ...] | None]],
     upright: bool = False,
+    wide: float = 0.0,
 ) -> tuple[float, float, str]:
     """One memory element: a title, then lanes as cells. upright: rows and columns swapped."""
     layout = embedding.layouts[role]
@@ -123,9 +125,8 @@ def _panel(
         table, dims = [list(r) for r in zip(*table, strict=True)], dims[::-1]
     full = [v for row in table for v in row if v is not None]
     by = _busiest(full)
-    words = [[_cell(v) for v in row] for row in table]
+    wide = wide or _cell_width(table)
     title = f"{memory.name}: {layout.tensor}[{','.join(map(str, layout.access.index))}]"
-    wide = max(26.0, 8 + _CHAR * max(len(w) for row in words for w in row))
     label = 22 if len(dims) > 1 else 0
     parts = [_text(0, 10, title, size=11)]
     for n in range(len(table[0])):
@@ -144,9 +145,13 @@ def _panel(
                 f'<rect x="{x:.1f}" y="{y}" width="{wide:.1f}" height="{_ROW}" fill="{shade}" '
                 f'stroke="{GRID}"><title>{escape(tip)}</title></rect>'
             )
-            parts.append(_text(x + wide / 2, y + 12, words[m][n], "middle"))
+            parts.append(_text(x + wide / 2, y + 12, _cell(value), "middle"))
     width = max(label + wide * len(table[0]), 6.2 * len(title))
     return width, 30.0 + _ROW * len(table), "".join(parts)
+
+
+def _cell_width(table: Sequence[Sequence[tuple[int, ...] | None]]) -> float:
+    return max(26.0, 8 + _CHAR * max(len(_cell(v)) for row in table for v in row))
 
 
 def _busiest(values: Sequence[tuple[int, ...]]) -> int:
