@@ -43,7 +43,14 @@ class Built:
         return dev
 
 
-def build(dnn: Dnn, latency: bool, contiguous: bool, pipeline: bool, horizon: float) -> Built:
+def build(
+    dnn: Dnn,
+    latency: bool,
+    contiguous: bool,
+    pipeline: bool,
+    horizon: float,
+    symmetry: bool = True,
+) -> Built:
     """The whole model: placement, tolls, memory, symmetry, shape, and period or makespan."""
     p, cp = dnn.p, cpsat.new_model()
     scale = Scale([*p.cost[np.isfinite(p.cost)].tolist(), *dnn.toll.tolist()], horizon, 2 * p.n)
@@ -67,7 +74,8 @@ def build(dnn: Dnn, latency: bool, contiguous: bool, pipeline: bool, horizon: fl
                 )
                 <= math.floor(p.memory[d] + 1e-6)
             )
-    _symmetry(dnn, cp, x)
+    if symmetry:
+        _symmetry(dnn, cp, x)
     goal = cp.new_int_var(0, limit, "goal")
     built = Built(cp, scale, x, goal)
     if latency:

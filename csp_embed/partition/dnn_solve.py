@@ -7,6 +7,7 @@ horizon, which strengthens its bounds, and gets twice the limit of the round bef
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -213,11 +214,43 @@ def _exact(state: State) -> str:
         state.raise_to(min(found.bound, state.value), "exact search")
         if status == OPTIMAL:
             return status
+        if not state.latency:
+            _pairs(state, limit)
         spent += limit
         limit = min(limit * 2, LAST)
         if clock.wall:
             spent = 0.0
     return status
+
+
+def _pairs(state: State, limit: float) -> None:
+    """Neighbourhoods: frees all groups on two devices, keeps the others, solves exactly; busiest
+    devices first, until no pair improves."""
+    dnn, p, r, clock = state.dnn, state.dnn.p, state.clock.request, state.clock
+    improved, spent = True, 0.0
+    while improved and state.dev is not None and spent < limit and not state.interrupted:
+        improved = False
+        ranked = np.argsort(-dnn.loads(state.dev), kind="stable").tolist()
+        for one, two in itertools.combinations(ranked, 2):
+            if clock.left() < 0.5 or state.interrupted:
+                return
+            built = build(dnn, False, r.contiguous, r.pipeline, state.value, symmetry=False)
+            for g, members in enumerate(p.groups()):
+                d = int(state.dev[members[0]])
+                if d not in (one, two):
+                    built.cp.add(built.x[g][d] == 1)
+            built.hint(dnn, state.dev)
+            params = clock.params(0.5)
+            if clock.wall:
+                params = replace(params, time_limit=min(3.0, clock.left()))
+            before = state.value
+            found = cpsat.solve(built.cp, params)
+            state.interrupted |= found.interrupted
+            if found.found:
+                state.offer(built.placement(dnn, found.value), "pairs")
+            improved |= state.value < before * (1 - 1e-9)
+            spent += 0.5
+            clock.tell(f"pairs of devices, {state.value:.6g} ms")
 
 
 def canonical(dnn: Dnn, dev: Ints) -> Ints:
