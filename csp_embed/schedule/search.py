@@ -220,6 +220,8 @@ def count_steps(problem: Problem) -> int:
             if a < 0 or b > m.grid[d]:
                 k = tuple(int(s) for s in m.step[:, d])
                 used = [c for c, s in enumerate(k) if s]
+                if not used:
+                    return 0  # This operand is padding at every step.
                 binding.append((used, (k, m.origin[d], m.grid[d])))
     groups = groups_of(binding, lo, hi)
     if groups is None:
