@@ -11,7 +11,7 @@ from pathlib import Path
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-DATA_FOLDERS = ("isa_specs", "deepbench")
+DATA_FOLDERS = ("isa_specs", "deepbench", "platforms", "profiles")
 DATA_SUFFIXES = (".yaml", ".json", ".md")
 
 

@@ -1,4 +1,4 @@
-"""`csp-embed check FILE`: judges a program file or a certificate."""
+"""`csp-embed check FILE`: judges a program file, a certificate or a plan."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
 
 def check_command(
     file: Annotated[
-        str, typer.Argument(metavar="FILE", help="A program file (.npz), or a certificate (.json).")
+        str, typer.Argument(metavar="FILE", help="A program (.npz), a certificate or a plan (.json).")
     ],
     values: Annotated[
         bool, typer.Option("--values/--no-values", help="Compare the result by simulation.")
@@ -36,6 +36,12 @@ def check_command(
             help="Judge the certificate in the program file too: rules, cost, claims; no solver.",
         ),
     ] = False,
+    graph: Annotated[
+        str | None, typer.Option("--graph", help="A plan's graph or model, if it does not name it.")
+    ] = None,
+    platform: Annotated[
+        str | None, typer.Option("--platform", help="A plan's platform, if it does not name it.")
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON document on standard output.")
     ] = False,
@@ -43,8 +49,14 @@ def check_command(
     """Judges a program: fields and ranges, what hardware does differently, tokens, races, values.
 
     Exit code 5 where it finds a problem. Examples: csp-embed check conv1.npz;
-    csp-embed check conv1.npz --certificate; csp-embed check certificate.json
+    csp-embed check conv1.npz --certificate; csp-embed check certificate.json;
+    csp-embed check plan.json --graph g.json
     """
+    if graph is not None or _is_plan(file):
+        from csp_embed.commands.plan_runs import judge_plan
+
+        judge_plan(file, graph, platform, as_json)
+        return
     if Path(file).suffix == ".json":
         _show_certificate(file, check_certificate(_read(file)), as_json)
         return
@@ -71,6 +83,14 @@ def check_command(
         print(f"{file}: {total} problems" if total else f"{file}: ok, {count} instructions")
     if problems or broken:
         raise typer.Exit(5)
+
+
+def _is_plan(file: str) -> bool:
+    """A JSON document that says so itself; a broken one is judged as what its suffix promises."""
+    if Path(file).suffix not in (".json", ".yaml", ".yml"):
+        return False
+    found = _read(file)
+    return isinstance(found, dict) and str(found.get("format", "")).startswith("csp-embed-plan/")
 
 
 def _read(file: str) -> Any:
