@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
 
 def check_command(
     file: Annotated[
-        str, typer.Argument(metavar="FILE", help="A program (.npz), a certificate or a plan (.json).")
+        str, typer.Argument(metavar="FILE", help="A program (.npz); a certificate or plan (.json).")
     ],
     values: Annotated[
         bool, typer.Option("--values/--no-values", help="Compare the result by simulation.")
