@@ -23,6 +23,7 @@ th:first-child,td:first-child{text-align:left}
 td.l,th.l{text-align:left}
 td.f{white-space:normal;max-width:26em;font-family:monospace;font-size:11px}
 tr.bad td{background:#fdeaea} svg{width:100%;height:auto} svg.bar{width:220px;height:12px}
+.big svg.bar{width:660px;height:36px}
 pre{background:#f6f6f6;padding:1em;overflow-x:auto} .note{color:#666} .wide{overflow-x:auto}
 """
 
@@ -114,14 +115,19 @@ def sweep_page(records: Sequence[Record]) -> str:
         bars = svg.speedups(group)
         if bars:
             body += [f"<h2>Speed-up over TVM's best schedule{escape(title)}</h2>", bars]
+    rows = [layer_cells(r) for r in sorted(records, key=lambda r: (r.get("machine", ""), r["id"]))]
+    note = f"Click a head to sort. Compute cycles: {breakdown_key()}"
+    body += ["<h2>Layers</h2>", f'<p class="note">{note}</p>', table(HEAD, rows, sort=True)]
+    return page("Generated kernels against the bound and the reference", "".join(body))
+
+
+def breakdown_key() -> str:
+    """The colours of `svg.breakdown` in words."""
     keys = []
     for i, name in enumerate(svg.BREAKDOWN):
         shade = "#999999" if name == "waiting" else svg.colour(i)
         keys.append(f'<span style="color:{shade}">&#9632;</span> {name}')
-    rows = [layer_cells(r) for r in sorted(records, key=lambda r: (r.get("machine", ""), r["id"]))]
-    note = f"Click a head to sort. Compute cycles: {'; '.join(keys)}"
-    body += ["<h2>Layers</h2>", f'<p class="note">{note}</p>', table(HEAD, rows, sort=True)]
-    return page("Generated kernels against the bound and the reference", "".join(body))
+    return "; ".join(keys)
 
 
 def compare(records: Sequence[Record], machines: Sequence[str]) -> str:
@@ -150,15 +156,47 @@ def kernel_page(kernel: Kernel, bound: int, verified: str) -> str:
     f = figures(kernel, bound, verified)
     rows = [
         [f"<td>{escape(e.kind + (' commuted' if e.commuted else ''))}</td>", number(c),
-         f'<td class="f">{escape(e.formula())}</td>']
+         f'<td class="l f">{escape(e.formula())}</td>']
         for e, c in kernel.candidates
     ]  # fmt: skip
     lines = listing(kernel.isa, kernel.lowered.stream)
     shown = "\n".join(lines[:200])
     more = f"<p class='note'>{len(lines) - 200} more instructions</p>" if len(lines) > 200 else ""
     body = (
-        f"<pre>{escape(render(kernel, bound, verified))}</pre><h2>Alternatives</h2>"
+        f"<pre>{escape(render(kernel, bound, verified))}</pre>"
+        + (_spent(kernel, f) if kernel.cycles else "")
+        + "<h2>Alternatives</h2>"
         + table(("kind", "cycles", "embedding"), rows)
         + f"<h2>Stream</h2><pre>{escape(shown)}</pre>{more}"
     )
     return page(f"{f['operator']}: {f['formula']}", body)
+
+
+def _spent(kernel: Kernel, figures: Record) -> str:
+    """Where the cycles go: the compute module as a bar, every queue as a row."""
+    from csp_embed.sim.cycles import simulate_cycles
+
+    report = simulate_cycles(kernel.isa, kernel.lowered.stream, memory=kernel.memory)
+    compute = kernel.isa.instruction(kernel.embedding.instruction).queue
+    queues = {name: {"busy": q.busy} for name, q in report.queues.items()}
+    bar = svg.breakdown({**figures, "queues": queues, "compute_queue": compute})
+    rows = [
+        [f"<td>{escape(name)}</td>", number(q.busy), number(sum(q.tokens.values())),
+         number(q.port), number(q.fetch), number(q.done)]
+        for name, q in report.queues.items()
+    ]  # fmt: skip
+    head = (
+        "queue",
+        "busy",
+        "waits for tokens",
+        "for the port",
+        "for instructions",
+        "idle at the end",
+    )
+    return (
+        f'<h2>Where the cycles go</h2><p class="note">Compute module: {breakdown_key()}</p>'
+        f'<div class="big">{bar}</div>'
+        + table(head, rows)
+        + f'<p class="note">{report.read_bytes:,} bytes read by loads, {report.fetch_bytes:,} of '
+        f"instructions, {report.written_bytes:,} written.</p>"
+    )
