@@ -86,9 +86,14 @@ def _alternatives(asked: Asked, tell: Tell) -> tuple[Any, list[dict[str, Any]]]:
 
 
 def _infeasible(asked: Asked, as_json: bool) -> None:
-    if as_json:
-        return  # the error itself becomes the document
     found = explain_none(asked.op, asked.isa, asked.options.layout, asked.options.pins)
+    if not found.proved:
+        return  # there are embeddings, but no schedule of one: the error says so
+    if as_json:
+        print_json({"status": "infeasible", "operator": asked.op.formula(), "why": found.why,
+                    "conflict": found.conflict, "reasons": dict(found.reasons),
+                    "relaxations": found.relaxations})  # fmt: skip
+        raise typer.Exit(3)
     print(f"{asked.op.formula()}: no embedding in {asked.isa.name}")
     print("  minimal conflict: " + ", ".join(found.conflict))
     for text in found.relaxations:

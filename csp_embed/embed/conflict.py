@@ -50,7 +50,8 @@ def conflict(op: Operator, isa: Isa, mode: str, pins: Pins) -> list[str]:
     strictness = {n for n in pins.keeps if n.startswith("layout ") and pins.strict}
     strictness |= {STRICT} if mode == "strict" else set()
     found: list[Candidate] = []
-    space = space_of(op, isa, "relaxed", factors=pins.factors, count_filled=False)
+    space = space_of(op, isa, "relaxed", factors=pins.factors, count_filled=False,
+                     every=True)  # fmt: skip
     for entry in space.entries:
         broken = _strictly(op, isa, entry.option, len(blocks), strictness)
         found.append((entry.option, broken | _pins(pins, entry.option)))

@@ -53,10 +53,12 @@ class Rules:
         unit: Unit,
         commuted: bool,
         pinned: Mapping[str, Iterable[int]] | None = None,
+        every: bool = False,
     ) -> None:
-        """pinned: axis (or a*b, fused) -> factors that are wanted though they are not least."""
+        """pinned: axis (or a*b, fused) -> factors that are wanted though they are not least.
+        every: also what is never cheaper than something else, but may be all that pins leave."""
         self.op, self.unit, self.commuted = op, unit, commuted
-        self.pinned = pinned or {}
+        self.pinned, self.every = pinned or {}, every
         self.roles = accesses(op, commuted)
         self.moved = {
             a: {r for r, acc in self.roles.items() if any(ix.coef(a) for ix in acc.index)}
@@ -191,7 +193,7 @@ def _output(rules: Rules, axis: str, coupled: bool) -> Iterator[_Half]:
                 ways += [("outer", dim, f, None) for f in factors if f < extent]
         skews = rules.skews(axis, dim)
         # Where a window slides, skewed lanes do all that diagonal ones do, and more taps a step.
-        for partner in () if skews else rules.diagonals(axis, dim):
+        for partner in () if skews and not rules.every else rules.diagonals(axis, dim):
             limit = min(size, rules.unit.size[partner])
             ways += [("diagonal", dim, f, partner) for f in rules.factors(axis, extent, limit)]
         for skew in skews:

@@ -79,13 +79,16 @@ def space_of(
     pins: Mapping[str, Callable[[Option], bool]] | None = None,
     factors: Mapping[str, Iterable[int]] | None = None,
     count_filled: bool = True,
+    every: bool = False,
 ) -> Space:
-    """Raises: Infeasible, where the machine has no instruction of the operator's kind."""
+    """count_filled: needed by the sweep over filled lanes. every: see `Rules`.
+
+    Raises: Infeasible, where the machine has no instruction of the operator's kind."""
     unit, blocks = unit_for(op, isa), blocks_of(op)
     keeps = list((pins or {}).values())
     entries: list[Entry] = []
     for commuted in (False, True) if op.rhs is not None else (False,):
-        rules = Rules(op, unit, commuted, factors)
+        rules = Rules(op, unit, commuted, factors, every or bool(keeps))
         for n, block in enumerate(blocks):
             for carries, given in block_options(rules, block):
                 try:

@@ -13,6 +13,7 @@ content of each memory element; in which order elements follow each other in DRA
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,7 +25,7 @@ from csp_embed.embed.options import Rules
 from csp_embed.embed.problem import Option
 from csp_embed.errors import InputError
 from csp_embed.ir.embedding import Embedding
-from csp_embed.ir.operator import Operator
+from csp_embed.ir.operator import Access, Operator
 from csp_embed.isa.spec import Isa
 
 Lane = tuple[str, int, int, int]  # dimension, tensor index, lanes, coefficient
@@ -203,7 +204,9 @@ def _keep(
                 return False
             lanes = _lanes(op, option, access.index, dims)
             mine = {t for t, ix in enumerate(access.index) if own & {a for a, _ in ix.terms}}
-            if lanes != {w for w in wanted if w[1] in mine}:
+            if lanes != {w for w in wanted if w[1] in mine} or not _aligned(
+                op, option, access, lanes
+            ):
                 return False
         return True
 
@@ -253,6 +256,18 @@ def _lanes(op: Operator, option: Option, index: Sequence[object], dims: set[str]
                     moved[own] = moved.get(own, 0) + coef * k
         out |= {(digit[n].dim, t, digit[n].extent, k) for n, k in moved.items() if k}
     return out
+
+
+def _aligned(op: Operator, option: Option, access: Access, lanes: set[Lane]) -> bool:
+    """Elements begin at multiples of their length: a window that starts in the padding would shift
+    all of them."""
+    coordinates = expand(op, Choice(option.commuted, option.carries)).coordinates
+    for t, ix in enumerate(access.index):
+        span = math.prod(n for _, u, n, _ in lanes if u == t)
+        start = ix.const + sum(ix.coef(c.axes[0]) * c.const for c in coordinates)
+        if span > 1 and start % span:
+            return False
+    return True
 
 
 __all__ = ["LayoutPin", "layout_pin"]

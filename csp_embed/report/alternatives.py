@@ -8,15 +8,13 @@ from typing import Any
 from csp_embed.embed.explain import because
 from csp_embed.ir.embedding import Embedding
 
-COLUMNS = ("kind", "analytic", "compute", "read", "write", "host bytes", "scheduled", "utilisation")
-
 
 def rows(
     chosen: Embedding, others: Sequence[Embedding], scheduled: Mapping[str, float | None]
 ) -> list[dict[str, Any]]:
     """One row each, the chosen one first. scheduled: cycles by formula, where computed."""
     out = []
-    for e in [chosen, *(e for e in others if e.formula() != chosen.formula())]:
+    for e in [chosen, *(e for e in others if not _covered(e, chosen))]:
         c = e.cost
         out.append(
             {
@@ -34,3 +32,9 @@ def rows(
             }
         )
     return out
+
+
+def _covered(other: Embedding, chosen: Embedding) -> bool:
+    """Of the chosen one's kind, and no cheaper: it would say nothing new."""
+    same = (other.kind, other.commuted) == (chosen.kind, chosen.commuted)
+    return same and other.cost["objective"] >= chosen.cost["objective"]
