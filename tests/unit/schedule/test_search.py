@@ -1,0 +1,90 @@
+"""Proposed tiles fit, counted steps are exact, and any change of a decision still computes y."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from cases import CASES, CONFIGS
+
+from csp_embed.driver import machine_costs
+from csp_embed.embed import embed
+from csp_embed.emit.lower import lower
+from csp_embed.isa.load import load_isa
+from csp_embed.judge import judge
+from csp_embed.kernel import Kernel
+from csp_embed.ops.data import random_tensors
+from csp_embed.schedule import trick
+from csp_embed.schedule.build import build
+from csp_embed.schedule.problem import Problem
+from csp_embed.schedule.problem import build as build_problem
+from csp_embed.schedule.search import count_steps, neighbours
+from csp_embed.schedule.tile import Reserve, propose
+
+SMALL = load_isa("vta", CONFIGS / "1x4x4_small.json")
+CONTRACTIONS = [
+    "matmul ragged", "batch matmul", "conv1d dilated", "conv2d stem", "conv2d padding only",
+    "conv2d grouped", "depthwise strided", "conv3d", "transposed", "formula",
+]  # fmt: skip
+
+
+def problem_of(case: str) -> Problem:
+    (embedding, *_) = embed(CASES[case](), SMALL, layout="relaxed", top=1)
+    return build_problem(embedding, SMALL)
+
+
+@pytest.mark.parametrize("case", CONTRACTIONS)
+def test_counted_steps_are_exact(case: str) -> None:
+    """Against the enumeration of every point of the nest."""
+    problem = problem_of(case)
+    count = 0
+    for point in itertools.product(*map(range, problem.extents)):
+        after = tuple(v + 1 for v in point)
+        count += all(
+            0 <= a < size
+            for m in (problem.lhs, problem.rhs)
+            for (a, _), size in zip(m.box(point, after), m.grid, strict=True)
+        )
+    assert count_steps(problem) == count
+
+
+@pytest.mark.parametrize("case", CONTRACTIONS)
+def test_proposals_fit_and_come_cheapest_first(case: str) -> None:
+    problem = problem_of(case)
+    costs = machine_costs(SMALL, "de10")
+    options = {"count": 6, "trimmed_steps": count_steps(problem), "epilogue_cycles": 1}
+    found = propose(problem, Reserve({}), costs, **options)
+    assert found == propose(problem, Reserve({}), costs, **options)
+    prices = [price for price, _ in found]
+    assert prices == sorted(prices)
+    assert 1 <= len({c.tile for _, c in found}) <= 6
+    for _, config in found:
+        zero = (0,) * len(config.tile)
+        taken: dict[str, int] = {}
+        for m in (problem.lhs, problem.rhs, problem.dst):
+            elements = 1
+            for (a, b), size in zip(m.box(zero, config.tile), m.grid, strict=True):
+                elements *= min(b - a, max(1, size))
+            taken[m.memory] = taken.get(m.memory, 0) + elements
+        assert all(n <= problem.depth[memory] for memory, n in taken.items())
+        assert all(1 <= t <= e for t, e in zip(config.tile, problem.extents, strict=True))
+
+
+@pytest.mark.parametrize("case", ["matmul ragged", "conv2d stem", "conv2d grouped"])
+def test_every_neighbour_computes_the_same(case: str) -> None:
+    """Ramps, pieces, tiles, orders: checked and simulated, whether or not they save cycles."""
+    problem = problem_of(case)
+    op = problem.embedding.operator
+    bias = trick.find(problem, {i: 5000 for i in problem.adds})
+    costs = machine_costs(SMALL, "de10")
+    ((_, start),) = propose(problem, Reserve({"INP": 8, "WGT": 8, "ACC": 8}), costs, count=1,
+                            trimmed_steps=count_steps(problem), epilogue_cycles=1)  # fmt: skip
+    seen = [start, *neighbours(problem, start)]
+    assert len(seen) > 10
+    tensors = random_tensors(op, 4)
+    for config in seen:
+        schedule = build(problem, config, bias)
+        kernel = Kernel(op, SMALL, problem.embedding, schedule, lower(schedule, SMALL), None, 0.0)
+        verdict = judge(kernel, tensors)
+        assert [str(p) for p in verdict.problems] == [], config
+        assert verdict.verified == "simulated", (config, verdict.difference)
