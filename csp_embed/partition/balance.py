@@ -19,6 +19,7 @@ from csp_embed.partition.anneal import draw
 from csp_embed.partition.problem import Floats, Ints
 
 SPREAD = 0.1
+CLUSTER = 60  # groups that one proposal moves together
 
 
 class Loads(NamedTuple):
@@ -122,7 +123,8 @@ def energy(load):
 def balance(q, dev, steps, hot, cold, seed):
     """Improves `dev` in place over `steps` proposals; returns the smallest period seen.
 
-    Proposals: a group to another device or to that of a neighbour; a swap of two groups.
+    Proposals: a group to another device or to that of a neighbour; a swap of two groups;
+    a connected cluster of groups.
     """
     n, m = q.cost.shape
     groups = len(q.group_weight)
@@ -141,6 +143,7 @@ def balance(q, dev, steps, hot, cold, seed):
             group[q.members[i]] = g
     now = energy(load)
     best, best_dev = load.max(), dev.copy()
+    cluster, inside = np.empty(CLUSTER, np.int64), np.zeros(groups, np.bool_)
     for step in range(steps):
         if step % 5000 == 4999:  # rounding errors of the running sums
             begin(q, dev, readers, load)
@@ -148,7 +151,33 @@ def balance(q, dev, steps, hot, cold, seed):
         g = draw(state, groups)
         first = q.members[q.member_ptr[g]]
         old, new, h = dev[first], -1, -1
-        kind = draw(state, 4)
+        kind = draw(state, 5)
+        heat = hot * (cold / hot) ** (step / steps)
+        if kind == 4:
+            size, new = grow(q, state, dev, group, g, cluster, inside)
+            need, fine = 0.0, new >= 0 and new != old
+            for k in range(size):
+                need += q.group_weight[cluster[k]]
+                if new >= 0 and q.cost[q.members[q.member_ptr[cluster[k]]], new] == np.inf:
+                    fine = False
+            if not fine or free[new] < need:
+                continue
+            for k in range(size):
+                for i in range(q.member_ptr[cluster[k]], q.member_ptr[cluster[k] + 1]):
+                    shift(q, dev, readers, load, q.members[i], new)
+            then = energy(load) if q.dnn or reachable(q, dev, readers) else np.inf
+            if then <= now or draw(state, 1 << 30) < np.exp((now - then) / heat) * (1 << 30):
+                now = then
+                free[old] += need
+                free[new] -= need
+                if load.max() < best - 1e-12:
+                    best = load.max()
+                    best_dev[:] = dev
+                continue
+            for k in range(size):
+                for i in range(q.member_ptr[cluster[k]], q.member_ptr[cluster[k] + 1]):
+                    shift(q, dev, readers, load, q.members[i], old)
+            continue
         if kind == 0:
             new = draw(state, m)
         elif kind == 1:
@@ -182,7 +211,6 @@ def balance(q, dev, steps, hot, cold, seed):
         if not q.dnn:
             fine = reachable(q, dev, readers)
         then = energy(load) if fine else np.inf
-        heat = hot * (cold / hot) ** (step / steps)
         if then <= now or draw(state, 1 << 30) < np.exp((now - then) / heat) * (1 << 30):
             now = then
             free[old] += q.group_weight[g] - back
@@ -199,6 +227,42 @@ def balance(q, dev, steps, hot, cold, seed):
     dev[:] = best_dev
     begin(q, dev, readers, load)
     return load.max()
+
+
+@njit(cache=True)
+def grow(q, state, dev, group, g, cluster, inside):
+    """Fills `cluster` with g and groups around it on its device, by a random walk; returns how many
+    and the device of the last neighbour met elsewhere (-1: none)."""
+    old = dev[q.members[q.member_ptr[g]]]
+    cluster[0] = g
+    inside[g] = True
+    size, other = 1, -1
+    aim = 2 + draw(state, CLUSTER - 1)
+    for _ in range(4 * aim):
+        if size >= aim:
+            break
+        c = cluster[draw(state, size)]
+        t = q.members[q.member_ptr[c] + draw(state, q.member_ptr[c + 1] - q.member_ptr[c])]
+        ins, outs = q.inp_ptr[t + 1] - q.inp_ptr[t], q.out_ptr[t + 1] - q.out_ptr[t]
+        if ins + outs == 0:
+            continue
+        k = draw(state, ins + outs)
+        if k < ins:
+            u = q.value_src[q.inp[q.inp_ptr[t] + k]]
+        else:
+            v = q.out[q.out_ptr[t] + k - ins]
+            u = q.use[q.use_ptr[v] + draw(state, q.use_ptr[v + 1] - q.use_ptr[v])]
+        if dev[u] != old:
+            other = dev[u]
+        elif not inside[group[u]]:
+            inside[group[u]] = True
+            cluster[size] = group[u]
+            size += 1
+    for k in range(size):
+        inside[cluster[k]] = False
+    if other < 0:
+        other = draw(state, q.cost.shape[1])
+    return size, other
 
 
 @njit(cache=True)

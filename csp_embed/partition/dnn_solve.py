@@ -43,6 +43,7 @@ class State:
         self.dnn, self.clock = dnn, clock
         self.latency = clock.request.objective == LATENCY
         self.dev: Ints | None = None
+        self.fresh: Ints | None = None  # a plain start for annealing
         self.value, self.method = float("inf"), ""
         self.low, self.bound = 0.0, "none"
         self.interrupted = False
@@ -146,27 +147,33 @@ def _starts(state: State) -> None:
             state.offer(dev, name)
     if state.latency or r.contiguous or r.pipeline or r.method in ("single", "greedy", "split"):
         return
-    q = throughput.load_arrays(p, dnn.accelerator, dnn.toll)
-    scale = float(p.cost.min(axis=1).sum()) / p.m
     chainsof = [d for _, d in begin if np.isfinite(p.cost[np.arange(p.n), d]).all()]
     chainsof = [
         d for d in chainsof if (np.bincount(d, p.weight, minlength=p.m) <= p.memory).all()
         and all(len(set(d[g].tolist())) == 1 for g in p.groups())
     ]  # fmt: skip
     rounds = 4 if r.method in ("auto", "exact") else 16
+    state.fresh = chainsof[0] if chainsof else None
     if r.method in ("auto", "exact"):
         # The best contiguous placement is easy to find and a good start for the free one.
-        _round(state, replace(r, contiguous=True), FIRST, 0.15)
-    if state.dev is not None:
-        chainsof.append(state.dev)
+        _round(state, replace(r, contiguous=True), FIRST, 0.1)
     for number in range(rounds if chainsof else 0):
-        dev = chainsof[-1 - number // 2 % len(chainsof)].copy()
-        hot = (0.005, 0.05)[number % 2] * scale
-        steps = int(200_000 * r.effort)
-        balance(q, dev, max(steps, 1000), hot, 1e-4 * scale, 1000 * r.seed + number + 1)
-        state.offer(dev, "anneal")
-        if state.clock.left() < 0:
+        _chain(state, chainsof[0] if number % 2 == 0 or state.dev is None else state.dev, number)
+        if state.clock.left() < (0.6 * r.time_limit if r.time_limit else 0):
             return
+
+
+def _chain(state: State, start: Ints, number: int) -> None:
+    """One annealing chain from `start`; offers its best."""
+    dnn, p, r = state.dnn, state.dnn.p, state.clock.request
+    q = throughput.load_arrays(p, dnn.accelerator, dnn.toll)
+    scale = float(p.cost.min(axis=1).sum()) / p.m
+    dev = start.copy()
+    hot = (0.02, 0.02, 0.4, 0.05)[number % 4] * scale
+    steps = max(int(400_000 * r.effort), 1000)
+    balance(q, dev, steps, hot, 1e-4 * scale, 1000 * r.seed + number + 1)
+    state.offer(dev, "anneal")
+    state.clock.tell(f"balancing, {state.value:.6g} ms")
 
 
 def _worst(dnn: Dnn) -> float:
@@ -200,7 +207,7 @@ def _round(state: State, r: Request, limit: float, share: float) -> Solved:
 def _exact(state: State) -> str:
     """Rounds of CP-SAT, each with twice the limit; the last status."""
     clock, r = state.clock, state.clock.request
-    spent, limit, status = 0.0, FIRST, UNKNOWN
+    spent, limit, status, number = 0.0, FIRST, UNKNOWN, 100
     while spent < TOTAL and clock.left() > 0 and not state.interrupted:
         # On the wall clock a round gets a fifth of what is left, at least 4 s.
         share = max(0.2, 4.0 / max(clock.left(), 0.1)) if clock.wall else 1.0
@@ -215,6 +222,10 @@ def _exact(state: State) -> str:
         if status == OPTIMAL:
             return status
         if not state.latency:
+            if not (r.contiguous or r.pipeline) and state.dev is not None:
+                fresh = state.fresh if number % 2 and state.fresh is not None else state.dev
+                _chain(state, fresh, number)
+                number += 1
             _pairs(state, limit)
         spent += limit
         limit = min(limit * 2, LAST)
