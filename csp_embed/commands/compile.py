@@ -17,14 +17,13 @@ NumPy.
 
 Examples:
 
-  csp-embed compile conv2d --n 1 --c 3 --h 224 --w 224 --k 64 --r 7 --s 7 --stride 2 --pad 3 --shift
-  8 -o conv1.npz
+  csp-embed compile conv2d --n 1 --c 3 --h 56 --w 56 --k 64 --r 7 --s 7 -o c.npz
 
   csp-embed compile matmul --m 35 --n 700 --k 2048 -o g.npz
 
-  csp-embed compile 'y[n,k,p] += x[n,c,p+2*r] * w[k,c,r]' --shape x=1,3,100 --shape w=16,3,5
+  csp-embed compile 'y\\[i,j] += x\\[i,k] * w\\[j,k]' --shape x=4,8 --shape w=3,8
 
-  csp-embed compile elementwise --shape x=64,16 --step 'add z' --step 'shr 3' --step relu
+  csp-embed compile elementwise --shape x=64,16 --step 'add z' --step 'shr 3'
 
   csp-embed compile deepbench:conv000 --explain
 """

@@ -94,7 +94,7 @@ def deepbench_command(
         for result in sweep(records, setting, out, jobs=jobs, resume=resume, dask=dask, tell=tell):
             results.append(result)
             if not as_json:
-                console.print(layer_row(result), highlight=False, soft_wrap=True)
+                console.print(layer_row(result), highlight=False, soft_wrap=True, markup=False)
     if as_json:
         print_json(results)
     else:

@@ -49,6 +49,14 @@ def test_help_has_examples(name: str, capsys: pytest.CaptureFixture[str]) -> Non
     assert f"csp-embed {name} " in run(capsys, name, "-h").out.split("Example")[1]
 
 
+def test_formulas_in_help_keep_their_brackets(capsys: pytest.CaptureFixture[str]) -> None:
+    """Rich takes unescaped ones for markup."""
+    text = run(capsys, "compile", "--help").out
+    assert "'y[i,j] += x[i,k] * w[j,k]'" in text
+    for name in sorted(n for n in names(cli.app) if n):
+        assert "\\[" not in run(capsys, name, "--help").out
+
+
 def test_no_arguments_print_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     got = run(capsys)
     assert got.code == 2
