@@ -106,6 +106,8 @@ def _elements(op: Operator, unit: Unit, role: str, access: Access) -> int:
 
 def _reached(op: Operator, ix: Affine, size: int) -> int:
     """Index values in range that some point reads."""
+    if len(ix.terms) == 1 and ix.terms[0][1] == 1:
+        return max(0, min(size, ix.const + op.axes[ix.terms[0][0]]) - max(0, ix.const))
     values = np.array([ix.const])
     for axis, coef in ix.terms:
         values = np.unique(values[:, None] + coef * np.arange(op.axes[axis]))
