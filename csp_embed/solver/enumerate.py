@@ -29,7 +29,9 @@ def all_solutions(
 
     solver = _solver(cp_model, params)
     solver.parameters.enumerate_all_solutions = True
-    # Presolve that keeps every solution is slow and gains little on models of this kind.
+    # Measured on ground models: linear relaxations and probing cost more than they save.
+    solver.parameters.linearization_level = 0
+    solver.parameters.cp_model_probing_level = 0
     solver.parameters.keep_all_feasible_solutions_in_presolve = True
     status = solver.solve(model, Collect())
     if status == cp_model.MODEL_INVALID:

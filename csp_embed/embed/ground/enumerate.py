@@ -40,19 +40,25 @@ def irregular_solutions(
     return _gather(ground, [None], params, broken)
 
 
-def regular_solutions(ground: Ground, params: Params = DEFAULT, *, broken: bool = True) -> Solutions:
+def regular_solutions(
+    ground: Ground, params: Params = DEFAULT, *, broken: bool = True, by_rows: bool = False
+) -> Solutions:
     """Every covering that is affine over some frame (see frames.py)."""
-    return _gather(ground, list(frames(ground)), params, broken)
+    return _gather(ground, list(frames(ground)), params, broken, by_rows)
 
 
 def _gather(
-    ground: Ground, every: list[Frame] | list[None], params: Params, broken: bool
+    ground: Ground,
+    every: list[Frame] | list[None],
+    params: Params,
+    broken: bool,
+    by_rows: bool = False,
 ) -> Solutions:
     started = time.perf_counter()
     keys: set[Key] = set()
     raw, status = 0, OPTIMAL
     for frame in every:
-        vars = build_model(ground, frame, broken=broken)
+        vars = build_model(ground, frame, broken=broken, by_rows=by_rows)
         found, ended = all_solutions(vars.model, _watched(vars), params, MOST)
         if ended == UNKNOWN:
             status = UNKNOWN
@@ -74,8 +80,6 @@ def _watched(vars: Vars) -> list[object]:
 def _read(vars: Vars, values: tuple[int, ...]) -> Ints:
     places, axes = len(vars.placed), len(vars.ground.op.axes)
     table = {
-        g: values[places + g * axes : places + (g + 1) * axes]
-        for g in range(places)
-        if values[g]
+        g: values[places + g * axes : places + (g + 1) * axes] for g in range(places) if values[g]
     }
     return read_places(vars, table)

@@ -83,7 +83,9 @@ def frames(ground: Ground, *, steps: int | None = None) -> Iterator[Frame]:
     """All frames with room for every effective point. steps: only those with so many steps."""
     need = len(ground.points)
     most = ground.steps if steps is None else steps
-    choices = [list(_primes_within(most))] + [list(_primes_within(n)) for n in ground.sizes.values()]
+    choices = [list(_primes_within(most))] + [
+        list(_primes_within(n)) for n in ground.sizes.values()
+    ]
     for split in itertools.product(*choices):
         if steps is not None and math.prod(split[0]) != steps:
             continue

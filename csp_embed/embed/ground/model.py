@@ -18,6 +18,7 @@ from csp_embed.embed.ground.constraints import (
     layout,
     memory,
     regularity,
+    rows,
 )
 from csp_embed.embed.ground.frames import Frame, box_of, whole_box
 from csp_embed.embed.ground.problem import Ground
@@ -29,12 +30,17 @@ FAMILIES = (kind, agreement, injectivity, cover, home, content, layout, harmless
 
 
 def build_model(
-    ground: Ground, frame: Frame | None = None, *, explain: bool = False, broken: bool = True
+    ground: Ground,
+    frame: Frame | None = None,
+    *,
+    explain: bool = False,
+    broken: bool = True,
+    by_rows: bool = False,
 ) -> Vars:
     """A model of the coverings of `ground`, regular ones in `frame`, or all where it is None.
 
     explain: constraints hold under their family's literal (`Vars.gates`). broken: symmetry is
-    broken by the constraints of symmetry.py.
+    broken by the constraints of symmetry.py. by_rows: with the optional family rows.py.
     """
     box = whole_box(ground) if frame is None else box_of(ground, frame)
     vars = make(new_model(), ground, box, explain)
@@ -42,6 +48,8 @@ def build_model(
         family.post(vars)
     if frame is not None:
         regularity.post(vars, frame)
+        if by_rows:
+            rows.post(vars, frame)
     if broken:
         symmetry.post(vars, frame)
     return vars

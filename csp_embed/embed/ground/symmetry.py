@@ -4,7 +4,8 @@ Irregular coverings: steps are exchangeable, and so are the lanes of a dimension
 the order of the least point that they hold (empty ones last); every point has one step and one lane
 a dimension, so exactly one covering of an orbit remains. Regular ones: equal digits of a dimension
 (or of the steps) may be exchanged unless they are in a diagonal; their columns are put into
-lexicographic order. Other copies (a digit counted from its other end) are left.
+lexicographic order. A digit may be counted from either end: of all corners of the box that lie in
+the domain, the origin is the lexicographically least.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from csp_embed.embed.ground.frames import Frame, bound
-from csp_embed.embed.ground.problem import Key, Ground
+from csp_embed.embed.ground.problem import Ground, Key
 from csp_embed.embed.ground.variables import Vars
 
 
@@ -47,7 +48,9 @@ def _order_by_least_point(vars: Vars) -> None:
         model.add(n == flat).only_enforce_if(placed)
         model.add(n == total).only_enforce_if(~placed)
         number.append(n)
-    groups = [[[n for n, p in zip(number, vars.places) if p[0] == t] for t in range(vars.box.steps)]]
+    groups = [
+        [[n for n, p in zip(number, vars.places) if p[0] == t] for t in range(vars.box.steps)]
+    ]
     for d, size in enumerate(vars.box.sizes.values()):
         groups.append(
             [[n for n, p in zip(number, vars.places) if p[1][d] == k] for k in range(size)]
@@ -67,6 +70,31 @@ def _order_digits(vars: Vars, frame: Frame) -> None:
     for n, (a, b) in enumerate(zip(frame.digits, frame.digits[1:])):
         if (a.dim, a.extent) == (b.dim, b.extent) and not {n, n + 1} & paired:
             vars.model.add(_code(vars, n, widths) <= _code(vars, n + 1, widths))
+    _order_corners(vars, frame)
+
+
+def _order_corners(vars: Vars, frame: Frame) -> None:
+    """Flipping any set of digits whose far corner lies in the domain must not lower the origin."""
+    model, axes = vars.model, vars.ground.op.axes
+    extents = [math.prod(axes[a] for a in names) for names in frame.coordinates]
+    moving = [n for n, d in enumerate(frame.digits) if n not in {b for _, b in frame.equal}]
+    for n in moving:
+        far = [
+            const + (frame.digits[n].extent - 1) * column[n]
+            for const, column in zip(vars.const, vars.columns, strict=True)
+        ]
+        outside = []
+        for x, extent in zip(far, extents, strict=True):
+            below, above = model.new_bool_var("below"), model.new_bool_var("above")
+            model.add(x <= -1).only_enforce_if(below)
+            model.add(x >= extent).only_enforce_if(above)
+            outside += [below, above]
+        origin, corner = 0, 0
+        for c, x, extent in zip(vars.const, far, extents, strict=True):
+            origin, corner = origin * extent + c, corner * extent + x
+        later = model.new_bool_var("later")
+        model.add(origin <= corner).only_enforce_if(later)
+        model.add_bool_or([later, *outside])
 
 
 def _code(vars: Vars, digit: int, widths: Sequence[int]) -> Any:
