@@ -158,6 +158,9 @@ def _memories(embedding: Embedding, isa: Isa) -> list[str]:
     for role, layout in embedding.layouts.items():
         contract = bool(found) and found[0].kind == "contract"
         wanted = memory.get(role if contract and role in memory else "dst")
+        order = layout.order
+        if order is not None and sorted(order) != list(range(len(layout.grid))):
+            out.append(f"rule 9 (layout): the order of {role} in DRAM is no permutation")
         if layout.memory != wanted:
             out.append(f"rule 1 (same kind): {role} lies in {layout.memory}, not in {wanted}")
     return out
@@ -247,6 +250,7 @@ def _layout(f: Mapping[str, Any], access: Access) -> Layout:
         ),
         equal=_pairs(f["equal"]),
         duplicates=_flag(f["duplicates"]),
+        order=None if f["order"] is None else _tuple(f["order"]),
     )  # fmt: skip
 
 

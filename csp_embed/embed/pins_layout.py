@@ -6,9 +6,10 @@
                  machines with batch lanes
     x=n,p,q,c    names with commas, where letters are not enough
 
-Letters of activations are those of the operator's own layout (NCHW, …), by position, in x and in
-the result; of every tensor, the axes of its indices count too (KCRS for w). What is pinned is the
-content of each memory element; in which order elements follow each other in DRAM is the schedule's.
+The names without numbers also order the elements in DRAM, outermost first: x=NHWC lies there byte
+for byte as the tensor does. Letters of activations are those of the operator's own layout (NCHW,
+…), by position, in x and in the result; of every tensor, the axes of its indices count too (KCRS
+for w).
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from csp_embed.embed.machine import Unit
 from csp_embed.embed.options import Rules
 from csp_embed.embed.problem import Option
 from csp_embed.errors import InputError
-from csp_embed.ir.embedding import Embedding
+from csp_embed.ir.embedding import Embedding, Layout
 from csp_embed.ir.operator import Access, Operator
 from csp_embed.isa.spec import Isa
 
@@ -78,7 +79,7 @@ def layout_pin(op: Operator, isa: Isa, unit: Unit, text: str) -> LayoutPin:
     keep = _keep(op, unit, tensor, per_role)
     return LayoutPin(
         keep,
-        _arranger(tensor, per_role),
+        _arranger(tensor, outer, per_role),
         factors,
         strict,
         "" if per_role else why,
@@ -213,8 +214,18 @@ def _keep(
     return keep
 
 
+def _grid_order(layout: Layout, outer: Sequence[int]) -> tuple[int, ...]:
+    """Grid dimensions outermost first: by the tensor index that they move, then by how far."""
+
+    def place(d: int) -> tuple[int, int]:
+        moved = [(outer.index(t), -abs(c[d])) for t, c in enumerate(layout.grid_coef) if c[d]]
+        return min(moved, default=(-1, 0))
+
+    return tuple(sorted(range(len(layout.grid)), key=place))
+
+
 def _arranger(
-    tensor: str, per_role: Mapping[str, tuple[Lane, ...]]
+    tensor: str, outer: Sequence[int], per_role: Mapping[str, tuple[Lane, ...]]
 ) -> Callable[[Embedding], Embedding]:
     def arrange(embedding: Embedding) -> Embedding:
         role = next(r for r, layout in embedding.layouts.items() if layout.tensor == tensor)
@@ -231,7 +242,9 @@ def _arranger(
             radix[d.name] = used.get(d.dim, 1)
             used[d.dim] = radix[d.name] * d.extent
         digits = tuple(replace(d, radix=radix[d.name]) for d in embedding.digits)
-        return replace(embedding, digits=digits)
+        layout = embedding.layouts[role]
+        ordered = replace(layout, order=_grid_order(layout, outer))
+        return replace(embedding, digits=digits, layouts={**embedding.layouts, role: ordered})
 
     return arrange
 

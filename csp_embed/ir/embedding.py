@@ -74,6 +74,8 @@ class Layout:
         An entry of one axis, all of whose axis_coef are 0, moves no index: it only keeps lanes
         neutral where that axis is out of range (Toeplitz weights that do not depend on the tap).
     duplicates: some tensor element stands more than once (then the layout is relaxed).
+    order: grid dimensions as they lie in DRAM, outermost first, where the user pins it; None: the
+        schedule chooses.
 
     A grid of no dimensions is one element. Factors' grids are clipped to elements with data; those
     of dst and add0, … hold every element that some step meets, live or not. An operand of another
@@ -94,6 +96,7 @@ class Layout:
     fused: tuple[Fused, ...] = ()
     equal: tuple[tuple[str, str], ...] = ()
     duplicates: bool = False
+    order: tuple[int, ...] | None = None
 
     @property
     def elements(self) -> int:

@@ -21,13 +21,15 @@ from csp_embed.isa.spec import Instruction, Isa, Memory
 
 @dataclass(frozen=True)
 class Map:
-    """Grid index of an operand: origin[d] + sum over counters of step[c, d] * value[c]."""
+    """Grid index of an operand: origin[d] + sum over counters of step[c, d] * value[c]. order: of
+    the dimensions in DRAM, where it is pinned."""
 
     operand: str
     memory: str
     grid: tuple[int, ...]
     origin: tuple[int, ...]
     step: NDArray[np.int64]
+    order: tuple[int, ...] | None = None
 
     def box(self, lo: tuple[int, ...], hi: tuple[int, ...]) -> list[tuple[int, int]]:
         """Unclipped index range per grid dimension over counters in [lo, hi)."""
@@ -101,7 +103,7 @@ def build(embedding: Embedding, isa: Isa) -> Problem:
         step = np.array(
             [layout.step.get(n, (0,) * len(layout.grid)) for n in names], dtype=np.int64
         ).reshape(len(names), len(layout.grid))
-        return Map(layout.operand, layout.memory, layout.grid, layout.origin, step)
+        return Map(layout.operand, layout.memory, layout.grid, layout.origin, step, layout.order)
 
     layouts = embedding.layouts
     dst = to_map(layouts["dst"])
@@ -172,7 +174,11 @@ def split_dims(dst: Map) -> tuple[Map, tuple[tuple[tuple[int, int], ...], ...]]:
     step = (
         np.stack(columns, axis=1) if columns else np.zeros((dst.step.shape[0], 0), dtype=np.int64)
     )
-    return Map(dst.operand, dst.memory, tuple(grid), tuple(origin), step), tuple(splits)
+    first = [sum(len(p) for p in splits[:d]) for d in range(len(splits))]
+    order = None
+    if dst.order is not None:
+        order = tuple(first[d] + j for d in dst.order for j in range(len(splits[d])))
+    return Map(dst.operand, dst.memory, tuple(grid), tuple(origin), step, order), tuple(splits)
 
 
 def _check_ops(embedding: Embedding, isa: Isa) -> None:

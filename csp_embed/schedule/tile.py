@@ -250,6 +250,8 @@ def configure(
 def dimension_order(m: Map, tile: tuple[int, ...], extents: tuple[int, ...]) -> tuple[int, ...]:
     """Grid dimensions, outermost first: whole ones innermost, so that a tile is one rectangle."""
     n = len(m.grid)
+    if m.order is not None:
+        return m.order
     if n <= 1:
         return tuple(range(n))
     length = []

@@ -19,6 +19,7 @@ from csp_embed.errors import Infeasible, InputError
 from csp_embed.isa.load import load_isa
 from csp_embed.judge import judge as judge_kernel
 from csp_embed.ops.data import random_tensors
+from csp_embed.ops.reference import evaluate
 
 SMALL = Path(__file__).parents[2] / "data/configs/1x4x4_small.json"
 
@@ -121,6 +122,20 @@ def test_a_pinned_kernel_computes_the_same():
     options = Options(pins=("layout x=NHWC", "fix i=c,s"))
     kernel = compile_operator(op, load_isa("vta"), options=options)
     assert judge_kernel(kernel, random_tensors(op, 0)).verified == "simulated"
+
+
+@pytest.mark.parametrize(("c", "k", "pad"), [(32, 48, 1), (8, 8, 0), (16, 16, 1)])
+def test_nhwc_lies_in_memory_as_the_tensor_does(c, k, pad):
+    op = ops.conv2d(n=1, c=c, h=8, w=8, k=k, r=3, s=3, pad=pad, shift=8)
+    pins = ("layout x=NHWC",) + (("layout y=NHWC",) if k >= 16 else ())
+    kernel = compile_operator(op, load_isa("vta"), options=Options(pins=pins))
+    tensors = random_tensors(op, 0)
+    program = kernel.program(tensors)
+    np.testing.assert_array_equal(program.tensors["y"], evaluate(op, tensors)["y"])
+    memory = b"".join(bytes(data) for _, data in program.before)
+    assert tensors["x"].transpose(0, 2, 3, 1).tobytes() in memory
+    if k >= 16:
+        assert bytes(program.after[0][1]) == program.tensors["y"].transpose(0, 2, 3, 1).tobytes()
 
 
 CONFLICTS = [
