@@ -202,7 +202,15 @@ class Kernel:
     def certificate(self) -> dict[str, Any]:
         """What was proved about the embedding; see `embed/certificate.py`."""
         cycles = None if self.cycles is None else int(self.cycles)
-        return certificate(self.embedding, self.isa, cycles=cycles, memory=self.memory)
+        # Schedules may have made a later embedding win: the cheapest one's proof stands beside it.
+        first = [e.proof for e, _ in self.candidates if e.proof.get("rank") == 0]
+        return certificate(
+            self.embedding,
+            self.isa,
+            cycles=cycles,
+            memory=self.memory,
+            best=first[0] if first else None,
+        )
 
     def digits(self, operand: str) -> dict[str, Any] | None:
         """Where a logical element lies: addr + sum of stride_bytes * ((index[axis] // div) % mod).

@@ -57,7 +57,7 @@ def check_command(
 
         judge_plan(file, graph, platform, as_json)
         return
-    if Path(file).suffix == ".json":
+    if _is_text(file):
         _show_certificate(file, check_certificate(_read(file)), as_json)
         return
     program = read_program(file)
@@ -91,6 +91,15 @@ def _is_plan(file: str) -> bool:
         return False
     found = _read(file)
     return isinstance(found, dict) and str(found.get("format", "")).startswith("csp-embed-plan/")
+
+
+def _is_text(file: str) -> bool:
+    """A certificate alone: JSON, whatever the file is called."""
+    try:
+        with open(file, "rb") as handle:
+            return handle.read(1) in (b"{", b"[")
+    except OSError:
+        return Path(file).suffix == ".json"
 
 
 def _read(file: str) -> Any:
