@@ -37,18 +37,19 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Options:
-    """layout: "relaxed" or "strict". memory: the interface whose cycles are minimised (None: the first
-    that the spec names). top: embeddings that are scheduled. schedules: tiles that are built from
-    estimates and simulated; refine: changes to the best one that are tried. host_weight: cycles that
-    a byte of host packing counts as. cache: folder that keeps finished kernels by content, or None.
-    pins: decisions that the user makes, as text (embed/pins_text.py).
+    """layout: "relaxed" or "strict". memory: the interface whose cycles are minimised (None: the
+    first that the spec names). top: embeddings that are scheduled. schedules: tiles that are built
+    from estimates and simulated; refine: changes to the best one that are tried at most.
+    host_weight: cycles that a byte of host packing counts as. cache: folder that keeps finished
+    searches by content, or None. pins: decisions that the user makes, as text
+    (embed/pins_text.py).
     """
 
     layout: str = "relaxed"
     memory: str | None = None
     top: int = 4
     schedules: int = 8
-    refine: int = 24
+    refine: int = 80
     host_weight: float = 0.0
     solver_seed: int = 0
     cache: Path | None = None
@@ -101,6 +102,7 @@ def compile(
         return estimate(schedule, machine) if cycles is None else float(cycles)
 
     costs = machine_costs(machine, interface)
+    embeddings = _addressable(op, embeddings, machine)
     tell("scheduling", 0, 1)
     problems = [build_problem(e, machine) for e in embeddings]
     name = "" if options.cache is None else cache.key(op, machine, _search_key(options), ranges)
@@ -195,6 +197,26 @@ def scheduled_cycles(
     except Infeasible:
         return None
     return found[0].cycles
+
+
+def _addressable(op: Operator, embeddings: list[Embedding], isa: Isa) -> list[Embedding]:
+    """Those whose packed operands the machine can address.
+
+    Raises: OperatorError where none is left.
+    """
+    limit = 1 << isa.limits.dram_bits
+    needs = [
+        sum(v.elements * isa.memory(v.memory).elem_bytes for v in e.layouts.values())
+        for e in embeddings
+    ]
+    out = [e for e, need in zip(embeddings, needs, strict=True) if need < limit]
+    if not out:
+        raise OperatorError(
+            f"{op.name} needs {min(needs):,} bytes of device memory",
+            why=f"{isa.name} addresses {limit:,}",
+            hint="split the operator into smaller ones",
+        )
+    return out
 
 
 def _search_key(options: Options) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Words = NDArray[np.uint32]
+MANY = 256
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,12 @@ def place(lists: list[Words], uses: list[int], depth: int, batch: int = 96) -> U
     # Longest first decides what is contained in what; DRAM order stays that of first use.
     host: dict[int, tuple[int, int]] = {}
     unique: list[int] = []
-    for u in sorted(first_use, key=lambda u: (-len(lists[u]), first_use.index(u))):
-        needle = lists[u].tobytes()
-        for v in unique:
-            found = _find(lists[v].tobytes(), needle)
+    used = {u: n for n, u in enumerate(first_use)}
+    content = {u: lists[u].tobytes() for u in first_use}
+    for u in sorted(first_use, key=lambda u: (-len(lists[u]), used[u])):
+        # Many lists do not fit together anyway; comparing all pairs would only take time.
+        for v in unique if len(first_use) <= MANY else ():
+            found = _find(content[v], content[u])
             if found >= 0:
                 host[u] = (v, found)
                 break

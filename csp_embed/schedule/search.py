@@ -44,7 +44,7 @@ def search(
     ranges: Mapping[int, int],
     penalties: Sequence[float] = (),
     count: int = 8,
-    refine: int = 24,
+    refine: int = 80,
     row_budget: int = 40_000,
 ) -> list[Found]:
     """The best schedule of every problem that was tried, fewest cycles first.
@@ -90,7 +90,7 @@ def search(
         best_of[0] = contexts[0].surely(proposals[0][3])
     leader = min(best_of.values(), key=lambda f: (f.cycles, f.number))
     best_of[leader.number] = _refine(
-        contexts[leader.number], leader, costs, refine, row_budget - rows // 2
+        contexts[leader.number], leader, costs, refine, row_budget * 2 // 5
     )
     return sorted(best_of.values(), key=lambda f: (f.cycles, f.number))
 
