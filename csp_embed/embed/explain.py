@@ -188,7 +188,10 @@ def _changes(
                 yield words, (larger, texts)
         if any(ch.isdigit() for ch in wish) or "," in wish:
             continue
-        weaker = f"layout {wish}{max(unit.size.values())}{wish[-1].lower()}"
+        order = wish.partition("=")[2].lower()
+        rows = unit.size.get("b", 1)
+        blocks = f"{rows}{order[0]}" if rows > 1 and order else ""
+        weaker = f"layout {wish}{blocks}{max(unit.size.values())}{wish[-1].lower()}"
         yield f"allow {_option(weaker)}", (op, [*texts[:n], weaker, *texts[n + 1 :]])
 
 
