@@ -202,9 +202,9 @@ class _Maps:
         out = []
         for values, place, lanes in box:
             point = list(const)
-            for v, column in zip(values, columns):
+            for v, column in zip(values, columns, strict=True):
                 if v:
-                    point = [p + v * c for p, c in zip(point, column)]
+                    point = [p + v * c for p, c in zip(point, column, strict=True)]
             q = self.index.get(tuple(point))
             if q is not None:
                 out.append((q, place, lanes))
@@ -232,8 +232,9 @@ class _Maps:
         last = self.frame.digits[self.moving[n]].extent - 1
 
         def test(const: Place, column: Place) -> bool:
-            far = tuple(a + last * c for a, c in zip(const, column))
-            return far >= const or not all(0 <= f < e for f, e in zip(far, self.extents))
+            far = tuple(a + last * c for a, c in zip(const, column, strict=True))
+            inside = all(0 <= f < e for f, e in zip(far, self.extents, strict=True))
+            return far >= const or not inside
 
         return test
 

@@ -10,6 +10,7 @@ the domain, the origin is the lexicographically least.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -48,26 +49,23 @@ def _order_by_least_point(vars: Vars) -> None:
         model.add(n == flat).only_enforce_if(placed)
         model.add(n == total).only_enforce_if(~placed)
         number.append(n)
-    groups = [
-        [[n for n, p in zip(number, vars.places) if p[0] == t] for t in range(vars.box.steps)]
-    ]
+    held = list(zip(number, vars.places, strict=True))
+    groups = [[[n for n, p in held if p[0] == t] for t in range(vars.box.steps)]]
     for d, size in enumerate(vars.box.sizes.values()):
-        groups.append(
-            [[n for n, p in zip(number, vars.places) if p[1][d] == k] for k in range(size)]
-        )
+        groups.append([[n for n, p in held if p[1][d] == k] for k in range(size)])
     for members in groups:
         least = []
         for numbers in members:
             least.append(model.new_int_var(0, total, "least"))
             model.add_min_equality(least[-1], numbers)
-        for a, b in zip(least, least[1:]):
+        for a, b in itertools.pairwise(least):
             model.add(a <= b)
 
 
 def _order_digits(vars: Vars, frame: Frame) -> None:
     paired = {n for pair in frame.equal for n in pair}
     widths = [2 * bound(vars.ground, names) + 1 for names in frame.coordinates]
-    for n, (a, b) in enumerate(zip(frame.digits, frame.digits[1:])):
+    for n, (a, b) in enumerate(itertools.pairwise(frame.digits)):
         if (a.dim, a.extent) == (b.dim, b.extent) and not {n, n + 1} & paired:
             vars.model.add(_code(vars, n, widths) <= _code(vars, n + 1, widths))
     _order_corners(vars, frame)

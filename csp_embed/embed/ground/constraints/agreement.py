@@ -1,4 +1,4 @@
-"""Operands agree (rule 2). Required: places that share an operand element touch one tensor element."""
+"""Operands agree (rule 2). Required: places that share an operand element touch one element."""
 
 from __future__ import annotations
 

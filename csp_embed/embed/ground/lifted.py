@@ -1,0 +1,95 @@
+"""What the lifted model claims, expanded to solutions of the ground problem.
+
+Takes: Ground, Isa.  Leaves: sets of solution keys.
+
+All feasible answers of the lifted model, dominated options included: every combination of its
+blocks' options and its fusions that fits into the lanes and that `build` does not reject. Its class
+is smaller than the regular coverings: factors are the least for their number of steps; an axis has
+one counter, at most one digit a dimension (reduced axes and fusions: one digit in all, inside the
+counter), and several reduced axes are flattened in operator order only.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+
+from csp_embed.embed.build import build
+from csp_embed.embed.choice import Choice
+from csp_embed.embed.ground.problem import Ground, Ints, Key, key
+from csp_embed.embed.machine import unit_for
+from csp_embed.embed.options import Rules, block_options, fused_options, lanes_of
+from csp_embed.embed.problem import blocks_of
+from csp_embed.embed.rows import Reject
+from csp_embed.ir.embedding import Embedding
+from csp_embed.isa.spec import Isa
+
+
+def lifted_embeddings(ground: Ground, isa: Isa, mode: str = "relaxed") -> Iterator[Embedding]:
+    """Every embedding of the lifted model with the ground problem's commutation."""
+    op = ground.op
+    unit = unit_for(op, isa)
+    rules = Rules(op, unit, ground.commuted)
+    blocks = [list(block_options(rules, block)) for block in blocks_of(op)]
+    order = {a: n for n, a in enumerate(op.axes)}
+    for fused in fused_options(rules):
+        given = set(fused.axes) if fused else set()
+        for picked in itertools.product(*blocks):
+            if set().union(*(away for _, away in picked)) != given:
+                continue
+            carries = [c for own, _ in picked for c in own] + ([fused] if fused else [])
+            used = lanes_of(carries)
+            if any(used.get(d, 1) > n for d, n in unit.size.items()):
+                continue
+            carries.sort(key=lambda c: order[c.axes[0]])
+            try:
+                yield build(op, isa, Choice(ground.commuted, tuple(carries)), mode)
+            except Reject:
+                continue
+
+
+def lifted_solutions(ground: Ground, isa: Isa, mode: str = "relaxed") -> frozenset[Key]:
+    """Those with at most the ground problem's steps, empty ones left out."""
+    found = set()
+    for embedding in lifted_embeddings(ground, isa, mode):
+        at = expanded(ground, embedding)
+        if at[:, 0].max(initial=-1) < ground.steps:
+            found.add(key(ground, at))
+    return frozenset(found)
+
+
+def expanded(ground: Ground, embedding: Embedding) -> Ints:
+    """Step (numbered by first use) and lanes of every effective point; -1 where it is missed.
+
+    Raises: ValueError, where a point is met twice.
+    """
+    axes = ground.op.axes
+    index = {tuple(p): q for q, p in enumerate(ground.points.tolist())}
+    at = np.full((len(index), 1 + len(ground.sizes)), -1, np.int64)
+    moves = [*embedding.counters, *embedding.digits]
+    steps: dict[tuple[int, ...], int] = {}
+    for values in itertools.product(*(range(m.extent) for m in moves)):
+        name = {m.name: v for m, v in zip(moves, values, strict=True)}
+        if any(name[a] != name[b] for a, b in embedding.equal):
+            continue
+        point = {}
+        for c in embedding.coordinates:
+            flat = c.const + sum(k * name[n] for n, k in (*c.digits.items(), *c.counters.items()))
+            if not 0 <= flat < c.extent:
+                break
+            for a in reversed(c.axes):
+                flat, point[a] = divmod(flat, axes[a])
+        else:
+            q = index.get(tuple(point[a] for a in axes))
+            if q is None:
+                continue
+            if at[q, 0] >= 0:
+                raise ValueError(f"{embedding.formula()} meets point {q} twice")
+            where = dict.fromkeys(ground.sizes, 0)
+            for d in embedding.digits:
+                where[d.dim] += d.radix * name[d.name]
+            step = steps.setdefault(values[: len(embedding.counters)], len(steps))
+            at[q] = (step, *where.values())
+    return at
