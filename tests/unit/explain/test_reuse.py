@@ -21,8 +21,8 @@ def conv(c: int, h: int, k: int, r: int = 3, stride: int = 1, pad: int = 1):
     return ops.conv2d(n=1, c=c, h=h, w=h, k=k, r=r, s=r, stride=stride, pad=pad, bias=True)
 
 
-SHAPES = [conv(1, 20, 8, 5), conv(3, 16, 20), conv(16, 14, 32), conv(40, 7, 24, 1, 1, 0),
-          conv(3, 24, 16, 7, 2, 3)]  # fmt: skip
+SHAPES = [conv(1, 20, 8, 5), conv(3, 16, 20), conv(16, 14, 32), conv(40, 6, 24, 1, 1, 0),
+          conv(3, 12, 16, 5, 2, 2)]  # fmt: skip
 OTHERS = [
     ops.matmul(m=35, n=70, k=48),
     ops.matmul(m=5, n=3, k=7),
