@@ -105,8 +105,9 @@ def frames(ground: Ground, *, steps: int | None = None) -> Iterator[Frame]:
 
 
 def bound(ground: Ground, coordinate: Sequence[str]) -> int:
-    """Greatest magnitude of a coefficient: twice the coordinate's extent, and for skewed windows
-    what the stride makes of the longest output axis that moves with it."""
+    """Greatest magnitude of a coefficient: within the coordinate's extent, and for skewed windows
+    what the stride makes of the longest axis that moves with it. An axis of extent 1 does not move.
+    """
     extent = math.prod(ground.op.axes[a] for a in coordinate)
     reach = 0
     for access in ground.accesses.values():
@@ -115,7 +116,7 @@ def bound(ground: Ground, coordinate: Sequence[str]) -> int:
             if own:
                 others = [abs(c) * (ground.op.axes[a] - 1) for a, c in ix.terms]
                 reach = max(reach, *(o // min(own) for o in others))
-    return max(extent - 1, reach, 1)
+    return max(extent - 1, reach) if extent > 1 else 0
 
 
 def _primes_within(size: int) -> Iterator[tuple[int, ...]]:
