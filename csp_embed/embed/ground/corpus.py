@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from csp_embed import ops
-from csp_embed.embed.ground.lifted import expanded, lifted_embeddings
+from csp_embed.embed.ground.lifted import lifted_embeddings, named_steps
 from csp_embed.embed.ground.problem import Ground, pose_ground
 from csp_embed.ir.operator import Operator
 from csp_embed.isa.load import load_isa
@@ -80,13 +80,10 @@ def corpus() -> Iterator[Row]:
 
 
 def posed(row: Row) -> Ground | None:
-    """The row's ground problem with the lifted model's least number of steps, or with one step
-    where the lifted model has no answer (None: and the machine cannot do it at all)."""
+    """The row's ground problem with the lifted model's least number of steps; None where
+    the lifted model has no answer."""
     ground = pose_ground(row.op, row.isa, 1, commuted=row.commuted)
-    counts = [
-        1 + int(expanded(ground, e)[:, 0].max(initial=0))
-        for e in lifted_embeddings(ground, row.isa)
-    ]
+    counts = [named_steps(e) for e in lifted_embeddings(ground, row.isa)]
     if not counts:
         return None
     return pose_ground(row.op, row.isa, min(counts), commuted=row.commuted)

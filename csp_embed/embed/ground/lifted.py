@@ -12,6 +12,7 @@ counter), and several reduced axes are flattened in operator order only.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -51,13 +52,18 @@ def lifted_embeddings(ground: Ground, isa: Isa, mode: str = "relaxed") -> Iterat
 
 
 def lifted_solutions(ground: Ground, isa: Isa, mode: str = "relaxed") -> frozenset[Key]:
-    """Those with at most the ground problem's steps, empty ones left out."""
-    found = set()
-    for embedding in lifted_embeddings(ground, isa, mode):
-        at = expanded(ground, embedding)
-        if at[:, 0].max(initial=-1) < ground.steps:
-            found.add(key(ground, at))
-    return frozenset(found)
+    """Those whose counters name at most the ground problem's steps, empty steps counted: a frame
+    counts them too."""
+    return frozenset(
+        key(ground, expanded(ground, e))
+        for e in lifted_embeddings(ground, isa, mode)
+        if named_steps(e) <= ground.steps
+    )
+
+
+def named_steps(embedding: Embedding) -> int:
+    """Steps that the counters name, those without effect included."""
+    return math.prod(c.extent for c in embedding.counters)
 
 
 def expanded(ground: Ground, embedding: Embedding) -> Ints:
