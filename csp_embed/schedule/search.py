@@ -90,7 +90,7 @@ def search(
         best_of[0] = contexts[0].surely(proposals[0][3])
     leader = min(best_of.values(), key=lambda f: (f.cycles, f.number))
     best_of[leader.number] = _refine(
-        contexts[leader.number], leader, costs, refine, row_budget * 2 // 5
+        contexts[leader.number], leader, costs, refine, row_budget // 4
     )
     return sorted(best_of.values(), key=lambda f: (f.cycles, f.number))
 
