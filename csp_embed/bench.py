@@ -20,6 +20,9 @@ from typing import Any
 from csp_embed.errors import CspEmbedError, InputError, MissingLibrary
 from csp_embed.files import atomic
 
+# What the reference figures of `deepbench/` were measured on: configuration and memory interface.
+REFERENCE_MACHINE = ("1x16x16", "de10")
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -45,7 +48,8 @@ def measure(record: Mapping[str, Any], setting: Setting) -> dict[str, Any]:
     except CspEmbedError as error:
         out |= {"status": "failed", "error": error.what, "why": error.why}
     reference = (record.get("reference") or {}).get("cycles_rtl_de10")
-    if reference and out.get("cycles"):
+    measured_on = (out.get("machine"), out.get("memory"))
+    if reference and out.get("cycles") and measured_on == REFERENCE_MACHINE:
         out |= {"reference_cycles": reference, "speedup": reference / out["cycles"]}
     return out | {"wall_seconds": round(time.perf_counter() - start, 3)}
 
