@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from csp_embed.errors import Infeasible
 from csp_embed.schedule.config import Config
 from csp_embed.schedule.problem import Map, Problem
+from csp_embed.schedule.rows import stored_memory
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -104,7 +105,6 @@ def propose(
     tile = {c: m.ravel() for c, m in enumerate(mesh)}
     if not tile:
         tile = {0: np.array([1], dtype=np.int64)}
-    vectors = math.prod([1])
     acc = np.ones_like(next(iter(tile.values())))
     for c in problem.outputs:
         acc = acc * tile[c]
@@ -141,7 +141,7 @@ def propose(
     tiles = n_a * n_b * n_c
     bytes_l = isa.memory(problem.lhs.memory).elem_bytes
     bytes_r = isa.memory(rhs.memory).elem_bytes
-    out_bytes = isa.memory(problem.dst.memory).elem_bytes // 4
+    out_bytes = isa.memory(stored_memory(problem)).elem_bytes
     vectors = math.prod(problem.extents[c] for c in problem.outputs)
     n_epilogue = 1 + len(problem.epilogue)
     ranked: list[tuple[float, int, tuple[int, ...]]] = []
