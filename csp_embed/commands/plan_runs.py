@@ -95,7 +95,7 @@ def profile(
             progress=tell,
         )
     write_json(output, profile_document(found))
-    total = sum(t.ms or 0.0 for t in found.layers.values())
+    total = sum(t.alone_ms or 0.0 for t in found.layers.values())
     if as_json:
         print_json({"layers": len(found.layers), "sum_ms": total, "whole_ms": found.whole_ms})
     else:

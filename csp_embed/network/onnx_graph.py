@@ -28,15 +28,14 @@ KernelCost = Callable[[Net, Layer, Device], "tuple[float, str] | None"]
 class Imported:
     """A model as a task graph; layers and works by task id (input and output tasks have none).
 
-    joined_ms: by profiled device, what the whole model in one piece saves against the sum of its
-    layers (they pay for entering and leaving the runtime's own data layout).
+    profiles: what was read, by the name of each device that has one.
     """
 
     net: Net
     graph: TaskGraph
     layers: Mapping[str, Layer]
     works: Mapping[str, Work]
-    joined_ms: Mapping[str, float] = field(default_factory=dict)
+    profiles: Mapping[str, Profile] = field(default_factory=dict)
 
 
 def import_onnx_graph(
@@ -69,7 +68,7 @@ def import_onnx_graph(
     graph = TaskGraph((*io_tasks[0], *tasks, *io_tasks[1]), tuple(edges), Path(path).stem)
     graph.verify()
     by_name = {p.name: p for p in parts}
-    return Imported(net, with_digest(graph), by_name, works, tables.joined_ms(platform, by_name))
+    return Imported(net, with_digest(graph), by_name, works, tables.by_device())
 
 
 class _Profiles:
@@ -106,19 +105,12 @@ class _Profiles:
                 )
             self.read[path] = profile
 
-    def joined_ms(self, platform: Platform, names: Iterable[str]) -> dict[str, float]:
-        """Sum of the layers less the whole, where the profile has both."""
-        out: dict[str, float] = {}
-        for device in platform.devices:
-            found = self.of(device)
-            if found is not None and found[0].whole_ms is not None:
-                times = [found[0].layers[n].ms for n in names if n in found[0].layers]
-                out[device.name] = max(0.0, sum(t or 0.0 for t in times) - found[0].whole_ms)
-        return out
-
     def of(self, device: Device) -> tuple[Profile, str] | None:
         path = self.path[device.name]
         return None if path is None else (self.read[path], path)
+
+    def by_device(self) -> dict[str, Profile]:
+        return {name: self.read[path] for name, path in self.path.items() if path is not None}
 
 
 def _task(

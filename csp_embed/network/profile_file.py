@@ -30,18 +30,21 @@ class ModelNote(Strict):
 
 
 class LayerTime(Strict):
-    """ms: median of the runs; null: the device lacks one of the operators. spread_ms: the distance
-    between the quartiles. by_batch: ms by batch size."""
+    """ms: the layer's share of the whole model's time; null: the device lacks one of the operators.
+    alone_ms: median of the runs of the layer as a model of its own, spread_ms: the distance between
+    their quartiles; a device that was not profiled as a whole has one time, ms. by_batch: ms by
+    batch size."""
 
     ms: float | None = Field(ge=0)
+    alone_ms: float | None = Field(default=None, ge=0)
     op: str = ""
     spread_ms: float | None = Field(default=None, ge=0)
     by_batch: dict[int, float] = Field(default_factory=dict)
 
 
 class Profile(Strict):
-    """The whole file. whole_ms: the model in one piece, for comparison with the sum of its layers.
-    clock: wall or cpu time."""
+    """The whole file. whole_ms: the model in one piece: the sum of its layers and run_ms, what a
+    model that does nothing takes. clock: wall or cpu time."""
 
     format: Literal["csp-embed-profile/1"]
     device: DeviceNote
@@ -53,6 +56,7 @@ class Profile(Strict):
     weights: str = "as in the model"
     clock: Literal["wall", "cpu"] = "wall"
     whole_ms: float | None = Field(default=None, ge=0)
+    run_ms: float = Field(default=0.0, ge=0)
     notes: str = ""
     layers: dict[str, LayerTime]
 

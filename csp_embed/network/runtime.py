@@ -21,9 +21,17 @@ def import_runtime() -> Any:
     return onnxruntime
 
 
-def open_session(model: Any, where: str, threads: int = 1, optimise: bool = True) -> Any:
+def open_session(
+    model: Any,
+    where: str,
+    threads: int = 1,
+    trace: Path | None = None,
+    rewritten: Path | None = None,
+) -> Any:
     """An InferenceSession on the CPU. `model`: a ModelProto, or the path of a file.
 
+    trace: record every kernel's time to a file of that prefix (`end_profiling` names it).
+    rewritten: write the model as onnxruntime runs it, its weights in a second file.
     Raises: InputError naming IR version, opset and what the installed onnxruntime takes.
     """
     ort = import_runtime()
@@ -33,8 +41,14 @@ def open_session(model: Any, where: str, threads: int = 1, optimise: bool = True
     options.log_severity_level = 4  # refusals are reported below, once
     # A spinning worker would steal the core of the next measurement.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if not optimise:
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if trace is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(trace)
+    if rewritten is not None:
+        options.optimized_model_filepath = str(rewritten)
+        options.add_session_config_entry(
+            "session.optimized_model_external_initializers_file_name", f"{rewritten.name}.weights"
+        )
     source = str(model) if isinstance(model, (str, Path)) else _serialised(model, where)
     try:
         return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])

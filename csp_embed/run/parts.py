@@ -20,8 +20,7 @@ from csp_embed.network.onnx_parts import borders
 class Part:
     """tasks: ids in running order. nodes: indices into net.nodes. reads, makes: boundary tensors.
 
-    predicted_ms: sum of the tasks' costs on the device, less its share of what joining layers
-    saves: the whole model's saving (Imported.joined_ms) by the bytes that stay inside the part.
+    predicted_ms: sum of the tasks' costs on the device; with a measured profile, see `predicted`.
     """
 
     index: int
@@ -56,7 +55,6 @@ def parts_of(plan: Plan, model: Imported, platform: Platform) -> list[Part]:
     devices = platform.by_name()
     by_id = graph.by_id()
     parts: list[Part] = []
-    every = max(1.0, _inside(model, list(model.layers)))
     for (_, device), tasks in sorted(
         groups.items(),
         key=lambda item: (item[0][0], min(starts.get(t, 0.0) for t in item[1]), item[0][1]),
@@ -79,18 +77,38 @@ def parts_of(plan: Plan, model: Imported, platform: Platform) -> list[Part]:
                 nodes=nodes,
                 reads=tuple(reads),
                 makes=tuple(makes),
-                predicted_ms=sum(c for c in cost if c is not None)
-                - model.joined_ms.get(device, 0.0) * _inside(model, tasks) / every,
+                predicted_ms=predicted(
+                    model, device, tasks, [c for c in cost if c is not None], {*reads, *makes}
+                ),
             )
         )
     return parts
 
 
-def _inside(model: Imported, tasks: list[str]) -> float:
-    """Bytes of the tensors that pass between layers of a part."""
-    makes = {n for t in tasks for n in model.layers[t].makes}
-    reads = {n for t in tasks for n in model.layers[t].reads}
-    return float(sum(model.net.tensors[n].bytes for n in makes & reads))
+def predicted(
+    model: Imported, device: str, tasks: list[str], cost: list[float], border: set[str]
+) -> float:
+    """ms of some layers in one piece.
+
+    A profile has a layer's time inside the whole model and as a model of its own, where all its
+    tensors enter or leave the runtime's own layout and nothing is fused across its border. In a
+    part the truth lies between: the second counts by the bytes of the layer's tensors that cross
+    the part's border (those that cross the whole model's border too are in both times).
+    """
+    profile = model.profiles.get(device)
+    if profile is None:
+        return sum(cost)
+    net = model.net
+    outer = {*net.inputs, *net.outputs}
+    total = profile.run_ms + sum(cost)
+    for task, ms in zip(tasks, cost, strict=True):
+        alone = profile.layers[task].alone_ms
+        own = {*model.layers[task].reads, *model.layers[task].makes} - outer
+        every = sum(net.tensors[n].bytes for n in own)
+        if alone is not None and every:
+            crossing = sum(net.tensors[n].bytes for n in own & border)
+            total += crossing / every * (alone - profile.run_ms - ms)
+    return max(0.0, total)
 
 
 def _depths(graph: TaskGraph, device_of: Mapping[str, str]) -> dict[str, int]:

@@ -101,6 +101,12 @@ def run_plan(
         shutil.rmtree(folder, ignore_errors=True)
     if len(plan.replicas) > 1:
         notes.append(f"the plan has {len(plan.replicas)} replicas: the first one was run")
+    drift = _drift(model, whole_ms, clock)
+    if abs(drift) > 0.1:
+        notes.append(
+            f"the whole model takes {100 * drift:+.0f} % against its profile: another "
+            "machine, or a busy one; times of parts are off by as much"
+        )
     if not matter:
         notes.append("another input gives the same outputs: the comparison proves little")
     return RunReport(
@@ -200,6 +206,15 @@ def _whole_ms(
     """Median ms of the model in one piece on one core."""
     session = open_session(whole(model.net, constants), model.net.path)
     return measure(lambda: session.run(None, dict(feeds)), runs, warm_ups, clock)[0]
+
+
+def _drift(model: Imported, whole_ms: float, clock: str) -> float:
+    """whole_ms over that of a profile taken in the same way, less 1; 0 without such a profile."""
+    for profile in model.profiles.values():
+        same = profile.device.kind == "cpu" and (profile.threads, profile.clock) == (1, clock)
+        if same and profile.whole_ms:
+            return whole_ms / profile.whole_ms - 1.0
+    return 0.0
 
 
 def _expected(
