@@ -1,6 +1,6 @@
 """From decisions to a whole embedding: digits, layouts, cost, the name of its kind.
 
-Takes: Operator, Isa, Choice, mode.  Leaves: Embedding.
+Takes: Operator, Isa, Choice (or the affine map that it means), mode.  Leaves: Embedding.
 Raises Reject where the choice breaks a rule.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from csp_embed.embed.choice import Choice, expand
+from csp_embed.embed.choice import Choice, Map, expand
 from csp_embed.embed.cost import figures
 from csp_embed.embed.derive import derive_layouts
 from csp_embed.embed.machine import unit_for
@@ -23,26 +23,36 @@ def build(op: Operator, isa: Isa, choice: Choice, mode: str = "relaxed") -> Embe
 
     Raises: Reject, where it breaks a rule or does not keep the layout mode.
     """
-    unit = unit_for(op, isa)
     lanes = expand(op, choice)
+    return build_map(op, isa, lanes, choice.commuted, mode, kind=kind_of(choice))
+
+
+def build_map(
+    op: Operator, isa: Isa, lanes: Map, commuted: bool, mode: str = "relaxed", *, kind: str = ""
+) -> Embedding:
+    """The embedding that an affine map means, if it meets every operator point once.
+
+    Raises: Reject, where it breaks another rule or does not keep the layout mode.
+    """
+    unit = unit_for(op, isa)
     for dim, size in unit.size.items():
         used = math.prod(d.extent for d in lanes.digits if d.dim == dim)
         if used > size:
             raise Reject("lanes", f"dimension {dim} has {size} lanes, {used} are asked for")
-    layouts, counts = derive_layouts(op, unit, lanes, choice.commuted, mode)
+    layouts, counts = derive_layouts(op, unit, lanes, commuted, mode)
     return Embedding(
         operator=op,
         isa_name=isa.name,
         instruction=unit.instruction,
-        commuted=choice.commuted,
+        commuted=commuted,
         digits=lanes.digits,
         counters=lanes.counters,
         coordinates=lanes.coordinates,
         layouts=layouts,
-        kind=kind_of(choice),
+        kind=kind,
         layout_mode=mode,
         equal=lanes.equal,
-        cost=figures(op, isa, unit, layouts, lanes.counters, counts, choice.commuted),
+        cost=figures(op, isa, unit, layouts, lanes.counters, counts, commuted),
     )
 
 

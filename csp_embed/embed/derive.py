@@ -177,7 +177,8 @@ def range_checks(
     dim_of = {d.name: d.dim for d in lanes.digits}
     inputs = [r for r in roles if r != "dst"]
     for first, second in lanes.equal:
-        if not any({dim_of[first], dim_of[second]} <= set(unit.dims[r]) for r in inputs):
+        # A factor that has both is zero off the diagonal; a result that has both is dead there.
+        if not any({dim_of[first], dim_of[second]} <= set(unit.dims[r]) for r in roles):
             raise Reject("pad-harmless", f"no operand can hold zeros where {first} is not {second}")
     out: dict[str, list[str]] = {}
     for c in lanes.coordinates:
