@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from csp_embed.errors import InputError, MissingLibrary
+from csp_embed.network.onnx_dims import bind_dims
+from csp_embed.network.onnx_fold import fold_small
 
 _RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli"}
 _SHAPE_READERS = {"Shape", "Size"}
@@ -124,13 +126,18 @@ def normalise(model: Any, path: str, dims: Mapping[str, int] | None = None) -> N
     del graph.input[:]
     graph.input.extend(kept)
     model.ir_version = max(model.ir_version, 8)
-    _bind_dims(graph, dims or {}, path)
+    bind_dims(graph, dims or {}, path)
     _name_nodes(graph)
     order = _topological(graph, path)
     del graph.node[:]
     graph.node.extend(order)
     model = _infer(model, path)
     constants = _constants(model.graph)
+    while _open(model.graph) and fold_small(
+        onnx, model, constants, {n: t.shape for n, t in _tensors(model.graph).items()}
+    ):
+        model = _infer(model, path)
+        constants = _constants(model.graph)
     nodes = tuple(n for n in model.graph.node if not all(o in constants for o in n.output if o))
     tensors = _tensors(model.graph)
     net = Net(
@@ -211,42 +218,6 @@ def _without_weights_check(model: Any) -> Any:
     return copy
 
 
-def _bind_dims(graph: Any, dims: Mapping[str, int], path: str) -> None:
-    """Gives named dimensions their extents; refuses what stays open."""
-    for name, extent in dims.items():
-        if extent <= 0:
-            raise InputError(f"dimension {name}={extent} must be positive", where=path)
-    open_dims: list[str] = []
-    for value in graph.input:
-        if not value.type.HasField("tensor_type"):
-            raise InputError(
-                f"graph input {value.name!r} is not a tensor",
-                where=path,
-                why="sequences, maps and optionals have no fixed size",
-            )
-        if not value.type.tensor_type.HasField("shape"):
-            raise InputError(f"graph input {value.name!r} has no shape", where=path)
-        for place, dim in enumerate(value.type.tensor_type.shape.dim):
-            if dim.HasField("dim_param") and dim.dim_param in dims:
-                dim.dim_value = dims[dim.dim_param]
-            elif not dim.HasField("dim_value") or dim.dim_value < 0:
-                open_dims.append(f"{value.name} axis {place} ({dim.dim_param or 'unnamed'})")
-    if open_dims:
-        raise InputError(
-            "the model has dynamic shapes: " + "; ".join(open_dims[:5]),
-            where=path,
-            why="costs and transfers need fixed sizes",
-            hint="bind a named dimension with --dim NAME=EXTENT, or export with fixed shapes",
-        )
-    # Shapes written beside inner tensors may still be symbolic: let inference redo them.
-    del graph.value_info[:]
-    for value in graph.output:
-        if value.type.HasField("tensor_type"):
-            for dim in value.type.tensor_type.shape.dim:
-                if dim.HasField("dim_param"):
-                    dim.Clear()
-
-
 def _name_nodes(graph: Any) -> None:
     """Unique node names: its own, else op_type_index."""
     seen: set[str] = set()
@@ -324,6 +295,12 @@ def _infer(model: Any, path: str) -> Any:
         ) from error
 
 
+def _open(graph: Any) -> bool:
+    """Whether a tensor has no fixed shape yet."""
+    known = _tensors(graph)
+    return any(o and o not in known for node in graph.node for o in node.output)
+
+
 def _constants(graph: Any) -> set[str]:
     """Tensors that depend on no graph input. Shape(x) of a fixed shape is one of them."""
     constants = {t.name for t in graph.initializer}
@@ -369,18 +346,39 @@ def _check_shapes(net: Net) -> None:
     if missing:
         first = missing[0]
         made = f" (made by {maker[first].op_type} {maker[first].name!r})" if first in maker else ""
+        kind = _kinds(net.model.graph).get(first, "tensor_type")
+        if kind != "tensor_type":
+            raise InputError(
+                f"{first!r}{made} is a {kind.removesuffix('_type')}, not a tensor",
+                where=net.path,
+                why="costs and transfers need a fixed size",
+                hint="export the model without sequences, maps and optionals",
+            )
         raise InputError(
-            f"the shape of tensor {first!r}{made} is dynamic or cannot be inferred",
+            f"the shape of tensor {first!r}{made} depends on values, or cannot be inferred",
             where=net.path,
             why=f"{len(missing)} tensors of the model have no fixed shape",
-            hint="bind dimensions with --dim NAME=EXTENT, or export with fixed shapes",
+            hint="export the model with fixed shapes, or cut that operator off",
         )
+    for name in need:
+        if net.tensors[name].dtype in ("STRING", "UNDEFINED"):
+            raise InputError(
+                f"tensor {name!r} is of type {net.tensors[name].dtype}",
+                where=net.path,
+                why="its elements have no fixed size in bytes",
+            )
+
+
+def _kinds(graph: Any) -> dict[str, str]:
+    """tensor_type, sequence_type, … of the values whose type is known."""
+    values = [*graph.input, *graph.output, *graph.value_info]
+    return {v.name: v.type.WhichOneof("value") or "tensor_type" for v in values}
 
 
 def _item_bytes(dtype: str) -> int:
     onnx = import_onnx()
     if dtype in ("STRING", "UNDEFINED"):
-        raise InputError(f"tensors of type {dtype} have no fixed size in bytes")
+        return 0  # only constants come so far: see _check_shapes
     number = onnx.TensorProto.DataType.Value(dtype)
     return int(onnx.helper.tensor_dtype_to_np_dtype(number).itemsize)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +60,7 @@ def open_session(
             f"onnxruntime {ort.__version__} cannot load this model{facts}",
             where=where,
             why=_short(str(error)),
-            hint="export it with an IR version and opset that this onnxruntime takes",
+            hint=f"export it with {_limits()}",
         ) from error
 
 
@@ -70,7 +72,8 @@ def run_session(session: Any, names: Any, feeds: dict[str, Any], where: str) -> 
     try:
         return list(session.run(names, feeds))
     except Exception as error:
-        if not type(error).__module__.startswith("onnxruntime"):
+        # RuntimeError: a type that Python's side of onnxruntime does not know.
+        if not type(error).__module__.startswith("onnxruntime") and type(error) is not RuntimeError:
             raise
         raise InputError(
             "the model does not run on these inputs",
@@ -87,6 +90,44 @@ def _serialised(model: Any, where: str) -> bytes:
         raise InputError(
             "the model is too large to run in one piece", where=where, why=str(error)
         ) from error
+
+
+@cache
+def _limits() -> str:
+    """What this onnxruntime takes at most: it says so when asked for too much."""
+    from csp_embed.network.onnx_model import import_onnx
+
+    onnx, ort = import_onnx(), import_runtime()
+    found = []
+    for name, ir, opset, mark in (
+        ("IR version", 999, 13, "max supported IR version:"),
+        ("opset", 8, 999, "is till opset"),
+    ):
+        value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
+        out = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
+        node = onnx.helper.make_node("Identity", ["x"], ["y"])
+        model = onnx.helper.make_model(
+            onnx.helper.make_graph([node], "probe", [value], [out]),
+            opset_imports=[onnx.helper.make_opsetid("", opset)],
+            ir_version=ir,
+        )
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        try:
+            ort.InferenceSession(model.SerializeToString(), options)
+        except _own_errors(ort) as error:
+            number = re.search(rf"{mark} *(\d+)", str(error))
+            found += [f"{name} {number[1]} or less"] if number else []
+    return " and ".join(found) or "an IR version and opset that this onnxruntime takes"
+
+
+def _own_errors(ort: Any) -> tuple[type[Exception], ...]:
+    """onnxruntime's exceptions have no common parent of their own."""
+    found = vars(ort.capi.onnxruntime_pybind11_state).values()
+    return (
+        RuntimeError,
+        *(e for e in found if isinstance(e, type) and issubclass(e, Exception)),
+    )
 
 
 def _facts(model: Any) -> str:
