@@ -11,14 +11,14 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from csp_embed.errors import CspEmbedError, InputError, MissingLibrary
+from csp_embed.errors import CspEmbedError, InputError
 from csp_embed.files import atomic
+from csp_embed.spread import spread
 
 # What the reference figures of `deepbench/` were measured on: configuration and memory interface.
 REFERENCE_MACHINE = ("1x16x16", "de10")
@@ -146,55 +146,13 @@ def sweep(
     count = len(done)
     # Long ones first, so that the last job is a short one.
     todo.sort(key=lambda r: -r.get("macs", 0))
-    for result in _results(todo, setting, jobs, dask):
+    for result in spread(partial(measure, setting=setting), todo, jobs, dask):
         count += 1
         tell(result["id"], count, len(records))
         line = result | {"setting": key}
         if out is not None:
             _append(out, line)
         yield line
-
-
-def _results(
-    todo: list[Mapping[str, Any]], setting: Setting, jobs: int, dask: str | None
-) -> Iterator[dict[str, Any]]:
-    if dask is not None:
-        yield from _on_dask(todo, setting, dask)
-    elif jobs <= 1:
-        for r in todo:
-            yield measure(r, setting)
-    else:
-        pool: Executor = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"))
-        try:
-            futures = [pool.submit(measure, r, setting) for r in todo]
-            for future in as_completed(futures):
-                yield future.result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _on_dask(
-    todo: list[Mapping[str, Any]], setting: Setting, address: str
-) -> Iterator[dict[str, Any]]:
-    try:
-        from dask.distributed import Client
-        from dask.distributed import as_completed as dask_completed
-    except ImportError as error:
-        raise MissingLibrary(
-            "--dask needs the package distributed", hint="pip install 'csp-embed[dask]'"
-        ) from error
-    try:
-        client = Client(address, timeout=5)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"no Dask scheduler at {address}",
-            why=str(error),
-            hint="start one with `dask scheduler`",
-        ) from error
-    with client:
-        futures = client.map(measure, todo, setting=setting, pure=False)
-        for _, result in dask_completed(futures, with_results=True):
-            yield result
 
 
 def _append(out: Path, record: dict[str, Any]) -> None:

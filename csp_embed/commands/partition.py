@@ -1,4 +1,4 @@
-"""partition [generate], plan diff, profile, run-plan: networks on several devices."""
+"""partition [generate, sweep], plan diff, profile, run-plan: networks on several devices."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 from csp_embed.commands import plan_runs
 from csp_embed.commands.common import console, print_json, progress, stderr
 from csp_embed.commands.generate_network import generate
+from csp_embed.commands.partition_sweep import sweep
 from csp_embed.commands.plan_inputs import (
     DNN,
     LINKS,
@@ -38,10 +39,10 @@ from csp_embed.report.plan_table import explain_text, plan_rows, summary_text, t
 
 
 class PartitionGroup(TyperGroup):
-    """`partition generate …` is a command; any other first word is a network to partition."""
+    """`generate` and `sweep` are commands; any other first word is a network to partition."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if args[:1] != ["generate"]:
+        if args[:1] not in (["generate"], ["sweep"]):
             args = ["network", *args]
         return super().parse_args(ctx, args)
 
@@ -51,6 +52,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(cls=PartitionGroup, help="Place and schedule a network on devices.")
     group.command("network")(partition)
     group.command("generate")(generate)
+    group.command("sweep")(sweep)
     app.add_typer(group, name="partition")
     plans = typer.Typer(help="Work with plan files.", no_args_is_help=True)
     plans.command("diff")(diff)
@@ -101,7 +103,8 @@ def partition(
 ) -> None:
     """Place and schedule the layers of a network on several devices, with a bound on the best.
 
-    [dim]csp-embed partition generate --help[/dim] makes networks to try.
+    [dim]csp-embed partition generate --help[/dim] makes networks to try;
+    [dim]csp-embed partition sweep --help[/dim] compares platforms.
     """
     begin = time.perf_counter()
     if objective not in (LATENCY, THROUGHPUT):

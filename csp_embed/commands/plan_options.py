@@ -15,7 +15,8 @@ PlatformOption = Annotated[
     str | None, typer.Option(help="Platform file, or the name of one that ships (cpu_2gpu).")
 ]
 DimOption = Annotated[
-    list[str] | None, typer.Option("--dim", help="NAME=EXTENT of a dynamic dimension of the model.")
+    list[str] | None,
+    typer.Option("--dim", help="NAME=EXTENT of a dynamic dimension, or INPUT:AXIS=EXTENT."),
 ]
 ClockOption = Annotated[
     str, typer.Option(help="wall, or cpu: the thread's own time, for a busy machine.")

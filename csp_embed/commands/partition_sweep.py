@@ -1,0 +1,195 @@
+"""`partition sweep`: one network on many platforms, on processes or a Dask cluster."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from csp_embed.commands.common import console, print_json, progress, stderr
+from csp_embed.commands.plan_inputs import Request, load_inputs
+from csp_embed.commands.plan_options import DimOption, JsonOption, numbers, pairs, writable
+from csp_embed.errors import CspEmbedError, InputError
+from csp_embed.ir.network import LATENCY, THROUGHPUT
+from csp_embed.network.plan_file import write_plan
+from csp_embed.spread import spread
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a sweep holds fixed. options: of `solve`. plans: folder for plan files."""
+
+    request: Request
+    options: Mapping[str, Any] = field(default_factory=dict)
+    plans: str | None = None
+
+
+def sweep(
+    network: Annotated[str, typer.Argument(help="model.onnx, graph.json or .yaml.")],
+    platforms: Annotated[str, typer.Option(help="a.yaml,b.json,cpu_2gpu: files or shipped names.")],
+    out: Annotated[Path | None, typer.Option(help="Results, one JSON record a line.")] = None,
+    jobs: Annotated[int, typer.Option(help="Processes.")] = 1,
+    dask: Annotated[str | None, typer.Option(help="Address of a Dask scheduler.")] = None,
+    plans: Annotated[str | None, typer.Option(help="Folder for the plan files.")] = None,
+    objective: Annotated[str, typer.Option(help="latency or throughput.")] = LATENCY,
+    method: Annotated[str, typer.Option(help="As of `partition`.")] = "auto",
+    contiguous: Annotated[bool, typer.Option(help="Each device's set is convex.")] = False,
+    pipeline: Annotated[bool, typer.Option(help="Also no cycle among devices.")] = False,
+    replicas: Annotated[int, typer.Option(help="Data parallelism: copies.")] = 1,
+    batch: Annotated[int, typer.Option(help="Samples of one input (latency).")] = 1,
+    granularity: Annotated[str, typer.Option(help="ONNX: node, fused or block.")] = "fused",
+    dim: DimOption = None,
+    io_free: Annotated[bool, typer.Option(help="ONNX: inputs and outputs cost nothing.")] = False,
+    profile_file: Annotated[
+        list[str] | None, typer.Option("--profile", help="DEVICE=FILE, by name or kind.")
+    ] = None,
+    time_limit: Annotated[float | None, typer.Option(help="Seconds for each, wall clock.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Partition one network on several platforms: a table, and a record of each.
+
+    A platform that fails gives one error; the others go on. The exit code is that of the first
+    error.
+
+    csp-embed partition sweep model.onnx --platforms cpu_2gpu,mine.yaml --jobs 2 --out table.jsonl
+    """
+    names = list(dict.fromkeys(n.strip() for n in platforms.split(",") if n.strip()))
+    if not names:
+        raise InputError("no platform is named", hint="--platforms a.yaml,b.yaml")
+    if objective not in (LATENCY, THROUGHPUT):
+        raise InputError(f"unknown objective {objective!r}", hint="latency or throughput")
+    if not Path(network).is_file():  # said once, not for every platform
+        raise InputError(f"no such file: {network}", where=network)
+    _prepare(out, plans, names)
+    batches = sorted({1, batch, *range(2, 1 + batch // max(1, replicas))}) if batch > 1 else ()
+    setting = Setting(
+        Request(
+            target=network, granularity=granularity, dims=numbers(dim, "--dim"), io_free=io_free,
+            profiles=pairs(profile_file, "--profile"), batches=batches,
+        ),
+        {
+            "objective": objective, "method": method, "contiguous": contiguous,
+            "pipeline": pipeline, "time_limit": time_limit, "replicas": replicas, "batch": batch,
+        },
+        plans,
+    )  # fmt: skip
+    rows: list[dict[str, Any]] = []
+    with progress(quiet=as_json) as tell:
+        tell("partitioning", 0, len(names))
+        for row in spread(partial(solve_on, setting=setting), names, jobs, dask):
+            rows.append(row)
+            tell(str(row["platform"]), len(rows), len(names))
+            if out is not None:
+                with out.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(row) + "\n")
+    rows.sort(key=lambda row: names.index(row["platform"]))
+    if as_json:
+        print_json(rows)
+    else:
+        console.print(_table(rows, objective))
+        if out is not None:
+            console.print(f"wrote {out}", markup=False, highlight=False)
+    failed = [row for row in rows if "error" in row]
+    for row in failed:
+        stderr.print(row["error"]["text"], markup=False, highlight=False, soft_wrap=True)
+    if failed:
+        raise SystemExit(failed[0]["error"]["exit_code"])
+
+
+def _prepare(out: Path | None, plans: str | None, names: list[str]) -> None:
+    """Better to say now than after a long search. Raises: InputError."""
+    if out is not None:
+        writable(str(out))
+        if out.exists():
+            raise InputError(f"{out} exists", hint="name another file, or remove it")
+    if plans is not None:
+        files = [_plan_file(n) for n in names]
+        if len(set(files)) < len(files):
+            raise InputError("two platforms would write one plan file", why=", ".join(names))
+        writable(plans)
+        Path(plans).mkdir(exist_ok=True)
+
+
+def _plan_file(platform: str) -> str:
+    return f"{Path(platform).stem}.json"
+
+
+def solve_on(platform: str, setting: Setting) -> dict[str, Any]:
+    """The record of one platform; an error becomes part of it: a sweep goes on."""
+    begin = time.perf_counter()
+    row: dict[str, Any] = {"id": platform, "platform": platform, "network": setting.request.target}
+    try:
+        row |= _solve_on(platform, setting)
+    except CspEmbedError as error:
+        named = "" if platform in error.where else f"  platform: {platform}\n"
+        first, _, rest = error.render().partition("\n")
+        row["status"] = "INFEASIBLE" if error.exit_code == 3 else "FAILED"
+        row["error"] = {
+            "text": f"{first}\n{named}{rest}".rstrip(),
+            "what": error.what,
+            "exit_code": error.exit_code,
+        }
+    return row | {"seconds": round(time.perf_counter() - begin, 3)}
+
+
+def _solve_on(platform: str, setting: Setting) -> dict[str, Any]:
+    from csp_embed.partition.solve import solve
+
+    request = replace(setting.request, platform=platform)
+    inputs = load_inputs(request, objective=str(setting.options["objective"]), lenient=True)
+    plan = solve(inputs.graph, inputs.platform, cost_model=inputs.cost_model, **setting.options)
+    plan = replace(plan, source=request.source())
+    copies = [a for r in plan.replicas for a in r.assignments]
+    row = {
+        "objective": setting.options["objective"],
+        "value": plan.objective,
+        "lower_bound": plan.lower_bound,
+        "gap": plan.gap,
+        "status": plan.status,
+        "method": plan.method,
+        "devices": len(inputs.platform.devices),
+        "used": len({a.device for a in plan.assignments or copies}),
+        "transfers": len(plan.transfers) or sum(len(r.transfers) for r in plan.replicas),
+    }
+    if setting.plans is not None and plan.objective is not None:
+        path = Path(setting.plans) / _plan_file(platform)
+        write_plan(plan, path)
+        row["plan"] = str(path)
+    return row
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 40 else f"…{name[-39:]}"
+
+
+def _table(rows: list[dict[str, Any]], objective: str) -> Table:
+    found = [row["value"] for row in rows if row.get("value") is not None]
+    title = "latency, ms" if objective == LATENCY else "period, ms a sample"
+    table = Table("platform", title=title, box=None, title_justify="left")
+    for name in ("value", "bound", "gap", "over best"):
+        table.add_column(name, justify="right")
+    for name in ("status", "method, or what failed"):
+        table.add_column(name)
+    for name in ("devices", "transfers", "seconds"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        value = row.get("value")
+        if value is None:
+            why = row.get("error", {}).get("what", "")
+            table.add_row(_short(row["platform"]), "-", "", "", "", row["status"], why, "", "", "")
+            continue
+        gap = "" if row["gap"] is None else f"{100 * row['gap']:.2f} %"
+        over = f"{value / min(found):.2f} x" if min(found) else ""
+        table.add_row(
+            _short(row["platform"]), f"{value:.6g}", f"{row['lower_bound']:.6g}", gap, over,
+            row["status"], row["method"], f"{row['used']} of {row['devices']}",
+            str(row["transfers"]), f"{row['seconds']:.1f}",
+        )  # fmt: skip
+    return table
