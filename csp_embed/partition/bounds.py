@@ -9,7 +9,12 @@ import math
 
 import numpy as np
 
-from csp_embed.partition.problem import Floats, Problem
+from csp_embed.partition.problem import Floats, Ints, Problem
+from csp_embed.solver import lp
+
+EXACT_LOAD = 8000  # costs up to which the linear program of the load is solved
+LEVELS = 6
+EXACT_WINDOWS = 60_000  # the same for windows: costs times pairs of levels
 
 
 def path_bounds(p: Problem) -> tuple[Floats, Floats]:
@@ -51,33 +56,118 @@ def critical_path(p: Problem) -> float:
     return float((heads + p.cost + tails).min(axis=1).max())
 
 
+def load_prices(cost: Floats) -> Floats:
+    """Prices w >= 0 of the devices, sum 1, that make sum_t min_d w_d cost[t, d] (nearly) largest.
+
+    Up to EXACT_LOAD costs: dual values of the linear program of `load`; beyond: multiplicative
+    steps."""
+    n, m = cost.shape
+    if np.isfinite(cost).sum() <= EXACT_LOAD:
+        found = _window_prices(cost, [(d, np.arange(n), 0.0) for d in range(m)])
+        if found is not None:
+            return found
+    finite = np.where(np.isfinite(cost), cost, 0.0)
+    prices = np.full(m, 1.0 / m)
+    best, kept = -1.0, prices
+    rows = np.arange(n)
+    for step in range(400):
+        weighted = np.where(np.isfinite(cost), finite * prices, np.inf)
+        where = weighted.argmin(axis=1)
+        value = float(weighted[rows, where].sum())
+        if value > best:
+            best, kept = value, prices
+        loads = np.bincount(where, finite[rows, where], minlength=m)
+        if loads.max() <= 0:
+            break
+        prices = prices * np.exp(0.5 / math.sqrt(step + 1) * loads / loads.max())
+        prices /= prices.sum()
+    return kept
+
+
 def load(p: Problem) -> float:
     """Fractional load: the least T with sum_t z[t, d] cost[t, d] <= T for all d, z a fractional
-    placement. Found by Lagrange multipliers, so it needs no LP solver:
+    placement (sum_d z[t, d] = 1). By Lagrange multipliers, so that rounding in an LP solver cannot
+    spoil it: for any prices w >= 0 with sum_d w_d = 1
 
-    for any prices w >= 0 with sum_d w_d = 1:  T >= sum_t min_d w_d cost[t, d].
+    T >= sum_t min_d w_d cost[t, d].
 
     Proof. T = sum_d w_d T >= sum_d w_d sum_t z cost = sum_t sum_d z[t, d] w_d cost[t, d], and each
-    inner sum is at least its smallest term because z[t, .] sums to 1. Prices are improved by
-    multiplicative steps; whatever they are, the value is a bound."""
+    inner sum is at least its smallest term because z[t, .] sums to 1. At the optimal dual prices of
+    the linear program both sides are equal; whatever the prices, the value is a bound."""
     if not p.n:
         return 0.0
-    finite = np.where(np.isfinite(p.cost), p.cost, 0.0)
-    prices = np.full(p.m, 1.0 / p.m)
-    best = 0.0
-    for step in range(400):
-        weighted = np.where(np.isfinite(p.cost), p.cost, np.inf) * prices
-        weighted[~np.isfinite(p.cost)] = np.inf
-        where = weighted.argmin(axis=1)
-        rows = np.arange(p.n)
-        best = max(best, float(weighted[rows, where].sum()))
-        loads = np.bincount(where, finite[rows, where], minlength=p.m)
-        top = loads.max()
-        if top <= 0:
-            break
-        prices = prices * np.exp(0.5 / math.sqrt(step + 1) * loads / top)
-        prices /= prices.sum()
-    return best
+    finite = np.isfinite(p.cost)
+    priced = np.where(finite, p.cost, 0.0) * load_prices(p.cost)
+    return float(np.where(finite, priced, np.inf).min(axis=1).sum())
+
+
+def window_load(p: Problem) -> float:
+    """The linear relaxation of placement with time windows: the least T such that for a fractional
+    placement z and all windows k = (d, h, q) with h + q <= `critical_path`
+
+    h + q + sum over t in W_k of z[t, d] cost[t, d] <= T,
+    W_k = {t : heads[t, d] >= h, tails[t, d] >= q}   (heads, tails: `path_bounds`).
+
+    Proof. The tasks of W_k that run on d start after h, run one at a time, and q more must pass
+    after the last of them; if there are none, h + q <= T by the choice of windows. By multipliers
+    y >= 0 with sum_k y_k = 1, as in `load`:
+
+    T >= sum_k y_k (h_k + q_k) + sum_t min_d sum over windows k of d with t in W_k of y_k cost[t, d]
+
+    Windows are taken at LEVELS quantiles of heads and tails of each device; h = q = 0 is among
+    them, so that the bound is at least `load`. The multipliers are the linear program's duals."""
+    if not p.n or not LEVELS * LEVELS * np.isfinite(p.cost).sum() <= EXACT_WINDOWS:
+        return 0.0
+    heads, tails = path_bounds(p)
+    low = critical_path(p)
+    windows: list[tuple[int, Ints, float]] = []
+    for d in range(p.m):
+        mine = np.flatnonzero(np.isfinite(p.cost[:, d]))
+        known: dict[bytes, int] = {}
+        if not len(mine):
+            continue
+        for h in _levels(heads[mine, d]):
+            for q in _levels(tails[mine, d]):
+                inside = mine[(heads[mine, d] >= h) & (tails[mine, d] >= q)]
+                if not len(inside) or h + q > low:
+                    continue
+                # The window's own least head and tail, which may be later than the level.
+                first, last = float(heads[inside, d].min()), float(tails[inside, d].min())
+                if first + last > low:
+                    first, last = h, q
+                known.setdefault(inside.tobytes(), len(windows))
+                if known[inside.tobytes()] == len(windows):
+                    windows.append((d, inside, first + last))
+    y = _window_prices(p.cost, windows)
+    if y is None:
+        return 0.0
+    priced = np.where(np.isfinite(p.cost), 0.0, np.inf)
+    for share, (d, inside, _) in zip(y, windows, strict=True):
+        priced[inside, d] += share * p.cost[inside, d]
+    return float(sum(s * w[2] for s, w in zip(y, windows, strict=True)) + priced.min(axis=1).sum())
+
+
+def _levels(values: Floats) -> Floats:
+    return np.unique(np.quantile(values, np.linspace(0, 1, LEVELS), method="lower"))
+
+
+def _window_prices(cost: Floats, windows: list[tuple[int, Ints, float]]) -> Floats | None:
+    """Multipliers, sum 1, of the windows (device, tasks, ms around them) in the linear program."""
+    able = np.isfinite(cost)
+    column = np.full(cost.shape, -1)
+    column[able] = 1 + np.arange(able.sum())
+    objective = np.zeros(1 + int(able.sum()))
+    objective[0] = 1.0
+    at_most = []
+    for d, inside, around in windows:
+        here = inside[able[inside, d]]
+        columns = np.concatenate([[0], column[here, d]])
+        at_most.append((columns, np.concatenate([[-1.0], cost[here, d]]), -around))
+    equal = [(c[c > 0], np.ones(int((c > 0).sum())), 1.0) for c in column]
+    found = lp.duals(objective, at_most, equal)
+    if found is None or not found.sum() > 0:
+        return None
+    return found / found.sum()
 
 
 def memory_knapsack(p: Problem) -> float:
@@ -156,6 +246,7 @@ def all_bounds(p: Problem, latency: bool) -> dict[str, float]:
     }
     if latency:
         found["critical path"] = critical_path(p)
+        found["load in windows"] = window_load(p)
     return found
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from csp_embed.partition.problem import Floats, Problem
+from csp_embed.partition.problem import Floats, Ints, Problem
 from csp_embed.solver import cpsat
 
 
@@ -316,6 +316,13 @@ class Model:
             for u, t, _ in p.edges():
                 cp.add_implication(above[u], above[t])
                 cp.add_implication(below[t], below[u])
+
+    def among(self, placements: Ints) -> None:
+        """One of the given placements [k, n]: rows of devices."""
+        first = [ts[0] for ts in self.p.groups()]
+        columns = [(g, d) for g, x in enumerate(self.x) for d in x]
+        rows = [[int(row[first[g]] == d) for g, d in columns] for row in placements]
+        self.cp.add_allowed_assignments([self.x[g][d] for g, d in columns], rows)
 
     def symmetry(self, classes: Sequence[Sequence[int]]) -> None:
         """Of interchangeable devices the k-th may be used by a group only if an earlier group uses

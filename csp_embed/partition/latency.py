@@ -15,6 +15,7 @@ from csp_embed.partition import bounds, kernels
 from csp_embed.partition.anneal import anneal
 from csp_embed.partition.cpsat_model import Model
 from csp_embed.partition.list_scheduling import ListScheduler, Placement
+from csp_embed.partition.placements import placements
 from csp_embed.partition.problem import Ints, Problem, _csr
 from csp_embed.partition.search import Clock, Incumbent, Request
 from csp_embed.partition.symmetry import canonical, device_classes
@@ -114,21 +115,32 @@ def build(p: Problem, request: Request, horizon: float) -> Model:
 
 
 def exact(
-    p: Problem, inc: Incumbent, proof: Proof, clock: Clock, limit: float, share: float = 1.0
+    p: Problem,
+    inc: Incumbent,
+    proof: Proof,
+    clock: Clock,
+    limit: float,
+    share: float = 1.0,
+    among: Ints | None = None,
 ) -> str:
-    """CP-SAT on the whole problem, hinted with the incumbent. Returns the solver's status."""
+    """CP-SAT on the whole problem, hinted with the incumbent. Returns the solver's status.
+
+    among [k, n]: placements that every better plan is one of."""
     request = clock.request
     best = inc.best
     model = build(p, request, horizon(p, inc))
     classes = device_classes(p)
-    model.symmetry(classes)
-    if best is not None:
+    if among is None:
+        model.symmetry(classes)
+    else:
+        model.among(among)
+    if best is not None and among is None:
         dev = canonical(p, best.dev, classes)
         same = bool((dev == best.dev).all())
         times = best.table.start if best.table is not None and same else None
         model.hint(dev, times if model.start else None)
     clock.tell("exact search")
-    found = cpsat.solve(model.cp, clock.params(limit, share))
+    found = cpsat.solve(model.cp, clock.params(limit, share), extra=tuning(request))
     proof.interrupted |= found.interrupted
     if found.found:
         take(p, inc, model, found, "cpsat")
@@ -146,12 +158,36 @@ def exact(
     return found.status
 
 
+def tuning(request: Request) -> dict[str, Any]:
+    """Parameters of CP-SAT. On makespans alone its linear relaxation costs more than it gives
+    (`bounds.window_load` is that bound); learnt clauses do the work."""
+    plain = request.objective == "latency" and request.min_throughput is None
+    return {"linearization_level": 0} if plain else {}
+
+
+def few_left(p: Problem, inc: Incumbent, proof: Proof, clock: Clock) -> None:
+    """Lists the placements that may beat the incumbent and searches these, where they are few."""
+    if inc.best is None:
+        return
+    clock.tell("listing placements")
+    rows = placements(p, inc.best.value)
+    if rows is None:
+        return
+    if not len(rows):
+        proof.raise_to(inc.best.value, "all placements")
+        proof.closed = True
+        return
+    exact(p, inc, proof, clock, 5.0, among=rows)
+
+
 def exact_rounds(p: Problem, inc: Incumbent, proof: Proof, clock: Clock, share: float) -> None:
     """`exact` again and again while it improves: each model knows the better horizon."""
     rounds = ((1.0, 0.1), (3.0, 0.3), (10.0 if p.n <= 60 else 6.0, 1.0))
     for number, (limit, part) in enumerate(rounds):
         before = inc.best.value if inc.best is not None else float("inf")
         exact(p, inc, proof, clock, limit, share * part)
+        if clock.request.objective == "latency" and not (proof.closed or proof.interrupted):
+            few_left(p, inc, proof, clock)
         if proof.closed or proof.interrupted or proof.notes:
             return
         better = inc.best is not None and inc.best.value < before * (1 - 1e-9)

@@ -1,0 +1,210 @@
+"""Every placement that might still beat the best plan, where these are few.
+
+Takes: a Problem and the makespan to beat.  Leaves: rows of devices, one row for each placement that
+passes conditions which every better plan meets (none: the best plan is optimal), or None where the
+list would be too long.  Assumes: nothing; queues and memory only make plans worse.
+
+Where devices are kept busy nearly all the time, the makespan is a matter of how well the costs add
+up, on which propagation and linear bounds say nothing until all tasks are placed. But few of all
+placements come that close to the load bound, and these are found by halves: all placements of the
+groups with small costs are tabulated by their loads, and those of the other groups look up which
+of them complete it. Conditions, in order of price, for a makespan T of a placement:
+
+    load     busy_d <= T for each device d
+    path     head_t + cost_t + tail_t <= T: longest paths, transfers on idle links
+    window   head_i + sum of cost_z + tail_j <= T, over the tasks z of one device with
+             head_z >= head_i and tail_z >= tail_j (their device works on nothing else meanwhile,
+             does not start before the least head and has the least tail ahead of it)
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csp_embed.partition.bounds import load_prices, path_bounds
+from csp_embed.partition.problem import Floats, Ints, Problem
+
+TABLE = 20_000  # placements of the groups with small costs
+OPEN = 400_000  # placements of the other groups
+LOOKUPS = 20_000_000  # entries of the table that may be read
+CHUNK = 50_000  # placements that are judged together
+BINS = 64
+
+Devices = NDArray[np.int8]
+
+
+def placements(p: Problem, makespan: float, rows: int = 2000, hits: int = 3_000_000) -> Ints | None:
+    """[k, n] devices of all placements that may have a plan of less than `makespan` ms.
+
+    None where more than `rows` remain or more than `hits` pass the first condition."""
+    limit = makespan * (1 - 1e-9)
+    cost = _group_costs(p, limit)
+    prices = load_prices(cost)
+    order = np.argsort(-np.where(np.isfinite(cost), cost, np.inf).min(axis=1), kind="stable")
+    cut, size = len(order), 1
+    while cut and size * (many := int(np.isfinite(cost[order[cut - 1]]).sum())) <= TABLE:
+        size *= many
+        cut -= 1
+    priced = np.where(np.isfinite(cost), cost, 0.0) * prices
+    priced = np.where(np.isfinite(cost), priced, np.inf).min(axis=1)
+    least = np.concatenate([priced[order], [0.0]])
+    rest = np.cumsum(least[::-1])[::-1]  # priced cost of the groups from each one on
+    above, load = _spread(cost[order[:cut]], prices, rest, limit, OPEN)
+    below, table = _spread(cost[order[cut:]], prices, rest[cut:], limit, TABLE)
+    if above is None or below is None:
+        return None
+    found: list[Devices] = []
+    judged = kept = 0
+    for left, right in _pairs(load, table, prices, limit):
+        judged += len(left)
+        if judged > hits:
+            return None
+        groups = np.empty((len(order), len(left)), np.int8)
+        groups[order[:cut]] = above[left].T
+        groups[order[cut:]] = below[right].T
+        good = _judge(p, groups[p.group], limit)
+        kept += good.shape[1]
+        if kept > rows:
+            return None
+        found.append(good)
+    return np.column_stack([np.empty((p.n, 0), np.int8), *found]).T.astype(np.int64)
+
+
+def _group_costs(p: Problem, limit: float) -> Floats:
+    """[groups, m] ms on each device, inf where forbidden or where a path gets too long."""
+    heads, tails = path_bounds(p)
+    cost = np.zeros((int(p.group.max(initial=-1)) + 1, p.m))
+    np.add.at(cost, p.group, np.where(heads + p.cost + tails <= limit, p.cost, np.inf))
+    return cost
+
+
+def _spread(
+    cost: Floats, prices: Floats, rest: Floats, limit: float, most: int
+) -> tuple[Devices | None, Floats]:
+    """All placements of some groups, and their loads, that neither overload a device nor leave the
+    other groups too little. rest[k]: least priced cost of group k and all after it."""
+    m = cost.shape[1]
+    dev, load = np.empty((1, 0), np.int8), np.zeros((1, m))
+    for k, row in enumerate(cost):
+        here = np.flatnonzero(np.isfinite(row))
+        if len(dev) * len(here) > 4 * most:
+            return None, load
+        new = np.repeat(load, len(here), axis=0)
+        which = np.tile(here, len(load))
+        new[np.arange(len(new)), which] += row[which]
+        fine = (new <= limit).all(axis=1) & (new @ prices + rest[k + 1] <= limit)
+        dev = np.column_stack([np.repeat(dev, len(here), axis=0), which])[fine].astype(np.int8)
+        load = new[fine]
+        if len(dev) > most:
+            return None, load
+    return dev, load
+
+
+def _pairs(load: Floats, table: Floats, prices: Floats, limit: float):
+    """Chunks of (rows of load, rows of table) whose sums overload no device.
+
+    The table is sorted by the load of device 0 within bins of the load of device 1. The priced sum
+    of a row bounds each of its loads from below once the others are bounded from above."""
+    if not len(load) or not len(table):
+        return
+    room = limit - load
+    least = float((table @ prices).min())
+    first, second = 0, min(1, table.shape[1] - 1)
+    low = {}
+    for d in (first, second):
+        others = room @ prices - room[:, d] * prices[d]
+        low[d] = np.maximum((least - others) / max(prices[d], 1e-12), 0.0) * (1 - 1e-9) - 1e-9
+    width = max(float(table[:, second].max()) / BINS, 1e-12)
+    step = 2 * max(float(table[:, first].max()), limit) + 1.0
+    cell = (table[:, second] / width).astype(np.int64)
+    key = cell * step + table[:, first]
+    by_key = np.argsort(key, kind="stable")
+    key = key[by_key]
+    start = (low[second] / width).astype(np.int64)
+    stop = np.minimum(room[:, second] / width, BINS).astype(np.int64)
+    lefts, begins, counts = [], [], []
+    for offset in range(int((stop - start).max(initial=-1)) + 1):
+        rows = np.flatnonzero(start + offset <= stop)
+        base = (start[rows] + offset) * step
+        begin = np.searchsorted(key, base + low[first][rows])
+        end = np.searchsorted(key, base + room[rows, first], side="right")
+        some = end > begin
+        lefts.append(rows[some])
+        begins.append(begin[some])
+        counts.append((end - begin)[some])
+    left, begin, count = (np.concatenate(x) for x in (lefts, begins, counts))
+    done = np.cumsum(count)
+    if len(done) and done[-1] > LOOKUPS:
+        yield np.zeros(LOOKUPS, np.int64), np.zeros(LOOKUPS, np.int64)
+        return
+    at = 0
+    while at < len(left):
+        until = int(np.searchsorted(done, (done[at - 1] if at else 0) + 10 * CHUNK, side="right"))
+        until = max(until, at + 1)
+        n = count[at:until]
+        one = np.repeat(left[at:until], n)
+        inside = np.arange(len(one)) - np.repeat(np.cumsum(n) - n, n)
+        two = by_key[np.repeat(begin[at:until], n) + inside]
+        fine = (load[one] + table[two] <= limit).all(axis=1)
+        one, two = one[fine], two[fine]
+        for k in range(0, len(one), CHUNK):
+            yield one[k : k + CHUNK], two[k : k + CHUNK]
+        at = until
+
+
+def _judge(p: Problem, dev: Devices, limit: float) -> Devices:
+    """The columns of dev [n, k] that pass the conditions on paths and windows."""
+    m = p.m
+    away = (p.lat[None] + p.value_bytes[:, None, None] * p.inv[None]).reshape(-1, m * m)
+    away[:, :: m + 1] = 0.0
+    cost = np.stack([p.cost[t].take(dev[t]) for t in range(p.n)])
+    edges = p.edges()
+    send = {e: away[e[2]].take(dev[e[0]] * np.int16(m) + dev[e[1]]) for e in edges}
+    end, tail = cost.copy(), np.zeros(cost.shape)
+    for t in range(p.n):
+        head = None
+        for v in p.inputs(t):
+            u = int(p.value_src[v])
+            at = end[u] + send[u, t, int(v)]
+            head = at if head is None else np.maximum(head, at, out=head)
+        if head is not None:
+            end[t] += head
+    for u in range(p.n - 1, -1, -1):
+        for v in p.outputs(u):
+            for t in p.consumers(int(v)):
+                t = int(t)
+                np.maximum(tail[u], tail[t] + cost[t] + send[u, t, int(v)], out=tail[u])
+    fine = (end + tail).max(axis=0) <= limit
+    dev, cost, end, tail = dev[:, fine], cost[:, fine], end[:, fine], tail[:, fine]
+    state = (dev, cost, end - cost, tail)
+    for d in range(m):
+        state = _narrow(state, state[0] == d, limit)
+    # All that starts late on a task's device, then that part of it which has long tails.
+    for i in range(p.n):
+        state = _narrow(state, _late(state, i), limit)
+    for i in range(p.n):
+        for j in range(p.n):
+            state = _narrow(state, _late(state, i) & (state[3] >= state[3][j]), limit)
+    return state[0]
+
+
+State = tuple[Devices, Floats, Floats, Floats]  # [n, k] each: devices, costs, heads, tails
+
+
+def _late(state: State, i: int) -> NDArray[np.bool_]:
+    """Tasks on the device of task i whose heads are no less than its own."""
+    dev, _, head, _ = state
+    return (dev == dev[i]) & (head >= head[i])
+
+
+def _narrow(state: State, inside: NDArray[np.bool_], limit: float) -> State:
+    """The columns in which the tasks `inside`, all on one device, leave room for one another."""
+    _, cost, head, tail = state
+    first = np.where(inside, head, math.inf).min(axis=0)
+    last = np.where(inside, tail, math.inf).min(axis=0)
+    busy = np.where(inside, cost, 0.0).sum(axis=0)
+    fine = (first + busy + last <= limit) | ~inside.any(axis=0)
+    return state if fine.all() else tuple(x[:, fine] for x in state)  # type: ignore[return-value]

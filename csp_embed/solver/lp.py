@@ -1,0 +1,46 @@
+"""Linear programs with their dual values, by GLOP through MathOpt. OR-tools is imported inside.
+
+GLOP is a simplex code on one thread: equal input, equal output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Row = tuple[NDArray[np.int64], Floats, float]  # columns, coefficients, right-hand side
+
+
+def duals(objective: Floats, at_most: Sequence[Row], equal: Sequence[Row]) -> Floats | None:
+    """Multipliers >= 0 of the `at_most` rows at an optimum of
+
+        min objective x,  x >= 0,  a x <= b (at_most),  a x = b (equal)
+
+    or None where GLOP finds no optimum. Callers must not rely on more than their signs: rounding
+    leaves them nearly optimal."""
+    from ortools.math_opt.python import mathopt
+
+    model = mathopt.Model()
+    x = [model.add_variable(lb=0.0) for _ in objective]
+    model.minimize(
+        mathopt.LinearSum([float(c) * v for c, v in zip(objective, x, strict=True) if c])
+    )
+    for columns, factors, right in equal:
+        model.add_linear_constraint(_sum(mathopt, x, columns, factors) == right)
+    rows = [
+        model.add_linear_constraint(_sum(mathopt, x, columns, factors) <= right)
+        for columns, factors, right in at_most
+    ]
+    result = mathopt.solve(model, mathopt.SolverType.GLOP)
+    if not result.has_dual_feasible_solution():
+        return None
+    values = result.dual_values()
+    return np.array([max(0.0, -values[row]) for row in rows])
+
+
+def _sum(mathopt, x, columns, factors):  # type: ignore[no-untyped-def]
+    """sum of factor * x[column]."""
+    return mathopt.LinearSum([float(f) * x[c] for c, f in zip(columns, factors, strict=True)])
