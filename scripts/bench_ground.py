@@ -1,62 +1,133 @@
-"""Prints the corpus table of the ground model: solutions by each method, and time.
+"""Tables of the ground model. Seconds are of CPU, on one core.
 
-    scripts/bench_ground [NAME PART] [--most-points N]
+    scripts/bench_ground corpus [NAME PART]     solutions by each of three enumerators
+    scripts/bench_ground symmetry [NAME PART]   what breaking symmetry saves, and orbit equations
+    scripts/bench_ground scale [NAME PART]      fewest steps for 100 to 2,000 operator points
 
-Columns: effective points, steps, irregular coverings (CP-SAT, python-constraint, brute force),
-regular ones (the same three), what the lifted model claims, whether it is contained in the regular
-ones, least steps of a regular covering below the lifted model's least (- where there is none),
-maps before symmetry breaking per map after it, seconds.
+corpus: N effective points, T steps, irregular coverings and regular ones (CP-SAT, python-constraint,
+brute force), and the seconds of the six runs in that order.
+symmetry: coverings without breaking constraints against the sum of orbit sizes, maps without them
+against the classes of the maps with them (equal, or the row says DIFFERENT); solver branches and
+seconds with / without.
+scale: lanes, the bound on steps, steps found, status, gap, seconds to pose, solve and check.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable, Iterator
+from typing import Any
 
-from csp_embed.embed.ground.brute import brute_irregular, brute_regular
-from csp_embed.embed.ground.corpus import corpus, posed
+from csp_embed.embed.ground.brute import brute_irregular
+from csp_embed.embed.ground.brute_regular import brute_regular
+from csp_embed.embed.ground.corpus import Row, corpus, posed, strict_corpus
 from csp_embed.embed.ground.enumerate import irregular_solutions, regular_solutions
-from csp_embed.embed.ground.lifted import lifted_solutions
-from csp_embed.embed.ground.posted import posted_irregular, posted_regular
-from csp_embed.embed.ground.problem import pose_ground
+from csp_embed.embed.ground.posted import posted_irregular
+from csp_embed.embed.ground.posted_regular import posted_regular
+from csp_embed.embed.ground.problem import Ground
+from csp_embed.embed.ground.symmetry import copies, orbit
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("part", nargs="?", default="")
-    parser.add_argument("--most-points", type=int, default=9)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("table", choices=["corpus", "symmetry", "scale"])
+    parser.add_argument("part", nargs="?", default="", help="rows with this in their names")
+    parser.add_argument(
+        "--most",
+        type=int,
+        default=20_000,
+        metavar="N",
+        help="symmetry: rows of more coverings than N have their irregular part left out (20000)",
+    )
     options = parser.parse_args()
-    print(f"{'problem':32} N  T  irregular(3)   regular(3)    lifted in fewer seconds  verdict")
-    agree = total = 0
-    for row in corpus():
-        if options.part not in row.name:
-            continue
-        started = time.perf_counter()
-        ground = posed(row)
-        if ground is None or len(ground.points) > options.most_points:
-            continue
-        wild = irregular_solutions(ground)
-        sets = [wild.keys, posted_irregular(ground), brute_irregular(ground)]
-        tame = regular_solutions(ground)
-        regular = [tame.keys, posted_regular(ground), brute_regular(ground, sets[2])]
-        lifted = lifted_solutions(ground, row.isa)
-        fewer = "-"
-        for steps in range(1, ground.steps):
-            below = pose_ground(row.op, row.isa, steps, commuted=row.commuted)
-            if regular_solutions(below, by_rows=True).keys:
-                fewer = str(steps)
-                break
-        same = sets[0] == sets[1] == sets[2] and regular[0] == regular[1] == regular[2]
-        inside = lifted <= tame.keys
-        total, agree = total + 1, agree + (same and inside)
-        counts = "/".join(str(len(s)) for s in sets), "/".join(str(len(s)) for s in regular)
+    if options.table == "corpus":
+        corpus_table(options.part)
+    elif options.table == "symmetry":
+        symmetry_table(options.part, options.most)
+    else:
+        scale_table(options.part)
+
+
+def rows(part: str) -> Iterator[tuple[Row, Ground]]:
+    """The corpus and its strict rows, posed."""
+    for row in (*corpus(), *strict_corpus()):
+        if part in row.name:
+            ground = posed(row)
+            if ground is not None:
+                yield row, ground
+
+
+def cpu(run: Callable[[], Any]) -> tuple[Any, float]:
+    started = time.process_time()
+    return run(), time.process_time() - started
+
+
+def corpus_table(part: str) -> None:
+    print(f"{'problem':36} N  T  irregular      regular      seconds")
+    same, total, spent = 0, 0, 0.0
+    for row, g in rows(part):
+        wild, a = cpu(lambda g=g: irregular_solutions(g).keys)
+        wild2, b = cpu(lambda g=g: posted_irregular(g))
+        wild3, c = cpu(lambda g=g: brute_irregular(g))
+        tame, d = cpu(lambda g=g: regular_solutions(g).keys)
+        tame2, e = cpu(lambda g=g: posted_regular(g))
+        tame3, f = cpu(lambda g=g, w=wild3: brute_regular(g, w))
+        equal = wild == wild2 == wild3 and tame == tame2 == tame3
+        same, total, spent = same + equal, total + 1, spent + a + b + c + d + e + f
+        counts = [f"{len(x)}/{len(y)}/{len(z)}" for x, y, z in
+                  ((wild, wild2, wild3), (tame, tame2, tame3))]  # fmt: skip
+        seconds = " ".join(f"{s:5.1f}" for s in (a, b, c, d, e, f))
         print(
-            f"{row.name:32} {len(ground.points):<2} {ground.steps:<2} {counts[0]:14} "
-            f"{counts[1]:13} {len(lifted):<6} {'yes' if inside else 'NO':3} {fewer:5} "
-            f"{time.perf_counter() - started:7.1f}  {'same' if same else 'DIFFERENT'}",
+            f"{row.name:36} {len(g.points):<2} {g.steps:<2} {counts[0]:14} {counts[1]:12} "
+            f"{seconds} {'same' if equal else 'DIFFERENT'}",
             flush=True,
         )
-    print(f"{agree} of {total} agree")
+    print(f"{same} of {total} agree; {spent:.0f} s of CPU")
+
+
+def symmetry_table(part: str, most: int) -> None:
+    print(f"{'problem':36} coverings      orbits   maps         classes  branches      seconds")
+    sums = [0.0] * 8
+    different = total = left = 0
+    for row, g in rows(part):
+        if g.ordered:
+            continue  # the order of steps is part of the solution: nothing of it is broken
+        wild, wild_s = cpu(lambda g=g: irregular_solutions(g))
+        tame, tame_s = cpu(lambda g=g: regular_solutions(g))
+        tame2, tame2_s = cpu(lambda g=g: regular_solutions(g, broken=False))
+        classes = set().union(*(copies(g, m) for m in tame.maps))
+        equal = tame.keys == tame2.keys and tame2.maps == classes
+        orbits = sum(orbit(g, k) for k in wild.keys)
+        sizes = [0, 0, len(tame.maps), len(tame2.maps)]
+        branches, seconds = [tame.branches, tame2.branches], [tame_s, tame2_s]
+        if orbits <= most:
+            wild2, wild2_s = cpu(lambda g=g: irregular_solutions(g, broken=False))
+            equal = equal and wild.keys == wild2.keys and wild2.coverings == orbits
+            sizes[:2] = [wild.coverings, wild2.coverings]
+            branches = [branches[0] + wild.branches, branches[1] + wild2.branches]
+            seconds = [seconds[0] + wild_s, seconds[1] + wild2_s]
+        else:
+            left += 1
+        total, different = total + 1, different + (not equal)
+        sums = [x + y for x, y in zip(sums, [*sizes, *branches, *seconds], strict=True)]
+        print(
+            f"{row.name:36} {sizes[0]:>5}/{sizes[1]:<7} {orbits:>7} {sizes[2]:>5}/{sizes[3]:<6} "
+            f"{len(classes):>7} {branches[0]:>6}/{branches[1]:<7} "
+            f"{seconds[0]:5.1f}/{seconds[1]:<6.1f} {'' if equal else 'DIFFERENT'}",
+            flush=True,
+        )
+    names = ("coverings", "maps", "branches", "seconds")
+    for name, with_, without in zip(names, sums[::2], sums[1::2], strict=True):
+        print(f"{name}: {with_:.0f} with breaking, {without:.0f} without: {without / with_:.1f} x")
+    print(f"{total - different} of {total} rows: equal keys, orbit equations exact")
+    print(f"{left} of them without the irregular part (more than {most} coverings)")
+
+
+def scale_table(part: str) -> None:
+    raise NotImplementedError(part)
 
 
 if __name__ == "__main__":

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from csp_embed.solver.params import Params
 from csp_embed.solver.status import FEASIBLE, INFEASIBLE, OPTIMAL, UNKNOWN
 
 
-def all_solutions(
-    model: Any, watched: Sequence[Any], params: Params, most: int
-) -> tuple[list[tuple[int, ...]], str]:
-    """Values of `watched` in every solution, in the order found, and how it ended.
+@dataclass(frozen=True)
+class Found:
+    """values: of the watched variables in every solution, in the order found. status: OPTIMAL where
+    the list is complete (INFEASIBLE: and empty), UNKNOWN where a limit ended it. branches: taken by
+    the search."""
 
-    The status is OPTIMAL where the list is complete (INFEASIBLE: and empty), UNKNOWN where the
-    limit of `params` or `most` solutions ended it.
-    """
+    values: list[tuple[int, ...]]
+    status: str
+    branches: int
+
+
+def all_solutions(model: Any, watched: Sequence[Any], params: Params, most: int) -> Found:
+    """Every solution, unless the limit of `params` or `most` solutions comes first."""
     from ortools.sat.python import cp_model
 
     found: list[tuple[int, ...]] = []
@@ -34,11 +40,10 @@ def all_solutions(
     solver.parameters.cp_model_probing_level = 0
     solver.parameters.keep_all_feasible_solutions_in_presolve = True
     status = solver.solve(model, Collect())
+    names = {cp_model.INFEASIBLE: INFEASIBLE, cp_model.OPTIMAL: OPTIMAL}
     if status == cp_model.MODEL_INVALID:
         raise ValueError(f"CP-SAT refuses the model: {model.validate()}")
-    if status == cp_model.INFEASIBLE:
-        return found, INFEASIBLE
-    return found, OPTIMAL if status == cp_model.OPTIMAL else UNKNOWN
+    return Found(found, names.get(status, UNKNOWN), solver.num_branches)
 
 
 def conflict(model: Any, gates: Mapping[str, Any], params: Params) -> tuple[str, list[str]]:

@@ -33,8 +33,8 @@ class Covering:
 
     elements: operand -> memory element (an address) that each step meets. Left out: steps that
     touch a common tensor element meet one element where rule 6 or a strict layout wants that, and
-    elements of their own otherwise. garbage: (operand, element, lane) of live data beyond what the
-    points need.
+    elements of their own otherwise, numbered in the order of first use. garbage: (operand, element,
+    lane) of live data beyond what the points need.
     """
 
     steps: Sequence[Mapping[tuple[int, ...], int]]
@@ -53,12 +53,14 @@ class Breach:
         return f"rule {self.rule} ({RULES[self.rule]}): {self.text}"
 
 
-def covering_of(ground: Ground, at: Ints) -> Covering:
+def covering_of(
+    ground: Ground, at: Ints, elements: Mapping[str, Sequence[int]] | None = None
+) -> Covering:
     """The covering in which point q lies at step at[q, 0] and lanes at[q, 1:]."""
     steps: list[dict[tuple[int, ...], int]] = [{} for _ in range(ground.steps)]
     for q, (step, *lanes) in enumerate(at.tolist()):
         steps[step][tuple(lanes)] = q
-    return Covering(tuple(steps))
+    return Covering(tuple(steps), elements or {})
 
 
 def judge(ground: Ground, covering: Covering) -> list[Breach]:
@@ -88,7 +90,7 @@ def _elements(ground: Ground, covering: Covering, role: str) -> list[int]:
         if touched[a] & touched[b] and own[a] != own[b]:
             old, new = max(own[a], own[b]), min(own[a], own[b])
             own = [new if e == old else e for e in own]
-    return own
+    return [sorted(set(own)).index(e) for e in own]
 
 
 def _content(

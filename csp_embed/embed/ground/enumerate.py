@@ -5,13 +5,16 @@ Takes: Ground.  Leaves: `Solutions`: keys of problem.py, and how complete they a
 
 from __future__ import annotations
 
+import itertools
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from csp_embed.embed.ground.check import covering_of, judge
 from csp_embed.embed.ground.frames import Frame, frames
 from csp_embed.embed.ground.model import build_model
 from csp_embed.embed.ground.problem import Ground, Ints, Key, key
+from csp_embed.embed.ground.symmetry import Map, movers
 from csp_embed.embed.ground.variables import Vars, read_places
 from csp_embed.solver.enumerate import all_solutions
 from csp_embed.solver.params import Params
@@ -23,12 +26,17 @@ MOST = 200_000
 
 @dataclass(frozen=True)
 class Solutions:
-    """keys: distinct solutions. raw: coverings or maps that the solver counted, copies included.
-    frames: models solved. status: OPTIMAL where nothing is missing, else UNKNOWN."""
+    """keys: distinct solutions. raw: assignments that the solver counted. coverings: placements of
+    the points among them, copies of one solution included (irregular: over all of them). maps: the
+    affine maps (see symmetry.py); empty where irregular. frames: models solved. branches: the
+    solver's, in all. status: OPTIMAL where nothing is missing, else UNKNOWN. seconds: of CPU."""
 
     keys: frozenset[Key]
     raw: int
+    coverings: int
+    maps: frozenset[Map]
     frames: int
+    branches: int
     status: str
     seconds: float
 
@@ -54,27 +62,43 @@ def _gather(
     broken: bool,
     by_rows: bool = False,
 ) -> Solutions:
-    started = time.perf_counter()
+    started = time.process_time()
     keys: set[Key] = set()
-    raw, status = 0, OPTIMAL
+    maps: set[Map] = set()
+    raw, coverings, branches, status = 0, 0, 0, OPTIMAL
     for frame in every:
         vars = build_model(ground, frame, broken=broken, by_rows=by_rows)
-        found, ended = all_solutions(vars.model, _watched(vars), params, MOST)
-        if ended == UNKNOWN:
+        strict = sorted(ground.strict) if ground.ordered else []
+        watched = [*vars.placed, *(v for values in vars.value for v in values)]
+        parts = [watched, *([*vars.element[r]] for r in strict)]
+        moving = [] if frame is None else movers(frame)
+        parts.append([*vars.const, *(c[n] for c in vars.columns for n in moving)])
+        found = all_solutions(vars.model, [v for part in parts for v in part], params, MOST)
+        raw, branches = raw + len(found.values), branches + found.branches
+        if found.status == UNKNOWN:
             status = UNKNOWN
-        places = set()
-        for values in found:
-            places.add(values[: len(vars.placed) * (1 + len(ground.op.axes))])
-            raw += 1
-        for values in places:
+        places: dict[tuple[int, ...], dict[str, list[int]]] = {}
+        for values in found.values:
+            rest = iter(values)
+            placed, *elements, numbers = [tuple(itertools.islice(rest, len(p))) for p in parts]
+            places[placed] = {r: _numbered(e) for r, e in zip(strict, elements, strict=True)}
+            if frame is not None:
+                maps.add(Map.of(frame, numbers))
+        coverings += len(places)
+        for values, elements in places.items():
             at = _read(vars, values)
-            assert not judge(ground, covering_of(ground, at)), "the model breaks a rule"
+            breaches = judge(ground, covering_of(ground, at, elements))
+            assert not breaches, f"the model breaks {breaches}"
             keys.add(key(ground, at))
-    return Solutions(frozenset(keys), raw, len(every), status, time.perf_counter() - started)
+    seconds = time.process_time() - started
+    return Solutions(
+        frozenset(keys), raw, coverings, frozenset(maps), len(every), branches, status, seconds
+    )
 
 
-def _watched(vars: Vars) -> list[object]:
-    return [*vars.placed, *(v for values in vars.value for v in values)]
+def _numbered(elements: Sequence[int]) -> list[int]:
+    """Memory elements (first steps that meet them) as addresses in the order of first use."""
+    return [sorted(set(elements)).index(e) for e in elements]
 
 
 def _read(vars: Vars, values: tuple[int, ...]) -> Ints:

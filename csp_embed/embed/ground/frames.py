@@ -80,12 +80,16 @@ def box_of(ground: Ground, frame: Frame) -> Box:
 
 
 def frames(ground: Ground, *, steps: int | None = None) -> Iterator[Frame]:
-    """All frames with room for every effective point. steps: only those with so many steps."""
+    """All frames with room for every effective point. steps: only those with so many steps.
+
+    Counters stand in ascending order of extent, and in every order where that of steps counts.
+    """
     need = len(ground.points)
     most = ground.steps if steps is None else steps
-    choices = [list(_primes_within(most))] + [
-        list(_primes_within(n)) for n in ground.sizes.values()
-    ]
+    counters = list(_primes_within(most))
+    if ground.ordered:
+        counters = sorted({o for c in counters for o in itertools.permutations(c)})
+    choices = [counters] + [list(_primes_within(n)) for n in ground.sizes.values()]
     for split in itertools.product(*choices):
         if steps is not None and math.prod(split[0]) != steps:
             continue

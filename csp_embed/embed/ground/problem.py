@@ -6,7 +6,8 @@ A *solution* is a covering of all effective operator points (those with every fa
 number of micro-operation steps: `at[q]` says in which step and in which lanes point q is computed.
 Points with a factor out of range compute nothing: they count as pad. Two coverings that differ by a
 permutation of the lanes of a dimension or by the order of steps are one solution; its key is, for
-the steps and for every dimension, which points share a step or a lane (see `key`).
+the steps and for every dimension, which points share a step or a lane (see `key`). Where tiles are
+stated (`Ground.ordered`) the order of steps is part of the solution: a tile is a run of steps.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ class Ground:
     elements: operand -> int64[N], flat tensor element that each point touches.
     counts: operand -> elements of its tensor. steps: how many there are.
     same_kind: the instruction does what the operator needs (rule 1). strict: operands whose packed
-    tensor holds every element once. rectangles: R, of a tile of `tile` steps (None: of all steps).
+    tensor holds every element once, its memory elements in the order in which steps first meet
+    them. rectangles: R, of a tile of `tile` consecutive steps (None: all steps, always one).
     """
 
     op: Operator
@@ -59,6 +61,11 @@ class Ground:
     def lanes(self) -> int:
         """Instruction points of one step."""
         return math.prod(self.sizes.values())
+
+    @property
+    def ordered(self) -> bool:
+        """Whether the memory interface can refuse an order of steps."""
+        return bool(self.strict) and self.tile is not None
 
     def lane_of(self, role: str, lanes: Sequence[int]) -> int:
         """Row-major lane of an operand's memory element that the instruction point meets."""
@@ -126,9 +133,11 @@ def pose_ground(
 def key(ground: Ground, at: Ints) -> Key:
     """What two copies of a solution have in common. at: int64[N, 1 + dimensions], step and lanes.
 
-    Steps and lanes are renamed in the order in which the points meet them.
+    Steps and lanes are renamed in the order in which the points meet them; ordered steps are not.
     """
-    return ground.commuted, tuple(_renamed(column) for column in at.T.tolist())
+    columns = at.T.tolist()
+    kept = 1 if ground.ordered else 0
+    return ground.commuted, tuple(map(tuple, columns[:kept])) + tuple(map(_renamed, columns[kept:]))
 
 
 def _renamed(column: Sequence[int]) -> tuple[int, ...]:

@@ -5,17 +5,20 @@ the order of the least point that they hold (empty ones last); every point has o
 a dimension, so exactly one covering of an orbit remains. Regular ones: equal digits of a dimension
 (or of the steps) may be exchanged unless they are in a diagonal; their columns are put into
 lexicographic order. A digit may be counted from either end: of all corners of the box that lie in
-the domain, the origin is the lexicographically least.
+the domain, the origin is the lexicographically least. Where the order of steps is part of the
+solution (`Ground.ordered`), steps and counters stay as they are.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from csp_embed.embed.ground.frames import Frame, bound
+from csp_embed.embed.ground.frames import STEP, Frame, bound
 from csp_embed.embed.ground.problem import Ground, Key
 from csp_embed.embed.ground.variables import Vars
 
@@ -29,12 +32,86 @@ def post(vars: Vars, frame: Frame | None) -> None:
 
 
 def orbit(ground: Ground, solution: Key) -> int:
-    """Coverings that are copies of one solution: injections of used steps and lanes."""
+    """Coverings that are copies of one solution, exactly.
+
+    The group permutes steps and the lanes of each dimension. What fixes a covering permutes empty
+    steps and lanes alone, for every other holds a point that no other does: group order by
+    stabiliser order is the number of injections of the used ones.
+    """
     total = 1
     sizes = [ground.steps, *ground.sizes.values()]
-    for size, names in zip(sizes, solution[1], strict=True):
-        total *= math.perm(size, 1 + max(names))
+    for d, (size, names) in enumerate(zip(sizes, solution[1], strict=True)):
+        if d or not ground.ordered:
+            total *= math.perm(size, 1 + max(names))
     return total
+
+
+def movers(frame: Frame) -> list[int]:
+    """Digits that have a column: all but the second of each diagonal."""
+    twins = {b for _, b in frame.equal}
+    return [n for n in range(len(frame.digits)) if n not in twins]
+
+
+@dataclass(frozen=True)
+class Map:
+    """const: coordinates of the origin. columns: of each digit that moves, by coordinates."""
+
+    frame: Frame
+    const: tuple[int, ...]
+    columns: tuple[tuple[int, ...], ...]
+
+    @staticmethod
+    def of(frame: Frame, numbers: Sequence[int]) -> Map:
+        """From the constant's coordinates, then each coordinate's coefficients."""
+        count, width = len(frame.coordinates), len(movers(frame))
+        rows = [numbers[count + i * width : count + (i + 1) * width] for i in range(count)]
+        return Map(frame, tuple(numbers[:count]), tuple(zip(*rows, strict=True)))
+
+
+def copies(ground: Ground, one: Map) -> set[Map]:
+    """The maps that say the same with digits counted from other ends, or with equal digits of a
+    dimension exchanged: all that the definition admits (origin in the domain, last values used).
+    Not for problems in which the order of steps counts."""
+    digits, moving = one.frame.digits, movers(one.frame)
+    paired = {n for pair in one.frame.equal for n in pair}
+    kinds = [(digits[n].dim, digits[n].extent, n if n in paired else -1) for n in moving]
+    orders = [
+        order
+        for order in itertools.permutations(range(len(moving)))
+        if all(kinds[n] == kinds[m] for n, m in enumerate(order))
+    ]
+    axes = ground.op.axes
+    extents = [math.prod(axes[a] for a in names) for names in one.frame.coordinates]
+    at = {a: ground.points[:, n] for n, a in enumerate(axes)}
+    flat = [functools.reduce(lambda v, a: v * axes[a] + at[a], n, 0) for n in one.frame.coordinates]
+    effective = {tuple(map(int, p)) for p in zip(*flat, strict=True)}
+    ends = [digits[n].extent - 1 for n in moving]
+    used: list[set[int]] = [set() for _ in moving]
+    for values in itertools.product(*(range(e + 1) for e in ends)):
+        if _shifted(one.const, one.columns, values) in effective:
+            for seen, v in zip(used, values, strict=True):
+                seen.add(v)
+    out = set()
+    for flips in itertools.product((False, True), repeat=len(moving)):
+        if any((0 if f else e) not in s for f, e, s in zip(flips, ends, used, strict=True)):
+            continue
+        far = [e if f else 0 for f, e in zip(flips, ends, strict=True)]
+        const = _shifted(one.const, one.columns, far)
+        if not all(0 <= v < e for v, e in zip(const, extents, strict=True)):
+            continue
+        columns = [
+            tuple(-v for v in c) if f else c for f, c in zip(flips, one.columns, strict=True)
+        ]
+        out |= {Map(one.frame, const, tuple(columns[n] for n in order)) for order in orders}
+    return out
+
+
+def _shifted(
+    const: Sequence[int], columns: Sequence[Sequence[int]], values: Sequence[int]
+) -> tuple[int, ...]:
+    return tuple(
+        x + sum(v * c[i] for v, c in zip(values, columns, strict=True)) for i, x in enumerate(const)
+    )
 
 
 def _order_by_least_point(vars: Vars) -> None:
@@ -50,7 +127,9 @@ def _order_by_least_point(vars: Vars) -> None:
         model.add(n == total).only_enforce_if(~placed)
         number.append(n)
     held = list(zip(number, vars.places, strict=True))
-    groups = [[[n for n, p in held if p[0] == t] for t in range(vars.box.steps)]]
+    groups = []
+    if not vars.ground.ordered:
+        groups.append([[n for n, p in held if p[0] == t] for t in range(vars.box.steps)])
     for d, size in enumerate(vars.box.sizes.values()):
         groups.append([[n for n, p in held if p[1][d] == k] for k in range(size)])
     for members in groups:
@@ -66,6 +145,8 @@ def _order_digits(vars: Vars, frame: Frame) -> None:
     paired = {n for pair in frame.equal for n in pair}
     widths = [2 * bound(vars.ground, names) + 1 for names in frame.coordinates]
     for n, (a, b) in enumerate(itertools.pairwise(frame.digits)):
+        if vars.ground.ordered and a.dim == STEP:
+            continue
         if (a.dim, a.extent) == (b.dim, b.extent) and not {n, n + 1} & paired:
             vars.model.add(_code(vars, n, widths) <= _code(vars, n + 1, widths))
     _order_corners(vars, frame)
@@ -77,21 +158,30 @@ def _order_corners(vars: Vars, frame: Frame) -> None:
     extents = [math.prod(axes[a] for a in names) for names in frame.coordinates]
     moving = [n for n, d in enumerate(frame.digits) if n not in {b for _, b in frame.equal}]
     for n in moving:
+        if vars.ground.ordered and frame.digits[n].dim == STEP:
+            continue
         far = [
             const + (frame.digits[n].extent - 1) * column[n]
             for const, column in zip(vars.const, vars.columns, strict=True)
         ]
-        outside = []
+        # The other end becomes the last one, so it must be used.
+        first = [p for p, v in zip(vars.placed, vars.box.values, strict=True) if v[n] == 0]
+        used = model.new_bool_var("used")
+        model.add_max_equality(used, first)
+        outside = [~used]
         for x, extent in zip(far, extents, strict=True):
             below, above = model.new_bool_var("below"), model.new_bool_var("above")
             model.add(x <= -1).only_enforce_if(below)
+            model.add(x >= 0).only_enforce_if(~below)
             model.add(x >= extent).only_enforce_if(above)
+            model.add(x <= extent - 1).only_enforce_if(~above)
             outside += [below, above]
         origin, corner = 0, 0
         for c, x, extent in zip(vars.const, far, extents, strict=True):
             origin, corner = origin * extent + c, corner * extent + x
         later = model.new_bool_var("later")
         model.add(origin <= corner).only_enforce_if(later)
+        model.add(origin > corner).only_enforce_if(~later)
         model.add_bool_or([later, *outside])
 
 

@@ -3,10 +3,12 @@ integer affine map, and places outside the domain are pad and no others."""
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Sequence
 from typing import Any
 
-from csp_embed.embed.ground.frames import Frame, bound
+from csp_embed.embed.ground.frames import STEP, Frame, bound
 from csp_embed.embed.ground.variables import Vars, overhangs
 
 NAME = "regularity"
@@ -16,9 +18,13 @@ def post(vars: Vars, frame: Frame) -> None:
     """placed[g] <=> const + sum column * digit(g) is an effective point, and then that point."""
     model, axes = vars.model, vars.ground.op.axes
     moving = [n for n in range(len(frame.digits)) if n not in {b for _, b in frame.equal}]
-    for names in frame.coordinates:
-        extent, most = math.prod(axes[a] for a in names), bound(vars.ground, names)
-        vars.const.append(model.new_int_var(0, extent - 1, f"const {names}"))
+    turning = [n for n in moving if vars.ground.ordered and frame.digits[n].dim == STEP]
+    back = sum(frame.digits[n].extent - 1 for n in turning)
+    extents = [math.prod(axes[a] for a in names) for names in frame.coordinates]
+    for names, extent in zip(frame.coordinates, extents, strict=True):
+        most = bound(vars.ground, names)
+        const = model.new_int_var(-back * most, extent - 1 + back * most, f"const {names}")
+        vars.const.append(const)
         column: list[Any] = [0] * len(frame.digits)
         for n in moving:
             column[n] = model.new_int_var(-most, most, f"column {names} {n}")
@@ -29,10 +35,35 @@ def post(vars: Vars, frame: Frame) -> None:
             for const, column in zip(vars.const, vars.columns, strict=True)
         ]
         _point(vars, frame, g, at)
+    if turning:
+        _origin_at_some_end(vars, frame, turning, extents)
+        return
     for n in moving:
-        last = frame.digits[n].extent - 1
-        used = [p for p, v in zip(vars.placed, vars.box.values, strict=True) if v[n] == last]
-        vars.post(NAME, model.add_bool_or(used))
+        vars.post(NAME, model.add_bool_or(_placed_at(vars, n, frame.digits[n].extent - 1)))
+
+
+def _placed_at(vars: Vars, digit: int, value: int) -> list[Any]:
+    return [p for p, v in zip(vars.placed, vars.box.values, strict=True) if v[digit] == value]
+
+
+def _origin_at_some_end(
+    vars: Vars, frame: Frame, turning: Sequence[int], extents: Sequence[int]
+) -> None:
+    """Where the order of steps counts, counters run either way: counted from some end of each, the
+    origin is in the domain, and the digit's other end is used."""
+    model, some = vars.model, []
+    for turned in itertools.product((False, True), repeat=len(turning)):
+        literal = model.new_bool_var(f"turned {turned}")
+        some.append(literal)
+        away = [n for n, t in zip(turning, turned, strict=True) if t]
+        for const, column, extent in zip(vars.const, vars.columns, extents, strict=True):
+            origin = const + sum((frame.digits[n].extent - 1) * column[n] for n in away)
+            model.add_linear_constraint(origin, 0, extent - 1).only_enforce_if(literal)
+        for n, digit in enumerate(frame.digits):
+            if n not in {b for _, b in frame.equal}:
+                end = _placed_at(vars, n, 0 if n in away else digit.extent - 1)
+                model.add_bool_or(end).only_enforce_if(literal)
+    vars.post(NAME, model.add_bool_or(some))
 
 
 def _point(vars: Vars, frame: Frame, g: int, at: list[Any]) -> None:
@@ -53,14 +84,17 @@ def _point(vars: Vars, frame: Frame, g: int, at: list[Any]) -> None:
         reasons += [below, above]
     limits = overhangs(vars.ground)
     if limits:
-        reasons += _no_effect(vars, frame, at, limits)
+        reasons += _no_effect(vars, frame, at, limits, reasons)
     vars.post(NAME, model.add_bool_or([placed, *reasons]))
 
 
-def _no_effect(vars: Vars, frame: Frame, at: list[Any], limits: list[Any]) -> list[Any]:
+def _no_effect(
+    vars: Vars, frame: Frame, at: list[Any], limits: list[Any], outside: Sequence[Any]
+) -> list[Any]:
     """Booleans, one per index bound: in the domain, but a factor is out of range there."""
     model, axes = vars.model, vars.ground.op.axes
     inside = model.new_bool_var("inside")
+    model.add_bool_or([inside, *outside])
     value: dict[str, Any] = {}
     for names, x in zip(frame.coordinates, at, strict=True):
         extent = math.prod(axes[a] for a in names)
@@ -77,9 +111,13 @@ def _no_effect(vars: Vars, frame: Frame, at: list[Any], limits: list[Any]) -> li
     out = []
     for low, high, terms, const in limits:
         index = const + sum(c * value[a] for a, c in terms)
-        for broken, where in ((index <= low - 1, "low"), (index >= high + 1, "high")):
-            literal = model.new_bool_var(where)
+        for broken, kept in (
+            (index <= low - 1, index >= low),
+            (index >= high + 1, index <= high),
+        ):
+            literal = model.new_bool_var("out of range")
             model.add(broken).only_enforce_if(literal)
+            model.add(kept).only_enforce_if([inside, ~literal])
             model.add_implication(literal, inside)
             out.append(literal)
     return out
