@@ -76,7 +76,7 @@ def partition(
     max_latency: Annotated[float | None, typer.Option(help="Bound in ms.")] = None,
     min_throughput: Annotated[float | None, typer.Option(help="Samples per ms.")] = None,
     pareto: Annotated[int | None, typer.Option(help="So many plans of the front.")] = None,
-    replicas: Annotated[int, typer.Option(help="Data parallelism: at most so many copies.")] = 1,
+    replicas: Annotated[int, typer.Option(help="Data parallelism: copies on devices of their own.")] = 1,
     batch: Annotated[int, typer.Option(help="Samples of one input (latency).")] = 1,
     cost_model: Annotated[str | None, typer.Option(help=f"{LINKS} or {DNN}.")] = None,
     granularity: Annotated[str, typer.Option(help="ONNX: node, fused or block.")] = "fused",

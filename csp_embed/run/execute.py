@@ -54,8 +54,11 @@ class TensorResult:
 
 @dataclass(frozen=True)
 class RunReport:
-    """wall_ms: median of whole runs of the plan; whole_ms: the model in one piece on one core.
-    inputs_matter: another input changes every output, so the comparison can fail."""
+    """wall_ms: median of whole runs of the plan (of its slowest replica).
+
+    whole_ms: the model in one piece on one core. inputs_matter: another input changes every output,
+    so the comparison can fail.
+    """
 
     parts: tuple[PartResult, ...]
     tensors: tuple[TensorResult, ...]
@@ -94,10 +97,10 @@ def run_parts(
     values = _once(parts, runners, feeds)
     taken: list[list[tuple[float, str]]] = [[] for _ in parts]
     for turn in range(ROUNDS):
-        for part in parts:
+        for at, part in enumerate(parts):
             if progress is not None:
-                progress(f"measuring {part.name}", turn * len(parts) + part.index, total)
-            taken[part.index].append(runners[part.device].time(part, values, timing))
+                progress(f"measuring {part.name}", turn * len(parts) + at, total)
+            taken[at].append(runners[part.device].time(part, values, timing))
     times = [(statistics.median(ms for ms, _ in rows), rows[0][1]) for rows in taken]
     walls: list[float] = []
     for turn in range(timing.runs):

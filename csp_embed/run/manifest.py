@@ -37,6 +37,7 @@ class PartEntry(Strict):
     reads: list[str]
     makes: list[str]
     predicted_ms: float = Field(ge=0)
+    replica: int = 0
 
 
 class DeviceFile(Strict):
@@ -59,7 +60,8 @@ class TensorEntry(Strict):
 
 
 class Manifest(Strict):
-    """The whole file; parts stand in an order in which they can run."""
+    """The whole file; parts stand in an order in which they can run. tensors: by name; those of a
+    further replica of the network by `replica/name`."""
 
     format: Literal["csp-embed-manifest/1"]
     model: str
@@ -168,29 +170,32 @@ def _part_entry(part: Part, path: Path, root: Path) -> PartEntry:
         reads=list(part.reads),
         makes=list(part.makes),
         predicted_ms=part.predicted_ms,
+        replica=part.replica,
     )
 
 
 def _tensors(model: Imported, parts: Sequence[Part]) -> dict[str, TensorEntry]:
-    maker = {n: p.index for p in parts for n in p.makes}
-    readers: dict[str, list[int]] = {}
-    for part in parts:
-        for name in part.reads:
-            readers.setdefault(name, []).append(part.index)
-    for name in model.net.outputs:
-        readers.setdefault(name, []).append(-1)
     out: dict[str, TensorEntry] = {}
-    for name in sorted(readers):
-        if name in model.net.constants:
-            continue
-        info = model.net.tensors[name]
-        out[name] = TensorEntry(
-            dtype=info.dtype,
-            shape=list(info.shape),
-            bytes=info.bytes,
-            from_part=maker.get(name, -1),
-            to_parts=readers[name],
-        )
+    for replica in range(parts[-1].replica + 1):
+        own = [p for p in parts if p.replica == replica]
+        maker = {n: p.index for p in own for n in p.makes}
+        readers: dict[str, list[int]] = {}
+        for part in own:
+            for name in part.reads:
+                readers.setdefault(name, []).append(part.index)
+        for name in model.net.outputs:
+            readers.setdefault(name, []).append(-1)
+        for name in sorted(readers):
+            if name in model.net.constants:
+                continue
+            info = model.net.tensors[name]
+            out[f"{replica}/{name}" if replica else name] = TensorEntry(
+                dtype=info.dtype,
+                shape=list(info.shape),
+                bytes=info.bytes,
+                from_part=maker.get(name, -1),
+                to_parts=readers[name],
+            )
     return out
 
 

@@ -7,11 +7,11 @@ and can run in the order of depth on every device.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from csp_embed.errors import InputError
-from csp_embed.ir.network import Plan, Platform, TaskGraph
+from csp_embed.ir.network import Assignment, Plan, Platform, TaskGraph
 from csp_embed.network.onnx_graph import Imported
 from csp_embed.network.onnx_parts import borders
 
@@ -21,6 +21,7 @@ class Part:
     """tasks: ids in running order. nodes: indices into net.nodes. reads, makes: boundary tensors.
 
     predicted_ms: sum of the tasks' costs on the device; with a measured profile, see `predicted`.
+    replica: which copy of the network, under data parallelism.
     """
 
     index: int
@@ -30,6 +31,7 @@ class Part:
     reads: tuple[str, ...]
     makes: tuple[str, ...]
     predicted_ms: float
+    replica: int = 0
 
     @property
     def name(self) -> str:
@@ -38,15 +40,25 @@ class Part:
 
 
 def parts_of(plan: Plan, model: Imported, platform: Platform) -> list[Part]:
-    """The parts of a plan in an order in which they can run.
+    """The parts of a plan in an order in which they can run, one replica after the other.
 
     Raises: InputError where the plan's tasks are not the model's layers.
     """
+    copies = [r.assignments for r in plan.replicas] or [plan.assignments]
+    parts: list[Part] = []
+    for replica, rows in enumerate(copies):
+        parts += _parts_of_copy(rows, replica, len(parts), model, platform)
+    return parts
+
+
+def _parts_of_copy(
+    rows: Sequence[Assignment], replica: int, first: int, model: Imported, platform: Platform
+) -> list[Part]:
     graph = model.graph
-    device_of = plan.device_of()
+    device_of = {row.task: row.device for row in rows}
     _same_tasks(device_of, graph, platform)
     depth = _depths(graph, device_of)
-    starts = {a.task: a.start or 0.0 for a in plan.assignments}
+    starts = {row.task: row.start or 0.0 for row in rows}
     place = {task: at for at, task in enumerate(graph.order())}
     groups: dict[tuple[int, str], list[str]] = {}
     for task in graph.order():
@@ -69,17 +81,17 @@ def parts_of(plan: Plan, model: Imported, platform: Platform) -> list[Part]:
                 f"the plan puts {task!r} on {device}, which has no cost for it",
                 hint="run csp-embed check on the plan",
             )
+        known = [c for c in cost if c is not None]
         parts.append(
             Part(
-                index=len(parts),
+                index=first + len(parts),
                 device=device,
                 tasks=tuple(tasks),
                 nodes=nodes,
                 reads=tuple(reads),
                 makes=tuple(makes),
-                predicted_ms=predicted(
-                    model, device, tasks, [c for c in cost if c is not None], {*reads, *makes}
-                ),
+                predicted_ms=predicted(model, device, tasks, known, {*reads, *makes}),
+                replica=replica,
             )
         )
     return parts

@@ -22,6 +22,7 @@ def report_document(report: RunReport, plan: Plan) -> dict[str, Any]:
         "parts": [
             {
                 "part": r.part.index,
+                "replica": r.part.replica,
                 "device": r.part.device,
                 "tasks": list(r.part.tasks),
                 "predicted_ms": r.part.predicted_ms,

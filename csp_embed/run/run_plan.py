@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from csp_embed.run.devices import (
     Timing,
     cores,
 )
-from csp_embed.run.execute import PartResult, RunReport, compare, run_parts
+from csp_embed.run.execute import PartResult, RunReport, TensorResult, compare, run_parts
 from csp_embed.run.manifest import export, exported_files, write_parts
 from csp_embed.run.parts import Part, parts_of
 
@@ -80,46 +81,92 @@ def run_plan(
         if swap is not None:
             files = _swapped(files, parts, swap, folder)
         runners, notes = _runners(platform, parts, model, compile_layer, assume_int8)
-        # Given inputs are turned by one place: indices among them stay in range.
-        turned = None if inputs is None else {n: np.roll(v, 1) for n, v in feeds.items()}
-        other = turned or random_inputs(model.net, seed + 1)
-        expected, matter = _expected(model, constants, feeds, parts, other)
         whole_ms = _whole_ms(model, constants, feeds, runs, warm_ups, clock)
-        values, medians, wall = run_parts(
-            parts, runners, files, feeds, Timing(runs, warm_ups, clock), progress
-        )
-        ties: dict[int, dict[str, int]] = {}
-        for runner in runners.values():
-            if isinstance(runner, KernelSimulator):
-                ties |= runner.ties
-        if any(count for part in ties.values() for count in part.values()):
-            expected = _local(parts, files, values, ties)
-            notes.append(_tie_note(model, ties))
+        copies = [
+            _run_copy(
+                [p for p in parts if p.replica == replica], runners, files, model, constants,
+                _inputs_of(model, inputs, seed, replica), Timing(runs, warm_ups, clock), progress,
+            )
+            for replica in range(parts[-1].replica + 1)
+        ]  # fmt: skip
     finally:
         for runner in runners.values():
             runner.close()
         shutil.rmtree(folder, ignore_errors=True)
-    if len(plan.replicas) > 1:
-        notes.append(f"the plan has {len(plan.replicas)} replicas: the first one was run")
+    notes += [note for copy in copies for note in copy.notes]
+    if len(copies) > 1:
+        notes.append(
+            f"{len(copies)} replicas ran one after the other, each one sample of its own: "
+            "times are those of a sample"
+        )
     drift = _drift(model, whole_ms, clock)
     if abs(drift) > 0.1:
         notes.append(
             f"the whole model takes {100 * drift:+.0f} % against its profile: another "
             "machine, or a busy one; times of parts are off by as much"
         )
+    matter = all(copy.matter for copy in copies)
     if not matter:
         notes.append("another input gives the same outputs: the comparison proves little")
     return RunReport(
-        parts=tuple(
-            PartResult(part, ms, how) for part, (ms, how) in zip(parts, medians, strict=True)
-        ),
-        tensors=tuple(compare(values, expected, parts)),
-        wall_ms=wall,
+        parts=tuple(r for copy in copies for r in copy.parts),
+        tensors=tuple(t for copy in copies for t in copy.tensors),
+        wall_ms=max(copy.wall_ms for copy in copies),
         whole_ms=whole_ms,
         runs=runs,
         inputs_matter=matter,
         notes=tuple(notes),
     )
+
+
+@dataclass(frozen=True)
+class _Copy:
+    """What one replica (or the plan without replicas) gave."""
+
+    parts: list[PartResult]
+    tensors: list[TensorResult]
+    wall_ms: float
+    matter: bool
+    notes: list[str]
+
+
+def _inputs_of(
+    model: Imported, given: Mapping[str, Array] | None, seed: int, replica: int
+) -> tuple[dict[str, Array], dict[str, Array]]:
+    """(inputs of a replica, others that must change its outputs). Given inputs are turned: indices
+    among them stay in range."""
+    if given is None:
+        return random_inputs(model.net, seed + replica), random_inputs(
+            model.net, seed + 1 + replica
+        )
+    turned = [{n: np.roll(v, replica + i) for n, v in given.items()} for i in (0, 1)]
+    return turned[0], turned[1]
+
+
+def _run_copy(
+    parts: Sequence[Part],
+    runners: Mapping[str, Runner],
+    files: Mapping[int, Path],
+    model: Imported,
+    constants: Mapping[str, Any],
+    inputs: tuple[Mapping[str, Array], Mapping[str, Array]],
+    timing: Timing,
+    progress: Progress | None,
+) -> _Copy:
+    feeds, other = inputs
+    expected, matter = _expected(model, constants, feeds, parts, other)
+    values, medians, wall = run_parts(parts, runners, files, feeds, timing, progress)
+    notes: list[str] = []
+    ties: dict[int, dict[str, int]] = {}
+    own = {p.device for p in parts}
+    for device, runner in runners.items():
+        if device in own and isinstance(runner, KernelSimulator):
+            ties |= runner.ties
+    if any(count for part in ties.values() for count in part.values()):
+        expected = _local(parts, files, values, ties)
+        notes.append(_tie_note(model, ties))
+    results = [PartResult(part, ms, how) for part, (ms, how) in zip(parts, medians, strict=True)]
+    return _Copy(results, compare(values, expected, parts), wall, matter, notes)
 
 
 def refuse_unequal(report: RunReport) -> None:
@@ -245,6 +292,8 @@ def _swapped(
     a, b = swap
     if a == b or not all(0 <= i < len(parts) for i in swap):
         raise InputError(f"--swap {a} {b}: parts are numbered 0 to {len(parts) - 1}")
+    if parts[a].replica != parts[b].replica:
+        raise InputError(f"--swap {a} {b}: those parts are of different replicas")
     models = {i: onnx.load(str(files[i])) for i in swap}
     new = dict(files)
     for mine, theirs in ((a, b), (b, a)):

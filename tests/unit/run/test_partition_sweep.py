@@ -97,7 +97,6 @@ def test_the_table_compares_with_the_best(call: Call, tmp_path: Path) -> None:
         [TOP, "--platforms", "cpu_2gpu", "--jobs", 0],
         [TOP, "--platforms", "cpu_2gpu", "--objective", "beauty"],
         [TOP, "--platforms", "cpu_2gpu", "--out", "/no/such/folder/t.jsonl"],
-        [TOP, "--platforms", "cpu_2gpu", "--dask", "tcp://127.0.0.1:9"],
     ],
 )
 def test_wrong_words_give_one_error(call: Call, words: list[object]) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from csp_embed import ops
 from csp_embed.errors import CheckError, InputError, SimError
-from csp_embed.ir.network import Assignment, Device, Link, Plan, Platform
+from csp_embed.ir.network import Assignment, Device, Link, Plan, Platform, Replica
 from csp_embed.network.onnx_graph import Imported, import_onnx_graph
 from csp_embed.network.onnx_parts import cut
 from csp_embed.network.onnx_weights import real_constants
@@ -143,6 +143,44 @@ def test_swapped_parts_are_caught(model: Imported) -> None:
     with pytest.raises(CheckError, match="boundary tensors differ") as caught:
         refuse_unequal(report)
     assert caught.value.exit_code == 5
+
+
+def copies_of(model: Imported, copies: list[dict[str, str]]) -> Plan:
+    """A plan of replicas: device by task of each copy, `""` for the others."""
+    replicas = tuple(
+        Replica(0.5, tuple(Assignment(t, c.get(t, c[""])) for t in model.graph.order()))
+        for c in copies
+    )
+    return Plan("throughput", 1.0, 0.0, None, "FEASIBLE", "by hand", replicas=replicas)
+
+
+def test_every_replica_runs_on_its_own_devices(network: Path, tmp_path: Path) -> None:
+    found = import_onnx_graph(
+        network, PLATFORM, kernel_cost=lambda *_: (0.01, "test"), io_free=True
+    )
+    plan = copies_of(found, [{"": "cpu0", "fc": "vta0"}, {"": "cpu1"}])
+    report = run_plan(
+        found, plan, PLATFORM, compile_layer=numpy_kernel, runs=1, warm_ups=0,
+        export_to=tmp_path / "out",
+    )  # fmt: skip
+    assert report.equal
+    assert [(r.part.index, r.part.replica, r.part.device) for r in report.parts] == [
+        (0, 0, "cpu0"), (1, 0, "vta0"), (2, 1, "cpu1"),
+    ]  # fmt: skip
+    assert [t.maker for t in report.tensors if t.name == "y"] == [1, 2]
+    assert any(note.startswith("2 replicas ran") for note in report.notes)
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert [row["replica"] for row in manifest["parts"]] == [0, 0, 1]
+    assert manifest["tensors"]["y"]["from_part"] == 1
+    assert manifest["tensors"]["1/y"]["from_part"] == 2
+    wrong = run_plan(
+        found, copies_of(found, [{"": "cpu0", "fc": "vta0"}, {"": "cpu1"}]), PLATFORM,
+        compile_layer=lambda layer, d: lambda x: (numpy_kernel(layer, d)(x)[0] ^ np.int8(1), 1),
+        runs=1, warm_ups=0,
+    )  # fmt: skip
+    assert [(t.name, t.maker) for t in wrong.tensors if not t.equal] == [("y", 1)]
+    with pytest.raises(InputError, match="different replicas"):
+        run_plan(found, plan, PLATFORM, compile_layer=numpy_kernel, swap=(0, 2))
 
 
 def test_unlike_parts_cannot_be_swapped(model: Imported, plan: Plan) -> None:
