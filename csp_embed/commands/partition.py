@@ -76,7 +76,7 @@ def partition(
     max_latency: Annotated[float | None, typer.Option(help="Bound in ms.")] = None,
     min_throughput: Annotated[float | None, typer.Option(help="Samples per ms.")] = None,
     pareto: Annotated[int | None, typer.Option(help="So many plans of the front.")] = None,
-    replicas: Annotated[int, typer.Option(help="Data parallelism: copies on devices of their own.")] = 1,
+    replicas: Annotated[int, typer.Option(help="Data parallelism: copies of the network.")] = 1,
     batch: Annotated[int, typer.Option(help="Samples of one input (latency).")] = 1,
     cost_model: Annotated[str | None, typer.Option(help=f"{LINKS} or {DNN}.")] = None,
     granularity: Annotated[str, typer.Option(help="ONNX: node, fused or block.")] = "fused",
@@ -133,8 +133,16 @@ def partition(
             lenient=allow_unknown_devices or before is not None or bool(lost),
             progress=tell,
         )
-        if explain is not None and explain not in inputs.graph.by_id():
-            raise InputError(f"--explain: no layer {explain!r}", hint=_similar(explain, inputs))
+        fixed = pairs(fix, "--fix")
+        for option, name in [("--explain", explain), *(("--fix", task) for task in fixed)]:
+            if name is not None and name not in inputs.graph.by_id():
+                raise InputError(f"{option}: no layer {name!r}", hint=_similar(name, inputs))
+        if replicas > 1 and inputs.model is not None and not io_free:
+            raise Infeasible(
+                "the model's inputs and outputs belong to one host device",
+                why="replicas share no device, so only one of them could reach it",
+                hint="--io-free gives every replica its own inputs and outputs",
+            )
         if save_graph:
             write_json(save_graph, graph_document(inputs.graph, inputs.platform))
         options: dict[str, Any] = {
@@ -145,7 +153,7 @@ def partition(
             "time_limit": time_limit,
             "workers": workers,
             "seed": solver_seed,
-            "fix": pairs(fix, "--fix") or None,
+            "fix": fixed or None,
         }
         if pareto is not None:
             return _pareto(inputs, pareto, options, output, as_json, begin, tell)
@@ -287,6 +295,9 @@ def _print_plan(plan: Plan, inputs: Inputs, table: bool, explain: str | None) ->
 
 
 def _similar(name: str, inputs: Inputs) -> str:
+    inside = next((t.id for t in inputs.graph.tasks if name in t.nodes), None)
+    if inside is not None:
+        return f"{name} is a node of layer {inside}"
     near = get_close_matches(name, list(inputs.graph.by_id()), n=5, cutoff=0.3)
     return "perhaps " + ", ".join(near) if near else "--table prints all names"
 

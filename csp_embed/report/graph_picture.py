@@ -68,7 +68,8 @@ def draw_graph(graph: TaskGraph, plan: Plan, platform: Platform, path: str | Pat
     axes.axis("off")
     what = "latency" if plan.goal == "latency" else "period"
     value = "" if plan.objective is None else f", {what} {plan.objective:.5g} ms"
-    axes.set_title(f"{graph.name}: {len(graph.tasks)} layers{value}", fontsize=10)
+    copy = f" (first of {len(plan.replicas)} replicas)" if len(plan.replicas) > 1 else ""
+    axes.set_title(f"{graph.name}: {len(graph.tasks)} layers{value}{copy}", fontsize=10)
     save_figure(figure, path)
     pyplot.close(figure)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from csp_embed.errors import InputError
 from csp_embed.ir.network import (
@@ -22,7 +22,7 @@ from csp_embed.ir.network import (
 @dataclass(frozen=True)
 class Row:
     """One layer of a plan. times in ms; start and finish None for throughput. bytes_in: what comes
-    from other devices. reason: a few words."""
+    from other devices. reason: a few words. replica: "" in a plan without replicas."""
 
     task: str
     op: str
@@ -33,24 +33,30 @@ class Row:
     finish: float | None
     bytes_in: float
     reason: str
+    replica: str = ""
 
 
 def plan_rows(plan: Plan, graph: TaskGraph, platform: Platform) -> list[Row]:
     """A row per assignment, in the plan's order (replicas one after the other)."""
-    view = _View(graph, platform)
     rows: list[Row] = []
-    for assignments in _copies(plan):
+    copies = _copies(plan)
+    used = [{a.device for a in assignments} for assignments in copies]
+    for at, assignments in enumerate(copies):
+        # The devices of other replicas were no choice here.
+        others = set().union(*used[:at], *used[at + 1 :])
+        view = _View(graph, platform, others)
         device_of = {a.task: a.device for a in assignments}
-        rows += [_row(a, device_of, view) for a in _in_order(assignments)]
+        name = str(at) if len(copies) > 1 else ""
+        rows += [replace(_row(a, device_of, view), replica=name) for a in _in_order(assignments)]
     return rows
 
 
 class _View:
     """Graph and platform by name, made once for many rows."""
 
-    def __init__(self, graph: TaskGraph, platform: Platform) -> None:
+    def __init__(self, graph: TaskGraph, platform: Platform, left_out: set[str]) -> None:
         self.tasks = graph.by_id()
-        self.devices = platform.by_name()
+        self.devices = {n: d for n, d in platform.by_name().items() if n not in left_out}
         self.into: dict[str, list[Edge]] = {}
         self.out_of: dict[str, list[Edge]] = {}
         for edge in graph.edges:
@@ -116,11 +122,15 @@ def _reason(task: Task, device: Device, device_of: Mapping[str, str], view: _Vie
 
 def table_text(rows: Sequence[Row], limit: int | None = None) -> str:
     """An aligned text table; with `limit` the middle is left out and counted."""
-    head = ("layer", "kind", "device", "ms", "start", "finish", "bytes in", "cost from", "why")
+    head = (
+        "layer", "kind", "replica", "device", "ms", "start", "finish", "bytes in", "cost from",
+        "why",
+    )  # fmt: skip
     body = [
         (
             r.task,
             r.op,
+            r.replica,
             r.device,
             f"{r.cost:.4g}",
             "" if r.start is None else f"{r.start:.4g}",
@@ -143,7 +153,7 @@ def table_text(rows: Sequence[Row], limit: int | None = None) -> str:
         if left_out and at == len(body) // 2:
             lines.append(f"… {left_out} more layers (all are in the plan file) …")
         cells = [
-            row[i].rjust(w) if i in (3, 4, 5, 6) else row[i].ljust(w)
+            row[i].rjust(w) if i in (4, 5, 6, 7) else row[i].ljust(w)
             for i, w in zip(used, widths, strict=True)
         ]
         lines.append("  ".join(cells).rstrip())
@@ -172,6 +182,10 @@ def summary_text(plan: Plan, platform: Platform) -> str:
             f"  {device.name}: {counts.get(device.name, 0)} layers"
             + ("" if load is None else f", {load:.6g} ms per sample")
         )
+    unit = "samples of the batch" if plan.goal == LATENCY else "samples per ms"
+    for at, replica in enumerate(plan.replicas):
+        names = ", ".join(dict.fromkeys(a.device for a in replica.assignments))
+        lines.append(f"  replica {at}: {replica.share:.6g} {unit} on {names}")
     return "\n".join(lines)
 
 
@@ -200,8 +214,11 @@ def explain_text(
     if here is None:
         return f"{name} is not in the plan"
     device = platform.by_name()[here]
-    lines = [f"{name} ({task.op or 'task'}) runs on {here}"]
-    lines.append(f"  why: {_reason(task, device, device_of, _View(graph, platform))}")
+    copies = _copies(plan)
+    which = f" in the first of {len(copies)} replicas" if len(copies) > 1 else ""
+    lines = [f"{name} ({task.op or 'task'}) runs on {here}{which}"]
+    view = _View(graph, platform, {a.device for rows in copies[1:] for a in rows})
+    lines.append(f"  why: {_reason(task, device, device_of, view)}")
     if task.nodes:
         lines.append(f"  covers: {', '.join(task.nodes)}")
     lines.append(f"  memory: {task.weight_bytes:.0f} bytes of weights, "

@@ -15,6 +15,7 @@ from csp_embed.ir.network import (
     Link,
     Plan,
     Platform,
+    Replica,
     Task,
     TaskGraph,
     Transfer,
@@ -87,6 +88,21 @@ def test_explanation_names_costs_transfers_and_moves() -> None:
     assert "no valid plan" in refused
     with pytest.raises(InputError):
         explain_text("q", plan_with(), GRAPH, PLATFORM)
+
+
+def test_replicas_are_told_apart() -> None:
+    tasks = (Task("x", {"a": 1.0, "b": 2.0}), Task("y", {"a": 1.0, "b": 2.0}))
+    copies = tuple(
+        Replica(n, tuple(Assignment(t, d, 0.0, 1.0) for t in "xy")) for d, n in (("a", 3), ("b", 1))
+    )
+    plan = Plan("latency", 4.0, 1.0, 0.75, "FEASIBLE", "by hand", replicas=copies, batch=4)
+    rows = plan_rows(plan, TaskGraph(tasks, ()), PLATFORM)
+    assert [(r.replica, r.device) for r in rows] == [("0", "a")] * 2 + [("1", "b")] * 2
+    # b is slower than a, but a belongs to the other copy.
+    assert {r.reason for r in rows} == {"no other device can run it"}
+    assert "replica" in table_text(rows).splitlines()[0]
+    assert "replica 0: 3 samples of the batch on a" in summary_text(plan, PLATFORM)
+    assert "first of 2 replicas" in explain_text("x", plan, TaskGraph(tasks, ()), PLATFORM)
 
 
 def test_differences() -> None:
