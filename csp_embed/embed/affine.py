@@ -1,6 +1,6 @@
 """All affine maps over a numeration of lanes and steps, many at once.
 
-Takes: Ground, Frame, which columns a digit may have, which points may not stand in two places.
+Takes: Ground, Frame, which columns a digit may have, which pairs of points exclude each other.
 Leaves: maps that meet every effective point exactly once (rules 3 and 5).
 
 Digits are added one after another, lanes first; after each, the maps in which the sub-box of the
@@ -24,7 +24,7 @@ from csp_embed.embed.ground.problem import Ground, Ints
 Place = tuple[int, ...]
 # (frame, digit, column) -> whether the digit may move the coordinates so.
 Column = Callable[[Frame, int, Sequence[int]], bool]
-# (place, place) -> bool[N + 1, N + 1]: the points that may not stand in these two; N is pad.
+# (place, place) -> bool[N + 1, N + 1]: points that may not stand in these two places; N is pad.
 Clash = Callable[[Place, Place], NDArray[np.bool_]]
 
 _BATCH = 200_000
@@ -43,8 +43,7 @@ class Affine:
 
 @dataclass
 class _Partial:
-    """origin: int64[M, coordinates]. columns: int64[M, digits so far, coordinates]. points:
-    int64[M, places so far, coordinates]."""
+    """columns: int64[M, digits so far, coordinates]. points: int64[M, places so far, coordinates]."""
 
     columns: Ints
     points: Ints
@@ -56,17 +55,12 @@ class _Partial:
         return _Partial(columns, np.concatenate(parts, axis=1))
 
 
-def once(ground: Ground) -> Clash:
-    """Rule 3 alone: a point stands in one place."""
-    same = np.eye(len(ground.points) + 1, dtype=bool)
-    same[-1, -1] = False
-    return lambda a, b: same
-
-
 class Maps:
     """The maps of one frame."""
 
-    def __init__(self, ground: Ground, frame: Frame, column: Column, clash: Clash) -> None:
+    def __init__(
+        self, ground: Ground, frame: Frame, column: Column, clash: Clash | None = None
+    ) -> None:
         self.ground, self.frame, self.column, self.clash = ground, frame, column, clash
         axes = ground.op.axes
         self.extents = np.array([math.prod(axes[a] for a in c) for c in frame.coordinates])
@@ -117,7 +111,8 @@ class Maps:
             i, j = np.nonzero(self._named_first(part, columns, digit.extent) & rank(part))
             new = part.join(i, columns[j], digit.extent)
             codes = self._codes(new.points)
-            good = np.ones(len(i), bool)
+            met = np.sort(codes, axis=1)
+            good = ~((np.diff(met) == 0) & (met[:, 1:] < len(self.ground.points))).any(axis=1)
             for a, b, table in pairs:
                 good &= ~table[codes[:, a], codes[:, b]]
             out.append(_Partial(new.columns[good], new.points[good]))
@@ -145,10 +140,10 @@ class Maps:
         return out
 
     def _pairs(self, places: Sequence[Place], old: int) -> list[tuple[int, int, NDArray[np.bool_]]]:
-        return [
-            (a, b, self.clash(places[a], places[b])) for b in range(old, len(places))
-            for a in range(b)
-        ]  # fmt: skip
+        if self.clash is None:
+            return []
+        every = [(a, b) for b in range(old, len(places)) for a in range(b)]
+        return [(a, b, self.clash(places[a], places[b])) for a, b in every]
 
     def _named_first(self, maps: _Partial, columns: Ints, extent: int) -> NDArray[np.bool_]:
         """A digit is counted from the end that comes first, if both lie in the domain."""

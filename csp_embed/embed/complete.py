@@ -5,7 +5,8 @@ Takes: Ground (operator, machine, step limit), Isa.  Leaves: embeddings, built b
 
 The search (options.py) weighs a subset of this space; see the lemmas there. Candidates are all
 affine maps over prime digits (ground/frames.py) that meet every effective point once (rules 3 and
-5) and in which a lane digit moves no operand that lacks its dimension. Whether a candidate is an
+5) and in which a lane digit moves no operand that lacks its dimension, and the result if it has it
+(else lanes would repeat outputs: two homes). Whether a candidate is an
 embedding is decided by rows, grids, range checks and counts alone (derive.py), point by point
 nowhere.
 """
@@ -15,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from csp_embed.embed.affine import Affine, Maps, once
+from csp_embed.embed.affine import Affine, Maps
 from csp_embed.embed.build import build_map
 from csp_embed.embed.choice import Map
 from csp_embed.embed.ground.frames import STEP, Frame, frames
@@ -30,7 +31,7 @@ def complete_embeddings(
 ) -> Iterator[tuple[Affine, Embedding]]:
     """Every embedding of at most the ground problem's steps (empty ones counted), and its map."""
     for frame in frames(ground):
-        for found in Maps(ground, frame, lambda f, n, v: own_lanes(ground, f, n, v), once(ground)):
+        for found in Maps(ground, frame, lambda f, n, v: own_lanes(ground, f, n, v)):
             try:
                 yield found, build_map(ground.op, isa, map_of(ground, found), ground.commuted, mode)
             except Reject:
@@ -38,13 +39,18 @@ def complete_embeddings(
 
 
 def own_lanes(ground: Ground, frame: Frame, digit: int, column: Sequence[int]) -> bool:
-    """Whether the digit moves only operands that have its dimension (of a pair: one of the two).
+    """Whether the digit moves only operands that have its dimension (of a pair: one of the two),
+    and the result exactly if that has it.
 
     A fused coordinate is no affine function of a tensor's indices: who reads it has the digit."""
     if frame.digits[digit].dim == STEP:
         return True
     dims = {frame.digits[digit].dim}
     dims |= {frame.digits[b].dim for a, b in frame.equal if a == digit}
+    pairs = zip(frame.coordinates, column, strict=True)
+    moves = any(v for axes, v in pairs if axes[0] in ground.op.out_axes)
+    if moves != bool(dims & set(ground.dims["dst"])):
+        return False
     for role, access in ground.accesses.items():
         if dims & set(ground.dims[role]):
             continue

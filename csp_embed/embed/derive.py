@@ -36,6 +36,8 @@ def derive_layouts(
         )
     if counts["dst"].duplicates:
         raise Reject("one-home", "an output element has two homes")
+    if counts["dst"].exact and counts["dst"].distinct < math.prod(op.tensors[op.out.tensor].shape):
+        raise Reject("one-home", "an output element has no home")
     steps = [s.access for s in op.epilogue if s.access is not None]
     for n, access in enumerate(steps):
         role = f"add{n}"

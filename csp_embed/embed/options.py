@@ -80,16 +80,19 @@ class Rules:
         return not self.moved[axis] & set(self.unit.lacking(dim))
 
     def diagonals(self, axis: str, dim: str) -> list[str]:
-        """Partner dimensions that let `dim` carry an output axis which a lacking operand reads."""
+        """Partner dimensions that let `dim` carry an output axis which a lacking operand reads: a
+        factor that has both is zero off the diagonal, a result that has both is dead there."""
         if axis in self.reduced or dim in self.unit.reduced or self.plain(axis, dim):
             return []
         lacking = self.moved[axis] & set(self.unit.lacking(dim))
-        dims = self.unit.dims
+        dims, order = self.unit.dims, list(self.unit.size)
         return [
             e
-            for e in self.unit.reduced
-            if all(e in dims[r] for r in lacking)
-            and any({dim, e} <= set(v) for r, v in dims.items() if r != "dst")
+            for e in order
+            if (e in self.unit.reduced or order.index(e) > order.index(dim))
+            and (e in self.unit.reduced or not self.plain(axis, e))
+            and all(e in dims[r] for r in lacking)
+            and any({dim, e} <= set(v) for v in dims.values())
         ]
 
     def skews(self, axis: str, dim: str) -> list[Skew]:
@@ -192,8 +195,7 @@ def _output(rules: Rules, axis: str, coupled: bool) -> Iterator[_Half]:
             if coupled:
                 ways += [("outer", dim, f, None) for f in factors if f < extent]
         skews = rules.skews(axis, dim)
-        # Where a window slides, skewed lanes do all that diagonal ones do, and more taps a step.
-        for partner in () if skews and not rules.every else rules.diagonals(axis, dim):
+        for partner in rules.diagonals(axis, dim):
             limit = min(size, rules.unit.size[partner])
             ways += [("diagonal", dim, f, partner) for f in rules.factors(axis, extent, limit)]
         for skew in skews:
