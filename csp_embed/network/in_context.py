@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from csp_embed.network.onnx_layers import Layer
+from csp_embed.network.onnx_layers import ELEMENTWISE, Layer
 from csp_embed.network.onnx_model import Net, import_onnx
 from csp_embed.network.onnx_parts import whole
 from csp_embed.network.runtime import open_session, run_session
@@ -94,12 +94,15 @@ def _trace(net: Net, node: Any, maker: Mapping[str, int], named: Mapping[str, in
                 break
     if last is None or node.op_type.startswith("Reorder"):
         return last
-    # A fused node may carry the name of its last operator: go back to the one that names the work.
+    # A fused node may carry the name of its last operator: go back to the one that names the work,
+    # over what can be fused into it (a lone BatchNormalization becomes a convolution too).
     kind = node.op_type.removeprefix("Fused")
     index: int | None = last
     while index is not None:
         if net.nodes[index].op_type == kind:
             return index
+        if net.nodes[index].op_type not in ELEMENTWISE:
+            break
         reads = [maker[n] for n in net.reads(net.nodes[index]) if n in maker]
         index = reads[0] if len(reads) == 1 else None
     return last

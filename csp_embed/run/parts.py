@@ -7,7 +7,7 @@ and can run in the order of depth on every device.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from csp_embed.errors import InputError
@@ -90,7 +90,7 @@ def _parts_of_copy(
                 nodes=nodes,
                 reads=tuple(reads),
                 makes=tuple(makes),
-                predicted_ms=predicted(model, device, tasks, known, {*reads, *makes}),
+                predicted_ms=predicted(model, device, tasks, known, reads, makes),
                 replica=replica,
             )
         )
@@ -98,9 +98,14 @@ def _parts_of_copy(
 
 
 def predicted(
-    model: Imported, device: str, tasks: list[str], cost: list[float], border: set[str]
+    model: Imported,
+    device: str,
+    tasks: Sequence[str],
+    cost: Sequence[float],
+    reads: Sequence[str],
+    makes: Sequence[str],
 ) -> float:
-    """ms of some layers in one piece.
+    """ms of some layers in one piece that reads and makes these tensors.
 
     A profile has a layer's time inside the whole model and as a model of its own, where all its
     tensors enter or leave the runtime's own layout and nothing is fused across its border. In a
@@ -110,15 +115,18 @@ def predicted(
     profile = model.profiles.get(device)
     if profile is None:
         return sum(cost)
-    net = model.net
-    outer = {*net.inputs, *net.outputs}
+    outer = {*model.net.inputs, *model.net.outputs}
+
+    def size(names: Iterable[str], among: Sequence[str] | None = None) -> int:
+        kept = [n for n in names if n not in outer and (among is None or n in among)]
+        return sum(model.net.tensors[n].bytes for n in kept)
+
     total = profile.run_ms + sum(cost)
     for task, ms in zip(tasks, cost, strict=True):
-        alone = profile.layers[task].alone_ms
-        own = {*model.layers[task].reads, *model.layers[task].makes} - outer
-        every = sum(net.tensors[n].bytes for n in own)
+        layer, alone = model.layers[task], profile.layers[task].alone_ms
+        every = size(layer.reads) + size(layer.makes)
         if alone is not None and every:
-            crossing = sum(net.tensors[n].bytes for n in own & border)
+            crossing = size(layer.reads, reads) + size(layer.makes, makes)
             total += crossing / every * (alone - profile.run_ms - ms)
     return max(0.0, total)
 
