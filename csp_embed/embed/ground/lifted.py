@@ -2,11 +2,10 @@
 
 Takes: Ground, Isa.  Leaves: sets of solution keys.
 
-All feasible answers of the lifted model, dominated options included: every combination of its
-blocks' options and its fusions that fits into the lanes and that `build` does not reject. Its class
-is smaller than the regular coverings: factors are the least for their number of steps; an axis has
-one counter, at most one digit a dimension (reduced axes and fusions: one digit in all, inside the
-counter), and several reduced axes are flattened in operator order only.
+`complete_solutions`: every affine map that the lifted algebra accepts (embed/complete.py); these
+are the regular coverings but the *accidental* ones. `lifted_solutions`: those that the search
+weighs, dominated options included: every combination of its blocks' options and its fusions that
+fits into the lanes and that `build` does not reject. embed/options.py says what it leaves out.
 """
 
 from __future__ import annotations
@@ -17,8 +16,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from csp_embed.embed.affine import Affine, Clash, Maps
 from csp_embed.embed.build import build
 from csp_embed.embed.choice import Choice
+from csp_embed.embed.complete import complete_embeddings
+from csp_embed.embed.ground.check import covering_of, judge
+from csp_embed.embed.ground.frames import STEP, frames
 from csp_embed.embed.ground.problem import Ground, Ints, Key, key
 from csp_embed.embed.machine import unit_for
 from csp_embed.embed.options import Rules, block_options, fused_options, lanes_of
@@ -59,6 +62,82 @@ def lifted_solutions(ground: Ground, isa: Isa, mode: str = "relaxed") -> frozens
         for e in lifted_embeddings(ground, isa, mode)
         if named_steps(e) <= ground.steps
     )
+
+
+def complete_solutions(ground: Ground, isa: Isa, mode: str = "relaxed") -> frozenset[Key]:
+    """Those of the complete lifted space."""
+    return frozenset(key(ground, found.at) for found, _ in complete_embeddings(ground, isa, mode))
+
+
+def regular_maps(ground: Ground) -> dict[Key, list[Affine]]:
+    """Every regular covering with all affine maps that say it: rules 2, 3, 6 and 9 between pairs of
+    points as the maps grow, the rest by the checker. For relaxed and strict, not for tiles."""
+    out: dict[Key, list[Affine]] = {}
+    right: dict[Key, bool] = {}
+    for frame in frames(ground):
+        for found in Maps(ground, frame, lambda f, n, v: True, _clash(ground)):
+            name = key(ground, found.at)
+            if name not in right:
+                right[name] = not judge(ground, covering_of(ground, found.at))
+            if right[name]:
+                out.setdefault(name, []).append(found)
+    return out
+
+
+def _clash(ground: Ground) -> Clash:
+    tables: dict[tuple[bool, ...], np.ndarray] = {}
+    count = len(ground.points)
+
+    def clash(a: tuple[int, ...], b: tuple[int, ...]) -> np.ndarray:
+        shared = [ground.lane_of(r, a[1:]) == ground.lane_of(r, b[1:]) for r in ground.dims]
+        name = (a[0] == b[0], *shared)
+        if name not in tables:
+            table = np.zeros((count + 1, count + 1), bool)
+            for role, one_lane in zip(ground.dims, shared, strict=True):
+                same = ground.elements[role][:, None] == ground.elements[role][None]
+                if one_lane and a[0] == b[0]:
+                    table[:-1, :-1] |= ~same
+                if not one_lane and (role == "dst" or role in ground.strict):
+                    table[:-1, :-1] |= same
+            tables[name] = table
+        return tables[name]
+
+    return clash
+
+
+def accidental(ground: Ground, found: Affine) -> bool:
+    """Whether an affine map is right only because of where its pad falls: taken as a map of the
+    whole box, some lane would have to read two indices in one step, or an output would be named by
+    two lanes. No affine layout says what such lanes hold (`ir.embedding.Layout`)."""
+    frame, axes = found.frame, ground.op.axes
+    box = list(itertools.product(*(range(d.extent) for d in frame.digits)))
+    box = [v for v in box if all(v[a] == v[b] for a, b in frame.equal)]
+    reads: dict[tuple[object, ...], tuple[object, ...]] = {}
+    homes: dict[tuple[int, ...], tuple[int, ...]] = {}
+    for values in box:
+        where = dict.fromkeys([STEP, *ground.sizes], 0)
+        for digit, v in zip(frame.digits, values, strict=True):
+            where[digit.dim] += digit.radix * v
+        at = {
+            names: const + sum(column[k] * values[n] for n, column in found.columns.items())
+            for k, (names, const) in enumerate(zip(frame.coordinates, found.const, strict=True))
+        }
+        for role, access in ground.accesses.items():
+            lanes = tuple(where[d] for d in ground.dims[role])
+            fused = tuple(
+                v for n, v in at.items()
+                if len(n) > 1 and any(ix.coef(a) for ix in access.index for a in n)
+            )  # fmt: skip
+            plain = tuple(
+                sum(ix.coef(n[0]) * v for n, v in at.items() if len(n) == 1) for ix in access.index
+            )
+            if reads.setdefault((role, where[STEP], lanes), (plain, fused)) != (plain, fused):
+                return True
+            output = tuple(v for n, v in at.items() if n[0] in ground.op.out_axes)
+            inside = all(0 <= at[(a,)] < axes[a] for a in ground.op.out_axes)
+            if role == "dst" and inside and homes.setdefault(output, lanes) != lanes:
+                return True
+    return False
 
 
 def named_steps(embedding: Embedding) -> int:

@@ -1,0 +1,59 @@
+"""The complete lifted space is the regular coverings; the search loses nothing of its best."""
+
+from __future__ import annotations
+
+import pytest
+
+from csp_embed.embed.check import judge
+from csp_embed.embed.complete import complete_embeddings
+from csp_embed.embed.ground.corpus import Row, corpus, posed
+from csp_embed.embed.ground.enumerate import regular_solutions
+from csp_embed.embed.ground.lifted import (
+    accidental,
+    complete_solutions,
+    lifted_solutions,
+    regular_maps,
+)
+from csp_embed.embed.ground.problem import key
+
+PLAIN = {r.name: r for r in corpus() if r.layout == "relaxed" and r.steps is None}
+# The complete space and the regular coverings differ by accidental ones here, nowhere else.
+ACCIDENTAL = {"outer conv1d padded", "outer conv1d padded commuted"}
+# Longer ones are compared by scripts/bench_complete.
+LONG = ("depthwise", "2x2x2 conv1d padded", "1x4x4 conv1d")
+ROWS = [n for n, r in PLAIN.items() if len(r.op.axes) < 7 and not any(w in n for w in LONG)]
+
+
+def row_ground(name: str) -> tuple[Row, object]:
+    row = PLAIN[name]
+    ground = posed(row)
+    assert ground is not None
+    return row, ground
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_complete_space_is_the_regular_coverings(name: str) -> None:
+    row, ground = row_ground(name)
+    regular, complete = regular_maps(ground), complete_solutions(ground, row.isa)
+    assert complete <= regular.keys()
+    assert lifted_solutions(ground, row.isa) <= complete
+    missing = [maps for k, maps in regular.items() if k not in complete]
+    assert all(accidental(ground, m) for maps in missing for m in maps)
+    assert bool(missing) == (name in ACCIDENTAL)
+    plain = [k for k, maps in regular.items() if not all(accidental(ground, m) for m in maps)]
+    assert complete == frozenset(plain)
+
+
+@pytest.mark.parametrize("name", ["dot matmul 2x1x3", "2x2x2 matmul 2x1x3", "outer avg pooling"])
+def test_regular_maps_are_those_of_the_ground_model(name: str) -> None:
+    _, ground = row_ground(name)
+    assert regular_maps(ground).keys() == regular_solutions(ground).keys
+
+
+@pytest.mark.parametrize("name", ["2x2x2 depthwise", "2x2x2 conv1d padded", "1x4x4 conv1d padded"])
+def test_checker_accepts_every_embedding_of_the_complete_space(name: str) -> None:
+    row, ground = row_ground(name)
+    found = {key(ground, m.at): e for m, e in complete_embeddings(ground, row.isa)}
+    assert len(found) > 1
+    for embedding in found.values():
+        assert judge(embedding, row.isa).breaches == ()
