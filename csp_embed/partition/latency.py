@@ -6,7 +6,7 @@ Takes: a Problem, a Request, an Incumbent.  Leaves: the incumbent improved, and 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,13 +17,20 @@ from csp_embed.partition.cpsat_model import Model
 from csp_embed.partition.list_scheduling import ListScheduler, Placement
 from csp_embed.partition.placements import placements
 from csp_embed.partition.problem import Ints, Problem, _csr
+from csp_embed.partition.reinsert import ordered, reinsert
 from csp_embed.partition.search import Clock, Incumbent, Request
 from csp_embed.partition.symmetry import canonical, device_classes
 from csp_embed.partition.timetable import Timetable, decoded, retimed
 from csp_embed.solver import cpsat
+from csp_embed.solver.params import Params
 
 SMALL = 30  # up to here interpreted list schedulers and CP-SAT are quicker than compiling
-EXACT = 160  # above this many tasks the exact model is left to neighbourhoods
+EXACT = 40  # above this many tasks the exact model is left to neighbourhoods, unless all but proved
+NEAR = 0.005  # gap below which a proof is tried on up to 160 tasks
+# First and last temperatures of chains by reinsertion, of the makespan.
+HEATS = ((0.02, 1e-3), (0.01, 5e-4), (0.02, 2e-3))
+CHAIN, WARM = 1.5e7, 0.3  # steps times tasks of a chain beside neighbourhoods; its temperature
+PRICE = 2  # a reinsertion takes about as long as so many proposals of `anneal`
 
 
 @dataclass
@@ -57,41 +64,76 @@ def annealed(
 ) -> None:
     """Chains from the best starts in turn; two at a time with two workers.
 
-    Deterministic: `steps` proposals per chain, one chain per start. Wall clock: chains until a
-    share of what is left is used up."""
-    request = clock.request
-    member_ptr, members = _csr(p.groups())
-    threads = max(1, request.workers)
-    a = kernels.arrays(p)
-    spaces = [kernels.work(p) for _ in range(threads)]
-    until = clock.seconds() + clock.left() * share if clock.wall else 0.0
+    Deterministic: `steps` proposals per chain, one chain per start. Wall clock: four chains for
+    each worker, as long as a share of what is left allows."""
     lanes = [x for x in starts if np.isfinite(x.value)]
     if not lanes:
         return
-
-    def chain(slot: int, number: int) -> tuple[float, Ints, Ints]:
-        x = lanes[number % len(lanes)]
-        order, dev = x.order.copy(), x.dev.copy()
-        hot = (0.01, 0.03, 0.005)[number % 3] * x.value
-        value = anneal(
-            a, spaces[slot], p.lat, p.inv, p.activation, members, member_ptr,
-            order, dev, steps, hot, 1e-4 * x.value, request.seed * 1000 + number + 1,
-        )  # fmt: skip
-        return value, order, dev
-
-    number = 0
+    chains, request = Chains(p, clock), clock.request
+    threads = max(1, request.workers)
+    begun = clock.seconds()
+    budget, number, factor = clock.left() * share if clock.wall else 0.0, 0, 1.0
     with ThreadPoolExecutor(threads) as pool:
         while True:
-            jobs = [pool.submit(chain, slot, number + slot) for slot in range(threads)]
+            jobs = [
+                pool.submit(chains.run, slot, lanes[(number + slot) % len(lanes)],
+                            number + slot, int(steps * factor))
+                for slot in range(threads)
+            ]  # fmt: skip
+            before = clock.seconds()
             for job in jobs:
-                value, order, dev = job.result()
-                if inc.best is None or value < inc.best.value:
-                    inc.offer(dev, decoded(p, order, dev), "anneal")
+                chains.offer(inc, job.result())
             number += threads
             best = inc.best.value if inc.best else float("inf")
             clock.tell(f"annealing, {best:.6g} ms", number, max(number, len(lanes)))
-            if clock.seconds() >= until if clock.wall else number >= len(lanes):
+            if not clock.wall:
+                if number >= len(lanes):
+                    return
+                continue
+            # The first round was a trial; the others divide the rest among them.
+            pace = (clock.seconds() - before) / (steps * factor)
+            left = budget - (clock.seconds() - begun)
+            factor = min(budget / 4, left) / max(pace * steps, 1e-9)
+            if left < budget / 20 or factor * steps < 1000:
                 return
+
+
+class Chains:
+    """Annealing chains on one problem: by reinsertion where no link is contended, no task is
+    colocated and no activation counts, else by the general proposals of `anneal`. One work space
+    per thread."""
+
+    def __init__(self, p: Problem, clock: Clock) -> None:
+        self.p, self.seed = p, clock.request.seed
+        alone = len(p.groups()) == p.n
+        self.plain = alone and not p.contended() and not p.activation.any()
+        self.member_ptr, self.members = _csr(p.groups())
+        self.arrays = kernels.arrays(p)
+        self.spaces = [kernels.work(p) for _ in range(max(1, clock.request.workers))]
+        self.graph = ordered(p)
+
+    def run(
+        self, slot: int, start: Placement, number: int, steps: int, warm: float = 1.0
+    ) -> Placement:
+        """One chain. warm: factor on the first temperature."""
+        p, order, dev = self.p, start.order.copy(), start.dev.copy()
+        seed = self.seed * 1000 + number + 1
+        if self.plain:
+            hot, cold = HEATS[number % len(HEATS)]
+            hot, cold = max(warm * hot, cold) * start.value, cold * start.value
+            value = reinsert(self.graph, order, dev, max(steps // PRICE, 1), hot, cold, seed)
+        else:
+            hot = (0.01, 0.03, 0.005)[number % 3] * start.value
+            value = anneal(
+                self.arrays, self.spaces[slot], p.lat, p.inv, p.activation, self.members,
+                self.member_ptr, order, dev, steps, hot, 1e-4 * start.value, seed,
+            )  # fmt: skip
+        return Placement(order, dev, float(value), "anneal")
+
+    def offer(self, inc: Incumbent, x: Placement) -> None:
+        """A chain's result as a timetable."""
+        if inc.best is None or x.value < inc.best.value:
+            inc.offer(x.dev, decoded(self.p, x.order, x.dev), x.method)
 
 
 def build(p: Problem, request: Request, horizon: float) -> Model:
@@ -140,7 +182,10 @@ def exact(
         times = best.table.start if best.table is not None and same else None
         model.hint(dev, times if model.start else None)
     clock.tell("exact search")
-    found = cpsat.solve(model.cp, clock.params(limit, share), extra=tuning(request))
+    params, extra = clock.params(limit, share), tuning(request)
+    if extra:
+        params = replace(params, workers=1, interleave=False)
+    found = cpsat.solve(model.cp, params, extra=extra)
     proof.interrupted |= found.interrupted
     if found.found:
         take(p, inc, model, found, "cpsat")
@@ -160,7 +205,8 @@ def exact(
 
 def tuning(request: Request) -> dict[str, Any]:
     """Parameters of CP-SAT. On makespans alone its linear relaxation costs more than it gives
-    (`bounds.window_load` is that bound); learnt clauses do the work."""
+    (`bounds.window_load` is that bound) and learnt clauses do the work; a second worker would be
+    another search, of less use than what runs beside this one."""
     plain = request.objective == "latency" and request.min_throughput is None
     return {"linearization_level": 0} if plain else {}
 
@@ -231,29 +277,42 @@ def neighbourhoods(
     """LNS: free some tasks, keep the devices and mutual order of all others, solve with CP-SAT.
 
     Neighbourhoods in turn: a time window, a task's ancestors and descendants nearby, random tasks.
-    Sizes adapt: larger after a proof, smaller after a limit."""
+    Sizes adapt: larger after a proof, smaller after a limit. On the wall clock every further worker
+    anneals from the best plan meanwhile."""
     request, rng = clock.request, np.random.default_rng(clock.request.seed)
-    done = 0
-    while inc.best is not None and inc.best.table is not None and not proof.interrupted:
-        if clock.left() <= 0.3 if clock.wall else done >= rounds:
-            return
-        if inc.best.value <= proof.value * (1 + 1e-9):
-            return
-        table = inc.best.table
-        free = choose(p, table, rng, done % 3, size)
-        model = build(p, request, inc.best.value)
-        pin_down(p, model, table, free)
-        model.hint(table.dev, table.start)
-        params = clock.params(0.3)
-        if clock.wall:
-            params = type(params)(request.seed, request.workers, time_limit=min(3.0, clock.left()))
-        found = cpsat.solve(model.cp, params)
-        proof.interrupted |= found.interrupted
-        if found.found:
-            take(p, inc, model, found, "lns")
-        size = min(p.n, size + 2) if found.status == "OPTIMAL" else max(6, size - 2)
-        done += 1
-        clock.tell(f"neighbourhoods, {inc.best.value:.6g} ms", done, rounds)
+    aside = request.workers - 1 if clock.wall and not request.shaped else 0
+    chains = Chains(p, clock)
+    done, jobs = 0, {}
+    with ThreadPoolExecutor(max(1, aside)) as pool:
+        while inc.best is not None and inc.best.table is not None and not proof.interrupted:
+            if clock.left() <= 0.5 if clock.wall else done >= rounds:
+                break
+            if inc.best.value <= proof.value * (1 + 1e-9):
+                break
+            table = inc.best.table
+            for slot in range(aside):
+                if slot in jobs and jobs[slot].done():
+                    chains.offer(inc, jobs.pop(slot).result())
+                if slot not in jobs and clock.left() > 2.0:
+                    start = Placement(table.order(), table.dev, inc.best.value, "")
+                    steps = int(CHAIN / max(p.n, 1))
+                    jobs[slot] = pool.submit(chains.run, slot, start, done + slot, steps, WARM)
+            free = choose(p, table, rng, done % 3, size)
+            model = build(p, request, inc.best.value)
+            pin_down(p, model, table, free)
+            model.hint(table.dev, table.start)
+            params = Params(request.seed, 1, 0.3)
+            if clock.wall:
+                params = Params(request.seed, 1, time_limit=min(3.0, clock.left()))
+            found = cpsat.solve(model.cp, params, extra=tuning(request))
+            proof.interrupted |= found.interrupted
+            if found.found:
+                take(p, inc, model, found, "lns")
+            size = min(p.n, size + 2) if found.status == "OPTIMAL" else max(6, size - 2)
+            done += 1
+            clock.tell(f"neighbourhoods, {inc.best.value:.6g} ms", done, rounds)
+        for job in jobs.values():
+            chains.offer(inc, job.result())
 
 
 def choose(p: Problem, table: Timetable, rng: Any, kind: int, size: int) -> set[int]:

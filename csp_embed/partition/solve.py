@@ -203,17 +203,17 @@ def run(p: Problem, inc: Incumbent, proof: latency.Proof, clock: Clock) -> None:
         return
     steps = int(min(400_000, 4e7 / max(p.n, 1)) * request.effort)
     if (not small or method in ("anneal", "lns")) and not request.shaped:
-        share = {"anneal": 1.0, "lns": 0.2, "exact": 0.1}.get(method, 0.35)
+        share = {"anneal": 0.98, "lns": 0.2, "exact": 0.1}.get(method, 0.6)
         latency.annealed(p, inc, clock, found[:6], max(steps, 1000), share)
     if method == "anneal":
         return
-    if method == "exact" or (method == "auto" and p.n <= latency.EXACT) or inc.best is None:
+    near_proof = inc.best is not None and inc.best.value <= proof.value * (1 + latency.NEAR)
+    worth = p.n <= latency.EXACT or request.shaped or (near_proof and p.n <= 160)
+    if method == "exact" or (method == "auto" and worth) or inc.best is None:
         share = 1.0 if method == "exact" or small else 0.4
         latency.exact_rounds(p, inc, proof, clock, share)
     near = method != "exact" and not (small and method == "auto") and p.n <= 1200
     if near and not proof.closed and not proof.interrupted:
-        if method == "auto" and not request.shaped and clock.wall and clock.left() > 1:
-            latency.annealed(p, inc, clock, found[:12], max(steps, 1000), 0.6)
         rounds = max(1, int((12 if method == "auto" else 40) * request.effort))
         if p.n <= 250 or request.shaped:
             latency.neighbourhoods(p, inc, proof, clock, rounds, 18)
