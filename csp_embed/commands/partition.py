@@ -20,6 +20,7 @@ from csp_embed.commands.plan_inputs import (
     Inputs,
     Request,
     load_inputs,
+    refuse_shared_host,
 )
 from csp_embed.commands.plan_options import (
     DimOption,
@@ -137,12 +138,7 @@ def partition(
         for option, name in [("--explain", explain), *(("--fix", task) for task in fixed)]:
             if name is not None and name not in inputs.graph.by_id():
                 raise InputError(f"{option}: no layer {name!r}", hint=_similar(name, inputs))
-        if replicas > 1 and inputs.model is not None and not io_free:
-            raise Infeasible(
-                "the model's inputs and outputs belong to one host device",
-                why="replicas share no device, so only one of them could reach it",
-                hint="--io-free gives every replica its own inputs and outputs",
-            )
+        refuse_shared_host(inputs, replicas)
         if save_graph:
             write_json(save_graph, graph_document(inputs.graph, inputs.platform))
         options: dict[str, Any] = {

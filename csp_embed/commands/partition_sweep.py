@@ -14,7 +14,7 @@ import typer
 from rich.table import Table
 
 from csp_embed.commands.common import console, print_json, progress, stderr
-from csp_embed.commands.plan_inputs import Request, load_inputs
+from csp_embed.commands.plan_inputs import Request, load_inputs, refuse_shared_host
 from csp_embed.commands.plan_options import DimOption, JsonOption, numbers, pairs, writable
 from csp_embed.errors import CspEmbedError, InputError
 from csp_embed.ir.network import LATENCY, THROUGHPUT
@@ -144,6 +144,7 @@ def _solve_on(platform: str, setting: Setting) -> dict[str, Any]:
 
     request = replace(setting.request, platform=platform)
     inputs = load_inputs(request, objective=str(setting.options["objective"]), lenient=True)
+    refuse_shared_host(inputs, int(setting.options["replicas"]))
     plan = solve(inputs.graph, inputs.platform, cost_model=inputs.cost_model, **setting.options)
     plan = replace(plan, source=request.source())
     copies = [a for r in plan.replicas for a in r.assignments]

@@ -141,6 +141,16 @@ def check_known_devices(graph: TaskGraph, platform: Platform, where: str) -> Non
                 )
 
 
+def refuse_shared_host(inputs: Inputs, replicas: int) -> None:
+    """Raises: Infeasible for replicas of a model whose inputs and outputs are on one host."""
+    if replicas > 1 and inputs.model is not None and any(t.pin for t in inputs.graph.tasks):
+        raise Infeasible(
+            "the model's inputs and outputs belong to one host device",
+            why="replicas share no device, so only one of them could reach it",
+            hint="--io-free gives every replica its own inputs and outputs",
+        )
+
+
 def without(platform: Platform, lost: Sequence[str]) -> Platform:
     """The platform after devices were lost, with the links that remain."""
     names = platform.by_name()

@@ -244,6 +244,19 @@ def test_a_network_on_two_processes_by_the_command_line(call: Call, tmp_path: Pa
     assert report["equal"]
     assert {row["device"] for row in report["parts"]} == {"cpu0", "cpu1"}
     assert (tmp_path / "e" / "manifest.json").exists()
+    copies = ["--platform", "two_cpu", "--profile", f"cpu={profile}", "--replicas", 2]
+    code, _, err = call("partition", model, *copies, "--batch", 2)
+    assert code == 3
+    assert "--io-free" in err
+    code, _, err = call("partition", model, *copies, "--batch", 2, "--fix", "conv0.bias=cpu0")
+    assert code == 2
+    assert "conv0.bias is a node of layer conv0" in err
+    twice = tmp_path / "twice.json"
+    code, _, err = call("partition", model, *copies, "--batch", 2, "--io-free", "-o", twice)
+    assert code == 0, err
+    code, out, err = call("run-plan", model, twice, "--json", "--runs", 1)
+    assert code == 0, err
+    assert [row["replica"] for row in json.loads(out)["parts"]] == [0, 1]
     document = json.loads(plan.read_text())
     document["assignments"][2]["start"] = 0.0
     plan.write_text(json.dumps(document))
