@@ -139,12 +139,13 @@ def spread(jobs: int, call: Callable[[Any], Any], items: Sequence[Any]) -> Itera
 
 
 def warm_up() -> None:
-    """Numba compiles on first use; that is no method's time."""
+    """Numba compiles on first use, other code for small graphs; that is no method's time."""
     machine = read_platform(find_platform("cpu_2gpu"))
-    graph = with_costs(transformer(12), machine)  # large enough for the compiled kernels
-    for objective in OBJECTIVES:
-        for method in ("split", "auto"):
-            solve(graph, machine, objective=objective, method=method, time_limit=1.0)
+    for layers in (2, 12):
+        graph = with_costs(transformer(layers), machine)
+        for objective in OBJECTIVES:
+            for method in ("split", "auto"):
+                solve(graph, machine, objective=objective, method=method, time_limit=0.5)
 
 
 def run_methods(item: tuple[str, str], limit: float, platform: str) -> tuple[str, dict[str, Any]]:
