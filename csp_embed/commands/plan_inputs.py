@@ -101,6 +101,9 @@ def load_inputs(
             batches=request.batches,
         )
         return Inputs(model.graph, platform, model, request.cost_model or LINKS)
+    for option, given_for in (("--dim", request.dims), ("--profile", request.profiles)):
+        if given_for:
+            raise InputError(f"{option} is for ONNX models", where=request.target)
     if is_dnn_partitioning(read_document(request.target)[0]):
         if request.cost_model not in (None, DNN):
             raise InputError(

@@ -100,6 +100,10 @@ def read_model(path: str | Path, dims: Mapping[str, int] | None = None) -> Net:
     except FileNotFoundError as error:
         lost = f"no such file: {error.filename or path}"
         raise InputError(lost, where=str(path)) from error
+    except OSError as error:
+        raise InputError(
+            f"cannot read {path}", where=str(path), why=error.strerror or str(error)
+        ) from error
     except InputError:
         raise
     except onnx.checker.ValidationError as error:

@@ -9,6 +9,7 @@ counts. One thread unless told otherwise.
 from __future__ import annotations
 
 import time
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -169,11 +170,17 @@ def _random(info: TensorInfo, rng: Any, path: str) -> NDArray[Any]:
 
 def read_inputs(path: str | Path) -> dict[str, NDArray[Any]]:
     """Arrays of an .npz file by name. Raises: InputError."""
+    hint = "a NumPy .npz file: numpy.savez(FILE, input_name=array)"
+    read_bytes(path)
+    if not zipfile.is_zipfile(path):
+        raise InputError(f"{path} is no .npz file", where=str(path), hint=hint)
     try:
         with np.load(path) as file:
             return {name: file[name] for name in file.files}
-    except (OSError, ValueError, AttributeError) as error:
-        raise InputError(f"cannot read {path}", where=str(path), why=str(error)) from error
+    except (OSError, ValueError, AttributeError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"cannot read {path}", where=str(path), why=str(error), hint=hint
+        ) from error
 
 
 def check_inputs(net: Net, feeds: Mapping[str, NDArray[Any]]) -> None:

@@ -196,6 +196,9 @@ def test_infeasible_and_unknown_as_json(call: Call, tmp_path: Path) -> None:
         ["profile", "missing.onnx", "-o", "x.json", "--device", "gpu"],
         ["profile", "missing.onnx", "-o", "x.json", "--device", "tpu", "--platform", "cpu_2gpu"],
         ["run-plan", TOP, TOP],
+        ["partition", TOP, "--dim", "n=1"],
+        ["partition", TOP, "--profile", "p1=x.json"],
+        ["partition", ".", "--platform", "cpu_2gpu"],
     ],
 )
 def test_wrong_words_end_with_2(
