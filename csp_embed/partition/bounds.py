@@ -6,6 +6,7 @@ Takes: a Problem.  Leaves: bounds in ms that hold for every plan of the "links" 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -63,7 +64,7 @@ def load_prices(cost: Floats) -> Floats:
     steps."""
     n, m = cost.shape
     if np.isfinite(cost).sum() <= EXACT_LOAD:
-        found = _window_prices(cost, [(d, np.arange(n), 0.0) for d in range(m)])
+        found = _multipliers(cost, [Window(d, np.arange(n), 0.0) for d in range(m)])
         if found is not None:
             return found
     finite = np.where(np.isfinite(cost), cost, 0.0)
@@ -101,6 +102,17 @@ def load(p: Problem) -> float:
     return float(np.where(finite, priced, np.inf).min(axis=1).sum())
 
 
+@dataclass(frozen=True)
+class Window:
+    """Tasks that keep device `device` from working for anything else; `around`: ms before and
+    after. share: its multiplier."""
+
+    device: int
+    tasks: Ints
+    around: float
+    share: float = 0.0
+
+
 def window_load(p: Problem) -> float:
     """The linear relaxation of placement with time windows: the least T such that for a fractional
     placement z and all windows k = (d, h, q) with h + q <= `critical_path`
@@ -116,53 +128,53 @@ def window_load(p: Problem) -> float:
 
     Windows are taken at LEVELS quantiles of heads and tails of each device; h = q = 0 is among
     them, so that the bound is at least `load`. The multipliers are the linear program's duals."""
+    windows = priced_windows(p)
+    priced = np.where(np.isfinite(p.cost), 0.0, np.inf)
+    for w in windows:
+        priced[w.tasks, w.device] += w.share * p.cost[w.tasks, w.device]
+    around = sum(w.share * w.around for w in windows)
+    return float(around + priced.min(axis=1).sum()) if windows else 0.0
+
+
+def priced_windows(p: Problem) -> list[Window]:
+    """The windows of `window_load` with their multipliers; none where there are too many tasks."""
     if not p.n or not LEVELS * LEVELS * np.isfinite(p.cost).sum() <= EXACT_WINDOWS:
-        return 0.0
+        return []
     heads, tails = path_bounds(p)
     low = critical_path(p)
-    windows: list[tuple[int, Ints, float]] = []
+    windows: dict[tuple[int, bytes], Window] = {}
     for d in range(p.m):
         mine = np.flatnonzero(np.isfinite(p.cost[:, d]))
-        known: dict[bytes, int] = {}
         if not len(mine):
             continue
         for h in _levels(heads[mine, d]):
             for q in _levels(tails[mine, d]):
                 inside = mine[(heads[mine, d] >= h) & (tails[mine, d] >= q)]
-                if not len(inside) or h + q > low:
-                    continue
-                # The window's own least head and tail, which may be later than the level.
-                first, last = float(heads[inside, d].min()), float(tails[inside, d].min())
-                if first + last > low:
-                    first, last = h, q
-                known.setdefault(inside.tobytes(), len(windows))
-                if known[inside.tobytes()] == len(windows):
-                    windows.append((d, inside, first + last))
-    y = _window_prices(p.cost, windows)
-    if y is None:
-        return 0.0
-    priced = np.where(np.isfinite(p.cost), 0.0, np.inf)
-    for share, (d, inside, _) in zip(y, windows, strict=True):
-        priced[inside, d] += share * p.cost[inside, d]
-    return float(sum(s * w[2] for s, w in zip(y, windows, strict=True)) + priced.min(axis=1).sum())
+                if len(inside) and h + q <= low:
+                    windows.setdefault((d, inside.tobytes()), Window(d, inside, float(h + q)))
+        everything = Window(d, mine, 0.0)
+        windows.setdefault((d, mine.tobytes()), everything)
+    found = list(windows.values())
+    y = _multipliers(p.cost, found)
+    return [] if y is None else [replace(w, share=float(s)) for w, s in zip(found, y, strict=True)]
 
 
 def _levels(values: Floats) -> Floats:
     return np.unique(np.quantile(values, np.linspace(0, 1, LEVELS), method="lower"))
 
 
-def _window_prices(cost: Floats, windows: list[tuple[int, Ints, float]]) -> Floats | None:
-    """Multipliers, sum 1, of the windows (device, tasks, ms around them) in the linear program."""
+def _multipliers(cost: Floats, windows: list[Window]) -> Floats | None:
+    """Dual values, sum 1, of the windows in the linear program."""
     able = np.isfinite(cost)
     column = np.full(cost.shape, -1)
     column[able] = 1 + np.arange(able.sum())
     objective = np.zeros(1 + int(able.sum()))
     objective[0] = 1.0
     at_most = []
-    for d, inside, around in windows:
-        here = inside[able[inside, d]]
-        columns = np.concatenate([[0], column[here, d]])
-        at_most.append((columns, np.concatenate([[-1.0], cost[here, d]]), -around))
+    for w in windows:
+        here = w.tasks[able[w.tasks, w.device]]
+        columns = np.concatenate([[0], column[here, w.device]])
+        at_most.append((columns, np.concatenate([[-1.0], cost[here, w.device]]), -w.around))
     equal = [(c[c > 0], np.ones(int((c > 0).sum())), 1.0) for c in column]
     found = lp.duals(objective, at_most, equal)
     if found is None or not found.sum() > 0:

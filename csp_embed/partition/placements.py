@@ -10,7 +10,7 @@ placements come that close to the load bound, and these are found by halves: all
 groups with small costs are tabulated by their loads, and those of the other groups look up which
 of them complete it. Conditions, in order of price, for a makespan T of a placement:
 
-    load     busy_d <= T for each device d
+    load     around_k + work_k <= T for each window k of `bounds.window_load`, whole devices too
     path     head_t + cost_t + tail_t <= T: longest paths, transfers on idle links
     window   head_i + sum of cost_z + tail_j <= T, over the tasks z of one device with
              head_z >= head_i and tail_z >= tail_j (their device works on nothing else meanwhile,
@@ -20,11 +20,12 @@ of them complete it. Conditions, in order of price, for a makespan T of a placem
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
-from csp_embed.partition.bounds import load_prices, path_bounds
+from csp_embed.partition.bounds import Window, load_prices, path_bounds, priced_windows
 from csp_embed.partition.problem import Floats, Ints, Problem
 
 TABLE = 20_000  # placements of the groups with small costs
@@ -41,24 +42,22 @@ def placements(p: Problem, makespan: float, rows: int = 2000, hits: int = 3_000_
 
     None where more than `rows` remain or more than `hits` pass the first condition."""
     limit = makespan * (1 - 1e-9)
-    cost = _group_costs(p, limit)
-    prices = load_prices(cost)
-    order = np.argsort(-np.where(np.isfinite(cost), cost, np.inf).min(axis=1), kind="stable")
+    work, able, room, prices = _demands(p, limit)
+    priced = np.where(able, work @ prices, np.inf).min(axis=1)
+    order = np.argsort(-priced, kind="stable")
     cut, size = len(order), 1
-    while cut and size * (many := int(np.isfinite(cost[order[cut - 1]]).sum())) <= TABLE:
+    while cut and size * (many := int(able[order[cut - 1]].sum())) <= TABLE:
         size *= many
         cut -= 1
-    priced = np.where(np.isfinite(cost), cost, 0.0) * prices
-    priced = np.where(np.isfinite(cost), priced, np.inf).min(axis=1)
     least = np.concatenate([priced[order], [0.0]])
-    rest = np.cumsum(least[::-1])[::-1]  # priced cost of the groups from each one on
-    above, load = _spread(cost[order[:cut]], prices, rest, limit, OPEN)
-    below, table = _spread(cost[order[cut:]], prices, rest[cut:], limit, TABLE)
+    rest = np.cumsum(least[::-1])[::-1]  # priced work of the groups from each one on
+    above, load = _spread(work, able, order[:cut], room, prices, rest, OPEN)
+    below, table = _spread(work, able, order[cut:], room, prices, rest[cut:], TABLE)
     if above is None or below is None:
         return None
     found: list[Devices] = []
     judged = kept = 0
-    for left, right in _pairs(load, table, prices, limit):
+    for left, right in _pairs(room - load, table, prices):
         judged += len(left)
         if judged > hits:
             return None
@@ -73,57 +72,71 @@ def placements(p: Problem, makespan: float, rows: int = 2000, hits: int = 3_000_
     return np.column_stack([np.empty((p.n, 0), np.int8), *found]).T.astype(np.int64)
 
 
-def _group_costs(p: Problem, limit: float) -> Floats:
-    """[groups, m] ms on each device, inf where forbidden or where a path gets too long."""
+def _demands(p: Problem, limit: float) -> tuple[Floats, NDArray[np.bool_], Floats, Floats]:
+    """work [groups, m, k]: ms of a group on a device that count for window k; able [groups, m];
+    room [k]: ms that a window has; prices [k]: its multiplier in the bound. Windows: whole devices,
+    and those that make up `bounds.window_load`."""
     heads, tails = path_bounds(p)
-    cost = np.zeros((int(p.group.max(initial=-1)) + 1, p.m))
-    np.add.at(cost, p.group, np.where(heads + p.cost + tails <= limit, p.cost, np.inf))
-    return cost
+    fine = heads + p.cost + tails <= limit
+    able = np.ones((int(p.group.max(initial=-1)) + 1, p.m), bool)
+    np.logical_and.at(able, p.group, fine)
+    windows = [w for w in priced_windows(p) if w.share > 1e-9]
+    shares = load_prices(p.cost) if not windows else np.zeros(p.m)
+    windows += [Window(d, np.arange(p.n), 0.0, float(shares[d])) for d in range(p.m)]
+    work = np.zeros((*able.shape, len(windows)))
+    for k, w in enumerate(windows):
+        cost = np.where(fine[w.tasks, w.device], p.cost[w.tasks, w.device], 0.0)
+        np.add.at(work[:, w.device, k], p.group[w.tasks], cost)
+    room = np.array([limit - w.around for w in windows])
+    return work, able, room, np.array([w.share for w in windows])
 
 
 def _spread(
-    cost: Floats, prices: Floats, rest: Floats, limit: float, most: int
+    work: Floats,
+    able: NDArray[np.bool_],
+    groups: Ints,
+    room: Floats,
+    prices: Floats,
+    rest: Floats,
+    most: int,
 ) -> tuple[Devices | None, Floats]:
-    """All placements of some groups, and their loads, that neither overload a device nor leave the
-    other groups too little. rest[k]: least priced cost of group k and all after it."""
-    m = cost.shape[1]
-    dev, load = np.empty((1, 0), np.int8), np.zeros((1, m))
-    for k, row in enumerate(cost):
-        here = np.flatnonzero(np.isfinite(row))
+    """All placements of some groups, and the work in each window, that neither overfill a window
+    nor leave the other groups too little. rest[k]: least priced work of group k and all after."""
+    total = float(room @ prices)
+    dev, load = np.empty((1, 0), np.int8), np.zeros((1, len(room)))
+    for k, g in enumerate(groups):
+        here = np.flatnonzero(able[g])
         if len(dev) * len(here) > 4 * most:
             return None, load
-        new = np.repeat(load, len(here), axis=0)
-        which = np.tile(here, len(load))
-        new[np.arange(len(new)), which] += row[which]
-        fine = (new <= limit).all(axis=1) & (new @ prices + rest[k + 1] <= limit)
-        dev = np.column_stack([np.repeat(dev, len(here), axis=0), which])[fine].astype(np.int8)
-        load = new[fine]
+        new = np.repeat(load, len(here), axis=0) + np.tile(work[g, here], (len(load), 1))
+        fine = (new <= room).all(axis=1) & (new @ prices + rest[k + 1] <= total)
+        dev = np.column_stack([np.repeat(dev, len(here), axis=0), np.tile(here, len(load))])
+        dev, load = dev[fine].astype(np.int8), new[fine]
         if len(dev) > most:
             return None, load
     return dev, load
 
 
-def _pairs(load: Floats, table: Floats, prices: Floats, limit: float):
-    """Chunks of (rows of load, rows of table) whose sums overload no device.
+def _pairs(room: Floats, table: Floats, prices: Floats) -> Iterator[tuple[Ints, Ints]]:
+    """Chunks of (rows of room, rows of table) such that the work fits into every window.
 
-    The table is sorted by the load of device 0 within bins of the load of device 1. The priced sum
-    of a row bounds each of its loads from below once the others are bounded from above."""
-    if not len(load) or not len(table):
+    The priced sum bounds the work in each window from below once the others are bounded from
+    above. The table is sorted by the dearest window within bins of the next."""
+    if not len(room) or not len(table):
         return
-    room = limit - load
     least = float((table @ prices).min())
-    first, second = 0, min(1, table.shape[1] - 1)
+    first, second = (np.argsort(-prices, kind="stable")[:2]).tolist() if len(prices) > 1 else (0, 0)
     low = {}
-    for d in (first, second):
-        others = room @ prices - room[:, d] * prices[d]
-        low[d] = np.maximum((least - others) / max(prices[d], 1e-12), 0.0) * (1 - 1e-9) - 1e-9
+    for k in (first, second):
+        others = room @ prices - room[:, k] * prices[k]
+        low[k] = np.maximum((least - others) / max(prices[k], 1e-12), 0.0) * (1 - 1e-9) - 1e-9
     width = max(float(table[:, second].max()) / BINS, 1e-12)
-    step = 2 * max(float(table[:, first].max()), limit) + 1.0
+    step = 2 * max(float(table[:, first].max()), float(room.max())) + 1.0
     cell = (table[:, second] / width).astype(np.int64)
     key = cell * step + table[:, first]
     by_key = np.argsort(key, kind="stable")
     key = key[by_key]
-    start = (low[second] / width).astype(np.int64)
+    start = (np.maximum(low[second], 0.0) / width).astype(np.int64)
     stop = np.minimum(room[:, second] / width, BINS).astype(np.int64)
     lefts, begins, counts = [], [], []
     for offset in range(int((stop - start).max(initial=-1)) + 1):
@@ -135,6 +148,8 @@ def _pairs(load: Floats, table: Floats, prices: Floats, limit: float):
         lefts.append(rows[some])
         begins.append(begin[some])
         counts.append((end - begin)[some])
+    if not lefts:
+        return
     left, begin, count = (np.concatenate(x) for x in (lefts, begins, counts))
     done = np.cumsum(count)
     if len(done) and done[-1] > LOOKUPS:
@@ -148,8 +163,9 @@ def _pairs(load: Floats, table: Floats, prices: Floats, limit: float):
         one = np.repeat(left[at:until], n)
         inside = np.arange(len(one)) - np.repeat(np.cumsum(n) - n, n)
         two = by_key[np.repeat(begin[at:until], n) + inside]
-        fine = (load[one] + table[two] <= limit).all(axis=1)
-        one, two = one[fine], two[fine]
+        for k in np.argsort(-prices, kind="stable"):
+            fine = table[two, k] <= room[one, k]
+            one, two = one[fine], two[fine]
         for k in range(0, len(one), CHUNK):
             yield one[k : k + CHUNK], two[k : k + CHUNK]
         at = until
