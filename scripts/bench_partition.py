@@ -4,10 +4,12 @@
     scripts/bench_partition methods [--limit S] [--networks N]   ten methods on twelve networks
     scripts/bench_partition split   [--limit S] [--sizes 40,100,200,400]
                                                          splitting against unseeded MILP and CP-SAT
-    scripts/bench_partition random  [--limit S] [--count N]   20, 60 and 110 random tasks
+    scripts/bench_partition random  [--sizes 20,60,110] [--limit S] [--count N] [--seed S] …
+                                                         random task graphs, see bench_random.py
 
-Run from the project's folder. --limit: seconds per search (default: deterministic for `known`, else
-10; `split` uses it for the exact solvers, the goal's own limit is 600). Times are wall clock.
+Run from the project's folder. --limit: seconds per search (default: deterministic for `known`; 5 at
+20 tasks and 60 above for `random`, 0 is deterministic there; else 10; `split` uses it for the exact
+solvers, the goal's own limit is 600). Times are wall clock.
 """
 
 from __future__ import annotations
@@ -16,9 +18,9 @@ import argparse
 import time
 from pathlib import Path
 
-import numpy as np
+from bench_random import FAMILIES, layered, platform, random
 
-from csp_embed.ir.network import Device, Edge, Link, Platform, Task, TaskGraph
+from csp_embed.ir.network import TaskGraph
 from csp_embed.partition.dnn_file import read_dnn
 from csp_embed.partition.latency import Proof, exact
 from csp_embed.partition.milp import solve_milp
@@ -47,44 +49,6 @@ KNOWN = [
 METHODS = (
     "single", "greedy", "minmin", "heft", "peft", "lookahead", "genetic", "anneal", "split", "auto",
 )  # fmt: skip
-
-
-def platform(m: int = 3) -> Platform:
-    """m unlike devices, uncontended links of 1 byte per ms."""
-    return Platform(
-        tuple(Device(f"p{j}", f"kind{j}") for j in range(m)),
-        tuple(Link((f"p{a}", f"p{b}"), 1.0) for a in range(m) for b in range(a)),
-    )
-
-
-def layered(n: int, ccr: float, seed: int, related: bool, m: int = 3) -> TaskGraph:
-    """Layers of random width; each task reads one or more of the three layers before it."""
-    rng = np.random.default_rng(seed)
-    width = max(2, round(n**0.5))
-    layers: list[list[int]] = []
-    at = 0
-    while at < n:
-        size = int(min(n - at, rng.integers(1, 2 * width)))
-        layers.append(list(range(at, at + size)))
-        at += size
-    base = rng.uniform(1, 100, n)
-    if related:
-        cost = np.outer(base, 1 / rng.uniform(0.5, 2, m))
-    else:
-        cost = base[:, None] * rng.uniform(0.5, 2, (n, m))
-    pairs: set[tuple[int, int]] = set()
-    for i in range(1, len(layers)):
-        for t in layers[i]:
-            pairs.add((int(rng.choice(layers[i - 1])), t))
-            for _ in range(rng.poisson(1.5)):
-                pairs.add((int(rng.choice(layers[int(rng.integers(max(0, i - 3), i))])), t))
-    tasks = tuple(Task(f"t{i}", {f"p{j}": float(cost[i, j]) for j in range(m)}) for i in range(n))
-    size = cost.mean() * ccr
-    edges = tuple(
-        Edge(f"t{u}", f"t{t}", float(rng.uniform(0.2, 1.8) * size)) for u, t in sorted(pairs)
-    )
-    kind = "related" if related else "unrelated"
-    return TaskGraph(tasks, edges, f"{n} tasks, CCR {ccr:g}, {kind}, seed {seed}")
 
 
 def known(limit: float | None) -> None:
@@ -169,25 +133,6 @@ def split(limit: float, sizes: list[int]) -> None:
             )
 
 
-def random(limit: float, count: int) -> None:
-    """Proofs at 20 tasks; value over HEFT at 60 and 110."""
-    for n in (20, 60, 110):
-        ratios = []
-        for related in (True, False):
-            for ccr in (0.1, 1, 5):
-                for seed in range(count):
-                    graph = layered(n, ccr, 100 + seed, related)
-                    heft = solve(graph, platform(), method="heft").objective or 1.0
-                    plan = solve(graph, platform(), time_limit=limit, workers=2)
-                    ratios.append((plan.objective or 0.0) / heft)
-                    print(
-                        f"{graph.name}: {ratios[-1]:.4f} of HEFT, gap {plan.gap:.4f},"
-                        f" {plan.status} {plan.seconds:.1f} s",
-                        flush=True,
-                    )
-        print(f"{n} tasks: mean {sum(ratios) / len(ratios):.4f} of HEFT\n")
-
-
 def main() -> None:
     """Reads the arguments."""
     parser = argparse.ArgumentParser(
@@ -195,8 +140,11 @@ def main() -> None:
     )
     parser.add_argument("table", choices=("known", "methods", "split", "random"))
     parser.add_argument("--limit", type=float)
-    parser.add_argument("--sizes", default="40,100,200,400")
-    parser.add_argument("--count", type=int, default=2)
+    parser.add_argument("--sizes", help="numbers of tasks (split, random)")
+    parser.add_argument("--count", type=int, default=2, help="random: seeds per kind of graph")
+    parser.add_argument("--seed", type=int, default=100, help="random: the first seed")
+    parser.add_argument("--reference", type=float, default=0.0, help="random: seconds")
+    parser.add_argument("--families", default=",".join(FAMILIES), help="random: kinds of graph")
     parser.add_argument("--networks", type=int, default=12)
     args = parser.parse_args()
     if args.table == "known":
@@ -204,9 +152,17 @@ def main() -> None:
     elif args.table == "methods":
         methods(args.limit or 10.0, args.networks)
     elif args.table == "split":
-        split(args.limit or 60.0, [int(x) for x in args.sizes.split(",")])
+        split(args.limit or 60.0, numbers(args.sizes or "40,100,200,400"))
     else:
-        random(args.limit or 10.0, args.count)
+        random(
+            numbers(args.sizes or "20,60,110"), args.limit, args.count, args.seed, args.reference,
+            args.families.split(","),
+        )  # fmt: skip
+
+
+def numbers(text: str) -> list[int]:
+    """ "20,60" as numbers."""
+    return [int(x) for x in text.split(",")]
 
 
 if __name__ == "__main__":
