@@ -91,10 +91,12 @@ def profile_model(
     del session
     run_ms = min(total, _run_ms(runs, warm_ups, clock, threads))
     kernels = kernel_ms(net, constants, parts, feeds, threads=threads, runs=runs, warm_ups=warm_ups)
-    scale = (total - run_ms) / (sum(kernels.values()) or 1.0)
-    times = {
-        name: time.model_copy(update={"ms": scale * kernels[name]}) for name, time in alone.items()
-    }
+    # No kernel takes longer than its layer alone but for what other programs took meanwhile.
+    shares = {n: min(kernels[n], max(0.0, (t.alone_ms or 0.0) - run_ms)) for n, t in alone.items()}
+    if not any(shares.values()):  # the profiler counts whole microseconds
+        shares = {n: t.alone_ms or 0.0 for n, t in alone.items()}
+    scale = (total - run_ms) / (sum(shares.values()) or 1.0)
+    times = {n: t.model_copy(update={"ms": scale * shares[n]}) for n, t in alone.items()}
     return Profile(
         format="csp-embed-profile/1",
         device=DeviceNote(kind="cpu", name=_cpu_name(), how="measured", software=_software()),
