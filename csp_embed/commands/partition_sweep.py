@@ -17,18 +17,17 @@ from csp_embed.commands.common import console, print_json, progress, stderr
 from csp_embed.commands.plan_inputs import Request, load_inputs, refuse_shared_host
 from csp_embed.commands.plan_options import DimOption, JsonOption, numbers, pairs, writable
 from csp_embed.errors import CspEmbedError, InputError
-from csp_embed.ir.network import LATENCY, THROUGHPUT
+from csp_embed.ir.network import LATENCY, THROUGHPUT, Plan
 from csp_embed.network.plan_file import write_plan
 from csp_embed.spread import spread
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What a sweep holds fixed. options: of `solve`. plans: folder for plan files."""
+    """What a sweep holds fixed. options: of `solve`."""
 
     request: Request
     options: Mapping[str, Any] = field(default_factory=dict)
-    plans: str | None = None
 
 
 def sweep(
@@ -67,23 +66,28 @@ def sweep(
         raise InputError(f"unknown objective {objective!r}", hint="latency or throughput")
     if not Path(network).is_file():  # said once, not for every platform
         raise InputError(f"no such file: {network}", where=network)
+    profiles = pairs(profile_file, "--profile")
     _prepare(out, plans, names)
     batches = sorted({1, batch, *range(2, 1 + batch // max(1, replicas))}) if batch > 1 else ()
     setting = Setting(
         Request(
-            target=network, granularity=granularity, dims=numbers(dim, "--dim"), io_free=io_free,
-            profiles=pairs(profile_file, "--profile"), batches=batches,
+            target=_absolute(network), granularity=granularity, dims=numbers(dim, "--dim"),
+            io_free=io_free, profiles={k: _absolute(v) for k, v in profiles.items()},
+            batches=batches,
         ),
         {
             "objective": objective, "method": method, "contiguous": contiguous,
             "pipeline": pipeline, "time_limit": time_limit, "replicas": replicas, "batch": batch,
         },
-        plans,
     )  # fmt: skip
     rows: list[dict[str, Any]] = []
     with progress(quiet=as_json) as tell:
         tell("partitioning", 0, len(names))
-        for row in spread(partial(solve_on, setting=setting), names, jobs, dask):
+        items = [(name, _absolute(name)) for name in names]
+        for row, plan in spread(partial(solve_on, setting=setting), items, jobs, dask):
+            if plans is not None and plan is not None:
+                row["plan"] = str(Path(plans) / _plan_file(row["platform"]))
+                write_plan(plan, row["plan"])
             rows.append(row)
             tell(str(row["platform"]), len(rows), len(names))
             if out is not None:
@@ -121,12 +125,23 @@ def _plan_file(platform: str) -> str:
     return f"{Path(platform).stem}.json"
 
 
-def solve_on(platform: str, setting: Setting) -> dict[str, Any]:
-    """The record of one platform; an error becomes part of it: a sweep goes on."""
+def _absolute(path: str) -> str:
+    """For workers that were started in another folder."""
+    return str(Path(path).resolve()) if Path(path).exists() else path
+
+
+def solve_on(item: tuple[str, str], setting: Setting) -> tuple[dict[str, Any], Plan | None]:
+    """(record of one platform, its plan); an error becomes part of the record: a sweep goes on.
+
+    item: the platform as it was asked for, and where it is.
+    """
+    platform, path = item
     begin = time.perf_counter()
+    plan: Plan | None = None
     row: dict[str, Any] = {"id": platform, "platform": platform, "network": setting.request.target}
     try:
-        row |= _solve_on(platform, setting)
+        found, plan = _solve_on(path, setting)
+        row |= found
     except CspEmbedError as error:
         named = "" if platform in error.where else f"  platform: {platform}\n"
         first, _, rest = error.render().partition("\n")
@@ -136,10 +151,10 @@ def solve_on(platform: str, setting: Setting) -> dict[str, Any]:
             "what": error.what,
             "exit_code": error.exit_code,
         }
-    return row | {"seconds": round(time.perf_counter() - begin, 3)}
+    return row | {"seconds": round(time.perf_counter() - begin, 3)}, plan
 
 
-def _solve_on(platform: str, setting: Setting) -> dict[str, Any]:
+def _solve_on(platform: str, setting: Setting) -> tuple[dict[str, Any], Plan | None]:
     from csp_embed.partition.solve import solve
 
     request = replace(setting.request, platform=platform)
@@ -159,11 +174,7 @@ def _solve_on(platform: str, setting: Setting) -> dict[str, Any]:
         "used": len({a.device for a in plan.assignments or copies}),
         "transfers": len(plan.transfers) or sum(len(r.transfers) for r in plan.replicas),
     }
-    if setting.plans is not None and plan.objective is not None:
-        path = Path(setting.plans) / _plan_file(platform)
-        write_plan(plan, path)
-        row["plan"] = str(path)
-    return row
+    return row, plan if plan.objective is not None else None
 
 
 def _short(name: str) -> str:
