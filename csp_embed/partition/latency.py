@@ -30,6 +30,7 @@ NEAR = 0.005  # gap below which a proof is tried on up to 160 tasks
 # First and last temperatures of chains by reinsertion, of the makespan.
 HEATS = ((0.02, 1e-3), (0.01, 5e-4), (0.02, 2e-3))
 CHAIN, WARM = 1.5e7, 0.3  # steps times tasks of a chain beside neighbourhoods; its temperature
+HITS = (100_000, 400_000, 3_000_000)  # placements that may be judged before each exact round
 PRICE = 2  # a reinsertion takes about as long as so many proposals of `anneal`
 
 
@@ -157,26 +158,15 @@ def build(p: Problem, request: Request, horizon: float) -> Model:
 
 
 def exact(
-    p: Problem,
-    inc: Incumbent,
-    proof: Proof,
-    clock: Clock,
-    limit: float,
-    share: float = 1.0,
-    among: Ints | None = None,
+    p: Problem, inc: Incumbent, proof: Proof, clock: Clock, limit: float, share: float = 1.0
 ) -> str:
-    """CP-SAT on the whole problem, hinted with the incumbent. Returns the solver's status.
-
-    among [k, n]: placements that every better plan is one of."""
+    """CP-SAT on the whole problem, hinted with the incumbent. Returns the solver's status."""
     request = clock.request
     best = inc.best
     model = build(p, request, horizon(p, inc))
     classes = device_classes(p)
-    if among is None:
-        model.symmetry(classes)
-    else:
-        model.among(among)
-    if best is not None and among is None:
+    model.symmetry(classes)
+    if best is not None:
         dev = canonical(p, best.dev, classes)
         same = bool((dev == best.dev).all())
         times = best.table.start if best.table is not None and same else None
@@ -211,34 +201,78 @@ def tuning(request: Request) -> dict[str, Any]:
     return {"linearization_level": 0} if plain else {}
 
 
-def few_left(p: Problem, inc: Incumbent, proof: Proof, clock: Clock) -> None:
-    """Lists the placements that may beat the incumbent and searches these, where they are few."""
-    if inc.best is None:
-        return
-    clock.tell("listing placements")
-    rows = placements(p, inc.best.value)
-    if rows is None:
-        return
-    if not len(rows):
-        proof.raise_to(inc.best.value, "all placements")
+def few_left(p: Problem, inc: Incumbent, proof: Proof, clock: Clock, hits: int) -> None:
+    """Searches the placements that may stay below makespans from the lower bound upwards, as long
+    as these are few."""
+    for part in (1 / 64, 1 / 16, 1 / 4, 1.0):
+        if inc.best is None or clock.left() < 0.2 or proof.interrupted or proof.closed:
+            return
+        high = inc.best.value
+        goal = proof.value + part * (high - proof.value) if part < 1 else high
+        clock.tell(f"listing placements below {goal:.6g} ms")
+        rows = placements(p, goal, hits=hits, stop=lambda: clock.left() < 0.1)
+        if rows is None or not search_among(p, inc, proof, clock, rows, goal):
+            return
+
+
+def search_among(
+    p: Problem, inc: Incumbent, proof: Proof, clock: Clock, rows: Ints, goal: float
+) -> bool:
+    """CP-SAT on the placements `rows`, which are all that may have a makespan below `goal`: an
+    optimum among them is the optimum, and where they have no plan, `goal` is a bound. Says whether
+    either was proved."""
+    status = "INFEASIBLE"
+    if len(rows):
+        model = build(p, clock.request, goal)
+        model.among(rows)
+        params = replace(clock.params(2.0, 0.5), workers=1, interleave=False)
+        found = cpsat.solve(model.cp, params, extra=tuning(clock.request))
+        proof.interrupted |= found.interrupted
+        status = found.status
+        if found.found:
+            take(p, inc, model, found, "placements")
+    best = inc.best.value if inc.best is not None else float("inf")
+    if status == "OPTIMAL" or (status == "INFEASIBLE" and goal >= best):
+        proof.raise_to(best, "all placements")
         proof.closed = True
-        return
-    exact(p, inc, proof, clock, 5.0, among=rows)
+    elif status == "INFEASIBLE":
+        proof.raise_to(goal, "all placements")
+    return status in ("OPTIMAL", "INFEASIBLE")
 
 
 def exact_rounds(p: Problem, inc: Incumbent, proof: Proof, clock: Clock, share: float) -> None:
-    """`exact` again and again while it improves: each model knows the better horizon."""
+    """`exact` again and again while it improves: each model knows the better horizon. For the
+    makespan placements are listed before each round, on the wall clock and a second worker beside
+    the later rounds."""
+    listed = clock.request.objective == "latency"
+    aside = listed and clock.wall and clock.request.workers > 1
     rounds = ((1.0, 0.1), (3.0, 0.3), (10.0 if p.n <= 60 else 6.0, 1.0))
-    for number, (limit, part) in enumerate(rounds):
-        before = inc.best.value if inc.best is not None else float("inf")
-        exact(p, inc, proof, clock, limit, share * part)
-        if clock.request.objective == "latency" and not (proof.closed or proof.interrupted):
-            few_left(p, inc, proof, clock)
-        if proof.closed or proof.interrupted or proof.notes:
-            return
-        better = inc.best is not None and inc.best.value < before * (1 - 1e-9)
-        if number and not better and clock.wall and clock.left() < 1.0:
-            return
+    with ThreadPoolExecutor(1) as pool:
+        for number, (limit, part) in enumerate(rounds):
+            best = inc.best
+            before = best.value if best is not None else float("inf")
+            if listed:
+                few_left(p, inc, proof, clock, HITS[0 if aside else number])
+            job = None
+            if aside and number and inc.best is not None and not proof.closed:
+                before = inc.best.value
+                job = pool.submit(placements, p, before, stop=lambda: clock.left() < 0.1)
+            if not proof.closed:
+                exact(p, inc, proof, clock, limit, share * part)
+            if (
+                job is not None
+                and not proof.closed
+                and not proof.interrupted
+                and (number == 1 or clock.left() > 0.3)
+            ):
+                rows = job.result()
+                if rows is not None:
+                    search_among(p, inc, proof, clock, rows, before)
+            if proof.closed or proof.interrupted or proof.notes:
+                return
+            better = inc.best is not None and inc.best.value < before * (1 - 1e-9)
+            if number and not better and clock.wall and clock.left() < 1.0:
+                return
 
 
 def horizon(p: Problem, inc: Incumbent) -> float:

@@ -20,7 +20,7 @@ of them complete it. Conditions, in order of price, for a makespan T of a placem
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,17 +30,25 @@ from csp_embed.partition.problem import Floats, Ints, Problem
 
 TABLE = 20_000  # placements of the groups with small costs
 OPEN = 400_000  # placements of the other groups
-LOOKUPS = 20_000_000  # entries of the table that may be read
+LOOKUPS = 10_000_000  # entries of the table that may be read
 CHUNK = 50_000  # placements that are judged together
 BINS = 64
 
 Devices = NDArray[np.int8]
 
 
-def placements(p: Problem, makespan: float, rows: int = 2000, hits: int = 3_000_000) -> Ints | None:
+def placements(
+    p: Problem,
+    makespan: float,
+    *,
+    rows: int = 2000,
+    hits: int = 3_000_000,
+    stop: Callable[[], bool] = lambda: False,
+) -> Ints | None:
     """[k, n] devices of all placements that may have a plan of less than `makespan` ms.
 
-    None where more than `rows` remain or more than `hits` pass the first condition."""
+    None where more than `rows` remain, more than `hits` pass the first condition, or `stop` says
+    so."""
     limit = makespan * (1 - 1e-9)
     work, able, room, prices = _demands(p, limit)
     priced = np.where(able, work @ prices, np.inf).min(axis=1)
@@ -59,7 +67,7 @@ def placements(p: Problem, makespan: float, rows: int = 2000, hits: int = 3_000_
     judged = kept = 0
     for left, right in _pairs(room - load, table, prices):
         judged += len(left)
-        if judged > hits:
+        if judged > hits or stop():
             return None
         groups = np.empty((len(order), len(left)), np.int8)
         groups[order[:cut]] = above[left].T
