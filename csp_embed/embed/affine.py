@@ -43,7 +43,7 @@ class Affine:
 
 @dataclass
 class _Partial:
-    """columns: int64[M, digits so far, coordinates]. points: int64[M, places so far, coordinates]."""
+    """columns: int64[M, digits so far, coordinates]. points: int64[M, places, coordinates]."""
 
     columns: Ints
     points: Ints
@@ -99,7 +99,7 @@ class Maps:
 
     def _extended(self, maps: _Partial, chosen: Sequence[int]) -> _Partial:
         digit = self.frame.digits[chosen[-1]]
-        columns = self._columns(chosen[-1])
+        columns = self.columns_of(chosen[-1])
         places = self._places(chosen)
         pairs = self._pairs(places, len(places) // digit.extent)
         rank = self._rank(chosen, columns)
@@ -120,7 +120,7 @@ class Maps:
             np.concatenate([p.columns for p in out]), np.concatenate([p.points for p in out])
         )
 
-    def _columns(self, n: int) -> Ints:
+    def columns_of(self, n: int) -> Ints:
         bounds = [bound(self.ground, c) for c in self.frame.coordinates]
         every = itertools.product(*(range(-b, b + 1) for b in bounds))
         kept = [v for v in every if any(v) and self.column(self.frame, n, v)]

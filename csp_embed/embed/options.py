@@ -2,8 +2,23 @@
 
 Takes: Operator, Unit, block.  Leaves: tuples of carries, not yet evaluated (see evaluate.py).
 
-Factors are the least for their number of steps: 9 of 16 lanes for 18 channels in two steps. More
-lanes would be pad.
+This is a subset of the complete space (embed/complete.py: all affine maps). What is left out, and
+why it never costs less ("steps" and "elements" are what the cost counts):
+- Factors that are not the least for their number of steps (9 of 16 lanes for 18 channels in two
+  steps): more lanes are pad. Where a tensor is held whole (strict), those that are least for its
+  blocks count too.
+- Offsets and reversed digits: renaming an axis' values moves its pad to another end. Values that
+  no point has (dead taps) are not enumerated (`choice.live`); blocks of a pinned layout may begin
+  early (`Carry.early`).
+- Other numerations (a digit outside its counter, several counters, digits in another order) of an
+  axis that shares no tensor index with another: a permutation of its values changes neither steps
+  nor elements. In a window an output axis may have outer digits, and an inner counter that the
+  window absorbs (`Rules.beats`).
+- Shears: a digit that moves two axes which no operand adds up makes some elements stand for fewer
+  values. Those that an operand adds up are skews.
+- A diagonal of two result dimensions for an axis that either could carry alone.
+- Diagonals and fusions with several digits, and several fusions: rarely cheaper, by a few elements.
+tests/unit/ground/test_ground_lifted.py and scripts/bench_complete compare least costs.
 """
 
 from __future__ import annotations
@@ -12,9 +27,10 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TypeVar
 
-from csp_embed.embed.choice import Carry
+from csp_embed.embed.choice import LOOP, Carry, inner_digits, live
 from csp_embed.embed.machine import Unit, accesses
 from csp_embed.ir.operator import Access, Operator
 
@@ -26,7 +42,7 @@ class Skew:
     """A reduced axis that absorbs an output axis' lane digit: u = reduced + multiplier * axis."""
 
     reduced: str
-    multiplier: int
+    multiplier: Fraction
 
 
 def useful_factors(extent: int, lanes: int) -> list[int]:
@@ -54,11 +70,13 @@ class Rules:
         commuted: bool,
         pinned: Mapping[str, Iterable[int]] | None = None,
         every: bool = False,
+        mode: str = "relaxed",
     ) -> None:
         """pinned: axis (or a*b, fused) -> factors that are wanted though they are not least.
-        every: also what is never cheaper than something else, but may be all that pins leave."""
+        every: also what is never cheaper than something else, but may be all that pins leave.
+        mode: strict layouts hold whole tensors, those parts too that no point reads."""
         self.op, self.unit, self.commuted = op, unit, commuted
-        self.pinned, self.every = pinned or {}, every
+        self.pinned, self.every, self.strict = pinned or {}, every, mode == "strict"
         self.roles = accesses(op, commuted)
         self.moved = {
             a: {r for r, acc in self.roles.items() if any(ix.coef(a) for ix in acc.index)}
@@ -67,9 +85,15 @@ class Rules:
         self.reduced = set(op.reduced_axes)
 
     def factors(self, axis: str, extent: int, lanes: int) -> list[int]:
-        """The least for each number of steps, and those that pins ask for."""
-        out = useful_factors(extent, lanes)
+        """The least for each number of steps, or of blocks of a tensor that is held whole, and
+        those that pins ask for."""
         more = {f for f in self.pinned.get(axis, ()) if 2 <= f <= min(extent, lanes)}
+        for role, access in self.roles.items() if self.strict else ():
+            shape = self.op.tensors[access.tensor].shape
+            for ix, size in zip(access.index, shape, strict=True):
+                if role != "dst" and ix.coef(axis) and size > extent:
+                    more |= set(useful_factors(size, lanes))
+        out = useful_factors(extent, lanes)
         return sorted({*out, *more}) if more else out
 
     def plain(self, axis: str, dim: str) -> bool:
@@ -107,13 +131,27 @@ class Rules:
         if len(hit) != 1:
             return []
         return [
-            Skew(s, hit[0].coef(axis) // c)
+            Skew(s, Fraction(hit[0].coef(axis), c))
             for s, c in hit[0].terms
-            if s in self.reduced
-            and self.op.axes[s] > 1
-            and hit[0].coef(axis) % c == 0
-            and _indices(access, s) == 1
+            if s in self.reduced and self.op.axes[s] > 1 and _indices(access, s) == 1
         ]
+
+    def beats(self, axis: str) -> list[tuple[Skew, tuple[int, ...]]]:
+        """Reduced axes that can absorb an inner counter of output axis `axis`, so that elements are
+        blocks of the input that no step shifts, and the counter's extents: as many blocks as
+        fill a summed dimension, alone or beside other digits."""
+        out = []
+        for role, access in self.roles.items():
+            for ix in access.index if role != "dst" else ():
+                for s, c in ix.terms if ix.coef(axis) else ():
+                    lanes = [n for d, n in self.unit.size.items() if self.plain(s, d)]
+                    if s not in self.reduced or self.op.axes[s] == 1 or _indices(access, s) > 1:
+                        continue
+                    skew = Skew(s, Fraction(ix.coef(axis), c))
+                    sizes = {n // k // abs(skew.multiplier) for n in lanes for k in range(1, n)}
+                    every = {int(f) for f in sizes if f == int(f) and 1 < f <= self.op.axes[axis]}
+                    out.append((skew, tuple(sorted(every, reverse=True))))
+        return out
 
 
 def _indices(access: Access, axis: str) -> int:
@@ -136,10 +174,14 @@ def block_options(
     reds = [a for a in block if a in rules.reduced]
     ways = [list(_output(rules, a, len(block) > 1)) for a in outs]
     for halves in _fitting(rules.unit, ways, lambda half: [half.carry], []):
-        needs: dict[str, list[tuple[str, str, int, int]]] = {}
+        needs: dict[str, list[tuple[str, str, int, Skew, Fraction]]] = {}
         for axis, half in zip(outs, halves, strict=True):
+            weight = dict(inner_digits(half.carry))
             for dim, factor, skew in half.skews:
-                needs.setdefault(skew.reduced, []).append((axis, dim, factor, skew.multiplier))
+                coef = weight[f"{axis}.{dim}"] * skew.multiplier
+                needs.setdefault(skew.reduced, []).append((axis, dim, factor, skew, coef))
+        if any(c.denominator > 1 for need in needs.values() for *_, c in need):
+            continue  # a lane would stand between two taps
         choices = [list(_reduced(rules, a, needs.get(a, []))) for a in reds]
         carried = [h.carry for h in halves]
         for picked in _fitting(rules.unit, choices, lambda c: [c] if c else [], carried):
@@ -174,7 +216,8 @@ def lanes_of(carries: Sequence[Carry]) -> dict[str, int]:
     used: dict[str, int] = {}
     for c in carries:
         for dim, extent in (*c.inner, *c.outer):
-            used[dim] = used.get(dim, 1) * extent
+            if dim != LOOP:
+                used[dim] = used.get(dim, 1) * extent
         if c.diagonal:
             for dim in c.diagonal[:2]:
                 used[dim] = used.get(dim, 1) * c.diagonal[2]
@@ -201,6 +244,9 @@ def _output(rules: Rules, axis: str, coupled: bool) -> Iterator[_Half]:
         for skew in skews:
             ways += [("skew", dim, f, skew) for f in factors]
         per_dim.append(ways)
+    if coupled:
+        beats = [("skew", LOOP, f, s) for s, extents in rules.beats(axis) for f in extents]
+        per_dim.append([("none", LOOP, 1, None), *beats])
     seen = set()
     for ways in itertools.product(*per_dim):
         half = _half(axis, ways)
@@ -224,19 +270,36 @@ def _half(axis: str, ways: Sequence[tuple[str, str, int, object]]) -> _Half | No
 
 
 def _reduced(
-    rules: Rules, axis: str, needs: Sequence[tuple[str, str, int, int]]
+    rules: Rules, axis: str, needs: Sequence[tuple[str, str, int, Skew, Fraction]]
 ) -> Iterator[Carry | None]:
     """A reduced axis: digits on summed dimensions, skewed where needed; None where it is given."""
-    extent = rules.op.axes[axis]
-    skew = tuple((a, dim, m) for a, dim, _, m in needs)
-    span = extent + sum(abs(m) * (f - 1) for _, _, f, m in needs)
-    yield Carry((axis,), skew=skew)
-    if not needs and extent > 1 and len(rules.reduced) > 1:
+    first, count = live(rules.op, axis)
+    skew = tuple((a, dim, s.multiplier) for a, dim, _, s, _ in needs)
+    span = count + sum(int(abs(c)) * (f - 1) for _, _, f, _, c in needs)
+    beats = [int(abs(c)) * f for _, dim, f, _, c in needs if dim == LOOP]
+    if not beats:
+        yield Carry((axis,), skew=skew)
+    if not needs and rules.op.axes[axis] > 1 and len(rules.reduced) > 1:
         yield None
     for dim, size in rules.unit.size.items():
         if rules.plain(axis, dim):
-            for f in rules.factors(axis, span, size):
-                yield Carry((axis,), ((dim, f),), skew=skew)
+            for f in beats or rules.factors(axis, span, size):
+                if f <= size:
+                    yield Carry((axis,), ((dim, f),), skew=skew)
+                    back = first + sum(min(int(c) * (e - 1), 0) for _, _, e, _, c in needs)
+                    for early in _shifts(rules, axis, back, f) if rules.every else ():
+                        yield Carry((axis,), ((dim, f),), skew=skew, early=early)
+
+
+def _shifts(rules: Rules, axis: str, first: int, factor: int) -> set[int]:
+    """How much earlier than `first` the lanes must begin so that they meet whole blocks of a
+    tensor's index: padding in front shifts a window against them."""
+    out = set()
+    for role, access in rules.roles.items():
+        for ix in access.index if role != "dst" else ():
+            if abs(ix.coef(axis)) == 1:
+                out.add(ix.coef(axis) * (ix.const + ix.coef(axis) * first) % factor)
+    return out - {0}
 
 
 def fused_options(rules: Rules) -> Iterator[Carry | None]:

@@ -88,7 +88,7 @@ def space_of(
     keeps = list((pins or {}).values())
     entries: list[Entry] = []
     for commuted in (False, True) if op.rhs is not None else (False,):
-        rules = Rules(op, unit, commuted, factors, every or bool(keeps))
+        rules = Rules(op, unit, commuted, factors, every or bool(keeps), mode)
         for n, block in enumerate(blocks):
             for carries, given in block_options(rules, block):
                 try:

@@ -22,7 +22,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from csp_embed.embed.choice import Carry
+from csp_embed.embed.choice import LOOP, Carry
 from csp_embed.embed.machine import Unit, unit_for
 from csp_embed.embed.pins_layout import layout_pin
 from csp_embed.embed.problem import Option
@@ -152,7 +152,7 @@ def on(carry: Carry, dim: str) -> int:
 
 def dims_of(carry: Carry) -> frozenset[str]:
     """Dimensions that a carry stands on."""
-    own = {d for d, _ in (*carry.inner, *carry.outer)}
+    own = {d for d, _ in (*carry.inner, *carry.outer)} - {LOOP}
     return frozenset(own | set(carry.diagonal[:2] if carry.diagonal else ()))
 
 

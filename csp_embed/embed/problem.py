@@ -100,7 +100,7 @@ def pose(
     options: list[Option] = []
     rejected: dict[str, list[str]] = {}
     for commuted in (False, True) if op.rhs is not None else (False,):
-        rules = Rules(op, unit, commuted, factors, every=bool(keeps))
+        rules = Rules(op, unit, commuted, factors, every=bool(keeps), mode=mode)
         for n, block in enumerate(blocks):
             found = _evaluated(rules, n, block, mode, rejected)
             options += _undominated(_kept(found, keeps, rejected))

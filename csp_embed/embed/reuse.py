@@ -11,11 +11,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 import numpy as np
 
 from csp_embed.embed.build import build
-from csp_embed.embed.choice import Carry, Choice
+from csp_embed.embed.choice import LOOP, Carry, Choice, expand, inner_digits
 from csp_embed.embed.cost import UNIT, Limit, objective, parts, steps_within, weights
 from csp_embed.embed.greedy import cost_of
 from csp_embed.embed.machine import Unit, accesses, unit_for
@@ -130,16 +131,19 @@ def least(op: Operator, isa: Isa, mode: str = "relaxed") -> float:
 def choice_of(embedding: Embedding) -> Choice:
     """The decisions behind an embedding: the inverse of `choice.expand`."""
     digits = {d.name: d for d in embedding.digits}
+    trips = {c.name: c.extent for c in embedding.counters}
     partner = dict(embedding.equal)
     inner: dict[str, list[tuple[str, int]]] = {}
     carries = []
     for c in embedding.coordinates:
         prefix = _prefix(c, digits)
-        own = {n: k for n, k in c.digits.items() if n.startswith(prefix + ".")}
+        own = {n: k for n, k in _moves(c).items() if n.startswith(prefix + ".")}
         plain = [n for n in sorted(own, key=lambda n: abs(own[n])) if n[-1] not in "^="]
         outer = [n for n in sorted(own, key=lambda n: abs(own[n])) if n.endswith("^")]
         diagonal = next((n for n in own if n.endswith("=")), None)
-        inner[c.axes[0]] = [(digits[n].dim, digits[n].extent) for n in plain]
+        inner[c.axes[0]] = [
+            (LOOP, trips[n]) if n in trips else (digits[n].dim, digits[n].extent) for n in plain
+        ]
         pair = None
         if diagonal is not None:
             pair = (digits[diagonal].dim, digits[partner[diagonal]].dim, digits[diagonal].extent)
@@ -152,7 +156,20 @@ def choice_of(embedding: Embedding) -> Choice:
                 tuple(_skews(c, own, embedding)),
             )
         )
-    return Choice(embedding.commuted, tuple(carries))
+    found = Choice(embedding.commuted, tuple(carries))
+    begun = expand(embedding.operator, found).coordinates
+    return Choice(
+        embedding.commuted,
+        tuple(
+            replace(carry, early=new.const - old.const)
+            for carry, new, old in zip(carries, begun, embedding.coordinates, strict=True)
+        ),
+    )
+
+
+def _moves(c: Coordinate) -> dict[str, int]:
+    """Lane digits and inner counters."""
+    return {**c.digits, **{n: k for n, k in c.counters.items() if n.endswith(f".{LOOP}")}}
 
 
 def _prefix(c: Coordinate, digits: Mapping[str, object]) -> str:
@@ -163,15 +180,15 @@ def _prefix(c: Coordinate, digits: Mapping[str, object]) -> str:
 
 def _skews(
     c: Coordinate, own: Mapping[str, int], embedding: Embedding
-) -> list[tuple[str, str, int]]:
+) -> list[tuple[str, str, Fraction]]:
     """(axis, dimension, multiplier) of the digits that another coordinate owns."""
     out = []
-    for name, coef in c.digits.items():
+    for name, coef in _moves(c).items():
         if name in own:
             continue
         axis, dim = name.split(".")
         owner = next(o for o in embedding.coordinates if o.axes == (axis,))
-        out.append((axis, dim, -coef // owner.digits[name]))
+        out.append((axis, dim, Fraction(-coef, _moves(owner)[name])))
     return out
 
 
@@ -234,7 +251,9 @@ def _respanned(carries: Sequence[Carry], op: Operator) -> list[Carry]:
         skew = tuple(s for s in c.skew if any(d == s[1] for d, _ in by_axis[s[0]].inner))
         if c.skew:
             span = op.axes[c.axes[0]] + sum(
-                abs(m) * (dict(by_axis[a].inner)[d] - 1) for a, d, m in skew
+                int(abs(m * dict(inner_digits(by_axis[a]))[f"{a}.{d}"]))
+                * (dict(by_axis[a].inner)[d] - 1)
+                for a, d, m in skew
             )
             factor = [(d, min(f, span)) for d, f in c.inner]
             c = replace(c, skew=skew, inner=tuple(x for x in factor if x[1] > 1))

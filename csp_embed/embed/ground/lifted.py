@@ -35,7 +35,7 @@ def lifted_embeddings(ground: Ground, isa: Isa, mode: str = "relaxed") -> Iterat
     """Every embedding of the lifted model with the ground problem's commutation."""
     op = ground.op
     unit = unit_for(op, isa)
-    rules = Rules(op, unit, ground.commuted)
+    rules = Rules(op, unit, ground.commuted, mode=mode)
     blocks = [list(block_options(rules, block)) for block in blocks_of(op)]
     order = {a: n for n, a in enumerate(op.axes)}
     for fused in fused_options(rules):

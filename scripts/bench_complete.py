@@ -1,0 +1,171 @@
+"""The search space against the complete lifted space and the regular coverings.
+
+    scripts/bench_complete [NAME PART] [--columns N]      counts on the corpus
+    scripts/bench_complete --random N [--seed S]          least costs on random small operators
+
+Corpus columns: effective points, steps, regular coverings, complete lifted space (every affine map
+that the lifted algebra accepts), of the rest those that are accidental (embed/ground/lifted.py:
+right only because of where pad falls), the search's (embed/options.py), whether the least analytic
+cost over the complete space is the search's. Regular coverings are counted where no frame has too
+many columns (--columns).
+
+Random: ratios of the search's least cost to the complete space's, and every operator where it is
+above 1; steps are at most one more than the search's best has. The exit code is 1 where a corpus
+row's sets differ otherwise than stated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import random
+import sys
+import time
+from collections.abc import Iterator
+
+from csp_embed import ops
+from csp_embed.embed.affine import Maps
+from csp_embed.embed.complete import complete_embeddings, own_lanes
+from csp_embed.embed.ground.corpus import corpus, machines, posed
+from csp_embed.embed.ground.frames import bound, frames
+from csp_embed.embed.ground.lifted import (
+    accidental,
+    lifted_embeddings,
+    lifted_solutions,
+    named_steps,
+    regular_maps,
+)
+from csp_embed.embed.ground.problem import Ground, key, pose_ground
+from csp_embed.errors import CspEmbedError
+from csp_embed.ir.operator import Operator
+from csp_embed.isa.spec import Isa
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("part", nargs="?", default="")
+    parser.add_argument("--columns", type=int, default=400, help="most columns of a frame's digit")
+    parser.add_argument("--random", type=int, default=0, metavar="N")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    if options.random:
+        return on_random(options.random, options.seed)
+    return on_corpus(options.part, options.columns)
+
+
+def on_corpus(part: str, columns: int) -> int:
+    print(f"{'problem':34} {'N':>3} {'T':>2} regular complete accidental search  cost   seconds")
+    wrong = rows = 0
+    for row in corpus():
+        if part not in row.name or row.layout != "relaxed" or row.tile is not None:
+            continue
+        started, ground = time.process_time(), posed(row)
+        if ground is None:
+            continue
+        best, keys = math.inf, set()
+        for found, embedding in complete_embeddings(ground, row.isa):
+            keys.add(key(ground, found.at))
+            best = min(best, embedding.cost["objective"])
+        searched = [
+            e.cost["objective"] for e in lifted_embeddings(ground, row.isa)
+            if named_steps(e) <= ground.steps
+        ]  # fmt: skip
+        search = lifted_solutions(ground, row.isa)
+        ratio = min(searched) / best if searched else math.inf
+        counts = "      -          -"
+        bad = not search <= keys
+        if math.prod(2 * bound(ground, (a,)) + 1 for a in row.op.axes) <= columns:
+            regular = regular_maps(ground)
+            rest = [maps for k, maps in regular.items() if k not in keys]
+            chance = sum(all(accidental(ground, m) for m in maps) for maps in rest)
+            bad |= chance != len(rest) or not keys <= regular.keys()
+            counts = f"{len(regular):7} {chance:10}"
+        rows, wrong = rows + 1, wrong + bad
+        print(
+            f"{row.name:34} {len(ground.points):3} {ground.steps:2} {counts[:7]} {len(keys):8} "
+            f"{counts[8:]} {len(search):6} {ratio:6.3f} {time.process_time() - started:7.1f}"
+            f"{'  WRONG' if bad else ''}",
+            flush=True,
+        )
+    print(f"{rows - wrong} of {rows} as stated")
+    return int(wrong > 0)
+
+
+def random_operator(rng: random.Random) -> Operator:
+    """A small operator of a random kind. Raises: CspEmbedError, where the extents do not fit."""
+    low = rng.randint
+    kind = rng.choice(["matmul", "conv1d", "conv1d", "conv1d", "conv2d", "depthwise", "pool"])
+    if kind == "matmul":
+        return ops.matmul(m=low(1, 5), n=low(1, 4), k=low(1, 5))
+    if kind == "conv1d":
+        return ops.conv1d(n=low(1, 2), c=low(1, 3), w=low(2, 7), k=low(1, 3), r=low(1, 4),
+                          stride=low(1, 3), dilation=low(1, 2), pad=low(0, 1))  # fmt: skip
+    if kind == "conv2d":
+        return ops.conv2d(n=1, c=low(1, 2), h=low(1, 3), w=low(1, 4), k=low(1, 2), r=low(1, 2),
+                          s=low(1, 3), stride=low(1, 2))  # fmt: skip
+    shape = {"n": 1, "c": low(1, 4), "h": 1, "w": low(1, 5), "r": 1, "s": low(1, 3)}
+    if kind == "depthwise":
+        return ops.depthwise_conv2d(**shape, stride=low(1, 2))
+    return ops.max_pool2d(**shape)
+
+
+def random_problems(rng: random.Random) -> Iterator[tuple[Ground, Isa, str, float]]:
+    """(problem, machine, layout mode, the search's least cost), small enough to enumerate."""
+    every = machines()
+    while True:
+        try:
+            op = random_operator(rng)
+        except CspEmbedError:
+            continue
+        machine, mode = rng.choice(sorted(every)), rng.choice(["relaxed", "relaxed", "strict"])
+        commuted = op.rhs is not None and rng.random() < 0.5
+        if math.prod(op.axes.values()) > 40:
+            continue
+        isa = every[machine]
+        ground = pose_ground(op, isa, 1, commuted=commuted)
+        found = list(lifted_embeddings(ground, isa, mode))
+        if not found or len(set(ground.elements["dst"].tolist())) < ground.counts["dst"]:
+            continue
+        best = min(found, key=lambda e: e.cost["objective"])
+        steps = named_steps(best) + rng.randint(0, 1)
+        ground = pose_ground(op, isa, steps, commuted=commuted)
+        if steps <= 6 and candidates(ground) <= 100_000:
+            yield ground, isa, mode, best.cost["objective"]
+
+
+def candidates(ground: Ground) -> float:
+    """A rough count of the affine maps to try."""
+    total = 0.0
+    for frame in frames(ground):
+        if math.prod(2 * bound(ground, c) + 1 for c in frame.coordinates) > 3000:
+            return math.inf
+        maps = Maps(ground, frame, lambda f, n, v: own_lanes(ground, f, n, v))
+        total += math.prod(maps.extents.tolist()) * math.prod(
+            len(maps.columns_of(n)) / 2 for n in maps.order
+        )
+    return total
+
+
+def on_random(count: int, seed: int) -> int:
+    ratios = []
+    for ground, isa, mode, cost in random_problems(random.Random(seed)):
+        best = min(
+            (e.cost["objective"] for _, e in complete_embeddings(ground, isa, mode)),
+            default=math.inf,
+        )
+        ratios.append(max(cost / best, 1.0))
+        if cost > best * (1 + 1e-9):
+            swapped = " commuted" if ground.commuted else ""
+            print(f"{cost / best:6.3f} {isa.name} {dict(ground.sizes)} {mode}{swapped} "
+                  f"{ground.op.formula()} {dict(ground.op.axes)}", flush=True)  # fmt: skip
+        if len(ratios) == count:
+            break
+    equal = sum(r <= 1 + 1e-9 for r in ratios)
+    print(f"{equal} of {count} equal; mean ratio {sum(ratios) / count:.4f}, most {max(ratios):.3f}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
