@@ -61,6 +61,22 @@ def test_unlike_servers_are_not_collapsed() -> None:
     assert collapsed(make_problem(stack(2), Platform(devices, platform.links))) is None
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_symmetry_breaking_keeps_the_optimum_of_all_placements(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    costs = rng.integers(1, 9, (5, 2))
+    tasks = tuple(
+        Task(f"t{i}", {"cpu": float(c), "gpu": float(g)}) for i, (c, g) in enumerate(costs)
+    )
+    edges = tuple(Edge(f"t{int(rng.integers(t))}", f"t{t}", 100.0 * t) for t in range(1, 5))
+    graph, machines = TaskGraph(tasks, edges), cluster(2)
+    p = make_problem(graph, machines)
+    best = min(max(loads(p, list(dev)).values()) for dev in itertools.product(range(4), repeat=5))
+    plan = solve(graph, machines, objective="throughput")
+    assert plan.status == "OPTIMAL"
+    assert plan.objective == pytest.approx(best)
+
+
 def test_device_classes_see_links() -> None:
     tasks = (Task("a", {"gpu": 1.0, "cpu": 2.0}),)
     devices = (Device("cpu", "cpu"), Device("g0", "gpu"), Device("g1", "gpu"), Device("g2", "gpu"))

@@ -9,7 +9,6 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from partition_cases import platform, random_graph, topcuoglu
 
@@ -198,24 +197,6 @@ def test_runs_are_reproducible() -> None:
     graph = random_graph(36, 3, 1, integer=False)
     one, two = (solve(graph, platform(3), method="split", effort=0.3) for _ in range(2))
     assert replace(one, seconds=None) == replace(two, seconds=None)
-
-
-def test_splitting_parts_have_an_acyclic_quotient() -> None:
-    from csp_embed.partition.problem import make_problem
-    from csp_embed.partition.splitting import communities, cyclic, runs
-
-    p = make_problem(random_graph(60, 3, 2), platform(3))
-    found = communities(p)
-    label = np.zeros(p.n, int)
-    for i, part in enumerate(found):
-        label[part] = i
-    assert cyclic(p, label)  # the trap: communities alone cannot be scheduled as parts
-    parts = runs(p, found, 12)
-    for i, part in enumerate(parts):
-        label[part] = i
-    assert not cyclic(p, label)
-    assert sorted(t for part in parts for t in part) == list(range(p.n))
-    assert max(map(len, parts)) <= 12
 
 
 def test_data_parallelism_wins_and_loses() -> None:
