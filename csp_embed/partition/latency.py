@@ -30,6 +30,7 @@ NEAR = 0.005  # gap below which a proof is tried on up to 160 tasks
 # First and last temperatures of chains by reinsertion, of the makespan.
 HEATS = ((0.02, 1e-3), (0.01, 5e-4), (0.02, 2e-3))
 CHAIN, WARM = 1.5e7, 0.3  # steps times tasks of a chain beside neighbourhoods; its temperature
+LISTABLE = 1.05  # placements are listed up to so many times the load bound
 HITS = (100_000, 400_000, 3_000_000)  # placements that may be judged before each exact round
 PRICE = 2  # a reinsertion takes about as long as so many proposals of `anneal`
 
@@ -203,12 +204,15 @@ def tuning(request: Request) -> dict[str, Any]:
 
 def few_left(p: Problem, inc: Incumbent, proof: Proof, clock: Clock, hits: int) -> None:
     """Searches the placements that may stay below makespans from the lower bound upwards, as long
-    as these are few."""
+    as these are few: far above the load bound they never are."""
+    most = LISTABLE * bounds.window_load(p)
     for part in (1 / 64, 1 / 16, 1 / 4, 1.0):
         if inc.best is None or clock.left() < 0.2 or proof.interrupted or proof.closed:
             return
         high = inc.best.value
         goal = proof.value + part * (high - proof.value) if part < 1 else high
+        if goal > most:
+            return
         clock.tell(f"listing placements below {goal:.6g} ms")
         rows = placements(p, goal, hits=hits, stop=lambda: clock.left() < 0.1)
         if rows is None or not search_among(p, inc, proof, clock, rows, goal):
@@ -246,28 +250,21 @@ def exact_rounds(p: Problem, inc: Incumbent, proof: Proof, clock: Clock, share: 
     the later rounds."""
     listed = clock.request.objective == "latency"
     aside = listed and clock.wall and clock.request.workers > 1
+    most = LISTABLE * bounds.window_load(p) if aside else 0.0
     rounds = ((1.0, 0.1), (3.0, 0.3), (10.0 if p.n <= 60 else 6.0, 1.0))
     with ThreadPoolExecutor(1) as pool:
         for number, (limit, part) in enumerate(rounds):
-            best = inc.best
-            before = best.value if best is not None else float("inf")
             if listed:
                 few_left(p, inc, proof, clock, HITS[0 if aside else number])
+            before = inc.best.value if inc.best is not None else float("inf")
             job = None
-            if aside and number and inc.best is not None and not proof.closed:
-                before = inc.best.value
+            if aside and number and not proof.closed and before <= most:
                 job = pool.submit(placements, p, before, stop=lambda: clock.left() < 0.1)
             if not proof.closed:
                 exact(p, inc, proof, clock, limit, share * part)
-            if (
-                job is not None
-                and not proof.closed
-                and not proof.interrupted
-                and (number == 1 or clock.left() > 0.3)
-            ):
-                rows = job.result()
-                if rows is not None:
-                    search_among(p, inc, proof, clock, rows, before)
+            rows = job.result() if job is not None else None
+            if rows is not None and not proof.closed and not proof.interrupted:
+                search_among(p, inc, proof, clock, rows, before)
             if proof.closed or proof.interrupted or proof.notes:
                 return
             better = inc.best is not None and inc.best.value < before * (1 - 1e-9)

@@ -29,7 +29,7 @@ from csp_embed.partition.bounds import Window, load_prices, path_bounds, priced_
 from csp_embed.partition.problem import Floats, Ints, Problem
 
 TABLE = 20_000  # placements of the groups with small costs
-OPEN = 400_000  # placements of the other groups
+OPEN = 200_000  # placements of the other groups
 LOOKUPS = 10_000_000  # entries of the table that may be read
 CHUNK = 50_000  # placements that are judged together
 BINS = 64
@@ -59,8 +59,8 @@ def placements(
         cut -= 1
     least = np.concatenate([priced[order], [0.0]])
     rest = np.cumsum(least[::-1])[::-1]  # priced work of the groups from each one on
-    above, load = _spread(work, able, order[:cut], room, prices, rest, OPEN)
-    below, table = _spread(work, able, order[cut:], room, prices, rest[cut:], TABLE)
+    above, load = _spread(work, able, order[:cut], room, prices, rest, OPEN, stop)
+    below, table = _spread(work, able, order[cut:], room, prices, rest[cut:], TABLE, stop)
     if above is None or below is None:
         return None
     found: list[Devices] = []
@@ -88,7 +88,7 @@ def _demands(p: Problem, limit: float) -> tuple[Floats, NDArray[np.bool_], Float
     fine = heads + p.cost + tails <= limit
     able = np.ones((int(p.group.max(initial=-1)) + 1, p.m), bool)
     np.logical_and.at(able, p.group, fine)
-    windows = [w for w in priced_windows(p) if w.share > 1e-9]
+    windows = [w for w in priced_windows(p) if w.share > 1e-3]
     shares = load_prices(p.cost) if not windows else np.zeros(p.m)
     windows += [Window(d, np.arange(p.n), 0.0, float(shares[d])) for d in range(p.m)]
     work = np.zeros((*able.shape, len(windows)))
@@ -107,6 +107,7 @@ def _spread(
     prices: Floats,
     rest: Floats,
     most: int,
+    stop: Callable[[], bool],
 ) -> tuple[Devices | None, Floats]:
     """All placements of some groups, and the work in each window, that neither overfill a window
     nor leave the other groups too little. rest[k]: least priced work of group k and all after."""
@@ -114,7 +115,7 @@ def _spread(
     dev, load = np.empty((1, 0), np.int8), np.zeros((1, len(room)))
     for k, g in enumerate(groups):
         here = np.flatnonzero(able[g])
-        if len(dev) * len(here) > 4 * most:
+        if len(dev) * len(here) > 4 * most or stop():
             return None, load
         new = np.repeat(load, len(here), axis=0) + np.tile(work[g, here], (len(load), 1))
         fine = (new <= room).all(axis=1) & (new @ prices + rest[k + 1] <= total)

@@ -1,0 +1,142 @@
+"""Listed placements, window bounds and reinsertion against enumeration."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from partition_cases import platform, random_graph, topcuoglu
+
+from csp_embed.ir.network import Edge, Task, TaskGraph
+from csp_embed.partition import bounds
+from csp_embed.partition.placements import placements
+from csp_embed.partition.problem import Problem, make_problem
+from csp_embed.partition.reinsert import ordered, reinsert
+
+
+def makespan(p: Problem, order: tuple[int, ...], dev: tuple[int, ...]) -> float:
+    """Tasks appended to their devices in the given order."""
+    free, end = [0.0] * p.m, [0.0] * p.n
+    for t in order:
+        ready = free[dev[t]]
+        for v in p.inputs(t):
+            u = int(p.value_src[v])
+            ready = max(ready, end[u] + p.comm(int(v), dev[u], dev[t]))
+        end[t] = free[dev[t]] = ready + float(p.cost[t, dev[t]])
+    return max(end)
+
+
+def optima(p: Problem) -> dict[tuple[int, ...], float]:
+    """The least makespan of every placement, over all task orders."""
+    edges = [(u, t) for u, t, _ in p.edges()]
+    orders = [
+        order
+        for order in itertools.permutations(range(p.n))
+        if all(order.index(u) < order.index(t) for u, t in edges)
+    ]
+    return {
+        dev: min(makespan(p, order, dev) for order in orders)
+        for dev in itertools.product(range(p.m), repeat=p.n)
+        if np.isfinite(p.cost[np.arange(p.n), dev]).all()
+    }
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_placement_that_beats_the_makespan_is_missing(seed: int) -> None:
+    p = make_problem(random_graph(5, 3, seed, ccr=0.3, integer=False), platform(3))
+    best = optima(p)
+    least = min(best.values())
+    for goal in (least * 1.0001, least * 1.1, least * 1.5):
+        listed = placements(p, goal, rows=10_000)
+        assert listed is not None
+        rows = {tuple(row) for row in listed.tolist()}
+        assert rows >= {dev for dev, value in best.items() if value < goal * (1 - 1e-8)}
+        # The conditions are worth something: most of what cannot keep the makespan is left out.
+        assert len(rows) < 243
+    assert placements(p, min(bounds.load(p), least) * 0.999, rows=10_000).shape == (0, 5)
+
+
+def test_the_list_is_cut_off_where_it_is_long() -> None:
+    p = make_problem(random_graph(9, 3, 1), platform(3))
+    assert placements(p, 1e4, rows=100) is None
+    assert placements(p, 1e4, hits=100) is None
+    assert placements(p, 1e4, rows=100_000, stop=lambda: True) is None
+    every = placements(p, 1e4, rows=100_000)
+    assert every is not None
+    assert len({tuple(row) for row in every.tolist()}) == 3**9
+
+
+def test_colocated_tasks_are_listed_together() -> None:
+    graph = random_graph(6, 2, 3)
+    tasks = tuple(
+        replace(t, colocate="g" if i in (1, 4) else None) for i, t in enumerate(graph.tasks)
+    )
+    p = make_problem(replace(graph, tasks=tasks), platform(2))
+    rows = placements(p, 1e4, rows=1000)
+    assert rows is not None
+    assert len(rows) == 2**5
+    one, two = (p.index[t] for t in ("t1", "t4"))
+    assert (rows[:, one] == rows[:, two]).all()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_load_and_window_bounds_hold_and_windows_are_no_weaker(seed: int) -> None:
+    p = make_problem(random_graph(5, 2, seed, integer=False), platform(2))
+    best = min(optima(p).values())
+    load, window = bounds.load(p), bounds.window_load(p)
+    assert window <= best * (1 + 1e-9)
+    assert window >= load * (1 - 1e-6)
+    # The fractional load by a fine grid of prices of two devices.
+    grid = [
+        np.minimum(p.cost[:, 0] * w, p.cost[:, 1] * (1 - w)).sum() for w in np.linspace(0, 1, 4001)
+    ]
+    assert load == pytest.approx(max(grid), rel=1e-3)
+    assert load >= max(grid) * (1 - 1e-9)
+
+
+def test_a_window_sees_what_the_load_does_not() -> None:
+    # One task of 10 ms precedes four of 6 ms: one of two devices idles for 10 ms.
+    later = [Task(f"b{i}", {"p0": 6.0, "p1": 6.0}) for i in range(4)]
+    tasks = (Task("a", {"p0": 10.0, "p1": 10.0}), *later)
+    edges = tuple(Edge("a", f"b{i}", 1e-6) for i in range(4))
+    p = make_problem(TaskGraph(tasks, edges), platform(2))
+    assert bounds.load(p) == pytest.approx(17)
+    assert bounds.window_load(p) == pytest.approx(22)
+    assert bounds.critical_path(p) == pytest.approx(16)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_reinsertion_reports_the_makespan_of_what_it_returns(seed: int) -> None:
+    p = make_problem(random_graph(12, 3, seed, integer=False), platform(3))
+    order, dev = np.arange(p.n), np.zeros(p.n, np.int64)
+    first = makespan(p, tuple(order), tuple(dev))
+    value = reinsert(ordered(p), order, dev, 2000, 0.02 * first, 0.001 * first, 1 + seed)
+    position = np.argsort(order)
+    assert sorted(order.tolist()) == list(range(p.n))
+    assert all(position[u] < position[t] for u, t, _ in p.edges())
+    assert value == pytest.approx(makespan(p, tuple(order), tuple(dev)))
+    assert value < first
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_reinsertion_finds_the_optimum_of_small_graphs(seed: int) -> None:
+    p = make_problem(random_graph(6, 2, seed, integer=False), platform(2))
+    order, dev = np.arange(p.n), np.zeros(p.n, np.int64)
+    value = reinsert(ordered(p), order, dev, 20_000, 10.0, 0.1, 5)
+    assert value == pytest.approx(min(optima(p).values()))
+
+
+def test_reinsertion_keeps_memory_and_forbidden_devices() -> None:
+    graph, machines = topcuoglu()
+    tasks = tuple(replace(t, weight_bytes=1.0) for t in graph.tasks)
+    small = tuple(replace(d, memory_bytes=4.0) for d in machines.devices)
+    p = make_problem(replace(graph, tasks=tasks), replace(machines, devices=small), {"7": "p2"})
+    dev = np.array([0, 0, 0, 0, 1, 1, 1, 2, 2, 2], np.int64)
+    pinned = p.index["7"]
+    dev[pinned], dev[-1] = 2, dev[pinned]
+    order = np.arange(p.n)
+    reinsert(ordered(p), order, dev, 20_000, 5.0, 0.1, 3)
+    assert np.bincount(dev, minlength=3).max() <= 4
+    assert dev[pinned] == 2
