@@ -4,8 +4,8 @@
     scripts/bench_ground symmetry [NAME PART]   what breaking symmetry saves, and orbit equations
     scripts/bench_ground scale [NAME PART]      fewest steps for 100 to 2,000 operator points
 
-corpus: N effective points, T steps, irregular coverings and regular ones (CP-SAT, python-constraint,
-brute force), and the seconds of the six runs in that order.
+corpus: N effective points, T steps, irregular coverings and regular ones (each by CP-SAT,
+python-constraint, brute force), and the seconds of the six runs in that order.
 symmetry: coverings without breaking constraints against the sum of orbit sizes, maps without them
 against the classes of the maps with them (equal, or the row says DIFFERENT); solver branches and
 seconds with / without.
@@ -19,14 +19,17 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from csp_embed import ops
 from csp_embed.embed.ground.brute import brute_irregular
 from csp_embed.embed.ground.brute_regular import brute_regular
-from csp_embed.embed.ground.corpus import Row, corpus, posed, strict_corpus
+from csp_embed.embed.ground.corpus import Row, corpus, machines, posed, strict_corpus
 from csp_embed.embed.ground.enumerate import irregular_solutions, regular_solutions
 from csp_embed.embed.ground.posted import posted_irregular
 from csp_embed.embed.ground.posted_regular import posted_regular
 from csp_embed.embed.ground.problem import Ground
+from csp_embed.embed.ground.solve import solve_ground
 from csp_embed.embed.ground.symmetry import copies, orbit
+from csp_embed.ir.operator import Operator
 
 
 def main() -> None:
@@ -127,7 +130,40 @@ def symmetry_table(part: str, most: int) -> None:
 
 
 def scale_table(part: str) -> None:
-    raise NotImplementedError(part)
+    print(f"{'problem':34} points status    steps bound gap    seconds by")
+    late = []
+    for name, isa in machines().items():
+        for label, op in scaled().items():
+            for regular in (True, False):
+                row = f"{name} {label} {'regular' if regular else 'irregular'}"
+                if part not in row:
+                    continue
+                a = solve_ground(op, isa, regular=regular)
+                gap = "" if a.steps is None else f"{(a.steps - a.bound) / a.bound:6.1%}"
+                late += [row] if a.seconds > 60 else []
+                print(
+                    f"{row:34} {len(a.ground.points):>6} {a.status:9} {a.steps or '-':>5} "
+                    f"{a.bound:>5} {gap:6} {a.seconds:7.1f} {a.by}",
+                    flush=True,
+                )
+    print(f"{len(late)} rows took more than 60 s{': ' if late else ''}{', '.join(late)}")
+
+
+def scaled() -> dict[str, Operator]:
+    """About 100, 500, 1000 and 2000 points of each kind."""
+    out = {}
+    for m, n, k in ((4, 5, 5), (8, 8, 8), (10, 10, 10), (10, 10, 20)):
+        out[f"matmul {m}x{n}x{k}"] = ops.matmul(m=m, n=n, k=k)
+    for c, w, k in ((2, 8, 3), (4, 12, 4), (4, 18, 5), (5, 34, 4)):
+        out[f"conv1d {c}x{w}x{k}"] = ops.conv1d(n=1, c=c, w=w, k=k, r=3)
+    for c, h, k in ((1, 5, 2), (2, 5, 3), (3, 6, 3), (3, 8, 2)):
+        out[f"conv2d {c}x{h}x{k}"] = ops.conv2d(n=1, c=c, h=h, w=h, k=k, r=3, s=3)
+        out[f"strided {c}x{2 * h - 3}x{k}"] = ops.conv2d(
+            n=1, c=c, h=2 * h - 3, w=2 * h - 3, k=k, r=3, s=3, stride=2
+        )
+    for c, h in ((2, 5), (4, 6), (8, 6), (8, 7)):
+        out[f"depthwise {c}x{h}"] = ops.depthwise_conv2d(n=1, c=c, h=h, w=h, r=3, s=3)
+    return out
 
 
 if __name__ == "__main__":

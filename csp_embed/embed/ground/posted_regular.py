@@ -37,6 +37,8 @@ def _in_frame(ground: Ground, frame: Frame) -> set[Key]:
     problem: Any = Problem()
     problem.addVariable("const", list(itertools.product(*(range(e) for e in maps.extents))))
     names = [f"column{n}" for n in maps.moving]
+    if names and not maps.steps_to:
+        return set()  # nothing that a digit could move
     if names:
         problem.addVariables(names, list(maps.steps_to))
     for count in range(len(names) + 1):

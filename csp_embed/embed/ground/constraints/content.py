@@ -4,7 +4,7 @@ step, where rule 2 says the same."""
 
 from __future__ import annotations
 
-from csp_embed.embed.ground.constraints.homes import make_homes
+from csp_embed.embed.ground.constraints.homes import make_homes, nowhere
 from csp_embed.embed.ground.variables import Vars
 
 NAME = "content"
@@ -20,7 +20,7 @@ def post(vars: Vars) -> None:
             vars.model.add_all_different(homes)
             continue
         # all_different takes no literal: where the family is off, numbers of their own.
-        top, codes = vars.box.steps * vars.lane_count(role), []
+        top, codes = vars.box.steps * vars.lane_count(role) + nowhere(vars, role), []
         for n, home in enumerate(homes):
             code = vars.model.new_int_var(0, top + n, f"code{n}")
             vars.model.add(code == home).only_enforce_if(gates[0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from csp_embed.embed.ground.constraints.homes import make_homes
+from csp_embed.embed.ground.constraints.homes import make_homes, nowhere
 from csp_embed.embed.ground.variables import Vars
 
 NAME = "harmless"
@@ -38,9 +38,10 @@ def _stored(vars: Vars, role: str) -> dict[tuple[int, int], Any]:
     make_homes(vars, role)
     model, lanes, steps = vars.model, vars.lane_count(role), vars.box.steps
     full = [model.new_bool_var(f"full{n}") for n in range(steps * lanes)]
+    full_or_nowhere = full + [1] * nowhere(vars, role)
     for home in vars.home[role]:
         if not isinstance(home, int):
-            model.add_element(home, full, 1)
+            model.add_element(home, full_or_nowhere, 1)
     # A lane is full only if somebody lives there: one value, so that solutions count once.
     count = sum(1 for h in vars.home[role] if not isinstance(h, int))
     model.add(sum(full) <= count)

@@ -19,17 +19,24 @@ def make_homes(vars: Vars, role: str) -> None:
         # The number of an element is that of the first step that meets it.
         model.add_element(element, vars.element[role][: t + 1], element)
     needed = set(vars.ground.elements[role].tolist())
+    last = steps * lanes - 1 + nowhere(vars, role)
     vars.home[role] = [
-        model.new_int_var(0, steps * lanes - 1, f"home{v}") if v in needed else 0
+        model.new_int_var(0, last, f"home{v}") if v in needed else 0
         for v in range(vars.ground.counts[role])
     ]
+
+
+def nowhere(vars: Vars, role: str) -> int:
+    """Numbers beyond all places, for elements that no placed point touches. Where every family
+    holds, every point is placed, so they are only offered where families can be off."""
+    return len(set(vars.ground.elements[role].tolist())) if vars.explain else 0
 
 
 def post_homes(vars: Vars, role: str, family: str) -> None:
     """placed[g] => home[touched(role, g)] = element[step] * lanes + lane."""
     make_homes(vars, role)
     model, lanes, count = vars.model, vars.lane_count(role), vars.ground.counts[role]
-    top = vars.box.steps * lanes - 1
+    top = vars.box.steps * lanes - 1 + nowhere(vars, role)
     for g, (step, _) in enumerate(vars.places):
         touched = model.new_int_var(0, count - 1, f"touched{g}")
         model.add(touched == vars.touched(role, g)).only_enforce_if(vars.placed[g])

@@ -1,0 +1,190 @@
+"""The ground problem with the fewest steps: one covering, and what is proved about it.
+
+Takes: Operator, Isa.  Leaves: `GroundAnswer`.
+
+A counting bound from below (bounds.py), coverings by filling from above (fill.py), and CP-SAT for
+what lies between, on problems of few places: the frames with fewer steps one by one, or the whole
+irregular model. Every covering that is returned was judged by check.py. Nothing depends on time:
+limits count attempts and the solver's own units.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from csp_embed.embed.ground.bounds import least_steps
+from csp_embed.embed.ground.check import Covering, covering_of, judge
+from csp_embed.embed.ground.explain import DEFAULT, FAST, MOST_PLACES, conflicting_families
+from csp_embed.embed.ground.fill import MOST_ATTEMPTS, fill
+from csp_embed.embed.ground.frames import Frame, frames
+from csp_embed.embed.ground.model import build_model
+from csp_embed.embed.ground.problem import Ground, Ints, pose_ground
+from csp_embed.embed.ground.variables import Vars, read_places
+from csp_embed.ir.operator import Operator
+from csp_embed.isa.spec import Isa
+from csp_embed.solver.cpsat import solve
+from csp_embed.solver.params import Params
+from csp_embed.solver.status import FEASIBLE, INFEASIBLE, OPTIMAL, UNKNOWN
+
+TOTAL_ATTEMPTS = 50_000
+
+
+@dataclass(frozen=True)
+class GroundAnswer:
+    """status: OPTIMAL (no covering of the asked kind has fewer steps), FEASIBLE (bound <= steps),
+    INFEASIBLE (none in the steps allowed) or UNKNOWN. steps: that the covering names. bound: proved
+    least steps. at: step and lanes of each point; covering: the same, step by step. ground: the
+    problem solved, commutation included. families: a minimal set in conflict, where INFEASIBLE and
+    small enough to say. by: what found the covering, "filling" or "CP-SAT". seconds: of CPU."""
+
+    status: str
+    steps: int | None
+    bound: int
+    ground: Ground
+    at: Ints | None
+    covering: Covering | None
+    families: tuple[str, ...]
+    by: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Best:
+    ground: Ground
+    at: Ints
+    by: str
+
+
+def solve_ground(
+    op: Operator,
+    isa: Isa,
+    *,
+    regular: bool = True,
+    commuted: bool | None = None,
+    layout: str = "relaxed",
+    steps: int | None = None,
+    instruction: str | None = None,
+    params: Params = DEFAULT,
+    attempts: int = TOTAL_ATTEMPTS,
+) -> GroundAnswer:
+    """A covering of `op` with the fewest steps.
+
+    regular: coverings that loops and strides express (rule 8), else all. commuted: None tries both.
+    steps: the most that are allowed (None: as many as there are points). instruction: by name;
+    otherwise that of the operator's kind. params: limits of each
+    CP-SAT model. attempts: of filling, in all.
+    Raises: SpecError where the machine has no instruction of the operator's kind; OperatorError
+    where the operator has too many points to list.
+    """
+    started = time.process_time()
+    kinds = [commuted] if commuted is not None else [False, True] if op.rhs is not None else [False]
+    grounds = [
+        pose_ground(op, isa, 1, commuted=c, layout=layout, instruction=instruction) for c in kinds
+    ]
+    points = len(grounds[0].points)
+    most = points if steps is None else steps
+    bounds = [least_steps(g) for g in grounds]
+    best = _filled(grounds, bounds, most, attempts)
+    bound, proved = min(bounds), True
+    if best is None or best.ground.steps > bound:
+        limit = most if best is None else best.ground.steps - 1
+        between = _regular if regular else _irregular
+        better, bound, proved = between(grounds, bounds, limit, params)
+        best = better or best
+    status, families = UNKNOWN, ()
+    if best is not None:
+        status = OPTIMAL if best.ground.steps <= bound else FEASIBLE
+    elif bound > most or proved:
+        status = INFEASIBLE
+        families = conflicting_families(
+            replace(grounds[0], steps=most), regular=regular, params=params
+        )
+    ground = best.ground if best is not None else replace(grounds[0], steps=most)
+    return GroundAnswer(
+        status=status,
+        steps=None if best is None else ground.steps,
+        bound=bound,
+        ground=ground,
+        at=None if best is None else best.at,
+        covering=None if best is None else covering_of(ground, best.at),
+        families=families,
+        by="" if best is None else best.by,
+        seconds=time.process_time() - started,
+    )
+
+
+def _filled(grounds: list[Ground], bounds: list[int], most: int, attempts: int) -> _Best | None:
+    """A covering by filling in the fewest steps where one is found."""
+    for steps in range(min(bounds), most + 1):
+        for ground, bound in zip(grounds, bounds, strict=True):
+            if steps < bound or not ground.same_kind:
+                continue
+            posed = replace(ground, steps=steps)
+            for frame in frames(posed, steps=steps):
+                at, used = fill(posed, frame, min(MOST_ATTEMPTS, attempts))
+                attempts -= used
+                if at is not None and not judge(posed, covering_of(posed, at)):
+                    return _Best(posed, at, "filling")
+                if attempts <= 0:
+                    return None
+    return None
+
+
+def _regular(
+    grounds: list[Ground], bounds: list[int], limit: int, params: Params
+) -> tuple[_Best | None, int, bool]:
+    """The fewest steps up to the limit in any frame; steps below which nothing is; whether that was
+    proved up to the limit."""
+    for steps in range(min(bounds), limit + 1):
+        for ground, bound in zip(grounds, bounds, strict=True):
+            if steps < bound:
+                continue
+            if steps * ground.lanes > MOST_PLACES:
+                return None, steps, False
+            posed = replace(ground, steps=steps)
+            for frame in frames(posed, steps=steps):
+                status, at = _solved(posed, frame, params)
+                if at is not None:
+                    return _Best(posed, at, "CP-SAT"), steps, True
+                if status != INFEASIBLE:
+                    return None, steps, False
+    return None, max(min(bounds), limit + 1), True
+
+
+def _irregular(
+    grounds: list[Ground], bounds: list[int], limit: int, params: Params
+) -> tuple[_Best | None, int, bool]:
+    """The same over all coverings, step by step downwards."""
+    best: _Best | None = None
+    reached = []
+    for ground, bound in zip(grounds, bounds, strict=True):
+        while bound <= limit and limit * ground.lanes <= MOST_PLACES:
+            posed = replace(ground, steps=limit)
+            status, at = _solved(posed, None, params)
+            if at is None:
+                bound = limit + 1 if status == INFEASIBLE else bound
+                break
+            names = {step: n for n, step in enumerate(sorted(set(at[:, 0].tolist())))}
+            at[:, 0] = [names[step] for step in at[:, 0].tolist()]
+            best = _Best(replace(ground, steps=len(names)), at, "CP-SAT")
+            limit = len(names) - 1
+        reached.append(bound)
+    return best, min(reached), min(reached) > limit
+
+
+def _solved(ground: Ground, frame: Frame | None, params: Params) -> tuple[str, Ints | None]:
+    vars = build_model(ground, frame)
+    answer = solve(vars.model, params, extra=FAST)
+    return answer.status, _read(vars, answer.value) if answer.found else None
+
+
+def _read(vars: Vars, value: Callable[[Any], float]) -> Ints:
+    table = {
+        g: tuple(int(value(v)) for v in vars.value[g])
+        for g, placed in enumerate(vars.placed)
+        if value(placed)
+    }
+    return read_places(vars, table)
