@@ -19,7 +19,6 @@ of them complete it. Conditions, in order of price, for a makespan T of a placem
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -185,10 +184,13 @@ def _judge(p: Problem, dev: Devices, limit: float) -> Devices:
     m = p.m
     away = (p.lat[None] + p.value_bytes[:, None, None] * p.inv[None]).reshape(-1, m * m)
     away[:, :: m + 1] = 0.0
-    cost = np.stack([p.cost[t].take(dev[t]) for t in range(p.n)])
+    # Single precision is faster; the allowance is far above what n sums in it can lose.
+    away, costs = away.astype(np.float32), p.cost.astype(np.float32)
+    limit *= 1 + 1e-5
+    cost = np.stack([costs[t].take(dev[t]) for t in range(p.n)])
     edges = p.edges()
     send = {e: away[e[2]].take(dev[e[0]] * np.int16(m) + dev[e[1]]) for e in edges}
-    end, tail = cost.copy(), np.zeros(cost.shape)
+    end, tail = cost.copy(), np.zeros_like(cost)
     for t in range(p.n):
         head = None
         for v in p.inputs(t):
@@ -216,7 +218,7 @@ def _judge(p: Problem, dev: Devices, limit: float) -> Devices:
     return state[0]
 
 
-State = tuple[Devices, Floats, Floats, Floats]  # [n, k] each: devices, costs, heads, tails
+State = tuple[NDArray[np.generic], ...]  # [n, k] each: devices, costs, heads, tails
 
 
 def _late(state: State, i: int) -> NDArray[np.bool_]:
@@ -228,8 +230,9 @@ def _late(state: State, i: int) -> NDArray[np.bool_]:
 def _narrow(state: State, inside: NDArray[np.bool_], limit: float) -> State:
     """The columns in which the tasks `inside`, all on one device, leave room for one another."""
     _, cost, head, tail = state
-    first = np.where(inside, head, math.inf).min(axis=0)
-    last = np.where(inside, tail, math.inf).min(axis=0)
-    busy = np.where(inside, cost, 0.0).sum(axis=0)
+    never = np.float32(np.inf)
+    first = np.where(inside, head, never).min(axis=0)
+    last = np.where(inside, tail, never).min(axis=0)
+    busy = np.where(inside, cost, np.float32(0)).sum(axis=0)
     fine = (first + busy + last <= limit) | ~inside.any(axis=0)
     return state if fine.all() else tuple(x[:, fine] for x in state)  # type: ignore[return-value]
