@@ -40,10 +40,10 @@ from csp_embed.report.plan_table import explain_text, plan_rows, summary_text, t
 
 
 class PartitionGroup(TyperGroup):
-    """`generate` and `sweep` are commands; any other first word is a network to partition."""
+    """Any first word but a command's is a network to partition: `network` may be left out."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if args[:1] not in (["generate"], ["sweep"]):
+        if args[:1] not in (["generate"], ["sweep"], ["network"]):
             args = ["network", *args]
         return super().parse_args(ctx, args)
 

@@ -103,6 +103,7 @@ def test_diff_fix_from_and_lost(call: Call, tmp_path: Path) -> None:
 
 def test_table_and_explanation(call: Call) -> None:
     _, out, _ = call("partition", TOP, "--method", "heft", "--table")
+    assert out == call("partition", "network", TOP, "--method", "heft", "--table")[1]
     assert sum(line.startswith("n") for line in out.splitlines()) == 10
     code, out, _ = call("partition", TOP, "--method", "heft", "--explain", "n9")
     assert code == 0
