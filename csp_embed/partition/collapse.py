@@ -107,7 +107,9 @@ def _solve(p: Problem, run: Ints, devices: list[int], effort: float, seed: int) 
         p.platform.buses,
     )
     own = replace(own, devices=tuple(replace(d, server=None) for d in own.devices))
-    plan = solve(TaskGraph(tasks, edges), own, objective=THROUGHPUT, effort=0.2 * effort, seed=seed)
+    plan = solve(
+        TaskGraph(tasks, edges), own, objective=THROUGHPUT, method="split", effort=effort, seed=seed
+    )
     if plan.objective is None:
         return None
     place = plan.device_of()
