@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import random
+
 import pytest
 
 from csp_embed.embed.check import judge
@@ -15,6 +18,7 @@ from csp_embed.embed.ground.lifted import (
     regular_maps,
 )
 from csp_embed.embed.ground.problem import key
+from csp_embed.embed.ground.random_problems import random_problems
 
 PLAIN = {r.name: r for r in corpus() if r.layout == "relaxed" and r.steps is None}
 # The complete space and the regular coverings differ by accidental ones here, nowhere else.
@@ -57,3 +61,11 @@ def test_checker_accepts_every_embedding_of_the_complete_space(name: str) -> Non
     assert len(found) > 1
     for embedding in found.values():
         assert judge(embedding, row.isa).breaches == ()
+
+
+def test_search_has_the_least_cost_of_the_complete_space() -> None:
+    problems = list(itertools.islice(random_problems(random.Random(4)), 40))
+    assert len({(isa.name, ground.op.name) for ground, isa, _, _ in problems}) > 8
+    for ground, isa, mode, cost in problems:
+        found = [e.cost["objective"] for _, e in complete_embeddings(ground, isa, mode)]
+        assert cost == pytest.approx(min(found)), (isa.name, ground.op.formula(), ground.op.axes)
