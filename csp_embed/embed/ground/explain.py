@@ -18,11 +18,11 @@ from csp_embed.solver.cpsat import solve
 from csp_embed.solver.params import Params
 from csp_embed.solver.status import INFEASIBLE, UNKNOWN
 
-MOST_PLACES = 200
+MOST_PLACES = 100
 """Larger models are not solved: above, CP-SAT proved nothing within a minute."""
 FAST = {"linearization_level": 0, "cp_model_probing_level": 0}
 """Measured on ground models: relaxations and probing cost more than they save."""
-DEFAULT = Params(seed=0, workers=1, deterministic_limit=20.0)
+DEFAULT = Params(seed=0, workers=1, deterministic_limit=5.0)
 
 
 def conflicting_families(
