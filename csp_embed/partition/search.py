@@ -49,6 +49,12 @@ class Clock:
         self.request, self.started = request, time.perf_counter()
         self.wall = request.time_limit is not None
 
+    def of(self, request: Request) -> Clock:
+        """The same clock for another request with the same limits."""
+        other = Clock(request)
+        other.started = self.started
+        return other
+
     def seconds(self) -> float:
         """Since the start."""
         return time.perf_counter() - self.started

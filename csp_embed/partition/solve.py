@@ -60,7 +60,8 @@ def solve(
     method: one of METHODS. "auto" combines list schedules, annealing, exact search and
         neighbourhoods by size; "exact" is CP-SAT seeded with the best of them; "milp" is HiGHS.
     contiguous: each device's tasks form a convex set; pipeline: no ring of devices either.
-    max_latency (ms), min_throughput (samples per ms): limits on the other (or same) objective.
+    max_latency (ms), min_throughput (samples per ms, so 0.2 for 200 samples per second): limits on
+        the other (or same) objective.
     replicas: data parallelism over so many disjoint device sets; batch: samples per step (latency).
     time_limit (s) and workers > 1 with it: wall clock, not reproducible. Without a limit the work
         is fixed, times `effort`.
@@ -70,7 +71,10 @@ def solve(
         UNKNOWN (the limit came first; no assignments).
     Raises: InputError, Infeasible.
     """
-    _check(objective, method, cost_model, time_limit, workers, effort, replicas, batch)
+    _check(
+        objective, method, cost_model, time_limit, workers, effort, replicas, batch,
+        max_latency, min_throughput,
+    )  # fmt: skip
     request = Request(
         objective, method, contiguous, pipeline, max_latency, min_throughput,
         time_limit, workers, seed, effort, progress,
@@ -106,7 +110,8 @@ def solve(
 
 def _check(
     objective: str, method: str, cost_model: str, time_limit: float | None, workers: int,
-    effort: float, replicas: int, batch: int,
+    effort: float, replicas: int, batch: int, max_latency: float | None,
+    min_throughput: float | None,
 ) -> None:  # fmt: skip
     """Refuses unknown names and meaningless numbers."""
     for what, value, known in (
@@ -118,6 +123,12 @@ def _check(
             raise InputError(f"unknown {what} {value!r}", hint=f"one of {', '.join(known)}")
     if time_limit is not None and not time_limit > 0:
         raise InputError(f"time limit {time_limit} s", hint="give a positive number of seconds")
+    for what, limit, unit in (
+        ("max_latency", max_latency, "ms"),
+        ("min_throughput", min_throughput, "samples per ms (1000 samples per second are 1)"),
+    ):
+        if limit is not None and not limit > 0:
+            raise InputError(f"{what} {limit:g}", hint=f"give a positive number of {unit}")
     if min(workers, replicas, batch) < 1 or not effort > 0:
         raise InputError("workers, replicas, batch and effort must be positive")
 
@@ -183,6 +194,10 @@ def run(p: Problem, inc: Incumbent, proof: latency.Proof, clock: Clock) -> None:
     found = latency.lists(p, inc, compiled=not small, large=p.n > 1500)
     if request.shaped or request.min_throughput is not None or not found:
         throughput.seed_all(p, inc)
+    if request.min_throughput is not None and inc.best is None:
+        steady_start(p, inc, proof, clock)
+        if proof.notes:
+            return
     if method == "split" or (method == "auto" and p.n > 400):
         from csp_embed.partition.splitting import split_latency
 
@@ -221,6 +236,20 @@ def run(p: Problem, inc: Incumbent, proof: latency.Proof, clock: Clock) -> None:
         from csp_embed.partition.splitting import polish
 
         polish(p, inc, proof, clock, 1000 if clock.wall else max(1, rounds // 4))
+
+
+def steady_start(p: Problem, inc: Incumbent, proof: latency.Proof, clock: Clock) -> None:
+    """Where no plan is fast enough in the steady state: the shortest period alone, which either
+    gives one or proves that there is none."""
+    request = replace(clock.request, objective=THROUGHPUT, min_throughput=None, max_latency=None)
+    alone, known = Incumbent(p, request), latency.Proof()
+    throughput.seed_all(p, alone)
+    if alone.best is not None:
+        latency.exact(p, alone, known, clock.of(request), 3.0, 0.3)
+    if known.value * (clock.request.min_throughput or 0.0) > 1 + 1e-9:
+        proof.notes.append("infeasible")
+    elif alone.best is not None:
+        inc.offer(alone.best.dev, throughput.timed(p, alone.best.dev, True), "cpsat")
 
 
 def run_throughput(p: Problem, inc: Incumbent, proof: latency.Proof, clock: Clock) -> None:

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from partition_cases import platform, random_graph, topcuoglu
 
+from csp_embed.errors import Infeasible, InputError
 from csp_embed.ir.network import Edge, Task, TaskGraph
 from csp_embed.partition import bounds
 from csp_embed.partition.placements import placements
 from csp_embed.partition.problem import Problem, make_problem
 from csp_embed.partition.reinsert import ordered, reinsert
+from csp_embed.partition.solve import solve
 
 
 def makespan(p: Problem, order: tuple[int, ...], dev: tuple[int, ...]) -> float:
@@ -140,3 +142,22 @@ def test_reinsertion_keeps_memory_and_forbidden_devices() -> None:
     reinsert(ordered(p), order, dev, 20_000, 5.0, 0.1, 3)
     assert np.bincount(dev, minlength=3).max() <= 4
     assert dev[pinned] == 2
+
+
+@pytest.mark.parametrize(
+    ("limits", "unit"), [({"max_latency": 0.0}, "ms"), ({"min_throughput": -1.0}, "samples per ms")]
+)
+def test_limits_must_be_positive_and_the_error_says_the_unit(limits: dict, unit: str) -> None:
+    graph, machines = topcuoglu()
+    with pytest.raises(InputError, match=next(iter(limits))) as caught:
+        solve(graph, machines, **limits)
+    assert f"positive number of {unit}" in caught.value.render()
+
+
+@pytest.mark.parametrize(("rate", "period"), [(1 / 36, 36.0), (1 / 50, 50.0)])
+def test_min_throughput_is_in_samples_per_ms(rate: float, period: float) -> None:
+    graph, machines = topcuoglu()  # its least period is 36 ms per sample
+    plan = solve(graph, machines, min_throughput=rate)
+    assert plan.period <= period * (1 + 1e-6)
+    with pytest.raises(Infeasible, match="no plan"):
+        solve(graph, machines, min_throughput=1.01 / 36)
