@@ -1,31 +1,23 @@
-"""Tables of the partitioner: known values, methods on networks, splitting against exact solvers.
+"""Tables of the partitioner: known values, methods on networks, random graphs.
 
     scripts/bench_partition known   [--limit S]          every row of the known values
     scripts/bench_partition methods [--limit S] [--networks N]   ten methods on twelve networks
-    scripts/bench_partition split   [--limit S] [--sizes 40,100,200,400]
-                                                         splitting against unseeded MILP and CP-SAT
     scripts/bench_partition random  [--sizes 20,60,110] [--limit S] [--count N] [--seed S] …
                                                          random task graphs, see bench_random.py
 
 Run from the project's folder. --limit: seconds per search (default: deterministic for `known`; 5 at
-20 tasks and 60 above for `random`, 0 is deterministic there; else 10; `split` uses it for the exact
-solvers, the goal's own limit is 600). Times are wall clock.
+20 tasks and 60 above for `random`, 0 is deterministic there; else 10). Times are wall clock.
+Splitting against exact solvers: scripts/bench_split.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
 
 from bench_random import FAMILIES, layered, platform, random
 
-from csp_embed.ir.network import TaskGraph
 from csp_embed.partition.dnn_file import read_dnn
-from csp_embed.partition.latency import Proof, exact
-from csp_embed.partition.milp import solve_milp
-from csp_embed.partition.problem import make_problem
-from csp_embed.partition.search import Clock, Incumbent, Request
 from csp_embed.partition.solve import solve
 
 DATA = Path(__file__).parents[1] / "tests/data/partition/dnn-partitioning"
@@ -93,54 +85,14 @@ def methods(limit: float, networks: int) -> None:
             print(f"{graph.name}: " + "  ".join(cells), flush=True)
 
 
-def unseeded(graph: TaskGraph, objective: str, engine: str, limit: float) -> tuple[float, str]:
-    """(best value, remark) of an exact solver that knows no heuristic plan."""
-    p = make_problem(graph, platform())
-    request = Request(objective, time_limit=limit)
-    inc, proof, clock = Incumbent(p, request), Proof(), Clock(request)
-    if engine == "milp":
-        solve_milp(p, inc, proof, clock, seeded=False)
-    else:
-        exact(p, inc, proof, clock, limit)
-    return (inc.best.value if inc.best else float("inf")), "proved" if proof.closed else "limit"
-
-
-def split(limit: float, sizes: list[int]) -> None:
-    """Time of an unseeded exact solver over splitting's: by doubling limits until it is as good."""
-    for objective in ("latency", "throughput"):
-        for n in sizes:
-            graph = layered(n, 1.0, 2, False)
-            solve(graph, platform(), objective=objective, method="split", effort=0.1)  # compiles
-            mine = solve(graph, platform(), objective=objective, method="split")
-            cells = []
-            for engine in ("milp", "cpsat"):
-                wait, reached = max(1.0, 2 * (mine.seconds or 0)), False
-                while True:
-                    began = time.perf_counter()
-                    value, _ = unseeded(graph, objective, engine, min(wait, limit))
-                    took = time.perf_counter() - began
-                    reached = value <= (mine.objective or 0) * (1 + 1e-6)
-                    if reached or wait >= limit:
-                        break
-                    wait *= 4
-                ratio = (took if reached else limit) / max(mine.seconds or 1e-9, 1e-9)
-                text = f"{ratio:.0f}" if reached else f"> {ratio:.0f}, limit"
-                cells.append(f"{engine} {value:.1f}: {text}")
-            print(
-                f"{objective} {n}: split {mine.objective:.1f} in {mine.seconds:.2f} s; "
-                + "; ".join(cells),
-                flush=True,
-            )
-
-
 def main() -> None:
     """Reads the arguments."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("table", choices=("known", "methods", "split", "random"))
+    parser.add_argument("table", choices=("known", "methods", "random"))
     parser.add_argument("--limit", type=float)
-    parser.add_argument("--sizes", help="numbers of tasks (split, random)")
+    parser.add_argument("--sizes", help="random: numbers of tasks")
     parser.add_argument("--count", type=int, default=2, help="random: seeds per kind of graph")
     parser.add_argument("--seed", type=int, default=100, help="random: the first seed")
     parser.add_argument("--reference", type=float, default=0.0, help="random: seconds")
@@ -151,8 +103,6 @@ def main() -> None:
         known(args.limit)
     elif args.table == "methods":
         methods(args.limit or 10.0, args.networks)
-    elif args.table == "split":
-        split(args.limit or 60.0, numbers(args.sizes or "40,100,200,400"))
     else:
         random(
             numbers(args.sizes or "20,60,110"), args.limit, args.count, args.seed, args.reference,
