@@ -21,7 +21,8 @@ def least_steps(ground: Ground) -> int:
     as many lanes of the operand as its memory element.
     """
     best = math.ceil(len(ground.points) / ground.lanes)
-    for role, elements in ground.elements.items():
+    for role in ground.dims:
+        elements = ground.elements[role]
         spread = ground.lanes // ground.lane_count(role)
         degrees = np.bincount(elements)
         filled = int(np.sum(-(-degrees // spread)))

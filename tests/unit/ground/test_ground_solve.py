@@ -63,3 +63,24 @@ def test_too_few_steps_are_explained() -> None:
     answer = solve_ground(ops.matmul(m=1, n=2, k=1), MACHINES["dot"], steps=1)
     assert (answer.status, answer.steps, answer.covering) == ("INFEASIBLE", None, None)
     assert set(answer.families) == {"agreement", "injectivity", "cover"}
+
+
+def test_an_instruction_of_another_kind_is_explained() -> None:
+    op = ops.matmul(m=1, n=1, k=1)
+    answer = solve_ground(op, MACHINES["2x2x2"], instruction="ALU")
+    assert answer.status == "INFEASIBLE"
+    assert set(answer.families) == {"kind", "cover"}
+
+
+def test_strict_layouts_take_more_steps() -> None:
+    op = ops.conv1d(n=1, c=1, w=3, k=1, r=2)
+    assert solve_ground(op, MACHINES["dot"]).steps == 2
+    answer = solve_ground(op, MACHINES["dot"], layout="strict")
+    grounds = (
+        pose_ground(op, MACHINES["dot"], steps, layout="strict", commuted=commuted)
+        for steps in range(1, 5)
+        for commuted in (False, True)
+    )
+    least = next(g.steps for g in grounds if brute_regular(g))
+    assert (answer.status, answer.steps) == ("OPTIMAL", least)
+    assert least > 2
