@@ -26,7 +26,7 @@ from csp_embed.partition.list_scheduling import ListScheduler, Placement
 from csp_embed.partition.part_loads import anneal_loads, solve_loads
 from csp_embed.partition.problem import Ints, Problem, _csr
 from csp_embed.partition.search import Clock, Incumbent
-from csp_embed.partition.sweep import Sweep
+from csp_embed.partition.sweep import RESERVE, Sweep
 from csp_embed.partition.timetable import decoded
 
 PART = 8  # tasks of one exact part
@@ -57,8 +57,10 @@ def split_latency(
             sweep.exact(np.array([*range(0, p.n, PART), p.n]), NODES, clock)
             lanes.append(sweep)
     for number, sweep in enumerate(lanes):
+        if clock.left() < 0.1 + RESERVE * p.n:
+            break
         refine(p, inc, sweep, clock, STEPS if p.n <= SMALL else STEPS // 4, seed + 100 * number)
-    if p.n > SMALL and lanes:
+    if p.n > SMALL and lanes and clock.left() > 0.1 + RESERVE * p.n:
         lane = min(lanes, key=lambda x: x.value)
         refine(p, inc, lane, clock, STEPS // 2, seed + 1000)
     heavy = p.activation.any() and (p.weight.sum() + p.activation.sum() > p.memory).any()
@@ -70,7 +72,7 @@ def split_latency(
             begin = [Placement(order, inc.best.dev, inc.best.value, "split"), *begin]
         steps = int(min(20_000, 2e6 / p.n) * clock.request.effort)
         latency.annealed(p, inc, clock, begin, max(steps, 1), 0.3)
-    if clock.wall and inc.request.method == "split":
+    if clock.wall and clock.left() > 0.3 + RESERVE * p.n and inc.request.method == "split":
         polish(p, inc, proof, clock, 1_000_000)
 
 
@@ -109,7 +111,7 @@ def refine(p: Problem, inc: Incumbent, sweep: Sweep, clock: Clock, steps: int, s
     hot = min(0.1, 4 / p.n)
     try:
         for k in range(passes):
-            if clock.left() < 0.1:
+            if clock.left() < 0.1 + RESERVE * p.n:
                 break
             each = steps * clock.request.effort / passes
             shift = width // 2 if k % 2 else 0
@@ -123,7 +125,12 @@ def refine(p: Problem, inc: Incumbent, sweep: Sweep, clock: Clock, steps: int, s
 def polish(p: Problem, inc: Incumbent, proof: latency.Proof, clock: Clock, passes: int) -> None:
     """Rounds of step 4 from the incumbent, at most so many, or until the clock's end."""
     for number in range(passes):
-        if inc.best is None or inc.best.table is None or proof.interrupted or clock.left() < 0.2:
+        if (
+            inc.best is None
+            or inc.best.table is None
+            or proof.interrupted
+            or clock.left() < 0.2 + RESERVE * p.n
+        ):
             return
         if inc.best.value <= proof.value * (1 + 1e-9):
             return

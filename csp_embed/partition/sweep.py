@@ -18,6 +18,8 @@ from csp_embed.partition.windows import advance, backward, makespan, movable, ta
 
 CHUNK = 300_000  # proposals or nodes between two looks at the clock
 
+RESERVE = 1e-4  # s per task that the caller needs to turn an order into a timetable
+
 
 class Sweep:
     """One order and its devices under improvement.
@@ -70,7 +72,7 @@ class Sweep:
         )
         chunk = max(1, int(CHUNK / max(abs(work), 1)))
         for k in range(0, len(marks) - 1, chunk):
-            if clock.left() < 0.05:
+            if clock.left() < 0.05 + RESERVE * p.n:
                 return
             some = marks[k : k + chunk + 1]
             self.value, proved = run(
