@@ -332,7 +332,7 @@ def neighbourhoods(
             model = build(p, request, inc.best.value)
             pin_down(p, model, table, free)
             model.hint(table.dev, table.start)
-            params = Params(request.seed, 1, 0.3)
+            params = replace(clock.params(0.15), workers=1, interleave=False)
             if clock.wall:
                 params = Params(request.seed, 1, time_limit=min(3.0, clock.left()))
             found = cpsat.solve(model.cp, params, extra=tuning(request))
