@@ -10,6 +10,7 @@ limits count attempts and the solver's own units.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -117,20 +118,34 @@ def solve_ground(
 
 
 def _filled(grounds: list[Ground], bounds: list[int], most: int, attempts: int) -> _Best | None:
-    """A covering by filling in the fewest steps where one is found."""
+    """A covering by filling in the fewest steps where one is found. Where half of the attempts are
+    used up, a tenth of those made for a frame so far has to do for each."""
+    left = attempts
     for steps in range(min(bounds), most + 1):
+        share = MOST_ATTEMPTS if 2 * left > attempts else MOST_ATTEMPTS // 10
         for ground, bound in zip(grounds, bounds, strict=True):
-            if steps < bound or not ground.same_kind:
+            if steps < bound or not ground.same_kind or not _countable(ground, steps):
                 continue
             posed = replace(ground, steps=steps)
             for frame in frames(posed, steps=steps):
-                at, used = fill(posed, frame, min(MOST_ATTEMPTS, attempts))
-                attempts -= used
+                at, used = fill(posed, frame, min(share, left))
+                left -= used
                 if at is not None and not judge(posed, covering_of(posed, at)):
                     return _Best(posed, at, "filling")
-                if attempts <= 0:
+                if left <= 0:
                     return None
     return None
+
+
+def _countable(ground: Ground, steps: int) -> bool:
+    """Whether no counter would have to be longer than every coordinate, which filling never
+    uses: steps are a product of primes up to that length."""
+    axes = ground.op.axes
+    longest = max(*axes.values(), math.prod(axes[a] for a in ground.op.reduced_axes))
+    for p in range(2, longest + 1):
+        while steps % p == 0:
+            steps //= p
+    return steps == 1
 
 
 def _regular(
