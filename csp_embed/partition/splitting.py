@@ -19,7 +19,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from csp_embed.partition import feasible, kernels, latency, throughput
+from csp_embed.partition import bounds, feasible, kernels, latency, throughput
 from csp_embed.partition.balance import Loads, balance
 from csp_embed.partition.communities import communities, levels, runs
 from csp_embed.partition.list_scheduling import ListScheduler, Placement
@@ -35,7 +35,7 @@ STEPS = 800  # proposals per task of one lane of annealing
 TOUCHES = 24  # proposals per task for the period
 LEAST = 12_000  # proposals at the finest level
 MOVES = 1_000  # of one exact part for the period
-HOT = 0.1  # first temperature over the mean load
+HOT, COLD = 0.1, 0.01  # first temperatures over the mean load; COLD: from prices
 SMALL = 80  # tasks: below, every start gets a lane of its own, and each task may go anywhere
 
 
@@ -160,11 +160,14 @@ def split_throughput(p: Problem, inc: Incumbent, proof: latency.Proof, clock: Cl
             starts.append(inc.best.dev)
         if label is None and p.n <= SMALL:
             starts = 3 * [*starts, throughput.greedy(p)]
+        if label is None:
+            starts.append(priced(p))
         each = max(TOUCHES * p.n, LEAST) if label is None else TOUCHES // 2 * len(q.group_weight)
         for number, start in enumerate(starts):
             dev, seed = start.copy(), 100 * r.seed + number
             if clock.left() > 0.1:
-                anneal(merged, q, dev, int(each * r.effort), HOT, seed, clock)
+                hot = COLD if label is None and number == len(starts) - 1 else HOT
+                anneal(merged, q, dev, int(each * r.effort), hot, seed, clock)
                 part_exact(merged, q, dev, label is None)
             if label is None and p.n <= SMALL:
                 balance(q, dev, int(each * r.effort / 4), *heat, seed + 1)
@@ -178,6 +181,17 @@ def split_throughput(p: Problem, inc: Incumbent, proof: latency.Proof, clock: Cl
         dev = inc.best.dev.copy()
         anneal(p, q, dev, each, (0.005, 0.02, 0.1)[number % 3], r.seed + number, clock)
         inc.offer(dev, throughput.timed(p, dev, r.max_latency is not None), "split")
+
+
+def priced(p: Problem) -> Ints:
+    """Each group where it is cheapest at the prices of devices that balance their loads.
+
+    Nearly optimal where links carry little; memory is left to the annealing's proposals."""
+    cost = np.zeros((int(p.group.max(initial=-1)) + 1, p.m))
+    np.add.at(cost, p.group, p.cost)
+    finite = np.isfinite(cost)
+    weighted = np.where(finite, np.where(finite, cost, 0.0) * bounds.load_prices(cost), np.inf)
+    return weighted.argmin(axis=1).astype(np.int64)[p.group]
 
 
 def anneal(
