@@ -31,7 +31,12 @@ NEAR = 0.005  # gap below which a proof is tried on up to 160 tasks
 HEATS = ((0.02, 1e-3), (0.01, 5e-4), (0.02, 2e-3))
 CHAIN, WARM = 1.5e7, 0.3  # steps times tasks of a chain beside neighbourhoods; its temperature
 LISTABLE = 1.05  # placements are listed up to so many times the load bound
-HITS = (100_000, 400_000, 3_000_000)  # placements that may be judged before each exact round
+HITS = (
+    100_000,
+    100_000,
+    400_000,
+    3_000_000,
+)  # placements that may be judged before each exact round
 PRICE = 2  # a reinsertion takes about as long as so many proposals of `anneal`
 
 
@@ -251,7 +256,7 @@ def exact_rounds(p: Problem, inc: Incumbent, proof: Proof, clock: Clock, share: 
     listed = clock.request.objective == "latency"
     aside = listed and clock.wall and clock.request.workers > 1
     most = LISTABLE * bounds.window_load(p) if aside else 0.0
-    rounds = ((1.0, 0.1), (3.0, 0.3), (10.0 if p.n <= 60 else 6.0, 1.0))
+    rounds = ((0.4, 0.05), (1.0, 0.1), (3.0, 0.3), (10.0 if p.n <= 60 else 6.0, 1.0))
     with ThreadPoolExecutor(1) as pool:
         for number, (limit, part) in enumerate(rounds):
             if listed:
