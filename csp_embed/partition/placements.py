@@ -32,6 +32,7 @@ OPEN = 200_000  # placements of the other groups
 LOOKUPS = 10_000_000  # entries of the table that may be read
 CHUNK = 50_000  # placements that are judged together
 BINS = 64
+MANY = 4_000  # beyond, the dearest condition is not worth its time: the list is too long
 
 Devices = NDArray[np.int8]
 
@@ -212,6 +213,8 @@ def _judge(p: Problem, dev: Devices, limit: float) -> Devices:
     # All that starts late on a task's device, then that part of it which has long tails.
     for i in range(p.n):
         state = _narrow(state, _late(state, i), limit)
+    if state[0].shape[1] > MANY:
+        return state[0]
     for i in range(p.n):
         for j in range(p.n):
             state = _narrow(state, _late(state, i) & (state[3] >= state[3][j]), limit)
