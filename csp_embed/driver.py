@@ -18,6 +18,7 @@ from csp_embed import cache
 from csp_embed.embed import embed
 from csp_embed.embed.explain import none as explain_none
 from csp_embed.embed.pins_text import read_pins
+from csp_embed.embed.reuse import reuse
 from csp_embed.emit.lower import Lowered, lower
 from csp_embed.errors import Infeasible, OperatorError, SpecError
 from csp_embed.ir.embedding import Embedding
@@ -42,7 +43,8 @@ class Options:
     from estimates and simulated; refine: changes to the best one that are tried at most.
     host_weight: cycles that a byte of host packing counts as. cache: folder that keeps finished
     searches by content, or None. pins: decisions that the user makes, as text
-    (embed/pins_text.py).
+    (embed/pins_text.py). reuse: an embedding of the same operator in another shape: it is applied
+    instead of searching, where it is proved to cost at most `within` (a share) over the least.
     """
 
     layout: str = "relaxed"
@@ -54,6 +56,8 @@ class Options:
     solver_seed: int = 0
     cache: Path | None = None
     pins: tuple[str, ...] = ()
+    reuse: Embedding | None = None
+    within: float = 0.0
 
 
 def compile(
@@ -155,6 +159,8 @@ def embeddings_of(op: Operator, machine: Isa, options: Options) -> list[Embeddin
 
     Raises: Infeasible, InputError for pins that cannot be read.
     """
+    if options.reuse is not None:
+        return [_reused(options.reuse, op, machine, options.within)]
     pins = read_pins(op, machine, options.pins)
     try:
         found = embed(
@@ -169,6 +175,28 @@ def embeddings_of(op: Operator, machine: Isa, options: Options) -> list[Embeddin
         explanation = explain_none(op, machine, options.layout, options.pins)
         raise explanation.error(op, machine) from error
     return [pins.arrange(e) for e in found]
+
+
+def _reused(embedding: Embedding, op: Operator, machine: Isa, within: float) -> Embedding:
+    """The embedding for the shape of `op`. Raises: Infeasible, where it does not fit or costs more
+    than `within` over what is proved to be least."""
+    found = reuse(embedding, op, machine, within=within)
+    hint = "compile without reuse"
+    if found is None:
+        raise Infeasible(
+            f"the embedding cannot be reused for {op.name}",
+            where=op.formula(),
+            why=f"its structure breaks a rule there: {embedding.formula()}",
+            hint=hint,
+        )
+    if found.gap > within:
+        raise Infeasible(
+            f"the reused embedding costs {found.gap:.2%} more than the least there",
+            where=op.formula(),
+            why=f"{within:.2%} is allowed; {found.cost:,.0f} cycles against {found.bound:,.0f}",
+            hint=f"allow more (--within {math.ceil(1000 * found.gap) / 1000}), or {hint}",
+        )
+    return found.embedding
 
 
 def scheduled_cycles(
@@ -220,7 +248,8 @@ def _addressable(op: Operator, embeddings: list[Embedding], isa: Isa) -> list[Em
 
 
 def _search_key(options: Options) -> dict[str, Any]:
-    return {k: str(v) for k, v in vars(options).items() if k != "cache"}
+    plain = {k: str(v) for k, v in vars(options).items() if k not in ("cache", "reuse")}
+    return plain | {"reuse": options.reuse.formula() if options.reuse else ""}
 
 
 def _cached(

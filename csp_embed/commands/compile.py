@@ -163,6 +163,21 @@ def compile_command(
             help="folder that keeps finished searches by content", rich_help_panel="Search"
         ),
     ] = None,
+    reuse: Annotated[
+        Path | None,
+        typer.Option(
+            help="program of the same operator in another shape, whose embedding is applied"
+            " where a proof says that it is still good",
+            rich_help_panel="Search",
+        ),
+    ] = None,
+    within: Annotated[
+        float,
+        typer.Option(
+            help="share by which a reused embedding may cost more than the least",
+            rich_help_panel="Search",
+        ),
+    ] = 0.0,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -242,6 +257,15 @@ def compile_command(
         raise InputError("a seed is negative", hint="--seed and --solver-seed start at 0")
     if not 0 <= host_weight < float("inf"):
         raise InputError(f"--host-weight {host_weight} is no weight", hint="0 or more")
+    if not 0 <= within < float("inf"):
+        raise InputError(f"--within {within} is no share", hint="0.02 allows 2 % more")
+    if within and reuse is None:
+        raise InputError("--within needs --reuse", hint="--reuse PROGRAM.npz")
+    if reuse is not None and (layout or pins):
+        raise InputError(
+            "--reuse takes its layout and pins from the program",
+            hint="drop --layout, --fix and --forbid, or --reuse",
+        )
     if show and stop_after is None:
         raise InputError("--show needs --stop-after", hint=f"--stop-after {', '.join(STAGES)}")
     if stop_after is not None and stop_after not in STAGES:
@@ -259,6 +283,7 @@ def compile_command(
             op=op, isa=isa, config=vta_config, memory=memory, layout=mode, pins=pins,
             host_weight=host_weight, top=top,
             solver_seed=solver_seed, cache=cache, seed=seed, data=data, verify=verify, tell=tell,
+            reuse=reuse, within=within,
         )  # fmt: skip
         if stop_after is not None or dot is not None:
             text = job.stop_after(stop_after or "dataflow", dot)

@@ -14,8 +14,10 @@ import numpy as np
 
 from csp_embed.errors import CheckError, Infeasible, InputError, TimeLimit
 from csp_embed.files import atomic
+from csp_embed.ir.embedding import Embedding
 from csp_embed.ir.operator import Operator
 from csp_embed.isa.load import load_isa
+from csp_embed.isa.spec import Isa
 from csp_embed.kernel import Kernel, operand
 from csp_embed.ops.bound import bound_cycles, natural
 from csp_embed.ops.data import random_tensors
@@ -66,6 +68,8 @@ class Job:
     verify: bool
     tell: Callable[[str, int, int], None]
     pins: tuple[str, ...] = ()
+    reuse: Path | None = None
+    within: float = 0.0
 
     def stop_after(self, stage: str, dot: Path | None) -> str:
         """The artefact of an early stage as text."""
@@ -129,10 +133,19 @@ class Job:
             constants = {k: given[t] for k, t in names.items() if t is not None and t in given}
         options = Options(layout=self.layout, memory=self.memory, host_weight=self.host_weight,
                           solver_seed=self.solver_seed, cache=self.cache,
-                          pins=self.pins)  # fmt: skip
+                          pins=self.pins, reuse=self._earlier(machine),
+                          within=self.within)  # fmt: skip
         if self.top:
             options = Options(**{**options.__dict__, "top": self.top})
         return compile(self.op, machine, **constants, options=options, progress=self.tell)
+
+    def _earlier(self, machine: Isa) -> Embedding | None:
+        """The embedding of --reuse."""
+        if self.reuse is None:
+            return None
+        from csp_embed.commands.reused import embedding_of
+
+        return embedding_of(self.reuse, machine)
 
     def _refuse(self, error: Infeasible | TimeLimit, path: Path) -> None:
         """Writes the certificate of a problem without an answer."""
@@ -162,7 +175,7 @@ class Job:
         try:
             kernel = self.compile(given)
         except (Infeasible, TimeLimit) as error:
-            if certificate is not None:
+            if certificate is not None and self.reuse is None:
                 self._refuse(error, certificate)
             raise
         bound = bound_cycles(self.op, kernel.isa, kernel.memory)

@@ -59,7 +59,7 @@ def check_certificate(document: Any, meta: Mapping[str, Any] | None = None) -> J
     if status not in STATUSES:
         return Judgement((f"status {status!r} is none of {', '.join(STATUSES)}",), ())
     try:
-        op, isa = _operator(document["operator"]), _machine(document["machine"])
+        op, isa = operator_of(document["operator"]), _machine(document["machine"])
         problems = _same_program(document, meta)
         if status in ("infeasible", "unknown"):
             return _without_solution(document, op, problems)
@@ -75,7 +75,8 @@ def check_certificate(document: Any, meta: Mapping[str, Any] | None = None) -> J
     return Judgement(tuple(problems), (remark,), status)
 
 
-def _operator(document: Mapping[str, Any]) -> Operator:
+def operator_of(document: Mapping[str, Any]) -> Operator:
+    """The operator that a certificate or a program describes."""
     # Arrays of the operator itself (averaging weights) move no lane: their shape is enough.
     blank = {n: np.zeros(document["shapes"][n], np.int8) for n in document["values"]}
     return from_document(document, blank)
