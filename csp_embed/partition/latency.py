@@ -29,6 +29,7 @@ EXACT = 40  # above this many tasks the exact model is left to neighbourhoods, u
 NEAR = 0.005  # gap below which a proof is tried on up to 160 tasks
 # First and last temperatures of chains by reinsertion, of the makespan.
 HEATS = ((0.02, 1e-3), (0.01, 5e-4), (0.02, 2e-3))
+TRIAL = 1500  # proposals
 CHAIN, WARM = 1.5e7, 0.3  # steps times tasks of a chain beside neighbourhoods; its temperature
 LISTABLE = 1.05  # placements are listed up to so many times the load bound
 HITS = (
@@ -79,7 +80,10 @@ def annealed(
     chains, request = Chains(p, clock), clock.request
     threads = max(1, request.workers)
     begun = clock.seconds()
-    budget, number, factor = clock.left() * share if clock.wall else 0.0, 0, 1.0
+    budget, number, factor = 0.0, 0, 1.0
+    if clock.wall:
+        # The first round is a trial of the pace: contended links cost far more a proposal.
+        budget, factor = clock.left() * share, min(1.0, TRIAL / steps)
     with ThreadPoolExecutor(threads) as pool:
         while True:
             jobs = [
@@ -97,7 +101,6 @@ def annealed(
                 if number >= len(lanes):
                     return
                 continue
-            # The first round was a trial; the others divide the rest among them.
             pace = (clock.seconds() - before) / (steps * factor)
             left = budget - (clock.seconds() - begun)
             factor = min(budget / 4, left) / max(pace * steps, 1e-9)
