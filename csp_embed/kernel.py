@@ -234,6 +234,7 @@ class Kernel:
             lane_bytes[dim] = unit
             unit *= size
         digit = {d.name: d for d in self.embedding.digits}
+        partner = dict(layout.equal)
         address = self.lowered.address[n]
         out = []
         for t, size in enumerate(self.operator.tensors[layout.tensor].shape):
@@ -244,8 +245,10 @@ class Kernel:
                         parts.append((k * unit, extent, pitch[int(first[g]) + j]))
             for name, k in layout.digit_coef[t].items():
                 if k and name in digit and digit[name].dim in lane_bytes:
-                    d = digit[name]
-                    parts.append((k, d.extent, lane_bytes[d.dim] * d.radix))
+                    # On a diagonal two dimensions move together.
+                    both = [digit[x] for x in (name, partner.get(name)) if x is not None]
+                    stride = sum(lane_bytes[d.dim] * d.radix for d in both)
+                    parts.append((k, digit[name].extent, stride))
             parts.sort()
             if not _mixed_radix(parts, layout.const[t], size):
                 return None
