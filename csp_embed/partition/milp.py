@@ -30,11 +30,15 @@ from csp_embed.solver import milp
 LIMIT = 2.0  # thousand nodes in deterministic runs
 
 
+class Late(Exception):
+    """The limit came while the model was being built."""
+
+
 class Program:
     """The model under construction."""
 
-    def __init__(self, p: Problem) -> None:
-        self.p, self.m = p, milp.new_model()
+    def __init__(self, p: Problem, clock: Clock) -> None:
+        self.p, self.clock, self.m = p, clock, milp.new_model()
         groups = p.groups()
         self.x: list[dict[int, Any]] = []
         for ts in groups:
@@ -153,7 +157,10 @@ class Program:
     def _disjoint(self, line: list[tuple[Any, float, Any, int]], big: float) -> None:
         p = self.p
         reach = _reach(p)
-        for (s, c, x, i), (s2, c2, x2, j) in itertools.combinations(line, 2):
+        pairs = itertools.combinations(line, 2)
+        for n, ((s, c, x, i), (s2, c2, x2, j)) in enumerate(pairs):
+            if n % 1024 == 0 and self.clock.left() <= 0:
+                raise Late  # contended links of hundreds of tasks: millions of pairs
             if not c or not c2 or i == j:
                 continue
             if max(i, j) < p.n and (reach[i, j] or reach[j, i]):
@@ -184,8 +191,16 @@ def solve_milp(
     r = clock.request
     if r.shaped:
         raise InputError("method milp does not take contiguous or pipeline", hint="--method exact")
-    program = Program(p)
-    big = horizon(p, inc) if seeded else far(p)
+    try:
+        program = _built(p, clock, horizon(p, inc) if seeded else far(p))
+    except Late:
+        return
+    _solve(p, inc, proof, clock, program, seeded, engine)
+
+
+def _built(p: Problem, clock: Clock, big: float) -> Program:
+    """The whole program. Raises: Late."""
+    program, r = Program(p, clock), clock.request
     timed = r.objective == "latency" or r.max_latency is not None
     if r.objective == "latency":
         program.schedule(big)
@@ -200,6 +215,13 @@ def solve_milp(
             program.schedule(float(r.max_latency or big))
             program.goal = period
         program.loads(period)
+    return program
+
+
+def _solve(
+    p: Problem, inc: Incumbent, proof: Proof, clock: Clock, program: Program, seeded: bool,
+    engine: str,
+) -> None:  # fmt: skip
     hint: dict[Any, float] = {}
     if seeded and inc.best is not None:
         for g, row in enumerate(program.x):

@@ -231,7 +231,7 @@ def test_hops_over_a_relay_are_in_the_plan() -> None:
 
 
 def test_a_limit_with_a_plan_in_hand_is_feasible() -> None:
-    graph = random_graph(28, 3, 4, integer=False)
+    graph = random_graph(40, 3, 4, integer=False)
     plan = solve(graph, platform(3), time_limit=0.001)
     assert plan.status == "FEASIBLE"
     assert not plan.deterministic
