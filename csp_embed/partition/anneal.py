@@ -30,6 +30,28 @@ def draw(state, bound):
 
 
 @njit(cache=True)
+def generator(seed):
+    """State of `draw` for a seed, past its first numbers, in which small seeds look alike."""
+    state = np.array([np.uint64(seed * 2654435761 + 88172645463325252)], np.uint64)
+    for _ in range(8):
+        draw(state, 2)
+    return state
+
+
+@njit(cache=True)
+def neighbour(a, state, t):
+    """A random producer or consumer of task t; -1 where it has none."""
+    ins, outs = a.inp_ptr[t + 1] - a.inp_ptr[t], a.out_ptr[t + 1] - a.out_ptr[t]
+    if ins + outs == 0:
+        return -1
+    k = draw(state, ins + outs)
+    if k < ins:
+        return a.value_src[a.inp[a.inp_ptr[t] + k]]
+    v = a.out[a.out_ptr[t] + k - ins]
+    return a.use[a.use_ptr[v] + draw(state, a.use_ptr[v + 1] - a.use_ptr[v])]
+
+
+@njit(cache=True)
 def append(a, lat, inv, order, dev, begin, avail, finish):
     """Makespan where tasks are appended in list order from position `begin` on.
 
@@ -103,9 +125,7 @@ def anneal(a, w, lat, inv, activation, members, member_ptr, order, dev, steps, h
     hot, cold: temperatures in ms at the beginning and the end. members, member_ptr: tasks by
     colocation group. The first state must be feasible."""
     n, m = a.cost.shape
-    state = np.array([np.uint64(seed * 2654435761 + 88172645463325252)], np.uint64)
-    for _ in range(8):
-        draw(state, 2)
+    state = generator(seed)
     plain = True
     for h in range(len(a.hop_res)):
         if a.hop_res[h] >= 0:
@@ -220,15 +240,9 @@ def gather(a, state, dev, t, cluster, inside, limit):
         if size >= aim:
             break
         u = cluster[draw(state, size)]
-        ins, outs = a.inp_ptr[u + 1] - a.inp_ptr[u], a.out_ptr[u + 1] - a.out_ptr[u]
-        if ins + outs == 0:
+        other = neighbour(a, state, u)
+        if other < 0:
             break
-        k = draw(state, ins + outs)
-        if k < ins:
-            other = a.value_src[a.inp[a.inp_ptr[u] + k]]
-        else:
-            v = a.out[a.out_ptr[u] + k - ins]
-            other = a.use[a.use_ptr[v] + draw(state, a.use_ptr[v + 1] - a.use_ptr[v])]
         if not inside[other] and dev[other] == dev[t]:
             inside[other] = True
             cluster[size] = other

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from csp_embed.partition.anneal import draw
+from csp_embed.partition.anneal import draw, generator, neighbour
 from csp_embed.partition.problem import Floats, Ints
 
 SPREAD = 0.1
@@ -128,9 +128,7 @@ def balance(q, dev, steps, hot, cold, seed):
     """
     n, m = q.cost.shape
     groups = len(q.group_weight)
-    state = np.array([np.uint64(seed * 2654435761 + 88172645463325252)], np.uint64)
-    for _ in range(8):
-        draw(state, 2)
+    state = generator(seed)
     readers = np.zeros((len(q.value_src), m), np.int64)
     load = np.zeros(q.lines)
     begin(q, dev, readers, load)
@@ -185,16 +183,10 @@ def balance(q, dev, steps, hot, cold, seed):
             new = dev[q.members[q.member_ptr[h]]]
         else:
             t = q.members[q.member_ptr[g] + draw(state, q.member_ptr[g + 1] - q.member_ptr[g])]
-            ins, outs = q.inp_ptr[t + 1] - q.inp_ptr[t], q.out_ptr[t + 1] - q.out_ptr[t]
-            if ins + outs == 0:
+            u = neighbour(q, state, t)
+            if u < 0:
                 continue
-            k = draw(state, ins + outs)
-            if k < ins:
-                new = dev[q.value_src[q.inp[q.inp_ptr[t] + k]]]
-            else:
-                v = q.out[q.out_ptr[t] + k - ins]
-                reader = q.use_ptr[v] + draw(state, q.use_ptr[v + 1] - q.use_ptr[v])
-                new = dev[q.use[reader]]
+            new = dev[u]
         if new == old or q.cost[first, new] == np.inf:
             continue
         if h >= 0 and q.cost[q.members[q.member_ptr[h]], old] == np.inf:
@@ -243,15 +235,9 @@ def grow(q, state, dev, group, g, cluster, inside):
             break
         c = cluster[draw(state, size)]
         t = q.members[q.member_ptr[c] + draw(state, q.member_ptr[c + 1] - q.member_ptr[c])]
-        ins, outs = q.inp_ptr[t + 1] - q.inp_ptr[t], q.out_ptr[t + 1] - q.out_ptr[t]
-        if ins + outs == 0:
+        u = neighbour(q, state, t)
+        if u < 0:
             continue
-        k = draw(state, ins + outs)
-        if k < ins:
-            u = q.value_src[q.inp[q.inp_ptr[t] + k]]
-        else:
-            v = q.out[q.out_ptr[t] + k - ins]
-            u = q.use[q.use_ptr[v] + draw(state, q.use_ptr[v + 1] - q.use_ptr[v])]
         if dev[u] != old:
             other = dev[u]
         elif not inside[group[u]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from csp_embed.partition.anneal import draw
+from csp_embed.partition.anneal import draw, generator, neighbour
 from csp_embed.partition.balance import begin, energy, reachable, shift
 
 WALK = 6  # groups that one proposal moves together, at most
@@ -91,9 +91,7 @@ def anneal_loads(q, dev, group, free, steps, hot, cold, seed):
     group [n]; free [m] bytes of memory left; hot, cold: temperatures in ms."""
     m = q.cost.shape[1]
     groups = len(q.group_weight)
-    state = np.array([np.uint64(seed * 2654435761 + 88172645463325252)], np.uint64)
-    for _ in range(8):
-        draw(state, 2)
+    state = generator(seed)
     readers = np.zeros((len(q.value_src), m), np.int64)
     load = np.zeros(q.lines)
     begin(q, dev, readers, load)
@@ -117,15 +115,9 @@ def anneal_loads(q, dev, group, free, steps, hot, cold, seed):
         for _ in range(4 * WALK if kind > 1 else 0):  # neighbours: to follow, or to take along
             c = walk[draw(state, size)]
             t = q.members[q.member_ptr[c] + draw(state, q.member_ptr[c + 1] - q.member_ptr[c])]
-            ins, outs = q.inp_ptr[t + 1] - q.inp_ptr[t], q.out_ptr[t + 1] - q.out_ptr[t]
-            if ins + outs == 0:
+            u = neighbour(q, state, t)
+            if u < 0:
                 continue
-            k = draw(state, ins + outs)
-            if k < ins:
-                u = q.value_src[q.inp[q.inp_ptr[t] + k]]
-            else:
-                v = q.out[q.out_ptr[t] + k - ins]
-                u = q.use[q.use_ptr[v] + draw(state, q.use_ptr[v + 1] - q.use_ptr[v])]
             if dev[u] != here:
                 new = dev[u]
                 if size >= aim:

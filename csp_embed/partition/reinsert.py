@@ -24,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from csp_embed.partition.anneal import draw
+from csp_embed.partition.anneal import draw, generator
 from csp_embed.partition.problem import Floats, Ints, Problem, _csr
 
 THROUGH = 0.1  # weight of the path through the task beside the makespan, which has wide plateaus
@@ -199,9 +199,7 @@ def reinsert(a, order, dev, steps, hot, cold, seed):
 
     hot, cold: temperatures in ms at the beginning and the end."""
     n, m = a.cost.shape
-    state = np.array([np.uint64(seed * 2654435761 + 88172645463325252)], np.uint64)
-    for _ in range(8):
-        draw(state, 2)
+    state = generator(seed)
     at, cc = np.empty(n, np.int64), np.empty(n)
     prv, nxt = np.full(n, -1), np.full(n, -1)
     first, last = np.full(m, -1), np.full(m, -1)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from csp_embed.partition.anneal import draw, gather, move
+from csp_embed.partition.anneal import draw, gather, generator, move
 from csp_embed.partition.windows import through
 
 SPREAD = 0.5
@@ -39,9 +39,7 @@ def anneal_window(
     window. hot, cold: temperatures in ms."""
     n, m = a.cost.shape
     w = hi - lo
-    state = np.array([np.uint64(seed * 2654435761 + 88172645463325252)], np.uint64)
-    for _ in range(8):
-        draw(state, 2)
+    state = generator(seed)
     value = through(
         a, lat, inv, plain, order, dev, lo, hi, lo, ends, peak, finish, sent, arrive, tail, then
     )
