@@ -7,10 +7,11 @@
     scripts/bench_split transformer  96 layers on 4 equal servers: collapsed and not
 
 --limit S: of an exact solver (default 600; layers: of the search, 60). --sizes, --objective,
---graphs N (kinds of graph per size), --links free,full,half,bus. Every plan goes through the
-verifier; a row is printed as soon as it is known. Seconds: CPU time of one core, after a first run
-that compiles. "splitting" is the heuristic from the arrays on, one HEFT schedule included; exact
-solvers start from the arrays too; "whole" is the command's time, with bounds and all lists.
+--graphs N (kinds of graph per size), --seed S of the graphs (1 to 50 were used for tuning),
+--links free,full,half,bus. Every plan goes through the verifier; a row is printed as soon as it is
+known. Seconds: CPU time of one core, after a first run that compiles. "splitting" is the heuristic
+from the arrays on, one HEFT schedule included; exact solvers start from the arrays too; "whole" is
+the command's time, with bounds and all lists.
 A contended link (full, half, bus) carries one transfer at a time, as real ones do. With `free`
 links the period is a plain load balance, which a MILP solves at once. `ratio` takes free links for
 the latency (with a queue on links the MILP's model does not even fit from 200 tasks on).
@@ -110,7 +111,7 @@ def quality(args: argparse.Namespace) -> None:
         for n in args.sizes or (20, 30, 40):
             for links in args.links or ("free", "full", "bus"):
                 for ccr, related in KINDS[: args.graphs]:
-                    graph, machines = case(n, ccr, related, links)
+                    graph, machines = case(n, ccr, related, links, args.seed)
                     mine, took = splitting(graph, machines, objective)
                     best = solve(graph, machines, objective=objective, time_limit=args.limit)
                     heft = solve(graph, machines, objective=objective, method="heft")
@@ -145,7 +146,7 @@ def ratio(args: argparse.Namespace) -> None:
                 ("free",) if objective == "latency" else ("full", "bus", "free")
             ):
                 for ccr, related in KINDS[: args.graphs]:
-                    graph, machines = case(n, ccr, related, links)
+                    graph, machines = case(n, ccr, related, links, args.seed)
                     mine, took = splitting(graph, machines, objective)
                     whole = solve(graph, machines, objective=objective, method="split")
                     heft = solve(graph, machines, objective=objective, method="heft")
@@ -185,7 +186,7 @@ def scale(args: argparse.Namespace) -> None:
         warm(objective)
         for n in args.sizes or (1000, 10_000):
             for ccr, related in KINDS[: args.graphs]:
-                graph, machines = case(n, ccr, related, (args.links or ["free"])[0])
+                graph, machines = case(n, ccr, related, (args.links or ["free"])[0], args.seed)
                 began = time.process_time()
                 plan = solve(graph, machines, objective=objective, method="split")
                 took = time.process_time() - began
@@ -256,6 +257,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=lambda s: [int(x) for x in s.split(",")])
     parser.add_argument("--links", type=lambda s: s.split(","))
     parser.add_argument("--graphs", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=1, help="of the graphs")
     parser.add_argument("--engines", default="milp,cpsat")
     parser.add_argument(
         "--objective", type=lambda s: s.split(","), default=["latency", "throughput"]
