@@ -34,6 +34,8 @@ from csp_embed.network.work import work_of
 WARM_UPS, RUNS = 3, 10
 # Short calls are repeated for this long: ten runs of 50 us may all fall into one disturbance.
 LEAST_MS, MOST_RUNS = 30.0, 300
+# Half of the profiler's resolution: what a kernel takes that it counts as nothing.
+TICK_MS = 0.5e-3
 CLOCKS = {"wall": time.perf_counter_ns, "cpu": time.thread_time_ns}
 Progress = Callable[[str, int, int], None]
 # (net, layer, device) -> (ms, origin), or None where there is no kernel; see onnx_graph.
@@ -91,11 +93,15 @@ def profile_model(
     del session
     run_ms = min(total, _run_ms(runs, warm_ups, clock, threads))
     kernels = kernel_ms(net, constants, parts, feeds, threads=threads, runs=runs, warm_ups=warm_ups)
-    # No kernel takes longer than its layer alone but for what other programs took meanwhile.
-    shares = {n: min(kernels[n], max(0.0, (t.alone_ms or 0.0) - run_ms)) for n, t in alone.items()}
-    if not any(shares.values()):  # the profiler counts whole microseconds
-        shares = {n: t.alone_ms or 0.0 for n, t in alone.items()}
-    scale = (total - run_ms) / (sum(shares.values()) or 1.0)
+    shares = {
+        # No kernel takes longer than its layer alone but for what other programs took meanwhile.
+        n: max(TICK_MS, min(kernels[n], (t.alone_ms or 0.0) - run_ms))
+        for n, t in alone.items()
+    }
+    # On a busy machine the empty call may seem to take longer than the whole model.
+    inside = max(total - run_ms, TICK_MS * len(shares))
+    run_ms = max(0.0, total - inside)
+    scale = inside / (sum(shares.values()) or 1.0)
     times = {n: t.model_copy(update={"ms": scale * shares[n]}) for n, t in alone.items()}
     return Profile(
         format="csp-embed-profile/1",
@@ -107,7 +113,7 @@ def profile_model(
         warm_ups=warm_ups,
         weights=f"{weights}, seed {seed}",
         clock=clock,
-        whole_ms=total,
+        whole_ms=run_ms + inside,
         run_ms=run_ms,
         layers=times,
     )

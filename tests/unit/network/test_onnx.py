@@ -236,6 +236,15 @@ def test_profile_is_complete_and_used(tmp_path: Path) -> None:
         profile_model(path, runs=2)
 
 
+def test_profile_on_a_disturbed_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty call that seems slower than the whole model leaves every layer a time."""
+    monkeypatch.setattr("csp_embed.network.profile._run_ms", lambda *_: 1e6)
+    found = profile_model(diamond(tmp_path / "m.onnx"))
+    times = [t.ms for t in found.layers.values()]
+    assert all(ms is not None and ms > 0 for ms in times)
+    assert found.run_ms + sum(times) == pytest.approx(found.whole_ms)
+
+
 def test_integers_and_indices_get_values_that_fit(tmp_path: Path) -> None:
     nodes = [node("Gather", ["table", "i"], ["y"], name="g")]
     path = tmp_path / "e.onnx"
