@@ -167,9 +167,12 @@ def build(p: Problem, request: Request, horizon: float) -> Model:
 
 
 def exact(
-    p: Problem, inc: Incumbent, proof: Proof, clock: Clock, limit: float, share: float = 1.0
-) -> str:
-    """CP-SAT on the whole problem, hinted with the incumbent. Returns the solver's status."""
+    p: Problem, inc: Incumbent, proof: Proof, clock: Clock, limit: float, share: float = 1.0,
+    target: float | None = None,
+) -> str:  # fmt: skip
+    """CP-SAT on the whole problem, hinted with the incumbent. Returns the solver's status.
+
+    target: a value in ms at which it stops, with whatever bound it has by then."""
     request = clock.request
     best = inc.best
     model = build(p, request, horizon(p, inc))
@@ -184,7 +187,8 @@ def exact(
     params, extra = clock.params(limit, share), tuning(request)
     if extra:
         params = replace(params, workers=1, interleave=False)
-    found = cpsat.solve(model.cp, params, extra=extra)
+    stop = None if target is None else model.scale.down(target)
+    found = cpsat.solve(model.cp, params, extra=extra, target=stop)
     proof.interrupted |= found.interrupted
     if found.found:
         take(p, inc, model, found, "cpsat")

@@ -183,9 +183,10 @@ def _reach(p: Problem) -> np.ndarray:
 
 def solve_milp(
     p: Problem, inc: Incumbent, proof: Proof, clock: Clock, *, seeded: bool = True,
-    engine: str = "highs",
+    engine: str = "highs", target: float | None = None,
 ) -> None:  # fmt: skip
-    """Solves the program. seeded: with the incumbent as hint and horizon.
+    """Solves the program. seeded: with the incumbent as hint and horizon. target: a value in ms at
+    which it stops, with whatever bound it has by then.
 
     Raises: InputError for constraints that only CP-SAT models (contiguous, pipeline)."""
     r = clock.request
@@ -195,7 +196,7 @@ def solve_milp(
         program = _built(p, clock, horizon(p, inc) if seeded else far(p))
     except Late:
         return
-    _solve(p, inc, proof, clock, program, seeded, engine)
+    _solve(p, inc, proof, clock, program, seeded, engine, target)
 
 
 def _built(p: Problem, clock: Clock, big: float) -> Program:
@@ -220,7 +221,7 @@ def _built(p: Problem, clock: Clock, big: float) -> Program:
 
 def _solve(
     p: Problem, inc: Incumbent, proof: Proof, clock: Clock, program: Program, seeded: bool,
-    engine: str,
+    engine: str, target: float | None,
 ) -> None:  # fmt: skip
     hint: dict[Any, float] = {}
     if seeded and inc.best is not None:
@@ -232,7 +233,7 @@ def _solve(
             for t, s in enumerate(program.start):
                 hint[s] = float(inc.best.table.start[t])
     clock.tell("mixed-integer program")
-    found = milp.solve(program.m, clock.params(LIMIT), hint=hint, engine=engine)
+    found = milp.solve(program.m, clock.params(LIMIT), hint=hint, engine=engine, target=target)
     if found.found:
         dev: Ints = np.zeros(p.n, np.int64)
         for t in range(p.n):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from csp_embed.solver.params import Params
@@ -23,10 +23,10 @@ def solve(
     params: Params,
     *,
     extra: Mapping[str, Any] | None = None,
-    on_solution: Callable[[float, float], None] | None = None,
+    target: float | None = None,
 ) -> Solved:
-    """Runs CP-SAT. extra: further SatParameters by name. on_solution: called with (objective,
-    bound) from the solver's thread.
+    """Runs CP-SAT. extra: further SatParameters by name. target: an objective value (of a
+    minimum) at which the search stops.
 
     Ctrl-C stops the search and is reported as `interrupted`, with the best solution so far: the
     search runs in a thread of its own, so that this one receives the signal.
@@ -49,15 +49,15 @@ def solve(
 
     class Watch(cp_model.CpSolverSolutionCallback):
         def on_solution_callback(self) -> None:
-            if on_solution is not None:
-                on_solution(self.objective_value, self.best_objective_bound)
+            if target is not None and self.objective_value <= target:
+                self.stop_search()
 
     answer: list[Any] = []
     failure: list[BaseException] = []
 
     def search() -> None:
         try:
-            answer.append(solver.solve(model, Watch() if on_solution is not None else None))
+            answer.append(solver.solve(model, Watch() if target is not None else None))
         except Exception as error:  # noqa: BLE001 (handed to the calling thread, raised there)
             failure.append(error)
 

@@ -29,11 +29,13 @@ def solve(
     hint: Mapping[Any, float] | None = None,
     engine: str = "highs",
     cutoff: float | None = None,
+    target: float | None = None,
 ) -> Solved:
     """Runs HiGHS or SCIP ("highs", "gscip") on one thread. hint: value by variable.
 
     A node limit serves as the deterministic limit (1000 nodes per unit); cutoff: solutions worse
-    than that are of no interest (SCIP only).
+    than that are of no interest (SCIP only); target: an objective value (of a minimum) at which the
+    search stops (HiGHS only).
     Raises: ValueError for another engine."""
     from ortools.math_opt.python import mathopt
 
@@ -52,6 +54,8 @@ def solve(
         else max(1, int(1000 * params.deterministic_limit)),
         cutoff_limit=cutoff if engine == "gscip" else None,
     )
+    if target is not None and engine == "highs":  # MathOpt's objective_limit is refused for HiGHS
+        options.highs.double_options["objective_target"] = target
     hints = [mathopt.SolutionHint(variable_values=dict(hint))] if hint else []
     started = time.perf_counter()
     result = mathopt.solve(

@@ -66,18 +66,21 @@ class _Flattened:
 
 
 def _limit(ground: Ground, names: Sequence[str]) -> int:
-    """Greatest coefficient: a step along the coordinate, or along an axis that shares an index with
-    it, that stays within that axis."""
+    """Greatest coefficient: between any two values that the coordinate can be made to have by its
+    own points and by moving the other axes of an index through their extents, in its own units."""
     op = ground.op
-    most = math.prod(op.axes[a] for a in names) - 1
-    if most == 0:
+    own_range = math.prod(op.axes[a] for a in names) - 1
+    if own_range == 0:
         return 0
+    furthest = 0
     for access in (op.out, op.lhs, op.rhs):
         for ix in access.index if access is not None else ():
-            own = min((abs(c) for a, c in ix.terms if a in names), default=0)
-            for a, c in ix.terms if own else ():
-                most = max(most, abs(c) * (op.axes[a] - 1) // own)
-    return most
+            unit = min((abs(c) for a, c in ix.terms if a in names), default=0)
+            away = 0
+            for a, c in ix.terms if unit else ():
+                away += 0 if a in names else abs(c) * (op.axes[a] - 1)
+            furthest = max(furthest, away // unit if unit else 0)
+    return own_range + furthest
 
 
 def _regular(ground: Ground, maps: _Flattened, solution: Key) -> bool:

@@ -109,18 +109,19 @@ def frames(ground: Ground, *, steps: int | None = None) -> Iterator[Frame]:
 
 
 def bound(ground: Ground, coordinate: Sequence[str]) -> int:
-    """Greatest magnitude of a coefficient: within the coordinate's extent, and for skewed windows
-    what the stride makes of the longest axis that moves with it. An axis of extent 1 does not move.
+    """Greatest magnitude of a coefficient: the coordinate's extent, and for windows how far the
+    other axes of an index can move it (a tap u - q begins before the first one where q is large, so
+    u takes as many values more). An axis of extent 1 does not move.
     """
-    extent = math.prod(ground.op.axes[a] for a in coordinate)
+    op = ground.op
+    extent = math.prod(op.axes[a] for a in coordinate)
     reach = 0
     for access in ground.accesses.values():
         for ix in access.index:
             own = [abs(c) for a, c in ix.terms if a in coordinate]
-            if own:
-                others = [abs(c) * (ground.op.axes[a] - 1) for a, c in ix.terms]
-                reach = max(reach, *(o // min(own) for o in others))
-    return max(extent - 1, reach) if extent > 1 else 0
+            others = [abs(c) * (op.axes[a] - 1) for a, c in ix.terms if a not in coordinate]
+            reach = max(reach, sum(others) // min(own)) if own else reach
+    return extent - 1 + reach if extent > 1 else 0
 
 
 def _primes_within(size: int) -> Iterator[tuple[int, ...]]:
