@@ -23,16 +23,28 @@ from csp_embed.commands.plan_inputs import (
     refuse_shared_host,
 )
 from csp_embed.commands.plan_options import (
+    BatchOption,
+    ContiguousOption,
     DimOption,
+    GranularityOption,
+    IoFreeOption,
     JsonOption,
+    MethodOption,
+    NetworkArgument,
+    ObjectiveOption,
+    PipelineOption,
     PlatformOption,
+    ProfileOption,
+    ReplicasOption,
+    batch_sizes,
+    known_objective,
     numbers,
     pairs,
     writable,
     write_json,
 )
 from csp_embed.errors import Infeasible, InputError, TimeLimit
-from csp_embed.ir.network import LATENCY, THROUGHPUT, Plan
+from csp_embed.ir.network import LATENCY, Plan
 from csp_embed.network.graph_file import graph_document
 from csp_embed.network.plan_file import plan_document, read_plan, write_plan
 from csp_embed.report.plan_diff import plan_diff, plan_diff_text
@@ -67,25 +79,23 @@ def _plans() -> None:
 
 
 def partition(
-    network: Annotated[str, typer.Argument(help="model.onnx, graph.json or .yaml.")],
+    network: NetworkArgument,
     platform: PlatformOption = None,
-    objective: Annotated[str, typer.Option(help="latency or throughput.")] = LATENCY,
+    objective: ObjectiveOption = LATENCY,
     output: Annotated[str | None, typer.Option("-o", "--output", help="Plan file.")] = None,
-    method: Annotated[str, typer.Option(help="auto, exact, milp, split, lns, heft, …")] = "auto",
-    contiguous: Annotated[bool, typer.Option(help="Each device's set is convex.")] = False,
-    pipeline: Annotated[bool, typer.Option(help="Also no cycle among devices.")] = False,
+    method: MethodOption = "auto",
+    contiguous: ContiguousOption = False,
+    pipeline: PipelineOption = False,
     max_latency: Annotated[float | None, typer.Option(help="Bound in ms.")] = None,
     min_throughput: Annotated[float | None, typer.Option(help="Samples per ms.")] = None,
     pareto: Annotated[int | None, typer.Option(help="So many plans of the front.")] = None,
-    replicas: Annotated[int, typer.Option(help="Data parallelism: copies of the network.")] = 1,
-    batch: Annotated[int, typer.Option(help="Samples of one input (latency).")] = 1,
+    replicas: ReplicasOption = 1,
+    batch: BatchOption = 1,
     cost_model: Annotated[str | None, typer.Option(help=f"{LINKS} or {DNN}.")] = None,
-    granularity: Annotated[str, typer.Option(help="ONNX: node, fused or block.")] = "fused",
+    granularity: GranularityOption = "fused",
     dim: DimOption = None,
-    io_free: Annotated[bool, typer.Option(help="ONNX: inputs and outputs cost nothing.")] = False,
-    profile_file: Annotated[
-        list[str] | None, typer.Option("--profile", help="DEVICE=FILE, by name or kind.")
-    ] = None,
+    io_free: IoFreeOption = False,
+    profile_file: ProfileOption = None,
     assume_int8: Annotated[bool, typer.Option(help="Price float layers as int8 kernels.")] = False,
     fix: Annotated[list[str] | None, typer.Option(help="TASK=DEVICE; repeatable.")] = None,
     start: Annotated[str | None, typer.Option("--from", help="A plan to improve.")] = None,
@@ -108,8 +118,7 @@ def partition(
     [dim]csp-embed partition sweep --help[/dim] compares platforms.
     """
     begin = time.perf_counter()
-    if objective not in (LATENCY, THROUGHPUT):
-        raise InputError(f"unknown objective {objective!r}", hint="latency or throughput")
+    known_objective(objective)
     for path in (output, gantt, picture, trace, save_graph):
         writable(path)
     request = Request(
@@ -121,7 +130,7 @@ def partition(
         profiles=pairs(profile_file, "--profile"),
         assume_int8=assume_int8,
         cost_model=cost_model,
-        batches=sorted({1, batch, *range(2, 1 + batch // max(1, replicas))}) if batch > 1 else (),
+        batches=batch_sizes(batch, replicas),
     )
     if cost_model not in (None, LINKS, DNN):
         raise InputError(f"unknown cost model {cost_model!r}", hint=f"{LINKS} or {DNN}")

@@ -15,9 +15,27 @@ from rich.table import Table
 
 from csp_embed.commands.common import console, print_json, progress, stderr
 from csp_embed.commands.plan_inputs import Request, load_inputs, refuse_shared_host
-from csp_embed.commands.plan_options import DimOption, JsonOption, numbers, pairs, writable
+from csp_embed.commands.plan_options import (
+    BatchOption,
+    ContiguousOption,
+    DimOption,
+    GranularityOption,
+    IoFreeOption,
+    JsonOption,
+    MethodOption,
+    NetworkArgument,
+    ObjectiveOption,
+    PipelineOption,
+    ProfileOption,
+    ReplicasOption,
+    batch_sizes,
+    known_objective,
+    numbers,
+    pairs,
+    writable,
+)
 from csp_embed.errors import CspEmbedError, InputError
-from csp_embed.ir.network import LATENCY, THROUGHPUT, Plan
+from csp_embed.ir.network import LATENCY, Plan
 from csp_embed.network.plan_file import write_plan
 from csp_embed.spread import spread
 
@@ -31,24 +49,22 @@ class Setting:
 
 
 def sweep(
-    network: Annotated[str, typer.Argument(help="model.onnx, graph.json or .yaml.")],
+    network: NetworkArgument,
     platforms: Annotated[str, typer.Option(help="a.yaml,b.json,cpu_2gpu: files or shipped names.")],
     out: Annotated[Path | None, typer.Option(help="Results, one JSON record a line.")] = None,
     jobs: Annotated[int, typer.Option(help="Processes.")] = 1,
     dask: Annotated[str | None, typer.Option(help="Address of a Dask scheduler.")] = None,
     plans: Annotated[str | None, typer.Option(help="Folder for the plan files.")] = None,
-    objective: Annotated[str, typer.Option(help="latency or throughput.")] = LATENCY,
-    method: Annotated[str, typer.Option(help="As of `partition`.")] = "auto",
-    contiguous: Annotated[bool, typer.Option(help="Each device's set is convex.")] = False,
-    pipeline: Annotated[bool, typer.Option(help="Also no cycle among devices.")] = False,
-    replicas: Annotated[int, typer.Option(help="Data parallelism: copies.")] = 1,
-    batch: Annotated[int, typer.Option(help="Samples of one input (latency).")] = 1,
-    granularity: Annotated[str, typer.Option(help="ONNX: node, fused or block.")] = "fused",
+    objective: ObjectiveOption = LATENCY,
+    method: MethodOption = "auto",
+    contiguous: ContiguousOption = False,
+    pipeline: PipelineOption = False,
+    replicas: ReplicasOption = 1,
+    batch: BatchOption = 1,
+    granularity: GranularityOption = "fused",
     dim: DimOption = None,
-    io_free: Annotated[bool, typer.Option(help="ONNX: inputs and outputs cost nothing.")] = False,
-    profile_file: Annotated[
-        list[str] | None, typer.Option("--profile", help="DEVICE=FILE, by name or kind.")
-    ] = None,
+    io_free: IoFreeOption = False,
+    profile_file: ProfileOption = None,
     time_limit: Annotated[float | None, typer.Option(help="Seconds for each, wall clock.")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -62,18 +78,16 @@ def sweep(
     names = list(dict.fromkeys(n.strip() for n in platforms.split(",") if n.strip()))
     if not names:
         raise InputError("no platform is named", hint="--platforms a.yaml,b.yaml")
-    if objective not in (LATENCY, THROUGHPUT):
-        raise InputError(f"unknown objective {objective!r}", hint="latency or throughput")
+    known_objective(objective)
     if not Path(network).is_file():  # said once, not for every platform
         raise InputError(f"no such file: {network}", where=network)
     profiles = pairs(profile_file, "--profile")
     _prepare(out, plans, names)
-    batches = sorted({1, batch, *range(2, 1 + batch // max(1, replicas))}) if batch > 1 else ()
     setting = Setting(
         Request(
             target=_absolute(network), granularity=granularity, dims=numbers(dim, "--dim"),
             io_free=io_free, profiles={k: _absolute(v) for k, v in profiles.items()},
-            batches=batches,
+            batches=batch_sizes(batch, replicas),
         ),
         {
             "objective": objective, "method": method, "contiguous": contiguous,

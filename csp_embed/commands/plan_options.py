@@ -10,7 +10,20 @@ import typer
 
 from csp_embed.errors import InputError
 from csp_embed.files import atomic
+from csp_embed.ir.network import LATENCY, THROUGHPUT
 
+NetworkArgument = Annotated[str, typer.Argument(help="model.onnx, graph.json or .yaml.")]
+ObjectiveOption = Annotated[str, typer.Option(help="latency or throughput.")]
+MethodOption = Annotated[str, typer.Option(help="auto, exact, milp, split, lns, heft, …")]
+ContiguousOption = Annotated[bool, typer.Option(help="Each device's set is convex.")]
+PipelineOption = Annotated[bool, typer.Option(help="Also no cycle among devices.")]
+ReplicasOption = Annotated[int, typer.Option(help="Data parallelism: copies of the network.")]
+BatchOption = Annotated[int, typer.Option(help="Samples of one input (latency).")]
+GranularityOption = Annotated[str, typer.Option(help="ONNX: node, fused or block.")]
+IoFreeOption = Annotated[bool, typer.Option(help="ONNX: inputs and outputs cost nothing.")]
+ProfileOption = Annotated[
+    list[str] | None, typer.Option("--profile", help="DEVICE=FILE, by name or kind.")
+]
 PlatformOption = Annotated[
     str | None, typer.Option(help="Platform file, or the name of one that ships (cpu_2gpu).")
 ]
@@ -22,6 +35,17 @@ ClockOption = Annotated[
     str, typer.Option(help="wall, or cpu: the thread's own time, for a busy machine.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+
+
+def known_objective(name: str) -> None:
+    """Raises: InputError."""
+    if name not in (LATENCY, THROUGHPUT):
+        raise InputError(f"unknown objective {name!r}", hint="latency or throughput")
+
+
+def batch_sizes(batch: int, replicas: int) -> list[int]:
+    """Sizes whose costs are needed: of the whole input and of every replica's share of it."""
+    return sorted({1, batch, *range(2, 1 + batch // max(1, replicas))}) if batch > 1 else []
 
 
 def pairs(values: list[str] | None, option: str) -> dict[str, str]:
