@@ -183,7 +183,7 @@ def read_results(path: Path) -> list[dict[str, Any]]:
                 f"{path} is no results file",
                 where=f"{path}:{n + 1}",
                 why=str(error),
-                hint="`csp-embed deepbench --out FILE` writes one",
+                hint="--out of a sweep writes one",
             ) from error
         if not isinstance(out[-1], dict) or "id" not in out[-1]:
             raise InputError(

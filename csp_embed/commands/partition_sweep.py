@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from csp_embed.bench import read_results
 from csp_embed.commands.common import console, print_json, progress, stderr
 from csp_embed.commands.plan_inputs import Request, load_inputs, refuse_shared_host
 from csp_embed.commands.plan_options import (
@@ -35,8 +36,11 @@ from csp_embed.commands.plan_options import (
     writable,
 )
 from csp_embed.errors import CspEmbedError, InputError
+from csp_embed.files import atomic
 from csp_embed.ir.network import LATENCY, Plan
 from csp_embed.network.plan_file import write_plan
+from csp_embed.network.platform import find_platform
+from csp_embed.network.schema import sha256
 from csp_embed.spread import spread
 
 
@@ -52,6 +56,9 @@ def sweep(
     network: NetworkArgument,
     platforms: Annotated[str, typer.Option(help="a.yaml,b.json,cpu_2gpu: files or shipped names.")],
     out: Annotated[Path | None, typer.Option(help="Results, one JSON record a line.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Keep what --out has of equal files and options.")
+    ] = False,
     jobs: Annotated[int, typer.Option(help="Processes.")] = 1,
     dask: Annotated[str | None, typer.Option(help="Address of a Dask scheduler.")] = None,
     plans: Annotated[str | None, typer.Option(help="Folder for the plan files.")] = None,
@@ -82,7 +89,7 @@ def sweep(
     if not Path(network).is_file():  # said once, not for every platform
         raise InputError(f"no such file: {network}", where=network)
     profiles = pairs(profile_file, "--profile")
-    _prepare(out, plans, names)
+    _prepare(out, plans, names, resume)
     setting = Setting(
         Request(
             target=_absolute(network), granularity=granularity, dims=numbers(dim, "--dim"),
@@ -96,9 +103,12 @@ def sweep(
     )  # fmt: skip
     rows: list[dict[str, Any]] = []
     with progress(quiet=as_json) as tell:
-        tell("partitioning", 0, len(names))
-        items = [(name, _absolute(name)) for name in names]
+        keys = {name: _key(setting, name) for name in names}
+        rows += _kept(out, keys, plans)
+        tell("partitioning", len(rows), len(names))
+        items = [(n, _absolute(n)) for n in names if n not in {r["platform"] for r in rows}]
         for row, plan in spread(partial(solve_on, setting=setting), items, jobs, dask):
+            row["key"] = keys[row["platform"]]
             if plans is not None and plan is not None:
                 row["plan"] = str(Path(plans) / _plan_file(row["platform"]))
                 write_plan(plan, row["plan"])
@@ -121,12 +131,50 @@ def sweep(
         raise SystemExit(failed[0]["error"]["exit_code"])
 
 
-def _prepare(out: Path | None, plans: str | None, names: list[str]) -> None:
+def _key(setting: Setting, platform: str) -> str:
+    """Equal for equal contents and options: what a resumed sweep need not do again."""
+    profiles = [(k, *_digests([p])) for k, p in sorted(setting.request.profiles.items())]
+    request = replace(setting.request, target="", profiles={}, dims=dict(setting.request.dims))
+    parts = [*_digests([setting.request.target, platform]), profiles, asdict(request)]
+    return sha256(json.dumps([*parts, dict(setting.options)]).encode())
+
+
+def _digests(paths: list[str]) -> list[str]:
+    """Of the contents; what cannot be read is an error later, and never kept."""
+    found = []
+    for path in paths:
+        try:
+            found.append(sha256(find_platform(path).read_bytes()))
+        except (InputError, OSError) as error:
+            found.append(str(error))
+    return found
+
+
+def _kept(out: Path | None, keys: Mapping[str, str], plans: str | None) -> list[dict[str, Any]]:
+    """Records of an earlier sweep that stand. A last line that an interrupt cut off goes."""
+    if out is None or not out.exists():
+        return []
+    known = read_results(out)
+    with atomic(out) as file:
+        file.writelines(json.dumps(row) + "\n" for row in known)
+    kept = {}
+    for row in known:
+        same = "error" not in row and row.get("key") == keys.get(str(row["id"]))
+        written = plans is None or row.get("value") is None or Path(row.get("plan", "")).is_file()
+        if same and written:
+            kept[row["id"]] = row
+    return list(kept.values())
+
+
+def _prepare(out: Path | None, plans: str | None, names: list[str], resume: bool) -> None:
     """Better to say now than after a long search. Raises: InputError."""
     if out is not None:
         writable(str(out))
-        if out.exists():
-            raise InputError(f"{out} exists", hint="name another file, or remove it")
+        if out.exists() and not resume:
+            hint = "--resume continues it; or name another file, or remove it"
+            raise InputError(f"{out} exists", hint=hint)
+    elif resume:
+        raise InputError("--resume has nothing to continue", hint="--out FILE of the sweep")
     if plans is not None:
         files = [_plan_file(n) for n in names]
         if len(set(files)) < len(files):

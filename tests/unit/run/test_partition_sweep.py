@@ -89,6 +89,34 @@ def test_the_table_compares_with_the_best(call: Call, tmp_path: Path) -> None:
     assert "one plan file" in err
 
 
+def test_a_sweep_goes_on_where_it_was_stopped(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b", "c"):
+        platform(tmp_path / f"{name}.json", 1.0)
+    words = [TOP, "--out", "t.jsonl", "--resume", "--method", "heft", "--platforms"]
+    assert call(*words, "a.json,b.json")[0] == 0
+    lines = (tmp_path / "t.jsonl").read_text().splitlines(keepends=True)
+    assert len(lines) == 2
+    marked = [json.dumps(json.loads(line) | {"seconds": 1234.0}) for line in lines]
+    (tmp_path / "t.jsonl").write_text(marked[0] + "\n" + marked[1] + '\n{"id": "c.j')
+    platform(tmp_path / "b.json", 2.0)  # another platform of that name
+    code, out, _ = call(*words, "a.json,b.json,c.json", "--json")
+    assert code == 0
+    rows = {r["platform"]: r for r in json.loads(out)}
+    kept = [name for name, row in rows.items() if row["seconds"] == 1234.0]
+    assert kept == ["a.json"]
+    assert rows["b.json"]["value"] < rows["a.json"]["value"] == rows["c.json"]["value"]
+    assert len((tmp_path / "t.jsonl").read_text().splitlines()) == 4
+    code, out, _ = call(*words, "a.json", "--method", "exact", "--json")
+    assert code == 0
+    assert json.loads(out)[0]["seconds"] != 1234.0
+    code, _, err = call(TOP, "--resume", "--platforms", "a.json")
+    assert code == 2
+    assert "nothing to continue" in err
+
+
 @pytest.mark.parametrize(
     "words",
     [
