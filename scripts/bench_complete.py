@@ -23,7 +23,7 @@ import sys
 import time
 
 from csp_embed.embed.complete import complete_embeddings
-from csp_embed.embed.ground.corpus import corpus, posed
+from csp_embed.embed.ground.corpus import corpus, posed, strict_corpus
 from csp_embed.embed.ground.frames import bound
 from csp_embed.embed.ground.lifted import (
     accidental,
@@ -53,21 +53,21 @@ def main() -> int:
 def on_corpus(part: str, columns: int) -> int:
     print(f"{'problem':34} {'N':>3} {'T':>2} regular complete accidental search  cost   seconds")
     wrong = rows = 0
-    for row in corpus():
-        if part not in row.name or row.layout != "relaxed" or row.tile is not None:
+    for row in (*corpus(), *strict_corpus()):
+        if part not in row.name or row.tile is not None:
             continue
         started, ground = time.process_time(), posed(row)
         if ground is None:
             continue
         best, keys = math.inf, set()
-        for found, embedding in complete_embeddings(ground, row.isa):
+        for found, embedding in complete_embeddings(ground, row.isa, row.layout):
             keys.add(key(ground, found.at))
             best = min(best, embedding.cost["objective"])
         searched = [
-            e.cost["objective"] for e in lifted_embeddings(ground, row.isa)
+            e.cost["objective"] for e in lifted_embeddings(ground, row.isa, row.layout)
             if named_steps(e) <= ground.steps
         ]  # fmt: skip
-        search = lifted_solutions(ground, row.isa)
+        search = lifted_solutions(ground, row.isa, row.layout)
         ratio = min(searched) / best if searched else math.inf
         counts = "      -          -"
         bad = not search <= keys

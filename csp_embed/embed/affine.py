@@ -4,8 +4,10 @@ Takes: Ground, Frame, which columns a digit may have, which pairs of points excl
 Leaves: maps that meet every effective point exactly once (rules 3 and 5).
 
 Digits are added one after another, lanes first; after each, the maps in which the sub-box of the
-digits so far breaks a pairwise rule are dropped: the whole box would break it too. Conventions
-(origin, used ends, bounded coefficients) are those of ground/frames.py.
+digits so far breaks a pairwise rule are dropped: the whole box would break it too; and those whose
+other places are fewer than the points missed. The last digit has to carry some place to the first
+point that is missed. Conventions (origin, used ends, bounded coefficients) are those of
+ground/frames.py.
 """
 
 from __future__ import annotations
@@ -55,6 +57,32 @@ class _Partial:
         return _Partial(columns, np.concatenate(parts, axis=1))
 
 
+@dataclass(frozen=True)
+class _Level:
+    """One more digit: its extent, the columns it may have, table: number of a vector -> column or
+    -1. places: of the sub-box. room: places that other digits will add. pairs: of places, and which
+    points exclude each other there. number: the same table where columns ascend, else None."""
+
+    extent: int
+    columns: Ints
+    table: Ints
+    places: list[Place]
+    room: int
+    pairs: list[tuple[int, int, NDArray[np.bool_]]]
+    number: Ints | None
+
+    @staticmethod
+    def of(maps: Maps, chosen: Sequence[int]) -> _Level:
+        extent = maps.frame.digits[chosen[-1]].extent
+        columns, places = maps.columns_of(chosen[-1]), maps.places(chosen)
+        table = np.full(int((2 * maps.bounds + 1).prod()), -1)
+        table[maps.number(columns)] = np.arange(len(columns))
+        whole = math.prod(maps.frame.digits[n].extent for n in maps.order)
+        pairs = maps.pairs(places, len(places) // extent)
+        number = table if maps.ascending(chosen) else None
+        return _Level(extent, columns, table, places, whole - len(places), pairs, number)
+
+
 class Maps:
     """The maps of one frame."""
 
@@ -64,11 +92,15 @@ class Maps:
         self.ground, self.frame, self.column, self.clash = ground, frame, column, clash
         axes = ground.op.axes
         self.extents = np.array([math.prod(axes[a] for a in c) for c in frame.coordinates])
+        self.bounds = np.array([bound(ground, c) for c in frame.coordinates])
+        self.targets = np.zeros((len(ground.points), len(frame.coordinates)), np.int64)
         self.points = np.full(int(self.extents.prod()) + 1, len(ground.points), np.int64)
         for q, p in enumerate(ground.points.tolist()):
             at, flat = dict(zip(axes, p, strict=True)), 0
-            for a in (a for c in frame.coordinates for a in c):
-                flat = flat * axes[a] + at[a]
+            for k, c in enumerate(frame.coordinates):
+                for a in c:
+                    flat = flat * axes[a] + at[a]
+                    self.targets[q, k] = self.targets[q, k] * axes[a] + at[a]
             self.points[flat] = q
         self.twin = dict(frame.equal)
         moving = [n for n in range(len(frame.digits)) if n not in self.twin.values()]
@@ -78,12 +110,28 @@ class Maps:
     def __iter__(self) -> Iterator[Affine]:
         origin = np.array(list(itertools.product(*(range(e) for e in self.extents))), np.int64)
         maps = _Partial(np.zeros((len(origin), 0, len(self.extents)), np.int64), origin[:, None])
-        for count in range(1, len(self.order) + 1):
-            maps = self._extended(maps, self.order[:count])
-            if not len(maps.points):
-                return
-        places = np.array(self._places(self.order), np.int64)
-        codes = self._codes(maps.points)
+        levels = [_Level.of(self, self.order[: n + 1]) for n in range(len(self.order))]
+        places = np.array(self.places(self.order), np.int64)
+        if len(places) >= len(self.ground.points):
+            for whole in self._grown(maps, levels):
+                yield from self._finished(whole, places)
+
+    def _grown(self, maps: _Partial, levels: Sequence[_Level]) -> Iterator[_Partial]:
+        """Batches of maps of all digits; depth first, so that few are held at a time."""
+        if not levels:
+            yield maps
+            return
+        level = levels[0]
+        tried = len(level.places) * (1 if len(levels) == 1 else len(level.columns))
+        batch = max(1, _BATCH // (1 + tried))
+        for low in range(0, len(maps.points), batch):
+            part = _Partial(maps.columns[low : low + batch], maps.points[low : low + batch])
+            new = self._extended(part, level, len(levels) == 1)
+            if len(new.points):
+                yield from self._grown(new, levels[1:])
+
+    def _finished(self, maps: _Partial, places: Ints) -> Iterator[Affine]:
+        codes = self.codes(maps.points)
         whole = (codes < len(self.ground.points)).sum(axis=1) == len(self.ground.points)
         for n in self.order:
             digit = self.frame.digits[n]
@@ -97,36 +145,58 @@ class Maps:
             const = tuple(maps.points[m, 0].tolist())
             yield Affine(self.frame, const, dict(columns), at[:-1])
 
-    def _extended(self, maps: _Partial, chosen: Sequence[int]) -> _Partial:
-        digit = self.frame.digits[chosen[-1]]
-        columns = self.columns_of(chosen[-1])
-        places = self._places(chosen)
-        pairs = self._pairs(places, len(places) // digit.extent)
-        rank = self._rank(chosen, columns)
-        batch = max(1, _BATCH // (1 + len(columns) * len(places)))
-        empty = maps.join(np.zeros(0, np.int64), columns[:0], digit.extent)
-        out = [empty]
-        for low in range(0, len(maps.points), batch):
-            part = _Partial(maps.columns[low : low + batch], maps.points[low : low + batch])
-            i, j = np.nonzero(self._named_first(part, columns, digit.extent) & rank(part))
-            new = part.join(i, columns[j], digit.extent)
-            codes = self._codes(new.points)
-            met = np.sort(codes, axis=1)
-            good = ~((np.diff(met) == 0) & (met[:, 1:] < len(self.ground.points))).any(axis=1)
-            for a, b, table in pairs:
-                good &= ~table[codes[:, a], codes[:, b]]
-            out.append(_Partial(new.columns[good], new.points[good]))
-        return _Partial(
-            np.concatenate([p.columns for p in out]), np.concatenate([p.points for p in out])
-        )
+    def _extended(self, maps: _Partial, level: _Level, last: bool) -> _Partial:
+        count, extent = len(self.ground.points), level.extent
+        if last:
+            i, j = self._reaching(maps, level)
+        else:
+            i, j = (v.ravel() for v in np.indices((len(maps.points), len(level.columns))))
+        columns = level.columns[j]
+        kept = self._named_first(maps.points[i, 0], columns, extent)
+        if level.number is not None:
+            kept &= j >= level.number[self.number(maps.columns[i, -1])]
+        i, columns = i[kept], columns[kept]
+        new = maps.join(i, columns, extent)
+        codes = self.codes(new.points)
+        met = np.sort(codes, axis=1)
+        good = ~((np.diff(met) == 0) & (met[:, 1:] < count)).any(axis=1)
+        good &= count - (codes < count).sum(axis=1) <= level.room
+        for a, b, table in level.pairs:
+            good &= ~table[codes[:, a], codes[:, b]]
+        return _Partial(new.columns[good], new.points[good])
+
+    def _reaching(self, maps: _Partial, level: _Level) -> tuple[Ints, Ints]:
+        """(map, column) pairs in which the column carries a place to the first missing point."""
+        count = len(self.ground.points)
+        met = np.zeros((len(maps.points), count + 1), bool)
+        np.put_along_axis(met, self.codes(maps.points), True, axis=1)
+        missing = np.argmin(met[:, :count], axis=1)
+        open_ = ~met[np.arange(len(met)), missing]
+        away = self.targets[missing][:, None] - maps.points
+        pairs = []
+        for v in range(1, level.extent):
+            column = away // v
+            whole = open_[:, None] & (column * v == away).all(axis=2)
+            whole &= (abs(column) <= self.bounds).all(axis=2)
+            m, p = np.nonzero(whole)
+            j = level.table[self.number(column[m, p])]
+            pairs.append(np.stack([m[j >= 0], j[j >= 0]]))
+        found = np.unique(np.concatenate(pairs, axis=1), axis=1)
+        return found[0], found[1]
+
+    def number(self, columns: Ints) -> Ints:
+        """Of each column among all vectors within the bounds."""
+        out = np.zeros(columns.shape[:-1], np.int64)
+        for k, b in enumerate(self.bounds):
+            out = out * (2 * b + 1) + columns[..., k] + b
+        return out
 
     def columns_of(self, n: int) -> Ints:
-        bounds = [bound(self.ground, c) for c in self.frame.coordinates]
-        every = itertools.product(*(range(-b, b + 1) for b in bounds))
+        every = itertools.product(*(range(-b, b + 1) for b in self.bounds.tolist()))
         kept = [v for v in every if any(v) and self.column(self.frame, n, v)]
-        return np.array(kept, np.int64).reshape(len(kept), len(bounds))
+        return np.array(kept, np.int64).reshape(len(kept), len(self.bounds))
 
-    def _places(self, chosen: Sequence[int]) -> list[Place]:
+    def places(self, chosen: Sequence[int]) -> list[Place]:
         """Of the sub-box: the digit chosen last varies slowest."""
         out = []
         for values in itertools.product(
@@ -139,33 +209,25 @@ class Maps:
             out.append(tuple(where.values()))
         return out
 
-    def _pairs(self, places: Sequence[Place], old: int) -> list[tuple[int, int, NDArray[np.bool_]]]:
+    def pairs(self, places: Sequence[Place], old: int) -> list[tuple[int, int, NDArray[np.bool_]]]:
         if self.clash is None:
             return []
         every = [(a, b) for b in range(old, len(places)) for a in range(b)]
         return [(a, b, self.clash(places[a], places[b])) for a, b in every]
 
-    def _named_first(self, maps: _Partial, columns: Ints, extent: int) -> NDArray[np.bool_]:
+    def _named_first(self, origin: Ints, columns: Ints, extent: int) -> NDArray[np.bool_]:
         """A digit is counted from the end that comes first, if both lie in the domain."""
-        origin = maps.points[:, None, 0]
-        far = origin + (extent - 1) * columns[None]
-        inside = ((far >= 0) & (far < self.extents)).all(axis=2)
+        far = origin + (extent - 1) * columns
+        inside = ((far >= 0) & (far < self.extents)).all(axis=-1)
         return ~inside | (self._flat(far) > self._flat(origin))
 
-    def _rank(self, chosen: Sequence[int], columns: Ints) -> Callable[[_Partial], Ints]:
-        """Equal digits of a dimension that are in no pair have ascending columns."""
-        if len(chosen) > 1:
-            a, b = (self.frame.digits[n] for n in chosen[-2:])
-            paired = {n for pair in self.frame.equal for n in pair}
-            if (a.dim, a.extent) == (b.dim, b.extent) and not {*chosen[-2:]} & paired:
-                number = {tuple(c): n for n, c in enumerate(columns.tolist())}
-
-                def ascending(maps: _Partial) -> Ints:
-                    before = [number[tuple(c)] for c in maps.columns[:, -1].tolist()]
-                    return np.arange(len(columns)) >= np.array(before, np.int64)[:, None]
-
-                return ascending
-        return lambda maps: np.ones((1, 1), bool)
+    def ascending(self, chosen: Sequence[int]) -> bool:
+        """Whether the last two digits may be exchanged: then their columns ascend."""
+        if len(chosen) < 2:
+            return False
+        a, b = (self.frame.digits[n] for n in chosen[-2:])
+        paired = {n for pair in self.frame.equal for n in pair}
+        return (a.dim, a.extent) == (b.dim, b.extent) and not {*chosen[-2:]} & paired
 
     def _flat(self, points: Ints) -> Ints:
         out = np.zeros(points.shape[:-1], np.int64)
@@ -173,7 +235,7 @@ class Maps:
             out = out * extent + points[..., k]
         return out
 
-    def _codes(self, points: Ints) -> Ints:
+    def codes(self, points: Ints) -> Ints:
         """Effective point at each place; N where there is none."""
         inside = ((points >= 0) & (points < self.extents)).all(axis=-1)
         return self.points[np.where(inside, self._flat(points), len(self.points) - 1)]

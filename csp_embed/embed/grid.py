@@ -51,7 +51,7 @@ def grid_axes(
     """
     trips = {c.name: c.extent for c in counters}
     if mode == STRICT:
-        return [_whole(n, row, extents) for n, row in enumerate(rows)]
+        return [a for n, row in enumerate(rows) for a in _whole(n, row, trips, extents)]
     owner: dict[str, int] = {}
     shared: set[str] = set()
     for n, row in enumerate(rows):
@@ -100,13 +100,54 @@ def _axis(n: int, row: Row, pitch: int, first: int, last: int) -> Axis:
     return Axis(name, size, -first, step, {n: pitch}, {n: pitch * first})
 
 
-def _whole(n: int, row: Row, extents: Mapping[str, int]) -> Axis:
+def _whole(n: int, row: Row, trips: Mapping[str, int], extents: Mapping[str, int]) -> list[Axis]:
     """The grid that holds every index of the tensor exactly once."""
     if row.virtual:
         raise Reject("layout", "fused axes store the elements of a window several times")
     values = sums((c, extents[d]) for d, c in row.digits.items())
     pitch = len(values)
     steps = math.gcd(*row.counters.values()) if row.counters else 0
-    if {v % pitch for v in values} != set(range(pitch)) or steps % pitch:
-        raise Reject("layout", "lanes and steps do not meet every element exactly once")
-    return _axis(n, row, pitch, *_with_data(row, extents, pitch))
+    if {v % pitch for v in values} == set(range(pitch)) and steps % pitch == 0:
+        return [_axis(n, row, pitch, *_with_data(row, extents, pitch))]
+    return _levels(n, row, trips, extents)
+
+
+def _levels(n: int, row: Row, trips: Mapping[str, int], extents: Mapping[str, int]) -> list[Axis]:
+    """Lanes that lie apart: the index is a mixed-radix number, some of its digits are lanes, and
+    each gap between them is a grid dimension of its own; counters step it by less than its size."""
+    refused = Reject("layout", "lanes and steps do not meet every element exactly once")
+    gaps: list[tuple[int, int]] = []  # (radix, size), least first
+    radix = 1
+    for coef, extent in sorted((abs(c), extents[d]) for d, c in row.digits.items()):
+        if coef % radix:
+            raise refused
+        if coef > radix:
+            gaps.append((radix, coef // radix))
+        radix = coef * extent
+    if not gaps:
+        raise refused
+    low, high = row.reach(extents)
+    rest, axes = dict(row.counters), []
+    for (unit, size), above in zip(gaps, [*(r for r, _ in gaps[1:]), radix], strict=True):
+        step = {name: _small(c, unit, above, size) for name, c in rest.items()}
+        if any((rest[name] - s * unit) % above for name, s in step.items()):
+            raise refused
+        rest = {name: rest[name] - s * unit for name, s in step.items() if rest[name] != s * unit}
+        step = {name: s for name, s in step.items() if s}
+        reach = [s * (trips[name] - 1) for name, s in step.items()]
+        first, last = sum(min(r, 0) for r in reach), sum(max(r, 0) for r in reach)
+        if last - first >= size:
+            raise refused
+        low, high = low + unit * first, high + unit * (first + size - 1)
+        axes.append(Axis(f"_{n}.{unit}", size, -first, step, {n: unit}, {n: unit * first}))
+    if any(c % radix for c in rest.values()):
+        raise refused
+    lanes = Row(row.size, row.const, {}, rest)
+    first, last = -((row.const + high) // radix), (row.size - 1 - row.const - low) // radix
+    return [_axis(n, lanes, radix, first, last), *reversed(axes)]
+
+
+def _small(coef: int, unit: int, above: int, size: int) -> int:
+    """The step of less than `size` units that leaves a multiple of `above`, if there is one."""
+    step = coef // unit % (above // unit)
+    return step if step < size else step - above // unit
