@@ -116,19 +116,18 @@ def permutation_only(
     lanes: Map,
     dims: Sequence[str],
     rows: Sequence[Row],
-    equal: Sequence[object],
+    equal: Sequence[tuple[str, str]],
     own: Sequence[object],
 ) -> None:
-    """A strict layout has no lanes that are zero on purpose or repeat, and no dimension but the
-    tensor's. own: rows of fused or range-checked coordinates."""
-    if equal:
-        raise Reject("layout", "diagonal lanes store zeros between the elements")
+    """A strict layout has no lanes that repeat, and no dimension but the tensor's; lanes off a
+    diagonal are pad. own: rows of fused or range-checked coordinates."""
     if own:
         raise Reject("layout", "fused or range-checked axes are no indices of the tensor")
     uses = [d for row in rows for d in row.digits]
     moved = set(uses)
     if len(uses) > len(moved):
         raise Reject("layout", "a lane moves two tensor indices: it meets their diagonal only")
+    moved |= {second for _, second in equal}
     idle = [d.name for d in lanes.digits if d.dim in dims and d.name not in moved and d.extent > 1]
     if idle:
         raise Reject("layout", f"lanes {', '.join(idle)} repeat the elements")
