@@ -122,6 +122,26 @@ def test_reinsertion_reports_the_makespan_of_what_it_returns(seed: int) -> None:
     assert value < first
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_reinsertion_keeps_precedences_among_tasks_that_take_no_time(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    tasks = tuple(
+        Task(f"t{i}", {f"p{d}": float(c) for d, c in enumerate(rng.integers(0, 3, 3))})
+        for i in range(30)
+    )
+    edges = tuple(
+        Edge(f"t{i}", f"t{j}", float(rng.integers(0, 3)))
+        for i, j in itertools.combinations(range(30), 2)
+        if rng.random() < 0.1
+    )
+    p = make_problem(TaskGraph(tasks, edges), platform(3))
+    order, dev = np.arange(p.n), np.zeros(p.n, np.int64)
+    value = reinsert(ordered(p), order, dev, 5000, 3.0, 0.1, 1 + seed)
+    position = np.argsort(order)
+    assert all(position[u] < position[t] for u, t, _ in p.edges())
+    assert value == pytest.approx(makespan(p, tuple(order), tuple(dev)))
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_reinsertion_finds_the_optimum_of_small_graphs(seed: int) -> None:
     p = make_problem(random_graph(6, 2, seed, integer=False), platform(2))
