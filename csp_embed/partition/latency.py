@@ -38,7 +38,6 @@ HITS = (
     400_000,
     3_000_000,
 )  # placements that may be judged before each exact round
-PRICE = 2  # a reinsertion takes about as long as so many proposals of `anneal`
 
 
 @dataclass
@@ -68,12 +67,13 @@ def lists(p: Problem, inc: Incumbent, compiled: bool, large: bool = False) -> li
 
 
 def annealed(
-    p: Problem, inc: Incumbent, clock: Clock, starts: list[Placement], steps: int, share: float
-) -> None:
+    p: Problem, inc: Incumbent, clock: Clock, starts: list[Placement], steps: int, share: float,
+    low: float = 0.0,
+) -> None:  # fmt: skip
     """Chains from the best starts in turn; two at a time with two workers.
 
     Deterministic: `steps` proposals per chain, one chain per start. Wall clock: four chains for
-    each worker, as long as a share of what is left allows."""
+    each worker, as long as a share of what is left allows. low: a bound at which to stop, ms."""
     lanes = [x for x in starts if np.isfinite(x.value)]
     if not lanes:
         return
@@ -97,6 +97,8 @@ def annealed(
             number += threads
             best = inc.best.value if inc.best else float("inf")
             clock.tell(f"annealing, {best:.6g} ms", number, max(number, len(lanes)))
+            if best <= low * (1 + 1e-9):
+                return
             if not clock.wall:
                 if number >= len(lanes):
                     return
@@ -116,7 +118,10 @@ class Chains:
     def __init__(self, p: Problem, clock: Clock) -> None:
         self.p, self.seed = p, clock.request.seed
         alone = len(p.groups()) == p.n
-        self.plain = alone and not p.contended() and not p.activation.any()
+        # Where any device could hold everything at once, no activation can be one too many.
+        tight = p.weight.sum() + p.activation.sum() > p.memory.min(initial=np.inf)
+        self.activation = p.activation if tight else np.zeros(p.n)
+        self.plain = alone and not p.contended() and not self.activation.any()
         self.member_ptr, self.members = _csr(p.groups())
         self.arrays = kernels.arrays(p)
         self.spaces = [kernels.work(p) for _ in range(max(1, clock.request.workers))]
@@ -131,11 +136,11 @@ class Chains:
         if self.plain:
             hot, cold = HEATS[number % len(HEATS)]
             hot, cold = max(warm * hot, cold) * start.value, cold * start.value
-            value = reinsert(self.graph, order, dev, max(steps // PRICE, 1), hot, cold, seed)
+            value = reinsert(self.graph, order, dev, max(steps, 1), hot, cold, seed)
         else:
             hot = (0.01, 0.03, 0.005)[number % 3] * start.value
             value = anneal(
-                self.arrays, self.spaces[slot], p.lat, p.inv, p.activation, self.members,
+                self.arrays, self.spaces[slot], p.lat, p.inv, self.activation, self.members,
                 self.member_ptr, order, dev, steps, hot, 1e-4 * start.value, seed,
             )  # fmt: skip
         return Placement(order, dev, float(value), "anneal")

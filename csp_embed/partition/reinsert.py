@@ -29,7 +29,7 @@ from numba import njit
 from csp_embed.partition.anneal import draw, generator
 from csp_embed.partition.problem import Floats, Ints, Problem, _csr
 
-THROUGH = 0.1  # weight of the path through the task beside the makespan, which has wide plateaus
+THROUGH = 0.3  # weight of the path through the task beside the makespan, which has wide plateaus
 
 
 class Ordered(NamedTuple):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -54,6 +54,12 @@ class Clock:
         other = Clock(request)
         other.started = self.started
         return other
+
+    def part(self, share: float) -> Clock:
+        """A clock that ends when so much of what is left is gone; this one without a limit."""
+        if not self.wall:
+            return self
+        return self.of(replace(self.request, time_limit=self.seconds() + share * self.left()))
 
     def seconds(self) -> float:
         """Since the start."""

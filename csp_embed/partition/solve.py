@@ -31,6 +31,7 @@ from csp_embed.partition.timetable import decoded, latency_plan, loads, throughp
 
 LISTS = ("heft", "peft", "cpop", "lookahead", "minmin", "greedy", "single")
 METHODS = ("auto", "exact", "milp", "split", "lns", "anneal", "genetic", *LISTS)
+LARGE = 80  # tasks above which `auto` begins with splitting
 SAME = 1e-6  # relative: a bound this close to the objective is equal to it
 
 
@@ -198,10 +199,10 @@ def run(p: Problem, inc: Incumbent, proof: latency.Proof, clock: Clock) -> None:
         steady_start(p, inc, proof, clock)
         if proof.notes:
             return
-    if method == "split" or (method == "auto" and p.n > 400):
+    if method == "split" or (method == "auto" and p.n > LARGE):
         from csp_embed.partition.splitting import split_latency
 
-        split_latency(p, inc, proof, clock, found)
+        split_latency(p, inc, proof, clock if method == "split" else clock.part(0.6), found)
         if method == "split":
             return
     if method == "genetic":
@@ -218,8 +219,8 @@ def run(p: Problem, inc: Incumbent, proof: latency.Proof, clock: Clock) -> None:
         return
     steps = int(min(400_000, 4e7 / max(p.n, 1)) * request.effort)
     if (not small or method in ("anneal", "lns")) and not request.shaped:
-        share = {"anneal": 0.98, "lns": 0.2, "exact": 0.1}.get(method, 0.6)
-        latency.annealed(p, inc, clock, found[:6], max(steps, 1000), share)
+        share = {"anneal": 0.98, "lns": 0.2, "exact": 0.1}.get(method, 0.8 if p.n <= 250 else 0.6)
+        latency.annealed(p, inc, clock, found[:6], max(steps, 1000), share, proof.value)
     if method == "anneal":
         return
     near_proof = inc.best is not None and inc.best.value <= proof.value * (1 + latency.NEAR)
