@@ -34,10 +34,11 @@ from csp_embed.partition.check import check_plan
 from csp_embed.partition.latency import Proof, exact
 from csp_embed.partition.list_scheduling import ListScheduler
 from csp_embed.partition.milp import solve_milp
+from csp_embed.partition.period import split_throughput
 from csp_embed.partition.problem import make_problem
 from csp_embed.partition.search import Clock, Incumbent, Request
 from csp_embed.partition.solve import finish, solve
-from csp_embed.partition.splitting import split_latency, split_throughput
+from csp_embed.partition.splitting import split_latency
 
 # CCR, related costs: one graph each
 KINDS = [(1.0, False), (0.1, True), (5.0, False), (1.0, True), (0.1, False), (5.0, True)]

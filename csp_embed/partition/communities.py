@@ -12,6 +12,7 @@ Source: Blondel, Guillaume, Lambiotte, Lefebvre, J. Stat. Mech. 2008 P10008.
 from __future__ import annotations
 
 import heapq
+from dataclasses import replace
 
 import numpy as np
 from numba import njit
@@ -180,3 +181,32 @@ def runs(p: Problem, parts: list[list[int]], size: int) -> list[list[int]]:
             else:
                 merged.append(chunk)
     return merged
+
+
+def settled(p: Problem, dev: Ints) -> Ints:
+    """Every task where the first of its group is."""
+    _, first = np.unique(p.group, return_index=True)
+    return dev[first][p.group]
+
+
+def merge(p: Problem, label: Ints) -> Problem:
+    """The same problem where tasks of one label (and group) share a device, where some can.
+
+    label [n]: equal within colocation groups, as `levels` makes it."""
+    group = np.full(p.n, -1, np.int64)
+    cost = p.cost.copy()
+    number = 0
+    for part in np.split(np.argsort(label, kind="stable"), np.cumsum(np.bincount(label))[:-1]):
+        if not len(part):
+            continue
+        together = np.isfinite(p.cost[part]).all(axis=0)
+        together &= p.memory >= p.weight[part].sum()
+        if together.any():
+            group[part] = number
+            cost[np.ix_(part, np.flatnonzero(~together))] = np.inf
+            number += 1
+            continue
+        own, inverse = np.unique(p.group[part], return_inverse=True)
+        group[part] = number + inverse
+        number += len(own)
+    return replace(p, group=group, cost=cost)

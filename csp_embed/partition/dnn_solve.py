@@ -28,6 +28,7 @@ from csp_embed.partition import bounds, chains, throughput
 from csp_embed.partition.balance import balance
 from csp_embed.partition.dnn_cpsat import build, path_bounds
 from csp_embed.partition.dnn_model import Dnn, make_dnn
+from csp_embed.partition.loads import load_arrays
 from csp_embed.partition.problem import Floats, Ints
 from csp_embed.partition.search import Clock, Request
 from csp_embed.solver import cpsat
@@ -166,7 +167,7 @@ def _starts(state: State) -> None:
 def _chain(state: State, start: Ints, number: int) -> None:
     """One annealing chain from `start`; offers its best."""
     dnn, p, r = state.dnn, state.dnn.p, state.clock.request
-    q = throughput.load_arrays(p, dnn.accelerator, dnn.toll)
+    q = load_arrays(p, dnn.accelerator, dnn.toll)
     scale = float(p.cost.min(axis=1).sum()) / p.m
     dev = start.copy()
     hot = (0.02, 0.02, 0.4, 0.05)[number % 4] * scale

@@ -25,6 +25,7 @@ from csp_embed.ir.network import (
 from csp_embed.partition import bounds, latency, throughput
 from csp_embed.partition.check import check_plan
 from csp_embed.partition.list_scheduling import ListScheduler, Placement
+from csp_embed.partition.loads import load_arrays
 from csp_embed.partition.problem import Problem, make_problem
 from csp_embed.partition.search import Clock, Incumbent, Progress, Request
 from csp_embed.partition.timetable import decoded, latency_plan, loads, throughput_plan
@@ -278,13 +279,13 @@ def run_throughput(p: Problem, inc: Incumbent, proof: latency.Proof, clock: Cloc
         solve_milp(p, inc, proof, clock)
         return
     if method == "split" or (method == "auto" and p.n > 600):
-        from csp_embed.partition.splitting import split_throughput
+        from csp_embed.partition.period import split_throughput
 
         split_throughput(p, inc, proof, clock)
         if method == "split":
             return
     if not request.shaped and (p.n > latency.SMALL or method in ("anneal", "genetic", "lns")):
-        q = throughput.load_arrays(p)
+        q = load_arrays(p)
         steps = int(200_000 * request.effort)
         alone = method in ("anneal", "genetic", "lns")
         throughput.balanced(p, inc, clock, q, steps, 1.0 if alone else 0.25)

@@ -7,24 +7,22 @@ Takes: a Problem, the incumbent.  Leaves: the incumbent improved.
 2. Repair: the quotient of communities is usually cyclic. Intervals of a topological order that
    stays within a community as long as it can are the parts; their quotient is acyclic.
 3. Parts: with all else fixed, devices and order of a part's tasks are solved exactly by branch and
-   bound (`parts`, `part_loads`), one part after the other.
+   bound (`parts`), one part after the other.
 4. Boundaries: annealing in windows over the order by start times, shifted from pass to pass, so
-   that every boundary lies inside a window (`sweep`). For the period: annealing on groups.
+   that every boundary lies inside a window (`sweep`).
+
+This is for the makespan; `period` does the same for the period.
 """
 
 from __future__ import annotations
 
-import itertools
-from dataclasses import replace
 
 import numpy as np
 
-from csp_embed.partition import bounds, feasible, kernels, latency, throughput
-from csp_embed.partition.balance import Loads, balance
-from csp_embed.partition.communities import communities, levels, runs
+from csp_embed.partition import feasible, kernels, latency, throughput
+from csp_embed.partition.communities import communities, levels, merge, runs, settled
 from csp_embed.partition.list_scheduling import ListScheduler, Placement
-from csp_embed.partition.part_loads import anneal_loads, solve_loads
-from csp_embed.partition.problem import Ints, Problem, _csr
+from csp_embed.partition.problem import Ints, Problem
 from csp_embed.partition.search import Clock, Incumbent
 from csp_embed.partition.sweep import RESERVE, Sweep
 from csp_embed.partition.timetable import decoded
@@ -32,10 +30,6 @@ from csp_embed.partition.timetable import decoded
 PART = 8  # tasks of one exact part
 NODES = 5_000  # of its search
 STEPS = 800  # proposals per task of one lane of annealing
-TOUCHES = 24  # proposals per task for the period
-LEAST = 12_000  # proposals at the finest level
-MOVES = 1_000  # of one exact part for the period
-HOT, COLD = 0.1, 0.01  # first temperatures over the mean load; COLD: from prices
 SMALL = 80  # tasks: below, every start gets a lane of its own, and each task may go anywhere
 
 
@@ -137,115 +131,3 @@ def polish(p: Problem, inc: Incumbent, proof: latency.Proof, clock: Clock, passe
         sweep = Sweep(p)
         sweep.begin(inc.best.table.order(), inc.best.dev)
         refine(p, inc, sweep, clock, STEPS // 3, 7919 * (number + 1) + inc.request.seed)
-
-
-def split_throughput(p: Problem, inc: Incumbent, proof: latency.Proof, clock: Clock) -> None:
-    """Steps 1 to 4 for the period: communities placed as wholes, opened level by level."""
-    r = inc.request
-    if p.n < 2 or p.m < 2:
-        return
-    if r.shaped:  # only the exact model knows convex sets
-        rough = latency.Proof()
-        latency.exact(merge(p, levels(p)[-1]), inc, rough, clock, 0.5, 0.3)
-        proof.interrupted |= rough.interrupted
-        return
-    mean = float(p.cost.min(axis=1).sum()) / p.m
-    heat = (max(0.05 * mean, 1e-9), max(1e-4 * mean, 1e-12))
-    dev: Ints | None = None
-    for label in [*reversed(levels(p)), None]:
-        merged = p if label is None else merge(p, label)
-        q = throughput.load_arrays(merged)
-        starts = [throughput.greedy(merged) if dev is None else settled(merged, dev)]
-        if label is None and inc.best is not None:
-            starts.append(inc.best.dev)
-        if label is None and p.n <= SMALL:
-            starts = 3 * [*starts, throughput.greedy(p)]
-        if label is None:
-            starts.append(priced(p))
-        each = max(TOUCHES * p.n, LEAST) if label is None else TOUCHES // 2 * len(q.group_weight)
-        for number, start in enumerate(starts):
-            dev, seed = start.copy(), 100 * r.seed + number
-            if clock.left() > 0.1:
-                hot = COLD if label is None and number == len(starts) - 1 else HOT
-                anneal(merged, q, dev, int(each * r.effort), hot, seed, clock)
-                part_exact(merged, q, dev, label is None)
-            if label is None and p.n <= SMALL:
-                balance(q, dev, int(each * r.effort / 4), *heat, seed + 1)
-            inc.offer(dev, throughput.timed(p, dev, r.max_latency is not None), "split")
-        clock.tell("communities" if label is not None else "groups", 1, 1)
-    number = 0
-    while clock.wall and r.method == "split" and inc.best is not None and clock.left() > 0.2:
-        if inc.best.value <= proof.value * (1 + 1e-9):
-            return
-        number += 1
-        dev = inc.best.dev.copy()
-        anneal(p, q, dev, each, (0.005, 0.02, 0.1)[number % 3], r.seed + number, clock)
-        inc.offer(dev, throughput.timed(p, dev, r.max_latency is not None), "split")
-
-
-def priced(p: Problem) -> Ints:
-    """Each group where it is cheapest at the prices of devices that balance their loads.
-
-    Nearly optimal where links carry little; memory is left to the annealing's proposals."""
-    cost = np.zeros((int(p.group.max(initial=-1)) + 1, p.m))
-    np.add.at(cost, p.group, p.cost)
-    finite = np.isfinite(cost)
-    weighted = np.where(finite, np.where(finite, cost, 0.0) * bounds.load_prices(cost), np.inf)
-    return weighted.argmin(axis=1).astype(np.int64)[p.group]
-
-
-def anneal(
-    p: Problem, q: Loads, dev: Ints, steps: int, hot: float, seed: int, clock: Clock
-) -> None:
-    """Step 4 for the period, in slices, so that a limit is kept. hot: over the mean load."""
-    scale = hot * float(p.cost.min(axis=1).sum()) / p.m
-    room = p.memory - np.bincount(dev, p.weight, minlength=p.m)
-    slices = max(1, steps * p.n // 4_000_000)
-    for k in range(slices):
-        if clock.left() < 0.1:
-            return
-        top, low = scale * 1e-3 ** (k / slices), scale * 1e-3 ** ((k + 1) / slices)
-        anneal_loads(
-            q, dev, p.group, room, max(1, steps // slices), max(top, 1e-9), max(low, 1e-12),
-            1000 * seed + k + 1,
-        )  # fmt: skip
-
-
-def part_exact(p: Problem, q: Loads, dev: Ints, fine: bool) -> None:
-    """Step 3 for the period, on consecutive groups of the repaired order."""
-    order = [t for part in runs(p, communities(p), PART) for t in part] if fine else range(p.n)
-    groups = list(dict.fromkeys(int(p.group[t]) for t in order))
-    size = max(2, int(np.log(MOVES) / np.log(p.m)))
-    marks = [*range(0, len(groups), min(size, PART)), len(groups)]
-    room = p.memory - np.bincount(dev, p.weight, minlength=p.m)
-    ptr, parts = _csr([groups[a:b] for a, b in itertools.pairwise(marks)])
-    solve_loads(q, dev, room, ptr, parts, MOVES)
-
-
-def settled(p: Problem, dev: Ints) -> Ints:
-    """Every task where the first of its group is."""
-    _, first = np.unique(p.group, return_index=True)
-    return dev[first][p.group]
-
-
-def merge(p: Problem, label: Ints) -> Problem:
-    """The same problem where tasks of one label (and group) share a device, where some can.
-
-    label [n]: equal within colocation groups, as `communities.levels` makes it."""
-    group = np.full(p.n, -1, np.int64)
-    cost = p.cost.copy()
-    number = 0
-    for part in np.split(np.argsort(label, kind="stable"), np.cumsum(np.bincount(label))[:-1]):
-        if not len(part):
-            continue
-        together = np.isfinite(p.cost[part]).all(axis=0)
-        together &= p.memory >= p.weight[part].sum()
-        if together.any():
-            group[part] = number
-            cost[np.ix_(part, np.flatnonzero(~together))] = np.inf
-            number += 1
-            continue
-        own, inverse = np.unique(p.group[part], return_inverse=True)
-        group[part] = number + inverse
-        number += len(own)
-    return replace(p, group=group, cost=cost)

@@ -9,28 +9,13 @@ import numpy as np
 
 from csp_embed.errors import Infeasible
 from csp_embed.partition import chains
-from csp_embed.partition.balance import Loads, balance
+from csp_embed.partition.balance import balance
 from csp_embed.partition.collapse import collapsed
 from csp_embed.partition.list_scheduling import ListScheduler
-from csp_embed.partition.problem import Ints, Problem, _csr
+from csp_embed.partition.loads import Loads
+from csp_embed.partition.problem import Ints, Problem
 from csp_embed.partition.search import Clock, Incumbent
 from csp_embed.partition.timetable import Timetable, decoded
-
-
-def load_arrays(
-    p: Problem, accelerator: Ints | None = None, toll: np.ndarray | None = None
-) -> Loads:
-    """Arrays for `balance`. accelerator and toll: the dnn-partitioning model."""
-    member_ptr, members = _csr(p.groups())
-    return Loads(
-        p.cost, np.array([p.weight[g].sum() for g in p.groups()], float), p.memory,
-        p.value_src, p.value_bytes, p.inp_ptr, p.inp, p.out_ptr, p.out, p.use_ptr, p.use,
-        p.hop_ptr, p.hop_res, p.hop_lat, p.hop_inv, np.isfinite(p.lat).astype(np.int64),
-        members, member_ptr, accelerator is not None,
-        np.zeros(p.m, np.int64) if accelerator is None else accelerator,
-        np.zeros(len(p.value_src)) if toll is None else np.asarray(toll, float),
-        p.m + len(p.resources),
-    )  # fmt: skip
 
 
 def greedy(p: Problem) -> Ints:

@@ -132,18 +132,22 @@ def retimed(
 
 def loads(p: Problem, dev: Sequence[int] | Ints) -> dict[str, float]:
     """ms per sample on each device that works and each contended link or bus that carries."""
+    at = np.asarray(dev, np.int64)
     names = [d.name for d in p.platform.devices]
-    found: dict[str, float] = {}
-    for t in range(p.n):
-        name = names[int(dev[t])]
-        found[name] = found.get(name, 0.0) + float(p.cost[t, int(dev[t])])
-    for v, b in sent(p, dev):
-        for h in p.hops(int(dev[p.value_src[v]]), b):
-            if p.hop_res[h] >= 0:
-                name = p.resources[p.hop_res[h]]
-                length = float(p.hop_lat[h] + p.value_bytes[v] * p.hop_inv[h])
-                found[name] = found.get(name, 0.0) + length
-    return found
+    work = np.bincount(at, p.cost[np.arange(p.n), at], minlength=p.m)
+    found = {names[d]: float(work[d]) for d in dict.fromkeys(at.tolist())}
+    value = np.repeat(np.arange(len(p.value_src)), np.diff(p.use_ptr))
+    away = at[p.use] != at[p.value_src[value]]
+    v, b = np.divmod(np.unique(value[away] * p.m + at[p.use[away]]), p.m)
+    route = at[p.value_src[v]] * p.m + b
+    many = p.hop_ptr[route + 1] - p.hop_ptr[route]
+    within = np.arange(many.sum()) - np.repeat(np.cumsum(many) - many, many)
+    hop, v = np.repeat(p.hop_ptr[route], many) + within, np.repeat(v, many)
+    queued = p.hop_res[hop] >= 0
+    hop, v = hop[queued], v[queued]
+    on = p.hop_res[hop]
+    carried = np.bincount(on, p.hop_lat[hop] + p.value_bytes[v] * p.hop_inv[hop])
+    return found | {p.resources[r]: float(carried[r]) for r in dict.fromkeys(on.tolist())}
 
 
 def transfers(p: Problem, dev: Ints, table: Timetable | None) -> tuple[Transfer, ...]:

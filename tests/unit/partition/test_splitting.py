@@ -11,15 +11,14 @@ import pytest
 from partition_cases import platform, random_graph
 
 from csp_embed.partition import kernels
-from csp_embed.partition.communities import communities, cyclic, levels, runs
+from csp_embed.partition.communities import communities, cyclic, levels, merge, runs
 from csp_embed.partition.list_scheduling import ListScheduler
+from csp_embed.partition.loads import load_arrays
 from csp_embed.partition.part_loads import solve_loads
 from csp_embed.partition.problem import Problem, make_problem
 from csp_embed.partition.search import Clock, Request
 from csp_embed.partition.solve import solve
-from csp_embed.partition.splitting import merge
 from csp_embed.partition.sweep import Sweep, run
-from csp_embed.partition.throughput import load_arrays
 from csp_embed.partition.timetable import loads
 from csp_embed.partition.windows import advance, backward, before
 

@@ -1,0 +1,55 @@
+"""Prices of devices under which their loads balance: a bound and a start for the period.
+
+Takes: costs by group.  Leaves: prices w >= 0 with sum 1, the bound of `bounds.load` under them, and
+each group where it is cheapest. Any prices give a bound; these are found by subgradient steps
+towards a period that a placement reaches (Polyak's step length), without a linear program.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+ROUNDS = 1000  # steps; each costs as much as looking at every cost once
+
+
+@njit(cache=True)
+def balanced_prices(cost):
+    """(prices [m], bound in ms) for cost [g, m], inf where forbidden."""
+    groups, m = cost.shape
+    w, best_w = np.full(m, 1.0 / m), np.full(m, 1.0 / m)
+    load, slope = np.zeros(m), np.zeros(m)
+    low, high, patience, share = 0.0, np.inf, 0, 1.0
+    for _ in range(ROUNDS):
+        load[:] = 0.0
+        value = 0.0
+        for g in range(groups):
+            where, least = 0, np.inf
+            for d in range(m):
+                if cost[g, d] < np.inf and cost[g, d] * w[d] < least:
+                    where, least = d, cost[g, d] * w[d]
+            load[where] += cost[g, where]
+            value += least
+        high = min(high, load.max())
+        patience += 1
+        if value > low:
+            if value > low * (1 + 1e-6):
+                patience = 0
+            low = value
+            best_w[:] = w
+        if patience > 5:
+            patience, share = 0, share / 2
+            w[:] = best_w
+            if share < 1e-6:
+                break
+        mean = load.mean()
+        length = 0.0
+        for d in range(m):
+            slope[d] = load[d] - mean
+            length += slope[d] * slope[d]
+        if length == 0.0 or high <= value:
+            break
+        for d in range(m):
+            w[d] = max(0.0, w[d] + share * (high - value) / length * slope[d])
+        w /= w.sum()
+    return best_w, low
