@@ -5,6 +5,7 @@ Takes: a Problem and a Request.  Leaves: the best feasible candidate seen.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -101,6 +102,7 @@ class Incumbent:
     def __init__(self, p: Problem, request: Request) -> None:
         self.p, self.request = p, request
         self.best: Candidate | None = None
+        self.lock = threading.Lock()
 
     def offer(self, dev: Ints, table: Timetable | None, method: str) -> bool:
         """Takes the candidate if it is feasible and better; says whether it did."""
@@ -123,7 +125,10 @@ class Incumbent:
                 return False
         if not self.keeps(dev, table):
             return False
-        self.best = Candidate(float(value), np.array(dev), table, method)
+        with self.lock:  # another thread may have offered meanwhile
+            if self.best is not None and value >= self.best.value:
+                return False
+            self.best = Candidate(float(value), np.array(dev), table, method)
         return True
 
     def keeps(self, dev: Ints, table: Timetable | None) -> bool:

@@ -220,7 +220,8 @@ def run(p: Problem, inc: Incumbent, proof: latency.Proof, clock: Clock) -> None:
         return
     steps = int(min(400_000, 4e7 / max(p.n, 1)) * request.effort)
     if (not small or method in ("anneal", "lns")) and not request.shaped:
-        share = {"anneal": 0.98, "lns": 0.2, "exact": 0.1}.get(method, 0.8 if p.n <= 250 else 0.6)
+        usual = 0.4 if p.n > LARGE else 0.8
+        share = {"anneal": 0.98, "lns": 0.2, "exact": 0.1}.get(method, usual)
         latency.annealed(p, inc, clock, found[:6], max(steps, 1000), share, proof.value)
     if method == "anneal":
         return
@@ -232,7 +233,7 @@ def run(p: Problem, inc: Incumbent, proof: latency.Proof, clock: Clock) -> None:
     near = method != "exact" and not (small and method == "auto") and p.n <= 1200
     if near and not proof.closed and not proof.interrupted:
         rounds = max(1, int((12 if method == "auto" else 40) * request.effort))
-        if p.n <= 250 or request.shaped:
+        if request.shaped or p.n <= (250 if method == "lns" else LARGE):
             latency.neighbourhoods(p, inc, proof, clock, rounds, 18)
             return
         from csp_embed.partition.splitting import polish

@@ -16,6 +16,7 @@ This is for the makespan; `period` does the same for the period.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -117,17 +118,25 @@ def refine(p: Problem, inc: Incumbent, sweep: Sweep, clock: Clock, steps: int, s
 
 
 def polish(p: Problem, inc: Incumbent, proof: latency.Proof, clock: Clock, passes: int) -> None:
-    """Rounds of step 4 from the incumbent, at most so many, or until the clock's end."""
-    for number in range(passes):
-        if (
-            inc.best is None
-            or inc.best.table is None
-            or proof.interrupted
-            or clock.left() < 0.2 + RESERVE * p.n
-        ):
-            return
-        if inc.best.value <= proof.value * (1 + 1e-9):
-            return
-        sweep = Sweep(p)
-        sweep.begin(inc.best.table.order(), inc.best.dev)
-        refine(p, inc, sweep, clock, STEPS // 3, 7919 * (number + 1) + inc.request.seed)
+    """Rounds of step 4 from the incumbent, at most so many, or until the clock's end. On the wall
+    clock each worker has a round of its own."""
+    threads, seed = inc.request.workers if clock.wall else 1, inc.request.seed
+    with ThreadPoolExecutor(threads) as pool:
+        for number in range(passes):
+            if (
+                inc.best is None
+                or inc.best.table is None
+                or proof.interrupted
+                or clock.left() < 0.2 + RESERVE * p.n
+            ):
+                return
+            if inc.best.value <= proof.value * (1 + 1e-9):
+                return
+            sweeps = [Sweep(p) for _ in range(threads)]
+            jobs = []
+            for k, sweep in enumerate(sweeps):
+                sweep.begin(inc.best.table.order(), inc.best.dev)
+                lane = 7919 * (threads * number + k + 1) + seed
+                jobs.append(pool.submit(refine, p, inc, sweep, clock, STEPS // 3, lane))
+            for job in jobs:
+                job.result()
