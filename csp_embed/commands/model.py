@@ -11,6 +11,7 @@ import typer
 from rich.table import Table
 
 from csp_embed.commands.common import console, print_json, progress
+from csp_embed.commands.explain_ground import explain_ground
 from csp_embed.commands.operator_options import Asked, with_operator
 from csp_embed.driver import compile as compile_operator
 from csp_embed.driver import scheduled_cycles
@@ -41,6 +42,12 @@ def explain_command(
         typer.Option(help="SVG: which tensor elements sit in which lanes of the first steps."),
     ] = None,
     steps: Annotated[int, typer.Option(min=1, max=16, help="Steps in the picture.")] = 2,
+    ground: Annotated[
+        bool,
+        typer.Option(
+            "--ground", help="Tiny operators: the exact model's fewest steps and coverings instead."
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Why this embedding: the best of every kind, and where the chosen one's lanes come from.
@@ -51,7 +58,12 @@ def explain_command(
     csp-embed explain deepbench:conv000 --picture lanes.svg
 
     csp-embed explain conv2d --n 1 --c 3 --h 20 --w 20 --k 16 --r 3 --s 3 --layout x=NHWC
+
+    csp-embed explain matmul --m 2 --n 2 --k 3 --isa toy_dot --ground
     """
+    if ground:
+        explain_ground(asked, as_json)
+        return
     with progress(quiet=as_json) as tell:
         try:
             chosen, table = _alternatives(asked, tell)

@@ -2,10 +2,10 @@
 
 Takes: Operator, Isa.  Leaves: `GroundAnswer`.
 
-A counting bound from below (bounds.py), coverings by filling from above (fill.py), and CP-SAT for
-what lies between, on problems of few places: the frames with fewer steps one by one, or the whole
-irregular model. Every covering that is returned was judged by check.py. Nothing depends on time:
-limits count attempts and the solver's own units.
+A counting bound from below (bounds.py), the lifted model's coverings (lifted.py) and filling
+(fill.py) from above, and CP-SAT for what lies between, on problems of few places: the frames with
+fewer steps one by one, or the whole irregular model. Every covering that is returned was judged by
+check.py. Nothing depends on time: limits count attempts and the solver's own units.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from csp_embed.embed.ground.check import Covering, covering_of, judge
 from csp_embed.embed.ground.explain import DEFAULT, FAST, MOST_PLACES, conflicting_families
 from csp_embed.embed.ground.fill import MOST_ATTEMPTS, fill
 from csp_embed.embed.ground.frames import Frame, frames
+from csp_embed.embed.ground.lifted import expanded, lifted_embeddings, named_steps
 from csp_embed.embed.ground.model import build_model
 from csp_embed.embed.ground.problem import Ground, Ints, pose_ground
 from csp_embed.embed.ground.variables import Vars, read_places
@@ -39,7 +40,8 @@ class GroundAnswer:
     INFEASIBLE (none in the steps allowed) or UNKNOWN. steps: that the covering names. bound: proved
     least steps. at: step and lanes of each point; covering: the same, step by step. ground: the
     problem solved, commutation included. families: a minimal set in conflict, where INFEASIBLE and
-    small enough to say. by: what found the covering, "filling" or "CP-SAT". seconds: of CPU."""
+    small enough to say. by: what found the covering, "lifted", "filling" or "CP-SAT". seconds: of
+    CPU."""
 
     status: str
     steps: int | None
@@ -88,7 +90,10 @@ def solve_ground(
     points = len(grounds[0].points)
     most = points if steps is None else steps
     bounds = [least_steps(g) for g in grounds]
-    best = _filled(grounds, bounds, most, attempts)
+    best = _lifted(grounds, isa, layout, regular, most)
+    if best is None or best.ground.steps > min(bounds):
+        fewer = most if best is None else best.ground.steps - 1
+        best = _filled(grounds, bounds, fewer, attempts) or best
     bound, proved = min(bounds), True
     if best is None or best.ground.steps > bound:
         limit = most if best is None else best.ground.steps - 1
@@ -115,6 +120,29 @@ def solve_ground(
         by="" if best is None else best.by,
         seconds=time.process_time() - started,
     )
+
+
+def _lifted(grounds: list[Ground], isa: Isa, layout: str, regular: bool, most: int) -> _Best | None:
+    """The lifted model's covering with the fewest steps that its counters name; irregular ones may
+    leave out those in which nothing is met."""
+    best: _Best | None = None
+    for ground in grounds:
+        if not ground.same_kind:
+            continue
+        found = list(lifted_embeddings(ground, isa, layout))
+        counted = sorted(
+            (named_steps(e) if regular else e.cost["steps"], n) for n, e in enumerate(found)
+        )
+        for steps, n in counted:
+            if steps > most or (best is not None and steps >= best.ground.steps):
+                break
+            at = expanded(ground, found[n])
+            used = int(at[:, 0].max()) + 1
+            posed = replace(ground, steps=int(named_steps(found[n]) if regular else used))
+            if not judge(posed, covering_of(posed, at)):
+                best = _Best(posed, at, "lifted")
+                break
+    return best
 
 
 def _filled(grounds: list[Ground], bounds: list[int], most: int, attempts: int) -> _Best | None:
