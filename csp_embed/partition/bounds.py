@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from csp_embed.partition.prices import balanced_prices
 from csp_embed.partition.problem import Floats, Ints, Problem
 from csp_embed.solver import lp
 
-EXACT_LOAD = 8000  # costs up to which the linear program of the load is solved
+EXACT_LOAD = 1500  # costs up to which the linear program of the load is solved
 LEVELS = 6
 EXACT_WINDOWS = 60_000  # the same for windows: costs times pairs of levels
 
@@ -60,29 +61,14 @@ def critical_path(p: Problem) -> float:
 def load_prices(cost: Floats) -> Floats:
     """Prices w >= 0 of the devices, sum 1, that make sum_t min_d w_d cost[t, d] (nearly) largest.
 
-    Up to EXACT_LOAD costs: dual values of the linear program of `load`; beyond: multiplicative
-    steps."""
+    Up to EXACT_LOAD costs: dual values of the linear program of `load`; beyond: subgradient steps,
+    within 1e-5 of them."""
     n, m = cost.shape
     if np.isfinite(cost).sum() <= EXACT_LOAD:
         found = _multipliers(cost, [Window(d, np.arange(n), 0.0) for d in range(m)])
         if found is not None:
             return found
-    finite = np.where(np.isfinite(cost), cost, 0.0)
-    prices = np.full(m, 1.0 / m)
-    best, kept = -1.0, prices
-    rows = np.arange(n)
-    for step in range(400):
-        weighted = np.where(np.isfinite(cost), finite * prices, np.inf)
-        where = weighted.argmin(axis=1)
-        value = float(weighted[rows, where].sum())
-        if value > best:
-            best, kept = value, prices
-        loads = np.bincount(where, finite[rows, where], minlength=m)
-        if loads.max() <= 0:
-            break
-        prices = prices * np.exp(0.5 / math.sqrt(step + 1) * loads / loads.max())
-        prices /= prices.sum()
-    return kept
+    return balanced_prices(cost)[0]
 
 
 def load(p: Problem) -> float:

@@ -43,21 +43,31 @@ def decoded(
     a = a or kernels.arrays(p)
     w = w or kernels.work(p)
     k.decode(a, w, order, dev)
-    hops: dict[tuple[int, int, int], tuple[float, float]] = {}
-    for v, b in sent(p, dev):
-        for i, h in enumerate(p.hops(int(dev[p.value_src[v]]), b)):
-            begin = float(w.hop_start[v, b, i])
-            hops[v, b, i] = (begin, begin + float(p.hop_lat[h] + p.value_bytes[v] * p.hop_inv[h]))
+    v, b, i, hop = carried(p, dev)
+    begin = w.hop_start[v, b, i]
+    end = begin + (p.hop_lat[hop] + p.value_bytes[v] * p.hop_inv[hop])
+    keys = zip(v.tolist(), b.tolist(), i.tolist(), strict=True)
+    hops = dict(zip(keys, zip(begin.tolist(), end.tolist(), strict=True), strict=True))
     return Timetable(np.array(dev), w.start.copy(), w.finish.copy(), hops)
 
 
 def sent(p: Problem, dev: Sequence[int] | Ints) -> list[tuple[int, int]]:
     """(value, destination) pairs: each value once to each other device that reads it."""
-    pairs = []
-    for v, s in enumerate(p.value_src):
-        for b in sorted({int(dev[t]) for t in p.consumers(v)} - {int(dev[s])}):
-            pairs.append((v, b))
-    return pairs
+    at = np.asarray(dev, np.int64)
+    value = np.repeat(np.arange(len(p.value_src)), np.diff(p.use_ptr))
+    away = at[p.use] != at[p.value_src[value]]
+    v, b = np.divmod(np.unique(value[away] * p.m + at[p.use[away]]), p.m)
+    return list(zip(v.tolist(), b.tolist(), strict=True))
+
+
+def carried(p: Problem, dev: Sequence[int] | Ints) -> tuple[Ints, Ints, Ints, Ints]:
+    """(value, destination, number of the hop on its route, hop) of every hop of every transfer."""
+    v, b = np.array(sent(p, dev), np.int64).reshape(-1, 2).T
+    route = np.asarray(dev, np.int64)[p.value_src[v]] * p.m + b
+    many = p.hop_ptr[route + 1] - p.hop_ptr[route]
+    within = np.arange(many.sum()) - np.repeat(np.cumsum(many) - many, many)
+    hop = np.repeat(p.hop_ptr[route], many) + within
+    return np.repeat(v, many), np.repeat(b, many), within, hop
 
 
 def retimed(
@@ -136,18 +146,12 @@ def loads(p: Problem, dev: Sequence[int] | Ints) -> dict[str, float]:
     names = [d.name for d in p.platform.devices]
     work = np.bincount(at, p.cost[np.arange(p.n), at], minlength=p.m)
     found = {names[d]: float(work[d]) for d in dict.fromkeys(at.tolist())}
-    value = np.repeat(np.arange(len(p.value_src)), np.diff(p.use_ptr))
-    away = at[p.use] != at[p.value_src[value]]
-    v, b = np.divmod(np.unique(value[away] * p.m + at[p.use[away]]), p.m)
-    route = at[p.value_src[v]] * p.m + b
-    many = p.hop_ptr[route + 1] - p.hop_ptr[route]
-    within = np.arange(many.sum()) - np.repeat(np.cumsum(many) - many, many)
-    hop, v = np.repeat(p.hop_ptr[route], many) + within, np.repeat(v, many)
+    v, _, _, hop = carried(p, at)
     queued = p.hop_res[hop] >= 0
-    hop, v = hop[queued], v[queued]
+    v, hop = v[queued], hop[queued]
     on = p.hop_res[hop]
-    carried = np.bincount(on, p.hop_lat[hop] + p.value_bytes[v] * p.hop_inv[hop])
-    return found | {p.resources[r]: float(carried[r]) for r in dict.fromkeys(on.tolist())}
+    length = np.bincount(on, p.hop_lat[hop] + p.value_bytes[v] * p.hop_inv[hop])
+    return found | {p.resources[r]: float(length[r]) for r in dict.fromkeys(on.tolist())}
 
 
 def transfers(p: Problem, dev: Ints, table: Timetable | None) -> tuple[Transfer, ...]:
