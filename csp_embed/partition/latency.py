@@ -27,8 +27,9 @@ from csp_embed.solver.params import Params
 SMALL = 30  # up to here interpreted list schedulers and CP-SAT are quicker than compiling
 EXACT = 40  # above this many tasks the exact model is left to neighbourhoods, unless all but proved
 NEAR = 0.005  # gap below which a proof is tried on up to 160 tasks
-# First and last temperatures of chains by reinsertion, of the makespan.
-HEATS = ((0.02, 1e-3), (0.01, 5e-4), (0.02, 2e-3))
+# First and last temperatures of chains by reinsertion, of the makespan, and weight of their work:
+# it helps where devices are busy most of the time and hinders where paths are all.
+HEATS = ((0.02, 1e-3, 1.0), (0.01, 5e-4, 0.0), (0.02, 1e-3, 3.0))
 TRIAL = 1500  # proposals
 CHAIN, WARM = 1.5e7, 0.3  # steps times tasks of a chain beside neighbourhoods; its temperature
 LISTABLE = 1.05  # placements are listed up to so many times the load bound
@@ -125,7 +126,7 @@ class Chains:
         self.member_ptr, self.members = _csr(p.groups())
         self.arrays = kernels.arrays(p)
         self.spaces = [kernels.work(p) for _ in range(max(1, clock.request.workers))]
-        self.graph = ordered(p)
+        self.graph = ordered(p) if self.plain else None
 
     def run(
         self, slot: int, start: Placement, number: int, steps: int, warm: float = 1.0
@@ -134,9 +135,9 @@ class Chains:
         p, order, dev = self.p, start.order.copy(), start.dev.copy()
         seed = self.seed * 1000 + number + 1
         if self.plain:
-            hot, cold = HEATS[number % len(HEATS)]
+            hot, cold, work = HEATS[number % len(HEATS)]
             hot, cold = max(warm * hot, cold) * start.value, cold * start.value
-            value = reinsert(self.graph, order, dev, max(steps, 1), hot, cold, seed)
+            value = reinsert(self.graph, order, dev, max(steps, 1), hot, cold, work, seed)
         else:
             hot = (0.01, 0.03, 0.005)[number % 3] * start.value
             value = anneal(

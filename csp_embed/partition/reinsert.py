@@ -11,7 +11,8 @@ back anywhere: the larger of the makespan without it and the longest path throug
 
 so that one pass over the graph weighs every device and place at once. Of the places on a device
 only those count that no other makes needless (`offers`). The place is drawn with Boltzmann's
-weights (a heat bath, so nothing is ever rejected), at a temperature that falls. Half of the tasks
+weights (a heat bath, so nothing is ever rejected), at a temperature that falls; its energy has the
+work too, so that a device is not spent on what another does at less of its price. Half of the tasks
 taken out are on a longest path.
 
 Source of exact insertion, and of the places that count: Mastrolilli and Gambardella, Journal of
@@ -27,16 +28,19 @@ import numpy as np
 from numba import njit
 
 from csp_embed.partition.anneal import draw, generator
+from csp_embed.partition.bounds import load_prices
 from csp_embed.partition.problem import Floats, Ints, Problem, _csr
 
-THROUGH = 0.3  # weight of the path through the task beside the makespan, which has wide plateaus
+THROUGH = 0.1  # weight of the path through the task beside the makespan, which has wide plateaus
 
 
 class Ordered(NamedTuple):
-    """cost [n, m]; lat, inv [m, m]; CSR lists of producers and consumers with bytes, and where each
-    edge stands in the other list; weight [n], memory [m] bytes."""
+    """cost [n, m]; priced [n, m]: cost times the device's price in the load bound (ms); lat, inv
+    [m, m]; CSR lists of producers and consumers with bytes, and where each edge stands in the other
+    list; weight [n], memory [m] bytes."""
 
     cost: Floats
+    priced: Floats
     lat: Floats
     inv: Floats
     pred_ptr: Ints
@@ -65,8 +69,9 @@ def ordered(p: Problem) -> Ordered:
     size = np.array([p.value_bytes[v] for _, _, v in edges], float)
     pred_ptr, pred = _csr(ins)
     succ_ptr, succ = _csr(outs)
+    priced = np.where(np.isfinite(p.cost), p.cost, 0.0) * load_prices(p.cost)
     return Ordered(
-        p.cost, p.lat, p.inv, pred_ptr, pred, size[by_in], np.argsort(by_out)[by_in],
+        p.cost, priced, p.lat, p.inv, pred_ptr, pred, size[by_in], np.argsort(by_out)[by_in],
         succ_ptr, succ, size[by_out], np.argsort(by_in)[by_out], p.weight, p.memory,
     )  # fmt: skip
 
@@ -243,14 +248,16 @@ def bath(state, energy, count, heat):
 
 
 @njit(cache=True, nogil=True)
-def reinsert(a, order, dev, steps, hot, cold, seed):
+def reinsert(a, order, dev, steps, hot, cold, work, seed):
     """Improves `order` and `dev` in place over `steps` reinsertions; returns the best makespan.
 
-    hot, cold: temperatures in ms at the beginning and the end."""
+    hot, cold: temperatures in ms at the beginning and the end. work: weight of the priced work
+    beside the makespan."""
     n, m = a.cost.shape
     state = generator(seed)
     # Fields are read once: each read of a tuple's array counts a reference.
-    costs, weight, lat, inv, lat_t, inv_t = a.cost, a.weight, a.lat, a.inv, a.lat.T, a.inv.T
+    costs, priced, weight, lat, inv = a.cost, a.priced, a.weight, a.lat, a.inv
+    lat_t, inv_t = lat.T, inv.T
     pred_ptr, pred, pred_bytes = a.pred_ptr, a.pred, a.pred_bytes
     succ_ptr, succ, succ_bytes = a.succ_ptr, a.succ, a.succ_bytes
     at, cc = np.empty(n, np.int64), np.empty(n)
@@ -319,7 +326,7 @@ def reinsert(a, order, dev, steps, hot, cold, seed):
             )  # fmt: skip
             for i in range(begin, count):
                 where[i] = e
-                energy[i] = max(length[i], without) + THROUGH * length[i]
+                energy[i] = max(length[i], without) + THROUGH * length[i] + work * priced[t, e]
         i = bath(state, energy, count, heat)
         e, v = where[i], after[i]
         free[e] -= weight[t]

@@ -225,7 +225,7 @@ def run(p: Problem, inc: Incumbent, proof: latency.Proof, clock: Clock) -> None:
         return
     steps = int(min(400_000, 4e7 / max(p.n, 1)) * request.effort)
     if (not small or method in ("anneal", "lns")) and not request.shaped:
-        usual = 0.4 if p.n > LARGE else 0.8
+        usual = 0.8 if p.n <= 250 and not p.contended() else 0.5
         share = {"anneal": 0.98, "lns": 0.2, "exact": 0.1}.get(method, usual)
         latency.annealed(p, inc, clock, found[:6], max(steps, 1000), share, proof.value)
     if method == "anneal":
