@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 
 from csp_embed.partition.anneal import draw, gather, generator, move
-from csp_embed.partition.windows import through
+from csp_embed.partition.windows import appended, through
 
 SPREAD = 0.5
 LARGEST = 8  # tasks that one proposal moves together
@@ -37,7 +37,10 @@ def anneal_window(
 
     at [n]: position of each task. free [m] bytes of memory left. ends[0], peak[0]: before the
     window. hot, cold: temperatures in ms."""
-    n, m = a.cost.shape
+    cost, group, group_weight, value_src = a.cost, a.group, a.group_weight, a.value_src
+    inp_ptr, inp, out_ptr, out, use_ptr, use = a.inp_ptr, a.inp, a.out_ptr, a.out, a.use_ptr, a.use
+    value_bytes = a.value_bytes
+    n, m = cost.shape
     w = hi - lo
     state = generator(seed)
     value = through(
@@ -58,39 +61,47 @@ def anneal_window(
             new = draw(state, m - 1)
             if new >= old:
                 new += 1
-            size = gather(a, state, dev, t, cluster, inside, 1 if kind < 3 else LARGEST)
+            size = 1
+            cluster[0] = t
+            if kind == 3:
+                size = gather(a, state, dev, t, cluster, inside, LARGEST)
             need, fine = 0.0, True
             for i in range(size):
-                g = a.group[cluster[i]]
-                need += a.group_weight[g]
-                fine &= loose[cluster[i]] and a.cost[cluster[i], new] < np.inf
+                g = group[cluster[i]]
+                need += group_weight[g]
+                fine &= loose[cluster[i]] and cost[cluster[i], new] < np.inf
                 fine &= size == 1 or member_ptr[g + 1] - member_ptr[g] == 1
             if not fine or free[new] < need:
                 new, size = old, 0
         if kind == 1 or kind == 2:
             low, high = lo, hi - 1
-            for i in range(a.inp_ptr[t], a.inp_ptr[t + 1]):
-                low = max(low, at[a.value_src[a.inp[i]]] + 1)
-            for o in range(a.out_ptr[t], a.out_ptr[t + 1]):
-                for u in range(a.use_ptr[a.out[o]], a.use_ptr[a.out[o] + 1]):
-                    high = min(high, at[a.use[u]] - 1)
+            for i in range(inp_ptr[t], inp_ptr[t + 1]):
+                low = max(low, at[value_src[inp[i]]] + 1)
+            for o in range(out_ptr[t], out_ptr[t + 1]):
+                for u in range(use_ptr[out[o]], use_ptr[out[o] + 1]):
+                    high = min(high, at[use[u]] - 1)
             q = low + draw(state, high - low + 1)
         if q == p and size == 0:
             continue
         for c in range(size):
-            g = a.group[cluster[c]]
+            g = group[cluster[c]]
             for i in range(member_ptr[g], member_ptr[g + 1]):
                 dev[members[i]] = new
                 first = min(first, at[members[i]])
         if q != p:
             first = min(first, min(p, q))
             move(order, at, p, q)
-        if not plain:
+        if plain:
+            value = appended(
+                cost, inp_ptr, inp, value_src, value_bytes, lat, inv, order, dev, lo, hi, first,
+                ends2, peak2, finish2, tail, then,
+            )  # fmt: skip
+        else:
             first = lo
-        value = through(
-            a, lat, inv, plain, order, dev, lo, hi, first, ends2, peak2, finish2, sent, arrive,
-            tail, then,
-        )  # fmt: skip
+            value = through(
+                a, lat, inv, plain, order, dev, lo, hi, lo, ends2, peak2, finish2, sent, arrive,
+                tail, then,
+            )  # fmt: skip
         trial = value + SPREAD * mean_line(ends2[w], then, m)
         heat = hot * (cold / hot) ** (step / steps)
         if trial <= now or draw(state, 1 << 30) < np.exp((now - trial) / heat) * (1 << 30):
@@ -100,8 +111,8 @@ def anneal_window(
                 ends[k - lo + 1] = ends2[k - lo + 1]
                 peak[k - lo + 1] = peak2[k - lo + 1]
             for c in range(size):
-                free[old] += a.group_weight[a.group[cluster[c]]]
-                free[new] -= a.group_weight[a.group[cluster[c]]]
+                free[old] += group_weight[group[cluster[c]]]
+                free[new] -= group_weight[group[cluster[c]]]
             if value < best - 1e-12 or (value <= best and trial < score):
                 best, score = value, trial
                 for k in range(lo, hi):
@@ -111,7 +122,7 @@ def anneal_window(
         if q != p:
             move(order, at, q, p)
         for c in range(size):
-            g = a.group[cluster[c]]
+            g = group[cluster[c]]
             for i in range(member_ptr[g], member_ptr[g + 1]):
                 dev[members[i]] = old
         if plain:
@@ -121,14 +132,14 @@ def anneal_window(
                 peak2[k - lo + 1] = peak[k - lo + 1]
     for k in range(lo, hi):
         t = order[k]
-        if loose[t] and t == members[member_ptr[a.group[t]]]:
-            free[dev[t]] += a.group_weight[a.group[t]]
+        if loose[t] and t == members[member_ptr[group[t]]]:
+            free[dev[t]] += group_weight[group[t]]
     for k in range(lo, hi):
         order[k] = best_order[k - lo]
         at[order[k]] = k
         dev[order[k]] = best_dev[k - lo]
     for k in range(lo, hi):
         t = order[k]
-        if loose[t] and t == members[member_ptr[a.group[t]]]:
-            free[dev[t]] -= a.group_weight[a.group[t]]
+        if loose[t] and t == members[member_ptr[group[t]]]:
+            free[dev[t]] -= group_weight[group[t]]
     return best

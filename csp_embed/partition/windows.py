@@ -155,38 +155,64 @@ def through(
     ends [hi - lo + 1, lines], peak [hi - lo + 1]: when timelines are free, and the longest path so
     far, before each position; rows up to begin hold. sent: arrivals before the window; arrive:
     scratch. Contended links (not plain): begin = lo only."""
+    if plain:
+        return appended(
+            a.cost, a.inp_ptr, a.inp, a.value_src, a.value_bytes, lat, inv, order, dev, lo, hi,
+            begin, ends, peak, finish, tail, then,
+        )  # fmt: skip
     m = a.cost.shape[1]
     lines = ends.shape[1]
-    if not plain:
-        for k in range(lo, hi):
-            for j in range(a.inp_ptr[order[k]], a.inp_ptr[order[k] + 1]):
-                for e in range(m):
-                    arrive[a.inp[j], e] = sent[a.inp[j], e]
-    for k in range(begin, hi):
+    for k in range(lo, hi):
+        for j in range(a.inp_ptr[order[k]], a.inp_ptr[order[k] + 1]):
+            for e in range(m):
+                arrive[a.inp[j], e] = sent[a.inp[j], e]
+    for k in range(lo, hi):
         t = order[k]
-        d = dev[t]
         i = k - lo
         for e in range(lines):
             ends[i + 1, e] = ends[i, e]
-        if plain:
-            ready = ends[i, d]
-            for j in range(a.inp_ptr[t], a.inp_ptr[t + 1]):
-                v = a.inp[j]
-                s = a.value_src[v]
-                when = finish[s]
-                if dev[s] != d:
-                    when += lat[dev[s], d] + a.value_bytes[v] * inv[dev[s], d]
-                if when > ready:
-                    ready = when
-            finish[t] = ends[i + 1, d] = ready + a.cost[t, d]
-        elif advance(a, lat, inv, ends[i + 1], finish, arrive, dev, t, d) == np.inf:
+        if advance(a, lat, inv, ends[i + 1], finish, arrive, dev, t, dev[t]) == np.inf:
             return np.inf
-        peak[i + 1] = max(peak[i], finish[t] + tail[t, d])
+        peak[i + 1] = max(peak[i], finish[t] + tail[t, dev[t]])
     value = peak[hi - lo]
     for e in range(lines):
         if then[e] > 0.0 or e < m:
             value = max(value, ends[hi - lo, e] + then[e])
     return value
+
+
+@njit(cache=True)
+def appended(
+    cost, inp_ptr, inp, value_src, value_bytes, lat, inv, order, dev, lo, hi, begin, ends, peak,
+    finish, tail, then,
+):  # fmt: skip
+    """`through` on uncontended links. Takes arrays, not their tuple: Numba counts references to
+    every array of a tuple at every call."""
+    m = cost.shape[1]
+    top = peak[begin - lo]
+    for k in range(begin, hi):
+        t = order[k]
+        d = dev[t]
+        i = k - lo
+        for e in range(m):
+            ends[i + 1, e] = ends[i, e]
+        ready = ends[i, d]
+        for j in range(inp_ptr[t], inp_ptr[t + 1]):
+            v = inp[j]
+            s = value_src[v]
+            when = finish[s]
+            if dev[s] != d:
+                when += lat[dev[s], d] + value_bytes[v] * inv[dev[s], d]
+            if when > ready:
+                ready = when
+        ready += cost[t, d]
+        finish[t] = ends[i + 1, d] = ready
+        if ready + tail[t, d] > top:
+            top = ready + tail[t, d]
+        peak[i + 1] = top
+    for e in range(m):
+        top = max(top, ends[hi - lo, e] + then[e])
+    return top
 
 
 @njit(cache=True)
