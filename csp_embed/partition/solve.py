@@ -208,7 +208,7 @@ def run(p: Problem, inc: Incumbent, proof: latency.Proof, clock: Clock) -> None:
     if method == "split" or (method == "auto" and p.n > LARGE):
         from csp_embed.partition.splitting import split_latency
 
-        split_latency(p, inc, proof, clock if method == "split" else clock.part(0.6), found)
+        split_latency(p, inc, proof, clock if method == "split" else clock.part(0.9), found)
         if method == "split":
             return
     if method == "genetic":
