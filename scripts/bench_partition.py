@@ -97,6 +97,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=100, help="random: the first seed")
     parser.add_argument("--reference", type=float, default=0.0, help="random: seconds")
     parser.add_argument("--families", default=",".join(FAMILIES), help="random: kinds of graph")
+    parser.add_argument("--duplex", choices=("half", "full"), help="random: links with queues")
     parser.add_argument("--networks", type=int, default=12)
     args = parser.parse_args()
     if args.table == "known":
@@ -106,7 +107,7 @@ def main() -> None:
     else:
         random(
             numbers(args.sizes or "20,60,110"), args.limit, args.count, args.seed, args.reference,
-            args.families.split(","),
+            args.families.split(","), args.duplex,
         )  # fmt: skip
 
 

@@ -2,8 +2,10 @@
 
     scripts/bench_partition random [--sizes 20,60,110] [--limit S] [--count N] [--seed S]
                                    [--reference S] [--families bench,generate,dense]
+                                   [--duplex half|full]
 
-3 devices, related and unrelated costs, CCR 0.1, 1, 5, uncontended links; equal shares of all. Each
+3 devices, related and unrelated costs, CCR 0.1, 1, 5; equal shares of all. Links are uncontended
+unless --duplex makes transfers queue on them. Each
 graph is solved by `auto` with --limit seconds on two workers (default: 5 at up to 30 tasks, else
 60; 0: the deterministic mode). A line per graph: value over HEFT, over the best of twenty list
 rules, over greedy, over the lower bound, the part of HEFT's gap that was closed, and with
@@ -14,6 +16,7 @@ verifier, which shares no code with the methods. Times are wall clock.
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 
@@ -121,7 +124,7 @@ def best_known(graph: TaskGraph, machines: Platform, seconds: float) -> float:
 
 def random(
     sizes: list[int], limit: float | None, count: int, seed: int, reference: float,
-    families: list[str],
+    families: list[str], duplex: str | None = None,
 ) -> None:  # fmt: skip
     """All tables."""
     solve(*make("bench", 40, 1.0, 0, True), method="anneal", effort=0.01)  # compiles
@@ -131,6 +134,9 @@ def random(
         grid = itertools.product(families, (True, False), (0.1, 1.0, 5.0), range(count))
         for family, related, ccr, k in grid:
             graph, machines = make(family, n, ccr, seed + k, related)
+            if duplex:
+                links = tuple(replace(link, duplex=duplex) for link in machines.links)
+                machines = replace(machines, links=links)
             rules = twenty(graph, machines)
             heft, greedy = rules["mean-finish-comm"], rules["greedy"]
             if wall:
