@@ -2,6 +2,7 @@
 
     scripts/bench_complete [NAME PART] [--columns N]      counts on the corpus
     scripts/bench_complete --random N [--seed S]          least costs on random small operators
+    scripts/bench_complete --random N --windows           the same on windows of few outputs
 
 Corpus columns: effective points, steps, regular coverings, complete lifted space (every affine map
 that the lifted algebra accepts), of the rest those that are accidental (embed/ground/lifted.py:
@@ -21,6 +22,7 @@ import math
 import random
 import sys
 import time
+from collections.abc import Callable
 
 from csp_embed.embed.complete import complete_embeddings
 from csp_embed.embed.ground.corpus import corpus, posed, strict_corpus
@@ -33,7 +35,12 @@ from csp_embed.embed.ground.lifted import (
     regular_maps,
 )
 from csp_embed.embed.ground.problem import key
-from csp_embed.embed.ground.random_problems import random_problems
+from csp_embed.embed.ground.random_problems import (
+    random_operator,
+    random_problems,
+    random_window,
+)
+from csp_embed.ir.operator import Operator
 
 
 def main() -> int:
@@ -44,9 +51,11 @@ def main() -> int:
     parser.add_argument("--columns", type=int, default=400, help="most columns of a frame's digit")
     parser.add_argument("--random", type=int, default=0, metavar="N")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--windows", action="store_true", help="random windows alone")
     options = parser.parse_args()
     if options.random:
-        return on_random(options.random, options.seed)
+        draw = random_window if options.windows else random_operator
+        return on_random(options.random, options.seed, draw)
     return on_corpus(options.part, options.columns)
 
 
@@ -88,9 +97,9 @@ def on_corpus(part: str, columns: int) -> int:
     return int(wrong > 0)
 
 
-def on_random(count: int, seed: int) -> int:
+def on_random(count: int, seed: int, draw: Callable[[random.Random], Operator]) -> int:
     ratios = []
-    for ground, isa, mode, cost in random_problems(random.Random(seed)):
+    for ground, isa, mode, cost in random_problems(random.Random(seed), draw):
         best = min(
             (e.cost["objective"] for _, e in complete_embeddings(ground, isa, mode)),
             default=math.inf,

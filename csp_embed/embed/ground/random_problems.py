@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from csp_embed import ops
 from csp_embed.embed.affine import Maps
@@ -43,12 +43,22 @@ def random_operator(rng: random.Random) -> Operator:
     return ops.max_pool2d(**shape)
 
 
-def random_problems(rng: random.Random) -> Iterator[tuple[Ground, Isa, str, float]]:
+def random_window(rng: random.Random) -> Operator:
+    """A window of few outputs: strides, dilations and padding that do not fit each other.
+    Raises: CspEmbedError, where the extents do not fit."""
+    low = rng.randint
+    return ops.conv1d(n=1, c=low(1, 2), w=low(2, 8), k=low(1, 2), r=low(2, 4), stride=low(1, 3),
+                      dilation=low(1, 2), pad=low(0, 2))  # fmt: skip
+
+
+def random_problems(
+    rng: random.Random, draw: Callable[[random.Random], Operator] = random_operator
+) -> Iterator[tuple[Ground, Isa, str, float]]:
     """(problem, machine, layout mode, the search's least cost), small enough to enumerate."""
     every = machines()
     while True:
         try:
-            op = random_operator(rng)
+            op = draw(rng)
         except CspEmbedError:
             continue
         machine, mode = rng.choice(sorted(every)), rng.choice(["relaxed", "relaxed", "strict"])
