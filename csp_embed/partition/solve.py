@@ -33,6 +33,7 @@ from csp_embed.partition.timetable import decoded, latency_plan, loads, throughp
 LISTS = ("heft", "peft", "cpop", "lookahead", "minmin", "greedy", "single")
 METHODS = ("auto", "exact", "milp", "split", "lns", "anneal", "genetic", *LISTS)
 LARGE = 80  # tasks above which `auto` begins with splitting
+BUILD = 1e-3  # s per task that the exact model takes to build
 SAME = 1e-6  # relative: a bound this close to the objective is equal to it
 
 
@@ -284,7 +285,7 @@ def run_throughput(p: Problem, inc: Incumbent, proof: latency.Proof, clock: Cloc
 
         solve_milp(p, inc, proof, clock)
         return
-    if method == "split" or (method == "auto" and p.n > 600):
+    if method == "split" or (method == "auto" and p.n > latency.SMALL):
         from csp_embed.partition.period import split_throughput
 
         split_throughput(p, inc, proof, clock)
@@ -297,7 +298,7 @@ def run_throughput(p: Problem, inc: Incumbent, proof: latency.Proof, clock: Cloc
         throughput.balanced(p, inc, clock, q, steps, 1.0 if alone else 0.25)
         if alone:
             return
-    if p.n <= 2000 or inc.best is None:
+    if inc.best is None or (p.n <= 2000 and clock.left() > BUILD * p.n):
         latency.exact_rounds(p, inc, proof, clock, 1.0)
 
 

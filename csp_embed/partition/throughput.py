@@ -17,6 +17,8 @@ from csp_embed.partition.problem import Ints, Problem
 from csp_embed.partition.search import Clock, Incumbent
 from csp_embed.partition.timetable import Timetable, decoded
 
+TRIAL = 20_000  # proposals of the first chain on the wall clock: for its pace
+
 
 def greedy(p: Problem) -> Ints:
     """Groups by falling cost, each to the allowed device that is least loaded with it."""
@@ -86,20 +88,20 @@ def balanced(p: Problem, inc: Incumbent, clock: Clock, q: Loads, steps: int, sha
         return
     until = clock.seconds() + clock.left() * share if clock.wall else 0.0
     scale = float(np.where(np.isfinite(p.cost), p.cost, np.inf).min(axis=1).sum()) / p.m
-    number = 0
+    number, each = 0, min(steps, TRIAL) if clock.wall else steps
     while True:
-        dev = allowed[number % len(allowed)].copy()
-        hot = (0.02, 0.1, 0.005)[number % 3] * scale
-        balance(
-            q,
-            dev,
-            steps,
-            max(hot, 1e-9),
-            max(1e-4 * scale, 1e-12),
-            1000 * inc.request.seed + number + 1,
-        )
+        dev, before = allowed[number % len(allowed)].copy(), clock.seconds()
+        hot, cold = (0.02, 0.1, 0.005)[number % 3] * scale, 1e-4 * scale
+        seed = 1000 * inc.request.seed + number + 1
+        balance(q, dev, each, max(hot, 1e-9), max(cold, 1e-12), seed)
         inc.offer(dev, timed(p, dev, inc.request.max_latency is not None), "anneal")
         number += 1
         clock.tell("balancing", number, max(number, 4))
-        if clock.seconds() >= until if clock.wall else number >= 4:
+        if not clock.wall:
+            if number >= 4:
+                return
+            continue
+        pace = (clock.seconds() - before) / each
+        each = int(min(steps, (until - clock.seconds()) / max(pace, 1e-9)))
+        if each < 1000:
             return
