@@ -31,6 +31,7 @@ from csp_embed.partition.timetable import decoded
 PART = 8  # tasks of one exact part
 NODES = 5_000  # of its search
 STEPS = 800  # proposals per task of one lane of annealing
+POLISH = 6  # rounds from the incumbent of a small graph
 SMALL = 80  # tasks: below, every start gets a lane of its own, and each task may go anywhere
 
 
@@ -58,6 +59,8 @@ def split_latency(
     if p.n > SMALL and lanes and clock.left() > 0.1 + RESERVE * p.n:
         lane = min(lanes, key=lambda x: x.value)
         refine(p, inc, lane, clock, STEPS // 2, seed + 1000)
+    if p.n <= SMALL and not clock.wall:
+        polish(p, inc, proof, clock, POLISH)
     heavy = p.activation.any() and (p.weight.sum() + p.activation.sum() > p.memory).any()
     if heavy or (p.contended() and p.n <= SMALL):
         # Live activations and gaps between transfers are seen by the decoder's annealing only.
