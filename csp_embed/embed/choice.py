@@ -5,17 +5,14 @@ Takes: Operator, Unit, Choice.  Leaves: digits, counters and coordinates of `ir.
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 
 from csp_embed.ir.embedding import Coordinate, Counter, Digit
 from csp_embed.ir.operator import Access, Affine, Operator
 
-# Values of absorbed digits that are looked at one by one.
-_FEW = 16
 LOOP = "loop"
 """The dimension of a digit that is no lane: a counter inside the axis' own."""
 
@@ -48,10 +45,6 @@ class Carry:
     def inner_lanes(self) -> int:
         own = math.prod(e for _, e in self.inner)
         return own * (self.diagonal[2] if self.diagonal else 1)
-
-    def whole(self, extent: int) -> bool:
-        """Whether the inner digits alone meet every value of an axis."""
-        return self.inner_lanes >= extent and not self.outer
 
 
 @dataclass(frozen=True)
@@ -98,10 +91,17 @@ def expand(op: Operator, choice: Choice) -> Map:
 def _coordinate(op: Operator, carry: Carry, lanes: Mapping[str, Carry], build: _Builder) -> None:
     name = carry.name if not carry.skew else f"u({carry.name})"
     extent = math.prod(op.axes[a] for a in carry.axes)
-    const, span = spanned(op, carry, lanes)
-    const, span = const - carry.early, span + carry.early
+    const, span = live(op, carry.axes[0]) if len(carry.axes) == 1 else (0, extent)
     moved, scale = _place(carry, name, build)
-    skewed = {f"{a}.{d}": -coef for a, d, coef, _ in _absorbed(carry, lanes)}
+    skewed = {}
+    for axis, dim, multiplier in carry.skew:
+        key = f"{axis}.{dim}"
+        coef = int(dict(inner_digits(lanes[axis]))[key] * multiplier)
+        skewed[key] = -coef
+        reach = coef * (dict(lanes[axis].inner)[dim] - 1)
+        span += abs(reach)
+        const += min(reach, 0)
+    const, span = const - carry.early, span + carry.early
     outer = math.prod(e for _, e in carry.outer)
     trips = -(-span // (scale * outer))
     counters = {}
@@ -121,82 +121,6 @@ def _coordinate(op: Operator, carry: Carry, lanes: Mapping[str, Carry], build: _
     build.coordinates.append(Coordinate(carry.axes, extent, const, digits, counters | loops))
 
 
-def spanned(op: Operator, carry: Carry, lanes: Mapping[str, Carry]) -> tuple[int, int]:
-    """First value and number of values that a carry enumerates: of its axes, or of u where it is
-    skewed: beyond them every point has a factor out of range. lanes: the other axes' carries."""
-    if len(carry.axes) > 1:
-        return 0, math.prod(op.axes[a] for a in carry.axes)
-    axis = carry.axes[0]
-    first, count = live(op, axis)
-    taken = _absorbed(carry, lanes)
-    if not taken:
-        return first, count
-    low = first + sum(min(c * (e - 1), 0) for _, _, c, e in taken)
-    high = first + count - 1 + sum(max(c * (e - 1), 0) for _, _, c, e in taken)
-    if not all(lanes[a].whole(op.axes[a]) for a, *_ in taken):
-        return low, high - low + 1
-    if math.prod(e for *_, e in taken) <= _FEW:
-        each = [[(v, v) for v in range(e)] for *_, e in taken]
-    else:
-        each = [[(0, e - 1)] for *_, e in taken]
-    ends = [
-        _ends(op, carry, lanes, taken, values, (first, first + count - 1))
-        for values in itertools.product(*each)
-    ]
-    some = [e for e in ends if e[0] <= e[1]] or [(low, high)]
-    low, high = min(e[0] for e in some), max(e[1] for e in some)
-    return low, high - low + 1
-
-
-def _ends(
-    op: Operator,
-    carry: Carry,
-    lanes: Mapping[str, Carry],
-    taken: Sequence[tuple[str, str, int, int]],
-    values: Sequence[tuple[int, int]],
-    own_range: tuple[int, int],
-) -> tuple[int, int]:
-    """First and last value of u where the absorbed digits have values in these ranges and the axis
-    those of own_range."""
-    axis = carry.axes[0]
-    low, high = own_range
-    for (_, _, c, _), (v, w) in zip(taken, values, strict=True):
-        low, high = low + min(c * v, c * w), high + max(c * v, c * w)
-    for access in (op.lhs, op.rhs):
-        for ix, size in _indices(op, access):
-            if own := ix.coef(axis):
-                const = ix.const
-                reach = [ix.coef(a) * _left(op, lanes, taken, a) for a, _ in ix.terms if a != axis]
-                for (a, d, c, _), (v, w) in zip(taken, values, strict=True):
-                    moved = ix.coef(a) * dict(inner_digits(lanes[a]))[f"{a}.{d}"] - own * c
-                    const += moved * v
-                    reach.append(moved * (w - v))
-                low, high = _inside(own, const, reach, size, low, high)
-    return low, high
-
-
-def _absorbed(carry: Carry, lanes: Mapping[str, Carry]) -> list[tuple[str, str, int, int]]:
-    """(axis, dimension, what it adds to u, extent) of each digit that a skewed carry absorbs."""
-    out = []
-    for axis, dim, multiplier in carry.skew:
-        weight = dict(inner_digits(lanes[axis]))[f"{axis}.{dim}"]
-        out.append((axis, dim, int(weight * multiplier), dict(lanes[axis].inner)[dim]))
-    return out
-
-
-def _left(
-    op: Operator, lanes: Mapping[str, Carry], taken: Sequence[tuple[str, str, int, int]], axis: str
-) -> int:
-    """At most what an axis can add beside those of its digits that are absorbed."""
-    away = {d for a, d, _, _ in taken if a == axis}
-    most = op.axes[axis] - 1
-    if not away or lanes[axis].diagonal or not lanes[axis].whole(op.axes[axis]):
-        return most
-    weight = dict(inner_digits(lanes[axis]))
-    kept = [weight[f"{axis}.{d}"] * (e - 1) for d, e in lanes[axis].inner if d not in away]
-    return min(most, sum(kept))
-
-
 def live(op: Operator, axis: str) -> tuple[int, int]:
     """First value and number of values of an axis beyond which every point has a factor out of
     range; all values of an output axis, whose elements need a home (dead taps are left out)."""
@@ -204,21 +128,15 @@ def live(op: Operator, axis: str) -> tuple[int, int]:
     if axis in op.reduced_axes and last:
         for access in (op.lhs, op.rhs):
             for ix, size in _indices(op, access):
-                if own := ix.coef(axis):
-                    reach = [c * (op.axes[a] - 1) for a, c in ix.terms if a != axis]
-                    first, last = _inside(own, ix.const, reach, size, first, last)
+                own = ix.coef(axis)
+                reach = [c * (op.axes[a] - 1) for a, c in ix.terms if a != axis]
+                low, high = (ix.const + sum(f(r, 0) for r in reach) for f in (min, max))
+                # low + own * v < size and high + own * v >= 0
+                if own > 0:
+                    first, last = max(first, -(high // own)), min(last, (size - 1 - low) // own)
+                elif own < 0:
+                    first, last = max(first, -((size - 1 - low) // -own)), min(last, high // -own)
     return (first, last - first + 1) if first <= last else (0, op.axes[axis])
-
-
-def _inside(
-    own: int, const: int, reach: Sequence[int], size: int, first: int, last: int
-) -> tuple[int, int]:
-    """The values v of first..last for which const + own * v + parts of `reach` can be an index."""
-    low, high = (const + sum(f(r, 0) for r in reach) for f in (min, max))
-    # low + own * v < size and high + own * v >= 0
-    if own > 0:
-        return max(first, -(high // own)), min(last, (size - 1 - low) // own)
-    return max(first, -((size - 1 - low) // -own)), min(last, high // -own)
 
 
 def _indices(op: Operator, access: Access | None) -> list[tuple[Affine, int]]:

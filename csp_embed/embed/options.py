@@ -9,19 +9,14 @@ why it never costs less ("steps" and "elements" are what the cost counts):
   blocks count too.
 - Offsets and reversed digits: renaming an axis' values moves its pad to another end. Values that
   no point has (dead taps) are not enumerated (`choice.live`); blocks of a pinned layout may begin
-  early (`Carry.early`). Where a window absorbs a whole output axis (REST), each output has an
-  offset of its own: blocks begin with the input, and a stride that is no whole number of taps is
-  rounded. Lanes of an output axis have such offsets by exact skews alone.
+  early (`Carry.early`).
 - Other numerations (a digit outside its counter, several counters, digits in another order) of an
   axis that shares no tensor index with another: a permutation of its values changes neither steps
   nor elements. In a window an output axis may have outer digits, and an inner counter that the
   window absorbs (`Rules.beats`).
 - Shears: a digit that moves two axes which no operand adds up makes some elements stand for fewer
   values. Those that an operand adds up are skews.
-- A diagonal of two result dimensions for an axis that either could carry alone (it could give
-  each output lane an offset: seen in windows of two outputs on machines that sum over no lanes).
-- Strict layouts whose lanes hold a tensor whole only together with taps that no point uses, or by
-  digits that are no mixed radix.
+- A diagonal of two result dimensions for an axis that either could carry alone.
 - Diagonals and fusions with several digits, and several fusions: rarely cheaper, by a few elements.
 tests/unit/ground/test_ground_lifted.py and scripts/bench_complete compare least costs.
 """
@@ -35,13 +30,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TypeVar
 
-from csp_embed.embed.choice import LOOP, Carry, inner_digits, spanned
+from csp_embed.embed.choice import LOOP, Carry, inner_digits, live
 from csp_embed.embed.machine import Unit, accesses
 from csp_embed.ir.operator import Access, Operator
 
 T = TypeVar("T")
-REST = 0
-"""The extent of an inner counter that takes all values which lanes leave."""
 
 
 @dataclass(frozen=True)
@@ -146,9 +139,7 @@ class Rules:
     def beats(self, axis: str) -> list[tuple[Skew, tuple[int, ...]]]:
         """Reduced axes that can absorb an inner counter of output axis `axis`, so that elements are
         blocks of the input that no step shifts, and the counter's extents: as many blocks as
-        fill a summed dimension, alone or beside other digits, or all that lanes leave (REST):
-        then blocks begin where the input does and not in its padding, or each output has an
-        offset of its own, where no whole number of taps is a stride."""
+        fill a summed dimension, alone or beside other digits."""
         out = []
         for role, access in self.roles.items():
             for ix in access.index if role != "dst" else ():
@@ -156,14 +147,10 @@ class Rules:
                     lanes = [n for d, n in self.unit.size.items() if self.plain(s, d)]
                     if s not in self.reduced or self.op.axes[s] == 1 or _indices(access, s) > 1:
                         continue
-                    slope = Fraction(ix.coef(axis), c)
-                    sizes = {n // k // abs(slope) for n in lanes for k in range(1, n)}
+                    skew = Skew(s, Fraction(ix.coef(axis), c))
+                    sizes = {n // k // abs(skew.multiplier) for n in lanes for k in range(1, n)}
                     every = {int(f) for f in sizes if f == int(f) and 1 < f <= self.op.axes[axis]}
-                    for m in {math.floor(slope), math.ceil(slope)} - {0}:
-                        fit = sorted(every, reverse=True) if m == slope else []
-                        if m != slope or ix.const or any(n % m for n in lanes):
-                            fit.append(REST)
-                        out.append((Skew(s, Fraction(m)), tuple(fit)))
+                    out.append((skew, tuple(sorted(every, reverse=True))))
         return out
 
 
@@ -195,9 +182,8 @@ def block_options(
                 needs.setdefault(skew.reduced, []).append((axis, dim, factor, skew, coef))
         if any(c.denominator > 1 for need in needs.values() for *_, c in need):
             continue  # a lane would stand between two taps
+        choices = [list(_reduced(rules, a, needs.get(a, []))) for a in reds]
         carried = [h.carry for h in halves]
-        lanes = {c.axes[0]: c for c in carried}
-        choices = [list(_reduced(rules, a, needs.get(a, []), lanes)) for a in reds]
         for picked in _fitting(rules.unit, choices, lambda c: [c] if c else [], carried):
             given = frozenset(a for a, c in zip(reds, picked, strict=True) if c is None)
             yield tuple([*carried, *(c for c in picked if c is not None)]), given
@@ -263,29 +249,17 @@ def _output(rules: Rules, axis: str, coupled: bool) -> Iterator[_Half]:
         per_dim.append([("none", LOOP, 1, None), *beats])
     seen = set()
     for ways in itertools.product(*per_dim):
-        half = _half(axis, _filled(ways, extent))
+        half = _half(axis, ways)
         if half is not None and half not in seen:
-            total = math.prod(w[2] for w in ways if w[2] != REST)
-            least = [w for w in ways if w[0] != "none" and w[2] != REST]
+            total = math.prod(w[2] for w in ways)
+            least = [w for w in ways if w[0] != "none"]
             if len(least) > 1 and total // min(w[2] for w in least) >= extent:
                 continue  # one digit alone would do
             seen.add(half)
             yield half
 
 
-def _filled(
-    ways: Sequence[tuple[str, str, int, object]], extent: int
-) -> list[tuple[str, str, int, object]]:
-    """The same with REST as a number; without a way where nothing is left."""
-    inside = math.prod(f for kind, _, f, _ in ways if kind != "outer" and f != REST)
-    left = -(-extent // inside)
-    sized = [(kind, d, f if f != REST else left, x) for kind, d, f, x in ways]
-    return [w for w in sized if w[0] != "skew" or w[2] > 1]
-
-
 def _half(axis: str, ways: Sequence[tuple[str, str, int, object]]) -> _Half | None:
-    # Half a tap a value: inside the other digits no lane would meet a tap.
-    ways = sorted(ways, key=lambda w: isinstance(w[3], Skew) and w[3].multiplier.denominator > 1)
     inner = tuple((d, f) for kind, d, f, _ in ways if kind in ("inner", "skew"))
     outer = tuple((d, f) for kind, d, f, _ in ways if kind == "outer")
     diagonal = [(d, str(e), f) for kind, d, f, e in ways if kind == "diagonal"]
@@ -296,29 +270,24 @@ def _half(axis: str, ways: Sequence[tuple[str, str, int, object]]) -> _Half | No
 
 
 def _reduced(
-    rules: Rules,
-    axis: str,
-    needs: Sequence[tuple[str, str, int, Skew, Fraction]],
-    lanes: Mapping[str, Carry],
+    rules: Rules, axis: str, needs: Sequence[tuple[str, str, int, Skew, Fraction]]
 ) -> Iterator[Carry | None]:
     """A reduced axis: digits on summed dimensions, skewed where needed; None where it is given."""
+    first, count = live(rules.op, axis)
     skew = tuple((a, dim, s.multiplier) for a, dim, _, s, _ in needs)
-    first, span = spanned(rules.op, Carry((axis,), skew=skew), lanes)
-    inner = [(a, int(abs(c)) * f) for a, dim, f, _, c in needs if dim == LOOP]
-    beats = [f for _, f in inner]
+    span = count + sum(int(abs(c)) * (f - 1) for _, _, f, _, c in needs)
+    beats = [int(abs(c)) * f for _, dim, f, _, c in needs if dim == LOOP]
     if not beats:
         yield Carry((axis,), skew=skew)
     if not needs and rules.op.axes[axis] > 1 and len(rules.reduced) > 1:
         yield None
-    whole = any(lanes[a].whole(rules.op.axes[a]) for a, _ in inner)
     for dim, size in rules.unit.size.items():
         if rules.plain(axis, dim):
-            fit = rules.factors(axis, span, size) if not beats else []
-            fit += [min(size // k, span) for k in range(1, size) if whole]
-            for f in sorted({*beats, *fit}):
-                if 2 <= f <= size:
+            for f in beats or rules.factors(axis, span, size):
+                if f <= size:
                     yield Carry((axis,), ((dim, f),), skew=skew)
-                    for early in _shifts(rules, axis, first, f) if rules.every else ():
+                    back = first + sum(min(int(c) * (e - 1), 0) for _, _, e, _, c in needs)
+                    for early in _shifts(rules, axis, back, f) if rules.every else ():
                         yield Carry((axis,), ((dim, f),), skew=skew, early=early)
 
 

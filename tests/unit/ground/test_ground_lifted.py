@@ -67,26 +67,6 @@ def test_blocks_of_a_window_reach_beyond_its_taps() -> None:
     assert lifted_solutions(ground, machines()["dot"], "strict") <= set(regular)
 
 
-# A padded row whose outputs all read one element, and strides of one and a half taps.
-@pytest.mark.parametrize(
-    ("how", "mode"),
-    [
-        ({"w": 2, "r": 2, "pad": 1}, "relaxed"),
-        ({"w": 2, "r": 2, "pad": 1}, "strict"),
-        ({"w": 6, "r": 3, "stride": 3, "dilation": 2, "pad": 1}, "relaxed"),
-    ],
-)
-def test_outputs_with_an_offset_of_their_own(how: dict[str, int], mode: str) -> None:
-    isa = machines()["dot"]
-    op = ops.conv1d(n=1, c=1, k=1, **how)
-    ground = pose_ground(op, isa, 4)
-    whole = [e.cost["objective"] for _, e in complete_embeddings(ground, isa, mode)]
-    found = min(lifted_embeddings(ground, isa, mode), key=lambda e: e.cost["objective"])
-    assert found.cost["objective"] == min(whole)
-    assert any("p.loop" in c.counters for c in found.coordinates if c.axes == ("r",))
-    assert judge(found, isa).breaches == ()
-
-
 @pytest.mark.parametrize("name", ["dot matmul 2x1x3", "2x2x2 matmul 2x1x3", "outer avg pooling"])
 def test_regular_maps_are_those_of_the_ground_model(name: str) -> None:
     _, ground = row_ground(name)
