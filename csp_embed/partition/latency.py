@@ -31,6 +31,7 @@ NEAR = 0.005  # gap below which a proof is tried on up to 160 tasks
 # it helps where devices are busy most of the time and hinders where paths are all.
 HEATS = ((0.02, 1e-3, 1.0), (0.01, 5e-4, 0.0), (0.02, 1e-3, 3.0))
 TRIAL = 1500  # proposals
+GROWTH = 30  # from one round to the next, at most
 CHAIN, WARM = 1.5e7, 0.3  # steps times tasks of a chain beside neighbourhoods; its temperature
 LISTABLE = 1.05  # placements are listed up to so many times the load bound
 HITS = (
@@ -87,12 +88,12 @@ def annealed(
         budget, factor = clock.left() * share, min(1.0, TRIAL / steps)
     with ThreadPoolExecutor(threads) as pool:
         while True:
+            before = clock.seconds()  # jobs may end before this thread goes on
             jobs = [
                 pool.submit(chains.run, slot, lanes[(number + slot) % len(lanes)],
                             number + slot, int(steps * factor))
                 for slot in range(threads)
             ]  # fmt: skip
-            before = clock.seconds()
             for job in jobs:
                 chains.offer(inc, job.result())
             number += threads
@@ -106,7 +107,8 @@ def annealed(
                 continue
             pace = (clock.seconds() - before) / (steps * factor)
             left = budget - (clock.seconds() - begun)
-            factor = min(budget / 4, left) / max(pace * steps, 1e-9)
+            # The pace of a short round is a rough one.
+            factor = min(GROWTH * factor, min(budget / 4, left) / max(pace * steps, 1e-9))
             if left < budget / 20 or factor * steps < 1000:
                 return
 
