@@ -32,6 +32,7 @@ from csp_embed.partition.timetable import decoded, latency_plan, loads, throughp
 
 LISTS = ("heft", "peft", "cpop", "lookahead", "minmin", "greedy", "single")
 METHODS = ("auto", "exact", "milp", "split", "lns", "anneal", "genetic", *LISTS)
+TINY = 16  # tasks up to which the exact period needs no good start
 LARGE = 80  # tasks above which `auto` begins with splitting
 BUILD = 1e-3  # s per task that the exact model takes to build
 SAME = 1e-6  # relative: a bound this close to the objective is equal to it
@@ -285,7 +286,7 @@ def run_throughput(p: Problem, inc: Incumbent, proof: latency.Proof, clock: Cloc
 
         solve_milp(p, inc, proof, clock)
         return
-    if method == "split" or (method == "auto" and p.n > latency.SMALL):
+    if method == "split" or (method == "auto" and p.n > TINY):
         from csp_embed.partition.period import split_throughput
 
         split_throughput(p, inc, proof, clock)
