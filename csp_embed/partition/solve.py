@@ -32,8 +32,8 @@ from csp_embed.partition.timetable import decoded, latency_plan, loads, throughp
 
 LISTS = ("heft", "peft", "cpop", "lookahead", "minmin", "greedy", "single")
 METHODS = ("auto", "exact", "milp", "split", "lns", "anneal", "genetic", *LISTS)
-TINY = 16  # tasks up to which the exact period needs no good start
-LARGE = 80  # tasks above which `auto` begins with splitting
+TINY = 16  # tasks up to which exact search needs no good start
+LARGE = 80  # tasks above which windows replace neighbourhoods
 BUILD = 1e-3  # s per task that the exact model takes to build
 SAME = 1e-6  # relative: a bound this close to the objective is equal to it
 
@@ -207,7 +207,9 @@ def run(p: Problem, inc: Incumbent, proof: latency.Proof, clock: Clock) -> None:
         steady_start(p, inc, proof, clock)
         if proof.notes:
             return
-    if method == "split" or (method == "auto" and p.n > LARGE):
+    # Without queues exact search alone settles small graphs, with them it hardly begins to.
+    least = TINY if p.contended() else latency.SMALL
+    if method == "split" or (method == "auto" and p.n > least):
         from csp_embed.partition.splitting import split_latency
 
         split_latency(p, inc, proof, clock if method == "split" else clock.part(0.9), found)

@@ -59,7 +59,7 @@ def split_latency(
     if p.n > SMALL and lanes and clock.left() > 0.1 + RESERVE * p.n:
         lane = min(lanes, key=lambda x: x.value)
         refine(p, inc, lane, clock, STEPS // 2, seed + 1000)
-    if p.n <= SMALL and not clock.wall:
+    if p.n <= SMALL:
         polish(p, inc, proof, clock, POLISH)
     heavy = p.activation.any() and (p.weight.sum() + p.activation.sum() > p.memory).any()
     if heavy or (p.contended() and p.n <= SMALL):
