@@ -24,6 +24,7 @@ from csp_embed.files import atomic
 from csp_embed.report import pareto as pareto_report
 from csp_embed.report.alternatives import rows
 from csp_embed.report.lanes import picture as lanes_picture
+from csp_embed.report.pareto_picture import plot
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 Tell = Callable[[str, int, int], None]
@@ -166,7 +167,7 @@ def pareto_command(
         front = _scheduled(asked, front, limit, tell)
     title = str(asked.op.notes.get("layer", asked.op.name))
     if output is not None:
-        pareto_report.plot(front, output, f"{title}  {asked.op.formula()}")
+        plot(front, output, f"{title}  {asked.op.formula()}")
     document = pareto_report.document(front)
     if as_json:
         print_json(document | {"picture": output and str(output)})

@@ -44,6 +44,7 @@ from csp_embed.commands.plan_options import (
     write_json,
 )
 from csp_embed.errors import Infeasible, InputError, TimeLimit
+from csp_embed.files import atomic
 from csp_embed.ir.network import LATENCY, Plan
 from csp_embed.network.graph_file import graph_document
 from csp_embed.network.plan_file import plan_document, read_plan, write_plan
@@ -108,6 +109,9 @@ def partition(
     table: Annotated[bool, typer.Option(help="Print every layer.")] = False,
     gantt: Annotated[str | None, typer.Option(help="Gantt chart or loads: .svg, .png.")] = None,
     picture: Annotated[str | None, typer.Option(help="Graph by device: .svg, .png.")] = None,
+    report: Annotated[
+        str | None, typer.Option(help="Page: Gantt chart, graph and layers, with search: .html.")
+    ] = None,
     trace: Annotated[str | None, typer.Option(help="Perfetto trace: .json.")] = None,
     save_graph: Annotated[str | None, typer.Option(help="Write the graph with costs.")] = None,
     as_json: JsonOption = False,
@@ -119,7 +123,7 @@ def partition(
     """
     begin = time.perf_counter()
     known_objective(objective)
-    for path in (output, gantt, picture, trace, save_graph):
+    for path in (output, gantt, picture, report, trace, save_graph):
         writable(path)
     request = Request(
         target=network,
@@ -177,7 +181,7 @@ def partition(
         _no_plan(plan, as_json)
     if output:
         write_plan(plan, output)
-    _pictures(plan, inputs, gantt, picture, trace)
+    _pictures(plan, inputs, gantt, picture, report, trace)
     interrupted = "interrupted" in plan.reasons
     if as_json:
         print_json(_answer(plan))
@@ -269,20 +273,31 @@ def _pareto(
 
 
 def _pictures(
-    plan: Plan, inputs: Inputs, gantt: str | None, picture: str | None, trace: str | None
+    plan: Plan,
+    inputs: Inputs,
+    gantt: str | None,
+    picture: str | None,
+    report: str | None,
+    trace: str | None,
 ) -> None:
     if gantt:
         from csp_embed.report.gantt import draw_plan
 
-        draw_plan(plan, inputs.platform, gantt)
+        draw_plan(plan, inputs.platform, gantt, inputs.graph)
     if picture:
         from csp_embed.report.graph_picture import draw_graph
 
         draw_graph(inputs.graph, plan, inputs.platform, picture)
-    if trace:
-        from csp_embed.report.gantt import write_trace
+    if report:
+        from csp_embed.report.plan_page import plan_page
 
-        write_trace(plan, inputs.platform, trace)
+        text = plan_page(plan, inputs.graph, inputs.platform)
+        with atomic(report) as file:
+            file.write(text)
+    if trace:
+        from csp_embed.report.plan_trace import write_trace
+
+        write_trace(plan, inputs.platform, trace, inputs.graph)
 
 
 def _print_plan(plan: Plan, inputs: Inputs, table: bool, explain: str | None) -> None:
