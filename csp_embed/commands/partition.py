@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from csp_embed.commands import plan_runs
-from csp_embed.commands.common import console, print_json, progress, stderr
+from csp_embed.commands.common import console, print_json, progress, say, stderr, width
 from csp_embed.commands.generate_network import generate
 from csp_embed.commands.partition_sweep import sweep
 from csp_embed.commands.plan_inputs import (
@@ -301,17 +301,14 @@ def _pictures(
 
 
 def _print_plan(plan: Plan, inputs: Inputs, table: bool, explain: str | None) -> None:
-    def show(text: str) -> None:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-    show(summary_text(plan, inputs.platform))
+    say(summary_text(plan, inputs.platform))
     if explain is not None:
-        show(explain_text(explain, plan, inputs.graph, inputs.platform, _mover(plan, inputs)))
+        say(explain_text(explain, plan, inputs.graph, inputs.platform, _mover(plan, inputs)))
     else:
         rows = plan_rows(plan, inputs.graph, inputs.platform)
-        show(table_text(rows, None if table else 24))
+        print(table_text(rows, None if table else 24, width()))
     for remark in plan.reasons:
-        show(f"note: {remark}")
+        say(f"note: {remark}")
 
 
 def _similar(name: str, inputs: Inputs) -> str:

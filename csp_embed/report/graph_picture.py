@@ -58,9 +58,14 @@ def graph_scene(graph: TaskGraph, plan: Plan, platform: Platform) -> Scene:
         away = device_of.get(edge.src) != device_of.get(edge.dst)
         wraps = spots[edge.src][0] // band != spots[edge.dst][0] // band
         title = f"{edge.src} → {edge.dst}: {edge.tensor or 'value'}, {edge.bytes:,.0f} bytes"
+        # Straight on it would run behind the boxes between: it goes over them.
+        over = not wraps and abs(y1 - y0) < 1 and x1 - x0 > 1.5 * _ACROSS
+        start = (x0 + _WIDE - 12, y0) if over else (x0 + _WIDE, y0 + _HIGH / 2)
+        end = (x1 + 12, y1) if over else (x1, y1 + _HIGH / 2)
+        colour, width = (CROSSING, 1.6) if away else (_STAYING, 1.0)
         items.append(Line(
-            (x0 + _WIDE, y0 + _HIGH / 2), (x1, y1 + _HIGH / 2), CROSSING if away else _STAYING,
-            1.6 if away else 1.0, title, edge.src, edge.dst, curved=True, head=True, faint=wraps,
+            start, end, colour, width, title, edge.src, edge.dst,
+            curved=True, bow=-18 if over else 0, head=True, faint=wraps,
         ))  # fmt: skip
     for task, (x, y) in where.items():
         device = device_of.get(task, "")

@@ -40,7 +40,8 @@ const mark=(keys,ends)=>{body.classList.toggle('dim',!!keys);
  all.forEach(e=>{const k=e.dataset.key,t=e.dataset.to;e.classList.toggle('on',!!keys&&
   (t===undefined?keys.has(k):ends?ends===k||ends===t:keys.has(k)&&keys.has(t)))})};
 const search=()=>{const q=find.value.toLowerCase().trim();
- found=q?new Set(rows.filter(r=>r.textContent.toLowerCase().includes(q)).map(r=>r.dataset.key)):null;
+ const hit=r=>r.textContent.toLowerCase().includes(q);
+ found=q?new Set(rows.filter(hit).map(r=>r.dataset.key)):null;
  mark(found);body.classList.toggle('find',!!found);
  count.textContent=`${found?found.size:near.size} of ${near.size} layers`};
 find.oninput=search;

@@ -55,7 +55,8 @@ class Words:
 
 @dataclass(frozen=True)
 class Line:
-    """From a to b; curved: leaves and arrives level. head: an arrowhead at b that points right."""
+    """From a to b; curved: leaves and arrives level, `bow` pixels lower in between (negative:
+    higher). head: an arrowhead at b that points right."""
 
     a: tuple[float, float]
     b: tuple[float, float]
@@ -65,6 +66,7 @@ class Line:
     key: str = ""
     to: str = ""
     curved: bool = False
+    bow: float = 0
     head: bool = False
     dash: str = ""
     faint: bool = False
@@ -198,7 +200,7 @@ def _bends(line: Line) -> list[tuple[float, float]]:
         return [line.a, line.b]
     # Lines to a lower band run backwards; a fixed handle keeps them near their ends.
     reach = max(16.0, min(60.0, abs(x1 - x0) / 2))
-    return [line.a, (x0 + reach, y0), (x1 - reach, y1), line.b]
+    return [line.a, (x0 + reach, y0 + line.bow), (x1 - reach, y1 + line.bow), line.b]
 
 
 def _head(line: Line) -> list[tuple[float, float]]:
