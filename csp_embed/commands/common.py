@@ -34,11 +34,13 @@ def say(text: str) -> None:
     print(text_table.fit(text, width()))
 
 
-def say_table(head: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
+def say_table(
+    head: Sequence[str], rows: Sequence[Sequence[str]], title: str = "", keys: int = 1
+) -> None:
     """Prints a table that fits; see `report/text_table.py`."""
     if title:
         say(title)
-    print(text_table.table(head, rows, width()))
+    print(text_table.table(head, rows, width(), keys))
 
 
 def print_json(document: Any) -> None:

@@ -98,7 +98,7 @@ def deepbench_command(
     if as_json:
         print_json(results)
     else:
-        say_table(CLASS_HEAD, class_rows(results), "by class (geometric means)")
+        say_table(CLASS_HEAD, class_rows(results), "by class (geometric means)", keys=2)
         if out is not None:
             say(f"wrote {out}; `csp-embed report {out} -o report.html` makes a page of it")
     bad = [r["id"] for r in results if r.get("verified") == "unequal" or r.get("problems")]

@@ -99,7 +99,7 @@ def _gantt(plan: Plan, platform: Platform, graph: TaskGraph | None) -> Scene:
     span = min(_WIDEST, max(_NARROWEST, _BLOCK * busiest))
     per_ms = span / end
     bottom = _TOP + _ROW * len(rows)
-    items: list[Item] = _axis(left, span, bottom, end, "ms")
+    items: list[Item] = _axis(left, span, bottom, end)
     for name in rows:
         items.append(Words(left - 8, place[name] + _ROW / 2, name, _NAME, "end"))
     ops = {} if graph is None else {t.id: t.op for t in graph.tasks}
@@ -122,7 +122,7 @@ def _gantt(plan: Plan, platform: Platform, graph: TaskGraph | None) -> Scene:
     if 0 < plan.lower_bound <= end:
         text = f"lower bound: {plan.lower_bound:.5g} ms"
         items += _mark(left + plan.lower_bound * per_ms, bottom, text, _BOUND, "2 3")
-    note = "dashed: end; dotted: lower bound; transfers pale, in the sender's colour"
+    note = "ms;  dashed: end; dotted: lower bound; transfers pale, in the sender's colour"
     items.append(Words(left, bottom + 36, note, _NAME, fill=QUIET))
     items.insert(0, Words(10, 16, _title(plan), 13, bold=True))
     width = max(left + span + 40, text_width(_title(plan), 13) + 20)
@@ -146,14 +146,13 @@ def _block(
     return [box]
 
 
-def _axis(left: float, span: float, bottom: float, end: float, unit: str) -> list[Item]:
+def _axis(left: float, span: float, bottom: float, end: float) -> list[Item]:
     """Rules at round values, their numbers below."""
     items: list[Item] = []
     for value in ticks(end, max(2, int(span / 110))):
         x = left + span * value / end
         items.append(Line((x, _TOP - 4), (x, bottom), _RULE))
-        text = f"{value:g}" + (f" {unit}" if value == 0 else "")
-        items.append(Words(x, bottom + 12, text, _NAME, "middle"))
+        items.append(Words(x, bottom + 12, f"{value:g}", _NAME, "middle"))
     return items
 
 
@@ -202,7 +201,7 @@ def _loads(plan: Plan, platform: Platform) -> Scene:
     left = 16 + max((text_width(label, _NAME) for label in labels), default=0.0)
     span, bottom = 720.0, _TOP + _ROW * len(names)
     end = max([*loads.values(), plan.lower_bound, 0.0]) or 1.0
-    items: list[Item] = _axis(left, span, bottom, end, "ms per sample")
+    items: list[Item] = _axis(left, span, bottom, end)
     for at, (name, label) in enumerate(zip(names, labels, strict=True)):
         y, width = _TOP + _ROW * at, span * loads[name] / end
         title = f"{label}: {loads[name]:.6g} ms per sample"
@@ -214,7 +213,7 @@ def _loads(plan: Plan, platform: Platform) -> Scene:
         x = left + span * plan.lower_bound / end
         text = f"lower bound of the period: {plan.lower_bound:.5g} ms"
         items += _mark(x, bottom, text, _BOUND, "2 3")
-    note = "dotted: lower bound of the period"
+    note = "ms per sample;  dotted: lower bound of the period"
     items.append(Words(left, bottom + 36, note, _NAME, fill=QUIET))
     items.insert(0, Words(10, 16, _title(plan), 13, bold=True))
     width = max(left + span + 110, text_width(_title(plan), 13) + 20)

@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from html import escape
 
+from csp_embed.report.scene import xml
+
 # Light on purpose: the pictures have their own white ground.
 STYLE = """
 :root{color-scheme:light}
@@ -80,7 +82,7 @@ def table(
     )
     lines = []
     for at, row in enumerate(rows):
-        key = "" if keys is None else f' data-key="{escape(keys[at])}"'
+        key = "" if keys is None else f' data-key="{xml(keys[at])}"'
         named = [_named(h, c) for h, c in zip(head, row, strict=False)]
         lines.append(f"<tr{key}>{''.join(named)}</tr>")
     kind = ("few" if len(head) <= _FEW else "many") + (" sort" if sort else "")
