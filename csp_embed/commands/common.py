@@ -16,13 +16,12 @@ from rich.table import Column
 
 from csp_embed.report import text_table
 
-# Into a file or pipe, lines keep their full width.
-console = Console(width=None if sys.stdout.isatty() else 160)
 stderr = Console(stderr=True)
 
 
 def width() -> int | None:
     """Characters in a line: what COLUMNS says, or the terminal; None into a file or pipe."""
+    # Not sys.stdout: a progress bar stands in its place while it runs.
     if sys.__stdout__ is not None and sys.__stdout__.isatty():
         return max(40, shutil.get_terminal_size().columns)
     asked = os.environ.get("COLUMNS", "")

@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from csp_embed.commands import plan_runs
-from csp_embed.commands.common import console, print_json, progress, say, stderr, width
+from csp_embed.commands.common import print_json, progress, say, stderr, width
 from csp_embed.commands.generate_network import generate
 from csp_embed.commands.partition_sweep import sweep
 from csp_embed.commands.plan_inputs import (
@@ -188,7 +188,7 @@ def partition(
     else:
         _print_plan(plan, inputs, table, explain)
         if output:
-            console.print(f"plan written to {output}", markup=False, highlight=False)
+            say(f"plan written to {output}")
     if interrupted:
         stderr.print("stopped by Ctrl-C: this is the best plan so far")
         raise SystemExit(130)
@@ -266,10 +266,10 @@ def _pareto(
     if as_json:
         print_json({"points": rows, "seconds": time.perf_counter() - begin})
         return
-    console.print("latency ms   period ms   status", markup=False)
+    say("latency ms   period ms   status")
     for row in rows:
         text = f"{row['latency'] or 0:10.4f}  {row['period'] or 0:10.4f}   {row['status']}"
-        console.print(text, markup=False, highlight=False)
+        say(text)
 
 
 def _pictures(
@@ -345,4 +345,4 @@ def diff(
     if as_json:
         print_json(difference)
     else:
-        console.print(plan_diff_text(difference), markup=False, highlight=False, soft_wrap=True)
+        say(plan_diff_text(difference))

@@ -200,7 +200,9 @@ def _close_up(
             if end > first and start < stop:
                 bar = colours.get(slice_name(isa, stream, n), "#000000")
                 axis.broken_barh([(start, end - start)], (q - 0.4, 0.8), fc=bar, ec="white", lw=0.4)
-                if end - start > (stop - first) / 40:
+                # A number fits along its block, up it, or not at all.
+                shown = (min(end, stop) - max(start, first)) / (stop - first)
+                if shown > 1 / 140:
                     axis.text(
                         (max(start, first) + min(end, stop)) / 2,
                         q,
@@ -208,6 +210,7 @@ def _close_up(
                         ha="center",
                         va="center",
                         fontsize=6,
+                        rotation=0 if shown > 1 / 45 else 90,
                         color=ink_on(bar),
                         clip_on=True,
                     )
