@@ -48,9 +48,12 @@ class Look:
         """Every block has a label or a title, labels can be read, and none lies on another."""
         for shape in self.shapes[1:]:  # the first is the ground
             middle = ((shape.left + shape.right) / 2, (shape.top + shape.bottom) / 2)
-            labelled = any(shape.holds((t.left + t.right) / 2, middle[1]) for t in self.labels)
-            swatch = shape.right - shape.left < 16 and shape.top < 60
-            assert shape.title or labelled or swatch, shape
+            labelled = any(
+                # In the block, or to the right of a legend's swatch.
+                t.top < middle[1] < t.bottom and -20 < t.left - shape.right < 12
+                for t in self.labels
+            )
+            assert shape.title or labelled, shape
         for label in self.labels:
             x, y = (label.left + label.right) / 2, (label.top + label.bottom) / 2
             ground = [s for s in self.shapes if s.holds(x, y)][-1]

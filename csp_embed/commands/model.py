@@ -79,7 +79,7 @@ def explain_command(
         return
     _print_alternatives(asked, chosen.formula(), dict(chosen.proof), table)
     if picture is not None:
-        print(f"wrote {picture}")
+        say(f"wrote {picture}")
 
 
 def _alternatives(asked: Asked, tell: Tell) -> tuple[Any, list[dict[str, Any]]]:
@@ -106,12 +106,12 @@ def _infeasible(asked: Asked, as_json: bool) -> None:
                     "conflict": found.conflict, "reasons": dict(found.reasons),
                     "relaxations": found.relaxations})  # fmt: skip
         raise typer.Exit(3)
-    print(f"{asked.op.formula()}: no embedding in {asked.isa.name}")
-    print("  minimal conflict: " + ", ".join(found.conflict))
+    say(f"{asked.op.formula()}: no embedding in {asked.isa.name}")
+    say("  minimal conflict: " + ", ".join(found.conflict))
     for text in found.relaxations:
-        print(f"  would help: {text}")
+        say(f"  would help: {text}")
     if found.proved:
-        print("  proved twice: by the solver, and by sweeping every answer of the lifted model")
+        say("  proved twice: by the solver, and by sweeping every answer of the lifted model")
 
 
 def _print_alternatives(
@@ -173,7 +173,7 @@ def pareto_command(
         return
     _print_front(asked, document)
     if output is not None:
-        print(f"wrote {output}")
+        say(f"wrote {output}")
 
 
 def _scheduled(asked: Asked, front: Front, limit: int, tell: Tell) -> Front:

@@ -76,9 +76,9 @@ class _Scale:
     def ticks(self, apart: float) -> list[float]:
         """Round values, `apart` pixels from each other at least."""
         if self.log:
-            exponents = range(math.floor(self.low / math.log(10)) - 1, 20)
-            found = [m * 10.0**e for e in exponents for m in (1, 2, 5)]
-            found = [v for v in found if self.low <= math.log(v) <= self.high]
+            found = self._steps((1, 2, 5))
+            if len(found) < 3:  # everything within a factor of three or so
+                found = self._steps((1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9))
         else:
             power = 10.0 ** math.floor(math.log10(self.high - self.low))
             step = power / 4
@@ -90,6 +90,11 @@ class _Scale:
             if all(abs(self(value) - self(other)) >= apart for other in kept):
                 kept.append(value)
         return sorted(kept)
+
+    def _steps(self, multiples: Sequence[float]) -> list[float]:
+        exponents = range(math.floor(self.low / math.log(10)) - 1, math.ceil(self.high))
+        values = [m * 10.0**e for e in exponents for m in multiples]
+        return [v for v in values if self.low <= math.log(v) <= self.high]
 
 
 def _roundness(value: float) -> int:
