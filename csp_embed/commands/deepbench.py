@@ -127,6 +127,14 @@ def report_command(
     if output.is_dir() or not parent.is_dir():
         raise InputError(f"cannot write {output}", why="it is a folder, or lies in none")
     records = [r for path in results for r in read_results(path)]
+    others = [r["id"] for r in records if "class" not in r]
+    if others:
+        raise InputError(
+            f"the record {others[0]!r} is not one of a layer sweep",
+            where=", ".join(map(str, results)),
+            why="it has no class of layer",
+            hint="give results that deepbench --out wrote",
+        )
     if not records:
         raise InputError("the results files are empty", where=", ".join(map(str, results)))
     with atomic(output) as file:

@@ -88,12 +88,12 @@ def transfers(plan: Plan) -> list[Any]:
 
 def _gantt(plan: Plan, platform: Platform, graph: TaskGraph | None) -> Scene:
     colours = device_colours(platform)
-    moves = transfers(plan)
+    moves = [t for t in transfers(plan) if _placed(t)]
     lanes = transfer_lanes(moves)
-    tasks = [a for a in assignments(plan) if a.start is not None and a.finish is not None]
+    tasks = [a for a in assignments(plan) if _placed(a)]
     rows = [d.name for d in platform.devices] + sorted(set(lanes.values()))
     place = {name: _TOP + _ROW * at for at, name in enumerate(rows)}
-    end = max((a.finish for a in tasks if math.isfinite(a.finish)), default=0.0) or 1.0
+    end = max((a.finish for a in tasks), default=0.0) or 1.0
     left = 16 + max(text_width(name, _NAME) for name in rows)
     busiest = max(Counter([*(a.device for a in tasks), *lanes.values()]).values(), default=1)
     span = min(_WIDEST, max(_NARROWEST, _BLOCK * busiest))
@@ -127,6 +127,11 @@ def _gantt(plan: Plan, platform: Platform, graph: TaskGraph | None) -> Scene:
     items.insert(0, Words(10, 16, _title(plan), 13, bold=True))
     width = max(left + span + 40, text_width(_title(plan), 13) + 20)
     return Scene(width, bottom + 52, items, _title(plan))
+
+
+def _placed(item: Any) -> bool:
+    """Whether an assignment or transfer has times that can be drawn."""
+    return all(t is not None and math.isfinite(t) for t in (item.start, item.finish))
 
 
 def _block(
@@ -200,16 +205,17 @@ def _loads(plan: Plan, platform: Platform) -> Scene:
     labels = [name.partition(":")[2].replace(">", " > ") or name for name in names]
     left = 16 + max((text_width(label, _NAME) for label in labels), default=0.0)
     span, bottom = 720.0, _TOP + _ROW * len(names)
-    end = max([*loads.values(), plan.lower_bound, 0.0]) or 1.0
+    finite = [v for v in (*loads.values(), plan.lower_bound) if math.isfinite(v)]
+    end = max([*finite, 0.0]) or 1.0
     items: list[Item] = _axis(left, span, bottom, end)
     for at, (name, label) in enumerate(zip(names, labels, strict=True)):
-        y, width = _TOP + _ROW * at, span * loads[name] / end
+        y, width = _TOP + _ROW * at, span * min(1.0, loads[name] / end)
         title = f"{label}: {loads[name]:.6g} ms per sample"
         fill = colours.get(name, _LINK)
         items.append(Words(left - 8, y + _ROW / 2, label, _NAME, "end"))
         items.append(Box(left, y + 4, max(width, 1.0), _BAR, fill, title))
         items.append(Words(left + width + 6, y + _ROW / 2, f"{loads[name]:.5g}", _NAME))
-    if plan.lower_bound > 0:
+    if 0 < plan.lower_bound <= end:
         x = left + span * plan.lower_bound / end
         text = f"lower bound of the period: {plan.lower_bound:.5g} ms"
         items += _mark(x, bottom, text, _BOUND, "2 3")

@@ -20,6 +20,11 @@ def scale(low: float, high: float, start: float, end: float) -> Callable[[float]
     return lambda v: start + (math.log(max(v, low) / low) / span) * (end - start)
 
 
+def _drawable(value: float | None) -> bool:
+    """Whether a logarithmic axis has a place for it."""
+    return value is not None and 0 < value < math.inf
+
+
 def decades(low: float, high: float) -> list[float]:
     """1, 2, 5, 10, … within the range."""
     out = []
@@ -89,7 +94,8 @@ def roofline(records: Sequence[Record], peak_macs: float, port_bytes: float) -> 
         for r in records
         if r.get("cycles") and r.get("macs") and r.get("natural_bytes")
     ]
-    if not points:
+    points = [p for p in points if _drawable(p[0]) and _drawable(p[1])]
+    if not points or not _drawable(peak_macs) or not _drawable(port_bytes):
         return ""
     names = sorted({r["class"] for _, _, r in points})
     width, left, right, bottom = 680, 68, 16, 54
@@ -128,7 +134,7 @@ def roofline(records: Sequence[Record], peak_macs: float, port_bytes: float) -> 
 
 def speedups(records: Sequence[Record]) -> str:
     """Bars of reference cycles over ours, largest first, on a logarithmic axis."""
-    rows = sorted((r for r in records if r.get("speedup")), key=lambda r: -r["speedup"])
+    rows = sorted((r for r in records if _drawable(r.get("speedup"))), key=lambda r: -r["speedup"])
     if not rows:
         return ""
     names = sorted({r["class"] for r in rows})
@@ -164,7 +170,9 @@ BREAKDOWN = ("multiply-accumulate", "reset", "elementwise", "other busy", "waiti
 
 
 def breakdown(r: Record, width: int = 220) -> str:
-    """One layer's compute-module cycles as a stacked bar."""
+    """One layer's compute-module cycles as a stacked bar; "" where they are not known."""
+    if not _drawable(r["cycles"]):
+        return ""
     total, steps = r["cycles"], r.get("steps", {})
     busy = max((q["busy"] for n, q in r.get("queues", {}).items() if n == r.get("compute_queue")),
                default=0)  # fmt: skip

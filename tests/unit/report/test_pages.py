@@ -124,6 +124,20 @@ def test_charts_keep_labels_apart_and_inside() -> None:
         assert set(classes) <= set(seen.words)
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [{"cycles": None, "ratio": None, "utilisation": None}, {"cycles": 0}, {"macs": 0},
+     {"cycles": math.inf, "ratio": math.inf, "speedup": math.inf}, {"speedup": -1.0},
+     {"ratio": math.nan, "speedup": math.nan}, {"peak_macs": 0}, {"macs": 10**18, "cycles": 1},
+     {"id": "x" * 500}, {"speedup": 1e-9}],
+    ids=str,
+)  # fmt: skip
+def test_odd_records_have_a_row_and_spoil_no_other(odd: dict[str, Any]) -> None:
+    rows = Cells(sweep_page([record("plain"), record("odd") | odd])).rows
+    names = [r[0][1] for r in rows if r and r[0][0].get("data-head") == "layer"]
+    assert sorted(names) == sorted(["plain", odd.get("id", "odd")])
+
+
 def test_charts_of_nothing_are_nothing() -> None:
     assert roofline([], 256, 8) == ""
     assert speedups([record(speedup=None)]) == ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -249,6 +250,21 @@ def test_odd_names_and_times_are_drawn(tmp_path: Path) -> None:
     assert "<b>" not in text
     assert "<i>" not in text
     assert "\x00" not in text
+
+
+def test_times_without_end_leave_the_rest_drawn(tmp_path: Path) -> None:
+    rows = (Assignment("x", "a", 0.0, 1.0), Assignment("y", "b", 1.0, math.inf))
+    plan = Plan("latency", math.inf, 1.0, None, "FEASIBLE", "x", assignments=rows)
+    draw_plan(plan, PLATFORM, tmp_path / "g.svg", GRAPH)
+    seen = look(tmp_path / "g.svg")
+    seen.judge()
+    assert "x" in seen.words
+    loads = Plan("throughput", math.inf, 0.0, None, "FEASIBLE", "x", assignments=rows,
+                 loads={"a": math.inf, "b": 2.0})  # fmt: skip
+    draw_plan(loads, PLATFORM, tmp_path / "l.svg")
+    seen = look(tmp_path / "l.svg")
+    seen.judge()
+    assert {"inf", "2"} <= set(seen.words)
 
 
 def test_the_page_holds_every_layer_and_needs_nothing_else() -> None:
