@@ -114,7 +114,7 @@ def kernel_page(kernel: Kernel, bound: int, verified: str) -> str:
     shown = "\n".join(lines[:200])
     more = f"<p class='note'>{len(lines) - 200} more instructions</p>" if len(lines) > 200 else ""
     body = (
-        hanging(render(kernel, bound, verified))
+        hanging(render(kernel, bound, verified), 15)
         + (_spent(kernel, f) if kernel.cycles else "")
         + "<h2>Alternatives</h2>"
         + table(("kind", "cycles", "embedding"), rows)

@@ -19,13 +19,13 @@ th,td{padding:3px 6px;text-align:right;border-bottom:1px solid #e5e5e5}
 th{background:#f4f4f4;position:sticky;top:0;vertical-align:bottom} .sort th{cursor:pointer}
 td{white-space:nowrap} td.t{white-space:normal;overflow-wrap:anywhere}
 th:first-child,td:first-child{text-align:left}
-td:first-child{white-space:normal;overflow-wrap:anywhere}
+td:first-child{white-space:normal;overflow-wrap:anywhere;min-width:9.5em} td.t{min-width:5em}
 td.l,th.l{text-align:left}
 td.f{white-space:normal;overflow-wrap:anywhere;font-family:monospace;font-size:11px}
 .chart svg{width:100%;max-width:900px;height:auto;display:block} svg.bar{width:110px;height:12px}
 .big svg.bar{width:100%;max-width:660px;height:36px}
 pre{background:#f6f6f6;padding:1em;white-space:pre-wrap;overflow-wrap:anywhere;font-size:12.5px}
-pre.hang span{display:block;padding-left:15ch;text-indent:-15ch}
+pre.hang span{display:block}
 .note{color:#595959}
 """
 
@@ -35,6 +35,7 @@ _CARDS = """
  table.%(name)s,.%(name)s tbody,.%(name)s tr{display:block}
  .%(name)s thead{display:none}
  .%(name)s tr{border:1px solid #ccc;border-radius:4px;margin:.6em 0;padding:.2em}
+ .%(name)s td,.%(name)s td.t{min-width:0}
  .%(name)s td{display:flex;justify-content:space-between;gap:1.5em;white-space:normal;
   text-align:right;overflow-wrap:anywhere}
  .%(name)s td:first-child{font-weight:bold}
@@ -95,6 +96,8 @@ def table(
 def _named(head: str, cell: str) -> str:
     """The cell with its column's name, which stands before it on narrow screens."""
     kind = "l t" if _left(cell) else "t"
+    if "colspan" in cell:  # it is of no single column
+        head = ""
     ready = cell if cell.startswith("<td") else f'<td class="{kind}">{escape(cell)}</td>'
     return f'<td data-head="{escape(head)}"{ready.removeprefix("<td")}'
 
@@ -115,7 +118,10 @@ def number(value: float | None, style: str = ",.0f") -> str:
     return f'<td data-v="{plain}">{format(value, style)}</td>'
 
 
-def hanging(text: str) -> str:
-    """Lines as a <pre> in which a line that wraps goes on below its own beginning's text."""
-    lines = "".join(f"<span>{escape(line) or ' '}</span>" for line in text.split("\n"))
+def hanging(text: str, by: int) -> str:
+    """Lines as a <pre> in which what wraps goes on `by` characters from the left."""
+    style = f"padding-left:{by}ch;text-indent:-{by}ch"
+    lines = "".join(
+        f'<span style="{style}">{escape(line) or " "}</span>' for line in text.split("\n")
+    )
     return f'<pre class="hang">{lines}</pre>'

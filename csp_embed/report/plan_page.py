@@ -95,7 +95,7 @@ def plan_page(plan: Plan, graph: TaskGraph, platform: Platform) -> str:
     notes = "".join(f'<p class="note">note: {escape(text)}</p>' for text in plan.reasons)
     return page(
         xml_safe(f"{name}: {len(graph.tasks)} layers on {len(platform.devices)} devices"),
-        hanging(summary_text(plan, platform)) + notes + '<div class="bar"><label>search '
+        hanging(summary_text(plan, platform), 4) + notes + '<div class="bar"><label>search '
         '<input id="find" type="search" placeholder="name, kind, device"></label>'
         '<span id="count"></span><div id="info">Point at a layer to see what it reads and who '
         "reads it; click keeps it.</div></div>"

@@ -80,6 +80,8 @@ def test_narrow_pages_show_cards_and_no_text_is_kept_on_one_line() -> None:
     assert "overflow-x" not in STYLE
     assert re.search(r"pre\{[^}]*white-space:pre-wrap", STYLE)
     assert re.search(r"td\.t\{white-space:normal", STYLE)
+    # Cards are as wide as they can be.
+    assert STYLE.count("td.t{min-width:0}") == 2
 
 
 def test_a_failed_layer_spans_the_row() -> None:
@@ -152,4 +154,7 @@ def test_markup_in_names_is_shown() -> None:
 
 
 def test_lines_of_a_report_hang() -> None:
-    assert hanging("a <b>\n") == '<pre class="hang"><span>a &lt;b&gt;</span><span> </span></pre>'
+    style = 'style="padding-left:3ch;text-indent:-3ch"'
+    assert hanging("a <b>\n", 3) == (
+        f'<pre class="hang"><span {style}>a &lt;b&gt;</span><span {style}> </span></pre>'
+    )
