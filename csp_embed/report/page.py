@@ -14,15 +14,15 @@ STYLE = """
 body{font:14px/1.45 system-ui,sans-serif;color:#222;background:#fff;max-width:1800px;
  margin:1.5em auto;padding:0 1em;overflow-wrap:break-word}
 h1{font-size:1.4em;overflow-wrap:anywhere} h2{font-size:1.15em;margin-top:2em}
-table{border-collapse:collapse;width:100%;font-size:12.5px}
-th,td{padding:3px 6px;text-align:right;border-bottom:1px solid #e5e5e5}
+table{border-collapse:collapse;width:100%;font-size:12px}
+th,td{padding:3px 5px;text-align:right;border-bottom:1px solid #e5e5e5}
 th{background:#f4f4f4;position:sticky;top:0;vertical-align:bottom} .sort th{cursor:pointer}
 td{white-space:nowrap} td.t{white-space:normal;overflow-wrap:anywhere}
 th:first-child,td:first-child{text-align:left}
 td:first-child{white-space:normal;overflow-wrap:anywhere;min-width:9.5em} td.t{min-width:5em}
 td.l,th.l{text-align:left}
 td.f{white-space:normal;overflow-wrap:anywhere;font-family:monospace;font-size:11px}
-.chart svg{width:100%;max-width:900px;height:auto;display:block} svg.bar{width:110px;height:12px}
+.chart svg{width:100%;max-width:900px;height:auto;display:block} svg.bar{width:80px;height:12px}
 .big svg.bar{width:100%;max-width:660px;height:36px}
 pre{background:#f6f6f6;padding:1em;white-space:pre-wrap;overflow-wrap:anywhere;font-size:12.5px}
 pre.hang span{display:block}
@@ -43,7 +43,7 @@ _CARDS = """
   overflow-wrap:normal;flex:none}
 }
 """
-STYLE += _CARDS % {"name": "many", "width": 1240} + _CARDS % {"name": "few", "width": 700}
+STYLE += _CARDS % {"name": "many", "width": 1270} + _CARDS % {"name": "few", "width": 700}
 _LEFT = ' class="l"'
 _FEW = 7  # columns
 
@@ -76,7 +76,9 @@ def table(
 ) -> str:
     """rows hold ready cells (`<td>…`) or plain text; keys: one for each row, for scripts."""
     # A head stands over its column's words at the left, over its numbers at the right.
-    first = [*(rows[0] if rows else ()), *[""] * len(head)]
+    # The first whole row tells which is which.
+    whole = next((row for row in rows if len(row) == len(head)), ())
+    first = [*whole, *[""] * len(head)]
     left = [_left(cell) for cell in first]
     cells = "".join(
         f"<th{_LEFT if at else ''}>{escape(h)}</th>" for h, at in zip(head, left, strict=False)
