@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -229,6 +230,9 @@ def test_every_layer_of_a_large_graph_is_labelled(count: int, tmp_path: Path) ->
     draw_graph(graph, plan, PLATFORM, tmp_path / "m.svg")
     seen = look(tmp_path / "m.svg")
     seen.judge()
+    boxes = [shape for shape in seen.shapes if shape.title]
+    assert len(boxes) == count
+    assert not any(a.meets(b) for a, b in combinations(boxes, 2))
     assert {t.id for t in graph.tasks} <= set(seen.words)
     assert seen.words.count("Conv") == count
     assert seen.width < 2.2 * seen.height or count < 10  # of a screen's shape, not a ribbon
