@@ -61,7 +61,7 @@ def graph_scene(graph: TaskGraph, plan: Plan, platform: Platform) -> Scene:
         # Straight on it would run behind the boxes between: it goes over them.
         over = not wraps and abs(y1 - y0) < 1 and x1 - x0 > 1.5 * _ACROSS
         start = (x0 + _WIDE - 12, y0) if over else (x0 + _WIDE, y0 + _HIGH / 2)
-        end = (x1 + 12, y1) if over else (x1, y1 + _HIGH / 2)
+        end = (x1 + 12, y1 - 4) if over else (x1, y1 + _HIGH / 2)
         colour, width = (CROSSING, 1.6) if away else (_STAYING, 1.0)
         items.append(Line(
             start, end, colour, width, title, edge.src, edge.dst,
