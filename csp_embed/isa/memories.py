@@ -9,6 +9,7 @@ from csp_embed.isa.tree import Item
 
 LANE_BYTES = {"int8": 1, "int16": 2, "int32": 4}
 UOP_BYTES = 4
+MAX_DEPTH = 1 << 30
 _OPTIONAL = (
     "lanes", "type", "dram_type", "portable_depth", "load_queue", "store_queue", "shadow_of",
     "alias_of", "portable", "note",
@@ -63,6 +64,12 @@ def _read_one(
         )
     dtype = _type(table["type"]) if typed else "uint32"
     dram_dtype = _type(table["dram_type"]) if "dram_type" in table else dtype
+    if typed and LANE_BYTES[dram_dtype] > LANE_BYTES[dtype]:
+        raise table["dram_type"].error(
+            f"{dram_dtype} in DRAM does not fit {dtype} on chip",
+            "a load may widen its values, not narrow them",
+            f"give `dram_type: {dtype}`, or a wider `type`",
+        )
     elem_bytes = LANE_BYTES[dram_dtype] if typed else UOP_BYTES
     for lane in lanes:
         elem_bytes *= dims[lane]
@@ -97,6 +104,10 @@ def _identifier(item: Item, names: Mapping[str, int]) -> int:
 
 def _power_of_two(item: Item, names: Mapping[str, int]) -> int:
     depth = item.integer(names)
+    if depth > MAX_DEPTH:
+        raise item.error(
+            f"{depth} elements", f"at most {MAX_DEPTH} in one memory are handled", "use fewer"
+        )
     if depth < 1 or depth & (depth - 1):
         raise item.error(
             f"{depth} is not a power of two",

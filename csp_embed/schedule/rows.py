@@ -45,11 +45,3 @@ class Rows:
         row = self.tokens.row(self.isa.of_kind("finish").queue or self.compute_queue)
         self.ops.append((FINISH, 0, 0, 0))
         self.tokens.need(row, self.last_store)
-
-
-def stored_memory(problem: Problem) -> str:
-    """The memory that stores read for the accumulator: its shadow where it has one."""
-    for m in problem.isa.memories:
-        if m.shadow_of == problem.dst.memory and m.store_queue:
-            return m.name
-    return problem.dst.memory
