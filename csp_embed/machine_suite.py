@@ -175,7 +175,7 @@ def _apply(function: str, x: Ints, other: Ints) -> Ints:
     return x >> other
 
 
-def _tensors(op: Operator, seed: int) -> Tensors:
+def random_tensors(op: Operator, seed: int) -> Tensors:
     """Random over the whole range of each type, within what the operator promises."""
     rng = np.random.default_rng(seed)
     bounds = {s.access.tensor: s.bias_range for s in op.epilogue if s.access is not None}
@@ -202,7 +202,7 @@ def _try(isa: Isa, trial: Trial, seed: int) -> Outcome:
     try:
         op = trial.make()
         kernel = compile(op, machine, options=_QUICK)
-        tensors = _tensors(op, seed)
+        tensors = random_tensors(op, seed)
         program = kernel.loaded(tensors)
         problems = check_program(isa, program, values=False)
         if problems:

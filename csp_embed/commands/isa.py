@@ -9,6 +9,7 @@ import typer
 from csp_embed.commands.common import print_json
 from csp_embed.errors import CheckError
 from csp_embed.isa import bits
+from csp_embed.isa.compilable import require
 from csp_embed.isa.listing import line, uop_lines
 from csp_embed.isa.load import builtin_names, config_names, load_isa
 from csp_embed.isa.program_file import isa_of, read_program
@@ -75,6 +76,7 @@ def check_command(spec: Spec = "vta", vta_config: Config = None, as_json: Json =
     for name in names:
         isa = load_isa(spec, name)
         config = isa.config_name if vta_config else name
+        require(isa)
         findings = self_check(isa)
         bad = [(f.name, f.text, isa.where("instructions")) for f in findings if not f.ok]
         outcomes = machine_suite.run(isa)

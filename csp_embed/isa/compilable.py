@@ -285,6 +285,15 @@ def _fields(isa: Isa) -> Iterator[SpecError]:
                 f"uop.{f.name}",
             )
     page = isa.limits.page_bytes
+    if 1 << isa.limits.dram_bits < 8 * page:
+        yield _error(
+            isa,
+            f"its device memory has {1 << isa.limits.dram_bits} bytes",
+            f"micro-ops, operands and results begin at pages of {page} bytes; a program has 8",
+            "raise dram_bits, or lower page_bytes",
+            "limits.dram_bits",
+            "limits",
+        )
     for name in _used(isa):
         memory = isa.memory(name)
         for kind, queue in (("load", memory.load_queue), ("store", memory.store_queue)):

@@ -198,7 +198,7 @@ def _dims(item: Item, names: Mapping[str, int]) -> dict[str, int]:
     dims = {"b": 1, "o": 1, "i": 1}
     for key, value in item.entries().items():
         if not key.isidentifier():
-            raise value.error(f"'{key}' is not a name")
+            raise value.error(f"'{key}' is not a name", "letters, digits and _ only")
         dims[key] = value.integer(names)
         if dims[key] < 1:
             raise value.error(f"dimension '{key}' is {dims[key]}", "at least 1 is needed")
@@ -215,7 +215,11 @@ def _queues(item: Item) -> tuple[str, ...]:
         raise item.error("no queue is given", "instructions must run somewhere")
     for n, queue in enumerate(queues):
         if queue in queues[:n]:
-            raise item.items()[n].error(f"queue '{queue}' stands twice")
+            raise item.items()[n].error(
+                f"queue '{queue}' stands twice",
+                "each queue has one place in token order",
+                "drop one",
+            )
     return queues
 
 
@@ -226,7 +230,7 @@ def _limits(item: Item, names: Mapping[str, int]) -> Limits:
     for key, value in given.items():
         values[key] = value.flag() if kinds[key] else value.integer(names)
         if not kinds[key] and values[key] < 0:
-            raise value.error(f"{values[key]} is negative")
+            raise value.error(f"{values[key]} is negative", "limits count things", "give 0 or more")
     if values.get("page_bytes", 1) < 1:
         raise given["page_bytes"].error(
             "pages of 0 bytes", "programs are laid out in pages", "4096 is usual"

@@ -111,15 +111,21 @@ class Item:
         try:
             value = float(self.text())
         except ValueError as error:
-            raise self.error(f"'{self.text()}' is not a number") from error
+            raise self.error(
+                f"'{self.text()}' is not a number", "costs are decimal numbers"
+            ) from error
         if not abs(value) < float("inf"):
-            raise self.error(f"'{self.text()}' is not a finite number")
+            raise self.error(f"'{self.text()}' is not a finite number", "costs are decimal numbers")
         return value
 
     def flag(self) -> bool:
         text = self.text().lower()
         if text not in ("true", "false"):
-            raise self.error(f"'{self.text()}' is neither true nor false")
+            raise self.error(
+                f"'{self.text()}' is neither true nor false",
+                "this is a switch",
+                "write true or false",
+            )
         return text == "true"
 
     def kind(self) -> str:
