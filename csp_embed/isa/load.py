@@ -143,7 +143,7 @@ def _places(table: Mapping[str, Item], groups: Mapping[str, Item]) -> dict[str, 
     found = {key: item.where for key, item in table.items()}
     for section in ("dims", "memories", "instructions", "limits", "costs"):
         for name, item in table[section].entries().items() if section in table else ():
-            found[f"{section}.{name}"] = item.where
+            found[f"{section}.{name}"] = table[section].key_where(name)
             if section in ("memories", "instructions"):
                 found |= {f"{section}.{name}.{k}": v.where for k, v in item.entries().items()}
     for item in table["uop"].entries()["fields"].items():
@@ -155,10 +155,6 @@ def _places(table: Mapping[str, Item], groups: Mapping[str, Item]) -> dict[str, 
             many = groups[entries["group"].text()].items() if "group" in entries else [given]
             for field in many:
                 found[f"instructions.{name}.{field.entries()['name'].text()}"] = field.where
-        if "meaning" in item.entries():
-            # A block's text begins on the line below its key.
-            meaning = item.entries()["meaning"]
-            found[f"instructions.{name}.meaning"] = meaning.where
     return found
 
 

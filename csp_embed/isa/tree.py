@@ -56,6 +56,11 @@ class Item:
             found[key.value] = self.child(value, key.value)
         return found
 
+    def key_where(self, name: str) -> str:
+        """Of a mapping: file:line of that key, which may stand above its value."""
+        lines = [k.start_mark.line for k, _ in self.node.value if k.value == name]
+        return f"{self.file}:{lines[0] + 1}"
+
     def table(self, required: Iterable[str], optional: Iterable[str] = ()) -> Mapping[str, Item]:
         """A mapping with exactly these keys."""
         required, optional = tuple(required), tuple(optional)

@@ -393,14 +393,3 @@ def operators(isa: Isa) -> Iterator[tuple[str, Any, Options]]:
     yield "depthwise", ops.depthwise_conv2d(n=1, c=5, h=5, w=5, r=3, s=3, pad=1, shift=3), quick
     yield "pool", ops.max_pool2d(n=1, c=5, h=7, w=7, r=3, s=3, stride=2, pad=1), quick
     yield "elementwise", ops.elementwise((7, 30), [("add", "z"), ("shr", 2), ("max", -9)]), quick
-
-
-def kinds(seeds: range, folder: Path) -> dict[int, tuple[str, Verdict]]:
-    """seed -> (description, verdict)."""
-    found = {}
-    for seed in seeds:
-        text, spec = mutant(seed)
-        path = folder / f"mutant_{seed}.yaml"
-        write(spec, path)
-        found[seed] = (text, verdict(path))
-    return found
