@@ -255,8 +255,8 @@ def _addresses(
 ) -> tuple[list[int], list[int], list[tuple[int, ...]], int]:
     """(byte address, size, first element per box) of every region, and the micro-ops' address."""
     page = isa.limits.page_bytes
-    at = page
-    uop_address = at
+    word = isa.memory(isa.uop_memory).elem_bytes
+    uop_address = at = page * word // math.gcd(page, word)
     at = _align(at + 4 * len(plan.words), page)
     address, sizes, starts = [], [], []
     for region in schedule.regions:

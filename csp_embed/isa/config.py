@@ -227,6 +227,6 @@ def _name_of(config: Config, table: Mapping[str, Item], folder: Traversable | Pa
     keys = list(table["keys"].entries())
     for name, item in table["named"].entries().items():
         other = check(table, *_named(item, folder))
-        if all(other.get(k) == config.get(k) for k in keys if k in other):
+        if all(other.get(k) == config.get(k) for k in keys if k in other and k in config):
             return name
     return "custom"
