@@ -128,7 +128,8 @@ def build(
             first = -1
         for n in by_tile.get(number, ()):
             _, lo, hi, fl, fr = steps[n]
-            need = max(ring_l.bring(rows, l_region, n, fl), ring_r.bring(rows, r_region, n, fr))
+            brought = ring_l.bring(rows, l_region, n, fl), ring_r.bring(rows, r_region, n, fr)
+            need = rows.latest(*brought)
             row = -1
             for t in cache.templates(
                 contract.name,
@@ -143,7 +144,7 @@ def build(
                 repeats=repeats,
             ):
                 row = rows.compute(t, after=need)
-                need = -1
+                need = ()
             ring_l.touch(n, row)
             ring_r.touch(n, row)
         last_tile = number == len(tiles) - 1
@@ -151,11 +152,11 @@ def build(
         if trick is not None and const_row < 0:
             const_row = rows.load(const_map.memory, const_region, 0, const_at)
         add_need = {
-            i: ring.bring(rows, add_region[i], number, add_frames[i][number])
+            i: rows.latest(ring.bring(rows, add_region[i], number, add_frames[i][number]))
             for i, ring in rings_add.items()
         }
         if trick is not None:
-            add_need[trick.step] = max(add_need[trick.step], const_row)
+            add_need[trick.step] = rows.latest(*add_need[trick.step], const_row)
         for plo, phi in pieces:
             _epilogue(problem, cache, rows, plo, phi, frame, acc, number, epilogue, add_need)
             box = tuple(
@@ -216,7 +217,7 @@ def _epilogue(
     acc: int,
     tile: int,
     what: _Epilogue,
-    add_need: dict[int, int],
+    add_need: dict[int, tuple[int, ...]],
 ) -> None:
     """The steps of one piece [lo, hi) of tile number `tile`, whose accumulators start at `acc`;
     add_need: the row that
@@ -240,7 +241,7 @@ def _epilogue(
                 rows.compute(t)
         return
     for i, step in enumerate(problem.epilogue):
-        need = -1
+        need: tuple[int, ...] = ()
         if step.access is None:
             operands, name = [here, here], map_instruction.name
         else:
@@ -264,7 +265,7 @@ def _epilogue(
             imm=step.imm,
         ):
             row = rows.compute(t, after=need)
-            need = -1
+            need = ()
         if step.access is not None:
             rings[i].touch(tile, row)
 
