@@ -6,6 +6,7 @@ bound = max(work, natural bytes read / port, natural bytes written / port), wher
     vectors = output elements / lanes of the accumulator element: lanes that share the second
         operand take output channels, the others rows; either is rounded up (35 channels take 3 x 16
 lanes). Natural means unpacked: every operand once, as the user has it.
+docs/glossary.md explains the figures to their readers.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import ceil, prod
 from typing import Any, Protocol
+
+import numpy as np
 
 from csp_embed.errors import OperatorError
 from csp_embed.ir.operator import Operator
@@ -33,8 +36,9 @@ class Machine(Protocol):
 def natural(op: Operator) -> dict[str, int]:
     """Figures of the operator as the user wrote it.
 
-    Units: macs (scalar operations; 0 for an elementwise program), read_bytes, write_bytes,
-        outputs (elements). Constants that come from the formula itself are not read.
+    Units: macs (scalar operations; 0 for an elementwise program), read_bytes, input_bytes (of them
+        the activations: what the host gives anew for each run), write_bytes, outputs (elements).
+        Constants that come from the formula itself are not read.
     """
     points = 0 if op.kind == "map" else prod(op.axes.values())
     sizes = {t.name: prod(t.shape) * BYTES[t.dtype] for t in op.tensors.values()}
@@ -42,9 +46,57 @@ def natural(op: Operator) -> dict[str, int]:
     return {
         "macs": int(op.notes.get("macs", points)),
         "read_bytes": sum(n for name, n in sizes.items() if name not in (out, *op.values)),
+        "input_bytes": sum(
+            n for name, n in sizes.items() if name != out and not op.tensors[name].constant
+        ),
         "write_bytes": sizes[out],
         "outputs": prod(op.tensors[out].shape),
     }
+
+
+# Points of the axes that some index ties together; above, counting them would take seconds.
+COUNTED_POINTS = 1 << 27
+
+
+def useful_products(op: Operator) -> int | None:
+    """Products of two elements that exist: the operator's points without those that read padding.
+
+    0 for an operator that multiplies nothing; None where axes are tied to each other in so many
+    points that they are not counted. Counted exactly: an index is inside or not whatever the axes
+    do that it does not name, so groups of axes that no index ties together multiply.
+    """
+    if op.kind != "contract" or op.rhs is None:
+        return 0
+    tests = [
+        (ix, size)
+        for access in (op.out, op.lhs, op.rhs)
+        for ix, size in zip(access.index, op.tensors[access.tensor].shape, strict=True)
+        if ix.terms
+    ]
+    groups: list[set[str]] = []
+    for ix, _ in tests:
+        joined = {a for a, _ in ix.terms}
+        apart = [g for g in groups if not g & joined]
+        groups = [*apart, joined.union(*(g for g in groups if g & joined))]
+    free = prod(n for a, n in op.axes.items() if not any(a in g for g in groups))
+    if any(prod(op.axes[a] for a in g) > COUNTED_POINTS for g in groups):
+        return None
+    return free * prod(_inside(op, sorted(g), tests) for g in groups)
+
+
+def _inside(op: Operator, axes: list[str], tests: list[tuple[Any, int]]) -> int:
+    """Points of these axes at which every index that names them is inside its tensor."""
+    first, rest = axes[0], axes[1:]
+    grids = dict(zip(rest, np.ogrid[tuple(slice(op.axes[a]) for a in rest)], strict=True))
+    mine = [(ix, size) for ix, size in tests if {a for a, _ in ix.terms} <= set(axes)]
+    total = 0
+    for value in range(op.axes[first]):
+        good: Any = np.ones([op.axes[a] for a in rest], np.bool_)
+        for ix, size in mine:
+            at = ix.const + sum(c * (value if a == first else grids[a]) for a, c in ix.terms)
+            good = good & (at >= 0) & (at < size)
+        total += int(np.count_nonzero(good))
+    return total
 
 
 def vectors(op: Operator, isa: Machine) -> int:
@@ -82,7 +134,10 @@ def bound_cycles(op: Operator, isa: Machine, memory: str = "de10") -> int:
         work = figures["macs"] / macs_per_step * step.get("step", 1)
     elif op.kind != "map" and figures["macs"] > figures["outputs"]:
         each += tensor
-    port = isa.costs.get(memory, {}).get("bytes_per_cycle", float("inf"))
+    name, *changes = (part.strip() for part in memory.split(","))
+    port = float(isa.costs.get(name, {}).get("bytes_per_cycle", float("inf")))
+    for key, _, value in (change.partition("=") for change in changes):
+        port = float(value) if key.strip() == "bytes_per_cycle" else port
     if port <= 0:
         raise OperatorError(f"the machine's costs give {memory} {port} bytes a cycle")
     return ceil(

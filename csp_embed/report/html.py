@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from csp_embed.judge import Verdict
 from csp_embed.kernel import Kernel
 from csp_embed.report import svg
 from csp_embed.report.kernel import figures, render
@@ -149,11 +150,11 @@ def compare(records: Sequence[Record], machines: Sequence[str]) -> str:
     return table(("layer", *machines), [mean, *rows], sort=True)
 
 
-def kernel_page(kernel: Kernel, bound: int, verified: str) -> str:
+def kernel_page(kernel: Kernel, bound: int, verdict: Verdict) -> str:
     """One kernel: its report, its alternatives, its stream's beginning."""
     from csp_embed.isa.listing import listing
 
-    f = figures(kernel, bound, verified)
+    f = figures(kernel, bound, verdict)
     rows = [
         [f"<td>{escape(e.kind + (' commuted' if e.commuted else ''))}</td>", number(c),
          f'<td class="l f">{escape(e.formula())}</td>']
@@ -163,7 +164,7 @@ def kernel_page(kernel: Kernel, bound: int, verified: str) -> str:
     shown = "\n".join(lines[:200])
     more = f"<p class='note'>{len(lines) - 200} more instructions</p>" if len(lines) > 200 else ""
     body = (
-        f"<pre>{escape(render(kernel, bound, verified))}</pre>"
+        f"<pre>{escape(render(kernel, bound, verdict))}</pre>"
         + (_spent(kernel, f) if kernel.cycles else "")
         + "<h2>Alternatives</h2>"
         + table(("kind", "cycles", "embedding"), rows)
