@@ -104,13 +104,7 @@ def compile(
             hint=f"load_isa({isa.name!r}, config)",
         )
     machine = isa if isinstance(isa, Isa) else load_isa(isa, config)
-    if options.memory is not None and not has_costs(machine):
-        raise InputError(
-            f"memory {options.memory!r} has no effect on {machine.name}",
-            where="memory",
-            why="its spec states no costs, so no cycles are predicted",
-            hint="leave out the memory",
-        )
+    refuse_memory(machine, options.memory)
     constants = constants_of(op, w, b)
     start = time.perf_counter()
     interface = options.memory or default_memory(machine)
@@ -314,6 +308,17 @@ def _ranges(op: Operator, constants: Mapping[str, Array]) -> dict[int, int]:
         elif step.bias_range is not None:
             out[i] = step.bias_range
     return out
+
+
+def refuse_memory(machine: Isa, memory: str | None) -> None:
+    """Raises: InputError for a memory interface that has no effect on that machine."""
+    if memory and not has_costs(machine):
+        raise InputError(
+            f"memory {memory!r} has no effect on {machine.name}",
+            where="memory",
+            why="its spec states no costs, so no cycles are predicted",
+            hint="leave out the memory",
+        )
 
 
 def default_memory(isa: Isa) -> str:

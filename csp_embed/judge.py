@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from csp_embed.errors import CheckError
+from csp_embed.formula_check import REFERENCE_MACS
 from csp_embed.ir.stream import Program
 from csp_embed.kernel import Kernel
 from csp_embed.ops.bound import natural
 
 # Simulation and NumPy take about five seconds for 10^9 MACs. The README's layer has 323 million.
 SIMULATED_MACS = 400_000_000
-# NumPy alone does about 4 * 10^9 a second: a minute at most for the expected bytes of a program.
-REFERENCE_MACS = 200_000_000_000
 
 _REPORT = "this is our mistake: please report the command"
 

@@ -118,7 +118,7 @@ class Kernel:
         address, size = self.lowered.address[n], self.lowered.size_bytes[n]
         images = self.images(operands)
         after: tuple[tuple[int, NDArray[np.uint8]], ...] = ()
-        logical = {k: v for k, v in operands.items() if k not in self.operator.values}
+        logical = dict(operands)
         if reference:
             name = self.operator.out.tensor
             logical[name] = evaluate(self.operator, operands)[name]

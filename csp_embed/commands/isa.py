@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from csp_embed.commands.common import print_json
+from csp_embed.commands.given import refuse_ignored
 from csp_embed.errors import CheckError
 from csp_embed.isa import bits
 from csp_embed.isa.listing import line, uop_lines
@@ -93,6 +94,7 @@ def check_command(spec: Spec = "vta", vta_config: Config = None, as_json: Json =
 
 
 def disasm_command(
+    context: typer.Context,
     file: Annotated[str, typer.Argument(metavar="FILE.npz", help="A program file.")],
     isa: Annotated[
         str | None, typer.Option("--isa", help="Read it as this machine's (default: its own).")
@@ -107,6 +109,8 @@ def disasm_command(
 
     Example: csp-embed disasm conv1.npz | less
     """
+    if as_json:
+        refuse_ignored(context, ("uops",), "--json", why="records are instructions")
     program = read_program(file)
     own = isa is None and vta_config is None
     machine = isa_of(program) if own else load_isa(isa or "vta", vta_config)
