@@ -131,7 +131,7 @@ def _print_alternatives(
           f"{proof['bound_cycles']:,.0f}; the fewest scheduled cycles won")  # fmt: skip
     shown = Table(title="the best of each kind, proved by sweeping the lifted model", box=None)
     shown.add_column("kind")
-    for label in ("analytic", "compute", "read", "write", "host bytes", "scheduled", "util"):
+    for label in ("analytic", "compute", "read", "write", "host bytes", "scheduled", "lanes used"):
         shown.add_column(label, justify="right")
     shown.add_column("costs more in", overflow="fold")
     for r in table:
@@ -139,7 +139,8 @@ def _print_alternatives(
         shown.add_row(
             r["kind"], f"{r['analytic_cycles']:,.0f}", f"{r['compute_cycles']:,.0f}",
             f"{r['read_cycles']:,.0f}", f"{r['write_cycles']:,.0f}", f"{r['host_bytes']:,.0f}",
-            "-" if cycles is None else f"{cycles:,.0f}", f"{r['utilisation']:.3f}", r["because"],
+            "-" if cycles is None else f"{cycles:,.0f}", f"{r['lane_utilisation']:.3f}",
+            r["because"],
         )  # fmt: skip
     console.print(shown)
     for r in table[1:]:

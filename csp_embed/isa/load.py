@@ -49,7 +49,7 @@ def load_isa(
     (16, 16)
     """
     if isinstance(spec, Mapping):
-        return load_text(_dumped(spec), "the given mapping", None, config)
+        return load_text(_dumped(spec), "the given mapping", Path(), config)
     if not isinstance(spec, str | Path):
         raise SpecError(
             f"a {type(spec).__name__} is no instruction set",

@@ -12,6 +12,7 @@ docs/glossary.md explains the figures to their readers.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from math import ceil, prod
 from typing import Any, Protocol
 
@@ -59,41 +60,57 @@ COUNTED_POINTS = 1 << 27
 
 
 def useful_products(op: Operator) -> int | None:
-    """Products of two elements that exist: the operator's points without those that read padding.
+    """Products of two elements that exist; 0 for an operator that multiplies nothing, None where
+    they are not counted (`useful_points`)."""
+    return useful_points(op) if op.kind == "contract" else 0
 
-    0 for an operator that multiplies nothing; None where axes are tied to each other in so many
-    points that they are not counted. Counted exactly: an index is inside or not whatever the axes
-    do that it does not name, so groups of axes that no index ties together multiply.
+
+def useful_points(op: Operator) -> int | None:
+    """The operator's points without those that read padding or have no element of the result.
+
+    None where indices tie axes to each other in more points than `COUNTED_POINTS`. Counted exactly:
+    whether an index is inside depends on the axes that it names alone, so the counts of groups of
+    axes that no index ties together multiply.
     """
-    if op.kind != "contract" or op.rhs is None:
-        return 0
-    tests = [
-        (ix, size)
-        for access in (op.out, op.lhs, op.rhs)
+    accesses = [a for a in (op.out, op.lhs, op.rhs) if a is not None]
+    tests = tuple(
+        (ix.terms, ix.const, size)
+        for access in accesses
         for ix, size in zip(access.index, op.tensors[access.tensor].shape, strict=True)
         if ix.terms
-    ]
+    )
+    return _points(tuple(op.axes.items()), tests)
+
+
+Test = tuple[tuple[tuple[str, int], ...], int, int]  # an index' terms and constant, its extent
+
+
+@lru_cache(maxsize=256)
+def _points(axes: tuple[tuple[str, int], ...], tests: tuple[Test, ...]) -> int | None:
+    """Points of the box of axes at which every index is inside its extent."""
+    extents = dict(axes)
     groups: list[set[str]] = []
-    for ix, _ in tests:
-        joined = {a for a, _ in ix.terms}
+    for terms, _, _ in tests:
+        joined = {a for a, _ in terms}
         apart = [g for g in groups if not g & joined]
         groups = [*apart, joined.union(*(g for g in groups if g & joined))]
-    free = prod(n for a, n in op.axes.items() if not any(a in g for g in groups))
-    if any(prod(op.axes[a] for a in g) > COUNTED_POINTS for g in groups):
+    if any(prod(extents[a] for a in g) > COUNTED_POINTS for g in groups):
         return None
-    return free * prod(_inside(op, sorted(g), tests) for g in groups)
+    free = prod(n for a, n in axes if not any(a in g for g in groups))
+    return free * prod(_inside(extents, g, tests) for g in groups)
 
 
-def _inside(op: Operator, axes: list[str], tests: list[tuple[Any, int]]) -> int:
-    """Points of these axes at which every index that names them is inside its tensor."""
-    first, rest = axes[0], axes[1:]
-    grids = dict(zip(rest, np.ogrid[tuple(slice(op.axes[a]) for a in rest)], strict=True))
-    mine = [(ix, size) for ix, size in tests if {a for a, _ in ix.terms} <= set(axes)]
+def _inside(extents: Mapping[str, int], group: set[str], tests: tuple[Test, ...]) -> int:
+    """Points of these axes at which every index that names them is inside."""
+    # The shortest axis is walked, the others are one array.
+    first, *rest = sorted(group, key=lambda a: (extents[a], a))
+    grids = dict(zip(rest, np.ogrid[tuple(slice(extents[a]) for a in rest)], strict=True))
+    mine = [t for t in tests if {a for a, _ in t[0]} <= group]
     total = 0
-    for value in range(op.axes[first]):
-        good: Any = np.ones([op.axes[a] for a in rest], np.bool_)
-        for ix, size in mine:
-            at = ix.const + sum(c * (value if a == first else grids[a]) for a, c in ix.terms)
+    for value in range(extents[first]):
+        good: Any = np.ones([extents[a] for a in rest], np.bool_)
+        for terms, const, size in mine:
+            at = const + sum(c * (value if a == first else grids[a]) for a, c in terms)
             good = good & (at >= 0) & (at < size)
         total += int(np.count_nonzero(good))
     return total

@@ -146,6 +146,12 @@ def plain_epilogue(
         raise OperatorError("a bias is added before or after the shift, not both")
     if bias_range is not None:
         bias_range = positive(bias_range, "bias_range", 0)
+        if not bias and not bias_before_shift:
+            raise OperatorError(
+                f"bias_range {bias_range} has no effect without a bias",
+                why="it promises how large b is",
+                hint="add the bias (bias=True, --bias), or leave out the range",
+            )
     if bias or bias_before_shift:
         add = [Step("add", access=Access(bias_name(st), (channel_index(st, channel),)),
                     bias_range=bias_range)]  # fmt: skip
