@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from numpy.typing import NDArray
 
 from csp_embed.errors import InputError, OperatorError
+from csp_embed.ir.embedding import Embedding
 from csp_embed.ir.operator import Operator
 from csp_embed.kernel import operand
 from csp_embed.ops import parse_formula
@@ -53,6 +54,17 @@ def check_options(options: Any) -> None:
         raise InputError(
             f"cache is {options.cache!r}", where="Options.cache", hint="cache=Path('searches')"
         )
+    if options.memory is not None and not isinstance(options.memory, str):
+        raise InputError(
+            f"memory is {options.memory!r}", where="Options.memory", hint="memory='de10'"
+        )
+    if options.reuse is not None and not isinstance(options.reuse, Embedding):
+        raise InputError(
+            f"reuse is a {type(options.reuse).__name__}",
+            where="Options.reuse",
+            why="an embedding is applied again",
+            hint="reuse=kernel.embedding",
+        )
     _effective(options)
 
 
@@ -85,6 +97,10 @@ def _effective(options: Any) -> None:
 
 def operator_of(op: Operator | str, shapes: Mapping[str, Sequence[int]] | None) -> Operator:
     """The operator, or the one of a formula's text. Raises: OperatorError."""
+    if shapes is not None and not isinstance(shapes, Mapping):
+        raise OperatorError(
+            f"shapes is a {type(shapes).__name__}", where="shapes", hint="shapes={'x': (4, 8)}"
+        )
     if isinstance(op, str):
         return parse_formula(op, shapes)
     hint = "compile('y[n,m] += x[n,k] * w[m,k]', shapes={'x': (4, 8), 'w': (3, 8)})"

@@ -62,6 +62,8 @@ class Options:
     def __post_init__(self) -> None:
         """Raises: InputError for values that mean nothing and for those that have no effect."""
         check_options(self)
+        if self.cache is not None:
+            object.__setattr__(self, "cache", Path(self.cache))  # A text will do.
 
 
 def compile(

@@ -234,6 +234,10 @@ class Kernel:
         """
         from csp_embed.judge import judge
 
+        if not isinstance(path, str | Path):
+            raise InputError(
+                f"a {type(path).__name__} is no path", where="path", hint="kernel.save('own.npz')"
+            )
         verdict = judge(self, self._filled(operands, named), simulate=None, fill=True).accepted()
         assert verdict.program is not None
         write_program(path, verdict.program)
@@ -352,10 +356,16 @@ def operand(op: Operator, tensors: Mapping[str, Array], name: str) -> Array:
             where=op.name,
             hint=f"give an array of shape {declared.shape}, {declared.dtype}",
         )
-    array = np.asarray(value)
+    hint = f"give an array of shape {declared.shape}, {declared.dtype}"
+    try:
+        array = np.asarray(value)
+    except ValueError as error:  # NumPy's word for ragged lists
+        raise InputError(f"tensor {name} is no array", why=str(error), hint=hint) from error
     if array.shape != declared.shape:
         raise InputError(
-            f"tensor {name} has shape {array.shape}", why=f"the operator declares {declared.shape}"
+            f"tensor {name} has shape {array.shape}",
+            why=f"the operator declares {declared.shape}",
+            hint=hint,
         )
     if array.dtype != np.dtype(declared.dtype):
         if array.dtype.kind not in "iub" or not np.can_cast(array.dtype, np.int64):
@@ -369,6 +379,7 @@ def operand(op: Operator, tensors: Mapping[str, Array], name: str) -> Array:
             raise InputError(
                 f"tensor {name} has values outside {declared.dtype}",
                 why=f"they run from {array.min()} to {array.max()}",
+                hint=f"clip or scale them to {info.min} … {info.max}",
             )
         array = array.astype(declared.dtype)
     return array

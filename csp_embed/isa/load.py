@@ -48,6 +48,13 @@ def load_isa(
     >>> load_isa("vta").lane_shape("WGT")
     (16, 16)
     """
+    if config is not None and not isinstance(config, str | Path | Mapping):
+        raise SpecError(
+            f"a {type(config).__name__} is no configuration",
+            where="config",
+            why="a name, a path to a JSON file or a dict of its keys is read",
+            hint="load_isa('vta', 'vta_config.json')",
+        )
     if isinstance(spec, Mapping):
         return load_text(_dumped(spec), "the given mapping", Path(), config)
     if not isinstance(spec, str | Path):

@@ -10,7 +10,7 @@ from csp_embed.judge import Verdict
 from csp_embed.kernel import Kernel
 from csp_embed.report import svg
 from csp_embed.report.kernel import figures, render
-from csp_embed.report.sweep import CLASS_HEAD, class_rows, geomean
+from csp_embed.report.sweep import CLASS_HEAD, class_rows, compared, geomean
 
 Record = Mapping[str, Any]
 
@@ -86,7 +86,7 @@ def layer_cells(r: Record) -> list[str]:
         number(r.get("speedup"), ".2f"), number(r.get("strict_cycles")),
         number(r["utilisation"], ".1%"), kind, number(r["host_bytes"]),
         number(None if host is None else host * 1e3, ".2f"), number(r["seconds"], ".2f"),
-        f'<td class="l">{escape(r["verified"])}</td>', f"<td>{svg.breakdown(r)}</td>",
+        f'<td class="l">{escape(compared(r))}</td>', f"<td>{svg.breakdown(r)}</td>",
     ]  # fmt: skip
 
 
