@@ -37,9 +37,8 @@ class Machine(Protocol):
 def natural(op: Operator) -> dict[str, int]:
     """Figures of the operator as the user wrote it.
 
-    Units: macs (scalar operations; 0 for an elementwise program), read_bytes, input_bytes (of them
-        the activations: what the host gives anew for each run), write_bytes, outputs (elements).
-        Constants that come from the formula itself are not read.
+    Units: macs (scalar operations; 0 for an elementwise program), read_bytes, write_bytes,
+        outputs (elements). Constants that come from the formula itself are not read.
     """
     points = 0 if op.kind == "map" else prod(op.axes.values())
     sizes = {t.name: prod(t.shape) * BYTES[t.dtype] for t in op.tensors.values()}
@@ -47,12 +46,19 @@ def natural(op: Operator) -> dict[str, int]:
     return {
         "macs": int(op.notes.get("macs", points)),
         "read_bytes": sum(n for name, n in sizes.items() if name not in (out, *op.values)),
-        "input_bytes": sum(
-            n for name, n in sizes.items() if name != out and not op.tensors[name].constant
-        ),
         "write_bytes": sizes[out],
         "outputs": prod(op.tensors[out].shape),
     }
+
+
+def input_bytes(op: Operator) -> int:
+    """Bytes of the activations, unpacked: of the natural bytes those that the host gives anew for
+    each run, weights not included."""
+    return sum(
+        prod(t.shape) * BYTES[t.dtype]
+        for t in op.tensors.values()
+        if t.name != op.out.tensor and not t.constant
+    )
 
 
 # Points of the axes that some index ties together; above, counting them would take seconds.

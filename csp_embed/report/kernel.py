@@ -12,7 +12,7 @@ from csp_embed import figures as meaning
 from csp_embed.ir.embedding import Embedding
 from csp_embed.judge import Verdict
 from csp_embed.kernel import Kernel
-from csp_embed.ops.bound import bound_cycles, natural, useful_products
+from csp_embed.ops.bound import bound_cycles, input_bytes, useful_products
 
 NOT_JUDGED = "not judged: nothing was checked or compared"
 
@@ -50,7 +50,7 @@ def figures(
         "steps": made,
         "bytes": packed_bytes(kernel),
         "host_bytes": host_bytes(kernel),
-        "natural_input_bytes": natural(kernel.operator)["input_bytes"],
+        "natural_input_bytes": input_bytes(kernel.operator),
         "tile": dict(kernel.schedule.tile),
         "bias": None if kernel.schedule.bias_trick is None else "multiply-accumulate",
     }
