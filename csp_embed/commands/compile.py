@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from csp_embed.commands.common import print_json, progress
+from csp_embed.commands.common import print_json, progress, say
 from csp_embed.commands.given import refuse_ignored
 from csp_embed.errors import InputError
 
@@ -232,7 +232,11 @@ def compile_command(
     ] = False,
     dot: Annotated[
         Path | None,
-        typer.Option(help="write the expanded dataflow as Graphviz", rich_help_panel="Result"),
+        typer.Option(
+            help="write the dataflow as Graphviz: every point of a small operator, a summary of a"
+            " large one",
+            rich_help_panel="Result",
+        ),
     ] = None,
     as_json: Annotated[
         bool,
@@ -301,7 +305,7 @@ def compile_command(
     if as_json:
         print_json(result.document(explain))
     else:
-        print(result.text(explain))
+        say(result.text(explain))
 
 
 # What a stage before the machine is looked at, and one before values are, leaves unread.
