@@ -14,7 +14,10 @@ Folders, in the order in which data flows:
 the command line.
 """
 
+import os
+import tempfile
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 __version__ = "0.1.0"
@@ -44,3 +47,18 @@ def __getattr__(name: str) -> Any:
         # The package `partition` is callable itself.
         return getattr(module, name, module)
     raise AttributeError(f"module 'csp_embed' has no attribute {name!r}")
+
+
+def _writable(folder: Path) -> bool:
+    """Whether it is, or could be made."""
+    return any(
+        os.access(f, os.W_OK) for f in [p for p in (folder, *folder.parents) if p.exists()][:1]
+    )
+
+
+# Numba keeps what it compiled beside the sources or under the user's home. Where neither can be
+# written (a system-wide installation, a service without a home) it would refuse to start.
+if not any(map(_writable, (Path(__file__).parent, Path(os.path.expanduser("~"), ".cache")))):
+    os.environ.setdefault(
+        "NUMBA_CACHE_DIR", os.path.join(tempfile.gettempdir(), f"csp-embed-numba-{os.getuid()}")
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,9 +12,20 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+
+class _Console(Console):
+    """Lets a broken pipe through to `cli.main`; Rich's own answer is exit code 1."""
+
+    def on_broken_pipe(self) -> None:
+        raise
+
+
 # Into a file or pipe, tables keep their full width.
-console = Console(width=None if sys.stdout.isatty() else 160)
+console = _Console(width=None if sys.stdout.isatty() else 160)
 stderr = Console(stderr=True)
+# Numba compiles at first use, half a minute in all: after so many seconds a line says why.
+_PATIENCE_SECONDS = 1.0
+_announced = False
 
 
 def print_json(document: Any) -> None:
@@ -42,10 +54,36 @@ def progress(quiet: bool = False) -> Iterator[Callable[[str, int, int], None]]:
         transient=True,
         disable=quiet or not stderr.is_terminal,
     )
+    _announce_compiling()
     with bar:
         task = bar.add_task("", total=1)
 
         def update(text: str, done: int, total: int) -> None:
+            _announce_compiling()
             bar.update(task, description=text, completed=done, total=total)
 
         yield update
+
+
+def _announce_compiling() -> None:
+    """Has Numba say on standard error that it compiles, once; it is loaded late, if at all."""
+    global _announced
+    if _announced or "numba" not in sys.modules:
+        return
+    _announced = True
+    from numba.core import event
+
+    class Announcer(event.Listener):
+        started, told = 0.0, False
+
+        def on_start(self, event: Any) -> None:
+            self.started = self.started or time.monotonic()
+            if not self.told and time.monotonic() - self.started > _PATIENCE_SECONDS:
+                self.told = True
+                text = "compiling the simulators and planners for this machine, once (a minute)"
+                stderr.print(f"csp-embed: {text}", markup=False, highlight=False, soft_wrap=True)
+
+        def on_end(self, event: Any) -> None:
+            """Nothing: the next start tells how long it has been."""
+
+    event.register("numba:compile", Announcer())

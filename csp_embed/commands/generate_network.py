@@ -12,13 +12,9 @@ from csp_embed.commands.common import console, print_json
 from csp_embed.errors import InputError
 from csp_embed.files import atomic
 from csp_embed.ir.network import Platform, TaskGraph
-from csp_embed.network.generate import layered, with_costs
-from csp_embed.network.graph_file import graph_document
-from csp_embed.network.platform import find_platform, read_platform
-from csp_embed.network.transformer import transformer
-from csp_embed.network.wired import FAMILIES, wired
 
-KINDS = ("layered", *FAMILIES, "transformer", "quantised")
+WIRED = ("watts-strogatz", "erdos-renyi", "barabasi-albert")
+KINDS = ("layered", *WIRED, "transformer", "quantised")
 
 
 def generate(
@@ -43,6 +39,11 @@ def generate(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> None:
     """Make a network to try: random task graphs, wired networks, transformers, integer ONNX."""
+    from csp_embed.network.generate import layered, with_costs
+    from csp_embed.network.platform import find_platform, read_platform
+    from csp_embed.network.transformer import transformer
+    from csp_embed.network.wired import wired
+
     if kind not in KINDS:
         raise InputError(f"unknown kind of network {kind!r}", hint="one of " + ", ".join(KINDS))
     if seed < 0:
@@ -69,6 +70,8 @@ def generate(
 
 
 def _write(output: str, graph: TaskGraph, platform: Platform) -> None:
+    from csp_embed.network.graph_file import graph_document
+
     with atomic(output) as file:
         json.dump(graph_document(graph, platform), file, indent=1)
         file.write("\n")

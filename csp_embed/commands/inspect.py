@@ -6,15 +6,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from csp_embed.commands.common import print_json, progress
-from csp_embed.embed.certificate_check import Judgement, check_certificate
 from csp_embed.errors import InputError
-from csp_embed.isa.program_file import isa_of, read_program
-from csp_embed.sim.check import judge
+
+if TYPE_CHECKING:
+    from csp_embed.embed.certificate_check import Judgement
 
 
 def register(app: typer.Typer) -> None:
@@ -52,6 +52,10 @@ def check_command(
     csp-embed check conv1.npz --certificate; csp-embed check certificate.json;
     csp-embed check plan.json --graph g.json
     """
+    from csp_embed.embed.certificate_check import check_certificate
+    from csp_embed.isa.program_file import isa_of, read_program
+    from csp_embed.sim.check import judge
+
     if graph is not None or _is_plan(file):
         from csp_embed.commands.plan_runs import judge_plan
 

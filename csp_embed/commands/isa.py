@@ -8,12 +8,6 @@ import typer
 
 from csp_embed.commands.common import print_json
 from csp_embed.errors import CheckError
-from csp_embed.isa import bits
-from csp_embed.isa.listing import line, uop_lines
-from csp_embed.isa.load import builtin_names, config_names, load_isa
-from csp_embed.isa.program_file import isa_of, read_program
-from csp_embed.isa.selfcheck import check as self_check
-from csp_embed.isa.show import as_document, show
 
 Config = Annotated[
     str | None,
@@ -37,6 +31,8 @@ def register(app: typer.Typer) -> None:
 
 def list_command(as_json: Json = False) -> None:
     """Lists the instruction sets that ship with csp-embed and their configurations."""
+    from csp_embed.isa.load import builtin_names, config_names
+
     found = {name: config_names(name) for name in builtin_names()}
     if as_json:
         print_json(found)
@@ -50,6 +46,9 @@ def show_command(spec: Spec = "vta", vta_config: Config = None, as_json: Json = 
 
     Example: csp-embed isa show vta --vta-config my_vta_config.json
     """
+    from csp_embed.isa.load import load_isa
+    from csp_embed.isa.show import as_document, show
+
     isa = load_isa(spec, vta_config)
     if as_json:
         print_json(as_document(isa))
@@ -64,6 +63,9 @@ def check_command(spec: Spec = "vta", vta_config: Config = None, as_json: Json =
 
     Example: csp-embed isa check my.yaml
     """
+    from csp_embed.isa.load import config_names, load_isa
+    from csp_embed.isa.selfcheck import check as self_check
+
     names = config_names(spec) if vta_config is None else [vta_config]
     results = {}
     for name in names:
@@ -107,6 +109,11 @@ def disasm_command(
 
     Example: csp-embed disasm conv1.npz | less
     """
+    from csp_embed.isa import bits
+    from csp_embed.isa.listing import line, uop_lines
+    from csp_embed.isa.load import load_isa
+    from csp_embed.isa.program_file import isa_of, read_program
+
     program = read_program(file)
     own = isa is None and vta_config is None
     machine = isa_of(program) if own else load_isa(isa or "vta", vta_config)
@@ -127,6 +134,8 @@ def disasm_command(
 
 
 def _record(machine: Any, stream: Any, n: int) -> dict[str, Any]:
+    from csp_embed.isa.listing import line
+
     code = int(stream.code[n])
     record: dict[str, Any] = {"insn": n, "name": None, "text": line(machine, stream, n).strip()}
     if code >= 0:

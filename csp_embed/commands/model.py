@@ -5,25 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
 from csp_embed.commands.common import console, print_json, progress
-from csp_embed.commands.explain_ground import explain_ground
 from csp_embed.commands.operator_options import Asked, with_operator
-from csp_embed.driver import compile as compile_operator
-from csp_embed.driver import scheduled_cycles
-from csp_embed.embed.explain import by_kind
-from csp_embed.embed.explain import none as explain_none
-from csp_embed.embed.pareto import CRITERIA, Front, pareto
-from csp_embed.embed.pins_text import read_pins
 from csp_embed.errors import Infeasible
 from csp_embed.files import atomic
-from csp_embed.report import pareto as pareto_report
-from csp_embed.report.alternatives import rows
-from csp_embed.report.lanes import picture as lanes_picture
+
+if TYPE_CHECKING:
+    from csp_embed.embed.pareto import Front
+
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 Tell = Callable[[str, int, int], None]
@@ -61,6 +54,9 @@ def explain_command(
 
     csp-embed explain matmul --m 2 --n 2 --k 3 --isa toy_dot --ground
     """
+    from csp_embed.commands.explain_ground import explain_ground
+    from csp_embed.report.lanes import picture as lanes_picture
+
     if ground:
         explain_ground(asked, as_json)
         return
@@ -83,6 +79,12 @@ def explain_command(
 
 
 def _alternatives(asked: Asked, tell: Tell) -> tuple[Any, list[dict[str, Any]]]:
+    from csp_embed.driver import compile as compile_operator
+    from csp_embed.driver import scheduled_cycles
+    from csp_embed.embed.explain import by_kind
+    from csp_embed.embed.pins_text import read_pins
+    from csp_embed.report.alternatives import rows
+
     tell("choosing", 0, 1)
     kernel = compile_operator(asked.op, asked.isa, options=asked.options, progress=tell)
     pins = read_pins(asked.op, asked.isa, asked.options.pins)
@@ -98,6 +100,8 @@ def _alternatives(asked: Asked, tell: Tell) -> tuple[Any, list[dict[str, Any]]]:
 
 
 def _infeasible(asked: Asked, as_json: bool) -> None:
+    from csp_embed.embed.explain import none as explain_none
+
     found = explain_none(asked.op, asked.isa, asked.options.layout, asked.options.pins)
     if not found.proved:
         return  # there are embeddings, but no schedule of one: the error says so
@@ -117,6 +121,8 @@ def _infeasible(asked: Asked, as_json: bool) -> None:
 def _print_alternatives(
     asked: Asked, formula: str, proof: dict[str, Any], table: list[dict[str, Any]]
 ) -> None:
+    from rich.table import Table
+
     print(f"{asked.op.name}  {asked.op.formula()}")
     print(f"  chosen {formula}")
     print(f"  {proof['status']} under the analytic cost: {proof['objective_cycles']:,.0f}, bound "
@@ -154,6 +160,11 @@ def pareto_command(
     Examples: csp-embed pareto deepbench:conv000 -o front.png;
     csp-embed pareto matmul --m 35 --n 700 --k 2048 --forbid commuted --json
     """
+    from csp_embed.embed.explain import none as explain_none
+    from csp_embed.embed.pareto import pareto
+    from csp_embed.embed.pins_text import read_pins
+    from csp_embed.report import pareto as pareto_report
+
     pins = read_pins(asked.op, asked.isa, asked.options.pins)
     mode = "strict" if pins.strict else asked.options.layout
     with progress(quiet=as_json) as tell:
@@ -177,6 +188,8 @@ def pareto_command(
 
 
 def _scheduled(asked: Asked, front: Front, limit: int, tell: Tell) -> Front:
+    from csp_embed.driver import scheduled_cycles
+
     members = []
     for n, m in enumerate(front.members):
         if n < limit:
@@ -187,6 +200,10 @@ def _scheduled(asked: Asked, front: Front, limit: int, tell: Tell) -> Front:
 
 
 def _print_front(asked: Asked, document: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    from csp_embed.embed.pareto import CRITERIA
+
     print(f"{asked.op.name}  {asked.op.formula()}")
     shown = Table(title=f"non-dominated embeddings; {document['claim']}", box=None)
     shown.add_column("#", justify="right")

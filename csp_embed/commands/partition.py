@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from difflib import get_close_matches
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -14,15 +14,9 @@ from csp_embed.commands import plan_runs
 from csp_embed.commands.common import console, print_json, progress, stderr
 from csp_embed.commands.generate_network import generate
 from csp_embed.commands.partition_sweep import sweep
-from csp_embed.commands.plan_inputs import (
+from csp_embed.commands.plan_options import (
     DNN,
     LINKS,
-    Inputs,
-    Request,
-    load_inputs,
-    refuse_shared_host,
-)
-from csp_embed.commands.plan_options import (
     BatchOption,
     ContiguousOption,
     DimOption,
@@ -45,10 +39,9 @@ from csp_embed.commands.plan_options import (
 )
 from csp_embed.errors import Infeasible, InputError, TimeLimit
 from csp_embed.ir.network import LATENCY, Plan
-from csp_embed.network.graph_file import graph_document
-from csp_embed.network.plan_file import plan_document, read_plan, write_plan
-from csp_embed.report.plan_diff import plan_diff, plan_diff_text
-from csp_embed.report.plan_table import explain_text, plan_rows, summary_text, table_text
+
+if TYPE_CHECKING:
+    from csp_embed.commands.plan_inputs import Inputs
 
 
 class PartitionGroup(TyperGroup):
@@ -117,6 +110,10 @@ def partition(
     [dim]csp-embed partition generate --help[/dim] makes networks to try;
     [dim]csp-embed partition sweep --help[/dim] compares platforms.
     """
+    from csp_embed.commands.plan_inputs import Request, load_inputs, refuse_shared_host
+    from csp_embed.network.graph_file import graph_document
+    from csp_embed.network.plan_file import read_plan, write_plan
+
     begin = time.perf_counter()
     known_objective(objective)
     for path in (output, gantt, picture, trace, save_graph):
@@ -250,6 +247,7 @@ def _pareto(
     tell: Any,
 ) -> None:
     """The front of latency and period, as a table and as one file of plans."""
+    from csp_embed.network.plan_file import plan_document
     from csp_embed.partition.pareto import pareto
 
     if points < 2:
@@ -286,6 +284,8 @@ def _pictures(
 
 
 def _print_plan(plan: Plan, inputs: Inputs, table: bool, explain: str | None) -> None:
+    from csp_embed.report.plan_table import explain_text, plan_rows, summary_text, table_text
+
     def show(text: str) -> None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)
 
@@ -329,6 +329,9 @@ def diff(
     as_json: JsonOption = False,
 ) -> None:
     """What differs between two plans: objective, loads, transfers, layers that moved."""
+    from csp_embed.network.plan_file import read_plan
+    from csp_embed.report.plan_diff import plan_diff, plan_diff_text
+
     difference = plan_diff(read_plan(a), read_plan(b))
     if as_json:
         print_json(difference)

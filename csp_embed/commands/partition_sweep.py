@@ -8,14 +8,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
-from csp_embed.bench import read_results
 from csp_embed.commands.common import console, print_json, progress, stderr
-from csp_embed.commands.plan_inputs import Request, load_inputs, refuse_shared_host
 from csp_embed.commands.plan_options import (
     BatchOption,
     ContiguousOption,
@@ -38,10 +35,11 @@ from csp_embed.commands.plan_options import (
 from csp_embed.errors import CspEmbedError, InputError
 from csp_embed.files import atomic
 from csp_embed.ir.network import LATENCY, Plan
-from csp_embed.network.plan_file import write_plan
-from csp_embed.network.platform import find_platform
-from csp_embed.network.schema import sha256
-from csp_embed.spread import spread
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from csp_embed.commands.plan_inputs import Request
 
 
 @dataclass(frozen=True)
@@ -82,6 +80,10 @@ def sweep(
 
     csp-embed partition sweep model.onnx --platforms cpu_2gpu,mine.yaml --jobs 2 --out table.jsonl
     """
+    from csp_embed.commands.plan_inputs import Request
+    from csp_embed.network.plan_file import write_plan
+    from csp_embed.spread import spread
+
     names = list(dict.fromkeys(n.strip() for n in platforms.split(",") if n.strip()))
     if not names:
         raise InputError("no platform is named", hint="--platforms a.yaml,b.yaml")
@@ -133,6 +135,8 @@ def sweep(
 
 def _key(setting: Setting, platform: str) -> str:
     """Equal for equal contents and options: what a resumed sweep need not do again."""
+    from csp_embed.network.schema import sha256
+
     profiles = [(k, *_digests([p])) for k, p in sorted(setting.request.profiles.items())]
     request = replace(setting.request, target="", profiles={}, dims=dict(setting.request.dims))
     parts = [*_digests([setting.request.target, platform]), profiles, asdict(request)]
@@ -141,6 +145,9 @@ def _key(setting: Setting, platform: str) -> str:
 
 def _digests(paths: list[str]) -> list[str]:
     """Of the contents; what cannot be read is an error later, and never kept."""
+    from csp_embed.network.platform import find_platform
+    from csp_embed.network.schema import sha256
+
     found = []
     for path in paths:
         try:
@@ -152,6 +159,8 @@ def _digests(paths: list[str]) -> list[str]:
 
 def _kept(out: Path | None, keys: Mapping[str, str], plans: str | None) -> list[dict[str, Any]]:
     """Records of an earlier sweep that stand. A last line that an interrupt cut off goes."""
+    from csp_embed.bench import read_results
+
     if out is None or not out.exists():
         return []
     known = read_results(out)
@@ -217,6 +226,7 @@ def solve_on(item: tuple[str, str], setting: Setting) -> tuple[dict[str, Any], P
 
 
 def _solve_on(platform: str, setting: Setting) -> tuple[dict[str, Any], Plan | None]:
+    from csp_embed.commands.plan_inputs import load_inputs, refuse_shared_host
     from csp_embed.partition.solve import solve
 
     request = replace(setting.request, platform=platform)
@@ -244,6 +254,8 @@ def _short(name: str) -> str:
 
 
 def _table(rows: list[dict[str, Any]], objective: str) -> Table:
+    from rich.table import Table
+
     found = [row["value"] for row in rows if row.get("value") is not None]
     title = "latency, ms" if objective == LATENCY else "period, ms a sample"
     table = Table("platform", title=title, box=None, title_justify="left")

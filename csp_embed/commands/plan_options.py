@@ -12,6 +12,8 @@ from csp_embed.errors import InputError
 from csp_embed.files import atomic
 from csp_embed.ir.network import LATENCY, THROUGHPUT
 
+LINKS, DNN = "links", "dnn-partitioning"
+
 NetworkArgument = Annotated[str, typer.Argument(help="model.onnx, graph.json or .yaml.")]
 ObjectiveOption = Annotated[str, typer.Option(help="latency or throughput.")]
 MethodOption = Annotated[str, typer.Option(help="auto, exact, milp, split, lns, heft, …")]

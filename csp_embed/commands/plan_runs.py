@@ -7,14 +7,6 @@ from typing import Annotated
 import typer
 
 from csp_embed.commands.common import console, print_json, progress, stderr
-from csp_embed.commands.plan_inputs import (
-    check_plan_file,
-    compile_layer,
-    is_onnx,
-    kernel_cost,
-    load_inputs,
-    request_of,
-)
 from csp_embed.commands.plan_options import (
     ClockOption,
     DimOption,
@@ -26,7 +18,6 @@ from csp_embed.commands.plan_options import (
 )
 from csp_embed.errors import CheckError, InputError
 from csp_embed.ir.network import Plan, Platform, TaskGraph
-from csp_embed.network.plan_file import read_plan, same_graph
 
 
 def register(app: typer.Typer) -> None:
@@ -120,6 +111,7 @@ def _modelled(
     as_json: bool,
 ) -> None:
     """A profile file of an analytical device or of compiled kernels, marked as such."""
+    from csp_embed.commands.plan_inputs import kernel_cost
     from csp_embed.network.platform import find_platform, read_platform
     from csp_embed.network.profile import modelled_profile
     from csp_embed.network.profile_file import profile_document
@@ -165,6 +157,8 @@ def run_plan_command(
     as_json: JsonOption = False,
 ) -> None:
     """Cut the model at the plan's borders, run every part on its device, compare every tensor."""
+    from csp_embed.commands.plan_inputs import compile_layer, is_onnx, load_inputs, request_of
+    from csp_embed.network.plan_file import read_plan, same_graph
     from csp_embed.network.profile import read_inputs
     from csp_embed.run.report import report_document, report_text
     from csp_embed.run.run_plan import refuse_unequal, run_plan
@@ -225,6 +219,9 @@ def judge_plan(file: str, graph: str | None, platform: str | None, as_json: bool
 
     graph: None takes the plan's own `source`. Raises: InputError.
     """
+    from csp_embed.commands.plan_inputs import check_plan_file
+    from csp_embed.network.plan_file import read_plan
+
     target = graph or str(read_plan(file).source.get("target", ""))
     if not target:
         raise InputError("which network is this plan for?", where=file, hint="--graph GRAPH")

@@ -6,10 +6,8 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from csp_embed import ops
 from csp_embed.errors import InputError, OperatorError
 from csp_embed.ir.operator import Operator
-from csp_embed.ops import deepbench
 
 OPERATORS = (
     "conv1d", "conv2d", "conv3d", "conv_transpose2d", "depthwise_conv2d", "matmul", "batch_matmul",
@@ -87,6 +85,9 @@ def operator(what: str, given: Mapping[str, Any], shape: list[str], steps: list[
 
     given: options that were set, by name. Raises: OperatorError.
     """
+    from csp_embed import ops
+    from csp_embed.ops import deepbench
+
     epilogue = {k: v for k, v in given.items() if k in EPILOGUE}
     extents = {k: v for k, v in given.items() if k not in EPILOGUE}
     if what.startswith("deepbench:"):
