@@ -44,7 +44,6 @@ def measure(record: Mapping[str, Any], setting: Setting) -> dict[str, Any]:
     """Compiles, judges and times one layer. Errors become part of the record: a sweep goes on."""
     start = time.perf_counter()
     out: dict[str, Any] = {"id": record["id"], "class": record.get("class", record["op"])}
-    out["layer"] = _identity(record)
     try:
         out |= _measure(record, setting)
     except CspEmbedError as error:
@@ -146,6 +145,7 @@ def sweep(
     check_writable(out)
     check_folder(setting.cache)
     key = json.dumps(asdict(setting), sort_keys=True)
+    identity = {r["id"]: json.loads(json.dumps(_identity(r))) for r in records}
     done: dict[str, dict[str, Any]] = {}
     if out is not None and out.exists():
         if not resume:
@@ -155,12 +155,11 @@ def sweep(
                 hint=f"--out {out} --resume",
             )
         known = read_results(out)
-        wanted = {r["id"]: json.loads(json.dumps(_identity(r))) for r in records}
         done = {
             r["id"]: r
             for r in known
             if r.get("setting") == key
-            and r.get("layer", wanted.get(r["id"])) == wanted.get(r["id"])
+            and r.get("layer", identity.get(r["id"])) == identity.get(r["id"])
             and not r.get("died")
         }
         with atomic(out) as file:  # Drops a last line that an interrupt cut off.
@@ -183,7 +182,7 @@ def sweep(
                 result = _lost(result)
             count += 1
             tell(result["id"], count, len(records))
-            line = result | {"setting": key}
+            line = result | {"layer": identity[result["id"]], "setting": key}
             if out is not None:
                 _append(out, line)
             yield line
@@ -193,7 +192,7 @@ def _lost(lost: Lost) -> dict[str, Any]:
     """The record of a layer whose process died every time; `--resume` tries it again."""
     record = lost.item
     return {
-        "id": record["id"], "class": record.get("class", record["op"]), "layer": _identity(record),
+        "id": record["id"], "class": record.get("class", record["op"]),
         "status": "failed", "died": True, "error": "its process died", "why": lost.why,
         "wall_seconds": 0.0,
     }  # fmt: skip

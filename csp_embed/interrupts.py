@@ -62,8 +62,8 @@ class Interrupts:
         signal.set_wakeup_fd(self._wakeup)
         for number, handler in self._before.items():
             signal.signal(number, handler)
-        os.close(self._writer)
-        self._writer = -1
+        writer, self._writer = self._writer, -1  # First the mark, then the end that the watch sees.
+        os.close(writer)
 
     def _interrupt(self, number: int, frame: Any) -> None:
         self.seen.append(number)

@@ -187,8 +187,8 @@ def _follow_parent() -> None:
 
 def _limit(seconds: float | None, left: int) -> TimeLimit:
     return TimeLimit(
-        f"the limit of {seconds:g} s came with {left} left",
-        hint="--resume goes on from the finished ones, where --out kept them",
+        f"the limit of {seconds:.3g} s came with {left} left",
+        hint="give more time, or --resume from what --out kept",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -71,6 +72,7 @@ def deepbench_command(
 
       csp-embed deepbench my.json --jobs 2 --time-limit 600 --out mine.jsonl
     """
+    begin = time.monotonic()
     from csp_embed.bench import Setting, sweep
     from csp_embed.driver import default_memory, machine_costs
     from csp_embed.isa.load import load_isa
@@ -105,6 +107,11 @@ def deepbench_command(
         isa, None if vta_config is None else str(vta_config), memory, layout, strict, simulate_macs,
         None if cache is None else str(cache),
     )  # fmt: skip
+    if time_limit is not None:
+        if not time_limit > 0:
+            raise InputError(f"--time-limit {time_limit} leaves no time", hint="--time-limit 600")
+        # Loading counts: who says 10 seconds looks at the clock on the wall.
+        time_limit = max(0.001, time_limit - (time.monotonic() - begin))
     results: list[dict[str, Any]] = []
     late: TimeLimit | None = None
     with progress(quiet=as_json) as tell:
@@ -124,12 +131,18 @@ def deepbench_command(
     if as_json:
         print_json(results)
     else:
-        console.print(class_table(results))
-        if out is not None:
+        if results:
+            console.print(class_table(results))
+        if out is not None and out.exists():
             console.print(
                 f"wrote {out}; `csp-embed report {out} -o report.html` makes a page of it"
             )
     if late is not None:
+        late = TimeLimit(
+            f"{len(results)} of {len(records)} layers are done at the limit",
+            why="the others were ended",
+            hint=f"--out {out} --resume" if out is not None else "--out sweep.jsonl keeps them",
+        )
         stderr.print(late.render(), markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(late.exit_code)
     bad = [r["id"] for r in results if r.get("verified") == "unequal" or r.get("problems")]

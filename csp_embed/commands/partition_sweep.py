@@ -32,7 +32,7 @@ from csp_embed.commands.plan_options import (
     pairs,
     writable,
 )
-from csp_embed.errors import CspEmbedError, InputError
+from csp_embed.errors import CspEmbedError, InputError, TimeLimit
 from csp_embed.files import atomic
 from csp_embed.ir.network import LATENCY, Plan
 
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from csp_embed.commands.plan_inputs import Request
+    from csp_embed.spread import Lost
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def sweep(
     """
     from csp_embed.commands.plan_inputs import Request
     from csp_embed.network.plan_file import write_plan
-    from csp_embed.spread import spread
+    from csp_embed.spread import Lost, spread
 
     names = list(dict.fromkeys(n.strip() for n in platforms.split(",") if n.strip()))
     if not names:
@@ -109,7 +110,8 @@ def sweep(
         rows += _kept(out, keys, plans)
         tell("partitioning", len(rows), len(names))
         items = [(n, _absolute(n)) for n in names if n not in {r["platform"] for r in rows}]
-        for row, plan in spread(partial(solve_on, setting=setting), items, jobs, dask):
+        for found in spread(partial(solve_on, setting=setting), items, jobs, dask):
+            row, plan = _died(found) if isinstance(found, Lost) else found
             row["key"] = keys[row["platform"]]
             if plans is not None and plan is not None:
                 row["plan"] = str(Path(plans) / _plan_file(row["platform"]))
@@ -223,6 +225,15 @@ def solve_on(item: tuple[str, str], setting: Setting) -> tuple[dict[str, Any], P
             "exit_code": error.exit_code,
         }
     return row | {"seconds": round(time.perf_counter() - begin, 3)}, plan
+
+
+def _died(lost: Lost) -> tuple[dict[str, Any], None]:
+    """(record of a platform whose process died every time, no plan)."""
+    platform, _ = lost.item
+    text = f"error[worker]: {platform}: {lost.why}"
+    error = {"text": text, "what": lost.why, "exit_code": TimeLimit.exit_code}
+    row = {"id": platform, "platform": platform, "status": "FAILED", "error": error, "seconds": 0.0}
+    return row, None
 
 
 def _solve_on(platform: str, setting: Setting) -> tuple[dict[str, Any], Plan | None]:
