@@ -37,6 +37,10 @@ Listed = Annotated[
         help="one number or one per dimension", show_default=False, rich_help_panel="Extents"
     ),
 ]
+PADS = (
+    "one number; one per dimension; begins then ends as in ONNX (top,left,bottom,right); or same:"
+    " outputs as many as inputs over the stride"
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -62,7 +66,9 @@ def compile_command(
     multiplier: Extent = None,
     groups: Extent = None,
     stride: Listed = None,
-    pad: Listed = None,
+    pad: Annotated[
+        str | None, typer.Option(help=PADS, show_default=False, rich_help_panel="Extents")
+    ] = None,
     dilation: Listed = None,
     output_pad: Listed = None,
     tensor_layout: Annotated[

@@ -13,23 +13,24 @@ OPERATORS = (
     "conv1d", "conv2d", "conv3d", "conv_transpose2d", "depthwise_conv2d", "matmul", "batch_matmul",
     "dense", "max_pool2d", "avg_pool2d",
 )  # fmt: skip
+SAME = "same"
 EPILOGUE = ("shift", "bias", "bias_before_shift", "clip", "bias_range")
 
 
 def numbers(text: str, option: str) -> Any:
-    """`3` -> 3, `2,1` -> (2, 1), `1,2,3,4` -> ((1, 2), (3, 4)) for two-sided padding."""
+    """`3` -> 3, `2,1` -> (2, 1), `1,2,3,4` -> (1, 2, 3, 4); `same` stays."""
+    if option == "pad" and text.strip().lower() == SAME:
+        return SAME
     try:
         values = [int(v) for v in text.split(",")]
     except ValueError as error:
+        name = option.replace("_", "-")
         raise OperatorError(
-            f"--{option} {text} is no integer or list of integers",
-            hint=f"--{option} 2 or --{option} 2,1",
+            f"--{name} {text} is no integer or list of integers",
+            why="same is the only word" if option == "pad" else "",
+            hint=f"--{name} 1",
         ) from error
-    if len(values) == 1:
-        return values[0]
-    if option == "pad" and len(values) == 4:
-        return ((values[0], values[1]), (values[2], values[3]))
-    return tuple(values)
+    return values[0] if len(values) == 1 else tuple(values)
 
 
 def pins(layout: list[str], fix: list[str], forbid: list[str]) -> tuple[str, tuple[str, ...]]:
@@ -98,11 +99,12 @@ def operator(what: str, given: Mapping[str, Any], shape: list[str], steps: list[
         return ops.parse_formula(what, shapes(shape), **epilogue)
     name = what.replace("-", "_")
     if name == "elementwise":
+        pad = extents.pop("pad", 0)
         _none_left(name, {**extents, **epilogue}, [], "its steps come from --step")
         sizes = shapes(shape)
         if set(sizes) != {"x"}:
             raise OperatorError("elementwise needs the shape of x", hint="--shape x=64,16")
-        return ops.elementwise(sizes["x"], [_step(s) for s in steps])
+        return ops.elementwise(sizes["x"], [_step(s) for s in steps], pad=pad)
     if name not in OPERATORS:
         raise OperatorError(
             f"unknown operator {what!r}",

@@ -85,7 +85,7 @@ def parse_formula(
     check_ranks(st, sizes)
     check_steps(st)
     tensors = make_tensors(st, axes, sizes, constants, dtypes or {})
-    check_reads(st, axes, tensors)
+    check_reads(st, axes, tensors, {*st.extents, *given})
     check_addresses(st, tensors)
     return Operator(
         name=name,
