@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +12,8 @@ from typing import IO, Any
 
 from csp_embed.errors import InputError
 
+# Suffixes that pictures may have.
+PICTURES = (".svg", ".png", ".pdf")
 # Files that `atomic` has begun; what ends the process by force removes them.
 _unfinished: set[str] = set()
 
@@ -69,6 +72,28 @@ def check_writable(path: str | Path | None, suffixes: Sequence[str] = ()) -> Non
     os.unlink(probe)
 
 
+def check_outputs(
+    *outputs: tuple[str | Path | None, Sequence[str]], reads: Sequence[str | Path | None] = ()
+) -> None:
+    """`check_writable` for all (path, suffixes) of a command, and none may replace another or one
+    of the files that the command `reads`. Raises: InputError.
+    """
+    taken = {Path(r).resolve(): "the command reads it" for r in reads if r is not None}
+    for path, suffixes in outputs:
+        check_writable(path, suffixes)
+        if path is None or _is_device(Path(path)):
+            continue
+        place = Path(path).resolve()
+        if place in taken:
+            raise InputError(
+                f"{path} would be overwritten",
+                where=str(path),
+                why=taken[place],
+                hint=str(place.with_stem(place.stem + "_2")),
+            )
+        taken[place] = "another option writes it"
+
+
 def check_folder(path: str | Path | None) -> None:
     """Refuses a folder that cannot be made or written into. Leaves nothing behind.
 
@@ -104,7 +129,9 @@ def _beside(target: Path) -> tuple[int, str]:
             f"cannot write {target}",
             where=str(target.parent),
             why=error.strerror or str(error),
-            hint="choose a folder that exists and is writable",
+            hint="choose a folder that you may write into"
+            if target.parent.is_dir()
+            else f"mkdir -p {shlex.quote(str(target.parent))}",
         ) from error
 
 
@@ -115,7 +142,7 @@ def _is_device(target: Path) -> bool:
             f"cannot write {target}",
             where=str(target),
             why="it is a folder",
-            hint=f"give a file name, e.g. {target / 'out'}",
+            hint=f"give a file name, e.g. {target / ('out' + target.suffix)}",
         )
     return target.exists() and not target.is_file()
 

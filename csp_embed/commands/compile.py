@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +9,7 @@ import typer
 
 from csp_embed.commands.common import print_json, progress
 from csp_embed.errors import CheckError, InputError
+from csp_embed.files import check_folder, check_outputs
 
 EXAMPLES = """Compiles one operator for a machine, checks the stream, simulates it and compares with
 NumPy.
@@ -258,32 +257,48 @@ def compile_command(
     )  # fmt: skip
     mode, pins = request.pins(layout or [], fix or [], forbid or [])
     if top < 0:
-        raise InputError(f"--top {top} is negative", hint="0 leaves the choice to the compiler")
+        raise InputError(
+            f"--top {top} is negative", why="0 leaves the choice to the compiler", hint="--top 0"
+        )
     if seed < 0 or solver_seed < 0:
-        raise InputError("a seed is negative", hint="--seed and --solver-seed start at 0")
+        raise InputError(
+            "a seed is negative", why="seeds start at 0", hint="--seed 0 --solver-seed 0"
+        )
     if not 0 <= host_weight < float("inf"):
-        raise InputError(f"--host-weight {host_weight} is no weight", hint="0 or more")
+        raise InputError(f"--host-weight {host_weight} is no weight", hint="--host-weight 0")
     if not 0 <= within < float("inf"):
-        raise InputError(f"--within {within} is no share", hint="0.02 allows 2 % more")
+        raise InputError(
+            f"--within {within} is no share", why="0.02 allows 2 % more", hint="--within 0.02"
+        )
     if within and reuse is None:
-        raise InputError("--within needs --reuse", hint="--reuse PROGRAM.npz")
+        raise InputError(
+            "--within needs --reuse",
+            why="it says how much more a reused embedding may cost",
+            hint="leave out --within",
+        )
     if reuse is not None and (layout or pins):
         raise InputError(
             "--reuse takes its layout and pins from the program",
             hint="drop --layout, --fix and --forbid, or --reuse",
         )
     if show and stop_after is None:
-        raise InputError("--show needs --stop-after", hint=f"--stop-after {', '.join(STAGES)}")
+        raise InputError("--show needs --stop-after", hint="--stop-after embedding")
     if stop_after is not None and stop_after not in STAGES:
-        raise InputError(f"--stop-after {stop_after} is unknown", hint=" or ".join(STAGES))
+        raise InputError(
+            f"--stop-after {stop_after} is unknown",
+            why=f"the stages are {', '.join(STAGES)}",
+            hint="--stop-after embedding",
+        )
     if stop_after is not None and (output or report or certificate):
         raise InputError(
             f"--stop-after {stop_after} makes no program",
             why="-o, --report and --certificate need the whole run",
         )
-    for path in (output, report, certificate, dot):
-        if path is not None:
-            _writable(path)
+    check_outputs(
+        (output, (".npz",)), (report, (".html", ".htm")), (certificate, (".json",)),
+        (dot, (".dot", ".gv")), reads=(reuse, data, vta_config),
+    )  # fmt: skip
+    check_folder(cache)
     with progress(quiet=as_json) as tell:
         job = Job(
             op=op, isa=isa, config=vta_config, memory=memory, layout=mode, pins=pins,
@@ -309,19 +324,3 @@ def compile_command(
             why=result.difference,
             hint="this is our mistake: please report the command",
         )
-
-
-def _writable(path: Path) -> None:
-    """Fails early, before minutes of work. Leaves nothing behind."""
-    if path.is_dir():
-        raise InputError(f"{path} is a folder", hint="give a file name")
-    try:
-        handle, probe = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise InputError(
-            f"cannot write {path}",
-            why=error.strerror or str(error),
-            hint="choose a folder that exists and is writable",
-        ) from error
-    os.close(handle)
-    os.unlink(probe)

@@ -96,9 +96,7 @@ def deepbench_command(
     if jobs < 1:
         raise InputError(f"--jobs {jobs} runs nothing", hint="--jobs 1")
     if layout not in ("relaxed", "strict"):
-        raise InputError(
-            f"--layout {layout} is unknown", hint="--layout relaxed, or --layout strict"
-        )
+        raise InputError(f"--layout {layout} is unknown", hint="--layout relaxed")
     # What no layer could do is refused before the sweep, not once per layer.
     machine = load_isa(isa, vta_config)
     memory = default_memory(machine) if memory is None else memory

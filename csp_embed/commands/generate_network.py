@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from csp_embed.commands.common import console, print_json
 from csp_embed.errors import InputError
-from csp_embed.files import atomic
+from csp_embed.files import atomic, check_writable
 from csp_embed.ir.network import Platform, TaskGraph
 
 WIRED = ("watts-strogatz", "erdos-renyi", "barabasi-albert")
@@ -45,7 +44,12 @@ def generate(
     from csp_embed.network.wired import wired
 
     if kind not in KINDS:
-        raise InputError(f"unknown kind of network {kind!r}", hint="one of " + ", ".join(KINDS))
+        raise InputError(
+            f"unknown kind of network {kind!r}",
+            why=", ".join(KINDS),
+            hint="csp-embed partition generate layered -o g.json",
+        )
+    check_writable(output, (".onnx",) if kind == "quantised" else (".json", ".yaml", ".yml"))
     if seed < 0:
         raise InputError("--seed must be at least 0")
     if kind == "quantised":
@@ -80,8 +84,6 @@ def _write(output: str, graph: TaskGraph, platform: Platform) -> None:
 def _quantised(output: str, n: int, seed: int, channels: int, size: int, branches: int) -> int:
     from csp_embed.network.quantised_net import quantised_net
 
-    if Path(output).suffix != ".onnx":
-        raise InputError("quantised networks are ONNX models", hint="-o NAME.onnx")
     model = quantised_net(n, seed, channels=channels, size=size, branches=branches)
     with atomic(output, "wb") as file:
         file.write(model.SerializeToString(deterministic=True))

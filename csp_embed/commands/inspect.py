@@ -117,7 +117,7 @@ def _certificate_of(file: str, meta: Mapping[str, Any]) -> Any:
     if "certificate" not in meta:
         raise InputError(
             "the program file carries no certificate", where=file,
-            hint="compile it again, or judge the program alone: csp-embed check FILE",
+            hint=f"csp-embed check {file}",
         )  # fmt: skip
     return meta["certificate"]
 

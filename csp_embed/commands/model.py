@@ -12,7 +12,7 @@ import typer
 from csp_embed.commands.common import console, print_json, progress
 from csp_embed.commands.operator_options import Asked, with_operator
 from csp_embed.errors import Infeasible
-from csp_embed.files import atomic
+from csp_embed.files import PICTURES, atomic, check_writable
 
 if TYPE_CHECKING:
     from csp_embed.embed.pareto import Front
@@ -57,6 +57,7 @@ def explain_command(
     from csp_embed.commands.explain_ground import explain_ground
     from csp_embed.report.lanes import picture as lanes_picture
 
+    check_writable(picture, (".svg",))
     if ground:
         explain_ground(asked, as_json)
         return
@@ -165,6 +166,7 @@ def pareto_command(
     from csp_embed.embed.pins_text import read_pins
     from csp_embed.report import pareto as pareto_report
 
+    check_writable(output, PICTURES)
     pins = read_pins(asked.op, asked.isa, asked.options.pins)
     mode = "strict" if pins.strict else asked.options.layout
     with progress(quiet=as_json) as tell:

@@ -17,6 +17,7 @@ from csp_embed.commands.partition_sweep import sweep
 from csp_embed.commands.plan_options import (
     DNN,
     LINKS,
+    PLANS,
     BatchOption,
     ContiguousOption,
     DimOption,
@@ -34,10 +35,10 @@ from csp_embed.commands.plan_options import (
     known_objective,
     numbers,
     pairs,
-    writable,
     write_json,
 )
 from csp_embed.errors import Infeasible, InputError, TimeLimit
+from csp_embed.files import PICTURES, check_outputs
 from csp_embed.ir.network import LATENCY, Plan
 
 if TYPE_CHECKING:
@@ -116,8 +117,10 @@ def partition(
 
     begin = time.perf_counter()
     known_objective(objective)
-    for path in (output, gantt, picture, trace, save_graph):
-        writable(path)
+    check_outputs(
+        (output, PLANS), (gantt, PICTURES), (picture, PICTURES), (trace, (".json",)),
+        (save_graph, (".json",)), reads=(network, platform),
+    )  # fmt: skip
     request = Request(
         target=network,
         platform=platform,
@@ -130,7 +133,11 @@ def partition(
         batches=batch_sizes(batch, replicas),
     )
     if cost_model not in (None, LINKS, DNN):
-        raise InputError(f"unknown cost model {cost_model!r}", hint=f"{LINKS} or {DNN}")
+        raise InputError(
+            f"unknown cost model {cost_model!r}",
+            why=f"{LINKS} or {DNN}",
+            hint=f"--cost-model {LINKS}",
+        )
     before = read_plan(start) if start else None
     with progress(quiet=as_json) as tell:
         inputs = load_inputs(

@@ -30,10 +30,9 @@ from csp_embed.commands.plan_options import (
     known_objective,
     numbers,
     pairs,
-    writable,
 )
 from csp_embed.errors import CspEmbedError, InputError, TimeLimit
-from csp_embed.files import atomic
+from csp_embed.files import atomic, check_folder, check_writable
 from csp_embed.ir.network import LATENCY, Plan
 
 if TYPE_CHECKING:
@@ -87,7 +86,7 @@ def sweep(
 
     names = list(dict.fromkeys(n.strip() for n in platforms.split(",") if n.strip()))
     if not names:
-        raise InputError("no platform is named", hint="--platforms a.yaml,b.yaml")
+        raise InputError("no platform is named", hint="name files, or platforms that ship")
     known_objective(objective)
     if not Path(network).is_file():  # said once, not for every platform
         raise InputError(f"no such file: {network}", where=network)
@@ -180,18 +179,18 @@ def _kept(out: Path | None, keys: Mapping[str, str], plans: str | None) -> list[
 def _prepare(out: Path | None, plans: str | None, names: list[str], resume: bool) -> None:
     """Better to say now than after a long search. Raises: InputError."""
     if out is not None:
-        writable(str(out))
+        check_writable(out)
         if out.exists() and not resume:
-            hint = "--resume continues it; or name another file, or remove it"
-            raise InputError(f"{out} exists", hint=hint)
+            why = "finished platforms are never overwritten"
+            raise InputError(f"{out} exists", why=why, hint=f"--out {out} --resume")
     elif resume:
-        raise InputError("--resume has nothing to continue", hint="--out FILE of the sweep")
+        raise InputError("--resume has nothing to continue", hint="--out sweep.jsonl --resume")
     if plans is not None:
         files = [_plan_file(n) for n in names]
         if len(set(files)) < len(files):
             raise InputError("two platforms would write one plan file", why=", ".join(names))
-        writable(plans)
-        Path(plans).mkdir(exist_ok=True)
+        check_folder(plans)
+        Path(plans).mkdir(parents=True, exist_ok=True)
 
 
 def _plan_file(platform: str) -> str:

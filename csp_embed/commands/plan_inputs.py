@@ -87,7 +87,9 @@ def load_inputs(
     if is_onnx(request.target):
         if given is None:
             raise InputError(
-                "an ONNX model needs a platform", hint="--platform FILE.yaml, or cpu_2gpu"
+                "an ONNX model needs a platform",
+                why="a file, or one that ships",
+                hint="--platform cpu_2gpu",
             )
         platform = without(given, lost)
         model = import_onnx_graph(

@@ -13,10 +13,10 @@ from csp_embed.commands.plan_options import (
     JsonOption,
     PlatformOption,
     numbers,
-    writable,
     write_json,
 )
 from csp_embed.errors import CheckError, InputError
+from csp_embed.files import check_folder, check_outputs
 from csp_embed.ir.network import Plan, Platform, TaskGraph
 
 
@@ -51,7 +51,7 @@ def profile(
     from csp_embed.network.profile import profile_model, read_inputs
     from csp_embed.network.profile_file import profile_document
 
-    writable(output)
+    check_outputs((output, (".json",)), reads=(model, inputs))
     if platform is not None:
         _modelled(
             model,
@@ -163,6 +163,7 @@ def run_plan_command(
     from csp_embed.run.report import report_document, report_text
     from csp_embed.run.run_plan import refuse_unequal, run_plan
 
+    check_folder(export)
     plan = read_plan(plan_file)
     request = request_of(plan, model, platform)
     if not is_onnx(model):
@@ -170,7 +171,9 @@ def run_plan_command(
     with progress(quiet=as_json) as tell:
         inputs = load_inputs(request, objective=plan.goal, lenient=True, progress=tell)
         assert inputs.model is not None
-        _refuse_wrong(plan, inputs.graph, inputs.platform)
+        _refuse_wrong(
+            plan, inputs.graph, inputs.platform, f"csp-embed check {plan_file} --graph {model}"
+        )
         report = run_plan(
             inputs.model,
             plan,
@@ -199,7 +202,7 @@ def run_plan_command(
     refuse_unequal(report)
 
 
-def _refuse_wrong(plan: Plan, graph: TaskGraph, platform: Platform) -> None:
+def _refuse_wrong(plan: Plan, graph: TaskGraph, platform: Platform, hint: str) -> None:
     """A plan that breaks a rule is not run. Raises: CheckError with the first faults."""
     from csp_embed.partition.check import check_plan
 
@@ -210,7 +213,7 @@ def _refuse_wrong(plan: Plan, graph: TaskGraph, platform: Platform) -> None:
             where=faults[0].where,
             why=f"{len(faults)} faults in all: "
             + ", ".join(sorted({str(fault.kind) for fault in faults})),
-            hint="csp-embed check PLAN --graph MODEL lists them",
+            hint=hint,
         )
 
 

@@ -43,7 +43,9 @@ def pins(layout: list[str], fix: list[str], forbid: list[str]) -> tuple[str, tup
             mode = text
         else:
             raise InputError(
-                f"--layout {text} is unknown", hint="relaxed, strict, or a tensor's: x=NHWC"
+                f"--layout {text} is unknown",
+                why="it is relaxed, strict, or a tensor's, e.g. x=NHWC",
+                hint="--layout relaxed",
             )
     return mode, tuple(out)
 
@@ -57,7 +59,8 @@ def shapes(texts: list[str]) -> dict[str, tuple[int, ...]]:
             out[name.strip()] = tuple(int(v) for v in sizes.split(","))
         except ValueError as error:
             raise OperatorError(
-                f"--shape {text} cannot be read", hint="write --shape x=1,3,100"
+                f"--shape {text} cannot be read",
+                why="it is a tensor's name and its extents, e.g. --shape x=1,3,100",
             ) from error
     return out
 
@@ -119,10 +122,12 @@ def operator(what: str, given: Mapping[str, Any], shape: list[str], steps: list[
     parameters = inspect.signature(maker).parameters
     unknown = [k for k in extents if k not in parameters]
     if unknown:
-        takes = ", ".join("--" + p for p in parameters if p != "epilogue")
+        names = ["tensor_layout" if p == "layout" else p for p in parameters if p != "epilogue"]
+        takes = ", ".join("--" + p for p in names)
         raise OperatorError(
             f"{name} has no --{unknown[0].replace('_', '-')}",
             why=f"it takes {takes.replace('_', '-')}",
+            hint=f"csp-embed compile {name} --help",
         )
     missing = [
         p.name
@@ -132,14 +137,21 @@ def operator(what: str, given: Mapping[str, Any], shape: list[str], steps: list[
     if missing:
         raise OperatorError(
             f"{name} needs " + ", ".join("--" + m.replace("_", "-") for m in missing),
-            hint=f"csp-embed compile {name} " + " ".join(f"--{p} 8" for p in missing),
+            hint=f"csp-embed compile {name} " + " ".join(_example(parameters, given)),
         )
     return maker(**given)
+
+
+def _example(parameters: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+    """All required options, with the values that were given."""
+    needed = [p.name for p in parameters.values() if p.default is p.empty]
+    return [f"--{p} {given.get(p, 8)}" for p in needed if p != "epilogue"]
 
 
 def _none_left(what: str, given: Mapping[str, Any], shape: list[str], why: str = "") -> None:
     if given or shape:
         option = next(iter(given), "shape")
+        option = {"layout": "tensor_layout"}.get(option, option)
         raise OperatorError(f"{what} takes no --{option.replace('_', '-')}", why=why)
 
 

@@ -9,6 +9,7 @@ import typer
 
 from csp_embed.commands.common import print_json, progress
 from csp_embed.errors import InputError, SimError
+from csp_embed.files import PICTURES, check_outputs
 
 if TYPE_CHECKING:
     from csp_embed.ir.stream import Program
@@ -95,6 +96,7 @@ def simulate_command(
         raise InputError(
             f"no engine '{engine}'", where="--engine", why=f"known: {', '.join(ENGINES)}"
         )
+    check_outputs((trace, (".json",)), (timeline, PICTURES), reads=(file,))
     program = read_program(file)
     isa = isa_of(program)
     stopping = break_at is not None or until_store

@@ -89,8 +89,9 @@ def record(id: str) -> Mapping[str, Any]:
     raise OperatorError(
         f"there is no layer {id!r}",
         where="deepbench/",
-        hint="ids run conv000 … conv102, gemm000 … gemm083; networks have names like "
+        why="ids run conv000 … conv102, gemm000 … gemm083; networks have names like "
         + load(FILES[1])[0]["id"],
+        hint="csp-embed compile deepbench:conv000",
     )
 
 

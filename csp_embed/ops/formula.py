@@ -163,7 +163,7 @@ def plain_epilogue(
         if hi is not None:
             steps.append(Step("min", integer(hi, "the clip's upper end")))
         if lo is not None and hi is not None and lo > hi:
-            raise OperatorError(f"clip {lo}..{hi} is empty", hint="give the lower end first")
+            raise OperatorError(f"clip {lo}..{hi} is empty", hint=f"--clip {hi} {lo}")
     return steps
 
 
