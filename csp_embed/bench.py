@@ -57,8 +57,9 @@ def measure(record: Mapping[str, Any], setting: Setting) -> dict[str, Any]:
 
 def _identity(record: Mapping[str, Any]) -> dict[str, Any]:
     """What the layer computes: an id alone may mean another shape in another list."""
-    about = ("class", "count", "network", "macs", "reference")
-    return {k: v for k, v in sorted(record.items()) if k not in about}
+    from csp_embed.ops.deepbench import ABOUT
+
+    return {k: v for k, v in sorted(record.items()) if k in ("id", "op") or k not in ABOUT}
 
 
 def _measure(record: Mapping[str, Any], setting: Setting) -> dict[str, Any]:

@@ -38,7 +38,10 @@ EPILOGUES: Mapping[str, Mapping[str, Any]] = {
     "avg_pool2d": {},
 }
 # What an entry of a list may say besides its operator's own arguments.
-ABOUT = ("id", "op", "class", "count", "network", "macs", "reference")
+ABOUT = (
+    "id", "op", "class", "count", "network", "macs", "sets", "bound_cycles", "reference",
+    "reference_note",
+)  # fmt: skip
 EPILOGUE = ("shift", "bias", "bias_before_shift", "bias_range", "clip", "layout")
 
 

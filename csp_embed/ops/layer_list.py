@@ -100,6 +100,12 @@ def _checked(where: str, entry: Any) -> Mapping[str, Any]:
     count = entry.get("count", 1)
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
         raise InputError(f"count is {count!r}; it must be a positive integer", where=where)
+    if not isinstance(entry.get("reference", {}), Mapping | None):
+        raise InputError(
+            "reference is an object of figures",
+            where=where,
+            hint='"reference": {"cycles_rtl_de10": 1000}',
+        )
     try:
         op_built = deepbench.build(entry)
     except OperatorError as error:
