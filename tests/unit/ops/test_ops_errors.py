@@ -148,7 +148,7 @@ ARGUMENTS = [
     (lambda: conv(stride=(1, 2, 3)), "stride has 3 entries for 2 dimensions"),
     (lambda: conv(pad=-1), "pad is -1; it must be at least 0"),
     (lambda: conv(pad=(1, 2, 3)), "pad has 3 entries for 2 dimensions"),
-    (lambda: conv(pad=((1, 2), (3,))), "pad (3,) is no (low, high) pair"),
+    (lambda: conv(pad=((1, 2), (3,))), "pad (3,) is no (begin, end) pair"),
     (lambda: conv(groups=3), "c=4 is not a multiple of groups=3"),
     (lambda: conv(k=6, groups=4), "k=6 is not a multiple of groups=4"),
     (lambda: conv(layout="CHWN"), "unknown layout 'CHWN'"),
