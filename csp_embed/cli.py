@@ -68,7 +68,7 @@ def main() -> None:
     output = Guarded(sys.stdout)
     sys.stdout, sys.stderr = output, Guarded(sys.stderr, quiet=True)
     # `partition` keeps its best plan on an interrupt, which takes a while; nothing else does.
-    grace = 10.0 if "partition" in sys.argv[1:2] else 1.5
+    grace = 30.0 if "partition" in sys.argv[1:2] else 1.5
     interrupts = Interrupts(grace, lambda: _tell_interrupted(as_json))
     interrupts.start()
     try:
