@@ -7,6 +7,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import shutil
 import sys
 from typing import Annotated, Any
 
@@ -15,6 +16,7 @@ import typer
 from csp_embed import __version__
 from csp_embed.errors import CspEmbedError, InputError
 from csp_embed.interrupts import Interrupts
+from csp_embed.report.text_table import fit
 from csp_embed.streams import Guarded, open_missing
 
 # In the order of `--help`. A module that is missing here has no command (tests/unit/test_cli.py).
@@ -173,7 +175,8 @@ def _usage(error: Any, as_json: bool) -> int:
 
 
 def _fail(error: CspEmbedError, as_json: bool) -> int:
-    sys.stderr.write(error.render() + "\n")
+    columns = shutil.get_terminal_size().columns if sys.stderr.isatty() else None
+    sys.stderr.write(fit(error.render(), columns) + "\n")
     if as_json:
         sys.stdout.write(json.dumps(error_document(error)) + "\n")
     return error.exit_code

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from csp_embed.commands.common import console, print_json, progress, stderr
+from csp_embed.commands.common import print_json, progress, say, say_table, stderr
 from csp_embed.errors import InputError, TimeLimit
 from csp_embed.files import atomic, check_writable
 
@@ -78,7 +78,7 @@ def deepbench_command(
     from csp_embed.isa.load import load_isa
     from csp_embed.ops import deepbench
     from csp_embed.ops.layer_list import read_layer_list
-    from csp_embed.report.sweep import class_table, layer_row
+    from csp_embed.report.sweep import CLASS_HEAD, class_rows, layer_row
 
     if selection in ("conv", "gemm", "all", "networks"):
         records = deepbench.layers(selection)
@@ -121,7 +121,7 @@ def deepbench_command(
             for result in rows:
                 results.append(result)
                 if not as_json:
-                    console.print(layer_row(result), highlight=False, soft_wrap=True, markup=False)
+                    say(layer_row(result))
         except TimeLimit as error:
             late = error  # What is finished is shown all the same.
         finally:
@@ -130,11 +130,9 @@ def deepbench_command(
         print_json(results)
     else:
         if results:
-            console.print(class_table(results))
+            say_table(CLASS_HEAD, class_rows(results), "by class (geometric means)", keys=2)
         if out is not None and out.exists():
-            console.print(
-                f"wrote {out}; `csp-embed report {out} -o report.html` makes a page of it"
-            )
+            say(f"wrote {out}; `csp-embed report {out} -o report.html` makes a page of it")
     if late is not None:
         late = TimeLimit(
             f"{len(results)} of {len(records)} layers are done at the limit",
@@ -171,8 +169,16 @@ def report_command(
 
     check_writable(output, (".html", ".htm"))
     records = [r for path in results for r in read_results(path)]
+    others = [r["id"] for r in records if "class" not in r]
+    if others:
+        raise InputError(
+            f"the record {others[0]!r} is not one of a layer sweep",
+            where=", ".join(map(str, results)),
+            why="it has no class of layer",
+            hint="give results that deepbench --out wrote",
+        )
     if not records:
         raise InputError("the results files are empty", where=", ".join(map(str, results)))
     with atomic(output) as file:
         file.write(sweep_page(records))
-    console.print(f"wrote {output}")
+    say(f"wrote {output}")
