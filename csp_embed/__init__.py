@@ -14,7 +14,10 @@ Folders, in the order in which data flows:
 the command line.
 """
 
+import os
+import tempfile
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # What type checkers and editors see; tests compare it with _NAMES.
@@ -70,3 +73,18 @@ def __getattr__(name: str) -> Any:
 def __dir__() -> list[str]:
     """The public names, for completion, beside what every module has."""
     return sorted({*__all__, *(n for n in globals() if n.startswith("__"))})
+
+
+def _writable(folder: Path) -> bool:
+    """Whether it is, or could be made."""
+    return any(
+        os.access(f, os.W_OK) for f in [p for p in (folder, *folder.parents) if p.exists()][:1]
+    )
+
+
+# Numba keeps what it compiled beside the sources or under the user's home. Where neither can be
+# written (a system-wide installation, a service without a home) it would refuse to start.
+if not any(map(_writable, (Path(__file__).parent, Path(os.path.expanduser("~"), ".cache")))):
+    os.environ.setdefault(
+        "NUMBA_CACHE_DIR", os.path.join(tempfile.gettempdir(), f"csp-embed-numba-{os.getuid()}")
+    )

@@ -374,7 +374,8 @@ def machine_costs(isa: Isa, memory: str) -> Costs:
     if memory not in isa.costs:
         raise SpecError(
             f"{isa.name} states no costs for the memory interface {memory!r}",
-            hint=f"one of {', '.join(k for k, v in isa.costs.items() if 'burst_beats' in v)}",
+            why=f"it states {', '.join(k for k, v in isa.costs.items() if 'burst_beats' in v)}",
+            hint=f"--memory {default_memory(isa)}",
         )
     port, insn = isa.costs[memory], isa.costs["instruction"]
     rate = port["bytes_per_cycle"]

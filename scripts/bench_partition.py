@@ -22,7 +22,7 @@ from csp_embed.partition.solve import solve
 
 DATA = Path(__file__).parents[1] / "tests/data/partition/dnn-partitioning"
 T, L = "throughput-inputs", "latency-inputs"
-# file, objective, contiguous, value in ms, proved (from the project's shared KNOWN.md)
+# file, objective, contiguous, value in ms, proved (from docs/partition-model.md)
 KNOWN = [
     (f"{T}/LayerGraphs/bert24_inference.json", "throughput", True, 17.790, True),
     (f"{T}/LayerGraphs/bert24_inference.json", "throughput", False, 17.715, False),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +10,7 @@ import typer
 from csp_embed.commands.common import print_json, progress, say
 from csp_embed.commands.given import refuse_ignored
 from csp_embed.errors import InputError
+from csp_embed.files import check_folder, check_outputs
 
 EXAMPLES = """Compiles one operator for a machine, checks the stream, simulates it and compares with
 NumPy.
@@ -38,6 +37,10 @@ Listed = Annotated[
         help="one number or one per dimension", show_default=False, rich_help_panel="Extents"
     ),
 ]
+PADS = (
+    "one number; one per dimension; begins then ends as in ONNX (top,left,bottom,right); or same:"
+    " outputs as many as inputs over the stride"
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -64,7 +67,9 @@ def compile_command(
     multiplier: Extent = None,
     groups: Extent = None,
     stride: Listed = None,
-    pad: Listed = None,
+    pad: Annotated[
+        str | None, typer.Option(help=PADS, show_default=False, rich_help_panel="Extents")
+    ] = None,
     dilation: Listed = None,
     output_pad: Listed = None,
     tensor_layout: Annotated[
@@ -258,33 +263,36 @@ def compile_command(
     )  # fmt: skip
     mode, pins = request.pins(layout or [], fix or [], forbid or [])
     if top < 0:
-        raise InputError(f"--top {top} is negative", hint="0 leaves the choice to the compiler")
+        raise InputError(
+            f"--top {top} is negative", why="0 leaves the choice to the compiler", hint="--top 0"
+        )
     if seed is not None and seed < 0:
         raise InputError(f"a seed is negative: --seed {seed}", hint="--seed 0")
     if not 0 <= host_weight < float("inf"):
-        raise InputError(f"--host-weight {host_weight} is no weight", hint="0 or more")
+        raise InputError(f"--host-weight {host_weight} is no weight", hint="--host-weight 0")
     if not 0 <= within < float("inf"):
-        raise InputError(f"--within {within} is no share", hint="0.02 allows 2 % more")
+        raise InputError(
+            f"--within {within} is no share", why="0.02 allows 2 % more", hint="--within 0.02"
+        )
     if reuse is not None and (layout or pins):
         raise InputError(
             "--reuse takes its layout and pins from the program",
             hint="drop --layout, --fix and --forbid, or --reuse",
         )
     if show and stop_after is None:
-        raise InputError("--show needs --stop-after", hint=f"--stop-after {', '.join(STAGES)}")
+        raise InputError("--show needs --stop-after", hint="--stop-after embedding")
     if stop_after is not None and stop_after not in STAGES:
-        raise InputError(f"--stop-after {stop_after} is unknown", hint=" or ".join(STAGES))
-    _refuse_combinations(context, stop_after, reuse, data, top)
-    files = [f.resolve() for f in (output, report, certificate, dot) if f is not None]
-    if len(set(files)) < len(files):
         raise InputError(
-            "two results go to the same file",
-            why="-o, --report, --certificate and --dot each write a whole file",
-            hint="give each its own name",
+            f"--stop-after {stop_after} is unknown",
+            why=f"the stages are {', '.join(STAGES)}",
+            hint="--stop-after embedding",
         )
-    for path in (output, report, certificate, dot):
-        if path is not None:
-            _writable(path)
+    _refuse_combinations(context, stop_after, reuse, data, top)
+    check_outputs(
+        (output, (".npz",)), (report, (".html", ".htm")), (certificate, (".json",)),
+        (dot, (".dot", ".gv")), reads=(reuse, data, vta_config),
+    )  # fmt: skip
+    check_folder(cache)
     with progress(quiet=as_json) as tell:
         job = Job(
             op=op, isa=isa, config=vta_config, memory=memory, layout=mode, pins=pins,
@@ -330,35 +338,3 @@ def _refuse_combinations(
             f"--stop-after {stop_after}",
             why="it stops before that is looked at; --stop-after makes no program",
         )
-    if reuse is not None:
-        refuse_ignored(
-            context, ("top", "host_weight"), "--reuse", why="one embedding is there, nothing ranks"
-        )
-    else:
-        refuse_ignored(
-            context, ("within",), "a search", why="--within needs --reuse",
-            hint="--reuse PROGRAM.npz",
-        )  # fmt: skip
-    if top == 1:
-        refuse_ignored(
-            context, ("host_weight",), "--top 1",
-            why="it ranks the embeddings that are scheduled, and there is one",
-        )  # fmt: skip
-    if data is not None:
-        refuse_ignored(context, ("seed",), "--data", why="there are no random tensors")
-
-
-def _writable(path: Path) -> None:
-    """Fails early, before minutes of work. Leaves nothing behind."""
-    if path.is_dir():
-        raise InputError(f"{path} is a folder", hint="give a file name")
-    try:
-        handle, probe = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise InputError(
-            f"cannot write {path}",
-            why=error.strerror or str(error),
-            hint="choose a folder that exists and is writable",
-        ) from error
-    os.close(handle)
-    os.unlink(probe)

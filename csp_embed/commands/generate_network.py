@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,15 +10,11 @@ import typer
 from csp_embed.commands.common import print_json, say
 from csp_embed.commands.given import refuse_ignored
 from csp_embed.errors import InputError
-from csp_embed.files import atomic
+from csp_embed.files import atomic, check_writable
 from csp_embed.ir.network import Platform, TaskGraph
-from csp_embed.network.generate import layered, with_costs
-from csp_embed.network.graph_file import graph_document
-from csp_embed.network.platform import find_platform, read_platform
-from csp_embed.network.transformer import transformer
-from csp_embed.network.wired import FAMILIES, wired
 
-KINDS = ("layered", *FAMILIES, "transformer", "quantised")
+WIRED = ("watts-strogatz", "erdos-renyi", "barabasi-albert")
+KINDS = ("layered", *WIRED, "transformer", "quantised")
 
 
 _WIRED = ("platform", "stages", "channels", "size", "seed")
@@ -57,8 +52,17 @@ def generate(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> None:
     """Make a network to try: random task graphs, wired networks, transformers, integer ONNX."""
+    from csp_embed.network.generate import layered, with_costs
+    from csp_embed.network.platform import find_platform, read_platform
+    from csp_embed.network.transformer import transformer
+    from csp_embed.network.wired import wired
+
     if kind not in KINDS:
-        raise InputError(f"unknown kind of network {kind!r}", hint="one of " + ", ".join(KINDS))
+        raise InputError(
+            f"unknown kind of network {kind!r}",
+            why=", ".join(KINDS),
+            hint="csp-embed partition generate layered -o g.json",
+        )
     every = {name for names in READS.values() for name in names}
     suffix = "onnx" if kind == "quantised" else "json"
     refuse_ignored(
@@ -66,6 +70,7 @@ def generate(
         why=f"it reads {', '.join(READS[kind])}",
         hint=f"csp-embed partition generate {kind} -o NAME.{suffix}",
     )  # fmt: skip
+    check_writable(output, (".onnx",) if kind == "quantised" else (".json", ".yaml", ".yml"))
     if seed < 0:
         raise InputError("--seed must be at least 0")
     if kind == "quantised":
@@ -90,6 +95,8 @@ def generate(
 
 
 def _write(output: str, graph: TaskGraph, platform: Platform) -> None:
+    from csp_embed.network.graph_file import graph_document
+
     with atomic(output) as file:
         json.dump(graph_document(graph, platform), file, indent=1)
         file.write("\n")
@@ -98,8 +105,6 @@ def _write(output: str, graph: TaskGraph, platform: Platform) -> None:
 def _quantised(output: str, n: int, seed: int, channels: int, size: int, branches: int) -> int:
     from csp_embed.network.quantised_net import quantised_net
 
-    if Path(output).suffix != ".onnx":
-        raise InputError("quantised networks are ONNX models", hint="-o NAME.onnx")
     model = quantised_net(n, seed, channels=channels, size=size, branches=branches)
     with atomic(output, "wb") as file:
         file.write(model.SerializeToString(deterministic=True))

@@ -6,18 +6,18 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from csp_embed.commands.common import print_json, progress, say
 from csp_embed.commands.given import refuse_ignored
-from csp_embed.embed.certificate_check import Judgement, check_certificate
 from csp_embed.errors import InputError
-from csp_embed.formula_check import formula_problems
-from csp_embed.ir.stream import Program
-from csp_embed.isa.program_file import isa_of, read_program
-from csp_embed.sim.check import Problem, judge
+
+if TYPE_CHECKING:
+    from csp_embed.embed.certificate_check import Judgement
+    from csp_embed.ir.stream import Program
+    from csp_embed.sim.check import Problem
 
 
 def register(app: typer.Typer) -> None:
@@ -61,6 +61,11 @@ def check_command(
     csp-embed check conv1.npz --certificate; csp-embed check certificate.json;
     csp-embed check plan.json --graph g.json
     """
+    from csp_embed.embed.certificate_check import check_certificate
+    from csp_embed.formula_check import formula_problems
+    from csp_embed.isa.program_file import isa_of, read_program
+    from csp_embed.sim.check import judge
+
     if graph is not None or _is_plan(file):
         from csp_embed.commands.plan_runs import judge_plan
 
@@ -150,7 +155,7 @@ def _certificate_of(file: str, meta: Mapping[str, Any]) -> Any:
     if "certificate" not in meta:
         raise InputError(
             "the program file carries no certificate", where=file,
-            hint="compile it again, or judge the program alone: csp-embed check FILE",
+            hint=f"csp-embed check {file}",
         )  # fmt: skip
     return meta["certificate"]
 

@@ -9,13 +9,6 @@ import typer
 from csp_embed.commands.common import print_json, say
 from csp_embed.commands.given import refuse_ignored
 from csp_embed.errors import CheckError
-from csp_embed.isa import bits
-from csp_embed.isa.compilable import require
-from csp_embed.isa.listing import line, uop_lines
-from csp_embed.isa.load import builtin_names, config_names, load_isa
-from csp_embed.isa.program_file import isa_of, read_program
-from csp_embed.isa.selfcheck import check as self_check
-from csp_embed.isa.show import as_document, show
 
 Config = Annotated[
     str | None,
@@ -39,6 +32,8 @@ def register(app: typer.Typer) -> None:
 
 def list_command(as_json: Json = False) -> None:
     """Lists the instruction sets that ship with csp-embed and their configurations."""
+    from csp_embed.isa.load import builtin_names, config_names
+
     found = {name: config_names(name) for name in builtin_names()}
     if as_json:
         print_json(found)
@@ -52,6 +47,9 @@ def show_command(spec: Spec = "vta", vta_config: Config = None, as_json: Json = 
 
     Example: csp-embed isa show vta --vta-config my_vta_config.json
     """
+    from csp_embed.isa.load import load_isa
+    from csp_embed.isa.show import as_document, show
+
     isa = load_isa(spec, vta_config)
     if as_json:
         print_json(as_document(isa))
@@ -69,6 +67,9 @@ def check_command(spec: Spec = "vta", vta_config: Config = None, as_json: Json =
     """
     # Not needed by the other commands here, and slow to import.
     from csp_embed import machine_suite
+    from csp_embed.isa.compilable import require
+    from csp_embed.isa.load import config_names, load_isa
+    from csp_embed.isa.selfcheck import check as self_check
 
     names = config_names(spec) if vta_config is None else [vta_config]
     counts: dict[str, int] = {}
@@ -131,6 +132,11 @@ def disasm_command(
     """
     if as_json:
         refuse_ignored(context, ("uops",), "--json", why="records are instructions")
+    from csp_embed.isa import bits
+    from csp_embed.isa.listing import line, uop_lines
+    from csp_embed.isa.load import load_isa
+    from csp_embed.isa.program_file import isa_of, read_program
+
     program = read_program(file)
     own = isa is None and vta_config is None
     machine = isa_of(program) if own else load_isa(isa or "vta", vta_config)
@@ -151,6 +157,8 @@ def disasm_command(
 
 
 def _record(machine: Any, stream: Any, n: int) -> dict[str, Any]:
+    from csp_embed.isa.listing import line
+
     code = int(stream.code[n])
     record: dict[str, Any] = {"insn": n, "name": None, "text": line(machine, stream, n).strip()}
     if code >= 0:

@@ -5,26 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from csp_embed.commands.common import print_json, progress, say, say_table
-from csp_embed.commands.explain_ground import explain_ground
 from csp_embed.commands.given import refuse_ignored
 from csp_embed.commands.operator_options import Asked, with_operator
-from csp_embed.driver import compile as compile_operator
-from csp_embed.driver import refuse_memory, scheduled_cycles
-from csp_embed.embed.explain import by_kind
-from csp_embed.embed.explain import none as explain_none
-from csp_embed.embed.pareto import CRITERIA, Front, pareto
-from csp_embed.embed.pins_text import read_pins
 from csp_embed.errors import Infeasible
-from csp_embed.files import atomic
-from csp_embed.report import pareto as pareto_report
-from csp_embed.report.alternatives import rows as alternatives
-from csp_embed.report.lanes import picture as lanes_picture
-from csp_embed.report.pareto_picture import plot
+from csp_embed.files import PICTURES, atomic, check_writable
+
+if TYPE_CHECKING:
+    from csp_embed.embed.pareto import Front
+
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 Tell = Callable[[str, int, int], None]
@@ -63,6 +56,10 @@ def explain_command(
 
     csp-embed explain matmul --m 2 --n 2 --k 3 --isa toy_dot --ground
     """
+    from csp_embed.commands.explain_ground import explain_ground
+    from csp_embed.report.lanes import picture as lanes_picture
+
+    check_writable(picture, (".svg",))
     if ground:
         refuse_ignored(context, ("picture", "steps", "memory"), "--ground")
         explain_ground(asked, as_json)
@@ -91,6 +88,12 @@ def explain_command(
 
 
 def _alternatives(asked: Asked, tell: Tell) -> tuple[Any, list[dict[str, Any]]]:
+    from csp_embed.driver import compile as compile_operator
+    from csp_embed.driver import scheduled_cycles
+    from csp_embed.embed.explain import by_kind
+    from csp_embed.embed.pins_text import read_pins
+    from csp_embed.report.alternatives import rows as alternatives
+
     tell("choosing", 0, 1)
     kernel = compile_operator(asked.op, asked.isa, options=asked.options, progress=tell)
     pins = read_pins(asked.op, asked.isa, asked.options.pins)
@@ -106,6 +109,8 @@ def _alternatives(asked: Asked, tell: Tell) -> tuple[Any, list[dict[str, Any]]]:
 
 
 def _infeasible(asked: Asked, as_json: bool) -> None:
+    from csp_embed.embed.explain import none as explain_none
+
     found = explain_none(asked.op, asked.isa, asked.options.layout, asked.options.pins)
     if not found.proved:
         return  # there are embeddings, but no schedule of one: the error says so
@@ -166,7 +171,15 @@ def pareto_command(
     """
     if limit == 0:
         refuse_ignored(context, ("memory",), "--limit 0", why="nothing is scheduled")
+    from csp_embed.driver import refuse_memory
+    from csp_embed.embed.explain import none as explain_none
+    from csp_embed.embed.pareto import pareto
+    from csp_embed.embed.pins_text import read_pins
+    from csp_embed.report import pareto as pareto_report
+    from csp_embed.report.pareto_picture import plot
+
     refuse_memory(asked.isa, asked.options.memory)
+    check_writable(output, PICTURES)
     pins = read_pins(asked.op, asked.isa, asked.options.pins)
     mode = "strict" if pins.strict else asked.options.layout
     with progress(quiet=as_json) as tell:
@@ -190,6 +203,8 @@ def pareto_command(
 
 
 def _scheduled(asked: Asked, front: Front, limit: int, tell: Tell) -> Front:
+    from csp_embed.driver import scheduled_cycles
+
     members = []
     for n, m in enumerate(front.members):
         if n < limit:
@@ -200,6 +215,8 @@ def _scheduled(asked: Asked, front: Front, limit: int, tell: Tell) -> Front:
 
 
 def _print_front(asked: Asked, document: dict[str, Any]) -> None:
+    from csp_embed.embed.pareto import CRITERIA
+
     say(f"{asked.op.name}  {asked.op.formula()}")
     head = (
         "#", "kind", "analytic", "scheduled", "input B", "host B", "weight B", "zeros B", "lanes",

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from csp_embed.commands.common import print_json, progress, say
 from csp_embed.commands.given import refuse_ignored
-from csp_embed.commands.simulate_cycles import cycle_part
-from csp_embed.commands.simulate_text import dump_lines, expected_from, summary_lines
 from csp_embed.errors import InputError, SimError
-from csp_embed.ir.stream import Program
-from csp_embed.isa.bits import decode
-from csp_embed.isa.program_file import isa_of, read_program
-from csp_embed.isa.spec import Isa
-from csp_embed.sim.debug import dump, first_difference
-from csp_embed.sim.functional import MAX_STEPS, Run, run
-from csp_embed.sim.tokens import stuck
-from csp_embed.sim.tvm_native import first_difference as native_difference
-from csp_embed.sim.tvm_native import run_native
+from csp_embed.files import PICTURES, check_outputs
+
+if TYPE_CHECKING:
+    from csp_embed.ir.stream import Program
+    from csp_embed.isa.spec import Isa
+    from csp_embed.sim.functional import Run
+
 
 ENGINES = ("functional", "cycles", "both", "tvm-fsim", "tvm-tsim")
 
@@ -73,7 +69,7 @@ def simulate_command(
     ] = None,
     max_steps: Annotated[
         int, typer.Option("--max-steps", help="Micro-op steps that are still simulated.")
-    ] = MAX_STEPS,
+    ] = 1 << 32,
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON document on standard output.")
     ] = False,
@@ -90,12 +86,21 @@ def simulate_command(
 
       csp-embed simulate conv1.npz --engine tvm-fsim --tvm-lib ~/vta/build
     """
+    from csp_embed.commands.simulate_cycles import cycle_part
+    from csp_embed.commands.simulate_text import dump_lines, summary_lines
+    from csp_embed.isa.bits import decode
+    from csp_embed.isa.program_file import isa_of, read_program
+    from csp_embed.sim.debug import dump
+    from csp_embed.sim.functional import run
+    from csp_embed.sim.tokens import stuck
+
     if engine not in ENGINES:
         raise InputError(
             f"no engine '{engine}'", where="--engine", why=f"known: {', '.join(ENGINES)}"
         )
     stopping = break_at is not None or until_store
     _refuse_combinations(context, engine, stopping, bool(dumps))
+    check_outputs((trace, (".json",)), (timeline, PICTURES), reads=(file,))
     program = read_program(file)
     isa = isa_of(program)
     document: dict[str, Any] = {"cycles": None, "values_equal": None, "first_difference": None}
@@ -154,6 +159,9 @@ def _refuse_combinations(
 
 
 def _values(done: Run) -> dict[str, Any]:
+    from csp_embed.commands.simulate_text import expected_from
+    from csp_embed.sim.debug import first_difference
+
     difference = first_difference(done) if done.values_equal is False else None
     found: dict[str, Any] = {
         "values_equal": done.values_equal,
@@ -174,6 +182,9 @@ def _native(
     isa: Isa, program: Program, engine: str, tvm_lib: str | None, done: Run | None
 ) -> tuple[dict[str, Any], list[str]]:
     """Runs TVM's simulator too and compares what both stored."""
+    from csp_embed.sim.tvm_native import first_difference as native_difference
+    from csp_embed.sim.tvm_native import run_native
+
     native = run_native(isa, program, tvm_lib, engine)
     found: dict[str, Any] = {"engine": engine, "library": str(native.library)}
     lines = [f"{engine}: {native.seconds:.2f} s, {native.library}"]

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from csp_embed.ir.stream import Program
-from csp_embed.isa.listing import line
-from csp_embed.sim.debug import first_difference
-from csp_embed.sim.functional import Run
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from csp_embed.ir.stream import Program
+    from csp_embed.sim.functional import Run
 
 
 def summary_lines(done: Run) -> list[str]:
     """Counters, warnings, and whether the values are right."""
+    from csp_embed.isa.listing import line
+    from csp_embed.sim.debug import first_difference
+
     c = done.counters
     by_name = ", ".join(f"{n} {name}" for name, n in c["by_name"].items() if n)
     lines = [f"{c['instructions']} instructions: {by_name}; {c['macs']} MACs"]

@@ -1,7 +1,7 @@
 """Whole networks as task graphs, the platforms that run them, and plans.
 
 Units everywhere: milliseconds and bytes; rates in bytes per ms. Files in other units are converted
-on reading. The types hold what `partition.md` names; readers and writers live in
+on reading. The types hold what docs/partition-model.md names; readers and writers live in
 `csp_embed.network`, solvers and the verifier in `csp_embed.partition`.
 """
 
@@ -365,7 +365,7 @@ class Plan:
     lower_bound: ms, proved, by the formula that `bound` names; gap = (objective - lower_bound) /
         objective, 0 where objective is 0.
     loads: throughput: ms per sample on each device, contended link (`a-b`, `a-b:a>b`) and bus.
-    cost_model: "links" (partition.md) or "dnn-partitioning" (KNOWN.md).
+    cost_model: "links" or "dnn-partitioning" (docs/partition-model.md).
     contiguous, pipeline, max_latency, min_throughput, batch: the constraints it was asked to keep.
     latency, period: where both were constrained, the other objective's value.
     linear_costs: data parallelism had to scale costs linearly. reasons: what stands in the way

@@ -96,7 +96,7 @@ def parse_formula(
             f"values names {', '.join(sorted(lacking))}, which the formula lacks",
             hint=f"its tensors are {', '.join(tensors)}",
         )
-    check_reads(st, axes, tensors)
+    check_reads(st, axes, tensors, {*st.extents, *given})
     check_addresses(st, tensors)
     return Operator(
         name=name,
@@ -180,7 +180,7 @@ def plain_epilogue(
         if hi is not None:
             steps.append(Step("min", integer(hi, "the clip's upper end")))
         if lo is not None and hi is not None and lo > hi:
-            raise OperatorError(f"clip {lo}..{hi} is empty", hint="give the lower end first")
+            raise OperatorError(f"clip {lo}..{hi} is empty", hint=f"--clip {hi} {lo}")
     return steps
 
 

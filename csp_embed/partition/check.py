@@ -1,8 +1,8 @@
 """The verifier: judges anybody's plan against the graph and the platform alone.
 
 It shares no code with the solvers (no `problem`, `kernels`, …): placement, times, transfers, loads,
-memory and objective are derived again from the rules of `partition.md` (cost model "links") or
-`KNOWN.md` ("dnn-partitioning", in `check_dnn.py`).
+memory and objective are derived again from the rules of docs/partition-model.md
+(cost models "links", and "dnn-partitioning" in `check_dnn.py`).
 
 Tolerance: times may differ by 1e-6 ms + 1e-6 of the objective.
 """

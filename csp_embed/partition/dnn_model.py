@@ -7,7 +7,7 @@ colour share a device. Contiguous: convex sets per device, forward and backward 
 Latency: CPUs run any number of tasks at once; each accelerator runs one contiguous subgraph, which
 starts when all its inputs have arrived and releases all outputs at its end.
 
-Source: KNOWN.md of this project's shared material.
+Source: docs/partition-model.md.
 """
 
 from __future__ import annotations

@@ -127,7 +127,9 @@ def build(problem: Problem) -> Schedule:
             if held.get(i) != add_frame.key:
                 rows.load(f.map.memory, 1 + list(adds).index(i), add_frame.number, base_adds[i])
                 held[i] = add_frame.key
-        computed = not copy
+        # Padding of an elementwise program is what the reset left; only steps reach a store.
+        whole = zip(problem.lhs.box(olo, ohi), problem.lhs.grid, strict=True)
+        computed = not copy and (kind != "map" or all(a >= 0 and b <= g for (a, b), g in whole))
         for i, step in enumerate(problem.epilogue):
             computed = True
             if step.access is None:

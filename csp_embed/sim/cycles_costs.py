@@ -115,7 +115,9 @@ def costs(isa: Isa, memory: MemoryInterface) -> Costs:
             f"{isa.name} has no costs for the memory interface '{memory.name}'",
             where=isa.where("costs", f"costs of {isa.source or isa.name}"),
             why=f"memory interfaces with costs: {known}",
-            hint="add the section to the spec (see isa_specs/vta.yaml), or choose another --memory",
+            hint=f"--memory {interfaces(isa)[0]}"
+            if interfaces(isa)
+            else "add the section to the spec (isa_specs/vta.yaml explains every cost)",
         )
     port = _section(isa, memory.name, _INTERFACE[1:])
     rate = memory.bytes_per_cycle or isa.costs[memory.name].get("bytes_per_cycle", 0.0)

@@ -20,7 +20,7 @@ Capture = pytest.CaptureFixture[str]
 def test_the_document(capsys: Capture) -> None:
     got = run(capsys, *MATMUL, "--shift", 2, "--bias", "--clip", 0, 127, "--json")
     assert got.code == 0
-    assert got.err == ""
+    assert [n for n in got.err.splitlines() if not n.startswith("csp-embed: compiling")] == []
     d = got.document
     assert {"status", "cycles", "bound_cycles", "utilisation", "seconds", "verified"} <= set(d)
     assert d["status"] == "OPTIMAL"
