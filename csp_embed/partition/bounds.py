@@ -33,17 +33,16 @@ def path_bounds(p: Problem) -> tuple[Floats, Floats]:
     heads, tails = np.zeros((p.n, p.m)), np.zeros((p.n, p.m))
     heads[~np.isfinite(p.cost)] = np.inf
     tails[~np.isfinite(p.cost)] = np.inf
-    away = ~np.eye(p.m, dtype=bool)
     cost = p.cost
     for t in range(p.n):
         for v in p.inputs(t):
             u = int(p.value_src[v])
-            comm = np.where(away, p.lat + p.value_bytes[v] * p.inv, 0.0)
+            comm = p.waits(int(v))
             least = (heads[u] + cost[u])[:, None] + comm
             heads[t] = np.maximum(heads[t], least.min(axis=0))
     for u in range(p.n - 1, -1, -1):
         for v in p.outputs(u):
-            comm = np.where(away, p.lat + p.value_bytes[v] * p.inv, 0.0)
+            comm = p.waits(int(v))
             for t in p.consumers(int(v)):
                 least = comm + (cost[t] + tails[t])[None, :]
                 tails[u] = np.maximum(tails[u], least.min(axis=1))
@@ -221,7 +220,7 @@ def forced_communication(p: Problem) -> float:
             times = [
                 sum(
                     p.hop_lat[h] + p.value_bytes[v] * p.hop_inv[h]
-                    for h in p.hops(x, y)
+                    for h in p.hops(x, y, v)
                     if p.hop_res[h] >= 0
                 )
                 for x in a

@@ -32,7 +32,6 @@ def reasons(p: Problem, request: Request) -> list[str]:
         joined = replace(
             p,
             lat=np.where(np.isfinite(p.lat), p.lat, 0.0),
-            inv=np.where(np.isfinite(p.inv), p.inv, 0.0),
         )
         trials.append(("links: devices that cannot talk", joined, request))
     if request.max_latency is not None:
@@ -54,10 +53,10 @@ def reasons(p: Problem, request: Request) -> list[str]:
 
 def _unpinned(p: Problem) -> Problem:
     """The same where pinned tasks may use every device that has a cost."""
-    from csp_embed.partition.problem import make_problem
+    from csp_embed.partition.problem import in_unit, make_problem
 
     tasks = tuple(replace(t, pin=None) for t in p.graph.tasks)
-    return make_problem(replace(p.graph, tasks=tasks), p.platform)
+    return in_unit(make_problem(replace(p.graph, tasks=tasks), p.platform), p.unit)
 
 
 def _possible(p: Problem, request: Request) -> bool:

@@ -90,7 +90,7 @@ class Program:
             terms = [
                 float(p.hop_lat[h] + p.value_bytes[v] * p.hop_inv[h]) * y
                 for (v, a, b), y in self.y.items()
-                for h in p.hops(a, b)
+                for h in p.hops(a, b, v)
                 if p.hop_res[h] == r
             ]
             if terms:
@@ -140,7 +140,7 @@ class Program:
         for (v, a, b), y in self.y.items():
             u = int(p.value_src[v])
             before: Any = self.start[u] + self.length(u)
-            for k, h in enumerate(p.hops(a, b)):
+            for k, h in enumerate(p.hops(a, b, v)):
                 if (v, b, k) not in self.hops:
                     self.hops[v, b, k] = m.add_variable(lb=0.0, ub=big)
                 begin = self.hops[v, b, k]

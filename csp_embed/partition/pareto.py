@@ -25,7 +25,9 @@ def pareto(graph: TaskGraph, platform: Platform, *, points: int = 8, **options: 
     if best.objective is None:
         return []
     found: list[Plan] = []
-    loosest = solve(graph, platform, objective=LATENCY, min_throughput=1e-12, **options)
+    # Asked for in order to be told its period; as slow as no plan is.
+    slowest = 1e-12 / (best.objective or 1.0)
+    loosest = solve(graph, platform, objective=LATENCY, min_throughput=slowest, **options)
     if loosest.objective is not None:
         found.append(loosest)
     top = loosest.period or best.objective

@@ -9,12 +9,13 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 
 import numpy as np
 
 from csp_embed.ir.network import LATENCY
 from csp_embed.partition import feasible
-from csp_embed.partition.problem import Ints, Problem
+from csp_embed.partition.problem import Ints, Problem, number
 from csp_embed.partition.timetable import Timetable, loads
 from csp_embed.solver.params import Params
 
@@ -46,15 +47,20 @@ class Request:
 class Clock:
     """Shares of one limit. Deterministic unless the request is a wall-clock one."""
 
-    def __init__(self, request: Request) -> None:
-        self.request, self.started = request, time.perf_counter()
+    def __init__(self, request: Request, unit: Fraction = Fraction(1)) -> None:
+        """unit: ms of 1 in what the searches report."""
+        self.request, self.started, self.unit = request, time.perf_counter(), unit
         self.wall = request.time_limit is not None
 
-    def of(self, request: Request) -> Clock:
+    def of(self, request: Request, unit: Fraction | None = None) -> Clock:
         """The same clock for another request with the same limits."""
-        other = Clock(request)
+        other = Clock(request, self.unit if unit is None else unit)
         other.started = self.started
         return other
+
+    def ms(self, value: float) -> str:
+        """A time of the searches, for people."""
+        return f"{value * float(self.unit):.6g} ms"
 
     def part(self, share: float) -> Clock:
         """A clock that ends when so much of what is left is gone; this one without a limit."""
@@ -145,3 +151,13 @@ class Incumbent:
             return False
         timed = r.objective == LATENCY or r.max_latency is not None
         return table is None or not timed or feasible.peak(p, table)
+
+
+def in_units(request: Request, p: Problem) -> Request:
+    """The same with limits in the times of a problem."""
+    most, rate = request.max_latency, request.min_throughput
+    return replace(
+        request,
+        max_latency=None if most is None else float(number(most) / p.unit),
+        min_throughput=None if rate is None else float(number(rate) * p.unit),
+    )

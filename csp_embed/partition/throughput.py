@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from csp_embed.errors import Infeasible
-from csp_embed.partition import chains
+from csp_embed.partition import chains, feasible
 from csp_embed.partition.balance import balance
 from csp_embed.partition.collapse import collapsed
 from csp_embed.partition.list_scheduling import ListScheduler
@@ -50,7 +50,7 @@ def starts(p: Problem) -> list[tuple[str, Ints]]:
 
 def timed(p: Problem, dev: Ints, wanted: bool) -> Timetable | None:
     """A timetable of a placement where one is wanted."""
-    if not wanted or not np.isfinite(p.lat[dev[p.value_src]][:, dev]).all():
+    if not wanted or not feasible.talks(p, dev):
         return None
     scheduler = ListScheduler(p, compiled=p.n > 30)
     order = scheduler.by_rank(scheduler.upward(p.cost[np.arange(p.n), dev]))
