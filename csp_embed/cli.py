@@ -56,6 +56,8 @@ def main() -> None:
         code = error.exit_code
     except typer.Exit as stop:
         code = stop.exit_code
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except (KeyboardInterrupt, typer.Abort):
         code = _interrupted(as_json)
     except BrokenPipeError:
@@ -78,6 +80,11 @@ def main() -> None:
     # The work is done: an interrupt from here on would only spoil the exit code.
     _on_interrupt(signal.SIG_IGN)
     sys.stdout.flush()
+    sys.stderr.flush()
+    if any(t.name == "csp-embed search" for t in threading.enumerate()):
+        # A search that was left behind at its limit still uses native code: tearing that down under
+        # it would end in a crash, waiting for it would break the limit.
+        os._exit(code if isinstance(code, int) else 1)
     sys.exit(code)
 
 
@@ -106,6 +113,7 @@ def _on_interrupt(handler: Any) -> None:
     """Only the main thread of a process may set it."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, handler)
+        signal.signal(signal.SIGTERM, handler)
 
 
 def _interrupted(as_json: bool) -> int:

@@ -160,6 +160,10 @@ def partition(
             "seed": solver_seed,
             "fix": fixed or None,
         }
+        if time_limit is not None:
+            # What reading took counts too; whoever has no time left gets what is there at once.
+            spent = time.perf_counter() - begin
+            options["time_limit"] = max(0.01, time_limit - spent) if time_limit > 0 else time_limit
         if pareto is not None:
             return _pareto(inputs, pareto, options, output, as_json, begin, tell)
         options |= {
@@ -261,11 +265,18 @@ def _pareto(
     rows = [{"latency": p.latency, "period": p.period, "status": p.status} for p in plans]
     if as_json:
         print_json({"points": rows, "seconds": time.perf_counter() - begin})
-        return
-    console.print("latency ms   period ms   status", markup=False)
-    for row in rows:
-        text = f"{row['latency'] or 0:10.4f}  {row['period'] or 0:10.4f}   {row['status']}"
-        console.print(text, markup=False, highlight=False)
+    else:
+        console.print("latency ms   period ms   status", markup=False)
+        for row in rows:
+            text = f"{row['latency'] or 0:10.6g}  {row['period'] or 0:10.6g}   {row['status']}"
+            console.print(text, markup=False, highlight=False)
+    if any("interrupted" in p.reasons for p in plans):
+        stderr.print("stopped by Ctrl-C: these are the points so far")
+        raise SystemExit(130)
+    if not plans:
+        raise TimeLimit(
+            "the limit ended the search before any plan", hint="give more time (--time-limit)"
+        )
 
 
 def _pictures(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -107,16 +108,29 @@ def sweep(
         rows += _kept(out, keys, plans)
         tell("partitioning", len(rows), len(names))
         items = [(n, _absolute(n)) for n in names if n not in {r["platform"] for r in rows}]
-        for row, plan in spread(partial(solve_on, setting=setting), items, jobs, dask):
-            row["key"] = keys[row["platform"]]
-            if plans is not None and plan is not None:
-                row["plan"] = str(Path(plans) / _plan_file(row["platform"]))
-                write_plan(plan, row["plan"])
-            rows.append(row)
-            tell(str(row["platform"]), len(rows), len(names))
-            if out is not None:
-                with out.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(row) + "\n")
+        results = spread(partial(solve_on, setting=setting), items, jobs, dask)
+        stopped = False
+        try:
+            for row, plan in results:
+                # Not the key of a finished search: --resume does it again.
+                stopped = plan is not None and "interrupted" in plan.reasons
+                row["key"] = "" if stopped else keys[row["platform"]]
+                if plans is not None and plan is not None:
+                    row["plan"] = str(Path(plans) / _plan_file(row["platform"]))
+                    write_plan(plan, row["plan"])
+                rows.append(row)
+                tell(str(row["platform"]), len(rows), len(names))
+                if out is not None:
+                    with out.open("a", encoding="utf-8") as file:
+                        file.write(json.dumps(row) + "\n")
+                if stopped:
+                    break
+        except KeyboardInterrupt:
+            stopped = True
+        if stopped:
+            results.close()
+            for child in multiprocessing.active_children():  # SIGTERM reaches this process only
+                child.terminate()
     rows.sort(key=lambda row: names.index(row["platform"]))
     if as_json:
         print_json(rows)
@@ -124,6 +138,9 @@ def sweep(
         console.print(_table(rows, objective))
         if out is not None:
             console.print(f"wrote {out}", markup=False, highlight=False)
+    if stopped:
+        stderr.print("stopped by Ctrl-C: these are the plans so far")
+        raise SystemExit(130)
     failed = [row for row in rows if "error" in row]
     for row in failed:
         stderr.print(row["error"]["text"], markup=False, highlight=False, soft_wrap=True)

@@ -30,17 +30,17 @@ class Scale:
     """Times in a Problem's unit as whole ticks, rounded down. exact: no duration is rounded."""
 
     def __init__(
-        self, tick: Fraction | None, horizon: float, count: int, unit: Fraction = Fraction(1),
-        total: Fraction | None = None,
+        self, tick: Fraction | None, horizon: float, times: int, most: float,
+        unit: Fraction = Fraction(1),
     ) -> None:  # fmt: skip
-        """tick: ms of which every duration is a multiple, None where none is known; horizon: in
-        `unit` ms; count: operations that may follow one another; total: ms of all of them at their
-        longest, which the model adds up in 64 bits."""
-        span = Fraction(horizon) * unit
-        self.exact = tick is not None and (total or span) <= tick * WIDTH
+        """tick: ms of which every duration is a multiple, None where none is known. horizon: in
+        `unit` ms, times: variables that reach so far, whose domains CP-SAT adds up in 64 bits;
+        most: the largest sum of durations in the model."""
+        span = Fraction((times + 3) * horizon + most) * unit
+        self.exact = tick is not None and span <= tick * WIDTH
         if not self.exact or tick is None or not tick:
-            # Chains of `count` operations lose at most `count` ticks: under 1e-7 of the horizon.
-            tick = span / min(10**7 * max(count, 10), 2 * 10**9) or Fraction(1)
+            # As fine as 64 bits can count: what a chain of roundings loses no double can tell.
+            tick = span / WIDTH or Fraction(1)
         self.tick, self.factor = tick, float(unit / tick)
 
     def whole(self, ms: Fraction) -> int:
@@ -82,7 +82,9 @@ class Model:
 
     def __init__(self, p: Problem, horizon: float) -> None:
         self.p, self.cp, self.exact = p, cpsat.new_model(), Exact.of(p)
-        self.scale = Scale(self.exact.tick, horizon, 2 * p.n, p.unit, self.exact.total)
+        self.scale = Scale(
+            self.exact.tick, horizon, self.exact.variables, self.exact.most, p.unit
+        )
         self.horizon = self.scale.up(horizon) + 1
         self.x: list[dict[int, Any]] = []
         self.active: dict[tuple[int, int, int], Any] = {}

@@ -53,7 +53,9 @@ def build(
 ) -> Built:
     """The whole model: placement, tolls, memory, symmetry, shape, and period or makespan."""
     p, cp = dnn.p, cpsat.new_model()
-    scale = Scale(dnn.tick, horizon, 2 * p.n, p.unit)
+    cost = np.where(np.isfinite(p.cost), p.cost, 0.0)
+    most = float(cost.sum(axis=0).max(initial=0.0) + 2 * dnn.toll.sum())
+    scale = Scale(dnn.tick, horizon, p.n + 2 * p.m if latency else 0, most, p.unit)
     limit = scale.up(horizon) + 1
     members = p.groups()
     x = [{d: cp.new_bool_var("") for d in p.allowed(ts[0])} for ts in members]
@@ -250,7 +252,7 @@ def _times(
         rest = {d: scale.down(min(float(tails[t, d]), last)) for d in here}
         cp.add(built.goal >= f + sum(rest[d] * on for d, on in here.items()))
         for d, on in here.items():
-            if heads[t, d] + tails[t, d] > ms_limit:
+            if heads[t, d] + tails[t, d] > last:
                 cp.add(on == 0)
     end: dict[int, Any] = {}
     for d in range(p.m):

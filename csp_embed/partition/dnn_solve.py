@@ -35,6 +35,7 @@ from csp_embed.partition.latency import Proof, reached
 from csp_embed.partition.loads import load_arrays
 from csp_embed.partition.problem import Ints
 from csp_embed.partition.search import Clock, Request, in_units
+from csp_embed.partition.supervise import INTERRUPTED, supervised
 from csp_embed.partition.symmetry import trimmed
 from csp_embed.solver import cpsat
 from csp_embed.solver.status import Solved
@@ -96,31 +97,50 @@ def solve_dnn(
             "the cost model dnn-partitioning takes no limit on the other objective",
             hint="limit the objective itself or use the default cost model",
         )
+    found: list[State] = []
+    status = [UNKNOWN]
+
+    def search() -> None:
+        _search(graph, platform, clock, fix, start, found, status)
+
+    ended = supervised(search, clock)
+    if status[0] == "INFEASIBLE":
+        finite = any(d.memory_bytes is not None for d in platform.devices)
+        raise Infeasible(
+            "no placement keeps memory, colours and shape",
+            where="memory" if finite else "pins and colours",
+            why="proved by exact search",
+            hint="use more or larger accelerators, or drop --contiguous",
+        )
+    reasons = ("interrupted",) if ended == INTERRUPTED else ()
+    if not found:  # the limit came before the first arrays
+        return Plan(
+            request.objective, None, 0.0, None, UNKNOWN, request.method, reasons=reasons,
+            graph_sha256=graph.sha256, platform_sha256=platform.sha256,
+        )  # fmt: skip
+    return replace(_plan(found[0]), reasons=reasons)
+
+
+def _search(
+    graph: TaskGraph, platform: Platform, clock: Clock, fix: dict[str, str], start: Plan | None,
+    found: list[State], status: list[str],
+) -> None:  # fmt: skip
+    """The whole search; puts its State and the last status where the watching thread sees them."""
+    request = clock.request
     few = trimmed(graph, platform, {*fix.values(), *(start.device_of().values() if start else ())})
     dnn = make_dnn(graph, few, fix)
     clock = clock.of(in_units(request, dnn.p), dnn.p.unit)
     request, state = clock.request, State(dnn, clock)
+    found.append(state)
+    if start is not None:
+        at = {d.name: i for i, d in enumerate(few.devices)}
+        named = start.device_of()
+        if all(named.get(t) in at for t in dnn.p.ids):
+            state.offer(np.array([at[named[t]] for t in dnn.p.ids], np.int64), "start")
+    _starts(state)
     _bounds(state)
-    status = UNKNOWN
-    try:
-        if start is not None:
-            at = {d.name: i for i, d in enumerate(few.devices)}
-            named = start.device_of()
-            if all(named.get(t) in at for t in dnn.p.ids):
-                state.offer(np.array([at[named[t]] for t in dnn.p.ids], np.int64), "start")
-        _starts(state)
-        if request.method in ("auto", "exact"):
-            status = _exact(state)
-    except KeyboardInterrupt:
-        state.interrupted = True
-    if status == "INFEASIBLE":
-        raise Infeasible(
-            "no placement keeps memory, colours and shape",
-            where="memory" if np.isfinite(dnn.p.memory).any() else "pins and colours",
-            why="proved by exact search",
-            hint="use more or larger accelerators, or drop --contiguous",
-        )
-    return _plan(state)
+    if request.method in ("auto", "exact"):
+        status[0] = _exact(state)
 
 
 def _bounds(state: State) -> None:
@@ -210,6 +230,7 @@ def _round(state: State, r: Request, limit: float, share: float) -> Solved:
         state.offer(built.placement(state.dnn, found.value), "cpsat")
     if found.status in (OPTIMAL, FEASIBLE) and (r.contiguous, r.pipeline) == state.shape:
         # A model with more constraints than asked for proves nothing about the question.
+        state.proof.rounded |= not built.scale.exact
         state.proof.know(reached(built.goal, built.scale, found), "exact search")
     return found
 
@@ -364,7 +385,7 @@ def _plan(state: State) -> Plan:
     dnn, p, r = state.dnn, state.dnn.p, state.clock.request
     names = [d.name for d in p.platform.devices]
     limit = r.max_latency if state.latency else (1 / r.min_throughput if r.min_throughput else None)
-    reasons = ("interrupted",) if state.interrupted else ()
+    reasons: tuple[str, ...] = ()
     proof = state.proof
     if state.dev is None or (limit is not None and state.value > limit * (1 + 1e-9)):
         return Plan(
@@ -385,11 +406,11 @@ def _plan(state: State) -> Plan:
     else:
         found = {name: float(x) for name, x in zip(names, load, strict=True)}
         value = max(load, default=Fraction(0))
-    closed = proof.sure >= value
-    low = value if closed else proof.sure
+    closed = proof.meets(value)
+    low = min(proof.sure, value)
     return Plan(
-        r.objective, float(value), float(low) if closed else below(low),
-        float((value - low) / value) if value else 0.0,
+        r.objective, float(value), below(low),
+        0.0 if closed else float((value - low) / value),
         OPTIMAL if closed else FEASIBLE, f"{r.method}:{state.method}",
         assignments=rows, loads=found, bound=proof.name, reasons=reasons,
         graph_sha256=p.graph.sha256, platform_sha256=p.platform.sha256,

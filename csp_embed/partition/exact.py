@@ -17,7 +17,8 @@ import numpy as np
 from csp_embed.partition.problem import Ints, Problem, number
 from csp_embed.partition.timetable import Timetable, carried, retimed
 
-WIDTH = 2**60  # ticks of all operations together that CP-SAT can add up in 64 bits
+WIDTH = 2**61  # ticks of all operations together that CP-SAT can add up in 64 bits
+DOUBLE = Fraction(1, 2**48)  # relative: what rounding to 64 bits may cost a proof
 COUNT = 200_000  # durations up to which their common tick is looked for
 
 
@@ -75,16 +76,24 @@ class Exact:
         )
 
     @cached_property
-    def total(self) -> Fraction:
-        """No less than ms of all tasks and of all transfers to all readers, at their slowest."""
+    def most(self) -> float:
+        """No less than any load: all tasks on one device, all values over one link to all their
+        readers. In the Problem's unit."""
         p = self.p
-        tasks = np.where(np.isfinite(p.cost), p.cost, 0.0).max(axis=1, initial=0.0).sum()
+        work = np.where(np.isfinite(p.cost), p.cost, 0.0).sum(axis=0).max(initial=0.0)
         away = np.isfinite(p.lat[: p.m])
         sends = sum(
-            float(p.waits(v)[away].max(initial=0.0)) * len(p.consumers(v))
-            for v in range(len(p.value_src))
+            float(p.waits(v)[away].max(initial=0.0)) * p.m * p.m for v in range(len(p.value_src))
         )
-        return Fraction(float(tasks + sends)) * p.unit * 2
+        return float(max(work, sends if p.contended() else 0.0))
+
+    @cached_property
+    def variables(self) -> int:
+        """No fewer than the times that a model of the makespan has as variables."""
+        p = self.p
+        longest = int(np.diff(p.hop_ptr).max(initial=1))
+        fan = int(np.minimum(np.diff(p.use_ptr), p.m).sum()) if p.contended() else 0
+        return 3 * p.n + min(fan, len(p.value_src) * p.m) * p.m * (1 + longest)
 
     def timetable(self, table: Timetable) -> Timetable:
         """Earliest times, in Fractions, that keep the sequences of a timetable in floats."""
@@ -151,4 +160,5 @@ def common(values: Iterable[Fraction]) -> Fraction:
 def below(x: Fraction) -> float:
     """The largest float that is not above x."""
     near = float(x)
-    return near if Fraction(near) <= x else math.nextafter(near, -math.inf)
+    # A float is written as the shortest decimal that reads as it; that decimal must not be above.
+    return near if number(near) <= x else math.nextafter(near, -math.inf)

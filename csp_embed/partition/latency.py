@@ -16,7 +16,7 @@ import numpy as np
 from csp_embed.partition import bounds, kernels
 from csp_embed.partition.anneal import anneal
 from csp_embed.partition.cpsat_model import Model, Scale
-from csp_embed.partition.exact import Exact
+from csp_embed.partition.exact import DOUBLE, Exact
 from csp_embed.partition.list_scheduling import ListScheduler, Placement
 from csp_embed.partition.placements import placements
 from csp_embed.partition.problem import Ints, Problem, _csr
@@ -25,7 +25,6 @@ from csp_embed.partition.search import Clock, Incumbent, Request
 from csp_embed.partition.symmetry import canonical, device_classes
 from csp_embed.partition.timetable import Timetable, decoded, retimed
 from csp_embed.solver import cpsat
-from csp_embed.solver.params import Params
 
 SMALL = 30  # up to here interpreted list schedulers and CP-SAT are quicker than compiling
 EXACT = 40  # above this many tasks the exact model is left to neighbourhoods, unless all but proved
@@ -52,7 +51,8 @@ class Proof:
     """The best lower bound so far. closed: some exact search proved its optimum.
 
     sure: ms, holds exactly; value: the same in `unit` ms, as the searches have it. tick: ms of
-    which every objective is a multiple (0: not known)."""
+    which every objective is a multiple (0: not known). rounded: times are too unlike for 64 bits,
+    so that a finished search leaves a bound less by that rounding."""
 
     value: float = 0.0
     name: str = "none"
@@ -62,6 +62,7 @@ class Proof:
     sure: Fraction = Fraction(0)
     unit: Fraction = Fraction(1)
     tick: Fraction = Fraction(0)
+    rounded: bool = False
 
     @classmethod
     def of(cls, p: Problem) -> Proof:
@@ -80,6 +81,12 @@ class Proof:
             sure = -(-sure // self.tick) * self.tick
         if sure > self.sure:
             self.sure, self.name, self.value = sure, name, float(sure / self.unit)
+
+    def meets(self, objective: Fraction) -> bool:
+        """Whether an objective (ms) is proved the least: as exact numbers, and only where times had
+        to be rounded, to all but the last digits of a double."""
+        lost = objective * DOUBLE if self.rounded else 0
+        return objective - lost <= self.sure
 
     def settles(self, value: float) -> bool:
         """Whether nothing better than `value` (in units) can be hoped for."""
@@ -236,6 +243,7 @@ def exact(
         proof.raise_to(best.value, "exact search")
         proof.closed = True
     elif found.status in ("OPTIMAL", "FEASIBLE", "UNKNOWN"):
+        proof.rounded |= not model.scale.exact
         proof.know(reached(model.goal, model.scale, found), "exact search")
         proof.closed |= found.status == "OPTIMAL"
     return found.status
@@ -296,6 +304,7 @@ def search_among(
     best = inc.best.value if inc.best is not None else float("inf")
     if status == "OPTIMAL":  # the best of these, and all others reach `goal`
         others = Fraction(goal) * (1 - 2 * FLOATS) * p.unit
+        proof.rounded |= not model.scale.exact
         least = min(reached(model.goal, model.scale, found), others)
         proof.know(least, "all placements")
         proof.closed = True
@@ -397,7 +406,7 @@ def neighbourhoods(
             model.hint(table.dev, table.start)
             params = replace(clock.params(0.15), workers=1, interleave=False)
             if clock.wall:
-                params = Params(request.seed, 1, time_limit=min(3.0, clock.left()))
+                params = replace(params, time_limit=min(3.0, clock.left()))
             found = cpsat.solve(model.cp, params, extra=tuning(request))
             proof.interrupted |= found.interrupted
             if found.found:

@@ -161,7 +161,7 @@ class Program:
         for n, ((s, c, x, i), (s2, c2, x2, j)) in enumerate(pairs):
             if n % 1024 == 0 and self.clock.left() <= 0:
                 raise Late  # contended links of hundreds of tasks: millions of pairs
-            if not c or not c2 or i == j:
+            if i == j:
                 continue
             if max(i, j) < p.n and (reach[i, j] or reach[j, i]):
                 continue
@@ -234,6 +234,7 @@ def _solve(
                 hint[s] = float(inc.best.table.start[t])
     clock.tell("mixed-integer program")
     found = milp.solve(program.m, clock.params(LIMIT), hint=hint, engine=engine, target=target)
+    proof.interrupted |= found.interrupted
     if found.found:
         dev: Ints = np.zeros(p.n, np.int64)
         for t in range(p.n):
@@ -247,5 +248,6 @@ def _solve(
     if found.status == "INFEASIBLE" and inc.best is None:
         proof.notes.append("infeasible")
     if np.isfinite(found.bound) and inc.best is not None and found.found:
-        # HiGHS proves its bound to a relative 1e-6 only; what it cannot see is given back.
-        proof.raise_to(min(found.bound * (1 - 1e-7), inc.best.value), "milp")
+        # HiGHS proves its bound to a relative 1e-6 only; what it cannot see is given back. (Where
+        # objectives are multiples of a tick, the next tick is as good as what is left.)
+        proof.raise_to(min(found.bound * (1 - 2e-6), inc.best.value), "milp")

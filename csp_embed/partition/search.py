@@ -50,12 +50,13 @@ class Clock:
     def __init__(self, request: Request, unit: Fraction = Fraction(1)) -> None:
         """unit: ms of 1 in what the searches report."""
         self.request, self.started, self.unit = request, time.perf_counter(), unit
+        self.stop = threading.Event()
         self.wall = request.time_limit is not None
 
     def of(self, request: Request, unit: Fraction | None = None) -> Clock:
         """The same clock for another request with the same limits."""
         other = Clock(request, self.unit if unit is None else unit)
-        other.started = self.started
+        other.started, other.stop = self.started, self.stop
         return other
 
     def ms(self, value: float) -> str:
@@ -72,8 +73,19 @@ class Clock:
         """Since the start."""
         return time.perf_counter() - self.started
 
+    def late(self) -> bool:
+        """Whether the limit has passed."""
+        limit = self.request.time_limit
+        return limit is not None and self.seconds() >= limit
+
+    def heed(self) -> None:
+        """Raises: KeyboardInterrupt where the search was asked to stop (see `supervise`)."""
+        if self.stop.is_set():
+            raise KeyboardInterrupt
+
     def left(self) -> float:
         """Seconds until the limit; inf without one."""
+        self.heed()
         limit = self.request.time_limit
         return float("inf") if limit is None else limit - self.seconds()
 
@@ -82,12 +94,17 @@ class Clock:
         left on the wall clock."""
         r = self.request
         if self.wall:
-            return Params(r.seed, r.workers, time_limit=max(0.05, self.left() * share))
+            limit = max(0.05, self.left() * share)
+            return Params(r.seed, r.workers, time_limit=limit, stop=self.stop.is_set)
+        self.heed()
         many = r.workers > 1
-        return Params(r.seed, r.workers, deterministic * r.effort, interleave=many)
+        return Params(
+            r.seed, r.workers, deterministic * r.effort, interleave=many, stop=self.stop.is_set
+        )
 
     def tell(self, text: str, done: int = 0, total: int = 1) -> None:
         """Progress, if anybody listens."""
+        self.heed()
         if self.request.progress is not None:
             self.request.progress(text, done, total)
 

@@ -30,6 +30,7 @@ from csp_embed.partition.list_scheduling import ListScheduler, Placement
 from csp_embed.partition.loads import load_arrays
 from csp_embed.partition.problem import Problem, make_problem, normalised, number
 from csp_embed.partition.search import Clock, Incumbent, Progress, Request, in_units
+from csp_embed.partition.supervise import INTERRUPTED, supervised
 from csp_embed.partition.symmetry import trimmed
 from csp_embed.partition.timetable import decoded, latency_plan, throughput_plan
 
@@ -38,6 +39,7 @@ METHODS = ("auto", "exact", "milp", "split", "lns", "anneal", "genetic", *LISTS)
 TINY = 16  # tasks up to which exact search needs no good start
 LARGE = 80  # tasks above which windows replace neighbourhoods
 BUILD = 1e-3  # s per task that the exact model takes to build
+QUICK = 3000  # tasks times devices up to which list scheduling is quick without compiling
 STEPS = 300_000  # times, up to which the critical path is found exactly
 
 
@@ -144,19 +146,44 @@ def solve_links(
     graph: TaskGraph, platform: Platform, clock: Clock, fix: dict[str, str], start: Plan | None
 ) -> Plan:
     """The "links" cost model, one copy of the graph."""
-    few = trimmed(graph, platform, {*fix.values(), *(start.device_of().values() if start else ())})
-    p = normalised(make_problem(graph, few, fix))
-    clock = clock.of(in_units(clock.request, p), p.unit)
-    request = clock.request
-    inc, proof = Incumbent(p, request), latency.Proof.of(p)
-    try:
-        first_bounds(p, proof, request)
+    found: list[tuple[Problem, Incumbent, latency.Proof]] = []
+
+    def search() -> None:
+        named = {*fix.values(), *(start.device_of().values() if start else ())}
+        p = normalised(make_problem(graph, trimmed(graph, platform, named), fix))
+        own = clock.of(in_units(clock.request, p), p.unit)
+        inc, proof = Incumbent(p, own.request), latency.Proof.of(p)
+        found.append((p, inc, proof))
         if start is not None:
             restart(p, inc, start)
-        run(p, inc, proof, clock)
-    except KeyboardInterrupt:
-        proof.interrupted = True
-    return finish(p, inc, proof, request)
+        if own.wall:
+            quick_start(p, inc)
+        first_bounds(p, proof, own.request)
+        run(p, inc, proof, own)
+
+    ended = supervised(search, clock)
+    if not found:  # the limit came before the first arrays
+        return Plan(
+            clock.request.objective, None, 0.0, None, UNKNOWN, clock.request.method,
+            graph_sha256=graph.sha256, platform_sha256=platform.sha256,
+            reasons=("interrupted",) if ended == INTERRUPTED else (),
+        )  # fmt: skip
+    p, inc, proof = found[0]
+    proof.interrupted = ended == INTERRUPTED
+    return finish(p, inc, proof, inc.request)
+
+
+def quick_start(p: Problem, inc: Incumbent) -> None:
+    """A plan before anything is compiled: a short limit may end while kernels are."""
+    if inc.request.objective == LATENCY and p.n * p.m <= QUICK:
+        scheduler = ListScheduler(p, compiled=False)
+        x = scheduler.heft()
+        if np.isfinite(x.value):
+            table = decoded(p, x.order, x.dev, scheduler.k, scheduler.a, scheduler.w)
+            inc.offer(x.dev, table, "heft")
+    elif inc.request.objective == THROUGHPUT:
+        for name, dev in throughput.starts(p):
+            inc.offer(dev, None, name)
 
 
 def first_bounds(p: Problem, proof: latency.Proof, request: Request) -> None:
@@ -276,8 +303,8 @@ def settled(p: Problem, inc: Incumbent, proof: latency.Proof) -> bool:
     exact = Exact.of(p)
     if inc.request.objective == LATENCY:
         assert inc.best.table is not None
-        return bool(exact.timetable(inc.best.table).makespan <= proof.sure)
-    return max(exact.loads(inc.best.dev).values(), default=Fraction(0)) <= proof.sure
+        return proof.meets(exact.timetable(inc.best.table).makespan)
+    return proof.meets(max(exact.loads(inc.best.dev).values(), default=Fraction(0)))
 
 
 def steady_start(p: Problem, inc: Incumbent, proof: latency.Proof, clock: Clock) -> None:
@@ -341,7 +368,7 @@ def finish(p: Problem, inc: Incumbent, proof: latency.Proof, request: Request) -
     """The plan of the incumbent, or UNKNOWN, or an Infeasible error with the reason."""
     reasons = ("interrupted",) if proof.interrupted else ()
     if inc.best is None:
-        if proof.notes:
+        if proof.notes and not proof.interrupted:
             raise _infeasible(p, request)
         return Plan(
             request.objective, None, below(proof.sure), None, UNKNOWN, request.method,
@@ -356,15 +383,15 @@ def finish(p: Problem, inc: Incumbent, proof: latency.Proof, request: Request) -
     if request.objective == LATENCY:
         assert table is not None
         value = table.makespan
-    closed = proof.sure >= value
-    low = value if closed else proof.sure
+    closed = proof.meets(value)
+    low = min(proof.sure, value)
     figures = {
         "method": request.method
         if best.method == request.method
         else f"{request.method}:{best.method}",
         "status": OPTIMAL if closed else FEASIBLE,
-        "lower_bound": float(low) if closed else below(low),
-        "gap": float((value - low) / value) if value else 0.0,
+        "lower_bound": below(low),
+        "gap": 0.0 if closed else float((value - low) / value),
         "bound": proof.name,
         "reasons": reasons,
     }

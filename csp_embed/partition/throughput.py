@@ -62,15 +62,16 @@ def seed_all(p: Problem, inc: Incumbent) -> list[Ints]:
     wanted = inc.request.max_latency is not None or inc.request.objective == "latency"
     placements = []
     found = starts(p)
+    for name, dev in found:
+        inc.offer(dev, timed(p, dev, wanted), name)
+        placements.append(dev)
     try:
         whole = collapsed(p, inc.request.effort, inc.request.seed)
     except Infeasible:  # a run that does not fit its server: no such start
         whole = None
     if whole is not None:
-        found.append(("collapsed", whole))
-    for name, dev in found:
-        inc.offer(dev, timed(p, dev, wanted), name)
-        placements.append(dev)
+        inc.offer(whole, timed(p, whole, wanted), "collapsed")
+        placements.append(whole)
     return placements
 
 
