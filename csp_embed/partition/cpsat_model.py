@@ -342,6 +342,11 @@ class Model:
                 cp.add_implication(above[u], above[t])
                 cp.add_implication(below[t], below[u])
 
+    def refuse(self, found: Any) -> None:
+        """Excludes the placement of a solution."""
+        used = [x for row in self.x for x in row.values() if found.value(x)]
+        self.cp.add_bool_or([x.negated() for x in used])
+
     def among(self, placements: Ints) -> None:
         """One of the given placements [k, n]: rows of devices."""
         first = [ts[0] for ts in self.p.groups()]

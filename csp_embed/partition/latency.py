@@ -35,6 +35,8 @@ HEATS = ((0.02, 1e-3, 1.0), (0.01, 5e-4, 0.0), (0.02, 1e-3, 3.0))
 TRIAL = 1500  # proposals
 GROWTH = 30  # from one round to the next, at most
 CHAIN, WARM = 1.5e7, 0.3  # steps times tasks of a chain beside neighbourhoods; its temperature
+REFUSALS = 200  # placements that one exact search may propose in vain
+ABOVE = 1 + 1e-8  # placements are listed to a little above a makespan, so that none is missed
 LISTABLE = 1.05  # placements are listed up to so many times the load bound
 FLOATS = Fraction(1, 10**9)  # relative: more than any sum or product of floats here loses
 SAME = 1e-13  # relative: floats of one exact value differ less
@@ -228,14 +230,17 @@ def exact(
         times = best.table.start if best.table is not None and same else None
         model.hint(dev, times if model.start else None)
     clock.tell("exact search")
-    params, extra = clock.params(limit, share), tuning(request)
-    if extra:
-        params = replace(params, workers=1, interleave=False)
     stop = None if target is None else model.scale.down(target)
-    found = cpsat.solve(model.cp, params, extra=extra, target=stop)
-    proof.interrupted |= found.interrupted
-    if found.found:
-        take(p, inc, model, found, "cpsat")
+    for _ in range(REFUSALS):
+        params, extra = clock.params(limit, share), tuning(request)
+        if extra:
+            params = replace(params, workers=1, interleave=False)
+        found = cpsat.solve(model.cp, params, extra=extra, target=stop)
+        proof.interrupted |= found.interrupted
+        if not found.found or take(p, inc, model, found, "cpsat") or inc.keeps_last:
+            break
+        # What the model leaves out (memory of inputs in flight) refuses this placement: not again.
+        model.refuse(found)
     if found.status == "INFEASIBLE" and best is None:
         proof.notes.append("infeasible")
     elif found.status == "INFEASIBLE" and best is not None:
@@ -280,7 +285,7 @@ def few_left(p: Problem, inc: Incumbent, proof: Proof, clock: Clock, hits: int) 
         if goal > most:
             return
         clock.tell(f"listing placements below {clock.ms(goal)}")
-        rows = placements(p, goal, hits=hits, stop=lambda: clock.left() < 0.1)
+        rows = placements(p, goal * ABOVE, hits=hits, stop=lambda: clock.left() < 0.1)
         if rows is None or not search_among(p, inc, proof, clock, rows, goal):
             return
 
@@ -303,7 +308,7 @@ def search_among(
             take(p, inc, model, found, "placements")
     best = inc.best.value if inc.best is not None else float("inf")
     if status == "OPTIMAL":  # the best of these, and all others reach `goal`
-        others = Fraction(goal) * (1 - 2 * FLOATS) * p.unit
+        others = Fraction(goal * (1 + 1e-12)) * p.unit
         proof.rounded |= not model.scale.exact
         least = min(reached(model.goal, model.scale, found), others)
         proof.know(least, "all placements")
@@ -331,7 +336,7 @@ def exact_rounds(p: Problem, inc: Incumbent, proof: Proof, clock: Clock, share: 
             before = inc.best.value if inc.best is not None else float("inf")
             job = None
             if aside and number and not proof.closed and before <= most:
-                job = pool.submit(placements, p, before, stop=lambda: clock.left() < 0.1)
+                job = pool.submit(placements, p, before * ABOVE, stop=lambda: clock.left() < 0.1)
             if not proof.closed:
                 exact(p, inc, proof, clock, limit, share * part)
             rows = job.result() if job is not None else None

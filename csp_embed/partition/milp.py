@@ -46,13 +46,13 @@ class Program:
             self.m.add_linear_constraint(sum(row.values()) == 1)
             self.x.append(row)
         for d in range(p.m):
-            if np.isfinite(p.memory[d]):
-                used = sum(
-                    float(p.weight[ts].sum()) * self.x[g][d]
-                    for g, ts in enumerate(groups)
-                    if d in self.x[g]
-                )
-                self.m.add_linear_constraint(used <= float(p.memory[d]))
+            terms = [
+                float(p.weight[ts].sum()) * self.x[g][d]
+                for g, ts in enumerate(groups)
+                if d in self.x[g]
+            ]
+            if np.isfinite(p.memory[d]) and terms:
+                self.m.add_linear_constraint(sum(terms) <= float(p.memory[d]))
         self.y: dict[tuple[int, int, int], Any] = {}
         for u, t, v in p.edges():
             for a, xa in self.at(u).items():
@@ -83,9 +83,10 @@ class Program:
         p = self.p
         for d in range(p.m):
             mine = [t for t in range(p.n) if d in self.at(t)]
-            self.m.add_linear_constraint(
-                sum(float(p.cost[t, d]) * self.at(t)[d] for t in mine) <= limit
-            )
+            if mine:
+                self.m.add_linear_constraint(
+                    sum(float(p.cost[t, d]) * self.at(t)[d] for t in mine) <= limit
+                )
         for r in range(len(p.resources)):
             terms = [
                 float(p.hop_lat[h] + p.value_bytes[v] * p.hop_inv[h]) * y

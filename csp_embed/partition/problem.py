@@ -519,16 +519,34 @@ def _direct(arcs: list[list[Arc]], price: Sequence[Any]) -> bool:
 
 
 def _reachable(p: Problem, names: list[str]) -> None:
-    """Refuses edges none of whose allowed device pairs can talk."""
+    """Removes devices from which a task cannot reach any device of a neighbour, until nothing
+    changes; refuses a task of which nothing is left."""
     talk = np.isfinite(p.lat[: p.m])
     if talk.all():
         return
-    for s, t, _ in p.edges():
-        a, b = p.allowed(s), p.allowed(t)
-        if not talk[np.ix_(a, b)].any():
-            raise Infeasible(
-                f"{p.ids[s]!r} feeds {p.ids[t]!r}, but no link joins their devices",
-                where=f"links: edge {p.ids[s]} -> {p.ids[t]}",
-                why=f"none of {[names[x] for x in a]} reaches one of {[names[x] for x in b]}",
-                hint="add a link or allow both on one device",
-            )
+    members, edges, changed = p.groups(), p.edges(), True
+    while changed:
+        changed = False
+        for s, t, _ in edges:
+            one, two = np.isfinite(p.cost[s]), np.isfinite(p.cost[t])
+            sends, gets = one & talk[:, two].any(axis=1), two & talk[one].any(axis=0)
+            if not sends.any() or not gets.any():
+                raise Infeasible(
+                    f"{p.ids[s]!r} feeds {p.ids[t]!r}, but no link joins their devices",
+                    where=f"links: edge {p.ids[s]} -> {p.ids[t]}",
+                    why=f"none of {[names[x] for x in np.flatnonzero(one)]} that fit their other"
+                    f" neighbours reaches one of {[names[x] for x in np.flatnonzero(two)]}",
+                    hint="add a link or allow both on one device",
+                )
+            for task, before, after in ((s, one, sends), (t, two, gets)):
+                if (before != after).any():
+                    changed = True
+                    p.cost[np.ix_(members[p.group[task]], np.flatnonzero(~after))] = np.inf
+            for task in (s, t):
+                if not np.isfinite(p.cost[task]).any():
+                    raise Infeasible(
+                        f"task {p.ids[task]!r} has no device that reaches its neighbours'",
+                        where=f"links: tasks around {p.ids[task]}",
+                        why="no link joins its devices with those of what it feeds and reads",
+                        hint="add a link or allow them on one device",
+                    )

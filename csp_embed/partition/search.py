@@ -125,6 +125,7 @@ class Incumbent:
     def __init__(self, p: Problem, request: Request) -> None:
         self.p, self.request = p, request
         self.best: Candidate | None = None
+        self.keeps_last = True  # whether the last candidate failed by its value only
         self.lock = threading.Lock()
 
     def offer(self, dev: Ints, table: Timetable | None, method: str) -> bool:
@@ -137,7 +138,8 @@ class Incumbent:
         value = latency if r.objective == LATENCY else period
         if value is None or not np.isfinite(value):
             return False
-        if self.best is not None and value >= self.best.value * (1 - 1e-12):
+        self.keeps_last = True
+        if self.best is not None and value >= self.best.value * (1 - 1e-15):
             return False
         slack = 1 + 1e-9
         if r.max_latency is not None and (latency is None or latency > r.max_latency * slack):
@@ -146,7 +148,8 @@ class Incumbent:
             limit = (period if r.objective == LATENCY else value) or 0.0
             if limit * r.min_throughput > slack:
                 return False
-        if not self.keeps(dev, table):
+        self.keeps_last = self.keeps(dev, table)
+        if not self.keeps_last:
             return False
         with self.lock:  # another thread may have offered meanwhile
             if self.best is not None and value >= self.best.value:

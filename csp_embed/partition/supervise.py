@@ -25,12 +25,14 @@ def supervised(work: Callable[[], None], clock: Clock) -> str:
 
     Raises what work() raises."""
     failure: list[BaseException] = []
+    stopped: list[str] = []
 
     def run() -> None:
         try:
             work()
-        except KeyboardInterrupt:
-            pass  # the clock's way to say that the search shall end
+        except KeyboardInterrupt:  # from the clock, which was told; or from whoever shows progress
+            if not clock.stop.is_set():
+                stopped.append(INTERRUPTED)
         except BaseException as error:  # noqa: BLE001 (handed to the calling thread, raised there)
             failure.append(error)
 
@@ -48,7 +50,7 @@ def supervised(work: Callable[[], None], clock: Clock) -> str:
             clock.stop.set()
     if failure:
         raise failure[0]
-    return ended
+    return stopped[0] if stopped else ended
 
 
 def left_behind() -> bool:

@@ -93,7 +93,11 @@ def _interruptible(
     mathopt: Any, stop: Callable[[], bool] | None, model: Any, engine: Any, **options: Any
 ) -> tuple[Any, bool]:
     """mathopt.solve in a thread of its own: (result, whether Ctrl-C or `stop` ended it)."""
-    interrupter, answer, failure = mathopt.SolveInterrupter(), [], []
+    from ortools.util.python.solve_interrupter import SolveInterrupter
+
+    interrupter = SolveInterrupter()
+    answer: list[Any] = []
+    failure: list[BaseException] = []
 
     def search() -> None:
         try:
