@@ -435,6 +435,6 @@ class Judge:
             self.fault(kind, "plan", text)
         elif self.plan.status == "OPTIMAL" and not self.faults:
             least = found if proof is None else proof
-            if abs(claim - least) > PROVED * least:
+            if abs(claim - found) > PROVED * found or least > claim * (1 + PROVED):
                 text = f"OPTIMAL at {said!r} ms, but these decisions take {float(least)!r} ms"
                 self.fault(kind, "plan", text)

@@ -199,7 +199,7 @@ def _chain(state: State, start: Ints, number: int) -> None:
     dev = start.copy()
     hot = (0.02, 0.02, 0.4, 0.05)[number % 4] * scale
     steps = max(int(400_000 * r.effort), 1000)
-    balance(q, dev, steps, hot, 1e-4 * scale, 1000 * r.seed + number + 1)
+    balance(q, dev, steps, max(hot, 1e-9), max(1e-4 * scale, 1e-12), 1000 * r.seed + number + 1)
     state.offer(dev, "anneal")
     state.clock.tell(f"balancing, {state.clock.ms(state.value)}")
 

@@ -14,12 +14,13 @@ from csp_embed.partition.timetable import Timetable
 
 
 def runs(p: Problem, dev: Ints) -> bool:
-    """Allowed devices, weights within memory, devices that can talk."""
+    """Allowed devices, one for each group, weights within memory, devices that can talk."""
     if not np.isfinite(p.cost[np.arange(p.n), dev]).all():
         return False
     if (np.bincount(dev, p.weight, minlength=p.m) > p.memory).any():
         return False
-    return talks(p, dev)
+    _, first = np.unique(p.group, return_index=True)
+    return bool((dev == dev[first][p.group]).all()) and talks(p, dev)
 
 
 def talks(p: Problem, dev: Ints) -> bool:

@@ -29,7 +29,7 @@ def genetic(p: Problem, inc: Incumbent, clock: Clock, first: list[Placement]) ->
     people: list[tuple[float, int, Ints, Ints]] = []
 
     def add(order: Ints, dev: Ints, steps: int) -> None:
-        scale = first[0].value
+        scale = max(first[0].value, 1e-9)
         value = anneal(
             a, w, p.lat, p.inv, p.activation, members, member_ptr, order, dev, steps,
             0.005 * scale, 1e-4 * scale, 7919 * clock.request.seed + len(people) + 1,

@@ -173,15 +173,16 @@ class Chains:
         """One chain. warm: factor on the first temperature."""
         p, order, dev = self.p, start.order.copy(), start.dev.copy()
         seed = self.seed * 1000 + number + 1
+        scale = max(start.value, 1e-9)  # a plan that takes no time has no temperature of its own
         if self.plain:
             hot, cold, work = HEATS[number % len(HEATS)]
-            hot, cold = max(warm * hot, cold) * start.value, cold * start.value
+            hot, cold = max(warm * hot, cold) * scale, cold * scale
             value = reinsert(self.graph, order, dev, max(steps, 1), hot, cold, work, seed)
         else:
-            hot = (0.01, 0.03, 0.005)[number % 3] * start.value
+            hot = (0.01, 0.03, 0.005)[number % 3] * scale
             value = anneal(
                 self.arrays, self.spaces[slot], p.lat, p.inv, self.activation, self.members,
-                self.member_ptr, order, dev, steps, hot, 1e-4 * start.value, seed,
+                self.member_ptr, order, dev, steps, hot, 1e-4 * scale, seed,
             )  # fmt: skip
         return Placement(order, dev, float(value), "anneal")
 
