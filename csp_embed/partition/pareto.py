@@ -36,6 +36,8 @@ def pareto(graph: TaskGraph, platform: Platform, *, points: int = 8, **options: 
     try:
         best = one(objective=THROUGHPUT)
         if best.objective is None:
+            if "interrupted" in best.reasons:
+                raise KeyboardInterrupt
             return []
         # Asked for in order to be told its period; as slow as no plan is.
         loosest = one(objective=LATENCY, min_throughput=1e-12 / (best.objective or 1.0))
@@ -52,7 +54,9 @@ def pareto(graph: TaskGraph, platform: Platform, *, points: int = 8, **options: 
                 continue
             if plan.objective is not None:
                 found.append(plan)
-    except KeyboardInterrupt:  # between two points
+    except KeyboardInterrupt:  # between two points, or before the first
+        if not found:
+            raise
         found = [*found[:-1], *(replace(p, reasons=("interrupted",)) for p in found[-1:])]
     front: list[Plan] = []
     rows = [replace(plan, latency=plan.objective) for plan in found]

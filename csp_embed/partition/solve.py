@@ -156,7 +156,7 @@ def solve_links(
         found.append((p, inc, proof))
         if start is not None:
             restart(p, inc, start)
-        if own.wall:
+        if p.n > latency.SMALL and own.request.method not in LISTS:
             quick_start(p, inc)
         first_bounds(p, proof, own.request)
         run(p, inc, proof, own)
@@ -174,7 +174,7 @@ def solve_links(
 
 
 def quick_start(p: Problem, inc: Incumbent) -> None:
-    """A plan before anything is compiled: a short limit may end while kernels are."""
+    """A plan before anything is compiled: a limit or Ctrl-C may come while kernels are."""
     if inc.request.objective == LATENCY and p.n * p.m <= QUICK:
         scheduler = ListScheduler(p, compiled=False)
         x = scheduler.heft()
