@@ -185,7 +185,8 @@ def _throughput(
     )
     value = 1 / sum((number(rate) for rate in rates), Fraction(0))
     # The fractional load bound holds for mixtures of placements too.
-    return _plan(graph, platform, request, value, _load(graph, platform, fix), found, "load")
+    made = _plan(graph, platform, request, value, _load(graph, platform, fix), found, "load")
+    return replace(made, reasons=next((p.reasons for p in plans if p.reasons), ()))
 
 
 def _load(graph: TaskGraph, platform: Platform, fix: dict[str, str]) -> Fraction:
@@ -287,7 +288,9 @@ def _latency(
     if plan.status == OPTIMAL and len(way) == 1:
         best = value
     return replace(
-        _plan(graph, platform, request, value, best, found, name), linear_costs=linear
+        _plan(graph, platform, request, value, best, found, name),
+        linear_costs=linear,
+        reasons=plan.reasons,
     )
 
 

@@ -63,4 +63,6 @@ def pareto(graph: TaskGraph, platform: Platform, *, points: int = 8, **options: 
     for plan in sorted(rows, key=lambda x: (x.latency or 0.0, x.period or 0.0)):
         if not front or (plan.period or 0.0) < (front[-1].period or 0.0) * (1 - 1e-9):
             front.append(plan)
+    if front and any("interrupted" in p.reasons for p in found):
+        front[-1] = replace(front[-1], reasons=("interrupted",))
     return front

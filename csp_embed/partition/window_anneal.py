@@ -40,7 +40,6 @@ def anneal_window(
     cost, group, group_weight, value_src = a.cost, a.group, a.group_weight, a.value_src
     inp_ptr, inp, out_ptr, out, use_ptr, use = a.inp_ptr, a.inp, a.out_ptr, a.out, a.use_ptr, a.use
     value_bytes = a.value_bytes
-    hot, cold = max(hot, 1e-12), max(cold, 1e-15)  # a plan may take no time
     n, m = cost.shape
     w = hi - lo
     state = generator(seed)
