@@ -122,7 +122,8 @@ def _task(entry: TaskEntry, unit: str, path: str | Path) -> Task:
         id=entry.id,
         cost={k: in_ms(v, unit) for k, v in entry.cost.items()},
         cost_by_batch={
-            k: {n: in_ms(v, unit) for n, v in table.items()} for k, table in entry.cost_by_batch.items()
+            k: {n: in_ms(v, unit) for n, v in table.items()}
+            for k, table in entry.cost_by_batch.items()
         },
         weight_bytes=entry.weight_bytes if entry.memory_bytes is None else entry.memory_bytes,
         activation_bytes=entry.activation_bytes,

@@ -153,8 +153,7 @@ def _scaled(value: float | None, unit: str) -> float | None:
 
 def _assignments(rows: list[AssignmentEntry], unit: str) -> tuple[Assignment, ...]:
     return tuple(
-        Assignment(r.task, r.device, _scaled(r.start, unit), _scaled(r.finish, unit))
-        for r in rows
+        Assignment(r.task, r.device, _scaled(r.start, unit), _scaled(r.finish, unit)) for r in rows
     )
 
 

@@ -64,9 +64,17 @@ def check_dnn(graph: TaskGraph, platform: Platform, plan: Plan) -> Iterator[Faul
         found = least = max(load.values(), default=Fraction(0))
     value, low = exact(plan.objective), exact(plan.lower_bound)
     if least is None or not same_time(found, value) or sooner(value, least):
-        yield "objective", "plan", f"says {plan.objective:.9g} ms, is {float(least or found):.9g} ms"
+        yield (
+            "objective",
+            "plan",
+            f"says {plan.objective:.9g} ms, is {float(least or found):.9g} ms",
+        )
     elif plan.status == "OPTIMAL" and abs(value - least) > PROVED * least:
-        yield "objective", "plan", f"OPTIMAL at {plan.objective!r}, these decisions {float(least)!r}"
+        yield (
+            "objective",
+            "plan",
+            f"OPTIMAL at {plan.objective!r}, these decisions {float(least)!r}",
+        )
     if low > value * (1 + PROVED):
         yield "bound", "plan", f"{plan.lower_bound} above the objective {plan.objective}"
     if plan.status == "OPTIMAL" and value - low > value * PROVED:

@@ -36,7 +36,11 @@ def reasons(p: Problem, request: Request) -> list[str]:
         trials.append(("links: devices that cannot talk", joined, request))
     if request.max_latency is not None:
         trials.append(
-            (f"max latency {request.max_latency * float(p.unit):g} ms", p, replace(request, max_latency=None))
+            (
+                f"max latency {request.max_latency * float(p.unit):g} ms",
+                p,
+                replace(request, max_latency=None),
+            )
         )
     if request.min_throughput is not None:
         text = f"min throughput {request.min_throughput / float(p.unit):g} samples per ms"

@@ -362,8 +362,7 @@ def far(p: Problem) -> float:
     longest = np.where(np.isfinite(p.cost), p.cost, 0.0).max(axis=1).sum()
     away = np.isfinite(p.lat[: p.m])
     sends = sum(
-        float(p.waits(v)[away].max()) * len(p.consumers(v))
-        for v in range(len(p.value_src))
+        float(p.waits(v)[away].max()) * len(p.consumers(v)) for v in range(len(p.value_src))
     )
     return float(longest + sends) * (1 + 1e-6)
 

@@ -94,7 +94,20 @@ def _ptr(keys: Ints, count: int) -> Ints:
 
 @njit(cache=True)
 def begin(
-    dev, readers, load, cost, maker, row, size, use_ptr, use, hop_ptr, hop_line, hop_lat, hop_inv, once
+    dev,
+    readers,
+    load,
+    cost,
+    maker,
+    row,
+    size,
+    use_ptr,
+    use,
+    hop_ptr,
+    hop_line,
+    hop_lat,
+    hop_inv,
+    once,
 ):
     """Fills readers [v, m] and load [lines] of a placement dev [g]."""
     m = cost.shape[1]

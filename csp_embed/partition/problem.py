@@ -247,7 +247,10 @@ def _bearable(graph: TaskGraph, platform: Platform) -> None:
     """Refuses numbers whose sums or quotients would leave the range of floats."""
     rows: list[tuple[str, float]] = []
     for t in graph.tasks:
-        times = [*t.cost.values(), *(x for table in t.cost_by_batch.values() for x in table.values())]
+        times = [
+            *t.cost.values(),
+            *(x for table in t.cost_by_batch.values() for x in table.values()),
+        ]
         sizes = (t.weight_bytes, t.activation_bytes, t.transfer_ms)
         rows += [(f"task {t.id}", x) for x in (*times, *sizes)]
     rows += [(f"edge {e.src} -> {e.dst}", e.bytes) for e in graph.edges]

@@ -55,7 +55,11 @@ def _alike(names: list[str], near: dict[str, list[tuple[str, Any]]], gone: set[s
     inside = set(names)
     outside, within = set(), set()
     for name in names:
-        outside.add(frozenset(Counter(x for x in near[name] if x[0] not in inside and x[0] not in gone).items()))
+        outside.add(
+            frozenset(
+                Counter(x for x in near[name] if x[0] not in inside and x[0] not in gone).items()
+            )
+        )
         mine = Counter(x for x in near[name] if x[0] in inside)
         others = {other for other, _ in mine}
         if mine and (len(others) < len(names) - 1 or len(mine) > len(others)):

@@ -194,7 +194,9 @@ def latency_plan(p: Problem, table: Timetable, **figures: Any) -> Plan:
         Assignment(p.ids[t], names[table.dev[t]], float(table.start[t]), float(table.finish[t]))
         for t in table.order()
     )
-    return _plan(p, LATENCY, float(table.makespan), rows, transfers(p, table.dev, table), {}, figures)
+    return _plan(
+        p, LATENCY, float(table.makespan), rows, transfers(p, table.dev, table), {}, figures
+    )
 
 
 def throughput_plan(

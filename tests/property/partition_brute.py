@@ -65,7 +65,9 @@ def instance(seed: int) -> tuple[TaskGraph, Platform]:
             kind = r.choice([(None, None), ("half", None), ("full", None), (None, "bus")])
             speed, wait = float(decimal(rate) / scale), float(decimal(lat) * scale)
             links.append(Link(ends, speed, wait, *kind))
-    buses = (Bus("bus", r.choice([None, float(1 / scale)])),) if any(k.shared for k in links) else ()
+    buses = (
+        (Bus("bus", r.choice([None, float(1 / scale)])),) if any(k.shared for k in links) else ()
+    )
     devices = (Device(d, d, r.choice([None, None, None, 30, 15, 1000.0])) for d in names)
     return TaskGraph(tuple(tasks), tuple(edges)), Platform(tuple(devices), tuple(links), buses)
 

@@ -60,9 +60,7 @@ def generated(seed: int) -> dict[str, object]:
         )
         for k, i in enumerate(ids)
     ]
-    edges = [
-        edge(u, t, toll[u]) for k, t in enumerate(ids) for u in ids[:k] if r.random() < 0.45
-    ]
+    edges = [edge(u, t, toll[u]) for k, t in enumerate(ids) for u in ids[:k] if r.random() < 0.45]
     return {
         "maxFPGAs": r.randint(1, 2), "maxCPUs": 1, "maxSizePerFPGA": r.choice([6, 9, 20]),
         "nodes": nodes, "edges": edges,
