@@ -6,7 +6,8 @@
                                                          random task graphs, see bench_random.py
 
 Run from the project's folder. --data: a copy of the public dnn-partitioning data set (MIT), or the
-folder above it; ../shared/partition where that is there. --limit: seconds per search (default: deterministic for `known`; 5 at
+folder above it; ../shared/partition where that is there. --limit: seconds per search (default:
+deterministic for `known`; 5 at
 20 tasks and 60 above for `random`, 0 is deterministic there; else 10). Times are wall clock.
 Splitting against exact solvers: scripts/bench_split.
 """
@@ -23,7 +24,8 @@ from csp_embed.partition.solve import solve
 
 DATA = Path(__file__).parents[2] / "shared/partition"
 T, L = "throughput-inputs", "latency-inputs"
-# file, objective, contiguous, value in ms, proved (computed with CP-SAT and with the authors' program)
+# file, objective, contiguous, value in ms, proved (computed with CP-SAT and with the authors'
+# program)
 KNOWN = [
     (f"{T}/LayerGraphs/bert24_inference.json", "throughput", True, 17.790, True),
     (f"{T}/LayerGraphs/bert24_inference.json", "throughput", False, 17.715, False),

@@ -66,7 +66,8 @@ _UNITS = {"ns": "1/1000000", "us": "1/1000", "ms": "1", "s": "1000"}
 
 
 def in_ms(value: float, unit: str) -> float:
-    """A time in ms. 3 ns are 0.000003 ms to the last digit, which a product of floats need not be."""
+    """A time in ms. 3 ns are 0.000003 ms to the last digit, which a product of floats need not
+    be."""
     return float(Fraction(repr(float(value))) * Fraction(_UNITS[unit]))
 
 

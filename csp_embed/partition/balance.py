@@ -73,7 +73,8 @@ def _anneal(q, dev, steps, hot, cold, seed, longest, target, pull, moves):
     for g in range(groups):
         free[dev[g]] -= weight[g]
     begin(
-        dev, readers, load, cost, maker, row, size, use_ptr, use, hop_ptr, hop_line, hop_lat, hop_inv,
+        dev, readers, load, cost, maker, row, size, use_ptr, use, hop_ptr, hop_line, hop_lat,
+        hop_inv,
         once,
     )  # fmt: skip
     now = priced_energy(load, pull)
@@ -84,7 +85,8 @@ def _anneal(q, dev, steps, hot, cold, seed, longest, target, pull, moves):
             break
         if step % REFRESH == REFRESH - 1:
             begin(
-                dev, readers, load, cost, maker, row, size, use_ptr, use, hop_ptr, hop_line, hop_lat,
+                dev, readers, load, cost, maker, row, size, use_ptr, use, hop_ptr, hop_line,
+                hop_lat,
                 hop_inv, once,
             )  # fmt: skip
             now = priced_energy(load, pull)
@@ -128,7 +130,8 @@ def _anneal(q, dev, steps, hot, cold, seed, longest, target, pull, moves):
             kept[k] = load[k]
         for i in range(count):
             shift(
-                cluster[i], new, dev, readers, load, cost, maker, row, size, inp_ptr, inp, out_ptr, out,
+                cluster[i], new, dev, readers, load, cost, maker, row, size, inp_ptr, inp,
+                out_ptr, out,
                 hop_ptr, hop_line, hop_lat, hop_inv, once,
             )  # fmt: skip
             if count > 1 or back >= 0:

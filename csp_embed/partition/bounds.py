@@ -205,7 +205,8 @@ def load_within_memory(p: Problem) -> float:
 
     T >= sum_t min_d (w_d cost[t, d] + u_d weight_t) - sum_d u_d M_d.
 
-    Proof. As for `load`, with sum_d u_d (sum_t z[t, d] weight_t - M_d) <= 0 added. The prices are the
+    Proof. As for `load`, with sum_d u_d (sum_t z[t, d] weight_t - M_d) <= 0 added. The prices are
+    the
     duals of that linear program; bytes count in parts of M_d, so that both are of one order."""
     tight = [d for d in range(p.m) if 0 < p.memory[d] < p.weight.sum()]
     able = np.isfinite(p.cost)

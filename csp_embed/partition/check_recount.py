@@ -7,6 +7,7 @@ in the graph). Whatever rounding the stated times carry, it cannot add up in wha
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
@@ -53,7 +54,7 @@ def recount(
                 before[number[c]].append(brought[src, tensor, device[c]])
     for some in turns.values():
         some.sort(key=lambda i: key[i])
-        for one, two in zip(some, some[1:], strict=False):
+        for one, two in itertools.pairwise(some):
             before[two].append(one)
     return _longest(before, length)
 

@@ -11,7 +11,6 @@ from fractions import Fraction
 
 from csp_embed.ir.network import Platform, TaskGraph
 
-
 ROUNDED = Fraction(1, 10**6)  # relative: two times that differ by no more are the same
 
 

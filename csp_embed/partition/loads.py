@@ -29,7 +29,8 @@ class Loads(NamedTuple):
     row [v]: where the routes of values of its size begin.
 
     CSR: `use` (other groups that read a value), `inp` (values that a group reads from others),
-    `out` (values that others read from a group), hops of the route a -> b at (row + a) * m + b: line, ms,
+    `out` (values that others read from a group), hops of the route a -> b at (row + a) * m + b:
+    line, ms,
     ms per unit of size [v]. once [m]: devices loaded by size once per value that leaves."""
 
     group: Ints
@@ -80,7 +81,8 @@ def load_arrays(p: Problem, accelerator: Ints | None = None, toll: Floats | None
         size, once = np.asarray(toll, float), accelerator.astype(np.int64)
     by = np.argsort(pair, kind="stable")
     return Loads(
-        p.group, cost, np.bincount(p.group, p.weight, minlength=groups), p.memory, maker, p.row, size,
+        p.group, cost, np.bincount(p.group, p.weight, minlength=groups), p.memory, maker, p.row,
+        size,
         _ptr(value, values), reader, _ptr(reader, groups), value[np.argsort(reader, kind="stable")],
         _ptr(maker[live], groups), live[np.argsort(maker[live], kind="stable")],
         _ptr(pair, len(p.hop_ptr) - 1), line[by].astype(np.int64), lat[by], inv[by], once,

@@ -46,7 +46,7 @@ def pareto(graph: TaskGraph, platform: Platform, *, points: int = 8, **options: 
         top = loosest.period or best.objective
         for i in range(max(points - 1, 1)):
             period = best.objective + (top - best.objective) * i / max(points - 1, 1)
-            if period <= 0 or found and "interrupted" in found[-1].reasons:
+            if period <= 0 or (found and "interrupted" in found[-1].reasons):
                 break
             try:
                 plan = one(objective=LATENCY, min_throughput=(1 - 1e-9) / period)

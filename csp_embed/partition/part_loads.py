@@ -28,7 +28,8 @@ def solve_loads(q, dev, free, ptr, parts, limit):
     readers = np.zeros((len(maker), m), np.int64)
     load = np.zeros(lines)
     begin(
-        dev, readers, load, cost, maker, row, size, use_ptr, use, hop_ptr, hop_line, hop_lat, hop_inv,
+        dev, readers, load, cost, maker, row, size, use_ptr, use, hop_ptr, hop_line, hop_lat,
+        hop_inv,
         once,
     )  # fmt: skip
     widest = 0
@@ -75,7 +76,8 @@ def solve_loads(q, dev, free, ptr, parts, limit):
                 load[:] = kept[depth]
                 if d != home[depth]:
                     shift(
-                        g, d, dev, readers, load, cost, maker, row, size, inp_ptr, inp, out_ptr, out,
+                        g, d, dev, readers, load, cost, maker, row, size, inp_ptr, inp, out_ptr,
+                        out,
                         hop_ptr, hop_line, hop_lat, hop_inv, once,
                     )  # fmt: skip
                     settle(g, d, dev, readers, inp_ptr, inp)

@@ -47,7 +47,8 @@ class Problem:
     Values of like size share their routes; row [v] = m times the number of that class. Hops of the
     route a -> b: hop_ptr[(row+a)*m+b] … [+1] into hop_link, hop_to, hop_res (resource or -1 where
     uncontended), hop_lat ms, hop_inv ms per byte. lat, inv [classes * m, m], at (row+a, b): their
-    sums; 0 where a = b. Where a cannot reach b, lat is inf and inv 0 (never inf: a value may have no bytes).
+    sums; 0 where a = b. Where a cannot reach b, lat is inf and inv 0 (never inf: a value may have
+    no bytes).
     resources: names of the contended links (`a-b`, `a-b:a>b`) and buses.
     unit: ms per unit of the times here, see `normalised`.
     """
@@ -262,7 +263,8 @@ def _bearable(graph: TaskGraph, platform: Platform) -> None:
             raise InputError(
                 f"{where}: {x:g} is too {'large' if x > 1 else 'small'} to be added up",
                 where=where,
-                why=f"times (ms), sizes (bytes) and rates lie between {LEAST:g} and {MOST:g}, or are 0",
+                why="times (ms), sizes (bytes) and rates are 0, or lie between"
+                f" {LEAST:g} and {MOST:g}",
                 hint="state all of them in a larger or a smaller unit",
             )
 

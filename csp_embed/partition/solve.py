@@ -28,7 +28,7 @@ from csp_embed.partition.check import check_plan
 from csp_embed.partition.exact import Exact, below
 from csp_embed.partition.list_scheduling import ListScheduler, Placement
 from csp_embed.partition.loads import load_arrays
-from csp_embed.partition.problem import Problem, make_problem, normalised, number
+from csp_embed.partition.problem import Problem, make_problem, normalised
 from csp_embed.partition.search import Clock, Incumbent, Progress, Request, in_units
 from csp_embed.partition.supervise import INTERRUPTED, supervised
 from csp_embed.partition.symmetry import trimmed
@@ -76,7 +76,8 @@ def solve(
         is fixed, times `effort`.
     fix: device by task. start: a plan to improve; tasks whose device is gone are placed anew.
 
-    Returns: a Plan; status OPTIMAL where objective and proved bound are equal as exact numbers, FEASIBLE, or
+    Returns: a Plan; status OPTIMAL where objective and proved bound are equal as exact numbers,
+    FEASIBLE, or
         UNKNOWN (the limit came first; no assignments).
     Raises: InputError, Infeasible.
     """

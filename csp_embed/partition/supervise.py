@@ -2,7 +2,8 @@
 
 Takes: the work and its clock.  Leaves: how it ended.  Compiling kernels, building models and native
 solvers do not look at clocks, and an exception that a signal raises inside native code ends the
-process; so signals arrive here, the search is asked to stop, and where it does not hear that soon it
+process; so signals arrive here, the search is asked to stop, and where it does not hear that soon
+it
 is left behind. What it has found so far is in the incumbent and stays whole.
 """
 
@@ -54,5 +55,6 @@ def supervised(work: Callable[[], None], clock: Clock) -> str:
 
 
 def left_behind() -> bool:
-    """Whether some search still runs: the process must then end without tearing down what it uses."""
+    """Whether some search still runs: the process must then end without tearing down what it
+    uses."""
     return any(t.name == NAME and t.is_alive() for t in threading.enumerate())

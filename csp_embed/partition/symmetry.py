@@ -1,7 +1,8 @@
 """Interchangeable devices.
 
 Takes: a platform or a Problem.  Leaves: classes of devices such that swapping two of one class
-leaves costs, memory, links and buses as they are; and the platform without those that no plan needs.
+leaves costs, memory, links and buses as they are; and the platform without those that no plan
+needs.
 """
 
 from __future__ import annotations

@@ -19,7 +19,8 @@ from csp_embed.partition.problem import Floats, Ints, Problem
 
 @dataclass(frozen=True)
 class Timetable:
-    """Start and finish [n]; hop (value, destination, k) -> (start, finish). In the Problem's unit as
+    """Start and finish [n]; hop (value, destination, k) -> (start, finish). In the Problem's unit
+    as
     floats, or in ms as Fractions."""
 
     dev: Ints
@@ -74,7 +75,8 @@ def carried(p: Problem, dev: Sequence[int] | Ints) -> tuple[Ints, Ints, Ints, In
 
 def retimed(
     p: Problem, dev: Ints, start: Sequence[float], hop_start: dict[tuple[int, int, int], float],
-    cost: Callable[[int, int], Any] | None = None, hop_time: Callable[[int, int], Any] | None = None,
+    cost: Callable[[int, int], Any] | None = None, hop_time: Callable[[int, int], Any] | None =
+    None,
 ) -> Timetable:  # fmt: skip
     """Earliest times that keep the sequence which approximate starts imply.
 

@@ -158,7 +158,8 @@ def through(
     scratch. Contended links (not plain): begin = lo only."""
     if plain:
         return appended(
-            a.cost, a.inp_ptr, a.inp, a.value_src, a.row, a.value_bytes, lat, inv, order, dev, lo, hi,
+            a.cost, a.inp_ptr, a.inp, a.value_src, a.row, a.value_bytes, lat, inv, order, dev, lo,
+            hi,
             begin, ends, peak, finish, tail, then,
         )  # fmt: skip
     m = a.cost.shape[1]
@@ -184,7 +185,8 @@ def through(
 
 @njit(cache=True)
 def appended(
-    cost, inp_ptr, inp, value_src, row, value_bytes, lat, inv, order, dev, lo, hi, begin, ends, peak,
+    cost, inp_ptr, inp, value_src, row, value_bytes, lat, inv, order, dev, lo, hi, begin, ends,
+    peak,
     finish, tail, then,
 ):  # fmt: skip
     """`through` on uncontended links. Takes arrays, not their tuple: Numba counts references to

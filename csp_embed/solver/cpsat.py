@@ -28,7 +28,8 @@ def solve(
     """Runs CP-SAT. extra: further SatParameters by name. target: an objective value (of a
     minimum) at which the search stops.
 
-    Ctrl-C and params.stop end the search, which is reported as `interrupted`, with the best solution
+    Ctrl-C and params.stop end the search, which is reported as `interrupted`, with the best
+    solution
     so far: the search runs in a thread of its own, so that this one receives the signal.
     Raises: ValueError where the model is malformed (our bug)."""
     from ortools.sat.python import cp_model

@@ -11,7 +11,8 @@ class Params:
     """seed; workers (1 = one thread, reproducible); deterministic_limit in the solver's own units
     (about seconds of one slow core, the same on every run); time_limit in seconds of wall clock
     (makes the run irreproducible). interleave: several workers in turns on fixed work shares, which
-    is reproducible with workers > 1. stop: asked every now and then whether the search shall end."""
+    is reproducible with workers > 1. stop: asked every now and then whether the search shall
+    end."""
 
     seed: int = 0
     workers: int = 1

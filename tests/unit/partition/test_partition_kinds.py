@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from fractions import Fraction
 
@@ -18,7 +19,7 @@ def chain(costs: list[float]) -> TaskGraph:
     """Tasks one after the other on one device `a`."""
     names = [f"t{i}" for i in range(len(costs))]
     tasks = tuple(Task(t, {"a": c}) for t, c in zip(names, costs, strict=True))
-    return TaskGraph(tasks, tuple(Edge(*x, 0) for x in zip(names, names[1:], strict=False)))
+    return TaskGraph(tasks, tuple(Edge(*x, 0) for x in itertools.pairwise(names)))
 
 
 @pytest.mark.parametrize("unit", [1e-9, 1.0, 1e9])

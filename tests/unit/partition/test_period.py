@@ -39,7 +39,8 @@ def wander(q: Loads, moves: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         g, b = int(rng.integers(len(dev))), int(rng.integers(len(q.memory)))
         if b != dev[g]:
             shift(
-                g, b, dev, readers, load, q.cost, q.maker, q.row, q.size, q.inp_ptr, q.inp, q.out_ptr,
+                g, b, dev, readers, load, q.cost, q.maker, q.row, q.size, q.inp_ptr, q.inp,
+                q.out_ptr,
                 q.out, *hops,
             )  # fmt: skip
             settle(g, b, dev, readers, q.inp_ptr, q.inp)
