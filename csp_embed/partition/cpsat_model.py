@@ -42,6 +42,7 @@ class Scale:
             # As fine as 64 bits can count: what a chain of roundings loses no double can tell.
             tick = span / WIDTH or Fraction(1)
         self.tick, self.factor = tick, float(unit / tick)
+        self.wide = span > tick * 2**46
 
     def whole(self, ms: Fraction) -> int:
         """Ticks of a duration in ms, rounded down."""

@@ -224,7 +224,9 @@ def _round(state: State, r: Request, limit: float, share: float) -> Solved:
         built.hint(state.dnn, canonical(state.dnn, state.dev))
     params = clock.params(limit, share)
     clock.tell(f"exact search, {clock.ms(best)}")
-    found = cpsat.solve(built.cp, params)
+    # As in `latency.exact`: no linear relaxation of coefficients beyond what doubles hold.
+    extra = {"linearization_level": 0, "cp_model_probing_level": 0} if built.scale.wide else {}
+    found = cpsat.solve(built.cp, params, extra=extra)
     state.interrupted |= found.interrupted
     if found.found:
         state.offer(built.placement(state.dnn, found.value), "cpsat")

@@ -234,7 +234,10 @@ def exact(
     stop = None if target is None else model.scale.down(target)
     for _ in range(REFUSALS):
         params, extra = clock.params(limit, share), tuning(request)
-        if extra:
+        if model.scale.wide:
+            # Coefficients beyond what doubles hold lead CP-SAT's linear relaxation to wrong proofs.
+            extra = {"linearization_level": 0, "cp_model_probing_level": 0}
+        if extra and request.objective == "latency":
             params = replace(params, workers=1, interleave=False)
         found = cpsat.solve(model.cp, params, extra=extra, target=stop)
         proof.interrupted |= found.interrupted
