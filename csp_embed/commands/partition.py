@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from difflib import get_close_matches
+from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -163,6 +164,11 @@ def partition(
             "seed": solver_seed,
             "fix": fixed or None,
         }
+        if time_limit is not None:
+            # What reading and loading libraries took counts too.
+            import_module("csp_embed.partition.pareto")
+            spent = time.perf_counter() - begin
+            options["time_limit"] = max(0.01, time_limit - spent) if time_limit > 0 else time_limit
         if pareto is not None:
             return _pareto(inputs, pareto, options, output, as_json, begin, tell)
         options |= {
@@ -265,11 +271,18 @@ def _pareto(
     rows = [{"latency": p.latency, "period": p.period, "status": p.status} for p in plans]
     if as_json:
         print_json({"points": rows, "seconds": time.perf_counter() - begin})
-        return
-    say("latency ms   period ms   status")
-    for row in rows:
-        text = f"{row['latency'] or 0:10.4f}  {row['period'] or 0:10.4f}   {row['status']}"
-        say(text)
+    else:
+        say("latency ms   period ms   status")
+        for row in rows:
+            text = f"{row['latency'] or 0:10.6g}  {row['period'] or 0:10.6g}   {row['status']}"
+            say(text)
+    if any("interrupted" in p.reasons for p in plans):
+        stderr.print("stopped by Ctrl-C: these are the points so far")
+        raise SystemExit(130)
+    if not plans:
+        raise TimeLimit(
+            "the limit ended the search before any plan", hint="give more time (--time-limit)"
+        )
 
 
 def _pictures(

@@ -107,17 +107,27 @@ def sweep(
         rows += _kept(out, keys, plans)
         tell("partitioning", len(rows), len(names))
         items = [(n, _absolute(n)) for n in names if n not in {r["platform"] for r in rows}]
-        for found in spread(partial(solve_on, setting=setting), items, jobs, dask):
-            row, plan = _died(found) if isinstance(found, Lost) else found
-            row["key"] = keys[row["platform"]]
-            if plans is not None and plan is not None:
-                row["plan"] = str(Path(plans) / _plan_file(row["platform"]))
-                write_plan(plan, row["plan"])
-            rows.append(row)
-            tell(str(row["platform"]), len(rows), len(names))
-            if out is not None:
-                with out.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(row) + "\n")
+        results = spread(partial(solve_on, setting=setting), items, jobs, dask)
+        stopped = False
+        try:
+            for found in results:
+                row, plan = _died(found) if isinstance(found, Lost) else found
+                # Not the key of a finished search: --resume does it again.
+                stopped = plan is not None and "interrupted" in plan.reasons
+                row["key"] = "" if stopped else keys[row["platform"]]
+                if plans is not None and plan is not None:
+                    row["plan"] = str(Path(plans) / _plan_file(row["platform"]))
+                    write_plan(plan, row["plan"])
+                rows.append(row)
+                tell(str(row["platform"]), len(rows), len(names))
+                if out is not None:
+                    with out.open("a", encoding="utf-8") as file:
+                        file.write(json.dumps(row) + "\n")
+                if stopped:
+                    break
+        except KeyboardInterrupt:
+            stopped = True
+        results.close()  # ends the workers
     rows.sort(key=lambda row: names.index(row["platform"]))
     if as_json:
         print_json(rows)
@@ -127,6 +137,9 @@ def sweep(
         )
         if out is not None:
             say(f"wrote {out}")
+    if stopped:
+        stderr.print("stopped by Ctrl-C: these are the plans so far")
+        raise SystemExit(130)
     failed = [row for row in rows if "error" in row]
     for row in failed:
         stderr.print(row["error"]["text"], markup=False, highlight=False, soft_wrap=True)
