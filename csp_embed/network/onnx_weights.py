@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csp_embed.errors import InputError
-from csp_embed.network.onnx_model import Net, import_onnx
-from csp_embed.network.runtime import open_session
-from csp_embed.network.work import attributes
+from csp_embed.network.node_work import attributes
+from csp_embed.network.onnx_net import Net, import_onnx, node_reads
+from csp_embed.network.runtime import open_session, run_session
 
 POLICIES = ("auto", "keep", "random")
 _PASS_ON = {"Unsqueeze", "Squeeze", "Reshape", "Flatten", "Transpose", "Identity", "Cast"}
@@ -161,7 +161,7 @@ def constant_values(net: Net, names: list[str]) -> dict[str, Array]:
             known[name] = onnx.numpy_helper.from_array(_shape_value(net, node), name)
         elif node not in nodes:
             nodes.append(node)
-            stack += [n for n in node.input if n]
+            stack += node_reads(node)
     place = {id(n): i for i, n in enumerate(graph.node)}
     nodes.sort(key=lambda n: place[id(n)])
     direct = [n for n in computed if n in known]
@@ -172,7 +172,9 @@ def constant_values(net: Net, names: list[str]) -> dict[str, Array]:
         sub = onnx.helper.make_graph(nodes, "constants", [], outputs, list(known.values()))
         model = onnx.helper.make_model(sub, opset_imports=net.model.opset_import)
         model.ir_version = net.model.ir_version
-        results = open_session(model, net.path).run(run, {})
+        model.functions.extend(net.model.functions)
+        session = open_session(model, net.path, folder=Path(folder))
+        results = run_session(session, run, {}, net.path)
         values.update(dict(zip(run, results, strict=True)))
     return values
 

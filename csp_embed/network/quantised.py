@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from csp_embed.network.node_work import attributes
 from csp_embed.network.onnx_layers import Layer
-from csp_embed.network.onnx_model import Net
+from csp_embed.network.onnx_net import Net
 from csp_embed.network.onnx_weights import constant_values
-from csp_embed.network.work import attributes
 
 _EXACT = {"FLOAT": 24, "DOUBLE": 53, "FLOAT16": 11}
 

@@ -1,0 +1,193 @@
+"""Mends the form of a model, not its meaning.
+
+Takes: a valid ModelProto.  Leaves: local functions inlined, initializers that are neither inputs
+nor sparse, unique node names, nodes in topological order, none whose results nobody reads, and one
+dequantisation for each reader, so that what crosses a border can be the quantised tensor.
+"""
+
+from __future__ import annotations
+
+import heapq
+from typing import Any
+
+from csp_embed.errors import InputError
+from csp_embed.network.onnx_net import import_onnx, node_reads
+
+QUANTISED_DOMAINS = ("", "ai.onnx", "com.microsoft")
+
+
+def tidy(model: Any, path: str) -> Any:
+    """The model in plain form; see above, but for `split_dequantised`.
+
+    Raises: InputError for a cycle, a tensor that two nodes make or that nobody makes.
+    """
+    onnx = import_onnx()
+    if model.functions:
+        model = _inlined(onnx, model)
+    graph = model.graph
+    _densify(onnx, graph)
+    weights = {t.name for t in graph.initializer}
+    kept = [i for i in graph.input if i.name not in weights]
+    del graph.input[:]
+    graph.input.extend(kept)
+    model.ir_version = max(model.ir_version, 8)  # from 4 on initializers need not be inputs
+    name_nodes(graph)
+    order = _topological(graph, path)
+    del graph.node[:]
+    graph.node.extend(order)
+    return model
+
+
+def drop_dead(graph: Any) -> list[str]:
+    """Removes nodes on whom no output of the graph depends; their names, in order.
+
+    onnxruntime leaves them out, too: they cost nothing.
+    """
+    wanted = {o.name for o in graph.output}
+    kept: list[Any] = []
+    dead: list[str] = []
+    for node in reversed(graph.node):
+        if wanted.isdisjoint(o for o in node.output if o):
+            dead.append(node.name)
+        else:
+            kept.append(node)
+            wanted.update(node_reads(node))
+    if dead:
+        kept.reverse()
+        del graph.node[:]
+        graph.node.extend(kept)
+    return dead[::-1]
+
+
+def is_dequantise(node: Any) -> bool:
+    """Whether a node is DequantizeLinear, standard or onnxruntime's own."""
+    return node.op_type == "DequantizeLinear" and node.domain in QUANTISED_DOMAINS
+
+
+def split_dequantised(graph: Any, unpacked: set[str]) -> dict[str, str]:
+    """Gives every reader of a dequantised tensor, or of one that is `unpacked`, its own copy of the
+    node that makes it. Readers inside branches and the graph's own outputs keep the original.
+
+    Returns: the original tensor of each copy's.
+    """
+    outputs = {o.name for o in graph.output}
+    names = {n.name for n in graph.node}
+    original: dict[str, str] = {}
+    readers_of: dict[str, list[Any]] = {}
+    done: list[Any] = []
+    # From the back: the copies of a reader ask for copies of what they read in turn.
+    for node in reversed(list(graph.node)):
+        made = [o for o in node.output if o]
+        alone = len(made) == 1 and (is_dequantise(node) or made[0] in unpacked)
+        readers = readers_of.get(made[0], []) if alone else []
+        movable = [n for n in readers if made[0] in n.input]
+        # The first reader keeps the original unless others must.
+        stay = alone and (made[0] in outputs or len(movable) < len(readers))
+        clones = []
+        for count, reader in enumerate(movable if stay else movable[1:]):
+            clone = type(node)()
+            clone.CopyFrom(node)
+            clone.name = _fresh(f"{node.name}_{count + 1}", names)
+            clone.output[0] = f"{made[0]}__for_{clone.name}"
+            original[clone.output[0]] = made[0]
+            for at, name in enumerate(reader.input):
+                if name == made[0]:
+                    reader.input[at] = clone.output[0]
+            clones.append(clone)
+        for one in (*clones, node):
+            done.append(one)
+            for name in set(node_reads(one)):
+                readers_of.setdefault(name, []).append(one)
+    if original:
+        # Copied: the elements of a repeated field do not outlive it.
+        kept = [type(n).FromString(n.SerializeToString()) for n in reversed(done)]
+        del graph.node[:]
+        graph.node.extend(kept)
+    return original
+
+
+def _fresh(name: str, taken: set[str]) -> str:
+    while name in taken:
+        name += "_"
+    taken.add(name)
+    return name
+
+
+def _inlined(onnx: Any, model: Any) -> Any:
+    """Without local functions where onnx can: with their operators at another opset if need be."""
+    found = onnx.inliner.inline_local_functions(model)
+    if found.functions:
+        found = onnx.inliner.inline_local_functions(model, convert_version=True)
+    return found
+
+
+def _densify(onnx: Any, graph: Any) -> None:
+    """Sparse initializers as plain ones: cuts and costs know one kind."""
+    import numpy as np
+
+    for sparse in graph.sparse_initializer:
+        values = onnx.numpy_helper.to_array(sparse.values)
+        indices = onnx.numpy_helper.to_array(sparse.indices)
+        dense = np.zeros(tuple(sparse.dims), values.dtype)
+        if indices.ndim == 2:
+            dense[tuple(indices.T)] = values
+        else:
+            dense.reshape(-1)[indices] = values
+        graph.initializer.append(onnx.numpy_helper.from_array(dense, sparse.values.name))
+    del graph.sparse_initializer[:]
+
+
+def name_nodes(graph: Any) -> None:
+    """Unique node names: its own, else op_type_index."""
+    seen: set[str] = set()
+    for index, node in enumerate(graph.node):
+        node.name = _fresh(node.name or f"{node.op_type}_{index}", seen)
+
+
+def _topological(graph: Any, path: str) -> list[Any]:
+    """Nodes in dependency order, the file's order kept where it is one."""
+    made_by: dict[str, int] = {}
+    for index, node in enumerate(graph.node):
+        for name in node.output:
+            if name and name in made_by:
+                raise InputError(f"tensor {name!r} is made by two nodes", where=path)
+            if name:
+                made_by[name] = index
+    known = {t.name for t in graph.initializer} | {i.name for i in graph.input}
+    needs: list[set[int]] = []
+    for node in graph.node:
+        need = set()
+        for name in node_reads(node):
+            if name in made_by:
+                need.add(made_by[name])
+            elif name not in known:
+                raise InputError(
+                    f"node {node.name!r} reads {name!r}, which nothing makes", where=path
+                )
+        needs.append(need)
+    order = stable_topological(needs)
+    if len(order) < len(needs):
+        rest = [graph.node[i].name for i in range(len(needs)) if i not in set(order)]
+        raise InputError(
+            "the model's graph has a cycle", where=path, why="among " + ", ".join(rest[:6])
+        )
+    return [graph.node[i] for i in order]
+
+
+def stable_topological(needs: list[set[int]]) -> list[int]:
+    """Indices in dependency order, smallest ready index first; members of cycles are left out."""
+    users: list[list[int]] = [[] for _ in needs]
+    missing = [len(need) for need in needs]
+    for index, need in enumerate(needs):
+        for other in need:
+            users[other].append(index)
+    ready = [i for i, n in enumerate(missing) if n == 0]
+    order: list[int] = []
+    while ready:
+        index = heapq.heappop(ready)
+        order.append(index)
+        for user in users[index]:
+            missing[user] -= 1
+            if missing[user] == 0:
+                heapq.heappush(ready, user)
+    return order
