@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from csp_embed.errors import InputError
+from csp_embed.network.onnx_normalise import read_names
 
 
 def bind_dims(
     graph: Any, dims: Mapping[str, int], path: str, feeds: Mapping[str, Any] | None = None
 ) -> dict[str, int]:
-    """Sets the open dimensions of the graph's inputs in place; returns the extents by name.
+    """Sets the open dimensions of the graph's inputs in place; returns the extents by name. Inputs
+    that nobody reads are removed: their extents, or even what they are, do not matter.
 
     dims: extents by dimension name (`batch`), or by input and axis (`x:0`) where it has no name.
     feeds: arrays whose shapes give the rest. Raises: InputError for dimensions that stay open
@@ -20,10 +22,21 @@ def bind_dims(
     """
     for name, extent in dims.items():
         if extent <= 0:
-            raise InputError(f"dimension {name}={extent} must be positive", where=path)
+            raise InputError(
+                f"dimension {name}={extent} must be positive", where=path, hint=f"--dim {name}=1"
+            )
     still_open: dict[str, str] = {}  # what --dim calls it -> where it is
     known: dict[str, None] = {}
     bound = dict(dims)
+    read = read_names(graph)
+    for value in graph.input:
+        if value.name not in read and value.type.HasField("tensor_type"):
+            params = [d.dim_param for d in value.type.tensor_type.shape.dim]
+            known |= dict.fromkeys(name for name in params if name)
+            known |= {f"{value.name}:{place}": None for place in range(len(params))}
+    kept = [value for value in graph.input if value.name in read]
+    del graph.input[:]
+    graph.input.extend(kept)
     values = [(v, _shape(v, path, feeds)) for v in graph.input]
     for value, shape in values:
         given = _given_shape(feeds, value.name, len(shape.dim))
@@ -40,7 +53,9 @@ def bind_dims(
             if extent is not None:
                 if fixed and dim.dim_value != extent:
                     raise InputError(
-                        f"--dim {spot}={extent}: that axis is fixed at {dim.dim_value}", where=path
+                        f"--dim {spot}={extent}: that axis is fixed at {dim.dim_value}",
+                        where=path,
+                        hint="leave that --dim out",
                     )
                 known[spot] = None
                 dim.dim_value = extent
@@ -78,6 +93,7 @@ def _shape(value: Any, path: str, feeds: Mapping[str, Any] | None) -> Any:
             f"graph input {value.name!r} is not a tensor",
             where=path,
             why="sequences, maps and optionals have no fixed size",
+            hint="export the model with tensors as inputs",
         )
     if not value.type.tensor_type.HasField("shape"):
         if feeds is None or value.name not in feeds:

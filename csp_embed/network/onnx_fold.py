@@ -33,10 +33,13 @@ def constants_of(graph: Any, known: Mapping[str, TensorInfo]) -> tuple[set[str],
     """
     constants = {t.name for t in graph.initializer}
     unpacked: set[str] = set()
+    # A sequence cannot be an initializer of a cut: who makes one stays with who reads it.
+    values = (*graph.value_info, *graph.output)
+    other = {v.name for v in values if v.type.WhichOneof("value") not in (None, "tensor_type")}
     for node in graph.node:
         reads = node_reads(node)
         made = [o for o in node.output if o]
-        if node.op_type in _RANDOM or (node.domain and not reads):
+        if node.op_type in _RANDOM or (node.domain and not reads) or not other.isdisjoint(made):
             continue
         if node.op_type in _SHAPE_READERS and not node.domain:
             if reads and (reads[0] in known or reads[0] in constants):

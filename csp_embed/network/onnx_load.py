@@ -39,8 +39,12 @@ def is_model_file(path: str | Path) -> bool:
     if Path(path).suffix.lower() in (*SUFFIXES, ".ort", ".tflite"):
         return True
     head = _head(path)
-    # A ModelProto begins with its IR version (field 1, a small number).
-    return known_format(head) is not None or (head[:1] == b"\x08" and head[1:2] < b"\x20")
+    return known_format(head) is not None or _is_binary(head)
+
+
+def _is_binary(head: bytes) -> bool:
+    """A ModelProto begins with its IR version (field 1, a small number)."""
+    return head[:1] == b"\x08" and b"\x00" < head[1:2] < b"\x20"
 
 
 def known_format(head: bytes) -> tuple[str, str] | None:
@@ -62,9 +66,13 @@ def load(path: str | Path) -> Any:
     if foreign is not None:
         raise InputError(f"this is {foreign[0]}, not ONNX", where=str(path), hint=foreign[1])
     try:
-        model = onnx.load(str(path), load_external_data=False)
+        # A binary file stays one, whatever it is called.
+        form = "protobuf" if _is_binary(_head(path)) else None
+        model = onnx.load(str(path), format=form, load_external_data=False)
     except FileNotFoundError as error:
-        raise InputError(f"no such file: {error.filename or path}", where=str(path)) from error
+        raise InputError(
+            f"no such file: {error.filename or path}", where=str(path), hint="check the path"
+        ) from error
     except OSError as error:
         raise InputError(
             f"cannot read {path}", where=str(path), why=error.strerror or str(error)
@@ -99,11 +107,22 @@ def _head(path: str | Path) -> bytes:
 def _check(model: Any, path: str | Path) -> None:
     """onnx's checker decides; where it refuses, onnxruntime may still run the model."""
     onnx = import_onnx()
+    # Shapes of values are found here; whether the file declares one does not matter.
+    bare = [
+        v.type.tensor_type
+        for v in (*model.graph.input, *model.graph.output, *model.graph.value_info)
+        if v.type.HasField("tensor_type") and not v.type.tensor_type.HasField("shape")
+    ]
+    for kind in bare:
+        kind.shape.SetInParent()
     try:
         onnx.checker.check_model(_without_weights(model))
         return
     except onnx.checker.ValidationError as error:
         refusal = error
+    finally:
+        for kind in bare:
+            kind.ClearField("shape")
     lines = str(refusal).strip().splitlines() or ["?"]
     if "topologically sorted" in str(refusal):  # order is mended by `normalise`
         return

@@ -8,7 +8,7 @@ weights is planned without making them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ from csp_embed.network.onnx_fold import constants_of
 from csp_embed.network.onnx_load import load
 from csp_embed.network.onnx_net import Net, import_onnx, tensors_of
 from csp_embed.network.onnx_normalise import drop_dead, split_dequantised, tidy
-from csp_embed.network.onnx_shapes import inference_error, settle
+from csp_embed.network.onnx_run_shapes import ASKS_FOR_VALUES
+from csp_embed.network.onnx_shapes import Settled, inference_error, settle
 
 
 def read_model(
@@ -46,7 +47,8 @@ def normalise(
     model = tidy(model, path)
     dead = drop_dead(model.graph)
     extents = bind_dims(model.graph, dims or {}, path, feeds)
-    model, why = settle(model, path, extents, feeds)
+    settled = settle(model, path, extents, feeds)
+    model = settled.model
     dead += drop_dead(model.graph)
     graph = model.graph
     tensors = tensors_of(graph)
@@ -64,7 +66,7 @@ def normalise(
         inputs=tuple(i.name for i in graph.input),
         outputs=tuple(o.name for o in graph.output),
         unpacked=frozenset(unpacked),
-        notes=_notes(dead),
+        notes=(*_dead_note(dead), *_declared_note(settled)),
     )
     if not nodes:
         raise InputError(
@@ -72,18 +74,30 @@ def normalise(
             where=path,
             hint="give a model whose outputs depend on its inputs",
         )
-    _check_borders(net, why, feeds is not None)
+    _check_borders(net, settled.why)
     return net
 
 
-def _notes(dead: list[str]) -> tuple[str, ...]:
+def _dead_note(dead: list[str]) -> tuple[str, ...]:
     if not dead:
         return ()
-    names = ", ".join(dead[:5]) + (", …" if len(dead) > 5 else "")
-    return (f"left out, since no output of the model depends on them: {names}",)
+    return (f"left out, since no output of the model depends on them: {_few(dead)}",)
 
 
-def _check_borders(net: Net, why: str, given: bool) -> None:
+def _declared_note(settled: Settled) -> tuple[str, ...]:
+    if not settled.declared:
+        return ()
+    return (
+        f"sizes as the file declares them, not checked, of {_few(settled.declared)}: {settled.why} "
+        "(--inputs FILE.npz measures them)",
+    )
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+
+
+def _check_borders(net: Net, why: str) -> None:
     """The graph's own inputs and outputs need a size; what has none inside stays in its layer."""
     maker = {o: n for n in net.nodes for o in n.output if o}
     kinds = _kinds(net.model.graph)
@@ -106,13 +120,15 @@ def _check_borders(net: Net, why: str, given: bool) -> None:
             )
         if name not in net.tensors and name not in net.constants:
             reasons = [text for text in (why, inference_error(net.model)) if text]
+            first = next(o for n in net.nodes for o in n.output if o and o not in net.tensors)
             raise InputError(
                 f"the shape of tensor {name!r}{made} depends on values, or cannot be inferred",
                 where=net.path,
                 why="; ".join(reasons),
-                hint="export the model with fixed shapes, or cut that operator off"
-                if given
-                else "--inputs FILE.npz with values for " + ", ".join(net.read_inputs()[:5]),
+                hint="--inputs FILE.npz with values for " + ", ".join(net.read_inputs()[:5])
+                if why == ASKS_FOR_VALUES
+                else f"write the shape of {first!r} into the model: graph.value_info.append("
+                f"onnx.helper.make_tensor_value_info({first!r}, TYPE, [EXTENTS]))",
             )
 
 

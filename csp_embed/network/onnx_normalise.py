@@ -10,6 +10,8 @@ from __future__ import annotations
 import heapq
 from typing import Any
 
+import numpy as np
+
 from csp_embed.errors import InputError
 from csp_embed.network.onnx_net import import_onnx, node_reads
 
@@ -57,6 +59,11 @@ def drop_dead(graph: Any) -> list[str]:
         del graph.node[:]
         graph.node.extend(kept)
     return dead[::-1]
+
+
+def read_names(graph: Any) -> set[str]:
+    """Tensors that some node reads or that are the graph's outputs."""
+    return {n for node in graph.node for n in node_reads(node)} | {o.name for o in graph.output}
 
 
 def is_dequantise(node: Any) -> bool:
@@ -122,10 +129,15 @@ def _inlined(onnx: Any, model: Any) -> Any:
 
 
 def _densify(onnx: Any, graph: Any) -> None:
-    """Sparse initializers as plain ones: cuts and costs know one kind."""
-    import numpy as np
-
-    for sparse in graph.sparse_initializer:
+    """Sparse initializers and constants as plain ones: cuts and costs know one kind."""
+    found = [(sparse.values.name, sparse) for sparse in graph.sparse_initializer]
+    for node in list(graph.node):
+        if node.op_type == "Constant" and not node.domain:
+            sparse = [a.sparse_tensor for a in node.attribute if a.name == "sparse_value"]
+            if sparse:
+                found.append((node.output[0], sparse[0]))
+                graph.node.remove(node)
+    for name, sparse in found:
         values = onnx.numpy_helper.to_array(sparse.values)
         indices = onnx.numpy_helper.to_array(sparse.indices)
         dense = np.zeros(tuple(sparse.dims), values.dtype)
@@ -133,7 +145,7 @@ def _densify(onnx: Any, graph: Any) -> None:
             dense[tuple(indices.T)] = values
         else:
             dense.reshape(-1)[indices] = values
-        graph.initializer.append(onnx.numpy_helper.from_array(dense, sparse.values.name))
+        graph.initializer.append(onnx.numpy_helper.from_array(dense, name))
     del graph.sparse_initializer[:]
 
 
@@ -150,7 +162,11 @@ def _topological(graph: Any, path: str) -> list[Any]:
     for index, node in enumerate(graph.node):
         for name in node.output:
             if name and name in made_by:
-                raise InputError(f"tensor {name!r} is made by two nodes", where=path)
+                raise InputError(
+                    f"tensor {name!r} is made by two nodes",
+                    where=path,
+                    hint="export the model again: names must be unique",
+                )
             if name:
                 made_by[name] = index
     known = {t.name for t in graph.initializer} | {i.name for i in graph.input}
@@ -162,14 +178,19 @@ def _topological(graph: Any, path: str) -> list[Any]:
                 need.add(made_by[name])
             elif name not in known:
                 raise InputError(
-                    f"node {node.name!r} reads {name!r}, which nothing makes", where=path
+                    f"node {node.name!r} reads {name!r}, which nothing makes",
+                    where=path,
+                    hint="make it an input, or export the model again",
                 )
         needs.append(need)
     order = stable_topological(needs)
     if len(order) < len(needs):
         rest = [graph.node[i].name for i in range(len(needs)) if i not in set(order)]
         raise InputError(
-            "the model's graph has a cycle", where=path, why="among " + ", ".join(rest[:6])
+            "the model's graph has a cycle",
+            where=path,
+            why="among " + ", ".join(rest[:6]),
+            hint="export the model again; loops are written as Loop or Scan",
         )
     return [graph.node[i] for i in order]
 

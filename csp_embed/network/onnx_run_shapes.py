@@ -16,7 +16,7 @@ from csp_embed.errors import InputError, MissingLibrary
 from csp_embed.network.onnx_net import TensorInfo, import_onnx, tensors_of
 from csp_embed.network.runtime import open_session, ort_values, run_ort_values, run_session
 
-ASKS_FOR_VALUES = "it differs between inputs of zeros, ones and random values"
+ASKS_FOR_VALUES = "the values of the model's inputs decide it"
 
 
 def shapes_by_running(
@@ -77,6 +77,8 @@ def _shapes(
     """Of tensors; sequences, optionals and strings have no size."""
     onnx = import_onnx()
     found = {}
+    names = [o.name for o in session.get_outputs() if o.name in set(names)]
+    tensors = {o.name for o in session.get_outputs() if o.type.startswith("tensor(")}
     if any(np.asarray(v).dtype.kind in "OUS" for v in feeds.values()):
         # onnxruntime's own values cannot be made of strings; NumPy's hold no bfloat16, which then
         # has its own error.
@@ -88,7 +90,7 @@ def _shapes(
         return found
     values = run_ort_values(session, list(names), ort_values(session, feeds), path)
     for name, value in zip(names, values, strict=True):
-        if value.has_value() and value.is_tensor():
+        if name in tensors and value.has_value():
             dtype = onnx.TensorProto.DataType.Name(value.element_type())
             if dtype != "STRING":
                 found[name] = TensorInfo(name, dtype, tuple(value.shape()))

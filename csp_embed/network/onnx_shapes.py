@@ -9,38 +9,59 @@ hint: exporters leave stale, zero and symbolic sizes there.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from csp_embed.network.onnx_branch import open_branches
 from csp_embed.network.onnx_fold import constants_of, fold_small
 from csp_embed.network.onnx_net import TensorInfo, import_onnx, tensors_of
 from csp_embed.network.onnx_normalise import drop_dead, name_nodes
-from csp_embed.network.onnx_run_shapes import shapes_by_running
+from csp_embed.network.onnx_run_shapes import ASKS_FOR_VALUES, shapes_by_running
+from csp_embed.network.value_shapes import depends_on_values
+
+
+@dataclass(frozen=True)
+class Settled:
+    """model: with shapes. why: tensors without one have none. declared: tensors whose shape is only
+    what the file says."""
+
+    model: Any
+    why: str
+    declared: tuple[str, ...]
 
 
 def settle(
     model: Any, path: str, dims: Mapping[str, int], feeds: Mapping[str, Any] | None
-) -> tuple[Any, str]:
-    """(the model with shapes, why tensors without one have none).
+) -> Settled:
+    """Finds every shape that can be found.
 
     dims: extents that the file's declarations name. feeds: values of the model's inputs.
     """
     declared = _take_declared(model.graph, dims)
     model = _infer_and_fold(model)
-    missing = _open(model.graph)
-    why = ""
-    if missing:
-        found, why = shapes_by_running(model, missing, feeds, path)
-        if found:
-            _declare(model.graph, found)
-            model = _infer_and_fold(model, found)
+    learnt: dict[str, TensorInfo] = {}
+    trusted: list[str] = []
+    refusal = ""
     while True:
-        # Operators that nobody here knows: what is declared of the first ones serves the rest.
-        hints = _next_hints(model.graph, declared)
-        if not hints:
-            return model, why
-        _declare(model.graph, hints)
-        model = _infer_and_fold(model, hints)
+        missing = _open(model.graph)
+        # What depends on values of the inputs is not asked for without them: whatever was tried,
+        # another value might show another shape.
+        constants = constants_of(model.graph, tensors_of(model.graph))[0]
+        waits = set() if feeds is not None else depends_on_values(model.graph, constants, missing)
+        ask = [name for name in missing if name not in waits]
+        found: dict[str, TensorInfo] = {}
+        if ask and not refusal:
+            found, refusal = shapes_by_running(model, ask, feeds, path)
+        if not found:
+            # Values decide, or onnxruntime does not know an operator: what is declared of the first
+            # such tensors may settle the rest.
+            found = _hints(model.graph, {n: declared[n] for n in missing if n in declared})
+            trusted += found
+        if not found:
+            return Settled(model, refusal or ASKS_FOR_VALUES, tuple(trusted))
+        learnt |= found
+        _declare(model.graph, found)
+        model = _infer_and_fold(model, learnt)
 
 
 def inference_error(model: Any) -> str:
@@ -111,13 +132,13 @@ def _take_declared(graph: Any, dims: Mapping[str, int]) -> dict[str, TensorInfo]
     return declared
 
 
-def _next_hints(graph: Any, declared: Mapping[str, TensorInfo]) -> dict[str, TensorInfo]:
+def _hints(graph: Any, declared: Mapping[str, TensorInfo]) -> dict[str, TensorInfo]:
     """Declared shapes of nodes all of whose own inputs have one."""
     known = tensors_of(graph)
     hints: dict[str, TensorInfo] = {}
     for node in graph.node:
         if all(n in known for n in node.input if n):
-            hints |= {o: declared[o] for o in node.output if o in declared and o not in known}
+            hints |= {o: declared[o] for o in node.output if o in declared}
     return hints
 
 

@@ -133,7 +133,10 @@ def constant_values(net: Net, names: list[str]) -> dict[str, Array]:
             return onnx.numpy_helper.to_array(tensor, base_dir=folder)
         except (OSError, ValueError, onnx.checker.ValidationError) as error:
             raise InputError(
-                f"cannot read the weights of {tensor.name!r}", where=net.path, why=str(error)
+                f"cannot read the weights of {tensor.name!r}",
+                where=net.path,
+                why=str(error),
+                hint="keep the model's data file beside it, whole",
             ) from error
 
     computed = [name for name in names if name not in stored]
@@ -157,7 +160,7 @@ def constant_values(net: Net, names: list[str]) -> dict[str, Array]:
             known[name] = onnx.TensorProto()
             known[name].CopyFrom(node.attribute[0].t)
             known[name].name = name
-        elif node.op_type in ("Shape", "Size"):
+        elif node.op_type in ("Shape", "Size") and node.input[0] in net.tensors:
             known[name] = onnx.numpy_helper.from_array(_shape_value(net, node), name)
         elif node not in nodes:
             nodes.append(node)
@@ -174,8 +177,14 @@ def constant_values(net: Net, names: list[str]) -> dict[str, Array]:
         model.ir_version = net.model.ir_version
         model.functions.extend(net.model.functions)
         session = open_session(model, net.path, folder=Path(folder))
-        results = run_session(session, run, {}, net.path)
-        values.update(dict(zip(run, results, strict=True)))
+        for name, result in zip(run, run_session(session, run, {}, net.path), strict=True):
+            if not isinstance(result, np.ndarray):
+                raise InputError(
+                    f"constant {name!r} is a sequence or optional, not a tensor",
+                    where=net.path,
+                    hint="export the model again with that constant folded",
+                )
+            values[name] = result
     return values
 
 
