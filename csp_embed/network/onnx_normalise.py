@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from csp_embed.errors import InputError
-from csp_embed.network.onnx_net import import_onnx, node_reads
+from csp_embed.network.onnx_net import import_onnx, node_reads, subgraphs
 
 QUANTISED_DOMAINS = ("", "ai.onnx", "com.microsoft")
 
@@ -121,11 +121,42 @@ def _fresh(name: str, taken: set[str]) -> str:
 
 
 def _inlined(onnx: Any, model: Any) -> Any:
-    """Without local functions where onnx can: with their operators at another opset if need be."""
+    """Without local functions where onnx can. Those that it cannot inline stay functions, whose
+    shapes onnxruntime says."""
+    versions = {o.domain: o.version for o in model.opset_import}
+    for function in model.functions:
+        for entry in function.opset_import:
+            wanted = versions.get(entry.domain, entry.version)
+            if entry.version != wanted and _same_operators(onnx, function, entry, wanted):
+                entry.version = wanted
     found = onnx.inliner.inline_local_functions(model)
     if found.functions:
-        found = onnx.inliner.inline_local_functions(model, convert_version=True)
+        try:
+            # With the operators of the functions converted to the model's opset.
+            found = onnx.inliner.inline_local_functions(model, convert_version=True)
+        except RuntimeError:  # the converter lacks types or steps
+            return found
     return found
+
+
+def _same_operators(onnx: Any, function: Any, entry: Any, version: int) -> bool:
+    """Whether a function's operators mean the same at another version of their domain."""
+    nodes = list(function.node)
+    while nodes:
+        node = nodes.pop()
+        nodes += [inner for graph in subgraphs(node) for inner in graph.node]
+        if node.domain != entry.domain:
+            continue
+        try:
+            before, after = (
+                onnx.defs.get_schema(node.op_type, v, node.domain).since_version
+                for v in (entry.version, version)
+            )
+        except onnx.defs.SchemaError:
+            return False
+        if before != after:
+            return False
+    return True
 
 
 def _densify(onnx: Any, graph: Any) -> None:

@@ -55,7 +55,9 @@ def settle(
         if not found:
             # Values decide, or onnxruntime does not know an operator: what is declared of the first
             # such tensors may settle the rest.
-            found = _hints(model.graph, {n: declared[n] for n in missing if n in declared})
+            hints = {n: declared[n] for n in missing if n in declared}
+            borders = {o.name for o in model.graph.output}
+            found = _hints(model.graph, hints) or {n: hints[n] for n in hints if n in borders}
             trusted += found
         if not found:
             return Settled(model, refusal or ASKS_FOR_VALUES, tuple(trusted))

@@ -283,7 +283,7 @@ def _assumed(net: Net, layer: Layer) -> QuantLayer:
     rest = [net.nodes[i].op_type for i in layer.nodes if net.nodes[i] is not node]
     if any(op in ("Conv", "Gemm", "MatMul") for op in rest):
         raise _No("the layer has more than one contraction")
-    if node.input[1] not in net.constants:
+    if node.input[1] not in net.constants and node.input[1] not in net.unpacked:
         raise _No("w is not a constant")
     clip = (0, 127) if "Relu" in rest or "Clip" in rest else (-128, 127)
     if layer.op == "Conv":

@@ -12,6 +12,7 @@ import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -24,23 +25,30 @@ _PATIENCE_S = 5.0
 
 
 class CpuProcess:
-    """A process pinned to one core (or not, where the system cannot). device: whose it is."""
+    """A process pinned to one core (or not, where the system cannot).
 
-    def __init__(self, device: str, core: int | None, threads: int = 1) -> None:
+    device: whose it is. crew: all workers of one run; while one is waited for, the death of another
+    ends the wait.
+    """
+
+    def __init__(
+        self, device: str, core: int | None, crew: list[CpuProcess], threads: int = 1
+    ) -> None:
         context = mp.get_context("spawn")  # a fork would inherit onnxruntime's threads
-        self.device, self.core = device, core
+        self.device, self.core, self.crew = device, core, crew
         self.doing = "starting"
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(
             target=serve, args=(theirs, core, threads), daemon=True, name=f"worker of {device}"
         )
         try:
-            with _interrupts_held():
+            with _signals_held():
                 self.process.start()
         except OSError as error:
             raise self._death() from error
         finally:
             theirs.close()
+        crew.append(self)
 
     def load(self, part: Part, path: Path, plain: bool = False) -> None:
         self._ask(f"loading {part.name}", ("load", part.index, str(path), plain))
@@ -70,6 +78,8 @@ class CpuProcess:
         """Ends the worker: kindly where it waits for work, at once where it is in the middle."""
         if self.process.pid is None:
             return
+        if self in self.crew:
+            self.crew.remove(self)
         if not self.doing or self.doing == "starting":
             with suppress(OSError):  # it may be gone already
                 self.pipe.send(("stop",))
@@ -89,6 +99,10 @@ class CpuProcess:
             raise self._death() from error
 
     def _answer(self) -> Any:
+        others = {other.process.sentinel: other for other in self.crew if other is not self}
+        ready = wait([self.pipe, *others])
+        if self.pipe not in ready:
+            raise next(others[s] for s in ready if s in others)._death()
         try:
             message = self.pipe.recv()
         except (EOFError, OSError) as error:  # OSError: it died in the middle of a message
@@ -106,7 +120,7 @@ class CpuProcess:
         if self.process.pid is not None:
             self.process.join(timeout=_PATIENCE_S)
             code = self.process.exitcode
-        when = f" while {self.doing}" if self.doing else ""
+        when = f" while {self.doing}" if self.doing else " while it waited for work"
         return WorkerDied(
             f"the worker of {self.device} died{when}",
             where=f"device {self.device}, process {self.process.pid}, "
@@ -130,13 +144,15 @@ def _cause(code: int | None) -> str:
 
 
 @contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """A process started meanwhile never sees Ctrl-C: whoever asked it decides when it ends."""
+def _signals_held() -> Iterator[None]:
+    """Ctrl-C and SIGTERM wait until a process has got what it needs to start: without that it would
+    print a trace of its own. The process inherits the mask and so never sees Ctrl-C: whoever asked
+    it decides when it ends."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
     resource_tracker.ensure_running()  # it sets the same mask when it starts, and unsets it
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield
     finally:

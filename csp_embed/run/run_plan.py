@@ -189,11 +189,12 @@ def _start(
     free = cores()
     notes: list[str] = []
     cpus = 0
+    crew: list[CpuProcess] = []
     for device in platform.devices:
         if device.name not in used:
             continue
         if device.kind == "cpu":
-            runners[device.name] = CpuProcess(device.name, free[cpus % len(free)])
+            runners[device.name] = CpuProcess(device.name, free[cpus % len(free)], crew)
             cpus += 1
         elif device.isa is not None and compile_layer is not None and not assume_int8:
             runners[device.name] = KernelSimulator(device, model, compile_layer)

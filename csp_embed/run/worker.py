@@ -19,6 +19,8 @@ from typing import Any
 def serve(pipe: Connection, core: int | None, threads: int) -> None:
     """The process's whole life."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when a worker ends
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # held while it was started
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if core is not None and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {core})
