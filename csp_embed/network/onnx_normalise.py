@@ -132,9 +132,11 @@ def _inlined(onnx: Any, model: Any) -> Any:
     found = onnx.inliner.inline_local_functions(model)
     if found.functions:
         try:
-            # With the operators of the functions converted to the model's opset.
-            found = onnx.inliner.inline_local_functions(model, convert_version=True)
-        except RuntimeError:  # the converter lacks types or steps
+            # With the operators of the functions converted to the model's opset, for which the
+            # converter wants to know types.
+            typed = onnx.shape_inference.infer_shapes(found)
+            found = onnx.inliner.inline_local_functions(typed, convert_version=True)
+        except (RuntimeError, onnx.shape_inference.InferenceError):
             return found
     return found
 

@@ -71,8 +71,8 @@ def run_plan(
             files = write_parts(folder, model, constants, parts)
         if swap is not None:
             files = _swapped(files, parts, swap, folder)
-        notes = _start(runners, platform, parts, model, compile_layer, assume_int8)
         whole_ms = _whole_ms(model, constants, feeds, runs, warm_ups, clock)
+        notes = _start(runners, platform, parts, model, compile_layer, assume_int8)
         copies = [
             _run_copy(
                 [p for p in parts if p.replica == replica], runners, files, model, constants,
