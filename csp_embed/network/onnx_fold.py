@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from csp_embed.network.onnx_dequantise import is_dequantise
 from csp_embed.network.onnx_net import TensorInfo, import_onnx, node_reads, subgraphs
-from csp_embed.network.onnx_normalise import is_dequantise
 
 SMALL_ELEMENTS = 4096
 _SHAPE_READERS = {"Shape", "Size"}

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from csp_embed.errors import InputError
+from csp_embed.network.onnx_dequantise import is_dequantise
 from csp_embed.network.onnx_net import Net
-from csp_embed.network.onnx_normalise import is_dequantise
 from csp_embed.network.onnx_seeds import ordered, seeds, users_of
 
 GRANULARITIES = ("node", "fused", "block")

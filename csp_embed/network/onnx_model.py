@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from csp_embed.errors import InputError
+from csp_embed.network.onnx_dequantise import split_dequantised
 from csp_embed.network.onnx_dims import bind_dims
 from csp_embed.network.onnx_fold import constants_of
 from csp_embed.network.onnx_load import load
 from csp_embed.network.onnx_net import Net, import_onnx, tensors_of
-from csp_embed.network.onnx_normalise import drop_dead, split_dequantised, tidy
+from csp_embed.network.onnx_normalise import drop_dead, tidy
 from csp_embed.network.onnx_run_shapes import ASKS_FOR_VALUES
 from csp_embed.network.onnx_shapes import Settled, inference_error, settle
 

@@ -1,8 +1,7 @@
 """Mends the form of a model, not its meaning.
 
 Takes: a valid ModelProto.  Leaves: local functions inlined, initializers that are neither inputs
-nor sparse, unique node names, nodes in topological order, none whose results nobody reads, and one
-dequantisation for each reader, so that what crosses a border can be the quantised tensor.
+nor sparse, unique node names, nodes in topological order, none whose results nobody reads.
 """
 
 from __future__ import annotations
@@ -15,11 +14,9 @@ import numpy as np
 from csp_embed.errors import InputError
 from csp_embed.network.onnx_net import import_onnx, node_reads, subgraphs
 
-QUANTISED_DOMAINS = ("", "ai.onnx", "com.microsoft")
-
 
 def tidy(model: Any, path: str) -> Any:
-    """The model in plain form; see above, but for `split_dequantised`.
+    """The model in plain form; see above, but for dead nodes: `drop_dead` says what it left out.
 
     Raises: InputError for a cycle, a tensor that two nodes make or that nobody makes.
     """
@@ -66,54 +63,8 @@ def read_names(graph: Any) -> set[str]:
     return {n for node in graph.node for n in node_reads(node)} | {o.name for o in graph.output}
 
 
-def is_dequantise(node: Any) -> bool:
-    """Whether a node is DequantizeLinear, standard or onnxruntime's own."""
-    return node.op_type == "DequantizeLinear" and node.domain in QUANTISED_DOMAINS
-
-
-def split_dequantised(graph: Any, unpacked: set[str]) -> dict[str, str]:
-    """Gives every reader of a dequantised tensor, or of one that is `unpacked`, its own copy of the
-    node that makes it. Readers inside branches and the graph's own outputs keep the original.
-
-    Returns: the original tensor of each copy's.
-    """
-    outputs = {o.name for o in graph.output}
-    names = {n.name for n in graph.node}
-    original: dict[str, str] = {}
-    readers_of: dict[str, list[Any]] = {}
-    done: list[Any] = []
-    # From the back: the copies of a reader ask for copies of what they read in turn.
-    for node in reversed(list(graph.node)):
-        made = [o for o in node.output if o]
-        alone = len(made) == 1 and (is_dequantise(node) or made[0] in unpacked)
-        readers = readers_of.get(made[0], []) if alone else []
-        movable = [n for n in readers if made[0] in n.input]
-        # The first reader keeps the original unless others must.
-        stay = alone and (made[0] in outputs or len(movable) < len(readers))
-        clones = []
-        for count, reader in enumerate(movable if stay else movable[1:]):
-            clone = type(node)()
-            clone.CopyFrom(node)
-            clone.name = _fresh(f"{node.name}_{count + 1}", names)
-            clone.output[0] = f"{made[0]}__for_{clone.name}"
-            original[clone.output[0]] = made[0]
-            for at, name in enumerate(reader.input):
-                if name == made[0]:
-                    reader.input[at] = clone.output[0]
-            clones.append(clone)
-        for one in (*clones, node):
-            done.append(one)
-            for name in set(node_reads(one)):
-                readers_of.setdefault(name, []).append(one)
-    if original:
-        # Copied: the elements of a repeated field do not outlive it.
-        kept = [type(n).FromString(n.SerializeToString()) for n in reversed(done)]
-        del graph.node[:]
-        graph.node.extend(kept)
-    return original
-
-
-def _fresh(name: str, taken: set[str]) -> str:
+def fresh(name: str, taken: set[str]) -> str:
+    """A name that is not taken, and now is."""
     while name in taken:
         name += "_"
     taken.add(name)
@@ -186,7 +137,7 @@ def name_nodes(graph: Any) -> None:
     """Unique node names: its own, else op_type_index."""
     seen: set[str] = set()
     for index, node in enumerate(graph.node):
-        node.name = _fresh(node.name or f"{node.op_type}_{index}", seen)
+        node.name = fresh(node.name or f"{node.op_type}_{index}", seen)
 
 
 def _topological(graph: Any, path: str) -> list[Any]:

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from csp_embed.network.onnx_dequantise import is_dequantise
 from csp_embed.network.onnx_net import Net
-from csp_embed.network.onnx_normalise import is_dequantise, stable_topological
+from csp_embed.network.onnx_normalise import stable_topological
 
 
 def seeds(net: Net) -> list[list[int]]:

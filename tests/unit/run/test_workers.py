@@ -104,6 +104,25 @@ def test_a_killed_worker_is_named(
     assert not mp.active_children()
 
 
+def test_the_death_of_another_worker_ends_the_wait(
+    monkeypatch: pytest.MonkeyPatch, model: Imported, plan: Plan
+) -> None:
+    """cpu0 is asked and, stopped, never answers; cpu1, of whom nobody wants anything, dies."""
+    ask = CpuProcess._ask
+
+    def stop_and_kill(self: CpuProcess, doing: str, message: tuple[Any, ...]) -> None:
+        if doing.startswith("measuring part00"):
+            os.kill(self.process.pid or 0, signal.SIGSTOP)
+            other = next(worker for worker in self.crew if worker is not self)
+            os.kill(other.process.pid or 0, signal.SIGKILL)
+        ask(self, doing, message)
+
+    monkeypatch.setattr(CpuProcess, "_ask", stop_and_kill)
+    with pytest.raises(WorkerDied, match="of cpu1 died while it waited for work"):
+        run_plan(model, plan, PLATFORM, runs=1, warm_ups=0)
+    assert not mp.active_children()
+
+
 def test_a_worker_killed_at_its_start_is_named(
     monkeypatch: pytest.MonkeyPatch, model: Imported, plan: Plan
 ) -> None:
