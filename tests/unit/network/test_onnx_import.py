@@ -126,8 +126,7 @@ def test_the_command_line_takes_values_and_keeps_them_in_the_plan(tmp_path: Path
     given = ["--platform", "cpu_2gpu", "--inputs", str(tmp_path / "in.npz"), "-o", plan]
     first = subprocess.run([*command, "partition", str(path), *given], capture_output=True)
     assert first.returncode == 0, first.stderr
-    inputs = ["--inputs", str(tmp_path / "in.npz"), "--runs", "1"]
-    run = subprocess.run([*command, "run-plan", str(path), plan, *inputs], capture_output=True)
+    run = subprocess.run([*command, "run-plan", str(path), plan, "--runs=1"], capture_output=True)
     assert run.returncode == 0, run.stderr
     assert b"int64 exactly" in run.stdout
 
