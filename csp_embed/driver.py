@@ -24,6 +24,7 @@ from csp_embed.errors import Infeasible, OperatorError, SpecError
 from csp_embed.ir.embedding import Embedding
 from csp_embed.ir.operator import Operator
 from csp_embed.ir.schedule import COMPUTE, LOAD, STORE, Schedule
+from csp_embed.isa.compilable import require
 from csp_embed.isa.load import load_isa
 from csp_embed.isa.spec import Isa
 from csp_embed.kernel import Kernel
@@ -84,6 +85,9 @@ def compile(
     machine = isa if isinstance(isa, Isa) else load_isa(isa, config)
     start = time.perf_counter()
     interface = options.memory or default_memory(machine)
+    # What the machine's spec lacks is told before any search.
+    require(machine)
+    engine = engine_of(machine, interface)
     tell = progress or (lambda text, done, total: None)
     tell("embedding", 0, 1)
     embeddings = embeddings_of(op, machine, options)
@@ -97,7 +101,6 @@ def compile(
     ranges = _ranges(op, b)
     # The schedule is kept beside its measurement, so that its id stays its own.
     measured: dict[int, tuple[Lowered, Schedule, int | None]] = {}
-    engine = Engine(machine, parse_memory(interface)) if has_costs(machine) else None
 
     def measure(schedule: Schedule) -> float:
         lowered = lower(schedule, machine)
@@ -206,7 +209,7 @@ def scheduled_cycles(
     states no costs); None where no tile of it fits. A shorter search than that of `compile`.
     """
     interface = options.memory or default_memory(isa)
-    engine = Engine(isa, parse_memory(interface)) if has_costs(isa) else None
+    engine = engine_of(isa, interface)
 
     def measure(schedule: Schedule) -> float:
         if engine is None:
@@ -306,6 +309,23 @@ def _ranges(op: Operator, b: Array | None) -> dict[int, int]:
 def default_memory(isa: Isa) -> str:
     """The first memory interface that the spec states costs for; "" where it states none."""
     return next((name for name, c in isa.costs.items() if "burst_beats" in c), "")
+
+
+def engine_of(isa: Isa, interface: str) -> Engine | None:
+    """The cycle engine behind that memory interface; None where the spec states no costs.
+
+    Raises: SpecError where the costs are incomplete, InputError for an unreadable interface.
+    """
+    if not has_costs(isa):
+        return None
+    if not interface:
+        raise SpecError(
+            f"the costs of {isa.name} name no memory interface",
+            where=isa.where("costs"),
+            why="no section has burst_beats",
+            hint="add one, such as `ideal` in isa_specs/toy_dot.yaml, or leave `costs` out",
+        )
+    return Engine(isa, parse_memory(interface))
 
 
 def has_costs(isa: Isa) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -85,34 +85,36 @@ class Kernel:
             out[n] = region_bytes(region, packed)
         return out
 
+    def loaded(self, tensors: Mapping[str, Array]) -> Program:
+        """The program with these operands in DRAM, before it runs: `after` holds zeros.
+
+        Raises: InputError for missing or wrong tensors.
+        """
+        n = self.region("dst")
+        return Program(
+            meta=self.meta(),
+            insn=self.words,
+            before=before_ranges(self.schedule, self.lowered, self.images(tensors)),
+            after=((self.lowered.address[n], np.zeros(self.lowered.size_bytes[n], np.uint8)),),
+            tensors={k: np.asarray(v) for k, v in tensors.items() if k in self.operator.tensors},
+        )
+
     def program(self, tensors: Mapping[str, Array]) -> Program:
         """A program file's content with these operands; `after` holds what the simulated stream
         stores.
 
         Raises: InputError for missing or wrong tensors, SimError where the stream cannot run.
         """
-        n = self.region("dst")
-        size = self.lowered.size_bytes[n]
-        blank = np.zeros(size, dtype=np.uint8)
-        logical = {k: np.asarray(v) for k, v in tensors.items() if k in self.operator.tensors}
-        program = Program(
-            meta=self.meta(),
-            insn=self.words,
-            before=before_ranges(self.schedule, self.lowered, self.images(tensors)),
-            after=((self.lowered.address[n], blank),),
-            tensors=logical,
-        )
+        program = self.loaded(tensors)
         from csp_embed.sim import functional
 
         result = functional.run(self.isa, program)
         stored = np.ascontiguousarray(result.outputs[0][1])
         y = self.result(stored)
-        return Program(
-            program.meta,
-            program.insn,
-            program.before,
-            ((self.lowered.address[n], stored),),
-            {**logical, self.operator.out.tensor: y},
+        return replace(
+            program,
+            after=((self.lowered.address[self.region("dst")], stored),),
+            tensors={**program.tensors, self.operator.out.tensor: y},
         )
 
     def blank_program(self) -> Program:
@@ -142,7 +144,9 @@ class Kernel:
         )
         layout = self.embedding.layouts["dst"]
         packed = packed[tuple(slice(0, size) for size in layout.grid)]
-        return unpack(layout, self.embedding, self.isa, packed)
+        # Where accumulators themselves are stored, the result is their low bits.
+        declared = self.operator.tensors[layout.tensor].dtype
+        return unpack(layout, self.embedding, self.isa, packed).astype(declared)
 
     def run(self, x: Any, w: Any = None, b: Any = None, **more: Any) -> Array:
         """Logical NumPy tensors in and out, simulated.
@@ -266,7 +270,8 @@ class Kernel:
                 )
         return {
             "addr": address,
-            "dtype": memory.dram_dtype,
+            # Lanes are little-endian: the low bits of a wider one stand first.
+            "dtype": self.operator.tensors[layout.tensor].dtype,
             "shape": list(self.operator.tensors[layout.tensor].shape),
             "digits": out,
         }

@@ -24,6 +24,7 @@ from csp_embed.isa.spec import Isa, Limits
 from csp_embed.isa.tree import Item
 
 FORMAT = "csp-embed-isa/1"
+MAX_LANES = 1 << 16
 _REQUIRED = (
     "format", "name", "configuration", "dims", "memories", "uop", "queues", "opcode",
     "instructions", "limits",
@@ -133,7 +134,28 @@ def load_text(
         costs=_costs(table.get("costs")),
         source=table["source"].text() if "source" in table else "",
         spec_text="" if shipped else text,
+        places=_places(table, groups),
     )
+
+
+def _places(table: Mapping[str, Item], groups: Mapping[str, Item]) -> dict[str, str]:
+    """Where the items stand that later refusals name; see `Isa.places`."""
+    found = {key: item.where for key, item in table.items()}
+    for section in ("dims", "memories", "instructions", "limits", "costs"):
+        for name, item in table[section].entries().items() if section in table else ():
+            found[f"{section}.{name}"] = table[section].key_where(name)
+            if section in ("memories", "instructions"):
+                found |= {f"{section}.{name}.{k}": v.where for k, v in item.entries().items()}
+    for item in table["uop"].entries()["fields"].items():
+        found[f"uop.{item.entries()['name'].text()}"] = item.where
+    for name, item in table["instructions"].entries().items():
+        for given in item.entries()["fields"].items():
+            entries = given.entries()
+            # A field of a group is told at its own line, which is what must be edited.
+            many = groups[entries["group"].text()].items() if "group" in entries else [given]
+            for field in many:
+                found[f"instructions.{name}.{field.entries()['name'].text()}"] = field.where
+    return found
 
 
 def _let(table: Mapping[str, Item], names: dict[str, int]) -> None:
@@ -172,10 +194,14 @@ def _dims(item: Item, names: Mapping[str, int]) -> dict[str, int]:
     dims = {"b": 1, "o": 1, "i": 1}
     for key, value in item.entries().items():
         if not key.isidentifier():
-            raise value.error(f"'{key}' is not a name")
+            raise value.error(f"'{key}' is not a name", "letters, digits and _ only")
         dims[key] = value.integer(names)
         if dims[key] < 1:
             raise value.error(f"dimension '{key}' is {dims[key]}", "at least 1 is needed")
+        if dims[key] > MAX_LANES:
+            raise value.error(
+                f"dimension '{key}' has {dims[key]} lanes", f"at most {MAX_LANES} are handled"
+            )
     return dims
 
 
@@ -185,7 +211,11 @@ def _queues(item: Item) -> tuple[str, ...]:
         raise item.error("no queue is given", "instructions must run somewhere")
     for n, queue in enumerate(queues):
         if queue in queues[:n]:
-            raise item.items()[n].error(f"queue '{queue}' stands twice")
+            raise item.items()[n].error(
+                f"queue '{queue}' stands twice",
+                "each queue has one place in token order",
+                "drop one",
+            )
     return queues
 
 
@@ -196,7 +226,15 @@ def _limits(item: Item, names: Mapping[str, int]) -> Limits:
     for key, value in given.items():
         values[key] = value.flag() if kinds[key] else value.integer(names)
         if not kinds[key] and values[key] < 0:
-            raise value.error(f"{values[key]} is negative")
+            raise value.error(f"{values[key]} is negative", "limits count things", "give 0 or more")
+    if values.get("page_bytes", 1) < 1:
+        raise given["page_bytes"].error(
+            "pages of 0 bytes", "programs are laid out in pages", "4096 is usual"
+        )
+    if values.get("dram_bits", 32) > 48:
+        raise given["dram_bits"].error(
+            f"{values['dram_bits']} address bits", "at most 48 are laid out", "32 is usual"
+        )
     return Limits(**values)
 
 

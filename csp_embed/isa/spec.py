@@ -7,7 +7,7 @@ machine by name. Sizes are in lanes (of one memory element), depths in elements,
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -163,6 +163,8 @@ class Isa:
 
     dims: lanes of each instruction dimension; "b", "o" and "i" are always there (1 where the
     machine has no such dimension, and then no memory names it in its lanes).
+    places: item of the spec ("memories.ACC", "uop.dst", "instructions.GEMM.imm") -> its file:line,
+    for errors that are found after loading; two machines that differ in it alone are equal.
     """
 
     name: str
@@ -178,6 +180,11 @@ class Isa:
     costs: Mapping[str, Mapping[str, float]]
     source: str = ""
     spec_text: str = ""  # the YAML it was read from; "" for a spec that ships with the package
+    places: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+
+    def where(self, *items: str) -> str:
+        """file:line of the first of these items that is known, else the name of the last."""
+        return next((self.places[i] for i in items if i in self.places), items[-1])
 
     def memory(self, name: str) -> Memory:
         for m in self.memories:

@@ -87,7 +87,9 @@ def search(
         if found is not None and (n not in best_of or found.cycles < best_of[n].cycles):
             best_of[n] = found
     if not best_of:
-        best_of[0] = contexts[0].surely(proposals[0][3])
+        # A configuration fits the counters of its own embedding only.
+        first = proposals[0][1]
+        best_of[first] = contexts[first].surely(proposals[0][3])
     leader = min(best_of.values(), key=lambda f: (f.cycles, f.number))
     best_of[leader.number] = _refine(
         contexts[leader.number], leader, costs, refine, row_budget // 4

@@ -113,7 +113,7 @@ def costs(isa: Isa, memory: MemoryInterface) -> Costs:
         known = ", ".join(interfaces(isa)) or "none"
         raise SpecError(
             f"{isa.name} has no costs for the memory interface '{memory.name}'",
-            where=f"costs of {isa.source or isa.name}",
+            where=isa.where("costs", f"costs of {isa.source or isa.name}"),
             why=f"memory interfaces with costs: {known}",
             hint="add the section to the spec (see isa_specs/vta.yaml), or choose another --memory",
         )
@@ -190,7 +190,7 @@ def _missing(isa: Isa, section: str, key: str, why: str) -> SpecError:
     place = f"{section}.{key}" if key else section
     return SpecError(
         f"the costs of {isa.name} cannot drive the cycle engine",
-        where=f"costs.{place}",
+        where=isa.where(f"costs.{section}", "costs", f"costs.{place}"),
         why=f"{place}: {why}",
         hint="isa_specs/vta.yaml explains every cost",
     )

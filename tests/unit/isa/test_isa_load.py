@@ -107,7 +107,7 @@ ILLEGAL = [
     ({"LOG_BATCH": 0.5}, "a whole number is expected"),
     ({"LOG_BATCH": True}, "a whole number is expected"),
     ({"LOG_BATCH": "0"}, "a whole number is expected"),
-    ({"LOG_OUT_BUFF_SIZE": 15}, "LOG_OUT_BUFF_SIZE"),
+    ({"LOG_OUT_BUFF_SIZE": 16}, "makes it 15"),
 ]
 
 
