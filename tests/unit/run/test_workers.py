@@ -10,6 +10,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -153,8 +155,9 @@ def test_a_worker_killed_when_all_is_done_changes_nothing(
     assert not mp.active_children()
 
 
-def start(folder: Path, model: Imported, plan: Plan) -> subprocess.Popen[str]:
-    """run-plan on the command line, with more timed runs than anybody waits for."""
+@contextmanager
+def started(folder: Path, model: Imported) -> Iterator[subprocess.Popen[str]]:
+    """run-plan on the command line, with so many timed runs that it is met at work."""
     platform = folder / "p.yaml"
     platform.write_text(
         "devices: [{name: cpu0, kind: cpu, peak_ops_per_ms: 1.0e6},"
@@ -168,16 +171,20 @@ def start(folder: Path, model: Imported, plan: Plan) -> subprocess.Popen[str]:
          str(folder / "plan.json")],
         check=True, capture_output=True,
     )  # fmt: skip
-    return subprocess.Popen(
-        [*command, "run-plan", model.net.path, str(folder / "plan.json"), "--runs", "200000",
+    with subprocess.Popen(
+        [*command, "run-plan", model.net.path, str(folder / "plan.json"), "--runs", "40000",
          "--json"],
         text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+    ) as process:  # fmt: skip
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def workers(pid: int) -> list[int]:
     """Children of a process that it spawned to work; waits until there are two that do."""
-    for _ in range(1200):
+    for _ in range(3000):
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         found = [int(c) for c in children if "spawn_main" in command_of(int(c))]
         # The second thread is the one that watches the parent: the worker is up.
@@ -204,21 +211,21 @@ def all_gone(pids: list[int]) -> bool:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_no_worker_outlives_the_command(
-    tmp_path: Path, model: Imported, plan: Plan, number: signal.Signals
+    tmp_path: Path, model: Imported, number: signal.Signals
 ) -> None:
-    process = start(tmp_path, model, plan)
-    pids = workers(process.pid)
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
+    with started(tmp_path, model) as process:
+        pids = workers(process.pid)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
     assert process.returncode != 0
     assert "Traceback" not in errors
     assert all_gone(pids)
 
 
-def test_the_command_says_which_worker_died(tmp_path: Path, model: Imported, plan: Plan) -> None:
-    process = start(tmp_path, model, plan)
-    os.kill(workers(process.pid)[1], signal.SIGKILL)
-    output, errors = process.communicate(timeout=60)
+def test_the_command_says_which_worker_died(tmp_path: Path, model: Imported) -> None:
+    with started(tmp_path, model) as process:
+        os.kill(workers(process.pid)[1], signal.SIGKILL)
+        output, errors = process.communicate(timeout=60)
     assert process.returncode == 5
     # cpu0 may be in the middle of a long measurement: nobody asks cpu1 for anything then.
     assert "the worker of cpu1 died" in json.loads(output)["what"]
