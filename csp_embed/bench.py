@@ -73,7 +73,7 @@ def _measure(record: Mapping[str, Any], setting: Setting) -> dict[str, Any]:
     simulate = natural(op)["macs"] <= setting.simulate_macs
     tensors = random_tensors(op, 0) if simulate else None
     verdict = judge(kernel, tensors, simulate=simulate)
-    out = figures(kernel, None, verdict.verified)
+    out = figures(kernel, None, verdict)
     out |= {"machine": machine.config_name or setting.isa, "memory": setting.memory,
             "macs": natural(op)["macs"], "count": record.get("count", 1)}  # fmt: skip
     port = machine.costs.get(setting.memory, {}).get("bytes_per_cycle", 8)

@@ -10,7 +10,8 @@ from typing import Annotated
 import typer
 
 from csp_embed.commands.common import print_json, progress, say
-from csp_embed.errors import CheckError, InputError
+from csp_embed.commands.given import refuse_ignored
+from csp_embed.errors import InputError
 
 EXAMPLES = """Compiles one operator for a machine, checks the stream, simulates it and compares with
 NumPy.
@@ -45,6 +46,7 @@ def register(app: typer.Typer) -> None:
 
 
 def compile_command(
+    context: typer.Context,
     what: Annotated[
         str, typer.Argument(help="operator, formula or deepbench:ID", metavar="OPERATOR")
     ],
@@ -154,9 +156,6 @@ def compile_command(
             rich_help_panel="Search",
         ),
     ] = 0,
-    solver_seed: Annotated[
-        int, typer.Option(help="seed of the solver", rich_help_panel="Search")
-    ] = 0,
     cache: Annotated[
         Path | None,
         typer.Option(
@@ -185,8 +184,11 @@ def compile_command(
         ),
     ] = None,
     seed: Annotated[
-        int, typer.Option(help="seed of the random tensors", rich_help_panel="Result")
-    ] = 0,
+        int | None,
+        typer.Option(
+            help="seed of the random tensors (0)", show_default=False, rich_help_panel="Result"
+        ),
+    ] = None,
     data: Annotated[
         Path | None,
         typer.Option(
@@ -224,7 +226,7 @@ def compile_command(
         bool,
         typer.Option(
             "--show",
-            help="print the artefact at which --stop-after stops",
+            help="print the artefact at which --stop-after stops (--json holds it anyway)",
             rich_help_panel="Result",
         ),
     ] = False,
@@ -257,14 +259,12 @@ def compile_command(
     mode, pins = request.pins(layout or [], fix or [], forbid or [])
     if top < 0:
         raise InputError(f"--top {top} is negative", hint="0 leaves the choice to the compiler")
-    if seed < 0 or solver_seed < 0:
-        raise InputError("a seed is negative", hint="--seed and --solver-seed start at 0")
+    if seed is not None and seed < 0:
+        raise InputError(f"a seed is negative: --seed {seed}", hint="--seed 0")
     if not 0 <= host_weight < float("inf"):
         raise InputError(f"--host-weight {host_weight} is no weight", hint="0 or more")
     if not 0 <= within < float("inf"):
         raise InputError(f"--within {within} is no share", hint="0.02 allows 2 % more")
-    if within and reuse is None:
-        raise InputError("--within needs --reuse", hint="--reuse PROGRAM.npz")
     if reuse is not None and (layout or pins):
         raise InputError(
             "--reuse takes its layout and pins from the program",
@@ -274,10 +274,13 @@ def compile_command(
         raise InputError("--show needs --stop-after", hint=f"--stop-after {', '.join(STAGES)}")
     if stop_after is not None and stop_after not in STAGES:
         raise InputError(f"--stop-after {stop_after} is unknown", hint=" or ".join(STAGES))
-    if stop_after is not None and (output or report or certificate):
+    _refuse_combinations(context, stop_after, reuse, data, top)
+    files = [f.resolve() for f in (output, report, certificate, dot) if f is not None]
+    if len(set(files)) < len(files):
         raise InputError(
-            f"--stop-after {stop_after} makes no program",
-            why="-o, --report and --certificate need the whole run",
+            "two results go to the same file",
+            why="-o, --report, --certificate and --dot each write a whole file",
+            hint="give each its own name",
         )
     for path in (output, report, certificate, dot):
         if path is not None:
@@ -286,27 +289,63 @@ def compile_command(
         job = Job(
             op=op, isa=isa, config=vta_config, memory=memory, layout=mode, pins=pins,
             host_weight=host_weight, top=top,
-            solver_seed=solver_seed, cache=cache, seed=seed, data=data, verify=verify, tell=tell,
+            cache=cache, seed=seed, data=data, verify=verify, tell=tell,
             reuse=reuse, within=within,
         )  # fmt: skip
         if stop_after is not None or dot is not None:
             text = job.stop_after(stop_after or "dataflow", dot)
-            if show or stop_after is not None:
-                print_json({"artefact": stop_after, "text": text}) if as_json else print(text)
+            if stop_after is not None and as_json:
+                print_json({"artefact": stop_after, "text": text})
+            elif stop_after is not None:
+                count = len(text.splitlines())
+                print(text if show else f"{op.name}: {stop_after} made, {count} lines (--show)")
             if stop_after is not None:
                 return
         result = job.run(output, report, certificate)
     if as_json:
-        print_json(result.document())
+        print_json(result.document(explain))
     else:
         say(result.text(explain))
-    if result.verified == "unequal":
-        raise CheckError(
-            "the simulated result differs from NumPy",
-            where=op.name,
-            why=result.difference,
-            hint="this is our mistake: please report the command",
+
+
+# What a stage before the machine is looked at, and one before values are, leaves unread.
+_MACHINE = ("isa", "vta_config", "memory", "layout", "fix", "forbid", "host_weight", "top", "cache",
+            "reuse", "within", "data")  # fmt: skip
+_RESULT = ("seed", "verify", "explain", "output", "report", "certificate")
+
+
+def _refuse_combinations(
+    context: typer.Context,
+    stop_after: str | None,
+    reuse: Path | None,
+    data: Path | None,
+    top: int,
+) -> None:
+    """Raises: InputError for an option that has no effect beside another one."""
+    if stop_after is not None:
+        early = stop_after in ("operator", "dataflow")
+        refuse_ignored(
+            context,
+            (*_RESULT, *_MACHINE) if early else _RESULT,
+            f"--stop-after {stop_after}",
+            why="it stops before that is looked at; --stop-after makes no program",
         )
+    if reuse is not None:
+        refuse_ignored(
+            context, ("top", "host_weight"), "--reuse", why="one embedding is there, nothing ranks"
+        )
+    else:
+        refuse_ignored(
+            context, ("within",), "a search", why="--within needs --reuse",
+            hint="--reuse PROGRAM.npz",
+        )  # fmt: skip
+    if top == 1:
+        refuse_ignored(
+            context, ("host_weight",), "--top 1",
+            why="it ranks the embeddings that are scheduled, and there is one",
+        )  # fmt: skip
+    if data is not None:
+        refuse_ignored(context, ("seed",), "--data", why="there are no random tensors")
 
 
 def _writable(path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from csp_embed.commands.common import print_json, progress, say, say_table, stderr
+from csp_embed.commands.given import refuse_ignored
 from csp_embed.errors import InputError
 from csp_embed.files import atomic
 
@@ -19,6 +20,7 @@ def register(app: typer.Typer) -> None:
 
 
 def deepbench_command(
+    context: typer.Context,
     selection: Annotated[
         str,
         typer.Argument(help="conv, gemm, all (DeepBench), networks, or layer ids: conv000,gemm008"),
@@ -63,7 +65,7 @@ def deepbench_command(
       csp-embed deepbench networks --vta-config isa_specs/configs/1x32x32.json --out nets.jsonl
     """
     from csp_embed.bench import Setting, sweep
-    from csp_embed.driver import default_memory, machine_costs
+    from csp_embed.driver import default_memory, machine_costs, refuse_memory
     from csp_embed.isa.load import load_isa
     from csp_embed.ops import deepbench
     from csp_embed.report.sweep import CLASS_HEAD, class_rows, layer_row
@@ -81,8 +83,19 @@ def deepbench_command(
         raise InputError(f"--jobs {jobs} runs nothing", hint="--jobs 1 or more")
     if layout not in ("relaxed", "strict"):
         raise InputError(f"--layout {layout} is unknown", hint="relaxed or strict")
+    if layout == "strict":
+        refuse_ignored(context, ("strict",), "--layout strict", why="every layer has it already")
+    if resume and out is None:
+        raise InputError(
+            "--resume has no effect without --out", why="results are kept there", hint="--out FILE"
+        )
+    if dask is not None:
+        refuse_ignored(context, ("jobs",), "--dask", why="the cluster has its own workers")
+    if simulate_macs < 0:
+        raise InputError(f"--simulate-macs {simulate_macs} is negative", hint="0 simulates none")
     # What no layer could do is refused before the sweep, not once per layer.
     machine = load_isa(isa, vta_config)
+    refuse_memory(machine, memory)
     memory = default_memory(machine) if memory is None else memory
     machine_costs(machine, memory)
     setting = Setting(

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from csp_embed.commands.common import print_json, say
+from csp_embed.commands.given import refuse_ignored
 from csp_embed.errors import InputError
 from csp_embed.files import atomic
 from csp_embed.ir.network import Platform, TaskGraph
@@ -21,7 +22,20 @@ from csp_embed.network.wired import FAMILIES, wired
 KINDS = ("layered", *FAMILIES, "transformer", "quantised")
 
 
+_WIRED = ("platform", "stages", "channels", "size", "seed")
+# Of each kind, the options that it reads; --n and -o are for all.
+READS = {
+    "layered": ("ccr", "related", "devices", "seed"),
+    "quantised": ("channels", "size", "branches", "seed"),
+    "transformer": ("platform", "hidden", "sequence", "blocks"),
+    "watts-strogatz": (*_WIRED, "k", "p"),
+    "erdos-renyi": (*_WIRED, "p"),
+    "barabasi-albert": (*_WIRED, "m"),
+}
+
+
 def generate(
+    context: typer.Context,
     kind: Annotated[str, typer.Argument(help=", ".join(KINDS))],
     output: Annotated[str, typer.Option("-o", "--output", help="graph.json, or model.onnx.")],
     n: Annotated[int, typer.Option(help="Tasks, nodes or layers.")] = 20,
@@ -45,6 +59,13 @@ def generate(
     """Make a network to try: random task graphs, wired networks, transformers, integer ONNX."""
     if kind not in KINDS:
         raise InputError(f"unknown kind of network {kind!r}", hint="one of " + ", ".join(KINDS))
+    every = {name for names in READS.values() for name in names}
+    suffix = "onnx" if kind == "quantised" else "json"
+    refuse_ignored(
+        context, sorted(every - set(READS[kind])), f"the kind {kind}",
+        why=f"it reads {', '.join(READS[kind])}",
+        hint=f"csp-embed partition generate {kind} -o NAME.{suffix}",
+    )  # fmt: skip
     if seed < 0:
         raise InputError("--seed must be at least 0")
     if kind == "quantised":

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from csp_embed.commands.common import print_json, say
+from csp_embed.commands.given import refuse_ignored
 from csp_embed.errors import CheckError
 from csp_embed.isa import bits
 from csp_embed.isa.compilable import require
@@ -113,6 +114,7 @@ def _problem(config: str, check: str, text: str, where: str) -> dict[str, str]:
 
 
 def disasm_command(
+    context: typer.Context,
     file: Annotated[str, typer.Argument(metavar="FILE.npz", help="A program file.")],
     isa: Annotated[
         str | None, typer.Option("--isa", help="Read it as this machine's (default: its own).")
@@ -127,6 +129,8 @@ def disasm_command(
 
     Example: csp-embed disasm conv1.npz | less
     """
+    if as_json:
+        refuse_ignored(context, ("uops",), "--json", why="records are instructions")
     program = read_program(file)
     own = isa is None and vta_config is None
     machine = isa_of(program) if own else load_isa(isa or "vta", vta_config)

@@ -11,9 +11,10 @@ import typer
 
 from csp_embed.commands.common import print_json, progress, say, say_table
 from csp_embed.commands.explain_ground import explain_ground
+from csp_embed.commands.given import refuse_ignored
 from csp_embed.commands.operator_options import Asked, with_operator
 from csp_embed.driver import compile as compile_operator
-from csp_embed.driver import scheduled_cycles
+from csp_embed.driver import refuse_memory, scheduled_cycles
 from csp_embed.embed.explain import by_kind
 from csp_embed.embed.explain import none as explain_none
 from csp_embed.embed.pareto import CRITERIA, Front, pareto
@@ -37,6 +38,7 @@ def register(app: typer.Typer) -> None:
 
 def explain_command(
     asked: Asked,
+    context: typer.Context,
     picture: Annotated[
         Path | None,
         typer.Option(help="SVG: which tensor elements sit in which lanes of the first steps."),
@@ -62,8 +64,14 @@ def explain_command(
     csp-embed explain matmul --m 2 --n 2 --k 3 --isa toy_dot --ground
     """
     if ground:
+        refuse_ignored(context, ("picture", "steps", "memory"), "--ground")
         explain_ground(asked, as_json)
         return
+    if picture is None:
+        refuse_ignored(
+            context, ("steps",), "no picture", why="they are steps of the picture",
+            hint="--picture lanes.svg",
+        )  # fmt: skip
     with progress(quiet=as_json) as tell:
         try:
             chosen, table = _alternatives(asked, tell)
@@ -122,7 +130,7 @@ def _print_alternatives(
     say(f"  {proof['status']} under the analytic cost: {proof['objective_cycles']:,.0f}, bound "
           f"{proof['bound_cycles']:,.0f}; the fewest scheduled cycles won")  # fmt: skip
     head = (
-        "kind", "analytic", "compute", "read", "write", "host bytes", "scheduled", "util",
+        "kind", "analytic", "compute", "read", "write", "host bytes", "scheduled", "lanes used",
         "costs more in",
     )  # fmt: skip
     rows = []
@@ -131,7 +139,8 @@ def _print_alternatives(
         rows.append([
             r["kind"], f"{r['analytic_cycles']:,.0f}", f"{r['compute_cycles']:,.0f}",
             f"{r['read_cycles']:,.0f}", f"{r['write_cycles']:,.0f}", f"{r['host_bytes']:,.0f}",
-            "-" if cycles is None else f"{cycles:,.0f}", f"{r['utilisation']:.3f}", r["because"],
+            "-" if cycles is None else f"{cycles:,.0f}", f"{r['lane_utilisation']:.3f}",
+            r["because"],
         ])  # fmt: skip
     say_table(head, rows, "the best of each kind, proved by sweeping the lifted model")
     for r in table[1:]:
@@ -140,6 +149,7 @@ def _print_alternatives(
 
 def pareto_command(
     asked: Asked,
+    context: typer.Context,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Picture to write: .png or .svg.")
     ] = None,
@@ -154,6 +164,9 @@ def pareto_command(
     Examples: csp-embed pareto deepbench:conv000 -o front.png;
     csp-embed pareto matmul --m 35 --n 700 --k 2048 --forbid commuted --json
     """
+    if limit == 0:
+        refuse_ignored(context, ("memory",), "--limit 0", why="nothing is scheduled")
+    refuse_memory(asked.isa, asked.options.memory)
     pins = read_pins(asked.op, asked.isa, asked.options.pins)
     mode = "strict" if pins.strict else asked.options.layout
     with progress(quiet=as_json) as tell:

@@ -46,6 +46,8 @@ def with_operator(command: Callable[..., None]) -> Callable[..., None]:
 
     parameters = [p.replace(annotation=hints[p.name]) for p in shared]
     parameters += [p.replace(annotation=own_hints[p.name]) for p in own]
+    # Those without a default, such as the context, come first, as in any signature.
+    parameters.sort(key=lambda p: p.default is not inspect.Parameter.empty)
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in parameters}
     run.__doc__, run.__name__ = command.__doc__, command.__name__

@@ -36,17 +36,23 @@ def numbers(text: str, option: str) -> Any:
 
 def pins(layout: list[str], fix: list[str], forbid: list[str]) -> tuple[str, tuple[str, ...]]:
     """Layout mode and pins of --layout, --fix and --forbid. Raises: InputError."""
-    mode, out = "relaxed", [f"fix {t}" for t in fix] + [f"forbid {t}" for t in forbid]
+    modes: list[str] = []
+    out = [f"fix {t}" for t in fix] + [f"forbid {t}" for t in forbid]
     for text in layout:
         if "=" in text:
             out.append(f"layout {text}")
         elif text in ("relaxed", "strict"):
-            mode = text
+            if modes and modes[-1] != text:
+                raise InputError(
+                    f"--layout {modes[-1]} and --layout {text} contradict each other",
+                    hint="give one of them",
+                )
+            modes.append(text)
         else:
             raise InputError(
                 f"--layout {text} is unknown", hint="relaxed, strict, or a tensor's: x=NHWC"
             )
-    return mode, tuple(out)
+    return modes[-1] if modes else "relaxed", tuple(out)
 
 
 def shapes(texts: list[str]) -> dict[str, tuple[int, ...]]:
@@ -54,6 +60,8 @@ def shapes(texts: list[str]) -> dict[str, tuple[int, ...]]:
     out = {}
     for text in texts:
         name, _, sizes = text.partition("=")
+        if name.strip() in out:
+            raise OperatorError(f"--shape {name.strip()}=… is given twice", hint="give it once")
         try:
             out[name.strip()] = tuple(int(v) for v in sizes.split(","))
         except ValueError as error:
@@ -89,6 +97,12 @@ def operator(what: str, given: Mapping[str, Any], shape: list[str], steps: list[
     """
     epilogue = {k: v for k, v in given.items() if k in EPILOGUE}
     extents = {k: v for k, v in given.items() if k not in EPILOGUE}
+    if steps and what.replace("-", "_") != "elementwise":
+        raise OperatorError(
+            f"{what} takes no --step",
+            why="steps make an elementwise program",
+            hint="a formula names its own steps: 'y[n,m] += x[n,k] * w[m,k]; shr 3'",
+        )
     if what.startswith("deepbench:"):
         _none_left(what, {**extents, **epilogue}, shape)
         return deepbench.layer(what.removeprefix("deepbench:"))
@@ -116,11 +130,8 @@ def operator(what: str, given: Mapping[str, Any], shape: list[str], steps: list[
     parameters = inspect.signature(maker).parameters
     unknown = [k for k in extents if k not in parameters]
     if unknown:
-        takes = ", ".join("--" + p for p in parameters if p != "epilogue")
-        raise OperatorError(
-            f"{name} has no --{unknown[0].replace('_', '-')}",
-            why=f"it takes {takes.replace('_', '-')}",
-        )
+        takes = ", ".join(_spelled(p) for p in parameters if p != "epilogue")
+        raise OperatorError(f"{name} has no {_spelled(unknown[0])}", why=f"it takes {takes}")
     missing = [
         p.name
         for p in parameters.values()
@@ -137,7 +148,12 @@ def operator(what: str, given: Mapping[str, Any], shape: list[str], steps: list[
 def _none_left(what: str, given: Mapping[str, Any], shape: list[str], why: str = "") -> None:
     if given or shape:
         option = next(iter(given), "shape")
-        raise OperatorError(f"{what} takes no --{option.replace('_', '-')}", why=why)
+        raise OperatorError(f"{what} takes no {_spelled(option)}", why=why)
+
+
+def _spelled(parameter: str) -> str:
+    """An operator's parameter as the option that sets it: --layout is the search's."""
+    return "--tensor-layout" if parameter == "layout" else "--" + parameter.replace("_", "-")
 
 
 def _step(text: str) -> tuple[Any, ...]:

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from csp_embed.commands.common import print_json, progress, say
+from csp_embed.commands.given import refuse_ignored
 from csp_embed.commands.simulate_cycles import cycle_part
-from csp_embed.commands.simulate_text import dump_lines, summary_lines
+from csp_embed.commands.simulate_text import dump_lines, expected_from, summary_lines
 from csp_embed.errors import InputError, SimError
 from csp_embed.ir.stream import Program
 from csp_embed.isa.bits import decode
@@ -30,6 +31,7 @@ def register(app: typer.Typer) -> None:
 
 
 def simulate_command(
+    context: typer.Context,
     file: Annotated[str, typer.Argument(metavar="FILE", help="A program file (.npz).")],
     engine: Annotated[
         str, typer.Option("--engine", metavar="|".join(ENGINES), help="Values, cycles, or both.")
@@ -37,7 +39,7 @@ def simulate_command(
     memory: Annotated[
         str | None,
         typer.Option(
-            "--memory", metavar="de10|pynq[,latency=N,bytes_per_cycle=M]",
+            "--memory", metavar="NAME[,latency=N,bytes_per_cycle=M]",
             help="Memory interface of the cycle engine; the machine's first by default.",
         ),
     ] = None,
@@ -92,9 +94,10 @@ def simulate_command(
         raise InputError(
             f"no engine '{engine}'", where="--engine", why=f"known: {', '.join(ENGINES)}"
         )
+    stopping = break_at is not None or until_store
+    _refuse_combinations(context, engine, stopping, bool(dumps))
     program = read_program(file)
     isa = isa_of(program)
-    stopping = break_at is not None or until_store
     document: dict[str, Any] = {"cycles": None, "values_equal": None, "first_difference": None}
     lines: list[str] = []
     done: Run | None = None
@@ -129,10 +132,32 @@ def simulate_command(
     _finish(document, lines, deadlock[1] if deadlock else None, as_json)
 
 
+def _refuse_combinations(
+    context: typer.Context, engine: str, stopping: bool, dumping: bool
+) -> None:
+    """Raises: InputError for an option that the engine or another option leaves idle."""
+    cycle_options = ("memory", "trace", "timeline")
+    if engine not in ("cycles", "both"):
+        refuse_ignored(context, cycle_options, f"--engine {engine}", hint="--engine both")
+    if stopping:
+        stop = "--break or --until-store"
+        why = "cycles are those of a whole run"
+        refuse_ignored(context, cycle_options, stop, why=why)
+        if engine == "cycles" or engine.startswith("tvm"):
+            refuse_ignored(context, ("engine",), stop, hint="--engine functional")
+    if engine == "cycles" and not dumping:
+        values_only = ("strict", "ignore_tokens", "max_steps")
+        refuse_ignored(
+            context, values_only, "--engine cycles", why="it looks at no values",
+            hint="--engine both",
+        )  # fmt: skip
+
+
 def _values(done: Run) -> dict[str, Any]:
     difference = first_difference(done) if done.values_equal is False else None
     found: dict[str, Any] = {
         "values_equal": done.values_equal,
+        "expected_from": expected_from(done.program),
         "first_difference": difference.as_json() if difference else None,
         "executed": len(done.executed),
         "instructions": len(done.table),

@@ -21,6 +21,7 @@ import numpy as np
 
 from csp_embed.ir.embedding import Embedding, Layout
 from csp_embed.isa.spec import Isa
+from csp_embed.ops.bound import useful_points
 
 # (coefficient by counter, least, most): a step has work only inside all of them.
 Window = tuple[dict[str, int], int, int]
@@ -63,7 +64,7 @@ def count(embedding: Embedding, isa: Isa) -> dict[str, float]:
         "steps": float(steps),
         "vectors": float(vectors),
         "macs": float(macs),
-        "utilisation": macs / (max(steps, 1) * lanes),
+        "utilisation": (useful_points(op) or 0) / (max(steps, 1) * lanes),
         "compute_cycles": compute / 256,
         "read_cycles": read / 256,
         "write_cycles": write / 256,

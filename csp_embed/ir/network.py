@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from html import escape
 from typing import Any
 
 from csp_embed.errors import InputError
@@ -355,7 +356,7 @@ class Replica:
     transfers: tuple[Transfer, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """Which device runs which task when.
 
@@ -399,6 +400,25 @@ class Plan:
     reasons: tuple[str, ...] = ()
     seconds: float | None = None
     source: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    def __repr__(self) -> str:
+        value = "no plan" if self.objective is None else f"{self.objective:g} ms"
+        tasks = len(self.device_of())
+        used = len(set(self.device_of().values()))
+        return (
+            f"<Plan {self.status} {self.goal}: {value}, bound {self.lower_bound:g} ms, "
+            f"{tasks} tasks on {used} devices, by {self.method}>"
+        )
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the first rows."""
+        rows = self.assignments or tuple(a for r in self.replicas for a in r.assignments)
+        cells = "".join(
+            f"<tr><td>{escape(a.task)}</td><td>{escape(a.device)}</td></tr>" for a in rows[:50]
+        )
+        more = f"<p>{len(rows) - 50} more rows</p>" if len(rows) > 50 else ""
+        head = "<tr><th>task</th><th>device</th></tr>"
+        return f"<p>{escape(repr(self))}</p><table>{head}{cells}</table>{more}"
 
     def device_of(self) -> dict[str, str]:
         """Device name by task id (of the first replica where there are replicas)."""

@@ -13,6 +13,8 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from csp_embed.errors import SpecError
 from csp_embed.isa import config as configuration
 from csp_embed.isa import expr, tree
@@ -32,9 +34,14 @@ _REQUIRED = (
 _OPTIONAL = ("source", "let", "rules", "field_groups", "costs")
 
 
-def load_isa(spec: str | Path = "vta", config: str | Path | Mapping[str, Any] | None = None) -> Isa:
-    """The machine `spec` (a name in isa_specs/ or a path to a YAML file) under `config`.
+def load_isa(
+    spec: str | Path | Mapping[str, Any] = "vta",
+    config: str | Path | Mapping[str, Any] | None = None,
+) -> Isa:
+    """The machine `spec` under `config`.
 
+    spec: a name in isa_specs/, a path to a YAML file, or what such a file holds as a mapping (lines
+        in messages are then those of its YAML text, which `yaml.safe_dump` makes).
     config: None (the spec's default), the name of one of its configurations, a path to a JSON file,
         or a dict of its keys.
     Raises: SpecError naming file and line, the offending item, the reason and one thing to try.
@@ -42,7 +49,41 @@ def load_isa(spec: str | Path = "vta", config: str | Path | Mapping[str, Any] | 
     >>> load_isa("vta").lane_shape("WGT")
     (16, 16)
     """
+    if config is not None and not isinstance(config, str | Path | Mapping):
+        raise SpecError(
+            f"a {type(config).__name__} is no configuration",
+            where="config",
+            why="a name, a path to a JSON file or a dict of its keys is read",
+            hint="load_isa('vta', 'vta_config.json')",
+        )
+    if isinstance(spec, Mapping):
+        return load_text(_dumped(spec), "the given mapping", Path(), config)
+    if not isinstance(spec, str | Path):
+        raise SpecError(
+            f"a {type(spec).__name__} is no instruction set",
+            why="a name, a path to a YAML file or a mapping is read",
+            hint="load_isa('vta')",
+        )
     return load_text(*_source(spec), config, shipped=builtin(str(spec)) is not None)
+
+
+def _dumped(spec: Mapping[str, Any]) -> str:
+    """The YAML text of a mapping. Raises: SpecError where YAML cannot say it."""
+    try:
+        # Through plain types: a mapping of any kind, tuples for lists.
+        return yaml.safe_dump(_plain(spec), sort_keys=False, allow_unicode=True)
+    except yaml.YAMLError as error:
+        raise SpecError(
+            "the mapping cannot be written as YAML",
+            why=str(error).splitlines()[0],
+            hint="numbers, texts, lists and mappings only, as yaml.safe_load gives them",
+        ) from error
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _plain(v) for k, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
 
 
 def config_names(spec: str | Path = "vta") -> list[str]:

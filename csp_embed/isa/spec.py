@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from html import escape
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ class Limits:
     page_bytes: int = 4096
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Isa:
     """A machine: spec plus configuration. `queues` stand in token order (prev to next).
 
@@ -185,6 +186,22 @@ class Isa:
     def where(self, *items: str) -> str:
         """file:line of the first of these items that is known, else the name of the last."""
         return next((self.places[i] for i in items if i in self.places), items[-1])
+
+    def __repr__(self) -> str:
+        lanes = " ".join(f"{d}={n}" for d, n in self.dims.items())
+        return (
+            f"<Isa {self.name} {self.config_name}: lanes {lanes}, {len(self.instructions)} "
+            f"instructions, {len(self.memories)} memories>"
+        )
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        rows = "".join(
+            f"<tr><td>{escape(m.name)}</td><td>{m.depth:,}</td><td>{m.elem_bytes}</td></tr>"
+            for m in self.memories
+        )
+        head = "<tr><th>memory</th><th>elements</th><th>bytes each</th></tr>"
+        return f"<p>{escape(repr(self))}</p><table>{head}{rows}</table>"
 
     def memory(self, name: str) -> Memory:
         for m in self.memories:

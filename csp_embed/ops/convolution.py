@@ -7,7 +7,7 @@ them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,6 +115,11 @@ def channels_first(layout: str, rank: int) -> bool:
     return LAYOUTS[rank][layout]
 
 
+def bias_channel(dimension: int, epilogue: Mapping[str, Any]) -> int | None:
+    """The result's dimension along which a bias runs, where the epilogue has one."""
+    return dimension if epilogue.get("bias") or epilogue.get("bias_before_shift") else None
+
+
 def ordered(batch: Any, channel: Any, spatial: Sequence[Any], first: bool) -> list[Any]:
     """Batch, channel and spatial parts in the tensor's order."""
     return [batch, channel, *spatial] if first else [batch, *spatial, channel]
@@ -159,7 +164,7 @@ def convolution(
     text = f"y[{','.join(y)}] += x[{','.join(x)}] * w[{','.join(w)}]"
     extents = {"g": groups} if groups > 1 else {}
     notes = {"layout": layout, "groups": groups, **epilogue.pop("notes", {})}
-    channel = 1 if first else rank + 1
+    channel = bias_channel(1 if first else rank + 1, epilogue)
     return parse_formula(
         text, shapes, extents=extents, channel=channel, name=name, notes=notes, **epilogue
     )
@@ -233,7 +238,7 @@ def depthwise_conv2d(
     }
     text = f"y[{','.join(y)}] += x[{','.join(x)}] * w[{out},r,s]"
     notes = {"layout": layout, "groups": c, **epilogue.pop("notes", {})}
-    channel = 1 if first else 3
+    channel = bias_channel(1 if first else 3, epilogue)
     return parse_formula(
         text, shapes, channel=channel, name="depthwise_conv2d", notes=notes, **epilogue
     )

@@ -14,7 +14,7 @@ from typing import Any
 
 from csp_embed.errors import OperatorError
 from csp_embed.ir.operator import Operator
-from csp_embed.ops.convolution import channels_first, ordered, pads, per_dimension
+from csp_embed.ops.convolution import bias_channel, channels_first, ordered, pads, per_dimension
 from csp_embed.ops.formula import parse_formula, positive
 
 
@@ -66,7 +66,7 @@ def conv_transpose2d(
         f"y[{','.join(y)}] += x[{','.join(x)}] * w[c,k,{','.join(taps)}]",
         shapes,
         extents=extents,
-        channel=1 if first else 3,
+        channel=bias_channel(1 if first else 3, epilogue),
         name="conv_transpose2d",
         notes=notes,
         **epilogue,
