@@ -23,6 +23,7 @@ from csp_embed.commands.plan_options import (
     ContiguousOption,
     DimOption,
     GranularityOption,
+    InputsOption,
     IoFreeOption,
     JsonOption,
     MethodOption,
@@ -89,6 +90,7 @@ def partition(
     cost_model: Annotated[str | None, typer.Option(help=f"{LINKS} or {DNN}.")] = None,
     granularity: GranularityOption = "fused",
     dim: DimOption = None,
+    inputs_file: InputsOption = None,
     io_free: IoFreeOption = False,
     profile_file: ProfileOption = None,
     assume_int8: Annotated[bool, typer.Option(help="Price float layers as int8 kernels.")] = False,
@@ -135,6 +137,7 @@ def partition(
         assume_int8=assume_int8,
         cost_model=cost_model,
         batches=batch_sizes(batch, replicas),
+        inputs=inputs_file,
     )
     if cost_model not in (None, LINKS, DNN):
         raise InputError(f"unknown cost model {cost_model!r}", hint=f"--cost-model {LINKS}")

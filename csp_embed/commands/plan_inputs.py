@@ -14,15 +14,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from csp_embed.commands.common import stderr
 from csp_embed.commands.plan_options import DNN, LINKS
 from csp_embed.errors import Infeasible, InputError
 from csp_embed.ir.network import LATENCY, Device, Plan, Platform, TaskGraph
 from csp_embed.network.graph_file import is_dnn_partitioning, read_graph
 from csp_embed.network.onnx_graph import Imported, KernelCost, import_onnx_graph
 from csp_embed.network.onnx_layers import Layer
-from csp_embed.network.onnx_model import Net
+from csp_embed.network.onnx_load import is_model_file
+from csp_embed.network.onnx_net import Net
 from csp_embed.network.plan_file import read_plan
 from csp_embed.network.platform import find_platform, read_platform, shipped_platforms
+from csp_embed.network.profile import read_inputs
 from csp_embed.network.quantised import QuantLayer, quantised_layer
 from csp_embed.network.schema import read_document
 
@@ -43,11 +46,12 @@ class Request:
     assume_int8: bool = False
     cost_model: str | None = None
     batches: Sequence[int] = ()
+    inputs: str | None = None
 
     def source(self) -> dict[str, Any]:
         """For `run-plan` and `check`: only what differs from the defaults."""
         out: dict[str, Any] = {"target": self.target}
-        for key in ("platform", "dims", "io_free", "profiles", "assume_int8"):
+        for key in ("platform", "dims", "io_free", "profiles", "assume_int8", "inputs"):
             if getattr(self, key):
                 out[key] = getattr(self, key)
         if is_onnx(self.target):
@@ -67,7 +71,7 @@ class Inputs:
 
 def is_onnx(target: str) -> bool:
     """Whether a path is to be read as an ONNX model."""
-    return Path(target).suffix.lower() in (".onnx", ".pb", ".ort")
+    return is_model_file(target)
 
 
 def load_inputs(
@@ -101,9 +105,17 @@ def load_inputs(
             profiles=request.profiles,
             kernel_cost=kernel_cost(request.assume_int8, progress),
             batches=request.batches,
+            feeds=None if request.inputs is None else read_inputs(request.inputs),
         )
+        for note in model.notes:
+            stderr.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
         return Inputs(model.graph, platform, model, request.cost_model or LINKS)
-    for option, given_for in (("--dim", request.dims), ("--profile", request.profiles)):
+    given_options = {
+        "--dim": request.dims,
+        "--profile": request.profiles,
+        "--inputs": request.inputs,
+    }
+    for option, given_for in given_options.items():
         if given_for:
             raise InputError(f"{option} is for ONNX models", where=request.target)
     if is_dnn_partitioning(read_document(request.target)[0]):
@@ -240,6 +252,7 @@ def request_of(plan: Plan, target: str, platform: str | None) -> Request:
         io_free=bool(source.get("io_free", False)),
         profiles={str(k): str(v) for k, v in dict(source.get("profiles", {})).items()},
         assume_int8=bool(source.get("assume_int8", False)),
+        inputs=None if source.get("inputs") is None else str(source["inputs"]),
         cost_model=plan.cost_model if plan.cost_model == DNN else None,
     )
 

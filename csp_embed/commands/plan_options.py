@@ -34,6 +34,12 @@ DimOption = Annotated[
     list[str] | None,
     typer.Option("--dim", help="NAME=EXTENT of a dynamic dimension, or INPUT:AXIS=EXTENT."),
 ]
+InputsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--inputs", help="FILE.npz of input values, for shapes that depend on them.", metavar="FILE"
+    ),
+]
 ClockOption = Annotated[
     str, typer.Option(help="wall, or cpu: the thread's own time, for a busy machine.")
 ]

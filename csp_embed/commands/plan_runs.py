@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -163,6 +164,10 @@ def run_plan_command(
     check_folder(export)
     plan = read_plan(plan_file)
     request = request_of(plan, model, platform)
+    # Sizes that depend on values were settled by the plan's own inputs: run on them, or on others.
+    inputs_file = inputs_file or request.inputs
+    if request.inputs is not None:
+        request = replace(request, inputs=inputs_file)
     if not is_onnx(model):
         raise InputError("run-plan runs ONNX models", where=model, hint="give the model's file")
     with progress(quiet=as_json) as tell:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from csp_embed.network.onnx_layers import ELEMENTWISE, Layer
-from csp_embed.network.onnx_model import Net, import_onnx
+from csp_embed.network.onnx_net import Net, import_onnx
 from csp_embed.network.onnx_parts import whole
 from csp_embed.network.runtime import open_session, run_session
 

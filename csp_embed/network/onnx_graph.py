@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from csp_embed.errors import InputError
 from csp_embed.ir.network import Device, Edge, Platform, Task, TaskGraph
 from csp_embed.network.graph_file import with_digest
 from csp_embed.network.onnx_layers import Layer, layers
-from csp_embed.network.onnx_model import Net, read_model
+from csp_embed.network.onnx_model import read_model
+from csp_embed.network.onnx_net import Net
 from csp_embed.network.profile_file import Profile, layer_time, read_profile
 from csp_embed.network.roofline import describe, is_roofline, roofline_ms
 from csp_embed.network.schema import read_bytes, sha256
@@ -28,7 +30,8 @@ KernelCost = Callable[[Net, Layer, Device], "tuple[float, str] | None"]
 class Imported:
     """A model as a task graph; layers and works by task id (input and output tasks have none).
 
-    profiles: what was read, by the name of each device that has one.
+    profiles: what was read, by the name of each device that has one. notes: what a reader of the
+    costs should know, one sentence each.
     """
 
     net: Net
@@ -36,6 +39,7 @@ class Imported:
     layers: Mapping[str, Layer]
     works: Mapping[str, Work]
     profiles: Mapping[str, Profile] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def import_onnx_graph(
@@ -48,14 +52,15 @@ def import_onnx_graph(
     profiles: Mapping[str, str] | None = None,
     kernel_cost: KernelCost | None = None,
     batches: Iterable[int] = (),
+    feeds: Mapping[str, Any] | None = None,
 ) -> Imported:
     """Reads a model and gives every layer its cost on every device.
 
     profiles: files by device name or kind; they win over those that the platform names.
     kernel_cost: what compiles a layer for devices that name an `isa`. batches: sizes beside 1 for
-    which roofline and profiled devices give costs. Raises: InputError.
+    which roofline and profiled devices give costs. feeds: see `read_model`. Raises: InputError.
     """
-    net = read_model(path, dims)
+    net = read_model(path, dims, feeds)
     parts = layers(net, granularity)
     tables = _Profiles(platform, profiles or {}, granularity, sha256(read_bytes(path)))
     tasks: list[Task] = []
@@ -68,7 +73,20 @@ def import_onnx_graph(
     graph = TaskGraph((*io_tasks[0], *tasks, *io_tasks[1]), tuple(edges), Path(path).stem)
     graph.verify()
     by_name = {p.name: p for p in parts}
-    return Imported(net, with_digest(graph), by_name, works, tables.by_device())
+    notes = (*net.notes, *_guesses(works, platform, tables))
+    return Imported(net, with_digest(graph), by_name, works, tables.by_device(), notes)
+
+
+def _guesses(works: Mapping[str, Work], platform: Platform, profiles: _Profiles) -> list[str]:
+    """Layers whose modelled cost is a guess: said aloud, or a plan would seem to rest on it."""
+    if not any(is_roofline(d) and profiles.of(d) is None for d in platform.devices):
+        return []
+    return [
+        f"the roofline cost of layer {name!r} is a guess: {'; '.join(work.guesses)} "
+        "(--profile gives it a measured one)"
+        for name, work in works.items()
+        if work.guesses
+    ]
 
 
 class _Profiles:

@@ -1,6 +1,6 @@
 """Groups the nodes of a `Net` into layers: what is placed on a device as one piece.
 
-node    every node is a layer
+node    every node is a layer, with what dequantises its inputs
 fused   a node takes up the elementwise nodes with constant partners and the view changes that
         follow it (Conv + BatchNormalization + Relu; ConvInteger + bias + shift + Clip + Cast), as
         a device's runtime would fuse them
@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from csp_embed.errors import InputError
-from csp_embed.network.onnx_model import Net
+from csp_embed.network.onnx_dequantise import is_dequantise
+from csp_embed.network.onnx_net import Net
+from csp_embed.network.onnx_seeds import ordered, seeds, users_of
 
 GRANULARITIES = ("node", "fused", "block")
 
@@ -54,47 +56,55 @@ def layers(net: Net, granularity: str = "fused") -> list[Layer]:
         raise InputError(
             f"unknown granularity {granularity!r}", hint="one of " + ", ".join(GRANULARITIES)
         )
-    groups = [[i] for i in range(len(net.nodes))]
+    groups = seeds(net)
     if granularity != "node":
-        groups = _fuse(net)
+        groups = _fuse(net, groups)
     if granularity == "block":
         groups = _blocks(net, groups)
     return [_layer(net, group) for group in groups]
 
 
-def _fuse(net: Net) -> list[list[int]]:
-    """Groups by following single consumers, in order of their last node."""
+def _fuse(net: Net, pieces: list[list[int]]) -> list[list[int]]:
+    """Joins pieces by following single consumers."""
     maker = {o: i for i, n in enumerate(net.nodes) for o in n.output if o}
-    users = _users(net)
-    group_of = list(range(len(net.nodes)))
-    members: dict[int, list[int]] = {i: [i] for i in group_of}
-    for index, node in enumerate(net.nodes):
-        reads = net.reads(node)
-        if not reads or not (node.op_type in ELEMENTWISE or node.op_type in VIEWS):
+    users = users_of(net)
+    group_of = {i: at for at, piece in enumerate(pieces) for i in piece}
+    members: dict[int, list[int]] = dict(enumerate(pieces))
+    for at, piece in enumerate(pieces):
+        node = net.nodes[piece[-1]]
+        if not (node.op_type in ELEMENTWISE or node.op_type in VIEWS) or _unpacks(net, piece):
             continue
+        own = {o for i in piece for o in net.nodes[i].output if o}
+        reads = dict.fromkeys(n for i in piece for n in net.reads(net.nodes[i]) if n not in own)
         makers = {maker.get(name) for name in reads}
-        if None in makers:
+        if not reads or None in makers:
             continue
         groups = {group_of[m] for m in makers if m is not None}
         if len(groups) != 1:
             continue
         target = groups.pop()
-        inside = {*members[target], index}
-        # What the node reads must be the group's only way out; else a path could leave and return.
+        inside = {*members[target], *piece}
+        # What the piece reads must be the group's only way out: no path may leave and return.
         open_tensors = {
             o
             for m in members[target]
             for o in net.nodes[m].output
             if o in net.outputs or any(u not in inside for u in users.get(o, ()))
         }
-        gated = len(reads) > 1 and not _is_gate(net, members[target], index)
+        gated = len(reads) > 1 and not _is_gate(net, members[target], piece[-1])
         if open_tensors or gated:
             continue
-        members[target].append(index)
-        del members[index]
-        group_of[index] = target
-    # Every group's outside readers depend on its last node only, so last nodes give an order.
-    return sorted(members.values(), key=lambda group: group[-1])
+        members[target] = sorted(inside)
+        del members[at]
+        group_of.update(dict.fromkeys(piece, target))
+    return ordered(net, list(members.values()))
+
+
+def _unpacks(net: Net, piece: list[int]) -> bool:
+    """Whether a piece begins with dequantised activations: a border is cheapest in front of it."""
+    return len(piece) > 1 and any(
+        is_dequantise(net.nodes[i]) and net.reads(net.nodes[i]) for i in piece
+    )
 
 
 def _is_gate(net: Net, group: list[int], index: int) -> bool:
@@ -124,18 +134,26 @@ def _blocks(net: Net, groups: list[list[int]]) -> list[list[int]]:
     return [sorted(block) for block in blocks]
 
 
-def _users(net: Net) -> dict[str, list[int]]:
-    users: dict[str, list[int]] = {}
-    for index, node in enumerate(net.nodes):
-        for name in net.reads(node):
-            users.setdefault(name, []).append(index)
-    return users
-
-
 # Of a group, the node with the smallest rank names it.
 _RANK = (
-    ("Conv", "ConvInteger", "ConvTranspose", "Gemm", "MatMul", "MatMulInteger", "QLinearConv"),
-    ("Attention", "LSTM", "GRU", "RNN", "Einsum", "MultiHeadAttention"),
+    (
+        "Conv",
+        "ConvInteger",
+        "ConvTranspose",
+        "Gemm",
+        "MatMul",
+        "MatMulInteger",
+        "QLinearConv",
+        "QLinearMatMul",
+        "QGemm",
+        "FusedConv",
+        "FusedGemm",
+        "FusedMatMul",
+        "DynamicQuantizeMatMul",
+        "MatMulIntegerToFloat",
+        "MatMulNBits",
+    ),
+    ("Attention", "LSTM", "GRU", "RNN", "Einsum", "MultiHeadAttention", "QAttention"),
 )
 
 
@@ -144,7 +162,9 @@ def _anchor(net: Net, group: Sequence[int]) -> Any:
         for index in group:
             if net.nodes[index].op_type in ops:
                 return net.nodes[index]
-    return net.nodes[group[0]]
+    # Not by what only unpacks: Add, Relu or MaxPool say more.
+    plain = [i for i in group if net.nodes[i].op_type not in ("DequantizeLinear", "QuantizeLinear")]
+    return net.nodes[next((i for i in plain if net.reads(net.nodes[i])), (plain or group)[0])]
 
 
 def _layer(net: Net, group: list[int]) -> Layer:
@@ -174,8 +194,8 @@ _USERS_OF: dict[int, tuple[Net, dict[str, list[int]]]] = {}
 
 
 def _all_users(net: Net) -> dict[str, list[int]]:
-    """`_users`, kept for the last model asked about."""
+    """`users_of`, kept for the last model asked about."""
     if id(net) not in _USERS_OF or _USERS_OF[id(net)][0] is not net:
         _USERS_OF.clear()
-        _USERS_OF[id(net)] = (net, _users(net))
+        _USERS_OF[id(net)] = (net, users_of(net))
     return _USERS_OF[id(net)][1]

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from csp_embed.errors import CheckError
-from csp_embed.network.onnx_model import Net, import_onnx
+from csp_embed.network.onnx_net import Net, import_onnx
 
 _LARGE_BYTES = 1 << 20
 
@@ -49,6 +49,7 @@ def cut(
         graph, opset_imports=net.model.opset_import, producer_name="csp-embed"
     )
     model.ir_version = net.model.ir_version
+    model.functions.extend(net.model.functions)  # those that could not be inlined
     # The checks copy the model several times: large weights stand in as inputs meanwhile.
     model.graph.input.extend(_value(net, c) for c in large)
     _check(model, order, [*reads, *large], makes, name)
@@ -115,9 +116,9 @@ def _check(
     onnx = import_onnx()
     graph = model.graph
     try:
+        # Not onnx's strict inference: it refuses models that onnxruntime runs.
         onnx.checker.check_model(model, full_check=False)
-        onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
-    except Exception as error:  # ValidationError and InferenceError, by version
+    except onnx.checker.ValidationError as error:
         reason = (str(error).strip().splitlines() or ["?"])[0]
         raise CheckError(f"the cut {name} is not a valid model", why=reason) from error
     found = (

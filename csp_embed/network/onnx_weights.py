@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csp_embed.errors import InputError
-from csp_embed.network.onnx_model import Net, import_onnx
-from csp_embed.network.runtime import open_session
-from csp_embed.network.work import attributes
+from csp_embed.network.node_work import attributes
+from csp_embed.network.onnx_net import Net, import_onnx, node_reads
+from csp_embed.network.runtime import open_session, run_session
 
 POLICIES = ("auto", "keep", "random")
 _PASS_ON = {"Unsqueeze", "Squeeze", "Reshape", "Flatten", "Transpose", "Identity", "Cast"}
@@ -133,7 +133,10 @@ def constant_values(net: Net, names: list[str]) -> dict[str, Array]:
             return onnx.numpy_helper.to_array(tensor, base_dir=folder)
         except (OSError, ValueError, onnx.checker.ValidationError) as error:
             raise InputError(
-                f"cannot read the weights of {tensor.name!r}", where=net.path, why=str(error)
+                f"cannot read the weights of {tensor.name!r}",
+                where=net.path,
+                why=str(error),
+                hint="keep the model's data file beside it, whole",
             ) from error
 
     computed = [name for name in names if name not in stored]
@@ -157,11 +160,11 @@ def constant_values(net: Net, names: list[str]) -> dict[str, Array]:
             known[name] = onnx.TensorProto()
             known[name].CopyFrom(node.attribute[0].t)
             known[name].name = name
-        elif node.op_type in ("Shape", "Size"):
+        elif node.op_type in ("Shape", "Size") and node.input[0] in net.tensors:
             known[name] = onnx.numpy_helper.from_array(_shape_value(net, node), name)
         elif node not in nodes:
             nodes.append(node)
-            stack += [n for n in node.input if n]
+            stack += node_reads(node)
     place = {id(n): i for i, n in enumerate(graph.node)}
     nodes.sort(key=lambda n: place[id(n)])
     direct = [n for n in computed if n in known]
@@ -172,8 +175,16 @@ def constant_values(net: Net, names: list[str]) -> dict[str, Array]:
         sub = onnx.helper.make_graph(nodes, "constants", [], outputs, list(known.values()))
         model = onnx.helper.make_model(sub, opset_imports=net.model.opset_import)
         model.ir_version = net.model.ir_version
-        results = open_session(model, net.path).run(run, {})
-        values.update(dict(zip(run, results, strict=True)))
+        model.functions.extend(net.model.functions)
+        session = open_session(model, net.path, folder=Path(folder))
+        for name, result in zip(run, run_session(session, run, {}, net.path), strict=True):
+            if not isinstance(result, np.ndarray):
+                raise InputError(
+                    f"constant {name!r} is a sequence or optional, not a tensor",
+                    where=net.path,
+                    hint="export the model again with that constant folded",
+                )
+            values[name] = result
     return values
 
 

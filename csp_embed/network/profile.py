@@ -11,7 +11,6 @@ from __future__ import annotations
 import time
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +21,13 @@ from csp_embed.errors import InputError
 from csp_embed.ir.network import Device
 from csp_embed.network.in_context import kernel_ms
 from csp_embed.network.onnx_layers import Layer, layers
-from csp_embed.network.onnx_model import Net, TensorInfo, import_onnx, read_model
+from csp_embed.network.onnx_model import read_model
+from csp_embed.network.onnx_net import Net, TensorInfo, import_onnx
 from csp_embed.network.onnx_parts import cut, whole
 from csp_embed.network.onnx_weights import real_constants
 from csp_embed.network.profile_file import DeviceNote, LayerTime, ModelNote, Profile
 from csp_embed.network.roofline import is_roofline, roofline_ms
-from csp_embed.network.runtime import import_runtime, open_session, run_session
+from csp_embed.network.runtime import import_runtime, open_session, run_call, run_session
 from csp_embed.network.schema import read_bytes, sha256
 from csp_embed.network.work import work_of
 
@@ -69,7 +69,7 @@ def profile_model(
         )
     if clock not in CLOCKS or (clock == "cpu" and threads != 1):
         raise InputError(f"clock {clock!r} with {threads} threads", hint="wall, or cpu with one")
-    net = read_model(path, dims)
+    net = read_model(path, dims, inputs)
     constants = real_constants(net, weights, seed)
     parts = layers(net, granularity)
     inner = [t for part in parts for t in part.makes if t not in net.outputs]
@@ -85,11 +85,10 @@ def profile_model(
             progress(part.name, done, len(parts))
         model = cut(net, constants, part.nodes, part.name)
         session = open_session(model, f"{net.path}: layer {part.name}", threads)
-        given = {i.name: values[i.name] for i in session.get_inputs()}
-        median, spread = measure(partial(session.run, None, given), runs, warm_ups, clock)
+        median, spread = measure(run_call(session, values), runs, warm_ups, clock)
         alone[part.name] = LayerTime(ms=None, alone_ms=median, op=part.op, spread_ms=spread)
     session = open_session(whole(net, constants), net.path, threads)
-    total, _ = measure(partial(session.run, None, feeds), runs, warm_ups, clock)
+    total, _ = measure(run_call(session, feeds), runs, warm_ups, clock)
     del session
     run_ms = min(total, _run_ms(runs, warm_ups, clock, threads))
     kernels = kernel_ms(net, constants, parts, feeds, threads=threads, runs=runs, warm_ups=warm_ups)
@@ -151,7 +150,7 @@ def _run_ms(runs: int, warm_ups: int, clock: str, threads: int) -> float:
     )
     session = open_session(model, "copy", threads)
     feeds = {"x": np.zeros(1, np.float32)}
-    return measure(partial(session.run, None, feeds), runs, warm_ups, clock)[0]
+    return measure(run_call(session, feeds), runs, warm_ups, clock)[0]
 
 
 def random_inputs(net: Net, seed: int) -> dict[str, NDArray[Any]]:
@@ -164,8 +163,17 @@ def random_inputs(net: Net, seed: int) -> dict[str, NDArray[Any]]:
 def _random(info: TensorInfo, rng: Any, path: str) -> NDArray[Any]:
     onnx = import_onnx()
     kind = onnx.helper.tensor_dtype_to_np_dtype(onnx.TensorProto.DataType.Value(info.dtype))
-    if kind.kind not in "biuf" or kind.isbuiltin != 1:  # others are extensions of NumPy
-        raise InputError(f"cannot make random values of type {info.dtype}", where=path)
+    if info.dtype == "BFLOAT16" or info.dtype.startswith("FLOAT8"):  # extensions of NumPy
+        return rng.standard_normal(info.shape).astype(kind)
+    if kind.kind == "c":
+        return (rng.standard_normal(info.shape) + 1j * rng.standard_normal(info.shape)).astype(kind)
+    if kind.kind not in "biuf" or kind.isbuiltin != 1:
+        raise InputError(
+            f"cannot make random values of type {info.dtype}",
+            where=path,
+            why="onnxruntime takes no such inputs from NumPy",
+            hint="cut the model behind its first layer, or widen that input",
+        )
     if kind == np.bool_:
         return rng.integers(0, 2, info.shape).astype(bool)
     if kind in (np.int8, np.uint8):
@@ -194,10 +202,15 @@ def read_inputs(path: str | Path) -> dict[str, NDArray[Any]]:
 def check_inputs(net: Net, feeds: Mapping[str, NDArray[Any]]) -> None:
     """Raises: InputError where a value is missing or has another shape or type."""
     onnx = import_onnx()
-    for name in net.inputs:
+    for name in net.read_inputs():
         info = net.tensors[name]
         if name not in feeds:
-            raise InputError(f"no value for the model's input {name!r}", where=net.path)
+            raise InputError(
+                f"no value for the model's input {name!r}",
+                where=net.path,
+                why="there are values for " + (", ".join(list(feeds)[:8]) or "nothing"),
+                hint=f"numpy.savez(FILE, {name}=array of {info.dtype}{list(info.shape)})",
+            )
         number = onnx.TensorProto.DataType.Value(info.dtype)
         kind = onnx.helper.tensor_dtype_to_np_dtype(number)
         if feeds[name].shape != info.shape or feeds[name].dtype != kind:
@@ -205,6 +218,7 @@ def check_inputs(net: Net, feeds: Mapping[str, NDArray[Any]]) -> None:
                 f"input {name!r} is {feeds[name].dtype}{list(feeds[name].shape)}",
                 where=net.path,
                 why=f"the model takes {kind}{list(info.shape)}",
+                hint="give it so, or other extents by --dim",
             )
 
 

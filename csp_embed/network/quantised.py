@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from csp_embed.network.node_work import attributes
 from csp_embed.network.onnx_layers import Layer
-from csp_embed.network.onnx_model import Net
+from csp_embed.network.onnx_net import Net
 from csp_embed.network.onnx_weights import constant_values
-from csp_embed.network.work import attributes
 
 _EXACT = {"FLOAT": 24, "DOUBLE": 53, "FLOAT16": 11}
 
@@ -283,7 +283,7 @@ def _assumed(net: Net, layer: Layer) -> QuantLayer:
     rest = [net.nodes[i].op_type for i in layer.nodes if net.nodes[i] is not node]
     if any(op in ("Conv", "Gemm", "MatMul") for op in rest):
         raise _No("the layer has more than one contraction")
-    if node.input[1] not in net.constants:
+    if node.input[1] not in net.constants and node.input[1] not in net.unpacked:
         raise _No("w is not a constant")
     clip = (0, 127) if "Relu" in rest or "Clip" in rest else (-128, 127)
     if layer.op == "Conv":

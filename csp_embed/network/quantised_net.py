@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from csp_embed.errors import InputError
-from csp_embed.network.onnx_model import import_onnx
+from csp_embed.network.onnx_net import import_onnx
 
 # Opset and IR version that every onnxruntime of the last years reads.
 OPSET, IR_VERSION = 17, 8

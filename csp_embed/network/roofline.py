@@ -39,4 +39,5 @@ def describe(work: Work, device: Device) -> str:
     assert device.peak_ops_per_ms is not None
     compute = work.ops / (device.peak_ops_per_ms * efficiency(work, device))
     memory = work.bytes / device.bytes_per_ms if device.bytes_per_ms else 0.0
-    return f"roofline ({'compute' if compute >= memory else 'memory'} bound)"
+    guess = f", a guess: {'; '.join(work.guesses)}" if work.guesses else ""
+    return f"roofline ({'compute' if compute >= memory else 'memory'} bound{guess})"

@@ -1,13 +1,19 @@
-"""The only place that opens onnxruntime sessions: settings, and one clear error for a refusal."""
+"""The only place that opens onnxruntime sessions and runs them: settings, types that NumPy lacks,
+and one clear error for a refusal."""
 
 from __future__ import annotations
 
-import re
-from functools import cache
+import ctypes
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from csp_embed.errors import InputError, MissingLibrary
+from csp_embed.network.onnx_net import import_onnx
+from csp_embed.network.runtime_limits import load_hint
 
 
 def import_runtime() -> Any:
@@ -29,11 +35,15 @@ def open_session(
     threads: int = 1,
     trace: Path | None = None,
     rewritten: Path | None = None,
+    plain: bool = False,
+    folder: Path | None = None,
 ) -> Any:
     """An InferenceSession on the CPU. `model`: a ModelProto, or the path of a file.
 
     trace: record every kernel's time to a file of that prefix (`end_profiling` names it).
-    rewritten: write the model as onnxruntime runs it, its weights in a second file.
+    rewritten: write the model as onnxruntime runs it, its weights in a second file. plain: without
+    graph optimisations, which round quantised networks differently wherever they are cut. folder:
+    where a ModelProto's external weights lie.
     Raises: InputError naming IR version, opset and what the installed onnxruntime takes.
     """
     ort = import_runtime()
@@ -43,6 +53,12 @@ def open_session(
     options.log_severity_level = 4  # refusals are reported below, once
     # A spinning worker would steal the core of the next measurement.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if plain:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if folder is not None:
+        options.add_session_config_entry(
+            "session.model_external_initializers_file_folder_path", str(folder)
+        )
     if trace is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(trace)
@@ -55,25 +71,75 @@ def open_session(
     try:
         return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises its own family of exceptions
-        facts = "" if isinstance(model, (str, Path)) else f" ({_facts(model)})"
+        named = not isinstance(model, (str, Path))
         raise InputError(
-            f"onnxruntime {ort.__version__} cannot load this model{facts}",
+            f"onnxruntime {ort.__version__} cannot load this model"
+            + (f" ({_facts(model)})" if named else ""),
             where=where,
             why=_short(str(error)),
-            hint=f"export it with {_limits()}",
+            hint=load_hint(ort, model if named else None, where, str(error)),
         ) from error
 
 
-def run_session(session: Any, names: Any, feeds: dict[str, Any], where: str) -> list[Any]:
-    """session.run with onnxruntime's own exceptions as one clear error.
+def run_session(session: Any, names: Any, feeds: Mapping[str, Any], where: str) -> list[Any]:
+    """NumPy arrays of the outputs. feeds: values of at least the session's inputs.
 
     Raises: InputError, mostly because random inputs mean nothing to this model.
     """
+    wanted = {i.name for i in session.get_inputs()}
+    given = {n: v for n, v in feeds.items() if n in wanted}
+    if not _needs_ort_values(session):
+        return list(_own_error(partial(session.run, names, given), where))
+    outputs = names or [o.name for o in session.get_outputs()]
+    return [
+        _to_numpy(v) for v in run_ort_values(session, outputs, ort_values(session, given), where)
+    ]
+
+
+def run_call(session: Any, feeds: Mapping[str, Any]) -> Callable[[], Any]:
+    """What runs the session once on these values, and does nothing else: for measuring."""
+    wanted = {i.name for i in session.get_inputs()}
+    given = {n: v for n, v in feeds.items() if n in wanted}
+    if _needs_ort_values(session):
+        outputs = [o.name for o in session.get_outputs()]
+        return partial(session.run_with_ort_values, outputs, ort_values(session, given))
+    return partial(session.run, None, given)
+
+
+def ort_values(session: Any, feeds: Mapping[str, Any]) -> dict[str, Any]:
+    """The session's inputs as onnxruntime's own values."""
+    ort = import_runtime()
+    out = {}
+    for i in session.get_inputs():
+        if i.name not in feeds:
+            continue
+        value = np.ascontiguousarray(feeds[i.name])
+        kind = value.dtype
+        if kind.isbuiltin == 1 or kind.kind in "OUS":
+            out[i.name] = ort.OrtValue.ortvalue_from_numpy(value)
+        else:
+            number = import_onnx().helper.np_dtype_to_tensor_dtype(kind)
+            bits = value.view(f"u{kind.itemsize}")
+            out[i.name] = ort.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, number)
+    return out
+
+
+def run_ort_values(
+    session: Any, names: Sequence[str], feeds: Mapping[str, Any], where: str
+) -> list[Any]:
+    """OrtValues of the named outputs. Raises: InputError as `run_session`."""
+    return list(_own_error(partial(session.run_with_ort_values, names, dict(feeds)), where))
+
+
+def _own_error(call: Callable[[], Any], where: str) -> Any:
+    """A call into onnxruntime with its exceptions as one clear error."""
     try:
-        return list(session.run(names, feeds))
+        return call()
     except Exception as error:
-        # RuntimeError: a type that Python's side of onnxruntime does not know.
-        if not type(error).__module__.startswith("onnxruntime") and type(error) is not RuntimeError:
+        # RuntimeError: a type that Python's side of onnxruntime does not know. ValueError: a
+        # missing input.
+        own = type(error).__module__.startswith("onnxruntime")
+        if not own and type(error) not in (RuntimeError, ValueError):
             raise
         raise InputError(
             "the model does not run on these inputs",
@@ -83,6 +149,23 @@ def run_session(session: Any, names: Any, feeds: dict[str, Any], where: str) -> 
         ) from error
 
 
+def _needs_ort_values(session: Any) -> bool:
+    """Whether a tensor at the border is of a type that NumPy has only by extension."""
+    types = [v.type for v in (*session.get_inputs(), *session.get_outputs())]
+    return any(mark in text for text in types for mark in ("bfloat16", "float8"))
+
+
+def _to_numpy(value: Any) -> Any:
+    onnx = import_onnx()
+    if not value.is_tensor():
+        return value.numpy()
+    kind = onnx.helper.tensor_dtype_to_np_dtype(value.element_type())
+    if kind.isbuiltin == 1 or kind.kind in "OUS":
+        return value.numpy()
+    raw = ctypes.string_at(value.data_ptr(), value.tensor_size_in_bytes())
+    return np.frombuffer(raw, kind).reshape(value.shape())
+
+
 def _serialised(model: Any, where: str) -> bytes:
     try:
         return bytes(model.SerializeToString())
@@ -90,44 +173,6 @@ def _serialised(model: Any, where: str) -> bytes:
         raise InputError(
             "the model is too large to run in one piece", where=where, why=str(error)
         ) from error
-
-
-@cache
-def _limits() -> str:
-    """What this onnxruntime takes at most: it says so when asked for too much."""
-    from csp_embed.network.onnx_model import import_onnx
-
-    onnx, ort = import_onnx(), import_runtime()
-    found = []
-    for name, ir, opset, mark in (
-        ("IR version", 999, 13, "max supported IR version:"),
-        ("opset", 8, 999, "is till opset"),
-    ):
-        value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
-        out = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
-        node = onnx.helper.make_node("Identity", ["x"], ["y"])
-        model = onnx.helper.make_model(
-            onnx.helper.make_graph([node], "probe", [value], [out]),
-            opset_imports=[onnx.helper.make_opsetid("", opset)],
-            ir_version=ir,
-        )
-        options = ort.SessionOptions()
-        options.log_severity_level = 4
-        try:
-            ort.InferenceSession(model.SerializeToString(), options)
-        except _own_errors(ort) as error:
-            number = re.search(rf"{mark} *(\d+)", str(error))
-            found += [f"{name} {number[1]} or less"] if number else []
-    return " and ".join(found) or "an IR version and opset that this onnxruntime takes"
-
-
-def _own_errors(ort: Any) -> tuple[type[Exception], ...]:
-    """onnxruntime's exceptions have no common parent of their own."""
-    found = vars(ort.capi.onnxruntime_pybind11_state).values()
-    return (
-        RuntimeError,
-        *(e for e in found if isinstance(e, type) and issubclass(e, Exception)),
-    )
 
 
 def _facts(model: Any) -> str:

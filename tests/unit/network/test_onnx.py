@@ -126,8 +126,17 @@ def test_an_operator_that_onnx_does_not_know(tmp_path: Path) -> None:
     model = onnx.load(str(path))
     model.opset_import.append(helper.make_opsetid("my.ops", 1))
     onnx.save(model, str(path))
-    with pytest.raises(InputError, match="Twist"):
+    net = read_model(path)
+    # What nobody knows the size of stays inside; the border is as declared, and both are said.
+    assert [part.nodes for part in layers(net)] == [(0, 1)]
+    assert net.tensors["y"].shape == (2,)
+    assert "my.ops:Twist" in net.notes[0]
+    del model.graph.output[0].type.tensor_type.shape.dim[:]
+    model.graph.output[0].type.tensor_type.shape.dim.add().dim_param = "n"
+    onnx.save(model, str(path))
+    with pytest.raises(InputError, match="Twist") as caught:
         read_model(path)
+    assert "make_tensor_value_info('a'" in caught.value.hint
 
 
 def test_a_model_that_this_onnxruntime_cannot_load(tmp_path: Path) -> None:
