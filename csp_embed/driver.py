@@ -20,18 +20,18 @@ from csp_embed.embed.explain import none as explain_none
 from csp_embed.embed.pins_text import read_pins
 from csp_embed.embed.reuse import reuse
 from csp_embed.emit.lower import Lowered, lower
-from csp_embed.errors import Infeasible, OperatorError, SpecError
+from csp_embed.errors import Infeasible, OperatorError
 from csp_embed.ir.embedding import Embedding
 from csp_embed.ir.operator import Operator
-from csp_embed.ir.schedule import COMPUTE, LOAD, STORE, Schedule
+from csp_embed.ir.schedule import Schedule
+from csp_embed.isa.costs import Costs, costs_of
 from csp_embed.isa.load import load_isa
 from csp_embed.isa.spec import Isa
 from csp_embed.kernel import Kernel
 from csp_embed.schedule.problem import Problem
 from csp_embed.schedule.problem import build as build_problem
 from csp_embed.schedule.search import Found, rebuild, search
-from csp_embed.schedule.tile import Costs
-from csp_embed.sim.cycles import Engine, parse_memory
+from csp_embed.sim.cycles import Engine
 
 Array = NDArray[Any]
 
@@ -83,7 +83,7 @@ def compile(
     options = options or Options(layout=layout, memory=memory)
     machine = isa if isinstance(isa, Isa) else load_isa(isa, config)
     start = time.perf_counter()
-    interface = options.memory or default_memory(machine)
+    costs = costs_of(machine, options.memory or "")
     tell = progress or (lambda text, done, total: None)
     tell("embedding", 0, 1)
     embeddings = embeddings_of(op, machine, options)
@@ -96,16 +96,15 @@ def compile(
         )
     ranges = _ranges(op, b)
     # The schedule is kept beside its measurement, so that its id stays its own.
-    measured: dict[int, tuple[Lowered, Schedule, int | None]] = {}
-    engine = Engine(machine, parse_memory(interface)) if has_costs(machine) else None
+    measured: dict[int, tuple[Lowered, Schedule, int]] = {}
+    engine = Engine(machine, costs.memory)
 
     def measure(schedule: Schedule) -> float:
         lowered = lower(schedule, machine)
-        cycles = None if engine is None else engine.total(lowered.stream)
+        cycles = engine.total(lowered.stream)
         measured[id(schedule)] = (lowered, schedule, cycles)
-        return estimate(schedule, machine) if cycles is None else float(cycles)
+        return float(cycles)
 
-    costs = machine_costs(machine, interface)
     embeddings = _addressable(op, embeddings, machine)
     tell("scheduling", 0, 1)
     problems = [build_problem(e, machine) for e in embeddings]
@@ -137,7 +136,7 @@ def compile(
         lowered=lowered,
         cycles=cycles,
         seconds=time.perf_counter() - start,
-        memory=interface,
+        memory=costs.memory,
         constants=_constants(op, w, b),
         candidates=tuple(tried),
     )
@@ -159,8 +158,9 @@ def embeddings_of(op: Operator, machine: Isa, options: Options) -> list[Embeddin
 
     Raises: Infeasible, InputError for pins that cannot be read.
     """
+    costs = costs_of(machine, options.memory or "")
     if options.reuse is not None:
-        return [_reused(options.reuse, op, machine, options.within)]
+        return [_reused(options.reuse, op, machine, options.within, costs)]
     pins = read_pins(op, machine, options.pins)
     try:
         found = embed(
@@ -170,6 +170,7 @@ def embeddings_of(op: Operator, machine: Isa, options: Options) -> list[Embeddin
             top=options.top,
             pins=pins.keeps,
             factors=pins.factors,
+            costs=costs,
         )
     except Infeasible as error:
         explanation = explain_none(op, machine, options.layout, options.pins)
@@ -177,10 +178,12 @@ def embeddings_of(op: Operator, machine: Isa, options: Options) -> list[Embeddin
     return [pins.arrange(e) for e in found]
 
 
-def _reused(embedding: Embedding, op: Operator, machine: Isa, within: float) -> Embedding:
+def _reused(
+    embedding: Embedding, op: Operator, machine: Isa, within: float, costs: Costs
+) -> Embedding:
     """The embedding for the shape of `op`. Raises: Infeasible, where it does not fit or costs more
     than `within` over what is proved to be least."""
-    found = reuse(embedding, op, machine, within=within)
+    found = reuse(embedding, op, machine, within=within, costs=costs)
     hint = "compile without reuse"
     if found is None:
         raise Infeasible(
@@ -202,22 +205,20 @@ def _reused(embedding: Embedding, op: Operator, machine: Isa, within: float) -> 
 def scheduled_cycles(
     embedding: Embedding, isa: Isa, options: Options, *, schedules: int = 4, refine: int = 6
 ) -> float | None:
-    """Cycles of a good schedule of one embedding by the cycle engine (by estimate where the machine
-    states no costs); None where no tile of it fits. A shorter search than that of `compile`.
+    """Cycles of a good schedule of one embedding by the cycle engine; None where no tile of it
+    fits. A shorter search than that of `compile`.
     """
-    interface = options.memory or default_memory(isa)
-    engine = Engine(isa, parse_memory(interface)) if has_costs(isa) else None
+    costs = costs_of(isa, options.memory or "")
+    engine = Engine(isa, costs.memory)
 
     def measure(schedule: Schedule) -> float:
-        if engine is None:
-            return estimate(schedule, isa)
         return float(engine.total(lower(schedule, isa).stream))
 
     try:
         found = search(
             [build_problem(embedding, isa)],
             measure,
-            machine_costs(isa, interface),
+            costs,
             ranges=_ranges(embedding.operator, None),
             count=schedules,
             refine=refine,
@@ -271,6 +272,17 @@ def _cached(
     return []
 
 
+def _broken_promise(name: str, array: Array, size: Array, promised: int) -> OperatorError:
+    at = np.unravel_index(int(np.argmax(size)), size.shape)
+    index = ",".join(str(int(n)) for n in at)
+    return OperatorError(
+        f"{name}[{index}] is {int(array[at])}",
+        where="bias_range (--bias-range)",
+        why=f"the operator promises |{name}| <= {promised}",
+        hint=f"--bias-range {int(size.max())}; or none: values that are known need no promise",
+    )
+
+
 def _host_bytes(embedding: Embedding, isa: Isa) -> int:
     """Bytes of activations that the host packs per run."""
     op = embedding.operator
@@ -297,60 +309,13 @@ def _ranges(op: Operator, b: Array | None) -> dict[int, int]:
                     f"b has shape {array.shape}",
                     why=f"the operator declares {op.tensors[step.access.tensor].shape}",
                 )
-            out[i] = int(np.abs(array.astype(np.int64)).max()) if array.size else 0
+            size = np.abs(array.astype(np.int64))
+            if step.bias_range is not None and array.size and size.max() > step.bias_range:
+                raise _broken_promise(step.access.tensor, array, size, step.bias_range)
+            out[i] = int(size.max()) if array.size else 0
         elif step.bias_range is not None:
             out[i] = step.bias_range
     return out
 
 
-def default_memory(isa: Isa) -> str:
-    """The first memory interface that the spec states costs for; "" where it states none."""
-    return next((name for name, c in isa.costs.items() if "burst_beats" in c), "")
-
-
-def has_costs(isa: Isa) -> bool:
-    """The spec states what the cycle engine needs."""
-    return "instruction" in isa.costs and "contract" in isa.costs
-
-
-def estimate(schedule: Schedule, isa: Isa) -> float:
-    """Without cost parameters: steps, and bytes at eight a cycle, one after the other."""
-    sizes = [
-        [isa.memory(r.memory).elem_bytes * math.prod(b - a for a, b in box) for box in r.boxes]
-        for r in schedule.regions
-    ]
-    total = 0.0
-    for kind, a, b, _ in schedule.ops.tolist():
-        total += schedule.templates[a].steps if kind == COMPUTE else 0
-        total += sizes[a][b] / 8 + 16 if kind in (LOAD, STORE) else 0
-    return total
-
-
-def machine_costs(isa: Isa, memory: str) -> Costs:
-    """What tile choice weighs, from the spec's cost section for that memory interface."""
-    memory = memory.split(",")[0]
-    if not has_costs(isa):
-        return Costs(read_bytes=8, write_bytes=8, dma_gap=20, instruction=10, fetch=4)
-    if memory not in isa.costs:
-        raise SpecError(
-            f"{isa.name} states no costs for the memory interface {memory!r}",
-            hint=f"one of {', '.join(k for k, v in isa.costs.items() if 'burst_beats' in v)}",
-        )
-    port, insn = isa.costs[memory], isa.costs["instruction"]
-    rate = port["bytes_per_cycle"]
-    burst = port["burst_beats"] * port["beat_bytes"]
-    store = isa.costs["store"]
-    out = max((isa.memory(m.name).elem_bytes for m in isa.memories if m.store_queue), default=1)
-    # A stored word costs its beats and a gap; every burst its set-up.
-    written = burst / (burst / rate + burst / out * store["word_gap"] + store["setup"])
-    fetched = burst / insn["bytes"]
-    return Costs(
-        read_bytes=rate,
-        write_bytes=written,
-        dma_gap=port["wake"] + 7,
-        instruction=isa.costs["contract"]["fill"] + 2 * insn["turn"] + 1,
-        fetch=(burst / rate + port["wake"] + fetched + 4) / fetched,
-    )
-
-
-__all__ = ["Costs", "Kernel", "Options", "compile"]
+__all__ = ["Kernel", "Options", "compile"]

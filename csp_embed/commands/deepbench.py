@@ -63,7 +63,8 @@ def deepbench_command(
       csp-embed deepbench networks --vta-config isa_specs/configs/1x32x32.json --out nets.jsonl
     """
     from csp_embed.bench import Setting, sweep
-    from csp_embed.driver import default_memory, machine_costs
+    from csp_embed.isa.costs import costs_of
+    from csp_embed.isa.interface import default_memory
     from csp_embed.isa.load import load_isa
     from csp_embed.ops import deepbench
     from csp_embed.report.sweep import class_table, layer_row
@@ -84,7 +85,7 @@ def deepbench_command(
     # What no layer could do is refused before the sweep, not once per layer.
     machine = load_isa(isa, vta_config)
     memory = default_memory(machine) if memory is None else memory
-    machine_costs(machine, memory)
+    costs_of(machine, memory)
     setting = Setting(
         isa, None if vta_config is None else str(vta_config), memory, layout, strict, simulate_macs,
         None if cache is None else str(cache),

@@ -21,6 +21,7 @@ from csp_embed.embed.pareto import CRITERIA, Front, pareto
 from csp_embed.embed.pins_text import read_pins
 from csp_embed.errors import Infeasible
 from csp_embed.files import atomic
+from csp_embed.isa.costs import costs_of
 from csp_embed.report import pareto as pareto_report
 from csp_embed.report.alternatives import rows
 from csp_embed.report.lanes import picture as lanes_picture
@@ -87,7 +88,8 @@ def _alternatives(asked: Asked, tell: Tell) -> tuple[Any, list[dict[str, Any]]]:
     kernel = compile_operator(asked.op, asked.isa, options=asked.options, progress=tell)
     pins = read_pins(asked.op, asked.isa, asked.options.pins)
     mode = "strict" if pins.strict else asked.options.layout
-    others = by_kind(asked.op, asked.isa, mode, pins)
+    costs = costs_of(asked.isa, asked.options.memory or "")
+    others = by_kind(asked.op, asked.isa, mode, pins, costs)
     known: dict[str, float | None] = {e.formula(): c for e, c in kernel.candidates}
     known[kernel.embedding.formula()] = kernel.cycles
     for n, e in enumerate(others):
@@ -159,7 +161,9 @@ def pareto_command(
     with progress(quiet=as_json) as tell:
         tell("sweeping", 0, 1)
         try:
-            front = pareto(asked.op, asked.isa, mode, pins=pins.keeps, factors=pins.factors)
+            costs = costs_of(asked.isa, asked.options.memory or "")
+            front = pareto(asked.op, asked.isa, mode, pins=pins.keeps, factors=pins.factors,
+                           costs=costs)  # fmt: skip
         except Infeasible as error:
             found = explain_none(asked.op, asked.isa, asked.options.layout, asked.options.pins)
             raise found.error(asked.op, asked.isa) from error

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from csp_embed.embed.cost import Weights, objective, parts, weights
+from csp_embed.embed.cost import Weights, elementwise, objective, parts, weights
 from csp_embed.embed.problem import Option, Problem
 
 
 def cost_of(problem: Problem, picked: Sequence[Option], w: Weights | None = None) -> int:
     """The analytic cost of one option per block, in the objective's units."""
-    w = w or weights(problem.op, problem.isa, problem.unit)
+    w = w or weights(problem.op, problem.isa, problem.unit, problem.costs)
     elements = {r: math.prod(o.elements[r] for o in picked) for r in picked[0].elements}
     steps = math.prod(o.steps for o in picked)
     return objective(*parts(w, steps, elements, picked[0].commuted))
@@ -28,7 +28,7 @@ def cost_of(problem: Problem, picked: Sequence[Option], w: Weights | None = None
 
 def worst_cost(problem: Problem) -> int:
     """At least the cost of every answer: each block at its worst in everything."""
-    w = weights(problem.op, problem.isa, problem.unit)
+    w = weights(problem.op, problem.isa, problem.unit, problem.costs)
     blocks = [[o for o in problem.options if o.block == b] for b in range(len(problem.blocks) + 1)]
     steps = math.prod(max(o.steps for o in options) for options in blocks)
     elements = {
@@ -51,7 +51,7 @@ def warm_start(
     problem: Problem, barred: Sequence[Sequence[Option]] = ()
 ) -> tuple[tuple[Option, ...], int] | None:
     """A good answer whose structure is not barred, and its cost; None where none was met."""
-    w = weights(problem.op, problem.isa, problem.unit)
+    w = weights(problem.op, problem.isa, problem.unit, problem.costs)
     taken = {_structure(p) for p in barred}
     best: tuple[tuple[Option, ...], int] | None = None
     count = len(problem.blocks)
@@ -137,8 +137,7 @@ def _score(
 ) -> NDArray[np.float64]:
     """The objective of many answers at once (float64, for comparison only)."""
     columns = {r: factors[..., n + 1] for n, r in enumerate(roles)}
-    compute = w.step * factors[..., 0] + w.vector * columns["dst"]
-    read = sum(cost * columns[r] for r, cost in w.read.items())
-    host = sum(w.host(r, commuted) * columns[r] for r in w.read)
-    write = w.write * columns["dst"]
-    return 32 * np.maximum(np.maximum(compute, read), write) + compute + read + write + 32 * host
+    scores: NDArray[np.float64] = objective(
+        *parts(w, factors[..., 0], columns, commuted), slowest=elementwise
+    )
+    return scores

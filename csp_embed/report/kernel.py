@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from csp_embed.isa.costs import costs_of
 from csp_embed.kernel import Kernel
 from csp_embed.ops.bound import bound_cycles, natural
 
@@ -14,7 +15,7 @@ from csp_embed.ops.bound import bound_cycles, natural
 def figures(kernel: Kernel, bound: int | None = None, verified: str = "none") -> dict[str, Any]:
     """What `compile --json` prints. Units: cycles, bytes, seconds."""
     if bound is None:
-        bound = bound_cycles(kernel.operator, kernel.isa, kernel.memory)
+        bound = bound_cycles(kernel.operator, kernel.isa, costs_of(kernel.isa, kernel.memory))
     per_step = math.prod(kernel.isa.dims.values())
     macs = natural(kernel.operator)["macs"]
     cycles = kernel.cycles

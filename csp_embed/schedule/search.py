@@ -15,13 +15,14 @@ from dataclasses import dataclass, replace
 
 from csp_embed.errors import Infeasible
 from csp_embed.ir.schedule import BiasTrick, Schedule
+from csp_embed.isa.costs import Costs
 from csp_embed.schedule import map_build, trick
 from csp_embed.schedule.build import build
 from csp_embed.schedule.config import Config
 from csp_embed.schedule.cover import groups_of
 from csp_embed.schedule.nests import Covers
 from csp_embed.schedule.problem import Problem
-from csp_embed.schedule.tile import Costs, Reserve, configure, propose
+from csp_embed.schedule.tile import Reserve, configure, propose
 
 Measure = Callable[[Schedule], float]
 

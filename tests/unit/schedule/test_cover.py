@@ -96,8 +96,11 @@ def test_long_windows_at_full_tiles(data: st.DataObject) -> None:
     pad, stride = data.draw(st.integers(0, 60)), data.draw(st.integers(1, 2))
     outputs = max(1, (width + 2 * pad - taps) // stride + 1)
     channels = data.draw(st.integers(1, 2))
-    limits = CoverLimits(data.draw(st.sampled_from([7, 64, 512])), data.draw(st.sampled_from([15, 255])),
-                         (4096,) * OPERANDS)  # fmt: skip
+    most, iterations = (
+        data.draw(st.sampled_from([7, 64, 512])),
+        data.draw(st.sampled_from([15, 255])),
+    )
+    limits = CoverLimits(most, iterations, (4096,) * OPERANDS)
     coef = np.array([[1, 0, 0], [stride, 1, width], [0, 1, taps]])
     base = np.array([0, 200, 0])
     pieces = cover((outputs, taps, channels), (((stride, 1, 0), -pad, width),), coef, base, limits)
