@@ -19,7 +19,7 @@ from csp_embed.embed import embed
 from csp_embed.embed.explain import none as explain_none
 from csp_embed.embed.pins_text import read_pins
 from csp_embed.embed.reuse import reuse
-from csp_embed.emit.lower import Lowered, lower
+from csp_embed.emit.lower import lower
 from csp_embed.errors import Infeasible, OperatorError
 from csp_embed.ir.embedding import Embedding
 from csp_embed.ir.operator import Operator
@@ -39,8 +39,9 @@ Array = NDArray[Any]
 @dataclass(frozen=True)
 class Options:
     """layout: "relaxed" or "strict". memory: the interface whose cycles are minimised (None: the
-    first that the spec names). top: embeddings that are scheduled. schedules: tiles that are built
-    from estimates and simulated; refine: changes to the best one that are tried at most.
+    first that the spec names). top: embeddings that may be scheduled, cheapest first under the
+    analytic cost. schedules: tiles of an embedding that are built from estimates and simulated;
+    refine: changes to the best one that are tried at most. More of each never gives more cycles.
     host_weight: cycles that a byte of host packing counts as. cache: folder that keeps finished
     searches by content, or None. pins: decisions that the user makes, as text
     (embed/pins_text.py). reuse: an embedding of the same operator in another shape: it is applied
@@ -49,7 +50,7 @@ class Options:
 
     layout: str = "relaxed"
     memory: str | None = None
-    top: int = 4
+    top: int = 16
     schedules: int = 8
     refine: int = 80
     host_weight: float = 0.0
@@ -95,15 +96,10 @@ def compile(
             hint="csp-embed explain names the rules in conflict; --layout relaxed allows more",
         )
     ranges = _ranges(op, b)
-    # The schedule is kept beside its measurement, so that its id stays its own.
-    measured: dict[int, tuple[Lowered, Schedule, int]] = {}
     engine = Engine(machine, costs.memory)
 
     def measure(schedule: Schedule) -> float:
-        lowered = lower(schedule, machine)
-        cycles = engine.total(lowered.stream)
-        measured[id(schedule)] = (lowered, schedule, cycles)
-        return float(cycles)
+        return float(engine.total(lower(schedule, machine).stream))
 
     embeddings = _addressable(op, embeddings, machine)
     tell("scheduling", 0, 1)
@@ -126,7 +122,7 @@ def compile(
             cache.save(options.cache, name, winner.formula(), found[0].config)
     best = found[0]
     embedding, schedule = embeddings[best.number], best.schedule
-    lowered, _, cycles = measured[id(schedule)]
+    lowered = lower(schedule, machine)
     tried = [(embeddings[f.number], f.cycles) for f in found]
     return Kernel(
         operator=op,
@@ -134,7 +130,7 @@ def compile(
         embedding=embedding,
         schedule=schedule,
         lowered=lowered,
-        cycles=cycles,
+        cycles=engine.total(lowered.stream),
         seconds=time.perf_counter() - start,
         memory=costs.memory,
         constants=_constants(op, w, b),

@@ -47,24 +47,22 @@ class _Table:
     factors: NDArray[np.float64]  # [option, steps and roles]
 
 
-def warm_start(
-    problem: Problem, barred: Sequence[Sequence[Option]] = ()
-) -> tuple[tuple[Option, ...], int] | None:
-    """A good answer whose structure is not barred, and its cost; None where none was met."""
+def warm_start(problem: Problem) -> tuple[tuple[Option, ...], int] | None:
+    """A good answer and its cost; None where none was met."""
     w = weights(problem.op, problem.isa, problem.unit, problem.costs)
-    taken = {_structure(p) for p in barred}
     best: tuple[tuple[Option, ...], int] | None = None
     count = len(problem.blocks)
     fusions = [o for o in problem.options if o.block == count]
     groups = sorted({(o.commuted, tuple(sorted(o.given))) for o in fusions})
     for commuted, given in groups:
-        found = _descend(problem, w, commuted, frozenset(given), taken)
+        found = _descend(problem, w, commuted, frozenset(given))
         if found is not None and (best is None or found[1] < best[1]):
             best = found
     return best
 
 
-def _structure(picked: Sequence[Option]) -> tuple[object, ...]:
+def structure_of(picked: Sequence[Option]) -> tuple[object, ...]:
+    """Who is carried where, without numbers: by this answers are told apart."""
     return (picked[0].commuted, *((o.shape, o.given) for o in picked))
 
 
@@ -73,7 +71,6 @@ def _descend(
     w: Weights,
     commuted: bool,
     given: frozenset[str],
-    taken: set[tuple[object, ...]],
 ) -> tuple[tuple[Option, ...], int] | None:
     count = len(problem.blocks)
     tables = []
@@ -116,7 +113,7 @@ def _descend(
             break
         at[move[0]], at[move[2]] = move[1], move[3]
     picked = tuple(t.options[n] for t, n in zip(tables, at, strict=True))
-    if not np.isfinite(value) or _structure(picked) in taken:
+    if not np.isfinite(value):
         return None
     return picked, cost_of(problem, picked, w)
 

@@ -20,7 +20,7 @@ from csp_embed.embed.cost import Weights, elementwise, objective, parts, weights
 from csp_embed.embed.problem import Option, Problem
 
 # A float64 comparison must not drop an answer that costs exactly the limit.
-_SLACK = 1 + 1e-9
+SLACK = 1 + 1e-9
 
 
 def within(problem: Problem, limit: int) -> list[Option]:
@@ -74,5 +74,5 @@ def _survivors(
             others = math.prod(float(v[what].min()) for m, v in enumerate(waste) if m != n)
             low[what] = waste[n][what] * others / math.prod(size[d] for d in over)
         bound = objective(*parts(w, low["steps"], low, commuted), slowest=elementwise)
-        out |= {id(o) for o, b in zip(options, bound, strict=True) if b <= limit * _SLACK}
+        out |= {id(o) for o, b in zip(options, bound, strict=True) if b <= limit * SLACK}
     return out

@@ -42,8 +42,8 @@ def embed(
     layout: "relaxed" (run-time tensors may be duplicated and clipped) or "strict" (a permutation
         with padding). top: how many at most; each carries other axes in other dimensions, and
         costs at most half as much again as the first. pins: name -> predicate that every picked
-        option must satisfy (see pins_text.py). factors: axis -> lanes that pins ask for. costs: what
-        is minimised (isa/costs.py); behind the first memory interface of the spec by default.
+        option must satisfy (see pins_text.py). factors: axis -> lanes that pins ask for. costs:
+        what is minimised (isa/costs.py); behind the first memory interface of the spec by default.
     Returns: at least one; `cost` holds the figures of embed.cost.figures, `proof` the status
         (OPTIMAL or FEASIBLE), objective and bound in cycles of the analytic cost.
     Raises: Infeasible, where no embedding keeps the rules; TimeLimit, where the limit ended the

@@ -1,10 +1,14 @@
-"""Finds a schedule: proposes tiles by estimate, builds the best of them, keeps the one with the
-fewest cycles.
+"""Finds a schedule: proposes tiles by estimate, builds the best of them, changes the best.
 
-Takes: a Problem and `measure`, which emits a schedule and returns its simulated cycles (the driver
-supplies it).
-Leaves: the best Schedule with its cycles.  Ties go to the earlier proposal, so the result is
-deterministic.
+Takes: Problems (embeddings of one operator) and `measure`, which emits a schedule and returns its
+simulated cycles (the driver supplies it).
+Leaves: the best Schedule of every problem with its cycles.
+
+More candidates never make it worse, by construction. What is tried for an embedding depends on the
+earlier ones' screening alone (SCREENED schedules each, whatever the effort), never on later ones nor
+on how far others were improved; a longer search is a continuation of the shorter one; and nothing is
+cut by the incumbent but what is proved not to beat it. So larger `problems`, `count` and `refine`
+try a superset of schedules.
 """
 
 from __future__ import annotations
@@ -37,6 +41,13 @@ class Found:
     config: Config | None = None
 
 
+# Schedules of every embedding that are built before it is decided which are improved.
+SCREENED = 4
+# An embedding is built where its estimate is at most so much above the least so far (estimates of
+# small operators are rough), and improved where its screening is at most so much above the least.
+NEAR, KEPT = 1.25, 1.02
+
+
 def search(
     problems: Sequence[Problem],
     measure: Measure,
@@ -48,52 +59,95 @@ def search(
     refine: int = 80,
     row_budget: int = 40_000,
 ) -> list[Found]:
-    """The best schedule of every problem that was tried, fewest cycles first.
+    """The best schedule of every problem that was tried, fewest cycles first; ties: the earlier.
 
     problems: embeddings of one operator, best first. ranges: epilogue step -> largest magnitude of
     its tensor, where known. penalties: cycles added to every schedule of a problem, for what its
-    embedding costs elsewhere. count: schedules built from estimates; refine: schedules built from
-    changes to the best one. row_budget: about how many rows all of them may have together (compile
-    time).
+    embedding costs elsewhere. count: schedules of an embedding built from estimates, at least
+    SCREENED; refine: schedules built from changes to each start. row_budget: about how many rows
+    all screened schedules may have together (compile time).
     Raises: Infeasible where no tile of any problem fits.
     """
-    contexts, proposals, refusal = [], [], None
+    found: list[Found] = []
+    screens: list[float] = []
+    least, kept, rows = math.inf, 0, 0
+    unfit: list[tuple[_Context, Config]] = []
+    refusal: Infeasible | None = None
     for n, problem in enumerate(problems):
-        if problem.rhs is None:
-            schedule = map_build.build(problem)
-            return [Found(n, schedule, measure(schedule))]
         extra = penalties[n] if penalties else 0.0
-        context = _Context(n, problem, trick.find(problem, dict(ranges)), measure, extra)
-        contexts.append(context)
-        try:
-            proposals += [
-                (price + extra, n, rank, config)
-                for rank, (price, config) in enumerate(_propose(context, costs, count))
-            ]
-        except Infeasible as error:
-            refusal = error
-    if not proposals:
-        assert refusal is not None
-        raise refusal
-    proposals.sort(key=lambda p: p[:3])
-    best_of: dict[int, Found] = {}
-    rows = 0
-    for tried, (price, n, _, config) in enumerate(proposals):
-        leader = min((f.cycles for f in best_of.values()), default=math.inf)
-        # A second embedding is worth building only while its estimate is near the leader.
-        if tried >= count or (rows > row_budget and tried) or price > 1.1 * leader:
+        if screens and rows > row_budget:
             break
-        found = contexts[n].attempt(config)
+        try:
+            context = _Context(n, problem, trick.find(problem, dict(ranges)), measure, extra)
+            if problem.rhs is None:
+                whole = context.elementwise()
+                found.append(whole)
+                screens.append(whole.cycles)
+                rows += len(whole.schedule.ops)
+                continue
+            proposals = _propose(context, costs, max(count, SCREENED))
+        except Infeasible as error:
+            refusal = refusal or error
+            continue
+        least = min(least, proposals[0][0] + extra)
+        if proposals[0][0] + extra > NEAR * least:
+            continue
+        configs = [config for _, config in proposals]
+        screened = _screen(context, configs[:SCREENED], NEAR * min(screens, default=math.inf))
+        if not screened:
+            unfit.append((context, configs[0]))
+            continue
+        rows += sum(len(f.schedule.ops) for f in screened)
+        best = min(screened, key=lambda f: f.cycles)
+        screens.append(best.cycles)
+        incumbent = min((f.cycles for f in found), default=math.inf)
+        if best.cycles <= KEPT * min(screens) and context.work(costs) + extra < incumbent:
+            kept += 1
+            budget = row_budget // (4 * kept)
+            best = _improved(context, best, configs[SCREENED:count], costs, refine, budget)
+        found.append(best)
+    if not found and unfit:
+        context, config = unfit[0]
+        found.append(context.surely(config))
+    if not found:
+        assert refusal is not None  # every problem was refused or screened
+        raise refusal
+    return sorted(found, key=lambda f: (f.cycles, f.number))
+
+
+def _screen(context: _Context, configs: Sequence[Config], enough: float) -> list[Found]:
+    """The schedules of `configs`; only the first that fits where that is far off."""
+    out: list[Found] = []
+    for config in configs:
+        found = context.attempt(config)
+        if found is not None:
+            out.append(found)
+            if found.cycles > enough:
+                break
+    return out
+
+
+def _improved(
+    context: _Context,
+    start: Found,
+    further: Sequence[Config],
+    costs: Costs,
+    refine: int,
+    row_budget: int,
+) -> Found:
+    """The best found by changes to `start`, and to each of `further` that beats all before it."""
+    best, record = _refine(context, start, costs, refine, row_budget), start.cycles
+    rows = 0
+    for config in further:
+        found = context.attempt(config)
         rows += 0 if found is None else len(found.schedule.ops)
-        if found is not None and (n not in best_of or found.cycles < best_of[n].cycles):
-            best_of[n] = found
-    if not best_of:
-        best_of[0] = contexts[0].surely(proposals[0][3])
-    leader = min(best_of.values(), key=lambda f: (f.cycles, f.number))
-    best_of[leader.number] = _refine(
-        contexts[leader.number], leader, costs, refine, row_budget // 4
-    )
-    return sorted(best_of.values(), key=lambda f: (f.cycles, f.number))
+        if found is not None and found.cycles < record:
+            record = found.cycles
+            other = _refine(context, found, costs, refine, row_budget)
+            best = other if other.cycles < best.cycles else best
+        if rows > row_budget:
+            break
+    return best
 
 
 def rebuild(
@@ -119,15 +173,24 @@ class _Context:
         self.measure = lambda schedule: measure(schedule) + extra
         self.covers: Covers = {}
 
+    def elementwise(self) -> Found:
+        """The one schedule of an operator without a second factor."""
+        schedule = map_build.build(self.problem)
+        return Found(self.number, schedule, self.measure(schedule))
+
+    def work(self, costs: Costs) -> float:
+        """Cycles that no schedule of this embedding beats: those of its compute steps."""
+        steps = costs.step * count_steps(self.problem)
+        return steps + _epilogue_cycles(self.problem, self.bias, costs)
+
     def floor(self, costs: Costs) -> float:
-        """Cycles that no schedule of this embedding beats: its steps, its operands read once."""
+        """Cycles that are as good as reached: its steps, its operands read once."""
         problem = self.problem
         read = 0
         for m in (problem.lhs, problem.rhs):
             if m is not None:
                 read += math.prod(m.grid) * problem.isa.memory(m.memory).elem_bytes
-        steps = count_steps(problem) + _epilogue_cycles(problem, self.bias)
-        return max(float(steps), read / costs.read_bytes)
+        return max(self.work(costs), read / costs.read_bytes)
 
     def attempt(self, config: Config) -> Found | None:
         """The schedule of `config`, or None where it does not fit."""
@@ -151,7 +214,7 @@ def _propose(context: _Context, costs: Costs, count: int) -> list[tuple[float, C
         costs,
         count=count,
         trimmed_steps=count_steps(context.problem),
-        epilogue_cycles=_epilogue_cycles(context.problem, context.bias),
+        epilogue_cycles=_epilogue_cycles(context.problem, context.bias, costs),
     )
 
 
@@ -232,11 +295,14 @@ def count_steps(problem: Problem) -> int:
     return free * math.prod(len(g.points) for g in groups)
 
 
-def _epilogue_cycles(problem: Problem, bias: BiasTrick | None) -> int:
+def _epilogue_cycles(problem: Problem, bias: BiasTrick | None, costs: Costs) -> float:
     vectors = math.prod(problem.extents[c] for c in problem.outputs)
-    each = 1
+    each = costs.reset_step
     for i, step in enumerate(problem.epilogue):
-        each += 2 if step.access is not None and not (bias and bias.step == i) else 1
+        if step.access is None:
+            each += costs.immediate_step
+        else:
+            each += costs.step if bias and bias.step == i else costs.tensor_step
     return vectors * each
 
 

@@ -70,7 +70,7 @@ def propose(
     *,
     count: int,
     trimmed_steps: int,
-    epilogue_cycles: int,
+    epilogue_cycles: float,
 ) -> list[tuple[float, Config]]:
     """The `count` cheapest configurations with their estimates.
 
@@ -149,7 +149,7 @@ def propose(
         instructions = tiles * (chunks * 1.5 + n_epilogue) + loads + tiles
         reads = beats + loads * costs.dma_gap + instructions * costs.fetch
         compute = (
-            trimmed_steps
+            costs.step * trimmed_steps
             + epilogue_cycles
             + costs.instruction * tiles * (chunks * 1.5 + n_epilogue)
         )
