@@ -30,7 +30,7 @@ from csp_embed.isa.spec import Isa
 from csp_embed.kernel import Kernel
 from csp_embed.schedule.problem import Problem
 from csp_embed.schedule.problem import build as build_problem
-from csp_embed.schedule.search import Found, rebuild, search
+from csp_embed.schedule.search import POOL, Found, rebuild, search
 from csp_embed.sim.cycles import Engine
 
 Array = NDArray[Any]
@@ -39,9 +39,10 @@ Array = NDArray[Any]
 @dataclass(frozen=True)
 class Options:
     """layout: "relaxed" or "strict". memory: the interface whose cycles are minimised (None: the
-    first that the spec names). top: embeddings that may be scheduled, cheapest first under the
-    analytic cost. schedules: tiles of an embedding that are built from estimates and simulated;
-    refine: changes to the best one that are tried at most. More of each never gives more cycles.
+    first that the spec names). top: embeddings whose schedules are improved; 0: those whose first
+    schedules come close to the best. schedules: tiles of such an embedding that are built from
+    estimates and simulated; refine: changes to the best one that are tried at most. More of each
+    never gives more cycles.
     host_weight: cycles that a byte of host packing counts as. cache: folder that keeps finished
     searches by content, or None. pins: decisions that the user makes, as text
     (embed/pins_text.py). reuse: an embedding of the same operator in another shape: it is applied
@@ -50,7 +51,7 @@ class Options:
 
     layout: str = "relaxed"
     memory: str | None = None
-    top: int = 16
+    top: int = 0
     schedules: int = 8
     refine: int = 80
     host_weight: float = 0.0
@@ -114,6 +115,7 @@ def compile(
             costs,
             ranges=ranges,
             penalties=penalties,
+            top=options.top,
             count=options.schedules,
             refine=options.refine,
         )
@@ -163,7 +165,7 @@ def embeddings_of(op: Operator, machine: Isa, options: Options) -> list[Embeddin
             op,
             machine,
             layout="strict" if pins.strict else options.layout,
-            top=options.top,
+            top=max(POOL, options.top),
             pins=pins.keeps,
             factors=pins.factors,
             costs=costs,

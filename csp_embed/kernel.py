@@ -21,6 +21,7 @@ from csp_embed.emit.image import (
     unpack_region,
 )
 from csp_embed.emit.lower import Lowered
+from csp_embed.emit.places import offsets
 from csp_embed.errors import InputError, SimError
 from csp_embed.ir.embedding import Embedding
 from csp_embed.ir.operator import Operator
@@ -137,10 +138,11 @@ class Kernel:
         n = self.region("dst")
         region = self.schedule.regions[n]
         memory = self.isa.memory(region.memory)
-        packed = unpack_region(
-            region, stored, self.isa.lane_shape(region.memory), memory.dram_dtype
-        )
-        layout = self.embedding.layouts["dst"]
+        return self._unpacked(stored, memory.dram_dtype)
+
+    def _unpacked(self, stored: NDArray[np.uint8], dtype: str) -> Array:
+        region, layout = self.schedule.regions[self.region("dst")], self.embedding.layouts["dst"]
+        packed = unpack_region(region, stored, self.isa.lane_shape(region.memory), dtype)
         packed = packed[tuple(slice(0, size) for size in layout.grid)]
         return unpack(layout, self.embedding, self.isa, packed)
 
@@ -213,10 +215,10 @@ class Kernel:
         )
 
     def digits(self, operand: str) -> dict[str, Any] | None:
-        """Where a logical element lies: addr + sum of stride_bytes * ((index[axis] // div) % mod).
+        """Where a logical element lies: addr + sum of stride_bytes * ((index[axis] // div) % mod),
+        or of offset_bytes[index[axis]] for an axis that no such digits describe.
 
-        None where that form cannot tell it: the layout lacks elements that nobody reads, or padding
-        shifts an index that lane and grid share.
+        None for an input that lacks elements nobody reads, or is split with a remainder.
         """
         n = self.region(operand)
         region, layout = self.schedule.regions[n], self.embedding.layouts[operand]
@@ -251,7 +253,7 @@ class Kernel:
                     parts.append((k, digit[name].extent, stride))
             parts.sort()
             if not _mixed_radix(parts, layout.const[t], size):
-                return None
+                return self._offsets() if operand == "dst" else None
             if layout.const[t]:
                 address -= layout.const[t] * parts[0][2]
             for i, (k, extent, stride) in enumerate(parts):
@@ -269,6 +271,23 @@ class Kernel:
             "dtype": memory.dram_dtype,
             "shape": list(self.operator.tensors[layout.tensor].shape),
             "digits": out,
+        }
+
+    def _offsets(self) -> dict[str, Any]:
+        """As `digits`, for a result whose index needs a number for each of its values."""
+        n = self.region("dst")
+        memory = self.isa.memory(self.schedule.regions[n].memory)
+        item = np.dtype(memory.dram_dtype).itemsize
+        # Each stored value is the address of itself: unpacked, it says where every element lies.
+        where = self.lowered.address[n] + np.arange(0, self.lowered.size_bytes[n], item)
+        found = offsets(self._unpacked(where.astype(np.int64).view(np.uint8), "int64"))
+        assert found is not None, "each axis of a result has digits and counters of its own"
+        address, tables = found
+        return {
+            "addr": address,
+            "dtype": memory.dram_dtype,
+            "shape": list(self.operator.tensors[self.operator.out.tensor].shape),
+            "digits": [{"axis": t, "offset_bytes": v} for t, v in enumerate(tables)],
         }
 
     def report(self) -> str:

@@ -24,6 +24,7 @@ from csp_embed.files import atomic
 from csp_embed.isa.costs import costs_of
 from csp_embed.report import pareto as pareto_report
 from csp_embed.report.alternatives import rows
+from csp_embed.report.kernel import proved
 from csp_embed.report.lanes import picture as lanes_picture
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
@@ -121,8 +122,7 @@ def _print_alternatives(
 ) -> None:
     print(f"{asked.op.name}  {asked.op.formula()}")
     print(f"  chosen {formula}")
-    print(f"  {proof['status']} under the analytic cost: {proof['objective_cycles']:,.0f}, bound "
-          f"{proof['bound_cycles']:,.0f}; the fewest scheduled cycles won")  # fmt: skip
+    print(f"  {proved(proof)}")
     shown = Table(title="the best of each kind, proved by sweeping the lifted model", box=None)
     shown.add_column("kind")
     for label in ("analytic", "compute", "read", "write", "host bytes", "scheduled", "util"):

@@ -54,6 +54,7 @@ def certificate(
         "embedding": solution(embedding),
         "figures": dict(embedding.cost),
     }  # fmt: skip
+    best = best or proof.get("least")
     if best is not None and proof.get("rank", 0):
         document["best_objective"] = {
             "value": best.get("objective_cycles"), "bound": best.get("bound_cycles"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -120,7 +121,7 @@ def render(
         )
     else:
         lines.append(f"  cycles       at least {f['bound_cycles']:,}")
-    lines.append(f"  proof        {f['status']} under the analytic cost; {f['seconds']:.2f} s")
+    lines.append(f"  proof        {proved(kernel.embedding.proof)}; {f['seconds']:.2f} s")
     lines.append(f"  verified     {_verified(verified)}")
     if explain:
         lines += ["  alternatives that were scheduled:"]
@@ -128,6 +129,23 @@ def render(
             name = e.kind + (" commuted" if e.commuted else "")
             lines.append(f"    {cycles:>14,.0f}  {name:<18} {e.formula()}")
     return "\n".join(lines)
+
+
+def proved(proof: Mapping[str, Any]) -> str:
+    """What the search proved of an embedding: which one has the least analytic cost, not that it
+    takes the fewest cycles."""
+    least = proof.get("least", proof)
+    value, bound = least.get("objective_cycles", 0.0), least.get("bound_cycles", 0.0)
+    status = least.get("status", "FEASIBLE")
+    kept = " that keeps the pins" if proof.get("pins") else ""
+    known = f"{status}: no embedding{kept} has an analytic cost below {value:,.0f} cycles"
+    if status != "OPTIMAL":
+        known = f"{status}: the least analytic cost{kept} is {bound:,.0f} to {value:,.0f} cycles"
+    rank = proof.get("rank", 0)
+    if not rank:
+        return f"{known}, the cost of this one"
+    own = proof.get("objective_cycles", 0.0)
+    return f"{known}; number {rank + 1} by it ({own:,.0f}) won by predicted cycles"
 
 
 def _verified(verified: str) -> str:

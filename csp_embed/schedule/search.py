@@ -4,11 +4,11 @@ Takes: Problems (embeddings of one operator) and `measure`, which emits a schedu
 simulated cycles (the driver supplies it).
 Leaves: the best Schedule of every problem with its cycles.
 
-More candidates never make it worse, by construction. What is tried for an embedding depends on the
-earlier ones' screening alone (SCREENED schedules each, whatever the effort), never on later ones nor
-on how far others were improved; a longer search is a continuation of the shorter one; and nothing is
-cut by the incumbent but what is proved not to beat it. So larger `problems`, `count` and `refine`
-try a superset of schedules.
+More candidates never make it worse, by construction. The first POOL problems are screened whatever
+the effort; their order by screening says which are improved first, and a larger `top` improves more
+of them; a longer improvement is a continuation of the shorter one; and nothing is cut by what was
+found so far but what is proved not to beat it. So larger `top`, `count` and `refine` try a superset
+of schedules.
 """
 
 from __future__ import annotations
@@ -41,11 +41,13 @@ class Found:
     config: Config | None = None
 
 
-# Schedules of every embedding that are built before it is decided which are improved.
-SCREENED = 4
-# An embedding is built where its estimate is at most so much above the least so far (estimates of
-# small operators are rough), and improved where its screening is at most so much above the least.
-NEAR, KEPT = 1.25, 1.02
+POOL = 16  # embeddings that are screened; more where `top` asks for more
+SCREENED = 4  # schedules of each that are built
+# An embedding is screened where its estimate is at most so much above the least (those of small
+# operators are rough), by one schedule where that is so much above the best. Of itself the search
+# improves LEADERS at most, whose screening is at most so much above the best. Measured on random
+# small operators: scripts/bench_monotone.
+NEAR, FAR, CLOSE, LEADERS = 1.4, 1.15, 1.04, 3
 
 
 def search(
@@ -55,6 +57,7 @@ def search(
     *,
     ranges: Mapping[int, int],
     penalties: Sequence[float] = (),
+    top: int = 0,
     count: int = 8,
     refine: int = 80,
     row_budget: int = 40_000,
@@ -63,91 +66,98 @@ def search(
 
     problems: embeddings of one operator, best first. ranges: epilogue step -> largest magnitude of
     its tensor, where known. penalties: cycles added to every schedule of a problem, for what its
-    embedding costs elsewhere. count: schedules of an embedding built from estimates, at least
+    embedding costs elsewhere. top: problems whose schedules are improved; 0: those that come close
+    to the best at first. count: schedules of such a problem built from estimates, at least
     SCREENED; refine: schedules built from changes to each start. row_budget: about how many rows
     all screened schedules may have together (compile time).
     Raises: Infeasible where no tile of any problem fits.
     """
-    found: list[Found] = []
-    screens: list[float] = []
-    least, kept, rows = math.inf, 0, 0
-    unfit: list[tuple[_Context, Config]] = []
-    refusal: Infeasible | None = None
+    entries, refusal = [], None
     for n, problem in enumerate(problems):
         extra = penalties[n] if penalties else 0.0
-        if screens and rows > row_budget:
-            break
+        context = _Context(n, problem, trick.find(problem, dict(ranges)), measure, extra)
         try:
-            context = _Context(n, problem, trick.find(problem, dict(ranges)), measure, extra)
-            if problem.rhs is None:
-                whole = context.elementwise()
-                found.append(whole)
-                screens.append(whole.cycles)
-                rows += len(whole.schedule.ops)
-                continue
             proposals = _propose(context, costs, max(count, SCREENED))
         except Infeasible as error:
             refusal = refusal or error
             continue
-        least = min(least, proposals[0][0] + extra)
-        if proposals[0][0] + extra > NEAR * least:
+        entries.append(_Entry(context, proposals[0][0] + extra, [c for _, c in proposals]))
+    pool = sorted((e for e in entries if e.number < POOL), key=lambda e: (e.price, e.number))
+    least = min((e.price for e in pool), default=math.inf)
+    rows, leader = 0, math.inf
+    for entry in [*pool, *(e for e in entries if e.number >= POOL)]:
+        if entry.price > NEAR * least or (rows > row_budget and leader < math.inf):
             continue
-        configs = [config for _, config in proposals]
-        screened = _screen(context, configs[:SCREENED], NEAR * min(screens, default=math.inf))
-        if not screened:
-            unfit.append((context, configs[0]))
-            continue
-        rows += sum(len(f.schedule.ops) for f in screened)
-        best = min(screened, key=lambda f: f.cycles)
-        screens.append(best.cycles)
-        incumbent = min((f.cycles for f in found), default=math.inf)
-        if best.cycles <= KEPT * min(screens) and context.work(costs) + extra < incumbent:
-            kept += 1
-            budget = row_budget // (4 * kept)
-            best = _improved(context, best, configs[SCREENED:count], costs, refine, budget)
-        found.append(best)
-    if not found and unfit:
-        context, config = unfit[0]
-        found.append(context.surely(config))
-    if not found:
-        assert refusal is not None  # every problem was refused or screened
-        raise refusal
+        rows += entry.screen(FAR * leader)
+        leader = min(leader, entry.cycles)
+    screened = [e for e in entries if e.found is not None]
+    if not screened:
+        if not entries:
+            assert refusal is not None  # every problem either has proposals or was refused
+            raise refusal
+        return [entries[0].context.surely(entries[0].configs[0])]
+    # Those beyond the pool come last, so that the order does not depend on how many there are.
+    screened.sort(key=lambda e: (e.number >= POOL, e.cycles, e.number))
+    chosen = (
+        screened[:top] if top else [e for e in screened if e.cycles <= CLOSE * leader][:LEADERS]
+    )
+    incumbent = leader
+    for position, entry in enumerate(chosen):
+        if entry.context.work(costs) + entry.context.extra < incumbent:
+            entry.improve(costs, count, refine, row_budget // (4 * (position + 1)))
+            incumbent = min(incumbent, entry.cycles)
+    found = [e.found for e in screened if e.found is not None]
     return sorted(found, key=lambda f: (f.cycles, f.number))
 
 
-def _screen(context: _Context, configs: Sequence[Config], enough: float) -> list[Found]:
-    """The schedules of `configs`; only the first that fits where that is far off."""
-    out: list[Found] = []
-    for config in configs:
-        found = context.attempt(config)
-        if found is not None:
-            out.append(found)
-            if found.cycles > enough:
+@dataclass
+class _Entry:
+    """A problem on its way: its least estimate, its proposals, and its best schedule so far."""
+
+    context: _Context
+    price: float
+    configs: list[Config | None]
+    found: Found | None = None
+
+    @property
+    def number(self) -> int:
+        return self.context.number
+
+    @property
+    def cycles(self) -> float:
+        return math.inf if self.found is None else self.found.cycles
+
+    def screen(self, far: float) -> int:
+        """Builds the first schedules, one only where that has more cycles than `far`; returns how
+        many rows all have."""
+        rows = 0
+        for config in self.configs[:SCREENED]:
+            found = self.context.attempt(config)
+            if found is None:
+                continue
+            rows += len(found.schedule.ops)
+            if found.cycles < self.cycles:
+                self.found = found
+            if self.cycles > far:
                 break
-    return out
+        return rows
 
-
-def _improved(
-    context: _Context,
-    start: Found,
-    further: Sequence[Config],
-    costs: Costs,
-    refine: int,
-    row_budget: int,
-) -> Found:
-    """The best found by changes to `start`, and to each of `further` that beats all before it."""
-    best, record = _refine(context, start, costs, refine, row_budget), start.cycles
-    rows = 0
-    for config in further:
-        found = context.attempt(config)
-        rows += 0 if found is None else len(found.schedule.ops)
-        if found is not None and found.cycles < record:
-            record = found.cycles
-            other = _refine(context, found, costs, refine, row_budget)
-            best = other if other.cycles < best.cycles else best
-        if rows > row_budget:
-            break
-    return best
+    def improve(self, costs: Costs, count: int, refine: int, row_budget: int) -> None:
+        """Changes the best, and each further proposal that beats all before it."""
+        start = self.found
+        if start is None or start.config is None:
+            return
+        self.found = _refine(self.context, start, costs, refine, row_budget)
+        record, rows = start.cycles, 0
+        for config in self.configs[SCREENED:count]:
+            found = self.context.attempt(config)
+            rows += 0 if found is None else len(found.schedule.ops)
+            if found is not None and found.cycles < record:
+                record = found.cycles
+                other = _refine(self.context, found, costs, refine, row_budget)
+                self.found = other if other.cycles < self.cycles else self.found
+            if rows > row_budget:
+                break
 
 
 def rebuild(
@@ -200,14 +210,21 @@ class _Context:
             return None
         return Found(self.number, schedule, self.measure(schedule), config)
 
-    def surely(self, like: Config) -> Found:
+    def surely(self, like: Config | None) -> Found:
         """One point per tile: what fits wherever anything does."""
+        if like is None:
+            schedule = map_build.build(self.problem)
+            return Found(self.number, schedule, self.measure(schedule))
         config = replace(like, tile=(1,) * len(self.problem.extents), up=0, down=0)
         schedule = build(self.problem, config, self.bias, self.covers)
         return Found(self.number, schedule, self.measure(schedule), config)
 
 
-def _propose(context: _Context, costs: Costs, count: int) -> list[tuple[float, Config]]:
+def _propose(context: _Context, costs: Costs, count: int) -> Sequence[tuple[float, Config | None]]:
+    """(estimate, decisions), cheapest first. An elementwise operator has no decisions to make; its
+    embeddings are equally near."""
+    if context.problem.rhs is None:
+        return [(1.0, None)]
     return propose(
         context.problem,
         _reserve(context.problem, context.bias),

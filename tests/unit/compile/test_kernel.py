@@ -31,9 +31,13 @@ def fetch(program: Program, name: str, when: str) -> NDArray[Any]:
     dtype = np.dtype(place["dtype"])
     out = np.zeros(place["shape"], dtype=dtype)
     for index in itertools.product(*map(range, place["shape"])):
-        at = place["addr"] + sum(
-            d["stride_bytes"] * ((index[d["axis"]] // d["div"]) % d["mod"]) for d in place["digits"]
-        )
+        at = place["addr"]
+        for d in place["digits"]:
+            i = index[d["axis"]]
+            if "offset_bytes" in d:
+                at += d["offset_bytes"][i]
+            else:
+                at += d["stride_bytes"] * ((i // d["div"]) % d["mod"])
         ((start, data),) = [
             (a, d)
             for a, d in getattr(program, when)
