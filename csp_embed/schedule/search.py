@@ -43,11 +43,15 @@ class Found:
 
 POOL = 16  # embeddings that are screened; more where `top` asks for more
 SCREENED = 4  # schedules of each that are built
-# An embedding is screened where its estimate is at most so much above the least (those of small
-# operators are rough), by one schedule where that is so much above the best. Of itself the search
-# improves LEADERS at most, whose screening is at most so much above the best. Measured on random
-# small operators: scripts/bench_monotone.
-NEAR, FAR, CLOSE, LEADERS = 1.4, 1.15, 1.04, 3
+# (share, cycles) above the least: estimates and first schedules err by a share, and by what ramps
+# and instructions cost, which is much of a small operator. NEAR: an estimate that is screened; FAR:
+# a first schedule that gets no second; CLOSE: a screening that is improved, by default that of
+# LEADERS at most. Measured on random small operators by scripts/bench_monotone.
+NEAR, FAR, CLOSE, LEADERS = (0.03, 4000.0), (0.02, 600.0), (0.01, 300.0), 3
+
+
+def _above(value: float, slack: tuple[float, float]) -> float:
+    return value * (1 + slack[0]) + slack[1]
 
 
 def search(
@@ -86,9 +90,9 @@ def search(
     least = min((e.price for e in pool), default=math.inf)
     rows, leader = 0, math.inf
     for entry in [*pool, *(e for e in entries if e.number >= POOL)]:
-        if entry.price > NEAR * least or (rows > row_budget and leader < math.inf):
+        if entry.price > _above(least, NEAR) or (rows > row_budget // 5 and leader < math.inf):
             continue
-        rows += entry.screen(FAR * leader)
+        rows += entry.screen(_above(leader, FAR), row_budget // 5)
         leader = min(leader, entry.cycles)
     screened = [e for e in entries if e.found is not None]
     if not screened:
@@ -99,7 +103,9 @@ def search(
     # Those beyond the pool come last, so that the order does not depend on how many there are.
     screened.sort(key=lambda e: (e.number >= POOL, e.cycles, e.number))
     chosen = (
-        screened[:top] if top else [e for e in screened if e.cycles <= CLOSE * leader][:LEADERS]
+        screened[:top]
+        if top
+        else [e for e in screened if e.cycles <= _above(leader, CLOSE)][:LEADERS]
     )
     incumbent = leader
     for position, entry in enumerate(chosen):
@@ -127,9 +133,9 @@ class _Entry:
     def cycles(self) -> float:
         return math.inf if self.found is None else self.found.cycles
 
-    def screen(self, far: float) -> int:
+    def screen(self, far: float, row_budget: int) -> int:
         """Builds the first schedules, one only where that has more cycles than `far`; returns how
-        many rows all have."""
+        many rows all have, few more than `row_budget`."""
         rows = 0
         for config in self.configs[:SCREENED]:
             found = self.context.attempt(config)
@@ -138,7 +144,7 @@ class _Entry:
             rows += len(found.schedule.ops)
             if found.cycles < self.cycles:
                 self.found = found
-            if self.cycles > far:
+            if self.cycles > far or rows > row_budget:
                 break
         return rows
 
@@ -150,14 +156,14 @@ class _Entry:
         self.found = _refine(self.context, start, costs, refine, row_budget)
         record, rows = start.cycles, 0
         for config in self.configs[SCREENED:count]:
+            if rows + len(start.schedule.ops) > row_budget // 2:
+                break
             found = self.context.attempt(config)
             rows += 0 if found is None else len(found.schedule.ops)
             if found is not None and found.cycles < record:
                 record = found.cycles
                 other = _refine(self.context, found, costs, refine, row_budget)
                 self.found = other if other.cycles < self.cycles else self.found
-            if rows > row_budget:
-                break
 
 
 def rebuild(
