@@ -109,6 +109,9 @@ def search(
     )
     incumbent = leader
     for position, entry in enumerate(chosen):
+        # An operator without a second factor has nothing to improve.
+        if entry.context.problem.rhs is None:
+            break
         if entry.context.work(costs) + entry.context.extra < incumbent:
             entry.improve(costs, count, refine, row_budget // (4 * (position + 1)))
             incumbent = min(incumbent, entry.cycles)
@@ -189,13 +192,8 @@ class _Context:
         self.measure = lambda schedule: measure(schedule) + extra
         self.covers: Covers = {}
 
-    def elementwise(self) -> Found:
-        """The one schedule of an operator without a second factor."""
-        schedule = map_build.build(self.problem)
-        return Found(self.number, schedule, self.measure(schedule))
-
     def work(self, costs: Costs) -> float:
-        """Cycles that no schedule of this embedding beats: those of its compute steps."""
+        """Cycles that no schedule of this contraction beats: those of its compute steps."""
         steps = costs.step * count_steps(self.problem)
         return steps + _epilogue_cycles(self.problem, self.bias, costs)
 
@@ -208,10 +206,14 @@ class _Context:
                 read += math.prod(m.grid) * problem.isa.memory(m.memory).elem_bytes
         return max(self.work(costs), read / costs.read_bytes)
 
-    def attempt(self, config: Config) -> Found | None:
-        """The schedule of `config`, or None where it does not fit."""
+    def attempt(self, config: Config | None) -> Found | None:
+        """The schedule of `config`, or None where it does not fit; None: the one schedule that an
+        operator without a second factor has."""
         try:
-            schedule = build(self.problem, config, self.bias, self.covers)
+            if config is None:
+                schedule = map_build.build(self.problem)
+            else:
+                schedule = build(self.problem, config, self.bias, self.covers)
         except Infeasible:
             return None
         return Found(self.number, schedule, self.measure(schedule), config)
