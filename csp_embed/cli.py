@@ -7,6 +7,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -15,6 +16,7 @@ from typing import Any
 import typer
 
 from csp_embed.errors import CspEmbedError
+from csp_embed.report.text_table import fit
 
 # In the order of `--help`. A module that is missing here has no command (tests/unit/test_cli.py).
 GROUPS = ("compile", "simulate", "inspect", "isa", "deepbench", "model", "partition")
@@ -127,6 +129,7 @@ def _usage(error: Any, as_json: bool) -> int:
 
 
 def _fail(text: str, as_json: bool, document: dict[str, Any]) -> None:
-    sys.stderr.write(text + "\n")
+    columns = shutil.get_terminal_size().columns if sys.stderr.isatty() else None
+    sys.stderr.write(fit(text, columns) + "\n")
     if as_json:
         sys.stdout.write(json.dumps(document) + "\n")

@@ -3,17 +3,43 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Column
 
-# Into a file or pipe, tables keep their full width.
-console = Console(width=None if sys.stdout.isatty() else 160)
+from csp_embed.report import text_table
+
 stderr = Console(stderr=True)
+
+
+def width() -> int | None:
+    """Characters in a line: what COLUMNS says, or the terminal; None into a file or pipe."""
+    # Not sys.stdout: a progress bar stands in its place while it runs.
+    if sys.__stdout__ is not None and sys.__stdout__.isatty():
+        return max(40, shutil.get_terminal_size().columns)
+    asked = os.environ.get("COLUMNS", "")
+    return max(40, int(asked)) if asked.isdecimal() and int(asked) > 0 else None
+
+
+def say(text: str) -> None:
+    """Prints lines, wrapped at blanks where a terminal is narrower. A progress bar stays below."""
+    print(text_table.fit(text, width()))
+
+
+def say_table(
+    head: Sequence[str], rows: Sequence[Sequence[str]], title: str = "", keys: int = 1
+) -> None:
+    """Prints a table that fits; see `report/text_table.py`."""
+    if title:
+        say(title)
+    print(text_table.table(head, rows, width(), keys))
 
 
 def print_json(document: Any) -> None:
@@ -31,15 +57,21 @@ def _plain(value: Any) -> Any:
 
 @contextmanager
 def progress(quiet: bool = False) -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar on standard error: call it with (text, done, total)."""
+    """A progress bar on standard error: call it with (text, done, total).
+
+    Lines that are printed meanwhile stand above it, if they go to the same terminal; into a file
+    they go as ever.
+    """
     bar = Progress(
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        # A long name is shortened before the numbers beside it are.
+        TextColumn("{task.description}", table_column=Column(overflow="ellipsis", no_wrap=True)),
         BarColumn(),
         TextColumn("{task.completed}/{task.total}"),
         TimeElapsedColumn(),
         console=stderr,
         transient=True,
+        redirect_stdout=sys.stdout.isatty(),
         disable=quiet or not stderr.is_terminal,
     )
     with bar:

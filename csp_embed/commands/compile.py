@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from csp_embed.commands.common import print_json, progress
+from csp_embed.commands.common import print_json, progress, say
 from csp_embed.errors import CheckError, InputError
 
 EXAMPLES = """Compiles one operator for a machine, checks the stream, simulates it and compares with
@@ -230,7 +230,11 @@ def compile_command(
     ] = False,
     dot: Annotated[
         Path | None,
-        typer.Option(help="write the expanded dataflow as Graphviz", rich_help_panel="Result"),
+        typer.Option(
+            help="write the dataflow as Graphviz: every point of a small operator, a summary of a"
+            " large one",
+            rich_help_panel="Result",
+        ),
     ] = None,
     as_json: Annotated[
         bool,
@@ -295,7 +299,7 @@ def compile_command(
     if as_json:
         print_json(result.document())
     else:
-        print(result.text(explain))
+        say(result.text(explain))
     if result.verified == "unequal":
         raise CheckError(
             "the simulated result differs from NumPy",

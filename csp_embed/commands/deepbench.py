@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from csp_embed.commands.common import console, print_json, progress, stderr
+from csp_embed.commands.common import print_json, progress, say, say_table, stderr
 from csp_embed.errors import InputError
 from csp_embed.files import atomic
 
@@ -67,7 +67,7 @@ def deepbench_command(
     from csp_embed.isa.interface import default_memory
     from csp_embed.isa.load import load_isa
     from csp_embed.ops import deepbench
-    from csp_embed.report.sweep import class_table, layer_row
+    from csp_embed.report.sweep import CLASS_HEAD, class_rows, layer_row
 
     if selection in ("conv", "gemm", "all", "networks"):
         records = deepbench.layers(selection)
@@ -95,15 +95,13 @@ def deepbench_command(
         for result in sweep(records, setting, out, jobs=jobs, resume=resume, dask=dask, tell=tell):
             results.append(result)
             if not as_json:
-                console.print(layer_row(result), highlight=False, soft_wrap=True, markup=False)
+                say(layer_row(result))
     if as_json:
         print_json(results)
     else:
-        console.print(class_table(results))
+        say_table(CLASS_HEAD, class_rows(results), "by class (geometric means)", keys=2)
         if out is not None:
-            console.print(
-                f"wrote {out}; `csp-embed report {out} -o report.html` makes a page of it"
-            )
+            say(f"wrote {out}; `csp-embed report {out} -o report.html` makes a page of it")
     bad = [r["id"] for r in results if r.get("verified") == "unequal" or r.get("problems")]
     bad += [r["id"] for r in results if r.get("status") == "failed"]
     if bad:
@@ -130,8 +128,16 @@ def report_command(
     if output.is_dir() or not parent.is_dir():
         raise InputError(f"cannot write {output}", why="it is a folder, or lies in none")
     records = [r for path in results for r in read_results(path)]
+    others = [r["id"] for r in records if "class" not in r]
+    if others:
+        raise InputError(
+            f"the record {others[0]!r} is not one of a layer sweep",
+            where=", ".join(map(str, results)),
+            why="it has no class of layer",
+            hint="give results that deepbench --out wrote",
+        )
     if not records:
         raise InputError("the results files are empty", where=", ".join(map(str, results)))
     with atomic(output) as file:
         file.write(sweep_page(records))
-    console.print(f"wrote {output}")
+    say(f"wrote {output}")

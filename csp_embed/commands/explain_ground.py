@@ -10,7 +10,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
-from csp_embed.commands.common import print_json
+from csp_embed.commands.common import print_json, say
 from csp_embed.commands.operator_options import Asked
 from csp_embed.embed.ground.enumerate import irregular_solutions, regular_solutions
 from csp_embed.embed.ground.problem import pose_ground
@@ -46,7 +46,7 @@ def explain_ground(asked: Asked, as_json: bool) -> None:
     if as_json:
         print_json({"operator": asked.op.formula(), "machine": asked.isa.name, "ground": answers})
         return
-    print(f"{asked.op.name}  {asked.op.formula()}  {points} points on {asked.isa.name}")
+    say(f"{asked.op.name}  {asked.op.formula()}  {points} points on {asked.isa.name}")
     for answer in answers:
         _print(answer)
 
@@ -89,12 +89,12 @@ def _print(answer: dict[str, Any]) -> None:
     what, bound = answer["coverings_of"], answer["bound"]
     if answer["steps"] is None:
         why = f"; in conflict: {', '.join(answer['conflict'])}" if answer["conflict"] else ""
-        print(f"  {what}: {answer['status']}, at least {bound} steps{why}")
+        say(f"  {what}: {answer['status']}, at least {bound} steps{why}")
         return
     gap = f", gap {answer['steps'] / bound - 1:.1%}" if answer["steps"] > bound else ""
     count = answer["coverings"]
     many = "not counted" if count is None else f"{count} up to order of steps and lanes"
-    print(
+    say(
         f"  {what}: {answer['status']}, {answer['steps']} steps (bound {bound}{gap}), found by "
         f"{answer['found_by']}; coverings: {many}"
     )

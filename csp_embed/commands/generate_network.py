@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from csp_embed.commands.common import console, print_json
+from csp_embed.commands.common import print_json, say
 from csp_embed.errors import InputError
 from csp_embed.files import atomic
 from csp_embed.ir.network import Platform, TaskGraph
@@ -89,4 +89,4 @@ def _say(output: str, tasks: int, edges: int, as_json: bool) -> None:
     if as_json:
         print_json({"file": output, "tasks": tasks, "edges": edges})
     else:
-        console.print(f"{output}: {tasks} tasks, {edges} edges", markup=False, highlight=False)
+        say(f"{output}: {tasks} tasks, {edges} edges")

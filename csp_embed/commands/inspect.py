@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from csp_embed.commands.common import print_json, progress
+from csp_embed.commands.common import print_json, progress, say
 from csp_embed.embed.certificate_check import Judgement, check_certificate
 from csp_embed.errors import InputError
 from csp_embed.isa.program_file import isa_of, read_program
@@ -74,13 +74,13 @@ def check_command(
         print_json({"ok": not found, "problems": found, "remarks": remarks})
     else:
         for p in problems:
-            print(f"{p.kind}: {'program' if p.insn is None else f'instruction {p.insn}'}: {p.text}")
+            say(f"{p.kind}: {'program' if p.insn is None else f'instruction {p.insn}'}: {p.text}")
         for text in broken:
-            print(f"certificate: {text}")
+            say(f"certificate: {text}")
         for text in remarks:
-            print(f"remark: {text}")
+            say(f"remark: {text}")
         count, total = len(program.insn), len(problems) + len(broken)
-        print(f"{file}: {total} problems" if total else f"{file}: ok, {count} instructions")
+        say(f"{file}: {total} problems" if total else f"{file}: ok, {count} instructions")
     if problems or broken:
         raise typer.Exit(5)
 
@@ -123,10 +123,10 @@ def _show_certificate(file: str, judged: Judgement, as_json: bool) -> None:
         print_json({"ok": not judged.problems, **asdict(judged)})
     else:
         for text in judged.problems:
-            print(f"certificate: {text}")
+            say(f"certificate: {text}")
         for text in judged.remarks:
-            print(f"remark: {text}")
+            say(f"remark: {text}")
         verdict = f"{len(judged.problems)} problems" if judged.problems else "ok"
-        print(f"{file}: {verdict}, status {judged.status}")
+        say(f"{file}: {verdict}, status {judged.status}")
     if judged.problems:
         raise typer.Exit(5)

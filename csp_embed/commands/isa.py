@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from csp_embed.commands.common import print_json
+from csp_embed.commands.common import print_json, say
 from csp_embed.errors import CheckError
 from csp_embed.isa import bits
 from csp_embed.isa.listing import line, uop_lines
@@ -42,7 +42,7 @@ def list_command(as_json: Json = False) -> None:
         print_json(found)
         return
     for name, configs in found.items():
-        print(f"{name:12} {', '.join(configs)}")
+        say(f"{name:12} {', '.join(configs)}")
 
 
 def show_command(spec: Spec = "vta", vta_config: Config = None, as_json: Json = False) -> None:
@@ -54,7 +54,7 @@ def show_command(spec: Spec = "vta", vta_config: Config = None, as_json: Json = 
     if as_json:
         print_json(as_document(isa))
     else:
-        print(show(isa))
+        say(show(isa))
 
 
 def check_command(spec: Spec = "vta", vta_config: Config = None, as_json: Json = False) -> None:
@@ -81,9 +81,9 @@ def check_command(spec: Spec = "vta", vta_config: Config = None, as_json: Json =
     else:
         for name, findings in results.items():
             bad = [f for f in findings if not f.ok]
-            print(f"{spec} {name}: {len(findings) - len(bad)} of {len(findings)} checks hold")
+            say(f"{spec} {name}: {len(findings) - len(bad)} of {len(findings)} checks hold")
             for f in bad:
-                print(f"  {f.name}: {f.text}")
+                say(f"  {f.name}: {f.text}")
     if wrong:
         raise (
             typer.Exit(CheckError.exit_code)
@@ -113,9 +113,9 @@ def disasm_command(
     stream = bits.decode(machine, program.insn)
     if not as_json:
         for n in range(len(stream)):
-            print(line(machine, stream, n))
+            say(line(machine, stream, n))
             for text in uop_lines(machine, program, stream, n) if uops else ():
-                print(text)
+                say(text)
         return
     print_json(
         {

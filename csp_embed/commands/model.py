@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
-from csp_embed.commands.common import console, print_json, progress
+from csp_embed.commands.common import print_json, progress, say, say_table
 from csp_embed.commands.explain_ground import explain_ground
 from csp_embed.commands.operator_options import Asked, with_operator
 from csp_embed.driver import compile as compile_operator
@@ -23,9 +22,10 @@ from csp_embed.errors import Infeasible
 from csp_embed.files import atomic
 from csp_embed.isa.costs import costs_of
 from csp_embed.report import pareto as pareto_report
-from csp_embed.report.alternatives import rows
+from csp_embed.report.alternatives import rows as alternatives
 from csp_embed.report.kernel import proved
 from csp_embed.report.lanes import picture as lanes_picture
+from csp_embed.report.pareto_picture import plot
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 Tell = Callable[[str, int, int], None]
@@ -81,7 +81,7 @@ def explain_command(
         return
     _print_alternatives(asked, chosen.formula(), dict(chosen.proof), table)
     if picture is not None:
-        print(f"wrote {picture}")
+        say(f"wrote {picture}")
 
 
 def _alternatives(asked: Asked, tell: Tell) -> tuple[Any, list[dict[str, Any]]]:
@@ -97,7 +97,7 @@ def _alternatives(asked: Asked, tell: Tell) -> tuple[Any, list[dict[str, Any]]]:
         tell("scheduling alternatives", n, len(others))
         if e.formula() not in known:
             known[e.formula()] = scheduled_cycles(e, asked.isa, asked.options)
-    return kernel.embedding, rows(kernel.embedding, others, known)
+    return kernel.embedding, alternatives(kernel.embedding, others, known)
 
 
 def _infeasible(asked: Asked, as_json: bool) -> None:
@@ -109,35 +109,35 @@ def _infeasible(asked: Asked, as_json: bool) -> None:
                     "conflict": found.conflict, "reasons": dict(found.reasons),
                     "relaxations": found.relaxations})  # fmt: skip
         raise typer.Exit(3)
-    print(f"{asked.op.formula()}: no embedding in {asked.isa.name}")
-    print("  minimal conflict: " + ", ".join(found.conflict))
+    say(f"{asked.op.formula()}: no embedding in {asked.isa.name}")
+    say("  minimal conflict: " + ", ".join(found.conflict))
     for text in found.relaxations:
-        print(f"  would help: {text}")
+        say(f"  would help: {text}")
     if found.proved:
-        print("  proved twice: by the solver, and by sweeping every answer of the lifted model")
+        say("  proved twice: by the solver, and by sweeping every answer of the lifted model")
 
 
 def _print_alternatives(
     asked: Asked, formula: str, proof: dict[str, Any], table: list[dict[str, Any]]
 ) -> None:
-    print(f"{asked.op.name}  {asked.op.formula()}")
-    print(f"  chosen {formula}")
-    print(f"  {proved(proof)}")
-    shown = Table(title="the best of each kind, proved by sweeping the lifted model", box=None)
-    shown.add_column("kind")
-    for label in ("analytic", "compute", "read", "write", "host bytes", "scheduled", "util"):
-        shown.add_column(label, justify="right")
-    shown.add_column("costs more in", overflow="fold")
+    say(f"{asked.op.name}  {asked.op.formula()}")
+    say(f"  chosen {formula}")
+    say(f"  {proved(proof)}")
+    head = (
+        "kind", "analytic", "compute", "read", "write", "host bytes", "scheduled", "util",
+        "costs more in",
+    )  # fmt: skip
+    rows = []
     for r in table:
         cycles = r["scheduled_cycles"]
-        shown.add_row(
+        rows.append([
             r["kind"], f"{r['analytic_cycles']:,.0f}", f"{r['compute_cycles']:,.0f}",
             f"{r['read_cycles']:,.0f}", f"{r['write_cycles']:,.0f}", f"{r['host_bytes']:,.0f}",
             "-" if cycles is None else f"{cycles:,.0f}", f"{r['utilisation']:.3f}", r["because"],
-        )  # fmt: skip
-    console.print(shown)
+        ])  # fmt: skip
+    say_table(head, rows, "the best of each kind, proved by sweeping the lifted model")
     for r in table[1:]:
-        print(f"  {r['kind']:<18} {r['embedding']}")
+        say(f"  {r['kind']:<18} {r['embedding']}")
 
 
 def pareto_command(
@@ -170,14 +170,14 @@ def pareto_command(
         front = _scheduled(asked, front, limit, tell)
     title = str(asked.op.notes.get("layer", asked.op.name))
     if output is not None:
-        pareto_report.plot(front, output, f"{title}  {asked.op.formula()}")
+        plot(front, output, f"{title}  {asked.op.formula()}")
     document = pareto_report.document(front)
     if as_json:
         print_json(document | {"picture": output and str(output)})
         return
     _print_front(asked, document)
     if output is not None:
-        print(f"wrote {output}")
+        say(f"wrote {output}")
 
 
 def _scheduled(asked: Asked, front: Front, limit: int, tell: Tell) -> Front:
@@ -191,22 +191,21 @@ def _scheduled(asked: Asked, front: Front, limit: int, tell: Tell) -> Front:
 
 
 def _print_front(asked: Asked, document: dict[str, Any]) -> None:
-    print(f"{asked.op.name}  {asked.op.formula()}")
-    shown = Table(title=f"non-dominated embeddings; {document['claim']}", box=None)
-    shown.add_column("#", justify="right")
-    shown.add_column("kind")
-    for label in ("analytic", "scheduled", "input B", "host B", "weight B", "zeros B"):
-        shown.add_column(label, justify="right")
-    shown.add_column("lanes", overflow="fold")
+    say(f"{asked.op.name}  {asked.op.formula()}")
+    head = (
+        "#", "kind", "analytic", "scheduled", "input B", "host B", "weight B", "zeros B", "lanes",
+    )  # fmt: skip
+    rows = []
     for m in document["members"]:
         cycles = m["scheduled_cycles"]
         mark = "" if m["non_dominated_when_scheduled"] else "*"
         values = [f"{m[c]:,.0f}" for c in CRITERIA]
-        shown.add_row(
-            f"{m['number']}{mark}", m["kind"], values[0],
+        rows.append([
+            f"{m['number']}{mark}{'+' if m['fewest_cycles'] else ''}", m["kind"], values[0],
             "-" if cycles is None else f"{cycles:,.0f}", *values[1:],
             m["embedding"].split("|")[0].strip(),
-        )  # fmt: skip
-    console.print(shown)
+        ])  # fmt: skip
+    say_table(head, rows, f"non-dominated embeddings; {document['claim']}")
+    say("+ the fewest cycles")
     if not all(m["non_dominated_when_scheduled"] for m in document["members"]):
-        print("* another member is nowhere worse once scheduled cycles are compared")
+        say("* another member is nowhere worse once scheduled cycles are compared")

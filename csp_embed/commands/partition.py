@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from csp_embed.commands import plan_runs
-from csp_embed.commands.common import console, print_json, progress, stderr
+from csp_embed.commands.common import print_json, progress, say, stderr, width
 from csp_embed.commands.generate_network import generate
 from csp_embed.commands.partition_sweep import sweep
 from csp_embed.commands.plan_inputs import (
@@ -44,6 +44,7 @@ from csp_embed.commands.plan_options import (
     write_json,
 )
 from csp_embed.errors import Infeasible, InputError, TimeLimit
+from csp_embed.files import atomic
 from csp_embed.ir.network import LATENCY, Plan
 from csp_embed.network.graph_file import graph_document
 from csp_embed.network.plan_file import plan_document, read_plan, write_plan
@@ -108,6 +109,9 @@ def partition(
     table: Annotated[bool, typer.Option(help="Print every layer.")] = False,
     gantt: Annotated[str | None, typer.Option(help="Gantt chart or loads: .svg, .png.")] = None,
     picture: Annotated[str | None, typer.Option(help="Graph by device: .svg, .png.")] = None,
+    report: Annotated[
+        str | None, typer.Option(help="Page: Gantt chart, graph and layers, with search: .html.")
+    ] = None,
     trace: Annotated[str | None, typer.Option(help="Perfetto trace: .json.")] = None,
     save_graph: Annotated[str | None, typer.Option(help="Write the graph with costs.")] = None,
     as_json: JsonOption = False,
@@ -119,7 +123,7 @@ def partition(
     """
     begin = time.perf_counter()
     known_objective(objective)
-    for path in (output, gantt, picture, trace, save_graph):
+    for path in (output, gantt, picture, report, trace, save_graph):
         writable(path)
     request = Request(
         target=network,
@@ -177,14 +181,14 @@ def partition(
         _no_plan(plan, as_json)
     if output:
         write_plan(plan, output)
-    _pictures(plan, inputs, gantt, picture, trace)
+    _pictures(plan, inputs, gantt, picture, report, trace)
     interrupted = "interrupted" in plan.reasons
     if as_json:
         print_json(_answer(plan))
     else:
         _print_plan(plan, inputs, table, explain)
         if output:
-            console.print(f"plan written to {output}", markup=False, highlight=False)
+            say(f"plan written to {output}")
     if interrupted:
         stderr.print("stopped by Ctrl-C: this is the best plan so far")
         raise SystemExit(130)
@@ -262,41 +266,49 @@ def _pareto(
     if as_json:
         print_json({"points": rows, "seconds": time.perf_counter() - begin})
         return
-    console.print("latency ms   period ms   status", markup=False)
+    say("latency ms   period ms   status")
     for row in rows:
         text = f"{row['latency'] or 0:10.4f}  {row['period'] or 0:10.4f}   {row['status']}"
-        console.print(text, markup=False, highlight=False)
+        say(text)
 
 
 def _pictures(
-    plan: Plan, inputs: Inputs, gantt: str | None, picture: str | None, trace: str | None
+    plan: Plan,
+    inputs: Inputs,
+    gantt: str | None,
+    picture: str | None,
+    report: str | None,
+    trace: str | None,
 ) -> None:
     if gantt:
         from csp_embed.report.gantt import draw_plan
 
-        draw_plan(plan, inputs.platform, gantt)
+        draw_plan(plan, inputs.platform, gantt, inputs.graph)
     if picture:
         from csp_embed.report.graph_picture import draw_graph
 
         draw_graph(inputs.graph, plan, inputs.platform, picture)
-    if trace:
-        from csp_embed.report.gantt import write_trace
+    if report:
+        from csp_embed.report.plan_page import plan_page
 
-        write_trace(plan, inputs.platform, trace)
+        text = plan_page(plan, inputs.graph, inputs.platform)
+        with atomic(report) as file:
+            file.write(text)
+    if trace:
+        from csp_embed.report.plan_trace import write_trace
+
+        write_trace(plan, inputs.platform, trace, inputs.graph)
 
 
 def _print_plan(plan: Plan, inputs: Inputs, table: bool, explain: str | None) -> None:
-    def show(text: str) -> None:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-    show(summary_text(plan, inputs.platform))
+    say(summary_text(plan, inputs.platform))
     if explain is not None:
-        show(explain_text(explain, plan, inputs.graph, inputs.platform, _mover(plan, inputs)))
+        say(explain_text(explain, plan, inputs.graph, inputs.platform, _mover(plan, inputs)))
     else:
         rows = plan_rows(plan, inputs.graph, inputs.platform)
-        show(table_text(rows, None if table else 24))
+        print(table_text(rows, None if table else 24, width()))
     for remark in plan.reasons:
-        show(f"note: {remark}")
+        say(f"note: {remark}")
 
 
 def _similar(name: str, inputs: Inputs) -> str:
@@ -333,4 +345,4 @@ def diff(
     if as_json:
         print_json(difference)
     else:
-        console.print(plan_diff_text(difference), markup=False, highlight=False, soft_wrap=True)
+        say(plan_diff_text(difference))

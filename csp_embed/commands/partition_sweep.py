@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from csp_embed.bench import read_results
-from csp_embed.commands.common import console, print_json, progress, stderr
+from csp_embed.commands.common import print_json, progress, say, say_table, stderr
 from csp_embed.commands.plan_inputs import Request, load_inputs, refuse_shared_host
 from csp_embed.commands.plan_options import (
     BatchOption,
@@ -121,9 +120,11 @@ def sweep(
     if as_json:
         print_json(rows)
     else:
-        console.print(_table(rows, objective))
+        say_table(
+            HEAD, _rows(rows), "latency, ms" if objective == LATENCY else "period, ms a sample"
+        )
         if out is not None:
-            console.print(f"wrote {out}", markup=False, highlight=False)
+            say(f"wrote {out}")
     failed = [row for row in rows if "error" in row]
     for row in failed:
         stderr.print(row["error"]["text"], markup=False, highlight=False, soft_wrap=True)
@@ -239,31 +240,26 @@ def _solve_on(platform: str, setting: Setting) -> tuple[dict[str, Any], Plan | N
     return row, plan if plan.objective is not None else None
 
 
-def _short(name: str) -> str:
-    return name if len(name) <= 40 else f"…{name[-39:]}"
+HEAD = (
+    "platform", "value", "bound", "gap", "over best", "status", "method, or what failed", "devices",
+    "transfers", "seconds",
+)  # fmt: skip
 
 
-def _table(rows: list[dict[str, Any]], objective: str) -> Table:
+def _rows(rows: list[dict[str, Any]]) -> list[list[str]]:
     found = [row["value"] for row in rows if row.get("value") is not None]
-    title = "latency, ms" if objective == LATENCY else "period, ms a sample"
-    table = Table("platform", title=title, box=None, title_justify="left")
-    for name in ("value", "bound", "gap", "over best"):
-        table.add_column(name, justify="right")
-    for name in ("status", "method, or what failed"):
-        table.add_column(name)
-    for name in ("devices", "transfers", "seconds"):
-        table.add_column(name, justify="right")
+    out = []
     for row in rows:
         value = row.get("value")
         if value is None:
             why = row.get("error", {}).get("what", "")
-            table.add_row(_short(row["platform"]), "-", "", "", "", row["status"], why, "", "", "")
+            out.append([row["platform"], "-", "", "", "", row["status"], why, "", "", ""])
             continue
         gap = "" if row["gap"] is None else f"{100 * row['gap']:.2f} %"
         over = f"{value / min(found):.2f} x" if min(found) else ""
-        table.add_row(
-            _short(row["platform"]), f"{value:.6g}", f"{row['lower_bound']:.6g}", gap, over,
+        out.append([
+            row["platform"], f"{value:.6g}", f"{row['lower_bound']:.6g}", gap, over,
             row["status"], row["method"], f"{row['used']} of {row['devices']}",
             str(row["transfers"]), f"{row['seconds']:.1f}",
-        )  # fmt: skip
-    return table
+        ])  # fmt: skip
+    return out

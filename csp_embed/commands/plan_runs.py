@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from csp_embed.commands.common import console, print_json, progress, stderr
+from csp_embed.commands.common import print_json, progress, say, stderr
 from csp_embed.commands.plan_inputs import (
     check_plan_file,
     compile_layer,
@@ -99,13 +99,10 @@ def profile(
     if as_json:
         print_json({"layers": len(found.layers), "sum_ms": total, "whole_ms": found.whole_ms})
     else:
-        console.print(
+        say(
             f"{len(found.layers)} layers, {total:.4g} ms one by one, {found.whole_ms:.4g} ms as a "
             f"whole, {threads} thread(s), median of {runs} runs after {warm_ups} by {clock} clock: "
-            f"{output}",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
+            f"{output}"
         )
 
 
@@ -144,7 +141,7 @@ def _modelled(
         timed = sum(t.ms is not None for t in found.layers.values())
         how = "the roofline model" if found.device.how == "roofline" else "compiled kernels"
         text = f"{timed} of {len(found.layers)} layers, {total:.4g} ms by {how}: {output}"
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
+        say(text)
 
 
 def run_plan_command(
@@ -199,7 +196,7 @@ def run_plan_command(
     if as_json:
         print_json(report_document(report, plan))
     else:
-        console.print(report_text(report, plan), markup=False, highlight=False, soft_wrap=True)
+        say(report_text(report, plan))
     if as_json and not report.equal:
         raise SystemExit(CheckError.exit_code)
     refuse_unequal(report)
@@ -235,8 +232,8 @@ def judge_plan(file: str, graph: str | None, platform: str | None, as_json: bool
     else:
         for row in rows:
             text = f"{row['kind']}: {row['where']}: {row['text']}"
-            console.print(text, markup=False, highlight=False, soft_wrap=True)
+            say(text)
         verdict = f"{len(faults)} problems" if faults else "ok"
-        console.print(f"{file}: {verdict}", markup=False, highlight=False)
+        say(f"{file}: {verdict}")
     if faults:
         raise SystemExit(CheckError.exit_code)

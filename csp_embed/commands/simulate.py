@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from csp_embed.commands.common import print_json, progress
+from csp_embed.commands.common import print_json, progress, say
 from csp_embed.commands.simulate_cycles import cycle_part
 from csp_embed.commands.simulate_text import dump_lines, summary_lines
 from csp_embed.errors import InputError, SimError
@@ -172,7 +172,7 @@ def _finish(
     if as_json:
         print_json(document)
     else:
-        print("\n".join(lines))
+        say("\n".join(lines))
     if deadlock is not None:
         sys.stderr.write(deadlock.render() + "\n")
     if deadlock is not None or document["values_equal"] is False:

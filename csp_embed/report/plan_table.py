@@ -17,6 +17,7 @@ from csp_embed.ir.network import (
     Task,
     TaskGraph,
 )
+from csp_embed.report.text_table import table
 
 
 @dataclass(frozen=True)
@@ -120,8 +121,9 @@ def _reason(task: Task, device: Device, device_of: Mapping[str, str], view: _Vie
     return f"balances load, {slower}"
 
 
-def table_text(rows: Sequence[Row], limit: int | None = None) -> str:
-    """An aligned text table; with `limit` the middle is left out and counted."""
+def table_text(rows: Sequence[Row], limit: int | None = None, width: int | None = None) -> str:
+    """An aligned text table; with `limit` the middle is left out and counted. width: of the
+    terminal."""
     head = (
         "layer", "kind", "replica", "device", "ms", "start", "finish", "bytes in", "cost from",
         "why",
@@ -147,17 +149,11 @@ def table_text(rows: Sequence[Row], limit: int | None = None) -> str:
         left_out = len(body) - 2 * half
         body = [*body[:half], *body[len(body) - half :]]
     used = [i for i in range(len(head)) if i == 0 or any(row[i] for row in body)]
-    widths = [max(len(head[i]), *(len(row[i]) for row in body), 0) for i in used]
-    lines = ["  ".join(head[i].ljust(w) for i, w in zip(used, widths, strict=True)).rstrip()]
-    for at, row in enumerate(body):
-        if left_out and at == len(body) // 2:
-            lines.append(f"… {left_out} more layers (all are in the plan file) …")
-        cells = [
-            row[i].rjust(w) if i in (4, 5, 6, 7) else row[i].ljust(w)
-            for i, w in zip(used, widths, strict=True)
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
+    shown = [[row[i] for i in used] for row in body]
+    if left_out:
+        note = f"… {left_out} more layers (all are in the plan file) …"
+        return table([head[i] for i in used], shown, width, gap=(len(body) // 2, note))
+    return table([head[i] for i in used], shown, width)
 
 
 def summary_text(plan: Plan, platform: Platform) -> str:

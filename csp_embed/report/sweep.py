@@ -1,12 +1,10 @@
-"""Tables of a sweep for the terminal."""
+"""Lines and rows of a sweep for the terminal and the page."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
-
-from rich.table import Table
 
 Record = Mapping[str, Any]
 
@@ -63,14 +61,3 @@ CLASS_HEAD = (
     "machine", "class", "layers", "cycles/bound", "worst", "over reference", "least", "strict",
     "s median", "s worst", "simulated",
 )  # fmt: skip
-
-
-def class_table(results: list[Record]) -> Table:
-    """Geometric means by class."""
-    table = Table(*CLASS_HEAD, title="by class (geometric means)")
-    for row in class_rows(results):
-        table.add_row(*row)
-    failed = [r["id"] for r in results if r.get("status") == "failed"]
-    if failed:
-        table.caption = f"failed: {', '.join(failed)}"
-    return table
