@@ -62,6 +62,7 @@ def costs_of(isa: Isa, memory: str | MemoryInterface = "") -> Costs:
         raise SpecError(
             f"{isa.name} states no costs for the memory interface {asked.name!r}",
             where="--memory",
+            why=f"it has {', '.join(interfaces(isa))}",
             hint=f"--memory {default_memory(isa)}",
         )
     port = asked.name
