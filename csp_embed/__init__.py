@@ -14,14 +14,38 @@ Folders, in the order in which data flows:
 the command line.
 """
 
+import os
+import tempfile
 from importlib import import_module
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # What type checkers and editors see; tests compare it with _NAMES.
+    from csp_embed import partition as partition
+    from csp_embed.driver import Options as Options
+    from csp_embed.driver import compile as compile
+    from csp_embed.errors import CspEmbedError as CspEmbedError
+    from csp_embed.isa.load import load_isa as load_isa
+    from csp_embed.kernel import Kernel as Kernel
+    from csp_embed.ops import avg_pool2d as avg_pool2d
+    from csp_embed.ops import batch_matmul as batch_matmul
+    from csp_embed.ops import conv1d as conv1d
+    from csp_embed.ops import conv2d as conv2d
+    from csp_embed.ops import conv3d as conv3d
+    from csp_embed.ops import conv_transpose2d as conv_transpose2d
+    from csp_embed.ops import dense as dense
+    from csp_embed.ops import depthwise_conv2d as depthwise_conv2d
+    from csp_embed.ops import elementwise as elementwise
+    from csp_embed.ops import matmul as matmul
+    from csp_embed.ops import max_pool2d as max_pool2d
+    from csp_embed.ops import parse_formula as parse_formula
 
 __version__ = "0.1.0"
 
 # Public name -> module. Resolved on first use, so that `csp-embed --help` loads no solver.
 _NAMES = {
     "compile": "csp_embed.driver",
+    "CspEmbedError": "csp_embed.errors",
     "Kernel": "csp_embed.kernel",
     "Options": "csp_embed.driver",
     "load_isa": "csp_embed.isa.load",
@@ -44,3 +68,23 @@ def __getattr__(name: str) -> Any:
         # The package `partition` is callable itself.
         return getattr(module, name, module)
     raise AttributeError(f"module 'csp_embed' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """The public names, for completion, beside what every module has."""
+    return sorted({*__all__, *(n for n in globals() if n.startswith("__"))})
+
+
+def _writable(folder: Path) -> bool:
+    """Whether it is, or could be made."""
+    return any(
+        os.access(f, os.W_OK) for f in [p for p in (folder, *folder.parents) if p.exists()][:1]
+    )
+
+
+# Numba keeps what it compiled beside the sources or under the user's home. Where neither can be
+# written (a system-wide installation, a service without a home) it would refuse to start.
+if not any(map(_writable, (Path(__file__).parent, Path(os.path.expanduser("~"), ".cache")))):
+    os.environ.setdefault(
+        "NUMBA_CACHE_DIR", os.path.join(tempfile.gettempdir(), f"csp-embed-numba-{os.getuid()}")
+    )

@@ -10,15 +10,16 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from csp_embed.errors import CspEmbedError, InputError
-from csp_embed.files import atomic
-from csp_embed.spread import spread
+from csp_embed.files import atomic, check_folder, check_writable
+from csp_embed.spread import Lost, spread
 
 # What the reference figures of `deepbench/` were measured on: configuration and memory interface.
 REFERENCE_MACHINE = ("1x16x16", "de10")
@@ -54,6 +55,13 @@ def measure(record: Mapping[str, Any], setting: Setting) -> dict[str, Any]:
     return out | {"wall_seconds": round(time.perf_counter() - start, 3)}
 
 
+def _identity(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What the layer computes: an id alone may mean another shape in another list."""
+    from csp_embed.ops.deepbench import ABOUT
+
+    return {k: v for k, v in sorted(record.items()) if k in ("id", "op") or k not in ABOUT}
+
+
 def _measure(record: Mapping[str, Any], setting: Setting) -> dict[str, Any]:
     from csp_embed.driver import Options, compile
     from csp_embed.embed.layout import pack
@@ -74,7 +82,7 @@ def _measure(record: Mapping[str, Any], setting: Setting) -> dict[str, Any]:
     simulate = natural(op)["macs"] <= setting.simulate_macs
     tensors = random_tensors(op, 0) if simulate else None
     verdict = judge(kernel, tensors, simulate=simulate)
-    out = figures(kernel, None, verdict.verified)
+    out = figures(kernel, None, verdict)
     out |= {"machine": machine.config_name or setting.isa, "memory": setting.memory,
             "macs": natural(op)["macs"], "count": record.get("count", 1)}  # fmt: skip
     port = costs_of(machine, setting.memory).port_bytes
@@ -123,23 +131,39 @@ def sweep(
     jobs: int = 1,
     resume: bool = False,
     dask: str | None = None,
+    time_limit: float | None = None,
     tell: Callable[[str, int, int], None] = lambda text, done, total: None,
-) -> Iterator[dict[str, Any]]:
+    warn: Callable[[str], None] = lambda text: None,
+) -> Generator[dict[str, Any], None, None]:
     """Yields a record per layer as it ends and appends it to `out`.
 
     resume: layers that `out` already has under the same setting are yielded from there. An
-    interrupt loses only
-    what is running. Raises: InputError where `out` exists and resume is off, or cannot be written.
+    interrupt or time_limit (seconds, all layers together) loses only what is running. A layer whose
+    process dies is begun once more, then recorded as failed; `warn` is told either time.
+    Raises: InputError where `out` exists and resume is off, or cannot be written; TimeLimit.
     """
+    if out is None and resume:
+        raise InputError("--resume has nothing to continue", hint="--out sweep.jsonl --resume")
+    check_writable(out)
+    check_folder(setting.cache)
     key = json.dumps(asdict(setting), sort_keys=True)
+    identity = {r["id"]: json.loads(json.dumps(_identity(r))) for r in records}
     done: dict[str, dict[str, Any]] = {}
     if out is not None and out.exists():
         if not resume:
             raise InputError(
-                f"{out} exists", hint="--resume continues it; or name another file, or remove it"
+                f"{out} exists",
+                why="finished layers are never overwritten",
+                hint=f"--out {out} --resume",
             )
         known = read_results(out)
-        done = {r["id"]: r for r in known if r.get("setting") == key}
+        done = {
+            r["id"]: r
+            for r in known
+            if r.get("setting") == key
+            and r.get("layer", identity.get(r["id"])) == identity.get(r["id"])
+            and not r.get("died")
+        }
         with atomic(out) as file:  # Drops a last line that an interrupt cut off.
             file.writelines(json.dumps(r) + "\n" for r in known)
     todo = [r for r in records if r["id"] not in done]
@@ -147,13 +171,33 @@ def sweep(
     count = len(done)
     # Long ones first, so that the last job is a short one.
     todo.sort(key=lambda r: -r.get("macs", 0))
-    for result in spread(partial(measure, setting=setting), todo, jobs, dask):
-        count += 1
-        tell(result["id"], count, len(records))
-        line = result | {"setting": key}
-        if out is not None:
-            _append(out, line)
-        yield line
+
+    def died(item: Mapping[str, Any], why: str, again: bool) -> None:
+        warn(f"{item['id']}: {why}; " + ("it is begun again" if again else "it is given up"))
+
+    results = spread(
+        partial(measure, setting=setting), todo, jobs, dask, time_limit=time_limit, tell_death=died
+    )
+    with closing(results):  # Ends the workers at once, whatever ends this one.
+        for result in results:
+            if isinstance(result, Lost):
+                result = _lost(result)
+            count += 1
+            tell(result["id"], count, len(records))
+            line = result | {"layer": identity[result["id"]], "setting": key}
+            if out is not None:
+                _append(out, line)
+            yield line
+
+
+def _lost(lost: Lost) -> dict[str, Any]:
+    """The record of a layer whose process died every time; `--resume` tries it again."""
+    record = lost.item
+    return {
+        "id": record["id"], "class": record.get("class", record["op"]),
+        "status": "failed", "died": True, "error": "its process died", "why": lost.why,
+        "wall_seconds": 0.0,
+    }  # fmt: skip
 
 
 def _append(out: Path, record: dict[str, Any]) -> None:

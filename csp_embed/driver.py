@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,16 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csp_embed import cache
+from csp_embed.compile_arguments import check_options, constants_of, operator_of, with_short
 from csp_embed.embed import embed
 from csp_embed.embed.explain import none as explain_none
 from csp_embed.embed.pins_text import read_pins
 from csp_embed.embed.reuse import reuse
 from csp_embed.emit.lower import lower
-from csp_embed.errors import Infeasible, OperatorError
+from csp_embed.errors import Infeasible, InputError, OperatorError, SpecError
 from csp_embed.ir.embedding import Embedding
 from csp_embed.ir.operator import Operator
-from csp_embed.ir.schedule import Schedule
+from csp_embed.ir.schedule import COMPUTE, LOAD, STORE, Schedule
+from csp_embed.isa.compilable import require
 from csp_embed.isa.costs import Costs, costs_of
+from csp_embed.isa.interface import parse_memory
 from csp_embed.isa.load import load_isa
 from csp_embed.isa.spec import Isa
 from csp_embed.kernel import Kernel
@@ -42,8 +45,8 @@ class Options:
     first that the spec names). top: embeddings whose schedules are improved; 0: those whose first
     schedules come close to the best. schedules: tiles of such an embedding that are built from
     estimates and simulated; refine: changes to the best one that are tried at most. More of each
-    never gives more cycles.
-    host_weight: cycles that a byte of host packing counts as. cache: folder that keeps finished
+    never gives more cycles. host_weight: cycles that a byte of host packing counts as. cache:
+    folder that keeps finished
     searches by content, or None. pins: decisions that the user makes, as text
     (embed/pins_text.py). reuse: an embedding of the same operator in another shape: it is applied
     instead of searching, where it is proved to cost at most `within` (a share) over the least.
@@ -55,37 +58,64 @@ class Options:
     schedules: int = 8
     refine: int = 80
     host_weight: float = 0.0
-    solver_seed: int = 0
     cache: Path | None = None
     pins: tuple[str, ...] = ()
     reuse: Embedding | None = None
     within: float = 0.0
 
+    def __post_init__(self) -> None:
+        """Raises: InputError for values that mean nothing and for those that have no effect."""
+        check_options(self)
+        if self.cache is not None:
+            object.__setattr__(self, "cache", Path(self.cache))  # A text will do.
+
 
 def compile(
-    op: Operator,
-    isa: Isa | str | Path = "vta",
+    op: Operator | str,
+    isa: Isa | str | Path | Mapping[str, Any] = "vta",
     w: Array | None = None,
     b: Array | None = None,
     *,
+    shapes: Mapping[str, Sequence[int]] | None = None,
     config: Mapping[str, Any] | str | Path | None = None,
-    layout: str = "relaxed",
+    layout: str | None = None,
     memory: str | None = None,
     options: Options | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Kernel:
     """Compiles an operator for a machine.
 
+    op: an operator, or the text of a formula with the `shapes` of its tensors.
     w, b: constants, where known; the stream may then use their values. Without them it is right for
-    every w and for every
-    b within the operator's promise. memory: the interface whose predicted cycles choose among
-    schedules.
-    Raises: OperatorError, SpecError, Infeasible.
+    every w and for every b within the operator's promise. config: the machine's sizes, where `isa`
+    is not loaded yet. layout, memory: short for the fields of `options`, beside which they hold.
+    Raises: OperatorError, SpecError, InputError, Infeasible.
+
+    >>> compile("y[n,m] += x[n,k] * w[m,k]", shapes={"x": (4, 8), "w": (3, 8)}).operator.axes
+    {'n': 4, 'm': 3, 'k': 8}
     """
-    options = options or Options(layout=layout, memory=memory)
+    op = operator_of(op, shapes)
+    options = Options() if options is None else options
+    if not isinstance(options, Options):
+        raise InputError(
+            f"options is a {type(options).__name__}",
+            where="options",
+            hint="options=csp_embed.Options(top=1)",
+        )
+    options = with_short(options, layout=layout, memory=memory)
+    if isinstance(isa, Isa) and config is not None:
+        raise InputError(
+            "config has no effect on a machine that is loaded",
+            where="config",
+            hint=f"load_isa({isa.name!r}, config)",
+        )
     machine = isa if isinstance(isa, Isa) else load_isa(isa, config)
+    refuse_memory(machine, options.memory)
+    constants = constants_of(op, w, b)
     start = time.perf_counter()
+    require(machine)
     costs = costs_of(machine, options.memory or "")
+    engine = engine_of(machine, costs.memory)
     tell = progress or (lambda text, done, total: None)
     tell("embedding", 0, 1)
     embeddings = embeddings_of(op, machine, options)
@@ -96,10 +126,11 @@ def compile(
             why=f"no digits satisfy the rules with the {options.layout} layout",
             hint="csp-embed explain names the rules in conflict; --layout relaxed allows more",
         )
-    ranges = _ranges(op, b)
-    engine = Engine(machine, costs.memory)
+    ranges = _ranges(op, constants)
 
     def measure(schedule: Schedule) -> float:
+        if engine is None:
+            return estimate(schedule, machine)
         return float(engine.total(lower(schedule, machine).stream))
 
     embeddings = _addressable(op, embeddings, machine)
@@ -132,23 +163,12 @@ def compile(
         embedding=embedding,
         schedule=schedule,
         lowered=lowered,
-        cycles=engine.total(lowered.stream),
+        cycles=None if engine is None else engine.total(lowered.stream),
         seconds=time.perf_counter() - start,
         memory=costs.memory,
-        constants=_constants(op, w, b),
+        constants=constants,
         candidates=tuple(tried),
     )
-
-
-def _constants(op: Operator, w: Array | None, b: Array | None) -> dict[str, Array]:
-    """The given constants by tensor name."""
-    adds = [s.access.tensor for s in op.epilogue if s.access is not None]
-    out = {}
-    if w is not None and op.rhs is not None:
-        out[op.rhs.tensor] = w
-    if b is not None and adds:
-        out[adds[0]] = b
-    return out
 
 
 def embeddings_of(op: Operator, machine: Isa, options: Options) -> list[Embedding]:
@@ -207,9 +227,11 @@ def scheduled_cycles(
     fits. A shorter search than that of `compile`.
     """
     costs = costs_of(isa, options.memory or "")
-    engine = Engine(isa, costs.memory)
+    engine = engine_of(isa, costs.memory)
 
     def measure(schedule: Schedule) -> float:
+        if engine is None:
+            return estimate(schedule, isa)
         return float(engine.total(lower(schedule, isa).stream))
 
     try:
@@ -217,7 +239,7 @@ def scheduled_cycles(
             [build_problem(embedding, isa)],
             measure,
             costs,
-            ranges=_ranges(embedding.operator, None),
+            ranges=_ranges(embedding.operator, {}),
             count=schedules,
             refine=refine,
         )
@@ -291,29 +313,74 @@ def _host_bytes(embedding: Embedding, isa: Isa) -> int:
     )
 
 
-def _ranges(op: Operator, b: Array | None) -> dict[int, int]:
+def _ranges(op: Operator, constants: Mapping[str, Array]) -> dict[int, int]:
     """Largest magnitude of each epilogue tensor, where it is known or promised."""
     out = {}
-    given = b
     for i, step in enumerate(op.epilogue):
         if step.access is None:
             continue
-        known = op.values.get(step.access.tensor, given)
-        given = None
+        name = step.access.tensor
+        known = op.values.get(name, constants.get(name))
         if known is not None:
             array = np.asarray(known)
-            if array.shape != op.tensors[step.access.tensor].shape:
-                raise OperatorError(
-                    f"b has shape {array.shape}",
-                    why=f"the operator declares {op.tensors[step.access.tensor].shape}",
-                )
             size = np.abs(array.astype(np.int64))
             if step.bias_range is not None and array.size and size.max() > step.bias_range:
-                raise _broken_promise(step.access.tensor, array, size, step.bias_range)
+                raise _broken_promise(name, array, size, step.bias_range)
             out[i] = int(size.max()) if array.size else 0
         elif step.bias_range is not None:
             out[i] = step.bias_range
     return out
+
+
+def refuse_memory(machine: Isa, memory: str | None) -> None:
+    """Raises: InputError for a memory interface that has no effect on that machine."""
+    if memory and not has_costs(machine):
+        raise InputError(
+            f"memory {memory!r} has no effect on {machine.name}",
+            where="memory",
+            why="its spec states no costs, so no cycles are predicted",
+            hint="leave out the memory",
+        )
+
+
+def default_memory(isa: Isa) -> str:
+    """The first memory interface that the spec states costs for; "" where it states none."""
+    return next((name for name, c in isa.costs.items() if "burst_beats" in c), "")
+
+
+def engine_of(isa: Isa, interface: str) -> Engine | None:
+    """The cycle engine behind that memory interface; None where the spec states no costs.
+
+    Raises: SpecError where the costs are incomplete, InputError for an unreadable interface.
+    """
+    if not has_costs(isa):
+        return None
+    if not interface:
+        raise SpecError(
+            f"the costs of {isa.name} name no memory interface",
+            where=isa.where("costs"),
+            why="no section has burst_beats",
+            hint="add one, such as `ideal` in isa_specs/toy_dot.yaml, or leave `costs` out",
+        )
+    return Engine(isa, parse_memory(interface))
+
+
+def has_costs(isa: Isa) -> bool:
+    """The spec states what the cycle engine needs."""
+    return "instruction" in isa.costs and "contract" in isa.costs
+
+
+def estimate(schedule: Schedule, isa: Isa) -> float:
+    """Without cost parameters: steps, and bytes at eight a cycle, one after the other."""
+    sizes = [
+        [isa.memory(r.memory).elem_bytes * math.prod(b - a for a, b in box) for box in r.boxes]
+        for r in schedule.regions
+    ]
+    total = 0.0
+    for kind, a, b, _ in schedule.ops.tolist():
+        total += schedule.templates[a].steps if kind == COMPUTE else 0
+        total += sizes[a][b] / 8 + 16 if kind in (LOAD, STORE) else 0
+    return total
 
 
 __all__ = ["Kernel", "Options", "compile"]

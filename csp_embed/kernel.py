@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from csp_embed import __version__
+from csp_embed.element_addresses import digits
 from csp_embed.embed.certificate import certificate
 from csp_embed.embed.layout import pack, unpack
 from csp_embed.emit.image import (
@@ -22,19 +25,26 @@ from csp_embed.emit.image import (
 )
 from csp_embed.emit.lower import Lowered
 from csp_embed.emit.places import offsets
-from csp_embed.errors import InputError, SimError
+from csp_embed.errors import InputError
+from csp_embed.expected import SOURCE, expected_ranges
 from csp_embed.ir.embedding import Embedding
 from csp_embed.ir.operator import Operator
 from csp_embed.ir.schedule import Schedule
 from csp_embed.ir.stream import Program
 from csp_embed.isa.bits import encode
-from csp_embed.isa.program_file import FORMAT, isa_meta
+from csp_embed.isa.listing import listing
+from csp_embed.isa.program_file import FORMAT, isa_meta, write_program
 from csp_embed.isa.spec import Isa
+from csp_embed.ops.data import random_tensors
+from csp_embed.ops.reference import evaluate
+
+if TYPE_CHECKING:
+    from csp_embed.sim.functional import Run
 
 Array = NDArray[Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Kernel:
     """operator, machine, and every artefact between them.
 
@@ -53,6 +63,17 @@ class Kernel:
     memory: str = "de10"
     constants: Mapping[str, Array] = field(default_factory=dict)
     candidates: tuple[tuple[Embedding, float], ...] = ()
+
+    def __repr__(self) -> str:
+        cycles = "cycles not known" if self.cycles is None else f"{self.cycles:,} cycles"
+        return (
+            f"<Kernel {self.operator.name} {self.operator.formula()} on {self.isa.name} "
+            f"{self.isa.config_name}: {len(self.lowered.stream):,} instructions, {cycles}>"
+        )
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the report."""
+        return f"<pre>{escape(self.report())}</pre>"
 
     @cached_property
     def words(self) -> NDArray[np.uint64]:
@@ -86,35 +107,78 @@ class Kernel:
             out[n] = region_bytes(region, packed)
         return out
 
-    def program(self, tensors: Mapping[str, Array]) -> Program:
-        """A program file's content with these operands; `after` holds what the simulated stream
-        stores.
+    def loaded(self, tensors: Mapping[str, Array]) -> Program:
+        """The program with these operands in DRAM, before it runs: `after` holds zeros.
 
-        Raises: InputError for missing or wrong tensors, SimError where the stream cannot run.
+        Raises: InputError for missing or wrong tensors.
         """
         n = self.region("dst")
-        size = self.lowered.size_bytes[n]
-        blank = np.zeros(size, dtype=np.uint8)
-        logical = {k: np.asarray(v) for k, v in tensors.items() if k in self.operator.tensors}
-        program = Program(
+        return Program(
             meta=self.meta(),
             insn=self.words,
             before=before_ranges(self.schedule, self.lowered, self.images(tensors)),
-            after=((self.lowered.address[n], blank),),
+            after=((self.lowered.address[n], np.zeros(self.lowered.size_bytes[n], np.uint8)),),
+            tensors={k: np.asarray(v) for k, v in tensors.items() if k in self.operator.tensors},
+        )
+
+    def program(self, tensors: Mapping[str, Array], *, reference: bool = True) -> Program:
+        """A program file's content with these operands; `after` and the result are what NumPy
+        computes from the formula, placed by the claimed layout (`csp_embed.expected`).
+
+        reference: False leaves both out, for layers that NumPy would take minutes for; `meta` says
+        which. Raises: InputError for missing, unknown or wrong tensors.
+        """
+        operands = self.operands(tensors)
+        n = self.region("dst")
+        address, size = self.lowered.address[n], self.lowered.size_bytes[n]
+        images = self.images(operands)
+        after: tuple[tuple[int, NDArray[np.uint8]], ...] = ()
+        logical = dict(operands)
+        if reference:
+            name = self.operator.out.tensor
+            logical[name] = evaluate(self.operator, operands)[name]
+            after = expected_ranges(self.schedule, self.embedding, self.isa, address, logical[name])
+        expected = sum(len(data) for _, data in after)
+        if expected < size:
+            # Nothing is expected of pad lanes, but the stores that write them need their bytes.
+            images[n] = np.zeros(size, dtype=np.uint8)
+        said = {"from": SOURCE if reference else None, "bytes": expected,
+                "bytes_left_out": size - expected}  # fmt: skip
+        return Program(
+            meta=self.meta() | {"after": said},
+            insn=self.words,
+            before=before_ranges(self.schedule, self.lowered, images),
+            after=after,
             tensors=logical,
         )
-        from csp_embed.sim import functional
 
-        result = functional.run(self.isa, program)
-        stored = np.ascontiguousarray(result.outputs[0][1])
-        y = self.result(stored)
-        return Program(
-            program.meta,
-            program.insn,
-            program.before,
-            ((self.lowered.address[n], stored),),
-            {**logical, self.operator.out.tensor: y},
-        )
+    def operands(self, tensors: Mapping[str, Any]) -> dict[str, Array]:
+        """Every operand as the operator declares it: these, then the constants of `compile`.
+
+        Raises: InputError for a name that is no operand, a tensor that is missing or of the wrong
+        shape, type or values.
+        """
+        op = self.operator
+        names = [n for n in op.tensors if n != op.out.tensor]
+        unknown = [n for n in tensors if n not in names]
+        if unknown:
+            is_result = unknown[0] == op.out.tensor
+            raise InputError(
+                f"{unknown[0]} is {'the result' if is_result else 'no operand'} of {op.name}",
+                where=op.formula(),
+                why="it would be ignored",
+                hint=f"give {', '.join(n for n in names if n not in op.values)}",
+            )
+        given = {**self.constants, **tensors}
+        found = {name: operand(op, given, name) for name in names}
+        for name, value in op.values.items():
+            if name in tensors and not np.array_equal(found[name], value):
+                raise InputError(
+                    f"{name} is given, but the operator states its values",
+                    where=op.formula(),
+                    hint=f"leave out {name}",
+                )
+        return found
 
     def blank_program(self) -> Program:
         """The program over zeros: for checks that look at addresses only (large zero arrays cost
@@ -144,34 +208,102 @@ class Kernel:
         region, layout = self.schedule.regions[self.region("dst")], self.embedding.layouts["dst"]
         packed = unpack_region(region, stored, self.isa.lane_shape(region.memory), dtype)
         packed = packed[tuple(slice(0, size) for size in layout.grid)]
-        return unpack(layout, self.embedding, self.isa, packed)
+        # Where accumulators themselves are stored, the result is their low bits.
+        declared = self.operator.tensors[layout.tensor].dtype
+        return unpack(layout, self.embedding, self.isa, packed).astype(declared)
 
-    def run(self, x: Any, w: Any = None, b: Any = None, **more: Any) -> Array:
-        """Logical NumPy tensors in and out, simulated.
+    def run(self, *operands: Any, **named: Any) -> Array:
+        """Logical NumPy tensors in and out, simulated: what the machine stores, not the reference.
 
         Operands by position as in the formula (lhs, rhs, epilogue tensor) or by name. Constants
         that were given to `compile` need not be given again.
-        Raises: InputError for missing tensors or wrong shapes; SimError where the program cannot
-        run.
+        Raises: InputError for missing or unknown tensors or wrong shapes; SimError where the
+        program cannot run.
         """
+        from csp_embed.sim import functional
+
+        program = self.program(self._named(operands, named), reference=False)
+        n = self.region("dst")
+        # The whole region is asked for, pad lanes too: nothing is compared here.
+        blank = ((self.lowered.address[n], np.zeros(self.lowered.size_bytes[n], np.uint8)),)
+        done = functional.run(self.isa, replace(program, after=blank))
+        return self.result(np.ascontiguousarray(done.outputs[0][1]))
+
+    def simulate(self, *operands: Any, **named: Any) -> Run:
+        """The simulated run of the stream on these operands (random ones where none are given),
+        compared with NumPy: `.values_equal`. Raises: as `run`."""
+        from csp_embed.sim import functional
+
+        return functional.run(self.isa, self.program(self._filled(operands, named)))
+
+    def check(self, *operands: Any, **named: Any) -> list[Any]:
+        """Problems of the embedding and the stream, and of the values on these operands (random
+        ones where none are given); empty for a good kernel. What `csp-embed check` does."""
+        from csp_embed.judge import problems_of
+
+        return problems_of(self, self.program(self._filled(operands, named)), values=True)
+
+    def save(self, path: str | Path, *operands: Any, **named: Any) -> None:
+        """Writes a program file (docs/program-file.md) with these operands, random ones where none
+        are given. It is judged first, as `csp-embed compile -o` does.
+
+        Raises: CheckError where a check refuses it or its values differ from NumPy, and then
+        nothing is written; InputError where the path cannot be written.
+        """
+        from csp_embed.judge import judge
+
+        if not isinstance(path, str | Path):
+            raise InputError(
+                f"a {type(path).__name__} is no path", where="path", hint="kernel.save('own.npz')"
+            )
+        verdict = judge(self, self._filled(operands, named), simulate=None, fill=True).accepted()
+        assert verdict.program is not None
+        write_program(path, verdict.program)
+
+    def disassemble(self) -> str:
+        """The instruction stream as text, one instruction a line, as `csp-embed disasm`."""
+        return "\n".join(listing(self.isa, self.lowered.stream))
+
+    def explain(self) -> str:
+        """The report with the alternatives that were scheduled."""
+        from csp_embed.report.kernel import render
+
+        return render(self, explain=True)
+
+    def _named(self, operands: Sequence[Any], named: Mapping[str, Any]) -> dict[str, Any]:
+        """Operands by their names in the formula. Raises: InputError for one given twice or too
+        many."""
         op = self.operator
-        names = [op.lhs.tensor]
-        names += [op.rhs.tensor] if op.rhs is not None else []
-        names += [s.access.tensor for s in op.epilogue if s.access is not None]
-        given = {n: v for n, v in zip(names, (x, w, b), strict=False) if v is not None}
-        return self.program({**self.constants, **given, **more}).tensors[op.out.tensor]
+        accesses = [op.lhs, op.rhs, *(s.access for s in op.epilogue)]
+        names = [a.tensor for a in accesses if a is not None and a.tensor not in op.values]
+        names = list(dict.fromkeys(names))
+        twice = [n for n in names[: len(operands)] if n in named]
+        if twice or len(operands) > len(names):
+            what = f"{twice[0]} comes twice" if twice else f"{len(operands)} operands are given"
+            raise InputError(
+                what,
+                where=op.formula(),
+                why=f"{op.name} takes {', '.join(names)}",
+                hint="give each operand once, in this order or by its name",
+            )
+        return {**dict(zip(names, operands, strict=False)), **named}
+
+    def _filled(self, operands: Sequence[Any], named: Mapping[str, Any]) -> dict[str, Any]:
+        """The operands given; where there are none, random ones beside the constants."""
+        given = self._named(operands, named)
+        return given or {**random_tensors(self.operator, 0), **self.constants}
 
     def meta(self) -> dict[str, Any]:
         """The program file's `meta`."""
         op = self.operator
-        tensors = {op.out.tensor: self.digits("dst")}
+        tensors = {op.out.tensor: self._digits("dst")}
         for operand in ("lhs", "rhs"):
             layout = self.embedding.layouts.get(operand)
             if layout is None or layout.duplicates or layout.fused or layout.equal:
                 continue
             if self.schedule.regions[self.region(operand)].by_box:
                 continue
-            place = self.digits(operand)
+            place = self._digits(operand)
             if place is not None:
                 tensors[layout.tensor] = place
         return {
@@ -214,64 +346,9 @@ class Kernel:
             best=first[0] if first else None,
         )
 
-    def digits(self, operand: str) -> dict[str, Any] | None:
-        """Where a logical element lies: addr + sum of stride_bytes * ((index[axis] // div) % mod),
-        or of offset_bytes[index[axis]] for an axis that no such digits describe.
-
-        None for an input that lacks elements nobody reads, or is split with a remainder.
-        """
-        n = self.region(operand)
-        region, layout = self.schedule.regions[n], self.embedding.layouts[operand]
-        memory = self.isa.memory(region.memory)
-        lanes = self.isa.lane_shape(region.memory)
-        elem = memory.elem_bytes
-        pitch, total = {}, elem
-        for d in reversed(region.order):
-            pitch[d] = total
-            total *= region.grid[d]
-        splits = region.splits or tuple(((1, size),) for size in region.grid)
-        first = np.cumsum([0, *(len(parts) for parts in splits)])
-        lane_bytes, unit = {}, elem // int(np.prod(lanes)) if lanes else elem
-        for dim, size in zip(reversed(memory.lanes), reversed(lanes), strict=True):
-            lane_bytes[dim] = unit
-            unit *= size
-        digit = {d.name: d for d in self.embedding.digits}
-        partner = dict(layout.equal)
-        address = self.lowered.address[n]
-        out = []
-        for t, size in enumerate(self.operator.tensors[layout.tensor].shape):
-            parts = []
-            for g, k in enumerate(layout.grid_coef[t]):
-                for j, (unit, extent) in enumerate(splits[g]):
-                    if k and extent > 1:
-                        parts.append((k * unit, extent, pitch[int(first[g]) + j]))
-            for name, k in layout.digit_coef[t].items():
-                if k and name in digit and digit[name].dim in lane_bytes:
-                    # On a diagonal two dimensions move together.
-                    both = [digit[x] for x in (name, partner.get(name)) if x is not None]
-                    stride = sum(lane_bytes[d.dim] * d.radix for d in both)
-                    parts.append((k, digit[name].extent, stride))
-            parts.sort()
-            if not _mixed_radix(parts, layout.const[t], size):
-                return self._offsets() if operand == "dst" else None
-            if layout.const[t]:
-                address -= layout.const[t] * parts[0][2]
-            for i, (k, extent, stride) in enumerate(parts):
-                top = i == len(parts) - 1
-                out.append(
-                    {
-                        "axis": t,
-                        "div": k,
-                        "mod": max(extent, -(-size // k)) if top else extent,
-                        "stride_bytes": stride,
-                    }
-                )
-        return {
-            "addr": address,
-            "dtype": memory.dram_dtype,
-            "shape": list(self.operator.tensors[layout.tensor].shape),
-            "digits": out,
-        }
+    def _digits(self, operand: str) -> dict[str, Any] | None:
+        found = digits(self.schedule, self.lowered, self.embedding, self.isa, operand)
+        return self._offsets() if found is None and operand == "dst" else found
 
     def _offsets(self) -> dict[str, Any]:
         """As `digits`, for a result whose index needs a number for each of its values."""
@@ -297,17 +374,6 @@ class Kernel:
         return render(self)
 
 
-def _mixed_radix(parts: list[tuple[int, int, int]], const: int, size: int) -> bool:
-    """Every index below size is const + the value of one digit string; parts: (unit, extent, …)."""
-    unit = 1
-    for k, extent, _ in parts:
-        if k != unit:
-            return False
-        unit *= extent
-    # A shift carries over from digit to digit, so it needs all of the index in one.
-    return -const + size <= unit and (const == 0 or (const < 0 and len(parts) == 1))
-
-
 def _add_name(op: Operator, step: int) -> str:
     number = sum(1 for s in op.epilogue[:step] if s.access is not None)
     return f"add{number}"
@@ -326,10 +392,16 @@ def operand(op: Operator, tensors: Mapping[str, Array], name: str) -> Array:
             where=op.name,
             hint=f"give an array of shape {declared.shape}, {declared.dtype}",
         )
-    array = np.asarray(value)
+    hint = f"give an array of shape {declared.shape}, {declared.dtype}"
+    try:
+        array = np.asarray(value)
+    except ValueError as error:  # NumPy's word for ragged lists
+        raise InputError(f"tensor {name} is no array", why=str(error), hint=hint) from error
     if array.shape != declared.shape:
         raise InputError(
-            f"tensor {name} has shape {array.shape}", why=f"the operator declares {declared.shape}"
+            f"tensor {name} has shape {array.shape}",
+            why=f"the operator declares {declared.shape}",
+            hint=hint,
         )
     if array.dtype != np.dtype(declared.dtype):
         if array.dtype.kind not in "iub" or not np.can_cast(array.dtype, np.int64):
@@ -343,9 +415,10 @@ def operand(op: Operator, tensors: Mapping[str, Array], name: str) -> Array:
             raise InputError(
                 f"tensor {name} has values outside {declared.dtype}",
                 why=f"they run from {array.min()} to {array.max()}",
+                hint=f"clip or scale them to {info.min} … {info.max}",
             )
         array = array.astype(declared.dtype)
     return array
 
 
-__all__ = ["Kernel", "SimError"]
+__all__ = ["Kernel"]

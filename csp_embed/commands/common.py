@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -17,6 +18,9 @@ from rich.table import Column
 from csp_embed.report import text_table
 
 stderr = Console(stderr=True)
+# Numba compiles at first use, half a minute in all: after so many seconds a line says why.
+_PATIENCE_SECONDS = 1.0
+_announced = False
 
 
 def width() -> int | None:
@@ -74,10 +78,36 @@ def progress(quiet: bool = False) -> Iterator[Callable[[str, int, int], None]]:
         redirect_stdout=sys.stdout.isatty(),
         disable=quiet or not stderr.is_terminal,
     )
+    _announce_compiling()
     with bar:
         task = bar.add_task("", total=1)
 
         def update(text: str, done: int, total: int) -> None:
+            _announce_compiling()
             bar.update(task, description=text, completed=done, total=total)
 
         yield update
+
+
+def _announce_compiling() -> None:
+    """Has Numba say on standard error that it compiles, once; it is loaded late, if at all."""
+    global _announced
+    if _announced or "numba" not in sys.modules:
+        return
+    _announced = True
+    from numba.core import event
+
+    class Announcer(event.Listener):
+        started, told = 0.0, False
+
+        def on_start(self, event: Any) -> None:
+            self.started = self.started or time.monotonic()
+            if not self.told and time.monotonic() - self.started > _PATIENCE_SECONDS:
+                self.told = True
+                text = "compiling the simulators and planners for this machine, once (a minute)"
+                stderr.print(f"csp-embed: {text}", markup=False, highlight=False, soft_wrap=True)
+
+        def on_end(self, event: Any) -> None:
+            """Nothing: the next start tells how long it has been."""
+
+    event.register("numba:compile", Announcer())

@@ -5,27 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from csp_embed.commands.common import print_json, progress, say, say_table
-from csp_embed.commands.explain_ground import explain_ground
+from csp_embed.commands.given import refuse_ignored
 from csp_embed.commands.operator_options import Asked, with_operator
-from csp_embed.driver import compile as compile_operator
-from csp_embed.driver import scheduled_cycles
-from csp_embed.embed.explain import by_kind
-from csp_embed.embed.explain import none as explain_none
-from csp_embed.embed.pareto import CRITERIA, Front, pareto
-from csp_embed.embed.pins_text import read_pins
 from csp_embed.errors import Infeasible
-from csp_embed.files import atomic
-from csp_embed.isa.costs import costs_of
-from csp_embed.report import pareto as pareto_report
-from csp_embed.report.alternatives import rows as alternatives
-from csp_embed.report.kernel import proved
-from csp_embed.report.lanes import picture as lanes_picture
-from csp_embed.report.pareto_picture import plot
+from csp_embed.files import PICTURES, atomic, check_writable
+
+if TYPE_CHECKING:
+    from csp_embed.embed.pareto import Front
+
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 Tell = Callable[[str, int, int], None]
@@ -39,6 +31,7 @@ def register(app: typer.Typer) -> None:
 
 def explain_command(
     asked: Asked,
+    context: typer.Context,
     picture: Annotated[
         Path | None,
         typer.Option(help="SVG: which tensor elements sit in which lanes of the first steps."),
@@ -63,9 +56,19 @@ def explain_command(
 
     csp-embed explain matmul --m 2 --n 2 --k 3 --isa toy_dot --ground
     """
+    from csp_embed.commands.explain_ground import explain_ground
+    from csp_embed.report.lanes import picture as lanes_picture
+
+    check_writable(picture, (".svg",))
     if ground:
+        refuse_ignored(context, ("picture", "steps", "memory"), "--ground")
         explain_ground(asked, as_json)
         return
+    if picture is None:
+        refuse_ignored(
+            context, ("steps",), "no picture", why="they are steps of the picture",
+            hint="--picture lanes.svg",
+        )  # fmt: skip
     with progress(quiet=as_json) as tell:
         try:
             chosen, table = _alternatives(asked, tell)
@@ -85,6 +88,13 @@ def explain_command(
 
 
 def _alternatives(asked: Asked, tell: Tell) -> tuple[Any, list[dict[str, Any]]]:
+    from csp_embed.driver import compile as compile_operator
+    from csp_embed.driver import scheduled_cycles
+    from csp_embed.embed.explain import by_kind
+    from csp_embed.embed.pins_text import read_pins
+    from csp_embed.isa.costs import costs_of
+    from csp_embed.report.alternatives import rows as alternatives
+
     tell("choosing", 0, 1)
     kernel = compile_operator(asked.op, asked.isa, options=asked.options, progress=tell)
     pins = read_pins(asked.op, asked.isa, asked.options.pins)
@@ -101,6 +111,8 @@ def _alternatives(asked: Asked, tell: Tell) -> tuple[Any, list[dict[str, Any]]]:
 
 
 def _infeasible(asked: Asked, as_json: bool) -> None:
+    from csp_embed.embed.explain import none as explain_none
+
     found = explain_none(asked.op, asked.isa, asked.options.layout, asked.options.pins)
     if not found.proved:
         return  # there are embeddings, but no schedule of one: the error says so
@@ -120,11 +132,13 @@ def _infeasible(asked: Asked, as_json: bool) -> None:
 def _print_alternatives(
     asked: Asked, formula: str, proof: dict[str, Any], table: list[dict[str, Any]]
 ) -> None:
+    from csp_embed.report.kernel import proved
+
     say(f"{asked.op.name}  {asked.op.formula()}")
     say(f"  chosen {formula}")
     say(f"  {proved(proof)}")
     head = (
-        "kind", "analytic", "compute", "read", "write", "host bytes", "scheduled", "util",
+        "kind", "analytic", "compute", "read", "write", "host bytes", "scheduled", "lanes used",
         "costs more in",
     )  # fmt: skip
     rows = []
@@ -133,7 +147,8 @@ def _print_alternatives(
         rows.append([
             r["kind"], f"{r['analytic_cycles']:,.0f}", f"{r['compute_cycles']:,.0f}",
             f"{r['read_cycles']:,.0f}", f"{r['write_cycles']:,.0f}", f"{r['host_bytes']:,.0f}",
-            "-" if cycles is None else f"{cycles:,.0f}", f"{r['utilisation']:.3f}", r["because"],
+            "-" if cycles is None else f"{cycles:,.0f}", f"{r['lane_utilisation']:.3f}",
+            r["because"],
         ])  # fmt: skip
     say_table(head, rows, "the best of each kind, proved by sweeping the lifted model")
     for r in table[1:]:
@@ -142,6 +157,7 @@ def _print_alternatives(
 
 def pareto_command(
     asked: Asked,
+    context: typer.Context,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Picture to write: .png or .svg.")
     ] = None,
@@ -156,11 +172,24 @@ def pareto_command(
     Examples: csp-embed pareto deepbench:conv000 -o front.png;
     csp-embed pareto matmul --m 35 --n 700 --k 2048 --forbid commuted --json
     """
+    if limit == 0:
+        refuse_ignored(context, ("memory",), "--limit 0", why="nothing is scheduled")
+    from csp_embed.driver import refuse_memory
+    from csp_embed.embed.explain import none as explain_none
+    from csp_embed.embed.pareto import pareto
+    from csp_embed.embed.pins_text import read_pins
+    from csp_embed.report import pareto as pareto_report
+    from csp_embed.report.pareto_picture import plot
+
+    refuse_memory(asked.isa, asked.options.memory)
+    check_writable(output, PICTURES)
     pins = read_pins(asked.op, asked.isa, asked.options.pins)
     mode = "strict" if pins.strict else asked.options.layout
     with progress(quiet=as_json) as tell:
         tell("sweeping", 0, 1)
         try:
+            from csp_embed.isa.costs import costs_of
+
             costs = costs_of(asked.isa, asked.options.memory or "")
             front = pareto(asked.op, asked.isa, mode, pins=pins.keeps, factors=pins.factors,
                            costs=costs)  # fmt: skip
@@ -181,6 +210,8 @@ def pareto_command(
 
 
 def _scheduled(asked: Asked, front: Front, limit: int, tell: Tell) -> Front:
+    from csp_embed.driver import scheduled_cycles
+
     members = []
     for n, m in enumerate(front.members):
         if n < limit:
@@ -191,6 +222,8 @@ def _scheduled(asked: Asked, front: Front, limit: int, tell: Tell) -> Front:
 
 
 def _print_front(asked: Asked, document: dict[str, Any]) -> None:
+    from csp_embed.embed.pareto import CRITERIA
+
     say(f"{asked.op.name}  {asked.op.formula()}")
     head = (
         "#", "kind", "analytic", "scheduled", "input B", "host B", "weight B", "zeros B", "lanes",

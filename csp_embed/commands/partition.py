@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from difflib import get_close_matches
-from typing import Annotated, Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -14,15 +15,10 @@ from csp_embed.commands import plan_runs
 from csp_embed.commands.common import print_json, progress, say, stderr, width
 from csp_embed.commands.generate_network import generate
 from csp_embed.commands.partition_sweep import sweep
-from csp_embed.commands.plan_inputs import (
+from csp_embed.commands.plan_options import (
     DNN,
     LINKS,
-    Inputs,
-    Request,
-    load_inputs,
-    refuse_shared_host,
-)
-from csp_embed.commands.plan_options import (
+    PLANS,
     BatchOption,
     ContiguousOption,
     DimOption,
@@ -40,16 +36,14 @@ from csp_embed.commands.plan_options import (
     known_objective,
     numbers,
     pairs,
-    writable,
     write_json,
 )
 from csp_embed.errors import Infeasible, InputError, TimeLimit
-from csp_embed.files import atomic
+from csp_embed.files import PICTURES, atomic, check_outputs
 from csp_embed.ir.network import LATENCY, Plan
-from csp_embed.network.graph_file import graph_document
-from csp_embed.network.plan_file import plan_document, read_plan, write_plan
-from csp_embed.report.plan_diff import plan_diff, plan_diff_text
-from csp_embed.report.plan_table import explain_text, plan_rows, summary_text, table_text
+
+if TYPE_CHECKING:
+    from csp_embed.commands.plan_inputs import Inputs
 
 
 class PartitionGroup(TyperGroup):
@@ -121,10 +115,16 @@ def partition(
     [dim]csp-embed partition generate --help[/dim] makes networks to try;
     [dim]csp-embed partition sweep --help[/dim] compares platforms.
     """
+    from csp_embed.commands.plan_inputs import Request, load_inputs, refuse_shared_host
+    from csp_embed.network.graph_file import graph_document
+    from csp_embed.network.plan_file import read_plan, write_plan
+
     begin = time.perf_counter()
     known_objective(objective)
-    for path in (output, gantt, picture, report, trace, save_graph):
-        writable(path)
+    check_outputs(
+        (output, PLANS), (gantt, PICTURES), (picture, PICTURES), (report, (".html", ".htm")),
+        (trace, (".json",)), (save_graph, (".json",)), reads=(network, platform),
+    )  # fmt: skip
     request = Request(
         target=network,
         platform=platform,
@@ -137,7 +137,7 @@ def partition(
         batches=batch_sizes(batch, replicas),
     )
     if cost_model not in (None, LINKS, DNN):
-        raise InputError(f"unknown cost model {cost_model!r}", hint=f"{LINKS} or {DNN}")
+        raise InputError(f"unknown cost model {cost_model!r}", hint=f"--cost-model {LINKS}")
     before = read_plan(start) if start else None
     with progress(quiet=as_json) as tell:
         inputs = load_inputs(
@@ -164,6 +164,11 @@ def partition(
             "seed": solver_seed,
             "fix": fixed or None,
         }
+        if time_limit is not None:
+            # What reading and loading libraries took counts too.
+            import_module("csp_embed.partition.pareto")
+            spent = time.perf_counter() - begin
+            options["time_limit"] = max(0.01, time_limit - spent) if time_limit > 0 else time_limit
         if pareto is not None:
             return _pareto(inputs, pareto, options, output, as_json, begin, tell)
         options |= {
@@ -254,6 +259,7 @@ def _pareto(
     tell: Any,
 ) -> None:
     """The front of latency and period, as a table and as one file of plans."""
+    from csp_embed.network.plan_file import plan_document
     from csp_embed.partition.pareto import pareto
 
     if points < 2:
@@ -265,11 +271,18 @@ def _pareto(
     rows = [{"latency": p.latency, "period": p.period, "status": p.status} for p in plans]
     if as_json:
         print_json({"points": rows, "seconds": time.perf_counter() - begin})
-        return
-    say("latency ms   period ms   status")
-    for row in rows:
-        text = f"{row['latency'] or 0:10.4f}  {row['period'] or 0:10.4f}   {row['status']}"
-        say(text)
+    else:
+        say("latency ms   period ms   status")
+        for row in rows:
+            text = f"{row['latency'] or 0:10.6g}  {row['period'] or 0:10.6g}   {row['status']}"
+            say(text)
+    if any("interrupted" in p.reasons for p in plans):
+        stderr.print("stopped by Ctrl-C: these are the points so far")
+        raise SystemExit(130)
+    if not plans:
+        raise TimeLimit(
+            "the limit ended the search before any plan", hint="give more time (--time-limit)"
+        )
 
 
 def _pictures(
@@ -301,6 +314,8 @@ def _pictures(
 
 
 def _print_plan(plan: Plan, inputs: Inputs, table: bool, explain: str | None) -> None:
+    from csp_embed.report.plan_table import explain_text, plan_rows, summary_text, table_text
+
     say(summary_text(plan, inputs.platform))
     if explain is not None:
         say(explain_text(explain, plan, inputs.graph, inputs.platform, _mover(plan, inputs)))
@@ -341,6 +356,9 @@ def diff(
     as_json: JsonOption = False,
 ) -> None:
     """What differs between two plans: objective, loads, transfers, layers that moved."""
+    from csp_embed.network.plan_file import read_plan
+    from csp_embed.report.plan_diff import plan_diff, plan_diff_text
+
     difference = plan_diff(read_plan(a), read_plan(b))
     if as_json:
         print_json(difference)

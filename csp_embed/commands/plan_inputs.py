@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from csp_embed.commands.plan_options import DNN, LINKS
 from csp_embed.errors import Infeasible, InputError
 from csp_embed.ir.network import LATENCY, Device, Plan, Platform, TaskGraph
 from csp_embed.network.graph_file import is_dnn_partitioning, read_graph
@@ -27,7 +28,6 @@ from csp_embed.network.schema import read_document
 
 Array = NDArray[Any]
 Progress = Callable[[str, int, int], None]
-LINKS, DNN = "links", "dnn-partitioning"
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,9 @@ def load_inputs(
     if is_onnx(request.target):
         if given is None:
             raise InputError(
-                "an ONNX model needs a platform", hint="--platform FILE.yaml, or cpu_2gpu"
+                "an ONNX model needs a platform",
+                why="a file, or one that ships",
+                hint="--platform cpu_2gpu",
             )
         platform = without(given, lost)
         model = import_onnx_graph(

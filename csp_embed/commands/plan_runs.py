@@ -7,26 +7,17 @@ from typing import Annotated
 import typer
 
 from csp_embed.commands.common import print_json, progress, say, stderr
-from csp_embed.commands.plan_inputs import (
-    check_plan_file,
-    compile_layer,
-    is_onnx,
-    kernel_cost,
-    load_inputs,
-    request_of,
-)
 from csp_embed.commands.plan_options import (
     ClockOption,
     DimOption,
     JsonOption,
     PlatformOption,
     numbers,
-    writable,
     write_json,
 )
 from csp_embed.errors import CheckError, InputError
+from csp_embed.files import check_folder, check_outputs
 from csp_embed.ir.network import Plan, Platform, TaskGraph
-from csp_embed.network.plan_file import read_plan, same_graph
 
 
 def register(app: typer.Typer) -> None:
@@ -60,7 +51,7 @@ def profile(
     from csp_embed.network.profile import profile_model, read_inputs
     from csp_embed.network.profile_file import profile_document
 
-    writable(output)
+    check_outputs((output, (".json",)), reads=(model, inputs))
     if platform is not None:
         _modelled(
             model,
@@ -117,6 +108,7 @@ def _modelled(
     as_json: bool,
 ) -> None:
     """A profile file of an analytical device or of compiled kernels, marked as such."""
+    from csp_embed.commands.plan_inputs import kernel_cost
     from csp_embed.network.platform import find_platform, read_platform
     from csp_embed.network.profile import modelled_profile
     from csp_embed.network.profile_file import profile_document
@@ -162,10 +154,13 @@ def run_plan_command(
     as_json: JsonOption = False,
 ) -> None:
     """Cut the model at the plan's borders, run every part on its device, compare every tensor."""
+    from csp_embed.commands.plan_inputs import compile_layer, is_onnx, load_inputs, request_of
+    from csp_embed.network.plan_file import read_plan, same_graph
     from csp_embed.network.profile import read_inputs
     from csp_embed.run.report import report_document, report_text
     from csp_embed.run.run_plan import refuse_unequal, run_plan
 
+    check_folder(export)
     plan = read_plan(plan_file)
     request = request_of(plan, model, platform)
     if not is_onnx(model):
@@ -173,7 +168,9 @@ def run_plan_command(
     with progress(quiet=as_json) as tell:
         inputs = load_inputs(request, objective=plan.goal, lenient=True, progress=tell)
         assert inputs.model is not None
-        _refuse_wrong(plan, inputs.graph, inputs.platform)
+        _refuse_wrong(
+            plan, inputs.graph, inputs.platform, f"csp-embed check {plan_file} --graph {model}"
+        )
         report = run_plan(
             inputs.model,
             plan,
@@ -202,7 +199,7 @@ def run_plan_command(
     refuse_unequal(report)
 
 
-def _refuse_wrong(plan: Plan, graph: TaskGraph, platform: Platform) -> None:
+def _refuse_wrong(plan: Plan, graph: TaskGraph, platform: Platform, hint: str) -> None:
     """A plan that breaks a rule is not run. Raises: CheckError with the first faults."""
     from csp_embed.partition.check import check_plan
 
@@ -213,7 +210,7 @@ def _refuse_wrong(plan: Plan, graph: TaskGraph, platform: Platform) -> None:
             where=faults[0].where,
             why=f"{len(faults)} faults in all: "
             + ", ".join(sorted({str(fault.kind) for fault in faults})),
-            hint="csp-embed check PLAN --graph MODEL lists them",
+            hint=hint,
         )
 
 
@@ -222,6 +219,9 @@ def judge_plan(file: str, graph: str | None, platform: str | None, as_json: bool
 
     graph: None takes the plan's own `source`. Raises: InputError.
     """
+    from csp_embed.commands.plan_inputs import check_plan_file
+    from csp_embed.network.plan_file import read_plan
+
     target = graph or str(read_plan(file).source.get("target", ""))
     if not target:
         raise InputError("which network is this plan for?", where=file, hint="--graph GRAPH")

@@ -21,7 +21,7 @@ def embedding_of(path: Path, isa: Isa) -> Embedding:
     if not isinstance(document, dict) or "embedding" not in document:
         raise InputError(
             f"{path} carries no embedding",
-            hint="csp-embed compile OPERATOR -o FILE.npz writes a program that does",
+            hint="compile writes one that does: csp-embed compile deepbench:conv000 -o conv000.npz",
         )
     if document.get("machine") != isa_meta(isa):
         raise InputError(

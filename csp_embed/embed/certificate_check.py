@@ -126,7 +126,7 @@ def _solved(document: Mapping[str, Any], op: Operator, isa: Isa) -> list[str]:
     if problems:
         return problems  # costs of a wrong embedding mean nothing
     # A certificate that names no memory is about the first interface of the spec.
-    memory = str(document.get("memory") or default_memory(isa))
+    memory = str(document.get("memory") or (default_memory(isa) if isa.costs else ""))
     counted = count(embedding, isa, memory)
     for name, value in counted.items():
         stated = document["figures"].get(name)

@@ -20,16 +20,28 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from csp_embed.ir.embedding import Embedding, Layout
-from csp_embed.isa.interface import default_memory, parse_memory
+from csp_embed.isa.interface import MemoryInterface, default_memory, parse_memory
 from csp_embed.isa.spec import Isa
+from csp_embed.ops.bound import useful_points
 
 # (coefficient by counter, least, most): a step has work only inside all of them.
 Window = tuple[dict[str, int], int, int]
 _BATCH = 1 << 20
+
+
+# A machine that states no costs: steps, and bytes at eight a cycle.
+_UNSTATED = {
+    "": {"bytes_per_cycle": 8, "beat_bytes": 8, "burst_beats": 1},
+    "contract": {"step": 1, "reset_step": 1},
+    "map": {"immediate_step": 1, "tensor_step": 2},
+    "read": {"tags": 1},
+    "store": {"setup": 0, "word_gap": 0},
+}
 
 
 def count(embedding: Embedding, isa: Isa, memory: str = "") -> dict[str, float]:
@@ -38,6 +50,8 @@ def count(embedding: Embedding, isa: Isa, memory: str = "") -> dict[str, float]:
 
     Raises: LookupError where the spec lacks a number, InputError for an unreadable memory.
     """
+    if not isa.costs:
+        isa = replace(isa, costs=_UNSTATED)
     op = embedding.operator
     instruction = isa.instruction(embedding.instruction)
     contract = instruction.kind == "contract"
@@ -47,7 +61,9 @@ def count(embedding: Embedding, isa: Isa, memory: str = "") -> dict[str, float]:
     per_step = isa.costs["contract"]["step"] if contract else isa.costs["map"]["tensor_step"]
     per_vector = isa.costs["contract"]["reset_step"] if contract else 0.0
     per_vector += sum(_step_cycles(embedding, isa, n) for n in range(len(op.epilogue)))
-    asked = parse_memory(memory or default_memory(isa))
+    unstated = MemoryInterface("")
+    stated = isa.costs is not _UNSTATED
+    asked = parse_memory(memory or default_memory(isa)) if stated else unstated
     port = isa.costs[asked.name]
     rate = float(asked.bytes_per_cycle or port["bytes_per_cycle"])
     burst = port["beat_bytes"] * port["burst_beats"]
@@ -78,7 +94,7 @@ def count(embedding: Embedding, isa: Isa, memory: str = "") -> dict[str, float]:
         "steps": float(steps),
         "vectors": float(vectors),
         "macs": float(macs),
-        "utilisation": macs / (max(steps, 1) * lanes),
+        "utilisation": (useful_points(op) or 0) / (max(steps, 1) * lanes),
         "compute_cycles": compute / 256,
         "read_cycles": read / 256,
         "write_cycles": write / 256,

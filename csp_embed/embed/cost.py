@@ -21,6 +21,7 @@ from csp_embed.ir.embedding import Counter, Embedding, Layout
 from csp_embed.ir.operator import Operator, Step
 from csp_embed.isa.costs import Costs
 from csp_embed.isa.spec import Isa
+from csp_embed.ops.bound import useful_points
 
 _INT8_PEAK = 127
 
@@ -180,7 +181,8 @@ def figures(
     """Cost figures of one embedding.
 
     Units: steps (micro-op steps after trimming), vectors (output elements of the accumulator),
-    macs (operator points), *_cycles, *_bytes (packed, in DRAM), utilisation, zero_fill (share of
+    macs (operator points), *_cycles, *_bytes (packed, in DRAM), utilisation (of lanes, by points
+    that read no padding; 0 where they are not counted), zero_fill (share of
     packed lanes of lhs and rhs without data), host_bytes (packed at run time), widened_bytes (those
     of them that the host also widens, int8 into int32), duplication (packed tensor elements per
     distinct one, run-time operands), objective (cycles, with tie-breakers).
@@ -201,7 +203,7 @@ def figures(
         "steps": steps,
         "vectors": elements["dst"],
         "macs": macs,
-        "utilisation": macs / (max(steps, 1) * math.prod(unit.size.values())),
+        "utilisation": (useful_points(op) or 0) / (max(steps, 1) * math.prod(unit.size.values())),
         "compute_cycles": compute / 256,
         "read_cycles": read / 256,
         "write_cycles": write / 256,

@@ -11,7 +11,12 @@ from dataclasses import dataclass
 
 from csp_embed.errors import Infeasible
 from csp_embed.ir.operator import Access, Operator
+from csp_embed.isa.compilable import require
+from csp_embed.isa.memories import LANE_BYTES
 from csp_embed.isa.spec import Instruction, Isa
+
+NEUTRAL = {"max": ("min", -128), "min": ("max", 127)}
+"""How pooling fills an accumulator with its neutral element: operation, immediate."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +46,10 @@ class Unit:
 def unit_for(op: Operator, isa: Isa) -> Unit:
     """The instruction of `isa` that can do `op`.
 
-    Raises: Infeasible (rule 1, same kind) where the machine has none, or lacks an epilogue step.
+    Raises: SpecError where the machine cannot be compiled for at all; Infeasible (rule 1, same
+    kind) where it has no such instruction, or lacks what the epilogue or the tensors need.
     """
+    require(isa)
     kind = "contract" if op.kind == "contract" else "map"
     found = [i for i in isa.instructions if i.kind == kind]
     if not found:
@@ -55,7 +62,46 @@ def unit_for(op: Operator, isa: Isa) -> Unit:
         if name not in functions:
             why = f"the elementwise instructions of {isa.name} do {', '.join(sorted(functions))}"
             raise _no_kind(op, isa, f"{why}; not {name}", f"leave out the step `{name}`")
-    return _unit(found[0], isa)
+    _immediates(op, isa)
+    unit = _unit(found[0], isa)
+    _types(op, isa, unit)
+    return unit
+
+
+def _immediates(op: Operator, isa: Isa) -> None:
+    """Constants that elementwise steps take from the instruction fit its field."""
+    mapped = isa.of_kind("map")
+    field = mapped.field(mapped.roles["imm"])
+    needed = [(s.imm, f"the step `{s}`", "a smaller constant") for s in op.epilogue]
+    if op.kind in NEUTRAL:
+        step, value = NEUTRAL[op.kind]
+        if step not in _map_functions(isa):
+            why = f"a pool begins with {step} {value}, and {mapped.name} has no portable {step}"
+            raise _no_kind(op, isa, why, "use a machine that has the operation")
+        needed.append((value, f"the first step of a pool, {step} {value}", "another machine"))
+    for imm, what, hint in needed:
+        if imm is not None and not field.min <= imm <= field.max:
+            why = (
+                f"{what} needs {imm}, and immediates of {mapped.name} are {field.min}..{field.max}"
+            )
+            raise _no_kind(op, isa, why, f"use {hint}")
+
+
+def _types(op: Operator, isa: Isa, unit: Unit) -> None:
+    """Every tensor can be loaded into the memory of its operand without losing bits."""
+    accumulator = unit.memory["dst"]
+    wanted = [(op.lhs.tensor, unit.memory["lhs"])]
+    if op.rhs is not None:
+        wanted.append((op.rhs.tensor, unit.memory["rhs"]))
+    wanted += [(s.access.tensor, accumulator) for s in op.epilogue if s.access is not None]
+    for name, where in wanted:
+        memory, declared = isa.memory(where), op.tensors[name].dtype
+        if memory.load_queue is None:
+            why = f"{name} must be loaded into {where}, which nothing loads"
+            raise _no_kind(op, isa, why, f"leave it out, or give {where} a `load_queue`")
+        if LANE_BYTES[memory.dram_dtype] < LANE_BYTES[declared]:
+            why = f"{name} is {declared}, and {where} is loaded from {memory.dram_dtype}"
+            raise _no_kind(op, isa, why, "use a machine with a wider memory")
 
 
 def _map_functions(isa: Isa) -> set[str]:

@@ -55,6 +55,22 @@ def unpack_region(
     return packed
 
 
+def place_region(region: Region, packed: Array) -> NDArray[np.uint8]:
+    """packed [*grid of the layout, *lanes] as a plain region holds it: inverse of `unpack_region`.
+
+    Elements by which the region's grid is larger than the layout's are 0.
+    """
+    assert not region.by_box, "only constants lie by boxes"
+    splits = region.splits or tuple(((1, size),) for size in region.grid)
+    merged = [math.prod(size for _, size in parts) for parts in splits]
+    lanes = packed.shape[len(merged) :]
+    whole = np.zeros((*merged, *lanes), dtype=packed.dtype)
+    whole[tuple(slice(0, size) for size in packed.shape[: len(merged)])] = packed
+    split = whole.reshape((*(size for parts in splits for _, size in parts), *lanes))
+    axes = (*region.order, *range(len(region.order), split.ndim))
+    return np.ascontiguousarray(split.transpose(axes)).reshape(-1).view(np.uint8)
+
+
 def constant_element(schedule: Schedule, region: Region, isa: Isa) -> NDArray[np.uint8]:
     """The one element of the bias trick's constant: its values along the reduction, repeated."""
     trick = schedule.bias_trick
@@ -114,9 +130,9 @@ def _along_reduction(values: Array, lanes: tuple[str, ...], isa: Isa) -> Array:
 def before_ranges(
     schedule: Schedule, lowered: Lowered, data: Mapping[int, NDArray[np.uint8]]
 ) -> tuple[tuple[int, NDArray[np.uint8]], ...]:
-    """Micro-ops and every region with bytes, by address."""
+    """Micro-ops and every region with bytes in `data`, by address."""
     out = [(lowered.uop_address, lowered.uop_words.view(np.uint8))]
-    for n, region in enumerate(schedule.regions):
-        if region.operand != "dst" and n in data and len(data[n]):
+    for n in range(len(schedule.regions)):
+        if n in data and len(data[n]):
             out.append((lowered.address[n], data[n]))
     return tuple(sorted(((a, d) for a, d in out if len(d)), key=lambda r: r[0]))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from csp_embed.emit.rectangles import DmaLimits, Rectangle, rectangles
+from csp_embed.emit.rectangles import DmaLimits, Rectangle, rectangles, runs
 from csp_embed.emit.uops import UopPlan, place
 from csp_embed.errors import InputError
 from csp_embed.ir.schedule import (
@@ -29,6 +29,7 @@ from csp_embed.ir.schedule import (
 )
 from csp_embed.ir.stream import Stream
 from csp_embed.isa.bits import encode_uops
+from csp_embed.isa.reach import reach
 from csp_embed.isa.spec import Instruction, Isa
 
 TOKEN_ROLES = (
@@ -110,8 +111,7 @@ class _Writer:
 def lower(schedule: Schedule, isa: Isa) -> Lowered:
     """Raises: InputError where the image does not fit below the machine's address limit."""
     uop_lists, uses = _uop_uses(schedule, isa)
-    depth = min(isa.memory(isa.uop_memory).depth, isa.memory(isa.uop_memory).portable_depth)
-    plan = place(uop_lists, uses, depth)
+    plan = place(uop_lists, uses, reach(isa, isa.uop_memory))
     address, sizes, starts, uop_address = _addresses(schedule, isa, plan)
     writer = _Writer(isa)
     load, store, finish = isa.of_kind("load"), isa.of_kind("store"), isa.of_kind("finish")
@@ -132,15 +132,9 @@ def lower(schedule: Schedule, isa: Isa) -> Lowered:
             template = schedule.templates[a]
             if use in plan.before:
                 word, at, length = plan.before[use]
-                _dma(
-                    writer,
-                    load,
-                    uop_memory.id,
-                    at,
-                    uop_address // uop_memory.elem_bytes + word,
-                    Rectangle(0, 0, 1, length, length),
-                    0,
-                )
+                first = uop_address // uop_memory.elem_bytes + word
+                for rect in runs(first, at, length, limits[load.name]):
+                    _dma(writer, load, uop_memory.id, rect.sram, rect.dram, rect, 0)
             where = plan.at[use]
             use += 1
             instruction = isa.instruction(template.instruction)
@@ -222,8 +216,10 @@ def _compute_fields(instruction: Instruction, template: Template, where: int) ->
     if template.reset:
         fields[r["reset"]] = 1
     if template.op:
-        (code,) = [o.code for o in instruction.ops if o.function == template.op]
-        fields[r["op"]] = code
+        # A spec may give one function two codes, of which only portable ones are used.
+        fields[r["op"]] = next(
+            o.code for o in instruction.ops if o.function == template.op and o.portable
+        )
         if template.imm is not None:
             fields[r["use_imm"]] = 1
             fields[r["imm"]] = template.imm
@@ -259,8 +255,8 @@ def _addresses(
 ) -> tuple[list[int], list[int], list[tuple[int, ...]], int]:
     """(byte address, size, first element per box) of every region, and the micro-ops' address."""
     page = isa.limits.page_bytes
-    at = page
-    uop_address = at
+    word = isa.memory(isa.uop_memory).elem_bytes
+    uop_address = at = page * word // math.gcd(page, word)
     at = _align(at + 4 * len(plan.words), page)
     address, sizes, starts = [], [], []
     for region in schedule.regions:
@@ -278,6 +274,7 @@ def _addresses(
         sizes.append(total * elem)
         starts.append(tuple(begin))
         at = _align(at + total * elem, page)
+        _reachable(isa, region.memory, (address[-1] + sizes[-1]) // elem)
     if at > 1 << isa.limits.dram_bits:
         raise InputError(
             f"the packed operands need {at} bytes of device memory",
@@ -285,6 +282,21 @@ def _addresses(
             hint="split the operator into smaller ones",
         )
     return address, sizes, starts, uop_address
+
+
+def _reachable(isa: Isa, name: str, end: int) -> None:
+    """Raises: InputError where an instruction cannot name the elements below `end` in DRAM."""
+    memory = isa.memory(name)
+    for kind, queue in (("load", memory.load_queue), ("store", memory.store_queue)):
+        instruction = isa.of_kind(kind)
+        field = instruction.field(instruction.roles["dram"])
+        if queue is not None and end - 1 > field.max:
+            raise InputError(
+                f"the packed operands need element {end - 1} of {name} in DRAM",
+                where=isa.where(f"instructions.{instruction.name}.{field.name}"),
+                why=f"{isa.name} names it in {field.width} bits, up to {field.max}",
+                hint="split the operator into smaller ones",
+            )
 
 
 def _align(value: int, unit: int) -> int:

@@ -39,18 +39,24 @@ def rectangles(region: Region, number: int, start: int, limits: DmaLimits) -> li
         size = 1
         for a, b in box:
             size *= b - a
-        return _runs(start, 0, size, limits)
+        return runs(start, 0, size, limits)
     grid = [region.grid[d] for d in region.order]
     return _plain(box, grid, limits)
 
 
-def _runs(dram: int, sram: int, size: int, limits: DmaLimits) -> list[Rectangle]:
+def runs(dram: int, sram: int, size: int, limits: DmaLimits) -> list[Rectangle]:
+    """`size` consecutive elements, as many at a time as an instruction can name."""
     out = []
     while size:
         n = min(size, limits.x)
-        out.append(Rectangle(dram, sram, 1, n, n))
+        out.append(Rectangle(dram, sram, 1, n, _stride(n, limits)))
         dram, sram, size = dram + n, sram + n, size - n
     return out
+
+
+def _stride(stride: int, limits: DmaLimits) -> int:
+    """What the field of a single row holds: nobody reads it there, so 0 where it does not fit."""
+    return stride if stride <= limits.stride else 0
 
 
 def _plain(box: Box, grid: list[int], limits: DmaLimits) -> list[Rectangle]:
@@ -92,10 +98,10 @@ def _rows(
     if run > limits.x or (rows > 1 and stride > limits.stride):
         out = []
         for r in range(rows):
-            out += _runs(dram + r * stride, sram + r * run, run, limits)
+            out += runs(dram + r * stride, sram + r * run, run, limits)
         return out
     out = []
     for r in range(0, rows, limits.y):
         n = min(limits.y, rows - r)
-        out.append(Rectangle(dram + r * stride, sram + r * run, n, run, stride))
+        out.append(Rectangle(dram + r * stride, sram + r * run, n, run, _stride(stride, limits)))
     return out

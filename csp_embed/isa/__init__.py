@@ -7,5 +7,8 @@ bits          columns of field values <-> words; micro-ops
 program_file  the .npz program file        listing, show   text for people
 expand        instruction -> scalar dataflow
 interpreter   runs the stated meaning, slowly: the oracle for the fast simulator
-selfcheck     what `csp-embed isa check` runs
+reach         how much of a memory the fields can address
+compilable    what the compiler needs of a machine, each refusal with file:line
+selfcheck     encodings and meanings against one another (`csp-embed isa check`; it then runs
+              csp_embed/machine_suite.py: compiled operators against NumPy)
 """

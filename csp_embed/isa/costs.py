@@ -49,12 +49,19 @@ class Costs:
         )
 
 
+# Of a machine that states no costs at all: steps, and bytes at eight a cycle. Its schedules are
+# ranked by estimate, and no cycles are told.
+UNSTATED = Costs("", 8, 8, 8, 1, 0, 0, 1, 1, 1, 2, 20, 10, 4)
+
+
 def costs_of(isa: Isa, memory: str | MemoryInterface = "") -> Costs:
     """The costs of `isa` behind `memory`; "": behind the first interface of its spec.
 
     Raises: InputError for a text that cannot be read; SpecError where the spec has no such
     interface, or lacks a number.
     """
+    if not isa.costs:
+        return UNSTATED
     asked = memory if isinstance(memory, MemoryInterface) else None
     if asked is None:
         asked = parse_memory(str(memory) or default_memory(isa))

@@ -57,10 +57,18 @@ def read_instructions(
         table = item.table(["opcode", "kind", "fields"], ["queue", "meaning", "ops"])
         code = table["opcode"].integer(names)
         if not 0 <= code <= opcode_field.max:
-            raise table["opcode"].error(f"{code} does not fit {opcode_field.width} bits")
+            raise table["opcode"].error(
+                f"{code} does not fit {opcode_field.width} bits",
+                f"the opcode field holds 0..{opcode_field.max}",
+                "choose a code in that range, or widen `opcode`",
+            )
         for other in found:
             if other.opcode == code:
-                raise table["opcode"].error(f"opcode {code} stands twice", f"{other.name} has it")
+                raise table["opcode"].error(
+                    f"opcode {code} stands twice",
+                    f"{other.name} has it, and a decoder could not tell the two apart",
+                    "choose another code",
+                )
             if other.kind == table["kind"].text():
                 raise table["kind"].error(
                     f"a second instruction of kind '{other.kind}'", f"{other.name} is one already"
@@ -95,9 +103,17 @@ def _instruction(
     elif kind in ("contract", "map"):
         statement, operands = _compute(item, table, kind, roles, text, fields, machine)
     elif text:
-        raise table["meaning"].error("a finish instruction has no meaning to state")
+        raise table["meaning"].error(
+            "a finish instruction has no meaning to state",
+            "it ends the program and does nothing else",
+            "drop `meaning`",
+        )
     if (kind == "map") != ("ops" in table):
-        raise item.error("`ops` belongs to a map instruction, and only there")
+        raise item.error(
+            "`ops` belongs to a map instruction, and only there",
+            f"this is a {kind}",
+            "give a map its `ops`, and other instructions none",
+        )
     return Instruction(
         name=name,
         opcode=code,
@@ -193,7 +209,11 @@ def _compute(
     played = list(parts.roles.values())
     for name in played:
         if played.count(name) > 1:
-            raise table["meaning"].error(f"'{name}' plays two roles in the loops")
+            raise table["meaning"].error(
+                f"'{name}' plays two roles in the loops",
+                "the two could not have different values",
+                "use another field for one of them",
+            )
     uop_names = {f.name for f in machine.uop_fields}
     factors = [name for o in parts.operands for name in (o.factor_out, o.factor_in)]
     for used in [*parts.roles.values(), *factors]:
@@ -236,7 +256,11 @@ def _located(item: Item, error: meaning.MeaningError) -> SpecError:
 def _queue(item: Item, table: Mapping[str, Item], kind: str, queues: tuple[str, ...]) -> str | None:
     if kind in ("load", "store"):
         if "queue" in table:
-            raise table["queue"].error("the memory decides the queue of a load or store")
+            raise table["queue"].error(
+                "the memory decides the queue of a load or store",
+                "load_queue and store_queue of the memories say it",
+                "drop `queue` here",
+            )
         return None
     if "queue" not in table:
         raise item.error("missing key: queue", f"queues are {', '.join(queues)}")
@@ -257,12 +281,24 @@ def _ops(item: Item, fields: tuple[Field, ...], roles: Mapping[str, str]) -> tup
                 f"unknown function '{function}'", f"functions are {', '.join(FUNCTIONS)}"
             )
         if not 0 <= code <= field.max:
-            raise table["code"].error(f"{code} does not fit the {field.width} bits of {field.name}")
+            raise table["code"].error(
+                f"{code} does not fit the {field.width} bits of {field.name}",
+                f"they hold 0..{field.max}",
+                "choose a code in that range, or widen the field",
+            )
         if any(op.code == code for op in found):
-            raise table["code"].error(f"code {code} stands twice")
+            raise table["code"].error(
+                f"code {code} stands twice",
+                "an instruction could not say which of the two it means",
+                "choose another code",
+            )
         found.append(
             MapOp(name, code, function, "portable" not in table or table["portable"].flag())
         )
     if not found:
-        raise item.error("no operation is given")
+        raise item.error(
+            "no operation is given",
+            "a map does one of its `ops`",
+            "add one, see isa_specs/vta.yaml",
+        )
     return tuple(found)

@@ -13,6 +13,8 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from csp_embed.errors import SpecError
 from csp_embed.isa import config as configuration
 from csp_embed.isa import expr, tree
@@ -24,6 +26,7 @@ from csp_embed.isa.spec import Isa, Limits
 from csp_embed.isa.tree import Item
 
 FORMAT = "csp-embed-isa/1"
+MAX_LANES = 1 << 16
 _REQUIRED = (
     "format", "name", "configuration", "dims", "memories", "uop", "queues", "opcode",
     "instructions", "limits",
@@ -31,9 +34,14 @@ _REQUIRED = (
 _OPTIONAL = ("source", "let", "rules", "field_groups", "costs")
 
 
-def load_isa(spec: str | Path = "vta", config: str | Path | Mapping[str, Any] | None = None) -> Isa:
-    """The machine `spec` (a name in isa_specs/ or a path to a YAML file) under `config`.
+def load_isa(
+    spec: str | Path | Mapping[str, Any] = "vta",
+    config: str | Path | Mapping[str, Any] | None = None,
+) -> Isa:
+    """The machine `spec` under `config`.
 
+    spec: a name in isa_specs/, a path to a YAML file, or what such a file holds as a mapping (lines
+        in messages are then those of its YAML text, which `yaml.safe_dump` makes).
     config: None (the spec's default), the name of one of its configurations, a path to a JSON file,
         or a dict of its keys.
     Raises: SpecError naming file and line, the offending item, the reason and one thing to try.
@@ -41,7 +49,41 @@ def load_isa(spec: str | Path = "vta", config: str | Path | Mapping[str, Any] | 
     >>> load_isa("vta").lane_shape("WGT")
     (16, 16)
     """
+    if config is not None and not isinstance(config, str | Path | Mapping):
+        raise SpecError(
+            f"a {type(config).__name__} is no configuration",
+            where="config",
+            why="a name, a path to a JSON file or a dict of its keys is read",
+            hint="load_isa('vta', 'vta_config.json')",
+        )
+    if isinstance(spec, Mapping):
+        return load_text(_dumped(spec), "the given mapping", Path(), config)
+    if not isinstance(spec, str | Path):
+        raise SpecError(
+            f"a {type(spec).__name__} is no instruction set",
+            why="a name, a path to a YAML file or a mapping is read",
+            hint="load_isa('vta')",
+        )
     return load_text(*_source(spec), config, shipped=builtin(str(spec)) is not None)
+
+
+def _dumped(spec: Mapping[str, Any]) -> str:
+    """The YAML text of a mapping. Raises: SpecError where YAML cannot say it."""
+    try:
+        # Through plain types: a mapping of any kind, tuples for lists.
+        return yaml.safe_dump(_plain(spec), sort_keys=False, allow_unicode=True)
+    except yaml.YAMLError as error:
+        raise SpecError(
+            "the mapping cannot be written as YAML",
+            why=str(error).splitlines()[0],
+            hint="numbers, texts, lists and mappings only, as yaml.safe_load gives them",
+        ) from error
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _plain(v) for k, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
 
 
 def config_names(spec: str | Path = "vta") -> list[str]:
@@ -133,7 +175,28 @@ def load_text(
         costs=_costs(table.get("costs")),
         source=table["source"].text() if "source" in table else "",
         spec_text="" if shipped else text,
+        places=_places(table, groups),
     )
+
+
+def _places(table: Mapping[str, Item], groups: Mapping[str, Item]) -> dict[str, str]:
+    """Where the items stand that later refusals name; see `Isa.places`."""
+    found = {key: item.where for key, item in table.items()}
+    for section in ("dims", "memories", "instructions", "limits", "costs"):
+        for name, item in table[section].entries().items() if section in table else ():
+            found[f"{section}.{name}"] = table[section].key_where(name)
+            if section in ("memories", "instructions"):
+                found |= {f"{section}.{name}.{k}": v.where for k, v in item.entries().items()}
+    for item in table["uop"].entries()["fields"].items():
+        found[f"uop.{item.entries()['name'].text()}"] = item.where
+    for name, item in table["instructions"].entries().items():
+        for given in item.entries()["fields"].items():
+            entries = given.entries()
+            # A field of a group is told at its own line, which is what must be edited.
+            many = groups[entries["group"].text()].items() if "group" in entries else [given]
+            for field in many:
+                found[f"instructions.{name}.{field.entries()['name'].text()}"] = field.where
+    return found
 
 
 def _let(table: Mapping[str, Item], names: dict[str, int]) -> None:
@@ -172,10 +235,14 @@ def _dims(item: Item, names: Mapping[str, int]) -> dict[str, int]:
     dims = {"b": 1, "o": 1, "i": 1}
     for key, value in item.entries().items():
         if not key.isidentifier():
-            raise value.error(f"'{key}' is not a name")
+            raise value.error(f"'{key}' is not a name", "letters, digits and _ only")
         dims[key] = value.integer(names)
         if dims[key] < 1:
             raise value.error(f"dimension '{key}' is {dims[key]}", "at least 1 is needed")
+        if dims[key] > MAX_LANES:
+            raise value.error(
+                f"dimension '{key}' has {dims[key]} lanes", f"at most {MAX_LANES} are handled"
+            )
     return dims
 
 
@@ -185,7 +252,11 @@ def _queues(item: Item) -> tuple[str, ...]:
         raise item.error("no queue is given", "instructions must run somewhere")
     for n, queue in enumerate(queues):
         if queue in queues[:n]:
-            raise item.items()[n].error(f"queue '{queue}' stands twice")
+            raise item.items()[n].error(
+                f"queue '{queue}' stands twice",
+                "each queue has one place in token order",
+                "drop one",
+            )
     return queues
 
 
@@ -196,7 +267,15 @@ def _limits(item: Item, names: Mapping[str, int]) -> Limits:
     for key, value in given.items():
         values[key] = value.flag() if kinds[key] else value.integer(names)
         if not kinds[key] and values[key] < 0:
-            raise value.error(f"{values[key]} is negative")
+            raise value.error(f"{values[key]} is negative", "limits count things", "give 0 or more")
+    if values.get("page_bytes", 1) < 1:
+        raise given["page_bytes"].error(
+            "pages of 0 bytes", "programs are laid out in pages", "4096 is usual"
+        )
+    if values.get("dram_bits", 32) > 48:
+        raise given["dram_bits"].error(
+            f"{values['dram_bits']} address bits", "at most 48 are laid out", "32 is usual"
+        )
     return Limits(**values)
 
 

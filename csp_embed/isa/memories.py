@@ -9,6 +9,7 @@ from csp_embed.isa.tree import Item
 
 LANE_BYTES = {"int8": 1, "int16": 2, "int32": 4}
 UOP_BYTES = 4
+MAX_DEPTH = 1 << 30
 _OPTIONAL = (
     "lanes", "type", "dram_type", "portable_depth", "load_queue", "store_queue", "shadow_of",
     "alias_of", "portable", "note",
@@ -53,7 +54,9 @@ def _read_one(
         if lane not in dims:
             raise table["lanes"].error(f"unknown dimension '{lane}'", f"dims are {', '.join(dims)}")
         if lane in lanes[:n]:
-            raise table["lanes"].error(f"dimension '{lane}' stands twice")
+            raise table["lanes"].error(
+                f"dimension '{lane}' stands twice", "a lane has one index in it", "drop one"
+            )
     typed = "type" in table
     if ("lanes" in table) != typed:
         raise item.error(
@@ -63,6 +66,12 @@ def _read_one(
         )
     dtype = _type(table["type"]) if typed else "uint32"
     dram_dtype = _type(table["dram_type"]) if "dram_type" in table else dtype
+    if typed and LANE_BYTES[dram_dtype] > LANE_BYTES[dtype]:
+        raise table["dram_type"].error(
+            f"{dram_dtype} in DRAM does not fit {dtype} on chip",
+            "a load may widen its values, not narrow them",
+            f"give `dram_type: {dtype}`, or a wider `type`",
+        )
     elem_bytes = LANE_BYTES[dram_dtype] if typed else UOP_BYTES
     for lane in lanes:
         elem_bytes *= dims[lane]
@@ -91,12 +100,16 @@ def _read_one(
 def _identifier(item: Item, names: Mapping[str, int]) -> int:
     value = item.integer(names)
     if value < 0:
-        raise item.error(f"id {value} is negative")
+        raise item.error(f"id {value} is negative", "a field of the instruction holds it")
     return value
 
 
 def _power_of_two(item: Item, names: Mapping[str, int]) -> int:
     depth = item.integer(names)
+    if depth > MAX_DEPTH:
+        raise item.error(
+            f"{depth} elements", f"at most {MAX_DEPTH} in one memory are handled", "use fewer"
+        )
     if depth < 1 or depth & (depth - 1):
         raise item.error(
             f"{depth} is not a power of two",
@@ -122,11 +135,19 @@ def _queue(item: Item | None, queues: tuple[str, ...]) -> str | None:
 
 def _check_link(item: Item, memory: Memory, memories: Mapping[str, Memory]) -> None:
     if memory.shadow_of and memory.alias_of:
-        raise item.error("`shadow_of` and `alias_of` exclude each other")
+        raise item.error(
+            "`shadow_of` and `alias_of` exclude each other",
+            "a shadow has elements of its own, an alias has none",
+            "keep one of the two",
+        )
     target = memory.shadow_of or memory.alias_of
     if target is None:
         if memory.load_queue is None and memory.store_queue is None:
-            raise item.error("neither loaded nor stored", "", "give load_queue or store_queue")
+            raise item.error(
+                "neither loaded nor stored",
+                "nothing could use it",
+                "give load_queue or store_queue",
+            )
         return
     kind = "shadow_of" if memory.shadow_of else "alias_of"
     place = item.entries()[kind]
@@ -141,8 +162,14 @@ def _check_link(item: Item, memory: Memory, memories: Mapping[str, Memory]) -> N
             f"{list(memory.lanes)} x {memory.depth} and {list(other.lanes)} x {other.depth}",
         )
     if memory.shadow_of and memory.store_queue is None:
-        raise place.error("a shadow that is never stored", "", "give it a store_queue")
+        raise place.error(
+            "a shadow that is never stored", "only stores read it", "give it a store_queue"
+        )
     if memory.shadow_of and memory.load_queue is not None:
         raise place.error("a shadow cannot be loaded", "compute steps write it", "drop load_queue")
     if memory.alias_of and memory.dtype != other.dtype:
-        raise place.error(f"type {memory.dtype} differs from {target}'s {other.dtype}")
+        raise place.error(
+            f"type {memory.dtype} differs from {target}'s {other.dtype}",
+            "an alias is the same elements under a second id",
+            f"give it `type: {other.dtype}`; `dram_type` is what may differ",
+        )

@@ -1,4 +1,4 @@
-"""What `csp-embed isa check` runs on a loaded machine: its parts must agree with one another.
+"""First part of `csp-embed isa check`: the parts of a machine must agree with one another.
 
 Round trips of random field values through encoder and decoder, and the scalar dataflow of each
 compute instruction (read off its operands) against the interpreter (which walks the meaning).

@@ -9,9 +9,10 @@ from csp_embed.isa.spec import Isa, Memory
 
 
 def as_document(isa: Isa) -> dict[str, Any]:
-    """Everything in `isa` as plain JSON values, without the spec's text."""
+    """Everything in `isa` as plain JSON values, without the spec's text and lines."""
     document = asdict(isa)
     document.pop("spec_text")
+    document.pop("places")
     return document
 
 

@@ -7,7 +7,8 @@ machine by name. Sizes are in lanes (of one memory element), depths in elements,
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from html import escape
 
 
 @dataclass(frozen=True)
@@ -157,12 +158,14 @@ class Limits:
     page_bytes: int = 4096
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Isa:
     """A machine: spec plus configuration. `queues` stand in token order (prev to next).
 
     dims: lanes of each instruction dimension; "b", "o" and "i" are always there (1 where the
     machine has no such dimension, and then no memory names it in its lanes).
+    places: item of the spec ("memories.ACC", "uop.dst", "instructions.GEMM.imm") -> its file:line,
+    for errors that are found after loading; two machines that differ in it alone are equal.
     """
 
     name: str
@@ -178,6 +181,27 @@ class Isa:
     costs: Mapping[str, Mapping[str, float]]
     source: str = ""
     spec_text: str = ""  # the YAML it was read from; "" for a spec that ships with the package
+    places: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+
+    def where(self, *items: str) -> str:
+        """file:line of the first of these items that is known, else the name of the last."""
+        return next((self.places[i] for i in items if i in self.places), items[-1])
+
+    def __repr__(self) -> str:
+        lanes = " ".join(f"{d}={n}" for d, n in self.dims.items())
+        return (
+            f"<Isa {self.name} {self.config_name}: lanes {lanes}, {len(self.instructions)} "
+            f"instructions, {len(self.memories)} memories>"
+        )
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        rows = "".join(
+            f"<tr><td>{escape(m.name)}</td><td>{m.depth:,}</td><td>{m.elem_bytes}</td></tr>"
+            for m in self.memories
+        )
+        head = "<tr><th>memory</th><th>elements</th><th>bytes each</th></tr>"
+        return f"<p>{escape(repr(self))}</p><table>{head}{rows}</table>"
 
     def memory(self, name: str) -> Memory:
         for m in self.memories:

@@ -56,6 +56,11 @@ class Item:
             found[key.value] = self.child(value, key.value)
         return found
 
+    def key_where(self, name: str) -> str:
+        """Of a mapping: file:line of that key, which may stand above its value."""
+        lines = [k.start_mark.line for k, _ in self.node.value if k.value == name]
+        return f"{self.file}:{lines[0] + 1}"
+
     def table(self, required: Iterable[str], optional: Iterable[str] = ()) -> Mapping[str, Item]:
         """A mapping with exactly these keys."""
         required, optional = tuple(required), tuple(optional)
@@ -111,15 +116,21 @@ class Item:
         try:
             value = float(self.text())
         except ValueError as error:
-            raise self.error(f"'{self.text()}' is not a number") from error
+            raise self.error(
+                f"'{self.text()}' is not a number", "costs are decimal numbers"
+            ) from error
         if not abs(value) < float("inf"):
-            raise self.error(f"'{self.text()}' is not a finite number")
+            raise self.error(f"'{self.text()}' is not a finite number", "costs are decimal numbers")
         return value
 
     def flag(self) -> bool:
         text = self.text().lower()
         if text not in ("true", "false"):
-            raise self.error(f"'{self.text()}' is neither true nor false")
+            raise self.error(
+                f"'{self.text()}' is neither true nor false",
+                "this is a switch",
+                "write true or false",
+            )
         return text == "true"
 
     def kind(self) -> str:

@@ -13,7 +13,7 @@ from pydantic import Field, PositiveInt
 from csp_embed.errors import InputError
 from csp_embed.ir.network import Edge, Platform, Task, TaskGraph
 from csp_embed.network.platform import platform_from, read_platform
-from csp_embed.network.schema import Strict, parse, read_document, sha256
+from csp_embed.network.schema import Strict, in_ms, parse, read_document, sha256
 
 FORMAT = "csp-embed-graph/1"
 # What a written platform keeps: no paths, which only the machine that read them knows.
@@ -28,7 +28,6 @@ _DEVICE_KEYS = (
     "clock_mhz",
     "operators",
 )
-_MS = {"ns": 1e-6, "us": 1e-3, "ms": 1.0, "s": 1e3}
 
 
 class TaskEntry(Strict):
@@ -81,9 +80,9 @@ def read_graph(path: str | Path) -> tuple[TaskGraph, Platform | None]:
             hint="--cost-model dnn-partitioning",
         )
     entry = parse(GraphEntry, value, path, FORMAT)
-    scale = _MS[entry.time_unit]
+    unit = entry.time_unit
     graph = TaskGraph(
-        tasks=tuple(_task(t, scale, path) for t in entry.tasks),
+        tasks=tuple(_task(t, unit, path) for t in entry.tasks),
         edges=tuple(Edge(e.src, e.dst, e.bytes, e.tensor) for e in entry.edges),
         name=entry.name or Path(path).stem,
         sha256=sha256(data),
@@ -112,7 +111,7 @@ def _platform(value: dict[str, Any] | str | None, path: str | Path) -> Platform 
     return platform_from(value, path, digest)
 
 
-def _task(entry: TaskEntry, scale: float, path: str | Path) -> Task:
+def _task(entry: TaskEntry, unit: str, path: str | Path) -> Task:
     if entry.memory_bytes is not None and entry.weight_bytes:
         raise InputError(
             f"task {entry.id!r} has both weight_bytes and memory_bytes",
@@ -121,9 +120,10 @@ def _task(entry: TaskEntry, scale: float, path: str | Path) -> Task:
         )
     return Task(
         id=entry.id,
-        cost={k: v * scale for k, v in entry.cost.items()},
+        cost={k: in_ms(v, unit) for k, v in entry.cost.items()},
         cost_by_batch={
-            k: {n: v * scale for n, v in table.items()} for k, table in entry.cost_by_batch.items()
+            k: {n: in_ms(v, unit) for n, v in table.items()}
+            for k, table in entry.cost_by_batch.items()
         },
         weight_bytes=entry.weight_bytes if entry.memory_bytes is None else entry.memory_bytes,
         activation_bytes=entry.activation_bytes,

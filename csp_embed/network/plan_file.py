@@ -10,10 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from csp_embed.files import atomic
 from csp_embed.ir.network import Assignment, Plan, Platform, Replica, TaskGraph, Transfer
-from csp_embed.network.schema import parse, read_document
+from csp_embed.network.schema import in_ms, parse, per_ms, read_document
 
 FORMAT = "csp-embed-plan/1"
-_MS = {"ns": 1e-6, "us": 1e-3, "ms": 1.0, "s": 1e3}
 
 
 class _Loose(BaseModel):
@@ -102,33 +101,32 @@ def read_plan(path: str | Path) -> Plan:
 def plan_from(value: Any, path: str | Path) -> Plan:
     """As `read_plan`, from an already read document. A missing objective is that of the times."""
     entry = parse(PlanEntry, value, path, FORMAT)
-    scale = _MS[entry.time_unit]
-    rows = _assignments(entry.assignments, scale)
+    unit = entry.time_unit
+    rows = _assignments(entry.assignments, unit)
     objective = entry.objective
     if objective is None and entry.status in ("OPTIMAL", "FEASIBLE"):
-        ends = [a.finish for a in rows if a.finish is not None]
+        ends = [a.finish for a in entry.assignments if a.finish is not None]
         loads = list(entry.loads.values())
-        given = ends if entry.goal == "latency" else [v * scale for v in loads]
-        objective = max(given) / scale if given else None
+        objective = max(ends if entry.goal == "latency" else loads, default=None)
     return Plan(
         goal=entry.goal,
-        objective=_scaled(objective, scale),
-        lower_bound=(entry.lower_bound or 0.0) * scale,
+        objective=_scaled(objective, unit),
+        lower_bound=in_ms(entry.lower_bound or 0.0, unit),
         gap=entry.gap,
         status=entry.status,
         method=entry.method,
         seed=entry.seed,
         deterministic=entry.deterministic,
         assignments=rows,
-        loads={k: v * scale for k, v in entry.loads.items()},
-        transfers=_transfers(entry.transfers, scale),
+        loads={k: in_ms(v, unit) for k, v in entry.loads.items()},
+        transfers=_transfers(entry.transfers, unit),
         replicas=tuple(
             Replica(
                 # samples per ms for throughput, samples for latency
-                r.share / scale if entry.goal == "throughput" else r.share,
-                _assignments(r.assignments, scale),
-                {k: v * scale for k, v in r.loads.items()},
-                _transfers(r.transfers, scale),
+                per_ms(r.share, unit) if entry.goal == "throughput" else r.share,
+                _assignments(r.assignments, unit),
+                {k: in_ms(v, unit) for k, v in r.loads.items()},
+                _transfers(r.transfers, unit),
             )
             for r in entry.replicas
         ),
@@ -136,11 +134,11 @@ def plan_from(value: Any, path: str | Path) -> Plan:
         cost_model=entry.cost_model,
         contiguous=entry.contiguous,
         pipeline=entry.pipeline,
-        max_latency=_scaled(entry.max_latency, scale),
-        min_throughput=None if entry.min_throughput is None else entry.min_throughput / scale,
+        max_latency=_scaled(entry.max_latency, unit),
+        min_throughput=None if entry.min_throughput is None else per_ms(entry.min_throughput, unit),
         batch=entry.batch,
-        latency=_scaled(entry.latency, scale),
-        period=_scaled(entry.period, scale),
+        latency=_scaled(entry.latency, unit),
+        period=_scaled(entry.period, unit),
         linear_costs=entry.linear_costs,
         graph_sha256=entry.sha256.graph,
         platform_sha256=entry.sha256.platform,
@@ -149,18 +147,17 @@ def plan_from(value: Any, path: str | Path) -> Plan:
     )
 
 
-def _scaled(value: float | None, scale: float) -> float | None:
-    return None if value is None else value * scale
+def _scaled(value: float | None, unit: str) -> float | None:
+    return None if value is None else in_ms(value, unit)
 
 
-def _assignments(rows: list[AssignmentEntry], scale: float) -> tuple[Assignment, ...]:
+def _assignments(rows: list[AssignmentEntry], unit: str) -> tuple[Assignment, ...]:
     return tuple(
-        Assignment(r.task, r.device, _scaled(r.start, scale), _scaled(r.finish, scale))
-        for r in rows
+        Assignment(r.task, r.device, _scaled(r.start, unit), _scaled(r.finish, unit)) for r in rows
     )
 
 
-def _transfers(rows: list[TransferEntry], scale: float) -> tuple[Transfer, ...]:
+def _transfers(rows: list[TransferEntry], unit: str) -> tuple[Transfer, ...]:
     return tuple(
         Transfer(
             src_task=r.src_task,
@@ -169,8 +166,8 @@ def _transfers(rows: list[TransferEntry], scale: float) -> tuple[Transfer, ...]:
             to_device=r.to_device,
             link=r.link,
             bytes=r.bytes,
-            start=_scaled(r.start, scale),
-            finish=_scaled(r.finish, scale),
+            start=_scaled(r.start, unit),
+            finish=_scaled(r.finish, unit),
         )
         for r in rows
     )

@@ -48,7 +48,7 @@ class DeviceEntry(Strict):
 
 
 class LinkEntry(Strict):
-    """See partition.md; bytes_per_ms is the rate of one direction."""
+    """See docs/partition-model.md; bytes_per_ms is the rate of one direction."""
 
     between: tuple[str, str]
     bytes_per_ms: PositiveFloat

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -59,6 +60,20 @@ def read_bytes(path: str | Path) -> bytes:
         raise InputError(
             f"cannot read {path}", where=str(path), why=error.strerror or str(error)
         ) from error
+
+
+_UNITS = {"ns": "1/1000000", "us": "1/1000", "ms": "1", "s": "1000"}
+
+
+def in_ms(value: float, unit: str) -> float:
+    """A time in ms. 3 ns are 0.000003 ms to the last digit, which a product of floats need not
+    be."""
+    return float(Fraction(repr(float(value))) * Fraction(_UNITS[unit]))
+
+
+def per_ms(value: float, unit: str) -> float:
+    """A rate per `unit` as a rate per ms."""
+    return float(Fraction(repr(float(value))) / Fraction(_UNITS[unit]))
 
 
 def sha256(data: bytes) -> str:

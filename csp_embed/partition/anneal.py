@@ -66,7 +66,8 @@ def append(a, lat, inv, order, dev, begin, avail, finish):
             s = a.value_src[v]
             f = finish[s]
             if dev[s] != d:
-                f += lat[dev[s], d] + a.value_bytes[v] * inv[dev[s], d]
+                x = a.row[v] + dev[s]
+                f += lat[x, d] + a.value_bytes[v] * inv[x, d]
             if f > ready:
                 ready = f
         finish[t] = ready + a.cost[t, d]
@@ -113,7 +114,7 @@ def peak_fits(a, w, activation):
                 rise += what[by_time[i]]
                 i += 1
             level += rise
-            if level > room * (1 + 1e-12) + 1e-6:
+            if level > room:
                 return False
     return True
 

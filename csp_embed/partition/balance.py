@@ -61,6 +61,7 @@ def _anneal(q, dev, steps, hot, cold, seed, longest, target, pull, moves):
     of two groups; a connected cluster of groups to a neighbour's device. With prices, single groups
     and swaps are drawn from the cheap end of `moves`."""
     cost, weight, maker, size = q.cost, q.weight, q.maker, q.size
+    row = q.row
     use_ptr, use, inp_ptr, inp, out_ptr, out = q.use_ptr, q.use, q.inp_ptr, q.inp, q.out_ptr, q.out
     hop_ptr, hop_line, hop_lat, hop_inv = q.hop_ptr, q.hop_line, q.hop_lat, q.hop_inv
     once, lines = q.once, q.lines
@@ -72,7 +73,8 @@ def _anneal(q, dev, steps, hot, cold, seed, longest, target, pull, moves):
     for g in range(groups):
         free[dev[g]] -= weight[g]
     begin(
-        dev, readers, load, cost, maker, size, use_ptr, use, hop_ptr, hop_line, hop_lat, hop_inv,
+        dev, readers, load, cost, maker, row, size, use_ptr, use, hop_ptr, hop_line, hop_lat,
+        hop_inv,
         once,
     )  # fmt: skip
     now = priced_energy(load, pull)
@@ -83,7 +85,8 @@ def _anneal(q, dev, steps, hot, cold, seed, longest, target, pull, moves):
             break
         if step % REFRESH == REFRESH - 1:
             begin(
-                dev, readers, load, cost, maker, size, use_ptr, use, hop_ptr, hop_line, hop_lat,
+                dev, readers, load, cost, maker, row, size, use_ptr, use, hop_ptr, hop_line,
+                hop_lat,
                 hop_inv, once,
             )  # fmt: skip
             now = priced_energy(load, pull)
@@ -127,14 +130,15 @@ def _anneal(q, dev, steps, hot, cold, seed, longest, target, pull, moves):
             kept[k] = load[k]
         for i in range(count):
             shift(
-                cluster[i], new, dev, readers, load, cost, maker, size, inp_ptr, inp, out_ptr, out,
+                cluster[i], new, dev, readers, load, cost, maker, row, size, inp_ptr, inp,
+                out_ptr, out,
                 hop_ptr, hop_line, hop_lat, hop_inv, once,
             )  # fmt: skip
             if count > 1 or back >= 0:
                 settle(cluster[i], new, dev, readers, inp_ptr, inp)
         if back >= 0:
             shift(
-                back, here, dev, readers, load, cost, maker, size, inp_ptr, inp, out_ptr, out,
+                back, here, dev, readers, load, cost, maker, row, size, inp_ptr, inp, out_ptr, out,
                 hop_ptr, hop_line, hop_lat, hop_inv, once,
             )  # fmt: skip
             settle(back, here, dev, readers, inp_ptr, inp)

@@ -33,17 +33,16 @@ def path_bounds(p: Problem) -> tuple[Floats, Floats]:
     heads, tails = np.zeros((p.n, p.m)), np.zeros((p.n, p.m))
     heads[~np.isfinite(p.cost)] = np.inf
     tails[~np.isfinite(p.cost)] = np.inf
-    away = ~np.eye(p.m, dtype=bool)
     cost = p.cost
     for t in range(p.n):
         for v in p.inputs(t):
             u = int(p.value_src[v])
-            comm = np.where(away, p.lat + p.value_bytes[v] * p.inv, 0.0)
+            comm = p.waits(int(v))
             least = (heads[u] + cost[u])[:, None] + comm
             heads[t] = np.maximum(heads[t], least.min(axis=0))
     for u in range(p.n - 1, -1, -1):
         for v in p.outputs(u):
-            comm = np.where(away, p.lat + p.value_bytes[v] * p.inv, 0.0)
+            comm = p.waits(int(v))
             for t in p.consumers(int(v)):
                 least = comm + (cost[t] + tails[t])[None, :]
                 tails[u] = np.maximum(tails[u], least.min(axis=1))
@@ -200,6 +199,45 @@ def memory_knapsack(p: Problem) -> float:
     return best
 
 
+def load_within_memory(p: Problem) -> float:
+    """`load` where the fractional placement also keeps memory: for any prices w >= 0 of devices,
+    sum 1, and u >= 0 of bytes on those with finite memory M_d
+
+    T >= sum_t min_d (w_d cost[t, d] + u_d weight_t) - sum_d u_d M_d.
+
+    Proof. As for `load`, with sum_d u_d (sum_t z[t, d] weight_t - M_d) <= 0 added. The prices are
+    the
+    duals of that linear program; bytes count in parts of M_d, so that both are of one order."""
+    tight = [d for d in range(p.m) if 0 < p.memory[d] < p.weight.sum()]
+    able = np.isfinite(p.cost)
+    if not tight or able.sum() > EXACT_LOAD:
+        return 0.0
+    column = np.full(p.cost.shape, -1)
+    column[able] = 1 + np.arange(able.sum())
+    objective = np.zeros(1 + int(able.sum()))
+    objective[0] = 1.0
+    rows = []
+    for d in range(p.m):
+        here = np.flatnonzero(able[:, d])
+        columns = np.concatenate([[0], column[here, d]])
+        rows.append((columns, np.concatenate([[-1.0], p.cost[here, d]]), 0.0))
+    for d in tight:
+        here = np.flatnonzero(able[:, d])
+        rows.append((column[here, d], p.weight[here] / p.memory[d], 1.0))
+    equal = [(c[c > 0], np.ones(int((c > 0).sum())), 1.0) for c in column]
+    found = lp.duals(objective, rows, equal)
+    if found is None or not found[: p.m].sum() > 0:
+        return 0.0
+    found = found / found[: p.m].sum()
+    priced = np.where(able, p.cost, 0.0) * found[: p.m]
+    for k, d in enumerate(tight):
+        priced[:, d] += found[p.m + k] * p.weight / p.memory[d]
+    least = np.where(able, priced, np.inf).min(axis=1).sum()
+    rent = found[p.m :].sum()
+    # A difference of sums loses more than its own size tells.
+    return float(least - rent - 1e-9 * (least + rent))
+
+
 def forced_communication(p: Problem) -> float:
     """Edges whose ends have no device in common cross contended links whatever the plan.
 
@@ -221,7 +259,7 @@ def forced_communication(p: Problem) -> float:
             times = [
                 sum(
                     p.hop_lat[h] + p.value_bytes[v] * p.hop_inv[h]
-                    for h in p.hops(x, y)
+                    for h in p.hops(x, y, v)
                     if p.hop_res[h] >= 0
                 )
                 for x in a
@@ -240,6 +278,7 @@ def all_bounds(p: Problem, latency: bool) -> dict[str, float]:
         "load": load(p),
         "largest task": float(p.cost.min(axis=1).max()) if p.n else 0.0,
         "memory knapsack": memory_knapsack(p),
+        "load within memory": load_within_memory(p),
         "forced communication": forced_communication(p),
     }
     if latency:

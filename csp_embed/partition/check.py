@@ -1,10 +1,14 @@
 """The verifier: judges anybody's plan against the graph and the platform alone.
 
 It shares no code with the solvers (no `problem`, `kernels`, …): placement, times, transfers, loads,
-memory and objective are derived again from the rules of `partition.md` (cost model "links") or
-`KNOWN.md` ("dnn-partitioning", in `check_dnn.py`).
+memory and objective are derived again from the rules of docs/partition-model.md
+(cost models "links", and "dnn-partitioning" in `check_dnn.py`).
 
-Tolerance: times may differ by 1e-6 ms + 1e-6 of the objective.
+Arithmetic is exact: every number counts as the decimal that its file states. Two times are the same
+where they differ by no more than ROUNDED of the larger one, whatever their unit, because people
+write plans with a few decimals; so that such differences cannot add up, the whole schedule is
+recounted from the plan's decisions (`check_recount`). A plan that claims to be OPTIMAL gets no such
+allowance: objective, recount and bound must agree to the last digits of a double.
 """
 
 from __future__ import annotations
@@ -12,10 +16,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 from csp_embed.ir.network import (
     LATENCY,
     Assignment,
+    Device,
     Link,
     Plan,
     Platform,
@@ -23,7 +29,18 @@ from csp_embed.ir.network import (
     TaskGraph,
     Transfer,
 )
-from csp_embed.partition.check_rules import convexity, cycle_among, live_peak, throughput_memory
+from csp_embed.partition.check_recount import recount
+from csp_embed.partition.check_rules import (
+    convexity,
+    cycle_among,
+    exact,
+    live_peak,
+    same_time,
+    sooner,
+    throughput_memory,
+)
+
+PROVED = Fraction(1, 2**46)  # relative: what doubles lose where a proof is written down
 
 
 @dataclass(frozen=True)
@@ -77,10 +94,11 @@ class Judge:
             self.links[link.name].append(link)
         self.values = {(s, t): (b, cs) for s, t, b, cs in graph.values()}
         self.faults: list[Problem] = []
-        self.tol = 1e-6 + 1e-6 * abs(plan.objective or 0.0)
-        self.busy: dict[str, list[tuple[float, float, str]]] = defaultdict(list)
-        self.end = 0.0
-        self.loads: dict[str, float] = {}
+        self.rates = {k: exact(platform.rate(k)) for k in platform.links}
+        self.busy: dict[str, list[tuple[Fraction, Fraction, str]]] = defaultdict(list)
+        self.end = Fraction(0)  # as the plan states it
+        self.least = Fraction(0)  # recounted
+        self.loads: dict[str, Fraction] = {}
 
     def fault(self, kind: str, where: str, text: str) -> None:
         """Records one fault."""
@@ -122,13 +140,14 @@ class Judge:
             ring = cycle_among(self.graph, device) if self.plan.pipeline else None
             if ring:
                 self.fault("pipeline", "plan", "devices feed each other: " + " -> ".join(ring))
-        weights: dict[str, float] = defaultdict(float)
+        weights: dict[str, Fraction] = defaultdict(Fraction)
         for t, d in device.items():
-            weights[d] += self.tasks[t].weight_bytes
+            weights[d] += exact(self.tasks[t].weight_bytes)
         for d, used in weights.items():
             limit = self.devices[d].memory_bytes
-            if limit is not None and used > limit * (1 + 1e-12):
-                self.fault("memory", d, f"{used:.0f} bytes of weights, {limit:.0f} bytes of memory")
+            if limit is not None and used > exact(limit):
+                text = f"{float(used):.12g} bytes of weights, {limit:.12g} bytes of memory"
+                self.fault("memory", d, text)
         return device
 
     # --- latency -----------------------------------------------------------------------------
@@ -137,9 +156,10 @@ class Judge:
         self, rows: Sequence[Assignment], transfers: Sequence[Transfer], batch: int = 1
     ) -> None:
         """Times, data, queues, peak memory; `end` is the makespan afterwards."""
-        start: dict[str, float] = {}
-        finish: dict[str, float] = {}
+        start: dict[str, Fraction] = {}
+        finish: dict[str, Fraction] = {}
         device: dict[str, str] = {}
+        costs: dict[str, Fraction] = {}
         for row in rows:
             task, d = self.tasks.get(row.task), self.devices.get(row.device)
             if task is None or d is None:
@@ -147,48 +167,86 @@ class Judge:
             if row.start is None or row.finish is None:
                 self.fault("time", row.task, "no start or finish")
                 continue
-            cost, _ = task.batch_cost_on(d, batch) if batch > 1 else (task.cost_on(d), False)
-            if row.start < -self.tol:
+            begin, end = exact(row.start), exact(row.finish)
+            cost = self.cost(task, d, batch)
+            if begin < 0:
                 self.fault("time", row.task, f"starts at {row.start}")
-            if cost is not None and abs(row.finish - row.start - cost) > self.tol:
-                self.fault(
-                    "time", row.task, f"runs {row.finish - row.start:.6f} ms, costs {cost:.6f} ms"
-                )
-            start[row.task], finish[row.task], device[row.task] = row.start, row.finish, row.device
-            self.busy[row.device].append((row.start, row.finish, row.task))
+            if cost is not None and not same_time(end, begin + cost):
+                text = f"runs {float(end - begin):.9g} ms, costs {float(cost):.9g} ms"
+                self.fault("time", row.task, text)
+            costs[row.task] = cost or Fraction(0)
+            start[row.task], finish[row.task], device[row.task] = begin, end, row.device
+            self.busy[row.device].append((begin, end, row.task))
         arrived = self.hops(transfers, device, finish, batch)
         for (src, tensor), (_, consumers) in self.values.items():
             for c in consumers:
                 if src not in finish or c not in start:
                     continue
                 if device[c] == device[src]:
-                    ready: float | None = finish[src]
+                    ready: Fraction | None = finish[src]
                 else:
                     ready = arrived.get((src, tensor, device[c]))
                 if ready is None:
                     self.fault(
                         "transfer", c, f"value {tensor!r} of {src} never reaches {device[c]}"
                     )
-                elif start[c] < ready - self.tol:
-                    self.fault(
-                        "early",
-                        c,
-                        f"starts at {start[c]:.6f}, {tensor!r} of {src} comes at {ready:.6f}",
-                    )
+                elif sooner(start[c], ready):
+                    text = f"{tensor!r} of {src} comes at {float(ready):.9g}"
+                    self.fault("early", c, f"starts at {float(start[c]):.9g}, {text}")
         if not self.plan.replicas:
             self.overlaps()
         self.end = max([self.end, *finish.values()])
         times = {t: (start[t], finish[t]) for t in start}
-        for text in live_peak(self.graph, self.platform, device, times, batch, self.tol):
+        for text in live_peak(self.graph, self.platform, device, times, batch):
             self.fault("memory", text[0], text[1])
+        # Only what is right line by line can be recounted as a whole.
+        if not self.faults:
+            self.whole(transfers, device, times, costs, batch)
+
+    def whole(
+        self,
+        transfers: Sequence[Transfer],
+        device: dict[str, str],
+        times: dict[str, tuple[Fraction, Fraction]],
+        costs: dict[str, Fraction],
+        batch: int,
+    ) -> None:
+        """The least makespan of the plan's decisions, exactly; raises `least`."""
+        hops = []
+        for hop in transfers:
+            link, size = self.link_of(hop), self.values[hop.src_task, hop.tensor][0]
+            assert link is not None
+            need = self.need(link, size, batch)
+            hops.append((hop, need, self.queue_of(link, hop)))
+        found = recount(self.graph, device, times, costs, hops)
+        if found is None:
+            self.fault("time", "plan", "the stated times contradict the order of the data")
+            return
+        self.least = max(self.least, found)
+        if sooner(self.end, found):
+            text = f"ends at {float(self.end):.9g} ms, its sequence takes {float(found):.9g} ms"
+            self.fault("time", "plan", text)
+
+    @staticmethod
+    def cost(task: Task, device: Device, batch: int) -> Fraction | None:
+        """ms of a task for `batch` samples; None where the device cannot run it."""
+        cost, linear = task.batch_cost_on(device, batch) if batch > 1 else (None, True)
+        if cost is None or linear:  # by the sample: exactly so many times one
+            cost = task.cost_on(device)
+            return None if cost is None else exact(cost) * batch
+        return exact(cost)
+
+    def need(self, link: Link, size: float, batch: int = 1) -> Fraction:
+        """ms of a value over a link."""
+        return exact(link.latency_ms) + exact(size) * batch / self.rates[link]
 
     def hops(
         self,
         transfers: Sequence[Transfer],
         device: dict[str, str],
-        finish: dict[str, float],
+        finish: dict[str, Fraction],
         batch: int,
-    ) -> dict[tuple[str, str, str], float]:
+    ) -> dict[tuple[str, str, str], Fraction]:
         """When each value reaches each device; checks every hop and fills the links' timelines."""
         have = {
             (s, t, device[s]): finish[s] for (s, t) in self.values if s in device and s in finish
@@ -200,34 +258,29 @@ class Judge:
             if known is None or link is None or hop.start is None or hop.finish is None:
                 self.fault("transfer", where, "unknown value or link, or no times")
                 continue
-            size = known[0] * batch
-            if abs(hop.bytes - size) > 1e-6 * max(1.0, size):
-                self.fault("transfer", where, f"{hop.bytes} bytes, the value has {size}")
-            need = link.latency_ms + size / self.platform.rate(link)
-            if hop.finish - hop.start < need - self.tol:
-                self.fault(
-                    "transfer", where, f"takes {hop.finish - hop.start:.6f}, needs {need:.6f}"
-                )
+            size = exact(known[0]) * batch
+            if not same_time(exact(hop.bytes), size):
+                self.fault("transfer", where, f"{hop.bytes} bytes, the value has {float(size)}")
+            need, begin, end = self.need(link, known[0], batch), exact(hop.start), exact(hop.finish)
+            if sooner(end, begin + need):
+                text = f"takes {float(end - begin):.9g}, needs {float(need):.9g}"
+                self.fault("transfer", where, text)
             ready = have.get((hop.src_task, hop.tensor, hop.from_device))
-            if ready is None or hop.start < ready - self.tol:
+            if ready is None or sooner(begin, ready):
                 self.fault("early", where, f"leaves {hop.from_device} before the value is there")
             there = (hop.src_task, hop.tensor, hop.to_device)
-            have[there] = min(have.get(there, hop.finish), hop.finish)
+            have[there] = min(have.get(there, end), end)
             queue = self.queue_of(link, hop)
             if queue is not None:
-                self.busy[queue].append((hop.start, hop.finish, where))
+                self.busy[queue].append((begin, end, where))
         return have
 
     def link_of(self, hop: Transfer) -> Link | None:
-        """The link that a hop names, if it joins the hop's devices (the fastest of that name)."""
+        """The link that a hop names, if it joins the hop's devices (the quickest of that name)."""
         ends = {hop.from_device, hop.to_device}
-        found = [
-            k
-            for ks in self.links.values()
-            for k in ks
-            if k.name == hop.link and set(k.between) == ends
-        ]
-        return max(found, key=self.platform.rate, default=None)
+        found = [k for k in self.links.get(hop.link, ()) if set(k.between) == ends]
+        size = exact(hop.bytes)
+        return min(found, key=lambda k: exact(k.latency_ms) + size / self.rates[k], default=None)
 
     @staticmethod
     def queue_of(link: Link, hop: Transfer) -> str | None:
@@ -243,11 +296,11 @@ class Judge:
     def overlaps(self) -> None:
         """No two things at a time on a device, contended link or bus."""
         for name, intervals in self.busy.items():
-            last = (0.0, 0.0, "")
+            last = (Fraction(0), Fraction(0), "")
             for interval in sorted(intervals):
-                if interval[0] < last[1] - self.tol and interval[1] > last[0] + self.tol:
-                    kind = "overlap" if name in self.devices else "link"
-                    self.fault(kind, name, f"{last[2]} and {interval[2]} at {interval[0]:.6f} ms")
+                if sooner(interval[0], last[1]) and sooner(last[0], interval[1]):
+                    kind, when = "overlap" if name in self.devices else "link", float(interval[0])
+                    self.fault(kind, name, f"{last[2]} and {interval[2]} at {when:.9g} ms")
                 if interval[1] >= last[1]:
                     last = interval
 
@@ -264,11 +317,11 @@ class Judge:
         if self.plan.goal != LATENCY:
             self.compare_loads()
 
-    def load_of(self, device: dict[str, str], transfers: Sequence[Transfer]) -> dict[str, float]:
+    def load_of(self, device: dict[str, str], transfers: Sequence[Transfer]) -> dict[str, Fraction]:
         """Load by device, contended link and bus; checks that each value reaches its consumers."""
-        loads: dict[str, float] = defaultdict(float)
+        loads: dict[str, Fraction] = defaultdict(Fraction)
         for t, d in device.items():
-            loads[d] += self.tasks[t].cost_on(self.devices[d]) or 0.0
+            loads[d] += exact(self.tasks[t].cost_on(self.devices[d]) or 0.0)
         sent: dict[tuple[str, str], set[tuple[str, str]]] = defaultdict(set)
         for hop in transfers:
             where = f"{hop.src_task}/{hop.tensor} over {hop.link}"
@@ -276,12 +329,12 @@ class Judge:
             if known is None or link is None:
                 self.fault("transfer", where, "unknown value or link")
                 continue
-            if abs(hop.bytes - known[0]) > 1e-6 * max(1.0, known[0]):
+            if not same_time(exact(hop.bytes), exact(known[0])):
                 self.fault("transfer", where, f"{hop.bytes} bytes, the value has {known[0]}")
             sent[hop.src_task, hop.tensor].add((hop.from_device, hop.to_device))
             queue = self.queue_of(link, hop)
             if queue is not None:
-                loads[queue] += link.latency_ms + known[0] / self.platform.rate(link)
+                loads[queue] += self.need(link, known[0])
         for (src, tensor), (_, consumers) in self.values.items():
             reach, grown = {device.get(src)}, True
             while grown:
@@ -298,16 +351,16 @@ class Judge:
     def compare_loads(self) -> None:
         """Loads as written against those found; a load that is not written counts as 0."""
         for name in sorted({*self.plan.loads, *self.loads}):
-            a, b = self.plan.loads.get(name, 0.0), self.loads.get(name, 0.0)
-            if abs(a - b) > self.tol:
-                self.fault("load", name, f"the plan says {a:.6f} ms, it is {b:.6f} ms")
+            a, b = self.plan.loads.get(name, 0.0), self.loads.get(name, Fraction(0))
+            if not same_time(exact(a), b):
+                self.fault("load", name, f"the plan says {a:.9g} ms, it is {float(b):.9g} ms")
 
     # --- replicas ----------------------------------------------------------------------------
 
     def replicas(self) -> None:
         """Data parallelism: disjoint devices; rates or shares add up; shared links add up."""
         taken: dict[str, int] = {}
-        together: dict[str, float] = defaultdict(float)
+        together: dict[str, Fraction] = defaultdict(Fraction)
         if self.plan.goal == LATENCY:
             total = sum(r.share for r in self.plan.replicas)
             if abs(total - self.plan.batch) > 1e-9:
@@ -323,52 +376,65 @@ class Judge:
                 self.latency(replica.assignments, replica.transfers, max(1, round(replica.share)))
             else:
                 for name, load in self.load_of(device, replica.transfers).items():
-                    together[name] += load * replica.share
+                    together[name] += load * exact(replica.share)
                 for text in throughput_memory(self.graph, self.platform, device):
                     self.fault("memory", text[0], text[1])
         if self.plan.goal == LATENCY:
             self.overlaps()
-            self.same("objective", self.plan.objective or 0.0, self.end)
+            self.same("objective", self.plan.objective or 0.0, self.end, self.least)
             return
         for name, busy in together.items():
-            if busy > 1 + 1e-6:
-                self.fault("load", name, f"needs {busy:.6f} ms per ms")
-        rate = sum(r.share for r in self.plan.replicas)
-        self.same("objective", self.plan.objective or 0.0, 1.0 / rate if rate else float("inf"))
+            if sooner(Fraction(1), busy):
+                self.fault("load", name, f"needs {float(busy):.9g} ms per ms")
+        rate = sum((exact(r.share) for r in self.plan.replicas), Fraction(0))
+        if rate <= 0:
+            self.fault("replica", "plan", "no replica takes a sample")
+            return
+        self.same("objective", self.plan.objective or 0.0, 1 / rate)
 
     # --- figures -----------------------------------------------------------------------------
 
     def objective(self) -> None:
         """The objective and, where it was asked for, the other one."""
-        plan, period = self.plan, max(self.loads.values(), default=0.0)
-        first, second = (self.end, period) if plan.goal == LATENCY else (period, self.end)
-        self.same("objective", plan.objective or 0.0, first)
-        if plan.goal == LATENCY and plan.min_throughput is not None:
-            self.same("objective", plan.period or 0.0, second)
-        if plan.goal != LATENCY and plan.max_latency is not None:
-            self.same("objective", plan.latency or 0.0, second)
+        plan, period = self.plan, max(self.loads.values(), default=Fraction(0))
+        if plan.goal == LATENCY:
+            self.same("objective", plan.objective or 0.0, self.end, self.least)
+            if plan.min_throughput is not None:
+                self.same("objective", plan.period or 0.0, period)
+            return
+        self.same("objective", plan.objective or 0.0, period)
+        if plan.max_latency is not None:
+            self.same("objective", plan.latency or 0.0, self.end)
 
     def limits(self) -> None:
         """Bound, status, and the limits that the plan was asked to keep."""
-        plan, value = self.plan, self.plan.objective or 0.0
-        if plan.lower_bound > value + self.tol:
-            self.fault("bound", "plan", f"lower bound {plan.lower_bound} above objective {value}")
-        if plan.status == "OPTIMAL" and value - plan.lower_bound > self.tol:
-            self.fault("bound", "plan", f"OPTIMAL with bound {plan.lower_bound}, objective {value}")
-        latency = value if plan.goal == LATENCY else plan.latency
-        period = plan.period if plan.goal == LATENCY else value
-        if plan.max_latency is not None and (
-            latency is None or latency > plan.max_latency + self.tol
+        plan, value = self.plan, exact(self.plan.objective or 0.0)
+        low = exact(plan.lower_bound)
+        if low > value * (1 + PROVED):
+            text = f"lower bound {plan.lower_bound} above objective {plan.objective}"
+            self.fault("bound", "plan", text)
+        if plan.status == "OPTIMAL" and value - low > value * PROVED:
+            text = f"OPTIMAL with bound {plan.lower_bound}, objective {plan.objective}"
+            self.fault("bound", "plan", text)
+        latency = plan.objective if plan.goal == LATENCY else plan.latency
+        period = plan.period if plan.goal == LATENCY else plan.objective
+        most, rate = plan.max_latency, plan.min_throughput
+        if most is not None and (latency is None or sooner(exact(most), exact(latency))):
+            self.fault("limit", "plan", f"latency {latency}, limit {most}")
+        if rate is not None and (
+            period is None or sooner(Fraction(1), exact(period) * exact(rate))
         ):
-            self.fault("limit", "plan", f"latency {latency}, limit {plan.max_latency}")
-        if plan.min_throughput is not None and (
-            period is None or period * plan.min_throughput > 1 + 1e-6
-        ):
-            self.fault(
-                "limit", "plan", f"period {period}, wanted {plan.min_throughput} samples per ms"
-            )
+            self.fault("limit", "plan", f"period {period}, wanted {rate} samples per ms")
 
-    def same(self, kind: str, said: float, found: float) -> None:
-        """Refuses a figure that is not what it should be."""
-        if abs(said - found) > self.tol:
-            self.fault(kind, "plan", f"the plan says {said:.6f} ms, it is {found:.6f} ms")
+    def same(self, kind: str, said: float, found: Fraction, proof: Fraction | None = None) -> None:
+        """Refuses a figure that is not what it should be. found: as the lines of the plan add up;
+        proof: what an OPTIMAL plan must state to the last digits, where that is another figure."""
+        claim = exact(said)
+        if not same_time(claim, found):
+            text = f"the plan says {said:.9g} ms, it is {float(found):.9g} ms"
+            self.fault(kind, "plan", text)
+        elif self.plan.status == "OPTIMAL" and not self.faults:
+            least = found if proof is None else proof
+            if abs(claim - found) > PROVED * found or least > claim * (1 + PROVED):
+                text = f"OPTIMAL at {said!r} ms, but these decisions take {float(least)!r} ms"
+                self.fault(kind, "plan", text)

@@ -7,8 +7,26 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from fractions import Fraction
 
 from csp_embed.ir.network import Platform, TaskGraph
+
+ROUNDED = Fraction(1, 10**6)  # relative: two times that differ by no more are the same
+
+
+def exact(x: float) -> Fraction:
+    """A number as the decimal that files state it as."""
+    return Fraction(repr(float(x)))
+
+
+def same_time(a: Fraction, b: Fraction) -> bool:
+    """Equal but for rounded decimals; 0 is equal to 0 only."""
+    return abs(a - b) <= ROUNDED * max(abs(a), abs(b))
+
+
+def sooner(a: Fraction, b: Fraction) -> bool:
+    """Whether a is less than b by more than rounded decimals explain."""
+    return a < b and not same_time(a, b)
 
 
 def convexity(
@@ -69,9 +87,8 @@ def live_peak(
     graph: TaskGraph,
     platform: Platform,
     device: Mapping[str, str],
-    times: Mapping[str, tuple[float, float]],
+    times: Mapping[str, tuple[Fraction, Fraction]],
     batch: int,
-    tol: float,
 ) -> Iterator[tuple[str, str]]:
     """(device, text) where weights plus live activations exceed memory at some time.
 
@@ -84,19 +101,19 @@ def live_peak(
         mine = [t for t in times if device.get(t) == d.name]
         if d.memory_bytes is None:
             continue
-        weights = sum(tasks[t].weight_bytes for t in mine)
-        for probe in mine:  # a peak begins where some activation begins
-            now = times[probe][0]
-            live = sum(
-                tasks[t].activation_bytes * batch
-                for t in mine
-                if times[t][0] <= now + tol and until[t] > now + tol
-            )
-            if weights + live > d.memory_bytes * (1 + 1e-9):
-                yield (
-                    d.name,
-                    f"{weights + live:.0f} bytes at {now:.6f} ms, has {d.memory_bytes:.0f}",
-                )
+        weights = sum((exact(tasks[t].weight_bytes) for t in mine), Fraction(0))
+        # What ends at a time is gone before what begins then; zero-length lives hold nothing.
+        moves = []
+        for t in mine:
+            size = exact(tasks[t].activation_bytes) * batch
+            if size and until[t] > times[t][0]:
+                moves += [(times[t][0], 1, size), (until[t], 0, -size)]
+        level = weights
+        for now, _, change in sorted(moves):
+            level += change
+            if level > exact(d.memory_bytes):
+                text = f"{float(level):.12g} bytes at {float(now):.9g} ms"
+                yield d.name, f"{text}, has {d.memory_bytes:.12g}"
                 break
 
 
@@ -126,21 +143,19 @@ def throughput_memory(
             continue
         mine = [t for t in order if device.get(t) == d.name]
         turn = {t: i for i, t in enumerate(mine)}
-        held = sum(tasks[t].weight_bytes for t in mine)
-        change = [0.0] * (len(mine) + 1)
+        held = sum((exact(tasks[t].weight_bytes) for t in mine), Fraction(0))
+        change = [Fraction(0)] * (len(mine) + 1)
         for t in mine:
-            size = tasks[t].activation_bytes
+            size = exact(tasks[t].activation_bytes)
             later = max((stage[c] for c in after[t]), default=stage[t]) - stage[t]
             held += later * size
             end = len(mine) if later else max((turn[c] for c in after[t]), default=turn[t]) + 1
             change[turn[t]] += size
             change[end] -= size
-        level = peak = 0.0
+        level = peak = Fraction(0)
         for step in change:
             level += step
             peak = max(peak, level)
-        if held + peak > d.memory_bytes * (1 + 1e-9):
-            yield (
-                d.name,
-                f"{held + peak:.0f} bytes with all inputs in flight, has {d.memory_bytes:.0f}",
-            )
+        if held + peak > exact(d.memory_bytes):
+            text = f"{float(held + peak):.12g} bytes with all inputs in flight"
+            yield d.name, f"{text}, has {d.memory_bytes:.12g}"

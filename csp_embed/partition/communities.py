@@ -49,9 +49,9 @@ def communities(p: Problem) -> list[list[int]]:
 
 def _edges(p: Problem) -> tuple[Ints, Ints, Floats]:
     """Ends by group and mean transfer time of every (producer, consumer) pair between groups."""
-    away = np.isfinite(p.lat) & ~np.eye(p.m, dtype=bool)
-    lat = float(p.lat[away].mean()) if away.any() else 0.0
-    inv = float(p.inv[away].mean()) if away.any() else 0.0
+    away = np.isfinite(p.lat[: p.m]) & ~np.eye(p.m, dtype=bool)
+    lat = float(p.lat[: p.m][away].mean()) if away.any() else 0.0
+    inv = float(p.inv[: p.m][away].mean()) if away.any() else 0.0
     value = np.repeat(np.arange(len(p.value_src)), np.diff(p.use_ptr))
     a, b = p.group[p.value_src[value]], p.group[p.use]
     weight = lat + p.value_bytes[value] * inv + 1e-9

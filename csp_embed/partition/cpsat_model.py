@@ -1,7 +1,7 @@
 """The CP-SAT model of placement and scheduling, in families that the callers combine.
 
 Times are integers: `Scale` rounds durations down, so that a bound of the model is a bound of the
-problem; where all durations are short decimals nothing is lost.
+problem; where all durations are multiples of one tick that 64 bits can count, nothing is lost.
 
 Families: `place` (who runs where, memory, reachability), `send` (which value crosses which route),
 `schedule` (starts, queues, makespan), `loads` (period), `shape` (contiguous, pipeline), `symmetry`.
@@ -11,62 +11,79 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
+from csp_embed.partition.exact import WIDTH, Exact
 from csp_embed.partition.problem import Floats, Ints, Problem
 from csp_embed.solver import cpsat
 
+SAFE = 2**40  # ticks or bytes up to which sums of floats are right to less than one half
+ROUNDING = 1e-12  # relative: more than sums of floats lose
+MOST_TICKS = 2**60
+
 
 class Scale:
-    """ms to integer units, rounded down. exact: no duration is rounded."""
+    """Times in a Problem's unit as whole ticks, rounded down. exact: no duration is rounded."""
 
-    def __init__(self, durations: Iterable[float], horizon: float, count: int) -> None:
-        values = [d for d in set(durations) if d > 0]
-        self.factor, self.exact = 0.0, False
-        for digits in range(7):
-            factor = 10.0**digits
-            if horizon * factor > 1e9:
-                break
-            if all(
-                abs(d * factor - round(d * factor)) < 1e-9 * max(1.0, d * factor) for d in values
-            ):
-                self.factor, self.exact = factor, True
-                break
-        if not self.exact:
-            # Chains of `count` operations lose at most `count` units: under 1e-7 of the horizon.
-            self.factor = 1e7 * max(count, 10) / max(horizon, 1e-12)
-            self.factor = min(self.factor, 2e9 / max(horizon, 1e-12))
+    def __init__(
+        self, tick: Fraction | None, horizon: float, times: int, most: float,
+        unit: Fraction = Fraction(1),
+    ) -> None:  # fmt: skip
+        """tick: ms of which every duration is a multiple, None where none is known. horizon: in
+        `unit` ms, times: variables that reach so far, whose domains CP-SAT adds up in 64 bits;
+        most: the largest sum of durations in the model."""
+        span = Fraction((times + 3) * horizon + most) * unit
+        self.exact = tick is not None and span <= tick * WIDTH
+        if not self.exact or tick is None or not tick:
+            # As fine as 64 bits can count: what a chain of roundings loses no double can tell.
+            tick = span / WIDTH or Fraction(1)
+        self.tick, self.factor = tick, float(unit / tick)
+        self.wide = span > tick * 2**46
 
-    def down(self, ms: float) -> int:
-        """Units, rounded down."""
-        return round(ms * self.factor) if self.exact else math.floor(ms * self.factor + 1e-6)
+    def whole(self, ms: Fraction) -> int:
+        """Ticks of a duration in ms, rounded down."""
+        return ms // self.tick
 
-    def up(self, ms: float) -> int:
-        """Units, rounded up."""
-        return round(ms * self.factor) if self.exact else math.ceil(ms * self.factor - 1e-6)
+    def down(self, time: float) -> int:
+        """Ticks of a time that was added up in floats, rounded down."""
+        ticks = time * self.factor
+        if self.exact and ticks < SAFE:
+            return round(ticks)
+        return max(0, math.floor(ticks * (1 - ROUNDING)))
 
-    def ms(self, units: float) -> float:
-        """Units to ms."""
-        return units / self.factor
+    def up(self, time: float) -> int:
+        """Ticks, rounded up."""
+        ticks = time * self.factor
+        return round(ticks) if self.exact and ticks < SAFE else math.ceil(ticks * (1 + ROUNDING))
+
+    def limit(self, time: float) -> int:
+        """Ticks that a limit leaves: a limit that is a whole number of ticks is kept whole."""
+        return math.floor(min(time * self.factor * (1 + ROUNDING) + 1e-6, float(MOST_TICKS)))
+
+    def time(self, ticks: float) -> float:
+        """Ticks in the Problem's unit."""
+        return ticks / self.factor
 
 
-def durations(p: Problem) -> list[float]:
-    """Every duration that the model uses."""
-    found = [float(c) for c in p.cost[np.isfinite(p.cost)]]
-    for v in range(len(p.value_src)):
-        found += (p.hop_lat + p.value_bytes[v] * p.hop_inv).tolist()
-    return found
+def whole_sizes(sizes: Sequence[float], room: float) -> tuple[list[int], int]:
+    """Bytes as integers with which nothing that fits is excluded: as they are where they are whole,
+    else all rounded down alike."""
+    total = float(sum(sizes))
+    plain = total < SAFE and all(x == int(x) for x in sizes)
+    part = 1.0 if plain else max(total, 1e-300) / 2**40
+    return [math.floor(x / part) for x in sizes], math.floor(min(room, total) / part)
 
 
 class Model:
     """A CP-SAT model under construction. x[g][d]: group g runs on device d (absent = forbidden)."""
 
     def __init__(self, p: Problem, horizon: float) -> None:
-        self.p, self.cp = p, cpsat.new_model()
-        self.scale = Scale(durations(p), horizon, 2 * p.n)
+        self.p, self.cp, self.exact = p, cpsat.new_model(), Exact.of(p)
+        self.scale = Scale(self.exact.tick, horizon, self.exact.variables, self.exact.most, p.unit)
         self.horizon = self.scale.up(horizon) + 1
         self.x: list[dict[int, Any]] = []
         self.active: dict[tuple[int, int, int], Any] = {}
@@ -75,7 +92,16 @@ class Model:
         self.end: list[Any] = []
         self.makespan: Any = None
         self.period: Any = None
+        self.goal: Any = None
         self.place()
+
+    def cost(self, t: int, d: int) -> int:
+        """Ticks of a task on a device."""
+        return self.scale.whole(self.exact.cost(t, d))
+
+    def hop(self, v: int, h: int) -> int:
+        """Ticks of a value on a hop."""
+        return self.scale.whole(self.exact.hop(v, h))
 
     # --- families ----------------------------------------------------------------------------
 
@@ -89,15 +115,14 @@ class Model:
             cp.add_exactly_one(self.x[g].values())
         for d in range(p.m):
             if math.isfinite(p.memory[d]) and sum(weight) > p.memory[d]:
-                # Weights in units of 2^-40 of the memory, rounded up only where they are not whole.
-                unit = max(1.0, p.memory[d] / 2**40)
+                sizes, room = whole_sizes(weight, float(p.memory[d]))
                 cp.add(
                     sum(
-                        math.ceil(weight[g] / unit - 1e-9) * self.x[g][d]
-                        for g in range(len(members))
-                        if d in self.x[g] and weight[g]
+                        size * self.x[g][d]
+                        for g, size in enumerate(sizes)
+                        if d in self.x[g] and size
                     )
-                    <= math.floor(p.memory[d] / unit + 1e-9)
+                    <= room
                 )
         if not np.isfinite(p.lat).all():
             for u, t, _ in p.edges():
@@ -114,16 +139,17 @@ class Model:
         """active[v, a, b] where value v goes from a to b over at least one contended hop."""
         p, cp = self.p, self.cp
         queued = {
-            (a, b)
+            (row, a, b)
             for a in range(p.m)
             for b in range(p.m)
-            if any(p.hop_res[h] >= 0 for h in p.hops(a, b))
+            for row in set(p.row.tolist())
+            if any(p.hop_res[h] >= 0 for h in p.route(row, a, b))
         }
         for v, u in enumerate(p.value_src):
             for t in p.consumers(v):
                 for a, xa in self.at(int(u)).items():
                     for b, xb in self.at(int(t)).items():
-                        if a == b or (a, b) not in queued:
+                        if a == b or (int(p.row[v]), a, b) not in queued:
                             continue
                         key = (v, a, b)
                         if key not in self.active:
@@ -137,14 +163,14 @@ class Model:
         heads, tails [n, m]: ms that must pass before the start and after the end of each task, by
         the device that runs it (see `bounds.path_bounds`)."""
         p, cp, scale = self.p, self.cp, self.scale
-        ms_horizon = scale.ms(self.horizon)
+        last = scale.time(self.horizon) * (1 + 1e-9)
         self.makespan = cp.new_int_var(0, self.horizon, "makespan")
         lines: list[list[Any]] = [[] for _ in range(p.m + len(p.resources))]
         for t in range(p.n):
             here = self.at(t)
             head = {d: scale.down(float(heads[t, d])) for d in here}
             start = cp.new_int_var(min(*head.values(), self.horizon), self.horizon, f"t{t}")
-            cost = {d: scale.down(float(p.cost[t, d])) for d in here}
+            cost = {d: self.cost(t, d) for d in here}
             length = sum(cost[d] * xd for d, xd in here.items())
             self.start.append(start)
             self.end.append(start + length)
@@ -152,10 +178,10 @@ class Model:
             tail = sum(scale.down(float(tails[t, d])) * xd for d, xd in here.items())
             cp.add(start + length + tail <= self.makespan)
             for d, xd in here.items():
-                if heads[t, d] + p.cost[t, d] + tails[t, d] > ms_horizon:
+                if heads[t, d] + p.cost[t, d] + tails[t, d] > last:
                     cp.add(xd == 0)
-                if cost[d]:
-                    lines[d].append(cp.new_optional_fixed_size_interval_var(start, cost[d], xd, ""))
+                # What takes no time still needs the device idle then: it is on the line too.
+                lines[d].append(cp.new_optional_fixed_size_interval_var(start, cost[d], xd, ""))
         self._arrivals(lines)
         for r, line in enumerate(lines):
             if len(line) > 1:
@@ -165,7 +191,7 @@ class Model:
                 if mine:
                     room = min(scale.down(float(heads[t, r])) for t in mine)
                     room += min(scale.down(float(tails[t, r])) for t in mine)
-                    busy = sum(scale.down(float(p.cost[t, r])) * self.at(t)[r] for t in mine)
+                    busy = sum(self.cost(t, r) * self.at(t)[r] for t in mine)
                     used = cp.new_bool_var("") if room else None
                     if used is None:
                         cp.add(busy <= self.makespan)
@@ -177,7 +203,7 @@ class Model:
             self._live()
 
     def _arrivals(self, lines: list[list[Any]]) -> None:
-        p, cp, scale = self.p, self.cp, self.scale
+        p, cp = self.p, self.cp
         same: dict[tuple[int, int], Any] = {}
         arrive: dict[tuple[int, int], Any] = {}
         for v, u in enumerate(p.value_src):
@@ -185,7 +211,7 @@ class Model:
             for t in p.consumers(v):
                 t = int(t)
                 pairs = [
-                    (a, b, scale.down(p.comm(v, a, b)))
+                    (a, b, sum(self.hop(v, h) for h in p.hops(a, b, v)))
                     for a in self.at(u)
                     for b in self.at(t)
                     if a != b and math.isfinite(p.lat[a, b])
@@ -208,13 +234,13 @@ class Model:
                     if b in self.at(int(t)):
                         cp.add(self.start[t] >= arrive[v, b]).only_enforce_if(self.at(int(t))[b])
             before = self.end[u]
-            for k, h in enumerate(p.hops(a, b)):
+            for k, h in enumerate(p.hops(a, b, v)):
                 if (v, b, k) not in self.hop_start:
                     self.hop_start[v, b, k] = cp.new_int_var(0, self.horizon, f"h{v}_{b}_{k}")
                 begin = self.hop_start[v, b, k]
-                length = scale.down(float(p.hop_lat[h] + p.value_bytes[v] * p.hop_inv[h]))
+                length = self.hop(v, h)
                 cp.add(begin >= before).only_enforce_if(on)
-                if p.hop_res[h] >= 0 and length:
+                if p.hop_res[h] >= 0:
                     lines[p.m + int(p.hop_res[h])].append(
                         cp.new_optional_fixed_size_interval_var(begin, length, on, "")
                     )
@@ -245,7 +271,10 @@ class Model:
                 continue
             if p.weight[mine].sum() + p.activation[mine].sum() <= p.memory[d]:
                 continue
-            unit = max(1.0, p.memory[d] / 2**40)
+            both = [*p.weight[mine].tolist(), *p.activation[mine].tolist()]
+            sizes, most = whole_sizes(both, float(p.memory[d]))
+            weight = dict(zip(mine, sizes[: len(mine)], strict=True))
+            live = dict(zip(mine, sizes[len(mine) :], strict=True))
             intervals, demands = [], []
             for t in mine:
                 if not p.activation[t]:
@@ -259,29 +288,24 @@ class Model:
                 intervals.append(
                     cp.new_optional_interval_var(self.start[t], life, until, self.at(t)[d], "")
                 )
-                demands.append(math.ceil(p.activation[t] / unit - 1e-9))
-            weights = sum(
-                math.ceil(p.weight[t] / unit - 1e-9) * self.at(t)[d] for t in mine if p.weight[t]
-            )
-            room = cp.new_int_var(0, math.floor(p.memory[d] / unit + 1e-9), "")
-            cp.add(room + weights <= math.floor(p.memory[d] / unit + 1e-9))
+                demands.append(live[t])
+            weights = sum(weight[t] * self.at(t)[d] for t in mine if weight[t])
+            room = cp.new_int_var(0, most, "")
+            cp.add(room + weights <= most)
             cp.add_cumulative(intervals, demands, room)
 
     def loads(self) -> None:
         """period >= the load of every device and contended link."""
-        p, cp, scale = self.p, self.cp, self.scale
+        p, cp = self.p, self.cp
         self.period = cp.new_int_var(0, self.horizon, "period")
         for d in range(p.m):
             mine = [t for t in range(p.n) if d in self.at(t)]
-            cp.add(
-                sum(scale.down(float(p.cost[t, d])) * self.at(t)[d] for t in mine) <= self.period
-            )
+            cp.add(sum(self.cost(t, d) * self.at(t)[d] for t in mine) <= self.period)
         by_res: list[list[Any]] = [[] for _ in p.resources]
         for (v, a, b), on in self.active.items():
-            for h in p.hops(a, b):
+            for h in p.hops(a, b, v):
                 if p.hop_res[h] >= 0:
-                    length = scale.down(float(p.hop_lat[h] + p.value_bytes[v] * p.hop_inv[h]))
-                    by_res[p.hop_res[h]].append(length * on)
+                    by_res[p.hop_res[h]].append(self.hop(v, h) * on)
         for terms in by_res:
             if terms:
                 cp.add(sum(terms) <= self.period)
@@ -316,6 +340,11 @@ class Model:
             for u, t, _ in p.edges():
                 cp.add_implication(above[u], above[t])
                 cp.add_implication(below[t], below[u])
+
+    def refuse(self, found: Any) -> None:
+        """Excludes the placement of a solution."""
+        used = [x for row in self.x for x in row.values() if found.value(x)]
+        self.cp.add_bool_or([x.negated() for x in used])
 
     def among(self, placements: Ints) -> None:
         """One of the given placements [k, n]: rows of devices."""

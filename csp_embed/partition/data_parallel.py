@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 
@@ -29,8 +30,10 @@ from csp_embed.ir.network import (
     Transfer,
 )
 from csp_embed.partition import bounds
-from csp_embed.partition.problem import make_problem
+from csp_embed.partition.exact import DOUBLE, Exact, below
+from csp_embed.partition.problem import make_problem, normalised, number
 from csp_embed.partition.search import Request
+from csp_embed.partition.symmetry import trimmed
 
 LINES = "the number of replicas must not exceed the number of devices"
 
@@ -97,6 +100,7 @@ def solve_replicated(
     ways = device_sets(platform, replicas)
     best: Plan | None = None
     reason: CspEmbedError | None = None
+    interrupted = unknown = False
     for way in ways:
         share = request
         if request.time_limit is not None:
@@ -106,8 +110,25 @@ def solve_replicated(
         except Infeasible as error:
             reason = error
             continue
-        if plan.objective is not None and (best is None or plan.objective < best.objective):
+        except KeyboardInterrupt:  # between two searches, which see to it themselves
+            interrupted = True
+            break
+        unknown |= plan.objective is None
+        if plan.objective is not None and (
+            best is None or best.objective is None or plan.objective < best.objective
+        ):
             best = plan
+        interrupted |= "interrupted" in plan.reasons
+        if interrupted:
+            break
+    reasons = ("interrupted",) if interrupted else ()
+    if best is not None:
+        return replace(best, reasons=reasons)
+    if interrupted or unknown:
+        return Plan(
+            request.objective, None, 0.0, None, "UNKNOWN", request.method, reasons=reasons,
+            graph_sha256=graph.sha256, platform_sha256=platform.sha256,
+        )  # fmt: skip
     if best is None:
         raise Infeasible(
             f"{replicas} replicas do not fit",
@@ -142,8 +163,15 @@ def _throughput(
         )
         for names in way
     ]
-    if any(not plan.objective for plan in plans):
-        raise Infeasible("a replica found no plan or takes no time", where="replicas")
+    for plan in plans:
+        if plan.objective is None:  # the limit, or Ctrl-C
+            return plan
+        if not plan.objective:
+            raise Infeasible(
+                "a replica takes no time, so that its rate has no limit",
+                where="costs of 0",
+                hint="plan one copy (--replicas 1): its period is 0",
+            )
     rates = [1.0 / (plan.objective or 1.0) for plan in plans]
     buses = {name for plan in plans for name in plan.loads}
     busiest = max(
@@ -155,10 +183,21 @@ def _throughput(
         Replica(rate, plan.assignments, plan.loads, plan.transfers)
         for rate, plan in zip(rates, plans, strict=True)
     )
-    value = 1.0 / sum(rates)
+    value = 1 / sum((number(rate) for rate in rates), Fraction(0))
     # The fractional load bound holds for mixtures of placements too.
-    low = min(bounds.load(make_problem(graph, platform, fix)), value)
-    return _plan(graph, platform, request, value, low, found, "load")
+    made = _plan(graph, platform, request, value, _load(graph, platform, fix), found, "load")
+    return replace(made, reasons=next((p.reasons for p in plans if p.reasons), ()))
+
+
+def _load(graph: TaskGraph, platform: Platform, fix: dict[str, str]) -> Fraction:
+    """`bounds.load` in ms, exactly."""
+    p = normalised(make_problem(graph, trimmed(graph, platform, fix.values()), fix))
+    return Exact.of(p).load(bounds.load_prices(p.cost)) if p.n else Fraction(0)
+
+
+def times(x: float, count: int) -> float:
+    """So many times a decimal: three times 0.1 is 0.3."""
+    return float(number(x) * count)
 
 
 def _copy(task: Task, index: int, names: list[str], platform: Platform, share: int) -> Task:
@@ -166,9 +205,9 @@ def _copy(task: Task, index: int, names: list[str], platform: Platform, share: i
     cost = {}
     for d in platform.devices:
         if d.name in names:
-            c, _ = task.batch_cost_on(d, share) if share > 1 else (task.cost_on(d), False)
+            c, linear = task.batch_cost_on(d, share) if share > 1 else (task.cost_on(d), False)
             if c is not None:
-                cost[d.name] = c
+                cost[d.name] = times(task.cost_on(d) or 0.0, share) if linear else c
     if not cost or (task.pin is not None and task.pin not in names):
         raise Infeasible(
             f"replica {index} has no device for task {task.id!r}", where=f"task {task.id}"
@@ -178,7 +217,7 @@ def _copy(task: Task, index: int, names: list[str], platform: Platform, share: i
         id=f"{index}/{task.id}",
         cost=cost,
         cost_by_batch={},
-        activation_bytes=task.activation_bytes * share,
+        activation_bytes=times(task.activation_bytes, share),
         colocate=None if task.colocate is None else f"{index}/{task.colocate}",
     )
 
@@ -194,7 +233,7 @@ def _shares(
     def ends(index: int, share: int) -> float:
         tasks = tuple(_copy(t, index, way[index], platform, share) for t in graph.tasks)
         edges = tuple(
-            Edge(f"{index}/{e.src}", f"{index}/{e.dst}", e.bytes * share, e.tensor)
+            Edge(f"{index}/{e.src}", f"{index}/{e.dst}", times(e.bytes, share), e.tensor)
             for e in graph.edges
         )
         plan = solve(TaskGraph(tasks, edges), part_of(platform, way[index]), method="heft")
@@ -224,7 +263,7 @@ def _latency(
         _copy(t, i, names, platform, shares[i]) for i, names in enumerate(way) for t in graph.tasks
     )
     edges = tuple(
-        Edge(f"{i}/{e.src}", f"{i}/{e.dst}", e.bytes * shares[i], e.tensor)
+        Edge(f"{i}/{e.src}", f"{i}/{e.dst}", times(e.bytes, shares[i]), e.tensor)
         for i in range(len(way))
         for e in graph.edges
     )
@@ -239,24 +278,53 @@ def _latency(
         Replica(float(shares[i]), _rows(plan.assignments, i), {}, _hops(plan.transfers, i))
         for i in range(len(way))
     )
-    single = make_problem(
-        replace(graph, tasks=tuple(_cheapest(t, platform, batch) for t in graph.tasks)), platform
+    value, name = number(plan.objective), "critical path"
+    low = _least(graph, platform, batch, len(way))
+    if low[0] < low[1]:
+        name = "load"
+    best = max(low)
+    if len(way) == 1 and number(plan.lower_bound) > best:  # there is no other way to deal out
+        best, name = number(plan.lower_bound), plan.bound
+    if plan.status == OPTIMAL and len(way) == 1:
+        best = value
+    return replace(
+        _plan(graph, platform, request, value, best, found, name),
+        linear_costs=linear,
+        reasons=plan.reasons,
     )
-    low = min(bounds.critical_path(single), plan.objective)
-    figures = _plan(graph, platform, request, plan.objective, low, found, "critical path")
-    return replace(figures, linear_costs=linear)
 
 
-def _cheapest(task: Task, platform: Platform, batch: int) -> Task:
-    """The least that a task can cost on each device with any share of the batch."""
+def _least(
+    graph: TaskGraph, platform: Platform, batch: int, replicas: int
+) -> tuple[Fraction, Fraction]:
+    """(critical path, load) in ms whatever the shares and the sets of devices.
+
+    Each replica runs every task with some share s, which takes no less than the least over all s;
+    and no less than s times the least cost per sample. The latter adds up over replicas to the
+    batch, so by the proof of `bounds.load` the makespan is at least batch times that load."""
+    shares = range(1, batch + 2 - replicas) if replicas > 1 else range(batch, batch + 1)
+    single = [_cheapest(t, platform, shares, False) for t in graph.tasks]
+    each = [_cheapest(t, platform, shares, True) for t in graph.tasks]
+    edges = tuple(replace(e, bytes=times(e.bytes, min(shares))) for e in graph.edges)
+    few = trimmed(graph, platform, ())
+    p = normalised(make_problem(replace(graph, tasks=tuple(single), edges=edges), few))
+    load = _load(replace(graph, tasks=tuple(each)), few, {}) * (1 - Fraction(1, 10**12))
+    return Exact.of(p).critical_path(), load * batch
+
+
+def _cheapest(task: Task, platform: Platform, shares: range, by_sample: bool) -> Task:
+    """The least that a task can cost on each device with any share; by_sample: per sample of it."""
     cost = {}
     for d in platform.devices:
-        options = [task.batch_cost_on(d, s)[0] for s in range(1, batch + 1)]
-        options[0] = task.cost_on(d)
-        known = [c for c in options if c is not None]
+        known = []
+        for s in shares:
+            c, linear = task.batch_cost_on(d, s) if s > 1 else (task.cost_on(d), False)
+            if c is not None:
+                ms = number(task.cost_on(d) or 0.0) * s if linear else number(c)
+                known.append(ms / s if by_sample else ms)
         if known:
-            cost[d.name] = min(known)
-    return replace(task, cost=cost, pin=None)
+            cost[d.name] = float(min(known))
+    return replace(task, cost=cost, cost_by_batch={}, pin=None)
 
 
 def _rows(rows: tuple[Assignment, ...], index: int) -> tuple[Assignment, ...]:
@@ -280,12 +348,15 @@ def _hops(rows: tuple[Transfer, ...], index: int) -> tuple[Transfer, ...]:
 
 
 def _plan(
-    graph: TaskGraph, platform: Platform, request: Request, value: float, low: float,
+    graph: TaskGraph, platform: Platform, request: Request, value: Fraction, low: Fraction,
     found: tuple[Replica, ...], bound: str,
 ) -> Plan:  # fmt: skip
-    closed = value - low <= 1e-6 * value
+    # Rates are written as doubles, so that even equal figures differ in their last digits.
+    low = min(low, value)
+    closed = value - low <= value * DOUBLE
     return Plan(
-        request.objective, value, low, 0.0 if closed else (value - low) / value,
+        request.objective, float(value), below(low),
+        0.0 if closed else float((value - low) / value),
         OPTIMAL if closed else FEASIBLE, request.method, replicas=found, bound=bound,
         graph_sha256=graph.sha256, platform_sha256=platform.sha256,
     )  # fmt: skip

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from csp_embed.partition.cpsat_model import Scale
+from csp_embed.partition.cpsat_model import Scale, whole_sizes
 from csp_embed.partition.dnn_model import Dnn
 from csp_embed.partition.problem import Floats, Ints
 from csp_embed.solver import cpsat
@@ -53,7 +53,9 @@ def build(
 ) -> Built:
     """The whole model: placement, tolls, memory, symmetry, shape, and period or makespan."""
     p, cp = dnn.p, cpsat.new_model()
-    scale = Scale([*p.cost[np.isfinite(p.cost)].tolist(), *dnn.toll.tolist()], horizon, 2 * p.n)
+    cost = np.where(np.isfinite(p.cost), p.cost, 0.0)
+    most = float(cost.sum(axis=0).max(initial=0.0) + 2 * dnn.toll.sum())
+    scale = Scale(dnn.tick, horizon, p.n + 2 * p.m if latency else 0, most, p.unit)
     limit = scale.up(horizon) + 1
     members = p.groups()
     x = [{d: cp.new_bool_var("") for d in p.allowed(ts[0])} for ts in members]
@@ -62,18 +64,12 @@ def build(
     terms: dict[int, list[Any]] = {d: [] for d in range(p.m)}
     for t in range(p.n):
         for d, on in x[p.group[t]].items():
-            terms[d].append(scale.down(float(p.cost[t, d])) * on)
+            terms[d].append(scale.whole(dnn.exact_cost(t, d)) * on)
     enters = _tolls(dnn, cp, scale, x, terms, latency)
     for d in range(p.m):
         if math.isfinite(p.memory[d]):
-            cp.add(
-                sum(
-                    math.ceil(float(p.weight[ts].sum()) - 1e-6) * x[g][d]
-                    for g, ts in enumerate(members)
-                    if d in x[g]
-                )
-                <= math.floor(p.memory[d] + 1e-6)
-            )
+            sizes, room = whole_sizes([float(p.weight[ts].sum()) for ts in members], p.memory[d])
+            cp.add(sum(sizes[g] * x[g][d] for g in range(len(members)) if d in x[g]) <= room)
     if symmetry:
         _symmetry(dnn, cp, x)
     goal = cp.new_int_var(0, limit, "goal")
@@ -107,7 +103,7 @@ def _tolls(
         u = int(u)
         mine = x[p.group[u]]
         others = sorted({int(p.group[t]) for t in p.consumers(v)} - {int(p.group[u])})
-        toll = scale.down(float(dnn.toll[v]))
+        toll = scale.whole(dnn.exact_toll(v))
         if not others or not (toll or all_):
             continue
         for d in range(p.m):
@@ -246,17 +242,17 @@ def _times(
     """Subgraphs start after their inputs and release all outputs at their end; CPUs never queue."""
     p, cp, scale = dnn.p, built.cp, built.scale
     heads, tails = path_bounds(dnn)
-    ms_limit = scale.ms(limit)
+    last = scale.time(limit) * (1 + 1e-9)
     for t in range(p.n):
         here = built.x[p.group[t]]
-        low = {d: scale.down(float(heads[t, d])) if heads[t, d] < ms_limit else limit for d in here}
+        low = {d: scale.down(float(heads[t, d])) if heads[t, d] < last else limit for d in here}
         f = cp.new_int_var(min(*low.values(), limit), limit, "")
         built.finish.append(f)
         cp.add(f >= sum(low[d] * on for d, on in here.items()))
-        rest = {d: scale.down(min(float(tails[t, d]), ms_limit)) for d in here}
+        rest = {d: scale.down(min(float(tails[t, d]), last)) for d in here}
         cp.add(built.goal >= f + sum(rest[d] * on for d, on in here.items()))
         for d, on in here.items():
-            if heads[t, d] + tails[t, d] > ms_limit:
+            if heads[t, d] + tails[t, d] > last:
                 cp.add(on == 0)
     end: dict[int, Any] = {}
     for d in range(p.m):
@@ -274,7 +270,7 @@ def _times(
             if dnn.accelerator[d]:
                 cp.add(built.finish[t] >= end[d]).only_enforce_if(on)
                 continue
-            cost = scale.down(float(p.cost[t, d]))
+            cost = scale.whole(dnn.exact_cost(t, d))
             for u in producers:
                 cp.add(built.finish[t] >= built.finish[u] + cost).only_enforce_if(on)
         for u in producers:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
@@ -28,9 +30,13 @@ from csp_embed.partition import bounds, chains, throughput
 from csp_embed.partition.balance import balance
 from csp_embed.partition.dnn_cpsat import build, path_bounds
 from csp_embed.partition.dnn_model import Dnn, make_dnn
+from csp_embed.partition.exact import below
+from csp_embed.partition.latency import Proof, reached
 from csp_embed.partition.loads import load_arrays
-from csp_embed.partition.problem import Floats, Ints
-from csp_embed.partition.search import Clock, Request
+from csp_embed.partition.problem import Ints
+from csp_embed.partition.search import Clock, Request, in_units
+from csp_embed.partition.supervise import INTERRUPTED, supervised
+from csp_embed.partition.symmetry import trimmed
 from csp_embed.solver import cpsat
 from csp_embed.solver.status import Solved
 
@@ -46,8 +52,9 @@ class State:
         self.dev: Ints | None = None
         self.fresh: Ints | None = None  # a plain start for annealing
         self.value, self.method = float("inf"), ""
-        self.low, self.bound = 0.0, "none"
+        self.proof = Proof(unit=dnn.p.unit, tick=dnn.tick)
         self.interrupted = False
+        self.shape = (clock.request.contiguous, clock.request.pipeline)
 
     def offer(self, dev: Ints, method: str) -> None:
         """Takes a placement if it is feasible and better."""
@@ -70,9 +77,8 @@ class State:
             self.dev, self.value, self.method = np.array(dev), value, method
 
     def raise_to(self, low: float, name: str) -> None:
-        """Keeps the larger bound."""
-        if low > self.low:
-            self.low, self.bound = low, name
+        """Keeps the larger bound, added up in floats."""
+        self.proof.raise_to(low, name)
 
 
 def solve_dnn(
@@ -91,29 +97,50 @@ def solve_dnn(
             "the cost model dnn-partitioning takes no limit on the other objective",
             hint="limit the objective itself or use the default cost model",
         )
-    dnn = make_dnn(graph, platform, fix)
-    state = State(dnn, clock)
-    _bounds(state)
-    status = UNKNOWN
-    try:
-        if start is not None:
-            at = {d.name: i for i, d in enumerate(platform.devices)}
-            named = start.device_of()
-            if all(named.get(t) in at for t in dnn.p.ids):
-                state.offer(np.array([at[named[t]] for t in dnn.p.ids], np.int64), "start")
-        _starts(state)
-        if request.method in ("auto", "exact"):
-            status = _exact(state)
-    except KeyboardInterrupt:
-        state.interrupted = True
-    if status == "INFEASIBLE":
+    found: list[State] = []
+    status = [UNKNOWN]
+
+    def search() -> None:
+        _search(graph, platform, clock, fix, start, found, status)
+
+    ended = supervised(search, clock)
+    if status[0] == "INFEASIBLE":
+        finite = any(d.memory_bytes is not None for d in platform.devices)
         raise Infeasible(
             "no placement keeps memory, colours and shape",
-            where="memory" if np.isfinite(dnn.p.memory).any() else "pins and colours",
+            where="memory" if finite else "pins and colours",
             why="proved by exact search",
             hint="use more or larger accelerators, or drop --contiguous",
         )
-    return _plan(state)
+    reasons = ("interrupted",) if ended == INTERRUPTED else ()
+    if not found:  # the limit came before the first arrays
+        return Plan(
+            request.objective, None, 0.0, None, UNKNOWN, request.method, reasons=reasons,
+            graph_sha256=graph.sha256, platform_sha256=platform.sha256,
+        )  # fmt: skip
+    return replace(_plan(found[0]), reasons=reasons)
+
+
+def _search(
+    graph: TaskGraph, platform: Platform, clock: Clock, fix: dict[str, str], start: Plan | None,
+    found: list[State], status: list[str],
+) -> None:  # fmt: skip
+    """The whole search; puts its State and the last status where the watching thread sees them."""
+    request = clock.request
+    few = trimmed(graph, platform, {*fix.values(), *(start.device_of().values() if start else ())})
+    dnn = make_dnn(graph, few, fix)
+    clock = clock.of(in_units(request, dnn.p), dnn.p.unit)
+    request, state = clock.request, State(dnn, clock)
+    found.append(state)
+    if start is not None:
+        at = {d.name: i for i, d in enumerate(few.devices)}
+        named = start.device_of()
+        if all(named.get(t) in at for t in dnn.p.ids):
+            state.offer(np.array([at[named[t]] for t in dnn.p.ids], np.int64), "start")
+    _starts(state)
+    _bounds(state)
+    if request.method in ("auto", "exact"):
+        status[0] = _exact(state)
 
 
 def _bounds(state: State) -> None:
@@ -172,9 +199,9 @@ def _chain(state: State, start: Ints, number: int) -> None:
     dev = start.copy()
     hot = (0.02, 0.02, 0.4, 0.05)[number % 4] * scale
     steps = max(int(400_000 * r.effort), 1000)
-    balance(q, dev, steps, hot, 1e-4 * scale, 1000 * r.seed + number + 1)
+    balance(q, dev, steps, max(hot, 1e-9), max(1e-4 * scale, 1e-12), 1000 * r.seed + number + 1)
     state.offer(dev, "anneal")
-    state.clock.tell(f"balancing, {state.value:.6g} ms")
+    state.clock.tell(f"balancing, {state.clock.ms(state.value)}")
 
 
 def _worst(dnn: Dnn) -> float:
@@ -192,17 +219,22 @@ def _round(state: State, r: Request, limit: float, share: float) -> Solved:
     if not state.latency and r.min_throughput is not None:
         cap = 1.0 / r.min_throughput
     if cap is not None:
-        built.cp.add(built.goal <= built.scale.up(cap))
+        built.cp.add(built.goal <= built.scale.limit(cap))
     if state.dev is not None:
         built.hint(state.dnn, canonical(state.dnn, state.dev))
     params = clock.params(limit, share)
-    clock.tell(f"exact search, {best:.6g} ms")
-    found = cpsat.solve(built.cp, params)
+    clock.tell(f"exact search, {clock.ms(best)}")
+    # As in `latency.exact`: no linear relaxation of coefficients beyond what doubles hold.
+    extra = {"linearization_level": 0, "cp_model_probing_level": 0} if built.scale.wide else {}
+    found = cpsat.solve(built.cp, params, extra=extra)
     state.interrupted |= found.interrupted
     if found.found:
         state.offer(built.placement(state.dnn, found.value), "cpsat")
-    low = built.scale.ms(found.bound) if np.isfinite(found.bound) else 0.0
-    return replace(found, bound=low)
+    if found.status in (OPTIMAL, FEASIBLE) and (r.contiguous, r.pipeline) == state.shape:
+        # A model with more constraints than asked for proves nothing about the question.
+        state.proof.rounded |= not built.scale.exact
+        state.proof.know(reached(built.goal, built.scale, found), "exact search")
+    return found
 
 
 def _exact(state: State) -> str:
@@ -219,7 +251,6 @@ def _exact(state: State) -> str:
                 return status
             state.raise_to(state.value, "exact search")
             return OPTIMAL
-        state.raise_to(min(found.bound, state.value), "exact search")
         if status == OPTIMAL:
             return status
         if not state.latency:
@@ -262,7 +293,7 @@ def _pairs(state: State, limit: float) -> None:
                 state.offer(built.placement(dnn, found.value), "pairs")
             improved |= state.value < before * (1 - 1e-9)
             spent += 0.5
-            clock.tell(f"pairs of devices, {state.value:.6g} ms")
+            clock.tell(f"pairs of devices, {clock.ms(state.value)}")
 
 
 def canonical(dnn: Dnn, dev: Ints) -> Ints:
@@ -315,12 +346,13 @@ def convex(dnn: Dnn, dev: Ints, pipeline: bool) -> bool:
     return True
 
 
-def timetable(dnn: Dnn, dev: Ints) -> tuple[Floats, Floats] | None:
-    """Start and finish of each task; None where subgraphs wait for each other (not convex).
+def timetable(dnn: Dnn, dev: Ints, exact: list[Fraction] | None = None) -> Any:
+    """(start, finish) of each task; None where subgraphs wait for each other (not convex). exact:
+    loads in ms, for times in ms that are Fractions; else floats in units.
 
     Accelerators are single nodes of the contracted graph, timed when all before them are."""
     p = dnn.p
-    load = dnn.loads(dev)
+    load = dnn.loads(dev) if exact is None else exact
     node = np.where(dnn.accelerator[dev] == 1, dev, p.m + np.arange(p.n))
     before: dict[int, set[int]] = {int(x): set() for x in node}
     after: dict[int, set[int]] = {int(x): set() for x in node}
@@ -330,13 +362,17 @@ def timetable(dnn: Dnn, dev: Ints) -> tuple[Floats, Floats] | None:
             after[int(node[u])].add(int(node[t]))
     waiting = {x: len(b) for x, b in before.items()}
     ready = sorted(x for x, k in waiting.items() if not k)
-    begin: dict[int, float] = {}
-    end: dict[int, float] = {}
+    begin: dict[int, Any] = {}
+    end: dict[int, Any] = {}
     while ready:
         x = ready.pop()
-        begin[x] = max((end[y] for y in before[x]), default=0.0)
+        begin[x] = max((end[y] for y in before[x]), default=0)
         t = x - p.m
-        end[x] = begin[x] + (float(load[x]) if t < 0 else float(p.cost[t, dev[t]]))
+        if t < 0:
+            end[x] = begin[x] + load[x]
+        else:
+            cost = float(p.cost[t, dev[t]]) if exact is None else dnn.exact_cost(t, int(dev[t]))
+            end[x] = begin[x] + cost
         for y in sorted(after[x]):
             waiting[y] -= 1
             if not waiting[y]:
@@ -351,30 +387,46 @@ def _plan(state: State) -> Plan:
     dnn, p, r = state.dnn, state.dnn.p, state.clock.request
     names = [d.name for d in p.platform.devices]
     limit = r.max_latency if state.latency else (1 / r.min_throughput if r.min_throughput else None)
-    reasons = ("interrupted",) if state.interrupted else ()
+    reasons: tuple[str, ...] = ()
+    proof = state.proof
     if state.dev is None or (limit is not None and state.value > limit * (1 + 1e-9)):
         return Plan(
-            r.objective, None, state.low, None, UNKNOWN, r.method, bound=state.bound,
+            r.objective, None, below(proof.sure), None, UNKNOWN, r.method, bound=proof.name,
             graph_sha256=p.graph.sha256, platform_sha256=p.platform.sha256, reasons=reasons,
         )  # fmt: skip
-    value = state.value
-    low = min(state.low, value)
-    closed = value - low <= 1e-6 * value + 1e-9
     rows = tuple(Assignment(t, names[d]) for t, d in zip(p.ids, state.dev, strict=True))
-    found: dict[str, float] = {}
+    load, found = exact_loads(dnn, state.dev), {}
     if state.latency:
-        times = timetable(dnn, state.dev)
+        times = timetable(dnn, state.dev, load)
         assert times is not None
-        order = np.lexsort((np.arange(p.n), times[0]))
+        begin, end = times
+        order = sorted(range(p.n), key=lambda t: (begin[t], end[t], t))
         rows = tuple(
-            Assignment(p.ids[t], names[state.dev[t]], float(times[0][t]), float(times[1][t]))
-            for t in order
+            Assignment(p.ids[t], names[state.dev[t]], float(begin[t]), float(end[t])) for t in order
         )
+        value = max(end, default=Fraction(0))
     else:
-        found = {n: float(x) for n, x in zip(names, dnn.loads(state.dev), strict=True)}
+        found = {name: float(x) for name, x in zip(names, load, strict=True)}
+        value = max(load, default=Fraction(0))
+    closed = proof.meets(value)
+    low = min(proof.sure, value)
     return Plan(
-        r.objective, value, low, 0.0 if closed else (value - low) / value,
+        r.objective, float(value), below(low),
+        0.0 if closed else float((value - low) / value),
         OPTIMAL if closed else FEASIBLE, f"{r.method}:{state.method}",
-        assignments=rows, loads=found, bound=state.bound, reasons=reasons,
+        assignments=rows, loads=found, bound=proof.name, reasons=reasons,
         graph_sha256=p.graph.sha256, platform_sha256=p.platform.sha256,
     )  # fmt: skip
+
+
+def exact_loads(dnn: Dnn, dev: Ints) -> list[Fraction]:
+    """`Dnn.loads` in ms, exactly."""
+    p, found = dnn.p, [Fraction(0)] * dnn.p.m
+    for t, d in enumerate(dev.tolist()):
+        found[d] += dnn.exact_cost(t, d)
+    for v, u in enumerate(p.value_src):
+        away = set(dev[p.consumers(v)].tolist()) - {int(dev[u])}
+        for d in (*away, *([int(dev[u])] if away else [])):
+            if dnn.accelerator[d]:
+                found[d] += dnn.exact_toll(v)
+    return found

@@ -29,7 +29,7 @@ def genetic(p: Problem, inc: Incumbent, clock: Clock, first: list[Placement]) ->
     people: list[tuple[float, int, Ints, Ints]] = []
 
     def add(order: Ints, dev: Ints, steps: int) -> None:
-        scale = first[0].value
+        scale = max(first[0].value, 1e-9)
         value = anneal(
             a, w, p.lat, p.inv, p.activation, members, member_ptr, order, dev, steps,
             0.005 * scale, 1e-4 * scale, 7919 * clock.request.seed + len(people) + 1,
@@ -55,7 +55,9 @@ def genetic(p: Problem, inc: Incumbent, clock: Clock, first: list[Placement]) ->
             add(order.astype(np.int64), dev, TOUCH)
         people = [(v, i, o, d) for i, (v, _, o, d) in enumerate(sorted(people)[:POPULATION])]
         generation += 1
-        clock.tell(f"generation, {people[0][0]:.6g} ms", generation, max(generation, GENERATIONS))
+        clock.tell(
+            f"generation, {clock.ms(people[0][0])}", generation, max(generation, GENERATIONS)
+        )
         value, _, order, dev = people[0]
         if inc.best is None or value < inc.best.value:
             inc.offer(dev, decoded(p, order, dev), "genetic")

@@ -5,15 +5,18 @@ Takes: a Problem, a Request, an Incumbent.  Leaves: the incumbent improved, and 
 
 from __future__ import annotations
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
 from csp_embed.partition import bounds, kernels
 from csp_embed.partition.anneal import anneal
-from csp_embed.partition.cpsat_model import Model
+from csp_embed.partition.cpsat_model import Model, Scale
+from csp_embed.partition.exact import DOUBLE, Exact
 from csp_embed.partition.list_scheduling import ListScheduler, Placement
 from csp_embed.partition.placements import placements
 from csp_embed.partition.problem import Ints, Problem, _csr
@@ -22,7 +25,6 @@ from csp_embed.partition.search import Clock, Incumbent, Request
 from csp_embed.partition.symmetry import canonical, device_classes
 from csp_embed.partition.timetable import Timetable, decoded, retimed
 from csp_embed.solver import cpsat
-from csp_embed.solver.params import Params
 
 SMALL = 30  # up to here interpreted list schedulers and CP-SAT are quicker than compiling
 EXACT = 40  # above this many tasks the exact model is left to neighbourhoods, unless all but proved
@@ -33,7 +35,11 @@ HEATS = ((0.02, 1e-3, 1.0), (0.01, 5e-4, 0.0), (0.02, 1e-3, 3.0))
 TRIAL = 1500  # proposals
 GROWTH = 30  # from one round to the next, at most
 CHAIN, WARM = 1.5e7, 0.3  # steps times tasks of a chain beside neighbourhoods; its temperature
+REFUSALS = 200  # placements that one exact search may propose in vain
+ABOVE = 1 + 1e-8  # placements are listed to a little above a makespan, so that none is missed
 LISTABLE = 1.05  # placements are listed up to so many times the load bound
+FLOATS = Fraction(1, 10**9)  # relative: more than any sum or product of floats here loses
+SAME = 1e-13  # relative: floats of one exact value differ less
 HITS = (
     100_000,
     100_000,
@@ -44,18 +50,49 @@ HITS = (
 
 @dataclass
 class Proof:
-    """The best lower bound so far. closed: some exact search proved its optimum."""
+    """The best lower bound so far. closed: some exact search proved its optimum.
+
+    sure: ms, holds exactly; value: the same in `unit` ms, as the searches have it. tick: ms of
+    which every objective is a multiple (0: not known). rounded: times are too unlike for 64 bits,
+    so that a finished search leaves a bound less by that rounding."""
 
     value: float = 0.0
     name: str = "none"
     closed: bool = False
     interrupted: bool = False
     notes: list[str] = field(default_factory=list)
+    sure: Fraction = Fraction(0)
+    unit: Fraction = Fraction(1)
+    tick: Fraction = Fraction(0)
+    rounded: bool = False
+
+    @classmethod
+    def of(cls, p: Problem) -> Proof:
+        """Nothing proved yet."""
+        return cls(unit=p.unit, tick=Exact.of(p).tick or Fraction(0))
 
     def raise_to(self, value: float, name: str) -> None:
-        """Keeps the larger bound."""
-        if value > self.value:
-            self.value, self.name = value, name
+        """Keeps the larger bound; `value` was added up in floats, whose errors are given back."""
+        if np.isfinite(value):
+            self.know(Fraction(float(value)) * (1 - FLOATS) * self.unit, name)
+
+    def know(self, sure: Fraction, name: str) -> None:
+        """Keeps the larger bound; `sure` (ms) holds exactly. An objective is a whole number of
+        ticks, so a bound between two is as good as the next."""
+        if self.tick:
+            sure = -(-sure // self.tick) * self.tick
+        if sure > self.sure:
+            self.sure, self.name, self.value = sure, name, float(sure / self.unit)
+
+    def meets(self, objective: Fraction) -> bool:
+        """Whether an objective (ms) is proved the least: as exact numbers, and only where times had
+        to be rounded, to all but the last digits of a double."""
+        lost = objective * DOUBLE if self.rounded else 0
+        return objective - lost <= self.sure
+
+    def settles(self, value: float) -> bool:
+        """Whether nothing better than `value` (in units) can be hoped for."""
+        return value <= self.value * (1 + SAME)
 
 
 def lists(p: Problem, inc: Incumbent, compiled: bool, large: bool = False) -> list[Placement]:
@@ -98,8 +135,8 @@ def annealed(
                 chains.offer(inc, job.result())
             number += threads
             best = inc.best.value if inc.best else float("inf")
-            clock.tell(f"annealing, {best:.6g} ms", number, max(number, len(lanes)))
-            if best <= low * (1 + 1e-9):
+            clock.tell(f"annealing, {clock.ms(best)}", number, max(number, len(lanes)))
+            if best <= low * (1 + SAME):
                 return
             if not clock.wall:
                 if number >= len(lanes):
@@ -124,7 +161,7 @@ class Chains:
         # Where any device could hold everything at once, no activation can be one too many.
         tight = p.weight.sum() + p.activation.sum() > p.memory.min(initial=np.inf)
         self.activation = p.activation if tight else np.zeros(p.n)
-        self.plain = alone and not p.contended() and not self.activation.any()
+        self.plain = alone and not (p.contended() or p.row.any() or self.activation.any())
         self.member_ptr, self.members = _csr(p.groups())
         self.arrays = kernels.arrays(p)
         self.spaces = [kernels.work(p) for _ in range(max(1, clock.request.workers))]
@@ -136,15 +173,16 @@ class Chains:
         """One chain. warm: factor on the first temperature."""
         p, order, dev = self.p, start.order.copy(), start.dev.copy()
         seed = self.seed * 1000 + number + 1
+        scale = max(start.value, 1e-9)  # a plan that takes no time has no temperature of its own
         if self.plain:
             hot, cold, work = HEATS[number % len(HEATS)]
-            hot, cold = max(warm * hot, cold) * start.value, cold * start.value
+            hot, cold = max(warm * hot, cold) * scale, cold * scale
             value = reinsert(self.graph, order, dev, max(steps, 1), hot, cold, work, seed)
         else:
-            hot = (0.01, 0.03, 0.005)[number % 3] * start.value
+            hot = (0.01, 0.03, 0.005)[number % 3] * scale
             value = anneal(
                 self.arrays, self.spaces[slot], p.lat, p.inv, self.activation, self.members,
-                self.member_ptr, order, dev, steps, hot, 1e-4 * start.value, seed,
+                self.member_ptr, order, dev, steps, hot, 1e-4 * scale, seed,
             )  # fmt: skip
         return Placement(order, dev, float(value), "anneal")
 
@@ -167,10 +205,11 @@ def build(p: Problem, request: Request, horizon: float) -> Model:
         model.loads()
     model.shape(request.contiguous, request.pipeline)
     if request.max_latency is not None:
-        model.cp.add(model.makespan <= model.scale.up(request.max_latency))
+        model.cp.add(model.makespan <= model.scale.limit(request.max_latency))
     if request.min_throughput is not None:
-        model.cp.add(model.period <= model.scale.up(1.0 / request.min_throughput))
-    model.cp.minimize(model.makespan if request.objective == "latency" else model.period)
+        model.cp.add(model.period <= model.scale.limit(1.0 / request.min_throughput))
+    model.goal = model.makespan if request.objective == "latency" else model.period
+    model.cp.minimize(model.goal)
     return model
 
 
@@ -192,14 +231,20 @@ def exact(
         times = best.table.start if best.table is not None and same else None
         model.hint(dev, times if model.start else None)
     clock.tell("exact search")
-    params, extra = clock.params(limit, share), tuning(request)
-    if extra:
-        params = replace(params, workers=1, interleave=False)
     stop = None if target is None else model.scale.down(target)
-    found = cpsat.solve(model.cp, params, extra=extra, target=stop)
-    proof.interrupted |= found.interrupted
-    if found.found:
-        take(p, inc, model, found, "cpsat")
+    for _ in range(REFUSALS):
+        params, extra = clock.params(limit, share), tuning(request)
+        if model.scale.wide:
+            # Coefficients beyond what doubles hold lead CP-SAT's linear relaxation to wrong proofs.
+            extra = {"linearization_level": 0, "cp_model_probing_level": 0}
+        if extra and request.objective == "latency":
+            params = replace(params, workers=1, interleave=False)
+        found = cpsat.solve(model.cp, params, extra=extra, target=stop)
+        proof.interrupted |= found.interrupted
+        if not found.found or take(p, inc, model, found, "cpsat") or inc.keeps_last:
+            break
+        # What the model leaves out (memory of inputs in flight) refuses this placement: not again.
+        model.refuse(found)
     if found.status == "INFEASIBLE" and best is None:
         proof.notes.append("infeasible")
     elif found.status == "INFEASIBLE" and best is not None:
@@ -207,11 +252,21 @@ def exact(
         proof.raise_to(best.value, "exact search")
         proof.closed = True
     elif found.status in ("OPTIMAL", "FEASIBLE", "UNKNOWN"):
-        value = model.scale.ms(found.bound)
-        if np.isfinite(value) and inc.best is not None:
-            proof.raise_to(min(value, inc.best.value), "exact search")
+        proof.rounded |= not model.scale.exact
+        proof.know(reached(model.goal, model.scale, found), "exact search")
         proof.closed |= found.status == "OPTIMAL"
     return found.status
+
+
+def reached(goal: Any, scale: Scale, found: Any) -> Fraction:
+    """ms below which CP-SAT has proved that there is nothing. goal: the variable that it made
+    small."""
+    if found.status == "OPTIMAL":
+        return int(found.value(goal)) * scale.tick
+    if not np.isfinite(found.bound):
+        return Fraction(0)
+    # The bound comes as a float of whole ticks, which beyond 2^53 is rounded to either side.
+    return max(0, math.ceil(found.bound * (1 - 2.0**-50) - 1e-6)) * scale.tick
 
 
 def tuning(request: Request) -> dict[str, Any]:
@@ -233,8 +288,8 @@ def few_left(p: Problem, inc: Incumbent, proof: Proof, clock: Clock, hits: int) 
         goal = proof.value + part * (high - proof.value) if part < 1 else high
         if goal > most:
             return
-        clock.tell(f"listing placements below {goal:.6g} ms")
-        rows = placements(p, goal, hits=hits, stop=lambda: clock.left() < 0.1)
+        clock.tell(f"listing placements below {clock.ms(goal)}")
+        rows = placements(p, goal * ABOVE, hits=hits, stop=lambda: clock.left() < 0.1)
         if rows is None or not search_among(p, inc, proof, clock, rows, goal):
             return
 
@@ -256,7 +311,13 @@ def search_among(
         if found.found:
             take(p, inc, model, found, "placements")
     best = inc.best.value if inc.best is not None else float("inf")
-    if status == "OPTIMAL" or (status == "INFEASIBLE" and goal >= best):
+    if status == "OPTIMAL":  # the best of these, and all others reach `goal`
+        others = Fraction(goal * (1 + 1e-12)) * p.unit
+        proof.rounded |= not model.scale.exact
+        least = min(reached(model.goal, model.scale, found), others)
+        proof.know(least, "all placements")
+        proof.closed = True
+    elif status == "INFEASIBLE" and goal >= best:
         proof.raise_to(best, "all placements")
         proof.closed = True
     elif status == "INFEASIBLE":
@@ -279,7 +340,7 @@ def exact_rounds(p: Problem, inc: Incumbent, proof: Proof, clock: Clock, share: 
             before = inc.best.value if inc.best is not None else float("inf")
             job = None
             if aside and number and not proof.closed and before <= most:
-                job = pool.submit(placements, p, before, stop=lambda: clock.left() < 0.1)
+                job = pool.submit(placements, p, before * ABOVE, stop=lambda: clock.left() < 0.1)
             if not proof.closed:
                 exact(p, inc, proof, clock, limit, share * part)
             rows = job.result() if job is not None else None
@@ -302,12 +363,11 @@ def horizon(p: Problem, inc: Incumbent) -> float:
 def far(p: Problem) -> float:
     """A makespan that some plan surely keeps: everything one after the other, all values sent."""
     longest = np.where(np.isfinite(p.cost), p.cost, 0.0).max(axis=1).sum()
-    away = np.isfinite(p.lat)
+    away = np.isfinite(p.lat[: p.m])
     sends = sum(
-        float((p.lat[away] + p.value_bytes[v] * p.inv[away]).max()) * len(p.consumers(v))
-        for v in range(len(p.value_src))
+        float(p.waits(v)[away].max()) * len(p.consumers(v)) for v in range(len(p.value_src))
     )
-    return float(longest + sends) + 1e-6
+    return float(longest + sends) * (1 + 1e-6)
 
 
 def take(p: Problem, inc: Incumbent, model: Model, found: Any, method: str) -> bool:
@@ -338,7 +398,7 @@ def neighbourhoods(
         while inc.best is not None and inc.best.table is not None and not proof.interrupted:
             if clock.left() <= 0.5 if clock.wall else done >= rounds:
                 break
-            if inc.best.value <= proof.value * (1 + 1e-9):
+            if proof.settles(inc.best.value):
                 break
             table = inc.best.table
             for slot in range(aside):
@@ -354,14 +414,14 @@ def neighbourhoods(
             model.hint(table.dev, table.start)
             params = replace(clock.params(0.15), workers=1, interleave=False)
             if clock.wall:
-                params = Params(request.seed, 1, time_limit=min(3.0, clock.left()))
+                params = replace(params, time_limit=min(3.0, clock.left()))
             found = cpsat.solve(model.cp, params, extra=tuning(request))
             proof.interrupted |= found.interrupted
             if found.found:
                 take(p, inc, model, found, "lns")
             size = min(p.n, size + 2) if found.status == "OPTIMAL" else max(6, size - 2)
             done += 1
-            clock.tell(f"neighbourhoods, {inc.best.value:.6g} ms", done, rounds)
+            clock.tell(f"neighbourhoods, {clock.ms(inc.best.value)}", done, rounds)
         for job in jobs.values():
             chains.offer(inc, job.result())
 

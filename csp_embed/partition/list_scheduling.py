@@ -40,10 +40,11 @@ class ListScheduler:
         self.k: Any = kernels.pick(p, compiled)
         self.a, self.w = kernels.arrays(p), kernels.work(p)
         self.open_cost = np.where(np.isfinite(p.cost), p.cost, np.nan)
-        away = np.isfinite(p.lat) & ~np.eye(p.m, dtype=bool)
+        lat, inv = p.lat[: p.m], p.inv[: p.m]
+        away = np.isfinite(lat) & ~np.eye(p.m, dtype=bool)
         some = bool(away.any())
-        self.mean_lat = float(p.lat[away].mean()) if some else 0.0
-        self.mean_inv = float(p.inv[away].mean()) if some else 0.0
+        self.mean_lat = float(lat[away].mean()) if some else 0.0
+        self.mean_inv = float(inv[away].mean()) if some else 0.0
         self.none = np.zeros((1, 1))
 
     def comm(self, v: int) -> float:

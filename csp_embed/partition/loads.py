@@ -25,10 +25,12 @@ BROKEN = 1e9  # ms; above every period
 
 
 class Loads(NamedTuple):
-    """g groups, v values, m devices. cost [g, m] ms; weight [g], memory [m] bytes; maker [v] group.
+    """g groups, v values, m devices. cost [g, m] ms; weight [g], memory [m] bytes; maker [v] group;
+    row [v]: where the routes of values of its size begin.
 
     CSR: `use` (other groups that read a value), `inp` (values that a group reads from others),
-    `out` (values that others read from a group), hops of the route a -> b at a * m + b: line, ms,
+    `out` (values that others read from a group), hops of the route a -> b at (row + a) * m + b:
+    line, ms,
     ms per unit of size [v]. once [m]: devices loaded by size once per value that leaves."""
 
     group: Ints
@@ -36,6 +38,7 @@ class Loads(NamedTuple):
     weight: Floats
     memory: Floats
     maker: Ints
+    row: Ints
     size: Floats
     use_ptr: Ints
     use: Ints
@@ -63,7 +66,7 @@ def load_arrays(p: Problem, accelerator: Ints | None = None, toll: Floats | None
     value, reader = value[away], reader[away]
     live = np.unique(value)
     if accelerator is None or toll is None:
-        pair = np.repeat(np.arange(p.m * p.m), np.diff(p.hop_ptr))[p.hop_res >= 0]
+        pair = np.repeat(np.arange(len(p.hop_ptr) - 1), np.diff(p.hop_ptr))[p.hop_res >= 0]
         used = p.hop_res >= 0
         line, lat, inv = p.m + p.hop_res[used], p.hop_lat[used], p.hop_inv[used]
         apart = np.flatnonzero(~np.isfinite(p.lat.ravel()))
@@ -78,10 +81,11 @@ def load_arrays(p: Problem, accelerator: Ints | None = None, toll: Floats | None
         size, once = np.asarray(toll, float), accelerator.astype(np.int64)
     by = np.argsort(pair, kind="stable")
     return Loads(
-        p.group, cost, np.bincount(p.group, p.weight, minlength=groups), p.memory, maker, size,
+        p.group, cost, np.bincount(p.group, p.weight, minlength=groups), p.memory, maker, p.row,
+        size,
         _ptr(value, values), reader, _ptr(reader, groups), value[np.argsort(reader, kind="stable")],
         _ptr(maker[live], groups), live[np.argsort(maker[live], kind="stable")],
-        _ptr(pair, p.m * p.m), line[by].astype(np.int64), lat[by], inv[by], once,
+        _ptr(pair, len(p.hop_ptr) - 1), line[by].astype(np.int64), lat[by], inv[by], once,
         p.m + len(p.resources) + 1,
     )  # fmt: skip
 
@@ -92,7 +96,20 @@ def _ptr(keys: Ints, count: int) -> Ints:
 
 @njit(cache=True)
 def begin(
-    dev, readers, load, cost, maker, size, use_ptr, use, hop_ptr, hop_line, hop_lat, hop_inv, once
+    dev,
+    readers,
+    load,
+    cost,
+    maker,
+    row,
+    size,
+    use_ptr,
+    use,
+    hop_ptr,
+    hop_line,
+    hop_lat,
+    hop_inv,
+    once,
 ):
     """Fills readers [v, m] and load [lines] of a placement dev [g]."""
     m = cost.shape[1]
@@ -109,7 +126,7 @@ def begin(
             if readers[v, d] > 1 or d == a:
                 continue
             leaves = True
-            for h in range(hop_ptr[a * m + d], hop_ptr[a * m + d + 1]):
+            for h in range(hop_ptr[(row[v] + a) * m + d], hop_ptr[(row[v] + a) * m + d + 1]):
                 load[hop_line[h]] += hop_lat[h] + size[v] * hop_inv[h]
         if leaves and once[a]:
             load[a] += size[v]
@@ -117,7 +134,7 @@ def begin(
 
 @njit(cache=True)
 def shift(
-    g, b, dev, readers, load, cost, maker, size, inp_ptr, inp, out_ptr, out,
+    g, b, dev, readers, load, cost, maker, row, size, inp_ptr, inp, out_ptr, out,
     hop_ptr, hop_line, hop_lat, hop_inv, once,
 ):  # fmt: skip
     """Adds to load [lines] what changes where group g moves to device b; moves nothing."""
@@ -133,11 +150,11 @@ def shift(
                 continue
             if d != a:
                 before = True
-                for h in range(hop_ptr[a * m + d], hop_ptr[a * m + d + 1]):
+                for h in range(hop_ptr[(row[v] + a) * m + d], hop_ptr[(row[v] + a) * m + d + 1]):
                     load[hop_line[h]] -= hop_lat[h] + size[v] * hop_inv[h]
             if d != b:
                 after = True
-                for h in range(hop_ptr[b * m + d], hop_ptr[b * m + d + 1]):
+                for h in range(hop_ptr[(row[v] + b) * m + d], hop_ptr[(row[v] + b) * m + d + 1]):
                     load[hop_line[h]] += hop_lat[h] + size[v] * hop_inv[h]
         if before and once[a]:
             load[a] -= size[v]
@@ -148,10 +165,10 @@ def shift(
         x = dev[maker[v]]
         gone, come = readers[v, a] == 1 and a != x, readers[v, b] == 0 and b != x
         if gone:
-            for h in range(hop_ptr[x * m + a], hop_ptr[x * m + a + 1]):
+            for h in range(hop_ptr[(row[v] + x) * m + a], hop_ptr[(row[v] + x) * m + a + 1]):
                 load[hop_line[h]] -= hop_lat[h] + size[v] * hop_inv[h]
         if come:
-            for h in range(hop_ptr[x * m + b], hop_ptr[x * m + b + 1]):
+            for h in range(hop_ptr[(row[v] + x) * m + b], hop_ptr[(row[v] + x) * m + b + 1]):
                 load[hop_line[h]] += hop_lat[h] + size[v] * hop_inv[h]
         if once[x] and gone != come:
             others = 0

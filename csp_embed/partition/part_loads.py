@@ -20,6 +20,7 @@ def solve_loads(q, dev, free, ptr, parts, limit):
     parts[ptr[i] : ptr[i + 1]]: groups of part i. free [m] bytes of memory left. limit: moves per
     part. Energy is that of annealing, so that equal maxima are told apart by the other loads."""
     cost, weight, maker, size = q.cost, q.weight, q.maker, q.size
+    row = q.row
     use_ptr, use, inp_ptr, inp, out_ptr, out = q.use_ptr, q.use, q.inp_ptr, q.inp, q.out_ptr, q.out
     hop_ptr, hop_line, hop_lat, hop_inv = q.hop_ptr, q.hop_line, q.hop_lat, q.hop_inv
     once, lines = q.once, q.lines
@@ -27,7 +28,8 @@ def solve_loads(q, dev, free, ptr, parts, limit):
     readers = np.zeros((len(maker), m), np.int64)
     load = np.zeros(lines)
     begin(
-        dev, readers, load, cost, maker, size, use_ptr, use, hop_ptr, hop_line, hop_lat, hop_inv,
+        dev, readers, load, cost, maker, row, size, use_ptr, use, hop_ptr, hop_line, hop_lat,
+        hop_inv,
         once,
     )  # fmt: skip
     widest = 0
@@ -74,7 +76,8 @@ def solve_loads(q, dev, free, ptr, parts, limit):
                 load[:] = kept[depth]
                 if d != home[depth]:
                     shift(
-                        g, d, dev, readers, load, cost, maker, size, inp_ptr, inp, out_ptr, out,
+                        g, d, dev, readers, load, cost, maker, row, size, inp_ptr, inp, out_ptr,
+                        out,
                         hop_ptr, hop_line, hop_lat, hop_inv, once,
                     )  # fmt: skip
                     settle(g, d, dev, readers, inp_ptr, inp)
@@ -86,7 +89,7 @@ def solve_loads(q, dev, free, ptr, parts, limit):
             if dev[some[k]] != best_at[k]:
                 settle(some[k], best_at[k], dev, readers, inp_ptr, inp)
         begin(
-            dev, readers, load, cost, maker, size, use_ptr, use, hop_ptr, hop_line, hop_lat,
+            dev, readers, load, cost, maker, row, size, use_ptr, use, hop_ptr, hop_line, hop_lat,
             hop_inv, once,
         )  # fmt: skip
         closed += moves <= limit

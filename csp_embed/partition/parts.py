@@ -34,7 +34,8 @@ def rests(a, lat, inv, tasks, place, tail, rest):
                         continue
                     least = np.inf
                     for e in range(m):
-                        wait = 0.0 if d == e else lat[d, e] + a.value_bytes[v] * inv[d, e]
+                        x = a.row[v] + d
+                        wait = 0.0 if d == e else lat[x, e] + a.value_bytes[v] * inv[x, e]
                         least = min(least, wait + a.cost[tasks[j], e] + rest[j, e])
                     rest[i, d] = max(rest[i, d], least)
 

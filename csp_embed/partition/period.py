@@ -48,7 +48,7 @@ def split_throughput(p: Problem, inc: Incumbent, proof: latency.Proof, clock: Cl
     if p.n < 2 or p.m < 2:
         return
     if r.shaped:  # only the exact model knows convex sets
-        rough = latency.Proof()
+        rough = latency.Proof.of(p)
         latency.exact(merge(p, levels(p)[-1]), inc, rough, clock, 0.5, 0.3)
         proof.interrupted |= rough.interrupted
         return
@@ -75,7 +75,7 @@ def split_throughput(p: Problem, inc: Incumbent, proof: latency.Proof, clock: Cl
         clock.tell("groups", 1, 1)
     number = 0
     while clock.wall and r.method == "split" and inc.best is not None and clock.left() > 0.2:
-        if inc.best.value <= proof.value * (1 + 1e-9):
+        if proof.settles(inc.best.value):
             return
         number += 1
         search.lane(inc.best.dev, (0.005, 0.02, 0.1)[number % 3], 1000 + number)

@@ -183,8 +183,7 @@ def _pairs(room: Floats, table: Floats, prices: Floats) -> Iterator[tuple[Ints, 
 def _judge(p: Problem, dev: Devices, limit: float) -> Devices:
     """The columns of dev [n, k] that pass the conditions on paths and windows."""
     m = p.m
-    away = (p.lat[None] + p.value_bytes[:, None, None] * p.inv[None]).reshape(-1, m * m)
-    away[:, :: m + 1] = 0.0
+    away = np.array([p.waits(v) for v in range(len(p.value_src))]).reshape(-1, m * m)
     # Single precision is faster; the allowance is far above what n sums in it can lose.
     away, costs = away.astype(np.float32), p.cost.astype(np.float32)
     limit *= 1 + 1e-5

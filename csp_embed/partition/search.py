@@ -9,12 +9,13 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 
 import numpy as np
 
 from csp_embed.ir.network import LATENCY
 from csp_embed.partition import feasible
-from csp_embed.partition.problem import Ints, Problem
+from csp_embed.partition.problem import Ints, Problem, number
 from csp_embed.partition.timetable import Timetable, loads
 from csp_embed.solver.params import Params
 
@@ -46,15 +47,21 @@ class Request:
 class Clock:
     """Shares of one limit. Deterministic unless the request is a wall-clock one."""
 
-    def __init__(self, request: Request) -> None:
-        self.request, self.started = request, time.perf_counter()
+    def __init__(self, request: Request, unit: Fraction = Fraction(1)) -> None:
+        """unit: ms of 1 in what the searches report."""
+        self.request, self.started, self.unit = request, time.perf_counter(), unit
+        self.stop = threading.Event()
         self.wall = request.time_limit is not None
 
-    def of(self, request: Request) -> Clock:
+    def of(self, request: Request, unit: Fraction | None = None) -> Clock:
         """The same clock for another request with the same limits."""
-        other = Clock(request)
-        other.started = self.started
+        other = Clock(request, self.unit if unit is None else unit)
+        other.started, other.stop = self.started, self.stop
         return other
+
+    def ms(self, value: float) -> str:
+        """A time of the searches, for people."""
+        return f"{value * float(self.unit):.6g} ms"
 
     def part(self, share: float) -> Clock:
         """A clock that ends when so much of what is left is gone; this one without a limit."""
@@ -66,8 +73,19 @@ class Clock:
         """Since the start."""
         return time.perf_counter() - self.started
 
+    def late(self) -> bool:
+        """Whether the limit has passed."""
+        limit = self.request.time_limit
+        return limit is not None and self.seconds() >= limit
+
+    def heed(self) -> None:
+        """Raises: KeyboardInterrupt where the search was asked to stop (see `supervise`)."""
+        if self.stop.is_set():
+            raise KeyboardInterrupt
+
     def left(self) -> float:
         """Seconds until the limit; inf without one."""
+        self.heed()
         limit = self.request.time_limit
         return float("inf") if limit is None else limit - self.seconds()
 
@@ -76,12 +94,17 @@ class Clock:
         left on the wall clock."""
         r = self.request
         if self.wall:
-            return Params(r.seed, r.workers, time_limit=max(0.05, self.left() * share))
+            limit = max(0.05, self.left() * share)
+            return Params(r.seed, r.workers, time_limit=limit, stop=self.stop.is_set)
+        self.heed()
         many = r.workers > 1
-        return Params(r.seed, r.workers, deterministic * r.effort, interleave=many)
+        return Params(
+            r.seed, r.workers, deterministic * r.effort, interleave=many, stop=self.stop.is_set
+        )
 
     def tell(self, text: str, done: int = 0, total: int = 1) -> None:
         """Progress, if anybody listens."""
+        self.heed()
         if self.request.progress is not None:
             self.request.progress(text, done, total)
 
@@ -102,6 +125,7 @@ class Incumbent:
     def __init__(self, p: Problem, request: Request) -> None:
         self.p, self.request = p, request
         self.best: Candidate | None = None
+        self.keeps_last = True  # whether the last candidate failed by its value only
         self.lock = threading.Lock()
 
     def offer(self, dev: Ints, table: Timetable | None, method: str) -> bool:
@@ -114,7 +138,8 @@ class Incumbent:
         value = latency if r.objective == LATENCY else period
         if value is None or not np.isfinite(value):
             return False
-        if self.best is not None and value >= self.best.value * (1 - 1e-12):
+        self.keeps_last = True
+        if self.best is not None and value >= self.best.value * (1 - 1e-15):
             return False
         slack = 1 + 1e-9
         if r.max_latency is not None and (latency is None or latency > r.max_latency * slack):
@@ -123,7 +148,8 @@ class Incumbent:
             limit = (period if r.objective == LATENCY else value) or 0.0
             if limit * r.min_throughput > slack:
                 return False
-        if not self.keeps(dev, table):
+        self.keeps_last = self.keeps(dev, table)
+        if not self.keeps_last:
             return False
         with self.lock:  # another thread may have offered meanwhile
             if self.best is not None and value >= self.best.value:
@@ -145,3 +171,13 @@ class Incumbent:
             return False
         timed = r.objective == LATENCY or r.max_latency is not None
         return table is None or not timed or feasible.peak(p, table)
+
+
+def in_units(request: Request, p: Problem) -> Request:
+    """The same with limits in the times of a problem."""
+    most, rate = request.max_latency, request.min_throughput
+    return replace(
+        request,
+        max_latency=None if most is None else float(number(most) / p.unit),
+        min_throughput=None if rate is None else float(number(rate) * p.unit),
+    )

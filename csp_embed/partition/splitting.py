@@ -115,7 +115,7 @@ def refine(p: Problem, inc: Incumbent, sweep: Sweep, clock: Clock, steps: int, s
             shift = width // 2 if k % 2 else 0
             sweep.anneal(width, shift, each, hot * (1 - k / passes), seed + k, clock)
             sweep.sort()
-            clock.tell(f"windows, {sweep.value:.6g} ms", k + 1, passes)
+            clock.tell(f"windows, {clock.ms(sweep.value)}", k + 1, passes)
     finally:
         inc.offer(sweep.dev, decoded(p, sweep.order, sweep.dev), "split")
 
@@ -133,7 +133,7 @@ def polish(p: Problem, inc: Incumbent, proof: latency.Proof, clock: Clock, passe
                 or clock.left() < 0.2 + RESERVE * p.n
             ):
                 return
-            if inc.best.value <= proof.value * (1 + 1e-9):
+            if proof.settles(inc.best.value):
                 return
             sweeps = [Sweep(p) for _ in range(threads)]
             jobs = []

@@ -122,10 +122,11 @@ def run(
         movable(a, order, dev, at, lo, hi, members, member_ptr, loose)
         ends[0] = free
         if work > 0:
+            heat = max(hot * value, 1e-12)  # a plan may take no time
             anneal_window(
                 a, lat, inv, plain, order, dev, at, lo, hi, room, ends, peak, finish, sent, arrive,
-                tail, then[i], members, member_ptr, loose, np.int64(work), hot * value,
-                0.01 * hot * value, seed + i,
+                tail, then[i], members, member_ptr, loose, np.int64(work), heat,
+                0.01 * heat, seed + i,
             )  # fmt: skip
         else:
             now = through(

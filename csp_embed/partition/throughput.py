@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from csp_embed.errors import Infeasible
-from csp_embed.partition import chains
+from csp_embed.partition import chains, feasible
 from csp_embed.partition.balance import balance
 from csp_embed.partition.collapse import collapsed
 from csp_embed.partition.list_scheduling import ListScheduler
@@ -50,7 +50,7 @@ def starts(p: Problem) -> list[tuple[str, Ints]]:
 
 def timed(p: Problem, dev: Ints, wanted: bool) -> Timetable | None:
     """A timetable of a placement where one is wanted."""
-    if not wanted or not np.isfinite(p.lat[dev[p.value_src]][:, dev]).all():
+    if not wanted or not feasible.talks(p, dev):
         return None
     scheduler = ListScheduler(p, compiled=p.n > 30)
     order = scheduler.by_rank(scheduler.upward(p.cost[np.arange(p.n), dev]))
@@ -62,15 +62,16 @@ def seed_all(p: Problem, inc: Incumbent) -> list[Ints]:
     wanted = inc.request.max_latency is not None or inc.request.objective == "latency"
     placements = []
     found = starts(p)
+    for name, dev in found:
+        inc.offer(dev, timed(p, dev, wanted), name)
+        placements.append(dev)
     try:
         whole = collapsed(p, inc.request.effort, inc.request.seed)
     except Infeasible:  # a run that does not fit its server: no such start
         whole = None
     if whole is not None:
-        found.append(("collapsed", whole))
-    for name, dev in found:
-        inc.offer(dev, timed(p, dev, wanted), name)
-        placements.append(dev)
+        inc.offer(whole, timed(p, whole, wanted), "collapsed")
+        placements.append(whole)
     return placements
 
 

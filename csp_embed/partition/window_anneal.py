@@ -93,7 +93,8 @@ def anneal_window(
             move(order, at, p, q)
         if plain:
             value = appended(
-                cost, inp_ptr, inp, value_src, value_bytes, lat, inv, order, dev, lo, hi, first,
+                cost, inp_ptr, inp, value_src, a.row, value_bytes, lat, inv, order, dev, lo, hi,
+                first,
                 ends2, peak2, finish2, tail, then,
             )  # fmt: skip
         else:

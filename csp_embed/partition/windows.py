@@ -48,7 +48,7 @@ def advance(a, lat, inv, free, finish, arrive, dev, t, d):
         x = dev[s]
         when = finish[s]
         if x != d:
-            pair = x * m + d
+            pair = (a.row[v] + x) * m + d
             if lat[x, d] == np.inf:
                 return np.inf
             if arrive[v, d] >= 0.0:
@@ -112,7 +112,7 @@ def backward(a, order, dev, lines, marks):
             if first[v, d] != t:
                 continue
             rest = need[v, d]
-            pair = dev[s] * m + d
+            pair = (a.row[v] + dev[s]) * m + d
             for h in range(a.hop_ptr[pair + 1] - 1, a.hop_ptr[pair] - 1, -1):
                 if a.hop_res[h] >= 0:
                     rest = max(rest, line[m + a.hop_res[h]])
@@ -142,7 +142,8 @@ def tails(a, lat, inv, order, dev, at, lo, hi, start, tail):
                     continue
                 e = dev[c]
                 for d in range(m):
-                    wait = 0.0 if d == e else lat[d, e] + a.value_bytes[v] * inv[d, e]
+                    x = a.row[v] + d
+                    wait = 0.0 if d == e else lat[x, e] + a.value_bytes[v] * inv[x, e]
                     tail[t, d] = max(tail[t, d], wait + start[c])
 
 
@@ -157,7 +158,8 @@ def through(
     scratch. Contended links (not plain): begin = lo only."""
     if plain:
         return appended(
-            a.cost, a.inp_ptr, a.inp, a.value_src, a.value_bytes, lat, inv, order, dev, lo, hi,
+            a.cost, a.inp_ptr, a.inp, a.value_src, a.row, a.value_bytes, lat, inv, order, dev, lo,
+            hi,
             begin, ends, peak, finish, tail, then,
         )  # fmt: skip
     m = a.cost.shape[1]
@@ -183,7 +185,8 @@ def through(
 
 @njit(cache=True)
 def appended(
-    cost, inp_ptr, inp, value_src, value_bytes, lat, inv, order, dev, lo, hi, begin, ends, peak,
+    cost, inp_ptr, inp, value_src, row, value_bytes, lat, inv, order, dev, lo, hi, begin, ends,
+    peak,
     finish, tail, then,
 ):  # fmt: skip
     """`through` on uncontended links. Takes arrays, not their tuple: Numba counts references to
@@ -202,7 +205,8 @@ def appended(
             s = value_src[v]
             when = finish[s]
             if dev[s] != d:
-                when += lat[dev[s], d] + value_bytes[v] * inv[dev[s], d]
+                x = row[v] + dev[s]
+                when += lat[x, d] + value_bytes[v] * inv[x, d]
             if when > ready:
                 ready = when
         ready += cost[t, d]

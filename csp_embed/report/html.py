@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from csp_embed.judge import Verdict
 from csp_embed.kernel import Kernel
 from csp_embed.report import svg
 from csp_embed.report.kernel import figures, render
 from csp_embed.report.page import hanging, number, page, table
-from csp_embed.report.sweep import CLASS_HEAD, class_rows, geomean
+from csp_embed.report.sweep import CLASS_HEAD, class_rows, compared, geomean
 
 Record = Mapping[str, Any]
 
@@ -35,7 +36,7 @@ def layer_cells(r: Record) -> list[str]:
         number(r.get("speedup"), ".2f"), number(r.get("strict_cycles")),
         number(r["utilisation"], ".1%"), kind, number(r["host_bytes"]),
         number(None if host is None else host * 1e3, ".2f"), number(r["seconds"], ".2f"),
-        f'<td class="l t">{escape(r["verified"])}</td>', f"<td>{svg.breakdown(r)}</td>",
+        f'<td class="l t">{escape(compared(r))}</td>', f"<td>{svg.breakdown(r)}</td>",
     ]  # fmt: skip
 
 
@@ -100,11 +101,11 @@ def compare(records: Sequence[Record], machines: Sequence[str]) -> str:
     return table(("layer", *machines), [mean, *rows], sort=True)
 
 
-def kernel_page(kernel: Kernel, bound: int, verified: str) -> str:
+def kernel_page(kernel: Kernel, bound: int, verdict: Verdict) -> str:
     """One kernel: its report, its alternatives, its stream's beginning."""
     from csp_embed.isa.listing import listing
 
-    f = figures(kernel, bound, verified)
+    f = figures(kernel, bound, verdict)
     rows = [
         [f"<td>{escape(e.kind + (' commuted' if e.commuted else ''))}</td>", number(c),
          f'<td class="l f">{escape(e.formula())}</td>']
@@ -114,7 +115,7 @@ def kernel_page(kernel: Kernel, bound: int, verified: str) -> str:
     shown = "\n".join(lines[:200])
     more = f"<p class='note'>{len(lines) - 200} more instructions</p>" if len(lines) > 200 else ""
     body = (
-        hanging(render(kernel, bound, verified), 15)
+        hanging(render(kernel, bound, verdict), 15)
         + (_spent(kernel, f) if kernel.cycles else "")
         + "<h2>Alternatives</h2>"
         + table(("kind", "cycles", "embedding"), rows)

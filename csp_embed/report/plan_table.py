@@ -48,7 +48,11 @@ def plan_rows(plan: Plan, graph: TaskGraph, platform: Platform) -> list[Row]:
         view = _View(graph, platform, others)
         device_of = {a.task: a.device for a in assignments}
         name = str(at) if len(copies) > 1 else ""
-        rows += [replace(_row(a, device_of, view), replica=name) for a in _in_order(assignments)]
+        # For the latency a replica's share is its number of samples.
+        share = round(plan.replicas[at].share) if plan.replicas and plan.goal == LATENCY else 1
+        rows += [
+            replace(_row(a, device_of, view, share), replica=name) for a in _in_order(assignments)
+        ]
     return rows
 
 
@@ -74,7 +78,7 @@ def _in_order(rows: Sequence[Assignment]) -> list[Assignment]:
     return sorted(rows, key=lambda a: a.start if a.start is not None else 0.0)
 
 
-def _row(a: Assignment, device_of: Mapping[str, str], view: _View) -> Row:
+def _row(a: Assignment, device_of: Mapping[str, str], view: _View, share: int = 1) -> Row:
     task = view.tasks[a.task]
     device = view.devices[a.device]
     crossing = {
@@ -86,11 +90,11 @@ def _row(a: Assignment, device_of: Mapping[str, str], view: _View) -> Row:
         task=a.task,
         op=task.op,
         device=a.device,
-        cost=task.cost_on(device) or 0.0,
+        cost=(task.batch_cost_on(device, share)[0] if share > 1 else task.cost_on(device)) or 0.0,
         origin=origin_of(task, device),
         start=a.start,
         finish=a.finish,
-        bytes_in=float(sum(crossing.values())),
+        bytes_in=float(sum(crossing.values()) * share),
         reason=_reason(task, device, device_of, view),
     )
 

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from csp_embed.errors import Infeasible
 from csp_embed.ir.embedding import Counter, Embedding, Layout
 from csp_embed.ir.operator import Step
-from csp_embed.isa.spec import Instruction, Isa, Memory
+from csp_embed.isa.reach import reach
+from csp_embed.isa.spec import Instruction, Isa
 
 
 @dataclass(frozen=True)
@@ -86,11 +87,6 @@ class Problem:
         return tuple(i for i, r in enumerate(self.reduced) if r)
 
 
-def usable_depth(memory: Memory) -> int:
-    """Elements that the configuration and every implementation have."""
-    return min(memory.depth, memory.portable_depth)
-
-
 def build(embedding: Embedding, isa: Isa) -> Problem:
     """Raises: Infeasible where the machine has no instruction for a step of the epilogue."""
     # An operator that fits one micro-operation has no loop; one of extent 1 keeps what follows
@@ -134,7 +130,7 @@ def build(embedding: Embedding, isa: Isa) -> Problem:
         epilogue=embedding.operator.epilogue,
         out_dim=out_dim,
         splits=splits,
-        depth={m.name: usable_depth(m) for m in isa.memories},
+        depth={m.name: reach(isa, m.name) for m in isa.memories},
     )
 
 
@@ -179,6 +175,28 @@ def split_dims(dst: Map) -> tuple[Map, tuple[tuple[tuple[int, int], ...], ...]]:
     if dst.order is not None:
         order = tuple(first[d] + j for d in dst.order for j in range(len(splits[d])))
     return Map(dst.operand, dst.memory, tuple(grid), tuple(origin), step, order), tuple(splits)
+
+
+IDENTITIES = {"add": 0, "shr": 0, "mul": 1}
+
+
+def identity(isa: Isa) -> tuple[str, int]:
+    """An operation and immediate that change nothing: what makes the shadow of a value current.
+
+    Raises: Infeasible where the machine has none.
+    """
+    mapped = isa.of_kind("map")
+    have = {o.function for o in mapped.ops if o.portable}
+    field = mapped.field(mapped.roles["imm"])
+    for name, imm in IDENTITIES.items():
+        if name in have and field.min <= imm <= field.max:
+            return name, imm
+    raise Infeasible(
+        f"{isa.name} cannot copy an accumulator to where it is stored from",
+        where=isa.where(f"instructions.{mapped.name}.ops", f"instructions.{mapped.name}"),
+        why=f"{mapped.name} has none of {', '.join(IDENTITIES)}",
+        hint="add one of these operations, or an epilogue to the operator",
+    )
 
 
 def _check_ops(embedding: Embedding, isa: Isa) -> None:

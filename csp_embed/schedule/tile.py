@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from csp_embed.errors import Infeasible
 from csp_embed.isa.costs import Costs
+from csp_embed.isa.reach import stored_memory
 from csp_embed.schedule.config import Config
 from csp_embed.schedule.problem import Map, Problem
-from csp_embed.schedule.rows import stored_memory
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -112,8 +112,13 @@ def propose(
     tile = {c: t[keep] for c, t in tile.items()}
     acc, fl, fr = acc[keep], fl[keep], fr[keep]
     parts = {c: -(-problem.extents[c] // t) for c, t in tile.items()}
-    ls = np.maximum(1, room[problem.lhs.memory] // fl)
-    rs = np.maximum(1, room[rhs.memory] // fr)
+    room_l, room_r = np.full_like(fl, room[problem.lhs.memory]), np.full_like(fr, room[rhs.memory])
+    if same:
+        # As `build` divides a memory that both operands share.
+        room_l = fl + (room_r - fl - fr) * fl // (fl + fr)
+        room_r = room_r - room_l
+    ls = np.maximum(1, room_l // fl)
+    rs = np.maximum(1, room_r // fr)
 
     def prod(cs: list[int]) -> Floats:
         out = np.ones_like(acc, dtype=np.float64)
@@ -131,7 +136,7 @@ def propose(
     tiles = n_a * n_b * n_c
     bytes_l = isa.memory(problem.lhs.memory).elem_bytes
     bytes_r = isa.memory(rhs.memory).elem_bytes
-    out_bytes = isa.memory(stored_memory(problem)).elem_bytes
+    out_bytes = isa.memory(stored_memory(problem.isa, problem.dst.memory)).elem_bytes
     vectors = math.prod(problem.extents[c] for c in problem.outputs)
     n_epilogue = 1 + len(problem.epilogue)
     ranked: list[tuple[float, int, tuple[int, ...]]] = []

@@ -33,6 +33,9 @@ def find(problem: Problem, ranges: dict[int, int]) -> BiasTrick | None:
     operands = {o.role: o for o in problem.instruction.operands}
     lhs, rhs, dst = operands["lhs"], operands["rhs"], operands["dst"]
     reduction = [d for d in lhs.dims if d in rhs.dims and d not in dst.dims]
+    alone = (set(lhs.dims) ^ set(rhs.dims)) - set(dst.dims)
+    if alone:
+        return None  # a dimension that one factor alone sums over: the values would count again
     lanes = 1
     for d in reduction:
         lanes *= problem.isa.dims[d]

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csp_embed.errors import SimError
+from csp_embed.figures import utilisation
 from csp_embed.ir.stream import Stream
 from csp_embed.isa.listing import line
 from csp_embed.isa.spec import Isa
@@ -75,7 +76,7 @@ class CycleReport:
 
     total: cycles from launch to FINISH (or, without FINISH, to the last end). read_bytes: of loads;
     fetch_bytes: of instructions; written_bytes: of stores, as transferred. steps: micro-op steps by
-    "contract", "reset", "map". utilisation: contract steps per cycle, of at most 1.
+    "contract", "reset", "map". utilisation: executed products over peak (`csp_embed.figures`).
     """
 
     memory: MemoryInterface
@@ -245,9 +246,13 @@ class Engine:
             read_bursts=int(result[3]),
             fetch_bursts=int(result[4]),
             steps=steps,
-            utilisation=steps["contract"] / max(1, total),
+            utilisation=utilisation(steps["contract"], total, self._step_cycles()),
             trace=trace,
         )
+
+    def _step_cycles(self) -> float:
+        """Cycles of one contraction step."""
+        return float(self.isa.costs.get("contract", {}).get("step", 1.0))
 
     def _queue(self, q: int, made: Table, columns: NDArray[np.int64], total: int) -> QueueReport:
         start, end, dispatch, waited, port_wait = columns

@@ -55,9 +55,11 @@ def costs(isa: Isa, memory: MemoryInterface) -> Costs:
         known = ", ".join(interfaces(isa)) or "none"
         raise SpecError(
             f"{isa.name} has no costs for the memory interface '{memory.name}'",
-            where=f"costs of {isa.source or isa.name}",
+            where=isa.where("costs", f"costs of {isa.source or isa.name}"),
             why=f"memory interfaces with costs: {known}",
-            hint="add the section to the spec (see isa_specs/vta.yaml), or choose another --memory",
+            hint=f"--memory {interfaces(isa)[0]}"
+            if interfaces(isa)
+            else "add the section to the spec (isa_specs/vta.yaml explains every cost)",
         )
     port = _section(isa, memory.name, _INTERFACE[1:])
     rate = memory.bytes_per_cycle or isa.costs[memory.name].get("bytes_per_cycle", 0.0)
@@ -132,7 +134,7 @@ def _missing(isa: Isa, section: str, key: str, why: str) -> SpecError:
     place = f"{section}.{key}" if key else section
     return SpecError(
         f"the costs of {isa.name} cannot drive the cycle engine",
-        where=f"costs.{place}",
+        where=isa.where(f"costs.{section}", "costs", f"costs.{place}"),
         why=f"{place}: {why}",
         hint="isa_specs/vta.yaml explains every cost",
     )

@@ -64,7 +64,7 @@ def first_bad(isa: Isa, table: Table) -> Finding | None:
 
 
 def portable_findings(isa: Isa, table: Table) -> list[Finding]:
-    """Single instructions that implementations run differently, or not at all (vta.md)."""
+    """Single instructions that implementations run differently, or not at all (docs/vta.md)."""
     c = table.c
     found: list[Finding] = []
 

@@ -18,6 +18,7 @@ from csp_embed.sim.memory import State, contraction_dims
 NEGATIVE_SHIFTS = "steps with negative tensor shift amounts"
 # About a quarter of a second of work: between two such portions Ctrl-C and progress get their turn.
 PORTION_STEPS = 1 << 23
+MAX_MAP_LANES = 512
 
 
 def error_at(isa: Isa, stream: Stream, n: int, what: str, why: str) -> SimError:
@@ -45,13 +46,16 @@ class Engine:
         self.notes = np.array([0, -1, 0, -1], dtype=np.int64)
         self._status = np.zeros(8, dtype=np.int64)
         dims = contraction_dims(isa)
-        rows = max(1, min(4, 64 // (dims.b * dims.o)))
+        # Lengths of these tuples are compiled in; what only the fast kernel reads stays short
+        # elsewhere, or a machine of thousands of lanes would compile for minutes.
+        b, o, i = (dims.b, dims.o, dims.i) if dims.fits else (1, 1, 2)
+        rows = max(1, min(4, 64 // (b * o)))
         stale = (2 if strict else 1) if isa.limits.stale_shadow else 0
         self._fixed = (
             operand_table(isa, "contract", 3), operand_table(isa, "map", 2), dims.fits,
             dims.swapped, _points(isa), _twin(isa), strict, stale,
             dims.flips, self.notes, self._status,
-            (0,) * rows, (0,), (0,) * dims.b, (0,) * ((dims.i + 1) // 2), (0,) * dims.o,
+            (0,) * rows, (0,), (0,) * b, (0,) * ((i + 1) // 2), (0,) * o,
             (0,) * _map_lanes(isa),
         )  # fmt: skip
 
@@ -151,5 +155,7 @@ def _twin(isa: Isa) -> NDArray[np.int64]:
 
 
 def _map_lanes(isa: Isa) -> int:
+    """Lanes that one compiled step of an elementwise instruction takes; they divide all lanes."""
     operands = _compute_operands(isa, "map")
-    return int(np.prod([isa.dims[d] for d in operands[0].dims])) if operands else 1
+    lanes = int(np.prod([isa.dims[d] for d in operands[0].dims])) if operands else 1
+    return next(n for n in range(min(lanes, MAX_MAP_LANES), 0, -1) if lanes % n == 0)

@@ -328,16 +328,19 @@ def _step(words, at, other, imm, function, lanes):
 
 
 @inner
-def _negative_amount(s, memory, element, twin, lanes):
+def _negative_amount(s, memory, element, twin):
     lowest = np.int32(0)
-    for k in range(len(lanes)):
+    for k in range(len(twin)):
         lowest = min(lowest, _lane(s, memory, element, twin[k]))
     return lowest < 0
 
 
 @inner
 def _map(r, n, s, ops, lanes, twin, strict, notes, status):
-    """An elementwise instruction, step after step. twin: dst lane -> lane of the other operand."""
+    """An elementwise instruction, step after step. twin: dst lane -> lane of the other operand.
+
+    lanes: as many as one compiled step takes, a divisor of those of an element.
+    """
     d_mem, x_mem, d_field, x_field = ops[0, 0], ops[1, 0], ops[0, 1], ops[1, 1]
     function, use_imm, imm = r.function, r.use_imm, np.int32(r.imm)
     base, stride, flags = s.mem[d_mem].base, s.mem[d_mem].stride, s.mem[d_mem].flags
@@ -350,10 +353,11 @@ def _map(r, n, s, ops, lanes, twin, strict, notes, status):
                 at = base + d * stride
                 s.written[flags + d] = COMPUTED
                 if use_imm:
-                    _step(s.words, at, 0.0, imm, function, lanes)
+                    for part in range(0, stride, len(lanes)):
+                        _step(s.words, at + part, 0.0, imm, function, lanes)
                 else:
                     x = s.uops[u, x_field] + i * x_out + j * x_in
-                    if function == 3 and _negative_amount(s, x_mem, x, twin, lanes):
+                    if function == 3 and _negative_amount(s, x_mem, x, twin):
                         notes[2] += 1
                         if notes[3] < 0:
                             notes[3] = n
@@ -361,13 +365,15 @@ def _map(r, n, s, ops, lanes, twin, strict, notes, status):
                             status[0], status[2] = NEGATIVE_SHIFT, x
                             return
                     if x_mem == d_mem:
-                        _step(s.words, at, base + x * stride, imm, function, lanes)
+                        other_at = base + x * stride
+                        for part in range(0, stride, len(lanes)):
+                            _step(s.words, at + part, other_at + part, imm, function, lanes)
                     else:
-                        for k in range(len(lanes)):
+                        for k in range(stride):
                             other = _lane(s, x_mem, x, twin[k])
                             s.words[at + k] = _apply(function, s.words[at + k], other)
                 if bits < 32:
-                    for k in range(len(lanes)):
+                    for k in range(stride):
                         s.words[at + k] = _narrow(s.words[at + k], bits)
 
 

@@ -86,6 +86,7 @@ def contraction_dims(isa: Isa) -> Dims:
         # Larger blocks would unroll into too much code.
         and b * o <= 512
         and b * o * i <= 32768
+        and i <= 1024
     )
     column = lhs if swapped else rhs
     reduced_order = [d for d in column.dims if d in reduced]

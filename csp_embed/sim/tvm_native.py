@@ -34,7 +34,7 @@ from csp_embed.sim.debug import find_element
 from csp_embed.sim.functional_table import LOAD, STORE, make_table
 
 LIBRARIES = {"tvm-fsim": "vta_fsim", "tvm-tsim": "vta_tsim"}
-GUIDE = "docs/tvm-simulators.md tells how to build it; then give --tvm-lib its folder"
+GUIDE = "docs/tvm-simulators.md says what the folder of --tvm-lib must hold"
 _CHILD = Path(__file__).with_name("tvm_child.py")
 # Slowest work per second that is still waited for: micro-op steps and elements moved. Both figures
 # are about a tenth of what the libraries do on one core of 2023.

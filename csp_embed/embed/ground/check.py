@@ -10,9 +10,9 @@ import itertools
 from collections import Counter as Count
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 from csp_embed.embed.ground.problem import Ground, Ints
-from csp_embed.embed.ground.rectangles import covers
 
 RULES = {
     1: "same kind",
@@ -140,7 +140,7 @@ def _tiles(ground: Ground, role: str, elements: Sequence[int]) -> list[Breach]:
     out = []
     for start in range(0, len(elements), size):
         tile = set(elements[start : start + size])
-        if not covers(tile, ground.rectangles):
+        if not _few_transfers(frozenset(tile), ground.rectangles):
             text = f"{role} elements {sorted(tile)} are more than {ground.rectangles} rectangles"
             out.append(Breach(10, text))
     return out
@@ -161,3 +161,23 @@ def _pads(
             ):
                 return [Breach(4, f"step {t}, lanes {lanes}: pad adds live data to a live lane")]
     return []
+
+
+@cache
+def _few_transfers(addresses: frozenset[int], most: int) -> bool:
+    """Whether at most so many transfers (rows of equal length at one stride) name each of the
+    addresses once and nothing else. The model counts them with code of its own."""
+    if not addresses or not most:
+        return not addresses
+    first = min(addresses)
+    width = 0
+    while first + width in addresses:
+        width += 1
+        for stride in sorted(a - first for a in addresses if a - first >= width) or [width]:
+            left, row = addresses, first
+            while all(row + k in left for k in range(width)):
+                left = left.difference(range(row, row + width))
+                row += stride
+                if _few_transfers(left, most - 1):
+                    return True
+    return False

@@ -111,7 +111,8 @@ def check_record(r: Mapping[str, Any]) -> None:
     assert r["macs"] == 20 * 3 * 33
     assert r["cycles"] >= r["macs"] / 256
     assert r["ratio"] == pytest.approx(r["cycles"] / r["bound_cycles"])
-    assert r["utilisation"] == pytest.approx(r["macs"] / 256 / r["cycles"])
+    assert r["utilisation"] == pytest.approx(r["steps"]["contract"] / r["cycles"])
+    assert r["useful_utilisation"] == pytest.approx(r["macs"] / 256 / r["cycles"])
     assert r["strict_cycles"] >= 1
     assert r["host_seconds"] >= 0
     assert set(r["queues"]) == {"load", "compute", "store"}

@@ -36,7 +36,7 @@ def appended(p: Problem, order: list[int], dev: list[int]) -> float:
             if dev[u] != dev[t] and (v, dev[t]) in there:
                 at = there[v, dev[t]]
             elif dev[u] != dev[t]:
-                for h in p.hops(dev[u], dev[t]):
+                for h in p.hops(dev[u], dev[t], int(v)):
                     r = int(p.hop_res[h])
                     at = max(at, queue.get(r, 0.0)) if r >= 0 else at
                     at += float(p.hop_lat[h] + p.value_bytes[v] * p.hop_inv[h])
