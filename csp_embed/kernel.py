@@ -202,15 +202,15 @@ class Kernel:
         n = self.region("dst")
         region = self.schedule.regions[n]
         memory = self.isa.memory(region.memory)
-        return self._unpacked(stored, memory.dram_dtype)
+        # Where accumulators themselves are stored, the result is their low bits.
+        declared = self.operator.tensors[self.operator.out.tensor].dtype
+        return self._unpacked(stored, memory.dram_dtype).astype(declared)
 
     def _unpacked(self, stored: NDArray[np.uint8], dtype: str) -> Array:
         region, layout = self.schedule.regions[self.region("dst")], self.embedding.layouts["dst"]
         packed = unpack_region(region, stored, self.isa.lane_shape(region.memory), dtype)
         packed = packed[tuple(slice(0, size) for size in layout.grid)]
-        # Where accumulators themselves are stored, the result is their low bits.
-        declared = self.operator.tensors[layout.tensor].dtype
-        return unpack(layout, self.embedding, self.isa, packed).astype(declared)
+        return unpack(layout, self.embedding, self.isa, packed)
 
     def run(self, *operands: Any, **named: Any) -> Array:
         """Logical NumPy tensors in and out, simulated: what the machine stores, not the reference.
