@@ -65,6 +65,7 @@ def _identity(record: Mapping[str, Any]) -> dict[str, Any]:
 def _measure(record: Mapping[str, Any], setting: Setting) -> dict[str, Any]:
     from csp_embed.driver import Options, compile
     from csp_embed.embed.layout import pack
+    from csp_embed.isa.costs import costs_of
     from csp_embed.isa.load import load_isa
     from csp_embed.judge import judge
     from csp_embed.ops import deepbench
@@ -84,7 +85,7 @@ def _measure(record: Mapping[str, Any], setting: Setting) -> dict[str, Any]:
     out = figures(kernel, None, verdict)
     out |= {"machine": machine.config_name or setting.isa, "memory": setting.memory,
             "macs": natural(op)["macs"], "count": record.get("count", 1)}  # fmt: skip
-    port = machine.costs.get(setting.memory, {}).get("bytes_per_cycle", 8)
+    port = costs_of(machine, setting.memory).port_bytes
     peak = math.prod(machine.dims.values())
     out |= {"natural_bytes": natural(op)["read_bytes"], "peak_macs": peak,
             "port_bytes_per_cycle": port}  # fmt: skip

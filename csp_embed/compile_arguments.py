@@ -32,7 +32,7 @@ def check_options(options: Any) -> None:
             where="Options.layout",
             hint="relaxed or strict; how a tensor lies is a pin: pins=('layout x=NHWC',)",
         )
-    for name, least in (("top", 1), ("schedules", 1), ("refine", 0)):
+    for name, least in (("top", 0), ("schedules", 1), ("refine", 0)):
         value = getattr(options, name)
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise InputError(

@@ -20,20 +20,21 @@ from csp_embed.embed import embed
 from csp_embed.embed.explain import none as explain_none
 from csp_embed.embed.pins_text import read_pins
 from csp_embed.embed.reuse import reuse
-from csp_embed.emit.lower import Lowered, lower
+from csp_embed.emit.lower import lower
 from csp_embed.errors import Infeasible, InputError, OperatorError, SpecError
 from csp_embed.ir.embedding import Embedding
 from csp_embed.ir.operator import Operator
 from csp_embed.ir.schedule import COMPUTE, LOAD, STORE, Schedule
 from csp_embed.isa.compilable import require
+from csp_embed.isa.costs import Costs, costs_of
+from csp_embed.isa.interface import parse_memory
 from csp_embed.isa.load import load_isa
 from csp_embed.isa.spec import Isa
 from csp_embed.kernel import Kernel
 from csp_embed.schedule.problem import Problem
 from csp_embed.schedule.problem import build as build_problem
-from csp_embed.schedule.search import Found, rebuild, search
-from csp_embed.schedule.tile import Costs
-from csp_embed.sim.cycles import Engine, parse_memory
+from csp_embed.schedule.search import POOL, Found, rebuild, search
+from csp_embed.sim.cycles import Engine
 
 Array = NDArray[Any]
 
@@ -41,17 +42,19 @@ Array = NDArray[Any]
 @dataclass(frozen=True)
 class Options:
     """layout: "relaxed" or "strict". memory: the interface whose cycles are minimised (None: the
-    first that the spec names). top: embeddings that are scheduled. schedules: tiles that are built
-    from estimates and simulated; refine: changes to the best one that are tried at most.
-    host_weight: cycles that a byte of host packing counts as, in ranking the `top`. cache: folder
-    that keeps finished searches by content, or None. pins: decisions that the user makes, as text
+    first that the spec names). top: embeddings whose schedules are improved; 0: those whose first
+    schedules come close to the best. schedules: tiles of such an embedding that are built from
+    estimates and simulated; refine: changes to the best one that are tried at most. More of each
+    never gives more cycles. host_weight: cycles that a byte of host packing counts as. cache:
+    folder that keeps finished
+    searches by content, or None. pins: decisions that the user makes, as text
     (embed/pins_text.py). reuse: an embedding of the same operator in another shape: it is applied
     instead of searching, where it is proved to cost at most `within` (a share) over the least.
     """
 
     layout: str = "relaxed"
     memory: str | None = None
-    top: int = 4
+    top: int = 0
     schedules: int = 8
     refine: int = 80
     host_weight: float = 0.0
@@ -110,10 +113,9 @@ def compile(
     refuse_memory(machine, options.memory)
     constants = constants_of(op, w, b)
     start = time.perf_counter()
-    interface = options.memory or default_memory(machine)
-    # What the machine's spec lacks is told before any search.
     require(machine)
-    engine = engine_of(machine, interface)
+    costs = costs_of(machine, options.memory or "")
+    engine = engine_of(machine, costs.memory)
     tell = progress or (lambda text, done, total: None)
     tell("embedding", 0, 1)
     embeddings = embeddings_of(op, machine, options)
@@ -125,16 +127,12 @@ def compile(
             hint="csp-embed explain names the rules in conflict; --layout relaxed allows more",
         )
     ranges = _ranges(op, constants)
-    # The schedule is kept beside its measurement, so that its id stays its own.
-    measured: dict[int, tuple[Lowered, Schedule, int | None]] = {}
 
     def measure(schedule: Schedule) -> float:
-        lowered = lower(schedule, machine)
-        cycles = None if engine is None else engine.total(lowered.stream)
-        measured[id(schedule)] = (lowered, schedule, cycles)
-        return estimate(schedule, machine) if cycles is None else float(cycles)
+        if engine is None:
+            return estimate(schedule, machine)
+        return float(engine.total(lower(schedule, machine).stream))
 
-    costs = machine_costs(machine, interface)
     embeddings = _addressable(op, embeddings, machine)
     tell("scheduling", 0, 1)
     problems = [build_problem(e, machine) for e in embeddings]
@@ -148,6 +146,7 @@ def compile(
             costs,
             ranges=ranges,
             penalties=penalties,
+            top=options.top,
             count=options.schedules,
             refine=options.refine,
         )
@@ -156,7 +155,7 @@ def compile(
             cache.save(options.cache, name, winner.formula(), found[0].config)
     best = found[0]
     embedding, schedule = embeddings[best.number], best.schedule
-    lowered, _, cycles = measured[id(schedule)]
+    lowered = lower(schedule, machine)
     tried = [(embeddings[f.number], f.cycles) for f in found]
     return Kernel(
         operator=op,
@@ -164,9 +163,9 @@ def compile(
         embedding=embedding,
         schedule=schedule,
         lowered=lowered,
-        cycles=cycles,
+        cycles=None if engine is None else engine.total(lowered.stream),
         seconds=time.perf_counter() - start,
-        memory=interface,
+        memory=costs.memory,
         constants=constants,
         candidates=tuple(tried),
     )
@@ -177,17 +176,19 @@ def embeddings_of(op: Operator, machine: Isa, options: Options) -> list[Embeddin
 
     Raises: Infeasible, InputError for pins that cannot be read.
     """
+    costs = costs_of(machine, options.memory or "")
     if options.reuse is not None:
-        return [_reused(options.reuse, op, machine, options.within)]
+        return [_reused(options.reuse, op, machine, options.within, costs)]
     pins = read_pins(op, machine, options.pins)
     try:
         found = embed(
             op,
             machine,
             layout="strict" if pins.strict else options.layout,
-            top=options.top,
+            top=max(POOL, options.top),
             pins=pins.keeps,
             factors=pins.factors,
+            costs=costs,
         )
     except Infeasible as error:
         explanation = explain_none(op, machine, options.layout, options.pins)
@@ -195,10 +196,12 @@ def embeddings_of(op: Operator, machine: Isa, options: Options) -> list[Embeddin
     return [pins.arrange(e) for e in found]
 
 
-def _reused(embedding: Embedding, op: Operator, machine: Isa, within: float) -> Embedding:
+def _reused(
+    embedding: Embedding, op: Operator, machine: Isa, within: float, costs: Costs
+) -> Embedding:
     """The embedding for the shape of `op`. Raises: Infeasible, where it does not fit or costs more
     than `within` over what is proved to be least."""
-    found = reuse(embedding, op, machine, within=within)
+    found = reuse(embedding, op, machine, within=within, costs=costs)
     hint = "compile without reuse"
     if found is None:
         raise Infeasible(
@@ -220,11 +223,11 @@ def _reused(embedding: Embedding, op: Operator, machine: Isa, within: float) -> 
 def scheduled_cycles(
     embedding: Embedding, isa: Isa, options: Options, *, schedules: int = 4, refine: int = 6
 ) -> float | None:
-    """Cycles of a good schedule of one embedding by the cycle engine (by estimate where the machine
-    states no costs); None where no tile of it fits. A shorter search than that of `compile`.
+    """Cycles of a good schedule of one embedding by the cycle engine; None where no tile of it
+    fits. A shorter search than that of `compile`.
     """
-    interface = options.memory or default_memory(isa)
-    engine = engine_of(isa, interface)
+    costs = costs_of(isa, options.memory or "")
+    engine = engine_of(isa, costs.memory)
 
     def measure(schedule: Schedule) -> float:
         if engine is None:
@@ -235,7 +238,7 @@ def scheduled_cycles(
         found = search(
             [build_problem(embedding, isa)],
             measure,
-            machine_costs(isa, interface),
+            costs,
             ranges=_ranges(embedding.operator, {}),
             count=schedules,
             refine=refine,
@@ -289,6 +292,17 @@ def _cached(
     return []
 
 
+def _broken_promise(name: str, array: Array, size: Array, promised: int) -> OperatorError:
+    at = np.unravel_index(int(np.argmax(size)), size.shape)
+    index = ",".join(str(int(n)) for n in at)
+    return OperatorError(
+        f"{name}[{index}] is {int(array[at])}",
+        where="bias_range (--bias-range)",
+        why=f"the operator promises |{name}| <= {promised}",
+        hint=f"--bias-range {int(size.max())}; or none: values that are known need no promise",
+    )
+
+
 def _host_bytes(embedding: Embedding, isa: Isa) -> int:
     """Bytes of activations that the host packs per run."""
     op = embedding.operator
@@ -309,7 +323,10 @@ def _ranges(op: Operator, constants: Mapping[str, Array]) -> dict[int, int]:
         known = op.values.get(name, constants.get(name))
         if known is not None:
             array = np.asarray(known)
-            out[i] = int(np.abs(array.astype(np.int64)).max()) if array.size else 0
+            size = np.abs(array.astype(np.int64))
+            if step.bias_range is not None and array.size and size.max() > step.bias_range:
+                raise _broken_promise(name, array, size, step.bias_range)
+            out[i] = int(size.max()) if array.size else 0
         elif step.bias_range is not None:
             out[i] = step.bias_range
     return out
@@ -366,32 +383,4 @@ def estimate(schedule: Schedule, isa: Isa) -> float:
     return total
 
 
-def machine_costs(isa: Isa, memory: str) -> Costs:
-    """What tile choice weighs, from the spec's cost section for that memory interface."""
-    memory = memory.split(",")[0]
-    if not has_costs(isa):
-        return Costs(read_bytes=8, write_bytes=8, dma_gap=20, instruction=10, fetch=4)
-    if memory not in isa.costs:
-        raise SpecError(
-            f"{isa.name} states no costs for the memory interface {memory!r}",
-            why=f"it states {', '.join(k for k, v in isa.costs.items() if 'burst_beats' in v)}",
-            hint=f"--memory {default_memory(isa)}",
-        )
-    port, insn = isa.costs[memory], isa.costs["instruction"]
-    rate = port["bytes_per_cycle"]
-    burst = port["burst_beats"] * port["beat_bytes"]
-    store = isa.costs["store"]
-    out = max((isa.memory(m.name).elem_bytes for m in isa.memories if m.store_queue), default=1)
-    # A stored word costs its beats and a gap; every burst its set-up.
-    written = burst / (burst / rate + burst / out * store["word_gap"] + store["setup"])
-    fetched = burst / insn["bytes"]
-    return Costs(
-        read_bytes=rate,
-        write_bytes=written,
-        dma_gap=port["wake"] + 7,
-        instruction=isa.costs["contract"]["fill"] + 2 * insn["turn"] + 1,
-        fetch=(burst / rate + port["wake"] + fetched + 4) / fetched,
-    )
-
-
-__all__ = ["Costs", "Kernel", "Options", "compile"]
+__all__ = ["Kernel", "Options", "compile"]

@@ -24,6 +24,7 @@ from csp_embed.emit.image import (
     unpack_region,
 )
 from csp_embed.emit.lower import Lowered
+from csp_embed.emit.places import offsets
 from csp_embed.errors import InputError
 from csp_embed.expected import SOURCE, expected_ranges
 from csp_embed.ir.embedding import Embedding
@@ -201,14 +202,15 @@ class Kernel:
         n = self.region("dst")
         region = self.schedule.regions[n]
         memory = self.isa.memory(region.memory)
-        packed = unpack_region(
-            region, stored, self.isa.lane_shape(region.memory), memory.dram_dtype
-        )
-        layout = self.embedding.layouts["dst"]
-        packed = packed[tuple(slice(0, size) for size in layout.grid)]
         # Where accumulators themselves are stored, the result is their low bits.
-        declared = self.operator.tensors[layout.tensor].dtype
-        return unpack(layout, self.embedding, self.isa, packed).astype(declared)
+        declared = self.operator.tensors[self.operator.out.tensor].dtype
+        return self._unpacked(stored, memory.dram_dtype).astype(declared)
+
+    def _unpacked(self, stored: NDArray[np.uint8], dtype: str) -> Array:
+        region, layout = self.schedule.regions[self.region("dst")], self.embedding.layouts["dst"]
+        packed = unpack_region(region, stored, self.isa.lane_shape(region.memory), dtype)
+        packed = packed[tuple(slice(0, size) for size in layout.grid)]
+        return unpack(layout, self.embedding, self.isa, packed)
 
     def run(self, *operands: Any, **named: Any) -> Array:
         """Logical NumPy tensors in and out, simulated: what the machine stores, not the reference.
@@ -345,7 +347,25 @@ class Kernel:
         )
 
     def _digits(self, operand: str) -> dict[str, Any] | None:
-        return digits(self.schedule, self.lowered, self.embedding, self.isa, operand)
+        found = digits(self.schedule, self.lowered, self.embedding, self.isa, operand)
+        return self._offsets() if found is None and operand == "dst" else found
+
+    def _offsets(self) -> dict[str, Any]:
+        """As `digits`, for a result whose index needs a number for each of its values."""
+        n = self.region("dst")
+        memory = self.isa.memory(self.schedule.regions[n].memory)
+        item = np.dtype(memory.dram_dtype).itemsize
+        # Each stored value is the address of itself: unpacked, it says where every element lies.
+        where = self.lowered.address[n] + np.arange(0, self.lowered.size_bytes[n], item)
+        found = offsets(self._unpacked(where.astype(np.int64).view(np.uint8), "int64"))
+        assert found is not None, "each axis of a result has digits and counters of its own"
+        address, tables = found
+        return {
+            "addr": address,
+            "dtype": memory.dram_dtype,
+            "shape": list(self.operator.tensors[self.operator.out.tensor].shape),
+            "digits": [{"axis": t, "offset_bytes": v} for t, v in enumerate(tables)],
+        }
 
     def report(self) -> str:
         """What a person wants to know, as text."""

@@ -157,7 +157,7 @@ def compile_command(
     top: Annotated[
         int,
         typer.Option(
-            help="embeddings that are scheduled; more are listed by --explain",
+            help="embeddings whose schedules are improved; 0: those that come close to the best",
             rich_help_panel="Search",
         ),
     ] = 0,

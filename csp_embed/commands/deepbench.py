@@ -76,7 +76,8 @@ def deepbench_command(
     """
     begin = time.monotonic()
     from csp_embed.bench import Setting, sweep
-    from csp_embed.driver import default_memory, machine_costs, refuse_memory
+    from csp_embed.driver import default_memory, refuse_memory
+    from csp_embed.isa.costs import costs_of
     from csp_embed.isa.load import load_isa
     from csp_embed.ops import deepbench
     from csp_embed.ops.layer_list import read_layer_list
@@ -117,7 +118,7 @@ def deepbench_command(
     machine = load_isa(isa, vta_config)
     refuse_memory(machine, memory)
     memory = default_memory(machine) if memory is None else memory
-    machine_costs(machine, memory)
+    costs_of(machine, memory)
     setting = Setting(
         isa, None if vta_config is None else str(vta_config), memory, layout, strict, simulate_macs,
         None if cache is None else str(cache),

@@ -16,6 +16,7 @@ from csp_embed.errors import Infeasible, InputError, TimeLimit
 from csp_embed.files import atomic
 from csp_embed.ir.embedding import Embedding
 from csp_embed.ir.operator import Operator
+from csp_embed.isa.costs import costs_of
 from csp_embed.isa.load import load_isa
 from csp_embed.isa.spec import Isa
 from csp_embed.judge import SIMULATED_MACS, Verdict, judge
@@ -187,7 +188,7 @@ class Job:
             if certificate is not None and self.reuse is None:
                 self._refuse(error, certificate)
             raise
-        bound = bound_cycles(self.op, kernel.isa, kernel.memory)
+        bound = bound_cycles(self.op, kernel.isa, costs_of(kernel.isa, kernel.memory))
         simulate = self.verify or natural(self.op)["macs"] <= SIMULATED_MACS
         tensors = given
         if given is None and (simulate or output is not None):

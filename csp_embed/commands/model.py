@@ -92,13 +92,15 @@ def _alternatives(asked: Asked, tell: Tell) -> tuple[Any, list[dict[str, Any]]]:
     from csp_embed.driver import scheduled_cycles
     from csp_embed.embed.explain import by_kind
     from csp_embed.embed.pins_text import read_pins
+    from csp_embed.isa.costs import costs_of
     from csp_embed.report.alternatives import rows as alternatives
 
     tell("choosing", 0, 1)
     kernel = compile_operator(asked.op, asked.isa, options=asked.options, progress=tell)
     pins = read_pins(asked.op, asked.isa, asked.options.pins)
     mode = "strict" if pins.strict else asked.options.layout
-    others = by_kind(asked.op, asked.isa, mode, pins)
+    costs = costs_of(asked.isa, asked.options.memory or "")
+    others = by_kind(asked.op, asked.isa, mode, pins, costs)
     known: dict[str, float | None] = {e.formula(): c for e, c in kernel.candidates}
     known[kernel.embedding.formula()] = kernel.cycles
     for n, e in enumerate(others):
@@ -130,10 +132,11 @@ def _infeasible(asked: Asked, as_json: bool) -> None:
 def _print_alternatives(
     asked: Asked, formula: str, proof: dict[str, Any], table: list[dict[str, Any]]
 ) -> None:
+    from csp_embed.report.kernel import proved
+
     say(f"{asked.op.name}  {asked.op.formula()}")
     say(f"  chosen {formula}")
-    say(f"  {proof['status']} under the analytic cost: {proof['objective_cycles']:,.0f}, bound "
-          f"{proof['bound_cycles']:,.0f}; the fewest scheduled cycles won")  # fmt: skip
+    say(f"  {proved(proof)}")
     head = (
         "kind", "analytic", "compute", "read", "write", "host bytes", "scheduled", "lanes used",
         "costs more in",
@@ -185,7 +188,11 @@ def pareto_command(
     with progress(quiet=as_json) as tell:
         tell("sweeping", 0, 1)
         try:
-            front = pareto(asked.op, asked.isa, mode, pins=pins.keeps, factors=pins.factors)
+            from csp_embed.isa.costs import costs_of
+
+            costs = costs_of(asked.isa, asked.options.memory or "")
+            front = pareto(asked.op, asked.isa, mode, pins=pins.keeps, factors=pins.factors,
+                           costs=costs)  # fmt: skip
         except Infeasible as error:
             found = explain_none(asked.op, asked.isa, asked.options.layout, asked.options.pins)
             raise found.error(asked.op, asked.isa) from error

@@ -34,6 +34,7 @@ def certificate(
 
     cycles, memory: of its schedule by the cycle engine, where there is one. best: `proof` of the
     first embedding of the same search, where a schedule made a later one win.
+    The objective counts cycles behind the memory interface that stands under `memory`.
     status: "optimal" (bound = objective), "feasible" (a gap is left); what it is about stands in
     `claim`. The first embedding of a search is claimed among all of the lifted model; a later one
     among those of other structures than the ones before it.
@@ -45,6 +46,7 @@ def certificate(
     document |= {
         "status": str(proof.get("status", "FEASIBLE")).lower(),
         "claim": _claim(proof),
+        "memory": str(proof.get("memory", "")),
         "objective": {"value": objective, "bound": bound, "unit": COST_UNIT,
                       "gap": _gap(objective, bound)},
         "scheduled": {"cycles": cycles, "memory": memory, "unit": SCHEDULED_UNIT},
@@ -52,6 +54,7 @@ def certificate(
         "embedding": solution(embedding),
         "figures": dict(embedding.cost),
     }  # fmt: skip
+    best = best or proof.get("least")
     if best is not None and proof.get("rank", 0):
         document["best_objective"] = {
             "value": best.get("objective_cycles"), "bound": best.get("bound_cycles"),

@@ -24,6 +24,7 @@ from csp_embed.errors import InputError
 from csp_embed.ir.embedding import Coordinate, Counter, Digit, Embedding, Fused, Layout
 from csp_embed.ir.operator import Access, Operator
 from csp_embed.ir.stream import Program
+from csp_embed.isa.interface import default_memory, parse_memory
 from csp_embed.isa.program_file import isa_of
 from csp_embed.isa.spec import Isa
 from csp_embed.ops.document import from_document
@@ -124,12 +125,14 @@ def _solved(document: Mapping[str, Any], op: Operator, isa: Isa) -> list[str]:
     problems += [str(b) for b in judge(embedding, isa).breaches]
     if problems:
         return problems  # costs of a wrong embedding mean nothing
-    counted = count(embedding, isa)
+    # A certificate that names no memory is about the first interface of the spec.
+    memory = str(document.get("memory") or (default_memory(isa) if isa.costs else ""))
+    counted = count(embedding, isa, memory)
     for name, value in counted.items():
         stated = document["figures"].get(name)
         if stated is None or not _close(float(stated), value):
             problems.append(f"figure {name}: {stated} is stated, {value:g} is counted")
-    return problems + _claims(document, counted["objective"])
+    return problems + _claims(document, counted["objective"], memory)
 
 
 def _strangers(solution: Mapping[str, Any], op: Operator) -> list[str]:
@@ -167,7 +170,7 @@ def _memories(embedding: Embedding, isa: Isa) -> list[str]:
     return out
 
 
-def _claims(document: Mapping[str, Any], counted: float) -> list[str]:
+def _claims(document: Mapping[str, Any], counted: float, memory: str) -> list[str]:
     out = []
     value, bound = float(document["objective"]["value"]), float(document["objective"]["bound"])
     if not _close(value, counted):
@@ -179,6 +182,9 @@ def _claims(document: Mapping[str, Any], counted: float) -> list[str]:
     gap = document["objective"]["gap"]
     if value and not math.isclose(gap, max(0.0, (value - bound) / value), abs_tol=1e-9):
         out.append(f"gap: {gap} is stated, objective and bound say otherwise")
+    told = str(document["scheduled"]["memory"])
+    if told and parse_memory(told) != parse_memory(memory):
+        out.append(f"memory: scheduled behind {told}, while the objective is about {memory}")
     cycles = document["scheduled"]["cycles"]
     if cycles is not None and cycles < 0:
         out.append(f"scheduled: {cycles} cycles")

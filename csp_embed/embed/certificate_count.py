@@ -1,12 +1,16 @@
 """Counts an embedding's analytic cost from its digits and layouts; shares no code with the search.
 
-Takes: Embedding, Isa.  Leaves: figures by name, the same names as in `Embedding.cost`.
+Takes: Embedding, Isa, what `--memory` said.  Leaves: figures by name, the same names as in
+`Embedding.cost`.
 
-The cost as defined, in cycles, unit work rounded to 1/256 cycle:
-    compute = step * steps + vectors * (reset + epilogue)    1 a step by immediate; a tensor step 2,
-              or 1 where it is an addition promised to be within reach of one contraction step
-    read    = sum over operands but the result of bytes of their elements / port bytes a cycle
-    write   = result elements * bytes stored / bytes a cycle that stores reach
+The cost as defined, in cycles, unit work rounded to 1/256 cycle, all numbers from the spec's costs
+and the memory interface with its overrides:
+    compute = step * steps + vectors * (reset + epilogue)    an immediate_step, or a tensor_step, or
+              a step where it is an addition promised to be within reach of one contraction step
+    read    = sum over operands but the result of bytes of their elements / bytes a cycle: of the
+              port, or of as many bursts as there are tags in the time from grant to last beat
+    write   = result elements * (word_gap + beats, one at least, * (beat_bytes / port bytes a cycle
+              + (setup + latency) / burst_beats))
     host    = bytes of run-time operands, packed
     objective = max(compute, read, write) + (compute + read + write) / 32 + host / 256
 """
@@ -16,10 +20,12 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from csp_embed.ir.embedding import Embedding, Layout
+from csp_embed.isa.interface import MemoryInterface, default_memory, parse_memory
 from csp_embed.isa.spec import Isa
 from csp_embed.ops.bound import useful_points
 
@@ -28,20 +34,40 @@ Window = tuple[dict[str, int], int, int]
 _BATCH = 1 << 20
 
 
-def count(embedding: Embedding, isa: Isa) -> dict[str, float]:
-    """steps, vectors, macs, *_bytes, *_cycles, utilisation and objective, counted anew."""
+# A machine that states no costs: steps, and bytes at eight a cycle.
+_UNSTATED = {
+    "": {"bytes_per_cycle": 8, "beat_bytes": 8, "burst_beats": 1},
+    "contract": {"step": 1, "reset_step": 1},
+    "map": {"immediate_step": 1, "tensor_step": 2},
+    "read": {"tags": 1},
+    "store": {"setup": 0, "word_gap": 0},
+}
+
+
+def count(embedding: Embedding, isa: Isa, memory: str = "") -> dict[str, float]:
+    """steps, vectors, macs, *_bytes, *_cycles, utilisation and objective, counted anew. memory: as
+    `--memory` says it; "": the first interface of the spec.
+
+    Raises: LookupError where the spec lacks a number, InputError for an unreadable memory.
+    """
+    if not isa.costs:
+        isa = replace(isa, costs=_UNSTATED)
     op = embedding.operator
     instruction = isa.instruction(embedding.instruction)
     contract = instruction.kind == "contract"
     steps = working_steps(embedding)
     sizes = {role: math.prod(layout.grid) for role, layout in embedding.layouts.items()}
     vectors = sizes["dst"]
-    table = isa.costs.get(instruction.kind, {})
-    per_step = table.get("step", 1.0) if contract else table.get("tensor_step", 2.0)
-    per_vector = table.get("reset_step", 1.0) if contract else 0
+    per_step = isa.costs["contract"]["step"] if contract else isa.costs["map"]["tensor_step"]
+    per_vector = isa.costs["contract"]["reset_step"] if contract else 0.0
     per_vector += sum(_step_cycles(embedding, isa, n) for n in range(len(op.epilogue)))
-    port = next((t for t in isa.costs.values() if "bytes_per_cycle" in t), {})
-    rate = float(port.get("bytes_per_cycle", 8.0))
+    unstated = MemoryInterface("")
+    stated = isa.costs is not _UNSTATED
+    asked = parse_memory(memory or default_memory(isa)) if stated else unstated
+    port = isa.costs[asked.name]
+    rate = float(asked.bytes_per_cycle or port["bytes_per_cycle"])
+    burst = port["beat_bytes"] * port["burst_beats"]
+    loaded = min(rate, isa.costs["read"]["tags"] * burst / (asked.latency + burst / rate))
     compute = _unit(per_step) * steps + _unit(per_vector) * vectors
     read, host, figures = 0, 0, {}
     for role, layout in embedding.layouts.items():
@@ -49,13 +75,17 @@ def count(embedding: Embedding, isa: Isa) -> dict[str, float]:
             continue
         bytes_ = _bytes(isa, layout.memory)
         figures[f"{role}_bytes"] = float(bytes_ * sizes[role])
-        read += _unit(bytes_ / rate) * sizes[role]
+        read += _unit(bytes_ / loaded) * sizes[role]
         if not op.tensors[layout.tensor].constant:
             host += bytes_ * sizes[role]
     memory = embedding.layouts["dst"].memory
     shadow = [m.name for m in isa.memories if m.shadow_of == memory and m.store_queue]
     stored = _bytes(isa, shadow[0] if shadow else memory)
-    write = _unit(stored / _store_rate(isa, port, rate)) * vectors
+    beats = max(stored / port["beat_bytes"], 1.0)
+    store = isa.costs["store"]
+    between = (store["setup"] + asked.latency) / port["burst_beats"]
+    each = beats * (port["beat_bytes"] / rate + between) + store["word_gap"]
+    write = _unit(each) * vectors
     macs = math.prod(op.axes.values())
     lanes = math.prod(_lanes(embedding, isa).values())
     total = 32 * max(compute, read, write) + compute + read + write + 32 * host
@@ -90,26 +120,18 @@ def _lanes(embedding: Embedding, isa: Isa) -> dict[str, int]:
     return {d: isa.dims[d] for o in operands for d in o.dims}
 
 
-def _step_cycles(embedding: Embedding, isa: Isa, number: int) -> int:
-    step = embedding.operator.epilogue[number]
+def _step_cycles(embedding: Embedding, isa: Isa, number: int) -> float:
+    step, costs = embedding.operator.epilogue[number], isa.costs
     if step.access is None:
-        return 1
+        return costs["map"]["immediate_step"]
     instruction = isa.instruction(embedding.instruction)
     if instruction.kind != "contract" or step.op != "add" or step.bias_range is None:
-        return 2
+        return costs["map"]["tensor_step"]
     kept = next(o.dims for o in instruction.operands if o.role == "dst")
     summed = math.prod(n for d, n in _lanes(embedding, isa).items() if d not in kept)
-    return 1 if step.bias_range <= (summed - 1) * 127 * 127 + 127 else 2
-
-
-def _store_rate(isa: Isa, port: dict[str, float] | object, rate: float) -> float:
-    """Bytes a cycle: an element's beats, its share of a burst's set-up, and a gap."""
-    table = dict(port)  # type: ignore[call-overload]
-    store = isa.costs.get("store", {})
-    stored = next((_bytes(isa, m.name) for m in isa.memories if m.store_queue), 1)
-    beats = max(stored / float(table.get("beat_bytes", rate)), 1.0)
-    setup = float(store.get("setup", 0.0)) / float(table.get("burst_beats", 1.0))
-    return stored / (beats * (1 + setup) + float(store.get("word_gap", 0.0)))
+    reach = (summed - 1) * 127 * 127 + 127
+    by_contraction = step.bias_range <= reach
+    return costs["contract"]["step"] if by_contraction else costs["map"]["tensor_step"]
 
 
 def working_steps(embedding: Embedding) -> int:

@@ -30,7 +30,7 @@ from csp_embed.embed.check_points import (
 )
 from csp_embed.errors import CheckError
 from csp_embed.ir.embedding import Coordinate, Embedding
-from csp_embed.ir.operator import Access
+from csp_embed.ir.operator import Access, Operator
 from csp_embed.isa.spec import Isa
 
 RULES = {
@@ -177,13 +177,14 @@ def _triangular(embedding: Embedding) -> list[Breach]:
         for n in trips
         if n not in uses and n not in partners and trips[n] > 1
     ]
+    needed = {c.axes: _needed(embedding.operator, c.axes) for c in embedding.coordinates}
     for c in embedding.coordinates:
         parts = {**c.digits, **c.counters}
         # A shared name belongs to the coordinate in which it is not alone responsible: a skewed
         # window borrows the lanes of the output it serves.
         own = {n: k for n, k in parts.items() if uses[n] == 1 or _owner(embedding, n) is c}
         shared = {n: k for n, k in parts.items() if n not in own}
-        out += _once(c, own, shared, trips)
+        out += _once(c, own, shared, trips, needed[c.axes])
     return out
 
 
@@ -194,8 +195,37 @@ def _owner(embedding: Embedding, name: str) -> Coordinate | None:
     return next((c for c in holders if c.axes[0] in outs), None)
 
 
+def _needed(op: Operator, axes: tuple[str, ...]) -> Ints:
+    """Values of a coordinate, row-major over its axes, that an embedding may not leave out.
+
+    A reduced value at which a factor's index is out of range whatever the other axes are (a tap
+    that only touches padding) adds nothing to any result. Values of output axes always count: every
+    element of the result needs a home.
+    """
+    sizes = [op.axes[a] for a in axes]
+    value = np.unravel_index(np.arange(math.prod(sizes)), sizes)
+    good = np.ones(math.prod(sizes), bool)
+    for axis, own in zip(axes, value, strict=True):
+        if axis in op.out_axes:
+            continue
+        for access in [op.lhs, *([op.rhs] if op.rhs else [])]:
+            for size, ix in zip(op.tensors[access.tensor].shape, access.index, strict=True):
+                coef = {a: c for a, c in ix.terms}
+                if axis not in coef:
+                    continue
+                others = [c * (op.axes[a] - 1) for a, c in coef.items() if a != axis]
+                least = ix.const + sum(min(o, 0) for o in others) + coef[axis] * own
+                most = ix.const + sum(max(o, 0) for o in others) + coef[axis] * own
+                good &= (most >= 0) & (least < size)
+    return np.flatnonzero(good)
+
+
 def _once(
-    c: Coordinate, own: Mapping[str, int], shared: Mapping[str, int], trips: Mapping[str, int]
+    c: Coordinate,
+    own: Mapping[str, int],
+    shared: Mapping[str, int],
+    trips: Mapping[str, int],
+    needed: Ints,
 ) -> list[Breach]:
     values = np.array([c.const], np.int64)
     for name, coef in own.items():
@@ -204,11 +234,14 @@ def _once(
     for name, coef in shared.items():
         offsets = np.unique((offsets[:, None] + coef * np.arange(trips[name])[None]).ravel())
     for offset in offsets:
-        inside = values[(values + offset >= 0) & (values + offset < c.extent)]
-        if len(inside) != len(np.unique(inside)):
+        inside = values + offset
+        inside = inside[(inside >= 0) & (inside < c.extent)]
+        found = np.unique(inside)
+        if len(inside) != len(found):
             return [Breach(3, f"values of {'*'.join(c.axes)} are met twice")]
-        if len(inside) != c.extent:
-            return [Breach(5, f"values of {'*'.join(c.axes)} are missed")]
+        missed = np.setdiff1d(needed, found, assume_unique=True)
+        if len(missed):
+            return [Breach(5, f"value {missed[0]} of {'*'.join(c.axes)} is missed")]
     return []
 
 

@@ -62,7 +62,7 @@ def conflict(op: Operator, isa: Isa, mode: str, pins: Pins) -> list[str]:
                 found.append((option, broken | strictness | _pins(pins, option)))
     found = _least(found)
     options = tuple(o for o, _ in found)
-    problem = Problem(op, isa, unit, mode, blocks, options)
+    problem = Problem(op, isa, unit, mode, blocks, options, space.costs)
     model = new_model()
     pairs = [(model.new_bool_var(f"x{n}"), o) for n, o in enumerate(options)]
     vars = Vars(pairs, model.new_bool_var("commuted"), explain=True)

@@ -6,10 +6,12 @@ It counts work and bytes, each operand read once; schedules are ranked by the cy
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -17,34 +19,11 @@ from csp_embed.embed.machine import Unit
 from csp_embed.embed.occupancy import Occupancy
 from csp_embed.ir.embedding import Counter, Embedding, Layout
 from csp_embed.ir.operator import Operator, Step
+from csp_embed.isa.costs import Costs
 from csp_embed.isa.spec import Isa
 from csp_embed.ops.bound import useful_points
 
 _INT8_PEAK = 127
-# Used where the specification gives no rate.
-_BYTES_PER_CYCLE = 8.0
-
-
-def rates(isa: Isa) -> tuple[float, float]:
-    """Bytes a cycle that the read port and the write port move.
-
-    The first cost table of the machine that names `bytes_per_cycle` counts. A store of n elements
-    costs, for each element, its beats, a gap, and its share of a burst's setup.
-    """
-    port = next((t for t in isa.costs.values() if "bytes_per_cycle" in t), {})
-    read = float(port.get("bytes_per_cycle", _BYTES_PER_CYCLE))
-    store = isa.costs.get("store", {})
-    written = _stored(isa)
-    beats = max(written / float(port.get("beat_bytes", read)), 1.0)
-    setup = float(store.get("setup", 0.0)) / float(port.get("burst_beats", 1.0))
-    return read, written / (beats * (1 + setup) + float(store.get("word_gap", 0.0)))
-
-
-def _stored(isa: Isa) -> int:
-    """Bytes of an element that stores write."""
-    memory = next((m for m in isa.memories if m.store_queue), None)
-    return element_bytes(isa, memory.name) if memory else 1
-
 
 Limit = tuple[Mapping[str, int], int, int]
 
@@ -112,13 +91,14 @@ def _coupled(sets: list[set[str]]) -> list[set[str]]:
     return groups
 
 
-def step_cycles(step: Step, reach: int) -> int:
-    """Cycles per output element of one epilogue step: an immediate costs 1, a tensor 2; a tensor
-    whose values one contraction against constants can reach costs 1 as well."""
+def step_cycles(step: Step, reach: int, costs: Costs) -> float:
+    """Cycles per output element of one epilogue step: by an immediate, by a tensor, or, where one
+    contraction against constants can reach the tensor's values, a contraction step."""
     if step.access is None:
-        return 1
+        return costs.immediate_step
     promised = step.bias_range
-    return 1 if step.op == "add" and promised is not None and promised <= reach else 2
+    by_contraction = step.op == "add" and promised is not None and promised <= reach
+    return costs.step if by_contraction else costs.tensor_step
 
 
 def bias_reach(unit: Unit) -> int:
@@ -157,15 +137,13 @@ class Weights:
         return self.packed[role] if self.run_time.get(played, self.run_time[role]) else 0
 
 
-def weights(op: Operator, isa: Isa, unit: Unit) -> Weights:
+def weights(op: Operator, isa: Isa, unit: Unit, costs: Costs) -> Weights:
     """The cost of one of each, for this operator on this machine."""
     contract = unit.kind == "contract"
-    table = isa.costs.get(unit.kind, {})
-    step = table.get("step", 1.0) if contract else table.get("tensor_step", 2.0)
+    step = costs.step if contract else costs.tensor_step
     reach = bias_reach(unit)
-    vector = sum(step_cycles(s, reach) for s in op.epilogue)
-    vector += table.get("reset_step", 1.0) if contract else 0
-    read_rate, write_rate = rates(isa)
+    vector = sum(step_cycles(s, reach, costs) for s in op.epilogue)
+    vector += costs.reset_step if contract else 0
     accesses = {"lhs": op.lhs, "rhs": op.rhs} if op.rhs else {"lhs": op.lhs}
     tensors = [s.access for s in op.epilogue if s.access is not None]
     accesses |= {f"add{n}": access for n, access in enumerate(tensors)}
@@ -176,8 +154,8 @@ def weights(op: Operator, isa: Isa, unit: Unit) -> Weights:
     return Weights(
         step=round(256 * step),
         vector=round(256 * vector),
-        read={role: round(256 * n / read_rate) for role, n in packed.items()},
-        write=round(256 * stored_bytes(isa, unit) / write_rate),
+        read={role: round(256 * n / costs.read_bytes) for role, n in packed.items()},
+        write=round(256 * costs.store_cycles(stored_bytes(isa, unit))),
         packed=packed,
         run_time={r: not op.tensors[a.tensor].constant for r, a in accesses.items()},
     )
@@ -198,6 +176,7 @@ def figures(
     counters: Sequence[Counter],
     counts: Mapping[str, Occupancy],
     commuted: bool,
+    costs: Costs,
 ) -> dict[str, float]:
     """Cost figures of one embedding.
 
@@ -208,14 +187,15 @@ def figures(
     of them that the host also widens, int8 into int32), duplication (packed tensor elements per
     distinct one, run-time operands), objective (cycles, with tie-breakers).
     """
-    w = weights(op, isa, unit)
+    w = weights(op, isa, unit, costs)
     steps, elements = trimmed_steps(layouts, counters), {r: v.elements for r, v in layouts.items()}
     inputs = [r for r in layouts if r != "dst"]
     run_time = [r for r in inputs if w.host(r, commuted)]
     distinct = sum(counts[r].distinct for r in run_time)
     lanes = {r: elements[r] * math.prod(isa.lane_shape(layouts[r].memory)) for r in inputs}
     factors = [r for r in inputs if r in ("lhs", "rhs")]
-    compute, read, write, host = parts(w, steps, elements, commuted)
+    spent = parts(w, steps, elements, commuted)
+    compute, read, write, host = spent
     macs = math.prod(op.axes.values())
     sizes = {f"{r}_bytes": float(elements[r] * w.packed[r]) for r in inputs}
     return sizes | {
@@ -233,7 +213,7 @@ def figures(
         ),
         "zero_fill": 1 - sum(counts[r].filled for r in factors) / sum(lanes[r] for r in factors),
         "duplication": sum(counts[r].filled for r in run_time) / max(distinct, 1),
-        "objective": objective(compute, read, write, host) / UNIT,
+        "objective": objective(*spent) / UNIT,
     }
 
 
@@ -246,19 +226,29 @@ UNIT = 8192  # of the objective, in a cycle
 
 
 def parts(
-    w: Weights, steps: int, elements: Mapping[str, int], commuted: bool
-) -> tuple[int, int, int, int]:
-    """Compute, read and write in 1/256 cycle, and bytes that the host packs."""
+    w: Weights, steps: Any, elements: Mapping[str, Any], commuted: bool
+) -> tuple[Any, Any, Any, Any]:
+    """Compute, read and write in 1/256 cycle, and bytes that the host packs; of numbers, arrays or
+    expressions of the solver."""
     compute = w.step * steps + w.vector * elements["dst"]
     read = sum(cost * elements[r] for r, cost in w.read.items())
     host = sum(w.host(r, commuted) * elements[r] for r in w.read)
     return compute, read, w.write * elements["dst"], host
 
 
-def objective(compute: int, read: int, write: int, host: int) -> int:
+def objective(compute: Any, read: Any, write: Any, host: Any, slowest: Any = max) -> Any:
     """In 1/8192 cycle: the slowest of compute, read port and write port, 1/32 of their sum, which
-    stands for ramps and re-reads, and 1/256 cycle per byte that the host packs."""
-    return 32 * max(compute, read, write) + compute + read + write + 32 * host
+    stands for ramps and re-reads, and 1/256 cycle per byte that the host packs.
+
+    The only place that says so: it takes numbers, arrays (slowest: `elementwise`) and expressions
+    of the solver (slowest: a variable's constraints).
+    """
+    return 32 * slowest(compute, read, write) + compute + read + write + 32 * host
+
+
+def elementwise(*parts: Any) -> Any:
+    """`max` of arrays."""
+    return functools.reduce(np.maximum, parts)
 
 
 def describe(embedding: Embedding) -> str:

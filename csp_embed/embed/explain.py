@@ -22,13 +22,18 @@ from csp_embed.embed.problem import Option, Problem
 from csp_embed.errors import CspEmbedError, Infeasible
 from csp_embed.ir.embedding import Embedding
 from csp_embed.ir.operator import Affine, Operator, Tensor
+from csp_embed.isa.costs import Costs
 from csp_embed.isa.spec import Isa
 
 STRICT = "strict layout"
 
 
 def by_kind(
-    op: Operator, isa: Isa, mode: str = "relaxed", pins: Pins | None = None
+    op: Operator,
+    isa: Isa,
+    mode: str = "relaxed",
+    pins: Pins | None = None,
+    costs: Costs | None = None,
 ) -> list[Embedding]:
     """The embedding of least analytic cost of every kind, straight and commuted; cheapest first.
 
@@ -36,8 +41,9 @@ def by_kind(
     Raises: Infeasible, where the machine has no instruction of the operator's kind.
     """
     pins = pins or Pins()
-    space = space_of(op, isa, mode, pins=pins.keeps, factors=pins.factors, count_filled=False)
-    problem = Problem(op, isa, space.unit, mode, space.blocks, ())
+    space = space_of(op, isa, mode, pins=pins.keeps, factors=pins.factors, count_filled=False,
+                     costs=costs)  # fmt: skip
+    problem = Problem(op, isa, space.unit, mode, space.blocks, (), space.costs)
     best: dict[tuple[str, bool], tuple[int, tuple[Option, ...]]] = {}
     for picked in sweep(space, kinds=True).answers:
         key = (kind_of(space.choice(picked)), picked[0].commuted)
@@ -45,7 +51,10 @@ def by_kind(
         if key not in best or cost < best[key][0]:
             best[key] = (cost, picked)
     ranked = sorted(best.values(), key=lambda v: v[0])
-    return [pins.arrange(build(op, isa, space.choice(picked), mode)) for _, picked in ranked]
+    return [
+        pins.arrange(build(op, isa, space.choice(picked), mode, space.costs))
+        for _, picked in ranked
+    ]
 
 
 def because(chosen: Embedding, other: Embedding) -> str:

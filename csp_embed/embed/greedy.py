@@ -14,13 +14,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from csp_embed.embed.cost import Weights, objective, parts, weights
+from csp_embed.embed.cost import Weights, elementwise, objective, parts, weights
 from csp_embed.embed.problem import Option, Problem
 
 
 def cost_of(problem: Problem, picked: Sequence[Option], w: Weights | None = None) -> int:
     """The analytic cost of one option per block, in the objective's units."""
-    w = w or weights(problem.op, problem.isa, problem.unit)
+    w = w or weights(problem.op, problem.isa, problem.unit, problem.costs)
     elements = {r: math.prod(o.elements[r] for o in picked) for r in picked[0].elements}
     steps = math.prod(o.steps for o in picked)
     return objective(*parts(w, steps, elements, picked[0].commuted))
@@ -28,7 +28,7 @@ def cost_of(problem: Problem, picked: Sequence[Option], w: Weights | None = None
 
 def worst_cost(problem: Problem) -> int:
     """At least the cost of every answer: each block at its worst in everything."""
-    w = weights(problem.op, problem.isa, problem.unit)
+    w = weights(problem.op, problem.isa, problem.unit, problem.costs)
     blocks = [[o for o in problem.options if o.block == b] for b in range(len(problem.blocks) + 1)]
     steps = math.prod(max(o.steps for o in options) for options in blocks)
     elements = {
@@ -47,24 +47,22 @@ class _Table:
     factors: NDArray[np.float64]  # [option, steps and roles]
 
 
-def warm_start(
-    problem: Problem, barred: Sequence[Sequence[Option]] = ()
-) -> tuple[tuple[Option, ...], int] | None:
-    """A good answer whose structure is not barred, and its cost; None where none was met."""
-    w = weights(problem.op, problem.isa, problem.unit)
-    taken = {_structure(p) for p in barred}
+def warm_start(problem: Problem) -> tuple[tuple[Option, ...], int] | None:
+    """A good answer and its cost; None where none was met."""
+    w = weights(problem.op, problem.isa, problem.unit, problem.costs)
     best: tuple[tuple[Option, ...], int] | None = None
     count = len(problem.blocks)
     fusions = [o for o in problem.options if o.block == count]
     groups = sorted({(o.commuted, tuple(sorted(o.given))) for o in fusions})
     for commuted, given in groups:
-        found = _descend(problem, w, commuted, frozenset(given), taken)
+        found = _descend(problem, w, commuted, frozenset(given))
         if found is not None and (best is None or found[1] < best[1]):
             best = found
     return best
 
 
-def _structure(picked: Sequence[Option]) -> tuple[object, ...]:
+def structure_of(picked: Sequence[Option]) -> tuple[object, ...]:
+    """Who is carried where, without numbers: by this answers are told apart."""
     return (picked[0].commuted, *((o.shape, o.given) for o in picked))
 
 
@@ -73,7 +71,6 @@ def _descend(
     w: Weights,
     commuted: bool,
     given: frozenset[str],
-    taken: set[tuple[object, ...]],
 ) -> tuple[tuple[Option, ...], int] | None:
     count = len(problem.blocks)
     tables = []
@@ -116,7 +113,7 @@ def _descend(
             break
         at[move[0]], at[move[2]] = move[1], move[3]
     picked = tuple(t.options[n] for t, n in zip(tables, at, strict=True))
-    if not np.isfinite(value) or _structure(picked) in taken:
+    if not np.isfinite(value):
         return None
     return picked, cost_of(problem, picked, w)
 
@@ -137,8 +134,7 @@ def _score(
 ) -> NDArray[np.float64]:
     """The objective of many answers at once (float64, for comparison only)."""
     columns = {r: factors[..., n + 1] for n, r in enumerate(roles)}
-    compute = w.step * factors[..., 0] + w.vector * columns["dst"]
-    read = sum(cost * columns[r] for r, cost in w.read.items())
-    host = sum(w.host(r, commuted) * columns[r] for r in w.read)
-    write = w.write * columns["dst"]
-    return 32 * np.maximum(np.maximum(compute, read), write) + compute + read + write + 32 * host
+    scores: NDArray[np.float64] = objective(
+        *parts(w, factors[..., 0], columns, commuted), slowest=elementwise
+    )
+    return scores

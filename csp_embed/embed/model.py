@@ -5,29 +5,26 @@ Takes: Problem, Params.  Leaves: answers, best first, with what the solver prove
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from csp_embed.embed import objective
 from csp_embed.embed.choice import Choice
 from csp_embed.embed.constraints import cover, lanes, pins, roles
-from csp_embed.embed.greedy import warm_start, worst_cost
+from csp_embed.embed.greedy import structure_of, warm_start, worst_cost
+from csp_embed.embed.nearby import nearby
 from csp_embed.embed.problem import Option, Problem
 from csp_embed.embed.reduce import within
 from csp_embed.embed.variables import Vars
 from csp_embed.solver.cpsat import new_model, solve
 from csp_embed.solver.params import Params
-from csp_embed.solver.status import INFEASIBLE
+from csp_embed.solver.status import FEASIBLE, INFEASIBLE, OPTIMAL
 
 # In posting order; each removes wrong or unwanted answers, none only copies.
 FAMILIES = {"cover": cover, "roles": roles, "lanes": lanes, "pins": pins}
 
-# Alternatives that cost more, in percent of the best, are not looked for, nor longer than this
-# (deterministic units): that there is no further one is proved in vain, schedules decide anyway.
-_WORSE = 130
-_PATIENCE = 0.25
-_UNLIMITED = 1 << 58
+# Alternatives that cost more, in percent of the best, are not listed: schedules decide which wins,
+# and overheads that the analytic cost leaves out rarely make up for more.
+_WORSE = 200
 # Products have weak linear relaxations: propagation alone proves faster (measured on DeepBench).
 # Presolve takes seconds over products of large domains and saves nothing (gemm014: 6 s to 0.4 s).
 _PARAMETERS = {"linearization_level": 0, "cp_model_presolve": False}
@@ -55,30 +52,35 @@ class Found:
 
 
 def search(problem: Problem, params: Params, top: int = 1) -> list[Found]:
-    """The best answer, then up to top - 1 more, each the best of all other structures that was
-    found in a short search, at most a third as costly again. The list's first has no picked options
-    where there is no answer (INFEASIBLE) or the limit came first (UNKNOWN)."""
-    found = [_solve(problem, params, (), _UNLIMITED)]
-    limit = min(params.deterministic_limit or _PATIENCE, _PATIENCE)
-    patience = replace(params, deterministic_limit=limit)
-    while found[0].picked and len(found) < top:
-        more = _solve(
-            problem, patience, [f.picked for f in found], found[0].objective * _WORSE // 100
-        )
-        if not more.picked:
+    """The best answer, then up to top - 1 more, each the best of all other structures, at most
+    twice as costly. The list for a smaller `top` is the beginning of that for a larger one. The
+    list's first has no picked options where there is no answer (INFEASIBLE) or the limit came first
+    (UNKNOWN)."""
+    first = _solve(problem, params)
+    if not first.picked or (top == 1 and first.status == OPTIMAL):
+        return [first]
+    near = nearby(problem, first.objective * _WORSE // 100)
+    if near.complete and first.status != OPTIMAL:
+        # The enumeration proves what the solver's limit left open.
+        best, cost = near.answers[0]
+        picked = first.picked if cost == first.objective else best
+        first = replace(first, status=OPTIMAL, picked=picked, objective=cost, bound=cost)
+    found, taken = [first], structure_of(first.picked)
+    for picked, cost in near.answers:
+        if len(found) == top:
             break
-        found.append(more)
+        if structure_of(picked) != taken:
+            status, bound = (OPTIMAL, cost) if near.complete else (FEASIBLE, first.bound)
+            found.append(Found(status, picked, cost, bound, first.posted))
     return found
 
 
-def _solve(
-    problem: Problem, params: Params, barred: Sequence[Sequence[Option]], ceiling: int
-) -> Found:
-    """One CP-SAT run; `barred`: answers whose structure is taken."""
-    start = warm_start(problem, barred)
+def _solve(problem: Problem, params: Params) -> Found:
+    """One CP-SAT run."""
+    start = warm_start(problem)
     if {o.block for o in problem.options} != set(range(len(problem.blocks) + 1)):
         return Found(INFEASIBLE)
-    limit = min(start[1] if start else worst_cost(problem), ceiling)
+    limit = start[1] if start else worst_cost(problem)
     options = within(problem, limit)
     if {o.block for o in options} != set(range(len(problem.blocks) + 1)):
         return Found(INFEASIBLE)
@@ -87,10 +89,8 @@ def _solve(
     vars = Vars(pairs, model.new_bool_var("commuted"))
     for family in FAMILIES.values():
         family.post(model, vars, problem)
-    for picked in barred:
-        _bar(model, vars, picked)
     objective.post(model, vars, problem, limit)
-    if start and start[1] <= limit:
+    if start:
         chosen = {id(o) for o in start[0]}
         for v, o in vars.pairs:
             model.add_hint(v, id(o) in chosen)
@@ -108,10 +108,3 @@ def _solve(
         len(options),
         answer.seconds,
     )
-
-
-def _bar(model: Any, vars: Vars, picked: Sequence[Option]) -> None:
-    """Some block must have another structure than in `picked`."""
-    taken = {(o.block, o.commuted, o.shape, o.given) for o in picked}
-    same = [v for v, o in vars.pairs if (o.block, o.commuted, o.shape, o.given) in taken]
-    model.add(sum(same) <= len(picked) - 1)

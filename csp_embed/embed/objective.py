@@ -10,36 +10,37 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from csp_embed.embed.cost import weights
+from csp_embed.embed import cost
 from csp_embed.embed.problem import Option, Problem
 from csp_embed.embed.variables import Vars
 
 
 def post(model: Any, vars: Vars, problem: Problem, limit: int) -> Any:
     """Posts the products, limits the cost to `limit`, minimises it; returns its expression."""
-    w = weights(problem.op, problem.isa, problem.unit)
+    w = cost.weights(problem.op, problem.isa, problem.unit, problem.costs)
     # No part may exceed the limit: that bounds every product's domain.
     most = {"steps": limit // (33 * w.step)}
     for role in problem.options[0].elements:
-        cost = max(w.vector, w.write) if role == "dst" else w.read[role]
-        most[role] = limit // (33 * max(cost, 1))
+        each = max(w.vector, w.write) if role == "dst" else w.read[role]
+        most[role] = limit // (33 * max(each, 1))
     for what, n in most.items():
         _logarithms(model, vars, what, n)
     steps = _product(model, vars, problem, "steps", most["steps"])
     elements = {r: _product(model, vars, problem, r, n) for r, n in most.items() if r != "steps"}
-    compute = w.step * steps + w.vector * elements["dst"]
-    read = sum(cost * elements[r] for r, cost in w.read.items())
-    write = w.write * elements["dst"]
-    top = model.new_int_var(0, limit // 32, "top")
-    for part in (compute, read, write):
-        model.add(top >= part)
-    host = sum(w.host(r, False) * elements[r] for r in w.read)
-    swapped = sum(w.host(r, True) * elements[r] for r in w.read)
+    compute, read, write, host = cost.parts(w, steps, elements, commuted=False)
+    *_, swapped = cost.parts(w, steps, elements, commuted=True)
+
+    def top(*parts: Any) -> Any:
+        out = model.new_int_var(0, limit // 32, "top")
+        for part in parts:
+            model.add(out >= part)
+        return out
+
     packed = model.new_int_var(0, limit // 32, "host")
     model.add(packed >= host).only_enforce_if(~vars.commuted)
     model.add(packed >= swapped).only_enforce_if(vars.commuted)
     total = model.new_int_var(0, limit, "cost")
-    model.add(total == 32 * top + compute + read + write + 32 * packed)
+    model.add(total == cost.objective(compute, read, write, packed, slowest=top))
     model.minimize(total)
     return total
 

@@ -8,8 +8,8 @@ why it never costs less ("steps" and "elements" are what the cost counts):
   steps): more lanes are pad. Where a tensor is held whole (strict), those that are least for its
   blocks count too.
 - Offsets and reversed digits: renaming an axis' values moves its pad to another end. Values that
-  no point has (dead taps) are not enumerated (`choice.live`); blocks of a pinned layout may begin
-  early (`Carry.early`).
+  no point has (dead taps) are not enumerated (`choice.live`). In a window the pad of lanes may
+  cost less in front, where blocks then begin early (`Carry.early`).
 - Other numerations (a digit outside its counter, several counters, digits in another order) of an
   axis that shares no tensor index with another: a permutation of its values changes neither steps
   nor elements. In a window an output axis may have outer digits, and an inner counter that the
@@ -287,7 +287,7 @@ def _reduced(
                 if f <= size:
                     yield Carry((axis,), ((dim, f),), skew=skew)
                     back = first + sum(min(int(c) * (e - 1), 0) for _, _, e, _, c in needs)
-                    for early in _shifts(rules, axis, back, f) if rules.every else ():
+                    for early in _shifts(rules, axis, back, f):
                         yield Carry((axis,), ((dim, f),), skew=skew, early=early)
 
 

@@ -21,11 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csp_embed.embed.build import build
-from csp_embed.embed.cost import weights
+from csp_embed.embed.cost import UNIT, elementwise, objective, parts, weights
 from csp_embed.embed.pareto_space import Space, Swept, front, space_of, sweep
 from csp_embed.errors import Infeasible
 from csp_embed.ir.embedding import Embedding
 from csp_embed.ir.operator import Operator
+from csp_embed.isa.costs import Costs
 from csp_embed.isa.spec import Isa
 
 CRITERIA = ("cycles", "input_bytes", "host_bytes", "weight_bytes", "zero_fill")
@@ -66,9 +67,10 @@ def pareto(
     *,
     pins: Mapping[str, Callable[[object], bool]] | None = None,
     factors: Mapping[str, Iterable[int]] | None = None,
+    costs: Costs | None = None,
 ) -> Front:
     """Raises: Infeasible, where no embedding keeps the mode and the pins."""
-    space = space_of(op, isa, mode, pins=pins, factors=factors)
+    space = space_of(op, isa, mode, pins=pins, factors=factors, costs=costs)
     swept = sweep(space)
     if not swept.answers:
         raise Infeasible(
@@ -80,7 +82,7 @@ def pareto(
     kept = order[front(table[order])]
     members = []
     for n in kept:
-        embedding = build(op, isa, space.choice(swept.answers[n]), mode)
+        embedding = build(op, isa, space.choice(swept.answers[n]), mode, space.costs)
         proof = {"status": "OPTIMAL" if swept.complete else "FEASIBLE", "rank": 0,
                  "objective_cycles": embedding.cost["objective"], "bound_cycles": 0.0,
                  "families": ["sweep"], "options": len(space.entries)}  # fmt: skip
@@ -92,13 +94,10 @@ def pareto(
 def criteria(space: Space, swept: Swept) -> Floats:
     """[answer, criterion]."""
     op, isa = space.op, space.isa
-    w = weights(op, isa, space.unit)
+    w = weights(op, isa, space.unit, space.costs)
     column = dict(zip(swept.columns, swept.values.T, strict=True))
-    compute = w.step * column["steps"] + w.vector * column["dst"]
-    read = sum(cost * column[r] for r, cost in w.read.items())
-    write = w.write * column["dst"]
-    top = np.maximum(np.maximum(compute, read), write)
-    cycles = (32 * top + compute + read + write) / 8192
+    *spent, _ = parts(w, column["steps"], column, False)
+    cycles = objective(*spent, 0, slowest=elementwise) / UNIT
     commuted = np.array([picked[0].commuted for picked in swept.answers])
     zero = np.zeros(len(cycles))
     out = dict.fromkeys(CRITERIA, zero) | {"cycles": cycles}

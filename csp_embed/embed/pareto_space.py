@@ -27,6 +27,7 @@ from csp_embed.embed.problem import Option, blocks_of
 from csp_embed.embed.rows import Reject, coordinate_row, tensor_rows
 from csp_embed.ir.embedding import Coordinate
 from csp_embed.ir.operator import Access, Operator
+from csp_embed.isa.costs import Costs, costs_of
 from csp_embed.isa.spec import Isa
 
 Floats = NDArray[np.float64]
@@ -52,6 +53,7 @@ class Space:
     mode: str
     blocks: tuple[tuple[str, ...], ...]
     entries: tuple[Entry, ...]
+    costs: Costs
 
     def choice(self, picked: Sequence[Option]) -> Choice:
         """The decisions that one option per block means."""
@@ -80,8 +82,10 @@ def space_of(
     factors: Mapping[str, Iterable[int]] | None = None,
     count_filled: bool = True,
     every: bool = False,
+    costs: Costs | None = None,
 ) -> Space:
-    """count_filled: needed by the sweep over filled lanes. every: see `Rules`.
+    """count_filled: needed by the sweep over filled lanes. every: see `Rules`. costs: those behind
+    the first memory interface of the spec where none are given.
 
     Raises: Infeasible, where the machine has no instruction of the operator's kind."""
     unit, blocks = unit_for(op, isa), blocks_of(op)
@@ -101,7 +105,7 @@ def space_of(
                     full = _filled(rules, block, carries, given, mode) if count_filled else {}
                     entries.append(Entry(option, full))
         entries += _fused(rules, len(blocks), mode, keeps)
-    return Space(op, isa, unit, mode, blocks, tuple(entries))
+    return Space(op, isa, unit, mode, blocks, tuple(entries), costs or costs_of(isa))
 
 
 def _fused(

@@ -16,16 +16,16 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from csp_embed.embed.cost import Weights, weights
+from csp_embed.embed.cost import Weights, elementwise, objective, parts, weights
 from csp_embed.embed.problem import Option, Problem
 
 # A float64 comparison must not drop an answer that costs exactly the limit.
-_SLACK = 1 + 1e-9
+SLACK = 1 + 1e-9
 
 
 def within(problem: Problem, limit: int) -> list[Option]:
     """Options that some answer of at most `limit` may contain, in order."""
-    w = weights(problem.op, problem.isa, problem.unit)
+    w = weights(problem.op, problem.isa, problem.unit, problem.costs)
     count = len(problem.blocks)
     kept: set[int] = set()
     fusions = [o for o in problem.options if o.block == count]
@@ -73,11 +73,6 @@ def _survivors(
         for what, over in dims.items():
             others = math.prod(float(v[what].min()) for m, v in enumerate(waste) if m != n)
             low[what] = waste[n][what] * others / math.prod(size[d] for d in over)
-        compute = w.step * low["steps"] + w.vector * low["dst"]
-        read = sum(cost * low[r] for r, cost in w.read.items())
-        host = sum(w.host(r, commuted) * low[r] for r in w.read)
-        write = w.write * low["dst"]
-        top = np.maximum(np.maximum(compute, read), write)
-        bound = 32 * top + compute + read + write + 32 * host
-        out |= {id(o) for o, b in zip(options, bound, strict=True) if b <= limit * _SLACK}
+        bound = objective(*parts(w, low["steps"], low, commuted), slowest=elementwise)
+        out |= {id(o) for o, b in zip(options, bound, strict=True) if b <= limit * SLACK}
     return out

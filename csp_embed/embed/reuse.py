@@ -25,6 +25,7 @@ from csp_embed.embed.problem import Problem
 from csp_embed.embed.rows import Reject
 from csp_embed.ir.embedding import Coordinate, Embedding
 from csp_embed.ir.operator import Access, Affine, Operator
+from csp_embed.isa.costs import Costs, costs_of
 from csp_embed.isa.spec import Isa
 
 
@@ -41,39 +42,47 @@ class Reuse:
 
 
 def reuse(
-    embedding: Embedding, op: Operator, isa: Isa, *, within: float = 0.0, sweep_too: bool = True
+    embedding: Embedding,
+    op: Operator,
+    isa: Isa,
+    *,
+    within: float = 0.0,
+    sweep_too: bool = True,
+    costs: Costs | None = None,
 ) -> Reuse | None:
     """The embedding applied to `op`, whatever its gap; None where its structure does not fit.
 
     within: gap that is good enough; sweep_too: sweep the lifted model where the cheap bound does
     not prove it.
     """
+    costs = costs or costs_of(isa)
     try:
-        found = build(op, isa, adapted(embedding, op, isa), embedding.layout_mode)
+        found = build(op, isa, adapted(embedding, op, isa), embedding.layout_mode, costs)
     except Reject:
         return None
     cost = found.cost["objective"]
-    low, by = bound(op, isa), "bound"
+    low, by = bound(op, isa, costs), "bound"
     if sweep_too and cost > low * (1 + within) * (1 + 1e-12):
-        low, by = max(low, least(op, isa, embedding.layout_mode)), "sweep"
+        low, by = max(low, least(op, isa, embedding.layout_mode, costs)), "sweep"
     low = min(low, cost)
     gap = cost / low - 1 if low else 0.0
     proof = {
         "status": "OPTIMAL" if gap <= 1e-12 else "FEASIBLE",
         "objective_cycles": cost, "bound_cycles": cost if gap <= 1e-12 else low, "rank": 0,
-        "families": [f"reuse: {by}"],
+        "memory": costs.memory, "families": [f"reuse: {by}"],
     }  # fmt: skip
     return Reuse(replace(found, proof=proof), cost, low, max(gap, 0.0), by)
 
 
-def bound(op: Operator, isa: Isa) -> float:
+def bound(op: Operator, isa: Isa, costs: Costs | None = None) -> float:
     """Cycles that no embedding's analytic cost undercuts, of the lifted model or not.
 
     Every point whose factors exist takes a lane of some step (rule 5), every output a lane of some
     accumulator element, every element that is read a lane of some packed one.
     """
-    unit, w = unit_for(op, isa), weights(op, isa, unit_for(op, isa))
-    costs = []
+    unit = unit_for(op, isa)
+    w = weights(op, isa, unit, costs or costs_of(isa))
+    least_of = []
     for commuted in (False, True) if op.rhs is not None else (False,):
         roles = accesses(op, commuted)
         limits = [limit for r, a in roles.items() if r != "dst" for limit in _limits(op, a)]
@@ -82,8 +91,8 @@ def bound(op: Operator, isa: Isa) -> float:
         tensors = [s.access for s in op.epilogue if s.access is not None]
         served = dict(roles) | {f"add{n}": a for n, a in enumerate(tensors)}
         elements = {r: _elements(op, unit, r, a) for r, a in served.items()}
-        costs.append(objective(*parts(w, steps, elements, commuted)) / UNIT)
-    return min(costs)
+        least_of.append(objective(*parts(w, steps, elements, commuted)) / UNIT)
+    return min(least_of)
 
 
 def _limits(op: Operator, access: Access) -> list[Limit]:
@@ -115,16 +124,16 @@ def _reached(op: Operator, ix: Affine, size: int) -> int:
     return int(((values >= 0) & (values < size)).sum())
 
 
-def least(op: Operator, isa: Isa, mode: str = "relaxed") -> float:
+def least(op: Operator, isa: Isa, mode: str = "relaxed", costs: Costs | None = None) -> float:
     """The least analytic cost of the lifted model, by sweeping it: no solver, no embedding built.
 
     Where the sweep is cut at its limit, `bound`."""
-    space = space_of(op, isa, mode, count_filled=False)
+    space = space_of(op, isa, mode, count_filled=False, costs=costs)
     swept = sweep(space, kinds=True)
     if not swept.complete or not swept.answers:
-        return bound(op, isa)
-    problem = Problem(op, isa, space.unit, mode, space.blocks, ())
-    w = weights(op, isa, space.unit)
+        return bound(op, isa, costs)
+    problem = Problem(op, isa, space.unit, mode, space.blocks, (), space.costs)
+    w = weights(op, isa, space.unit, space.costs)
     return min(cost_of(problem, picked, w) for picked in swept.answers) / UNIT
 
 

@@ -6,14 +6,18 @@ compute instruction (read off its operands) against the interpreter (which walks
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
+from csp_embed.errors import SpecError
 from csp_embed.ir.dfg import Expanded
 from csp_embed.ir.stream import Stream
 from csp_embed.isa import bits
+from csp_embed.isa.costs import costs_of
 from csp_embed.isa.expand import expand
+from csp_embed.isa.interface import interfaces
 from csp_embed.isa.interpreter import FUNCTIONS, Image, Interpreter, wrap
 from csp_embed.isa.spec import Instruction, Isa
 
@@ -39,7 +43,19 @@ def check(isa: Isa, seed: int = 0) -> list[Finding]:
             findings.append(_dataflow(isa, instruction, None, rng))
         elif instruction.kind == "map":
             findings += [_dataflow(isa, instruction, op.name, rng) for op in instruction.ops]
-    return findings
+    return [*findings, *_costs(isa)]
+
+
+def _costs(isa: Isa) -> Iterator[Finding]:
+    """What compilation weighs is there, behind every memory interface."""
+    for memory in interfaces(isa) or ("",):
+        name = f"costs {memory}".rstrip()
+        try:
+            costs_of(isa, memory)
+        except SpecError as error:
+            yield Finding(name, False, f"{error.where}: {error.why or error.what}")
+        else:
+            yield Finding(name, True, "every number that compilation weighs")
 
 
 def _round_trip(isa: Isa, index: int, rng: np.random.Generator) -> Finding:

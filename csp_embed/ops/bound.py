@@ -18,7 +18,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from csp_embed.errors import OperatorError
 from csp_embed.ir.operator import Operator
 from csp_embed.ops.checks import BYTES
 from csp_embed.ops.formula import channel_dimension
@@ -29,9 +28,22 @@ class Machine(Protocol):
 
     @property
     def dims(self) -> Mapping[str, int]: ...
-    @property
-    def costs(self) -> Mapping[str, Mapping[str, float]]: ...
     def of_kind(self, kind: str) -> Any: ...
+
+
+class Costs(Protocol):
+    """The part of `isa.costs.Costs` that the bound needs."""
+
+    @property
+    def port_bytes(self) -> float: ...
+    @property
+    def step(self) -> float: ...
+    @property
+    def reset_step(self) -> float: ...
+    @property
+    def immediate_step(self) -> float: ...
+    @property
+    def tensor_step(self) -> float: ...
 
 
 def natural(op: Operator) -> dict[str, int]:
@@ -136,37 +148,28 @@ def vectors(op: Operator, isa: Machine) -> int:
     return ceil(rows / high) * ceil(shape[channel] / wide)
 
 
-def bound_cycles(op: Operator, isa: Machine, memory: str = "de10") -> int:
+def bound_cycles(op: Operator, isa: Machine, costs: Costs) -> int:
     """The bound of the module's docstring, rounded up.
 
-    memory: the section of the machine's costs that describes its DRAM port; a machine without it
-    has the bound of its compute steps alone. A maximum or minimum over several elements counts one
-    tensor step a vector (partial results may be shared), an elementwise program its steps.
+    costs: of the machine behind the memory interface that counts. A maximum or minimum over several
+    elements counts one tensor step a vector (partial results may be shared), an elementwise program
+    its steps.
     """
     figures = natural(op)
     contract = isa.of_kind("contract")
-    step = isa.costs.get("contract", {})
-    alu = isa.costs.get("map", {})
     dims = {d for operand in contract.operands for d in operand.dims}
     macs_per_step = prod(isa.dims[d] for d in dims)
-    tensor = alu.get("tensor_step", 2)
-    each = sum(alu.get("immediate_step", 1) if s.access is None else tensor for s in op.epilogue)
+    each = sum(costs.immediate_step if s.access is None else costs.tensor_step for s in op.epilogue)
     work = 0.0
     if op.kind == "contract":
-        each += step.get("reset_step", 1)
-        work = figures["macs"] / macs_per_step * step.get("step", 1)
+        each += costs.reset_step
+        work = figures["macs"] / macs_per_step * costs.step
     elif op.kind != "map" and figures["macs"] > figures["outputs"]:
-        each += tensor
-    name, *changes = (part.strip() for part in memory.split(","))
-    port = float(isa.costs.get(name, {}).get("bytes_per_cycle", float("inf")))
-    for key, _, value in (change.partition("=") for change in changes):
-        port = float(value) if key.strip() == "bytes_per_cycle" else port
-    if port <= 0:
-        raise OperatorError(f"the machine's costs give {memory} {port} bytes a cycle")
+        each += costs.tensor_step
     return ceil(
         max(
             work + each * vectors(op, isa),
-            figures["read_bytes"] / port,
-            figures["write_bytes"] / port,
+            figures["read_bytes"] / costs.port_bytes,
+            figures["write_bytes"] / costs.port_bytes,
         )
     )

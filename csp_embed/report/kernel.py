@@ -10,6 +10,7 @@ import numpy as np
 
 from csp_embed import figures as meaning
 from csp_embed.ir.embedding import Embedding
+from csp_embed.isa.costs import costs_of
 from csp_embed.judge import Verdict
 from csp_embed.kernel import Kernel
 from csp_embed.ops.bound import bound_cycles, input_bytes, useful_products
@@ -26,7 +27,7 @@ def figures(
     verified_words says what was compared with what.
     """
     if bound is None:
-        bound = bound_cycles(kernel.operator, kernel.isa, kernel.memory)
+        bound = bound_cycles(kernel.operator, kernel.isa, costs_of(kernel.isa, kernel.memory))
     cycles, made = kernel.cycles, steps(kernel)
     whole = meaning.utilisation(made["contract"], cycles, step_cycles(kernel))
     lanes = lane_utilisation(kernel)
@@ -163,7 +164,7 @@ def render(
         )
     else:
         lines.append(f"  cycles       at least {f['bound_cycles']:,}")
-    lines.append(f"  proof        {f['status']} under the analytic cost; {f['seconds']:.2f} s")
+    lines.append(f"  proof        {proved(kernel.embedding.proof)}; {f['seconds']:.2f} s")
     lines.append(f"  verified     {f['verified_words']}")
     if explain:
         lines += ["  alternatives that were scheduled:"]
@@ -176,3 +177,20 @@ def _useful(f: Mapping[str, Any]) -> str:
     """The part of the utilisation that is no padding, where it is known."""
     useful = f["useful_utilisation"]
     return "" if useful is None else f" ({useful:.1%} without padding)"
+
+
+def proved(proof: Mapping[str, Any]) -> str:
+    """What the search proved of an embedding: which one has the least analytic cost, not that it
+    takes the fewest cycles."""
+    least = proof.get("least", proof)
+    value, bound = least.get("objective_cycles", 0.0), least.get("bound_cycles", 0.0)
+    status = least.get("status", "FEASIBLE")
+    kept = " that keeps the pins" if proof.get("pins") else ""
+    known = f"{status}: no embedding{kept} has an analytic cost below {value:,.0f} cycles"
+    if status != "OPTIMAL":
+        known = f"{status}: the least analytic cost{kept} is {bound:,.0f} to {value:,.0f} cycles"
+    rank = proof.get("rank", 0)
+    if not rank:
+        return f"{known}, the cost of this one"
+    own = proof.get("objective_cycles", 0.0)
+    return f"{known}; number {rank + 1} by it ({own:,.0f}) won by predicted cycles"

@@ -110,7 +110,12 @@ def build(problem: Problem) -> Schedule:
                 after_store = -1
                 rows.last_compute = row
         else:
-            assert contract is not None
+            if contract is None:
+                raise Infeasible(
+                    f"{problem.embedding.operator.name} needs accumulators that are set to 0",
+                    why=f"{problem.isa.name} has no contraction, whose reset does that",
+                    hint="use a machine with a contraction, such as --isa vta",
+                )
             blank = (None, None, 0)
             run(contract.name, [here, blank, blank], olo, ohi, reset=True)
             if kind != "map":

@@ -1,10 +1,14 @@
-"""Finds a schedule: proposes tiles by estimate, builds the best of them, keeps the one with the
-fewest cycles.
+"""Finds a schedule: proposes tiles by estimate, builds the best of them, changes the best.
 
-Takes: a Problem and `measure`, which emits a schedule and returns its simulated cycles (the driver
-supplies it).
-Leaves: the best Schedule with its cycles.  Ties go to the earlier proposal, so the result is
-deterministic.
+Takes: Problems (embeddings of one operator) and `measure`, which emits a schedule and returns its
+simulated cycles (the driver supplies it).
+Leaves: the best Schedule of every problem with its cycles.
+
+More candidates never make it worse, by construction. The first POOL problems are screened whatever
+the effort; their order by screening says which are improved first, and a larger `top` improves more
+of them; a longer improvement is a continuation of the shorter one; and nothing is cut by what was
+found so far but what is proved not to beat it. So larger `top`, `count` and `refine` try a superset
+of schedules.
 """
 
 from __future__ import annotations
@@ -15,13 +19,14 @@ from dataclasses import dataclass, replace
 
 from csp_embed.errors import Infeasible
 from csp_embed.ir.schedule import BiasTrick, Schedule
+from csp_embed.isa.costs import Costs
 from csp_embed.schedule import map_build, trick
 from csp_embed.schedule.build import build
 from csp_embed.schedule.config import Config
 from csp_embed.schedule.cover import groups_of
 from csp_embed.schedule.nests import Covers
 from csp_embed.schedule.problem import Problem
-from csp_embed.schedule.tile import Costs, Reserve, configure, propose
+from csp_embed.schedule.tile import Reserve, configure, propose
 
 Measure = Callable[[Schedule], float]
 
@@ -36,6 +41,19 @@ class Found:
     config: Config | None = None
 
 
+POOL = 16  # embeddings that are screened; more where `top` asks for more
+SCREENED = 4  # schedules of each that are built
+# (share, cycles) above the least: estimates and first schedules err by a share, and by what ramps
+# and instructions cost, which is much of a small operator. NEAR: an estimate that is screened; FAR:
+# a first schedule that gets no second; CLOSE: a screening that is improved, by default that of
+# LEADERS at most. Measured on random small operators by scripts/bench_monotone.
+NEAR, FAR, CLOSE, LEADERS = (0.03, 4000.0), (0.02, 600.0), (0.01, 300.0), 3
+
+
+def _above(value: float, slack: tuple[float, float]) -> float:
+    return value * (1 + slack[0]) + slack[1]
+
+
 def search(
     problems: Sequence[Problem],
     measure: Measure,
@@ -43,58 +61,112 @@ def search(
     *,
     ranges: Mapping[int, int],
     penalties: Sequence[float] = (),
+    top: int = 0,
     count: int = 8,
     refine: int = 80,
     row_budget: int = 40_000,
 ) -> list[Found]:
-    """The best schedule of every problem that was tried, fewest cycles first.
+    """The best schedule of every problem that was tried, fewest cycles first; ties: the earlier.
 
     problems: embeddings of one operator, best first. ranges: epilogue step -> largest magnitude of
     its tensor, where known. penalties: cycles added to every schedule of a problem, for what its
-    embedding costs elsewhere. count: schedules built from estimates; refine: schedules built from
-    changes to the best one. row_budget: about how many rows all of them may have together (compile
-    time).
+    embedding costs elsewhere. top: problems whose schedules are improved; 0: those that come close
+    to the best at first. count: schedules of such a problem built from estimates, at least
+    SCREENED; refine: schedules built from changes to each start. row_budget: about how many rows
+    all screened schedules may have together (compile time).
     Raises: Infeasible where no tile of any problem fits.
     """
-    contexts, proposals, refusal = [], [], None
+    entries, refusal = [], None
     for n, problem in enumerate(problems):
-        if problem.rhs is None:
-            schedule = map_build.build(problem)
-            return [Found(n, schedule, measure(schedule))]
         extra = penalties[n] if penalties else 0.0
         context = _Context(n, problem, trick.find(problem, dict(ranges)), measure, extra)
-        contexts.append(context)
         try:
-            proposals += [
-                (price + extra, n, rank, config)
-                for rank, (price, config) in enumerate(_propose(context, costs, count))
-            ]
+            proposals = _propose(context, costs, max(count, SCREENED))
         except Infeasible as error:
-            refusal = error
-    if not proposals:
-        assert refusal is not None
-        raise refusal
-    proposals.sort(key=lambda p: p[:3])
-    best_of: dict[int, Found] = {}
-    rows = 0
-    for tried, (price, n, _, config) in enumerate(proposals):
-        leader = min((f.cycles for f in best_of.values()), default=math.inf)
-        # A second embedding is worth building only while its estimate is near the leader.
-        if tried >= count or (rows > row_budget and tried) or price > 1.1 * leader:
-            break
-        found = contexts[n].attempt(config)
-        rows += 0 if found is None else len(found.schedule.ops)
-        if found is not None and (n not in best_of or found.cycles < best_of[n].cycles):
-            best_of[n] = found
-    if not best_of:
-        # A configuration fits the counters of its own embedding only.
-        first = proposals[0][1]
-        best_of[first] = contexts[first].surely(proposals[0][3])
-    leader = min(best_of.values(), key=lambda f: (f.cycles, f.number))
-    best_of[leader.number] = _refine(
-        contexts[leader.number], leader, costs, refine, row_budget // 4
+            refusal = refusal or error
+            continue
+        entries.append(_Entry(context, proposals[0][0] + extra, [c for _, c in proposals]))
+    pool = sorted((e for e in entries if e.number < POOL), key=lambda e: (e.price, e.number))
+    least = min((e.price for e in pool), default=math.inf)
+    rows, leader = 0, math.inf
+    for entry in [*pool, *(e for e in entries if e.number >= POOL)]:
+        if entry.price > _above(least, NEAR) or (rows > row_budget // 5 and leader < math.inf):
+            continue
+        rows += entry.screen(_above(leader, FAR), row_budget // 5)
+        leader = min(leader, entry.cycles)
+    screened = [e for e in entries if e.found is not None]
+    if not screened:
+        if not entries:
+            assert refusal is not None  # every problem either has proposals or was refused
+            raise refusal
+        return [entries[0].context.surely(entries[0].configs[0])]
+    # Those beyond the pool come last, so that the order does not depend on how many there are.
+    screened.sort(key=lambda e: (e.number >= POOL, e.cycles, e.number))
+    chosen = (
+        screened[:top]
+        if top
+        else [e for e in screened if e.cycles <= _above(leader, CLOSE)][:LEADERS]
     )
-    return sorted(best_of.values(), key=lambda f: (f.cycles, f.number))
+    incumbent = leader
+    for position, entry in enumerate(chosen):
+        # An operator without a second factor has nothing to improve.
+        if entry.context.problem.rhs is None:
+            break
+        if entry.context.work(costs) + entry.context.extra < incumbent:
+            entry.improve(costs, count, refine, row_budget // (4 * (position + 1)))
+            incumbent = min(incumbent, entry.cycles)
+    found = [e.found for e in screened if e.found is not None]
+    return sorted(found, key=lambda f: (f.cycles, f.number))
+
+
+@dataclass
+class _Entry:
+    """A problem on its way: its least estimate, its proposals, and its best schedule so far."""
+
+    context: _Context
+    price: float
+    configs: list[Config | None]
+    found: Found | None = None
+
+    @property
+    def number(self) -> int:
+        return self.context.number
+
+    @property
+    def cycles(self) -> float:
+        return math.inf if self.found is None else self.found.cycles
+
+    def screen(self, far: float, row_budget: int) -> int:
+        """Builds the first schedules, one only where that has more cycles than `far`; returns how
+        many rows all have, few more than `row_budget`."""
+        rows = 0
+        for config in self.configs[:SCREENED]:
+            found = self.context.attempt(config)
+            if found is None:
+                continue
+            rows += len(found.schedule.ops)
+            if found.cycles < self.cycles:
+                self.found = found
+            if self.cycles > far or rows > row_budget:
+                break
+        return rows
+
+    def improve(self, costs: Costs, count: int, refine: int, row_budget: int) -> None:
+        """Changes the best, and each further proposal that beats all before it."""
+        start = self.found
+        if start is None or start.config is None:
+            return
+        self.found = _refine(self.context, start, costs, refine, row_budget)
+        record, rows = start.cycles, 0
+        for config in self.configs[SCREENED:count]:
+            if rows + len(start.schedule.ops) > row_budget // 2:
+                break
+            found = self.context.attempt(config)
+            rows += 0 if found is None else len(found.schedule.ops)
+            if found is not None and found.cycles < record:
+                record = found.cycles
+                other = _refine(self.context, found, costs, refine, row_budget)
+                self.found = other if other.cycles < self.cycles else self.found
 
 
 def rebuild(
@@ -120,39 +192,54 @@ class _Context:
         self.measure = lambda schedule: measure(schedule) + extra
         self.covers: Covers = {}
 
+    def work(self, costs: Costs) -> float:
+        """Cycles that no schedule of this contraction beats: those of its compute steps."""
+        steps = costs.step * count_steps(self.problem)
+        return steps + _epilogue_cycles(self.problem, self.bias, costs)
+
     def floor(self, costs: Costs) -> float:
-        """Cycles that no schedule of this embedding beats: its steps, its operands read once."""
+        """Cycles that are as good as reached: its steps, its operands read once."""
         problem = self.problem
         read = 0
         for m in (problem.lhs, problem.rhs):
             if m is not None:
                 read += math.prod(m.grid) * problem.isa.memory(m.memory).elem_bytes
-        steps = count_steps(problem) + _epilogue_cycles(problem, self.bias)
-        return max(float(steps), read / costs.read_bytes)
+        return max(self.work(costs), read / costs.read_bytes)
 
-    def attempt(self, config: Config) -> Found | None:
-        """The schedule of `config`, or None where it does not fit."""
+    def attempt(self, config: Config | None) -> Found | None:
+        """The schedule of `config`, or None where it does not fit; None: the one schedule that an
+        operator without a second factor has."""
         try:
-            schedule = build(self.problem, config, self.bias, self.covers)
+            if config is None:
+                schedule = map_build.build(self.problem)
+            else:
+                schedule = build(self.problem, config, self.bias, self.covers)
         except Infeasible:
             return None
         return Found(self.number, schedule, self.measure(schedule), config)
 
-    def surely(self, like: Config) -> Found:
+    def surely(self, like: Config | None) -> Found:
         """One point per tile: what fits wherever anything does."""
+        if like is None:
+            schedule = map_build.build(self.problem)
+            return Found(self.number, schedule, self.measure(schedule))
         config = replace(like, tile=(1,) * len(self.problem.extents), up=0, down=0)
         schedule = build(self.problem, config, self.bias, self.covers)
         return Found(self.number, schedule, self.measure(schedule), config)
 
 
-def _propose(context: _Context, costs: Costs, count: int) -> list[tuple[float, Config]]:
+def _propose(context: _Context, costs: Costs, count: int) -> Sequence[tuple[float, Config | None]]:
+    """(estimate, decisions), cheapest first. An elementwise operator has no decisions to make; its
+    embeddings are equally near."""
+    if context.problem.rhs is None:
+        return [(1.0, None)]
     return propose(
         context.problem,
         _reserve(context.problem, context.bias),
         costs,
         count=count,
         trimmed_steps=count_steps(context.problem),
-        epilogue_cycles=_epilogue_cycles(context.problem, context.bias),
+        epilogue_cycles=_epilogue_cycles(context.problem, context.bias, costs),
     )
 
 
@@ -233,11 +320,14 @@ def count_steps(problem: Problem) -> int:
     return free * math.prod(len(g.points) for g in groups)
 
 
-def _epilogue_cycles(problem: Problem, bias: BiasTrick | None) -> int:
+def _epilogue_cycles(problem: Problem, bias: BiasTrick | None, costs: Costs) -> float:
     vectors = math.prod(problem.extents[c] for c in problem.outputs)
-    each = 1
+    each = costs.reset_step
     for i, step in enumerate(problem.epilogue):
-        each += 2 if step.access is not None and not (bias and bias.step == i) else 1
+        if step.access is None:
+            each += costs.immediate_step
+        else:
+            each += costs.step if bias and bias.step == i else costs.tensor_step
     return vectors * each
 
 

@@ -16,23 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csp_embed.errors import Infeasible
+from csp_embed.isa.costs import Costs
 from csp_embed.isa.reach import stored_memory
 from csp_embed.schedule.config import Config
 from csp_embed.schedule.problem import Map, Problem
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Costs:
-    """Cycles of the machine that tile choice weighs; from the spec."""
-
-    read_bytes: float
-    write_bytes: float
-    dma_gap: float
-    instruction: float
-    fetch: float
 
 
 @dataclass(frozen=True)
@@ -80,7 +70,7 @@ def propose(
     *,
     count: int,
     trimmed_steps: int,
-    epilogue_cycles: int,
+    epilogue_cycles: float,
 ) -> list[tuple[float, Config]]:
     """The `count` cheapest configurations with their estimates.
 
@@ -164,11 +154,11 @@ def propose(
         instructions = tiles * (chunks * 1.5 + n_epilogue) + loads + tiles
         reads = beats + loads * costs.dma_gap + instructions * costs.fetch
         compute = (
-            trimmed_steps
+            costs.step * trimmed_steps
             + epilogue_cycles
             + costs.instruction * tiles * (chunks * 1.5 + n_epilogue)
         )
-        writes = np.full_like(compute, vectors * out_bytes / costs.write_bytes)
+        writes = np.full_like(compute, vectors * costs.store_cycles(out_bytes))
         single = ((ls < 2) & (chunks_l * n_a * n_c > 1)) | ((rs < 2) & (chunks_r * n_b * n_c > 1))
         ramp = (fl * bytes_l + fr * bytes_r) / costs.read_bytes
         no_double = np.where((acc * 2 > acc_room) & (tiles > 1), 4.0 * vectors, 0.0)

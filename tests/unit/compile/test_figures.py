@@ -14,6 +14,7 @@ import csp_embed as ce
 from csp_embed import figures
 from csp_embed.driver import Options
 from csp_embed.ir.operator import Operator
+from csp_embed.isa.costs import costs_of
 from csp_embed.ops.bound import bound_cycles, natural, useful_products
 from csp_embed.report.kernel import figures as document
 from csp_embed.sim.cycles import simulate_cycles
@@ -109,5 +110,7 @@ def test_the_bound_knows_the_port_that_was_asked_for() -> None:
     """A narrower port: natural bytes over its width, whatever the latency."""
     op, isa = ce.matmul(m=64, n=1, k=640), MACHINES["vta"]()
     read = 640 + 64 * 640
-    assert bound_cycles(op, isa, "de10,bytes_per_cycle=2") == read // 2
-    assert bound_cycles(op, isa, "de10,latency=9") == bound_cycles(op, isa, "de10")
+    assert bound_cycles(op, isa, costs_of(isa, "de10,bytes_per_cycle=2")) == read // 2
+    assert bound_cycles(op, isa, costs_of(isa, "de10,latency=9")) == bound_cycles(
+        op, isa, costs_of(isa)
+    )
