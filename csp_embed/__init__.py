@@ -1,17 +1,23 @@
 """csp_embed: from tensor formulas to accelerator programs by constraint solving.
 
 Folders, in the order in which data flows:
-    isa/        an accelerator's instruction set as data: specs, bits, listings, program files
+    ir/         values between stages: operators, embeddings, schedules, streams, networks, plans
+    machine/    an accelerator's instruction set as data: specs, bits, costs, listings, program files
     ops/        tensor operators as formulas, with NumPy references
-    embed/      which scalar operation runs in which lane: the constraint models, layouts
+    embed/      which scalar operation runs in which lane; rooms: space/ (digits and options),
+                algebra/ (rows, layouts, counts, cost), model/ (CP-SAT), pins/, explain/,
+                certificate/, ground/ (point by point)
     schedule/   tiles, loop order, buffers, tokens; chosen by simulated cycles
-    emit/       instructions, micro-ops, DRAM images
-    sim/        values, cycles, checks: the judges, which share no code with the builders
+    targets/    stream/: instruction words, micro-ops, DRAM images
+    judge/      every checker; shares no code with the builders
+    sim/        functional/ (values), cycles/ (time), tvm/ (foreign engines), traces, debugging
+    compiler/   the stages in order (driver), the kernel that comes out, sweeps over layers
+    network/    layer graphs: onnx/ (models), files/ (graph, platform, plan), profiles/ (costs),
+                made/ (generated)
+    partition/  which device runs which layer when: view, bounds/, methods/, models/
+    run/        executes plans
     report/     tables, pictures, HTML
-    network/    layer graphs, platforms, profiles; run/ executes plans
-    partition/  which device runs which layer when
-`ir/` holds the values between stages, `driver.py` runs them in order, `cli.py` and `commands/` are
-the command line.
+    commands/   the command line, below `cli.py`
 """
 
 import os
@@ -22,11 +28,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # What type checkers and editors see; tests compare it with _NAMES.
     from csp_embed import partition as partition
-    from csp_embed.driver import Options as Options
-    from csp_embed.driver import compile as compile
+    from csp_embed.compiler.driver import Options as Options
+    from csp_embed.compiler.driver import compile as compile
+    from csp_embed.compiler.kernel import Kernel as Kernel
     from csp_embed.errors import CspEmbedError as CspEmbedError
-    from csp_embed.isa.load import load_isa as load_isa
-    from csp_embed.kernel import Kernel as Kernel
+    from csp_embed.machine.load import load_isa as load_isa
     from csp_embed.ops import avg_pool2d as avg_pool2d
     from csp_embed.ops import batch_matmul as batch_matmul
     from csp_embed.ops import conv1d as conv1d
@@ -44,11 +50,11 @@ __version__ = "0.1.0"
 
 # Public name -> module. Resolved on first use, so that `csp-embed --help` loads no solver.
 _NAMES = {
-    "compile": "csp_embed.driver",
+    "compile": "csp_embed.compiler.driver",
     "CspEmbedError": "csp_embed.errors",
-    "Kernel": "csp_embed.kernel",
-    "Options": "csp_embed.driver",
-    "load_isa": "csp_embed.isa.load",
+    "Kernel": "csp_embed.compiler.kernel",
+    "Options": "csp_embed.compiler.driver",
+    "load_isa": "csp_embed.machine.load",
     "partition": "csp_embed.partition",
     **dict.fromkeys(
         (

@@ -23,9 +23,9 @@ def main() -> None:
 def compiler() -> None:
     """The cycle engine, the functional simulator and the stream checks."""
     import csp_embed as ce
-    from csp_embed.judge import judge
+    from csp_embed.compiler.verify import judge
     from csp_embed.ops.data import random_tensors
-    from csp_embed.sim.cycles import simulate_cycles
+    from csp_embed.sim.cycles.engine import simulate_cycles
 
     op = ce.matmul(m=32, n=2, k=32, shift=8, clip=(0, 127), bias=True)
     kernel = ce.compile(op)
@@ -36,7 +36,7 @@ def compiler() -> None:
 def planner() -> None:
     """List schedules, annealing, splitting and windows, for both objectives."""
     from csp_embed.ir.network import LATENCY, THROUGHPUT
-    from csp_embed.network.generate import layered
+    from csp_embed.network.made.generate import layered
     from csp_embed.partition.solve import solve
 
     graph, platform = layered(24, 1.0, 0)

@@ -21,7 +21,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from csp_embed import ops
-from csp_embed.driver import Options, compile
+from csp_embed.compiler.driver import Options, compile
 from csp_embed.errors import CspEmbedError
 from csp_embed.ir.operator import Operator
 from csp_embed.ops import deepbench

@@ -24,12 +24,12 @@ import onnxruntime
 from onnx.backend.test.case.node import collect_testcases
 
 from csp_embed.errors import CspEmbedError
-from csp_embed.network.onnx_graph import import_onnx_graph
-from csp_embed.network.onnx_layers import layers
-from csp_embed.network.onnx_parts import cut
-from csp_embed.network.onnx_weights import real_constants
-from csp_embed.network.platform import find_platform, read_platform
-from csp_embed.network.runtime import open_session, run_session
+from csp_embed.network.files.platform import find_platform, read_platform
+from csp_embed.network.onnx.graph import import_onnx_graph
+from csp_embed.network.onnx.layers import layers
+from csp_embed.network.onnx.parts import cut
+from csp_embed.network.onnx.runtime import open_session, run_session
+from csp_embed.network.onnx.weights import real_constants
 
 DATA = Path(onnx.__file__).parent / "backend" / "test" / "data"
 _DOES_NOT_RUN = "onnxruntime does not run it"

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from bench_random import FAMILIES, layered, platform, random
 
-from csp_embed.partition.dnn_file import read_dnn
+from csp_embed.partition.models.dnn_file import read_dnn
 from csp_embed.partition.solve import solve
 
 DATA = Path(__file__).parents[2] / "shared/partition"

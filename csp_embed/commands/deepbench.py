@@ -75,10 +75,10 @@ def deepbench_command(
       csp-embed deepbench my.json --jobs 2 --time-limit 600 --out mine.jsonl
     """
     begin = time.monotonic()
-    from csp_embed.bench import Setting, sweep
-    from csp_embed.driver import default_memory, refuse_memory
-    from csp_embed.isa.costs import costs_of
-    from csp_embed.isa.load import load_isa
+    from csp_embed.compiler.driver import default_memory, refuse_memory
+    from csp_embed.compiler.layers import Setting, sweep
+    from csp_embed.machine.costs import costs_of
+    from csp_embed.machine.load import load_isa
     from csp_embed.ops import deepbench
     from csp_embed.ops.layer_list import read_layer_list
     from csp_embed.report.sweep import CLASS_HEAD, class_rows, layer_row
@@ -182,7 +182,7 @@ def report_command(
 
     Example: csp-embed report results.jsonl -o report.html
     """
-    from csp_embed.bench import read_results
+    from csp_embed.compiler.layers import read_results
     from csp_embed.report.html import sweep_page
 
     check_writable(output, (".html", ".htm"))

@@ -70,7 +70,7 @@ def _answer(asked: Asked, regular: bool) -> dict[str, Any]:
 def _count(asked: Asked, found: GroundAnswer, regular: bool) -> int | None:
     """Coverings with the fewest steps, up to order of steps and lanes; None where not counted."""
     from csp_embed.embed.ground.enumerate import irregular_solutions, regular_solutions
-    from csp_embed.embed.ground.problem import pose_ground
+    from csp_embed.embed.ground.points import pose_ground
 
     if found.status != OPTIMAL or found.steps is None:
         return None

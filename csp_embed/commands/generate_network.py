@@ -52,10 +52,10 @@ def generate(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> None:
     """Make a network to try: random task graphs, wired networks, transformers, integer ONNX."""
-    from csp_embed.network.generate import layered, with_costs
-    from csp_embed.network.platform import find_platform, read_platform
-    from csp_embed.network.transformer import transformer
-    from csp_embed.network.wired import wired
+    from csp_embed.network.files.platform import find_platform, read_platform
+    from csp_embed.network.made.generate import layered, with_costs
+    from csp_embed.network.made.transformer import transformer
+    from csp_embed.network.made.wired import wired
 
     if kind not in KINDS:
         raise InputError(
@@ -95,7 +95,7 @@ def generate(
 
 
 def _write(output: str, graph: TaskGraph, platform: Platform) -> None:
-    from csp_embed.network.graph_file import graph_document
+    from csp_embed.network.files.graph import graph_document
 
     with atomic(output) as file:
         json.dump(graph_document(graph, platform), file, indent=1)
@@ -103,7 +103,7 @@ def _write(output: str, graph: TaskGraph, platform: Platform) -> None:
 
 
 def _quantised(output: str, n: int, seed: int, channels: int, size: int, branches: int) -> int:
-    from csp_embed.network.quantised_net import quantised_net
+    from csp_embed.network.made.quantised import quantised_net
 
     model = quantised_net(n, seed, channels=channels, size=size, branches=branches)
     with atomic(output, "wb") as file:

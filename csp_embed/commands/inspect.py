@@ -15,9 +15,9 @@ from csp_embed.commands.given import refuse_ignored
 from csp_embed.errors import InputError
 
 if TYPE_CHECKING:
-    from csp_embed.embed.certificate_check import Judgement
     from csp_embed.ir.stream import Program
-    from csp_embed.sim.check import Problem
+    from csp_embed.judge.certificate import Judgement
+    from csp_embed.judge.stream import Problem
 
 
 def register(app: typer.Typer) -> None:
@@ -61,10 +61,10 @@ def check_command(
     csp-embed check conv1.npz --certificate; csp-embed check certificate.json;
     csp-embed check plan.json --graph g.json
     """
-    from csp_embed.embed.certificate_check import check_certificate
-    from csp_embed.formula_check import formula_problems
-    from csp_embed.isa.program_file import isa_of, read_program
-    from csp_embed.sim.check import judge
+    from csp_embed.judge.certificate import check_certificate
+    from csp_embed.judge.formula import formula_problems
+    from csp_embed.judge.stream import judge
+    from csp_embed.machine.program_file import isa_of, read_program
 
     if graph is not None or _is_plan(file):
         from csp_embed.commands.plan_runs import judge_plan
@@ -116,7 +116,7 @@ def check_command(
 
 
 def _unrun(problems: Sequence[Problem]) -> bool:
-    """A stream that cannot run was not simulated (sim/check.py)."""
+    """A stream that cannot run was not simulated (judge/stream.py)."""
     return any(p.kind in ("opcode", "memory", "range", "work", "dram", "deadlock")
                for p in problems)  # fmt: skip
 

@@ -32,7 +32,7 @@ def register(app: typer.Typer) -> None:
 
 def list_command(as_json: Json = False) -> None:
     """Lists the instruction sets that ship with csp-embed and their configurations."""
-    from csp_embed.isa.load import builtin_names, config_names
+    from csp_embed.machine.load import builtin_names, config_names
 
     found = {name: config_names(name) for name in builtin_names()}
     if as_json:
@@ -47,8 +47,8 @@ def show_command(spec: Spec = "vta", vta_config: Config = None, as_json: Json = 
 
     Example: csp-embed isa show vta --vta-config my_vta_config.json
     """
-    from csp_embed.isa.load import load_isa
-    from csp_embed.isa.show import as_document, show
+    from csp_embed.machine.load import load_isa
+    from csp_embed.machine.show import as_document, show
 
     isa = load_isa(spec, vta_config)
     if as_json:
@@ -66,10 +66,10 @@ def check_command(spec: Spec = "vta", vta_config: Config = None, as_json: Json =
     Example: csp-embed isa check my.yaml
     """
     # Not needed by the other commands here, and slow to import.
-    from csp_embed import machine_suite
-    from csp_embed.isa.compilable import require
-    from csp_embed.isa.load import config_names, load_isa
-    from csp_embed.isa.selfcheck import check as self_check
+    from csp_embed.compiler import machine_suite
+    from csp_embed.machine.compilable import require
+    from csp_embed.machine.load import config_names, load_isa
+    from csp_embed.machine.selfcheck import check as self_check
 
     names = config_names(spec) if vta_config is None else [vta_config]
     counts: dict[str, int] = {}
@@ -132,10 +132,10 @@ def disasm_command(
     """
     if as_json:
         refuse_ignored(context, ("uops",), "--json", why="records are instructions")
-    from csp_embed.isa import bits
-    from csp_embed.isa.listing import line, uop_lines
-    from csp_embed.isa.load import load_isa
-    from csp_embed.isa.program_file import isa_of, read_program
+    from csp_embed.machine import bits
+    from csp_embed.machine.listing import line, uop_lines
+    from csp_embed.machine.load import load_isa
+    from csp_embed.machine.program_file import isa_of, read_program
 
     program = read_program(file)
     own = isa is None and vta_config is None
@@ -157,7 +157,7 @@ def disasm_command(
 
 
 def _record(machine: Any, stream: Any, n: int) -> dict[str, Any]:
-    from csp_embed.isa.listing import line
+    from csp_embed.machine.listing import line
 
     code = int(stream.code[n])
     record: dict[str, Any] = {"insn": n, "name": None, "text": line(machine, stream, n).strip()}

@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 
+from csp_embed.compiler.kernel import Kernel, operand
+from csp_embed.compiler.verify import SIMULATED_MACS, Verdict, judge
 from csp_embed.errors import Infeasible, InputError, TimeLimit
 from csp_embed.files import atomic
 from csp_embed.ir.embedding import Embedding
 from csp_embed.ir.operator import Operator
-from csp_embed.isa.costs import costs_of
-from csp_embed.isa.load import load_isa
-from csp_embed.isa.spec import Isa
-from csp_embed.judge import SIMULATED_MACS, Verdict, judge
-from csp_embed.kernel import Kernel, operand
+from csp_embed.machine.costs import costs_of
+from csp_embed.machine.load import load_isa
+from csp_embed.machine.spec import Isa
 from csp_embed.ops.bound import bound_cycles, natural
 from csp_embed.ops.data import random_tensors
 
@@ -92,7 +92,7 @@ class Job:
             return kernel.embedding.formula()
         if stage == "schedule":
             return kernel.schedule.show()
-        from csp_embed.isa.listing import listing
+        from csp_embed.machine.listing import listing
 
         assert stage == "program", stage
         return "\n".join(listing(kernel.isa, kernel.lowered.stream))
@@ -133,7 +133,7 @@ class Job:
         return found
 
     def compile(self, given: dict[str, Any] | None) -> Kernel:
-        from csp_embed.driver import Options, compile
+        from csp_embed.compiler.driver import Options, compile
 
         machine = load_isa(self.isa, self.config)
         constants = {}
@@ -159,8 +159,8 @@ class Job:
 
     def _refuse(self, error: Infeasible | TimeLimit, path: Path) -> None:
         """Writes the certificate of a problem without an answer."""
-        from csp_embed.embed.certificate import refusal
-        from csp_embed.embed.explain import none
+        from csp_embed.embed.certificate.make import refusal
+        from csp_embed.embed.explain.reasons import none
 
         machine = load_isa(self.isa, self.config)
         status, conflict, relaxations = "unknown", (), ()
@@ -179,7 +179,7 @@ class Job:
     def run(self, output: Path | None, report: Path | None, certificate: Path | None) -> Result:
         """Compiles, judges, writes. Raises: CheckError where a check refuses the stream or its
         values differ from NumPy, before anything is written."""
-        from csp_embed.isa.program_file import write_program
+        from csp_embed.machine.program_file import write_program
 
         given = self.tensors()
         try:

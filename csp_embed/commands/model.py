@@ -16,7 +16,7 @@ from csp_embed.errors import Infeasible
 from csp_embed.files import PICTURES, atomic, check_writable
 
 if TYPE_CHECKING:
-    from csp_embed.embed.pareto import Front
+    from csp_embed.embed.explain.pareto import Front
 
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
@@ -88,11 +88,11 @@ def explain_command(
 
 
 def _alternatives(asked: Asked, tell: Tell) -> tuple[Any, list[dict[str, Any]]]:
-    from csp_embed.driver import compile as compile_operator
-    from csp_embed.driver import scheduled_cycles
-    from csp_embed.embed.explain import by_kind
-    from csp_embed.embed.pins_text import read_pins
-    from csp_embed.isa.costs import costs_of
+    from csp_embed.compiler.driver import compile as compile_operator
+    from csp_embed.compiler.driver import scheduled_cycles
+    from csp_embed.embed.explain.reasons import by_kind
+    from csp_embed.embed.pins.text import read_pins
+    from csp_embed.machine.costs import costs_of
     from csp_embed.report.alternatives import rows as alternatives
 
     tell("choosing", 0, 1)
@@ -111,7 +111,7 @@ def _alternatives(asked: Asked, tell: Tell) -> tuple[Any, list[dict[str, Any]]]:
 
 
 def _infeasible(asked: Asked, as_json: bool) -> None:
-    from csp_embed.embed.explain import none as explain_none
+    from csp_embed.embed.explain.reasons import none as explain_none
 
     found = explain_none(asked.op, asked.isa, asked.options.layout, asked.options.pins)
     if not found.proved:
@@ -174,10 +174,10 @@ def pareto_command(
     """
     if limit == 0:
         refuse_ignored(context, ("memory",), "--limit 0", why="nothing is scheduled")
-    from csp_embed.driver import refuse_memory
-    from csp_embed.embed.explain import none as explain_none
-    from csp_embed.embed.pareto import pareto
-    from csp_embed.embed.pins_text import read_pins
+    from csp_embed.compiler.driver import refuse_memory
+    from csp_embed.embed.explain.pareto import pareto
+    from csp_embed.embed.explain.reasons import none as explain_none
+    from csp_embed.embed.pins.text import read_pins
     from csp_embed.report import pareto as pareto_report
     from csp_embed.report.pareto_picture import plot
 
@@ -188,7 +188,7 @@ def pareto_command(
     with progress(quiet=as_json) as tell:
         tell("sweeping", 0, 1)
         try:
-            from csp_embed.isa.costs import costs_of
+            from csp_embed.machine.costs import costs_of
 
             costs = costs_of(asked.isa, asked.options.memory or "")
             front = pareto(asked.op, asked.isa, mode, pins=pins.keeps, factors=pins.factors,
@@ -210,7 +210,7 @@ def pareto_command(
 
 
 def _scheduled(asked: Asked, front: Front, limit: int, tell: Tell) -> Front:
-    from csp_embed.driver import scheduled_cycles
+    from csp_embed.compiler.driver import scheduled_cycles
 
     members = []
     for n, m in enumerate(front.members):
@@ -222,7 +222,7 @@ def _scheduled(asked: Asked, front: Front, limit: int, tell: Tell) -> Front:
 
 
 def _print_front(asked: Asked, document: dict[str, Any]) -> None:
-    from csp_embed.embed.pareto import CRITERIA
+    from csp_embed.embed.explain.pareto import CRITERIA
 
     say(f"{asked.op.name}  {asked.op.formula()}")
     head = (

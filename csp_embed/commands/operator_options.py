@@ -15,8 +15,8 @@ from csp_embed.commands.compile import compile_command
 from csp_embed.ir.operator import Operator
 
 if TYPE_CHECKING:
-    from csp_embed.driver import Options
-    from csp_embed.isa.spec import Isa
+    from csp_embed.compiler.driver import Options
+    from csp_embed.machine.spec import Isa
 
 
 SHARED = (
@@ -58,8 +58,8 @@ def with_operator(command: Callable[..., None]) -> Callable[..., None]:
 
 def asked(given: dict[str, Any]) -> Asked:
     """Raises: OperatorError, SpecError, InputError."""
-    from csp_embed.driver import Options
-    from csp_embed.isa.load import load_isa
+    from csp_embed.compiler.driver import Options
+    from csp_embed.machine.load import load_isa
 
     op = request.from_options(given["what"], given["shape"] or [], given["step"] or [], given)
     mode, pins = request.pins(given["layout"] or [], given["fix"] or [], given["forbid"] or [])

@@ -118,8 +118,8 @@ def partition(
     [dim]csp-embed partition sweep --help[/dim] compares platforms.
     """
     from csp_embed.commands.plan_inputs import Request, load_inputs, refuse_shared_host
-    from csp_embed.network.graph_file import graph_document
-    from csp_embed.network.plan_file import read_plan, write_plan
+    from csp_embed.network.files.graph import graph_document
+    from csp_embed.network.files.plan import read_plan, write_plan
 
     begin = time.perf_counter()
     known_objective(objective)
@@ -262,7 +262,7 @@ def _pareto(
     tell: Any,
 ) -> None:
     """The front of latency and period, as a table and as one file of plans."""
-    from csp_embed.network.plan_file import plan_document
+    from csp_embed.network.files.plan import plan_document
     from csp_embed.partition.pareto import pareto
 
     if points < 2:
@@ -359,7 +359,7 @@ def diff(
     as_json: JsonOption = False,
 ) -> None:
     """What differs between two plans: objective, loads, transfers, layers that moved."""
-    from csp_embed.network.plan_file import read_plan
+    from csp_embed.network.files.plan import read_plan
     from csp_embed.report.plan_diff import plan_diff, plan_diff_text
 
     difference = plan_diff(read_plan(a), read_plan(b))

@@ -79,7 +79,7 @@ def sweep(
     csp-embed partition sweep model.onnx --platforms cpu_2gpu,mine.yaml --jobs 2 --out table.jsonl
     """
     from csp_embed.commands.plan_inputs import Request
-    from csp_embed.network.plan_file import write_plan
+    from csp_embed.network.files.plan import write_plan
     from csp_embed.spread import Lost, spread
 
     names = list(dict.fromkeys(n.strip() for n in platforms.split(",") if n.strip()))
@@ -149,7 +149,7 @@ def sweep(
 
 def _key(setting: Setting, platform: str) -> str:
     """Equal for equal contents and options: what a resumed sweep need not do again."""
-    from csp_embed.network.schema import sha256
+    from csp_embed.network.files.schema import sha256
 
     profiles = [(k, *_digests([p])) for k, p in sorted(setting.request.profiles.items())]
     request = replace(setting.request, target="", profiles={}, dims=dict(setting.request.dims))
@@ -159,8 +159,8 @@ def _key(setting: Setting, platform: str) -> str:
 
 def _digests(paths: list[str]) -> list[str]:
     """Of the contents; what cannot be read is an error later, and never kept."""
-    from csp_embed.network.platform import find_platform
-    from csp_embed.network.schema import sha256
+    from csp_embed.network.files.platform import find_platform
+    from csp_embed.network.files.schema import sha256
 
     found = []
     for path in paths:
@@ -173,7 +173,7 @@ def _digests(paths: list[str]) -> list[str]:
 
 def _kept(out: Path | None, keys: Mapping[str, str], plans: str | None) -> list[dict[str, Any]]:
     """Records of an earlier sweep that stand. A last line that an interrupt cut off goes."""
-    from csp_embed.bench import read_results
+    from csp_embed.compiler.layers import read_results
 
     if out is None or not out.exists():
         return []

@@ -18,16 +18,16 @@ from csp_embed.commands.common import stderr
 from csp_embed.commands.plan_options import DNN, LINKS
 from csp_embed.errors import Infeasible, InputError
 from csp_embed.ir.network import LATENCY, Device, Plan, Platform, TaskGraph
-from csp_embed.network.graph_file import is_dnn_partitioning, read_graph
-from csp_embed.network.onnx_graph import Imported, KernelCost, import_onnx_graph
-from csp_embed.network.onnx_layers import Layer
-from csp_embed.network.onnx_load import is_model_file
-from csp_embed.network.onnx_net import Net
-from csp_embed.network.plan_file import read_plan
-from csp_embed.network.platform import find_platform, read_platform, shipped_platforms
-from csp_embed.network.profile import read_inputs
-from csp_embed.network.quantised import QuantLayer, quantised_layer
-from csp_embed.network.schema import read_document
+from csp_embed.network.files.graph import is_dnn_partitioning, read_graph
+from csp_embed.network.files.plan import read_plan
+from csp_embed.network.files.platform import find_platform, read_platform, shipped_platforms
+from csp_embed.network.files.schema import read_document
+from csp_embed.network.onnx.graph import Imported, KernelCost, import_onnx_graph
+from csp_embed.network.onnx.layers import Layer
+from csp_embed.network.onnx.load import is_model_file
+from csp_embed.network.onnx.net import Net
+from csp_embed.network.onnx.quantised_chains import QuantLayer, quantised_layer
+from csp_embed.network.profiles.measure import read_inputs
 
 Array = NDArray[Any]
 Progress = Callable[[str, int, int], None]
@@ -125,7 +125,7 @@ def load_inputs(
                 where=request.target,
                 hint="--cost-model dnn-partitioning",
             )
-        from csp_embed.partition.dnn_file import read_dnn
+        from csp_embed.partition.models.dnn_file import read_dnn
 
         graph, own = read_dnn(request.target, objective)
         return Inputs(graph, without(given or own, lost), None, DNN)
@@ -235,7 +235,8 @@ def compile_layer(layer: QuantLayer, device: Device) -> Callable[[Array], tuple[
 
 
 def _kernel(layer: QuantLayer, device: Device) -> Any:
-    from csp_embed import driver, ops
+    from csp_embed import ops
+    from csp_embed.compiler import driver
 
     operator = getattr(ops, layer.call)(**layer.arguments)
     return driver.compile(operator, device.isa or "vta", b=layer.b, config=device.vta_config)
@@ -264,7 +265,7 @@ def check_plan_file(
 
     graph: a graph file, a dnn-partitioning workload or an ONNX model. Raises: InputError.
     """
-    from csp_embed.partition.check import check_plan
+    from csp_embed.judge.plan import check_plan
 
     read = read_plan(plan)
     request = request_of(read, str(graph), None if platform is None else str(platform))

@@ -49,8 +49,8 @@ def profile(
     as_json: JsonOption = False,
 ) -> None:
     """Measure every layer of a model on this machine's CPU with onnxruntime."""
-    from csp_embed.network.profile import profile_model, read_inputs
-    from csp_embed.network.profile_file import profile_document
+    from csp_embed.network.profiles.file import profile_document
+    from csp_embed.network.profiles.measure import profile_model, read_inputs
 
     check_outputs((output, (".json",)), reads=(model, inputs))
     if platform is not None:
@@ -110,9 +110,9 @@ def _modelled(
 ) -> None:
     """A profile file of an analytical device or of compiled kernels, marked as such."""
     from csp_embed.commands.plan_inputs import kernel_cost
-    from csp_embed.network.platform import find_platform, read_platform
-    from csp_embed.network.profile import modelled_profile
-    from csp_embed.network.profile_file import profile_document
+    from csp_embed.network.files.platform import find_platform, read_platform
+    from csp_embed.network.profiles.file import profile_document
+    from csp_embed.network.profiles.measure import modelled_profile
 
     devices = read_platform(find_platform(platform)).by_name()
     if device not in devices:
@@ -156,8 +156,8 @@ def run_plan_command(
 ) -> None:
     """Cut the model at the plan's borders, run every part on its device, compare every tensor."""
     from csp_embed.commands.plan_inputs import compile_layer, is_onnx, load_inputs, request_of
-    from csp_embed.network.plan_file import read_plan, same_graph
-    from csp_embed.network.profile import read_inputs
+    from csp_embed.network.files.plan import read_plan, same_graph
+    from csp_embed.network.profiles.measure import read_inputs
     from csp_embed.run.report import report_document, report_text
     from csp_embed.run.run_plan import refuse_unequal, run_plan
 
@@ -206,7 +206,7 @@ def run_plan_command(
 
 def _refuse_wrong(plan: Plan, graph: TaskGraph, platform: Platform, hint: str) -> None:
     """A plan that breaks a rule is not run. Raises: CheckError with the first faults."""
-    from csp_embed.partition.check import check_plan
+    from csp_embed.judge.plan import check_plan
 
     faults = check_plan(graph, platform, plan)
     if faults:
@@ -225,7 +225,7 @@ def judge_plan(file: str, graph: str | None, platform: str | None, as_json: bool
     graph: None takes the plan's own `source`. Raises: InputError.
     """
     from csp_embed.commands.plan_inputs import check_plan_file
-    from csp_embed.network.plan_file import read_plan
+    from csp_embed.network.files.plan import read_plan
 
     target = graph or str(read_plan(file).source.get("target", ""))
     if not target:

@@ -14,8 +14,8 @@ from csp_embed.files import PICTURES, check_outputs
 
 if TYPE_CHECKING:
     from csp_embed.ir.stream import Program
-    from csp_embed.isa.spec import Isa
-    from csp_embed.sim.functional import Run
+    from csp_embed.machine.spec import Isa
+    from csp_embed.sim.functional.run import Run
 
 
 ENGINES = ("functional", "cycles", "both", "tvm-fsim", "tvm-tsim")
@@ -88,11 +88,11 @@ def simulate_command(
     """
     from csp_embed.commands.simulate_cycles import cycle_part
     from csp_embed.commands.simulate_text import dump_lines, summary_lines
-    from csp_embed.isa.bits import decode
-    from csp_embed.isa.program_file import isa_of, read_program
+    from csp_embed.judge.tokens import stuck
+    from csp_embed.machine.bits import decode
+    from csp_embed.machine.program_file import isa_of, read_program
     from csp_embed.sim.debug import dump
-    from csp_embed.sim.functional import run
-    from csp_embed.sim.tokens import stuck
+    from csp_embed.sim.functional.run import run
 
     if engine not in ENGINES:
         raise InputError(
@@ -182,8 +182,8 @@ def _native(
     isa: Isa, program: Program, engine: str, tvm_lib: str | None, done: Run | None
 ) -> tuple[dict[str, Any], list[str]]:
     """Runs TVM's simulator too and compares what both stored."""
-    from csp_embed.sim.tvm_native import first_difference as native_difference
-    from csp_embed.sim.tvm_native import run_native
+    from csp_embed.sim.tvm.native import first_difference as native_difference
+    from csp_embed.sim.tvm.native import run_native
 
     native = run_native(isa, program, tvm_lib, engine)
     found: dict[str, Any] = {"engine": engine, "library": str(native.library)}

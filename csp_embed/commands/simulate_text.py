@@ -11,12 +11,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from csp_embed.ir.stream import Program
-    from csp_embed.sim.functional import Run
+    from csp_embed.sim.functional.run import Run
 
 
 def summary_lines(done: Run) -> list[str]:
     """Counters, warnings, and whether the values are right."""
-    from csp_embed.isa.listing import line
+    from csp_embed.machine.listing import line
     from csp_embed.sim.debug import first_difference
 
     c = done.counters

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import math
 
-from csp_embed.embed.choice import Choice, Map, expand
-from csp_embed.embed.cost import figures
-from csp_embed.embed.derive import derive_layouts
-from csp_embed.embed.machine import unit_for
-from csp_embed.embed.rows import Reject
+from csp_embed.embed.algebra.cost import figures
+from csp_embed.embed.algebra.layouts import derive_layouts
+from csp_embed.embed.algebra.rows import Reject
+from csp_embed.embed.space.digits import Choice, Map, expand
+from csp_embed.embed.space.unit import unit_for
 from csp_embed.ir.embedding import Embedding
 from csp_embed.ir.operator import Operator
-from csp_embed.isa.costs import Costs, costs_of
-from csp_embed.isa.spec import Isa
+from csp_embed.machine.costs import Costs, costs_of
+from csp_embed.machine.spec import Isa
 
 
 def build(

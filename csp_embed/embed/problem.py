@@ -13,14 +13,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from csp_embed.embed.choice import Carry
-from csp_embed.embed.evaluate import Measure, measure, measure_fused, operands
-from csp_embed.embed.machine import Unit, unit_for
-from csp_embed.embed.options import Rules, block_options, fused_options, lanes_of, structure
-from csp_embed.embed.rows import Reject
+from csp_embed.embed.algebra.rows import Reject
+from csp_embed.embed.space.digits import Carry
+from csp_embed.embed.space.evaluate import Measure, measure, measure_fused, operands
+from csp_embed.embed.space.options import Rules, block_options, fused_options, lanes_of, structure
+from csp_embed.embed.space.unit import Unit, unit_for
 from csp_embed.ir.operator import Operator
-from csp_embed.isa.costs import Costs, costs_of
-from csp_embed.isa.spec import Isa
+from csp_embed.machine.costs import Costs, costs_of
+from csp_embed.machine.spec import Isa
 
 
 @dataclass(frozen=True)

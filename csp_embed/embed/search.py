@@ -9,15 +9,15 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
+from csp_embed.embed.algebra.cost import UNIT
 from csp_embed.embed.build import build
-from csp_embed.embed.cost import UNIT
-from csp_embed.embed.model import FAMILIES, Found, search
+from csp_embed.embed.model.lifted import FAMILIES, Found, search
 from csp_embed.embed.problem import Option, Problem, pose
 from csp_embed.errors import Infeasible, InputError, TimeLimit
 from csp_embed.ir.embedding import Embedding
 from csp_embed.ir.operator import Operator
-from csp_embed.isa.costs import Costs
-from csp_embed.isa.spec import Isa
+from csp_embed.machine.costs import Costs
+from csp_embed.machine.spec import Isa
 from csp_embed.solver.params import Params
 from csp_embed.solver.status import INFEASIBLE
 
@@ -43,7 +43,7 @@ def embed(
         with padding). top: how many at most; each carries other axes in other dimensions, and
         costs at most twice as much as the first. Fewer are the beginning of more. pins: name ->
         predicate that every picked option must satisfy (see pins_text.py). factors: axis -> lanes
-        that pins ask for. costs: what is minimised (isa/costs.py); behind the first memory
+        that pins ask for. costs: what is minimised (machine/costs.py); behind the first memory
         interface of the spec by default.
     Returns: at least one; `cost` holds the figures of embed.cost.figures, `proof` the status
         (OPTIMAL or FEASIBLE), objective and bound in cycles of the analytic cost, among those of

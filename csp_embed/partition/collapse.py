@@ -15,8 +15,8 @@ from dataclasses import replace
 import numpy as np
 
 from csp_embed.ir.network import THROUGHPUT, Edge, Platform, Task, TaskGraph
-from csp_embed.partition.chains import orders
-from csp_embed.partition.problem import Floats, Ints, Problem
+from csp_embed.partition.methods.chains import orders
+from csp_embed.partition.view import Floats, Ints, Problem
 
 
 def servers(p: Problem) -> list[list[int]] | None:

@@ -10,9 +10,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from csp_embed.partition.latency import build, far
-from csp_embed.partition.problem import Problem
-from csp_embed.partition.search import Request
+from csp_embed.partition.methods.latency import build, far
+from csp_embed.partition.request import Request
+from csp_embed.partition.view import Problem
 from csp_embed.solver import cpsat
 from csp_embed.solver.params import Params
 
@@ -57,7 +57,7 @@ def reasons(p: Problem, request: Request) -> list[str]:
 
 def _unpinned(p: Problem) -> Problem:
     """The same where pinned tasks may use every device that has a cost."""
-    from csp_embed.partition.problem import in_unit, make_problem
+    from csp_embed.partition.view import in_unit, make_problem
 
     tasks = tuple(replace(t, pin=None) for t in p.graph.tasks)
     return in_unit(make_problem(replace(p.graph, tasks=tasks), p.platform), p.unit)

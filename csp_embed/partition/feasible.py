@@ -8,9 +8,9 @@ from __future__ import annotations
 import numpy as np
 
 from csp_embed.partition import kernels
-from csp_embed.partition.anneal import peak_fits
-from csp_embed.partition.problem import Ints, Problem
+from csp_embed.partition.methods.anneal import peak_fits
 from csp_embed.partition.timetable import Timetable
+from csp_embed.partition.view import Ints, Problem
 
 
 def runs(p: Problem, dev: Ints) -> bool:

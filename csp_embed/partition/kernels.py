@@ -17,7 +17,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from csp_embed.partition.problem import Floats, Ints, Problem
+from csp_embed.partition.view import Floats, Ints, Problem
 
 HEFT, OCT, LOOKAHEAD, FORCED = 0, 1, 2, 3
 

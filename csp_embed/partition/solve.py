@@ -23,16 +23,18 @@ from csp_embed.ir.network import (
     Platform,
     TaskGraph,
 )
-from csp_embed.partition import bounds, feasible, latency, throughput
-from csp_embed.partition.check import check_plan
+from csp_embed.judge.plan import check_plan
+from csp_embed.partition import feasible
+from csp_embed.partition.bounds import latency_period as bounds
 from csp_embed.partition.exact import Exact, below
-from csp_embed.partition.list_scheduling import ListScheduler, Placement
-from csp_embed.partition.loads import load_arrays
-from csp_embed.partition.problem import Problem, make_problem, normalised
-from csp_embed.partition.search import Clock, Incumbent, Progress, Request, in_units
+from csp_embed.partition.methods import latency, throughput
+from csp_embed.partition.methods.list_scheduling import ListScheduler, Placement
+from csp_embed.partition.methods.period_loads import load_arrays
+from csp_embed.partition.request import Clock, Incumbent, Progress, Request, in_units
 from csp_embed.partition.supervise import INTERRUPTED, supervised
 from csp_embed.partition.symmetry import trimmed
 from csp_embed.partition.timetable import decoded, latency_plan, throughput_plan
+from csp_embed.partition.view import Problem, make_problem, normalised
 
 LISTS = ("heft", "peft", "cpop", "lookahead", "minmin", "greedy", "single")
 METHODS = ("auto", "exact", "milp", "split", "lns", "anneal", "genetic", *LISTS)
@@ -91,11 +93,11 @@ def solve(
     )  # fmt: skip
     clock = Clock(request)
     if cost_model == "dnn-partitioning":
-        from csp_embed.partition.dnn_solve import solve_dnn
+        from csp_embed.partition.models.dnn_solve import solve_dnn
 
         plan = solve_dnn(graph, platform, clock, dict(fix or {}), start)
     elif replicas > 1 or batch > 1:
-        from csp_embed.partition.data_parallel import solve_replicated
+        from csp_embed.partition.methods.data_parallel import solve_replicated
 
         plan = solve_replicated(graph, platform, request, dict(fix or {}), replicas, batch)
     else:
@@ -257,18 +259,18 @@ def run(p: Problem, inc: Incumbent, proof: latency.Proof, clock: Clock) -> None:
     # Without queues exact search alone settles small graphs, with them it hardly begins to.
     least = TINY if p.contended() else latency.SMALL
     if method == "split" or (method == "auto" and p.n > least):
-        from csp_embed.partition.splitting import split_latency
+        from csp_embed.partition.methods.splitting import split_latency
 
         split_latency(p, inc, proof, clock if method == "split" else clock.part(0.9), found)
         if method == "split":
             return
     if method == "genetic":
-        from csp_embed.partition.genetic import genetic
+        from csp_embed.partition.methods.genetic import genetic
 
         genetic(p, inc, clock, found)
         return
     if method == "milp":
-        from csp_embed.partition.milp import solve_milp
+        from csp_embed.partition.models.milp import solve_milp
 
         solve_milp(p, inc, proof, clock)
         return
@@ -292,7 +294,7 @@ def run(p: Problem, inc: Incumbent, proof: latency.Proof, clock: Clock) -> None:
         if request.shaped or p.n <= (250 if method == "lns" else LARGE):
             latency.neighbourhoods(p, inc, proof, clock, rounds, 18)
             return
-        from csp_embed.partition.splitting import polish
+        from csp_embed.partition.methods.splitting import polish
 
         polish(p, inc, proof, clock, 1000 if clock.wall else max(1, rounds // 4))
 
@@ -344,12 +346,12 @@ def run_throughput(p: Problem, inc: Incumbent, proof: latency.Proof, clock: Cloc
     if settled(p, inc, proof):
         return
     if method == "milp":
-        from csp_embed.partition.milp import solve_milp
+        from csp_embed.partition.models.milp import solve_milp
 
         solve_milp(p, inc, proof, clock)
         return
     if method == "split" or (method == "auto" and p.n > TINY):
-        from csp_embed.partition.period import split_throughput
+        from csp_embed.partition.methods.period import split_throughput
 
         split_throughput(p, inc, proof, clock)
         if method == "split":

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from csp_embed.partition.search import Clock
+from csp_embed.partition.request import Clock
 
 DONE, LIMIT, INTERRUPTED = "done", "limit", "interrupted"
 NAME = "csp-embed search"

@@ -14,7 +14,7 @@ import numpy as np
 
 from csp_embed.ir.network import LATENCY, THROUGHPUT, Assignment, Plan, Transfer
 from csp_embed.partition import kernels
-from csp_embed.partition.problem import Floats, Ints, Problem
+from csp_embed.partition.view import Floats, Ints, Problem
 
 
 @dataclass(frozen=True)

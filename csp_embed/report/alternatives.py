@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from csp_embed.embed.explain import because
+from csp_embed.embed.explain.reasons import because
 from csp_embed.ir.embedding import Embedding
 
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from csp_embed.judge import Verdict
-from csp_embed.kernel import Kernel
+from csp_embed.compiler.kernel import Kernel
+from csp_embed.compiler.verify import Verdict
 from csp_embed.report import svg
 from csp_embed.report.kernel import figures, render
 from csp_embed.report.page import hanging, number, page, table
@@ -103,7 +103,7 @@ def compare(records: Sequence[Record], machines: Sequence[str]) -> str:
 
 def kernel_page(kernel: Kernel, bound: int, verdict: Verdict) -> str:
     """One kernel: its report, its alternatives, its stream's beginning."""
-    from csp_embed.isa.listing import listing
+    from csp_embed.machine.listing import listing
 
     f = figures(kernel, bound, verdict)
     rows = [
@@ -126,7 +126,7 @@ def kernel_page(kernel: Kernel, bound: int, verdict: Verdict) -> str:
 
 def _spent(kernel: Kernel, figures: Record) -> str:
     """Where the cycles go: the compute module as a bar, every queue as a row."""
-    from csp_embed.sim.cycles import simulate_cycles
+    from csp_embed.sim.cycles.engine import simulate_cycles
 
     report = simulate_cycles(kernel.isa, kernel.lowered.stream, memory=kernel.memory)
     compute = kernel.isa.instruction(kernel.embedding.instruction).queue

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from csp_embed import figures as meaning
+from csp_embed.compiler.kernel import Kernel
+from csp_embed.compiler.verify import Verdict
 from csp_embed.ir.embedding import Embedding
-from csp_embed.isa.costs import costs_of
-from csp_embed.judge import Verdict
-from csp_embed.kernel import Kernel
+from csp_embed.machine.costs import costs_of
 from csp_embed.ops.bound import bound_cycles, input_bytes, useful_products
 
 NOT_JUDGED = "not judged: nothing was checked or compared"

@@ -1,6 +1,7 @@
 """Pictures and documents of a Pareto front.
 
-Takes: a Front (embed/pareto.py).  Leaves: a JSON document, a picture (`pareto_picture.py` draws).
+Takes: a Front (embed/explain/pareto.py).  Leaves: a JSON document, a picture (`pareto_picture.py`
+draws).
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from csp_embed.embed.pareto import CRITERIA, Front, Member
-from csp_embed.embed.pareto_space import front as needed
+from csp_embed.embed.explain.pareto import CRITERIA, Front, Member
+from csp_embed.embed.explain.pareto_space import front as needed
 
 LABELS = {
     "input_bytes": "packed input bytes",

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from csp_embed.embed.pareto import CRITERIA, Front, Member
+from csp_embed.embed.explain.pareto import CRITERIA, Front, Member
 from csp_embed.report.pareto import LABELS, cycles, fastest, name, survives
 from csp_embed.report.scene import (
     INK,

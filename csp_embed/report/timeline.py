@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from csp_embed.errors import InputError, MissingLibrary
 from csp_embed.files import atomic
 from csp_embed.ir.stream import Stream
-from csp_embed.isa.spec import Isa
+from csp_embed.machine.spec import Isa
 from csp_embed.report.scene import ink_on
-from csp_embed.sim import cycles_layout as layout
-from csp_embed.sim.cycles import CycleReport
+from csp_embed.sim.cycles import layout
+from csp_embed.sim.cycles.engine import CycleReport
 from csp_embed.sim.trace import instruction_queues, port_shares, slice_name, wait_name
 
 SPANS = 240

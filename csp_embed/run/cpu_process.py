@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from csp_embed.errors import InputError, WorkerDied
-from csp_embed.run.parts import Part
+from csp_embed.run.device_parts import Part
 from csp_embed.run.runner import MEASURED, Array, Done, Timing
 from csp_embed.run.worker import serve
 

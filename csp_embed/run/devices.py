@@ -12,10 +12,10 @@ import numpy as np
 
 from csp_embed.errors import InputError, SimError
 from csp_embed.ir.network import Device
-from csp_embed.network.onnx_graph import Imported
-from csp_embed.network.quantised import QuantLayer, quantised_layer
-from csp_embed.network.runtime import open_session
-from csp_embed.run.parts import Part
+from csp_embed.network.onnx.graph import Imported
+from csp_embed.network.onnx.quantised_chains import QuantLayer, quantised_layer
+from csp_embed.network.onnx.runtime import open_session
+from csp_embed.run.device_parts import Part
 from csp_embed.run.runner import BY_COST, SIMULATED, Array, Done, Timing
 from csp_embed.run.worker import run_once
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from csp_embed.errors import SimError, WorkerDied
-from csp_embed.run.parts import Part
+from csp_embed.run.device_parts import Part
 from csp_embed.run.runner import MEASURED, Array, Runner, Timing
 
 RTOL = 1e-4

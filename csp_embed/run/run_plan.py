@@ -13,17 +13,17 @@ import numpy as np
 
 from csp_embed.errors import CheckError, InputError
 from csp_embed.ir.network import Plan, Platform
-from csp_embed.network.onnx_graph import Imported
-from csp_embed.network.onnx_net import import_onnx
-from csp_embed.network.onnx_parts import whole
-from csp_embed.network.onnx_weights import real_constants
-from csp_embed.network.profile import CLOCKS, check_inputs, measure, random_inputs
-from csp_embed.network.runtime import open_session, run_call, run_session
+from csp_embed.network.onnx.graph import Imported
+from csp_embed.network.onnx.net import import_onnx
+from csp_embed.network.onnx.parts import whole
+from csp_embed.network.onnx.runtime import open_session, run_call, run_session
+from csp_embed.network.onnx.weights import real_constants
+from csp_embed.network.profiles.measure import CLOCKS, check_inputs, measure, random_inputs
 from csp_embed.run.cpu_process import CpuProcess
+from csp_embed.run.device_parts import Part, parts_of
 from csp_embed.run.devices import ByCost, Compile, KernelSimulator, cores
 from csp_embed.run.execute import PartResult, RunReport, TensorResult, compare, run_parts
 from csp_embed.run.manifest import export, exported_files, write_parts
-from csp_embed.run.parts import Part, parts_of
 from csp_embed.run.runner import Array, Runner, Timing
 
 Progress = Callable[[str, int, int], None]

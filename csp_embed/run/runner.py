@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from csp_embed.run.parts import Part
+from csp_embed.run.device_parts import Part
 
 Array = NDArray[Any]
 MEASURED, SIMULATED, BY_COST = "measured", "simulated", "by cost"

@@ -44,8 +44,8 @@ def serve(pipe: Connection, core: int | None, threads: int) -> None:
 
 
 def _answer(message: tuple[Any, ...], sessions: dict[int, Any]) -> tuple[Any, ...]:
-    from csp_embed.network.profile import measure
-    from csp_embed.network.runtime import open_session, run_call, run_session
+    from csp_embed.network.onnx.runtime import open_session, run_call, run_session
+    from csp_embed.network.profiles.measure import measure
 
     kind, part = message[:2]
     if kind == "load":
@@ -63,7 +63,7 @@ def _answer(message: tuple[Any, ...], sessions: dict[int, Any]) -> tuple[Any, ..
 
 def run_once(session: Any, feeds: dict[str, Any], where: str) -> dict[str, Any]:
     """Outputs by name."""
-    from csp_embed.network.runtime import run_session
+    from csp_embed.network.onnx.runtime import run_session
 
     names = [o.name for o in session.get_outputs()]
     return dict(zip(names, run_session(session, names, feeds, where), strict=True))

@@ -17,11 +17,11 @@ import numpy as np
 
 from csp_embed.errors import Infeasible
 from csp_embed.ir.schedule import COMPUTE, BiasTrick, Region, Schedule
-from csp_embed.isa.reach import stored_memory
+from csp_embed.machine.reach import stored_memory
+from csp_embed.schedule.buffers import Frame, Frames
 from csp_embed.schedule.config import Config
-from csp_embed.schedule.frames import Frame, Frames
+from csp_embed.schedule.inputs import Map, Problem, identity
 from csp_embed.schedule.nests import Covers, NestCache
-from csp_embed.schedule.problem import Map, Problem, identity
 from csp_embed.schedule.ring import Ring
 from csp_embed.schedule.rows import Rows
 from csp_embed.schedule.tiling import Range

@@ -15,11 +15,11 @@ import numpy as np
 
 from csp_embed.errors import Infeasible
 from csp_embed.ir.schedule import COMPUTE, Region, Schedule
-from csp_embed.isa.reach import stored_memory
+from csp_embed.machine.reach import stored_memory
+from csp_embed.schedule.buffers import Frames
 from csp_embed.schedule.config import ranges
-from csp_embed.schedule.frames import Frames
+from csp_embed.schedule.inputs import Map, Problem, identity
 from csp_embed.schedule.nests import NestCache, Placed
-from csp_embed.schedule.problem import Map, Problem, identity
 from csp_embed.schedule.rows import Rows
 from csp_embed.schedule.tile import dimension_order, sizes
 from csp_embed.schedule.tiling import Range

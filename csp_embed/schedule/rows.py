@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from csp_embed.ir.schedule import COMPUTE, FINISH, LOAD, STORE, Template
-from csp_embed.schedule.problem import Problem
+from csp_embed.schedule.inputs import Problem
 from csp_embed.schedule.tokens import Tokens
 
 

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csp_embed.errors import Infeasible
-from csp_embed.isa.costs import Costs
-from csp_embed.isa.reach import stored_memory
+from csp_embed.machine.costs import Costs
+from csp_embed.machine.reach import stored_memory
 from csp_embed.schedule.config import Config
-from csp_embed.schedule.problem import Map, Problem
+from csp_embed.schedule.inputs import Map, Problem
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

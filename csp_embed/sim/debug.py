@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from csp_embed.errors import InputError
-from csp_embed.isa.listing import line
-from csp_embed.sim.functional import Run
-from csp_embed.sim.functional_table import STORE
+from csp_embed.judge.stream_table import STORE
+from csp_embed.machine.listing import line
+from csp_embed.sim.functional.run import Run
 
 
 @dataclass(frozen=True)

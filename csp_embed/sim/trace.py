@@ -21,10 +21,10 @@ import numpy as np
 from csp_embed.errors import InputError
 from csp_embed.files import atomic
 from csp_embed.ir.stream import Stream
-from csp_embed.isa.listing import line
-from csp_embed.isa.spec import Isa
-from csp_embed.sim import cycles_layout as layout
-from csp_embed.sim.cycles import CycleReport, Trace
+from csp_embed.machine.listing import line
+from csp_embed.machine.spec import Isa
+from csp_embed.sim.cycles import layout
+from csp_embed.sim.cycles.engine import CycleReport, Trace
 
 Event = dict[str, Any]
 

@@ -17,15 +17,16 @@ from typing import Any
 
 import yaml
 
-from csp_embed import machine_suite, ops
-from csp_embed.driver import Options, compile
+from csp_embed import ops
+from csp_embed.compiler import machine_suite
+from csp_embed.compiler.driver import Options, compile
+from csp_embed.compiler.verify import judge
 from csp_embed.errors import CspEmbedError, Infeasible, InputError
-from csp_embed.isa.compilable import require
-from csp_embed.isa.load import load_isa
-from csp_embed.isa.resources import folder
-from csp_embed.isa.selfcheck import check as self_check
-from csp_embed.isa.spec import Isa
-from csp_embed.judge import judge
+from csp_embed.machine.compilable import require
+from csp_embed.machine.load import load_isa
+from csp_embed.machine.resources import folder
+from csp_embed.machine.selfcheck import check as self_check
+from csp_embed.machine.spec import Isa
 
 Spec = dict[str, Any]
 _VTA = {

@@ -15,11 +15,11 @@ import pytest
 import yaml
 
 import csp_embed as ce
-from csp_embed.driver import Options
+from csp_embed.compiler.driver import Options
+from csp_embed.compiler.kernel import Kernel
 from csp_embed.errors import CspEmbedError, InputError, OperatorError, SpecError
-from csp_embed.isa.program_file import isa_of, read_program
-from csp_embed.isa.resources import folder
-from csp_embed.kernel import Kernel
+from csp_embed.machine.program_file import isa_of, read_program
+from csp_embed.machine.resources import folder
 
 QUICK = Options(schedules=2, refine=2, top=2)
 FORMULA = "y[n,k,p] += x[n,c,p+2*r] * w[k,c,r]"

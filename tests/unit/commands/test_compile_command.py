@@ -11,7 +11,7 @@ import pytest
 from cases import CONFIGS
 from command_line import run
 
-from csp_embed.isa.program_file import read_program
+from csp_embed.machine.program_file import read_program
 
 MATMUL = ["compile", "matmul", "--m", "3", "--n", "4", "--k", "5"]
 Capture = pytest.CaptureFixture[str]

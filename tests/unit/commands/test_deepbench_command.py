@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from command_line import run
 
-from csp_embed import bench
+from csp_embed.compiler import layers as bench
 
 Capture = pytest.CaptureFixture[str]
 

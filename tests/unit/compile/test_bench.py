@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from distributed import LocalCluster
 
-from csp_embed import bench
-from csp_embed.bench import Setting, read_results, sweep
+from csp_embed.compiler import layers as bench
+from csp_embed.compiler.layers import Setting, read_results, sweep
 from csp_embed.errors import InputError
 from csp_embed.ops import deepbench
 

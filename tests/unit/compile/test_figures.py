@@ -12,12 +12,12 @@ from command_line import run
 
 import csp_embed as ce
 from csp_embed import figures
-from csp_embed.driver import Options
+from csp_embed.compiler.driver import Options
 from csp_embed.ir.operator import Operator
-from csp_embed.isa.costs import costs_of
+from csp_embed.machine.costs import costs_of
 from csp_embed.ops.bound import bound_cycles, natural, useful_products
 from csp_embed.report.kernel import figures as document
-from csp_embed.sim.cycles import simulate_cycles
+from csp_embed.sim.cycles.engine import simulate_cycles
 
 Capture = pytest.CaptureFixture[str]
 QUICK = Options(schedules=2, refine=2, top=2)

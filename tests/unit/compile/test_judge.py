@@ -18,16 +18,16 @@ from command_line import run
 
 import csp_embed as ce
 from csp_embed import cli
-from csp_embed import judge as judging
-from csp_embed import kernel as kernels
-from csp_embed.driver import Options
+from csp_embed.compiler import kernel as kernels
+from csp_embed.compiler import verify as judging
+from csp_embed.compiler.driver import Options
+from csp_embed.compiler.kernel import Kernel
 from csp_embed.errors import CheckError
-from csp_embed.formula_check import formula_problems
 from csp_embed.ir.stream import Program
-from csp_embed.isa.program_file import read_program, write_program
-from csp_embed.kernel import Kernel
+from csp_embed.judge.formula import formula_problems
+from csp_embed.machine.program_file import read_program, write_program
 from csp_embed.ops.data import random_tensors
-from csp_embed.sim import functional
+from csp_embed.sim.functional import run as functional
 
 cli.register_all()  # Before anything is broken: commands keep the simulator that they import.
 Capture = pytest.CaptureFixture[str]
@@ -105,7 +105,7 @@ def without_a_product(self: Kernel) -> Any:
     reset = dict(lowered.fields)
     name = next(n for n in reset if n.startswith("reset"))
     reset[name] = np.where(lowered.code == gemm, 1, reset[name])
-    from csp_embed.isa.bits import encode
+    from csp_embed.machine.bits import encode
 
     return encode(self.isa, replace(lowered, fields=reset))
 

@@ -14,13 +14,13 @@ from cases import CASES, MACHINES
 from numpy.typing import NDArray
 
 import csp_embed as ce
-from csp_embed.driver import Options
-from csp_embed.embed.certificate_check import check_certificate
+from csp_embed.compiler.driver import Options
+from csp_embed.compiler.kernel import Kernel
 from csp_embed.errors import InputError, OperatorError
 from csp_embed.ir.operator import Operator
 from csp_embed.ir.stream import Program
-from csp_embed.isa.program_file import read_program, write_program
-from csp_embed.kernel import Kernel
+from csp_embed.judge.certificate import check_certificate
+from csp_embed.machine.program_file import read_program, write_program
 from csp_embed.ops.data import random_tensors
 from csp_embed.ops.reference import evaluate
 
@@ -75,7 +75,7 @@ import hashlib, sys
 sys.path.insert(0, "tests")
 from cases import CASES
 import csp_embed as ce
-from csp_embed.driver import Options
+from csp_embed.compiler.driver import Options
 from csp_embed.ops.data import random_tensors
 for case in ("conv2d stem", "depthwise"):
     op = CASES[case]()

@@ -8,11 +8,11 @@ import pytest
 
 from csp_embed import ops
 from csp_embed.embed import embed
-from csp_embed.embed.check import judge, verify
 from csp_embed.errors import CheckError
 from csp_embed.ir.embedding import Coordinate, Counter, Digit, Embedding
 from csp_embed.ir.operator import Operator
-from csp_embed.isa.load import load_isa
+from csp_embed.judge.embedding import judge, verify
+from csp_embed.machine.load import load_isa
 from csp_embed.ops.deepbench import layer
 
 SMALL = load_isa("vta", "1x4x4_small")

@@ -9,11 +9,11 @@ import pytest
 
 from csp_embed import ops
 from csp_embed.embed import embed
-from csp_embed.embed.greedy import cost_of
-from csp_embed.embed.model import search
+from csp_embed.embed.model.greedy import cost_of
+from csp_embed.embed.model.lifted import search
 from csp_embed.embed.problem import Problem, pose
 from csp_embed.errors import Infeasible, InputError
-from csp_embed.isa.load import load_isa
+from csp_embed.machine.load import load_isa
 from csp_embed.ops.deepbench import layer
 from csp_embed.solver.params import Params
 

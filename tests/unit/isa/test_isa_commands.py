@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from csp_embed.commands import isa as commands
 from csp_embed.errors import CspEmbedError, EncodeError, InputError, SpecError
-from csp_embed.isa.program_file import read_program
-from csp_embed.isa.resources import folder
+from csp_embed.machine.program_file import read_program
+from csp_embed.machine.resources import folder
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "reference"
 

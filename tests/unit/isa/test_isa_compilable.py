@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from csp_embed import machine_suite, ops
-from csp_embed.driver import Options, compile
+from csp_embed import ops
+from csp_embed.compiler import machine_suite
+from csp_embed.compiler.driver import Options, compile
 from csp_embed.errors import Infeasible, InputError, SpecError
-from csp_embed.isa.load import load_isa
-from csp_embed.isa.spec import Isa
+from csp_embed.machine.load import load_isa
+from csp_embed.machine.spec import Isa
 from csp_embed.schedule import build as schedule_build
 
 TEXT = (Path(__file__).parents[2] / "data" / "specs" / "newcomer.yaml").read_text(encoding="utf-8")

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from csp_embed import machine_suite, ops
-from csp_embed.driver import Options, compile
+from csp_embed import ops
+from csp_embed.compiler import machine_suite
+from csp_embed.compiler.driver import Options, compile
 from csp_embed.errors import SpecError
-from csp_embed.isa.load import load_isa
+from csp_embed.machine.load import load_isa
 
 SQUARE = {
     "TARGET": "pynq", "HW_VER": "0.0.1", "LOG_INP_WIDTH": 3, "LOG_WGT_WIDTH": 3,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from csp_embed.errors import SpecError
-from csp_embed.isa.load import builtin_names, config_names, load_isa
+from csp_embed.machine.load import builtin_names, config_names, load_isa
 
 CONFIGS = Path(__file__).parents[2] / "data" / "configs"
 # config -> (b, k), depths of UOP WGT INP ACC, worked out by hand from the LOG_* keys.

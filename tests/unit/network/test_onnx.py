@@ -11,16 +11,16 @@ from onnx import TensorProto, helper
 from small_models import diamond, save
 
 from csp_embed.errors import CheckError, InputError
-from csp_embed.network.onnx_graph import import_onnx_graph
-from csp_embed.network.onnx_layers import layers
-from csp_embed.network.onnx_model import read_model
-from csp_embed.network.onnx_parts import cut, whole
-from csp_embed.network.onnx_weights import real_constants
-from csp_embed.network.platform import find_platform, read_platform
-from csp_embed.network.profile import profile_model, random_inputs
-from csp_embed.network.profile_file import profile_document
-from csp_embed.network.runtime import open_session
-from csp_embed.network.work import work_of
+from csp_embed.network.files.platform import find_platform, read_platform
+from csp_embed.network.onnx.graph import import_onnx_graph
+from csp_embed.network.onnx.layers import layers
+from csp_embed.network.onnx.model import read_model
+from csp_embed.network.onnx.parts import cut, whole
+from csp_embed.network.onnx.runtime import open_session
+from csp_embed.network.onnx.weights import real_constants
+from csp_embed.network.profiles.file import profile_document
+from csp_embed.network.profiles.measure import profile_model, random_inputs
+from csp_embed.network.profiles.work import work_of
 
 node = helper.make_node
 
@@ -247,7 +247,7 @@ def test_profile_is_complete_and_used(tmp_path: Path) -> None:
 
 def test_profile_on_a_disturbed_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty call that seems slower than the whole model leaves every layer a time."""
-    monkeypatch.setattr("csp_embed.network.profile._run_ms", lambda *_: 1e6)
+    monkeypatch.setattr("csp_embed.network.profiles.measure._run_ms", lambda *_: 1e6)
     found = profile_model(diamond(tmp_path / "m.onnx"))
     times = [t.ms for t in found.layers.values()]
     assert all(ms is not None and ms > 0 for ms in times)

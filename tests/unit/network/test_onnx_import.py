@@ -17,12 +17,12 @@ from onnx import TensorProto, helper, numpy_helper
 from test_onnx_odd import runs_in_pieces
 
 from csp_embed.errors import InputError
-from csp_embed.network.onnx_graph import import_onnx_graph
-from csp_embed.network.onnx_load import is_model_file
-from csp_embed.network.onnx_model import read_model
-from csp_embed.network.platform import find_platform, read_platform
-from csp_embed.network.profile import profile_model
-from csp_embed.network.runtime import open_session
+from csp_embed.network.files.platform import find_platform, read_platform
+from csp_embed.network.onnx.graph import import_onnx_graph
+from csp_embed.network.onnx.load import is_model_file
+from csp_embed.network.onnx.model import read_model
+from csp_embed.network.onnx.runtime import open_session
+from csp_embed.network.profiles.measure import profile_model
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "scripts"))
 from bench_onnx_import import judge, model_cases, node_cases

@@ -12,14 +12,14 @@ from onnx import TensorProto, helper, numpy_helper
 from small_models import save
 
 from csp_embed.errors import InputError
-from csp_embed.network.onnx_graph import import_onnx_graph
-from csp_embed.network.onnx_layers import layers
-from csp_embed.network.onnx_model import read_model
-from csp_embed.network.onnx_parts import cut
-from csp_embed.network.onnx_weights import real_constants
-from csp_embed.network.platform import find_platform, read_platform
-from csp_embed.network.profile import random_inputs
-from csp_embed.network.runtime import open_session, run_session
+from csp_embed.network.files.platform import find_platform, read_platform
+from csp_embed.network.onnx.graph import import_onnx_graph
+from csp_embed.network.onnx.layers import layers
+from csp_embed.network.onnx.model import read_model
+from csp_embed.network.onnx.parts import cut
+from csp_embed.network.onnx.runtime import open_session, run_session
+from csp_embed.network.onnx.weights import real_constants
+from csp_embed.network.profiles.measure import random_inputs
 
 node = helper.make_node
 value = helper.make_tensor_value_info

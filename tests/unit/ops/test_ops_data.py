@@ -9,8 +9,8 @@ import pytest
 
 from csp_embed import ops
 from csp_embed.ir.operator import Operator
-from csp_embed.isa.costs import costs_of
-from csp_embed.isa.load import load_isa
+from csp_embed.machine.costs import costs_of
+from csp_embed.machine.load import load_isa
 from csp_embed.ops import deepbench
 from csp_embed.ops.bound import bound_cycles, natural, vectors
 from csp_embed.ops.data import random_tensors

@@ -11,8 +11,8 @@ from csp_embed import ops
 from csp_embed.errors import OperatorError
 from csp_embed.ir.dfg import Dataflow, dataflow
 from csp_embed.ir.operator import Operator
-from csp_embed.isa.expand import expand
-from csp_embed.isa.load import load_isa
+from csp_embed.machine.expand import expand
+from csp_embed.machine.load import load_isa
 from csp_embed.ops.data import random_tensors
 from csp_embed.ops.reference import evaluate
 

@@ -13,8 +13,8 @@ import pytest
 
 from csp_embed.errors import Infeasible, InputError
 from csp_embed.ir.network import Assignment, Plan
-from csp_embed.partition.check import check_plan
-from csp_embed.partition.dnn_file import parse_dnn, read_dnn
+from csp_embed.judge.plan import check_plan
+from csp_embed.partition.models.dnn_file import parse_dnn, read_dnn
 from csp_embed.partition.solve import solve
 
 

@@ -8,15 +8,22 @@ import numpy as np
 import pytest
 from partition_cases import platform, random_graph
 
-from csp_embed.partition import bounds
-from csp_embed.partition.balance import balance
-from csp_embed.partition.communities import levels, merge
-from csp_embed.partition.dnn_model import Dnn
-from csp_embed.partition.loads import Loads, begin, energy, load_arrays, settle, shift
-from csp_embed.partition.prices import balanced_prices
-from csp_embed.partition.problem import Problem, make_problem
+from csp_embed.partition.bounds import latency_period as bounds
+from csp_embed.partition.bounds.prices import balanced_prices
+from csp_embed.partition.methods.balance import balance
+from csp_embed.partition.methods.communities import levels, merge
+from csp_embed.partition.methods.period_loads import (
+    Loads,
+    begin,
+    energy,
+    load_arrays,
+    settle,
+    shift,
+)
+from csp_embed.partition.models.dnn import Dnn
 from csp_embed.partition.solve import solve
 from csp_embed.partition.timetable import loads
+from csp_embed.partition.view import Problem, make_problem
 
 
 def grouped(n: int, seed: int, duplex: str | None = "full") -> Problem:

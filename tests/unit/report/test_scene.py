@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from svg_look import Look, contrast, read
 
-from csp_embed.embed.pareto import CRITERIA, Front, Member
+from csp_embed.embed.explain.pareto import CRITERIA, Front, Member
 from csp_embed.ir.network import Device, Platform
 from csp_embed.report import pareto_picture
 from csp_embed.report.gantt import device_colours, ticks

@@ -21,7 +21,7 @@ from onnx import TensorProto, helper
 
 from csp_embed.errors import WorkerDied
 from csp_embed.ir.network import Assignment, Device, Link, Plan, Platform
-from csp_embed.network.onnx_graph import Imported, import_onnx_graph
+from csp_embed.network.onnx.graph import Imported, import_onnx_graph
 from csp_embed.run.cpu_process import CpuProcess
 from csp_embed.run.run_plan import run_plan
 

@@ -7,19 +7,19 @@ import itertools
 import pytest
 from cases import CASES, CONFIGS
 
+from csp_embed.compiler.kernel import Kernel
+from csp_embed.compiler.verify import judge
 from csp_embed.embed import embed
-from csp_embed.emit.lower import lower
-from csp_embed.isa.costs import costs_of
-from csp_embed.isa.load import load_isa
-from csp_embed.judge import judge
-from csp_embed.kernel import Kernel
+from csp_embed.machine.costs import costs_of
+from csp_embed.machine.load import load_isa
 from csp_embed.ops.data import random_tensors
-from csp_embed.schedule import trick
+from csp_embed.schedule import bias_by_contract as trick
 from csp_embed.schedule.build import build
-from csp_embed.schedule.problem import Problem
-from csp_embed.schedule.problem import build as build_problem
-from csp_embed.schedule.search import count_steps, neighbours
+from csp_embed.schedule.choose import count_steps, neighbours
+from csp_embed.schedule.inputs import Problem
+from csp_embed.schedule.inputs import build as build_problem
 from csp_embed.schedule.tile import Reserve, propose
+from csp_embed.targets.stream.lower import lower
 
 SMALL = load_isa("vta", CONFIGS / "1x4x4_small.json")
 CONTRACTIONS = [

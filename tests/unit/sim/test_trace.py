@@ -12,9 +12,9 @@ import pytest
 from cycle_programs import FINISH, gemm, load, measured, program, store
 
 from csp_embed.errors import InputError
-from csp_embed.isa.load import load_isa
+from csp_embed.machine.load import load_isa
 from csp_embed.report.timeline import draw_timeline
-from csp_embed.sim.cycles import CycleReport, simulate_cycles
+from csp_embed.sim.cycles.engine import CycleReport, simulate_cycles
 from csp_embed.sim.trace import trace_document, write_trace
 
 VTA = load_isa("vta")
