@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from csp_embed.errors import SpecError
 from csp_embed.machine.memories import LANE_BYTES
 from csp_embed.machine.reach import reach, stored_memory
+from csp_embed.machine.source_rules import source_refusals
 from csp_embed.machine.spec import Instruction, Isa
 
 # Points of one contraction step that search, layouts and simulators expand. The largest matrix
@@ -28,6 +29,9 @@ def require(isa: Isa) -> None:
 
 def refusals(isa: Isa) -> Iterator[SpecError]:
     """Everything that the compiler cannot use, in the order of the rules."""
+    if isa.program is not None:
+        yield from source_refusals(isa)
+        return
     for rule in _RULES:
         yield from rule(isa)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from csp_embed.errors import SpecError
 from csp_embed.machine.interface import MemoryInterface, default_memory, interfaces, parse_memory
 from csp_embed.machine.spec import Isa
+from csp_embed.machine.templates import SourceMachine
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ def costs_of(isa: Isa, memory: str | MemoryInterface = "") -> Costs:
     Raises: InputError for a text that cannot be read; SpecError where the spec has no such
     interface, or lacks a number.
     """
+    if isa.program is not None:
+        return _of_source(isa, isa.program)
     if not isa.costs:
         return UNSTATED
     asked = memory if isinstance(memory, MemoryInterface) else None
@@ -99,6 +102,23 @@ def costs_of(isa: Isa, memory: str | MemoryInterface = "") -> Costs:
         instruction=_number(isa, "contract", "fill") + 2 * turn + 1,
         fetch=(burst * beat / rate + wake + asked.latency + fetched + 4) / fetched,
     )
+
+
+def _of_source(isa: Isa, program: SourceMachine) -> Costs:
+    """Those of a CPU: templates at the rates that the spec states, memory at that of its last
+    cache; no requests, bursts or fetches that would wait."""
+    port = program.caches[-1].bytes_per_cycle
+
+    def cycles(kind: str) -> float:
+        found = [1 / t.per_cycle for t in program.templates if t.kind == kind]
+        return max(found, default=0.0)
+
+    return Costs(
+        memory="host", port_bytes=port, read_bytes=port, beat_bytes=port, burst_beats=1,
+        burst_setup=0, word_gap=cycles("copy_out"), step=cycles("contract"),
+        reset_step=cycles("reset"), immediate_step=cycles("map"), tensor_step=2 * cycles("map"),
+        dma_gap=0, instruction=0, fetch=0,
+    )  # fmt: skip
 
 
 def named(memory: MemoryInterface) -> str:

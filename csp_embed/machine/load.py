@@ -21,12 +21,14 @@ from csp_embed.machine import expr, tree
 from csp_embed.machine.fields import read_fields
 from csp_embed.machine.instructions import read_instructions
 from csp_embed.machine.memories import read_memories
+from csp_embed.machine.load_templates import CONFIG, read_source_machine
+from csp_embed.machine.load_templates import FORMAT as SOURCE_FORMAT
 from csp_embed.machine.resources import folder
+from csp_embed.machine.sections import read_dims
 from csp_embed.machine.spec import Isa, Limits
 from csp_embed.machine.tree import Item
 
 FORMAT = "csp-embed-isa/1"
-MAX_LANES = 1 << 16
 _REQUIRED = (
     "format", "name", "configuration", "dims", "memories", "uop", "queues", "opcode",
     "instructions", "limits",
@@ -89,7 +91,10 @@ def _plain(value: Any) -> Any:
 def config_names(spec: str | Path = "vta") -> list[str]:
     """Names of the configurations that a spec defines, in its order."""
     text, file, _ = _source(spec)
-    table = tree.read(text, file).table(_REQUIRED, _OPTIONAL)
+    root = tree.read(text, file)
+    if _is_source(root):
+        return [CONFIG]
+    table = root.table(_REQUIRED, _OPTIONAL)
     return list(configuration.named(table["configuration"]))
 
 
@@ -133,16 +138,19 @@ def load_text(
 ) -> Isa:
     """`load_isa` for YAML text; `file` names it in messages, `base` holds its configurations."""
     root = tree.read(text, file)
+    if _is_source(root):
+        _fixed(root, config)
+        return read_source_machine(root, "" if shipped else text)
     table = root.table(_REQUIRED, _OPTIONAL)
     if table["format"].text() != FORMAT:
         raise table["format"].error(
-            f"'{table['format'].text()}' is not a format we read", f"this version reads {FORMAT}"
+            f"'{table['format'].text()}' is not a format we read", f"this version reads {FORMAT} and {SOURCE_FORMAT}"
         )
     config_name, values = configuration.choose(table["configuration"], config, base)
     names = {k: v for k, v in values.items() if isinstance(v, int)}
     _let(table, names)
     _rules(table, names, config_name)
-    dims = _dims(table["dims"], names)
+    dims = read_dims(table["dims"], names)
     queues = _queues(table["queues"])
     memories = read_memories(table["memories"], names, dims, queues)
     uop_table = table["uop"].table(["memory", "bits", "fields"])
@@ -177,6 +185,23 @@ def load_text(
         spec_text="" if shipped else text,
         places=_places(table, groups),
     )
+
+
+def _is_source(root: Item) -> bool:
+    """Whether the file is of the format of CPUs."""
+    given = root.entries().get("format")
+    return given is not None and given.text() == SOURCE_FORMAT
+
+
+def _fixed(root: Item, config: str | Path | Mapping[str, Any] | None) -> None:
+    """Raises: SpecError for a configuration of a machine that has one alone."""
+    if config is not None and str(config) != CONFIG and config != {}:
+        raise SpecError(
+            f"the configuration {str(config)!r} has no effect",
+            where=root.where,
+            why="this machine has one size",
+            hint="leave the configuration out",
+        )
 
 
 def _places(table: Mapping[str, Item], groups: Mapping[str, Item]) -> dict[str, str]:
@@ -229,21 +254,6 @@ def _rules(table: Mapping[str, Item], names: Mapping[str, int], config_name: str
         ),
         hint="change the sizes in the configuration until the rules hold",
     )
-
-
-def _dims(item: Item, names: Mapping[str, int]) -> dict[str, int]:
-    dims = {"b": 1, "o": 1, "i": 1}
-    for key, value in item.entries().items():
-        if not key.isidentifier():
-            raise value.error(f"'{key}' is not a name", "letters, digits and _ only")
-        dims[key] = value.integer(names)
-        if dims[key] < 1:
-            raise value.error(f"dimension '{key}' is {dims[key]}", "at least 1 is needed")
-        if dims[key] > MAX_LANES:
-            raise value.error(
-                f"dimension '{key}' has {dims[key]} lanes", f"at most {MAX_LANES} are handled"
-            )
-    return dims
 
 
 def _queues(item: Item) -> tuple[str, ...]:

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from html import escape
 
+from csp_embed.machine.templates import SourceMachine
+
 
 @dataclass(frozen=True)
 class Memory:
@@ -166,6 +168,8 @@ class Isa:
     machine has no such dimension, and then no memory names it in its lanes).
     places: item of the spec ("memories.ACC", "uop.dst", "instructions.GEMM.imm") -> its file:line,
     for errors that are found after loading; two machines that differ in it alone are equal.
+    program: what a machine that runs C loops adds (`control: source`); None: a machine that reads
+    an instruction stream. Micro-op fields, queues and limits are then idle.
     """
 
     name: str
@@ -182,6 +186,7 @@ class Isa:
     source: str = ""
     spec_text: str = ""  # the YAML it was read from; "" for a spec that ships with the package
     places: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+    program: SourceMachine | None = None
 
     def where(self, *items: str) -> str:
         """file:line of the first of these items that is known, else the name of the last."""

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from csp_embed.errors import Infeasible
 from csp_embed.ir.operator import Access, Operator
 from csp_embed.machine.compilable import require
-from csp_embed.machine.memories import LANE_BYTES
 from csp_embed.machine.spec import Instruction, Isa
 
 NEUTRAL = {"max": ("min", -128), "min": ("max", 127)}
@@ -99,7 +100,7 @@ def _types(op: Operator, isa: Isa, unit: Unit) -> None:
         if memory.load_queue is None:
             why = f"{name} must be loaded into {where}, which nothing loads"
             raise _no_kind(op, isa, why, f"leave it out, or give {where} a `load_queue`")
-        if LANE_BYTES[memory.dram_dtype] < LANE_BYTES[declared]:
+        if np.dtype(memory.dram_dtype).itemsize < np.dtype(declared).itemsize:
             why = f"{name} is {declared}, and {where} is loaded from {memory.dram_dtype}"
             raise _no_kind(op, isa, why, "use a machine with a wider memory")
 

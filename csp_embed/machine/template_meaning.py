@@ -1,0 +1,186 @@
+"""Reads what a template does from its meaning, and runs that meaning.
+
+Takes: a meaning in Python's syntax, the operands it may name.  Leaves: its kind and which operand
+plays which part. `execute` runs the text itself over all lanes, so that it can judge the template.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csp_embed.machine.meaning import MeaningError, parse
+from csp_embed.machine.templates import FUNCTIONS, Slot
+
+Array = NDArray[Any]
+Lanes = Mapping[str, tuple[str, ...]]
+
+
+def read(
+    text: str, slots: Mapping[str, Slot], lanes: Lanes, dims: Mapping[str, int]
+) -> tuple[str, dict[str, str], str]:
+    """(kind, role -> operand, function) of a meaning. lanes: register memory -> its dimensions.
+
+    Raises: MeaningError where it is none of the statements that docs/machines.md lists.
+    """
+    body = parse(text)
+    if len(body) != 1:
+        raise MeaningError(1, "a template's meaning is one statement")
+    core, roles = body[0], {}
+    match core:
+        case ast.If(
+            test=ast.Compare(left=ast.Name(), ops=[ast.Lt()], comparators=[ast.Name(id=count)]),
+            body=[ast.Assign() as inner],
+            orelse=[],
+        ):
+            roles["count"], core = count, inner
+    match core:
+        case ast.AugAssign(
+            target=target, op=ast.Add(), value=ast.BinOp(left=left, op=ast.Mult(), right=right)
+        ):
+            kind, function = "contract", ""
+            roles |= {"dst": _register(target, slots, lanes), "lhs": _register(left, slots, lanes),
+                      "rhs": _register(right, slots, lanes)}  # fmt: skip
+        case ast.AugAssign() | ast.Assign(value=ast.Call(func=ast.Name(id="saturate"))):
+            raise MeaningError(
+                core.lineno,
+                "only D[d][..] += L[l][..] * R[r][..] equals an operator's sum; a step that"
+                " saturates on the way does not, and cannot be used",
+            )
+        case ast.Assign(targets=[target], value=ast.Constant(value=0)):
+            kind, function = "reset", ""
+            roles["dst"] = _register(target, slots, lanes)
+        case ast.Assign(targets=[target], value=ast.Name(id=value)):
+            kind, function = "fill", ""
+            roles |= {"dst": _register(target, slots, lanes), "value": value}
+        case ast.Assign(
+            targets=[target], value=ast.Call(func=ast.Name(id=function), args=[first, other])
+        ) if ast.unparse(first) == ast.unparse(target):
+            if function not in FUNCTIONS:
+                known = ", ".join(FUNCTIONS)
+                raise MeaningError(core.lineno, f"function '{function}' is none of {known}")
+            kind = "map"
+            roles |= {
+                "dst": _register(target, slots, lanes), "other": _register(other, slots, lanes)
+            }  # fmt: skip
+        case ast.Assign(targets=[target], value=ast.Subscript(value=ast.Name(id="HOST")) as source):
+            kind, function = "copy_in", ""
+            roles |= {"dst": _register(target, slots, lanes)}
+            roles["address"] = _address(source, _dims_of(target), slots, dims)
+        case ast.Assign(targets=[ast.Subscript(value=ast.Name(id="HOST")) as target], value=source):
+            kind, function = "copy_out", ""
+            roles |= {"dst": _register(source, slots, lanes)}
+            roles["address"] = _address(target, _dims_of(source), slots, dims)
+            if "count" not in roles:
+                raise MeaningError(core.lineno, "a copy out reads `if o < n:` above HOST[…] = …")
+        case _:
+            raise MeaningError(core.lineno, f"'{ast.unparse(core)}' is no meaning that we know")
+    if "count" in roles and kind != "copy_out":
+        raise MeaningError(core.lineno, "only a copy out may leave lanes alone")
+    for role in ("count", "value"):
+        if role in roles and (roles[role] not in slots or slots[roles[role]].kind != "number"):
+            raise MeaningError(core.lineno, f"'{roles[role]}' is no number among the operands")
+    idle = set(slots) - set(roles.values())
+    if idle:
+        raise MeaningError(core.lineno, f"operand '{min(idle)}' is not used")
+    return kind, roles, function
+
+
+def _register(node: ast.expr, slots: Mapping[str, Slot], lanes: Lanes) -> str:
+    """`ACC[d][b, o]` -> d, where d is an operand in ACC and ACC has these lanes."""
+    match node:
+        case ast.Subscript(
+            value=ast.Subscript(value=ast.Name(id=memory), slice=ast.Name(id=name)), slice=_
+        ):
+            if name not in slots or slots[name].memory != memory:
+                raise MeaningError(node.lineno, f"'{name}' is no operand in {memory}")
+            if _dims_of(node) != lanes[memory]:
+                raise MeaningError(node.lineno, f"lanes of {memory} are {list(lanes[memory])}")
+            return name
+    raise MeaningError(node.lineno, f"'{ast.unparse(node)}' reads not as MEMORY[operand][lanes]")
+
+
+def _dims_of(node: ast.expr) -> tuple[str, ...]:
+    assert isinstance(node, ast.Subscript)
+    inner = node.slice
+    names = inner.elts if isinstance(inner, ast.Tuple) else [inner]
+    return tuple(n.id for n in names if isinstance(n, ast.Name))
+
+
+def _address(
+    node: ast.Subscript,
+    lanes: tuple[str, ...],
+    slots: Mapping[str, Slot],
+    dims: Mapping[str, int],
+) -> str:
+    """`HOST[a + 4 * o + i]` -> a, where the lanes lie row-major (as everything packed does)."""
+    found = [n.id for n in ast.walk(node.slice) if isinstance(n, ast.Name)]
+    bases = [n for n in found if n in slots and slots[n].kind == "address"]
+    if len(bases) != 1:
+        raise MeaningError(node.lineno, "one address among the operands is expected in HOST[…]")
+    code = _compiled(ast.unparse(node.slice))
+    stride, wanted = 1, {}
+    for d in reversed(lanes):
+        wanted[d] = stride if dims[d] > 1 else 0
+        stride *= dims[d]
+    for d, step in wanted.items():
+        zero = dict.fromkeys((*lanes, *bases), 0)
+        got = eval(code, {"__builtins__": {}}, zero | {d: 1}) if dims[d] > 1 else 0
+        if got != step:
+            raise MeaningError(
+                node.lineno, f"lane {d} lies {got} elements on; row-major would be {step}"
+            )
+    return bases[0]
+
+
+@functools.lru_cache(maxsize=256)
+def _compiled(text: str) -> Any:
+    return compile(text, "<meaning>", "eval")
+
+
+@functools.lru_cache(maxsize=256)
+def _program(text: str) -> Any:
+    return compile(text, "<meaning>", "exec")
+
+
+_CALLS = {
+    "add": lambda a, b: a + b, "mul": lambda a, b: a * b, "min": min, "max": max,
+    "shr": lambda a, b: a >> b, "shl": lambda a, b: a << b,
+}  # fmt: skip
+
+
+def execute(
+    meaning: str,
+    state: Mapping[str, Any],
+    operands: Mapping[str, Any],
+    lanes: tuple[str, ...],
+    dims: Mapping[str, int],
+) -> None:
+    """Runs the text once for each lane. state: memory -> registers by name, each an array; HOST ->
+    an array. Values are Python integers on the way, and wrap when they are written."""
+    code = _program(meaning)
+    names = dict(operands) | {k: _Memory(v) for k, v in state.items()}
+    names |= {"__builtins__": {}} | _CALLS
+    for point in itertools.product(*(range(dims[d]) for d in lanes)):
+        exec(code, names, dict(zip(lanes, point, strict=True)))
+
+
+class _Memory:
+    """Registers or host memory whose reads are exact integers and whose writes keep low bits."""
+
+    def __init__(self, content: Any) -> None:
+        self.content = content
+
+    def __getitem__(self, at: Any) -> Any:
+        found = self.content[at]
+        return _Memory(found) if isinstance(found, np.ndarray) and found.ndim else int(found)
+
+    def __setitem__(self, at: Any, value: Any) -> None:
+        info = np.iinfo(self.content.dtype)
+        self.content[at] = (int(value) - info.min) % (info.max - info.min + 1) + info.min

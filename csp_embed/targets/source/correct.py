@@ -1,0 +1,97 @@
+"""What an unsigned factor adds to a sum, taken away again.
+
+A machine multiplies unsigned by signed lanes; an operator's operands are both signed. The compiler
+sees it in the types and packs l + 128; each sum then holds 128 * (sum of the other factor) too
+much. That is what the machine's own contraction gives against a constant element: its negative is
+where sums begin. Lanes without data hold 128 as well, and are corrected with the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from csp_embed.ir.embedding import Embedding
+from csp_embed.machine.spec import Isa
+from csp_embed.targets.source import tiles
+from csp_embed.targets.source.nest import Address, Block, Call, Loop, Node, Sum
+from csp_embed.targets.source.places import Place
+
+BUFFER, UNIT = "corr_", "unit_"
+
+
+@dataclass(frozen=True)
+class Correction:
+    """signed: the factor whose sums count. at: where the first value of a sum lies, by counters;
+    elements: values in the buffer. nest: what computes them."""
+
+    signed: str
+    at: Sum
+    elements: int
+    nest: tuple[Node, ...]
+
+
+def correction(
+    embedding: Embedding,
+    isa: Isa,
+    places: Mapping[str, Place],
+    unsigned: str,
+    names: Mapping[str, str],
+) -> Correction:
+    """names: counter -> loop variable."""
+    program = isa.program
+    assert program is not None
+    signed = "rhs" if unsigned == "lhs" else "lhs"
+    contract, get_lhs, get_rhs = tiles.templates(isa)
+    gets = {"lhs": get_lhs, "rhs": get_rhs}
+    dst = isa.memory(contract.slot("dst").memory)
+    lanes = 1
+    for d in dst.lanes:
+        lanes *= isa.dims[d]
+    moves = embedding.layouts[signed].step
+    free = [c for c in embedding.counters if not c.reduced and any(moves.get(c.name, ()))]
+    terms, size = {}, lanes
+    for c in reversed(free):
+        terms[c.name] = size
+        size *= c.extent
+    at = Sum.of(0, terms)
+
+    def named(where: Sum) -> Sum:
+        return Sum(where.const, tuple((names.get(v, v), c) for v, c in where.terms))
+
+    def call(kind: str, operands: dict[str, object], **wanted: str) -> Call:
+        t = program.find(kind, **wanted)
+        assert t is not None, f"source_rules asks for {kind} {wanted}"
+        return Call(t.name, {t.roles[r]: v for r, v in operands.items()})  # type: ignore[misc]
+
+    get = gets[signed]
+    # Counters that do not move the signed factor count its element again in each of their values.
+    inner: tuple[Node, ...] = (
+        Call(get.name, {get.roles["dst"]: "signed_0",
+                        get.roles["address"]: Address(places[signed].buffer,
+                                                      named(places[signed].at()))}),
+        Call(contract.name, {contract.roles["dst"]: "acc_0", contract.roles[signed]: "signed_0",
+                             contract.roles[unsigned]: "unit_0"}),
+    )  # fmt: skip
+    for c in reversed([c for c in embedding.counters if c.reduced]):
+        inner = (Loop(names[c.name], c.extent, inner),)
+    get_unit = gets[unsigned]
+    body: tuple[Node, ...] = (
+        Block(
+            ((dst.name, "acc_0"), (dst.name, "minus_0"),
+             (contract.slot(signed).memory, "signed_0"), (contract.slot(unsigned).memory, "unit_0")),
+            (
+                call("reset", {"dst": "acc_0"}, dst=dst.name),
+                Call(get_unit.name, {get_unit.roles["dst"]: "unit_0",
+                                     get_unit.roles["address"]: Address(UNIT, Sum())}),
+                *inner,
+                call("fill", {"dst": "minus_0", "value": -1}, dst=dst.name),
+                call("map", {"dst": "acc_0", "other": "minus_0"}, dst=dst.name, function="mul"),
+                call("copy_out", {"dst": "acc_0", "address": Address(BUFFER, named(at)),
+                                  "count": lanes}, dst=dst.name, address="int32"),
+            ),
+        ),
+    )  # fmt: skip
+    for c in reversed(free):
+        body = (Loop(names[c.name], c.extent, body),)
+    return Correction(signed, at, size, body)

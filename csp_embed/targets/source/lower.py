@@ -1,0 +1,226 @@
+"""An embedding as loops around a machine's templates.
+
+Takes: Embedding of a contraction, Isa with templates.  Leaves: a `SourceProgram`. Steps with
+padding are executed: the packed operands hold it, so that loops have no conditions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from csp_embed.ir.embedding import Counter, Embedding
+from csp_embed.ir.operator import Operator
+from csp_embed.machine.spec import Isa
+from csp_embed.machine.templates import SourceMachine
+from csp_embed.targets.source import correct, epilogue, output, tiles
+from csp_embed.targets.source.names import identifier, variable
+from csp_embed.targets.source.nest import Address, Block, Buffer, Call, Loop, Node, Sum
+from csp_embed.targets.source.places import Place, place
+
+
+@dataclass(frozen=True)
+class SourceProgram:
+    """What C is written from, and what the interpreter runs.
+
+    places: operand -> its packed buffer ("dst" where the result is unpacked). prepare: nests that
+    constants alone need; run: the others, in order. fixed: buffers whose content never changes.
+    """
+
+    operator: Operator
+    embedding: Embedding
+    tiling: tiles.Tiling
+    places: Mapping[str, Place]
+    buffers: tuple[Buffer, ...]
+    prepare: tuple[Node, ...]
+    run: tuple[Node, ...]
+    fixed: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    main: tuple[Node, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Machine:
+    """Names of the templates that a kernel is made of."""
+
+    program: SourceMachine
+    isa: Isa
+
+    def name(self, kind: str, **wanted: str) -> str:
+        found = self.program.find(kind, **wanted)
+        assert found is not None, f"source_rules asks for {kind} {wanted}"
+        return found.name
+
+
+def lower(embedding: Embedding, isa: Isa) -> SourceProgram:
+    """The nests of an embedding."""
+    program, op = isa.program, embedding.operator
+    assert program is not None
+    tiling = tiles.choose(embedding, isa)
+    contract, _, _ = tiles.templates(isa)
+    memory = {r: isa.memory(contract.slot(r).memory) for r in ("dst", "lhs", "rhs")}
+    names = {c.name: variable(c.name, n) for n, c in enumerate(embedding.counters)}
+    columns = () if tiling.columns is None else (tiling.columns[0].name,)
+    panel = (*(c.name for c in tiling.outer), *columns)
+    places = {}
+    for role, layout in embedding.layouts.items():
+        at = memory.get(role, memory["dst"])
+        # int8 tensors lie in unsigned lanes as value + 128.
+        offset = 128 if at.dtype == "uint8" else 0
+        dtype = op.out_dtype if role == "dst" else at.dtype
+        places[role] = place(
+            embedding, role, f"{role}_", dtype, at.lanes, isa.dims, offset=offset,
+            outer=panel if op.tensors[layout.tensor].constant else (),
+        )  # fmt: skip
+    direct = output.direct(places["dst"], embedding, identifier(op.out.tensor))
+    buffers = [
+        Buffer(p.buffer, p.dtype, p.elements, _role(op, p.layout.tensor))
+        for r, p in places.items() if r != "dst" or direct is None
+    ]  # fmt: skip
+    unsigned = [r for r in ("lhs", "rhs") if places[r].offset]
+    prepare: tuple[Node, ...] = ()
+    run: tuple[Node, ...] = ()
+    fixed: dict[str, tuple[int, int]] = {}
+    start = None
+    if unsigned:
+        correction = correct.correction(embedding, isa, places, unsigned[0], names)
+        role = _role(op, places[correction.signed].layout.tensor)
+        buffers.append(Buffer(correct.BUFFER, "int32", correction.elements, role))
+        prepare = correction.nest if role == "packed" else ()
+        run = () if role == "packed" else correction.nest
+        fixed[correct.UNIT] = (places[unsigned[0]].offset, places[unsigned[0]].lane_count)
+        start = correction.at
+    if direct is None:
+        direct = output.packed(places["dst"])
+    main = _Tiles(_Machine(program, isa), embedding, tiling, places, names, start, direct).nest()
+    return SourceProgram(
+        op, embedding, tiling, places, tuple(buffers), prepare, (*run, *main), fixed, main
+    )
+
+
+def _role(op: Operator, tensor: str) -> str:
+    return "packed" if op.tensors[tensor].constant else "work"
+
+
+@dataclass(frozen=True)
+class _Tiles:
+    """Writes the loops over tiles and the body of each."""
+
+    machine: _Machine
+    embedding: Embedding
+    tiling: tiles.Tiling
+    places: Mapping[str, Place]
+    names: Mapping[str, str]
+    start: Sum | None
+    target: output.Target
+
+    def nest(self) -> tuple[Node, ...]:
+        nodes = self._columns()
+        for counter in reversed(self.tiling.outer):
+            nodes = (Loop(self.names[counter.name], counter.extent, nodes),)
+        return nodes
+
+    def _columns(self) -> tuple[Node, ...]:
+        out: list[Node] = []
+        for columns, wrap in self._pieces(self.tiling.columns):
+            inner: list[Node] = []
+            for rows, wrap_rows in self._pieces(self.tiling.rows):
+                inner += wrap_rows((self._body(rows, columns),))
+            out += wrap(tuple(inner))
+        return tuple(out)
+
+    def _pieces(self, split: tuple[Counter, int] | None) -> list[tuple[list[dict[str, Sum]], _Wrap]]:
+        """(what each sum of the tile binds the counter to, the loop around) of the whole tiles and
+        of the ragged end."""
+        if split is None:
+            return [([{}], _Wrap("", 1))]
+        counter, size = split
+        var = self.names[counter.name]
+        whole, rest = divmod(counter.extent, size)
+        out: list[tuple[list[dict[str, Sum]], _Wrap]] = []
+        if whole == 1:
+            out.append(([{counter.name: Sum(j)} for j in range(size)], _Wrap("", 1)))
+        elif whole:
+            bound = [{counter.name: Sum(j, ((var, size),))} for j in range(size)]
+            out.append((bound, _Wrap(var, whole)))
+        if rest:
+            bound = [{counter.name: Sum(whole * size + j)} for j in range(rest)]
+            out.append((bound, _Wrap("", 1)))
+        return out
+
+    def _at(self, at: Sum, *bound: Mapping[str, Sum]) -> Sum:
+        """An address over counters as one over loop variables."""
+        for values in bound:
+            for name, value in values.items():
+                at = at.bind(name, value)
+        return Sum(at.const, tuple((self.names.get(v, v), c) for v, c in at.terms))
+
+    def _body(self, rows: list[dict[str, Sum]], columns: list[dict[str, Sum]]) -> Block:
+        m = self.machine
+        contract, get_lhs, get_rhs = tiles.templates(m.isa)
+        memory = {r: contract.slot(r).memory for r in ("dst", "lhs", "rhs")}
+        tile = [(r, c) for r in range(len(rows)) for c in range(len(columns))]
+        sums = {(r, c): f"acc_{r}_{c}" for r, c in tile}
+        factors = [f"rhs_{c}" for c in range(len(columns))]
+        begin: list[Node] = []
+        for r, c in tile:
+            if self.start is None:
+                begin.append(Call(m.name("reset", dst=memory["dst"]), {"d": sums[r, c]}))
+                continue
+            at = Address(correct.BUFFER, self._at(self.start, rows[r], columns[c]))
+            begin.append(_call(m, "copy_in", sums[r, c], at, dst=memory["dst"], address="int32"))
+        steps: list[Node] = []
+        for c, values in enumerate(columns):
+            at = Address(self.places["rhs"].buffer, self._at(self.places["rhs"].at(), values))
+            steps.append(Call(get_rhs.name, {get_rhs.roles["dst"]: factors[c],
+                                             get_rhs.roles["address"]: at}))  # fmt: skip
+        for r, values in enumerate(rows):
+            at = Address(self.places["lhs"].buffer, self._at(self.places["lhs"].at(), values))
+            steps.append(Call(get_lhs.name, {get_lhs.roles["dst"]: "lhs_0",
+                                             get_lhs.roles["address"]: at}))  # fmt: skip
+            roles = contract.roles
+            steps += [
+                Call(contract.name, {roles["dst"]: sums[r, c], roles["lhs"]: "lhs_0",
+                                     roles["rhs"]: factors[c]})
+                for c in range(len(columns))
+            ]  # fmt: skip
+        nest: tuple[Node, ...] = tuple(steps)
+        for counter in reversed(self.tiling.inner):
+            nest = (Loop(self.names[counter.name], counter.extent, nest),)
+        registers = [*((memory["dst"], n) for n in sums.values()), (memory["lhs"], "lhs_0"),
+                     *((memory["rhs"], n) for n in factors)]  # fmt: skip
+        after = epilogue.Epilogue(m.program, memory["dst"], self.embedding.operator)
+        end: list[Node] = []
+        for c in range(len(columns)):
+            for r in range(len(rows)):
+                adds = {
+                    role: self._at(p.at(), rows[r], columns[c])
+                    for role, p in self.places.items() if role.startswith("add")
+                }  # fmt: skip
+                end += after.steps(sums[r, c], adds)
+                at = self._at(self.target.at, rows[r], columns[c])
+                count = self.target.lanes(lambda s, r=r, c=c: self._at(s, rows[r], columns[c]))
+                put = m.program.find("copy_out", dst=memory["dst"], address=self.target.dtype)
+                assert put is not None
+                end.append(
+                    Call(put.name, {put.roles["dst"]: sums[r, c],
+                                    put.roles["address"]: Address(self.target.buffer, at),
+                                    put.roles["count"]: count})
+                )  # fmt: skip
+        return Block((*registers, *after.registers), (*begin, *nest, *after.begin, *end))
+
+
+@dataclass(frozen=True)
+class _Wrap:
+    """A loop around nodes, or none where it would run once."""
+
+    var: str
+    count: int
+
+    def __call__(self, nodes: tuple[Node, ...]) -> tuple[Node, ...]:
+        return (Loop(self.var, self.count, nodes),) if self.var else nodes
+
+
+def _call(m: _Machine, kind: str, register: str, at: Address, **wanted: str) -> Call:
+    template = m.program.find(kind, **wanted)
+    assert template is not None
+    return Call(template.name, {template.roles["dst"]: register, template.roles["address"]: at})

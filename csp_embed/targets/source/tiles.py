@@ -1,0 +1,135 @@
+"""How many sums are kept in registers, and the order of loops.
+
+Takes: an Embedding, the machine's templates.  Leaves: a `Tiling`. A counter that moves the first
+factor alone gives rows, one that moves the second alone gives columns; rows x columns sums stay in
+registers while the reduced loops run.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from csp_embed.ir.embedding import Counter, Embedding
+from csp_embed.machine.spec import Isa
+from csp_embed.machine.templates import Template
+
+MOST = 32  # sums in a tile; more is code that no register file of today holds
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """rows, columns: (counter, how many at once) or None. outer: the other loops, outermost first;
+    inner: the reduced ones. cycles: predicted, all sums of one pass."""
+
+    rows: tuple[Counter, int] | None
+    columns: tuple[Counter, int] | None
+    outer: tuple[Counter, ...]
+    inner: tuple[Counter, ...]
+    cycles: float
+
+
+def choose(embedding: Embedding, isa: Isa) -> Tiling:
+    """The tile of least predicted cycles; of equal ones that with the most sums."""
+    free = [c for c in embedding.counters if not c.reduced]
+    lhs, rhs = _moved(embedding, "lhs"), _moved(embedding, "rhs")
+    row_choices = [c for c in free if c.name in lhs and c.name not in rhs]
+    column_choices = [c for c in free if c.name in rhs and c.name not in lhs]
+    best: tuple[float, int, Tiling] | None = None
+    for row in [*row_choices, None] if row_choices else [None]:
+        for column in [*column_choices, None] if column_choices else [None]:
+            for r in _counts(row):
+                for c in _counts(column):
+                    if not _fits(r, c, isa):
+                        continue
+                    cycles = _cycles(embedding, isa, row, column, r, c)
+                    if best is None or (cycles, -r * c) < best[:2]:
+                        found = _tiling(embedding, row, column, r, c, cycles)
+                        best = (cycles, -r * c, found)
+    assert best is not None, "a tile of one sum fits three registers"
+    return best[2]
+
+
+def _counts(counter: Counter | None) -> range:
+    return range(1, 2 if counter is None else min(counter.extent, MOST) + 1)
+
+
+def _moved(embedding: Embedding, role: str) -> set[str]:
+    return {c for c, step in embedding.layouts[role].step.items() if any(step)}
+
+
+def templates(isa: Isa) -> tuple[Template, Template, Template]:
+    """The contraction and what brings its factors."""
+    program = isa.program
+    assert program is not None
+    contract = program.find("contract")
+    assert contract is not None
+    lhs, rhs = (isa.memory(contract.slot(r).memory) for r in ("lhs", "rhs"))
+    get_lhs = program.find("copy_in", dst=lhs.name, address=lhs.dtype)
+    get_rhs = program.find("copy_in", dst=rhs.name, address=rhs.dtype)
+    assert get_lhs is not None
+    assert get_rhs is not None
+    return contract, get_lhs, get_rhs
+
+
+def _fits(rows: int, columns: int, isa: Isa) -> bool:
+    """Sums, one factor for each column and one for the row at hand, by register file."""
+    program = isa.program
+    assert program is not None
+    contract, _, _ = templates(isa)
+    need: dict[str, int] = {}
+    for role, count in (("dst", rows * columns), ("lhs", 1), ("rhs", columns)):
+        file = program.file_of[contract.slot(role).memory]
+        need[file] = need.get(file, 0) + count
+    return all(n <= program.files[f].count for f, n in need.items()) and rows * columns <= MOST
+
+
+def _cycles(
+    embedding: Embedding,
+    isa: Isa,
+    row: Counter | None,
+    column: Counter | None,
+    rows: int,
+    columns: int,
+) -> float:
+    contract, get_lhs, get_rhs = templates(isa)
+    others = math.prod(c.extent for c in embedding.counters if c not in (row, column))
+    total = 0.0
+    for r, times in _pieces(row, rows):
+        for c, again in _pieces(column, columns):
+            work = r * c / contract.per_cycle
+            loads = r / get_lhs.per_cycle + c / get_rhs.per_cycle
+            # A sum waits for its last step; loads go beside the arithmetic.
+            total += times * again * max(work, loads, contract.latency)
+    return total * others
+
+
+def _pieces(counter: Counter | None, size: int) -> list[tuple[int, int]]:
+    """(sums, how often) of whole tiles and of the ragged end."""
+    extent = 1 if counter is None else counter.extent
+    whole, rest = divmod(extent, size)
+    return [(size, whole), *([(rest, 1)] if rest else [])]
+
+
+def _tiling(
+    embedding: Embedding,
+    row: Counter | None,
+    column: Counter | None,
+    rows: int,
+    columns: int,
+    cycles: float,
+) -> Tiling:
+    lhs, rhs = _moved(embedding, "lhs"), _moved(embedding, "rhs")
+    free = [c for c in embedding.counters if not c.reduced and c not in (row, column)]
+    # What moves both factors shares nothing; then the second factor's panel stays in the caches
+    # while the first one streams past it.
+    outer = sorted(
+        free, key=lambda c: 0 if c.name in lhs and c.name in rhs else 1 if c.name in rhs else 2
+    )
+    return Tiling(
+        rows=None if row is None else (row, rows),
+        columns=None if column is None else (column, columns),
+        outer=tuple(outer),
+        inner=tuple(c for c in embedding.counters if c.reduced),
+        cycles=cycles,
+    )
