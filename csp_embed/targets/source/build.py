@@ -1,0 +1,163 @@
+"""The C compiler, and calls of what it makes through ctypes."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csp_embed.errors import InputError, MissingLibrary
+from csp_embed.files import atomic
+from csp_embed.ir.operator import Operator
+from csp_embed.machine.spec import Isa
+from csp_embed.targets.source.emit import CFile
+
+Array = NDArray[Any]
+# -O3 for the packing loops; templates choose their instructions themselves.
+FLAGS = ("-O3", "-std=c11", "-fPIC", "-shared")
+
+
+def c_compiler() -> str:
+    """Path of the C compiler: $CC, gcc, clang or cc. Raises: MissingLibrary."""
+    for name in (os.environ.get("CC", ""), "gcc", "clang", "cc"):
+        found = shutil.which(name) if name else None
+        if found is not None:
+            return found
+    raise MissingLibrary(
+        "no C compiler is on the path",
+        why="gcc, clang and cc were looked for, and $CC",
+        hint="apt-get install gcc; without one: csp-embed compile … -o kernel.c writes the text,"
+        " and --engine interpreted runs it",
+    )
+
+
+def missing_features(isa: Isa) -> tuple[str, ...]:
+    """CPU features that the machine needs and this computer does not report."""
+    assert isa.program is not None
+    have = cpu_features()
+    return tuple(f for f in isa.program.features if f not in have)
+
+
+def cpu_features() -> frozenset[str]:
+    """What the running Linux kernel says that the CPU can do; empty where it says nothing."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return frozenset()
+    for line in text.splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() in ("flags", "Features"):
+            return frozenset(value.split())
+    return frozenset()
+
+
+def require_native(isa: Isa) -> None:
+    """Raises: MissingLibrary where the CPU lacks what the machine needs."""
+    lacks = missing_features(isa)
+    if lacks:
+        raise MissingLibrary(
+            f"this computer cannot run {isa.name}",
+            why=f"its CPU does not report {', '.join(lacks)}",
+            hint="--engine interpreted runs the same program by the meanings of the spec",
+        )
+
+
+def build(file: CFile, isa: Isa, output: Path, extra: tuple[str, ...] = ()) -> None:
+    """Compiles the text into the shared library `output`. Raises: MissingLibrary, InputError."""
+    assert isa.program is not None
+    compiler = c_compiler()
+    with tempfile.TemporaryDirectory(prefix="csp-embed-") as folder:
+        source, made = Path(folder, "kernel.c"), Path(folder, "kernel.so")
+        source.write_text(file.text, encoding="utf-8")
+        command = [compiler, *FLAGS, *isa.program.flags, *extra, str(source), "-o", str(made)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise InputError(
+                f"{Path(compiler).name} does not compile the kernel",
+                where=isa.where("code", "instructions"),
+                why=_first_error(done.stderr),
+                hint="a template of the spec is wrong, or the compiler too old: gcc 12 is known to"
+                " do",
+            )
+        with atomic(output, "wb") as target:
+            target.write(made.read_bytes())
+
+
+def _first_error(text: str) -> str:
+    errors = [line for line in text.splitlines() if "error" in line]
+    return (errors or text.splitlines() or ["no message"])[0]
+
+
+@dataclass
+class Native:
+    """A built kernel. `run` takes and gives logical tensors; constants are packed once for each
+    set of arrays."""
+
+    file: CFile
+    operator: Operator
+    align: int
+    library: Any
+    kept: dict[str, Any] = field(default_factory=dict)
+
+    @staticmethod
+    def load(file: CFile, operator: Operator, isa: Isa, path: Path) -> Native:
+        require_native(isa)
+        assert isa.program is not None
+        return Native(file, operator, isa.program.align, ctypes.CDLL(str(path)))
+
+    def pack(self, tensors: Mapping[str, Array]) -> Array:
+        """The packed constants as the library lays them out."""
+        packed = self._buffer("packed")
+        function = getattr(self.library, f"{self.file.name}_pack")
+        arrays = [self._argument(n, tensors[n]) for n in self.file.prepared]
+        function(*(_pointer(a) for a in arrays), _pointer(packed))
+        return packed
+
+    def run(self, tensors: Mapping[str, Array], packed: Array | None = None) -> Array:
+        """The result. packed: of `pack`, where constants were packed before. Raises: InputError
+        for an array of the wrong shape or type."""
+        op, out = self.operator, self.operator.tensors[self.operator.out.tensor]
+        arrays = [self._argument(n, tensors[n]) for n in self.file.arguments[:-1]]
+        if self.file.packed:
+            arrays.append(self.pack(tensors) if packed is None else packed)
+        if self.file.work:
+            arrays.append(self.kept.setdefault("work", self._buffer("work")))
+        result = np.zeros(out.shape, op.out_dtype)
+        getattr(self.library, self.file.name)(*(_pointer(a) for a in arrays), _pointer(result))
+        return result
+
+    def _buffer(self, which: str) -> Array:
+        count = getattr(self.library, f"{self.file.name}_{which}_bytes")
+        count.restype = ctypes.c_size_t
+        return aligned(count(), self.align)
+
+    def _argument(self, name: str, array: Array) -> Array:
+        declared = self.operator.tensors[name]
+        if array.dtype != declared.dtype or array.shape != declared.shape:
+            raise InputError(
+                f"tensor {name} is {array.dtype} of shape {array.shape}",
+                why=f"the kernel reads {declared.dtype} of shape {declared.shape}",
+                hint=f"np.asarray({name}, np.{declared.dtype}).reshape({declared.shape})",
+            )
+        # C reads whole row-major arrays at addresses that suit their type.
+        return np.require(array, requirements=["C", "A"])
+
+
+def aligned(size: int, align: int) -> Array:
+    """Zeroed bytes at an address that `align` divides."""
+    raw = np.zeros(size + align, np.uint8)
+    skip = -raw.ctypes.data % align
+    return raw[skip : skip + size]
+
+
+def _pointer(array: Array) -> ctypes.c_void_p:
+    return ctypes.c_void_p(array.ctypes.data)

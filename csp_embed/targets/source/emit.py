@@ -1,0 +1,243 @@
+"""Writes a program as one C11 text.
+
+Takes: SourceProgram, the machine's templates, constants where they are known.  Leaves: C text that
+includes what the spec names, and nothing else but the standard headers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csp_embed.ir.operator import Operator
+from csp_embed.machine.spec import Isa
+from csp_embed.targets.source.lower import SourceProgram
+from csp_embed.targets.source.names import identifier
+from csp_embed.targets.source.nest import Address, Block, Buffer, Call, Clamp, Loop, Node, Sum
+from csp_embed.targets.source.packing import CTYPES, affine, pack_lines, unpack_lines
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class CFile:
+    """text: the C file. name: its kernel function. arguments: tensors of the kernel in order, the
+    result last; prepared: those of NAME_pack (empty: nothing is packed beforehand). packed, work:
+    whether the kernel takes these buffers."""
+
+    text: str
+    name: str
+    arguments: tuple[str, ...]
+    prepared: tuple[str, ...]
+    packed: bool
+    work: bool
+
+
+def write(program: SourceProgram, isa: Isa, name: str, data: Mapping[str, Array]) -> CFile:
+    """data: packed buffers whose content is known ("rhs_" -> values); all of them or none."""
+    op, machine = program.operator, isa.program
+    assert machine is not None
+    known = {b.name for b in program.buffers if b.role == "packed"}
+    assert not data or set(data) == known, "packed buffers are known together"
+    packed = [b for b in program.buffers if b.role == "packed"]
+    work = [b for b in program.buffers if b.role == "work"]
+    constants = [t for t in op.tensors if op.tensors[t].constant and t != op.out.tensor]
+    arguments = [t for t in op.tensors if not op.tensors[t].constant and t != op.out.tensor]
+    lines = [_head(program, isa, name, bool(data)), ""]
+    lines += ["#include <stddef.h>", "#include <stdint.h>"]
+    lines += [f"#include <{h}>" for h in machine.headers]
+    lines += ["", *_struct(f"{name}_packed_t", packed, machine.align)] if packed else []
+    lines += ["", *_struct(f"{name}_work_t", work, machine.align)] if work else []
+    for unit, (value, count) in program.fixed.items():
+        lines += ["", f"static const uint8_t {unit}[{count}] = {{{', '.join([str(value)] * count)}}};"]
+    if _has_clamp(program.prepare + program.run):
+        lines += ["", "/* How many lanes of a ragged end exist. */",
+                  "static inline int lanes_left(ptrdiff_t n, int most) {",
+                  "  return n < 0 ? 0 : n < most ? (int)n : most;", "}"]  # fmt: skip
+    if packed and not data:
+        lines += ["", *_pack_function(program, isa, name, packed, constants)]
+    if data:
+        lines += ["", *_constants(f"{name}_packed_t", packed, data)]
+    lines += ["", *_kernel(program, isa, name, arguments, bool(data))]
+    if work:
+        lines += ["", f"size_t {name}_work_bytes(void);",
+                  f"size_t {name}_work_bytes(void) {{ return sizeof({name}_work_t); }}"]  # fmt: skip
+    if packed and not data:
+        lines += ["", f"size_t {name}_packed_bytes(void);",
+                  f"size_t {name}_packed_bytes(void) {{ return sizeof({name}_packed_t); }}"]  # fmt: skip
+    return CFile(
+        text="\n".join(lines) + "\n",
+        name=name,
+        arguments=(*arguments, op.out.tensor),
+        prepared=tuple(constants) if packed and not data else (),
+        packed=bool(packed) and not data,
+        work=bool(work),
+    )
+
+
+def _head(program: SourceProgram, isa: Isa, name: str, known: bool) -> str:
+    """The comment above everything: what, how called, who owns what."""
+    op, machine = program.operator, isa.program
+    assert machine is not None
+    shapes = [
+        f"   {t.dtype} {t.name}[{']['.join(map(str, t.shape))}]"
+        + ("  constant" if t.constant else "")
+        for t in op.tensors.values()
+    ]
+    constants = (
+        "Constants are part of this file, packed."
+        if known
+        else f"Call {name}_pack once; the packed constants may be shared by threads."
+    )
+    return "\n".join(
+        [
+            f"/* {op.name} for {isa.name}, written by csp_embed.",
+            "",
+            f"   {op.text()}",
+            *shapes,
+            "",
+            f"   embedding  {program.embedding.formula()}".replace("*/", "* /"),
+            "",
+            "   All tensors are row-major and belong to the caller; they must not overlap. Structs",
+            f"   lie at addresses that {machine.align} divides. The work struct is written in every"
+            " run: one for",
+            f"   each thread. {constants}",
+            "   Sums wrap around at 32 bits; the result keeps the low bits of what is stored.",
+            f"   Compile with: cc -O3 -std=c11 {' '.join(machine.flags)} */",
+        ]
+    )
+
+
+def _struct(name: str, buffers: list[Buffer], align: int) -> list[str]:
+    members = [f"  _Alignas({align}) {CTYPES[b.dtype]} {b.name}[{b.elements}];" for b in buffers]
+    return ["typedef struct {", *members, f"}} {name};"]
+
+
+def _constants(ctype: str, packed: list[Buffer], data: Mapping[str, Array]) -> list[str]:
+    lines = [f"static const {ctype} packed_data = {{"]
+    for b in packed:
+        values = [str(v) if v != -(2**31) else "INT32_MIN" for v in data[b.name].tolist()]
+        lines.append(f"  .{b.name} = {{")
+        lines += ["    " + ",".join(values[n : n + 24]) + "," for n in range(0, len(values), 24)]
+        lines.append("  },")
+    return [*lines, "};"]
+
+
+def _pack_function(
+    program: SourceProgram, isa: Isa, name: str, packed: list[Buffer], constants: list[str]
+) -> list[str]:
+    op = program.operator
+    parameters = [_parameter(op, t, "const ") for t in constants]
+    head = f"void {name}_pack({', '.join([*parameters, f'{name}_packed_t *packed'])})"
+    lines = [f"{head};", f"{head} {{"]
+    lines += [_local(b, "packed", "") for b in packed]
+    for role, p in program.places.items():
+        if role != "dst" and op.tensors[p.layout.tensor].constant:
+            lines += pack_lines(p, identifier(p.layout.tensor), "  ")
+    lines += _nodes(program.prepare, isa, "  ")
+    # A constant that nothing but the formula reads is an argument all the same.
+    used = {p.layout.tensor for p in program.places.values()}
+    lines += [f"  (void){identifier(t)};" for t in constants if t not in used]
+    return [*lines, "}"]
+
+
+def _kernel(
+    program: SourceProgram, isa: Isa, name: str, arguments: list[str], known: bool
+) -> list[str]:
+    op = program.operator
+    packed = [b for b in program.buffers if b.role == "packed"]
+    work = [b for b in program.buffers if b.role == "work"]
+    out = identifier(op.out.tensor)
+    parameters = [_parameter(op, t, "const ") for t in arguments]
+    if packed and not known:
+        parameters.append(f"const {name}_packed_t *packed")
+    if work:
+        parameters.append(f"{name}_work_t *work")
+    parameters.append(_parameter(op, op.out.tensor, ""))
+    head = f"void {name}({', '.join(parameters)})"
+    lines = [f"{head};", f"{head} {{"]
+    lines += [_local(b, "(&packed_data)" if known else "packed", "const ") for b in packed]
+    lines += [_local(b, "work", "") for b in work]
+    for role, p in program.places.items():
+        if role != "dst" and not op.tensors[p.layout.tensor].constant:
+            lines += pack_lines(p, identifier(p.layout.tensor), "  ")
+    lines += _nodes(program.run, isa, "  ")
+    dst = program.places["dst"]
+    if dst.buffer in {b.name for b in work}:
+        lines += unpack_lines(dst, out, "  ")
+    return [*lines, "}"]
+
+
+def _parameter(op: Operator, tensor: str, const: str) -> str:
+    dtype = op.out_dtype if tensor == op.out.tensor else op.tensors[tensor].dtype
+    return f"{const}{CTYPES[dtype]} *restrict {identifier(tensor)}"
+
+
+def _local(b: Buffer, owner: str, const: str) -> str:
+    owner = owner if owner.startswith("(") else owner
+    arrow = f"{owner}->{b.name}"
+    return f"  {const}{CTYPES[b.dtype]} *restrict {b.name} = {arrow};"
+
+
+def _has_clamp(nodes: tuple[Node, ...]) -> bool:
+    for node in nodes:
+        if isinstance(node, Call):
+            if any(isinstance(v, Clamp) for v in node.operands.values()):
+                return True
+        elif _has_clamp(node.body):
+            return True
+    return False
+
+
+def _nodes(nodes: tuple[Node, ...], isa: Isa, indent: str) -> list[str]:
+    machine = isa.program
+    assert machine is not None
+    lines: list[str] = []
+    for node in nodes:
+        if isinstance(node, Loop):
+            lines.append(
+                f"{indent}for (ptrdiff_t {node.var} = 0; {node.var} < {node.count}; {node.var}++) {{"
+            )
+            lines += [*_nodes(node.body, isa, indent + "  "), f"{indent}}}"]
+        elif isinstance(node, Block):
+            lines.append(f"{indent}{{")
+            by_type: dict[str, list[str]] = {}
+            for memory, name in node.registers:
+                by_type.setdefault(machine.files[machine.file_of[memory]].ctype, []).append(name)
+            lines += [f"{indent}  {t} {', '.join(names)};" for t, names in by_type.items()]
+            lines += [*_nodes(node.body, isa, indent + "  "), f"{indent}}}"]
+        else:
+            template = machine.template(node.template)
+            operands = {k: _value(v) for k, v in node.operands.items()}
+            lines.append(indent + template.text.format(**operands))
+    return lines
+
+
+def _value(value: object) -> str:
+    match value:
+        case Address(buffer, at):
+            return f"({buffer} + {_sum(at)})" if at != Sum() else buffer
+        case Clamp(at, most):
+            return f"lanes_left({_sum(at)}, {most})"
+        case int():
+            return "INT32_MIN" if value == -(2**31) else str(value)
+    return str(value)
+
+
+def _sum(at: Sum) -> str:
+    return affine(at.const, [(c, v) for v, c in at.terms])
+
+
+def constant_data(program: SourceProgram, tensors: Mapping[str, Array]) -> dict[str, Array]:
+    """The packed buffers of known constants, by NumPy."""
+    op = program.operator
+    data = {
+        p.buffer: p.pack(np.asarray(tensors[p.layout.tensor]))
+        for r, p in program.places.items()
+        if r != "dst" and op.tensors[p.layout.tensor].constant
+    }
+    return data
