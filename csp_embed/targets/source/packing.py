@@ -60,21 +60,16 @@ def _walks(place: Place) -> list[_Walk]:
     ]  # fmt: skip
     partner = {second: first for first, second in layout.equal}
     steps = {d.name: step for d, step in place.digits}
-    for n, (digit, step) in enumerate(place.digits):
+    for n, (digit, _) in enumerate(place.digits):
         if digit.name in partner:
             continue
         # The lanes of a diagonal are those where both digits are equal: one loop walks both.
-        step += sum(steps[second] for second, first in layout.equal if first == digit.name)
+        names = [digit.name, *(second for first, second in layout.equal if first == digit.name)]
         out.append(
             _Walk(
-                digit.extent, 0, step,
-                tuple(row.get(digit.name, 0) + sum(row.get(s, 0) for s, f in layout.equal
-                                                   if f == digit.name)
-                      for row in layout.digit_coef),
-                tuple(f.digit_coef.get(digit.name, 0) + sum(f.digit_coef.get(s, 0)
-                                                            for s, g in layout.equal
-                                                            if g == digit.name)
-                      for f in layout.fused),
+                digit.extent, 0, sum(steps[d] for d in names),
+                tuple(sum(row.get(d, 0) for d in names) for row in layout.digit_coef),
+                tuple(sum(f.digit_coef.get(d, 0) for d in names) for f in layout.fused),
                 -1, f"d{n}",
             )
         )  # fmt: skip
