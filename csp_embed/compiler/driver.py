@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from csp_embed.compiler import cache
 from csp_embed.compiler.arguments import check_options, constants_of, operator_of, with_short
 from csp_embed.compiler.kernel import Kernel
+from csp_embed.compiler.source_kernel import SourceKernel, compile_source, refuse_idle
 from csp_embed.embed import embed
 from csp_embed.embed.certificate.reuse import reuse
 from csp_embed.embed.explain.reasons import none as explain_none
@@ -34,6 +35,7 @@ from csp_embed.schedule.choose import POOL, Found, rebuild, search
 from csp_embed.schedule.inputs import Problem
 from csp_embed.schedule.inputs import build as build_problem
 from csp_embed.sim.cycles.engine import Engine
+from csp_embed.targets import target_of
 from csp_embed.targets.stream.lower import lower
 
 Array = NDArray[Any]
@@ -82,7 +84,7 @@ def compile(
     memory: str | None = None,
     options: Options | None = None,
     progress: Callable[[str, int, int], None] | None = None,
-) -> Kernel:
+) -> Kernel | SourceKernel:
     """Compiles an operator for a machine.
 
     op: an operator, or the text of a formula with the `shapes` of its tensors.
@@ -114,9 +116,14 @@ def compile(
     constants = constants_of(op, w, b)
     start = time.perf_counter()
     require(machine)
+    if target_of(machine) == "source":
+        refuse_idle(options)
+        return compile_source(
+            op, machine, constants, layout=options.layout, pins=options.pins, tell=progress or _quiet
+        )
     costs = costs_of(machine, options.memory or "")
     engine = engine_of(machine, costs.memory)
-    tell = progress or (lambda text, done, total: None)
+    tell = progress or _quiet
     tell("embedding", 0, 1)
     embeddings = embeddings_of(op, machine, options)
     if not embeddings:
@@ -169,6 +176,10 @@ def compile(
         constants=constants,
         candidates=tuple(tried),
     )
+
+
+def _quiet(text: str, done: int, total: int) -> None:
+    """Progress that nobody watches."""
 
 
 def embeddings_of(op: Operator, machine: Isa, options: Options) -> list[Embedding]:

@@ -71,14 +71,18 @@ def require_native(isa: Isa) -> None:
         )
 
 
-def build(file: CFile, isa: Isa, output: Path, extra: tuple[str, ...] = ()) -> None:
-    """Compiles the text into the shared library `output`. Raises: MissingLibrary, InputError."""
+def build(
+    file: CFile, isa: Isa, output: Path, extra: tuple[str, ...] = (), *, plain: bool = False
+) -> None:
+    """Compiles the text into the shared library `output`. plain: it uses none of the machine's
+    instructions. Raises: MissingLibrary, InputError."""
     assert isa.program is not None
+    flags = () if plain else isa.program.flags
     compiler = c_compiler()
     with tempfile.TemporaryDirectory(prefix="csp-embed-") as folder:
         source, made = Path(folder, "kernel.c"), Path(folder, "kernel.so")
         source.write_text(file.text, encoding="utf-8")
-        command = [compiler, *FLAGS, *isa.program.flags, *extra, str(source), "-o", str(made)]
+        command = [compiler, *FLAGS, *flags, *extra, str(source), "-o", str(made)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise InputError(
@@ -110,7 +114,6 @@ class Native:
 
     @staticmethod
     def load(file: CFile, operator: Operator, isa: Isa, path: Path) -> Native:
-        require_native(isa)
         assert isa.program is not None
         return Native(file, operator, isa.program.align, ctypes.CDLL(str(path)))
 

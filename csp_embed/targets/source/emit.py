@@ -15,10 +15,13 @@ from numpy.typing import NDArray
 
 from csp_embed.ir.operator import Operator
 from csp_embed.machine.spec import Isa
+from csp_embed.targets.source.correct import BUFFER
 from csp_embed.targets.source.lower import SourceProgram
 from csp_embed.targets.source.names import identifier
 from csp_embed.targets.source.nest import Address, Block, Buffer, Call, Clamp, Loop, Node, Sum
 from csp_embed.targets.source.packing import CTYPES, affine, pack_lines, unpack_lines
+from csp_embed.targets.source.places import Place
+from csp_embed.targets.source.plain import plain_kernel
 
 Array = NDArray[Any]
 
@@ -110,6 +113,19 @@ def _head(program: SourceProgram, isa: Isa, name: str, known: bool) -> str:
             f"   Compile with: cc -O3 -std=c11 {' '.join(machine.flags)} */",
         ]
     )
+
+
+def write_plain(op: Operator, isa: Isa, name: str, why: str) -> CFile:
+    """The operator as plain loops. why: the reason that the file states."""
+    lines, arguments = plain_kernel(op, name)
+    shapes = [f"   {t.dtype} {t.name}[{']['.join(map(str, t.shape))}]" for t in op.tensors.values()]
+    head = [f"/* {op.name}, written by csp_embed for {isa.name}.", "", f"   {op.text()}", *shapes,
+            "", "   Plain loops: no instruction of the machine was chosen,", f"   since {why}.",
+            "   All tensors are row-major and belong to the caller; they must not overlap.",
+            "   Compile with: cc -O3 -std=c11 */", "", "#include <stddef.h>", "#include <stdint.h>",
+            ""]  # fmt: skip
+    text = "\n".join([*head, *lines]) + "\n"
+    return CFile(text, name, arguments, (), packed=False, work=False)
 
 
 def _struct(name: str, buffers: list[Buffer], align: int) -> list[str]:
@@ -232,7 +248,7 @@ def _sum(at: Sum) -> str:
     return affine(at.const, [(c, v) for v, c in at.terms])
 
 
-def constant_data(program: SourceProgram, tensors: Mapping[str, Array]) -> dict[str, Array]:
+def constant_data(program: SourceProgram, isa: Isa, tensors: Mapping[str, Array]) -> dict[str, Array]:
     """The packed buffers of known constants, by NumPy."""
     op = program.operator
     data = {
@@ -240,4 +256,40 @@ def constant_data(program: SourceProgram, tensors: Mapping[str, Array]) -> dict[
         for r, p in program.places.items()
         if r != "dst" and op.tensors[p.layout.tensor].constant
     }
+    if program.prepare:
+        data[BUFFER] = _corrected(program, isa, data)
     return data
+
+
+def _corrected(program: SourceProgram, isa: Isa, data: Mapping[str, Array]) -> Array:
+    """Where sums begin, for a signed factor that is constant; see correct.py."""
+    unsigned = next(r for r in ("lhs", "rhs") if program.places[r].offset)
+    signed = program.places["rhs" if unsigned == "lhs" else "lhs"]
+    moves = signed.layout.step
+    counters = program.embedding.counters
+    free = [c for c in counters if not c.reduced and any(moves.get(c.name, ()))]
+    order = [*free, *(c for c in counters if c.reduced)]
+    terms = dict(signed.at().terms)
+    at = np.full((1,) * len(order), signed.at().const, np.int64)
+    for n, c in enumerate(order):
+        values = terms.get(c.name, 0) * np.arange(c.extent)
+        at = at + values.reshape((-1,) + (1,) * (len(order) - n - 1))
+    element = _summed_lanes(data[signed.buffer].reshape(-1, *signed.lanes), signed, isa)
+    sums = element[at // signed.lane_count]
+    reduced = tuple(range(len(free), len(order)))
+    total = -program.places[unsigned].offset * sums.sum(axis=reduced)
+    return total.astype(np.int32).reshape(-1)
+
+
+def _summed_lanes(elements: Array, place: Place, isa: Isa) -> Array:
+    """[n, lanes of the result]: what each element adds to each sum against a factor of ones."""
+    contract = next(i for i in isa.instructions if i.kind == "contract")
+    dst = next(o.dims for o in contract.operands if o.role == "dst")
+    own = next(o.dims for o in contract.operands if o.role == place.layout.operand)
+    lost = tuple(n + 1 for n, d in enumerate(own) if d not in dst)
+    left = elements.sum(axis=lost, dtype=np.int64)
+    kept = [d for d in own if d in dst]
+    left = left.transpose((0, *(1 + kept.index(d) for d in dst if d in kept)))
+    shape = [isa.dims[d] if d in kept else 1 for d in dst]
+    wide = np.broadcast_to(left.reshape(-1, *shape), (len(left), *(isa.dims[d] for d in dst)))
+    return wide.reshape(len(left), -1)
