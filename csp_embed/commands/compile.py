@@ -114,7 +114,9 @@ def compile_command(
         typer.Option(help="clip to LO HI before the int8 store", rich_help_panel="Epilogue"),
     ] = None,
     isa: Annotated[
-        str, typer.Option(help="vta, a toy machine, or a spec FILE.yaml", rich_help_panel="Machine")
+        str, typer.Option(
+            help="a name of `csp-embed isa list`, or a spec FILE.yaml", rich_help_panel="Machine"
+        )
     ] = "vta",
     vta_config: Annotated[
         Path | None, typer.Option(help="the machine's vta_config.json", rich_help_panel="Machine")
@@ -185,7 +187,9 @@ def compile_command(
     output: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--output", help="program file to write (.npz)", rich_help_panel="Result"
+            "-o",
+            "--output",
+            help="program file to write (.npz); a CPU's kernel: C text (.c) or a library (.so)", rich_help_panel="Result"
         ),
     ] = None,
     seed: Annotated[
@@ -201,6 +205,14 @@ def compile_command(
             rich_help_panel="Result",
         ),
     ] = None,
+    selftest: Annotated[
+        bool,
+        typer.Option(
+            "--selftest",
+            help="a C file gets a main that checks the kernel on the operands of this run",
+            rich_help_panel="Result",
+        ),
+    ] = False,
     verify: Annotated[
         bool,
         typer.Option(
@@ -250,8 +262,10 @@ def compile_command(
         ),
     ] = False,
 ) -> None:
-    from csp_embed.commands import request
+    from csp_embed.commands import request, source_job
     from csp_embed.commands.job import STAGES, Job
+    from csp_embed.machine.load import load_isa
+    from csp_embed.targets import target_of
 
     op = request.from_options(
         what, shape or [], step or [],
@@ -288,6 +302,19 @@ def compile_command(
             hint="--stop-after embedding",
         )
     _refuse_combinations(context, stop_after, reuse, data, top)
+    machine = load_isa(isa, vta_config)
+    if target_of(machine) == "source":
+        job = Job(op=op, isa=isa, config=vta_config, memory=memory, layout=mode, pins=pins,
+                  host_weight=host_weight, top=top, cache=cache, seed=seed, data=data,
+                  verify=verify, tell=lambda text, done, total: None)  # fmt: skip
+        source_job.run(context, job, machine, output, selftest, as_json)
+        return
+    if selftest:
+        raise InputError(
+            "--selftest has no effect on a machine that reads a stream",
+            why="its program files hold the expected bytes: csp-embed simulate compares",
+            hint="leave out --selftest",
+        )
     check_outputs(
         (output, (".npz",)), (report, (".html", ".htm")), (certificate, (".json",)),
         (dot, (".dot", ".gv")), reads=(reuse, data, vta_config),

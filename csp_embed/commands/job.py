@@ -149,6 +149,10 @@ class Job:
             options = Options(**{**options.__dict__, "top": self.top})
         return compile(self.op, machine, **constants, options=options, progress=self.tell)
 
+    def constants(self, given: dict[str, Any]) -> dict[str, Any]:
+        """Those operands of --data that are known before run time, by tensor."""
+        return {n: v for n, v in given.items() if self.op.tensors[n].constant}
+
     def _earlier(self, machine: Isa) -> Embedding | None:
         """The embedding of --reuse."""
         if self.reuse is None:

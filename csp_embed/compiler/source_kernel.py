@@ -28,6 +28,7 @@ from csp_embed.targets.source import interpret
 from csp_embed.targets.source.build import Native, build, require_native
 from csp_embed.targets.source.emit import CFile, constant_data, write, write_plain
 from csp_embed.targets.source.lower import SourceProgram, lower
+from csp_embed.targets.source.selftest import main_text
 
 Array = NDArray[Any]
 ENGINES = ("native", "interpreted")
@@ -121,8 +122,9 @@ class SourceKernel:
         where = ",".join(map(str, at))
         return f"{name}[{where}] is {int(result[at])}, and NumPy computes {int(expected[at])}"
 
-    def save(self, path: str | Path) -> None:
-        """Writes the C file (.c), or builds it into a shared library (.so)."""
+    def save(self, path: str | Path, selftest: Mapping[str, Array] | None = None) -> None:
+        """Writes the C file (.c), or builds it into a shared library (.so). selftest: operands on
+        which a main in the C file checks the kernel against NumPy's values."""
         target = Path(path)
         if target.suffix == ".so":
             build(self.file, self.isa, target, plain=self.program is None)
@@ -136,6 +138,15 @@ class SourceKernel:
             )
         with atomic(target) as file:
             file.write(self.file.text)
+            if selftest is not None:
+                file.write(self.selftest(selftest))
+
+    def selftest(self, tensors: Mapping[str, Array]) -> str:
+        """A `main` for the C file: 0 where the kernel computes NumPy's values on these operands."""
+        name = self.operator.out.tensor
+        operands = self.operands(tensors)
+        expected = evaluate(self.operator, operands)[name]
+        return main_text(self.file, self.operator, {**operands, name: expected}, self.isa)
 
     def report(self) -> str:
         """What a person wants to know, as text."""

@@ -136,11 +136,14 @@ def _struct(name: str, buffers: list[Buffer], align: int) -> list[str]:
 def _constants(ctype: str, packed: list[Buffer], data: Mapping[str, Array]) -> list[str]:
     lines = [f"static const {ctype} packed_data = {{"]
     for b in packed:
-        values = [str(v) if v != -(2**31) else "INT32_MIN" for v in data[b.name].tolist()]
-        lines.append(f"  .{b.name} = {{")
-        lines += ["    " + ",".join(values[n : n + 24]) + "," for n in range(0, len(values), 24)]
-        lines.append("  },")
+        lines += [f"  .{b.name} = {{", *literals(data[b.name], "    "), "  },"]
     return [*lines, "};"]
+
+
+def literals(values: Array, indent: str) -> list[str]:
+    """An array's values as lines of C."""
+    texts = ["INT32_MIN" if v == -(2**31) else str(v) for v in values.reshape(-1).tolist()]
+    return [indent + ",".join(texts[n : n + 24]) + "," for n in range(0, len(texts), 24)]
 
 
 def _pack_function(
