@@ -1,4 +1,4 @@
-"""`csp-embed isa list | show | check` and `csp-embed disasm`."""
+"""`csp-embed isa list | show | check | doctor` and `csp-embed disasm`."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ def register(app: typer.Typer) -> None:
     isa.command("list")(list_command)
     isa.command("show")(show_command)
     isa.command("check")(check_command)
+    isa.command("doctor")(doctor_command)
     app.add_typer(isa)
     app.command("disasm")(disasm_command)
 
@@ -66,10 +67,11 @@ def check_command(spec: Spec = "vta", vta_config: Config = None, as_json: Json =
     Example: csp-embed isa check my.yaml
     """
     # Not needed by the other commands here, and slow to import.
-    from csp_embed.compiler import machine_suite
+    from csp_embed.compiler import machine_suite, source_suite
     from csp_embed.machine.compilable import require
     from csp_embed.machine.load import config_names, load_isa
     from csp_embed.machine.selfcheck import check as self_check
+    from csp_embed.targets import target_of
 
     names = config_names(spec) if vta_config is None else [vta_config]
     counts: dict[str, int] = {}
@@ -79,9 +81,10 @@ def check_command(spec: Spec = "vta", vta_config: Config = None, as_json: Json =
         isa = load_isa(spec, name)
         config = isa.config_name if vta_config else name
         require(isa)
-        findings = self_check(isa)
+        streams = target_of(isa) == "stream"
+        findings = self_check(isa) if streams else []
         bad = [(f.name, f.text, isa.where("instructions")) for f in findings if not f.ok]
-        outcomes = machine_suite.run(isa)
+        outcomes: list[Any] = [*(machine_suite.run(isa) if streams else source_suite.run(isa))]
         bad += [(o.name, o.text, o.where) for o in outcomes if o.kind == "wrong"]
         lacks = [(o.name, o.text, o.where) for o in outcomes if o.kind == "cannot"]
         counts[config] = len(findings) + len(outcomes)
@@ -108,6 +111,24 @@ def check_command(spec: Spec = "vta", vta_config: Config = None, as_json: Json =
             why=f"{first['check']}: {first['text']}",
             hint="compare this instruction with isa_specs/vta.yaml; programs would be wrong",
         )
+
+
+def doctor_command(as_json: Json = False) -> None:
+    """Tells for every machine that ships what can run its programs on this computer, what is
+    missing, and how to get it.
+
+    Example: csp-embed isa doctor
+    """
+    from csp_embed.compiler.doctor import machines
+
+    found = machines()
+    if as_json:
+        print_json(found)
+        return
+    for name, entry in found.items():
+        say(f"{name:18} {', '.join(entry['engines'])}")
+        for lack in entry["missing"]:
+            say(f"{'':18} missing: {lack['what']}; try: {lack['try']}")
 
 
 def _problem(config: str, check: str, text: str, where: str) -> dict[str, str]:

@@ -76,12 +76,19 @@ def build(
 ) -> None:
     """Compiles the text into the shared library `output`. plain: it uses none of the machine's
     instructions. Raises: MissingLibrary, InputError."""
+    build_text(file.text, isa, output, extra, plain=plain)
+
+
+def build_text(
+    text: str, isa: Isa, output: Path, extra: tuple[str, ...] = (), *, plain: bool = False
+) -> None:
+    """As `build`, of any C text."""
     assert isa.program is not None
     flags = () if plain else isa.program.flags
     compiler = c_compiler()
     with tempfile.TemporaryDirectory(prefix="csp-embed-") as folder:
         source, made = Path(folder, "kernel.c"), Path(folder, "kernel.so")
-        source.write_text(file.text, encoding="utf-8")
+        source.write_text(text, encoding="utf-8")
         command = [compiler, *FLAGS, *flags, *extra, str(source), "-o", str(made)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
@@ -89,8 +96,7 @@ def build(
                 f"{Path(compiler).name} does not compile the kernel",
                 where=isa.where("code", "instructions"),
                 why=_first_error(done.stderr),
-                hint="a template of the spec is wrong, or the compiler too old: gcc 12 is known to"
-                " do",
+                hint="mend the template; the compiler may also be too old: gcc 12 is known to do",
             )
         with atomic(output, "wb") as target:
             target.write(made.read_bytes())

@@ -140,6 +140,18 @@ def _constants(ctype: str, packed: list[Buffer], data: Mapping[str, Array]) -> l
     return [*lines, "};"]
 
 
+def probe_text(
+    isa: Isa, nodes: tuple[Node, ...], buffers: Mapping[str, tuple[str, int]]
+) -> str:
+    """A function `probe` that runs nests on buffers (name -> type and values), in their order."""
+    assert isa.program is not None
+    parameters = ", ".join(f"{CTYPES[t]} *restrict {name}" for name, (t, _) in buffers.items())
+    head = ["#include <stddef.h>", "#include <stdint.h>"]
+    head += [f"#include <{h}>" for h in isa.program.headers]
+    return "\n".join([*head, f"void probe({parameters});", f"void probe({parameters}) {{",
+                      *_nodes(nodes, isa, "  "), "}", ""])  # fmt: skip
+
+
 def literals(values: Array, indent: str) -> list[str]:
     """An array's values as lines of C."""
     texts = ["INT32_MIN" if v == -(2**31) else str(v) for v in values.reshape(-1).tolist()]

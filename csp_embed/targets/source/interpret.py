@@ -32,12 +32,16 @@ def run(program: SourceProgram, isa: Isa, tensors: Mapping[str, Array]) -> Array
         buffers[name] = np.full(count, value, np.uint8)
     result = identifier(op.out.tensor)
     buffers[result] = np.zeros(int(np.prod(out.shape, dtype=np.int64)), op.out_dtype)
-    walker = _Walker(isa, buffers)
-    walker.walk((*program.prepare, *program.run), {})
+    walk((*program.prepare, *program.run), isa, buffers)
     dst = program.places["dst"]
     if dst.buffer in {b.name for b in program.buffers}:
         return dst.unpack(buffers[dst.buffer])
     return buffers[result].reshape(out.shape)
+
+
+def walk(nodes: tuple[Node, ...], isa: Isa, buffers: dict[str, Array]) -> None:
+    """Runs nests on buffers, which they change."""
+    _Walker(isa, buffers).walk(nodes, {})
 
 
 class _Walker:

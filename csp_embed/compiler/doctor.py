@@ -1,0 +1,32 @@
+"""What can run here: engines by machine, and what is missing for more."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from csp_embed.errors import MissingLibrary
+from csp_embed.machine.load import builtin_names, load_isa
+from csp_embed.targets import target_of
+from csp_embed.targets.source.build import c_compiler, require_native
+
+
+def machines() -> dict[str, dict[str, Any]]:
+    """Machine -> {"engines": names as `--engine` and reports have them, "missing": [{what, try}]}.
+
+    Only what a machine that ships needs is looked for; nothing is run.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for name in builtin_names():
+        isa = load_isa(name)
+        if target_of(isa) == "stream":
+            found[name] = {"engines": ["functional", "cycles"], "missing": []}
+            continue
+        lacks = []
+        for needed in (lambda: c_compiler(), lambda isa=isa: require_native(isa)):
+            try:
+                needed()
+            except MissingLibrary as error:
+                lacks.append({"what": f"{error.what}: {error.why}", "try": error.hint})
+        engines = ["interpreted"] if lacks else ["native", "interpreted"]
+        found[name] = {"engines": engines, "missing": lacks}
+    return found

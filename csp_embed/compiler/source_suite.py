@@ -1,0 +1,182 @@
+"""What `csp-embed isa check` does for a machine that runs C: template against meaning.
+
+Takes: an Isa with templates.  Leaves: outcomes. Each template runs between the machine's own
+copies, once as compiled C and once by its meaning, on random values; then small operators are
+compiled and compared with NumPy. Without a compiler or CPU for it the meanings alone are run.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csp_embed import ops
+from csp_embed.compiler.source_kernel import compile_source
+from csp_embed.errors import CspEmbedError, InputError, MissingLibrary
+from csp_embed.machine.spec import Isa
+from csp_embed.machine.templates import Template
+from csp_embed.ops.data import random_tensors
+from csp_embed.targets.source.build import build_text, c_compiler, require_native
+from csp_embed.targets.source.emit import probe_text
+from csp_embed.targets.source.interpret import walk
+from csp_embed.targets.source.nest import Address, Block, Call, Node, Sum
+
+Array = NDArray[Any]
+ROUNDS = 16
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """kind: "equal", "cannot" (it was not run, `text` says why) or "wrong"."""
+
+    name: str
+    kind: str
+    text: str
+    where: str
+
+
+def run(isa: Isa, seed: int = 0) -> list[Outcome]:
+    """All checks, in a fixed order."""
+    assert isa.program is not None
+    missing = unavailable(isa)
+    found = [_template(isa, t, missing, seed) for t in isa.program.templates]
+    return [*found, *_operators(isa, missing, seed)]
+
+
+def unavailable(isa: Isa) -> str:
+    """Why this computer cannot run the machine; "" where it can."""
+    try:
+        c_compiler()
+        require_native(isa)
+    except MissingLibrary as error:
+        return f"{error.what}: {error.why}"
+    return ""
+
+
+def _template(isa: Isa, template: Template, missing: str, seed: int) -> Outcome:
+    name, where = f"template {template.name}", isa.where(f"instructions.{template.name}")
+    if missing:
+        return Outcome(name, "cannot", f"not run natively: {missing}", where)
+    nest, buffers = _probe(isa, template)
+    with tempfile.TemporaryDirectory(prefix="csp-embed-") as folder:
+        path = Path(folder, "probe.so")
+        try:
+            build_text(probe_text(isa, nest, buffers), isa, path)
+        except InputError as error:
+            return Outcome(name, "wrong", error.why, where)
+        library = ctypes.CDLL(str(path))
+    rng = np.random.default_rng(seed)
+    for _ in range(ROUNDS):
+        native = {k: _random(rng, k, dtype, n) for k, (dtype, n) in buffers.items()}
+        meant = {k: v.copy() for k, v in native.items()}
+        library.probe(*(ctypes.c_void_p(v.ctypes.data) for v in native.values()))
+        walk(nest, isa, meant)
+        for key in native:
+            if not np.array_equal(native[key], meant[key]):
+                at = int(np.argmax(native[key] != meant[key]))
+                text = f"lane {at} is {native[key][at]}, its meaning gives {meant[key][at]}"
+                return Outcome(name, "wrong", text, where)
+    return Outcome(name, "equal", f"{ROUNDS} rounds of random values", where)
+
+
+def _random(rng: np.random.Generator, name: str, dtype: str, count: int) -> Array:
+    info = np.iinfo(dtype)
+    if name == "amount_":  # of shifts, which machines define below the width
+        return rng.integers(0, 32, count).astype(dtype)
+    return rng.integers(info.min, info.max, count, endpoint=True).astype(dtype)
+
+
+def _probe(isa: Isa, t: Template) -> tuple[tuple[Node, ...], dict[str, tuple[str, int]]]:
+    """(nest that copies operands in, runs the template and copies sums out; its buffers)."""
+    program = isa.program
+    assert program is not None
+    contract = program.find("contract")
+    assert contract is not None
+    sums = contract.slot("dst").memory
+    lanes = _lanes(isa, sums)
+    buffers: dict[str, tuple[str, int]] = {}
+    registers: list[tuple[str, str]] = []
+    before: list[Node] = []
+
+    def loaded(memory: str, register: str, buffer: str) -> None:
+        registers.append((memory, register))
+        dtype = isa.memory(memory).dtype
+        get = program.find("copy_in", dst=memory, address=dtype)
+        assert get is not None
+        buffers[buffer] = (dtype, _lanes(isa, memory))
+        before.append(Call(get.name, {get.roles["dst"]: register,
+                                      get.roles["address"]: Address(buffer, Sum())}))  # fmt: skip
+
+    operands: dict[str, Any] = {}
+    after: list[Node] = []
+    # A copy in is tried by what the contraction makes of it.
+    if t.kind in ("contract", "copy_in"):
+        for role in ("dst", "lhs", "rhs"):
+            loaded(contract.slot(role).memory, f"{role}_0", f"in_{role}_")
+            operands[contract.roles[role]] = f"{role}_0"
+        after.append(Call(contract.name, operands))
+    elif t.kind == "copy_out":
+        loaded(sums, "dst_0", "in_dst_")
+        address = t.slot("address").dtype
+        for n in range(lanes + 1):
+            buffers[f"out_{n}_"] = (address, lanes)
+            after.append(Call(t.name, {t.roles["dst"]: "dst_0", t.roles["count"]: n,
+                                       t.roles["address"]: Address(f"out_{n}_", Sum())}))  # fmt: skip
+    else:
+        loaded(sums, "dst_0", "in_dst_")
+        operands = {t.roles["dst"]: "dst_0"}
+        if t.kind == "map":
+            shift = t.function in ("shr", "shl")
+            loaded(sums, "other_0", "amount_" if shift else "in_other_")
+            operands[t.roles["other"]] = "other_0"
+        if t.kind == "fill":
+            operands[t.roles["value"]] = -123456789
+        after.append(Call(t.name, operands))
+    put = program.find("copy_out", dst=sums, address="int32")
+    assert put is not None
+    buffers["result_"] = ("int32", lanes)
+    after.append(Call(put.name, {put.roles["dst"]: "dst_0", put.roles["count"]: lanes,
+                                 put.roles["address"]: Address("result_", Sum())}))  # fmt: skip
+    return (Block(tuple(registers), (*before, *after)),), buffers
+
+
+def _lanes(isa: Isa, memory: str) -> int:
+    return int(np.prod(isa.lane_shape(memory), dtype=np.int64))
+
+
+def _operators(isa: Isa, missing: str, seed: int) -> Iterator[Outcome]:
+    """Small operators, a few lanes more than one step has."""
+    o, i = isa.dims["o"] + 1, 2 * isa.dims["i"] + 1
+    trials = {
+        "matmul": ops.matmul(m=o, n=3, k=i),
+        "matmul, shift, bias, clip": ops.matmul(m=o, n=2, k=i, shift=5, bias=True, clip=(-90, 101)),
+        "convolution with padding": ops.conv2d(n=1, c=i, h=2, w=3, k=min(o, 9), r=2, s=2, pad=1,
+                                               shift=3),
+        "depthwise convolution": ops.depthwise_conv2d(n=1, c=3, h=3, w=5, r=2, s=2, shift=2),
+    }  # fmt: skip
+    where = isa.where("instructions")
+    for name, op in trials.items():
+        try:
+            kernel = compile_source(op, isa, {})
+            tensors = random_tensors(op, seed)
+            if kernel.program is None:
+                yield Outcome(name, "cannot", f"plain loops: {kernel.why}", where)
+                continue
+            differences = [("interpreted", kernel.difference(tensors, kernel.interpret(**tensors)))]
+            if not missing:
+                native = kernel.native.run(tensors)
+                differences.append(("native", kernel.difference(tensors, native)))
+        except CspEmbedError as error:
+            yield Outcome(name, "wrong", f"{error.what}: {error.why}", error.where or where)
+            continue
+        wrong = [f"{engine}: {text}" for engine, text in differences if text]
+        how = " and ".join(engine for engine, _ in differences)
+        kind, text = ("wrong", "; ".join(wrong)) if wrong else ("equal", f"{how} equal NumPy's")
+        yield Outcome(name, kind, text, where)
