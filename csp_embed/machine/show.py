@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from csp_embed.machine.spec import Isa, Memory
+from csp_embed.machine.templates import SourceMachine
 
 
 def as_document(isa: Isa) -> dict[str, Any]:
@@ -18,6 +19,8 @@ def as_document(isa: Isa) -> dict[str, Any]:
 
 def show(isa: Isa) -> str:
     """Memories, micro-op, instructions with their fields, limits and costs, one item a line."""
+    if isa.program is not None:
+        return _show_source(isa, isa.program)
     sizes = " ".join(f"{k}={v}" for k, v in isa.config.items())
     lines = [
         f"{isa.name} {isa.config_name}" + (f"  ({isa.source})" if isa.source else ""),
@@ -42,6 +45,28 @@ def show(isa: Isa) -> str:
     lines.append(f"limits  {limits}")
     for name, costs in isa.costs.items():
         lines.append(f"costs {name}  {' '.join(f'{k}={v:g}' for k, v in costs.items())}")
+    return "\n".join(lines)
+
+
+def _show_source(isa: Isa, program: SourceMachine) -> str:
+    """A machine that runs C: register files, caches, templates with their meanings and rates."""
+    lines = [
+        isa.name + (f"  ({isa.source})" if isa.source else ""),
+        f"  dimensions     {' '.join(f'{d}={n}' for d, n in isa.dims.items())}",
+        "  control        source: C loops around templates, in program order",
+        f"  needs          {' '.join(program.features)} of the CPU; {' '.join(program.flags)}",
+        *(f"  registers      {f.name}: {f.count} of {f.ctype}" for f in program.files.values()),
+        *(f"  cache          {c.size:,} bytes, {c.bytes_per_cycle:g} a cycle"
+          for c in program.caches),
+        "memories",
+        *(f"  {m.name:8} in {program.file_of[m.name]}, "
+          f"{' x '.join(f'{d}={isa.dims[d]}' for d in m.lanes) or '1'} {m.dtype}"
+          for m in isa.memories),
+        "templates (a cycle, latency)",
+    ]  # fmt: skip
+    for t in program.templates:
+        meaning = " ".join(t.meaning.split())
+        lines.append(f"  {t.name:10} {t.per_cycle:g}, {t.latency:g}  {t.kind:9} {meaning}")
     return "\n".join(lines)
 
 

@@ -27,5 +27,5 @@ def variable(name: str, number: int) -> str:
 
 
 def _ascii(name: str) -> str:
-    return "".join(c if c.isascii() and c.isalnum() else f"{ord(c):x}" if ord(c) > 127 else "_"
-                   for c in name)  # fmt: skip
+    """Formulas have ASCII names; counters are made of them with `*`, `.` and `^` between."""
+    return re.sub(r"\W", "_", name)

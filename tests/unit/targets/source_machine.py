@@ -1,0 +1,27 @@
+"""The machine that these tests write C for, and small helpers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csp_embed.commands.source_job import engine_for
+from csp_embed.compiler.source_kernel import SourceKernel
+from csp_embed.machine.load import load_isa
+from csp_embed.ops.reference import evaluate
+
+ISA = load_isa("x86_avx512_vnni")
+
+
+def result(kernel: SourceKernel, tensors: dict[str, NDArray[Any]]) -> NDArray[Any]:
+    """The kernel's values: natively where this CPU has the instructions, else by the meanings."""
+    engine, why = engine_for(kernel)
+    assert engine, why
+    return kernel.native.run(tensors) if engine == "native" else kernel.interpret(**tensors)
+
+
+def assert_equal(kernel: SourceKernel, tensors: dict[str, NDArray[Any]]) -> None:
+    op = kernel.operator
+    np.testing.assert_array_equal(result(kernel, tensors), evaluate(op, tensors)[op.out.tensor])
