@@ -55,7 +55,8 @@ def main() -> int:
     isa = load_isa(options.isa)
     limit, macs = bare_loop(isa)
     print("giga-MACs a second, medians; ratio: onnxruntime's time over ours")
-    print(f"{'layer':<10}{'MMACs':>8}{'ours':>8}{'ort':>8}{'ratio':>7}{'limit':>8}{'share':>7}  kernel")
+    heads = f"{'ours':>8}{'ort':>8}{'ratio':>7}{'limit':>8}{'share':>7}"
+    print(f"{'layer':<10}{'MMACs':>8}{heads}  kernel")
     rows = []
     for name in options.what:
         op = layer(name)
@@ -145,7 +146,8 @@ def bare_loop(isa: Isa) -> tuple[Callable[[], Any], int]:
                 *(Call(get.name, {get.roles["dst"]: n, get.roles["address"]:
                                   Address("in_", Sum(k * lanes[dst.name]))})
                   for k, n in enumerate(names)),
-                *(Call(g.name, {g.roles["dst"]: f"{r}_0", g.roles["address"]: Address(f"{r}_", Sum())})
+                *(Call(g.name, {g.roles["dst"]: f"{r}_0",
+                                g.roles["address"]: Address(f"{r}_", Sum())})
                   for g, r in ((get_lhs, "lhs"), (get_rhs, "rhs"))),
                 Loop("step", STEPS, tuple(
                     Call(contract.name, {contract.roles["dst"]: n, contract.roles["lhs"]: "lhs_0",
@@ -176,7 +178,6 @@ def bare_loop(isa: Isa) -> tuple[Callable[[], Any], int]:
 def onnxruntime_call(op: Operator, tensors: dict[str, Any]) -> Callable[[], Any] | None:
     """The same layer there; None where onnxruntime is absent or the operator is another one."""
     try:
-        import onnx
         import onnxruntime
         from onnx import TensorProto, helper, numpy_helper
     except ImportError:

@@ -114,9 +114,10 @@ def compile_command(
         typer.Option(help="clip to LO HI before the int8 store", rich_help_panel="Epilogue"),
     ] = None,
     isa: Annotated[
-        str, typer.Option(
+        str,
+        typer.Option(
             help="a name of `csp-embed isa list`, or a spec FILE.yaml", rich_help_panel="Machine"
-        )
+        ),
     ] = "vta",
     vta_config: Annotated[
         Path | None, typer.Option(help="the machine's vta_config.json", rich_help_panel="Machine")
@@ -189,7 +190,8 @@ def compile_command(
         typer.Option(
             "-o",
             "--output",
-            help="program file to write (.npz); a CPU's kernel: C text (.c) or a library (.so)", rich_help_panel="Result"
+            help="program file to write (.npz); a CPU's kernel: C text (.c) or a library (.so)",
+            rich_help_panel="Result",
         ),
     ] = None,
     seed: Annotated[

@@ -100,7 +100,8 @@ def _name(output: Path | None) -> str:
     from csp_embed.targets.source.names import identifier
 
     stem = "kernel" if output is None else output.stem
-    if not stem.isidentifier() or not stem.isascii() or identifier(stem) != stem and "_" not in stem:
+    fit = stem.isidentifier() and stem.isascii() and ("_" in stem or identifier(stem) == stem)
+    if not fit:
         raise InputError(
             f"{stem!r} is no name of a C function",
             where=str(output),

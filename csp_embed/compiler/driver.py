@@ -118,8 +118,9 @@ def compile(
     require(machine)
     if target_of(machine) == "source":
         refuse_idle(options)
+        tell = progress or _quiet
         return compile_source(
-            op, machine, constants, layout=options.layout, pins=options.pins, tell=progress or _quiet
+            op, machine, constants, layout=options.layout, pins=options.pins, tell=tell
         )
     costs = costs_of(machine, options.memory or "")
     engine = engine_of(machine, costs.memory)

@@ -127,8 +127,9 @@ def _probe(isa: Isa, t: Template) -> tuple[tuple[Node, ...], dict[str, tuple[str
         address = t.slot("address").dtype
         for n in range(lanes + 1):
             buffers[f"out_{n}_"] = (address, lanes)
+            at = Address(f"out_{n}_", Sum())
             after.append(Call(t.name, {t.roles["dst"]: "dst_0", t.roles["count"]: n,
-                                       t.roles["address"]: Address(f"out_{n}_", Sum())}))  # fmt: skip
+                                       t.roles["address"]: at}))  # fmt: skip
     else:
         loaded(sums, "dst_0", "in_dst_")
         operands = {t.roles["dst"]: "dst_0"}

@@ -20,9 +20,9 @@ from csp_embed.machine import config as configuration
 from csp_embed.machine import expr, tree
 from csp_embed.machine.fields import read_fields
 from csp_embed.machine.instructions import read_instructions
-from csp_embed.machine.memories import read_memories
 from csp_embed.machine.load_templates import CONFIG, read_source_machine
 from csp_embed.machine.load_templates import FORMAT as SOURCE_FORMAT
+from csp_embed.machine.memories import read_memories
 from csp_embed.machine.resources import folder
 from csp_embed.machine.sections import read_dims
 from csp_embed.machine.spec import Isa, Limits
@@ -144,7 +144,8 @@ def load_text(
     table = root.table(_REQUIRED, _OPTIONAL)
     if table["format"].text() != FORMAT:
         raise table["format"].error(
-            f"'{table['format'].text()}' is not a format we read", f"this version reads {FORMAT} and {SOURCE_FORMAT}"
+            f"'{table['format'].text()}' is not a format we read",
+            f"this version reads {FORMAT} and {SOURCE_FORMAT}",
         )
     config_name, values = configuration.choose(table["configuration"], config, base)
     names = {k: v for k, v in values.items() if isinstance(v, int)}

@@ -129,8 +129,10 @@ def _memories(
         lanes = tuple(i.word() for i in table["lanes"].items())
         for n, lane in enumerate(lanes):
             if lane not in dims:
-                raise table["lanes"].items()[n].error(
-                    f"unknown dimension '{lane}'", f"dims are {', '.join(dims)}"
+                raise (
+                    table["lanes"]
+                    .items()[n]
+                    .error(f"unknown dimension '{lane}'", f"dims are {', '.join(dims)}")
                 )
         size = _TYPES[table["type"].text()]
         for lane in lanes:

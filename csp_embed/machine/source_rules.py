@@ -32,22 +32,23 @@ def source_refusals(isa: Isa) -> Iterator[SpecError]:
     if (lhs.dtype, rhs.dtype) == ("uint8", "uint8"):
         yield _error(isa, "two unsigned factors", "the correction of one offset is the other factor"
                      " alone", "use a step with a signed factor", at)  # fmt: skip
-    if [d for d in (*lhs.lanes, *rhs.lanes) if d not in (*dst.lanes, *_shared(lhs, rhs))]:
+    shared = [d for d in lhs.lanes if d in rhs.lanes]
+    if any(d not in (*dst.lanes, *shared) for d in (*lhs.lanes, *rhs.lanes)):
         yield _error(isa, "a dimension of one factor alone is summed",
                      "the correction of an offset would count it again",
                      "let both factors have it, or the result", at)  # fmt: skip
     needed = [("copy_in", {"dst": m.name, "address": m.dtype}) for m in (lhs, rhs, dst)]
     needed += [("copy_out", {"dst": dst.name, "address": t}) for t in ("int8", "int32")]
     needed += [("reset", {"dst": dst.name}), ("fill", {"dst": dst.name})]
+    if "uint8" in (lhs.dtype, rhs.dtype):
+        needed.append(
+            ("map", {"dst": dst.name, "function": "mul"})
+        )  # see targets/source/correct.py
     for kind, wanted in needed:
         if program.find(kind, **wanted) is None:
             what = " ".join(wanted.values())
-            yield _error(isa, f"no {kind} of {what}", "a kernel is made of it",
-                         "add a template; isa_specs/x86_avx512_vnni.yaml has all", "instructions")  # fmt: skip
-
-
-def _shared(lhs: object, rhs: object) -> list[str]:
-    return [d for d in lhs.lanes if d in rhs.lanes]  # type: ignore[attr-defined]
+            hint = "add a template; isa_specs/x86_avx512_vnni.yaml has all"
+            yield _error(isa, f"no {kind} of {what}", "a kernel needs it", hint, "instructions")
 
 
 def _error(isa: Isa, what: str, why: str, hint: str, item: str) -> SpecError:

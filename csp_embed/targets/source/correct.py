@@ -79,7 +79,8 @@ def correction(
     body: tuple[Node, ...] = (
         Block(
             ((dst.name, "acc_0"), (dst.name, "minus_0"),
-             (contract.slot(signed).memory, "signed_0"), (contract.slot(unsigned).memory, "unit_0")),
+             (contract.slot(signed).memory, "signed_0"),
+             (contract.slot(unsigned).memory, "unit_0")),
             (
                 call("reset", {"dst": "acc_0"}, dst=dst.name),
                 Call(get_unit.name, {get_unit.roles["dst"]: "unit_0",

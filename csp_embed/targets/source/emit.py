@@ -19,7 +19,7 @@ from csp_embed.targets.source.correct import BUFFER
 from csp_embed.targets.source.lower import SourceProgram
 from csp_embed.targets.source.names import identifier
 from csp_embed.targets.source.nest import Address, Block, Buffer, Call, Clamp, Loop, Node, Sum
-from csp_embed.targets.source.packing import CTYPES, affine, pack_lines, unpack_lines
+from csp_embed.targets.source.packing import CEIL_DIV, CTYPES, affine, pack_lines, unpack_lines
 from csp_embed.targets.source.places import Place
 from csp_embed.targets.source.plain import plain_kernel
 
@@ -56,22 +56,23 @@ def write(program: SourceProgram, isa: Isa, name: str, data: Mapping[str, Array]
     lines += ["", *_struct(f"{name}_packed_t", packed, machine.align)] if packed else []
     lines += ["", *_struct(f"{name}_work_t", work, machine.align)] if work else []
     for unit, (value, count) in program.fixed.items():
-        lines += ["", f"static const uint8_t {unit}[{count}] = {{{', '.join([str(value)] * count)}}};"]
+        values = ", ".join([str(value)] * count)
+        lines += ["", f"static const uint8_t {unit}[{count}] = {{{values}}};"]
     if _has_clamp(program.prepare + program.run):
         lines += ["", "/* How many lanes of a ragged end exist. */",
                   "static inline int lanes_left(ptrdiff_t n, int most) {",
                   "  return n < 0 ? 0 : n < most ? (int)n : most;", "}"]  # fmt: skip
-    if packed and not data:
-        lines += ["", *_pack_function(program, isa, name, packed, constants)]
+    body = [*_pack_function(program, isa, name, packed, constants)] if packed and not data else []
+    body += [""] * bool(body) + _kernel(program, isa, name, arguments, bool(data))
+    if any("ceil_div(" in line for line in body):
+        lines += ["", *CEIL_DIV]
     if data:
         lines += ["", *_constants(f"{name}_packed_t", packed, data)]
-    lines += ["", *_kernel(program, isa, name, arguments, bool(data))]
-    if work:
-        lines += ["", f"size_t {name}_work_bytes(void);",
-                  f"size_t {name}_work_bytes(void) {{ return sizeof({name}_work_t); }}"]  # fmt: skip
-    if packed and not data:
-        lines += ["", f"size_t {name}_packed_bytes(void);",
-                  f"size_t {name}_packed_bytes(void) {{ return sizeof({name}_packed_t); }}"]  # fmt: skip
+    lines += ["", *body]
+    for kind, there in (("work", work), ("packed", packed and not data)):
+        if there:
+            head = f"size_t {name}_{kind}_bytes(void)"
+            lines += ["", f"{head};", f"{head} {{ return sizeof({name}_{kind}_t); }}"]
     return CFile(
         text="\n".join(lines) + "\n",
         name=name,
@@ -110,7 +111,8 @@ def _head(program: SourceProgram, isa: Isa, name: str, known: bool) -> str:
             " run: one for",
             f"   each thread. {constants}",
             "   Sums wrap around at 32 bits; the result keeps the low bits of what is stored.",
-            f"   Compile with: cc -O3 -std=c11 {' '.join(machine.flags)} */",
+            f"   Compile with: cc -O3 -std=c11 {' '.join(machine.flags)}",
+            "   and with gcc -fno-tree-ch, or it writes sums to the stack in each step. */",
         ]
     )
 
@@ -140,9 +142,7 @@ def _constants(ctype: str, packed: list[Buffer], data: Mapping[str, Array]) -> l
     return [*lines, "};"]
 
 
-def probe_text(
-    isa: Isa, nodes: tuple[Node, ...], buffers: Mapping[str, tuple[str, int]]
-) -> str:
+def probe_text(isa: Isa, nodes: tuple[Node, ...], buffers: Mapping[str, tuple[str, int]]) -> str:
     """A function `probe` that runs nests on buffers (name -> type and values), in their order."""
     assert isa.program is not None
     parameters = ", ".join(f"{CTYPES[t]} *restrict {name}" for name, (t, _) in buffers.items())
@@ -209,9 +209,7 @@ def _parameter(op: Operator, tensor: str, const: str) -> str:
 
 
 def _local(b: Buffer, owner: str, const: str) -> str:
-    owner = owner if owner.startswith("(") else owner
-    arrow = f"{owner}->{b.name}"
-    return f"  {const}{CTYPES[b.dtype]} *restrict {b.name} = {arrow};"
+    return f"  {const}{CTYPES[b.dtype]} *restrict {b.name} = {owner}->{b.name};"
 
 
 def _has_clamp(nodes: tuple[Node, ...]) -> bool:
@@ -230,9 +228,8 @@ def _nodes(nodes: tuple[Node, ...], isa: Isa, indent: str) -> list[str]:
     lines: list[str] = []
     for node in nodes:
         if isinstance(node, Loop):
-            lines.append(
-                f"{indent}for (ptrdiff_t {node.var} = 0; {node.var} < {node.count}; {node.var}++) {{"
-            )
+            head = f"for (ptrdiff_t {node.var} = 0; {node.var} < {node.count}; {node.var}++)"
+            lines.append(f"{indent}{head} {{")
             lines += [*_nodes(node.body, isa, indent + "  "), f"{indent}}}"]
         elif isinstance(node, Block):
             lines.append(f"{indent}{{")
@@ -263,7 +260,9 @@ def _sum(at: Sum) -> str:
     return affine(at.const, [(c, v) for v, c in at.terms])
 
 
-def constant_data(program: SourceProgram, isa: Isa, tensors: Mapping[str, Array]) -> dict[str, Array]:
+def constant_data(
+    program: SourceProgram, isa: Isa, tensors: Mapping[str, Array]
+) -> dict[str, Array]:
     """The packed buffers of known constants, by NumPy."""
     op = program.operator
     data = {

@@ -81,5 +81,6 @@ class _Walker:
             else:
                 operands[name] = value
         memories = {s.memory for s in template.slots if s.kind == "register"}
-        lanes = tuple(d for d in self.isa.dims if any(d in self.isa.memory(m).lanes for m in memories))
+        named = {d for m in memories for d in self.isa.memory(m).lanes}
+        lanes = tuple(d for d in self.isa.dims if d in named)
         execute(template.meaning, state, operands, lanes, self.isa.dims)

@@ -125,10 +125,15 @@ class _Tiles:
             inner: list[Node] = []
             for rows, wrap_rows in self._pieces(self.tiling.rows):
                 inner += wrap_rows((self._body(rows, columns),))
-            out += wrap(tuple(inner))
+            nodes = tuple(inner)
+            for counter in reversed(self.tiling.middle):
+                nodes = (Loop(self.names[counter.name], counter.extent, nodes),)
+            out += wrap(nodes)
         return tuple(out)
 
-    def _pieces(self, split: tuple[Counter, int] | None) -> list[tuple[list[dict[str, Sum]], _Wrap]]:
+    def _pieces(
+        self, split: tuple[Counter, int] | None
+    ) -> list[tuple[list[dict[str, Sum]], _Wrap]]:
         """(what each sum of the tile binds the counter to, the loop around) of the whole tiles and
         of the ragged end."""
         if split is None:

@@ -6,10 +6,14 @@ import re
 
 # Names that a tensor may have and a C text may not use again.
 _TAKEN = frozenset(
-    "auto break case char const continue default do double else enum extern float for goto if"
-    " inline int long register restrict return short signed sizeof static struct switch typedef"
-    " union unsigned void volatile while main memcpy memset asm unix linux packed work"
-    " index y0 y1 yn j0 j1 jn exp log sin cos".split()
+    word
+    for line in (
+        "auto break case char const continue default do double else enum extern float for goto",
+        "if inline int long register restrict return short signed sizeof static struct switch",
+        "typedef union unsigned void volatile while main memcpy memset asm unix linux packed work",
+        "index low high y0 y1 yn j0 j1 jn exp log sin cos v sum",
+    )
+    for word in line.split()
 )
 
 

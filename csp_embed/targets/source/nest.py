@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Union
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class Clamp:
     most: int
 
 
-Value = Union[str, int, Address, Clamp]
+Value = str | int | Address | Clamp
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ class Block:
     body: tuple[Node, ...]
 
 
-Node = Union[Call, Loop, Block]
+Node = Call | Loop | Block
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,21 @@ and loops that walk both sides evenly are joined, so that a plain copy is one lo
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from csp_embed.targets.source.places import Place
 
+# Most copies that are written out in the body of a loop: the lanes of a register of sums.
+GROUP = 16
+CEIL_DIV = (
+    "/* a / b rounded up, for b above 0. */",
+    "static inline ptrdiff_t ceil_div(ptrdiff_t a, ptrdiff_t b) {",
+    "  return a / b + (a % b > 0);",
+    "}",
+)
 CTYPES = {"int8": "int8_t", "uint8": "uint8_t", "int32": "int32_t", "int16": "int16_t"}
 
 
@@ -45,7 +54,8 @@ def pack_lines(place: Place, tensor: str, indent: str) -> list[str]:
 
 def unpack_lines(place: Place, tensor: str, indent: str) -> list[str]:
     """From the place's buffer into `tensor`."""
-    return _loops(place, _walks(place), f"{tensor}[{{source}}] = {place.buffer}[{{target}}];", indent)
+    copy = f"{tensor}[{{source}}] = {place.buffer}[{{target}}];"
+    return _loops(place, _walks(place), copy, indent)
 
 
 def _walks(place: Place) -> list[_Walk]:
@@ -54,7 +64,7 @@ def _walks(place: Place) -> list[_Walk]:
         _Walk(
             place.shape[d], place.low[d], place.strides[d],
             tuple(row[d] for row in layout.grid_coef),
-            tuple(f.grid_coef[d] for f in layout.fused), d, f"g{d}",
+            tuple(f.grid_coef[d] for f in layout.fused), d, f"g_{d}",
         )
         for d in place.order
     ]  # fmt: skip
@@ -70,7 +80,7 @@ def _walks(place: Place) -> list[_Walk]:
                 digit.extent, 0, sum(steps[d] for d in names),
                 tuple(sum(row.get(d, 0) for d in names) for row in layout.digit_coef),
                 tuple(sum(f.digit_coef.get(d, 0) for d in names) for f in layout.fused),
-                -1, f"d{n}",
+                -1, f"d_{n}",
             )
         )  # fmt: skip
     return [w for w in out if w.extent > 1 or w.first]
@@ -88,40 +98,53 @@ def _whole(place: Place, walks: list[_Walk]) -> bool:
     return used == place.lane_count and not place.layout.equal and not _conditions(place, walks)
 
 
-def _conditions(place: Place, walks: list[_Walk]) -> list[tuple[str, set[str]]]:
-    """(C text, loops in it) of every condition that can fail."""
+@dataclass(frozen=True)
+class _Condition:
+    """A value must lie in [0, size). kind: "g" (grid dimension `number`), "z" (fused coordinate) or
+    "t" (tensor index). const: of the value; names: loops that move it."""
+
+    kind: str
+    number: int
+    size: int
+    const: int
+    names: frozenset[str]
+
+
+def _conditions(place: Place, walks: list[_Walk]) -> list[_Condition]:
+    """Every condition that can fail."""
     layout, out = place.layout, []
     for w in walks:
         if w.grid >= 0:
             size = layout.grid[w.grid]
             if w.first < 0 or w.first + w.extent > size:
-                out.append((_within(w.name, size), {w.name}))
-    for f in range(len(layout.fused)):
-        total = math.prod(layout.fused[f].extents)
+                out.append(_Condition("g", w.grid, size, 0, frozenset([w.name])))
+    for f, fused in enumerate(layout.fused):
+        total = math.prod(fused.extents)
         parts = [(w.fused[f], w) for w in walks if w.fused[f]]
-        low, high = _range(layout.fused[f].const, parts)
+        low, high = _range(fused.const, parts)
         if low < 0 or high >= total:
-            out.append((_within(f"z{f}", total), {w.name for _, w in parts}))
+            # Its value is a variable of its own, const and all.
+            out.append(_Condition("z", f, total, 0, frozenset(w.name for _, w in parts)))
     for t, size in enumerate(place.tensor_shape):
         parts = [(w.index[t], w) for w in walks if w.index[t]]
         low, high = _range(layout.const[t], parts)
-        moved = False
-        for f in layout.fused:
-            reach = [f.axis_coef[a][t] * (n - 1) for a, n in zip(f.axes, f.extents, strict=True)]
+        names = {w.name for _, w in parts}
+        for f, fused in enumerate(layout.fused):
+            reach = [
+                fused.axis_coef[a][t] * (n - 1)
+                for a, n in zip(fused.axes, fused.extents, strict=True)
+            ]
             low, high = low + sum(min(0, r) for r in reach), high + sum(max(0, r) for r in reach)
-            moved = moved or any(reach)
+            names |= {w.name for w in walks if w.fused[f]} if any(reach) else set()
         if low < 0 or high >= size:
-            names = {w.name for _, w in parts} | ({w.name for w in walks if any(w.fused)}
-                                                 if moved else set())  # fmt: skip
-            out.append((_within(f"t{t}", size), names))
+            out.append(_Condition("t", t, size, layout.const[t], frozenset(names)))
     return out
 
 
-def _within(name: str, size: int) -> str:
-    return f"{name} >= 0 && {name} < {size}"
-
-
 def _loops(place: Place, walks: list[_Walk], copy: str, indent: str) -> list[str]:
+    """The loops around `copy`. Innermost runs the loop of the smallest steps in the tensor, over
+    the values that no condition on it excludes; small loops without conditions are written out in
+    its body, so that compilers see whole groups of neighbours."""
     conditions = _conditions(place, walks)
     layout = place.layout
     strides, step = [0] * len(place.tensor_shape), 1
@@ -132,52 +155,112 @@ def _loops(place: Place, walks: list[_Walk], copy: str, indent: str) -> list[str
     def source_step(w: _Walk) -> int:
         return sum(c * s for c, s in zip(w.index, strides, strict=True))
 
-    bound = set().union(*(names for _, names in conditions)) if conditions else set()
+    bound = set().union(*(c.names for c in conditions)) if conditions else set()
     bound |= {w.name for w in walks if any(w.fused)}
     if not layout.fused:
         walks = _joined(walks, bound, source_step)
-    # Innermost the loop that walks the tensor in the smallest steps.
-    walks = sorted(walks, key=lambda w: (-abs(source_step(w)) if source_step(w) else 0, -w.step))
-    lines = []
-    for w in walks:
-        lines.append(
-            f"{indent}for (ptrdiff_t {w.name} = {w.first}; {w.name} < {w.first + w.extent};"
-            f" {w.name}++)"
-        )
-        indent += "  "
-    lines.append(f"{indent}{{")
-    indent += "  "
-    for f, fused in enumerate(layout.fused):
-        lines.append(
-            f"{indent}const ptrdiff_t z{f} = "
-            f"{affine(fused.const, [(w.fused[f], w.name) for w in walks])};"
-        )
-    shown = {text.split()[0] for text, _ in conditions}
-    source = []
-    for t in range(len(place.tensor_shape)):
-        terms = [(w.index[t], w.name) for w in walks]
-        for f, fused in enumerate(layout.fused):
-            below = 1
-            for axis, n in zip(reversed(fused.axes), reversed(fused.extents), strict=True):
-                coef = fused.axis_coef[axis][t]
-                value = f"z{f}" if below == 1 else f"z{f} / {below}"
-                terms.append((coef, f"(({value}) % {n})" if axis != fused.axes[0]
-                              else f"({value})"))  # fmt: skip
-                below *= n
-        text = affine(layout.const[t], terms)
-        if f"t{t}" in shown:
-            lines.append(f"{indent}const ptrdiff_t t{t} = {text};")
-            text = f"t{t}"
-        source.append((strides[t], f"({text})"))
-    where = affine(0, source)
-    target = affine(
-        -sum(s * low for s, low in zip(place.strides, place.low, strict=True)),
-        [(w.step, w.name) for w in walks],
+    group: list[_Walk] = []
+    for w in sorted((w for w in walks if w.name not in bound and w.grid < 0), key=lambda w: w.step):
+        if math.prod(g.extent for g in group) * w.extent <= GROUP and len(group) + 1 < len(walks):
+            group.append(w)
+    # A fused coordinate is taken apart by divisions: the further outside, the better.
+    rest = sorted(
+        (w for w in walks if w not in group),
+        key=lambda w: (not any(w.fused), -abs(source_step(w)) if source_step(w) else 0, -w.step),
     )
-    guard = f"if ({' && '.join(text for text, _ in conditions)}) " if conditions else ""
-    lines.append(indent + guard + copy.format(source=where, target=target))
-    lines.append(indent[2:] + "}")
+    inner = rest.pop() if rest and not any(rest[-1].fused) else None
+    lines = []
+    for w in rest:
+        end = w.first + w.extent
+        head = f"for (ptrdiff_t {w.name} = {w.first}; {w.name} < {end}; {w.name}++) {{"
+        lines.append(indent + head)
+        indent += "  "
+    depth = len(rest)
+    for f, fused in enumerate(layout.fused):
+        text = affine(fused.const, [(w.fused[f], w.name) for w in rest])
+        lines.append(f"{indent}const ptrdiff_t z_{f} = {text};")
+    moved = [_moved(place, t) for t in range(len(place.tensor_shape))]
+    outside = [c for c in conditions if inner is None or not _coefficient(c, inner)]
+    if outside:
+        values = [(affine(c.const, _terms(c, rest, moved)), c.size) for c in outside]
+        texts = [f"{value} >= 0 && {value} < {size}" for value, size in values]
+        lines.append(f"{indent}if ({' && '.join(texts)}) {{")
+        indent, depth = indent + "  ", depth + 1
+    own = [c for c in conditions if c not in outside]
+    if inner is not None:
+        first, last = str(inner.first), str(inner.first + inner.extent)
+        if own:
+            lines.append(f"{indent}ptrdiff_t low = {first}, high = {last};")
+            first, last = "low", "high"
+        for c in own:
+            lines += _narrowed(c, inner, affine(c.const, _terms(c, rest, moved)), indent)
+        # Not a `for`: with the test below, compilers make vectors of it at once.
+        guard = "if (low < high) " if own else ""
+        lines.append(f"{indent}{guard}{{ ptrdiff_t {inner.name} = {first}; do {{")
+        indent, depth = indent + "  ", depth + 1
+    places = []
+    used = [*rest, *([inner] if inner is not None else [])]
+    for t in range(len(place.tensor_shape)):
+        places.append((strides[t], f"({affine(layout.const[t], _index(t, used, moved))})"))
+    where = affine(0, places)
+    base = -sum(s * low for s, low in zip(place.strides, place.low, strict=True))
+    to = [(w.step, w.name) for w in used]
+    for values in itertools.product(*(range(w.extent) for w in group)):
+        there = sum(v * w.step for v, w in zip(values, group, strict=True))
+        here = sum(v * source_step(w) for v, w in zip(values, group, strict=True))
+        source = f"{where} + {here}" if here else where
+        lines.append(indent + copy.format(source=source, target=affine(base + there, to)))
+    for n in range(depth):
+        indent = indent[2:]
+        close = f"}} while (++{inner.name} < {last}); }}" if inner is not None and n == 0 else "}"
+        lines.append(indent + close)
     return lines
+
+
+def _moved(place: Place, t: int) -> list[tuple[int, str]]:
+    """What fused coordinates add to tensor index t, as C terms."""
+    terms = []
+    for f, fused in enumerate(place.layout.fused):
+        below = 1
+        for axis, n in zip(reversed(fused.axes), reversed(fused.extents), strict=True):
+            value = f"z_{f}" if below == 1 else f"z_{f} / {below}"
+            text = f"({value})" if axis == fused.axes[0] else f"(({value}) % {n})"
+            terms.append((fused.axis_coef[axis][t], text))
+            below *= n
+    return terms
+
+
+def _index(t: int, walks: list[_Walk], moved: list[list[tuple[int, str]]]) -> list[tuple[int, str]]:
+    return [*((w.index[t], w.name) for w in walks), *moved[t]]
+
+
+def _terms(
+    c: _Condition, walks: list[_Walk], moved: list[list[tuple[int, str]]]
+) -> list[tuple[int, str]]:
+    """The part of a condition's value that the outer loops give."""
+    if c.kind == "z":
+        return [(1, f"z_{c.number}")]
+    if c.kind == "g":
+        return [(1, w.name) for w in walks if w.grid == c.number]
+    return _index(c.number, walks, moved)
+
+
+def _coefficient(c: _Condition, w: _Walk) -> int:
+    if c.kind == "g":
+        return int(w.grid == c.number)
+    return w.index[c.number] if c.kind == "t" else 0
+
+
+def _narrowed(c: _Condition, inner: _Walk, base: str, indent: str) -> list[str]:
+    """low and high cut to where 0 <= base + coefficient * loop < size."""
+    coef = _coefficient(c, inner)
+    k, below, above = coef, f"-({base})", f"{c.size} - ({base})"
+    if coef < 0:
+        k, below, above = -coef, f"({base}) - {c.size - 1}", f"({base}) + 1"
+    return [
+        f"{indent}{{ const ptrdiff_t a = ceil_div({below}, {k}), b = ceil_div({above}, {k});",
+        f"{indent}  low = low > a ? low : a; high = high < b ? high : b; }}",
+    ]
 
 
 def _joined(walks: list[_Walk], bound: set[str], source_step: object) -> list[_Walk]:

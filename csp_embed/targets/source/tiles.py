@@ -25,12 +25,14 @@ VISIBLE = 1 / 8
 
 @dataclass(frozen=True)
 class Tiling:
-    """rows, columns: (counter, how many at once) or None. outer: the other loops, outermost first;
-    inner: the reduced ones. cycles: predicted, all sums of one pass."""
+    """rows, columns: (counter, how many at once) or None. outer, middle: the loops outside and
+    inside the one over columns, outermost first; inner: the reduced ones. cycles: predicted, all
+    sums of one pass."""
 
     rows: tuple[Counter, int] | None
     columns: tuple[Counter, int] | None
     outer: tuple[Counter, ...]
+    middle: tuple[Counter, ...]
     inner: tuple[Counter, ...]
     cycles: float
 
@@ -39,7 +41,8 @@ def choose(embedding: Embedding, isa: Isa) -> Tiling:
     """The tile of least predicted cycles; of equal ones that with the most sums."""
     free = [c for c in embedding.counters if not c.reduced]
     lhs, rhs = _moved(embedding, "lhs"), _moved(embedding, "rhs")
-    row_choices = [c for c in free if c.name in lhs and c.name not in rhs]
+    # Of equal tiles the first found stays: rows that lie close together in memory come first.
+    row_choices = [c for c in reversed(free) if c.name in lhs and c.name not in rhs]
     column_choices = [c for c in free if c.name in rhs and c.name not in lhs]
     best: tuple[float, int, Tiling] | None = None
     for row in [*row_choices, None] if row_choices else [None]:
@@ -130,15 +133,14 @@ def _tiling(
 ) -> Tiling:
     lhs, rhs = _moved(embedding, "lhs"), _moved(embedding, "rhs")
     free = [c for c in embedding.counters if not c.reduced and c not in (row, column)]
-    # What moves both factors shares nothing; then the second factor's panel stays in the caches
-    # while the first one streams past it.
-    outer = sorted(
-        free, key=lambda c: 0 if c.name in lhs and c.name in rhs else 1 if c.name in rhs else 2
-    )
+    # What moves both factors shares nothing, and goes outside. Then the second factor's panel of a
+    # column stays in the caches while the first factor streams past it.
+    outer = sorted((c for c in free if c.name in rhs), key=lambda c: c.name not in lhs)
     return Tiling(
         rows=None if row is None else (row, rows),
         columns=None if column is None else (column, columns),
         outer=tuple(outer),
+        middle=tuple(c for c in free if c.name not in rhs),
         inner=tuple(c for c in embedding.counters if c.reduced),
         cycles=cycles,
     )

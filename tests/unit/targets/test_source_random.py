@@ -25,7 +25,8 @@ def operators(draw):
         return ops.batch_matmul(batch=low(1, 3), m=low(1, 20), n=low(1, 9), k=low(1, 20))
     if kind == "conv1d":
         return ops.conv1d(n=low(1, 2), c=low(1, 9), w=low(9, 30), k=low(1, 20), r=low(1, 4),
-                          stride=low(1, 3), dilation=low(1, 2), pad=low(0, 3), **epilogue)  # fmt: skip
+                          stride=low(1, 3), dilation=low(1, 2), pad=low(0, 3),
+                          **epilogue)  # fmt: skip
     if kind == "conv2d":
         return ops.conv2d(n=low(1, 2), c=low(1, 9), h=low(3, 9), w=low(3, 12), k=low(1, 20),
                           r=low(1, 3), s=low(1, 3), stride=low(1, 2), pad=low(0, 2),
@@ -33,8 +34,8 @@ def operators(draw):
     if kind == "depthwise":
         return ops.depthwise_conv2d(n=1, c=low(1, 12), h=low(3, 9), w=low(3, 9), r=3, s=3,
                                     stride=low(1, 2), pad=low(0, 1), **epilogue)  # fmt: skip
-    return ops.conv_transpose2d(n=1, c=low(1, 6), h=low(2, 5), w=low(2, 5), k=low(1, 12), r=low(2, 3),
-                                s=low(2, 3), stride=low(1, 2), **epilogue)  # fmt: skip
+    return ops.conv_transpose2d(n=1, c=low(1, 6), h=low(2, 5), w=low(2, 5), k=low(1, 12),
+                                r=low(2, 3), s=low(2, 3), stride=low(1, 2), **epilogue)  # fmt: skip
 
 
 @settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
