@@ -123,6 +123,11 @@ def builtin_names() -> list[str]:
     return sorted(n.removesuffix(".yaml") for n in names if n.endswith(".yaml"))
 
 
+def stream_names() -> list[str]:
+    """Those of them that read an instruction stream (csp-embed-isa/1)."""
+    return [n for n in builtin_names() if not _is_source(tree.read(*_source(n)[:2]))]
+
+
 def builtin(name: str) -> Traversable | None:
     """The file of a shipped instruction set, or None."""
     return folder("isa_specs") / f"{name}.yaml" if name in builtin_names() else None

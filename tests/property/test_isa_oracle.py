@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from csp_embed.ir.stream import Program, Stream
 from csp_embed.machine import bits
 from csp_embed.machine.interpreter import Image, Interpreter
-from csp_embed.machine.load import builtin_names, config_names, load_isa
+from csp_embed.machine.load import config_names, load_isa, stream_names
 from csp_embed.machine.spec import Instruction, Isa, Memory
 from csp_embed.sim.functional import run as functional
 
@@ -25,7 +25,7 @@ UOPS_AT, UOPS = 0x10000, 24
 # Elements that random programs use of a memory: few, so that instructions meet.
 SPAN = 24
 LARGE = ("1x16x16", "1x16x16_half", "1x32x32", "2x16x16")
-MACHINES = [(s, c) for s in builtin_names() for c in config_names(s) if c not in LARGE]
+MACHINES = [(s, c) for s in stream_names() for c in config_names(s) if c not in LARGE]
 
 Fields = dict[str, int]
 

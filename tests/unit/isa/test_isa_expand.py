@@ -9,10 +9,10 @@ import pytest
 
 from csp_embed.errors import SpecError
 from csp_embed.machine.expand import expand
-from csp_embed.machine.load import builtin_names, config_names, load_isa
+from csp_embed.machine.load import config_names, load_isa, stream_names
 from csp_embed.machine.selfcheck import check
 
-MACHINES = [(spec, config) for spec in builtin_names() for config in config_names(spec)]
+MACHINES = [(spec, config) for spec in stream_names() for config in config_names(spec)]
 
 
 def test_gemm_points_and_lanes() -> None:
