@@ -82,6 +82,7 @@ def deepbench_command(
     from csp_embed.ops import deepbench
     from csp_embed.ops.layer_list import read_layer_list
     from csp_embed.report.sweep import CLASS_HEAD, class_rows, layer_row
+    from csp_embed.targets import require_stream
 
     if selection in ("conv", "gemm", "all", "networks"):
         records = deepbench.layers(selection)
@@ -115,7 +116,7 @@ def deepbench_command(
             hint="--simulate-macs 0",
         )
     # What no layer could do is refused before the sweep, not once per layer.
-    machine = load_isa(isa, vta_config)
+    machine = require_stream(load_isa(isa, vta_config), "deepbench")
     refuse_memory(machine, memory)
     memory = default_memory(machine) if memory is None else memory
     costs_of(machine, memory)

@@ -35,7 +35,11 @@ def read(
     core, roles = body[0], {}
     match core:
         case ast.If(
-            test=ast.Compare(left=ast.Name(), ops=[ast.Lt()], comparators=[ast.Name(id=count)]),
+            test=ast.Compare(
+                left=ast.Name() | ast.Constant(value=0),
+                ops=[ast.Lt()],
+                comparators=[ast.Name(id=count)],
+            ),
             body=[ast.Assign() as inner],
             orelse=[],
         ):
@@ -93,8 +97,13 @@ def read(
 
 
 def _register(node: ast.expr, slots: Mapping[str, Slot], lanes: Lanes) -> str:
-    """`ACC[d][b, o]` -> d, where d is an operand in ACC and ACC has these lanes."""
+    """`ACC[d][b, o]` -> d, where d is an operand in ACC and ACC has these lanes; `ACC[d]` where it
+    has none."""
     match node:
+        case ast.Subscript(value=ast.Name(id=memory), slice=ast.Name(id=name)) if (
+            lanes.get(memory) == () and name in slots and slots[name].memory == memory
+        ):
+            return name
         case ast.Subscript(
             value=ast.Subscript(value=ast.Name(id=memory), slice=ast.Name(id=name)), slice=_
         ):
@@ -108,6 +117,8 @@ def _register(node: ast.expr, slots: Mapping[str, Slot], lanes: Lanes) -> str:
 
 def _dims_of(node: ast.expr) -> tuple[str, ...]:
     assert isinstance(node, ast.Subscript)
+    if isinstance(node.value, ast.Name):
+        return ()  # a register of one value
     inner = node.slice
     names = inner.elts if isinstance(inner, ast.Tuple) else [inner]
     return tuple(n.id for n in names if isinstance(n, ast.Name))
@@ -182,5 +193,8 @@ class _Memory:
         return _Memory(found) if isinstance(found, np.ndarray) and found.ndim else int(found)
 
     def __setitem__(self, at: Any, value: Any) -> None:
+        if isinstance(self.content, Mapping):  # a register of one value
+            _Memory(self.content[at])[()] = value
+            return
         info = np.iinfo(self.content.dtype)
         self.content[at] = (int(value) - info.min) % (info.max - info.min + 1) + info.min

@@ -44,7 +44,9 @@ def test_a_self_test_fails_on_a_wrong_value(tmp_path):
     assert "expected" in done.stdout
 
 
-@pytest.mark.parametrize("name", ["int", "y", "n", "main", "a_b", "memset", "corr_", "low", "g0", "sum"])
+@pytest.mark.parametrize(
+    "name", ["int", "y", "n", "main", "a_b", "memset", "corr_", "low", "g0", "sum"]
+)
 def test_any_name_of_a_tensor_is_fit_for_c(name, tmp_path):
     op = ce.parse_formula(f"out[n,m] += {name}[n,k] * w[m,k]", {name: (3, 5), "w": (4, 5)})
     kernel = compile_source(op, ISA, {})

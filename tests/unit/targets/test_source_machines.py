@@ -1,0 +1,142 @@
+"""Machines of format 2: those that ship, the worked example of the docs, variations of it, and what
+is refused with file and line."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cases import CASES
+from source_machine import assert_equal
+
+import csp_embed as ce
+from csp_embed.compiler import source_suite
+from csp_embed.compiler.source_kernel import compile_source
+from csp_embed.errors import SpecError
+from csp_embed.machine.compilable import require
+from csp_embed.machine.load import load_isa, load_text
+from csp_embed.ops.data import random_tensors
+from csp_embed.ops.reference import evaluate
+from csp_embed.targets.source.build import missing_features
+
+ROOT = Path(__file__).parents[3]
+DOT4 = re.search(
+    r"```yaml\n(.*?)```", (ROOT / "docs" / "machines.md").read_text(encoding="utf-8"), re.DOTALL
+)[1]
+MUL = ('  MUL: {operands: {d: ACC, s: ACC}, meaning: "ACC[d] = mul(ACC[d], ACC[s])",'
+       ' template: "{d} = (int32_t)((uint32_t){d} * (uint32_t){s});",'
+       " cost: {per_cycle: 1, latency: 3}}\n")  # fmt: skip
+
+
+def unsigned(memory):
+    """The example with that factor unsigned: the compiler finds the offset in the type."""
+    text = DOT4.replace(
+        f"  {memory}: {{kind: registers, file: word, lanes: [i], type: int8}}",
+        f"  {memory}: {{kind: registers, file: word, lanes: [i], type: uint8}}",
+    )
+    name = memory.lower()
+    text = text.replace(f"(int8_t)({{{name}}} >> k)", f"(uint8_t)({{{name}}} >> k)")
+    text = text.replace(f"{{operands: {{{name}: {memory}, a: HOST int8}}",
+                        f"{{operands: {{{name}: {memory}, a: HOST uint8}}")  # fmt: skip
+    assert text.count("uint8") == 3
+    return text + MUL
+
+
+MACHINES = {"signed": DOT4, "unsigned first": unsigned("X"), "unsigned second": unsigned("W")}
+
+
+@pytest.mark.parametrize("name", MACHINES)
+def test_the_worked_example_and_its_unsigned_forms_hold(name):
+    isa = load_text(MACHINES[name], f"{name}.yaml", None)
+    outcomes = source_suite.run(isa)
+    assert {o.kind for o in outcomes} == {"equal"}, outcomes
+    for row in ("matmul ragged", "conv2d same", "conv2d padding only"):
+        op = CASES[row]()
+        tensors = random_tensors(op, 1)
+        assert_equal(compile_source(op, isa, {}), tensors)
+        constants = {n: v for n, v in tensors.items() if op.tensors[n].constant}
+        assert_equal(compile_source(op, isa, constants), tensors)
+
+
+@pytest.mark.parametrize("name", ["x86_avx512_vnni", "x86_avx_vnni"])
+def test_what_ships_holds_where_it_can_run(name):
+    isa = load_isa(name)
+    outcomes = source_suite.run(isa)
+    wanted = {"equal", "cannot"} if missing_features(isa) else {"equal"}
+    assert {o.kind for o in outcomes} == wanted
+
+
+def test_the_narrow_form_computes_the_same_by_its_meanings():
+    op = ce.conv2d(n=1, c=5, h=4, w=5, k=9, r=2, s=2, pad=1, shift=4, bias=True, clip=(0, 127))
+    tensors = random_tensors(op, 2)
+    kernel = compile_source(op, load_isa("x86_avx_vnni"), {})
+    np.testing.assert_array_equal(kernel.interpret(**tensors), evaluate(op, tensors)["y"])
+
+
+def test_a_template_that_does_not_do_its_meaning_is_found():
+    wrong = load_text(DOT4.replace("{d} > {s} ?", "{d} < {s} ?"), "wrong.yaml", None)
+    found = [o for o in source_suite.run(wrong) if o.kind == "wrong"]
+    assert found[0].name == "template MAX"
+    assert found[0].where.startswith("wrong.yaml:")
+
+
+# text of the spec that is replaced, by what, the refusal
+REFUSED = {
+    "saturating step": ("ACC[d] += X[x][i] * W[w][i]", "ACC[d] = saturate(X[x][i] * W[w][i])",
+                        "saturates on the way"),
+    "difference": ("ACC[d] += X[x][i]", "ACC[d] -= X[x][i]", "only D[d][..] += L[l][..] * R[r]"),
+    "lanes apart": ("X[x][i] = HOST[a + i]", "X[x][i] = HOST[a + 2 * i]", "lane i lies 2 elements"),
+    "unknown function": ("= max(ACC[d]", "= avg(ACC[d]", "function 'avg' is none of"),
+    "operand not in braces": ('"{d} = {v};"', '"{d} = 7;"', "operand 'v' is named by the list"),
+    "unknown operand": ("GET_X: {operands: {x: X,", "GET_X: {operands: {x: Z,", "'Z' is no operand"),
+    "file of compiler flags": ("flags: []", "flags: [-fplugin=x.so]", "is no machine option"),
+    "other control": ("control: source", "control: stream", "'stream' is not handled"),
+    "tokens": ("order: program", "order: tokens", "'tokens' is not handled"),
+    "no host": ("HOST: {kind: host,", "RAM: {kind: host,", "a host memory called RAM"),
+    "few registers": ("count: 16", "count: 2", "a step takes two factors and a sum"),
+    "free": ("per_cycle: 0.1", "per_cycle: 0", "a cost is not above 0"),
+    "unknown file": ("file: word, lanes: [], ", "file: zmm, lanes: [], ", "unknown register file"),
+    "unknown key": ("order: program", "order: program\nqueues: [a]", "unknown key 'queues'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_file_is_refused_with_its_line(name):
+    old, new, says = REFUSED[name]
+    assert old in DOT4
+    with pytest.raises(SpecError) as error:
+        load_text(DOT4.replace(old, new), "mine.yaml", None)
+    assert says in str(error.value)
+    assert re.search(r"mine\.yaml:\d+", error.value.where)
+
+
+# lines that are left out; the refusal
+LACKING = {
+    "  CLEAR:": "no reset of ACC",
+    "  FILL:": "no fill of ACC",
+    "  GET_W:": "no copy_in of W int8",
+}
+
+
+@pytest.mark.parametrize("line", LACKING)
+def test_a_machine_that_lacks_a_template_cannot_be_compiled_for(line):
+    text = "".join(t for t in DOT4.splitlines(keepends=True) if not t.startswith(line))
+    with pytest.raises(SpecError, match=LACKING[line]):
+        require(load_text(text, "mine.yaml", None))
+
+
+def test_an_unsigned_factor_needs_a_product_for_its_correction():
+    with pytest.raises(SpecError, match="no map of ACC mul"):
+        require(load_text(unsigned("X").replace(MUL, ""), "mine.yaml", None))
+
+
+def test_no_machine_is_known_by_name():
+    names = [p.stem for p in (ROOT / "isa_specs").glob("x86*.yaml")]
+    code = "".join(
+        p.read_text(encoding="utf-8")
+        for folder in ("targets", "machine", "compiler")
+        for p in (ROOT / "csp_embed" / folder).rglob("*.py")
+        if p.name != "source_rules.py"  # names an example in a hint
+    )
+    assert len(names) == 2
+    assert not [n for n in names if n in code]
