@@ -338,3 +338,19 @@ def _refuse_combinations(
             f"--stop-after {stop_after}",
             why="it stops before that is looked at; --stop-after makes no program",
         )
+    if reuse is not None:
+        refuse_ignored(
+            context, ("top", "host_weight"), "--reuse", why="one embedding is there, nothing ranks"
+        )
+    else:
+        refuse_ignored(
+            context, ("within",), "a search", why="--within needs --reuse",
+            hint="--reuse PROGRAM.npz",
+        )  # fmt: skip
+    if top == 1:
+        refuse_ignored(
+            context, ("host_weight",), "--top 1",
+            why="it ranks the embeddings that are scheduled, and there is one",
+        )  # fmt: skip
+    if data is not None:
+        refuse_ignored(context, ("seed",), "--data", why="there are no random tensors")
