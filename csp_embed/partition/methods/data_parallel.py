@@ -285,8 +285,6 @@ def _latency(
     best = max(low)
     if len(way) == 1 and number(plan.lower_bound) > best:  # there is no other way to deal out
         best, name = number(plan.lower_bound), plan.bound
-    if plan.status == OPTIMAL and len(way) == 1:
-        best = value
     return replace(
         _plan(graph, platform, request, value, best, found, name),
         linear_costs=linear,
