@@ -1,6 +1,6 @@
-"""Every partitioning method against brute force on odd tiny instances: fuzz_partition.py --seeds A:B
+"""Partitioning methods against brute force on odd tiny instances: fuzz_partition.py --seeds A:B
 
-Statuses, bounds and objectives are compared in exact rationals (`tests/property/partition_brute.py`).
+Statuses, bounds and objectives are compared in exact rationals (tests/property/partition_brute.py).
 Each fault is printed with its seed; any makes the exit code 1.
 """
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from csp_embed import process_clock
 from csp_embed.commands import plan_runs
 from csp_embed.commands.common import print_json, progress, say, stderr, width
 from csp_embed.commands.generate_network import generate
@@ -121,7 +122,7 @@ def partition(
     from csp_embed.network.files.graph import graph_document
     from csp_embed.network.files.plan import read_plan, write_plan
 
-    begin = time.perf_counter()
+    begin = process_clock.begun()
     known_objective(objective)
     check_outputs(
         (output, PLANS), (gantt, PICTURES), (picture, PICTURES), (report, (".html", ".htm")),

@@ -249,13 +249,16 @@ def _died(lost: Lost) -> tuple[dict[str, Any], None]:
 
 
 def _solve_on(platform: str, setting: Setting) -> tuple[dict[str, Any], Plan | None]:
+    begin, options = time.perf_counter(), dict(setting.options)
     from csp_embed.commands.plan_inputs import load_inputs, refuse_shared_host
     from csp_embed.partition.solve import solve
 
     request = replace(setting.request, platform=platform)
     inputs = load_inputs(request, objective=str(setting.options["objective"]), lenient=True)
     refuse_shared_host(inputs, int(setting.options["replicas"]))
-    plan = solve(inputs.graph, inputs.platform, cost_model=inputs.cost_model, **setting.options)
+    if options["time_limit"] is not None and options["time_limit"] > 0:  # reading counts too
+        options["time_limit"] = max(0.01, options["time_limit"] - (time.perf_counter() - begin))
+    plan = solve(inputs.graph, inputs.platform, cost_model=inputs.cost_model, **options)
     plan = replace(plan, source=request.source())
     copies = [a for r in plan.replicas for a in r.assignments]
     row = {

@@ -99,7 +99,7 @@ def solve(
     elif replicas > 1 or batch > 1:
         from csp_embed.partition.methods.data_parallel import solve_replicated
 
-        plan = solve_replicated(graph, platform, request, dict(fix or {}), replicas, batch)
+        plan = solve_replicated(graph, platform, clock, dict(fix or {}), replicas, batch)
     else:
         plan = solve_links(graph, platform, clock, dict(fix or {}), start)
     plan = replace(

@@ -205,7 +205,9 @@ class Brute:
             if room is None:
                 continue
             size = {t: decimal(self.tasks[t].activation_bytes) for t in mine}
-            later = {t: max((stage[c] - stage[t] for c in self.readers(t)), default=0) for t in mine}
+            later = {
+                t: max((stage[c] - stage[t] for c in self.readers(t)), default=0) for t in mine
+            }
             kept = sum((later[t] * size[t] for t in mine), Fraction(0))
             for i in range(len(mine)):
                 alive = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from fractions import Fraction
 
 from partition_brute import Brute, batched, decimal, instance
@@ -22,10 +23,8 @@ def faults(seed: int, effort: float = 1.0) -> Iterator[str]:
     graph, platform = instance(seed)
     batch = 2 + seed % 2 if seed % 5 == 0 else 1
     wanted: dict[str, Fraction | None] = {}
-    try:
+    with suppress(OverflowError):  # too many sequences to try
         wanted["latency"] = Brute(batched(graph, batch), platform).latency()
-    except OverflowError:
-        pass
     if batch == 1:
         wanted["throughput"] = Brute(graph, platform).period()
     for objective, want in wanted.items():

@@ -82,7 +82,9 @@ class Model:
 
     def __init__(self, p: Problem, horizon: float) -> None:
         self.p, self.cp, self.exact = p, cpsat.new_model(), Exact.of(p)
-        self.scale = Scale(self.exact.tick, horizon, self.exact.variables, self.exact.most(horizon), p.unit)
+        self.scale = Scale(
+            self.exact.tick, horizon, self.exact.variables, self.exact.most(horizon), p.unit
+        )
         self.horizon = self.scale.up(horizon) + 1
         self.x: list[dict[int, Any]] = []
         self.active: dict[tuple[int, int, int], Any] = {}
