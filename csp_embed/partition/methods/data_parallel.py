@@ -37,6 +37,7 @@ from csp_embed.partition.symmetry import trimmed
 from csp_embed.partition.view import make_problem, normalised, number
 
 LEAST = 0.05  # s that any search gets
+PATIENCE = 3.0  # s below which nothing is tried out: compiling may take as long
 LINES = "the number of replicas must not exceed the number of devices"
 
 
@@ -231,16 +232,19 @@ def _copy(task: Task, index: int, names: list[str], platform: Platform, share: i
 def _shares(
     graph: TaskGraph, platform: Platform, clock: Clock, way: list[list[str]], batch: int
 ) -> tuple[list[int], bool, bool]:
-    """Samples of each replica: one each, then each further one where HEFT ends first (in turn, once
-    half the time is gone or Ctrl-C came). Also whether some cost was scaled linearly, and whether
-    Ctrl-C came."""
+    """Samples of each replica: one each, then each further one where HEFT ends first (where the
+    mean load is least, once time is short or Ctrl-C came). Also whether some cost was scaled
+    linearly, and whether Ctrl-C came."""
     solve = _solver()
     linear, stopped, trials = False, False, clock.part(0.5)
 
     def ends(index: int, share: int) -> float:
         nonlocal stopped
-        if stopped or trials.late():
-            return float(share)
+        if stopped or (clock.wall and trials.left() < PATIENCE):
+            part = part_of(platform, way[index])
+            costs = ([t.cost_on(d) for d in part.devices] for t in graph.tasks)
+            known = (min((c for c in row if c is not None), default=0.0) for row in costs)
+            return sum(known) * share / len(part.devices)
         tasks = tuple(_copy(t, index, way[index], platform, share) for t in graph.tasks)
         edges = tuple(
             Edge(f"{index}/{e.src}", f"{index}/{e.dst}", times(e.bytes, share), e.tensor)
