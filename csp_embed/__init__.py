@@ -2,7 +2,7 @@
 
 Folders, in the order in which data flows:
     ir/         values between stages: operators, embeddings, schedules, streams, networks, plans
-    machine/    an accelerator's instruction set as data: specs, bits, costs, listings, program files
+    machine/    an instruction set as data: specs, bits, costs, listings, program files
     ops/        tensor operators as formulas, with NumPy references
     embed/      which scalar operation runs in which lane; rooms: space/ (digits and options),
                 algebra/ (rows, layouts, counts, cost), model/ (CP-SAT), pins/, explain/,
@@ -28,9 +28,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # What type checkers and editors see; tests compare it with _NAMES.
     from csp_embed import partition as partition
-    from csp_embed.compiler.driver import Options as Options
     from csp_embed.compiler.driver import compile as compile
     from csp_embed.compiler.kernel import Kernel as Kernel
+    from csp_embed.compiler.options import Options as Options
     from csp_embed.errors import CspEmbedError as CspEmbedError
     from csp_embed.machine.load import load_isa as load_isa
     from csp_embed.ops import avg_pool2d as avg_pool2d
@@ -53,7 +53,7 @@ _NAMES = {
     "compile": "csp_embed.compiler.driver",
     "CspEmbedError": "csp_embed.errors",
     "Kernel": "csp_embed.compiler.kernel",
-    "Options": "csp_embed.compiler.driver",
+    "Options": "csp_embed.compiler.options",
     "load_isa": "csp_embed.machine.load",
     "partition": "csp_embed.partition",
     **dict.fromkeys(

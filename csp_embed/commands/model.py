@@ -174,23 +174,20 @@ def pareto_command(
     """
     if limit == 0:
         refuse_ignored(context, ("memory",), "--limit 0", why="nothing is scheduled")
-    from csp_embed.compiler.driver import refuse_memory
     from csp_embed.embed.explain.pareto import pareto
     from csp_embed.embed.explain.reasons import none as explain_none
     from csp_embed.embed.pins.text import read_pins
+    from csp_embed.machine.costs import costs_of
     from csp_embed.report import pareto as pareto_report
     from csp_embed.report.pareto_picture import plot
 
-    refuse_memory(asked.isa, asked.options.memory)
+    costs = costs_of(asked.isa, asked.options.memory or "")
     check_writable(output, PICTURES)
     pins = read_pins(asked.op, asked.isa, asked.options.pins)
     mode = "strict" if pins.strict else asked.options.layout
     with progress(quiet=as_json) as tell:
         tell("sweeping", 0, 1)
         try:
-            from csp_embed.machine.costs import costs_of
-
-            costs = costs_of(asked.isa, asked.options.memory or "")
             front = pareto(asked.op, asked.isa, mode, pins=pins.keeps, factors=pins.factors,
                            costs=costs)  # fmt: skip
         except Infeasible as error:
