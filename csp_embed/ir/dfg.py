@@ -96,6 +96,20 @@ class Dataflow:
         lines += [f"  then    {step}" for step in self.steps]
         return "\n".join(lines)
 
+    def verify(self) -> list[str]:
+        """What is wrong with its form, as text; [] where it is well formed."""
+        wrong = [f"axis {a} has extent {n}" for a, n in self.axes.items() if n < 1]
+        for access, shape in [
+            (self.out, self.out_shape),
+            *((r.access, r.shape) for r in self.reads),
+        ]:
+            if len(access.index) != len(shape):
+                wrong.append(f"{access} has {len(access.index)} indices, {len(shape)} wanted")
+            unknown = {a for ix in access.index for a, _ in ix.terms} - set(self.axes)
+            wrong += [f"{access} names an unknown axis {a}" for a in sorted(unknown)]
+        roles = [r.role for r in self.reads]
+        return wrong + [f"{r} is read twice" for r in sorted(set(roles)) if roles.count(r) > 1]
+
     def expand(self, max_points: int = MAX_POINTS) -> Expanded:
         """The expanded form. Raises: OperatorError above `max_points` points."""
         if self.points > max_points:
@@ -161,6 +175,32 @@ class Expanded:
             parts.append(np.stack([nodes[role][0] + flat[ok], base + ids[ok]], axis=1))
         parts.append(np.stack([base + ids[alive], nodes["out"][0] + self.write[alive]], axis=1))
         return np.concatenate(parts).astype(np.int64)
+
+    def verify(self) -> list[str]:
+        """What is wrong with its form, as text; [] where it is well formed."""
+        wrong = self.source.verify()
+        if self.points.shape != (self.source.points, len(self.source.axes)):
+            wrong.append(f"points have shape {self.points.shape}")
+        sizes = {r.role: prod(r.shape) for r in self.source.reads} | {
+            "out": prod(self.source.out_shape)
+        }
+        for name, flat in (("out", self.write), *self.reads.items()):
+            if flat.shape != (self.source.points,):
+                wrong.append(f"{name} has {flat.shape} entries, one for each point is wanted")
+            elif flat.size and not -1 <= flat.min() <= flat.max() < sizes[name]:
+                wrong.append(f"{name} names an element beyond its tensor")
+        return wrong
+
+    def show(self) -> str:
+        """How many nodes and edges of each kind there are."""
+        alive = int((self.write >= 0).sum())
+        lines = [f"{self.source.name}: {len(self.points)} points, {alive} write an element"]
+        lines += [
+            f"  {role} reads {int((flat >= 0).sum())} elements in range, "
+            f"{len(np.unique(flat[flat >= 0]))} of them distinct"
+            for role, flat in self.reads.items()
+        ]
+        return "\n".join(lines)
 
 
 def dataflow(op: Operator) -> Dataflow:

@@ -123,7 +123,40 @@ class Operator:
         """Formula and epilogue; with the tensors' shapes `ops.parse_formula` reads it back."""
         return "; ".join([self.formula(), *map(str, self.epilogue)])
 
+    def verify(self) -> list[str]:
+        """What is wrong with its form, as text; [] where it is well formed."""
+        wrong = [f"axis {a} has extent {n}" for a, n in self.axes.items() if n < 1]
+        if self.kind not in ("contract", "max", "min", "map"):
+            wrong.append(f"kind {self.kind} is not known")
+        if (self.rhs is None) == (self.kind == "contract"):
+            wrong.append(f"{self.kind} with {'no' if self.rhs is None else 'an'} rhs")
+        steps = [s.access for s in self.epilogue if s.access is not None]
+        for access in (self.out, self.lhs, *([self.rhs] if self.rhs else []), *steps):
+            wrong += self._unreadable(access)
+        if len(self.out_axes) != len(set(self.out_axes)):
+            wrong.append(f"{self.out} indexes an axis twice")
+        for step in self.epilogue:
+            if (step.imm is None) == (step.access is None):
+                wrong.append(f"step {step.op} needs an immediate or a tensor, not both")
+            elif step.access is not None:
+                used = {a for ix in step.access.index for a, _ in ix.terms}
+                if used - set(self.out_axes):
+                    wrong.append(f"step {step} reads by axes that the result lacks")
+        return wrong
+
+    def _unreadable(self, access: Access) -> list[str]:
+        """What keeps an access from naming elements of its tensor."""
+        tensor = self.tensors.get(access.tensor)
+        if tensor is None:
+            return [f"{access} reads an unknown tensor"]
+        wrong = []
+        if len(access.index) != len(tensor.shape):
+            wrong.append(f"{access} has {len(access.index)} indices, {len(tensor.shape)} wanted")
+        unknown = {a for ix in access.index for a, _ in ix.terms} - set(self.axes)
+        return wrong + [f"{access} names an unknown axis {a}" for a in sorted(unknown)]
+
     def show(self) -> str:
+        """Formula, extents of the axes, epilogue."""
         axes = " ".join(f"{a}={n}" for a, n in self.axes.items())
         steps = "; ".join(map(str, self.epilogue))
         return f"{self.name}: {self.formula()}\n  axes {axes}\n  then {steps or 'nothing'}"
