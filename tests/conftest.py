@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -12,3 +13,5 @@ settings.register_profile(
     "project", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("project")
+# Every stage of every compilation is verified in the tests (compiler/stages.py).
+os.environ.setdefault("CSP_EMBED_CHECK", "1")

@@ -40,10 +40,10 @@ class Candidates:
         """What contradicts the statement above, in words; empty where it holds."""
         if not self.embeddings:
             return ["there is no embedding"]
-        out = []
+        out: list[str] = []
         first = self.embeddings[0]
-        if any(e.operator != first.operator for e in self.embeddings):
-            out.append("the embeddings are of several operators")
+        for e in self.embeddings:
+            out += [f"{e.formula()}: {text}" for text in e.verify()]
         # Proved to be least: then no later one is cheaper.
         least = first.cost["objective"]
         if first.proof.get("status") == "OPTIMAL":

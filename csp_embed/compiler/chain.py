@@ -29,10 +29,11 @@ from csp_embed.errors import CspEmbedError, Infeasible, OperatorError
 from csp_embed.ir.dfg import Dataflow, dataflow
 from csp_embed.ir.operator import Operator
 from csp_embed.judge import embedding as embedding_judge
+from csp_embed.ops.document import from_document, to_document
 
-# Instruction points of an embedding that are enumerated one by one; beyond them its rules are
-# judged by arithmetic and on single steps.
-JUDGED_POINTS = 1_000_000
+# Instruction points of a candidate that are enumerated one by one; beyond them its rules are judged
+# by arithmetic and on single steps. The winner is judged on ten times as many, with its program.
+JUDGED_POINTS = 100_000
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,13 @@ class OperatorStage:
         return operator_of(x, self.shapes)
 
     def verify(self, x: Any, y: Operator) -> Sequence[object]:
-        return []
+        try:
+            again = from_document(to_document(y), y.values)
+        except OperatorError as error:
+            return [f"its own text is refused: {error.what}"]
+        same = (again.text(), dict(again.axes)) == (y.text(), dict(y.axes))
+        same = same and again.tensors == y.tensors
+        return [] if same else [f"its own text is read as {again.text()}"]
 
 
 @dataclass(frozen=True)
@@ -110,7 +117,7 @@ class EmbeddingStage:
     def verify(self, x: Operator, y: Candidates) -> Sequence[object]:
         out: list[object] = []
         for e in y.embeddings:
-            if e.operator != x:
+            if e.operator.text() != x.text():
                 out.append(f"{e.formula()} is of another operator")
             out += embedding_judge.judge(e, self.setting.isa, limit=JUDGED_POINTS).breaches
         return out
@@ -135,7 +142,8 @@ class ScheduleStage:
         return schedule_of(x, self.setting)
 
     def verify(self, x: Candidates, y: Scheduled) -> Sequence[object]:
-        out = [] if y.embedding in x.embeddings else ["the schedule is of no candidate"]
+        known = any(e is y.embedding for e in x.embeddings)
+        out = [] if known else ["the schedule is of no candidate"]
         again = self.setting.meter.measure(y.schedule).cycles
         if again != y.measured.cycles:
             out.append(f"{y.measured.cycles:,.0f} cycles were measured, {again:,.0f} are")

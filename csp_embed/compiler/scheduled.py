@@ -40,9 +40,9 @@ class Scheduled:
 
     def verify(self) -> list[object]:
         """What contradicts the statement above; empty where it holds."""
-        out: list[object] = []
+        out: list[object] = list(self.schedule.verify())
         cycles = [c for _, c in self.tried]
-        if cycles != sorted(cycles) or self.tried[0][0] != self.embedding:
+        if cycles != sorted(cycles) or self.tried[0][0] is not self.embedding:
             out.append("another embedding was found to take fewer cycles")
         return out
 
