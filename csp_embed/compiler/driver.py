@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from csp_embed.compiler import cache
 from csp_embed.compiler.arguments import check_options, constants_of, operator_of, with_short
 from csp_embed.compiler.kernel import Kernel
-from csp_embed.embed import embed
 from csp_embed.embed.certificate.reuse import reuse
 from csp_embed.embed.explain.reasons import none as explain_none
 from csp_embed.embed.pins.text import read_pins
+from csp_embed.embed.problem import EmbedProblem
+from csp_embed.embed.search import embeddings
 from csp_embed.errors import Infeasible, InputError, OperatorError, SpecError
 from csp_embed.ir.embedding import Embedding
 from csp_embed.ir.operator import Operator
@@ -118,8 +119,8 @@ def compile(
     engine = engine_of(machine, costs.memory)
     tell = progress or (lambda text, done, total: None)
     tell("embedding", 0, 1)
-    embeddings = embeddings_of(op, machine, options)
-    if not embeddings:
+    embedded = embeddings_of(op, machine, options, costs)
+    if not embedded:
         raise Infeasible(
             f"{op.name} has no embedding in {machine.name}",
             where=op.formula(),
@@ -133,13 +134,13 @@ def compile(
             return estimate(schedule, machine)
         return float(engine.total(lower(schedule, machine).stream))
 
-    embeddings = _addressable(op, embeddings, machine)
+    embedded = _addressable(op, embedded, machine)
     tell("scheduling", 0, 1)
-    problems = [build_problem(e, machine) for e in embeddings]
+    problems = [build_problem(e, machine) for e in embedded]
     name = "" if options.cache is None else cache.key(op, machine, _search_key(options), ranges)
-    found = _cached(options.cache, name, embeddings, problems, measure, ranges)
+    found = _cached(options.cache, name, embedded, problems, measure, ranges)
     if not found:
-        penalties = [options.host_weight * _host_bytes(e, machine) for e in embeddings]
+        penalties = [options.host_weight * _host_bytes(e, machine) for e in embedded]
         found = search(
             problems,
             measure,
@@ -151,12 +152,12 @@ def compile(
             refine=options.refine,
         )
         if options.cache is not None and found[0].config is not None:
-            winner = embeddings[found[0].number]
+            winner = embedded[found[0].number]
             cache.save(options.cache, name, winner.formula(), found[0].config)
     best = found[0]
-    embedding, schedule = embeddings[best.number], best.schedule
+    embedding, schedule = embedded[best.number], best.schedule
     lowered = lower(schedule, machine)
-    tried = [(embeddings[f.number], f.cycles) for f in found]
+    tried = [(embedded[f.number], f.cycles) for f in found]
     return Kernel(
         operator=op,
         isa=machine,
@@ -171,37 +172,41 @@ def compile(
     )
 
 
-def embeddings_of(op: Operator, machine: Isa, options: Options) -> list[Embedding]:
+def embeddings_of(
+    op: Operator, machine: Isa, options: Options, costs: Costs | None = None
+) -> list[Embedding]:
     """The embeddings that the options ask for, best first under the analytic cost.
 
+    costs: those behind `options.memory`, where they are made already.
     Raises: Infeasible, InputError for pins that cannot be read.
     """
-    costs = costs_of(machine, options.memory or "")
+    problem = problem_of(op, machine, options, costs)
     if options.reuse is not None:
-        return [_reused(options.reuse, op, machine, options.within, costs)]
-    pins = read_pins(op, machine, options.pins)
+        return [_reused(options.reuse, problem, options.within)]
     try:
-        found = embed(
-            op,
-            machine,
-            layout="strict" if pins.strict else options.layout,
-            top=max(POOL, options.top),
-            pins=pins.keeps,
-            factors=pins.factors,
-            costs=costs,
-        )
+        found = embeddings(problem, max(POOL, options.top))
     except Infeasible as error:
         explanation = explain_none(op, machine, options.layout, options.pins)
         raise explanation.error(op, machine) from error
-    return [pins.arrange(e) for e in found]
+    return [problem.pins.arrange(e) for e in found]
 
 
-def _reused(
-    embedding: Embedding, op: Operator, machine: Isa, within: float, costs: Costs
-) -> Embedding:
-    """The embedding for the shape of `op`. Raises: Infeasible, where it does not fit or costs more
-    than `within` over what is proved to be least."""
-    found = reuse(embedding, op, machine, within=within, costs=costs)
+def problem_of(
+    op: Operator, machine: Isa, options: Options, costs: Costs | None = None
+) -> EmbedProblem:
+    """The embedding problem that the options pose; costs: see `embeddings_of`.
+
+    Raises: Infeasible, where the machine lacks the operation; InputError for unreadable pins.
+    """
+    costs = costs or costs_of(machine, options.memory or "")
+    problem = EmbedProblem.of(op, machine, options.layout, costs=costs)
+    return problem.pinned(read_pins(problem, options.pins))
+
+
+def _reused(embedding: Embedding, problem: EmbedProblem, within: float) -> Embedding:
+    """The embedding for the shape of the problem. Raises: Infeasible, where it does not fit or
+    costs more than `within` over what is proved to be least."""
+    op, found = problem.op, reuse(embedding, problem, within=within)
     hint = "compile without reuse"
     if found is None:
         raise Infeasible(
