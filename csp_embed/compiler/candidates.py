@@ -10,10 +10,11 @@ import math
 from dataclasses import dataclass
 
 from csp_embed.compiler.options import Options
-from csp_embed.embed import embed
 from csp_embed.embed.certificate.reuse import reuse
 from csp_embed.embed.explain.reasons import none as explain_none
 from csp_embed.embed.pins.text import read_pins
+from csp_embed.embed.problem import EmbedProblem
+from csp_embed.embed.search import embeddings
 from csp_embed.errors import Infeasible, OperatorError
 from csp_embed.ir.embedding import Embedding
 from csp_embed.ir.operator import Operator
@@ -55,37 +56,41 @@ class Candidates:
         return out
 
 
-def embeddings_of(op: Operator, machine: Isa, options: Options) -> list[Embedding]:
+def embeddings_of(
+    op: Operator, machine: Isa, options: Options, costs: Costs | None = None
+) -> list[Embedding]:
     """The embeddings that the options ask for, best first under the analytic cost.
 
+    costs: those behind `options.memory`, where they are made already.
     Raises: Infeasible, InputError for pins that cannot be read.
     """
-    costs = costs_of(machine, options.memory or "")
+    problem = problem_of(op, machine, options, costs)
     if options.reuse is not None:
-        return [_reused(options.reuse, op, machine, options.within, costs)]
-    pins = read_pins(op, machine, options.pins)
+        return [_reused(options.reuse, problem, options.within)]
     try:
-        found = embed(
-            op,
-            machine,
-            layout="strict" if pins.strict else options.layout,
-            top=max(POOL, options.top),
-            pins=pins.keeps,
-            factors=pins.factors,
-            costs=costs,
-        )
+        found = embeddings(problem, max(POOL, options.top))
     except Infeasible as error:
         explanation = explain_none(op, machine, options.layout, options.pins)
         raise explanation.error(op, machine) from error
-    return [pins.arrange(e) for e in found]
+    return [problem.pins.arrange(e) for e in found]
 
 
-def _reused(
-    embedding: Embedding, op: Operator, machine: Isa, within: float, costs: Costs
-) -> Embedding:
-    """The embedding for the shape of `op`. Raises: Infeasible, where it does not fit or costs more
-    than `within` over what is proved to be least."""
-    found = reuse(embedding, op, machine, within=within, costs=costs)
+def problem_of(
+    op: Operator, machine: Isa, options: Options, costs: Costs | None = None
+) -> EmbedProblem:
+    """The embedding problem that the options pose; costs: see `embeddings_of`.
+
+    Raises: Infeasible, where the machine lacks the operation; InputError for unreadable pins.
+    """
+    costs = costs or costs_of(machine, options.memory or "")
+    problem = EmbedProblem.of(op, machine, options.layout, costs=costs)
+    return problem.pinned(read_pins(problem, options.pins))
+
+
+def _reused(embedding: Embedding, problem: EmbedProblem, within: float) -> Embedding:
+    """The embedding for the shape of the problem. Raises: Infeasible, where it does not fit or
+    costs more than `within` over what is proved to be least."""
+    op, found = problem.op, reuse(embedding, problem, within=within)
     hint = "compile without reuse"
     if found is None:
         raise Infeasible(
@@ -104,17 +109,17 @@ def _reused(
     return found.embedding
 
 
-def addressable(embeddings: tuple[Embedding, ...], isa: Isa) -> list[Embedding]:
+def addressable(found: tuple[Embedding, ...], isa: Isa) -> list[Embedding]:
     """Those whose packed operands the machine can address; empty where none is."""
     limit = 1 << isa.limits.dram_bits
-    return [e for e in embeddings if device_bytes(e, isa) < limit]
+    return [e for e in found if device_bytes(e, isa) < limit]
 
 
-def not_addressable(embeddings: tuple[Embedding, ...], isa: Isa) -> OperatorError:
+def not_addressable(found: tuple[Embedding, ...], isa: Isa) -> OperatorError:
     """Why `addressable` leaves none."""
-    op = embeddings[0].operator
+    op = found[0].operator
     return OperatorError(
-        f"{op.name} needs {min(device_bytes(e, isa) for e in embeddings):,} bytes of device memory",
+        f"{op.name} needs {min(device_bytes(e, isa) for e in found):,} bytes of device memory",
         why=f"{isa.name} addresses {1 << isa.limits.dram_bits:,}",
         hint="split the operator into smaller ones",
     )

@@ -112,7 +112,8 @@ class EmbeddingStage:
 
     def apply(self, x: Operator) -> Candidates:
         self.setting.tell("embedding", 0, 1)
-        return Candidates(tuple(embeddings_of(x, self.setting.isa, self.setting.options)))
+        s = self.setting
+        return Candidates(tuple(embeddings_of(x, s.isa, s.options, s.costs)))
 
     def verify(self, x: Operator, y: Candidates) -> Sequence[object]:
         out: list[object] = []

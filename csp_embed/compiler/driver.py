@@ -9,7 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from csp_embed.compiler.arguments import machine_of, operator_of
-from csp_embed.compiler.candidates import embeddings_of
+from csp_embed.compiler.candidates import embeddings_of, problem_of
 from csp_embed.compiler.chain import chain
 from csp_embed.compiler.kernel import Kernel
 from csp_embed.compiler.measuring import Meter
@@ -87,4 +87,4 @@ def scheduled_cycles(
     return found[0].cycles
 
 
-__all__ = ["Kernel", "Options", "compile", "embeddings_of", "scheduled_cycles"]
+__all__ = ["Kernel", "Options", "compile", "embeddings_of", "problem_of", "scheduled_cycles"]

@@ -1,6 +1,6 @@
 """From decisions to a whole embedding: digits, layouts, cost, the name of its kind.
 
-Takes: Operator, Isa, Choice (or the affine map that it means), mode.  Leaves: Embedding.
+Takes: EmbedProblem, Choice (or the affine map that it means).  Leaves: Embedding.
 Raises Reject where the choice breaks a rule.
 """
 
@@ -11,45 +11,31 @@ import math
 from csp_embed.embed.algebra.cost import figures
 from csp_embed.embed.algebra.layouts import derive_layouts
 from csp_embed.embed.algebra.rows import Reject
+from csp_embed.embed.problem import EmbedProblem
 from csp_embed.embed.space.digits import Choice, Map, expand
-from csp_embed.embed.space.unit import unit_for
 from csp_embed.ir.embedding import Embedding
-from csp_embed.ir.operator import Operator
-from csp_embed.machine.costs import Costs, costs_of
-from csp_embed.machine.spec import Isa
 
 
-def build(
-    op: Operator, isa: Isa, choice: Choice, mode: str = "relaxed", costs: Costs | None = None
-) -> Embedding:
-    """The embedding that `choice` means; costs: see `pose`.
+def build(problem: EmbedProblem, choice: Choice) -> Embedding:
+    """The embedding that `choice` means.
 
     Raises: Reject, where it breaks a rule or does not keep the layout mode.
     """
-    lanes = expand(op, choice)
-    return build_map(op, isa, lanes, choice.commuted, mode, kind=kind_of(choice), costs=costs)
+    lanes = expand(problem.op, choice)
+    return build_map(problem, lanes, choice.commuted, kind=kind_of(choice))
 
 
-def build_map(
-    op: Operator,
-    isa: Isa,
-    lanes: Map,
-    commuted: bool,
-    mode: str = "relaxed",
-    *,
-    kind: str = "",
-    costs: Costs | None = None,
-) -> Embedding:
+def build_map(problem: EmbedProblem, lanes: Map, commuted: bool, *, kind: str = "") -> Embedding:
     """The embedding that an affine map means, if it meets every operator point once.
 
     Raises: Reject, where it breaks another rule or does not keep the layout mode.
     """
-    unit = unit_for(op, isa)
+    op, isa, unit = problem.op, problem.isa, problem.unit
     for dim, size in unit.size.items():
         used = math.prod(d.extent for d in lanes.digits if d.dim == dim)
         if used > size:
             raise Reject("lanes", f"dimension {dim} has {size} lanes, {used} are asked for")
-    layouts, counts = derive_layouts(op, unit, lanes, commuted, mode)
+    layouts, counts = derive_layouts(op, unit, lanes, commuted, problem.mode)
     return Embedding(
         operator=op,
         isa_name=isa.name,
@@ -60,11 +46,9 @@ def build_map(
         coordinates=lanes.coordinates,
         layouts=layouts,
         kind=kind,
-        layout_mode=mode,
+        layout_mode=problem.mode,
         equal=lanes.equal,
-        cost=figures(
-            op, isa, unit, layouts, lanes.counters, counts, commuted, costs or costs_of(isa)
-        ),
+        cost=figures(op, isa, unit, layouts, lanes.counters, counts, commuted, problem.weights),
     )
 
 

@@ -176,7 +176,7 @@ def figures(
     counters: Sequence[Counter],
     counts: Mapping[str, Occupancy],
     commuted: bool,
-    costs: Costs,
+    w: Weights,
 ) -> dict[str, float]:
     """Cost figures of one embedding.
 
@@ -187,7 +187,6 @@ def figures(
     of them that the host also widens, int8 into int32), duplication (packed tensor elements per
     distinct one, run-time operands), objective (cycles, with tie-breakers).
     """
-    w = weights(op, isa, unit, costs)
     steps, elements = trimmed_steps(layouts, counters), {r: v.elements for r, v in layouts.items()}
     inputs = [r for r in layouts if r != "dst"]
     run_time = [r for r in inputs if w.host(r, commuted)]

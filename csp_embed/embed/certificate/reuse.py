@@ -1,9 +1,9 @@
 """Reuse with proof: an embedding solved for one shape, applied to another of the same operator.
 
-Takes: an Embedding and the Operator of the other shape.  Leaves: `Reuse`: the embedding there, its
-analytic cost, and a lower bound on the cost of every embedding, so that the gap is proved without a
-solver. `bound` takes less than a millisecond and holds for every embedding there is; `least` sweeps
-the lifted model (about the time of a search) and is exact for it.
+Takes: an Embedding and the EmbedProblem of the other shape.  Leaves: `Reuse`: the embedding there,
+its analytic cost, and a lower bound on the cost of every embedding, so that the gap is proved
+without a solver. `bound` takes less than a millisecond and holds for every embedding there is;
+`least` sweeps the lifted model (about the time of a search) and is exact for it.
 """
 
 from __future__ import annotations
@@ -15,18 +15,16 @@ from fractions import Fraction
 
 import numpy as np
 
-from csp_embed.embed.algebra.cost import UNIT, Limit, objective, parts, steps_within, weights
+from csp_embed.embed.algebra.cost import UNIT, Limit, objective, parts, steps_within
 from csp_embed.embed.algebra.rows import Reject
 from csp_embed.embed.build import build
 from csp_embed.embed.explain.pareto_space import space_of, sweep
 from csp_embed.embed.model.greedy import cost_of
-from csp_embed.embed.problem import Problem
+from csp_embed.embed.problem import EmbedProblem
 from csp_embed.embed.space.digits import LOOP, Carry, Choice, expand, inner_digits
-from csp_embed.embed.space.unit import Unit, accesses, unit_for
+from csp_embed.embed.space.unit import Unit, accesses
 from csp_embed.ir.embedding import Coordinate, Embedding
 from csp_embed.ir.operator import Access, Affine, Operator
-from csp_embed.machine.costs import Costs, costs_of
-from csp_embed.machine.spec import Isa
 
 
 @dataclass(frozen=True)
@@ -42,48 +40,42 @@ class Reuse:
 
 
 def reuse(
-    embedding: Embedding,
-    op: Operator,
-    isa: Isa,
-    *,
-    within: float = 0.0,
-    sweep_too: bool = True,
-    costs: Costs | None = None,
+    embedding: Embedding, problem: EmbedProblem, *, within: float = 0.0, sweep_too: bool = True
 ) -> Reuse | None:
-    """The embedding applied to `op`, whatever its gap; None where its structure does not fit.
+    """The embedding applied to another problem, whatever its gap, in the embedding's own layout
+    mode; None where its structure does not fit.
 
     within: gap that is good enough; sweep_too: sweep the lifted model where the cheap bound does
     not prove it.
     """
-    costs = costs or costs_of(isa)
+    problem = replace(problem, mode=embedding.layout_mode)
     try:
-        found = build(op, isa, adapted(embedding, op, isa), embedding.layout_mode, costs)
+        found = build(problem, adapted(embedding, problem))
     except Reject:
         return None
     cost = found.cost["objective"]
-    low, by = bound(op, isa, costs), "bound"
+    low, by = bound(problem), "bound"
     if sweep_too and cost > low * (1 + within) * (1 + 1e-12):
-        low, by = max(low, least(op, isa, embedding.layout_mode, costs)), "sweep"
+        low, by = max(low, least(problem)), "sweep"
     low = min(low, cost)
     gap = cost / low - 1 if low else 0.0
     proof = {
         "status": "OPTIMAL" if gap <= 1e-12 else "FEASIBLE",
         "objective_cycles": cost, "bound_cycles": cost if gap <= 1e-12 else low, "rank": 0,
-        "memory": costs.memory, "families": [f"reuse: {by}"],
+        "memory": problem.costs.memory, "families": [f"reuse: {by}"],
     }  # fmt: skip
     return Reuse(replace(found, proof=proof), cost, low, max(gap, 0.0), by)
 
 
-def bound(op: Operator, isa: Isa, costs: Costs | None = None) -> float:
+def bound(problem: EmbedProblem) -> float:
     """Cycles that no embedding's analytic cost undercuts, of the lifted model or not.
 
     Every point whose factors exist takes a lane of some step (rule 5), every output a lane of some
     accumulator element, every element that is read a lane of some packed one.
     """
-    unit = unit_for(op, isa)
-    w = weights(op, isa, unit, costs or costs_of(isa))
+    op, unit, w = problem.op, problem.unit, problem.weights
     least_of = []
-    for commuted in (False, True) if op.rhs is not None else (False,):
+    for commuted in problem.commutations:
         roles = accesses(op, commuted)
         limits = [limit for r, a in roles.items() if r != "dst" for limit in _limits(op, a)]
         points = steps_within(limits, dict(op.axes))
@@ -124,17 +116,14 @@ def _reached(op: Operator, ix: Affine, size: int) -> int:
     return int(((values >= 0) & (values < size)).sum())
 
 
-def least(op: Operator, isa: Isa, mode: str = "relaxed", costs: Costs | None = None) -> float:
+def least(problem: EmbedProblem) -> float:
     """The least analytic cost of the lifted model, by sweeping it: no solver, no embedding built.
 
     Where the sweep is cut at its limit, `bound`."""
-    space = space_of(op, isa, mode, count_filled=False, costs=costs)
-    swept = sweep(space, kinds=True)
+    swept = sweep(space_of(problem, count_filled=False), kinds=True)
     if not swept.complete or not swept.answers:
-        return bound(op, isa, costs)
-    problem = Problem(op, isa, space.unit, mode, space.blocks, (), space.costs)
-    w = weights(op, isa, space.unit, space.costs)
-    return min(cost_of(problem, picked, w) for picked in swept.answers) / UNIT
+        return bound(problem)
+    return min(cost_of(problem, picked) for picked in swept.answers) / UNIT
 
 
 def choice_of(embedding: Embedding) -> Choice:
@@ -201,15 +190,15 @@ def _skews(
     return out
 
 
-def adapted(embedding: Embedding, op: Operator, isa: Isa) -> Choice:
-    """The same structure with factors for the extents of `op`: shorter axes take fewer lanes, an
+def adapted(embedding: Embedding, problem: EmbedProblem) -> Choice:
+    """The same structure with factors for the problem's extents: shorter axes take fewer lanes, an
     axis that was carried whole takes the lanes that are free, and each factor is the least for its
     number of steps. Raises: Reject, where the operators do not have the same axes.
     """
-    old = choice_of(embedding)
+    op, old = problem.op, choice_of(embedding)
     if {a for c in old.carries for a in c.axes} != set(op.axes):
         raise Reject("reuse", "the operators have other axes")
-    size = dict(unit_for(op, isa).size)
+    size = dict(problem.unit.size)
     for dim in size:
         size[dim] //= math.prod(d.extent for d in embedding.digits if d.dim == dim)
     carries: list[Carry] = []

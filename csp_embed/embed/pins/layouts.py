@@ -19,7 +19,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from csp_embed.embed.problem import Option
+from csp_embed.embed.problem import EmbedProblem, Option
 from csp_embed.embed.space.digits import Choice, expand
 from csp_embed.embed.space.evaluate import operands
 from csp_embed.embed.space.options import Rules
@@ -27,7 +27,6 @@ from csp_embed.embed.space.unit import Unit
 from csp_embed.errors import InputError
 from csp_embed.ir.embedding import Embedding, Layout
 from csp_embed.ir.operator import Access, Operator
-from csp_embed.machine.spec import Isa
 
 Lane = tuple[str, int, int, int]  # dimension, tensor index, lanes, coefficient
 
@@ -47,13 +46,14 @@ class LayoutPin:
     pad: tuple[str, int] | None = None
 
 
-def layout_pin(op: Operator, isa: Isa, unit: Unit, text: str) -> LayoutPin:
+def layout_pin(problem: EmbedProblem, text: str) -> LayoutPin:
     """Reads TENSOR=ORDER. Raises: InputError for an unknown tensor or letter."""
+    op, isa, unit = problem.op, problem.isa, problem.unit
     tensor, sign, order = text.partition("=")
     tensor = tensor.strip()
-    places = {r: a for r, a in operands(Rules(op, unit, False)).items() if a.tensor == tensor}
+    places = {r: a for r, a in operands(problem.rules(False)).items() if a.tensor == tensor}
     if not sign or not places:
-        have = ", ".join(dict.fromkeys(a.tensor for a in operands(Rules(op, unit, False)).values()))
+        have = ", ".join(dict.fromkeys(a.tensor for a in operands(problem.rules(False)).values()))
         raise InputError(f"--layout {text} names no tensor", why=f"the operator has {have}",
                          hint="--layout x=NHWC, or --layout strict")  # fmt: skip
     role = next(iter(places))
