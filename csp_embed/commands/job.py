@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import json
-import zipfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from csp_embed.commands.data_file import read_operands
 from csp_embed.commands.watch import Watch
 from csp_embed.compiler.chain import FRONT, chain, front
 from csp_embed.compiler.kernel import Kernel
-from csp_embed.compiler.operands import operand
 from csp_embed.compiler.options import Options
 from csp_embed.compiler.setting import setting_of
 from csp_embed.compiler.stages import Chain, Made
 from csp_embed.compiler.values import ValuesStage
 from csp_embed.compiler.verify import SIMULATED_MACS, Verdict
-from csp_embed.errors import Infeasible, InputError, TimeLimit
+from csp_embed.errors import Infeasible, TimeLimit
 from csp_embed.files import atomic
 from csp_embed.ir.operator import Operator
 from csp_embed.machine.costs import costs_of
@@ -122,38 +118,11 @@ class Job:
         return made
 
     def tensors(self) -> dict[str, Any] | None:
-        """Operands of --data by name, or None.
-
-        Raises: InputError where the file cannot be read, or an operand is missing or of the wrong
-        shape or type.
-        """
+        """Operands of --data by name, or None. Raises: InputError where they cannot be read."""
         if self.data is None:
             return None
-        hint = "--data takes a NumPy .npz file: numpy.savez(FILE, x=…, w=…)"
-        try:
-            # numpy.load takes anything else for a pickle, and says so.
-            if not zipfile.is_zipfile(self.data):
-                with open(self.data, "rb"):
-                    raise InputError(f"{self.data} is no whole .npz file", hint=hint)
-            with np.load(self.data, allow_pickle=False) as file:
-                given = {k: file[k] for k in file.files}
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            why = getattr(error, "strerror", None)
-            raise InputError(
-                f"cannot read {self.data}", why=why or str(error), hint=hint
-            ) from error
-        wanted = [t for t in self.op.tensors if t != self.op.out.tensor and t not in self.op.values]
-        try:
-            found = {name: operand(self.op, given, name) for name in wanted}
-        except InputError as error:
-            raise InputError(
-                error.what, where=str(self.data), why=error.why, hint=error.hint
-            ) from error
-        self.notes += [
-            f"{name} of {self.data} is not used: {self.op.name} takes {', '.join(wanted)}"
-            for name in given
-            if name not in found
-        ]
+        found, unused = read_operands(self.op, self.data)
+        self.notes += unused
         return found
 
     def _constants(self, given: dict[str, Any]) -> dict[str, Any]:
