@@ -11,7 +11,7 @@ Folders, in the order in which data flows:
     targets/    stream/: instruction words, micro-ops, DRAM images
     judge/      every checker; shares no code with the builders
     sim/        functional/ (values), cycles/ (time), tvm/ (foreign engines), traces, debugging
-    compiler/   the stages in order (driver), the kernel that comes out, sweeps over layers
+    compiler/   the stages in order (chain), the kernel that comes out, sweeps over layers
     network/    layer graphs: onnx/ (models), files/ (graph, platform, plan), profiles/ (costs),
                 made/ (generated)
     partition/  which device runs which layer when: view, bounds/, methods/, models/

@@ -29,12 +29,13 @@ class Scheduled:
 
     def show(self) -> str:
         """What `--print-after schedule` prints."""
-        unit = "cycles" if self.measured.counted else "by estimate: the spec states no costs"
+        unit = "cycles" if self.measured.counted else "estimated (the spec states no costs)"
+        count = f"scheduled: {len(self.tried)} of the candidates"
         return "\n".join(
             [
                 self.schedule.show(),
                 f"  of {self.embedding.formula()}",
-                f"  {self.measured.cycles:,.0f} {unit}, the fewest of {len(self.tried)} embeddings",
+                f"  {self.measured.cycles:,.0f} {unit}; {count}",
             ]
         )
 
