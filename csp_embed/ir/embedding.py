@@ -14,7 +14,7 @@ from html import escape
 from math import prod
 from typing import Any
 
-from csp_embed.ir.operator import Access, Operator
+from csp_embed.ir.operator import Access, Operator, Role
 
 
 @dataclass(frozen=True)
@@ -243,15 +243,10 @@ class Embedding:
             pair = digits.get(first), digits.get(second)
             if pair[0] is None or pair[1] is None or pair[0].extent != pair[1].extent:
                 wrong.append(f"{first} and {second} cannot be equal digits")
-        steps = [s.access for s in op.epilogue if s.access is not None]
-        operands = {
-            "dst",
-            "lhs",
-            *(["rhs"] if op.rhs else []),
-            *(f"add{n}" for n in range(len(steps))),
-        }
+        operands = {Role.DST, Role.LHS, *([Role.RHS] if op.rhs else []), *op.steps_read()}
         if set(self.layouts) != operands:
-            wrong.append(f"layouts of {sorted(self.layouts)}, wanted of {sorted(operands)}")
+            wanted = ", ".join(sorted(operands))
+            wrong.append(f"layouts of {', '.join(self.layouts)}, wanted of {wanted}")
         for role, layout in self.layouts.items():
             if layout.operand != role or layout.tensor not in op.tensors:
                 wrong.append(f"{role} has a layout of {layout.operand} for {layout.tensor}")

@@ -14,7 +14,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
+
+
+class Role(StrEnum):
+    """An operand of a compute instruction. Tensor steps of an epilogue have operands of their own,
+    `added(0)`, `added(1)`, … in order; they lie where the result does."""
+
+    DST = "dst"
+    LHS = "lhs"
+    RHS = "rhs"
+
+
+FACTORS = (Role.LHS, Role.RHS)
+
+
+def added(step: int) -> str:
+    """The operand of the epilogue's tensor step number `step`."""
+    return f"add{step}"
 
 
 @dataclass(frozen=True)
@@ -110,6 +128,11 @@ class Operator:
     def reduced_axes(self) -> tuple[str, ...]:
         outs = set(self.out_axes)
         return tuple(a for a in self.axes if a not in outs)
+
+    def steps_read(self) -> dict[str, Access]:
+        """Operand -> access, of the epilogue's tensor steps."""
+        reads = [s.access for s in self.epilogue if s.access is not None]
+        return {added(n): access for n, access in enumerate(reads)}
 
     def formula(self) -> str:
         """The statement as text; `ops.parse` reads it back."""

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from csp_embed.embed.algebra.occupancy import Occupancy
-from csp_embed.embed.space.unit import Unit
+from csp_embed.embed.space.unit import Unit, accesses
 from csp_embed.ir.embedding import Counter, Embedding, Layout
-from csp_embed.ir.operator import Operator, Step
+from csp_embed.ir.operator import FACTORS, Operator, Role, Step
 from csp_embed.machine.costs import Costs
 from csp_embed.machine.spec import Isa
 from csp_embed.ops.bound import useful_points
@@ -31,7 +31,7 @@ Limit = tuple[Mapping[str, int], int, int]
 def trimmed_steps(layouts: Mapping[str, Layout], counters: Sequence[Counter]) -> int:
     """Micro-op steps whose lhs and rhs elements both exist."""
     limits: list[Limit] = []
-    for role in ("lhs", "rhs"):
+    for role in FACTORS:
         if role in layouts:
             grid = layouts[role]
             for d, size in enumerate(grid.grid):
@@ -133,7 +133,8 @@ class Weights:
 
     def host(self, role: str, commuted: bool) -> int:
         """Host bytes per element of an instruction operand."""
-        played = {"lhs": "rhs", "rhs": "lhs"}.get(role, role) if commuted else role
+        other = {Role.LHS: Role.RHS, Role.RHS: Role.LHS}
+        played = other.get(role, role) if commuted else role
         return self.packed[role] if self.run_time.get(played, self.run_time[role]) else 0
 
 
@@ -144,26 +145,22 @@ def weights(op: Operator, isa: Isa, unit: Unit, costs: Costs) -> Weights:
     reach = bias_reach(unit)
     vector = sum(step_cycles(s, reach, costs) for s in op.epilogue)
     vector += costs.reset_step if contract else 0
-    accesses = {"lhs": op.lhs, "rhs": op.rhs} if op.rhs else {"lhs": op.lhs}
-    tensors = [s.access for s in op.epilogue if s.access is not None]
-    accesses |= {f"add{n}": access for n, access in enumerate(tensors)}
-    packed = {
-        role: element_bytes(isa, unit.memory[role if role in unit.memory else "dst"])
-        for role in accesses
-    }
+    reads = accesses(op, commuted=False) | op.steps_read()
+    del reads[Role.DST]
+    packed = {role: element_bytes(isa, unit.memory_of(role)) for role in reads}
     return Weights(
         step=round(256 * step),
         vector=round(256 * vector),
         read={role: round(256 * n / costs.read_bytes) for role, n in packed.items()},
         write=round(256 * costs.store_cycles(stored_bytes(isa, unit))),
         packed=packed,
-        run_time={r: not op.tensors[a.tensor].constant for r, a in accesses.items()},
+        run_time={r: not op.tensors[a.tensor].constant for r, a in reads.items()},
     )
 
 
 def stored_bytes(isa: Isa, unit: Unit) -> int:
     """Bytes that storing one output element writes (of the accumulator's shadow, if any)."""
-    memory = unit.memory["dst"]
+    memory = unit.memory[Role.DST]
     shadow = next((m.name for m in isa.memories if m.shadow_of == memory and m.store_queue), memory)
     return element_bytes(isa, shadow)
 
@@ -188,19 +185,19 @@ def figures(
     distinct one, run-time operands), objective (cycles, with tie-breakers).
     """
     steps, elements = trimmed_steps(layouts, counters), {r: v.elements for r, v in layouts.items()}
-    inputs = [r for r in layouts if r != "dst"]
+    inputs = [r for r in layouts if r != Role.DST]
     run_time = [r for r in inputs if w.host(r, commuted)]
     distinct = sum(counts[r].distinct for r in run_time)
     lanes = {r: elements[r] * math.prod(isa.lane_shape(layouts[r].memory)) for r in inputs}
-    factors = [r for r in inputs if r in ("lhs", "rhs")]
+    factors = [r for r in inputs if r in FACTORS]
     spent = parts(w, steps, elements, commuted)
     compute, read, write, host = spent
     macs = math.prod(op.axes.values())
     sizes = {f"{r}_bytes": float(elements[r] * w.packed[r]) for r in inputs}
     return sizes | {
-        "dst_bytes": elements["dst"] * stored_bytes(isa, unit),
+        "dst_bytes": elements[Role.DST] * stored_bytes(isa, unit),
         "steps": steps,
-        "vectors": elements["dst"],
+        "vectors": elements[Role.DST],
         "macs": macs,
         "utilisation": (useful_points(op) or 0) / (max(steps, 1) * math.prod(unit.size.values())),
         "compute_cycles": compute / 256,
@@ -229,10 +226,10 @@ def parts(
 ) -> tuple[Any, Any, Any, Any]:
     """Compute, read and write in 1/256 cycle, and bytes that the host packs; of numbers, arrays or
     expressions of the solver."""
-    compute = w.step * steps + w.vector * elements["dst"]
+    compute = w.step * steps + w.vector * elements[Role.DST]
     read = sum(cost * elements[r] for r, cost in w.read.items())
     host = sum(w.host(r, commuted) * elements[r] for r in w.read)
-    return compute, read, w.write * elements["dst"], host
+    return compute, read, w.write * elements[Role.DST], host
 
 
 def objective(compute: Any, read: Any, write: Any, host: Any, slowest: Any = max) -> Any:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from csp_embed.embed.algebra.rows import Reject, Row, sums
 from csp_embed.ir.embedding import Counter
+from csp_embed.ir.operator import FACTORS
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ CLIPPED, REACHED, STRICT = "clipped", "reached", "strict"
 def grid_mode(role: str, constant: bool, layout_mode: str) -> str:
     """How an operand's grid is cut: factors are CLIPPED to elements with data, unless the layout
     keeps run-time tensors STRICT; results and what is added to them keep all REACHED elements."""
-    if role not in ("lhs", "rhs"):
+    if role not in FACTORS:
         return REACHED
     return STRICT if layout_mode == STRICT and not constant else CLIPPED
 

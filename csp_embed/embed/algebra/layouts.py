@@ -16,7 +16,7 @@ from csp_embed.embed.algebra.rows import Reject, Row, coordinate_row, is_plain, 
 from csp_embed.embed.space.digits import Map
 from csp_embed.embed.space.unit import Unit, accesses
 from csp_embed.ir.embedding import Coordinate, Fused, Layout
-from csp_embed.ir.operator import Access, Operator
+from csp_embed.ir.operator import Access, Operator, Role
 
 
 def derive_layouts(
@@ -34,13 +34,12 @@ def derive_layouts(
         layouts[role], counts[role] = _layout(
             op, unit, lanes, role, access, mode, checked.get(role, ())
         )
-    if counts["dst"].duplicates:
+    result, size = counts[Role.DST], math.prod(op.tensors[op.out.tensor].shape)
+    if result.duplicates:
         raise Reject("one-home", "an output element has two homes")
-    if counts["dst"].exact and counts["dst"].distinct < math.prod(op.tensors[op.out.tensor].shape):
+    if result.exact and result.distinct < size:
         raise Reject("one-home", "an output element has no home")
-    steps = [s.access for s in op.epilogue if s.access is not None]
-    for n, access in enumerate(steps):
-        role = f"add{n}"
+    for role, access in op.steps_read().items():
         layouts[role], counts[role] = _layout(op, unit, lanes, role, access, "relaxed", ())
     return layouts, counts
 
@@ -54,8 +53,7 @@ def _layout(
     mode: str,
     checked: Sequence[str],
 ) -> tuple[Layout, Occupancy]:
-    kind = "dst" if role.startswith("add") else role
-    dims, tensor = unit.dims[kind], op.tensors[access.tensor]
+    dims, tensor = unit.dims_of(role), op.tensors[access.tensor]
     extents = {d.name: d.extent for d in lanes.digits}
     seen, equal, partners = seen_by(lanes, dims)
     rows = tensor_rows(access, tensor.shape, seen, op.axes)
@@ -89,7 +87,7 @@ def _layout(
     layout = Layout(
         operand=role,
         tensor=access.tensor,
-        memory=unit.memory[kind],
+        memory=unit.memory_of(role),
         access=access,
         grid=tuple(a.size for a in grid),
         grid_names=tuple(a.name for a in grid),
@@ -176,7 +174,7 @@ def range_checks(
 ) -> dict[str, list[str]]:
     """Role -> first axes of the coordinates whose range it must watch (rules 4 and 6)."""
     dim_of = {d.name: d.dim for d in lanes.digits}
-    inputs = [r for r in roles if r != "dst"]
+    inputs = [r for r in roles if r != Role.DST]
     for first, second in lanes.equal:
         # A factor that has both is zero off the diagonal; a result that has both is dead there.
         if not any({dim_of[first], dim_of[second]} <= set(unit.dims[r]) for r in roles):
@@ -187,8 +185,8 @@ def range_checks(
             continue
         if c.axes[0] not in op.reduced_axes:
             # A dead lane may hold anything, but must not be taken for another output element.
-            if not _masks(op, roles["dst"], c):
-                out.setdefault("dst", []).append(c.axes[0])
+            if not _masks(op, roles[Role.DST], c):
+                out.setdefault(Role.DST, []).append(c.axes[0])
             continue
         if any(_masks(op, roles[r], c) for r in inputs):
             continue

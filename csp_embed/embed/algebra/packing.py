@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from csp_embed.errors import InputError
 from csp_embed.ir.embedding import Digit, Embedding, Fused, Layout
+from csp_embed.ir.operator import Role
 from csp_embed.machine.spec import Isa
 
 Array = NDArray[Any]
@@ -32,7 +33,7 @@ def lane_shape(layout: Layout, isa: Isa) -> tuple[int, ...]:
 
 def neutral(layout: Layout, embedding: Embedding) -> int:
     """What an element that is no tensor element holds: 0, or the extreme int8 for max and min."""
-    if layout.operand != "lhs":
+    if layout.operand != Role.LHS:
         return 0
     return {"max": -128, "min": 127}.get(embedding.operator.kind, 0)
 

@@ -21,10 +21,10 @@ from csp_embed.embed.build import build
 from csp_embed.embed.explain.pareto_space import space_of, sweep
 from csp_embed.embed.model.greedy import cost_of
 from csp_embed.embed.problem import EmbedProblem
-from csp_embed.embed.space.digits import LOOP, Carry, Choice, expand, inner_digits
+from csp_embed.embed.space.digits import Carry, Choice, Part, Place, expand, inner_scale, parts_of
 from csp_embed.embed.space.unit import Unit, accesses
 from csp_embed.ir.embedding import Coordinate, Embedding
-from csp_embed.ir.operator import Access, Affine, Operator
+from csp_embed.ir.operator import FACTORS, Access, Affine, Operator, Role
 
 
 @dataclass(frozen=True)
@@ -77,11 +77,10 @@ def bound(problem: EmbedProblem) -> float:
     least_of = []
     for commuted in problem.commutations:
         roles = accesses(op, commuted)
-        limits = [limit for r, a in roles.items() if r != "dst" for limit in _limits(op, a)]
+        limits = [limit for r, a in roles.items() if r != Role.DST for limit in _limits(op, a)]
         points = steps_within(limits, dict(op.axes))
         steps = -(-points // math.prod(unit.size.values()))
-        tensors = [s.access for s in op.epilogue if s.access is not None]
-        served = dict(roles) | {f"add{n}": a for n, a in enumerate(tensors)}
+        served = {**roles, **op.steps_read()}
         elements = {r: _elements(op, unit, r, a) for r, a in served.items()}
         least_of.append(objective(*parts(w, steps, elements, commuted)) / UNIT)
     return min(least_of)
@@ -94,10 +93,10 @@ def _limits(op: Operator, access: Access) -> list[Limit]:
 
 def _elements(op: Operator, unit: Unit, role: str, access: Access) -> int:
     """Memory elements that hold each tensor element once."""
-    dims = unit.dims["dst" if role.startswith("add") else role]
+    dims = unit.dims_of(role)
     lanes = math.prod(unit.size[d] for d in dims)
     shape = op.tensors[access.tensor].shape
-    if role == "dst" or role.startswith("add"):
+    if role not in FACTORS:
         count = math.prod(shape)
     else:
         read = [_reached(op, ix, size) for ix, size in zip(access.index, shape, strict=True)]
@@ -127,35 +126,16 @@ def least(problem: EmbedProblem) -> float:
 
 
 def choice_of(embedding: Embedding) -> Choice:
-    """The decisions behind an embedding: the inverse of `choice.expand`."""
-    digits = {d.name: d for d in embedding.digits}
-    trips = {c.name: c.extent for c in embedding.counters}
-    partner = dict(embedding.equal)
-    inner: dict[str, list[tuple[str, int]]] = {}
-    carries = []
-    for c in embedding.coordinates:
-        prefix = _prefix(c, digits)
-        own = {n: k for n, k in _moves(c).items() if n.startswith(prefix + ".")}
-        plain = [n for n in sorted(own, key=lambda n: abs(own[n])) if n[-1] not in "^="]
-        outer = [n for n in sorted(own, key=lambda n: abs(own[n])) if n.endswith("^")]
-        diagonal = next((n for n in own if n.endswith("=")), None)
-        inner[c.axes[0]] = [
-            (LOOP, trips[n]) if n in trips else (digits[n].dim, digits[n].extent) for n in plain
-        ]
-        pair = None
-        if diagonal is not None:
-            pair = (digits[diagonal].dim, digits[partner[diagonal]].dim, digits[diagonal].extent)
-        carries.append(
-            Carry(
-                c.axes,
-                tuple(inner[c.axes[0]]),
-                tuple((digits[n].dim, digits[n].extent) for n in outer),
-                pair,
-                tuple(_skews(c, own, embedding)),
-            )
-        )
-    found = Choice(embedding.commuted, tuple(carries))
-    begun = expand(embedding.operator, found).coordinates
+    """The decisions behind an embedding: the inverse of `digits.expand`.
+
+    Raises: Reject, where it has a digit that no decision makes."""
+    parts = parts_of(embedding)
+    strange = [d.name for d in embedding.digits if d.name not in parts]
+    if strange:
+        raise Reject("reuse", f"{', '.join(strange)}: no digit of the lifted model")
+    carries = tuple(_carry_of(c, parts, embedding) for c in embedding.coordinates)
+    # Where a carry begins early, its coordinate's constant is less than that of one that does not.
+    begun = expand(embedding.operator, Choice(embedding.commuted, carries)).coordinates
     return Choice(
         embedding.commuted,
         tuple(
@@ -165,29 +145,35 @@ def choice_of(embedding: Embedding) -> Choice:
     )
 
 
-def _moves(c: Coordinate) -> dict[str, int]:
-    """Lane digits and inner counters."""
-    return {**c.digits, **{n: k for n, k in c.counters.items() if n.endswith(f".{LOOP}")}}
+def _carry_of(c: Coordinate, parts: Mapping[str, Part], embedding: Embedding) -> Carry:
+    """The carry of one coordinate, but for `early`."""
+    extent = {x.name: x.extent for x in (*embedding.digits, *embedding.counters)}
+    moves = _moves(c, parts)
+    own = sorted((n for n in moves if parts[n].axes == c.axes), key=lambda n: abs(moves[n]))
+    at = {place: [n for n in own if parts[n].place is place] for place in Place}
+    diagonal = None
+    for name in at[Place.DIAGONAL]:
+        partner = dict(embedding.equal)[name]
+        diagonal = (parts[name].dim, parts[partner].dim, extent[name])
+    skews = []
+    for name, coef in moves.items():
+        part = parts[name]
+        if part.axes != c.axes:  # a digit that another coordinate owns
+            owner = next(o for o in embedding.coordinates if o.axes == part.axes)
+            multiplier = Fraction(-coef, _moves(owner, parts)[name])
+            skews.append((part.axes[0], part.dim, multiplier))
+    return Carry(
+        c.axes,
+        tuple((parts[n].dim, extent[n]) for n in at[Place.INNER]),
+        tuple((parts[n].dim, extent[n]) for n in at[Place.OUTER]),
+        diagonal,
+        tuple(skews),
+    )
 
 
-def _prefix(c: Coordinate, digits: Mapping[str, object]) -> str:
-    name = "*".join(c.axes)
-    names = (*c.digits, *c.counters)
-    return f"u({name})" if any(n.split(".")[0] == f"u({name})" for n in names) else name
-
-
-def _skews(
-    c: Coordinate, own: Mapping[str, int], embedding: Embedding
-) -> list[tuple[str, str, Fraction]]:
-    """(axis, dimension, multiplier) of the digits that another coordinate owns."""
-    out = []
-    for name, coef in _moves(c).items():
-        if name in own:
-            continue
-        axis, dim = name.split(".")
-        owner = next(o for o in embedding.coordinates if o.axes == (axis,))
-        out.append((axis, dim, Fraction(-coef, _moves(owner)[name])))
-    return out
+def _moves(c: Coordinate, parts: Mapping[str, Part]) -> dict[str, int]:
+    """Coefficients of lane digits and inner counters, without the coordinate's own counter."""
+    return {n: k for n, k in (*c.digits.items(), *c.counters.items()) if n in parts}
 
 
 def adapted(embedding: Embedding, problem: EmbedProblem) -> Choice:
@@ -249,8 +235,7 @@ def _respanned(carries: Sequence[Carry], op: Operator) -> list[Carry]:
         skew = tuple(s for s in c.skew if any(d == s[1] for d, _ in by_axis[s[0]].inner))
         if c.skew:
             span = op.axes[c.axes[0]] + sum(
-                int(abs(m * dict(inner_digits(by_axis[a]))[f"{a}.{d}"]))
-                * (dict(by_axis[a].inner)[d] - 1)
+                int(abs(m * inner_scale(by_axis[a])[d])) * (dict(by_axis[a].inner)[d] - 1)
                 for a, d, m in skew
             )
             factor = [(d, min(f, span)) for d, f in c.inner]

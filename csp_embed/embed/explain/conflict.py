@@ -22,6 +22,7 @@ from csp_embed.embed.problem import EmbedProblem, Option, Pins
 from csp_embed.embed.space.digits import Carry
 from csp_embed.embed.space.evaluate import measure, measure_fused
 from csp_embed.embed.space.options import Rules, lanes_of, structure
+from csp_embed.ir.operator import Role
 from csp_embed.solver.cpsat import new_model
 from csp_embed.solver.enumerate import conflict as core_of
 from csp_embed.solver.params import Params
@@ -121,7 +122,7 @@ def _broken(rules: Rules, axis: str, dim: str) -> frozenset[str]:
     out = set()
     if (axis in rules.reduced) != (dim in rules.unit.reduced):
         out.add("one home per output")
-    if rules.moved[axis] & set(rules.unit.lacking(dim)) - {"dst"}:
+    if rules.moved[axis] & set(rules.unit.lacking(dim)) - {Role.DST}:
         out.add("operand agreement")
     return frozenset(out)
 

@@ -26,6 +26,7 @@ from csp_embed.embed.explain.pareto_space import Space, Swept, front, space_of, 
 from csp_embed.embed.problem import EmbedProblem
 from csp_embed.errors import Infeasible
 from csp_embed.ir.embedding import Embedding
+from csp_embed.ir.operator import FACTORS
 
 CRITERIA = ("cycles", "input_bytes", "host_bytes", "weight_bytes", "zero_fill")
 Floats = NDArray[np.float64]
@@ -96,7 +97,7 @@ def criteria(space: Space, swept: Swept) -> Floats:
         out["input_bytes"] = out["input_bytes"] + np.where(run_time, packed, 0)
         out["weight_bytes"] = out["weight_bytes"] + np.where(run_time, 0, packed)
         filled = packed  # what is added in the epilogue is copied whole
-        if role in ("lhs", "rhs"):
+        if role in FACTORS:
             memory = unit.memory[role]
             lane_bytes = w.packed[role] / math.prod(isa.lane_shape(memory))
             filled = column[f"filled {role}"] * lane_bytes

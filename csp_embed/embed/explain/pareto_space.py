@@ -24,8 +24,9 @@ from csp_embed.embed.problem import EmbedProblem, Option, Pins
 from csp_embed.embed.space.digits import Carry, Choice, expand
 from csp_embed.embed.space.evaluate import measure, measure_fused, operands
 from csp_embed.embed.space.options import Rules, block_options, fused_options, lanes_of, structure
+from csp_embed.embed.space.unit import accesses
 from csp_embed.ir.embedding import Coordinate
-from csp_embed.ir.operator import Access
+from csp_embed.ir.operator import FACTORS, Access, Role
 
 Floats = NDArray[np.float64]
 # States beyond which a sweep gives up completeness (and says so).
@@ -98,7 +99,7 @@ def _fused(rules: Rules, n: int, mode: str, pins: Pins) -> Iterator[Entry]:
 
 
 def _factors(rules: Rules) -> list[str]:
-    return [r for r in rules.roles if r != "dst"]
+    return [r for r in rules.roles if r != Role.DST]
 
 
 def _repeats(rules: Rules, carry: Carry | None, role: str) -> int:
@@ -165,8 +166,8 @@ def sweep(space: Space, *, kinds: bool = False, most: int = MOST) -> Swept:
     (kinds: of each kind of embedding, see `build.kind_of`), or, without kinds, also falls or grows
     with filled lanes of run-time factors and falls with those of constants."""
     roles = sorted({r for e in space.entries for r in e.option.elements})
-    filled = [] if kinds else [r for r in ("lhs", "rhs") if r in roles]
-    columns = ("steps", *roles, *(f"filled {r}" for r in filled))
+    filled = [] if kinds else [r for r in FACTORS if r in roles]
+    columns = ("steps", *roles, *(_filled_column(r) for r in filled))
     count = len(space.problem.blocks)
     answers: list[tuple[Option, ...]] = []
     values: list[Floats] = []
@@ -232,19 +233,21 @@ def _marks(option: Option, dims: Sequence[str]) -> list[int]:
 def _signs(space: Space, commuted: bool, columns: Sequence[str]) -> list[tuple[int, int]]:
     """(column, 1 or -1) that must be nowhere worse."""
     op = space.problem.op
-    played = {"lhs": op.lhs, "rhs": op.rhs}
-    if commuted:
-        played = {"lhs": op.rhs, "rhs": op.lhs}
+    played = accesses(op, commuted)
     out = []
+    filled = {_filled_column(r): r for r in FACTORS}
     for n, name in enumerate(columns):
-        if not name.startswith("filled "):
+        if name not in filled:
             out.append((n, 1))
             continue
-        access = played[name.removeprefix("filled ")]
         out.append((n, -1))
-        if access is not None and not op.tensors[access.tensor].constant:
+        if not op.tensors[played[filled[name]].tensor].constant:
             out.append((n, 1))
     return out
+
+
+def _filled_column(role: str) -> str:
+    return f"filled {role}"
 
 
 def _join(

@@ -77,7 +77,7 @@ def _group(
     size = np.array([problem.unit.size[d] for d in dims], float)
     over = np.ones((1 + len(roles), len(dims)), bool)
     for n, role in enumerate(roles):
-        own = problem.unit.dims["dst" if role.startswith("add") else role]
+        own = problem.unit.dims_of(role)
         over[n + 1] = [d in own for d in dims]
     tables = []
     for options in blocks:

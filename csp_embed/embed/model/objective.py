@@ -13,6 +13,7 @@ from typing import Any
 from csp_embed.embed.algebra import cost
 from csp_embed.embed.model.variables import Vars
 from csp_embed.embed.problem import EmbedProblem, Option
+from csp_embed.ir.operator import Role
 
 
 def post(model: Any, vars: Vars, problem: EmbedProblem, limit: int) -> Any:
@@ -21,7 +22,7 @@ def post(model: Any, vars: Vars, problem: EmbedProblem, limit: int) -> Any:
     # No part may exceed the limit: that bounds every product's domain.
     most = {"steps": limit // (33 * w.step)}
     for role in vars.pairs[0][1].elements:
-        each = max(w.vector, w.write) if role == "dst" else w.read[role]
+        each = max(w.vector, w.write) if role == Role.DST else w.read[role]
         most[role] = limit // (33 * max(each, 1))
     for what, n in most.items():
         _logarithms(model, vars, what, n)

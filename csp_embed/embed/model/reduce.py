@@ -49,8 +49,7 @@ def within(space: Candidates, limit: int) -> list[Option]:
 def _survivors(problem: EmbedProblem, blocks: Sequence[Sequence[Option]], limit: int) -> set[int]:
     size, commuted = problem.unit.size, blocks[0][0].commuted
     dims = {"steps": tuple(size)} | {
-        role: problem.unit.dims["dst" if role.startswith("add") else role]
-        for role in blocks[0][0].elements
+        role: problem.unit.dims_of(role) for role in blocks[0][0].elements
     }
     waste: list[dict[str, NDArray[np.float64]]] = []
     for options in blocks:

@@ -26,7 +26,7 @@ from csp_embed.embed.space.options import Rules
 from csp_embed.embed.space.unit import Unit
 from csp_embed.errors import InputError
 from csp_embed.ir.embedding import Embedding, Layout
-from csp_embed.ir.operator import Access, Operator
+from csp_embed.ir.operator import FACTORS, Access, Operator
 
 Lane = tuple[str, int, int, int]  # dimension, tensor index, lanes, coefficient
 
@@ -59,12 +59,12 @@ def layout_pin(problem: EmbedProblem, text: str) -> LayoutPin:
     role = next(iter(places))
     outer, blocks = _order(op, tensor, order.strip())
     shape = op.tensors[tensor].shape
-    strict = role in ("lhs", "rhs") and not op.tensors[tensor].constant
+    strict = role in FACTORS and not op.tensors[tensor].constant
     per_role: dict[str, tuple[Lane, ...]] = {}
     factors: dict[str, frozenset[int]] = {}
     why, pad = "", None
     for actual in _roles(op, role):
-        dims = isa.memory(unit.memory[actual if actual in unit.memory else "dst"]).lanes
+        dims = isa.memory(unit.memory_of(actual)).lanes
         sizes = [(d, unit.size.get(d, 1)) for d in reversed(dims)]
         sequence = [(t, f, True) for f, t in reversed(blocks)]
         sequence = sequence or [(t, shape[t], False) for t in reversed(outer)]
@@ -89,7 +89,7 @@ def layout_pin(problem: EmbedProblem, text: str) -> LayoutPin:
 
 def _roles(op: Operator, role: str) -> tuple[str, ...]:
     """Instruction operands that may hold the tensor: factors may be commuted."""
-    return ("lhs", "rhs") if op.rhs is not None and role in ("lhs", "rhs") else (role,)
+    return FACTORS if op.rhs is not None and role in FACTORS else (role,)
 
 
 def _order(op: Operator, tensor: str, text: str) -> tuple[list[int], list[tuple[int, int]]]:
@@ -197,7 +197,7 @@ def _keep(
             wanted = per_role.get(role)
             if wanted is None:
                 return False
-            dims = set(unit.dims["dst" if role.startswith("add") else role])
+            dims = set(unit.dims_of(role))
             own = {a for c in option.carries for a in c.axes}
             if any(len(c.axes) > 1 and _moves(access.index, c.axes) for c in option.carries):
                 return False

@@ -18,7 +18,7 @@ from csp_embed.embed.algebra.rows import Reject, coordinate_row, tensor_rows
 from csp_embed.embed.space.digits import Carry, Choice, expand
 from csp_embed.embed.space.options import Rules
 from csp_embed.ir.embedding import Coordinate
-from csp_embed.ir.operator import Access
+from csp_embed.ir.operator import FACTORS, Access
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,7 @@ class Measure:
 
 def operands(rules: Rules) -> dict[str, Access]:
     """Operand -> access: of the instruction, then "add0", … of the epilogue's tensor steps."""
-    steps = [s.access for s in rules.op.epilogue if s.access is not None]
-    return dict(rules.roles) | {f"add{n}": access for n, access in enumerate(steps)}
+    return {**rules.roles, **rules.op.steps_read()}
 
 
 def measure(
@@ -48,7 +47,7 @@ def measure(
     own, elements = set(block), {}
     limits: list[Limit] = []
     for role, access in operands(rules).items():
-        kind = "dst" if role.startswith("add") else role
+        dims = unit.dims_of(role)
         # Indices without an axis count with the first block.
         first = block[0] == next(iter(op.axes))
         indices = [
@@ -59,16 +58,16 @@ def measure(
         part = Access(access.tensor, tuple(access.index[n] for n in indices))
         tensor = op.tensors[access.tensor]
         shape = [tensor.shape[n] for n in indices]
-        seen, equal, _ = seen_by(lanes, unit.dims[kind])
+        seen, equal, _ = seen_by(lanes, dims)
         rows = tensor_rows(part, shape, [*seen, *away], op.axes)
         checked = checks.get(role, ())
         own_rows = [coordinate_row(c) for c in seen if c.axes[0] in checked]
         cut = grid_mode(role, tensor.constant, mode)
         if cut == STRICT:
-            permutation_only(lanes, unit.dims[kind], rows, equal, own_rows)
+            permutation_only(lanes, dims, rows, equal, own_rows)
         grid = grid_axes([*rows, *own_rows], lanes.counters, extents, cut)
         elements[role] = math.prod(a.size for a in grid)
-        if role in ("lhs", "rhs"):
+        if role in FACTORS:
             limits += [(a.step, a.origin, a.size) for a in grid]
     return Measure(steps_within(limits, {c.name: c.extent for c in lanes.counters}), elements)
 
