@@ -40,7 +40,7 @@ class Compiled:
 
     cycles: by the cycle engine (None where the machine has no cost parameters). seconds: of
     embedding and scheduling. candidates: (embedding, cycles) of every embedding that was
-    scheduled, best first.
+    scheduled, best first. memory: the interface whose cycles they are; "" is the spec's first.
     """
 
     operator: Operator
@@ -50,7 +50,7 @@ class Compiled:
     lowered: Lowered
     cycles: int | None
     seconds: float
-    memory: str = "de10"
+    memory: str = ""
     constants: Mapping[str, Array] = field(default_factory=dict)
     candidates: tuple[tuple[Embedding, float], ...] = ()
 

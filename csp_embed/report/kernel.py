@@ -72,7 +72,7 @@ def alternatives(kernel: Compiled) -> list[dict[str, Any]]:
 
 def step_cycles(kernel: Compiled) -> float:
     """Cycles of one contraction step; 1 where the machine states no costs."""
-    return costs_of(kernel.isa, kernel.memory if kernel.isa.costs else "").step
+    return costs_of(kernel.isa, kernel.memory).step
 
 
 def lane_utilisation(kernel: Compiled) -> float | None:
