@@ -22,11 +22,11 @@ from csp_embed.compiler.measuring import Meter
 from csp_embed.compiler.options import Options
 from csp_embed.errors import CspEmbedError, Infeasible, InputError
 from csp_embed.ir.operator import Operator
-from csp_embed.judge.stream import check_program
 from csp_embed.machine import interpreter
 from csp_embed.machine.compilable import refusals
 from csp_embed.machine.costs import costs_of
 from csp_embed.machine.spec import Isa
+from csp_embed.sim.check import check_program
 
 Ints = NDArray[np.int64]
 Tensors = dict[str, NDArray[Any]]
