@@ -15,6 +15,7 @@ from csp_embed.embed.algebra.occupancy import Occupancy, occupancy
 from csp_embed.embed.algebra.rows import Reject, Row, coordinate_row, is_plain, reads, tensor_rows
 from csp_embed.embed.space.digits import Map
 from csp_embed.embed.space.unit import Unit, accesses
+from csp_embed.ir.affine import reach
 from csp_embed.ir.embedding import Coordinate, Fused, Layout
 from csp_embed.ir.operator import Access, Operator, Role
 
@@ -201,8 +202,8 @@ def range_checks(
 
 def _overflows(c: Coordinate, lanes: Map) -> bool:
     trips = {k.name: k.extent for k in lanes.counters} | {d.name: d.extent for d in lanes.digits}
-    parts = [coef * (trips[n] - 1) for n, coef in [*c.digits.items(), *c.counters.items()]]
-    low, high = (c.const + sum(f(p, 0) for p in parts) for f in (min, max))
+    moves = (*c.digits.items(), *c.counters.items())
+    low, high = reach(((coef, trips[n]) for n, coef in moves), c.const)
     return low < 0 or high >= c.extent
 
 

@@ -15,7 +15,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from csp_embed.embed.algebra.cost import UNIT, Limit, objective, parts, steps_within
+from csp_embed.embed.algebra.cost import UNIT, objective, parts
 from csp_embed.embed.algebra.rows import Reject
 from csp_embed.embed.build import build
 from csp_embed.embed.explain.pareto_space import space_of, sweep
@@ -23,8 +23,9 @@ from csp_embed.embed.model.greedy import cost_of
 from csp_embed.embed.problem import EmbedProblem
 from csp_embed.embed.space.digits import Carry, Choice, Part, Place, expand, inner_scale, parts_of
 from csp_embed.embed.space.unit import Unit, accesses
+from csp_embed.ir.affine import Affine, Limit, count_inside
 from csp_embed.ir.embedding import Coordinate, Embedding
-from csp_embed.ir.operator import FACTORS, Access, Affine, Operator, Role
+from csp_embed.ir.operator import FACTORS, Access, Operator, Role
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def bound(problem: EmbedProblem) -> float:
     for commuted in problem.commutations:
         roles = accesses(op, commuted)
         limits = [limit for r, a in roles.items() if r != Role.DST for limit in _limits(op, a)]
-        points = steps_within(limits, dict(op.axes))
+        points = count_inside(limits, dict(op.axes))
         steps = -(-points // math.prod(unit.size.values()))
         served = {**roles, **op.steps_read()}
         elements = {r: _elements(op, unit, r, a) for r, a in served.items()}

@@ -20,8 +20,9 @@ from csp_embed.embed.pins.text import read_pins
 from csp_embed.embed.problem import EmbedProblem, Option
 from csp_embed.embed.space.unit import unit_for
 from csp_embed.errors import CspEmbedError, Infeasible
+from csp_embed.ir.affine import Affine
 from csp_embed.ir.embedding import Embedding
-from csp_embed.ir.operator import Affine, Operator, Tensor
+from csp_embed.ir.operator import Operator, Tensor
 from csp_embed.machine.spec import Isa
 
 STRICT = "strict layout"

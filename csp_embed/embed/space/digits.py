@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from fractions import Fraction
 
+from csp_embed.ir.affine import Affine, meeting, reach
 from csp_embed.ir.embedding import Coordinate, Counter, Digit, Embedding
-from csp_embed.ir.operator import Access, Affine, Operator
+from csp_embed.ir.operator import Access, Operator
 
 LOOP = "loop"
 """The dimension of a digit that is no lane: a counter inside the axis' own."""
@@ -172,13 +173,10 @@ def live(op: Operator, axis: str) -> tuple[int, int]:
         for access in (op.lhs, op.rhs):
             for ix, size in _indices(op, access):
                 own = ix.coef(axis)
-                reach = [c * (op.axes[a] - 1) for a, c in ix.terms if a != axis]
-                low, high = (ix.const + sum(f(r, 0) for r in reach) for f in (min, max))
-                # low + own * v < size and high + own * v >= 0
-                if own > 0:
-                    first, last = max(first, -(high // own)), min(last, (size - 1 - low) // own)
-                elif own < 0:
-                    first, last = max(first, -((size - 1 - low) // -own)), min(last, high // -own)
+                if own:
+                    others = ((c, op.axes[a]) for a, c in ix.terms if a != axis)
+                    begin, end = meeting(own, *reach(others, ix.const), size)
+                    first, last = max(first, begin), min(last, end)
     return (first, last - first + 1) if first <= last else (0, op.axes[axis])
 
 

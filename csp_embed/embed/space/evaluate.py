@@ -11,12 +11,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from csp_embed.embed.algebra.cost import Limit, steps_within
 from csp_embed.embed.algebra.grid import STRICT, grid_axes, grid_mode
 from csp_embed.embed.algebra.layouts import permutation_only, range_checks, seen_by
 from csp_embed.embed.algebra.rows import Reject, coordinate_row, tensor_rows
 from csp_embed.embed.space.digits import Carry, Choice, expand
 from csp_embed.embed.space.options import Rules
+from csp_embed.ir.affine import Limit, count_inside
 from csp_embed.ir.embedding import Coordinate
 from csp_embed.ir.operator import FACTORS, Access
 
@@ -69,7 +69,7 @@ def measure(
         elements[role] = math.prod(a.size for a in grid)
         if role in FACTORS:
             limits += [(a.step, a.origin, a.size) for a in grid]
-    return Measure(steps_within(limits, {c.name: c.extent for c in lanes.counters}), elements)
+    return Measure(count_inside(limits, {c.name: c.extent for c in lanes.counters}), elements)
 
 
 def measure_fused(rules: Rules, carry: Carry, mode: str) -> Measure:
