@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from csp_embed.embed.algebra.cost import Weights, weights
-from csp_embed.embed.space.digits import Carry, Choice
+from csp_embed.embed.space.digits import Carry, Decisions
 from csp_embed.embed.space.options import Rules
 from csp_embed.embed.space.unit import Unit, unit_for
 from csp_embed.ir.embedding import Embedding
@@ -131,11 +131,11 @@ class EmbedProblem:
         pins, mode = self.pins, self.mode
         return Rules(self.op, self.unit, commuted, pins.factors, every or bool(pins.keeps), mode)
 
-    def choice(self, picked: Sequence[Option]) -> Choice:
+    def decisions(self, picked: Sequence[Option]) -> Decisions:
         """The decisions that one option per block means, in operator axis order."""
         order = {a: n for n, a in enumerate(self.op.axes)}
         carries = [c for o in picked for c in o.carries]
-        return Choice(picked[0].commuted, tuple(sorted(carries, key=lambda c: order[c.axes[0]])))
+        return Decisions(picked[0].commuted, tuple(sorted(carries, key=lambda c: order[c.axes[0]])))
 
 
 def blocks_of(op: Operator) -> tuple[tuple[str, ...], ...]:

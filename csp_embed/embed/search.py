@@ -70,7 +70,7 @@ def embeddings(problem: EmbedProblem, top: int = 1, params: Params = DEFAULT) ->
 
 def _built(space: Candidates, found: Found, params: Params, rank: int, first: Found) -> Embedding:
     problem = space.problem
-    embedding = build(problem, problem.choice(found.picked))
+    embedding = build(problem, problem.decisions(found.picked))
     claimed, counted = found.objective / UNIT, embedding.cost["objective"]
     assert math.isclose(claimed, counted, rel_tol=1e-12), f"model {claimed}, layouts {counted}"
     proof = {
@@ -86,7 +86,7 @@ def _built(space: Candidates, found: Found, params: Params, rank: int, first: Fo
         "memory": problem.costs.memory,
         "families": list(FAMILIES),
         "options": len(space.options),
-        "options_posted": found.posted,
+        "options_posted": found.weighed,
         "pins": list(problem.pins.keeps),
         "seed": params.seed,
         "workers": params.workers,

@@ -21,7 +21,15 @@ from csp_embed.embed.build import build
 from csp_embed.embed.explain.pareto_space import space_of, sweep
 from csp_embed.embed.model.greedy import cost_of
 from csp_embed.embed.problem import EmbedProblem
-from csp_embed.embed.space.digits import Carry, Choice, Part, Place, expand, inner_scale, parts_of
+from csp_embed.embed.space.digits import (
+    Carry,
+    Decisions,
+    Part,
+    Place,
+    expand,
+    inner_scale,
+    parts_of,
+)
 from csp_embed.embed.space.unit import Unit, accesses
 from csp_embed.ir.affine import Affine, Limit, count_inside
 from csp_embed.ir.embedding import Coordinate, Embedding
@@ -126,7 +134,7 @@ def least(problem: EmbedProblem) -> float:
     return min(cost_of(problem, picked) for picked in swept.answers) / UNIT
 
 
-def choice_of(embedding: Embedding) -> Choice:
+def decisions_of(embedding: Embedding) -> Decisions:
     """The decisions behind an embedding: the inverse of `digits.expand`.
 
     Raises: Reject, where it has a digit that no decision makes."""
@@ -136,8 +144,8 @@ def choice_of(embedding: Embedding) -> Choice:
         raise Reject("reuse", f"{', '.join(strange)}: no digit of the lifted model")
     carries = tuple(_carry_of(c, parts, embedding) for c in embedding.coordinates)
     # Where a carry begins early, its coordinate's constant is less than that of one that does not.
-    begun = expand(embedding.operator, Choice(embedding.commuted, carries)).coordinates
-    return Choice(
+    begun = expand(embedding.operator, Decisions(embedding.commuted, carries)).coordinates
+    return Decisions(
         embedding.commuted,
         tuple(
             replace(carry, early=new.const - old.const)
@@ -177,12 +185,12 @@ def _moves(c: Coordinate, parts: Mapping[str, Part]) -> dict[str, int]:
     return {n: k for n, k in (*c.digits.items(), *c.counters.items()) if n in parts}
 
 
-def adapted(embedding: Embedding, problem: EmbedProblem) -> Choice:
+def adapted(embedding: Embedding, problem: EmbedProblem) -> Decisions:
     """The same structure with factors for the problem's extents: shorter axes take fewer lanes, an
     axis that was carried whole takes the lanes that are free, and each factor is the least for its
     number of steps. Raises: Reject, where the operators do not have the same axes.
     """
-    op, old = problem.op, choice_of(embedding)
+    op, old = problem.op, decisions_of(embedding)
     if {a for c in old.carries for a in c.axes} != set(op.axes):
         raise Reject("reuse", "the operators have other axes")
     size = dict(problem.unit.size)
@@ -193,7 +201,7 @@ def adapted(embedding: Embedding, problem: EmbedProblem) -> Choice:
         extent = math.prod(op.axes[a] for a in carry.axes)
         before = math.prod(embedding.operator.axes[a] for a in carry.axes)
         carries.append(_fitted(carry, extent, before, size))
-    return Choice(old.commuted, tuple(_respanned(carries, op)))
+    return Decisions(old.commuted, tuple(_respanned(carries, op)))
 
 
 def _fitted(carry: Carry, extent: int, before: int, free: dict[str, int]) -> Carry:

@@ -1,6 +1,6 @@
 """The decisions of the lifted model as plain data, and the digits and coordinates they mean.
 
-Takes: Operator, Unit, Choice.  Leaves: digits, counters and coordinates of `ir.embedding`.
+Takes: Operator, Unit, Decisions.  Leaves: digits, counters and coordinates of `ir.embedding`.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class Carry:
 
 
 @dataclass(frozen=True)
-class Choice:
+class Decisions:
     """All decisions: every operator axis stands in exactly one carry."""
 
     commuted: bool
@@ -103,7 +103,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Map:
-    """Digits, counters and coordinates that a choice means, and the pairs of equal digits."""
+    """Digits, counters and coordinates that decisions mean, and the pairs of equal digits."""
 
     digits: tuple[Digit, ...]
     counters: tuple[Counter, ...]
@@ -119,11 +119,11 @@ class _Builder:
     equal: list[tuple[str, str]] = field(default_factory=list)
 
 
-def expand(op: Operator, choice: Choice) -> Map:
-    """Digits, counters and coordinates of `choice`; counters with reduced ones last."""
+def expand(op: Operator, decisions: Decisions) -> Map:
+    """Digits, counters and coordinates of `decisions`; counters with reduced ones last."""
     build = _Builder()
-    lanes = {c.axes[0]: c for c in choice.carries if len(c.axes) == 1}
-    for carry in choice.carries:
+    lanes = {c.axes[0]: c for c in decisions.carries if len(c.axes) == 1}
+    for carry in decisions.carries:
         _coordinate(op, carry, lanes, build)
     counters = sorted(build.counters, key=lambda c: c.reduced)
     return Map(

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from csp_embed.embed.algebra.grid import STRICT, grid_axes, grid_mode
 from csp_embed.embed.algebra.layouts import permutation_only, range_checks, seen_by
 from csp_embed.embed.algebra.rows import Reject, coordinate_row, tensor_rows
-from csp_embed.embed.space.digits import Carry, Choice, expand
+from csp_embed.embed.space.digits import Carry, Decisions, expand
 from csp_embed.embed.space.options import Rules
 from csp_embed.ir.affine import Limit, count_inside
 from csp_embed.ir.embedding import Coordinate
@@ -39,7 +39,7 @@ def measure(
 ) -> Measure:
     """Raises: Reject, naming the family that the option breaks."""
     op, unit = rules.op, rules.unit
-    lanes = expand(op, Choice(rules.commuted, tuple(carries)))
+    lanes = expand(op, Decisions(rules.commuted, tuple(carries)))
     extents = {d.name: d.extent for d in lanes.digits}
     checks = range_checks(op, unit, lanes, rules.roles)
     # Axes given to the fused coordinate take each of their values once.
