@@ -53,7 +53,7 @@ def embeddings(problem: EmbedProblem, top: int = 1, params: Params = DEFAULT) ->
 
     top: how many at most; each carries other axes in other dimensions, and costs at most twice as
         much as the first. Fewer are the beginning of more.
-    Returns: at least one; `cost` holds the figures of embed.cost.figures, `proof` the status
+    Returns: at least one; `cost` holds the figures of algebra.cost.figures, `proof` the status
         (OPTIMAL or FEASIBLE), objective and bound in cycles of the analytic cost, among those of
         other structures than the ones before; `least` says the same of the first.
     Raises: Infeasible, where no embedding keeps the rules; TimeLimit, where the limit ended the

@@ -2,7 +2,7 @@
 
 Takes: Rules, carries of one block, layout mode.  Leaves: `Measure`, this block's factor of steps
 and of every operand's packed elements; Reject where a rule is broken. The rows, grids and range
-checks are those of derive.py, restricted to the block's indices.
+checks are those of algebra/layouts.py, restricted to the block's indices.
 """
 
 from __future__ import annotations
