@@ -43,7 +43,7 @@ def main(selection: str = "all", every: str = "1") -> None:
         gap = begun[1] / found.objective - 1 if begun else 0.0
         gaps.append(gap)
         print(
-            f"{record['id']} options {len(space.options):4d} posted {found.posted:4d} "
+            f"{record['id']} options {len(space.options):4d} posted {found.weighed:4d} "
             f"pose {posed:6.0f} first {first[-1]:6.0f} proof {proved[-1]:6.0f} ms {found.status} "
             f"{found.objective / UNIT:14.1f} cycles, first {100 * gap:.2f} % above",
             flush=True,

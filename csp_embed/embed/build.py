@@ -1,7 +1,7 @@
 """From decisions to a whole embedding: digits, layouts, cost, the name of its kind.
 
-Takes: EmbedProblem, Choice (or the affine map that it means).  Leaves: Embedding.
-Raises Reject where the choice breaks a rule.
+Takes: EmbedProblem, Decisions (or the affine map that it means).  Leaves: Embedding.
+Raises Reject where the decisions break a rule.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from csp_embed.embed.algebra.cost import figures
 from csp_embed.embed.algebra.layouts import derive_layouts
 from csp_embed.embed.algebra.rows import Reject
 from csp_embed.embed.problem import EmbedProblem
-from csp_embed.embed.space.digits import Choice, Map, expand
+from csp_embed.embed.space.digits import Decisions, Map, expand
 from csp_embed.ir.embedding import Embedding
 
 
-def build(problem: EmbedProblem, choice: Choice) -> Embedding:
-    """The embedding that `choice` means.
+def build(problem: EmbedProblem, decisions: Decisions) -> Embedding:
+    """The embedding that `decisions` mean.
 
-    Raises: Reject, where it breaks a rule or does not keep the layout mode.
+    Raises: Reject, where they break a rule or do not keep the layout mode.
     """
-    lanes = expand(problem.op, choice)
-    return build_map(problem, lanes, choice.commuted, kind=kind_of(choice))
+    lanes = expand(problem.op, decisions)
+    return build_map(problem, lanes, decisions.commuted, kind=kind_of(decisions))
 
 
 def build_map(problem: EmbedProblem, lanes: Map, commuted: bool, *, kind: str = "") -> Embedding:
@@ -52,19 +52,19 @@ def build_map(problem: EmbedProblem, lanes: Map, commuted: bool, *, kind: str = 
     )
 
 
-def kind_of(choice: Choice) -> str:
+def kind_of(decisions: Decisions) -> str:
     """toeplitz (skewed), diagonal, mixed (both), im2col (several reduced axes share lanes) or
     aligned."""
-    skewed = any(c.skew for c in choice.carries)
-    diagonal = any(c.diagonal for c in choice.carries)
+    skewed = any(c.skew for c in decisions.carries)
+    diagonal = any(c.diagonal for c in decisions.carries)
     if skewed and diagonal:
         return "mixed"
     if skewed or diagonal:
         return "toeplitz" if skewed else "diagonal"
-    if any(len(c.axes) > 1 for c in choice.carries):
+    if any(len(c.axes) > 1 for c in decisions.carries):
         return "im2col"
     lanes: dict[str, int] = {}
-    for c in choice.carries:
+    for c in decisions.carries:
         for dim, _ in (*c.inner, *c.outer):
             lanes[dim] = lanes.get(dim, 0) + 1
     return "im2col" if any(n > 1 for n in lanes.values()) else "aligned"

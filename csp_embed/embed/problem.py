@@ -15,11 +15,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from csp_embed.embed.algebra.cost import Weights, weights
-from csp_embed.embed.space.digits import Carry, Choice
+from csp_embed.embed.space.digits import Carry, Decisions
 from csp_embed.embed.space.options import Rules
 from csp_embed.embed.space.unit import Unit, unit_for
 from csp_embed.ir.embedding import Embedding
 from csp_embed.ir.operator import Operator
+from csp_embed.ir.union import joined
 from csp_embed.machine.costs import Costs, costs_of
 from csp_embed.machine.spec import Isa
 
@@ -130,24 +131,19 @@ class EmbedProblem:
         pins, mode = self.pins, self.mode
         return Rules(self.op, self.unit, commuted, pins.factors, every or bool(pins.keeps), mode)
 
-    def choice(self, picked: Sequence[Option]) -> Choice:
+    def decisions(self, picked: Sequence[Option]) -> Decisions:
         """The decisions that one option per block means, in operator axis order."""
         order = {a: n for n, a in enumerate(self.op.axes)}
         carries = [c for o in picked for c in o.carries]
-        return Choice(picked[0].commuted, tuple(sorted(carries, key=lambda c: order[c.axes[0]])))
+        return Decisions(picked[0].commuted, tuple(sorted(carries, key=lambda c: order[c.axes[0]])))
 
 
 def blocks_of(op: Operator) -> tuple[tuple[str, ...], ...]:
     """Axes grouped by common tensor indices, in axis order."""
     accesses = [op.out, op.lhs, *([op.rhs] if op.rhs else [])]
     accesses += [s.access for s in op.epilogue if s.access is not None]
-    groups: list[set[str]] = [{a} for a in op.axes]
-    for access in accesses:
-        for ix in access.index:
-            touched = {a for a, _ in ix.terms}
-            joined = set().union(*(g for g in groups if g & touched)) if touched else set()
-            if joined:
-                groups = [g for g in groups if not g & touched] + [joined]
+    together = [{a for a, _ in ix.terms} for access in accesses for ix in access.index if ix.terms]
+    groups = joined([*({a} for a in op.axes), *together])
     order = {a: n for n, a in enumerate(op.axes)}
     out = [tuple(sorted(g, key=order.__getitem__)) for g in groups]
     return tuple(sorted(out, key=lambda g: order[g[0]]))

@@ -53,7 +53,7 @@ def embeddings(problem: EmbedProblem, top: int = 1, params: Params = DEFAULT) ->
 
     top: how many at most; each carries other axes in other dimensions, and costs at most twice as
         much as the first. Fewer are the beginning of more.
-    Returns: at least one; `cost` holds the figures of embed.cost.figures, `proof` the status
+    Returns: at least one; `cost` holds the figures of algebra.cost.figures, `proof` the status
         (OPTIMAL or FEASIBLE), objective and bound in cycles of the analytic cost, among those of
         other structures than the ones before; `least` says the same of the first.
     Raises: Infeasible, where no embedding keeps the rules; TimeLimit, where the limit ended the
@@ -70,7 +70,7 @@ def embeddings(problem: EmbedProblem, top: int = 1, params: Params = DEFAULT) ->
 
 def _built(space: Candidates, found: Found, params: Params, rank: int, first: Found) -> Embedding:
     problem = space.problem
-    embedding = build(problem, problem.choice(found.picked))
+    embedding = build(problem, problem.decisions(found.picked))
     claimed, counted = found.objective / UNIT, embedding.cost["objective"]
     assert math.isclose(claimed, counted, rel_tol=1e-12), f"model {claimed}, layouts {counted}"
     proof = {
@@ -86,7 +86,7 @@ def _built(space: Candidates, found: Found, params: Params, rank: int, first: Fo
         "memory": problem.costs.memory,
         "families": list(FAMILIES),
         "options": len(space.options),
-        "options_posted": found.posted,
+        "options_posted": found.weighed,
         "pins": list(problem.pins.keeps),
         "seed": params.seed,
         "workers": params.workers,

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csp_embed.errors import OperatorError
-from csp_embed.ir.operator import Access, Affine, Operator
+from csp_embed.ir.operator import Access, Operator
 
 MAX_POINTS = 50_000_000
 NEUTRAL = {
@@ -246,15 +246,10 @@ def _overhang(read: Read, axes: Mapping[str, int]) -> str:
     """How far an access reaches beyond its tensor, as text; empty if nowhere."""
     parts = []
     for d, (ix, extent) in enumerate(zip(read.access.index, read.shape, strict=True)):
-        lo, hi = _range(ix, axes)
+        lo, hi = ix.reach(axes)
         if lo < 0 or hi >= extent:
             parts.append(f"dimension {d} runs over {lo}..{hi}")
     return ", ".join(parts)
-
-
-def _range(ix: Affine, axes: Mapping[str, int]) -> tuple[int, int]:
-    steps = [c * (axes[a] - 1) for a, c in ix.terms]
-    return ix.const + sum(min(s, 0) for s in steps), ix.const + sum(max(s, 0) for s in steps)
 
 
 def _few(flow: Dataflow, most: int) -> bool:

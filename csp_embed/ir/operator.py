@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from csp_embed.ir.affine import Affine
+
 
 class Role(StrEnum):
     """An operand of a compute instruction. Tensor steps of an epilogue have operands of their own,
@@ -33,23 +35,6 @@ FACTORS = (Role.LHS, Role.RHS)
 def added(step: int) -> str:
     """The operand of the epilogue's tensor step number `step`."""
     return f"add{step}"
-
-
-@dataclass(frozen=True)
-class Affine:
-    """const + sum of coefficient * axis, over operator axes; `terms` sorted, without zeros."""
-
-    terms: tuple[tuple[str, int], ...] = ()
-    const: int = 0
-
-    def coef(self, axis: str) -> int:
-        return dict(self.terms).get(axis, 0)
-
-    def __str__(self) -> str:
-        parts = [a if c == 1 else f"-{a}" if c == -1 else f"{c}*{a}" for a, c in self.terms]
-        if self.const or not parts:
-            parts.append(str(self.const))
-        return "+".join(parts).replace("+-", "-")
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,10 @@ from collections.abc import Iterator, Sequence
 from csp_embed.embed.algebra.rows import Reject
 from csp_embed.embed.build import build_map
 from csp_embed.embed.ground.numerations import STEP, Frame, frames
-from csp_embed.embed.ground.points import Ground
 from csp_embed.embed.problem import EmbedProblem
 from csp_embed.embed.space.digits import Map
 from csp_embed.ir.embedding import Coordinate, Counter, Digit, Embedding
+from csp_embed.ir.ground import Ground
 from csp_embed.machine.spec import Isa
 from tests.oracles.affine import Affine, Maps
 

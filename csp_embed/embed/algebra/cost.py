@@ -7,7 +7,6 @@ It counts work and bytes, each operand read once; schedules are ranked by the cy
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import numpy as np
 
 from csp_embed.embed.algebra.occupancy import Occupancy
 from csp_embed.embed.space.unit import Unit, accesses
+from csp_embed.ir.affine import Limit, count_inside
 from csp_embed.ir.embedding import Counter, Embedding, Layout
 from csp_embed.ir.operator import FACTORS, Operator, Role, Step
 from csp_embed.machine.costs import Costs
@@ -24,8 +24,6 @@ from csp_embed.machine.spec import Isa
 from csp_embed.ops.bound import useful_points
 
 _INT8_PEAK = 127
-
-Limit = tuple[Mapping[str, int], int, int]
 
 
 def trimmed_steps(layouts: Mapping[str, Layout], counters: Sequence[Counter]) -> int:
@@ -38,57 +36,7 @@ def trimmed_steps(layouts: Mapping[str, Layout], counters: Sequence[Counter]) ->
                 limits.append(
                     ({c: s[d] for c, s in grid.step.items() if s[d]}, grid.origin[d], size)
                 )
-    return steps_within(limits, {c.name: c.extent for c in counters})
-
-
-def steps_within(limits: Sequence[Limit], trips: Mapping[str, int]) -> int:
-    """Counter values that meet elements only: every (step by counter, origin, size) in its grid.
-
-    Counters that no boundary couples multiply; coupled ones (an output row and a filter row) are
-    counted for each value of all but the longest.
-    """
-    real: list[Limit] = []
-    for step, origin, size in limits:
-        reach = [s * (trips[c] - 1) for c, s in step.items()]
-        low, high = (origin + sum(f(r, 0) for r in reach) for f in (min, max))
-        if low < 0 or high >= size:
-            real.append((step, origin, size))
-    if not real:
-        return math.prod(trips.values())
-    total, done = 1, set()
-    for group in _coupled([set(s) for s, _, _ in real]):
-        done |= group
-        total *= _inside([x for x in real if set(x[0]) <= group], sorted(group), trips)
-    return total * math.prod(n for c, n in trips.items() if c not in done)
-
-
-def _inside(limits: Sequence[Limit], names: list[str], trips: Mapping[str, int]) -> int:
-    if not names:  # one element, met by every step
-        return int(all(0 <= origin < size for _, origin, size in limits))
-    longest = max(names, key=lambda c: trips[c])
-    others = [c for c in names if c != longest]
-    total = 0
-    for values in itertools.product(*(range(trips[c]) for c in others)):
-        low, high = 0, trips[longest] - 1
-        for step, origin, size in limits:
-            base = origin + sum(step.get(c, 0) * v for c, v in zip(others, values, strict=True))
-            s = step.get(longest, 0)
-            if s > 0:
-                low, high = max(low, -(base // s)), min(high, (size - 1 - base) // s)
-            elif s < 0:
-                low, high = max(low, -((size - 1 - base) // -s)), min(high, base // -s)
-            elif not 0 <= base < size:
-                low, high = 1, 0
-        total += max(high - low + 1, 0)
-    return total
-
-
-def _coupled(sets: list[set[str]]) -> list[set[str]]:
-    groups: list[set[str]] = []
-    for s in sets:
-        touching = [g for g in groups if g & s]
-        groups = [g for g in groups if not g & s] + [s.union(*touching)]
-    return groups
+    return count_inside(limits, {c.name: c.extent for c in counters})
 
 
 def step_cycles(step: Step, reach: int, costs: Costs) -> float:

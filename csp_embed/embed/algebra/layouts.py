@@ -8,14 +8,15 @@ one home per output, harmless pad, strict layout.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 
 from csp_embed.embed.algebra.grid import STRICT, grid_axes, grid_mode
 from csp_embed.embed.algebra.occupancy import Occupancy, occupancy
 from csp_embed.embed.algebra.rows import Reject, Row, coordinate_row, is_plain, reads, tensor_rows
 from csp_embed.embed.space.digits import Map
 from csp_embed.embed.space.unit import Unit, accesses
-from csp_embed.ir.embedding import Coordinate, Fused, Layout
+from csp_embed.ir.affine import reach
+from csp_embed.ir.embedding import Coordinate, Digit, Fused, Layout
 from csp_embed.ir.operator import Access, Operator, Role
 
 
@@ -69,13 +70,7 @@ def _layout(
     const = [row.const + sum(a.shift.get(r, 0) for a in grid) for r, row in enumerate(every)]
     coef = [tuple(a.coef.get(r, 0) for a in grid) for r in range(len(every))]
     moved = {d for row in every for d in row.digits} | partners
-    repeat = 1
-    for d in lanes.digits:
-        repeat *= d.extent if d.dim in dims and d.name not in moved else 1
-    for c in fused:
-        if not is_plain(c) and reads(access, c):
-            unread = [a for a in c.axes if not any(ix.coef(a) for ix in access.index)]
-            repeat *= math.prod(op.axes[a] for a in unread)
+    repeat = _repeats(op, access, [d for d in lanes.digits if d.dim in dims], moved, fused)
     # A fused coordinate says where its axes' values lie: they count once each, as virtual digits.
     counted = dict(enumerate(rows))
     for f, (c, row) in enumerate(zip(fused, own, strict=True)):
@@ -108,6 +103,23 @@ def _layout(
         duplicates=count.duplicates,
     )
     return layout, count
+
+
+def _repeats(
+    op: Operator,
+    access: Access,
+    digits: Sequence[Digit],
+    moved: Set[str],
+    fused: Sequence[Coordinate],
+) -> int:
+    """How often each lane's content stands in an element: digits of the operand's dimensions that
+    move no row, and values of fused axes that it does not read."""
+    out = math.prod(d.extent for d in digits if d.name not in moved)
+    for c in fused:
+        if not is_plain(c) and reads(access, c):
+            unread = [a for a in c.axes if not any(ix.coef(a) for ix in access.index)]
+            out *= math.prod(op.axes[a] for a in unread)
+    return out
 
 
 def permutation_only(
@@ -201,8 +213,8 @@ def range_checks(
 
 def _overflows(c: Coordinate, lanes: Map) -> bool:
     trips = {k.name: k.extent for k in lanes.counters} | {d.name: d.extent for d in lanes.digits}
-    parts = [coef * (trips[n] - 1) for n, coef in [*c.digits.items(), *c.counters.items()]]
-    low, high = (c.const + sum(f(p, 0) for p in parts) for f in (min, max))
+    moves = (*c.digits.items(), *c.counters.items())
+    low, high = reach(((coef, trips[n]) for n, coef in moves), c.const)
     return low < 0 or high >= c.extent
 
 

@@ -15,16 +15,25 @@ from fractions import Fraction
 
 import numpy as np
 
-from csp_embed.embed.algebra.cost import UNIT, Limit, objective, parts, steps_within
+from csp_embed.embed.algebra.cost import UNIT, objective, parts
 from csp_embed.embed.algebra.rows import Reject
 from csp_embed.embed.build import build
 from csp_embed.embed.explain.pareto_space import space_of, sweep
 from csp_embed.embed.model.greedy import cost_of
 from csp_embed.embed.problem import EmbedProblem
-from csp_embed.embed.space.digits import Carry, Choice, Part, Place, expand, inner_scale, parts_of
+from csp_embed.embed.space.digits import (
+    Carry,
+    Decisions,
+    Part,
+    Place,
+    expand,
+    inner_scale,
+    parts_of,
+)
 from csp_embed.embed.space.unit import Unit, accesses
+from csp_embed.ir.affine import Affine, Limit, count_inside
 from csp_embed.ir.embedding import Coordinate, Embedding
-from csp_embed.ir.operator import FACTORS, Access, Affine, Operator, Role
+from csp_embed.ir.operator import FACTORS, Access, Operator, Role
 
 
 @dataclass(frozen=True)
@@ -78,7 +87,7 @@ def bound(problem: EmbedProblem) -> float:
     for commuted in problem.commutations:
         roles = accesses(op, commuted)
         limits = [limit for r, a in roles.items() if r != Role.DST for limit in _limits(op, a)]
-        points = steps_within(limits, dict(op.axes))
+        points = count_inside(limits, dict(op.axes))
         steps = -(-points // math.prod(unit.size.values()))
         served = {**roles, **op.steps_read()}
         elements = {r: _elements(op, unit, r, a) for r, a in served.items()}
@@ -125,7 +134,7 @@ def least(problem: EmbedProblem) -> float:
     return min(cost_of(problem, picked) for picked in swept.answers) / UNIT
 
 
-def choice_of(embedding: Embedding) -> Choice:
+def decisions_of(embedding: Embedding) -> Decisions:
     """The decisions behind an embedding: the inverse of `digits.expand`.
 
     Raises: Reject, where it has a digit that no decision makes."""
@@ -135,8 +144,8 @@ def choice_of(embedding: Embedding) -> Choice:
         raise Reject("reuse", f"{', '.join(strange)}: no digit of the lifted model")
     carries = tuple(_carry_of(c, parts, embedding) for c in embedding.coordinates)
     # Where a carry begins early, its coordinate's constant is less than that of one that does not.
-    begun = expand(embedding.operator, Choice(embedding.commuted, carries)).coordinates
-    return Choice(
+    begun = expand(embedding.operator, Decisions(embedding.commuted, carries)).coordinates
+    return Decisions(
         embedding.commuted,
         tuple(
             replace(carry, early=new.const - old.const)
@@ -176,12 +185,12 @@ def _moves(c: Coordinate, parts: Mapping[str, Part]) -> dict[str, int]:
     return {n: k for n, k in (*c.digits.items(), *c.counters.items()) if n in parts}
 
 
-def adapted(embedding: Embedding, problem: EmbedProblem) -> Choice:
+def adapted(embedding: Embedding, problem: EmbedProblem) -> Decisions:
     """The same structure with factors for the problem's extents: shorter axes take fewer lanes, an
     axis that was carried whole takes the lanes that are free, and each factor is the least for its
     number of steps. Raises: Reject, where the operators do not have the same axes.
     """
-    op, old = problem.op, choice_of(embedding)
+    op, old = problem.op, decisions_of(embedding)
     if {a for c in old.carries for a in c.axes} != set(op.axes):
         raise Reject("reuse", "the operators have other axes")
     size = dict(problem.unit.size)
@@ -192,7 +201,7 @@ def adapted(embedding: Embedding, problem: EmbedProblem) -> Choice:
         extent = math.prod(op.axes[a] for a in carry.axes)
         before = math.prod(embedding.operator.axes[a] for a in carry.axes)
         carries.append(_fitted(carry, extent, before, size))
-    return Choice(old.commuted, tuple(_respanned(carries, op)))
+    return Decisions(old.commuted, tuple(_respanned(carries, op)))
 
 
 def _fitted(carry: Carry, extent: int, before: int, free: dict[str, int]) -> Carry:

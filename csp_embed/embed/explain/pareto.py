@@ -73,7 +73,7 @@ def pareto(problem: EmbedProblem) -> Front:
     kept = order[front(table[order])]
     members = []
     for n in kept:
-        embedding = build(problem, problem.choice(swept.answers[n]))
+        embedding = build(problem, problem.decisions(swept.answers[n]))
         proof = {"status": "OPTIMAL" if swept.complete else "FEASIBLE", "rank": 0,
                  "objective_cycles": embedding.cost["objective"], "bound_cycles": 0.0,
                  "families": ["sweep"], "options": len(space.entries)}  # fmt: skip

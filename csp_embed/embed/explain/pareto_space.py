@@ -21,7 +21,7 @@ from csp_embed.embed.algebra.layouts import range_checks, seen_by
 from csp_embed.embed.algebra.occupancy import occupancy
 from csp_embed.embed.algebra.rows import Reject, coordinate_row, tensor_rows
 from csp_embed.embed.problem import EmbedProblem, Option, Pins
-from csp_embed.embed.space.digits import Carry, Choice, expand
+from csp_embed.embed.space.digits import Carry, Decisions, expand
 from csp_embed.embed.space.evaluate import measure, measure_fused, operands
 from csp_embed.embed.space.options import Rules, block_options, fused_options, lanes_of, structure
 from csp_embed.embed.space.unit import accesses
@@ -120,7 +120,7 @@ def _filled(
 ) -> dict[str, int]:
     """This block's factor of the lanes of each operand that hold a tensor element."""
     op, unit = rules.op, rules.unit
-    lanes = expand(op, Choice(rules.commuted, tuple(carries)))
+    lanes = expand(op, Decisions(rules.commuted, tuple(carries)))
     extents = {d.name: d.extent for d in lanes.digits}
     checks = range_checks(op, unit, lanes, rules.roles)
     away = [Coordinate((a, ""), 0, 0, {}, {}) for a in given]

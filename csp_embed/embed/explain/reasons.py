@@ -20,8 +20,9 @@ from csp_embed.embed.pins.text import read_pins
 from csp_embed.embed.problem import EmbedProblem, Option
 from csp_embed.embed.space.unit import unit_for
 from csp_embed.errors import CspEmbedError, Infeasible
+from csp_embed.ir.affine import Affine
 from csp_embed.ir.embedding import Embedding
-from csp_embed.ir.operator import Affine, Operator, Tensor
+from csp_embed.ir.operator import Operator, Tensor
 from csp_embed.machine.spec import Isa
 
 STRICT = "strict layout"
@@ -35,13 +36,13 @@ def by_kind(problem: EmbedProblem) -> list[Embedding]:
     space = space_of(problem, count_filled=False)
     best: dict[tuple[str, bool], tuple[int, tuple[Option, ...]]] = {}
     for picked in sweep(space, kinds=True).answers:
-        key = (kind_of(problem.choice(picked)), picked[0].commuted)
+        key = (kind_of(problem.decisions(picked)), picked[0].commuted)
         cost = cost_of(problem, picked)
         if key not in best or cost < best[key][0]:
             best[key] = (cost, picked)
     ranked = sorted(best.values(), key=lambda v: v[0])
     pins = problem.pins
-    return [pins.arrange(build(problem, problem.choice(picked))) for _, picked in ranked]
+    return [pins.arrange(build(problem, problem.decisions(picked))) for _, picked in ranked]
 
 
 def because(chosen: Embedding, other: Embedding) -> str:

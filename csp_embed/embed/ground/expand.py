@@ -13,11 +13,11 @@ import numpy as np
 
 from csp_embed.embed.algebra.rows import Reject
 from csp_embed.embed.build import build
-from csp_embed.embed.ground.points import Ground, Ints
 from csp_embed.embed.problem import EmbedProblem
-from csp_embed.embed.space.digits import Choice
+from csp_embed.embed.space.digits import Decisions
 from csp_embed.embed.space.options import block_options, fused_options, lanes_of
 from csp_embed.ir.embedding import Embedding
+from csp_embed.ir.ground import Ground, Ints
 from csp_embed.machine.spec import Isa
 
 
@@ -38,7 +38,7 @@ def lifted_embeddings(ground: Ground, isa: Isa, mode: str = "relaxed") -> Iterat
                 continue
             carries.sort(key=lambda c: order[c.axes[0]])
             try:
-                yield build(problem, Choice(ground.commuted, tuple(carries)))
+                yield build(problem, Decisions(ground.commuted, tuple(carries)))
             except Reject:
                 continue
 

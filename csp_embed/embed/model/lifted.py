@@ -34,13 +34,13 @@ _PARAMETERS = {"linearization_level": 0, "cp_model_presolve": False}
 class Found:
     """picked: one option per block, empty where nothing was found. objective and bound in the
     cost's units; status: what is proved about this answer among those with other structures than
-    the ones before it. posted: options that the solver saw (the others cannot be in an optimum)."""
+    the ones before it. weighed: options that the solver saw (no optimum contains another)."""
 
     status: str
     picked: tuple[Option, ...] = ()
     objective: int = 0
     bound: int = 0
-    posted: int = 0
+    weighed: int = 0
     seconds: float = 0.0
 
 
@@ -64,7 +64,7 @@ def search(space: Candidates, params: Params, top: int = 1) -> list[Found]:
             break
         if structure_of(picked) != taken:
             status, bound = (OPTIMAL, cost) if near.complete else (FEASIBLE, first.bound)
-            found.append(Found(status, picked, cost, bound, first.posted))
+            found.append(Found(status, picked, cost, bound, first.weighed))
     return found
 
 
@@ -91,7 +91,7 @@ def _solve(space: Candidates, params: Params) -> Found:
     if answer.interrupted:
         raise KeyboardInterrupt
     if not answer.found:
-        return Found(answer.status, posted=len(options), seconds=answer.seconds)
+        return Found(answer.status, weighed=len(options), seconds=answer.seconds)
     picked = sorted((o for v, o in pairs if answer.value(v)), key=lambda o: o.block)
     return Found(
         answer.status,

@@ -1,7 +1,7 @@
 """The analytic cost inside CP-SAT: exact products over blocks.
 
 Takes: model, Vars, Problem, an upper bound.  Leaves: the minimised expression, in the units of
-`embed.cost.objective`. steps and packed elements are products of the blocks' factors, each a
+`algebra.cost.objective`. steps and packed elements are products of the blocks' factors, each a
 linear expression in the options.
 """
 

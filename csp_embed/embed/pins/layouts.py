@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from csp_embed.embed.problem import EmbedProblem, Option
-from csp_embed.embed.space.digits import Choice, expand
+from csp_embed.embed.space.digits import Decisions, expand
 from csp_embed.embed.space.evaluate import operands
 from csp_embed.embed.space.options import Rules
 from csp_embed.embed.space.unit import Unit
@@ -68,7 +68,7 @@ def layout_pin(problem: EmbedProblem, text: str) -> LayoutPin:
         sizes = [(d, unit.size.get(d, 1)) for d in reversed(dims)]
         sequence = [(t, f, True) for f, t in reversed(blocks)]
         sequence = sequence or [(t, shape[t], False) for t in reversed(outer)]
-        lanes, reason, mend = _fill(sizes, sequence, shape, bool(blocks))
+        lanes, reason, mend = _lanes_in_order(sizes, sequence, shape, bool(blocks))
         if reason:
             why, pad = why or _said(op, tensor, order, reason), pad or _axis_of(op, tensor, mend)
             continue
@@ -128,7 +128,7 @@ def _order(op: Operator, tensor: str, text: str) -> tuple[list[int], list[tuple[
     return outer, blocks
 
 
-def _fill(
+def _lanes_in_order(
     sizes: Sequence[tuple[str, int]],
     sequence: Sequence[tuple[int, int, bool]],
     shape: Sequence[int],
@@ -255,7 +255,7 @@ def _moves(index: Sequence[object], axes: Sequence[str]) -> bool:
 
 def _lanes(op: Operator, option: Option, index: Sequence[object], dims: set[str]) -> set[Lane]:
     """What an option's digits on these dimensions do to the tensor's indices."""
-    lanes = expand(op, Choice(option.commuted, option.carries))
+    lanes = expand(op, Decisions(option.commuted, option.carries))
     digit = {d.name: d for d in lanes.digits}
     swap = {first: second for first, second in lanes.equal}
     out: set[Lane] = set()
@@ -274,7 +274,7 @@ def _lanes(op: Operator, option: Option, index: Sequence[object], dims: set[str]
 def _aligned(op: Operator, option: Option, access: Access, lanes: set[Lane]) -> bool:
     """Elements begin at multiples of their length: a window that starts in the padding would shift
     all of them."""
-    coordinates = expand(op, Choice(option.commuted, option.carries)).coordinates
+    coordinates = expand(op, Decisions(option.commuted, option.carries)).coordinates
     for t, ix in enumerate(access.index):
         span = math.prod(n for _, u, n, _ in lanes if u == t)
         start = ix.const + sum(ix.coef(c.axes[0]) * c.const for c in coordinates)

@@ -10,7 +10,7 @@ Takes: texts such as "fix i=c,r", "forbid skew", "layout x=NHWC".  Leaves: `Pins
     forbid skew | diagonal | fuse | commuted | outer    outer: lanes that stand a loop apart
     forbid DIM=AXIS,…   none of these axes on DIM
     forbid AXIS         AXIS on no lanes
-    layout TENSOR=ORDER see pins_layout.py; run-time tensors then stand strictly (no duplicates)
+    layout TENSOR=ORDER see layouts.py; run-time tensors then stand strictly (no duplicates)
 
 A name that is both a dimension and an axis is read as the dimension.
 """

@@ -1,6 +1,6 @@
 """The decisions of the lifted model as plain data, and the digits and coordinates they mean.
 
-Takes: Operator, Unit, Choice.  Leaves: digits, counters and coordinates of `ir.embedding`.
+Takes: Operator, Unit, Decisions.  Leaves: digits, counters and coordinates of `ir.embedding`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from fractions import Fraction
 
+from csp_embed.ir.affine import Affine, meeting, reach
 from csp_embed.ir.embedding import Coordinate, Counter, Digit, Embedding
-from csp_embed.ir.operator import Access, Affine, Operator
+from csp_embed.ir.operator import Access, Operator
 
 LOOP = "loop"
 """The dimension of a digit that is no lane: a counter inside the axis' own."""
@@ -93,7 +94,7 @@ class Carry:
 
 
 @dataclass(frozen=True)
-class Choice:
+class Decisions:
     """All decisions: every operator axis stands in exactly one carry."""
 
     commuted: bool
@@ -102,7 +103,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Map:
-    """Digits, counters and coordinates that a choice means, and the pairs of equal digits."""
+    """Digits, counters and coordinates that decisions mean, and the pairs of equal digits."""
 
     digits: tuple[Digit, ...]
     counters: tuple[Counter, ...]
@@ -118,11 +119,11 @@ class _Builder:
     equal: list[tuple[str, str]] = field(default_factory=list)
 
 
-def expand(op: Operator, choice: Choice) -> Map:
-    """Digits, counters and coordinates of `choice`; counters with reduced ones last."""
+def expand(op: Operator, decisions: Decisions) -> Map:
+    """Digits, counters and coordinates of `decisions`; counters with reduced ones last."""
     build = _Builder()
-    lanes = {c.axes[0]: c for c in choice.carries if len(c.axes) == 1}
-    for carry in choice.carries:
+    lanes = {c.axes[0]: c for c in decisions.carries if len(c.axes) == 1}
+    for carry in decisions.carries:
         _coordinate(op, carry, lanes, build)
     counters = sorted(build.counters, key=lambda c: c.reduced)
     return Map(
@@ -172,13 +173,10 @@ def live(op: Operator, axis: str) -> tuple[int, int]:
         for access in (op.lhs, op.rhs):
             for ix, size in _indices(op, access):
                 own = ix.coef(axis)
-                reach = [c * (op.axes[a] - 1) for a, c in ix.terms if a != axis]
-                low, high = (ix.const + sum(f(r, 0) for r in reach) for f in (min, max))
-                # low + own * v < size and high + own * v >= 0
-                if own > 0:
-                    first, last = max(first, -(high // own)), min(last, (size - 1 - low) // own)
-                elif own < 0:
-                    first, last = max(first, -((size - 1 - low) // -own)), min(last, high // -own)
+                if own:
+                    others = ((c, op.axes[a]) for a, c in ix.terms if a != axis)
+                    begin, end = meeting(own, *reach(others, ix.const), size)
+                    first, last = max(first, begin), min(last, end)
     return (first, last - first + 1) if first <= last else (0, op.axes[axis])
 
 

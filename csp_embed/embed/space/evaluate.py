@@ -2,7 +2,7 @@
 
 Takes: Rules, carries of one block, layout mode.  Leaves: `Measure`, this block's factor of steps
 and of every operand's packed elements; Reject where a rule is broken. The rows, grids and range
-checks are those of derive.py, restricted to the block's indices.
+checks are those of algebra/layouts.py, restricted to the block's indices.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from csp_embed.embed.algebra.cost import Limit, steps_within
 from csp_embed.embed.algebra.grid import STRICT, grid_axes, grid_mode
 from csp_embed.embed.algebra.layouts import permutation_only, range_checks, seen_by
 from csp_embed.embed.algebra.rows import Reject, coordinate_row, tensor_rows
-from csp_embed.embed.space.digits import Carry, Choice, expand
+from csp_embed.embed.space.digits import Carry, Decisions, expand
 from csp_embed.embed.space.options import Rules
+from csp_embed.ir.affine import Limit, count_inside
 from csp_embed.ir.embedding import Coordinate
 from csp_embed.ir.operator import FACTORS, Access
 
@@ -39,7 +39,7 @@ def measure(
 ) -> Measure:
     """Raises: Reject, naming the family that the option breaks."""
     op, unit = rules.op, rules.unit
-    lanes = expand(op, Choice(rules.commuted, tuple(carries)))
+    lanes = expand(op, Decisions(rules.commuted, tuple(carries)))
     extents = {d.name: d.extent for d in lanes.digits}
     checks = range_checks(op, unit, lanes, rules.roles)
     # Axes given to the fused coordinate take each of their values once.
@@ -69,7 +69,7 @@ def measure(
         elements[role] = math.prod(a.size for a in grid)
         if role in FACTORS:
             limits += [(a.step, a.origin, a.size) for a in grid]
-    return Measure(steps_within(limits, {c.name: c.extent for c in lanes.counters}), elements)
+    return Measure(count_inside(limits, {c.name: c.extent for c in lanes.counters}), elements)
 
 
 def measure_fused(rules: Rules, carry: Carry, mode: str) -> Measure:

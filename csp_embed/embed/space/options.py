@@ -8,7 +8,7 @@ out, and why it never costs less ("steps" and "elements" are what the cost count
   steps): more lanes are pad. Where a tensor is held whole (strict), those that are least for its
   blocks count too.
 - Offsets and reversed digits: renaming an axis' values moves its pad to another end. Values that
-  no point has (dead taps) are not enumerated (`choice.live`). In a window the pad of lanes may
+  no point has (dead taps) are not enumerated (`digits.live`). In a window the pad of lanes may
   cost less in front, where blocks then begin early (`Carry.early`).
 - Other numerations (a digit outside its counter, several counters, digits in another order) of an
   axis that shares no tensor index with another: a permutation of its values changes neither steps

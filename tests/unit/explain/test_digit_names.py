@@ -9,7 +9,7 @@ import pytest
 from cases import CASES
 
 from csp_embed.embed.algebra.rows import Reject
-from csp_embed.embed.certificate.reuse import choice_of, reuse
+from csp_embed.embed.certificate.reuse import decisions_of, reuse
 from csp_embed.embed.problem import EmbedProblem
 from csp_embed.embed.search import embeddings
 from csp_embed.embed.space.candidates import candidates
@@ -36,14 +36,14 @@ def test_decisions_come_back_from_every_option_of_a_block(row: str) -> None:
             used = lanes_of([c for o in picked for c in o.carries])
             if any(used.get(d, 1) > size for d, size in problem.unit.size.items()):
                 continue
-            choice = problem.choice(picked)
-            made = expand(problem.op, choice)
+            decisions = problem.decisions(picked)
+            made = expand(problem.op, decisions)
             embedding = replace(
                 embeddings_of_row(row),
                 digits=made.digits, counters=made.counters,
                 coordinates=made.coordinates, equal=made.equal,
             )  # fmt: skip
-            assert expand(problem.op, choice_of(embedding)) == made
+            assert expand(problem.op, decisions_of(embedding)) == made
             assert {p.place for p in parts_of(embedding).values()} <= set(Place)
             tried += 1
     assert tried > 5
@@ -74,7 +74,7 @@ def test_a_digit_of_another_hand_is_no_decision() -> None:
     odd = replace(found.digits[0], name="mine")
     strange = replace(found, digits=(odd, *found.digits[1:]))
     with pytest.raises(Reject, match="mine: no digit of the lifted model"):
-        choice_of(strange)
+        decisions_of(strange)
     assert reuse(strange, EmbedProblem.of(CASES["matmul ragged"](), load_isa("vta"))) is None
 
 

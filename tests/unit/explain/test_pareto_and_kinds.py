@@ -51,7 +51,7 @@ def everything(op, isa, mode="relaxed"):
             continue
         lanes = {d: math.prod(o.lanes.get(d, 1) for o in picked) for d in problem.unit.size}
         if all(lanes[d] <= n for d, n in problem.unit.size.items()):
-            yield build(problem, problem.choice(picked))
+            yield build(problem, problem.decisions(picked))
 
 
 def counted(embedding, isa):

@@ -9,7 +9,7 @@ from csp_embed import ops
 from csp_embed.embed import embed
 from csp_embed.embed.build import build
 from csp_embed.embed.certificate.make import certificate
-from csp_embed.embed.certificate.reuse import bound, choice_of, least, reuse
+from csp_embed.embed.certificate.reuse import bound, decisions_of, least, reuse
 from csp_embed.embed.explain.pareto import pareto
 from csp_embed.embed.explain.reasons import by_kind
 from csp_embed.embed.problem import EmbedProblem
@@ -41,7 +41,7 @@ def test_structure_comes_back(op):
     problem = EmbedProblem.of(op, isa)
     members = [m.embedding for m in pareto(problem).members[:12]]
     for e in [*members, *by_kind(problem), *embeddings(problem, top=3)]:
-        again = build(problem, choice_of(e))
+        again = build(problem, decisions_of(e))
         assert again.formula() == e.formula()
         assert again.layouts == e.layouts
 

@@ -12,10 +12,13 @@ import pytest
 from cases import CASES, MACHINES
 
 import csp_embed as ce
+from csp_embed.embed.ground.points import pose_ground
+from csp_embed.ir.affine import Affine
 from csp_embed.ir.dfg import dataflow
 from csp_embed.ir.embedding import Counter, Embedding
+from csp_embed.ir.ground import Ground
 from csp_embed.ir.network import Assignment, Plan
-from csp_embed.ir.operator import Access, Affine, Operator
+from csp_embed.ir.operator import Access, Operator
 from csp_embed.ir.schedule import COMPUTE, LOAD, Schedule
 from csp_embed.ir.stream import Program, Stream
 
@@ -93,6 +96,13 @@ def program(**change: Any) -> Program:
     return replace(good, **change)
 
 
+def ground(**change: Any) -> Ground:
+    made = pose_ground(ce.matmul(m=2, n=1, k=3), MACHINES["toy dot"](), 2, layout="strict")
+    assert made.verify() == []
+    assert "6 points" in made.show()
+    return replace(made, **change)
+
+
 EMPTY = np.zeros(0, np.int64)
 BROKEN: dict[str, tuple[Callable[[], Any], str]] = {
     "axis": (lambda: op_(axes=dict(op_().axes) | {"k": 0}), "axis k has extent 0"),
@@ -143,6 +153,15 @@ BROKEN: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: region(boxes=tuple(((0, 10**6),) * len(b) for b in sched().regions[0].boxes)),
         "does not lie in",
     ),
+    "operands": (lambda: ground(counts={}), "different operands"),
+    "strict": (lambda: ground(strict=frozenset({"add0"})), "add0 is strict, but no operand"),
+    "sizes": (lambda: ground(sizes={}), "has no size"),
+    "points": (lambda: ground(points=np.zeros((6, 2), np.int64)), "points have shape (6, 2)"),
+    "elements": (lambda: ground(elements=dict.fromkeys(ground().elements, EMPTY)), "for 6 points"),
+    "element": (
+        lambda: ground(counts=dict.fromkeys(ground().counts, 1)), "names an element beyond"
+    ),
+    "tile": (lambda: ground(tile=0), "tiles of 0"),
     "field": (lambda: Stream(np.zeros(2, np.int64), {"x": EMPTY}), "field x has (0,)"),
     "code": (lambda: Stream(np.array([-2]), {}), "below -1"),
     "words": (lambda: program(insn=np.zeros(3, np.uint64)), "have shape (3,)"),
