@@ -15,3 +15,5 @@ settings.register_profile(
     "project", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("project")
+# Every stage of every compilation is verified in the tests (compiler/stages.py).
+os.environ.setdefault("CSP_EMBED_CHECK", "1")
