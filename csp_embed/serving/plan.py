@@ -1,0 +1,118 @@
+"""The planner: all searches in turn, and the best plan with what proves its bound.
+
+Takes: an Instance (or a file).  Leaves: a ServingPlan; whatever ends the run, the best plan so far.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from csp_embed.errors import Infeasible, InputError
+from csp_embed.serving.chains import aligned, tracks
+from csp_embed.serving.instance import Instance
+from csp_embed.serving.plan_file import ServingPlan, prices_document, rounded_up
+from csp_embed.serving.read import instance_from, read_instance
+from csp_embed.serving.regions import regions
+from csp_embed.serving.search import EQUAL, Progress, Search, components
+from csp_embed.serving.wide import wide
+from csp_embed.solver.status import FEASIBLE, OPTIMAL, UNKNOWN
+
+# In the order in which they are tried; each returns at once where it has nothing to offer.
+METHODS: tuple[Callable[[Search], None], ...] = (regions, aligned, wide, tracks)
+
+
+def serve(instance: Instance | Mapping[str, Any] | str | Path, **options: Any) -> ServingPlan:
+    """A placement of a model's layers on unequal machines, with a proved bound on the best.
+
+    instance: an Instance, a layer-placement-1 document, or a file of it. options: those of `plan`.
+    Raises: InputError, Infeasible.
+    """
+    if isinstance(instance, Mapping):
+        instance = instance_from(instance)
+    elif not isinstance(instance, Instance):
+        instance = read_instance(instance)
+    return plan(instance, **options)
+
+
+def plan(
+    instance: Instance,
+    *,
+    objective: str = "tokens",
+    time_limit: float | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> ServingPlan:
+    """Searches for the placement with the most tokens/s.
+
+    time_limit: CPU seconds of this process, checked between steps of the searches; None = a counted
+    amount of work, the same plan on every run. Ctrl-C ends the search and returns the best plan so
+    far (`interrupted`). Raises: Infeasible where proved, InputError for an unknown objective.
+    """
+    if objective != "tokens":
+        raise InputError(f"unknown objective {objective!r}", hint="tokens")
+    if time_limit is not None and not time_limit > 0:
+        raise InputError(f"a time limit of {time_limit} s", hint="give more than 0 seconds")
+    _must_fit(instance)
+    search = Search(instance, time_limit, seed, progress)
+    interrupted = False
+    try:
+        search.tighten()
+        for method in METHODS:
+            if search.proved or search.late():
+                break
+            method(search)
+        search.tighten()
+    except KeyboardInterrupt:
+        interrupted = True
+    return _result(search, interrupted)
+
+
+def _result(search: Search, interrupted: bool) -> ServingPlan:
+    instance = search.instance
+    value = float(search.value) if search.value else None
+    bound = rounded_up(max(search.value, search.value.__class__(search.bound.bound)))
+    if value is None:
+        status = UNKNOWN
+    else:
+        status = OPTIMAL if bound - value <= EQUAL * bound else FEASIBLE
+    return ServingPlan(
+        instance=instance.name,
+        placement={
+            instance.machines[i]: (first, end - 1)
+            for i, (first, end) in search.placement.items()
+        },
+        value=value,
+        bound=bound,
+        certificate=prices_document(instance, search.bound),
+        status=status,
+        method=search.method,
+        seconds=search.seconds,
+        interrupted=interrupted,
+    )
+
+
+def _must_fit(instance: Instance) -> None:
+    """Raises: Infeasible where no group of joined machines can hold the model and be reached."""
+    label = components(instance, 0.0)
+    most, why = 0, ""
+    for group in range(int(label.max()) + 1):
+        members = np.flatnonzero(label == group)
+        room = sum(len(instance.table(int(i))) for i in members if max(instance.table(int(i))) > 0)
+        reached = (instance.start[members] > 0).any() and (instance.end[members] > 0).any()
+        if room >= instance.layers and reached:
+            return
+        if room >= most:
+            most = room
+            why = f"{room} layers fit on the {len(members)} machines of the largest joined group"
+            if not reached:
+                why += ", to or from which the coordinator has no link"
+    raise Infeasible(
+        f"the model fits nowhere: it has {instance.layers} layers",
+        where=instance.name,
+        why=why,
+        hint="add machines or links, or raise max_layers",
+    )
