@@ -10,6 +10,7 @@ Folders, in the order in which data flows:
     report/     tables, pictures, HTML
     network/    layer graphs, platforms, profiles; run/ executes plans
     partition/  which device runs which layer when
+    serving/    which layers of a large model stand on which servers
 `ir/` holds the values between stages, `driver.py` runs them in order, `cli.py` and `commands/` are
 the command line.
 """
@@ -26,6 +27,7 @@ _NAMES = {
     "Options": "csp_embed.driver",
     "load_isa": "csp_embed.isa.load",
     "partition": "csp_embed.partition",
+    "serve": "csp_embed.serving",
     **dict.fromkeys(
         (
             "avg_pool2d", "batch_matmul", "conv1d", "conv2d", "conv3d", "conv_transpose2d", "dense",
@@ -41,6 +43,6 @@ __all__ = sorted(_NAMES)
 def __getattr__(name: str) -> Any:
     if name in _NAMES:
         module = import_module(_NAMES[name])
-        # The package `partition` is callable itself.
+        # The packages `partition` and `serving` are callable themselves.
         return getattr(module, name, module)
     raise AttributeError(f"module 'csp_embed' has no attribute {name!r}")

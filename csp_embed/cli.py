@@ -17,7 +17,7 @@ import typer
 from csp_embed.errors import CspEmbedError
 
 # In the order of `--help`. A module that is missing here has no command (tests/unit/test_cli.py).
-GROUPS = ("compile", "simulate", "inspect", "isa", "deepbench", "model", "partition")
+GROUPS = ("compile", "simulate", "inspect", "isa", "deepbench", "model", "partition", "serve")
 
 app = typer.Typer(
     name="csp-embed",

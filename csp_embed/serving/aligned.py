@@ -11,7 +11,6 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-
 from typing import Any
 
 from csp_embed.serving.patterns import Class, Stage
@@ -37,8 +36,7 @@ class Chain:
         return min(low)
 
 
-# Posts constraints; returns a term of the objective (0: none).
-Extra = Callable[[Any, Sequence[tuple[Stage, Any]]], Any]
+Extra = Callable[[Any, Sequence[tuple[Stage, Any]]], None]
 
 
 def choose(
@@ -86,11 +84,15 @@ def choose(
         model.add(beside == sum(s.layers * y for s, y in thick))
         held = held + beside
     model.add(held == layers)
-    goal = 0 if extra is None else extra(model, main)
+    if extra is not None:
+        extra(model, main)
+    options: dict[str, Any] = {}
     if seed is not None:
         draw = random.Random(seed)
-        model.minimize(goal + sum((s.width * 4 + draw.randrange(16)) * y for s, y in chosen))
-    answer = cpsat.solve(model, Params(deterministic_limit=effort))
+        model.minimize(sum((s.width * 4 + draw.randrange(16)) * y for s, y in chosen))
+        options["stop_after_first_solution"] = True  # near that random goal is enough
+    params = Params(seed or 0, deterministic_limit=effort)
+    answer = cpsat.solve(model, params, extra=options)
     if answer.interrupted:
         raise KeyboardInterrupt
     if not answer.found:

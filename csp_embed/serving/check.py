@@ -87,9 +87,7 @@ def _whole(
 
     for layer, senders in stops.items():
         receivers = starts.get(layer, [])
-        free = all(
-            instance.link[i, j] >= min(rate(i), rate(j)) for i in senders for j in receivers
-        )
+        free = all(instance.link[i, j] >= min(rate(i), rate(j)) for i in senders for j in receivers)
         for i in senders:
             for j in receivers:
                 if free:

@@ -89,8 +89,9 @@ def _table(instance: Instance, members: Sequence[int]) -> list[Fraction]:
     limits: dict[Fraction, None] = {}
     for i in members:
         top = Fraction(max(instance.table(i)))
-        into, out = _total(instance.link[:, i], instance.start[i], top), _total(
-            instance.link[i], instance.end[i], top
+        into, out = (
+            _total(instance.link[:, i], instance.start[i], top),
+            _total(instance.link[i], instance.end[i], top),
         )
         limit = min(into, out)
         limits[limit] = None

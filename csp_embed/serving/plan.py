@@ -82,8 +82,7 @@ def _result(search: Search, interrupted: bool) -> ServingPlan:
     return ServingPlan(
         instance=instance.name,
         placement={
-            instance.machines[i]: (first, end - 1)
-            for i, (first, end) in search.placement.items()
+            instance.machines[i]: (first, end - 1) for i, (first, end) in search.placement.items()
         },
         value=value,
         bound=bound,

@@ -139,9 +139,7 @@ class _Reader:
             types.append(MachineType(name, tuple(values[: min(most, layers)])))
         return types, names
 
-    def rates(
-        self, rows: Sequence[Any], item: str, size: float | None, size_name: str
-    ) -> Floats:
+    def rates(self, rows: Sequence[Any], item: str, size: float | None, size_name: str) -> Floats:
         """Tokens/s of each link, from tokens_per_s or bytes_per_s; both must agree."""
         tokens = self.column(rows, "tokens_per_s", item)
         data = self.column(rows, "bytes_per_s", item)

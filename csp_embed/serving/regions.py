@@ -9,7 +9,7 @@ at every crossing; assign.py chooses the machines.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import islice, permutations, product
+from itertools import islice, pairwise, permutations, product
 from typing import Any
 
 import numpy as np
@@ -77,7 +77,7 @@ def _one_order(
     """Tries the ways to cross between these regions, narrow ones first."""
     ways = [
         _crossings(search.instance, np.flatnonzero(label == a), np.flatnonzero(label == b), rate)
-        for a, b in zip(order, order[1:], strict=False)
+        for a, b in pairwise(order)
     ]
     if not all(ways):
         return False
@@ -135,14 +135,13 @@ def _widths(
 ) -> Any:
     needs = _needs(order, widths)
 
-    def post(model: Any, rows: Sequence[tuple[Stage, Any]]) -> Any:
+    def post(model: Any, rows: Sequence[tuple[Stage, Any]]) -> None:
         for region, wanted in needs.items():
             inside = [(s, y) for s, y in rows if _region(classes, s) == region]
             # As many stages of at least that width as there are ends that ask for it.
             for width in {1, *wanted}:
                 wide = [y for s, y in inside if s.width >= width]
                 model.add(sum(wide) >= max(1, sum(w >= width for w in wanted)))
-        return 0
 
     return post
 
@@ -156,9 +155,7 @@ def _in_regions(
     """Stages region by region, wide ones at the ends that cross."""
     row: list[Stage] = []
     for at, region in enumerate(order):
-        inside = sorted(
-            (s for s in chosen if _region(classes, s) == region), key=lambda s: s.width
-        )
+        inside = sorted((s for s in chosen if _region(classes, s) == region), key=lambda s: s.width)
         enter = widths[at - 1][1] if at else 1
         leave = widths[at][0] if at < len(widths) else 1
         last = _take(inside, leave)

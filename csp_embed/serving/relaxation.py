@@ -70,9 +70,7 @@ class Relaxation:
         self.tables = [table for table, _ in members]
         self.side = np.array([1 if unlinked else -1 for _, unlinked in members])
         self.room = np.array([len(m) for m in self.members])
-        self.rate, self.cls, self.held = items_of(
-            self.tables, self.room, every=bool(self.unlinked)
-        )
+        self.rate, self.cls, self.held = items_of(self.tables, self.room, every=bool(self.unlinked))
         self.slack = alternation_slack(instance, self.unlinked)
         self.columns: list[_Column] = []
         self.known: set[tuple[int, ...]] = set()
@@ -81,9 +79,11 @@ class Relaxation:
         """Prices that show that no plan carries more than `above`; None where there are none (or
         the search for them became too long)."""
         if above <= 0 or not len(self.rate):
-            return Prices(max(above, 0.0), self._groups(np.zeros(len(self.room)))) if not len(
-                self.rate
-            ) else None
+            return (
+                Prices(max(above, 0.0), self._groups(np.zeros(len(self.room))))
+                if not len(self.rate)
+                else None
+            )
         multi = must_widen(self.instance, self.tables, self.members, above)
         layers = self.instance.layers
         answer = self._priced(above, multi)
@@ -124,7 +124,9 @@ class Relaxation:
                 return answer
         return None
 
-    def _solve(self, above: float, multi: bool, linear: bool = False) -> tuple[Floats, float, float] | None:
+    def _solve(
+        self, above: float, multi: bool, linear: bool = False
+    ) -> tuple[Floats, float, float] | None:
         """Dual values of the program over the sets found so far that carry more than `above`.
 
         linear: without the row on flow, for prices that stand alone."""
@@ -198,9 +200,7 @@ class Relaxation:
             left -= share
         return total
 
-    def _rounded(
-        self, price: Floats, mult: float, discount: float, above: float
-    ) -> Prices | None:
+    def _rounded(self, price: Floats, mult: float, discount: float, above: float) -> Prices | None:
         """The simplest rational prices near these that still prove it."""
         layers = self.instance.layers
         # Dual values sum to less than L; the gap is room for rounding, used on both sides.
@@ -283,7 +283,7 @@ def must_widen(
     for table, group in zip(tables, members, strict=True):
         fits = [k + 1 for k, rate in enumerate(table) if rate > above]
         longest[list(group)] = max(fits, default=0)
-    joined = (instance.link > above) | (instance.link.T > above)
+    joined = (instance.link > above) | (above < instance.link.T)
     left = longest > 0
     while left.any():
         part = np.zeros(instance.size, bool)

@@ -118,7 +118,7 @@ def links_never_bind(instance: Instance) -> bool:
 
 def components(instance: Instance, above: float) -> Ints:
     """The number of each machine's group: joined by links of more than `above`, either way."""
-    joined = (instance.link > above) | (instance.link.T > above)
+    joined = (instance.link > above) | (above < instance.link.T)
     label = np.full(instance.size, -1, np.int64)
     groups = 0
     for i in range(instance.size):
