@@ -40,10 +40,10 @@ def assign(
                 count[s] += 1
     spare = np.array([i for members in free for i in members], np.int64)
     order = np.arange(len(stages))
+    links = (instance.link, instance.start, instance.end)
     share = anneal(
-        instance.link, instance.start, instance.end, instance.kind, slots, caps, count, order, spare,
-        rate, seed, moves, fixed_order,
-    )  # fmt: skip
+        *links, instance.kind, slots, caps, count, order, spare, rate, seed, moves, fixed_order
+    )
     placement: dict[int, tuple[int, int]] = {}
     first = 0
     for s in order:

@@ -18,6 +18,7 @@ from csp_embed.serving.patterns import Class, Stage, classes_of, stages
 from csp_embed.serving.search import Search, in_order
 
 UNLINKED, STARTS, ENDS = 1, 2, 4  # labels of classes where links matter
+FIRST = (0.5, 0.2, 0.05)  # parts of the bound that are tried until there is any plan
 TRIES = 12  # compositions at one rate
 MOVES = 300_000  # of annealing, for each
 DIVISIONS = 40  # ways to divide the rate that one program may combine
@@ -45,6 +46,9 @@ def aligned(search: Search) -> None:
                 return True
         return False
 
+    for part in FIRST:
+        if not search.value:
+            attempt(search.bound.bound * part)
     search.climb(attempt)
 
 

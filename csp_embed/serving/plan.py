@@ -15,6 +15,7 @@ from csp_embed.errors import Infeasible, InputError
 from csp_embed.serving.chains import aligned, tracks
 from csp_embed.serving.instance import Instance
 from csp_embed.serving.plan_file import ServingPlan, prices_document, rounded_up
+from csp_embed.serving.polish import polish
 from csp_embed.serving.read import instance_from, read_instance
 from csp_embed.serving.regions import regions
 from csp_embed.serving.search import EQUAL, Progress, Search, components
@@ -22,7 +23,7 @@ from csp_embed.serving.wide import wide
 from csp_embed.solver.status import FEASIBLE, OPTIMAL, UNKNOWN
 
 # In the order in which they are tried; each returns at once where it has nothing to offer.
-METHODS: tuple[Callable[[Search], None], ...] = (regions, aligned, wide, tracks)
+METHODS: tuple[Callable[[Search], None], ...] = (regions, aligned, wide, tracks, polish)
 
 
 def serve(instance: Instance | Mapping[str, Any] | str | Path, **options: Any) -> ServingPlan:

@@ -196,12 +196,10 @@ class _Reader:
         try:
             return np.array([position[str(row[key])] for row in rows], np.int64)
         except (KeyError, TypeError):
-            for at, row in enumerate(rows):
-                if not isinstance(row, Mapping) or str(row.get(key)) not in position:
-                    break
+            known = [isinstance(r, Mapping) and str(r.get(key)) in position for r in rows]
             raise self.refuse(
                 f"{key}: no such machine",
-                f"{item}[{at}]",
+                f"{item}[{known.index(False)}]",
                 hint="links name machines by their id in nodes",
             ) from None
 

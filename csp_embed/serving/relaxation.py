@@ -247,7 +247,10 @@ def lower(relaxation: Relaxation, floor: float, ceiling: Prices, steps: int = 40
             low = middle
         else:
             best = proof
-    return best
+    # What binds is the rate of some set; bisection stops a little above it.
+    rates = [c.rate for c in relaxation.columns if low <= c.rate < best.bound]
+    snapped = relaxation.prove(max(rates)) if rates else None
+    return snapped or best
 
 
 def unlinked_machines(instance: Instance) -> tuple[int, ...]:
