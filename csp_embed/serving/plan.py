@@ -6,6 +6,7 @@ Takes: an Instance (or a file).  Leaves: a ServingPlan; whatever ends the run, t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,18 @@ import numpy as np
 
 from csp_embed.errors import Infeasible, InputError
 from csp_embed.serving.chains import aligned, tracks
+from csp_embed.serving.check_prices import refute
 from csp_embed.serving.instance import Instance
 from csp_embed.serving.plan_file import ServingPlan, prices_document, rounded_up
 from csp_embed.serving.polish import polish
 from csp_embed.serving.read import instance_from, read_instance
 from csp_embed.serving.regions import regions
+from csp_embed.serving.relaxation import Prices
 from csp_embed.serving.search import EQUAL, Progress, Search, components
 from csp_embed.serving.wide import wide
 from csp_embed.solver.status import FEASIBLE, OPTIMAL, UNKNOWN
 
+ROUNDINGS = (Fraction(0), Fraction(1, 10**14), Fraction(1, 10**12), Fraction(1, 10**9))
 # In the order in which they are tried; each returns at once where it has nothing to offer.
 METHODS: tuple[Callable[[Search], None], ...] = (regions, aligned, wide, tracks, polish)
 
@@ -75,7 +79,7 @@ def plan(
 def _result(search: Search, interrupted: bool) -> ServingPlan:
     instance = search.instance
     value = float(search.value) if search.value else None
-    bound = rounded_up(max(search.value, search.value.__class__(search.bound.bound)))
+    prices, bound = _verified(search)
     if value is None:
         status = UNKNOWN
     else:
@@ -87,12 +91,28 @@ def _result(search: Search, interrupted: bool) -> ServingPlan:
         },
         value=value,
         bound=bound,
-        certificate=prices_document(instance, search.bound),
+        certificate=prices_document(instance, prices),
         status=status,
         method=search.method,
         seconds=search.seconds,
         interrupted=interrupted,
     )
+
+
+def _verified(search: Search) -> tuple[Prices, float]:
+    """The bound as the judge accepts it: what is printed as proved is what was proved.
+
+    The searches add rates in floats. Where several rates make up the bound, their exact sum may be
+    an ulp above it, and then the next candidate holds.
+    """
+    for prices in (search.bound, search.crude):
+        document = prices_document(search.instance, prices)
+        for above in ROUNDINGS:
+            exact = max(search.value, Fraction(prices.bound) * (1 + above))
+            bound = rounded_up(exact)
+            if refute(search.instance, document, Fraction(bound)) is None:
+                return prices, bound
+    raise AssertionError("neither the best nor the first bound can be verified")
 
 
 def _must_fit(instance: Instance) -> None:

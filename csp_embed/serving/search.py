@@ -41,7 +41,7 @@ class Search:
         self.value = Fraction(0)
         self.method = "none"
         self.open = links_never_bind(instance)
-        self.bound = Prices(work_bound(self.relaxation), ())
+        self.bound = self.crude = work_bound(self.relaxation)
 
     def tighten(self) -> None:
         """Lowers the bound as far as prices go, towards the value of the best plan."""
@@ -131,10 +131,18 @@ def components(instance: Instance, above: float) -> Ints:
     return label
 
 
-def work_bound(relaxation: Relaxation) -> float:
-    """A first, crude bound: the most layers times rate that all machines can do, per layer."""
-    work = sum(
-        max((k + 1) * rate for k, rate in enumerate(table)) * len(group)
-        for table, group in zip(relaxation.tables, relaxation.members, strict=True)
-    )
-    return work / relaxation.instance.layers * (1 + 1e-9)
+def work_bound(relaxation: Relaxation) -> Prices:
+    """A first, crude bound: the most layers times rate that all machines can do, per layer.
+
+    Each machine's price is its share of that work, so a set costs at least its rate over the bound.
+    """
+    work = [
+        max((k + 1) * Fraction(rate) for k, rate in enumerate(table)) for table in relaxation.tables
+    ]
+    total = sum(w * len(m) for w, m in zip(work, relaxation.members, strict=True))
+    bound = float(total / relaxation.instance.layers) * (1 + 1e-9)
+    if not bound:
+        return Prices(0.0, tuple((m, Fraction(0)) for m in relaxation.members))
+    rounded = 10**12  # upwards: at these prices a set can only cost more
+    prices = [Fraction(-int(-w / Fraction(bound) * rounded // 1), rounded) for w in work]
+    return Prices(bound, tuple(zip(relaxation.members, prices, strict=True)))
