@@ -1,13 +1,9 @@
 """Searches for plans on networks in which links do not matter: stages, and two tracks.
-
-On other networks they still give the composition of a plan; assign.py then looks for machines and
-an order that the links allow.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -17,43 +13,29 @@ from csp_embed.serving.covers import cheapest
 from csp_embed.serving.patterns import Class, Stage, classes_of, stages
 from csp_embed.serving.search import Search, in_order
 
-UNLINKED, STARTS, ENDS = 1, 2, 4  # labels of classes where links matter
-FIRST = (0.5, 0.2, 0.05)  # parts of the bound that are tried until there is any plan
-TRIES = 12  # compositions at one rate
-MOVES = 300_000  # of annealing, for each
 DIVISIONS = 40  # ways to divide the rate that one program may combine
 
 
 def aligned(search: Search) -> None:
     """Stages of machines side by side, as many as make up all layers."""
+    if not search.open:
+        return
 
     def attempt(rate: float) -> bool:
         found = _composition(search, rate)
         if found is None:
             return False
         classes, whole, _, _ = found
-        if search.open:
-            chain = choose(classes, search.instance.layers, whole)
-            return chain is not None and _offer(search, classes, chain, rate, "stages")
-        for seed in range(TRIES):
-            extra = _handovers(search, classes, rate, pure=seed % 4 < 3)
-            chain = choose(classes, search.instance.layers, whole, extra=extra, seed=seed)
-            if search.late():
-                return False
-            if chain is not None and arrange(
-                search, classes, chain.whole, rate, seed, MOVES, "stages"
-            ):
-                return True
-        return False
+        chain = choose(classes, search.instance.layers, whole)
+        return chain is not None and _offer(search, classes, chain, rate, "stages")
 
-    for part in FIRST:
-        if not search.value:
-            attempt(search.bound.bound * part)
     search.climb(attempt)
 
 
 def tracks(search: Search) -> None:
     """A long interval with a small rate beside a chain that carries the rest."""
+    if not search.open:
+        return
 
     def attempt(rate: float) -> bool:
         found = _composition(search, rate)
@@ -105,47 +87,8 @@ def _composition(
     if guide is None:
         return None
     price, waste = guide
-    inside = np.zeros(search.instance.size, np.int64)
-    if not search.open:
-        inside[list(search.relaxation.unlinked)] = UNLINKED
-        inside += np.where(search.instance.start > 0, STARTS, 0)
-        inside += np.where(search.instance.end > 0, ENDS, 0)
-    classes = classes_of(search.instance, inside, price)
+    classes = classes_of(search.instance, price=price)
     return classes, stages(classes, rate, waste + 1e-6), price, waste
-
-
-def _handovers(search: Search, classes: Sequence[Class], rate: float, pure: bool) -> Any:
-    """What every order of the stages needs: some that can begin and end a pipeline, and others
-    between those of unlinked machines.
-
-    pure: a stage with any unlinked machine must stand between stages without, which any order can
-    then keep; else only the flow must balance (necessary, but an order may not exist)."""
-    slack = search.relaxation.slack
-
-    def excess(stage: Stage) -> float:
-        if pure:
-            return 1.0 if any(classes[c].label & UNLINKED for c, _ in stage.counts) else -1.0
-        left, total = 1.0, 0.0
-        for c, n in sorted(stage.counts, key=lambda cn: classes[cn[0]].label & UNLINKED):
-            carried = min(left, n * classes[c].table[stage.layers - 1] / rate)
-            total += carried * (1 if classes[c].label & UNLINKED else -1)
-            left -= carried
-        return total
-
-    def all_have(stage: Stage, bits: int) -> bool:
-        return all(classes[c].label & bits for c, _ in stage.counts)
-
-    def post(model: Any, rows: Sequence[tuple[Stage, Any]]) -> None:
-        if search.relaxation.unlinked:
-            model.add(sum(round(1000 * excess(s)) * y for s, y in rows) <= 1000 * slack)
-        for bits in (STARTS, ENDS):
-            model.add(sum(y for s, y in rows if all_have(s, bits)) >= 1)
-        # One stage is both ends only where it holds the whole model.
-        either = [y for s, y in rows if all_have(s, STARTS) or all_have(s, ENDS)]
-        if all(s.layers < search.instance.layers for s, _ in rows):
-            model.add(sum(either) >= 2)
-
-    return post
 
 
 def _rates(classes: Sequence[Class], rate: float) -> list[float]:

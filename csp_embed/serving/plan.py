@@ -22,12 +22,13 @@ from csp_embed.serving.read import instance_from, read_instance
 from csp_embed.serving.regions import regions
 from csp_embed.serving.relaxation import Prices
 from csp_embed.serving.search import EQUAL, Progress, Search, components
+from csp_embed.serving.sparse import sparse
 from csp_embed.serving.wide import wide
 from csp_embed.solver.status import FEASIBLE, OPTIMAL, UNKNOWN
 
 ROUNDINGS = (Fraction(0), Fraction(1, 10**14), Fraction(1, 10**12), Fraction(1, 10**9))
 # In the order in which they are tried; each returns at once where it has nothing to offer.
-METHODS: tuple[Callable[[Search], None], ...] = (regions, aligned, wide, tracks, polish)
+METHODS: tuple[Callable[[Search], None], ...] = (regions, aligned, wide, tracks, sparse, polish)
 
 
 def serve(instance: Instance | Mapping[str, Any] | str | Path, **options: Any) -> ServingPlan:
