@@ -64,6 +64,8 @@ def _prices(instance: Instance, certificate: Mapping[str, Any], bound: Fraction)
     discount = Fraction(certificate.get("side_by_side", "0"))
     if multiplier < 0 or discount < 0:
         return "a multiplier is negative"
+    if multiplier and instance.partial:
+        return "visits cannot be counted by layers with partial inference: no alternation"
     if multiplier and _linked(instance, unlinked):
         return "two of the unlinked machines have a link"
     tables = [_table(instance, members) for members, _ in groups]

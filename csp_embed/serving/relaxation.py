@@ -58,10 +58,12 @@ class _Column:
 class Relaxation:
     """Classes of interchangeable machines, and the sets found so far."""
 
-    def __init__(self, instance: Instance, alternate: bool = True) -> None:
+    def __init__(self, instance: Instance) -> None:
         self.instance = instance
         tables = instance.reachable_tables()
-        self.unlinked = unlinked_machines(instance) if alternate else ()
+        # With partial inference a machine may be visited for a part of its layers only, so that
+        # what its layers add up to no longer counts visits.
+        self.unlinked = () if instance.partial else unlinked_machines(instance)
         inside = set(self.unlinked)
         members: dict[tuple[tuple[float, ...], bool], list[int]] = {}
         for i, table in enumerate(tables):

@@ -44,7 +44,7 @@ def test_certificates_that_pass_are_true() -> None:
     """Random prices and bounds: what the judge accepts never lies below the optimum."""
     accepted = refused = 0
     for seed in range(30):
-        document = oracle.random_document(seed, machines=3, layers=4)
+        document = oracle.random_document(seed, machines=3, layers=4, partial=seed % 3 == 0)
         best = oracle.best(document)
         instance = instance_from(document)
         draw = random.Random(seed)

@@ -20,10 +20,11 @@ def judged(document: dict[str, Any], plan: Any) -> None:
     assert [f.kind for f in faults] == ([] if plan.value else ["format"])
 
 
-@pytest.mark.parametrize("seed", range(24))
-def test_tiny_instances(seed: int) -> None:
+@pytest.mark.parametrize("partial", [False, True])
+@pytest.mark.parametrize("seed", range(16))
+def test_tiny_instances(seed: int, partial: bool) -> None:
     """The optimum is found, and never above the bound."""
-    document = oracle.random_document(seed, machines=3, layers=4)
+    document = oracle.random_document(seed, machines=3, layers=4, partial=partial)
     best = float(oracle.best(document))
     try:
         plan = ce.serve(document)
