@@ -1,4 +1,4 @@
-"""Reach of `csp-embed serve`: published instances, tiny ones against enumeration, large clusters."""
+"""Reach of `csp-embed serve`: published instances, tiny ones tried out, large clusters."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from csp_embed.serving.read import instance_from, read_instance  # noqa: E402
 def known(folder: Path, limit: float | None) -> None:
     """Value, bound and CPU seconds beside what is published and what is known."""
     table = json.loads((folder / "known.json").read_text())
-    print("instance            published  best known      value      bound  status    CPU s  judged")
+    print("instance            published  best known      value      bound  status    CPU s")
     for name, entry in table.items():
         instance = read_instance(folder / f"{name}.json")
         found = plan(instance, time_limit=limit)

@@ -1,4 +1,4 @@
-"""serve plan, serve check: a large model's layers on unequal servers."""
+"""serve plan, check, simulate, export: a large model's layers on unequal servers."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ import typer
 
 from csp_embed.commands.common import console, print_json, progress, stderr
 from csp_embed.commands.plan_options import JsonOption, writable
-from csp_embed.errors import CheckError, TimeLimit
+from csp_embed.errors import CheckError, InputError, TimeLimit
 
 InstanceArgument = Annotated[str, typer.Argument(help="Instance: layer-placement-1.")]
+ForInstance = Annotated[str, typer.Option("--instance", help="The instance of the plan.")]
 PlanArgument = Annotated[str, typer.Argument(help="Plan file: csp-embed-serving/1.")]
 
 
@@ -25,6 +26,8 @@ def register(app: typer.Typer) -> None:
     )
     group.command("plan")(plan_command)
     group.command("check")(check_command)
+    group.command("simulate")(simulate_command)
+    group.command("export")(export_command)
     app.add_typer(group, name="serve")
 
 
@@ -78,7 +81,7 @@ def plan_command(
 
 def check_command(
     plan: PlanArgument,
-    instance: Annotated[str, typer.Option(help="The instance that the plan is for.")],
+    instance: ForInstance,
     as_json: JsonOption = False,
 ) -> None:
     """Verify a plan's value and its bound in exact arithmetic, without a solver."""
@@ -112,6 +115,95 @@ def check_command(
     bound = document.get("bound")
     stated = "no bound stated" if bound is None else f"bound {bound:.6g} proved"
     _show(f"accepted: {document['value']:.6g} tokens/s, {stated}")
+
+
+def simulate_command(
+    plan: PlanArgument,
+    instance: ForInstance,
+    trace: Annotated[
+        str | None, typer.Option(help="CSV: arrival_s,prompt_tokens,output_tokens.")
+    ] = None,
+    requests: Annotated[int, typer.Option(min=1, help="Of a generated trace.")] = 1000,
+    rate: Annotated[
+        float | None, typer.Option(help="Requests/s, Poisson; without: all at once.")
+    ] = None,
+    prompt: Annotated[int, typer.Option(min=1, help="Mean prompt tokens.")] = 750,
+    output_tokens: Annotated[int, typer.Option(min=1, help="Mean generated tokens.")] = 240,
+    in_flight: Annotated[
+        int | None, typer.Option(min=1, help="Requests that a pipeline holds at a time.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of a generated trace.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a plan under a trace of requests: tokens/s, waiting, percentiles, what binds."""
+    from csp_embed.serving.report import simulation_document, simulation_text
+    from csp_embed.serving.simulate import generated_trace, simulate
+    from csp_embed.serving.trace_file import read_trace
+
+    if rate is not None and not 0 < rate < float("inf"):
+        raise InputError(f"--rate {rate}", hint="a finite number above 0")
+    cluster, _, placement = _accepted(plan, instance)
+    if trace is not None:
+        wanted = read_trace(trace)
+    else:
+        wanted = generated_trace(requests, rate, seed, prompt, output_tokens)
+    found = simulate(cluster, placement, wanted, in_flight)
+    if as_json:
+        print_json(simulation_document(found))
+    else:
+        _show(simulation_text(found))
+
+
+def export_command(
+    plan: PlanArgument,
+    instance: ForInstance,
+    to: Annotated[str, typer.Option(help="vllm, llama.cpp or json.")],
+    model: Annotated[
+        str, typer.Option(help="Model name or file, as the target wants it.")
+    ] = "MODEL",
+    output: Annotated[str | None, typer.Option("-o", "--output", help="File to write.")] = None,
+) -> None:
+    """Write a plan as launch lines of a serving program, or say what that cannot express."""
+    import json
+
+    from csp_embed.files import atomic
+    from csp_embed.serving.export import llamacpp, routes, vllm
+    from csp_embed.serving.export.engines import engines
+
+    writable(output)
+    cluster, document, _ = _accepted(plan, instance)
+    if to == "vllm":
+        text = vllm.lines(engines(cluster, document, "vLLM"), model)
+    elif to == "llama.cpp":
+        text = llamacpp.lines(engines(cluster, document, "llama.cpp"), model)
+    elif to == "json":
+        text = json.dumps(routes.document(cluster, document), indent=1) + "\n"
+    else:
+        raise InputError(f"unknown target {to!r}", hint="--to vllm, llama.cpp or json")
+    if output is None:
+        print(text, end="")
+        return
+    with atomic(output) as file:
+        file.write(text)
+    _show(f"written to {output}")
+
+
+def _accepted(plan: str, instance: str) -> tuple[Any, dict[str, Any], dict[int, tuple[int, int]]]:
+    """Instance, plan document and placement [first, end); only of a plan that fits the instance."""
+    from csp_embed.serving.check import check
+    from csp_embed.serving.plan_file import read_plan
+    from csp_embed.serving.read import read_instance
+
+    cluster, document = read_instance(instance), read_plan(plan)
+    # The bound does not matter here, and takes the longest to verify.
+    faults = check(cluster, {**document, "bound": None})
+    if faults:
+        raise CheckError(
+            f"{plan} is no plan for {instance}", where=faults[0].where, why=faults[0].text
+        )
+    position = {name: i for i, name in enumerate(cluster.machines)}
+    placement = {position[m]: (a, b + 1) for m, (a, b) in document["placement"].items()}
+    return cluster, document, placement
 
 
 def _answer(plan: Any) -> dict[str, Any]:

@@ -1,5 +1,4 @@
-"""Searches for plans on networks in which links do not matter: stages, and two tracks.
-"""
+"""Searches for plans on networks in which links do not matter: stages, and two tracks."""
 
 from __future__ import annotations
 
@@ -50,7 +49,7 @@ def tracks(search: Search) -> None:
         # Divisions that lose nothing by the prices come first; one program may use several.
         pairs.sort(key=lambda p: p[0])
         tracks = [stages_ for _, stages_ in pairs[:DIVISIONS]]
-        chain = choose(classes, search.instance.layers, whole, tracks, effort=4.0)
+        chain = choose(classes, search.instance.layers, whole, tracks, effort=search.effort(4.0))
         return chain is not None and _offer(search, classes, chain, rate, "two tracks")
 
     search.climb(attempt, steps=10)

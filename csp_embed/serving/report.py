@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from csp_embed.errors import InputError
 from csp_embed.files import atomic
@@ -10,6 +13,7 @@ from csp_embed.report.svg import colour, frame, legend, text
 from csp_embed.serving.flow import max_flow
 from csp_embed.serving.instance import Instance
 from csp_embed.serving.plan_file import ServingPlan
+from csp_embed.serving.simulate import Simulated
 
 
 def report_text(instance: Instance, plan: ServingPlan, most: int = 40) -> str:
@@ -86,3 +90,43 @@ def draw(instance: Instance, plan: ServingPlan, path: str) -> None:
     parts.append(text(wide - 20, 20, f"{plan.value:.6g} tokens/s", "end"))
     with atomic(path) as file:
         file.write(frame(wide, height, parts, "layers by machine"))
+
+
+def simulation_document(found: Simulated) -> dict[str, Any]:
+    """What a simulation says, for `--json`. Times in seconds."""
+    return {
+        "tokens_per_s": found.tokens_per_s,
+        "predicted": found.predicted,
+        "served": found.served,
+        "seconds": found.seconds,
+        "time_to_first_token": _percentiles(found.first),
+        "time_per_token": _percentiles(found.each),
+        "waited": _percentiles(found.waited),
+        "binding": found.binding,
+        "busy": dict(found.busy),
+    }
+
+
+def simulation_text(found: Simulated, most: int = 8) -> str:
+    """The same for people, with the busiest machines and links."""
+    lines = [
+        f"{found.tokens_per_s:.6g} tokens/s in the middle of the run, predicted at most "
+        f"{found.predicted:.6g} ({100 * found.tokens_per_s / found.predicted:.1f} %)",
+        f"{found.served} requests in {found.seconds:.6g} s",
+        "seconds          median       95 %       99 %",
+    ]
+    for name, values in (
+        ("first token", found.first),
+        ("per token", found.each),
+        ("waited", found.waited),
+    ):
+        p = _percentiles(values)
+        lines.append(f"  {name:12} {p['p50']:10.4g} {p['p95']:10.4g} {p['p99']:10.4g}")
+    lines.append("busiest:")
+    for name in sorted(found.busy, key=lambda n: (-found.busy[n], n))[:most]:
+        lines.append(f"  {name}: {100 * found.busy[name]:.0f} %")
+    return "\n".join(lines)
+
+
+def _percentiles(values: Any) -> dict[str, float]:
+    return {f"p{q}": float(np.percentile(values, q)) for q in (50, 95, 99)}

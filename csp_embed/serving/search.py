@@ -56,6 +56,10 @@ class Search:
         """Whether this share of the time limit is gone."""
         return self.limit is not None and self.seconds > self.limit * share
 
+    def effort(self, units: float) -> float:
+        """Deterministic units of CP-SAT (about a second each), cut to what the limit leaves."""
+        return units if self.limit is None else max(0.05, min(units, self.limit - self.seconds))
+
     @property
     def proved(self) -> bool:
         """Whether the best plan reaches the bound."""

@@ -99,3 +99,26 @@ def placements(document: dict[str, Any]) -> Iterator[dict[str, tuple[int, int]]]
 def best(document: dict[str, Any]) -> Fraction:
     """The optimum."""
     return max((carried(document, p) for p in placements(document)), default=Fraction(0))
+
+
+def cluster(
+    layers: int,
+    tables: dict[str, list[float]],
+    machines: list[tuple[str, str]],
+    link: Any = lambda a, b: 1e6,
+) -> dict[str, Any]:
+    """machines: (id, type); link: (id, id) -> tokens/s, 0 for none."""
+    pairs = [(a, b) for a, _ in machines for b, _ in machines if a != b and link(a, b)]
+    return {
+        "format": "layer-placement-1",
+        "model": {"layers": layers},
+        "node_types": {
+            t: {"max_layers": len(v), "tokens_per_s_by_layers": v} for t, v in tables.items()
+        },
+        "nodes": [{"id": m, "type": t} for m, t in machines],
+        "links": [{"from": a, "to": b, "tokens_per_s": link(a, b)} for a, b in pairs],
+        "coordinator": {
+            "to_nodes": [{"to": m, "tokens_per_s": 1e9} for m, _ in machines],
+            "from_nodes": [{"from": m, "tokens_per_s": 1e9} for m, _ in machines],
+        },
+    }

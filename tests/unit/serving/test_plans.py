@@ -38,33 +38,10 @@ def test_tiny_instances(seed: int, partial: bool) -> None:
     judged(document, plan)
 
 
-def cluster(
-    layers: int,
-    tables: dict[str, list[float]],
-    machines: list[tuple[str, str]],
-    link: Any = lambda a, b: 1e6,
-) -> dict[str, Any]:
-    """machines: (id, type); link: (id, id) -> tokens/s, 0 for none."""
-    pairs = [(a, b) for a, _ in machines for b, _ in machines if a != b and link(a, b)]
-    return {
-        "format": "layer-placement-1",
-        "model": {"layers": layers},
-        "node_types": {
-            t: {"max_layers": len(v), "tokens_per_s_by_layers": v} for t, v in tables.items()
-        },
-        "nodes": [{"id": m, "type": t} for m, t in machines],
-        "links": [{"from": a, "to": b, "tokens_per_s": link(a, b)} for a, b in pairs],
-        "coordinator": {
-            "to_nodes": [{"to": m, "tokens_per_s": 1e9} for m, _ in machines],
-            "from_nodes": [{"from": m, "tokens_per_s": 1e9} for m, _ in machines],
-        },
-    }
-
-
 def test_a_long_slow_interval_beside_a_chain() -> None:
     """`slow` holds all 4 layers at 2/s, `fast` 2 layers at 7/s: two of these in a row and the slow
     one beside them carry 9; side by side in equal stages they could not."""
-    document = cluster(
+    document = oracle.cluster(
         4,
         {"slow": [3.0, 2.5, 2.2, 2.0], "fast": [8.0, 7.0]},
         [("s", "slow"), ("a", "fast"), ("b", "fast")],
@@ -76,7 +53,7 @@ def test_a_long_slow_interval_beside_a_chain() -> None:
 
 def regions_document() -> dict[str, Any]:
     """Two regions of 3 machines, 6 layers, links of 6 across: a single file of 10 cannot cross."""
-    return cluster(
+    return oracle.cluster(
         6,
         {"x": [10.0, 4.0]},
         [(f"{r}{i}", "x") for r in "pq" for i in range(3)],
@@ -99,7 +76,7 @@ def test_unlinked_machines_alternate() -> None:
     """Four leaves are linked to two hubs only: a single file of six (9/s) would need two leaves in
     a row, so what is left are pairs with two layers each (8/s)."""
     machines = [*((f"leaf{i}", "x") for i in range(4)), *((f"hub{i}", "x") for i in range(2))]
-    document = cluster(
+    document = oracle.cluster(
         6, {"x": [9.0, 4.0]}, machines, lambda a, b: 1e6 if "h" in a[0] + b[0] else 0.0
     )
     plan = ce.serve(document)
@@ -110,7 +87,7 @@ def test_unlinked_machines_alternate() -> None:
 
 def test_many_machines_and_few_layers() -> None:
     """60 equal machines, 12 layers of 1/k tokens/s: the work allows 5, and stages reach it."""
-    document = cluster(12, {"x": [1.0, 0.5, 1 / 3]}, [(f"m{i}", "x") for i in range(60)])
+    document = oracle.cluster(12, {"x": [1.0, 0.5, 1 / 3]}, [(f"m{i}", "x") for i in range(60)])
     plan = ce.serve(document)
     judged(document, plan)
     assert plan.value == pytest.approx(5.0, rel=1e-9)
