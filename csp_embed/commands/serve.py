@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
@@ -14,7 +15,7 @@ from csp_embed.commands.common import console, print_json, progress, stderr
 from csp_embed.commands.plan_options import JsonOption, writable
 from csp_embed.errors import CheckError, InputError, TimeLimit
 
-InstanceArgument = Annotated[str, typer.Argument(help="Instance: layer-placement-1.")]
+InstanceArgument = Annotated[str, typer.Argument(help="layer-placement-1 or csp-embed-cluster/1.")]
 ForInstance = Annotated[str, typer.Option("--instance", help="The instance of the plan.")]
 PlanArgument = Annotated[str, typer.Argument(help="Plan file: csp-embed-serving/1.")]
 
@@ -34,7 +35,10 @@ def register(app: typer.Typer) -> None:
 def plan_command(
     instance: InstanceArgument,
     output: Annotated[str | None, typer.Option("-o", "--output", help="Plan file.")] = None,
-    objective: Annotated[str, typer.Option(help="tokens.")] = "tokens",
+    objective: Annotated[str, typer.Option(help="tokens, or cost.")] = "tokens",
+    min_tokens: Annotated[
+        float | None, typer.Option(help="Tokens/s that the cheapest plan must carry.")
+    ] = None,
     time_limit: Annotated[
         float | None, typer.Option(help="CPU seconds on one core; without: counted work.")
     ] = None,
@@ -46,24 +50,34 @@ def plan_command(
 
     Example: [dim]csp-embed serve plan cluster.json -o plan.json --time-limit 60[/dim]
     """
-    from csp_embed.serving.plan import plan
+    from csp_embed.serving.load import variant_of, variants
+    from csp_embed.serving.plan import best_of, plan
     from csp_embed.serving.plan_file import write_plan
-    from csp_embed.serving.read import read_instance
     from csp_embed.serving.report import draw, report_text
 
     for path in (output, picture):
         writable(path)
-    cluster = read_instance(instance)
+    choices = variants(instance)
+    options: dict[str, Any] = {
+        "objective": objective,
+        "min_tokens": min_tokens,
+        "time_limit": time_limit,
+        "seed": solver_seed,
+    }
     with progress(quiet=as_json) as tell, _terminated():
-        found = plan(
-            cluster,
-            objective=objective,
-            time_limit=time_limit,
-            seed=solver_seed,
-            progress=tell,
-        )
+        options["progress"] = tell
+        if objective == "cost" and len(choices) > 1:
+            raise InputError(
+                "the least cost over several tensor-parallel degrees is not searched for",
+                hint="list one degree in tensor_parallel of every server",
+            )
+        if len(choices) > 1:
+            found = best_of(choices, **options)
+        else:
+            found = replace(plan(choices[0].instance, **options), degrees=dict(choices[0].degrees))
     if found.value is None:
         _no_plan(found, as_json)
+    cluster = variant_of(choices, found.document()).instance
     if output:
         write_plan(found, output)
     if picture:
@@ -85,13 +99,15 @@ def check_command(
     as_json: JsonOption = False,
 ) -> None:
     """Verify a plan's value and its bound in exact arithmetic, without a solver."""
-    from csp_embed.serving.check import check
+    from csp_embed.serving.check import check, check_choices
+    from csp_embed.serving.load import variants
     from csp_embed.serving.plan_file import read_plan
-    from csp_embed.serving.read import read_instance
 
-    cluster = read_instance(instance)
-    document = read_plan(plan)
-    faults = check(cluster, document)
+    choices, document = variants(instance), read_plan(plan)
+    if len(choices) > 1:
+        faults = check_choices([(v.degrees, v.instance) for v in choices], document)
+    else:
+        faults = check(choices[0].instance, document)
     rows = [{"kind": f.kind, "where": f.where, "text": f.text} for f in faults]
     if as_json:
         print_json(
@@ -191,10 +207,11 @@ def export_command(
 def _accepted(plan: str, instance: str) -> tuple[Any, dict[str, Any], dict[int, tuple[int, int]]]:
     """Instance, plan document and placement [first, end); only of a plan that fits the instance."""
     from csp_embed.serving.check import check
+    from csp_embed.serving.load import variant_of, variants
     from csp_embed.serving.plan_file import read_plan
-    from csp_embed.serving.read import read_instance
 
-    cluster, document = read_instance(instance), read_plan(plan)
+    document = read_plan(plan)
+    cluster = variant_of(variants(instance), document).instance
     # The bound does not matter here, and takes the longest to verify.
     faults = check(cluster, {**document, "bound": None})
     if faults:
@@ -215,6 +232,7 @@ def _answer(plan: Any) -> dict[str, Any]:
         "gap": plan.gap,
         "method": plan.method,
         "interrupted": plan.interrupted,
+        **{key: plan.more[key] for key in ("cost", "cost_bound") if key in plan.more},
     }
 
 
@@ -225,7 +243,7 @@ def _no_plan(plan: Any, as_json: bool) -> None:
     elif not plan.interrupted:
         raise TimeLimit(
             "the search ended before any plan was found",
-            why=f"no plan carries more than {plan.bound:.6g} tokens/s",
+            why="" if plan.bound is None else f"none carries more than {plan.bound:.6g} tokens/s",
             hint="a longer --time-limit, or none",
         )
     raise SystemExit(code)

@@ -8,13 +8,14 @@ verified by check_prices.py from the statement in docs/serving.md.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
 import networkx as nx
 
+from csp_embed.serving.check_cost import cost_faults
 from csp_embed.serving.check_prices import refute
 from csp_embed.serving.instance import Instance
 
@@ -43,7 +44,42 @@ def check(instance: Instance, plan: Mapping[str, Any]) -> list[Fault]:
         faults.append(
             Fault("value", "value", f"stated {value!r}, the placement carries {float(flow)!r}")
         )
+    if plan.get("objective") == "cost":
+        return faults + [Fault(*fault) for fault in cost_faults(instance, plan, flow)]
     return faults + _bound(instance, plan, flow)
+
+
+def check_choices(
+    choices: Sequence[tuple[Mapping[str, int], Instance]], plan: Mapping[str, Any]
+) -> list[Fault]:
+    """The same for a cluster with several choices of degrees: the plan is of one of them, and no
+    choice may exceed the bound."""
+    own = [instance for degrees, instance in choices if dict(degrees) == plan.get("degrees")]
+    if len(own) != 1:
+        return [Fault("format", "degrees", f"no such choice: {plan.get('degrees')!r}")]
+    faults = check(own[0], {**plan, "bound": None})
+    bound, certificate = plan.get("bound"), plan.get("certificate")
+    if faults or bound is None:
+        return faults
+    if not _number(bound) or not isinstance(certificate, Mapping):
+        return [Fault("certificate", "certificate", "a bound needs a number and a certificate")]
+    if certificate.get("rule") != "choices" or not isinstance(certificate.get("parts"), list):
+        return [Fault("certificate", "certificate", "expected one part for each choice")]
+    if Fraction(bound) < Fraction(plan["value"]) * (1 - AGREE):
+        return [Fault("bound", "bound", f"{bound!r} lies below the value")]
+    parts = {str(part.get("degrees")): part for part in certificate["parts"]}
+    for degrees, instance in choices:
+        part = parts.get(str(dict(degrees)))
+        where = f"certificate of {dict(degrees)}"
+        if part is None:
+            faults.append(Fault("certificate", where, "this choice is not dealt with"))
+        elif not _number(part.get("bound")) or part["bound"] > bound:
+            faults.append(Fault("bound", where, "its bound exceeds the plan's"))
+        else:
+            reason = refute(instance, part.get("certificate") or {}, Fraction(part["bound"]))
+            if reason is not None:
+                faults.append(Fault("certificate", where, reason))
+    return faults
 
 
 def flow_of(instance: Instance, placement: Mapping[int, tuple[int, int]]) -> Fraction:

@@ -39,6 +39,8 @@ class _Item:
 
 def refute(instance: Instance, certificate: Mapping[str, Any], bound: Fraction) -> str | None:
     """Why the certificate does not prove the bound; None where it does."""
+    if certificate.get("rule") == "fits nowhere":
+        return _somewhere(instance)
     if certificate.get("rule") != "prices":
         return f"unknown rule {certificate.get('rule')!r}"
     try:
@@ -47,7 +49,25 @@ def refute(instance: Instance, certificate: Mapping[str, Any], bound: Fraction) 
         return f"not of the stated form: {error!r}"
 
 
-def _prices(instance: Instance, certificate: Mapping[str, Any], bound: Fraction) -> str | None:
+def _somewhere(instance: Instance) -> str | None:
+    """Where the model could fit: joined machines with room for all layers, and both ends."""
+    graph = nx.Graph()
+    graph.add_nodes_from(range(instance.size))
+    graph.add_edges_from(zip(*instance.link.nonzero(), strict=True))
+    for part in nx.connected_components(graph):
+        room = sum(len(instance.table(i)) for i in part if max(instance.table(i)) > 0)
+        reached = any(instance.start[i] > 0 for i in part) and any(
+            instance.end[i] > 0 for i in part
+        )
+        if room >= instance.layers and reached:
+            return f"{room} layers fit on joined machines, so more than 0 is not excluded"
+    return None
+
+
+def grouped(
+    instance: Instance, certificate: Mapping[str, Any]
+) -> list[tuple[list[int], Fraction]] | str:
+    """(machines, price) of each group, or what is wrong with them."""
     position = {name: i for i, name in enumerate(instance.machines)}
     groups = [
         ([position[str(name)] for name in g["machines"]], Fraction(g["price"]))
@@ -58,6 +78,30 @@ def _prices(instance: Instance, certificate: Mapping[str, Any], bound: Fraction)
         return "the groups do not name every machine once"
     if any(price < 0 for _, price in groups):
         return "a price is negative"
+    return groups
+
+
+def no_set_below(
+    instance: Instance,
+    groups: Sequence[tuple[Sequence[int], Fraction]],
+    above: Fraction,
+    threshold: Fraction,
+) -> str | None:
+    """Why not every set that carries more than `above` costs the threshold or more; None where
+    every one does."""
+    tables = [_table(instance, members) for members, _ in groups]
+    room = [len(members) for members, _ in groups]
+    prices = [price for _, price in groups]
+    zero = Fraction(0)
+    covers = _Covers(prices, tables, [1] * len(groups), room, zero, zero, above)
+    return covers.cheaper(threshold, strict=True)
+
+
+def _prices(instance: Instance, certificate: Mapping[str, Any], bound: Fraction) -> str | None:
+    position = {name: i for i, name in enumerate(instance.machines)}
+    groups = grouped(instance, certificate)
+    if isinstance(groups, str):
+        return groups
     alternation = certificate.get("alternation") or {"multiplier": "0", "unlinked": []}
     multiplier = Fraction(alternation["multiplier"])
     unlinked = {position[str(name)] for name in alternation["unlinked"]}
@@ -183,8 +227,8 @@ class _Covers:
         items.sort(key=lambda i: (Fraction(i.fixed * self.need, i.rate) + i.slope, i.group))
         self.items = items
 
-    def cheaper(self, threshold: Fraction) -> str | None:
-        """A set that breaks the claim, in words; None where there is none."""
+    def cheaper(self, threshold: Fraction, strict: bool = False) -> str | None:
+        """A set that costs the threshold or less (strict: less), in words; None where none does."""
         items, need = self.items, self.need
         if not items:
             return None
@@ -227,7 +271,7 @@ class _Covers:
                     price = min(price, price + spare - self.discount)
                 else:
                     price -= self.discount
-                if price <= limit:
+                if price < limit or (price == limit and not strict):
                     names = ", ".join(f"group {items[i].group}" for i in [*chosen, at])
                     return f"a set ({names}) carries more than the bound and costs too little"
                 continue

@@ -32,7 +32,8 @@ class MachineType:
 @dataclass(frozen=True)
 class Instance:
     """machines: ids as written in the file. kind[i]: position in `types`. link[i, j], start[i],
-    end[i]: tokens/s of the links between machines, from and to the coordinator; 0 = no link."""
+    end[i]: tokens/s of the links between machines, from and to the coordinator; 0 = no link.
+    price[i]: of using machine i for an hour; None where the file states no prices."""
 
     name: str
     layers: int
@@ -43,6 +44,7 @@ class Instance:
     start: Floats
     end: Floats
     partial: bool = False
+    price: Floats | None = None
     document: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property

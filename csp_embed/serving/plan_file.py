@@ -22,23 +22,25 @@ FORMAT = "csp-embed-serving/1"
 class ServingPlan:
     """placement: machine id -> (first layer, last layer), both included. value, bound: tokens/s
     (None: no plan). status: OPTIMAL, FEASIBLE, UNKNOWN. certificate: what proves the bound.
-    seconds: CPU time. method: which search found the plan. interrupted: Ctrl-C or SIGTERM."""
+    seconds: CPU time. method: which search found the plan. interrupted: Ctrl-C or SIGTERM.
+    degrees: of tensor parallelism chosen, by server entry. more: what an objective adds."""
 
     instance: str
     placement: Mapping[str, tuple[int, int]]
     value: float | None
-    bound: float
+    bound: float | None
     certificate: Mapping[str, Any]
     status: str
     method: str = ""
     seconds: float = 0.0
     interrupted: bool = False
+    degrees: Mapping[str, int] = field(default_factory=dict)
     more: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def gap(self) -> float | None:
         """(bound - value) / value."""
-        if not self.value:
+        if not self.value or self.bound is None:
             return None
         return max(0.0, self.bound / self.value - 1)
 
@@ -53,6 +55,7 @@ class ServingPlan:
             "method": self.method,
             "placement": {name: list(interval) for name, interval in self.placement.items()},
             "certificate": dict(self.certificate),
+            **({"degrees": dict(self.degrees)} if self.degrees else {}),
             **self.more,
             "seconds": self.seconds,
         }
@@ -75,6 +78,13 @@ def read_plan(path: str | Path) -> dict[str, Any]:
             hint="`csp-embed serve plan INSTANCE -o plan.json` writes one",
         )
     return document
+
+
+def named(
+    instance: Instance, placement: Mapping[int, tuple[int, int]]
+) -> dict[str, tuple[int, int]]:
+    """[first, end) by position as (first, last) by name."""
+    return {instance.machines[i]: (a, b - 1) for i, (a, b) in placement.items()}
 
 
 def rounded_up(value: Fraction) -> float:

@@ -92,6 +92,7 @@ class _Reader:
         if not isinstance(partial, bool):
             raise self.refuse("partial_inference must be true or false", "partial_inference")
         return Instance(
+            price=self.prices(nodes),
             name=str(document.get("name", Path(self.where).stem)),
             layers=layers,
             types=tuple(types),
@@ -103,6 +104,16 @@ class _Reader:
             partial=partial,
             document=document,
         )
+
+    def prices(self, nodes: Sequence[Any]) -> Floats | None:
+        """price_per_hour of each machine: all or none."""
+        values = self.column(nodes, "price_per_hour", "nodes")
+        if np.isnan(values).all():
+            return None
+        if np.isnan(values).any():
+            at = int(np.flatnonzero(np.isnan(values))[0])
+            raise self.refuse("others have a price_per_hour, this one has none", f"nodes[{at}]")
+        return values
 
     def types(
         self, entries: Mapping[str, Any], layers: int

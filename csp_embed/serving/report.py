@@ -19,9 +19,14 @@ from csp_embed.serving.simulate import Simulated
 def report_text(instance: Instance, plan: ServingPlan, most: int = 40) -> str:
     """Value, bound, gap, and a row for each machine that carries anything."""
     assert plan.value is not None
-    gap = f"{100 * plan.gap:.3g} %" if plan.gap is not None else "unknown"
+    if "cost" in plan.more:
+        first = f"{plan.more['cost']:.6g} per hour, lower bound {plan.more['cost_bound']:.6g}"
+        first += f", for {plan.value:.6g} tokens/s"
+    else:
+        gap = f"{100 * plan.gap:.3g} %" if plan.gap is not None else "unknown"
+        first = f"{plan.value:.6g} tokens/s, upper bound {plan.bound:.6g}, gap {gap}"
     lines = [
-        f"{plan.status}: {plan.value:.6g} tokens/s, upper bound {plan.bound:.6g}, gap {gap}",
+        f"{plan.status}: {first}",
         f"method {plan.method}, {plan.seconds:.2f} CPU seconds",
     ]
     rows = _rows(instance, plan)

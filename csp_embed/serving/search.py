@@ -40,6 +40,7 @@ class Search:
         self.placement: dict[int, tuple[int, int]] = {}
         self.value = Fraction(0)
         self.method = "none"
+        self.goal: Fraction | None = None  # a value that is enough
         self.open = links_never_bind(instance)
         self.bound = self.crude = work_bound(self.relaxation)
 
@@ -62,7 +63,9 @@ class Search:
 
     @property
     def proved(self) -> bool:
-        """Whether the best plan reaches the bound."""
+        """Whether the best plan reaches the bound, or what was asked for."""
+        if self.goal is not None and self.value >= self.goal:
+            return True
         return float(self.value) >= self.bound.bound * (1 - EQUAL)
 
     def offer(self, placement: dict[int, tuple[int, int]], method: str) -> Fraction:
