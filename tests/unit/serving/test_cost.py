@@ -28,7 +28,7 @@ def priced(seed: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("share", [1.0, 0.7, 0.4])
-@pytest.mark.parametrize("seed", [0, 2, 4, 5, 7, 9])
+@pytest.mark.parametrize("seed", [0, 4, 7, 9, 12, 13])
 def test_least_cost(seed: int, share: float) -> None:
     document = priced(seed)
     price = {n["id"]: n["price_per_hour"] for n in document["nodes"]}
