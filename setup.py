@@ -1,7 +1,7 @@
 """The one part of the build that pyproject.toml cannot say.
 
 `isa_specs/` and `deepbench/` stand at the top of the repository for people; in a wheel they must
-lie inside the package (`csp_embed/isa_specs`), where csp_embed/isa/resources.py finds them. An
+lie inside the package (`csp_embed/isa_specs`), where csp_embed/machine/resources.py finds them. An
 editable install reads them where they are.
 """
 

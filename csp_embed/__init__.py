@@ -1,31 +1,62 @@
 """csp_embed: from tensor formulas to accelerator programs by constraint solving.
 
 Folders, in the order in which data flows:
-    isa/        an accelerator's instruction set as data: specs, bits, listings, program files
+    ir/         values between stages: operators, embeddings, schedules, streams, networks, plans
+    machine/    an accelerator's instruction set as data: specs, bits, costs, listings, files
     ops/        tensor operators as formulas, with NumPy references
-    embed/      which scalar operation runs in which lane: the constraint models, layouts
+    embed/      which scalar operation runs in which lane; rooms: space/ (digits and options),
+                algebra/ (rows, layouts, counts, cost), model/ (CP-SAT), pins/, explain/,
+                certificate/, ground/ (point by point)
     schedule/   tiles, loop order, buffers, tokens; chosen by simulated cycles
-    emit/       instructions, micro-ops, DRAM images
-    sim/        values, cycles, checks: the judges, which share no code with the builders
-    report/     tables, pictures, HTML
-    network/    layer graphs, platforms, profiles; run/ executes plans
-    partition/  which device runs which layer when
+    targets/    stream/: instruction words, micro-ops, DRAM images
+    judge/      every checker; shares no code with the builders
+    sim/        functional/ (values), cycles/ (time), tvm/ (foreign engines), traces, debugging
+    compiler/   the stages in order (driver), the kernel that comes out, sweeps over layers
+    network/    layer graphs: onnx/ (models), files/ (graph, platform, plan), profiles/ (costs),
+                made/ (generated)
+    partition/  which device runs which layer when: view, bounds/, methods/, models/
     serving/    which layers of a large model stand on which servers
-`ir/` holds the values between stages, `driver.py` runs them in order, `cli.py` and `commands/` are
-the command line.
+    run/        executes plans
+    report/     tables, pictures, HTML
+    commands/   the command line, below `cli.py`
 """
 
+import os
+import tempfile
 from importlib import import_module
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # What type checkers and editors see; tests compare it with _NAMES.
+    from csp_embed import partition as partition
+    from csp_embed import serving as serve  # noqa: F401 (another name than its module)
+    from csp_embed.compiler.driver import Options as Options
+    from csp_embed.compiler.driver import compile as compile
+    from csp_embed.compiler.kernel import Kernel as Kernel
+    from csp_embed.errors import CspEmbedError as CspEmbedError
+    from csp_embed.machine.load import load_isa as load_isa
+    from csp_embed.ops import avg_pool2d as avg_pool2d
+    from csp_embed.ops import batch_matmul as batch_matmul
+    from csp_embed.ops import conv1d as conv1d
+    from csp_embed.ops import conv2d as conv2d
+    from csp_embed.ops import conv3d as conv3d
+    from csp_embed.ops import conv_transpose2d as conv_transpose2d
+    from csp_embed.ops import dense as dense
+    from csp_embed.ops import depthwise_conv2d as depthwise_conv2d
+    from csp_embed.ops import elementwise as elementwise
+    from csp_embed.ops import matmul as matmul
+    from csp_embed.ops import max_pool2d as max_pool2d
+    from csp_embed.ops import parse_formula as parse_formula
 
 __version__ = "0.1.0"
 
 # Public name -> module. Resolved on first use, so that `csp-embed --help` loads no solver.
 _NAMES = {
-    "compile": "csp_embed.driver",
-    "Kernel": "csp_embed.kernel",
-    "Options": "csp_embed.driver",
-    "load_isa": "csp_embed.isa.load",
+    "compile": "csp_embed.compiler.driver",
+    "CspEmbedError": "csp_embed.errors",
+    "Kernel": "csp_embed.compiler.kernel",
+    "Options": "csp_embed.compiler.driver",
+    "load_isa": "csp_embed.machine.load",
     "partition": "csp_embed.partition",
     "serve": "csp_embed.serving",
     **dict.fromkeys(
@@ -46,3 +77,23 @@ def __getattr__(name: str) -> Any:
         # The packages `partition` and `serving` are callable themselves.
         return getattr(module, name, module)
     raise AttributeError(f"module 'csp_embed' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """The public names, for completion, beside what every module has."""
+    return sorted({*__all__, *(n for n in globals() if n.startswith("__"))})
+
+
+def _writable(folder: Path) -> bool:
+    """Whether it is, or could be made."""
+    return any(
+        os.access(f, os.W_OK) for f in [p for p in (folder, *folder.parents) if p.exists()][:1]
+    )
+
+
+# Numba keeps what it compiled beside the sources or under the user's home. Where neither can be
+# written (a system-wide installation, a service without a home) it would refuse to start.
+if not any(map(_writable, (Path(__file__).parent, Path(os.path.expanduser("~"), ".cache")))):
+    os.environ.setdefault(
+        "NUMBA_CACHE_DIR", os.path.join(tempfile.gettempdir(), f"csp-embed-numba-{os.getuid()}")
+    )

@@ -7,14 +7,19 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import signal
+import shutil
 import sys
 import threading
-from typing import Any
+from contextlib import suppress
+from typing import Annotated, Any
 
 import typer
 
-from csp_embed.errors import CspEmbedError
+from csp_embed import __version__
+from csp_embed.errors import CspEmbedError, InputError
+from csp_embed.interrupts import Interrupts
+from csp_embed.report.text_table import fit
+from csp_embed.streams import Guarded, open_missing
 
 # In the order of `--help`. A module that is missing here has no command (tests/unit/test_cli.py).
 GROUPS = ("compile", "simulate", "inspect", "isa", "deepbench", "model", "partition", "serve")
@@ -23,11 +28,26 @@ app = typer.Typer(
     name="csp-embed",
     help="Compiles tensor operators for accelerators by constraint solving, simulates, partitions.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        print(f"csp-embed {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _before_any_command(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print it and exit."),
+    ] = False,
+) -> None:
+    """The options of csp-embed itself."""
 
 
 def register_all() -> None:
@@ -40,45 +60,88 @@ def register_all() -> None:
 
 def main() -> None:
     """Runs the command line; never returns."""
+    closed = open_missing()
+    if "_CSP_EMBED_COMPLETE" in os.environ:  # A shell asks what could come next.
+        register_all()
+        app(prog_name="csp-embed")
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # A locale without the multiplication sign shows "?".
+            stream.reconfigure(errors="replace")
     as_json = "--json" in sys.argv
-    interrupts: list[int] = []
-    _watch_interrupts(interrupts)
+    before = sys.stdout, sys.stderr
+    output = Guarded(sys.stdout)
+    sys.stdout, sys.stderr = output, Guarded(sys.stderr, quiet=True)
+    # `partition` keeps its best plan on an interrupt, which takes a while; nothing else does.
+    grace = 30.0 if "partition" in sys.argv[1:2] else 1.5
+    interrupts = Interrupts(grace, lambda: _tell_interrupted(as_json))
+    interrupts.start()
+    try:
+        if closed:
+            raise InputError(
+                "standard output is closed",
+                why="results have nowhere to go",
+                hint="redirect it to a file, or to /dev/null: >/dev/null",
+            )
+        code = _run(as_json, interrupts)
+        interrupts.ignore()
+        sys.stdout.flush()
+    except CspEmbedError as error:
+        code = _fail(error, as_json and not closed)
+    except OSError as error:
+        # `_run` lets pass only what standard output itself raised.
+        code = 0 if output.broken_pipe else _fail(_no_output(error), False)
+    finally:
+        interrupts.ignore()
+        interrupts.stop()
+        sys.stdout, sys.stderr = before
+    if any(t.name == "csp-embed search" for t in threading.enumerate()):
+        # A search that was left behind at its limit still uses native code: tearing that down under
+        # it would end in a crash, waiting for it would break the limit.
+        for stream in before:
+            with suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def _run(as_json: bool, interrupts: Interrupts) -> int:
+    """The command of sys.argv: its exit code. Raises: OSError of standard output."""
+    output = sys.stdout
+    assert isinstance(output, Guarded)
     try:
         register_all()
         # Not by app(): Typer would catch interrupts and broken pipes in its own way.
         command = typer.main.get_command(app)
         with command.make_context("csp-embed", sys.argv[1:]) as context:
             command.invoke(context)
-        code = 0
-        sys.stdout.flush()
+        return 0
     except CspEmbedError as error:
-        _fail(error.render(), as_json, error_document(error))
-        code = error.exit_code
+        return _fail(error, as_json)
     except typer.Exit as stop:
-        code = stop.exit_code
+        return stop.exit_code
+    except SystemExit as stop:
+        if output.error is not None:  # Rich's answer to a broken pipe.
+            raise output.error from stop
+        # 130 is what code says that kept its best on an interrupt, whichever it was.
+        return interrupts.exit_code if stop.code == 130 else int(stop.code or 0)
     except (KeyboardInterrupt, typer.Abort):
-        code = _interrupted(as_json)
-    except BrokenPipeError:
-        # `| head`: nothing is wrong; Python would complain again while flushing at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
-    except Exception as error:  # noqa: BLE001 - the last resort: a bug report, not a trace
-        if interrupts:  # Native modules turn an interrupted import into errors of their own.
-            code = _interrupted(as_json)
-        elif hasattr(error, "format_message"):  # click's usage errors
-            code = _usage(error, as_json)
-        else:
-            sys.stderr.write(
-                "error[bug]: this is our mistake, not yours; please report it with these lines\n"
-            )
-            sys.excepthook(*sys.exc_info())
-            if as_json:
-                sys.stdout.write(json.dumps({"error": "bug", "what": repr(error)}) + "\n")
-            code = 1
-    # The work is done: an interrupt from here on would only spoil the exit code.
-    _on_interrupt(signal.SIG_IGN)
-    sys.stdout.flush()
-    sys.exit(code)
+        _tell_interrupted(as_json)
+        return interrupts.exit_code
+    except Exception as error:
+        if output.error is not None:
+            raise output.error from error
+        if interrupts.seen:  # Native modules turn an interrupted import into errors of their own.
+            _tell_interrupted(as_json)
+            return interrupts.exit_code
+        if hasattr(error, "format_message"):  # click's usage errors
+            return _usage(error, as_json)
+        sys.stderr.write(
+            "error[bug]: this is our mistake, not yours; please report it with these lines\n"
+        )
+        sys.excepthook(*sys.exc_info())
+        if as_json:
+            sys.stdout.write(json.dumps({"error": "bug", "what": repr(error)}) + "\n")
+        return 1
 
 
 def error_document(error: CspEmbedError) -> dict[str, Any]:
@@ -92,25 +155,19 @@ def error_document(error: CspEmbedError) -> dict[str, Any]:
     }
 
 
-def _watch_interrupts(seen: list[int]) -> None:
-    """Ctrl-C raises KeyboardInterrupt as always, and leaves a mark where that gets lost."""
-
-    def interrupt(number: int, frame: Any) -> None:
-        seen.append(number)
-        raise KeyboardInterrupt
-
-    _on_interrupt(interrupt)
+def _no_output(error: OSError) -> InputError:
+    return InputError(
+        "cannot write standard output",
+        why=error.strerror or str(error),
+        hint="redirect it to a file on a disk with space",
+    )
 
 
-def _on_interrupt(handler: Any) -> None:
-    """Only the main thread of a process may set it."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, handler)
-
-
-def _interrupted(as_json: bool) -> int:
-    _fail("stopped: Ctrl-C; finished results are kept", as_json, {"error": "interrupted"})
-    return 130
+def _tell_interrupted(as_json: bool) -> None:
+    sys.stderr.write("stopped: Ctrl-C or SIGTERM; finished results are kept\n")
+    if as_json:
+        sys.stdout.write(json.dumps({"error": "interrupted"}) + "\n")
+        sys.stdout.flush()
 
 
 def _usage(error: Any, as_json: bool) -> int:
@@ -122,11 +179,13 @@ def _usage(error: Any, as_json: bool) -> int:
         path = context.command_path if context is not None else " ".join(["csp-embed", *known])
         refusal = CspEmbedError(text or "there is no command", hint=f"{path} --help")
         refusal.kind = "usage"
-        _fail(refusal.render(), as_json, error_document(refusal))
+        return _fail(refusal, as_json)
     return 2
 
 
-def _fail(text: str, as_json: bool, document: dict[str, Any]) -> None:
-    sys.stderr.write(text + "\n")
+def _fail(error: CspEmbedError, as_json: bool) -> int:
+    columns = shutil.get_terminal_size().columns if sys.stderr.isatty() else None
+    sys.stderr.write(fit(error.render(), columns) + "\n")
     if as_json:
-        sys.stdout.write(json.dumps(document) + "\n")
+        sys.stdout.write(json.dumps(error_document(error)) + "\n")
+    return error.exit_code

@@ -95,3 +95,10 @@ class SimError(CspEmbedError):
 
     kind = "sim"
     exit_code = 5
+
+
+class WorkerDied(CspEmbedError):
+    """A process that worked for us ended before its work did: killed, or out of memory."""
+
+    kind = "worker"
+    exit_code = 5

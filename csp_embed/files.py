@@ -1,15 +1,21 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and paths that are refused before the work, not after."""
 
 from __future__ import annotations
 
 import os
+import shlex
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 from csp_embed.errors import InputError
+
+# Suffixes that pictures may have.
+PICTURES = (".svg", ".png", ".pdf")
+# Files that `atomic` has begun; what ends the process by force removes them.
+_unfinished: set[str] = set()
 
 
 @contextmanager
@@ -19,27 +25,126 @@ def atomic(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     Raises: InputError where the folder is missing or not writable, or the disk is full.
     """
     target = Path(path)
+    if _is_device(target):
+        with target.open(mode, encoding=None if "b" in mode else "utf-8") as file:
+            yield file
+        return
+    handle, name = _beside(target)
+    _unfinished.add(name)
     try:
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
-    except OSError as error:
-        raise InputError(
-            f"cannot write {target}",
-            where=str(target),
-            why=error.strerror or str(error),
-            hint="choose a folder that exists and is writable",
-        ) from error
-    try:
-        with os.fdopen(handle, mode) as file:
+        with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file
         os.chmod(name, 0o666 & ~_umask())
         os.replace(name, target)
     except OSError as error:
         raise InputError(
-            f"cannot write {target}", where=str(target), why=error.strerror or str(error)
+            f"cannot write {target}",
+            where=str(target),
+            why=error.strerror or str(error),
+            hint="free some space, or write to another disk",
         ) from error
     finally:
+        _unfinished.discard(name)
         if os.path.exists(name):
             os.unlink(name)
+
+
+def check_writable(path: str | Path | None, suffixes: Sequence[str] = ()) -> None:
+    """Refuses a path that `atomic` would refuse, before minutes of work. Leaves nothing behind.
+
+    suffixes: those that the file may have, with their dots; all by default. None: nothing is to be
+    written. Raises: InputError.
+    """
+    if path is None:
+        return
+    target = Path(path)
+    if _is_device(target):
+        return
+    if suffixes and target.suffix.lower() not in suffixes:
+        raise InputError(
+            f"{target} does not end in {' or '.join(suffixes)}",
+            where=str(target),
+            why="the suffix tells what kind of file is written",
+            hint=f"{target.with_suffix(suffixes[0]) if target.name else suffixes[0]}",
+        )
+    handle, probe = _beside(target)
+    os.close(handle)
+    os.unlink(probe)
+
+
+def check_outputs(
+    *outputs: tuple[str | Path | None, Sequence[str]], reads: Sequence[str | Path | None] = ()
+) -> None:
+    """`check_writable` for all (path, suffixes) of a command, and none may replace another or one
+    of the files that the command `reads`. Raises: InputError.
+    """
+    taken = {Path(r).resolve(): "the command reads it" for r in reads if r is not None}
+    for path, suffixes in outputs:
+        check_writable(path, suffixes)
+        if path is None or _is_device(Path(path)):
+            continue
+        place = Path(path).resolve()
+        if place in taken:
+            raise InputError(
+                f"{path} would be overwritten",
+                where=str(path),
+                why=taken[place],
+                hint=str(place.with_stem(place.stem + "_2")),
+            )
+        taken[place] = "another option writes it"
+
+
+def check_folder(path: str | Path | None) -> None:
+    """Refuses a folder that cannot be made or written into. Leaves nothing behind.
+
+    Raises: InputError.
+    """
+    if path is None:
+        return
+    here = Path(path).absolute()
+    while not here.exists():
+        here = here.parent
+    if not here.is_dir() or not os.access(here, os.W_OK | os.X_OK):
+        raise InputError(
+            f"cannot write into {path}",
+            where=str(here),
+            why="no permission" if here.is_dir() else "it is a file, not a folder",
+            hint=f"name a folder that you may write into, e.g. {tempfile.gettempdir()}",
+        )
+
+
+def remove_unfinished() -> None:
+    """Removes what `atomic` has begun and not finished, for a process that ends by force."""
+    for name in list(_unfinished):
+        if os.path.exists(name):
+            os.unlink(name)
+
+
+def _beside(target: Path) -> tuple[int, str]:
+    """A new temporary file in the folder of `target`: (handle, name). Raises: InputError."""
+    try:
+        return tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
+    except OSError as error:
+        raise InputError(
+            f"cannot write {target}",
+            where=str(target.parent),
+            why=error.strerror or str(error),
+            hint="choose a folder that you may write into"
+            if target.parent.is_dir()
+            else f"mkdir -p {shlex.quote(str(target.parent))}",
+        ) from error
+
+
+def _is_device(target: Path) -> bool:
+    """/dev/null or a pipe: written to, never replaced. Raises: InputError for a folder."""
+    if target.is_dir():
+        raise InputError(
+            f"cannot write {target}",
+            where=str(target),
+            why="it is a folder",
+            hint=f"give a file name, e.g. {target / ('out' + target.suffix)}",
+        )
+    return target.exists() and not target.is_file()
 
 
 def _umask() -> int:

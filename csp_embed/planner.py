@@ -7,8 +7,8 @@ from typing import Any
 
 from csp_embed.errors import InputError
 from csp_embed.ir.network import Plan, Platform, TaskGraph
-from csp_embed.network.graph_file import read_graph
-from csp_embed.network.platform import find_platform, read_platform
+from csp_embed.network.files.graph import read_graph
+from csp_embed.network.files.platform import find_platform, read_platform
 from csp_embed.partition.solve import solve
 
 

@@ -5,8 +5,9 @@
     scripts/bench_complete --random N --windows           the same on windows of few outputs
 
 Corpus columns: effective points, steps, regular coverings, complete lifted space (every affine map
-that the lifted algebra accepts), of the rest those that are accidental (embed/ground/lifted.py:
-right only because of where pad falls), the search's (embed/options.py), whether the least analytic
+that the lifted algebra accepts), of the rest those that are accidental (tests/oracles/lifted.py:
+right only because of where pad falls), the search's (embed/space/options.py), whether the least
+analytic
 cost over the complete space is the search's. Regular coverings are counted where no frame has too
 many columns (--columns).
 
@@ -24,23 +25,18 @@ import sys
 import time
 from collections.abc import Callable
 
-from csp_embed.embed.complete import complete_embeddings
-from csp_embed.embed.ground.corpus import corpus, posed, strict_corpus
-from csp_embed.embed.ground.frames import bound
-from csp_embed.embed.ground.lifted import (
-    accidental,
-    lifted_embeddings,
-    lifted_solutions,
-    named_steps,
-    regular_maps,
-)
-from csp_embed.embed.ground.problem import key
-from csp_embed.embed.ground.random_problems import (
+from csp_embed.embed.ground.expand import lifted_embeddings, named_steps
+from csp_embed.embed.ground.numerations import bound
+from csp_embed.embed.ground.points import key
+from csp_embed.ir.operator import Operator
+from tests.oracles.complete import complete_embeddings
+from tests.oracles.corpus import corpus, posed, strict_corpus
+from tests.oracles.lifted import accidental, lifted_solutions, regular_maps
+from tests.oracles.random_problems import (
     random_operator,
     random_problems,
     random_window,
 )
-from csp_embed.ir.operator import Operator
 
 
 def main() -> int:

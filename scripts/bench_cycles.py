@@ -23,8 +23,8 @@ from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
 from csp_embed.ir.stream import Stream  # noqa: E402
-from csp_embed.isa.load import load_isa  # noqa: E402
-from csp_embed.sim.cycles import Engine  # noqa: E402
+from csp_embed.machine.load import load_isa  # noqa: E402
+from csp_embed.sim.cycles.engine import Engine  # noqa: E402
 
 MEMORIES = ("de10", "pynq")
 

@@ -12,12 +12,12 @@ import time
 
 from ortools.sat.python import cp_model  # imported here so that no layer pays for it
 
-from csp_embed.embed.cost import UNIT
-from csp_embed.embed.greedy import warm_start
-from csp_embed.embed.model import search
+from csp_embed.embed.algebra.cost import UNIT
+from csp_embed.embed.model.greedy import warm_start
+from csp_embed.embed.model.lifted import search
 from csp_embed.embed.problem import pose
 from csp_embed.embed.search import DEFAULT
-from csp_embed.isa.load import load_isa
+from csp_embed.machine.load import load_isa
 from csp_embed.ops.deepbench import layer, layers
 
 

@@ -20,16 +20,16 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from csp_embed import ops
-from csp_embed.embed.ground.brute import brute_irregular
-from csp_embed.embed.ground.brute_regular import brute_regular
-from csp_embed.embed.ground.corpus import Row, corpus, machines, posed, strict_corpus
 from csp_embed.embed.ground.enumerate import irregular_solutions, regular_solutions
-from csp_embed.embed.ground.posted import posted_irregular
-from csp_embed.embed.ground.posted_regular import posted_regular
-from csp_embed.embed.ground.problem import Ground
+from csp_embed.embed.ground.points import Ground
 from csp_embed.embed.ground.solve import solve_ground
 from csp_embed.embed.ground.symmetry import copies, orbit
 from csp_embed.ir.operator import Operator
+from tests.oracles.brute import brute_irregular
+from tests.oracles.brute_regular import brute_regular
+from tests.oracles.corpus import Row, corpus, machines, posed, strict_corpus
+from tests.oracles.posted import posted_irregular
+from tests.oracles.posted_regular import posted_regular
 
 
 def main() -> None:

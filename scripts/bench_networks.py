@@ -26,15 +26,15 @@ from typing import Any
 
 from csp_embed.errors import Infeasible
 from csp_embed.ir.network import Plan, Platform, TaskGraph
-from csp_embed.network.generate import with_costs
-from csp_embed.network.onnx_graph import import_onnx_graph
-from csp_embed.network.platform import find_platform, read_platform
-from csp_embed.network.profile import profile_model
-from csp_embed.network.profile_file import profile_document
-from csp_embed.network.quantised_net import quantised_net
-from csp_embed.network.transformer import transformer
-from csp_embed.network.wired import wired
-from csp_embed.partition.check import check_plan
+from csp_embed.judge.plan import check_plan
+from csp_embed.network.files.platform import find_platform, read_platform
+from csp_embed.network.made.generate import with_costs
+from csp_embed.network.made.quantised import quantised_net
+from csp_embed.network.made.transformer import transformer
+from csp_embed.network.made.wired import wired
+from csp_embed.network.onnx.graph import import_onnx_graph
+from csp_embed.network.profiles.file import profile_document
+from csp_embed.network.profiles.measure import profile_model
 from csp_embed.partition.evaluate import evaluate
 from csp_embed.partition.solve import METHODS, solve
 from csp_embed.run.run_plan import run_plan

@@ -1,11 +1,13 @@
 """Tables of the partitioner: known values, methods on networks, random graphs.
 
-    scripts/bench_partition known   [--limit S]          every row of the known values
+    scripts/bench_partition known   --data DIR [--limit S]   every row of the known values
     scripts/bench_partition methods [--limit S] [--networks N]   ten methods on twelve networks
     scripts/bench_partition random  [--sizes 20,60,110] [--limit S] [--count N] [--seed S] …
                                                          random task graphs, see bench_random.py
 
-Run from the project's folder. --limit: seconds per search (default: deterministic for `known`; 5 at
+Run from the project's folder. --data: a copy of the public dnn-partitioning data set (MIT), or the
+folder above it; ../shared/partition where that is there. --limit: seconds per search (default:
+deterministic for `known`; 5 at
 20 tasks and 60 above for `random`, 0 is deterministic there; else 10). Times are wall clock.
 Splitting against exact solvers: scripts/bench_split.
 """
@@ -17,12 +19,12 @@ from pathlib import Path
 
 from bench_random import FAMILIES, layered, platform, random
 
-from csp_embed.partition.dnn_file import read_dnn
+from csp_embed.partition.models.dnn_file import read_dnn
 from csp_embed.partition.solve import solve
 
-DATA = Path(__file__).parents[1] / "tests/data/partition/dnn-partitioning"
+DATA = Path(__file__).parents[2] / "shared/partition"
 T, L = "throughput-inputs", "latency-inputs"
-# file, objective, contiguous, value in ms, proved (from the project's shared KNOWN.md)
+# file, objective, contiguous, value in ms, proved (from docs/partition-model.md)
 KNOWN = [
     (f"{T}/LayerGraphs/bert24_inference.json", "throughput", True, 17.790, True),
     (f"{T}/LayerGraphs/bert24_inference.json", "throughput", False, 17.715, False),
@@ -43,11 +45,15 @@ METHODS = (
 )  # fmt: skip
 
 
-def known(limit: float | None) -> None:
+def known(data: Path, limit: float | None) -> None:
     """Our value, bound and time beside each known value."""
+    if (data / "dnn-partitioning").is_dir():
+        data = data / "dnn-partitioning"
+    if not (data / T).is_dir():
+        raise SystemExit(f"{data} has no {T}: --data names a copy of the dnn-partitioning data set")
     print("workload, objective, contiguous: known value, ours, our bound, status, time")
     for file, objective, contiguous, value, proved in KNOWN:
-        graph, machines = read_dnn(DATA / file, objective)
+        graph, machines = read_dnn(data / file, objective)
         plan = solve(
             graph, machines, objective=objective, contiguous=contiguous,
             cost_model="dnn-partitioning", time_limit=limit,
@@ -92,6 +98,7 @@ def main() -> None:
     )
     parser.add_argument("table", choices=("known", "methods", "random"))
     parser.add_argument("--limit", type=float)
+    parser.add_argument("--data", type=Path, default=DATA, help="known: the public workloads")
     parser.add_argument("--sizes", help="random: numbers of tasks")
     parser.add_argument("--count", type=int, default=2, help="random: seeds per kind of graph")
     parser.add_argument("--seed", type=int, default=100, help="random: the first seed")
@@ -101,7 +108,7 @@ def main() -> None:
     parser.add_argument("--networks", type=int, default=12)
     args = parser.parse_args()
     if args.table == "known":
-        known(args.limit)
+        known(args.data, args.limit)
     elif args.table == "methods":
         methods(args.limit or 10.0, args.networks)
     else:

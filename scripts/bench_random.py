@@ -21,12 +21,12 @@ from dataclasses import replace
 import numpy as np
 
 from csp_embed.ir.network import Device, Edge, Link, Plan, Platform, Task, TaskGraph
-from csp_embed.network.generate import layered as generated
+from csp_embed.judge.plan import check_plan
+from csp_embed.network.made.generate import layered as generated
 from csp_embed.partition import kernels
-from csp_embed.partition.check import check_plan
-from csp_embed.partition.list_scheduling import SUMMARIES, ListScheduler
-from csp_embed.partition.problem import make_problem
+from csp_embed.partition.methods.list_scheduling import SUMMARIES, ListScheduler
 from csp_embed.partition.solve import solve
+from csp_embed.partition.view import make_problem
 
 FAMILIES = ("bench", "generate", "dense")
 

@@ -13,8 +13,8 @@ import sys
 import time
 
 from csp_embed.embed import embed
-from csp_embed.embed.reuse import bound, reuse
-from csp_embed.isa.load import load_isa
+from csp_embed.embed.certificate.reuse import bound, reuse
+from csp_embed.machine.load import load_isa
 from csp_embed.ops.deepbench import layer, layers
 
 GAPS = (0.0, 0.01, 0.02, 0.05)

@@ -18,12 +18,12 @@ from numba import njit
 
 import csp_embed
 from csp_embed.files import atomic
-from csp_embed.isa.bits import decode, decode_uops
-from csp_embed.isa.program_file import isa_of, read_program
+from csp_embed.machine.bits import decode, decode_uops
+from csp_embed.machine.program_file import isa_of, read_program
 from csp_embed.ops.deepbench import layer
-from csp_embed.sim.functional import run
-from csp_embed.sim.memory import image
-from csp_embed.sim.tvm_native import run_native
+from csp_embed.sim.functional.memory import image
+from csp_embed.sim.functional.run import run
+from csp_embed.sim.tvm.native import run_native
 
 DEFAULT = ("conv012", "conv018", "conv024", "conv036", "conv060", "conv072")
 

@@ -27,18 +27,18 @@ from dataclasses import replace
 import numpy as np
 
 from csp_embed.ir.network import Bus, Plan, Platform, TaskGraph
-from csp_embed.network.generate import layered, with_costs
-from csp_embed.network.platform import find_platform, read_platform
-from csp_embed.network.transformer import transformer
-from csp_embed.partition.check import check_plan
-from csp_embed.partition.latency import Proof, exact
-from csp_embed.partition.list_scheduling import ListScheduler
-from csp_embed.partition.milp import solve_milp
-from csp_embed.partition.period import split_throughput
-from csp_embed.partition.problem import make_problem
-from csp_embed.partition.search import Clock, Incumbent, Request
+from csp_embed.judge.plan import check_plan
+from csp_embed.network.files.platform import find_platform, read_platform
+from csp_embed.network.made.generate import layered, with_costs
+from csp_embed.network.made.transformer import transformer
+from csp_embed.partition.methods.latency import Proof, exact
+from csp_embed.partition.methods.list_scheduling import ListScheduler
+from csp_embed.partition.methods.period import split_throughput
+from csp_embed.partition.methods.splitting import split_latency
+from csp_embed.partition.models.milp import solve_milp
+from csp_embed.partition.request import Clock, Incumbent, Request
 from csp_embed.partition.solve import finish, solve
-from csp_embed.partition.splitting import split_latency
+from csp_embed.partition.view import make_problem
 
 # CCR, related costs: one graph each
 KINDS = [(1.0, False), (0.1, True), (5.0, False), (1.0, True), (0.1, False), (5.0, True)]

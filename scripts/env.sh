@@ -10,11 +10,19 @@ if [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$want" ]; then
     echo "error: Python 3.11 or newer is needed; found $("$python" --version) at $python" >&2
     exit 2
   fi
-  echo "csp-embed: making the environment in $venv (once; about a minute)" >&2
+  echo "csp-embed: making the environment in $venv (once; two minutes)" >&2
   "$python" -m venv "$venv"
-  "$venv/bin/python" -m pip install -q --disable-pip-version-check --upgrade "pip>=25.1" >&2
-  "$venv/bin/python" -m pip install -q --disable-pip-version-check \
-    -e "$root[plot,onnx,dask,enumerate]" --group "$root/pyproject.toml:dev" >&2
+  # Setuptools prints a banner about editable installations: shown only where something fails.
+  log="$venv/install.log"
+  if ! {
+    "$venv/bin/python" -m pip install -q --disable-pip-version-check --upgrade "pip>=25.1" &&
+      "$venv/bin/python" -m pip install -q --disable-pip-version-check \
+        -e "$root[plot,onnx,dask,enumerate]" --group "$root/pyproject.toml:dev" &&
+      "$venv/bin/python" -m csp_embed.warm
+  } > "$log" 2>&1; then
+    cat "$log" >&2
+    exit 2
+  fi
   echo "$want" > "$stamp"
 fi
 export PATH="$venv/bin:$PATH"

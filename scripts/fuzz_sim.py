@@ -15,14 +15,14 @@ import numpy as np
 
 from csp_embed.errors import CspEmbedError
 from csp_embed.ir.stream import Program
-from csp_embed.isa import interpreter
-from csp_embed.isa.bits import decode
-from csp_embed.isa.listing import listing
-from csp_embed.isa.load import load_isa
+from csp_embed.machine import interpreter
+from csp_embed.machine.bits import decode
+from csp_embed.machine.listing import listing
+from csp_embed.machine.load import load_isa
 from csp_embed.sim.check import check_program
-from csp_embed.sim.cycles import simulate_cycles
-from csp_embed.sim.functional import run
-from csp_embed.sim.sample import random_program
+from csp_embed.sim.cycles.engine import simulate_cycles
+from csp_embed.sim.functional.run import run
+from tests.oracles.stream_sample import random_program
 
 MACHINES = ("vta:1x4x4_small", "toy_dot:tiny", "toy_outer:tiny", "vta:1x16x16")
 SLOW_SECONDS = 20.0

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from csp_embed import ops
 from csp_embed.ir.operator import Operator
-from csp_embed.isa.load import load_isa
-from csp_embed.isa.spec import Isa
+from csp_embed.machine.load import load_isa
+from csp_embed.machine.spec import Isa
 
 CONFIGS = Path(__file__).parent / "data" / "configs"
 EPILOGUE = {"shift": 4, "bias": True, "bias_range": 5000, "clip": (0, 127)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -29,13 +28,11 @@ class Outcome:
 def run(capsys: pytest.CaptureFixture[str], *args: object) -> Outcome:
     """`csp-embed args`: exit code and what was printed."""
     capsys.readouterr()
-    handler = signal.getsignal(signal.SIGINT)
     with (
         patch.object(sys, "argv", ["csp-embed", *map(str, args)]),
         pytest.raises(SystemExit) as stop,
     ):
         cli.main()
-    signal.signal(signal.SIGINT, handler)  # The command line sets its own.
     code = stop.value.code
     assert isinstance(code, int)
     return Outcome(code, *capsys.readouterr())

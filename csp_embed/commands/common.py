@@ -3,17 +3,47 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Column
 
-# Into a file or pipe, tables keep their full width.
-console = Console(width=None if sys.stdout.isatty() else 160)
+from csp_embed.report import text_table
+
 stderr = Console(stderr=True)
+# Numba compiles at first use, half a minute in all: after so many seconds a line says why.
+_PATIENCE_SECONDS = 1.0
+_announced = False
+
+
+def width() -> int | None:
+    """Characters in a line: what COLUMNS says, or the terminal; None into a file or pipe."""
+    # Not sys.stdout: a progress bar stands in its place while it runs.
+    if sys.__stdout__ is not None and sys.__stdout__.isatty():
+        return max(40, shutil.get_terminal_size().columns)
+    asked = os.environ.get("COLUMNS", "")
+    return max(40, int(asked)) if asked.isdecimal() and int(asked) > 0 else None
+
+
+def say(text: str) -> None:
+    """Prints lines, wrapped at blanks where a terminal is narrower. A progress bar stays below."""
+    print(text_table.fit(text, width()))
+
+
+def say_table(
+    head: Sequence[str], rows: Sequence[Sequence[str]], title: str = "", keys: int = 1
+) -> None:
+    """Prints a table that fits; see `report/text_table.py`."""
+    if title:
+        say(title)
+    print(text_table.table(head, rows, width(), keys))
 
 
 def print_json(document: Any) -> None:
@@ -31,21 +61,53 @@ def _plain(value: Any) -> Any:
 
 @contextmanager
 def progress(quiet: bool = False) -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar on standard error: call it with (text, done, total)."""
+    """A progress bar on standard error: call it with (text, done, total).
+
+    Lines that are printed meanwhile stand above it, if they go to the same terminal; into a file
+    they go as ever.
+    """
     bar = Progress(
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        # A long name is shortened before the numbers beside it are.
+        TextColumn("{task.description}", table_column=Column(overflow="ellipsis", no_wrap=True)),
         BarColumn(),
         TextColumn("{task.completed}/{task.total}"),
         TimeElapsedColumn(),
         console=stderr,
         transient=True,
+        redirect_stdout=sys.stdout.isatty(),
         disable=quiet or not stderr.is_terminal,
     )
+    _announce_compiling()
     with bar:
         task = bar.add_task("", total=1)
 
         def update(text: str, done: int, total: int) -> None:
+            _announce_compiling()
             bar.update(task, description=text, completed=done, total=total)
 
         yield update
+
+
+def _announce_compiling() -> None:
+    """Has Numba say on standard error that it compiles, once; it is loaded late, if at all."""
+    global _announced
+    if _announced or "numba" not in sys.modules:
+        return
+    _announced = True
+    from numba.core import event
+
+    class Announcer(event.Listener):
+        started, told = 0.0, False
+
+        def on_start(self, event: Any) -> None:
+            self.started = self.started or time.monotonic()
+            if not self.told and time.monotonic() - self.started > _PATIENCE_SECONDS:
+                self.told = True
+                text = "compiling the simulators and planners for this machine, once (a minute)"
+                stderr.print(f"csp-embed: {text}", markup=False, highlight=False, soft_wrap=True)
+
+        def on_end(self, event: Any) -> None:
+            """Nothing: the next start tells how long it has been."""
+
+    event.register("numba:compile", Announcer())

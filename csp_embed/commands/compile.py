@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from csp_embed.commands.common import print_json, progress
-from csp_embed.errors import CheckError, InputError
+from csp_embed.commands.common import print_json, progress, say
+from csp_embed.commands.given import refuse_ignored
+from csp_embed.errors import InputError
+from csp_embed.files import check_folder, check_outputs
 
 EXAMPLES = """Compiles one operator for a machine, checks the stream, simulates it and compares with
 NumPy.
@@ -37,6 +37,10 @@ Listed = Annotated[
         help="one number or one per dimension", show_default=False, rich_help_panel="Extents"
     ),
 ]
+PADS = (
+    "one number; one per dimension; begins then ends as in ONNX (top,left,bottom,right); or same:"
+    " outputs as many as inputs over the stride"
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -45,6 +49,7 @@ def register(app: typer.Typer) -> None:
 
 
 def compile_command(
+    context: typer.Context,
     what: Annotated[
         str, typer.Argument(help="operator, formula or deepbench:ID", metavar="OPERATOR")
     ],
@@ -62,7 +67,9 @@ def compile_command(
     multiplier: Extent = None,
     groups: Extent = None,
     stride: Listed = None,
-    pad: Listed = None,
+    pad: Annotated[
+        str | None, typer.Option(help=PADS, show_default=False, rich_help_panel="Extents")
+    ] = None,
     dilation: Listed = None,
     output_pad: Listed = None,
     tensor_layout: Annotated[
@@ -150,12 +157,9 @@ def compile_command(
     top: Annotated[
         int,
         typer.Option(
-            help="embeddings that are scheduled; more are listed by --explain",
+            help="embeddings whose schedules are improved; 0: those that come close to the best",
             rich_help_panel="Search",
         ),
-    ] = 0,
-    solver_seed: Annotated[
-        int, typer.Option(help="seed of the solver", rich_help_panel="Search")
     ] = 0,
     cache: Annotated[
         Path | None,
@@ -185,8 +189,11 @@ def compile_command(
         ),
     ] = None,
     seed: Annotated[
-        int, typer.Option(help="seed of the random tensors", rich_help_panel="Result")
-    ] = 0,
+        int | None,
+        typer.Option(
+            help="seed of the random tensors (0)", show_default=False, rich_help_panel="Result"
+        ),
+    ] = None,
     data: Annotated[
         Path | None,
         typer.Option(
@@ -224,13 +231,17 @@ def compile_command(
         bool,
         typer.Option(
             "--show",
-            help="print the artefact at which --stop-after stops",
+            help="print the artefact at which --stop-after stops (--json holds it anyway)",
             rich_help_panel="Result",
         ),
     ] = False,
     dot: Annotated[
         Path | None,
-        typer.Option(help="write the expanded dataflow as Graphviz", rich_help_panel="Result"),
+        typer.Option(
+            help="write the dataflow as Graphviz: every point of a small operator, a summary of a"
+            " large one",
+            rich_help_panel="Result",
+        ),
     ] = None,
     as_json: Annotated[
         bool,
@@ -252,70 +263,78 @@ def compile_command(
     )  # fmt: skip
     mode, pins = request.pins(layout or [], fix or [], forbid or [])
     if top < 0:
-        raise InputError(f"--top {top} is negative", hint="0 leaves the choice to the compiler")
-    if seed < 0 or solver_seed < 0:
-        raise InputError("a seed is negative", hint="--seed and --solver-seed start at 0")
+        raise InputError(
+            f"--top {top} is negative", why="0 leaves the choice to the compiler", hint="--top 0"
+        )
+    if seed is not None and seed < 0:
+        raise InputError(f"a seed is negative: --seed {seed}", hint="--seed 0")
     if not 0 <= host_weight < float("inf"):
-        raise InputError(f"--host-weight {host_weight} is no weight", hint="0 or more")
+        raise InputError(f"--host-weight {host_weight} is no weight", hint="--host-weight 0")
     if not 0 <= within < float("inf"):
-        raise InputError(f"--within {within} is no share", hint="0.02 allows 2 % more")
-    if within and reuse is None:
-        raise InputError("--within needs --reuse", hint="--reuse PROGRAM.npz")
+        raise InputError(
+            f"--within {within} is no share", why="0.02 allows 2 % more", hint="--within 0.02"
+        )
     if reuse is not None and (layout or pins):
         raise InputError(
             "--reuse takes its layout and pins from the program",
             hint="drop --layout, --fix and --forbid, or --reuse",
         )
     if show and stop_after is None:
-        raise InputError("--show needs --stop-after", hint=f"--stop-after {', '.join(STAGES)}")
+        raise InputError("--show needs --stop-after", hint="--stop-after embedding")
     if stop_after is not None and stop_after not in STAGES:
-        raise InputError(f"--stop-after {stop_after} is unknown", hint=" or ".join(STAGES))
-    if stop_after is not None and (output or report or certificate):
         raise InputError(
-            f"--stop-after {stop_after} makes no program",
-            why="-o, --report and --certificate need the whole run",
+            f"--stop-after {stop_after} is unknown",
+            why=f"the stages are {', '.join(STAGES)}",
+            hint="--stop-after embedding",
         )
-    for path in (output, report, certificate, dot):
-        if path is not None:
-            _writable(path)
+    _refuse_combinations(context, stop_after, reuse, data, top)
+    check_outputs(
+        (output, (".npz",)), (report, (".html", ".htm")), (certificate, (".json",)),
+        (dot, (".dot", ".gv")), reads=(reuse, data, vta_config),
+    )  # fmt: skip
+    check_folder(cache)
     with progress(quiet=as_json) as tell:
         job = Job(
             op=op, isa=isa, config=vta_config, memory=memory, layout=mode, pins=pins,
             host_weight=host_weight, top=top,
-            solver_seed=solver_seed, cache=cache, seed=seed, data=data, verify=verify, tell=tell,
+            cache=cache, seed=seed, data=data, verify=verify, tell=tell,
             reuse=reuse, within=within,
         )  # fmt: skip
         if stop_after is not None or dot is not None:
             text = job.stop_after(stop_after or "dataflow", dot)
-            if show or stop_after is not None:
-                print_json({"artefact": stop_after, "text": text}) if as_json else print(text)
+            if stop_after is not None and as_json:
+                print_json({"artefact": stop_after, "text": text})
+            elif stop_after is not None:
+                count = len(text.splitlines())
+                print(text if show else f"{op.name}: {stop_after} made, {count} lines (--show)")
             if stop_after is not None:
                 return
         result = job.run(output, report, certificate)
     if as_json:
-        print_json(result.document())
+        print_json(result.document(explain))
     else:
-        print(result.text(explain))
-    if result.verified == "unequal":
-        raise CheckError(
-            "the simulated result differs from NumPy",
-            where=op.name,
-            why=result.difference,
-            hint="this is our mistake: please report the command",
+        say(result.text(explain))
+
+
+# What a stage before the machine is looked at, and one before values are, leaves unread.
+_MACHINE = ("isa", "vta_config", "memory", "layout", "fix", "forbid", "host_weight", "top", "cache",
+            "reuse", "within", "data")  # fmt: skip
+_RESULT = ("seed", "verify", "explain", "output", "report", "certificate")
+
+
+def _refuse_combinations(
+    context: typer.Context,
+    stop_after: str | None,
+    reuse: Path | None,
+    data: Path | None,
+    top: int,
+) -> None:
+    """Raises: InputError for an option that has no effect beside another one."""
+    if stop_after is not None:
+        early = stop_after in ("operator", "dataflow")
+        refuse_ignored(
+            context,
+            (*_RESULT, *_MACHINE) if early else _RESULT,
+            f"--stop-after {stop_after}",
+            why="it stops before that is looked at; --stop-after makes no program",
         )
-
-
-def _writable(path: Path) -> None:
-    """Fails early, before minutes of work. Leaves nothing behind."""
-    if path.is_dir():
-        raise InputError(f"{path} is a folder", hint="give a file name")
-    try:
-        handle, probe = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise InputError(
-            f"cannot write {path}",
-            why=error.strerror or str(error),
-            hint="choose a folder that exists and is writable",
-        ) from error
-    os.close(handle)
-    os.unlink(probe)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from csp_embed.commands.common import console, print_json, progress, stderr
-from csp_embed.errors import InputError
-from csp_embed.files import atomic
+from csp_embed.commands.common import print_json, progress, say, say_table, stderr
+from csp_embed.commands.given import refuse_ignored
+from csp_embed.errors import InputError, TimeLimit
+from csp_embed.files import atomic, check_writable
 
 
 def register(app: typer.Typer) -> None:
@@ -19,9 +21,13 @@ def register(app: typer.Typer) -> None:
 
 
 def deepbench_command(
+    context: typer.Context,
     selection: Annotated[
         str,
-        typer.Argument(help="conv, gemm, all (DeepBench), networks, or layer ids: conv000,gemm008"),
+        typer.Argument(
+            help="conv, gemm, all (DeepBench), networks, layer ids: conv000,gemm008, or a list of"
+            " your own: my.json (format: deepbench/README.md)"
+        ),
     ] = "all",
     jobs: Annotated[int, typer.Option(help="processes")] = 1,
     out: Annotated[Path | None, typer.Option(help="results, one JSON record per line")] = None,
@@ -45,6 +51,10 @@ def deepbench_command(
         int, typer.Option(help="largest layer that is simulated and compared with NumPy")
     ] = 300_000_000,
     dask: Annotated[str | None, typer.Option(help="address of a Dask scheduler")] = None,
+    time_limit: Annotated[
+        float | None,
+        typer.Option(help="seconds for the whole sweep; what is finished then stays in --out"),
+    ] = None,
     cache: Annotated[
         Path | None, typer.Option(help="folder that keeps finished searches by content")
     ] = None,
@@ -60,55 +70,105 @@ def deepbench_command(
 
       csp-embed deepbench all --out all.jsonl --resume
 
-      csp-embed deepbench networks --vta-config isa_specs/configs/1x32x32.json --out nets.jsonl
+      csp-embed deepbench networks --vta-config 1x32x32 --out nets.jsonl
+
+      csp-embed deepbench my.json --jobs 2 --time-limit 600 --out mine.jsonl
     """
-    from csp_embed.bench import Setting, sweep
-    from csp_embed.driver import default_memory, machine_costs
-    from csp_embed.isa.load import load_isa
+    begin = time.monotonic()
+    from csp_embed.compiler.driver import default_memory, refuse_memory
+    from csp_embed.compiler.layers import Setting, sweep
+    from csp_embed.machine.costs import costs_of
+    from csp_embed.machine.load import load_isa
     from csp_embed.ops import deepbench
-    from csp_embed.report.sweep import class_table, layer_row
+    from csp_embed.ops.layer_list import read_layer_list
+    from csp_embed.report.sweep import CLASS_HEAD, class_rows, layer_row
 
     if selection in ("conv", "gemm", "all", "networks"):
         records = deepbench.layers(selection)
+    elif selection.endswith(".json") or Path(selection).is_file():
+        records = read_layer_list(selection)
     else:
         ids = [i.strip() for i in selection.split(",") if i.strip()]
         records = [deepbench.record(i) for i in dict.fromkeys(ids)]
     if not records:
         raise InputError(
-            "no layer is selected", hint="conv, gemm, all, networks, or conv000,gemm008"
+            "no layer is selected",
+            why="a selection is conv, gemm, all, networks, ids such as conv000,gemm008, or my.json",
+            hint="csp-embed deepbench gemm008",
         )
     if jobs < 1:
-        raise InputError(f"--jobs {jobs} runs nothing", hint="--jobs 1 or more")
+        raise InputError(f"--jobs {jobs} runs nothing", hint="--jobs 1")
     if layout not in ("relaxed", "strict"):
-        raise InputError(f"--layout {layout} is unknown", hint="relaxed or strict")
+        raise InputError(f"--layout {layout} is unknown", hint="--layout relaxed")
+    if layout == "strict":
+        refuse_ignored(context, ("strict",), "--layout strict", why="every layer has it already")
+    if resume and out is None:
+        raise InputError(
+            "--resume has no effect without --out", why="results are kept there", hint="--out FILE"
+        )
+    if dask is not None:
+        refuse_ignored(context, ("jobs",), "--dask", why="the cluster has its own workers")
+    if simulate_macs < 0:
+        raise InputError(
+            f"--simulate-macs {simulate_macs} is negative",
+            why="0 simulates none",
+            hint="--simulate-macs 0",
+        )
     # What no layer could do is refused before the sweep, not once per layer.
     machine = load_isa(isa, vta_config)
+    refuse_memory(machine, memory)
     memory = default_memory(machine) if memory is None else memory
-    machine_costs(machine, memory)
+    costs_of(machine, memory)
     setting = Setting(
         isa, None if vta_config is None else str(vta_config), memory, layout, strict, simulate_macs,
         None if cache is None else str(cache),
     )  # fmt: skip
-    results = []
+    if time_limit is not None:
+        if not time_limit > 0:
+            raise InputError(f"--time-limit {time_limit} leaves no time", hint="--time-limit 600")
+        # Loading counts: who says 10 seconds looks at the clock on the wall.
+        time_limit = max(0.001, time_limit - (time.monotonic() - begin))
+    results: list[dict[str, Any]] = []
+    late: TimeLimit | None = None
     with progress(quiet=as_json) as tell:
-        for result in sweep(records, setting, out, jobs=jobs, resume=resume, dask=dask, tell=tell):
-            results.append(result)
-            if not as_json:
-                console.print(layer_row(result), highlight=False, soft_wrap=True, markup=False)
+        rows = sweep(
+            records, setting, out, jobs=jobs, resume=resume, dask=dask, time_limit=time_limit,
+            tell=tell, warn=_warn,
+        )  # fmt: skip
+        try:
+            for result in rows:
+                results.append(result)
+                if not as_json:
+                    say(layer_row(result))
+        except TimeLimit as error:
+            late = error  # What is finished is shown all the same.
+        finally:
+            rows.close()  # Ends the workers now, whatever stops the loop.
     if as_json:
         print_json(results)
     else:
-        console.print(class_table(results))
-        if out is not None:
-            console.print(
-                f"wrote {out}; `csp-embed report {out} -o report.html` makes a page of it"
-            )
+        if results:
+            say_table(CLASS_HEAD, class_rows(results), "by class (geometric means)", keys=2)
+        if out is not None and out.exists():
+            say(f"wrote {out}; `csp-embed report {out} -o report.html` makes a page of it")
+    if late is not None:
+        late = TimeLimit(
+            f"{len(results)} of {len(records)} layers are done at the limit",
+            why="the others were ended",
+            hint=f"--out {out} --resume" if out is not None else "--out sweep.jsonl keeps them",
+        )
+        stderr.print(late.render(), markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(late.exit_code)
     bad = [r["id"] for r in results if r.get("verified") == "unequal" or r.get("problems")]
     bad += [r["id"] for r in results if r.get("status") == "failed"]
     if bad:
         # One document stands on standard output already, so the reason goes to standard error.
         stderr.print(f"{len(bad)} of {len(results)} layers failed: {', '.join(bad[:10])}")
         raise typer.Exit(5)
+
+
+def _warn(text: str) -> None:
+    stderr.print(f"warning: {text}", markup=False, highlight=False, soft_wrap=True)
 
 
 def report_command(
@@ -122,15 +182,21 @@ def report_command(
 
     Example: csp-embed report results.jsonl -o report.html
     """
-    from csp_embed.bench import read_results
+    from csp_embed.compiler.layers import read_results
     from csp_embed.report.html import sweep_page
 
-    parent = output.parent
-    if output.is_dir() or not parent.is_dir():
-        raise InputError(f"cannot write {output}", why="it is a folder, or lies in none")
+    check_writable(output, (".html", ".htm"))
     records = [r for path in results for r in read_results(path)]
+    others = [r["id"] for r in records if "class" not in r]
+    if others:
+        raise InputError(
+            f"the record {others[0]!r} is not one of a layer sweep",
+            where=", ".join(map(str, results)),
+            why="it has no class of layer",
+            hint="give results that deepbench --out wrote",
+        )
     if not records:
         raise InputError("the results files are empty", where=", ".join(map(str, results)))
     with atomic(output) as file:
         file.write(sweep_page(records))
-    console.print(f"wrote {output}")
+    say(f"wrote {output}")

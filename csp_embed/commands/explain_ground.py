@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from csp_embed.commands.common import print_json
+from csp_embed.commands.common import print_json, say
 from csp_embed.commands.operator_options import Asked
-from csp_embed.embed.ground.enumerate import irregular_solutions, regular_solutions
-from csp_embed.embed.ground.problem import pose_ground
-from csp_embed.embed.ground.solve import GroundAnswer, solve_ground
 from csp_embed.errors import InputError
 from csp_embed.solver.params import Params
 from csp_embed.solver.status import OPTIMAL
+
+if TYPE_CHECKING:
+    from csp_embed.embed.ground.solve import GroundAnswer
+
 
 MOST_POINTS = 2000
 # Above, enumerating takes minutes.
@@ -46,12 +47,14 @@ def explain_ground(asked: Asked, as_json: bool) -> None:
     if as_json:
         print_json({"operator": asked.op.formula(), "machine": asked.isa.name, "ground": answers})
         return
-    print(f"{asked.op.name}  {asked.op.formula()}  {points} points on {asked.isa.name}")
+    say(f"{asked.op.name}  {asked.op.formula()}  {points} points on {asked.isa.name}")
     for answer in answers:
         _print(answer)
 
 
 def _answer(asked: Asked, regular: bool) -> dict[str, Any]:
+    from csp_embed.embed.ground.solve import solve_ground
+
     found = solve_ground(asked.op, asked.isa, regular=regular, layout=asked.options.layout)
     return {
         "coverings_of": KINDS[regular],
@@ -66,6 +69,9 @@ def _answer(asked: Asked, regular: bool) -> dict[str, Any]:
 
 def _count(asked: Asked, found: GroundAnswer, regular: bool) -> int | None:
     """Coverings with the fewest steps, up to order of steps and lanes; None where not counted."""
+    from csp_embed.embed.ground.enumerate import irregular_solutions, regular_solutions
+    from csp_embed.embed.ground.points import pose_ground
+
     if found.status != OPTIMAL or found.steps is None:
         return None
     if found.steps * found.ground.lanes > _MOST_PLACES:
@@ -89,12 +95,12 @@ def _print(answer: dict[str, Any]) -> None:
     what, bound = answer["coverings_of"], answer["bound"]
     if answer["steps"] is None:
         why = f"; in conflict: {', '.join(answer['conflict'])}" if answer["conflict"] else ""
-        print(f"  {what}: {answer['status']}, at least {bound} steps{why}")
+        say(f"  {what}: {answer['status']}, at least {bound} steps{why}")
         return
     gap = f", gap {answer['steps'] / bound - 1:.1%}" if answer["steps"] > bound else ""
     count = answer["coverings"]
     many = "not counted" if count is None else f"{count} up to order of steps and lanes"
-    print(
+    say(
         f"  {what}: {answer['status']}, {answer['steps']} steps (bound {bound}{gap}), found by "
         f"{answer['found_by']}; coverings: {many}"
     )

@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from csp_embed.commands.common import console, print_json
+from csp_embed.commands.common import print_json, say
+from csp_embed.commands.given import refuse_ignored
 from csp_embed.errors import InputError
-from csp_embed.files import atomic
+from csp_embed.files import atomic, check_writable
 from csp_embed.ir.network import Platform, TaskGraph
-from csp_embed.network.generate import layered, with_costs
-from csp_embed.network.graph_file import graph_document
-from csp_embed.network.platform import find_platform, read_platform
-from csp_embed.network.transformer import transformer
-from csp_embed.network.wired import FAMILIES, wired
 
-KINDS = ("layered", *FAMILIES, "transformer", "quantised")
+WIRED = ("watts-strogatz", "erdos-renyi", "barabasi-albert")
+KINDS = ("layered", *WIRED, "transformer", "quantised")
+
+
+_WIRED = ("platform", "stages", "channels", "size", "seed")
+# Of each kind, the options that it reads; --n and -o are for all.
+READS = {
+    "layered": ("ccr", "related", "devices", "seed"),
+    "quantised": ("channels", "size", "branches", "seed"),
+    "transformer": ("platform", "hidden", "sequence", "blocks"),
+    "watts-strogatz": (*_WIRED, "k", "p"),
+    "erdos-renyi": (*_WIRED, "p"),
+    "barabasi-albert": (*_WIRED, "m"),
+}
 
 
 def generate(
+    context: typer.Context,
     kind: Annotated[str, typer.Argument(help=", ".join(KINDS))],
     output: Annotated[str, typer.Option("-o", "--output", help="graph.json, or model.onnx.")],
     n: Annotated[int, typer.Option(help="Tasks, nodes or layers.")] = 20,
@@ -43,8 +52,25 @@ def generate(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> None:
     """Make a network to try: random task graphs, wired networks, transformers, integer ONNX."""
+    from csp_embed.network.files.platform import find_platform, read_platform
+    from csp_embed.network.made.generate import layered, with_costs
+    from csp_embed.network.made.transformer import transformer
+    from csp_embed.network.made.wired import wired
+
     if kind not in KINDS:
-        raise InputError(f"unknown kind of network {kind!r}", hint="one of " + ", ".join(KINDS))
+        raise InputError(
+            f"unknown kind of network {kind!r}",
+            why=", ".join(KINDS),
+            hint="csp-embed partition generate layered -o g.json",
+        )
+    every = {name for names in READS.values() for name in names}
+    suffix = "onnx" if kind == "quantised" else "json"
+    refuse_ignored(
+        context, sorted(every - set(READS[kind])), f"the kind {kind}",
+        why=f"it reads {', '.join(READS[kind])}",
+        hint=f"csp-embed partition generate {kind} -o NAME.{suffix}",
+    )  # fmt: skip
+    check_writable(output, (".onnx",) if kind == "quantised" else (".json", ".yaml", ".yml"))
     if seed < 0:
         raise InputError("--seed must be at least 0")
     if kind == "quantised":
@@ -69,16 +95,16 @@ def generate(
 
 
 def _write(output: str, graph: TaskGraph, platform: Platform) -> None:
+    from csp_embed.network.files.graph import graph_document
+
     with atomic(output) as file:
         json.dump(graph_document(graph, platform), file, indent=1)
         file.write("\n")
 
 
 def _quantised(output: str, n: int, seed: int, channels: int, size: int, branches: int) -> int:
-    from csp_embed.network.quantised_net import quantised_net
+    from csp_embed.network.made.quantised import quantised_net
 
-    if Path(output).suffix != ".onnx":
-        raise InputError("quantised networks are ONNX models", hint="-o NAME.onnx")
     model = quantised_net(n, seed, channels=channels, size=size, branches=branches)
     with atomic(output, "wb") as file:
         file.write(model.SerializeToString(deterministic=True))
@@ -89,4 +115,4 @@ def _say(output: str, tasks: int, edges: int, as_json: bool) -> None:
     if as_json:
         print_json({"file": output, "tasks": tasks, "edges": edges})
     else:
-        console.print(f"{output}: {tasks} tasks, {edges} edges", markup=False, highlight=False)
+        say(f"{output}: {tasks} tasks, {edges} edges")

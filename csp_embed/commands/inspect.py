@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from csp_embed.commands.common import print_json, progress
-from csp_embed.embed.certificate_check import Judgement, check_certificate
+from csp_embed.commands.common import print_json, progress, say
+from csp_embed.commands.given import refuse_ignored
 from csp_embed.errors import InputError
-from csp_embed.isa.program_file import isa_of, read_program
-from csp_embed.sim.check import judge
+
+if TYPE_CHECKING:
+    from csp_embed.ir.stream import Program
+    from csp_embed.judge.certificate import Judgement
+    from csp_embed.judge.stream import Problem
 
 
 def register(app: typer.Typer) -> None:
@@ -23,11 +26,17 @@ def register(app: typer.Typer) -> None:
 
 
 def check_command(
+    context: typer.Context,
     file: Annotated[
         str, typer.Argument(metavar="FILE", help="A program (.npz); a certificate or plan (.json).")
     ],
     values: Annotated[
-        bool, typer.Option("--values/--no-values", help="Compare the result by simulation.")
+        bool,
+        typer.Option(
+            "--values/--no-values",
+            help="Compare what the simulated program stores with what the file expects, and that"
+            " with the file's formula by NumPy.",
+        ),
     ] = True,
     certificate: Annotated[
         bool,
@@ -52,37 +61,70 @@ def check_command(
     csp-embed check conv1.npz --certificate; csp-embed check certificate.json;
     csp-embed check plan.json --graph g.json
     """
+    from csp_embed.judge.certificate import check_certificate
+    from csp_embed.judge.formula import formula_problems
+    from csp_embed.machine.program_file import isa_of, read_program
+    from csp_embed.sim.check import judge
+
     if graph is not None or _is_plan(file):
         from csp_embed.commands.plan_runs import judge_plan
 
+        refuse_ignored(context, ("values", "certificate"), "a plan")
         judge_plan(file, graph, platform, as_json)
         return
     if _is_text(file):
+        refuse_ignored(context, ("values", "certificate", "platform"), "a certificate")
         _show_certificate(file, check_certificate(_read(file)), as_json)
         return
+    refuse_ignored(context, ("platform",), "a program", why="plans have platforms")
     program = read_program(file)
     isa = isa_of(program)
     with progress(quiet=as_json) as update:
         problems, remarks = judge(isa, program, values=values, progress=update)
+    contradictions: list[str] = []
+    compared = values and bool(program.after) and not _unrun(problems)
+    if values:
+        contradictions, said = formula_problems(program)
+        remarks = [*remarks, *said]
+    if not compared:
+        remarks = [*remarks, "values were not compared: " + _why_not(values, program)]
     broken: tuple[str, ...] = ()
     if certificate:
         judged = check_certificate(_certificate_of(file, program.meta), program.meta)
         broken, remarks = judged.problems, [*remarks, *judged.remarks]
     if as_json:
         found = [asdict(p) for p in problems]
+        found += [{"insn": None, "kind": "formula", "text": text} for text in contradictions]
         found += [{"insn": None, "kind": "certificate", "text": text} for text in broken]
         print_json({"ok": not found, "problems": found, "remarks": remarks})
     else:
         for p in problems:
-            print(f"{p.kind}: {'program' if p.insn is None else f'instruction {p.insn}'}: {p.text}")
+            say(f"{p.kind}: {'program' if p.insn is None else f'instruction {p.insn}'}: {p.text}")
+        for text in contradictions:
+            say(f"formula: {text}")
         for text in broken:
-            print(f"certificate: {text}")
+            say(f"certificate: {text}")
         for text in remarks:
-            print(f"remark: {text}")
-        count, total = len(program.insn), len(problems) + len(broken)
-        print(f"{file}: {total} problems" if total else f"{file}: ok, {count} instructions")
-    if problems or broken:
+            say(f"remark: {text}")
+        count, total = len(program.insn), len(problems) + len(broken) + len(contradictions)
+        said = f"ok, {count} instructions" + (
+            ", it stores what the file expects" if compared else ""
+        )
+        say(f"{file}: {total} problems" if total else f"{file}: {said}")
+    if problems or broken or contradictions:
         raise typer.Exit(5)
+
+
+def _unrun(problems: Sequence[Problem]) -> bool:
+    """A stream that cannot run was not simulated (judge/stream.py)."""
+    return any(p.kind in ("opcode", "memory", "range", "work", "dram", "deadlock")
+               for p in problems)  # fmt: skip
+
+
+def _why_not(values: bool, program: Program) -> str:
+    if not values:
+        return "--no-values"
+    return "the program cannot run" if program.after else "the file expects none"
 
 
 def _is_plan(file: str) -> bool:
@@ -113,7 +155,7 @@ def _certificate_of(file: str, meta: Mapping[str, Any]) -> Any:
     if "certificate" not in meta:
         raise InputError(
             "the program file carries no certificate", where=file,
-            hint="compile it again, or judge the program alone: csp-embed check FILE",
+            hint=f"csp-embed check {file}",
         )  # fmt: skip
     return meta["certificate"]
 
@@ -123,10 +165,10 @@ def _show_certificate(file: str, judged: Judgement, as_json: bool) -> None:
         print_json({"ok": not judged.problems, **asdict(judged)})
     else:
         for text in judged.problems:
-            print(f"certificate: {text}")
+            say(f"certificate: {text}")
         for text in judged.remarks:
-            print(f"remark: {text}")
+            say(f"remark: {text}")
         verdict = f"{len(judged.problems)} problems" if judged.problems else "ok"
-        print(f"{file}: {verdict}, status {judged.status}")
+        say(f"{file}: {verdict}, status {judged.status}")
     if judged.problems:
         raise typer.Exit(5)

@@ -6,14 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from csp_embed.commands.common import print_json
+from csp_embed.commands.common import print_json, say
+from csp_embed.commands.given import refuse_ignored
 from csp_embed.errors import CheckError
-from csp_embed.isa import bits
-from csp_embed.isa.listing import line, uop_lines
-from csp_embed.isa.load import builtin_names, config_names, load_isa
-from csp_embed.isa.program_file import isa_of, read_program
-from csp_embed.isa.selfcheck import check as self_check
-from csp_embed.isa.show import as_document, show
 
 Config = Annotated[
     str | None,
@@ -37,12 +32,14 @@ def register(app: typer.Typer) -> None:
 
 def list_command(as_json: Json = False) -> None:
     """Lists the instruction sets that ship with csp-embed and their configurations."""
+    from csp_embed.machine.load import builtin_names, config_names
+
     found = {name: config_names(name) for name in builtin_names()}
     if as_json:
         print_json(found)
         return
     for name, configs in found.items():
-        print(f"{name:12} {', '.join(configs)}")
+        say(f"{name:12} {', '.join(configs)}")
 
 
 def show_command(spec: Spec = "vta", vta_config: Config = None, as_json: Json = False) -> None:
@@ -50,49 +47,75 @@ def show_command(spec: Spec = "vta", vta_config: Config = None, as_json: Json = 
 
     Example: csp-embed isa show vta --vta-config my_vta_config.json
     """
+    from csp_embed.machine.load import load_isa
+    from csp_embed.machine.show import as_document, show
+
     isa = load_isa(spec, vta_config)
     if as_json:
         print_json(as_document(isa))
     else:
-        print(show(isa))
+        say(show(isa))
 
 
 def check_command(spec: Spec = "vta", vta_config: Config = None, as_json: Json = False) -> None:
-    """Checks an instruction-set file: its syntax, rules, encodings and stated meanings.
+    """Checks an instruction-set file: its syntax, rules, encodings and stated meanings, and that
+    small operators compiled for it compute what NumPy computes.
 
     Without --vta-config all its named configurations are checked.
 
     Example: csp-embed isa check my.yaml
     """
+    # Not needed by the other commands here, and slow to import.
+    from csp_embed.compiler import machine_suite
+    from csp_embed.machine.compilable import require
+    from csp_embed.machine.load import config_names, load_isa
+    from csp_embed.machine.selfcheck import check as self_check
+
     names = config_names(spec) if vta_config is None else [vta_config]
-    results = {}
+    counts: dict[str, int] = {}
+    wrong: list[dict[str, str]] = []
+    cannot: list[dict[str, str]] = []
     for name in names:
         isa = load_isa(spec, name)
-        results[isa.config_name if vta_config else name] = self_check(isa)
-    wrong = [
-        {"config": name, "check": f.name, "text": f.text}
-        for name, findings in results.items()
-        for f in findings
-        if not f.ok
-    ]
+        config = isa.config_name if vta_config else name
+        require(isa)
+        findings = self_check(isa)
+        bad = [(f.name, f.text, isa.where("instructions")) for f in findings if not f.ok]
+        outcomes = machine_suite.run(isa)
+        bad += [(o.name, o.text, o.where) for o in outcomes if o.kind == "wrong"]
+        lacks = [(o.name, o.text, o.where) for o in outcomes if o.kind == "cannot"]
+        counts[config] = len(findings) + len(outcomes)
+        wrong += [_problem(config, *b) for b in bad]
+        cannot += [_problem(config, *c) for c in lacks]
+        if as_json:
+            continue
+        good = counts[config] - len(bad) - len(lacks)
+        say(f"{spec} {config}: {good} of {counts[config]} checks hold")
+        for what, text, _ in bad:
+            say(f"  {what}: {text}")
+        for what, text, _ in lacks:
+            say(f"  cannot: {what}: {text}")
     if as_json:
-        counts = {name: len(findings) for name, findings in results.items()}
-        print_json({"ok": not wrong, "checks": counts, "problems": wrong})
-    else:
-        for name, findings in results.items():
-            bad = [f for f in findings if not f.ok]
-            print(f"{spec} {name}: {len(findings) - len(bad)} of {len(findings)} checks hold")
-            for f in bad:
-                print(f"  {f.name}: {f.text}")
+        print_json({"ok": not wrong, "checks": counts, "problems": wrong, "cannot": cannot})
+        if wrong:
+            raise typer.Exit(CheckError.exit_code)
+        return
     if wrong:
-        raise (
-            typer.Exit(CheckError.exit_code)
-            if as_json
-            else CheckError(f"{spec} contradicts itself", why=f"{len(wrong)} checks fail")
+        first = wrong[0]
+        raise CheckError(
+            f"{spec} {first['config']} fails {len(wrong)} checks",
+            where=first["where"],
+            why=f"{first['check']}: {first['text']}",
+            hint="compare this instruction with isa_specs/vta.yaml; programs would be wrong",
         )
 
 
+def _problem(config: str, check: str, text: str, where: str) -> dict[str, str]:
+    return {"config": config, "check": check, "text": text, "where": where}
+
+
 def disasm_command(
+    context: typer.Context,
     file: Annotated[str, typer.Argument(metavar="FILE.npz", help="A program file.")],
     isa: Annotated[
         str | None, typer.Option("--isa", help="Read it as this machine's (default: its own).")
@@ -107,15 +130,22 @@ def disasm_command(
 
     Example: csp-embed disasm conv1.npz | less
     """
+    if as_json:
+        refuse_ignored(context, ("uops",), "--json", why="records are instructions")
+    from csp_embed.machine import bits
+    from csp_embed.machine.listing import line, uop_lines
+    from csp_embed.machine.load import load_isa
+    from csp_embed.machine.program_file import isa_of, read_program
+
     program = read_program(file)
     own = isa is None and vta_config is None
     machine = isa_of(program) if own else load_isa(isa or "vta", vta_config)
     stream = bits.decode(machine, program.insn)
     if not as_json:
         for n in range(len(stream)):
-            print(line(machine, stream, n))
+            say(line(machine, stream, n))
             for text in uop_lines(machine, program, stream, n) if uops else ():
-                print(text)
+                say(text)
         return
     print_json(
         {
@@ -127,6 +157,8 @@ def disasm_command(
 
 
 def _record(machine: Any, stream: Any, n: int) -> dict[str, Any]:
+    from csp_embed.machine.listing import line
+
     code = int(stream.code[n])
     record: dict[str, Any] = {"insn": n, "name": None, "text": line(machine, stream, n).strip()}
     if code >= 0:

@@ -12,42 +12,47 @@ from typing import Any
 
 import numpy as np
 
-from csp_embed.errors import CheckError, Infeasible, InputError, TimeLimit
+from csp_embed.compiler.kernel import Kernel, operand
+from csp_embed.compiler.verify import SIMULATED_MACS, Verdict, judge
+from csp_embed.errors import Infeasible, InputError, TimeLimit
 from csp_embed.files import atomic
 from csp_embed.ir.embedding import Embedding
 from csp_embed.ir.operator import Operator
-from csp_embed.isa.load import load_isa
-from csp_embed.isa.spec import Isa
-from csp_embed.kernel import Kernel, operand
+from csp_embed.machine.costs import costs_of
+from csp_embed.machine.load import load_isa
+from csp_embed.machine.spec import Isa
 from csp_embed.ops.bound import bound_cycles, natural
 from csp_embed.ops.data import random_tensors
 
 STAGES = ("operator", "dataflow", "embedding", "schedule", "program")
-# Simulation and NumPy take about five seconds for 10^9 MACs. The README's layer has 323 million.
-SIMULATED_MACS = 400_000_000
 
 
 @dataclass
 class Result:
-    """verified: none, checks, simulated, or unequal (then `difference` tells where)."""
+    """verdict: accepted, so its `verified` is "checks" or "simulated". notes: options that had no
+    effect this time, in words."""
 
     kernel: Kernel
-    verified: str
+    verdict: Verdict
     bound: int
-    difference: str = ""
     written: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
-    def document(self) -> dict[str, Any]:
+    def document(self, explain: bool) -> dict[str, Any]:
         """What `--json` prints."""
-        from csp_embed.report.kernel import figures
+        from csp_embed.report.kernel import alternatives, figures
 
-        return figures(self.kernel, self.bound, self.verified) | {"written": self.written}
+        found = figures(self.kernel, self.bound, self.verdict)
+        if explain:
+            found["alternatives"] = alternatives(self.kernel)
+        return found | {"written": self.written, "notes": self.notes}
 
     def text(self, explain: bool) -> str:
         from csp_embed.report.kernel import render
 
-        lines = render(self.kernel, self.bound, self.verified, explain=explain)
-        return "\n".join([lines, *(f"wrote {w}" for w in self.written)])
+        lines = render(self.kernel, self.bound, self.verdict, explain=explain)
+        notes = (f"note: {text}" for text in self.notes)
+        return "\n".join([lines, *notes, *(f"wrote {w}" for w in self.written)])
 
 
 @dataclass
@@ -61,15 +66,15 @@ class Job:
     layout: str
     host_weight: float
     top: int
-    solver_seed: int
     cache: Path | None
-    seed: int
+    seed: int | None
     data: Path | None
     verify: bool
     tell: Callable[[str, int, int], None]
     pins: tuple[str, ...] = ()
     reuse: Path | None = None
     within: float = 0.0
+    notes: list[str] = field(default_factory=list)
 
     def stop_after(self, stage: str, dot: Path | None) -> str:
         """The artefact of an early stage as text."""
@@ -82,12 +87,12 @@ class Job:
             return self.op.show()
         if stage == "dataflow":
             return dataflow(self.op).show()
-        kernel = self.compile(None)
+        kernel = self.compile(self.tensors())
         if stage == "embedding":
             return kernel.embedding.formula()
         if stage == "schedule":
             return kernel.schedule.show()
-        from csp_embed.isa.listing import listing
+        from csp_embed.machine.listing import listing
 
         assert stage == "program", stage
         return "\n".join(listing(kernel.isa, kernel.lowered.stream))
@@ -115,14 +120,20 @@ class Job:
             ) from error
         wanted = [t for t in self.op.tensors if t != self.op.out.tensor and t not in self.op.values]
         try:
-            return given | {name: operand(self.op, given, name) for name in wanted}
+            found = {name: operand(self.op, given, name) for name in wanted}
         except InputError as error:
             raise InputError(
                 error.what, where=str(self.data), why=error.why, hint=error.hint
             ) from error
+        self.notes += [
+            f"{name} of {self.data} is not used: {self.op.name} takes {', '.join(wanted)}"
+            for name in given
+            if name not in found
+        ]
+        return found
 
     def compile(self, given: dict[str, Any] | None) -> Kernel:
-        from csp_embed.driver import Options, compile
+        from csp_embed.compiler.driver import Options, compile
 
         machine = load_isa(self.isa, self.config)
         constants = {}
@@ -132,8 +143,7 @@ class Job:
             names["b"] = adds[0] if adds and self.op.tensors[adds[0]].constant else None
             constants = {k: given[t] for k, t in names.items() if t is not None and t in given}
         options = Options(layout=self.layout, memory=self.memory, host_weight=self.host_weight,
-                          solver_seed=self.solver_seed, cache=self.cache,
-                          pins=self.pins, reuse=self._earlier(machine),
+                          cache=self.cache, pins=self.pins, reuse=self._earlier(machine),
                           within=self.within)  # fmt: skip
         if self.top:
             options = Options(**{**options.__dict__, "top": self.top})
@@ -149,8 +159,8 @@ class Job:
 
     def _refuse(self, error: Infeasible | TimeLimit, path: Path) -> None:
         """Writes the certificate of a problem without an answer."""
-        from csp_embed.embed.certificate import refusal
-        from csp_embed.embed.explain import none
+        from csp_embed.embed.certificate.make import refusal
+        from csp_embed.embed.explain.reasons import none
 
         machine = load_isa(self.isa, self.config)
         status, conflict, relaxations = "unknown", (), ()
@@ -160,16 +170,16 @@ class Job:
             relaxations = explanation.relaxations
         document = refusal(
             self.op, machine, self.layout, status=status, why=error.why or error.what,
-            search={"pins": list(self.pins), "seed": self.solver_seed},
+            search={"pins": list(self.pins)},
             conflict=conflict, relaxations=relaxations,
         )  # fmt: skip
         with atomic(path) as file:
             json.dump(document, file, indent=1)
 
     def run(self, output: Path | None, report: Path | None, certificate: Path | None) -> Result:
-        """Compiles, judges, writes. Raises: CheckError where a check refuses the stream."""
-        from csp_embed.isa.program_file import write_program
-        from csp_embed.judge import judge
+        """Compiles, judges, writes. Raises: CheckError where a check refuses the stream or its
+        values differ from NumPy, before anything is written."""
+        from csp_embed.machine.program_file import write_program
 
         given = self.tensors()
         try:
@@ -178,20 +188,19 @@ class Job:
             if certificate is not None and self.reuse is None:
                 self._refuse(error, certificate)
             raise
-        bound = bound_cycles(self.op, kernel.isa, kernel.memory)
+        bound = bound_cycles(self.op, kernel.isa, costs_of(kernel.isa, kernel.memory))
         simulate = self.verify or natural(self.op)["macs"] <= SIMULATED_MACS
         tensors = given
         if given is None and (simulate or output is not None):
-            tensors = random_tensors(self.op, self.seed)
-        verdict = judge(kernel, tensors, simulate=simulate, fill=output is not None, tell=self.tell)
-        if verdict.problems:
-            raise CheckError(
-                f"the checks refuse this program ({len(verdict.problems)} problems)",
-                where=self.op.name,
-                why="; ".join(str(p) for p in verdict.problems[:3]),
-                hint="this is our mistake: please report the command",
-            )
-        result = Result(kernel, verdict.verified, bound, verdict.difference)
+            tensors = random_tensors(self.op, self.seed or 0)
+        data = f"random tensors of seed {self.seed or 0}" if given is None else str(self.data)
+        verdict = judge(
+            kernel, tensors, simulate=simulate, fill=output is not None,
+            data=data, tell=self.tell,
+        ).accepted()  # fmt: skip
+        result = Result(kernel, verdict, bound, notes=self.notes)
+        if self.seed is not None and verdict.program is None:
+            result.notes.append(f"--seed {self.seed} had no effect: no values were computed")
         if output is not None:
             self.tell("writing", 0, 1)
             assert verdict.program is not None
@@ -205,6 +214,6 @@ class Job:
             from csp_embed.report.html import kernel_page
 
             with atomic(report) as file:
-                file.write(kernel_page(kernel, bound, verdict.verified))
+                file.write(kernel_page(kernel, bound, verdict))
             result.written.append(str(report))
         return result

@@ -5,25 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
-from csp_embed.commands.common import console, print_json, progress
-from csp_embed.commands.explain_ground import explain_ground
+from csp_embed.commands.common import print_json, progress, say, say_table
+from csp_embed.commands.given import refuse_ignored
 from csp_embed.commands.operator_options import Asked, with_operator
-from csp_embed.driver import compile as compile_operator
-from csp_embed.driver import scheduled_cycles
-from csp_embed.embed.explain import by_kind
-from csp_embed.embed.explain import none as explain_none
-from csp_embed.embed.pareto import CRITERIA, Front, pareto
-from csp_embed.embed.pins_text import read_pins
 from csp_embed.errors import Infeasible
-from csp_embed.files import atomic
-from csp_embed.report import pareto as pareto_report
-from csp_embed.report.alternatives import rows
-from csp_embed.report.lanes import picture as lanes_picture
+from csp_embed.files import PICTURES, atomic, check_writable
+
+if TYPE_CHECKING:
+    from csp_embed.embed.explain.pareto import Front
+
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 Tell = Callable[[str, int, int], None]
@@ -37,6 +31,7 @@ def register(app: typer.Typer) -> None:
 
 def explain_command(
     asked: Asked,
+    context: typer.Context,
     picture: Annotated[
         Path | None,
         typer.Option(help="SVG: which tensor elements sit in which lanes of the first steps."),
@@ -61,9 +56,19 @@ def explain_command(
 
     csp-embed explain matmul --m 2 --n 2 --k 3 --isa toy_dot --ground
     """
+    from csp_embed.commands.explain_ground import explain_ground
+    from csp_embed.report.lanes import picture as lanes_picture
+
+    check_writable(picture, (".svg",))
     if ground:
+        refuse_ignored(context, ("picture", "steps", "memory"), "--ground")
         explain_ground(asked, as_json)
         return
+    if picture is None:
+        refuse_ignored(
+            context, ("steps",), "no picture", why="they are steps of the picture",
+            hint="--picture lanes.svg",
+        )  # fmt: skip
     with progress(quiet=as_json) as tell:
         try:
             chosen, table = _alternatives(asked, tell)
@@ -79,25 +84,35 @@ def explain_command(
         return
     _print_alternatives(asked, chosen.formula(), dict(chosen.proof), table)
     if picture is not None:
-        print(f"wrote {picture}")
+        say(f"wrote {picture}")
 
 
 def _alternatives(asked: Asked, tell: Tell) -> tuple[Any, list[dict[str, Any]]]:
+    from csp_embed.compiler.driver import compile as compile_operator
+    from csp_embed.compiler.driver import scheduled_cycles
+    from csp_embed.embed.explain.reasons import by_kind
+    from csp_embed.embed.pins.text import read_pins
+    from csp_embed.machine.costs import costs_of
+    from csp_embed.report.alternatives import rows as alternatives
+
     tell("choosing", 0, 1)
     kernel = compile_operator(asked.op, asked.isa, options=asked.options, progress=tell)
     pins = read_pins(asked.op, asked.isa, asked.options.pins)
     mode = "strict" if pins.strict else asked.options.layout
-    others = by_kind(asked.op, asked.isa, mode, pins)
+    costs = costs_of(asked.isa, asked.options.memory or "")
+    others = by_kind(asked.op, asked.isa, mode, pins, costs)
     known: dict[str, float | None] = {e.formula(): c for e, c in kernel.candidates}
     known[kernel.embedding.formula()] = kernel.cycles
     for n, e in enumerate(others):
         tell("scheduling alternatives", n, len(others))
         if e.formula() not in known:
             known[e.formula()] = scheduled_cycles(e, asked.isa, asked.options)
-    return kernel.embedding, rows(kernel.embedding, others, known)
+    return kernel.embedding, alternatives(kernel.embedding, others, known)
 
 
 def _infeasible(asked: Asked, as_json: bool) -> None:
+    from csp_embed.embed.explain.reasons import none as explain_none
+
     found = explain_none(asked.op, asked.isa, asked.options.layout, asked.options.pins)
     if not found.proved:
         return  # there are embeddings, but no schedule of one: the error says so
@@ -106,40 +121,43 @@ def _infeasible(asked: Asked, as_json: bool) -> None:
                     "conflict": found.conflict, "reasons": dict(found.reasons),
                     "relaxations": found.relaxations})  # fmt: skip
         raise typer.Exit(3)
-    print(f"{asked.op.formula()}: no embedding in {asked.isa.name}")
-    print("  minimal conflict: " + ", ".join(found.conflict))
+    say(f"{asked.op.formula()}: no embedding in {asked.isa.name}")
+    say("  minimal conflict: " + ", ".join(found.conflict))
     for text in found.relaxations:
-        print(f"  would help: {text}")
+        say(f"  would help: {text}")
     if found.proved:
-        print("  proved twice: by the solver, and by sweeping every answer of the lifted model")
+        say("  proved twice: by the solver, and by sweeping every answer of the lifted model")
 
 
 def _print_alternatives(
     asked: Asked, formula: str, proof: dict[str, Any], table: list[dict[str, Any]]
 ) -> None:
-    print(f"{asked.op.name}  {asked.op.formula()}")
-    print(f"  chosen {formula}")
-    print(f"  {proof['status']} under the analytic cost: {proof['objective_cycles']:,.0f}, bound "
-          f"{proof['bound_cycles']:,.0f}; the fewest scheduled cycles won")  # fmt: skip
-    shown = Table(title="the best of each kind, proved by sweeping the lifted model", box=None)
-    shown.add_column("kind")
-    for label in ("analytic", "compute", "read", "write", "host bytes", "scheduled", "util"):
-        shown.add_column(label, justify="right")
-    shown.add_column("costs more in", overflow="fold")
+    from csp_embed.report.kernel import proved
+
+    say(f"{asked.op.name}  {asked.op.formula()}")
+    say(f"  chosen {formula}")
+    say(f"  {proved(proof)}")
+    head = (
+        "kind", "analytic", "compute", "read", "write", "host bytes", "scheduled", "lanes used",
+        "costs more in",
+    )  # fmt: skip
+    rows = []
     for r in table:
         cycles = r["scheduled_cycles"]
-        shown.add_row(
+        rows.append([
             r["kind"], f"{r['analytic_cycles']:,.0f}", f"{r['compute_cycles']:,.0f}",
             f"{r['read_cycles']:,.0f}", f"{r['write_cycles']:,.0f}", f"{r['host_bytes']:,.0f}",
-            "-" if cycles is None else f"{cycles:,.0f}", f"{r['utilisation']:.3f}", r["because"],
-        )  # fmt: skip
-    console.print(shown)
+            "-" if cycles is None else f"{cycles:,.0f}", f"{r['lane_utilisation']:.3f}",
+            r["because"],
+        ])  # fmt: skip
+    say_table(head, rows, "the best of each kind, proved by sweeping the lifted model")
     for r in table[1:]:
-        print(f"  {r['kind']:<18} {r['embedding']}")
+        say(f"  {r['kind']:<18} {r['embedding']}")
 
 
 def pareto_command(
     asked: Asked,
+    context: typer.Context,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Picture to write: .png or .svg.")
     ] = None,
@@ -154,29 +172,46 @@ def pareto_command(
     Examples: csp-embed pareto deepbench:conv000 -o front.png;
     csp-embed pareto matmul --m 35 --n 700 --k 2048 --forbid commuted --json
     """
+    if limit == 0:
+        refuse_ignored(context, ("memory",), "--limit 0", why="nothing is scheduled")
+    from csp_embed.compiler.driver import refuse_memory
+    from csp_embed.embed.explain.pareto import pareto
+    from csp_embed.embed.explain.reasons import none as explain_none
+    from csp_embed.embed.pins.text import read_pins
+    from csp_embed.report import pareto as pareto_report
+    from csp_embed.report.pareto_picture import plot
+
+    refuse_memory(asked.isa, asked.options.memory)
+    check_writable(output, PICTURES)
     pins = read_pins(asked.op, asked.isa, asked.options.pins)
     mode = "strict" if pins.strict else asked.options.layout
     with progress(quiet=as_json) as tell:
         tell("sweeping", 0, 1)
         try:
-            front = pareto(asked.op, asked.isa, mode, pins=pins.keeps, factors=pins.factors)
+            from csp_embed.machine.costs import costs_of
+
+            costs = costs_of(asked.isa, asked.options.memory or "")
+            front = pareto(asked.op, asked.isa, mode, pins=pins.keeps, factors=pins.factors,
+                           costs=costs)  # fmt: skip
         except Infeasible as error:
             found = explain_none(asked.op, asked.isa, asked.options.layout, asked.options.pins)
             raise found.error(asked.op, asked.isa) from error
         front = _scheduled(asked, front, limit, tell)
     title = str(asked.op.notes.get("layer", asked.op.name))
     if output is not None:
-        pareto_report.plot(front, output, f"{title}  {asked.op.formula()}")
+        plot(front, output, f"{title}  {asked.op.formula()}")
     document = pareto_report.document(front)
     if as_json:
         print_json(document | {"picture": output and str(output)})
         return
     _print_front(asked, document)
     if output is not None:
-        print(f"wrote {output}")
+        say(f"wrote {output}")
 
 
 def _scheduled(asked: Asked, front: Front, limit: int, tell: Tell) -> Front:
+    from csp_embed.compiler.driver import scheduled_cycles
+
     members = []
     for n, m in enumerate(front.members):
         if n < limit:
@@ -187,22 +222,23 @@ def _scheduled(asked: Asked, front: Front, limit: int, tell: Tell) -> Front:
 
 
 def _print_front(asked: Asked, document: dict[str, Any]) -> None:
-    print(f"{asked.op.name}  {asked.op.formula()}")
-    shown = Table(title=f"non-dominated embeddings; {document['claim']}", box=None)
-    shown.add_column("#", justify="right")
-    shown.add_column("kind")
-    for label in ("analytic", "scheduled", "input B", "host B", "weight B", "zeros B"):
-        shown.add_column(label, justify="right")
-    shown.add_column("lanes", overflow="fold")
+    from csp_embed.embed.explain.pareto import CRITERIA
+
+    say(f"{asked.op.name}  {asked.op.formula()}")
+    head = (
+        "#", "kind", "analytic", "scheduled", "input B", "host B", "weight B", "zeros B", "lanes",
+    )  # fmt: skip
+    rows = []
     for m in document["members"]:
         cycles = m["scheduled_cycles"]
         mark = "" if m["non_dominated_when_scheduled"] else "*"
         values = [f"{m[c]:,.0f}" for c in CRITERIA]
-        shown.add_row(
-            f"{m['number']}{mark}", m["kind"], values[0],
+        rows.append([
+            f"{m['number']}{mark}{'+' if m['fewest_cycles'] else ''}", m["kind"], values[0],
             "-" if cycles is None else f"{cycles:,.0f}", *values[1:],
             m["embedding"].split("|")[0].strip(),
-        )  # fmt: skip
-    console.print(shown)
+        ])  # fmt: skip
+    say_table(head, rows, f"non-dominated embeddings; {document['claim']}")
+    say("+ the fewest cycles")
     if not all(m["non_dominated_when_scheduled"] for m in document["members"]):
-        print("* another member is nowhere worse once scheduled cycles are compared")
+        say("* another member is nowhere worse once scheduled cycles are compared")

@@ -8,14 +8,16 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from csp_embed.commands import request
 from csp_embed.commands.compile import compile_command
-from csp_embed.driver import Options
 from csp_embed.ir.operator import Operator
-from csp_embed.isa.load import load_isa
-from csp_embed.isa.spec import Isa
+
+if TYPE_CHECKING:
+    from csp_embed.compiler.driver import Options
+    from csp_embed.machine.spec import Isa
+
 
 SHARED = (
     "what", *request.PLAIN, *request.LISTED, *request.FLAGS, "tensor_layout", "shape", "step",
@@ -46,6 +48,8 @@ def with_operator(command: Callable[..., None]) -> Callable[..., None]:
 
     parameters = [p.replace(annotation=hints[p.name]) for p in shared]
     parameters += [p.replace(annotation=own_hints[p.name]) for p in own]
+    # Those without a default, such as the context, come first, as in any signature.
+    parameters.sort(key=lambda p: p.default is not inspect.Parameter.empty)
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in parameters}
     run.__doc__, run.__name__ = command.__doc__, command.__name__
@@ -54,6 +58,9 @@ def with_operator(command: Callable[..., None]) -> Callable[..., None]:
 
 def asked(given: dict[str, Any]) -> Asked:
     """Raises: OperatorError, SpecError, InputError."""
+    from csp_embed.compiler.driver import Options
+    from csp_embed.machine.load import load_isa
+
     op = request.from_options(given["what"], given["shape"] or [], given["step"] or [], given)
     mode, pins = request.pins(given["layout"] or [], given["fix"] or [], given["forbid"] or [])
     isa = load_isa(given["isa"], given["vta_config"])

@@ -5,28 +5,25 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from difflib import get_close_matches
-from typing import Annotated, Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from csp_embed.commands import plan_runs
-from csp_embed.commands.common import console, print_json, progress, stderr
+from csp_embed.commands.common import print_json, progress, say, stderr, width
 from csp_embed.commands.generate_network import generate
 from csp_embed.commands.partition_sweep import sweep
-from csp_embed.commands.plan_inputs import (
+from csp_embed.commands.plan_options import (
     DNN,
     LINKS,
-    Inputs,
-    Request,
-    load_inputs,
-    refuse_shared_host,
-)
-from csp_embed.commands.plan_options import (
+    PLANS,
     BatchOption,
     ContiguousOption,
     DimOption,
     GranularityOption,
+    InputsOption,
     IoFreeOption,
     JsonOption,
     MethodOption,
@@ -40,15 +37,14 @@ from csp_embed.commands.plan_options import (
     known_objective,
     numbers,
     pairs,
-    writable,
     write_json,
 )
 from csp_embed.errors import Infeasible, InputError, TimeLimit
+from csp_embed.files import PICTURES, atomic, check_outputs
 from csp_embed.ir.network import LATENCY, Plan
-from csp_embed.network.graph_file import graph_document
-from csp_embed.network.plan_file import plan_document, read_plan, write_plan
-from csp_embed.report.plan_diff import plan_diff, plan_diff_text
-from csp_embed.report.plan_table import explain_text, plan_rows, summary_text, table_text
+
+if TYPE_CHECKING:
+    from csp_embed.commands.plan_inputs import Inputs
 
 
 class PartitionGroup(TyperGroup):
@@ -94,6 +90,7 @@ def partition(
     cost_model: Annotated[str | None, typer.Option(help=f"{LINKS} or {DNN}.")] = None,
     granularity: GranularityOption = "fused",
     dim: DimOption = None,
+    inputs_file: InputsOption = None,
     io_free: IoFreeOption = False,
     profile_file: ProfileOption = None,
     assume_int8: Annotated[bool, typer.Option(help="Price float layers as int8 kernels.")] = False,
@@ -108,6 +105,9 @@ def partition(
     table: Annotated[bool, typer.Option(help="Print every layer.")] = False,
     gantt: Annotated[str | None, typer.Option(help="Gantt chart or loads: .svg, .png.")] = None,
     picture: Annotated[str | None, typer.Option(help="Graph by device: .svg, .png.")] = None,
+    report: Annotated[
+        str | None, typer.Option(help="Page: Gantt chart, graph and layers, with search: .html.")
+    ] = None,
     trace: Annotated[str | None, typer.Option(help="Perfetto trace: .json.")] = None,
     save_graph: Annotated[str | None, typer.Option(help="Write the graph with costs.")] = None,
     as_json: JsonOption = False,
@@ -117,10 +117,16 @@ def partition(
     [dim]csp-embed partition generate --help[/dim] makes networks to try;
     [dim]csp-embed partition sweep --help[/dim] compares platforms.
     """
+    from csp_embed.commands.plan_inputs import Request, load_inputs, refuse_shared_host
+    from csp_embed.network.files.graph import graph_document
+    from csp_embed.network.files.plan import read_plan, write_plan
+
     begin = time.perf_counter()
     known_objective(objective)
-    for path in (output, gantt, picture, trace, save_graph):
-        writable(path)
+    check_outputs(
+        (output, PLANS), (gantt, PICTURES), (picture, PICTURES), (report, (".html", ".htm")),
+        (trace, (".json",)), (save_graph, (".json",)), reads=(network, platform),
+    )  # fmt: skip
     request = Request(
         target=network,
         platform=platform,
@@ -131,9 +137,10 @@ def partition(
         assume_int8=assume_int8,
         cost_model=cost_model,
         batches=batch_sizes(batch, replicas),
+        inputs=inputs_file,
     )
     if cost_model not in (None, LINKS, DNN):
-        raise InputError(f"unknown cost model {cost_model!r}", hint=f"{LINKS} or {DNN}")
+        raise InputError(f"unknown cost model {cost_model!r}", hint=f"--cost-model {LINKS}")
     before = read_plan(start) if start else None
     with progress(quiet=as_json) as tell:
         inputs = load_inputs(
@@ -160,6 +167,11 @@ def partition(
             "seed": solver_seed,
             "fix": fixed or None,
         }
+        if time_limit is not None:
+            # What reading and loading libraries took counts too.
+            import_module("csp_embed.partition.pareto")
+            spent = time.perf_counter() - begin
+            options["time_limit"] = max(0.01, time_limit - spent) if time_limit > 0 else time_limit
         if pareto is not None:
             return _pareto(inputs, pareto, options, output, as_json, begin, tell)
         options |= {
@@ -177,14 +189,14 @@ def partition(
         _no_plan(plan, as_json)
     if output:
         write_plan(plan, output)
-    _pictures(plan, inputs, gantt, picture, trace)
+    _pictures(plan, inputs, gantt, picture, report, trace)
     interrupted = "interrupted" in plan.reasons
     if as_json:
         print_json(_answer(plan))
     else:
         _print_plan(plan, inputs, table, explain)
         if output:
-            console.print(f"plan written to {output}", markup=False, highlight=False)
+            say(f"plan written to {output}")
     if interrupted:
         stderr.print("stopped by Ctrl-C: this is the best plan so far")
         raise SystemExit(130)
@@ -250,6 +262,7 @@ def _pareto(
     tell: Any,
 ) -> None:
     """The front of latency and period, as a table and as one file of plans."""
+    from csp_embed.network.files.plan import plan_document
     from csp_embed.partition.pareto import pareto
 
     if points < 2:
@@ -261,42 +274,59 @@ def _pareto(
     rows = [{"latency": p.latency, "period": p.period, "status": p.status} for p in plans]
     if as_json:
         print_json({"points": rows, "seconds": time.perf_counter() - begin})
-        return
-    console.print("latency ms   period ms   status", markup=False)
-    for row in rows:
-        text = f"{row['latency'] or 0:10.4f}  {row['period'] or 0:10.4f}   {row['status']}"
-        console.print(text, markup=False, highlight=False)
+    else:
+        say("latency ms   period ms   status")
+        for row in rows:
+            text = f"{row['latency'] or 0:10.6g}  {row['period'] or 0:10.6g}   {row['status']}"
+            say(text)
+    if any("interrupted" in p.reasons for p in plans):
+        stderr.print("stopped by Ctrl-C: these are the points so far")
+        raise SystemExit(130)
+    if not plans:
+        raise TimeLimit(
+            "the limit ended the search before any plan", hint="give more time (--time-limit)"
+        )
 
 
 def _pictures(
-    plan: Plan, inputs: Inputs, gantt: str | None, picture: str | None, trace: str | None
+    plan: Plan,
+    inputs: Inputs,
+    gantt: str | None,
+    picture: str | None,
+    report: str | None,
+    trace: str | None,
 ) -> None:
     if gantt:
         from csp_embed.report.gantt import draw_plan
 
-        draw_plan(plan, inputs.platform, gantt)
+        draw_plan(plan, inputs.platform, gantt, inputs.graph)
     if picture:
         from csp_embed.report.graph_picture import draw_graph
 
         draw_graph(inputs.graph, plan, inputs.platform, picture)
-    if trace:
-        from csp_embed.report.gantt import write_trace
+    if report:
+        from csp_embed.report.plan_page import plan_page
 
-        write_trace(plan, inputs.platform, trace)
+        text = plan_page(plan, inputs.graph, inputs.platform)
+        with atomic(report) as file:
+            file.write(text)
+    if trace:
+        from csp_embed.report.plan_trace import write_trace
+
+        write_trace(plan, inputs.platform, trace, inputs.graph)
 
 
 def _print_plan(plan: Plan, inputs: Inputs, table: bool, explain: str | None) -> None:
-    def show(text: str) -> None:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
+    from csp_embed.report.plan_table import explain_text, plan_rows, summary_text, table_text
 
-    show(summary_text(plan, inputs.platform))
+    say(summary_text(plan, inputs.platform))
     if explain is not None:
-        show(explain_text(explain, plan, inputs.graph, inputs.platform, _mover(plan, inputs)))
+        say(explain_text(explain, plan, inputs.graph, inputs.platform, _mover(plan, inputs)))
     else:
         rows = plan_rows(plan, inputs.graph, inputs.platform)
-        show(table_text(rows, None if table else 24))
+        print(table_text(rows, None if table else 24, width()))
     for remark in plan.reasons:
-        show(f"note: {remark}")
+        say(f"note: {remark}")
 
 
 def _similar(name: str, inputs: Inputs) -> str:
@@ -329,8 +359,11 @@ def diff(
     as_json: JsonOption = False,
 ) -> None:
     """What differs between two plans: objective, loads, transfers, layers that moved."""
+    from csp_embed.network.files.plan import read_plan
+    from csp_embed.report.plan_diff import plan_diff, plan_diff_text
+
     difference = plan_diff(read_plan(a), read_plan(b))
     if as_json:
         print_json(difference)
     else:
-        console.print(plan_diff_text(difference), markup=False, highlight=False, soft_wrap=True)
+        say(plan_diff_text(difference))

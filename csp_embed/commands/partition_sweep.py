@@ -8,14 +8,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
-from csp_embed.bench import read_results
-from csp_embed.commands.common import console, print_json, progress, stderr
-from csp_embed.commands.plan_inputs import Request, load_inputs, refuse_shared_host
+from csp_embed.commands.common import print_json, progress, say, say_table, stderr
 from csp_embed.commands.plan_options import (
     BatchOption,
     ContiguousOption,
@@ -33,15 +30,14 @@ from csp_embed.commands.plan_options import (
     known_objective,
     numbers,
     pairs,
-    writable,
 )
-from csp_embed.errors import CspEmbedError, InputError
-from csp_embed.files import atomic
+from csp_embed.errors import CspEmbedError, InputError, TimeLimit
+from csp_embed.files import atomic, check_folder, check_writable
 from csp_embed.ir.network import LATENCY, Plan
-from csp_embed.network.plan_file import write_plan
-from csp_embed.network.platform import find_platform
-from csp_embed.network.schema import sha256
-from csp_embed.spread import spread
+
+if TYPE_CHECKING:
+    from csp_embed.commands.plan_inputs import Request
+    from csp_embed.spread import Lost
 
 
 @dataclass(frozen=True)
@@ -82,9 +78,13 @@ def sweep(
 
     csp-embed partition sweep model.onnx --platforms cpu_2gpu,mine.yaml --jobs 2 --out table.jsonl
     """
+    from csp_embed.commands.plan_inputs import Request
+    from csp_embed.network.files.plan import write_plan
+    from csp_embed.spread import Lost, spread
+
     names = list(dict.fromkeys(n.strip() for n in platforms.split(",") if n.strip()))
     if not names:
-        raise InputError("no platform is named", hint="--platforms a.yaml,b.yaml")
+        raise InputError("no platform is named", hint="name files, or platforms that ship")
     known_objective(objective)
     if not Path(network).is_file():  # said once, not for every platform
         raise InputError(f"no such file: {network}", where=network)
@@ -107,23 +107,39 @@ def sweep(
         rows += _kept(out, keys, plans)
         tell("partitioning", len(rows), len(names))
         items = [(n, _absolute(n)) for n in names if n not in {r["platform"] for r in rows}]
-        for row, plan in spread(partial(solve_on, setting=setting), items, jobs, dask):
-            row["key"] = keys[row["platform"]]
-            if plans is not None and plan is not None:
-                row["plan"] = str(Path(plans) / _plan_file(row["platform"]))
-                write_plan(plan, row["plan"])
-            rows.append(row)
-            tell(str(row["platform"]), len(rows), len(names))
-            if out is not None:
-                with out.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(row) + "\n")
+        results = spread(partial(solve_on, setting=setting), items, jobs, dask)
+        stopped = False
+        try:
+            for found in results:
+                row, plan = _died(found) if isinstance(found, Lost) else found
+                # Not the key of a finished search: --resume does it again.
+                stopped = plan is not None and "interrupted" in plan.reasons
+                row["key"] = "" if stopped else keys[row["platform"]]
+                if plans is not None and plan is not None:
+                    row["plan"] = str(Path(plans) / _plan_file(row["platform"]))
+                    write_plan(plan, row["plan"])
+                rows.append(row)
+                tell(str(row["platform"]), len(rows), len(names))
+                if out is not None:
+                    with out.open("a", encoding="utf-8") as file:
+                        file.write(json.dumps(row) + "\n")
+                if stopped:
+                    break
+        except KeyboardInterrupt:
+            stopped = True
+        results.close()  # ends the workers
     rows.sort(key=lambda row: names.index(row["platform"]))
     if as_json:
         print_json(rows)
     else:
-        console.print(_table(rows, objective))
+        say_table(
+            HEAD, _rows(rows), "latency, ms" if objective == LATENCY else "period, ms a sample"
+        )
         if out is not None:
-            console.print(f"wrote {out}", markup=False, highlight=False)
+            say(f"wrote {out}")
+    if stopped:
+        stderr.print("stopped by Ctrl-C: these are the plans so far")
+        raise SystemExit(130)
     failed = [row for row in rows if "error" in row]
     for row in failed:
         stderr.print(row["error"]["text"], markup=False, highlight=False, soft_wrap=True)
@@ -133,6 +149,8 @@ def sweep(
 
 def _key(setting: Setting, platform: str) -> str:
     """Equal for equal contents and options: what a resumed sweep need not do again."""
+    from csp_embed.network.files.schema import sha256
+
     profiles = [(k, *_digests([p])) for k, p in sorted(setting.request.profiles.items())]
     request = replace(setting.request, target="", profiles={}, dims=dict(setting.request.dims))
     parts = [*_digests([setting.request.target, platform]), profiles, asdict(request)]
@@ -141,6 +159,9 @@ def _key(setting: Setting, platform: str) -> str:
 
 def _digests(paths: list[str]) -> list[str]:
     """Of the contents; what cannot be read is an error later, and never kept."""
+    from csp_embed.network.files.platform import find_platform
+    from csp_embed.network.files.schema import sha256
+
     found = []
     for path in paths:
         try:
@@ -152,6 +173,8 @@ def _digests(paths: list[str]) -> list[str]:
 
 def _kept(out: Path | None, keys: Mapping[str, str], plans: str | None) -> list[dict[str, Any]]:
     """Records of an earlier sweep that stand. A last line that an interrupt cut off goes."""
+    from csp_embed.compiler.layers import read_results
+
     if out is None or not out.exists():
         return []
     known = read_results(out)
@@ -169,18 +192,18 @@ def _kept(out: Path | None, keys: Mapping[str, str], plans: str | None) -> list[
 def _prepare(out: Path | None, plans: str | None, names: list[str], resume: bool) -> None:
     """Better to say now than after a long search. Raises: InputError."""
     if out is not None:
-        writable(str(out))
+        check_writable(out)
         if out.exists() and not resume:
-            hint = "--resume continues it; or name another file, or remove it"
-            raise InputError(f"{out} exists", hint=hint)
+            why = "finished platforms are never overwritten"
+            raise InputError(f"{out} exists", why=why, hint=f"--out {out} --resume")
     elif resume:
-        raise InputError("--resume has nothing to continue", hint="--out FILE of the sweep")
+        raise InputError("--resume has nothing to continue", hint="--out sweep.jsonl --resume")
     if plans is not None:
         files = [_plan_file(n) for n in names]
         if len(set(files)) < len(files):
             raise InputError("two platforms would write one plan file", why=", ".join(names))
-        writable(plans)
-        Path(plans).mkdir(exist_ok=True)
+        check_folder(plans)
+        Path(plans).mkdir(parents=True, exist_ok=True)
 
 
 def _plan_file(platform: str) -> str:
@@ -216,7 +239,17 @@ def solve_on(item: tuple[str, str], setting: Setting) -> tuple[dict[str, Any], P
     return row | {"seconds": round(time.perf_counter() - begin, 3)}, plan
 
 
+def _died(lost: Lost) -> tuple[dict[str, Any], None]:
+    """(record of a platform whose process died every time, no plan)."""
+    platform, _ = lost.item
+    text = f"error[worker]: {platform}: {lost.why}"
+    error = {"text": text, "what": lost.why, "exit_code": TimeLimit.exit_code}
+    row = {"id": platform, "platform": platform, "status": "FAILED", "error": error, "seconds": 0.0}
+    return row, None
+
+
 def _solve_on(platform: str, setting: Setting) -> tuple[dict[str, Any], Plan | None]:
+    from csp_embed.commands.plan_inputs import load_inputs, refuse_shared_host
     from csp_embed.partition.solve import solve
 
     request = replace(setting.request, platform=platform)
@@ -239,31 +272,26 @@ def _solve_on(platform: str, setting: Setting) -> tuple[dict[str, Any], Plan | N
     return row, plan if plan.objective is not None else None
 
 
-def _short(name: str) -> str:
-    return name if len(name) <= 40 else f"…{name[-39:]}"
+HEAD = (
+    "platform", "value", "bound", "gap", "over best", "status", "method, or what failed", "devices",
+    "transfers", "seconds",
+)  # fmt: skip
 
 
-def _table(rows: list[dict[str, Any]], objective: str) -> Table:
+def _rows(rows: list[dict[str, Any]]) -> list[list[str]]:
     found = [row["value"] for row in rows if row.get("value") is not None]
-    title = "latency, ms" if objective == LATENCY else "period, ms a sample"
-    table = Table("platform", title=title, box=None, title_justify="left")
-    for name in ("value", "bound", "gap", "over best"):
-        table.add_column(name, justify="right")
-    for name in ("status", "method, or what failed"):
-        table.add_column(name)
-    for name in ("devices", "transfers", "seconds"):
-        table.add_column(name, justify="right")
+    out = []
     for row in rows:
         value = row.get("value")
         if value is None:
             why = row.get("error", {}).get("what", "")
-            table.add_row(_short(row["platform"]), "-", "", "", "", row["status"], why, "", "", "")
+            out.append([row["platform"], "-", "", "", "", row["status"], why, "", "", ""])
             continue
         gap = "" if row["gap"] is None else f"{100 * row['gap']:.2f} %"
         over = f"{value / min(found):.2f} x" if min(found) else ""
-        table.add_row(
-            _short(row["platform"]), f"{value:.6g}", f"{row['lower_bound']:.6g}", gap, over,
+        out.append([
+            row["platform"], f"{value:.6g}", f"{row['lower_bound']:.6g}", gap, over,
             row["status"], row["method"], f"{row['used']} of {row['devices']}",
             str(row["transfers"]), f"{row['seconds']:.1f}",
-        )  # fmt: skip
-    return table
+        ])  # fmt: skip
+    return out

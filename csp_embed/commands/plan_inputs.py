@@ -14,20 +14,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from csp_embed.commands.common import stderr
+from csp_embed.commands.plan_options import DNN, LINKS
 from csp_embed.errors import Infeasible, InputError
 from csp_embed.ir.network import LATENCY, Device, Plan, Platform, TaskGraph
-from csp_embed.network.graph_file import is_dnn_partitioning, read_graph
-from csp_embed.network.onnx_graph import Imported, KernelCost, import_onnx_graph
-from csp_embed.network.onnx_layers import Layer
-from csp_embed.network.onnx_model import Net
-from csp_embed.network.plan_file import read_plan
-from csp_embed.network.platform import find_platform, read_platform, shipped_platforms
-from csp_embed.network.quantised import QuantLayer, quantised_layer
-from csp_embed.network.schema import read_document
+from csp_embed.network.files.graph import is_dnn_partitioning, read_graph
+from csp_embed.network.files.plan import read_plan
+from csp_embed.network.files.platform import find_platform, read_platform, shipped_platforms
+from csp_embed.network.files.schema import read_document
+from csp_embed.network.onnx.graph import Imported, KernelCost, import_onnx_graph
+from csp_embed.network.onnx.layers import Layer
+from csp_embed.network.onnx.load import is_model_file
+from csp_embed.network.onnx.net import Net
+from csp_embed.network.onnx.quantised_chains import QuantLayer, quantised_layer
+from csp_embed.network.profiles.measure import read_inputs
 
 Array = NDArray[Any]
 Progress = Callable[[str, int, int], None]
-LINKS, DNN = "links", "dnn-partitioning"
 
 
 @dataclass(frozen=True)
@@ -43,11 +46,12 @@ class Request:
     assume_int8: bool = False
     cost_model: str | None = None
     batches: Sequence[int] = ()
+    inputs: str | None = None
 
     def source(self) -> dict[str, Any]:
         """For `run-plan` and `check`: only what differs from the defaults."""
         out: dict[str, Any] = {"target": self.target}
-        for key in ("platform", "dims", "io_free", "profiles", "assume_int8"):
+        for key in ("platform", "dims", "io_free", "profiles", "assume_int8", "inputs"):
             if getattr(self, key):
                 out[key] = getattr(self, key)
         if is_onnx(self.target):
@@ -67,7 +71,7 @@ class Inputs:
 
 def is_onnx(target: str) -> bool:
     """Whether a path is to be read as an ONNX model."""
-    return Path(target).suffix.lower() in (".onnx", ".pb", ".ort")
+    return is_model_file(target)
 
 
 def load_inputs(
@@ -87,7 +91,9 @@ def load_inputs(
     if is_onnx(request.target):
         if given is None:
             raise InputError(
-                "an ONNX model needs a platform", hint="--platform FILE.yaml, or cpu_2gpu"
+                "an ONNX model needs a platform",
+                why="a file, or one that ships",
+                hint="--platform cpu_2gpu",
             )
         platform = without(given, lost)
         model = import_onnx_graph(
@@ -99,9 +105,17 @@ def load_inputs(
             profiles=request.profiles,
             kernel_cost=kernel_cost(request.assume_int8, progress),
             batches=request.batches,
+            feeds=None if request.inputs is None else read_inputs(request.inputs),
         )
+        for note in model.notes:
+            stderr.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
         return Inputs(model.graph, platform, model, request.cost_model or LINKS)
-    for option, given_for in (("--dim", request.dims), ("--profile", request.profiles)):
+    given_options = {
+        "--dim": request.dims,
+        "--profile": request.profiles,
+        "--inputs": request.inputs,
+    }
+    for option, given_for in given_options.items():
         if given_for:
             raise InputError(f"{option} is for ONNX models", where=request.target)
     if is_dnn_partitioning(read_document(request.target)[0]):
@@ -111,7 +125,7 @@ def load_inputs(
                 where=request.target,
                 hint="--cost-model dnn-partitioning",
             )
-        from csp_embed.partition.dnn_file import read_dnn
+        from csp_embed.partition.models.dnn_file import read_dnn
 
         graph, own = read_dnn(request.target, objective)
         return Inputs(graph, without(given or own, lost), None, DNN)
@@ -221,7 +235,8 @@ def compile_layer(layer: QuantLayer, device: Device) -> Callable[[Array], tuple[
 
 
 def _kernel(layer: QuantLayer, device: Device) -> Any:
-    from csp_embed import driver, ops
+    from csp_embed import ops
+    from csp_embed.compiler import driver
 
     operator = getattr(ops, layer.call)(**layer.arguments)
     return driver.compile(operator, device.isa or "vta", b=layer.b, config=device.vta_config)
@@ -238,6 +253,7 @@ def request_of(plan: Plan, target: str, platform: str | None) -> Request:
         io_free=bool(source.get("io_free", False)),
         profiles={str(k): str(v) for k, v in dict(source.get("profiles", {})).items()},
         assume_int8=bool(source.get("assume_int8", False)),
+        inputs=None if source.get("inputs") is None else str(source["inputs"]),
         cost_model=plan.cost_model if plan.cost_model == DNN else None,
     )
 
@@ -249,7 +265,7 @@ def check_plan_file(
 
     graph: a graph file, a dnn-partitioning workload or an ONNX model. Raises: InputError.
     """
-    from csp_embed.partition.check import check_plan
+    from csp_embed.judge.plan import check_plan
 
     read = read_plan(plan)
     request = request_of(read, str(graph), None if platform is None else str(platform))

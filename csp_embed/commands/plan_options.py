@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -11,6 +10,10 @@ import typer
 from csp_embed.errors import InputError
 from csp_embed.files import atomic
 from csp_embed.ir.network import LATENCY, THROUGHPUT
+
+# Suffixes of a plan file; all hold JSON, which is YAML too.
+PLANS = (".json", ".yaml", ".yml")
+LINKS, DNN = "links", "dnn-partitioning"
 
 NetworkArgument = Annotated[str, typer.Argument(help="model.onnx, graph.json or .yaml.")]
 ObjectiveOption = Annotated[str, typer.Option(help="latency or throughput.")]
@@ -31,6 +34,12 @@ DimOption = Annotated[
     list[str] | None,
     typer.Option("--dim", help="NAME=EXTENT of a dynamic dimension, or INPUT:AXIS=EXTENT."),
 ]
+InputsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--inputs", help="FILE.npz of input values, for shapes that depend on them.", metavar="FILE"
+    ),
+]
 ClockOption = Annotated[
     str, typer.Option(help="wall, or cpu: the thread's own time, for a busy machine.")
 ]
@@ -40,7 +49,11 @@ JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on s
 def known_objective(name: str) -> None:
     """Raises: InputError."""
     if name not in (LATENCY, THROUGHPUT):
-        raise InputError(f"unknown objective {name!r}", hint="latency or throughput")
+        raise InputError(
+            f"unknown objective {name!r}",
+            why="latency or throughput",
+            hint=f"--objective {LATENCY}",
+        )
 
 
 def batch_sizes(batch: int, replicas: int) -> list[int]:
@@ -66,12 +79,6 @@ def numbers(values: list[str] | None, option: str) -> dict[str, int]:
             raise InputError(f"{option} {key}={value}: expected a positive integer")
         out[key] = int(value)
     return out
-
-
-def writable(path: str | None) -> None:
-    """Better to say now than after a long search. Raises: InputError."""
-    if path is not None and not Path(path).absolute().parent.is_dir():
-        raise InputError(f"cannot write {path}", where=path, why="there is no such folder")
 
 
 def write_json(path: str, document: Any) -> None:

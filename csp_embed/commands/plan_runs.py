@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 import typer
 
-from csp_embed.commands.common import console, print_json, progress, stderr
-from csp_embed.commands.plan_inputs import (
-    check_plan_file,
-    compile_layer,
-    is_onnx,
-    kernel_cost,
-    load_inputs,
-    request_of,
-)
+from csp_embed.commands.common import print_json, progress, say, stderr
 from csp_embed.commands.plan_options import (
     ClockOption,
     DimOption,
     JsonOption,
     PlatformOption,
     numbers,
-    writable,
     write_json,
 )
 from csp_embed.errors import CheckError, InputError
+from csp_embed.files import check_folder, check_outputs
 from csp_embed.ir.network import Plan, Platform, TaskGraph
-from csp_embed.network.plan_file import read_plan, same_graph
 
 
 def register(app: typer.Typer) -> None:
@@ -57,10 +49,10 @@ def profile(
     as_json: JsonOption = False,
 ) -> None:
     """Measure every layer of a model on this machine's CPU with onnxruntime."""
-    from csp_embed.network.profile import profile_model, read_inputs
-    from csp_embed.network.profile_file import profile_document
+    from csp_embed.network.profiles.file import profile_document
+    from csp_embed.network.profiles.measure import profile_model, read_inputs
 
-    writable(output)
+    check_outputs((output, (".json",)), reads=(model, inputs))
     if platform is not None:
         _modelled(
             model,
@@ -99,13 +91,10 @@ def profile(
     if as_json:
         print_json({"layers": len(found.layers), "sum_ms": total, "whole_ms": found.whole_ms})
     else:
-        console.print(
+        say(
             f"{len(found.layers)} layers, {total:.4g} ms one by one, {found.whole_ms:.4g} ms as a "
             f"whole, {threads} thread(s), median of {runs} runs after {warm_ups} by {clock} clock: "
-            f"{output}",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
+            f"{output}"
         )
 
 
@@ -120,9 +109,10 @@ def _modelled(
     as_json: bool,
 ) -> None:
     """A profile file of an analytical device or of compiled kernels, marked as such."""
-    from csp_embed.network.platform import find_platform, read_platform
-    from csp_embed.network.profile import modelled_profile
-    from csp_embed.network.profile_file import profile_document
+    from csp_embed.commands.plan_inputs import kernel_cost
+    from csp_embed.network.files.platform import find_platform, read_platform
+    from csp_embed.network.profiles.file import profile_document
+    from csp_embed.network.profiles.measure import modelled_profile
 
     devices = read_platform(find_platform(platform)).by_name()
     if device not in devices:
@@ -144,7 +134,7 @@ def _modelled(
         timed = sum(t.ms is not None for t in found.layers.values())
         how = "the roofline model" if found.device.how == "roofline" else "compiled kernels"
         text = f"{timed} of {len(found.layers)} layers, {total:.4g} ms by {how}: {output}"
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
+        say(text)
 
 
 def run_plan_command(
@@ -165,18 +155,27 @@ def run_plan_command(
     as_json: JsonOption = False,
 ) -> None:
     """Cut the model at the plan's borders, run every part on its device, compare every tensor."""
-    from csp_embed.network.profile import read_inputs
+    from csp_embed.commands.plan_inputs import compile_layer, is_onnx, load_inputs, request_of
+    from csp_embed.network.files.plan import read_plan, same_graph
+    from csp_embed.network.profiles.measure import read_inputs
     from csp_embed.run.report import report_document, report_text
     from csp_embed.run.run_plan import refuse_unequal, run_plan
 
+    check_folder(export)
     plan = read_plan(plan_file)
     request = request_of(plan, model, platform)
+    # Sizes that depend on values were settled by the plan's own inputs: run on them, or on others.
+    inputs_file = inputs_file or request.inputs
+    if request.inputs is not None:
+        request = replace(request, inputs=inputs_file)
     if not is_onnx(model):
         raise InputError("run-plan runs ONNX models", where=model, hint="give the model's file")
     with progress(quiet=as_json) as tell:
         inputs = load_inputs(request, objective=plan.goal, lenient=True, progress=tell)
         assert inputs.model is not None
-        _refuse_wrong(plan, inputs.graph, inputs.platform)
+        _refuse_wrong(
+            plan, inputs.graph, inputs.platform, f"csp-embed check {plan_file} --graph {model}"
+        )
         report = run_plan(
             inputs.model,
             plan,
@@ -199,15 +198,15 @@ def run_plan_command(
     if as_json:
         print_json(report_document(report, plan))
     else:
-        console.print(report_text(report, plan), markup=False, highlight=False, soft_wrap=True)
+        say(report_text(report, plan))
     if as_json and not report.equal:
         raise SystemExit(CheckError.exit_code)
     refuse_unequal(report)
 
 
-def _refuse_wrong(plan: Plan, graph: TaskGraph, platform: Platform) -> None:
+def _refuse_wrong(plan: Plan, graph: TaskGraph, platform: Platform, hint: str) -> None:
     """A plan that breaks a rule is not run. Raises: CheckError with the first faults."""
-    from csp_embed.partition.check import check_plan
+    from csp_embed.judge.plan import check_plan
 
     faults = check_plan(graph, platform, plan)
     if faults:
@@ -216,7 +215,7 @@ def _refuse_wrong(plan: Plan, graph: TaskGraph, platform: Platform) -> None:
             where=faults[0].where,
             why=f"{len(faults)} faults in all: "
             + ", ".join(sorted({str(fault.kind) for fault in faults})),
-            hint="csp-embed check PLAN --graph MODEL lists them",
+            hint=hint,
         )
 
 
@@ -225,6 +224,9 @@ def judge_plan(file: str, graph: str | None, platform: str | None, as_json: bool
 
     graph: None takes the plan's own `source`. Raises: InputError.
     """
+    from csp_embed.commands.plan_inputs import check_plan_file
+    from csp_embed.network.files.plan import read_plan
+
     target = graph or str(read_plan(file).source.get("target", ""))
     if not target:
         raise InputError("which network is this plan for?", where=file, hint="--graph GRAPH")
@@ -235,8 +237,8 @@ def judge_plan(file: str, graph: str | None, platform: str | None, as_json: bool
     else:
         for row in rows:
             text = f"{row['kind']}: {row['where']}: {row['text']}"
-            console.print(text, markup=False, highlight=False, soft_wrap=True)
+            say(text)
         verdict = f"{len(faults)} problems" if faults else "ok"
-        console.print(f"{file}: {verdict}", markup=False, highlight=False)
+        say(f"{file}: {verdict}")
     if faults:
         raise SystemExit(CheckError.exit_code)

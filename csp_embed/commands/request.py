@@ -6,47 +6,54 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from csp_embed import ops
 from csp_embed.errors import InputError, OperatorError
 from csp_embed.ir.operator import Operator
-from csp_embed.ops import deepbench
 
 OPERATORS = (
     "conv1d", "conv2d", "conv3d", "conv_transpose2d", "depthwise_conv2d", "matmul", "batch_matmul",
     "dense", "max_pool2d", "avg_pool2d",
 )  # fmt: skip
+SAME = "same"
 EPILOGUE = ("shift", "bias", "bias_before_shift", "clip", "bias_range")
 
 
 def numbers(text: str, option: str) -> Any:
-    """`3` -> 3, `2,1` -> (2, 1), `1,2,3,4` -> ((1, 2), (3, 4)) for two-sided padding."""
+    """`3` -> 3, `2,1` -> (2, 1), `1,2,3,4` -> (1, 2, 3, 4); `same` stays."""
+    if option == "pad" and text.strip().lower() == SAME:
+        return SAME
     try:
         values = [int(v) for v in text.split(",")]
     except ValueError as error:
+        name = option.replace("_", "-")
         raise OperatorError(
-            f"--{option} {text} is no integer or list of integers",
-            hint=f"--{option} 2 or --{option} 2,1",
+            f"--{name} {text} is no integer or list of integers",
+            why="same is the only word" if option == "pad" else "",
+            hint=f"--{name} 1",
         ) from error
-    if len(values) == 1:
-        return values[0]
-    if option == "pad" and len(values) == 4:
-        return ((values[0], values[1]), (values[2], values[3]))
-    return tuple(values)
+    return values[0] if len(values) == 1 else tuple(values)
 
 
 def pins(layout: list[str], fix: list[str], forbid: list[str]) -> tuple[str, tuple[str, ...]]:
     """Layout mode and pins of --layout, --fix and --forbid. Raises: InputError."""
-    mode, out = "relaxed", [f"fix {t}" for t in fix] + [f"forbid {t}" for t in forbid]
+    modes: list[str] = []
+    out = [f"fix {t}" for t in fix] + [f"forbid {t}" for t in forbid]
     for text in layout:
         if "=" in text:
             out.append(f"layout {text}")
         elif text in ("relaxed", "strict"):
-            mode = text
+            if modes and modes[-1] != text:
+                raise InputError(
+                    f"--layout {modes[-1]} and --layout {text} contradict each other",
+                    hint="give one of them",
+                )
+            modes.append(text)
         else:
             raise InputError(
-                f"--layout {text} is unknown", hint="relaxed, strict, or a tensor's: x=NHWC"
+                f"--layout {text} is unknown",
+                why="it is relaxed, strict, or a tensor's, e.g. x=NHWC",
+                hint="--layout relaxed",
             )
-    return mode, tuple(out)
+    return modes[-1] if modes else "relaxed", tuple(out)
 
 
 def shapes(texts: list[str]) -> dict[str, tuple[int, ...]]:
@@ -54,11 +61,14 @@ def shapes(texts: list[str]) -> dict[str, tuple[int, ...]]:
     out = {}
     for text in texts:
         name, _, sizes = text.partition("=")
+        if name.strip() in out:
+            raise OperatorError(f"--shape {name.strip()}=… is given twice", hint="give it once")
         try:
             out[name.strip()] = tuple(int(v) for v in sizes.split(","))
         except ValueError as error:
             raise OperatorError(
-                f"--shape {text} cannot be read", hint="write --shape x=1,3,100"
+                f"--shape {text} cannot be read",
+                why="it is a tensor's name and its extents, e.g. --shape x=1,3,100",
             ) from error
     return out
 
@@ -87,8 +97,17 @@ def operator(what: str, given: Mapping[str, Any], shape: list[str], steps: list[
 
     given: options that were set, by name. Raises: OperatorError.
     """
+    from csp_embed import ops
+    from csp_embed.ops import deepbench
+
     epilogue = {k: v for k, v in given.items() if k in EPILOGUE}
     extents = {k: v for k, v in given.items() if k not in EPILOGUE}
+    if steps and what.replace("-", "_") != "elementwise":
+        raise OperatorError(
+            f"{what} takes no --step",
+            why="steps make an elementwise program",
+            hint="a formula names its own steps: 'y[n,m] += x[n,k] * w[m,k]; shr 3'",
+        )
     if what.startswith("deepbench:"):
         _none_left(what, {**extents, **epilogue}, shape)
         return deepbench.layer(what.removeprefix("deepbench:"))
@@ -97,11 +116,12 @@ def operator(what: str, given: Mapping[str, Any], shape: list[str], steps: list[
         return ops.parse_formula(what, shapes(shape), **epilogue)
     name = what.replace("-", "_")
     if name == "elementwise":
+        pad = extents.pop("pad", 0)
         _none_left(name, {**extents, **epilogue}, [], "its steps come from --step")
         sizes = shapes(shape)
         if set(sizes) != {"x"}:
             raise OperatorError("elementwise needs the shape of x", hint="--shape x=64,16")
-        return ops.elementwise(sizes["x"], [_step(s) for s in steps])
+        return ops.elementwise(sizes["x"], [_step(s) for s in steps], pad=pad)
     if name not in OPERATORS:
         raise OperatorError(
             f"unknown operator {what!r}",
@@ -116,10 +136,12 @@ def operator(what: str, given: Mapping[str, Any], shape: list[str], steps: list[
     parameters = inspect.signature(maker).parameters
     unknown = [k for k in extents if k not in parameters]
     if unknown:
-        takes = ", ".join("--" + p for p in parameters if p != "epilogue")
+        names = ["tensor_layout" if p == "layout" else p for p in parameters if p != "epilogue"]
+        takes = ", ".join("--" + p for p in names)
         raise OperatorError(
             f"{name} has no --{unknown[0].replace('_', '-')}",
             why=f"it takes {takes.replace('_', '-')}",
+            hint=f"csp-embed compile {name} --help",
         )
     missing = [
         p.name
@@ -129,15 +151,26 @@ def operator(what: str, given: Mapping[str, Any], shape: list[str], steps: list[
     if missing:
         raise OperatorError(
             f"{name} needs " + ", ".join("--" + m.replace("_", "-") for m in missing),
-            hint=f"csp-embed compile {name} " + " ".join(f"--{p} 8" for p in missing),
+            hint=f"csp-embed compile {name} " + " ".join(_example(parameters, given)),
         )
     return maker(**given)
+
+
+def _example(parameters: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+    """All required options, with the values that were given."""
+    needed = [p.name for p in parameters.values() if p.default is p.empty]
+    return [f"--{p} {given.get(p, 8)}" for p in needed if p != "epilogue"]
 
 
 def _none_left(what: str, given: Mapping[str, Any], shape: list[str], why: str = "") -> None:
     if given or shape:
         option = next(iter(given), "shape")
-        raise OperatorError(f"{what} takes no --{option.replace('_', '-')}", why=why)
+        raise OperatorError(f"{what} takes no {_spelled(option)}", why=why)
+
+
+def _spelled(parameter: str) -> str:
+    """An operator's parameter as the option that sets it: --layout is the search's."""
+    return "--tensor-layout" if parameter == "layout" else "--" + parameter.replace("_", "-")
 
 
 def _step(text: str) -> tuple[Any, ...]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from csp_embed.embed.certificate_check import check_certificate, operator_of, rebuild
 from csp_embed.errors import CheckError, InputError
 from csp_embed.ir.embedding import Embedding
-from csp_embed.isa.program_file import isa_meta, read_program
-from csp_embed.isa.spec import Isa
+from csp_embed.judge.certificate import check_certificate, operator_of, rebuild
+from csp_embed.machine.program_file import isa_meta, read_program
+from csp_embed.machine.spec import Isa
 
 
 def embedding_of(path: Path, isa: Isa) -> Embedding:
@@ -21,7 +21,7 @@ def embedding_of(path: Path, isa: Isa) -> Embedding:
     if not isinstance(document, dict) or "embedding" not in document:
         raise InputError(
             f"{path} carries no embedding",
-            hint="csp-embed compile OPERATOR -o FILE.npz writes a program that does",
+            hint="compile writes one that does: csp-embed compile deepbench:conv000 -o conv000.npz",
         )
     if document.get("machine") != isa_meta(isa):
         raise InputError(

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from csp_embed.commands.common import print_json, progress
-from csp_embed.commands.simulate_cycles import cycle_part
-from csp_embed.commands.simulate_text import dump_lines, summary_lines
+from csp_embed.commands.common import print_json, progress, say
+from csp_embed.commands.given import refuse_ignored
 from csp_embed.errors import InputError, SimError
-from csp_embed.ir.stream import Program
-from csp_embed.isa.bits import decode
-from csp_embed.isa.program_file import isa_of, read_program
-from csp_embed.isa.spec import Isa
-from csp_embed.sim.debug import dump, first_difference
-from csp_embed.sim.functional import MAX_STEPS, Run, run
-from csp_embed.sim.tokens import stuck
-from csp_embed.sim.tvm_native import first_difference as native_difference
-from csp_embed.sim.tvm_native import run_native
+from csp_embed.files import PICTURES, check_outputs
+
+if TYPE_CHECKING:
+    from csp_embed.ir.stream import Program
+    from csp_embed.machine.spec import Isa
+    from csp_embed.sim.functional.run import Run
+
 
 ENGINES = ("functional", "cycles", "both", "tvm-fsim", "tvm-tsim")
 
@@ -30,6 +27,7 @@ def register(app: typer.Typer) -> None:
 
 
 def simulate_command(
+    context: typer.Context,
     file: Annotated[str, typer.Argument(metavar="FILE", help="A program file (.npz).")],
     engine: Annotated[
         str, typer.Option("--engine", metavar="|".join(ENGINES), help="Values, cycles, or both.")
@@ -37,7 +35,7 @@ def simulate_command(
     memory: Annotated[
         str | None,
         typer.Option(
-            "--memory", metavar="de10|pynq[,latency=N,bytes_per_cycle=M]",
+            "--memory", metavar="NAME[,latency=N,bytes_per_cycle=M]",
             help="Memory interface of the cycle engine; the machine's first by default.",
         ),
     ] = None,
@@ -71,7 +69,7 @@ def simulate_command(
     ] = None,
     max_steps: Annotated[
         int, typer.Option("--max-steps", help="Micro-op steps that are still simulated.")
-    ] = MAX_STEPS,
+    ] = 1 << 32,
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON document on standard output.")
     ] = False,
@@ -88,13 +86,23 @@ def simulate_command(
 
       csp-embed simulate conv1.npz --engine tvm-fsim --tvm-lib ~/vta/build
     """
+    from csp_embed.commands.simulate_cycles import cycle_part
+    from csp_embed.commands.simulate_text import dump_lines, summary_lines
+    from csp_embed.judge.tokens import stuck
+    from csp_embed.machine.bits import decode
+    from csp_embed.machine.program_file import isa_of, read_program
+    from csp_embed.sim.debug import dump
+    from csp_embed.sim.functional.run import run
+
     if engine not in ENGINES:
         raise InputError(
             f"no engine '{engine}'", where="--engine", why=f"known: {', '.join(ENGINES)}"
         )
+    stopping = break_at is not None or until_store
+    _refuse_combinations(context, engine, stopping, bool(dumps))
+    check_outputs((trace, (".json",)), (timeline, PICTURES), reads=(file,))
     program = read_program(file)
     isa = isa_of(program)
-    stopping = break_at is not None or until_store
     document: dict[str, Any] = {"cycles": None, "values_equal": None, "first_difference": None}
     lines: list[str] = []
     done: Run | None = None
@@ -129,10 +137,35 @@ def simulate_command(
     _finish(document, lines, deadlock[1] if deadlock else None, as_json)
 
 
+def _refuse_combinations(
+    context: typer.Context, engine: str, stopping: bool, dumping: bool
+) -> None:
+    """Raises: InputError for an option that the engine or another option leaves idle."""
+    cycle_options = ("memory", "trace", "timeline")
+    if engine not in ("cycles", "both"):
+        refuse_ignored(context, cycle_options, f"--engine {engine}", hint="--engine both")
+    if stopping:
+        stop = "--break or --until-store"
+        why = "cycles are those of a whole run"
+        refuse_ignored(context, cycle_options, stop, why=why)
+        if engine == "cycles" or engine.startswith("tvm"):
+            refuse_ignored(context, ("engine",), stop, hint="--engine functional")
+    if engine == "cycles" and not dumping:
+        values_only = ("strict", "ignore_tokens", "max_steps")
+        refuse_ignored(
+            context, values_only, "--engine cycles", why="it looks at no values",
+            hint="--engine both",
+        )  # fmt: skip
+
+
 def _values(done: Run) -> dict[str, Any]:
+    from csp_embed.commands.simulate_text import expected_from
+    from csp_embed.sim.debug import first_difference
+
     difference = first_difference(done) if done.values_equal is False else None
     found: dict[str, Any] = {
         "values_equal": done.values_equal,
+        "expected_from": expected_from(done.program),
         "first_difference": difference.as_json() if difference else None,
         "executed": len(done.executed),
         "instructions": len(done.table),
@@ -149,6 +182,9 @@ def _native(
     isa: Isa, program: Program, engine: str, tvm_lib: str | None, done: Run | None
 ) -> tuple[dict[str, Any], list[str]]:
     """Runs TVM's simulator too and compares what both stored."""
+    from csp_embed.sim.tvm.native import first_difference as native_difference
+    from csp_embed.sim.tvm.native import run_native
+
     native = run_native(isa, program, tvm_lib, engine)
     found: dict[str, Any] = {"engine": engine, "library": str(native.library)}
     lines = [f"{engine}: {native.seconds:.2f} s, {native.library}"]
@@ -172,7 +208,7 @@ def _finish(
     if as_json:
         print_json(document)
     else:
-        print("\n".join(lines))
+        say("\n".join(lines))
     if deadlock is not None:
         sys.stderr.write(deadlock.render() + "\n")
     if deadlock is not None or document["values_equal"] is False:

@@ -6,9 +6,9 @@ from typing import Any
 
 from csp_embed.errors import SpecError
 from csp_embed.ir.stream import Stream
-from csp_embed.isa.spec import Isa
+from csp_embed.machine.spec import Isa
 from csp_embed.report.timeline import draw_timeline
-from csp_embed.sim.cycles import simulate_cycles
+from csp_embed.sim.cycles.engine import simulate_cycles
 from csp_embed.sim.trace import write_trace
 
 

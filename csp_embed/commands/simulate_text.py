@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from csp_embed.isa.listing import line
-from csp_embed.sim.debug import first_difference
-from csp_embed.sim.functional import Run
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from csp_embed.ir.stream import Program
+    from csp_embed.sim.functional.run import Run
 
 
 def summary_lines(done: Run) -> list[str]:
     """Counters, warnings, and whether the values are right."""
+    from csp_embed.machine.listing import line
+    from csp_embed.sim.debug import first_difference
+
     c = done.counters
     by_name = ", ".join(f"{n} {name}" for name, n in c["by_name"].items() if n)
     lines = [f"{c['instructions']} instructions: {by_name}; {c['macs']} MACs"]
@@ -27,15 +32,24 @@ def summary_lines(done: Run) -> list[str]:
         text = " ".join(line(done.isa, done.stream, following).split())
         lines.append(f"stopped after {c['instructions']} instructions, before {text}")
     elif done.values_equal is None:
-        lines.append("values: the file expects none")
+        lines.append("values: not compared, the file expects none")
     elif done.values_equal:
         total = sum(len(data) for _, data in done.outputs)
-        lines.append(f"values: equal, {total} bytes")
+        lines.append(f"values: equal, {total} bytes; expected by {expected_from(done.program)}")
     else:
         difference = first_difference(done)
         assert difference is not None
         lines.append(f"values: DIFFERENT; {difference.text}")
     return lines
+
+
+def expected_from(program: Program) -> str:
+    """Where the bytes that a program expects come from, in words."""
+    said = program.meta.get("after")
+    source = said.get("from") if isinstance(said, Mapping) else None
+    if source:
+        return str(source)
+    return "the file, which does not say from where" if program.after else "nothing"
 
 
 def dump_lines(what: str, name: str, values: NDArray[Any]) -> list[str]:

@@ -8,27 +8,37 @@ from __future__ import annotations
 
 import math
 
-from csp_embed.embed.choice import Choice, Map, expand
-from csp_embed.embed.cost import figures
-from csp_embed.embed.derive import derive_layouts
-from csp_embed.embed.machine import unit_for
-from csp_embed.embed.rows import Reject
+from csp_embed.embed.algebra.cost import figures
+from csp_embed.embed.algebra.layouts import derive_layouts
+from csp_embed.embed.algebra.rows import Reject
+from csp_embed.embed.space.digits import Choice, Map, expand
+from csp_embed.embed.space.unit import unit_for
 from csp_embed.ir.embedding import Embedding
 from csp_embed.ir.operator import Operator
-from csp_embed.isa.spec import Isa
+from csp_embed.machine.costs import Costs, costs_of
+from csp_embed.machine.spec import Isa
 
 
-def build(op: Operator, isa: Isa, choice: Choice, mode: str = "relaxed") -> Embedding:
-    """The embedding that `choice` means.
+def build(
+    op: Operator, isa: Isa, choice: Choice, mode: str = "relaxed", costs: Costs | None = None
+) -> Embedding:
+    """The embedding that `choice` means; costs: see `pose`.
 
     Raises: Reject, where it breaks a rule or does not keep the layout mode.
     """
     lanes = expand(op, choice)
-    return build_map(op, isa, lanes, choice.commuted, mode, kind=kind_of(choice))
+    return build_map(op, isa, lanes, choice.commuted, mode, kind=kind_of(choice), costs=costs)
 
 
 def build_map(
-    op: Operator, isa: Isa, lanes: Map, commuted: bool, mode: str = "relaxed", *, kind: str = ""
+    op: Operator,
+    isa: Isa,
+    lanes: Map,
+    commuted: bool,
+    mode: str = "relaxed",
+    *,
+    kind: str = "",
+    costs: Costs | None = None,
 ) -> Embedding:
     """The embedding that an affine map means, if it meets every operator point once.
 
@@ -52,7 +62,9 @@ def build_map(
         kind=kind,
         layout_mode=mode,
         equal=lanes.equal,
-        cost=figures(op, isa, unit, layouts, lanes.counters, counts, commuted),
+        cost=figures(
+            op, isa, unit, layouts, lanes.counters, counts, commuted, costs or costs_of(isa)
+        ),
     )
 
 

@@ -13,13 +13,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from csp_embed.embed.choice import Carry
-from csp_embed.embed.evaluate import Measure, measure, measure_fused, operands
-from csp_embed.embed.machine import Unit, unit_for
-from csp_embed.embed.options import Rules, block_options, fused_options, lanes_of, structure
-from csp_embed.embed.rows import Reject
+from csp_embed.embed.algebra.rows import Reject
+from csp_embed.embed.space.digits import Carry
+from csp_embed.embed.space.evaluate import Measure, measure, measure_fused, operands
+from csp_embed.embed.space.options import Rules, block_options, fused_options, lanes_of, structure
+from csp_embed.embed.space.unit import Unit, unit_for
 from csp_embed.ir.operator import Operator
-from csp_embed.isa.spec import Isa
+from csp_embed.machine.costs import Costs, costs_of
+from csp_embed.machine.spec import Isa
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class Problem:
     mode: str
     blocks: tuple[tuple[str, ...], ...]
     options: tuple[Option, ...]
+    costs: Costs
     rejected: Mapping[str, list[str]] = field(default_factory=dict)
     pins: Mapping[str, Callable[[Option], bool]] = field(default_factory=dict)
 
@@ -88,11 +90,13 @@ def pose(
     *,
     pins: Mapping[str, Callable[[Option], bool]] | None = None,
     factors: Mapping[str, Iterable[int]] | None = None,
+    costs: Costs | None = None,
 ) -> Problem:
     """The lifted problem of embedding `op` in the machine's instruction of its kind.
 
     Options that another of the same structure dominates are left out: no answer needs them. What
-    breaks a pin is left out before that. factors: axis -> lanes that pins ask for.
+    breaks a pin is left out before that. factors: axis -> lanes that pins ask for. costs: those
+    behind the first memory interface of the spec where none are given.
     Raises: Infeasible, where the machine has no such instruction.
     """
     unit = unit_for(op, isa)
@@ -105,7 +109,8 @@ def pose(
             found = _evaluated(rules, n, block, mode, rejected)
             options += _undominated(_kept(found, keeps, rejected))
         options += _kept(_fused(rules, len(blocks), mode, rejected), keeps, rejected)
-    return Problem(op, isa, unit, mode, blocks, tuple(options), rejected, keeps)
+    weighed = costs or costs_of(isa)
+    return Problem(op, isa, unit, mode, blocks, tuple(options), weighed, rejected, keeps)
 
 
 def _kept(

@@ -9,14 +9,15 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
+from csp_embed.embed.algebra.cost import UNIT
 from csp_embed.embed.build import build
-from csp_embed.embed.cost import UNIT
-from csp_embed.embed.model import FAMILIES, Found, search
+from csp_embed.embed.model.lifted import FAMILIES, Found, search
 from csp_embed.embed.problem import Option, Problem, pose
 from csp_embed.errors import Infeasible, InputError, TimeLimit
 from csp_embed.ir.embedding import Embedding
 from csp_embed.ir.operator import Operator
-from csp_embed.isa.spec import Isa
+from csp_embed.machine.costs import Costs
+from csp_embed.machine.spec import Isa
 from csp_embed.solver.params import Params
 from csp_embed.solver.status import INFEASIBLE
 
@@ -34,15 +35,19 @@ def embed(
     params: Params = DEFAULT,
     pins: Mapping[str, Callable[[Option], bool]] | None = None,
     factors: Mapping[str, Iterable[int]] | None = None,
+    costs: Costs | None = None,
 ) -> list[Embedding]:
     """The best embedding of `op` under the analytic cost, then the best of other structures.
 
     layout: "relaxed" (run-time tensors may be duplicated and clipped) or "strict" (a permutation
         with padding). top: how many at most; each carries other axes in other dimensions, and
-        costs at most half as much again as the first. pins: name -> predicate that every picked
-        option must satisfy (see pins_text.py). factors: axis -> lanes that pins ask for.
+        costs at most twice as much as the first. Fewer are the beginning of more. pins: name ->
+        predicate that every picked option must satisfy (see pins_text.py). factors: axis -> lanes
+        that pins ask for. costs: what is minimised (machine/costs.py); behind the first memory
+        interface of the spec by default.
     Returns: at least one; `cost` holds the figures of embed.cost.figures, `proof` the status
-        (OPTIMAL or FEASIBLE), objective and bound in cycles of the analytic cost.
+        (OPTIMAL or FEASIBLE), objective and bound in cycles of the analytic cost, among those of
+        other structures than the ones before; `least` says the same of the first.
     Raises: Infeasible, where no embedding keeps the rules; TimeLimit, where the limit ended the
         search before an answer; InputError for an unknown layout mode.
     """
@@ -50,15 +55,15 @@ def embed(
         raise InputError(f"layout `{layout}` is not known", hint=f"one of {', '.join(MODES)}")
     if top < 1:
         raise InputError(f"top {top} asks for no embedding", hint="top 1 is the best alone")
-    problem = pose(op, isa, layout, pins=pins, factors=factors)
+    problem = pose(op, isa, layout, pins=pins, factors=factors, costs=costs)
     found = search(problem, params, top)
     if not found[0].picked:
         raise _none(problem, found[0], params)
-    return [_built(problem, f, params, rank) for rank, f in enumerate(found)]
+    return [_built(problem, f, params, rank, found[0]) for rank, f in enumerate(found)]
 
 
-def _built(problem: Problem, found: Found, params: Params, rank: int) -> Embedding:
-    embedding = build(problem.op, problem.isa, found.choice(problem), problem.mode)
+def _built(problem: Problem, found: Found, params: Params, rank: int, first: Found) -> Embedding:
+    embedding = build(problem.op, problem.isa, found.choice(problem), problem.mode, problem.costs)
     claimed, counted = found.objective / UNIT, embedding.cost["objective"]
     assert math.isclose(claimed, counted, rel_tol=1e-12), f"model {claimed}, layouts {counted}"
     proof = {
@@ -66,6 +71,12 @@ def _built(problem: Problem, found: Found, params: Params, rank: int) -> Embeddi
         "objective_cycles": claimed,
         "bound_cycles": found.bound / UNIT,
         "rank": rank,
+        "least": {
+            "status": first.status,
+            "objective_cycles": first.objective / UNIT,
+            "bound_cycles": first.bound / UNIT,
+        },
+        "memory": problem.costs.memory,
         "families": list(FAMILIES),
         "options": len(problem.options),
         "options_posted": found.posted,

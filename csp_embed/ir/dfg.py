@@ -115,8 +115,10 @@ class Dataflow:
         )
 
     def dot(self, max_nodes: int = 400) -> str:
-        """Graphviz text of the expanded form, cut at `max_nodes` nodes (and says so)."""
-        return "\n".join(_dot_lines(self, max_nodes)) + "\n"
+        """Graphviz text: every point and element where they are at most `max_nodes`, otherwise one
+        node for each tensor and for all points, with the maps between them."""
+        lines = _dot_lines(self) if _few(self, max_nodes) else _summary_lines(self)
+        return "\n".join(lines) + "\n"
 
 
 @dataclass(frozen=True)
@@ -215,44 +217,70 @@ def _range(ix: Affine, axes: Mapping[str, int]) -> tuple[int, int]:
     return ix.const + sum(min(s, 0) for s in steps), ix.const + sum(max(s, 0) for s in steps)
 
 
-def _dot_lines(flow: Dataflow, max_nodes: int) -> Iterator[str]:
-    """The lines of `dot`: elements as boxes, points as circles, an epilogue box per output."""
-    graph = _Cut(flow, max_nodes)
+def _few(flow: Dataflow, most: int) -> bool:
+    """Whether the points and the elements that they touch are at most `most`."""
+    if flow.points > most:
+        return False
+    nodes = set()
+    for number, values in enumerate(_points_by_output(flow)):
+        touched = [(flow.out, flow.out_shape), *((r.access, r.shape) for r in flow.reads)]
+        names = [_name(access, shape, values) for access, shape in touched]
+        if names[0] is not None:
+            nodes |= {number, *(n for n in names if n is not None)}
+    return len(nodes) <= most
+
+
+def _dot_lines(flow: Dataflow) -> Iterator[str]:
+    """Every element as a box, every point as a circle; the epilogue stands in the outputs."""
     yield f'digraph "{flow.name}" {{'
-    yield f'  label="{flow.statement()}{graph.note}"; rankdir=LR; node [fontname="monospace"];'
-    yield from graph.lines
+    yield f'  label="{flow.statement()}"; rankdir=LR; node [fontname="monospace"];'
+    seen: set[str] = set()
+    drawn = 0
+    for values in _points_by_output(flow):
+        names = [_name(flow.out, flow.out_shape, values)]
+        names += [_name(r.access, r.shape, values) for r in flow.reads]
+        if names[0] is None:
+            continue
+        for n in names:
+            if n is not None and n not in seen:
+                seen.add(n)
+                then = "".join(f"\\n{step}" for step in flow.steps) if n == names[0] else ""
+                yield f'  "{n}" [shape=box label="{n}{then}"];'
+        point = f"p{drawn}"
+        label = ",".join(map(str, values.values()))
+        yield f'  {point} [shape=ellipse label="{flow.function} {label}"];'
+        yield from (f'  "{n}" -> {point};' for n in names[1:] if n is not None)
+        yield f'  {point} -> "{names[0]}";'
+        drawn += 1
     yield "}"
 
 
-class _Cut:
-    """The first points of a dataflow, output by output, that fit into `max_nodes` nodes."""
+def _summary_lines(flow: Dataflow) -> Iterator[str]:
+    """Tensors as boxes with their shapes, all points as one ellipse with its domain."""
+    outs = {a for ix in flow.out.index for a, _ in ix.terms}
+    axes = [f"{a} {n}{'' if a in outs else ' (reduced)'}" for a, n in flow.axes.items()]
+    rows = [axes[k : k + 4] for k in range(0, len(axes), 4)]
+    domain = "\\n".join(", ".join(row) for row in rows)
+    yield f'digraph "{flow.name}" {{'
+    yield f'  label="{flow.name}: summary, one node for all points"; rankdir=LR;'
+    yield '  node [fontname="monospace"]; edge [fontname="monospace"];'
+    points = f"{flow.statement()}\\n{flow.points:,} points\\n{domain}"
+    yield f'  points [shape=ellipse label="{points}"];'
+    for read in flow.reads:
+        index = ", ".join(map(str, read.access.index))
+        reach = _overhang(read, flow.axes)
+        note = f"\\nout of range is {read.neutral}" if reach else ""
+        yield f'  {read.role} [shape=box label="{_tensor(read.access, read.shape)}{note}"];'
+        yield f'  {read.role} -> points [label="[{index}]"];'
+    then = "".join(f"\\n{step}" for step in flow.steps)
+    index = ", ".join(map(str, flow.out.index))
+    yield f'  out [shape=box label="{_tensor(flow.out, flow.out_shape)}{then}"];'
+    yield f'  points -> out [label="[{index}]"];'
+    yield "}"
 
-    def __init__(self, flow: Dataflow, max_nodes: int) -> None:
-        self.lines: list[str] = []
-        seen: dict[str, None] = {}
-        drawn = 0
-        for values in _points_by_output(flow):
-            names = [_name(flow.out, flow.out_shape, values)]
-            names += [_name(r.access, r.shape, values) for r in flow.reads]
-            if names[0] is None:
-                continue
-            new = {n for n in names if n is not None and n not in seen}
-            if len(seen) + drawn + len(new) + 1 > max_nodes:
-                break
-            for n in names:
-                if n is not None and n not in seen:
-                    seen[n] = None
-                    last = n == names[0] and flow.steps
-                    then = "\\n" + "\\n".join(flow.steps) if last else ""
-                    self.lines.append(f'  "{n}" [shape=box label="{n}{then}"];')
-            point = f"p{drawn}"
-            label = ",".join(map(str, values.values()))
-            self.lines.append(f'  {point} [shape=ellipse label="{flow.function} {label}"];')
-            self.lines += [f'  "{n}" -> {point};' for n in names[1:] if n is not None]
-            self.lines.append(f'  {point} -> "{names[0]}";')
-            drawn += 1
-        cut = drawn < flow.points
-        self.note = f"\\nthe first {drawn} of {flow.points} points" if cut else ""
+
+def _tensor(access: Access, shape: tuple[int, ...]) -> str:
+    return f"{access.tensor} {' x '.join(map(str, shape)) or 'scalar'}"
 
 
 def _points_by_output(flow: Dataflow) -> Iterator[dict[str, int]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from html import escape
 from typing import Any
 
 from csp_embed.ir.operator import Access, Operator
@@ -119,7 +120,7 @@ class Fused:
     axis_coef: Mapping[str, tuple[int, ...]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Embedding:
     """One covering of an operator by one compute instruction.
 
@@ -147,6 +148,21 @@ class Embedding:
     equal: tuple[tuple[str, str], ...] = ()
     cost: Mapping[str, float] = field(default_factory=dict)
     proof: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return (
+            f"<Embedding {self.kind} of {self.operator.name} in {self.isa_name}: {self.formula()}>"
+        )
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        rows = "".join(
+            f"<tr><td>{escape(role)}</td><td>{escape(str(v.access))}</td><td>{v.memory}</td>"
+            f"<td>{' × '.join(map(str, v.grid)) or 1}</td></tr>"
+            for role, v in self.layouts.items()
+        )
+        head = "<tr><th>operand</th><th>reads</th><th>memory</th><th>elements</th></tr>"
+        return f"<p>{escape(repr(self))}</p><table>{head}{rows}</table>"
 
     def formula(self) -> str:
         """The embedding as text: `o = k%16; i = (c,r,s)%16; loops k//16 p q (c,r,s)//16`."""

@@ -1,7 +1,7 @@
 """Whole networks as task graphs, the platforms that run them, and plans.
 
 Units everywhere: milliseconds and bytes; rates in bytes per ms. Files in other units are converted
-on reading. The types hold what `partition.md` names; readers and writers live in
+on reading. The types hold what docs/partition-model.md names; readers and writers live in
 `csp_embed.network`, solvers and the verifier in `csp_embed.partition`.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from html import escape
 from typing import Any
 
 from csp_embed.errors import InputError
@@ -355,7 +356,7 @@ class Replica:
     transfers: tuple[Transfer, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """Which device runs which task when.
 
@@ -364,7 +365,7 @@ class Plan:
     lower_bound: ms, proved, by the formula that `bound` names; gap = (objective - lower_bound) /
         objective, 0 where objective is 0.
     loads: throughput: ms per sample on each device, contended link (`a-b`, `a-b:a>b`) and bus.
-    cost_model: "links" (partition.md) or "dnn-partitioning" (KNOWN.md).
+    cost_model: "links" or "dnn-partitioning" (docs/partition-model.md).
     contiguous, pipeline, max_latency, min_throughput, batch: the constraints it was asked to keep.
     latency, period: where both were constrained, the other objective's value.
     linear_costs: data parallelism had to scale costs linearly. reasons: what stands in the way
@@ -399,6 +400,25 @@ class Plan:
     reasons: tuple[str, ...] = ()
     seconds: float | None = None
     source: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    def __repr__(self) -> str:
+        value = "no plan" if self.objective is None else f"{self.objective:g} ms"
+        tasks = len(self.device_of())
+        used = len(set(self.device_of().values()))
+        return (
+            f"<Plan {self.status} {self.goal}: {value}, bound {self.lower_bound:g} ms, "
+            f"{tasks} tasks on {used} devices, by {self.method}>"
+        )
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the first rows."""
+        rows = self.assignments or tuple(a for r in self.replicas for a in r.assignments)
+        cells = "".join(
+            f"<tr><td>{escape(a.task)}</td><td>{escape(a.device)}</td></tr>" for a in rows[:50]
+        )
+        more = f"<p>{len(rows) - 50} more rows</p>" if len(rows) > 50 else ""
+        head = "<tr><th>task</th><th>device</th></tr>"
+        return f"<p>{escape(repr(self))}</p><table>{head}{cells}</table>{more}"
 
     def device_of(self) -> dict[str, str]:
         """Device name by task id (of the first replica where there are replicas)."""

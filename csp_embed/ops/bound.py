@@ -6,15 +6,18 @@ bound = max(work, natural bytes read / port, natural bytes written / port), wher
     vectors = output elements / lanes of the accumulator element: lanes that share the second
         operand take output channels, the others rows; either is rounded up (35 channels take 3 x 16
 lanes). Natural means unpacked: every operand once, as the user has it.
+docs/glossary.md explains the figures to their readers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from math import ceil, prod
 from typing import Any, Protocol
 
-from csp_embed.errors import OperatorError
+import numpy as np
+
 from csp_embed.ir.operator import Operator
 from csp_embed.ops.checks import BYTES
 from csp_embed.ops.formula import channel_dimension
@@ -25,9 +28,22 @@ class Machine(Protocol):
 
     @property
     def dims(self) -> Mapping[str, int]: ...
-    @property
-    def costs(self) -> Mapping[str, Mapping[str, float]]: ...
     def of_kind(self, kind: str) -> Any: ...
+
+
+class Costs(Protocol):
+    """The part of `isa.costs.Costs` that the bound needs."""
+
+    @property
+    def port_bytes(self) -> float: ...
+    @property
+    def step(self) -> float: ...
+    @property
+    def reset_step(self) -> float: ...
+    @property
+    def immediate_step(self) -> float: ...
+    @property
+    def tensor_step(self) -> float: ...
 
 
 def natural(op: Operator) -> dict[str, int]:
@@ -47,6 +63,77 @@ def natural(op: Operator) -> dict[str, int]:
     }
 
 
+def input_bytes(op: Operator) -> int:
+    """Bytes of the activations, unpacked: of the natural bytes those that the host gives anew for
+    each run, weights not included."""
+    return sum(
+        prod(t.shape) * BYTES[t.dtype]
+        for t in op.tensors.values()
+        if t.name != op.out.tensor and not t.constant
+    )
+
+
+# Points of the axes that some index ties together; above, counting them would take seconds.
+COUNTED_POINTS = 1 << 27
+
+
+def useful_products(op: Operator) -> int | None:
+    """Products of two elements that exist; 0 for an operator that multiplies nothing, None where
+    they are not counted (`useful_points`)."""
+    return useful_points(op) if op.kind == "contract" else 0
+
+
+def useful_points(op: Operator) -> int | None:
+    """The operator's points without those that read padding or have no element of the result.
+
+    None where indices tie axes to each other in more points than `COUNTED_POINTS`. Counted exactly:
+    whether an index is inside depends on the axes that it names alone, so the counts of groups of
+    axes that no index ties together multiply.
+    """
+    accesses = [a for a in (op.out, op.lhs, op.rhs) if a is not None]
+    tests = tuple(
+        (ix.terms, ix.const, size)
+        for access in accesses
+        for ix, size in zip(access.index, op.tensors[access.tensor].shape, strict=True)
+        if ix.terms
+    )
+    return _points(tuple(op.axes.items()), tests)
+
+
+Test = tuple[tuple[tuple[str, int], ...], int, int]  # an index' terms and constant, its extent
+
+
+@lru_cache(maxsize=256)
+def _points(axes: tuple[tuple[str, int], ...], tests: tuple[Test, ...]) -> int | None:
+    """Points of the box of axes at which every index is inside its extent."""
+    extents = dict(axes)
+    groups: list[set[str]] = []
+    for terms, _, _ in tests:
+        joined = {a for a, _ in terms}
+        apart = [g for g in groups if not g & joined]
+        groups = [*apart, joined.union(*(g for g in groups if g & joined))]
+    if any(prod(extents[a] for a in g) > COUNTED_POINTS for g in groups):
+        return None
+    free = prod(n for a, n in axes if not any(a in g for g in groups))
+    return free * prod(_inside(extents, g, tests) for g in groups)
+
+
+def _inside(extents: Mapping[str, int], group: set[str], tests: tuple[Test, ...]) -> int:
+    """Points of these axes at which every index that names them is inside."""
+    # The shortest axis is walked, the others are one array.
+    first, *rest = sorted(group, key=lambda a: (extents[a], a))
+    grids = dict(zip(rest, np.ogrid[tuple(slice(extents[a]) for a in rest)], strict=True))
+    mine = [t for t in tests if {a for a, _ in t[0]} <= group]
+    total = 0
+    for value in range(extents[first]):
+        good: Any = np.ones([extents[a] for a in rest], np.bool_)
+        for terms, const, size in mine:
+            at = const + sum(c * (value if a == first else grids[a]) for a, c in terms)
+            good = good & (at >= 0) & (at < size)
+        total += int(np.count_nonzero(good))
+    return total
+
+
 def vectors(op: Operator, isa: Machine) -> int:
     """Accumulator elements that the result takes, as the bound counts them."""
     contract = isa.of_kind("contract")
@@ -61,34 +148,28 @@ def vectors(op: Operator, isa: Machine) -> int:
     return ceil(rows / high) * ceil(shape[channel] / wide)
 
 
-def bound_cycles(op: Operator, isa: Machine, memory: str = "de10") -> int:
+def bound_cycles(op: Operator, isa: Machine, costs: Costs) -> int:
     """The bound of the module's docstring, rounded up.
 
-    memory: the section of the machine's costs that describes its DRAM port; a machine without it
-    has the bound of its compute steps alone. A maximum or minimum over several elements counts one
-    tensor step a vector (partial results may be shared), an elementwise program its steps.
+    costs: of the machine behind the memory interface that counts. A maximum or minimum over several
+    elements counts one tensor step a vector (partial results may be shared), an elementwise program
+    its steps.
     """
     figures = natural(op)
     contract = isa.of_kind("contract")
-    step = isa.costs.get("contract", {})
-    alu = isa.costs.get("map", {})
     dims = {d for operand in contract.operands for d in operand.dims}
     macs_per_step = prod(isa.dims[d] for d in dims)
-    tensor = alu.get("tensor_step", 2)
-    each = sum(alu.get("immediate_step", 1) if s.access is None else tensor for s in op.epilogue)
+    each = sum(costs.immediate_step if s.access is None else costs.tensor_step for s in op.epilogue)
     work = 0.0
     if op.kind == "contract":
-        each += step.get("reset_step", 1)
-        work = figures["macs"] / macs_per_step * step.get("step", 1)
+        each += costs.reset_step
+        work = figures["macs"] / macs_per_step * costs.step
     elif op.kind != "map" and figures["macs"] > figures["outputs"]:
-        each += tensor
-    port = isa.costs.get(memory, {}).get("bytes_per_cycle", float("inf"))
-    if port <= 0:
-        raise OperatorError(f"the machine's costs give {memory} {port} bytes a cycle")
+        each += costs.tensor_step
     return ceil(
         max(
             work + each * vectors(op, isa),
-            figures["read_bytes"] / port,
-            figures["write_bytes"] / port,
+            figures["read_bytes"] / costs.port_bytes,
+            figures["write_bytes"] / costs.port_bytes,
         )
     )

@@ -6,7 +6,7 @@ OperatorError with a caret under the place.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from math import prod
 
 from csp_embed.errors import OperatorError
@@ -116,10 +116,16 @@ def check_steps(st: Statement) -> None:
             )
 
 
-def check_reads(st: Statement, axes: Mapping[str, int], tensors: Mapping[str, Tensor]) -> None:
-    """Padding is plausible, steps read within range, and so does an elementwise program.
+def check_reads(
+    st: Statement,
+    axes: Mapping[str, int],
+    tensors: Mapping[str, Tensor],
+    stated: Collection[str] = (),
+) -> None:
+    """Padding is plausible, and steps read within range.
 
-    An output axis of which most values read nothing, all at one end, is taken for a wrong shape.
+    An output axis of which most values read nothing, all at one end, is taken for a wrong shape;
+    not so one of `stated`, whose extent was given by name.
     """
     outs = axes_of(st.out)
     for access in accesses_of(st):
@@ -128,15 +134,18 @@ def check_reads(st: Statement, axes: Mapping[str, int], tensors: Mapping[str, Te
             dim = tensors[access.tensor].shape[d]
             lo, hi = index_range(ix, axes)
             at = st.index_places.get((access.tensor, d))
-            if (not operand or st.kind == "map") and (lo < 0 or hi >= dim):
+            if not operand and (lo < 0 or hi >= dim):
+                other = st.kind == "map" and access.tensor != st.lhs.tensor
                 fail(
                     st.text,
                     at,
                     f"{access.tensor} is read at {lo}..{hi}, outside its extent {dim}",
-                    why="only sums, maxima and minima have a neutral element for such reads",
+                    why="steps read their tensors within range; only the operands are padded",
+                    hint=f"let the program start with {access}" if other else "",
                 )
             axis = plain_axis(ix)
-            if axis is not None and axes[axis] != dim:
+            padded = st.kind == "map" and access is st.lhs and axes.get(str(axis), 0) > dim
+            if axis is not None and axes[axis] != dim and not padded:
                 fail(
                     st.text, at, f"axis {axis} is {axes[axis]}, but {access.tensor} has {dim} there"
                 )
@@ -147,6 +156,7 @@ def check_reads(st: Statement, axes: Mapping[str, int], tensors: Mapping[str, Te
                 if (
                     access is st.lhs
                     and name in outs
+                    and name not in stated
                     and lopsided
                     and _dead_share(ix, name, c, axes, dim) > 0.5
                 ):

@@ -7,7 +7,7 @@ them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from csp_embed.errors import OperatorError
 from csp_embed.ir.operator import Operator
 from csp_embed.ops.formula import parse_formula, positive
 
+SAME = "same"
 OUT_AXES = {1: "p", 2: "pq", 3: "opq"}
 FILTER_AXES = {1: "r", 2: "rs", 3: "trs"}
 LAYOUTS = {
@@ -55,20 +56,20 @@ def windows(
     pad: Any,
     dilation: Any,
 ) -> list[Window]:
-    """One `Window` per dimension, checked. `pad`: n, one per dimension, or (lo, hi) pairs."""
+    """One `Window` per dimension, checked. `pad` as in `pads`, or "same"."""
     rank = len(extents)
     strides = per_dimension(stride, rank, "stride", 1)
     dilations = per_dimension(dilation, rank, "dilation", 1)
+    for d in range(rank):
+        positive(extents[d], names[d]), positive(filters[d], names[rank + d])
+    if pad == SAME:
+        sizes = zip(extents, filters, strides, dilations, strict=True)
+        sides = [same_pads(e, dil * (f - 1) + 1, step) for e, f, step, dil in sizes]
+    else:
+        sides = pads(pad, rank)
     found = []
-    for d, (lo, hi) in enumerate(pads(pad, rank)):
-        w = Window(
-            positive(extents[d], names[d]),
-            positive(filters[d], names[rank + d]),
-            strides[d],
-            lo,
-            hi,
-            dilations[d],
-        )
+    for d, (lo, hi) in enumerate(sides):
+        w = Window(extents[d], filters[d], strides[d], lo, hi, dilations[d])
         if w.outputs < 1:
             raise OperatorError(
                 f"the filter does not fit: {names[rank + d]}={w.filter}"
@@ -90,22 +91,37 @@ def per_dimension(value: Any, rank: int, what: str, least: int) -> list[int]:
     return [positive(value, what, least)] * rank
 
 
+def same_pads(extent: int, span: int, stride: int) -> tuple[int, int]:
+    """(begin, end) with which ceil(extent / stride) windows of `span` elements fit; an odd one goes
+    to the end, as ONNX's SAME_UPPER and TensorFlow's SAME have it."""
+    total = max(0, (-(-extent // stride) - 1) * stride + span - extent)
+    return total // 2, total - total // 2
+
+
 def pads(pad: Any, rank: int) -> list[tuple[int, int]]:
-    """(lo, hi) per dimension from n, (n, …) or ((lo, hi), …)."""
-    if not isinstance(pad, list | tuple):
-        pad = [pad] * rank
-    if len(pad) != rank:
+    """(begin, end) per dimension.
+
+    pad: one number for all sides; one per dimension; all begins, then all ends, as in ONNX (top,
+    left, bottom, right); or a (begin, end) pair per dimension, as in numpy.pad.
+    Raises: OperatorError.
+    """
+    values = list(pad) if isinstance(pad, list | tuple) else [pad] * rank
+    pairs = [isinstance(v, list | tuple) for v in values]
+    if len(values) == 2 * rank and not any(pairs):
+        sides = list(zip(values[:rank], values[rank:], strict=True))
+    elif len(values) == rank:
+        sides = [tuple(v) if pair else (v, v) for v, pair in zip(values, pairs, strict=True)]
+    else:
+        order = {1: "begin,end", 2: "top,left,bottom,right"}.get(rank, "all begins, then all ends")
         raise OperatorError(
-            f"pad has {len(pad)} entries for {rank} dimensions",
-            hint="one number, one per dimension, or one (low, high) pair per dimension",
+            f"pad has {len(values)} entries for {rank} dimensions",
+            why=f"it is one number, {rank} numbers, {2 * rank} numbers ({order}), or same",
+            hint="--pad " + ",".join("1" * rank),
         )
-    result = []
-    for p in pad:
-        pair = p if isinstance(p, list | tuple) else (p, p)
-        if len(pair) != 2:
-            raise OperatorError(f"pad {p!r} is no (low, high) pair")
-        result.append((positive(pair[0], "pad", 0), positive(pair[1], "pad", 0)))
-    return result
+    for side in sides:
+        if len(side) != 2:
+            raise OperatorError(f"pad {side!r} is no (begin, end) pair")
+    return [(positive(lo, "pad", 0), positive(hi, "pad", 0)) for lo, hi in sides]
 
 
 def channels_first(layout: str, rank: int) -> bool:
@@ -113,6 +129,11 @@ def channels_first(layout: str, rank: int) -> bool:
     if layout not in LAYOUTS[rank]:
         raise OperatorError(f"unknown layout {layout!r}", hint=f"one of {', '.join(LAYOUTS[rank])}")
     return LAYOUTS[rank][layout]
+
+
+def bias_channel(dimension: int, epilogue: Mapping[str, Any]) -> int | None:
+    """The result's dimension along which a bias runs, where the epilogue has one."""
+    return dimension if epilogue.get("bias") or epilogue.get("bias_before_shift") else None
 
 
 def ordered(batch: Any, channel: Any, spatial: Sequence[Any], first: bool) -> list[Any]:
@@ -159,7 +180,7 @@ def convolution(
     text = f"y[{','.join(y)}] += x[{','.join(x)}] * w[{','.join(w)}]"
     extents = {"g": groups} if groups > 1 else {}
     notes = {"layout": layout, "groups": groups, **epilogue.pop("notes", {})}
-    channel = 1 if first else rank + 1
+    channel = bias_channel(1 if first else rank + 1, epilogue)
     return parse_formula(
         text, shapes, extents=extents, channel=channel, name=name, notes=notes, **epilogue
     )
@@ -185,7 +206,8 @@ def conv2d(
 
     Shapes: x int8 [n, c, h, w], w int8 [k, c/groups, r, s], b int32 [k], y int8 [n, k, p, q]; with
         layout "NHWC" x is [n, h, w, c] and y [n, p, q, k]; w stays.
-    stride, dilation: an int or a pair (h, w); pad too, or two (low, high) pairs.
+    stride, dilation: an int or a pair (h, w). pad: too, or (top, left, bottom, right), or two
+        (begin, end) pairs, or "same": ceil(h / stride) rows, an odd zero at the end (SAME_UPPER).
     epilogue: shift, bias, bias_before_shift, clip, bias_range, as in `parse_formula`.
     Raises: OperatorError for extents that are no positive integers, groups that do not divide the
         channels, and a filter larger than the padded input.
@@ -233,7 +255,7 @@ def depthwise_conv2d(
     }
     text = f"y[{','.join(y)}] += x[{','.join(x)}] * w[{out},r,s]"
     notes = {"layout": layout, "groups": c, **epilogue.pop("notes", {})}
-    channel = 1 if first else 3
+    channel = bias_channel(1 if first else 3, epilogue)
     return parse_formula(
         text, shapes, channel=channel, name="depthwise_conv2d", notes=notes, **epilogue
     )

@@ -3,11 +3,12 @@
 `deepbench/deepbench_inference.json`: the 187 layers of DeepBench inference;
 `deepbench/networks.json`: layers of well-known networks. Both state their origin. A layer is a JSON
 object with `id`, `op` and the extents that the operator's constructor takes; `EPILOGUES` has the
-epilogues that both files state.
+epilogues that both files state. `layer_list` reads a list of the user's own.
 """
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Mapping
 from functools import cache
@@ -16,24 +17,11 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
+from csp_embed import ops
 from csp_embed.errors import InputError, OperatorError
 from csp_embed.ir.operator import Operator
-from csp_embed.ops.convolution import conv2d, depthwise_conv2d
-from csp_embed.ops.linear import batch_matmul, matmul
 
 FILES = ("deepbench_inference.json", "networks.json")
-EXTENTS = {
-    "conv2d": ("n", "c", "h", "w", "k", "r", "s", "stride", "pad", "dilation", "groups"),
-    "depthwise_conv2d": ("n", "c", "h", "w", "r", "s", "multiplier", "stride", "pad", "dilation"),
-    "matmul": ("m", "n", "k"),
-    "batch_matmul": ("batch", "m", "n", "k"),
-}
-BUILD = {
-    "conv2d": conv2d,
-    "depthwise_conv2d": depthwise_conv2d,
-    "matmul": matmul,
-    "batch_matmul": batch_matmul,
-}
 # As stated in deepbench_inference.json: convolutions add a bias after the shift, products do not.
 PLAIN = {"shift": 8, "clip": (0, 127)}
 EPILOGUES: Mapping[str, Mapping[str, Any]] = {
@@ -41,7 +29,20 @@ EPILOGUES: Mapping[str, Mapping[str, Any]] = {
     "depthwise_conv2d": {**PLAIN, "bias": True, "bias_range": 32768},
     "matmul": PLAIN,
     "batch_matmul": {**PLAIN, "constants": ()},  # attention: both operands are activations
+    # Own lists may also name these.
+    "conv1d": {**PLAIN, "bias": True, "bias_range": 32768},
+    "conv3d": {**PLAIN, "bias": True, "bias_range": 32768},
+    "conv_transpose2d": {**PLAIN, "bias": True, "bias_range": 32768},
+    "dense": PLAIN,
+    "max_pool2d": {},
+    "avg_pool2d": {},
 }
+# What an entry of a list may say besides its operator's own arguments.
+ABOUT = (
+    "id", "op", "class", "count", "network", "macs", "sets", "bound_cycles", "reference",
+    "reference_note",
+)  # fmt: skip
+EPILOGUE = ("shift", "bias", "bias_before_shift", "bias_range", "clip", "layout")
 
 
 def folder() -> Traversable:
@@ -91,16 +92,31 @@ def record(id: str) -> Mapping[str, Any]:
     raise OperatorError(
         f"there is no layer {id!r}",
         where="deepbench/",
-        hint="ids run conv000 … conv102, gemm000 … gemm083; networks have names like "
+        why="ids run conv000 … conv102, gemm000 … gemm083; networks have names like "
         + load(FILES[1])[0]["id"],
+        hint="csp-embed compile deepbench:conv000",
     )
 
 
+def arguments(op: str) -> dict[str, bool]:
+    """Names of the constructor's own arguments, and whether each is required."""
+    parameters = inspect.signature(getattr(ops, op)).parameters.values()
+    return {p.name: p.default is p.empty for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
 def build(found: Mapping[str, Any]) -> Operator:
-    """The operator of a layer record; `notes["layer"]` is its id."""
+    """The operator of a layer record; `notes["layer"]` is its id.
+
+    An epilogue that the record states stands in place of its part of the usual one. Raises:
+    OperatorError where the extents make no operator.
+    """
     op = str(found["op"])
-    extents = {key: found[key] for key in EXTENTS[op] if key in found}
-    return BUILD[op](**extents, **EPILOGUES[op], notes={"layer": found["id"]})
+    known = (*arguments(op), *EPILOGUE)
+    given = {key: found[key] for key in known if key in found}
+    epilogue = dict(EPILOGUES[op])
+    if given.get("bias_before_shift"):
+        epilogue.pop("bias", None)
+    return getattr(ops, op)(**(epilogue | given), notes={"layer": found["id"]})
 
 
 def layer(id: str) -> Operator:

@@ -4,6 +4,7 @@ In this order, each later rule only for axes still unknown:
 1. extents given by name;
 2. an output index numbers its axes mixed-radix (`8*g+k`: k has 8 values, g the rest of y's extent);
 3. an index that is one plain axis gives it that extent;
+   (an elementwise program whose axis has a larger extent by rule 1 is padded at that end);
 4. otherwise the largest extent for which no read is out of range. Negative offsets mean padding,
    which nothing bounds: then y's shape is required.
 """
@@ -47,6 +48,9 @@ def axis_order(st: Statement) -> list[str]:
     return order
 
 
+GIVEN = "the extent given"
+
+
 @dataclass
 class Solver:
     """Holds what is known of the axes, and where each fact came from."""
@@ -66,8 +70,14 @@ class Solver:
                 f"axis {axis} is {self.known[axis]} by {self.origin[axis]}, "
                 f"but {extent} by {origin}",
                 why="the shapes contradict each other",
+                hint=self._end_padding(axis, extent),
             )
         self.origin.setdefault(axis, origin)
+
+    def _end_padding(self, axis: str, extent: int) -> str:
+        """How to say that zeros at the end are meant, where they can be."""
+        longest = max(extent, self.known[axis])
+        return f"if zeros at the end are meant: '; {axis} < {longest}'" * (self.st.kind == "map")
 
     def indices(self, out: bool = False) -> Iterator[tuple[str, int, Affine, int | None, int]]:
         """(tensor, dimension, index, its extent where the shape is given, place)."""
@@ -99,8 +109,13 @@ class Solver:
         """Rule 3."""
         for tensor, d, ix, dim, at in self.indices():
             axis = plain_axis(ix)
-            if axis is not None and dim is not None:
-                self.learn(axis, dim, f"{tensor}'s dimension {d}", at)
+            if axis is None or dim is None:
+                continue
+            # An elementwise program may be padded at the end alone, if its extent is stated.
+            padded = self.st.kind == "map" and tensor == self.st.lhs.tensor
+            if padded and self.origin.get(axis) == GIVEN and dim < self.known[axis]:
+                continue
+            self.learn(axis, dim, f"{tensor}'s dimension {d}", at)
 
     def largest(self, order: list[str]) -> None:
         """Rule 4."""
@@ -168,7 +183,7 @@ def solve_extents(
             if axis not in order:
                 why = f"axes are {', '.join(order)}"
                 fail(st.text, None, f"axis {axis} does not occur", why=why)
-            solver.learn(axis, extent, "the extent given", None)
+            solver.learn(axis, extent, GIVEN, None)
     solver.output()
     solver.plain()
     guessed = [a for a in order if a not in solver.known]

@@ -80,12 +80,23 @@ def parse_formula(
     check_axes(st)
     check_steps(st)
     axes = solve_extents(st, {t: s for t, s in sizes.items() if t in st.places}, given)
+    if channel is not None and not own:
+        raise OperatorError(
+            f"channel {channel} has no effect without a bias", why="a bias runs along it",
+            hint="leave out channel, or add bias=True",
+        )  # fmt: skip
     tail = plain_epilogue(st, shift, bias, bias_before_shift, clip, bias_range, channel)
     st = replace(st, steps=(*st.steps, *tail))
     check_ranks(st, sizes)
     check_steps(st)
     tensors = make_tensors(st, axes, sizes, constants, dtypes or {})
-    check_reads(st, axes, tensors)
+    lacking = set(values or {}) - set(tensors)
+    if lacking:
+        raise OperatorError(
+            f"values names {', '.join(sorted(lacking))}, which the formula lacks",
+            hint=f"its tensors are {', '.join(tensors)}",
+        )
+    check_reads(st, axes, tensors, {*st.extents, *given})
     check_addresses(st, tensors)
     return Operator(
         name=name,
@@ -146,6 +157,12 @@ def plain_epilogue(
         raise OperatorError("a bias is added before or after the shift, not both")
     if bias_range is not None:
         bias_range = positive(bias_range, "bias_range", 0)
+        if not bias and not bias_before_shift:
+            raise OperatorError(
+                f"bias_range {bias_range} has no effect without a bias",
+                why="it promises how large b is",
+                hint="add the bias (bias=True, --bias), or leave out the range",
+            )
     if bias or bias_before_shift:
         add = [Step("add", access=Access(bias_name(st), (channel_index(st, channel),)),
                     bias_range=bias_range)]  # fmt: skip
@@ -163,7 +180,7 @@ def plain_epilogue(
         if hi is not None:
             steps.append(Step("min", integer(hi, "the clip's upper end")))
         if lo is not None and hi is not None and lo > hi:
-            raise OperatorError(f"clip {lo}..{hi} is empty", hint="give the lower end first")
+            raise OperatorError(f"clip {lo}..{hi} is empty", hint=f"--clip {hi} {lo}")
     return steps
 
 
@@ -217,7 +234,8 @@ def make_tensors(
         unknown = set(names) - {st.out.tensor, *(a.tensor for a in accesses_of(st))}
         if unknown:
             raise OperatorError(
-                f"{what} names {', '.join(sorted(unknown))}, which the formula lacks"
+                f"{what} names {', '.join(sorted(unknown))}, which the formula lacks",
+                hint=f"its tensors are {', '.join(st.places)}",
             )
     outs = axes_of(st.out)
     result: dict[str, Tensor] = {}

@@ -7,6 +7,7 @@ from typing import Any
 
 from csp_embed.errors import OperatorError
 from csp_embed.ir.operator import Operator
+from csp_embed.ops.convolution import pads
 from csp_embed.ops.formula import integer, parse_formula, positive_shape
 
 AXES = "ijklmnop"
@@ -25,13 +26,15 @@ STEPS = {
 
 
 def elementwise(
-    shape: Sequence[int], steps: Iterable[Sequence[Any] | str], **options: Any
+    shape: Sequence[int], steps: Iterable[Sequence[Any] | str], *, pad: Any = 0, **options: Any
 ) -> Operator:
     """y = the steps applied to x, one after the other, in wrap-around int32; then the low 8 bits.
 
     shape: of x (int32) and y (int8). steps: ("add", 17), ("add", "z") with another int32 tensor of
         x's shape, ("bias", "b") with one int32 number per entry of the last dimension, ("shr", 3),
         ("shl", 1), ("mul", 3), ("max", 0), ("min", "z"), "relu", ("clip", 0, 127).
+    pad: zeros around x before the steps, as in `pads` of ops/convolution.py: all begins, then all
+        ends, or (begin, end) pairs as in numpy.pad; y, and z, are larger by them.
     options: constants, bias_range (for bias steps), dtypes, name, notes, as in `parse_formula`.
     Raises: OperatorError for an unknown step or a wrong number of arguments.
 
@@ -45,7 +48,10 @@ def elementwise(
     index = f"[{','.join(axes)}]"
     bound = options.pop("bias_range", None)
     within = "" if bound is None else f" within {integer(bound, 'bias_range')}"
-    parts = [f"y{index} = x{index}"]
+    sides = pads(pad, len(sizes))
+    grown = tuple(n + lo + hi for n, (lo, hi) in zip(sizes, sides, strict=True))
+    reads = [f"{a}-{lo}" if lo else a for a, (lo, _) in zip(axes, sides, strict=True)]
+    parts = [f"y{index} = x[{','.join(reads)}]"]
     for step in steps:
         name, *args = [step] if isinstance(step, str) else list(step)
         if name not in STEPS:
@@ -57,5 +63,8 @@ def elementwise(
             continue
         words = [a + index if isinstance(a, str) else str(integer(a, name)) for a in args]
         parts.append(" ".join([str(name), *words]))
-    shapes = {"x": sizes, "y": sizes}
-    return parse_formula("; ".join(parts), shapes, **{"name": "elementwise", **options})
+    shapes = {"x": sizes, "y": grown}
+    extents = dict(zip(axes, grown, strict=True))
+    return parse_formula(
+        "; ".join(parts), shapes, **{"name": "elementwise", "extents": extents, **options}
+    )

@@ -15,8 +15,8 @@ from dataclasses import replace
 import numpy as np
 
 from csp_embed.ir.network import THROUGHPUT, Edge, Platform, Task, TaskGraph
-from csp_embed.partition.chains import orders
-from csp_embed.partition.problem import Floats, Ints, Problem
+from csp_embed.partition.methods.chains import orders
+from csp_embed.partition.view import Floats, Ints, Problem
 
 
 def servers(p: Problem) -> list[list[int]] | None:
@@ -84,13 +84,24 @@ def _solve(p: Problem, run: Ints, devices: list[int], effort: float, seed: int) 
     from csp_embed.partition.solve import solve
 
     names = [p.platform.devices[d].name for d in devices]
-    inside = {int(t) for t in run}
+    by_id, inside = p.graph.by_id(), {int(t) for t in run}
+    keep = set(names)
+    own = Platform(
+        tuple(p.platform.devices[d] for d in devices),
+        tuple(k for k in p.platform.links if set(k.between) <= keep),
+        p.platform.buses,
+    )
+    own = replace(own, devices=tuple(replace(d, server=None) for d in own.devices))
     tasks = tuple(
         Task(
             p.ids[t],
-            {n: float(c) for n, c in zip(names, p.cost[t, devices], strict=True) if np.isfinite(c)},
-            weight_bytes=float(p.weight[t]),
-            activation_bytes=float(p.activation[t]),
+            {
+                device.name: by_id[p.ids[t]].cost_on(device) or 0.0
+                for d, device in zip(devices, own.devices, strict=True)
+                if np.isfinite(p.cost[t, d])
+            },
+            weight_bytes=by_id[p.ids[t]].weight_bytes,
+            activation_bytes=by_id[p.ids[t]].activation_bytes,
             colocate=f"g{p.group[t]}",
         )
         for t in run
@@ -100,13 +111,6 @@ def _solve(p: Problem, run: Ints, devices: list[int], effort: float, seed: int) 
         for u, t, v in p.edges()
         if u in inside and t in inside
     )
-    keep = set(names)
-    own = Platform(
-        tuple(p.platform.devices[d] for d in devices),
-        tuple(k for k in p.platform.links if set(k.between) <= keep),
-        p.platform.buses,
-    )
-    own = replace(own, devices=tuple(replace(d, server=None) for d in own.devices))
     plan = solve(
         TaskGraph(tasks, edges), own, objective=THROUGHPUT, method="split", effort=effort, seed=seed
     )

@@ -10,9 +10,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from csp_embed.partition.latency import build, far
-from csp_embed.partition.problem import Problem
-from csp_embed.partition.search import Request
+from csp_embed.partition.methods.latency import build, far
+from csp_embed.partition.request import Request
+from csp_embed.partition.view import Problem
 from csp_embed.solver import cpsat
 from csp_embed.solver.params import Params
 
@@ -32,15 +32,18 @@ def reasons(p: Problem, request: Request) -> list[str]:
         joined = replace(
             p,
             lat=np.where(np.isfinite(p.lat), p.lat, 0.0),
-            inv=np.where(np.isfinite(p.inv), p.inv, 0.0),
         )
         trials.append(("links: devices that cannot talk", joined, request))
     if request.max_latency is not None:
         trials.append(
-            (f"max latency {request.max_latency:g} ms", p, replace(request, max_latency=None))
+            (
+                f"max latency {request.max_latency * float(p.unit):g} ms",
+                p,
+                replace(request, max_latency=None),
+            )
         )
     if request.min_throughput is not None:
-        text = f"min throughput {request.min_throughput:g} samples per ms"
+        text = f"min throughput {request.min_throughput / float(p.unit):g} samples per ms"
         trials.append((text, p, replace(request, min_throughput=None)))
     if request.shaped:
         loose = replace(request, contiguous=False, pipeline=False)
@@ -54,10 +57,10 @@ def reasons(p: Problem, request: Request) -> list[str]:
 
 def _unpinned(p: Problem) -> Problem:
     """The same where pinned tasks may use every device that has a cost."""
-    from csp_embed.partition.problem import make_problem
+    from csp_embed.partition.view import in_unit, make_problem
 
     tasks = tuple(replace(t, pin=None) for t in p.graph.tasks)
-    return make_problem(replace(p.graph, tasks=tasks), p.platform)
+    return in_unit(make_problem(replace(p.graph, tasks=tasks), p.platform), p.unit)
 
 
 def _possible(p: Problem, request: Request) -> bool:

@@ -7,12 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from csp_embed.errors import InputError
+from csp_embed.errors import Infeasible, InputError
 from csp_embed.ir.network import LATENCY, Plan, Platform, TaskGraph
-from csp_embed.partition import bounds
-from csp_embed.partition.list_scheduling import ListScheduler
-from csp_embed.partition.problem import make_problem
+from csp_embed.partition import feasible
+from csp_embed.partition.bounds import latency_period as bounds
+from csp_embed.partition.exact import Exact, below
+from csp_embed.partition.methods.list_scheduling import ListScheduler
 from csp_embed.partition.timetable import decoded, latency_plan, throughput_plan
+from csp_embed.partition.view import make_problem, normalised, number
 
 
 def evaluate(
@@ -24,16 +26,24 @@ def evaluate(
     missing = [t.id for t in graph.tasks if t.id not in device_of]
     if missing:
         raise InputError(f"no device for task {missing[0]!r}", where="placement")
-    p = make_problem(graph, platform, device_of)
+    p = normalised(make_problem(graph, platform, device_of))
     dev = np.array([p.allowed(t)[0] for t in range(p.n)], np.int64)
+    if not feasible.talks(p, dev):
+        raise Infeasible(
+            "a value cannot reach its reader",
+            where="placement",
+            why="no chain of links joins their devices",
+            hint="add a link, or place both tasks on one device",
+        )
+    exact = Exact.of(p)
     low, name = bounds.best_bound(p, objective == LATENCY)
     if objective != LATENCY:
-        plan = throughput_plan(p, dev, None, method="given", bound=name)
+        plan = throughput_plan(p, dev, exact.loads(dev), None, method="given", bound=name)
     else:
         scheduler = ListScheduler(p, compiled=p.n > 30)
         order = scheduler.by_rank(scheduler.upward(p.cost[np.arange(p.n), dev]))
         table = decoded(p, order, dev, scheduler.k, scheduler.a, scheduler.w)
-        plan = latency_plan(p, table, method="given", bound=name)
+        plan = latency_plan(p, exact.timetable(table), method="given", bound=name)
     value = plan.objective or 0.0
-    low = min(low, value)
+    low = min(below(number(low) * p.unit) * (1 - 1e-9), value)
     return replace(plan, lower_bound=low, gap=(value - low) / value if value else 0.0)

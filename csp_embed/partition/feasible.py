@@ -8,17 +8,23 @@ from __future__ import annotations
 import numpy as np
 
 from csp_embed.partition import kernels
-from csp_embed.partition.anneal import peak_fits
-from csp_embed.partition.problem import Ints, Problem
+from csp_embed.partition.methods.anneal import peak_fits
 from csp_embed.partition.timetable import Timetable
+from csp_embed.partition.view import Ints, Problem
 
 
 def runs(p: Problem, dev: Ints) -> bool:
-    """Allowed devices, weights within memory, devices that can talk."""
+    """Allowed devices, one for each group, weights within memory, devices that can talk."""
     if not np.isfinite(p.cost[np.arange(p.n), dev]).all():
         return False
-    if (np.bincount(dev, p.weight, minlength=p.m) > p.memory * (1 + 1e-12)).any():
+    if (np.bincount(dev, p.weight, minlength=p.m) > p.memory).any():
         return False
+    _, first = np.unique(p.group, return_index=True)
+    return bool((dev == dev[first][p.group]).all()) and talks(p, dev)
+
+
+def talks(p: Problem, dev: Ints) -> bool:
+    """Whether every value can go from its producer's device to its readers'."""
     readers = np.repeat(np.arange(len(p.value_src)), np.diff(p.use_ptr))
     return bool(np.isfinite(p.lat[dev[p.value_src[readers]], dev[p.use]]).all())
 
@@ -93,4 +99,4 @@ def pipelined_memory(p: Problem, dev: Ints) -> bool:
         top[dev[t]] = max(top[dev[t]], level[dev[t]])
         for s in ends[t]:
             level[dev[s]] -= p.activation[s]
-    return bool((fixed + top <= p.memory * (1 + 1e-9)).all())
+    return bool((fixed + top <= p.memory).all())

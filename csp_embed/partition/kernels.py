@@ -17,7 +17,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from csp_embed.partition.problem import Floats, Ints, Problem
+from csp_embed.partition.view import Floats, Ints, Problem
 
 HEFT, OCT, LOOKAHEAD, FORCED = 0, 1, 2, 3
 
@@ -30,6 +30,7 @@ class Arrays(NamedTuple):
     group_weight: Floats
     memory: Floats
     value_src: Ints
+    row: Ints
     value_bytes: Floats
     inp_ptr: Ints
     inp: Ints
@@ -71,6 +72,7 @@ def arrays(p: Problem) -> Arrays:
         weight,
         p.memory,
         p.value_src,
+        p.row,
         p.value_bytes,
         p.inp_ptr,
         p.inp,
@@ -182,7 +184,7 @@ def place(a, w, t, d, top):
             continue
         if w.arrive[v, d] < 0:
             at = w.finish[s]
-            pair = x * m + d
+            pair = (a.row[v] + x) * m + d
             if a.hop_ptr[pair] == a.hop_ptr[pair + 1]:
                 return np.inf, top
             for h in range(a.hop_ptr[pair], a.hop_ptr[pair + 1]):

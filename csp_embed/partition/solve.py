@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 
@@ -22,20 +23,26 @@ from csp_embed.ir.network import (
     Platform,
     TaskGraph,
 )
-from csp_embed.partition import bounds, latency, throughput
-from csp_embed.partition.check import check_plan
-from csp_embed.partition.list_scheduling import ListScheduler, Placement
-from csp_embed.partition.loads import load_arrays
-from csp_embed.partition.problem import Problem, make_problem
-from csp_embed.partition.search import Clock, Incumbent, Progress, Request
-from csp_embed.partition.timetable import decoded, latency_plan, loads, throughput_plan
+from csp_embed.judge.plan import check_plan
+from csp_embed.partition import feasible
+from csp_embed.partition.bounds import latency_period as bounds
+from csp_embed.partition.exact import Exact, below
+from csp_embed.partition.methods import latency, throughput
+from csp_embed.partition.methods.list_scheduling import ListScheduler, Placement
+from csp_embed.partition.methods.period_loads import load_arrays
+from csp_embed.partition.request import Clock, Incumbent, Progress, Request, in_units
+from csp_embed.partition.supervise import INTERRUPTED, supervised
+from csp_embed.partition.symmetry import trimmed
+from csp_embed.partition.timetable import decoded, latency_plan, throughput_plan
+from csp_embed.partition.view import Problem, make_problem, normalised
 
 LISTS = ("heft", "peft", "cpop", "lookahead", "minmin", "greedy", "single")
 METHODS = ("auto", "exact", "milp", "split", "lns", "anneal", "genetic", *LISTS)
 TINY = 16  # tasks up to which exact search needs no good start
 LARGE = 80  # tasks above which windows replace neighbourhoods
 BUILD = 1e-3  # s per task that the exact model takes to build
-SAME = 1e-6  # relative: a bound this close to the objective is equal to it
+QUICK = 3000  # tasks times devices up to which list scheduling is quick without compiling
+STEPS = 300_000  # times, up to which the critical path is found exactly
 
 
 def solve(
@@ -71,7 +78,8 @@ def solve(
         is fixed, times `effort`.
     fix: device by task. start: a plan to improve; tasks whose device is gone are placed anew.
 
-    Returns: a Plan; status OPTIMAL where objective and bound agree within 1e-6, FEASIBLE, or
+    Returns: a Plan; status OPTIMAL where objective and proved bound are equal as exact numbers,
+    FEASIBLE, or
         UNKNOWN (the limit came first; no assignments).
     Raises: InputError, Infeasible.
     """
@@ -85,11 +93,11 @@ def solve(
     )  # fmt: skip
     clock = Clock(request)
     if cost_model == "dnn-partitioning":
-        from csp_embed.partition.dnn_solve import solve_dnn
+        from csp_embed.partition.models.dnn_solve import solve_dnn
 
         plan = solve_dnn(graph, platform, clock, dict(fix or {}), start)
     elif replicas > 1 or batch > 1:
-        from csp_embed.partition.data_parallel import solve_replicated
+        from csp_embed.partition.methods.data_parallel import solve_replicated
 
         plan = solve_replicated(graph, platform, request, dict(fix or {}), replicas, batch)
     else:
@@ -141,17 +149,56 @@ def solve_links(
     graph: TaskGraph, platform: Platform, clock: Clock, fix: dict[str, str], start: Plan | None
 ) -> Plan:
     """The "links" cost model, one copy of the graph."""
-    p = make_problem(graph, platform, fix)
-    request = clock.request
-    inc, proof = Incumbent(p, request), latency.Proof()
-    proof.raise_to(*bounds.best_bound(p, request.objective == LATENCY))
-    try:
+    found: list[tuple[Problem, Incumbent, latency.Proof]] = []
+
+    def search() -> None:
+        named = {*fix.values(), *(start.device_of().values() if start else ())}
+        p = normalised(make_problem(graph, trimmed(graph, platform, named), fix))
+        own = clock.of(in_units(clock.request, p), p.unit)
+        inc, proof = Incumbent(p, own.request), latency.Proof.of(p)
+        found.append((p, inc, proof))
         if start is not None:
             restart(p, inc, start)
-        run(p, inc, proof, clock)
-    except KeyboardInterrupt:
-        proof.interrupted = True
-    return finish(p, inc, proof, request)
+        if p.n > latency.SMALL and own.request.method not in LISTS:
+            quick_start(p, inc)
+        first_bounds(p, proof, own.request)
+        run(p, inc, proof, own)
+
+    ended = supervised(search, clock)
+    if not found:  # the limit came before the first arrays
+        return Plan(
+            clock.request.objective, None, 0.0, None, UNKNOWN, clock.request.method,
+            graph_sha256=graph.sha256, platform_sha256=platform.sha256,
+            reasons=("interrupted",) if ended == INTERRUPTED else (),
+        )  # fmt: skip
+    p, inc, proof = found[0]
+    proof.interrupted = ended == INTERRUPTED
+    return finish(p, inc, proof, inc.request)
+
+
+def quick_start(p: Problem, inc: Incumbent) -> None:
+    """A plan before anything is compiled: a limit or Ctrl-C may come while kernels are."""
+    if inc.request.objective == LATENCY and p.n * p.m <= QUICK:
+        scheduler = ListScheduler(p, compiled=False)
+        x = scheduler.heft()
+        if np.isfinite(x.value):
+            table = decoded(p, x.order, x.dev, scheduler.k, scheduler.a, scheduler.w)
+            inc.offer(x.dev, table, "heft")
+    elif inc.request.objective == THROUGHPUT:
+        for name, dev in throughput.starts(p):
+            inc.offer(dev, None, name)
+
+
+def first_bounds(p: Problem, proof: latency.Proof, request: Request) -> None:
+    """What is known before any search; exactly where that is quick."""
+    proof.raise_to(*bounds.best_bound(p, request.objective == LATENCY))
+    exact = Exact.of(p)
+    if p.n and request.objective == LATENCY and len(p.use) * p.m * p.m <= STEPS:
+        proof.know(exact.critical_path(), "critical path")
+    if p.n and p.n * p.m <= STEPS:
+        proof.know(exact.load(bounds.load_prices(p.cost)), "load")
+        least = (min(exact.cost(t, d) for d in p.allowed(t)) for t in range(p.n))
+        proof.know(max(least), "largest task")
 
 
 def restart(p: Problem, inc: Incumbent, start: Plan) -> None:
@@ -171,7 +218,7 @@ def restart(p: Problem, inc: Incumbent, start: Plan) -> None:
         order = np.array(sorted(range(p.n), key=lambda t: (starts.get(p.ids[t], 0.0), t)), np.int64)
         if any(starts[p.ids[u]] > starts[p.ids[t]] for u, t, _ in p.edges()):
             order = np.arange(p.n)
-    if np.isfinite(p.lat[dev[p.value_src]][:, dev]).all():
+    if feasible.talks(p, dev):
         inc.offer(dev, decoded(p, order, dev), "start")
     elif inc.request.objective != LATENCY:
         inc.offer(dev, None, "start")
@@ -207,25 +254,27 @@ def run(p: Problem, inc: Incumbent, proof: latency.Proof, clock: Clock) -> None:
         steady_start(p, inc, proof, clock)
         if proof.notes:
             return
+    if method not in ("split", "genetic", "milp") and settled(p, inc, proof):
+        return
     # Without queues exact search alone settles small graphs, with them it hardly begins to.
     least = TINY if p.contended() else latency.SMALL
     if method == "split" or (method == "auto" and p.n > least):
-        from csp_embed.partition.splitting import split_latency
+        from csp_embed.partition.methods.splitting import split_latency
 
         split_latency(p, inc, proof, clock if method == "split" else clock.part(0.9), found)
         if method == "split":
             return
     if method == "genetic":
-        from csp_embed.partition.genetic import genetic
+        from csp_embed.partition.methods.genetic import genetic
 
         genetic(p, inc, clock, found)
         return
     if method == "milp":
-        from csp_embed.partition.milp import solve_milp
+        from csp_embed.partition.models.milp import solve_milp
 
         solve_milp(p, inc, proof, clock)
         return
-    if inc.best is not None and inc.best.value <= proof.value * (1 + SAME):
+    if settled(p, inc, proof):
         return
     steps = int(min(400_000, 4e7 / max(p.n, 1)) * request.effort)
     if (not small or method in ("anneal", "lns")) and not request.shaped:
@@ -245,20 +294,31 @@ def run(p: Problem, inc: Incumbent, proof: latency.Proof, clock: Clock) -> None:
         if request.shaped or p.n <= (250 if method == "lns" else LARGE):
             latency.neighbourhoods(p, inc, proof, clock, rounds, 18)
             return
-        from csp_embed.partition.splitting import polish
+        from csp_embed.partition.methods.splitting import polish
 
         polish(p, inc, proof, clock, 1000 if clock.wall else max(1, rounds // 4))
+
+
+def settled(p: Problem, inc: Incumbent, proof: latency.Proof) -> bool:
+    """Whether the incumbent is proved optimal, exactly."""
+    if inc.best is None or not proof.settles(inc.best.value):
+        return False
+    exact = Exact.of(p)
+    if inc.request.objective == LATENCY:
+        assert inc.best.table is not None
+        return proof.meets(exact.timetable(inc.best.table).makespan)
+    return proof.meets(max(exact.loads(inc.best.dev).values(), default=Fraction(0)))
 
 
 def steady_start(p: Problem, inc: Incumbent, proof: latency.Proof, clock: Clock) -> None:
     """Where no plan is fast enough in the steady state: the shortest period alone, which either
     gives one or proves that there is none."""
     request = replace(clock.request, objective=THROUGHPUT, min_throughput=None, max_latency=None)
-    alone, known = Incumbent(p, request), latency.Proof()
+    alone, known = Incumbent(p, request), latency.Proof.of(p)
     throughput.seed_all(p, alone)
     if alone.best is not None:
         latency.exact(p, alone, known, clock.of(request), 3.0, 0.3)
-    if known.value * (clock.request.min_throughput or 0.0) > 1 + 1e-9:
+    if known.value * (clock.request.min_throughput or 0.0) > 1 + 2e-9:
         proof.notes.append("infeasible")
     elif alone.best is not None:
         inc.offer(alone.best.dev, throughput.timed(p, alone.best.dev, True), "cpsat")
@@ -283,13 +343,15 @@ def run_throughput(p: Problem, inc: Incumbent, proof: latency.Proof, clock: Cloc
     throughput.seed_all(p, inc)
     if request.max_latency is not None:
         latency.lists(p, inc, compiled=p.n > latency.SMALL)
+    if settled(p, inc, proof):
+        return
     if method == "milp":
-        from csp_embed.partition.milp import solve_milp
+        from csp_embed.partition.models.milp import solve_milp
 
         solve_milp(p, inc, proof, clock)
         return
     if method == "split" or (method == "auto" and p.n > TINY):
-        from csp_embed.partition.period import split_throughput
+        from csp_embed.partition.methods.period import split_throughput
 
         split_throughput(p, inc, proof, clock)
         if method == "split":
@@ -307,34 +369,42 @@ def run_throughput(p: Problem, inc: Incumbent, proof: latency.Proof, clock: Cloc
 
 def finish(p: Problem, inc: Incumbent, proof: latency.Proof, request: Request) -> Plan:
     """The plan of the incumbent, or UNKNOWN, or an Infeasible error with the reason."""
+    reasons = ("interrupted",) if proof.interrupted else ()
     if inc.best is None:
-        if proof.notes:
+        if proof.notes and not proof.interrupted:
             raise _infeasible(p, request)
         return Plan(
-            request.objective, None, proof.value, None, UNKNOWN, request.method,
+            request.objective, None, below(proof.sure), None, UNKNOWN, request.method,
             bound=proof.name, graph_sha256=p.graph.sha256, platform_sha256=p.platform.sha256,
-            reasons=("interrupted",) if proof.interrupted else (),
+            reasons=reasons,
         )  # fmt: skip
-    best = inc.best
-    low = min(proof.value, best.value)
-    closed = best.value - low <= SAME * best.value + 1e-9
+    best, exact = inc.best, Exact.of(p)
+    table = None if best.table is None else exact.timetable(best.table)
+    load = exact.loads(best.dev)
+    period = max(load.values(), default=Fraction(0))
+    value = period
+    if request.objective == LATENCY:
+        assert table is not None
+        value = table.makespan
+    closed = proof.meets(value)
+    low = min(proof.sure, value)
     figures = {
         "method": request.method
         if best.method == request.method
         else f"{request.method}:{best.method}",
         "status": OPTIMAL if closed else FEASIBLE,
-        "lower_bound": low,
-        "gap": 0.0 if closed or not best.value else (best.value - low) / best.value,
+        "lower_bound": below(low),
+        "gap": 0.0 if closed else float((value - low) / value),
         "bound": proof.name,
-        "reasons": ("interrupted",) if proof.interrupted else (),
+        "reasons": reasons,
     }
     if request.objective == LATENCY:
-        assert best.table is not None
+        assert table is not None
         if request.min_throughput is not None:
-            figures["period"] = max(loads(p, best.dev).values(), default=0.0)
-        return latency_plan(p, best.table, **figures)
-    table = best.table if request.max_latency is not None else None
-    return throughput_plan(p, best.dev, table, **figures)
+            figures["period"] = float(period)
+        return latency_plan(p, table, **figures)
+    timed = table if request.max_latency is not None else None
+    return throughput_plan(p, best.dev, load, timed, **figures)
 
 
 def _infeasible(p: Problem, request: Request) -> Infeasible:

@@ -6,7 +6,7 @@ and can talk.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,12 +14,14 @@ import numpy as np
 
 from csp_embed.ir.network import LATENCY, THROUGHPUT, Assignment, Plan, Transfer
 from csp_embed.partition import kernels
-from csp_embed.partition.problem import Floats, Ints, Problem
+from csp_embed.partition.view import Floats, Ints, Problem
 
 
 @dataclass(frozen=True)
 class Timetable:
-    """Start and finish [n] ms; hop (value, destination, k) -> (start, finish)."""
+    """Start and finish [n]; hop (value, destination, k) -> (start, finish). In the Problem's unit
+    as
+    floats, or in ms as Fractions."""
 
     dev: Ints
     start: Floats
@@ -27,13 +29,14 @@ class Timetable:
     hops: dict[tuple[int, int, int], tuple[float, float]] = field(default_factory=dict)
 
     @property
-    def makespan(self) -> float:
-        """ms until the last task ends."""
-        return float(self.finish.max(initial=0.0))
+    def makespan(self) -> Any:
+        """Time until the last task ends."""
+        return self.finish.max() if len(self.finish) else 0.0
 
     def order(self) -> Ints:
         """Tasks by start; ties in topological order."""
-        return np.lexsort((np.arange(len(self.start)), self.finish, self.start)).astype(np.int64)
+        rows = range(len(self.start))
+        return np.array(sorted(rows, key=lambda t: (self.start[t], self.finish[t], t)), np.int64)
 
 
 def decoded(
@@ -63,7 +66,7 @@ def sent(p: Problem, dev: Sequence[int] | Ints) -> list[tuple[int, int]]:
 def carried(p: Problem, dev: Sequence[int] | Ints) -> tuple[Ints, Ints, Ints, Ints]:
     """(value, destination, number of the hop on its route, hop) of every hop of every transfer."""
     v, b = np.array(sent(p, dev), np.int64).reshape(-1, 2).T
-    route = np.asarray(dev, np.int64)[p.value_src[v]] * p.m + b
+    route = (p.row[v] + np.asarray(dev, np.int64)[p.value_src[v]]) * p.m + b
     many = p.hop_ptr[route + 1] - p.hop_ptr[route]
     within = np.arange(many.sum()) - np.repeat(np.cumsum(many) - many, many)
     hop = np.repeat(p.hop_ptr[route], many) + within
@@ -71,19 +74,26 @@ def carried(p: Problem, dev: Sequence[int] | Ints) -> tuple[Ints, Ints, Ints, In
 
 
 def retimed(
-    p: Problem, dev: Ints, start: Sequence[float], hop_start: dict[tuple[int, int, int], float]
-) -> Timetable:
+    p: Problem, dev: Ints, start: Sequence[float], hop_start: dict[tuple[int, int, int], float],
+    cost: Callable[[int, int], Any] | None = None, hop_time: Callable[[int, int], Any] | None =
+    None,
+) -> Timetable:  # fmt: skip
     """Earliest times that keep the sequence which approximate starts imply.
 
     start [n] and hop_start by (value, destination, k), in any unit, consistent with precedences up
     to ties. Operations are appended by (start, whether they last, topological position); what an
-    operation waits for is appended before it, so that rounded starts do no harm."""
+    operation waits for is appended before it, so that rounded starts do no harm.
+    cost (task, device) and hop_time (value, hop): durations of any number type, else the floats of
+    the Problem."""
+    hop_time = hop_time or (lambda v, h: float(p.hop_lat[h] + p.value_bytes[v] * p.hop_inv[h]))
+    kind = float if cost is None else object
+    cost = cost or (lambda t, d: float(p.cost[t, d]))
     ops: list[tuple[float, float, int, int]] = []
     for t in range(p.n):
-        ops.append((float(start[t]), 1.0 if p.cost[t, dev[t]] > 0 else 0.0, t, -1))
+        ops.append((start[t], 1.0 if p.cost[t, dev[t]] > 0 else 0.0, t, -1))
     keys: list[tuple[int, int, int]] = []
     for v, b in sent(p, dev):
-        for i, h in enumerate(p.hops(int(dev[p.value_src[v]]), b)):
+        for i, h in enumerate(p.hops(int(dev[p.value_src[v]]), b, v)):
             at = hop_start.get((v, b, i))
             if at is None:
                 continue
@@ -91,21 +101,22 @@ def retimed(
             ops.append((at, 1.0 if length > 0 else 0.0, int(p.value_src[v]), len(keys)))
             keys.append((v, b, i))
     ops.sort()
-    free = np.zeros(p.m + len(p.resources))
-    begin, end = np.zeros(p.n), np.zeros(p.n)
-    hops: dict[tuple[int, int, int], tuple[float, float]] = {}
+    free: list[Any] = [0] * (p.m + len(p.resources))
+    begin: list[Any] = [0] * p.n
+    end: list[Any] = [0] * p.n
+    hops: dict[tuple[int, int, int], tuple[Any, Any]] = {}
 
-    def hop(v: int, b: int, i: int) -> float:
+    def hop(v: int, b: int, i: int) -> Any:
         """Schedules hop i of v towards b (and those before it, if not yet done); its end."""
         if (v, b, i) in hops:
             return hops[v, b, i][1]
         a = int(dev[p.value_src[v]])
-        h = p.hops(a, b)[i]
-        ready = hop(v, b, i - 1) if i else float(end[p.value_src[v]])
+        h = p.hops(a, b, v)[i]
+        ready = hop(v, b, i - 1) if i else end[p.value_src[v]]
         r = int(p.hop_res[h])
         if r >= 0:
-            ready = max(ready, float(free[p.m + r]))
-        finish = ready + float(p.hop_lat[h] + p.value_bytes[v] * p.hop_inv[h])
+            ready = max(ready, free[p.m + r])
+        finish = ready + hop_time(v, h)
         if r >= 0:
             free[p.m + r] = finish
         hops[v, b, i] = (ready, finish)
@@ -121,14 +132,14 @@ def retimed(
         for v in p.inputs(t):
             task(int(p.value_src[v]))
         d = int(dev[t])
-        ready = float(free[d])
+        ready = free[d]
         for v in p.inputs(t):
             u = int(p.value_src[v])
             if dev[u] == d:
-                ready = max(ready, float(end[u]))
+                ready = max(ready, end[u])
             else:
-                ready = max(ready, hop(int(v), d, len(p.hops(int(dev[u]), d)) - 1))
-        begin[t], end[t] = ready, ready + float(p.cost[t, d])
+                ready = max(ready, hop(int(v), d, len(p.hops(int(dev[u]), d, int(v))) - 1))
+        begin[t], end[t] = ready, ready + cost(t, d)
         free[d] = end[t]
 
     for _, _, t, key in ops:
@@ -137,7 +148,7 @@ def retimed(
         else:
             task(int(p.value_src[keys[key][0]]))
             hop(*keys[key])
-    return Timetable(np.array(dev), begin, end, hops)
+    return Timetable(np.array(dev), np.array(begin, kind), np.array(end, kind), hops)
 
 
 def loads(p: Problem, dev: Sequence[int] | Ints) -> dict[str, float]:
@@ -160,7 +171,7 @@ def transfers(p: Problem, dev: Ints, table: Timetable | None) -> tuple[Transfer,
     rows = []
     for v, b in sent(p, dev):
         here = int(dev[p.value_src[v]])
-        for i, h in enumerate(p.hops(here, b)):
+        for i, h in enumerate(p.hops(here, b, v)):
             there = int(p.hop_to[h])
             times = table.hops[v, b, i] if table else (None, None)
             rows.append(
@@ -171,7 +182,7 @@ def transfers(p: Problem, dev: Ints, table: Timetable | None) -> tuple[Transfer,
                     names[there],
                     p.platform.links[p.hop_link[h]].name,
                     float(p.value_bytes[v]),
-                    *times,
+                    *(None if x is None else float(x) for x in times),
                 )
             )
             here = there
@@ -179,22 +190,27 @@ def transfers(p: Problem, dev: Ints, table: Timetable | None) -> tuple[Transfer,
 
 
 def latency_plan(p: Problem, table: Timetable, **figures: Any) -> Plan:
-    """A plan from a timetable. figures: fields of Plan."""
+    """A plan from a timetable in ms. figures: fields of Plan."""
     names = [d.name for d in p.platform.devices]
     rows = tuple(
         Assignment(p.ids[t], names[table.dev[t]], float(table.start[t]), float(table.finish[t]))
         for t in table.order()
     )
-    return _plan(p, LATENCY, table.makespan, rows, transfers(p, table.dev, table), {}, figures)
+    return _plan(
+        p, LATENCY, float(table.makespan), rows, transfers(p, table.dev, table), {}, figures
+    )
 
 
-def throughput_plan(p: Problem, dev: Ints, table: Timetable | None = None, **figures: Any) -> Plan:
-    """A plan from a placement; with a timetable the rows carry times and `latency` is set."""
+def throughput_plan(
+    p: Problem, dev: Ints, load: Mapping[str, Any], table: Timetable | None = None, **figures: Any
+) -> Plan:
+    """A plan from a placement and its loads in ms; with a timetable (ms) the rows carry times and
+    `latency` is set."""
     names = [d.name for d in p.platform.devices]
-    found = loads(p, dev)
+    found = {name: float(x) for name, x in load.items()}
     if table is not None:
         rows = latency_plan(p, table).assignments
-        figures = {"latency": table.makespan, **figures}
+        figures = {"latency": float(table.makespan), **figures}
     else:
         rows = tuple(Assignment(p.ids[t], names[dev[t]]) for t in range(p.n))
     period = max(found.values(), default=0.0)

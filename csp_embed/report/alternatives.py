@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from csp_embed.embed.explain import because
+from csp_embed.embed.explain.reasons import because
 from csp_embed.ir.embedding import Embedding
 
 
@@ -26,7 +26,7 @@ def rows(
                 "write_cycles": c["write_cycles"],
                 "host_bytes": c["host_bytes"],
                 "scheduled_cycles": scheduled.get(e.formula()),
-                "utilisation": c["utilisation"],
+                "lane_utilisation": c["utilisation"],
                 "because": "chosen" if e is chosen else because(chosen, e),
                 "embedding": e.formula(),
             }

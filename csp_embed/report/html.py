@@ -1,4 +1,4 @@
-"""Self-contained HTML pages: a sweep, and one kernel."""
+"""What the pages of a sweep and of one kernel say."""
 
 from __future__ import annotations
 
@@ -6,64 +6,14 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from csp_embed.kernel import Kernel
+from csp_embed.compiler.kernel import Kernel
+from csp_embed.compiler.verify import Verdict
 from csp_embed.report import svg
 from csp_embed.report.kernel import figures, render
-from csp_embed.report.sweep import CLASS_HEAD, class_rows, geomean
+from csp_embed.report.page import hanging, number, page, table
+from csp_embed.report.sweep import CLASS_HEAD, class_rows, compared, geomean
 
 Record = Mapping[str, Any]
-
-STYLE = """
-body{font:14px/1.45 system-ui,sans-serif;color:#222;max-width:1400px;margin:2em auto;padding:0 1em}
-h1{font-size:1.5em} h2{font-size:1.15em;margin-top:2em}
-table{border-collapse:collapse;width:100%;font-size:12.5px}
-th,td{padding:3px 7px;text-align:right;border-bottom:1px solid #e5e5e5;white-space:nowrap}
-th{background:#f4f4f4;cursor:pointer;position:sticky;top:0}
-th:first-child,td:first-child{text-align:left}
-td.l,th.l{text-align:left}
-td.f{white-space:normal;max-width:26em;font-family:monospace;font-size:11px}
-tr.bad td{background:#fdeaea} svg{width:100%;height:auto} svg.bar{width:220px;height:12px}
-.big svg.bar{width:660px;height:36px}
-pre{background:#f6f6f6;padding:1em;overflow-x:auto} .note{color:#666} .wide{overflow-x:auto}
-"""
-
-SORT = """
-document.querySelectorAll('table.sort th').forEach((th,i)=>th.onclick=()=>{
- const t=th.closest('table'),b=t.tBodies[0],d=th.dataset.d=th.dataset.d==='1'?'-1':'1';
- const v=r=>{const c=r.cells[i];return c.dataset.v!==undefined?+c.dataset.v:c.textContent};
- [...b.rows].sort((p,q)=>{const x=v(p),y=v(q);return (x>y?1:x<y?-1:0)*d}).forEach(r=>b.append(r))});
-"""
-
-
-def page(title: str, body: str) -> str:
-    """A whole document."""
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-        f"<style>{STYLE}</style></head><body><h1>{escape(title)}</h1>{body}"
-        f"<script>{SORT}</script></body></html>\n"
-    )
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], sort: bool = False) -> str:
-    """rows hold ready cells (`<td>…`) or plain text."""
-    cells = "".join(f"<th>{escape(h)}</th>" for h in head)
-    body = "".join(
-        "<tr>"
-        + "".join(c if c.startswith("<td") else f"<td>{escape(c)}</td>" for c in row)
-        + "</tr>"
-        for row in rows
-    )
-    kind = ' class="sort"' if sort else ""
-    head_row = f"<thead><tr>{cells}</tr></thead>"
-    return f'<div class="wide"><table{kind}>{head_row}<tbody>{body}</tbody></table></div>'
-
-
-def number(value: float | None, style: str = ",.0f") -> str:
-    """A cell that sorts by its value."""
-    if value is None:
-        return '<td data-v="-1">-</td>'
-    return f'<td data-v="{value}">{format(value, style)}</td>'
-
 
 HEAD = (
     "layer", "class", "cycles", "bound", "ratio", "reference", "speed-up", "strict", "utilisation",
@@ -74,18 +24,19 @@ HEAD = (
 def layer_cells(r: Record) -> list[str]:
     """One row of the layer table."""
     if r.get("status") == "failed":
-        why = f'<td class="l">{escape(r["error"])}</td>'
-        return [f"<td>{escape(r['id'])}</td>", r["class"], why, *([""] * (len(HEAD) - 3))]
+        why = f'<td class="l t" colspan="{len(HEAD) - 2}">failed: {escape(r["error"])}</td>'
+        kind = f'<td class="l t">{escape(r.get("class", ""))}</td>'
+        return [f"<td>{escape(r['id'])}</td>", kind, why]
     host = r.get("host_seconds")
-    kind = f'<td class="l" title="{escape(r["embedding"])}">{escape(r["kind"])}</td>'
+    kind = f'<td class="l t" title="{escape(r["embedding"])}">{escape(r["kind"])}</td>'
     return [
-        f"<td>{escape(r['id'])}</td>", f'<td class="l">{escape(r["class"])}</td>',
+        f"<td>{escape(r['id'])}</td>", f'<td class="l t">{escape(r["class"])}</td>',
         number(r["cycles"]), number(r["bound_cycles"]), number(r["ratio"], ".4f"),
         number(r.get("reference_cycles")),
         number(r.get("speedup"), ".2f"), number(r.get("strict_cycles")),
         number(r["utilisation"], ".1%"), kind, number(r["host_bytes"]),
         number(None if host is None else host * 1e3, ".2f"), number(r["seconds"], ".2f"),
-        f'<td class="l">{escape(r["verified"])}</td>', f"<td>{svg.breakdown(r)}</td>",
+        f'<td class="l t">{escape(compared(r))}</td>', f"<td>{svg.breakdown(r)}</td>",
     ]  # fmt: skip
 
 
@@ -111,10 +62,11 @@ def sweep_page(records: Sequence[Record]) -> str:
         roof = svg.roofline(
             group, first.get("peak_macs", 256), first.get("port_bytes_per_cycle", 8)
         )
-        body += [f"<h2>Roofline{escape(title)}</h2>", roof]
+        body += [f"<h2>Roofline{escape(title)}</h2>", f'<div class="chart">{roof}</div>']
         bars = svg.speedups(group)
         if bars:
-            body += [f"<h2>Speed-up over TVM's best schedule{escape(title)}</h2>", bars]
+            body += [f"<h2>Speed-up over TVM's best schedule{escape(title)}</h2>"]
+            body.append(f'<div class="chart">{bars}</div>')
     rows = [layer_cells(r) for r in sorted(records, key=lambda r: (r.get("machine", ""), r["id"]))]
     note = f"Click a head to sort. Compute cycles: {breakdown_key()}"
     body += ["<h2>Layers</h2>", f'<p class="note">{note}</p>', table(HEAD, rows, sort=True)]
@@ -125,7 +77,7 @@ def breakdown_key() -> str:
     """The colours of `svg.breakdown` in words."""
     keys = []
     for i, name in enumerate(svg.BREAKDOWN):
-        shade = "#999999" if name == "waiting" else svg.colour(i)
+        shade = svg.WAITING if name == "waiting" else svg.colour(i)
         keys.append(f'<span style="color:{shade}">&#9632;</span> {name}')
     return "; ".join(keys)
 
@@ -149,11 +101,11 @@ def compare(records: Sequence[Record], machines: Sequence[str]) -> str:
     return table(("layer", *machines), [mean, *rows], sort=True)
 
 
-def kernel_page(kernel: Kernel, bound: int, verified: str) -> str:
+def kernel_page(kernel: Kernel, bound: int, verdict: Verdict) -> str:
     """One kernel: its report, its alternatives, its stream's beginning."""
-    from csp_embed.isa.listing import listing
+    from csp_embed.machine.listing import listing
 
-    f = figures(kernel, bound, verified)
+    f = figures(kernel, bound, verdict)
     rows = [
         [f"<td>{escape(e.kind + (' commuted' if e.commuted else ''))}</td>", number(c),
          f'<td class="l f">{escape(e.formula())}</td>']
@@ -163,7 +115,7 @@ def kernel_page(kernel: Kernel, bound: int, verified: str) -> str:
     shown = "\n".join(lines[:200])
     more = f"<p class='note'>{len(lines) - 200} more instructions</p>" if len(lines) > 200 else ""
     body = (
-        f"<pre>{escape(render(kernel, bound, verified))}</pre>"
+        hanging(render(kernel, bound, verdict), 15)
         + (_spent(kernel, f) if kernel.cycles else "")
         + "<h2>Alternatives</h2>"
         + table(("kind", "cycles", "embedding"), rows)
@@ -174,7 +126,7 @@ def kernel_page(kernel: Kernel, bound: int, verified: str) -> str:
 
 def _spent(kernel: Kernel, figures: Record) -> str:
     """Where the cycles go: the compute module as a bar, every queue as a row."""
-    from csp_embed.sim.cycles import simulate_cycles
+    from csp_embed.sim.cycles.engine import simulate_cycles
 
     report = simulate_cycles(kernel.isa, kernel.lowered.stream, memory=kernel.memory)
     compute = kernel.isa.instruction(kernel.embedding.instruction).queue

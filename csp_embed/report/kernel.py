@@ -3,42 +3,85 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from csp_embed.kernel import Kernel
-from csp_embed.ops.bound import bound_cycles, natural
+from csp_embed import figures as meaning
+from csp_embed.compiler.kernel import Kernel
+from csp_embed.compiler.verify import Verdict
+from csp_embed.ir.embedding import Embedding
+from csp_embed.machine.costs import costs_of
+from csp_embed.ops.bound import bound_cycles, input_bytes, useful_products
+
+NOT_JUDGED = "not judged: nothing was checked or compared"
 
 
-def figures(kernel: Kernel, bound: int | None = None, verified: str = "none") -> dict[str, Any]:
-    """What `compile --json` prints. Units: cycles, bytes, seconds."""
+def figures(
+    kernel: Kernel, bound: int | None = None, verdict: Verdict | None = None
+) -> dict[str, Any]:
+    """What `compile --json` prints. Units: cycles, bytes, seconds; docs/glossary.md defines them.
+
+    verified: "none" (not judged), "checks" (values not compared) or "simulated" (compared);
+    verified_words says what was compared with what.
+    """
     if bound is None:
-        bound = bound_cycles(kernel.operator, kernel.isa, kernel.memory)
-    per_step = math.prod(kernel.isa.dims.values())
-    macs = natural(kernel.operator)["macs"]
-    cycles = kernel.cycles
+        bound = bound_cycles(kernel.operator, kernel.isa, costs_of(kernel.isa, kernel.memory))
+    cycles, made = kernel.cycles, steps(kernel)
+    whole = meaning.utilisation(made["contract"], cycles, step_cycles(kernel))
+    lanes = lane_utilisation(kernel)
     return {
         "status": kernel.embedding.proof.get("status", "FEASIBLE"),
         "cycles": cycles,
         "bound_cycles": bound,
-        "ratio": cycles / bound if cycles else None,
-        "utilisation": macs / (per_step * cycles) if cycles else None,
+        "ratio": meaning.ratio_to_bound(cycles, bound),
+        "utilisation": whole if cycles else None,
+        "lane_utilisation": lanes,
+        "useful_utilisation": meaning.useful_utilisation(whole, lanes) if cycles else None,
         "seconds": round(kernel.seconds, 3),
-        "verified": verified,
+        "verified": "none" if verdict is None else verdict.verified,
+        "verified_words": NOT_JUDGED if verdict is None else verdict.words,
         "operator": kernel.operator.name,
         "formula": kernel.operator.formula(),
         "embedding": kernel.embedding.formula(),
-        "kind": kernel.embedding.kind + (" commuted" if kernel.embedding.commuted else ""),
+        "kind": kind_of(kernel.embedding),
         "layout": kernel.embedding.layout_mode,
-        "lane_utilisation": kernel.embedding.cost.get("utilisation"),
         "instructions": instruction_counts(kernel),
-        "steps": steps(kernel),
+        "steps": made,
         "bytes": packed_bytes(kernel),
         "host_bytes": host_bytes(kernel),
+        "natural_input_bytes": input_bytes(kernel.operator),
         "tile": dict(kernel.schedule.tile),
         "bias": None if kernel.schedule.bias_trick is None else "multiply-accumulate",
     }
+
+
+def kind_of(embedding: Embedding) -> str:
+    """How people call the embedding."""
+    return embedding.kind + (" commuted" if embedding.commuted else "")
+
+
+def alternatives(kernel: Kernel) -> list[dict[str, Any]]:
+    """The embeddings that were scheduled, best first: what `compile --explain` lists."""
+    return [
+        {"kind": kind_of(e), "scheduled_cycles": cycles, "embedding": e.formula()}
+        for e, cycles in kernel.candidates
+    ]
+
+
+def step_cycles(kernel: Kernel) -> float:
+    """Cycles of one contraction step; 1 where the machine states no costs."""
+    return float(kernel.isa.costs.get("contract", {}).get("step", 1.0))
+
+
+def lane_utilisation(kernel: Kernel) -> float | None:
+    """Of the stream's contraction steps."""
+    contract = kernel.isa.of_kind("contract")
+    dims = {d for o in contract.operands for d in o.dims}
+    lanes = math.prod(kernel.isa.dims[d] for d in dims)
+    useful = useful_products(kernel.operator)
+    return meaning.lane_utilisation(useful, steps(kernel)["contract"], lanes)
 
 
 def instruction_counts(kernel: Kernel) -> dict[str, int]:
@@ -88,12 +131,15 @@ def host_bytes(kernel: Kernel) -> int:
 
 
 def render(
-    kernel: Kernel, bound: int | None = None, verified: str = "none", *, explain: bool = False
+    kernel: Kernel,
+    bound: int | None = None,
+    verdict: Verdict | None = None,
+    *,
+    explain: bool = False,
 ) -> str:
     """The report as text."""
-    f = figures(kernel, bound, verified)
+    f = figures(kernel, bound, verdict)
     op = kernel.operator
-    natural_bytes = natural(op)
     counts = ", ".join(f"{n} {name}" for name, n in f["instructions"].items())
     sizes = ", ".join(f"{name} {size:,}" for name, size in f["bytes"].items())
     lines = [
@@ -103,8 +149,8 @@ def render(
         f"  machine      {kernel.isa.name} {kernel.isa.config_name}, memory {kernel.memory}",
         f"  embedding    {f['kind']}: {f['embedding']}",
         f"  layout       {f['layout']}; packed bytes: {sizes}",
-        f"  host work    {f['host_bytes']:,} bytes packed per run"
-        f" (natural input {natural_bytes['read_bytes']:,})",
+        f"  host work    {f['host_bytes']:,} bytes of activations packed per run, from"
+        f" {f['natural_input_bytes']:,} as given",
         f"  tile         {' '.join(f'{k}={v}' for k, v in f['tile'].items())}",
         f"  instructions {sum(f['instructions'].values())}: {counts}",
         "  steps        " + ", ".join(f"{n:,} {k}" for k, n in f["steps"].items() if n),
@@ -114,24 +160,37 @@ def render(
     if f["cycles"]:
         lines.append(
             f"  cycles       {f['cycles']:,} predicted, {f['bound_cycles']:,} bound of the plain"
-            " form"
-            f" ({f['ratio']:.3f}), utilisation {f['utilisation']:.1%}"
+            f" form ({f['ratio']:.3f}), utilisation {f['utilisation']:.1%}{_useful(f)}"
         )
     else:
         lines.append(f"  cycles       at least {f['bound_cycles']:,}")
-    lines.append(f"  proof        {f['status']} under the analytic cost; {f['seconds']:.2f} s")
-    lines.append(f"  verified     {_verified(verified)}")
+    lines.append(f"  proof        {proved(kernel.embedding.proof)}; {f['seconds']:.2f} s")
+    lines.append(f"  verified     {f['verified_words']}")
     if explain:
         lines += ["  alternatives that were scheduled:"]
-        for e, cycles in kernel.candidates:
-            name = e.kind + (" commuted" if e.commuted else "")
-            lines.append(f"    {cycles:>14,.0f}  {name:<18} {e.formula()}")
+        for a in alternatives(kernel):
+            lines.append(f"    {a['scheduled_cycles']:>14,.0f}  {a['kind']:<18} {a['embedding']}")
     return "\n".join(lines)
 
 
-def _verified(verified: str) -> str:
-    return {
-        "simulated": "checks passed; simulated bit-equal to NumPy on this data",
-        "checks": "checks passed; not simulated (a large layer; --verify does it)",
-        "unequal": "NOT EQUAL to NumPy",
-    }.get(verified, "not verified")
+def _useful(f: Mapping[str, Any]) -> str:
+    """The part of the utilisation that is no padding, where it is known."""
+    useful = f["useful_utilisation"]
+    return "" if useful is None else f" ({useful:.1%} without padding)"
+
+
+def proved(proof: Mapping[str, Any]) -> str:
+    """What the search proved of an embedding: which one has the least analytic cost, not that it
+    takes the fewest cycles."""
+    least = proof.get("least", proof)
+    value, bound = least.get("objective_cycles", 0.0), least.get("bound_cycles", 0.0)
+    status = least.get("status", "FEASIBLE")
+    kept = " that keeps the pins" if proof.get("pins") else ""
+    known = f"{status}: no embedding{kept} has an analytic cost below {value:,.0f} cycles"
+    if status != "OPTIMAL":
+        known = f"{status}: the least analytic cost{kept} is {bound:,.0f} to {value:,.0f} cycles"
+    rank = proof.get("rank", 0)
+    if not rank:
+        return f"{known}, the cost of this one"
+    own = proof.get("objective_cycles", 0.0)
+    return f"{known}; number {rank + 1} by it ({own:,.0f}) won by predicted cycles"

@@ -14,9 +14,9 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
-from csp_embed.embed.check_points import held, lanes_of, met, operand_dims
 from csp_embed.ir.embedding import Embedding
-from csp_embed.isa.spec import Isa
+from csp_embed.judge.embedding_points import held, lanes_of, met, operand_dims
+from csp_embed.machine.spec import Isa
 
 Ints = NDArray[np.int64]
 INK, GRID, EMPTY = "#333333", "#ffffff", "#e4e4e4"

@@ -17,6 +17,7 @@ from csp_embed.ir.network import (
     Task,
     TaskGraph,
 )
+from csp_embed.report.text_table import table
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,11 @@ def plan_rows(plan: Plan, graph: TaskGraph, platform: Platform) -> list[Row]:
         view = _View(graph, platform, others)
         device_of = {a.task: a.device for a in assignments}
         name = str(at) if len(copies) > 1 else ""
-        rows += [replace(_row(a, device_of, view), replica=name) for a in _in_order(assignments)]
+        # For the latency a replica's share is its number of samples.
+        share = round(plan.replicas[at].share) if plan.replicas and plan.goal == LATENCY else 1
+        rows += [
+            replace(_row(a, device_of, view, share), replica=name) for a in _in_order(assignments)
+        ]
     return rows
 
 
@@ -73,7 +78,7 @@ def _in_order(rows: Sequence[Assignment]) -> list[Assignment]:
     return sorted(rows, key=lambda a: a.start if a.start is not None else 0.0)
 
 
-def _row(a: Assignment, device_of: Mapping[str, str], view: _View) -> Row:
+def _row(a: Assignment, device_of: Mapping[str, str], view: _View, share: int = 1) -> Row:
     task = view.tasks[a.task]
     device = view.devices[a.device]
     crossing = {
@@ -85,11 +90,11 @@ def _row(a: Assignment, device_of: Mapping[str, str], view: _View) -> Row:
         task=a.task,
         op=task.op,
         device=a.device,
-        cost=task.cost_on(device) or 0.0,
+        cost=(task.batch_cost_on(device, share)[0] if share > 1 else task.cost_on(device)) or 0.0,
         origin=origin_of(task, device),
         start=a.start,
         finish=a.finish,
-        bytes_in=float(sum(crossing.values())),
+        bytes_in=float(sum(crossing.values()) * share),
         reason=_reason(task, device, device_of, view),
     )
 
@@ -120,8 +125,9 @@ def _reason(task: Task, device: Device, device_of: Mapping[str, str], view: _Vie
     return f"balances load, {slower}"
 
 
-def table_text(rows: Sequence[Row], limit: int | None = None) -> str:
-    """An aligned text table; with `limit` the middle is left out and counted."""
+def table_text(rows: Sequence[Row], limit: int | None = None, width: int | None = None) -> str:
+    """An aligned text table; with `limit` the middle is left out and counted. width: of the
+    terminal."""
     head = (
         "layer", "kind", "replica", "device", "ms", "start", "finish", "bytes in", "cost from",
         "why",
@@ -147,17 +153,11 @@ def table_text(rows: Sequence[Row], limit: int | None = None) -> str:
         left_out = len(body) - 2 * half
         body = [*body[:half], *body[len(body) - half :]]
     used = [i for i in range(len(head)) if i == 0 or any(row[i] for row in body)]
-    widths = [max(len(head[i]), *(len(row[i]) for row in body), 0) for i in used]
-    lines = ["  ".join(head[i].ljust(w) for i, w in zip(used, widths, strict=True)).rstrip()]
-    for at, row in enumerate(body):
-        if left_out and at == len(body) // 2:
-            lines.append(f"… {left_out} more layers (all are in the plan file) …")
-        cells = [
-            row[i].rjust(w) if i in (4, 5, 6, 7) else row[i].ljust(w)
-            for i, w in zip(used, widths, strict=True)
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
+    shown = [[row[i] for i in used] for row in body]
+    if left_out:
+        note = f"… {left_out} more layers (all are in the plan file) …"
+        return table([head[i] for i in used], shown, width, gap=(len(body) // 2, note))
+    return table([head[i] for i in used], shown, width)
 
 
 def summary_text(plan: Plan, platform: Platform) -> str:

@@ -7,15 +7,22 @@ from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from csp_embed.report.scene import text_width
+
 Record = Mapping[str, Any]
 PALETTE = ("#2f6db5", "#d9782d", "#3a9a5b", "#b23a6b", "#7a5ab5", "#8a7a2f")
-GRID, INK = "#dddddd", "#444444"
+GRID, INK, WAITING = "#dddddd", "#444444", "#bbbbbb"
 
 
 def scale(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
-    """Logarithmic position of a value."""
+    """Logarithmic position of a value; what is below the range stands at its start."""
     span = math.log(high / low) or 1.0
     return lambda v: start + (math.log(max(v, low) / low) / span) * (end - start)
+
+
+def _drawable(value: float | None) -> bool:
+    """Whether a logarithmic axis has a place for it."""
+    return value is not None and 0 < value < math.inf
 
 
 def decades(low: float, high: float) -> list[float]:
@@ -28,7 +35,7 @@ def decades(low: float, high: float) -> list[float]:
     return out
 
 
-def text(x: float, y: float, words: str, anchor: str = "start", size: int = 11) -> str:
+def text(x: float, y: float, words: str, anchor: str = "start", size: int = 13) -> str:
     """A label."""
     return (
         f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" text-anchor="{anchor}" fill="{INK}">'
@@ -52,14 +59,27 @@ def short(value: float) -> str:
     return f"{value:g}"
 
 
-def legend(names: Sequence[str], x: float, y: float) -> list[str]:
-    """Coloured dots with names in one row."""
-    out, at = [], x
+def legend(names: Sequence[str], x: float, width: int) -> tuple[list[str], int]:
+    """Coloured dots with names in rows of at most `width`, and the height that they take."""
+    out: list[str] = []
+    at, y = x, 20
     for i, name in enumerate(names):
+        room = 26 + text_width(name, 13)
+        if at > x and at + room > width:
+            at, y = x, y + 20
         out.append(f'<circle cx="{at:.1f}" cy="{y - 4:.1f}" r="4" fill="{colour(i)}"/>')
         out.append(text(at + 8, y, name))
-        at += 26 + 6.4 * len(name)
-    return out
+        at += room
+    return out, y
+
+
+def spaced(values: Sequence[float], place: Callable[[float], float], apart: float) -> list[float]:
+    """Those of `decades` whose labels do not touch: powers of ten are kept first."""
+    kept: list[float] = []
+    for v in sorted(values, key=lambda v: (not math.log10(v).is_integer(), v)):
+        if all(abs(place(v) - place(other)) >= apart for other in kept):
+            kept.append(v)
+    return sorted(kept)
 
 
 def colour(i: int) -> str:
@@ -74,18 +94,23 @@ def roofline(records: Sequence[Record], peak_macs: float, port_bytes: float) -> 
         for r in records
         if r.get("cycles") and r.get("macs") and r.get("natural_bytes")
     ]
-    if not points:
+    points = [p for p in points if _drawable(p[0]) and _drawable(p[1])]
+    if not points or not _drawable(peak_macs) or not _drawable(port_bytes):
         return ""
-    width, height, left, right, top, bottom = 900, 420, 60, 20, 40, 50
+    names = sorted({r["class"] for _, _, r in points})
+    width, left, right, bottom = 680, 68, 16, 54
+    key, rows = legend(names, left, width)
+    top = rows + 16
+    height = top + 330 + bottom
     x0, x1 = min(p[0] for p in points) / 1.5, max(p[0] for p in points) * 1.5
     y0, y1 = min(p[1] for p in points) / 1.5, peak_macs * 1.5
     x, y = scale(x0, x1, left, width - right), scale(y0, y1, height - bottom, top)
     parts = []
-    for v in decades(x0, x1):
+    for v in spaced(decades(x0, x1), x, 44):
         parts.append(f'<line x1="{x(v):.1f}" x2="{x(v):.1f}" y1="{top}" y2="{height - bottom}" '
                      f'stroke="{GRID}"/>')  # fmt: skip
-        parts.append(text(x(v), height - bottom + 16, short(v), "middle"))
-    for v in decades(y0, y1):
+        parts.append(text(x(v), height - bottom + 18, short(v), "middle"))
+    for v in spaced(decades(y0, y1), y, 20):
         parts.append(f'<line x1="{left}" x2="{width - right}" y1="{y(v):.1f}" y2="{y(v):.1f}" '
                      f'stroke="{GRID}"/>')  # fmt: skip
         parts.append(text(left - 6, y(v) + 4, short(v), "end"))
@@ -93,7 +118,6 @@ def roofline(records: Sequence[Record], peak_macs: float, port_bytes: float) -> 
     roof = [(x0, x0 * port_bytes), (min(max(knee, x0), x1), peak_macs), (x1, peak_macs)]
     line = " ".join(f"{x(a):.1f},{y(min(b, peak_macs)):.1f}" for a, b in roof)
     parts.append(f'<polyline points="{line}" fill="none" stroke="{INK}" stroke-width="2"/>')
-    names = sorted({r["class"] for _, _, r in points})
     for a, b, r in points:
         shade = colour(names.index(r["class"]))
         tip = f"{r['id']}: {b:.1f} MACs a cycle, {a:.1f} MACs a byte, {r['ratio']:.3f} of bound"
@@ -101,8 +125,8 @@ def roofline(records: Sequence[Record], peak_macs: float, port_bytes: float) -> 
             f'<circle cx="{x(a):.1f}" cy="{y(b):.1f}" r="4" fill="{shade}"'
             f' fill-opacity="0.7"><title>{escape(tip)}</title></circle>'
         )
-    parts += legend(names, left, 20)
-    parts.append(text(width / 2, height - 12, "MACs per natural byte read", "middle"))
+    parts += key
+    parts.append(text(width / 2, height - 10, "MACs per natural byte read", "middle"))
     parts.append(f'<g transform="translate(14 {height / 2}) rotate(-90)">'
                  + text(0, 0, "MACs per cycle", "middle") + "</g>")  # fmt: skip
     return frame(width, height, parts, "roofline")
@@ -110,16 +134,19 @@ def roofline(records: Sequence[Record], peak_macs: float, port_bytes: float) -> 
 
 def speedups(records: Sequence[Record]) -> str:
     """Bars of reference cycles over ours, largest first, on a logarithmic axis."""
-    rows = sorted((r for r in records if r.get("speedup")), key=lambda r: -r["speedup"])
+    rows = sorted((r for r in records if _drawable(r.get("speedup"))), key=lambda r: -r["speedup"])
     if not rows:
         return ""
-    width, height, left, bottom, top = 900, 320, 50, 30, 34
+    names = sorted({r["class"] for r in rows})
+    width, left, bottom = 680, 68, 16
+    key, lines = legend(names, left, width)
+    top = lines + 14
+    height = top + 260 + bottom
     low, high = min(0.9, rows[-1]["speedup"]), max(2.0, rows[0]["speedup"] * 1.1)
     y = scale(low, high, height - bottom, top)
     step = (width - left - 10) / len(rows)
-    names = sorted({r["class"] for r in rows})
     parts = []
-    for v in decades(low, high):
+    for v in spaced(decades(low, high), y, 20):
         parts.append(f'<line x1="{left}" x2="{width - 10}" y1="{y(v):.1f}" y2="{y(v):.1f}" '
                      f'stroke="{GRID}"/>')  # fmt: skip
         parts.append(text(left - 6, y(v) + 4, f"{v:g}x", "end"))
@@ -135,7 +162,7 @@ def speedups(records: Sequence[Record]) -> str:
     parts.append(
         f'<line x1="{left}" x2="{width - 10}" y1="{base:.1f}" y2="{base:.1f}" stroke="{INK}"/>'
     )
-    parts += legend(names, left, 18)
+    parts += key
     return frame(width, height, parts, "speed-up over the reference")
 
 
@@ -143,7 +170,9 @@ BREAKDOWN = ("multiply-accumulate", "reset", "elementwise", "other busy", "waiti
 
 
 def breakdown(r: Record, width: int = 220) -> str:
-    """One layer's compute-module cycles as a stacked bar."""
+    """One layer's compute-module cycles as a stacked bar; "" where they are not known."""
+    if not _drawable(r["cycles"]):
+        return ""
     total, steps = r["cycles"], r.get("steps", {})
     busy = max((q["busy"] for n, q in r.get("queues", {}).items() if n == r.get("compute_queue")),
                default=0)  # fmt: skip
@@ -157,7 +186,7 @@ def breakdown(r: Record, width: int = 220) -> str:
     parts, at = [], 0.0
     for i, (name, v) in enumerate(zip(BREAKDOWN, shares, strict=True)):
         w = width * v / max(1, total)
-        fill = "#dddddd" if name == "waiting" else colour(i)
+        fill = WAITING if name == "waiting" else colour(i)
         parts.append(
             f'<rect x="{at:.2f}" y="0" width="{w:.2f}" height="12" fill="{fill}">'
             f"<title>{name}: {v:,} cycles, {v / max(1, total):.1%}</title></rect>"

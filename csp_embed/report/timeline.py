@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from csp_embed.errors import InputError, MissingLibrary
 from csp_embed.files import atomic
 from csp_embed.ir.stream import Stream
-from csp_embed.isa.spec import Isa
-from csp_embed.sim import cycles_layout as layout
-from csp_embed.sim.cycles import CycleReport
-from csp_embed.sim.trace import instruction_queues, port_shares, wait_name
+from csp_embed.machine.spec import Isa
+from csp_embed.report.scene import ink_on
+from csp_embed.sim.cycles import layout
+from csp_embed.sim.cycles.engine import CycleReport
+from csp_embed.sim.trace import instruction_queues, port_shares, slice_name, wait_name
 
 SPANS = 240
 CLOSE_UP = 60  # instructions in the close-up, about
@@ -117,19 +118,6 @@ def _palette(isa: Isa) -> dict[str, str]:
     return {key: _COLOURS[k % len(_COLOURS)] for k, key in enumerate(keys)}
 
 
-def _label(isa: Isa, stream: Stream, n: int) -> str:
-    """An instruction's kind here: loads by memory, "tokens" where it moves only those."""
-    instruction = isa.instructions[stream.code[n]]
-    if instruction.kind in ("load", "store"):
-        size = instruction.roles["x_size"]
-        if size not in stream.fields or stream.fields[size][n] == 0:
-            return "tokens"
-    if instruction.kind == "load":
-        memory = isa.memory_by_id(int(stream.fields[instruction.roles["memory"]][n]))
-        return f"{instruction.name} {memory.name if memory else '?'}"
-    return instruction.name
-
-
 def _shares(
     isa: Isa, stream: Stream, report: CycleReport, members: list[int], q: int
 ) -> dict[str, NDArray[np.float64]]:
@@ -152,7 +140,7 @@ def _shares(
     for n in members:
         start, stop = int(trace.start[n]), int(trace.end[n]) + 1
         add(wait_name(isa, q, int(trace.waited[n])), free, start)
-        add(_label(isa, stream, n), start, stop)
+        add(slice_name(isa, stream, n), start, stop)
         free = stop
     return dict(sorted(shares.items(), key=lambda item: (item[0].startswith("wait"), item[0])))
 
@@ -210,9 +198,11 @@ def _close_up(
         for n in members:
             start, end = int(trace.start[n]), int(trace.end[n]) + 1
             if end > first and start < stop:
-                bar = colours.get(_label(isa, stream, n), "#000000")
+                bar = colours.get(slice_name(isa, stream, n), "#000000")
                 axis.broken_barh([(start, end - start)], (q - 0.4, 0.8), fc=bar, ec="white", lw=0.4)
-                if end - start > (stop - first) / 40:
+                # A number fits along its block, up it, or not at all.
+                shown = (min(end, stop) - max(start, first)) / (stop - first)
+                if shown > 1 / 140:
                     axis.text(
                         (max(start, first) + min(end, stop)) / 2,
                         q,
@@ -220,7 +210,8 @@ def _close_up(
                         ha="center",
                         va="center",
                         fontsize=6,
-                        color="black" if bar == "#F0E442" else "white",
+                        rotation=0 if shown > 1 / 45 else 90,
+                        color=ink_on(bar),
                         clip_on=True,
                     )
             if start > free and start > first and free < stop and trace.waited[n]:
@@ -230,7 +221,7 @@ def _close_up(
             free = end
     port = trace.port[(trace.port[:, 2] > first) & (trace.port[:, 1] < stop)]
     for n, start, end in port.tolist():
-        colour = colours.get(_label(isa, stream, n), "#000000") if n >= 0 else "#000000"
+        colour = colours.get(slice_name(isa, stream, n), "#000000") if n >= 0 else "#000000"
         axis.broken_barh([(start, end - start)], (len(names) - 1.4, 0.8), fc=colour, lw=0)
     axis.set_xlim(first, stop)
     axis.set_ylim(len(names) - 0.5, -0.5)

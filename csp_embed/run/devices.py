@@ -1,113 +1,26 @@
-"""What can run a part: a pinned CPU process, the simulator of our own kernels, or nobody ("by
-cost": values come from a hidden CPU run, the time is the predicted one)."""
+"""Devices inside this process: the simulator of our own kernels, or nobody ("by cost": values come
+from a hidden CPU run, the time is the predicted one)."""
 
 from __future__ import annotations
 
-import multiprocessing as mp
 import os
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from csp_embed.errors import InputError, SimError
 from csp_embed.ir.network import Device
-from csp_embed.network.onnx_graph import Imported
-from csp_embed.network.quantised import QuantLayer, quantised_layer
-from csp_embed.network.runtime import open_session
-from csp_embed.run.parts import Part
-from csp_embed.run.worker import run_once, serve
-
-Array = NDArray[Any]
-MEASURED, SIMULATED, BY_COST = "measured", "simulated", "by cost"
+from csp_embed.network.onnx.graph import Imported
+from csp_embed.network.onnx.quantised_chains import QuantLayer, quantised_layer
+from csp_embed.network.onnx.runtime import open_session
+from csp_embed.run.device_parts import Part
+from csp_embed.run.runner import BY_COST, SIMULATED, Array, Done, Timing
+from csp_embed.run.worker import run_once
 
 # (layer with its weights, device) -> what runs it: x in the layer's shape -> (y, cycles)
 Compile = Callable[[QuantLayer, Device], "Callable[[Array], tuple[Array, int]]"]
-
-
-@dataclass(frozen=True)
-class Done:
-    """One run of one part."""
-
-    part: int
-    outputs: Mapping[str, Array]
-
-
-@dataclass(frozen=True)
-class Timing:
-    """How parts are measured: the median of `runs` after `warm_ups`, by clock "wall" or "cpu"."""
-
-    runs: int = 10
-    warm_ups: int = 3
-    clock: str = "wall"
-
-
-class Runner(Protocol):
-    """One device. `start` returns at once; `finish` waits for the part that was started. `time`
-    gives (ms, how): measured alone, cycles / clock, or the predicted cost."""
-
-    def load(self, part: Part, path: Path) -> None: ...
-    def start(self, part: Part, feeds: Mapping[str, Array]) -> None: ...
-    def ready(self, timeout: float) -> bool: ...
-    def finish(self) -> Done: ...
-    def time(self, part: Part, feeds: Mapping[str, Array], timing: Timing) -> tuple[float, str]: ...
-    def close(self) -> None: ...
-
-
-class CpuProcess:
-    """A process pinned to one core (or not, where the system cannot)."""
-
-    def __init__(self, core: int | None, threads: int = 1) -> None:
-        context = mp.get_context("spawn")  # a fork would inherit onnxruntime's threads
-        self.pipe, theirs = context.Pipe()
-        self.core = core
-        self.process = context.Process(target=serve, args=(theirs, core, threads), daemon=True)
-        self.process.start()
-        theirs.close()
-
-    def load(self, part: Part, path: Path) -> None:
-        self.pipe.send(("load", part.index, str(path)))
-        self._receive()
-
-    def start(self, part: Part, feeds: Mapping[str, Array]) -> None:
-        self.pipe.send(("run", part.index, {n: feeds[n] for n in part.reads}))
-
-    def ready(self, timeout: float) -> bool:
-        return self.pipe.poll(timeout)
-
-    def finish(self) -> Done:
-        _, part, outputs = self._receive()
-        return Done(part, outputs)
-
-    def time(self, part: Part, feeds: Mapping[str, Array], timing: Timing) -> tuple[float, str]:
-        given = {n: feeds[n] for n in part.reads}
-        self.pipe.send(("measure", part.index, given, timing.runs, timing.warm_ups, timing.clock))
-        return float(self._receive()[2]), MEASURED
-
-    def _receive(self) -> Any:
-        try:
-            message = self.pipe.recv()
-        except (EOFError, ConnectionResetError) as error:
-            raise SimError(
-                "a CPU process died",
-                why=f"exit code {self.process.exitcode} (out of memory?)",
-                hint="use a smaller model or fewer CPU devices",
-            ) from error
-        if message[0] == "error":
-            raise InputError("a part does not run", why=message[1])
-        return message
-
-    def close(self) -> None:
-        with suppress(BrokenPipeError, OSError):  # it may be gone already
-            self.pipe.send(("stop",))
-        self.process.join(timeout=5)
-        if self.process.is_alive():
-            self.process.kill()
-            self.process.join()
 
 
 class _Inside:
@@ -135,11 +48,13 @@ class ByCost(_Inside):
         super().__init__()
         self.sessions: dict[int, Any] = {}
 
-    def load(self, part: Part, path: Path) -> None:
-        self.sessions[part.index] = open_session(path, part.name)
+    def load(self, part: Part, path: Path, plain: bool = False) -> None:
+        if plain or part.index not in self.sessions:  # never measured: one session is enough
+            self.sessions[part.index] = open_session(path, part.name, plain=plain)
 
     def start(self, part: Part, feeds: Mapping[str, Array]) -> None:
-        outputs = run_once(self.sessions[part.index], {n: feeds[n] for n in part.reads})
+        given = {n: feeds[n] for n in part.reads}
+        outputs = run_once(self.sessions[part.index], given, part.name)
         self.result = Done(part.index, outputs)
 
     def time(self, part: Part, feeds: Mapping[str, Array], timing: Timing) -> tuple[float, str]:
@@ -163,8 +78,10 @@ class KernelSimulator(_Inside):
         self.cycles: dict[int, int] = {}
         self.ties: dict[int, dict[str, int]] = {}
 
-    def load(self, part: Part, path: Path) -> None:
+    def load(self, part: Part, path: Path, plain: bool = False) -> None:
         for task in part.tasks:
+            if task in self.kernels:
+                continue
             found = quantised_layer(self.model.net, self.model.layers[task])
             if isinstance(found, str):
                 raise InputError(

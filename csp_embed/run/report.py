@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from csp_embed.ir.network import Plan
-from csp_embed.run.execute import RTOL, RunReport
+from csp_embed.run.execute import RunReport
 
 
 def report_document(report: RunReport, plan: Plan) -> dict[str, Any]:
@@ -39,6 +39,7 @@ def report_document(report: RunReport, plan: Plan) -> dict[str, Any]:
                 "dtype": t.dtype,
                 "equal": t.equal,
                 "worst": t.worst if t.worst != float("inf") else None,
+                "allowed": t.allowed,
             }
             for t in report.tensors
         ],
@@ -69,11 +70,14 @@ def report_text(report: RunReport, plan: Plan) -> str:
     same = sum(t.equal for t in report.tensors)
     lines.append(
         f"{same} of {len(report.tensors)} boundary tensors equal the whole model's "
-        f"(integers exactly, floats within {RTOL:g})"
+        f"({_tolerances(report)}; both without graph optimisations, times are with them)"
     )
     for t in report.tensors:
         if not t.equal:
-            lines.append(f"  differs: {t.name} ({t.dtype}), made by part {t.maker}")
+            lines.append(
+                f"  differs: {t.name} ({t.dtype}), made by part {t.maker}, by {t.worst:.3g} of its "
+                f"scale, allowed {t.allowed:.3g}"
+            )
     if report.median_error is not None:
         lines.append(f"median error of the measured parts: {100 * report.median_error:.1f} %")
     times = sum(r.ms for r in report.parts)
@@ -84,3 +88,19 @@ def report_text(report: RunReport, plan: Plan) -> str:
     )
     lines += [f"note: {note}" for note in report.notes]
     return "\n".join(lines)
+
+
+def _tolerances(report: RunReport) -> str:
+    """Which types were compared how, and how far apart they were at most."""
+    found: list[str] = []
+    for dtype in dict.fromkeys(t.dtype for t in report.tensors):
+        rows = [t for t in report.tensors if t.dtype == dtype]
+        if rows[0].allowed == 0.0:
+            found.append(f"{dtype} exactly")
+        else:
+            worst = max(t.worst for t in rows)
+            found.append(
+                f"{dtype} within {rows[0].allowed:.2g} of |value| + root mean square, "
+                f"at most {worst:.2g} apart"
+            )
+    return ", ".join(found) or "there were none"

@@ -10,30 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from csp_embed.errors import CheckError, InputError
 from csp_embed.ir.network import Plan, Platform
-from csp_embed.network.onnx_graph import Imported
-from csp_embed.network.onnx_model import import_onnx
-from csp_embed.network.onnx_parts import whole
-from csp_embed.network.onnx_weights import real_constants
-from csp_embed.network.profile import CLOCKS, check_inputs, measure, random_inputs
-from csp_embed.network.runtime import open_session, run_session
-from csp_embed.run.devices import (
-    ByCost,
-    Compile,
-    CpuProcess,
-    KernelSimulator,
-    Runner,
-    Timing,
-    cores,
-)
+from csp_embed.network.onnx.graph import Imported
+from csp_embed.network.onnx.net import import_onnx
+from csp_embed.network.onnx.parts import whole
+from csp_embed.network.onnx.runtime import open_session, run_call, run_session
+from csp_embed.network.onnx.weights import real_constants
+from csp_embed.network.profiles.measure import CLOCKS, check_inputs, measure, random_inputs
+from csp_embed.run.cpu_process import CpuProcess
+from csp_embed.run.device_parts import Part, parts_of
+from csp_embed.run.devices import ByCost, Compile, KernelSimulator, cores
 from csp_embed.run.execute import PartResult, RunReport, TensorResult, compare, run_parts
 from csp_embed.run.manifest import export, exported_files, write_parts
-from csp_embed.run.parts import Part, parts_of
+from csp_embed.run.runner import Array, Runner, Timing
 
-Array = NDArray[Any]
 Progress = Callable[[str, int, int], None]
 
 
@@ -72,7 +64,6 @@ def run_plan(
         export(export_to, plan, platform, model, constants, parts)
     folder = Path(tempfile.mkdtemp(prefix="csp-embed-run-"))
     runners: dict[str, Runner] = {}
-    notes: list[str] = []
     try:
         if run_from is not None:
             files = exported_files(run_from, parts)
@@ -80,8 +71,8 @@ def run_plan(
             files = write_parts(folder, model, constants, parts)
         if swap is not None:
             files = _swapped(files, parts, swap, folder)
-        runners, notes = _runners(platform, parts, model, compile_layer, assume_int8)
         whole_ms = _whole_ms(model, constants, feeds, runs, warm_ups, clock)
+        notes = _start(runners, platform, parts, model, compile_layer, assume_int8)
         copies = [
             _run_copy(
                 [p for p in parts if p.replica == replica], runners, files, model, constants,
@@ -178,30 +169,32 @@ def refuse_unequal(report: RunReport) -> None:
         raise CheckError(
             f"{len(wrong)} of {len(report.tensors)} boundary tensors differ from the whole model",
             where=f"{first.name}, made by {part.name}",
-            why=f"largest difference {first.worst:.3g} of its scale"
+            why=f"largest difference {first.worst:.3g} of its scale, allowed {first.allowed:.3g}"
             if first.worst != float("inf")
             else "values, shape or type differ",
             hint="the parts or their order are not the plan's",
         )
 
 
-def _runners(
+def _start(
+    runners: dict[str, Runner],
     platform: Platform,
     parts: Sequence[Part],
     model: Imported,
     compile_layer: Compile | None,
     assume_int8: bool,
-) -> tuple[dict[str, Runner], list[str]]:
+) -> list[str]:
+    """Fills `runners`: those that did start are closed where one does not. Returns notes."""
     used = dict.fromkeys(p.device for p in parts)
     free = cores()
-    runners: dict[str, Runner] = {}
     notes: list[str] = []
     cpus = 0
+    crew: list[CpuProcess] = []
     for device in platform.devices:
         if device.name not in used:
             continue
         if device.kind == "cpu":
-            runners[device.name] = CpuProcess(free[cpus % len(free)])
+            runners[device.name] = CpuProcess(device.name, free[cpus % len(free)], crew)
             cpus += 1
         elif device.isa is not None and compile_layer is not None and not assume_int8:
             runners[device.name] = KernelSimulator(device, model, compile_layer)
@@ -210,7 +203,7 @@ def _runners(
             notes.append(f"{device.name} is simulated by its cost")
     if cpus > len(free):
         notes.append(f"{cpus} CPU devices share {len(free)} cores: their times are too long")
-    return runners, notes
+    return notes
 
 
 def _local(
@@ -226,7 +219,7 @@ def _local(
         if part.index in ties:
             expected |= {n: values[n] for n in part.makes}
             continue
-        session = open_session(files[part.index], part.name)
+        session = open_session(files[part.index], part.name, plain=True)
         given = {n: values[n] for n in part.reads}
         results = run_session(session, list(part.makes), given, part.name)
         expected |= dict(zip(part.makes, results, strict=True))
@@ -252,7 +245,7 @@ def _whole_ms(
 ) -> float:
     """Median ms of the model in one piece on one core."""
     session = open_session(whole(model.net, constants), model.net.path)
-    return measure(lambda: session.run(None, dict(feeds)), runs, warm_ups, clock)[0]
+    return measure(run_call(session, feeds), runs, warm_ups, clock)[0]
 
 
 def _drift(model: Imported, whole_ms: float, clock: str) -> float:
@@ -274,7 +267,7 @@ def _expected(
     """(boundary tensors of the whole model, whether other inputs change every one)."""
     net = model.net
     inner = [n for p in parts for n in p.makes if n not in net.outputs]
-    session = open_session(whole(net, constants, inner), net.path)
+    session = open_session(whole(net, constants, inner), net.path, plain=True)
     names = [o.name for o in session.get_outputs()]
     values = run_session(session, names, dict(feeds), net.path)
     expected = dict(zip(names, values, strict=True))

@@ -1,26 +1,30 @@
-"""A CPU device: a process pinned to one core that runs parts on request.
+"""A CPU device's process: it runs parts on request.
 
-Messages in: ("load", part, path), ("run", part, feeds), ("measure", part, feeds, runs, warm_ups,
-clock), ("stop",). Messages out: ("loaded", part),
-("done", part, outputs), ("measured", part, ms), ("error", text). A part is measured in a loop on
-equal inputs, as the layers of a profile are; the transfer is not in it.
+Messages in: ("load", part, path, plain), ("run", part, feeds), ("measure", part, feeds, runs,
+warm_ups, clock), ("stop",). Messages out: ("loaded", part), ("done", part, outputs), ("measured",
+part, ms), ("error", text). A part is measured in a loop on equal inputs, as the layers of a profile
+are; the transfer is not in it.
 """
 
 from __future__ import annotations
 
+import multiprocessing as mp
 import os
-from functools import partial
-from multiprocessing.connection import Connection
+import signal
+import threading
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
 
 def serve(pipe: Connection, core: int | None, threads: int) -> None:
     """The process's whole life."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when a worker ends
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # held while it was started
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     if core is not None and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {core})
     from csp_embed.errors import CspEmbedError
-    from csp_embed.network.profile import measure
-    from csp_embed.network.runtime import open_session
 
     sessions: dict[int, Any] = {}
     try:
@@ -29,29 +33,45 @@ def serve(pipe: Connection, core: int | None, threads: int) -> None:
             if message[0] == "stop":
                 return
             try:
-                if message[0] == "load":
-                    _, part, path = message
-                    sessions[part] = open_session(path, f"part {part}", threads)
-                    pipe.send(("loaded", part))
-                elif message[0] == "run":
-                    _, part, feeds = message
-                    pipe.send(("done", part, run_once(sessions[part], feeds)))
-                else:
-                    _, part, feeds, runs, warm_ups, clock = message
-                    session = sessions[part]
-                    ms, _ = measure(partial(session.run, None, feeds), runs, warm_ups, clock)
-                    pipe.send(("measured", part, ms))
+                answer = _answer(message, sessions)
             except CspEmbedError as error:
-                pipe.send(("error", error.render()))
-            except Exception as error:
-                if not type(error).__module__.startswith("onnxruntime"):
-                    raise
-                pipe.send(("error", f"{type(error).__name__}: {error}"))
-    except (EOFError, KeyboardInterrupt):
-        return  # the parent is gone, or both were told to stop
+                answer = ("error", error.render())
+            except MemoryError:
+                answer = ("error", "out of memory")
+            pipe.send(answer)
+    except (EOFError, OSError):
+        return  # the parent is gone
 
 
-def run_once(session: Any, feeds: dict[str, Any]) -> dict[str, Any]:
+def _answer(message: tuple[Any, ...], sessions: dict[int, Any]) -> tuple[Any, ...]:
+    from csp_embed.network.onnx.runtime import open_session, run_call, run_session
+    from csp_embed.network.profiles.measure import measure
+
+    kind, part = message[:2]
+    if kind == "load":
+        sessions.pop(part, None)  # before the new one is made: memory
+        sessions[part] = open_session(message[2], f"part {part}", plain=message[3])
+        return ("loaded", part)
+    session, where = sessions[part], f"part {part}"
+    if kind == "run":
+        return ("done", part, run_once(session, message[2], where))
+    feeds, runs, warm_ups, clock = message[2:]
+    run_session(session, None, feeds, where)  # a refusal has its own error here
+    ms, _ = measure(run_call(session, feeds), runs, warm_ups, clock)
+    return ("measured", part, ms)
+
+
+def run_once(session: Any, feeds: dict[str, Any], where: str) -> dict[str, Any]:
     """Outputs by name."""
+    from csp_embed.network.onnx.runtime import run_session
+
     names = [o.name for o in session.get_outputs()]
-    return dict(zip(names, session.run(names, feeds), strict=True))
+    return dict(zip(names, run_session(session, names, feeds, where), strict=True))
+
+
+def _end_with_parent() -> None:
+    """A worker in the middle of a long run would outlive a killed parent by minutes."""
+    parent = mp.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)

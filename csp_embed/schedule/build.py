@@ -17,12 +17,13 @@ import numpy as np
 
 from csp_embed.errors import Infeasible
 from csp_embed.ir.schedule import COMPUTE, BiasTrick, Region, Schedule
+from csp_embed.machine.reach import stored_memory
+from csp_embed.schedule.buffers import Frame, Frames
 from csp_embed.schedule.config import Config
-from csp_embed.schedule.frames import Frame, Frames
+from csp_embed.schedule.inputs import Map, Problem, identity
 from csp_embed.schedule.nests import Covers, NestCache
-from csp_embed.schedule.problem import Map, Problem
 from csp_embed.schedule.ring import Ring
-from csp_embed.schedule.rows import Rows, stored_memory
+from csp_embed.schedule.rows import Rows
 from csp_embed.schedule.tiling import Range
 from csp_embed.schedule.tiling import chunks as chunks_of
 from csp_embed.schedule.tiling import pieces as pieces_of
@@ -77,8 +78,9 @@ def build(
             room = n
         top[memory] -= room
         rings_add[i] = Ring(frames, add_frames[i], top[memory], room, config.slots)
-    ring_l = Ring(lhs, [s[3] for s in steps], 0, top[problem.lhs.memory], config.slots)
-    ring_r = Ring(rhs, [s[4] for s in steps], 0, top[problem.rhs.memory], config.slots)
+    (base_l, room_l), (base_r, room_r) = _shares(problem, lhs, rhs, top)
+    ring_l = Ring(lhs, [s[3] for s in steps], base_l, room_l, config.slots)
+    ring_r = Ring(rhs, [s[4] for s in steps], base_r, room_r, config.slots)
     dst_frames = [dst.at(lo, hi) for lo, hi in tiles]
     acc_size = dst.largest
     acc_slots = 2 if len(tiles) > 1 and 2 * acc_size <= top[problem.dst.memory] else 1
@@ -126,7 +128,8 @@ def build(
             first = -1
         for n in by_tile.get(number, ()):
             _, lo, hi, fl, fr = steps[n]
-            need = max(ring_l.bring(rows, l_region, n, fl), ring_r.bring(rows, r_region, n, fr))
+            brought = ring_l.bring(rows, l_region, n, fl), ring_r.bring(rows, r_region, n, fr)
+            need = rows.latest(*brought)
             row = -1
             for t in cache.templates(
                 contract.name,
@@ -141,7 +144,7 @@ def build(
                 repeats=repeats,
             ):
                 row = rows.compute(t, after=need)
-                need = -1
+                need = ()
             ring_l.touch(n, row)
             ring_r.touch(n, row)
         last_tile = number == len(tiles) - 1
@@ -149,11 +152,11 @@ def build(
         if trick is not None and const_row < 0:
             const_row = rows.load(const_map.memory, const_region, 0, const_at)
         add_need = {
-            i: ring.bring(rows, add_region[i], number, add_frames[i][number])
+            i: rows.latest(ring.bring(rows, add_region[i], number, add_frames[i][number]))
             for i, ring in rings_add.items()
         }
         if trick is not None:
-            add_need[trick.step] = max(add_need[trick.step], const_row)
+            add_need[trick.step] = rows.latest(*add_need[trick.step], const_row)
         for plo, phi in pieces:
             _epilogue(problem, cache, rows, plo, phi, frame, acc, number, epilogue, add_need)
             box = tuple(
@@ -162,12 +165,33 @@ def build(
             at = acc + sum(
                 (box[j][0] - frame.lo[d]) * frame.pitch[d] for j, d in enumerate(config.dst_order)
             )
-            shadow = stored_memory(problem)
+            shadow = stored_memory(problem.isa, problem.dst.memory)
             stored_at[slot] = rows.store(
                 shadow, const_region + 1, out_boxes.setdefault(box, len(out_boxes)), at
             )
     rows.finish()
     return _schedule(problem, config, rows, regions, out_boxes, trick, (len(tiles), len(chunks)))
+
+
+def _shares(
+    problem: Problem, lhs: Frames, rhs: Frames, top: dict[str, int]
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(first element, elements) for either operand of what is free in its memory.
+
+    Operands that share one memory share it by the sizes of their tiles.
+    """
+    assert problem.rhs is not None
+    free_l, free_r = top[problem.lhs.memory], top[problem.rhs.memory]
+    if problem.lhs.memory != problem.rhs.memory:
+        return (0, free_l), (0, free_r)
+    need_l, need_r = max(1, lhs.largest), max(1, rhs.largest)
+    if need_l + need_r > free_l:
+        raise Infeasible(
+            f"tiles of both operands need {need_l + need_r} elements of {problem.lhs.memory}",
+            why=f"only {free_l} are free",
+        )
+    share = need_l + (free_l - need_l - need_r) * need_l // (need_l + need_r)
+    return (0, share), (share, free_l - share)
 
 
 @dataclass(frozen=True)
@@ -193,7 +217,7 @@ def _epilogue(
     acc: int,
     tile: int,
     what: _Epilogue,
-    add_need: dict[int, int],
+    add_need: dict[int, tuple[int, ...]],
 ) -> None:
     """The steps of one piece [lo, hi) of tile number `tile`, whose accumulators start at `acc`;
     add_need: the row that
@@ -211,20 +235,13 @@ def _epilogue(
             for m in (problem.lhs, problem.rhs)
             for (a, b), g in zip(m.box((0,) * len(lo), problem.extents), m.grid, strict=True)
         ):
-            for t in cache.templates(
-                problem.isa.of_kind("map").name,
-                lo,
-                hi,
-                [here, here],
-                [],
-                repeats=1,
-                op="add",
-                imm=0,
-            ):
+            name = problem.isa.of_kind("map").name
+            op, imm = identity(problem.isa)
+            for t in cache.templates(name, lo, hi, [here, here], [], repeats=1, op=op, imm=imm):
                 rows.compute(t)
         return
     for i, step in enumerate(problem.epilogue):
-        need = -1
+        need: tuple[int, ...] = ()
         if step.access is None:
             operands, name = [here, here], map_instruction.name
         else:
@@ -248,7 +265,7 @@ def _epilogue(
             imm=step.imm,
         ):
             row = rows.compute(t, after=need)
-            need = -1
+            need = ()
         if step.access is not None:
             rings[i].touch(tile, row)
 
@@ -289,7 +306,7 @@ def _schedule(
     out.append(
         Region(
             "dst",
-            stored_memory(problem),
+            stored_memory(problem.isa, problem.dst.memory),
             problem.dst.grid,
             config.dst_order,
             tuple(out_boxes),

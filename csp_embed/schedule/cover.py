@@ -188,6 +188,10 @@ def _loopable(loop: _Loop, limits: CoverLimits) -> bool:
     )
 
 
+_Combo = tuple[tuple[int | None, list[Segment] | None], ...]
+"""Per group: the counter that becomes a loop with its segments, or None: points are listed."""
+
+
 def _best(
     singles: list[_Loop], groups: list[_Group], coef: Ints, start: Ints, limits: CoverLimits
 ) -> list[Piece]:
@@ -196,28 +200,25 @@ def _best(
     """
     choices = []
     for g in groups:
-        options: list[list[Segment] | None] = [None]
-        majors: list[int | None] = [None]
+        options: list[tuple[int | None, list[Segment] | None]] = [(None, None)]
         for m in g.counters:
-            column = coef[:, m]
-            if (column >= 0).all() and len(np.unique(g.points[:, g.counters.index(m)])) > 1:
-                options.append(_segments(g, m))
-                majors.append(m)
-        choices.append(list(zip(majors, options, strict=True)))
+            if (coef[:, m] >= 0).all() and len(np.unique(g.points[:, g.counters.index(m)])) > 1:
+                segments = _segments(g, m)
+                longest = max(last - first for first, last, _ in segments)
+                if _loopable(_Loop(longest, tuple(int(v) for v in coef[:, m])), limits):
+                    options.append((m, segments))
+        choices.append(options)
+    # A nest has two loops, so at most two groups can have one.
+    combos = [c for c in itertools.product(*choices) if sum(m is not None for m, _ in c) <= 2]
+    # Long lists and many segments rarely win and take long to weigh. Where every way of a large
+    # tile is of that kind they are weighed all the same: a list of any length can be cut.
+    few = [c for c in combos if _listed(groups, c) <= 4 * limits.uops and _instructions(c) <= 64]
     best_plan = None
-    for combo in itertools.product(*choices):
-        seg_majors = [m for m, _ in combo if m is not None]
-        if len(seg_majors) > 2:
-            continue
-        n_segments = math.prod(len(s) for _, s in combo if s is not None)
-        listed = math.prod(
-            len(g.points) for g, (m, _) in zip(groups, combo, strict=True) if m is None
-        )
-        if listed > 4 * limits.uops or n_segments > 64:
-            continue
+    for combo in few or combos:
+        n_segments, listed = _instructions(combo), _listed(groups, combo)
         longest = math.prod(max(len(p) for _, _, p in s) for _, s in combo if s is not None)
         total = math.prod(sum(len(p) for _, _, p in s) for _, s in combo if s is not None)
-        free = 2 - len(seg_majors)
+        free = 2 - sum(m is not None for m, _ in combo)
         for k in range(min(free, len(singles)) + 1):
             for loops in itertools.combinations(range(len(singles)), k):
                 if not all(_loopable(singles[i], limits) for i in loops):
@@ -243,15 +244,25 @@ def _best(
                 )
                 if best_plan is None or price < best_plan[0]:
                     best_plan = (price, combo, loops, in_list, sequential)
-    assert best_plan is not None
+    assert best_plan is not None  # listing every point, with no loop at all, is always a way
     _, combo, loops, in_list, sequential = best_plan
     return _pieces(singles, groups, combo, loops, in_list, sequential, coef, start, limits)
+
+
+def _listed(groups: list[_Group], combo: _Combo) -> int:
+    """Points of the groups that have no loop."""
+    return math.prod(len(g.points) for g, (m, _) in zip(groups, combo, strict=True) if m is None)
+
+
+def _instructions(combo: _Combo) -> int:
+    """Segments, each an instruction of its own."""
+    return math.prod(len(s) for _, s in combo if s is not None)
 
 
 def _pieces(
     singles: list[_Loop],
     groups: list[_Group],
-    combo: tuple[tuple[int | None, list[Segment] | None], ...],
+    combo: _Combo,
     loops: tuple[int, ...],
     in_list: list[int],
     sequential: list[int],

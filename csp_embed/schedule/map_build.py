@@ -15,11 +15,12 @@ import numpy as np
 
 from csp_embed.errors import Infeasible
 from csp_embed.ir.schedule import COMPUTE, Region, Schedule
+from csp_embed.machine.reach import stored_memory
+from csp_embed.schedule.buffers import Frames
 from csp_embed.schedule.config import ranges
-from csp_embed.schedule.frames import Frames
+from csp_embed.schedule.inputs import Map, Problem, identity
 from csp_embed.schedule.nests import NestCache, Placed
-from csp_embed.schedule.problem import Map, Problem
-from csp_embed.schedule.rows import Rows, stored_memory
+from csp_embed.schedule.rows import Rows
 from csp_embed.schedule.tile import dimension_order, sizes
 from csp_embed.schedule.tiling import Range
 
@@ -73,7 +74,7 @@ def build(problem: Problem) -> Schedule:
     stored = [-1] * copies
     held: dict[int, int] = {}
     out_boxes: dict[tuple[tuple[int, int], ...], int] = {}
-    shadow = stored_memory(problem)
+    shadow = stored_memory(problem.isa, problem.dst.memory)
     for number, (lo, hi, frame, parts, extra) in enumerate(plan):
         slot = number % copies
         acc = slot * dst.largest
@@ -109,7 +110,12 @@ def build(problem: Problem) -> Schedule:
                 after_store = -1
                 rows.last_compute = row
         else:
-            assert contract is not None
+            if contract is None:
+                raise Infeasible(
+                    f"{problem.embedding.operator.name} needs accumulators that are set to 0",
+                    why=f"{problem.isa.name} has no contraction, whose reset does that",
+                    hint="use a machine with a contraction, such as --isa vta",
+                )
             blank = (None, None, 0)
             run(contract.name, [here, blank, blank], olo, ohi, reset=True)
             if kind != "map":
@@ -126,7 +132,9 @@ def build(problem: Problem) -> Schedule:
             if held.get(i) != add_frame.key:
                 rows.load(f.map.memory, 1 + list(adds).index(i), add_frame.number, base_adds[i])
                 held[i] = add_frame.key
-        computed = not copy
+        # Padding of an elementwise program is what the reset left; only steps reach a store.
+        whole = zip(problem.lhs.box(olo, ohi), problem.lhs.grid, strict=True)
+        computed = not copy and (kind != "map" or all(a >= 0 and b <= g for (a, b), g in whole))
         for i, step in enumerate(problem.epilogue):
             computed = True
             if step.access is None:
@@ -136,7 +144,8 @@ def build(problem: Problem) -> Schedule:
                 run(map_name, [here, (adds[i].map, extra[n], base_adds[i])], olo, ohi, op=step.op)
         if not computed:
             # A store reads what a compute step wrote last, so a plain copy needs one.
-            run(map_name, [here, here], olo, ohi, op="add", imm=0)
+            copying, imm = identity(problem.isa)
+            run(map_name, [here, here], olo, ohi, op=copying, imm=imm)
         wanted = problem.dst.box(olo, ohi)
         box = tuple(wanted[d] for d in orders["dst"])
         stored[slot] = rows.store(

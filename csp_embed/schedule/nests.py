@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from csp_embed.ir.schedule import Template
+from csp_embed.schedule.buffers import Frame
 from csp_embed.schedule.cover import CoverLimits, Piece, cover
-from csp_embed.schedule.frames import Frame
-from csp_embed.schedule.problem import Map, Problem
+from csp_embed.schedule.inputs import Map, Problem
 from csp_embed.schedule.rows import Rows
 from csp_embed.schedule.tiling import Range
 

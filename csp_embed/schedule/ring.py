@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from csp_embed.errors import Infeasible
-from csp_embed.schedule.frames import Frame, Frames
+from csp_embed.schedule.buffers import Frame, Frames
 from csp_embed.schedule.rows import Rows
 from csp_embed.schedule.slots import allocate, has_reuse
 

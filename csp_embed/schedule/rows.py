@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from csp_embed.ir.schedule import COMPUTE, FINISH, LOAD, STORE, Template
-from csp_embed.schedule.problem import Problem
+from csp_embed.schedule.inputs import Problem
 from csp_embed.schedule.tokens import Tokens
 
 
@@ -26,10 +26,22 @@ class Rows:
         self.tokens.need(row, after)
         return row
 
-    def compute(self, template: int, after: int = -1, after_store: int = -1) -> int:
+    def latest(self, *rows: int) -> tuple[int, ...]:
+        """What must be waited for of these rows: of each queue its last one, the latest first."""
+        last: dict[int, int] = {}
+        for row in rows:
+            if row >= 0:
+                queue = self.tokens.queue(row)
+                last[queue] = max(row, last.get(queue, -1))
+        return tuple(sorted(last.values(), reverse=True))
+
+    def compute(self, template: int, after: tuple[int, ...] = (), after_store: int = -1) -> int:
+        """A step that starts after the rows `after` have ended, which lie in queues of their
+        own."""
         row = self.tokens.row(self.compute_queue)
         self.ops.append((COMPUTE, template, 0, 0))
-        self.tokens.need(row, after)
+        for producer in after:
+            self.tokens.need(row, producer)
         self.tokens.need(row, after_store)
         self.last_compute = row
         return row
@@ -45,11 +57,3 @@ class Rows:
         row = self.tokens.row(self.isa.of_kind("finish").queue or self.compute_queue)
         self.ops.append((FINISH, 0, 0, 0))
         self.tokens.need(row, self.last_store)
-
-
-def stored_memory(problem: Problem) -> str:
-    """The memory that stores read for the accumulator: its shadow where it has one."""
-    for m in problem.isa.memories:
-        if m.shadow_of == problem.dst.memory and m.store_queue:
-            return m.name
-    return problem.dst.memory

@@ -16,23 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csp_embed.errors import Infeasible
+from csp_embed.machine.costs import Costs
+from csp_embed.machine.reach import stored_memory
 from csp_embed.schedule.config import Config
-from csp_embed.schedule.problem import Map, Problem
-from csp_embed.schedule.rows import stored_memory
+from csp_embed.schedule.inputs import Map, Problem
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Costs:
-    """Cycles of the machine that tile choice weighs; from the spec."""
-
-    read_bytes: float
-    write_bytes: float
-    dma_gap: float
-    instruction: float
-    fetch: float
 
 
 @dataclass(frozen=True)
@@ -80,7 +70,7 @@ def propose(
     *,
     count: int,
     trimmed_steps: int,
-    epilogue_cycles: int,
+    epilogue_cycles: float,
 ) -> list[tuple[float, Config]]:
     """The `count` cheapest configurations with their estimates.
 
@@ -122,8 +112,13 @@ def propose(
     tile = {c: t[keep] for c, t in tile.items()}
     acc, fl, fr = acc[keep], fl[keep], fr[keep]
     parts = {c: -(-problem.extents[c] // t) for c, t in tile.items()}
-    ls = np.maximum(1, room[problem.lhs.memory] // fl)
-    rs = np.maximum(1, room[rhs.memory] // fr)
+    room_l, room_r = np.full_like(fl, room[problem.lhs.memory]), np.full_like(fr, room[rhs.memory])
+    if same:
+        # As `build` divides a memory that both operands share.
+        room_l = fl + (room_r - fl - fr) * fl // (fl + fr)
+        room_r = room_r - room_l
+    ls = np.maximum(1, room_l // fl)
+    rs = np.maximum(1, room_r // fr)
 
     def prod(cs: list[int]) -> Floats:
         out = np.ones_like(acc, dtype=np.float64)
@@ -141,7 +136,7 @@ def propose(
     tiles = n_a * n_b * n_c
     bytes_l = isa.memory(problem.lhs.memory).elem_bytes
     bytes_r = isa.memory(rhs.memory).elem_bytes
-    out_bytes = isa.memory(stored_memory(problem)).elem_bytes
+    out_bytes = isa.memory(stored_memory(problem.isa, problem.dst.memory)).elem_bytes
     vectors = math.prod(problem.extents[c] for c in problem.outputs)
     n_epilogue = 1 + len(problem.epilogue)
     ranked: list[tuple[float, int, tuple[int, ...]]] = []
@@ -159,11 +154,11 @@ def propose(
         instructions = tiles * (chunks * 1.5 + n_epilogue) + loads + tiles
         reads = beats + loads * costs.dma_gap + instructions * costs.fetch
         compute = (
-            trimmed_steps
+            costs.step * trimmed_steps
             + epilogue_cycles
             + costs.instruction * tiles * (chunks * 1.5 + n_epilogue)
         )
-        writes = np.full_like(compute, vectors * out_bytes / costs.write_bytes)
+        writes = np.full_like(compute, vectors * costs.store_cycles(out_bytes))
         single = ((ls < 2) & (chunks_l * n_a * n_c > 1)) | ((rs < 2) & (chunks_r * n_b * n_c > 1))
         ramp = (fl * bytes_l + fr * bytes_r) / costs.read_bytes
         no_double = np.where((acc * 2 > acc_room) & (tiles > 1), 4.0 * vectors, 0.0)

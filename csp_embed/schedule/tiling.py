@@ -6,7 +6,7 @@ import itertools
 import math
 
 from csp_embed.schedule.config import Config, ranges
-from csp_embed.schedule.problem import Problem
+from csp_embed.schedule.inputs import Problem
 
 Range = tuple[int, ...]
 """A bound per counter."""

@@ -34,6 +34,10 @@ class Tokens:
         self._queue.append(self._rank[queue])
         return len(self.bits) - 1
 
+    def queue(self, row: int) -> int:
+        """Position of a row's queue in token order."""
+        return self._queue[row]
+
     def need(self, consumer: int, producer: int) -> None:
         """`consumer` (the newest row of its queue) may start only after `producer` has ended."""
         if producer < 0:

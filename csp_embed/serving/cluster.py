@@ -16,7 +16,7 @@ from typing import Any, Literal
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from csp_embed.errors import InputError
-from csp_embed.network.schema import Strict, parse
+from csp_embed.network.files.schema import Strict, parse
 from csp_embed.serving.gpus import Gpu, gpu_named
 from csp_embed.serving.rates import Model, Workload, table
 

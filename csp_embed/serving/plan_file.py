@@ -12,7 +12,7 @@ from typing import Any
 
 from csp_embed.errors import InputError
 from csp_embed.files import atomic
-from csp_embed.network.schema import read_document
+from csp_embed.network.files.schema import read_document
 from csp_embed.serving.instance import Instance
 
 FORMAT = "csp-embed-serving/1"

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from csp_embed.network.schema import Strict
+from csp_embed.network.files.schema import Strict
 from csp_embed.serving.gpus import Gpu
 
 

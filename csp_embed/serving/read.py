@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from csp_embed.errors import InputError
-from csp_embed.network.schema import read_document
+from csp_embed.network.files.schema import read_document
 from csp_embed.serving.instance import Floats, Instance, MachineType
 
 FORMAT = "layer-placement-1"

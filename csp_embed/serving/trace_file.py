@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from csp_embed.errors import InputError
-from csp_embed.network.schema import read_bytes
+from csp_embed.network.files.schema import read_bytes
 from csp_embed.serving.simulate import Trace
 
 COLUMNS = ("arrival_s", "prompt_tokens", "output_tokens")

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from csp_embed.errors import InputError
-from csp_embed.isa.listing import line
-from csp_embed.sim.functional import Run
-from csp_embed.sim.functional_table import STORE
+from csp_embed.judge.stream_table import STORE
+from csp_embed.machine.listing import line
+from csp_embed.sim.functional.run import Run
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,9 @@ def find_element(meta: Any, address: int) -> tuple[str, tuple[int, ...], int, np
             # Address of every element along each axis; they add up.
             axes = [np.zeros(s, dtype=np.int64) for s in shape]
             for d in digits:
+                if "offset_bytes" in d:
+                    axes[d["axis"]] += np.array(d["offset_bytes"], dtype=np.int64)
+                    continue
                 i = np.arange(shape[d["axis"]])
                 axes[d["axis"]] += (i // d["div"]) % d["mod"] * d["stride_bytes"]
         except (KeyError, TypeError, ValueError, IndexError, ZeroDivisionError):

@@ -3,8 +3,10 @@
 Takes: a stream and its CycleReport with `trace`.  Leaves: a Chrome trace document: one track per
 queue (instructions, and waits by reason), one for the read port, one for the write port, and
 counters: instructions that wait in each queue, and the read port's load. A cycle is shown as 1 us.
+Arrows lead from the instruction that pushes a token to the one that pops it.
 
-Source: Trace Event Format, JSON object form: phases X (complete), C (counter), M (metadata).
+Source: Trace Event Format, JSON object form: phases X (complete), C (counter), M (metadata),
+s and f (start and end of a flow).
 """
 
 from __future__ import annotations
@@ -19,10 +21,10 @@ import numpy as np
 from csp_embed.errors import InputError
 from csp_embed.files import atomic
 from csp_embed.ir.stream import Stream
-from csp_embed.isa.listing import line
-from csp_embed.isa.spec import Isa
-from csp_embed.sim import cycles_layout as layout
-from csp_embed.sim.cycles import CycleReport, Trace
+from csp_embed.machine.listing import line
+from csp_embed.machine.spec import Isa
+from csp_embed.sim.cycles import layout
+from csp_embed.sim.cycles.engine import CycleReport, Trace
 
 Event = dict[str, Any]
 
@@ -50,7 +52,7 @@ def trace_document(isa: Isa, stream: Stream, report: CycleReport) -> dict[str, A
         args = {"sort_index": tid}
         events.append({"ph": "M", "pid": 1, "tid": tid, "name": "thread_sort_index", "args": args})
     text = [line(isa, stream, n).strip() for n in range(len(stream))]
-    names = [isa.instructions[code].name for code in stream.code]
+    names = [slice_name(isa, stream, n) for n in range(len(stream))]
     for q, members in enumerate(queues):
         events += _queue_events(isa, q, members, trace, names, text)
     stores = [i.kind == "store" for i in isa.instructions]
@@ -61,6 +63,7 @@ def trace_document(isa: Isa, stream: Stream, report: CycleReport) -> dict[str, A
     for n in np.flatnonzero(np.array(stores)[stream.code] & (trace.end - trace.start > 1)):
         args = {"instruction": text[n]}
         events.append(_span(read + 1, names[n], int(trace.start[n]), int(trace.end[n]) + 1, args))
+    events += _tokens(isa, stream, queues, trace)
     events += _waiting(isa, queues, trace)
     events += _port_load(report, trace)
     return {
@@ -92,6 +95,19 @@ def instruction_queues(isa: Isa, stream: Stream, report: CycleReport) -> list[li
     return members
 
 
+def slice_name(isa: Isa, stream: Stream, n: int) -> str:
+    """What instruction n does, short: loads with their memory, "tokens" where only those move."""
+    instruction = isa.instructions[stream.code[n]]
+    if instruction.kind in ("load", "store"):
+        size = instruction.roles["x_size"]
+        if size not in stream.fields or stream.fields[size][n] == 0:
+            return f"{instruction.name} tokens"
+    if instruction.kind == "load":
+        memory = isa.memory_by_id(int(stream.fields[instruction.roles["memory"]][n]))
+        return f"{instruction.name} {memory.name if memory else '?'}"
+    return instruction.name
+
+
 def wait_name(isa: Isa, queue: int, reason: int) -> str:
     """Why an instruction of `queue` did not start at once, in words."""
     match reason:
@@ -114,6 +130,32 @@ def _queue_events(
         args = {"instruction": text[n], "number": n, "dispatched": int(trace.dispatch[n])}
         yield _span(q, names[n], start, stop, args)
         free = stop
+
+
+def _tokens(isa: Isa, stream: Stream, queues: list[list[int]], trace: Trace) -> Iterator[Event]:
+    """An arrow for every token that was pushed and popped: the k-th pop of a FIFO between two
+    queues takes its k-th push, whatever the timing."""
+    number = 0
+    for q in range(len(queues) - 1):
+        for giver, taker, push, pop in ((q, q + 1, "push_next", "pop_prev"),
+                                        (q + 1, q, "push_prev", "pop_next")):  # fmt: skip
+            pushes = [n for n in queues[giver] if _moves(isa, stream, n, push)]
+            pops = [n for n in queues[taker] if _moves(isa, stream, n, pop)]
+            name = f"token {isa.queues[giver]} to {isa.queues[taker]}"
+            # What is left over was pushed and never popped.
+            for given, taken in zip(pushes, pops, strict=False):
+                common = {"cat": "token", "name": name, "id": number, "pid": 1}
+                # Ends bind to the slices around them: the last cycle that is still inside.
+                last = int(trace.end[given])
+                yield {"ph": "s", "tid": giver, "ts": last, **common}
+                yield {"ph": "f", "bp": "e", "tid": taker, "ts": int(trace.start[taken]), **common}
+                number += 1
+
+
+def _moves(isa: Isa, stream: Stream, n: int, token: str) -> bool:
+    """Whether instruction n pushes or pops that token."""
+    field = isa.instructions[stream.code[n]].roles.get(token)
+    return field is not None and field in stream.fields and stream.fields[field][n] != 0
 
 
 def _span(tid: int, name: str, first: int, stop: int, args: dict[str, Any]) -> Event:

@@ -28,8 +28,9 @@ def solve(
     """Runs CP-SAT. extra: further SatParameters by name. target: an objective value (of a
     minimum) at which the search stops.
 
-    Ctrl-C stops the search and is reported as `interrupted`, with the best solution so far: the
-    search runs in a thread of its own, so that this one receives the signal.
+    Ctrl-C and params.stop end the search, which is reported as `interrupted`, with the best
+    solution
+    so far: the search runs in a thread of its own, so that this one receives the signal.
     Raises: ValueError where the model is malformed (our bug)."""
     from ortools.sat.python import cp_model
 
@@ -66,7 +67,10 @@ def solve(
     thread.start()
     while thread.is_alive():
         try:
-            thread.join(0.2)
+            thread.join(0.1)
+            if params.stop is not None and params.stop():
+                interrupted = True
+                solver.stop_search()
         except KeyboardInterrupt:
             interrupted = True
             solver.stop_search()

@@ -7,8 +7,9 @@ HiGHS and SetHint crashes in OR-tools 9.15; MathOpt does not.)
 from __future__ import annotations
 
 import datetime
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from csp_embed.solver.params import Params
@@ -58,7 +59,9 @@ def solve(
         options.highs.double_options["objective_target"] = target
     hints = [mathopt.SolutionHint(variable_values=dict(hint))] if hint else []
     started = time.perf_counter()
-    result = mathopt.solve(
+    result, interrupted = _interruptible(
+        mathopt,
+        params.stop,
         model,
         engines[engine],
         params=options,
@@ -82,4 +85,37 @@ def solve(
         result.dual_bound(),
         time.perf_counter() - started,
         lambda x: values[x],
+        interrupted,
     )
+
+
+def _interruptible(
+    mathopt: Any, stop: Callable[[], bool] | None, model: Any, engine: Any, **options: Any
+) -> tuple[Any, bool]:
+    """mathopt.solve in a thread of its own: (result, whether Ctrl-C or `stop` ended it)."""
+    from ortools.util.python.solve_interrupter import SolveInterrupter
+
+    interrupter = SolveInterrupter()
+    answer: list[Any] = []
+    failure: list[BaseException] = []
+
+    def search() -> None:
+        try:
+            answer.append(mathopt.solve(model, engine, interrupter=interrupter, **options))
+        except Exception as error:  # noqa: BLE001 (handed to the calling thread, raised there)
+            failure.append(error)
+
+    thread, interrupted = threading.Thread(target=search, daemon=True), False
+    thread.start()
+    while thread.is_alive():
+        try:
+            thread.join(0.1)
+            if stop is not None and stop() and not interrupted:
+                interrupted = True
+                interrupter.interrupt()
+        except KeyboardInterrupt:
+            interrupted = True
+            interrupter.interrupt()
+    if failure:
+        raise failure[0]
+    return answer[0], interrupted

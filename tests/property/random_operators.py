@@ -13,8 +13,8 @@ from hypothesis.strategies import DrawFn
 
 from csp_embed import ops
 from csp_embed.ir.operator import Operator
-from csp_embed.isa.load import load_isa
-from csp_embed.isa.spec import Isa
+from csp_embed.machine.load import load_isa
+from csp_embed.machine.spec import Isa
 
 MACHINES: dict[str, Isa] = {
     **{path.stem: load_isa("vta", path) for path in sorted(CONFIGS.glob("*.json"))},

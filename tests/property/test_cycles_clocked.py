@@ -15,10 +15,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "sim"))
 from clocked import clocked
 from cycle_programs import measured
 
-from csp_embed.isa.load import load_isa
-from csp_embed.sim import cycles_layout as layout
-from csp_embed.sim.cycles import Engine
-from csp_embed.sim.cycles_core import run
+from csp_embed.machine.load import load_isa
+from csp_embed.sim.cycles import layout
+from csp_embed.sim.cycles.core import run
+from csp_embed.sim.cycles.engine import Engine
 
 VTA = load_isa("vta")
 ELEMENT = {1: 4, 2: 16, 3: 256, 4: 64}

@@ -14,10 +14,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "embed"))
 from embed_executor import brute, draw, run
 
 from csp_embed.embed import embed
-from csp_embed.embed.check import judge
 from csp_embed.errors import Infeasible
 from csp_embed.ir.operator import Access, Affine, Operator, Tensor
-from csp_embed.isa.load import load_isa
+from csp_embed.judge.embedding import judge
+from csp_embed.machine.load import load_isa
 
 MACHINES = {
     "1x4x4": ("vta", "1x4x4_small"),

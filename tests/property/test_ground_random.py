@@ -9,16 +9,16 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from csp_embed import ops
-from csp_embed.embed.ground.brute import brute_irregular
-from csp_embed.embed.ground.brute_regular import brute_regular
-from csp_embed.embed.ground.check import Covering, covering_of, judge
-from csp_embed.embed.ground.corpus import VTA_2X2X2
 from csp_embed.embed.ground.enumerate import irregular_solutions, regular_solutions
-from csp_embed.embed.ground.posted import posted_irregular
-from csp_embed.embed.ground.posted_regular import posted_regular
-from csp_embed.embed.ground.problem import Ground, key, placed_at, pose_ground
+from csp_embed.embed.ground.points import Ground, key, placed_at, pose_ground
 from csp_embed.errors import OperatorError
-from csp_embed.isa.load import load_isa
+from csp_embed.judge.covering import Covering, covering_of, judge
+from csp_embed.machine.load import load_isa
+from tests.oracles.brute import brute_irregular
+from tests.oracles.brute_regular import brute_regular
+from tests.oracles.corpus import VTA_2X2X2
+from tests.oracles.posted import posted_irregular
+from tests.oracles.posted_regular import posted_regular
 
 MACHINES = [
     load_isa("toy_dot", "tiny"),

@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from csp_embed.ir.stream import Program, Stream
-from csp_embed.isa import bits
-from csp_embed.isa.interpreter import Image, Interpreter
-from csp_embed.isa.load import builtin_names, config_names, load_isa
-from csp_embed.isa.spec import Instruction, Isa, Memory
-from csp_embed.sim import functional
+from csp_embed.machine import bits
+from csp_embed.machine.interpreter import Image, Interpreter
+from csp_embed.machine.load import builtin_names, config_names, load_isa
+from csp_embed.machine.spec import Instruction, Isa, Memory
+from csp_embed.sim.functional import run as functional
 
 START, SIZE = 0x4000, 0x4000
 UOPS_AT, UOPS = 0x10000, 24

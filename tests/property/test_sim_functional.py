@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from csp_embed.errors import SimError
 from csp_embed.ir.stream import Program
-from csp_embed.isa import interpreter
-from csp_embed.isa.bits import decode
-from csp_embed.isa.load import load_isa
+from csp_embed.judge.tokens import stuck
+from csp_embed.machine import interpreter
+from csp_embed.machine.bits import decode
+from csp_embed.machine.load import load_isa
 from csp_embed.sim.check import check_program
-from csp_embed.sim.functional import run
-from csp_embed.sim.sample import random_program
-from csp_embed.sim.tokens import stuck
+from csp_embed.sim.functional.run import run
+from tests.oracles.stream_sample import random_program
 
 MACHINES = [
     # spec, configuration, programs, instructions in each

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from csp_embed.ir.stream import Program
-from csp_embed.isa.bits import decode, decode_uops, encode
-from csp_embed.isa.load import load_isa
+from csp_embed.judge.stream_table import make_table
+from csp_embed.judge.tokens import find_order
+from csp_embed.machine.bits import decode, decode_uops, encode
+from csp_embed.machine.load import load_isa
 from csp_embed.sim.check import check_program
-from csp_embed.sim.functional_table import make_table
-from csp_embed.sim.sample import random_program
-from csp_embed.sim.tokens import find_order
+from tests.oracles.stream_sample import random_program
 
 ISA = load_isa("vta", "1x4x4_small")
 QUEUE = {0: "compute", 1: "load", 2: "load", 3: "compute", 4: "store", 5: "compute"}

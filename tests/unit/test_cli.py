@@ -134,5 +134,6 @@ def test_a_reader_that_goes_away(tmp_path: Path) -> None:
     os.close(write)
     os.close(read)
     _, err = child.communicate(timeout=120)
-    assert err == ""
+    # Where the kernels are not compiled yet, a line says that they are.
+    assert [n for n in err.splitlines() if not n.startswith("csp-embed: compiling")] == []
     assert child.returncode == 0

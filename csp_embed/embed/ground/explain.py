@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 
 from csp_embed.embed.ground.constraints import regularity
-from csp_embed.embed.ground.frames import Frame, frames
 from csp_embed.embed.ground.model import FAMILIES, build_model
-from csp_embed.embed.ground.problem import Ground
+from csp_embed.embed.ground.numerations import Frame, frames
+from csp_embed.embed.ground.points import Ground
 from csp_embed.solver.cpsat import solve
 from csp_embed.solver.params import Params
 from csp_embed.solver.status import INFEASIBLE, UNKNOWN

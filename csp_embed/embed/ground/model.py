@@ -20,8 +20,8 @@ from csp_embed.embed.ground.constraints import (
     regularity,
     rows,
 )
-from csp_embed.embed.ground.frames import Frame, box_of, whole_box
-from csp_embed.embed.ground.problem import Ground
+from csp_embed.embed.ground.numerations import Frame, box_of, whole_box
+from csp_embed.embed.ground.points import Ground
 from csp_embed.embed.ground.variables import Vars, make
 from csp_embed.solver.cpsat import new_model
 

@@ -2,7 +2,7 @@
 
 Takes: Operator, Isa.  Leaves: `GroundAnswer`.
 
-A counting bound from below (bounds.py), the lifted model's coverings (lifted.py) and filling
+A counting bound from below (bounds.py), the lifted model's coverings (expand.py) and filling
 (fill.py) from above, and CP-SAT for what lies between, on problems of few places: the frames with
 fewer steps one by one, or the whole irregular model. Every covering that is returned was judged by
 check.py. Nothing depends on time: limits count attempts and the solver's own units.
@@ -16,17 +16,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from csp_embed.embed.ground.affine_search import MOST_ATTEMPTS, fill
 from csp_embed.embed.ground.bounds import least_steps
-from csp_embed.embed.ground.check import Covering, covering_of, judge
+from csp_embed.embed.ground.expand import expanded, lifted_embeddings, named_steps
 from csp_embed.embed.ground.explain import DEFAULT, FAST, MOST_PLACES, conflicting_families
-from csp_embed.embed.ground.fill import MOST_ATTEMPTS, fill
-from csp_embed.embed.ground.frames import Frame, frames
-from csp_embed.embed.ground.lifted import expanded, lifted_embeddings, named_steps
 from csp_embed.embed.ground.model import build_model
-from csp_embed.embed.ground.problem import Ground, Ints, pose_ground
+from csp_embed.embed.ground.numerations import Frame, frames
+from csp_embed.embed.ground.points import Ground, Ints, pose_ground
 from csp_embed.embed.ground.variables import Vars, read_places
 from csp_embed.ir.operator import Operator
-from csp_embed.isa.spec import Isa
+from csp_embed.judge.covering import Covering, covering_of, judge
+from csp_embed.machine.spec import Isa
 from csp_embed.solver.cpsat import solve
 from csp_embed.solver.params import Params
 from csp_embed.solver.status import FEASIBLE, INFEASIBLE, OPTIMAL, UNKNOWN

@@ -18,8 +18,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from csp_embed.embed.ground.frames import STEP, Frame, bound
-from csp_embed.embed.ground.problem import Ground, Key
+from csp_embed.embed.ground.numerations import STEP, Frame, bound
+from csp_embed.embed.ground.points import Ground, Key
 from csp_embed.embed.ground.variables import Vars
 
 

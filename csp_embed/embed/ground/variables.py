@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from csp_embed.embed.ground.frames import Box
-from csp_embed.embed.ground.problem import Ground, Ints
+from csp_embed.embed.ground.numerations import Box
+from csp_embed.embed.ground.points import Ground, Ints
 
 
 @dataclass

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from command_line import run
 
-from csp_embed import bench
+from csp_embed.compiler import layers as bench
 
 Capture = pytest.CaptureFixture[str]
 
@@ -141,3 +141,29 @@ def test_wrong_results(tmp_path: Path, capsys: Capture) -> None:
     good.write_text(json.dumps({"id": "a"}) + "\n", encoding="utf-8")
     assert run(capsys, "report", good, "-o", tmp_path / "no" / "p.html").code == 2
     assert not page.exists()
+
+
+def test_results_of_another_sweep_are_refused(tmp_path: Path, capsys: Capture) -> None:
+    # What `partition sweep --out` writes: records with ids, of platforms rather than layers.
+    (tmp_path / "p.jsonl").write_text('{"id": "cpu_2gpu", "value": 3.0, "status": "OPTIMAL"}\n')
+    got = run(capsys, "report", tmp_path / "p.jsonl", "-o", tmp_path / "r.html")
+    assert got.code == 2
+    assert "cpu_2gpu" in got.err
+    assert not (tmp_path / "r.html").exists()
+
+
+def test_tables_keep_numbers_whole_at_80_columns(
+    capsys: Capture, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    got = run(capsys, "deepbench", "gemm000,gemm001,conv000")
+    assert got.code == 0
+    assert all(len(line) <= 80 for line in got.out.splitlines())
+    assert "…" not in got.out
+    whole = run(capsys, "deepbench", "gemm000,gemm001,conv000", "--json").document
+    words = got.out.split()
+    for row in whole:
+        assert f"{row['cycles']:,}" in words
+        assert f"{row['ratio']:.4f}" in words
+    for head in ("machine", "cycles/bound", "simulated", "strict"):
+        assert head in words

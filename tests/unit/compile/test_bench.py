@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from distributed import LocalCluster
 
-from csp_embed import bench
-from csp_embed.bench import Setting, read_results, sweep
+from csp_embed.compiler import layers as bench
+from csp_embed.compiler.layers import Setting, read_results, sweep
 from csp_embed.errors import InputError
 from csp_embed.ops import deepbench
 
@@ -111,7 +111,8 @@ def check_record(r: Mapping[str, Any]) -> None:
     assert r["macs"] == 20 * 3 * 33
     assert r["cycles"] >= r["macs"] / 256
     assert r["ratio"] == pytest.approx(r["cycles"] / r["bound_cycles"])
-    assert r["utilisation"] == pytest.approx(r["macs"] / 256 / r["cycles"])
+    assert r["utilisation"] == pytest.approx(r["steps"]["contract"] / r["cycles"])
+    assert r["useful_utilisation"] == pytest.approx(r["macs"] / 256 / r["cycles"])
     assert r["strict_cycles"] >= 1
     assert r["host_seconds"] >= 0
     assert set(r["queues"]) == {"load", "compute", "store"}

@@ -10,7 +10,7 @@ import itertools
 
 import numpy as np
 
-from csp_embed.embed.layout import pack, unpack
+from csp_embed.embed.algebra.packing import pack, unpack
 
 
 def element(layout, values):

@@ -8,10 +8,11 @@ import pytest
 
 from csp_embed import ops
 from csp_embed.embed import embed
-from csp_embed.embed.check import judge, verify
 from csp_embed.errors import CheckError
 from csp_embed.ir.embedding import Coordinate, Counter, Digit, Embedding
-from csp_embed.isa.load import load_isa
+from csp_embed.ir.operator import Operator
+from csp_embed.judge.embedding import judge, verify
+from csp_embed.machine.load import load_isa
 from csp_embed.ops.deepbench import layer
 
 SMALL = load_isa("vta", "1x4x4_small")
@@ -185,3 +186,34 @@ def test_large_layers_are_judged_by_argument_and_sample(id: str) -> None:
     name = next(c.name for c in good.counters if c.reduced)
     short = tuple(replace(c, extent=c.extent - 1) if c.name == name else c for c in good.counters)
     assert 5 in rules(replace(good, counters=short), VTA)
+
+
+DEAD_TAPS = [
+    ops.conv2d(n=1, c=512, h=14, w=14, k=256, r=3, s=3, pad=18, dilation=18),
+    ops.conv2d(n=8, c=256, h=1, w=1, k=256, r=3, s=3, pad=1),
+    ops.conv1d(n=1, c=64, w=100, k=64, r=3, pad=128, dilation=128),
+    ops.conv2d(n=4, c=16, h=18, w=2, k=46, r=3, s=5, pad=(0, 2)),
+]
+
+
+@pytest.mark.parametrize("op", DEAD_TAPS, ids=lambda op: op.formula())
+def test_taps_that_only_touch_padding_may_be_left_out(op: Operator) -> None:
+    """By enumeration and by the argument over coordinates: both know that such a tap adds 0."""
+    (embedding,) = embed(op, VTA)
+    verdict = judge(embedding, VTA, limit=200_000)
+    assert not verdict.exact
+    assert verdict.breaches == ()
+
+
+def test_a_live_tap_may_not_be_left_out() -> None:
+    """The argument over coordinates, by which large layers are judged, tells live from dead taps:
+    without the middle one of the three filter rows sums are missing."""
+    op = ops.conv2d(n=8, c=16, h=1, w=1, k=16, r=3, s=3, pad=1)
+    (embedding,) = embed(op, VTA)
+    # Only the middle row and column touch the image; the coordinate starts at 1.
+    for axis in ("r", "s"):
+        (whole,) = (c for c in embedding.coordinates if c.axes == (axis,))
+        assert (whole.const, whole.digits, whole.counters) == (1, {}, {})
+        shifted = with_coordinate(embedding, axis, const=2)
+        assert rules(shifted, VTA)
+        assert 5 in {b.rule for b in judge(shifted, VTA, limit=100).breaches}

@@ -9,11 +9,11 @@ import pytest
 
 from csp_embed import ops
 from csp_embed.embed import embed
-from csp_embed.embed.greedy import cost_of
-from csp_embed.embed.model import search
+from csp_embed.embed.model.greedy import cost_of
+from csp_embed.embed.model.lifted import search
 from csp_embed.embed.problem import Problem, pose
 from csp_embed.errors import Infeasible, InputError
-from csp_embed.isa.load import load_isa
+from csp_embed.machine.load import load_isa
 from csp_embed.ops.deepbench import layer
 from csp_embed.solver.params import Params
 
@@ -145,3 +145,12 @@ def test_optimum_equals_enumeration(case: str, machine: str) -> None:
     found = search(problem, Params(deterministic_limit=20.0))[0]
     assert found.status == "OPTIMAL"
     assert found.objective == enumerate_all(problem)
+
+
+def test_a_pin_never_finds_a_smaller_cost_than_the_least() -> None:
+    """What pins add to the space must be in the space without them, or OPTIMAL says too much."""
+    op = ops.conv2d(n=1, c=3, h=7, w=29, k=1, r=3, s=3, stride=2, pad=1)
+    (best,) = embed(op, VTA)
+    (pinned,) = embed(op, VTA, pins={"commuted": lambda option: option.commuted})
+    assert best.proof["status"] == "OPTIMAL"
+    assert best.cost["objective"] <= pinned.cost["objective"]

@@ -8,8 +8,8 @@ from embed_executor import brute, draw, run
 
 from csp_embed import ops
 from csp_embed.embed import embed
-from csp_embed.embed.check import judge
-from csp_embed.isa.load import load_isa
+from csp_embed.judge.embedding import judge
+from csp_embed.machine.load import load_isa
 
 MACHINES = {
     "1x16x16": ("vta", "1x16x16"),

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from csp_embed.emit.factor import factor
-from csp_embed.emit.rectangles import DmaLimits, rectangles
-from csp_embed.emit.uops import place
 from csp_embed.ir.schedule import Region
-from csp_embed.schedule.trick import constants, reach
+from csp_embed.schedule.bias_by_contract import constants, reach
+from csp_embed.targets.stream.factor import factor
+from csp_embed.targets.stream.rectangles import DmaLimits, rectangles
+from csp_embed.targets.stream.uops import place
 
 words = st.lists(st.integers(0, 5), min_size=1, max_size=6)
 

@@ -9,13 +9,13 @@ import pytest
 
 from csp_embed import ops
 from csp_embed.cli import app, register_all
-from csp_embed.driver import compile as compile_operator
+from csp_embed.compiler.driver import compile as compile_operator
 from csp_embed.embed import embed
-from csp_embed.embed.certificate import certificate, refusal
-from csp_embed.embed.certificate_check import check_certificate
+from csp_embed.embed.certificate.make import certificate, refusal
 from csp_embed.errors import InputError
-from csp_embed.isa.load import load_isa
-from csp_embed.isa.program_file import read_program, write_program
+from csp_embed.judge.certificate import check_certificate
+from csp_embed.machine.load import load_isa
+from csp_embed.machine.program_file import read_program, write_program
 
 CASES = {
     "conv": ops.conv2d(n=1, c=3, h=9, w=9, k=5, r=3, s=3, pad=1, stride=2, bias=True, shift=5),

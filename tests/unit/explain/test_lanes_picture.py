@@ -10,8 +10,8 @@ import pytest
 
 from csp_embed import ops
 from csp_embed.embed import embed
-from csp_embed.embed.layout import pack
-from csp_embed.isa.load import load_isa
+from csp_embed.embed.algebra.packing import pack
+from csp_embed.machine.load import load_isa
 from csp_embed.report.lanes import content, picture
 
 CASES = [

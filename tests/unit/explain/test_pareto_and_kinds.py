@@ -12,13 +12,14 @@ import pytest
 
 from csp_embed import ops
 from csp_embed.embed import embed
+from csp_embed.embed.algebra.packing import pack
 from csp_embed.embed.build import build
-from csp_embed.embed.explain import because, by_kind
-from csp_embed.embed.layout import pack
-from csp_embed.embed.pareto import CRITERIA, pareto
-from csp_embed.embed.pareto_space import front, space_of, sweep
-from csp_embed.isa.load import load_isa
-from csp_embed.report.pareto import document, plot, survives
+from csp_embed.embed.explain.pareto import CRITERIA, pareto
+from csp_embed.embed.explain.pareto_space import front, space_of, sweep
+from csp_embed.embed.explain.reasons import because, by_kind
+from csp_embed.machine.load import load_isa
+from csp_embed.report.pareto import document, survives
+from csp_embed.report.pareto_picture import plot
 
 CASES = {
     "conv1d": ops.parse_formula("y[k,p] += x[c,p+r] * w[k,c,r]", {"x": (3, 7), "w": (3, 3, 3)}),

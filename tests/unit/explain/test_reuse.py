@@ -8,13 +8,13 @@ import pytest
 from csp_embed import ops
 from csp_embed.embed import embed
 from csp_embed.embed.build import build
-from csp_embed.embed.certificate import certificate
-from csp_embed.embed.certificate_check import check_certificate
-from csp_embed.embed.check import judge
-from csp_embed.embed.explain import by_kind
-from csp_embed.embed.pareto import pareto
-from csp_embed.embed.reuse import bound, choice_of, least, reuse
-from csp_embed.isa.load import load_isa
+from csp_embed.embed.certificate.make import certificate
+from csp_embed.embed.certificate.reuse import bound, choice_of, least, reuse
+from csp_embed.embed.explain.pareto import pareto
+from csp_embed.embed.explain.reasons import by_kind
+from csp_embed.judge.certificate import check_certificate
+from csp_embed.judge.embedding import judge
+from csp_embed.machine.load import load_isa
 
 
 def conv(c: int, h: int, k: int, r: int = 3, stride: int = 1, pad: int = 1):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from command_line import run
 
 from csp_embed import ops
-from csp_embed.embed.ground.brute import brute_irregular
-from csp_embed.embed.ground.brute_regular import brute_regular
-from csp_embed.embed.ground.problem import pose_ground
-from csp_embed.isa.load import load_isa
+from csp_embed.embed.ground.points import pose_ground
+from csp_embed.machine.load import load_isa
+from tests.oracles.brute import brute_irregular
+from tests.oracles.brute_regular import brute_regular
 
 TINY = ["explain", "matmul", "--m", 2, "--n", 1, "--k", 2, "--isa", "toy_dot", "--ground"]
 

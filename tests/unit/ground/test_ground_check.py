@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import random
+
 import numpy as np
 
 from csp_embed import ops
-from csp_embed.embed.ground.check import Covering, covering_of, judge
-from csp_embed.embed.ground.corpus import machines
-from csp_embed.embed.ground.problem import pose_ground
+from csp_embed.embed.ground.points import pose_ground
 from csp_embed.embed.ground.rectangles import covers
+from csp_embed.judge.covering import Covering, _few_transfers, covering_of, judge
+from tests.oracles.corpus import machines
 
 VTA = machines()["2x2x2"]  # dimensions b, o, i of two lanes each
 
@@ -78,3 +80,13 @@ def test_few_transfers_move_a_tile() -> None:
     assert covers({0, 1, 4, 5}, 1)  # two rows of two at stride 4
     assert not covers({0, 1, 3}, 1)
     assert covers({0, 1, 3}, 2)
+
+
+def test_the_judge_counts_transfers_as_the_model_does() -> None:
+    """Two codes, one answer, on every set of addresses below 9 and on random larger ones."""
+    draw = random.Random(0)
+    sets = [frozenset(a for a in range(9) if mask >> a & 1) for mask in range(1 << 9)]
+    sets += [frozenset(draw.sample(range(40), draw.randint(1, 12))) for _ in range(60)]
+    for addresses in sets:
+        for most in range(4):
+            assert _few_transfers(addresses, most) == covers(addresses, most), (addresses, most)

@@ -9,13 +9,13 @@ from dataclasses import replace
 
 import pytest
 
-from csp_embed.embed.ground.brute import brute_irregular
-from csp_embed.embed.ground.brute_regular import brute_regular
-from csp_embed.embed.ground.corpus import corpus, posed, strict_corpus
 from csp_embed.embed.ground.enumerate import irregular_solutions, regular_solutions
-from csp_embed.embed.ground.posted import posted_irregular
-from csp_embed.embed.ground.posted_regular import posted_regular
 from csp_embed.embed.ground.symmetry import copies, orbit
+from tests.oracles.brute import brute_irregular
+from tests.oracles.brute_regular import brute_regular
+from tests.oracles.corpus import corpus, posed, strict_corpus
+from tests.oracles.posted import posted_irregular
+from tests.oracles.posted_regular import posted_regular
 
 # name: steps, irregular coverings, regular ones
 COUNTS = {

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from csp_embed import ops
-from csp_embed.embed.ground.corpus import corpus, machines, posed, strict_corpus
 from csp_embed.embed.ground.explain import conflicting_families, status_of
-from csp_embed.embed.ground.problem import Ground, pose_ground
+from csp_embed.embed.ground.points import Ground, pose_ground
+from tests.oracles.corpus import corpus, machines, posed, strict_corpus
 
 MACHINES = machines()
 

@@ -8,19 +8,14 @@ import random
 import pytest
 
 from csp_embed import ops
-from csp_embed.embed.check import judge
-from csp_embed.embed.complete import complete_embeddings
-from csp_embed.embed.ground.corpus import Row, corpus, machines, posed, strict_corpus
 from csp_embed.embed.ground.enumerate import regular_solutions
-from csp_embed.embed.ground.lifted import (
-    accidental,
-    complete_solutions,
-    lifted_embeddings,
-    lifted_solutions,
-    regular_maps,
-)
-from csp_embed.embed.ground.problem import key, pose_ground
-from csp_embed.embed.ground.random_problems import random_problems
+from csp_embed.embed.ground.expand import lifted_embeddings
+from csp_embed.embed.ground.points import key, pose_ground
+from csp_embed.judge.embedding import judge
+from tests.oracles.complete import complete_embeddings
+from tests.oracles.corpus import Row, corpus, machines, posed, strict_corpus
+from tests.oracles.lifted import accidental, complete_solutions, lifted_solutions, regular_maps
+from tests.oracles.random_problems import random_problems
 
 PLAIN = {r.name: r for r in [*corpus(), *strict_corpus()] if r.tile is None}
 # The complete space and the regular coverings differ by accidental ones here, nowhere else.

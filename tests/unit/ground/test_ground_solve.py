@@ -6,12 +6,12 @@ import pytest
 
 from csp_embed import ops
 from csp_embed.embed.ground.bounds import least_steps
-from csp_embed.embed.ground.brute import brute_irregular
-from csp_embed.embed.ground.brute_regular import brute_regular
-from csp_embed.embed.ground.check import judge
-from csp_embed.embed.ground.corpus import machines
-from csp_embed.embed.ground.problem import pose_ground
+from csp_embed.embed.ground.points import pose_ground
 from csp_embed.embed.ground.solve import solve_ground
+from csp_embed.judge.covering import judge
+from tests.oracles.brute import brute_irregular
+from tests.oracles.brute_regular import brute_regular
+from tests.oracles.corpus import machines
 
 MACHINES = machines()
 TINY = {

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from csp_embed.errors import EncodeError
 from csp_embed.ir.stream import Stream
-from csp_embed.isa import bits
-from csp_embed.isa.load import builtin_names, config_names, load_isa
-from csp_embed.isa.program_file import isa_of, read_program
-from csp_embed.isa.spec import Field, Isa
+from csp_embed.machine import bits
+from csp_embed.machine.load import builtin_names, config_names, load_isa
+from csp_embed.machine.program_file import isa_of, read_program
+from csp_embed.machine.spec import Field, Isa
 
 GOLDEN = sorted((Path(__file__).parents[2] / "golden" / "reference").glob("*.npz"))
 MACHINES = [(spec, config) for spec in builtin_names() for config in config_names(spec)]

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from csp_embed.commands import isa as commands
 from csp_embed.errors import CspEmbedError, EncodeError, InputError, SpecError
-from csp_embed.isa.program_file import read_program
-from csp_embed.isa.resources import folder
+from csp_embed.machine.program_file import read_program
+from csp_embed.machine.resources import folder
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "reference"
 
@@ -53,7 +53,7 @@ def test_check_of_a_file_and_of_a_broken_one(tmp_path: Path) -> None:
     text = (folder("isa_specs") / "toy_dot.yaml").read_text(encoding="utf-8")
     path = tmp_path / "own.yaml"
     path.write_text(text)
-    assert f"{path} tiny: 11 of 11 checks hold" in call("isa", "check", str(path))
+    assert f"{path} tiny: 26 of 26 checks hold" in call("isa", "check", str(path))
     path.write_text(text.replace("bit: 80, width: 14", "bit: 66, width: 14"))
     with pytest.raises(SpecError, match="overlap"):
         call("isa", "check", str(path))

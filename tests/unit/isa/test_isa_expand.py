@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from csp_embed.errors import SpecError
-from csp_embed.isa.expand import expand
-from csp_embed.isa.load import builtin_names, config_names, load_isa
-from csp_embed.isa.selfcheck import check
+from csp_embed.machine.expand import expand
+from csp_embed.machine.load import builtin_names, config_names, load_isa
+from csp_embed.machine.selfcheck import check
 
 MACHINES = [(spec, config) for spec in builtin_names() for config in config_names(spec)]
 

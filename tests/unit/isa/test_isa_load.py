@@ -1,4 +1,4 @@
-"""Loading machines: sizes by hand from facts/vta.md, configurations, toy machines."""
+"""Loading machines: sizes by hand from docs/vta.md, configurations, toy machines."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from csp_embed.errors import SpecError
-from csp_embed.isa.load import builtin_names, config_names, load_isa
+from csp_embed.machine.load import builtin_names, config_names, load_isa
 
 CONFIGS = Path(__file__).parents[2] / "data" / "configs"
 # config -> (b, k), depths of UOP WGT INP ACC, worked out by hand from the LOG_* keys.
@@ -92,7 +92,7 @@ def test_operands_and_roles() -> None:
     assert isa.memory("ACC_8BIT").alias_of == "ACC"
 
 
-# Each breaks one rule of facts/vta.md; the text is what the message must say.
+# Each breaks one rule of docs/vta.md; the text is what the message must say.
 ILLEGAL = [
     ({"LOG_UOP_BUFF_SIZE": 16}, "u <= 13"),
     ({"LOG_ACC_BUFF_SIZE": 18}, "4 * a + 20 <= 64"),
@@ -107,7 +107,7 @@ ILLEGAL = [
     ({"LOG_BATCH": 0.5}, "a whole number is expected"),
     ({"LOG_BATCH": True}, "a whole number is expected"),
     ({"LOG_BATCH": "0"}, "a whole number is expected"),
-    ({"LOG_OUT_BUFF_SIZE": 15}, "LOG_OUT_BUFF_SIZE"),
+    ({"LOG_OUT_BUFF_SIZE": 16}, "makes it 15"),
 ]
 
 

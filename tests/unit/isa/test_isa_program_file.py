@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from csp_embed.errors import InputError
 from csp_embed.ir.stream import Program
-from csp_embed.isa.load import load_isa
-from csp_embed.isa.program_file import FORMAT, isa_meta, isa_of, read_program, write_program
-from csp_embed.isa.resources import folder
+from csp_embed.machine.load import load_isa
+from csp_embed.machine.program_file import FORMAT, isa_meta, isa_of, read_program, write_program
+from csp_embed.machine.resources import folder
 
 GOLDEN = sorted((Path(__file__).parents[2] / "golden" / "reference").glob("*.npz"))
 SMALL = next(p for p in GOLDEN if p.stem == "dense_1x16x16")

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from csp_embed.errors import SpecError
-from csp_embed.isa.load import load_isa
-from csp_embed.isa.resources import folder
+from csp_embed.machine.load import load_isa
+from csp_embed.machine.resources import folder
 
 VTA = (folder("isa_specs") / "vta.yaml").read_text(encoding="utf-8")
 CONFIG = Path(__file__).parents[2] / "data" / "configs" / "1x16x16.json"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from csp_embed.errors import InputError
-from csp_embed.network.generate import RATE_BYTES_PER_MS, layered, with_costs
-from csp_embed.network.graph_file import graph_document
-from csp_embed.network.platform import find_platform, read_platform
-from csp_embed.network.transformer import transformer
-from csp_embed.network.wired import FAMILIES, wired
+from csp_embed.network.files.graph import graph_document
+from csp_embed.network.files.platform import find_platform, read_platform
+from csp_embed.network.made.generate import RATE_BYTES_PER_MS, layered, with_costs
+from csp_embed.network.made.transformer import transformer
+from csp_embed.network.made.wired import FAMILIES, wired
 
 
 @pytest.mark.parametrize("related", [False, True])

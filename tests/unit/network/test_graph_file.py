@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from csp_embed.errors import InputError
-from csp_embed.network.graph_file import graph_document, read_graph
+from csp_embed.network.files.graph import graph_document, read_graph
 
 DEVICES = {"devices": [{"name": "a", "kind": "cpu"}, {"name": "b", "kind": "gpu"}]}
 

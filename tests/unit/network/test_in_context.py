@@ -15,17 +15,17 @@ from onnx import helper
 from small_models import diamond, save
 
 from csp_embed.ir.network import Assignment, Plan
-from csp_embed.network.in_context import kernel_ms, owners
-from csp_embed.network.onnx_graph import import_onnx_graph
-from csp_embed.network.onnx_layers import layers
-from csp_embed.network.onnx_model import read_model
-from csp_embed.network.onnx_parts import whole
-from csp_embed.network.onnx_weights import real_constants
-from csp_embed.network.platform import find_platform, read_platform
-from csp_embed.network.profile import profile_model, random_inputs
-from csp_embed.network.profile_file import profile_document
-from csp_embed.network.runtime import open_session
-from csp_embed.run.parts import parts_of
+from csp_embed.network.files.platform import find_platform, read_platform
+from csp_embed.network.onnx.graph import import_onnx_graph
+from csp_embed.network.onnx.layers import layers
+from csp_embed.network.onnx.model import read_model
+from csp_embed.network.onnx.parts import whole
+from csp_embed.network.onnx.runtime import open_session
+from csp_embed.network.onnx.weights import real_constants
+from csp_embed.network.profiles.file import profile_document
+from csp_embed.network.profiles.in_context import kernel_ms, owners
+from csp_embed.network.profiles.measure import profile_model, random_inputs
+from csp_embed.run.device_parts import parts_of
 
 node = helper.make_node
 

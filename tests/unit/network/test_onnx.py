@@ -11,16 +11,16 @@ from onnx import TensorProto, helper
 from small_models import diamond, save
 
 from csp_embed.errors import CheckError, InputError
-from csp_embed.network.onnx_graph import import_onnx_graph
-from csp_embed.network.onnx_layers import layers
-from csp_embed.network.onnx_model import read_model
-from csp_embed.network.onnx_parts import cut, whole
-from csp_embed.network.onnx_weights import real_constants
-from csp_embed.network.platform import find_platform, read_platform
-from csp_embed.network.profile import profile_model, random_inputs
-from csp_embed.network.profile_file import profile_document
-from csp_embed.network.runtime import open_session
-from csp_embed.network.work import work_of
+from csp_embed.network.files.platform import find_platform, read_platform
+from csp_embed.network.onnx.graph import import_onnx_graph
+from csp_embed.network.onnx.layers import layers
+from csp_embed.network.onnx.model import read_model
+from csp_embed.network.onnx.parts import cut, whole
+from csp_embed.network.onnx.runtime import open_session
+from csp_embed.network.onnx.weights import real_constants
+from csp_embed.network.profiles.file import profile_document
+from csp_embed.network.profiles.measure import profile_model, random_inputs
+from csp_embed.network.profiles.work import work_of
 
 node = helper.make_node
 
@@ -126,8 +126,17 @@ def test_an_operator_that_onnx_does_not_know(tmp_path: Path) -> None:
     model = onnx.load(str(path))
     model.opset_import.append(helper.make_opsetid("my.ops", 1))
     onnx.save(model, str(path))
-    with pytest.raises(InputError, match="Twist"):
+    net = read_model(path)
+    # What nobody knows the size of stays inside; the border is as declared, and both are said.
+    assert [part.nodes for part in layers(net)] == [(0, 1)]
+    assert net.tensors["y"].shape == (2,)
+    assert "my.ops:Twist" in net.notes[0]
+    del model.graph.output[0].type.tensor_type.shape.dim[:]
+    model.graph.output[0].type.tensor_type.shape.dim.add().dim_param = "n"
+    onnx.save(model, str(path))
+    with pytest.raises(InputError, match="Twist") as caught:
         read_model(path)
+    assert "make_tensor_value_info('a'" in caught.value.hint
 
 
 def test_a_model_that_this_onnxruntime_cannot_load(tmp_path: Path) -> None:
@@ -238,7 +247,7 @@ def test_profile_is_complete_and_used(tmp_path: Path) -> None:
 
 def test_profile_on_a_disturbed_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty call that seems slower than the whole model leaves every layer a time."""
-    monkeypatch.setattr("csp_embed.network.profile._run_ms", lambda *_: 1e6)
+    monkeypatch.setattr("csp_embed.network.profiles.measure._run_ms", lambda *_: 1e6)
     found = profile_model(diamond(tmp_path / "m.onnx"))
     times = [t.ms for t in found.layers.values()]
     assert all(ms is not None and ms > 0 for ms in times)

@@ -9,8 +9,8 @@ import pytest
 
 from csp_embed.errors import InputError
 from csp_embed.ir.network import Assignment, Plan, Replica, Transfer
-from csp_embed.network.plan_file import plan_document, plan_from, read_plan, write_plan
-from csp_embed.network.profile_file import Profile, read_profile
+from csp_embed.network.files.plan import plan_document, plan_from, read_plan, write_plan
+from csp_embed.network.profiles.file import Profile, read_profile
 
 PLAN = Plan(
     goal="latency",

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from csp_embed.errors import InputError
-from csp_embed.network.graph_file import platform_document
-from csp_embed.network.platform import (
+from csp_embed.network.files.graph import platform_document
+from csp_embed.network.files.platform import (
     find_platform,
     platform_from,
     read_platform,

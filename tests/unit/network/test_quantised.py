@@ -12,14 +12,14 @@ from onnx import TensorProto, helper
 from small_models import qlinear, save
 
 from csp_embed import ops
-from csp_embed.network.onnx_layers import layers
-from csp_embed.network.onnx_model import read_model
-from csp_embed.network.onnx_parts import whole
-from csp_embed.network.onnx_weights import real_constants
-from csp_embed.network.profile import random_inputs
-from csp_embed.network.quantised import QuantLayer, quantised_layer
-from csp_embed.network.quantised_net import quantised_net
-from csp_embed.network.runtime import open_session
+from csp_embed.network.made.quantised import quantised_net
+from csp_embed.network.onnx.layers import layers
+from csp_embed.network.onnx.model import read_model
+from csp_embed.network.onnx.parts import whole
+from csp_embed.network.onnx.quantised_chains import QuantLayer, quantised_layer
+from csp_embed.network.onnx.runtime import open_session
+from csp_embed.network.onnx.weights import real_constants
+from csp_embed.network.profiles.measure import random_inputs
 from csp_embed.ops.reference import evaluate
 
 node = helper.make_node

@@ -9,13 +9,15 @@ import pytest
 
 from csp_embed import ops
 from csp_embed.ir.operator import Operator
-from csp_embed.isa.load import load_isa
+from csp_embed.machine.costs import costs_of
+from csp_embed.machine.load import load_isa
 from csp_embed.ops import deepbench
 from csp_embed.ops.bound import bound_cycles, natural, vectors
 from csp_embed.ops.data import random_tensors
 from csp_embed.ops.reference import evaluate
 
 ISA = load_isa("vta")
+COSTS = costs_of(ISA)
 
 
 def inside_share(op: Operator, seed: int = 0) -> float:
@@ -72,9 +74,9 @@ def test_deepbench_has_its_187_layers_with_their_macs() -> None:
 
 def test_the_bound_is_the_recorded_one_for_every_layer() -> None:
     wrong = {
-        r["id"]: (bound_cycles(deepbench.build(r), ISA), r["bound_cycles"])
+        r["id"]: (bound_cycles(deepbench.build(r), ISA, COSTS), r["bound_cycles"])
         for r in deepbench.layers()
-        if bound_cycles(deepbench.build(r), ISA) != r["bound_cycles"]
+        if bound_cycles(deepbench.build(r), ISA, COSTS) != r["bound_cycles"]
     }
     assert wrong == {}
 
@@ -100,7 +102,7 @@ def test_network_layers_add_up_to_the_network(network: str) -> None:
     for record in records:
         op = deepbench.build(record)
         assert prod(op.axes.values()) == record["macs"] == natural(op)["macs"]
-        assert bound_cycles(op, ISA) >= record["macs"] / 256
+        assert bound_cycles(op, ISA, COSTS) >= record["macs"] / 256
         total += record["count"] * record["macs"]
     assert round(total / 1e6) == NETWORKS[network]
     keys = [str({k: v for k, v in r.items() if k not in ("id", "count")}) for r in records]
@@ -111,22 +113,25 @@ def test_bound_of_other_operators() -> None:
     # 3x3 average pooling of 64x64x32: 9*131072/256 MACs, 8192 vectors, reset and shift.
     pool = ops.avg_pool2d(n=1, c=32, h=64, w=64, r=3, s=3, stride=1, pad=1, m=28, shift=8)
     assert vectors(pool, ISA) == 8192
-    assert bound_cycles(pool, ISA) == max(9 * 131072 // 256 + 2 * 8192, 131072 // 8)
+    assert bound_cycles(pool, ISA, COSTS) == max(9 * 131072 // 256 + 2 * 8192, 131072 // 8)
     # Elementwise: reading two int32 tensors of 1600 elements is what binds.
     program = ops.elementwise((1600,), [("add", "z"), ("shr", 1)])
     assert natural(program) == {
         "macs": 0, "read_bytes": 12800, "write_bytes": 1600, "outputs": 1600
     }  # fmt: skip
-    assert bound_cycles(program, ISA) == 1600
+    assert bound_cycles(program, ISA, COSTS) == 1600
     # A maximum takes one tensor step a vector, which is less than reading the input here.
-    assert bound_cycles(ops.max_pool2d(n=1, c=16, h=8, w=8, r=2, s=2), ISA) == 128
+    assert bound_cycles(ops.max_pool2d(n=1, c=16, h=8, w=8, r=2, s=2), ISA, COSTS) == 128
 
 
 def test_bound_follows_the_machines_lanes() -> None:
     wide = load_isa("vta", "1x32x32")
     op = ops.matmul(m=512, n=512, k=512)
-    assert bound_cycles(op, wide) == 512**3 // 1024 + 512 * 16
-    shallow = ops.matmul(m=64, n=64, k=64)  # reading binds, unless there is no port to count
-    assert bound_cycles(shallow, wide) == 2 * 64 * 64 // 8
-    assert bound_cycles(shallow, wide, memory="none") == 64**3 // 1024 + 64 * 2
+    costs = costs_of(wide)
+    assert bound_cycles(op, wide, costs) == 512**3 // 1024 + 512 * 16
+    shallow = ops.matmul(m=64, n=64, k=64)  # reading binds, unless the port is wide
+    assert bound_cycles(shallow, wide, costs) == 2 * 64 * 64 // 8
+    assert bound_cycles(shallow, wide, costs_of(wide, "pynq,bytes_per_cycle=0.5")) == 2 * 64 * 128
+    free = costs_of(wide, "de10,bytes_per_cycle=4096")
+    assert bound_cycles(shallow, wide, free) == 64**3 // 1024 + 64 * 2
     assert vectors(ops.matmul(m=35, n=5, k=8), load_isa("vta", "2x16x16")) == 3 * 3

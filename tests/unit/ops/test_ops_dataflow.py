@@ -11,8 +11,8 @@ from csp_embed import ops
 from csp_embed.errors import OperatorError
 from csp_embed.ir.dfg import Dataflow, dataflow
 from csp_embed.ir.operator import Operator
-from csp_embed.isa.expand import expand
-from csp_embed.isa.load import load_isa
+from csp_embed.machine.expand import expand
+from csp_embed.machine.load import load_isa
 from csp_embed.ops.data import random_tensors
 from csp_embed.ops.reference import evaluate
 
@@ -119,17 +119,23 @@ def test_padding_of_a_maximum_is_the_smallest_number() -> None:
     assert "out of range is -128 (" in text
 
 
-def test_dot_is_whole_or_says_what_it_left_out() -> None:
+def test_dot_is_whole_or_a_summary() -> None:
     flow = dataflow(ops.conv1d(n=1, c=1, w=4, k=1, r=3, pad=1, shift=1))
     whole = flow.dot()
     assert whole.startswith('digraph "conv1d" {')
-    assert "first" not in whole
     assert whole.count("shape=ellipse") == 12
     # 10 of the 12 points read x in range; every point reads w and writes y.
     assert whole.count(" -> ") == 10 + 12 + 12
-    cut = flow.dot(max_nodes=9)
-    assert cut.count("shape=") <= 9
-    assert f"the first {cut.count('shape=ellipse')} of 12 points" in cut
+    # 12 points, 4 elements of x, 3 of w, 4 of y.
+    assert flow.dot(max_nodes=23) == whole
+    short = flow.dot(max_nodes=22)
+    assert short.count("shape=ellipse") == 1
+    assert short.count("shape=box") == 3
+    assert short.count(" -> ") == 3
+    for words in ("12 points", "x 1 x 1 x 4", "w 1 x 1 x 3", "y 1 x 1 x 4", "r 3 (reduced)"):
+        assert words in short
+    assert "out of range is 0" in short
+    assert 'lhs -> points [label="[n, c, p+r-1]"]' in short
 
 
 def test_a_dataflow_too_large_to_list_is_refused() -> None:
@@ -137,4 +143,4 @@ def test_a_dataflow_too_large_to_list_is_refused() -> None:
     with pytest.raises(OperatorError) as caught:
         flow.expand()
     assert "matmul has 68719476736 scalar operations, too many to list" in caught.value.what
-    assert "the first " in flow.dot(50)
+    assert "68,719,476,736 points" in flow.dot(50)

@@ -59,7 +59,12 @@ FORMULAS = [
     (MATMUL + "; add b[k]", XW, "b[k] uses axis k, which the result lacks", "b[k]"),
     (MATMUL + "; shr 40", XW, "a shift by 40 is not within -31..31", None),
     (MATMUL + "; add 3000000000", XW, "add 3000000000 does not fit 32 bits", None),
-    ("y[n] = a[n-1]", {"a": (4,), "y": (5,)}, "a is read at -1..3, outside its extent 4", "n-1]"),
+    (
+        "y[n] = a[n] + b[n-1]",
+        {"a": (4,), "b": (4,), "y": (4,)},
+        "b is read at -1..2, outside its extent 4",
+        "n-1]",
+    ),
 ]
 
 
@@ -143,7 +148,7 @@ ARGUMENTS = [
     (lambda: conv(stride=(1, 2, 3)), "stride has 3 entries for 2 dimensions"),
     (lambda: conv(pad=-1), "pad is -1; it must be at least 0"),
     (lambda: conv(pad=(1, 2, 3)), "pad has 3 entries for 2 dimensions"),
-    (lambda: conv(pad=((1, 2), (3,))), "pad (3,) is no (low, high) pair"),
+    (lambda: conv(pad=((1, 2), (3,))), "pad (3,) is no (begin, end) pair"),
     (lambda: conv(groups=3), "c=4 is not a multiple of groups=3"),
     (lambda: conv(k=6, groups=4), "k=6 is not a multiple of groups=4"),
     (lambda: conv(layout="CHWN"), "unknown layout 'CHWN'"),

@@ -10,10 +10,10 @@ import pytest
 
 from csp_embed.ir.network import Device, Edge, Link, Platform, Task, TaskGraph
 from csp_embed.partition.collapse import collapsed
-from csp_embed.partition.problem import make_problem
 from csp_embed.partition.solve import solve
 from csp_embed.partition.symmetry import canonical, device_classes
 from csp_embed.partition.timetable import loads
+from csp_embed.partition.view import make_problem
 
 
 def stack(layers: int) -> TaskGraph:

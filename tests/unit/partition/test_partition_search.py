@@ -11,11 +11,11 @@ from partition_cases import platform, random_graph, topcuoglu
 
 from csp_embed.errors import Infeasible, InputError
 from csp_embed.ir.network import Edge, Task, TaskGraph
-from csp_embed.partition import bounds
-from csp_embed.partition.placements import placements
-from csp_embed.partition.problem import Problem, make_problem
-from csp_embed.partition.reinsert import ordered, reinsert
+from csp_embed.partition.bounds import latency_period as bounds
+from csp_embed.partition.methods.placements import placements
+from csp_embed.partition.methods.reinsert import ordered, reinsert
 from csp_embed.partition.solve import solve
+from csp_embed.partition.view import Problem, make_problem
 
 
 def makespan(p: Problem, order: tuple[int, ...], dev: tuple[int, ...]) -> float:

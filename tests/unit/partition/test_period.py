@@ -8,15 +8,22 @@ import numpy as np
 import pytest
 from partition_cases import platform, random_graph
 
-from csp_embed.partition import bounds
-from csp_embed.partition.balance import balance
-from csp_embed.partition.communities import levels, merge
-from csp_embed.partition.dnn_model import Dnn
-from csp_embed.partition.loads import Loads, begin, energy, load_arrays, settle, shift
-from csp_embed.partition.prices import balanced_prices
-from csp_embed.partition.problem import Problem, make_problem
+from csp_embed.partition.bounds import latency_period as bounds
+from csp_embed.partition.bounds.prices import balanced_prices
+from csp_embed.partition.methods.balance import balance
+from csp_embed.partition.methods.communities import levels, merge
+from csp_embed.partition.methods.period_loads import (
+    Loads,
+    begin,
+    energy,
+    load_arrays,
+    settle,
+    shift,
+)
+from csp_embed.partition.models.dnn import Dnn
 from csp_embed.partition.solve import solve
 from csp_embed.partition.timetable import loads
+from csp_embed.partition.view import Problem, make_problem
 
 
 def grouped(n: int, seed: int, duplex: str | None = "full") -> Problem:
@@ -34,12 +41,13 @@ def wander(q: Loads, moves: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     readers = np.zeros((len(q.maker), len(q.memory)), np.int64)
     load = np.zeros(q.lines)
     hops = (q.hop_ptr, q.hop_line, q.hop_lat, q.hop_inv, q.once)
-    begin(dev, readers, load, q.cost, q.maker, q.size, q.use_ptr, q.use, *hops)
+    begin(dev, readers, load, q.cost, q.maker, q.row, q.size, q.use_ptr, q.use, *hops)
     for _ in range(moves):
         g, b = int(rng.integers(len(dev))), int(rng.integers(len(q.memory)))
         if b != dev[g]:
             shift(
-                g, b, dev, readers, load, q.cost, q.maker, q.size, q.inp_ptr, q.inp, q.out_ptr,
+                g, b, dev, readers, load, q.cost, q.maker, q.row, q.size, q.inp_ptr, q.inp,
+                q.out_ptr,
                 q.out, *hops,
             )  # fmt: skip
             settle(g, b, dev, readers, q.inp_ptr, q.inp)
@@ -58,7 +66,7 @@ def test_loads_kept_up_to_date_are_those_of_a_recount(duplex: str | None) -> Non
         for v, u in enumerate(p.value_src):
             a = int(dev[q.group[u]])
             for b in {int(dev[q.group[t]]) for t in p.consumers(v)} - {a}:
-                for h in p.hops(a, b):
+                for h in p.hops(a, b, v):
                     if p.hop_res[h] >= 0:
                         plain[p.m + p.hop_res[h]] += float(
                             p.hop_lat[h] + p.value_bytes[v] * p.hop_inv[h]

@@ -11,16 +11,16 @@ import pytest
 from partition_cases import platform, random_graph
 
 from csp_embed.partition import kernels
-from csp_embed.partition.communities import communities, cyclic, levels, merge, runs
-from csp_embed.partition.list_scheduling import ListScheduler
-from csp_embed.partition.loads import load_arrays
-from csp_embed.partition.part_loads import solve_loads
-from csp_embed.partition.problem import Problem, make_problem
-from csp_embed.partition.search import Clock, Request
+from csp_embed.partition.methods.communities import communities, cyclic, levels, merge, runs
+from csp_embed.partition.methods.exact_groups import solve_loads
+from csp_embed.partition.methods.list_scheduling import ListScheduler
+from csp_embed.partition.methods.period_loads import load_arrays
+from csp_embed.partition.methods.window_passes import Sweep, run
+from csp_embed.partition.methods.windows import advance, backward, before
+from csp_embed.partition.request import Clock, Request
 from csp_embed.partition.solve import solve
-from csp_embed.partition.sweep import Sweep, run
 from csp_embed.partition.timetable import loads
-from csp_embed.partition.windows import advance, backward, before
+from csp_embed.partition.view import Problem, make_problem
 
 
 def appended(p: Problem, order: list[int], dev: list[int]) -> float:
@@ -36,7 +36,7 @@ def appended(p: Problem, order: list[int], dev: list[int]) -> float:
             if dev[u] != dev[t] and (v, dev[t]) in there:
                 at = there[v, dev[t]]
             elif dev[u] != dev[t]:
-                for h in p.hops(dev[u], dev[t]):
+                for h in p.hops(dev[u], dev[t], int(v)):
                     r = int(p.hop_res[h])
                     at = max(at, queue.get(r, 0.0)) if r >= 0 else at
                     at += float(p.hop_lat[h] + p.value_bytes[v] * p.hop_inv[h])

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from csp_embed.network.graph_file import read_graph
-from csp_embed.partition.check import check_plan
+from csp_embed.judge.plan import check_plan
+from csp_embed.network.files.graph import read_graph
 from csp_embed.partition.solve import solve
 
 EXAMPLES = Path(__file__).parents[3] / "examples"

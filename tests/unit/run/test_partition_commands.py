@@ -18,7 +18,7 @@ import pytest
 from csp_embed import cli
 from csp_embed.commands.plan_inputs import check_plan_file
 from csp_embed.commands.plan_runs import judge_plan
-from csp_embed.network.quantised_net import quantised_net
+from csp_embed.network.made.quantised import quantised_net
 
 DATA = Path(__file__).parents[2] / "data" / "network"
 TOP = str(DATA / "topcuoglu10.json")
@@ -47,10 +47,10 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 def test_json_plan_pictures_and_the_judge(
     call: Call, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    files = [tmp_path / n for n in ("p.json", "g.svg", "n.svg", "t.json")]
+    files = [tmp_path / n for n in ("p.json", "g.svg", "n.svg", "t.json", "r.html")]
     code, out, _ = call(
         "partition", TOP, "--json", "-o", files[0], "--gantt", files[1], "--picture", files[2],
-        "--trace", files[3],
+        "--trace", files[3], "--report", files[4],
     )  # fmt: skip
     assert code == 0
     answer = json.loads(out)
@@ -61,6 +61,7 @@ def test_json_plan_pictures_and_the_judge(
     assert plan["deterministic"]
     assert files[1].read_text().startswith("<?xml")
     assert files[2].read_text().startswith("<?xml")
+    assert files[4].read_text().count("<tr data-key=") == 10
     events = json.loads(files[3].read_text())["traceEvents"]
     assert sum(e["ph"] == "X" and e["pid"] == 1 for e in events) == 10
     assert check_plan_file(files[0], TOP) == []
@@ -186,6 +187,7 @@ def test_infeasible_and_unknown_as_json(call: Call, tmp_path: Path) -> None:
         ["partition", TOP, "--lost", "p9"],
         ["partition", TOP, "-o", "/no/such/folder/p.json"],
         ["partition", TOP, "--gantt", "picture.doc"],
+        ["partition", TOP, "--gantt", "page.html"],
         ["partition", TOP, "--time-limit", "-1"],
         ["partition", "missing.json"],
         ["partition", "missing.onnx", "--platform", "cpu_2gpu"],

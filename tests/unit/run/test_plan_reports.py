@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
+import re
+from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import pytest
+from svg_look import look
 
 from csp_embed.errors import InputError
 from csp_embed.ir.network import (
@@ -20,10 +25,12 @@ from csp_embed.ir.network import (
     TaskGraph,
     Transfer,
 )
-from csp_embed.report.gantt import draw_plan, transfer_lanes, write_trace
+from csp_embed.report.gantt import draw_plan, transfer_lanes
 from csp_embed.report.graph_picture import draw_graph, layout
 from csp_embed.report.plan_diff import plan_diff, plan_diff_text
+from csp_embed.report.plan_page import plan_page
 from csp_embed.report.plan_table import explain_text, plan_rows, summary_text, table_text
+from csp_embed.report.plan_trace import write_trace
 
 PLATFORM = Platform((Device("a", "cpu"), Device("b", "gpu")), (Link(("a", "b"), 10.0, 1.0),))
 GRAPH = TaskGraph(
@@ -150,34 +157,145 @@ def test_layout_puts_consumers_right_of_producers() -> None:
     assert len(set(spots.values())) == len(spots)
 
 
+def test_a_trace_has_arrows_from_layer_over_link_to_layer(tmp_path: Path) -> None:
+    write_trace(plan_with(), PLATFORM, tmp_path / "t.json", GRAPH)
+    events = json.loads((tmp_path / "t.json").read_text())["traceEvents"]
+    bars = [e for e in events if e["ph"] == "X"]
+
+    def around(flow: dict[str, Any]) -> str:
+        (name,) = [
+            b["name"]
+            for b in bars
+            if (b["pid"], b["tid"]) == (flow["pid"], flow["tid"])
+            and b["ts"] <= flow["ts"] < b["ts"] + b["dur"]
+        ]
+        return str(name)
+
+    starts = {e["id"]: around(e) for e in events if e["ph"] == "s"}
+    ends = {e["id"]: around(e) for e in events if e["ph"] == "f"}
+    assert len(starts) == sum(e["ph"] == "s" for e in events)
+    assert starts.keys() == ends.keys()
+    assert sorted((starts[n], ends[n]) for n in starts) == [
+        ("t", "y"), ("u", "w"), ("x", "t"), ("y", "u"),
+    ]  # fmt: skip
+    assert next(b for b in bars if b["name"] == "x")["args"] == {"kind": "Conv"}
+
+
 def test_pictures_name_devices_and_layers(tmp_path: Path) -> None:
-    draw_plan(plan_with(), PLATFORM, tmp_path / "g.svg")
+    draw_plan(plan_with(), PLATFORM, tmp_path / "g.svg", GRAPH)
     draw_graph(GRAPH, plan_with(), PLATFORM, tmp_path / "n.svg")
     throughput = Plan(
         "throughput", 8.0, 8.0, 0.0, "OPTIMAL", "x",
         assignments=(Assignment("x", "a"),), loads={"a": 8.0, "a-b": 2.0},
     )  # fmt: skip
     draw_plan(throughput, PLATFORM, tmp_path / "l.svg")
+    words = {n: look(tmp_path / f"{n}.svg").words for n in ("g", "n", "l")}
+    assert {"a", "b", "a > b", "b > a", "x", "y", "z", "w", "t", "u"} <= set(words["g"])
+    assert {"a", "b", "x", "y", "z", "w", "Conv", "changes device"} <= set(words["n"])
+    assert {"a", "a-b", "8", "2"} <= set(words["l"])
     for name in ("g", "n", "l"):
-        text = (tmp_path / f"{name}.svg").read_text()
-        assert text.startswith("<?xml")
-        assert "<!-- a -->" in text  # matplotlib writes each text as paths with its source
-    assert "<!-- a &gt; b -->" in (tmp_path / "g.svg").read_text()
-    draw_plan(plan_with(), PLATFORM, tmp_path / "g.png")
-    assert (tmp_path / "g.png").read_bytes()[:4] == b"\x89PNG"
+        look(tmp_path / f"{name}.svg").judge()
+    for ending in ("png", "pdf"):
+        draw_plan(plan_with(), PLATFORM, tmp_path / f"g.{ending}")
+        draw_plan(plan_with(), PLATFORM, tmp_path / f"h.{ending}")
+        same = [(tmp_path / f"{n}.{ending}").read_bytes() for n in "gh"]
+        assert same[0] == same[1]
+        assert same[0][:4] in (b"\x89PNG", b"%PDF")
     with pytest.raises(InputError, match="cannot draw"):
         draw_plan(plan_with(), PLATFORM, tmp_path / "g.doc")
+    with pytest.raises(InputError) as caught:
+        draw_plan(plan_with(), PLATFORM, tmp_path / "g.html")
+    assert "--report" in caught.value.hint
     with pytest.raises(InputError, match="no plan to draw"):
         draw_plan(Plan("latency", None, 0.0, None, "UNKNOWN", "x"), PLATFORM, tmp_path / "g.svg")
 
 
-def test_large_graphs_become_a_map(tmp_path: Path) -> None:
-    tasks = tuple(Task(f"t{i}", {"a": 1.0}) for i in range(500))
-    edges = tuple(Edge(f"t{i}", f"t{i + 3}", 1) for i in range(497))
-    rows = tuple(Assignment(t.id, "a", 0.0, 1.0) for t in tasks)
-    plan = Plan("latency", 500.0, 1.0, None, "FEASIBLE", "x", assignments=rows)
-    draw_graph(TaskGraph(tasks, edges), plan, PLATFORM, tmp_path / "m.svg")
-    text = (tmp_path / "m.svg").read_text()
-    assert "<!-- t7 -->" not in text  # no names
-    draw_graph(TaskGraph(tasks[:9], edges[:6]), plan, PLATFORM, tmp_path / "n.svg")
-    assert "<!-- t7 -->" in (tmp_path / "n.svg").read_text()
+def chain(count: int) -> tuple[TaskGraph, Plan]:
+    """A network with skips over three layers, on two devices in turn."""
+    tasks = tuple(Task(f"layer_{i:03}", {"a": 1.0, "b": 1.0}, op="Conv") for i in range(count))
+    pairs = [(i, i + 1) for i in range(count - 1)] + [(i, i + 3) for i in range(0, count - 3, 4)]
+    edges = tuple(Edge(tasks[i].id, tasks[j].id, 8) for i, j in pairs)
+    device = ["a" if i // 10 % 2 == 0 else "b" for i in range(count)]
+    rows = tuple(
+        Assignment(t.id, d, float(i), i + 1.0)
+        for i, (t, d) in enumerate(zip(tasks, device, strict=True))
+    )
+    plan = Plan("latency", float(count), 1.0, None, "FEASIBLE", "x", assignments=rows)
+    return TaskGraph(tasks, edges, "chain"), plan
+
+
+@pytest.mark.parametrize("count", [1, 2, 250, 500])
+def test_every_layer_of_a_large_graph_is_labelled(count: int, tmp_path: Path) -> None:
+    graph, plan = chain(count)
+    draw_graph(graph, plan, PLATFORM, tmp_path / "m.svg")
+    seen = look(tmp_path / "m.svg")
+    seen.judge()
+    boxes = [shape for shape in seen.shapes if shape.title]
+    assert len(boxes) == count
+    assert not any(a.meets(b) for a, b in combinations(boxes, 2))
+    assert {t.id for t in graph.tasks} <= set(seen.words)
+    assert seen.words.count("Conv") == count
+    assert seen.width < 2.2 * seen.height or count < 10  # of a screen's shape, not a ribbon
+    draw_plan(plan, PLATFORM, tmp_path / "g.svg", graph)
+    look(tmp_path / "g.svg").judge()
+
+
+def test_odd_names_and_times_are_drawn(tmp_path: Path) -> None:
+    names = ["<b>&\"'", "名前" * 20, "a\x00\x1bb", "", "n" * 300, "e\u0301"]
+    tasks = tuple(Task(n, {"a": 0.0}) for n in names)
+    rows = tuple(Assignment(n, "a", 0.0, 0.0) for n in names)
+    plan = Plan("latency", 0.0, 0.0, 0.0, "OPTIMAL", "x", assignments=rows)
+    graph = TaskGraph(tasks, (Edge(names[0], names[1], 0),), "<i>")
+    draw_plan(plan, PLATFORM, tmp_path / "g.svg", graph)
+    draw_graph(graph, plan, PLATFORM, tmp_path / "n.svg")
+    look(tmp_path / "g.svg").judge()
+    look(tmp_path / "n.svg").judge()
+    text = plan_page(plan, graph, PLATFORM)
+    assert "<b>" not in text
+    assert "<i>" not in text
+    assert "\x00" not in text
+
+
+def test_times_without_end_leave_the_rest_drawn(tmp_path: Path) -> None:
+    rows = (Assignment("x", "a", 0.0, 1.0), Assignment("y", "b", 1.0, math.inf))
+    plan = Plan("latency", math.inf, 1.0, None, "FEASIBLE", "x", assignments=rows)
+    draw_plan(plan, PLATFORM, tmp_path / "g.svg", GRAPH)
+    seen = look(tmp_path / "g.svg")
+    seen.judge()
+    assert "x" in seen.words
+    loads = Plan("throughput", math.inf, 0.0, None, "FEASIBLE", "x", assignments=rows,
+                 loads={"a": math.inf, "b": 2.0})  # fmt: skip
+    draw_plan(loads, PLATFORM, tmp_path / "l.svg")
+    seen = look(tmp_path / "l.svg")
+    seen.judge()
+    assert {"inf", "2"} <= set(seen.words)
+
+
+def test_the_page_holds_every_layer_and_needs_nothing_else() -> None:
+    graph, plan = chain(250)
+    text = plan_page(plan, graph, PLATFORM)
+    assert text == plan_page(plan, graph, PLATFORM)
+    assert len(text) < 600_000
+    # Only the name of the SVG language is an address.
+    assert set(re.findall(r"https?://[^\"'<> ]*", text)) == {"http://www.w3.org/2000/svg"}
+    for task in graph.tasks:
+        # A row, a block in the Gantt chart, a box in the graph.
+        assert text.count(f'<tr data-key="{task.id}">') == 1
+        rects = re.findall(rf'<rect [^>]*data-key="{task.id}"[^>]*><title>([^<]*)', text)
+        assert len(rects) == 2
+        assert all("(Conv)" in title for title in rects)
+    for edge in graph.edges:
+        assert text.count(f'data-key="{edge.src}" data-to="{edge.dst}"') == 1
+    for name in ("find", "count", "info", "time", "graph"):
+        assert text.count(f'id="{name}"') == 1
+
+
+def test_replicas_share_the_page() -> None:
+    copies = tuple(
+        Replica(1, tuple(Assignment(t, d, 0.0, 1.0) for t in "xy"), {}) for d in ("a", "b")
+    )
+    tasks = (Task("x", {"a": 1.0, "b": 2.0}), Task("y", {"a": 1.0, "b": 2.0}))
+    plan = Plan("latency", 4.0, 1.0, 0.75, "FEASIBLE", "by hand", replicas=copies, batch=2)
+    text = plan_page(plan, TaskGraph(tasks, ()), PLATFORM)
+    assert text.count('<tr data-key="x">') == 2
+    assert ">replica</th>" in text

@@ -14,14 +14,14 @@ import pytest
 from csp_embed import ops
 from csp_embed.errors import CheckError, InputError, SimError
 from csp_embed.ir.network import Assignment, Device, Link, Plan, Platform, Replica
-from csp_embed.network.onnx_graph import Imported, import_onnx_graph
-from csp_embed.network.onnx_parts import cut
-from csp_embed.network.onnx_weights import real_constants
-from csp_embed.network.quantised import QuantLayer
-from csp_embed.network.quantised_net import quantised_net
+from csp_embed.network.made.quantised import quantised_net
+from csp_embed.network.onnx.graph import Imported, import_onnx_graph
+from csp_embed.network.onnx.parts import cut
+from csp_embed.network.onnx.quantised_chains import QuantLayer
+from csp_embed.network.onnx.weights import real_constants
 from csp_embed.ops.reference import evaluate
+from csp_embed.run.device_parts import Part, parts_of
 from csp_embed.run.execute import TensorResult, compare
-from csp_embed.run.parts import Part, parts_of
 from csp_embed.run.run_plan import refuse_unequal, run_plan
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "network"))

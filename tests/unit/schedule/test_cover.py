@@ -86,3 +86,28 @@ def test_nothing_is_valid() -> None:
     limits = CoverLimits(9, 9, (9,) * 3)
     assert cover((3, 3), (((1, 0), 5, 5),), coef, base, limits) == []
     assert cover((3, 3), (((2, 2), -9, 2), ((1, 1), 0, 4)), coef, base, limits) == []
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_long_windows_at_full_tiles(data: st.DataObject) -> None:
+    """A window nearly as long as its row: neither one list nor few segments hold its points."""
+    width, taps = data.draw(st.integers(60, 160)), data.draw(st.integers(40, 110))
+    pad, stride = data.draw(st.integers(0, 60)), data.draw(st.integers(1, 2))
+    outputs = max(1, (width + 2 * pad - taps) // stride + 1)
+    channels = data.draw(st.integers(1, 2))
+    most, iterations = (
+        data.draw(st.sampled_from([7, 64, 512])),
+        data.draw(st.sampled_from([15, 255])),
+    )
+    limits = CoverLimits(most, iterations, (4096,) * OPERANDS)
+    coef = np.array([[1, 0, 0], [stride, 1, width], [0, 1, taps]])
+    base = np.array([0, 200, 0])
+    pieces = cover((outputs, taps, channels), (((stride, 1, 0), -pad, width),), coef, base, limits)
+    q, r, c = np.indices((outputs, taps, channels)).reshape(3, -1)
+    at = stride * q + r - pad
+    inside = (at >= 0) & (at < width)
+    want = (base[:, None] + coef @ np.stack([q, r, c]))[:, inside].T
+    assert points(pieces) == sorted(map(tuple, want.tolist()))
+    assert all(len(p.uops) <= limits.uops for p in pieces)
+    assert all(max(p.iter_out, p.iter_in) <= limits.iterations for p in pieces)

@@ -7,19 +7,19 @@ import itertools
 import pytest
 from cases import CASES, CONFIGS
 
-from csp_embed.driver import machine_costs
+from csp_embed.compiler.kernel import Kernel
+from csp_embed.compiler.verify import judge
 from csp_embed.embed import embed
-from csp_embed.emit.lower import lower
-from csp_embed.isa.load import load_isa
-from csp_embed.judge import judge
-from csp_embed.kernel import Kernel
+from csp_embed.machine.costs import costs_of
+from csp_embed.machine.load import load_isa
 from csp_embed.ops.data import random_tensors
-from csp_embed.schedule import trick
+from csp_embed.schedule import bias_by_contract as trick
 from csp_embed.schedule.build import build
-from csp_embed.schedule.problem import Problem
-from csp_embed.schedule.problem import build as build_problem
-from csp_embed.schedule.search import count_steps, neighbours
+from csp_embed.schedule.choose import count_steps, neighbours
+from csp_embed.schedule.inputs import Problem
+from csp_embed.schedule.inputs import build as build_problem
 from csp_embed.schedule.tile import Reserve, propose
+from csp_embed.targets.stream.lower import lower
 
 SMALL = load_isa("vta", CONFIGS / "1x4x4_small.json")
 CONTRACTIONS = [
@@ -51,7 +51,7 @@ def test_counted_steps_are_exact(case: str) -> None:
 @pytest.mark.parametrize("case", CONTRACTIONS)
 def test_proposals_fit_and_come_cheapest_first(case: str) -> None:
     problem = problem_of(case)
-    costs = machine_costs(SMALL, "de10")
+    costs = costs_of(SMALL, "de10")
     options = {"count": 6, "trimmed_steps": count_steps(problem), "epilogue_cycles": 1}
     found = propose(problem, Reserve({}), costs, **options)
     assert found == propose(problem, Reserve({}), costs, **options)
@@ -76,7 +76,7 @@ def test_every_neighbour_computes_the_same(case: str) -> None:
     problem = problem_of(case)
     op = problem.embedding.operator
     bias = trick.find(problem, {i: 5000 for i in problem.adds})
-    costs = machine_costs(SMALL, "de10")
+    costs = costs_of(SMALL, "de10")
     ((_, start),) = propose(problem, Reserve({"INP": 8, "WGT": 8, "ACC": 8}), costs, count=1,
                             trimmed_steps=count_steps(problem), epilogue_cycles=1)  # fmt: skip
     seen = [start, *neighbours(problem, start)]

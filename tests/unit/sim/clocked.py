@@ -17,7 +17,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from csp_embed.sim.cycles_layout import (
+from csp_embed.sim.cycles.layout import (
     ADDRESS,
     BOTTOM,
     DELAY,

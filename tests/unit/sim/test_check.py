@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from csp_embed.ir.stream import Program
-from csp_embed.isa.load import load_isa
-from csp_embed.isa.program_file import isa_of, read_program
+from csp_embed.machine.load import load_isa
+from csp_embed.machine.program_file import isa_of, read_program
 from csp_embed.sim.check import check_program, judge
-from csp_embed.sim.functional import run
-from csp_embed.sim.sample import Assembler, expecting
+from csp_embed.sim.functional.run import run
+from tests.oracles.stream_sample import Assembler, expecting
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "reference"
 HANGING = {"dense_4x128x64": (4, 2, 71), "dense_vthread_8x256x64": (4, 2, 56)}

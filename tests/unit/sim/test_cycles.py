@@ -10,9 +10,9 @@ from cycle_programs import FINISH, alu, gemm, load, program, store
 
 from csp_embed.errors import CspEmbedError, InputError, SimError, SpecError
 from csp_embed.ir.stream import Stream
-from csp_embed.isa.load import load_isa
-from csp_embed.sim.cycles import Engine, simulate_cycles
-from csp_embed.sim.cycles_costs import MemoryInterface, interfaces, parse_memory
+from csp_embed.machine.load import load_isa
+from csp_embed.sim.cycles.costs import MemoryInterface, interfaces, parse_memory
+from csp_embed.sim.cycles.engine import Engine, simulate_cycles
 
 VTA = load_isa("vta")
 

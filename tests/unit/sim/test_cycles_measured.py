@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from cycle_programs import Measured, measured
 
-from csp_embed.isa.load import load_isa
-from csp_embed.isa.spec import Isa
-from csp_embed.sim.cycles import Engine
+from csp_embed.machine.load import load_isa
+from csp_embed.machine.spec import Isa
+from csp_embed.sim.cycles.engine import Engine
 
 VTA = load_isa("vta")
 PROGRAMS = list(measured(VTA))

@@ -10,9 +10,9 @@ from typer.testing import CliRunner
 from csp_embed.cli import app, register_all
 from csp_embed.errors import InputError, SimError
 from csp_embed.ir.stream import Program
-from csp_embed.isa.program_file import isa_of, read_program, write_program
+from csp_embed.machine.program_file import isa_of, read_program, write_program
 from csp_embed.sim.debug import dump, find_element, first_difference
-from csp_embed.sim.functional import run
+from csp_embed.sim.functional.run import run
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "reference"
 register_all()

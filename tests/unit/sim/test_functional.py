@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from csp_embed.errors import SimError
-from csp_embed.isa.load import load_isa
-from csp_embed.isa.program_file import isa_of, read_program
-from csp_embed.sim.functional import run
-from csp_embed.sim.functional_table import STORE
-from csp_embed.sim.sample import Assembler
+from csp_embed.judge.stream_table import STORE
+from csp_embed.machine.load import load_isa
+from csp_embed.machine.program_file import isa_of, read_program
+from csp_embed.sim.functional.run import run
+from tests.oracles.stream_sample import Assembler
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "reference"
 HANGING = {"dense_4x128x64", "dense_vthread_8x256x64"}

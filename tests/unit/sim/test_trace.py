@@ -12,9 +12,9 @@ import pytest
 from cycle_programs import FINISH, gemm, load, measured, program, store
 
 from csp_embed.errors import InputError
-from csp_embed.isa.load import load_isa
+from csp_embed.machine.load import load_isa
 from csp_embed.report.timeline import draw_timeline
-from csp_embed.sim.cycles import CycleReport, simulate_cycles
+from csp_embed.sim.cycles.engine import CycleReport, simulate_cycles
 from csp_embed.sim.trace import trace_document, write_trace
 
 VTA = load_isa("vta")
@@ -38,11 +38,11 @@ def _report(**more: Any) -> CycleReport:
 
 def check_event(event: dict[str, Any]) -> None:
     """What the Trace Event Format asks of the phases we use (Perfetto's importer asks no less)."""
-    assert event["ph"] in ("X", "C", "M")
+    assert event["ph"] in ("X", "C", "M", "s", "f")
     assert isinstance(event["name"], str)
     assert event["name"]
     assert isinstance(event["pid"], int)
-    assert isinstance(event["args"], dict)
+    assert isinstance(event.get("args", {}), dict)
     match event["ph"]:
         case "X":
             assert isinstance(event["tid"], int)
@@ -52,6 +52,13 @@ def check_event(event: dict[str, Any]) -> None:
             assert event["ts"] >= 0
             assert event["args"]
             assert all(isinstance(v, int | float) for v in event["args"].values())
+        case "s" | "f":
+            assert isinstance(event["tid"], int)
+            assert isinstance(event["id"], int)
+            assert event["ts"] >= 0
+            assert event["cat"]
+            # Without it an end would bind to the slice that comes next.
+            assert event.get("bp") == ("e" if event["ph"] == "f" else None)
         case "M":
             assert event["name"] in ("process_name", "thread_name", "thread_sort_index")
 
@@ -80,9 +87,61 @@ def test_tracks_hold_every_instruction_and_do_not_overlap() -> None:
         spans = sorted((e["ts"], e["ts"] + e["dur"]) for e in mine)
         assert all(a[1] <= b[0] for a, b in pairwise(spans))
         assert spans[-1][1] <= report.total + 1
-    assert any("GEMM" in e["args"].get("instruction", "") for e in events)
+    assert any("GEMM" in e.get("args", {}).get("instruction", "") for e in events)
     assert {e["name"] for e in events if e["ph"] == "C"} >= {"compute queue", "read port load"}
     assert any(e["name"] == "wait for compute" for e in events)
+
+
+def token_pairs(events: list[dict[str, Any]]) -> dict[str, list[tuple[int, int]]]:
+    """Arrows by name, as numbers of the instructions whose slices enclose their ends."""
+    slices = [e for e in events if e["ph"] == "X" and "number" in e["args"]]
+
+    def around(flow: dict[str, Any]) -> int:
+        (number,) = [
+            e["args"]["number"]
+            for e in slices
+            if e["tid"] == flow["tid"] and e["ts"] <= flow["ts"] < e["ts"] + e["dur"]
+        ]
+        return int(number)
+
+    starts = {e["id"]: e for e in events if e["ph"] == "s"}
+    ends = {e["id"]: e for e in events if e["ph"] == "f"}
+    assert starts.keys() == ends.keys()
+    assert len(starts) + len(ends) == sum(e["ph"] in ("s", "f") for e in events)
+    found: dict[str, list[tuple[int, int]]] = {}
+    for number, start in starts.items():
+        end = ends[number]
+        assert (start["name"], start["cat"]) == (end["name"], end["cat"])
+        assert start["ts"] <= end["ts"]
+        found.setdefault(start["name"], []).append((around(start), around(end)))
+    return found
+
+
+def test_an_arrow_for_every_token() -> None:
+    # Instruction 0 loads micro-ops; then five rounds of load, multiply, store, and a load of no
+    # data that takes the store's token: written down by hand, round by round.
+    rounds = [range(k, k + 4) for k in range(1, 21, 4)]
+    assert token_pairs(trace_document(VTA, STREAM, _report())["traceEvents"]) == {
+        "token load to compute": [(r[0], r[1]) for r in rounds],
+        "token compute to store": [(r[1], r[2]) for r in rounds],
+        "token store to compute": [(r[2], r[3]) for r in rounds],
+    }
+
+
+def test_a_token_that_nobody_takes_has_no_arrow() -> None:
+    stream = program(VTA, load("WGT", 8, push_next=1), load("WGT", 8, push_next=1),
+                     gemm(64, pop_prev=1), FINISH)  # fmt: skip
+    report = simulate_cycles(VTA, stream, trace=True)
+    pairs = token_pairs(trace_document(VTA, stream, report)["traceEvents"])
+    assert pairs == {"token load to compute": [(0, 2)]}
+
+
+def test_slices_say_what_is_loaded() -> None:
+    events = trace_document(VTA, STREAM, _report())["traceEvents"]
+    named = {e["args"]["number"]: e["name"] for e in events if "number" in e.get("args", {})}
+    assert [named[n] for n in range(5)] == ["LOAD UOP", "LOAD WGT", "GEMM", "STORE", "LOAD tokens"]
+    port = {e["name"] for e in events if e["ph"] == "X" and e["tid"] == 3}
+    assert port == {"LOAD UOP", "LOAD WGT", "instructions"}
 
 
 def test_counters_end_at_zero_and_shares_are_shares() -> None:

@@ -18,11 +18,11 @@ import pytest
 
 from csp_embed.errors import InputError, MissingLibrary, SimError
 from csp_embed.ir.stream import Program, Stream
-from csp_embed.isa.bits import decode, encode
-from csp_embed.isa.load import load_isa
-from csp_embed.isa.program_file import read_program
-from csp_embed.sim import tvm_child
-from csp_embed.sim.tvm_native import first_difference, run_native
+from csp_embed.machine.bits import decode, encode
+from csp_embed.machine.load import load_isa
+from csp_embed.machine.program_file import read_program
+from csp_embed.sim.tvm import child as tvm_child
+from csp_embed.sim.tvm.native import first_difference, run_native
 
 TESTS = Path(__file__).parents[2]
 SOURCE = TESTS / "data" / "vta_stub.c"

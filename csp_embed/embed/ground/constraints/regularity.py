@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from csp_embed.embed.ground.frames import STEP, Frame, bound
+from csp_embed.embed.ground.numerations import STEP, Frame, bound
 from csp_embed.embed.ground.variables import Vars, overhangs
 
 NAME = "regularity"

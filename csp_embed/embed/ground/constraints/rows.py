@@ -9,7 +9,7 @@ without it.
 
 from __future__ import annotations
 
-from csp_embed.embed.ground.frames import STEP, Frame
+from csp_embed.embed.ground.numerations import STEP, Frame
 from csp_embed.embed.ground.variables import Vars
 
 NAME = "rows"

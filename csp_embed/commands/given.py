@@ -1,0 +1,40 @@
+"""Options that a user wrote, and the refusal of those that the chosen way of running ignores.
+
+No option is taken and then without effect: who gives one wants something of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import typer
+
+from csp_embed.errors import InputError
+
+
+def given_options(context: typer.Context) -> dict[str, str]:
+    """Parameter name -> option as typed, for those that stand on the command line."""
+    out = {}
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        source: Any = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            spelled = [o for o in parameter.opts if o.startswith("--")] or parameter.opts
+            out[name] = spelled[0]
+    return out
+
+
+def refuse_ignored(
+    context: typer.Context, ignored: Iterable[str], mode: str, *, why: str = "", hint: str = ""
+) -> None:
+    """Raises: InputError for the first of `ignored` (parameter names) that was given. mode: what
+    makes it one without effect, as the user wrote it."""
+    given = given_options(context)
+    for name in ignored:
+        if name in given:
+            raise InputError(
+                f"{given[name]} has no effect with {mode}",
+                why=why,
+                hint=hint or f"leave out {given[name]} or {mode}",
+            )

@@ -1,0 +1,1 @@
+"""What digits imply: affine rows, packed grids and layouts, counts, the analytic cost."""

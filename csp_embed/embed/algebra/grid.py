@@ -1,0 +1,153 @@
+"""Grid dimensions of a packed tensor: which memory elements there are and who meets them.
+
+Takes: rows, counters, mode.  Leaves: one `Axis` per grid dimension, outermost first.
+
+A row whose counters move no other row gets one grid dimension, stepping by the greatest common
+divisor of their coefficients (2*p + r: all image rows), unless one dimension per counter holds
+fewer elements (groups of 24 channels in blocks of 16); other rows get one per counter. Factors are
+clipped to elements with data in some lane: padding is never stored.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from csp_embed.embed.algebra.rows import Reject, Row, sums
+from csp_embed.ir.embedding import Counter
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One grid dimension: element count, index met at counters 0, what each counter adds to the
+    index, what an index adds to each row (coef) and what index 0 adds (shift), by row number."""
+
+    name: str
+    size: int
+    origin: int
+    step: Mapping[str, int]
+    coef: Mapping[int, int]
+    shift: Mapping[int, int]
+
+
+CLIPPED, REACHED, STRICT = "clipped", "reached", "strict"
+
+
+def grid_mode(role: str, constant: bool, layout_mode: str) -> str:
+    """How an operand's grid is cut: factors are CLIPPED to elements with data, unless the layout
+    keeps run-time tensors STRICT; results and what is added to them keep all REACHED elements."""
+    if role not in ("lhs", "rhs"):
+        return REACHED
+    return STRICT if layout_mode == STRICT and not constant else CLIPPED
+
+
+def grid_axes(
+    rows: Sequence[Row], counters: Sequence[Counter], extents: Mapping[str, int], mode: str
+) -> list[Axis]:
+    """Grid dimensions in row order. extents: of digits; mode: see `grid_mode`.
+
+    Raises: Reject, where a strict grid cannot hold every element exactly once.
+    """
+    trips = {c.name: c.extent for c in counters}
+    if mode == STRICT:
+        return [a for n, row in enumerate(rows) for a in _whole(n, row, trips, extents)]
+    owner: dict[str, int] = {}
+    shared: set[str] = set()
+    for n, row in enumerate(rows):
+        for c in row.counters:
+            if owner.setdefault(c, n) != n:
+                shared.add(c)
+    axes: list[Axis] = []
+    done: set[str] = set()
+    for n, row in enumerate(rows):
+        if row.counters and not shared & set(row.counters):
+            axis = _lattice(n, row, trips, extents, mode)
+            if axis.size <= math.prod(trips[c] for c in row.counters):
+                axes.append(axis)
+                continue
+        for c in row.counters:
+            if c not in done:
+                coef = {m: r.counters[c] for m, r in enumerate(rows) if c in r.counters}
+                axes.append(Axis(c, trips[c], 0, {c: 1}, coef, {}))
+                done.add(c)
+    return axes
+
+
+def _lattice(
+    n: int, row: Row, trips: Mapping[str, int], extents: Mapping[str, int], mode: str
+) -> Axis:
+    """Multiples of the counters' common divisor that they reach."""
+    pitch = math.gcd(*row.counters.values())
+    reach = [c * (trips[name] - 1) // pitch for name, c in row.counters.items()]
+    first, last = sum(min(r, 0) for r in reach), sum(max(r, 0) for r in reach)
+    if mode == CLIPPED:
+        low, high = _with_data(row, extents, pitch)
+        first, last = max(first, low), min(last, high)
+    return _axis(n, row, pitch, first, last)
+
+
+def _with_data(row: Row, extents: Mapping[str, int], pitch: int) -> tuple[int, int]:
+    """Least and greatest k at which const + pitch*k + some digits is a tensor index."""
+    low, high = row.reach(extents)
+    return -((row.const + high) // pitch), (row.size - 1 - row.const - low) // pitch
+
+
+def _axis(n: int, row: Row, pitch: int, first: int, last: int) -> Axis:
+    size = max(last - first + 1, 1)  # an operand that is all padding keeps one neutral element
+    step = {name: c // pitch for name, c in row.counters.items()}
+    name = "+".join(row.counters) or f"_{n}"
+    return Axis(name, size, -first, step, {n: pitch}, {n: pitch * first})
+
+
+def _whole(n: int, row: Row, trips: Mapping[str, int], extents: Mapping[str, int]) -> list[Axis]:
+    """The grid that holds every index of the tensor exactly once."""
+    if row.virtual:
+        raise Reject("layout", "fused axes store the elements of a window several times")
+    values = sums((c, extents[d]) for d, c in row.digits.items())
+    pitch = len(values)
+    steps = math.gcd(*row.counters.values()) if row.counters else 0
+    if {v % pitch for v in values} == set(range(pitch)) and steps % pitch == 0:
+        return [_axis(n, row, pitch, *_with_data(row, extents, pitch))]
+    return _levels(n, row, trips, extents)
+
+
+def _levels(n: int, row: Row, trips: Mapping[str, int], extents: Mapping[str, int]) -> list[Axis]:
+    """Lanes that lie apart: the index is a mixed-radix number, some of its digits are lanes, and
+    each gap between them is a grid dimension of its own; counters step it by less than its size."""
+    refused = Reject("layout", "lanes and steps do not meet every element exactly once")
+    gaps: list[tuple[int, int]] = []  # (radix, size), least first
+    radix = 1
+    for coef, extent in sorted((abs(c), extents[d]) for d, c in row.digits.items()):
+        if coef % radix:
+            raise refused
+        if coef > radix:
+            gaps.append((radix, coef // radix))
+        radix = coef * extent
+    if not gaps:
+        raise refused
+    low, high = row.reach(extents)
+    rest, axes = dict(row.counters), []
+    for (unit, size), above in zip(gaps, [*(r for r, _ in gaps[1:]), radix], strict=True):
+        step = {name: _small(c, unit, above, size) for name, c in rest.items()}
+        if any((rest[name] - s * unit) % above for name, s in step.items()):
+            raise refused
+        rest = {name: rest[name] - s * unit for name, s in step.items() if rest[name] != s * unit}
+        step = {name: s for name, s in step.items() if s}
+        reach = [s * (trips[name] - 1) for name, s in step.items()]
+        first, last = sum(min(r, 0) for r in reach), sum(max(r, 0) for r in reach)
+        if last - first >= size:
+            raise refused
+        low, high = low + unit * first, high + unit * (first + size - 1)
+        axes.append(Axis(f"_{n}.{unit}", size, -first, step, {n: unit}, {n: unit * first}))
+    if any(c % radix for c in rest.values()):
+        raise refused
+    lanes = Row(row.size, row.const, {}, rest)
+    first, last = -((row.const + high) // radix), (row.size - 1 - row.const - low) // radix
+    return [_axis(n, lanes, radix, first, last), *reversed(axes)]
+
+
+def _small(coef: int, unit: int, above: int, size: int) -> int:
+    """The step of less than `size` units that leaves a multiple of `above`, if there is one."""
+    step = coef // unit % (above // unit)
+    return step if step < size else step - above // unit

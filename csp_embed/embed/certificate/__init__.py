@@ -1,0 +1,2 @@
+"""What was proved about an embedding, written down; and reuse of a proved embedding in other
+shapes."""

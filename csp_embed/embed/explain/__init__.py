@@ -1,0 +1,2 @@
+"""Why this embedding, why none, and what else there is: conflicts, relaxations, the Pareto
+front."""

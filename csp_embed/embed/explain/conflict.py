@@ -1,0 +1,145 @@
+"""Which families and pins contradict each other: a minimal set, by assumption literals.
+
+Takes: Operator, Isa, layout mode, Pins.  Leaves: names, minimal by deletion.
+
+The lifted model leaves out what breaks operand agreement before it is posted. Here such ways of
+carrying an axis are candidates too, each barred by the literal of the rule that it breaks, so that
+the conflict can name the rule. Factors are few: the least, and those that pins ask for.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+
+from csp_embed.embed.algebra.rows import Reject
+from csp_embed.embed.explain.pareto_space import space_of
+from csp_embed.embed.model.constraints import cover, lanes, roles
+from csp_embed.embed.model.variables import Vars
+from csp_embed.embed.pins.text import Pins
+from csp_embed.embed.problem import Option, Problem, blocks_of
+from csp_embed.embed.space.digits import Carry
+from csp_embed.embed.space.evaluate import measure, measure_fused
+from csp_embed.embed.space.options import Rules, lanes_of, structure
+from csp_embed.embed.space.unit import unit_for
+from csp_embed.ir.operator import Operator
+from csp_embed.machine.spec import Isa
+from csp_embed.solver.cpsat import new_model
+from csp_embed.solver.enumerate import conflict as core_of
+from csp_embed.solver.params import Params
+
+RULES = {
+    "cover": "every operator point is met exactly once",
+    "roles": "the operator's factors play the same operands everywhere",
+    "lanes": "the digits of a dimension fit into its lanes",
+    "operand agreement": "lanes that share an operand element need the same tensor element",
+    "one home per output": "a sum is not split over lanes, and different outputs share no lane",
+    "operation kind": "the machine has the operation",
+}
+STRICT = "strict layout"
+_LIMIT = Params(seed=0, workers=1, deterministic_limit=10.0)
+_MOST_LOOSE = 4000
+
+Candidate = tuple[Option, frozenset[str]]
+
+
+def conflict(op: Operator, isa: Isa, mode: str, pins: Pins) -> list[str]:
+    """Names of RULES, "strict layout", and pins as written. Empty where there is no conflict."""
+    unit, blocks = unit_for(op, isa), blocks_of(op)
+    strictness = {n for n in pins.keeps if n.startswith("layout ") and pins.strict}
+    strictness |= {STRICT} if mode == "strict" else set()
+    found: list[Candidate] = []
+    space = space_of(op, isa, "relaxed", factors=pins.factors, count_filled=False,
+                     every=True)  # fmt: skip
+    for entry in space.entries:
+        broken = _strictly(op, isa, entry.option, len(blocks), strictness)
+        found.append((entry.option, broken | _pins(pins, entry.option)))
+    for commuted in (False, True) if op.rhs is not None else (False,):
+        rules = Rules(op, unit, commuted, pins.factors)
+        for n, block in enumerate(blocks):
+            for option, broken in _loose(rules, n, block):
+                found.append((option, broken | strictness | _pins(pins, option)))
+    found = _least(found)
+    options = tuple(o for o, _ in found)
+    problem = Problem(op, isa, unit, mode, blocks, options, space.costs)
+    model = new_model()
+    pairs = [(model.new_bool_var(f"x{n}"), o) for n, o in enumerate(options)]
+    vars = Vars(pairs, model.new_bool_var("commuted"), explain=True)
+    for family in (cover, roles, lanes):
+        family.post(model, vars, problem)
+    for (v, _), (_, broken) in zip(pairs, found, strict=True):
+        for name in sorted(broken):
+            vars.gated(model, name, model.add(v == 0))
+    # Wishes go first where several sets would do: rules are not negotiable.
+    order = sorted(vars.gates, key=lambda n: (n not in RULES, n))
+    _, names = core_of(model, {n: vars.gates[n] for n in order}, _LIMIT)
+    return names
+
+
+def _pins(pins: Pins, option: Option) -> frozenset[str]:
+    return frozenset(name for name, keep in pins.keeps.items() if not keep(option))
+
+
+def _strictly(
+    op: Operator, isa: Isa, option: Option, fused: int, names: set[str]
+) -> frozenset[str]:
+    """The names that ask for a strict layout, if this option does not keep one."""
+    if not names:
+        return frozenset()
+    rules = Rules(op, unit_for(op, isa), option.commuted)
+    try:
+        if option.block < fused:
+            block = blocks_of(op)[option.block]
+            measure(rules, block, option.carries, option.given, "strict")
+        elif option.carries:
+            measure_fused(rules, option.carries[0], "strict")
+    except Reject:
+        return frozenset(names)
+    return frozenset()
+
+
+def _loose(rules: Rules, n: int, block: Sequence[str]) -> Iterator[Candidate]:
+    """Ways to carry a block that break operand agreement or the one home of an output."""
+    ways: list[list[tuple[Carry, frozenset[str]]]] = []
+    for axis in block:
+        own: list[tuple[Carry, frozenset[str]]] = [(Carry((axis,)), frozenset())]
+        extent = rules.op.axes[axis]
+        for dim, size in rules.unit.size.items():
+            wanted = {f for f in rules.pinned.get(axis, ()) if 1 < f <= min(extent, size)}
+            for factor in sorted({min(2, extent, size), *wanted} - {1}):
+                own.append((Carry((axis,), ((dim, factor),)), _broken(rules, axis, dim)))
+        ways.append(own)
+    if math.prod(len(w) for w in ways) > _MOST_LOOSE:
+        ways = [w[:3] for w in ways]
+    for picked in itertools.product(*ways):
+        broken = frozenset().union(*(b for _, b in picked))
+        if broken:
+            carries = tuple(c for c, _ in picked)
+            yield Option(n, rules.commuted, carries, lanes_of(carries), 1, {}, frozenset(),
+                         structure(carries)), broken  # fmt: skip
+
+
+def _broken(rules: Rules, axis: str, dim: str) -> frozenset[str]:
+    out = set()
+    if (axis in rules.reduced) != (dim in rules.unit.reduced):
+        out.add("one home per output")
+    if rules.moved[axis] & set(rules.unit.lacking(dim)) - {"dst"}:
+        out.add("operand agreement")
+    return frozenset(out)
+
+
+def _least(found: Sequence[Candidate]) -> list[Candidate]:
+    """Per block and what is given, those that no other beats in lanes and in broken names."""
+    groups: dict[tuple[object, ...], list[Candidate]] = {}
+    for option, broken in found:
+        kept = groups.setdefault((option.block, option.commuted, option.given), [])
+        if any(_beats(c, (option, broken)) for c in kept):
+            continue
+        kept[:] = [c for c in kept if not _beats((option, broken), c)] + [(option, broken)]
+    return [c for kept in groups.values() for c in kept]
+
+
+def _beats(a: Candidate, b: Candidate) -> bool:
+    lanes = all(n <= b[0].lanes.get(d, 1) for d, n in a[0].lanes.items())
+    return lanes and a[1] <= b[1]

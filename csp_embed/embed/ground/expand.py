@@ -1,0 +1,85 @@
+"""The lifted model's embeddings of a ground problem, expanded to its points.
+
+Takes: Ground, Isa.  Leaves: embeddings, and where each puts every point.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from csp_embed.embed.algebra.rows import Reject
+from csp_embed.embed.build import build
+from csp_embed.embed.ground.points import Ground, Ints
+from csp_embed.embed.problem import blocks_of
+from csp_embed.embed.space.digits import Choice
+from csp_embed.embed.space.options import Rules, block_options, fused_options, lanes_of
+from csp_embed.embed.space.unit import unit_for
+from csp_embed.ir.embedding import Embedding
+from csp_embed.machine.spec import Isa
+
+
+def lifted_embeddings(ground: Ground, isa: Isa, mode: str = "relaxed") -> Iterator[Embedding]:
+    """Every embedding of the lifted model with the ground problem's commutation."""
+    op = ground.op
+    unit = unit_for(op, isa)
+    rules = Rules(op, unit, ground.commuted, mode=mode)
+    blocks = [list(block_options(rules, block)) for block in blocks_of(op)]
+    order = {a: n for n, a in enumerate(op.axes)}
+    for fused in fused_options(rules):
+        given = set(fused.axes) if fused else set()
+        for picked in itertools.product(*blocks):
+            if set().union(*(away for _, away in picked)) != given:
+                continue
+            carries = [c for own, _ in picked for c in own] + ([fused] if fused else [])
+            used = lanes_of(carries)
+            if any(used.get(d, 1) > n for d, n in unit.size.items()):
+                continue
+            carries.sort(key=lambda c: order[c.axes[0]])
+            try:
+                yield build(op, isa, Choice(ground.commuted, tuple(carries)), mode)
+            except Reject:
+                continue
+
+
+def named_steps(embedding: Embedding) -> int:
+    """Steps that the counters name, those without effect included."""
+    return math.prod(c.extent for c in embedding.counters)
+
+
+def expanded(ground: Ground, embedding: Embedding) -> Ints:
+    """Step (numbered by first use) and lanes of every effective point; -1 where it is missed.
+
+    Raises: ValueError, where a point is met twice.
+    """
+    axes = ground.op.axes
+    index = {tuple(p): q for q, p in enumerate(ground.points.tolist())}
+    at = np.full((len(index), 1 + len(ground.sizes)), -1, np.int64)
+    moves = [*embedding.counters, *embedding.digits]
+    steps: dict[tuple[int, ...], int] = {}
+    for values in itertools.product(*(range(m.extent) for m in moves)):
+        name = {m.name: v for m, v in zip(moves, values, strict=True)}
+        if any(name[a] != name[b] for a, b in embedding.equal):
+            continue
+        point = {}
+        for c in embedding.coordinates:
+            flat = c.const + sum(k * name[n] for n, k in (*c.digits.items(), *c.counters.items()))
+            if not 0 <= flat < c.extent:
+                break
+            for a in reversed(c.axes):
+                flat, point[a] = divmod(flat, axes[a])
+        else:
+            q = index.get(tuple(point[a] for a in axes))
+            if q is None:
+                continue
+            if at[q, 0] >= 0:
+                raise ValueError(f"{embedding.formula()} meets point {q} twice")
+            where = dict.fromkeys(ground.sizes, 0)
+            for d in embedding.digits:
+                where[d.dim] += d.radix * name[d.name]
+            step = steps.setdefault(values[: len(embedding.counters)], len(steps))
+            at[q] = (step, *where.values())
+    return at

@@ -1,0 +1,150 @@
+"""The ground problem as data: an operator's points, one by one, and an instruction's points.
+
+Takes: Operator, Isa, step count.  Leaves: `Ground`.
+
+A *solution* is a covering of all effective operator points (those with every factor in range) by a
+number of micro-operation steps: `at[q]` says in which step and in which lanes point q is computed.
+Points with a factor out of range compute nothing: they count as pad. Two coverings that differ by a
+permutation of the lanes of a dimension or by the order of steps are one solution; its key is, for
+the steps and for every dimension, which points share a step or a lane (see `key`). Where tiles are
+stated (`Ground.ordered`) the order of steps is part of the solution: a tile is a run of steps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csp_embed.ir.dfg import dataflow
+from csp_embed.ir.operator import Access, Operator
+from csp_embed.machine.spec import Isa
+
+Ints = NDArray[np.int64]
+Key = tuple[bool, tuple[tuple[int, ...], ...]]
+
+
+@dataclass(frozen=True)
+class Ground:
+    """One problem; operands are named by the instruction's roles "dst", "lhs", "rhs".
+
+    op, machine: what is embedded where. commuted: the operator's lhs plays the instruction's rhs.
+    sizes: instruction dimension -> lanes, in order. dims: operand -> its dimensions.
+    accesses: operand -> access. points: int64[N, axes], effective points, row-major order.
+    elements: operand -> int64[N], flat tensor element that each point touches.
+    counts: operand -> elements of its tensor. steps: how many there are.
+    same_kind: the instruction does what the operator needs (rule 1). strict: operands whose packed
+    tensor holds every element once, its memory elements in the order in which steps first meet
+    them. rectangles: R, of a tile of `tile` consecutive steps (None: all steps, always one).
+    """
+
+    op: Operator
+    machine: str
+    instruction: str
+    commuted: bool
+    sizes: Mapping[str, int]
+    dims: Mapping[str, tuple[str, ...]]
+    accesses: Mapping[str, Access]
+    points: Ints
+    elements: Mapping[str, Ints]
+    counts: Mapping[str, int]
+    steps: int
+    same_kind: bool = True
+    strict: frozenset[str] = frozenset()
+    rectangles: int = 4
+    tile: int | None = None
+
+    @property
+    def lanes(self) -> int:
+        """Instruction points of one step."""
+        return math.prod(self.sizes.values())
+
+    @property
+    def ordered(self) -> bool:
+        """Whether the memory interface can refuse an order of steps."""
+        return bool(self.strict) and self.tile is not None
+
+    def lane_of(self, role: str, lanes: Sequence[int]) -> int:
+        """Row-major lane of an operand's memory element that the instruction point meets."""
+        out = 0
+        for (dim, size), lane in zip(self.sizes.items(), lanes, strict=True):
+            if dim in self.dims[role]:
+                out = out * size + lane
+        return out
+
+    def lane_count(self, role: str) -> int:
+        """Lanes of an operand's memory element."""
+        return math.prod(n for d, n in self.sizes.items() if d in self.dims[role])
+
+
+def pose_ground(
+    op: Operator,
+    isa: Isa,
+    steps: int,
+    *,
+    commuted: bool = False,
+    layout: str = "relaxed",
+    rectangles: int = 4,
+    tile: int | None = None,
+    instruction: str | None = None,
+) -> Ground:
+    """The problem of covering `op` by `steps` micro-operations of a machine's instruction.
+
+    instruction: by name; otherwise the machine's instruction of the operator's kind. layout:
+    "relaxed", or "strict": every run-time operand stands once.
+    """
+    wanted = "contract" if op.kind == "contract" else "map"
+    found = isa.instruction(instruction) if instruction else isa.of_kind(wanted)
+    flow = dataflow(op).expand()
+    reads = {"lhs": op.lhs} if op.rhs is None else {"lhs": op.lhs, "rhs": op.rhs}
+    flats = dict(flow.reads)
+    if commuted and op.rhs is not None:
+        reads = {"lhs": op.rhs, "rhs": op.lhs}
+        flats = {"lhs": flats["rhs"], "rhs": flats["lhs"]}
+    accesses = {"dst": op.out, **reads}
+    flats = {"dst": flow.write, **{r: flats[r] for r in reads}}
+    good = np.logical_and.reduce([f >= 0 for f in flats.values()])
+    dims = {o.role: tuple(o.dims) for o in found.operands if o.role in accesses}
+    used = [d for d in isa.dims if any(d in v for v in dims.values())]
+    run_time = {r for r, a in accesses.items() if r != "dst" and not op.tensors[a.tensor].constant}
+    functions = {m.function for m in found.ops}
+    return Ground(
+        op=op,
+        machine=isa.name,
+        instruction=found.name,
+        commuted=commuted,
+        sizes={d: isa.dims[d] for d in used},
+        dims=dims,
+        accesses=accesses,
+        points=flow.points[good],
+        elements={r: f[good] for r, f in flats.items()},
+        counts={r: math.prod(op.tensors[a.tensor].shape) for r, a in accesses.items()},
+        steps=steps,
+        same_kind=found.kind == wanted and (op.kind not in ("max", "min") or op.kind in functions),
+        strict=frozenset(run_time) if layout == "strict" else frozenset(),
+        rectangles=rectangles,
+        tile=tile,
+    )
+
+
+def key(ground: Ground, at: Ints) -> Key:
+    """What two copies of a solution have in common. at: int64[N, 1 + dimensions], step and lanes.
+
+    Steps and lanes are renamed in the order in which the points meet them; ordered steps are not.
+    """
+    columns = at.T.tolist()
+    kept = 1 if ground.ordered else 0
+    return ground.commuted, tuple(map(tuple, columns[:kept])) + tuple(map(_renamed, columns[kept:]))
+
+
+def _renamed(column: Sequence[int]) -> tuple[int, ...]:
+    names: dict[int, int] = {}
+    return tuple(names.setdefault(v, len(names)) for v in column)
+
+
+def placed_at(solution: Key) -> Ints:
+    """A representative of a solution: step and lanes of each point."""
+    return np.array(solution[1], np.int64).T

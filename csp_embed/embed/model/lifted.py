@@ -1,0 +1,110 @@
+"""The lifted model: options as Booleans, one constraint family per file, the cost on top.
+
+Takes: Problem, Params.  Leaves: answers, best first, with what the solver proved.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from csp_embed.embed.model import objective
+from csp_embed.embed.model.constraints import cover, lanes, pins, roles
+from csp_embed.embed.model.greedy import structure_of, warm_start, worst_cost
+from csp_embed.embed.model.nearby import nearby
+from csp_embed.embed.model.reduce import within
+from csp_embed.embed.model.variables import Vars
+from csp_embed.embed.problem import Option, Problem
+from csp_embed.embed.space.digits import Choice
+from csp_embed.solver.cpsat import new_model, solve
+from csp_embed.solver.params import Params
+from csp_embed.solver.status import FEASIBLE, INFEASIBLE, OPTIMAL
+
+# In posting order; each removes wrong or unwanted answers, none only copies.
+FAMILIES = {"cover": cover, "roles": roles, "lanes": lanes, "pins": pins}
+
+# Alternatives that cost more, in percent of the best, are not listed: schedules decide which wins,
+# and overheads that the analytic cost leaves out rarely make up for more.
+_WORSE = 200
+# Products have weak linear relaxations: propagation alone proves faster (measured on DeepBench).
+# Presolve takes seconds over products of large domains and saves nothing (gemm014: 6 s to 0.4 s).
+_PARAMETERS = {"linearization_level": 0, "cp_model_presolve": False}
+
+
+@dataclass(frozen=True)
+class Found:
+    """picked: one option per block, empty where nothing was found. objective and bound in the
+    cost's units; status: what is proved about this answer among those with other structures than
+    the ones before it. posted: options that the solver saw (the others cannot be in an optimum)."""
+
+    status: str
+    picked: tuple[Option, ...] = ()
+    objective: int = 0
+    bound: int = 0
+    posted: int = 0
+    seconds: float = 0.0
+
+    def choice(self, problem: Problem) -> Choice:
+        """The decisions that the picked options mean, in operator axis order."""
+        order = {a: n for n, a in enumerate(problem.op.axes)}
+        carries = [c for o in self.picked for c in o.carries]
+        carries.sort(key=lambda c: order[c.axes[0]])
+        return Choice(self.picked[0].commuted, tuple(carries))
+
+
+def search(problem: Problem, params: Params, top: int = 1) -> list[Found]:
+    """The best answer, then up to top - 1 more, each the best of all other structures, at most
+    twice as costly. The list for a smaller `top` is the beginning of that for a larger one. The
+    list's first has no picked options where there is no answer (INFEASIBLE) or the limit came first
+    (UNKNOWN)."""
+    first = _solve(problem, params)
+    if not first.picked or (top == 1 and first.status == OPTIMAL):
+        return [first]
+    near = nearby(problem, first.objective * _WORSE // 100)
+    if near.complete and first.status != OPTIMAL:
+        # The enumeration proves what the solver's limit left open.
+        best, cost = near.answers[0]
+        picked = first.picked if cost == first.objective else best
+        first = replace(first, status=OPTIMAL, picked=picked, objective=cost, bound=cost)
+    found, taken = [first], structure_of(first.picked)
+    for picked, cost in near.answers:
+        if len(found) == top:
+            break
+        if structure_of(picked) != taken:
+            status, bound = (OPTIMAL, cost) if near.complete else (FEASIBLE, first.bound)
+            found.append(Found(status, picked, cost, bound, first.posted))
+    return found
+
+
+def _solve(problem: Problem, params: Params) -> Found:
+    """One CP-SAT run."""
+    start = warm_start(problem)
+    if {o.block for o in problem.options} != set(range(len(problem.blocks) + 1)):
+        return Found(INFEASIBLE)
+    limit = start[1] if start else worst_cost(problem)
+    options = within(problem, limit)
+    if {o.block for o in options} != set(range(len(problem.blocks) + 1)):
+        return Found(INFEASIBLE)
+    model = new_model()
+    pairs = [(model.new_bool_var(f"x{n}"), o) for n, o in enumerate(options)]
+    vars = Vars(pairs, model.new_bool_var("commuted"))
+    for family in FAMILIES.values():
+        family.post(model, vars, problem)
+    objective.post(model, vars, problem, limit)
+    if start:
+        chosen = {id(o) for o in start[0]}
+        for v, o in vars.pairs:
+            model.add_hint(v, id(o) in chosen)
+    answer = solve(model, params, extra=_PARAMETERS)
+    if answer.interrupted:
+        raise KeyboardInterrupt
+    if not answer.found:
+        return Found(answer.status, posted=len(options), seconds=answer.seconds)
+    picked = sorted((o for v, o in pairs if answer.value(v)), key=lambda o: o.block)
+    return Found(
+        answer.status,
+        tuple(picked),
+        round(answer.objective or 0),
+        round(answer.bound),
+        len(options),
+        answer.seconds,
+    )

@@ -1,0 +1,1 @@
+"""The domain of the lifted model: digits, and every way to carry an axis that keeps the rules."""

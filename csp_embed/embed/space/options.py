@@ -1,0 +1,326 @@
+"""Every way to carry one block's axes that keeps the rules: the domain of the lifted model.
+
+Takes: Operator, Unit, block.  Leaves: tuples of carries, not yet evaluated (see evaluate.py).
+
+This is a subset of the complete space (tests/oracles/complete.py: all affine maps). What is left
+out, and why it never costs less ("steps" and "elements" are what the cost counts):
+- Factors that are not the least for their number of steps (9 of 16 lanes for 18 channels in two
+  steps): more lanes are pad. Where a tensor is held whole (strict), those that are least for its
+  blocks count too.
+- Offsets and reversed digits: renaming an axis' values moves its pad to another end. Values that
+  no point has (dead taps) are not enumerated (`choice.live`). In a window the pad of lanes may
+  cost less in front, where blocks then begin early (`Carry.early`).
+- Other numerations (a digit outside its counter, several counters, digits in another order) of an
+  axis that shares no tensor index with another: a permutation of its values changes neither steps
+  nor elements. In a window an output axis may have outer digits, and an inner counter that the
+  window absorbs (`Rules.beats`).
+- Shears: a digit that moves two axes which no operand adds up makes some elements stand for fewer
+  values. Those that an operand adds up are skews.
+- A diagonal of two result dimensions for an axis that either could carry alone.
+- Diagonals and fusions with several digits, and several fusions: rarely cheaper, by a few elements.
+tests/unit/ground/test_ground_lifted.py and scripts/bench_complete compare least costs.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TypeVar
+
+from csp_embed.embed.space.digits import LOOP, Carry, inner_digits, live
+from csp_embed.embed.space.unit import Unit, accesses
+from csp_embed.ir.operator import Access, Operator
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Skew:
+    """A reduced axis that absorbs an output axis' lane digit: u = reduced + multiplier * axis."""
+
+    reduced: str
+    multiplier: Fraction
+
+
+def useful_factors(extent: int, lanes: int) -> list[int]:
+    """Factors of 2 or more, each the least for its number of steps.
+
+    >>> useful_factors(18, 16)
+    [2, 3, 4, 5, 6, 9]
+    """
+    out, seen = [], {extent}
+    for f in range(2, min(extent, lanes) + 1):
+        steps = -(-extent // f)
+        if steps not in seen:
+            seen.add(steps)
+            out.append(f)
+    return out
+
+
+class Rules:
+    """What the operands of one instruction allow an axis to do (rule 2)."""
+
+    def __init__(
+        self,
+        op: Operator,
+        unit: Unit,
+        commuted: bool,
+        pinned: Mapping[str, Iterable[int]] | None = None,
+        every: bool = False,
+        mode: str = "relaxed",
+    ) -> None:
+        """pinned: axis (or a*b, fused) -> factors that are wanted though they are not least.
+        every: also what is never cheaper than something else, but may be all that pins leave.
+        mode: strict layouts hold whole tensors, those parts too that no point reads."""
+        self.op, self.unit, self.commuted = op, unit, commuted
+        self.pinned, self.every, self.strict = pinned or {}, every, mode == "strict"
+        self.roles = accesses(op, commuted)
+        self.moved = {
+            a: {r for r, acc in self.roles.items() if any(ix.coef(a) for ix in acc.index)}
+            for a in op.axes
+        }
+        self.reduced = set(op.reduced_axes)
+
+    def factors(self, axis: str, extent: int, lanes: int) -> list[int]:
+        """The least for each number of steps, or of blocks of a tensor that is held whole, and
+        those that pins ask for."""
+        more = {f for f in self.pinned.get(axis, ()) if 2 <= f <= min(extent, lanes)}
+        for role, access in self.roles.items() if self.strict else ():
+            shape = self.op.tensors[access.tensor].shape
+            for ix, size in zip(access.index, shape, strict=True):
+                if role != "dst" and ix.coef(axis) and size > extent:
+                    more |= set(useful_factors(size, lanes))
+        out = useful_factors(extent, lanes)
+        return sorted({*out, *more}) if more else out
+
+    def plain(self, axis: str, dim: str) -> bool:
+        """A digit of `axis` on `dim` moves no operand that lacks `dim`; and it moves the result
+        exactly where `dim` is no dimension that the instruction sums over."""
+        if (axis in self.reduced) != (dim in self.unit.reduced):
+            return False
+        return not self.moved[axis] & set(self.unit.lacking(dim))
+
+    def diagonals(self, axis: str, dim: str) -> list[str]:
+        """Partner dimensions that let `dim` carry an output axis which a lacking operand reads: a
+        factor that has both is zero off the diagonal, a result that has both is dead there."""
+        if axis in self.reduced or dim in self.unit.reduced or self.plain(axis, dim):
+            return []
+        lacking = self.moved[axis] & set(self.unit.lacking(dim))
+        dims, order = self.unit.dims, list(self.unit.size)
+        return [
+            e
+            for e in order
+            if (e in self.unit.reduced or order.index(e) > order.index(dim))
+            and (e in self.unit.reduced or not self.plain(axis, e))
+            and all(e in dims[r] for r in lacking)
+            and any({dim, e} <= set(v) for v in dims.values())
+        ]
+
+    def skews(self, axis: str, dim: str) -> list[Skew]:
+        """Reduced axes that can absorb a digit of output axis `axis` on `dim`."""
+        if axis in self.reduced or dim in self.unit.reduced or self.plain(axis, dim):
+            return []
+        lacking = self.moved[axis] & set(self.unit.lacking(dim))
+        if len(lacking) != 1 or "dst" in lacking:
+            return []
+        access = self.roles[next(iter(lacking))]
+        hit = [ix for ix in access.index if ix.coef(axis)]
+        if len(hit) != 1:
+            return []
+        return [
+            Skew(s, Fraction(hit[0].coef(axis), c))
+            for s, c in hit[0].terms
+            if s in self.reduced and self.op.axes[s] > 1 and _indices(access, s) == 1
+        ]
+
+    def beats(self, axis: str) -> list[tuple[Skew, tuple[int, ...]]]:
+        """Reduced axes that can absorb an inner counter of output axis `axis`, so that elements are
+        blocks of the input that no step shifts, and the counter's extents: as many blocks as
+        fill a summed dimension, alone or beside other digits."""
+        out = []
+        for role, access in self.roles.items():
+            for ix in access.index if role != "dst" else ():
+                for s, c in ix.terms if ix.coef(axis) else ():
+                    lanes = [n for d, n in self.unit.size.items() if self.plain(s, d)]
+                    if s not in self.reduced or self.op.axes[s] == 1 or _indices(access, s) > 1:
+                        continue
+                    skew = Skew(s, Fraction(ix.coef(axis), c))
+                    sizes = {n // k // abs(skew.multiplier) for n in lanes for k in range(1, n)}
+                    every = {int(f) for f in sizes if f == int(f) and 1 < f <= self.op.axes[axis]}
+                    out.append((skew, tuple(sorted(every, reverse=True))))
+        return out
+
+
+def _indices(access: Access, axis: str) -> int:
+    return sum(1 for ix in access.index if ix.coef(axis))
+
+
+@dataclass(frozen=True)
+class _Half:
+    """An output axis' carry and the skew it needs: (dimension, factor, Skew)."""
+
+    carry: Carry
+    skews: tuple[tuple[str, int, Skew], ...] = ()
+
+
+def block_options(
+    rules: Rules, block: Sequence[str]
+) -> Iterator[tuple[tuple[Carry, ...], frozenset[str]]]:
+    """Carries of all axes of a block but the given ones, and those."""
+    outs = [a for a in block if a not in rules.reduced]
+    reds = [a for a in block if a in rules.reduced]
+    ways = [list(_output(rules, a, len(block) > 1)) for a in outs]
+    for halves in _fitting(rules.unit, ways, lambda half: [half.carry], []):
+        needs: dict[str, list[tuple[str, str, int, Skew, Fraction]]] = {}
+        for axis, half in zip(outs, halves, strict=True):
+            weight = dict(inner_digits(half.carry))
+            for dim, factor, skew in half.skews:
+                coef = weight[f"{axis}.{dim}"] * skew.multiplier
+                needs.setdefault(skew.reduced, []).append((axis, dim, factor, skew, coef))
+        if any(c.denominator > 1 for need in needs.values() for *_, c in need):
+            continue  # a lane would stand between two taps
+        choices = [list(_reduced(rules, a, needs.get(a, []))) for a in reds]
+        carried = [h.carry for h in halves]
+        for picked in _fitting(rules.unit, choices, lambda c: [c] if c else [], carried):
+            given = frozenset(a for a, c in zip(reds, picked, strict=True) if c is None)
+            yield tuple([*carried, *(c for c in picked if c is not None)]), given
+
+
+def _fitting(
+    unit: Unit,
+    choices: Sequence[Sequence[T]],
+    carries: Callable[[T], list[Carry]],
+    taken: list[Carry],
+) -> Iterator[tuple[T, ...]]:
+    """Tuples of the product of `choices` whose digits fit with those taken; pruned early."""
+    if not choices:
+        yield ()
+        return
+    for first in choices[0]:
+        so_far = [*taken, *carries(first)]
+        if _fits(unit, so_far):
+            for rest in _fitting(unit, choices[1:], carries, so_far):
+                yield (first, *rest)
+
+
+def _fits(unit: Unit, carries: Sequence[Carry]) -> bool:
+    used = lanes_of(carries)
+    return all(used.get(d, 1) <= n for d, n in unit.size.items())
+
+
+def lanes_of(carries: Sequence[Carry]) -> dict[str, int]:
+    """Dimension -> product of the digits on it."""
+    used: dict[str, int] = {}
+    for c in carries:
+        for dim, extent in (*c.inner, *c.outer):
+            if dim != LOOP:
+                used[dim] = used.get(dim, 1) * extent
+        if c.diagonal:
+            for dim in c.diagonal[:2]:
+                used[dim] = used.get(dim, 1) * c.diagonal[2]
+    return used
+
+
+def _output(rules: Rules, axis: str, coupled: bool) -> Iterator[_Half]:
+    """An output axis: a digit or none on each dimension that is not summed over."""
+    extent = rules.op.axes[axis]
+    per_dim: list[list[tuple[str, str, int, object]]] = []
+    for dim, size in rules.unit.size.items():
+        if dim in rules.unit.reduced:
+            continue
+        ways: list[tuple[str, str, int, object]] = [("none", dim, 1, None)]
+        factors = rules.factors(axis, extent, size)
+        if rules.plain(axis, dim):
+            ways += [("inner", dim, f, None) for f in factors]
+            if coupled:
+                ways += [("outer", dim, f, None) for f in factors if f < extent]
+        skews = rules.skews(axis, dim)
+        for partner in rules.diagonals(axis, dim):
+            limit = min(size, rules.unit.size[partner])
+            ways += [("diagonal", dim, f, partner) for f in rules.factors(axis, extent, limit)]
+        for skew in skews:
+            ways += [("skew", dim, f, skew) for f in factors]
+        per_dim.append(ways)
+    if coupled:
+        beats = [("skew", LOOP, f, s) for s, extents in rules.beats(axis) for f in extents]
+        per_dim.append([("none", LOOP, 1, None), *beats])
+    seen = set()
+    for ways in itertools.product(*per_dim):
+        half = _half(axis, ways)
+        if half is not None and half not in seen:
+            total = math.prod(w[2] for w in ways)
+            least = [w for w in ways if w[0] != "none"]
+            if len(least) > 1 and total // min(w[2] for w in least) >= extent:
+                continue  # one digit alone would do
+            seen.add(half)
+            yield half
+
+
+def _half(axis: str, ways: Sequence[tuple[str, str, int, object]]) -> _Half | None:
+    inner = tuple((d, f) for kind, d, f, _ in ways if kind in ("inner", "skew"))
+    outer = tuple((d, f) for kind, d, f, _ in ways if kind == "outer")
+    diagonal = [(d, str(e), f) for kind, d, f, e in ways if kind == "diagonal"]
+    skews = tuple((d, f, s) for kind, d, f, s in ways if kind == "skew" and isinstance(s, Skew))
+    if len(diagonal) > 1:
+        return None
+    return _Half(Carry((axis,), inner, outer, diagonal[0] if diagonal else None), skews)
+
+
+def _reduced(
+    rules: Rules, axis: str, needs: Sequence[tuple[str, str, int, Skew, Fraction]]
+) -> Iterator[Carry | None]:
+    """A reduced axis: digits on summed dimensions, skewed where needed; None where it is given."""
+    first, count = live(rules.op, axis)
+    skew = tuple((a, dim, s.multiplier) for a, dim, _, s, _ in needs)
+    span = count + sum(int(abs(c)) * (f - 1) for _, _, f, _, c in needs)
+    beats = [int(abs(c)) * f for _, dim, f, _, c in needs if dim == LOOP]
+    if not beats:
+        yield Carry((axis,), skew=skew)
+    if not needs and rules.op.axes[axis] > 1 and len(rules.reduced) > 1:
+        yield None
+    for dim, size in rules.unit.size.items():
+        if rules.plain(axis, dim):
+            for f in beats or rules.factors(axis, span, size):
+                if f <= size:
+                    yield Carry((axis,), ((dim, f),), skew=skew)
+                    back = first + sum(min(int(c) * (e - 1), 0) for _, _, e, _, c in needs)
+                    for early in _shifts(rules, axis, back, f):
+                        yield Carry((axis,), ((dim, f),), skew=skew, early=early)
+
+
+def _shifts(rules: Rules, axis: str, first: int, factor: int) -> set[int]:
+    """How much earlier than `first` the lanes must begin so that they meet whole blocks of a
+    tensor's index: padding in front shifts a window against them."""
+    out = set()
+    for role, access in rules.roles.items():
+        for ix in access.index if role != "dst" else ():
+            if abs(ix.coef(axis)) == 1:
+                out.add(ix.coef(axis) * (ix.const + ix.coef(axis) * first) % factor)
+    return out - {0}
+
+
+def fused_options(rules: Rules) -> Iterator[Carry | None]:
+    """None, or several reduced axes flattened in order, with one digit on a summed dimension."""
+    yield None
+    inputs = {r for r in rules.roles if r != "dst"}
+    axes = [a for a in rules.op.reduced_axes if rules.op.axes[a] > 1 and rules.moved[a] & inputs]
+    for count in range(2, len(axes) + 1):
+        for group in itertools.combinations(axes, count):
+            extent = math.prod(rules.op.axes[a] for a in group)
+            for dim, size in rules.unit.size.items():
+                if all(rules.plain(a, dim) for a in group):
+                    for f in rules.factors("*".join(group), extent, size):
+                        yield Carry(group, ((dim, f),))
+
+
+def structure(carries: Sequence[Carry]) -> tuple[object, ...]:
+    """Who is carried where, without factors and without the order of digit and counter."""
+    out: list[object] = []
+    for c in carries:
+        dims = tuple(sorted(d for d, _ in (*c.inner, *c.outer)))
+        if dims or c.diagonal or c.skew or len(c.axes) > 1:
+            out.append((c.axes, dims, c.diagonal[:2] if c.diagonal else (), c.skew))
+    return tuple(out)

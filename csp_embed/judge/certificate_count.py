@@ -1,0 +1,186 @@
+"""Counts an embedding's analytic cost from its digits and layouts; shares no code with the search.
+
+Takes: Embedding, Isa, what `--memory` said.  Leaves: figures by name, the same names as in
+`Embedding.cost`.
+
+The cost as defined, in cycles, unit work rounded to 1/256 cycle, all numbers from the spec's costs
+and the memory interface with its overrides:
+    compute = step * steps + vectors * (reset + epilogue)    an immediate_step, or a tensor_step, or
+              a step where it is an addition promised to be within reach of one contraction step
+    read    = sum over operands but the result of bytes of their elements / bytes a cycle: of the
+              port, or of as many bursts as there are tags in the time from grant to last beat
+    write   = result elements * (word_gap + beats, one at least, * (beat_bytes / port bytes a cycle
+              + (setup + latency) / burst_beats))
+    host    = bytes of run-time operands, packed
+    objective = max(compute, read, write) + (compute + read + write) / 32 + host / 256
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from csp_embed.ir.embedding import Embedding, Layout
+from csp_embed.machine.interface import MemoryInterface, default_memory, parse_memory
+from csp_embed.machine.spec import Isa
+from csp_embed.ops.bound import useful_points
+
+# (coefficient by counter, least, most): a step has work only inside all of them.
+Window = tuple[dict[str, int], int, int]
+_BATCH = 1 << 20
+
+
+# A machine that states no costs: steps, and bytes at eight a cycle.
+_UNSTATED = {
+    "": {"bytes_per_cycle": 8, "beat_bytes": 8, "burst_beats": 1},
+    "contract": {"step": 1, "reset_step": 1},
+    "map": {"immediate_step": 1, "tensor_step": 2},
+    "read": {"tags": 1},
+    "store": {"setup": 0, "word_gap": 0},
+}
+
+
+def count(embedding: Embedding, isa: Isa, memory: str = "") -> dict[str, float]:
+    """steps, vectors, macs, *_bytes, *_cycles, utilisation and objective, counted anew. memory: as
+    `--memory` says it; "": the first interface of the spec.
+
+    Raises: LookupError where the spec lacks a number, InputError for an unreadable memory.
+    """
+    if not isa.costs:
+        isa = replace(isa, costs=_UNSTATED)
+    op = embedding.operator
+    instruction = isa.instruction(embedding.instruction)
+    contract = instruction.kind == "contract"
+    steps = working_steps(embedding)
+    sizes = {role: math.prod(layout.grid) for role, layout in embedding.layouts.items()}
+    vectors = sizes["dst"]
+    per_step = isa.costs["contract"]["step"] if contract else isa.costs["map"]["tensor_step"]
+    per_vector = isa.costs["contract"]["reset_step"] if contract else 0.0
+    per_vector += sum(_step_cycles(embedding, isa, n) for n in range(len(op.epilogue)))
+    unstated = MemoryInterface("")
+    stated = isa.costs is not _UNSTATED
+    asked = parse_memory(memory or default_memory(isa)) if stated else unstated
+    port = isa.costs[asked.name]
+    rate = float(asked.bytes_per_cycle or port["bytes_per_cycle"])
+    burst = port["beat_bytes"] * port["burst_beats"]
+    loaded = min(rate, isa.costs["read"]["tags"] * burst / (asked.latency + burst / rate))
+    compute = _unit(per_step) * steps + _unit(per_vector) * vectors
+    read, host, figures = 0, 0, {}
+    for role, layout in embedding.layouts.items():
+        if role == "dst":
+            continue
+        bytes_ = _bytes(isa, layout.memory)
+        figures[f"{role}_bytes"] = float(bytes_ * sizes[role])
+        read += _unit(bytes_ / loaded) * sizes[role]
+        if not op.tensors[layout.tensor].constant:
+            host += bytes_ * sizes[role]
+    memory = embedding.layouts["dst"].memory
+    shadow = [m.name for m in isa.memories if m.shadow_of == memory and m.store_queue]
+    stored = _bytes(isa, shadow[0] if shadow else memory)
+    beats = max(stored / port["beat_bytes"], 1.0)
+    store = isa.costs["store"]
+    between = (store["setup"] + asked.latency) / port["burst_beats"]
+    each = beats * (port["beat_bytes"] / rate + between) + store["word_gap"]
+    write = _unit(each) * vectors
+    macs = math.prod(op.axes.values())
+    lanes = math.prod(_lanes(embedding, isa).values())
+    total = 32 * max(compute, read, write) + compute + read + write + 32 * host
+    return figures | {
+        "dst_bytes": float(stored * vectors),
+        "steps": float(steps),
+        "vectors": float(vectors),
+        "macs": float(macs),
+        "utilisation": (useful_points(op) or 0) / (max(steps, 1) * lanes),
+        "compute_cycles": compute / 256,
+        "read_cycles": read / 256,
+        "write_cycles": write / 256,
+        "host_bytes": float(host),
+        "objective": total / 8192,
+    }
+
+
+def _unit(cycles: float) -> int:
+    return round(256 * cycles)
+
+
+def _bytes(isa: Isa, memory: str) -> int:
+    m = isa.memory(memory)
+    return np.dtype(m.dram_dtype).itemsize * math.prod(isa.dims[d] for d in m.lanes)
+
+
+def _lanes(embedding: Embedding, isa: Isa) -> dict[str, int]:
+    """Dimensions of the instruction; an elementwise one has those of the accumulator."""
+    operands = isa.instruction(embedding.instruction).operands
+    if isa.instruction(embedding.instruction).kind == "map":
+        operands = tuple(o for o in operands if o.role == "dst")
+    return {d: isa.dims[d] for o in operands for d in o.dims}
+
+
+def _step_cycles(embedding: Embedding, isa: Isa, number: int) -> float:
+    step, costs = embedding.operator.epilogue[number], isa.costs
+    if step.access is None:
+        return costs["map"]["immediate_step"]
+    instruction = isa.instruction(embedding.instruction)
+    if instruction.kind != "contract" or step.op != "add" or step.bias_range is None:
+        return costs["map"]["tensor_step"]
+    kept = next(o.dims for o in instruction.operands if o.role == "dst")
+    summed = math.prod(n for d, n in _lanes(embedding, isa).items() if d not in kept)
+    reach = (summed - 1) * 127 * 127 + 127
+    by_contraction = step.bias_range <= reach
+    return costs["contract"]["step"] if by_contraction else costs["map"]["tensor_step"]
+
+
+def working_steps(embedding: Embedding) -> int:
+    """Counter values at which both factors' elements exist, counted over coupled counters only."""
+    trips = {c.name: c.extent for c in embedding.counters}
+    windows: list[Window] = []
+    for role in ("lhs", "rhs"):
+        if role in embedding.layouts:
+            windows += _windows(embedding.layouts[role])
+    total, free = 1, set(trips)
+    while windows:
+        group, names = [windows.pop()], set()
+        names |= set(group[0][0])
+        while joined := [w for w in windows if names & set(w[0])]:
+            group += joined
+            windows = [w for w in windows if not any(w is j for j in joined)]
+            names |= {n for w in joined for n in w[0]}
+        free -= names
+        total *= _inside(group, sorted(names), trips)
+    return total * math.prod(trips[n] for n in free)
+
+
+def _windows(layout: Layout) -> list[Window]:
+    out = []
+    for d, size in enumerate(layout.grid):
+        coefs = {c: steps[d] for c, steps in layout.step.items() if steps[d]}
+        out.append((coefs, -layout.origin[d], size - 1 - layout.origin[d]))
+    return out
+
+
+def _inside(windows: Sequence[Window], names: Sequence[str], trips: dict[str, int]) -> int:
+    """By enumeration, the last counters at once."""
+    inner: list[str] = []
+    for name in sorted(names, key=lambda n: trips[n]):
+        if math.prod(trips[n] for n in inner) * trips[name] <= _BATCH:
+            inner.append(name)
+    outer = [n for n in names if n not in inner]
+    tables = np.indices([trips[n] for n in inner]).reshape(
+        len(inner), math.prod(trips[n] for n in inner)
+    )
+    at = dict(zip(inner, tables, strict=True))
+    total = 0
+    for values in itertools.product(*(range(trips[n]) for n in outer)):
+        fixed = dict(zip(outer, values, strict=True))
+        good = np.ones(math.prod(trips[n] for n in inner), bool)
+        for coefs, low, high in windows:
+            value = np.zeros(len(good), np.int64)
+            for name, coef in coefs.items():
+                value += coef * (fixed[name] if name in fixed else at[name])
+            good &= (value >= low) & (value <= high)
+        total += int(good.sum())
+    return total

@@ -1,0 +1,108 @@
+"""Does a program file expect what its formula says? Judged by NumPy, without running the program.
+
+Takes: a program file's content.  Leaves: problems, and remarks on what could not be judged.
+
+A simulator that agrees with the file's `after` proves nothing where `after` is wrong: here the
+result is computed anew from the operator in `meta` and the logical tensors, and looked up in
+`after` by the element addresses that `meta.tensors` states. No code of the builders is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csp_embed.errors import OperatorError
+from csp_embed.ir.operator import Operator
+from csp_embed.ir.stream import Program
+from csp_embed.ops.bound import natural
+from csp_embed.ops.document import from_document
+from csp_embed.ops.reference import evaluate
+
+# NumPy does about 4 * 10^9 a second: a minute at most.
+REFERENCE_MACS = 200_000_000_000
+
+Array = NDArray[Any]
+
+
+def formula_problems(program: Program) -> tuple[list[str], list[str]]:
+    """(problems, remarks) of the expected values; nothing for a file that claims no formula."""
+    certificate = program.meta.get("certificate")
+    document = certificate.get("operator") if isinstance(certificate, Mapping) else None
+    if document is None:
+        return [], []  # Recorded by another tool: nothing claims a formula.
+    try:
+        op = from_document(document, program.tensors)
+        name = op.out.tensor
+        if any(t not in program.tensors for t in op.tensors if t != name):
+            return [], ["expected values were not compared with the formula: operands are missing"]
+        if natural(op)["macs"] > REFERENCE_MACS:
+            return [], ["expected values were not compared with the formula: it would take minutes"]
+        want = evaluate(op, program.tensors)[name]
+    except OperatorError as error:
+        return [f"the operator and the tensors do not fit: {error.what}"], []
+    return _compare(op, program, want)
+
+
+def _compare(op: Operator, program: Program, want: Array) -> tuple[list[str], list[str]]:
+    name = op.out.tensor
+    problems, remarks = [], []
+    if name not in program.tensors:
+        remarks.append(f"the file carries no {name}")
+    elif not np.array_equal(program.tensors[name], want):
+        problems.append(_first(f"the tensor {name}", name, program.tensors[name], want))
+    if not program.after:
+        return problems, [*remarks, "the file expects no bytes"]
+    expected = _looked_up(program, name, want.shape)
+    if isinstance(expected, str):
+        return problems, [
+            *remarks,
+            f"expected bytes were not compared with the formula: {expected}",
+        ]
+    if not np.array_equal(expected, want):
+        problems.append(_first("the expected bytes", name, expected, want))
+    return problems, remarks
+
+
+def _looked_up(program: Program, name: str, shape: tuple[int, ...]) -> Array | str:
+    """The tensor as `after` holds it; a text where that cannot be told."""
+    tensors = program.meta.get("tensors")
+    place = tensors.get(name) if isinstance(tensors, Mapping) else None
+    if place is None:
+        return f"the file does not say where {name} lies"
+    try:
+        dtype, base, digits = np.dtype(place["dtype"]), int(place["addr"]), place["digits"]
+        at: Any = np.full([1] * len(shape), base, np.int64)
+        for d in digits:
+            index = np.arange(shape[d["axis"]]) // d["div"] % d["mod"] * d["stride_bytes"]
+            at = at + index.reshape([-1 if a == d["axis"] else 1 for a in range(len(shape))])
+    except (KeyError, TypeError, ValueError, IndexError):
+        return f"where {name} lies cannot be read"
+    at = np.broadcast_to(at, shape)
+    starts = np.array([a for a, _ in program.after], np.int64)
+    order = np.argsort(starts, kind="stable")
+    lengths = np.array([len(d) for _, d in program.after], np.int64)
+    joined = np.concatenate([program.after[int(n)][1] for n in order])
+    begins = np.concatenate([[0], np.cumsum(lengths[order])])
+    number = np.searchsorted(starts[order], at.reshape(-1), side="right") - 1
+    offset = at.reshape(-1) - starts[order][number]
+    if (number < 0).any() or (offset + dtype.itemsize > lengths[order][number]).any():
+        return f"not all of {name} is among them"
+    first = begins[number] + offset
+    raw = joined[first[:, None] + np.arange(dtype.itemsize)]
+    return np.ascontiguousarray(raw).view(dtype).reshape(shape)
+
+
+def _first(what: str, name: str, got: Array, want: Array) -> str:
+    if got.shape != want.shape:
+        return f"{what} has the shape {got.shape}, not {want.shape}"
+    wrong = np.argwhere(got != want)
+    index = tuple(int(i) for i in wrong[0])
+    place = f"{name}[{','.join(map(str, index))}]"
+    return (
+        f"{what} contradicts the formula: {place} is {got[index]}, NumPy computes {want[index]};"
+        f" {len(wrong)} elements differ"
+    )

@@ -1,0 +1,288 @@
+"""Reads an instruction-set file and a configuration into an `Isa`.
+
+Takes: YAML in the format of isa_specs/README.md.  Leaves: an Isa whose every promise is checked
+here: disjoint fields, powers of two, known names, meanings that fit their kind, rules that hold.
+Every refusal is a SpecError with file:line, the item, the reason and one thing to try.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields as dataclass_fields
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from csp_embed.errors import SpecError
+from csp_embed.machine import config as configuration
+from csp_embed.machine import expr, tree
+from csp_embed.machine.fields import read_fields
+from csp_embed.machine.instructions import read_instructions
+from csp_embed.machine.memories import read_memories
+from csp_embed.machine.resources import folder
+from csp_embed.machine.spec import Isa, Limits
+from csp_embed.machine.tree import Item
+
+FORMAT = "csp-embed-isa/1"
+MAX_LANES = 1 << 16
+_REQUIRED = (
+    "format", "name", "configuration", "dims", "memories", "uop", "queues", "opcode",
+    "instructions", "limits",
+)  # fmt: skip
+_OPTIONAL = ("source", "let", "rules", "field_groups", "costs")
+
+
+def load_isa(
+    spec: str | Path | Mapping[str, Any] = "vta",
+    config: str | Path | Mapping[str, Any] | None = None,
+) -> Isa:
+    """The machine `spec` under `config`.
+
+    spec: a name in isa_specs/, a path to a YAML file, or what such a file holds as a mapping (lines
+        in messages are then those of its YAML text, which `yaml.safe_dump` makes).
+    config: None (the spec's default), the name of one of its configurations, a path to a JSON file,
+        or a dict of its keys.
+    Raises: SpecError naming file and line, the offending item, the reason and one thing to try.
+
+    >>> load_isa("vta").lane_shape("WGT")
+    (16, 16)
+    """
+    if config is not None and not isinstance(config, str | Path | Mapping):
+        raise SpecError(
+            f"a {type(config).__name__} is no configuration",
+            where="config",
+            why="a name, a path to a JSON file or a dict of its keys is read",
+            hint="load_isa('vta', 'vta_config.json')",
+        )
+    if isinstance(spec, Mapping):
+        return load_text(_dumped(spec), "the given mapping", Path(), config)
+    if not isinstance(spec, str | Path):
+        raise SpecError(
+            f"a {type(spec).__name__} is no instruction set",
+            why="a name, a path to a YAML file or a mapping is read",
+            hint="load_isa('vta')",
+        )
+    return load_text(*_source(spec), config, shipped=builtin(str(spec)) is not None)
+
+
+def _dumped(spec: Mapping[str, Any]) -> str:
+    """The YAML text of a mapping. Raises: SpecError where YAML cannot say it."""
+    try:
+        # Through plain types: a mapping of any kind, tuples for lists.
+        return yaml.safe_dump(_plain(spec), sort_keys=False, allow_unicode=True)
+    except yaml.YAMLError as error:
+        raise SpecError(
+            "the mapping cannot be written as YAML",
+            why=str(error).splitlines()[0],
+            hint="numbers, texts, lists and mappings only, as yaml.safe_load gives them",
+        ) from error
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _plain(v) for k, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def config_names(spec: str | Path = "vta") -> list[str]:
+    """Names of the configurations that a spec defines, in its order."""
+    text, file, _ = _source(spec)
+    table = tree.read(text, file).table(_REQUIRED, _OPTIONAL)
+    return list(configuration.named(table["configuration"]))
+
+
+def _source(spec: str | Path) -> tuple[str, str, Traversable | Path]:
+    """(text, name for messages, folder of its configurations)."""
+    place = builtin(str(spec))
+    if place is not None:
+        return place.read_text(encoding="utf-8"), f"isa_specs/{spec}.yaml", folder("isa_specs")
+    path = Path(spec)
+    if path.suffix not in (".yaml", ".yml") and not path.exists():
+        raise SpecError(
+            f"no instruction set '{spec}'",
+            why=f"known by name: {', '.join(builtin_names())}",
+            hint="give one of these names or a path to a .yaml file",
+        )
+    try:
+        return path.read_text(encoding="utf-8"), str(path), path.parent
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise SpecError(f"cannot read {path}", where=str(path), why=reason) from error
+
+
+def builtin_names() -> list[str]:
+    """Names of the instruction sets that ship with the package."""
+    names = [entry.name for entry in folder("isa_specs").iterdir()]
+    return sorted(n.removesuffix(".yaml") for n in names if n.endswith(".yaml"))
+
+
+def builtin(name: str) -> Traversable | None:
+    """The file of a shipped instruction set, or None."""
+    return folder("isa_specs") / f"{name}.yaml" if name in builtin_names() else None
+
+
+def load_text(
+    text: str,
+    file: str,
+    base: Traversable | Path | None,
+    config: str | Path | Mapping[str, Any] | None = None,
+    *,
+    shipped: bool = False,
+) -> Isa:
+    """`load_isa` for YAML text; `file` names it in messages, `base` holds its configurations."""
+    root = tree.read(text, file)
+    table = root.table(_REQUIRED, _OPTIONAL)
+    if table["format"].text() != FORMAT:
+        raise table["format"].error(
+            f"'{table['format'].text()}' is not a format we read", f"this version reads {FORMAT}"
+        )
+    config_name, values = configuration.choose(table["configuration"], config, base)
+    names = {k: v for k, v in values.items() if isinstance(v, int)}
+    _let(table, names)
+    _rules(table, names, config_name)
+    dims = _dims(table["dims"], names)
+    queues = _queues(table["queues"])
+    memories = read_memories(table["memories"], names, dims, queues)
+    uop_table = table["uop"].table(["memory", "bits", "fields"])
+    uop_memory = uop_table["memory"].text()
+    if not any(m.name == uop_memory and m.dtype == "uint32" for m in memories):
+        raise uop_table["memory"].error(
+            f"'{uop_memory}' is no micro-op memory", "it must be a memory without lanes"
+        )
+    if uop_table["bits"].integer(names) != 32:
+        raise uop_table["bits"].error(
+            "a micro-op must have 32 bits", "encoders pack one per uint32"
+        )
+    uop_fields, _ = read_fields(uop_table["fields"].items(), names, 32, {})
+    opcode = table["opcode"].table(["bit", "width"])
+    groups = table["field_groups"].entries() if "field_groups" in table else {}
+    instructions = read_instructions(
+        table["instructions"], names, groups, opcode, memories, queues, uop_memory, uop_fields
+    )
+    return Isa(
+        name=table["name"].word(),
+        config=values,
+        config_name=config_name,
+        dims=dims,
+        memories=memories,
+        uop_memory=uop_memory,
+        uop_fields=uop_fields,
+        instructions=instructions,
+        queues=queues,
+        limits=_limits(table["limits"], names),
+        costs=_costs(table.get("costs")),
+        source=table["source"].text() if "source" in table else "",
+        spec_text="" if shipped else text,
+        places=_places(table, groups),
+    )
+
+
+def _places(table: Mapping[str, Item], groups: Mapping[str, Item]) -> dict[str, str]:
+    """Where the items stand that later refusals name; see `Isa.places`."""
+    found = {key: item.where for key, item in table.items()}
+    for section in ("dims", "memories", "instructions", "limits", "costs"):
+        for name, item in table[section].entries().items() if section in table else ():
+            found[f"{section}.{name}"] = table[section].key_where(name)
+            if section in ("memories", "instructions"):
+                found |= {f"{section}.{name}.{k}": v.where for k, v in item.entries().items()}
+    for item in table["uop"].entries()["fields"].items():
+        found[f"uop.{item.entries()['name'].text()}"] = item.where
+    for name, item in table["instructions"].entries().items():
+        for given in item.entries()["fields"].items():
+            entries = given.entries()
+            # A field of a group is told at its own line, which is what must be edited.
+            many = groups[entries["group"].text()].items() if "group" in entries else [given]
+            for field in many:
+                found[f"instructions.{name}.{field.entries()['name'].text()}"] = field.where
+    return found
+
+
+def _let(table: Mapping[str, Item], names: dict[str, int]) -> None:
+    if "let" not in table:
+        return
+    for key, item in table["let"].entries().items():
+        if not key.isidentifier():
+            raise item.error(f"'{key}' is not a name", "letters, digits and _ only")
+        if key in names:
+            raise item.error(f"'{key}' is defined twice", "it is a configuration key already")
+        names[key] = item.integer(names)
+
+
+def _rules(table: Mapping[str, Item], names: Mapping[str, int], config_name: str) -> None:
+    broken = [
+        rule
+        for item in (table["rules"].items() if "rules" in table else [])
+        for rule in [item.table(["rule", "why"])]
+        if not rule["rule"].integer(names)
+    ]
+    if not broken:
+        return
+    texts = [rule["rule"].text() for rule in broken]
+    used = dict.fromkeys(n for text in texts for n in expr.names_in(expr.parse(text)))
+    raise SpecError(
+        f"configuration {config_name} is illegal: {' and '.join(texts)} must hold",
+        where=broken[0]["rule"].where,
+        why="; ".join(
+            [", ".join(f"{n} = {names[n]}" for n in used), *(rule["why"].text() for rule in broken)]
+        ),
+        hint="change the sizes in the configuration until the rules hold",
+    )
+
+
+def _dims(item: Item, names: Mapping[str, int]) -> dict[str, int]:
+    dims = {"b": 1, "o": 1, "i": 1}
+    for key, value in item.entries().items():
+        if not key.isidentifier():
+            raise value.error(f"'{key}' is not a name", "letters, digits and _ only")
+        dims[key] = value.integer(names)
+        if dims[key] < 1:
+            raise value.error(f"dimension '{key}' is {dims[key]}", "at least 1 is needed")
+        if dims[key] > MAX_LANES:
+            raise value.error(
+                f"dimension '{key}' has {dims[key]} lanes", f"at most {MAX_LANES} are handled"
+            )
+    return dims
+
+
+def _queues(item: Item) -> tuple[str, ...]:
+    queues = tuple(q.word() for q in item.items())
+    if not queues:
+        raise item.error("no queue is given", "instructions must run somewhere")
+    for n, queue in enumerate(queues):
+        if queue in queues[:n]:
+            raise item.items()[n].error(
+                f"queue '{queue}' stands twice",
+                "each queue has one place in token order",
+                "drop one",
+            )
+    return queues
+
+
+def _limits(item: Item, names: Mapping[str, int]) -> Limits:
+    kinds = {f.name: isinstance(f.default, bool) for f in dataclass_fields(Limits)}
+    given = item.table([], kinds)
+    values: dict[str, Any] = {}
+    for key, value in given.items():
+        values[key] = value.flag() if kinds[key] else value.integer(names)
+        if not kinds[key] and values[key] < 0:
+            raise value.error(f"{values[key]} is negative", "limits count things", "give 0 or more")
+    if values.get("page_bytes", 1) < 1:
+        raise given["page_bytes"].error(
+            "pages of 0 bytes", "programs are laid out in pages", "4096 is usual"
+        )
+    if values.get("dram_bits", 32) > 48:
+        raise given["dram_bits"].error(
+            f"{values['dram_bits']} address bits", "at most 48 are laid out", "32 is usual"
+        )
+    return Limits(**values)
+
+
+def _costs(item: Item | None) -> dict[str, dict[str, float]]:
+    if item is None:
+        return {}
+    return {
+        memory: {key: value.number() for key, value in section.entries().items()}
+        for memory, section in item.entries().items()
+    }

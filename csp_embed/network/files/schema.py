@@ -1,0 +1,174 @@
+"""Reading JSON and YAML into pydantic models, with errors that name file, line and item."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from csp_embed.errors import InputError
+
+
+class Strict(BaseModel):
+    """Unknown keys and infinite numbers are errors; `id: 7` in YAML is the name "7"."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, coerce_numbers_to_str=True
+    )
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def read_document(path: str | Path) -> tuple[Any, bytes]:
+    """The value in a JSON or YAML file, and its bytes. Raises: InputError naming file and line."""
+    data = read_bytes(path)
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError("not a text file", where=str(path), why=str(error)) from error
+    if text.lstrip().startswith(("{", "[")):
+        try:
+            return json.loads(text, object_pairs_hook=_no_repeats), data
+        except json.JSONDecodeError as error:
+            if Path(path).suffix.lower() == ".json":
+                raise InputError(
+                    "not valid JSON", where=f"{path}:{error.lineno}", why=error.msg
+                ) from error
+        except ValueError as error:
+            raise InputError("not valid JSON", where=str(path), why=str(error)) from error
+    try:
+        return yaml.load(text, Loader=_Loader), data
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        reason = getattr(error, "problem", None) or str(error)
+        raise InputError("not valid YAML", where=where, why=reason) from error
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """A file's bytes. Raises: InputError where it is missing or unreadable."""
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"cannot read {path}", where=str(path), why=error.strerror or str(error)
+        ) from error
+
+
+_UNITS = {"ns": "1/1000000", "us": "1/1000", "ms": "1", "s": "1000"}
+
+
+def in_ms(value: float, unit: str) -> float:
+    """A time in ms. 3 ns are 0.000003 ms to the last digit, which a product of floats need not
+    be."""
+    return float(Fraction(repr(float(value))) * Fraction(_UNITS[unit]))
+
+
+def per_ms(value: float, unit: str) -> float:
+    """A rate per `unit` as a rate per ms."""
+    return float(Fraction(repr(float(value))) / Fraction(_UNITS[unit]))
+
+
+def sha256(data: bytes) -> str:
+    """Hexadecimal SHA-256."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def parse(model: type[Model], value: Any, path: str | Path, format_name: str = "") -> Model:
+    """`value` as `model`. Raises: InputError with the first offending item and its line."""
+    if not isinstance(value, dict):
+        raise InputError("expected a mapping of keys to values", where=str(path))
+    if format_name and value.get("format") != format_name:
+        found = f"format is {value['format']!r}" if "format" in value else "there is no format key"
+        raise InputError(
+            f"not a {format_name} file", where=str(path), why=found, hint=f"format: {format_name}"
+        )
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=True)[0]
+        place = [p for p in first["loc"] if not str(p).startswith("function-")]
+        reason = _reason(first)
+        raise InputError(
+            reason,
+            where=f"{_with_line(path, place)}  {_dotted(place)}",
+            why=f"{error.error_count()} such problems in all" if error.error_count() > 1 else "",
+        ) from error
+
+
+def _reason(problem: Any) -> str:
+    key = str(problem["loc"][-1]) if problem["loc"] else ""
+    if problem["type"] == "missing":
+        return f"the key {key!r} is missing"
+    if problem["type"] == "extra_forbidden":
+        return f"unknown key {key!r}"
+    if problem["type"] == "finite_number":
+        return f"{key}: {problem['input']} is not a finite number"
+    given = problem.get("input")
+    shown = f" (it is {given!r})" if isinstance(given, (int, float, str, bool)) else ""
+    return f"{key}: {problem['msg'][0].lower()}{problem['msg'][1:]}{shown}"
+
+
+def _dotted(place: Sequence[Any]) -> str:
+    text = ""
+    for part in place:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text
+
+
+def _with_line(path: str | Path, place: Sequence[Any]) -> str:
+    """file:line of the item, or of its nearest parent that exists."""
+    try:
+        node = yaml.compose(Path(path).read_text(), Loader=yaml.SafeLoader)
+    except (OSError, yaml.YAMLError, UnicodeDecodeError):
+        return str(path)
+    line = 1
+    for part in place:
+        found = None
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                if key.value == str(part):
+                    line, found = key.start_mark.line + 1, value
+        elif isinstance(part, int) and part < len(node.value):
+            found = node.value[part]
+            line = found.start_mark.line + 1
+        if found is None:
+            break
+        node = found
+    return f"{path}:{line}"
+
+
+def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in out:
+            raise ValueError(f"the key {key!r} is there twice")
+        out[key] = value
+    return out
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML that refuses a repeated key."""
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    loader.flatten_mapping(node)
+    out: dict[Any, Any] = {}
+    for key_node, value_node in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        if key in out:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"the key {key!r} is there twice", key_node.start_mark
+            )
+        out[key] = loader.construct_object(value_node, deep=True)
+    return out
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)

@@ -1,0 +1,1 @@
+"""ONNX models: read, folded, shaped, grouped into layers, cut into parts."""

@@ -1,0 +1,1 @@
+"""What layers cost: measured on this machine, by roofline, and the files that keep it."""

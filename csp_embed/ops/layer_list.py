@@ -1,0 +1,116 @@
+"""A user's own layer list: the format of `deepbench/networks.json`, or its list of layers alone.
+
+Takes: a JSON file.  Leaves: records that `deepbench.build` takes, each built once to see that it
+can be; every error names the file and the entry.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from csp_embed.errors import InputError, OperatorError
+from csp_embed.ops import deepbench
+from csp_embed.ops.bound import natural
+
+_EXAMPLE = '[{"id": "l0", "op": "matmul", "m": 8, "n": 4, "k": 16}]'
+
+
+def read_layer_list(path: str | Path) -> list[Mapping[str, Any]]:
+    """The layers in their order, with `macs` filled in.
+
+    Raises: InputError for a file that cannot be read, has no layers, an entry with a missing,
+    unknown or repeated part, or extents that make no operator.
+    """
+    try:
+        document = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise InputError(
+            f"cannot read the layer list {path}",
+            why=why,
+            hint="csp-embed deepbench networks, which is deepbench/networks.json",
+        ) from error
+    except ValueError as error:
+        line = f":{error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
+        raise InputError(
+            f"{path} is no JSON", where=f"{path}{line}", why=str(error), hint=_EXAMPLE
+        ) from error
+    entries = document.get("layers") if isinstance(document, Mapping) else document
+    if not isinstance(entries, list) or not entries:
+        raise InputError(
+            f"{path} holds no layers",
+            where=str(path),
+            why="a list of layers, or an object whose `layers` is one, is expected",
+            hint=_EXAMPLE,
+        )
+    seen: dict[str, int] = {}
+    found = []
+    for number, entry in enumerate(entries):
+        record = _checked(f"{path}: entry {number}", entry)
+        first = seen.setdefault(record["id"], number)
+        if first != number:
+            raise InputError(
+                f"the id {record['id']!r} stands twice",
+                where=f"{path}: entries {first} and {number}",
+                why="records of a sweep are told apart by their ids",
+                hint=f"rename it, e.g. {record['id']}b",
+            )
+        found.append(record)
+    return found
+
+
+def _checked(where: str, entry: Any) -> Mapping[str, Any]:
+    """The entry, built once. Raises: InputError."""
+    if not isinstance(entry, Mapping):
+        raise InputError("a layer is a JSON object", where=where, why=repr(entry)[:60])
+    for key in ("id", "op"):
+        if not isinstance(entry.get(key), str) or not entry[key]:
+            raise InputError(
+                f"the layer has no {key}", where=where, why=f"{key} is a text", hint=_EXAMPLE
+            )
+    where = f"{where}, {entry['id']!r}"
+    op = entry["op"]
+    if op not in deepbench.EPILOGUES:
+        known = list(deepbench.EPILOGUES)
+        near = get_close_matches(op, known, 1)
+        raise InputError(
+            f"unknown operator {op!r}",
+            where=where,
+            why=f"known: {', '.join(known)}",
+            hint=f'"op": "{(near or known)[0]}"',
+        )
+    own = deepbench.arguments(op)
+    allowed = (*deepbench.ABOUT, *own, *deepbench.EPILOGUE)
+    for key in entry:
+        if key not in allowed:
+            near = get_close_matches(key, allowed, 1)
+            raise InputError(
+                f"{op} has no {key!r}",
+                where=where,
+                why=f"it takes {', '.join(own)}; {', '.join(deepbench.EPILOGUE)}",
+                hint=f"did you mean {near[0]!r}?" if near else f"remove {key!r}",
+            )
+    missing = [key for key, required in own.items() if required and key not in entry]
+    if missing:
+        raise InputError(f"{op} needs {', '.join(missing)}", where=where, hint=f'"{missing[0]}": 8')
+    count = entry.get("count", 1)
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise InputError(f"count is {count!r}; it must be a positive integer", where=where)
+    if not isinstance(entry.get("reference", {}), Mapping | None):
+        raise InputError(
+            "reference is an object of figures",
+            where=where,
+            hint='"reference": {"cycles_rtl_de10": 1000}',
+        )
+    try:
+        op_built = deepbench.build(entry)
+    except OperatorError as error:
+        raise InputError(
+            error.what, where=where, why="; ".join(filter(None, (error.where, error.why))),
+            hint=error.hint,
+        ) from error  # fmt: skip
+    return {**entry, "macs": natural(op_built)["macs"]}

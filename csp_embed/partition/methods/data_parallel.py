@@ -1,0 +1,362 @@
+"""Data parallelism: r copies of the network, each on its own devices.
+
+Takes: a graph, a platform, the number of replicas.  Leaves: a Plan with `replicas`.
+Throughput: each copy is a throughput plan; rates add up; where copies share a bus that would be
+overloaded, all rates are scaled down. Latency: the batch is split; the copies are solved together
+as one graph, so that they queue on shared buses.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+
+from csp_embed.errors import CspEmbedError, Infeasible, InputError
+from csp_embed.ir.network import (
+    FEASIBLE,
+    LATENCY,
+    OPTIMAL,
+    Assignment,
+    Edge,
+    Plan,
+    Platform,
+    Replica,
+    Task,
+    TaskGraph,
+    Transfer,
+)
+from csp_embed.partition.bounds import latency_period as bounds
+from csp_embed.partition.exact import DOUBLE, Exact, below
+from csp_embed.partition.request import Request
+from csp_embed.partition.symmetry import trimmed
+from csp_embed.partition.view import make_problem, normalised, number
+
+LINES = "the number of replicas must not exceed the number of devices"
+
+
+def device_sets(platform: Platform, replicas: int) -> list[list[list[str]]]:
+    """Ways to deal the devices out: whole servers, round robin by kind, consecutive runs."""
+    names = [d.name for d in platform.devices]
+    ways: list[list[list[str]]] = []
+    servers: dict[str, list[str]] = {}
+    for d in platform.devices:
+        servers.setdefault(d.server or "", []).append(d.name)
+    if len(servers) > 1 and len(servers) % replicas == 0:
+        whole = list(servers.values())
+        ways.append([list(itertools.chain(*whole[i::replicas])) for i in range(replicas)])
+    kinds: dict[str, list[str]] = {}
+    for d in platform.devices:
+        kinds.setdefault(d.kind, []).append(d.name)
+    dealt: list[list[str]] = [[] for _ in range(replicas)]
+    turn = 0
+    for group in kinds.values():
+        for name in group:
+            dealt[turn % replicas].append(name)
+            turn += 1
+    ways.append(dealt)
+    cuts = np.linspace(0, len(names), replicas + 1).astype(int)
+    ways.append([names[a:b] for a, b in itertools.pairwise(cuts)])
+    unique: list[list[list[str]]] = []
+    for way in ways:
+        if all(way) and way not in unique:
+            unique.append(way)
+    return unique
+
+
+def part_of(platform: Platform, names: list[str]) -> Platform:
+    """The platform with these devices and the links among them."""
+    keep = set(names)
+    return replace(
+        platform,
+        devices=tuple(d for d in platform.devices if d.name in keep),
+        links=tuple(k for k in platform.links if set(k.between) <= keep),
+        host=replace(platform.host, device=None)
+        if platform.host.device not in keep
+        else platform.host,
+    )
+
+
+def solve_replicated(
+    graph: TaskGraph, platform: Platform, request: Request, fix: dict[str, str],
+    replicas: int, batch: int,
+) -> Plan:  # fmt: skip
+    """The best of the ways to deal devices out. Raises: InputError, Infeasible."""
+    if replicas > len(platform.devices):
+        raise InputError(f"{replicas} replicas on {len(platform.devices)} devices", why=LINES)
+    if request.max_latency is not None or request.min_throughput is not None:
+        raise InputError("data parallelism takes no limit on latency or throughput")
+    if request.objective != LATENCY and batch > 1:
+        raise InputError(
+            "throughput is per sample: a batch has no meaning there",
+            hint="use a batch with the objective latency",
+        )
+    if request.objective == LATENCY and batch < replicas:
+        raise InputError(f"a batch of {batch} cannot be shared by {replicas} replicas")
+    solve_one = _latency if request.objective == LATENCY else _throughput
+    ways = device_sets(platform, replicas)
+    best: Plan | None = None
+    reason: CspEmbedError | None = None
+    interrupted = unknown = False
+    for way in ways:
+        share = request
+        if request.time_limit is not None:
+            share = replace(request, time_limit=request.time_limit / len(ways))
+        try:
+            plan = solve_one(graph, platform, share, fix, way, batch)
+        except Infeasible as error:
+            reason = error
+            continue
+        except KeyboardInterrupt:  # between two searches, which see to it themselves
+            interrupted = True
+            break
+        unknown |= plan.objective is None
+        if plan.objective is not None and (
+            best is None or best.objective is None or plan.objective < best.objective
+        ):
+            best = plan
+        interrupted |= "interrupted" in plan.reasons
+        if interrupted:
+            break
+    reasons = ("interrupted",) if interrupted else ()
+    if best is not None:
+        return replace(best, reasons=reasons)
+    if interrupted or unknown:
+        return Plan(
+            request.objective, None, 0.0, None, "UNKNOWN", request.method, reasons=reasons,
+            graph_sha256=graph.sha256, platform_sha256=platform.sha256,
+        )  # fmt: skip
+    if best is None:
+        raise Infeasible(
+            f"{replicas} replicas do not fit",
+            where="memory or devices of a replica",
+            why=reason.what if reason else "no way to deal out the devices",
+            hint="use fewer replicas",
+        )
+    return best
+
+
+def _keywords(request: Request) -> dict[str, object]:
+    """The request as arguments of `solve`."""
+    names = ("method", "contiguous", "pipeline", "time_limit", "workers", "seed", "effort")
+    return {name: getattr(request, name) for name in names}
+
+
+def _solver() -> Callable[..., Plan]:
+    from csp_embed.partition.solve import solve
+
+    return solve
+
+
+def _throughput(
+    graph: TaskGraph, platform: Platform, request: Request, fix: dict[str, str],
+    way: list[list[str]], batch: int,
+) -> Plan:  # fmt: skip
+    """Copies solved apart; rates 1 / period each, scaled where a shared bus is too busy."""
+    solve = _solver()
+    plans = [
+        solve(
+            graph, part_of(platform, names), objective="throughput", fix=fix, **_keywords(request)
+        )
+        for names in way
+    ]
+    for plan in plans:
+        if plan.objective is None:  # the limit, or Ctrl-C
+            return plan
+        if not plan.objective:
+            raise Infeasible(
+                "a replica takes no time, so that its rate has no limit",
+                where="costs of 0",
+                hint="plan one copy (--replicas 1): its period is 0",
+            )
+    rates = [1.0 / (plan.objective or 1.0) for plan in plans]
+    buses = {name for plan in plans for name in plan.loads}
+    busiest = max(
+        sum(rate * plan.loads.get(name, 0.0) for rate, plan in zip(rates, plans, strict=True))
+        for name in buses
+    )
+    rates = [rate / max(1.0, busiest) for rate in rates]
+    found = tuple(
+        Replica(rate, plan.assignments, plan.loads, plan.transfers)
+        for rate, plan in zip(rates, plans, strict=True)
+    )
+    value = 1 / sum((number(rate) for rate in rates), Fraction(0))
+    # The fractional load bound holds for mixtures of placements too.
+    made = _plan(graph, platform, request, value, _load(graph, platform, fix), found, "load")
+    return replace(made, reasons=next((p.reasons for p in plans if p.reasons), ()))
+
+
+def _load(graph: TaskGraph, platform: Platform, fix: dict[str, str]) -> Fraction:
+    """`bounds.load` in ms, exactly."""
+    p = normalised(make_problem(graph, trimmed(graph, platform, fix.values()), fix))
+    return Exact.of(p).load(bounds.load_prices(p.cost)) if p.n else Fraction(0)
+
+
+def times(x: float, count: int) -> float:
+    """So many times a decimal: three times 0.1 is 0.3."""
+    return float(number(x) * count)
+
+
+def _copy(task: Task, index: int, names: list[str], platform: Platform, share: int) -> Task:
+    """Task of replica `index` for `share` samples, on its own devices only."""
+    cost = {}
+    for d in platform.devices:
+        if d.name in names:
+            c, linear = task.batch_cost_on(d, share) if share > 1 else (task.cost_on(d), False)
+            if c is not None:
+                cost[d.name] = times(task.cost_on(d) or 0.0, share) if linear else c
+    if not cost or (task.pin is not None and task.pin not in names):
+        raise Infeasible(
+            f"replica {index} has no device for task {task.id!r}", where=f"task {task.id}"
+        )
+    return replace(
+        task,
+        id=f"{index}/{task.id}",
+        cost=cost,
+        cost_by_batch={},
+        activation_bytes=times(task.activation_bytes, share),
+        colocate=None if task.colocate is None else f"{index}/{task.colocate}",
+    )
+
+
+def _shares(
+    graph: TaskGraph, platform: Platform, way: list[list[str]], batch: int
+) -> tuple[list[int], bool]:
+    """Samples of each replica: one each, then each further one where HEFT ends first. Also whether
+    some cost was scaled linearly."""
+    solve = _solver()
+    linear = False
+
+    def ends(index: int, share: int) -> float:
+        tasks = tuple(_copy(t, index, way[index], platform, share) for t in graph.tasks)
+        edges = tuple(
+            Edge(f"{index}/{e.src}", f"{index}/{e.dst}", times(e.bytes, share), e.tensor)
+            for e in graph.edges
+        )
+        plan = solve(TaskGraph(tasks, edges), part_of(platform, way[index]), method="heft")
+        return float("inf") if plan.objective is None else plan.objective
+
+    shares = [1] * len(way)
+    following = [ends(i, 2) for i in range(len(way))] if batch > len(way) else []
+    for _ in range(batch - len(way)):
+        i = int(np.argmin(following))
+        shares[i] += 1
+        following[i] = ends(i, shares[i] + 1)
+    for names, share in zip(way, shares, strict=True):
+        for d in platform.devices:
+            for t in graph.tasks:
+                if d.name in names and share > 1 and t.cost_on(d) is not None:
+                    linear |= t.batch_cost_on(d, share)[1]
+    return shares, linear
+
+
+def _latency(
+    graph: TaskGraph, platform: Platform, request: Request, fix: dict[str, str],
+    way: list[list[str]], batch: int,
+) -> Plan:  # fmt: skip
+    """All copies as one graph on disjoint devices."""
+    shares, linear = _shares(graph, platform, way, batch)
+    tasks = tuple(
+        _copy(t, i, names, platform, shares[i]) for i, names in enumerate(way) for t in graph.tasks
+    )
+    edges = tuple(
+        Edge(f"{i}/{e.src}", f"{i}/{e.dst}", times(e.bytes, shares[i]), e.tensor)
+        for i in range(len(way))
+        for e in graph.edges
+    )
+    fixed = {f"{i}/{t}": d for i, names in enumerate(way) for t, d in fix.items() if d in names}
+    inside = {name for names in way for name in names}
+    links = tuple(k for k in platform.links if any(set(k.between) <= set(names) for names in way))
+    joint = replace(part_of(platform, sorted(inside)), links=links)
+    plan = _solver()(TaskGraph(tasks, edges), joint, fix=fixed, **_keywords(request))
+    if plan.objective is None:
+        return plan
+    found = tuple(
+        Replica(float(shares[i]), _rows(plan.assignments, i), {}, _hops(plan.transfers, i))
+        for i in range(len(way))
+    )
+    value, name = number(plan.objective), "critical path"
+    low = _least(graph, platform, batch, len(way))
+    if low[0] < low[1]:
+        name = "load"
+    best = max(low)
+    if len(way) == 1 and number(plan.lower_bound) > best:  # there is no other way to deal out
+        best, name = number(plan.lower_bound), plan.bound
+    if plan.status == OPTIMAL and len(way) == 1:
+        best = value
+    return replace(
+        _plan(graph, platform, request, value, best, found, name),
+        linear_costs=linear,
+        reasons=plan.reasons,
+    )
+
+
+def _least(
+    graph: TaskGraph, platform: Platform, batch: int, replicas: int
+) -> tuple[Fraction, Fraction]:
+    """(critical path, load) in ms whatever the shares and the sets of devices.
+
+    Each replica runs every task with some share s, which takes no less than the least over all s;
+    and no less than s times the least cost per sample. The latter adds up over replicas to the
+    batch, so by the proof of `bounds.load` the makespan is at least batch times that load."""
+    shares = range(1, batch + 2 - replicas) if replicas > 1 else range(batch, batch + 1)
+    single = [_cheapest(t, platform, shares, False) for t in graph.tasks]
+    each = [_cheapest(t, platform, shares, True) for t in graph.tasks]
+    edges = tuple(replace(e, bytes=times(e.bytes, min(shares))) for e in graph.edges)
+    few = trimmed(graph, platform, ())
+    p = normalised(make_problem(replace(graph, tasks=tuple(single), edges=edges), few))
+    load = _load(replace(graph, tasks=tuple(each)), few, {}) * (1 - Fraction(1, 10**12))
+    return Exact.of(p).critical_path(), load * batch
+
+
+def _cheapest(task: Task, platform: Platform, shares: range, by_sample: bool) -> Task:
+    """The least that a task can cost on each device with any share; by_sample: per sample of it."""
+    cost = {}
+    for d in platform.devices:
+        known = []
+        for s in shares:
+            c, linear = task.batch_cost_on(d, s) if s > 1 else (task.cost_on(d), False)
+            if c is not None:
+                ms = number(task.cost_on(d) or 0.0) * s if linear else number(c)
+                known.append(ms / s if by_sample else ms)
+        if known:
+            cost[d.name] = float(min(known))
+    return replace(task, cost=cost, cost_by_batch={}, pin=None)
+
+
+def _rows(rows: tuple[Assignment, ...], index: int) -> tuple[Assignment, ...]:
+    prefix = f"{index}/"
+    return tuple(
+        replace(r, task=r.task.removeprefix(prefix)) for r in rows if r.task.startswith(prefix)
+    )
+
+
+def _hops(rows: tuple[Transfer, ...], index: int) -> tuple[Transfer, ...]:
+    prefix = f"{index}/"
+    return tuple(
+        replace(
+            r,
+            src_task=r.src_task.removeprefix(prefix),
+            tensor=r.tensor.replace(prefix, "") if "->" in r.tensor else r.tensor,
+        )
+        for r in rows
+        if r.src_task.startswith(prefix)
+    )
+
+
+def _plan(
+    graph: TaskGraph, platform: Platform, request: Request, value: Fraction, low: Fraction,
+    found: tuple[Replica, ...], bound: str,
+) -> Plan:  # fmt: skip
+    # Rates are written as doubles, so that even equal figures differ in their last digits.
+    low = min(low, value)
+    closed = value - low <= value * DOUBLE
+    return Plan(
+        request.objective, float(value), below(low),
+        0.0 if closed else float((value - low) / value),
+        OPTIMAL if closed else FEASIBLE, request.method, replicas=found, bound=bound,
+        graph_sha256=graph.sha256, platform_sha256=platform.sha256,
+    )  # fmt: skip

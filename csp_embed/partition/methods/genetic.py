@@ -1,0 +1,63 @@
+"""A genetic algorithm over (order, devices), as a baseline.
+
+Takes: list schedules as the first generation.  Leaves: the incumbent improved.  Crossover: devices
+from either parent; the order takes one parent's prefix, then the rest in the other's order (that
+keeps it topological). Mutation: a device, or a short run of annealing.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from csp_embed.partition import kernels
+from csp_embed.partition.methods.anneal import anneal
+from csp_embed.partition.methods.list_scheduling import Placement
+from csp_embed.partition.request import Clock, Incumbent
+from csp_embed.partition.timetable import decoded
+from csp_embed.partition.view import Ints, Problem, _csr
+
+POPULATION, GENERATIONS, TOUCH = 24, 30, 300
+
+
+def genetic(p: Problem, inc: Incumbent, clock: Clock, first: list[Placement]) -> None:
+    """Elitist generations; deterministic by seed unless the wall clock ends it."""
+    if not first or p.n < 2:
+        return
+    rng = np.random.default_rng(clock.request.seed)
+    a, w = kernels.arrays(p), kernels.work(p)
+    member_ptr, members = _csr(p.groups())
+    people: list[tuple[float, int, Ints, Ints]] = []
+
+    def add(order: Ints, dev: Ints, steps: int) -> None:
+        scale = max(first[0].value, 1e-9)
+        value = anneal(
+            a, w, p.lat, p.inv, p.activation, members, member_ptr, order, dev, steps,
+            0.005 * scale, 1e-4 * scale, 7919 * clock.request.seed + len(people) + 1,
+        )  # fmt: skip
+        people.append((float(value), len(people), order, dev))
+
+    for x in first[:POPULATION]:
+        add(x.order.copy(), x.dev.copy(), 1)
+    generation = 0
+    while clock.left() > 0.2 if clock.wall else generation < GENERATIONS * clock.request.effort:
+        best = sorted(people)[:POPULATION]
+        for _ in range(POPULATION):
+            one, two = (best[int(k)] for k in rng.integers(len(best), size=2))
+            cut = int(rng.integers(p.n + 1))
+            seen = set(one[2][:cut].tolist())
+            order = np.concatenate([one[2][:cut], [t for t in two[2] if int(t) not in seen]])
+            dev = one[3].copy()
+            for g in np.flatnonzero(rng.random(len(member_ptr) - 1) < 0.5):
+                some = members[member_ptr[g] : member_ptr[g + 1]]
+                dev[some] = two[3][some]
+            if (np.bincount(dev, p.weight, minlength=p.m) > p.memory).any():
+                dev = one[3].copy()
+            add(order.astype(np.int64), dev, TOUCH)
+        people = [(v, i, o, d) for i, (v, _, o, d) in enumerate(sorted(people)[:POPULATION])]
+        generation += 1
+        clock.tell(
+            f"generation, {clock.ms(people[0][0])}", generation, max(generation, GENERATIONS)
+        )
+        value, _, order, dev = people[0]
+        if inc.best is None or value < inc.best.value:
+            inc.offer(dev, decoded(p, order, dev), "genetic")

@@ -1,0 +1,146 @@
+"""The modularity-based splitting heuristic.
+
+Takes: a Problem, the incumbent.  Leaves: the incumbent improved.
+
+1. Communities: Louvain's hierarchy on the transfer times (`communities`). From the coarsest level
+   to the finest, communities are placed as wholes, then opened (`levelled`).
+2. Repair: the quotient of communities is usually cyclic. Intervals of a topological order that
+   stays within a community as long as it can are the parts; their quotient is acyclic.
+3. Parts: with all else fixed, devices and order of a part's tasks are solved exactly by branch and
+   bound (`parts`), one part after the other.
+4. Boundaries: annealing in windows over the order by start times, shifted from pass to pass, so
+   that every boundary lies inside a window (`sweep`).
+
+This is for the makespan; `period` does the same for the period.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from csp_embed.partition import feasible, kernels
+from csp_embed.partition.methods import latency, throughput
+from csp_embed.partition.methods.communities import communities, levels, merge, runs, settled
+from csp_embed.partition.methods.list_scheduling import ListScheduler, Placement
+from csp_embed.partition.methods.window_passes import RESERVE, Sweep
+from csp_embed.partition.request import Clock, Incumbent
+from csp_embed.partition.timetable import decoded
+from csp_embed.partition.view import Ints, Problem
+
+PART = 8  # tasks of one exact part
+NODES = 5_000  # of its search
+STEPS = 800  # proposals per task of one lane of annealing
+POLISH = 6  # rounds from the incumbent of a small graph
+SMALL = 80  # tasks: below, every start gets a lane of its own, and each task may go anywhere
+
+
+def split_latency(
+    p: Problem, inc: Incumbent, proof: latency.Proof, clock: Clock, found: list[Placement]
+) -> None:
+    """Steps 1 to 4 for the makespan; annealing starts from `found` too."""
+    if p.n < 2 or p.m < 2 or inc.request.shaped:
+        if inc.best is None or inc.request.shaped:
+            latency.exact(p, inc, proof, clock, 10.0)
+        return
+    seed = 1000 * inc.request.seed
+    tables = [decoded(p, x.order, x.dev) for x in (repaired(p), *found[:1]) if np.isfinite(x.value)]
+    starts = [(x.order(), x.dev) for x in tables] + levelled(p, clock)
+    lanes = []
+    for order, dev in starts:
+        sweep = Sweep(p)
+        if np.isfinite(sweep.begin(order, dev)):
+            sweep.exact(np.array([*range(0, p.n, PART), p.n]), NODES, clock)
+            lanes.append(sweep)
+    for number, sweep in enumerate(lanes):
+        if clock.left() < 0.1 + RESERVE * p.n:
+            break
+        refine(p, inc, sweep, clock, STEPS if p.n <= SMALL else STEPS // 4, seed + 100 * number)
+    if p.n > SMALL and lanes and clock.left() > 0.1 + RESERVE * p.n:
+        lane = min(lanes, key=lambda x: x.value)
+        refine(p, inc, lane, clock, STEPS // 2, seed + 1000)
+    if p.n <= SMALL:
+        polish(p, inc, proof, clock, POLISH)
+    heavy = p.activation.any() and (p.weight.sum() + p.activation.sum() > p.memory).any()
+    if heavy or (p.contended() and p.n <= SMALL):
+        # Live activations and gaps between transfers are seen by the decoder's annealing only.
+        begin = [Placement(x.order(), x.dev, x.makespan, "split") for x in tables]
+        if inc.best is not None and inc.best.table is not None:
+            order = inc.best.table.order()
+            begin = [Placement(order, inc.best.dev, inc.best.value, "split"), *begin]
+        steps = int(min(20_000, 2e6 / p.n) * clock.request.effort)
+        latency.annealed(p, inc, clock, begin, max(steps, 1), 0.3)
+    if clock.wall and clock.left() > 0.3 + RESERVE * p.n and inc.request.method == "split":
+        polish(p, inc, proof, clock, 1_000_000)
+
+
+def repaired(p: Problem) -> Placement:
+    """Step 2: the parts in sequence, each task where it finishes first."""
+    parts = runs(p, communities(p), PART)
+    scheduler = ListScheduler(p)
+    order = np.array([t for part in parts for t in part], np.int64)
+    return scheduler.run("split", order, kernels.HEFT, scheduler.none, np.full(p.n, -1, np.int64))
+
+
+def levelled(p: Problem, clock: Clock) -> list[tuple[Ints, Ints]]:
+    """Step 1: all on the fastest device, then communities moved as wholes, level by level. Where no
+    device can take all, they begin where they fit."""
+    alone = np.where(p.memory >= p.weight.sum(), p.cost.sum(axis=0), np.inf)
+    order, dev = np.arange(p.n), np.full(p.n, int(alone.argmin()), np.int64)
+    if not np.isfinite(alone).any():
+        dev = throughput.greedy(merge(p, levels(p)[-1]))
+        if not feasible.runs(p, dev):
+            return []
+    for number, label in enumerate(reversed(levels(p))):
+        sweep = Sweep(merge(p, label))
+        if not np.isfinite(sweep.begin(order, settled(sweep.p, dev))):
+            return []
+        tasks = 100 * (int(label.max(initial=0)) + 1) / p.n
+        sweep.anneal(min(p.n, 400), 0, tasks * clock.request.effort, 0.1, number, clock)
+        sweep.sort()
+        order, dev = sweep.order, sweep.dev
+    return [(order, dev)]
+
+
+def refine(p: Problem, inc: Incumbent, sweep: Sweep, clock: Clock, steps: int, seed: int) -> None:
+    """Step 4: passes of windows, cooler from pass to pass; then the decoder's verdict."""
+    passes = int(np.clip(p.n / 12, 3, 32))
+    width = 40 if p.n <= SMALL else 20
+    hot = min(0.1, 4 / p.n)
+    try:
+        for k in range(passes):
+            if clock.left() < 0.1 + RESERVE * p.n:
+                break
+            each = steps * clock.request.effort / passes
+            shift = width // 2 if k % 2 else 0
+            sweep.anneal(width, shift, each, hot * (1 - k / passes), seed + k, clock)
+            sweep.sort()
+            clock.tell(f"windows, {clock.ms(sweep.value)}", k + 1, passes)
+    finally:
+        inc.offer(sweep.dev, decoded(p, sweep.order, sweep.dev), "split")
+
+
+def polish(p: Problem, inc: Incumbent, proof: latency.Proof, clock: Clock, passes: int) -> None:
+    """Rounds of step 4 from the incumbent, at most so many, or until the clock's end. On the wall
+    clock each worker has a round of its own."""
+    threads, seed = inc.request.workers if clock.wall else 1, inc.request.seed
+    with ThreadPoolExecutor(threads) as pool:
+        for number in range(passes):
+            if (
+                inc.best is None
+                or inc.best.table is None
+                or proof.interrupted
+                or clock.left() < 0.2 + RESERVE * p.n
+            ):
+                return
+            if proof.settles(inc.best.value):
+                return
+            sweeps = [Sweep(p) for _ in range(threads)]
+            jobs = []
+            for k, sweep in enumerate(sweeps):
+                sweep.begin(inc.best.table.order(), inc.best.dev)
+                lane = 7919 * (threads * number + k + 1) + seed
+                jobs.append(pool.submit(refine, p, inc, sweep, clock, STEPS // 3, lane))
+            for job in jobs:
+                job.result()

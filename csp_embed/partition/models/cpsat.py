@@ -1,0 +1,384 @@
+"""The CP-SAT model of placement and scheduling, in families that the callers combine.
+
+Times are integers: `Scale` rounds durations down, so that a bound of the model is a bound of the
+problem; where all durations are multiples of one tick that 64 bits can count, nothing is lost.
+
+Families: `place` (who runs where, memory, reachability), `send` (which value crosses which route),
+`schedule` (starts, queues, makespan), `loads` (period), `shape` (contiguous, pipeline), `symmetry`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from csp_embed.partition.exact import WIDTH, Exact
+from csp_embed.partition.view import Floats, Ints, Problem
+from csp_embed.solver import cpsat
+
+SAFE = 2**40  # ticks or bytes up to which sums of floats are right to less than one half
+ROUNDING = 1e-12  # relative: more than sums of floats lose
+MOST_TICKS = 2**60
+
+
+class Scale:
+    """Times in a Problem's unit as whole ticks, rounded down. exact: no duration is rounded."""
+
+    def __init__(
+        self, tick: Fraction | None, horizon: float, times: int, most: float,
+        unit: Fraction = Fraction(1),
+    ) -> None:  # fmt: skip
+        """tick: ms of which every duration is a multiple, None where none is known. horizon: in
+        `unit` ms, times: variables that reach so far, whose domains CP-SAT adds up in 64 bits;
+        most: the largest sum of durations in the model."""
+        span = Fraction((times + 3) * horizon + most) * unit
+        self.exact = tick is not None and span <= tick * WIDTH
+        if not self.exact or tick is None or not tick:
+            # As fine as 64 bits can count: what a chain of roundings loses no double can tell.
+            tick = span / WIDTH or Fraction(1)
+        self.tick, self.factor = tick, float(unit / tick)
+        self.wide = span > tick * 2**46
+
+    def whole(self, ms: Fraction) -> int:
+        """Ticks of a duration in ms, rounded down."""
+        return ms // self.tick
+
+    def down(self, time: float) -> int:
+        """Ticks of a time that was added up in floats, rounded down."""
+        ticks = time * self.factor
+        if self.exact and ticks < SAFE:
+            return round(ticks)
+        return max(0, math.floor(ticks * (1 - ROUNDING)))
+
+    def up(self, time: float) -> int:
+        """Ticks, rounded up."""
+        ticks = time * self.factor
+        return round(ticks) if self.exact and ticks < SAFE else math.ceil(ticks * (1 + ROUNDING))
+
+    def limit(self, time: float) -> int:
+        """Ticks that a limit leaves: a limit that is a whole number of ticks is kept whole."""
+        return math.floor(min(time * self.factor * (1 + ROUNDING) + 1e-6, float(MOST_TICKS)))
+
+    def time(self, ticks: float) -> float:
+        """Ticks in the Problem's unit."""
+        return ticks / self.factor
+
+
+def whole_sizes(sizes: Sequence[float], room: float) -> tuple[list[int], int]:
+    """Bytes as integers with which nothing that fits is excluded: as they are where they are whole,
+    else all rounded down alike."""
+    total = float(sum(sizes))
+    plain = total < SAFE and all(x == int(x) for x in sizes)
+    part = 1.0 if plain else max(total, 1e-300) / 2**40
+    return [math.floor(x / part) for x in sizes], math.floor(min(room, total) / part)
+
+
+class Model:
+    """A CP-SAT model under construction. x[g][d]: group g runs on device d (absent = forbidden)."""
+
+    def __init__(self, p: Problem, horizon: float) -> None:
+        self.p, self.cp, self.exact = p, cpsat.new_model(), Exact.of(p)
+        self.scale = Scale(self.exact.tick, horizon, self.exact.variables, self.exact.most, p.unit)
+        self.horizon = self.scale.up(horizon) + 1
+        self.x: list[dict[int, Any]] = []
+        self.active: dict[tuple[int, int, int], Any] = {}
+        self.hop_start: dict[tuple[int, int, int], Any] = {}
+        self.start: list[Any] = []
+        self.end: list[Any] = []
+        self.makespan: Any = None
+        self.period: Any = None
+        self.goal: Any = None
+        self.place()
+
+    def cost(self, t: int, d: int) -> int:
+        """Ticks of a task on a device."""
+        return self.scale.whole(self.exact.cost(t, d))
+
+    def hop(self, v: int, h: int) -> int:
+        """Ticks of a value on a hop."""
+        return self.scale.whole(self.exact.hop(v, h))
+
+    # --- families ----------------------------------------------------------------------------
+
+    def place(self) -> None:
+        """One device per group; weights within memory; no value where devices cannot talk."""
+        p, cp = self.p, self.cp
+        members = p.groups()
+        weight = [float(p.weight[ts].sum()) for ts in members]
+        for g, ts in enumerate(members):
+            self.x.append({d: cp.new_bool_var(f"x{g}_{d}") for d in p.allowed(ts[0])})
+            cp.add_exactly_one(self.x[g].values())
+        for d in range(p.m):
+            if math.isfinite(p.memory[d]) and sum(weight) > p.memory[d]:
+                sizes, room = whole_sizes(weight, float(p.memory[d]))
+                cp.add(
+                    sum(
+                        size * self.x[g][d]
+                        for g, size in enumerate(sizes)
+                        if d in self.x[g] and size
+                    )
+                    <= room
+                )
+        if not np.isfinite(p.lat).all():
+            for u, t, _ in p.edges():
+                for a, xa in self.at(u).items():
+                    for b, xb in self.at(t).items():
+                        if not np.isfinite(p.lat[a, b]):
+                            cp.add_bool_or([xa.negated(), xb.negated()])
+
+    def at(self, task: int) -> dict[int, Any]:
+        """The placement variables of a task."""
+        return self.x[self.p.group[task]]
+
+    def send(self) -> None:
+        """active[v, a, b] where value v goes from a to b over at least one contended hop."""
+        p, cp = self.p, self.cp
+        queued = {
+            (row, a, b)
+            for a in range(p.m)
+            for b in range(p.m)
+            for row in set(p.row.tolist())
+            if any(p.hop_res[h] >= 0 for h in p.route(row, a, b))
+        }
+        for v, u in enumerate(p.value_src):
+            for t in p.consumers(v):
+                for a, xa in self.at(int(u)).items():
+                    for b, xb in self.at(int(t)).items():
+                        if a == b or (int(p.row[v]), a, b) not in queued:
+                            continue
+                        key = (v, a, b)
+                        if key not in self.active:
+                            self.active[key] = cp.new_bool_var(f"s{v}_{a}_{b}")
+                            cp.add_implication(self.active[key], xa)
+                        cp.add_bool_or([xa.negated(), xb.negated(), self.active[key]])
+
+    def schedule(self, heads: Floats, tails: Floats) -> None:
+        """Starts, one task at a time per device, data before use, queues, live activations.
+
+        heads, tails [n, m]: ms that must pass before the start and after the end of each task, by
+        the device that runs it (see `bounds.path_bounds`)."""
+        p, cp, scale = self.p, self.cp, self.scale
+        last = scale.time(self.horizon) * (1 + 1e-9)
+        self.makespan = cp.new_int_var(0, self.horizon, "makespan")
+        lines: list[list[Any]] = [[] for _ in range(p.m + len(p.resources))]
+        for t in range(p.n):
+            here = self.at(t)
+            head = {d: scale.down(float(heads[t, d])) for d in here}
+            start = cp.new_int_var(min(*head.values(), self.horizon), self.horizon, f"t{t}")
+            cost = {d: self.cost(t, d) for d in here}
+            length = sum(cost[d] * xd for d, xd in here.items())
+            self.start.append(start)
+            self.end.append(start + length)
+            cp.add(start >= sum(head[d] * xd for d, xd in here.items()))
+            tail = sum(scale.down(float(tails[t, d])) * xd for d, xd in here.items())
+            cp.add(start + length + tail <= self.makespan)
+            for d, xd in here.items():
+                if heads[t, d] + p.cost[t, d] + tails[t, d] > last:
+                    cp.add(xd == 0)
+                # What takes no time still needs the device idle then: it is on the line too.
+                lines[d].append(cp.new_optional_fixed_size_interval_var(start, cost[d], xd, ""))
+        self._arrivals(lines)
+        for r, line in enumerate(lines):
+            if len(line) > 1:
+                cp.add_no_overlap(line)
+            if r < p.m:
+                mine = [t for t in range(p.n) if r in self.at(t)]
+                if mine:
+                    room = min(scale.down(float(heads[t, r])) for t in mine)
+                    room += min(scale.down(float(tails[t, r])) for t in mine)
+                    busy = sum(self.cost(t, r) * self.at(t)[r] for t in mine)
+                    used = cp.new_bool_var("") if room else None
+                    if used is None:
+                        cp.add(busy <= self.makespan)
+                    else:
+                        for t in mine:
+                            cp.add_implication(self.at(t)[r], used)
+                        cp.add(busy + room * used <= self.makespan)
+        if p.activation.any():
+            self._live()
+
+    def _arrivals(self, lines: list[list[Any]]) -> None:
+        p, cp = self.p, self.cp
+        same: dict[tuple[int, int], Any] = {}
+        arrive: dict[tuple[int, int], Any] = {}
+        for v, u in enumerate(p.value_src):
+            u = int(u)
+            for t in p.consumers(v):
+                t = int(t)
+                pairs = [
+                    (a, b, sum(self.hop(v, h) for h in p.hops(a, b, v)))
+                    for a in self.at(u)
+                    for b in self.at(t)
+                    if a != b and math.isfinite(p.lat[a, b])
+                ]
+                least = min((c for *_, c in pairs), default=0)
+                together = self._same(u, t, same)
+                cp.add(self.start[t] >= self.end[u] + least - least * together)
+                for a, b, c in pairs:
+                    if (v, a, b) in self.active:
+                        continue
+                    if c > least:
+                        cp.add(self.start[t] >= self.end[u] + c).only_enforce_if(
+                            self.at(u)[a], self.at(t)[b]
+                        )
+        for (v, a, b), on in self.active.items():
+            u = int(p.value_src[v])
+            if (v, b) not in arrive:
+                arrive[v, b] = cp.new_int_var(0, self.horizon, f"a{v}_{b}")
+                for t in p.consumers(v):
+                    if b in self.at(int(t)):
+                        cp.add(self.start[t] >= arrive[v, b]).only_enforce_if(self.at(int(t))[b])
+            before = self.end[u]
+            for k, h in enumerate(p.hops(a, b, v)):
+                if (v, b, k) not in self.hop_start:
+                    self.hop_start[v, b, k] = cp.new_int_var(0, self.horizon, f"h{v}_{b}_{k}")
+                begin = self.hop_start[v, b, k]
+                length = self.hop(v, h)
+                cp.add(begin >= before).only_enforce_if(on)
+                if p.hop_res[h] >= 0:
+                    lines[p.m + int(p.hop_res[h])].append(
+                        cp.new_optional_fixed_size_interval_var(begin, length, on, "")
+                    )
+                before = begin + length
+            cp.add(arrive[v, b] >= before).only_enforce_if(on)
+
+    def _same(self, u: int, t: int, known: dict[tuple[int, int], Any]) -> Any:
+        """1 only if tasks u and t share a device."""
+        key = (int(self.p.group[u]), int(self.p.group[t]))
+        if key[0] == key[1]:
+            return 1
+        if key not in known:
+            y = known[key] = self.cp.new_bool_var("")
+            for d, xd in self.at(u).items():
+                other = self.at(t).get(d)
+                if other is None:
+                    self.cp.add_implication(xd, y.negated())
+                else:
+                    self.cp.add_bool_or([xd.negated(), other, y.negated()])
+        return known[key]
+
+    def _live(self) -> None:
+        """Weights and live activations within memory at all times."""
+        p, cp = self.p, self.cp
+        for d in range(p.m):
+            mine = [t for t in range(p.n) if d in self.at(t)]
+            if not math.isfinite(p.memory[d]):
+                continue
+            if p.weight[mine].sum() + p.activation[mine].sum() <= p.memory[d]:
+                continue
+            both = [*p.weight[mine].tolist(), *p.activation[mine].tolist()]
+            sizes, most = whole_sizes(both, float(p.memory[d]))
+            weight = dict(zip(mine, sizes[: len(mine)], strict=True))
+            live = dict(zip(mine, sizes[len(mine) :], strict=True))
+            intervals, demands = [], []
+            for t in mine:
+                if not p.activation[t]:
+                    continue
+                until = cp.new_int_var(0, self.horizon, "")
+                cp.add(until >= self.end[t])
+                for v in p.outputs(t):
+                    for c in p.consumers(int(v)):
+                        cp.add(until >= self.end[c])
+                life = cp.new_int_var(0, self.horizon, "")
+                intervals.append(
+                    cp.new_optional_interval_var(self.start[t], life, until, self.at(t)[d], "")
+                )
+                demands.append(live[t])
+            weights = sum(weight[t] * self.at(t)[d] for t in mine if weight[t])
+            room = cp.new_int_var(0, most, "")
+            cp.add(room + weights <= most)
+            cp.add_cumulative(intervals, demands, room)
+
+    def loads(self) -> None:
+        """period >= the load of every device and contended link."""
+        p, cp = self.p, self.cp
+        self.period = cp.new_int_var(0, self.horizon, "period")
+        for d in range(p.m):
+            mine = [t for t in range(p.n) if d in self.at(t)]
+            cp.add(sum(self.cost(t, d) * self.at(t)[d] for t in mine) <= self.period)
+        by_res: list[list[Any]] = [[] for _ in p.resources]
+        for (v, a, b), on in self.active.items():
+            for h in p.hops(a, b, v):
+                if p.hop_res[h] >= 0:
+                    by_res[p.hop_res[h]].append(self.hop(v, h) * on)
+        for terms in by_res:
+            if terms:
+                cp.add(sum(terms) <= self.period)
+
+    def shape(self, contiguous: bool, pipeline: bool) -> None:
+        """Convex sets: x >= reached-from + reaches - 1. Pipeline: devices in a strict order."""
+        p, cp = self.p, self.cp
+        if pipeline:
+            turn = [cp.new_int_var(0, p.m - 1, "") for _ in range(p.m)]
+            before = {}
+            for u, t, _ in p.edges():
+                for a, xa in self.at(u).items():
+                    for b, xb in self.at(t).items():
+                        if a == b:
+                            continue
+                        if (a, b) not in before:
+                            before[a, b] = cp.new_bool_var("")
+                            cp.add(turn[a] + 1 <= turn[b]).only_enforce_if(before[a, b])
+                        cp.add_bool_or([xa.negated(), xb.negated(), before[a, b]])
+        if not (contiguous or pipeline):
+            return
+        for d in range(p.m):
+            above = [cp.new_bool_var("") for _ in range(p.n)]
+            below = [cp.new_bool_var("") for _ in range(p.n)]
+            for t in range(p.n):
+                if d in self.at(t):
+                    cp.add_implication(self.at(t)[d], above[t])
+                    cp.add_implication(self.at(t)[d], below[t])
+                    cp.add_bool_or([above[t].negated(), below[t].negated(), self.at(t)[d]])
+                else:
+                    cp.add_bool_or([above[t].negated(), below[t].negated()])
+            for u, t, _ in p.edges():
+                cp.add_implication(above[u], above[t])
+                cp.add_implication(below[t], below[u])
+
+    def refuse(self, found: Any) -> None:
+        """Excludes the placement of a solution."""
+        used = [x for row in self.x for x in row.values() if found.value(x)]
+        self.cp.add_bool_or([x.negated() for x in used])
+
+    def among(self, placements: Ints) -> None:
+        """One of the given placements [k, n]: rows of devices."""
+        first = [ts[0] for ts in self.p.groups()]
+        columns = [(g, d) for g, x in enumerate(self.x) for d in x]
+        rows = [[int(row[first[g]] == d) for g, d in columns] for row in placements]
+        self.cp.add_allowed_assignments([self.x[g][d] for g, d in columns], rows)
+
+    def symmetry(self, classes: Sequence[Sequence[int]]) -> None:
+        """Of interchangeable devices the k-th may be used by a group only if an earlier group uses
+        the one before it. Removes copies of solutions only."""
+        cp = self.cp
+        for devices in classes:
+            for one, two in itertools.pairwise(devices):
+                seen: Any = None
+                for x in self.x:
+                    if two in x:
+                        if seen is None:
+                            cp.add(x[two] == 0)
+                        else:
+                            cp.add_implication(x[two], seen)
+                    if one in x:
+                        now = cp.new_bool_var("")
+                        cp.add_bool_or(
+                            [x[one], seen] if seen is not None else [x[one]]
+                        ).only_enforce_if(now)
+                        seen = now
+
+    def hint(self, dev: Sequence[int], start: Sequence[float] | None = None) -> None:
+        """A starting point: device of each task and, where scheduled, its start in ms."""
+        for g, x in enumerate(self.x):
+            first = int(np.flatnonzero(self.p.group == g)[0])
+            for d, var in x.items():
+                self.cp.add_hint(var, int(dev[first] == d))
+        if start is not None:
+            for t, var in enumerate(self.start):
+                self.cp.add_hint(var, self.scale.down(float(start[t])))

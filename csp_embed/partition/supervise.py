@@ -1,0 +1,60 @@
+"""A search under a limit and under Ctrl-C: it runs in a thread of its own, this one watches.
+
+Takes: the work and its clock.  Leaves: how it ended.  Compiling kernels, building models and native
+solvers do not look at clocks, and an exception that a signal raises inside native code ends the
+process; so signals arrive here, the search is asked to stop, and where it does not hear that soon
+it
+is left behind. What it has found so far is in the incumbent and stays whole.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from csp_embed.partition.request import Clock
+
+DONE, LIMIT, INTERRUPTED = "done", "limit", "interrupted"
+NAME = "csp-embed search"
+GRACE = 0.5  # s between the request to stop and leaving the search behind
+POLL = 0.05  # s
+
+
+def supervised(work: Callable[[], None], clock: Clock) -> str:
+    """Runs work() until it ends, the clock's limit or Ctrl-C: DONE, LIMIT or INTERRUPTED.
+
+    Raises what work() raises."""
+    failure: list[BaseException] = []
+    stopped: list[str] = []
+
+    def run() -> None:
+        try:
+            work()
+        except KeyboardInterrupt:  # from the clock, which was told; or from whoever shows progress
+            if not clock.stop.is_set():
+                stopped.append(INTERRUPTED)
+        except BaseException as error:  # noqa: BLE001 (handed to the calling thread, raised there)
+            failure.append(error)
+
+    thread = threading.Thread(target=run, daemon=True, name=NAME)
+    ended, last = DONE, float("inf")
+    thread.start()
+    while thread.is_alive() and time.perf_counter() < last:
+        try:
+            thread.join(POLL)
+            if ended == DONE and clock.late():
+                ended, last = LIMIT, time.perf_counter() + GRACE
+                clock.stop.set()
+        except KeyboardInterrupt:
+            ended, last = INTERRUPTED, min(last, time.perf_counter() + GRACE)
+            clock.stop.set()
+    if failure:
+        raise failure[0]
+    return stopped[0] if stopped else ended
+
+
+def left_behind() -> bool:
+    """Whether some search still runs: the process must then end without tearing down what it
+    uses."""
+    return any(t.name == NAME and t.is_alive() for t in threading.enumerate())

@@ -1,0 +1,159 @@
+"""A CPU device: a worker process pinned to one core, asked over a pipe.
+
+A worker may die at any moment (out of memory, killed). Then the pipe breaks on our side, in a send,
+a receive or already in the start: each becomes one `WorkerDied` that names the worker and what it
+was doing. The other way round a worker ends itself when this process is gone.
+"""
+
+from __future__ import annotations
+
+import multiprocessing as mp
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+from csp_embed.errors import InputError, WorkerDied
+from csp_embed.run.device_parts import Part
+from csp_embed.run.runner import MEASURED, Array, Done, Timing
+from csp_embed.run.worker import serve
+
+_PATIENCE_S = 5.0
+
+
+class CpuProcess:
+    """A process pinned to one core (or not, where the system cannot).
+
+    device: whose it is. crew: all workers of one run; while one is waited for, the death of another
+    ends the wait.
+    """
+
+    def __init__(
+        self, device: str, core: int | None, crew: list[CpuProcess], threads: int = 1
+    ) -> None:
+        context = mp.get_context("spawn")  # a fork would inherit onnxruntime's threads
+        self.device, self.core, self.crew = device, core, crew
+        self.doing = "starting"
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(
+            target=serve, args=(theirs, core, threads), daemon=True, name=f"worker of {device}"
+        )
+        try:
+            with _signals_held():
+                self.process.start()
+        except OSError as error:
+            raise self._death() from error
+        finally:
+            theirs.close()
+        crew.append(self)
+
+    def load(self, part: Part, path: Path, plain: bool = False) -> None:
+        self._ask(f"loading {part.name}", ("load", part.index, str(path), plain))
+        self._answer()
+
+    def start(self, part: Part, feeds: Mapping[str, Array]) -> None:
+        given = {n: feeds[n] for n in part.reads}
+        self._ask(f"running {part.name}", ("run", part.index, given))
+
+    def ready(self, timeout: float) -> bool:
+        try:
+            return self.pipe.poll(timeout)
+        except OSError as error:
+            raise self._death() from error
+
+    def finish(self) -> Done:
+        _, part, outputs = self._answer()
+        return Done(part, outputs)
+
+    def time(self, part: Part, feeds: Mapping[str, Array], timing: Timing) -> tuple[float, str]:
+        given = {n: feeds[n] for n in part.reads}
+        message = ("measure", part.index, given, timing.runs, timing.warm_ups, timing.clock)
+        self._ask(f"measuring {part.name}", message)
+        return float(self._answer()[2]), MEASURED
+
+    def close(self) -> None:
+        """Ends the worker: kindly where it waits for work, at once where it is in the middle."""
+        if self.process.pid is None:
+            return
+        if self in self.crew:
+            self.crew.remove(self)
+        if not self.doing or self.doing == "starting":
+            with suppress(OSError):  # it may be gone already
+                self.pipe.send(("stop",))
+                self.process.join(timeout=_PATIENCE_S)
+        if self.process.is_alive():
+            self.process.kill()
+        self.process.join()
+        self.pipe.close()
+
+    def _ask(self, doing: str, message: tuple[Any, ...]) -> None:
+        starting = self.doing == "starting"
+        self.doing = doing
+        try:
+            self.pipe.send(message)
+        except OSError as error:
+            self.doing = "starting" if starting else doing
+            raise self._death() from error
+
+    def _answer(self) -> Any:
+        others = {other.process.sentinel: other for other in self.crew if other is not self}
+        ready = wait([self.pipe, *others])
+        if self.pipe not in ready:
+            raise next(others[s] for s in ready if s in others)._death()
+        try:
+            message = self.pipe.recv()
+        except (EOFError, OSError) as error:  # OSError: it died in the middle of a message
+            raise self._death() from error
+        doing, self.doing = self.doing, ""
+        if message[0] == "error":
+            raise InputError(
+                f"the worker of {self.device} failed {doing}", where=self.device, why=message[1]
+            )
+        return message
+
+    def _death(self) -> WorkerDied:
+        """The error for a broken pipe."""
+        code = None
+        if self.process.pid is not None:
+            self.process.join(timeout=_PATIENCE_S)
+            code = self.process.exitcode
+        when = f" while {self.doing}" if self.doing else " while it waited for work"
+        return WorkerDied(
+            f"the worker of {self.device} died{when}",
+            where=f"device {self.device}, process {self.process.pid}, "
+            + ("not pinned" if self.core is None else f"core {self.core}"),
+            why=_cause(code),
+            hint="run the plan again; where memory is short, plan for fewer CPU devices",
+        )
+
+
+def _cause(code: int | None) -> str:
+    if code is None:
+        return "its pipe broke"
+    if code >= 0:
+        return f"it ended with exit code {code}"
+    try:
+        name = f"signal {-code} ({signal.Signals(-code).name})"
+    except ValueError:
+        name = f"signal {-code}"
+    note = ", which the system sends where memory runs out" if -code == 9 else ""
+    return f"it was ended by {name}{note}"
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Ctrl-C and SIGTERM wait until a process has got what it needs to start: without that it would
+    print a trace of its own. The process inherits the mask and so never sees Ctrl-C: whoever asked
+    it decides when it ends."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # it sets the same mask when it starts, and unsets it
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

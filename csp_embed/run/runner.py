@@ -1,0 +1,45 @@
+"""What runs the parts of one device: the interface, and what goes in and out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from csp_embed.run.device_parts import Part
+
+Array = NDArray[Any]
+MEASURED, SIMULATED, BY_COST = "measured", "simulated", "by cost"
+
+
+@dataclass(frozen=True)
+class Done:
+    """One run of one part."""
+
+    part: int
+    outputs: Mapping[str, Array]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How parts are measured: the median of `runs` after `warm_ups`, by clock "wall" or "cpu"."""
+
+    runs: int = 10
+    warm_ups: int = 3
+    clock: str = "wall"
+
+
+class Runner(Protocol):
+    """One device. `load` again replaces a part's model; plain: without graph optimisations. `start`
+    returns at once; `finish` waits for the part that was started. `time` gives (ms, how): measured
+    alone, cycles / clock, or the predicted cost."""
+
+    def load(self, part: Part, path: Path, plain: bool = False) -> None: ...
+    def start(self, part: Part, feeds: Mapping[str, Array]) -> None: ...
+    def ready(self, timeout: float) -> bool: ...
+    def finish(self) -> Done: ...
+    def time(self, part: Part, feeds: Mapping[str, Array], timing: Timing) -> tuple[float, str]: ...
+    def close(self) -> None: ...

@@ -1,0 +1,1 @@
+"""Values: what a program leaves in DRAM, bit for bit."""

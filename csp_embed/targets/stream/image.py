@@ -1,0 +1,138 @@
+"""DRAM images: packed tensors in the order that the schedule's loads expect, and results back.
+
+Takes: packed elements per operand ([*grid, *lanes], from `embed.layout.pack`), the Schedule and its
+Lowered form.
+Leaves: bytes per region.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csp_embed.errors import InputError
+from csp_embed.ir.embedding import Embedding
+from csp_embed.ir.schedule import BiasTrick, Region, Schedule
+from csp_embed.machine.spec import Isa
+from csp_embed.targets.stream.factor import factor
+from csp_embed.targets.stream.lower import Lowered
+
+Array = NDArray[Any]
+
+
+def region_bytes(region: Region, packed: Array) -> NDArray[np.uint8]:
+    """packed [*grid, *lanes] as the region lies in DRAM: by boxes, or as one grid in its order."""
+    lanes = packed.ndim - len(region.grid)
+    axes = (*region.order, *range(len(region.grid), packed.ndim))
+    ordered = packed.transpose(axes)
+    if not region.by_box or not region.grid:
+        return np.ascontiguousarray(ordered).reshape(-1).view(np.uint8)
+    parts = [
+        ordered[tuple(slice(a, b) for a, b in box)].reshape(
+            -1, *ordered.shape[ordered.ndim - lanes :]
+        )
+        for box in region.boxes
+    ]
+    return np.concatenate(parts).reshape(-1).view(np.uint8)
+
+
+def unpack_region(
+    region: Region, data: NDArray[np.uint8], lanes: tuple[int, ...], dtype: str
+) -> Array:
+    """Inverse of `region_bytes` for a plain region: [*grid of the layout (rounded up), *lanes]."""
+    shape = [region.grid[d] for d in region.order]
+    ordered = np.ascontiguousarray(data).view(dtype).reshape((*shape, *lanes))
+    inverse = np.argsort(region.order) if region.order else np.zeros(0, dtype=np.int64)
+    axes = (*(int(i) for i in inverse), *range(len(shape), ordered.ndim))
+    packed = ordered.transpose(axes)
+    if region.splits:
+        merged = [math.prod(size for _, size in parts) for parts in region.splits]
+        packed = packed.reshape((*merged, *lanes))
+    return packed
+
+
+def place_region(region: Region, packed: Array) -> NDArray[np.uint8]:
+    """packed [*grid of the layout, *lanes] as a plain region holds it: inverse of `unpack_region`.
+
+    Elements by which the region's grid is larger than the layout's are 0.
+    """
+    assert not region.by_box, "only constants lie by boxes"
+    splits = region.splits or tuple(((1, size),) for size in region.grid)
+    merged = [math.prod(size for _, size in parts) for parts in splits]
+    lanes = packed.shape[len(merged) :]
+    whole = np.zeros((*merged, *lanes), dtype=packed.dtype)
+    whole[tuple(slice(0, size) for size in packed.shape[: len(merged)])] = packed
+    split = whole.reshape((*(size for parts in splits for _, size in parts), *lanes))
+    axes = (*region.order, *range(len(region.order), split.ndim))
+    return np.ascontiguousarray(split.transpose(axes)).reshape(-1).view(np.uint8)
+
+
+def constant_element(schedule: Schedule, region: Region, isa: Isa) -> NDArray[np.uint8]:
+    """The one element of the bias trick's constant: its values along the reduction, repeated."""
+    trick = schedule.bias_trick
+    assert trick is not None
+    memory = isa.memory(region.memory)
+    shape = isa.lane_shape(region.memory)
+    out = np.zeros(shape, dtype=memory.dram_dtype)
+    return (
+        (out + _along_reduction(np.array(trick.values), memory.lanes, isa))
+        .astype(memory.dram_dtype)
+        .reshape(-1)
+        .view(np.uint8)
+    )
+
+
+def factor_elements(
+    packed: Array, trick: BiasTrick, region: Region, embedding: Embedding, isa: Isa
+) -> Array:
+    """Packed epilogue values [*grid, *accumulator lanes] as factor elements [*grid, *operand
+    lanes].
+
+    Raises: InputError where a value is out of the promised range.
+    """
+    instruction = isa.instruction(embedding.instruction)
+    dst = next(o for o in instruction.operands if o.role == "dst")
+    side = next(o for o in instruction.operands if o.role == trick.factor_side)
+    grid = packed.ndim - len(dst.dims)
+    # The dimension that this operand lacks is constant: its first lane stands for all.
+    keep = [d for d in dst.dims if d in side.dims]
+    index = tuple(slice(None) if d in side.dims else 0 for d in dst.dims)
+    values = packed[(..., *index)]
+    try:
+        factors = factor(values, trick.values)
+    except ValueError as error:
+        raise InputError(
+            "an element of the bias is larger than promised",
+            why="the stream adds it by multiply-accumulate, which carries a limited range",
+            hint="compile with the data, or with a larger --bias-range",
+        ) from error
+    reduction = [d for d in side.dims if d not in dst.dims]
+    shape = [isa.dims[d] for d in reduction]
+    factors = factors.reshape(*factors.shape[:-1], *shape)
+    have = [*keep, *reduction]
+    memory = isa.memory(region.memory)
+    axes = (*range(grid), *(grid + have.index(d) for d in memory.lanes))
+    return np.ascontiguousarray(factors.transpose(axes)).astype(memory.dram_dtype)
+
+
+def _along_reduction(values: Array, lanes: tuple[str, ...], isa: Isa) -> Array:
+    """values laid along the lanes that the accumulator lacks, broadcast over the others."""
+    contract = isa.of_kind("contract")
+    dst = next(o for o in contract.operands if o.role == "dst")
+    shape = [isa.dims[d] if d not in dst.dims else 1 for d in lanes]
+    return values.reshape(shape)
+
+
+def before_ranges(
+    schedule: Schedule, lowered: Lowered, data: Mapping[int, NDArray[np.uint8]]
+) -> tuple[tuple[int, NDArray[np.uint8]], ...]:
+    """Micro-ops and every region with bytes in `data`, by address."""
+    out = [(lowered.uop_address, lowered.uop_words.view(np.uint8))]
+    for n in range(len(schedule.regions)):
+        if n in data and len(data[n]):
+            out.append((lowered.address[n], data[n]))
+    return tuple(sorted(((a, d) for a, d in out if len(d)), key=lambda r: r[0]))

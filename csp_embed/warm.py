@@ -1,0 +1,49 @@
+"""`python -m csp_embed.warm`: compiles the simulators and planners once, so that no command waits.
+
+Numba keeps what it compiled beside the sources (or, where those are read-only, in the user's cache
+folder), by argument types. So every function is called here once on something tiny; the two halves
+share no compiled function and run side by side.
+"""
+
+from __future__ import annotations
+
+from multiprocessing import get_context
+
+
+def main() -> None:
+    """A minute of one core where nothing is compiled, else two seconds."""
+    other = get_context("spawn").Process(target=planner)
+    other.start()
+    compiler()
+    other.join()
+    if other.exitcode:
+        raise SystemExit(other.exitcode)
+
+
+def compiler() -> None:
+    """The cycle engine, the functional simulator and the stream checks."""
+    import csp_embed as ce
+    from csp_embed.compiler.verify import judge
+    from csp_embed.ops.data import random_tensors
+    from csp_embed.sim.cycles.engine import simulate_cycles
+
+    op = ce.matmul(m=32, n=2, k=32, shift=8, clip=(0, 127), bias=True)
+    kernel = ce.compile(op)
+    judge(kernel, random_tensors(op, 0))
+    simulate_cycles(kernel.isa, kernel.lowered.stream, trace=True)
+
+
+def planner() -> None:
+    """List schedules, annealing, splitting and windows, for both objectives."""
+    from csp_embed.ir.network import LATENCY, THROUGHPUT
+    from csp_embed.network.made.generate import layered
+    from csp_embed.partition.solve import solve
+
+    graph, platform = layered(24, 1.0, 0)
+    for objective in (LATENCY, THROUGHPUT):
+        for method in ("heft", "anneal", "split"):
+            solve(graph, platform, objective=objective, method=method, effort=0.02)
+
+
+if __name__ == "__main__":
+    main()

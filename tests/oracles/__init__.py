@@ -1,0 +1,1 @@
+"""Independent answers for the tests: brute force, other enumerators, corpora, random problems."""
