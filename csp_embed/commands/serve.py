@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
 
-from csp_embed.commands.common import console, print_json, progress, stderr
-from csp_embed.commands.plan_options import JsonOption, writable
+from csp_embed.commands.common import print_json, progress, say, stderr
+from csp_embed.commands.plan_options import JsonOption
 from csp_embed.errors import CheckError, InputError, TimeLimit
+from csp_embed.files import atomic, check_writable
 
 InstanceArgument = Annotated[str, typer.Argument(help="layer-placement-1 or csp-embed-cluster/1.")]
 ForInstance = Annotated[str, typer.Option("--instance", help="The instance of the plan.")]
@@ -55,8 +52,8 @@ def plan_command(
     from csp_embed.serving.plan_file import write_plan
     from csp_embed.serving.report import draw, report_text
 
-    for path in (output, picture):
-        writable(path)
+    check_writable(output)
+    check_writable(picture, (".svg",))
     choices = variants(instance)
     options: dict[str, Any] = {
         "objective": objective,
@@ -64,7 +61,7 @@ def plan_command(
         "time_limit": time_limit,
         "seed": solver_seed,
     }
-    with progress(quiet=as_json) as tell, _terminated():
+    with progress(quiet=as_json) as tell:
         options["progress"] = tell
         if objective == "cost" and len(choices) > 1:
             raise InputError(
@@ -85,9 +82,9 @@ def plan_command(
     if as_json:
         print_json(_answer(found))
     else:
-        _show(report_text(cluster, found))
+        say(report_text(cluster, found))
         if output:
-            _show(f"plan written to {output}")
+            say(f"plan written to {output}")
     if found.interrupted:
         stderr.print("stopped: this is the best plan so far")
         raise SystemExit(130)
@@ -130,7 +127,7 @@ def check_command(
         )
     bound = document.get("bound")
     stated = "no bound stated" if bound is None else f"bound {bound:.6g} proved"
-    _show(f"accepted: {document['value']:.6g} tokens/s, {stated}")
+    say(f"accepted: {document['value']:.6g} tokens/s, {stated}")
 
 
 def simulate_command(
@@ -167,7 +164,7 @@ def simulate_command(
     if as_json:
         print_json(simulation_document(found))
     else:
-        _show(simulation_text(found))
+        say(simulation_text(found))
 
 
 def export_command(
@@ -182,11 +179,10 @@ def export_command(
     """Write a plan as launch lines of a serving program, or say what that cannot express."""
     import json
 
-    from csp_embed.files import atomic
     from csp_embed.serving.export import llamacpp, routes, vllm
     from csp_embed.serving.export.engines import engines
 
-    writable(output)
+    check_writable(output)
     cluster, document, _ = _accepted(plan, instance)
     if to == "vllm":
         text = vllm.lines(engines(cluster, document, "vLLM"), model)
@@ -201,7 +197,7 @@ def export_command(
         return
     with atomic(output) as file:
         file.write(text)
-    _show(f"written to {output}")
+    say(f"written to {output}")
 
 
 def _accepted(plan: str, instance: str) -> tuple[Any, dict[str, Any], dict[int, tuple[int, int]]]:
@@ -247,24 +243,3 @@ def _no_plan(plan: Any, as_json: bool) -> None:
             hint="a longer --time-limit, or none",
         )
     raise SystemExit(code)
-
-
-def _show(text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-
-@contextmanager
-def _terminated() -> Iterator[None]:
-    """SIGTERM ends a search as Ctrl-C does: with the best plan so far."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from html import escape
 from typing import Any
 
 import numpy as np
 
-from csp_embed.errors import InputError
 from csp_embed.files import atomic
 from csp_embed.report.svg import colour, frame, legend, text
 from csp_embed.serving.flow import max_flow
@@ -70,14 +69,13 @@ def _rows(instance: Instance, plan: ServingPlan) -> list[tuple[str, str, int, in
 
 
 def draw(instance: Instance, plan: ServingPlan, path: str) -> None:
-    """Layers from left to right, a bar for each machine. Raises: InputError for another suffix."""
-    if Path(path).suffix.lower() != ".svg":
-        raise InputError(f"cannot draw {path}", where=path, hint="end the name in .svg")
+    """Layers from left to right, a bar for each machine. path: ends in .svg."""
     rows = _rows(instance, plan)
     kinds = sorted({r[1] for r in rows})
-    left, top, step, wide = 110, 46, 16, 900
+    left, step, wide = 110, 16, 900
     scale = (wide - left - 20) / instance.layers
-    parts = legend(kinds, left, 20)
+    parts, used = legend(kinds, left, wide - 220)
+    top = used + 26
     for at, (name, kind, first, last, flow, rate) in enumerate(rows):
         y = top + at * step
         shade = colour(kinds.index(kind))
@@ -86,7 +84,7 @@ def draw(instance: Instance, plan: ServingPlan, path: str) -> None:
         parts.append(
             f'<rect x="{left + first * scale:.1f}" y="{y}" height="{step - 4}" '
             f'width="{(last - first + 1) * scale:.1f}" fill="{shade}" '
-            f'fill-opacity="{0.25 + 0.75 * flow / rate:.2f}"><title>{tip}</title></rect>'
+            f'fill-opacity="{0.25 + 0.75 * flow / rate:.2f}"><title>{escape(tip)}</title></rect>'
         )
     height = top + len(rows) * step + 30
     for layer in range(0, instance.layers + 1, max(1, instance.layers // 10)):

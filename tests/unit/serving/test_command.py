@@ -63,7 +63,7 @@ def test_the_table_names_every_machine_of_the_plan(
         (["--time-limit", "-1"], 2, "time limit"),
         (["--time-limit", "nan"], 2, "time limit"),
         (["-o", "/nowhere/at/all.json"], 2, "cannot write"),
-        (["--picture", "x.gif"], 2, "cannot draw"),
+        (["--picture", "x.gif"], 2, "does not end in .svg"),
     ],
 )
 def test_wrong_options(
@@ -122,10 +122,8 @@ def test_a_signal_keeps_the_best_plan(
         yield lambda text, done, total: os.kill(os.getpid(), number)
 
     monkeypatch.setattr("csp_embed.commands.serve.progress", after_the_first_plan)
-    before = signal.getsignal(number)
     got = run(capsys, "serve", "plan", path, "-o", out, "--json")
-    assert signal.getsignal(number) == before
-    assert got.code == 130, got.err
+    assert got.code == 128 + number, got.err
     assert got.document["interrupted"] is True
     plan = json.loads(out.read_text())
     assert 0 < plan["value"] < plan["bound"]
