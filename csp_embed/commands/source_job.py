@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,52 +15,70 @@ from csp_embed.files import check_outputs
 
 if TYPE_CHECKING:
     from csp_embed.compiler.source_kernel import SourceKernel
+    from csp_embed.ir.operator import Operator
     from csp_embed.machine.spec import Isa
 
 SUFFIXES = (".c", ".so")
 _IDLE = ("memory", "host_weight", "top", "cache", "reuse", "within", "report", "certificate", "dot",
-         "stop_after", "show", "explain")  # fmt: skip
+         "stop_after", "print_after", "check", "stages", "show", "explain")  # fmt: skip
 # Interpreting takes about 40 microseconds a step; this many take a quarter of a minute.
 INTERPRETED_STEPS = 400_000
 
 
-def run(context: typer.Context, job: Any, isa: Isa, output: Path | None,
-        selftest: bool, as_json: bool) -> None:  # fmt: skip
-    """Compiles the job's operator, compares with NumPy, writes `output` (.c or .so) and reports.
+@dataclass(frozen=True)
+class Asked:
+    """What the command line says that counts here. output: a .c or .so file, or None."""
 
-    job: a `Job`, of which operator, layout, pins, seed and data are used. Raises: CheckError where
-    values differ, before anything is written; InputError for options without effect.
+    op: Operator
+    isa: Isa
+    layout: str
+    pins: tuple[str, ...]
+    seed: int
+    data: Path | None
+    output: Path | None
+    selftest: bool
+
+
+def run(context: typer.Context, asked: Asked, as_json: bool) -> None:
+    """Compiles the operator, compares with NumPy, writes the output and reports.
+
+    Raises: CheckError where values differ, before anything is written; InputError for options
+    without effect.
     """
+    from csp_embed.commands.data_file import read_operands
+    from csp_embed.compiler.options import Options
     from csp_embed.compiler.source_kernel import compile_source, judged
     from csp_embed.ops.data import random_tensors
     from csp_embed.targets.source.build import c_compiler
 
-    refuse_ignored(context, _IDLE, f"--isa {job.isa}", why="it writes C, not a stream")
-    check_outputs((output, SUFFIXES), reads=(job.data,))
-    if selftest and (output is None or output.suffix != ".c"):
+    op, output = asked.op, asked.output
+    refuse_ignored(context, _IDLE, f"--isa {asked.isa.name}", why="it writes C, not a stream")
+    check_outputs((output, SUFFIXES), reads=(asked.data,))
+    if asked.selftest and (output is None or output.suffix != ".c"):
         raise InputError(
             "--selftest needs a C file", why="the main is part of it", hint="-o kernel.c --selftest"
         )
     if output is not None and output.suffix == ".so":
         c_compiler()  # refused before the search where there is none
     with progress(quiet=as_json) as tell:
-        given = job.tensors()
+        given, notes = ({}, []) if asked.data is None else read_operands(op, asked.data)
         kernel = compile_source(
-            job.op, isa, job.constants(given or {}), layout=job.layout, pins=job.pins,
-            name=_name(output), tell=tell,
+            op, asked.isa, {n: v for n, v in given.items() if op.tensors[n].constant},
+            options=Options(layout=asked.layout, pins=asked.pins), name=_name(output), tell=tell,
         )  # fmt: skip
         tell("comparing with NumPy", 0, 1)
-        tensors = given or random_tensors(job.op, job.seed or 0)
-        engine, note = engine_for(kernel)
-        said = judged(kernel, tensors, engine) if engine else f"values were NOT compared: {note}"
+        tensors = given or random_tensors(op, asked.seed)
+        engine, why = engine_for(kernel)
+        said = judged(kernel, tensors, engine) if engine else f"values were NOT compared: {why}"
         if output is not None:
             tell("writing", 0, 1)
-            kernel.save(output, tensors if selftest else None)
+            kernel.save(output, tensors if asked.selftest else None)
     written = [] if output is None else [str(output)]
     if as_json:
-        print_json(document(kernel, said, engine) | {"written": written})
+        print_json(document(kernel, said, engine) | {"written": written, "notes": notes})
         return
-    say("\n".join([kernel.report(), f"verified   {said}", *(f"wrote {w}" for w in written)]))
+    lines = [kernel.report(), f"verified   {said}", *(f"note: {n}" for n in notes)]
+    say("\n".join([*lines, *(f"wrote {w}" for w in written)]))
 
 
 def engine_for(kernel: SourceKernel) -> tuple[str, str]:

@@ -13,16 +13,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from csp_embed.compiler.kernel import Kernel
-from csp_embed.embed import embed
+from csp_embed.compiler.candidates import problem_of
+from csp_embed.compiler.operands import by_name, operands
+from csp_embed.compiler.options import Options
 from csp_embed.embed.explain.reasons import none as explain_none
-from csp_embed.embed.pins.text import read_pins
+from csp_embed.embed.search import embeddings
 from csp_embed.errors import CheckError, Infeasible, InputError
 from csp_embed.files import atomic
 from csp_embed.ir.embedding import Embedding
 from csp_embed.ir.operator import Operator
-from csp_embed.machine.costs import costs_of
+from csp_embed.machine.compilable import require
 from csp_embed.machine.spec import Isa
+from csp_embed.ops.data import random_tensors
 from csp_embed.ops.reference import evaluate
 from csp_embed.targets.source import interpret
 from csp_embed.targets.source.build import Native, build, require_native
@@ -47,11 +49,6 @@ class SourceKernel:
     why: str
     seconds: float
     constants: Mapping[str, Array] = field(default_factory=dict)
-
-    # How operands are named, checked and completed is the same for every kernel.
-    operands = Kernel.operands
-    _named = Kernel._named
-    _filled = Kernel._filled
 
     def __repr__(self) -> str:
         op = self.operator
@@ -81,17 +78,17 @@ class SourceKernel:
             build(self.file, self.isa, path, plain=self.program is None)
             return Native.load(self.file, self.operator, self.isa, path)
 
-    def run(self, *operands: Any, **named: Any) -> Array:
+    def run(self, *given: Any, **named: Any) -> Array:
         """Logical NumPy tensors in and out, computed by this computer's CPU.
 
         Raises: InputError for missing or unknown tensors, wrong shapes or types; MissingLibrary
         without a C compiler or where the CPU lacks an instruction (then: `interpret`).
         """
-        return self.native.run(self.operands(self._named(operands, named)))
+        return self.native.run(self._declared(by_name(self.operator, given, named)))
 
-    def interpret(self, *operands: Any, **named: Any) -> Array:
+    def interpret(self, *given: Any, **named: Any) -> Array:
         """As `run`, by the meanings that the spec states; slow, and needs no CPU in particular."""
-        tensors = self.operands(self._named(operands, named))
+        tensors = self._declared(by_name(self.operator, given, named))
         if self.program is None:
             raise InputError(
                 f"{self.operator.name} uses no instruction of {self.isa.name}",
@@ -100,12 +97,13 @@ class SourceKernel:
             )
         return interpret.run(self.program, self.isa, tensors)
 
-    def check(self, *operands: Any, **named: Any) -> list[Any]:
+    def check(self, *given: Any, **named: Any) -> list[Any]:
         """Problems of the embedding, and of the values on these operands (random ones where none
         are given) against NumPy; empty for a good kernel."""
         from csp_embed.judge import embedding as embedding_check
 
-        tensors = self.operands(self._filled(operands, named))
+        asked = by_name(self.operator, given, named)
+        tensors = self._declared(asked or {**random_tensors(self.operator, 0), **self.constants})
         found: list[Any] = []
         if self.embedding is not None:
             found += embedding_check.judge(self.embedding, self.isa, limit=1_000_000).breaches
@@ -144,9 +142,12 @@ class SourceKernel:
     def selftest(self, tensors: Mapping[str, Array]) -> str:
         """A `main` for the C file: 0 where the kernel computes NumPy's values on these operands."""
         name = self.operator.out.tensor
-        operands = self.operands(tensors)
-        expected = evaluate(self.operator, operands)[name]
-        return main_text(self.file, self.operator, {**operands, name: expected}, self.isa)
+        declared = self._declared(tensors)
+        expected = evaluate(self.operator, declared)[name]
+        return main_text(self.file, self.operator, {**declared, name: expected}, self.isa)
+
+    def _declared(self, tensors: Mapping[str, Any]) -> dict[str, Array]:
+        return operands(self.operator, self.constants, tensors)
 
     def report(self) -> str:
         """What a person wants to know, as text."""
@@ -176,12 +177,56 @@ class SourceKernel:
         return self.file.text
 
 
-def refuse_idle(options: Any) -> None:
-    """Raises: InputError for an option of `compile` that has no effect where C is written."""
+def compile_source(
+    op: Operator,
+    isa: Isa,
+    constants: Mapping[str, Array],
+    *,
+    options: Options | None = None,
+    name: str = "kernel",
+    tell: Callable[[str, int, int], None] = lambda text, done, total: None,
+) -> SourceKernel:
+    """The kernel of an operator for a machine with `control: source`.
+
+    options: layout and pins count; others are refused. A contraction is embedded; what no embedding
+    serves is plain loops, and says why. Pins are never dropped that way.
+    Raises: SpecError, InputError; Infeasible where pins leave nothing.
+    """
+    start = time.perf_counter()
+    options = Options() if options is None else options
+    require(isa)
+    _refuse_idle(options)
+    tell("embedding", 0, 1)
+    embedding, why = _embedding(op, isa, options)
+    if embedding is None:
+        file = write_plain(op, isa, name, why)
+        return SourceKernel(op, isa, file, None, None, why, _since(start), constants)
+    tell("writing", 0, 1)
+    program = lower(embedding, isa)
+    file = write(program, isa, name, _data(op, isa, program, {**op.values, **constants}))
+    return SourceKernel(op, isa, file, embedding, program, "", _since(start), constants)
+
+
+def _since(start: float) -> float:
+    return time.perf_counter() - start
+
+
+def _data(
+    op: Operator, isa: Isa, program: SourceProgram, known: Mapping[str, Array]
+) -> dict[str, Array]:
+    """The packed constants, where all of them are known and the kernel reads one; else nothing."""
+    wanted = {t for t in op.tensors if op.tensors[t].constant and t != op.out.tensor}
+    used = {p.layout.tensor for p in program.places.values()}
+    if not wanted & used or not wanted <= set(known):
+        return {}
+    return constant_data(program, isa, known)
+
+
+def _refuse_idle(options: Options) -> None:
+    """Raises: InputError for an option that has no effect where C is written."""
     idle = ("memory", "top", "schedules", "refine", "host_weight", "cache", "reuse")
-    plain = type(options)()
     for name in idle:
-        if getattr(options, name) != getattr(plain, name):
+        if getattr(options, name) != getattr(Options(), name):
             raise InputError(
                 f"{name} has no effect on a machine that runs C",
                 where=f"Options.{name}",
@@ -190,63 +235,23 @@ def refuse_idle(options: Any) -> None:
             )
 
 
-def compile_source(
-    op: Operator,
-    isa: Isa,
-    constants: Mapping[str, Array],
-    *,
-    layout: str = "relaxed",
-    pins: tuple[str, ...] = (),
-    name: str = "kernel",
-    tell: Callable[[str, int, int], None] = lambda text, done, total: None,
-) -> SourceKernel:
-    """The kernel of an operator for a machine with `control: source`.
-
-    A contraction is embedded; what no embedding serves is plain loops, and says why. Pins are never
-    dropped that way. Raises: Infeasible where pins leave nothing.
-    """
-    start = time.perf_counter()
-    tell("embedding", 0, 1)
-    embedding, why = _embedding(op, isa, layout, pins)
-    known = {**op.values, **constants}
-    if embedding is None:
-        file = write_plain(op, isa, name, why)
-        seconds = time.perf_counter() - start
-        return SourceKernel(op, isa, file, None, None, why, seconds, constants)
-    tell("writing", 0, 1)
-    program = lower(embedding, isa)
-    wanted = [t for t in op.tensors if op.tensors[t].constant and t != op.out.tensor]
-    used = {p.layout.tensor for p in program.places.values()}
-    data = {}
-    if wanted and all(t in known for t in wanted) and used & set(wanted):
-        data = constant_data(program, isa, known)
-    file = write(program, isa, name, data)
-    seconds = time.perf_counter() - start
-    return SourceKernel(op, isa, file, embedding, program, "", seconds, constants)
-
-
-def _embedding(
-    op: Operator, isa: Isa, layout: str, pins: tuple[str, ...]
-) -> tuple[Embedding | None, str]:
+def _embedding(op: Operator, isa: Isa, options: Options) -> tuple[Embedding | None, str]:
     """(the embedding or None, why there is none)."""
     if op.kind != "contract":
-        if pins:
+        if options.pins:
             raise InputError(
                 f"pins have no effect on {op.name}", why="it has no products to embed",
                 hint="leave out --fix, --forbid and tensor layouts",
             )  # fmt: skip
         return None, f"a {op.kind} has no products"
-    read = read_pins(op, isa, pins)
     try:
-        found = embed(
-            op, isa, layout="strict" if read.strict else layout, pins=read.keeps,
-            factors=read.factors, costs=costs_of(isa),
-        )  # fmt: skip
+        problem = problem_of(op, isa, options)
+        found = embeddings(problem)[0]
     except Infeasible as error:
-        if pins:
-            raise explain_none(op, isa, layout, pins).error(op, isa) from error
+        if options.pins:
+            raise explain_none(op, isa, options.layout, options.pins).error(op, isa) from error
         return None, error.why or error.what
-    return read.arrange(found[0]), ""
+    return problem.pins.arrange(found), ""
 
 
 def judged(kernel: SourceKernel, tensors: Mapping[str, Array], engine: str) -> str:

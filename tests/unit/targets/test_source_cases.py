@@ -4,6 +4,7 @@ import pytest
 from cases import CASES
 from source_machine import ISA, assert_equal
 
+from csp_embed.compiler.options import Options
 from csp_embed.compiler.source_kernel import compile_source
 from csp_embed.judge import embedding as embedding_check
 from csp_embed.ops.data import random_tensors
@@ -55,7 +56,7 @@ def test_the_same_operator_gives_the_same_bytes():
 
 def test_a_strict_layout_is_kept():
     op = CASES["conv2d channels last"]()
-    kernel = compile_source(op, ISA, {}, layout="strict")
+    kernel = compile_source(op, ISA, {}, options=Options(layout="strict"))
     assert kernel.embedding.layout_mode == "strict"
     assert_equal(kernel, random_tensors(op, 6))
 

@@ -88,7 +88,7 @@ REFUSED = {
     "lanes apart": ("X[x][i] = HOST[a + i]", "X[x][i] = HOST[a + 2 * i]", "lane i lies 2 elements"),
     "unknown function": ("= max(ACC[d]", "= avg(ACC[d]", "function 'avg' is none of"),
     "operand not in braces": ('"{d} = {v};"', '"{d} = 7;"', "operand 'v' is named by the list"),
-    "unknown operand": ("GET_X: {operands: {x: X,", "GET_X: {operands: {x: Z,", "'Z' is no operand"),
+    "unknown operand": ("GET_X: {operands: {x: X,", "GET_X: {operands: {x: Z,", "is no operand"),
     "file of compiler flags": ("flags: []", "flags: [-fplugin=x.so]", "is no machine option"),
     "other control": ("control: source", "control: stream", "'stream' is not handled"),
     "tokens": ("order: program", "order: tokens", "'tokens' is not handled"),
