@@ -80,6 +80,7 @@ def compile_command(
     output: options.Output = None,
     seed: options.Seed = None,
     data: options.Data = None,
+    engine: options.Engine = None,
     selftest: options.SelfTest = False,
     verify: options.Verify = False,
     explain: options.Explain = False,
@@ -120,11 +121,11 @@ def compile_command(
     # The first stages look at no machine, so theirs is not read either.
     machine = None if stop_after in FRONT else load_isa(isa, vta_config)
     if machine is not None and target_of(machine) == "source":
-        asked = source_job.Asked(op, machine, mode, pins, seed or 0, data, output, selftest)
+        asked = source_job.Asked(op, machine, mode, pins, seed or 0, data, output, selftest, engine)
         source_job.run(context, asked, as_json)
         return
     refuse_ignored(
-        context, ("selftest",), f"--isa {isa}",
+        context, ("selftest", "engine"), f"--isa {isa}",
         why="its program files hold the expected bytes: csp-embed simulate compares",
     )  # fmt: skip
     check_outputs(

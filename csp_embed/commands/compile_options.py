@@ -95,6 +95,15 @@ Output = Annotated[
         help="program file to write (.npz); for a CPU its C text (.c) or library (.so)",
     ),
 ]
+Engine = Annotated[
+    str | None,
+    _result(
+        help="what runs a CPU's kernel: native, interpreted (by the meanings of the spec); the"
+        " first that can, by default",
+        metavar="native|interpreted",
+        show_default=False,
+    ),
+]
 SelfTest = Annotated[
     bool,
     _result("--selftest", help="the C file gets a main that checks it on the operands of this run"),

@@ -37,6 +37,7 @@ class Asked:
     data: Path | None
     output: Path | None
     selftest: bool
+    engine: str | None
 
 
 def run(context: typer.Context, asked: Asked, as_json: bool) -> None:
@@ -47,13 +48,20 @@ def run(context: typer.Context, asked: Asked, as_json: bool) -> None:
     """
     from csp_embed.commands.data_file import read_operands
     from csp_embed.compiler.options import Options
-    from csp_embed.compiler.source_kernel import compile_source, judged
+    from csp_embed.compiler.source_kernel import ENGINES, compile_source, judged
     from csp_embed.ops.data import random_tensors
     from csp_embed.targets.source.build import c_compiler
 
     op, output = asked.op, asked.output
     refuse_ignored(context, _IDLE, f"--isa {asked.isa.name}", why="it writes C, not a stream")
     check_outputs((output, SUFFIXES), reads=(asked.data,))
+    if asked.engine not in (None, *ENGINES):
+        raise InputError(
+            f"no engine '{asked.engine}'",
+            where="--engine",
+            why=f"kernels of C run {' or '.join(ENGINES)}",
+            hint="--engine interpreted",
+        )
     if asked.selftest and (output is None or output.suffix != ".c"):
         raise InputError(
             "--selftest needs a C file", why="the main is part of it", hint="-o kernel.c --selftest"
@@ -68,7 +76,7 @@ def run(context: typer.Context, asked: Asked, as_json: bool) -> None:
         )  # fmt: skip
         tell("comparing with NumPy", 0, 1)
         tensors = given or random_tensors(op, asked.seed)
-        engine, why = engine_for(kernel)
+        engine, why = (asked.engine, "") if asked.engine else engine_for(kernel)
         said = judged(kernel, tensors, engine) if engine else f"values were NOT compared: {why}"
         if output is not None:
             tell("writing", 0, 1)

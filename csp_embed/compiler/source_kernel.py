@@ -93,7 +93,7 @@ class SourceKernel:
             raise InputError(
                 f"{self.operator.name} uses no instruction of {self.isa.name}",
                 why=f"it is plain loops, since {self.why}: there are no meanings to interpret",
-                hint="--engine native runs it on any CPU",
+                hint="kernel.run(…), or --engine native, runs it on any CPU",
             )
         return interpret.run(self.program, self.isa, tensors)
 

@@ -35,8 +35,8 @@ def c_compiler() -> str:
     raise MissingLibrary(
         "no C compiler is on the path",
         why="gcc, clang and cc were looked for, and $CC",
-        hint="apt-get install gcc; without one: csp-embed compile … -o kernel.c writes the text,"
-        " and --engine interpreted runs it",
+        hint="apt-get install gcc; without one `compile -o kernel.c` still writes the text, and"
+        " --engine interpreted runs it",
     )
 
 
@@ -67,7 +67,7 @@ def require_native(isa: Isa) -> None:
         raise MissingLibrary(
             f"this computer cannot run {isa.name}",
             why=f"its CPU does not report {', '.join(lacks)}",
-            hint="--engine interpreted runs the same program by the meanings of the spec",
+            hint="kernel.interpret(…), or compile --engine interpreted, runs the spec's meanings",
         )
 
 
