@@ -78,7 +78,7 @@ WRONG = [
     ("page_bytes: 4096", "page_bytes: -1", "-1 is negative"),
     ("default: 1x16x16", "default: 1x17x17", "not among the named"),
     ("configs/1x8x8.json", "configs/none.json", "no file 'configs/none.json'"),
-    ("format: csp-embed-isa/1", "format: csp-embed-isa/2", "not a format we read"),
+    ("format: csp-embed-isa/1", "format: csp-embed-isa/3", "not a format we read"),
     ("queues: [load", "queues: [load: [", "not YAML"),
     ("name: vta", "name: vta\nname: vtb", "'name' stands twice"),
     ("limits:", "limit:", "unknown key 'limit'"),
