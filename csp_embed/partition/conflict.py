@@ -10,7 +10,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from csp_embed.partition.methods.latency import build, far
+from csp_embed.partition.models.search import build
+from csp_embed.partition.proof import far
 from csp_embed.partition.request import Request
 from csp_embed.partition.view import Problem
 from csp_embed.solver import cpsat

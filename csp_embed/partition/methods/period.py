@@ -17,11 +17,13 @@ from functools import cached_property
 import numpy as np
 
 from csp_embed.partition.bounds.prices import balanced_prices
-from csp_embed.partition.methods import latency, throughput
+from csp_embed.partition.methods import throughput
 from csp_embed.partition.methods.balance import Prices, balance
 from csp_embed.partition.methods.communities import communities, levels, merge, runs, settled
 from csp_embed.partition.methods.exact_groups import solve_loads
+from csp_embed.partition.methods.exact_search import exact
 from csp_embed.partition.methods.period_loads import Loads, load_arrays
+from csp_embed.partition.proof import Proof
 from csp_embed.partition.request import Clock, Incumbent
 from csp_embed.partition.view import Ints, Problem, _csr
 
@@ -42,14 +44,14 @@ WALK = 6  # groups that one proposal moves together, at most
 SLICE = 100_000  # proposals between two looks at the clock
 
 
-def split_throughput(p: Problem, inc: Incumbent, proof: latency.Proof, clock: Clock) -> None:
+def split_throughput(p: Problem, inc: Incumbent, proof: Proof, clock: Clock) -> None:
     """Steps 1 to 4, until the incumbent is near the bound."""
     r = inc.request
     if p.n < 2 or p.m < 2:
         return
     if r.shaped:  # only the exact model knows convex sets
-        rough = latency.Proof.of(p)
-        latency.exact(merge(p, levels(p)[-1]), inc, rough, clock, 0.5, 0.3)
+        rough = Proof.of(p)
+        exact(merge(p, levels(p)[-1]), inc, rough, clock, 0.5, 0.3)
         proof.interrupted |= rough.interrupted
         return
     search = Loading(p, inc, clock)

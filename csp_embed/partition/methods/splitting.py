@@ -21,10 +21,13 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from csp_embed.partition import feasible, kernels
-from csp_embed.partition.methods import latency, throughput
+from csp_embed.partition.methods import throughput
+from csp_embed.partition.methods.annealing import annealed
 from csp_embed.partition.methods.communities import communities, levels, merge, runs, settled
+from csp_embed.partition.methods.exact_search import exact
 from csp_embed.partition.methods.list_scheduling import ListScheduler, Placement
 from csp_embed.partition.methods.window_passes import RESERVE, Sweep
+from csp_embed.partition.proof import Proof
 from csp_embed.partition.request import Clock, Incumbent
 from csp_embed.partition.timetable import decoded
 from csp_embed.partition.view import Ints, Problem
@@ -37,12 +40,12 @@ SMALL = 80  # tasks: below, every start gets a lane of its own, and each task ma
 
 
 def split_latency(
-    p: Problem, inc: Incumbent, proof: latency.Proof, clock: Clock, found: list[Placement]
+    p: Problem, inc: Incumbent, proof: Proof, clock: Clock, found: list[Placement]
 ) -> None:
     """Steps 1 to 4 for the makespan; annealing starts from `found` too."""
     if p.n < 2 or p.m < 2 or inc.request.shaped:
         if inc.best is None or inc.request.shaped:
-            latency.exact(p, inc, proof, clock, 10.0)
+            exact(p, inc, proof, clock, 10.0)
         return
     seed = 1000 * inc.request.seed
     tables = [decoded(p, x.order, x.dev) for x in (repaired(p), *found[:1]) if np.isfinite(x.value)]
@@ -70,7 +73,7 @@ def split_latency(
             order = inc.best.table.order()
             begin = [Placement(order, inc.best.dev, inc.best.value, "split"), *begin]
         steps = int(min(20_000, 2e6 / p.n) * clock.request.effort)
-        latency.annealed(p, inc, clock, begin, max(steps, 1), 0.3)
+        annealed(p, inc, clock, begin, max(steps, 1), 0.3)
     if clock.wall and clock.left() > 0.3 + RESERVE * p.n and inc.request.method == "split":
         polish(p, inc, proof, clock, 1_000_000)
 
@@ -121,7 +124,7 @@ def refine(p: Problem, inc: Incumbent, sweep: Sweep, clock: Clock, steps: int, s
         inc.offer(sweep.dev, decoded(p, sweep.order, sweep.dev), "split")
 
 
-def polish(p: Problem, inc: Incumbent, proof: latency.Proof, clock: Clock, passes: int) -> None:
+def polish(p: Problem, inc: Incumbent, proof: Proof, clock: Clock, passes: int) -> None:
     """Rounds of step 4 from the incumbent, at most so many, or until the clock's end. On the wall
     clock each worker has a round of its own."""
     threads, seed = inc.request.workers if clock.wall else 1, inc.request.seed

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from csp_embed.errors import Infeasible
 from csp_embed.partition import feasible
-from csp_embed.partition.collapse import collapsed
 from csp_embed.partition.methods import chains
 from csp_embed.partition.methods.balance import balance
 from csp_embed.partition.methods.list_scheduling import ListScheduler
@@ -56,24 +54,6 @@ def timed(p: Problem, dev: Ints, wanted: bool) -> Timetable | None:
     scheduler = ListScheduler(p, compiled=p.n > 30)
     order = scheduler.by_rank(scheduler.upward(p.cost[np.arange(p.n), dev]))
     return decoded(p, order, dev, scheduler.k, scheduler.a, scheduler.w)
-
-
-def seed_all(p: Problem, inc: Incumbent) -> list[Ints]:
-    """Offers every start; returns those that can run."""
-    wanted = inc.request.max_latency is not None or inc.request.objective == "latency"
-    placements = []
-    found = starts(p)
-    for name, dev in found:
-        inc.offer(dev, timed(p, dev, wanted), name)
-        placements.append(dev)
-    try:
-        whole = collapsed(p, inc.request.effort, inc.request.seed)
-    except Infeasible:  # a run that does not fit its server: no such start
-        whole = None
-    if whole is not None:
-        inc.offer(whole, timed(p, whole, wanted), "collapsed")
-        placements.append(whole)
-    return placements
 
 
 def balanced(p: Problem, inc: Incumbent, clock: Clock, q: Loads, steps: int, share: float) -> None:

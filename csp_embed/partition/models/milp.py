@@ -21,7 +21,7 @@ import numpy as np
 
 from csp_embed.errors import InputError
 from csp_embed.partition.bounds.latency_period import path_bounds
-from csp_embed.partition.methods.latency import Proof, far, horizon
+from csp_embed.partition.proof import Proof, far, horizon
 from csp_embed.partition.request import Clock, Incumbent
 from csp_embed.partition.timetable import retimed
 from csp_embed.partition.view import Ints, Problem

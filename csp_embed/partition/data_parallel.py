@@ -9,7 +9,6 @@ as one graph, so that they queue on shared buses.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 
@@ -31,7 +30,8 @@ from csp_embed.ir.network import (
 )
 from csp_embed.partition.bounds import latency_period as bounds
 from csp_embed.partition.exact import DOUBLE, Exact, below
-from csp_embed.partition.request import Request
+from csp_embed.partition.links import solve_links
+from csp_embed.partition.request import Clock, Request
 from csp_embed.partition.symmetry import trimmed
 from csp_embed.partition.view import make_problem, normalised, number
 
@@ -139,16 +139,11 @@ def solve_replicated(
     return best
 
 
-def _keywords(request: Request) -> dict[str, object]:
-    """The request as arguments of `solve`."""
-    names = ("method", "contiguous", "pipeline", "time_limit", "workers", "seed", "effort")
-    return {name: getattr(request, name) for name in names}
-
-
-def _solver() -> Callable[..., Plan]:
-    from csp_embed.partition.solve import solve
-
-    return solve
+def _solved(
+    graph: TaskGraph, platform: Platform, request: Request, fix: dict[str, str] | None = None
+) -> Plan:
+    """One copy, with a clock of its own."""
+    return solve_links(graph, platform, Clock(request), dict(fix or {}), None)
 
 
 def _throughput(
@@ -156,11 +151,8 @@ def _throughput(
     way: list[list[str]], batch: int,
 ) -> Plan:  # fmt: skip
     """Copies solved apart; rates 1 / period each, scaled where a shared bus is too busy."""
-    solve = _solver()
     plans = [
-        solve(
-            graph, part_of(platform, names), objective="throughput", fix=fix, **_keywords(request)
-        )
+        _solved(graph, part_of(platform, names), replace(request, progress=None), fix)
         for names in way
     ]
     for plan in plans:
@@ -227,7 +219,6 @@ def _shares(
 ) -> tuple[list[int], bool]:
     """Samples of each replica: one each, then each further one where HEFT ends first. Also whether
     some cost was scaled linearly."""
-    solve = _solver()
     linear = False
 
     def ends(index: int, share: int) -> float:
@@ -236,7 +227,8 @@ def _shares(
             Edge(f"{index}/{e.src}", f"{index}/{e.dst}", times(e.bytes, share), e.tensor)
             for e in graph.edges
         )
-        plan = solve(TaskGraph(tasks, edges), part_of(platform, way[index]), method="heft")
+        part = part_of(platform, way[index])
+        plan = _solved(TaskGraph(tasks, edges), part, Request(method="heft"))
         return float("inf") if plan.objective is None else plan.objective
 
     shares = [1] * len(way)
@@ -271,7 +263,7 @@ def _latency(
     inside = {name for names in way for name in names}
     links = tuple(k for k in platform.links if any(set(k.between) <= set(names) for names in way))
     joint = replace(part_of(platform, sorted(inside)), links=links)
-    plan = _solver()(TaskGraph(tasks, edges), joint, fix=fixed, **_keywords(request))
+    plan = _solved(TaskGraph(tasks, edges), joint, replace(request, progress=None), fixed)
     if plan.objective is None:
         return plan
     found = tuple(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 from dataclasses import replace
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
 
@@ -30,10 +29,12 @@ from csp_embed.partition.bounds import latency_period as bounds
 from csp_embed.partition.exact import below
 from csp_embed.partition.methods import chains, throughput
 from csp_embed.partition.methods.balance import balance
-from csp_embed.partition.methods.latency import Proof, reached
 from csp_embed.partition.methods.period_loads import load_arrays
 from csp_embed.partition.models.dnn import Dnn, make_dnn
 from csp_embed.partition.models.dnn_cpsat import build, path_bounds
+from csp_embed.partition.models.dnn_times import canonical, convex, exact_loads, timetable
+from csp_embed.partition.models.search import reached
+from csp_embed.partition.proof import Proof
 from csp_embed.partition.request import Clock, Request, in_units
 from csp_embed.partition.supervise import INTERRUPTED, supervised
 from csp_embed.partition.symmetry import trimmed
@@ -225,7 +226,7 @@ def _round(state: State, r: Request, limit: float, share: float) -> Solved:
         built.hint(state.dnn, canonical(state.dnn, state.dev))
     params = clock.params(limit, share)
     clock.tell(f"exact search, {clock.ms(best)}")
-    # As in `latency.exact`: no linear relaxation of coefficients beyond what doubles hold.
+    # As in `exact_search.exact`: no linear relaxation of coefficients beyond what doubles hold.
     extra = {"linearization_level": 0, "cp_model_probing_level": 0} if built.scale.wide else {}
     found = cpsat.solve(built.cp, params, extra=extra)
     state.interrupted |= found.interrupted
@@ -297,92 +298,6 @@ def _pairs(state: State, limit: float) -> None:
             clock.tell(f"pairs of devices, {clock.ms(state.value)}")
 
 
-def canonical(dnn: Dnn, dev: Ints) -> Ints:
-    """Equal accelerators renamed in the order of their first group."""
-    p, image, taken = dnn.p, {}, set()
-    for g in p.groups():
-        d = int(dev[g[0]])
-        if d in image:
-            continue
-        for e in range(p.m):
-            if (
-                e not in taken
-                and dnn.accelerator[e] == dnn.accelerator[d]
-                and p.memory[e] == p.memory[d]
-                and np.array_equal(p.cost[:, e], p.cost[:, d])
-            ):
-                image[d] = e
-                taken.add(e)
-                break
-    return np.array([image[int(d)] for d in dev], np.int64)
-
-
-def convex(dnn: Dnn, dev: Ints, pipeline: bool) -> bool:
-    """Convex sets of forward and of backward tasks; with pipeline no ring either."""
-    p = dnn.p
-    for label in (0, 1):
-        left, seen = [0] * p.n, [0] * p.n
-        feeds = np.zeros((p.m, p.m), bool)
-        for t in range(p.n):
-            if dnn.backward[t] != label:
-                continue
-            here, gone, been = 1 << int(dev[t]), 0, 0
-            for v in p.inputs(t):
-                u = int(p.value_src[v])
-                if dnn.backward[u] == label:
-                    gone |= left[u]
-                    been |= seen[u]
-                    feeds[dev[u], dev[t]] = True
-            gone |= been & ~here
-            if gone & here:
-                return False
-            seen[t], left[t] = been | here, gone
-        np.fill_diagonal(feeds, False)
-        rest = list(range(p.m))
-        while pipeline and rest:
-            first = [d for d in rest if not feeds[rest, d].any()]
-            if not first:
-                return False
-            rest = [d for d in rest if d not in first]
-    return True
-
-
-def timetable(dnn: Dnn, dev: Ints, exact: list[Fraction] | None = None) -> Any:
-    """(start, finish) of each task; None where subgraphs wait for each other (not convex). exact:
-    loads in ms, for times in ms that are Fractions; else floats in units.
-
-    Accelerators are single nodes of the contracted graph, timed when all before them are."""
-    p = dnn.p
-    load = dnn.loads(dev) if exact is None else exact
-    node = np.where(dnn.accelerator[dev] == 1, dev, p.m + np.arange(p.n))
-    before: dict[int, set[int]] = {int(x): set() for x in node}
-    after: dict[int, set[int]] = {int(x): set() for x in node}
-    for u, t, _ in p.edges():
-        if node[u] != node[t]:
-            before[int(node[t])].add(int(node[u]))
-            after[int(node[u])].add(int(node[t]))
-    waiting = {x: len(b) for x, b in before.items()}
-    ready = sorted(x for x, k in waiting.items() if not k)
-    begin: dict[int, Any] = {}
-    end: dict[int, Any] = {}
-    while ready:
-        x = ready.pop()
-        begin[x] = max((end[y] for y in before[x]), default=0)
-        t = x - p.m
-        if t < 0:
-            end[x] = begin[x] + load[x]
-        else:
-            cost = float(p.cost[t, dev[t]]) if exact is None else dnn.exact_cost(t, int(dev[t]))
-            end[x] = begin[x] + cost
-        for y in sorted(after[x]):
-            waiting[y] -= 1
-            if not waiting[y]:
-                ready.append(y)
-    if len(end) < len(before):
-        return None
-    return np.array([begin[int(x)] for x in node]), np.array([end[int(x)] for x in node])
-
-
 def _plan(state: State) -> Plan:
     """The State as a Plan."""
     dnn, p, r = state.dnn, state.dnn.p, state.clock.request
@@ -418,16 +333,3 @@ def _plan(state: State) -> Plan:
         assignments=rows, loads=found, bound=proof.name, reasons=reasons,
         graph_sha256=p.graph.sha256, platform_sha256=p.platform.sha256,
     )  # fmt: skip
-
-
-def exact_loads(dnn: Dnn, dev: Ints) -> list[Fraction]:
-    """`Dnn.loads` in ms, exactly."""
-    p, found = dnn.p, [Fraction(0)] * dnn.p.m
-    for t, d in enumerate(dev.tolist()):
-        found[d] += dnn.exact_cost(t, d)
-    for v, u in enumerate(p.value_src):
-        away = set(dev[p.consumers(v)].tolist()) - {int(dev[u])}
-        for d in (*away, *([int(dev[u])] if away else [])):
-            if dnn.accelerator[d]:
-                found[d] += dnn.exact_toll(v)
-    return found
