@@ -5,7 +5,6 @@ Takes: a TaskGraph, a Platform, a clock.  Leaves: a Plan with a proved lower bou
 
 from __future__ import annotations
 
-from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -24,53 +23,41 @@ from csp_embed.ir.network import (
 from csp_embed.partition import feasible
 from csp_embed.partition.conflict import reasons
 from csp_embed.partition.exact import Exact, below
-from csp_embed.partition.methods import throughput
-from csp_embed.partition.methods.annealing import annealed
-from csp_embed.partition.methods.exact_search import exact, exact_rounds
-from csp_embed.partition.methods.genetic import genetic
-from csp_embed.partition.methods.list_scheduling import ListScheduler, Placement
-from csp_embed.partition.methods.lists import SMALL, lists
-from csp_embed.partition.methods.neighbourhoods import neighbourhoods
-from csp_embed.partition.methods.period import split_throughput
-from csp_embed.partition.methods.period_loads import load_arrays
-from csp_embed.partition.methods.seeds import seed_all
-from csp_embed.partition.methods.splitting import polish, split_latency
-from csp_embed.partition.models.milp import solve_milp
-from csp_embed.partition.proof import Proof, first_bounds, settled
+from csp_embed.partition.methods import lists, throughput
+from csp_embed.partition.methods.list_scheduling import ListScheduler
+from csp_embed.partition.methods.lists import SMALL
+from csp_embed.partition.methods.method import Search
+from csp_embed.partition.portfolio import PORTFOLIO
+from csp_embed.partition.proof import Proof, first_bounds
 from csp_embed.partition.request import Clock, Incumbent, Request, in_units
 from csp_embed.partition.supervise import INTERRUPTED, supervised
 from csp_embed.partition.symmetry import trimmed
+from csp_embed.partition.table import TABLE
 from csp_embed.partition.timetable import decoded, latency_plan, throughput_plan
 from csp_embed.partition.view import Problem, make_problem, normalised
 
-LISTS = ("heft", "peft", "cpop", "lookahead", "minmin", "greedy", "single")
-METHODS = ("auto", "exact", "milp", "split", "lns", "anneal", "genetic", *LISTS)
-TINY = 16  # tasks up to which exact search needs no good start
-LARGE = 80  # tasks above which windows replace neighbourhoods
-BUILD = 1e-3  # s per task that the exact model takes to build
 QUICK = 3000  # tasks times devices up to which list scheduling is quick without compiling
-EXACT = 40  # above this many tasks the exact model is left to neighbourhoods, unless all but proved
-NEAR = 0.005  # gap below which a proof is tried on up to 160 tasks
+RULES = tuple(rule.name for rule in lists.RULES)
 
 
 def solve_links(
     graph: TaskGraph, platform: Platform, clock: Clock, fix: dict[str, str], start: Plan | None
 ) -> Plan:
     """The "links" cost model, one copy of the graph."""
-    found: list[tuple[Problem, Incumbent, Proof]] = []
+    found: list[Search] = []
 
     def search() -> None:
         named = {*fix.values(), *(start.device_of().values() if start else ())}
         p = normalised(make_problem(graph, trimmed(graph, platform, named), fix))
         own = clock.of(in_units(clock.request, p), p.unit)
         inc, proof = Incumbent(p, own.request), Proof.of(p)
-        found.append((p, inc, proof))
+        found.append(Search(p, inc, proof, own))
         if start is not None:
             restart(p, inc, start)
-        if p.n > SMALL and own.request.method not in LISTS:
+        if p.n > SMALL and own.request.method not in RULES:
             quick_start(p, inc)
         first_bounds(p, proof, own.request)
-        run(p, inc, proof, own)
+        run(found[0])
 
     ended = supervised(search, clock)
     if not found:  # the limit came before the first arrays
@@ -79,9 +66,24 @@ def solve_links(
             graph_sha256=graph.sha256, platform_sha256=platform.sha256,
             reasons=("interrupted",) if ended == INTERRUPTED else (),
         )  # fmt: skip
-    p, inc, proof = found[0]
+    p, inc, proof = found[0].p, found[0].inc, found[0].proof
     proof.interrupted = ended == INTERRUPTED
     return finish(p, inc, proof, inc.request)
+
+
+def run(search: Search) -> None:
+    """The steps of the method that was asked for, until one ends the search."""
+    p, r = search.p, search.request
+    if p.n == 0:
+        nothing = np.zeros(0, np.int64)
+        search.inc.offer(nothing, decoded(p, np.arange(0), nothing), "empty")
+        return
+    for step in PORTFOLIO.orders[r.objective][r.method]:
+        method = TABLE[step.do]
+        if method.applies(search, step) is None:
+            method.run(search, step)
+        if search.over:
+            return
 
 
 def quick_start(p: Problem, inc: Incumbent) -> None:
@@ -118,126 +120,6 @@ def restart(p: Problem, inc: Incumbent, start: Plan) -> None:
         inc.offer(dev, decoded(p, order, dev), "start")
     elif inc.request.objective != LATENCY:
         inc.offer(dev, None, "start")
-
-
-def run(p: Problem, inc: Incumbent, proof: Proof, clock: Clock) -> None:
-    """The requested method."""
-    request, method = clock.request, clock.request.method
-    if p.n == 0:
-        inc.offer(np.zeros(0, np.int64), decoded(p, np.arange(0), np.zeros(0, np.int64)), "empty")
-        return
-    if request.objective == THROUGHPUT:
-        run_throughput(p, inc, proof, clock)
-        return
-    if method in LISTS:
-        scheduler = ListScheduler(p, compiled=p.n > SMALL)
-        rule = {"minmin": "min_min"}.get(method, method)
-        x: Placement = getattr(scheduler, rule)()
-        if np.isfinite(x.value):
-            table = decoded(p, x.order, x.dev, scheduler.k, scheduler.a, scheduler.w)
-            inc.offer(x.dev, table, method)
-        return
-    small = p.n <= SMALL
-    if method == "split" and p.n > LARGE:  # which begins with HEFT; more lists would take as long
-        found = [x for x in (ListScheduler(p).heft(),) if np.isfinite(x.value)]
-        for x in found:
-            inc.offer(x.dev, decoded(p, x.order, x.dev), x.method)
-    else:
-        found = lists(p, inc, compiled=not small, large=p.n > 1500)
-    if request.shaped or request.min_throughput is not None or not found:
-        seed_all(p, inc, clock)
-    if request.min_throughput is not None and inc.best is None:
-        steady_start(p, inc, proof, clock)
-        if proof.notes:
-            return
-    if method not in ("split", "genetic", "milp") and settled(p, inc, proof):
-        return
-    # Without queues exact search alone settles small graphs, with them it hardly begins to.
-    least = TINY if p.contended() else SMALL
-    if method == "split" or (method == "auto" and p.n > least):
-        split_latency(p, inc, proof, clock if method == "split" else clock.part(0.9), found)
-        if method == "split":
-            return
-    if method == "genetic":
-        genetic(p, inc, clock, found)
-        return
-    if method == "milp":
-        solve_milp(p, inc, proof, clock)
-        return
-    if settled(p, inc, proof):
-        return
-    steps = int(min(400_000, 4e7 / max(p.n, 1)) * request.effort)
-    if (not small or method in ("anneal", "lns")) and not request.shaped:
-        usual = 0.8 if p.n <= 250 and not p.contended() else 0.5
-        share = {"anneal": 0.98, "lns": 0.2, "exact": 0.1}.get(method, usual)
-        annealed(p, inc, clock, found[:6], max(steps, 1000), share, proof.value)
-    if method == "anneal":
-        return
-    near_proof = inc.best is not None and inc.best.value <= proof.value * (1 + NEAR)
-    worth = p.n <= EXACT or request.shaped or (near_proof and p.n <= 160)
-    if method == "exact" or (method == "auto" and worth) or inc.best is None:
-        share = 1.0 if method == "exact" or small else 0.4
-        exact_rounds(p, inc, proof, clock, share)
-    near = method != "exact" and not (small and method == "auto") and p.n <= 1200
-    if near and not proof.closed and not proof.interrupted:
-        rounds = max(1, int((12 if method == "auto" else 40) * request.effort))
-        if request.shaped or p.n <= (250 if method == "lns" else LARGE):
-            neighbourhoods(p, inc, proof, clock, rounds, 18)
-            return
-        polish(p, inc, proof, clock, 1000 if clock.wall else max(1, rounds // 4))
-
-
-def steady_start(p: Problem, inc: Incumbent, proof: Proof, clock: Clock) -> None:
-    """Where no plan is fast enough in the steady state: the shortest period alone, which either
-    gives one or proves that there is none."""
-    request = replace(clock.request, objective=THROUGHPUT, min_throughput=None, max_latency=None)
-    alone, known = Incumbent(p, request), Proof.of(p)
-    seed_all(p, alone, clock)
-    if alone.best is not None:
-        exact(p, alone, known, clock.of(request), 3.0, 0.3)
-    if known.value * (clock.request.min_throughput or 0.0) > 1 + 2e-9:
-        proof.notes.append("infeasible")
-    elif alone.best is not None:
-        inc.offer(alone.best.dev, throughput.timed(p, alone.best.dev, True), "cpsat")
-
-
-def run_throughput(p: Problem, inc: Incumbent, proof: Proof, clock: Clock) -> None:
-    """Methods for the period; list rules place for latency and are judged by their period."""
-    request, method = clock.request, clock.request.method
-    if method in LISTS and method not in ("greedy", "single"):
-        scheduler = ListScheduler(p, compiled=p.n > SMALL)
-        x: Placement = getattr(scheduler, {"minmin": "min_min"}.get(method, method))()
-        if np.isfinite(x.value):
-            table = decoded(p, x.order, x.dev, scheduler.k, scheduler.a, scheduler.w)
-            inc.offer(x.dev, table if request.max_latency is not None else None, method)
-        return
-    if method in ("greedy", "single"):
-        for name, dev in throughput.starts(p):
-            if name == method:
-                wanted = request.max_latency is not None
-                inc.offer(dev, throughput.timed(p, dev, wanted), method)
-        return
-    seed_all(p, inc, clock)
-    if request.max_latency is not None:
-        lists(p, inc, compiled=p.n > SMALL)
-    if settled(p, inc, proof):
-        return
-    if method == "milp":
-        solve_milp(p, inc, proof, clock)
-        return
-    if method == "split" or (method == "auto" and p.n > TINY):
-        split_throughput(p, inc, proof, clock)
-        if method == "split":
-            return
-    if not request.shaped and (p.n > SMALL or method in ("anneal", "genetic", "lns")):
-        q = load_arrays(p)
-        steps = int(200_000 * request.effort)
-        alone = method in ("anneal", "genetic", "lns")
-        throughput.balanced(p, inc, clock, q, steps, 1.0 if alone else 0.25)
-        if alone:
-            return
-    if inc.best is None or (p.n <= 2000 and clock.left() > BUILD * p.n):
-        exact_rounds(p, inc, proof, clock, 1.0)
 
 
 def finish(p: Problem, inc: Incumbent, proof: Proof, request: Request) -> Plan:

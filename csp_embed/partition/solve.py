@@ -14,7 +14,8 @@ from csp_embed.ir.network import LATENCY, THROUGHPUT, Plan, Platform, TaskGraph
 from csp_embed.judge.plan import check_plan
 from csp_embed.partition.data_parallel import solve_replicated
 from csp_embed.partition.dnn_solve import solve_dnn
-from csp_embed.partition.links import METHODS, solve_links
+from csp_embed.partition.links import solve_links
+from csp_embed.partition.portfolio import METHODS
 from csp_embed.partition.request import Clock, Progress, Request
 
 __all__ = ["METHODS", "solve"]

@@ -12,7 +12,10 @@ import numpy as np
 from csp_embed.partition import kernels
 from csp_embed.partition.methods.anneal import anneal
 from csp_embed.partition.methods.list_scheduling import Placement
+from csp_embed.partition.methods.lists import SMALL
+from csp_embed.partition.methods.method import Method, Search
 from csp_embed.partition.methods.reinsert import ordered, reinsert
+from csp_embed.partition.portfolio import Step
 from csp_embed.partition.proof import SAME
 from csp_embed.partition.request import Clock, Incumbent
 from csp_embed.partition.timetable import decoded
@@ -21,6 +24,10 @@ from csp_embed.partition.view import Problem, _csr
 # First and last temperatures of chains by reinsertion, of the makespan, and weight of their work:
 # it helps where devices are busy most of the time and hinders where paths are all.
 HEATS = ((0.02, 1e-3, 1.0), (0.01, 5e-4, 0.0), (0.02, 1e-3, 3.0))
+STEPS, TOUCHES = 400_000, 4e7  # proposals of one chain at most, and these times tasks
+LEAST = 1000  # proposals of one chain
+STARTS = 6  # of the best lists
+FREE, QUEUED, LARGE = 0.8, 0.5, 250  # shares of the clock: up to so many tasks without queues, else
 TRIAL = 1500  # proposals
 GROWTH = 30  # from one round to the next, at most
 
@@ -110,3 +117,24 @@ class Chains:
         """A chain's result as a timetable."""
         if inc.best is None or x.value < inc.best.value:
             inc.offer(x.dev, decoded(self.p, x.order, x.dev), x.method)
+
+
+def _free(search: Search, step: Step) -> str | None:
+    if search.request.shaped:
+        return "it does not know convex sets"
+    if step.when != "always" and search.p.n <= SMALL:
+        return f"exact search is quicker up to {SMALL} tasks"
+    return None
+
+
+def _run(search: Search, step: Step) -> None:
+    p = search.p
+    steps = int(min(STEPS, TOUCHES / max(p.n, 1)) * search.request.effort)
+    share = step.share
+    if share == 1:  # beside other methods: the less, the more those can do
+        share = FREE if p.n <= LARGE and not p.contended() else QUEUED
+    starts = search.starts[:STARTS]
+    annealed(p, search.inc, search.clock, starts, max(steps, LEAST), share, search.proof.value)
+
+
+METHOD = Method("anneal", _free, _run)

@@ -9,15 +9,22 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from fractions import Fraction
 
+from csp_embed.ir.network import LATENCY
 from csp_embed.partition.bounds import latency_period as bounds
+from csp_embed.partition.methods.lists import SMALL
+from csp_embed.partition.methods.method import Method, Search
 from csp_embed.partition.methods.placements import placements
 from csp_embed.partition.models.search import build, reached, take, tuning
+from csp_embed.partition.portfolio import Step
 from csp_embed.partition.proof import Proof, horizon
 from csp_embed.partition.request import Clock, Incumbent
 from csp_embed.partition.symmetry import canonical, device_classes
 from csp_embed.partition.view import Ints, Problem
 from csp_embed.solver import cpsat
 
+FEW = 40  # tasks above which the whole model is left to neighbourhoods, unless all but proved
+NEAR, NEARLY = 0.005, 160  # gap below which a proof is tried, on up to so many tasks
+MOST, BUILD = 2000, 1e-3  # tasks of a model of the period; s per task that building it takes
 REFUSALS = 200  # placements that one exact search may propose in vain
 ABOVE = 1 + 1e-8  # placements are listed to a little above a makespan, so that none is missed
 LISTABLE = 1.05  # placements are listed up to so many times the load bound
@@ -148,3 +155,28 @@ def exact_rounds(p: Problem, inc: Incumbent, proof: Proof, clock: Clock, share: 
             better = inc.best is not None and inc.best.value < before * (1 - 1e-9)
             if number and not better and clock.wall and clock.left() < 1.0:
                 return
+
+
+def _worth(search: Search, step: Step) -> str | None:
+    """Where there is no plan, it is the one method that proves that none exists."""
+    p, best, proof, r = search.p, search.inc.best, search.proof, search.request
+    if step.when == "shaped" and not r.shaped:
+        return "annealing serves what need not be convex"
+    if best is None or step.when == "always":
+        return None
+    if step.when == "nothing found":
+        return "there is a plan"
+    if r.objective != LATENCY:
+        if p.n > MOST or search.clock.left() <= BUILD * p.n:
+            return "the model takes longer to build than there is time"
+        return None
+    nearly = best.value <= proof.value * (1 + NEAR) and p.n <= NEARLY
+    return None if p.n <= FEW or r.shaped or nearly else f"more than {FEW} tasks, and a wide gap"
+
+
+def _run(search: Search, step: Step) -> None:
+    share = 1.0 if search.p.n <= SMALL else step.share  # nothing comes after it on small graphs
+    exact_rounds(search.p, search.inc, search.proof, search.clock, share)
+
+
+METHOD = Method("exact", _worth, _run)

@@ -12,6 +12,8 @@ import numpy as np
 from csp_embed.partition import kernels
 from csp_embed.partition.methods.anneal import anneal
 from csp_embed.partition.methods.list_scheduling import Placement
+from csp_embed.partition.methods.method import Method, Search, always
+from csp_embed.partition.portfolio import Step
 from csp_embed.partition.request import Clock, Incumbent
 from csp_embed.partition.timetable import decoded
 from csp_embed.partition.view import Ints, Problem, _csr
@@ -61,3 +63,10 @@ def genetic(p: Problem, inc: Incumbent, clock: Clock, first: list[Placement]) ->
         value, _, order, dev = people[0]
         if inc.best is None or value < inc.best.value:
             inc.offer(dev, decoded(p, order, dev), "genetic")
+
+
+def _run(search: Search, step: Step) -> None:
+    genetic(search.p, search.inc, search.clock, search.starts)
+
+
+METHOD = Method("genetic", always, _run)

@@ -13,14 +13,19 @@ import numpy as np
 
 from csp_embed.partition.methods.annealing import Chains
 from csp_embed.partition.methods.list_scheduling import Placement
+from csp_embed.partition.methods.lists import SMALL
+from csp_embed.partition.methods.method import Method, Search
 from csp_embed.partition.models.cpsat import Model
 from csp_embed.partition.models.search import build, take, tuning
+from csp_embed.partition.portfolio import Step
 from csp_embed.partition.proof import Proof
 from csp_embed.partition.request import Clock, Incumbent
 from csp_embed.partition.timetable import Timetable
 from csp_embed.partition.view import Problem
 from csp_embed.solver import cpsat
 
+MOST = 1200  # tasks above which one neighbourhood takes too long to build
+SIZE = 18  # tasks of the first neighbourhood
 CHAIN, WARM = 1.5e7, 0.3  # steps times tasks of a chain beside neighbourhoods; its temperature
 
 
@@ -101,3 +106,30 @@ def pin_down(p: Problem, model: Model, table: Timetable, free: set[int]) -> None
         if d in last:
             model.cp.add(model.start[t] >= model.end[last[d]])
         last[d] = t
+
+
+def in_reach(search: Search, step: Step) -> str | None:
+    """Whether work around the incumbent can still be of use."""
+    if search.p.n > MOST:
+        return f"more than {MOST} tasks"
+    if step.when != "always" and search.p.n <= SMALL:
+        return "exact search has seen all of it"
+    if search.proof.closed or search.proof.interrupted:
+        return "the search is done"
+    return None
+
+
+def _few(search: Search, step: Step) -> str | None:
+    """Convex sets are known to the exact model only."""
+    why = in_reach(search, step)
+    if why is None and not search.request.shaped and search.p.n > step.tasks:
+        return f"windows serve more than {step.tasks} tasks"
+    return why
+
+
+def _run(search: Search, step: Step) -> None:
+    rounds = max(1, int(step.rounds * search.request.effort))
+    neighbourhoods(search.p, search.inc, search.proof, search.clock, rounds, SIZE)
+
+
+METHOD = Method("neighbourhoods", _few, _run)

@@ -22,7 +22,9 @@ from csp_embed.partition.methods.balance import Prices, balance
 from csp_embed.partition.methods.communities import communities, levels, merge, runs, settled
 from csp_embed.partition.methods.exact_groups import solve_loads
 from csp_embed.partition.methods.exact_search import exact
+from csp_embed.partition.methods.method import Method, Search
 from csp_embed.partition.methods.period_loads import Loads, load_arrays
+from csp_embed.partition.portfolio import Step
 from csp_embed.partition.proof import Proof
 from csp_embed.partition.request import Clock, Incumbent
 from csp_embed.partition.view import Ints, Problem, _csr
@@ -171,3 +173,16 @@ def solve_parts(q: Loads, dev: Ints, groups: list[int]) -> None:
     room = q.memory - np.bincount(place, q.weight, minlength=len(q.memory))
     solve_loads(q, place, room, ptr, parts, MOVES)
     dev[:] = place[q.group]
+
+
+def _large(search: Search, step: Step) -> str | None:
+    if step.when == "auto" and search.p.n <= step.tasks:
+        return f"exact search needs no better start up to {step.tasks} tasks"
+    return None
+
+
+def _run(search: Search, step: Step) -> None:
+    split_throughput(search.p, search.inc, search.proof, search.clock)
+
+
+METHOD = Method("split period", _large, _run)

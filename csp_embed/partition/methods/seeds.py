@@ -6,8 +6,11 @@ Takes: a Problem.  Leaves: the incumbent improved.
 from __future__ import annotations
 
 from csp_embed.errors import Infeasible
+from csp_embed.ir.network import LATENCY
 from csp_embed.partition.methods.collapse import collapsed
+from csp_embed.partition.methods.method import Method, Search
 from csp_embed.partition.methods.throughput import starts, timed
+from csp_embed.partition.portfolio import Step
 from csp_embed.partition.request import Clock, Incumbent
 from csp_embed.partition.view import Ints, Problem
 
@@ -27,3 +30,18 @@ def seed_all(p: Problem, inc: Incumbent, clock: Clock) -> list[Ints]:
         inc.offer(whole, timed(p, whole, wanted), "collapsed")
         placements.append(whole)
     return placements
+
+
+def _useful(search: Search, step: Step) -> str | None:
+    """For the makespan they are worse than lists, unless lists break a constraint."""
+    r = search.request
+    if r.objective == LATENCY and not (r.shaped or r.min_throughput is not None):
+        return "list schedules are better starts" if search.starts else None
+    return None
+
+
+def _run(search: Search, step: Step) -> None:
+    seed_all(search.p, search.inc, search.clock)
+
+
+METHOD = Method("seeds", _useful, _run)

@@ -26,7 +26,10 @@ from csp_embed.partition.methods.annealing import annealed
 from csp_embed.partition.methods.communities import communities, levels, merge, runs, settled
 from csp_embed.partition.methods.exact_search import exact
 from csp_embed.partition.methods.list_scheduling import ListScheduler, Placement
+from csp_embed.partition.methods.lists import SMALL as PLAIN
+from csp_embed.partition.methods.method import Method, Search
 from csp_embed.partition.methods.window_passes import RESERVE, Sweep
+from csp_embed.partition.portfolio import Step
 from csp_embed.partition.proof import Proof
 from csp_embed.partition.request import Clock, Incumbent
 from csp_embed.partition.timetable import decoded
@@ -36,6 +39,7 @@ PART = 8  # tasks of one exact part
 NODES = 5_000  # of its search
 STEPS = 800  # proposals per task of one lane of annealing
 POLISH = 6  # rounds from the incumbent of a small graph
+TINY = 16  # tasks up to which exact search on queued links needs no good start
 SMALL = 80  # tasks: below, every start gets a lane of its own, and each task may go anywhere
 
 
@@ -147,3 +151,19 @@ def polish(p: Problem, inc: Incumbent, proof: Proof, clock: Clock, passes: int) 
                 jobs.append(pool.submit(refine, p, inc, sweep, clock, STEPS // 3, lane))
             for job in jobs:
                 job.result()
+
+
+def _large(search: Search, step: Step) -> str | None:
+    """Without queues exact search alone settles small graphs, with them it hardly begins to."""
+    least = TINY if search.p.contended() else PLAIN
+    if step.when == "auto" and search.p.n <= least:
+        return f"exact search settles up to {least} tasks"
+    return None
+
+
+def _run(search: Search, step: Step) -> None:
+    clock = search.clock.part(step.share) if step.share < 1 else search.clock
+    split_latency(search.p, search.inc, search.proof, clock, search.starts)
+
+
+METHOD = Method("split", _large, _run)
