@@ -34,6 +34,7 @@ from csp_embed.partition.models.dnn import Dnn, make_dnn
 from csp_embed.partition.models.dnn_cpsat import build, path_bounds
 from csp_embed.partition.models.dnn_times import canonical, convex, exact_loads, timetable
 from csp_embed.partition.models.search import reached
+from csp_embed.partition.portfolio import NUMBERS
 from csp_embed.partition.proof import Proof
 from csp_embed.partition.request import Clock, Request, in_units
 from csp_embed.partition.supervise import INTERRUPTED, supervised
@@ -42,7 +43,7 @@ from csp_embed.partition.view import Ints
 from csp_embed.solver import cpsat
 from csp_embed.solver.status import Solved
 
-FIRST, LAST, TOTAL = 4.0, 32.0, 60.0  # deterministic units per round and in all
+OWN = NUMBERS.dnn
 
 
 class State:
@@ -182,11 +183,11 @@ def _starts(state: State) -> None:
         d for d in chainsof if (np.bincount(d, p.weight, minlength=p.m) <= p.memory).all()
         and all(len(set(d[g].tolist())) == 1 for g in p.groups())
     ]  # fmt: skip
-    rounds = 4 if r.method in ("auto", "exact") else 16
+    rounds = OWN.chains[0 if r.method in ("auto", "exact") else 1]
     state.fresh = chainsof[0] if chainsof else None
     if r.method in ("auto", "exact"):
         # The best contiguous placement is easy to find and a good start for the free one.
-        _round(state, replace(r, contiguous=True), FIRST, 0.1)
+        _round(state, replace(r, contiguous=True), OWN.first, 0.1)
     for number in range(rounds if chainsof else 0):
         _chain(state, chainsof[0] if number % 2 == 0 or state.dev is None else state.dev, number)
         if state.clock.left() < (0.6 * r.time_limit if r.time_limit else 0):
@@ -199,9 +200,9 @@ def _chain(state: State, start: Ints, number: int) -> None:
     q = load_arrays(p, dnn.accelerator, dnn.toll)
     scale = float(p.cost.min(axis=1).sum()) / p.m
     dev = start.copy()
-    hot = (0.02, 0.02, 0.4, 0.05)[number % 4] * scale
-    steps = max(int(400_000 * r.effort), 1000)
-    balance(q, dev, steps, max(hot, 1e-9), max(1e-4 * scale, 1e-12), 1000 * r.seed + number + 1)
+    hot = OWN.heats[number % len(OWN.heats)] * scale
+    steps = max(int(OWN.proposals * r.effort), 1000)
+    balance(q, dev, steps, max(hot, 1e-9), max(OWN.cold * scale, 1e-12), 1000 * r.seed + number + 1)
     state.offer(dev, "anneal")
     state.clock.tell(f"balancing, {state.clock.ms(state.value)}")
 
@@ -242,8 +243,8 @@ def _round(state: State, r: Request, limit: float, share: float) -> Solved:
 def _exact(state: State) -> str:
     """Rounds of CP-SAT, each with twice the limit; the last status."""
     clock, r = state.clock, state.clock.request
-    spent, limit, status, number = 0.0, FIRST, UNKNOWN, 100
-    while spent < TOTAL and clock.left() > 0 and not state.interrupted:
+    spent, limit, status, number = 0.0, OWN.first, UNKNOWN, 100
+    while spent < OWN.total and clock.left() > 0 and not state.interrupted:
         # On the wall clock a round gets a fifth of what is left, at least 4 s.
         share = max(0.2, 4.0 / max(clock.left(), 0.1)) if clock.wall else 1.0
         found = _round(state, r, limit, min(share, 1.0))
@@ -262,7 +263,7 @@ def _exact(state: State) -> str:
                 number += 1
             _pairs(state, limit)
         spent += limit
-        limit = min(limit * 2, LAST)
+        limit = min(limit * 2, OWN.last)
         if clock.wall:
             spent = 0.0
     return status
@@ -285,16 +286,16 @@ def _pairs(state: State, limit: float) -> None:
                 if d not in (one, two):
                     built.cp.add(built.x[g][d] == 1)
             built.hint(dnn, state.dev)
-            params = clock.params(0.5)
+            params = clock.params(OWN.pair)
             if clock.wall:
-                params = replace(params, time_limit=min(3.0, clock.left()))
+                params = replace(params, time_limit=min(OWN.pair_seconds, clock.left()))
             before = state.value
             found = cpsat.solve(built.cp, params)
             state.interrupted |= found.interrupted
             if found.found:
                 state.offer(built.placement(dnn, found.value), "pairs")
             improved |= state.value < before * (1 - 1e-9)
-            spent += 0.5
+            spent += OWN.pair
             clock.tell(f"pairs of devices, {clock.ms(state.value)}")
 
 

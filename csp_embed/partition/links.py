@@ -25,9 +25,8 @@ from csp_embed.partition.conflict import reasons
 from csp_embed.partition.exact import Exact, below
 from csp_embed.partition.methods import lists, throughput
 from csp_embed.partition.methods.list_scheduling import ListScheduler
-from csp_embed.partition.methods.lists import SMALL
 from csp_embed.partition.methods.method import Search
-from csp_embed.partition.portfolio import PORTFOLIO
+from csp_embed.partition.portfolio import NUMBERS, PORTFOLIO
 from csp_embed.partition.proof import Proof, first_bounds
 from csp_embed.partition.request import Clock, Incumbent, Request, in_units
 from csp_embed.partition.supervise import INTERRUPTED, supervised
@@ -36,7 +35,8 @@ from csp_embed.partition.table import TABLE
 from csp_embed.partition.timetable import decoded, latency_plan, throughput_plan
 from csp_embed.partition.view import Problem, make_problem, normalised
 
-QUICK = 3000  # tasks times devices up to which list scheduling is quick without compiling
+OWN = NUMBERS.lists
+
 RULES = tuple(rule.name for rule in lists.RULES)
 
 
@@ -54,7 +54,7 @@ def solve_links(
         found.append(Search(p, inc, proof, own))
         if start is not None:
             restart(p, inc, start)
-        if p.n > SMALL and own.request.method not in RULES:
+        if p.n > OWN.interpreted and own.request.method not in RULES:
             quick_start(p, inc)
         first_bounds(p, proof, own.request)
         run(found[0])
@@ -88,7 +88,7 @@ def run(search: Search) -> None:
 
 def quick_start(p: Problem, inc: Incumbent) -> None:
     """A plan before anything is compiled: a limit or Ctrl-C may come while kernels are."""
-    if inc.request.objective == LATENCY and p.n * p.m <= QUICK:
+    if inc.request.objective == LATENCY and p.n * p.m <= OWN.quick_pairs:
         scheduler = ListScheduler(p, compiled=False)
         x = scheduler.heft()
         if np.isfinite(x.value):

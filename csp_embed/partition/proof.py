@@ -14,12 +14,14 @@ import numpy as np
 from csp_embed.ir.network import LATENCY
 from csp_embed.partition.bounds import latency_period as bounds
 from csp_embed.partition.exact import DOUBLE, Exact
+from csp_embed.partition.portfolio import NUMBERS
 from csp_embed.partition.request import Incumbent, Request
 from csp_embed.partition.view import Problem
 
+OWN = NUMBERS.bounds
+
 FLOATS = Fraction(1, 10**9)  # relative: more than any sum or product of floats here loses
 SAME = 1e-13  # relative: floats of one exact value differ less
-STEPS = 300_000  # times, up to which the critical path is found exactly
 
 
 @dataclass
@@ -90,9 +92,9 @@ def first_bounds(p: Problem, proof: Proof, request: Request) -> None:
     """What is known before any search; exactly where that is quick."""
     proof.raise_to(*bounds.best_bound(p, request.objective == LATENCY))
     exact = Exact.of(p)
-    if p.n and request.objective == LATENCY and len(p.use) * p.m * p.m <= STEPS:
+    if p.n and request.objective == LATENCY and len(p.use) * p.m * p.m <= OWN.path_times:
         proof.know(exact.critical_path(), "critical path")
-    if p.n and p.n * p.m <= STEPS:
+    if p.n and p.n * p.m <= OWN.path_times:
         proof.know(exact.load(bounds.load_prices(p.cost)), "load")
         least = (min(exact.cost(t, d) for d in p.allowed(t)) for t in range(p.n))
         proof.know(max(least), "largest task")

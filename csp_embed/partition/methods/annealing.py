@@ -12,24 +12,15 @@ import numpy as np
 from csp_embed.partition import kernels
 from csp_embed.partition.methods.anneal import anneal
 from csp_embed.partition.methods.list_scheduling import Placement
-from csp_embed.partition.methods.lists import SMALL
 from csp_embed.partition.methods.method import Method, Search
 from csp_embed.partition.methods.reinsert import ordered, reinsert
-from csp_embed.partition.portfolio import Step
+from csp_embed.partition.portfolio import NUMBERS, Step
 from csp_embed.partition.proof import SAME
 from csp_embed.partition.request import Clock, Incumbent
 from csp_embed.partition.timetable import decoded
 from csp_embed.partition.view import Problem, _csr
 
-# First and last temperatures of chains by reinsertion, of the makespan, and weight of their work:
-# it helps where devices are busy most of the time and hinders where paths are all.
-HEATS = ((0.02, 1e-3, 1.0), (0.01, 5e-4, 0.0), (0.02, 1e-3, 3.0))
-STEPS, TOUCHES = 400_000, 4e7  # proposals of one chain at most, and these times tasks
-LEAST = 1000  # proposals of one chain
-STARTS = 6  # of the best lists
-FREE, QUEUED, LARGE = 0.8, 0.5, 250  # shares of the clock: up to so many tasks without queues, else
-TRIAL = 1500  # proposals
-GROWTH = 30  # from one round to the next, at most
+OWN = NUMBERS.anneal
 
 
 def annealed(
@@ -49,7 +40,7 @@ def annealed(
     budget, number, factor = 0.0, 0, 1.0
     if clock.wall:
         # The first round is a trial of the pace: contended links cost far more a proposal.
-        budget, factor = clock.left() * share, min(1.0, TRIAL / steps)
+        budget, factor = clock.left() * share, min(1.0, OWN.trial / steps)
     with ThreadPoolExecutor(threads) as pool:
         while True:
             before = clock.seconds()  # jobs may end before this thread goes on
@@ -72,8 +63,8 @@ def annealed(
             pace = (clock.seconds() - before) / (steps * factor)
             left = budget - (clock.seconds() - begun)
             # The pace of a short round is a rough one.
-            factor = min(GROWTH * factor, min(budget / 4, left) / max(pace * steps, 1e-9))
-            if left < budget / 20 or factor * steps < 1000:
+            factor = min(OWN.growth * factor, min(budget / 4, left) / max(pace * steps, 1e-9))
+            if left < budget / 20 or factor * steps < OWN.least:
                 return
 
 
@@ -102,14 +93,14 @@ class Chains:
         seed = self.seed * 1000 + number + 1
         scale = max(start.value, 1e-9)  # a plan that takes no time has no temperature of its own
         if self.plain:
-            hot, cold, work = HEATS[number % len(HEATS)]
+            hot, cold, work = OWN.heats[number % len(OWN.heats)]
             hot, cold = max(warm * hot, cold) * scale, cold * scale
             value = reinsert(self.graph, order, dev, max(steps, 1), hot, cold, work, seed)
         else:
-            hot = (0.01, 0.03, 0.005)[number % 3] * scale
+            hot = OWN.decoded_heats[number % len(OWN.decoded_heats)] * scale
             value = anneal(
                 self.arrays, self.spaces[slot], p.lat, p.inv, self.activation, self.members,
-                self.member_ptr, order, dev, steps, hot, 1e-4 * scale, seed,
+                self.member_ptr, order, dev, steps, hot, OWN.decoded_cold * scale, seed,
             )  # fmt: skip
         return Placement(order, dev, float(value), "anneal")
 
@@ -122,19 +113,21 @@ class Chains:
 def _free(search: Search, step: Step) -> str | None:
     if search.request.shaped:
         return "it does not know convex sets"
-    if step.when != "always" and search.p.n <= SMALL:
-        return f"exact search is quicker up to {SMALL} tasks"
+    if step.when != "always" and search.p.n <= NUMBERS.lists.interpreted:
+        return f"exact search is quicker up to {NUMBERS.lists.interpreted} tasks"
     return None
 
 
 def _run(search: Search, step: Step) -> None:
     p = search.p
-    steps = int(min(STEPS, TOUCHES / max(p.n, 1)) * search.request.effort)
+    steps = int(min(OWN.proposals, OWN.touches / max(p.n, 1)) * search.request.effort)
     share = step.share
     if share == 1:  # beside other methods: the less, the more those can do
-        share = FREE if p.n <= LARGE and not p.contended() else QUEUED
-    starts = search.starts[:STARTS]
-    annealed(p, search.inc, search.clock, starts, max(steps, LEAST), share, search.proof.value)
+        share = OWN.share_queued
+        if p.n <= OWN.share_tasks and not p.contended():
+            share = OWN.share_free
+    starts = search.starts[: OWN.starts]
+    annealed(p, search.inc, search.clock, starts, max(steps, OWN.least), share, search.proof.value)
 
 
 METHOD = Method("anneal", _free, _run)

@@ -8,7 +8,9 @@ from __future__ import annotations
 from csp_embed.partition.methods.method import Method, Search
 from csp_embed.partition.methods.neighbourhoods import in_reach
 from csp_embed.partition.methods.splitting import polish
-from csp_embed.partition.portfolio import Step
+from csp_embed.partition.portfolio import NUMBERS, Step
+
+OWN = NUMBERS.split
 
 ENDLESS = 1000  # rounds on the wall clock, which ends them
 
@@ -23,7 +25,7 @@ def _beyond(search: Search, step: Step) -> str | None:
 
 def _run(search: Search, step: Step) -> None:
     rounds = max(1, int(step.rounds * search.request.effort))
-    passes = ENDLESS if search.clock.wall else max(1, rounds // 4)
+    passes = ENDLESS if search.clock.wall else max(1, rounds // OWN.windows_part)
     polish(search.p, search.inc, search.proof, search.clock, passes)
 
 

@@ -11,29 +11,19 @@ from fractions import Fraction
 
 from csp_embed.ir.network import LATENCY
 from csp_embed.partition.bounds import latency_period as bounds
-from csp_embed.partition.methods.lists import SMALL
 from csp_embed.partition.methods.method import Method, Search
 from csp_embed.partition.methods.placements import placements
 from csp_embed.partition.models.search import build, reached, take, tuning
-from csp_embed.partition.portfolio import Step
+from csp_embed.partition.portfolio import NUMBERS, Step
 from csp_embed.partition.proof import Proof, horizon
 from csp_embed.partition.request import Clock, Incumbent
 from csp_embed.partition.symmetry import canonical, device_classes
 from csp_embed.partition.view import Ints, Problem
 from csp_embed.solver import cpsat
 
-FEW = 40  # tasks above which the whole model is left to neighbourhoods, unless all but proved
-NEAR, NEARLY = 0.005, 160  # gap below which a proof is tried, on up to so many tasks
-MOST, BUILD = 2000, 1e-3  # tasks of a model of the period; s per task that building it takes
-REFUSALS = 200  # placements that one exact search may propose in vain
+OWN = NUMBERS.exact
+
 ABOVE = 1 + 1e-8  # placements are listed to a little above a makespan, so that none is missed
-LISTABLE = 1.05  # placements are listed up to so many times the load bound
-HITS = (
-    100_000,
-    100_000,
-    400_000,
-    3_000_000,
-)  # placements that may be judged before each exact round
 
 
 def exact(
@@ -55,7 +45,7 @@ def exact(
         model.hint(dev, times if model.start else None)
     clock.tell("exact search")
     stop = None if target is None else model.scale.down(target)
-    for _ in range(REFUSALS):
+    for _ in range(OWN.refusals):
         params, extra = clock.params(limit, share), tuning(request)
         if model.scale.wide:
             # Coefficients beyond what doubles hold lead CP-SAT's linear relaxation to wrong proofs.
@@ -84,8 +74,8 @@ def exact(
 def few_left(p: Problem, inc: Incumbent, proof: Proof, clock: Clock, hits: int) -> None:
     """Searches the placements that may stay below makespans from the lower bound upwards, as long
     as these are few: far above the load bound they never are."""
-    most = LISTABLE * bounds.window_load(p)
-    for part in (1 / 64, 1 / 16, 1 / 4, 1.0):
+    most = OWN.listable * bounds.window_load(p)
+    for part in OWN.goals:
         if inc.best is None or clock.left() < 0.2 or proof.interrupted or proof.closed:
             return
         high = inc.best.value
@@ -108,7 +98,7 @@ def search_among(
     if len(rows):
         model = build(p, clock.request, goal)
         model.among(rows)
-        params = replace(clock.params(2.0, 0.5), workers=1, interleave=False)
+        params = replace(clock.params(*OWN.among), workers=1, interleave=False)
         found = cpsat.solve(model.cp, params, extra=tuning(clock.request))
         proof.interrupted |= found.interrupted
         status = found.status
@@ -135,12 +125,14 @@ def exact_rounds(p: Problem, inc: Incumbent, proof: Proof, clock: Clock, share: 
     the later rounds."""
     listed = clock.request.objective == "latency"
     aside = listed and clock.wall and clock.request.workers > 1
-    most = LISTABLE * bounds.window_load(p) if aside else 0.0
-    rounds = ((0.4, 0.05), (1.0, 0.1), (3.0, 0.3), (10.0 if p.n <= 60 else 6.0, 1.0))
+    most = OWN.listable * bounds.window_load(p) if aside else 0.0
+    rounds = list(OWN.rounds)
+    if p.n > OWN.last_tasks:
+        rounds[-1] = (OWN.last_large, 1.0)
     with ThreadPoolExecutor(1) as pool:
         for number, (limit, part) in enumerate(rounds):
             if listed:
-                few_left(p, inc, proof, clock, HITS[0 if aside else number])
+                few_left(p, inc, proof, clock, OWN.hits[0 if aside else number])
             before = inc.best.value if inc.best is not None else float("inf")
             job = None
             if aside and number and not proof.closed and before <= most:
@@ -167,15 +159,21 @@ def _worth(search: Search, step: Step) -> str | None:
     if step.when == "nothing found":
         return "there is a plan"
     if r.objective != LATENCY:
-        if p.n > MOST or search.clock.left() <= BUILD * p.n:
+        if p.n > OWN.period_tasks or search.clock.left() <= OWN.build * p.n:
             return "the model takes longer to build than there is time"
         return None
-    nearly = best.value <= proof.value * (1 + NEAR) and p.n <= NEARLY
-    return None if p.n <= FEW or r.shaped or nearly else f"more than {FEW} tasks, and a wide gap"
+    nearly = best.value <= proof.value * (1 + OWN.near_gap) and p.n <= OWN.near_tasks
+    return (
+        None
+        if p.n <= OWN.tasks or r.shaped or nearly
+        else f"more than {OWN.tasks} tasks, and a wide gap"
+    )
 
 
 def _run(search: Search, step: Step) -> None:
-    share = 1.0 if search.p.n <= SMALL else step.share  # nothing comes after it on small graphs
+    share = (
+        1.0 if search.p.n <= NUMBERS.lists.interpreted else step.share
+    )  # nothing comes after it on small graphs
     exact_rounds(search.p, search.inc, search.proof, search.clock, share)
 
 

@@ -11,14 +11,14 @@ from csp_embed.ir.network import LATENCY
 from csp_embed.partition.methods import throughput
 from csp_embed.partition.methods.list_scheduling import ListScheduler, Placement
 from csp_embed.partition.methods.method import Method, Search, always
-from csp_embed.partition.portfolio import Step
+from csp_embed.partition.portfolio import NUMBERS, Step
 from csp_embed.partition.request import Incumbent
 from csp_embed.partition.timetable import decoded
 from csp_embed.partition.view import Problem
 
+OWN = NUMBERS.lists
+
 PLACED = ("greedy", "single")  # rules that place for the period where that is the objective
-SMALL = 30  # tasks up to which interpreted list schedulers are quicker than compiling
-MANY = 1500  # tasks above which only the quicker half of the list rules is tried
 
 
 def lists(p: Problem, inc: Incumbent, compiled: bool, large: bool = False) -> list[Placement]:
@@ -47,7 +47,9 @@ def _all(search: Search, step: Step) -> None:
         for x in search.starts:
             inc.offer(x.dev, decoded(p, x.order, x.dev), x.method)
         return
-    search.starts = lists(p, inc, compiled=p.n > SMALL, large=timed and p.n > MANY)
+    search.starts = lists(
+        p, inc, compiled=p.n > OWN.interpreted, large=timed and p.n > OWN.few_rules
+    )
 
 
 def _rule(search: Search, step: Step) -> None:
@@ -59,7 +61,7 @@ def _rule(search: Search, step: Step) -> None:
             if name == rule:
                 inc.offer(dev, throughput.timed(p, dev, timed), rule)
         return
-    scheduler = ListScheduler(p, compiled=p.n > SMALL)
+    scheduler = ListScheduler(p, compiled=p.n > OWN.interpreted)
     x: Placement = getattr(scheduler, {"minmin": "min_min"}.get(rule, rule))()
     if np.isfinite(x.value):
         table = decoded(p, x.order, x.dev, scheduler.k, scheduler.a, scheduler.w)

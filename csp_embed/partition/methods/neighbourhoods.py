@@ -13,20 +13,17 @@ import numpy as np
 
 from csp_embed.partition.methods.annealing import Chains
 from csp_embed.partition.methods.list_scheduling import Placement
-from csp_embed.partition.methods.lists import SMALL
 from csp_embed.partition.methods.method import Method, Search
 from csp_embed.partition.models.cpsat import Model
 from csp_embed.partition.models.search import build, take, tuning
-from csp_embed.partition.portfolio import Step
+from csp_embed.partition.portfolio import NUMBERS, Step
 from csp_embed.partition.proof import Proof
 from csp_embed.partition.request import Clock, Incumbent
 from csp_embed.partition.timetable import Timetable
 from csp_embed.partition.view import Problem
 from csp_embed.solver import cpsat
 
-MOST = 1200  # tasks above which one neighbourhood takes too long to build
-SIZE = 18  # tasks of the first neighbourhood
-CHAIN, WARM = 1.5e7, 0.3  # steps times tasks of a chain beside neighbourhoods; its temperature
+OWN = NUMBERS.neighbourhoods
 
 
 def neighbourhoods(
@@ -53,20 +50,26 @@ def neighbourhoods(
                     chains.offer(inc, jobs.pop(slot).result())
                 if slot not in jobs and clock.left() > 2.0:
                     start = Placement(table.order(), table.dev, inc.best.value, "")
-                    steps = int(CHAIN / max(p.n, 1))
-                    jobs[slot] = pool.submit(chains.run, slot, start, done + slot, steps, WARM)
+                    steps = int(OWN.beside / max(p.n, 1))
+                    jobs[slot] = pool.submit(
+                        chains.run, slot, start, done + slot, steps, OWN.beside_warm
+                    )
             free = choose(p, table, rng, done % 3, size)
             model = build(p, request, inc.best.value)
             pin_down(p, model, table, free)
             model.hint(table.dev, table.start)
-            params = replace(clock.params(0.15), workers=1, interleave=False)
+            params = replace(clock.params(OWN.units), workers=1, interleave=False)
             if clock.wall:
-                params = replace(params, time_limit=min(3.0, clock.left()))
+                params = replace(params, time_limit=min(OWN.seconds, clock.left()))
             found = cpsat.solve(model.cp, params, extra=tuning(request))
             proof.interrupted |= found.interrupted
             if found.found:
                 take(p, inc, model, found, "lns")
-            size = min(p.n, size + 2) if found.status == "OPTIMAL" else max(6, size - 2)
+            size = (
+                min(p.n, size + OWN.step)
+                if found.status == "OPTIMAL"
+                else max(OWN.least, size - OWN.step)
+            )
             done += 1
             clock.tell(f"neighbourhoods, {clock.ms(inc.best.value)}", done, rounds)
         for job in jobs.values():
@@ -110,9 +113,9 @@ def pin_down(p: Problem, model: Model, table: Timetable, free: set[int]) -> None
 
 def in_reach(search: Search, step: Step) -> str | None:
     """Whether work around the incumbent can still be of use."""
-    if search.p.n > MOST:
-        return f"more than {MOST} tasks"
-    if step.when != "always" and search.p.n <= SMALL:
+    if search.p.n > OWN.tasks:
+        return f"more than {OWN.tasks} tasks"
+    if step.when != "always" and search.p.n <= NUMBERS.lists.interpreted:
         return "exact search has seen all of it"
     if search.proof.closed or search.proof.interrupted:
         return "the search is done"
@@ -129,7 +132,7 @@ def _few(search: Search, step: Step) -> str | None:
 
 def _run(search: Search, step: Step) -> None:
     rounds = max(1, int(step.rounds * search.request.effort))
-    neighbourhoods(search.p, search.inc, search.proof, search.clock, rounds, SIZE)
+    neighbourhoods(search.p, search.inc, search.proof, search.clock, rounds, OWN.size)
 
 
 METHOD = Method("neighbourhoods", _few, _run)

@@ -12,10 +12,12 @@ from csp_embed.partition.methods import throughput
 from csp_embed.partition.methods.exact_search import exact
 from csp_embed.partition.methods.method import Method, Search
 from csp_embed.partition.methods.seeds import seed_all
-from csp_embed.partition.portfolio import Step
+from csp_embed.partition.portfolio import NUMBERS, Step
 from csp_embed.partition.proof import Proof
 from csp_embed.partition.request import Clock, Incumbent
 from csp_embed.partition.view import Problem
+
+OWN = NUMBERS.exact
 
 SLACK = 1 + 2e-9  # relative: what sums of floats may add to a period
 
@@ -27,7 +29,7 @@ def steady_start(p: Problem, inc: Incumbent, proof: Proof, clock: Clock) -> None
     alone, known = Incumbent(p, request), Proof.of(p)
     seed_all(p, alone, clock)
     if alone.best is not None:
-        exact(p, alone, known, clock.of(request), 3.0, 0.3)
+        exact(p, alone, known, clock.of(request), *OWN.steady)
     if known.value * (clock.request.min_throughput or 0.0) > SLACK:
         proof.notes.append("infeasible")
     elif alone.best is not None:
