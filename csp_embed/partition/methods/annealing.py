@@ -89,7 +89,7 @@ class Chains:
         self, slot: int, start: Placement, number: int, steps: int, warm: float = 1.0
     ) -> Placement:
         """One chain. warm: factor on the first temperature."""
-        p, order, dev = self.p, start.order.copy(), start.dev.copy()
+        order, dev = start.order.copy(), start.dev.copy()
         seed = self.seed * 1000 + number + 1
         scale = max(start.value, 1e-9)  # a plan that takes no time has no temperature of its own
         if self.plain:
@@ -99,7 +99,7 @@ class Chains:
         else:
             hot = OWN.decoded_heats[number % len(OWN.decoded_heats)] * scale
             value = anneal(
-                self.arrays, self.spaces[slot], p.lat, p.inv, self.activation, self.members,
+                self.arrays, self.spaces[slot], self.activation, self.members,
                 self.member_ptr, order, dev, steps, hot, OWN.decoded_cold * scale, seed,
             )  # fmt: skip
         return Placement(order, dev, float(value), "anneal")

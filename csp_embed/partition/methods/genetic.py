@@ -33,7 +33,7 @@ def genetic(p: Problem, inc: Incumbent, clock: Clock, first: list[Placement]) ->
     def add(order: Ints, dev: Ints, steps: int) -> None:
         scale = max(first[0].value, 1e-9)
         value = anneal(
-            a, w, p.lat, p.inv, p.activation, members, member_ptr, order, dev, steps,
+            a, w, p.activation, members, member_ptr, order, dev, steps,
             OWN.heat * scale, OWN.cold * scale, 7919 * clock.request.seed + len(people) + 1,
         )  # fmt: skip
         people.append((float(value), len(people), order, dev))
