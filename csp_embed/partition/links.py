@@ -32,7 +32,7 @@ from csp_embed.partition.request import Clock, Incumbent, Request, in_units
 from csp_embed.partition.supervise import INTERRUPTED, supervised
 from csp_embed.partition.symmetry import trimmed
 from csp_embed.partition.table import TABLE
-from csp_embed.partition.timetable import decoded, latency_plan, throughput_plan
+from csp_embed.partition.timetable import decoded, latency_plan, retimed, throughput_plan
 from csp_embed.partition.view import Problem, make_problem, normalised
 
 OWN = NUMBERS.lists
@@ -94,6 +94,10 @@ def quick_start(p: Problem, inc: Incumbent) -> None:
         if np.isfinite(x.value):
             table = decoded(p, x.order, x.dev, scheduler.k, scheduler.a, scheduler.w)
             inc.offer(x.dev, table, "heft")
+    elif inc.request.objective == LATENCY:  # one after the other, where that is allowed
+        for name, dev in throughput.starts(p):
+            if feasible.talks(p, dev):
+                inc.offer(dev, retimed(p, dev, range(p.n), {}), name)
     elif inc.request.objective == THROUGHPUT:
         for name, dev in throughput.starts(p):
             inc.offer(dev, None, name)

@@ -90,14 +90,15 @@ def far(p: Problem) -> float:
 
 def first_bounds(p: Problem, proof: Proof, request: Request) -> None:
     """What is known before any search; exactly where that is quick."""
-    proof.raise_to(*bounds.best_bound(p, request.objective == LATENCY))
     exact = Exact.of(p)
+    if p.n and p.n * p.m <= OWN.path_times:  # before anything is compiled
+        least = (min(exact.cost(t, d) for d in p.allowed(t)) for t in range(p.n))
+        proof.know(max(least), "largest task")
+    proof.raise_to(*bounds.best_bound(p, request.objective == LATENCY))
     if p.n and request.objective == LATENCY and len(p.use) * p.m * p.m <= OWN.path_times:
         proof.know(exact.critical_path(), "critical path")
     if p.n and p.n * p.m <= OWN.path_times:
         proof.know(exact.load(bounds.load_prices(p.cost)), "load")
-        least = (min(exact.cost(t, d) for d in p.allowed(t)) for t in range(p.n))
-        proof.know(max(least), "largest task")
 
 
 def settled(p: Problem, inc: Incumbent, proof: Proof) -> bool:

@@ -71,7 +71,7 @@ def solve(
     if cost_model == "dnn-partitioning":
         plan = solve_dnn(graph, platform, clock, dict(fix or {}), start)
     elif replicas > 1 or batch > 1:
-        plan = solve_replicated(graph, platform, request, dict(fix or {}), replicas, batch)
+        plan = solve_replicated(graph, platform, clock, dict(fix or {}), replicas, batch)
     else:
         plan = solve_links(graph, platform, clock, dict(fix or {}), start)
     plan = replace(

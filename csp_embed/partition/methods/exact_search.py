@@ -13,7 +13,7 @@ from csp_embed.ir.network import LATENCY
 from csp_embed.partition.bounds import latency_period as bounds
 from csp_embed.partition.methods.method import Method, Search
 from csp_embed.partition.methods.placements import placements
-from csp_embed.partition.models.search import build, reached, take, tuning
+from csp_embed.partition.models.search import build, placed, reached, take, tuning
 from csp_embed.partition.portfolio import NUMBERS, Step
 from csp_embed.partition.proof import Proof, horizon
 from csp_embed.partition.request import Clock, Incumbent
@@ -47,15 +47,14 @@ def exact(
     stop = None if target is None else model.scale.down(target)
     for _ in range(OWN.refusals):
         params, extra = clock.params(limit, share), tuning(request)
-        if model.scale.wide:
-            # Coefficients beyond what doubles hold lead CP-SAT's linear relaxation to wrong proofs.
-            extra = {"linearization_level": 0, "cp_model_probing_level": 0}
         if extra and request.objective == "latency":
             params = replace(params, workers=1, interleave=False)
         found = cpsat.solve(model.cp, params, extra=extra, target=stop)
         proof.interrupted |= found.interrupted
         if not found.found or take(p, inc, model, found, "cpsat") or inc.keeps_last:
             break
+        if inc.keeps(placed(p, model, found), None):
+            break  # rounded times do not fit, exact ones of the same placement may
         # What the model leaves out (memory of inputs in flight) refuses this placement: not again.
         model.refuse(found)
     if found.status == "INFEASIBLE" and best is None:

@@ -14,8 +14,8 @@ import numpy as np
 from csp_embed.partition.bounds import latency_period as bounds
 from csp_embed.partition.models.cpsat import Model, Scale
 from csp_embed.partition.request import Incumbent, Request
-from csp_embed.partition.timetable import retimed
-from csp_embed.partition.view import Problem
+from csp_embed.partition.timetable import carried, retimed
+from csp_embed.partition.view import Ints, Problem
 
 
 def build(p: Problem, request: Request, horizon: float) -> Model:
@@ -50,16 +50,25 @@ def reached(goal: Any, scale: Scale, found: Any) -> Fraction:
     return max(0, math.ceil(found.bound * (1 - 2.0**-50) - 1e-6)) * scale.tick
 
 
+def placed(p: Problem, model: Model, found: Any) -> Ints:
+    """Devices in a solver's solution."""
+    at = (model.at(t) for t in range(p.n))
+    return np.array([next(d for d, x in here.items() if found.value(x)) for here in at], np.int64)
+
+
 def take(p: Problem, inc: Incumbent, model: Model, found: Any, method: str) -> bool:
     """Offers a solver's solution with exact times."""
-    dev = np.zeros(p.n, np.int64)
-    for t in range(p.n):
-        dev[t] = next(d for d, x in model.at(t).items() if found.value(x))
+    dev = placed(p, model, found)
     if not model.start:
         return inc.offer(dev, None, method)
     start = [found.value(s) for s in model.start]
     hops = {key: found.value(h) for key, h in model.hop_start.items()}
-    return inc.offer(dev, retimed(p, dev, start, hops), method)
+    ends = [found.value(e) for e in model.end]
+    passed: dict[tuple[int, int, int], float] = {}
+    for v, b, k, h in zip(*(x.tolist() for x in carried(p, dev)), strict=True):
+        before = hops.get((v, b, k), passed[v, b, k - 1] if k else ends[p.value_src[v]])
+        passed[v, b, k] = before + model.hop(v, h)
+    return inc.offer(dev, retimed(p, dev, start, hops, ends=(ends, passed)), method)
 
 
 def tuning(request: Request) -> dict[str, Any]:
