@@ -42,5 +42,7 @@ def refuse_ignored(
 
 def refuse_each(context: typer.Context, ignored: Mapping[str, str]) -> None:
     """The same for options that different modes make so. ignored: parameter name -> mode."""
+    given = given_options(context)
     for name, mode in ignored.items():
-        refuse_ignored(context, (name,), mode)
+        hint = "" if mode.startswith("--") else f"leave out {given.get(name)}"
+        refuse_ignored(context, (name,), mode, hint=hint)

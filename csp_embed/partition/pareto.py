@@ -50,6 +50,8 @@ def pareto(graph: TaskGraph, platform: Platform, *, points: int = 8, **options: 
                 raise KeyboardInterrupt
             return []
         found += _with_times(graph, platform, best)
+        if "interrupted" in best.reasons:
+            raise KeyboardInterrupt
         # Asked for in order to be told its period; as slow as no plan is.
         loosest = one(objective=LATENCY, min_throughput=1e-12 / (best.objective or 1.0))
         if loosest.objective is not None:
