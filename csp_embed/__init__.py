@@ -11,7 +11,7 @@ Folders, in the order in which data flows:
     targets/    stream/: instruction words, micro-ops, DRAM images
     judge/      every checker; shares no code with the builders
     sim/        functional/ (values), cycles/ (time), tvm/ (foreign engines), traces, debugging
-    compiler/   the stages in order (driver), the kernel that comes out, sweeps over layers
+    compiler/   the stages in order (chain), the kernel that comes out, sweeps over layers
     network/    layer graphs: onnx/ (models), files/ (graph, platform, plan), profiles/ (costs),
                 made/ (generated)
     partition/  which device runs which layer when: view, bounds/, methods/, models/
@@ -28,9 +28,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # What type checkers and editors see; tests compare it with _NAMES.
     from csp_embed import partition as partition
-    from csp_embed.compiler.driver import Options as Options
     from csp_embed.compiler.driver import compile as compile
     from csp_embed.compiler.kernel import Kernel as Kernel
+    from csp_embed.compiler.options import Options as Options
     from csp_embed.errors import CspEmbedError as CspEmbedError
     from csp_embed.machine.load import load_isa as load_isa
     from csp_embed.ops import avg_pool2d as avg_pool2d
@@ -53,7 +53,7 @@ _NAMES = {
     "compile": "csp_embed.compiler.driver",
     "CspEmbedError": "csp_embed.errors",
     "Kernel": "csp_embed.compiler.kernel",
-    "Options": "csp_embed.compiler.driver",
+    "Options": "csp_embed.compiler.options",
     "load_isa": "csp_embed.machine.load",
     "partition": "csp_embed.partition",
     **dict.fromkeys(
