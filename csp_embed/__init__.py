@@ -15,6 +15,7 @@ Folders, in the order in which data flows:
     network/    layer graphs: onnx/ (models), files/ (graph, platform, plan), profiles/ (costs),
                 made/ (generated)
     partition/  which device runs which layer when: view, bounds/, methods/, models/
+    serving/    which layers of a large model stand on which servers
     run/        executes plans
     report/     tables, pictures, HTML
     commands/   the command line, below `cli.py`
@@ -28,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # What type checkers and editors see; tests compare it with _NAMES.
     from csp_embed import partition as partition
+    from csp_embed import serving as serve  # noqa: F401 (another name than its module)
     from csp_embed.compiler.driver import compile as compile
     from csp_embed.compiler.kernel import Kernel as Kernel
     from csp_embed.compiler.options import Options as Options
@@ -56,6 +58,7 @@ _NAMES = {
     "Options": "csp_embed.compiler.options",
     "load_isa": "csp_embed.machine.load",
     "partition": "csp_embed.partition",
+    "serve": "csp_embed.serving",
     **dict.fromkeys(
         (
             "avg_pool2d", "batch_matmul", "conv1d", "conv2d", "conv3d", "conv_transpose2d", "dense",
@@ -71,7 +74,7 @@ __all__ = sorted(_NAMES)
 def __getattr__(name: str) -> Any:
     if name in _NAMES:
         module = import_module(_NAMES[name])
-        # The package `partition` is callable itself.
+        # The packages `partition` and `serving` are callable themselves.
         return getattr(module, name, module)
     raise AttributeError(f"module 'csp_embed' has no attribute {name!r}")
 

@@ -203,7 +203,8 @@ def _refuse_combinations(context: typer.Context, watch: Watch, show: bool, stage
             f"--stop-after {watch.stop_after}",
             why="it stops before that is looked at; --stop-after makes no program",
         )
-    if reuse is not None:
+    given = context.params
+    if given["reuse"] is not None:
         refuse_ignored(
             context, ("top", "host_weight"), "--reuse", why="one embedding is there, nothing ranks"
         )
@@ -212,10 +213,10 @@ def _refuse_combinations(context: typer.Context, watch: Watch, show: bool, stage
             context, ("within",), "a search", why="--within needs --reuse",
             hint="--reuse PROGRAM.npz",
         )  # fmt: skip
-    if top == 1:
+    if given["top"] == 1:
         refuse_ignored(
             context, ("host_weight",), "--top 1",
             why="it ranks the embeddings that are scheduled, and there is one",
         )  # fmt: skip
-    if data is not None:
+    if given["data"] is not None:
         refuse_ignored(context, ("seed",), "--data", why="there are no random tensors")
