@@ -1,0 +1,189 @@
+"""Schedules of one embedding: what is known before one is built, and each measured once.
+
+Takes: a Problem and `cycles`, which emits a schedule and returns its simulated cycles.
+Leaves: the best Schedule so far, cycles by decisions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from csp_embed.errors import Infeasible
+from csp_embed.ir.schedule import BiasTrick, Schedule
+from csp_embed.machine.costs import Costs
+from csp_embed.schedule import map_build, tiling
+from csp_embed.schedule.build import build
+from csp_embed.schedule.config import Config
+from csp_embed.schedule.cover import groups_of
+from csp_embed.schedule.inputs import Problem
+from csp_embed.schedule.nests import Covers
+from csp_embed.schedule.tile import Reserve, propose
+
+Measure = Callable[[Schedule], float]
+ROWS = 30  # of a schedule: what building, lowering and simulating one takes beyond its own rows
+
+
+@dataclass(frozen=True)
+class Found:
+    """number: of the problem. cycles: by `measure`. config: the decisions (None: elementwise)."""
+
+    number: int
+    schedule: Schedule
+    cycles: float
+    config: Config | None = None
+
+
+class Attempts:
+    """One embedding's problem with what its schedules share, and the best of them so far.
+
+    number: of the embedding. extra: cycles added to every schedule.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        problem: Problem,
+        bias: BiasTrick | None,
+        cycles: Measure,
+        extra: float = 0.0,
+    ) -> None:
+        self.number, self.problem, self.bias, self.extra = number, problem, bias, extra
+        self.best: Found | None = None
+        self._cycles = cycles
+        self._covers: Covers = {}
+        # Cycles by what the decisions come to, and the most slots that are of use to such a
+        # schedule: half of all changes to a small operator's schedule change nothing.
+        self._known: dict[tuple[object, ...], float] = {}
+        self._useful: dict[tuple[object, ...], int] = {}
+
+    def work(self, costs: Costs) -> float:
+        """Cycles that no schedule of this contraction beats: those of its compute steps."""
+        steps = costs.step * count_steps(self.problem)
+        return steps + _epilogue_cycles(self.problem, self.bias, costs)
+
+    def floor(self, costs: Costs) -> float:
+        """Cycles that are as good as reached: its steps, its operands read once."""
+        problem = self.problem
+        read = 0
+        for m in (problem.lhs, problem.rhs):
+            if m is not None:
+                read += math.prod(m.grid) * problem.isa.memory(m.memory).elem_bytes
+        return max(self.work(costs), read / costs.read_bytes)
+
+    def measure(self, config: Config | None) -> tuple[float, int]:
+        """Cycles of a schedule, without end where it does not fit; and the work of finding out, in
+        rows: 0 where an equal one was measured before.
+
+        config: the decisions; None: the one schedule of an operator without a second factor.
+        """
+        known = self._known.get(self.key(config))
+        if known is not None:
+            return known, 0
+        found = self._attempt(config)
+        if found is None:
+            self._known[self.key(config)] = math.inf
+            return math.inf, ROWS
+        if config is not None:
+            self._useful[tiling.key(self.problem, config)] = found.schedule.stats["slots"]
+        self._known[self.key(config)] = found.cycles
+        if self.best is None or found.cycles < self.best.cycles:
+            self.best = found
+        return found.cycles, ROWS + len(found.schedule.ops)
+
+    def key(self, config: Config | None) -> tuple[object, ...]:
+        """What the decisions come to: where equal, so are the schedules. Slots of no use show once
+        such a schedule was measured."""
+        if config is None:
+            return ()
+        key = tiling.key(self.problem, config)
+        return (*key, min(config.slots, self._useful.get(key, config.slots)))
+
+    def _attempt(self, config: Config | None) -> Found | None:
+        try:
+            if config is None:
+                schedule = map_build.build(self.problem)
+            else:
+                schedule = build(self.problem, config, self.bias, self._covers)
+        except Infeasible:
+            return None
+        return Found(self.number, schedule, self._cycles(schedule) + self.extra, config)
+
+    def surely(self, like: Config | None) -> Found:
+        """One point per tile: what fits wherever anything does."""
+        if like is None:
+            schedule = map_build.build(self.problem)
+            return Found(self.number, schedule, self._cycles(schedule) + self.extra)
+        config = replace(like, tile=(1,) * len(self.problem.extents), up=0, down=0)
+        schedule = build(self.problem, config, self.bias, self._covers)
+        return Found(self.number, schedule, self._cycles(schedule) + self.extra, config)
+
+    def propose(self, costs: Costs, count: int) -> Sequence[tuple[float, Config | None]]:
+        """(estimate, decisions), cheapest first. An elementwise operator has no decisions to make;
+        its embeddings are equally near."""
+        if self.problem.rhs is None:
+            return [(1.0, None)]
+        return propose(
+            self.problem,
+            _reserve(self.problem, self.bias),
+            costs,
+            count=count,
+            trimmed_steps=count_steps(self.problem),
+            epilogue_cycles=_epilogue_cycles(self.problem, self.bias, costs),
+        )
+
+
+def count_steps(problem: Problem) -> int:
+    """Multiply-accumulate steps whose operands lie inside their grids, exactly.
+
+    Counters that no common constraint couples multiply; coupled ones are counted point by point.
+    """
+    lo, hi = [0] * len(problem.extents), list(problem.extents)
+    binding = []
+    for m in (problem.lhs, problem.rhs):
+        if m is None:
+            continue
+        for d, (a, b) in enumerate(m.box(tuple(lo), tuple(hi))):
+            if a < 0 or b > m.grid[d]:
+                k = tuple(int(s) for s in m.step[:, d])
+                used = [c for c, s in enumerate(k) if s]
+                if not used:
+                    return 0  # This operand is padding at every step.
+                binding.append((used, (k, m.origin[d], m.grid[d])))
+    groups = groups_of(binding, lo, hi)
+    if groups is None:
+        return 0
+    coupled = {c for g in groups for c in g.counters}
+    free = math.prod(e for c, e in enumerate(problem.extents) if c not in coupled)
+    return free * math.prod(len(g.points) for g in groups)
+
+
+def _epilogue_cycles(problem: Problem, bias: BiasTrick | None, costs: Costs) -> float:
+    vectors = math.prod(problem.extents[c] for c in problem.outputs)
+    each = costs.reset_step
+    for i, step in enumerate(problem.epilogue):
+        if step.access is None:
+            each += costs.immediate_step
+        else:
+            each += costs.step if bias and bias.step == i else costs.tensor_step
+    return vectors * each
+
+
+def _reserve(problem: Problem, bias: BiasTrick | None) -> Reserve:
+    """Elements that the epilogue's tensors and the constant take; build.py shares them out
+    alike.
+    """
+    taken: dict[str, int] = {}
+    for i, m in problem.adds.items():
+        memory = m.memory
+        if bias is not None and bias.step == i:
+            side = problem.rhs if bias.factor_side == "rhs" else problem.lhs
+            other = problem.lhs if bias.factor_side == "rhs" else problem.rhs
+            assert side is not None
+            assert other is not None
+            memory = side.memory
+            taken[other.memory] = taken.get(other.memory, 0) + 1
+        whole = math.prod(m.grid)
+        taken[memory] = taken.get(memory, 0) + min(whole, problem.depth[memory] // 8)
+    return Reserve(taken)
