@@ -97,7 +97,9 @@ def search(
         if entry.attempts.problem.rhs is None:
             break
         if entry.attempts.work(costs) + entry.attempts.extra < incumbent:
-            entry.improve(costs, count, refine, row_budget // (4 * (position + 1)))
+            # Those behind rarely win, and most that can be had is had soon.
+            share = 1 if position == 0 else 4
+            entry.improve(costs, count, refine // share, row_budget // (4 * (position + 1)))
             incumbent = min(incumbent, entry.cycles)
     found = [e.found for e in screened if e.found is not None]
     return sorted(found, key=lambda f: (f.cycles, f.number))
@@ -148,7 +150,7 @@ class _Entry:
             rows += spent
             if cycles < record:
                 record = cycles
-                improve(self.attempts, [config], enough, refine, row_budget)
+                improve(self.attempts, [config], enough, refine // 8, row_budget // 8)
 
 
 def rebuild(

@@ -15,6 +15,9 @@ from csp_embed.schedule.inputs import Problem
 from csp_embed.schedule.tile import configure
 
 
+Move = tuple[object, ...]
+
+
 def improve(
     attempts: Attempts, starts: Sequence[Config], enough: float, most: int, row_budget: int
 ) -> None:
@@ -31,7 +34,8 @@ def improve(
     heapq.heapify(front)
     best = front[0][0]
     while front and best > enough and tried < most and rows < row_budget:
-        config = next(front[0][2], None)
+        parent, _, changes = front[0]
+        move, config = next(changes, ((), None))
         if config is None:
             heapq.heappop(front)
             continue
@@ -43,32 +47,44 @@ def improve(
         if key not in seen:
             seen.add(key)
             best = min(best, cycles)
-            heapq.heappush(front, (cycles, len(seen), neighbours(attempts.problem, config)))
+            # What saved is done again at once: a tile grows by more than one step.
+            again = move if cycles < parent else ()
+            heapq.heappush(front, (cycles, len(seen), neighbours(attempts.problem, config, again)))
 
 
-def neighbours(problem: Problem, config: Config) -> Iterator[Config]:
-    """Configurations that differ in one decision, likely gains first."""
+def neighbours(problem: Problem, config: Config, again: Move = ()) -> Iterator[tuple[Move, Config]]:
+    """Configurations that differ in one decision, with what was done: as `again` first, then likely
+    gains first."""
+    moves = list(_moves(problem, config))
+    yield from (m for m in moves if m[0] == again)
+    yield from (m for m in moves if m[0] != again)
+
+
+def _moves(problem: Problem, config: Config) -> Iterator[tuple[Move, Config]]:
     for up, down in ((1, 0), (0, 1), (2, 0), (0, 2), (-1, 0), (0, -1)):
         if config.up + up >= 0 and config.down + down >= 0:
-            yield replace(config, up=config.up + up, down=config.down + down)
+            yield ("taper", up, down), replace(config, up=config.up + up, down=config.down + down)
     for slots in (2, 3, 64):
         if slots != config.slots:
-            yield replace(config, slots=slots)
-    for uops in (config.uops // 4, config.uops * 4):
-        if 16 <= uops <= 2048:
-            yield replace(config, uops=uops)
-    for tail in (config.tail // 2, config.tail * 2):
-        if 16 <= tail <= 1024:
-            yield replace(config, tail=tail)
+            yield ("slots",), replace(config, slots=slots)
     for c, extent in enumerate(problem.extents):
         t = config.tile[c]
-        for other in dict.fromkeys((min(extent, 2 * t), -(-t // 2), t + 1, t - 1)):
-            if 1 <= other <= extent and other != t:
-                tile = (*config.tile[:c], other, *config.tile[c + 1 :])
-                yield configure(problem, tile, config.order, like=config)
+        part = max(1, t // 4)
+        for way, other in ((1, 2 * t), (-1, -(-t // 2)), (1, t + part), (-1, t - part), (1, t + 1),
+                           (-1, t - 1)):  # fmt: skip
+            size = min(other, extent)
+            if 1 <= size != t:
+                tile = (*config.tile[:c], size, *config.tile[c + 1 :])
+                yield ("tile", c, way), configure(problem, tile, config.order, like=config)
     several = [c for c in config.order if config.tile[c] < problem.extents[c]]
     if len(several) > 1:
         swapped = tuple(reversed([c for c in config.order if c in several]))
         rest = tuple(c for c in config.order if c not in several)
-        yield configure(problem, config.tile, (*rest, *swapped), like=config)
-    yield replace(config, snake=not config.snake)
+        yield ("order",), configure(problem, config.tile, (*rest, *swapped), like=config)
+    yield ("snake",), replace(config, snake=not config.snake)
+    for tail in (config.tail // 2, config.tail * 2):
+        if 16 <= tail <= 1024:
+            yield ("tail",), replace(config, tail=tail)
+    for uops in (config.uops // 4, config.uops * 4):
+        if 16 <= uops <= 2048:
+            yield ("uops",), replace(config, uops=uops)
