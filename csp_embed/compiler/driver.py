@@ -137,7 +137,7 @@ def compile(
     tell("scheduling", 0, 1)
     problems = [build_problem(e, machine) for e in embeddings]
     name = "" if options.cache is None else cache.key(op, machine, _search_key(options), ranges)
-    found = _cached(options.cache, name, embeddings, problems, measure, ranges)
+    found = _cached(options.cache, name, embeddings, problems, measure, costs, ranges)
     if not found:
         penalties = [options.host_weight * _host_bytes(e, machine) for e in embeddings]
         found = search(
@@ -279,6 +279,7 @@ def _cached(
     embeddings: list[Embedding],
     problems: list[Problem],
     measure: Callable[[Schedule], float],
+    costs: Costs,
     ranges: Mapping[int, int],
 ) -> list[Found]:
     """The winner of an earlier equal search, rebuilt; empty where there is none."""
@@ -287,7 +288,7 @@ def _cached(
         return []
     for n, (embedding, problem) in enumerate(zip(embeddings, problems, strict=True)):
         if embedding.formula() == known[0]:
-            found = rebuild(n, problem, known[1], measure, ranges)
+            found = rebuild(n, problem, known[1], measure, costs, ranges)
             return [] if found is None else [found]
     return []
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from csp_embed.errors import Infeasible
 from csp_embed.ir.schedule import BiasTrick, Schedule
@@ -47,30 +48,44 @@ class Attempts:
         problem: Problem,
         bias: BiasTrick | None,
         cycles: Measure,
+        costs: Costs,
         extra: float = 0.0,
     ) -> None:
-        self.number, self.problem, self.bias, self.extra = number, problem, bias, extra
+        self.number, self.problem, self.bias = number, problem, bias
+        self.costs, self.extra = costs, extra
         self.best: Found | None = None
         self._cycles = cycles
         self._covers: Covers = {}
         # Cycles by what the decisions come to, and the most slots that are of use to such a
         # schedule: half of all changes to a small operator's schedule change nothing.
         self._known: dict[tuple[object, ...], float] = {}
+        self._keys: dict[Config, tuple[object, ...]] = {}
         self._useful: dict[tuple[object, ...], int] = {}
 
-    def work(self, costs: Costs) -> float:
-        """Cycles that no schedule of this contraction beats: those of its compute steps."""
-        steps = costs.step * count_steps(self.problem)
-        return steps + _epilogue_cycles(self.problem, self.bias, costs)
+    @cached_property
+    def work(self) -> float:
+        """Cycles that no schedule of a contraction beats: those of its compute steps. 0 for other
+        operators."""
+        return self.extra + (self._compute if self.problem.rhs is not None else 0.0)
 
-    def floor(self, costs: Costs) -> float:
+    @cached_property
+    def enough(self) -> float:
         """Cycles that are as good as reached: its steps, its operands read once."""
         problem = self.problem
         read = 0
         for m in (problem.lhs, problem.rhs):
             if m is not None:
                 read += math.prod(m.grid) * problem.isa.memory(m.memory).elem_bytes
-        return max(self.work(costs), read / costs.read_bytes)
+        return 1.003 * max(self._compute, read / self.costs.read_bytes) + self.extra
+
+    @cached_property
+    def _compute(self) -> float:
+        epilogue = _epilogue_cycles(self.problem, self.bias, self.costs)
+        return self.costs.step * self._steps + epilogue
+
+    @cached_property
+    def _steps(self) -> int:
+        return count_steps(self.problem)
 
     def measure(self, config: Config | None) -> tuple[float, int]:
         """Cycles of a schedule, without end where it does not fit; and the work of finding out, in
@@ -86,7 +101,7 @@ class Attempts:
             self._known[self.key(config)] = math.inf
             return math.inf, ROWS
         if config is not None:
-            self._useful[tiling.key(self.problem, config)] = found.schedule.stats["slots"]
+            self._useful[self._keys[config]] = found.schedule.stats["slots"]
         self._known[self.key(config)] = found.cycles
         if self.best is None or found.cycles < self.best.cycles:
             self.best = found
@@ -97,7 +112,9 @@ class Attempts:
         such a schedule was measured."""
         if config is None:
             return ()
-        key = tiling.key(self.problem, config)
+        key = self._keys.get(config)
+        if key is None:
+            key = self._keys[config] = tiling.key(self.problem, config)
         return (*key, min(config.slots, self._useful.get(key, config.slots)))
 
     def _attempt(self, config: Config | None) -> Found | None:
@@ -119,7 +136,7 @@ class Attempts:
         schedule = build(self.problem, config, self.bias, self._covers)
         return Found(self.number, schedule, self._cycles(schedule) + self.extra, config)
 
-    def propose(self, costs: Costs, count: int) -> Sequence[tuple[float, Config | None]]:
+    def propose(self, count: int) -> Sequence[tuple[float, Config | None]]:
         """(estimate, decisions), cheapest first. An elementwise operator has no decisions to make;
         its embeddings are equally near."""
         if self.problem.rhs is None:
@@ -127,10 +144,10 @@ class Attempts:
         return propose(
             self.problem,
             _reserve(self.problem, self.bias),
-            costs,
+            self.costs,
             count=count,
-            trimmed_steps=count_steps(self.problem),
-            epilogue_cycles=_epilogue_cycles(self.problem, self.bias, costs),
+            trimmed_steps=self._steps,
+            epilogue_cycles=_epilogue_cycles(self.problem, self.bias, self.costs),
         )
 
 

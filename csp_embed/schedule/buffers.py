@@ -84,6 +84,4 @@ class Frames:
         if number == len(self.boxes):
             self.boxes.append(box)
         key = self._keys.setdefault((number, shift), len(self._keys))
-        return Frame(
-            number, key, tuple(start), tuple(pitch), shift, elems, size, clipped == wanted
-        )
+        return Frame(number, key, tuple(start), tuple(pitch), shift, elems, size, clipped == wanted)

@@ -60,24 +60,35 @@ def search(
     all screened schedules may have together (compile time).
     Raises: Infeasible where no tile of any problem fits.
     """
-    entries, refusal = [], None
+    everyone = []
     for n, problem in enumerate(problems):
         extra = penalties[n] if penalties else 0.0
-        attempts = Attempts(n, problem, trick.find(problem, dict(ranges)), measure, extra)
-        try:
-            proposals = attempts.propose(costs, max(count, SCREENED))
-        except Infeasible as error:
-            refusal = refusal or error
-            continue
-        entries.append(_Entry(attempts, proposals[0][0] + extra, [c for _, c in proposals]))
-    pool = sorted((e for e in entries if e.number < POOL), key=lambda e: (e.price, e.number))
-    least = min((e.price for e in pool), default=math.inf)
-    rows, leader = 0, math.inf
-    for entry in [*pool, *(e for e in entries if e.number >= POOL)]:
-        if entry.price > _above(least, NEAR) or (rows > row_budget // 5 and leader < math.inf):
-            continue
-        rows += entry.screen(_above(leader, FAR), row_budget // 5)
-        leader = min(leader, entry.cycles)
+        attempts = Attempts(n, problem, trick.find(problem, dict(ranges)), measure, costs, extra)
+        everyone.append(_Entry(attempts, max(count, SCREENED)))
+    pool = sorted(everyone[:POOL], key=lambda e: (e.attempts.work, e.number))
+    refusal = None
+    rows, leader, least = 0, math.inf, math.inf
+    # The one of least work first: many others need more steps than it has cycles, so that they
+    # cannot win, and proposing tiles for them would take most of the time of a large operator.
+    for group in (pool[:1], pool[1:], everyone[POOL:]):
+        hopeful = []
+        for entry in group:
+            if entry.attempts.work >= leader:
+                continue
+            try:
+                entry.propose()
+            except Infeasible as error:
+                refusal = refusal or error
+                continue
+            hopeful.append(entry)
+            least = min([least] + [entry.price] * (entry.number < POOL))
+        for entry in sorted(hopeful, key=lambda e: (e.price, e.number)):
+            late = rows > row_budget // 5 and leader < math.inf
+            if late or entry.price > _above(least, NEAR) or entry.attempts.work >= leader:
+                continue
+            rows += entry.screen(_above(leader, FAR), row_budget // 5)
+            leader = min(leader, entry.cycles)
+    entries = [e for e in everyone if e.configs]
     screened = [e for e in entries if e.found is not None]
     if not screened:
         if not entries:
@@ -96,10 +107,10 @@ def search(
         # An operator without a second factor has nothing to improve.
         if entry.attempts.problem.rhs is None:
             break
-        if entry.attempts.work(costs) + entry.attempts.extra < incumbent:
+        if entry.attempts.work < incumbent:
             # Those behind rarely win, and most that can be had is had soon.
             share = 1 if position == 0 else 4
-            entry.improve(costs, count, refine // share, row_budget // (4 * (position + 1)))
+            entry.improve(count, refine // share, row_budget // (4 * (position + 1)))
             incumbent = min(incumbent, entry.cycles)
     found = [e.found for e in screened if e.found is not None]
     return sorted(found, key=lambda f: (f.cycles, f.number))
@@ -110,9 +121,16 @@ class _Entry:
     """A problem on its way: its least estimate, its proposals, and its best schedule so far."""
 
     attempts: Attempts
-    price: float
-    configs: list[Config | None]
+    count: int
+    price: float = math.inf
+    configs: Sequence[Config | None] = ()
     screened: int = 0
+
+    def propose(self) -> None:
+        """Raises: Infeasible where no tile fits."""
+        proposals = self.attempts.propose(self.count)
+        self.price = proposals[0][0] + self.attempts.extra
+        self.configs = [config for _, config in proposals]
 
     @property
     def number(self) -> int:
@@ -128,19 +146,19 @@ class _Entry:
 
     def screen(self, far: float, row_budget: int) -> int:
         """Builds the first schedules, one only where that has more cycles than `far`; returns how
-        many rows all have, few more than `row_budget`."""
+        many rows all have, few more than `row_budget`. Ends where there is nothing to save."""
         rows = 0
         for config in self.configs[:SCREENED]:
             rows += self.attempts.measure(config)[1]
             self.screened += 1
-            if self.cycles > far or rows > row_budget:
+            if self.cycles > far or self.cycles <= self.attempts.enough or rows > row_budget:
                 break
         return rows
 
-    def improve(self, costs: Costs, count: int, refine: int, row_budget: int) -> None:
+    def improve(self, count: int, refine: int, row_budget: int) -> None:
         """Changes the screened ones, then each further proposal that beats all proposals before."""
         record, rows = self.cycles, 0
-        enough = 1.003 * self.attempts.floor(costs) + self.attempts.extra
+        enough = self.attempts.enough
         known = [c for c in self.configs if c is not None]  # All, where there is something to vary.
         improve(self.attempts, known[: self.screened], enough, refine, row_budget)
         for config in known[SCREENED:count]:
@@ -154,10 +172,15 @@ class _Entry:
 
 
 def rebuild(
-    number: int, problem: Problem, config: Config, measure: Measure, ranges: Mapping[int, int]
+    number: int,
+    problem: Problem,
+    config: Config,
+    measure: Measure,
+    costs: Costs,
+    ranges: Mapping[int, int],
 ) -> Found | None:
     """The schedule of decisions that an earlier search found, or None where they do not fit."""
     bias = None if problem.rhs is None else trick.find(problem, dict(ranges))
-    attempts = Attempts(number, problem, bias, measure)
+    attempts = Attempts(number, problem, bias, measure, costs)
     attempts.measure(config)
     return attempts.best

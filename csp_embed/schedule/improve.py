@@ -14,7 +14,6 @@ from csp_embed.schedule.config import Config
 from csp_embed.schedule.inputs import Problem
 from csp_embed.schedule.tile import configure
 
-
 Move = tuple[object, ...]
 
 

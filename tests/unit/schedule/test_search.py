@@ -14,8 +14,8 @@ from csp_embed.machine.costs import costs_of
 from csp_embed.machine.load import load_isa
 from csp_embed.ops.data import random_tensors
 from csp_embed.schedule import bias_by_contract as trick
-from csp_embed.schedule.build import build
 from csp_embed.schedule.attempts import count_steps
+from csp_embed.schedule.build import build
 from csp_embed.schedule.improve import neighbours
 from csp_embed.schedule.inputs import Problem
 from csp_embed.schedule.inputs import build as build_problem
