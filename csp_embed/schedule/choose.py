@@ -146,12 +146,12 @@ class _Entry:
 
     def screen(self, far: float, row_budget: int) -> int:
         """Builds the first schedules, one only where that has more cycles than `far`; returns how
-        many rows all have, few more than `row_budget`. Ends where there is nothing to save."""
+        many rows all have, few more than `row_budget`."""
         rows = 0
         for config in self.configs[:SCREENED]:
             rows += self.attempts.measure(config)[1]
             self.screened += 1
-            if self.cycles > far or self.cycles <= self.attempts.enough or rows > row_budget:
+            if self.cycles > far or rows > row_budget:
                 break
         return rows
 
