@@ -28,7 +28,7 @@ from csp_embed.network.quantised.onnx_values import (
     Stored,
     clamp_of,
 )
-from csp_embed.network.quantised.verify import verify
+from csp_embed.network.quantised.verify import verified
 
 
 def read_onnx(path: str | Path, dims: Mapping[str, int] | None = None) -> g.Graph:
@@ -58,8 +58,7 @@ def read_onnx(path: str | Path, dims: Mapping[str, int] | None = None) -> g.Grap
         tuple(reading.operators), tuple(n for n in reading.inputs if n in used),
         tuple(reading.outputs), str(path), (*net.notes, *reading.notes),
     )  # fmt: skip
-    verify(graph)
-    return graph
+    return verified(graph, "export it again, or quantise it with onnxruntime.quantization")
 
 
 def _node(r: Reading, node: Any) -> None:

@@ -1,7 +1,7 @@
 """A TFLite file as Python values: tensors, operators by name, options; nothing is interpreted here.
 
-The package `tflite` has the generated readers of the schema. Flatbuffers are not checked on opening:
-a damaged file shows itself as a bad offset somewhere, and every access goes through `reading`.
+The package `tflite` has the generated readers of the schema. Flatbuffers are not checked on
+opening: a damaged file shows itself as a bad offset somewhere; every access is under `reading`.
 """
 
 from __future__ import annotations
@@ -165,6 +165,10 @@ def _tensor(api: Any, model: Any, t: Any, index: int, names: set[str], where: st
         scales = tuple(float(s) for s in _array(quant.ScaleAsNumpy()))
         zeros = tuple(int(z) for z in _array(quant.ZeroPointAsNumpy()))
         axis = int(quant.QuantizedDimension()) if len(scales) > 1 else None
+        if not all(np.isfinite(s) and s > 0 for s in scales):
+            if dtype == "int8":
+                raise ValueError(f"tensor {name!r} has the scale {scales[:4]}")
+            scales, zeros, axis = (), (), None  # of sizes and biases, nobody reads it
     return Tensor(name, shape, dtype, scales, zeros, axis, _data(model, t, dtype, shape))
 
 

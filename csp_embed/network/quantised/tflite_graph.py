@@ -12,7 +12,7 @@ from csp_embed.errors import InputError
 from csp_embed.network.quantised.graph import Graph, Operator, Tensor
 from csp_embed.network.quantised.tflite_file import FileOperator, TfliteFile, read_file, reading
 from csp_embed.network.quantised.tflite_operators import CONVERT, Context
-from csp_embed.network.quantised.verify import verify
+from csp_embed.network.quantised.verify import verified
 
 QUANTISE_HINT = (
     "quantise it to int8 with calibration data: tensorflow.lite.TFLiteConverter with "
@@ -32,8 +32,7 @@ def read_tflite(path: str | Path) -> Graph:
     graph = Graph(
         Path(path).stem, "tflm", tensors, tuple(operators), inputs, outputs, file.path, notes
     )
-    verify(graph)
-    return graph
+    return verified(graph, "export it again; csp-embed reads what TensorFlow's converter writes")
 
 
 def _convert(

@@ -106,6 +106,8 @@ def _pads(
     c: Context, padding: int, x: g.Tensor, window: g.Pair, stride: g.Pair, dil: g.Pair
 ) -> Any:
     """(before, after) for rows and columns; SAME gives an odd one to the end."""
+    if min(*window, *stride, *dil) < 1:
+        raise ValueError(f"window {window}, stride {stride}, dilation {dil}")
     if padding != _SAME:
         return (0, 0), (0, 0)
     sides = []

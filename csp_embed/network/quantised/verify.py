@@ -4,10 +4,22 @@ from __future__ import annotations
 
 import numpy as np
 
-from csp_embed.errors import CheckError
+from csp_embed.errors import CheckError, InputError
 from csp_embed.network.quantised import graph as g
 
 INTEGER = ("int8", "uint8", "int16", "int32")
+
+
+def verified(graph: g.Graph, hint: str) -> g.Graph:
+    """The graph as an importer made it. Raises: InputError where the file contradicts itself."""
+    try:
+        verify(graph)
+    except CheckError as error:
+        why = ": ".join(t for t in (error.what, error.why) if t)
+        raise InputError(
+            "the model contradicts itself", where=graph.source, why=why, hint=hint
+        ) from error
+    return graph
 
 
 def verify(graph: g.Graph) -> None:
@@ -62,6 +74,9 @@ def _tensor(graph: g.Graph, name: str, tensor: g.Tensor) -> None:
 
 
 def _operator(graph: g.Graph, op: g.Operator) -> None:
+    steps = [getattr(op, name, (1, 1)) for name in ("stride", "window", "dilation")]
+    if any(n < 1 for pair in steps for n in pair) or getattr(op, "groups", 1) < 1:
+        _refuse(graph, op, f"stride, window or dilation is not positive: {steps}")
     shapes = [graph.tensors[n].shape if n else () for n in op.inputs]
     out = graph.tensors[op.output]
     clamp = getattr(op, "clamp", None)
@@ -71,6 +86,11 @@ def _operator(graph: g.Graph, op: g.Operator) -> None:
     fixed = isinstance(rescale, g.FixedPoint | g.AddFixed)
     if rescale is not None and fixed != (graph.profile == "tflm"):
         _refuse(graph, op, f"its rescale is not that of profile {graph.profile}")
+    parts = [rescale] if isinstance(rescale, g.FixedPoint) else []
+    if isinstance(rescale, g.AddFixed):
+        parts = [rescale.first, rescale.second, rescale.result]
+    if any(not -31 <= s <= 30 for part in parts for s in part.shift):
+        _refuse(graph, op, f"its multiplier is beyond 2^30: {rescale}")
     if isinstance(op, g.Conv | g.FullyConnected):
         _channels(graph, op, shapes)
     wanted = _out_shape(op, shapes)
