@@ -2,7 +2,7 @@
 
 Folders, in the order in which data flows:
     ir/         values between stages: operators, embeddings, schedules, streams, networks, plans
-    machine/    an accelerator's instruction set as data: specs, bits, costs, listings, program files
+    machine/    an accelerator's instruction set as data: specs, bits, costs, program files
     ops/        tensor operators as formulas, with NumPy references
     embed/      which scalar operation runs in which lane; rooms: space/ (digits and options),
                 algebra/ (rows, layouts, counts, cost), model/ (CP-SAT), pins/, explain/,
@@ -13,7 +13,8 @@ Folders, in the order in which data flows:
     sim/        functional/ (values), cycles/ (time), tvm/ (foreign engines), traces, debugging
     compiler/   the stages in order (driver), the kernel that comes out, sweeps over layers
     network/    layer graphs: onnx/ (models), files/ (graph, platform, plan), profiles/ (costs),
-                made/ (generated)
+                made/ (generated); quantised/ (integer networks and their reference), lower/ (which
+                operators compute a quantised layer exactly)
     partition/  which device runs which layer when: view, bounds/, methods/, models/
     run/        executes plans
     report/     tables, pictures, HTML

@@ -1,6 +1,9 @@
 """Compares the reference interpreter with recorded tensors of two runtimes, where they are at hand.
 
-Usage: scripts/check_quantised [FOLDER]   (default: ../shared/quantised; its README tells the form)
+Usage: scripts/check_quantised [--build NAME,…] [FOLDER]
+       FOLDER: ../shared/quantised by default; its README tells the form
+       --build: instead, what the simulated machine stores for the shift networks of these names
+       (kws, resnet8, ad01, resnet8_large, vww, sww), on the recorded inputs
 
 Prints a line a model: profile, tensors compared, elements, differences. Exit code 5 where any
 element differs, 2 where the folder is not there.
@@ -8,6 +11,7 @@ element differs, 2 where the folder is not there.
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 import time
@@ -17,6 +21,8 @@ from typing import Any
 
 import numpy as np
 
+from csp_embed.compiler.network import build
+from csp_embed.machine.load import load_isa
 from csp_embed.network.quantised import graph as g
 from csp_embed.network.quantised.onnx_graph import read_onnx
 from csp_embed.network.quantised.reference import run
@@ -155,6 +161,27 @@ def fixed(multiplier: Any, shift: Any) -> g.FixedPoint:
     return g.FixedPoint(m, s)
 
 
+def built_rows(root: Path, names: list[str]) -> Iterator[Row]:
+    """The machine's layers against what was recorded; the host's layers are not counted."""
+    for name in names:
+        stem = root / "tflite_shift" / f"{name}_shift"
+        graph = read_tflite(f"{stem}.tflite")
+        order = [t.name for t in read_file(f"{stem}.tflite").tensors]
+        with np.load(f"{stem}_golden.npz") as arrays:
+            golden = {order[int(k[1:])]: recorded(arrays, k) for k in arrays.files if "." not in k}
+        count = len(golden[graph.inputs[0]])
+        feeds = [{n: golden[n][i : i + 1] for n in graph.inputs} for i in range(count)]
+        built = build(graph, load_isa("vta"), feeds)
+        outputs = {op.name: op.output for op in graph.operators}
+        on = [outputs[layer.name] for layer in built.layers if layer.where == "accelerator"]
+        rows = [(n, np.concatenate([v[n] for v in built.values]), golden[n]) for n in on]
+        figures = built.document()
+        share = figures["macs_on_accelerator"] / figures["macs"]
+        print(f"{name}: {share:.2%} of MACs, {figures['cycles']:,} cycles, "
+              f"bound {figures['bound_cycles']:,}, {figures['seconds']:.0f} s")  # fmt: skip
+        yield f"{stem.name}.tflite, on the machine", graph.profile, rows
+
+
 def all_rows(root: Path) -> Iterator[Row]:
     for name, file in PUBLISHED.items():
         golden = root / "golden"
@@ -171,14 +198,19 @@ def all_rows(root: Path) -> Iterator[Row]:
 
 
 def main() -> int:
-    root = Path(sys.argv[1] if len(sys.argv) > 1 else "../shared/quantised")
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", nargs="?", type=Path, default=Path("../shared/quantised"))
+    parser.add_argument("--build", metavar="NAME,…", default="")
+    arguments = parser.parse_args()
+    root = arguments.folder
     if not root.is_dir():
         print(f"there is no {root}: nothing was compared", file=sys.stderr)
         return 2
     started = time.perf_counter()
     totals = [0, 0, 0, 0]
     print(f"{'model':42} {'profile':12} {'tensors':>7} {'elements':>11} {'differences':>11}")
-    for name, profile, rows in all_rows(root):
+    names = [n for n in arguments.build.split(",") if n]
+    for name, profile, rows in built_rows(root, names) if names else all_rows(root):
         elements = sum(expected.size for _, _, expected in rows)
         wrong = sum(
             int((ours != expected).sum()) if ours.shape == expected.shape else expected.size
