@@ -49,11 +49,16 @@ def shifts(
     # The real multiplier lies at, or a hair beside, 2^-n: n is its logarithm, rounded.
     real = np.maximum(multiplier, 1) * 2.0 ** (exponent - 31.0)
     near = np.clip(np.rint(-np.log2(real)), 0, 31).astype(np.int64)
-    fixed = _constant(first, low, high)
-    if (~fixed).any():  # A channel of one value takes any shift: the commonest saves a table.
-        values, counts = np.unique(near[~fixed], return_counts=True)
-        near = np.where(fixed, values[np.argmax(counts)], near)
     least, most = _constants(first, levels - zero, near, low, high)
+    values, counts = np.unique(near[~_constant(first, low, high)], return_counts=True)
+    if values.size:
+        # A channel of one value takes other shifts too, unless its sums spread over several steps
+        # of them: the commonest shift of the others may save the table of shifts.
+        common = np.full_like(near, values[np.argmax(counts)])
+        others = _constants(first, levels - zero, common, low, high)
+        takes = _constant(first, low, high) & (others[0] <= others[1])
+        near = np.where(takes, common, near)
+        least, most = (np.where(takes, o, v) for o, v in zip(others, (least, most), strict=True))
     bad = int((least > most).sum())
     return (None if bad else Shift(near, least, most)), bad
 

@@ -77,6 +77,20 @@ def test_constant_channels_take_the_shift_of_the_others() -> None:
     assert found.amount.tolist() == [7, 7, 7]
 
 
+def test_a_constant_channel_of_many_sums_keeps_its_own_shift() -> None:
+    """Sums of 0 to 40,000 that all give 1 above the zero point: steps of 2^7 are too short."""
+    rescale = FixedPoint((1 << 30, 1 << 30), (-6, -16))
+    low, high = np.array([-900, 1 << 16]), np.array([900, (1 << 16) + 40000])
+    found, bad = shifts(rescale, -3, (-3, 127), low, high)
+    assert bad == 0
+    assert found is not None
+    assert found.amount.tolist() == [7, 17]
+    accs = np.arange(low[1], high[1] + 1)
+    wanted = [rule(int(a), (1 << 30, -16), -3, (-3, 127)) for a in accs[::997]]
+    for c in (int(found.least[1]), int(found.most[1])):
+        assert some(accs[::997], 17, c, -3, (-3, 127)) == wanted
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.integers(-(1 << 30), 1 << 30), st.integers(1 << 30, (1 << 31) - 1), st.integers(-31, 0))
 def test_the_rule_by_fractions(acc: int, m: int, s: int) -> None:
