@@ -2,7 +2,7 @@
 
 Folders, in the order in which data flows:
     ir/         values between stages: operators, embeddings, schedules, streams, networks, plans
-    machine/    an accelerator's instruction set as data: specs, bits, costs, program files
+    machine/    an accelerator's instruction set as data: specs, bits, costs, listings, files
     ops/        tensor operators as formulas, with NumPy references
     embed/      which scalar operation runs in which lane; rooms: space/ (digits and options),
                 algebra/ (rows, layouts, counts, cost), model/ (CP-SAT), pins/, explain/,

@@ -63,8 +63,8 @@ def check_command(
     """
     from csp_embed.judge.certificate import check_certificate
     from csp_embed.judge.formula import formula_problems
-    from csp_embed.judge.stream import judge
     from csp_embed.machine.program_file import isa_of, read_program
+    from csp_embed.sim.check import judge
 
     if graph is not None or _is_plan(file):
         from csp_embed.commands.plan_runs import judge_plan

@@ -20,10 +20,10 @@ from csp_embed.compiler.driver import Options, compile, default_memory, engine_o
 from csp_embed.compiler.kernel import Kernel
 from csp_embed.errors import CspEmbedError, Infeasible, InputError
 from csp_embed.ir.operator import Operator
-from csp_embed.judge.stream import check_program
 from csp_embed.machine import interpreter
 from csp_embed.machine.compilable import refusals
 from csp_embed.machine.spec import Isa
+from csp_embed.sim.check import check_program
 
 Ints = NDArray[np.int64]
 Tensors = dict[str, NDArray[Any]]

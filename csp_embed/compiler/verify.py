@@ -102,10 +102,10 @@ def problems_of(kernel: Kernel, program: Program, *, values: bool = False) -> li
     """What is wrong with the embedding and the stream; values: by simulation, with the bytes that
     the program expects, too."""
     from csp_embed.judge import embedding as embedding_check
-    from csp_embed.judge import stream as stream_check
+    from csp_embed.sim.check import check_program
 
     found = embedding_check.judge(kernel.embedding, kernel.isa, limit=1_000_000).breaches
-    return [*found, *stream_check.check_program(kernel.isa, program, values=values)]
+    return [*found, *check_program(kernel.isa, program, values=values)]
 
 
 def _difference(kernel: Kernel, program: Program) -> str:

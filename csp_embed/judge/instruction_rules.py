@@ -13,6 +13,8 @@ from csp_embed.judge.stream_table import CONTRACT, LOAD, MAP, STORE, Table
 from csp_embed.machine.listing import line
 from csp_embed.machine.spec import Isa
 
+# More than this in one instruction is not looked at: minutes of work for one address field.
+MAX_INSTRUCTION_STEPS = 1 << 26
 # How a finding about the source of an immediate begins, wherever it was seen.
 IMMEDIATE = "immediate form"
 

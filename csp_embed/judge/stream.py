@@ -16,18 +16,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from csp_embed.errors import SimError
 from csp_embed.ir.stream import Program, Stream
-from csp_embed.judge.instruction_rules import IMMEDIATE, Finding, findings, portable_findings
+from csp_embed.judge.instruction_rules import (
+    IMMEDIATE,
+    MAX_INSTRUCTION_STEPS,
+    Finding,
+    findings,
+    portable_findings,
+)
 from csp_embed.judge.stream_audit import Audit
 from csp_embed.judge.stream_table import FINISH, STORE, TOKENS, Table, make_table
 from csp_embed.judge.tokens import Order, describe_deadlock, find_order
 from csp_embed.machine.bits import decode
 from csp_embed.machine.listing import line
 from csp_embed.machine.spec import Isa
-from csp_embed.sim.debug import first_difference
-from csp_embed.sim.functional import run as functional
-from csp_embed.sim.functional.engine import NEGATIVE_SHIFTS
 
 MAX_PROBLEMS = 100
 
@@ -42,25 +44,18 @@ class Problem:
     text: str
 
 
-def check_program(
-    isa: Isa,
-    program: Program,
-    *,
-    values: bool = True,
-    progress: Callable[[str, int, int], None] | None = None,
-) -> list[Problem]:
-    """All problems of `program`, at most 100, by instruction; values: compare by simulation."""
-    return judge(isa, program, values=values, progress=progress)[0]
-
-
 def judge(
     isa: Isa,
     program: Program,
     *,
-    values: bool = True,
+    values: Callable[[], list[Problem]] | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> tuple[list[Problem], list[str]]:
-    """(problems, remarks): remarks are odd but legal, such as tokens that are left at the end."""
+    """(problems, remarks): remarks are odd but legal, such as tokens that are left at the end.
+
+    values: compares what a simulator stores, asked only where the program can run at all; this
+    module runs none itself. At most 100 problems, by instruction.
+    """
     stream = decode(isa, program.insn)
     table = make_table(isa, stream)
     blocking = [_problem(isa, stream, f) for f in findings(isa, table)]
@@ -89,8 +84,8 @@ def judge(
         ]
         remarks += audit.remarks(isa, stream)
         blocking = [p for p in problems if p.kind in ("dram", "range")]
-    if values and not blocking and not order.deadlocked:
-        problems += _values(isa, program, progress)
+    if values is not None and not blocking and not order.deadlocked:
+        problems += values()
     problems.sort(key=lambda p: -1 if p.insn is None else p.insn)
     return problems[:MAX_PROBLEMS], remarks
 
@@ -105,11 +100,11 @@ def _text(isa: Isa, stream: Stream, n: int) -> str:
 
 
 def _too_much_work(isa: Isa, stream: Stream, table: Table) -> list[Problem]:
-    heavy = np.flatnonzero(table.steps > functional.MAX_INSTRUCTION_STEPS)
+    heavy = np.flatnonzero(table.steps > MAX_INSTRUCTION_STEPS)
     return [
         Problem(
             int(n), "work",
-            f"{int(table.steps[n])} micro-op steps, at most {functional.MAX_INSTRUCTION_STEPS} are "
+            f"{int(table.steps[n])} micro-op steps, at most {MAX_INSTRUCTION_STEPS} are "
             f"looked at: {_text(isa, stream, int(n))}",
         )
         for n in heavy
@@ -202,18 +197,3 @@ def _left_over(isa: Isa, order: Order) -> list[str]:
         f"{int(left[f, d])} tokens {_direction(isa, f, d)} are left at the end"
         for f, d in np.argwhere(left > 0)
     ]
-
-
-def _values(
-    isa: Isa, program: Program, progress: Callable[[str, int, int], None] | None
-) -> list[Problem]:
-    try:
-        run = functional.run(isa, program, progress=progress)
-    except SimError as error:
-        return [Problem(None, "values", f"it does not run: {error.what}")]
-    found = [Problem(None, "portable", text) for text in run.warnings if NEGATIVE_SHIFTS in text]
-    if run.values_equal is False:
-        difference = first_difference(run)
-        assert difference is not None
-        found.append(Problem(difference.insn, "values", difference.text))
-    return found

@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 from csp_embed.errors import SimError
 from csp_embed.ir.stream import Stream
 from csp_embed.judge.stream_table import Table
+from csp_embed.machine.arrays import compute_operands, operand_table
 from csp_embed.machine.listing import line
 from csp_embed.machine.spec import Isa, Operand
 from csp_embed.sim.functional import kernels
 from csp_embed.sim.functional.memory import State, contraction_dims
 
-NEGATIVE_SHIFTS = "steps with negative tensor shift amounts"
 # About a quarter of a second of work: between two such portions Ctrl-C and progress get their turn.
+NEGATIVE_SHIFTS = "steps with negative tensor shift amounts"
 PORTION_STEPS = 1 << 23
 MAX_MAP_LANES = 512
 
@@ -112,20 +113,6 @@ class Engine:
         return error_at(self.isa, self.stream, n, what, why)
 
 
-def _compute_operands(isa: Isa, kind: str) -> tuple[Operand, ...]:
-    return next((i.operands for i in isa.instructions if i.kind == kind), ())
-
-
-def operand_table(isa: Isa, kind: str, count: int) -> NDArray[np.int64]:
-    """int64[count, 2]: memory and micro-op field of each operand, for kernels."""
-    table = np.zeros((count, 2), dtype=np.int64)
-    names = [f.name for f in isa.uop_fields]
-    memories = [m.name for m in isa.memories]
-    for k, operand in enumerate(_compute_operands(isa, kind)):
-        table[k] = memories.index(operand.memory), names.index(operand.uop_field)
-    return table
-
-
 def _lane_numbers(isa: Isa, operand: Operand, index: dict[str, NDArray[np.int64]]) -> np.ndarray:
     total = np.zeros_like(next(iter(index.values())))
     for d in operand.dims:
@@ -135,7 +122,7 @@ def _lane_numbers(isa: Isa, operand: Operand, index: dict[str, NDArray[np.int64]
 
 def _points(isa: Isa) -> NDArray[np.int64]:
     """int64[points, 3]: lanes of dst, lhs and rhs that meet in one contraction step."""
-    operands = _compute_operands(isa, "contract")
+    operands = compute_operands(isa, "contract")
     dims = list(dict.fromkeys(d for o in operands for d in o.dims))
     if not dims:
         return np.zeros((1, 3), dtype=np.int64)
@@ -146,7 +133,7 @@ def _points(isa: Isa) -> NDArray[np.int64]:
 
 def _twin(isa: Isa) -> NDArray[np.int64]:
     """dst lane -> lane of an elementwise instruction's other operand."""
-    operands = _compute_operands(isa, "map")
+    operands = compute_operands(isa, "map")
     if not operands or not operands[0].dims:
         return np.zeros(1, dtype=np.int64)
     dims = operands[0].dims
@@ -156,6 +143,6 @@ def _twin(isa: Isa) -> NDArray[np.int64]:
 
 def _map_lanes(isa: Isa) -> int:
     """Lanes that one compiled step of an elementwise instruction takes; they divide all lanes."""
-    operands = _compute_operands(isa, "map")
+    operands = compute_operands(isa, "map")
     lanes = int(np.prod([isa.dims[d] for d in operands[0].dims])) if operands else 1
     return next(n for n in range(min(lanes, MAX_MAP_LANES), 0, -1) if lanes % n == 0)

@@ -17,23 +17,11 @@ from numpy.typing import NDArray
 
 from csp_embed.errors import SimError
 from csp_embed.ir.stream import Program
+from csp_embed.machine.arrays import FIELD, MEMORY, PAIRS, UOPS, WORDS, image
 from csp_embed.machine.spec import Instruction, Isa, Memory
 
-WORDS, PAIRS, UOPS = range(3)
 MAX_ARENA_BYTES = 1 << 32
-_ALIGN = 64
 
-# One memory: arena, first item in it, items per element, lanes, depth, bytes of an element and of a
-# lane in DRAM, first flag in `written`, bits of a lane on chip, first entry in `perm` (lane -> item
-# in the element; -1: the same), memory that it shadows (or -1).
-_MEMORY_PARTS = (
-    "storage", "base", "stride", "lanes", "depth", "elem_bytes", "lane_bytes", "flags", "bits",
-    "perm_at", "shadow",
-)  # fmt: skip
-MEMORY = np.dtype([(part, np.int64) for part in _MEMORY_PARTS])
-# Addresses start .. end-1 lie at dram[offset:]. Bits of a micro-op's field.
-RANGE = np.dtype([("start", np.int64), ("end", np.int64), ("offset", np.int64)])
-FIELD = np.dtype([("lo", np.int64), ("width", np.int64), ("signed", np.int64)])
 State = namedtuple("State", "dram ranges words pairs uops written perm mem fields")
 # What `written` says of an element: nothing was ever there, it was loaded or reset (its shadow is
 # stale), a compute step wrote it (and its shadow).
@@ -182,68 +170,6 @@ def make_state(isa: Isa, program: Program) -> State:
         mem,
         np.array(fields, dtype=FIELD),
     )
-
-
-def image(
-    program: Program, wanted: Sequence[tuple[int, int]] | None = None
-) -> tuple[NDArray[np.uint8], NDArray[Any]]:
-    """DRAM bytes and the merged ranges (RANGE), sorted by address.
-
-    wanted: keep only what meets one of these intervals (start, end), which are sorted and disjoint.
-    """
-    merged = _merged(program)
-    if wanted is not None:
-        merged = _meet(merged, wanted)
-    ranges = np.zeros(len(merged), dtype=RANGE)
-    total = 0
-    for r, (low, high) in enumerate(merged):
-        # As aligned in the buffer as in DRAM, so that wider lanes can be read at once.
-        total = -(-total // _ALIGN) * _ALIGN + low % _ALIGN
-        ranges[r] = (low, high, total)
-        total += high - low
-    total = -(-total // _ALIGN) * _ALIGN
-    buffer = np.zeros(total, dtype=np.uint8)
-    for address, data in program.before:
-        first = int(np.searchsorted(ranges["end"], address, side="right"))
-        last = int(np.searchsorted(ranges["start"], address + len(data), side="left"))
-        for r in range(first, last):
-            low = max(address, int(ranges["start"][r]))
-            high = min(address + len(data), int(ranges["end"][r]))
-            at = int(ranges["offset"][r]) + low - int(ranges["start"][r])
-            buffer[at : at + high - low] = data[low - address : high - address]
-    return buffer, ranges
-
-
-def _merged(program: Program) -> list[list[int]]:
-    """The image's intervals, sorted, neighbours joined."""
-    spans = sorted((a, a + len(d)) for a, d in (*program.before, *program.after) if len(d))
-    merged: list[list[int]] = []
-    for low, high in spans:
-        if merged and low <= merged[-1][1]:
-            merged[-1][1] = max(merged[-1][1], high)
-        else:
-            merged.append([low, high])
-    return merged
-
-
-def extent(program: Program) -> NDArray[Any]:
-    """The image's ranges without its bytes."""
-    return np.array([(low, high, 0) for low, high in _merged(program)], dtype=RANGE)
-
-
-def _meet(a: Sequence[Sequence[int]], b: Sequence[Sequence[int]]) -> list[list[int]]:
-    """The intersection of two sorted lists of disjoint intervals."""
-    found: list[list[int]] = []
-    i = j = 0
-    while i < len(a) and j < len(b):
-        low, high = max(a[i][0], b[j][0]), min(a[i][1], b[j][1])
-        if low < high:
-            found.append([low, high])
-        if a[i][1] < b[j][1]:
-            i += 1
-        else:
-            j += 1
-    return found
 
 
 def _offset(ranges: NDArray[Any], address: int, length: int) -> int:

@@ -19,7 +19,12 @@ from numpy.typing import NDArray
 
 from csp_embed.errors import SimError
 from csp_embed.ir.stream import Program, Stream
-from csp_embed.judge.instruction_rules import first_bad, portable_findings, static_warnings
+from csp_embed.judge.instruction_rules import (
+    MAX_INSTRUCTION_STEPS,
+    first_bad,
+    portable_findings,
+    static_warnings,
+)
 from csp_embed.judge.stream_audit import Audit
 from csp_embed.judge.stream_table import (
     CONTRACT,
@@ -37,7 +42,6 @@ from csp_embed.sim.functional.engine import Engine, error_at
 from csp_embed.sim.functional.memory import State, contents, make_state, read_dram
 
 MAX_STEPS = 1 << 32
-MAX_INSTRUCTION_STEPS = 1 << 26
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from csp_embed.ir.stream import Program
-from csp_embed.judge.stream import check_program, judge
 from csp_embed.machine.load import load_isa
 from csp_embed.machine.program_file import isa_of, read_program
+from csp_embed.sim.check import check_program, judge
 from csp_embed.sim.functional.run import run
 from tests.oracles.stream_sample import Assembler, expecting
 
