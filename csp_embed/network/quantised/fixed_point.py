@@ -42,6 +42,14 @@ def add_rescale(first: float, second: float, result: float) -> AddFixed:
     )
 
 
+def mean_rescale(ratio: float, count: int) -> FixedPoint:
+    """Multiplier of a sum of `count` values: the ratio of the scales, divided by the count in
+    integers, as the kernels do (the quotient is cut off)."""
+    multiplier, shift = q31(ratio)
+    more = min(count.bit_length() - 1, 32, 31 + shift)
+    return FixedPoint(((multiplier << more) // count,), (shift - more,))
+
+
 def softmax_scale(scale: float, beta: float) -> tuple[int, int, int]:
     """(multiplier, left shift, least difference that counts) of an int8 softmax; Q5.26."""
     real = min(beta * scale * 2.0 ** (31 - 5), (1 << 31) - 1.0)

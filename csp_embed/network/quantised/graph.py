@@ -168,6 +168,15 @@ class AveragePool(Pool):
 
 
 @dataclass(frozen=True)
+class Mean(Operator):
+    """y = clamp(rescale(sum (x - zero(x)) over axes) + zero(y)); the count is in the rescale."""
+
+    rescale: FixedPoint
+    clamp: Pair
+    axes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Pad(Operator):
     """Adds borders of `value`. pads: (before, after) of every axis."""
 

@@ -77,8 +77,10 @@ def _matrix(r: Reading, node: Any) -> None:
 
 def _add(r: Reading, node: Any) -> None:
     a, b = _real_operand(r, node, 0), _real_operand(r, node, 1)
-    if a.shape != b.shape or a.data is not None or b.data is not None:
-        r.refuse(node, f"its operands are no activations of one shape: {a.shape}, {b.shape}")
+    shape = r.shape(node.output[0])
+    a, b = r.full(node, a, shape), r.full(node, b, shape)
+    if a.shape != b.shape or (a.data is not None and b.data is not None):
+        r.refuse(node, f"its operands have the shapes {a.shape} and {b.shape}")
     names = (a.name, b.name)
     _pending(r, node, lambda y, clamp: g.Add(node.name, names, y.name, add_scales(a, b, y), clamp))
 

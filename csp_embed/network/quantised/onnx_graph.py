@@ -61,12 +61,18 @@ def read_onnx(path: str | Path, dims: Mapping[str, int] | None = None) -> g.Grap
     return verified(graph, "export it again, or quantise it with onnxruntime.quantization")
 
 
+# Layers that must not follow the host's part unseen: their sums are what a machine is for.
+CONTRACTIONS = ("Conv", "ConvTranspose", "Gemm", "MatMul", *QLINEAR)
+
+
 def _node(r: Reading, node: Any) -> None:
     if node.op_type == "QuantizeLinear":
         _quantise(r, node)
     elif node.op_type == "DequantizeLinear":
         _dequantise(r, node)
-    elif node.op_type in QLINEAR:
+    elif node.op_type in QLINEAR and not any(
+        isinstance(r.values.get(n), Host) for n in r.net.reads(node)
+    ):
         QLINEAR[node.op_type](r, node)
     else:
         _float(r, node)
@@ -83,14 +89,23 @@ def _float(r: Reading, node: Any) -> None:
 
 def host(r: Reading, node: Any) -> None:
     """Leaves a node to the host, with everything behind it."""
+    first, stored = node, node.op_type == "QuantizeLinear"
     for name in r.net.reads(node):
         value = r.values.get(name)
         if isinstance(value, Real | Stored):
             _output(r, value.tensor)
         elif isinstance(value, Pending):
             r.refuse(value.node, f"its result {name!r} is never quantised")
+        elif isinstance(value, Host):
+            first, stored = value.node, stored or value.stored
+    if stored and node.op_type in CONTRACTIONS:
+        r.refuse(
+            first,
+            f"it computes in floating point between quantised tensors, before {node.name!r}",
+            "cut the model there, or write it with operators that have an integer form",
+        )
     for name in node.output:
-        r.values[name] = Host(node)
+        r.values[name] = Host(first, stored)
 
 
 def _output(r: Reading, name: str) -> None:
@@ -113,11 +128,8 @@ def _quantise(r: Reading, node: Any) -> None:
     elif isinstance(value, Real):
         _again(r, node, r.tensors[value.tensor], out)
     elif isinstance(value, Host):
-        r.refuse(
-            value.node,
-            f"it computes in floating point between quantised tensors, before {y!r}",
-            "cut the model there, or write it with operators that have an integer form",
-        )
+        host(r, node)
+        del r.tensors[y]
     else:
         r.refuse(node, f"{x!r} is a constant or of unknown origin")
 
@@ -172,6 +184,6 @@ def _outputs(r: Reading) -> None:
                     f"zero {t.zero}"
                 )
         elif isinstance(value, Host):
-            r.notes.append(f"output {name} is the host's: {value.node.op_type} in floating point")
+            r.notes.append(f"output {name} is the host's: {value.node.op_type}")
         elif isinstance(value, Pending):
             r.refuse(value.node, f"its result {name!r} is never quantised")

@@ -179,8 +179,14 @@ def _qgemm(r: Reading, node: Any) -> None:
 
 def _qlinear_add(r: Reading, node: Any) -> None:
     i = node.input
-    a, b = activation(r, node, i[0], i[1], i[2]), activation(r, node, i[3], i[4], i[5])
     y = _out(r, node, i[6], r.optional(node, 7))
+    a, b = (
+        r.declare(node, *i[at : at + 3])
+        if i[at] in r.net.constants
+        else activation(r, node, *i[at : at + 3])
+        for at in (0, 3)
+    )
+    a, b = r.full(node, a, y.shape), r.full(node, b, y.shape)
     if a.shape != b.shape:
         r.refuse(node, f"its operands have the shapes {a.shape} and {b.shape}")
     r.put(g.Add(node.name, (a.name, b.name), y.name, add_scales(a, b, y), y.range))

@@ -49,7 +49,11 @@ class Pending:
 
 @dataclass(frozen=True)
 class Host:
+    """node: the first one of the host's. stored: quantised again since then, as a softmax at the
+    end often is; integers that are computed from it would have no reference."""
+
     node: Any
+    stored: bool = False
 
 
 Value = Stored | Real | Pending | Host
@@ -132,6 +136,18 @@ class Reading:
         made = replace(source, name=name, shape=shape, data=None)
         self.tensors[name] = made
         return made
+
+    def full(self, node: Any, t: g.Tensor, shape: tuple[int, ...]) -> g.Tensor:
+        """A constant in the shape of what it is added to; an activation as it is."""
+        if t.data is None or t.shape == shape:
+            return t
+        try:
+            data = np.broadcast_to(t.data, shape).copy()
+        except ValueError:
+            self.refuse(node, f"{t.name!r} of shape {t.shape} does not fit {shape}")
+        name = self.free(f"{node.name}.{t.name}")
+        self.tensors[name] = replace(t, name=name, shape=shape, data=data)
+        return self.tensors[name]
 
     def stored(self, node: Any, name: str) -> g.Tensor | None:
         """The tensor behind a name, dequantised or not; None for a float one."""

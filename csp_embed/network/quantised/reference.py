@@ -172,6 +172,14 @@ def _average_pool(graph: g.Graph, op: g.AveragePool, arrays: list[Array]) -> Arr
     return _from_nhwc(_stored(graph, op, scaled_half_even(total, scale)), op.layout)
 
 
+def _mean(graph: g.Graph, op: g.Mean, arrays: list[Array]) -> Array:
+    centred = arrays[0].astype(np.int64) - graph.tensors[op.inputs[0]].zero
+    total = centred.sum(axis=op.axes, keepdims=True)
+    return _stored(graph, op, _rescaled(op.rescale, total)).reshape(
+        total.shape[0], *graph.tensors[op.output].shape[1:]
+    )
+
+
 def _pad(graph: g.Graph, op: g.Pad, arrays: list[Array]) -> Array:
     return np.pad(arrays[0], op.pads, constant_values=op.value)
 
@@ -210,6 +218,7 @@ _RULES: dict[type, Callable[[g.Graph, Any, list[Array]], Array]] = {
     g.Add: _add,
     g.MaxPool: _max_pool,
     g.AveragePool: _average_pool,
+    g.Mean: _mean,
     g.Pad: _pad,
     g.Reshape: _reshape,
     g.Transpose: _transpose,

@@ -15,7 +15,12 @@ import numpy as np
 
 from csp_embed.errors import InputError
 from csp_embed.network.quantised import graph as g
-from csp_embed.network.quantised.fixed_point import add_rescale, fixed_point, softmax_scale
+from csp_embed.network.quantised.fixed_point import (
+    add_rescale,
+    fixed_point,
+    mean_rescale,
+    softmax_scale,
+)
 from csp_embed.network.quantised.tflite_file import FileOperator, TfliteFile
 
 _ACTIVATIONS = {0: "none", 1: "relu", 2: "relu_n1_to_1", 3: "relu6"}
@@ -221,6 +226,20 @@ def _pool(c: Context) -> None:
     c.put(kind(c.name, (x.name,), y.name, window, stride, pads, clamp))
 
 
+def _mean(c: Context) -> None:
+    x, y = c.activation(), c.result()
+    rank = len(x.shape)
+    axes = tuple(sorted({int(a) % rank for a in c.constant(1).reshape(-1)}))
+    if 0 in axes or not axes:
+        c.refuse(f"it runs over the axes {axes}; the batch is not one of them")
+    kept = tuple(1 if i in axes else n for i, n in enumerate(x.shape))
+    if math.prod(kept) != y.elements or y.shape[0] != x.shape[0]:
+        c.refuse(f"its result has the shape {y.shape}, not {kept}")
+    count = math.prod(x.shape[i] for i in axes)
+    rescale = mean_rescale(x.scales[0] / y.scales[0], count)
+    c.put(g.Mean(c.name, (x.name,), y.name, rescale, y.range, axes))
+
+
 def _pad(c: Context) -> None:
     x, y = c.activation(), c.result()
     sides = tuple((int(lo), int(hi)) for lo, hi in c.constant(1))
@@ -247,9 +266,17 @@ def _concat(c: Context) -> None:
 
 def _requantise(c: Context) -> None:
     x, y = c.activation(), c.result()
-    kind = {"QUANTIZE": 0, "RELU": 1, "RELU_N1_TO_1": 2, "RELU6": 3}[c.op.kind]
     rescale = fixed_point([x.scales[0] / y.scales[0]])
-    c.put(g.Requantise(c.name, (x.name,), y.name, rescale, c.clamp(kind)))
+    clamp = c.clamp(int(c.op.kind == "RELU"))
+    c.put(g.Requantise(c.name, (x.name,), y.name, rescale, clamp))
+
+
+def _relu6(c: Context) -> None:
+    """The kernel compares stored values and never rescales them."""
+    x, y = c.activation(), c.result()
+    if x.scales != y.scales or x.zero != y.zero:
+        c.refuse("the scales of its input and its result differ")
+    c.put(g.Clamp(c.name, (x.name,), y.name, c.clamp(3)))
 
 
 def _softmax(c: Context) -> None:
@@ -267,6 +294,7 @@ CONVERT: dict[str, Callable[[Context], None]] = {
     "ADD": _add,
     "AVERAGE_POOL_2D": _pool,
     "MAX_POOL_2D": _pool,
+    "MEAN": _mean,
     "PAD": _pad,
     "PADV2": _pad,
     "RESHAPE": _reshape,
@@ -276,7 +304,6 @@ CONVERT: dict[str, Callable[[Context], None]] = {
     "CONCATENATION": _concat,
     "QUANTIZE": _requantise,
     "RELU": _requantise,
-    "RELU6": _requantise,
-    "RELU_N1_TO_1": _requantise,
+    "RELU6": _relu6,
     "SOFTMAX": _softmax,
 }

@@ -137,7 +137,7 @@ def _out_shape(op: g.Operator, shapes: list[tuple[int, ...]]) -> tuple[int, ...]
         return tuple(total if i == op.axis else n for i, n in enumerate(x))
     if isinstance(op, g.Add):
         return x if x == shapes[1] else (-1,)
-    return None if isinstance(op, g.Reshape) else x
+    return None if isinstance(op, g.Reshape | g.Mean) else x
 
 
 def _window_shape(
