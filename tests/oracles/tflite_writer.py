@@ -10,7 +10,7 @@ import flatbuffers
 import numpy as np
 import tflite
 
-TYPES = {"float32": 0, "int32": 2, "uint8": 3, "int64": 4, "int16": 7, "int8": 9}
+TYPES = {"float32": 0, "int32": 2, "uint8": 3, "int64": 4, "int16": 7, "int8": 9, "resource": 13}
 
 
 @dataclass
@@ -20,6 +20,7 @@ class Written:
 
     tensors: list[tuple[Any, ...]] = field(default_factory=list)
     operators: list[tuple[Any, ...]] = field(default_factory=list)
+    once: Written | None = None
 
     def tensor(
         self, name: str, shape: Sequence[int], dtype: str = "int8", scales: Any = (),
@@ -38,14 +39,42 @@ class Written:
     def operator(
         self, kind: str, inputs: Sequence[int], output: int, table: str = "", **fields: Any
     ) -> int:
-        self.operators.append((kind, tuple(inputs), (output,), table, fields))
+        """output: -1 for none."""
+        outputs = (output,) if output >= 0 else ()
+        self.operators.append((kind, tuple(inputs), outputs, table, fields))
         return output
 
-    def content(self, inputs: Sequence[int], outputs: Sequence[int], subgraphs: int = 1) -> bytes:
+    def content(
+        self,
+        inputs: Sequence[int],
+        outputs: Sequence[int],
+        subgraphs: int = 1,
+    ) -> bytes:
+        """subgraphs: so many times this one; a second one for CALL_ONCE is `once`."""
+        once = self.once
         b = flatbuffers.Builder(1 << 12)
-        kinds = list(dict.fromkeys(o[0] for o in self.operators))
+        parts = [self, *([once] if once is not None else [])]
+        kinds = list(dict.fromkeys(o[0] for part in parts for o in part.operators))
         codes = [self._code(b, kind) for kind in kinds]
         buffers = [self._buffer(b, None)]  # by rule the first is empty
+        borders = [(inputs, outputs), ((), ())]
+        made = [
+            part._graph(b, kinds, buffers, *ends)
+            for part, ends in zip(parts, borders, strict=False)
+        ]
+        graphs = _offsets(b, made if once is not None else made * subgraphs)
+        codes_at, buffers_at = _offsets(b, codes), _offsets(b, buffers)
+        tflite.ModelStart(b)
+        tflite.ModelAddVersion(b, 3)
+        tflite.ModelAddOperatorCodes(b, codes_at)
+        tflite.ModelAddSubgraphs(b, graphs)
+        tflite.ModelAddBuffers(b, buffers_at)
+        b.Finish(tflite.ModelEnd(b), b"TFL3")
+        return bytes(b.Output())
+
+    def _graph(
+        self, b: Any, kinds: list[str], buffers: list[Any], inputs: Any, outputs: Any
+    ) -> Any:
         made = []
         for t in self.tensors:
             if t[6] is not None:
@@ -58,16 +87,7 @@ class Written:
         tflite.SubGraphAddInputs(b, lists[1])
         tflite.SubGraphAddOutputs(b, lists[2])
         tflite.SubGraphAddOperators(b, lists[3])
-        graph = tflite.SubGraphEnd(b)
-        graphs, codes_at = _offsets(b, [graph] * subgraphs), _offsets(b, codes)
-        buffers_at = _offsets(b, buffers)
-        tflite.ModelStart(b)
-        tflite.ModelAddVersion(b, 3)
-        tflite.ModelAddOperatorCodes(b, codes_at)
-        tflite.ModelAddSubgraphs(b, graphs)
-        tflite.ModelAddBuffers(b, buffers_at)
-        b.Finish(tflite.ModelEnd(b), b"TFL3")
-        return bytes(b.Output())
+        return tflite.SubGraphEnd(b)
 
     def _code(self, b: Any, kind: str) -> Any:
         number = getattr(tflite.BuiltinOperator, kind)
@@ -108,6 +128,7 @@ class Written:
     def _operator(self, b: Any, o: tuple[Any, ...], code: int) -> Any:
         _, inputs, outputs, table, fields = o
         options = None
+        fields = {n: b.CreateString(v) if isinstance(v, str) else v for n, v in fields.items()}
         if table:
             getattr(tflite, f"{table}Start")(b)
             for name, value in fields.items():

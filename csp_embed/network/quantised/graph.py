@@ -185,6 +185,15 @@ class Pad(Operator):
 
 
 @dataclass(frozen=True)
+class Slice(Operator):
+    """Every step-th element from start to before stop, along each axis."""
+
+    starts: tuple[int, ...]
+    stops: tuple[int, ...]
+    steps: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Reshape(Operator):
     """The same elements in the same order, in the output's shape."""
 

@@ -184,6 +184,12 @@ def _pad(graph: g.Graph, op: g.Pad, arrays: list[Array]) -> Array:
     return np.pad(arrays[0], op.pads, constant_values=op.value)
 
 
+def _slice(graph: g.Graph, op: g.Slice, arrays: list[Array]) -> Array:
+    ranges = zip(op.starts, op.stops, op.steps, strict=True)
+    inner = [slice(*r) for r in ranges][1:]  # the importers leave the batch whole
+    return arrays[0][(slice(None), *inner)]
+
+
 def _reshape(graph: g.Graph, op: g.Reshape, arrays: list[Array]) -> Array:
     # The batch of `run` stands in place of the model's own where axis 0 stays what it is.
     before, after = graph.tensors[op.inputs[0]].shape, graph.tensors[op.output].shape
@@ -220,6 +226,7 @@ _RULES: dict[type, Callable[[g.Graph, Any, list[Array]], Array]] = {
     g.AveragePool: _average_pool,
     g.Mean: _mean,
     g.Pad: _pad,
+    g.Slice: _slice,
     g.Reshape: _reshape,
     g.Transpose: _transpose,
     g.Clamp: _clamp,

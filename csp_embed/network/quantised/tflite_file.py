@@ -7,9 +7,9 @@ opening: a damaged file shows itself as a bad offset somewhere; every access is 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,9 @@ DTYPES = {
     9: "int8", 10: "float64", 15: "uint32", 16: "uint16", 17: "int4",
 }  # fmt: skip
 # What a read of a flatbuffer with wrong offsets raises.
-_DAMAGE = (struct.error, IndexError, ValueError, TypeError, AttributeError, OverflowError)
+_DAMAGE = (
+    struct.error, LookupError, ValueError, TypeError, AttributeError, ArithmeticError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -44,13 +46,15 @@ class FileOperator:
 
 @dataclass(frozen=True)
 class TfliteFile:
-    """tensors: in the file's order, names made unique; float ones too. inputs, outputs: indices."""
+    """tensors: in the file's order, names made unique; float ones too. inputs, outputs: indices.
+    first: what the variables of a streaming model begin with, by name."""
 
     path: str
     tensors: tuple[Tensor, ...]
     operators: tuple[FileOperator, ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+    first: Mapping[str, Any] = field(default_factory=dict)
 
 
 def import_tflite() -> Any:
@@ -101,25 +105,53 @@ def read_file(path: str | Path) -> TfliteFile:
     api = import_tflite()
     with reading(where):
         model = api.Model.GetRootAs(content, 0)
-        if model.SubgraphsLength() != 1:
+        graph = model.Subgraphs(0)
+        tensors, operators = _subgraph(api, model, graph, where)
+        others = model.SubgraphsLength() - 1
+        if others and (others > 1 or all(o.kind != "CALL_ONCE" for o in operators)):
             raise InputError(
-                f"the model has {model.SubgraphsLength()} subgraphs",
+                f"the model has {others + 1} subgraphs",
                 where=where,
                 why="loops and branches at run time have no place in one program",
                 hint="export the model without control flow",
             )
-        graph = model.Subgraphs(0)
-        names: set[str] = set()
-        tensors = tuple(
-            _tensor(api, model, graph.Tensors(i), i, names, where)
-            for i in range(graph.TensorsLength())
-        )
-        operators = tuple(_operator(api, model, graph, i) for i in range(graph.OperatorsLength()))
+        first = _first_values(api, model, where) if others else {}
         inputs, outputs = (
             tuple(map(int, _array(v))) for v in (graph.InputsAsNumpy(), graph.OutputsAsNumpy())
         )
         _check_indices(operators, inputs, outputs, len(tensors))
-    return TfliteFile(where, tensors, operators, inputs, outputs)
+    return TfliteFile(where, tensors, operators, inputs, outputs, first)
+
+
+def _subgraph(
+    api: Any, model: Any, graph: Any, where: str
+) -> tuple[tuple[Tensor, ...], tuple[FileOperator, ...]]:
+    names: set[str] = set()
+    tensors = tuple(
+        _tensor(api, model, graph.Tensors(i), i, names, where) for i in range(graph.TensorsLength())
+    )
+    operators = tuple(_operator(api, model, graph, i) for i in range(graph.OperatorsLength()))
+    return tensors, operators
+
+
+def _first_values(api: Any, model: Any, where: str) -> dict[str, Any]:
+    """What the subgraph that runs once assigns to the variables: constants, by their names."""
+    tensors, operators = _subgraph(api, model, model.Subgraphs(1), where)
+    names: dict[int, str] = {}
+    first: dict[str, Any] = {}
+    for op in operators:
+        if op.kind == "VAR_HANDLE":
+            names[op.outputs[0]] = variable_name(op)
+        elif op.kind == "ASSIGN_VARIABLE" and tensors[op.inputs[1]].data is not None:
+            first[names[op.inputs[0]]] = tensors[op.inputs[1]].data
+        else:
+            raise ValueError(f"{op.kind} in the subgraph that runs once")
+    return first
+
+
+def variable_name(op: FileOperator) -> str:
+    """The name that a VAR_HANDLE shares with others."""
+    return (op.options.SharedName() or b"").decode("utf-8", "replace")
 
 
 def _check_indices(
@@ -133,7 +165,8 @@ def _check_indices(
         if any(not 0 <= i < count for i in group):
             raise ValueError(f"tensor {group} of {count}")
     for op in operators:
-        if any(not -1 <= i < count for i in op.inputs) or not op.outputs:
+        idle = op.kind in ("CALL_ONCE", "ASSIGN_VARIABLE")  # they make no tensor
+        if any(not -1 <= i < count for i in op.inputs) or not (op.outputs or idle):
             raise ValueError(f"operator {op.index} reads {op.inputs} of {count} tensors")
 
 

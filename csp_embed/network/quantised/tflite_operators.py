@@ -251,6 +251,52 @@ def _reshape(c: Context) -> None:
     c.put(g.Reshape(c.name, (c.activation().name,), c.result().name))
 
 
+def _slice(c: Context) -> None:
+    """STRIDED_SLICE with constants; axes that it drops are dropped by a reshape."""
+    x, y, o = c.activation(), c.result(), c.op.options
+    begin, end, step = (c.constant(i).reshape(-1) for i in (1, 2, 3))
+    if o.EllipsisMask() or o.NewAxisMask() or o.Offset() or begin.size != len(x.shape):
+        c.refuse("it makes axes, or does not name all of them")
+    if step.min() < 1:
+        c.refuse("it runs backwards")
+    ranges = []
+    for i, extent in enumerate(x.shape):
+        first = None if o.BeginMask() >> i & 1 else int(begin[i])
+        last = None if o.EndMask() >> i & 1 else int(end[i])
+        if o.ShrinkAxisMask() >> i & 1:
+            first = int(begin[i]) % extent
+            last = first + 1
+        ranges.append(slice(first, last, int(step[i])).indices(extent))
+    if ranges[0] != (0, x.shape[0], 1):
+        c.refuse("it cuts the batch")
+    starts, stops, steps = (tuple(r[k] for r in ranges) for k in range(3))
+    shape = tuple(len(range(*r)) for r in ranges)
+    if shape == y.shape:
+        c.put(g.Slice(c.name, (x.name,), y.name, starts, stops, steps))
+        return
+    part = f"{c.name}.part"
+    c.tensors[part] = replace(x, name=part, shape=shape)
+    c.put(g.Slice(part, (x.name,), part, starts, stops, steps))
+    c.put(g.Reshape(c.name, (part,), y.name))
+
+
+def _split(c: Context) -> None:
+    """SPLIT and SPLIT_V: one slice for each result, whose own shapes tell the sizes."""
+    plain = c.op.kind == "SPLIT"
+    x, rank = c.activation(int(plain)), len(c.tensor(int(plain)).shape)
+    axis = int(c.constant(0 if plain else 2).reshape(-1)[0]) % rank
+    outs = [c.tensors[c.file.tensors[i].name] for i in c.op.outputs]
+    if axis == 0 or sum(y.shape[axis] for y in outs) != x.shape[axis]:
+        c.refuse(f"its results do not add up along axis {axis}, or it cuts the batch")
+    at = 0
+    for i, y in enumerate(outs):
+        starts, stops = [0] * rank, list(x.shape)
+        starts[axis], stops[axis] = at, at + y.shape[axis]
+        at = stops[axis]
+        name = f"{c.name}.{i}"
+        c.put(g.Slice(name, (x.name,), y.name, tuple(starts), tuple(stops), (1,) * rank))
+
+
 def _transpose(c: Context) -> None:
     order = tuple(int(i) for i in c.constant(1))
     c.put(g.Transpose(c.name, (c.activation().name,), c.result().name, order))
@@ -300,6 +346,9 @@ CONVERT: dict[str, Callable[[Context], None]] = {
     "RESHAPE": _reshape,
     "SQUEEZE": _reshape,
     "EXPAND_DIMS": _reshape,
+    "STRIDED_SLICE": _slice,
+    "SPLIT": _split,
+    "SPLIT_V": _split,
     "TRANSPOSE": _transpose,
     "CONCATENATION": _concat,
     "QUANTIZE": _requantise,

@@ -79,6 +79,8 @@ def _operator(graph: g.Graph, op: g.Operator) -> None:
         _refuse(graph, op, f"stride, window or dilation is not positive: {steps}")
     shapes = [graph.tensors[n].shape if n else () for n in op.inputs]
     out = graph.tensors[op.output]
+    if not _ranks_fit(op, shapes):
+        _refuse(graph, op, f"its operands have the shapes {shapes}")
     clamp = getattr(op, "clamp", None)
     if clamp is not None and not out.range[0] <= clamp[0] <= clamp[1] <= out.range[1]:
         _refuse(graph, op, f"clamps to {clamp}, the type holds {out.range}")
@@ -98,12 +100,32 @@ def _operator(graph: g.Graph, op: g.Operator) -> None:
         _refuse(graph, op, f"its output is {out.shape}, its operands make {wanted}")
     if isinstance(op, g.Reshape) and graph.tensors[op.inputs[0]].elements != out.elements:
         _refuse(graph, op, "the number of elements changes")
-    if isinstance(op, g.Reshape | g.Transpose | g.Concat | g.Pad | g.Clamp | g.MaxPool):
+    if isinstance(op, g.Reshape | g.Slice | g.Transpose | g.Concat | g.Pad | g.Clamp | g.MaxPool):
         # They move or compare stored values: another scale would change what those mean.
         for name in op.inputs:
             t = graph.tensors[name]
             if (t.dtype, t.scales, t.zero_points) != (out.dtype, out.scales, out.zero_points):
                 _refuse(graph, op, f"type or scale of {name!r} is not the output's")
+
+
+def _ranks_fit(op: g.Operator, shapes: list[tuple[int, ...]]) -> bool:
+    """Whether the operands are as many, with as many axes, as the kind of operator asks for."""
+    ranks = [len(s) for s in shapes]
+    if isinstance(op, g.Conv):
+        return ranks[:2] == [4, 4] and len(ranks) == 3
+    if isinstance(op, g.FullyConnected):
+        return len(ranks) == 3 and ranks[0] >= 1 and ranks[1] == 2
+    if isinstance(op, g.Concat):
+        return bool(ranks) and len(set(ranks)) == 1 and 0 <= op.axis < ranks[0]
+    if isinstance(op, g.Add):
+        return len(ranks) == 2
+    if isinstance(op, g.Pool):
+        return ranks == [4]
+    if isinstance(op, g.Pad):
+        return ranks == [len(op.pads)]
+    if isinstance(op, g.Transpose):
+        return len(ranks) == 1 and sorted(op.order) == list(range(ranks[0]))
+    return len(ranks) == 1 and (not isinstance(op, g.Slice) or ranks == [len(op.starts)])
 
 
 def _channels(graph: g.Graph, op: g.Conv | g.FullyConnected, shapes: list[tuple[int, ...]]) -> None:
@@ -130,6 +152,8 @@ def _out_shape(op: g.Operator, shapes: list[tuple[int, ...]]) -> tuple[int, ...]
         return (*x[:-1], shapes[1][0])
     if isinstance(op, g.Pad):
         return tuple(lo + n + hi for n, (lo, hi) in zip(x, op.pads, strict=True))
+    if isinstance(op, g.Slice):
+        return tuple(map(len, map(range, op.starts, op.stops, op.steps)))
     if isinstance(op, g.Transpose):
         return tuple(x[i] for i in op.order)
     if isinstance(op, g.Concat):

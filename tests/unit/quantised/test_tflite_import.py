@@ -120,6 +120,73 @@ def test_small_networks_operators_and_ends(tmp_path: Path) -> None:
     assert np.abs(v["shares"] - np.clip(exact, -128, 127)).max() <= 1
 
 
+def streaming(before_dense: str = "") -> Written:
+    """Two steps of the past beside the new one, kept in a variable; a sigmoid at the end."""
+    once, m = Written(), Written()
+    quant = {"scales": 0.1, "zeros": -3}
+    handle = once.tensor("handle", (), "resource")
+    once.operator("VAR_HANDLE", [], handle, "VarHandleOptions", SharedName="past")
+    first = once.constant("first", np.full((1, 2, 1, 4), -3, np.int8), 0.1, -3)
+    once.operator("ASSIGN_VARIABLE", [handle, first], -1)
+    x = m.tensor("x", (1, 1, 1, 4), **quant)
+    m.operator("CALL_ONCE", [], -1, "CallOnceOptions", InitSubgraphIndex=1)
+    handle = m.tensor("handle", (), "resource")
+    m.operator("VAR_HANDLE", [], handle, "VarHandleOptions", SharedName="past")
+    past = m.operator("READ_VARIABLE", [handle], m.tensor("past", (1, 2, 1, 4), **quant))
+    both = m.tensor("both", (1, 3, 1, 4), **quant)
+    m.operator("CONCATENATION", [past, x], both, "ConcatenationOptions", Axis=1)
+    at = [np.array(v, np.int32) for v in ([0, 1, 0, 0], [0, 3, 0, 0], [1, 1, 1, 1])]
+    ends = [m.constant(f"at{i}", v) for i, v in enumerate(at)]
+    new = m.tensor("new", (1, 2, 1, 4), **quant)
+    masks = {"BeginMask": 13, "EndMask": 13}
+    m.operator("STRIDED_SLICE", [both, *ends], new, "StridedSliceOptions", **masks)
+    m.operator("ASSIGN_VARIABLE", [handle, new], -1)
+    # The shape is computed by an operator that has no integer meaning: nobody minds.
+    shape = m.operator("SHAPE", [both], m.tensor("shape", (4,), "int32"), "ShapeOptions")
+    flat = m.tensor("flat", (1, 12), **quant)
+    m.operator("RESHAPE", [both, shape], flat)
+    if before_dense:
+        flat = m.operator(before_dense, [flat], m.tensor("odd", (1, 12), **quant))
+    w = m.constant("w", np.arange(-18, 18, dtype=np.int8).reshape(3, 12), 0.02, 0)
+    dense = m.tensor("dense", (1, 3), scales=0.05, zeros=2)
+    m.operator("FULLY_CONNECTED", [flat, w, -1], dense, "FullyConnectedOptions")
+    m.operator("LOGISTIC", [dense], m.tensor("y", (1, 3), scales=1 / 256, zeros=-128))
+    m.once = once
+    return m
+
+
+def test_a_streaming_model_keeps_its_past(tmp_path: Path) -> None:
+    m = streaming()
+    last = len(m.tensors) - 1
+    graph = read_tflite(saved(tmp_path, m, [0], [last]))
+    assert graph.inputs == ("x", "past")
+    assert graph.outputs == ("new", "dense")
+    assert graph.notes == (
+        "output new is input past of the next call; it begins with -3 everywhere",
+        "output y is the host's: LOGISTIC",
+    )
+    rng = np.random.default_rng(0)
+    past = np.full((1, 2, 1, 4), -3, np.int8)
+    seen = [past[:, 0:1], past[:, 1:2]]
+    scale = q31_of(float(np.float32(0.1)) * float(np.float32(0.02)) / float(np.float32(0.05)))
+    w = np.arange(-18, 18).reshape(3, 12)
+    for _ in range(5):
+        x = rng.integers(-128, 128, (1, 1, 1, 4)).astype(np.int8)
+        seen.append(x)
+        values = run(graph, {"x": x, "past": past})
+        past = values["new"]
+        window = np.concatenate(seen[-3:], axis=1).reshape(-1).astype(int)
+        wanted = [requantised(int(a), *scale) + 2 for a in w @ (window + 3)]
+        assert values["dense"].reshape(-1).tolist() == np.clip(wanted, -128, 127).tolist()
+
+
+def test_the_host_may_not_stand_before_a_layer_with_sums(tmp_path: Path) -> None:
+    m = streaming("LOGISTIC")
+    last = len(m.tensors) - 1
+    file = saved(tmp_path, m, [0], [last])
+    assert "LOGISTIC" in refusal(file).what
+
+
 def one_dense(dtype: str = "int8", **more: Any) -> tuple[Written, int, int]:
     m = Written()
     scales = {} if dtype == "float32" else {"scales": 0.1, "zeros": 0}
@@ -157,10 +224,14 @@ def test_several_subgraphs(tmp_path: Path) -> None:
     assert "2 subgraphs" in refusal(saved(tmp_path, m, [x], [y], subgraphs=2)).what
 
 
-def test_damaged_files(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["dense", "streaming"])
+def test_damaged_files(tmp_path: Path, kind: str) -> None:
     """Cut anywhere, or with any word changed: read as before or refused, never another error."""
     m, x, y = one_dense()
     whole = m.content([x], [y])
+    if kind == "streaming":
+        m = streaming()
+        whole = m.content([0], [len(m.tensors) - 1])
     file = tmp_path / "m.tflite"
     refused = 0
     cuts = [whole[:n] for n in range(0, len(whole), 7)]
