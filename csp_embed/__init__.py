@@ -11,11 +11,12 @@ Folders, in the order in which data flows:
     targets/    stream/: instruction words, micro-ops, DRAM images
     judge/      every checker; shares no code with the builders
     sim/        functional/ (values), cycles/ (time), tvm/ (foreign engines), traces, debugging
-    compiler/   the stages in order (driver), the kernel that comes out, sweeps over layers
+    compiler/   the stages in order (chain), the kernel that comes out, sweeps over layers
     network/    layer graphs: onnx/ (models), files/ (graph, platform, plan), profiles/ (costs),
                 made/ (generated); quantised/ (integer networks and their reference), lower/ (which
                 operators compute a quantised layer exactly)
     partition/  which device runs which layer when: view, bounds/, methods/, models/
+    serving/    which layers of a large model stand on which servers
     run/        executes plans
     report/     tables, pictures, HTML
     commands/   the command line, below `cli.py`
@@ -29,9 +30,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # What type checkers and editors see; tests compare it with _NAMES.
     from csp_embed import partition as partition
-    from csp_embed.compiler.driver import Options as Options
+    from csp_embed import serving as serve  # noqa: F401 (another name than its module)
     from csp_embed.compiler.driver import compile as compile
     from csp_embed.compiler.kernel import Kernel as Kernel
+    from csp_embed.compiler.options import Options as Options
     from csp_embed.errors import CspEmbedError as CspEmbedError
     from csp_embed.machine.load import load_isa as load_isa
     from csp_embed.ops import avg_pool2d as avg_pool2d
@@ -54,9 +56,10 @@ _NAMES = {
     "compile": "csp_embed.compiler.driver",
     "CspEmbedError": "csp_embed.errors",
     "Kernel": "csp_embed.compiler.kernel",
-    "Options": "csp_embed.compiler.driver",
+    "Options": "csp_embed.compiler.options",
     "load_isa": "csp_embed.machine.load",
     "partition": "csp_embed.partition",
+    "serve": "csp_embed.serving",
     **dict.fromkeys(
         (
             "avg_pool2d", "batch_matmul", "conv1d", "conv2d", "conv3d", "conv_transpose2d", "dense",
@@ -72,7 +75,7 @@ __all__ = sorted(_NAMES)
 def __getattr__(name: str) -> Any:
     if name in _NAMES:
         module = import_module(_NAMES[name])
-        # The package `partition` is callable itself.
+        # The packages `partition` and `serving` are callable themselves.
         return getattr(module, name, module)
     raise AttributeError(f"module 'csp_embed' has no attribute {name!r}")
 

@@ -22,7 +22,9 @@ from csp_embed.report.text_table import fit
 from csp_embed.streams import Guarded, open_missing
 
 # In the order of `--help`. A module that is missing here has no command (tests/unit/test_cli.py).
-GROUPS = ("compile", "simulate", "inspect", "isa", "deepbench", "build", "model", "partition")
+GROUPS = (
+    "compile", "simulate", "inspect", "isa", "deepbench", "build", "model", "partition", "serve",
+)  # fmt: skip
 
 app = typer.Typer(
     name="csp-embed",
@@ -71,8 +73,8 @@ def main() -> None:
     before = sys.stdout, sys.stderr
     output = Guarded(sys.stdout)
     sys.stdout, sys.stderr = output, Guarded(sys.stderr, quiet=True)
-    # `partition` keeps its best plan on an interrupt, which takes a while; nothing else does.
-    grace = 30.0 if "partition" in sys.argv[1:2] else 1.5
+    # These two keep their best plan on an interrupt, which takes a while; nothing else does.
+    grace = 30.0 if {"partition", "serve"} & set(sys.argv[1:2]) else 1.5
     interrupts = Interrupts(grace, lambda: _tell_interrupted(as_json))
     interrupts.start()
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from csp_embed.errors import InputError
 PICTURES = (".svg", ".png", ".pdf")
 # Files that `atomic` has begun; what ends the process by force removes them.
 _unfinished: set[str] = set()
+# Folders of `scratch_folder`, likewise.
+_scratch: set[str] = set()
 
 
 @contextmanager
@@ -47,6 +50,26 @@ def atomic(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
         _unfinished.discard(name)
         if os.path.exists(name):
             os.unlink(name)
+
+
+@contextmanager
+def scratch_folder(prefix: str) -> Iterator[Path]:
+    """A new folder among the system's temporary ones; it goes however the process ends, short of
+    SIGKILL. Raises: InputError where there is no room for one."""
+    try:
+        name = tempfile.mkdtemp(prefix=prefix)
+    except OSError as error:
+        raise InputError(
+            f"no temporary folder can be made in {tempfile.gettempdir()}",
+            why=error.strerror or str(error),
+            hint="free some space, or name another place: TMPDIR=. csp-embed …",
+        ) from error
+    _scratch.add(name)
+    try:
+        yield Path(name)
+    finally:
+        shutil.rmtree(name, ignore_errors=True)
+        _scratch.discard(name)
 
 
 def check_writable(path: str | Path | None, suffixes: Sequence[str] = ()) -> None:
@@ -118,6 +141,8 @@ def remove_unfinished() -> None:
     for name in list(_unfinished):
         if os.path.exists(name):
             os.unlink(name)
+    for name in list(_scratch):
+        shutil.rmtree(name, ignore_errors=True)
 
 
 def _beside(target: Path) -> tuple[int, str]:

@@ -15,8 +15,9 @@ from ortools.sat.python import cp_model  # imported here so that no layer pays f
 from csp_embed.embed.algebra.cost import UNIT
 from csp_embed.embed.model.greedy import warm_start
 from csp_embed.embed.model.lifted import search
-from csp_embed.embed.problem import pose
+from csp_embed.embed.problem import EmbedProblem
 from csp_embed.embed.search import DEFAULT
+from csp_embed.embed.space.candidates import candidates
 from csp_embed.machine.load import load_isa
 from csp_embed.ops.deepbench import layer, layers
 
@@ -32,17 +33,17 @@ def main(selection: str = "all", every: str = "1") -> None:
     for record in layers(selection)[:: int(every)]:
         op = layer(record["id"])
         start = time.process_time()
-        problem = pose(op, isa)
+        space = candidates(EmbedProblem.of(op, isa))
         posed = milliseconds(start)
-        begun = warm_start(problem)
+        begun = warm_start(space)
         first.append(milliseconds(start))
         start = time.process_time()
-        found = search(problem, DEFAULT)[0]
+        found = search(space, DEFAULT)[0]
         proved.append(posed + milliseconds(start))
         gap = begun[1] / found.objective - 1 if begun else 0.0
         gaps.append(gap)
         print(
-            f"{record['id']} options {len(problem.options):4d} posted {found.posted:4d} "
+            f"{record['id']} options {len(space.options):4d} posted {found.weighed:4d} "
             f"pose {posed:6.0f} first {first[-1]:6.0f} proof {proved[-1]:6.0f} ms {found.status} "
             f"{found.objective / UNIT:14.1f} cycles, first {100 * gap:.2f} % above",
             flush=True,

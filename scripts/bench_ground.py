@@ -21,9 +21,9 @@ from typing import Any
 
 from csp_embed import ops
 from csp_embed.embed.ground.enumerate import irregular_solutions, regular_solutions
-from csp_embed.embed.ground.points import Ground
 from csp_embed.embed.ground.solve import solve_ground
 from csp_embed.embed.ground.symmetry import copies, orbit
+from csp_embed.ir.ground import Ground
 from csp_embed.ir.operator import Operator
 from tests.oracles.brute import brute_irregular
 from tests.oracles.brute_regular import brute_regular

@@ -20,8 +20,9 @@ from csp_embed.embed.algebra.cost import UNIT
 from csp_embed.embed.certificate.reuse import least
 from csp_embed.embed.model.greedy import warm_start
 from csp_embed.embed.model.lifted import search
-from csp_embed.embed.problem import pose
+from csp_embed.embed.problem import EmbedProblem
 from csp_embed.embed.search import DEFAULT
+from csp_embed.embed.space.candidates import candidates
 from csp_embed.machine.load import load_isa
 from csp_embed.ops.deepbench import layer, layers
 
@@ -36,17 +37,18 @@ def main(selection: str = "all", every: str = "1") -> int:
     for record in layers(selection)[:: int(every)]:
         op, name = layer(record["id"]), record["id"]
         start = time.process_time()
-        problem = pose(op, isa)
+        problem = EmbedProblem.of(op, isa)
+        space = candidates(problem)
         posed = time.process_time()
-        warm_start(problem)
+        warm_start(space)
         times["first solution"].append((1000 * (time.process_time() - start), name))
         again = time.process_time()
-        found = search(problem, DEFAULT)[0]
+        found = search(space, DEFAULT)[0]
         times["proof"].append((1000 * (posed - start + time.process_time() - again), name))
         if found.status != "OPTIMAL" or found.bound != found.objective:
             unproved.append(name)
         start = time.process_time()
-        swept = least(op, isa)
+        swept = least(problem)
         times["sweep"].append((1000 * (time.process_time() - start), name))
         if swept != found.objective / UNIT:
             unequal.append(name)

@@ -12,8 +12,9 @@ import re
 import sys
 import time
 
-from csp_embed.embed import embed
 from csp_embed.embed.certificate.reuse import bound, reuse
+from csp_embed.embed.problem import EmbedProblem
+from csp_embed.embed.search import embeddings
 from csp_embed.machine.load import load_isa
 from csp_embed.ops.deepbench import layer, layers
 
@@ -34,12 +35,13 @@ def main(selection: str = "all", every: str = "1") -> None:
     pair_hits = {kind: dict.fromkeys(GAPS, 0) for kind in ("bound", "exact")}
     for record in layers(selection)[:: int(every)]:
         op = layer(record["id"])
-        optimum = embed(op, isa)[0]
+        problem = EmbedProblem.of(op, isa)
+        optimum = embeddings(problem)[0]
         best = optimum.cost["objective"]
         earlier = donors.setdefault(key(op.formula()), [])
         start = time.process_time()
-        low = bound(op, isa)
-        found = [reuse(e, op, isa, sweep_too=False) for e in earlier]
+        low = bound(problem)
+        found = [reuse(e, problem, sweep_too=False) for e in earlier]
         spent += time.process_time() - start
         tried += len(found)
         costs = [r.cost for r in found if r is not None]

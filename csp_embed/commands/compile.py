@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
+from csp_embed.commands import compile_options as options
 from csp_embed.commands.common import print_json, progress, say
 from csp_embed.commands.given import refuse_ignored
 from csp_embed.errors import InputError
 from csp_embed.files import check_folder, check_outputs
+
+if TYPE_CHECKING:
+    from csp_embed.commands.job import Job
+    from csp_embed.commands.watch import Watch
 
 EXAMPLES = """Compiles one operator for a machine, checks the stream, simulates it and compares with
 NumPy.
@@ -28,20 +32,6 @@ Examples:
   csp-embed compile deepbench:conv000 --explain
 """
 
-Extent = Annotated[
-    int | None, typer.Option(help="extent", show_default=False, rich_help_panel="Extents")
-]
-Listed = Annotated[
-    str | None,
-    typer.Option(
-        help="one number or one per dimension", show_default=False, rich_help_panel="Extents"
-    ),
-]
-PADS = (
-    "one number; one per dimension; begins then ends as in ONNX (top,left,bottom,right); or same:"
-    " outputs as many as inputs over the stride"
-)
-
 
 def register(app: typer.Typer) -> None:
     """Adds this file's commands."""
@@ -50,208 +40,61 @@ def register(app: typer.Typer) -> None:
 
 def compile_command(
     context: typer.Context,
-    what: Annotated[
-        str, typer.Argument(help="operator, formula or deepbench:ID", metavar="OPERATOR")
-    ],
-    n: Extent = None,
-    c: Extent = None,
-    d: Extent = None,
-    h: Extent = None,
-    w: Extent = None,
-    k: Extent = None,
-    t: Extent = None,
-    r: Extent = None,
-    s: Extent = None,
-    m: Extent = None,
-    batch: Extent = None,
-    multiplier: Extent = None,
-    groups: Extent = None,
-    stride: Listed = None,
-    pad: Annotated[
-        str | None, typer.Option(help=PADS, show_default=False, rich_help_panel="Extents")
-    ] = None,
-    dilation: Listed = None,
-    output_pad: Listed = None,
-    tensor_layout: Annotated[
-        str | None,
-        typer.Option(
-            help="NCHW or NHWC and the like: how the user's tensors lie", rich_help_panel="Extents"
-        ),
-    ] = None,
-    shape: Annotated[
-        list[str] | None,
-        typer.Option(help="x=1,3,100: shape of a formula's tensor", rich_help_panel="Extents"),
-    ] = None,
-    step: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="a step of elementwise: 'add 17', 'add z', 'shr 3', relu",
-            rich_help_panel="Extents",
-        ),
-    ] = None,
-    shift: Annotated[
-        int | None, typer.Option(help="shift right before the bias", rich_help_panel="Epilogue")
-    ] = None,
-    bias: Annotated[
-        bool,
-        typer.Option(
-            "--bias",
-            help="add b (int32, per output channel) after the shift",
-            rich_help_panel="Epilogue",
-        ),
-    ] = False,
-    bias_before_shift: Annotated[
-        bool,
-        typer.Option(
-            "--bias-before-shift", help="add b before the shift", rich_help_panel="Epilogue"
-        ),
-    ] = False,
-    bias_range: Annotated[
-        int | None, typer.Option(help="promise: |b| is at most this", rich_help_panel="Epilogue")
-    ] = None,
-    clip: Annotated[
-        tuple[int, int] | None,
-        typer.Option(help="clip to LO HI before the int8 store", rich_help_panel="Epilogue"),
-    ] = None,
-    isa: Annotated[
-        str, typer.Option(help="vta, a toy machine, or a spec FILE.yaml", rich_help_panel="Machine")
-    ] = "vta",
-    vta_config: Annotated[
-        Path | None, typer.Option(help="the machine's vta_config.json", rich_help_panel="Machine")
-    ] = None,
-    memory: Annotated[
-        str | None,
-        typer.Option(
-            help="memory interface whose cycles are minimised (vta: de10, pynq)",
-            rich_help_panel="Machine",
-        ),
-    ] = None,
-    layout: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="relaxed (default): activations may be duplicated by the host; strict: not;"
-            " x=NHWC, x=NCHW16c: how a tensor must lie",
-            rich_help_panel="Search",
-        ),
-    ] = None,
-    fix: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="pin a decision: 'i=c,r' 'o=k:16' 'q=o' commuted straight",
-            rich_help_panel="Search",
-        ),
-    ] = None,
-    forbid: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="skew, diagonal, fuse, commuted, outer, 'i=c' (not on i) or 'q' (on no lane)",
-            rich_help_panel="Search",
-        ),
-    ] = None,
-    host_weight: Annotated[
-        float,
-        typer.Option(
-            help="cycles that one byte of host packing counts as", rich_help_panel="Search"
-        ),
-    ] = 0.0,
-    top: Annotated[
-        int,
-        typer.Option(
-            help="embeddings whose schedules are improved; 0: those that come close to the best",
-            rich_help_panel="Search",
-        ),
-    ] = 0,
-    cache: Annotated[
-        Path | None,
-        typer.Option(
-            help="folder that keeps finished searches by content", rich_help_panel="Search"
-        ),
-    ] = None,
-    reuse: Annotated[
-        Path | None,
-        typer.Option(
-            help="program of the same operator in another shape, whose embedding is applied"
-            " where a proof says that it is still good",
-            rich_help_panel="Search",
-        ),
-    ] = None,
-    within: Annotated[
-        float,
-        typer.Option(
-            help="share by which a reused embedding may cost more than the least",
-            rich_help_panel="Search",
-        ),
-    ] = 0.0,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "-o", "--output", help="program file to write (.npz)", rich_help_panel="Result"
-        ),
-    ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(
-            help="seed of the random tensors (0)", show_default=False, rich_help_panel="Result"
-        ),
-    ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            help=".npz with the operands instead of random ones; w and b become constants",
-            rich_help_panel="Result",
-        ),
-    ] = None,
-    verify: Annotated[
-        bool,
-        typer.Option(
-            "--verify",
-            help="simulate and compare with NumPy whatever the size",
-            rich_help_panel="Result",
-        ),
-    ] = False,
-    explain: Annotated[
-        bool,
-        typer.Option(
-            "--explain", help="list the alternatives that were scheduled", rich_help_panel="Result"
-        ),
-    ] = False,
-    report: Annotated[
-        Path | None, typer.Option(help="write an HTML report", rich_help_panel="Result")
-    ] = None,
-    certificate: Annotated[
-        Path | None, typer.Option(help="write the certificate (JSON)", rich_help_panel="Result")
-    ] = None,
-    stop_after: Annotated[
-        str | None,
-        typer.Option(
-            help="operator, dataflow, embedding, schedule or program", rich_help_panel="Result"
-        ),
-    ] = None,
-    show: Annotated[
-        bool,
-        typer.Option(
-            "--show",
-            help="print the artefact at which --stop-after stops (--json holds it anyway)",
-            rich_help_panel="Result",
-        ),
-    ] = False,
-    dot: Annotated[
-        Path | None,
-        typer.Option(
-            help="write the dataflow as Graphviz: every point of a small operator, a summary of a"
-            " large one",
-            rich_help_panel="Result",
-        ),
-    ] = None,
-    as_json: Annotated[
-        bool,
-        typer.Option(
-            "--json", help="one JSON document on standard output", rich_help_panel="Result"
-        ),
-    ] = False,
+    what: options.What,
+    n: options.Extent = None,
+    c: options.Extent = None,
+    d: options.Extent = None,
+    h: options.Extent = None,
+    w: options.Extent = None,
+    k: options.Extent = None,
+    t: options.Extent = None,
+    r: options.Extent = None,
+    s: options.Extent = None,
+    m: options.Extent = None,
+    batch: options.Extent = None,
+    multiplier: options.Extent = None,
+    groups: options.Extent = None,
+    stride: options.Listed = None,
+    pad: options.Pad = None,
+    dilation: options.Listed = None,
+    output_pad: options.Listed = None,
+    tensor_layout: options.TensorLayout = None,
+    shape: options.Shape = None,
+    step: options.Step = None,
+    shift: options.Shift = None,
+    bias: options.Bias = False,
+    bias_before_shift: options.BiasBeforeShift = False,
+    bias_range: options.BiasRange = None,
+    clip: options.Clip = None,
+    isa: options.Isa = "vta",
+    vta_config: options.VtaConfig = None,
+    memory: options.Memory = None,
+    layout: options.Layout = None,
+    fix: options.Fix = None,
+    forbid: options.Forbid = None,
+    host_weight: options.HostWeight = 0.0,
+    top: options.Top = 0,
+    cache: options.Cache = None,
+    reuse: options.Reuse = None,
+    within: options.Within = 0.0,
+    output: options.Output = None,
+    seed: options.Seed = None,
+    data: options.Data = None,
+    verify: options.Verify = False,
+    explain: options.Explain = False,
+    report: options.Report = None,
+    certificate: options.Certificate = None,
+    stop_after: options.StopAfter = None,
+    print_after: options.PrintAfter = None,
+    check: options.Check = False,
+    stages: options.Stages = False,
+    show: options.Show = False,
+    dot: options.Dot = None,
+    as_json: options.AsJson = False,
 ) -> None:
     from csp_embed.commands import request
-    from csp_embed.commands.job import STAGES, Job
+    from csp_embed.commands.job import Job
+    from csp_embed.commands.watch import Watch
 
     op = request.from_options(
         what, shape or [], step or [],
@@ -262,6 +105,57 @@ def compile_command(
          "stride": stride, "pad": pad, "dilation": dilation, "output_pad": output_pad},
     )  # fmt: skip
     mode, pins = request.pins(layout or [], fix or [], forbid or [])
+    _refuse_numbers(top, seed, host_weight, within)
+    if reuse is not None and (layout or pins):
+        raise InputError(
+            "--reuse takes its layout and pins from the program",
+            hint="drop --layout, --fix and --forbid, or --reuse",
+        )
+    watch = Watch(stop_after, tuple(print_after or ()), check, quiet=as_json)
+    _refuse_combinations(context, watch, show, stages)
+    check_outputs(
+        (output, (".npz",)), (report, (".html", ".htm")), (certificate, (".json",)),
+        (dot, (".dot", ".gv")), reads=(reuse, data, vta_config),
+    )  # fmt: skip
+    check_folder(cache)
+    with progress(quiet=as_json) as tell:
+        job = Job(
+            op=op, isa=isa, config=vta_config, memory=memory, layout=mode, pins=pins,
+            host_weight=host_weight, top=top,
+            cache=cache, seed=seed, data=data, verify=verify, tell=tell,
+            reuse=reuse, within=within, watch=watch,
+        )  # fmt: skip
+        if dot is not None:
+            job.write_dot(dot)
+        if stages:
+            chain = str(job.chain(job.tensors()))
+        elif stop_after is not None:
+            text = job.stop()
+        else:
+            result = job.run(output, report, certificate)
+    if stages:
+        print_json({"stages": chain}) if as_json else print(chain)
+    elif stop_after is not None:
+        _print_artefact(job, text, show, as_json)
+    elif as_json:
+        print_json(result.document(explain) | watch.document())
+    else:
+        say(result.text(explain))
+
+
+def _print_artefact(job: Job, text: str, show: bool, as_json: bool) -> None:
+    """What `--stop-after` stopped at: whole with --show, else how long it is."""
+    stage = job.watch.stop_after
+    if as_json:
+        print_json({"artefact": stage, "text": text} | job.watch.document())
+        return
+    print(text if show else f"{job.op.name}: {stage} made, {len(text.splitlines())} lines (--show)")
+    for note in job.notes:
+        say(f"note: {note}")
+
+
+def _refuse_numbers(top: int, seed: int | None, host_weight: float, within: float) -> None:
+    """Raises: InputError for numbers that mean nothing."""
     if top < 0:
         raise InputError(
             f"--top {top} is negative", why="0 leaves the choice to the compiler", hint="--top 0"
@@ -274,67 +168,55 @@ def compile_command(
         raise InputError(
             f"--within {within} is no share", why="0.02 allows 2 % more", hint="--within 0.02"
         )
-    if reuse is not None and (layout or pins):
-        raise InputError(
-            "--reuse takes its layout and pins from the program",
-            hint="drop --layout, --fix and --forbid, or --reuse",
-        )
-    if show and stop_after is None:
+
+
+# What a stage leaves unread that comes before the machine, the schedules, the values.
+_MACHINE = ("isa", "vta_config", "memory", "layout", "fix", "forbid", "top", "reuse", "within")
+_SCHEDULE = ("host_weight", "cache", "data")
+_VALUES = ("seed", "verify")
+_RESULT = ("explain", "output", "report", "certificate")
+_UNREAD = {
+    "operator": (*_RESULT, *_VALUES, *_SCHEDULE, *_MACHINE),
+    "dataflow": (*_RESULT, *_VALUES, *_SCHEDULE, *_MACHINE),
+    "embedding": (*_RESULT, *_VALUES, *_SCHEDULE),
+    "schedule": (*_RESULT, *_VALUES),
+    "program": (*_RESULT, *_VALUES),
+    "values": _RESULT,
+}
+
+
+def _refuse_combinations(context: typer.Context, watch: Watch, show: bool, stages: bool) -> None:
+    """Raises: InputError for a stage that does not exist, and for an option that has no effect
+    beside another one."""
+    from csp_embed.compiler.chain import STAGES
+
+    if show and watch.stop_after is None:
         raise InputError("--show needs --stop-after", hint="--stop-after embedding")
-    if stop_after is not None and stop_after not in STAGES:
-        raise InputError(
-            f"--stop-after {stop_after} is unknown",
-            why=f"the stages are {', '.join(STAGES)}",
-            hint="--stop-after embedding",
-        )
-    _refuse_combinations(context, stop_after, reuse, data, top)
-    check_outputs(
-        (output, (".npz",)), (report, (".html", ".htm")), (certificate, (".json",)),
-        (dot, (".dot", ".gv")), reads=(reuse, data, vta_config),
-    )  # fmt: skip
-    check_folder(cache)
-    with progress(quiet=as_json) as tell:
-        job = Job(
-            op=op, isa=isa, config=vta_config, memory=memory, layout=mode, pins=pins,
-            host_weight=host_weight, top=top,
-            cache=cache, seed=seed, data=data, verify=verify, tell=tell,
-            reuse=reuse, within=within,
-        )  # fmt: skip
-        if stop_after is not None or dot is not None:
-            text = job.stop_after(stop_after or "dataflow", dot)
-            if stop_after is not None and as_json:
-                print_json({"artefact": stop_after, "text": text})
-            elif stop_after is not None:
-                count = len(text.splitlines())
-                print(text if show else f"{op.name}: {stop_after} made, {count} lines (--show)")
-            if stop_after is not None:
-                return
-        result = job.run(output, report, certificate)
-    if as_json:
-        print_json(result.document(explain))
-    else:
-        say(result.text(explain))
-
-
-# What a stage before the machine is looked at, and one before values are, leaves unread.
-_MACHINE = ("isa", "vta_config", "memory", "layout", "fix", "forbid", "host_weight", "top", "cache",
-            "reuse", "within", "data")  # fmt: skip
-_RESULT = ("seed", "verify", "explain", "output", "report", "certificate")
-
-
-def _refuse_combinations(
-    context: typer.Context,
-    stop_after: str | None,
-    reuse: Path | None,
-    data: Path | None,
-    top: int,
-) -> None:
-    """Raises: InputError for an option that has no effect beside another one."""
-    if stop_after is not None:
-        early = stop_after in ("operator", "dataflow")
+    watch.require(STAGES)
+    if stages:
+        idle = ("stop_after", "print_after", "check", *_UNREAD["program"])
+        refuse_ignored(context, idle, "--stages", why="it lists the stages and runs none")
+    if watch.stop_after is not None:
         refuse_ignored(
             context,
-            (*_RESULT, *_MACHINE) if early else _RESULT,
-            f"--stop-after {stop_after}",
+            _UNREAD[watch.stop_after],
+            f"--stop-after {watch.stop_after}",
             why="it stops before that is looked at; --stop-after makes no program",
         )
+    given = context.params
+    if given["reuse"] is not None:
+        refuse_ignored(
+            context, ("top", "host_weight"), "--reuse", why="one embedding is there, nothing ranks"
+        )
+    else:
+        refuse_ignored(
+            context, ("within",), "a search", why="--within needs --reuse",
+            hint="--reuse PROGRAM.npz",
+        )  # fmt: skip
+    if given["top"] == 1:
+        refuse_ignored(
+            context, ("host_weight",), "--top 1",
+            why="it ranks the embeddings that are scheduled, and there is one",
+        )  # fmt: skip
+    if given["data"] is not None:
+        refuse_ignored(context, ("seed",), "--data", why="there are no random tensors")

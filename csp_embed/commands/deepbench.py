@@ -75,7 +75,6 @@ def deepbench_command(
       csp-embed deepbench my.json --jobs 2 --time-limit 600 --out mine.jsonl
     """
     begin = time.monotonic()
-    from csp_embed.compiler.driver import default_memory, refuse_memory
     from csp_embed.compiler.layers import Setting, sweep
     from csp_embed.machine.costs import costs_of
     from csp_embed.machine.load import load_isa
@@ -116,9 +115,8 @@ def deepbench_command(
         )
     # What no layer could do is refused before the sweep, not once per layer.
     machine = load_isa(isa, vta_config)
-    refuse_memory(machine, memory)
-    memory = default_memory(machine) if memory is None else memory
-    costs_of(machine, memory)
+    costs = costs_of(machine, memory or "")
+    memory = costs.memory if memory is None else memory
     setting = Setting(
         isa, None if vta_config is None else str(vta_config), memory, layout, strict, simulate_macs,
         None if cache is None else str(cache),

@@ -5,7 +5,7 @@ No option is taken and then without effect: who gives one wants something of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import typer
@@ -38,3 +38,11 @@ def refuse_ignored(
                 why=why,
                 hint=hint or f"leave out {given[name]} or {mode}",
             )
+
+
+def refuse_each(context: typer.Context, ignored: Mapping[str, str]) -> None:
+    """The same for options that different modes make so. ignored: parameter name -> mode."""
+    given = given_options(context)
+    for name, mode in ignored.items():
+        hint = "" if mode.startswith("--") else f"leave out {given.get(name)}"
+        refuse_ignored(context, (name,), mode, hint=hint)

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import json
-import zipfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from csp_embed.compiler.kernel import Kernel, operand
-from csp_embed.compiler.verify import SIMULATED_MACS, Verdict, judge
-from csp_embed.errors import Infeasible, InputError, TimeLimit
+from csp_embed.commands.data_file import read_operands
+from csp_embed.commands.watch import Watch
+from csp_embed.compiler.chain import FRONT, chain, front
+from csp_embed.compiler.kernel import Kernel
+from csp_embed.compiler.options import Options
+from csp_embed.compiler.setting import setting_of
+from csp_embed.compiler.stages import Chain, Made
+from csp_embed.compiler.values import ValuesStage
+from csp_embed.compiler.verify import SIMULATED_MACS, Verdict
+from csp_embed.errors import Infeasible, TimeLimit
 from csp_embed.files import atomic
-from csp_embed.ir.embedding import Embedding
 from csp_embed.ir.operator import Operator
 from csp_embed.machine.costs import costs_of
 from csp_embed.machine.load import load_isa
-from csp_embed.machine.spec import Isa
 from csp_embed.ops.bound import bound_cycles, natural
 from csp_embed.ops.data import random_tensors
-
-STAGES = ("operator", "dataflow", "embedding", "schedule", "program")
 
 
 @dataclass
@@ -74,88 +73,75 @@ class Job:
     pins: tuple[str, ...] = ()
     reuse: Path | None = None
     within: float = 0.0
+    watch: Watch = field(default_factory=Watch)
     notes: list[str] = field(default_factory=list)
 
-    def stop_after(self, stage: str, dot: Path | None) -> str:
-        """The artefact of an early stage as text."""
+    def stop(self) -> str:
+        """Runs the chain up to `watch.stop_after`; the artefact there as text."""
+        assert self.watch.stop_after is not None
+        made = self._run(self.chain(self.tensors()))
+        text: str = made[self.watch.stop_after].show()
+        return text
+
+    def write_dot(self, path: Path) -> None:
+        """The dataflow as Graphviz."""
         from csp_embed.ir.dfg import dataflow
 
-        if dot is not None:
-            with atomic(dot) as file:
-                file.write(dataflow(self.op).dot())
-        if stage == "operator":
-            return self.op.show()
-        if stage == "dataflow":
-            return dataflow(self.op).show()
-        kernel = self.compile(self.tensors())
-        if stage == "embedding":
-            return kernel.embedding.formula()
-        if stage == "schedule":
-            return kernel.schedule.show()
-        from csp_embed.machine.listing import listing
+        with atomic(path) as file:
+            file.write(dataflow(self.op).dot())
 
-        assert stage == "program", stage
-        return "\n".join(listing(kernel.isa, kernel.lowered.stream))
+    def chain(self, given: dict[str, Any] | None, *, fill: bool = False) -> Chain:
+        """The stages that this job runs; none that looks at a machine where it stops before.
+        fill: the program is to be written."""
+        if self.watch.stop_after in FRONT:
+            return front()
+        setting = setting_of(
+            self.op, load_isa(self.isa, self.config), self.options(),
+            **self._constants(given or {}), tell=self.tell,
+        )  # fmt: skip
+        source = f"random tensors of seed {self.seed or 0}" if given is None else str(self.data)
+        values = ValuesStage(
+            tensors=lambda: random_tensors(self.op, self.seed or 0) if given is None else given,
+            simulate=self.verify or natural(self.op)["macs"] <= SIMULATED_MACS,
+            fill=fill,
+            data=source,
+            tell=self.tell,
+        )
+        return Chain((*chain(setting).stages, values))
+
+    def _run(self, stages: Chain) -> Made:
+        made = stages.run(
+            self.op, stop_after=self.watch.stop_after, check=self.watch.check, seen=self.watch.seen
+        )
+        if self.watch.check:
+            self.notes.append(f"verified after each stage: {', '.join(made.checked)}")
+        return made
 
     def tensors(self) -> dict[str, Any] | None:
-        """Operands of --data by name, or None.
-
-        Raises: InputError where the file cannot be read, or an operand is missing or of the wrong
-        shape or type.
-        """
+        """Operands of --data by name, or None. Raises: InputError where they cannot be read."""
         if self.data is None:
             return None
-        hint = "--data takes a NumPy .npz file: numpy.savez(FILE, x=…, w=…)"
-        try:
-            # numpy.load takes anything else for a pickle, and says so.
-            if not zipfile.is_zipfile(self.data):
-                with open(self.data, "rb"):
-                    raise InputError(f"{self.data} is no whole .npz file", hint=hint)
-            with np.load(self.data, allow_pickle=False) as file:
-                given = {k: file[k] for k in file.files}
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            why = getattr(error, "strerror", None)
-            raise InputError(
-                f"cannot read {self.data}", why=why or str(error), hint=hint
-            ) from error
-        wanted = [t for t in self.op.tensors if t != self.op.out.tensor and t not in self.op.values]
-        try:
-            found = {name: operand(self.op, given, name) for name in wanted}
-        except InputError as error:
-            raise InputError(
-                error.what, where=str(self.data), why=error.why, hint=error.hint
-            ) from error
-        self.notes += [
-            f"{name} of {self.data} is not used: {self.op.name} takes {', '.join(wanted)}"
-            for name in given
-            if name not in found
-        ]
+        found, unused = read_operands(self.op, self.data)
+        self.notes += unused
         return found
 
-    def compile(self, given: dict[str, Any] | None) -> Kernel:
-        from csp_embed.compiler.driver import Options, compile
+    def _constants(self, given: dict[str, Any]) -> dict[str, Any]:
+        """Those of the operands whose values the stream may use, as `compile` calls them."""
+        names = {"w": self.op.rhs.tensor if self.op.rhs else None}
+        adds = [s.access.tensor for s in self.op.epilogue if s.access is not None]
+        names["b"] = adds[0] if adds and self.op.tensors[adds[0]].constant else None
+        return {k: given[t] for k, t in names.items() if t is not None and t in given}
 
-        machine = load_isa(self.isa, self.config)
-        constants = {}
-        if given:
-            names = {"w": self.op.rhs.tensor if self.op.rhs else None}
-            adds = [s.access.tensor for s in self.op.epilogue if s.access is not None]
-            names["b"] = adds[0] if adds and self.op.tensors[adds[0]].constant else None
-            constants = {k: given[t] for k, t in names.items() if t is not None and t in given}
-        options = Options(layout=self.layout, memory=self.memory, host_weight=self.host_weight,
-                          cache=self.cache, pins=self.pins, reuse=self._earlier(machine),
-                          within=self.within)  # fmt: skip
-        if self.top:
-            options = Options(**{**options.__dict__, "top": self.top})
-        return compile(self.op, machine, **constants, options=options, progress=self.tell)
+    def options(self) -> Options:
+        """What the search is told. Raises: InputError for options without effect."""
+        earlier = None
+        if self.reuse is not None:
+            from csp_embed.commands.reused import embedding_of
 
-    def _earlier(self, machine: Isa) -> Embedding | None:
-        """The embedding of --reuse."""
-        if self.reuse is None:
-            return None
-        from csp_embed.commands.reused import embedding_of
-
-        return embedding_of(self.reuse, machine)
+            earlier = embedding_of(self.reuse, load_isa(self.isa, self.config))
+        return Options(layout=self.layout, memory=self.memory, host_weight=self.host_weight,
+                       cache=self.cache, pins=self.pins, reuse=earlier, within=self.within,
+                       top=self.top)  # fmt: skip
 
     def _refuse(self, error: Infeasible | TimeLimit, path: Path) -> None:
         """Writes the certificate of a problem without an answer."""
@@ -183,21 +169,13 @@ class Job:
 
         given = self.tensors()
         try:
-            kernel = self.compile(given)
+            made = self._run(self.chain(given, fill=output is not None))
         except (Infeasible, TimeLimit) as error:
             if certificate is not None and self.reuse is None:
                 self._refuse(error, certificate)
             raise
+        kernel, verdict = made["program"], made["values"]
         bound = bound_cycles(self.op, kernel.isa, costs_of(kernel.isa, kernel.memory))
-        simulate = self.verify or natural(self.op)["macs"] <= SIMULATED_MACS
-        tensors = given
-        if given is None and (simulate or output is not None):
-            tensors = random_tensors(self.op, self.seed or 0)
-        data = f"random tensors of seed {self.seed or 0}" if given is None else str(self.data)
-        verdict = judge(
-            kernel, tensors, simulate=simulate, fill=output is not None,
-            data=data, tell=self.tell,
-        ).accepted()  # fmt: skip
         result = Result(kernel, verdict, bound, notes=self.notes)
         if self.seed is not None and verdict.program is None:
             result.notes.append(f"--seed {self.seed} had no effect: no values were computed")

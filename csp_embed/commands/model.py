@@ -88,19 +88,15 @@ def explain_command(
 
 
 def _alternatives(asked: Asked, tell: Tell) -> tuple[Any, list[dict[str, Any]]]:
+    from csp_embed.compiler.candidates import problem_of
     from csp_embed.compiler.driver import compile as compile_operator
     from csp_embed.compiler.driver import scheduled_cycles
     from csp_embed.embed.explain.reasons import by_kind
-    from csp_embed.embed.pins.text import read_pins
-    from csp_embed.machine.costs import costs_of
     from csp_embed.report.alternatives import rows as alternatives
 
     tell("choosing", 0, 1)
     kernel = compile_operator(asked.op, asked.isa, options=asked.options, progress=tell)
-    pins = read_pins(asked.op, asked.isa, asked.options.pins)
-    mode = "strict" if pins.strict else asked.options.layout
-    costs = costs_of(asked.isa, asked.options.memory or "")
-    others = by_kind(asked.op, asked.isa, mode, pins, costs)
+    others = by_kind(problem_of(asked.op, asked.isa, asked.options))
     known: dict[str, float | None] = {e.formula(): c for e, c in kernel.candidates}
     known[kernel.embedding.formula()] = kernel.cycles
     for n, e in enumerate(others):
@@ -174,25 +170,18 @@ def pareto_command(
     """
     if limit == 0:
         refuse_ignored(context, ("memory",), "--limit 0", why="nothing is scheduled")
-    from csp_embed.compiler.driver import refuse_memory
+    from csp_embed.compiler.candidates import problem_of
     from csp_embed.embed.explain.pareto import pareto
     from csp_embed.embed.explain.reasons import none as explain_none
-    from csp_embed.embed.pins.text import read_pins
     from csp_embed.report import pareto as pareto_report
     from csp_embed.report.pareto_picture import plot
 
-    refuse_memory(asked.isa, asked.options.memory)
+    problem = problem_of(asked.op, asked.isa, asked.options)
     check_writable(output, PICTURES)
-    pins = read_pins(asked.op, asked.isa, asked.options.pins)
-    mode = "strict" if pins.strict else asked.options.layout
     with progress(quiet=as_json) as tell:
         tell("sweeping", 0, 1)
         try:
-            from csp_embed.machine.costs import costs_of
-
-            costs = costs_of(asked.isa, asked.options.memory or "")
-            front = pareto(asked.op, asked.isa, mode, pins=pins.keeps, factors=pins.factors,
-                           costs=costs)  # fmt: skip
+            front = pareto(problem)
         except Infeasible as error:
             found = explain_none(asked.op, asked.isa, asked.options.layout, asked.options.pins)
             raise found.error(asked.op, asked.isa) from error

@@ -15,7 +15,7 @@ from csp_embed.commands.compile import compile_command
 from csp_embed.ir.operator import Operator
 
 if TYPE_CHECKING:
-    from csp_embed.compiler.driver import Options
+    from csp_embed.compiler.options import Options
     from csp_embed.machine.spec import Isa
 
 
@@ -58,7 +58,7 @@ def with_operator(command: Callable[..., None]) -> Callable[..., None]:
 
 def asked(given: dict[str, Any]) -> Asked:
     """Raises: OperatorError, SpecError, InputError."""
-    from csp_embed.compiler.driver import Options
+    from csp_embed.compiler.options import Options
     from csp_embed.machine.load import load_isa
 
     op = request.from_options(given["what"], given["shape"] or [], given["step"] or [], given)

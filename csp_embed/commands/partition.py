@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from difflib import get_close_matches
 from importlib import import_module
@@ -11,9 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from csp_embed import process_clock
 from csp_embed.commands import plan_runs
 from csp_embed.commands.common import print_json, progress, say, stderr, width
 from csp_embed.commands.generate_network import generate
+from csp_embed.commands.given import refuse_each, refuse_ignored
 from csp_embed.commands.partition_sweep import sweep
 from csp_embed.commands.plan_options import (
     DNN,
@@ -47,6 +50,14 @@ if TYPE_CHECKING:
     from csp_embed.commands.plan_inputs import Inputs
 
 
+# Parameters that mean one plan; --pareto makes several, of both objectives.
+OF_ONE_PLAN = (
+    "objective", "max_latency", "min_throughput", "replicas", "batch", "start", "explain", "table",
+    "gantt", "picture", "report", "trace",
+)  # fmt: skip
+OF_MODELS = ("granularity", "io_free", "assume_int8")  # parameters for ONNX models
+
+
 class PartitionGroup(TyperGroup):
     """Any first word but a command's is a network to partition: `network` may be left out."""
 
@@ -75,6 +86,7 @@ def _plans() -> None:
 
 
 def partition(
+    context: typer.Context,
     network: NetworkArgument,
     platform: PlatformOption = None,
     objective: ObjectiveOption = LATENCY,
@@ -121,8 +133,14 @@ def partition(
     from csp_embed.network.files.graph import graph_document
     from csp_embed.network.files.plan import read_plan, write_plan
 
-    begin = time.perf_counter()
+    begin = process_clock.begun()
     known_objective(objective)
+    if pareto is not None:
+        refuse_ignored(
+            context, OF_ONE_PLAN, "--pareto", why="the front bounds latency and period itself",
+            hint="csp-embed partition NETWORK --pareto 4 -o front.json",
+        )  # fmt: skip
+    refuse_each(context, _ignored(network, locals()))
     check_outputs(
         (output, PLANS), (gantt, PICTURES), (picture, PICTURES), (report, (".html", ".htm")),
         (trace, (".json",)), (save_graph, (".json",)), reads=(network, platform),
@@ -200,6 +218,24 @@ def partition(
     if interrupted:
         stderr.print("stopped by Ctrl-C: this is the best plan so far")
         raise SystemExit(130)
+
+
+def _ignored(network: str, values: Mapping[str, Any]) -> dict[str, str]:
+    """Parameters that would have no effect, and why. values: of all parameters."""
+    from csp_embed.commands.plan_inputs import cost_model_of, is_onnx
+    from csp_embed.partition.effects import without_effect
+
+    found: dict[str, str] = {}
+    if is_onnx(network):
+        found["allow_unknown_devices"] = "an ONNX model, whose costs are made for the platform"
+    else:
+        found |= dict.fromkeys(OF_MODELS, "a graph file, which has its layers and costs")
+    known = without_effect({**values, "cost_model": cost_model_of(network, values["cost_model"])})
+    names = {"seed": "solver_seed"}
+    found |= {names.get(name, name): mode for name, mode in known.items()}
+    if values["as_json"]:
+        found |= dict.fromkeys(("table", "explain"), "--json")
+    return found
 
 
 def _solve(inputs: Inputs, options: dict[str, Any], as_json: bool, begin: float) -> Plan:
@@ -322,7 +358,7 @@ def _print_plan(plan: Plan, inputs: Inputs, table: bool, explain: str | None) ->
     say(summary_text(plan, inputs.platform))
     if explain is not None:
         say(explain_text(explain, plan, inputs.graph, inputs.platform, _mover(plan, inputs)))
-    else:
+    if explain is None or table:
         rows = plan_rows(plan, inputs.graph, inputs.platform)
         print(table_text(rows, None if table else 24, width()))
     for remark in plan.reasons:

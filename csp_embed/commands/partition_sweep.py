@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from csp_embed.commands.common import print_json, progress, say, say_table, stderr
+from csp_embed.commands.given import refuse_each
 from csp_embed.commands.plan_options import (
     BatchOption,
     ContiguousOption,
@@ -49,6 +50,7 @@ class Setting:
 
 
 def sweep(
+    context: typer.Context,
     network: NetworkArgument,
     platforms: Annotated[str, typer.Option(help="a.yaml,b.json,cpu_2gpu: files or shipped names.")],
     out: Annotated[Path | None, typer.Option(help="Results, one JSON record a line.")] = None,
@@ -78,8 +80,9 @@ def sweep(
 
     csp-embed partition sweep model.onnx --platforms cpu_2gpu,mine.yaml --jobs 2 --out table.jsonl
     """
-    from csp_embed.commands.plan_inputs import Request
+    from csp_embed.commands.plan_inputs import Request, cost_model_of, is_onnx
     from csp_embed.network.files.plan import write_plan
+    from csp_embed.partition.effects import without_effect
     from csp_embed.spread import Lost, spread
 
     names = list(dict.fromkeys(n.strip() for n in platforms.split(",") if n.strip()))
@@ -88,6 +91,11 @@ def sweep(
     known_objective(objective)
     if not Path(network).is_file():  # said once, not for every platform
         raise InputError(f"no such file: {network}", where=network)
+    ignored: dict[str, str] = {} if dask is None else {"jobs": "--dask"}
+    if not is_onnx(network):
+        ignored |= dict.fromkeys(("granularity", "io_free"), "a graph file, which has its layers")
+    options = {"method": method, "cost_model": cost_model_of(network, None)}
+    refuse_each(context, ignored | without_effect(options))
     profiles = pairs(profile_file, "--profile")
     _prepare(out, plans, names, resume)
     setting = Setting(
@@ -249,13 +257,16 @@ def _died(lost: Lost) -> tuple[dict[str, Any], None]:
 
 
 def _solve_on(platform: str, setting: Setting) -> tuple[dict[str, Any], Plan | None]:
+    begin, options = time.perf_counter(), dict(setting.options)
     from csp_embed.commands.plan_inputs import load_inputs, refuse_shared_host
     from csp_embed.partition.solve import solve
 
     request = replace(setting.request, platform=platform)
     inputs = load_inputs(request, objective=str(setting.options["objective"]), lenient=True)
     refuse_shared_host(inputs, int(setting.options["replicas"]))
-    plan = solve(inputs.graph, inputs.platform, cost_model=inputs.cost_model, **setting.options)
+    if options["time_limit"] is not None and options["time_limit"] > 0:  # reading counts too
+        options["time_limit"] = max(0.01, options["time_limit"] - (time.perf_counter() - begin))
+    plan = solve(inputs.graph, inputs.platform, cost_model=inputs.cost_model, **options)
     plan = replace(plan, source=request.source())
     copies = [a for r in plan.replicas for a in r.assignments]
     row = {

@@ -144,6 +144,13 @@ def load_inputs(
     return Inputs(graph, without(platform, lost), None, request.cost_model or LINKS)
 
 
+def cost_model_of(target: str, asked: str | None) -> str:
+    """The cost model that a target will be solved with; what cannot be read is told later."""
+    if asked is not None or is_onnx(target) or not Path(target).is_file():
+        return asked or LINKS
+    return DNN if is_dnn_partitioning(read_document(target)[0]) else LINKS
+
+
 def check_known_devices(graph: TaskGraph, platform: Platform, where: str) -> None:
     """Raises: InputError where a cost names a device or kind that the platform does not have."""
     known = {d.name for d in platform.devices} | {d.kind for d in platform.devices}

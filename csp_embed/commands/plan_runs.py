@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from csp_embed.commands.common import print_json, progress, say, stderr
+from csp_embed.commands.given import refuse_ignored
 from csp_embed.commands.plan_options import (
     ClockOption,
     DimOption,
@@ -28,6 +29,7 @@ def register(app: typer.Typer) -> None:
 
 
 def profile(
+    context: typer.Context,
     model: Annotated[str, typer.Argument(help="model.onnx")],
     output: Annotated[str, typer.Option("-o", "--output", help="Profile file.")],
     device: Annotated[
@@ -54,7 +56,12 @@ def profile(
 
     check_outputs((output, (".json",)), reads=(model, inputs))
     if platform is not None:
+        refuse_ignored(
+            context, ("threads", "runs", "warm_ups", "weights", "seed", "clock", "inputs"),
+            "--platform", why="a device of a platform file is modelled, nothing is measured",
+        )  # fmt: skip
         _modelled(
+            context,
             model,
             output,
             device,
@@ -65,6 +72,11 @@ def profile(
             as_json,
         )
         return
+    refuse_ignored(
+        context, ("assume_int8",), "a measurement", why="onnxruntime runs the model as it is",
+        hint="leave it out, or name a kernel device with --platform FILE --device NAME",
+    )  # fmt: skip
+    _refuse_seed(context, weights, inputs)
     if device != "cpu":
         raise InputError(
             f"cannot measure on {device!r} here",
@@ -98,7 +110,14 @@ def profile(
         )
 
 
+def _refuse_seed(context: typer.Context, weights: str, inputs: str | None) -> None:
+    """Raises: InputError for a seed where neither weights nor inputs are random."""
+    if weights == "keep" and inputs is not None:
+        refuse_ignored(context, ("seed",), "--weights keep and --inputs", why="nothing is random")
+
+
 def _modelled(
+    context: typer.Context,
     model: str,
     output: str,
     device: str,
@@ -117,6 +136,8 @@ def _modelled(
     devices = read_platform(find_platform(platform)).by_name()
     if device not in devices:
         raise InputError(f"no device {device!r}", where=platform, hint=", ".join(devices))
+    if devices[device].isa is None:
+        refuse_ignored(context, ("assume_int8",), f"{device}, which runs no kernels")
     with progress(quiet=as_json) as tell:
         found = modelled_profile(
             model,
@@ -138,6 +159,7 @@ def _modelled(
 
 
 def run_plan_command(
+    context: typer.Context,
     model: Annotated[str, typer.Argument(help="model.onnx")],
     plan_file: Annotated[str, typer.Argument(metavar="PLAN", help="Plan file.")],
     platform: PlatformOption = None,
@@ -163,6 +185,7 @@ def run_plan_command(
 
     check_folder(export)
     plan = read_plan(plan_file)
+    _refuse_seed(context, weights, inputs_file)
     request = request_of(plan, model, platform)
     # Sizes that depend on values were settled by the plan's own inputs: run on them, or on others.
     inputs_file = inputs_file or request.inputs

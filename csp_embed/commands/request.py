@@ -136,11 +136,10 @@ def operator(what: str, given: Mapping[str, Any], shape: list[str], steps: list[
     parameters = inspect.signature(maker).parameters
     unknown = [k for k in extents if k not in parameters]
     if unknown:
-        names = ["tensor_layout" if p == "layout" else p for p in parameters if p != "epilogue"]
-        takes = ", ".join("--" + p for p in names)
+        takes = ", ".join(_spelled(p) for p in parameters if p != "epilogue")
         raise OperatorError(
-            f"{name} has no --{unknown[0].replace('_', '-')}",
-            why=f"it takes {takes.replace('_', '-')}",
+            f"{name} has no {_spelled(unknown[0])}",
+            why=f"it takes {takes}",
             hint=f"csp-embed compile {name} --help",
         )
     missing = [

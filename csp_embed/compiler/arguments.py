@@ -6,93 +6,21 @@ together. Every refusal names the argument and what to write instead.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from numpy.typing import NDArray
 
-from csp_embed.compiler.kernel import operand
+from csp_embed.compiler.operands import operand
 from csp_embed.errors import InputError, OperatorError
-from csp_embed.ir.embedding import Embedding
 from csp_embed.ir.operator import Operator
+from csp_embed.machine.load import load_isa
+from csp_embed.machine.spec import Isa
 from csp_embed.ops import parse_formula
 
 Array = NDArray[Any]
-OptionsT = TypeVar("OptionsT")  # the driver's Options; it stands above this module
-
-
-def check_options(options: Any) -> None:
-    """Raises: InputError for values that mean nothing and for those that have no effect."""
-    if options.layout not in ("relaxed", "strict"):
-        raise InputError(
-            f"layout {options.layout!r} is unknown",
-            where="Options.layout",
-            hint="relaxed or strict; how a tensor lies is a pin: pins=('layout x=NHWC',)",
-        )
-    for name, least in (("top", 0), ("schedules", 1), ("refine", 0)):
-        value = getattr(options, name)
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise InputError(
-                f"{name} is {value!r}", where=f"Options.{name}", hint=f"{name}={least} or more"
-            )
-    for name in ("host_weight", "within"):
-        value = getattr(options, name)
-        if not isinstance(value, int | float) or not 0 <= value < math.inf:
-            raise InputError(
-                f"{name} is {value!r}", where=f"Options.{name}", hint=f"{name}=0.02, 0 or more"
-            )
-    if isinstance(options.pins, str):
-        raise InputError(
-            f"pins is one text, {options.pins!r}",
-            where="Options.pins",
-            hint=f"pins=({options.pins!r},)",
-        )
-    if options.cache is not None and not isinstance(options.cache, str | Path):
-        raise InputError(
-            f"cache is {options.cache!r}", where="Options.cache", hint="cache=Path('searches')"
-        )
-    if options.memory is not None and not isinstance(options.memory, str):
-        raise InputError(
-            f"memory is {options.memory!r}", where="Options.memory", hint="memory='de10'"
-        )
-    if options.reuse is not None and not isinstance(options.reuse, Embedding):
-        raise InputError(
-            f"reuse is a {type(options.reuse).__name__}",
-            where="Options.reuse",
-            why="an embedding is applied again",
-            hint="reuse=kernel.embedding",
-        )
-    _effective(options)
-
-
-def _effective(options: Any) -> None:
-    """Raises: InputError where one field makes another one idle."""
-    plain = {f.name: f.default for f in fields(options)}
-    changed = [n for n, default in plain.items() if getattr(options, n) != default]
-    idle: list[str] = []
-    if options.reuse is not None:
-        idle = [n for n in ("layout", "top", "host_weight", "pins") if n in changed]
-    elif options.within:
-        idle = ["within"]
-    if idle:
-        with_ = "without reuse" if options.reuse is None else "beside reuse"
-        raise InputError(
-            f"{idle[0]}={getattr(options, idle[0])!r} has no effect {with_}",
-            where=f"Options.{idle[0]}",
-            why="a reused embedding brings its layout and is the only one",
-            hint=f"leave out {idle[0]}, or "
-            + ("reuse" if options.reuse is not None else "give reuse="),
-        )
-    if options.host_weight and options.top == 1:
-        raise InputError(
-            f"host_weight={options.host_weight} has no effect with top=1",
-            where="Options.host_weight",
-            why="it ranks the embeddings that are scheduled, and there is one",
-            hint="top=4",
-        )
+Config = Mapping[str, Any] | str | Path | None
 
 
 def operator_of(op: Operator | str, shapes: Mapping[str, Sequence[int]] | None) -> Operator:
@@ -121,23 +49,6 @@ def operator_of(op: Operator | str, shapes: Mapping[str, Sequence[int]] | None) 
     return op
 
 
-def with_short(options: OptionsT, **short: str | None) -> OptionsT:
-    """Options with the keywords of `compile` that stand for a field. Raises: InputError where the
-    two say different things."""
-    for name, value in short.items():
-        if value is None:
-            continue
-        there, default = getattr(options, name), getattr(type(options), name)
-        if there not in (default, value):
-            raise InputError(
-                f"{name}={value!r} contradicts Options({name}={there!r})",
-                where=name,
-                hint=f"say {name} once",
-            )
-        options = replace(options, **{name: value})
-    return options
-
-
 def constants_of(op: Operator, w: Array | None, b: Array | None) -> dict[str, Array]:
     """The given constants by tensor name. Raises: InputError for one that the operator lacks,
     OperatorError for one of the wrong shape, type or values."""
@@ -163,3 +74,17 @@ def constants_of(op: Operator, w: Array | None, b: Array | None) -> dict[str, Ar
                 hint=error.hint or "give it as the operator declares it, or leave it to run()",
             ) from error  # fmt: skip
     return out
+
+
+def machine_of(isa: Isa | str | Path | Mapping[str, Any], config: Config) -> Isa:
+    """The machine that `compile` is given, loaded where it is not. Raises: SpecError, InputError
+    for a configuration that comes too late."""
+    if not isinstance(isa, Isa):
+        return load_isa(isa, config)
+    if config is not None:
+        raise InputError(
+            "config has no effect on a machine that is loaded",
+            where="config",
+            hint=f"load_isa({isa.name!r}, config)",
+        )
+    return isa

@@ -16,12 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csp_embed import ops
-from csp_embed.compiler.driver import Options, compile, default_memory, engine_of
+from csp_embed.compiler.driver import compile
 from csp_embed.compiler.kernel import Kernel
+from csp_embed.compiler.measuring import Meter
+from csp_embed.compiler.options import Options
 from csp_embed.errors import CspEmbedError, Infeasible, InputError
 from csp_embed.ir.operator import Operator
 from csp_embed.machine import interpreter
 from csp_embed.machine.compilable import refusals
+from csp_embed.machine.costs import costs_of
 from csp_embed.machine.spec import Isa
 from csp_embed.sim.check import check_program
 
@@ -64,7 +67,7 @@ def run(isa: Isa, seed: int = 0) -> list[Outcome]:
     """
     for error in refusals(isa):
         raise error
-    engine_of(isa, default_memory(isa))  # incomplete costs are refused here
+    Meter(isa, costs_of(isa))  # incomplete costs are refused here
     return [_try(isa, trial, seed) for trial in trials(isa)]
 
 

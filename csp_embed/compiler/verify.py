@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from csp_embed.compiler.kernel import Kernel
+from csp_embed.compiler import program_content
+from csp_embed.compiler.compiled import Compiled
 from csp_embed.errors import CheckError
 from csp_embed.ir.stream import Program
 from csp_embed.judge.formula import REFERENCE_MACS
@@ -35,6 +36,14 @@ class Verdict:
     words: str = ""
     name: str = ""
 
+    def show(self) -> str:
+        """What was compared with what."""
+        return "\n".join([self.words, *map(str, self.problems)])
+
+    def verify(self) -> list[Any]:
+        """What the checks found, and the first value that differs."""
+        return [*self.problems, *([self.difference] if self.verified == "unequal" else [])]
+
     def accepted(self) -> Verdict:
         """Itself. Raises: CheckError where a check found a problem or the values differ."""
         if self.problems:
@@ -55,7 +64,7 @@ class Verdict:
 
 
 def judge(
-    kernel: Kernel,
+    kernel: Compiled,
     tensors: Mapping[str, Any] | None,
     *,
     simulate: bool | None = True,
@@ -76,9 +85,9 @@ def judge(
     if simulate or fill:
         assert tensors is not None
         tell("computing with NumPy" if reference else "packing", 0, 1)
-        program = kernel.program(tensors, reference=reference)
+        program = program_content.filled(kernel, tensors, reference=reference)
     tell("checking", 0, 1)
-    problems = problems_of(kernel, program or kernel.blank_program())
+    problems = problems_of(kernel, program or program_content.blank(kernel))
     name = kernel.operator.name
     if not simulate or program is None:
         return Verdict(tuple(problems), "checks", program, "", _unsimulated(macs, program), name)
@@ -98,7 +107,7 @@ def judge(
     return Verdict(tuple(problems), "simulated", program, "", words, name)
 
 
-def problems_of(kernel: Kernel, program: Program, *, values: bool = False) -> list[Any]:
+def problems_of(kernel: Compiled, program: Program, *, values: bool = False) -> list[Any]:
     """What is wrong with the embedding and the stream; values: by simulation, with the bytes that
     the program expects, too."""
     from csp_embed.judge import embedding as embedding_check
@@ -108,7 +117,7 @@ def problems_of(kernel: Kernel, program: Program, *, values: bool = False) -> li
     return [*found, *check_program(kernel.isa, program, values=values)]
 
 
-def _difference(kernel: Kernel, program: Program) -> str:
+def _difference(kernel: Compiled, program: Program) -> str:
     """The first byte that the simulated stream stores otherwise than expected, or ""."""
     from csp_embed.sim.debug import first_difference
     from csp_embed.sim.functional import run as functional

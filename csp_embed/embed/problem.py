@@ -1,6 +1,7 @@
-"""The lifted embedding problem as data: blocks, their options, what each option costs.
+"""What is to be embedded, where, weighed how, and what the user pins: built once for a compilation.
 
-Takes: Operator, Isa, layout mode.  Leaves: `Problem`.
+Takes: Operator, Isa, layout mode, Costs, Pins.  Leaves: `EmbedProblem`, which search, explanation,
+Pareto sweep, reuse and certificate carry on; nobody derives its parts again.
 
 Axes that meet in one tensor index of some operand form a *block* (an output row and its filter
 row); indices of different blocks are independent, so steps and packed elements are products over
@@ -10,15 +11,16 @@ fused coordinate, which is a block of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-from csp_embed.embed.algebra.rows import Reject
-from csp_embed.embed.space.digits import Carry
-from csp_embed.embed.space.evaluate import Measure, measure, measure_fused, operands
-from csp_embed.embed.space.options import Rules, block_options, fused_options, lanes_of, structure
+from csp_embed.embed.algebra.cost import Weights, weights
+from csp_embed.embed.space.digits import Carry, Decisions
+from csp_embed.embed.space.options import Rules
 from csp_embed.embed.space.unit import Unit, unit_for
+from csp_embed.ir.embedding import Embedding
 from csp_embed.ir.operator import Operator
+from csp_embed.ir.union import joined
 from csp_embed.machine.costs import Costs, costs_of
 from csp_embed.machine.spec import Isa
 
@@ -50,137 +52,98 @@ class Option:
         )
 
 
+Keep = Callable[[Option], bool]
+
+
 @dataclass(frozen=True)
-class Problem:
-    """options: of every block; the last block is the fused coordinate (its option without axes
-    fuses nothing). rejected: family -> options that it removed, with one reason each.
-    pins: what the user pins, as predicates that every picked option satisfies."""
+class Pins:
+    """What the user pins (pins/text.py reads it).
+
+    keeps: pin as written -> predicate that every picked option satisfies. factors: axis or a*b ->
+    lanes that a pin asks for, beyond the least ones that the search weighs. strict: some pin asks
+    for a strict layout. reasons: pin -> why no option can keep it, where that is plain from the
+    text. arrangers: pin -> the embedding with its lanes in the order that the pin asks for."""
+
+    keeps: Mapping[str, Keep] = field(default_factory=dict)
+    factors: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    strict: bool = False
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    arrangers: Mapping[str, Callable[[Embedding], Embedding]] = field(default_factory=dict)
+
+    def arrange(self, embedding: Embedding) -> Embedding:
+        """The same embedding with its lanes in the order that layout pins ask for."""
+        for name in self.keeps:
+            if name in self.arrangers:
+                embedding = self.arrangers[name](embedding)
+        return embedding
+
+    def keep(self, option: Option) -> bool:
+        """Whether the option keeps every pin."""
+        return all(keep(option) for keep in self.keeps.values())
+
+
+NO_PINS = Pins()
+
+
+@dataclass(frozen=True)
+class EmbedProblem:
+    """One operator on one machine. unit: the instruction that does it; mode: "relaxed" or "strict"
+    layouts; costs: what is minimised; blocks: see the module's text; weights: the costs of one of
+    everything that the objective counts."""
 
     op: Operator
     isa: Isa
     unit: Unit
+    costs: Costs
     mode: str
     blocks: tuple[tuple[str, ...], ...]
-    options: tuple[Option, ...]
-    costs: Costs
-    rejected: Mapping[str, list[str]] = field(default_factory=dict)
-    pins: Mapping[str, Callable[[Option], bool]] = field(default_factory=dict)
+    weights: Weights
+    pins: Pins = NO_PINS
+
+    @staticmethod
+    def of(
+        op: Operator,
+        isa: Isa,
+        mode: str = "relaxed",
+        *,
+        costs: Costs | None = None,
+        pins: Pins = NO_PINS,
+    ) -> EmbedProblem:
+        """costs: those behind the first memory interface of the spec where none are given.
+
+        Raises: Infeasible, where the machine has no instruction that does the operator.
+        """
+        unit, costs = unit_for(op, isa), costs or costs_of(isa)
+        one_each = weights(op, isa, unit, costs)
+        return EmbedProblem(op, isa, unit, costs, mode, blocks_of(op), one_each).pinned(pins)
+
+    def pinned(self, pins: Pins) -> EmbedProblem:
+        """The same problem with other pins; some of them ask for strict layouts."""
+        return replace(self, pins=pins, mode="strict" if pins.strict else self.mode)
+
+    @property
+    def commutations(self) -> tuple[bool, ...]:
+        """Whether the operator's factors may play each other's operands."""
+        return (False, True) if self.op.rhs is not None else (False,)
+
+    def rules(self, commuted: bool, every: bool = False) -> Rules:
+        """What its operands allow an axis to do; every: see `Rules`."""
+        pins, mode = self.pins, self.mode
+        return Rules(self.op, self.unit, commuted, pins.factors, every or bool(pins.keeps), mode)
+
+    def decisions(self, picked: Sequence[Option]) -> Decisions:
+        """The decisions that one option per block means, in operator axis order."""
+        order = {a: n for n, a in enumerate(self.op.axes)}
+        carries = [c for o in picked for c in o.carries]
+        return Decisions(picked[0].commuted, tuple(sorted(carries, key=lambda c: order[c.axes[0]])))
 
 
 def blocks_of(op: Operator) -> tuple[tuple[str, ...], ...]:
     """Axes grouped by common tensor indices, in axis order."""
     accesses = [op.out, op.lhs, *([op.rhs] if op.rhs else [])]
     accesses += [s.access for s in op.epilogue if s.access is not None]
-    groups: list[set[str]] = [{a} for a in op.axes]
-    for access in accesses:
-        for ix in access.index:
-            touched = {a for a, _ in ix.terms}
-            joined = set().union(*(g for g in groups if g & touched)) if touched else set()
-            if joined:
-                groups = [g for g in groups if not g & touched] + [joined]
+    together = [{a for a, _ in ix.terms} for access in accesses for ix in access.index if ix.terms]
+    groups = joined([*({a} for a in op.axes), *together])
     order = {a: n for n, a in enumerate(op.axes)}
     out = [tuple(sorted(g, key=order.__getitem__)) for g in groups]
     return tuple(sorted(out, key=lambda g: order[g[0]]))
-
-
-def pose(
-    op: Operator,
-    isa: Isa,
-    mode: str = "relaxed",
-    *,
-    pins: Mapping[str, Callable[[Option], bool]] | None = None,
-    factors: Mapping[str, Iterable[int]] | None = None,
-    costs: Costs | None = None,
-) -> Problem:
-    """The lifted problem of embedding `op` in the machine's instruction of its kind.
-
-    Options that another of the same structure dominates are left out: no answer needs them. What
-    breaks a pin is left out before that. factors: axis -> lanes that pins ask for. costs: those
-    behind the first memory interface of the spec where none are given.
-    Raises: Infeasible, where the machine has no such instruction.
-    """
-    unit = unit_for(op, isa)
-    blocks, keeps = blocks_of(op), dict(pins or {})
-    options: list[Option] = []
-    rejected: dict[str, list[str]] = {}
-    for commuted in (False, True) if op.rhs is not None else (False,):
-        rules = Rules(op, unit, commuted, factors, every=bool(keeps), mode=mode)
-        for n, block in enumerate(blocks):
-            found = _evaluated(rules, n, block, mode, rejected)
-            options += _undominated(_kept(found, keeps, rejected))
-        options += _kept(_fused(rules, len(blocks), mode, rejected), keeps, rejected)
-    weighed = costs or costs_of(isa)
-    return Problem(op, isa, unit, mode, blocks, tuple(options), weighed, rejected, keeps)
-
-
-def _kept(
-    options: Iterable[Option],
-    keeps: Mapping[str, Callable[[Option], bool]],
-    rejected: dict[str, list[str]],
-) -> Iterator[Option]:
-    for option in options:
-        broken = [name for name, keep in keeps.items() if not keep(option)]
-        for name in broken:
-            rejected.setdefault(f"pin {name}", [])
-        if not broken:
-            yield option
-
-
-def _evaluated(
-    rules: Rules, n: int, block: Sequence[str], mode: str, rejected: dict[str, list[str]]
-) -> Iterator[Option]:
-    for carries, given in block_options(rules, block):
-        try:
-            found = measure(rules, block, carries, given, mode)
-        except Reject as reject:
-            _note(rejected, reject)
-            continue
-        yield _option(rules, n, carries, given, found)
-
-
-def _fused(rules: Rules, n: int, mode: str, rejected: dict[str, list[str]]) -> Iterator[Option]:
-    for carry in fused_options(rules):
-        carries = () if carry is None else (carry,)
-        try:
-            found = measure_fused(rules, carry, mode) if carry else _nothing(rules)
-        except Reject as reject:
-            _note(rejected, reject)
-            continue
-        given = frozenset(carry.axes if carry else ())
-        yield _option(rules, n, carries, given, found)
-
-
-def _nothing(rules: Rules) -> Measure:
-    return Measure(1, dict.fromkeys(operands(rules), 1))
-
-
-def _note(rejected: dict[str, list[str]], reject: Reject) -> None:
-    reasons = rejected.setdefault(reject.family, [])
-    if reject.why not in reasons:
-        reasons.append(reject.why)
-
-
-def _option(
-    rules: Rules, n: int, carries: tuple[Carry, ...], given: frozenset[str], found: Measure
-) -> Option:
-    return Option(
-        block=n,
-        commuted=rules.commuted,
-        carries=carries,
-        lanes=lanes_of(carries),
-        steps=found.steps,
-        elements=found.elements,
-        given=given,
-        shape=structure(carries),
-    )
-
-
-def _undominated(options: Iterable[Option]) -> list[Option]:
-    """The options that no other of the same structure dominates, in order."""
-    kept: dict[tuple[object, ...], list[Option]] = {}
-    for option in options:
-        rivals = kept.setdefault((option.shape, option.given), [])
-        if any(r.dominates(option) for r in rivals):
-            continue
-        rivals[:] = [r for r in rivals if not option.dominates(r)] + [option]
-    return [o for rivals in kept.values() for o in rivals]

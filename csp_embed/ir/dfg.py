@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csp_embed.errors import OperatorError
-from csp_embed.ir.operator import Access, Affine, Operator
+from csp_embed.ir.operator import Access, Operator
 
 MAX_POINTS = 50_000_000
 NEUTRAL = {
@@ -96,6 +96,20 @@ class Dataflow:
         lines += [f"  then    {step}" for step in self.steps]
         return "\n".join(lines)
 
+    def verify(self) -> list[str]:
+        """What is wrong with its form, as text; [] where it is well formed."""
+        wrong = [f"axis {a} has extent {n}" for a, n in self.axes.items() if n < 1]
+        for access, shape in [
+            (self.out, self.out_shape),
+            *((r.access, r.shape) for r in self.reads),
+        ]:
+            if len(access.index) != len(shape):
+                wrong.append(f"{access} has {len(access.index)} indices, {len(shape)} wanted")
+            unknown = {a for ix in access.index for a, _ in ix.terms} - set(self.axes)
+            wrong += [f"{access} names an unknown axis {a}" for a in sorted(unknown)]
+        roles = [r.role for r in self.reads]
+        return wrong + [f"{r} is read twice" for r in sorted(set(roles)) if roles.count(r) > 1]
+
     def expand(self, max_points: int = MAX_POINTS) -> Expanded:
         """The expanded form. Raises: OperatorError above `max_points` points."""
         if self.points > max_points:
@@ -162,6 +176,32 @@ class Expanded:
         parts.append(np.stack([base + ids[alive], nodes["out"][0] + self.write[alive]], axis=1))
         return np.concatenate(parts).astype(np.int64)
 
+    def verify(self) -> list[str]:
+        """What is wrong with its form, as text; [] where it is well formed."""
+        wrong = self.source.verify()
+        if self.points.shape != (self.source.points, len(self.source.axes)):
+            wrong.append(f"points have shape {self.points.shape}")
+        sizes = {r.role: prod(r.shape) for r in self.source.reads} | {
+            "out": prod(self.source.out_shape)
+        }
+        for name, flat in (("out", self.write), *self.reads.items()):
+            if flat.shape != (self.source.points,):
+                wrong.append(f"{name} has {flat.shape} entries, one for each point is wanted")
+            elif flat.size and not -1 <= flat.min() <= flat.max() < sizes[name]:
+                wrong.append(f"{name} names an element beyond its tensor")
+        return wrong
+
+    def show(self) -> str:
+        """How many nodes and edges of each kind there are."""
+        alive = int((self.write >= 0).sum())
+        lines = [f"{self.source.name}: {len(self.points)} points, {alive} write an element"]
+        lines += [
+            f"  {role} reads {int((flat >= 0).sum())} elements in range, "
+            f"{len(np.unique(flat[flat >= 0]))} of them distinct"
+            for role, flat in self.reads.items()
+        ]
+        return "\n".join(lines)
+
 
 def dataflow(op: Operator) -> Dataflow:
     """The scalar dataflow of an operator: its points, and its epilogue as steps."""
@@ -206,15 +246,10 @@ def _overhang(read: Read, axes: Mapping[str, int]) -> str:
     """How far an access reaches beyond its tensor, as text; empty if nowhere."""
     parts = []
     for d, (ix, extent) in enumerate(zip(read.access.index, read.shape, strict=True)):
-        lo, hi = _range(ix, axes)
+        lo, hi = ix.reach(axes)
         if lo < 0 or hi >= extent:
             parts.append(f"dimension {d} runs over {lo}..{hi}")
     return ", ".join(parts)
-
-
-def _range(ix: Affine, axes: Mapping[str, int]) -> tuple[int, int]:
-    steps = [c * (axes[a] - 1) for a, c in ix.terms]
-    return ix.const + sum(min(s, 0) for s in steps), ix.const + sum(max(s, 0) for s in steps)
 
 
 def _few(flow: Dataflow, most: int) -> bool:

@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from html import escape
+from math import prod
 from typing import Any
 
-from csp_embed.ir.operator import Access, Operator
+from csp_embed.ir.operator import Access, Operator, Role
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,41 @@ class Layout:
             n *= g
         return n
 
+    def show(self) -> str:
+        """Which access it serves, its grid, and the tensor index that a lane holds."""
+        grid = " x ".join(f"{n}:{g}" for n, g in zip(self.grid_names, self.grid, strict=True))
+        index = []
+        for const, grid_coef, digits in zip(
+            self.const, self.grid_coef, self.digit_coef, strict=True
+        ):
+            parts = [(c, f"#{n}") for n, c in zip(self.grid_names, grid_coef, strict=True) if c]
+            index.append(_sum(const, [*parts, *((c, d) for d, c in digits.items())]))
+        fused = [
+            f"{'*'.join(f.axes)} fused" for f in self.fused if any(map(any, f.axis_coef.values()))
+        ]
+        notes = [*fused, *(["with duplicates"] if self.duplicates else [])]
+        text = f"{self.operand}: {self.access} in {self.memory}, elements {grid or 1}"
+        return f"{text}, lanes hold [{', '.join(index)}]{''.join(f', {n}' for n in notes)}"
+
+    def verify(self, digits: Mapping[str, Digit], counters: Mapping[str, Counter]) -> list[str]:
+        """What is wrong with its form, as text; [] where it is well formed."""
+        rank, wrong = len(self.grid), []
+        if {rank} != {len(self.grid_names), len(self.origin), *map(len, self.step.values())}:
+            wrong.append("grid, names, origin and steps differ in length")
+        if {len(self.access.index)} != {len(self.const), len(self.grid_coef), len(self.digit_coef)}:
+            wrong.append("index expressions and the access differ in length")
+        if any(len(row) != rank for row in self.grid_coef):
+            wrong.append("an index does not say what each grid dimension adds")
+        if any(g < 1 for g in self.grid):
+            wrong.append(f"grid {self.grid} has no element")
+        if self.order is not None and sorted(self.order) != list(range(rank)):
+            wrong.append(f"order {self.order} is no order of {rank} dimensions")
+        named = {d for row in self.digit_coef for d in row} | {d for p in self.equal for d in p}
+        named |= {d for f in self.fused for d in f.digit_coef}
+        wrong += [f"digit {d} is not known" for d in sorted(named - set(digits))]
+        wrong += [f"counter {c} is not known" for c in sorted(set(self.step) - set(counters))]
+        return [f"{self.operand}: {text}" for text in wrong]
+
 
 @dataclass(frozen=True)
 class Fused:
@@ -174,9 +210,66 @@ class Embedding:
         coords = "; ".join(f"{'*'.join(c.axes)} = {_affine(c)}" for c in self.coordinates)
         return f"{lanes} | loops {loops} | {coords}" + (" | commuted" if self.commuted else "")
 
+    def show(self) -> str:
+        """The formula, then one line for each operand."""
+        return "\n".join(
+            [
+                f"{self.kind}: {self.formula()}",
+                *(f"  {layout.show()}" for layout in self.layouts.values()),
+            ]
+        )
+
+    def verify(self) -> list[str]:
+        """What is wrong with its form, as text; [] where it is well formed. Whether it covers the
+        operator is for `judge.embedding` to say."""
+        op, wrong = self.operator, []
+        digits = {d.name: d for d in self.digits}
+        counters = {c.name: c for c in self.counters}
+        if len({*digits, *counters}) != len(self.digits) + len(self.counters):
+            wrong.append("two digits or counters have one name")
+        wrong += [f"{x.name} takes {x.extent} values" for x in (*self.digits, *self.counters)
+                  if x.extent < 1]  # fmt: skip
+        for dim in dict.fromkeys(d.dim for d in self.digits):
+            wrong += _unequal_radices(dim, [d for d in self.digits if d.dim == dim])
+        axes = [a for c in self.coordinates for a in c.axes]
+        if sorted(axes) != sorted(op.axes):
+            wrong.append(f"coordinates enumerate {axes}, the axes are {list(op.axes)}")
+        for c in self.coordinates:
+            unknown = (set(c.digits) - set(digits)) | (set(c.counters) - set(counters))
+            wrong += [f"{'*'.join(c.axes)} names an unknown {n}" for n in sorted(unknown)]
+            if c.extent != prod(op.axes.get(a, 1) for a in c.axes):
+                wrong.append(f"{'*'.join(c.axes)} has extent {c.extent}")
+        for first, second in self.equal:
+            pair = digits.get(first), digits.get(second)
+            if pair[0] is None or pair[1] is None or pair[0].extent != pair[1].extent:
+                wrong.append(f"{first} and {second} cannot be equal digits")
+        operands = {Role.DST, Role.LHS, *([Role.RHS] if op.rhs else []), *op.steps_read()}
+        if set(self.layouts) != operands:
+            wanted = ", ".join(sorted(operands))
+            wrong.append(f"layouts of {', '.join(self.layouts)}, wanted of {wanted}")
+        for role, layout in self.layouts.items():
+            if layout.operand != role or layout.tensor not in op.tensors:
+                wrong.append(f"{role} has a layout of {layout.operand} for {layout.tensor}")
+            wrong += layout.verify(digits, counters)
+        return wrong
+
+
+def _unequal_radices(dim: str, digits: list[Digit]) -> list[str]:
+    """Two lanes of one value, or a lane that no value names: digits are mixed-radix."""
+    used = 1
+    for digit in sorted(digits, key=lambda d: (d.radix, d.extent)):
+        if digit.radix != used:
+            return [f"digit {digit.name} of {dim} has radix {digit.radix}, {used} is next"]
+        used *= digit.extent
+    return []
+
 
 def _affine(c: Coordinate) -> str:
-    parts = [f"{k}*{n}" if k != 1 else n for n, k in [*c.counters.items(), *c.digits.items()]]
-    if c.const or not parts:
-        parts.append(str(c.const))
+    return _sum(c.const, [(k, n) for n, k in [*c.counters.items(), *c.digits.items()]])
+
+
+def _sum(const: int, terms: list[tuple[int, str]]) -> str:
+    parts = [f"{k}*{n}" if k != 1 else n for k, n in terms]
+    if const or not parts:
+        parts.append(str(const))
     return "+".join(parts).replace("+-", "-")

@@ -425,8 +425,39 @@ class Plan:
         rows = self.assignments or (self.replicas[0].assignments if self.replicas else ())
         return {row.task: row.device for row in rows}
 
+    def verify(self) -> list[str]:
+        """What is wrong with its form, as text; [] where it is well formed. Whether it suits its
+        graph and platform is for `judge.plan` to say."""
+        wrong = []
+        if self.goal not in (LATENCY, THROUGHPUT):
+            wrong.append(f"goal {self.goal} is not known")
+        if self.status not in (OPTIMAL, FEASIBLE, INFEASIBLE, UNKNOWN):
+            wrong.append(f"status {self.status} is not known")
+        if (self.objective is None) != (self.status in (INFEASIBLE, UNKNOWN)):
+            wrong.append(f"status {self.status} with objective {self.objective}")
+        if self.assignments and self.replicas:
+            wrong.append("assignments stand beside replicas")
+        for rows in (self.assignments, *(r.assignments for r in self.replicas)):
+            tasks = [a.task for a in rows]
+            twice = (
+                sorted({t for t in tasks if tasks.count(t) > 1})
+                if len(set(tasks)) < len(tasks)
+                else []
+            )
+            wrong += [f"task {t} is assigned twice" for t in twice]
+            wrong += [f"task {a.task} ends before it starts" for a in rows if _backwards(a)]
+        transfers = (*self.transfers, *(t for r in self.replicas for t in r.transfers))
+        wrong += [
+            f"transfer of {t.tensor} ends before it starts" for t in transfers if _backwards(t)
+        ]
+        return wrong
+
     def show(self) -> str:
         """Status, objective, bound, then one line per task."""
         head = f"{self.status} {self.goal} {self.objective} ms, bound {self.lower_bound} ms"
         rows = self.assignments or tuple(a for r in self.replicas for a in r.assignments)
         return "\n".join([head, *(f"{a.task}: {a.device} {a.start} {a.finish}" for a in rows)])
+
+
+def _backwards(row: Assignment | Transfer) -> bool:
+    return row.start is not None and row.finish is not None and row.finish < row.start

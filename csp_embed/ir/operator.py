@@ -14,24 +14,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
+from csp_embed.ir.affine import Affine
 
-@dataclass(frozen=True)
-class Affine:
-    """const + sum of coefficient * axis, over operator axes; `terms` sorted, without zeros."""
 
-    terms: tuple[tuple[str, int], ...] = ()
-    const: int = 0
+class Role(StrEnum):
+    """An operand of a compute instruction. Tensor steps of an epilogue have operands of their own,
+    `added(0)`, `added(1)`, … in order; they lie where the result does."""
 
-    def coef(self, axis: str) -> int:
-        return dict(self.terms).get(axis, 0)
+    DST = "dst"
+    LHS = "lhs"
+    RHS = "rhs"
 
-    def __str__(self) -> str:
-        parts = [a if c == 1 else f"-{a}" if c == -1 else f"{c}*{a}" for a, c in self.terms]
-        if self.const or not parts:
-            parts.append(str(self.const))
-        return "+".join(parts).replace("+-", "-")
+
+FACTORS = (Role.LHS, Role.RHS)
+
+
+def added(step: int) -> str:
+    """The operand of the epilogue's tensor step number `step`."""
+    return f"add{step}"
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,11 @@ class Operator:
         outs = set(self.out_axes)
         return tuple(a for a in self.axes if a not in outs)
 
+    def steps_read(self) -> dict[str, Access]:
+        """Operand -> access, of the epilogue's tensor steps."""
+        reads = [s.access for s in self.epilogue if s.access is not None]
+        return {added(n): access for n, access in enumerate(reads)}
+
     def formula(self) -> str:
         """The statement as text; `ops.parse` reads it back."""
         if self.kind == "contract":
@@ -123,7 +131,40 @@ class Operator:
         """Formula and epilogue; with the tensors' shapes `ops.parse_formula` reads it back."""
         return "; ".join([self.formula(), *map(str, self.epilogue)])
 
+    def verify(self) -> list[str]:
+        """What is wrong with its form, as text; [] where it is well formed."""
+        wrong = [f"axis {a} has extent {n}" for a, n in self.axes.items() if n < 1]
+        if self.kind not in ("contract", "max", "min", "map"):
+            wrong.append(f"kind {self.kind} is not known")
+        if (self.rhs is None) == (self.kind == "contract"):
+            wrong.append(f"{self.kind} with {'no' if self.rhs is None else 'an'} rhs")
+        steps = [s.access for s in self.epilogue if s.access is not None]
+        for access in (self.out, self.lhs, *([self.rhs] if self.rhs else []), *steps):
+            wrong += self._unreadable(access)
+        if len(self.out_axes) != len(set(self.out_axes)):
+            wrong.append(f"{self.out} indexes an axis twice")
+        for step in self.epilogue:
+            if (step.imm is None) == (step.access is None):
+                wrong.append(f"step {step.op} needs an immediate or a tensor, not both")
+            elif step.access is not None:
+                used = {a for ix in step.access.index for a, _ in ix.terms}
+                if used - set(self.out_axes):
+                    wrong.append(f"step {step} reads by axes that the result lacks")
+        return wrong
+
+    def _unreadable(self, access: Access) -> list[str]:
+        """What keeps an access from naming elements of its tensor."""
+        tensor = self.tensors.get(access.tensor)
+        if tensor is None:
+            return [f"{access} reads an unknown tensor"]
+        wrong = []
+        if len(access.index) != len(tensor.shape):
+            wrong.append(f"{access} has {len(access.index)} indices, {len(tensor.shape)} wanted")
+        unknown = {a for ix in access.index for a, _ in ix.terms} - set(self.axes)
+        return wrong + [f"{access} names an unknown axis {a}" for a in sorted(unknown)]
+
     def show(self) -> str:
+        """Formula, extents of the axes, epilogue."""
         axes = " ".join(f"{a}={n}" for a, n in self.axes.items())
         steps = "; ".join(map(str, self.epilogue))
         return f"{self.name}: {self.formula()}\n  axes {axes}\n  then {steps or 'nothing'}"

@@ -97,6 +97,72 @@ class Schedule:
     tile: Mapping[str, int] = field(default_factory=dict)
     stats: Mapping[str, Any] = field(default_factory=dict)
 
+    def verify(self) -> list[str]:
+        """What is wrong with its form, as text; [] where it is well formed. Whether the order of
+        rows and tokens is right is for `judge.tokens` to say."""
+        if self.ops.ndim != 2 or self.ops.shape[1] != 4 or len(self.tokens) != len(self.ops):
+            return [f"{self.ops.shape} numbers in rows, {len(self.tokens)} tokens"]
+        wrong = [text for n, r in enumerate(self.regions) for text in _region_breaches(n, r)]
+        for n, t in enumerate(self.templates):
+            if (
+                t.uops.ndim != 2
+                or t.uops.shape[1] != len(t.factors)
+                or min(t.iter_out, t.iter_in) < 1
+            ):
+                wrong.append(f"template {n}: {t.uops.shape} micro-ops, {len(t.factors)} operands")
+        # Columns at once: a schedule may have a hundred thousand rows.
+        kind, first, second, sram = self.ops.T
+        if not np.isin(kind, (LOAD, COMPUTE, STORE, FINISH)).all():
+            wrong.append("a row is of no known kind")
+        if (self.tokens & ~(POP_PREV | POP_NEXT | PUSH_PREV | PUSH_NEXT)).any():
+            wrong.append("a row has token bits of no meaning")
+        compute, moves = kind == COMPUTE, (kind == LOAD) | (kind == STORE)
+        if not _within(first[compute], len(self.templates)):
+            wrong.append("a row runs an unknown template")
+        boxes = np.array([len(r.boxes) for r in self.regions], np.int64)
+        if not _within(first[moves], len(boxes)):
+            wrong.append("a row moves boxes of an unknown region")
+        elif ((second[moves] < 0) | (second[moves] >= boxes[first[moves]])).any():
+            wrong.append("a row moves an unknown box")
+        if (sram[moves] < 0).any():
+            wrong.append("a row names an element below 0")
+        return wrong
+
     def show(self) -> str:
+        """The tile, then what is moved and computed: one line for each region and instruction."""
         tile = " ".join(f"{k}={v}" for k, v in self.tile.items())
-        return f"tile {tile}; {len(self.ops)} rows, {len(self.templates)} compute templates"
+        kind, first = self.ops[:, 0], self.ops[:, 1]
+        lines = [f"tile {tile}; {len(self.ops)} rows, {len(self.templates)} compute templates"]
+        for n, region in enumerate(self.regions):
+            mine = first == n
+            loads, stores = ((kind == k) & mine for k in (LOAD, STORE))
+            grid = "x".join(map(str, region.grid)) or "1"
+            lines.append(
+                f"  {region.operand} in {region.memory}: {grid} elements, "
+                f"{len(region.boxes)} boxes, {int(loads.sum())} loads, {int(stores.sum())} stores"
+            )
+        runs = np.bincount(first[kind == COMPUTE], minlength=len(self.templates))
+        for name in dict.fromkeys((t.instruction, t.op) for t in self.templates):
+            mine = [n for n, t in enumerate(self.templates) if (t.instruction, t.op) == name]
+            steps = sum(int(runs[n]) * self.templates[n].steps for n in mine)
+            text = " ".join(filter(None, name))
+            lines.append(f"  {text}: {int(runs[mine].sum())} instructions, {steps} steps")
+        return "\n".join(lines)
+
+
+def _within(numbers: NDArray[np.int64], count: int) -> bool:
+    return bool(((numbers >= 0) & (numbers < count)).all())
+
+
+def _region_breaches(number: int, region: Region) -> list[str]:
+    """Grid dimensions and boxes that do not fit together."""
+    what = f"region {number} ({region.operand})"
+    if sorted(region.order) != list(range(len(region.grid))):
+        return [f"{what}: order {region.order} is no order of {len(region.grid)} dimensions"]
+    sizes = [region.grid[d] for d in region.order]
+    bad = [
+        box for box in region.boxes
+        if len(box) != len(sizes)
+        or any(not 0 <= a < b <= n for (a, b), n in zip(box, sizes, strict=True))
+    ]  # fmt: skip
+    return [f"{what}: box {bad[0]} does not lie in {sizes}"] if bad else []

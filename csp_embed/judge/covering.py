@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
-from csp_embed.embed.ground.points import Ground, Ints
+from csp_embed.ir.ground import Ground, Ints
 
 RULES = {
     1: "same kind",

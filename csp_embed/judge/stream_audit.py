@@ -1,4 +1,4 @@
-"""Prepares and reads the walk of `check_kernels`: element states, epochs, and findings as text."""
+"""Prepares and reads the walk of `stream_walk`: element states, epochs, and findings as text."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from csp_embed.errors import SpecError
+from csp_embed.errors import InputError, SpecError
 from csp_embed.machine.interface import MemoryInterface, default_memory, interfaces, parse_memory
 from csp_embed.machine.spec import Isa
 
@@ -57,10 +57,18 @@ UNSTATED = Costs("", 8, 8, 8, 1, 0, 0, 1, 1, 1, 2, 20, 10, 4)
 def costs_of(isa: Isa, memory: str | MemoryInterface = "") -> Costs:
     """The costs of `isa` behind `memory`; "": behind the first interface of its spec.
 
-    Raises: InputError for a text that cannot be read; SpecError where the spec has no such
-    interface, or lacks a number.
+    Raises: InputError for a text that cannot be read, and for an interface where the spec states no
+    costs at all: it would have no effect; SpecError where the spec has no such interface, or lacks
+    a number.
     """
     if not isa.costs:
+        if memory:
+            raise InputError(
+                f"memory {_text(memory)!r} has no effect on {isa.name}",
+                where="memory",
+                why="its spec states no costs, so no cycles are predicted",
+                hint="leave out the memory",
+            )
         return UNSTATED
     asked = memory if isinstance(memory, MemoryInterface) else None
     if asked is None:
@@ -106,6 +114,10 @@ def named(memory: MemoryInterface) -> str:
     latency = [f"latency={memory.latency}"] if memory.latency else []
     rate = memory.bytes_per_cycle
     return ",".join([memory.name, *latency, *([] if rate is None else [f"bytes_per_cycle={rate}"])])
+
+
+def _text(memory: str | MemoryInterface) -> str:
+    return memory if isinstance(memory, str) else named(memory)
 
 
 def _number(isa: Isa, section: str, key: str) -> float:

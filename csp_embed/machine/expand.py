@@ -7,8 +7,9 @@ the lanes' index space, tensors are single memory elements; `Dataflow.expand()` 
 from __future__ import annotations
 
 from csp_embed.errors import SpecError
+from csp_embed.ir.affine import Affine
 from csp_embed.ir.dfg import Dataflow, Read
-from csp_embed.ir.operator import Access, Affine
+from csp_embed.ir.operator import Access
 from csp_embed.machine.spec import Instruction, Isa, Operand
 
 # How `ir.dfg` calls a function of two reads where the plain name means a reduction.

@@ -77,9 +77,9 @@ def default_memory(isa: Isa) -> str:
     known = interfaces(isa)
     if not known:
         raise SpecError(
-            f"{isa.name} states no costs of a memory interface",
-            where=f"costs of {isa.source or isa.name}",
-            why="embeddings and schedules are chosen by cycles",
-            hint="add `costs` to the spec; isa_specs/vta.yaml explains every number",
+            f"the costs of {isa.name} name no memory interface",
+            where=isa.where("costs"),
+            why="no section has burst_beats; embeddings and schedules are chosen by cycles",
+            hint="add one, such as `ideal` in isa_specs/toy_dot.yaml, or leave `costs` out",
         )
     return known[0]

@@ -32,7 +32,7 @@ class Machine(Protocol):
 
 
 class Costs(Protocol):
-    """The part of `isa.costs.Costs` that the bound needs."""
+    """The part of `machine.costs.Costs` that the bound needs."""
 
     @property
     def port_bytes(self) -> float: ...

@@ -10,8 +10,9 @@ from collections.abc import Collection, Mapping, Sequence
 from math import prod
 
 from csp_embed.errors import OperatorError
-from csp_embed.ir.operator import Access, Affine, Tensor
-from csp_embed.ops.extents import accesses_of, index_range, plain_axis
+from csp_embed.ir.affine import Affine
+from csp_embed.ir.operator import Access, Tensor
+from csp_embed.ops.extents import accesses_of, plain_axis
 from csp_embed.ops.syntax import Statement
 from csp_embed.ops.tokens import fail
 
@@ -132,7 +133,7 @@ def check_reads(
         operand = access in (st.lhs, st.rhs)
         for d, ix in enumerate(access.index):
             dim = tensors[access.tensor].shape[d]
-            lo, hi = index_range(ix, axes)
+            lo, hi = ix.reach(axes)
             at = st.index_places.get((access.tensor, d))
             if not operand and (lo < 0 or hi >= dim):
                 other = st.kind == "map" and access.tensor != st.lhs.tensor
@@ -168,7 +169,7 @@ def check_reads(
                         why="the shapes contradict each other",
                     )
     for d, (ix, dim) in enumerate(zip(st.out.index, tensors[st.out.tensor].shape, strict=True)):
-        _, hi = index_range(ix, axes)
+        _, hi = ix.reach(axes)
         if hi < dim - 1:
             fail(
                 st.text,
@@ -179,7 +180,7 @@ def check_reads(
 
 def _dead_share(ix: Affine, axis: str, coef: int, axes: Mapping[str, int], dim: int) -> float:
     """Share of the axis' values for which every read along this index is out of range."""
-    lo, hi = index_range(ix, {**axes, axis: 1})
+    lo, hi = ix.reach({**axes, axis: 1})
     # Values v with hi + coef*v >= 0 and lo + coef*v <= dim-1 read something.
     if coef > 0:
         first, last = -(hi // coef), (dim - 1 - lo) // coef

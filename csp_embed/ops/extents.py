@@ -15,16 +15,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
-from csp_embed.ir.operator import Access, Affine
+from csp_embed.ir.affine import Affine
+from csp_embed.ir.operator import Access
 from csp_embed.ops.syntax import Statement
 from csp_embed.ops.tokens import fail
-
-
-def index_range(ix: Affine, extents: Mapping[str, int]) -> tuple[int, int]:
-    """Smallest and largest value of an index over the axes."""
-    lo = ix.const + sum(c * (extents[a] - 1) for a, c in ix.terms if c < 0)
-    hi = ix.const + sum(c * (extents[a] - 1) for a, c in ix.terms if c > 0)
-    return lo, hi
 
 
 def plain_axis(ix: Affine) -> str | None:
@@ -142,7 +136,7 @@ class Solver:
             c = ix.coef(axis)
             if not c or dim is None or any(a != axis and a not in self.known for a, _ in ix.terms):
                 continue
-            lo, hi = index_range(ix, {**self.known, axis: 1})
+            lo, hi = ix.reach({**self.known, axis: 1})
             if lo < 0 or c < 0:
                 fail(
                     self.st.text,
@@ -189,7 +183,7 @@ def solve_extents(
     guessed = [a for a in order if a not in solver.known]
     solver.largest(order)
     for tensor, _, ix, dim, at in solver.indices() if st.out.tensor not in shapes else ():
-        lo, hi = index_range(ix, solver.known)
+        lo, hi = ix.reach(solver.known)
         if dim is not None and (lo < 0 or hi >= dim) and plain_axis(ix) is None:
             fail(
                 st.text,

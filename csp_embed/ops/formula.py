@@ -16,7 +16,8 @@ from dataclasses import replace
 from typing import Any
 
 from csp_embed.errors import OperatorError
-from csp_embed.ir.operator import Access, Affine, Operator, Step, Tensor
+from csp_embed.ir.affine import Affine
+from csp_embed.ir.operator import Access, Operator, Step, Tensor
 from csp_embed.ops.checks import (
     BYTES,
     axes_of,
@@ -27,7 +28,7 @@ from csp_embed.ops.checks import (
     check_reads,
     check_steps,
 )
-from csp_embed.ops.extents import accesses_of, index_range, solve_extents
+from csp_embed.ops.extents import accesses_of, solve_extents
 from csp_embed.ops.syntax import Statement, read_statement
 from csp_embed.ops.tokens import fail
 
@@ -271,7 +272,7 @@ def make_tensors(
 
 def _needed(st: Statement, tensor: str, d: int, ix: Affine, axes: Mapping[str, int]) -> int:
     """Extent of a dimension whose shape was not given: as much as is read."""
-    lo, hi = index_range(ix, axes)
+    lo, hi = ix.reach(axes)
     if lo < 0:
         fail(
             st.text,

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from csp_embed.errors import OperatorError
-from csp_embed.ir.operator import Access, Affine
+from csp_embed.ir.affine import Affine
+from csp_embed.ir.operator import Access
 
 _TOKEN = re.compile(
     r"\s+|(?P<float>\d+\.\d*(?:[eE][+-]?\d+)?|\.\d+|\d+[eE][+-]?\d+)|(?P<int>\d+)"

@@ -75,15 +75,17 @@ class Exact:
             ]
         )
 
-    @cached_property
-    def most(self) -> float:
+    def most(self, horizon: float) -> float:
         """No less than any load: all tasks on one device, all values over one link to all their
-        readers. In the Problem's unit."""
+        readers, where nothing that takes longer than `horizon` may happen. In the Problem's unit.
+        """
         p = self.p
-        work = np.where(np.isfinite(p.cost), p.cost, 0.0).sum(axis=0).max(initial=0.0)
+        able = np.where(np.isfinite(p.cost), np.minimum(p.cost, horizon), 0.0)
+        work = able.sum(axis=0).max(initial=0.0)
         away = np.isfinite(p.lat[: p.m])
         sends = sum(
-            float(p.waits(v)[away].max(initial=0.0)) * p.m * p.m for v in range(len(p.value_src))
+            min(float(p.waits(v)[away].max(initial=0.0)), horizon) * p.m * p.m
+            for v in range(len(p.value_src))
         )
         return float(max(work, sends if p.contended() else 0.0))
 
@@ -98,7 +100,10 @@ class Exact:
     def timetable(self, table: Timetable) -> Timetable:
         """Earliest times, in Fractions, that keep the sequences of a timetable in floats."""
         hops = {key: start for key, (start, _) in table.hops.items()}
-        return retimed(self.p, table.dev, table.start.tolist(), hops, self.cost, self.hop)
+        ends = table.finish.tolist(), {key: end for key, (_, end) in table.hops.items()}
+        return retimed(
+            self.p, table.dev, table.start.tolist(), hops, self.cost, self.hop, ends=ends
+        )
 
     def loads(self, dev: Ints) -> dict[str, Fraction]:
         """ms per sample by device, contended link and bus."""

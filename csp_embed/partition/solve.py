@@ -33,7 +33,7 @@ from csp_embed.partition.methods.period_loads import load_arrays
 from csp_embed.partition.request import Clock, Incumbent, Progress, Request, in_units
 from csp_embed.partition.supervise import INTERRUPTED, supervised
 from csp_embed.partition.symmetry import trimmed
-from csp_embed.partition.timetable import decoded, latency_plan, throughput_plan
+from csp_embed.partition.timetable import decoded, latency_plan, retimed, throughput_plan
 from csp_embed.partition.view import Problem, make_problem, normalised
 
 LISTS = ("heft", "peft", "cpop", "lookahead", "minmin", "greedy", "single")
@@ -99,7 +99,7 @@ def solve(
     elif replicas > 1 or batch > 1:
         from csp_embed.partition.methods.data_parallel import solve_replicated
 
-        plan = solve_replicated(graph, platform, request, dict(fix or {}), replicas, batch)
+        plan = solve_replicated(graph, platform, clock, dict(fix or {}), replicas, batch)
     else:
         plan = solve_links(graph, platform, clock, dict(fix or {}), start)
     plan = replace(
@@ -184,6 +184,10 @@ def quick_start(p: Problem, inc: Incumbent) -> None:
         if np.isfinite(x.value):
             table = decoded(p, x.order, x.dev, scheduler.k, scheduler.a, scheduler.w)
             inc.offer(x.dev, table, "heft")
+    elif inc.request.objective == LATENCY:  # one after the other, where that is allowed
+        for name, dev in throughput.starts(p):
+            if feasible.talks(p, dev):
+                inc.offer(dev, retimed(p, dev, range(p.n), {}), name)
     elif inc.request.objective == THROUGHPUT:
         for name, dev in throughput.starts(p):
             inc.offer(dev, None, name)
@@ -191,14 +195,15 @@ def quick_start(p: Problem, inc: Incumbent) -> None:
 
 def first_bounds(p: Problem, proof: latency.Proof, request: Request) -> None:
     """What is known before any search; exactly where that is quick."""
-    proof.raise_to(*bounds.best_bound(p, request.objective == LATENCY))
     exact = Exact.of(p)
+    if p.n and p.n * p.m <= STEPS:  # before anything is compiled
+        least = (min(exact.cost(t, d) for d in p.allowed(t)) for t in range(p.n))
+        proof.know(max(least), "largest task")
+    proof.raise_to(*bounds.best_bound(p, request.objective == LATENCY))
     if p.n and request.objective == LATENCY and len(p.use) * p.m * p.m <= STEPS:
         proof.know(exact.critical_path(), "critical path")
     if p.n and p.n * p.m <= STEPS:
         proof.know(exact.load(bounds.load_prices(p.cost)), "load")
-        least = (min(exact.cost(t, d) for d in p.allowed(t)) for t in range(p.n))
-        proof.know(max(least), "largest task")
 
 
 def restart(p: Problem, inc: Incumbent, start: Plan) -> None:

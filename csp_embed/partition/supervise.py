@@ -17,7 +17,7 @@ from csp_embed.partition.request import Clock
 
 DONE, LIMIT, INTERRUPTED = "done", "limit", "interrupted"
 NAME = "csp-embed search"
-GRACE = 0.5  # s between the request to stop and leaving the search behind
+GRACE = 0.3  # s between the request to stop and leaving the search behind
 POLL = 0.05  # s
 
 

@@ -76,7 +76,7 @@ def carried(p: Problem, dev: Sequence[int] | Ints) -> tuple[Ints, Ints, Ints, In
 def retimed(
     p: Problem, dev: Ints, start: Sequence[float], hop_start: dict[tuple[int, int, int], float],
     cost: Callable[[int, int], Any] | None = None, hop_time: Callable[[int, int], Any] | None =
-    None,
+    None, *, ends: tuple[Sequence[float], Mapping[tuple[int, int, int], float]] | None = None,
 ) -> Timetable:  # fmt: skip
     """Earliest times that keep the sequence which approximate starts imply.
 
@@ -84,7 +84,11 @@ def retimed(
     to ties. Operations are appended by (start, whether they last, topological position); what an
     operation waits for is appended before it, so that rounded starts do no harm.
     cost (task, device) and hop_time (value, hop): durations of any number type, else the floats of
-    the Problem."""
+    the Problem.
+    ends: of tasks and hops in the unit of `start`. With them a task whose activation may be one too
+    many waits, as it did, for all that had ended when it began: began it sooner, its activation
+    would meet others that it never met. (Lives that overlap now overlapped then, pair by pair, so
+    by Helly's theorem at one time, when they fitted.)"""
     hop_time = hop_time or (lambda v, h: float(p.hop_lat[h] + p.value_bytes[v] * p.hop_inv[h]))
     kind = float if cost is None else object
     cost = cost or (lambda t, d: float(p.cost[t, d]))
@@ -123,6 +127,21 @@ def retimed(
         return finish
 
     done = np.zeros(p.n, bool)
+    hungry = _hungry(p, dev) if ends is not None else done
+    ended: list[tuple[float, int, tuple[int, int, int] | None]] = []
+    if ends is not None and hungry.any():
+        ended = [(end_, t, None) for t, end_ in enumerate(ends[0])]
+        ended += [(end_, int(p.value_src[key[0]]), key) for key, end_ in ends[1].items()]
+        ended.sort(key=lambda x: x[0], reverse=True)
+    past: list[Any] = [0]
+
+    def waited(now: float) -> Any:
+        """When all has ended that had ended by `now`; called with rising `now`."""
+        while ended and ended[-1][0] <= now:
+            _, t, key = ended.pop()
+            if done[t]:  # else rounding made it look early
+                past[0] = max(past[0], end[t] if key is None else hop(*key))
+        return past[0]
 
     def task(t: int) -> None:
         """Schedules task t behind what it reads."""
@@ -139,6 +158,8 @@ def retimed(
                 ready = max(ready, end[u])
             else:
                 ready = max(ready, hop(int(v), d, len(p.hops(int(dev[u]), d, int(v))) - 1))
+        if hungry[t]:
+            ready = max(ready, waited(start[t]))
         begin[t], end[t] = ready, ready + cost(t, d)
         free[d] = end[t]
 
@@ -149,6 +170,13 @@ def retimed(
             task(int(p.value_src[keys[key][0]]))
             hop(*keys[key])
     return Timetable(np.array(dev), np.array(begin, kind), np.array(end, kind), hops)
+
+
+def _hungry(p: Problem, dev: Ints) -> Any:
+    """[n] tasks whose activation may be one too many on their device."""
+    at = np.asarray(dev, np.int64)
+    needed = np.bincount(at, p.weight + p.activation, minlength=p.m)
+    return (p.activation > 0) & (needed > p.memory)[at]
 
 
 def loads(p: Problem, dev: Sequence[int] | Ints) -> dict[str, float]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from csp_embed.compiler.kernel import Kernel
+from csp_embed.compiler.compiled import Compiled
 from csp_embed.compiler.verify import Verdict
 from csp_embed.report import svg
 from csp_embed.report.kernel import figures, render
@@ -101,7 +101,7 @@ def compare(records: Sequence[Record], machines: Sequence[str]) -> str:
     return table(("layer", *machines), [mean, *rows], sort=True)
 
 
-def kernel_page(kernel: Kernel, bound: int, verdict: Verdict) -> str:
+def kernel_page(kernel: Compiled, bound: int, verdict: Verdict) -> str:
     """One kernel: its report, its alternatives, its stream's beginning."""
     from csp_embed.machine.listing import listing
 
@@ -124,7 +124,7 @@ def kernel_page(kernel: Kernel, bound: int, verdict: Verdict) -> str:
     return page(f"{f['operator']}: {f['formula']}", body)
 
 
-def _spent(kernel: Kernel, figures: Record) -> str:
+def _spent(kernel: Compiled, figures: Record) -> str:
     """Where the cycles go: the compute module as a bar, every queue as a row."""
     from csp_embed.sim.cycles.engine import simulate_cycles
 

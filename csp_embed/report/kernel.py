@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from csp_embed import figures as meaning
-from csp_embed.compiler.kernel import Kernel
+from csp_embed.compiler.compiled import Compiled
 from csp_embed.compiler.verify import Verdict
 from csp_embed.ir.embedding import Embedding
 from csp_embed.machine.costs import costs_of
@@ -19,7 +19,7 @@ NOT_JUDGED = "not judged: nothing was checked or compared"
 
 
 def figures(
-    kernel: Kernel, bound: int | None = None, verdict: Verdict | None = None
+    kernel: Compiled, bound: int | None = None, verdict: Verdict | None = None
 ) -> dict[str, Any]:
     """What `compile --json` prints. Units: cycles, bytes, seconds; docs/glossary.md defines them.
 
@@ -62,7 +62,7 @@ def kind_of(embedding: Embedding) -> str:
     return embedding.kind + (" commuted" if embedding.commuted else "")
 
 
-def alternatives(kernel: Kernel) -> list[dict[str, Any]]:
+def alternatives(kernel: Compiled) -> list[dict[str, Any]]:
     """The embeddings that were scheduled, best first: what `compile --explain` lists."""
     return [
         {"kind": kind_of(e), "scheduled_cycles": cycles, "embedding": e.formula()}
@@ -70,12 +70,12 @@ def alternatives(kernel: Kernel) -> list[dict[str, Any]]:
     ]
 
 
-def step_cycles(kernel: Kernel) -> float:
+def step_cycles(kernel: Compiled) -> float:
     """Cycles of one contraction step; 1 where the machine states no costs."""
-    return float(kernel.isa.costs.get("contract", {}).get("step", 1.0))
+    return costs_of(kernel.isa, kernel.memory).step
 
 
-def lane_utilisation(kernel: Kernel) -> float | None:
+def lane_utilisation(kernel: Compiled) -> float | None:
     """Of the stream's contraction steps."""
     contract = kernel.isa.of_kind("contract")
     dims = {d for o in contract.operands for d in o.dims}
@@ -84,7 +84,7 @@ def lane_utilisation(kernel: Kernel) -> float | None:
     return meaning.lane_utilisation(useful, steps(kernel)["contract"], lanes)
 
 
-def instruction_counts(kernel: Kernel) -> dict[str, int]:
+def instruction_counts(kernel: Compiled) -> dict[str, int]:
     """Instructions by name."""
     code = kernel.lowered.stream.code
     return {
@@ -94,7 +94,7 @@ def instruction_counts(kernel: Kernel) -> dict[str, int]:
     }
 
 
-def steps(kernel: Kernel) -> dict[str, int]:
+def steps(kernel: Compiled) -> dict[str, int]:
     """Micro-op steps executed: multiply-accumulate, reset, elementwise."""
     counts = np.bincount(
         kernel.schedule.ops[kernel.schedule.ops[:, 0] == 1, 1],
@@ -106,7 +106,7 @@ def steps(kernel: Kernel) -> dict[str, int]:
     return out
 
 
-def packed_bytes(kernel: Kernel) -> dict[str, int]:
+def packed_bytes(kernel: Compiled) -> dict[str, int]:
     """Bytes in DRAM per packed tensor, micro-ops and instructions."""
     out = {}
     for region, size in zip(kernel.schedule.regions, kernel.lowered.size_bytes, strict=True):
@@ -118,7 +118,7 @@ def packed_bytes(kernel: Kernel) -> dict[str, int]:
     return out
 
 
-def host_bytes(kernel: Kernel) -> int:
+def host_bytes(kernel: Compiled) -> int:
     """Bytes that the host packs at run time: the activations' packed sizes."""
     tensors = kernel.operator.tensors
     return sum(
@@ -131,7 +131,7 @@ def host_bytes(kernel: Kernel) -> int:
 
 
 def render(
-    kernel: Kernel,
+    kernel: Compiled,
     bound: int | None = None,
     verdict: Verdict | None = None,
     *,

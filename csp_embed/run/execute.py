@@ -6,11 +6,11 @@ in order; a part starts as soon as its tensors are there, so unlike devices work
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -75,7 +75,7 @@ class RunReport:
     def median_error(self) -> float | None:
         """Median of |measured / predicted - 1| over parts that were measured."""
         errors = [abs(r.error) for r in self.parts if r.how == MEASURED and r.error is not None]
-        return statistics.median(errors) if errors else None
+        return median(errors) if errors else None
 
 
 def run_parts(
@@ -90,11 +90,13 @@ def run_parts(
 
     The tensors come from plain sessions: graph optimisations round quantised networks differently
     wherever they are cut. What is measured is optimised.
-    Raises: SimError where a part waits for a tensor that nobody makes; WorkerDied, saying what
-    remained to be done.
+    Raises: SimError where a part waits for a tensor that nobody makes; WorkerDied, saying what was
+    finished and what remained to be done.
     """
     left = [part.name for part in parts]
     remaining = "not run: "
+    taken: list[list[tuple[float, str]]] = [[] for _ in parts]
+    walls: list[float] = []
     try:
         for part in parts:
             runners[part.device].load(part, files[part.index], plain=True)
@@ -103,7 +105,6 @@ def run_parts(
         for part in parts:
             runners[part.device].load(part, files[part.index])
         total = timing.runs + ROUNDS * len(parts)
-        taken: list[list[tuple[float, str]]] = [[] for _ in parts]
         for turn in range(ROUNDS):
             for at, part in enumerate(parts):
                 if progress is not None:
@@ -111,8 +112,7 @@ def run_parts(
                 taken[at].append(runners[part.device].time(part, values, timing))
                 if turn == ROUNDS - 1:
                     left.remove(part.name)
-        times = [(statistics.median(ms for ms, _ in rows), rows[0][1]) for rows in taken]
-        walls: list[float] = []
+        times = [(median(ms for ms, _ in rows), rows[0][1]) for rows in taken]
         for turn in range(timing.runs):
             left, remaining = [f"{timing.runs - turn} of {timing.runs} runs"], "of the whole plan: "
             if progress is not None:
@@ -121,13 +121,33 @@ def run_parts(
             _once(parts, runners, feeds)
             walls.append((time.perf_counter_ns() - begin) / 1e6)
     except WorkerDied as error:
+        waiting = left if remaining.startswith("not run") else ()
         raise WorkerDied(
             error.what,
             where=error.where,
-            why=f"{error.why}; remained {remaining}{', '.join(left) or 'nothing'}",
+            why=f"{error.why}; {_finished(parts, waiting, taken, walls)}; "
+            f"remained {remaining}{', '.join(left) or 'nothing'}",
             hint=error.hint,
         ) from error
-    return values, times, statistics.median(walls)
+    return values, times, median(walls)
+
+
+def _finished(
+    parts: Sequence[Part], left: Sequence[str], taken: Sequence[Sequence[tuple[float, str]]],
+    walls: Sequence[float],
+) -> str:  # fmt: skip
+    """What is known of a run that a worker's death ended, with the figures so far."""
+    if walls:
+        return f"finished: {len(walls)} runs of the whole plan, median {median(walls):.4g} ms"
+    if any(taken):
+        rows = [
+            f"{p.name} {median(x for x, _ in t):.4g} ms"
+            for p, t in zip(parts, taken, strict=True)
+            if t
+        ]
+        return f"finished: every part ran; measured so far: {', '.join(rows)}"
+    ran = [part.name for part in parts if part.name not in left]
+    return f"finished: {', '.join(ran) or 'nothing'}"
 
 
 def _once(

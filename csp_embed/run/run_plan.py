@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from csp_embed.errors import CheckError, InputError
+from csp_embed.files import scratch_folder
 from csp_embed.ir.network import Plan, Platform
 from csp_embed.network.onnx.graph import Imported
 from csp_embed.network.onnx.net import import_onnx
@@ -62,9 +62,8 @@ def run_plan(
     check_inputs(model.net, feeds)
     if export_to is not None:
         export(export_to, plan, platform, model, constants, parts)
-    folder = Path(tempfile.mkdtemp(prefix="csp-embed-run-"))
     runners: dict[str, Runner] = {}
-    try:
+    with scratch_folder("csp-embed-run-") as folder, closing_all(runners):
         if run_from is not None:
             files = exported_files(run_from, parts)
         else:
@@ -80,10 +79,6 @@ def run_plan(
             )
             for replica in range(parts[-1].replica + 1)
         ]  # fmt: skip
-    finally:
-        for runner in runners.values():
-            runner.close()
-        shutil.rmtree(folder, ignore_errors=True)
     notes += [note for copy in copies for note in copy.notes]
     if len(copies) > 1:
         notes.append(
@@ -108,6 +103,16 @@ def run_plan(
         inputs_matter=matter,
         notes=tuple(notes),
     )
+
+
+@contextmanager
+def closing_all(runners: Mapping[str, Runner]) -> Iterator[None]:
+    """Closes, at the end, whatever is in `runners` by then."""
+    try:
+        yield
+    finally:
+        for runner in runners.values():
+            runner.close()
 
 
 @dataclass(frozen=True)

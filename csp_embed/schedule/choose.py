@@ -1,8 +1,8 @@
 """Finds a schedule: proposes tiles by estimate, builds the best of them, changes the best.
 
-Takes: Problems (embeddings of one operator) and `measure`, which emits a schedule and returns its
-simulated cycles (the driver supplies it).
-Leaves: the best Schedule of every problem with its cycles.
+Takes: Problems (embeddings of one operator) and a `Meter`, which emits a schedule and counts its
+cycles (the compiler supplies it).
+Leaves: the best Schedule of every problem with what was measured of it.
 
 More candidates never make it worse, by construction. The first POOL problems are screened whatever
 the effort; their order by screening says which are improved first, and a larger `top` improves more
@@ -14,8 +14,9 @@ of schedules.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from csp_embed.errors import Infeasible
 from csp_embed.ir.schedule import BiasTrick, Schedule
@@ -29,15 +30,28 @@ from csp_embed.schedule.inputs import Problem
 from csp_embed.schedule.nests import Covers
 from csp_embed.schedule.tile import Reserve, configure, propose
 
-Measure = Callable[[Schedule], float]
+
+class Measured(Protocol):
+    """What a meter says of a schedule: its cycles, and whatever it made to count them."""
+
+    @property
+    def cycles(self) -> float: ...
+
+
+class Meter(Protocol):
+    """Measures schedules. The search keeps what it returns beside the schedule it is of."""
+
+    def measure(self, schedule: Schedule) -> Measured: ...
 
 
 @dataclass(frozen=True)
 class Found:
-    """number: of the problem. cycles: by `measure`. config: the decisions (None: elementwise)."""
+    """number: of the problem. measured: by the meter. cycles: of it, with the problem's penalty.
+    config: the decisions (None: elementwise)."""
 
     number: int
     schedule: Schedule
+    measured: Measured
     cycles: float
     config: Config | None = None
 
@@ -57,7 +71,7 @@ def _above(value: float, slack: tuple[float, float]) -> float:
 
 def search(
     problems: Sequence[Problem],
-    measure: Measure,
+    meter: Meter,
     costs: Costs,
     *,
     ranges: Mapping[int, int],
@@ -80,7 +94,7 @@ def search(
     entries, refusal = [], None
     for n, problem in enumerate(problems):
         extra = penalties[n] if penalties else 0.0
-        context = _Context(n, problem, trick.find(problem, dict(ranges)), measure, extra)
+        context = _Context(n, problem, trick.find(problem, dict(ranges)), meter, extra)
         try:
             proposals = _propose(context, costs, max(count, SCREENED))
         except Infeasible as error:
@@ -171,11 +185,11 @@ class _Entry:
 
 
 def rebuild(
-    number: int, problem: Problem, config: Config, measure: Measure, ranges: Mapping[int, int]
+    number: int, problem: Problem, config: Config, meter: Meter, ranges: Mapping[int, int]
 ) -> Found | None:
     """The schedule of decisions that an earlier search found, or None where they do not fit."""
     bias = None if problem.rhs is None else trick.find(problem, dict(ranges))
-    return _Context(number, problem, bias, measure, 0.0).attempt(config)
+    return _Context(number, problem, bias, meter, 0.0).attempt(config)
 
 
 class _Context:
@@ -186,11 +200,11 @@ class _Context:
         number: int,
         problem: Problem,
         bias: BiasTrick | None,
-        measure: Measure,
+        meter: Meter,
         extra: float,
     ) -> None:
         self.number, self.problem, self.bias, self.extra = number, problem, bias, extra
-        self.measure = lambda schedule: measure(schedule) + extra
+        self.meter = meter
         self.covers: Covers = {}
 
     def work(self, costs: Costs) -> float:
@@ -217,16 +231,20 @@ class _Context:
                 schedule = build(self.problem, config, self.bias, self.covers)
         except Infeasible:
             return None
-        return Found(self.number, schedule, self.measure(schedule), config)
+        return self._found(schedule, config)
+
+    def _found(self, schedule: Schedule, config: Config | None) -> Found:
+        measured = self.meter.measure(schedule)
+        return Found(self.number, schedule, measured, measured.cycles + self.extra, config)
 
     def surely(self, like: Config | None) -> Found:
         """One point per tile: what fits wherever anything does."""
         if like is None:
             schedule = map_build.build(self.problem)
-            return Found(self.number, schedule, self.measure(schedule))
+            return self._found(schedule, None)
         config = replace(like, tile=(1,) * len(self.problem.extents), up=0, down=0)
         schedule = build(self.problem, config, self.bias, self.covers)
-        return Found(self.number, schedule, self.measure(schedule), config)
+        return self._found(schedule, config)
 
 
 def _propose(context: _Context, costs: Costs, count: int) -> Sequence[tuple[float, Config | None]]:

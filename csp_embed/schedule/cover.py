@@ -22,6 +22,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from csp_embed.ir.affine import meeting, reach
+from csp_embed.ir.union import joined
+
 Ints = NDArray[np.int64]
 
 
@@ -87,18 +90,15 @@ def cover(
     binding = []
     for c in constraints:
         used = [i for i, k in enumerate(c[0]) if k and extents[i] > 1]
-        low = c[1] + sum(min(0, k * (e - 1)) for k, e in zip(c[0], extents, strict=True))
-        high = c[1] + sum(max(0, k * (e - 1)) for k, e in zip(c[0], extents, strict=True))
+        low, high = reach(zip(c[0], extents, strict=True), c[1])
         if low >= 0 and high < c[2]:
             continue
         if high < 0 or low >= c[2]:
             return []
         if len(used) == 1:
             i = used[0]
-            ok = [v for v in range(extents[i]) if 0 <= c[1] + c[0][i] * v < c[2]]
-            if not ok:
-                return []
-            lo[i], hi[i] = max(lo[i], ok[0]), min(hi[i], ok[-1] + 1)
+            first, last = meeting(c[0][i], c[1], c[1], c[2])
+            lo[i], hi[i] = max(lo[i], first), min(hi[i], last + 1)
             continue
         binding.append((used, c))
     if any(a >= b for a, b in zip(lo, hi, strict=True)):
@@ -129,15 +129,8 @@ def groups_of(
     """Counters joined by binding constraints, with their valid points; None where one has no
     point.
     """
-    sets: list[set[int]] = []
-    for used, _ in binding:
-        joined = set(used)
-        for s in [s for s in sets if s & joined]:
-            joined |= s
-            sets.remove(s)
-        sets.append(joined)
     groups = []
-    for s in sorted(sets, key=min):
+    for s in sorted(joined(set(used) for used, _ in binding), key=min):
         counters = tuple(sorted(s))
         axes = [np.arange(lo[i], hi[i]) for i in counters]
         points = np.stack([m.ravel() for m in np.meshgrid(*axes, indexing="ij")], axis=1)

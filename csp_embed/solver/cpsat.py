@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from csp_embed.solver.params import Params
+from csp_embed.solver.params import TRUSTED, Params
 from csp_embed.solver.status import FEASIBLE, INFEASIBLE, OPTIMAL, UNKNOWN, Solved
 
 
@@ -45,7 +45,7 @@ def solve(
         p.max_deterministic_time = params.deterministic_limit
     if params.time_limit is not None:
         p.max_time_in_seconds = max(params.time_limit, 1e-3)
-    for name, value in (extra or {}).items():
+    for name, value in {**TRUSTED, **(extra or {})}.items():
         setattr(p, name, value)
 
     class Watch(cp_model.CpSolverSolutionCallback):

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from csp_embed.solver.params import Params
+from csp_embed.solver.params import TRUSTED, Params
 from csp_embed.solver.status import FEASIBLE, INFEASIBLE, OPTIMAL, UNKNOWN
 
 
@@ -79,6 +79,8 @@ def _solver(cp_model: Any, params: Params) -> Any:
     p.random_seed = params.seed
     p.num_workers = params.workers
     p.log_search_progress = params.log
+    for name, value in TRUSTED.items():
+        setattr(p, name, value)
     if params.deterministic_limit is not None:
         p.max_deterministic_time = params.deterministic_limit
     if params.time_limit is not None:

@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from types import MappingProxyType
+
+# CP-SAT parameters without which its proofs are none. OR-tools 9.15 takes enforcement literals
+# off linear constraints wrongly in its presolve of at-most-ones (rule "linear + amo: removed
+# enforcement literal", google/or-tools issue 5293), whatever the size of the numbers: it then
+# "proves" optima that a listing of all placements beats. This limit switches that pass off.
+TRUSTED = MappingProxyType({"presolve_inclusion_work_limit": 0})
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csp_embed.embed.ground.numerations import STEP, Frame, bound
-from csp_embed.embed.ground.points import Ground, Ints
+from csp_embed.ir.ground import Ground, Ints
 
 Place = tuple[int, ...]
 # (frame, digit, column) -> whether the digit may move the coordinates so.

@@ -13,7 +13,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from csp_embed.embed.ground.points import Ground, Key, key
+from csp_embed.embed.ground.points import Key, key
+from csp_embed.ir.ground import Ground
 from csp_embed.judge.covering import covering_of, judge
 
 Place = tuple[int, ...]

@@ -19,7 +19,8 @@ import operator
 from collections.abc import Iterator, Sequence
 from functools import cache
 
-from csp_embed.embed.ground.points import Ground, Key, placed_at
+from csp_embed.embed.ground.points import Key, placed_at
+from csp_embed.ir.ground import Ground
 from tests.oracles.brute import brute_irregular
 
 Rows = list[list[int]]

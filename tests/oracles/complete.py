@@ -19,9 +19,10 @@ from collections.abc import Iterator, Sequence
 from csp_embed.embed.algebra.rows import Reject
 from csp_embed.embed.build import build_map
 from csp_embed.embed.ground.numerations import STEP, Frame, frames
-from csp_embed.embed.ground.points import Ground
+from csp_embed.embed.problem import EmbedProblem
 from csp_embed.embed.space.digits import Map
 from csp_embed.ir.embedding import Coordinate, Counter, Digit, Embedding
+from csp_embed.ir.ground import Ground
 from csp_embed.machine.spec import Isa
 from tests.oracles.affine import Affine, Maps
 
@@ -30,10 +31,11 @@ def complete_embeddings(
     ground: Ground, isa: Isa, mode: str = "relaxed"
 ) -> Iterator[tuple[Affine, Embedding]]:
     """Every embedding of at most the ground problem's steps (empty ones counted), and its map."""
+    problem = EmbedProblem.of(ground.op, isa, mode)
     for frame in frames(ground):
         for found in Maps(ground, frame, lambda f, n, v: own_lanes(ground, f, n, v)):
             try:
-                yield found, build_map(ground.op, isa, map_of(ground, found), ground.commuted, mode)
+                yield found, build_map(problem, map_of(ground, found), ground.commuted)
             except Reject:
                 continue
 

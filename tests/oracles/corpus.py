@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 
 from csp_embed import ops
 from csp_embed.embed.ground.expand import lifted_embeddings, named_steps
-from csp_embed.embed.ground.points import Ground, pose_ground
+from csp_embed.embed.ground.points import pose_ground
+from csp_embed.ir.ground import Ground
 from csp_embed.ir.operator import Operator
 from csp_embed.machine.load import load_isa
 from csp_embed.machine.spec import Isa

@@ -17,7 +17,8 @@ import numpy as np
 
 from csp_embed.embed.ground.expand import expanded, lifted_embeddings, named_steps
 from csp_embed.embed.ground.numerations import STEP, frames
-from csp_embed.embed.ground.points import Ground, Key, key
+from csp_embed.embed.ground.points import Key, key
+from csp_embed.ir.ground import Ground
 from csp_embed.judge.covering import covering_of, judge
 from csp_embed.machine.spec import Isa
 from tests.oracles.affine import Affine, Clash, Maps

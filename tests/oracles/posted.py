@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from constraint import AllDifferentConstraint, Problem
 
-from csp_embed.embed.ground.points import Ground, Key, key
+from csp_embed.embed.ground.points import Key, key
+from csp_embed.ir.ground import Ground
 
 Place = tuple[int, ...]
 Held = Mapping[int, frozenset[tuple[int, Place]]]

@@ -21,7 +21,8 @@ import numpy as np
 from constraint import Problem
 
 from csp_embed.embed.ground.numerations import STEP, Frame, bound, frames
-from csp_embed.embed.ground.points import Ground, Key, key
+from csp_embed.embed.ground.points import Key, key
+from csp_embed.ir.ground import Ground
 from tests.oracles.posted import Place, lane_of, single, whole
 
 

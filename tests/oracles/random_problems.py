@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterator
 from csp_embed import ops
 from csp_embed.embed.ground.expand import lifted_embeddings, named_steps
 from csp_embed.embed.ground.numerations import bound, frames
-from csp_embed.embed.ground.points import Ground, pose_ground
+from csp_embed.embed.ground.points import pose_ground
 from csp_embed.errors import CspEmbedError
+from csp_embed.ir.ground import Ground
 from csp_embed.ir.operator import Operator
 from csp_embed.machine.spec import Isa
 from tests.oracles.affine import Maps

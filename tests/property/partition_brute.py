@@ -1,8 +1,8 @@
 """Tiny random platforms and graphs, and their optima by trying everything, in Fractions.
 
 Shares nothing with the product but the values of `ir.network`: routes by walking all simple paths,
-latency by all sequences in which tasks and queued transfers can be appended, period by all
-placements.
+latency by all sequences in which tasks and queued transfers can be appended (by all starts at ends
+of others where activations may not fit), period by all placements.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 
 from csp_embed.ir.network import Bus, Device, Edge, Link, Platform, Task, TaskGraph
 
 Hop = tuple[str, str, Link]
-SCALES = (1, 1, 1, 1e-10, 1e-6, 1e10, 1e30)
+SCALES = (1, 1, 1, 1e-10, 1e-6, 1e10, 1e30, 1e-60, 1.1)
 
 
 def decimal(x: float) -> Fraction:
@@ -30,7 +31,7 @@ def instance(seed: int) -> tuple[TaskGraph, Platform]:
     scale = decimal(r.choice(SCALES))
     m = r.choice([1, 2, 2, 3, 3])
     names = "abc"[:m]
-    style = r.choice(["int", "decimal", "float", "zero", "big"])
+    style = r.choice(["int", "decimal", "float", "zero", "big", "digits", "mixed"])
 
     def cost() -> float:
         if r.random() < (0.6 if style == "zero" else 0.15):
@@ -41,6 +42,8 @@ def instance(seed: int) -> tuple[TaskGraph, Platform]:
             "decimal": lambda: r.randint(1, 99) / 10,
             "big": lambda: 10**12 + r.randint(0, 3),
             "float": lambda: r.uniform(0.1, 9),
+            "digits": lambda: r.random(),  # up to 17 digits, of any order below 1
+            "mixed": lambda: r.choice([3, 0.1, 1e-9, 1e9, 1 / 3]),
         }[style]()
         return float(decimal(number) * scale)
 
@@ -49,7 +52,7 @@ def instance(seed: int) -> tuple[TaskGraph, Platform]:
         costs = {d: cost() for d in names if r.random() < 0.85} or {r.choice(names): cost()}
         pin = r.choice([None] * 12 + list(costs))
         group = r.choice([None] * 6 + ["g"])
-        weight, live = r.choice([0, 0, 10, 20, 0.5]), r.choice([0, 0, 0, 0, 0, 5])
+        weight, live = r.choice([0, 0, 10, 20, 0.5]), r.choice([0, 0, 0, 0, 5, 12.5])
         tasks.append(Task(f"t{i}", costs, {}, weight, live, group, pin))
     edges = [
         Edge(f"t{u}", f"t{t}", r.choice([0.0, 1.0, float(r.randint(1, 20)), r.uniform(0.1, 20)]))
@@ -70,6 +73,23 @@ def instance(seed: int) -> tuple[TaskGraph, Platform]:
     )
     devices = (Device(d, d, r.choice([None, None, None, 30, 15, 1000.0])) for d in names)
     return TaskGraph(tuple(tasks), tuple(edges)), Platform(tuple(devices), tuple(links), buses)
+
+
+def batched(graph: TaskGraph, batch: int) -> TaskGraph:
+    """The graph of so many samples at once, where no task has costs by batch."""
+
+    def times(x: float) -> float:
+        return float(decimal(x) * batch)
+
+    tasks = tuple(
+        replace(
+            t,
+            cost={d: times(c) for d, c in t.cost.items()},
+            activation_bytes=times(t.activation_bytes),
+        )
+        for t in graph.tasks
+    )
+    return TaskGraph(tasks, tuple(replace(e, bytes=times(e.bytes)) for e in graph.edges))
 
 
 class Brute:
@@ -146,6 +166,8 @@ class Brute:
         """The least largest load."""
         found = []
         for at in self.placements():
+            if not self.flows(at):
+                continue
             load: dict[object, Fraction] = {}
             for t, d in at.items():
                 load[d] = load.get(d, Fraction(0)) + self.cost(t, d)
@@ -157,10 +179,50 @@ class Brute:
             found.append(max(load.values()))
         return min(found, default=None)
 
+    def readers(self, task: str) -> set[str]:
+        """Tasks that read any value of a task."""
+        return {c for s, _, _, cs in self.values for c in cs if s == task}
+
+    def room(self, device: str, at: dict[str, str]) -> Fraction | None:
+        """Bytes left beside the weights; None = any number."""
+        memory = self.devices[device].memory_bytes
+        if memory is None:
+            return None
+        mine = (t for t in self.tasks if at[t] == device)
+        return decimal(memory) - sum(decimal(self.tasks[t].weight_bytes) for t in mine)
+
+    def flows(self, at: dict[str, str]) -> bool:
+        """Whether weights and the activations of all inputs in flight fit, one stage per change of
+        device, each device in topological order."""
+        order = self.graph.order()
+        stage: dict[str, int] = {}
+        for t in order:
+            stage[t] = max(
+                (stage[s] + (at[s] != at[t]) for s in order if t in self.readers(s)), default=0
+            )
+        for d in self.devices:
+            room, mine = self.room(d, at), [t for t in order if at[t] == d]
+            if room is None:
+                continue
+            size = {t: decimal(self.tasks[t].activation_bytes) for t in mine}
+            later = {
+                t: max((stage[c] - stage[t] for c in self.readers(t)), default=0) for t in mine
+            }
+            kept = sum((later[t] * size[t] for t in mine), Fraction(0))
+            for i in range(len(mine)):
+                alive = [
+                    t for k, t in enumerate(mine[: i + 1])
+                    if later[t] or max([k, *(mine.index(c) for c in self.readers(t))]) >= i
+                ]  # fmt: skip
+                if kept + sum(size[t] for t in alive) > room:
+                    return False
+        return True
+
     def latency(self, most: int = 30_000) -> Fraction | None:
         """The least makespan. Raises: OverflowError where there are too many sequences."""
         best: Fraction | None = None
         count = 0
+        hungry = any(t.activation_bytes for t in self.graph.tasks)
         for at in self.placements():
             ops: dict[object, tuple[Fraction, object, list[object]]] = {
                 t: (self.cost(t, at[t]), at[t], []) for t in at
@@ -176,6 +238,11 @@ class Brute:
                     came[d] = before
                 for c in cs:
                     ops[c][2].append(came[at[c]])
+
+            if hungry and any(self.room(d, at) is not None for d in set(at.values())):
+                found, used = self.within_memory(at, ops, best, most - count)
+                best, count = found if found is not None else best, count + used
+                continue
 
             def search(
                 done: dict[object, Fraction], free: dict[object, Fraction],
@@ -203,3 +270,60 @@ class Brute:
 
             search({}, {})
         return best
+
+    def within_memory(
+        self, at: dict[str, str], ops: dict[object, tuple[Fraction, object, list[object]]],
+        best: Fraction | None, most: int,
+    ) -> tuple[Fraction | None, int]:  # fmt: skip
+        """(least makespan below `best`, steps taken) where activations must fit at all times.
+
+        In a schedule in which nothing can begin earlier, everything begins at 0 or where something
+        else ends. Raises: OverflowError."""
+        names, count, found = list(ops), 0, None
+        rooms = {d: self.room(d, at) for d in set(at.values())}
+
+        def fits(start: dict[object, Fraction], end: dict[object, Fraction], now: Fraction) -> bool:
+            for d, room in rooms.items():
+                alive = [
+                    t for t in at
+                    if at[t] == d and t in start
+                    and any(c not in end or end[c] > now for c in {t, *self.readers(t)})
+                ]  # fmt: skip
+                used = sum(decimal(self.tasks[t].activation_bytes) for t in alive)
+                if room is not None and used > room:
+                    return False
+            return True
+
+        def search(
+            start: dict[object, Fraction], end: dict[object, Fraction], now: Fraction, least: int
+        ) -> None:
+            """least: what begins at `now` begins in the order of `names`, unless it just could."""
+            nonlocal best, found, count
+            count += 1
+            if count > most:
+                raise OverflowError
+            if best is not None and max(end.values(), default=now) >= best:
+                return
+            if len(end) == len(ops):
+                if fits(start, end, now):
+                    best = found = max(end.values())
+                return
+            for i, k in enumerate(names):
+                length, queue, needs = ops[k]
+                if k in start or any(x not in end or end[x] > now for x in needs):
+                    continue
+                late = any(start[x] == now for x in needs)  # of no length: k could not come before
+                busy = any(
+                    ops[x][1] == queue and end[x] > now and (length or start[x] < now)
+                    for x in start
+                    if queue is not None
+                )
+                if not busy and (i >= least or late):
+                    more = {**start, k: now}, {**end, k: now + length}
+                    search(*more, now, 0 if late else i + 1)
+            after = min((x for x in end.values() if x > now), default=None)
+            if after is not None and fits(start, end, now):
+                search(start, end, after, 0)
+
+        search({}, {}, Fraction(0), 0)
+        return found, count

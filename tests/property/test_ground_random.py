@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from csp_embed import ops
 from csp_embed.embed.ground.enumerate import irregular_solutions, regular_solutions
-from csp_embed.embed.ground.points import Ground, key, placed_at, pose_ground
+from csp_embed.embed.ground.points import key, placed_at, pose_ground
 from csp_embed.errors import OperatorError
+from csp_embed.ir.ground import Ground
 from csp_embed.judge.covering import Covering, covering_of, judge
 from csp_embed.machine.load import load_isa
 from tests.oracles.brute import brute_irregular

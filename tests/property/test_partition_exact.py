@@ -1,47 +1,27 @@
-"""Every method, status and bound against brute force in exact arithmetic on odd tiny instances."""
+"""Every method, status and bound against brute force in exact arithmetic on odd tiny instances.
+
+`scripts/fuzz_partition --seeds A:B` does the same for as many seeds as one likes."""
 
 from __future__ import annotations
 
-from fractions import Fraction
-
 import pytest
-from partition_brute import Brute, decimal, instance
+from partition_brute import Brute
+from partition_cases import platform, random_graph
+from partition_faults import LAST, decimal, faults
 
-from csp_embed.errors import Infeasible
-from csp_embed.partition.solve import METHODS, solve
-
-LAST = Fraction(1, 2**48)  # relative: the last digits of doubles
-
-
-def hungry(seed: int) -> bool:
-    """Whether memory of live values may matter, which this brute force does not know."""
-    graph, platform = instance(seed)
-    limited = any(d.memory_bytes is not None for d in platform.devices)
-    return limited and any(t.activation_bytes for t in graph.tasks)
+from csp_embed.partition.solve import solve
 
 
-SEEDS = [seed for seed in range(90) if not hungry(seed)]
-
-
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", range(80))
 def test_optimum_bound_and_status(seed: int) -> None:
-    graph, platform = instance(seed)
-    brute = Brute(graph, platform)
-    try:
-        wanted = {"throughput": brute.period(), "latency": brute.latency()}
-    except OverflowError:
-        wanted = {"throughput": brute.period()}
-    for objective, want in wanted.items():
-        for method in ("auto", METHODS[seed % len(METHODS)]):
-            if want is None and method == "auto":
-                with pytest.raises(Infeasible):
-                    solve(graph, platform, objective=objective, method=method, effort=0.02)
-            if want is None:
-                continue
-            plan = solve(graph, platform, objective=objective, method=method, effort=0.02)
-            assert decimal(plan.lower_bound) <= want * (1 + LAST)
-            if plan.status == "OPTIMAL" or method == "auto":
-                assert plan.status == "OPTIMAL"
-                assert abs(decimal(plan.objective) - want) <= want * LAST
-            elif plan.objective is not None:
-                assert decimal(plan.objective) >= want * (1 - LAST)
+    assert list(faults(seed)) == []
+
+
+@pytest.mark.parametrize("seed", [35547, 35548, 35549, 35550])
+def test_half_duplex_link_with_costs_of_many_digits(seed: int) -> None:
+    """35547: OR-tools 9.15 proves a period of 7.849 unless part of its presolve is off."""
+    graph, where = random_graph(4, 2, seed, integer=False), platform(2, duplex="half")
+    plan = solve(graph, where, objective="throughput", method="exact")
+    want = Brute(graph, where).period()
+    assert plan.status == "OPTIMAL"
+    assert abs(decimal(plan.objective) - want) <= want * LAST

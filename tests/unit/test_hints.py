@@ -12,7 +12,7 @@ import pytest
 from command_line import run
 
 CONV = "conv2d --n 1 --c 2 --h 5 --w 6 --k 3 --r 3 --s 3"
-QUICK = "--stop-after operator"
+QUICK = "--stop-after embedding"
 
 # Commands that are refused, each with a hint that is a command or options.
 REFUSED = [
@@ -22,7 +22,7 @@ REFUSED = [
     f"compile {CONV} {QUICK} --clip 5 1",
     f"compile {CONV} {QUICK} --layout loose",
     f"compile {CONV} {QUICK} --top -1",
-    f"compile {CONV} {QUICK} --seed -1",
+    f"compile {CONV} --seed -1",
     f"compile {CONV} {QUICK} --host-weight -1",
     f"compile {CONV} {QUICK} --multiplier 2",
     f"compile {CONV} --stop-after end",

@@ -7,7 +7,6 @@ It counts work and bytes, each operand read once; schedules are ranked by the cy
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,79 +15,28 @@ from typing import Any
 import numpy as np
 
 from csp_embed.embed.algebra.occupancy import Occupancy
-from csp_embed.embed.space.unit import Unit
+from csp_embed.embed.space.unit import Unit, accesses
+from csp_embed.ir.affine import Limit, count_inside
 from csp_embed.ir.embedding import Counter, Embedding, Layout
-from csp_embed.ir.operator import Operator, Step
+from csp_embed.ir.operator import FACTORS, Operator, Role, Step
 from csp_embed.machine.costs import Costs
 from csp_embed.machine.spec import Isa
 from csp_embed.ops.bound import useful_points
 
 _INT8_PEAK = 127
 
-Limit = tuple[Mapping[str, int], int, int]
-
 
 def trimmed_steps(layouts: Mapping[str, Layout], counters: Sequence[Counter]) -> int:
     """Micro-op steps whose lhs and rhs elements both exist."""
     limits: list[Limit] = []
-    for role in ("lhs", "rhs"):
+    for role in FACTORS:
         if role in layouts:
             grid = layouts[role]
             for d, size in enumerate(grid.grid):
                 limits.append(
                     ({c: s[d] for c, s in grid.step.items() if s[d]}, grid.origin[d], size)
                 )
-    return steps_within(limits, {c.name: c.extent for c in counters})
-
-
-def steps_within(limits: Sequence[Limit], trips: Mapping[str, int]) -> int:
-    """Counter values that meet elements only: every (step by counter, origin, size) in its grid.
-
-    Counters that no boundary couples multiply; coupled ones (an output row and a filter row) are
-    counted for each value of all but the longest.
-    """
-    real: list[Limit] = []
-    for step, origin, size in limits:
-        reach = [s * (trips[c] - 1) for c, s in step.items()]
-        low, high = (origin + sum(f(r, 0) for r in reach) for f in (min, max))
-        if low < 0 or high >= size:
-            real.append((step, origin, size))
-    if not real:
-        return math.prod(trips.values())
-    total, done = 1, set()
-    for group in _coupled([set(s) for s, _, _ in real]):
-        done |= group
-        total *= _inside([x for x in real if set(x[0]) <= group], sorted(group), trips)
-    return total * math.prod(n for c, n in trips.items() if c not in done)
-
-
-def _inside(limits: Sequence[Limit], names: list[str], trips: Mapping[str, int]) -> int:
-    if not names:  # one element, met by every step
-        return int(all(0 <= origin < size for _, origin, size in limits))
-    longest = max(names, key=lambda c: trips[c])
-    others = [c for c in names if c != longest]
-    total = 0
-    for values in itertools.product(*(range(trips[c]) for c in others)):
-        low, high = 0, trips[longest] - 1
-        for step, origin, size in limits:
-            base = origin + sum(step.get(c, 0) * v for c, v in zip(others, values, strict=True))
-            s = step.get(longest, 0)
-            if s > 0:
-                low, high = max(low, -(base // s)), min(high, (size - 1 - base) // s)
-            elif s < 0:
-                low, high = max(low, -((size - 1 - base) // -s)), min(high, base // -s)
-            elif not 0 <= base < size:
-                low, high = 1, 0
-        total += max(high - low + 1, 0)
-    return total
-
-
-def _coupled(sets: list[set[str]]) -> list[set[str]]:
-    groups: list[set[str]] = []
-    for s in sets:
-        touching = [g for g in groups if g & s]
-        groups = [g for g in groups if not g & s] + [s.union(*touching)]
-    return groups
+    return count_inside(limits, {c.name: c.extent for c in counters})
 
 
 def step_cycles(step: Step, reach: int, costs: Costs) -> float:
@@ -133,7 +81,8 @@ class Weights:
 
     def host(self, role: str, commuted: bool) -> int:
         """Host bytes per element of an instruction operand."""
-        played = {"lhs": "rhs", "rhs": "lhs"}.get(role, role) if commuted else role
+        other = {Role.LHS: Role.RHS, Role.RHS: Role.LHS}
+        played = other.get(role, role) if commuted else role
         return self.packed[role] if self.run_time.get(played, self.run_time[role]) else 0
 
 
@@ -144,26 +93,22 @@ def weights(op: Operator, isa: Isa, unit: Unit, costs: Costs) -> Weights:
     reach = bias_reach(unit)
     vector = sum(step_cycles(s, reach, costs) for s in op.epilogue)
     vector += costs.reset_step if contract else 0
-    accesses = {"lhs": op.lhs, "rhs": op.rhs} if op.rhs else {"lhs": op.lhs}
-    tensors = [s.access for s in op.epilogue if s.access is not None]
-    accesses |= {f"add{n}": access for n, access in enumerate(tensors)}
-    packed = {
-        role: element_bytes(isa, unit.memory[role if role in unit.memory else "dst"])
-        for role in accesses
-    }
+    reads = accesses(op, commuted=False) | op.steps_read()
+    del reads[Role.DST]
+    packed = {role: element_bytes(isa, unit.memory_of(role)) for role in reads}
     return Weights(
         step=round(256 * step),
         vector=round(256 * vector),
         read={role: round(256 * n / costs.read_bytes) for role, n in packed.items()},
         write=round(256 * costs.store_cycles(stored_bytes(isa, unit))),
         packed=packed,
-        run_time={r: not op.tensors[a.tensor].constant for r, a in accesses.items()},
+        run_time={r: not op.tensors[a.tensor].constant for r, a in reads.items()},
     )
 
 
 def stored_bytes(isa: Isa, unit: Unit) -> int:
     """Bytes that storing one output element writes (of the accumulator's shadow, if any)."""
-    memory = unit.memory["dst"]
+    memory = unit.memory[Role.DST]
     shadow = next((m.name for m in isa.memories if m.shadow_of == memory and m.store_queue), memory)
     return element_bytes(isa, shadow)
 
@@ -176,7 +121,7 @@ def figures(
     counters: Sequence[Counter],
     counts: Mapping[str, Occupancy],
     commuted: bool,
-    costs: Costs,
+    w: Weights,
 ) -> dict[str, float]:
     """Cost figures of one embedding.
 
@@ -187,21 +132,20 @@ def figures(
     of them that the host also widens, int8 into int32), duplication (packed tensor elements per
     distinct one, run-time operands), objective (cycles, with tie-breakers).
     """
-    w = weights(op, isa, unit, costs)
     steps, elements = trimmed_steps(layouts, counters), {r: v.elements for r, v in layouts.items()}
-    inputs = [r for r in layouts if r != "dst"]
+    inputs = [r for r in layouts if r != Role.DST]
     run_time = [r for r in inputs if w.host(r, commuted)]
     distinct = sum(counts[r].distinct for r in run_time)
     lanes = {r: elements[r] * math.prod(isa.lane_shape(layouts[r].memory)) for r in inputs}
-    factors = [r for r in inputs if r in ("lhs", "rhs")]
+    factors = [r for r in inputs if r in FACTORS]
     spent = parts(w, steps, elements, commuted)
     compute, read, write, host = spent
     macs = math.prod(op.axes.values())
     sizes = {f"{r}_bytes": float(elements[r] * w.packed[r]) for r in inputs}
     return sizes | {
-        "dst_bytes": elements["dst"] * stored_bytes(isa, unit),
+        "dst_bytes": elements[Role.DST] * stored_bytes(isa, unit),
         "steps": steps,
-        "vectors": elements["dst"],
+        "vectors": elements[Role.DST],
         "macs": macs,
         "utilisation": (useful_points(op) or 0) / (max(steps, 1) * math.prod(unit.size.values())),
         "compute_cycles": compute / 256,
@@ -230,10 +174,10 @@ def parts(
 ) -> tuple[Any, Any, Any, Any]:
     """Compute, read and write in 1/256 cycle, and bytes that the host packs; of numbers, arrays or
     expressions of the solver."""
-    compute = w.step * steps + w.vector * elements["dst"]
+    compute = w.step * steps + w.vector * elements[Role.DST]
     read = sum(cost * elements[r] for r, cost in w.read.items())
     host = sum(w.host(r, commuted) * elements[r] for r in w.read)
-    return compute, read, w.write * elements["dst"], host
+    return compute, read, w.write * elements[Role.DST], host
 
 
 def objective(compute: Any, read: Any, write: Any, host: Any, slowest: Any = max) -> Any:

@@ -15,7 +15,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from csp_embed.embed.algebra.rows import Reject, Row, sums
+from csp_embed.ir.affine import meeting, reach
 from csp_embed.ir.embedding import Counter
+from csp_embed.ir.operator import FACTORS
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ CLIPPED, REACHED, STRICT = "clipped", "reached", "strict"
 def grid_mode(role: str, constant: bool, layout_mode: str) -> str:
     """How an operand's grid is cut: factors are CLIPPED to elements with data, unless the layout
     keeps run-time tensors STRICT; results and what is added to them keep all REACHED elements."""
-    if role not in ("lhs", "rhs"):
+    if role not in FACTORS:
         return REACHED
     return STRICT if layout_mode == STRICT and not constant else CLIPPED
 
@@ -79,8 +81,7 @@ def _lattice(
 ) -> Axis:
     """Multiples of the counters' common divisor that they reach."""
     pitch = math.gcd(*row.counters.values())
-    reach = [c * (trips[name] - 1) // pitch for name, c in row.counters.items()]
-    first, last = sum(min(r, 0) for r in reach), sum(max(r, 0) for r in reach)
+    first, last = reach((c // pitch, trips[name]) for name, c in row.counters.items())
     if mode == CLIPPED:
         low, high = _with_data(row, extents, pitch)
         first, last = max(first, low), min(last, high)
@@ -90,7 +91,7 @@ def _lattice(
 def _with_data(row: Row, extents: Mapping[str, int], pitch: int) -> tuple[int, int]:
     """Least and greatest k at which const + pitch*k + some digits is a tensor index."""
     low, high = row.reach(extents)
-    return -((row.const + high) // pitch), (row.size - 1 - row.const - low) // pitch
+    return meeting(pitch, row.const + low, row.const + high, row.size)
 
 
 def _axis(n: int, row: Row, pitch: int, first: int, last: int) -> Axis:
@@ -134,8 +135,7 @@ def _levels(n: int, row: Row, trips: Mapping[str, int], extents: Mapping[str, in
             raise refused
         rest = {name: rest[name] - s * unit for name, s in step.items() if rest[name] != s * unit}
         step = {name: s for name, s in step.items() if s}
-        reach = [s * (trips[name] - 1) for name, s in step.items()]
-        first, last = sum(min(r, 0) for r in reach), sum(max(r, 0) for r in reach)
+        first, last = reach((s, trips[name]) for name, s in step.items())
         if last - first >= size:
             raise refused
         low, high = low + unit * first, high + unit * (first + size - 1)
@@ -143,7 +143,7 @@ def _levels(n: int, row: Row, trips: Mapping[str, int], extents: Mapping[str, in
     if any(c % radix for c in rest.values()):
         raise refused
     lanes = Row(row.size, row.const, {}, rest)
-    first, last = -((row.const + high) // radix), (row.size - 1 - row.const - low) // radix
+    first, last = meeting(radix, row.const + low, row.const + high, row.size)
     return [_axis(n, lanes, radix, first, last), *reversed(axes)]
 
 

@@ -8,15 +8,16 @@ one home per output, harmless pad, strict layout.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 
 from csp_embed.embed.algebra.grid import STRICT, grid_axes, grid_mode
 from csp_embed.embed.algebra.occupancy import Occupancy, occupancy
 from csp_embed.embed.algebra.rows import Reject, Row, coordinate_row, is_plain, reads, tensor_rows
 from csp_embed.embed.space.digits import Map
 from csp_embed.embed.space.unit import Unit, accesses
-from csp_embed.ir.embedding import Coordinate, Fused, Layout
-from csp_embed.ir.operator import Access, Operator
+from csp_embed.ir.affine import reach
+from csp_embed.ir.embedding import Coordinate, Digit, Fused, Layout
+from csp_embed.ir.operator import Access, Operator, Role
 
 
 def derive_layouts(
@@ -34,13 +35,12 @@ def derive_layouts(
         layouts[role], counts[role] = _layout(
             op, unit, lanes, role, access, mode, checked.get(role, ())
         )
-    if counts["dst"].duplicates:
+    result, size = counts[Role.DST], math.prod(op.tensors[op.out.tensor].shape)
+    if result.duplicates:
         raise Reject("one-home", "an output element has two homes")
-    if counts["dst"].exact and counts["dst"].distinct < math.prod(op.tensors[op.out.tensor].shape):
+    if result.exact and result.distinct < size:
         raise Reject("one-home", "an output element has no home")
-    steps = [s.access for s in op.epilogue if s.access is not None]
-    for n, access in enumerate(steps):
-        role = f"add{n}"
+    for role, access in op.steps_read().items():
         layouts[role], counts[role] = _layout(op, unit, lanes, role, access, "relaxed", ())
     return layouts, counts
 
@@ -54,8 +54,7 @@ def _layout(
     mode: str,
     checked: Sequence[str],
 ) -> tuple[Layout, Occupancy]:
-    kind = "dst" if role.startswith("add") else role
-    dims, tensor = unit.dims[kind], op.tensors[access.tensor]
+    dims, tensor = unit.dims_of(role), op.tensors[access.tensor]
     extents = {d.name: d.extent for d in lanes.digits}
     seen, equal, partners = seen_by(lanes, dims)
     rows = tensor_rows(access, tensor.shape, seen, op.axes)
@@ -71,13 +70,7 @@ def _layout(
     const = [row.const + sum(a.shift.get(r, 0) for a in grid) for r, row in enumerate(every)]
     coef = [tuple(a.coef.get(r, 0) for a in grid) for r in range(len(every))]
     moved = {d for row in every for d in row.digits} | partners
-    repeat = 1
-    for d in lanes.digits:
-        repeat *= d.extent if d.dim in dims and d.name not in moved else 1
-    for c in fused:
-        if not is_plain(c) and reads(access, c):
-            unread = [a for a in c.axes if not any(ix.coef(a) for ix in access.index)]
-            repeat *= math.prod(op.axes[a] for a in unread)
+    repeat = _repeats(op, access, [d for d in lanes.digits if d.dim in dims], moved, fused)
     # A fused coordinate says where its axes' values lie: they count once each, as virtual digits.
     counted = dict(enumerate(rows))
     for f, (c, row) in enumerate(zip(fused, own, strict=True)):
@@ -89,7 +82,7 @@ def _layout(
     layout = Layout(
         operand=role,
         tensor=access.tensor,
-        memory=unit.memory[kind],
+        memory=unit.memory_of(role),
         access=access,
         grid=tuple(a.size for a in grid),
         grid_names=tuple(a.name for a in grid),
@@ -110,6 +103,23 @@ def _layout(
         duplicates=count.duplicates,
     )
     return layout, count
+
+
+def _repeats(
+    op: Operator,
+    access: Access,
+    digits: Sequence[Digit],
+    moved: Set[str],
+    fused: Sequence[Coordinate],
+) -> int:
+    """How often each lane's content stands in an element: digits of the operand's dimensions that
+    move no row, and values of fused axes that it does not read."""
+    out = math.prod(d.extent for d in digits if d.name not in moved)
+    for c in fused:
+        if not is_plain(c) and reads(access, c):
+            unread = [a for a in c.axes if not any(ix.coef(a) for ix in access.index)]
+            out *= math.prod(op.axes[a] for a in unread)
+    return out
 
 
 def permutation_only(
@@ -176,7 +186,7 @@ def range_checks(
 ) -> dict[str, list[str]]:
     """Role -> first axes of the coordinates whose range it must watch (rules 4 and 6)."""
     dim_of = {d.name: d.dim for d in lanes.digits}
-    inputs = [r for r in roles if r != "dst"]
+    inputs = [r for r in roles if r != Role.DST]
     for first, second in lanes.equal:
         # A factor that has both is zero off the diagonal; a result that has both is dead there.
         if not any({dim_of[first], dim_of[second]} <= set(unit.dims[r]) for r in roles):
@@ -187,8 +197,8 @@ def range_checks(
             continue
         if c.axes[0] not in op.reduced_axes:
             # A dead lane may hold anything, but must not be taken for another output element.
-            if not _masks(op, roles["dst"], c):
-                out.setdefault("dst", []).append(c.axes[0])
+            if not _masks(op, roles[Role.DST], c):
+                out.setdefault(Role.DST, []).append(c.axes[0])
             continue
         if any(_masks(op, roles[r], c) for r in inputs):
             continue
@@ -203,8 +213,8 @@ def range_checks(
 
 def _overflows(c: Coordinate, lanes: Map) -> bool:
     trips = {k.name: k.extent for k in lanes.counters} | {d.name: d.extent for d in lanes.digits}
-    parts = [coef * (trips[n] - 1) for n, coef in [*c.digits.items(), *c.counters.items()]]
-    low, high = (c.const + sum(f(p, 0) for p in parts) for f in (min, max))
+    moves = (*c.digits.items(), *c.counters.items())
+    low, high = reach(((coef, trips[n]) for n, coef in moves), c.const)
     return low < 0 or high >= c.extent
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from csp_embed.embed.algebra.grid import Axis
 from csp_embed.embed.algebra.rows import Row, sums
+from csp_embed.ir.union import joined
 
 _ENUMERATED = 2_000_000
 
@@ -56,17 +57,11 @@ def occupancy(
 
 def _groups(rows: Mapping[int, Row], grid: Sequence[Axis]) -> list[list[int]]:
     """Row numbers that share a digit, a virtual digit or a grid dimension."""
-    keys: dict[int, set[str]] = {}
+    moved_by: list[set[int | str]] = []
     for n, row in rows.items():
-        own = set(row.digits) | {f"<{a}>" for a, _, _ in row.virtual}
-        keys[n] = own | {f"#{k}" for k, axis in enumerate(grid) if n in axis.coef}
-    groups: list[tuple[list[int], set[str]]] = []
-    for n, own in keys.items():
-        touching = [g for g in groups if g[1] & own]
-        rest = [g for g in groups if not g[1] & own]
-        members = sorted([n, *(m for g in touching for m in g[0])])
-        groups = [*rest, (members, own.union(*(g[1] for g in touching)))]
-    return [g[0] for g in groups]
+        own = {*row.digits, *(f"<{a}>" for a, _, _ in row.virtual)}
+        moved_by.append({n, *own, *(f"#{k}" for k, axis in enumerate(grid) if n in axis.coef)})
+    return [sorted(n for n in group if isinstance(n, int)) for group in joined(moved_by)]
 
 
 def _single(n: int, row: Row, grid: Sequence[Axis], extents: Mapping[str, int]) -> tuple[int, int]:

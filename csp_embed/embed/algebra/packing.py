@@ -19,7 +19,9 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from csp_embed.errors import InputError
+from csp_embed.ir.affine import reach
 from csp_embed.ir.embedding import Digit, Embedding, Fused, Layout
+from csp_embed.ir.operator import Role
 from csp_embed.machine.spec import Isa
 
 Array = NDArray[Any]
@@ -32,7 +34,7 @@ def lane_shape(layout: Layout, isa: Isa) -> tuple[int, ...]:
 
 def neutral(layout: Layout, embedding: Embedding) -> int:
     """What an element that is no tensor element holds: 0, or the extreme int8 for max and min."""
-    if layout.operand != "lhs":
+    if layout.operand != Role.LHS:
         return 0
     return {"max": -128, "min": 127}.get(embedding.operator.kind, 0)
 
@@ -88,13 +90,13 @@ class _Window:
         tensor = embedding.operator.tensors[layout.tensor].shape
         lows, shape = [], []
         for t, size in enumerate(tensor):
-            parts = [c * (g - 1) for c, g in zip(layout.grid_coef[t], layout.grid, strict=True)]
-            parts += [c * (extent[d] - 1) for d, c in layout.digit_coef[t].items()]
+            parts = list(zip(layout.grid_coef[t], layout.grid, strict=True))
+            parts += [(c, extent[d]) for d, c in layout.digit_coef[t].items()]
             for f in layout.fused:
                 pairs = zip(f.axes, f.extents, strict=True)
-                parts += [f.axis_coef[a][t] * (n - 1) for a, n in pairs]
-            low = min(0, layout.const[t] + sum(min(p, 0) for p in parts))
-            high = max(size - 1, layout.const[t] + sum(max(p, 0) for p in parts))
+                parts += [(f.axis_coef[a][t], n) for a, n in pairs]
+            low, high = reach(parts, layout.const[t])
+            low, high = min(0, low), max(size - 1, high)
             lows.append(low)
             shape.append(high - low + 1)
         return _Window(tuple(lows), tuple(shape), tensor)

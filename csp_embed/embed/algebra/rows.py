@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from csp_embed.ir.affine import reach
 from csp_embed.ir.embedding import Coordinate
 from csp_embed.ir.operator import Access
 
@@ -43,9 +44,8 @@ class Row:
 
     def reach(self, extents: Mapping[str, int]) -> tuple[int, int]:
         """Least and greatest value of the digits' and virtual digits' part."""
-        parts = [c * (extents[d] - 1) for d, c in self.digits.items()]
-        parts += [c * (n - 1) for _, c, n in self.virtual]
-        return sum(min(p, 0) for p in parts), sum(max(p, 0) for p in parts)
+        parts = [(c, extents[d]) for d, c in self.digits.items()]
+        return reach([*parts, *((c, n) for _, c, n in self.virtual)])
 
 
 def _accumulate(target: dict[str, int], source: Mapping[str, int], coef: int) -> None:

@@ -1,9 +1,9 @@
 """Reuse with proof: an embedding solved for one shape, applied to another of the same operator.
 
-Takes: an Embedding and the Operator of the other shape.  Leaves: `Reuse`: the embedding there, its
-analytic cost, and a lower bound on the cost of every embedding, so that the gap is proved without a
-solver. `bound` takes less than a millisecond and holds for every embedding there is; `least` sweeps
-the lifted model (about the time of a search) and is exact for it.
+Takes: an Embedding and the EmbedProblem of the other shape.  Leaves: `Reuse`: the embedding there,
+its analytic cost, and a lower bound on the cost of every embedding, so that the gap is proved
+without a solver. `bound` takes less than a millisecond and holds for every embedding there is;
+`least` sweeps the lifted model (about the time of a search) and is exact for it.
 """
 
 from __future__ import annotations
@@ -15,18 +15,25 @@ from fractions import Fraction
 
 import numpy as np
 
-from csp_embed.embed.algebra.cost import UNIT, Limit, objective, parts, steps_within, weights
+from csp_embed.embed.algebra.cost import UNIT, objective, parts
 from csp_embed.embed.algebra.rows import Reject
 from csp_embed.embed.build import build
 from csp_embed.embed.explain.pareto_space import space_of, sweep
 from csp_embed.embed.model.greedy import cost_of
-from csp_embed.embed.problem import Problem
-from csp_embed.embed.space.digits import LOOP, Carry, Choice, expand, inner_digits
-from csp_embed.embed.space.unit import Unit, accesses, unit_for
+from csp_embed.embed.problem import EmbedProblem
+from csp_embed.embed.space.digits import (
+    Carry,
+    Decisions,
+    Part,
+    Place,
+    expand,
+    inner_scale,
+    parts_of,
+)
+from csp_embed.embed.space.unit import Unit, accesses
+from csp_embed.ir.affine import Affine, Limit, count_inside
 from csp_embed.ir.embedding import Coordinate, Embedding
-from csp_embed.ir.operator import Access, Affine, Operator
-from csp_embed.machine.costs import Costs, costs_of
-from csp_embed.machine.spec import Isa
+from csp_embed.ir.operator import FACTORS, Access, Operator, Role
 
 
 @dataclass(frozen=True)
@@ -42,54 +49,47 @@ class Reuse:
 
 
 def reuse(
-    embedding: Embedding,
-    op: Operator,
-    isa: Isa,
-    *,
-    within: float = 0.0,
-    sweep_too: bool = True,
-    costs: Costs | None = None,
+    embedding: Embedding, problem: EmbedProblem, *, within: float = 0.0, sweep_too: bool = True
 ) -> Reuse | None:
-    """The embedding applied to `op`, whatever its gap; None where its structure does not fit.
+    """The embedding applied to another problem, whatever its gap, in the embedding's own layout
+    mode; None where its structure does not fit.
 
     within: gap that is good enough; sweep_too: sweep the lifted model where the cheap bound does
     not prove it.
     """
-    costs = costs or costs_of(isa)
+    problem = replace(problem, mode=embedding.layout_mode)
     try:
-        found = build(op, isa, adapted(embedding, op, isa), embedding.layout_mode, costs)
+        found = build(problem, adapted(embedding, problem))
     except Reject:
         return None
     cost = found.cost["objective"]
-    low, by = bound(op, isa, costs), "bound"
+    low, by = bound(problem), "bound"
     if sweep_too and cost > low * (1 + within) * (1 + 1e-12):
-        low, by = max(low, least(op, isa, embedding.layout_mode, costs)), "sweep"
+        low, by = max(low, least(problem)), "sweep"
     low = min(low, cost)
     gap = cost / low - 1 if low else 0.0
     proof = {
         "status": "OPTIMAL" if gap <= 1e-12 else "FEASIBLE",
         "objective_cycles": cost, "bound_cycles": cost if gap <= 1e-12 else low, "rank": 0,
-        "memory": costs.memory, "families": [f"reuse: {by}"],
+        "memory": problem.costs.memory, "families": [f"reuse: {by}"],
     }  # fmt: skip
     return Reuse(replace(found, proof=proof), cost, low, max(gap, 0.0), by)
 
 
-def bound(op: Operator, isa: Isa, costs: Costs | None = None) -> float:
+def bound(problem: EmbedProblem) -> float:
     """Cycles that no embedding's analytic cost undercuts, of the lifted model or not.
 
     Every point whose factors exist takes a lane of some step (rule 5), every output a lane of some
     accumulator element, every element that is read a lane of some packed one.
     """
-    unit = unit_for(op, isa)
-    w = weights(op, isa, unit, costs or costs_of(isa))
+    op, unit, w = problem.op, problem.unit, problem.weights
     least_of = []
-    for commuted in (False, True) if op.rhs is not None else (False,):
+    for commuted in problem.commutations:
         roles = accesses(op, commuted)
-        limits = [limit for r, a in roles.items() if r != "dst" for limit in _limits(op, a)]
-        points = steps_within(limits, dict(op.axes))
+        limits = [limit for r, a in roles.items() if r != Role.DST for limit in _limits(op, a)]
+        points = count_inside(limits, dict(op.axes))
         steps = -(-points // math.prod(unit.size.values()))
-        tensors = [s.access for s in op.epilogue if s.access is not None]
-        served = dict(roles) | {f"add{n}": a for n, a in enumerate(tensors)}
+        served = {**roles, **op.steps_read()}
         elements = {r: _elements(op, unit, r, a) for r, a in served.items()}
         least_of.append(objective(*parts(w, steps, elements, commuted)) / UNIT)
     return min(least_of)
@@ -102,10 +102,10 @@ def _limits(op: Operator, access: Access) -> list[Limit]:
 
 def _elements(op: Operator, unit: Unit, role: str, access: Access) -> int:
     """Memory elements that hold each tensor element once."""
-    dims = unit.dims["dst" if role.startswith("add") else role]
+    dims = unit.dims_of(role)
     lanes = math.prod(unit.size[d] for d in dims)
     shape = op.tensors[access.tensor].shape
-    if role == "dst" or role.startswith("add"):
+    if role not in FACTORS:
         count = math.prod(shape)
     else:
         read = [_reached(op, ix, size) for ix, size in zip(access.index, shape, strict=True)]
@@ -124,50 +124,28 @@ def _reached(op: Operator, ix: Affine, size: int) -> int:
     return int(((values >= 0) & (values < size)).sum())
 
 
-def least(op: Operator, isa: Isa, mode: str = "relaxed", costs: Costs | None = None) -> float:
+def least(problem: EmbedProblem) -> float:
     """The least analytic cost of the lifted model, by sweeping it: no solver, no embedding built.
 
     Where the sweep is cut at its limit, `bound`."""
-    space = space_of(op, isa, mode, count_filled=False, costs=costs)
-    swept = sweep(space, kinds=True)
+    swept = sweep(space_of(problem, count_filled=False), kinds=True)
     if not swept.complete or not swept.answers:
-        return bound(op, isa, costs)
-    problem = Problem(op, isa, space.unit, mode, space.blocks, (), space.costs)
-    w = weights(op, isa, space.unit, space.costs)
-    return min(cost_of(problem, picked, w) for picked in swept.answers) / UNIT
+        return bound(problem)
+    return min(cost_of(problem, picked) for picked in swept.answers) / UNIT
 
 
-def choice_of(embedding: Embedding) -> Choice:
-    """The decisions behind an embedding: the inverse of `choice.expand`."""
-    digits = {d.name: d for d in embedding.digits}
-    trips = {c.name: c.extent for c in embedding.counters}
-    partner = dict(embedding.equal)
-    inner: dict[str, list[tuple[str, int]]] = {}
-    carries = []
-    for c in embedding.coordinates:
-        prefix = _prefix(c, digits)
-        own = {n: k for n, k in _moves(c).items() if n.startswith(prefix + ".")}
-        plain = [n for n in sorted(own, key=lambda n: abs(own[n])) if n[-1] not in "^="]
-        outer = [n for n in sorted(own, key=lambda n: abs(own[n])) if n.endswith("^")]
-        diagonal = next((n for n in own if n.endswith("=")), None)
-        inner[c.axes[0]] = [
-            (LOOP, trips[n]) if n in trips else (digits[n].dim, digits[n].extent) for n in plain
-        ]
-        pair = None
-        if diagonal is not None:
-            pair = (digits[diagonal].dim, digits[partner[diagonal]].dim, digits[diagonal].extent)
-        carries.append(
-            Carry(
-                c.axes,
-                tuple(inner[c.axes[0]]),
-                tuple((digits[n].dim, digits[n].extent) for n in outer),
-                pair,
-                tuple(_skews(c, own, embedding)),
-            )
-        )
-    found = Choice(embedding.commuted, tuple(carries))
-    begun = expand(embedding.operator, found).coordinates
-    return Choice(
+def decisions_of(embedding: Embedding) -> Decisions:
+    """The decisions behind an embedding: the inverse of `digits.expand`.
+
+    Raises: Reject, where it has a digit that no decision makes."""
+    parts = parts_of(embedding)
+    strange = [d.name for d in embedding.digits if d.name not in parts]
+    if strange:
+        raise Reject("reuse", f"{', '.join(strange)}: no digit of the lifted model")
+    carries = tuple(_carry_of(c, parts, embedding) for c in embedding.coordinates)
+    # Where a carry begins early, its coordinate's constant is less than that of one that does not.
+    begun = expand(embedding.operator, Decisions(embedding.commuted, carries)).coordinates
+    return Decisions(
         embedding.commuted,
         tuple(
             replace(carry, early=new.const - old.const)
@@ -176,40 +154,46 @@ def choice_of(embedding: Embedding) -> Choice:
     )
 
 
-def _moves(c: Coordinate) -> dict[str, int]:
-    """Lane digits and inner counters."""
-    return {**c.digits, **{n: k for n, k in c.counters.items() if n.endswith(f".{LOOP}")}}
+def _carry_of(c: Coordinate, parts: Mapping[str, Part], embedding: Embedding) -> Carry:
+    """The carry of one coordinate, but for `early`."""
+    extent = {x.name: x.extent for x in (*embedding.digits, *embedding.counters)}
+    moves = _moves(c, parts)
+    own = sorted((n for n in moves if parts[n].axes == c.axes), key=lambda n: abs(moves[n]))
+    at = {place: [n for n in own if parts[n].place is place] for place in Place}
+    diagonal = None
+    for name in at[Place.DIAGONAL]:
+        partner = dict(embedding.equal)[name]
+        diagonal = (parts[name].dim, parts[partner].dim, extent[name])
+    skews = []
+    for name, coef in moves.items():
+        part = parts[name]
+        if part.axes != c.axes:  # a digit that another coordinate owns
+            owner = next(o for o in embedding.coordinates if o.axes == part.axes)
+            multiplier = Fraction(-coef, _moves(owner, parts)[name])
+            skews.append((part.axes[0], part.dim, multiplier))
+    return Carry(
+        c.axes,
+        tuple((parts[n].dim, extent[n]) for n in at[Place.INNER]),
+        tuple((parts[n].dim, extent[n]) for n in at[Place.OUTER]),
+        diagonal,
+        tuple(skews),
+    )
 
 
-def _prefix(c: Coordinate, digits: Mapping[str, object]) -> str:
-    name = "*".join(c.axes)
-    names = (*c.digits, *c.counters)
-    return f"u({name})" if any(n.split(".")[0] == f"u({name})" for n in names) else name
+def _moves(c: Coordinate, parts: Mapping[str, Part]) -> dict[str, int]:
+    """Coefficients of lane digits and inner counters, without the coordinate's own counter."""
+    return {n: k for n, k in (*c.digits.items(), *c.counters.items()) if n in parts}
 
 
-def _skews(
-    c: Coordinate, own: Mapping[str, int], embedding: Embedding
-) -> list[tuple[str, str, Fraction]]:
-    """(axis, dimension, multiplier) of the digits that another coordinate owns."""
-    out = []
-    for name, coef in _moves(c).items():
-        if name in own:
-            continue
-        axis, dim = name.split(".")
-        owner = next(o for o in embedding.coordinates if o.axes == (axis,))
-        out.append((axis, dim, Fraction(-coef, _moves(owner)[name])))
-    return out
-
-
-def adapted(embedding: Embedding, op: Operator, isa: Isa) -> Choice:
-    """The same structure with factors for the extents of `op`: shorter axes take fewer lanes, an
+def adapted(embedding: Embedding, problem: EmbedProblem) -> Decisions:
+    """The same structure with factors for the problem's extents: shorter axes take fewer lanes, an
     axis that was carried whole takes the lanes that are free, and each factor is the least for its
     number of steps. Raises: Reject, where the operators do not have the same axes.
     """
-    old = choice_of(embedding)
+    op, old = problem.op, decisions_of(embedding)
     if {a for c in old.carries for a in c.axes} != set(op.axes):
         raise Reject("reuse", "the operators have other axes")
-    size = dict(unit_for(op, isa).size)
+    size = dict(problem.unit.size)
     for dim in size:
         size[dim] //= math.prod(d.extent for d in embedding.digits if d.dim == dim)
     carries: list[Carry] = []
@@ -217,7 +201,7 @@ def adapted(embedding: Embedding, op: Operator, isa: Isa) -> Choice:
         extent = math.prod(op.axes[a] for a in carry.axes)
         before = math.prod(embedding.operator.axes[a] for a in carry.axes)
         carries.append(_fitted(carry, extent, before, size))
-    return Choice(old.commuted, tuple(_respanned(carries, op)))
+    return Decisions(old.commuted, tuple(_respanned(carries, op)))
 
 
 def _fitted(carry: Carry, extent: int, before: int, free: dict[str, int]) -> Carry:
@@ -260,8 +244,7 @@ def _respanned(carries: Sequence[Carry], op: Operator) -> list[Carry]:
         skew = tuple(s for s in c.skew if any(d == s[1] for d, _ in by_axis[s[0]].inner))
         if c.skew:
             span = op.axes[c.axes[0]] + sum(
-                int(abs(m * dict(inner_digits(by_axis[a]))[f"{a}.{d}"]))
-                * (dict(by_axis[a].inner)[d] - 1)
+                int(abs(m * inner_scale(by_axis[a])[d])) * (dict(by_axis[a].inner)[d] - 1)
                 for a, d, m in skew
             )
             factor = [(d, min(f, span)) for d, f in c.inner]

@@ -1,6 +1,6 @@
 """Which families and pins contradict each other: a minimal set, by assumption literals.
 
-Takes: Operator, Isa, layout mode, Pins.  Leaves: names, minimal by deletion.
+Takes: EmbedProblem, Pins.  Leaves: names, minimal by deletion.
 
 The lifted model leaves out what breaks operand agreement before it is posted. Here such ways of
 carrying an axis are candidates too, each barred by the literal of the rule that it breaks, so that
@@ -12,19 +12,17 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from csp_embed.embed.algebra.rows import Reject
 from csp_embed.embed.explain.pareto_space import space_of
 from csp_embed.embed.model.constraints import cover, lanes, roles
 from csp_embed.embed.model.variables import Vars
-from csp_embed.embed.pins.text import Pins
-from csp_embed.embed.problem import Option, Problem, blocks_of
+from csp_embed.embed.problem import EmbedProblem, Option, Pins
 from csp_embed.embed.space.digits import Carry
 from csp_embed.embed.space.evaluate import measure, measure_fused
 from csp_embed.embed.space.options import Rules, lanes_of, structure
-from csp_embed.embed.space.unit import unit_for
-from csp_embed.ir.operator import Operator
-from csp_embed.machine.spec import Isa
+from csp_embed.ir.operator import Role
 from csp_embed.solver.cpsat import new_model
 from csp_embed.solver.enumerate import conflict as core_of
 from csp_embed.solver.params import Params
@@ -44,25 +42,27 @@ _MOST_LOOSE = 4000
 Candidate = tuple[Option, frozenset[str]]
 
 
-def conflict(op: Operator, isa: Isa, mode: str, pins: Pins) -> list[str]:
-    """Names of RULES, "strict layout", and pins as written. Empty where there is no conflict."""
-    unit, blocks = unit_for(op, isa), blocks_of(op)
+def conflict(problem: EmbedProblem, pins: Pins) -> list[str]:
+    """Names of RULES, "strict layout", and pins as written. Empty where there is no conflict.
+
+    problem: without the pins, in the layout mode that was asked for."""
+    mode, blocks = problem.mode, problem.blocks
     strictness = {n for n in pins.keeps if n.startswith("layout ") and pins.strict}
     strictness |= {STRICT} if mode == "strict" else set()
     found: list[Candidate] = []
-    space = space_of(op, isa, "relaxed", factors=pins.factors, count_filled=False,
-                     every=True)  # fmt: skip
+    # Nothing is barred by pins or layout yet: options that break them are gated below.
+    free = replace(problem, mode="relaxed", pins=Pins(factors=pins.factors))
+    space = space_of(free, count_filled=False, every=True)
     for entry in space.entries:
-        broken = _strictly(op, isa, entry.option, len(blocks), strictness)
+        broken = _strictly(problem, entry.option, strictness)
         found.append((entry.option, broken | _pins(pins, entry.option)))
-    for commuted in (False, True) if op.rhs is not None else (False,):
-        rules = Rules(op, unit, commuted, pins.factors)
+    for commuted in problem.commutations:
+        rules = Rules(problem.op, problem.unit, commuted, pins.factors)
         for n, block in enumerate(blocks):
             for option, broken in _loose(rules, n, block):
                 found.append((option, broken | strictness | _pins(pins, option)))
     found = _least(found)
     options = tuple(o for o, _ in found)
-    problem = Problem(op, isa, unit, mode, blocks, options, space.costs)
     model = new_model()
     pairs = [(model.new_bool_var(f"x{n}"), o) for n, o in enumerate(options)]
     vars = Vars(pairs, model.new_bool_var("commuted"), explain=True)
@@ -81,16 +81,14 @@ def _pins(pins: Pins, option: Option) -> frozenset[str]:
     return frozenset(name for name, keep in pins.keeps.items() if not keep(option))
 
 
-def _strictly(
-    op: Operator, isa: Isa, option: Option, fused: int, names: set[str]
-) -> frozenset[str]:
+def _strictly(problem: EmbedProblem, option: Option, names: set[str]) -> frozenset[str]:
     """The names that ask for a strict layout, if this option does not keep one."""
     if not names:
         return frozenset()
-    rules = Rules(op, unit_for(op, isa), option.commuted)
+    rules = Rules(problem.op, problem.unit, option.commuted)
     try:
-        if option.block < fused:
-            block = blocks_of(op)[option.block]
+        if option.block < len(problem.blocks):
+            block = problem.blocks[option.block]
             measure(rules, block, option.carries, option.given, "strict")
         elif option.carries:
             measure_fused(rules, option.carries[0], "strict")
@@ -124,7 +122,7 @@ def _broken(rules: Rules, axis: str, dim: str) -> frozenset[str]:
     out = set()
     if (axis in rules.reduced) != (dim in rules.unit.reduced):
         out.add("one home per output")
-    if rules.moved[axis] & set(rules.unit.lacking(dim)) - {"dst"}:
+    if rules.moved[axis] & set(rules.unit.lacking(dim)) - {Role.DST}:
         out.add("operand agreement")
     return frozenset(out)
 

@@ -1,6 +1,6 @@
 """The non-dominated embeddings of an operator, over five criteria; complete for the lifted model.
 
-Takes: Operator, Isa, layout mode, pins.  Leaves: `Front`.
+Takes: EmbedProblem.  Leaves: `Front`.
 
 Criteria, all to be small:
     cycles        the analytic cost without its host term: max(compute, read, write) + 1/32 of their
@@ -14,20 +14,19 @@ Criteria, all to be small:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from csp_embed.embed.algebra.cost import UNIT, elementwise, objective, parts, weights
+from csp_embed.embed.algebra.cost import UNIT, elementwise, objective, parts
 from csp_embed.embed.build import build
 from csp_embed.embed.explain.pareto_space import Space, Swept, front, space_of, sweep
+from csp_embed.embed.problem import EmbedProblem
 from csp_embed.errors import Infeasible
 from csp_embed.ir.embedding import Embedding
-from csp_embed.ir.operator import Operator
-from csp_embed.machine.costs import Costs
-from csp_embed.machine.spec import Isa
+from csp_embed.ir.operator import FACTORS
 
 CRITERIA = ("cycles", "input_bytes", "host_bytes", "weight_bytes", "zero_fill")
 Floats = NDArray[np.float64]
@@ -60,17 +59,9 @@ class Front:
         return "incomplete: the sweep was cut at its limit; members are right, others may miss"
 
 
-def pareto(
-    op: Operator,
-    isa: Isa,
-    mode: str = "relaxed",
-    *,
-    pins: Mapping[str, Callable[[object], bool]] | None = None,
-    factors: Mapping[str, Iterable[int]] | None = None,
-    costs: Costs | None = None,
-) -> Front:
+def pareto(problem: EmbedProblem) -> Front:
     """Raises: Infeasible, where no embedding keeps the mode and the pins."""
-    space = space_of(op, isa, mode, pins=pins, factors=factors, costs=costs)
+    op, isa, space = problem.op, problem.isa, space_of(problem)
     swept = sweep(space)
     if not swept.answers:
         raise Infeasible(
@@ -82,7 +73,7 @@ def pareto(
     kept = order[front(table[order])]
     members = []
     for n in kept:
-        embedding = build(op, isa, space.choice(swept.answers[n]), mode, space.costs)
+        embedding = build(problem, problem.decisions(swept.answers[n]))
         proof = {"status": "OPTIMAL" if swept.complete else "FEASIBLE", "rank": 0,
                  "objective_cycles": embedding.cost["objective"], "bound_cycles": 0.0,
                  "families": ["sweep"], "options": len(space.entries)}  # fmt: skip
@@ -93,8 +84,7 @@ def pareto(
 
 def criteria(space: Space, swept: Swept) -> Floats:
     """[answer, criterion]."""
-    op, isa = space.op, space.isa
-    w = weights(op, isa, space.unit, space.costs)
+    isa, unit, w = space.problem.isa, space.problem.unit, space.problem.weights
     column = dict(zip(swept.columns, swept.values.T, strict=True))
     *spent, _ = parts(w, column["steps"], column, False)
     cycles = objective(*spent, 0, slowest=elementwise) / UNIT
@@ -107,8 +97,8 @@ def criteria(space: Space, swept: Swept) -> Floats:
         out["input_bytes"] = out["input_bytes"] + np.where(run_time, packed, 0)
         out["weight_bytes"] = out["weight_bytes"] + np.where(run_time, 0, packed)
         filled = packed  # what is added in the epilogue is copied whole
-        if role in ("lhs", "rhs"):
-            memory = space.unit.memory[role]
+        if role in FACTORS:
+            memory = unit.memory[role]
             lane_bytes = w.packed[role] / math.prod(isa.lane_shape(memory))
             filled = column[f"filled {role}"] * lane_bytes
             out["zero_fill"] = out["zero_fill"] + packed - filled

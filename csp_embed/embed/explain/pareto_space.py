@@ -1,6 +1,6 @@
 """All answers of the lifted model, swept block by block, keeping what no other makes needless.
 
-Takes: Operator, Isa, layout mode, pins.  Leaves: `Space`, then tuples of options, one per block.
+Takes: EmbedProblem.  Leaves: `Space`, then tuples of options, one per block.
 
 Steps, packed elements and filled lanes are products over blocks, and lanes multiply up to the
 machine's. So an answer's part in some blocks may be dropped where another part is nowhere worse:
@@ -10,7 +10,7 @@ whatever completes the one completes the other. The sweep is exact; no solver is
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,15 +20,13 @@ from csp_embed.embed.algebra.grid import grid_axes, grid_mode
 from csp_embed.embed.algebra.layouts import range_checks, seen_by
 from csp_embed.embed.algebra.occupancy import occupancy
 from csp_embed.embed.algebra.rows import Reject, coordinate_row, tensor_rows
-from csp_embed.embed.problem import Option, blocks_of
-from csp_embed.embed.space.digits import Carry, Choice, expand
+from csp_embed.embed.problem import EmbedProblem, Option, Pins
+from csp_embed.embed.space.digits import Carry, Decisions, expand
 from csp_embed.embed.space.evaluate import measure, measure_fused, operands
 from csp_embed.embed.space.options import Rules, block_options, fused_options, lanes_of, structure
-from csp_embed.embed.space.unit import Unit, unit_for
+from csp_embed.embed.space.unit import accesses
 from csp_embed.ir.embedding import Coordinate
-from csp_embed.ir.operator import Access, Operator
-from csp_embed.machine.costs import Costs, costs_of
-from csp_embed.machine.spec import Isa
+from csp_embed.ir.operator import FACTORS, Access, Role
 
 Floats = NDArray[np.float64]
 # States beyond which a sweep gives up completeness (and says so).
@@ -47,19 +45,8 @@ class Entry:
 class Space:
     """Every option of every block that keeps rules and pins; the last block is the fused one."""
 
-    op: Operator
-    isa: Isa
-    unit: Unit
-    mode: str
-    blocks: tuple[tuple[str, ...], ...]
+    problem: EmbedProblem
     entries: tuple[Entry, ...]
-    costs: Costs
-
-    def choice(self, picked: Sequence[Option]) -> Choice:
-        """The decisions that one option per block means."""
-        order = {a: n for n, a in enumerate(self.op.axes)}
-        carries = [c for o in picked for c in o.carries]
-        return Choice(picked[0].commuted, tuple(sorted(carries, key=lambda c: order[c.axes[0]])))
 
 
 @dataclass(frozen=True)
@@ -73,27 +60,13 @@ class Swept:
     complete: bool
 
 
-def space_of(
-    op: Operator,
-    isa: Isa,
-    mode: str = "relaxed",
-    *,
-    pins: Mapping[str, Callable[[Option], bool]] | None = None,
-    factors: Mapping[str, Iterable[int]] | None = None,
-    count_filled: bool = True,
-    every: bool = False,
-    costs: Costs | None = None,
-) -> Space:
-    """count_filled: needed by the sweep over filled lanes. every: see `Rules`. costs: those behind
-    the first memory interface of the spec where none are given.
-
-    Raises: Infeasible, where the machine has no instruction of the operator's kind."""
-    unit, blocks = unit_for(op, isa), blocks_of(op)
-    keeps = list((pins or {}).values())
+def space_of(problem: EmbedProblem, *, count_filled: bool = True, every: bool = False) -> Space:
+    """count_filled: needed by the sweep over filled lanes. every: see `Rules`."""
+    mode, pins = problem.mode, problem.pins
     entries: list[Entry] = []
-    for commuted in (False, True) if op.rhs is not None else (False,):
-        rules = Rules(op, unit, commuted, factors, every or bool(keeps), mode)
-        for n, block in enumerate(blocks):
+    for commuted in problem.commutations:
+        rules = problem.rules(commuted, every)
+        for n, block in enumerate(problem.blocks):
             for carries, given in block_options(rules, block):
                 try:
                     found = measure(rules, block, carries, given, mode)
@@ -101,16 +74,14 @@ def space_of(
                     continue
                 option = Option(n, commuted, carries, lanes_of(carries), found.steps,
                                 found.elements, given, structure(carries))  # fmt: skip
-                if all(keep(option) for keep in keeps):
+                if pins.keep(option):
                     full = _filled(rules, block, carries, given, mode) if count_filled else {}
                     entries.append(Entry(option, full))
-        entries += _fused(rules, len(blocks), mode, keeps)
-    return Space(op, isa, unit, mode, blocks, tuple(entries), costs or costs_of(isa))
+        entries += _fused(rules, len(problem.blocks), mode, pins)
+    return Space(problem, tuple(entries))
 
 
-def _fused(
-    rules: Rules, n: int, mode: str, keeps: Sequence[Callable[[Option], bool]]
-) -> Iterator[Entry]:
+def _fused(rules: Rules, n: int, mode: str, pins: Pins) -> Iterator[Entry]:
     ones = dict.fromkeys(operands(rules), 1)
     for carry in fused_options(rules):
         carries = () if carry is None else (carry,)
@@ -123,12 +94,12 @@ def _fused(
             steps, elements = found.steps, found.elements
         option = Option(n, rules.commuted, carries, lanes_of(carries), steps, elements,
                         frozenset(carry.axes if carry else ()), structure(carries))  # fmt: skip
-        if all(keep(option) for keep in keeps):
+        if pins.keep(option):
             yield Entry(option, {r: _repeats(rules, carry, r) for r in _factors(rules)})
 
 
 def _factors(rules: Rules) -> list[str]:
-    return [r for r in rules.roles if r != "dst"]
+    return [r for r in rules.roles if r != Role.DST]
 
 
 def _repeats(rules: Rules, carry: Carry | None, role: str) -> int:
@@ -149,7 +120,7 @@ def _filled(
 ) -> dict[str, int]:
     """This block's factor of the lanes of each operand that hold a tensor element."""
     op, unit = rules.op, rules.unit
-    lanes = expand(op, Choice(rules.commuted, tuple(carries)))
+    lanes = expand(op, Decisions(rules.commuted, tuple(carries)))
     extents = {d.name: d.extent for d in lanes.digits}
     checks = range_checks(op, unit, lanes, rules.roles)
     away = [Coordinate((a, ""), 0, 0, {}, {}) for a in given]
@@ -195,9 +166,9 @@ def sweep(space: Space, *, kinds: bool = False, most: int = MOST) -> Swept:
     (kinds: of each kind of embedding, see `build.kind_of`), or, without kinds, also falls or grows
     with filled lanes of run-time factors and falls with those of constants."""
     roles = sorted({r for e in space.entries for r in e.option.elements})
-    filled = [] if kinds else [r for r in ("lhs", "rhs") if r in roles]
-    columns = ("steps", *roles, *(f"filled {r}" for r in filled))
-    count = len(space.blocks)
+    filled = [] if kinds else [r for r in FACTORS if r in roles]
+    columns = ("steps", *roles, *(_filled_column(r) for r in filled))
+    count = len(space.problem.blocks)
     answers: list[tuple[Option, ...]] = []
     values: list[Floats] = []
     complete = True
@@ -205,7 +176,7 @@ def sweep(space: Space, *, kinds: bool = False, most: int = MOST) -> Swept:
     for commuted, given in sorted(groups, key=lambda g: (g[0], tuple(sorted(g[1])))):
         parts = []
         for block in range(count + 1):
-            axes = given if block == count else given & set(space.blocks[block])
+            axes = given if block == count else given & set(space.problem.blocks[block])
             rows = [
                 n for n, e in enumerate(space.entries)
                 if e.option.block == block and e.option.commuted == commuted
@@ -214,7 +185,7 @@ def sweep(space: Space, *, kinds: bool = False, most: int = MOST) -> Swept:
             parts.append(_first(space, rows, roles, filled, kinds))
         if any(not len(p.values) for p in parts):
             continue
-        size = np.array(list(space.unit.size.values()), float)
+        size = np.array(list(space.problem.unit.size.values()), float)
         signs = _signs(space, commuted, columns)
         parts.sort(key=lambda p: len(p.values))
         joined = _needed(parts[0], signs)
@@ -233,7 +204,7 @@ def sweep(space: Space, *, kinds: bool = False, most: int = MOST) -> Swept:
 def _first(
     space: Space, rows: list[int], roles: list[str], filled: list[str], kinds: bool
 ) -> _Part:
-    dims = list(space.unit.size)
+    dims = list(space.problem.unit.size)
     entries = [space.entries[n] for n in rows]
     values = [
         [e.option.steps, *(e.option.elements[r] for r in roles), *(e.filled[r] for r in filled)]
@@ -261,20 +232,22 @@ def _marks(option: Option, dims: Sequence[str]) -> list[int]:
 
 def _signs(space: Space, commuted: bool, columns: Sequence[str]) -> list[tuple[int, int]]:
     """(column, 1 or -1) that must be nowhere worse."""
-    op = space.op
-    played = {"lhs": op.lhs, "rhs": op.rhs}
-    if commuted:
-        played = {"lhs": op.rhs, "rhs": op.lhs}
+    op = space.problem.op
+    played = accesses(op, commuted)
     out = []
+    filled = {_filled_column(r): r for r in FACTORS}
     for n, name in enumerate(columns):
-        if not name.startswith("filled "):
+        if name not in filled:
             out.append((n, 1))
             continue
-        access = played[name.removeprefix("filled ")]
         out.append((n, -1))
-        if access is not None and not op.tensors[access.tensor].constant:
+        if not op.tensors[played[filled[name]].tensor].constant:
             out.append((n, 1))
     return out
+
+
+def _filled_column(role: str) -> str:
+    return f"filled {role}"
 
 
 def _join(

@@ -13,48 +13,36 @@ from dataclasses import dataclass, field, replace
 
 from csp_embed.embed.build import build, kind_of
 from csp_embed.embed.explain.conflict import RULES, conflict
-from csp_embed.embed.explain.pareto_space import Space, space_of, sweep
+from csp_embed.embed.explain.pareto_space import space_of, sweep
 from csp_embed.embed.model.greedy import cost_of
 from csp_embed.embed.pins.layouts import layout_pin
-from csp_embed.embed.pins.text import Pins, read_pins
-from csp_embed.embed.problem import Option, Problem
+from csp_embed.embed.pins.text import read_pins
+from csp_embed.embed.problem import EmbedProblem, Option
 from csp_embed.embed.space.unit import unit_for
 from csp_embed.errors import CspEmbedError, Infeasible
+from csp_embed.ir.affine import Affine
 from csp_embed.ir.embedding import Embedding
-from csp_embed.ir.operator import Affine, Operator, Tensor
-from csp_embed.machine.costs import Costs
+from csp_embed.ir.operator import Operator, Tensor
 from csp_embed.machine.spec import Isa
 
 STRICT = "strict layout"
 
 
-def by_kind(
-    op: Operator,
-    isa: Isa,
-    mode: str = "relaxed",
-    pins: Pins | None = None,
-    costs: Costs | None = None,
-) -> list[Embedding]:
+def by_kind(problem: EmbedProblem) -> list[Embedding]:
     """The embedding of least analytic cost of every kind, straight and commuted; cheapest first.
 
     Complete for the lifted model: no cheaper one of its kind exists. Empty where there is none.
-    Raises: Infeasible, where the machine has no instruction of the operator's kind.
     """
-    pins = pins or Pins()
-    space = space_of(op, isa, mode, pins=pins.keeps, factors=pins.factors, count_filled=False,
-                     costs=costs)  # fmt: skip
-    problem = Problem(op, isa, space.unit, mode, space.blocks, (), space.costs)
+    space = space_of(problem, count_filled=False)
     best: dict[tuple[str, bool], tuple[int, tuple[Option, ...]]] = {}
     for picked in sweep(space, kinds=True).answers:
-        key = (kind_of(space.choice(picked)), picked[0].commuted)
+        key = (kind_of(problem.decisions(picked)), picked[0].commuted)
         cost = cost_of(problem, picked)
         if key not in best or cost < best[key][0]:
             best[key] = (cost, picked)
     ranked = sorted(best.values(), key=lambda v: v[0])
-    return [
-        pins.arrange(build(op, isa, space.choice(picked), mode, space.costs))
-        for _, picked in ranked
-    ]
+    pins = problem.pins
+    return [pins.arrange(build(problem, problem.decisions(picked))) for _, picked in ranked]
 
 
 def because(chosen: Embedding, other: Embedding) -> str:
@@ -111,29 +99,26 @@ def none(op: Operator, isa: Isa, mode: str, texts: Sequence[str]) -> Explanation
     Where the machine has no such instruction or operation, the conflict is "operation kind".
     """
     try:
-        unit_for(op, isa)
+        problem = EmbedProblem.of(op, isa, mode)
     except Infeasible as error:
         return Explanation(
             ("operation kind",), {"operation kind": error.why}, _kinds(op, isa, texts)
         )
-    pins = read_pins(op, isa, texts)
-    names = conflict(op, isa, mode, pins)
+    pins = read_pins(problem, texts)
+    names = conflict(problem, pins)
     reasons = {n: pins.reasons[n] for n in names if n in pins.reasons}
-    proved = not possible(op, isa, mode, texts)
-    return Explanation(
-        tuple(names), reasons, tuple(_relaxations(op, isa, mode, texts, names)), proved
-    )
+    proved = not _answered(problem.pinned(pins))
+    return Explanation(tuple(names), reasons, tuple(_relaxations(problem, texts, names)), proved)
 
 
 def possible(op: Operator, isa: Isa, mode: str, texts: Sequence[str]) -> bool:
     """Whether some embedding keeps the mode and the pins, by sweeping all."""
-    return bool(sweep(_space(op, isa, mode, texts), kinds=True).answers)
+    problem = EmbedProblem.of(op, isa, mode)
+    return _answered(problem.pinned(read_pins(problem, texts)))
 
 
-def _space(op: Operator, isa: Isa, mode: str, texts: Sequence[str]) -> Space:
-    pins = read_pins(op, isa, texts)
-    mode = "strict" if pins.strict else mode
-    return space_of(op, isa, mode, pins=pins.keeps, factors=pins.factors, count_filled=False)
+def _answered(problem: EmbedProblem) -> bool:
+    return bool(sweep(space_of(problem, count_filled=False), kinds=True).answers)
 
 
 def _kinds(op: Operator, isa: Isa, texts: Sequence[str]) -> tuple[str, ...]:
@@ -150,10 +135,11 @@ def _kinds(op: Operator, isa: Isa, texts: Sequence[str]) -> tuple[str, ...]:
 
 
 def _relaxations(
-    op: Operator, isa: Isa, mode: str, texts: Sequence[str], names: Sequence[str]
+    problem: EmbedProblem, texts: Sequence[str], names: Sequence[str]
 ) -> Iterator[str]:
     """The smallest changes first: padding, a blocked layout, then giving up wishes."""
-    found = [text for text, changed in _changes(op, isa, texts) if _works(*changed, isa, mode)]
+    op, isa, mode = problem.op, problem.isa, problem.mode
+    found = [text for text, changed in _changes(problem, texts) if _works(*changed, isa, mode)]
     wishes = [n for n in names if n in texts or n == STRICT]
     for count in (1, 2):
         for dropped in itertools.combinations(wishes, count):
@@ -180,15 +166,15 @@ def _option(pin: str) -> str:
 
 
 def _changes(
-    op: Operator, isa: Isa, texts: Sequence[str]
+    problem: EmbedProblem, texts: Sequence[str]
 ) -> Iterator[tuple[str, tuple[Operator, Sequence[str]]]]:
     """Candidates: (words, (operator, pins))."""
-    unit = unit_for(op, isa)
+    op, unit = problem.op, problem.unit
     for n, text in enumerate(texts):
         if not text.startswith("layout "):
             continue
         wish = text.removeprefix("layout ")
-        pin = layout_pin(op, isa, unit, wish)
+        pin = layout_pin(problem, wish)
         if pin.pad is not None:
             axis, extent = pin.pad
             words = f"pad {axis} from {op.axes[axis]} to {extent}"

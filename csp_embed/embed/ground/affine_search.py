@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from csp_embed.embed.ground.numerations import STEP, Frame
-from csp_embed.embed.ground.points import Ground, Ints
+from csp_embed.ir.ground import Ground, Ints
 
 MOST_ATTEMPTS = 300
 

@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from csp_embed.embed.ground.points import Ground
+from csp_embed.ir.ground import Ground
 
 
 def least_steps(ground: Ground) -> int:

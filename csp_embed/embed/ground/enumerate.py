@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 from csp_embed.embed.ground.model import build_model
 from csp_embed.embed.ground.numerations import Frame, frames
-from csp_embed.embed.ground.points import Ground, Ints, Key, key
+from csp_embed.embed.ground.points import Key, key
 from csp_embed.embed.ground.symmetry import Map, movers
 from csp_embed.embed.ground.variables import Vars, read_places
+from csp_embed.ir.ground import Ground, Ints
 from csp_embed.judge.covering import covering_of, judge
 from csp_embed.solver.enumerate import all_solutions
 from csp_embed.solver.params import Params

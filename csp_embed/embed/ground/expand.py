@@ -13,21 +13,19 @@ import numpy as np
 
 from csp_embed.embed.algebra.rows import Reject
 from csp_embed.embed.build import build
-from csp_embed.embed.ground.points import Ground, Ints
-from csp_embed.embed.problem import blocks_of
-from csp_embed.embed.space.digits import Choice
-from csp_embed.embed.space.options import Rules, block_options, fused_options, lanes_of
-from csp_embed.embed.space.unit import unit_for
+from csp_embed.embed.problem import EmbedProblem
+from csp_embed.embed.space.digits import Decisions
+from csp_embed.embed.space.options import block_options, fused_options, lanes_of
 from csp_embed.ir.embedding import Embedding
+from csp_embed.ir.ground import Ground, Ints
 from csp_embed.machine.spec import Isa
 
 
 def lifted_embeddings(ground: Ground, isa: Isa, mode: str = "relaxed") -> Iterator[Embedding]:
     """Every embedding of the lifted model with the ground problem's commutation."""
-    op = ground.op
-    unit = unit_for(op, isa)
-    rules = Rules(op, unit, ground.commuted, mode=mode)
-    blocks = [list(block_options(rules, block)) for block in blocks_of(op)]
+    problem = EmbedProblem.of(ground.op, isa, mode)
+    op, unit, rules = problem.op, problem.unit, problem.rules(ground.commuted)
+    blocks = [list(block_options(rules, block)) for block in problem.blocks]
     order = {a: n for n, a in enumerate(op.axes)}
     for fused in fused_options(rules):
         given = set(fused.axes) if fused else set()
@@ -40,7 +38,7 @@ def lifted_embeddings(ground: Ground, isa: Isa, mode: str = "relaxed") -> Iterat
                 continue
             carries.sort(key=lambda c: order[c.axes[0]])
             try:
-                yield build(op, isa, Choice(ground.commuted, tuple(carries)), mode)
+                yield build(problem, Decisions(ground.commuted, tuple(carries)))
             except Reject:
                 continue
 

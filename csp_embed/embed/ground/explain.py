@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator
 from csp_embed.embed.ground.constraints import regularity
 from csp_embed.embed.ground.model import FAMILIES, build_model
 from csp_embed.embed.ground.numerations import Frame, frames
-from csp_embed.embed.ground.points import Ground
+from csp_embed.ir.ground import Ground
 from csp_embed.solver.cpsat import solve
 from csp_embed.solver.params import Params
 from csp_embed.solver.status import INFEASIBLE, UNKNOWN

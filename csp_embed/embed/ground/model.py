@@ -21,8 +21,8 @@ from csp_embed.embed.ground.constraints import (
     rows,
 )
 from csp_embed.embed.ground.numerations import Frame, box_of, whole_box
-from csp_embed.embed.ground.points import Ground
 from csp_embed.embed.ground.variables import Vars, make
+from csp_embed.ir.ground import Ground
 from csp_embed.solver.cpsat import new_model
 
 # In posting order; each removes wrong coverings, none only copies. Regularity needs a frame.

@@ -19,7 +19,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from csp_embed.embed.ground.points import Ground
+from csp_embed.ir.ground import Ground
 
 STEP = "step"
 

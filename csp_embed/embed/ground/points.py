@@ -1,6 +1,6 @@
-"""The ground problem as data: an operator's points, one by one, and an instruction's points.
+"""Poses the ground problem: an operator's points, one by one, and an instruction's points.
 
-Takes: Operator, Isa, step count.  Leaves: `Ground`.
+Takes: Operator, Isa, step count.  Leaves: `ir.ground.Ground`.
 
 A *solution* is a covering of all effective operator points (those with every factor in range) by a
 number of micro-operation steps: `at[q]` says in which step and in which lanes point q is computed.
@@ -13,71 +13,16 @@ stated (`Ground.ordered`) the order of steps is part of the solution: a tile is 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from csp_embed.ir.dfg import dataflow
-from csp_embed.ir.operator import Access, Operator
+from csp_embed.ir.ground import Ground, Ints
+from csp_embed.ir.operator import Operator
 from csp_embed.machine.spec import Isa
 
-Ints = NDArray[np.int64]
 Key = tuple[bool, tuple[tuple[int, ...], ...]]
-
-
-@dataclass(frozen=True)
-class Ground:
-    """One problem; operands are named by the instruction's roles "dst", "lhs", "rhs".
-
-    op, machine: what is embedded where. commuted: the operator's lhs plays the instruction's rhs.
-    sizes: instruction dimension -> lanes, in order. dims: operand -> its dimensions.
-    accesses: operand -> access. points: int64[N, axes], effective points, row-major order.
-    elements: operand -> int64[N], flat tensor element that each point touches.
-    counts: operand -> elements of its tensor. steps: how many there are.
-    same_kind: the instruction does what the operator needs (rule 1). strict: operands whose packed
-    tensor holds every element once, its memory elements in the order in which steps first meet
-    them. rectangles: R, of a tile of `tile` consecutive steps (None: all steps, always one).
-    """
-
-    op: Operator
-    machine: str
-    instruction: str
-    commuted: bool
-    sizes: Mapping[str, int]
-    dims: Mapping[str, tuple[str, ...]]
-    accesses: Mapping[str, Access]
-    points: Ints
-    elements: Mapping[str, Ints]
-    counts: Mapping[str, int]
-    steps: int
-    same_kind: bool = True
-    strict: frozenset[str] = frozenset()
-    rectangles: int = 4
-    tile: int | None = None
-
-    @property
-    def lanes(self) -> int:
-        """Instruction points of one step."""
-        return math.prod(self.sizes.values())
-
-    @property
-    def ordered(self) -> bool:
-        """Whether the memory interface can refuse an order of steps."""
-        return bool(self.strict) and self.tile is not None
-
-    def lane_of(self, role: str, lanes: Sequence[int]) -> int:
-        """Row-major lane of an operand's memory element that the instruction point meets."""
-        out = 0
-        for (dim, size), lane in zip(self.sizes.items(), lanes, strict=True):
-            if dim in self.dims[role]:
-                out = out * size + lane
-        return out
-
-    def lane_count(self, role: str) -> int:
-        """Lanes of an operand's memory element."""
-        return math.prod(n for d, n in self.sizes.items() if d in self.dims[role])
 
 
 def pose_ground(

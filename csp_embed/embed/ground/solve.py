@@ -22,8 +22,9 @@ from csp_embed.embed.ground.expand import expanded, lifted_embeddings, named_ste
 from csp_embed.embed.ground.explain import DEFAULT, FAST, MOST_PLACES, conflicting_families
 from csp_embed.embed.ground.model import build_model
 from csp_embed.embed.ground.numerations import Frame, frames
-from csp_embed.embed.ground.points import Ground, Ints, pose_ground
+from csp_embed.embed.ground.points import pose_ground
 from csp_embed.embed.ground.variables import Vars, read_places
+from csp_embed.ir.ground import Ground, Ints
 from csp_embed.ir.operator import Operator
 from csp_embed.judge.covering import Covering, covering_of, judge
 from csp_embed.machine.spec import Isa

@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from csp_embed.embed.ground.numerations import STEP, Frame, bound
-from csp_embed.embed.ground.points import Ground, Key
+from csp_embed.embed.ground.points import Key
 from csp_embed.embed.ground.variables import Vars
+from csp_embed.ir.ground import Ground
 
 
 def post(vars: Vars, frame: Frame | None) -> None:

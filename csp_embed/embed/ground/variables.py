@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from csp_embed.embed.ground.numerations import Box
-from csp_embed.embed.ground.points import Ground, Ints
+from csp_embed.ir.ground import Ground, Ints
 
 
 @dataclass
@@ -104,8 +104,7 @@ def overhangs(ground: Ground) -> list[tuple[int, int, tuple[tuple[str, int], ...
     for access in ground.accesses.values():
         shape = ground.op.tensors[access.tensor].shape
         for ix, size in zip(access.index, shape, strict=True):
-            reach = [c * (ground.op.axes[a] - 1) for a, c in ix.terms]
-            low, high = (ix.const + sum(f(r, 0) for r in reach) for f in (min, max))
+            low, high = ix.reach(ground.op.axes)
             if low < 0 or high >= size:
                 out.append((0, size - 1, ix.terms, ix.const))
     return list(dict.fromkeys(out))

@@ -1,7 +1,7 @@
 """A first answer for the solver to start from: descent over blocks, two at a time.
 
-Takes: Problem.  Leaves: picked options and their cost. Not needed for correctness: it gives CP-SAT
-a hint and an upper bound.
+Takes: Candidates.  Leaves: picked options and their cost. Not needed for correctness: it gives
+CP-SAT a hint and an upper bound.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from csp_embed.embed.algebra.cost import Weights, elementwise, objective, parts, weights
-from csp_embed.embed.problem import Option, Problem
+from csp_embed.embed.algebra.cost import Weights, elementwise, objective, parts
+from csp_embed.embed.problem import EmbedProblem, Option
+from csp_embed.embed.space.candidates import Candidates
 
 
-def cost_of(problem: Problem, picked: Sequence[Option], w: Weights | None = None) -> int:
+def cost_of(problem: EmbedProblem, picked: Sequence[Option]) -> int:
     """The analytic cost of one option per block, in the objective's units."""
-    w = w or weights(problem.op, problem.isa, problem.unit, problem.costs)
     elements = {r: math.prod(o.elements[r] for o in picked) for r in picked[0].elements}
     steps = math.prod(o.steps for o in picked)
-    return objective(*parts(w, steps, elements, picked[0].commuted))
+    return objective(*parts(problem.weights, steps, elements, picked[0].commuted))
 
 
-def worst_cost(problem: Problem) -> int:
+def worst_cost(space: Candidates) -> int:
     """At least the cost of every answer: each block at its worst in everything."""
-    w = weights(problem.op, problem.isa, problem.unit, problem.costs)
-    blocks = [[o for o in problem.options if o.block == b] for b in range(len(problem.blocks) + 1)]
+    w, count = space.problem.weights, len(space.problem.blocks)
+    blocks = [[o for o in space.options if o.block == b] for b in range(count + 1)]
     steps = math.prod(max(o.steps for o in options) for options in blocks)
     elements = {
         role: math.prod(max(o.elements[role] for o in options) for options in blocks)
@@ -47,15 +47,14 @@ class _Table:
     factors: NDArray[np.float64]  # [option, steps and roles]
 
 
-def warm_start(problem: Problem) -> tuple[tuple[Option, ...], int] | None:
+def warm_start(space: Candidates) -> tuple[tuple[Option, ...], int] | None:
     """A good answer and its cost; None where none was met."""
-    w = weights(problem.op, problem.isa, problem.unit, problem.costs)
     best: tuple[tuple[Option, ...], int] | None = None
-    count = len(problem.blocks)
-    fusions = [o for o in problem.options if o.block == count]
+    count = len(space.problem.blocks)
+    fusions = [o for o in space.options if o.block == count]
     groups = sorted({(o.commuted, tuple(sorted(o.given))) for o in fusions})
     for commuted, given in groups:
-        found = _descend(problem, w, commuted, frozenset(given))
+        found = _descend(space, commuted, frozenset(given))
         if found is not None and (best is None or found[1] < best[1]):
             best = found
     return best
@@ -67,23 +66,21 @@ def structure_of(picked: Sequence[Option]) -> tuple[object, ...]:
 
 
 def _descend(
-    problem: Problem,
-    w: Weights,
-    commuted: bool,
-    given: frozenset[str],
+    space: Candidates, commuted: bool, given: frozenset[str]
 ) -> tuple[tuple[Option, ...], int] | None:
+    problem, w = space.problem, space.problem.weights
     count = len(problem.blocks)
     tables = []
-    roles = list(problem.options[0].elements)
+    roles = list(space.options[0].elements)
     for block in range(count + 1):
         axes = given if block == count else given & set(problem.blocks[block])
         options = [
             o
-            for o in problem.options
+            for o in space.options
             if o.block == block
             and o.commuted == commuted
             and o.given == axes
-            and all(keeps(o) for keeps in problem.pins.values())
+            and problem.pins.keep(o)
         ]
         if not options:
             return None
@@ -115,10 +112,10 @@ def _descend(
     picked = tuple(t.options[n] for t, n in zip(tables, at, strict=True))
     if not np.isfinite(value):
         return None
-    return picked, cost_of(problem, picked, w)
+    return picked, cost_of(problem, picked)
 
 
-def _table(problem: Problem, options: list[Option], roles: Sequence[str]) -> _Table:
+def _table(problem: EmbedProblem, options: list[Option], roles: Sequence[str]) -> _Table:
     dims = list(problem.unit.size)
     lanes = np.log([[float(o.lanes.get(d, 1)) for d in dims] for o in options])
     factors = [[float(o.steps), *(float(o.elements[r]) for r in roles)] for o in options]

@@ -1,6 +1,6 @@
 """The lifted model: options as Booleans, one constraint family per file, the cost on top.
 
-Takes: Problem, Params.  Leaves: answers, best first, with what the solver proved.
+Takes: Candidates, Params.  Leaves: answers, best first, with what the solver proved.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from csp_embed.embed.model.greedy import structure_of, warm_start, worst_cost
 from csp_embed.embed.model.nearby import nearby
 from csp_embed.embed.model.reduce import within
 from csp_embed.embed.model.variables import Vars
-from csp_embed.embed.problem import Option, Problem
-from csp_embed.embed.space.digits import Choice
+from csp_embed.embed.problem import Option
+from csp_embed.embed.space.candidates import Candidates
 from csp_embed.solver.cpsat import new_model, solve
 from csp_embed.solver.params import Params
 from csp_embed.solver.status import FEASIBLE, INFEASIBLE, OPTIMAL
@@ -34,32 +34,25 @@ _PARAMETERS = {"linearization_level": 0, "cp_model_presolve": False}
 class Found:
     """picked: one option per block, empty where nothing was found. objective and bound in the
     cost's units; status: what is proved about this answer among those with other structures than
-    the ones before it. posted: options that the solver saw (the others cannot be in an optimum)."""
+    the ones before it. weighed: options that the solver saw (no optimum contains another)."""
 
     status: str
     picked: tuple[Option, ...] = ()
     objective: int = 0
     bound: int = 0
-    posted: int = 0
+    weighed: int = 0
     seconds: float = 0.0
 
-    def choice(self, problem: Problem) -> Choice:
-        """The decisions that the picked options mean, in operator axis order."""
-        order = {a: n for n, a in enumerate(problem.op.axes)}
-        carries = [c for o in self.picked for c in o.carries]
-        carries.sort(key=lambda c: order[c.axes[0]])
-        return Choice(self.picked[0].commuted, tuple(carries))
 
-
-def search(problem: Problem, params: Params, top: int = 1) -> list[Found]:
+def search(space: Candidates, params: Params, top: int = 1) -> list[Found]:
     """The best answer, then up to top - 1 more, each the best of all other structures, at most
     twice as costly. The list for a smaller `top` is the beginning of that for a larger one. The
     list's first has no picked options where there is no answer (INFEASIBLE) or the limit came first
     (UNKNOWN)."""
-    first = _solve(problem, params)
+    first = _solve(space, params)
     if not first.picked or (top == 1 and first.status == OPTIMAL):
         return [first]
-    near = nearby(problem, first.objective * _WORSE // 100)
+    near = nearby(space, first.objective * _WORSE // 100)
     if near.complete and first.status != OPTIMAL:
         # The enumeration proves what the solver's limit left open.
         best, cost = near.answers[0]
@@ -71,17 +64,17 @@ def search(problem: Problem, params: Params, top: int = 1) -> list[Found]:
             break
         if structure_of(picked) != taken:
             status, bound = (OPTIMAL, cost) if near.complete else (FEASIBLE, first.bound)
-            found.append(Found(status, picked, cost, bound, first.posted))
+            found.append(Found(status, picked, cost, bound, first.weighed))
     return found
 
 
-def _solve(problem: Problem, params: Params) -> Found:
+def _solve(space: Candidates, params: Params) -> Found:
     """One CP-SAT run."""
-    start = warm_start(problem)
-    if {o.block for o in problem.options} != set(range(len(problem.blocks) + 1)):
+    start, problem = warm_start(space), space.problem
+    if {o.block for o in space.options} != set(range(len(problem.blocks) + 1)):
         return Found(INFEASIBLE)
-    limit = start[1] if start else worst_cost(problem)
-    options = within(problem, limit)
+    limit = start[1] if start else worst_cost(space)
+    options = within(space, limit)
     if {o.block for o in options} != set(range(len(problem.blocks) + 1)):
         return Found(INFEASIBLE)
     model = new_model()
@@ -98,7 +91,7 @@ def _solve(problem: Problem, params: Params) -> Found:
     if answer.interrupted:
         raise KeyboardInterrupt
     if not answer.found:
-        return Found(answer.status, posted=len(options), seconds=answer.seconds)
+        return Found(answer.status, weighed=len(options), seconds=answer.seconds)
     picked = sorted((o for v, o in pairs if answer.value(v)), key=lambda o: o.block)
     return Found(
         answer.status,

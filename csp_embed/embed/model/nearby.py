@@ -1,6 +1,6 @@
 """The cheapest embeddings of other structures than the best: all within a cost limit, no solver.
 
-Takes: Problem, a cost limit.  Leaves: answers, one for each structure, cheapest first.
+Takes: Candidates, a cost limit.  Leaves: answers, one for each structure, cheapest first.
 
 Blocks are joined one after the other; a partial answer stays while a lower bound on what completes
 it keeps the limit (the bound of `reduce`). Structures are who is carried where, without numbers.
@@ -14,10 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from csp_embed.embed.algebra.cost import Weights, elementwise, objective, parts, weights
+from csp_embed.embed.algebra.cost import Weights, elementwise, objective, parts
 from csp_embed.embed.model.greedy import cost_of
 from csp_embed.embed.model.reduce import SLACK, within
-from csp_embed.embed.problem import Option, Problem
+from csp_embed.embed.problem import EmbedProblem, Option
+from csp_embed.embed.space.candidates import Candidates
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -46,10 +47,10 @@ class _Joined:
         return _Joined(self.picks[rows], self.values[rows], self.lanes[rows])
 
 
-def nearby(problem: Problem, limit: int) -> Nearby:
+def nearby(space: Candidates, limit: int) -> Nearby:
     """All structures with an answer of at most `limit`."""
-    w = weights(problem.op, problem.isa, problem.unit, problem.costs)
-    options, count = within(problem, limit), len(problem.blocks)
+    problem = space.problem
+    options, count = within(space, limit), len(problem.blocks)
     found: list[tuple[float, tuple[Option, ...]]] = []
     complete = True
     fusions = [o for o in options if o.block == count]
@@ -60,23 +61,23 @@ def nearby(problem: Problem, limit: int) -> Nearby:
             blocks.append([o for o in options if (o.block, o.commuted) == (block, commuted)
                            and o.given == axes])  # fmt: skip
         if all(blocks):
-            answers, whole = _group(problem, w, blocks, limit)
+            answers, whole = _group(problem, blocks, limit)
             found += answers
             complete &= whole
     found.sort(key=lambda f: f[0])
-    exact = [(picked, cost_of(problem, picked, w)) for _, picked in found]
+    exact = [(picked, cost_of(problem, picked)) for _, picked in found]
     return Nearby([a for a in exact if a[1] <= limit], complete)
 
 
 def _group(
-    problem: Problem, w: Weights, blocks: Sequence[list[Option]], limit: int
+    problem: EmbedProblem, blocks: Sequence[list[Option]], limit: int
 ) -> tuple[list[tuple[float, tuple[Option, ...]]], bool]:
     """The cheapest answer of each structure, of one way to commute and to fuse."""
     dims, roles = list(problem.unit.size), list(blocks[0][0].elements)
     size = np.array([problem.unit.size[d] for d in dims], float)
     over = np.ones((1 + len(roles), len(dims)), bool)
     for n, role in enumerate(roles):
-        own = problem.unit.dims["dst" if role.startswith("add") else role]
+        own = problem.unit.dims_of(role)
         over[n + 1] = [d in own for d in dims]
     tables = []
     for options in blocks:
@@ -104,13 +105,13 @@ def _group(
         low = np.maximum(
             joined.values * least, joined.values * _over(joined.lanes, over) * spare / capacity
         )
-        bound = _score(w, roles, blocks[0][0].commuted, low)
+        bound = _score(problem.weights, roles, blocks[0][0].commuted, low)
         keep = np.flatnonzero(bound <= limit * SLACK)
         if len(keep) > MOST:
             keep = np.sort(keep[np.argsort(bound[keep], kind="stable")[:MOST]])
             complete = False
         joined = joined.take(keep)
-    score = _score(w, roles, blocks[0][0].commuted, joined.values)
+    score = _score(problem.weights, roles, blocks[0][0].commuted, joined.values)
     shapes = [_numbers([(o.shape, o.given) for o in blocks[b]]) for b in order]
     kinds = np.stack([s[joined.picks[:, n]] for n, s in enumerate(shapes)], axis=1)
     rank = np.argsort(score, kind="stable")

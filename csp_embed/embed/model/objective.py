@@ -1,7 +1,7 @@
 """The analytic cost inside CP-SAT: exact products over blocks.
 
 Takes: model, Vars, Problem, an upper bound.  Leaves: the minimised expression, in the units of
-`embed.cost.objective`. steps and packed elements are products of the blocks' factors, each a
+`algebra.cost.objective`. steps and packed elements are products of the blocks' factors, each a
 linear expression in the options.
 """
 
@@ -12,16 +12,17 @@ from typing import Any
 
 from csp_embed.embed.algebra import cost
 from csp_embed.embed.model.variables import Vars
-from csp_embed.embed.problem import Option, Problem
+from csp_embed.embed.problem import EmbedProblem, Option
+from csp_embed.ir.operator import Role
 
 
-def post(model: Any, vars: Vars, problem: Problem, limit: int) -> Any:
+def post(model: Any, vars: Vars, problem: EmbedProblem, limit: int) -> Any:
     """Posts the products, limits the cost to `limit`, minimises it; returns its expression."""
-    w = cost.weights(problem.op, problem.isa, problem.unit, problem.costs)
+    w = problem.weights
     # No part may exceed the limit: that bounds every product's domain.
     most = {"steps": limit // (33 * w.step)}
-    for role in problem.options[0].elements:
-        each = max(w.vector, w.write) if role == "dst" else w.read[role]
+    for role in vars.pairs[0][1].elements:
+        each = max(w.vector, w.write) if role == Role.DST else w.read[role]
         most[role] = limit // (33 * max(each, 1))
     for what, n in most.items():
         _logarithms(model, vars, what, n)
@@ -49,7 +50,7 @@ def _factor(option: Option, what: str) -> int:
     return option.steps if what == "steps" else option.elements[what]
 
 
-def _product(model: Any, vars: Vars, problem: Problem, what: str, limit: int) -> Any:
+def _product(model: Any, vars: Vars, problem: EmbedProblem, what: str, limit: int) -> Any:
     """The product over blocks of the picked options' factors, at most `limit`."""
     constant, factors = 1, []
     for block in range(len(problem.blocks) + 1):

@@ -19,15 +19,14 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from csp_embed.embed.problem import Option
-from csp_embed.embed.space.digits import Choice, expand
+from csp_embed.embed.problem import EmbedProblem, Option
+from csp_embed.embed.space.digits import Decisions, expand
 from csp_embed.embed.space.evaluate import operands
 from csp_embed.embed.space.options import Rules
 from csp_embed.embed.space.unit import Unit
 from csp_embed.errors import InputError
 from csp_embed.ir.embedding import Embedding, Layout
-from csp_embed.ir.operator import Access, Operator
-from csp_embed.machine.spec import Isa
+from csp_embed.ir.operator import FACTORS, Access, Operator
 
 Lane = tuple[str, int, int, int]  # dimension, tensor index, lanes, coefficient
 
@@ -47,28 +46,29 @@ class LayoutPin:
     pad: tuple[str, int] | None = None
 
 
-def layout_pin(op: Operator, isa: Isa, unit: Unit, text: str) -> LayoutPin:
+def layout_pin(problem: EmbedProblem, text: str) -> LayoutPin:
     """Reads TENSOR=ORDER. Raises: InputError for an unknown tensor or letter."""
+    op, isa, unit = problem.op, problem.isa, problem.unit
     tensor, sign, order = text.partition("=")
     tensor = tensor.strip()
-    places = {r: a for r, a in operands(Rules(op, unit, False)).items() if a.tensor == tensor}
+    places = {r: a for r, a in operands(problem.rules(False)).items() if a.tensor == tensor}
     if not sign or not places:
-        have = ", ".join(dict.fromkeys(a.tensor for a in operands(Rules(op, unit, False)).values()))
+        have = ", ".join(dict.fromkeys(a.tensor for a in operands(problem.rules(False)).values()))
         raise InputError(f"--layout {text} names no tensor", why=f"the operator has {have}",
                          hint="--layout x=NHWC, or --layout strict")  # fmt: skip
     role = next(iter(places))
     outer, blocks = _order(op, tensor, order.strip())
     shape = op.tensors[tensor].shape
-    strict = role in ("lhs", "rhs") and not op.tensors[tensor].constant
+    strict = role in FACTORS and not op.tensors[tensor].constant
     per_role: dict[str, tuple[Lane, ...]] = {}
     factors: dict[str, frozenset[int]] = {}
     why, pad = "", None
     for actual in _roles(op, role):
-        dims = isa.memory(unit.memory[actual if actual in unit.memory else "dst"]).lanes
+        dims = isa.memory(unit.memory_of(actual)).lanes
         sizes = [(d, unit.size.get(d, 1)) for d in reversed(dims)]
         sequence = [(t, f, True) for f, t in reversed(blocks)]
         sequence = sequence or [(t, shape[t], False) for t in reversed(outer)]
-        lanes, reason, mend = _fill(sizes, sequence, shape, bool(blocks))
+        lanes, reason, mend = _lanes_in_order(sizes, sequence, shape, bool(blocks))
         if reason:
             why, pad = why or _said(op, tensor, order, reason), pad or _axis_of(op, tensor, mend)
             continue
@@ -89,7 +89,7 @@ def layout_pin(op: Operator, isa: Isa, unit: Unit, text: str) -> LayoutPin:
 
 def _roles(op: Operator, role: str) -> tuple[str, ...]:
     """Instruction operands that may hold the tensor: factors may be commuted."""
-    return ("lhs", "rhs") if op.rhs is not None and role in ("lhs", "rhs") else (role,)
+    return FACTORS if op.rhs is not None and role in FACTORS else (role,)
 
 
 def _order(op: Operator, tensor: str, text: str) -> tuple[list[int], list[tuple[int, int]]]:
@@ -128,7 +128,7 @@ def _order(op: Operator, tensor: str, text: str) -> tuple[list[int], list[tuple[
     return outer, blocks
 
 
-def _fill(
+def _lanes_in_order(
     sizes: Sequence[tuple[str, int]],
     sequence: Sequence[tuple[int, int, bool]],
     shape: Sequence[int],
@@ -197,7 +197,7 @@ def _keep(
             wanted = per_role.get(role)
             if wanted is None:
                 return False
-            dims = set(unit.dims["dst" if role.startswith("add") else role])
+            dims = set(unit.dims_of(role))
             own = {a for c in option.carries for a in c.axes}
             if any(len(c.axes) > 1 and _moves(access.index, c.axes) for c in option.carries):
                 return False
@@ -255,7 +255,7 @@ def _moves(index: Sequence[object], axes: Sequence[str]) -> bool:
 
 def _lanes(op: Operator, option: Option, index: Sequence[object], dims: set[str]) -> set[Lane]:
     """What an option's digits on these dimensions do to the tensor's indices."""
-    lanes = expand(op, Choice(option.commuted, option.carries))
+    lanes = expand(op, Decisions(option.commuted, option.carries))
     digit = {d.name: d for d in lanes.digits}
     swap = {first: second for first, second in lanes.equal}
     out: set[Lane] = set()
@@ -274,7 +274,7 @@ def _lanes(op: Operator, option: Option, index: Sequence[object], dims: set[str]
 def _aligned(op: Operator, option: Option, access: Access, lanes: set[Lane]) -> bool:
     """Elements begin at multiples of their length: a window that starts in the padding would shift
     all of them."""
-    coordinates = expand(op, Choice(option.commuted, option.carries)).coordinates
+    coordinates = expand(op, Decisions(option.commuted, option.carries)).coordinates
     for t, ix in enumerate(access.index):
         span = math.prod(n for _, u, n, _ in lanes if u == t)
         start = ix.const + sum(ix.coef(c.axes[0]) * c.const for c in coordinates)

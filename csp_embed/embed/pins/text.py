@@ -10,7 +10,7 @@ Takes: texts such as "fix i=c,r", "forbid skew", "layout x=NHWC".  Leaves: `Pins
     forbid skew | diagonal | fuse | commuted | outer    outer: lanes that stand a loop apart
     forbid DIM=AXIS,…   none of these axes on DIM
     forbid AXIS         AXIS on no lanes
-    layout TENSOR=ORDER see pins_layout.py; run-time tensors then stand strictly (no duplicates)
+    layout TENSOR=ORDER see layouts.py; run-time tensors then stand strictly (no duplicates)
 
 A name that is both a dimension and an axis is read as the dimension.
 """
@@ -20,57 +20,28 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from csp_embed.embed.pins.layouts import layout_pin
-from csp_embed.embed.problem import Option
+from csp_embed.embed.problem import EmbedProblem, Keep, Option, Pins
 from csp_embed.embed.space.digits import LOOP, Carry
-from csp_embed.embed.space.unit import Unit, unit_for
+from csp_embed.embed.space.unit import Unit
 from csp_embed.errors import InputError
-from csp_embed.ir.embedding import Embedding
 from csp_embed.ir.operator import Operator
-from csp_embed.machine.spec import Isa
 
-Keep = Callable[[Option], bool]
 WORDS = ("skew", "diagonal", "fuse", "commuted", "outer")
 
 
-@dataclass(frozen=True)
-class Pins:
-    """keeps: pin as written -> predicate. factors: axis or a*b -> lanes that a pin asks for, beyond
-    the least ones that the search weighs. strict: some pin asks for a strict layout. reasons:
-    pin -> why no option can keep it, where that is plain from the text."""
-
-    keeps: Mapping[str, Keep] = field(default_factory=dict)
-    factors: Mapping[str, frozenset[int]] = field(default_factory=dict)
-    strict: bool = False
-    reasons: Mapping[str, str] = field(default_factory=dict)
-    arrangers: Mapping[str, Callable[[Embedding], Embedding]] = field(default_factory=dict)
-
-    def arrange(self, embedding: Embedding) -> Embedding:
-        """The same embedding with its lanes in the order that layout pins ask for."""
-        for name in self.keeps:
-            if name in self.arrangers:
-                embedding = self.arrangers[name](embedding)
-        return embedding
-
-    def without(self, names: Sequence[str]) -> Pins:
-        """The others."""
-        keeps = {n: k for n, k in self.keeps.items() if n not in names}
-        strict = any(n.startswith("layout ") for n in keeps) and self.strict
-        return replace(self, keeps=keeps, strict=strict)
-
-
-def read_pins(op: Operator, isa: Isa, texts: Sequence[str]) -> Pins:
+def read_pins(problem: EmbedProblem, texts: Sequence[str]) -> Pins:
     """Raises: InputError, where a text names no dimension, axis or tensor of this problem."""
-    unit = unit_for(op, isa)
+    op, unit = problem.op, problem.unit
     out = Pins()
     for text in texts:
         verb, _, rest = text.strip().partition(" ")
         rest = rest.strip()
         name = f"{verb} {rest}"
         if verb == "layout":
-            found = layout_pin(op, isa, unit, rest)
+            found = layout_pin(problem, rest)
             out = _with(out, name, found.keep, found.factors)
             out = replace(
                 out,

@@ -1,6 +1,6 @@
 """The decisions of the lifted model as plain data, and the digits and coordinates they mean.
 
-Takes: Operator, Unit, Choice.  Leaves: digits, counters and coordinates of `ir.embedding`.
+Takes: Operator, Unit, Decisions.  Leaves: digits, counters and coordinates of `ir.embedding`.
 """
 
 from __future__ import annotations
@@ -8,13 +8,59 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from fractions import Fraction
 
-from csp_embed.ir.embedding import Coordinate, Counter, Digit
-from csp_embed.ir.operator import Access, Affine, Operator
+from csp_embed.ir.affine import Affine, meeting, reach
+from csp_embed.ir.embedding import Coordinate, Counter, Digit, Embedding
+from csp_embed.ir.operator import Access, Operator
 
 LOOP = "loop"
 """The dimension of a digit that is no lane: a counter inside the axis' own."""
+
+
+class Place(Enum):
+    """Where a digit stands in its coordinate: inside its counter, outside it, or on two dimensions
+    at once. The value is how names show it."""
+
+    INNER = ""
+    OUTER = "^"
+    DIAGONAL = "="
+
+
+@dataclass(frozen=True)
+class Part:
+    """A digit (or an inner counter, on LOOP) of the coordinate that `axes` enumerate."""
+
+    axes: tuple[str, ...]
+    dim: str
+    place: Place = Place.INNER
+
+
+def owner_name(axes: tuple[str, ...], skewed: bool) -> str:
+    """How a coordinate's counter is called: k, c*r, or u(s) where other digits skew it."""
+    name = "*".join(axes)
+    return f"u({name})" if skewed else name
+
+
+def part_name(owner: str, dim: str, place: Place = Place.INNER) -> str:
+    """How a digit of a coordinate is called. Names are for people and files: nothing reads them
+    apart; `parts_of` finds what a name stands for by making those that are possible."""
+    return f"{owner}.{dim}{place.value}"
+
+
+def parts_of(embedding: Embedding) -> dict[str, Part]:
+    """Name -> what it stands for, of every digit and inner counter that `expand` can have made."""
+    dims = {*(d.dim for d in embedding.digits), LOOP}
+    made = {
+        part_name(owner_name(c.axes, skewed), dim, place): Part(c.axes, dim, place)
+        for c in embedding.coordinates
+        for skewed in (False, True)
+        for dim in dims
+        for place in Place
+    }
+    present = [x.name for x in (*embedding.digits, *embedding.counters)]
+    return {name: made[name] for name in present if name in made}
 
 
 @dataclass(frozen=True)
@@ -39,7 +85,7 @@ class Carry:
 
     @property
     def name(self) -> str:
-        return "*".join(self.axes)
+        return owner_name(self.axes, bool(self.skew))
 
     @property
     def inner_lanes(self) -> int:
@@ -48,7 +94,7 @@ class Carry:
 
 
 @dataclass(frozen=True)
-class Choice:
+class Decisions:
     """All decisions: every operator axis stands in exactly one carry."""
 
     commuted: bool
@@ -57,7 +103,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Map:
-    """Digits, counters and coordinates that a choice means, and the pairs of equal digits."""
+    """Digits, counters and coordinates that decisions mean, and the pairs of equal digits."""
 
     digits: tuple[Digit, ...]
     counters: tuple[Counter, ...]
@@ -73,11 +119,11 @@ class _Builder:
     equal: list[tuple[str, str]] = field(default_factory=list)
 
 
-def expand(op: Operator, choice: Choice) -> Map:
-    """Digits, counters and coordinates of `choice`; counters with reduced ones last."""
+def expand(op: Operator, decisions: Decisions) -> Map:
+    """Digits, counters and coordinates of `decisions`; counters with reduced ones last."""
     build = _Builder()
-    lanes = {c.axes[0]: c for c in choice.carries if len(c.axes) == 1}
-    for carry in choice.carries:
+    lanes = {c.axes[0]: c for c in decisions.carries if len(c.axes) == 1}
+    for carry in decisions.carries:
         _coordinate(op, carry, lanes, build)
     counters = sorted(build.counters, key=lambda c: c.reduced)
     return Map(
@@ -89,15 +135,14 @@ def expand(op: Operator, choice: Choice) -> Map:
 
 
 def _coordinate(op: Operator, carry: Carry, lanes: Mapping[str, Carry], build: _Builder) -> None:
-    name = carry.name if not carry.skew else f"u({carry.name})"
+    name = carry.name
     extent = math.prod(op.axes[a] for a in carry.axes)
     const, span = live(op, carry.axes[0]) if len(carry.axes) == 1 else (0, extent)
-    moved, scale = _place(carry, name, build)
+    moved, loops, scale = _place(carry, build)
     skewed = {}
     for axis, dim, multiplier in carry.skew:
-        key = f"{axis}.{dim}"
-        coef = int(dict(inner_digits(lanes[axis]))[key] * multiplier)
-        skewed[key] = -coef
+        coef = int(inner_scale(lanes[axis])[dim] * multiplier)
+        skewed[part_name(lanes[axis].name, dim)] = -coef
         reach = coef * (dict(lanes[axis].inner)[dim] - 1)
         span += abs(reach)
         const += min(reach, 0)
@@ -111,14 +156,13 @@ def _coordinate(op: Operator, carry: Carry, lanes: Mapping[str, Carry], build: _
         counters[name] = scale
     scale *= trips
     for dim, lane_extent in carry.outer:
-        key = f"{name}.{dim}^"
+        key = part_name(name, dim, Place.OUTER)
         build.digits[key] = (dim, lane_extent)
         moved[key] = scale
         scale *= lane_extent
-    moved.update(skewed)
-    loops = {k: v for k, v in moved.items() if k.endswith(f".{LOOP}")}
-    digits = {k: v for k, v in moved.items() if k not in loops}
-    build.coordinates.append(Coordinate(carry.axes, extent, const, digits, counters | loops))
+    for (_, dim, _), (key, coef) in zip(carry.skew, skewed.items(), strict=True):
+        (loops if dim == LOOP else moved)[key] = coef
+    build.coordinates.append(Coordinate(carry.axes, extent, const, moved, counters | loops))
 
 
 def live(op: Operator, axis: str) -> tuple[int, int]:
@@ -129,13 +173,10 @@ def live(op: Operator, axis: str) -> tuple[int, int]:
         for access in (op.lhs, op.rhs):
             for ix, size in _indices(op, access):
                 own = ix.coef(axis)
-                reach = [c * (op.axes[a] - 1) for a, c in ix.terms if a != axis]
-                low, high = (ix.const + sum(f(r, 0) for r in reach) for f in (min, max))
-                # low + own * v < size and high + own * v >= 0
-                if own > 0:
-                    first, last = max(first, -(high // own)), min(last, (size - 1 - low) // own)
-                elif own < 0:
-                    first, last = max(first, -((size - 1 - low) // -own)), min(last, high // -own)
+                if own:
+                    others = ((c, op.axes[a]) for a, c in ix.terms if a != axis)
+                    begin, end = meeting(own, *reach(others, ix.const), size)
+                    first, last = max(first, begin), min(last, end)
     return (first, last - first + 1) if first <= last else (0, op.axes[axis])
 
 
@@ -146,31 +187,35 @@ def _indices(op: Operator, access: Access | None) -> list[tuple[Affine, int]]:
     return list(zip(access.index, op.tensors[access.tensor].shape, strict=True))
 
 
-def _place(carry: Carry, name: str, build: _Builder) -> tuple[dict[str, int], int]:
-    """Adds the inner digits of a carry; their coefficients and what the counter steps by."""
-    moved = dict(inner_digits(carry, name))
-    for dim, extent in carry.inner:
+def _place(carry: Carry, build: _Builder) -> tuple[dict[str, int], dict[str, int], int]:
+    """Adds the inner digits of a carry, the diagonal one outermost; coefficients of its lane digits
+    and of its inner counters, and what its own counter steps by."""
+    moved: dict[str, int] = {}
+    loops: dict[str, int] = {}
+    for (dim, extent), scale in zip(carry.inner, inner_scale(carry).values(), strict=True):
+        key = part_name(carry.name, dim)
         if dim == LOOP:
-            build.counters.append(Counter(f"{name}.{LOOP}", extent, False))
+            build.counters.append(Counter(key, extent, False))
+            loops[key] = scale
         else:
-            build.digits[f"{name}.{dim}"] = (dim, extent)
+            build.digits[key] = (dim, extent)
+            moved[key] = scale
     if carry.diagonal:
         dim, partner, extent = carry.diagonal
-        build.digits[f"{name}.{dim}="] = (dim, extent)
-        build.digits[f"{name}.{partner}="] = (partner, extent)
-        build.equal.append((f"{name}.{dim}=", f"{name}.{partner}="))
-    return moved, carry.inner_lanes
+        key, other = (part_name(carry.name, d, Place.DIAGONAL) for d in (dim, partner))
+        build.digits[key] = (dim, extent)
+        build.digits[other] = (partner, extent)
+        build.equal.append((key, other))
+        moved[key] = math.prod(e for _, e in carry.inner)
+    return moved, loops, carry.inner_lanes
 
 
-def inner_digits(carry: Carry, name: str | None = None) -> list[tuple[str, int]]:
-    """(digit, coefficient) of the inner lane digits: diagonal outermost."""
-    name = carry.name if name is None else name
-    out, scale = [], 1
+def inner_scale(carry: Carry) -> dict[str, int]:
+    """Dimension -> coefficient of the carry's inner digit on it, innermost first."""
+    out, scale = {}, 1
     for dim, extent in carry.inner:
-        out.append((f"{name}.{dim}", scale))
+        out[dim] = scale
         scale *= extent
-    if carry.diagonal:
-        out.append((f"{name}.{carry.diagonal[0]}=", scale))
     return out
 
 

@@ -2,7 +2,7 @@
 
 Takes: Rules, carries of one block, layout mode.  Leaves: `Measure`, this block's factor of steps
 and of every operand's packed elements; Reject where a rule is broken. The rows, grids and range
-checks are those of derive.py, restricted to the block's indices.
+checks are those of algebra/layouts.py, restricted to the block's indices.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from csp_embed.embed.algebra.cost import Limit, steps_within
 from csp_embed.embed.algebra.grid import STRICT, grid_axes, grid_mode
 from csp_embed.embed.algebra.layouts import permutation_only, range_checks, seen_by
 from csp_embed.embed.algebra.rows import Reject, coordinate_row, tensor_rows
-from csp_embed.embed.space.digits import Carry, Choice, expand
+from csp_embed.embed.space.digits import Carry, Decisions, expand
 from csp_embed.embed.space.options import Rules
+from csp_embed.ir.affine import Limit, count_inside
 from csp_embed.ir.embedding import Coordinate
-from csp_embed.ir.operator import Access
+from csp_embed.ir.operator import FACTORS, Access
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,7 @@ class Measure:
 
 def operands(rules: Rules) -> dict[str, Access]:
     """Operand -> access: of the instruction, then "add0", … of the epilogue's tensor steps."""
-    steps = [s.access for s in rules.op.epilogue if s.access is not None]
-    return dict(rules.roles) | {f"add{n}": access for n, access in enumerate(steps)}
+    return {**rules.roles, **rules.op.steps_read()}
 
 
 def measure(
@@ -40,7 +39,7 @@ def measure(
 ) -> Measure:
     """Raises: Reject, naming the family that the option breaks."""
     op, unit = rules.op, rules.unit
-    lanes = expand(op, Choice(rules.commuted, tuple(carries)))
+    lanes = expand(op, Decisions(rules.commuted, tuple(carries)))
     extents = {d.name: d.extent for d in lanes.digits}
     checks = range_checks(op, unit, lanes, rules.roles)
     # Axes given to the fused coordinate take each of their values once.
@@ -48,7 +47,7 @@ def measure(
     own, elements = set(block), {}
     limits: list[Limit] = []
     for role, access in operands(rules).items():
-        kind = "dst" if role.startswith("add") else role
+        dims = unit.dims_of(role)
         # Indices without an axis count with the first block.
         first = block[0] == next(iter(op.axes))
         indices = [
@@ -59,18 +58,18 @@ def measure(
         part = Access(access.tensor, tuple(access.index[n] for n in indices))
         tensor = op.tensors[access.tensor]
         shape = [tensor.shape[n] for n in indices]
-        seen, equal, _ = seen_by(lanes, unit.dims[kind])
+        seen, equal, _ = seen_by(lanes, dims)
         rows = tensor_rows(part, shape, [*seen, *away], op.axes)
         checked = checks.get(role, ())
         own_rows = [coordinate_row(c) for c in seen if c.axes[0] in checked]
         cut = grid_mode(role, tensor.constant, mode)
         if cut == STRICT:
-            permutation_only(lanes, unit.dims[kind], rows, equal, own_rows)
+            permutation_only(lanes, dims, rows, equal, own_rows)
         grid = grid_axes([*rows, *own_rows], lanes.counters, extents, cut)
         elements[role] = math.prod(a.size for a in grid)
-        if role in ("lhs", "rhs"):
+        if role in FACTORS:
             limits += [(a.step, a.origin, a.size) for a in grid]
-    return Measure(steps_within(limits, {c.name: c.extent for c in lanes.counters}), elements)
+    return Measure(count_inside(limits, {c.name: c.extent for c in lanes.counters}), elements)
 
 
 def measure_fused(rules: Rules, carry: Carry, mode: str) -> Measure:

@@ -8,7 +8,7 @@ out, and why it never costs less ("steps" and "elements" are what the cost count
   steps): more lanes are pad. Where a tensor is held whole (strict), those that are least for its
   blocks count too.
 - Offsets and reversed digits: renaming an axis' values moves its pad to another end. Values that
-  no point has (dead taps) are not enumerated (`choice.live`). In a window the pad of lanes may
+  no point has (dead taps) are not enumerated (`digits.live`). In a window the pad of lanes may
   cost less in front, where blocks then begin early (`Carry.early`).
 - Other numerations (a digit outside its counter, several counters, digits in another order) of an
   axis that shares no tensor index with another: a permutation of its values changes neither steps
@@ -30,9 +30,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TypeVar
 
-from csp_embed.embed.space.digits import LOOP, Carry, inner_digits, live
+from csp_embed.embed.space.digits import LOOP, Carry, inner_scale, live
 from csp_embed.embed.space.unit import Unit, accesses
-from csp_embed.ir.operator import Access, Operator
+from csp_embed.ir.operator import Access, Operator, Role
 
 T = TypeVar("T")
 
@@ -91,7 +91,7 @@ class Rules:
         for role, access in self.roles.items() if self.strict else ():
             shape = self.op.tensors[access.tensor].shape
             for ix, size in zip(access.index, shape, strict=True):
-                if role != "dst" and ix.coef(axis) and size > extent:
+                if role != Role.DST and ix.coef(axis) and size > extent:
                     more |= set(useful_factors(size, lanes))
         out = useful_factors(extent, lanes)
         return sorted({*out, *more}) if more else out
@@ -124,7 +124,7 @@ class Rules:
         if axis in self.reduced or dim in self.unit.reduced or self.plain(axis, dim):
             return []
         lacking = self.moved[axis] & set(self.unit.lacking(dim))
-        if len(lacking) != 1 or "dst" in lacking:
+        if len(lacking) != 1 or Role.DST in lacking:
             return []
         access = self.roles[next(iter(lacking))]
         hit = [ix for ix in access.index if ix.coef(axis)]
@@ -142,7 +142,7 @@ class Rules:
         fill a summed dimension, alone or beside other digits."""
         out = []
         for role, access in self.roles.items():
-            for ix in access.index if role != "dst" else ():
+            for ix in access.index if role != Role.DST else ():
                 for s, c in ix.terms if ix.coef(axis) else ():
                     lanes = [n for d, n in self.unit.size.items() if self.plain(s, d)]
                     if s not in self.reduced or self.op.axes[s] == 1 or _indices(access, s) > 1:
@@ -176,9 +176,9 @@ def block_options(
     for halves in _fitting(rules.unit, ways, lambda half: [half.carry], []):
         needs: dict[str, list[tuple[str, str, int, Skew, Fraction]]] = {}
         for axis, half in zip(outs, halves, strict=True):
-            weight = dict(inner_digits(half.carry))
+            weight = inner_scale(half.carry)
             for dim, factor, skew in half.skews:
-                coef = weight[f"{axis}.{dim}"] * skew.multiplier
+                coef = weight[dim] * skew.multiplier
                 needs.setdefault(skew.reduced, []).append((axis, dim, factor, skew, coef))
         if any(c.denominator > 1 for need in needs.values() for *_, c in need):
             continue  # a lane would stand between two taps
@@ -296,7 +296,7 @@ def _shifts(rules: Rules, axis: str, first: int, factor: int) -> set[int]:
     tensor's index: padding in front shifts a window against them."""
     out = set()
     for role, access in rules.roles.items():
-        for ix in access.index if role != "dst" else ():
+        for ix in access.index if role != Role.DST else ():
             if abs(ix.coef(axis)) == 1:
                 out.add(ix.coef(axis) * (ix.const + ix.coef(axis) * first) % factor)
     return out - {0}
@@ -305,7 +305,7 @@ def _shifts(rules: Rules, axis: str, first: int, factor: int) -> set[int]:
 def fused_options(rules: Rules) -> Iterator[Carry | None]:
     """None, or several reduced axes flattened in order, with one digit on a summed dimension."""
     yield None
-    inputs = {r for r in rules.roles if r != "dst"}
+    inputs = {r for r in rules.roles if r != Role.DST}
     axes = [a for a in rules.op.reduced_axes if rules.op.axes[a] > 1 and rules.moved[a] & inputs]
     for count in range(2, len(axes) + 1):
         for group in itertools.combinations(axes, count):

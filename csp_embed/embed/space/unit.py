@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from csp_embed.errors import Infeasible
-from csp_embed.ir.operator import Access, Operator
+from csp_embed.ir.operator import FACTORS, Access, Operator, Role
 from csp_embed.machine.compilable import require
 from csp_embed.machine.memories import LANE_BYTES
 from csp_embed.machine.spec import Instruction, Isa
@@ -29,14 +29,22 @@ class Unit:
 
     instruction: str
     kind: str
-    dims: Mapping[str, tuple[str, ...]]
-    memory: Mapping[str, str]
+    dims: Mapping[Role, tuple[str, ...]]
+    memory: Mapping[Role, str]
     size: Mapping[str, int]
 
     @property
     def reduced(self) -> tuple[str, ...]:
         """Dimensions over which the instruction itself sums."""
-        return tuple(d for d in self.size if d not in self.dims["dst"])
+        return tuple(d for d in self.size if d not in self.dims[Role.DST])
+
+    def dims_of(self, operand: str) -> tuple[str, ...]:
+        """Lane dimensions of an operand; what an epilogue adds has those of the result."""
+        return self.dims.get(operand, self.dims[Role.DST])
+
+    def memory_of(self, operand: str) -> str:
+        """The memory that holds an operand; what an epilogue adds lies where the result does."""
+        return self.memory.get(operand, self.memory[Role.DST])
 
     def lacking(self, dim: str) -> tuple[str, ...]:
         """Operands that a lane of `dim` does not select."""
@@ -89,10 +97,10 @@ def _immediates(op: Operator, isa: Isa) -> None:
 
 def _types(op: Operator, isa: Isa, unit: Unit) -> None:
     """Every tensor can be loaded into the memory of its operand without losing bits."""
-    accumulator = unit.memory["dst"]
-    wanted = [(op.lhs.tensor, unit.memory["lhs"])]
+    accumulator = unit.memory[Role.DST]
+    wanted = [(op.lhs.tensor, unit.memory[Role.LHS])]
     if op.rhs is not None:
-        wanted.append((op.rhs.tensor, unit.memory["rhs"]))
+        wanted.append((op.rhs.tensor, unit.memory[Role.RHS]))
     wanted += [(s.access.tensor, accumulator) for s in op.epilogue if s.access is not None]
     for name, where in wanted:
         memory, declared = isa.memory(where), op.tensors[name].dtype
@@ -110,13 +118,13 @@ def _map_functions(isa: Isa) -> set[str]:
 
 
 def _unit(instruction: Instruction, isa: Isa) -> Unit:
-    dims = {o.role: tuple(o.dims) for o in instruction.operands}
-    memory = {o.role: o.memory for o in instruction.operands}
+    dims = {Role(o.role): tuple(o.dims) for o in instruction.operands}
+    memory = {Role(o.role): o.memory for o in instruction.operands}
     used = [d for d in isa.dims if any(d in v for v in dims.values())]
     if instruction.kind == "map":
-        dims = {"dst": dims["dst"], "lhs": dims["dst"]}
-        memory = {"dst": memory["dst"], "lhs": memory["dst"]}
-        used = [d for d in isa.dims if d in dims["dst"]]
+        dims = dict.fromkeys((Role.DST, Role.LHS), dims[Role.DST])
+        memory = dict.fromkeys((Role.DST, Role.LHS), memory[Role.DST])
+        used = [d for d in isa.dims if d in dims[Role.DST]]
     return Unit(instruction.name, instruction.kind, dims, memory, {d: isa.dims[d] for d in used})
 
 
@@ -125,13 +133,7 @@ def _no_kind(op: Operator, isa: Isa, why: str, hint: str) -> Infeasible:
     return Infeasible(what, where=op.formula(), why=f"rule 1 (operation kind): {why}", hint=hint)
 
 
-def accesses(op: Operator, commuted: bool) -> dict[str, Access]:
+def accesses(op: Operator, commuted: bool) -> dict[Role, Access]:
     """Instruction operand role -> the operator's access that it serves."""
-    roles = {"dst": op.out}
-    if op.rhs is None:
-        roles["lhs"] = op.lhs
-    elif commuted:
-        roles["lhs"], roles["rhs"] = op.rhs, op.lhs
-    else:
-        roles["lhs"], roles["rhs"] = op.lhs, op.rhs
-    return roles
+    factors = [op.lhs] if op.rhs is None else [op.lhs, op.rhs]
+    return {Role.DST: op.out, **dict(zip(FACTORS, factors[:: -1 if commuted else 1], strict=False))}

@@ -110,7 +110,7 @@ def peak_fits(a, w, activation):
         while i < k:
             now = when[by_time[i]]
             rise = 0.0
-            while i < k and when[by_time[i]] <= now + 1e-9 * (1.0 + now):
+            while i < k and when[by_time[i]] <= now * (1.0 + 1e-12):
                 rise += what[by_time[i]]
                 i += 1
             level += rise

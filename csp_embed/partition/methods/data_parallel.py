@@ -12,6 +12,7 @@ import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
@@ -31,10 +32,12 @@ from csp_embed.ir.network import (
 )
 from csp_embed.partition.bounds import latency_period as bounds
 from csp_embed.partition.exact import DOUBLE, Exact, below
-from csp_embed.partition.request import Request
+from csp_embed.partition.request import Clock, Request
 from csp_embed.partition.symmetry import trimmed
 from csp_embed.partition.view import make_problem, normalised, number
 
+LEAST = 0.05  # s that any search gets
+PATIENCE = 3.0  # s below which nothing is tried out: compiling may take as long
 LINES = "the number of replicas must not exceed the number of devices"
 
 
@@ -81,10 +84,11 @@ def part_of(platform: Platform, names: list[str]) -> Platform:
 
 
 def solve_replicated(
-    graph: TaskGraph, platform: Platform, request: Request, fix: dict[str, str],
+    graph: TaskGraph, platform: Platform, clock: Clock, fix: dict[str, str],
     replicas: int, batch: int,
 ) -> Plan:  # fmt: skip
     """The best of the ways to deal devices out. Raises: InputError, Infeasible."""
+    request = clock.request
     if replicas > len(platform.devices):
         raise InputError(f"{replicas} replicas on {len(platform.devices)} devices", why=LINES)
     if request.max_latency is not None or request.min_throughput is not None:
@@ -101,12 +105,11 @@ def solve_replicated(
     best: Plan | None = None
     reason: CspEmbedError | None = None
     interrupted = unknown = False
-    for way in ways:
-        share = request
-        if request.time_limit is not None:
-            share = replace(request, time_limit=request.time_limit / len(ways))
+    for done, way in enumerate(ways):
+        if best is not None and clock.late():
+            break
         try:
-            plan = solve_one(graph, platform, share, fix, way, batch)
+            plan = solve_one(graph, platform, clock.part(1 / (len(ways) - done)), fix, way, batch)
         except Infeasible as error:
             reason = error
             continue
@@ -139,10 +142,14 @@ def solve_replicated(
     return best
 
 
-def _keywords(request: Request) -> dict[str, object]:
-    """The request as arguments of `solve`."""
-    names = ("method", "contiguous", "pipeline", "time_limit", "workers", "seed", "effort")
-    return {name: getattr(request, name) for name in names}
+def _keywords(clock: Clock, share: float = 1.0, stopped: bool = False) -> dict[str, Any]:
+    """The request as arguments of `solve`, with a share of the time that is left. stopped: by
+    Ctrl-C, after which what is missing is only completed, the quickest way."""
+    names = ("method", "contiguous", "pipeline", "workers", "seed", "effort")
+    found = {name: getattr(clock.request, name) for name in names}
+    if stopped:
+        return found | {"method": "greedy", "time_limit": 1.0}
+    return found | {"time_limit": max(LEAST, share * clock.left()) if clock.wall else None}
 
 
 def _solver() -> Callable[..., Plan]:
@@ -152,18 +159,18 @@ def _solver() -> Callable[..., Plan]:
 
 
 def _throughput(
-    graph: TaskGraph, platform: Platform, request: Request, fix: dict[str, str],
+    graph: TaskGraph, platform: Platform, clock: Clock, fix: dict[str, str],
     way: list[list[str]], batch: int,
 ) -> Plan:  # fmt: skip
     """Copies solved apart; rates 1 / period each, scaled where a shared bus is too busy."""
-    solve = _solver()
-    plans = [
-        solve(
-            graph, part_of(platform, names), objective="throughput", fix=fix, **_keywords(request)
-        )
-        for names in way
-    ]
-    for plan in plans:
+    solve, request = _solver(), clock.request
+    plans: list[Plan] = []
+    for done, names in enumerate(way):
+        stopped = any("interrupted" in plan.reasons for plan in plans)
+        share = _keywords(clock, 1 / (len(way) - done), stopped)
+        part = part_of(platform, names)
+        plan = solve(graph, part, objective="throughput", fix=fix, **share)
+        plans.append(plan)
         if plan.objective is None:  # the limit, or Ctrl-C
             return plan
         if not plan.objective:
@@ -223,20 +230,30 @@ def _copy(task: Task, index: int, names: list[str], platform: Platform, share: i
 
 
 def _shares(
-    graph: TaskGraph, platform: Platform, way: list[list[str]], batch: int
-) -> tuple[list[int], bool]:
-    """Samples of each replica: one each, then each further one where HEFT ends first. Also whether
-    some cost was scaled linearly."""
+    graph: TaskGraph, platform: Platform, clock: Clock, way: list[list[str]], batch: int
+) -> tuple[list[int], bool, bool]:
+    """Samples of each replica: one each, then each further one where HEFT ends first (where the
+    mean load is least, once time is short or Ctrl-C came). Also whether some cost was scaled
+    linearly, and whether Ctrl-C came."""
     solve = _solver()
-    linear = False
+    linear, stopped, trials = False, False, clock.part(0.5)
 
     def ends(index: int, share: int) -> float:
+        nonlocal stopped
+        if stopped or (clock.wall and trials.left() < PATIENCE):
+            part = part_of(platform, way[index])
+            costs = ([t.cost_on(d) for d in part.devices] for t in graph.tasks)
+            known = (min((c for c in row if c is not None), default=0.0) for row in costs)
+            return sum(known) * share / len(part.devices)
         tasks = tuple(_copy(t, index, way[index], platform, share) for t in graph.tasks)
         edges = tuple(
             Edge(f"{index}/{e.src}", f"{index}/{e.dst}", times(e.bytes, share), e.tensor)
             for e in graph.edges
         )
-        plan = solve(TaskGraph(tasks, edges), part_of(platform, way[index]), method="heft")
+        limit = max(LEAST, trials.left()) if trials.wall else None
+        part = part_of(platform, way[index])
+        plan = solve(TaskGraph(tasks, edges), part, method="heft", time_limit=limit)
+        stopped |= "interrupted" in plan.reasons
         return float("inf") if plan.objective is None else plan.objective
 
     shares = [1] * len(way)
@@ -250,15 +267,15 @@ def _shares(
             for t in graph.tasks:
                 if d.name in names and share > 1 and t.cost_on(d) is not None:
                     linear |= t.batch_cost_on(d, share)[1]
-    return shares, linear
+    return shares, linear, stopped
 
 
 def _latency(
-    graph: TaskGraph, platform: Platform, request: Request, fix: dict[str, str],
+    graph: TaskGraph, platform: Platform, clock: Clock, fix: dict[str, str],
     way: list[list[str]], batch: int,
 ) -> Plan:  # fmt: skip
     """All copies as one graph on disjoint devices."""
-    shares, linear = _shares(graph, platform, way, batch)
+    shares, linear, stopped = _shares(graph, platform, clock, way, batch)
     tasks = tuple(
         _copy(t, i, names, platform, shares[i]) for i, names in enumerate(way) for t in graph.tasks
     )
@@ -271,7 +288,7 @@ def _latency(
     inside = {name for names in way for name in names}
     links = tuple(k for k in platform.links if any(set(k.between) <= set(names) for names in way))
     joint = replace(part_of(platform, sorted(inside)), links=links)
-    plan = _solver()(TaskGraph(tasks, edges), joint, fix=fixed, **_keywords(request))
+    plan = _solver()(TaskGraph(tasks, edges), joint, fix=fixed, **_keywords(clock, 1.0, stopped))
     if plan.objective is None:
         return plan
     found = tuple(
@@ -285,12 +302,10 @@ def _latency(
     best = max(low)
     if len(way) == 1 and number(plan.lower_bound) > best:  # there is no other way to deal out
         best, name = number(plan.lower_bound), plan.bound
-    if plan.status == OPTIMAL and len(way) == 1:
-        best = value
     return replace(
-        _plan(graph, platform, request, value, best, found, name),
+        _plan(graph, platform, clock.request, value, best, found, name),
         linear_costs=linear,
-        reasons=plan.reasons,
+        reasons=("interrupted",) if stopped else plan.reasons,
     )
 
 

@@ -23,7 +23,7 @@ from csp_embed.partition.methods.reinsert import ordered, reinsert
 from csp_embed.partition.models.cpsat import Model, Scale
 from csp_embed.partition.request import Clock, Incumbent, Request
 from csp_embed.partition.symmetry import canonical, device_classes
-from csp_embed.partition.timetable import Timetable, decoded, retimed
+from csp_embed.partition.timetable import Timetable, carried, decoded, retimed
 from csp_embed.partition.view import Ints, Problem, _csr
 from csp_embed.solver import cpsat
 
@@ -235,15 +235,14 @@ def exact(
     stop = None if target is None else model.scale.down(target)
     for _ in range(REFUSALS):
         params, extra = clock.params(limit, share), tuning(request)
-        if model.scale.wide:
-            # Coefficients beyond what doubles hold lead CP-SAT's linear relaxation to wrong proofs.
-            extra = {"linearization_level": 0, "cp_model_probing_level": 0}
         if extra and request.objective == "latency":
             params = replace(params, workers=1, interleave=False)
         found = cpsat.solve(model.cp, params, extra=extra, target=stop)
         proof.interrupted |= found.interrupted
         if not found.found or take(p, inc, model, found, "cpsat") or inc.keeps_last:
             break
+        if inc.keeps(placed(p, model, found), None):
+            break  # rounded times do not fit, exact ones of the same placement may
         # What the model leaves out (memory of inputs in flight) refuses this placement: not again.
         model.refuse(found)
     if found.status == "INFEASIBLE" and best is None:
@@ -371,16 +370,25 @@ def far(p: Problem) -> float:
     return float(longest + sends) * (1 + 1e-6)
 
 
+def placed(p: Problem, model: Model, found: Any) -> Ints:
+    """Devices in a solver's solution."""
+    at = (model.at(t) for t in range(p.n))
+    return np.array([next(d for d, x in here.items() if found.value(x)) for here in at], np.int64)
+
+
 def take(p: Problem, inc: Incumbent, model: Model, found: Any, method: str) -> bool:
     """Offers a solver's solution with exact times."""
-    dev = np.zeros(p.n, np.int64)
-    for t in range(p.n):
-        dev[t] = next(d for d, x in model.at(t).items() if found.value(x))
+    dev = placed(p, model, found)
     if not model.start:
         return inc.offer(dev, None, method)
     start = [found.value(s) for s in model.start]
     hops = {key: found.value(h) for key, h in model.hop_start.items()}
-    return inc.offer(dev, retimed(p, dev, start, hops), method)
+    ends = [found.value(e) for e in model.end]
+    passed: dict[tuple[int, int, int], float] = {}
+    for v, b, k, h in zip(*(x.tolist() for x in carried(p, dev)), strict=True):
+        before = hops.get((v, b, k), passed[v, b, k - 1] if k else ends[p.value_src[v]])
+        passed[v, b, k] = before + model.hop(v, h)
+    return inc.offer(dev, retimed(p, dev, start, hops, ends=(ends, passed)), method)
 
 
 def neighbourhoods(

@@ -42,7 +42,6 @@ class Scale:
             # As fine as 64 bits can count: what a chain of roundings loses no double can tell.
             tick = span / WIDTH or Fraction(1)
         self.tick, self.factor = tick, float(unit / tick)
-        self.wide = span > tick * 2**46
 
     def whole(self, ms: Fraction) -> int:
         """Ticks of a duration in ms, rounded down."""
@@ -83,7 +82,9 @@ class Model:
 
     def __init__(self, p: Problem, horizon: float) -> None:
         self.p, self.cp, self.exact = p, cpsat.new_model(), Exact.of(p)
-        self.scale = Scale(self.exact.tick, horizon, self.exact.variables, self.exact.most, p.unit)
+        self.scale = Scale(
+            self.exact.tick, horizon, self.exact.variables, self.exact.most(horizon), p.unit
+        )
         self.horizon = self.scale.up(horizon) + 1
         self.x: list[dict[int, Any]] = []
         self.active: dict[tuple[int, int, int], Any] = {}
@@ -97,11 +98,16 @@ class Model:
 
     def cost(self, t: int, d: int) -> int:
         """Ticks of a task on a device."""
-        return self.scale.whole(self.exact.cost(t, d))
+        return self.within(self.scale.whole(self.exact.cost(t, d)))
 
     def hop(self, v: int, h: int) -> int:
         """Ticks of a value on a hop."""
-        return self.scale.whole(self.exact.hop(v, h))
+        return self.within(self.scale.whole(self.exact.hop(v, h)))
+
+    def within(self, ticks: int) -> int:
+        """The same, or one more than the horizon: what is longer cannot happen, and how much longer
+        it is would only make ticks coarse."""
+        return min(ticks, self.horizon + 1)
 
     # --- families ----------------------------------------------------------------------------
 
@@ -168,14 +174,14 @@ class Model:
         lines: list[list[Any]] = [[] for _ in range(p.m + len(p.resources))]
         for t in range(p.n):
             here = self.at(t)
-            head = {d: scale.down(float(heads[t, d])) for d in here}
+            head = {d: self.within(scale.down(float(heads[t, d]))) for d in here}
             start = cp.new_int_var(min(*head.values(), self.horizon), self.horizon, f"t{t}")
             cost = {d: self.cost(t, d) for d in here}
             length = sum(cost[d] * xd for d, xd in here.items())
             self.start.append(start)
             self.end.append(start + length)
             cp.add(start >= sum(head[d] * xd for d, xd in here.items()))
-            tail = sum(scale.down(float(tails[t, d])) * xd for d, xd in here.items())
+            tail = sum(self.within(scale.down(float(tails[t, d]))) * xd for d, xd in here.items())
             cp.add(start + length + tail <= self.makespan)
             for d, xd in here.items():
                 if heads[t, d] + p.cost[t, d] + tails[t, d] > last:

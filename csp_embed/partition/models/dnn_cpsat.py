@@ -53,8 +53,9 @@ def build(
 ) -> Built:
     """The whole model: placement, tolls, memory, symmetry, shape, and period or makespan."""
     p, cp = dnn.p, cpsat.new_model()
-    cost = np.where(np.isfinite(p.cost), p.cost, 0.0)
-    most = float(cost.sum(axis=0).max(initial=0.0) + 2 * dnn.toll.sum())
+    # What takes longer than the horizon cannot happen; ticks need not be coarse for its sake.
+    cost = np.where(np.isfinite(p.cost), np.minimum(p.cost, horizon), 0.0)
+    most = float(cost.sum(axis=0).max(initial=0.0) + 2 * np.minimum(dnn.toll, horizon).sum())
     scale = Scale(dnn.tick, horizon, p.n + 2 * p.m if latency else 0, most, p.unit)
     limit = scale.up(horizon) + 1
     members = p.groups()
@@ -64,8 +65,8 @@ def build(
     terms: dict[int, list[Any]] = {d: [] for d in range(p.m)}
     for t in range(p.n):
         for d, on in x[p.group[t]].items():
-            terms[d].append(scale.whole(dnn.exact_cost(t, d)) * on)
-    enters = _tolls(dnn, cp, scale, x, terms, latency)
+            terms[d].append(min(scale.whole(dnn.exact_cost(t, d)), limit + 1) * on)
+    enters = _tolls(dnn, cp, scale, x, terms, latency, limit)
     for d in range(p.m):
         if math.isfinite(p.memory[d]):
             sizes, room = whole_sizes([float(p.weight[ts].sum()) for ts in members], p.memory[d])
@@ -95,6 +96,7 @@ def _tolls(
     x: list[dict[int, Any]],
     terms: dict[int, list[Any]],
     all_: bool,
+    limit: int,
 ) -> dict[tuple[int, int], Any]:
     """Tolls in and out of accelerators. Returns enters[u, d]: d reads u's output, u elsewhere."""
     p = dnn.p
@@ -103,7 +105,7 @@ def _tolls(
         u = int(u)
         mine = x[p.group[u]]
         others = sorted({int(p.group[t]) for t in p.consumers(v)} - {int(p.group[u])})
-        toll = scale.whole(dnn.exact_toll(v))
+        toll = min(scale.whole(dnn.exact_toll(v)), limit + 1)
         if not others or not (toll or all_):
             continue
         for d in range(p.m):
@@ -270,7 +272,7 @@ def _times(
             if dnn.accelerator[d]:
                 cp.add(built.finish[t] >= end[d]).only_enforce_if(on)
                 continue
-            cost = scale.whole(dnn.exact_cost(t, d))
+            cost = min(scale.whole(dnn.exact_cost(t, d)), limit + 1)
             for u in producers:
                 cp.add(built.finish[t] >= built.finish[u] + cost).only_enforce_if(on)
         for u in producers:

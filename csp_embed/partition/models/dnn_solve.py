@@ -226,8 +226,7 @@ def _round(state: State, r: Request, limit: float, share: float) -> Solved:
     params = clock.params(limit, share)
     clock.tell(f"exact search, {clock.ms(best)}")
     # As in `latency.exact`: no linear relaxation of coefficients beyond what doubles hold.
-    extra = {"linearization_level": 0, "cp_model_probing_level": 0} if built.scale.wide else {}
-    found = cpsat.solve(built.cp, params, extra=extra)
+    found = cpsat.solve(built.cp, params)
     state.interrupted |= found.interrupted
     if found.found:
         state.offer(built.placement(state.dnn, found.value), "cpsat")

@@ -23,7 +23,7 @@ from csp_embed.errors import InputError
 from csp_embed.partition.bounds.latency_period import path_bounds
 from csp_embed.partition.methods.latency import Proof, far, horizon
 from csp_embed.partition.request import Clock, Incumbent
-from csp_embed.partition.timetable import retimed
+from csp_embed.partition.timetable import carried, retimed
 from csp_embed.partition.view import Ints, Problem
 from csp_embed.solver import milp
 
@@ -244,7 +244,14 @@ def _solve(
         if program.start:
             start = [found.value(s) for s in program.start]
             hops = {key: found.value(h) for key, h in program.hops.items()}
-            table = retimed(p, dev, start, hops)
+            # HiGHS keeps its constraints to a millionth only: what almost had ended, had.
+            early = 1e-6 * max(1.0, *start)
+            ends = [s + float(p.cost[t, dev[t]]) - early for t, s in enumerate(start)]
+            passed: dict[tuple[int, int, int], float] = {}
+            for v, b, k, h in zip(*(x.tolist() for x in carried(p, dev)), strict=True):
+                before = hops.get((v, b, k), passed[v, b, k - 1] if k else ends[p.value_src[v]])
+                passed[v, b, k] = before + float(p.hop_lat[h] + p.value_bytes[v] * p.hop_inv[h])
+            table = retimed(p, dev, start, hops, ends=(ends, passed))
         inc.offer(dev, table, "milp")
     if found.status == "INFEASIBLE" and inc.best is None:
         proof.notes.append("infeasible")

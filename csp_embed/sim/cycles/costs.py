@@ -1,7 +1,7 @@
 """The cost parameters of a machine as the cycle engine takes them, and the memory interface chosen.
 
 Takes: `isa.costs` (sections of numbers, explained in the spec).  Leaves: the cost vector of
-`cycles_layout` and the per-kind costs of `cycles_table`.
+`layout` and the per-kind costs of `table`.
 """
 
 from __future__ import annotations

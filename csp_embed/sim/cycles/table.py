@@ -1,6 +1,6 @@
 """Decoded instructions to the cycle engine's table: what each costs, not what it computes.
 
-Takes: a Stream.  Leaves: int64[n, COLUMNS] of `cycles_layout`, and the steps of compute
+Takes: a Stream.  Leaves: int64[n, COLUMNS] of `layout`, and the steps of compute
 instructions.  Assumes: nothing; what would never end on the hardware raises SimError.
 """
 

@@ -2,7 +2,7 @@
 
 Takes: a program and the folder with the libraries.  Leaves: the bytes of the `after` ranges as that
 library computed them.  Assumes: the library was built for the program's machine configuration; its
-interface cannot tell. The library runs in a process of its own (tvm_child.py): where it aborts or
+interface cannot tell. The library runs in a process of its own (child.py): where it aborts or
 hangs, the caller gets a SimError.
 
 The job that the child takes is a folder: job.json (libraries, ranges, sizes), insn.bin (words),
@@ -35,7 +35,7 @@ from csp_embed.sim.debug import find_element
 
 LIBRARIES = {"tvm-fsim": "vta_fsim", "tvm-tsim": "vta_tsim"}
 GUIDE = "docs/tvm-simulators.md says what the folder of --tvm-lib must hold"
-_CHILD = Path(__file__).with_name("tvm_child.py")
+_CHILD = Path(__file__).with_name("child.py")
 # Slowest work per second that is still waited for: micro-op steps and elements moved. Both figures
 # are about a tenth of what the libraries do on one core of 2023.
 _PACE = {"tvm-fsim": 400_000.0, "tvm-tsim": 5_000.0}

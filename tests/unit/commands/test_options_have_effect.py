@@ -48,7 +48,7 @@ IDLE: list[tuple[list[str], str]] = [
     ([*MATMUL, "--bias-range", "5"], "bias"),
     (["compile", "y[i] += x[i,k] * w[k]", "--shape", "x=2,3", "--shape", "x=2,4",
       "--shape", "w=3"], "--shape x"),
-    ([*MATMUL, "-o", "same", "--report", "same"], "same file"),
+    (["compile", *MATMUL[1:], "--data", "PROGRAM", "-o", "PROGRAM"], "overwritten"),
     (["simulate", "PROGRAM", "--engine", "functional", "--memory", "pynq"], "--memory"),
     (["simulate", "PROGRAM", "--engine", "functional", "--trace", "t.json"], "--trace"),
     (["simulate", "PROGRAM", "--engine", "tvm-fsim", "--timeline", "t.svg"], "--timeline"),

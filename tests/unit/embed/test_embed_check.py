@@ -8,6 +8,7 @@ import pytest
 
 from csp_embed import ops
 from csp_embed.embed import embed
+from csp_embed.embed.problem import Pins
 from csp_embed.errors import CheckError
 from csp_embed.ir.embedding import Coordinate, Counter, Digit, Embedding
 from csp_embed.ir.operator import Operator
@@ -34,7 +35,7 @@ def product() -> Embedding:
 def window() -> Embedding:
     """A sliding window with the activations in x's own operand."""
     pins = {"straight": lambda option: not option.commuted}
-    (embedding,) = embed(ops.conv1d(n=1, c=4, w=9, k=4, r=3, pad=1), SMALL, pins=pins)
+    (embedding,) = embed(ops.conv1d(n=1, c=4, w=9, k=4, r=3, pad=1), SMALL, pins=Pins(pins))
     assert rules(embedding) == set()
     return embedding
 
@@ -57,7 +58,7 @@ def test_reduction_split_over_lanes_of_the_result() -> None:
     (good,) = embed(op, SMALL)
     assert rules(good) == set()
     pins = {"straight": lambda option: not option.commuted}
-    (straight,) = embed(op, SMALL, pins=pins)
+    (straight,) = embed(op, SMALL, pins=Pins(pins))
     bad = replace(
         straight,
         digits=(Digit("k.o", "o", 2, 1), Digit("m.o", "o", 2, 2)),
@@ -96,7 +97,7 @@ def test_lanes_that_share_an_element_want_different_ones() -> None:
     """Output lanes of a sliding window without skew: each needs another x."""
     op = ops.parse_formula("y[p] += x[p+r] * w[r]", {"x": (8,), "w": (3,)})
     pins = {"plain": lambda option: not option.commuted and not option.lanes}
-    (good,) = embed(op, SMALL, pins=pins)
+    (good,) = embed(op, SMALL, pins=Pins(pins))
     assert rules(good) == set()
     lanes = (Digit("p.o", "o", 3, 1),)
     bad = replace(good, digits=lanes, counters=(Counter("p", 2, False), Counter("r", 3, True)))

@@ -11,7 +11,8 @@ from csp_embed import ops
 from csp_embed.embed import embed
 from csp_embed.embed.model.greedy import cost_of
 from csp_embed.embed.model.lifted import search
-from csp_embed.embed.problem import Problem, pose
+from csp_embed.embed.problem import EmbedProblem, Pins
+from csp_embed.embed.space.candidates import Candidates, candidates
 from csp_embed.errors import Infeasible, InputError
 from csp_embed.machine.load import load_isa
 from csp_embed.ops.deepbench import layer
@@ -82,7 +83,7 @@ def test_same_input_same_answer() -> None:
 
 def test_pins_hold() -> None:
     pins = {"straight": lambda option: not option.commuted}
-    (embedding,) = embed(ops.matmul(m=35, n=700, k=64), VTA, pins=pins)
+    (embedding,) = embed(ops.matmul(m=35, n=700, k=64), VTA, pins=Pins(pins))
     assert not embedding.commuted
 
 
@@ -91,13 +92,13 @@ def test_pins_that_leave_few_answers() -> None:
     op = ops.parse_formula("y[a] += x[k,c] * w[a,k,c]", {"x": (8, 8), "w": (5, 8, 8)})
     pins = {"even": lambda option: option.lanes.get("i", 1) in (1, 4) and not option.given}
     pins["both"] = lambda option: option.lanes.get("i", 1) == 4 or option.block in (0, 3)
-    (embedding,) = embed(op, VTA, pins=pins)
+    (embedding,) = embed(op, VTA, pins=Pins(pins))
     assert sorted(d.extent for d in embedding.digits if d.dim == "i") == [4, 4]
 
 
 def test_contradicting_pins_are_infeasible() -> None:
     with pytest.raises(Infeasible, match="impossible"):
-        embed(ops.matmul(m=4, n=4, k=4), VTA, pins={"impossible": lambda option: False})
+        embed(ops.matmul(m=4, n=4, k=4), VTA, pins=Pins({"impossible": lambda option: False}))
 
 
 def test_a_product_on_the_accumulator_is_refused() -> None:
@@ -110,12 +111,13 @@ def test_unknown_layout_mode() -> None:
         embed(ops.matmul(m=4, n=4, k=4), VTA, layout="NHWC")
 
 
-def enumerate_all(problem: Problem) -> int:
+def enumerate_all(space: Candidates) -> int:
     """The least cost over all combinations of options: no pruning, no solver."""
+    problem = space.problem
     count, best = len(problem.blocks), None
     for commuted in (False, True):
         per_block = [
-            [o for o in problem.options if o.block == b and o.commuted == commuted]
+            [o for o in space.options if o.block == b and o.commuted == commuted]
             for b in range(count + 1)
         ]
         for picked in itertools.product(*per_block):
@@ -141,16 +143,16 @@ CASES = {
 @pytest.mark.parametrize("machine", ["1x4x4_small", "2x16x16"])
 @pytest.mark.parametrize("case", CASES)
 def test_optimum_equals_enumeration(case: str, machine: str) -> None:
-    problem = pose(CASES[case](), load_isa("vta", machine))
-    found = search(problem, Params(deterministic_limit=20.0))[0]
+    space = candidates(EmbedProblem.of(CASES[case](), load_isa("vta", machine)))
+    found = search(space, Params(deterministic_limit=20.0))[0]
     assert found.status == "OPTIMAL"
-    assert found.objective == enumerate_all(problem)
+    assert found.objective == enumerate_all(space)
 
 
 def test_a_pin_never_finds_a_smaller_cost_than_the_least() -> None:
     """What pins add to the space must be in the space without them, or OPTIMAL says too much."""
     op = ops.conv2d(n=1, c=3, h=7, w=29, k=1, r=3, s=3, stride=2, pad=1)
     (best,) = embed(op, VTA)
-    (pinned,) = embed(op, VTA, pins={"commuted": lambda option: option.commuted})
+    (pinned,) = embed(op, VTA, pins=Pins({"commuted": lambda option: option.commuted}))
     assert best.proof["status"] == "OPTIMAL"
     assert best.cost["objective"] <= pinned.cost["objective"]

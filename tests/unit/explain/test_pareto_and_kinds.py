@@ -17,6 +17,7 @@ from csp_embed.embed.build import build
 from csp_embed.embed.explain.pareto import CRITERIA, pareto
 from csp_embed.embed.explain.pareto_space import front, space_of, sweep
 from csp_embed.embed.explain.reasons import because, by_kind
+from csp_embed.embed.problem import EmbedProblem
 from csp_embed.machine.load import load_isa
 from csp_embed.report.pareto import document, survives
 from csp_embed.report.pareto_picture import plot
@@ -38,8 +39,9 @@ def machine():
 
 def everything(op, isa, mode="relaxed"):
     """All embeddings of the lifted model, one by one."""
-    space = space_of(op, isa, mode)
-    blocks = len(space.blocks) + 1
+    problem = EmbedProblem.of(op, isa, mode)
+    space = space_of(problem)
+    blocks = len(problem.blocks) + 1
     groups = [[e.option for e in space.entries if e.option.block == b] for b in range(blocks)]
     for picked in itertools.product(*groups):
         if len({o.commuted for o in picked}) > 1:
@@ -47,9 +49,9 @@ def everything(op, isa, mode="relaxed"):
         given = set().union(*(o.given for o in picked[:-1]))
         if given != set(picked[-1].given):
             continue
-        lanes = {d: math.prod(o.lanes.get(d, 1) for o in picked) for d in space.unit.size}
-        if all(lanes[d] <= n for d, n in space.unit.size.items()):
-            yield build(op, isa, space.choice(picked), mode)
+        lanes = {d: math.prod(o.lanes.get(d, 1) for o in picked) for d in problem.unit.size}
+        if all(lanes[d] <= n for d, n in problem.unit.size.items()):
+            yield build(problem, problem.decisions(picked))
 
 
 def counted(embedding, isa):
@@ -81,7 +83,7 @@ def test_front_is_that_of_brute_force(name, mode):
     op, isa = CASES[name], machine()
     rows = np.unique([counted(e, isa) for e in everything(op, isa, mode)], axis=0)
     best = [r for r in rows if not ((rows <= r).all(axis=1) & (rows < r).any(axis=1)).any()]
-    found = pareto(op, isa, mode)
+    found = pareto(EmbedProblem.of(op, isa, mode))
     assert found.complete
     got = np.array([[m.criteria[c] for c in CRITERIA] for m in found.members])
     assert len(got) == len(best)
@@ -97,7 +99,7 @@ def test_best_of_each_kind(name):
     for e in everything(op, isa):
         key = (e.kind, e.commuted)
         best[key] = min(best.get(key, math.inf), e.cost["objective"])
-    found = by_kind(op, isa)
+    found = by_kind(EmbedProblem.of(op, isa))
     assert {(e.kind, e.commuted): e.cost["objective"] for e in found} == best
     assert found[0].cost["objective"] == embed(op, isa)[0].cost["objective"]
     assert because(found[0], found[0]) == "no part costs more"
@@ -109,7 +111,7 @@ def test_sweep_agrees_with_the_solver_on_layers():
                ops.depthwise_conv2d(n=1, c=24, h=28, w=28, r=3, s=3, pad=1)):  # fmt: skip
         for mode in ("relaxed", "strict"):
             assert (
-                by_kind(op, isa, mode)[0].cost["objective"]
+                by_kind(EmbedProblem.of(op, isa, mode))[0].cost["objective"]
                 == (embed(op, isa, layout=mode)[0].cost["objective"])
             )
 
@@ -125,13 +127,13 @@ def test_front_of_rows():
 
 
 def test_a_cut_sweep_says_so():
-    swept = sweep(space_of(CASES["conv1d"], machine()), most=2)
+    swept = sweep(space_of(EmbedProblem.of(CASES["conv1d"], machine())), most=2)
     assert not swept.complete
 
 
 def test_document_and_picture(tmp_path):
     isa = machine()
-    found = pareto(CASES["conv1d"], isa)
+    found = pareto(EmbedProblem.of(CASES["conv1d"], isa))
     assert json.loads(json.dumps(document(found)))["status"] == "complete"
     assert all(survives(found.members))
     for name in ("a.svg", "b.svg", "c.png"):

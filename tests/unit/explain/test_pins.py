@@ -15,6 +15,7 @@ from csp_embed.compiler.verify import judge as judge_kernel
 from csp_embed.embed.algebra.packing import pack
 from csp_embed.embed.explain.reasons import none, padded, possible
 from csp_embed.embed.pins.text import read_pins
+from csp_embed.embed.problem import EmbedProblem
 from csp_embed.errors import Infeasible, InputError
 from csp_embed.judge.embedding import judge
 from csp_embed.machine.load import load_isa
@@ -219,4 +220,4 @@ def test_small_machine():
 )  # fmt: skip
 def test_wrong_texts_are_refused(text):
     with pytest.raises(InputError):
-        read_pins(conv(), load_isa("vta"), [text])
+        read_pins(EmbedProblem.of(conv(), load_isa("vta")), [text])

@@ -9,9 +9,11 @@ from csp_embed import ops
 from csp_embed.embed import embed
 from csp_embed.embed.build import build
 from csp_embed.embed.certificate.make import certificate
-from csp_embed.embed.certificate.reuse import bound, choice_of, least, reuse
+from csp_embed.embed.certificate.reuse import bound, decisions_of, least, reuse
 from csp_embed.embed.explain.pareto import pareto
 from csp_embed.embed.explain.reasons import by_kind
+from csp_embed.embed.problem import EmbedProblem
+from csp_embed.embed.search import embeddings
 from csp_embed.judge.certificate import check_certificate
 from csp_embed.judge.embedding import judge
 from csp_embed.machine.load import load_isa
@@ -36,9 +38,10 @@ OTHERS = [
 )
 def test_structure_comes_back(op):
     isa = load_isa("vta")
-    members = [m.embedding for m in pareto(op, isa).members[:12]]
-    for e in [*members, *by_kind(op, isa), *embed(op, isa, top=3)]:
-        again = build(op, isa, choice_of(e))
+    problem = EmbedProblem.of(op, isa)
+    members = [m.embedding for m in pareto(problem).members[:12]]
+    for e in [*members, *by_kind(problem), *embeddings(problem, top=3)]:
+        again = build(problem, decisions_of(e))
         assert again.formula() == e.formula()
         assert again.layouts == e.layouts
 
@@ -49,13 +52,13 @@ def test_structure_comes_back(op):
 def test_bounds_are_below_everything(op):
     isa = load_isa("vta")
     optimum = embed(op, isa)[0].cost["objective"]
-    assert bound(op, isa) <= least(op, isa) == optimum
+    assert bound(EmbedProblem.of(op, isa)) <= least(EmbedProblem.of(op, isa)) == optimum
 
 
 def test_the_bound_is_reached_where_all_divides():
     isa = load_isa("vta")
     op = conv(32, 14, 64, 1, 1, 0)
-    assert bound(op, isa) == embed(op, isa)[0].cost["objective"]
+    assert bound(EmbedProblem.of(op, isa)) == embed(op, isa)[0].cost["objective"]
 
 
 @pytest.mark.parametrize("donor", SHAPES, ids=lambda op: str(tuple(op.axes.values())))
@@ -63,7 +66,7 @@ def test_reused_embeddings_are_right_and_their_gaps_true(donor):
     isa = load_isa("vta")
     solved = embed(donor, isa)[0]
     for op in SHAPES:
-        found = reuse(solved, op, isa)
+        found = reuse(solved, EmbedProblem.of(op, isa))
         if found is None:
             # Only where the filter's skew does not fit: another stride.
             assert solved.kind in ("toeplitz", "mixed")
@@ -81,7 +84,7 @@ def test_reused_embeddings_are_right_and_their_gaps_true(donor):
 def test_same_shape_is_optimal_again_and_certified():
     isa = load_isa("vta")
     for op in SHAPES:
-        found = reuse(embed(op, isa)[0], op, isa)
+        found = reuse(embed(op, isa)[0], EmbedProblem.of(op, isa))
         assert found is not None
         assert found.gap == 0
         assert check_certificate(certificate(found.embedding, isa)).problems == ()
@@ -89,7 +92,9 @@ def test_same_shape_is_optimal_again_and_certified():
 
 def test_a_gap_stands_in_the_certificate():
     isa = load_isa("vta")
-    found = reuse(embed(conv(1, 20, 8, 5), isa)[0], conv(16, 14, 32, 3), isa, within=0.1)
+    found = reuse(
+        embed(conv(1, 20, 8, 5), isa)[0], EmbedProblem.of(conv(16, 14, 32, 3), isa), within=0.1
+    )
     assert found is not None
     assert found.gap > 0.1
     document = certificate(found.embedding, isa)
@@ -100,4 +105,6 @@ def test_a_gap_stands_in_the_certificate():
 
 def test_other_operators_do_not_fit():
     isa = load_isa("vta")
-    assert reuse(embed(ops.matmul(m=4, n=4, k=4), isa)[0], conv(3, 8, 4), isa) is None
+    assert (
+        reuse(embed(ops.matmul(m=4, n=4, k=4), isa)[0], EmbedProblem.of(conv(3, 8, 4), isa)) is None
+    )

@@ -6,7 +6,8 @@ import pytest
 
 from csp_embed import ops
 from csp_embed.embed.ground.explain import conflicting_families, status_of
-from csp_embed.embed.ground.points import Ground, pose_ground
+from csp_embed.embed.ground.points import pose_ground
+from csp_embed.ir.ground import Ground
 from tests.oracles.corpus import corpus, machines, posed, strict_corpus
 
 MACHINES = machines()

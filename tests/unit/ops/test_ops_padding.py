@@ -209,7 +209,7 @@ def test_steps_are_not_padded(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_command_line_pad(capsys: pytest.CaptureFixture[str]) -> None:
-    conv = ["compile", "conv2d", "--stride", "2", "--stop-after", "operator"]
+    conv = ["compile", "conv2d", "--stride", "2", "--stop-after", "operator", "--show"]
     extents = {"n": 1, "c": 8, "h": 10, "w": 12, "k": 8, "r": 3, "s": 5}
     conv += [word for name, n in extents.items() for word in (f"--{name}", str(n))]
     got = run(capsys, *conv, "--pad", "0,2,1,2")

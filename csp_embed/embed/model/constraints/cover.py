@@ -6,10 +6,10 @@ from __future__ import annotations
 from typing import Any
 
 from csp_embed.embed.model.variables import Vars
-from csp_embed.embed.problem import Problem
+from csp_embed.embed.problem import EmbedProblem
 
 
-def post(model: Any, vars: Vars, problem: Problem) -> None:
+def post(model: Any, vars: Vars, problem: EmbedProblem) -> None:
     """A block's options sum to 1; those that give axis a sum to the fusions that hold a."""
     fused = len(problem.blocks)
     for block in range(fused + 1):

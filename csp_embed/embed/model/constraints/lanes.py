@@ -10,12 +10,12 @@ import math
 from typing import Any
 
 from csp_embed.embed.model.variables import Vars
-from csp_embed.embed.problem import Problem
+from csp_embed.embed.problem import EmbedProblem
 
 _SCALE = 1_000_000
 
 
-def post(model: Any, vars: Vars, problem: Problem) -> None:
+def post(model: Any, vars: Vars, problem: EmbedProblem) -> None:
     """sum over picked options of log(lanes on d) <= log(lanes of d), for every dimension d."""
     for dim, size in problem.unit.size.items():
         terms = [

@@ -8,12 +8,12 @@ from __future__ import annotations
 from typing import Any
 
 from csp_embed.embed.model.variables import Vars
-from csp_embed.embed.problem import Problem
+from csp_embed.embed.problem import EmbedProblem
 
 
-def post(model: Any, vars: Vars, problem: Problem) -> None:
+def post(model: Any, vars: Vars, problem: EmbedProblem) -> None:
     """option = 0 where some pin refuses it."""
-    for name, keeps in problem.pins.items():
+    for name, keeps in problem.pins.keeps.items():
         for v, option in vars.pairs:
             if not keeps(option):
                 vars.gated(model, f"pin {name}", model.add(v == 0))

@@ -1,0 +1,125 @@
+"""A compiled operator as data: every artefact of the chain, and where its operands lie in DRAM.
+
+`Kernel` (kernel.py) adds what users ask of it: running, checking, saving, reporting. Whoever
+judges, measures or reports takes a `Compiled`, so that nothing there depends on that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csp_embed.compiler.operands import operand
+from csp_embed.embed.algebra.packing import pack, unpack
+from csp_embed.embed.certificate.make import certificate
+from csp_embed.ir.embedding import Embedding
+from csp_embed.ir.operator import Operator
+from csp_embed.ir.schedule import Schedule
+from csp_embed.machine.bits import encode
+from csp_embed.machine.listing import listing
+from csp_embed.machine.spec import Isa
+from csp_embed.targets.stream.image import (
+    constant_element,
+    factor_elements,
+    region_bytes,
+    unpack_region,
+)
+from csp_embed.targets.stream.lower import Lowered
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, repr=False)
+class Compiled:
+    """operator, machine, and every artefact between them.
+
+    cycles: by the cycle engine (None where the machine has no cost parameters). seconds: of
+    embedding and scheduling. candidates: (embedding, cycles) of every embedding that was
+    scheduled, best first. memory: the interface whose cycles they are; "" is the spec's first.
+    """
+
+    operator: Operator
+    isa: Isa
+    embedding: Embedding
+    schedule: Schedule
+    lowered: Lowered
+    cycles: int | None
+    seconds: float
+    memory: str = ""
+    constants: Mapping[str, Array] = field(default_factory=dict)
+    candidates: tuple[tuple[Embedding, float], ...] = ()
+
+    @cached_property
+    def words(self) -> NDArray[np.uint64]:
+        """The instruction stream, uint64[n, 2]."""
+        return encode(self.isa, self.lowered.stream)
+
+    def region(self, operand: str) -> int:
+        """Number of the region of that operand."""
+        return next(n for n, r in enumerate(self.schedule.regions) if r.operand == operand)
+
+    def images(self, tensors: Mapping[str, Array]) -> dict[int, NDArray[np.uint8]]:
+        """DRAM bytes per region of all operands.
+
+        Raises: InputError where a tensor is missing or has the wrong shape or type.
+        """
+        out = {}
+        trick = self.schedule.bias_trick
+        for n, region in enumerate(self.schedule.regions):
+            if region.operand == "dst":
+                continue
+            if region.operand == "const":
+                if trick is not None:
+                    out[n] = constant_element(self.schedule, region, self.isa)
+                continue
+            layout = self.embedding.layouts[region.operand]
+            packed = pack(
+                layout, self.embedding, self.isa, operand(self.operator, tensors, layout.tensor)
+            )
+            if trick is not None and region.operand == _add_name(self.operator, trick.step):
+                packed = factor_elements(packed, trick, region, self.embedding, self.isa)
+            out[n] = region_bytes(region, packed)
+        return out
+
+    def result(self, stored: NDArray[np.uint8]) -> Array:
+        """The logical result of the stored bytes."""
+        n = self.region("dst")
+        region = self.schedule.regions[n]
+        memory = self.isa.memory(region.memory)
+        # Where accumulators themselves are stored, the result is their low bits.
+        declared = self.operator.tensors[self.operator.out.tensor].dtype
+        return self.unpacked(stored, memory.dram_dtype).astype(declared)
+
+    def unpacked(self, stored: NDArray[np.uint8], dtype: str) -> Array:
+        """The stored bytes in the result's shape, lanes read as `dtype`."""
+        region, layout = self.schedule.regions[self.region("dst")], self.embedding.layouts["dst"]
+        packed = unpack_region(region, stored, self.isa.lane_shape(region.memory), dtype)
+        packed = packed[tuple(slice(0, size) for size in layout.grid)]
+        return unpack(layout, self.embedding, self.isa, packed)
+
+    def certificate(self) -> dict[str, Any]:
+        """What was proved about the embedding; see `embed/certificate/make.py`."""
+        cycles = None if self.cycles is None else int(self.cycles)
+        # Schedules may have made a later embedding win: the cheapest one's proof stands beside it.
+        first = [e.proof for e, _ in self.candidates if e.proof.get("rank") == 0]
+        return certificate(
+            self.embedding,
+            self.isa,
+            cycles=cycles,
+            memory=self.memory,
+            best=first[0] if first else None,
+        )
+
+    def disassemble(self) -> str:
+        """The instruction stream as text, one instruction a line, as `csp-embed disasm`."""
+        return "\n".join(listing(self.isa, self.lowered.stream))
+
+
+def _add_name(op: Operator, step: int) -> str:
+    number = sum(1 for s in op.epilogue[:step] if s.access is not None)
+    return f"add{number}"

@@ -1,0 +1,33 @@
+"""Which options of `solve` say nothing in company of others: who gives one wants something of it.
+
+Takes: a method, a cost model and whether copies are asked for.  Leaves: names of options that would
+be taken and then without effect, each with what makes it so. The command line and
+`csp_embed.partition` refuse them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from csp_embed.partition.solve import LISTS
+
+DNN = "dnn-partitioning"
+PLACING = ("single", "greedy", "split")  # what dnn-partitioning does without chance or a solver
+
+
+def without_effect(options: Mapping[str, Any]) -> dict[str, str]:
+    """option -> what makes it one without effect. options: of `solve`, with its defaults where they
+    are missing."""
+    method, model = str(options.get("method", "auto")), options.get("cost_model") or "links"
+    found: dict[str, str] = {}
+    fixed = method in (PLACING if model == DNN else LISTS)
+    if fixed:
+        found["seed"] = f"--method {method}"
+    if fixed or method in ("genetic", "milp") or (model == DNN and method == "anneal"):
+        found["workers"] = f"--method {method}"
+    if model == DNN:
+        found |= {"replicas": f"--cost-model {DNN}", "batch": f"--cost-model {DNN}"}
+    elif int(options.get("replicas", 1)) > 1 or int(options.get("batch", 1)) > 1:
+        found["start"] = "--replicas or --batch"
+    return found

@@ -1,0 +1,121 @@
+"""Stages: machines side by side with the same interval, as building blocks of plans.
+
+Takes: classes of interchangeable machines (by table and by a label, e.g. a region).  Leaves: the
+sets of machines that, holding k layers each, carry a rate R together. Only minimal sets: dropping
+a machine goes below R.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from csp_embed.serving.instance import Floats, Instance
+
+
+@dataclass(frozen=True)
+class Class:
+    """Machines that may take each other's place: positions, the table they share, and the price
+    of one of them (from the bound; 0 = unknown)."""
+
+    members: tuple[int, ...]
+    table: tuple[float, ...]
+    label: int = 0
+    price: float = 0.0
+
+
+@dataclass(frozen=True)
+class Stage:
+    """`layers` held by counts[(class, machines)]; rate = what they carry together."""
+
+    layers: int
+    counts: tuple[tuple[int, int], ...]
+    rate: float
+    price: float
+
+    @property
+    def width(self) -> int:
+        """Machines side by side."""
+        return sum(n for _, n in self.counts)
+
+
+def classes_of(
+    instance: Instance, labels: Sequence[int] | None = None, price: Floats | None = None
+) -> list[Class]:
+    """Machines of equal table and label; with `price` of each machine, also of equal price."""
+    groups: dict[tuple[int, int, float], list[int]] = {}
+    for i in range(instance.size):
+        label = 0 if labels is None else int(labels[i])
+        cost = 0.0 if price is None else float(price[i])
+        groups.setdefault((int(instance.kind[i]), label, cost), []).append(i)
+    return [
+        Class(tuple(members), instance.types[kind].table, label, cost)
+        for (kind, label, cost), members in groups.items()
+    ]
+
+
+def stages(
+    classes: Sequence[Class],
+    rate: float,
+    waste: float,
+    share: float = 1.0,
+    most: int = 3000,
+    widest: int = 8,
+) -> list[Stage]:
+    """Minimal stages that carry `rate`, and cost at most share * layers + waste in prices.
+
+    A plan's waste (prices paid less layers got) adds up over its stages and cannot exceed what all
+    machines cost less L, so the filter drops no stage that a plan of this rate could use. Of more
+    than `most`, those with the least waste stay.
+    """
+    found: list[Stage] = []
+    longest = max((len(c.table) for c in classes), default=0)
+    for k in range(1, longest + 1):
+        usable = [
+            (c, cl.table[k - 1], cl.price, len(cl.members))
+            for c, cl in enumerate(classes)
+            if len(cl.table) >= k and cl.table[k - 1] > 0
+        ]
+        usable.sort(key=lambda u: (u[2] / u[1], -u[1], u[0]))
+        limit = share * k + waste
+        _grow(usable, rate * (1 - 1e-12), limit, k, widest, found, most * 4)
+    found.sort(key=lambda s: (s.price - share * s.layers, s.width, -s.rate))
+    return found[:most]
+
+
+def _grow(
+    usable: list[tuple[int, float, float, int]],
+    rate: float,
+    limit: float,
+    k: int,
+    widest: int,
+    found: list[Stage],
+    most: int,
+) -> None:
+    """Depth first over classes in the order of price per rate; `least` bounds what is missing."""
+    density = [price / value for _, value, price, _ in usable]
+    stack: list[tuple[int, tuple[tuple[int, int], ...], float, float, int, float]] = [
+        (0, (), 0.0, 0.0, 0, np.inf)
+    ]
+    steps = 0
+    while stack and len(found) < most and steps < 200_000:
+        steps += 1
+        at, counts, got, paid, width, smallest = stack.pop()
+        if at == len(usable):
+            continue
+        if paid + (rate - got) * density[at] > limit + 1e-9:
+            continue
+        c, value, price, room = usable[at]
+        for n in range(min(room, widest - width) + 1):
+            total, cost = got + n * value, paid + n * price
+            if cost > limit + 1e-9:
+                break
+            taken = (*counts, (c, n)) if n else counts
+            least = min(smallest, value) if n else smallest
+            if total >= rate:
+                if total - least < rate:  # minimal: every machine is needed
+                    found.append(Stage(k, taken, total, cost))
+                break
+            stack.append((at + 1, taken, total, cost, width + n, least))

@@ -1,0 +1,300 @@
+"""A discrete-event simulation of a plan under a trace of requests.
+
+Takes: an instance, a placement, requests (arrival, prompt tokens, output tokens).  Leaves: served
+tokens/s, times to first token and per token, queueing, and how busy every machine and link is.
+
+A request keeps to one pipeline, since its cache lives on that pipeline's machines. Pipelines are
+the paths of the plan's maximum flow and get requests in proportion to it. The prompt goes through
+in one pass; after that each token waits for the one before. Every machine and every link serves
+its passes first come, first served, at its rate; links add their latency.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from csp_embed.errors import InputError
+from csp_embed.serving.flow import SINK, SOURCE, Flow, max_flow
+from csp_embed.serving.instance import Floats, Instance, Ints, Placement
+
+
+@dataclass(frozen=True)
+class Trace:
+    """arrival [s], prompt and output [tokens], by request, in order of arrival."""
+
+    arrival: Floats
+    prompt: Ints
+    output: Ints
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """tokens_per_s: passed in the middle part of the run (prompt and generated alike), while the
+    pipelines were full. served, first, each: requests that ended, seconds to their first token and
+    seconds per further token. waited: seconds before a request was begun. busy: share of that time
+    by resource name. binding: the busiest."""
+
+    tokens_per_s: float
+    predicted: float
+    served: int
+    seconds: float
+    first: Floats
+    each: Floats
+    waited: Floats
+    busy: Mapping[str, float]
+
+    @property
+    def binding(self) -> str:
+        """The busiest machine or link."""
+        return max(self.busy, key=lambda name: self.busy[name], default="")
+
+
+def generated_trace(
+    requests: int, rate: float | None, seed: int = 0, prompt: int = 750, output: int = 240
+) -> Trace:
+    """Poisson arrivals of `rate` requests/s (None: all at once, to find the capacity), lengths
+    geometric around the given means, which are those that the published placements plan with."""
+    draw = np.random.default_rng(seed)
+    arrival = np.zeros(requests)
+    if rate is not None:
+        arrival = np.cumsum(draw.exponential(1 / rate, requests))
+    return Trace(
+        arrival, draw.geometric(1 / prompt, requests), draw.geometric(1 / output, requests)
+    )
+
+
+def simulate(
+    instance: Instance, placement: Placement, trace: Trace, in_flight: int | None = None
+) -> Simulated:
+    """Runs the trace. in_flight: requests that one pipeline holds at a time (memory for caches);
+    None = no limit. Raises: InputError where the plan carries nothing or the trace is empty."""
+    if not len(trace.arrival):
+        raise InputError("the trace has no requests", hint="give at least one row")
+    flow = max_flow(instance, placement)
+    if not flow.value:
+        raise InputError("the plan carries nothing, so there is nothing to simulate")
+    paths = pipelines(flow)
+    names: list[str] = []
+    rate: list[float] = []
+    delay: list[float] = []
+    number: dict[Any, int] = {}
+    latency = _latencies(instance)
+
+    def resource(key: Any, name: str, capacity: float, wait: float) -> int:
+        if key not in number:
+            number[key] = len(names)
+            names.append(name)
+            rate.append(capacity)
+            delay.append(wait)
+        return number[key]
+
+    hops: list[list[int]] = []
+    for machines, _ in paths:
+        row = []
+        first, last = machines[0], machines[-1]
+        into = float(instance.start[first])
+        row.append(resource(("to", first), f"coordinator -> {instance.machines[first]}", into,
+                            latency.get(("source", instance.machines[first]), 0.0)))  # fmt: skip
+        for a, b in zip(machines, [*machines[1:], None], strict=True):
+            row.append(resource(a, instance.machines[a], instance.rate(a, placement[a]), 0.0))
+            if b is not None:
+                pair = (instance.machines[a], instance.machines[b])
+                row.append(resource((a, b), " -> ".join(pair), float(instance.link[a, b]),
+                                    latency.get(pair, 0.0)))  # fmt: skip
+        out = float(instance.end[last])
+        row.append(resource((last, "out"), f"{instance.machines[last]} -> coordinator", out,
+                            latency.get((instance.machines[last], "sink"), 0.0)))  # fmt: skip
+        hops.append(row)
+    longest = max(len(r) for r in hops)
+    table = np.full((len(hops), longest), -1, np.int64)
+    for at, row in enumerate(hops):
+        table[at, : len(row)] = row
+    weight = np.array([float(share) for _, share in paths])
+    chosen = _dealt(trace, weight)
+    limit = len(trace.arrival) if in_flight is None else in_flight
+    begun, first_at, done, log_time, log_busy, log_tokens = _run(
+        table, np.array(rate), np.array(delay), trace.arrival, trace.prompt, trace.output, chosen,
+        len(hops), limit,
+    )  # fmt: skip
+    low, high = _steady(log_time, log_tokens)
+    span = log_time[high] - log_time[low]
+    tokens = (log_tokens[high] - log_tokens[low]) / span if span > 0 else 0.0
+    share = (log_busy[high] - log_busy[low]) / span if span > 0 else log_busy[high] * 0
+    further = np.maximum(trace.output - 1, 1)
+    return Simulated(
+        tokens_per_s=float(tokens),
+        predicted=float(flow.value),
+        served=len(done),
+        seconds=float(done.max()),
+        first=first_at - trace.arrival,
+        each=(done - first_at) / further,
+        waited=begun - trace.arrival,
+        busy={name: float(s) for name, s in zip(names, share, strict=True)},
+    )
+
+
+def pipelines(flow: Flow) -> list[tuple[tuple[int, ...], float]]:
+    """The flow as paths: (machines in order, tokens/s). Their rates add up to the flow."""
+    left = dict(flow.arcs)
+    out: dict[Any, list[Any]] = {}
+    for a, b in sorted(left, key=str):
+        out.setdefault(a, []).append(b)
+    paths: dict[tuple[int, ...], float] = {}
+    while True:
+        node: Any = SOURCE
+        arcs, machines = [], []
+        while node != SINK:
+            after = next((b for b in out.get(node, ()) if left[node, b] > 0), None)
+            if after is None:
+                return list(paths.items())  # no source arc is left: all flow is taken
+            arcs.append((node, after))
+            node = after
+            if node[0] == "in":
+                machines.append(int(node[1]))
+        share = min(left[arc] for arc in arcs)
+        for arc in arcs:
+            left[arc] -= share
+        key = tuple(machines)
+        paths[key] = paths.get(key, 0.0) + float(share)
+
+
+def _latencies(instance: Instance) -> dict[tuple[str, str], float]:
+    """Seconds by (from, to), as far as the document states them."""
+    document = instance.document
+    coordinator = document.get("coordinator", {})
+    found: dict[tuple[str, str], float] = {}
+    for row in document.get("links", ()):
+        found[str(row["from"]), str(row["to"])] = float(row.get("latency_s") or 0.0)
+    for row in coordinator.get("to_nodes", ()):
+        found["source", str(row["to"])] = float(row.get("latency_s") or 0.0)
+    for row in coordinator.get("from_nodes", ()):
+        found[str(row["from"]), "sink"] = float(row.get("latency_s") or 0.0)
+    return found
+
+
+def _dealt(trace: Trace, weight: Floats) -> Ints:
+    """The pipeline of each request: always the one that is furthest behind its share of tokens."""
+    given = np.zeros(len(weight))
+    chosen = np.zeros(len(trace.arrival), np.int64)
+    for at, tokens in enumerate(trace.prompt + trace.output):
+        p = int(np.argmin((given + tokens) / weight))
+        given[p] += tokens
+        chosen[at] = p
+    return chosen
+
+
+def _steady(times: Floats, tokens: Floats) -> tuple[int, int]:
+    """Positions in the log between which a fifth and three fifths of all tokens passed."""
+    low = int(np.searchsorted(tokens, 0.2 * tokens[-1]))
+    high = int(np.searchsorted(tokens, 0.6 * tokens[-1]))
+    return low, max(high, min(low + 1, len(times) - 1))
+
+
+@njit(cache=True)
+def _run(  # type: ignore[no-untyped-def]
+    table, rate, delay, arrival, prompt, output, chosen, paths, in_flight
+):
+    """The event loop. One event = a pass reaches its next resource; a heap orders them by time."""
+    n, longest = arrival.shape[0], table.shape[1]
+    free, busy = np.zeros(rate.shape[0]), np.zeros(rate.shape[0])
+    begun, first_at, done = np.zeros(n), np.zeros(n), np.zeros(n)
+    at_hop, made = np.zeros(n, np.int64), np.zeros(n, np.int64)
+    inside = np.zeros(paths, np.int64)
+    # Requests that wait for room in their pipeline, as linked lists in order of arrival.
+    head, tail = np.full(paths, -1, np.int64), np.full(paths, -1, np.int64)
+    following = np.full(n, -1, np.int64)
+    heap_time, heap_request, size = np.zeros(n + 1), np.zeros(n + 1, np.int64), 0
+    waiting = np.ones(n, np.bool_)
+    total = 0.0
+    for r in range(n):
+        total += prompt[r] + output[r] - 1
+    marks = 200
+    log_time, log_tokens = np.zeros(marks + 1), np.zeros(marks + 1)
+    log_busy = np.zeros((marks + 1, rate.shape[0]))
+    passed, mark = 0.0, 1
+    for r in range(n):  # arrivals are sorted, so this is already a heap
+        heap_time[size], heap_request[size] = arrival[r], r
+        size += 1
+    while size:
+        now, r = heap_time[0], heap_request[0]
+        size -= 1
+        time, request = heap_time[size], heap_request[size]
+        i = 0
+        while True:
+            c = 2 * i + 1
+            if c >= size:
+                break
+            if c + 1 < size and (
+                heap_time[c + 1] < heap_time[c]
+                or (heap_time[c + 1] == heap_time[c] and heap_request[c + 1] < heap_request[c])
+            ):
+                c += 1
+            if heap_time[c] < time or (heap_time[c] == time and heap_request[c] < request):
+                heap_time[i], heap_request[i] = heap_time[c], heap_request[c]
+                i = c
+            else:
+                break
+        heap_time[i], heap_request[i] = time, request
+        p = chosen[r]
+        if waiting[r]:
+            waiting[r] = False
+            if inside[p] >= in_flight:
+                if tail[p] >= 0:
+                    following[tail[p]] = r
+                else:
+                    head[p] = r
+                tail[p] = r
+                continue
+            inside[p] += 1
+            begun[r] = now
+        hop = at_hop[r]
+        tokens = prompt[r] if made[r] == 0 else 1
+        again = -1
+        if hop < longest and table[p, hop] >= 0:
+            x = table[p, hop]
+            begin = max(now, free[x])
+            free[x] = begin + tokens / rate[x]
+            busy[x] += tokens / rate[x]
+            at_hop[r] = hop + 1
+            time, again = free[x] + delay[x], r
+        else:  # the pass is through
+            passed += tokens
+            while mark <= marks and passed >= total * mark / marks:
+                log_time[mark], log_tokens[mark] = now, passed
+                # Time is booked when a pass joins a queue; what lies ahead is not yet spent.
+                log_busy[mark] = busy - np.maximum(free - now, 0.0)
+                mark += 1
+            if made[r] == 0:
+                first_at[r] = now
+            made[r] += 1
+            if made[r] < output[r]:
+                at_hop[r] = 0
+                time, again = now, r
+            else:
+                done[r] = now
+                inside[p] -= 1
+                if head[p] >= 0:
+                    again = head[p]
+                    head[p] = following[again]
+                    if head[p] < 0:
+                        tail[p] = -1
+                    inside[p] += 1
+                    begun[again] = now
+                    time = now
+        if again >= 0:
+            i = size
+            size += 1
+            while i > 0:
+                up = (i - 1) // 2
+                if time < heap_time[up] or (time == heap_time[up] and again < heap_request[up]):
+                    heap_time[i], heap_request[i] = heap_time[up], heap_request[up]
+                    i = up
+                else:
+                    break
+            heap_time[i], heap_request[i] = time, again
+    return begun, first_at, done, log_time, log_busy, log_tokens
