@@ -178,10 +178,13 @@ def _say(built: Built) -> None:
         f"{d['cycles']:,} cycles (bound {d['bound_cycles']:,}) in {d['segments']} programs, one "
         f"after the other: not yet one program; {share:.2%} of {d['macs']:,} MACs on the machine"
     )
-    say(
-        f"{d['differences']:,} of {d['elements']:,} elements differ from the reference, "
-        f"{d['inputs']} inputs"
-    )
+    if d["status"] == "host":
+        say("no layer runs on the machine, so nothing was compared")
+    else:
+        say(
+            f"{d['differences']:,} of {d['elements']:,} elements differ from the reference, "
+            f"{d['inputs']} inputs"
+        )
     for why in dict.fromkeys(layer.why for layer in built.layers if layer.where == "host"):
         names = [layer.name for layer in built.layers if layer.why == why]
         say(f"host: {', '.join(names)}: {why}")

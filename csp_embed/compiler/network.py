@@ -71,10 +71,11 @@ class Built:
     seconds: float
 
     def document(self) -> dict[str, Any]:
-        """What `csp-embed build --json` prints. Sums over the accelerator's layers."""
+        """What `csp-embed build --json` prints. Sums over the accelerator's layers. status: equal,
+        unequal, or host where no layer is the accelerator's and so nothing was compared."""
         on = [layer for layer in self.layers if layer.where == "accelerator"]
         return {
-            "status": "equal" if not self.differences else "unequal",
+            "status": "unequal" if self.differences else "equal" if on else "host",
             "model": self.graph.name,
             "profile": self.graph.profile,
             "machine": f"{self.isa.name} {self.isa.config_name}",

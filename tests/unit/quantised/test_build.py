@@ -153,5 +153,6 @@ def test_an_onnx_network_is_read_and_its_layers_named(
     path = m.save(tmp_path / "m.onnx", m.node("QLinearMatMul", names, "y"))
     got = run(capsys, "build", path, "--json")
     assert got.code == 0, got.err
-    assert got.document["macs_on_accelerator"] == 0
+    assert (got.document["macs_on_accelerator"], got.document["status"]) == (0, "host")
     assert "halves to even" in got.document["layers"][0]["why"]
+    assert "nothing was compared" in run(capsys, "build", path).out
