@@ -23,7 +23,7 @@ REFUSED = [
     f"compile {CONV} {QUICK} --layout loose",
     f"compile {CONV} {QUICK} --top -1",
     f"compile {CONV} --seed -1",
-    f"compile {CONV} {QUICK} --host-weight -1",
+    f"compile {CONV} --host-weight -1",
     f"compile {CONV} {QUICK} --multiplier 2",
     f"compile {CONV} --stop-after end",
     f"compile {CONV} --stop-after embedding --memory ddr",
