@@ -31,13 +31,15 @@ from csp_embed.judge.plan import check_plan
 from csp_embed.network.files.platform import find_platform, read_platform
 from csp_embed.network.made.generate import layered, with_costs
 from csp_embed.network.made.transformer import transformer
-from csp_embed.partition.methods.latency import Proof, exact
+from csp_embed.partition.links import finish
+from csp_embed.partition.methods.exact_search import exact
 from csp_embed.partition.methods.list_scheduling import ListScheduler
 from csp_embed.partition.methods.period import split_throughput
 from csp_embed.partition.methods.splitting import split_latency
 from csp_embed.partition.models.milp import solve_milp
+from csp_embed.partition.proof import Proof
 from csp_embed.partition.request import Clock, Incumbent, Request
-from csp_embed.partition.solve import finish, solve
+from csp_embed.partition.solve import solve
 from csp_embed.partition.view import make_problem
 
 # CCR, related costs: one graph each

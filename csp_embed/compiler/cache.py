@@ -70,7 +70,7 @@ def recall(
         return []
     for n, (embedding, problem) in enumerate(zip(embeddings, problems, strict=True)):
         if embedding.formula() == known[0]:
-            found = rebuild(n, problem, known[1], meter, ranges)
+            found = rebuild(n, problem, known[1], meter, meter.costs, ranges)
             return [] if found is None else [found]
     return []
 

@@ -18,7 +18,8 @@ class Options:
     """layout: "relaxed" or "strict". memory: the interface whose cycles are minimised (None: the
     first that the spec names). top: embeddings whose schedules are improved; 0: those whose first
     schedules come close to the best. schedules: tiles of such an embedding that are built from
-    estimates and simulated; refine: changes to the best one that are tried at most. More of each
+    estimates and simulated; refine: changed schedules of the leader that are measured at most (the
+    others get a quarter). More of each
     never gives more cycles. host_weight: cycles that a byte of host packing counts as. cache:
     folder that keeps finished
     searches by content, or None. pins: decisions that the user makes, as text

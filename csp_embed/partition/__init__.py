@@ -8,10 +8,13 @@ For callers (all fixed names):
         start=None, progress=None, effort=1.0) -> Plan
     solve.METHODS                    names for `method`
     pareto.pareto(graph, platform, *, points=8, ...) -> list[Plan]
-    check.check_plan(graph, platform, plan) -> list[Problem(kind, where, text)]; [] = accepted
     evaluate.evaluate(graph, platform, device_of, objective) -> Plan     of somebody's placement
-    bounds.lower_bounds(graph, platform, objective) -> dict[str, float]
-    dnn_file.read_dnn(path, objective) -> (TaskGraph, Platform)          dnn-partitioning JSON
+    models.dnn_file.read_dnn(path, objective) -> (TaskGraph, Platform)   dnn-partitioning JSON
+
+Layers, each knowing those below it only (import linter): pareto, evaluate; solve; data_parallel;
+links, dnn_solve (the two cost models); table of methods; methods; models; proof; bounds; request,
+exact; timetable; kernels; view; portfolio (numbers and orders as data). A plan is judged by
+`csp_embed.judge.plan`.
 
 fix: {task: device}. start: a plan to improve (devices that are gone are re-planned). A limit or a
 KeyboardInterrupt with a plan in hand returns it as FEASIBLE (method says "interrupted" on Ctrl-C:

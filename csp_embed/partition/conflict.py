@@ -10,13 +10,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from csp_embed.partition.methods.latency import build, far
+from csp_embed.partition.models.search import build
+from csp_embed.partition.portfolio import NUMBERS
+from csp_embed.partition.proof import far
 from csp_embed.partition.request import Request
 from csp_embed.partition.view import Problem
 from csp_embed.solver import cpsat
 from csp_embed.solver.params import Params
 
-LIMIT = 3.0  # deterministic units per question
+OWN = NUMBERS.exact
 
 
 def reasons(p: Problem, request: Request) -> list[str]:
@@ -67,4 +69,4 @@ def _possible(p: Problem, request: Request) -> bool:
     horizon = request.max_latency if request.max_latency is not None else far(p)
     model = build(p, request, max(horizon, far(p)))
     model.cp.clear_objective()
-    return cpsat.solve(model.cp, Params(deterministic_limit=LIMIT)).found
+    return cpsat.solve(model.cp, Params(deterministic_limit=OWN.why)).found

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from csp_embed.partition.solve import LISTS
+from csp_embed.partition.methods.lists import RULES
 
 DNN = "dnn-partitioning"
 PLACING = ("single", "greedy", "split")  # what dnn-partitioning does without chance or a solver
@@ -21,7 +21,7 @@ def without_effect(options: Mapping[str, Any]) -> dict[str, str]:
     are missing."""
     method, model = str(options.get("method", "auto")), options.get("cost_model") or "links"
     found: dict[str, str] = {}
-    fixed = method in (PLACING if model == DNN else LISTS)
+    fixed = method in (PLACING if model == DNN else [rule.name for rule in RULES])
     if fixed:
         found["seed"] = f"--method {method}"
     if fixed or method in ("genetic", "milp") or (model == DNN and method == "anneal"):

@@ -13,8 +13,11 @@ from csp_embed.partition import feasible
 from csp_embed.partition.bounds import latency_period as bounds
 from csp_embed.partition.exact import Exact, below
 from csp_embed.partition.methods.list_scheduling import ListScheduler
+from csp_embed.partition.portfolio import NUMBERS
 from csp_embed.partition.timetable import decoded, latency_plan, throughput_plan
 from csp_embed.partition.view import make_problem, normalised, number
+
+OWN = NUMBERS.lists
 
 
 def evaluate(
@@ -40,7 +43,7 @@ def evaluate(
     if objective != LATENCY:
         plan = throughput_plan(p, dev, exact.loads(dev), None, method="given", bound=name)
     else:
-        scheduler = ListScheduler(p, compiled=p.n > 30)
+        scheduler = ListScheduler(p, compiled=p.n > OWN.interpreted)
         order = scheduler.by_rank(scheduler.upward(p.cost[np.arange(p.n), dev]))
         table = decoded(p, order, dev, scheduler.k, scheduler.a, scheduler.w)
         plan = latency_plan(p, exact.timetable(table), method="given", bound=name)

@@ -6,9 +6,9 @@ Takes: a Problem and the device of each task by number.
 from __future__ import annotations
 
 import numpy as np
+from numba import njit
 
 from csp_embed.partition import kernels
-from csp_embed.partition.methods.anneal import peak_fits
 from csp_embed.partition.timetable import Timetable
 from csp_embed.partition.view import Ints, Problem
 
@@ -100,3 +100,41 @@ def pipelined_memory(p: Problem, dev: Ints) -> bool:
         for s in ends[t]:
             level[dev[s]] -= p.activation[s]
     return bool((fixed + top <= p.memory).all())
+
+
+@njit(cache=True)
+def peak_fits(a, w, activation):
+    """Whether weights and live activations of the decoded schedule fit every device."""
+    n, m = a.cost.shape
+    when = np.empty(2 * n)
+    what = np.empty(2 * n)
+    for d in range(m):
+        if a.memory[d] == np.inf:
+            continue
+        k, room = 0, a.memory[d]
+        for g in range(len(a.group_weight)):
+            if w.group_dev[g] == d:
+                room -= a.group_weight[g]
+        for t in range(n):
+            if w.dev[t] != d or activation[t] == 0:
+                continue
+            end = w.finish[t]
+            for o in range(a.out_ptr[t], a.out_ptr[t + 1]):
+                for u in range(a.use_ptr[a.out[o]], a.use_ptr[a.out[o] + 1]):
+                    end = max(end, w.finish[a.use[u]])
+            if end > w.start[t]:
+                when[k], what[k] = w.start[t], activation[t]
+                when[k + 1], what[k + 1] = end, -activation[t]
+                k += 2
+        by_time = np.argsort(when[:k], kind="mergesort")
+        level, i = 0.0, 0
+        while i < k:
+            now = when[by_time[i]]
+            rise = 0.0
+            while i < k and when[by_time[i]] <= now * (1.0 + 1e-12):
+                rise += what[by_time[i]]
+                i += 1
+            level += rise
+            if level > room:
+                return False
+    return True

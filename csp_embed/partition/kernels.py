@@ -43,6 +43,8 @@ class Arrays(NamedTuple):
     hop_res: Ints
     hop_lat: Floats
     hop_inv: Floats
+    lat: Floats
+    inv: Floats
 
 
 class Work(NamedTuple):
@@ -85,6 +87,8 @@ def arrays(p: Problem) -> Arrays:
         p.hop_res,
         p.hop_lat,
         p.hop_inv,
+        p.lat,
+        p.inv,
     )
 
 

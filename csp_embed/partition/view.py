@@ -9,31 +9,18 @@ with the task, memory, pin or link at fault.
 
 from __future__ import annotations
 
-import heapq
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from decimal import Decimal
 from fractions import Fraction
-from functools import lru_cache
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from csp_embed.errors import Infeasible, InputError
+from csp_embed.errors import Infeasible
 from csp_embed.ir.network import Platform, TaskGraph
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-EXACT_ROUTES = 40  # devices
-LEAST, MOST = 1e-100, 1e100  # positive times, sizes and rates that sums and quotients can bear
-
-
-@lru_cache(1 << 16)
-def number(x: float) -> Fraction:
-    """The decimal that a number is written as, exactly."""
-    return Fraction(repr(float(x)))
+from csp_embed.partition.allowed import Floats, Ints, bearable, costs_of, keep_memory, keep_pins
+from csp_embed.partition.decimals import magnitude, number
+from csp_embed.partition.routes import arcs_of, routes_by_size
 
 
 @dataclass(frozen=True)
@@ -162,33 +149,19 @@ def make_problem(
     Raises: InputError (malformed), Infeasible (a task, group, pin or link is unserved)."""
     graph.verify()
     platform.verify()
-    _bearable(graph, platform)
+    bearable(graph, platform)
     ids = graph.order()
     index = {t: i for i, t in enumerate(ids)}
     by_id, names = graph.by_id(), [d.name for d in platform.devices]
     n, m = len(ids), len(names)
-    cost = np.full((n, m), np.inf)
-    kinds = {d.kind for d in platform.devices}
-    for i, t in enumerate(ids):
-        for j, device in enumerate(platform.devices):
-            c = by_id[t].cost_on(device)
-            if c is not None:
-                cost[i, j] = c
-        if not np.isfinite(cost[i]).any():
-            raise Infeasible(
-                f"no device of the platform can run task {t!r}",
-                where=f"task {t}",
-                why=f"costs on {', '.join(by_id[t].cost)}; devices {', '.join(names)}"
-                f" (kinds {', '.join(sorted(kinds))})",
-                hint="give a cost for one of these devices or kinds",
-            )
+    cost = costs_of(graph, ids, platform)
     group = _groups(graph, ids)
-    _pin(graph, names, index, group, cost, fix or {})
+    keep_pins(graph, names, index, group, cost, fix or {})
     weight = np.array([by_id[t].weight_bytes for t in ids], float)
     memory = np.array(
         [np.inf if d.memory_bytes is None else d.memory_bytes for d in platform.devices], float
     )
-    _fit(ids, names, group, cost, weight, memory)
+    keep_memory(ids, names, group, cost, weight, memory)
     values = [(index[s], t, b, [index[c] for c in cs]) for s, t, b, cs in graph.values()]
     use_ptr, use = _csr([sorted(cs) for *_, cs in values])
     inp: list[list[int]] = [[] for _ in range(n)]
@@ -199,7 +172,7 @@ def make_problem(
             inp[c].append(v)
     inp_ptr, inp_all = _csr(inp)
     out_ptr, out_all = _csr(out)
-    arcs, resources = _arcs(platform)
+    arcs, resources = arcs_of(platform)
     classes, kind = routes_by_size(arcs, [v[2] for v in values], platform)
     routes = [r for routes in classes for r in routes]
     hops = [hop for r in routes for hop in r or ()]
@@ -244,31 +217,6 @@ def make_problem(
     return problem
 
 
-def _bearable(graph: TaskGraph, platform: Platform) -> None:
-    """Refuses numbers whose sums or quotients would leave the range of floats."""
-    rows: list[tuple[str, float]] = []
-    for t in graph.tasks:
-        times = [
-            *t.cost.values(),
-            *(x for table in t.cost_by_batch.values() for x in table.values()),
-        ]
-        sizes = (t.weight_bytes, t.activation_bytes, t.transfer_ms)
-        rows += [(f"task {t.id}", x) for x in (*times, *sizes)]
-    rows += [(f"edge {e.src} -> {e.dst}", e.bytes) for e in graph.edges]
-    rows += [(f"memory of {d.name}", d.memory_bytes or 0) for d in platform.devices]
-    rows += [(f"link {k.name}", x) for k in platform.links for x in (k.bytes_per_ms, k.latency_ms)]
-    rows += [(f"bus {b.name}", b.bytes_per_ms or 0) for b in platform.buses]
-    for where, x in rows:
-        if x and not LEAST <= x <= MOST:
-            raise InputError(
-                f"{where}: {x:g} is too {'large' if x > 1 else 'small'} to be added up",
-                where=where,
-                why="times (ms), sizes (bytes) and rates are 0, or lie between"
-                f" {LEAST:g} and {MOST:g}",
-                hint="state all of them in a larger or a smaller unit",
-            )
-
-
 def normalised(p: Problem) -> Problem:
     """The same problem with times of the order of 1 and whole bytes, so that no constant of a
     search depends on the units that somebody chose.
@@ -278,11 +226,6 @@ def normalised(p: Problem) -> Problem:
     able = np.isfinite(p.cost)
     top = max(float(p.cost[able].max(initial=0.0)), float(_longest(p).max(initial=0.0)))
     return in_unit(p, p.unit * Fraction(10) ** magnitude(top) if top > 0 else p.unit)
-
-
-def magnitude(x: float) -> int:
-    """The power of ten of a positive number's first digit."""
-    return Decimal(repr(x)).adjusted()
 
 
 def in_unit(p: Problem, unit: Fraction) -> Problem:
@@ -343,184 +286,6 @@ def _groups(graph: TaskGraph, ids: list[str]) -> Ints:
         ],
         np.int64,
     )
-
-
-def _pin(
-    graph: TaskGraph,
-    names: list[str],
-    index: dict[str, int],
-    group: Ints,
-    cost: Floats,
-    fix: Mapping[str, str],
-) -> None:
-    """Removes devices that pins, --fix or colocation exclude."""
-    pins = {t.id: t.pin for t in graph.tasks if t.pin is not None}
-    for task in fix:
-        if task not in index:
-            raise InputError(f"--fix: no task {task!r}", where="--fix", hint="see the task ids")
-    for task, device in (*pins.items(), *fix.items()):
-        if device not in names:
-            raise InputError(
-                f"task {task!r} is pinned to {device!r}, which the platform does not have",
-                where=f"task {task}",
-                hint=f"devices: {', '.join(names)}",
-            )
-        i, j = index[task], names.index(device)
-        if not np.isfinite(cost[i, j]):
-            raise Infeasible(
-                f"task {task!r} is pinned to {device}, which cannot run it",
-                where=f"pin of task {task}",
-                why="no cost there, or another pin says otherwise",
-                hint="remove the pin or give a cost",
-            )
-        cost[i, np.arange(len(names)) != j] = np.inf
-    can = np.ones((int(group.max(initial=-1)) + 1, len(names)), bool)
-    np.logical_and.at(can, group, np.isfinite(cost))
-    for task, i in index.items():
-        if not can[group[i]].any():
-            raise Infeasible(
-                f"the tasks colocated with {task!r} have no device in common",
-                where=f"colocation or pin of task {task}",
-                why="their costs and pins leave no device that can run all of them",
-                hint="remove a pin or the colocation label",
-            )
-    cost[~can[group]] = np.inf
-
-
-def _fit(
-    ids: list[str], names: list[str], group: Ints, cost: Floats, weight: Floats, memory: Floats
-) -> None:
-    """Removes devices that are too small for a group; refuses what cannot fit anywhere."""
-    exact = [Fraction(0)] * (int(group.max(initial=-1)) + 1)
-    for g, w in zip(group, weight, strict=True):
-        exact[g] += number(w)
-    total = np.array([float(x) for x in exact])
-    cost[total[group][:, None] > memory[None, :]] = np.inf
-    for i, t in enumerate(ids):
-        if not np.isfinite(cost[i]).any():
-            raise Infeasible(
-                f"no device that may run task {t!r} has memory for it",
-                where=f"memory: task {t} and those colocated with it",
-                why=f"{total[group[i]]:.9g} bytes of weights; memory: "
-                + ", ".join(f"{d} {b:.9g}" for d, b in zip(names, memory, strict=True)),
-                hint="split the layer or use a larger device",
-            )
-    usable = np.isfinite(cost).any(axis=0)
-    # A float sum may lose a little; what it cannot tell is left to the searches.
-    if weight.sum() > memory[usable].sum() * (1 + 1e-9):
-        raise Infeasible(
-            "the weights do not fit into all devices together",
-            where="memory",
-            why=f"{weight.sum():.9g} bytes of weights, {memory[usable].sum():.9g} bytes of memory",
-            hint="use more or larger devices",
-        )
-
-
-Arc = tuple[int, int, int, float, float]  # link, end, resource or -1, latency, ms per byte
-Routes = list[list[Arc] | None]  # by pair a * m + b
-
-
-def _arcs(platform: Platform) -> tuple[list[list[Arc]], list[str]]:
-    """Both directions of every link, by the device where they begin, and the resources' names."""
-    at = {d.name: i for i, d in enumerate(platform.devices)}
-    resources: dict[str, int] = {}
-    arcs: list[list[Arc]] = [[] for _ in at]
-    for k, link in enumerate(platform.links):
-        per_byte = float(1 / number(platform.rate(link)))
-        for a, b in (link.between, link.between[::-1]):
-            label = link.shared
-            if label is None and link.duplex == "half":
-                label = link.name
-            elif label is None and link.duplex == "full":
-                label = f"{link.name}:{a}>{b}"
-            res = -1 if label is None else resources.setdefault(label, len(resources))
-            arcs[at[a]].append((k, at[b], res, link.latency_ms, per_byte))
-    return arcs, list(resources)
-
-
-def routes_by_size(
-    arcs: list[list[Arc]], sizes: list[float], platform: Platform
-) -> tuple[list[Routes], list[int]]:
-    """The cheapest routes of each class of sizes, and the class of each size.
-
-    A route's time is linear in the bytes, so what is cheapest for two sizes is so for all between
-    them: sizes are halved until both ends agree, which is at once on most platforms."""
-    # Decimals add up exactly as Fractions; on large platforms ties may fall as floats round.
-    real: Callable[[float], Any] = number if len(arcs) <= EXACT_ROUTES else float
-    links = [(real(k.latency_ms), real(platform.rate(k))) for k in platform.links]
-    order = sorted(set(sizes)) or [0.0]
-    found: dict[float, Routes] = {}
-
-    def fill(lo: int, hi: int) -> None:
-        for k in (lo, hi):
-            if order[k] not in found:
-                bytes_ = real(order[k])
-                found[order[k]] = _routes(arcs, [lat + bytes_ / rate for lat, rate in links])
-        if found[order[lo]] == found[order[hi]]:
-            for k in range(lo + 1, hi):
-                found[order[k]] = found[order[lo]]
-        elif hi - lo > 1:
-            fill(lo, (lo + hi) // 2)
-            fill((lo + hi) // 2, hi)
-
-    fill(0, len(order) - 1)
-    classes: list[Routes] = []
-    kind: dict[float, int] = {}
-    for size in order:
-        if not classes or found[size] != classes[-1]:
-            classes.append(found[size])
-        kind[size] = len(classes) - 1
-    return classes, [kind[s] for s in sizes]
-
-
-def _routes(arcs: list[list[Arc]], price: Sequence[Any]) -> Routes:
-    """Per pair (a, b): hops, or None. The least time over idle links (price: by link), then the
-    fewest links, then the least time per byte and latency, then file order."""
-    m = len(arcs)
-    routes: Routes = []
-    if _direct(arcs, price):
-        best: dict[tuple[int, int], Arc] = {}
-        for a, some in enumerate(arcs):
-            for arc in some:
-                old = best.get((a, arc[1]))
-                new = (price[arc[0]], arc[4], arc[3])
-                if old is None or new < (price[old[0]], old[4], old[3]):
-                    best[a, arc[1]] = arc
-        return [[] if a == b else [best[a, b]] for a in range(m) for b in range(m)]
-    for a in range(m):
-        near: dict[int, tuple[Any, ...]] = {a: (0, 0, 0.0, 0.0)}
-        via: dict[int, tuple[int, Arc]] = {}
-        heap: list[tuple[tuple[Any, ...], int, int]] = [(near[a], -1, a)]
-        done: set[int] = set()
-        while heap:
-            key, _, x = heapq.heappop(heap)
-            if x in done:
-                continue
-            done.add(x)
-            for arc in arcs[x]:
-                link, y, _, latency, per_byte = arc
-                new = (key[0] + price[link], key[1] + 1, key[2] + per_byte, key[3] + latency)
-                if y not in near or new < near[y]:
-                    near[y], via[y] = new, (x, arc)
-                    heapq.heappush(heap, (new, link, y))
-        for b in range(m):
-            hops: list[Arc] | None = []
-            while b != a and hops is not None:
-                if b not in via:
-                    hops = None
-                    break
-                b, arc = via[b]
-                hops.append(arc)
-            routes.append(None if hops is None else hops[::-1])
-    return routes
-
-
-def _direct(arcs: list[list[Arc]], price: Sequence[Any]) -> bool:
-    """Whether every pair has a link and no two links together are cheaper than any one."""
-    m = len(arcs)
-    if m < 2 or any(len({arc[1] for arc in some}) < m - 1 for some in arcs):
-        return False
-    return 2 * min(price) >= max(price)
 
 
 def _reachable(p: Problem, names: list[str]) -> None:

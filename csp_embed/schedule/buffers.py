@@ -10,6 +10,7 @@ first and inner tiles have the same addresses and share their micro-ops.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from operator import itemgetter
 
 from csp_embed.schedule.inputs import Map
 
@@ -20,7 +21,7 @@ class Frame:
     slot holds. lo: grid index at address 0 of the
     frame, per dimension.
     pitch: elements per grid step, per dimension. shift: where the loaded part starts. elems: frame
-    length."""
+    length. whole: nothing of the box was clipped."""
 
     number: int
     key: int
@@ -29,6 +30,7 @@ class Frame:
     shift: int
     elems: int
     loaded: int
+    whole: bool = False
 
 
 @dataclass
@@ -41,16 +43,18 @@ class Frames:
     largest: int = 0
     _numbers: dict[tuple[tuple[int, int], ...], int] = field(default_factory=dict)
     _keys: dict[tuple[int, int], int] = field(default_factory=dict)
-    _memo: dict[tuple[int, ...], Frame] = field(default_factory=dict)
+    _memo: dict[object, Frame] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.moving = tuple(c for c in range(self.map.step.shape[0]) if any(self.map.step[c]))
         outer = self.order[0] if self.order else 0
+        # Called for every tile and chunk: the ranges of the counters that matter, as one key.
+        self._ranges = itemgetter(*self.moving) if self.moving else lambda bounds: ()
         self._shifts = bool(self.order) and sum(1 for s in self.map.step[:, outer] if s) > 1
 
     def at(self, lo: tuple[int, ...], hi: tuple[int, ...]) -> Frame:
         """The frame for counters in [lo, hi)."""
-        key = tuple(v for c in self.moving for v in (lo[c], hi[c]))
+        key = (self._ranges(lo), self._ranges(hi))
         found = self._memo.get(key)
         if found is None:
             found = self._memo[key] = self._make(lo, hi)
@@ -80,4 +84,4 @@ class Frames:
         if number == len(self.boxes):
             self.boxes.append(box)
         key = self._keys.setdefault((number, shift), len(self._keys))
-        return Frame(number, key, tuple(start), tuple(pitch), shift, elems, size)
+        return Frame(number, key, tuple(start), tuple(pitch), shift, elems, size, clipped == wanted)

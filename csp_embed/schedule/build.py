@@ -140,7 +140,7 @@ def build(
                     (problem.lhs, fl, ring_l.address(n)),
                     (problem.rhs, fr, ring_r.address(n)),
                 ],
-                [problem.lhs, problem.rhs],
+                [f.map for f, box in ((lhs, fl), (rhs, fr)) if not box.whole],
                 repeats=repeats,
             ):
                 row = rows.compute(t, after=need)
@@ -170,7 +170,9 @@ def build(
                 shadow, const_region + 1, out_boxes.setdefault(box, len(out_boxes)), at
             )
     rows.finish()
-    return _schedule(problem, config, rows, regions, out_boxes, trick, (len(tiles), len(chunks)))
+    slots = max(ring.useful for ring in (ring_l, ring_r, *rings_add.values()))
+    counts = {"tiles": len(tiles), "chunks": len(chunks), "slots": slots}
+    return _schedule(problem, config, rows, regions, out_boxes, trick, counts)
 
 
 def _shares(
@@ -287,9 +289,9 @@ def _schedule(
     regions: list[Frames],
     out_boxes: dict[tuple[tuple[int, int], ...], int],
     trick: BiasTrick | None,
-    counts: tuple[int, int],
+    counts: dict[str, int],
 ) -> Schedule:
-    """All parts together; counts: of tiles and of chunks."""
+    """All parts together; counts: of tiles, of chunks, and of the most slots that are of use."""
     assert problem.rhs is not None
     tensors = problem.embedding.operator.tensors
     out = []
@@ -322,5 +324,5 @@ def _schedule(
         tokens=np.array(rows.tokens.bits, dtype=np.int64),
         bias_trick=trick,
         tile=dict(zip(problem.names, config.tile, strict=True)),
-        stats={"tiles": counts[0], "chunks": counts[1], "steps": steps},
+        stats=counts | {"steps": steps},
     )

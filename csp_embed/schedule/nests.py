@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from operator import mul
+
 import numpy as np
 
 from csp_embed.ir.schedule import Template
@@ -47,6 +49,7 @@ class NestCache:
     def __init__(self, problem: Problem, rows: Rows, covers: Covers, uops: int = 512) -> None:
         self.problem, self.rows, self.covers, self.uops = problem, rows, covers, uops
         self._memo: dict[tuple[object, ...], tuple[int, ...]] = {}
+        self._forms: dict[tuple[object, ...], tuple[tuple[int, ...], int]] = {}
 
     def templates(
         self,
@@ -72,16 +75,9 @@ class NestCache:
                 coef_rows.append((0,) * len(lo))
                 base.append(at)
                 continue
-            coefs, const = [0] * len(lo), at
-            for d, pitch in enumerate(frame.pitch):
-                if not pitch:
-                    continue
-                const += (m.origin[d] - frame.lo[d]) * pitch
-                for c, s in m.movers[d]:
-                    coefs[c] += s * pitch
-                    const += s * lo[c] * pitch
-            coef_rows.append(tuple(coefs))
-            base.append(const)
+            coefs, const = self._form(m, frame)
+            coef_rows.append(coefs)
+            base.append(at + const + sum(map(mul, coefs, lo)))
         constraints = []
         for m in guards:
             wanted = m.box(lo, hi)
@@ -103,6 +99,20 @@ class NestCache:
         found = self._memo.get(key)
         if found is None:
             found = self._memo[key] = self._make(key, repeats)
+        return found
+
+    def _form(self, m: Map, frame: Frame) -> tuple[tuple[int, ...], int]:
+        """The element of an operand, from its frame's first, as (coefficient per counter,
+        constant)."""
+        key = (m.operand, frame.lo, frame.pitch)
+        found = self._forms.get(key)
+        if found is None:
+            coefs, const = [0] * m.step.shape[0], 0
+            for d, pitch in enumerate(frame.pitch):
+                const += (m.origin[d] - frame.lo[d]) * pitch
+                for c, s in m.movers[d]:
+                    coefs[c] += s * pitch
+            found = self._forms[key] = (tuple(coefs), const)
         return found
 
     def _make(self, key: tuple[object, ...], repeats: int) -> tuple[int, ...]:

@@ -23,9 +23,10 @@ class Ring:
             )
         keys = [f.key for f in steps]
         distinct = len({k for k in keys if k >= 0})
+        self.useful = max(1, min(fit, distinct))  # More slots would change nothing.
         if distinct > fit and not has_reuse(keys):
-            most = min(most, 3 if fit >= 3 and fit % 2 else 2)
-        self.slots = max(1, min(fit, distinct, most))
+            self.useful = min(self.useful, 3 if fit >= 3 and fit % 2 else 2)
+        self.slots = max(1, min(self.useful, most))
         self.plan = allocate(keys, self.slots)
         self.loaded = [-1] * self.slots
         self.read = [-1] * self.slots

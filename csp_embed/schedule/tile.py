@@ -169,7 +169,10 @@ def propose(
             + no_double
             + np.where(single, beats, 0.0)
         )
-        best = np.argsort(cost, kind="stable")[: 4 * count]
+        # The cheapest, earlier ones first where equal; sorting all takes longer than pricing them.
+        most = min(4 * count, len(cost)) - 1
+        near = np.flatnonzero(cost <= np.partition(cost, most)[most])
+        best = near[np.argsort(cost[near], kind="stable")[: 4 * count]]
         ranked += [(float(cost[i]), int(i), tuple(order)) for i in best]
     ranked.sort(key=lambda x: (x[0], x[1], x[2]))
     out = []

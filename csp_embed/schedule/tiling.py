@@ -55,6 +55,42 @@ def chunks(problem: Problem, config: Config) -> list[tuple[Range, Range]]:
     return out
 
 
+def key(problem: Problem, config: Config) -> tuple[object, ...]:
+    """What `config` decides, but for `slots`: equal keys and slots mean equal schedules."""
+    tapered = _tapered(problem, config)
+
+    def loops(counters: tuple[int, ...]) -> tuple[tuple[int, tuple[Range, ...]], ...]:
+        taper = (config.up, config.down)
+        parts = [
+            (c, tuple(ranges(problem.extents[c], config.tile[c], *(taper if c == tapered else ()))))
+            for c in counters
+        ]
+        return tuple((c, r) for c, r in parts if len(r) > 1)
+
+    outer, inner = loops(config.order), loops(config.reduce_order)
+    # `tail` shows in the last tile and the one before it: the same walk as `tiles`, from its end.
+    ends: list[tuple[Range, Range]] = []
+    at = [len(r) - 1 for _, r in outer]
+    for last in (True, False):
+        lo, hi = [0] * len(problem.extents), list(problem.extents)
+        for c in problem.reductions:
+            hi[c] = 1
+        for (c, r), n in zip(outer, at, strict=True):
+            lo[c], hi[c] = r[n]
+        ends += pieces(problem, config, tuple(lo), tuple(hi), last, True)
+        if not outer:
+            break
+        place = len(at) - 1
+        while at[place] == 0:
+            at[place] = len(outer[place][1]) - 1
+            place -= 1
+        at[place] -= 1
+    return (
+        outer, inner, tuple(ends), config.lhs_order, config.rhs_order, config.dst_order,
+        config.snake and bool(outer) and bool(inner), config.uops,
+    )  # fmt: skip
+
+
 def pieces(
     problem: Problem, config: Config, lo: Range, hi: Range, last: bool, late: bool
 ) -> list[tuple[Range, Range]]:

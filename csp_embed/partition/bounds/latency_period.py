@@ -11,12 +11,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from csp_embed.partition.bounds.prices import balanced_prices
+from csp_embed.partition.portfolio import NUMBERS
 from csp_embed.partition.view import Floats, Ints, Problem
 from csp_embed.solver import lp
 
-EXACT_LOAD = 1500  # costs up to which the linear program of the load is solved
-LEVELS = 6
-EXACT_WINDOWS = 60_000  # the same for windows: costs times pairs of levels
+OWN = NUMBERS.bounds
 
 
 def path_bounds(p: Problem) -> tuple[Floats, Floats]:
@@ -60,10 +59,10 @@ def critical_path(p: Problem) -> float:
 def load_prices(cost: Floats) -> Floats:
     """Prices w >= 0 of the devices, sum 1, that make sum_t min_d w_d cost[t, d] (nearly) largest.
 
-    Up to EXACT_LOAD costs: dual values of the linear program of `load`; beyond: subgradient steps,
-    within 1e-5 of them."""
+    Up to `load_costs` costs: dual values of the linear program of `load`; beyond: subgradient
+    steps, within 1e-5 of them."""
     n, m = cost.shape
-    if np.isfinite(cost).sum() <= EXACT_LOAD:
+    if np.isfinite(cost).sum() <= OWN.load_costs:
         found = _multipliers(cost, [Window(d, np.arange(n), 0.0) for d in range(m)])
         if found is not None:
             return found
@@ -111,7 +110,7 @@ def window_load(p: Problem) -> float:
 
     T >= sum_k y_k (h_k + q_k) + sum_t min_d sum over windows k of d with t in W_k of y_k cost[t, d]
 
-    Windows are taken at LEVELS quantiles of heads and tails of each device; h = q = 0 is among
+    Windows are taken at `levels` quantiles of heads and tails of each device; h = q = 0 is among
     them, so that the bound is at least `load`. The multipliers are the linear program's duals."""
     windows = priced_windows(p)
     priced = np.where(np.isfinite(p.cost), 0.0, np.inf)
@@ -123,7 +122,7 @@ def window_load(p: Problem) -> float:
 
 def priced_windows(p: Problem) -> list[Window]:
     """The windows of `window_load` with their multipliers; none where there are too many tasks."""
-    if not p.n or not LEVELS * LEVELS * np.isfinite(p.cost).sum() <= EXACT_WINDOWS:
+    if not p.n or not OWN.levels * OWN.levels * np.isfinite(p.cost).sum() <= OWN.window_costs:
         return []
     heads, tails = path_bounds(p)
     low = critical_path(p)
@@ -145,7 +144,7 @@ def priced_windows(p: Problem) -> list[Window]:
 
 
 def _levels(values: Floats) -> Floats:
-    return np.unique(np.quantile(values, np.linspace(0, 1, LEVELS), method="lower"))
+    return np.unique(np.quantile(values, np.linspace(0, 1, OWN.levels), method="lower"))
 
 
 def _multipliers(cost: Floats, windows: list[Window]) -> Floats | None:
@@ -210,7 +209,7 @@ def load_within_memory(p: Problem) -> float:
     duals of that linear program; bytes count in parts of M_d, so that both are of one order."""
     tight = [d for d in range(p.m) if 0 < p.memory[d] < p.weight.sum()]
     able = np.isfinite(p.cost)
-    if not tight or able.sum() > EXACT_LOAD:
+    if not tight or able.sum() > OWN.load_costs:
         return 0.0
     column = np.full(p.cost.shape, -1)
     column[able] = 1 + np.arange(able.sum())

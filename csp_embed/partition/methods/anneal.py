@@ -13,46 +13,15 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from csp_embed.partition.feasible import peak_fits
 from csp_embed.partition.kernels import decode
+from csp_embed.partition.methods.annealer import accepts, draw, gather, generator, move, temperature
 
 LARGEST = 8  # tasks that one proposal moves together
 
 
 @njit(cache=True)
-def draw(state, bound):
-    """The next number below `bound` of a xorshift generator; state is one uint64."""
-    x = state[0]
-    x ^= x << np.uint64(13)
-    x ^= x >> np.uint64(7)
-    x ^= x << np.uint64(17)
-    state[0] = x
-    return np.int64((x >> np.uint64(11)) % np.uint64(bound))
-
-
-@njit(cache=True)
-def generator(seed):
-    """State of `draw` for a seed, past its first numbers, in which small seeds look alike."""
-    state = np.array([np.uint64(seed * 2654435761 + 88172645463325252)], np.uint64)
-    for _ in range(8):
-        draw(state, 2)
-    return state
-
-
-@njit(cache=True)
-def neighbour(a, state, t):
-    """A random producer or consumer of task t; -1 where it has none."""
-    ins, outs = a.inp_ptr[t + 1] - a.inp_ptr[t], a.out_ptr[t + 1] - a.out_ptr[t]
-    if ins + outs == 0:
-        return -1
-    k = draw(state, ins + outs)
-    if k < ins:
-        return a.value_src[a.inp[a.inp_ptr[t] + k]]
-    v = a.out[a.out_ptr[t] + k - ins]
-    return a.use[a.use_ptr[v] + draw(state, a.use_ptr[v + 1] - a.use_ptr[v])]
-
-
-@njit(cache=True)
-def append(a, lat, inv, order, dev, begin, avail, finish):
+def append(a, order, dev, begin, avail, finish):
     """Makespan where tasks are appended in list order from position `begin` on.
 
     avail [n+1, m]: when each device is free before each position; rows up to `begin` hold."""
@@ -67,7 +36,7 @@ def append(a, lat, inv, order, dev, begin, avail, finish):
             f = finish[s]
             if dev[s] != d:
                 x = a.row[v] + dev[s]
-                f += lat[x, d] + a.value_bytes[v] * inv[x, d]
+                f += a.lat[x, d] + a.value_bytes[v] * a.inv[x, d]
             if f > ready:
                 ready = f
         finish[t] = ready + a.cost[t, d]
@@ -81,46 +50,8 @@ def append(a, lat, inv, order, dev, begin, avail, finish):
     return end
 
 
-@njit(cache=True)
-def peak_fits(a, w, activation):
-    """Whether weights and live activations of the decoded schedule fit every device."""
-    n, m = a.cost.shape
-    when = np.empty(2 * n)
-    what = np.empty(2 * n)
-    for d in range(m):
-        if a.memory[d] == np.inf:
-            continue
-        k, room = 0, a.memory[d]
-        for g in range(len(a.group_weight)):
-            if w.group_dev[g] == d:
-                room -= a.group_weight[g]
-        for t in range(n):
-            if w.dev[t] != d or activation[t] == 0:
-                continue
-            end = w.finish[t]
-            for o in range(a.out_ptr[t], a.out_ptr[t + 1]):
-                for u in range(a.use_ptr[a.out[o]], a.use_ptr[a.out[o] + 1]):
-                    end = max(end, w.finish[a.use[u]])
-            if end > w.start[t]:
-                when[k], what[k] = w.start[t], activation[t]
-                when[k + 1], what[k + 1] = end, -activation[t]
-                k += 2
-        by_time = np.argsort(when[:k], kind="mergesort")
-        level, i = 0.0, 0
-        while i < k:
-            now = when[by_time[i]]
-            rise = 0.0
-            while i < k and when[by_time[i]] <= now * (1.0 + 1e-12):
-                rise += what[by_time[i]]
-                i += 1
-            level += rise
-            if level > room:
-                return False
-    return True
-
-
 @njit(cache=True, nogil=True)
-def anneal(a, w, lat, inv, activation, members, member_ptr, order, dev, steps, hot, cold, seed):
+def anneal(a, w, activation, members, member_ptr, order, dev, steps, hot, cold, seed):
     """Improves `order` and `dev` in place over `steps` proposals; returns the best makespan.
 
     hot, cold: temperatures in ms at the beginning and the end. members, member_ptr: tasks by
@@ -142,7 +73,7 @@ def anneal(a, w, lat, inv, activation, members, member_ptr, order, dev, steps, h
     avail, finish = np.zeros((n + 1, m)), np.zeros(n)
     avail2, finish2 = np.zeros((n + 1, m)), np.zeros(n)
     if plain:
-        now = append(a, lat, inv, order, dev, 0, avail, finish)
+        now = append(a, order, dev, 0, avail, finish)
     else:
         now = decode(a, w, order, dev)
     best, best_order, best_dev = now, order.copy(), dev.copy()
@@ -191,7 +122,7 @@ def anneal(a, w, lat, inv, activation, members, member_ptr, order, dev, steps, h
             first = min(first, min(p, q))
             move(order, at, p, q)
         if plain:
-            then = append(a, lat, inv, order, dev, first, avail2, finish2)
+            then = append(a, order, dev, first, avail2, finish2)
         else:
             then = decode(a, w, order, dev)
             if heavy and then < np.inf:
@@ -199,8 +130,8 @@ def anneal(a, w, lat, inv, activation, members, member_ptr, order, dev, steps, h
                     w.group_dev[h] = dev[members[member_ptr[h]]]
                 if not peak_fits(a, w, activation):
                     then = np.inf
-        heat = hot * (cold / hot) ** (step / steps)
-        if then <= now or draw(state, 1 << 30) < np.exp((now - then) / heat) * (1 << 30):
+        heat = temperature(hot, cold, step, steps)
+        if accepts(state, now, then, heat):
             now = then
             if plain:
                 for k in range(first, n):
@@ -227,41 +158,3 @@ def anneal(a, w, lat, inv, activation, members, member_ptr, order, dev, steps, h
     order[:] = best_order
     dev[:] = best_dev
     return best
-
-
-@njit(cache=True)
-def gather(a, state, dev, t, cluster, inside, limit):
-    """Fills `cluster` with t and neighbours of neighbours on its device; returns how many."""
-    cluster[0] = t
-    size, aim = 1, 1
-    if limit > 1:
-        aim = 2 + draw(state, limit - 1)
-    inside[t] = True
-    for _ in range(3 * aim):
-        if size >= aim:
-            break
-        u = cluster[draw(state, size)]
-        other = neighbour(a, state, u)
-        if other < 0:
-            break
-        if not inside[other] and dev[other] == dev[t]:
-            inside[other] = True
-            cluster[size] = other
-            size += 1
-    for i in range(size):
-        inside[cluster[i]] = False
-    return size
-
-
-@njit(cache=True)
-def move(order, at, p, q):
-    """Moves the task at position p to position q; `at` follows."""
-    t = order[p]
-    step = 1 if q > p else -1
-    k = p
-    while k != q:
-        order[k] = order[k + step]
-        at[order[k]] = k
-        k += step
-    order[q] = t
-    at[t] = q

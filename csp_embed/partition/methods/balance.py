@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from csp_embed.partition.methods.anneal import draw, generator
+from csp_embed.partition.methods.annealer import accepts, draw, generator, temperature
 from csp_embed.partition.methods.period_loads import Loads, begin, energy, largest, settle, shift
 from csp_embed.partition.view import Floats, Ints
 
@@ -143,8 +143,8 @@ def _anneal(q, dev, steps, hot, cold, seed, longest, target, pull, moves):
             )  # fmt: skip
             settle(back, here, dev, readers, inp_ptr, inp)
         then = priced_energy(load, pull)
-        heat = hot * (cold / hot) ** (step / steps)
-        if then <= now or draw(state, 1 << 30) < np.exp((now - then) / heat) * (1 << 30):
+        heat = temperature(hot, cold, step, steps)
+        if accepts(state, now, then, heat):
             if count == 1 and back < 0:
                 settle(g, new, dev, readers, inp_ptr, inp)
             now = then

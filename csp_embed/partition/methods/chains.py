@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from csp_embed.partition.portfolio import NUMBERS
 from csp_embed.partition.view import Floats, Ints, Problem
 
-POINTS = 160  # cut positions considered
-DEVICES = 7  # up to here every set of devices is a state; beyond, devices come in one fixed order
+OWN = NUMBERS.lists
 
 
 def orders(p: Problem) -> list[Ints]:
@@ -46,7 +46,7 @@ def split(p: Problem, order: Ints, crossing: Floats | None = None) -> Ints | Non
 
     crossing [n+1]: ms that a cut before each position costs the devices on both sides."""
     n, m = p.n, p.m
-    cuts = np.unique(np.linspace(0, n, min(n, POINTS) + 1).astype(np.int64))
+    cuts = np.unique(np.linspace(0, n, min(n, OWN.cuts) + 1).astype(np.int64))
     k = len(cuts)
     toll = np.zeros(n + 1) if crossing is None else crossing
     work = np.vstack([np.zeros(m), np.cumsum(np.where(np.isfinite(p.cost), p.cost, 0)[order], 0)])
@@ -65,7 +65,7 @@ def split(p: Problem, order: Ints, crossing: Floats | None = None) -> Ints | Non
         c[room[cuts[hi]] - room[cuts[lo]] > p.memory[d]] = np.inf
         c[hi < lo] = np.inf
         price.append(c)
-    if m <= DEVICES:
+    if m <= OWN.sets:
         masks = list(range(1 << m))
     else:
         masks = [(1 << j) - 1 for j in range(m + 1)]

@@ -8,18 +8,66 @@ Every plan is made by appending tasks in the order of their starts (ties by numb
 met once. A branch is cut where a lower bound reaches the best value known: the longest path over
 what is placed; each open task from now on, with the longest path behind it; the mean over devices
 of what they have and still must do.
+
+What runs at every node is inlined: called, it would count references to every array of its tuples,
+which costs more than the node itself.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 from csp_embed.partition.methods.windows import advance
+from csp_embed.partition.view import Floats, Ints
+
+LESS = 1 - 1e-12  # relative: what must be gained, so that rounding alone opens no branch
+
+
+class Part(NamedTuple):
+    """The tasks of a part, by number i below w in topological order.
+
+    tasks [w]; place [n]: number of a task, -1 outside. rest [w, m]: see `rests`. home [w]: number
+    of the first task of the same group; group_dev [w]: device of the group at home there, -1: open.
+    waiting [w]: producers in the part that are not placed. cheapest [w]: least cost; ahead [w]:
+    least time from the start to the end of all. room [m] bytes."""
+
+    tasks: Ints
+    place: Ints
+    rest: Floats
+    home: Ints
+    group_dev: Ints
+    waiting: Ints
+    cheapest: Floats
+    ahead: Floats
+    room: Floats
+
+
+class Tree(NamedTuple):
+    """The branch at hand, by depth: how many tasks are placed.
+
+    options [w, w * m, 3]: (bound, number, device) of the choices, the most promising first; count,
+    cursor [w]: how many, and the next. seq, where [w]: number and device chosen. opened [w]:
+    whether the choice fixed its group's device. used [w], by number. begun [w + 1]: start of the
+    last task. mark [w, inputs]: arrivals before the choice, to take it back. line: scratch."""
+
+    options: Floats
+    count: Ints
+    cursor: Ints
+    seq: Ints
+    where: Ints
+    opened: NDArray[np.bool_]
+    used: NDArray[np.bool_]
+    begun: Floats
+    mark: Floats
+    line: Floats
 
 
 @njit(cache=True)
-def rests(a, lat, inv, tasks, place, tail, rest):
+def rests(a, tasks, place, tail, rest):
     """rest [w, m]: least time from a task's finish on a device to the end of all."""
     m = a.cost.shape[1]
     for i in range(len(tasks) - 1, -1, -1):
@@ -35,181 +83,229 @@ def rests(a, lat, inv, tasks, place, tail, rest):
                     least = np.inf
                     for e in range(m):
                         x = a.row[v] + d
-                        wait = 0.0 if d == e else lat[x, e] + a.value_bytes[v] * inv[x, e]
+                        wait = 0.0 if d == e else a.lat[x, e] + a.value_bytes[v] * a.inv[x, e]
                         least = min(least, wait + a.cost[tasks[j], e] + rest[j, e])
                     rest[i, d] = max(rest[i, d], least)
 
 
-@njit(cache=True, nogil=True)
-def solve_part(
-    a, lat, inv, plain, order, dev, at, lo, hi, free, ends, peak, finish, sent, arrive, tail, then,
-    loose, value, limit,
-):  # fmt: skip
-    """Improves order[lo:hi] in place where something is better than `value`: (value, proved).
-
-    limit: nodes. ends[0], peak[0]: before the part. free [m] bytes of memory left, with the part's
-    own tasks counted as placed."""
-    n, m = a.cost.shape
-    w, lines = hi - lo, ends.shape[1]
-    tasks = np.sort(order[lo:hi])  # tasks are numbered topologically
-    place = np.full(n, -1)
+@njit(cache=True)
+def open_part(a, s, lo, hi):
+    """The `Part` at positions lo … hi of a `Stretch`, nothing of it placed."""
+    m, w = a.cost.shape[1], hi - lo
+    tasks = np.sort(s.order[lo:hi])  # tasks are numbered topologically
+    place = np.full(a.cost.shape[0], -1)
     for i in range(w):
         place[tasks[i]] = i
     rest = np.zeros((w, m))
-    rests(a, lat, inv, tasks, place, tail, rest)
-    old = np.empty(w, np.int64)
-    home = np.empty(w, np.int64)  # number of the group among the part's, for its device
-    group_dev = np.full(w, -1)
-    waiting = np.zeros(w, np.int64)
-    cheapest, ahead = np.zeros(w), np.zeros(w)
-    room = free.copy()
+    rests(a, tasks, place, s.tail, rest)
+    home, group_dev, waiting = np.empty(w, np.int64), np.full(w, -1), np.zeros(w, np.int64)
+    cheapest, ahead, room = np.zeros(w), np.zeros(w), s.room.copy()
     for i in range(w):
         t = tasks[i]
-        old[i] = dev[t]
         home[i] = i
         for j in range(i):
             if a.group[tasks[j]] == a.group[t]:
                 home[i] = home[j]
                 break
-        if not loose[t]:
-            group_dev[home[i]] = dev[t]
+        if not s.loose[t]:
+            group_dev[home[i]] = s.dev[t]
         elif home[i] == i:
-            room[dev[t]] += a.group_weight[a.group[t]]
+            room[s.dev[t]] += a.group_weight[a.group[t]]
         for k in range(a.inp_ptr[t], a.inp_ptr[t + 1]):
             waiting[i] += place[a.value_src[a.inp[k]]] >= 0
         cheapest[i], ahead[i] = np.inf, np.inf
         for d in range(m):
-            if loose[t] or d == dev[t]:
+            if s.loose[t] or d == s.dev[t]:
                 cheapest[i] = min(cheapest[i], a.cost[t, d])
                 ahead[i] = min(ahead[i], a.cost[t, d] + rest[i, d])
-    remaining = cheapest.sum()
+    return Part(tasks, place, rest, home, group_dev, waiting, cheapest, ahead, room)
+
+
+@njit(cache=True)
+def empty_tree(a, q, lines):
+    """A `Tree` of a `Part` at its root."""
+    w, m, inputs = len(q.tasks), a.cost.shape[1], 0
+    for t in q.tasks:
+        inputs = max(inputs, a.inp_ptr[t + 1] - a.inp_ptr[t])
+    return Tree(
+        np.zeros((w, w * m, 3)), np.zeros(w, np.int64), np.zeros(w, np.int64),
+        np.empty(w, np.int64), np.empty(w, np.int64), np.zeros(w, np.bool_),
+        np.zeros(w, np.bool_), np.zeros(w + 1), np.full((w + 1, max(inputs, 1)), -1.0),
+        np.zeros(lines),
+    )  # fmt: skip
+
+
+@njit(inline="always")
+def remember(a, s, tree, depth, t, d):
+    """Keeps the arrivals on device d of what task t reads."""
+    for k in range(a.inp_ptr[t], a.inp_ptr[t + 1]):
+        tree.mark[depth, k - a.inp_ptr[t]] = s.arrive[a.inp[k], d]
+
+
+@njit(inline="always")
+def forget(a, s, tree, depth, t, d):
+    """Takes back what was sent to device d for task t since `remember`."""
+    for k in range(a.inp_ptr[t], a.inp_ptr[t + 1]):
+        s.arrive[a.inp[k], d] = tree.mark[depth, k - a.inp_ptr[t]]
+
+
+@njit(inline="always")
+def release(a, q, t, step):
+    """Readers of task t in the part wait for so many producers more."""
+    for o in range(a.out_ptr[t], a.out_ptr[t + 1]):
+        for u in range(a.use_ptr[a.out[o]], a.use_ptr[a.out[o] + 1]):
+            if q.place[a.use[u]] >= 0:
+                q.waiting[q.place[a.use[u]]] += step
+
+
+@njit(inline="always")
+def list_choices(a, s, q, tree, depth, then, remaining, best):
+    """Fills the options at a depth with all that may be better than `best`; how many nodes that
+    took. Left out is what no device may take, and what is met in another order too."""
+    # Fields are read once: each read of a tuple's array counts a reference.
+    cost, group, group_weight, inp_ptr, inp = a.cost, a.group, a.group_weight, a.inp_ptr, a.inp
+    tasks, rest, home, group_dev = q.tasks, q.rest, q.home, q.group_dev
+    waiting, cheapest, ahead, room = q.waiting, q.cheapest, q.ahead, q.room
+    free, arrive, finish, dev = s.ends[depth], s.arrive, s.finish, s.dev
+    options, line, used, mark = tree.options[depth], tree.line, tree.used, tree.mark[depth]
+    w, m, begun, peak = len(tasks), cost.shape[1], tree.begun[depth], s.peak[depth]
+    before = tree.seq[depth - 1] if depth > 0 else -1
+    count, nodes, base = 0, 0, 0.0
+    for d in range(m):
+        base += free[d] + then[d]
+    for i in range(w):
+        if used[i] or waiting[i] > 0:
+            continue
+        t, g = tasks[i], group_dev[home[i]]
+        for d in range(m):
+            if cost[t, d] == np.inf or (g >= 0 and g != d):
+                continue
+            if g < 0 and room[d] < group_weight[group[t]]:
+                continue
+            nodes += 1
+            for e in range(len(line)):
+                line[e] = free[e]
+            for k in range(inp_ptr[t], inp_ptr[t + 1]):
+                mark[k - inp_ptr[t]] = arrive[inp[k], d]
+            start = advance(a, line, finish, arrive, dev, t, d)
+            for k in range(inp_ptr[t], inp_ptr[t + 1]):
+                arrive[inp[k], d] = mark[k - inp_ptr[t]]
+            if start == np.inf or start < begun or (start == begun and i < before):
+                continue
+            bound = max(peak, start + cost[t, d] + rest[i, d])
+            idle = start + cost[t, d] - free[d] - cheapest[i]
+            bound = max(bound, (base + remaining + idle) / m)
+            for j in range(w):
+                if not used[j] and j != i:
+                    bound = max(bound, start + ahead[j])
+            if bound >= best * LESS:
+                continue
+            k = count
+            while k > 0 and options[k - 1, 0] > bound:
+                options[k] = options[k - 1]
+                k -= 1
+            options[k, 0], options[k, 1], options[k, 2] = bound, i, d
+            count += 1
+    tree.count[depth], tree.cursor[depth] = count, 0
+    return nodes
+
+
+@njit(inline="always")
+def enter(a, s, q, tree, depth):
+    """Makes the next choice at a depth; the task's number."""
+    c = tree.cursor[depth]
+    tree.cursor[depth] += 1
+    i, d = np.int64(tree.options[depth, c, 1]), np.int64(tree.options[depth, c, 2])
+    t = q.tasks[i]
+    tree.seq[depth], tree.where[depth], tree.used[i] = i, d, True
+    tree.opened[depth] = q.group_dev[q.home[i]] < 0
+    if tree.opened[depth]:
+        q.group_dev[q.home[i]] = d
+        q.room[d] -= a.group_weight[a.group[t]]
+    remember(a, s, tree, depth, t, d)
+    for e in range(s.ends.shape[1]):
+        s.ends[depth + 1, e] = s.ends[depth, e]
+    s.dev[t] = d
+    tree.begun[depth + 1] = advance(a, s.ends[depth + 1], s.finish, s.arrive, s.dev, t, d)
+    s.peak[depth + 1] = max(s.peak[depth], s.finish[t] + s.tail[t, d])
+    release(a, q, t, -1)
+    return i
+
+
+@njit(inline="always")
+def leave(a, s, q, tree, depth):
+    """Takes back the choice made at a depth; the task's number."""
+    i, d = tree.seq[depth], tree.where[depth]
+    t = q.tasks[i]
+    tree.used[i] = False
+    forget(a, s, tree, depth, t, d)
+    release(a, q, t, 1)
+    if tree.opened[depth]:
+        q.group_dev[q.home[i]] = -1
+        q.room[d] += a.group_weight[a.group[t]]
+    return i
+
+
+@njit(cache=True)
+def write_back(a, s, q, lo, old, found, best_seq, best_at):
+    """Puts the best plan, or the old one, into the `Stretch`."""
+    w = len(q.tasks)
+    for i in range(w):
+        s.dev[q.tasks[i]] = old[i]
+    if not found:
+        return
+    for k in range(w):
+        s.order[lo + k] = best_seq[k]
+        s.at[best_seq[k]] = lo + k
+        s.dev[best_seq[k]] = best_at[k]
+    for i in range(w):  # of each group in the part, all tasks are
+        t = q.tasks[i]
+        if s.loose[t] and q.home[i] == i:
+            s.room[old[i]] += a.group_weight[a.group[t]]
+    for i in range(w):
+        t = q.tasks[i]
+        if s.loose[t] and q.home[i] == i:
+            s.room[s.dev[t]] -= a.group_weight[a.group[t]]
+
+
+@njit(cache=True, nogil=True)
+def solve_part(a, s, lo, hi, then, value, limit):
+    """Improves order[lo:hi] of a `Stretch` in place where something is better than `value`: (value,
+    proved).
+
+    then: see `windows`. limit: nodes. The part's own tasks count as placed in the room."""
+    m, w, lines = a.cost.shape[1], hi - lo, s.ends.shape[1]
+    q = open_part(a, s, lo, hi)
+    tree = empty_tree(a, q, lines)
+    old = s.dev[q.tasks]
+    remaining = q.cheapest.sum()
     best, nodes, found = value, 0, False
     best_seq, best_at = np.empty(w, np.int64), np.empty(w, np.int64)
-    seq, where = np.empty(w, np.int64), np.empty(w, np.int64)
-    opened = np.zeros(w, np.bool_)  # whether the choice at a depth fixed its group's device
-    used = np.zeros(w, np.bool_)
-    begun = np.zeros(w + 1)
-    options = np.zeros((w, w * m, 3))
-    count, cursor = np.zeros(w, np.int64), np.zeros(w, np.int64)
-    lead = w + 1  # arrivals by depth
-    inputs = 0
-    for i in range(w):
-        inputs = max(inputs, a.inp_ptr[tasks[i] + 1] - a.inp_ptr[tasks[i]])
-    mark = np.full((lead, max(inputs, 1)), -1.0)
-    line = np.zeros(lines)
     depth, fresh = 0, True
     while depth >= 0:
         if fresh and depth == w:
-            top = peak[w]
+            top = s.peak[w]
             for e in range(lines):
                 if then[e] > 0.0 or e < m:
-                    top = max(top, ends[w, e] + then[e])
-            if top < best * (1 - 1e-12):
+                    top = max(top, s.ends[w, e] + then[e])
+            if top < best * LESS:
                 best, found = top, True
-                best_seq[:] = tasks[seq]
-                best_at[:] = where
+                best_seq[:] = q.tasks[tree.seq]
+                best_at[:] = tree.where
             depth -= 1
             fresh = False
             continue
-        if fresh:  # list the choices, the most promising first
-            count[depth] = cursor[depth] = 0
-            base = 0.0
-            for d in range(m):
-                base += ends[depth, d] + then[d]
-            for i in range(w):
-                if used[i] or waiting[i] > 0:
-                    continue
-                t = tasks[i]
-                for d in range(m):
-                    if a.cost[t, d] == np.inf:
-                        continue
-                    g = group_dev[home[i]]
-                    if g >= 0 and g != d:
-                        continue
-                    if g < 0 and room[d] < a.group_weight[a.group[t]]:
-                        continue
-                    nodes += 1
-                    for e in range(lines):
-                        line[e] = ends[depth, e]
-                    for k in range(a.inp_ptr[t], a.inp_ptr[t + 1]):
-                        mark[depth, k - a.inp_ptr[t]] = arrive[a.inp[k], d]
-                    start = advance(a, lat, inv, line, finish, arrive, dev, t, d)
-                    for k in range(a.inp_ptr[t], a.inp_ptr[t + 1]):
-                        arrive[a.inp[k], d] = mark[depth, k - a.inp_ptr[t]]
-                    if start == np.inf or start < begun[depth]:
-                        continue
-                    if depth > 0 and start == begun[depth] and i < seq[depth - 1]:
-                        continue
-                    bound = max(peak[depth], start + a.cost[t, d] + rest[i, d])
-                    idle = start + a.cost[t, d] - ends[depth, d] - cheapest[i]
-                    bound = max(bound, (base + remaining + idle) / m)
-                    for j in range(w):
-                        if not used[j] and j != i:
-                            bound = max(bound, start + ahead[j])
-                    if bound >= best * (1 - 1e-12):
-                        continue
-                    k = count[depth]
-                    while k > 0 and options[depth, k - 1, 0] > bound:
-                        options[depth, k] = options[depth, k - 1]
-                        k -= 1
-                    options[depth, k, 0], options[depth, k, 1] = bound, i
-                    options[depth, k, 2] = d
-                    count[depth] += 1
+        if fresh:
+            nodes += list_choices(a, s, q, tree, depth, then, remaining, best)
             fresh = False
-        else:  # take back the choice made here
-            i, d = seq[depth], where[depth]
-            t = tasks[i]
-            used[i] = False
-            remaining += cheapest[i]
-            for k in range(a.inp_ptr[t], a.inp_ptr[t + 1]):
-                arrive[a.inp[k], d] = mark[depth, k - a.inp_ptr[t]]
-            for o in range(a.out_ptr[t], a.out_ptr[t + 1]):
-                for u in range(a.use_ptr[a.out[o]], a.use_ptr[a.out[o] + 1]):
-                    if place[a.use[u]] >= 0:
-                        waiting[place[a.use[u]]] += 1
-            if opened[depth]:
-                group_dev[home[i]] = -1
-                room[d] += a.group_weight[a.group[t]]
-        c = cursor[depth]
-        if c >= count[depth] or options[depth, c, 0] >= best * (1 - 1e-12) or nodes > limit:
+        else:
+            remaining += q.cheapest[leave(a, s, q, tree, depth)]
+        c = tree.cursor[depth]
+        if c >= tree.count[depth] or tree.options[depth, c, 0] >= best * LESS or nodes > limit:
             depth -= 1
             continue
-        cursor[depth] += 1
-        i, d = np.int64(options[depth, c, 1]), np.int64(options[depth, c, 2])
-        t = tasks[i]
-        seq[depth], where[depth] = i, d
-        used[i] = True
-        remaining -= cheapest[i]
-        opened[depth] = group_dev[home[i]] < 0
-        if opened[depth]:
-            group_dev[home[i]] = d
-            room[d] -= a.group_weight[a.group[t]]
-        for k in range(a.inp_ptr[t], a.inp_ptr[t + 1]):
-            mark[depth, k - a.inp_ptr[t]] = arrive[a.inp[k], d]
-        for e in range(lines):
-            ends[depth + 1, e] = ends[depth, e]
-        dev[t] = d
-        begun[depth + 1] = advance(a, lat, inv, ends[depth + 1], finish, arrive, dev, t, d)
-        peak[depth + 1] = max(peak[depth], finish[t] + tail[t, d])
-        for o in range(a.out_ptr[t], a.out_ptr[t + 1]):
-            for u in range(a.use_ptr[a.out[o]], a.use_ptr[a.out[o] + 1]):
-                if place[a.use[u]] >= 0:
-                    waiting[place[a.use[u]]] -= 1
+        remaining -= q.cheapest[enter(a, s, q, tree, depth)]
         depth += 1
         fresh = True
-    for i in range(w):
-        dev[tasks[i]] = old[i]
-    if found:
-        for i in range(w):
-            t = tasks[i]
-            if loose[t] and home[i] == i:
-                free[old[i]] += a.group_weight[a.group[t]]
-        for k in range(w):
-            order[lo + k] = best_seq[k]
-            at[best_seq[k]] = lo + k
-            dev[best_seq[k]] = best_at[k]
-        for i in range(w):
-            t = tasks[i]
-            if loose[t] and home[i] == i:
-                free[dev[t]] -= a.group_weight[a.group[t]]
+    write_back(a, s, q, lo, old, found, best_seq, best_at)
     return best, nodes <= limit

@@ -12,11 +12,13 @@ import numpy as np
 from csp_embed.partition import kernels
 from csp_embed.partition.methods.anneal import anneal
 from csp_embed.partition.methods.list_scheduling import Placement
+from csp_embed.partition.methods.method import Method, Search, always
+from csp_embed.partition.portfolio import NUMBERS, Step
 from csp_embed.partition.request import Clock, Incumbent
 from csp_embed.partition.timetable import decoded
 from csp_embed.partition.view import Ints, Problem, _csr
 
-POPULATION, GENERATIONS, TOUCH = 24, 30, 300
+OWN = NUMBERS.genetic
 
 
 def genetic(p: Problem, inc: Incumbent, clock: Clock, first: list[Placement]) -> None:
@@ -31,17 +33,17 @@ def genetic(p: Problem, inc: Incumbent, clock: Clock, first: list[Placement]) ->
     def add(order: Ints, dev: Ints, steps: int) -> None:
         scale = max(first[0].value, 1e-9)
         value = anneal(
-            a, w, p.lat, p.inv, p.activation, members, member_ptr, order, dev, steps,
-            0.005 * scale, 1e-4 * scale, 7919 * clock.request.seed + len(people) + 1,
+            a, w, p.activation, members, member_ptr, order, dev, steps,
+            OWN.heat * scale, OWN.cold * scale, 7919 * clock.request.seed + len(people) + 1,
         )  # fmt: skip
         people.append((float(value), len(people), order, dev))
 
-    for x in first[:POPULATION]:
+    for x in first[: OWN.population]:
         add(x.order.copy(), x.dev.copy(), 1)
     generation = 0
-    while clock.left() > 0.2 if clock.wall else generation < GENERATIONS * clock.request.effort:
-        best = sorted(people)[:POPULATION]
-        for _ in range(POPULATION):
+    while clock.left() > 0.2 if clock.wall else generation < OWN.generations * clock.request.effort:
+        best = sorted(people)[: OWN.population]
+        for _ in range(OWN.population):
             one, two = (best[int(k)] for k in rng.integers(len(best), size=2))
             cut = int(rng.integers(p.n + 1))
             seen = set(one[2][:cut].tolist())
@@ -52,12 +54,19 @@ def genetic(p: Problem, inc: Incumbent, clock: Clock, first: list[Placement]) ->
                 dev[some] = two[3][some]
             if (np.bincount(dev, p.weight, minlength=p.m) > p.memory).any():
                 dev = one[3].copy()
-            add(order.astype(np.int64), dev, TOUCH)
-        people = [(v, i, o, d) for i, (v, _, o, d) in enumerate(sorted(people)[:POPULATION])]
+            add(order.astype(np.int64), dev, OWN.touch)
+        people = [(v, i, o, d) for i, (v, _, o, d) in enumerate(sorted(people)[: OWN.population])]
         generation += 1
         clock.tell(
-            f"generation, {clock.ms(people[0][0])}", generation, max(generation, GENERATIONS)
+            f"generation, {clock.ms(people[0][0])}", generation, max(generation, OWN.generations)
         )
         value, _, order, dev = people[0]
         if inc.best is None or value < inc.best.value:
             inc.offer(dev, decoded(p, order, dev), "genetic")
+
+
+def _run(search: Search, step: Step) -> None:
+    genetic(search.p, search.inc, search.clock, search.starts)
+
+
+METHOD = Method("genetic", always, _run)

@@ -3,7 +3,7 @@
 Takes: a Problem, the incumbent.  Leaves: the incumbent improved.
 
 1. Prices of devices at which their loads balance, and a placement from them (`prices`): nearly
-   optimal where links carry little, and the end where it is within NEAR of the bound.
+   optimal where links carry little, and the end where it is `near` the bound.
 2. Communities placed as wholes, from Louvain's coarsest level to the finest, then opened.
 3. After each annealing, parts of a few groups along the repaired communities are solved exactly
    (`part_loads`).
@@ -17,39 +17,29 @@ from functools import cached_property
 import numpy as np
 
 from csp_embed.partition.bounds.prices import balanced_prices
-from csp_embed.partition.methods import latency, throughput
+from csp_embed.partition.methods import throughput
 from csp_embed.partition.methods.balance import Prices, balance
 from csp_embed.partition.methods.communities import communities, levels, merge, runs, settled
 from csp_embed.partition.methods.exact_groups import solve_loads
+from csp_embed.partition.methods.exact_search import exact
+from csp_embed.partition.methods.method import Method, Search
 from csp_embed.partition.methods.period_loads import Loads, load_arrays
+from csp_embed.partition.portfolio import NUMBERS, Step
+from csp_embed.partition.proof import Proof
 from csp_embed.partition.request import Clock, Incumbent
 from csp_embed.partition.view import Ints, Problem, _csr
 
-PART = 8  # groups of one exact part
-MOVES = 1_000  # of its search
-TOUCHES = 240  # proposals per group of one lane
-LEAST = 12_000  # and at the least
-LANES = 24  # on a small graph, else 2
-SMALL = 80  # tasks
-PRICED = 10_000  # proposals of one lane from prices
-PULLS = ((30.0, 0.003), (10.0, 0.003), (30.0, 0.01), (10.0, 0.01)) * 2
-"""Lanes from prices: their weight in the energy, first temperature over the load bound."""
-BOUND = (
-    1.02  # over the load bound after the first of them: links bind, prices of devices say little
-)
-NEAR = 2e-3  # over the load bound that ends the search: measured costs vary by more than that
-WALK = 6  # groups that one proposal moves together, at most
-SLICE = 100_000  # proposals between two looks at the clock
+OWN = NUMBERS.period
 
 
-def split_throughput(p: Problem, inc: Incumbent, proof: latency.Proof, clock: Clock) -> None:
+def split_throughput(p: Problem, inc: Incumbent, proof: Proof, clock: Clock) -> None:
     """Steps 1 to 4, until the incumbent is near the bound."""
     r = inc.request
     if p.n < 2 or p.m < 2:
         return
     if r.shaped:  # only the exact model knows convex sets
-        rough = latency.Proof.of(p)
-        latency.exact(merge(p, levels(p)[-1]), inc, rough, clock, 0.5, 0.3)
+        rough = Proof.of(p)
+        exact(merge(p, levels(p)[-1]), inc, rough, clock, *OWN.shaped)
         proof.interrupted |= rough.interrupted
         return
     search = Loading(p, inc, clock)
@@ -61,15 +51,15 @@ def split_throughput(p: Problem, inc: Incumbent, proof: latency.Proof, clock: Cl
         merged = merge(p, label)
         q = load_arrays(merged)
         dev = throughput.greedy(merged) if dev is None else settled(merged, dev)
-        search.anneal(q, dev, max(TOUCHES * len(q.weight), LEAST), heat(q), number)
+        search.anneal(q, dev, max(OWN.touches * len(q.weight), OWN.least), heat(q), number)
         solve_parts(q, dev, list(range(len(q.weight))))
         clock.tell("communities", 1, 1)
     starts = [] if dev is None else [dev]
-    if p.n <= SMALL:
+    if p.n <= OWN.small:
         starts += [throughput.greedy(p), *search.singles()]
-    for number in range(LANES if p.n <= SMALL else 2):
+    for number in range(OWN.lanes if p.n <= OWN.small else OWN.large_lanes):
         start = starts[number % len(starts)] if number % 2 == 0 or not inc.best else inc.best.dev
-        search.lane(start, (1.0, 0.3, 3.0)[number % 3] * heat(search.q), number + 1)
+        search.lane(start, OWN.warmth[number % len(OWN.warmth)] * heat(search.q), number + 1)
         if search.done() or clock.left() < 0.1:
             return
         clock.tell("groups", 1, 1)
@@ -78,12 +68,12 @@ def split_throughput(p: Problem, inc: Incumbent, proof: latency.Proof, clock: Cl
         if proof.settles(inc.best.value):
             return
         number += 1
-        search.lane(inc.best.dev, (0.005, 0.02, 0.1)[number % 3], 1000 + number)
+        search.lane(inc.best.dev, OWN.again[number % len(OWN.again)], 1000 + number)
 
 
 def heat(q: Loads) -> float:
     """First temperature over the load bound: a share of what one group weighs in it."""
-    return min(0.2, len(q.memory) / len(q.weight))
+    return min(OWN.heat, len(q.memory) / len(q.weight))
 
 
 class Loading:
@@ -94,8 +84,8 @@ class Loading:
     def __init__(self, p: Problem, inc: Incumbent, clock: Clock) -> None:
         self.p, self.inc, self.clock, self.q = p, inc, clock, load_arrays(p)
         self.prices, self.low = balanced_prices(self.q.cost)
-        self.target = self.low * (1 + NEAR)
-        self.steps = max(TOUCHES * p.n, LEAST)
+        self.target = self.low * (1 + OWN.near)
+        self.steps = max(OWN.touches * p.n, OWN.least)
 
     def priced(self) -> bool:
         """Lanes from prices, as long as they may be enough. Says whether the search is done."""
@@ -105,15 +95,15 @@ class Loading:
         by = np.argsort(loss, kind="stable")[: int(np.isfinite(loss).sum())]
         moves = np.stack(np.divmod(by, self.p.m), axis=1)
         start = cost.argmin(axis=1)[self.p.group]
-        for number, (pull, hot) in enumerate(PULLS):
+        for number, (pull, hot) in enumerate(OWN.pulls):
             dev, heat = start.copy(), hot * self.low
             value = balance(
-                self.q, dev, int(PRICED * self.inc.request.effort), max(heat, 1e-9),
-                max(1e-2 * heat, 1e-12), 100 * self.inc.request.seed + number, longest=WALK,
-                target=self.target, prices=Prices(pull * self.prices, moves),
+                self.q, dev, int(OWN.priced * self.inc.request.effort), max(heat, 1e-9),
+                max(OWN.priced_cooling * heat, 1e-12), 100 * self.inc.request.seed + number,
+                longest=OWN.walk, target=self.target, prices=Prices(pull * self.prices, moves),
             )  # fmt: skip
             self.offer(dev)
-            if self.done() or value > BOUND * self.low or self.clock.left() < 0.1:
+            if self.done() or value > OWN.priced_bound * self.low or self.clock.left() < 0.1:
                 break
         return self.done()
 
@@ -125,7 +115,7 @@ class Loading:
     @cached_property
     def along(self) -> list[int]:
         """Groups in the order of the repaired communities."""
-        order = [t for part in runs(self.p, communities(self.p), PART) for t in part]
+        order = [t for part in runs(self.p, communities(self.p), OWN.part) for t in part]
         return list(dict.fromkeys(self.p.group[order].tolist()))
 
     def singles(self) -> list[Ints]:
@@ -144,15 +134,16 @@ class Loading:
         """Annealing in slices, so that a limit is kept. hot: over the mean load."""
         r = self.inc.request
         steps = int(steps * r.effort)
-        slices = max(1, round(steps / SLICE))
+        slices = max(1, round(steps / OWN.slice))
         scale = hot * self.low
         for k in range(slices):
             if self.clock.left() < 0.1:
                 return
-            top, low = scale * 1e-3 ** (k / slices), scale * 1e-3 ** ((k + 1) / slices)
+            top = scale * OWN.cooling ** (k / slices)
+            low = scale * OWN.cooling ** ((k + 1) / slices)
             balance(
                 q, dev, max(1, steps // slices), max(top, 1e-9), max(low, 1e-12),
-                100_000 * r.seed + 100 * seed + k, longest=WALK, target=self.target,
+                100_000 * r.seed + 100 * seed + k, longest=OWN.walk, target=self.target,
             )  # fmt: skip
 
     def done(self) -> bool:
@@ -162,10 +153,23 @@ class Loading:
 
 def solve_parts(q: Loads, dev: Ints, groups: list[int]) -> None:
     """Exact parts of consecutive groups of an order."""
-    size = min(PART, max(2, int(np.log(MOVES) / np.log(len(q.memory)))))
+    size = min(OWN.part, max(2, int(np.log(OWN.moves) / np.log(len(q.memory)))))
     ptr, parts = _csr([groups[k : k + size] for k in range(0, len(groups), size)])
     place = np.zeros(len(q.weight), np.int64)
     place[q.group] = dev
     room = q.memory - np.bincount(place, q.weight, minlength=len(q.memory))
-    solve_loads(q, place, room, ptr, parts, MOVES)
+    solve_loads(q, place, room, ptr, parts, OWN.moves)
     dev[:] = place[q.group]
+
+
+def _large(search: Search, step: Step) -> str | None:
+    if step.when == "auto" and search.p.n <= step.tasks:
+        return f"exact search needs no better start up to {step.tasks} tasks"
+    return None
+
+
+def _run(search: Search, step: Step) -> None:
+    split_throughput(search.p, search.inc, search.proof, search.clock)
+
+
+METHOD = Method("split period", _large, _run)

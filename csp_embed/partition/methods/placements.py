@@ -30,14 +30,11 @@ from csp_embed.partition.bounds.latency_period import (
     path_bounds,
     priced_windows,
 )
+from csp_embed.partition.portfolio import NUMBERS
 from csp_embed.partition.view import Floats, Ints, Problem
 
-TABLE = 20_000  # placements of the groups with small costs
-OPEN = 200_000  # placements of the other groups
-LOOKUPS = 10_000_000  # entries of the table that may be read
-CHUNK = 50_000  # placements that are judged together
-BINS = 64
-MANY = 4_000  # beyond, the dearest condition is not worth its time: the list is too long
+OWN = NUMBERS.listing
+
 
 Devices = NDArray[np.int8]
 
@@ -59,13 +56,13 @@ def placements(
     priced = np.where(able, work @ prices, np.inf).min(axis=1)
     order = np.argsort(-priced, kind="stable")
     cut, size = len(order), 1
-    while cut and size * (many := int(able[order[cut - 1]].sum())) <= TABLE:
+    while cut and size * (many := int(able[order[cut - 1]].sum())) <= OWN.table:
         size *= many
         cut -= 1
     least = np.concatenate([priced[order], [0.0]])
     rest = np.cumsum(least[::-1])[::-1]  # priced work of the groups from each one on
-    above, load = _spread(work, able, order[:cut], room, prices, rest, OPEN, stop)
-    below, table = _spread(work, able, order[cut:], room, prices, rest[cut:], TABLE, stop)
+    above, load = _spread(work, able, order[:cut], room, prices, rest, OWN.open, stop)
+    below, table = _spread(work, able, order[cut:], room, prices, rest[cut:], OWN.table, stop)
     if above is None or below is None:
         return None
     found: list[Devices] = []
@@ -144,14 +141,14 @@ def _pairs(room: Floats, table: Floats, prices: Floats) -> Iterator[tuple[Ints, 
     for k in (first, second):
         others = room @ prices - room[:, k] * prices[k]
         low[k] = np.maximum((least - others) / max(prices[k], 1e-12), 0.0) * (1 - 1e-9) - 1e-9
-    width = max(float(table[:, second].max()) / BINS, 1e-12)
+    width = max(float(table[:, second].max()) / OWN.bins, 1e-12)
     step = 2 * max(float(table[:, first].max()), float(room.max())) + 1.0
     cell = (table[:, second] / width).astype(np.int64)
     key = cell * step + table[:, first]
     by_key = np.argsort(key, kind="stable")
     key = key[by_key]
     start = (np.maximum(low[second], 0.0) / width).astype(np.int64)
-    stop = np.minimum(room[:, second] / width, BINS).astype(np.int64)
+    stop = np.minimum(room[:, second] / width, OWN.bins).astype(np.int64)
     lefts, begins, counts = [], [], []
     for offset in range(int((stop - start).max(initial=-1)) + 1):
         rows = np.flatnonzero(start + offset <= stop)
@@ -166,12 +163,14 @@ def _pairs(room: Floats, table: Floats, prices: Floats) -> Iterator[tuple[Ints, 
         return
     left, begin, count = (np.concatenate(x) for x in (lefts, begins, counts))
     done = np.cumsum(count)
-    if len(done) and done[-1] > LOOKUPS:
-        yield np.zeros(LOOKUPS, np.int64), np.zeros(LOOKUPS, np.int64)
+    if len(done) and done[-1] > OWN.lookups:
+        yield np.zeros(OWN.lookups, np.int64), np.zeros(OWN.lookups, np.int64)
         return
     at = 0
     while at < len(left):
-        until = int(np.searchsorted(done, (done[at - 1] if at else 0) + 10 * CHUNK, side="right"))
+        until = int(
+            np.searchsorted(done, (done[at - 1] if at else 0) + 10 * OWN.chunk, side="right")
+        )
         until = max(until, at + 1)
         n = count[at:until]
         one = np.repeat(left[at:until], n)
@@ -180,8 +179,8 @@ def _pairs(room: Floats, table: Floats, prices: Floats) -> Iterator[tuple[Ints, 
         for k in np.argsort(-prices, kind="stable"):
             fine = table[two, k] <= room[one, k]
             one, two = one[fine], two[fine]
-        for k in range(0, len(one), CHUNK):
-            yield one[k : k + CHUNK], two[k : k + CHUNK]
+        for k in range(0, len(one), OWN.chunk):
+            yield one[k : k + OWN.chunk], two[k : k + OWN.chunk]
         at = until
 
 
@@ -217,7 +216,7 @@ def _judge(p: Problem, dev: Devices, limit: float) -> Devices:
     # All that starts late on a task's device, then that part of it which has long tails.
     for i in range(p.n):
         state = _narrow(state, _late(state, i), limit)
-    if state[0].shape[1] > MANY:
+    if state[0].shape[1] > OWN.many:
         return state[0]
     for i in range(p.n):
         for j in range(p.n):

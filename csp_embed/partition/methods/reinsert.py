@@ -28,7 +28,7 @@ import numpy as np
 from numba import njit
 
 from csp_embed.partition.bounds.latency_period import load_prices
-from csp_embed.partition.methods.anneal import draw, generator
+from csp_embed.partition.methods.annealer import draw, generator, temperature
 from csp_embed.partition.view import Floats, Ints, Problem, _csr
 
 THROUGH = 0.1  # weight of the path through the task beside the makespan, which has wide plateaus
@@ -283,7 +283,7 @@ def reinsert(a, order, dev, steps, hot, cold, work, seed):
     energy, length = np.empty(n + m), np.empty(n + m)
     arrive, depart = np.empty(m), np.empty(m)
     for step in range(steps):
-        heat = hot * (cold / hot) ** (step / steps)
+        heat = temperature(hot, cold, step, steps)
         k = draw(state, n)
         t = order[k]
         if draw(state, 2) == 0:

@@ -21,28 +21,29 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from csp_embed.partition import feasible, kernels
-from csp_embed.partition.methods import latency, throughput
+from csp_embed.partition.methods import throughput
+from csp_embed.partition.methods.annealing import annealed
 from csp_embed.partition.methods.communities import communities, levels, merge, runs, settled
+from csp_embed.partition.methods.exact_search import exact
 from csp_embed.partition.methods.list_scheduling import ListScheduler, Placement
+from csp_embed.partition.methods.method import Method, Search
 from csp_embed.partition.methods.window_passes import RESERVE, Sweep
+from csp_embed.partition.portfolio import NUMBERS, Step
+from csp_embed.partition.proof import Proof
 from csp_embed.partition.request import Clock, Incumbent
 from csp_embed.partition.timetable import decoded
 from csp_embed.partition.view import Ints, Problem
 
-PART = 8  # tasks of one exact part
-NODES = 5_000  # of its search
-STEPS = 800  # proposals per task of one lane of annealing
-POLISH = 6  # rounds from the incumbent of a small graph
-SMALL = 80  # tasks: below, every start gets a lane of its own, and each task may go anywhere
+OWN = NUMBERS.split
 
 
 def split_latency(
-    p: Problem, inc: Incumbent, proof: latency.Proof, clock: Clock, found: list[Placement]
+    p: Problem, inc: Incumbent, proof: Proof, clock: Clock, found: list[Placement]
 ) -> None:
     """Steps 1 to 4 for the makespan; annealing starts from `found` too."""
     if p.n < 2 or p.m < 2 or inc.request.shaped:
         if inc.best is None or inc.request.shaped:
-            latency.exact(p, inc, proof, clock, 10.0)
+            exact(p, inc, proof, clock, OWN.shaped)
         return
     seed = 1000 * inc.request.seed
     tables = [decoded(p, x.order, x.dev) for x in (repaired(p), *found[:1]) if np.isfinite(x.value)]
@@ -51,33 +52,40 @@ def split_latency(
     for order, dev in starts:
         sweep = Sweep(p)
         if np.isfinite(sweep.begin(order, dev)):
-            sweep.exact(np.array([*range(0, p.n, PART), p.n]), NODES, clock)
+            sweep.exact(np.array([*range(0, p.n, OWN.part), p.n]), OWN.nodes, clock)
             lanes.append(sweep)
     for number, sweep in enumerate(lanes):
         if clock.left() < 0.1 + RESERVE * p.n:
             break
-        refine(p, inc, sweep, clock, STEPS if p.n <= SMALL else STEPS // 4, seed + 100 * number)
-    if p.n > SMALL and lanes and clock.left() > 0.1 + RESERVE * p.n:
+        refine(
+            p,
+            inc,
+            sweep,
+            clock,
+            OWN.proposals if p.n <= OWN.small else OWN.proposals // OWN.large_part,
+            seed + 100 * number,
+        )
+    if p.n > OWN.small and lanes and clock.left() > 0.1 + RESERVE * p.n:
         lane = min(lanes, key=lambda x: x.value)
-        refine(p, inc, lane, clock, STEPS // 2, seed + 1000)
-    if p.n <= SMALL:
-        polish(p, inc, proof, clock, POLISH)
+        refine(p, inc, lane, clock, OWN.proposals // OWN.best_part, seed + 1000)
+    if p.n <= OWN.small:
+        polish(p, inc, proof, clock, OWN.polish)
     heavy = p.activation.any() and (p.weight.sum() + p.activation.sum() > p.memory).any()
-    if heavy or (p.contended() and p.n <= SMALL):
+    if heavy or (p.contended() and p.n <= OWN.small):
         # Live activations and gaps between transfers are seen by the decoder's annealing only.
         begin = [Placement(x.order(), x.dev, x.makespan, "split") for x in tables]
         if inc.best is not None and inc.best.table is not None:
             order = inc.best.table.order()
             begin = [Placement(order, inc.best.dev, inc.best.value, "split"), *begin]
-        steps = int(min(20_000, 2e6 / p.n) * clock.request.effort)
-        latency.annealed(p, inc, clock, begin, max(steps, 1), 0.3)
+        steps = int(min(OWN.decoded, OWN.decoded_touches / p.n) * clock.request.effort)
+        annealed(p, inc, clock, begin, max(steps, 1), OWN.decoded_share)
     if clock.wall and clock.left() > 0.3 + RESERVE * p.n and inc.request.method == "split":
         polish(p, inc, proof, clock, 1_000_000)
 
 
 def repaired(p: Problem) -> Placement:
     """Step 2: the parts in sequence, each task where it finishes first."""
-    parts = runs(p, communities(p), PART)
+    parts = runs(p, communities(p), OWN.part)
     scheduler = ListScheduler(p)
     order = np.array([t for part in parts for t in part], np.int64)
     return scheduler.run("split", order, kernels.HEFT, scheduler.none, np.full(p.n, -1, np.int64))
@@ -96,8 +104,15 @@ def levelled(p: Problem, clock: Clock) -> list[tuple[Ints, Ints]]:
         sweep = Sweep(merge(p, label))
         if not np.isfinite(sweep.begin(order, settled(sweep.p, dev))):
             return []
-        tasks = 100 * (int(label.max(initial=0)) + 1) / p.n
-        sweep.anneal(min(p.n, 400), 0, tasks * clock.request.effort, 0.1, number, clock)
+        tasks = OWN.level_proposals * (int(label.max(initial=0)) + 1) / p.n
+        sweep.anneal(
+            min(p.n, OWN.level_width),
+            0,
+            tasks * clock.request.effort,
+            OWN.level_heat,
+            number,
+            clock,
+        )
         sweep.sort()
         order, dev = sweep.order, sweep.dev
     return [(order, dev)]
@@ -105,9 +120,9 @@ def levelled(p: Problem, clock: Clock) -> list[tuple[Ints, Ints]]:
 
 def refine(p: Problem, inc: Incumbent, sweep: Sweep, clock: Clock, steps: int, seed: int) -> None:
     """Step 4: passes of windows, cooler from pass to pass; then the decoder's verdict."""
-    passes = int(np.clip(p.n / 12, 3, 32))
-    width = 40 if p.n <= SMALL else 20
-    hot = min(0.1, 4 / p.n)
+    passes = int(np.clip(p.n / OWN.pass_tasks, *OWN.passes))
+    width = OWN.widths[0 if p.n <= OWN.small else 1]
+    hot = min(OWN.heat, OWN.heat_tasks / p.n)
     try:
         for k in range(passes):
             if clock.left() < 0.1 + RESERVE * p.n:
@@ -121,7 +136,7 @@ def refine(p: Problem, inc: Incumbent, sweep: Sweep, clock: Clock, steps: int, s
         inc.offer(sweep.dev, decoded(p, sweep.order, sweep.dev), "split")
 
 
-def polish(p: Problem, inc: Incumbent, proof: latency.Proof, clock: Clock, passes: int) -> None:
+def polish(p: Problem, inc: Incumbent, proof: Proof, clock: Clock, passes: int) -> None:
     """Rounds of step 4 from the incumbent, at most so many, or until the clock's end. On the wall
     clock each worker has a round of its own."""
     threads, seed = inc.request.workers if clock.wall else 1, inc.request.seed
@@ -141,6 +156,26 @@ def polish(p: Problem, inc: Incumbent, proof: latency.Proof, clock: Clock, passe
             for k, sweep in enumerate(sweeps):
                 sweep.begin(inc.best.table.order(), inc.best.dev)
                 lane = 7919 * (threads * number + k + 1) + seed
-                jobs.append(pool.submit(refine, p, inc, sweep, clock, STEPS // 3, lane))
+                jobs.append(
+                    pool.submit(
+                        refine, p, inc, sweep, clock, OWN.proposals // OWN.polish_part, lane
+                    )
+                )
             for job in jobs:
                 job.result()
+
+
+def _large(search: Search, step: Step) -> str | None:
+    """Without queues exact search alone settles small graphs, with them it hardly begins to."""
+    least = OWN.queued_tasks if search.p.contended() else NUMBERS.lists.interpreted
+    if step.when == "auto" and search.p.n <= least:
+        return f"exact search settles up to {least} tasks"
+    return None
+
+
+def _run(search: Search, step: Step) -> None:
+    clock = search.clock.part(step.share) if step.share < 1 else search.clock
+    split_latency(search.p, search.inc, search.proof, clock, search.starts)
+
+
+METHOD = Method("split", _large, _run)

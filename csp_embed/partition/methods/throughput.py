@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from csp_embed.errors import Infeasible
 from csp_embed.partition import feasible
-from csp_embed.partition.collapse import collapsed
 from csp_embed.partition.methods import chains
 from csp_embed.partition.methods.balance import balance
 from csp_embed.partition.methods.list_scheduling import ListScheduler
 from csp_embed.partition.methods.period_loads import Loads
+from csp_embed.partition.portfolio import NUMBERS
 from csp_embed.partition.request import Clock, Incumbent
 from csp_embed.partition.timetable import Timetable, decoded
 from csp_embed.partition.view import Ints, Problem
 
-TRIAL = 20_000  # proposals of the first chain on the wall clock: for its pace
+OWN = NUMBERS.balance
 
 
 def greedy(p: Problem) -> Ints:
@@ -53,27 +52,9 @@ def timed(p: Problem, dev: Ints, wanted: bool) -> Timetable | None:
     """A timetable of a placement where one is wanted."""
     if not wanted or not feasible.talks(p, dev):
         return None
-    scheduler = ListScheduler(p, compiled=p.n > 30)
+    scheduler = ListScheduler(p, compiled=p.n > NUMBERS.lists.interpreted)
     order = scheduler.by_rank(scheduler.upward(p.cost[np.arange(p.n), dev]))
     return decoded(p, order, dev, scheduler.k, scheduler.a, scheduler.w)
-
-
-def seed_all(p: Problem, inc: Incumbent) -> list[Ints]:
-    """Offers every start; returns those that can run."""
-    wanted = inc.request.max_latency is not None or inc.request.objective == "latency"
-    placements = []
-    found = starts(p)
-    for name, dev in found:
-        inc.offer(dev, timed(p, dev, wanted), name)
-        placements.append(dev)
-    try:
-        whole = collapsed(p, inc.request.effort, inc.request.seed)
-    except Infeasible:  # a run that does not fit its server: no such start
-        whole = None
-    if whole is not None:
-        inc.offer(whole, timed(p, whole, wanted), "collapsed")
-        placements.append(whole)
-    return placements
 
 
 def balanced(p: Problem, inc: Incumbent, clock: Clock, q: Loads, steps: int, share: float) -> None:
@@ -90,20 +71,20 @@ def balanced(p: Problem, inc: Incumbent, clock: Clock, q: Loads, steps: int, sha
         return
     until = clock.seconds() + clock.left() * share if clock.wall else 0.0
     scale = float(np.where(np.isfinite(p.cost), p.cost, np.inf).min(axis=1).sum()) / p.m
-    number, each = 0, min(steps, TRIAL) if clock.wall else steps
+    number, each = 0, min(steps, OWN.trial) if clock.wall else steps
     while True:
         dev, before = allowed[number % len(allowed)].copy(), clock.seconds()
-        hot, cold = (0.02, 0.1, 0.005)[number % 3] * scale, 1e-4 * scale
+        hot, cold = OWN.heats[number % len(OWN.heats)] * scale, OWN.cold * scale
         seed = 1000 * inc.request.seed + number + 1
         balance(q, dev, each, max(hot, 1e-9), max(cold, 1e-12), seed)
         inc.offer(dev, timed(p, dev, inc.request.max_latency is not None), "anneal")
         number += 1
-        clock.tell("balancing", number, max(number, 4))
+        clock.tell("balancing", number, max(number, OWN.chains))
         if not clock.wall:
-            if number >= 4:
+            if number >= OWN.chains:
                 return
             continue
         pace = (clock.seconds() - before) / each
         each = int(min(steps, (until - clock.seconds()) / max(pace, 1e-9)))
-        if each < 1000:
+        if each < OWN.least:
             return

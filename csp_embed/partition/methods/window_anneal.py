@@ -12,8 +12,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from csp_embed.partition.methods.anneal import draw, gather, generator, move
-from csp_embed.partition.methods.windows import appended, through
+from csp_embed.partition.methods.annealer import accepts, draw, gather, generator, move, temperature
+from csp_embed.partition.methods.windows import Stretch, appended, through
 
 SPREAD = 0.5
 LARGEST = 8  # tasks that one proposal moves together
@@ -29,27 +29,28 @@ def mean_line(ends, then, m):
 
 
 @njit(cache=True, nogil=True)
-def anneal_window(
-    a, lat, inv, plain, order, dev, at, lo, hi, free, ends, peak, finish, sent, arrive, tail, then,
-    members, member_ptr, loose, steps, hot, cold, seed,
-):  # fmt: skip
-    """Improves order[lo:hi] and its devices in place over `steps` proposals; the best value.
+def anneal_window(a, s, lo, hi, then, steps, hot, cold, seed):
+    """Improves the window lo … hi of a `Stretch` in place over `steps` proposals; the best value.
 
-    at [n]: position of each task. free [m] bytes of memory left. ends[0], peak[0]: before the
-    window. hot, cold: temperatures in ms."""
+    then: see `windows`. hot, cold: temperatures in ms."""
+    plain, order, dev, at, free = s.plain, s.order, s.dev, s.at, s.room
+    ends, peak, finish, tail, loose = s.ends, s.peak, s.finish, s.tail, s.loose
+    members, member_ptr = s.members, s.member_ptr
     cost, group, group_weight, value_src = a.cost, a.group, a.group_weight, a.value_src
     inp_ptr, inp, out_ptr, out, use_ptr, use = a.inp_ptr, a.inp, a.out_ptr, a.out, a.use_ptr, a.use
     value_bytes = a.value_bytes
     n, m = cost.shape
     w = hi - lo
     state = generator(seed)
-    value = through(
-        a, lat, inv, plain, order, dev, lo, hi, lo, ends, peak, finish, sent, arrive, tail, then
-    )
+    value = through(a, s, lo, hi, lo, then)
     now = value + SPREAD * mean_line(ends[w], then, m)
     best, score = value, now
     best_order, best_dev = order[lo:hi].copy(), dev[order[lo:hi]]
     ends2, peak2, finish2 = ends.copy(), peak.copy(), finish.copy()
+    trial_of = Stretch(
+        plain, order, dev, at, free, ends2, peak2, finish2, s.sent, s.arrive, tail, loose,
+        members, member_ptr,
+    )  # fmt: skip
     cluster, inside = np.empty(LARGEST, np.int64), np.zeros(n, np.bool_)
     for step in range(steps):
         t = order[lo + draw(state, w)]
@@ -93,19 +94,15 @@ def anneal_window(
             move(order, at, p, q)
         if plain:
             value = appended(
-                cost, inp_ptr, inp, value_src, a.row, value_bytes, lat, inv, order, dev, lo, hi,
-                first,
-                ends2, peak2, finish2, tail, then,
+                cost, inp_ptr, inp, value_src, a.row, value_bytes, a.lat, a.inv, order, dev, lo,
+                hi, first, ends2, peak2, finish2, tail, then,
             )  # fmt: skip
         else:
             first = lo
-            value = through(
-                a, lat, inv, plain, order, dev, lo, hi, lo, ends2, peak2, finish2, sent, arrive,
-                tail, then,
-            )  # fmt: skip
+            value = through(a, trial_of, lo, hi, lo, then)
         trial = value + SPREAD * mean_line(ends2[w], then, m)
-        heat = hot * (cold / hot) ** (step / steps)
-        if trial <= now or draw(state, 1 << 30) < np.exp((now - trial) / heat) * (1 << 30):
+        heat = temperature(hot, cold, step, steps)
+        if accepts(state, now, trial, heat):
             now = trial
             for k in range(first, hi):
                 finish[order[k]] = finish2[order[k]]

@@ -13,7 +13,15 @@ from csp_embed.partition import kernels
 from csp_embed.partition.methods import windows
 from csp_embed.partition.methods.exact_part import solve_part
 from csp_embed.partition.methods.window_anneal import anneal_window
-from csp_embed.partition.methods.windows import advance, backward, makespan, movable, tails, through
+from csp_embed.partition.methods.windows import (
+    Stretch,
+    advance,
+    backward,
+    makespan,
+    movable,
+    tails,
+    through,
+)
 from csp_embed.partition.request import Clock
 from csp_embed.partition.view import Ints, Problem, _csr
 
@@ -31,23 +39,23 @@ class Sweep:
     def __init__(self, p: Problem) -> None:
         self.p, self.a = p, kernels.arrays(p)
         self.lines = p.m + len(p.resources)
-        self.member_ptr, self.members = _csr(p.groups())
+        member_ptr, members = _csr(p.groups())
+        self.groups = (members, member_ptr)
         self.parts = self.proved = 0
 
     def begin(self, order: Ints, dev: Ints) -> float:
         """Takes over a plan; its makespan by appending in order of starts, or in this order."""
-        p = self.p
         self.order, self.dev = order.astype(np.int64), dev.astype(np.int64)
-        self.value = makespan(self.a, p.lat, p.inv, self.order, self.dev, self.lines)
+        self.value = makespan(self.a, self.order, self.dev, self.lines)
         self.sort()
         return self.value
 
     def sort(self) -> None:
         """Puts tasks in the order of their starts, where that loses nothing."""
         p = self.p
-        start = starts(self.a, p.lat, p.inv, self.order, self.dev, self.lines)
+        start = starts(self.a, self.order, self.dev, self.lines)
         order = np.lexsort((np.arange(p.n), start)).astype(np.int64)
-        value = makespan(self.a, p.lat, p.inv, order, self.dev, self.lines)
+        value = makespan(self.a, order, self.dev, self.lines)
         if value <= self.value * (1 + 1e-12):
             self.order, self.value = order, value
 
@@ -67,9 +75,9 @@ class Sweep:
         p = self.p
         marks = np.asarray(marks, np.int64)
         behind, then = backward(self.a, self.order, self.dev, self.lines, marks[1:])
-        free, finish, sent = windows.before(p)
+        begin = windows.before(p)
         room = p.memory - np.bincount(
-            self.dev[self.members[self.member_ptr[:-1]]], self.a.group_weight, minlength=p.m
+            self.dev[self.groups[0][self.groups[1][:-1]]], self.a.group_weight, minlength=p.m
         )
         chunk = max(1, int(CHUNK / max(abs(work), 1)))
         for k in range(0, len(marks) - 1, chunk):
@@ -77,33 +85,34 @@ class Sweep:
                 return
             some = marks[k : k + chunk + 1]
             self.value, proved = run(
-                self.a, p.lat, p.inv, not p.contended(), self.order, self.dev, some,
-                behind, then[k : k + chunk], room, free, finish, sent,
-                self.members, self.member_ptr, work, hot, seed + k, self.value,
+                self.a, self.groups, not p.contended(), self.order, self.dev, some, room, begin,
+                (behind, then[k : k + chunk]), work, hot, seed + k, self.value,
             )  # fmt: skip
             self.parts += len(some) - 1 if work < 0 else 0
             self.proved += proved
 
 
 @njit(cache=True)
-def starts(a, lat, inv, order, dev, lines):
+def starts(a, order, dev, lines):
     """Start [n] of each task by appending."""
     free, finish, start = np.zeros(lines), np.zeros(len(order)), np.zeros(len(order))
     sent = np.full((len(a.value_src), a.cost.shape[1]), -1.0)
     for t in order:
-        start[t] = advance(a, lat, inv, free, finish, sent, dev, t, dev[t])
+        start[t] = advance(a, free, finish, sent, dev, t, dev[t])
     return start
 
 
 @njit(cache=True, nogil=True)
-def run(
-    a, lat, inv, plain, order, dev, marks, behind, then, room, free, finish, sent,
-    members, member_ptr, work, hot, seed, value,
-):  # fmt: skip
+def run(a, groups, plain, order, dev, marks, room, before, after, work, hot, seed, value):
     """Windows between neighbouring marks in turn: (makespan, parts proved).
 
-    free, finish, sent: before the first mark; moved on to the last. work > 0: proposals per window;
-    < 0: nodes at most. Where links queue, a window's change is kept if the whole order agrees."""
+    groups: (members, member_ptr), tasks by colocation group. before: a `Before` the first mark;
+    moved on to the last. after: what `backward` gives for the whole order and these marks. work >
+    0: proposals per window; < 0: nodes at most. Where links queue, a window's change is kept if the
+    whole order agrees."""
+    members, member_ptr = groups
+    free, finish, sent = before.free, before.finish, before.arrive
+    behind, then = after
     n, m = a.cost.shape
     lines = len(free)
     at = np.empty(n, np.int64)
@@ -115,36 +124,30 @@ def run(
     for i in range(len(marks) - 1):
         widest = max(widest, marks[i + 1] - marks[i])
     ends, peak = np.zeros((widest + 1, lines)), np.zeros(widest + 1)
+    s = Stretch(
+        plain, order, dev, at, room, ends, peak, finish, sent, arrive, tail, loose, members,
+        member_ptr,
+    )  # fmt: skip
     old_order, old_dev, old_room = order.copy(), dev.copy(), room.copy()
     proved = 0
     for i in range(len(marks) - 1):
         lo, hi = marks[i], marks[i + 1]
-        tails(a, lat, inv, order, dev, at, lo, hi, behind, tail)
+        tails(a, order, dev, at, lo, hi, behind, tail)
         movable(a, order, dev, at, lo, hi, members, member_ptr, loose)
         ends[0] = free
         if work > 0:
             heat = max(hot * value, 1e-12)  # a plan may take no time
-            anneal_window(
-                a, lat, inv, plain, order, dev, at, lo, hi, room, ends, peak, finish, sent, arrive,
-                tail, then[i], members, member_ptr, loose, np.int64(work), heat,
-                0.01 * heat, seed + i,
-            )  # fmt: skip
+            anneal_window(a, s, lo, hi, then[i], np.int64(work), heat, 0.01 * heat, seed + i)
         else:
-            now = through(
-                a, lat, inv, plain, order, dev, lo, hi, lo, ends, peak, finish, sent, arrive, tail,
-                then[i],
-            )  # fmt: skip
+            now = through(a, s, lo, hi, lo, then[i])
             if not plain:
                 arrive[:] = sent
-            _, closed = solve_part(
-                a, lat, inv, plain, order, dev, at, lo, hi, room, ends, peak, finish, sent, arrive,
-                tail, then[i], loose, now, -work,
-            )  # fmt: skip
+            _, closed = solve_part(a, s, lo, hi, then[i], now, -work)
             proved += closed
         for k in range(lo, hi):
             loose[order[k]] = False
         if not plain:
-            whole = makespan(a, lat, inv, order, dev, lines)
+            whole = makespan(a, order, dev, lines)
             if whole > value * (1 + 1e-12):
                 order[:], dev[:], room[:] = old_order, old_dev, old_room
                 for k in range(lo, hi):
@@ -153,7 +156,7 @@ def run(
                 value = whole
                 old_order[:], old_dev[:], old_room[:] = order, dev, room
         for k in range(lo, hi):
-            advance(a, lat, inv, free, finish, sent, dev, order[k], dev[order[k]])
+            advance(a, free, finish, sent, dev, order[k], dev[order[k]])
     if plain:
-        value = makespan(a, lat, inv, order, dev, lines)
+        value = makespan(a, order, dev, lines)
     return value, proved

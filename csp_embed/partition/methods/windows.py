@@ -18,8 +18,9 @@ from typing import NamedTuple
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
-from csp_embed.partition.view import Floats, Problem
+from csp_embed.partition.view import Floats, Ints, Problem
 
 
 class Before(NamedTuple):
@@ -31,6 +32,31 @@ class Before(NamedTuple):
     arrive: Floats
 
 
+class Stretch(NamedTuple):
+    """What a pass carries from window to window, beside the problem's arrays.
+
+    plain: no link has a queue. order [n], dev [n]; at [n]: position of each task. room [m] bytes of
+    memory left. ends [width + 1, lines], peak [width + 1]: when timelines are free, and the longest
+    path so far, before each position of the window; the first row holds. finish [n], sent [v, m]:
+    ends and arrivals before the window; arrive: scratch. tail [n, m]: see above. loose [n]: tasks
+    whose whole group is in the window. members, member_ptr: tasks by colocation group."""
+
+    plain: bool
+    order: Ints
+    dev: Ints
+    at: Ints
+    room: Floats
+    ends: Floats
+    peak: Floats
+    finish: Floats
+    sent: Floats
+    arrive: Floats
+    tail: Floats
+    loose: NDArray[np.bool_]
+    members: Ints
+    member_ptr: Ints
+
+
 def before(p: Problem) -> Before:
     """The empty prefix."""
     v = len(p.value_src)
@@ -38,7 +64,7 @@ def before(p: Problem) -> Before:
 
 
 @njit(cache=True)
-def advance(a, lat, inv, free, finish, arrive, dev, t, d):
+def advance(a, free, finish, arrive, dev, t, d):
     """Appends task t to device d and the transfers that it needs to their links; its start."""
     m = a.cost.shape[1]
     ready = free[d]
@@ -49,7 +75,7 @@ def advance(a, lat, inv, free, finish, arrive, dev, t, d):
         when = finish[s]
         if x != d:
             pair = (a.row[v] + x) * m + d
-            if lat[x, d] == np.inf:
+            if a.lat[x, d] == np.inf:
                 return np.inf
             if arrive[v, d] >= 0.0:
                 when = arrive[v, d]
@@ -69,13 +95,13 @@ def advance(a, lat, inv, free, finish, arrive, dev, t, d):
 
 
 @njit(cache=True)
-def makespan(a, lat, inv, order, dev, lines):
+def makespan(a, order, dev, lines):
     """Of a whole order by appending; inf where devices cannot talk."""
     free, finish = np.zeros(lines), np.zeros(len(order))
     arrive = np.full((len(a.value_src), a.cost.shape[1]), -1.0)
     end = 0.0
     for t in order:
-        if advance(a, lat, inv, free, finish, arrive, dev, t, dev[t]) == np.inf:
+        if advance(a, free, finish, arrive, dev, t, dev[t]) == np.inf:
             return np.inf
         end = max(end, finish[t])
     return end
@@ -127,7 +153,7 @@ def backward(a, order, dev, lines, marks):
 
 
 @njit(cache=True)
-def tails(a, lat, inv, order, dev, at, lo, hi, start, tail):
+def tails(a, order, dev, at, lo, hi, start, tail):
     """Fills tail [t, d] of the tasks at lo … hi from the later tasks' `start`."""
     m = a.cost.shape[1]
     for k in range(lo, hi):
@@ -143,24 +169,21 @@ def tails(a, lat, inv, order, dev, at, lo, hi, start, tail):
                 e = dev[c]
                 for d in range(m):
                     x = a.row[v] + d
-                    wait = 0.0 if d == e else lat[x, e] + a.value_bytes[v] * inv[x, e]
+                    wait = 0.0 if d == e else a.lat[x, e] + a.value_bytes[v] * a.inv[x, e]
                     tail[t, d] = max(tail[t, d], wait + start[c])
 
 
 @njit(cache=True)
-def through(
-    a, lat, inv, plain, order, dev, lo, hi, begin, ends, peak, finish, sent, arrive, tail, then
-):
-    """Value of a window from position `begin` on.
+def through(a, s, lo, hi, begin, then):
+    """Value of the window lo … hi of a `Stretch` from position `begin` on; then: see above.
 
-    ends [hi - lo + 1, lines], peak [hi - lo + 1]: when timelines are free, and the longest path so
-    far, before each position; rows up to begin hold. sent: arrivals before the window; arrive:
-    scratch. Contended links (not plain): begin = lo only."""
-    if plain:
+    Contended links (not plain): begin = lo only."""
+    order, dev, ends, peak, finish, tail = s.order, s.dev, s.ends, s.peak, s.finish, s.tail
+    sent, arrive = s.sent, s.arrive
+    if s.plain:
         return appended(
-            a.cost, a.inp_ptr, a.inp, a.value_src, a.row, a.value_bytes, lat, inv, order, dev, lo,
-            hi,
-            begin, ends, peak, finish, tail, then,
+            a.cost, a.inp_ptr, a.inp, a.value_src, a.row, a.value_bytes, a.lat, a.inv, order, dev,
+            lo, hi, begin, ends, peak, finish, tail, then,
         )  # fmt: skip
     m = a.cost.shape[1]
     lines = ends.shape[1]
@@ -173,7 +196,7 @@ def through(
         i = k - lo
         for e in range(lines):
             ends[i + 1, e] = ends[i, e]
-        if advance(a, lat, inv, ends[i + 1], finish, arrive, dev, t, dev[t]) == np.inf:
+        if advance(a, ends[i + 1], finish, arrive, dev, t, dev[t]) == np.inf:
             return np.inf
         peak[i + 1] = max(peak[i], finish[t] + tail[t, dev[t]])
     value = peak[hi - lo]
@@ -186,8 +209,7 @@ def through(
 @njit(cache=True)
 def appended(
     cost, inp_ptr, inp, value_src, row, value_bytes, lat, inv, order, dev, lo, hi, begin, ends,
-    peak,
-    finish, tail, then,
+    peak, finish, tail, then,
 ):  # fmt: skip
     """`through` on uncontended links. Takes arrays, not their tuple: Numba counts references to
     every array of a tuple at every call."""

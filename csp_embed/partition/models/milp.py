@@ -21,13 +21,14 @@ import numpy as np
 
 from csp_embed.errors import InputError
 from csp_embed.partition.bounds.latency_period import path_bounds
-from csp_embed.partition.methods.latency import Proof, far, horizon
+from csp_embed.partition.portfolio import NUMBERS
+from csp_embed.partition.proof import Proof, far, horizon
 from csp_embed.partition.request import Clock, Incumbent
 from csp_embed.partition.timetable import carried, retimed
 from csp_embed.partition.view import Ints, Problem
 from csp_embed.solver import milp
 
-LIMIT = 2.0  # thousand nodes in deterministic runs
+OWN = NUMBERS.exact
 
 
 class Late(Exception):
@@ -234,7 +235,7 @@ def _solve(
             for t, s in enumerate(program.start):
                 hint[s] = float(inc.best.table.start[t])
     clock.tell("mixed-integer program")
-    found = milp.solve(program.m, clock.params(LIMIT), hint=hint, engine=engine, target=target)
+    found = milp.solve(program.m, clock.params(OWN.nodes), hint=hint, engine=engine, target=target)
     proof.interrupted |= found.interrupted
     if found.found:
         dev: Ints = np.zeros(p.n, np.int64)

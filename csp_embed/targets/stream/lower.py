@@ -89,10 +89,14 @@ class _Writer:
         bits = np.array(self.bits, dtype=np.int64)
         code = np.array([k for k, _ in self.kinds], dtype=np.int64)[rows]
         names = sorted({f.name for i in self.isa.instructions for f in i.fields})
-        columns = {}
-        for name in names:
-            values = np.array([f.get(name, 0) for _, f in self.kinds], dtype=np.int64)
-            columns[name] = values[rows]
+        place = {name: n for n, name in enumerate(names)}
+        # An instruction has few of all machine's fields: only those that are there are visited.
+        at = [(place[name], k) for k, (_, f) in enumerate(self.kinds) for name in f]
+        table = np.zeros((len(names), len(self.kinds)), dtype=np.int64)
+        table[tuple(np.array(at, dtype=np.int64).reshape(-1, 2).T)] = [
+            value for _, f in self.kinds for value in f.values()
+        ]
+        columns = dict(zip(names, table[:, rows], strict=True))
         dram = np.array(self.dram, dtype=np.int64)
         for n, instruction in enumerate(self.isa.instructions):
             here = code == n

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from csp_embed.ir.network import Device, Edge, Link, Platform, Task, TaskGraph
-from csp_embed.partition.collapse import collapsed
+from csp_embed.partition.methods.collapse import collapsed
+from csp_embed.partition.request import Clock, Request
 from csp_embed.partition.solve import solve
 from csp_embed.partition.symmetry import canonical, device_classes
 from csp_embed.partition.timetable import loads
@@ -48,7 +49,7 @@ def test_nothing_is_lost_by_collapsing(layers: int, count: int) -> None:
 
 def test_runs_are_copied_to_every_server() -> None:
     p = make_problem(stack(4), cluster(2))
-    dev = collapsed(p)
+    dev = collapsed(p, Clock(Request()))
     assert dev is not None
     assert (dev[6:] - dev[:6]).tolist() == [2] * 6
     # Each server does two layers: a on the GPU twice, c on the CPU twice, b once on either.
@@ -58,7 +59,10 @@ def test_runs_are_copied_to_every_server() -> None:
 def test_unlike_servers_are_not_collapsed() -> None:
     platform = cluster(2)
     devices = (*platform.devices[:3], Device("s1/gpu", "gpu", 5, server="s1"))
-    assert collapsed(make_problem(stack(2), Platform(devices, platform.links))) is None
+    assert (
+        collapsed(make_problem(stack(2), Platform(devices, platform.links)), Clock(Request()))
+        is None
+    )
 
 
 @pytest.mark.parametrize("seed", range(4))

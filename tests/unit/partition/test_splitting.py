@@ -109,13 +109,13 @@ def one_part(sweep: Sweep, marks: np.ndarray) -> None:
     """A pass that opens nothing but the part between two marks."""
     p, a = sweep.p, sweep.a
     behind, then = backward(a, sweep.order, sweep.dev, sweep.lines, marks[1:])
-    free, finish, sent = before(p)
+    begin = before(p)
     for t in sweep.order[: marks[0]]:
-        advance(a, p.lat, p.inv, free, finish, sent, sweep.dev, t, sweep.dev[t])
+        advance(a, begin.free, begin.finish, begin.arrive, sweep.dev, t, sweep.dev[t])
     room = np.full(p.m, np.inf)
     sweep.value, sweep.proved = run(
-        a, p.lat, p.inv, not p.contended(), sweep.order, sweep.dev, marks, behind, then, room,
-        free, finish, sent, sweep.members, sweep.member_ptr, -1e6, 0.0, 0, sweep.value,
+        a, sweep.groups, not p.contended(), sweep.order, sweep.dev, marks, room, begin,
+        (behind, then), -1e6, 0.0, 0, sweep.value,
     )  # fmt: skip
 
 

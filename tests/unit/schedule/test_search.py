@@ -10,12 +10,15 @@ from cases import CASES, CONFIGS
 from csp_embed.compiler.kernel import Kernel
 from csp_embed.compiler.verify import judge
 from csp_embed.embed import embed
+from csp_embed.errors import Infeasible
 from csp_embed.machine.costs import costs_of
 from csp_embed.machine.load import load_isa
 from csp_embed.ops.data import random_tensors
 from csp_embed.schedule import bias_by_contract as trick
+from csp_embed.schedule import tiling
+from csp_embed.schedule.attempts import count_steps
 from csp_embed.schedule.build import build
-from csp_embed.schedule.choose import count_steps, neighbours
+from csp_embed.schedule.improve import neighbours
 from csp_embed.schedule.inputs import Problem
 from csp_embed.schedule.inputs import build as build_problem
 from csp_embed.schedule.tile import Reserve, propose
@@ -79,7 +82,7 @@ def test_every_neighbour_computes_the_same(case: str) -> None:
     costs = costs_of(SMALL, "de10")
     ((_, start),) = propose(problem, Reserve({"INP": 8, "WGT": 8, "ACC": 8}), costs, count=1,
                             trimmed_steps=count_steps(problem), epilogue_cycles=1)  # fmt: skip
-    seen = [start, *neighbours(problem, start)]
+    seen = [start, *(config for _, config in neighbours(problem, start))]
     assert len(seen) > 10
     tensors = random_tensors(op, 4)
     for config in seen:
@@ -88,3 +91,30 @@ def test_every_neighbour_computes_the_same(case: str) -> None:
         verdict = judge(kernel, tensors)
         assert [str(p) for p in verdict.problems] == [], config
         assert verdict.verified == "simulated", (config, verdict.difference)
+
+
+@pytest.mark.parametrize("case", ["matmul ragged", "conv2d stem", "conv2d grouped"])
+def test_equal_keys_mean_equal_schedules(case: str) -> None:
+    """What the search skips as known is, row by row, what it measured: two changes deep."""
+    problem = problem_of(case)
+    bias = trick.find(problem, {i: 5000 for i in problem.adds})
+    costs = costs_of(SMALL, "de10")
+    ((_, start),) = propose(problem, Reserve({"INP": 8, "WGT": 8, "ACC": 8}), costs, count=1,
+                            trimmed_steps=count_steps(problem), epilogue_cycles=1)  # fmt: skip
+    near = [config for _, config in neighbours(problem, start)]
+    built: dict[tuple[object, ...], tuple[object, ...]] = {}
+    equal = 0
+    for config in [start, *near, *(c for n in near[::3] for _, c in neighbours(problem, n))][:300]:
+        try:
+            schedule = build(problem, config, bias)
+        except Infeasible:
+            continue
+        key = (*tiling.key(problem, config), min(config.slots, schedule.stats["slots"]))
+        rows = (
+            schedule.ops.tolist(), schedule.tokens.tolist(), schedule.regions,
+            [(t.uops.tolist(), t.iter_out, t.iter_in, t.factors, t.op, t.imm, t.reset)
+             for t in schedule.templates],
+        )  # fmt: skip
+        equal += key in built
+        assert built.setdefault(key, rows) == rows, config
+    assert equal > 10

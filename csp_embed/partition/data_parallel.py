@@ -9,10 +9,8 @@ as one graph, so that they queue on shared buses.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
 
@@ -32,6 +30,7 @@ from csp_embed.ir.network import (
 )
 from csp_embed.partition.bounds import latency_period as bounds
 from csp_embed.partition.exact import DOUBLE, Exact, below
+from csp_embed.partition.links import solve_links
 from csp_embed.partition.request import Clock, Request
 from csp_embed.partition.symmetry import trimmed
 from csp_embed.partition.view import make_problem, normalised, number
@@ -142,20 +141,20 @@ def solve_replicated(
     return best
 
 
-def _keywords(clock: Clock, share: float = 1.0, stopped: bool = False) -> dict[str, Any]:
-    """The request as arguments of `solve`, with a share of the time that is left. stopped: by
-    Ctrl-C, after which what is missing is only completed, the quickest way."""
-    names = ("method", "contiguous", "pipeline", "workers", "seed", "effort")
-    found = {name: getattr(clock.request, name) for name in names}
+def _share(clock: Clock, share: float = 1.0, stopped: bool = False) -> Request:
+    """The request with a share of the time that is left. stopped: by Ctrl-C, after which what is
+    missing is only completed, the quickest way."""
+    own = replace(clock.request, progress=None)
     if stopped:
-        return found | {"method": "greedy", "time_limit": 1.0}
-    return found | {"time_limit": max(LEAST, share * clock.left()) if clock.wall else None}
+        return replace(own, method="greedy", time_limit=1.0)
+    return replace(own, time_limit=max(LEAST, share * clock.left()) if clock.wall else None)
 
 
-def _solver() -> Callable[..., Plan]:
-    from csp_embed.partition.solve import solve
-
-    return solve
+def _solved(
+    graph: TaskGraph, platform: Platform, request: Request, fix: dict[str, str] | None = None
+) -> Plan:
+    """One copy, with a clock of its own."""
+    return solve_links(graph, platform, Clock(request), dict(fix or {}), None)
 
 
 def _throughput(
@@ -163,13 +162,12 @@ def _throughput(
     way: list[list[str]], batch: int,
 ) -> Plan:  # fmt: skip
     """Copies solved apart; rates 1 / period each, scaled where a shared bus is too busy."""
-    solve, request = _solver(), clock.request
+    request = clock.request
     plans: list[Plan] = []
     for done, names in enumerate(way):
         stopped = any("interrupted" in plan.reasons for plan in plans)
-        share = _keywords(clock, 1 / (len(way) - done), stopped)
         part = part_of(platform, names)
-        plan = solve(graph, part, objective="throughput", fix=fix, **share)
+        plan = _solved(graph, part, _share(clock, 1 / (len(way) - done), stopped), fix)
         plans.append(plan)
         if plan.objective is None:  # the limit, or Ctrl-C
             return plan
@@ -235,7 +233,6 @@ def _shares(
     """Samples of each replica: one each, then each further one where HEFT ends first (where the
     mean load is least, once time is short or Ctrl-C came). Also whether some cost was scaled
     linearly, and whether Ctrl-C came."""
-    solve = _solver()
     linear, stopped, trials = False, False, clock.part(0.5)
 
     def ends(index: int, share: int) -> float:
@@ -252,7 +249,8 @@ def _shares(
         )
         limit = max(LEAST, trials.left()) if trials.wall else None
         part = part_of(platform, way[index])
-        plan = solve(TaskGraph(tasks, edges), part, method="heft", time_limit=limit)
+        heft = Request(method="heft", time_limit=limit)
+        plan = _solved(TaskGraph(tasks, edges), part, heft)
         stopped |= "interrupted" in plan.reasons
         return float("inf") if plan.objective is None else plan.objective
 
@@ -288,7 +286,7 @@ def _latency(
     inside = {name for names in way for name in names}
     links = tuple(k for k in platform.links if any(set(k.between) <= set(names) for names in way))
     joint = replace(part_of(platform, sorted(inside)), links=links)
-    plan = _solver()(TaskGraph(tasks, edges), joint, fix=fixed, **_keywords(clock, 1.0, stopped))
+    plan = _solved(TaskGraph(tasks, edges), joint, _share(clock, 1.0, stopped), fixed)
     if plan.objective is None:
         return plan
     found = tuple(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 from dataclasses import replace
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
 
@@ -30,10 +29,13 @@ from csp_embed.partition.bounds import latency_period as bounds
 from csp_embed.partition.exact import below
 from csp_embed.partition.methods import chains, throughput
 from csp_embed.partition.methods.balance import balance
-from csp_embed.partition.methods.latency import Proof, reached
 from csp_embed.partition.methods.period_loads import load_arrays
 from csp_embed.partition.models.dnn import Dnn, make_dnn
 from csp_embed.partition.models.dnn_cpsat import build, path_bounds
+from csp_embed.partition.models.dnn_times import canonical, convex, exact_loads, timetable
+from csp_embed.partition.models.search import reached
+from csp_embed.partition.portfolio import NUMBERS
+from csp_embed.partition.proof import Proof
 from csp_embed.partition.request import Clock, Request, in_units
 from csp_embed.partition.supervise import INTERRUPTED, supervised
 from csp_embed.partition.symmetry import trimmed
@@ -41,7 +43,7 @@ from csp_embed.partition.view import Ints
 from csp_embed.solver import cpsat
 from csp_embed.solver.status import Solved
 
-FIRST, LAST, TOTAL = 4.0, 32.0, 60.0  # deterministic units per round and in all
+OWN = NUMBERS.dnn
 
 
 class State:
@@ -181,11 +183,11 @@ def _starts(state: State) -> None:
         d for d in chainsof if (np.bincount(d, p.weight, minlength=p.m) <= p.memory).all()
         and all(len(set(d[g].tolist())) == 1 for g in p.groups())
     ]  # fmt: skip
-    rounds = 4 if r.method in ("auto", "exact") else 16
+    rounds = OWN.chains[0 if r.method in ("auto", "exact") else 1]
     state.fresh = chainsof[0] if chainsof else None
     if r.method in ("auto", "exact"):
         # The best contiguous placement is easy to find and a good start for the free one.
-        _round(state, replace(r, contiguous=True), FIRST, 0.1)
+        _round(state, replace(r, contiguous=True), OWN.first, 0.1)
     for number in range(rounds if chainsof else 0):
         _chain(state, chainsof[0] if number % 2 == 0 or state.dev is None else state.dev, number)
         if state.clock.left() < (0.6 * r.time_limit if r.time_limit else 0):
@@ -198,9 +200,9 @@ def _chain(state: State, start: Ints, number: int) -> None:
     q = load_arrays(p, dnn.accelerator, dnn.toll)
     scale = float(p.cost.min(axis=1).sum()) / p.m
     dev = start.copy()
-    hot = (0.02, 0.02, 0.4, 0.05)[number % 4] * scale
-    steps = max(int(400_000 * r.effort), 1000)
-    balance(q, dev, steps, max(hot, 1e-9), max(1e-4 * scale, 1e-12), 1000 * r.seed + number + 1)
+    hot = OWN.heats[number % len(OWN.heats)] * scale
+    steps = max(int(OWN.proposals * r.effort), 1000)
+    balance(q, dev, steps, max(hot, 1e-9), max(OWN.cold * scale, 1e-12), 1000 * r.seed + number + 1)
     state.offer(dev, "anneal")
     state.clock.tell(f"balancing, {state.clock.ms(state.value)}")
 
@@ -225,7 +227,6 @@ def _round(state: State, r: Request, limit: float, share: float) -> Solved:
         built.hint(state.dnn, canonical(state.dnn, state.dev))
     params = clock.params(limit, share)
     clock.tell(f"exact search, {clock.ms(best)}")
-    # As in `latency.exact`: no linear relaxation of coefficients beyond what doubles hold.
     found = cpsat.solve(built.cp, params)
     state.interrupted |= found.interrupted
     if found.found:
@@ -240,8 +241,8 @@ def _round(state: State, r: Request, limit: float, share: float) -> Solved:
 def _exact(state: State) -> str:
     """Rounds of CP-SAT, each with twice the limit; the last status."""
     clock, r = state.clock, state.clock.request
-    spent, limit, status, number = 0.0, FIRST, UNKNOWN, 100
-    while spent < TOTAL and clock.left() > 0 and not state.interrupted:
+    spent, limit, status, number = 0.0, OWN.first, UNKNOWN, 100
+    while spent < OWN.total and clock.left() > 0 and not state.interrupted:
         # On the wall clock a round gets a fifth of what is left, at least 4 s.
         share = max(0.2, 4.0 / max(clock.left(), 0.1)) if clock.wall else 1.0
         found = _round(state, r, limit, min(share, 1.0))
@@ -260,7 +261,7 @@ def _exact(state: State) -> str:
                 number += 1
             _pairs(state, limit)
         spent += limit
-        limit = min(limit * 2, LAST)
+        limit = min(limit * 2, OWN.last)
         if clock.wall:
             spent = 0.0
     return status
@@ -283,103 +284,17 @@ def _pairs(state: State, limit: float) -> None:
                 if d not in (one, two):
                     built.cp.add(built.x[g][d] == 1)
             built.hint(dnn, state.dev)
-            params = clock.params(0.5)
+            params = clock.params(OWN.pair)
             if clock.wall:
-                params = replace(params, time_limit=min(3.0, clock.left()))
+                params = replace(params, time_limit=min(OWN.pair_seconds, clock.left()))
             before = state.value
             found = cpsat.solve(built.cp, params)
             state.interrupted |= found.interrupted
             if found.found:
                 state.offer(built.placement(dnn, found.value), "pairs")
             improved |= state.value < before * (1 - 1e-9)
-            spent += 0.5
+            spent += OWN.pair
             clock.tell(f"pairs of devices, {clock.ms(state.value)}")
-
-
-def canonical(dnn: Dnn, dev: Ints) -> Ints:
-    """Equal accelerators renamed in the order of their first group."""
-    p, image, taken = dnn.p, {}, set()
-    for g in p.groups():
-        d = int(dev[g[0]])
-        if d in image:
-            continue
-        for e in range(p.m):
-            if (
-                e not in taken
-                and dnn.accelerator[e] == dnn.accelerator[d]
-                and p.memory[e] == p.memory[d]
-                and np.array_equal(p.cost[:, e], p.cost[:, d])
-            ):
-                image[d] = e
-                taken.add(e)
-                break
-    return np.array([image[int(d)] for d in dev], np.int64)
-
-
-def convex(dnn: Dnn, dev: Ints, pipeline: bool) -> bool:
-    """Convex sets of forward and of backward tasks; with pipeline no ring either."""
-    p = dnn.p
-    for label in (0, 1):
-        left, seen = [0] * p.n, [0] * p.n
-        feeds = np.zeros((p.m, p.m), bool)
-        for t in range(p.n):
-            if dnn.backward[t] != label:
-                continue
-            here, gone, been = 1 << int(dev[t]), 0, 0
-            for v in p.inputs(t):
-                u = int(p.value_src[v])
-                if dnn.backward[u] == label:
-                    gone |= left[u]
-                    been |= seen[u]
-                    feeds[dev[u], dev[t]] = True
-            gone |= been & ~here
-            if gone & here:
-                return False
-            seen[t], left[t] = been | here, gone
-        np.fill_diagonal(feeds, False)
-        rest = list(range(p.m))
-        while pipeline and rest:
-            first = [d for d in rest if not feeds[rest, d].any()]
-            if not first:
-                return False
-            rest = [d for d in rest if d not in first]
-    return True
-
-
-def timetable(dnn: Dnn, dev: Ints, exact: list[Fraction] | None = None) -> Any:
-    """(start, finish) of each task; None where subgraphs wait for each other (not convex). exact:
-    loads in ms, for times in ms that are Fractions; else floats in units.
-
-    Accelerators are single nodes of the contracted graph, timed when all before them are."""
-    p = dnn.p
-    load = dnn.loads(dev) if exact is None else exact
-    node = np.where(dnn.accelerator[dev] == 1, dev, p.m + np.arange(p.n))
-    before: dict[int, set[int]] = {int(x): set() for x in node}
-    after: dict[int, set[int]] = {int(x): set() for x in node}
-    for u, t, _ in p.edges():
-        if node[u] != node[t]:
-            before[int(node[t])].add(int(node[u]))
-            after[int(node[u])].add(int(node[t]))
-    waiting = {x: len(b) for x, b in before.items()}
-    ready = sorted(x for x, k in waiting.items() if not k)
-    begin: dict[int, Any] = {}
-    end: dict[int, Any] = {}
-    while ready:
-        x = ready.pop()
-        begin[x] = max((end[y] for y in before[x]), default=0)
-        t = x - p.m
-        if t < 0:
-            end[x] = begin[x] + load[x]
-        else:
-            cost = float(p.cost[t, dev[t]]) if exact is None else dnn.exact_cost(t, int(dev[t]))
-            end[x] = begin[x] + cost
-        for y in sorted(after[x]):
-            waiting[y] -= 1
-            if not waiting[y]:
-                ready.append(y)
-    if len(end) < len(before):
-        return None
-    return np.array([begin[int(x)] for x in node]), np.array([end[int(x)] for x in node])
 
 
 def _plan(state: State) -> Plan:
@@ -417,16 +332,3 @@ def _plan(state: State) -> Plan:
         assignments=rows, loads=found, bound=proof.name, reasons=reasons,
         graph_sha256=p.graph.sha256, platform_sha256=p.platform.sha256,
     )  # fmt: skip
-
-
-def exact_loads(dnn: Dnn, dev: Ints) -> list[Fraction]:
-    """`Dnn.loads` in ms, exactly."""
-    p, found = dnn.p, [Fraction(0)] * dnn.p.m
-    for t, d in enumerate(dev.tolist()):
-        found[d] += dnn.exact_cost(t, d)
-    for v, u in enumerate(p.value_src):
-        away = set(dev[p.consumers(v)].tolist()) - {int(dev[u])}
-        for d in (*away, *([int(dev[u])] if away else [])):
-            if dnn.accelerator[d]:
-                found[d] += dnn.exact_toll(v)
-    return found

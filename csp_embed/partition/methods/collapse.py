@@ -16,7 +16,12 @@ import numpy as np
 
 from csp_embed.ir.network import THROUGHPUT, Edge, Platform, Task, TaskGraph
 from csp_embed.partition.methods.chains import orders
-from csp_embed.partition.view import Floats, Ints, Problem
+from csp_embed.partition.methods.period import split_throughput
+from csp_embed.partition.methods.throughput import starts
+from csp_embed.partition.proof import Proof, first_bounds, settled
+from csp_embed.partition.request import Clock, Incumbent, Request
+from csp_embed.partition.symmetry import trimmed
+from csp_embed.partition.view import Floats, Ints, Problem, make_problem, normalised
 
 
 def servers(p: Problem) -> list[list[int]] | None:
@@ -53,7 +58,7 @@ def shape(p: Problem, run: Ints, devices: list[int]) -> tuple[object, ...]:
     return (rows.tobytes(), p.weight[run].tobytes(), p.activation[run].tobytes(), tuple(values))
 
 
-def collapsed(p: Problem, effort: float = 1.0, seed: int = 0) -> Ints | None:
+def collapsed(p: Problem, clock: Clock) -> Ints | None:
     """The placement. Solves each distinct run on the first server, exactly within a limit."""
     groups = servers(p)
     if groups is None or p.n < 2 * len(groups):
@@ -71,7 +76,7 @@ def collapsed(p: Problem, effort: float = 1.0, seed: int = 0) -> Ints | None:
             continue
         key = shape(p, run, groups[0])
         if key not in known:
-            local = _solve(p, run, groups[0], effort, seed)
+            local = _solve(p, run, groups[0], clock)
             if local is None:
                 return None
             known[key] = local
@@ -79,10 +84,8 @@ def collapsed(p: Problem, effort: float = 1.0, seed: int = 0) -> Ints | None:
     return dev
 
 
-def _solve(p: Problem, run: Ints, devices: list[int], effort: float, seed: int) -> Ints | None:
+def _solve(p: Problem, run: Ints, devices: list[int], clock: Clock) -> Ints | None:
     """Device (by place within the server) of each task of a run alone on its server."""
-    from csp_embed.partition.solve import solve
-
     names = [p.platform.devices[d].name for d in devices]
     by_id, inside = p.graph.by_id(), {int(t) for t in run}
     keep = set(names)
@@ -111,10 +114,17 @@ def _solve(p: Problem, run: Ints, devices: list[int], effort: float, seed: int) 
         for u, t, v in p.edges()
         if u in inside and t in inside
     )
-    plan = solve(
-        TaskGraph(tasks, edges), own, objective=THROUGHPUT, method="split", effort=effort, seed=seed
-    )
-    if plan.objective is None:
+    graph = TaskGraph(tasks, edges)
+    q = normalised(make_problem(graph, trimmed(graph, own, ())))
+    # No limit of its own: equal shares would leave none of the runs time enough.
+    request = Request(THROUGHPUT, "split", seed=clock.request.seed, effort=clock.request.effort)
+    inc, proof = Incumbent(q, request), Proof.of(q)
+    first_bounds(q, proof, request)
+    for name, dev in starts(q):
+        inc.offer(dev, None, name)
+    if not settled(q, inc, proof):
+        split_throughput(q, inc, proof, clock.of(request, q.unit))
+    if inc.best is None:
         return None
-    place = plan.device_of()
-    return np.array([names.index(place[p.ids[t]]) for t in run], np.int64)
+    chosen = {t: q.platform.devices[d].name for t, d in zip(q.ids, inc.best.dev, strict=True)}
+    return np.array([names.index(chosen[p.ids[t]]) for t in run], np.int64)

@@ -1,0 +1,177 @@
+"""The cost model "links", one copy of the graph: bounds, methods, the plan of the best found.
+
+Takes: a TaskGraph, a Platform, a clock.  Leaves: a Plan with a proved lower bound.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+
+from csp_embed.errors import Infeasible
+from csp_embed.ir.network import (
+    FEASIBLE,
+    LATENCY,
+    OPTIMAL,
+    THROUGHPUT,
+    UNKNOWN,
+    Plan,
+    Platform,
+    TaskGraph,
+)
+from csp_embed.partition import feasible
+from csp_embed.partition.conflict import reasons
+from csp_embed.partition.exact import Exact, below
+from csp_embed.partition.methods import lists, throughput
+from csp_embed.partition.methods.list_scheduling import ListScheduler
+from csp_embed.partition.methods.method import Search
+from csp_embed.partition.portfolio import NUMBERS, PORTFOLIO
+from csp_embed.partition.proof import Proof, first_bounds
+from csp_embed.partition.request import Clock, Incumbent, Request, in_units
+from csp_embed.partition.supervise import INTERRUPTED, supervised
+from csp_embed.partition.symmetry import trimmed
+from csp_embed.partition.table import TABLE
+from csp_embed.partition.timetable import decoded, latency_plan, retimed, throughput_plan
+from csp_embed.partition.view import Problem, make_problem, normalised
+
+OWN = NUMBERS.lists
+
+RULES = tuple(rule.name for rule in lists.RULES)
+
+
+def solve_links(
+    graph: TaskGraph, platform: Platform, clock: Clock, fix: dict[str, str], start: Plan | None
+) -> Plan:
+    """The "links" cost model, one copy of the graph."""
+    found: list[Search] = []
+
+    def search() -> None:
+        named = {*fix.values(), *(start.device_of().values() if start else ())}
+        p = normalised(make_problem(graph, trimmed(graph, platform, named), fix))
+        own = clock.of(in_units(clock.request, p), p.unit)
+        inc, proof = Incumbent(p, own.request), Proof.of(p)
+        found.append(Search(p, inc, proof, own))
+        if start is not None:
+            restart(p, inc, start)
+        if p.n > OWN.interpreted and own.request.method not in RULES:
+            quick_start(p, inc)
+        first_bounds(p, proof, own.request)
+        run(found[0])
+
+    ended = supervised(search, clock)
+    if not found:  # the limit came before the first arrays
+        return Plan(
+            clock.request.objective, None, 0.0, None, UNKNOWN, clock.request.method,
+            graph_sha256=graph.sha256, platform_sha256=platform.sha256,
+            reasons=("interrupted",) if ended == INTERRUPTED else (),
+        )  # fmt: skip
+    p, inc, proof = found[0].p, found[0].inc, found[0].proof
+    proof.interrupted = ended == INTERRUPTED
+    return finish(p, inc, proof, inc.request)
+
+
+def run(search: Search) -> None:
+    """The steps of the method that was asked for, until one ends the search."""
+    p, r = search.p, search.request
+    if p.n == 0:
+        nothing = np.zeros(0, np.int64)
+        search.inc.offer(nothing, decoded(p, np.arange(0), nothing), "empty")
+        return
+    for step in PORTFOLIO.orders[r.objective][r.method]:
+        method = TABLE[step.do]
+        if method.applies(search, step) is None:
+            method.run(search, step)
+        if search.over:
+            return
+
+
+def quick_start(p: Problem, inc: Incumbent) -> None:
+    """A plan before anything is compiled: a limit or Ctrl-C may come while kernels are."""
+    if inc.request.objective == LATENCY and p.n * p.m <= OWN.quick_pairs:
+        scheduler = ListScheduler(p, compiled=False)
+        x = scheduler.heft()
+        if np.isfinite(x.value):
+            table = decoded(p, x.order, x.dev, scheduler.k, scheduler.a, scheduler.w)
+            inc.offer(x.dev, table, "heft")
+    elif inc.request.objective == LATENCY:  # one after the other, where that is allowed
+        for name, dev in throughput.starts(p):
+            if feasible.talks(p, dev):
+                inc.offer(dev, retimed(p, dev, range(p.n), {}), name)
+    elif inc.request.objective == THROUGHPUT:
+        for name, dev in throughput.starts(p):
+            inc.offer(dev, None, name)
+
+
+def restart(p: Problem, inc: Incumbent, start: Plan) -> None:
+    """Offers a plan given by the user; tasks on lost or forbidden devices go elsewhere."""
+    at = {d.name: i for i, d in enumerate(p.platform.devices)}
+    named = start.device_of()
+    dev = p.cost.argmin(axis=1).astype(np.int64)
+    for t, name in enumerate(p.ids):
+        d = at.get(named.get(name, ""), -1)
+        if d >= 0 and np.isfinite(p.cost[t, d]):
+            dev[t] = d
+    for members in p.groups():
+        dev[members] = dev[members[0]]
+    starts = {row.task: row.start for row in start.assignments if row.start is not None}
+    order = np.arange(p.n)
+    if len(starts) == p.n:
+        order = np.array(sorted(range(p.n), key=lambda t: (starts.get(p.ids[t], 0.0), t)), np.int64)
+        if any(starts[p.ids[u]] > starts[p.ids[t]] for u, t, _ in p.edges()):
+            order = np.arange(p.n)
+    if feasible.talks(p, dev):
+        inc.offer(dev, decoded(p, order, dev), "start")
+    elif inc.request.objective != LATENCY:
+        inc.offer(dev, None, "start")
+
+
+def finish(p: Problem, inc: Incumbent, proof: Proof, request: Request) -> Plan:
+    """The plan of the incumbent, or UNKNOWN, or an Infeasible error with the reason."""
+    said = ("interrupted",) if proof.interrupted else ()
+    if inc.best is None:
+        if proof.notes and not proof.interrupted:
+            raise _infeasible(p, request)
+        return Plan(
+            request.objective, None, below(proof.sure), None, UNKNOWN, request.method,
+            bound=proof.name, graph_sha256=p.graph.sha256, platform_sha256=p.platform.sha256,
+            reasons=said,
+        )  # fmt: skip
+    best, rational = inc.best, Exact.of(p)
+    table = None if best.table is None else rational.timetable(best.table)
+    load = rational.loads(best.dev)
+    period = max(load.values(), default=Fraction(0))
+    value = period
+    if request.objective == LATENCY:
+        assert table is not None
+        value = table.makespan
+    closed = proof.meets(value)
+    low = min(proof.sure, value)
+    figures = {
+        "method": request.method
+        if best.method == request.method
+        else f"{request.method}:{best.method}",
+        "status": OPTIMAL if closed else FEASIBLE,
+        "lower_bound": below(low),
+        "gap": 0.0 if closed else float((value - low) / value),
+        "bound": proof.name,
+        "reasons": said,
+    }
+    if request.objective == LATENCY:
+        assert table is not None
+        if request.min_throughput is not None:
+            figures["period"] = float(period)
+        return latency_plan(p, table, **figures)
+    timed = table if request.max_latency is not None else None
+    return throughput_plan(p, best.dev, load, timed, **figures)
+
+
+def _infeasible(p: Problem, request: Request) -> Infeasible:
+    """Names what stands in the way, found by leaving constraints out one at a time."""
+    what = reasons(p, request)
+    return Infeasible(
+        "no plan keeps all constraints",
+        where="; ".join(what) or "the constraints together",
+        why="proved by exact search",
+        hint="relax one of these",
+    )

@@ -1,0 +1,133 @@
+"""Annealing chains for the makespan: which annealer, from which starts, for how long.
+
+Takes: a Problem, placements to start from.  Leaves: the incumbent improved.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from csp_embed.partition import kernels
+from csp_embed.partition.methods.anneal import anneal
+from csp_embed.partition.methods.list_scheduling import Placement
+from csp_embed.partition.methods.method import Method, Search
+from csp_embed.partition.methods.reinsert import ordered, reinsert
+from csp_embed.partition.portfolio import NUMBERS, Step
+from csp_embed.partition.proof import SAME
+from csp_embed.partition.request import Clock, Incumbent
+from csp_embed.partition.timetable import decoded
+from csp_embed.partition.view import Problem, _csr
+
+OWN = NUMBERS.anneal
+
+
+def annealed(
+    p: Problem, inc: Incumbent, clock: Clock, starts: list[Placement], steps: int, share: float,
+    low: float = 0.0,
+) -> None:  # fmt: skip
+    """Chains from the best starts in turn; two at a time with two workers.
+
+    Deterministic: `steps` proposals per chain, one chain per start. Wall clock: four chains for
+    each worker, as long as a share of what is left allows. low: a bound at which to stop, ms."""
+    lanes = [x for x in starts if np.isfinite(x.value)]
+    if not lanes:
+        return
+    chains, request = Chains(p, clock), clock.request
+    threads = max(1, request.workers)
+    begun = clock.seconds()
+    budget, number, factor = 0.0, 0, 1.0
+    if clock.wall:
+        # The first round is a trial of the pace: contended links cost far more a proposal.
+        budget, factor = clock.left() * share, min(1.0, OWN.trial / steps)
+    with ThreadPoolExecutor(threads) as pool:
+        while True:
+            before = clock.seconds()  # jobs may end before this thread goes on
+            jobs = [
+                pool.submit(chains.run, slot, lanes[(number + slot) % len(lanes)],
+                            number + slot, int(steps * factor))
+                for slot in range(threads)
+            ]  # fmt: skip
+            for job in jobs:
+                chains.offer(inc, job.result())
+            number += threads
+            best = inc.best.value if inc.best else float("inf")
+            clock.tell(f"annealing, {clock.ms(best)}", number, max(number, len(lanes)))
+            if best <= low * (1 + SAME):
+                return
+            if not clock.wall:
+                if number >= len(lanes):
+                    return
+                continue
+            pace = (clock.seconds() - before) / (steps * factor)
+            left = budget - (clock.seconds() - begun)
+            # The pace of a short round is a rough one.
+            factor = min(OWN.growth * factor, min(budget / 4, left) / max(pace * steps, 1e-9))
+            if left < budget / 20 or factor * steps < OWN.least:
+                return
+
+
+class Chains:
+    """Annealing chains on one problem: by reinsertion where no link is contended, no task is
+    colocated and no activation counts, else by the general proposals of `anneal`. One work space
+    per thread."""
+
+    def __init__(self, p: Problem, clock: Clock) -> None:
+        self.p, self.seed = p, clock.request.seed
+        alone = len(p.groups()) == p.n
+        # Where any device could hold everything at once, no activation can be one too many.
+        tight = p.weight.sum() + p.activation.sum() > p.memory.min(initial=np.inf)
+        self.activation = p.activation if tight else np.zeros(p.n)
+        self.plain = alone and not (p.contended() or p.row.any() or self.activation.any())
+        self.member_ptr, self.members = _csr(p.groups())
+        self.arrays = kernels.arrays(p)
+        self.spaces = [kernels.work(p) for _ in range(max(1, clock.request.workers))]
+        self.graph = ordered(p) if self.plain else None
+
+    def run(
+        self, slot: int, start: Placement, number: int, steps: int, warm: float = 1.0
+    ) -> Placement:
+        """One chain. warm: factor on the first temperature."""
+        order, dev = start.order.copy(), start.dev.copy()
+        seed = self.seed * 1000 + number + 1
+        scale = max(start.value, 1e-9)  # a plan that takes no time has no temperature of its own
+        if self.plain:
+            hot, cold, work = OWN.heats[number % len(OWN.heats)]
+            hot, cold = max(warm * hot, cold) * scale, cold * scale
+            value = reinsert(self.graph, order, dev, max(steps, 1), hot, cold, work, seed)
+        else:
+            hot = OWN.decoded_heats[number % len(OWN.decoded_heats)] * scale
+            value = anneal(
+                self.arrays, self.spaces[slot], self.activation, self.members,
+                self.member_ptr, order, dev, steps, hot, OWN.decoded_cold * scale, seed,
+            )  # fmt: skip
+        return Placement(order, dev, float(value), "anneal")
+
+    def offer(self, inc: Incumbent, x: Placement) -> None:
+        """A chain's result as a timetable."""
+        if inc.best is None or x.value < inc.best.value:
+            inc.offer(x.dev, decoded(self.p, x.order, x.dev), x.method)
+
+
+def _free(search: Search, step: Step) -> str | None:
+    if search.request.shaped:
+        return "it does not know convex sets"
+    if step.when != "always" and search.p.n <= NUMBERS.lists.interpreted:
+        return f"exact search is quicker up to {NUMBERS.lists.interpreted} tasks"
+    return None
+
+
+def _run(search: Search, step: Step) -> None:
+    p = search.p
+    steps = int(min(OWN.proposals, OWN.touches / max(p.n, 1)) * search.request.effort)
+    share = step.share
+    if share == 1:  # beside other methods: the less, the more those can do
+        share = OWN.share_queued
+        if p.n <= OWN.share_tasks and not p.contended():
+            share = OWN.share_free
+    starts = search.starts[: OWN.starts]
+    annealed(p, search.inc, search.clock, starts, max(steps, OWN.least), share, search.proof.value)
+
+
+METHOD = Method("anneal", _free, _run)

@@ -1,0 +1,179 @@
+"""Exact search: CP-SAT in rounds, and lists of the placements that may still be better.
+
+Takes: a Problem, an Incumbent, a Proof.  Leaves: both improved, up to a proved optimum.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from fractions import Fraction
+
+from csp_embed.ir.network import LATENCY
+from csp_embed.partition.bounds import latency_period as bounds
+from csp_embed.partition.methods.method import Method, Search
+from csp_embed.partition.methods.placements import placements
+from csp_embed.partition.models.search import build, placed, reached, take, tuning
+from csp_embed.partition.portfolio import NUMBERS, Step
+from csp_embed.partition.proof import Proof, horizon
+from csp_embed.partition.request import Clock, Incumbent
+from csp_embed.partition.symmetry import canonical, device_classes
+from csp_embed.partition.view import Ints, Problem
+from csp_embed.solver import cpsat
+
+OWN = NUMBERS.exact
+
+ABOVE = 1 + 1e-8  # placements are listed to a little above a makespan, so that none is missed
+
+
+def exact(
+    p: Problem, inc: Incumbent, proof: Proof, clock: Clock, limit: float, share: float = 1.0,
+    target: float | None = None,
+) -> str:  # fmt: skip
+    """CP-SAT on the whole problem, hinted with the incumbent. Returns the solver's status.
+
+    target: a value in ms at which it stops, with whatever bound it has by then."""
+    request = clock.request
+    best = inc.best
+    model = build(p, request, horizon(p, inc))
+    classes = device_classes(p)
+    model.symmetry(classes)
+    if best is not None:
+        dev = canonical(p, best.dev, classes)
+        same = bool((dev == best.dev).all())
+        times = best.table.start if best.table is not None and same else None
+        model.hint(dev, times if model.start else None)
+    clock.tell("exact search")
+    stop = None if target is None else model.scale.down(target)
+    for _ in range(OWN.refusals):
+        params, extra = clock.params(limit, share), tuning(request)
+        if extra and request.objective == "latency":
+            params = replace(params, workers=1, interleave=False)
+        found = cpsat.solve(model.cp, params, extra=extra, target=stop)
+        proof.interrupted |= found.interrupted
+        if not found.found or take(p, inc, model, found, "cpsat") or inc.keeps_last:
+            break
+        if inc.keeps(placed(p, model, found), None):
+            break  # rounded times do not fit, exact ones of the same placement may
+        # What the model leaves out (memory of inputs in flight) refuses this placement: not again.
+        model.refuse(found)
+    if found.status == "INFEASIBLE" and best is None:
+        proof.notes.append("infeasible")
+    elif found.status == "INFEASIBLE" and best is not None:
+        # Nothing as good as the incumbent within the rounded horizon: it is optimal.
+        proof.raise_to(best.value, "exact search")
+        proof.closed = True
+    elif found.status in ("OPTIMAL", "FEASIBLE", "UNKNOWN"):
+        proof.rounded |= not model.scale.exact
+        proof.know(reached(model.goal, model.scale, found), "exact search")
+        proof.closed |= found.status == "OPTIMAL"
+    return found.status
+
+
+def few_left(p: Problem, inc: Incumbent, proof: Proof, clock: Clock, hits: int) -> None:
+    """Searches the placements that may stay below makespans from the lower bound upwards, as long
+    as these are few: far above the load bound they never are."""
+    most = OWN.listable * bounds.window_load(p)
+    for part in OWN.goals:
+        if inc.best is None or clock.left() < 0.2 or proof.interrupted or proof.closed:
+            return
+        high = inc.best.value
+        goal = proof.value + part * (high - proof.value) if part < 1 else high
+        if goal > most:
+            return
+        clock.tell(f"listing placements below {clock.ms(goal)}")
+        rows = placements(p, goal * ABOVE, hits=hits, stop=lambda: clock.left() < 0.1)
+        if rows is None or not search_among(p, inc, proof, clock, rows, goal):
+            return
+
+
+def search_among(
+    p: Problem, inc: Incumbent, proof: Proof, clock: Clock, rows: Ints, goal: float
+) -> bool:
+    """CP-SAT on the placements `rows`, which are all that may have a makespan below `goal`: an
+    optimum among them is the optimum, and where they have no plan, `goal` is a bound. Says whether
+    either was proved."""
+    status = "INFEASIBLE"
+    if len(rows):
+        model = build(p, clock.request, goal)
+        model.among(rows)
+        params = replace(clock.params(*OWN.among), workers=1, interleave=False)
+        found = cpsat.solve(model.cp, params, extra=tuning(clock.request))
+        proof.interrupted |= found.interrupted
+        status = found.status
+        if found.found:
+            take(p, inc, model, found, "placements")
+    best = inc.best.value if inc.best is not None else float("inf")
+    if status == "OPTIMAL":  # the best of these, and all others reach `goal`
+        others = Fraction(goal * (1 + 1e-12)) * p.unit
+        proof.rounded |= not model.scale.exact
+        least = min(reached(model.goal, model.scale, found), others)
+        proof.know(least, "all placements")
+        proof.closed = True
+    elif status == "INFEASIBLE" and goal >= best:
+        proof.raise_to(best, "all placements")
+        proof.closed = True
+    elif status == "INFEASIBLE":
+        proof.raise_to(goal, "all placements")
+    return status in ("OPTIMAL", "INFEASIBLE")
+
+
+def exact_rounds(p: Problem, inc: Incumbent, proof: Proof, clock: Clock, share: float) -> None:
+    """`exact` again and again while it improves: each model knows the better horizon. For the
+    makespan placements are listed before each round, on the wall clock and a second worker beside
+    the later rounds."""
+    listed = clock.request.objective == "latency"
+    aside = listed and clock.wall and clock.request.workers > 1
+    most = OWN.listable * bounds.window_load(p) if aside else 0.0
+    rounds = list(OWN.rounds)
+    if p.n > OWN.last_tasks:
+        rounds[-1] = (OWN.last_large, 1.0)
+    with ThreadPoolExecutor(1) as pool:
+        for number, (limit, part) in enumerate(rounds):
+            if listed:
+                few_left(p, inc, proof, clock, OWN.hits[0 if aside else number])
+            before = inc.best.value if inc.best is not None else float("inf")
+            job = None
+            if aside and number and not proof.closed and before <= most:
+                job = pool.submit(placements, p, before * ABOVE, stop=lambda: clock.left() < 0.1)
+            if not proof.closed:
+                exact(p, inc, proof, clock, limit, share * part)
+            rows = job.result() if job is not None else None
+            if rows is not None and not proof.closed and not proof.interrupted:
+                search_among(p, inc, proof, clock, rows, before)
+            if proof.closed or proof.interrupted or proof.notes:
+                return
+            better = inc.best is not None and inc.best.value < before * (1 - 1e-9)
+            if number and not better and clock.wall and clock.left() < 1.0:
+                return
+
+
+def _worth(search: Search, step: Step) -> str | None:
+    """Where there is no plan, it is the one method that proves that none exists."""
+    p, best, proof, r = search.p, search.inc.best, search.proof, search.request
+    if step.when == "shaped" and not r.shaped:
+        return "annealing serves what need not be convex"
+    if best is None or step.when == "always":
+        return None
+    if step.when == "nothing found":
+        return "there is a plan"
+    if r.objective != LATENCY:
+        if p.n > OWN.period_tasks or search.clock.left() <= OWN.build * p.n:
+            return "the model takes longer to build than there is time"
+        return None
+    nearly = best.value <= proof.value * (1 + OWN.near_gap) and p.n <= OWN.near_tasks
+    return (
+        None
+        if p.n <= OWN.tasks or r.shaped or nearly
+        else f"more than {OWN.tasks} tasks, and a wide gap"
+    )
+
+
+def _run(search: Search, step: Step) -> None:
+    share = (
+        1.0 if search.p.n <= NUMBERS.lists.interpreted else step.share
+    )  # nothing comes after it on small graphs
+    exact_rounds(search.p, search.inc, search.proof, search.clock, share)
+
+
+METHOD = Method("exact", _worth, _run)

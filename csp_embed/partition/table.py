@@ -1,0 +1,39 @@
+"""All methods by name: a new one is a file in `methods/`, a line here, a step in the portfolio."""
+
+from __future__ import annotations
+
+from csp_embed.partition.methods import (
+    annealing,
+    balancing,
+    boundaries,
+    exact_search,
+    genetic,
+    lists,
+    mixed_integer,
+    neighbourhoods,
+    period,
+    proved,
+    seeds,
+    splitting,
+    steady,
+)
+
+TABLE = {
+    method.name: method
+    for method in (
+        *lists.RULES,
+        lists.METHOD,
+        seeds.METHOD,
+        steady.METHOD,
+        proved.METHOD,
+        splitting.METHOD,
+        period.METHOD,
+        annealing.METHOD,
+        balancing.METHOD,
+        genetic.METHOD,
+        mixed_integer.METHOD,
+        exact_search.METHOD,
+        neighbourhoods.METHOD,
+        boundaries.METHOD,
+    )
+}
