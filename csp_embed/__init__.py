@@ -13,7 +13,8 @@ Folders, in the order in which data flows:
     sim/        functional/ (values), cycles/ (time), tvm/ (foreign engines), traces, debugging
     compiler/   the stages in order (chain), the kernel that comes out, sweeps over layers
     network/    layer graphs: onnx/ (models), files/ (graph, platform, plan), profiles/ (costs),
-                made/ (generated)
+                made/ (generated); quantised/ (integer networks and their reference), lower/ (which
+                operators compute a quantised layer exactly)
     partition/  which device runs which layer when: view, bounds/, methods/, models/
     serving/    which layers of a large model stand on which servers
     run/        executes plans

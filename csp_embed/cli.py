@@ -22,7 +22,9 @@ from csp_embed.report.text_table import fit
 from csp_embed.streams import Guarded, open_missing
 
 # In the order of `--help`. A module that is missing here has no command (tests/unit/test_cli.py).
-GROUPS = ("compile", "simulate", "inspect", "isa", "deepbench", "model", "partition", "serve")
+GROUPS = (
+    "compile", "simulate", "inspect", "isa", "deepbench", "build", "model", "partition", "serve",
+)  # fmt: skip
 
 app = typer.Typer(
     name="csp-embed",

@@ -17,7 +17,7 @@ if [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$want" ]; then
   if ! {
     "$venv/bin/python" -m pip install -q --disable-pip-version-check --upgrade "pip>=25.1" &&
       "$venv/bin/python" -m pip install -q --disable-pip-version-check \
-        -e "$root[plot,onnx,dask,enumerate]" --group "$root/pyproject.toml:dev" &&
+        -e "$root[plot,onnx,tflite,dask,enumerate]" --group "$root/pyproject.toml:dev" &&
       "$venv/bin/python" -m csp_embed.warm
   } > "$log" 2>&1; then
     cat "$log" >&2

@@ -17,7 +17,9 @@ from command_line import run
 from csp_embed import cli, commands
 
 SELF = [sys.executable, "-m", "csp_embed"]
-NAMES = ("compile", "simulate", "check", "disasm", "isa", "deepbench", "report", "partition")
+NAMES = (
+    "compile", "simulate", "check", "disasm", "isa", "deepbench", "report", "build", "partition",
+)  # fmt: skip
 
 
 def names(app: typer.Typer) -> set[str | None]:

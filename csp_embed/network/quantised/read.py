@@ -1,0 +1,39 @@
+"""One way in for both formats, by the file's own first bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from csp_embed.errors import InputError
+from csp_embed.network.quantised.graph import Graph
+from csp_embed.network.quantised.onnx_graph import read_onnx
+from csp_embed.network.quantised.tflite_graph import read_tflite
+
+
+def read_quantised(path: str | Path, dims: Mapping[str, int] | None = None) -> Graph:
+    """The graph of a TFLite or ONNX file. dims: extents of named dimensions (ONNX only).
+
+    Raises: InputError, MissingLibrary, as `read_tflite` and `read_onnx`.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path} is a folder", where=str(path), hint="give the model file in it")
+    try:
+        with path.open("rb") as file:
+            head = file.read(8)
+    except OSError as error:
+        raise InputError(
+            f"cannot read {path}", where=str(path), why=error.strerror or str(error),
+            hint="check the path",
+        ) from error  # fmt: skip
+    if head[4:] == b"TFL3" or path.suffix.lower() == ".tflite":
+        if dims:
+            raise InputError(
+                "--dim has no effect on a TFLite model",
+                where=str(path),
+                why="its dimensions have no names",
+                hint="leave out --dim",
+            )
+        return read_tflite(path)
+    return read_onnx(path, dims)
