@@ -72,7 +72,7 @@ def test_the_wheel_is_typed(request: pytest.FixtureRequest) -> None:
     """py.typed lies in the package and setuptools is told to ship it."""
     root = request.config.rootpath
     stated = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]
-    assert stated["package-data"]["csp_embed"] == ["py.typed"]
+    assert "py.typed" in stated["package-data"]["csp_embed"]
     assert (root / "csp_embed" / "py.typed").is_file()
 
 
