@@ -97,10 +97,15 @@ def search(
         return [entries[0].attempts.surely(entries[0].configs[0])]
     # Those beyond the pool come last, so that the order does not depend on how many there are.
     screened.sort(key=lambda e: (e.number >= POOL, e.cycles, e.number))
+    # The one of least analytic cost is second at the latest: its first schedules, not its best, may
+    # fall behind others that are alike but for a smaller tile.
+    screened = [*screened[:1], *sorted(screened[1:], key=lambda e: e.number > 0)]
     chosen = (
         screened[:top]
         if top
-        else [e for e in screened if e.cycles <= _above(leader, CLOSE)][:LEADERS]
+        else [e for e in screened if e.cycles <= _above(leader, NEAR if e.number == 0 else CLOSE)][
+            :LEADERS
+        ]
     )
     incumbent = leader
     for position, entry in enumerate(chosen):
@@ -110,7 +115,7 @@ def search(
         if entry.attempts.work < incumbent:
             # Those behind rarely win, and most that can be had is had soon.
             share = 1 if position == 0 else 4
-            entry.improve(count, refine // share, row_budget // (4 * (position + 1)))
+            entry.improve(count, refine // share, row_budget // (2 if position == 0 else 8))
             incumbent = min(incumbent, entry.cycles)
     found = [e.found for e in screened if e.found is not None]
     return sorted(found, key=lambda f: (f.cycles, f.number))
