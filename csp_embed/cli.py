@@ -9,7 +9,6 @@ import json
 import os
 import shutil
 import sys
-import threading
 from contextlib import suppress
 from typing import Annotated, Any
 
@@ -96,7 +95,8 @@ def main() -> None:
         interrupts.ignore()
         interrupts.stop()
         sys.stdout, sys.stderr = before
-    if any(t.name == "csp-embed search" for t in threading.enumerate()):
+    searches = sys.modules.get("csp_embed.partition.supervise")  # Too heavy to import for `--help`.
+    if searches is not None and searches.left_behind():
         # A search that was left behind at its limit still uses native code: tearing that down under
         # it would end in a crash, waiting for it would break the limit.
         for stream in before:

@@ -126,10 +126,9 @@ class EmbedProblem:
         """Whether the operator's factors may play each other's operands."""
         return (False, True) if self.op.rhs is not None else (False,)
 
-    def rules(self, commuted: bool, every: bool = False) -> Rules:
-        """What its operands allow an axis to do; every: see `Rules`."""
-        pins, mode = self.pins, self.mode
-        return Rules(self.op, self.unit, commuted, pins.factors, every or bool(pins.keeps), mode)
+    def rules(self, commuted: bool) -> Rules:
+        """What its operands allow an axis to do."""
+        return Rules(self.op, self.unit, commuted, self.pins.factors, self.mode)
 
     def decisions(self, picked: Sequence[Option]) -> Decisions:
         """The decisions that one option per block means, in operator axis order."""

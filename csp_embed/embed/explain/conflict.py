@@ -52,7 +52,7 @@ def conflict(problem: EmbedProblem, pins: Pins) -> list[str]:
     found: list[Candidate] = []
     # Nothing is barred by pins or layout yet: options that break them are gated below.
     free = replace(problem, mode="relaxed", pins=Pins(factors=pins.factors))
-    space = space_of(free, count_filled=False, every=True)
+    space = space_of(free, count_filled=False)
     for entry in space.entries:
         broken = _strictly(problem, entry.option, strictness)
         found.append((entry.option, broken | _pins(pins, entry.option)))

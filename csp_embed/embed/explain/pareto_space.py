@@ -60,12 +60,12 @@ class Swept:
     complete: bool
 
 
-def space_of(problem: EmbedProblem, *, count_filled: bool = True, every: bool = False) -> Space:
-    """count_filled: needed by the sweep over filled lanes. every: see `Rules`."""
+def space_of(problem: EmbedProblem, *, count_filled: bool = True) -> Space:
+    """count_filled: needed by the sweep over filled lanes."""
     mode, pins = problem.mode, problem.pins
     entries: list[Entry] = []
     for commuted in problem.commutations:
-        rules = problem.rules(commuted, every)
+        rules = problem.rules(commuted)
         for n, block in enumerate(problem.blocks):
             for carries, given in block_options(rules, block):
                 try:

@@ -69,14 +69,12 @@ class Rules:
         unit: Unit,
         commuted: bool,
         pinned: Mapping[str, Iterable[int]] | None = None,
-        every: bool = False,
         mode: str = "relaxed",
     ) -> None:
         """pinned: axis (or a*b, fused) -> factors that are wanted though they are not least.
-        every: also what is never cheaper than something else, but may be all that pins leave.
         mode: strict layouts hold whole tensors, those parts too that no point reads."""
         self.op, self.unit, self.commuted = op, unit, commuted
-        self.pinned, self.every, self.strict = pinned or {}, every, mode == "strict"
+        self.pinned, self.strict = pinned or {}, mode == "strict"
         self.roles = accesses(op, commuted)
         self.moved = {
             a: {r for r, acc in self.roles.items() if any(ix.coef(a) for ix in acc.index)}
