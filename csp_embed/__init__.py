@@ -17,7 +17,7 @@ Folders, in the order in which data flows:
                 operators compute a quantised layer exactly)
     partition/  which device runs which layer when: view, bounds/, methods/, models/
     serving/    which layers of a large model stand on which servers
-    run/        executes plans
+    run/        executes plans; hosts/: on other hosts, by TCP or Dask
     report/     tables, pictures, HTML
     commands/   the command line, below `cli.py`
 """
