@@ -217,7 +217,7 @@ def test_no_worker_outlives_the_command(
         pids = workers(process.pid)
         process.send_signal(number)
         _, errors = process.communicate(timeout=60)
-    assert process.returncode != 0
+    assert process.returncode == (-number if number == signal.SIGKILL else 128 + number)
     assert "Traceback" not in errors
     assert all_gone(pids)
 
