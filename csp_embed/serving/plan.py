@@ -15,18 +15,18 @@ from typing import Any
 import numpy as np
 
 from csp_embed.errors import Infeasible, InputError
-from csp_embed.serving.chains import aligned, tracks
-from csp_embed.serving.cheapest import cheapest_plan
-from csp_embed.serving.check_prices import refute
+from csp_embed.serving.bounds.relaxation import Prices
+from csp_embed.serving.files.load import Variant, variants
+from csp_embed.serving.files.plan_file import ServingPlan, named, prices_document, rounded_up
 from csp_embed.serving.instance import Instance
-from csp_embed.serving.load import Variant, variants
-from csp_embed.serving.plan_file import ServingPlan, named, prices_document, rounded_up
-from csp_embed.serving.polish import polish
-from csp_embed.serving.regions import regions
-from csp_embed.serving.relaxation import Prices
-from csp_embed.serving.search import EQUAL, Progress, Search, components
-from csp_embed.serving.sparse import sparse
-from csp_embed.serving.wide import wide
+from csp_embed.serving.judge.check_prices import refute
+from csp_embed.serving.searches.chains import aligned, tracks
+from csp_embed.serving.searches.cheapest import cheapest_plan
+from csp_embed.serving.searches.polish import polish
+from csp_embed.serving.searches.regions import regions
+from csp_embed.serving.searches.search import EQUAL, Progress, Search, components
+from csp_embed.serving.searches.sparse import sparse
+from csp_embed.serving.searches.wide import wide
 from csp_embed.solver.status import FEASIBLE, OPTIMAL, UNKNOWN
 
 ROUNDINGS = (Fraction(0), Fraction(1, 10**14), Fraction(1, 10**12), Fraction(1, 10**9))

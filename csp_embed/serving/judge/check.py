@@ -15,9 +15,9 @@ from typing import Any
 
 import networkx as nx
 
-from csp_embed.serving.check_cost import cost_faults
-from csp_embed.serving.check_prices import refute
 from csp_embed.serving.instance import Instance
+from csp_embed.serving.judge.check_cost import cost_faults
+from csp_embed.serving.judge.check_prices import refute
 
 AGREE = Fraction(1, 10**9)  # a stated value may be rounded by so much, relative
 
