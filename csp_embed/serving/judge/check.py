@@ -15,16 +15,20 @@ from typing import Any
 
 import networkx as nx
 
-from csp_embed.serving.check_cost import cost_faults
-from csp_embed.serving.check_prices import refute
 from csp_embed.serving.instance import Instance
+from csp_embed.serving.judge.check_cost import cost_faults
+from csp_embed.serving.judge.check_memory import memory_faults
+from csp_embed.serving.judge.check_phases import refute_path, refute_phases
+from csp_embed.serving.judge.check_prices import refute
+from csp_embed.serving.judge.check_routes import limited, route_faults
 
 AGREE = Fraction(1, 10**9)  # a stated value may be rounded by so much, relative
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One reason to refuse. kind: format, machine, interval, value, bound, certificate."""
+    """One reason to refuse. kind: format, machine, interval, memory, route, load,
+    limit, value, bound, certificate, cost."""
 
     kind: str
     where: str
@@ -39,6 +43,12 @@ def check(instance: Instance, plan: Mapping[str, Any]) -> list[Fault]:
     value = plan.get("value")
     if not _number(value):
         return [Fault("format", "value", f"{value!r} is not a finite number")]
+    faults = [Fault(*fault) for fault in memory_faults(instance, placement)]
+    if "routes" in plan:
+        return faults + _routed(limited(instance, plan), plan, placement)
+    phases = limited(instance, plan).phases
+    if phases is not None and phases.limits:
+        return [*faults, Fault("format", "routes", "limits on latency need routes")]
     flow = flow_of(instance, placement)
     if abs(Fraction(value) - flow) > AGREE * max(flow, 1):
         faults.append(
@@ -47,6 +57,41 @@ def check(instance: Instance, plan: Mapping[str, Any]) -> list[Fault]:
     if plan.get("objective") == "cost":
         return faults + [Fault(*fault) for fault in cost_faults(instance, plan, flow)]
     return faults + _bound(instance, plan, flow)
+
+
+def _routed(
+    instance: Instance, plan: Mapping[str, Any], placement: Mapping[int, tuple[int, int]]
+) -> list[Fault]:
+    """Faults of a plan that says which request goes where."""
+    found, carried = route_faults(instance, plan, placement)
+    faults = [Fault(*fault) for fault in found]
+    value, bound = plan["value"], plan.get("bound")
+    if abs(Fraction(value) - carried) > AGREE * max(carried, 1):
+        faults.append(
+            Fault("value", "value", f"stated {value!r}, the routes carry {float(carried)!r}")
+        )
+    certificate = plan.get("certificate")
+    if plan.get("objective") == "latency":
+        wanted = plan.get("min_tokens") or 0
+        if not _number(wanted) or carried < Fraction(wanted) * (1 - AGREE):
+            faults.append(Fault("value", "min_tokens", f"carried are {float(carried)!r} only"))
+        bound, refutes = plan.get("request_s_bound"), refute_path
+        if not _number(plan.get("request_s")):
+            faults.append(Fault("format", "request_s", "the time of a request is not stated"))
+        elif _number(bound) and bound > plan["request_s"] * (1 + float(AGREE)):
+            faults.append(Fault("bound", "request_s_bound", "lies above the time of a request"))
+    else:
+        refutes = refute_phases
+        if _number(bound) and Fraction(bound) < carried * (1 - AGREE):
+            faults.append(Fault("bound", "bound", f"{bound!r} lies below {float(carried)!r}"))
+    if bound is not None:
+        if not _number(bound) or not isinstance(certificate, Mapping):
+            reason: str | None = "a bound needs a number and a certificate"
+        else:
+            reason = refutes(instance, certificate, Fraction(bound))
+        if reason is not None:
+            faults.append(Fault("certificate", "certificate", reason))
+    return faults
 
 
 def check_choices(

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from csp_embed.serving.aligned import choose
-from csp_embed.serving.chains import arrange
 from csp_embed.serving.instance import Instance, Ints
-from csp_embed.serving.patterns import Class, Stage, classes_of, stages
-from csp_embed.serving.search import Search, components
+from csp_embed.serving.searches.aligned import choose
+from csp_embed.serving.searches.chains import arrange
+from csp_embed.serving.searches.patterns import Class, Stage, classes_of, stages
+from csp_embed.serving.searches.search import Search, components
 
 MANY = 5  # regions that are tried in every order; of more, the largest
 ORDERS = 120

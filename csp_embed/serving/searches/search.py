@@ -11,11 +11,11 @@ from fractions import Fraction
 
 import numpy as np
 
-from csp_embed.serving.aligned import Chain
+from csp_embed.serving.bounds.relaxation import Prices, Relaxation, lower
 from csp_embed.serving.flow import max_flow
 from csp_embed.serving.instance import Instance, Ints
-from csp_embed.serving.patterns import Class
-from csp_embed.serving.relaxation import Prices, Relaxation, lower
+from csp_embed.serving.searches.aligned import Chain
+from csp_embed.serving.searches.patterns import Class
 
 EQUAL = 1e-9  # value and bound that differ by less are the same number
 

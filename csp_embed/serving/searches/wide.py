@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from csp_embed.serving.instance import Floats, Ints
-from csp_embed.serving.patterns import Class, classes_of
-from csp_embed.serving.search import Search
+from csp_embed.serving.searches.patterns import Class, classes_of
+from csp_embed.serving.searches.search import Search
 from csp_embed.solver import cpsat
 from csp_embed.solver.params import Params
 

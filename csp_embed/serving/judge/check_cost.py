@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
-from csp_embed.serving.check_prices import grouped, no_set_below
 from csp_embed.serving.instance import Instance
+from csp_embed.serving.judge.check_prices import grouped, no_set_below
 
 NEAR = Fraction(1, 10**9)
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from csp_embed.network.files.schema import Strict
-from csp_embed.serving.gpus import Gpu
+from csp_embed.serving.files.gpus import Gpu
 
 
 class Model(Strict):

@@ -9,9 +9,9 @@ from typing import Any
 
 from csp_embed.errors import InputError
 from csp_embed.network.files.schema import read_document
-from csp_embed.serving import cluster
+from csp_embed.serving.files import cluster
+from csp_embed.serving.files.read import instance_from
 from csp_embed.serving.instance import Instance
-from csp_embed.serving.read import instance_from
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import numpy as np
 from numba import njit
 
 from csp_embed.serving.instance import Instance
-from csp_embed.serving.patterns import Class, Stage
+from csp_embed.serving.searches.patterns import Class, Stage
 
 
 def assign(

@@ -17,8 +17,8 @@ from pydantic import Field, PositiveFloat, PositiveInt
 
 from csp_embed.errors import InputError
 from csp_embed.network.files.schema import Strict, parse
-from csp_embed.serving.gpus import Gpu, gpu_named
-from csp_embed.serving.rates import Model, Workload, table
+from csp_embed.serving.files.gpus import Gpu, gpu_named
+from csp_embed.serving.files.rates import Model, Workload, table
 
 FORMAT = "csp-embed-cluster/1"
 CHOICES = 64  # ways to choose degrees that are tried

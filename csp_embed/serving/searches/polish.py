@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from csp_embed.serving.search import Search
+from csp_embed.serving.searches.search import Search
 
 LARGEST = 64  # machines: the flow runs on a dense matrix
 EVALUATIONS = 60_000  # of the flow, divided by the number of machines squared over 16

@@ -14,9 +14,17 @@ import numpy as np
 
 from csp_embed.errors import InputError
 from csp_embed.network.files.schema import read_document
-from csp_embed.serving.instance import Floats, Instance, MachineType
+from csp_embed.serving.files.phases import (
+    TypeRates,
+    Workload,
+    in_memory,
+    rates_of,
+    read_workload,
+)
+from csp_embed.serving.instance import Floats, Instance, MachineType, Phases
 
 FORMAT = "layer-placement-1"
+FIELDS = ("both", "prefill", "decode", "step")
 AGREE = 1e-6  # how far two statements of one link may differ, relative
 
 
@@ -26,8 +34,9 @@ def read_instance(path: str | Path) -> Instance:
     return instance_from(document, str(path))
 
 
-def instance_from(document: Any, where: str = "instance") -> Instance:
-    """An already read document. Raises: InputError naming `where` and the item."""
+def instance_from(document: Any, where: str = "instance", batch: int | None = None) -> Instance:
+    """An already read document; of several batches, `batch`. Raises: InputError naming `where` and
+    the item."""
     reader = _Reader(where)
     if not isinstance(document, Mapping):
         raise InputError("expected a mapping of keys to values", where=where)
@@ -38,7 +47,12 @@ def instance_from(document: Any, where: str = "instance") -> Instance:
             why=f"format is {document.get('format')!r}",
             hint=f'write "format": "{FORMAT}"; docs/serving.md shows a whole file',
         )
-    return reader.instance(document)
+    return reader.instance(document, batch)
+
+
+def batches(document: Mapping[str, Any], where: str = "instance") -> tuple[int, ...]:
+    """The batches that the document offers, of which one is chosen."""
+    return read_workload(_Reader(where), document, None).batches
 
 
 class _Reader:
@@ -48,10 +62,11 @@ class _Reader:
     def refuse(self, what: str, item: str, why: str = "", hint: str = "") -> InputError:
         return InputError(what, where=f"{self.where}  {item}", why=why, hint=hint)
 
-    def instance(self, document: Mapping[str, Any]) -> Instance:
+    def instance(self, document: Mapping[str, Any], batch: int | None) -> Instance:
         model = self.mapping(document, "model")
         layers = self.count(model, "layers", "model.layers")
-        types, names = self.types(self.mapping(document, "node_types"), layers)
+        work = read_workload(self, document, batch)
+        types, names, tables = self.types(document, model, layers, work)
         nodes = self.sequence(document, "nodes")
         if not nodes:
             raise self.refuse("there are no machines", "nodes")
@@ -92,6 +107,7 @@ class _Reader:
         if not isinstance(partial, bool):
             raise self.refuse("partial_inference must be true or false", "partial_inference")
         return Instance(
+            phases=self.phases(model, activation, work, tables),
             price=self.prices(nodes),
             name=str(document.get("name", Path(self.where).stem)),
             layers=layers,
@@ -102,7 +118,34 @@ class _Reader:
             start=start,
             end=end,
             partial=partial,
+            batch=work.batch,
             document=document,
+        )
+
+    def phases(
+        self,
+        model: Mapping[str, Any],
+        activation: float | None,
+        work: Workload,
+        tables: Sequence[TypeRates],
+    ) -> Phases:
+        cache = self.optional(model, "kv_bytes_per_token", "model")
+        if work.split and (cache is None or activation is None):
+            raise self.refuse(
+                "split_phases: what moves between machines is not known",
+                "model",
+                hint="add kv_bytes_per_token (of one layer) and activation_bytes_per_token",
+            )
+        return Phases(
+            prompt=work.prompt,
+            output=work.output,
+            prefill=tuple(t.prefill for t in tables),
+            decode=tuple(t.decode for t in tables),
+            step=tuple(t.step for t in tables),
+            cache=None if cache is None or activation is None else cache / activation,
+            split=work.split,
+            first_s=work.first_s,
+            token_s=work.token_s,
         )
 
     def prices(self, nodes: Sequence[Any]) -> Floats | None:
@@ -116,39 +159,25 @@ class _Reader:
         return values
 
     def types(
-        self, entries: Mapping[str, Any], layers: int
-    ) -> tuple[list[MachineType], dict[str, int]]:
+        self, document: Mapping[str, Any], model: Mapping[str, Any], layers: int, work: Workload
+    ) -> tuple[list[MachineType], dict[str, int], list[TypeRates]]:
+        entries = self.mapping(document, "node_types")
         types: list[MachineType] = []
+        tables: list[TypeRates] = []
         names: dict[str, int] = {}
         for name, entry in entries.items():
             item = f"node_types.{name}"
             if not isinstance(entry, Mapping):
                 raise self.refuse("expected a mapping", item)
-            table = entry.get("tokens_per_s_by_layers")
-            if table is None:
-                raise self.refuse(
-                    f"type {name} has no throughput table",
-                    item,
-                    why="tokens_per_s_by_layers is missing",
-                    hint="add the table (index 0 = one layer), or state the cluster as YAML with "
-                    "GPU names: docs/serving.md",
-                )
-            if not isinstance(table, Sequence) or isinstance(table, str) or not table:
-                raise self.refuse("expected a list of tokens/s", f"{item}.tokens_per_s_by_layers")
-            values = [
-                self.number(v, f"{item}.tokens_per_s_by_layers[{k}]") for k, v in enumerate(table)
-            ]
-            most = self.count(entry, "max_layers", f"{item}.max_layers", len(values))
-            if most > len(values):
-                raise self.refuse(
-                    f"type {name} holds up to {most} layers but its table ends at {len(values)}",
-                    f"{item}.max_layers",
-                    hint="lower max_layers, or add the missing entries",
-                )
+            rates, most = rates_of(self, entry, item, work)
+            fits = in_memory(self, entry, model, item, work)
+            most = min(most, layers) if fits is None else min(most, layers, fits)
             # An interval cannot reach past the model's end: longer ones do not exist.
+            # Where not one layer fits, the machine can still be named but carries nothing.
             names[name] = len(types)
-            types.append(MachineType(name, tuple(values[: min(most, layers)])))
-        return types, names
+            types.append(MachineType(name, rates.both[:most] or (0.0,)))
+            tables.append(TypeRates(*(getattr(rates, f)[:most] or (0.0,) for f in FIELDS)))
+        return types, names, tables
 
     def rates(self, rows: Sequence[Any], item: str, size: float | None, size_name: str) -> Floats:
         """Tokens/s of each link, from tokens_per_s or bytes_per_s; both must agree."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from csp_embed.serving.patterns import Class, Stage
+from csp_embed.serving.searches.patterns import Class, Stage
 from csp_embed.solver import cpsat
 from csp_embed.solver.params import Params
 

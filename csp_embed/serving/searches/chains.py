@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from csp_embed.serving.aligned import Chain, choose
-from csp_embed.serving.assign import assign
-from csp_embed.serving.covers import cheapest
-from csp_embed.serving.patterns import Class, Stage, classes_of, stages
-from csp_embed.serving.search import Search, in_order
+from csp_embed.serving.bounds.covers import cheapest
+from csp_embed.serving.searches.aligned import Chain, choose
+from csp_embed.serving.searches.assign import assign
+from csp_embed.serving.searches.patterns import Class, Stage, classes_of, stages
+from csp_embed.serving.searches.search import Search, in_order
 
 DIVISIONS = 40  # ways to divide the rate that one program may combine
 

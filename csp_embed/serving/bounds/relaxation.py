@@ -26,7 +26,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from csp_embed.serving.covers import cheapest, items_of
+from csp_embed.serving.bounds.covers import cheapest, items_of
 from csp_embed.serving.instance import Floats, Instance
 from csp_embed.solver.lp import Row, duals
 

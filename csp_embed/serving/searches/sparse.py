@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from csp_embed.serving.assign import assign
 from csp_embed.serving.instance import Ints
-from csp_embed.serving.patterns import Class, Stage, classes_of, stages
-from csp_embed.serving.search import Search
+from csp_embed.serving.searches.assign import assign
+from csp_embed.serving.searches.patterns import Class, Stage, classes_of, stages
+from csp_embed.serving.searches.search import Search
 from csp_embed.solver import cpsat
 from csp_embed.solver.params import Params
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from csp_embed.errors import InputError
-from csp_embed.serving.covers import cheapest, items_of
+from csp_embed.serving.bounds.covers import cheapest, items_of
 from csp_embed.serving.instance import Instance
 from csp_embed.solver.lp import Row, duals
 

@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 
-from csp_embed.serving.cost import cost_of, least_cost, must_have_prices, thin_out
+from csp_embed.serving.bounds.cost import cost_of, least_cost, must_have_prices, thin_out
+from csp_embed.serving.files.plan_file import ServingPlan, named
 from csp_embed.serving.flow import max_flow
 from csp_embed.serving.instance import Instance
-from csp_embed.serving.plan_file import ServingPlan, named
-from csp_embed.serving.search import EQUAL, Search
+from csp_embed.serving.searches.search import EQUAL, Search
 from csp_embed.solver.status import FEASIBLE, OPTIMAL, UNKNOWN
 
 
