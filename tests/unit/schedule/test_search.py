@@ -16,12 +16,12 @@ from csp_embed.machine.load import load_isa
 from csp_embed.ops.data import random_tensors
 from csp_embed.schedule import bias_by_contract as trick
 from csp_embed.schedule import tiling
-from csp_embed.schedule.attempts import count_steps
-from csp_embed.schedule.build import build
 from csp_embed.schedule.improve import neighbours
 from csp_embed.schedule.inputs import Problem
 from csp_embed.schedule.inputs import build as build_problem
+from csp_embed.schedule.points import count_steps
 from csp_embed.schedule.tile import Reserve, propose
+from csp_embed.targets.stream.build import build
 from csp_embed.targets.stream.lower import lower
 
 SMALL = load_isa("vta", CONFIGS / "1x4x4_small.json")

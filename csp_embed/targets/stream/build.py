@@ -21,13 +21,13 @@ from csp_embed.machine.reach import stored_memory
 from csp_embed.schedule.buffers import Frame, Frames
 from csp_embed.schedule.config import Config
 from csp_embed.schedule.inputs import Map, Problem, identity
-from csp_embed.schedule.nests import Covers, NestCache
-from csp_embed.schedule.ring import Ring
-from csp_embed.schedule.rows import Rows
 from csp_embed.schedule.tiling import Range
 from csp_embed.schedule.tiling import chunks as chunks_of
 from csp_embed.schedule.tiling import pieces as pieces_of
 from csp_embed.schedule.tiling import tiles as tiles_of
+from csp_embed.targets.stream.nests import Covers, NestCache
+from csp_embed.targets.stream.ring import Ring
+from csp_embed.targets.stream.rows import Rows
 
 
 def build(

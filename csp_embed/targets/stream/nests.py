@@ -8,10 +8,10 @@ import numpy as np
 
 from csp_embed.ir.schedule import Template
 from csp_embed.schedule.buffers import Frame
-from csp_embed.schedule.cover import CoverLimits, Piece, cover
 from csp_embed.schedule.inputs import Map, Problem
-from csp_embed.schedule.rows import Rows
 from csp_embed.schedule.tiling import Range
+from csp_embed.targets.stream.cover import CoverLimits, Piece, cover
+from csp_embed.targets.stream.rows import Rows
 
 Placed = tuple[Map | None, Frame | None, int]
 """An operand: its map, the frame it lies in and the frame's address; no map: one fixed element."""

@@ -19,10 +19,10 @@ from csp_embed.machine.reach import stored_memory
 from csp_embed.schedule.buffers import Frames
 from csp_embed.schedule.config import ranges
 from csp_embed.schedule.inputs import Map, Problem, identity
-from csp_embed.schedule.nests import NestCache, Placed
-from csp_embed.schedule.rows import Rows
 from csp_embed.schedule.tile import dimension_order, sizes
 from csp_embed.schedule.tiling import Range
+from csp_embed.targets.stream.nests import NestCache, Placed
+from csp_embed.targets.stream.rows import Rows
 
 NEUTRAL = {"max": -128, "min": 127}
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from csp_embed.ir.schedule import POP_NEXT, POP_PREV, PUSH_NEXT, PUSH_PREV
-from csp_embed.schedule.tokens import Tokens
+from csp_embed.targets.stream.tokens import Tokens
 
 QUEUES = ("load", "compute", "store")
 
