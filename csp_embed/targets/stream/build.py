@@ -1,7 +1,7 @@
 """Builds a schedule for a contraction from its decisions.
 
-Takes: Problem, Config.  Leaves: Schedule with tokens.  Assumes: the tile fits (tile.py has checked;
-refused otherwise).
+Takes: Problem, Config.  Leaves: Schedule with tokens.  Assumes: the tile fits (schedule/tile.py has
+checked; refused otherwise).
 
 Program order: for each output tile: reset, then per reduction chunk the loads it misses and the
 multiply-accumulates, then the epilogue in pieces, each stored as soon as it is done. The queues run
@@ -10,319 +10,168 @@ ahead of each other as far as tokens allow.
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-
 import numpy as np
 
-from csp_embed.errors import Infeasible
-from csp_embed.ir.schedule import COMPUTE, BiasTrick, Region, Schedule
+from csp_embed.ir.schedule import COMPUTE, Box, Region, Schedule
 from csp_embed.machine.reach import stored_memory
-from csp_embed.schedule.buffers import Frame, Frames
+from csp_embed.schedule.buffers import Frames
 from csp_embed.schedule.config import Config
-from csp_embed.schedule.inputs import Map, Problem, identity
-from csp_embed.schedule.tiling import Range
-from csp_embed.schedule.tiling import chunks as chunks_of
 from csp_embed.schedule.tiling import pieces as pieces_of
-from csp_embed.schedule.tiling import tiles as tiles_of
-from csp_embed.targets.stream.nests import Covers, NestCache
-from csp_embed.targets.stream.ring import Ring
+from csp_embed.targets.stream.epilogue import Epilogue
+from csp_embed.targets.stream.nests import Covers, Nests, Placed
+from csp_embed.targets.stream.plan import Plan, Shared, constant_map, plan_of
 from csp_embed.targets.stream.rows import Rows
 
 
-def build(
-    problem: Problem, config: Config, trick: BiasTrick | None, covers: Covers | None = None
-) -> Schedule:
-    """The schedule for a contraction under `config`; `trick` adds one tensor step by multiply-
-    accumulate.
+def build(shared: Shared, config: Config, covers: Covers | None = None) -> Schedule:
+    """The schedule for a contraction under `config`.
+
+    covers: what its other schedules know of loops. Raises: Infeasible where the tile does not fit.
     """
-    assert problem.rhs is not None
-    contract = problem.instruction
-    rows = Rows(problem)
-    cache = NestCache(problem, rows, {} if covers is None else covers, config.uops)
-    lhs, rhs = Frames(problem.lhs, config.lhs_order), Frames(problem.rhs, config.rhs_order)
-    dst = Frames(problem.dst, config.dst_order)
-    adds = {
-        i: Frames(_in_memory(m, i, problem, trick), tuple(range(len(m.grid))))
-        for i, m in problem.adds.items()
-    }
+    walk = _Walk(plan_of(shared, config), {} if covers is None else covers)
+    for number in range(len(walk.plan.tiles)):
+        walk.reset(number)
+        walk.accumulate(number)
+        walk.finish(number)
+    return walk.schedule()
 
-    tiles = tiles_of(problem, config)
-    chunks = chunks_of(problem, config)
-    steps = []
-    for number, (tlo, thi) in enumerate(tiles):
-        walk = chunks[::-1] if config.snake and number % 2 else chunks
-        for clo, chi in walk:
-            lo = tuple(c if r else t for c, t, r in zip(clo, tlo, problem.reduced, strict=True))
-            hi = tuple(c if r else t for c, t, r in zip(chi, thi, problem.reduced, strict=True))
-            fl, fr = lhs.at(lo, hi), rhs.at(lo, hi)
-            if fl.number >= 0 and fr.number >= 0:
-                steps.append((number, lo, hi, fl, fr))
-    add_frames = {i: [f.at(tlo, thi) for tlo, thi in tiles] for i, f in adds.items()}
 
-    # Shares of the memories: operands from the bottom, the epilogue's tensors and constants from
-    # the top.
-    top = dict(problem.depth)
-    const_at, rings_add = -1, {}
-    if trick is not None:
-        const_map = problem.lhs if trick.factor_side == "rhs" else problem.rhs
-        top[const_map.memory] -= 1
-        const_at = top[const_map.memory]
-    for i, frames in adds.items():
-        memory = frames.map.memory
-        n = max(1, frames.largest)
-        distinct = len({f.key for f in add_frames[i]})
-        budget = max(n, top[memory] // 8)
-        room = n * min(distinct, max(1 if distinct == 1 else 2, budget // n))
-        if room > top[memory] // 2:
-            room = n
-        top[memory] -= room
-        rings_add[i] = Ring(frames, add_frames[i], top[memory], room, config.slots)
-    (base_l, room_l), (base_r, room_r) = _shares(problem, lhs, rhs, top)
-    ring_l = Ring(lhs, [s[3] for s in steps], base_l, room_l, config.slots)
-    ring_r = Ring(rhs, [s[4] for s in steps], base_r, room_r, config.slots)
-    dst_frames = [dst.at(lo, hi) for lo, hi in tiles]
-    acc_size = dst.largest
-    acc_slots = 2 if len(tiles) > 1 and 2 * acc_size <= top[problem.dst.memory] else 1
-    if acc_size > top[problem.dst.memory]:
-        raise Infeasible(
-            f"an output tile needs {acc_size} elements of {problem.dst.memory}",
-            why=f"only {top[problem.dst.memory]} are free",
-        )
+class _Walk:
+    """Writes the rows of one tile after the other."""
 
-    epilogue = _Epilogue(adds, rings_add, add_frames, trick, const_at)
-    regions: list[Frames] = [lhs, rhs]
-    l_region, r_region = 0, 1
-    add_region = {}
-    for i, f in adds.items():
-        add_region[i] = len(regions)
-        regions.append(f)
-    const_row = -1
-    const_region = len(regions)
-    repeats = 1 << max(0, (len(steps) // 4).bit_length() - 1)
-    stored_at = [-1] * acc_slots
-    by_tile: dict[int, list[int]] = {}
-    for n, s in enumerate(steps):
-        by_tile.setdefault(s[0], []).append(n)
-    out_boxes: dict[tuple[tuple[int, int], ...], int] = {}
+    def __init__(self, plan: Plan, covers: Covers) -> None:
+        self.plan = plan
+        self.rows = Rows(plan.problem)
+        self._nests = Nests(plan.problem, self.rows, covers, plan.config.uops)
+        self._epilogue = Epilogue(plan, self._nests, self.rows)
+        self._contract = plan.problem.instruction.name
+        self._shadow = stored_memory(plan.problem.isa, plan.problem.dst.memory)
+        self._repeats = 1 << max(0, (len(plan.steps) // 4).bit_length() - 1)
+        self._regions: list[Frames] = [plan.lhs, plan.rhs, *plan.adds.values()]
+        self._constant_row = -1
+        self._stored_at = [-1] * plan.acc_slots
+        self._out_boxes: dict[Box, int] = {}
 
-    for number, (tlo, thi) in enumerate(tiles):
-        slot = number % acc_slots
-        acc = slot * acc_size
-        frame = dst_frames[number]
-        one = tuple(
-            (a, a + 1) if r else (a, b) for a, b, r in zip(tlo, thi, problem.reduced, strict=True)
-        )
-        olo, ohi = tuple(a for a, _ in one), tuple(b for _, b in one)
-        first = stored_at[slot]
-        for t in cache.templates(
-            contract.name,
-            olo,
-            ohi,
-            [(problem.dst, frame, acc), (None, None, 0), (None, None, 0)],
-            [],
-            repeats=repeats,
-            reset=True,
+    def reset(self, number: int) -> None:
+        """Zeroes the accumulators of a tile, once what they held is stored."""
+        lo, hi = self._outputs(number)
+        extents = tuple(b - a for a, b in zip(lo, hi, strict=True))
+        nothing: Placed = (None, 0)
+        operands = [self._accumulators(number), nothing, nothing]
+        after = self._stored_at[number % self.plan.acc_slots]
+        for t in self._nests.templates(
+            self._contract, extents, operands, self._repeats, reset=True
         ):
-            rows.compute(t, after_store=first)
-            first = -1
-        for n in by_tile.get(number, ()):
-            _, lo, hi, fl, fr = steps[n]
-            brought = ring_l.bring(rows, l_region, n, fl), ring_r.bring(rows, r_region, n, fr)
-            need = rows.latest(*brought)
+            self.rows.compute(t, after_store=after)
+            after = -1
+
+    def accumulate(self, number: int) -> None:
+        """The products of a tile, chunk by chunk, with the loads that each misses."""
+        ring_l, ring_r = self.plan.ring_l, self.plan.ring_r
+        here = self._accumulators(number)
+        for n in self.plan.numbers[number]:
+            extents, left, right = self.plan.steps[n]
+            one, two = ring_l.bring(self.rows, 0, n, left), ring_r.bring(self.rows, 1, n, right)
+            operands: list[Placed] = [
+                here,
+                (left.shape.form, ring_l.address(n) + left.shape.start),
+                (right.shape.form, ring_r.address(n) + right.shape.start),
+            ]
+            need = (one, two) if one > two else (two, one)
             row = -1
-            for t in cache.templates(
-                contract.name,
-                lo,
-                hi,
-                [
-                    (problem.dst, frame, acc),
-                    (problem.lhs, fl, ring_l.address(n)),
-                    (problem.rhs, fr, ring_r.address(n)),
-                ],
-                [f.map for f, box in ((lhs, fl), (rhs, fr)) if not box.whole],
-                repeats=repeats,
-            ):
-                row = rows.compute(t, after=need)
+            for t in self._nests.templates(self._contract, extents, operands, self._repeats):
+                row = self.rows.compute(t, need)
                 need = ()
             ring_l.touch(n, row)
             ring_r.touch(n, row)
-        last_tile = number == len(tiles) - 1
-        pieces = pieces_of(problem, config, olo, ohi, last_tile, number >= len(tiles) - 2)
-        if trick is not None and const_row < 0:
-            const_row = rows.load(const_map.memory, const_region, 0, const_at)
-        add_need = {
-            i: rows.latest(ring.bring(rows, add_region[i], number, add_frames[i][number]))
-            for i, ring in rings_add.items()
-        }
+
+    def finish(self, number: int) -> None:
+        """The epilogue and the stores of a tile."""
+        plan, order = self.plan, self.plan.config.dst_order
+        lo, hi = self._outputs(number)
+        frame, acc = plan.dst_frames[number], self._base(number)
+        brought = self._bring(number)
+        last = len(plan.tiles) - 1
+        for plo, phi in pieces_of(
+            plan.problem, plan.config, lo, hi, number == last, number >= last - 1
+        ):
+            self._epilogue.run(plo, phi, frame, acc, number, brought)
+            whole = plan.problem.dst.box(plo, phi)
+            box = tuple(whole[d] for d in order)
+            at = acc + sum((whole[d][0] - frame.shape.lo[d]) * frame.shape.pitch[d] for d in order)
+            self._stored_at[number % plan.acc_slots] = self.rows.store(
+                self._shadow,
+                len(self._regions) + 1,
+                self._out_boxes.setdefault(box, len(self._out_boxes)),
+                at,
+            )
+
+    def _bring(self, number: int) -> dict[int, tuple[int, ...]]:
+        """The rows that brought each epilogue step's tensor for a tile; latest first."""
+        plan = self.plan
+        if plan.trick is not None and self._constant_row < 0:
+            memory = constant_map(plan.problem, plan.trick).memory
+            self._constant_row = self.rows.load(memory, len(self._regions), 0, plan.constant)
+        out: dict[int, tuple[int, ...]] = {}
+        for n, (i, ring) in enumerate(plan.ring_adds.items()):
+            out[i] = (ring.bring(self.rows, 2 + n, number, plan.add_frames[i][number]),)
+        if plan.trick is not None:
+            i = plan.trick.step
+            out[i] = tuple(sorted((*out[i], self._constant_row), reverse=True))
+        return out
+
+    def _base(self, number: int) -> int:
+        return number % self.plan.acc_slots * self.plan.acc_size
+
+    def _accumulators(self, number: int) -> Placed:
+        shape = self.plan.dst_frames[number].shape
+        return shape.form, self._base(number) + shape.start
+
+    def _outputs(self, number: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Counter ranges of a tile's elements: one value of each reduced counter."""
+        lo, hi = self.plan.tiles[number]
+        reduced = self.plan.problem.reduced
+        return lo, tuple(a + 1 if r else b for a, b, r in zip(lo, hi, reduced, strict=True))
+
+    def schedule(self) -> Schedule:
+        """All rows, with what they name."""
+        plan, rows = self.plan, self.rows
+        rows.finish()
+        rings = (plan.ring_l, plan.ring_r, *plan.ring_adds.values())
+        kinds = np.array(rows.ops, dtype=np.int64).reshape(-1, 4)
+        runs = np.bincount(kinds[kinds[:, 0] == COMPUTE, 1], minlength=len(rows.templates)).tolist()
+        return Schedule(
+            regions=self._all_regions(),
+            templates=tuple(rows.templates),
+            ops=kinds,
+            tokens=np.array(rows.tokens.bits, dtype=np.int64),
+            bias_trick=plan.trick,
+            tile=dict(zip(plan.problem.names, plan.config.tile, strict=True)),
+            stats={
+                "tiles": len(plan.tiles),
+                "chunks": plan.chunks,
+                "slots": max(ring.useful for ring in rings),
+                "steps": sum(n * t.steps for n, t in zip(runs, rows.templates, strict=True)),
+            },
+        )
+
+    def _all_regions(self) -> tuple[Region, ...]:
+        """Operands, the trick's constant (which may be none), the result."""
+        problem, trick = self.plan.problem, self.plan.trick
+        tensors = problem.embedding.operator.tensors
+        out = []
+        for frames in self._regions:
+            m = frames.map
+            constant = tensors[problem.embedding.layouts[m.operand].tensor].constant
+            out.append(
+                Region(m.operand, m.memory, m.grid, frames.order, tuple(frames.boxes), constant)
+            )
         if trick is not None:
-            add_need[trick.step] = rows.latest(*add_need[trick.step], const_row)
-        for plo, phi in pieces:
-            _epilogue(problem, cache, rows, plo, phi, frame, acc, number, epilogue, add_need)
-            box = tuple(
-                (b[0], b[1]) for b in (problem.dst.box(plo, phi)[d] for d in config.dst_order)
-            )
-            at = acc + sum(
-                (box[j][0] - frame.lo[d]) * frame.pitch[d] for j, d in enumerate(config.dst_order)
-            )
-            shadow = stored_memory(problem.isa, problem.dst.memory)
-            stored_at[slot] = rows.store(
-                shadow, const_region + 1, out_boxes.setdefault(box, len(out_boxes)), at
-            )
-    rows.finish()
-    slots = max(ring.useful for ring in (ring_l, ring_r, *rings_add.values()))
-    counts = {"tiles": len(tiles), "chunks": len(chunks), "slots": slots}
-    return _schedule(problem, config, rows, regions, out_boxes, trick, counts)
-
-
-def _shares(
-    problem: Problem, lhs: Frames, rhs: Frames, top: dict[str, int]
-) -> tuple[tuple[int, int], tuple[int, int]]:
-    """(first element, elements) for either operand of what is free in its memory.
-
-    Operands that share one memory share it by the sizes of their tiles.
-    """
-    assert problem.rhs is not None
-    free_l, free_r = top[problem.lhs.memory], top[problem.rhs.memory]
-    if problem.lhs.memory != problem.rhs.memory:
-        return (0, free_l), (0, free_r)
-    need_l, need_r = max(1, lhs.largest), max(1, rhs.largest)
-    if need_l + need_r > free_l:
-        raise Infeasible(
-            f"tiles of both operands need {need_l + need_r} elements of {problem.lhs.memory}",
-            why=f"only {free_l} are free",
-        )
-    share = need_l + (free_l - need_l - need_r) * need_l // (need_l + need_r)
-    return (0, share), (share, free_l - share)
-
-
-@dataclass(frozen=True)
-class _Epilogue:
-    """What the epilogue of every tile needs: the tensors of its steps, their slots and frames per
-    tile, and where the
-    bias trick's constant lies."""
-
-    adds: dict[int, Frames]
-    rings: dict[int, Ring]
-    frames: dict[int, list[Frame]]
-    trick: BiasTrick | None
-    constant: int
-
-
-def _epilogue(
-    problem: Problem,
-    cache: NestCache,
-    rows: Rows,
-    lo: Range,
-    hi: Range,
-    frame: Frame,
-    acc: int,
-    tile: int,
-    what: _Epilogue,
-    add_need: dict[int, tuple[int, ...]],
-) -> None:
-    """The steps of one piece [lo, hi) of tile number `tile`, whose accumulators start at `acc`;
-    add_need: the row that
-    brought each step's tensor."""
-    adds, rings, add_frames = what.adds, what.rings, what.frames
-    trick, const_at = what.trick, what.constant
-    map_instruction = problem.isa.of_kind("map") if problem.epilogue else None
-    vectors = math.prod(b - a for a, b in zip(lo, hi, strict=True))
-    here = (problem.dst, frame, acc)
-    if not problem.epilogue:
-        # A store reads what a step that is no reset wrote last: outputs without a single product
-        # need one.
-        if any(
-            a < 0 or b > g
-            for m in (problem.lhs, problem.rhs)
-            for (a, b), g in zip(m.box((0,) * len(lo), problem.extents), m.grid, strict=True)
-        ):
-            name = problem.isa.of_kind("map").name
-            op, imm = identity(problem.isa)
-            for t in cache.templates(name, lo, hi, [here, here], [], repeats=1, op=op, imm=imm):
-                rows.compute(t)
-        return
-    for i, step in enumerate(problem.epilogue):
-        need: tuple[int, ...] = ()
-        if step.access is None:
-            operands, name = [here, here], map_instruction.name
+            memory = constant_map(problem, trick).memory
+            out.append(Region("const", memory, (1,), (0,), (((0, 1),),), True))
         else:
-            ring = rings[i]
-            source = (adds[i].map, add_frames[i][tile], ring.address(tile))
-            need = add_need[i]
-            if trick is not None and trick.step == i:
-                const = (None, None, const_at)
-                pair = [const, source] if trick.factor_side == "rhs" else [source, const]
-                operands, name = [here, *pair], problem.instruction.name
-            else:
-                operands, name = [here, source], map_instruction.name
-        for t in cache.templates(
-            name,
-            lo,
-            hi,
-            operands,
-            [],
-            repeats=64 if vectors > 8 else 1,
-            op="" if name == problem.instruction.name else step.op,
-            imm=step.imm,
-        ):
-            row = rows.compute(t, after=need)
-            need = ()
-        if step.access is not None:
-            rings[i].touch(tile, row)
-
-
-def _in_memory(m: Map, step: int, problem: Problem, trick: BiasTrick | None) -> Map:
-    """An epilogue tensor's map; under the bias trick its factors lie in an operand memory."""
-    memory = problem.dst.memory
-    if trick is not None and trick.step == step:
-        side = problem.rhs if trick.factor_side == "rhs" else problem.lhs
-        assert side is not None
-        memory = side.memory
-    return Map(m.operand, memory, m.grid, m.origin, m.step)
-
-
-def _schedule(
-    problem: Problem,
-    config: Config,
-    rows: Rows,
-    regions: list[Frames],
-    out_boxes: dict[tuple[tuple[int, int], ...], int],
-    trick: BiasTrick | None,
-    counts: dict[str, int],
-) -> Schedule:
-    """All parts together; counts: of tiles, of chunks, and of the most slots that are of use."""
-    assert problem.rhs is not None
-    tensors = problem.embedding.operator.tensors
-    out = []
-    for frames in regions:
-        m = frames.map
-        layout = problem.embedding.layouts[m.operand]
-        constant = tensors[layout.tensor].constant
-        out.append(Region(m.operand, m.memory, m.grid, frames.order, tuple(frames.boxes), constant))
-    if trick is not None:
-        side = problem.lhs if trick.factor_side == "rhs" else problem.rhs
-        out.append(Region("const", side.memory, (1,), (0,), (((0, 1),),), True))
-    else:
-        out.append(Region("const", problem.lhs.memory, (0,), (0,), (), True))
-    out.append(
-        Region(
-            "dst",
-            stored_memory(problem.isa, problem.dst.memory),
-            problem.dst.grid,
-            config.dst_order,
-            tuple(out_boxes),
-            False,
-            problem.splits,
-        )
-    )
-    steps = sum(rows.templates[r[1]].steps for r in rows.ops if r[0] == COMPUTE)
-    return Schedule(
-        regions=tuple(out),
-        templates=tuple(rows.templates),
-        ops=np.array(rows.ops, dtype=np.int64).reshape(-1, 4),
-        tokens=np.array(rows.tokens.bits, dtype=np.int64),
-        bias_trick=trick,
-        tile=dict(zip(problem.names, config.tile, strict=True)),
-        stats=counts | {"steps": steps},
-    )
+            out.append(Region("const", problem.lhs.memory, (0,), (0,), (), True))
+        order, boxes = self.plan.config.dst_order, tuple(self._out_boxes)
+        grid = problem.dst.grid
+        out.append(Region("dst", self._shadow, grid, order, boxes, False, problem.splits))
+        return tuple(out)

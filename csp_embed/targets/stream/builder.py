@@ -7,17 +7,18 @@ from csp_embed.schedule.config import Config
 from csp_embed.schedule.inputs import Problem
 from csp_embed.targets.stream import build, map_build
 from csp_embed.targets.stream.nests import Covers
+from csp_embed.targets.stream.plan import Shared
 
 
 class StreamBuilder:
-    """Keeps what the schedules of a problem share: how loops are covered by instructions."""
+    """Keeps what the schedules of a problem share: boxes, and how instructions cover loops."""
 
     def __init__(self, problem: Problem, bias: BiasTrick | None) -> None:
-        self._problem, self._bias = problem, bias
+        self._shared = Shared(problem, bias)
         self._covers: Covers = {}
 
     def build(self, config: Config | None) -> Schedule:
         """See `schedule.attempts.Builder`."""
         if config is None:
-            return map_build.build(self._problem)
-        return build.build(self._problem, config, self._bias, self._covers)
+            return map_build.build(self._shared)
+        return build.build(self._shared, config, self._covers)

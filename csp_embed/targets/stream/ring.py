@@ -42,7 +42,7 @@ class Ring:
                 self.frames.map.memory,
                 region,
                 frame.number,
-                self.address(step) + frame.shift,
+                self.address(step) + frame.shape.shift,
                 self.read[slot],
             )
         return self.loaded[slot]
