@@ -16,8 +16,9 @@ from csp_embed.machine.interface import parse_memory
 from csp_embed.machine.spec import Isa
 from csp_embed.schedule.inputs import Problem
 from csp_embed.sim.cycles.engine import Engine
-from csp_embed.targets.stream.builder import StreamBuilder
+from csp_embed.targets.stream.building.builder import StreamBuilder
 from csp_embed.targets.stream.lower import Lowered, lower
+from csp_embed.targets.stream.transfers import Rects
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Meter:
     costs: Costs
     schedules: int = 0
     engine: Engine | None = field(init=False)
+    _known: Rects = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.engine = engine_of(self.isa, self.costs)
@@ -52,7 +54,7 @@ class Meter:
     def measure(self, schedule: Schedule) -> Measured:
         """Raises: InputError where the stream leaves the machine's addresses."""
         self.schedules += 1
-        lowered = lower(schedule, self.isa)
+        lowered = lower(schedule, self.isa, self._known)
         if self.engine is None:
             return Measured(estimate(schedule, self.isa), lowered, False)
         return Measured(float(self.engine.total(lowered.stream)), lowered, True)

@@ -17,7 +17,7 @@ from csp_embed.compiler.driver import Options, compile
 from csp_embed.errors import Infeasible, InputError, SpecError
 from csp_embed.machine.load import load_isa
 from csp_embed.machine.spec import Isa
-from csp_embed.targets.stream import plan
+from csp_embed.targets.stream.building import plan
 
 TEXT = (Path(__file__).parents[2] / "data" / "specs" / "newcomer.yaml").read_text(encoding="utf-8")
 QUICK = Options(top=2, schedules=2, refine=4)

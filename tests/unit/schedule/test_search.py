@@ -21,9 +21,9 @@ from csp_embed.schedule.inputs import Problem
 from csp_embed.schedule.inputs import build as build_problem
 from csp_embed.schedule.points import count_steps
 from csp_embed.schedule.tile import Reserve, propose
-from csp_embed.targets.stream.build import build
+from csp_embed.targets.stream.building.contraction import build
+from csp_embed.targets.stream.building.plan import Shared
 from csp_embed.targets.stream.lower import lower
-from csp_embed.targets.stream.plan import Shared
 
 SMALL = load_isa("vta", CONFIGS / "1x4x4_small.json")
 CONTRACTIONS = [

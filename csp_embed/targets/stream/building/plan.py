@@ -18,7 +18,7 @@ from csp_embed.schedule.config import Config
 from csp_embed.schedule.inputs import Map, Problem
 from csp_embed.schedule.tiling import chunks as chunks_of
 from csp_embed.schedule.tiling import tiles as tiles_of
-from csp_embed.targets.stream.ring import Ring
+from csp_embed.targets.stream.building.ring import Ring
 
 Ranges = list[tuple[Range, Range]]
 

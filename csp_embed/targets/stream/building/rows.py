@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from csp_embed.ir.schedule import COMPUTE, FINISH, LOAD, STORE, Template
 from csp_embed.schedule.inputs import Problem
-from csp_embed.targets.stream.tokens import Tokens
+from csp_embed.targets.stream.building.tokens import Tokens
 
 
 class Rows:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from csp_embed.ir.schedule import BiasTrick, Schedule
 from csp_embed.schedule.config import Config
 from csp_embed.schedule.inputs import Problem
-from csp_embed.targets.stream import build, map_build
-from csp_embed.targets.stream.nests import Covers
-from csp_embed.targets.stream.plan import Shared
+from csp_embed.targets.stream.building import accumulators, contraction
+from csp_embed.targets.stream.building.nests import Covers
+from csp_embed.targets.stream.building.plan import Shared
 
 
 class StreamBuilder:
@@ -20,5 +20,5 @@ class StreamBuilder:
     def build(self, config: Config | None) -> Schedule:
         """See `schedule.attempts.Builder`."""
         if config is None:
-            return map_build.build(self._shared)
-        return build.build(self._shared, config, self._covers)
+            return accumulators.build(self._shared)
+        return contraction.build(self._shared, config, self._covers)

@@ -17,10 +17,10 @@ from csp_embed.machine.reach import stored_memory
 from csp_embed.schedule.buffers import Frames
 from csp_embed.schedule.config import Config
 from csp_embed.schedule.tiling import pieces as pieces_of
-from csp_embed.targets.stream.epilogue import Epilogue
-from csp_embed.targets.stream.nests import Covers, Nests, Placed
-from csp_embed.targets.stream.plan import Plan, Shared, constant_map, plan_of
-from csp_embed.targets.stream.rows import Rows
+from csp_embed.targets.stream.building.epilogue import Epilogue
+from csp_embed.targets.stream.building.nests import Covers, Nests, Placed
+from csp_embed.targets.stream.building.plan import Plan, Shared, constant_map, plan_of
+from csp_embed.targets.stream.building.rows import Rows
 
 
 def build(shared: Shared, config: Config, covers: Covers | None = None) -> Schedule:
@@ -144,7 +144,7 @@ class _Walk:
             regions=self._all_regions(),
             templates=tuple(rows.templates),
             ops=kinds,
-            tokens=np.array(rows.tokens.bits, dtype=np.int64),
+            tokens=np.array(rows.tokens.bits(), dtype=np.int64),
             bias_trick=plan.trick,
             tile=dict(zip(plan.problem.names, plan.config.tile, strict=True)),
             stats={

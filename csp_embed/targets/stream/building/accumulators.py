@@ -21,9 +21,9 @@ from csp_embed.schedule.buffers import Frame, Range, joined
 from csp_embed.schedule.config import ranges
 from csp_embed.schedule.inputs import Problem, identity
 from csp_embed.schedule.tile import dimension_order, sizes
-from csp_embed.targets.stream.nests import Nests, Placed
-from csp_embed.targets.stream.plan import Ranges, Shared
-from csp_embed.targets.stream.rows import Rows
+from csp_embed.targets.stream.building.nests import Nests, Placed
+from csp_embed.targets.stream.building.plan import Ranges, Shared
+from csp_embed.targets.stream.building.rows import Rows
 
 NEUTRAL = {"max": -128, "min": 127}
 
@@ -227,7 +227,7 @@ class _Walk:
             regions=tuple(regions),
             templates=tuple(rows.templates),
             ops=np.array(rows.ops, dtype=np.int64).reshape(-1, 4),
-            tokens=np.array(rows.tokens.bits, dtype=np.int64),
+            tokens=np.array(rows.tokens.bits(), dtype=np.int64),
             tile=dict(zip(self.problem.names, self.extents, strict=True)),
             stats={"tiles": len(self.tiles), "chunks": self.chunks, "steps": steps},
         )

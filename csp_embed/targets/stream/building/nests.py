@@ -10,8 +10,8 @@ import numpy as np
 from csp_embed.ir.schedule import Template
 from csp_embed.schedule.buffers import Form, Range
 from csp_embed.schedule.inputs import Problem
-from csp_embed.targets.stream.cover import CoverLimits, Piece, cover
-from csp_embed.targets.stream.rows import Rows
+from csp_embed.targets.stream.building.cover import CoverLimits, Piece, cover
+from csp_embed.targets.stream.building.rows import Rows
 
 Placed = tuple[Form | None, int]
 """An operand: how its element moves, and the element of the nest's first point; no form: one fixed

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from csp_embed.errors import Infeasible
 from csp_embed.schedule.buffers import Frame, Frames
-from csp_embed.targets.stream.rows import Rows
-from csp_embed.targets.stream.slots import allocate, has_reuse
+from csp_embed.targets.stream.building.rows import Rows
+from csp_embed.targets.stream.building.slots import allocate, has_reuse
 
 
 class Ring:

@@ -6,9 +6,9 @@ import math
 
 from csp_embed.schedule.buffers import Frame, Range
 from csp_embed.schedule.inputs import identity
-from csp_embed.targets.stream.nests import Nests, Placed
-from csp_embed.targets.stream.plan import Plan
-from csp_embed.targets.stream.rows import Rows
+from csp_embed.targets.stream.building.nests import Nests, Placed
+from csp_embed.targets.stream.building.plan import Plan
+from csp_embed.targets.stream.building.rows import Rows
 
 
 class Epilogue:
