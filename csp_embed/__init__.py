@@ -7,8 +7,9 @@ Folders, in the order in which data flows:
     embed/      which scalar operation runs in which lane; rooms: space/ (digits and options),
                 algebra/ (rows, layouts, counts, cost), model/ (CP-SAT), pins/, explain/,
                 certificate/, ground/ (point by point)
-    schedule/   tiles, loop order, buffers, tokens; chosen by simulated cycles
-    targets/    stream/: instruction words, micro-ops, DRAM images; source/: C for CPUs
+    schedule/   tiles, boxes, loop orders, and the search over them by simulated cycles
+    targets/    stream/: schedules of a stream (DMA, micro-ops, slots, tokens), its words and
+                DRAM images; source/: C for CPUs
     judge/      every checker; shares no code with the builders
     sim/        functional/ (values), cycles/ (time), tvm/ (foreign engines), traces, debugging
     compiler/   the stages in order (chain), the kernel that comes out, sweeps over layers
