@@ -1,9 +1,9 @@
 """Messages between a coordinator and a worker on another host: JSON and raw tensors, no pickle.
 
 A frame is `u32 length of header, u64 length of body` (big endian), the header as JSON, the body as
-bytes: the tensors one after the other, row-major and little endian, then a blob (a model). Whoever reads a
-frame decides nothing by it but which array or file to make, so a hostile peer can fill memory up to
-the limits below and do no more.
+bytes: the tensors one after the other, row-major and little endian, then a blob (a model). Whoever
+reads a frame decides nothing by it but which array or file to make, so a hostile peer can fill
+memory up to the limits below and do no more.
 """
 
 from __future__ import annotations
