@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
@@ -49,7 +48,7 @@ def plan_command(
     """
     from csp_embed.serving.files.load import variant_of, variants
     from csp_embed.serving.files.plan_file import write_plan
-    from csp_embed.serving.plan import best_of, plan
+    from csp_embed.serving.plan import best_of
     from csp_embed.serving.report import draw, report_text
 
     check_writable(output)
@@ -63,15 +62,7 @@ def plan_command(
     }
     with progress(quiet=as_json) as tell:
         options["progress"] = tell
-        if objective == "cost" and len(choices) > 1:
-            raise InputError(
-                "the least cost over several tensor-parallel degrees is not searched for",
-                hint="list one degree in tensor_parallel of every server",
-            )
-        if len(choices) > 1:
-            found = best_of(choices, **options)
-        else:
-            found = replace(plan(choices[0].instance, **options), degrees=dict(choices[0].degrees))
+        found = best_of(choices, **options)
     if found.value is None:
         _no_plan(found, as_json)
     cluster = variant_of(choices, found.document()).instance
@@ -102,7 +93,7 @@ def check_command(
 
     choices, document = variants(instance), read_plan(plan)
     if len(choices) > 1:
-        faults = check_choices([(v.degrees, v.instance) for v in choices], document)
+        faults = check_choices([(v.batch or 0, v.instance) for v in choices], document)
     else:
         faults = check(choices[0].instance, document)
     rows = [{"kind": f.kind, "where": f.where, "text": f.text} for f in faults]

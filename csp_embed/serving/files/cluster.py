@@ -8,8 +8,6 @@ Tables that are given are taken; the others come from a roofline (rates.py) and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,17 +16,18 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from csp_embed.errors import InputError
 from csp_embed.network.files.schema import Strict, parse
 from csp_embed.serving.files.gpus import Gpu, gpu_named
-from csp_embed.serving.files.rates import Model, Workload, table
+from csp_embed.serving.files.rates import Model, Workload, roofline
 
 FORMAT = "csp-embed-cluster/1"
-CHOICES = 64  # ways to choose degrees that are tried
 
 
 class ServerEntry(Strict):
-    """`count` equal servers with `gpus` devices each. gpu: a name of gpus.py, or memory_bytes,
-    flops and bytes_per_s. tensor_parallel: degrees that may be chosen (one for all groups of this
-    entry). links_bytes_per_s: between its GPUs, each way. tokens_per_s_by_layers: measured tables
-    by degree, in place of the roofline. price_per_hour: of the whole server; a group pays for its
+    """`count` equal servers with `gpus` devices each.
+
+    gpu: a name of gpus.py, or memory_bytes, flops and bytes_per_s. tensor_parallel: degrees of
+    which each server may mix groups. links_bytes_per_s: between its GPUs, each way.
+    tokens_per_s_by_layers: measured tables by degree, in place of the roofline; or prefill_… and
+    decode_… (by batch where it matters). price_per_hour: of the whole server; a group pays for its
     share of the GPUs."""
 
     name: str
@@ -44,6 +43,10 @@ class ServerEntry(Strict):
     network_bytes_per_s: PositiveFloat | None = None
     price_per_hour: float | None = Field(default=None, ge=0)
     tokens_per_s_by_layers: dict[int, list[PositiveFloat]] = Field(default_factory=dict)
+    prefill_tokens_per_s_by_layers: dict[int, list[PositiveFloat]] = Field(default_factory=dict)
+    decode_tokens_per_s_by_layers: dict[
+        int, list[PositiveFloat] | dict[int, list[PositiveFloat]]
+    ] = Field(default_factory=dict)
 
 
 class NetworkEntry(Strict):
@@ -55,6 +58,13 @@ class NetworkEntry(Strict):
     regions_latency_s: float = Field(default=0.0, ge=0)
 
 
+class LimitsEntry(Strict):
+    """Seconds that a request alone may take to its first token, and for each further one."""
+
+    first_token_s: PositiveFloat | None = None
+    token_s: PositiveFloat | None = None
+
+
 class ClusterEntry(Strict):
     """The whole file."""
 
@@ -64,6 +74,8 @@ class ClusterEntry(Strict):
     model: Model
     workload: Workload = Field(default_factory=Workload)
     network: NetworkEntry
+    limits: LimitsEntry = Field(default_factory=LimitsEntry)
+    partial_inference: bool = False
     servers: list[ServerEntry] = Field(min_length=1)
 
 
@@ -90,76 +102,117 @@ def read_cluster(value: Any, path: str | Path) -> ClusterEntry:
     return entry
 
 
-def degree_choices(entry: ClusterEntry) -> list[dict[str, int]]:
-    """Every way to give each server entry one degree. Raises: InputError for too many."""
-    ways = [sorted(set(s.tensor_parallel)) for s in entry.servers]
-    total = 1
-    for way in ways:
-        total *= len(way)
-    if total > CHOICES:
-        raise InputError(
-            f"{total} ways to choose tensor-parallel degrees, at most {CHOICES} are tried",
-            hint="list fewer degrees for some of the servers",
-        )
-    names = [s.name for s in entry.servers]
-    return [dict(zip(names, way, strict=True)) for way in product(*ways)]
+def document_of(entry: ClusterEntry) -> dict[str, Any]:
+    """The layer-placement-1 document: a machine for each group of GPUs that any degree forms.
 
-
-def document_of(entry: ClusterEntry, degrees: Mapping[str, int]) -> dict[str, Any]:
-    """The layer-placement-1 document with these degrees. Raises: InputError where nothing fits."""
+    Raises: InputError where nothing fits."""
     model, types, nodes = entry.model, {}, []
     places: list[tuple[str, ServerEntry]] = []  # (server instance, entry) of each machine
     for server in entry.servers:
-        degree = degrees.get(server.name)
-        if degree not in server.tensor_parallel:
-            raise InputError(
-                f"server {server.name} offers no tensor_parallel {degree}",
-                hint=f"one of {sorted(server.tensor_parallel)}",
-            )
-        rates = server.tokens_per_s_by_layers.get(degree)
-        origin = "table" if rates else "roofline"
-        if rates is None:
-            rates = table(
-                model, entry.workload, _gpu(server, server.name), degree, server.links_bytes_per_s
-            )
-        if not rates:
-            continue  # not one layer fits with its caches: these machines cannot serve
-        name = f"{server.name}x{degree}"
-        types[name] = {
-            "max_layers": min(len(rates), model.layers),
-            "tokens_per_s_by_layers": list(rates),
-            "origin": origin,
-        }
-        for at in range(server.count):
-            box = server.name if server.count == 1 else f"{server.name}{at}"
-            for group in range(server.gpus // degree):
-                first = group * degree
-                label = box if server.gpus == degree else f"{box}.{first}"
-                if server.gpus != degree and degree > 1:
-                    label += f"-{first + degree - 1}"
-                node: dict[str, Any] = {"id": label, "type": name, "tensor_parallel": degree}
-                if server.price_per_hour is not None:
-                    node["price_per_hour"] = server.price_per_hour * degree / server.gpus
-                nodes.append(node)
-                places.append((box, server))
+        for degree in sorted(set(server.tensor_parallel)):
+            rates = _rates(entry, server, degree)
+            if rates is None:
+                continue  # not one layer fits with its caches: these groups cannot serve
+            name = f"{server.name}x{degree}"
+            types[name] = rates
+            for box in _boxes(server):
+                for first in range(0, server.gpus, degree):
+                    nodes.append(_group(server, box, name, first, degree))
+                    places.append((box, server))
     if not nodes:
         raise InputError(
             "no server can hold a single layer with its caches",
             where=entry.name,
             hint="a smaller batch or context, or a higher tensor_parallel degree",
         )
+    work = entry.workload
+    batch = work.batch if work.batch is not None else 1
     return {
         "format": "layer-placement-1",
         "name": entry.name,
+        "partial_inference": entry.partial_inference,
         "model": {
             "layers": model.layers,
             "activation_bytes_per_token": model.activation_bytes,
             "token_bytes": 4,
+            "layer_weight_bytes": model.parameters * model.weight_bytes,
+            "kv_bytes_per_token": model.cache_bytes,
         },
+        "workload": {
+            "prompt_tokens": work.prompt_tokens,
+            "output_tokens": work.output_tokens,
+            "batch": batch,
+            "split_phases": work.split_phases,
+        },
+        "limits": entry.limits.model_dump(exclude_none=True),
         "node_types": types,
         "nodes": nodes,
         **_links(entry, nodes, places),
     }
+
+
+def _boxes(server: ServerEntry) -> list[str]:
+    """The names of its servers."""
+    return [
+        server.name if server.count == 1 else f"{server.name}{at}" for at in range(server.count)
+    ]
+
+
+def _group(server: ServerEntry, box: str, name: str, first: int, degree: int) -> dict[str, Any]:
+    """The machine that GPUs first … first + degree - 1 of a box form."""
+    label = box if server.gpus == degree else f"{box}.{first}"
+    if server.gpus != degree and degree > 1:
+        label += f"-{first + degree - 1}"
+    node: dict[str, Any] = {"id": label, "type": name, "tensor_parallel": degree}
+    if len(set(server.tensor_parallel)) > 1:
+        node["devices"] = [f"{box}.gpu{at}" for at in range(first, first + degree)]
+    if server.gpus > 1:
+        node |= {"server": box, "first_gpu": first}
+    if server.price_per_hour is not None:
+        node["price_per_hour"] = server.price_per_hour * degree / server.gpus
+    return node
+
+
+def _rates(entry: ClusterEntry, server: ServerEntry, degree: int) -> dict[str, Any] | None:
+    """The type of groups of this degree: measured tables, or a roofline; None where none fits."""
+    both = server.tokens_per_s_by_layers.get(degree)
+    if both is not None:
+        return {"max_layers": min(len(both), entry.model.layers), "origin": "table",
+                "tokens_per_s_by_layers": list(both)}  # fmt: skip
+    prefill = server.prefill_tokens_per_s_by_layers.get(degree)
+    decode = server.decode_tokens_per_s_by_layers.get(degree)
+    if prefill is not None or decode is not None:
+        found: dict[str, Any] = {"origin": "table"}
+        if prefill is not None:
+            found["prefill_tokens_per_s_by_layers"] = list(prefill)
+        if decode is not None:
+            found["decode_tokens_per_s_by_layers"] = decode
+        if entry.workload.batch is not None and _sized(server):
+            gpu = _gpu(server, server.name)
+            found["memory_bytes"] = gpu.memory_bytes * degree * (1 - entry.workload.reserve)
+        return found
+    gpu, work = _gpu(server, server.name), entry.workload
+    made = {
+        b: roofline(entry.model, work, gpu, degree, server.links_bytes_per_s, b)
+        for b in work.batches
+    }
+    first = next(iter(made.values()))
+    if not first.prefill:
+        return None
+    several = len(made) > 1
+    return {
+        "max_layers": len(first.prefill),
+        "prefill_tokens_per_s_by_layers": first.prefill,
+        "decode_tokens_per_s_by_layers": {b: r.decode for b, r in made.items()}
+        if several
+        else first.decode,
+        "decode_step_s_by_layers": {b: r.step for b, r in made.items()} if several else first.step,
+        "origin": "roofline",
+    }
+
+
+def _sized(server: ServerEntry) -> bool:
+    return server.gpu is not None or server.memory_bytes is not None
 
 
 def _links(
@@ -197,7 +250,8 @@ def _gpu(server: ServerEntry, where: str) -> Gpu:
     """The device by name, with figures that the entry states itself."""
     stated = (server.memory_bytes, server.flops, server.bytes_per_s)
     if server.gpu is None:
-        if None in stated and not server.tokens_per_s_by_layers:
+        measured = server.tokens_per_s_by_layers or server.prefill_tokens_per_s_by_layers
+        if None in stated and not measured:
             raise InputError(
                 f"server {server.name} has neither a table nor a roofline",
                 where=where,

@@ -1,4 +1,4 @@
-"""Files of either kind: one instance, or a cluster with one instance for each choice of degrees."""
+"""Files of either kind as instances: one for each batch that the file offers."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any
 from csp_embed.errors import InputError
 from csp_embed.network.files.schema import read_document
 from csp_embed.serving.files import cluster
-from csp_embed.serving.files.read import instance_from
+from csp_embed.serving.files.read import batches, instance_from
 from csp_embed.serving.instance import Instance
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One choice of tensor-parallel degrees by server entry ({} for layer-placement-1)."""
+    """One choice of the batch (None where the file offers no choice)."""
 
-    degrees: Mapping[str, int]
+    batch: int | None
     instance: Instance
 
 
@@ -26,28 +26,20 @@ def variants(source: Mapping[str, Any] | str | Path) -> list[Variant]:
     """All instances that a file or document states. Raises: InputError where there is none."""
     where = "instance" if isinstance(source, Mapping) else str(source)
     document = source if isinstance(source, Mapping) else read_document(source)[0]
-    if not isinstance(document, Mapping) or document.get("format") != cluster.FORMAT:
-        return [Variant({}, instance_from(document, where))]
-    entry = cluster.read_cluster(document, where)
-    found, refused = [], []
-    for degrees in cluster.degree_choices(entry):
-        try:
-            built = cluster.document_of(entry, degrees)
-        except InputError as error:  # nothing fits with these degrees; others may
-            refused.append(error)
-            continue
-        found.append(Variant(degrees, instance_from(built, where)))
-    if not found:
-        raise refused[0]
-    return found
+    if isinstance(document, Mapping) and document.get("format") == cluster.FORMAT:
+        document = cluster.document_of(cluster.read_cluster(document, where))
+    offered = batches(document, where) if isinstance(document, Mapping) else ()
+    if len(offered) < 2:
+        return [Variant(None, instance_from(document, where))]
+    return [Variant(b, instance_from(document, where, b)) for b in offered]
 
 
 def variant_of(found: list[Variant], plan: Mapping[str, Any]) -> Variant:
     """The instance that a plan document was made for. Raises: InputError."""
-    degrees = plan.get("degrees") or {}
     for variant in found:
-        if dict(variant.degrees) == degrees:
+        if variant.batch is None or variant.batch == plan.get("batch"):
             return variant
     raise InputError(
-        f"the file offers no degrees {degrees}", hint=f"it offers {[v.degrees for v in found]}"
+        f"the file offers no batch {plan.get('batch')!r}",
+        hint="it offers " + ", ".join(str(v.batch) for v in found),
     )

@@ -61,7 +61,7 @@ def sparse(search: Search) -> None:
 
     for part in FIRST:
         if not search.value:
-            attempt(search.bound.bound * part)
+            attempt(search.most * part)
     for _ in range(ROUNDS):  # that a rate was missed once proves nothing: again, otherwise
         search.climb(attempt)
         tried += TRIES
