@@ -62,14 +62,17 @@ def plan(
     seed: int = 0,
     progress: Progress | None = None,
     min_tokens: float | None = None,
+    first_token_s: float | None = None,
+    token_s: float | None = None,
     stop: bool = False,
 ) -> ServingPlan:
     """Searches for the best placement.
 
     objective: "tokens", the most tokens/s; "latency", the shortest requests, with at least
-    min_tokens (0); "cost", the cheapest machines that carry min_tokens. time_limit: CPU seconds of
-    this process, checked between steps of the searches; None = a counted amount of work, the same
-    plan on every run. Ctrl-C ends the search and returns the best plan so far (`interrupted`).
+    min_tokens (0); "cost", the cheapest machines that carry min_tokens. first_token_s, token_s:
+    seconds that a request alone may take to its first token and for each further one. time_limit:
+    CPU seconds of this process, checked between steps of the searches; None = a counted amount of
+    work, the same plan on every run. Ctrl-C ends the search and returns the best plan so far (`interrupted`).
     stop: no search at all, only a bound.
     Raises: Infeasible where proved, InputError for options that say nothing.
     """
@@ -82,6 +85,7 @@ def plan(
             "min_tokens has no effect on the most tokens/s",
             hint="--objective latency or --objective cost",
         )
+    instance = _limited(instance, first_token_s, token_s)
     routed = instance.phases is not None and instance.phases.routed
     if objective == "cost" and routed:
         raise InputError(
@@ -93,6 +97,19 @@ def plan(
     if instance.devices is not None:
         return _exclusive(instance, options, stop)
     return _plain(instance, options, stop)
+
+
+def _limited(instance: Instance, first_s: float | None, token_s: float | None) -> Instance:
+    """The instance with these limits, where they are tighter than its own."""
+    phases = instance.phases
+    for name, value in (("first_token_s", first_s), ("token_s", token_s)):
+        if value is not None and not 0 < value < float("inf"):
+            raise InputError(f"{name} {value}", hint="a number of seconds above 0")
+    if phases is None or (first_s is None and token_s is None):
+        return instance
+    first_s = phases.first_s if first_s is None else min(first_s, phases.first_s)
+    token_s = phases.token_s if token_s is None else min(token_s, phases.token_s)
+    return replace(instance, phases=replace(phases, first_s=first_s, token_s=token_s))
 
 
 @dataclass(frozen=True)
