@@ -16,6 +16,9 @@ ANSWERED = ("cost", "cost_bound", "request_s", "request_s_bound")
 
 InstanceArgument = Annotated[str, typer.Argument(help="layer-placement-1 or csp-embed-cluster/1.")]
 ForInstance = Annotated[str, typer.Option("--instance", help="The instance of the plan.")]
+PlatformOption = Annotated[
+    str | None, typer.Option(help="A partitioner's platform file for a cluster's machines.")
+]
 PlanArgument = Annotated[str, typer.Argument(help="Plan file: csp-embed-serving/1.")]
 
 
@@ -33,6 +36,7 @@ def register(app: typer.Typer) -> None:
 
 def plan_command(
     instance: InstanceArgument,
+    platform: PlatformOption = None,
     output: Annotated[str | None, typer.Option("-o", "--output", help="Plan file.")] = None,
     objective: Annotated[
         str, typer.Option(help="tokens (most), latency (shortest requests) or cost (least).")
@@ -64,7 +68,7 @@ def plan_command(
 
     check_writable(output)
     check_writable(picture, (".svg",))
-    choices = variants(instance)
+    choices = variants(instance, platform)
     options: dict[str, Any] = {
         "objective": objective,
         "min_tokens": min_tokens,
@@ -97,6 +101,7 @@ def plan_command(
 def check_command(
     plan: PlanArgument,
     instance: ForInstance,
+    platform: PlatformOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Verify a plan's value and its bound in exact arithmetic, without a solver."""
@@ -104,7 +109,7 @@ def check_command(
     from csp_embed.serving.files.plan_file import read_plan
     from csp_embed.serving.judge.check import check, check_choices
 
-    choices, document = variants(instance), read_plan(plan)
+    choices, document = variants(instance, platform), read_plan(plan)
     if len(choices) > 1:
         faults = check_choices([(v.batch or 0, v.instance) for v in choices], document)
     else:
@@ -147,6 +152,7 @@ def _proved(document: dict[str, Any]) -> str:
 def simulate_command(
     plan: PlanArgument,
     instance: ForInstance,
+    platform: PlatformOption = None,
     trace: Annotated[
         str | None, typer.Option(help="CSV: arrival_s,prompt_tokens,output_tokens.")
     ] = None,
@@ -173,7 +179,7 @@ def simulate_command(
 
     if rate is not None and not 0 < rate < float("inf"):
         raise InputError(f"--rate {rate}", hint="a finite number above 0")
-    cluster, document, placement = _accepted(plan, instance)
+    cluster, document, placement = _accepted(plan, instance, platform)
     if trace is not None:
         if rate is not None or prompt is not None or output_tokens is not None:
             raise InputError(
@@ -201,6 +207,7 @@ def export_command(
     plan: PlanArgument,
     instance: ForInstance,
     to: Annotated[str, typer.Option(help="vllm, llama.cpp or json.")],
+    platform: PlatformOption = None,
     model: Annotated[
         str, typer.Option(help="Model name or file, as the target wants it.")
     ] = "MODEL",
@@ -213,7 +220,7 @@ def export_command(
     from csp_embed.serving.export.engines import engines
 
     check_writable(output)
-    cluster, document, _ = _accepted(plan, instance)
+    cluster, document, _ = _accepted(plan, instance, platform)
     if to == "vllm":
         text = vllm.lines(engines(cluster, document, "vLLM"), model)
     elif to == "llama.cpp":
@@ -230,14 +237,16 @@ def export_command(
     say(f"written to {output}")
 
 
-def _accepted(plan: str, instance: str) -> tuple[Any, dict[str, Any], dict[int, tuple[int, int]]]:
+def _accepted(
+    plan: str, instance: str, platform: str | None
+) -> tuple[Any, dict[str, Any], dict[int, tuple[int, int]]]:
     """Instance, plan document and placement [first, end); only of a plan that fits the instance."""
     from csp_embed.serving.files.load import variant_of, variants
     from csp_embed.serving.files.plan_file import read_plan
     from csp_embed.serving.judge.check import check
 
     document = read_plan(plan)
-    cluster = variant_of(variants(instance), document).instance
+    cluster = variant_of(variants(instance, platform), document).instance
     # The bound does not matter here, and takes the longest to verify.
     faults = check(cluster, {**document, "bound": None, "request_s_bound": None})
     if faults:

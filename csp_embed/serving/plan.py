@@ -36,15 +36,21 @@ OBJECTIVES = ("tokens", "latency", "cost")
 METHODS: tuple[Callable[[Search], None], ...] = (regions, aligned, wide, tracks, sparse, polish)
 
 
-def serve(instance: Instance | Mapping[str, Any] | str | Path, **options: Any) -> ServingPlan:
+def serve(
+    instance: Instance | Mapping[str, Any] | str | Path,
+    *,
+    platform: str | None = None,
+    **options: Any,
+) -> ServingPlan:
     """A placement of a model's layers on unequal machines, with a proved bound on the best.
 
     instance: an Instance, or a layer-placement-1 or csp-embed-cluster/1 document or file of it.
-    options: those of `plan`. Raises: InputError, Infeasible.
+    platform: a platform file of the partitioner for the cluster's machines. options: those of
+    `plan`. Raises: InputError, Infeasible.
     """
     if isinstance(instance, Instance):
         return plan(instance, **options)
-    return best_of(variants(instance), **options)
+    return best_of(variants(instance, platform), **options)
 
 
 def best_of(found: Sequence[Variant], **options: Any) -> ServingPlan:
@@ -72,7 +78,8 @@ def plan(
     min_tokens (0); "cost", the cheapest machines that carry min_tokens. first_token_s, token_s:
     seconds that a request alone may take to its first token and for each further one. time_limit:
     CPU seconds of this process, checked between steps of the searches; None = a counted amount of
-    work, the same plan on every run. Ctrl-C ends the search and returns the best plan so far (`interrupted`).
+    work, the same plan on every run. Ctrl-C ends the search and returns the best plan so far
+    (`interrupted`).
     stop: no search at all, only a bound.
     Raises: Infeasible where proved, InputError for options that say nothing.
     """

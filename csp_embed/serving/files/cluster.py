@@ -14,11 +14,14 @@ from typing import Any, Literal
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from csp_embed.errors import InputError
+from csp_embed.ir.network import Platform
 from csp_embed.network.files.schema import Strict, parse
 from csp_embed.serving.files.gpus import Gpu, gpu_named
+from csp_embed.serving.files.platform import links_of, machines_of
 from csp_embed.serving.files.rates import Model, Workload, roofline
 
 FORMAT = "csp-embed-cluster/1"
+TOKEN = 4  # bytes of a token's number
 
 
 class ServerEntry(Strict):
@@ -66,22 +69,32 @@ class LimitsEntry(Strict):
 
 
 class ClusterEntry(Strict):
-    """The whole file."""
+    """The whole file. platform: a file of the partitioner (or the name of one that ships) in place
+    of servers and network."""
 
     format: Literal["csp-embed-cluster/1"]
     name: str = ""
     notes: str = ""
     model: Model
     workload: Workload = Field(default_factory=Workload)
-    network: NetworkEntry
+    network: NetworkEntry | None = None
+    platform: str | None = None
     limits: LimitsEntry = Field(default_factory=LimitsEntry)
     partial_inference: bool = False
-    servers: list[ServerEntry] = Field(min_length=1)
+    servers: list[ServerEntry] = Field(default_factory=list)
 
 
 def read_cluster(value: Any, path: str | Path) -> ClusterEntry:
     """The file's content, checked. Raises: InputError naming file, line and item."""
     entry = parse(ClusterEntry, value, path, FORMAT)
+    stated = bool(entry.servers) + (entry.platform is not None)
+    if stated != 1 or (entry.servers and entry.network is None):
+        raise InputError(
+            "a cluster needs servers with a network, or a platform"
+            if stated != 2 else "servers and a platform are both there",
+            where=str(path),
+            hint="platform: four_servers, or servers: [{name: a, gpu: T4}] with network",
+        )  # fmt: skip
     seen: set[str] = set()
     for server in entry.servers:
         where = f"{path}  servers.{server.name}"
@@ -102,11 +115,43 @@ def read_cluster(value: Any, path: str | Path) -> ClusterEntry:
     return entry
 
 
-def document_of(entry: ClusterEntry) -> dict[str, Any]:
-    """The layer-placement-1 document: a machine for each group of GPUs that any degree forms.
+def document_of(entry: ClusterEntry, platform: Platform | None = None) -> dict[str, Any]:
+    """The layer-placement-1 document: a machine for each group of GPUs that any degree forms, or
+    for each device of a platform.
 
     Raises: InputError where nothing fits."""
-    model, types, nodes = entry.model, {}, []
+    types, nodes, joined = _of_servers(entry) if platform is None else _of_platform(entry, platform)
+    model, work = entry.model, entry.workload
+    return {
+        "format": "layer-placement-1",
+        "name": entry.name or (platform.name if platform else ""),
+        "partial_inference": entry.partial_inference,
+        "model": {
+            "layers": model.layers,
+            "activation_bytes_per_token": model.activation_bytes,
+            "token_bytes": TOKEN,
+            "layer_weight_bytes": model.parameters * model.weight_bytes,
+            "kv_bytes_per_token": model.cache_bytes,
+        },
+        "workload": {
+            "prompt_tokens": work.prompt_tokens,
+            "output_tokens": work.output_tokens,
+            "batch": work.batch if work.batch is not None else 1,
+            "split_phases": work.split_phases,
+        },
+        "limits": entry.limits.model_dump(exclude_none=True),
+        "node_types": types,
+        "nodes": nodes,
+        **joined,
+    }
+
+
+Parts = tuple[dict[str, Any], list[dict[str, Any]], dict[str, Any]]  # types, nodes, links
+
+
+def _of_servers(entry: ClusterEntry) -> Parts:
+    types: dict[str, Any] = {}
+    nodes: list[dict[str, Any]] = []
     places: list[tuple[str, ServerEntry]] = []  # (server instance, entry) of each machine
     for server in entry.servers:
         for degree in sorted(set(server.tensor_parallel)):
@@ -119,36 +164,37 @@ def document_of(entry: ClusterEntry) -> dict[str, Any]:
                 for first in range(0, server.gpus, degree):
                     nodes.append(_group(server, box, name, first, degree))
                     places.append((box, server))
+    _some(nodes, entry.name)
+    return types, nodes, _links(entry, nodes, places)
+
+
+def _of_platform(entry: ClusterEntry, platform: Platform) -> Parts:
+    types: dict[str, Any] = {}
+    nodes: list[dict[str, Any]] = []
+    known: dict[tuple[str, Gpu], str] = {}
+    for device, gpu in machines_of(platform):
+        key = device.kind, gpu
+        if key not in known:
+            rates = _roofline(entry, gpu, 1, 1.0)
+            if rates is None:
+                continue  # not one layer fits
+            # Kinds whose devices differ in size are told apart by the first of each size.
+            known[key] = device.kind if device.kind not in types else f"{device.kind} {device.name}"
+            types[known[key]] = rates
+        name = known[key]
+        nodes.append({"id": device.name, "type": name})
+    _some(nodes, platform.name)
+    names = [n["id"] for n in nodes]
+    return types, nodes, links_of(platform, names, entry.model.activation_bytes)
+
+
+def _some(nodes: list[dict[str, Any]], where: str) -> None:
     if not nodes:
         raise InputError(
             "no server can hold a single layer with its caches",
-            where=entry.name,
+            where=where,
             hint="a smaller batch or context, or a higher tensor_parallel degree",
         )
-    work = entry.workload
-    batch = work.batch if work.batch is not None else 1
-    return {
-        "format": "layer-placement-1",
-        "name": entry.name,
-        "partial_inference": entry.partial_inference,
-        "model": {
-            "layers": model.layers,
-            "activation_bytes_per_token": model.activation_bytes,
-            "token_bytes": 4,
-            "layer_weight_bytes": model.parameters * model.weight_bytes,
-            "kv_bytes_per_token": model.cache_bytes,
-        },
-        "workload": {
-            "prompt_tokens": work.prompt_tokens,
-            "output_tokens": work.output_tokens,
-            "batch": batch,
-            "split_phases": work.split_phases,
-        },
-        "limits": entry.limits.model_dump(exclude_none=True),
-        "node_types": types,
-        "nodes": nodes,
-        **_links(entry, nodes, places),
-    }
 
 
 def _boxes(server: ServerEntry) -> list[str]:
@@ -191,11 +237,12 @@ def _rates(entry: ClusterEntry, server: ServerEntry, degree: int) -> dict[str, A
             gpu = _gpu(server, server.name)
             found["memory_bytes"] = gpu.memory_bytes * degree * (1 - entry.workload.reserve)
         return found
-    gpu, work = _gpu(server, server.name), entry.workload
-    made = {
-        b: roofline(entry.model, work, gpu, degree, server.links_bytes_per_s, b)
-        for b in work.batches
-    }
+    return _roofline(entry, _gpu(server, server.name), degree, server.links_bytes_per_s)
+
+
+def _roofline(entry: ClusterEntry, gpu: Gpu, degree: int, links: float) -> dict[str, Any] | None:
+    work = entry.workload
+    made = {b: roofline(entry.model, work, gpu, degree, links, b) for b in work.batches}
     first = next(iter(made.values()))
     if not first.prefill:
         return None
@@ -220,6 +267,7 @@ def _links(
 ) -> dict[str, Any]:
     """Links inside a server, between servers and between regions; the coordinator reaches all."""
     net = entry.network
+    assert net is not None  # read_cluster saw to that
     links = []
     for a, (box_a, server_a) in zip(nodes, places, strict=True):
         for b, (box_b, server_b) in zip(nodes, places, strict=True):

@@ -193,7 +193,8 @@ class _Reader:
             # An interval cannot reach past the model's end: longer ones do not exist.
             # Where not one layer fits, the machine can still be named but carries nothing.
             names[name] = len(types)
-            types.append(MachineType(name, rates.both[:most] or (0.0,)))
+            table = rates.both[:most] or (0.0,)
+            types.append(MachineType(name, table, str(entry.get("origin", "table"))))
             tables.append(TypeRates(*(getattr(rates, f)[:most] or (0.0,) for f in FIELDS)))
         return types, names, tables
 

@@ -195,7 +195,8 @@ def test_links_are_of_their_kind() -> None:
         (lambda c: c["servers"][1].update(gpu_memory=1), "unknown key"),
         (lambda c: c["network"].update(bytes_per_s=float("nan")), "finite"),
         (lambda c: c["network"].update(bytes_per_s=-1), "greater than 0"),
-        (lambda c: c.update(servers=[]), "at least 1"),
+        (lambda c: c.update(servers=[]), "needs servers"),
+        (lambda c: c.update(platform="cpu_2gpu"), "both there"),
     ],
 )
 def test_refusals(change: Any, words: str) -> None:
