@@ -19,6 +19,7 @@ from csp_embed.network.files.schema import Strict, parse
 from csp_embed.serving.files.gpus import Gpu, gpu_named
 from csp_embed.serving.files.platform import links_of, machines_of
 from csp_embed.serving.files.rates import Model, Workload, roofline
+from csp_embed.serving.files.units import Bytes, BytesPerS
 
 FORMAT = "csp-embed-cluster/1"
 TOKEN = 4  # bytes of a token's number
@@ -36,14 +37,14 @@ class ServerEntry(Strict):
     name: str
     count: PositiveInt = 1
     gpu: str | None = None
-    memory_bytes: PositiveFloat | None = None
+    memory_bytes: Bytes | None = None
     flops: PositiveFloat | None = None
-    bytes_per_s: PositiveFloat | None = None
+    bytes_per_s: BytesPerS | None = None
     gpus: PositiveInt = 1
     tensor_parallel: list[PositiveInt] = Field(default_factory=lambda: [1], min_length=1)
-    links_bytes_per_s: PositiveFloat = 16e9
+    links_bytes_per_s: BytesPerS = 16e9
     region: str = ""
-    network_bytes_per_s: PositiveFloat | None = None
+    network_bytes_per_s: BytesPerS | None = None
     price_per_hour: float | None = Field(default=None, ge=0)
     tokens_per_s_by_layers: dict[int, list[PositiveFloat]] = Field(default_factory=dict)
     prefill_tokens_per_s_by_layers: dict[int, list[PositiveFloat]] = Field(default_factory=dict)
@@ -53,11 +54,11 @@ class ServerEntry(Strict):
 
 
 class NetworkEntry(Strict):
-    """Between servers: bytes/s each way (bytes, not bits) and seconds of latency."""
+    """Between servers: bytes/s each way (or with a unit, as 10 Gbit/s) and seconds of latency."""
 
-    bytes_per_s: PositiveFloat
+    bytes_per_s: BytesPerS
     latency_s: float = Field(default=0.0, ge=0)
-    regions_bytes_per_s: PositiveFloat | None = None
+    regions_bytes_per_s: BytesPerS | None = None
     regions_latency_s: float = Field(default=0.0, ge=0)
 
 
@@ -95,24 +96,47 @@ def read_cluster(value: Any, path: str | Path) -> ClusterEntry:
             where=str(path),
             hint="platform: four_servers, or servers: [{name: a, gpu: T4}] with network",
         )  # fmt: skip
+    model = entry.model
+    if model.kv_heads is not None and model.heads % model.kv_heads:
+        raise InputError(
+            f"{model.kv_heads} kv_heads do not divide {model.heads} heads",
+            where=f"{path}  model.kv_heads",
+            hint="kv_heads: 8 with heads: 64; leave it out where every head has its own",
+        )
+    if entry.workload.batch == []:
+        raise InputError("no batch to choose from", where=f"{path}  workload.batch",
+                         hint="batch: 16, or batch: [8, 16]")  # fmt: skip
     seen: set[str] = set()
     for server in entry.servers:
         where = f"{path}  servers.{server.name}"
         if server.name in seen:
             raise InputError(f"server {server.name} is there twice", where=where)
         seen.add(server.name)
-        for degree in server.tensor_parallel:
-            if server.gpus % degree:
-                raise InputError(
-                    f"tensor_parallel {degree} does not divide {server.gpus} GPUs", where=where
-                )
-            if entry.model.heads % degree:
-                raise InputError(
-                    f"tensor_parallel {degree} does not divide {entry.model.heads} heads",
-                    where=where,
-                )
+        _degrees(server, model.heads, where)
         _gpu(server, where)
     return entry
+
+
+def _degrees(server: ServerEntry, heads: int, where: str) -> None:
+    """Raises: InputError for degrees that cannot be, and for tables of others."""
+    for degree in server.tensor_parallel:
+        for count, what in ((server.gpus, "GPUs"), (heads, "heads")):
+            if count % degree:
+                raise InputError(
+                    f"tensor_parallel {degree} does not divide {count} {what}", where=where
+                )
+    tables = (
+        server.tokens_per_s_by_layers,
+        server.prefill_tokens_per_s_by_layers,
+        server.decode_tokens_per_s_by_layers,
+    )
+    for degree in (d for table in tables for d in table):
+        if degree not in server.tensor_parallel:
+            raise InputError(
+                f"a table for tensor_parallel {degree}, which is not offered",
+                where=where,
+                hint=f"tensor_parallel: {sorted({*server.tensor_parallel, degree})}",
+            )
 
 
 def document_of(entry: ClusterEntry, platform: Platform | None = None) -> dict[str, Any]:
@@ -136,7 +160,7 @@ def document_of(entry: ClusterEntry, platform: Platform | None = None) -> dict[s
         "workload": {
             "prompt_tokens": work.prompt_tokens,
             "output_tokens": work.output_tokens,
-            "batch": work.batch if work.batch is not None else 1,
+            "batch": 1 if work.batch is None else work.batch,
             "split_phases": work.split_phases,
         },
         "limits": entry.limits.model_dump(exclude_none=True),

@@ -69,10 +69,11 @@ def read_workload(reader: Reader, document: Mapping[str, Any], batch: int | None
     if isinstance(listed, list):
         if not listed:
             raise reader.refuse("no batch to choose from", "workload.batch")
-        batches = tuple(
+        counts = [
             reader.count({"batch": b}, "batch", f"workload.batch[{at}]")
             for at, b in enumerate(listed)
-        )
+        ]
+        batches = tuple(dict.fromkeys(counts))
     else:
         batches = (reader.count({"batch": listed}, "batch", "workload.batch"),)
     chosen = batches[0] if batch is None else batch

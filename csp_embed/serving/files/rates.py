@@ -21,7 +21,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt
 
 from csp_embed.network.files.schema import Strict
 from csp_embed.serving.files.gpus import Gpu
@@ -58,6 +58,11 @@ class Model(Strict):
         return 2.0 * self.hidden
 
 
+Batches = Annotated[
+    list[PositiveInt], BeforeValidator(lambda v: v if isinstance(v, list) else [v])
+]
+
+
 class Workload(Strict):
     """Mean tokens of a request; batch: requests at a time at most (default: as memory allows), or a
     list of which the best is chosen. split_phases: prefill and decode may use different machines.
@@ -66,7 +71,7 @@ class Workload(Strict):
 
     prompt_tokens: PositiveFloat = 750
     output_tokens: PositiveFloat = 240
-    batch: PositiveInt | Annotated[list[PositiveInt], Field(min_length=1)] | None = None
+    batch: Batches | None = None
     split_phases: bool = False
     flops_efficiency: float = Field(default=0.5, gt=0, le=1)
     bandwidth_efficiency: float = Field(default=0.8, gt=0, le=1)
@@ -75,7 +80,7 @@ class Workload(Strict):
     @property
     def batches(self) -> list[int | None]:
         """Those to choose from; None = as memory allows."""
-        return list(dict.fromkeys(self.batch)) if isinstance(self.batch, list) else [self.batch]
+        return [None] if self.batch is None else list(dict.fromkeys(self.batch))
 
 
 @dataclass(frozen=True)

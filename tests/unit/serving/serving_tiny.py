@@ -1,18 +1,25 @@
 """Random tiny instances of every extension, and their optimum by trying everything.
 
-Nothing of csp_embed is used. CASES: name -> (document of a seed, options of `serve`, optimum); the
-optimum is of tokens/s, of cost per hour or of seconds of a request, as the options say.
+Nothing of csp_embed is used to find an optimum. NAMES: the extensions. An optimum is of tokens/s,
+of cost per hour or of seconds of a request, as the options say.
 """
 
 from __future__ import annotations
 
 import itertools
+import json
+import math
 import random
 from collections.abc import Iterator
 from typing import Any
 
 import serving_oracle as oracle
 import serving_routes_oracle as routes
+
+import csp_embed as ce
+from csp_embed.errors import Infeasible
+from csp_embed.serving.files.load import variants
+from csp_embed.serving.judge.check import check, check_choices
 
 
 def random_boxes(seed: int) -> dict[str, Any]:
@@ -194,3 +201,37 @@ NAMES = (
     "batches and memory", "phases together", "phases split", "limits", "limits, phases split",
     "latency", "latency, phases split",
 )  # fmt: skip
+
+
+def compared(document: dict[str, Any], options: dict[str, Any], best: float) -> dict[str, bool]:
+    """Whether `serve` finds and proves the optimum, claims anything wrong, or writes what the judge
+    refuses."""
+    near = 1e-6 * max(abs(best), 1e-9) if best < math.inf else 0.0
+    try:
+        plan = ce.serve(document, **options)
+    except Infeasible:
+        nothing = best in (0.0, math.inf)
+        return {"found": nothing, "infeasible": True, "wrong": not nothing}
+    objective = options.get("objective", "tokens")
+    if objective == "tokens":
+        value, bound = plan.value or 0.0, plan.bound
+        wrong = value > best + near or bound < best - near
+    else:
+        key = {"cost": "cost", "latency": "request_s"}[objective]
+        value = plan.more.get(key)
+        value, bound = math.inf if value is None else value, plan.more[f"{key}_bound"] or 0.0
+        wrong = value < best - near or bound > best + near
+    return {
+        "found": value == best or abs(value - best) <= near,
+        "proved": plan.status == "OPTIMAL",
+        "wrong": wrong,
+        "refused": plan.value is not None and bool(judged(document, plan)),
+    }
+
+
+def judged(document: dict[str, Any], plan: Any) -> list[Any]:
+    """The judge's faults of what would be written to a file."""
+    written, found = json.loads(json.dumps(plan.document())), variants(document)
+    if len(found) > 1:
+        return check_choices([(v.batch or 0, v.instance) for v in found], written)
+    return check(found[0].instance, written)
