@@ -58,9 +58,7 @@ class Model(Strict):
         return 2.0 * self.hidden
 
 
-Batches = Annotated[
-    list[PositiveInt], BeforeValidator(lambda v: v if isinstance(v, list) else [v])
-]
+Batches = Annotated[list[PositiveInt], BeforeValidator(lambda v: v if isinstance(v, list) else [v])]
 
 
 class Workload(Strict):
