@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from csp_embed.ir.schedule import COMPUTE, FINISH, LOAD, STORE, Template
 from csp_embed.schedule.inputs import Problem
-from csp_embed.schedule.tokens import Tokens
+from csp_embed.targets.stream.building.tokens import Tokens
 
 
 class Rows:
@@ -26,18 +26,8 @@ class Rows:
         self.tokens.need(row, after)
         return row
 
-    def latest(self, *rows: int) -> tuple[int, ...]:
-        """What must be waited for of these rows: of each queue its last one, the latest first."""
-        last: dict[int, int] = {}
-        for row in rows:
-            if row >= 0:
-                queue = self.tokens.queue(row)
-                last[queue] = max(row, last.get(queue, -1))
-        return tuple(sorted(last.values(), reverse=True))
-
     def compute(self, template: int, after: tuple[int, ...] = (), after_store: int = -1) -> int:
-        """A step that starts after the rows `after` have ended, which lie in queues of their
-        own."""
+        """A step that starts after the rows `after` have ended, the latest first."""
         row = self.tokens.row(self.compute_queue)
         self.ops.append((COMPUTE, template, 0, 0))
         for producer in after:

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csp_embed.ir.affine import meeting, reach
-from csp_embed.ir.union import joined
+from csp_embed.schedule.points import Constraint, Group, groups_of
 
 Ints = NDArray[np.int64]
 
@@ -60,19 +60,8 @@ class _Loop:
     coef: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class _Group:
-    """A coupled group: valid points [m, counters of the group]."""
-
-    counters: tuple[int, ...]
-    points: Ints
-
-
 Segment = tuple[int, int, Ints]
 """(first, last + 1 of a counter, points of the counters coupled with it)."""
-
-Constraint = tuple[tuple[int, ...], int, int]
-"""(coefficient per counter, constant, size): 0 <= constant + sum coef * value < size."""
 
 
 def cover(
@@ -123,27 +112,6 @@ def cover(
     return _best(_merge(singles), groups, coef, start, limits)
 
 
-def groups_of(
-    binding: list[tuple[list[int], Constraint]], lo: list[int], hi: list[int]
-) -> list[_Group] | None:
-    """Counters joined by binding constraints, with their valid points; None where one has no
-    point.
-    """
-    groups = []
-    for s in sorted(joined(set(used) for used, _ in binding), key=min):
-        counters = tuple(sorted(s))
-        axes = [np.arange(lo[i], hi[i]) for i in counters]
-        points = np.stack([m.ravel() for m in np.meshgrid(*axes, indexing="ij")], axis=1)
-        for used, (k, const, size) in binding:
-            if set(used) <= s:
-                value = const + points @ np.array([k[i] for i in counters])
-                points = points[(value >= 0) & (value < size)]
-        if not len(points):
-            return None
-        groups.append(_Group(counters, points))
-    return groups
-
-
 def _merge(loops: list[_Loop]) -> list[_Loop]:
     """Joins loops that together are one longer loop for every operand."""
     loops = sorted(loops, key=lambda x: (sum(x.coef), x.extent))
@@ -160,7 +128,7 @@ def _merge(loops: list[_Loop]) -> list[_Loop]:
     return loops
 
 
-def _segments(group: _Group, major: int) -> list[Segment]:
+def _segments(group: Group, major: int) -> list[Segment]:
     """(first, last + 1, points of the other counters) with equal others along the major counter."""
     column = group.counters.index(major)
     others = [j for j in range(len(group.counters)) if j != column]
@@ -186,7 +154,7 @@ _Combo = tuple[tuple[int | None, list[Segment] | None], ...]
 
 
 def _best(
-    singles: list[_Loop], groups: list[_Group], coef: Ints, start: Ints, limits: CoverLimits
+    singles: list[_Loop], groups: list[Group], coef: Ints, start: Ints, limits: CoverLimits
 ) -> list[Piece]:
     """Chooses which counters are loops, micro-ops or separate instructions, then makes the
     pieces.
@@ -242,7 +210,7 @@ def _best(
     return _pieces(singles, groups, combo, loops, in_list, sequential, coef, start, limits)
 
 
-def _listed(groups: list[_Group], combo: _Combo) -> int:
+def _listed(groups: list[Group], combo: _Combo) -> int:
     """Points of the groups that have no loop."""
     return math.prod(len(g.points) for g, (m, _) in zip(groups, combo, strict=True) if m is None)
 
@@ -254,7 +222,7 @@ def _instructions(combo: _Combo) -> int:
 
 def _pieces(
     singles: list[_Loop],
-    groups: list[_Group],
+    groups: list[Group],
     combo: _Combo,
     loops: tuple[int, ...],
     in_list: list[int],

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from csp_embed.schedule.cover import CoverLimits, Piece, cover
+from csp_embed.targets.stream.building.cover import CoverLimits, Piece, cover
 
 OPERANDS = 3
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from csp_embed.errors import Infeasible
 from csp_embed.schedule.buffers import Frame, Frames
-from csp_embed.schedule.rows import Rows
-from csp_embed.schedule.slots import allocate, has_reuse
+from csp_embed.targets.stream.building.rows import Rows
+from csp_embed.targets.stream.building.slots import allocate, has_reuse
 
 
 class Ring:
@@ -42,7 +42,7 @@ class Ring:
                 self.frames.map.memory,
                 region,
                 frame.number,
-                self.address(step) + frame.shift,
+                self.address(step) + frame.shape.shift,
                 self.read[slot],
             )
         return self.loaded[slot]
