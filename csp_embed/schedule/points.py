@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csp_embed.ir.union import joined
-from csp_embed.schedule.inputs import Problem
+from csp_embed.schedule.inputs import Map, Problem
 
 Ints = NDArray[np.int64]
 
@@ -71,3 +71,18 @@ def count_steps(problem: Problem) -> int:
     coupled = {c for g in groups for c in g.counters}
     free = math.prod(e for c, e in enumerate(problem.extents) if c not in coupled)
     return free * math.prod(len(g.points) for g in groups)
+
+
+def touched(m: Map, extents: tuple[int, ...]) -> int:
+    """Elements of an operand's grid that some point reads; fewer are told where one counter moves
+    several dimensions."""
+    total, counted = 1, set[int]()
+    for d, movers in enumerate(m.movers):
+        if counted & {c for c, _ in movers}:
+            continue
+        counted |= {c for c, _ in movers}
+        values = np.array([m.origin[d]])
+        for c, step in movers:
+            values = np.unique(values[:, None] + step * np.arange(extents[c]))
+        total *= int(((values >= 0) & (values < m.grid[d])).sum())
+    return total
