@@ -66,9 +66,7 @@ def compile(
     options = with_short(options, layout=layout, memory=memory)
     machine = machine_of(isa, config)
     if target_of(machine) == "source":
-        return compile_source(
-            op, machine, constants_of(op, w, b), options=options, tell=progress
-        )
+        return compile_source(op, machine, constants_of(op, w, b), options=options, tell=progress)
     made = chain(setting_of(op, machine, options, w=w, b=b, tell=progress)).run(op)
     kernel: Kernel = made["program"]
     return kernel

@@ -57,5 +57,3 @@ def middle(seconds: Sequence[float]) -> tuple[float, float]:
     """(median, spread: half the range between the quartiles over the median)."""
     low, mid, high = np.percentile(seconds, [25, 50, 75])
     return float(mid), float((high - low) / 2 / mid)
-
-

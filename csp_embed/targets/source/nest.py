@@ -62,11 +62,12 @@ class Call:
 
 @dataclass(frozen=True)
 class Loop:
-    """for (var = 0; var < count; var++)"""
+    """for (var = 0; var < count; var++). rolled: the C compiler is to keep it as it is."""
 
     var: str
     count: int
     body: tuple[Node, ...]
+    rolled: bool = False
 
 
 @dataclass(frozen=True)

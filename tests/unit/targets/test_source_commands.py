@@ -32,7 +32,10 @@ def test_data_become_constants_of_the_file(capsys, tmp_path):
 
 
 REFUSED = {
-    "a stream's option": (("--memory", "de10"), "--memory has no effect with --isa x86_avx512_vnni"),
+    "a stream's option": (
+        ("--memory", "de10"),
+        "--memory has no effect with --isa x86_avx512_vnni",
+    ),
     "another suffix": (("-o", "k.txt"), "does not end in .c or .so or .npz"),
     "a name that C lacks": (("-o", "p q.c"), "is no name of a C function"),
     "a self test of nothing": (("--selftest",), "--selftest needs a C file"),
