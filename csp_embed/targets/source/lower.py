@@ -17,7 +17,7 @@ from csp_embed.machine.spec import Isa
 from csp_embed.machine.templates import SourceMachine
 from csp_embed.targets.source import correct, epilogue, output, tiles
 from csp_embed.targets.source.names import identifier, variable
-from csp_embed.targets.source.nest import Address, Block, Buffer, Call, Loop, Node, Sum
+from csp_embed.targets.source.nest import Address, Block, Buffer, Call, Keep, Loop, Node, Sum
 from csp_embed.targets.source.places import Place, place
 from csp_embed.targets.source.streams import Results, Streams, copy_name, results_of, streams_of
 
@@ -63,22 +63,8 @@ def lower(embedding: Embedding, isa: Isa, tiling: tiles.Tiling | None = None) ->
     program, op = isa.program, embedding.operator
     assert program is not None
     tiling = tiles.choose(embedding, isa) if tiling is None else tiling
-    contract, _, _ = tiles.templates(isa)
-    memory = {r: isa.memory(contract.slot(r).memory) for r in ("dst", "lhs", "rhs")}
     names = {c.name: variable(c.name, n) for n, c in enumerate(embedding.counters)}
-    columns = () if tiling.columns is None else (tiling.columns[0].name,)
-    panel = (*(c.name for c in tiling.outer), *columns)
-    places = {}
-    for role, layout in embedding.layouts.items():
-        at = memory.get(role, memory["dst"])
-        # int8 tensors lie in unsigned lanes as value + 128.
-        offset = 128 if at.dtype == "uint8" else 0
-        dtype = op.out_dtype if role == "dst" else at.dtype
-        places[role] = place(
-            embedding, role, f"{role}_", dtype, at.lanes, isa.dims, offset=offset,
-            outer=panel if op.tensors[layout.tensor].constant else (),
-            run_time=not op.tensors[layout.tensor].constant,
-        )  # fmt: skip
+    places = places_of(embedding, isa, tiling)
     direct = output.direct(places["dst"], embedding, identifier(op.out.tensor))
     buffers = [
         Buffer(p.buffer, p.dtype, p.elements, _role(op, p.layout.tensor))
@@ -115,6 +101,25 @@ def lower(embedding: Embedding, isa: Isa, tiling: tiles.Tiling | None = None) ->
         op, embedding, tiling, places, tuple(buffers), prepare, (*run, *main), fixed, main,
         streams, results,
     )  # fmt: skip
+
+
+def places_of(embedding: Embedding, isa: Isa, tiling: tiles.Tiling) -> dict[str, Place]:
+    """Where each operand lies."""
+    op = embedding.operator
+    contract, _, _ = tiles.templates(isa)
+    memory = {r: isa.memory(contract.slot(r).memory) for r in ("dst", "lhs", "rhs")}
+    columns = () if tiling.columns is None else (tiling.columns[0].name,)
+    panel = (*(c.name for c in tiling.outer), *columns)
+    places = {}
+    for role, layout in embedding.layouts.items():
+        at, constant = memory.get(role, memory["dst"]), op.tensors[layout.tensor].constant
+        places[role] = place(
+            embedding, role, f"{role}_", op.out_dtype if role == "dst" else at.dtype, at.lanes,
+            isa.dims, outer=panel if constant else (), run_time=not constant,
+            # int8 tensors lie in unsigned lanes as value + 128.
+            offset=128 if at.dtype == "uint8" else 0,
+        )  # fmt: skip
+    return places
 
 
 def _role(op: Operator, tensor: str) -> str:
@@ -211,6 +216,7 @@ class _Tiles:
         nest: tuple[Node, ...] = tuple(steps)
         for counter in reversed(self.tiling.inner):
             nest = (Loop(self.names[counter.name], counter.extent, nest, rolled=True),)
+        kept = (Keep(memory["dst"], tuple(sums.values())),)
         registers = [*((memory["dst"], n) for n in sums.values()), (memory["lhs"], "lhs_0"),
                      *((memory["rhs"], n) for n in factors)]  # fmt: skip
         after = epilogue.Epilogue(m.program, memory["dst"], self.embedding.operator)
@@ -231,7 +237,7 @@ class _Tiles:
                                     put.roles["address"]: Address(self.target.buffer, at),
                                     put.roles["count"]: count})
                 )  # fmt: skip
-        return Block((*registers, *after.registers), (*begin, *nest, *after.begin, *end))
+        return Block((*registers, *after.registers), (*begin, *nest, *kept, *after.begin, *end))
 
 
 @dataclass(frozen=True)
