@@ -34,10 +34,14 @@ static inline void zip_block(uint8_t *to, ptrdiff_t step, bytes_16 a, bytes_16 b
   const bytes_16 ac_high = HIGH_BYTES(a, c), bd_high = HIGH_BYTES(b, d);
   const bytes_16 words[4] = {LOW_BYTES(ac, bd), HIGH_BYTES(ac, bd), LOW_BYTES(ac_high, bd_high),
                              HIGH_BYTES(ac_high, bd_high)};
-  if (step == 4)
-    memcpy(to, words, 64);
-  else
+  if (step == 4) {
+    store_16(to, words[0]);
+    store_16(to + 16, words[1]);
+    store_16(to + 32, words[2]);
+    store_16(to + 48, words[3]);
+  } else {
     for (int j = 0; j < 16; j++) memcpy(to + step * j, (const uint8_t *)words + 4 * j, 4);
+  }
 }
 
 /* n values of four streams as n words; `flip` is added to each byte without carry. */
@@ -73,6 +77,20 @@ _COPY = """\
 static inline void copy_flipped(void *to_, const int8_t *from, ptrdiff_t n, uint8_t flip) {
   uint8_t *restrict to = to_;
   for (ptrdiff_t j = 0; j < n; j++) to[j] = (uint8_t)from[j] ^ flip;
+}"""
+
+_EVERY = """\
+/* n bytes, `apart` from one another, side by side. */
+static inline void every_nth(int8_t *to, const int8_t *from, ptrdiff_t apart, ptrdiff_t n) {
+  ptrdiff_t j = 0;
+  for (; apart == 2 && n >= 16 && j < n; j += 16) {
+    j = j + 16 <= n ? j : n - 16; /* the last sixteen overlap with those before */
+    /* The second vector begins with the last byte of the first: nothing behind is read. */
+    const bytes_16 low = load_16(from + 2 * j), high = load_16(from + 2 * j + 15);
+    store_16(to + j, __builtin_shufflevector(low, high, 0, 2, 4, 6, 8, 10, 12, 14, 17, 19, 21, 23,
+                                             25, 27, 29, 31));
+  }
+  for (; j < n; j++) to[j] = from[apart * j];
 }"""
 
 _WORDS = """\
@@ -149,7 +167,8 @@ static inline void unzip_16(int8_t *to, const int32_t *lanes, ptrdiff_t count, c
       for (ptrdiff_t o = 0; o < count; o++) to[lanes[o] + j] = from[step * j + o];
 }"""
 
-HELPERS = {"zip_4(": (_VECTORS, _ZIP), "stream_at(": (_STREAM,), "copy_flipped(": (_COPY,),
+HELPERS = {"zip_4(": (_VECTORS, _ZIP), "stream_at(": (_STREAM,),
+           "every_nth(": (_VECTORS, _EVERY), "copy_flipped(": (_COPY,),
            "zip_words(": (_WORDS,), "unzip_16(": (_VECTORS, _UNZIP)}  # fmt: skip
 
 
@@ -256,43 +275,42 @@ def _closed(around: Sequence[Around], indent: str) -> list[str]:
 def _margin_lines(s: Streams, name: str, tensor: str, indent: str) -> list[str]:
     """The copy: zeros, then the tensor's rows."""
     m = s.source
-    lines = [f"{indent}memset({name}, 0, {m.elements});"]
-    rank = len(m.size)
+    lines = []
+    rank, every = len(m.size), m.every or (1,) * len(m.size)
     given = [1] * rank
     for t in reversed(range(rank - 1)):
         given[t] = given[t + 1] * m.size[t + 1]
     whole = [lo == 0 and n == size for lo, n, size in zip(m.low, m.shape, m.size, strict=True)]
     last = rank - 1
-    while m.phases == 1 and last > 0 and all(whole[last:]):
+    while m.phases == 1 and last > 0 and all(whole[last:]) and every[last - 1] == 1:
         last -= 1  # dimensions that are copied whole are one row
-    first = [max(0, lo) for lo in m.low]
-    end = [min(n, lo + k) for n, lo, k in zip(m.size, m.low, m.shape, strict=True)]
-    strides = (*m.strides[:-1], 1)
-    to, source = [], []
-    const_to = const_from = 0
+    # Of each dimension the first and the last place in the copy that has data.
+    first = [max(0, -(-(0 - lo) // e)) for lo, e in zip(m.low, every, strict=True)]
+    end = [min(k, (n - 1 - lo) // e + 1)
+           for n, lo, k, e in zip(m.size, m.low, m.shape, every, strict=True)]  # fmt: skip
+    if m.zeros or first != [0] * rank or end != list(m.shape):
+        lines.append(f"{indent}memset({name}, 0, {m.elements});")
+    to, source, const_from = [], [], 0
     for t in range(last):
         lines.append(f"{indent}for (ptrdiff_t t_{t} = {first[t]}; t_{t} < {end[t]}; t_{t}++) {{")
         indent += "  "
-        to.append((strides[t], f"t_{t}"))
-        source.append((given[t], f"t_{t}"))
-        const_to -= strides[t] * m.low[t]
+        to.append((m.strides[t], f"t_{t}"))
+        source.append((given[t] * every[t], f"t_{t}"))
+        const_from += given[t] * m.low[t]
     if m.phases == 1:
-        const_to += (first[last] - m.low[last]) * strides[last]
-        const_from = first[last] * given[last]
+        const_to = first[last] * (m.strides[last] if last < rank - 1 else 1)
+        const_from += (m.low[last] + first[last]) * given[last]
         lines.append(
             f"{indent}memcpy({name} + {affine(const_to, to)}, {tensor} +"
             f" {affine(const_from, source)}, {(end[last] - first[last]) * given[last]});"
         )
-    else:
-        for phase in _phases_read(s):
-            begin = m.low[last] + phase
-            skipped = max(0, -(-(first[last] - begin) // m.phases))
-            count = -(-(end[last] - begin) // m.phases)
-            lines.append(
-                f"{indent}for (ptrdiff_t j = {skipped}; j < {count}; j++)"
-                f" {name}[{affine(const_to + phase * m.width, [*to, (1, 'j')])}] ="
-                f" {tensor}[{affine(begin, [*source, (m.phases, 'j')])}];"
-            )
+    for phase in _phases_read(s) if m.phases > 1 else ():
+        begin = m.low[last] + phase
+        skipped = max(0, -(begin // m.phases))
+        count = -(-(min(m.size[last], m.low[last] + m.shape[last]) - begin) // m.phases) - skipped
+        start = affine(const_from + begin + m.phases * skipped, source)
+        put = affine(phase * m.width + skipped, to)
+        lines.append(f"{indent}every_nth({name} + {put}, {tensor} + {start}, {m.phases}, {count});")
     for _ in range(last):
         indent = indent[2:]
         lines.append(f"{indent}}}")

@@ -21,7 +21,7 @@ from csp_embed.targets.source.streams import LANES, Margin, Results, Streams, re
 from csp_embed.targets.source.tiles import Tiling
 
 CALL = 6.0  # of a run, whatever its length
-ZIP_BLOCK, ZIP_APART, ZIP_VALUE = 9.0, 24.0, 4.0  # 16 words side by side, apart; one word by itself
+ZIP_BLOCK, ZIP_APART, ZIP_VALUE = 5.5, 24.0, 4.0  # 16 words side by side, apart; one word by itself
 COPY_BYTE = 1 / 24
 WORDS_BLOCK, WORDS_STEP = 110.0, 20.0  # 16 steps of 16 streams at once; one step by itself
 UNZIP_BLOCK, UNZIP_VALUE = 28.0, 1.0
@@ -98,7 +98,7 @@ def _copied(m: Margin) -> float:
     rows = math.prod(m.shape[:-1])
     if m.phases == 1:
         return rows * CALL + m.elements * COPY_BYTE
-    return rows * m.phases * CALL + m.elements * 0.3
+    return rows * m.phases * CALL + m.elements / 16
 
 
 def _unpacked(place: Place, r: Results | None) -> float:

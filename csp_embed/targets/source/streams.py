@@ -41,7 +41,8 @@ class Walk:
 class Margin:
     """What is read: the tensor, or a copy of it with a margin. low: first index of each dimension;
     shape: extents; size: of the tensor. phases: the last dimension of the copy lies as so many
-    rows, one for each remainder. copied: whether there is a copy; zeros: how many stand behind."""
+    rows, one for each remainder. every: of each dimension, the distance of indices that are in it.
+    copied: whether there is a copy; zeros: how many stand behind it."""
 
     low: tuple[int, ...]
     shape: tuple[int, ...]
@@ -49,6 +50,7 @@ class Margin:
     phases: int = 1
     copied: bool = False
     zeros: int = 0
+    every: tuple[int, ...] = ()
 
     @property
     def width(self) -> int:
@@ -73,13 +75,16 @@ class Margin:
         """Where an index of the tensor stands."""
         *outer, last = (i - low for i, low in zip(index, self.low, strict=True))
         place = last % self.phases * self.width + last // self.phases
-        return place + sum(i * s for i, s in zip(outer, self.strides, strict=False))
+        return place + self._outer(outer)
+
+    def _outer(self, index: Sequence[int]) -> int:
+        every = self.every or (1,) * len(self.size)
+        return sum(i // e * s for i, e, s in zip(index, every, self.strides, strict=False))
 
     def moved(self, index: Sequence[int]) -> int:
         """What whole steps of a loop move; in the last dimension they are multiples of phases."""
         assert index[-1] % self.phases == 0
-        outer = sum(i * s for i, s in zip(index[:-1], self.strides, strict=False))
-        return outer + index[-1] // self.phases
+        return self._outer(index[:-1]) + index[-1] // self.phases
 
 
 @dataclass(frozen=True)
@@ -380,15 +385,28 @@ def _source(
 ) -> Margin:
     """What is read. copied: a copy is needed anyway. kept: dimensions whose ragged end is met
     otherwise."""
+    rank = len(place.tensor_shape)
+    spans = [_index_span(place, walks, t) for t in range(rank)]
+    wide = [
+        ((lo < 0 or hi >= n) and t not in kept) or (phases > 1 and t == rank - 1)
+        for t, (n, (lo, hi)) in enumerate(zip(place.tensor_shape, spans, strict=True))
+    ]
+    copied = copied or any(wide)
+    # A copy leaves out the rows between strides.
+    every = [_distance(place, walks, t) if copied and t < rank - 1 else 1 for t in range(rank)]
     low, shape = [], []
     for t, n in enumerate(place.tensor_shape):
-        first, last = _index_span(place, walks, t)
-        leaves = (first < 0 or last >= n) and t not in kept
-        wide = leaves or (phases > 1 and t == len(place.tensor_shape) - 1)
-        copied = copied or wide
-        low.append(first if wide else 0)
-        shape.append(last - first + 1 if wide else n)
-    return Margin(tuple(low), tuple(shape), place.tensor_shape, phases, copied, zeros)
+        first, last = spans[t] if wide[t] or every[t] > 1 else (0, n - 1)
+        low.append(first)
+        shape.append((last - first) // every[t] + 1)
+    return Margin(tuple(low), tuple(shape), place.tensor_shape, phases, copied, zeros, tuple(every))
+
+
+def _distance(place: Place, walks: list[Walk], t: int) -> int:
+    """The greatest common divisor of what moves a tensor index; 1 where nothing does."""
+    moves = [w.index[t] for w in walks]
+    moves += [c[t] for f in place.layout.fused for c in f.axis_coef.values()]
+    return math.gcd(*moves) or 1
 
 
 def _offset(place: Place, source: Margin, z: int) -> int:
