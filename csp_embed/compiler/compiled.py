@@ -81,7 +81,7 @@ class Compiled:
             packed = pack(
                 layout, self.embedding, self.isa, operand(self.operator, tensors, layout.tensor)
             )
-            if trick is not None and region.operand == _add_name(self.operator, trick.step):
+            if trick is not None and region.operand == step_operand(self.operator, trick.step):
                 packed = factor_elements(packed, trick, region, self.embedding, self.isa)
             out[n] = region_bytes(region, packed)
         return out
@@ -120,6 +120,7 @@ class Compiled:
         return "\n".join(listing(self.isa, self.lowered.stream))
 
 
-def _add_name(op: Operator, step: int) -> str:
+def step_operand(op: Operator, step: int) -> str:
+    """The layout's operand of the epilogue's step number `step`, which reads a tensor."""
     number = sum(1 for s in op.epilogue[:step] if s.access is not None)
     return f"add{number}"

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csp_embed import __version__
+from csp_embed.compiler.claims import claims
 from csp_embed.compiler.compiled import Compiled
 from csp_embed.compiler.element_addresses import digits
 from csp_embed.compiler.expected import SOURCE, expected_ranges
@@ -129,6 +130,7 @@ def meta(kernel: Compiled) -> dict[str, Any]:
         "layout": kernel.embedding.layout_mode,
         "certificate": kernel.certificate(),
         "tensors": tensors,
+        "claims": claims(kernel),
     }
 
 
