@@ -148,9 +148,7 @@ def _claim(
 
     index = [
         row(c, grid, digits)
-        for c, grid, digits in zip(
-            layout.const, layout.grid_coef, layout.digit_coef, strict=True
-        )
+        for c, grid, digits in zip(layout.const, layout.grid_coef, layout.digit_coef, strict=True)
     ]
     within = []
     for f in layout.fused:
@@ -177,4 +175,3 @@ def _claim(
             "weights": list(trick.values), "index": [0, [loops[n].part for n in kept]]
         }  # fmt: skip
     return claim
-

@@ -6,7 +6,7 @@ judges, measures or reports takes a `Compiled`, so that nothing there depends on
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -63,15 +63,17 @@ class Compiled:
         """Number of the region of that operand."""
         return next(n for n, r in enumerate(self.schedule.regions) if r.operand == operand)
 
-    def images(self, tensors: Mapping[str, Array]) -> dict[int, NDArray[np.uint8]]:
-        """DRAM bytes per region of all operands.
+    def images(
+        self, tensors: Mapping[str, Array], skip: Container[int] = ()
+    ) -> dict[int, NDArray[np.uint8]]:
+        """DRAM bytes per region of all operands but those regions to `skip`.
 
         Raises: InputError where a tensor is missing or has the wrong shape or type.
         """
         out = {}
         trick = self.schedule.bias_trick
         for n, region in enumerate(self.schedule.regions):
-            if region.operand == "dst":
+            if region.operand == "dst" or n in skip:
                 continue
             if region.operand == "const":
                 if trick is not None:

@@ -103,9 +103,7 @@ class Comparison:
             else:
                 self._value(reader, form, places[mine], lane_weight)
 
-    def _value(
-        self, reader: Reader, form: Form, places: NDArray[np.int64], weight: Values
-    ) -> None:
+    def _value(self, reader: Reader, form: Form, places: NDArray[np.int64], weight: Values) -> None:
         wanted = self._wanted(reader, places, weight)
         known = len(reader.known)
         found = reader.read(form)
@@ -121,9 +119,7 @@ class Comparison:
             text = f"{self._name(places[0])}: {show(found)} is not {show(wanted)}"
             self.wrong_steps.append(f"{text} ({len(places)} elements alike)")
 
-    def _pad(
-        self, reader: Reader, found: Expr, places: NDArray[np.int64], weight: Values
-    ) -> None:
+    def _pad(self, reader: Reader, found: Expr, places: NDArray[np.int64], weight: Values) -> None:
         """Pad lanes hold what the file states, whatever the inputs."""
         stated = self.result.stated[places][:, weight != 0]
         if found[0] != "num" or (stated != found[1] & 255).any():
@@ -150,7 +146,9 @@ class Comparison:
                 gather(add(v, np.where(inside, np.uint64(0), bare)))
                 for v, inside in taps(self.symbols)
             ]
-            form = Form(np.zeros(len(places), np.uint64), (op.kind, None, np.stack(columns, 1), None))
+            form = Form(
+                np.zeros(len(places), np.uint64), (op.kind, None, np.stack(columns, 1), None)
+            )
         for n, step in enumerate(op.epilogue):
             if step.access is None:
                 if step.op == "add" and form.node is None:

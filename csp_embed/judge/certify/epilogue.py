@@ -110,7 +110,7 @@ class Algebra:
 
 
 def _int32(low: int, high: int) -> tuple[int, int]:
-    return (low, high) if LOW <= low and high <= HIGH else (LOW, HIGH)
+    return (low, high) if low >= LOW and high <= HIGH else (LOW, HIGH)
 
 
 def decide(algebra: Algebra, a: Expr, b: Expr) -> str:
@@ -129,9 +129,7 @@ def decide(algebra: Algebra, a: Expr, b: Expr) -> str:
     return f"all {prod(sizes):,} values" if same else ""
 
 
-def _cut(
-    algebra: Algebra, a: Expr, b: Expr
-) -> tuple[Expr, Expr, dict[int, tuple[int, int]]]:
+def _cut(algebra: Algebra, a: Expr, b: Expr) -> tuple[Expr, Expr, dict[int, tuple[int, int]]]:
     """Both with the largest parts that they share replaced by variables of the parts' range."""
     shared = set(_parts(a)) & set(_parts(b))
     ranges = dict(enumerate(algebra.ranges))

@@ -171,5 +171,3 @@ def step_values(symbols: Symbols, access: Access) -> Values:
     op = symbols.op
     axes, values = _product(op, symbols.factors(access), set(op.out_axes))
     return _by_element(op, axes, values)
-
-

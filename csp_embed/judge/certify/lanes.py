@@ -72,7 +72,7 @@ class Machine:
             if role != SUM and d in self.right:
                 slot = slot * self.isa.dims[d] + at[d]
         for d in self.dims:
-            if role == SUM or (d in self.left) == (role == LEFT) and d in at:
+            if role == SUM or (d in at and (d in self.left) == (role == LEFT)):
                 weight = mul(weight, weights[d][at[d]])
             elif role == LEFT and d not in self.right:
                 # All lanes of this dimension get the same products.
@@ -84,9 +84,7 @@ def boxes(mask: NDArray[np.bool_]) -> list[Box]:
     """Disjoint boxes whose union is the mask. Shapes: one dimension per lane dimension."""
     if not mask.any():
         return []
-    sides = [
-        mask.any(axis=tuple(k for k in range(mask.ndim) if k != d)) for d in range(mask.ndim)
-    ]
+    sides = [mask.any(axis=tuple(k for k in range(mask.ndim) if k != d)) for d in range(mask.ndim)]
     if mask.ndim < 2 or mask[np.ix_(*sides)].all():
         return [tuple(tuple(map(bool, side)) for side in sides)]
     out = []
@@ -94,5 +92,3 @@ def boxes(mask: NDArray[np.bool_]) -> list[Box]:
         one = tuple(n == row for n in range(len(sides[0])))
         out += [(one, *box) for box in boxes(mask[row])]
     return out
-
-

@@ -99,7 +99,7 @@ def _load(r, machine, dram, program, own, uops, left, right, sums, state):
         right[0][r.sram * slots[1] : last * slots[1]] = 0
         right[1][r.sram : last], right[2][r.sram : last] = 0, True
     if role & SUM:
-        value, node, growth, ready, mark = sums
+        value, node, growth, ready, _ = sums
         value[r.sram : last], node[r.sram : last] = 0, 0
         growth[r.sram : last], ready[r.sram : last] = 1.0, True
     for y in range(r.y_size):
