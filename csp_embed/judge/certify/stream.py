@@ -80,7 +80,7 @@ def run_stream(
         operand_table(isa, "contract", 3)[:, 1].copy(), operand_table(isa, "map", 2)[:, 1].copy(),
     )  # fmt: skip
     fields = np.array([(f.lo, f.width, f.signed) for f in isa.uop_fields], dtype=FIELD)
-    uops = np.zeros((depth[isa.uop_memory], len(fields)), np.int64)
+    uops = np.zeros((depth[isa.uop_memory], len(fields) + 1), np.int64)
     left, right = (
         (np.zeros(n * slots, np.uint64), np.zeros(n, np.int64), np.zeros(n, np.bool_))
         for n in sizes[1:]

@@ -92,6 +92,7 @@ def _load(r, machine, dram, program, own, uops, left, right, sums, state):
     role = roles[r.memory]
     if role & CODE:
         uops[r.sram : last] = 0
+        uops[r.sram : last, -1] = 1  # Written.
     if role & LEFT:
         left[0][r.sram * slots[0] : last * slots[0]] = 0
         left[1][r.sram : last], left[2][r.sram : last] = 0, True
@@ -236,6 +237,10 @@ def walk(
                 return
         elif r.kind == CONTRACT or r.kind == MAP:
             f = gemm if r.kind == CONTRACT else each
+            for u in range(r.uop_begin, r.uop_end):
+                if not uops[u, -1]:
+                    state[2], state[4] = UNWRITTEN, u
+                    return
             for i in range(r.iter_out):
                 for j in range(r.iter_in):
                     for u in range(r.uop_begin, r.uop_end):
