@@ -38,8 +38,8 @@ def foreign_claims(
             continue
         text, address = given.get(name, ("", None))
         tried = [_digits(op, name, text)] if text else list(_usual(isa, op, name))
-        found = next((c for d in tried if (c := _claim(op, program, name, d, address))), None)
-        if found is None:
+        found = next((c for d in tried if (c := _claims(op, program, name, d, address))), [])
+        if not found:
             raise InputError(
                 f"where {name} lies is not found in the file",
                 why=f"no range of DRAM holds its bytes in {'this' if text else 'a usual'} layout"
@@ -48,7 +48,7 @@ def foreign_claims(
                 hint=f"--layout {name}={','.join(map(str, range(len(op.tensors[name].shape))))}"
                 "@0x1000",
             )
-        claims.append(found)
+        claims += found
     return claims
 
 
@@ -98,10 +98,10 @@ def _usual(isa: Isa, op: Operator, name: str) -> Iterator[list[Digit]]:
     yield plain
 
 
-def _claim(
+def _claims(
     op: Operator, program: Program, name: str, digits: Sequence[Digit], address: int | None
-) -> dict[str, Any] | None:
-    """The claim, where the tensor's bytes are at `address`, or anywhere."""
+) -> list[dict[str, Any]]:
+    """The claim of the tensor's bytes at `address`; or of all its copies, wherever they are."""
     tensor = op.tensors[name]
     item = np.dtype(tensor.dtype).itemsize
     loops, pitch = [], item
@@ -111,17 +111,16 @@ def _claim(
     index = [
         [0, [div if own == t else 0 for own, div, _ in digits]] for t in range(len(tensor.shape))
     ]
-    if address is None:
-        packed = _packed(program.tensors, name, tensor.shape, digits)
-        ranges = program.after if name == op.out.tensor else program.before
-        wanted = None if packed is None else packed.astype(tensor.dtype).reshape(-1).view(np.uint8)
-        hits = (
-            [] if wanted is None else [h for r in ranges for h in _hits(r, wanted.tobytes(), item)]
-        )
-        if len(hits) != 1:
-            return None
-        address = hits[0]
-    return {"tensor": name, "addr": address, "item_bytes": item, "loops": loops, "index": index}
+    hits = [] if address is None else [address]
+    packed = _packed(program.tensors, name, tensor.shape, digits)
+    if address is None and packed is not None:
+        wanted = packed.astype(tensor.dtype).tobytes()
+        for held in program.after if name == op.out.tensor else program.before:
+            for hit in _hits(held, wanted, item):
+                if not hits or hit >= hits[-1] + pitch:
+                    hits.append(hit)
+    claim = {"tensor": name, "item_bytes": item, "loops": loops, "index": index}
+    return [{**claim, "addr": hit} for hit in sorted(hits)]
 
 
 def _hits(held: tuple[int, NDArray[np.uint8]], wanted: bytes, item: int) -> Iterator[int]:

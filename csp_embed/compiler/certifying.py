@@ -1,4 +1,4 @@
-"""A kernel's program certified for all inputs: it states its own claims, the judge does the rest."""
+"""A kernel's program certified for all inputs: it states its claims, the judge does the rest."""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
 """What a stream leaves in DRAM and in which orders it can run, without any of the judges' code.
 
 Values: every lane is a Python integer modulo 2^89 - 1, or such a number and what was done to it
-afterwards; two of the latter are compared by doing it to many 32-bit integers. Every element of a tensor has a random number of its own, found by walking the claims
-point by point. Order: the closure of program order and tokens, as sets of instructions, and every
-pair of instructions that touch one element.
+afterwards; two of the latter are compared by doing it to many 32-bit integers. Every element of a
+tensor has a random number of its own, found by walking the claims point by point. Order: the
+closure of program order and tokens, as sets of instructions, and every pair of instructions that
+touch one element.
 
 Slow: for programs of some thousands of steps. Two programs of one machine that leave the same in
 their results, and whose orders are right, do the same for all inputs (but for the odds of 2^-80).
