@@ -333,7 +333,8 @@ def _touched(isa, stream, program, order):
             read, written = set(), set()
             for step in run._steps(n, instruction):
                 names = [(o.memory, a) for o, a in zip(instruction.operands, step, strict=True)]
-                shadows = [m.name for m in isa.memories if m.shadow_of == names[0][0]]
+                # A reset leaves the mirror as it is (isa_specs/README.md, shadow_of).
+                shadows = [m.name for m in isa.memories if reads and m.shadow_of == names[0][0]]
                 written |= {names[0], *((s, names[0][1]) for s in shadows)}
                 read |= set(names if reads else [])
             out[n] = read, written
