@@ -215,9 +215,8 @@ class Dnn:
     proposals: int
     touches: float
     slice: int
-    heats: tuple[float, ...]
-    block_heats: tuple[float, ...]
-    cold: float
+    load_anneal: tuple[tuple[float, float], ...]
+    block_anneal: tuple[tuple[float, float], ...]
     pair: float
     pair_seconds: float
 

@@ -49,8 +49,8 @@ def exact(state: State) -> str:
             return OPTIMAL
         spent += limit + building
         if not state.latency:
-            if not (r.contiguous or r.pipeline) and state.dev is not None:
-                chain(state, state.dev, number)
+            if not r.shaped:
+                chain(state, number)
                 number += 1
             spent += _pairs(state, limit if clock.wall else min(limit, OWN.total - spent))
         limit = min(limit * 2, OWN.last)

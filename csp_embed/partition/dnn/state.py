@@ -22,16 +22,16 @@ from csp_embed.partition.view import Floats, Ints
 
 class State:
     """dev [n]: the best placement, None before the first. value: its objective in units of the
-    view. shape: what the request wants of device sets."""
+    view. fresh: where annealing begins beside the best, which lies deep in its valley."""
 
     def __init__(self, dnn: Dnn, clock: Clock) -> None:
         self.dnn, self.clock = dnn, clock
         self.latency = clock.request.objective == LATENCY
         self.dev: Ints | None = None
+        self.fresh: Ints | None = None
         self.value, self.method = float("inf"), ""
         self.proof = Proof(unit=dnn.p.unit, tick=dnn.tick)
         self.interrupted = False
-        self.shape = (clock.request.contiguous, clock.request.pipeline)
 
     def fits(self, dev: Ints) -> bool:
         """Whether a placement keeps costs, memory and colours."""
