@@ -111,6 +111,8 @@ def partition(
     lost: Annotated[list[str] | None, typer.Option(help="A device that is gone.")] = None,
     allow_unknown_devices: Annotated[bool, typer.Option(help="Ignore costs of others.")] = False,
     time_limit: Annotated[float | None, typer.Option(help="Seconds, wall clock.")] = None,
+    gap: Annotated[float, typer.Option(help="Good enough: 0.01 is 1 % over the bound.")] = 0.0,
+    effort: Annotated[float, typer.Option(help="Times the usual work, without a limit.")] = 1.0,
     workers: Annotated[int, typer.Option(help="Above 1: not reproducible.")] = 1,
     solver_seed: Annotated[int, typer.Option(help="Seed of the search.")] = 0,
     explain: Annotated[str | None, typer.Option(help="A layer to explain.")] = None,
@@ -183,6 +185,8 @@ def partition(
             "time_limit": time_limit,
             "workers": workers,
             "seed": solver_seed,
+            "gap": gap,
+            "effort": effort,
             "fix": fixed or None,
         }
         if time_limit is not None:

@@ -61,7 +61,7 @@ def pipelines(state: State) -> None:
         if stages is not None:
             parts = [(c, order[a:b]) for c, a, b in stages]
             state.offer(_placed(state, folded, kinds, parts), "split")
-        clock.tell(f"pipelines, {clock.ms(state.value)}")
+        clock.tell("pipelines")
     if not state.latency and not state.settled():
         _ideals(state, folded, q, kinds)
 
@@ -73,7 +73,7 @@ def _ideals(state: State, folded: Fold, q: Loads, kinds: Classes) -> None:
     all_ = ideals(folded, OWN.ideals)
     if all_ is None or clock.left() < 1.0:
         return
-    clock.tell(f"ideals, {clock.ms(state.value)}")
+    clock.tell("ideals")
     # A little above, so that a pipeline as good as the best is found again rather than missed.
     beat = state.value * (1 + 1e-9) if np.isfinite(state.value) else 1e300
     stages, done = best_chain(q, kinds, all_, beat, int(OWN.ideal_work))
@@ -132,7 +132,7 @@ def chain(state: State, number: int) -> None:
         else:
             balance(q, dev, size, top, low, seed, borders=True)
     state.offer(dev, "anneal")
-    clock.tell(f"annealing, {clock.ms(state.value)}")
+    clock.tell("annealing")
 
 
 def _slices(hot: float, cold: float, steps: float) -> Iterator[tuple[float, float, int]]:

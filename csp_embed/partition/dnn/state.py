@@ -15,7 +15,7 @@ from csp_embed.partition.exact import below
 from csp_embed.partition.models.dnn import Dnn
 from csp_embed.partition.models.dnn_cpsat import path_bounds
 from csp_embed.partition.models.dnn_times import convex, exact_loads, timetable
-from csp_embed.partition.proof import Proof
+from csp_embed.partition.proof import SAME, Proof
 from csp_embed.partition.request import Clock
 from csp_embed.partition.view import Floats, Ints
 
@@ -30,7 +30,8 @@ class State:
         self.dev: Ints | None = None
         self.fresh: Ints | None = None
         self.value, self.method = float("inf"), ""
-        self.proof = Proof(unit=dnn.p.unit, tick=dnn.tick)
+        self.proof = Proof(unit=dnn.p.unit, tick=dnn.tick, gap=clock.request.gap)
+        clock.known = lambda: (self.value, self.proof.value)
         self.interrupted = False
 
     def fits(self, dev: Ints) -> bool:
@@ -77,9 +78,11 @@ class State:
             self.raise_to(float(p.cost[g].sum(axis=0).min()), "largest group")
 
     def settled(self) -> bool:
-        """Whether the placement is proved the best, exactly."""
+        """Whether the placement is proved the best, exactly, or as near to it as is wanted."""
         if self.dev is None or not self.proof.settles(self.value):
             return False
+        if self.proof.gap and self.value > self.proof.value * (1 + SAME):
+            return True
         return self.proof.meets(self._exactly()[0])
 
     def _exactly(self) -> tuple[Fraction, list[Fraction], tuple[Floats, Floats] | None]:
