@@ -130,8 +130,8 @@ def test_a_worker_killed_at_its_start_is_named(
 ) -> None:
     make = CpuProcess.__init__
 
-    def stillborn(self: CpuProcess, device: str, *rest: Any) -> None:
-        make(self, device, *rest)
+    def stillborn(self: CpuProcess, device: str, *rest: Any, **more: Any) -> None:
+        make(self, device, *rest, **more)
         if device == "cpu0":
             os.kill(self.process.pid or 0, signal.SIGKILL)
 
