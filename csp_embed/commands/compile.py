@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -133,6 +133,7 @@ def compile_command(
         (dot, (".dot", ".gv")), reads=(reuse, data, vta_config),
     )  # fmt: skip
     check_folder(cache)
+    made: Any = None
     with progress(quiet=as_json) as tell:
         job = Job(
             op=op, isa=isa, config=vta_config, memory=memory, layout=mode, pins=pins,
@@ -143,19 +144,19 @@ def compile_command(
         if dot is not None:
             job.write_dot(dot)
         if stages:
-            chain = str(job.chain(job.tensors()))
+            made = str(job.chain(job.tensors()))
         elif stop_after is not None:
-            text = job.stop()
+            made = job.stop()
         else:
-            result = job.run(output, report, certificate)
+            made = job.run(output, report, certificate)
     if stages:
-        print_json({"stages": chain}) if as_json else print(chain)
+        print_json({"stages": made}) if as_json else print(made)
     elif stop_after is not None:
-        _print_artefact(job, text, show, as_json)
+        _print_artefact(job, made, show, as_json)
     elif as_json:
-        print_json(result.document(explain) | watch.document())
+        print_json(made.document(explain) | watch.document())
     else:
-        say(result.text(explain))
+        say(made.text(explain))
 
 
 def _print_artefact(job: Job, text: str, show: bool, as_json: bool) -> None:

@@ -89,13 +89,14 @@ def explain_command(
 
 def _alternatives(asked: Asked, tell: Tell) -> tuple[Any, list[dict[str, Any]]]:
     from csp_embed.compiler.candidates import problem_of
+    from csp_embed.compiler.driver import Kernel, scheduled_cycles
     from csp_embed.compiler.driver import compile as compile_operator
-    from csp_embed.compiler.driver import scheduled_cycles
     from csp_embed.embed.explain.reasons import by_kind
     from csp_embed.report.alternatives import rows as alternatives
 
     tell("choosing", 0, 1)
     kernel = compile_operator(asked.op, asked.isa, options=asked.options, progress=tell)
+    assert isinstance(kernel, Kernel)  # machines that run C are refused before
     others = by_kind(problem_of(asked.op, asked.isa, asked.options))
     known: dict[str, float | None] = {e.formula(): c for e, c in kernel.candidates}
     known[kernel.embedding.formula()] = kernel.cycles

@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 from csp_embed import __version__
 from csp_embed.compiler.measuring import Meter
@@ -47,7 +48,7 @@ def load(folder: Path, name: str) -> tuple[str, Config] | None:
     """
     try:
         data = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-        config = {
+        config: dict[str, Any] = {
             f.name: tuple(v) if isinstance(v := data["config"][f.name], list) else v
             for f in fields(Config)
         }

@@ -51,7 +51,7 @@ class Compiled:
     cycles: int | None
     seconds: float
     memory: str = ""
-    constants: Mapping[str, Array] = field(default_factory=dict)
+    constants: Mapping[str, Array] = field(default_factory=dict[str, Array])
     candidates: tuple[tuple[Embedding, float], ...] = ()
 
     @cached_property

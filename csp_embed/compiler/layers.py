@@ -63,7 +63,7 @@ def _identity(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _measure(record: Mapping[str, Any], setting: Setting) -> dict[str, Any]:
-    from csp_embed.compiler.driver import Options, compile
+    from csp_embed.compiler.driver import Kernel, Options, compile
     from csp_embed.compiler.verify import judge
     from csp_embed.embed.algebra.packing import pack
     from csp_embed.machine.costs import costs_of
@@ -79,6 +79,7 @@ def _measure(record: Mapping[str, Any], setting: Setting) -> dict[str, Any]:
     cache = None if setting.cache is None else Path(setting.cache)
     options = Options(layout=setting.layout, memory=setting.memory, cache=cache)
     kernel = compile(op, machine, options=options)
+    assert isinstance(kernel, Kernel)  # commands refuse machines that run C
     simulate = natural(op)["macs"] <= setting.simulate_macs
     tensors = random_tensors(op, 0) if simulate else None
     verdict = judge(kernel, tensors, simulate=simulate)
@@ -117,6 +118,7 @@ def _measure(record: Mapping[str, Any], setting: Setting) -> dict[str, Any]:
             strict = compile(
                 op, machine, options=Options(layout="strict", memory=setting.memory, cache=cache)
             )
+            assert isinstance(strict, Kernel)
             out["strict_cycles"] = strict.cycles
         except CspEmbedError as error:
             out["strict_cycles"], out["strict_why"] = None, error.what

@@ -146,7 +146,9 @@ class _Programs:
     def kernel(self, op: Operator) -> Kernel:
         key = (op.text(), *((n, t.shape, t.constant) for n, t in sorted(op.tensors.items())))
         if key not in self.made:
-            self.made[key] = compile(op, self.isa, options=self.options)
+            kernel = compile(op, self.isa, options=self.options)
+            assert isinstance(kernel, Kernel)
+            self.made[key] = kernel
         return self.made[key]
 
 

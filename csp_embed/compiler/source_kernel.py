@@ -48,7 +48,7 @@ class SourceKernel:
     program: SourceProgram | None
     why: str
     seconds: float
-    constants: Mapping[str, Array] = field(default_factory=dict)
+    constants: Mapping[str, Array] = field(default_factory=dict[str, Array])
 
     def __repr__(self) -> str:
         op = self.operator

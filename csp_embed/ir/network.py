@@ -35,7 +35,9 @@ class Task:
 
     id: str
     cost: Mapping[str, float]
-    cost_by_batch: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
+    cost_by_batch: Mapping[str, Mapping[int, float]] = field(
+        default_factory=dict[str, Mapping[int, float]]
+    )
     weight_bytes: float = 0
     activation_bytes: float = 0
     colocate: str | None = None
@@ -44,7 +46,7 @@ class Task:
     backward: bool = False
     op: str = ""
     nodes: tuple[str, ...] = ()
-    origin: Mapping[str, str] = field(default_factory=dict)
+    origin: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def cost_on(self, device: Device) -> float | None:
         """ms on `device`; None where it cannot run the task (no cost)."""
@@ -211,7 +213,7 @@ class Device:
     profile: str | None = None
     peak_ops_per_ms: float | None = None
     bytes_per_ms: float | None = None
-    efficiency: Mapping[str, float] = field(default_factory=dict, hash=False)
+    efficiency: Mapping[str, float] = field(default_factory=dict[str, float], hash=False)
     overhead_ms: float = 0.0
     isa: str | None = None
     vta_config: str | None = None
@@ -352,7 +354,7 @@ class Replica:
 
     share: float
     assignments: tuple[Assignment, ...]
-    loads: Mapping[str, float] = field(default_factory=dict)
+    loads: Mapping[str, float] = field(default_factory=dict[str, float])
     transfers: tuple[Transfer, ...] = ()
 
 
@@ -382,7 +384,7 @@ class Plan:
     seed: int = 0
     deterministic: bool = True
     assignments: tuple[Assignment, ...] = ()
-    loads: Mapping[str, float] = field(default_factory=dict)
+    loads: Mapping[str, float] = field(default_factory=dict[str, float])
     transfers: tuple[Transfer, ...] = ()
     replicas: tuple[Replica, ...] = ()
     bound: str = ""
@@ -399,7 +401,7 @@ class Plan:
     platform_sha256: str = ""
     reasons: tuple[str, ...] = ()
     seconds: float | None = None
-    source: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    source: Mapping[str, Any] = field(default_factory=dict[str, Any], hash=False)
 
     def __repr__(self) -> str:
         value = "no plan" if self.objective is None else f"{self.objective:g} ms"
@@ -428,7 +430,7 @@ class Plan:
     def verify(self) -> list[str]:
         """What is wrong with its form, as text; [] where it is well formed. Whether it suits its
         graph and platform is for `judge.plan` to say."""
-        wrong = []
+        wrong: list[str] = []
         if self.goal not in (LATENCY, THROUGHPUT):
             wrong.append(f"goal {self.goal} is not known")
         if self.status not in (OPTIMAL, FEASIBLE, INFEASIBLE, UNKNOWN):

@@ -13,18 +13,7 @@ from dataclasses import dataclass, field
 from functools import cache
 
 from csp_embed.ir.ground import Ground, Ints
-
-RULES = {
-    1: "same kind",
-    2: "operands agree",
-    3: "injective",
-    4: "pad is harmless",
-    5: "exact cover",
-    6: "one home per output",
-    7: "single-valued content",
-    9: "layout",
-    10: "memory interface",
-}
+from csp_embed.judge.breach import Breach
 
 
 @dataclass(frozen=True)
@@ -38,19 +27,8 @@ class Covering:
     """
 
     steps: Sequence[Mapping[tuple[int, ...], int]]
-    elements: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    elements: Mapping[str, Sequence[int]] = field(default_factory=dict[str, Sequence[int]])
     garbage: frozenset[tuple[str, int, int]] = frozenset()
-
-
-@dataclass(frozen=True)
-class Breach:
-    """A broken rule (see RULES) and where."""
-
-    rule: int
-    text: str
-
-    def __str__(self) -> str:
-        return f"rule {self.rule} ({RULES[self.rule]}): {self.text}"
 
 
 def covering_of(
@@ -100,7 +78,7 @@ def _content(
     elements: Sequence[int],
     contents: dict[tuple[str, int, int], set[int]],
 ) -> list[Breach]:
-    out = []
+    out: list[Breach] = []
     for t, step in enumerate(covering.steps):
         here: dict[int, set[int]] = {}
         for lanes, q in step.items():
@@ -137,7 +115,7 @@ def _homes(role: str, contents: Mapping[tuple[str, int, int], set[int]]) -> list
 
 def _tiles(ground: Ground, role: str, elements: Sequence[int]) -> list[Breach]:
     size = ground.tile or len(elements)
-    out = []
+    out: list[Breach] = []
     for start in range(0, len(elements), size):
         tile = set(elements[start : start + size])
         if not _few_transfers(frozenset(tile), ground.rectangles):

@@ -36,7 +36,7 @@ def check(instance: Instance, plan: Mapping[str, Any]) -> list[Fault]:
     placement, faults = _placement(instance, plan)
     if faults:
         return faults
-    value = plan.get("value")
+    value: Any = plan.get("value")
     if not _number(value):
         return [Fault("format", "value", f"{value!r} is not a finite number")]
     flow = flow_of(instance, placement)

@@ -206,7 +206,9 @@ class Relaxation:
         """The simplest rational prices near these that still prove it."""
         layers = self.instance.layers
         # Dual values sum to less than L; the gap is room for rounding, used on both sides.
-        scale = (1 + layers / max(price @ self.room + mult * self.slack - discount, 1e-9)) / 2
+        scale = (
+            1 + layers / max(float(price @ self.room) + mult * self.slack - discount, 1e-9)
+        ) / 2
         for factor in (1.0, min(scale, 2.0)):
             for d in DENOMINATORS:
                 fractions = [Fraction(round(float(p) * factor * d), d) for p in price]

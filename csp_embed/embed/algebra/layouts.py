@@ -182,7 +182,7 @@ def _agree(role: str, rows: Sequence[Row], dim_of: Mapping[str, str], dims: Sequ
 
 
 def range_checks(
-    op: Operator, unit: Unit, lanes: Map, roles: Mapping[str, Access]
+    op: Operator, unit: Unit, lanes: Map, roles: Mapping[Role, Access]
 ) -> dict[str, list[str]]:
     """Role -> first axes of the coordinates whose range it must watch (rules 4 and 6)."""
     dim_of = {d.name: d.dim for d in lanes.digits}

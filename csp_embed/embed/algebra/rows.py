@@ -32,9 +32,9 @@ class Row:
 
     size: int
     const: int
-    digits: dict[str, int] = field(default_factory=dict)
-    counters: dict[str, int] = field(default_factory=dict)
-    virtual: list[tuple[str, int, int]] = field(default_factory=list)
+    digits: dict[str, int] = field(default_factory=dict[str, int])
+    counters: dict[str, int] = field(default_factory=dict[str, int])
+    virtual: list[tuple[str, int, int]] = field(default_factory=list[tuple[str, int, int]])
 
     def add(self, coordinate: Coordinate, coef: int) -> None:
         """Adds coef * coordinate."""

@@ -98,11 +98,11 @@ def _fused(rules: Rules, n: int, mode: str, pins: Pins) -> Iterator[Entry]:
             yield Entry(option, {r: _repeats(rules, carry, r) for r in _factors(rules)})
 
 
-def _factors(rules: Rules) -> list[str]:
+def _factors(rules: Rules) -> list[Role]:
     return [r for r in rules.roles if r != Role.DST]
 
 
-def _repeats(rules: Rules, carry: Carry | None, role: str) -> int:
+def _repeats(rules: Rules, carry: Carry | None, role: Role) -> int:
     """Lanes that hold one element again: fused axes that the operand does not read."""
     if carry is None:
         return 1
@@ -202,7 +202,7 @@ def sweep(space: Space, *, kinds: bool = False, most: int = MOST) -> Swept:
 
 
 def _first(
-    space: Space, rows: list[int], roles: list[str], filled: list[str], kinds: bool
+    space: Space, rows: list[int], roles: list[str], filled: list[Role], kinds: bool
 ) -> _Part:
     dims = list(space.problem.unit.size)
     entries = [space.entries[n] for n in rows]

@@ -68,7 +68,7 @@ class Explanation:
     of all answers found none either."""
 
     conflict: tuple[str, ...]
-    reasons: Mapping[str, str] = field(default_factory=dict)
+    reasons: Mapping[str, str] = field(default_factory=dict[str, str])
     relaxations: tuple[str, ...] = ()
     proved: bool = True
 

@@ -49,7 +49,7 @@ class _Filling:
         self.ground, self.frame, self.left = ground, frame, most
         axes = ground.op.axes
         self.extents = np.array([math.prod(axes[a] for a in c) for c in frame.coordinates])
-        grid = np.indices(self.extents).reshape(len(self.extents), -1)
+        grid = np.indices(tuple(self.extents)).reshape(len(self.extents), -1)
         self.domain = grid.T.astype(np.int64)
         self.effective = np.full(len(self.domain), -1)
         flat = self._number(np.stack([self._flat(c) for c in frame.coordinates], axis=1))

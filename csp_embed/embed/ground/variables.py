@@ -34,11 +34,11 @@ class Vars:
     placed: list[Any]
     value: list[list[Any]]
     explain: bool = False
-    gates: dict[str, Any] = field(default_factory=dict)
-    columns: list[list[Any]] = field(default_factory=list)
-    const: list[Any] = field(default_factory=list)
-    home: dict[str, list[Any]] = field(default_factory=dict)
-    element: dict[str, list[Any]] = field(default_factory=dict)
+    gates: dict[str, Any] = field(default_factory=dict[str, Any])
+    columns: list[list[Any]] = field(default_factory=list[list[Any]])
+    const: list[Any] = field(default_factory=list[Any])
+    home: dict[str, list[Any]] = field(default_factory=dict[str, list[Any]])
+    element: dict[str, list[Any]] = field(default_factory=dict[str, list[Any]])
 
     def gate(self, family: str) -> list[Any]:
         """The literals under which a family's constraints hold: none, or its assumption."""

@@ -113,10 +113,10 @@ class Map:
 
 @dataclass
 class _Builder:
-    digits: dict[str, tuple[str, int]] = field(default_factory=dict)
-    counters: list[Counter] = field(default_factory=list)
-    coordinates: list[Coordinate] = field(default_factory=list)
-    equal: list[tuple[str, str]] = field(default_factory=list)
+    digits: dict[str, tuple[str, int]] = field(default_factory=dict[str, tuple[str, int]])
+    counters: list[Counter] = field(default_factory=list[Counter])
+    coordinates: list[Coordinate] = field(default_factory=list[Coordinate])
+    equal: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
 
 
 def expand(op: Operator, decisions: Decisions) -> Map:
@@ -223,7 +223,7 @@ def _radices(digits: Mapping[str, tuple[str, int]]) -> list[Digit]:
     """Mixed radix per dimension: the digit that was made last is the innermost."""
     used: dict[str, int] = {}
     out = []
-    for name, (dim, extent) in reversed(digits.items()):
+    for name, (dim, extent) in reversed(list(digits.items())):
         radix = used.get(dim, 1)
         out.append(Digit(name, dim, extent, radix))
         used[dim] = radix * extent

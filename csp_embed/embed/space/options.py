@@ -246,11 +246,11 @@ def _output(rules: Rules, axis: str, coupled: bool) -> Iterator[_Half]:
         beats = [("skew", LOOP, f, s) for s, extents in rules.beats(axis) for f in extents]
         per_dim.append([("none", LOOP, 1, None), *beats])
     seen = set()
-    for ways in itertools.product(*per_dim):
-        half = _half(axis, ways)
+    for chosen in itertools.product(*per_dim):
+        half = _half(axis, chosen)
         if half is not None and half not in seen:
-            total = math.prod(w[2] for w in ways)
-            least = [w for w in ways if w[0] != "none"]
+            total = math.prod(w[2] for w in chosen)
+            least = [w for w in chosen if w[0] != "none"]
             if len(least) > 1 and total // min(w[2] for w in least) >= extent:
                 continue  # one digit alone would do
             seen.add(half)

@@ -54,7 +54,7 @@ class TfliteFile:
     operators: tuple[FileOperator, ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
-    first: Mapping[str, Any] = field(default_factory=dict)
+    first: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 def import_tflite() -> Any:
