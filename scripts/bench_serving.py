@@ -16,10 +16,10 @@ sys.path.insert(0, str(ROOT / "tests" / "unit" / "serving"))
 import serving_oracle as oracle  # noqa: E402
 
 from csp_embed.errors import Infeasible  # noqa: E402
-from csp_embed.serving.check import check  # noqa: E402
+from csp_embed.serving.files.plan_file import ServingPlan  # noqa: E402
+from csp_embed.serving.files.read import instance_from, read_instance  # noqa: E402
+from csp_embed.serving.judge.check import check  # noqa: E402
 from csp_embed.serving.plan import plan, serve  # noqa: E402
-from csp_embed.serving.plan_file import ServingPlan  # noqa: E402
-from csp_embed.serving.read import instance_from, read_instance  # noqa: E402
 
 
 def known(folder: Path, limit: float | None) -> None:

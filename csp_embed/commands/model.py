@@ -12,7 +12,7 @@ import typer
 from csp_embed.commands.common import print_json, progress, say, say_table
 from csp_embed.commands.given import refuse_ignored
 from csp_embed.commands.operator_options import Asked, with_operator
-from csp_embed.errors import Infeasible
+from csp_embed.errors import Infeasible, InputError
 from csp_embed.files import PICTURES, atomic, check_writable
 
 if TYPE_CHECKING:
@@ -89,22 +89,30 @@ def explain_command(
 
 def _alternatives(asked: Asked, tell: Tell) -> tuple[Any, list[dict[str, Any]]]:
     from csp_embed.compiler.candidates import problem_of
-    from csp_embed.compiler.driver import Kernel, scheduled_cycles
+    from csp_embed.compiler.driver import SourceKernel, scheduled_cycles
     from csp_embed.compiler.driver import compile as compile_operator
     from csp_embed.embed.explain.reasons import by_kind
     from csp_embed.report.alternatives import rows as alternatives
 
     tell("choosing", 0, 1)
     kernel = compile_operator(asked.op, asked.isa, options=asked.options, progress=tell)
-    assert isinstance(kernel, Kernel)  # machines that run C are refused before
+    embedding = kernel.embedding
+    if embedding is None:
+        assert isinstance(kernel, SourceKernel)
+        raise InputError(
+            f"{asked.op.name} has no embedding in {asked.isa.name} to explain",
+            where=asked.op.formula(),
+            why=f"it is plain loops, since {kernel.why}",
+            hint="csp-embed explain deepbench:conv000 explains a layer with products",
+        )
     others = by_kind(problem_of(asked.op, asked.isa, asked.options))
     known: dict[str, float | None] = {e.formula(): c for e, c in kernel.candidates}
-    known[kernel.embedding.formula()] = kernel.cycles
+    known[embedding.formula()] = kernel.cycles
     for n, e in enumerate(others):
         tell("scheduling alternatives", n, len(others))
         if e.formula() not in known:
             known[e.formula()] = scheduled_cycles(e, asked.isa, asked.options)
-    return kernel.embedding, alternatives(kernel.embedding, others, known)
+    return embedding, alternatives(embedding, others, known)
 
 
 def _infeasible(asked: Asked, as_json: bool) -> None:

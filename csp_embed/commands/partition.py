@@ -230,6 +230,9 @@ def _ignored(network: str, values: Mapping[str, Any]) -> dict[str, str]:
         found["allow_unknown_devices"] = "an ONNX model, whose costs are made for the platform"
     else:
         found |= dict.fromkeys(OF_MODELS, "a graph file, which has its layers and costs")
+        again = "--from" if values["start"] else "--lost" if values["lost"] else ""
+        if again:  # devices may be missing then, and their costs are passed over
+            found["allow_unknown_devices"] = again
     known = without_effect({**values, "cost_model": cost_model_of(network, values["cost_model"])})
     names = {"seed": "solver_seed"}
     found |= {names.get(name, name): mode for name, mode in known.items()}

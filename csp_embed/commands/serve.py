@@ -47,9 +47,9 @@ def plan_command(
 
     Example: [dim]csp-embed serve plan cluster.json -o plan.json --time-limit 60[/dim]
     """
-    from csp_embed.serving.load import variant_of, variants
+    from csp_embed.serving.files.load import variant_of, variants
+    from csp_embed.serving.files.plan_file import write_plan
     from csp_embed.serving.plan import best_of, plan
-    from csp_embed.serving.plan_file import write_plan
     from csp_embed.serving.report import draw, report_text
 
     check_writable(output)
@@ -96,9 +96,9 @@ def check_command(
     as_json: JsonOption = False,
 ) -> None:
     """Verify a plan's value and its bound in exact arithmetic, without a solver."""
-    from csp_embed.serving.check import check, check_choices
-    from csp_embed.serving.load import variants
-    from csp_embed.serving.plan_file import read_plan
+    from csp_embed.serving.files.load import variants
+    from csp_embed.serving.files.plan_file import read_plan
+    from csp_embed.serving.judge.check import check, check_choices
 
     choices, document = variants(instance), read_plan(plan)
     if len(choices) > 1:
@@ -149,9 +149,9 @@ def simulate_command(
     as_json: JsonOption = False,
 ) -> None:
     """Run a plan under a trace of requests: tokens/s, waiting, percentiles, what binds."""
+    from csp_embed.serving.files.trace_file import read_trace
     from csp_embed.serving.report import simulation_document, simulation_text
     from csp_embed.serving.simulate import generated_trace, simulate
-    from csp_embed.serving.trace_file import read_trace
 
     if rate is not None and not 0 < rate < float("inf"):
         raise InputError(f"--rate {rate}", hint="a finite number above 0")
@@ -202,9 +202,9 @@ def export_command(
 
 def _accepted(plan: str, instance: str) -> tuple[Any, dict[str, Any], dict[int, tuple[int, int]]]:
     """Instance, plan document and placement [first, end); only of a plan that fits the instance."""
-    from csp_embed.serving.check import check
-    from csp_embed.serving.load import variant_of, variants
-    from csp_embed.serving.plan_file import read_plan
+    from csp_embed.serving.files.load import variant_of, variants
+    from csp_embed.serving.files.plan_file import read_plan
+    from csp_embed.serving.judge.check import check
 
     document = read_plan(plan)
     cluster = variant_of(variants(instance), document).instance

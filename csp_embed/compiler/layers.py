@@ -64,6 +64,7 @@ def _identity(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def _measure(record: Mapping[str, Any], setting: Setting) -> dict[str, Any]:
     from csp_embed.compiler.driver import Kernel, Options, compile
+    from csp_embed.compiler.source_layers import measure_source
     from csp_embed.compiler.verify import judge
     from csp_embed.embed.algebra.packing import pack
     from csp_embed.machine.costs import costs_of
@@ -73,13 +74,17 @@ def _measure(record: Mapping[str, Any], setting: Setting) -> dict[str, Any]:
     from csp_embed.ops.data import random_tensors
     from csp_embed.report.kernel import figures
     from csp_embed.sim.cycles.engine import simulate_cycles
+    from csp_embed.targets import target_of
 
     op = deepbench.build(record)
     machine = load_isa(setting.isa, setting.config)
+    if target_of(machine) == "source":
+        found = measure_source(op, machine, setting.layout)
+        return found | {"count": record.get("count", 1), "status": "done"}
     cache = None if setting.cache is None else Path(setting.cache)
     options = Options(layout=setting.layout, memory=setting.memory, cache=cache)
     kernel = compile(op, machine, options=options)
-    assert isinstance(kernel, Kernel)  # commands refuse machines that run C
+    assert isinstance(kernel, Kernel)  # of a machine that reads a stream
     simulate = natural(op)["macs"] <= setting.simulate_macs
     tensors = random_tensors(op, 0) if simulate else None
     verdict = judge(kernel, tensors, simulate=simulate)

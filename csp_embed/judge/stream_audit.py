@@ -88,8 +88,7 @@ class Audit:
             if kind == kernels.UNWRITTEN and int(memory) not in texts:
                 texts[int(memory)] = (
                     f"{isa.memories[int(memory)].name}[{element}] is read before anything wrote "
-                    "it, by "
-                    + " ".join(line(isa, stream, int(n)).split())
+                    "it, by " + " ".join(line(isa, stream, int(n)).split())
                 )
         return [texts[k] for k in sorted(texts)]
 

@@ -102,7 +102,7 @@ def pipelined_memory(p: Problem, dev: Ints) -> bool:
     return bool((fixed + top <= p.memory).all())
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def peak_fits(a, w, activation):
     """Whether weights and live activations of the decoded schedule fit every device."""
     n, m = a.cost.shape

@@ -15,22 +15,23 @@ from typing import Any
 import numpy as np
 
 from csp_embed.errors import Infeasible, InputError
-from csp_embed.serving.chains import aligned, tracks
-from csp_embed.serving.cheapest import cheapest_plan
-from csp_embed.serving.check_prices import refute
+from csp_embed.serving.bounds.relaxation import Prices
+from csp_embed.serving.files.load import Variant, variants
+from csp_embed.serving.files.plan_file import ServingPlan, named, prices_document, rounded_up
 from csp_embed.serving.instance import Instance
-from csp_embed.serving.load import Variant, variants
-from csp_embed.serving.plan_file import ServingPlan, named, prices_document, rounded_up
-from csp_embed.serving.polish import polish
-from csp_embed.serving.regions import regions
-from csp_embed.serving.relaxation import Prices
-from csp_embed.serving.search import EQUAL, Progress, Search, components
-from csp_embed.serving.sparse import sparse
-from csp_embed.serving.wide import wide
+from csp_embed.serving.judge.check_prices import refute
+from csp_embed.serving.routes.plan import routed_plan
+from csp_embed.serving.searches.chains import aligned, tracks
+from csp_embed.serving.searches.cheapest import cheapest_plan
+from csp_embed.serving.searches.polish import polish
+from csp_embed.serving.searches.regions import regions
+from csp_embed.serving.searches.search import EQUAL, Progress, Search, components
+from csp_embed.serving.searches.sparse import sparse
+from csp_embed.serving.searches.wide import wide
 from csp_embed.solver.status import FEASIBLE, OPTIMAL, UNKNOWN
 
 ROUNDINGS = (Fraction(0), Fraction(1, 10**14), Fraction(1, 10**12), Fraction(1, 10**9))
-OBJECTIVES = ("tokens", "cost")
+OBJECTIVES = ("tokens", "latency", "cost")
 # In the order in which they are tried; each returns at once where it has nothing to offer.
 METHODS: tuple[Callable[[Search], None], ...] = (regions, aligned, wide, tracks, sparse, polish)
 
@@ -124,6 +125,17 @@ def plan(
     if time_limit is not None and not time_limit > 0:
         raise InputError(f"a time limit of {time_limit} s", hint="give more than 0 seconds")
     _must_fit(instance)
+    routed = instance.phases is not None and instance.phases.routed
+    if objective == "latency" or routed:
+        if objective == "cost":
+            raise InputError(
+                "the least cost is not searched for with split phases or limits on latency",
+                hint="leave out limits and split_phases, or use --objective tokens",
+            )
+        return routed_plan(
+            instance, METHODS, objective=objective, time_limit=time_limit, seed=seed,
+            progress=progress, min_tokens=min_tokens, stop=stop,
+        )  # fmt: skip
     if objective == "cost":
         return cheapest_plan(instance, min_tokens, time_limit, seed, METHODS)
     search = Search(instance, time_limit, seed, progress)

@@ -9,9 +9,9 @@ import numpy as np
 
 from csp_embed.files import atomic
 from csp_embed.report.svg import colour, frame, legend, text
+from csp_embed.serving.files.plan_file import ServingPlan
 from csp_embed.serving.flow import max_flow
 from csp_embed.serving.instance import Instance
-from csp_embed.serving.plan_file import ServingPlan
 from csp_embed.serving.simulate import Simulated
 
 

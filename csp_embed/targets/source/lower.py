@@ -51,11 +51,11 @@ class _Machine:
         return found.name
 
 
-def lower(embedding: Embedding, isa: Isa) -> SourceProgram:
-    """The nests of an embedding."""
+def lower(embedding: Embedding, isa: Isa, tiling: tiles.Tiling | None = None) -> SourceProgram:
+    """The nests of an embedding. tiling: the best by the spec's rates where none is given."""
     program, op = isa.program, embedding.operator
     assert program is not None
-    tiling = tiles.choose(embedding, isa)
+    tiling = tiles.choose(embedding, isa) if tiling is None else tiling
     contract, _, _ = tiles.templates(isa)
     memory = {r: isa.memory(contract.slot(r).memory) for r in ("dst", "lhs", "rhs")}
     names = {c.name: variable(c.name, n) for n, c in enumerate(embedding.counters)}

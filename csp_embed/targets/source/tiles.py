@@ -8,7 +8,9 @@ registers while the reduced loops run.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from csp_embed.ir.embedding import Counter, Embedding
 from csp_embed.machine.spec import Isa
@@ -35,6 +37,63 @@ class Tiling:
     middle: tuple[Counter, ...]
     inner: tuple[Counter, ...]
     cycles: float
+
+    def show(self) -> str:
+        """Sums in registers, then the loops from the outermost on."""
+        names = [f"{c.name}:{c.extent}" for c in self.outer]
+        names += [_split(self.columns)] if self.columns is not None else []
+        names += [f"{c.name}:{c.extent}" for c in self.middle]
+        names += [_split(self.rows)] if self.rows is not None else []
+        names += ["|", *(f"{c.name}:{c.extent}+" for c in self.inner)]
+        rows, columns = (1 if s is None else s[1] for s in (self.rows, self.columns))
+        return f"{rows} x {columns} sums in registers; loops {' '.join(names)}"
+
+    def document(self) -> dict[str, Any]:
+        """As JSON values; `read` takes them."""
+
+        def split(s: tuple[Counter, int] | None) -> list[Any] | None:
+            return None if s is None else [s[0].name, s[1]]
+
+        return {
+            "rows": split(self.rows), "columns": split(self.columns), "cycles": self.cycles,
+            **{n: [c.name for c in getattr(self, n)] for n in ("outer", "middle", "inner")},
+        }  # fmt: skip
+
+    def verify(self) -> list[str]:
+        """What contradicts the statement above; empty where it holds."""
+        splits = [s for s in (self.rows, self.columns) if s is not None]
+        names = [c.name for c in (*self.outer, *self.middle, *self.inner)]
+        names += [c.name for c, _ in splits]
+        out = [f"{n} is walked twice" for n in names if names.count(n) > 1]
+        return out + [f"{n} of {c.name}:{c.extent}" for c, n in splits if not 1 <= n <= c.extent]
+
+
+def read(document: Mapping[str, Any], embedding: Embedding) -> Tiling:
+    """The tiling that `Tiling.document` states. Raises: KeyError, TypeError, ValueError where it is
+    none of this embedding's counters."""
+    counters = {c.name: c for c in embedding.counters}
+
+    def split(value: Any) -> tuple[Counter, int] | None:
+        return None if value is None else (counters[value[0]], int(value[1]))
+
+    outer, middle, inner = (
+        tuple(counters[n] for n in document[part]) for part in ("outer", "middle", "inner")
+    )
+    tiling = Tiling(
+        split(document["rows"]), split(document["columns"]), outer, middle, inner,
+        float(document["cycles"]),
+    )  # fmt: skip
+    splits = [s[0] for s in (tiling.rows, tiling.columns) if s is not None]
+    walked = [*splits, *tiling.outer, *tiling.middle, *tiling.inner]
+    wrong = tiling.verify()
+    if wrong or {c.name for c in walked} != set(counters):
+        raise ValueError("; ".join(wrong) or "it does not walk every counter")
+    return tiling
+
+
+def _split(split: tuple[Counter, int]) -> str:
+    """A counter whose values are taken several at once."""
+    return f"{split[0].name}:{split[0].extent}/{split[1]}"
 
 
 def choose(embedding: Embedding, isa: Isa) -> Tiling:

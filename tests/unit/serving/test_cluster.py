@@ -14,10 +14,10 @@ from command_line import run
 
 import csp_embed as ce
 from csp_embed.errors import InputError
-from csp_embed.serving.check import check_choices
-from csp_embed.serving.gpus import Gpu
-from csp_embed.serving.load import variants
-from csp_embed.serving.rates import Model, Workload, table
+from csp_embed.serving.files.gpus import Gpu
+from csp_embed.serving.files.load import variants
+from csp_embed.serving.files.rates import Model, Workload, table
+from csp_embed.serving.judge.check import check_choices
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "serving_cluster.yaml"
 

@@ -1,0 +1,76 @@
+"""The epilogue of a tile: its steps on pieces of the accumulators, each piece stored at once."""
+
+from __future__ import annotations
+
+import math
+
+from csp_embed.schedule.buffers import Frame, Range
+from csp_embed.schedule.inputs import identity
+from csp_embed.targets.stream.building.nests import Nests, Placed
+from csp_embed.targets.stream.building.plan import Plan
+from csp_embed.targets.stream.building.rows import Rows
+
+
+class Epilogue:
+    """What the epilogue of every tile needs; `rows` get its steps."""
+
+    def __init__(self, plan: Plan, nests: Nests, rows: Rows) -> None:
+        self._plan, self._nests, self._rows = plan, nests, rows
+        self._problem = plan.problem
+        self._fills = not self._problem.epilogue and self._some_sum_is_empty()
+
+    def _some_sum_is_empty(self) -> bool:
+        """Whether an operand may leave its grid: an output may then have no product at all."""
+        zero = (0,) * len(self._problem.extents)
+        return any(
+            a < 0 or b > g
+            for m in (self._problem.lhs, self._problem.rhs)
+            if m is not None
+            for (a, b), g in zip(m.box(zero, self._problem.extents), m.grid, strict=True)
+        )
+
+    def run(
+        self,
+        lo: Range,
+        hi: Range,
+        frame: Frame,
+        acc: int,
+        tile: int,
+        brought: dict[int, tuple[int, ...]],
+    ) -> None:
+        """The steps of one piece [lo, hi) of tile number `tile`, whose accumulators start at `acc`;
+        brought: the rows that brought each step's tensor."""
+        extents = tuple(b - a for a, b in zip(lo, hi, strict=True))
+        form = frame.shape.form
+        here: Placed = (form, acc + form.first(lo))
+        if self._fills:
+            # A store reads what a step that is no reset wrote last.
+            name = self._problem.isa.of_kind("map").name
+            op, imm = identity(self._problem.isa)
+            for t in self._nests.templates(name, extents, [here, here], 1, op=op, imm=imm):
+                self._rows.compute(t)
+        repeats = 64 if math.prod(extents) > 8 else 1
+        contract = self._problem.instruction.name
+        for i, step in enumerate(self._problem.epilogue):
+            name, operands = self._operands(i, lo, here, tile)
+            op = "" if name == contract else step.op
+            need = brought.get(i, ())
+            row = -1
+            for t in self._nests.templates(name, extents, operands, repeats, op=op, imm=step.imm):
+                row = self._rows.compute(t, need)
+                need = ()
+            if step.access is not None:
+                self._plan.ring_adds[i].touch(tile, row)
+
+    def _operands(self, i: int, lo: Range, here: Placed, tile: int) -> tuple[str, list[Placed]]:
+        """Instruction and operands of step i."""
+        plan, name = self._plan, self._problem.isa.of_kind("map").name
+        if self._problem.epilogue[i].access is None:
+            return name, [here, here]
+        form = plan.add_frames[i][tile].shape.form
+        source: Placed = (form, plan.ring_adds[i].address(tile) + form.first(lo))
+        if plan.trick is None or plan.trick.step != i:
+            return name, [here, source]
+        constant: Placed = (None, plan.constant)
+        pair = [constant, source] if plan.trick.factor_side == "rhs" else [source, constant]
+        return self._problem.instruction.name, [here, *pair]
