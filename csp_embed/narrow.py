@@ -7,7 +7,10 @@ it is unknown. These say that the members are still to be looked at.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 def is_list(value: object) -> TypeGuard[list[Any] | tuple[Any, ...]]:
@@ -18,3 +21,10 @@ def is_list(value: object) -> TypeGuard[list[Any] | tuple[Any, ...]]:
 def is_object(value: object) -> TypeGuard[Mapping[str, Any]]:
     """A mapping, as JSON and YAML have them with keys of text."""
     return isinstance(value, Mapping)
+
+
+def is_array(value: object) -> TypeGuard[NDArray[Any]]:
+    """A NumPy array."""
+    import numpy as np  # heavy, and not all that read documents need it
+
+    return isinstance(value, np.ndarray)

@@ -68,7 +68,7 @@ class Compiled:
 
         Raises: InputError where a tensor is missing or has the wrong shape or type.
         """
-        out = {}
+        out: dict[int, NDArray[np.uint8]] = {}
         trick = self.schedule.bias_trick
         for n, region in enumerate(self.schedule.regions):
             if region.operand == "dst":

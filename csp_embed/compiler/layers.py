@@ -48,7 +48,8 @@ def measure(record: Mapping[str, Any], setting: Setting) -> dict[str, Any]:
         out |= _measure(record, setting)
     except CspEmbedError as error:
         out |= {"status": "failed", "error": error.what, "why": error.why}
-    reference = (record.get("reference") or {}).get("cycles_rtl_de10")
+    figures: Mapping[str, Any] = record.get("reference") or {}
+    reference = figures.get("cycles_rtl_de10")
     measured_on = (out.get("machine"), out.get("memory"))
     if reference and out.get("cycles") and measured_on == REFERENCE_MACHINE:
         out |= {"reference_cycles": reference, "speedup": reference / out["cycles"]}
@@ -224,7 +225,7 @@ def read_results(path: Path) -> list[dict[str, Any]]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read {path}", why=str(error)) from error
-    out = []
+    out: list[Any] = []
     for n, text in enumerate(lines):
         try:
             out.append(json.loads(text))

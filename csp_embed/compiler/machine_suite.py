@@ -175,7 +175,8 @@ def _apply(function: str, x: Ints, other: Ints | np.int64) -> Ints:
             return np.minimum(x, other)
         case "max":
             return np.maximum(x, other)
-    return x >> other
+        case _:
+            return x >> other
 
 
 def random_tensors(op: Operator, seed: int) -> Tensors:

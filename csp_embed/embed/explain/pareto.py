@@ -71,9 +71,9 @@ def pareto(problem: EmbedProblem) -> Front:
     table = criteria(space, swept)
     order = np.lexsort(table.T[::-1])
     kept = order[front(table[order])]
-    members = []
+    members: list[Member] = []
     for n in kept:
-        embedding = build(problem, problem.decisions(swept.answers[n]))
+        embedding = build(problem, problem.decisions(swept.answers[int(n)]))
         proof = {"status": "OPTIMAL" if swept.complete else "FEASIBLE", "rank": 0,
                  "objective_cycles": embedding.cost["objective"], "bound_cycles": 0.0,
                  "families": ["sweep"], "options": len(space.entries)}  # fmt: skip
