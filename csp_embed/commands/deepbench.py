@@ -51,6 +51,9 @@ def deepbench_command(
     simulate_macs: Annotated[
         int, typer.Option(help="largest layer that is simulated and compared with NumPy")
     ] = 300_000_000,
+    certify: Annotated[
+        bool, typer.Option("--certify", help="prove every stream right for all inputs")
+    ] = False,
     dask: Annotated[str | None, typer.Option(help="address of a Dask scheduler")] = None,
     time_limit: Annotated[
         float | None,
@@ -72,6 +75,8 @@ def deepbench_command(
       csp-embed deepbench all --out all.jsonl --resume
 
       csp-embed deepbench networks --vta-config 1x32x32 --out nets.jsonl
+
+      csp-embed deepbench all --certify --no-strict --simulate-macs 0 --jobs 2
 
       csp-embed deepbench my.json --jobs 2 --time-limit 600 --out mine.jsonl
 
@@ -103,14 +108,17 @@ def deepbench_command(
     if native:
         why = "kernels of C are run, compared with NumPy and timed"
         refuse_ignored(
-            context, ("memory", "strict", "simulate_macs", "cache"), f"--isa {isa}", why=why
+            context,
+            ("memory", "strict", "simulate_macs", "certify", "cache"),
+            f"--isa {isa}",
+            why=why,
         )
         strict = False
     costs = costs_of(machine, memory or "")
     memory = costs.memory if memory is None else memory
     setting = Setting(
         isa, None if vta_config is None else str(vta_config), memory, layout, strict, simulate_macs,
-        None if cache is None else str(cache),
+        None if cache is None else str(cache), certify,
     )  # fmt: skip
     if time_limit is not None:
         # Loading counts: who says 10 seconds looks at the clock on the wall.

@@ -29,7 +29,8 @@ REFERENCE_MACHINE = ("1x16x16", "de10")
 class Setting:
     """What a sweep holds fixed. config: path of a vta_config.json or None. simulate_macs: largest
     layer that is simulated
-    and compared with NumPy. strict: also compile with the strict layout."""
+    and compared with NumPy. strict: also compile with the strict layout. certify: prove the stream
+    right for all inputs."""
 
     isa: str = "vta"
     config: str | None = None
@@ -38,6 +39,7 @@ class Setting:
     strict: bool = True
     simulate_macs: int = 300_000_000
     cache: str | None = None
+    certify: bool = False
 
 
 def measure(record: Mapping[str, Any], setting: Setting) -> dict[str, Any]:
@@ -119,6 +121,11 @@ def _measure(record: Mapping[str, Any], setting: Setting) -> dict[str, Any]:
         begin = time.perf_counter()
         pack(layout, kernel.embedding, machine, tensors[op.lhs.tensor])
         out["host_seconds"] = round(time.perf_counter() - begin, 6)
+    if setting.certify:
+        found = kernel.certify()
+        out |= {"certified": found.ok, "certify_seconds": found.seconds,
+                "log2_error": found.log2_error}  # fmt: skip
+        out["problems"] += list(found.problems[:5])
     if setting.strict and setting.layout == "relaxed":
         try:
             strict = compile(

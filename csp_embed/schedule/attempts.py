@@ -19,7 +19,8 @@ from csp_embed.machine.costs import Costs
 from csp_embed.schedule import tiling
 from csp_embed.schedule.config import Config
 from csp_embed.schedule.inputs import Problem
-from csp_embed.schedule.points import count_steps
+from csp_embed.schedule.outline import Outline
+from csp_embed.schedule.points import count_steps, touched
 from csp_embed.schedule.tile import Reserve, propose
 
 ROWS = 30  # of a schedule: what building, lowering and simulating one takes beyond its own rows
@@ -100,10 +101,11 @@ class Attempts:
     def enough(self) -> float:
         """Cycles that are as good as reached: its steps, its operands read once."""
         problem = self.problem
-        read = 0
-        for m in (problem.lhs, problem.rhs):
-            if m is not None:
-                read += math.prod(m.grid) * problem.isa.memory(m.memory).elem_bytes
+        read = sum(
+            touched(m, problem.extents) * problem.isa.memory(m.memory).elem_bytes
+            for m in (problem.lhs, problem.rhs)
+            if m is not None
+        )
         return 1.003 * max(self._compute, read / self.costs.read_bytes) + self.extra
 
     @cached_property
@@ -114,6 +116,22 @@ class Attempts:
     @cached_property
     def _steps(self) -> int:
         return count_steps(self.problem)
+
+    @cached_property
+    def _outline(self) -> Outline:
+        vectors = math.prod(self.problem.extents[c] for c in self.problem.outputs)
+        return Outline(
+            self.problem,
+            self.costs,
+            steps=self._steps,
+            each=_epilogue_cycles(self.problem, self.bias, self.costs) / vectors
+            - self.costs.reset_step,
+            taken=_reserve(self.problem, self.bias).elems,
+        )
+
+    def outline(self, config: Config) -> float:
+        """An estimate of its cycles."""
+        return self._outline.cycles(config) + self.extra
 
     def measure(self, config: Config | None) -> tuple[float, int]:
         """Cycles of a schedule, without end where it does not fit; and the work of finding out, in

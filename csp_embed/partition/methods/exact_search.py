@@ -123,21 +123,23 @@ def search_among(
     return status in ("OPTIMAL", "INFEASIBLE")
 
 
-def exact_rounds(p: Problem, inc: Incumbent, proof: Proof, clock: Clock, share: float) -> None:
-    """`exact` again and again while it improves: each model knows the better horizon. For the
-    makespan placements are listed before each round, on the wall clock and a second worker beside
-    the later rounds."""
+def exact_rounds(search: Search, count: int, share: float) -> None:
+    """The next `count` rounds of `exact`, while it improves: each model knows the better horizon.
+    For the makespan placements are listed before each round, on the wall clock and a second worker
+    beside the later rounds."""
+    p, inc, proof, clock = search.p, search.inc, search.proof, search.clock
     listed = clock.request.objective == "latency"
     aside = listed and clock.wall and clock.request.workers > 1
     most = OWN.listable * bounds.window_load(p) if aside else 0.0
-    rounds = list(OWN.rounds)
-    if p.n > OWN.last_tasks:
-        rounds[-1] = (OWN.last_large, 1.0)
+    rounds = OWN.rounds if p.n <= OWN.small else OWN.large_rounds
+    first, search.rounds = search.rounds, min(len(rounds), search.rounds + count)
     with ThreadPoolExecutor(1) as pool:
-        for number, (limit, part) in enumerate(rounds):
+        for number in range(first, search.rounds):
+            limit, part = rounds[number]
+            if proof.settles(before := inc.best.value if inc.best is not None else float("inf")):
+                return
             if listed:
                 few_left(p, inc, proof, clock, OWN.hits[0 if aside else number])
-            before = inc.best.value if inc.best is not None else float("inf")
             job = None
             if aside and number and not proof.closed and before <= most:
                 job = pool.submit(placements, p, before * ABOVE, stop=lambda: clock.left() < 0.1)
@@ -178,7 +180,7 @@ def _run(search: Search, step: Step) -> None:
     share = (
         1.0 if search.p.n <= NUMBERS.lists.interpreted else step.share
     )  # nothing comes after it on small graphs
-    exact_rounds(search.p, search.inc, search.proof, search.clock, share)
+    exact_rounds(search, step.rounds or len(OWN.rounds), share)
 
 
 METHOD = Method("exact", _worth, _run)

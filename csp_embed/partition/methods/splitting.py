@@ -132,7 +132,7 @@ def refine(p: Problem, inc: Incumbent, sweep: Sweep, clock: Clock, steps: int, s
             shift = width // 2 if k % 2 else 0
             sweep.anneal(width, shift, each, hot * (1 - k / passes), seed + k, clock)
             sweep.sort()
-            clock.tell(f"windows, {clock.ms(sweep.value)}", k + 1, passes)
+            clock.tell("windows", k + 1, passes)
     finally:
         inc.offer(sweep.dev, decoded(p, sweep.order, sweep.dev), "split")
 

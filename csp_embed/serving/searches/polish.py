@@ -35,7 +35,7 @@ def polish(search: Search) -> None:
         if start % 2 == 0:
             for i, (a, b) in search.placement.items():
                 first[i], held[i] = a, b - a
-        goal = max(search.bound.bound, 1e-9)
+        goal = max(search.most, 1e-9)
         climb(
             table, instance.link, instance.start, instance.end, instance.layers, instance.partial,
             first, held, goal, search.seed + start, moves,
