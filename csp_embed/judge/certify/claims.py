@@ -47,7 +47,7 @@ class Claim:
 
     def arguments(
         self, shape: Sequence[int]
-    ) -> tuple[Any, Any, Any, Any, Any, Any, Any, Any, int, int]:
+    ) -> tuple[Ints, Ints, Ints, Ints, Any, Any, Any, Any, Ints, int]:
         """What `visit` takes."""
         first = np.cumsum([0, *(len(r) for r in self.radix)]).astype(np.int64)
         radix = np.array([n for r in self.radix for n in r], np.int64)
