@@ -12,9 +12,9 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from csp_embed.jit import njit
 from csp_embed.machine.costs import Costs
 from csp_embed.machine.reach import stored_memory
 from csp_embed.schedule.config import Config
@@ -199,7 +199,7 @@ def _ring(keys: Ints, boxes: int, fit: int, most: int) -> int:
         distinct += 1 - seen[k]
         seen[k] = 1
         before = k
-    useful = max(1, min(fit, distinct))
+    useful = max(1, min(fit, int(distinct)))
     if distinct > fit and not again:
         useful = min(useful, 3 if fit >= 3 and fit % 2 else 2)
     return max(1, min(useful, most))
@@ -357,7 +357,7 @@ def _follow(
                 length = m
                 break
         want = tail if t == tiles - 1 else max(2 * tail, 256) if t == tiles - 2 else 1024
-        rows = length if vectors <= want else max(1, round(want / (vectors / length)))
+        rows = length if vectors <= want else max(1, round(float(want / (vectors / length))))
         done = 0
         while done < length:
             m = min(rows, length - done)
