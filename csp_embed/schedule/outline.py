@@ -206,17 +206,29 @@ def _ring(keys: Ints, boxes: int, fit: int, most: int) -> int:
 
 
 @njit(cache=True, error_model="numpy")
-def _elements(step: Ints, place: Ints, lo: Ints, hi: Ints) -> int:
-    """Of a box, clipped to the grid."""
-    total = 1
+def _box(step: Ints, place: Ints, lo: Ints, hi: Ints) -> Any:
+    """Elements of a box, clipped to the grid; and instructions of a nest for its sake: where the
+    grid cuts off what one counter reaches by another, its first and last values are nests apart."""
+    total = nests = 1
     for d in range(step.shape[1]):
         a = b = place[0, d]
+        least = longest = movers = 0
         for c in range(step.shape[0]):
             s = step[c, d]
+            if s == 0 or hi[c] - lo[c] == 1:
+                a += s * lo[c]
+                b += s * lo[c]
+                continue
             a += s * lo[c] if s > 0 else s * (hi[c] - 1)
             b += s * (hi[c] - 1) if s > 0 else s * lo[c]
+            movers += 1
+            if hi[c] - lo[c] > longest:
+                least, longest = abs(s), hi[c] - lo[c]
         total *= max(0, min(b + 1, place[1, d]) - max(a, 0))
-    return total
+        if movers > 1:
+            cut = -(-max(0, -a) // least) - (-max(0, b + 1 - place[1, d]) // least)
+            nests *= min(longest, 1 + cut)
+    return total, nests
 
 
 @njit(cache=True, error_model="numpy")
@@ -261,6 +273,7 @@ def _follow(
     part = np.zeros((steps, counters), np.int64)
     lo, hi = np.empty(counters, np.int64), np.empty(counters, np.int64)
     size0, size1 = np.full(boxes[0], -1, np.int64), np.full(boxes[1], -1, np.int64)
+    nests0, nests1 = np.ones(boxes[0], np.int64), np.ones(boxes[1], np.int64)
     n = 0
     for t in range(tiles):
         for k in range(chunks):
@@ -277,8 +290,8 @@ def _follow(
                 for c in range(counters):
                     lo[c] = bounds[begin[c] + part[n, c]]
                     hi[c] = bounds[begin[c] + part[n, c] + 1]
-                size0[a] = _elements(step[0], place[0], lo, hi)
-                size1[b] = _elements(step[1], place[1], lo, hi)
+                size0[a], nests0[a] = _box(step[0], place[0], lo, hi)
+                size1[b], nests1[b] = _box(step[1], place[1], lo, hi)
             keys[0, n], keys[1, n] = a, b
             n += 1
     # Shares of the memories, as `plan` gives them.
@@ -332,7 +345,8 @@ def _follow(
                     one, two = m, one
                 elif m > two:
                     two = m
-            words = max(1, points // (one * two))
+            nests = nests0[a] * nests1[b]
+            words = max(1, points // (one * two)) * nests
             name = name * 31 + size0[a] * 7 + size1[b] + 1
             h = name % 8192
             while known[h] != 0 and known[h] != name:
@@ -346,7 +360,7 @@ def _follow(
                 batch += words
                 compute += words * 0.5
             compute = max(compute, got0[s0], got1[s1], issue)
-            compute += start * (1 + (words - 1) // longest) + points * product
+            compute += start * (nests + (words - 1) // longest) + points * product
             read0[s0] = read1[s1] = compute
             n += 1
         # The epilogue in pieces.
