@@ -151,11 +151,12 @@ class _Entry:
     def screen(self, far: float, row_budget: int) -> int:
         """Builds the first schedules, one only where that has more cycles than `far`; returns how
         many rows all have, few more than `row_budget`."""
-        rows = self.attempts.measure(self.configs[0])[1]
+        first = self.configs[0]
+        rows = self.attempts.measure(None)[1] if first is None else self.front.measure(first)
         for _ in range(SCREENED - 1):
             if rows > row_budget or self.cycles > far or self.front.least == math.inf:
                 break
-            rows += self.front.step()[1]
+            rows += self.front.step()
         return rows
 
     def improve(self, count: int, refine: int, row_budget: int) -> None:
@@ -167,12 +168,11 @@ class _Entry:
         self.front.improve(enough, refine, row_budget)
         rows = 0
         for config in self.configs[:count]:
-            if rows > row_budget // 2:
+            if rows > row_budget // 2 or config is None:
                 break
             record = self.cycles
-            rows += self.attempts.measure(config)[1]
-            if config is not None and self.cycles < record:
-                self.front.start(config)
+            rows += self.front.measure(config)
+            if self.cycles < record:
                 self.front.improve(enough, refine // 8, row_budget // 8)
 
 

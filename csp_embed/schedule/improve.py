@@ -26,44 +26,61 @@ NEAR, SPREAD, CHANGED, SKETCHED = (0.006, 0.05), 1.5, 0.004, 600
 GAIN, PATIENCE = 0.0005, 40
 TAPERS = ((0, 0), (1, 0), (0, 1), (1, 1), (2, 1), (1, 2), (0, 2), (2, 2))
 
+Heap = list[tuple[float, int, Config]]
+"""Estimates; equal ones in the order in which they were offered."""
+
 
 class Front:
-    """Decisions of one embedding that are not measured yet, by their outline."""
+    """Decisions of one embedding that are not measured yet, in two orders: by their outline, and by
+    their outline times what it erred by on the schedule that they change. Where outlines are good
+    both are the same; where they are not, the first finds other tiles, the second better ones
+    near a good one."""
 
     def __init__(self, attempts: Attempts) -> None:
         self.attempts = attempts
-        self._seen: set[Config] = set()
+        self._outlines: dict[Config, float] = {}
         self._changed: set[Config] = set()
-        self._heap: list[tuple[float, int, Config]] = []
+        self._heaps: tuple[Heap, Heap] = ([], [])
+        self._ticket = itertools.count()
         self._errors: list[tuple[float, float]] = []  # Cycles, their logarithm over the outline's.
         self._best = (math.inf, math.inf)  # Fewest cycles, and their outline.
 
     @property
     def least(self) -> float:
         """The smallest outline."""
-        return self._heap[0][0] if self._heap else math.inf
+        return self._heaps[0][0][0] if self._heaps[0] else math.inf
 
     def start(self, config: Config) -> None:
         """Offers a proposal, with and without ramps."""
         for up, down in TAPERS[:4]:
             self._offer(replace(config, up=up, down=down))
 
-    def _offer(self, config: Config) -> None:
-        if config not in self._seen:
-            self._seen.add(config)
-            heapq.heappush(self._heap, (self.attempts.outline(config), len(self._seen), config))
+    def _outline(self, config: Config) -> float:
+        known = self._outlines.get(config)
+        if known is None:
+            known = self._outlines[config] = self.attempts.outline(config)
+        return known
 
-    def _change(self, config: Config) -> None:
+    def _offer(self, config: Config, error: float | None = None) -> None:
+        """error: of the schedule that it changes, where that was measured."""
+        if config not in self._outlines:
+            entry = (self._outline(config), next(self._ticket), config)
+            heapq.heappush(self._heaps[0], entry)
+        if error is not None:
+            entry = (error * self._outline(config), next(self._ticket), config)
+            heapq.heappush(self._heaps[1], entry)
+
+    def _change(self, config: Config, error: float) -> None:
         if config not in self._changed:
             self._changed.add(config)
             for changed in (*tiles(self.attempts.problem, config), *details(config)):
-                self._offer(changed)
+                self._offer(changed, error)
 
     def sketch(self) -> None:
         """Changes the tiles of least outline, now and then two extents at once."""
         tried = set[tuple[tuple[int, ...], ...]]()
-        while len(self._seen) < SKETCHED:
-            nearest = (c for _, _, c in heapq.nsmallest(64, self._heap))
+        while len(self._outlines) < SKETCHED:
+            nearest = (c for _, _, c in heapq.nsmallest(64, self._heaps[0]))
             least = next((c for c in nearest if (c.tile, c.order) not in tried), None)
             if least is None:
                 break
@@ -71,34 +88,40 @@ class Front:
             for changed in (tiles if len(tried) % 4 else pairs)(self.attempts.problem, least):
                 self._offer(changed)
 
-    def step(self) -> tuple[float, int]:
-        """Measures the nearest one, and changes it where it comes close to the best. Cycles and
-        rows, as `Attempts.measure`."""
-        outline, _, config = heapq.heappop(self._heap)
+    def step(self, order: int = 0) -> int:
+        """Measures the nearest one; rows as of `Attempts.measure`."""
+        return self.measure(heapq.heappop(self._heaps[order])[2])
+
+    def measure(self, config: Config) -> int:
+        """Measures it, and changes it where it comes close to the best."""
+        before = self._best[0]
         cycles, rows = self.attempts.measure(config)
         if rows and cycles < math.inf:
+            outline = self._outline(config)
             self._errors.append((cycles, math.log(cycles / outline)))
-            if cycles <= (1 + CHANGED) * self._best[0]:
-                self._change(config)
             self._best = min(self._best, (cycles, outline))
-        return cycles, rows
+            if cycles <= (1 + CHANGED) * before:
+                self._change(config, cycles / outline)
+        return rows
 
-    def _near(self) -> float:
-        """The largest outline that may come to less than the best."""
+    def _near(self) -> list[int]:
+        """The orders whose nearest may come to less than the best."""
         errors = [e for cycles, e in self._errors if cycles < 1.1 * self._best[0]]
         spread = SPREAD * statistics.pstdev(errors) if errors else 0.0
-        return (1 + min(max(spread, NEAR[0]), NEAR[1])) * self._best[1]
+        above = 1 + min(max(spread, NEAR[0]), NEAR[1])
+        limits = (above * self._best[1], above * self._best[0])
+        return [n for n in (0, 1) if self._heaps[n] and self._heaps[n][0][0] <= limits[n]]
 
     def improve(self, enough: float, most: int, row_budget: int) -> None:
         """Steps until nothing near the best is left, it has `enough` cycles, `most` schedules or
         `row_budget` rows were built, or many of them one after the other gained nothing."""
         tried = rows = since = rows_since = 0
         record = self.attempts.cycles
-        while self._heap and tried < most and rows < row_budget:
-            idle = since >= max(5, most // 12) and rows_since >= most * PATIENCE
-            if idle or self.attempts.cycles <= enough or self.least > self._near():
+        while tried < most and rows < row_budget and self.attempts.cycles > enough:
+            near = self._near()
+            if not near or (since >= max(5, most // 12) and rows_since >= most * PATIENCE):
                 break
-            spent = self.step()[1]
+            spent = self.step(near[tried % len(near)])
             tried, rows = tried + (spent > 0), rows + spent
             since, rows_since = since + (spent > 0), rows_since + spent
             if self.attempts.cycles < (1 - GAIN) * record:
