@@ -132,7 +132,6 @@ class Attempts:
         return Outline(
             self.problem,
             self.costs,
-            steps=self._steps,
             each=self._epilogue / vectors - self.costs.reset_step,
             taken=_reserve(self.problem, self.bias).elems,
         )

@@ -154,7 +154,9 @@ class _Entry:
         first = self.configs[0]
         rows = self.attempts.measure(None)[1] if first is None else self.front.measure(first)
         for _ in range(SCREENED - 1):
-            if rows > row_budget or self.cycles > far or self.front.least == math.inf:
+            if rows > row_budget or not self.attempts.enough < self.cycles <= far:
+                break
+            if self.front.least == math.inf:
                 break
             rows += self.front.step()
         return rows

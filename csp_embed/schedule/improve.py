@@ -8,9 +8,10 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
-import statistics
 from collections.abc import Iterator
 from dataclasses import replace
+
+import numpy as np
 
 from csp_embed.schedule.attempts import Attempts
 from csp_embed.schedule.config import Config
@@ -104,26 +105,28 @@ class Front:
                 self._change(config, cycles / outline)
         return rows
 
-    def _near(self) -> list[int]:
-        """The orders whose nearest may come to less than the best."""
+    def _limits(self) -> tuple[float, float]:
+        """Estimates, of either order, that may come to less than the best."""
         errors = [e for cycles, e in self._errors if cycles < 1.1 * self._best[0]]
-        spread = SPREAD * statistics.pstdev(errors) if errors else 0.0
+        spread = SPREAD * float(np.std(errors)) if errors else 0.0
         above = 1 + min(max(spread, NEAR[0]), NEAR[1])
-        limits = (above * self._best[1], above * self._best[0])
-        return [n for n in (0, 1) if self._heaps[n] and self._heaps[n][0][0] <= limits[n]]
+        return above * self._best[1], above * self._best[0]
 
     def improve(self, enough: float, most: int, row_budget: int) -> None:
         """Steps until nothing near the best is left, it has `enough` cycles, `most` schedules or
         `row_budget` rows were built, or many of them one after the other gained nothing."""
         tried = rows = since = rows_since = 0
-        record = self.attempts.cycles
+        record, limits = self.attempts.cycles, self._limits()
         while tried < most and rows < row_budget and self.attempts.cycles > enough:
-            near = self._near()
+            near = [n for n in (0, 1) if self._heaps[n] and self._heaps[n][0][0] <= limits[n]]
             if not near or (since >= max(5, most // 12) and rows_since >= most * PATIENCE):
                 break
             spent = self.step(near[tried % len(near)])
-            tried, rows = tried + (spent > 0), rows + spent
-            since, rows_since = since + (spent > 0), rows_since + spent
+            if spent == 0:
+                continue  # An equal one was measured before.
+            limits = self._limits()
+            tried, rows = tried + 1, rows + spent
+            since, rows_since = since + 1, rows_since + spent
             if self.attempts.cycles < (1 - GAIN) * record:
                 record, since, rows_since = self.attempts.cycles, 0, 0
 
