@@ -5,22 +5,23 @@ Leaves: `Options`, whose values mean something and none of which is without effe
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from csp_embed.errors import InputError
 from csp_embed.ir.embedding import Embedding
 
+MOST = 1e9  # of a weight: beyond it, sums of cycles lose their last digits
+
 
 @dataclass(frozen=True)
 class Options:
     """layout: "relaxed" or "strict". memory: the interface whose cycles are minimised (None: the
     first that the spec names). top: embeddings whose schedules are improved; 0: those whose first
-    schedules come close to the best. schedules: tiles of such an embedding that are built from
-    estimates and simulated; refine: changed schedules of the leader that are measured at most (the
-    others get a quarter). More of each
-    never gives more cycles. host_weight: cycles that a byte of host packing counts as. cache:
+    schedules come close to the best. schedules: proposed tiles of such an embedding that are built
+    whatever their outline says; refine: changed schedules of the leader that are measured at most
+    (the others get a quarter). More of each does not give more cycles. host_weight: cycles that a
+    byte of host packing counts as. cache:
     folder that keeps finished
     searches by content, or None. pins: decisions that the user makes, as text
     (embed/pins/text.py). reuse: an embedding of the same operator in another shape: it is applied
@@ -61,9 +62,12 @@ def _check(options: Options) -> None:
             )
     for name in ("host_weight", "within"):
         value = getattr(options, name)
-        if not isinstance(value, int | float) or not 0 <= value < math.inf:
+        if not isinstance(value, int | float) or not 0 <= value <= MOST:
             raise InputError(
-                f"{name} is {value!r}", where=f"Options.{name}", hint=f"{name}=0.02, 0 or more"
+                f"{name} is {value!r}",
+                where=f"Options.{name}",
+                why=f"it lies from 0 to {MOST:g}",
+                hint=f"{name}=0.02",
             )
     if isinstance(options.pins, str):
         raise InputError(

@@ -96,6 +96,11 @@ class Attempts:
         """Fewest so far."""
         return math.inf if self.best is None else self.best.cycles
 
+    @property
+    def size(self) -> int:
+        """Rows of the best schedule so far."""
+        return 0 if self.best is None else len(self.best.schedule.ops)
+
     @cached_property
     def work(self) -> float:
         """Cycles that no schedule of a contraction beats: those of its compute steps. 0 for other

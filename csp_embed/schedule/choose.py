@@ -168,7 +168,7 @@ class _Entry:
         if self.cycles > enough:
             self.front.sketch()
         self.front.improve(enough, refine, row_budget)
-        rows = 0
+        rows = self.attempts.size
         for config in self.configs[:count]:
             if rows > row_budget // 2 or config is None:
                 break

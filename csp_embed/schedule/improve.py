@@ -115,7 +115,8 @@ class Front:
     def improve(self, enough: float, most: int, row_budget: int) -> None:
         """Steps until nothing near the best is left, it has `enough` cycles, `most` schedules or
         `row_budget` rows were built, or many of them one after the other gained nothing."""
-        tried = rows = since = rows_since = 0
+        tried = since = rows_since = 0
+        rows = self.attempts.size  # The next is about as long as the best.
         record, limits = self.attempts.cycles, self._limits()
         while tried < most and rows < row_budget and self.attempts.cycles > enough:
             near = [n for n in (0, 1) if self._heaps[n] and self._heaps[n][0][0] <= limits[n]]
