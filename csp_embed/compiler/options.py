@@ -30,7 +30,7 @@ class Options:
     layout: str = "relaxed"
     memory: str | None = None
     top: int = 0
-    schedules: int = 8
+    schedules: int = 2
     refine: int = 80
     host_weight: float = 0.0
     cache: Path | None = None
