@@ -10,7 +10,7 @@ Folders, in the order in which data flows:
     schedule/   tiles, boxes, loop orders, and the search over them by simulated cycles
     targets/    stream/: schedules of a stream (DMA, micro-ops, slots, tokens), its words and
                 DRAM images; source/: C for CPUs
-    judge/      every checker; shares no code with the builders
+    judge/      every checker; shares no code with the builders; certify/: for all inputs
     sim/        functional/ (values), cycles/ (time), tvm/ (foreign engines), traces, debugging
     compiler/   the stages in order (chain), the kernel that comes out, sweeps over layers
     network/    layer graphs: onnx/ (models), files/ (graph, platform, plan), profiles/ (costs),
@@ -70,7 +70,8 @@ _NAMES = {
     ),
 }  # fmt: skip
 
-__all__ = sorted(_NAMES)
+# Of _NAMES, so that a name stands once; checkers read those above.
+__all__ = sorted(_NAMES)  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:

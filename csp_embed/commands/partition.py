@@ -42,8 +42,8 @@ from csp_embed.ir.network import LATENCY
 
 # Parameters that mean one plan; --pareto makes several, of both objectives.
 OF_ONE_PLAN = (
-    "objective", "max_latency", "min_throughput", "replicas", "batch", "start", "explain", "table",
-    "gantt", "picture", "report", "trace",
+    "objective", "max_latency", "min_throughput", "replicas", "batch", "share", "start", "explain",
+    "table", "gantt", "picture", "report", "trace",
 )  # fmt: skip
 OF_MODELS = ("granularity", "io_free", "assume_int8")  # parameters for ONNX models
 
@@ -89,6 +89,9 @@ def partition(
     pareto: Annotated[int | None, typer.Option(help="So many plans of the front.")] = None,
     replicas: ReplicasOption = 1,
     batch: BatchOption = 1,
+    share: Annotated[
+        bool, typer.Option(help="Throughput: samples take several placements, in chosen shares.")
+    ] = False,
     cost_model: Annotated[str | None, typer.Option(help=f"{LINKS} or {DNN}.")] = None,
     granularity: GranularityOption = "fused",
     dim: DimOption = None,
@@ -166,6 +169,7 @@ def partition(
             "min_throughput": min_throughput,
             "replicas": replicas,
             "batch": batch,
+            "share": share,
         },
         outputs=outputs,
         begin=process_clock.begun(),

@@ -21,6 +21,7 @@ from csp_embed.ops.data import random_tensors
 from csp_embed.report.kernel import render
 
 if TYPE_CHECKING:
+    from csp_embed.judge.certify.certificate import Certificate
     from csp_embed.sim.functional.run import Run
 
 Array = NDArray[Any]
@@ -102,6 +103,16 @@ class Kernel(Compiled):
         ones where none are given); empty for a good kernel. What `csp-embed check` does."""
         return verify.problems_of(self, self.program(self._filled(operands, named)), values=True)
 
+    def certify(self, *, rounds: int = 1, seed: int | None = None) -> Certificate:
+        """Whether the stream computes the formula for every input: `.ok`, `.show()`; what is
+        proved and assumed is in docs/certify.md. What `csp-embed certify` does of a file.
+
+        rounds: random points; each multiplies the error's probability. seed: of these points.
+        """
+        from csp_embed.compiler.certifying import certified
+
+        return certified(self, rounds=rounds, seed=seed)
+
     def save(self, path: str | Path, *operands: Any, **named: Any) -> None:
         """Writes a program file (docs/program-file.md) with these operands, random ones where none
         are given. It is judged first, as `csp-embed compile -o` does.
@@ -109,7 +120,7 @@ class Kernel(Compiled):
         Raises: CheckError where a check refuses it or its values differ from NumPy, and then
         nothing is written; InputError where the path cannot be written.
         """
-        if not isinstance(path, str | Path):
+        if not isinstance(path, str | Path):  # pyright: ignore[reportUnnecessaryIsInstance] (users' Python)
             raise InputError(
                 f"a {type(path).__name__} is no path", where="path", hint="kernel.save('own.npz')"
             )

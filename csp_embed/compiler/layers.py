@@ -29,7 +29,8 @@ REFERENCE_MACHINE = ("1x16x16", "de10")
 class Setting:
     """What a sweep holds fixed. config: path of a vta_config.json or None. simulate_macs: largest
     layer that is simulated
-    and compared with NumPy. strict: also compile with the strict layout."""
+    and compared with NumPy. strict: also compile with the strict layout. certify: prove the stream
+    right for all inputs."""
 
     isa: str = "vta"
     config: str | None = None
@@ -38,6 +39,7 @@ class Setting:
     strict: bool = True
     simulate_macs: int = 300_000_000
     cache: str | None = None
+    certify: bool = False
 
 
 def measure(record: Mapping[str, Any], setting: Setting) -> dict[str, Any]:
@@ -48,7 +50,8 @@ def measure(record: Mapping[str, Any], setting: Setting) -> dict[str, Any]:
         out |= _measure(record, setting)
     except CspEmbedError as error:
         out |= {"status": "failed", "error": error.what, "why": error.why}
-    reference = (record.get("reference") or {}).get("cycles_rtl_de10")
+    figures: Mapping[str, Any] = record.get("reference") or {}
+    reference = figures.get("cycles_rtl_de10")
     measured_on = (out.get("machine"), out.get("memory"))
     if reference and out.get("cycles") and measured_on == REFERENCE_MACHINE:
         out |= {"reference_cycles": reference, "speedup": reference / out["cycles"]}
@@ -63,7 +66,7 @@ def _identity(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _measure(record: Mapping[str, Any], setting: Setting) -> dict[str, Any]:
-    from csp_embed.compiler.driver import Options, compile
+    from csp_embed.compiler.driver import Kernel, Options, compile
     from csp_embed.compiler.source_layers import measure_source
     from csp_embed.compiler.verify import judge
     from csp_embed.embed.algebra.packing import pack
@@ -84,6 +87,7 @@ def _measure(record: Mapping[str, Any], setting: Setting) -> dict[str, Any]:
     cache = None if setting.cache is None else Path(setting.cache)
     options = Options(layout=setting.layout, memory=setting.memory, cache=cache)
     kernel = compile(op, machine, options=options)
+    assert isinstance(kernel, Kernel)  # of a machine that reads a stream
     simulate = natural(op)["macs"] <= setting.simulate_macs
     tensors = random_tensors(op, 0) if simulate else None
     verdict = judge(kernel, tensors, simulate=simulate)
@@ -117,11 +121,17 @@ def _measure(record: Mapping[str, Any], setting: Setting) -> dict[str, Any]:
         begin = time.perf_counter()
         pack(layout, kernel.embedding, machine, tensors[op.lhs.tensor])
         out["host_seconds"] = round(time.perf_counter() - begin, 6)
+    if setting.certify:
+        found = kernel.certify()
+        out |= {"certified": found.ok, "certify_seconds": found.seconds,
+                "log2_error": found.log2_error}  # fmt: skip
+        out["problems"] += list(found.problems[:5])
     if setting.strict and setting.layout == "relaxed":
         try:
             strict = compile(
                 op, machine, options=Options(layout="strict", memory=setting.memory, cache=cache)
             )
+            assert isinstance(strict, Kernel)
             out["strict_cycles"] = strict.cycles
         except CspEmbedError as error:
             out["strict_cycles"], out["strict_why"] = None, error.what
@@ -222,7 +232,7 @@ def read_results(path: Path) -> list[dict[str, Any]]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read {path}", why=str(error)) from error
-    out = []
+    out: list[Any] = []
     for n, text in enumerate(lines):
         try:
             out.append(json.loads(text))

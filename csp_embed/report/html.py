@@ -11,14 +11,15 @@ from csp_embed.compiler.verify import Verdict
 from csp_embed.report import svg
 from csp_embed.report.kernel import figures, render
 from csp_embed.report.page import hanging, number, page, table
-from csp_embed.report.sweep import CLASS_HEAD, class_rows, compared, geomean
+from csp_embed.report.sweep import CLASS_HEAD, certified, class_rows, compared, geomean
 from csp_embed.report.sweep_source import is_measured, section
 
 Record = Mapping[str, Any]
 
 HEAD = (
     "layer", "class", "cycles", "bound", "ratio", "reference", "speed-up", "strict", "utilisation",
-    "embedding", "packed input", "host ms", "compile s", "verified", "compute cycles",
+    "embedding", "packed input", "host ms", "compile s", "verified", "certified", "certify s",
+    "compute cycles",
 )  # fmt: skip
 
 
@@ -37,7 +38,9 @@ def layer_cells(r: Record) -> list[str]:
         number(r.get("speedup"), ".2f"), number(r.get("strict_cycles")),
         number(r["utilisation"], ".1%"), kind, number(r["host_bytes"]),
         number(None if host is None else host * 1e3, ".2f"), number(r["seconds"], ".2f"),
-        f'<td class="l t">{escape(compared(r))}</td>', f"<td>{svg.breakdown(r)}</td>",
+        f'<td class="l t">{escape(compared(r))}</td>',
+        f'<td class="l t">{certified(r)}</td>', number(r.get("certify_seconds"), ".2f"),
+        f"<td>{svg.breakdown(r)}</td>",
     ]  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 Record = Mapping[str, Any]
@@ -21,6 +21,11 @@ def compared(r: Record) -> str:
     return words.get(r["verified"], str(r["verified"]))
 
 
+def certified(r: Record) -> str:
+    """Whether the layer's stream was proved right for all inputs."""
+    return {True: "for all inputs", False: "REFUSED", None: "-"}[r.get("certified")]
+
+
 def layer_row(r: Record) -> str:
     """One line about a layer."""
     if r.get("status") == "failed":
@@ -30,11 +35,12 @@ def layer_row(r: Record) -> str:
     return (
         f"{r['id']:<12} {r['cycles'] or 0:>13,} cycles  {ratio} of bound  {speedup} of reference  "
         f"{r['kind']:<18} {r['seconds']:6.2f} s  {compared(r)}"
+        + (f"  certified {certified(r)}" if "certified" in r else "")
         + (f"  {len(r['problems'])} problems" if r.get("problems") else "")
     )
 
 
-def classes(results: list[Record]) -> dict[tuple[str, str], list[Record]]:
+def classes(results: Sequence[Record]) -> dict[tuple[str, str], list[Record]]:
     """Finished records by (machine, class), in order of name."""
     out: dict[tuple[str, str], list[Record]] = {}
     for r in results:
@@ -43,7 +49,7 @@ def classes(results: list[Record]) -> dict[tuple[str, str], list[Record]]:
     return dict(sorted(out.items()))
 
 
-def class_rows(results: list[Record]) -> list[list[str]]:
+def class_rows(results: Sequence[Record]) -> list[list[str]]:
     """Rows of the class table as text."""
     rows = []
     for (machine, name), group in classes(results).items():

@@ -45,7 +45,8 @@ def exact(
         model.hint(dev, times if model.start else None)
     clock.tell("exact search")
     stop = None if target is None else model.scale.down(target)
-    for _ in range(OWN.refusals):
+    refused = 0
+    while True:
         params, extra = clock.params(limit, share), tuning(request)
         if extra and request.objective == "latency":
             params = replace(params, workers=1, interleave=False)
@@ -57,6 +58,9 @@ def exact(
             break  # rounded times do not fit, exact ones of the same placement may
         # What the model leaves out (memory of inputs in flight) refuses this placement: not again.
         model.refuse(found)
+        refused += 1
+        if refused == OWN.refusals:
+            break
     if found.status == "INFEASIBLE" and best is None:
         proof.notes.append("infeasible")
     elif found.status == "INFEASIBLE" and best is not None:
@@ -93,7 +97,7 @@ def search_among(
     """CP-SAT on the placements `rows`, which are all that may have a makespan below `goal`: an
     optimum among them is the optimum, and where they have no plan, `goal` is a bound. Says whether
     either was proved."""
-    status = "INFEASIBLE"
+    status, least = "INFEASIBLE", None
     if len(rows):
         model = build(p, clock.request, goal)
         model.among(rows)
@@ -103,12 +107,13 @@ def search_among(
         status = found.status
         if found.found:
             take(p, inc, model, found, "placements")
+        if status == "OPTIMAL":
+            proof.rounded |= not model.scale.exact
+            least = reached(model.goal, model.scale, found)
     best = inc.best.value if inc.best is not None else float("inf")
-    if status == "OPTIMAL":  # the best of these, and all others reach `goal`
+    if least is not None:  # the best of these, and all others reach `goal`
         others = Fraction(goal * (1 + 1e-12)) * p.unit
-        proof.rounded |= not model.scale.exact
-        least = min(reached(model.goal, model.scale, found), others)
-        proof.know(least, "all placements")
+        proof.know(min(least, others), "all placements")
         proof.closed = True
     elif status == "INFEASIBLE" and goal >= best:
         proof.raise_to(best, "all placements")

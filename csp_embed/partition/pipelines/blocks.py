@@ -14,8 +14,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from csp_embed.jit import njit
 from csp_embed.partition.methods.annealer import accepts, draw, generator, temperature
 from csp_embed.partition.methods.balance import behind, grow
 from csp_embed.partition.methods.period_loads import load_arrays

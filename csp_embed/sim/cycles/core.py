@@ -14,8 +14,8 @@ so cannot ask for one of its own before that burst has been served: no later new
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from csp_embed.jit import njit
 from csp_embed.sim.cycles.layout import (
     ADDRESS,
     BEAT_BYTES,
