@@ -100,7 +100,7 @@ def first_bounds(p: Problem, proof: Proof, request: Request) -> None:
     if p.n and request.objective == LATENCY and len(p.use) * p.m * p.m <= OWN.path_times:
         proof.know(exact.critical_path(), "critical path")
     if p.n and p.n * p.m <= OWN.path_times:
-        proof.know(exact.load(bounds.load_prices(p.cost)), "load")
+        proof.know(exact.load(bounds.load_prices(bounds.by_group(p)[0])), "load")
 
 
 def settled(p: Problem, inc: Incumbent, proof: Proof) -> bool:

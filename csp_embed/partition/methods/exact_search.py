@@ -15,7 +15,7 @@ from csp_embed.partition.methods.method import Method, Search
 from csp_embed.partition.methods.placements import placements
 from csp_embed.partition.models.search import build, placed, reached, take, tuning
 from csp_embed.partition.portfolio import NUMBERS, Step
-from csp_embed.partition.proof import Proof, horizon
+from csp_embed.partition.proof import Proof, horizon, settled
 from csp_embed.partition.request import Clock, Incumbent
 from csp_embed.partition.symmetry import canonical, device_classes
 from csp_embed.partition.view import Ints, Problem
@@ -136,7 +136,8 @@ def exact_rounds(search: Search, count: int, share: float) -> None:
     with ThreadPoolExecutor(1) as pool:
         for number in range(first, search.rounds):
             limit, part = rounds[number]
-            if proof.settles(before := inc.best.value if inc.best is not None else float("inf")):
+            before = inc.best.value if inc.best is not None else float("inf")
+            if settled(p, inc, proof):  # as exact numbers: floats may agree where these do not
                 return
             if listed:
                 few_left(p, inc, proof, clock, OWN.hits[0 if aside else number])
