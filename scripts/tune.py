@@ -1,11 +1,12 @@
 """The numbers of `csp_embed/partition/portfolio.json`: other values tried, the shipped ones scored.
 
-    scripts/tune score [--write]               the shipped numbers on the held-out graphs
+    scripts/tune score [SEED …] [--write]      the shipped numbers on the held-out graphs
     scripts/tune try GROUP.NAME=VALUE … [--write]   single values, each on the training graphs
 
 Both sets of graphs are stated in the file (`graphs`: a product of families, tasks, CCR, duplex and
 seeds; no seed is in both). A score is a geometric mean over the graphs of a set: of the makespan
-over HEFT's, of the period over its lower bound; smaller is better. Runs are deterministic, at the
+over HEFT's, of the period over its lower bound; smaller is better. Held-out graphs are scored seed
+by seed: a row of each in the file, so that a part can be done again. Runs are deterministic, at the
 set's effort. `try` prints the shipped value's score first; --write puts the value with the best
 product of both scores into the file, and its score on the training graphs beside it; after that,
 `score --write` is due. Values are JSON; several of one number are tried apart.
@@ -148,16 +149,20 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("what", choices=("score", "try"))
-    parser.add_argument("values", nargs="*", metavar="GROUP.NAME=VALUE")
+    parser.add_argument("values", nargs="*", metavar="GROUP.NAME=VALUE or SEED")
     parser.add_argument("--write", action="store_true")
     asked = parser.parse_args()
     told: Told = json.loads(portfolio.FILE.read_text(encoding="utf-8"))
     if asked.what == "score":
-        scores = measured(told["graphs"]["held out"])
-        print(
-            f"latency {scores[LATENCY]:.6f} of HEFT, period {scores[THROUGHPUT]:.6f} of its bound"
-        )
-        told["scores"]["held out"] = scores
+        for seed in map(int, asked.values or told["graphs"]["held out"]["seeds"]):
+            scores = measured({**told["graphs"]["held out"], "seeds": [seed]})
+            told["scores"]["held out"][str(seed)] = scores
+            print(
+                f"seed {seed}: latency {scores[LATENCY]:.6f} of HEFT,"
+                f" period {scores[THROUGHPUT]:.6f} of its bound",
+                flush=True,
+            )
+        asked.values = []
     tried: dict[str, list[Any]] = {}
     for text in asked.values:
         name, _, value = text.partition("=")

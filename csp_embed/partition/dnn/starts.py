@@ -115,10 +115,9 @@ def chain(state: State, number: int) -> None:
     if start is None:
         return
     scale, own = float(p.cost.min(axis=1).sum()) / p.m, OWN.load_anneal
-    steps = float(OWN.proposals)
+    steps = min(OWN.proposals, OWN.touches / (p.n + len(p.use)))
     if state.latency:
         scale, own = state.value, OWN.block_anneal
-        steps = min(steps, OWN.touches / (p.n + len(p.use)))
     hot, cold = own[number % len(own)]
     dev = start.copy()
     q = None if state.latency else load_arrays(p, dnn.accelerator, dnn.toll)
