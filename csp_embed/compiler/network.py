@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from csp_embed.compiler.driver import Options, compile
 from csp_embed.compiler.kernel import Kernel
+from csp_embed.compiler.setting import silent
 from csp_embed.errors import Infeasible
 from csp_embed.ir.operator import Operator
 from csp_embed.machine.costs import costs_of
@@ -114,7 +115,7 @@ def build(
     Raises: InputError for inputs that do not fit; as `compile` for what it refuses.
     """
     start = time.perf_counter()
-    tell = progress or (lambda text, done, total: None)
+    tell = progress or silent
     wanted = [reference.run(graph, feeds) for feeds in inputs]
     found = [{name: np.asarray(feeds[name]) for name in graph.inputs} for feeds in inputs]
     programs = _Programs(isa, options or Options())
@@ -146,7 +147,9 @@ class _Programs:
     def kernel(self, op: Operator) -> Kernel:
         key = (op.text(), *((n, t.shape, t.constant) for n, t in sorted(op.tensors.items())))
         if key not in self.made:
-            self.made[key] = compile(op, self.isa, options=self.options)
+            kernel = compile(op, self.isa, options=self.options)
+            assert isinstance(kernel, Kernel)
+            self.made[key] = kernel
         return self.made[key]
 
 

@@ -23,11 +23,16 @@ def without_effect(options: Mapping[str, Any]) -> dict[str, str]:
     found: dict[str, str] = {}
     fixed = method in (PLACING if model == DNN else [rule.name for rule in RULES])
     if fixed:
-        found["seed"] = f"--method {method}"
+        found |= dict.fromkeys(("seed", "effort", "gap"), f"--method {method}")
+    if options.get("time_limit") is not None:
+        found["effort"] = "--time-limit"
     if fixed or method in ("genetic", "milp") or (model == DNN and method == "anneal"):
         found["workers"] = f"--method {method}"
     if model == DNN:
         found |= {"replicas": f"--cost-model {DNN}", "batch": f"--cost-model {DNN}"}
+        found["share"] = f"--cost-model {DNN}"
+    elif options.get("share"):
+        found["start"] = "--share"
     elif int(options.get("replicas", 1)) > 1 or int(options.get("batch", 1)) > 1:
         found["start"] = "--replicas or --batch"
     return found

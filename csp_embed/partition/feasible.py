@@ -6,11 +6,11 @@ Takes: a Problem and the device of each task by number.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from csp_embed.jit import njit, plain
 from csp_embed.partition import kernels
 from csp_embed.partition.timetable import Timetable
-from csp_embed.partition.view import Ints, Problem
+from csp_embed.partition.view import Floats, Ints, Problem
 
 
 def runs(p: Problem, dev: Ints) -> bool:
@@ -70,23 +70,28 @@ def peak(p: Problem, table: Timetable) -> bool:
     a, w = kernels.arrays(p), kernels.work(p)
     w.start[:], w.finish[:], w.dev[:] = table.start, table.finish, table.dev
     w.group_dev[p.group] = table.dev
-    run = peak_fits if p.n > 60 else peak_fits.py_func  # small: not worth compiling
+    run = peak_fits if p.n > 60 else plain(peak_fits)  # small: not worth compiling
     return bool(run(a, w, p.activation))
 
 
 def pipelined_memory(p: Problem, dev: Ints) -> bool:
-    """Weights and activations of all inputs in flight fit.
-
-    Stages count device changes along paths; a value read k stages later is kept k times more."""
+    """Weights and activations of all inputs in flight fit."""
     if not p.activation.any():
         return True
+    weights = np.bincount(dev, p.weight, minlength=p.m)
+    return bool((weights + in_flight(p, dev) <= p.memory).all())
+
+
+def in_flight(p: Problem, dev: Ints) -> Floats:
+    """Bytes [m] of activations of all inputs in flight.
+
+    Stages count device changes along paths; a value read k stages later is kept k times more."""
     stage = [0] * p.n
     for t in range(p.n):
         for v in p.inputs(t):
             u = int(p.value_src[v])
             stage[t] = max(stage[t], stage[u] + int(dev[u] != dev[t]))
-    fixed = np.bincount(dev, p.weight, minlength=p.m)
-    level, top = np.zeros(p.m), np.zeros(p.m)
+    fixed, level, top = np.zeros(p.m), np.zeros(p.m), np.zeros(p.m)
     ends: list[list[int]] = [[] for _ in range(p.n)]  # what dies after a task's turn
     for t in range(p.n):
         readers = [int(c) for v in p.outputs(t) for c in p.consumers(int(v))]
@@ -99,7 +104,7 @@ def pipelined_memory(p: Problem, dev: Ints) -> bool:
         top[dev[t]] = max(top[dev[t]], level[dev[t]])
         for s in ends[t]:
             level[dev[s]] -= p.activation[s]
-    return bool((fixed + top <= p.memory).all())
+    return fixed + top
 
 
 @njit(cache=True, nogil=True)

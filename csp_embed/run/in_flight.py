@@ -41,11 +41,12 @@ def measure_rate(
     expected: Sequence[Sequence[Mapping[str, Array]]],
     in_flight: int,
     samples: int,
+    shares: Sequence[float] = (),
 ) -> Rate:
     """Runs samples + in_flight inputs, `inputs` by turns; the first in_flight are not counted.
 
-    parts: of all replicas; samples go through the replicas by turns. expected: for each replica and
-    each of `inputs`, the outputs that it gives alone.
+    parts: of all replicas. shares: of samples, by replica; by turns where empty. expected: for each
+    replica and each of `inputs`, the outputs that it gives alone.
     Raises: WorkerDied, InputError of a device; SimError where a part waits for ever.
     """
     if in_flight < 1 or samples < 2:
@@ -54,7 +55,7 @@ def measure_rate(
             why="at least one must be under way, and two to measure between",
             hint="--in-flight 4 --samples 40",
         )
-    flow = _Flow(parts, inputs, expected, in_flight, in_flight + samples)
+    flow = _Flow(parts, inputs, expected, in_flight, in_flight + samples, shares)
     with ExitStack() as stack:
         for device in dict.fromkeys(p.device for p in parts):
             for _ in range(runners[device].lanes):
@@ -91,11 +92,13 @@ class _Flow:
     def __init__(
         self, parts: Sequence[Part], inputs: Sequence[Mapping[str, Array]],
         expected: Sequence[Sequence[Mapping[str, Array]]], in_flight: int, total: int,
+        shares: Sequence[float],
     ) -> None:  # fmt: skip
         self.replicas = [
             [p for p in parts if p.replica == r] for r in range(1 + max(p.replica for p in parts))
         ]
         self.inputs, self.expected, self.total = inputs, expected, total
+        self.route = turns(shares or [1.0] * len(self.replicas), total)
         self.changed = threading.Condition()
         self.queues: dict[str, list[tuple[int, int, Part]]] = {p.device: [] for p in parts}
         self.under_way: dict[int, _Sample] = {}
@@ -183,5 +186,17 @@ class _Flow:
 
     def _of(self, number: int) -> tuple[int, int]:
         """(replica, which of the inputs) of a sample."""
-        turn, replica = divmod(number, len(self.replicas))
-        return replica, turn % len(self.inputs)
+        return self.route[number], number // len(self.replicas) % len(self.inputs)
+
+
+def turns(shares: Sequence[float], total: int) -> list[int]:
+    """Which replica each sample takes: always the one that is farthest behind its share."""
+    taken = [0] * len(shares)
+    found = []
+    for number in range(total):
+        behind = [
+            share * (number + 1) / sum(shares) - t for share, t in zip(shares, taken, strict=True)
+        ]
+        found.append(max(range(len(shares)), key=behind.__getitem__))
+        taken[found[-1]] += 1
+    return found

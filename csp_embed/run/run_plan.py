@@ -96,7 +96,8 @@ def run_plan(
         rate = None
         if in_flight:
             both = _inputs_of(model, inputs, seed, 0)
-            rate = _rate(parts, runners, both, model, in_flight, samples)
+            shares = [r.share for r in plan.replicas]
+            rate = _rate(parts, runners, both, model, in_flight, samples, shares)
     notes += [note for copy in copies for note in copy.notes]
     if len(copies) > 1:
         notes.append(
@@ -127,7 +128,7 @@ def run_plan(
 def _rate(
     parts: Sequence[Part], runners: Mapping[str, Runner],
     inputs: tuple[Mapping[str, Array], Mapping[str, Array]], model: Imported, in_flight: int,
-    samples: int,
+    samples: int, shares: Sequence[float],
 ) -> Rate:  # fmt: skip
     """With the models that `run_parts` loaded last, the optimised ones."""
     expected = []
@@ -135,7 +136,7 @@ def _rate(
         own = [p for p in parts if p.replica == replica]
         found = [run_once_through(own, runners, feeds) for feeds in inputs]
         expected.append([{n: row[n] for n in model.net.outputs if n in row} for row in found])
-    return measure_rate(parts, runners, inputs, expected, in_flight, samples)
+    return measure_rate(parts, runners, inputs, expected, in_flight, samples, shares)
 
 
 @contextmanager

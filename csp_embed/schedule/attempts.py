@@ -19,7 +19,8 @@ from csp_embed.machine.costs import Costs
 from csp_embed.schedule import tiling
 from csp_embed.schedule.config import Config
 from csp_embed.schedule.inputs import Problem
-from csp_embed.schedule.points import count_steps
+from csp_embed.schedule.outline import Outline
+from csp_embed.schedule.points import count_steps, every_result_has_a_product, touched
 from csp_embed.schedule.tile import Reserve, propose
 
 ROWS = 30  # of a schedule: what building, lowering and simulating one takes beyond its own rows
@@ -90,6 +91,11 @@ class Attempts:
         self._keys: dict[Config, tuple[object, ...]] = {}
         self._useful: dict[tuple[object, ...], int] = {}
 
+    @property
+    def cycles(self) -> float:
+        """Fewest so far."""
+        return math.inf if self.best is None else self.best.cycles
+
     @cached_property
     def work(self) -> float:
         """Cycles that no schedule of a contraction beats: those of its compute steps. 0 for other
@@ -100,20 +106,39 @@ class Attempts:
     def enough(self) -> float:
         """Cycles that are as good as reached: its steps, its operands read once."""
         problem = self.problem
-        read = 0
-        for m in (problem.lhs, problem.rhs):
-            if m is not None:
-                read += math.prod(m.grid) * problem.isa.memory(m.memory).elem_bytes
+        read = sum(
+            touched(m, problem.extents) * problem.isa.memory(m.memory).elem_bytes
+            for m in (problem.lhs, problem.rhs)
+            if m is not None
+        )
         return 1.003 * max(self._compute, read / self.costs.read_bytes) + self.extra
 
     @cached_property
     def _compute(self) -> float:
-        epilogue = _epilogue_cycles(self.problem, self.bias, self.costs)
-        return self.costs.step * self._steps + epilogue
+        return self.costs.step * self._steps + self._epilogue
+
+    @cached_property
+    def _epilogue(self) -> float:
+        filled = every_result_has_a_product(self.problem)
+        return _epilogue_cycles(self.problem, self.bias, self.costs, filled)
 
     @cached_property
     def _steps(self) -> int:
         return count_steps(self.problem)
+
+    @cached_property
+    def _outline(self) -> Outline:
+        vectors = math.prod(self.problem.extents[c] for c in self.problem.outputs)
+        return Outline(
+            self.problem,
+            self.costs,
+            each=self._epilogue / vectors - self.costs.reset_step,
+            taken=_reserve(self.problem, self.bias).elems,
+        )
+
+    def outline(self, config: Config) -> float:
+        """An estimate of its cycles."""
+        return self._outline.cycles(config) + self.extra
 
     def measure(self, config: Config | None) -> tuple[float, int]:
         """Cycles of a schedule, without end where it does not fit; and the work of finding out, in
@@ -173,13 +198,16 @@ class Attempts:
             self.costs,
             count=count,
             trimmed_steps=self._steps,
-            epilogue_cycles=_epilogue_cycles(self.problem, self.bias, self.costs),
+            epilogue_cycles=self._epilogue,
         )
 
 
-def _epilogue_cycles(problem: Problem, bias: BiasTrick | None, costs: Costs) -> float:
+def _epilogue_cycles(problem: Problem, bias: BiasTrick | None, costs: Costs, filled: bool) -> float:
+    """filled: no result sums padding alone."""
     vectors = math.prod(problem.extents[c] for c in problem.outputs)
     each = costs.reset_step
+    if not problem.epilogue and not filled:
+        each += costs.immediate_step
     for i, step in enumerate(problem.epilogue):
         if step.access is None:
             each += costs.immediate_step

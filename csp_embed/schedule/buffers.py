@@ -60,6 +60,19 @@ class Frame(NamedTuple):
     shape: Shape
 
 
+class _Span(NamedTuple):
+    """One grid dimension of a box: [low, high) is wanted, [a, b) of it lies in the grid. at: index
+    of the counters' first values. guard: the bound that the grid puts on them, where some lie
+    outside."""
+
+    low: int
+    high: int
+    a: int
+    b: int
+    at: int
+    guard: tuple[Constraint, ...]
+
+
 class Shapes:
     """Boxes of one operand in one order of dimensions, by counter ranges: what the schedules of an
     embedding share. forms: numbers of what forms are equal in, by operand and order alike."""
@@ -72,6 +85,10 @@ class Shapes:
         self._steps = [tuple(int(s) for s in m.step[:, d]) for d in range(len(m.grid))]
         self._forms = forms
         self._memo: dict[object, Shape] = {}
+        # A dimension has few ranges, and boxes are their combinations.
+        self._spans: list[dict[object, _Span]] = [{} for _ in m.grid]
+        self._movers = [[c for c, _ in movers] for movers in m.movers]
+        self._coefs: dict[tuple[int, ...], tuple[int, ...]] = {}
 
     def of(self, key: object, lo: Range, hi: Range) -> Shape:
         """The box for counters in [lo, hi); key: of the ranges of those that move it."""
@@ -81,49 +98,53 @@ class Shapes:
         return found
 
     def _make(self, lo: Range, hi: Range) -> Shape:
-        grid = self.map.grid
-        wanted = self.map.box(lo, hi)
-        clipped = [
-            (a if a > 0 else 0, b if b < g else g) for (a, b), g in zip(wanted, grid, strict=True)
-        ]
-        n = len(clipped)
-        if any(a >= b for a, b in clipped):
-            nothing = Form(-1, (0,) * len(lo), 0, ())
-            return Shape(None, (0,) * n, (0,) * n, 0, 0, nothing, 0)
-        pitch = [0] * n
-        size = 1
+        spans = []
+        for known, movers in zip(self._spans, self._movers, strict=True):
+            key = tuple([(lo[c], hi[c]) for c in movers])
+            span = known.get(key)
+            if span is None:
+                span = known[key] = self._span(len(spans), lo, hi)
+            spans.append(span)
+        n = len(spans)
+        pitch, first = [0] * n, [0] * n
+        size, start, shift, elems = 1, 0, 0, 1
         for d in reversed(self.order):
-            pitch[d] = size
-            size *= clipped[d][1] - clipped[d][0]
-        start = [a for a, _ in clipped]
-        shift, elems = 0, size
-        if self._shifts:
-            d = self.order[0]
-            start[d] = wanted[d][0]
-            shift = (clipped[d][0] - wanted[d][0]) * pitch[d]
-            elems = (wanted[d][1] - wanted[d][0]) * pitch[d]
-        box = tuple([clipped[d] for d in self.order])
-        form = self._form(lo, start, pitch, [] if clipped == wanted else wanted)
-        return Shape(box, tuple(start), tuple(pitch), shift, elems, form, form.first(lo))
+            low, high, a, b, at, _ = spans[d]
+            if a >= b:
+                nothing = Form(-1, (0,) * len(lo), 0, ())
+                return Shape(None, (0,) * n, (0,) * n, 0, 0, nothing, 0)
+            pitch[d], first[d] = size, a
+            if self._shifts and d == self.order[0]:
+                first[d], shift = low, (a - low) * size
+                elems = (high - low) * size
+            else:
+                elems = size * (b - a)
+            start += (at - first[d]) * size
+            size *= b - a
+        box = tuple([spans[d][2:4] for d in self.order])
+        guards = tuple([g for span in spans for g in span.guard])
+        steps = tuple(pitch)
+        coefs = self._coefs.get(steps)
+        if coefs is None:
+            coefs = self._coefs[steps] = self._columns(steps, len(lo))
+        number = self._forms.setdefault((coefs, guards), len(self._forms))
+        form = Form(number, coefs, start - sum(map(mul, coefs, lo)), guards)
+        return Shape(box, tuple(first), steps, shift, elems, form, start)
 
-    def _form(
-        self, lo: Range, start: list[int], pitch: list[int], wanted: list[tuple[int, int]]
-    ) -> Form:
-        """wanted: of a box that was clipped, else empty."""
-        m = self.map
-        coefs, constant = [0] * len(lo), 0
-        for d, p in enumerate(pitch):
-            constant += (m.origin[d] - start[d]) * p
-            for c, s in m.movers[d]:
+    def _span(self, d: int, lo: Range, hi: Range) -> _Span:
+        m, steps, size = self.map, self._steps[d], self.map.grid[d]
+        low, high = m.box(lo, hi)[d]
+        at = m.origin[d] + sum(map(mul, steps, lo))
+        outside = low < 0 or high > size
+        guard = ((steps, at, size),) if outside else ()
+        return _Span(low, high, max(low, 0), min(high, size), at, guard)
+
+    def _columns(self, pitch: tuple[int, ...], counters: int) -> tuple[int, ...]:
+        coefs = [0] * counters
+        for p, movers in zip(pitch, self.map.movers, strict=True):
+            for c, s in movers:
                 coefs[c] += s * p
-        guards = tuple(
-            (self._steps[d], m.origin[d] + sum(map(mul, self._steps[d], lo)), m.grid[d])
-            for d, (a, b) in enumerate(wanted)
-            if a < 0 or b > m.grid[d]
-        )
-        columns = tuple(coefs)
-        number = self._forms.setdefault((columns, guards), len(self._forms))
-        return Form(number, columns, constant, guards)
+        return tuple(coefs)
 
 
 class Frames:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csp_embed.ir.union import joined
-from csp_embed.schedule.inputs import Problem
+from csp_embed.schedule.inputs import Map, Problem
 
 Ints = NDArray[np.int64]
 
@@ -53,6 +53,30 @@ def count_steps(problem: Problem) -> int:
 
     Counters that no common constraint couples multiply; coupled ones are counted point by point.
     """
+    groups = _bound_groups(problem)
+    if groups is None:
+        return 0
+    coupled = {c for g in groups for c in g.counters}
+    free = math.prod(e for c, e in enumerate(problem.extents) if c not in coupled)
+    return free * math.prod(len(g.points) for g in groups)
+
+
+def every_result_has_a_product(problem: Problem) -> bool:
+    """Whether no result is a sum over padding alone. Groups are independent, so it is enough that
+    each leaves every value of its output counters a point."""
+    groups = _bound_groups(problem)
+    if groups is None:
+        return False
+    for group in groups:
+        outputs = [n for n, c in enumerate(group.counters) if not problem.reduced[c]]
+        wanted = math.prod(problem.extents[group.counters[n]] for n in outputs)
+        if len(np.unique(group.points[:, outputs], axis=0)) < wanted:
+            return False
+    return True
+
+
+def _bound_groups(problem: Problem) -> list[Group] | None:
+    """Counters that a grid bounds, with the points inside; None where there is none."""
     lo, hi = [0] * len(problem.extents), list(problem.extents)
     binding = []
     for m in (problem.lhs, problem.rhs):
@@ -63,11 +87,21 @@ def count_steps(problem: Problem) -> int:
                 k = tuple(int(s) for s in m.step[:, d])
                 used = [c for c, s in enumerate(k) if s]
                 if not used:
-                    return 0  # This operand is padding at every step.
+                    return None  # This operand is padding at every step.
                 binding.append((used, (k, m.origin[d], m.grid[d])))
-    groups = groups_of(binding, lo, hi)
-    if groups is None:
-        return 0
-    coupled = {c for g in groups for c in g.counters}
-    free = math.prod(e for c, e in enumerate(problem.extents) if c not in coupled)
-    return free * math.prod(len(g.points) for g in groups)
+    return groups_of(binding, lo, hi)
+
+
+def touched(m: Map, extents: tuple[int, ...]) -> int:
+    """Elements of an operand's grid that some point reads; fewer are told where one counter moves
+    several dimensions."""
+    total, counted = 1, set[int]()
+    for d, movers in enumerate(m.movers):
+        if counted & {c for c, _ in movers}:
+            continue
+        counted |= {c for c, _ in movers}
+        values = np.array([m.origin[d]])
+        for c, step in movers:
+            values = np.unique(values[:, None] + step * np.arange(extents[c]))
+        total *= int(((values >= 0) & (values < m.grid[d])).sum())
+    return total

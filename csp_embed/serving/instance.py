@@ -7,8 +7,8 @@ and intervals are half open, [first, end).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -71,7 +71,9 @@ class Instance:
     """machines: ids as written in the file. kind[i]: position in `types`. link[i, j], start[i],
     end[i]: tokens/s of the links between machines, from and to the coordinator; 0 = no link.
     price[i]: of using machine i for an hour; None where the file states no prices. phases: what the
-    tables are made of; `types` have both phases together. batch: requests in a decode step."""
+    tables are made of; `types` have both phases together. batch: requests in a decode step.
+    devices[i]: what machine i occupies; of machines that share a device a plan uses one. None =
+    each its own."""
 
     name: str
     layers: int
@@ -85,6 +87,7 @@ class Instance:
     price: Floats | None = None
     phases: Phases | None = None
     batch: int = 1
+    devices: tuple[tuple[str, ...], ...] | None = None
     document: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -116,6 +119,21 @@ class Instance:
             else:
                 tables.append(tuple(min(t, float(limit[i])) for t in table))
         return tables
+
+
+def part_of(instance: Instance, kept: Sequence[int]) -> Instance:
+    """The instance with these machines alone."""
+    at = np.array(kept, np.int64)
+    return replace(
+        instance,
+        machines=tuple(instance.machines[i] for i in kept),
+        kind=instance.kind[at],
+        link=instance.link[np.ix_(at, at)],
+        start=instance.start[at],
+        end=instance.end[at],
+        price=None if instance.price is None else instance.price[at],
+        devices=None if instance.devices is None else tuple(instance.devices[i] for i in kept),
+    )
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ node = function(node + value, immediate or node + value). Nothing here knows a f
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from csp_embed.jit import njit
 from csp_embed.judge.certify.field import P, multiply_add, plus, reduced, times
 from csp_embed.judge.stream_table import CONTRACT, FUNCTIONS, LOAD, MAP, STORE
 

@@ -126,8 +126,9 @@ def _sums(graph: g.Graph, op: g.Operator, w: g.Tensor) -> _Sums:
 def _values(graph: g.Graph, name: str) -> g.Pair:
     """Least and largest stored value of a tensor: its maker's clamp, else its type's range."""
     for op in graph.operators:
-        if op.output == name and hasattr(op, "clamp"):
-            low, high = op.clamp
+        clamp: g.Pair | None = getattr(op, "clamp", None)
+        if op.output == name and clamp is not None:
+            low, high = clamp
             zero = graph.tensors[name].zero
             return min(low, zero), max(high, zero)
     return graph.tensors[name].range

@@ -66,7 +66,7 @@ def shifts(
 def _constant(first: Ints, low: Ints, high: Ints) -> NDArray[np.bool_]:
     """Channels that give one value over their whole range."""
     inside = (first > low[:, None]) & (first <= high[:, None])
-    return ~inside.any(axis=1)
+    return ~np.logical_or.reduce(inside, axis=1)
 
 
 def _constants(first: Ints, steps: Ints, amount: Ints, low: Ints, high: Ints) -> tuple[Ints, Ints]:

@@ -13,7 +13,6 @@ L t - sum_i max(0, m_i - p_i).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from fractions import Fraction
 from itertools import combinations
 from typing import Any
@@ -22,7 +21,7 @@ import numpy as np
 
 from csp_embed.errors import InputError
 from csp_embed.serving.bounds.covers import cheapest, items_of
-from csp_embed.serving.instance import Instance
+from csp_embed.serving.instance import Instance, part_of
 from csp_embed.solver.lp import Row, duals
 
 NODES = 400_000
@@ -118,20 +117,6 @@ def cost_of(instance: Instance, machines: Any) -> Fraction:
     """What these machines (positions) cost in an hour, exactly."""
     assert instance.price is not None
     return sum((Fraction(float(instance.price[i])) for i in machines), Fraction(0))
-
-
-def part_of(instance: Instance, kept: list[int]) -> Instance:
-    """The instance with these machines alone."""
-    at = np.array(kept)
-    return replace(
-        instance,
-        machines=tuple(instance.machines[i] for i in kept),
-        kind=instance.kind[at],
-        link=instance.link[np.ix_(at, at)],
-        start=instance.start[at],
-        end=instance.end[at],
-        price=None if instance.price is None else instance.price[at],
-    )
 
 
 def thin_out(

@@ -20,7 +20,7 @@ Sets are generated as needed (covers.py). Proofs: docs/serving.md.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -38,13 +38,16 @@ NODES = 400_000  # of one covering search; a bound that needs more is not worth 
 @dataclass(frozen=True)
 class Prices:
     """A certificate that no plan exceeds `bound`: price of each class of machines, multiplier of
-    the alternation row with its machines, discount for layers that are carried side by side."""
+    the alternation row with its machines, discount for layers that are carried side by side.
+    devices: (names, price of each), where machines share devices; a machine's price is then that of
+    what it occupies."""
 
     bound: float
     groups: tuple[tuple[tuple[int, ...], Fraction], ...]
     alternation: Fraction = Fraction(0)
     unlinked: tuple[int, ...] = ()
     side_by_side: Fraction = Fraction(0)
+    devices: tuple[tuple[tuple[str, ...], Fraction], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,13 +68,22 @@ class Relaxation:
         # what its layers add up to no longer counts visits.
         self.unlinked = () if instance.partial else unlinked_machines(instance)
         inside = set(self.unlinked)
-        members: dict[tuple[tuple[float, ...], bool], list[int]] = {}
+        pools, takes = device_pools(instance, tables)
+        members: dict[tuple[tuple[float, ...], bool, tuple[int, ...]], list[int]] = {}
         for i, table in enumerate(tables):
-            members.setdefault((table, i in inside), []).append(i)
+            members.setdefault((table, i in inside, takes[i]), []).append(i)
         self.members = [tuple(m) for m in members.values()]
-        self.tables = [table for table, _ in members]
-        self.side = np.array([1 if unlinked else -1 for _, unlinked in members])
+        self.tables = [table for table, _, _ in members]
+        self.side = np.array([1 if unlinked else -1 for _, unlinked, _ in members])
         self.room = np.array([len(m) for m in self.members])
+        # What is scarce: the machines of a class, or the devices of a pool that classes share.
+        self.pools = pools
+        if pools:
+            self.scarce = np.array([len(p) for p in pools])
+            self.takes = np.array([row for _, _, row in members], float).T
+        else:
+            self.scarce = self.room
+            self.takes = np.eye(len(self.room))
         self.rate, self.cls, self.held = items_of(self.tables, self.room, every=bool(self.unlinked))
         self.slack = alternation_slack(instance, self.unlinked)
         self.columns: list[_Column] = []
@@ -82,7 +94,7 @@ class Relaxation:
         the search for them became too long)."""
         if above <= 0 or not len(self.rate):
             return (
-                Prices(max(above, 0.0), self._groups(np.zeros(len(self.room))))
+                self.certificate(max(above, 0.0), [Fraction(0)] * len(self.scarce))
                 if not len(self.rate)
                 else None
             )
@@ -92,7 +104,7 @@ class Relaxation:
         if answer is None:
             return None
         price, mult, discount = answer
-        total = price @ self.room + mult * self.slack - discount
+        total = price @ self.scarce + mult * self.slack - discount
         if total >= layers * (1 - 10 * MARGIN):
             return None
         return self._rounded(price, mult, discount, above)
@@ -106,7 +118,7 @@ class Relaxation:
         if answer is None:
             return None
         price = np.zeros(self.instance.size)
-        for group, p in zip(self.members, answer[0], strict=True):
+        for group, p in zip(self.members, answer[0] @ self.takes, strict=True):
             price[list(group)] = p
         return price, max(0.0, float(price.sum()) - self.instance.layers)
 
@@ -119,7 +131,9 @@ class Relaxation:
             if answer is None:
                 return None
             price, mult, discount = answer
-            _, items, finished = self._cheapest(price, mult, discount, above, 1 - MARGIN)
+            _, items, finished = self._cheapest(
+                price @ self.takes, mult, discount, above, 1 - MARGIN
+            )
             if not finished:
                 return None
             if items is None or not self._add(items):
@@ -134,18 +148,20 @@ class Relaxation:
         linear: without the row on flow, for prices that stand alone."""
         columns = [c for c in self.columns if c.rate > above * (1 + 1e-12)]
         if not columns:
-            return np.zeros(len(self.room)), 0.0, 0.0
-        uses: list[tuple[list[int], list[float]]] = [([], []) for _ in self.room]
+            return np.zeros(len(self.scarce)), 0.0, 0.0
+        uses: list[tuple[list[int], list[float]]] = [([], []) for _ in self.scarce]
         for at, column in enumerate(columns):
             share: dict[int, float] = {}
             for i in column.items:
-                share[self.cls[i]] = share.get(self.cls[i], 0.0) + 1.0 / self.held[i]
+                for pool in np.flatnonzero(self.takes[:, self.cls[i]]):
+                    part = self.takes[pool, self.cls[i]] / self.held[i]
+                    share[int(pool)] = share.get(int(pool), 0.0) + float(part)
             for c, value in share.items():
                 uses[c][0].append(at)
                 uses[c][1].append(value)
         rows: list[Row] = [
             (np.array(at, np.int64), np.array(values), float(n))
-            for (at, values), n in zip(uses, self.room, strict=True)
+            for (at, values), n in zip(uses, self.scarce, strict=True)
         ]
         everything = np.arange(len(columns))
         alternates = bool(self.unlinked) and not linear
@@ -162,7 +178,7 @@ class Relaxation:
         if found is None:
             # Only "at least one layer side by side" can be impossible: no such set yet.
             return None
-        price, rest = found[: len(self.room)], list(found[len(self.room) :])
+        price, rest = found[: len(self.scarce)], list(found[len(self.scarce) :])
         mult = rest.pop(0) if alternates else 0.0
         return price, mult, rest.pop(0) if multi else 0.0
 
@@ -206,42 +222,61 @@ class Relaxation:
         """The simplest rational prices near these that still prove it."""
         layers = self.instance.layers
         # Dual values sum to less than L; the gap is room for rounding, used on both sides.
-        scale = (1 + layers / max(price @ self.room + mult * self.slack - discount, 1e-9)) / 2
+        room = float(price @ self.scarce) + mult * self.slack - discount
+        scale = (1 + layers / max(room, 1e-9)) / 2
         for factor in (1.0, min(scale, 2.0)):
             for d in DENOMINATORS:
                 fractions = [Fraction(round(float(p) * factor * d), d) for p in price]
                 by_row = Fraction(round(mult * factor * max(d, 100)), max(d, 100))
                 # Rounding a discount down is always safe for the sets that earn it.
                 off = Fraction(int(discount * factor * d), d)
-                total = sum(p * int(n) for p, n in zip(fractions, self.room, strict=True))
+                total = sum(p * int(n) for p, n in zip(fractions, self.scarce, strict=True))
                 total += by_row * self.slack - off
                 if total <= 0:
                     continue
                 limit = float(total) / layers * (1 + MARGIN)
                 _, found, finished = self._cheapest(
-                    np.array([float(p) for p in fractions]),
+                    np.array([float(p) for p in fractions]) @ self.takes,
                     float(by_row), float(off), above, limit,
                 )  # fmt: skip
                 if finished and found is None:
-                    return Prices(
-                        above, self._groups(fractions), by_row,
-                        self.unlinked if by_row else (), off,
-                    )  # fmt: skip
+                    return self.certificate(above, fractions, by_row, off)
         return None
 
-    def _groups(
-        self, price: Sequence[Fraction] | Floats
-    ) -> tuple[tuple[tuple[int, ...], Fraction], ...]:
-        return tuple(zip(self.members, map(Fraction, price), strict=True))
+    def certificate(
+        self,
+        above: float,
+        price: Sequence[Fraction],
+        by_row: Fraction = Fraction(0),
+        off: Fraction = Fraction(0),
+    ) -> Prices:
+        """price: of what is scarce."""
+        paid = [
+            sum((p * int(w) for p, w in zip(price, column, strict=True)), Fraction(0))
+            for column in self.takes.T
+        ]
+        devices = tuple(zip(self.pools, price, strict=True)) if self.pools else ()
+        groups = tuple(zip(self.members, paid, strict=True))
+        return Prices(above, groups, by_row, self.unlinked if by_row else (), off, devices)
 
 
-def lower(relaxation: Relaxation, floor: float, ceiling: Prices, steps: int = 40) -> Prices:
-    """The best bound that prices prove between a plan's value and a known bound."""
+def lower(
+    relaxation: Relaxation,
+    floor: float,
+    ceiling: Prices,
+    late: Callable[[], bool] = lambda: False,
+    steps: int = 40,
+) -> Prices:
+    """The best bound that prices prove between a plan's value and a known bound.
+
+    late: asked before each proof; whether to be content with what there is."""
+    if late():
+        return ceiling
     if floor > 0 and (proof := relaxation.prove(floor)):
         return proof
     low, best = floor, ceiling
     for _ in range(steps):
-        if best.bound - low <= 1e-7 * best.bound:
+        if best.bound - low <= 1e-7 * best.bound or late():
             break
         middle = (low + best.bound) / 2
         proof = relaxation.prove(middle)
@@ -251,8 +286,32 @@ def lower(relaxation: Relaxation, floor: float, ceiling: Prices, steps: int = 40
             best = proof
     # What binds is the rate of some set; bisection stops a little above it.
     rates = [c.rate for c in relaxation.columns if low <= c.rate < best.bound]
-    snapped = relaxation.prove(max(rates)) if rates else None
+    snapped = relaxation.prove(max(rates)) if rates and not late() else None
     return snapped or best
+
+
+def device_pools(
+    instance: Instance, tables: Sequence[tuple[float, ...]]
+) -> tuple[tuple[tuple[str, ...], ...], list[tuple[int, ...]]]:
+    """(pools of devices that serve machines of the same tables, how many of each pool every machine
+    takes); ((), …) where no machines share devices."""
+    if instance.devices is None:
+        return (), [()] * instance.size
+    users: dict[str, list[tuple[float, ...]]] = {}
+    for devices, table in zip(instance.devices, tables, strict=True):
+        for name in devices:
+            users.setdefault(name, []).append(table)
+    pools: dict[tuple[tuple[float, ...], ...], list[str]] = {}
+    for name, used_by in users.items():
+        pools.setdefault(tuple(sorted(used_by)), []).append(name)
+    at = {name: q for q, names in enumerate(pools.values()) for name in names}
+    takes = []
+    for devices in instance.devices:
+        row = [0] * len(pools)
+        for name in devices:
+            row[at[name]] += 1
+        takes.append(tuple(row))
+    return tuple(tuple(names) for names in pools.values()), takes
 
 
 def unlinked_machines(instance: Instance) -> tuple[int, ...]:

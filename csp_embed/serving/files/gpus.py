@@ -1,9 +1,15 @@
 """Data-sheet facts of accelerators, for tables that nobody measured.
 
 memory_bytes; flops: dense fp16 with tensor cores, fp32 accumulation; bytes_per_s of device memory.
-Source: the makers' data sheets (NVIDIA: "A100 Tensor Core GPU", "H100", "H200", "L4", "L40S",
-"A10", "T4", "V100"; GeForce: the architecture white papers of Ampere and Ada). Sheets
-that give the rate with sparsity are halved.
+They go back to the makers' data sheets (sheets that give the rate with sparsity are halved), which
+could not be opened from here. What could be compared with others' copies of them:
+
+    flops of A100, H100, A10, L4, T4, V100 (SXM)    Lightning 2.6.6 (fabric/utilities/throughput.py)
+    all of A100, H100, V100, and A10's rates        llm-analysis 0.2.2 (gpu_configs/)
+    flops of RTX 3090 and 4090                      a quarter of Lightning's int8 figures
+
+All agree. From memory alone: L40S and H200, memory rates of L4, T4 and the RTX cards, sizes of L4,
+T4, A10 and the RTX cards. `memory_bytes`, `flops` and `bytes_per_s` of a server override any.
 """
 
 from __future__ import annotations

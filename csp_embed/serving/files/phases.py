@@ -7,7 +7,7 @@ Optional beside, or in place of, `tokens_per_s_by_layers`:
                  the batch), split_phases (prefill and decode may use different machines)
     limits       first_token_s, token_s
     node_types   prefill_tokens_per_s_by_layers; decode_tokens_per_s_by_layers, a list or one for
-                 each batch; decode_step_s_by_layers (default: batch / rate); memory_bytes
+                 each batch; decode_step_s_by_layers likewise (default: batch / rate); memory_bytes
     model        layer_weight_bytes, kv_bytes_per_token (of one layer)
 """
 
@@ -69,10 +69,11 @@ def read_workload(reader: Reader, document: Mapping[str, Any], batch: int | None
     if isinstance(listed, list):
         if not listed:
             raise reader.refuse("no batch to choose from", "workload.batch")
-        batches = tuple(
+        counts = [
             reader.count({"batch": b}, "batch", f"workload.batch[{at}]")
             for at, b in enumerate(listed)
-        )
+        ]
+        batches = tuple(dict.fromkeys(counts))
     else:
         batches = (reader.count({"batch": listed}, "batch", "workload.batch"),)
     chosen = batches[0] if batch is None else batch
@@ -129,11 +130,12 @@ def rates_of(
         rates = _table(reader, both, f"{item}.{BOTH}")
         found = TypeRates(rates, rates, rates, tuple(_over(1.0, r) for r in rates))
     else:
-        p, d = _table(reader, prefill, f"{item}.{PREFILL}"), _decode(reader, decode, item, work)
+        p = _table(reader, prefill, f"{item}.{PREFILL}")
+        d = _by_batch(reader, decode, f"{item}.{DECODE}", work)
         length = min(len(p), len(d))
         p, d = p[:length], d[:length]
         if entry.get(STEP) is not None:
-            steps = _table(reader, entry[STEP], f"{item}.{STEP}")[:length]
+            steps = _by_batch(reader, entry[STEP], f"{item}.{STEP}", work)[:length]
             if len(steps) < length:
                 raise reader.refuse("fewer steps than rates", f"{item}.{STEP}")
         else:
@@ -178,8 +180,8 @@ def in_memory(
     return int(memory // (weights + work.requests * (work.prompt + work.output) * cache))
 
 
-def _decode(reader: Reader, value: Any, item: str, work: Workload) -> tuple[float, ...]:
-    where = f"{item}.{DECODE}"
+def _by_batch(reader: Reader, value: Any, where: str, work: Workload) -> tuple[float, ...]:
+    """A table, or the one of this batch."""
     if not isinstance(value, Mapping):
         return _table(reader, value, where)
     tables = {str(batch): table for batch, table in value.items()}

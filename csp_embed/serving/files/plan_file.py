@@ -23,7 +23,7 @@ class ServingPlan:
     """placement: machine id -> (first layer, last layer), both included. value, bound: tokens/s
     (None: no plan). status: OPTIMAL, FEASIBLE, UNKNOWN. certificate: what proves the bound.
     seconds: CPU time. method: which search found the plan. interrupted: Ctrl-C or SIGTERM.
-    degrees: of tensor parallelism chosen, by server entry. more: what an objective adds."""
+    batch: the one chosen of several. more: what an objective adds."""
 
     instance: str
     placement: Mapping[str, tuple[int, int]]
@@ -34,7 +34,7 @@ class ServingPlan:
     method: str = ""
     seconds: float = 0.0
     interrupted: bool = False
-    degrees: Mapping[str, int] = field(default_factory=dict)
+    batch: int | None = None
     more: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -55,7 +55,7 @@ class ServingPlan:
             "method": self.method,
             "placement": {name: list(interval) for name, interval in self.placement.items()},
             "certificate": dict(self.certificate),
-            **({"degrees": dict(self.degrees)} if self.degrees else {}),
+            **({} if self.batch is None else {"batch": self.batch}),
             **self.more,
             "seconds": self.seconds,
         }
@@ -107,6 +107,10 @@ def prices_document(instance: Instance, prices: Any) -> dict[str, Any]:
             for members, price in prices.groups
         ],
     }
+    if prices.devices:
+        document["devices"] = [
+            {"devices": list(names), "price": str(price)} for names, price in prices.devices
+        ]
     if prices.alternation:
         document["alternation"] = {
             "multiplier": str(prices.alternation),

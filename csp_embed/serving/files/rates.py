@@ -7,7 +7,7 @@ Per layer,
 
     prompt token:   2 P / flops                                  (compute)
     step of b:      max((W + b kv (p + o)) / bandwidth, 2 P b / flops)
-    T(k) = (p + o) / (k (p prompt_token + o step / b)),
+    P(k) = 1 / (k prompt_token),   D(k) = b / (k step),   T(k) = (p + o) / (p / P(k) + o / D(k)),
 
 with P parameters, W bytes of weights, kv bytes of cache per token, all per layer. Tensor
 parallelism of degree d multiplies memory, flops and bandwidth by d, and adds two all-reduces of the
@@ -18,7 +18,10 @@ Source: Williams et al., "Roofline", CACM 2009; parameter counts of the Llama ar
 
 from __future__ import annotations
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt
 
 from csp_embed.network.files.schema import Strict
 from csp_embed.serving.files.gpus import Gpu
@@ -55,23 +58,49 @@ class Model(Strict):
         return 2.0 * self.hidden
 
 
+Batches = Annotated[list[PositiveInt], BeforeValidator(lambda v: v if isinstance(v, list) else [v])]
+
+
 class Workload(Strict):
-    """Mean tokens of a request; batch: requests at a time at most (default: as memory allows).
+    """Mean tokens of a request; batch: requests at a time at most (default: as memory allows), or a
+    list of which the best is chosen. split_phases: prefill and decode may use different machines.
     efficiency: share of the peak flops, and of the bandwidth, that layers reach; reserve: share of
     memory for everything else."""
 
     prompt_tokens: PositiveFloat = 750
     output_tokens: PositiveFloat = 240
-    batch: PositiveInt | None = None
+    batch: Batches | None = None
+    split_phases: bool = False
     flops_efficiency: float = Field(default=0.5, gt=0, le=1)
     bandwidth_efficiency: float = Field(default=0.8, gt=0, le=1)
     reserve: float = Field(default=0.1, ge=0, lt=1)
 
+    @property
+    def batches(self) -> list[int | None]:
+        """Those to choose from; None = as memory allows."""
+        return [None] if self.batch is None else list(dict.fromkeys(self.batch))
 
-def table(
-    model: Model, workload: Workload, gpu: Gpu, degree: int, links_bytes_per_s: float
-) -> list[float]:
-    """T(k) for k = 1, 2, … as long as the weights and the cache of one request fit."""
+
+@dataclass(frozen=True)
+class Rates:
+    """By layers held: tokens/s of prefill and of decode, each alone; seconds of a decode step."""
+
+    prefill: list[float]
+    decode: list[float]
+    step: list[float]
+
+
+def roofline(
+    model: Model,
+    workload: Workload,
+    gpu: Gpu,
+    degree: int,
+    links_bytes_per_s: float,
+    batch: int | None = None,
+) -> Rates:
+    """Rates for k = 1, 2, … layers as long as the weights and the cache of one request fit.
+
+    batch: requests at a time at most; None = as memory allows."""
     p, o = workload.prompt_tokens, workload.output_tokens
     memory = gpu.memory_bytes * degree * (1 - workload.reserve)
     flops = gpu.flops * degree * workload.flops_efficiency
@@ -81,14 +110,16 @@ def table(
     # Two all-reduces per layer; seconds for one token's activations.
     reduce = 4 * (degree - 1) / degree * model.activation_bytes / links_bytes_per_s
     prompt = 2 * model.parameters / flops + reduce
-    rates: list[float] = []
+    rates = Rates([], [], [])
     for k in range(1, model.layers + 1):
         held = (memory - k * weights) / (k * per_request)
-        if workload.batch is not None:
-            held = min(held, workload.batch)
+        if batch is not None:
+            held = min(held, batch)
         if held < 1:
             break
         b = max(1.0, held * k / model.layers)
         step = max((weights + b * per_request) / bandwidth, 2 * model.parameters * b / flops)
-        rates.append((p + o) / (k * (p * prompt + o * (step / b + reduce))))
+        rates.prefill.append(1 / (k * prompt))
+        rates.decode.append(b / (k * (step + b * reduce)))
+        rates.step.append(k * (step + b * reduce))
     return rates

@@ -119,8 +119,26 @@ class _Reader:
             end=end,
             partial=partial,
             batch=work.batch,
+            devices=self.devices(nodes, tuple(position)),
             document=document,
         )
+
+    def devices(
+        self, nodes: Sequence[Mapping[str, Any]], names: Sequence[str]
+    ) -> tuple[tuple[str, ...], ...] | None:
+        """What each machine occupies; one that says nothing is a device of its own."""
+        found = []
+        for at, (node, name) in enumerate(zip(nodes, names, strict=True)):
+            listed = node.get("devices", [name])
+            if (
+                not isinstance(listed, list)
+                or not listed
+                or len(set(map(str, listed))) < len(listed)
+            ):
+                raise self.refuse("devices is no list of different names", f"nodes[{at}].devices")
+            found.append(tuple(map(str, listed)))
+        shared = [d for devices in found for d in devices]
+        return tuple(found) if len(set(shared)) < len(shared) else None
 
     def phases(
         self,
@@ -175,7 +193,8 @@ class _Reader:
             # An interval cannot reach past the model's end: longer ones do not exist.
             # Where not one layer fits, the machine can still be named but carries nothing.
             names[name] = len(types)
-            types.append(MachineType(name, rates.both[:most] or (0.0,)))
+            table = rates.both[:most] or (0.0,)
+            types.append(MachineType(name, table, str(entry.get("origin", "table"))))
             tables.append(TypeRates(*(getattr(rates, f)[:most] or (0.0,) for f in FIELDS)))
         return types, names, tables
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, TypeGuard
 
 import networkx as nx
 
@@ -27,7 +27,7 @@ AGREE = Fraction(1, 10**9)  # a stated value may be rounded by so much, relative
 
 @dataclass(frozen=True)
 class Fault:
-    """One reason to refuse. kind: format, machine, interval, memory, route, load,
+    """One reason to refuse. kind: format, machine, device, interval, memory, route, load,
     limit, value, bound, certificate, cost."""
 
     kind: str
@@ -40,7 +40,7 @@ def check(instance: Instance, plan: Mapping[str, Any]) -> list[Fault]:
     placement, faults = _placement(instance, plan)
     if faults:
         return faults
-    value = plan.get("value")
+    value: Any = plan.get("value")
     if not _number(value):
         return [Fault("format", "value", f"{value!r} is not a finite number")]
     faults = [Fault(*fault) for fault in memory_faults(instance, placement)]
@@ -75,56 +75,69 @@ def _routed(
         wanted = plan.get("min_tokens") or 0
         if not _number(wanted) or carried < Fraction(wanted) * (1 - AGREE):
             faults.append(Fault("value", "min_tokens", f"carried are {float(carried)!r} only"))
-        bound, refutes = plan.get("request_s_bound"), refute_path
+        bound = plan.get("request_s_bound")
         if not _number(plan.get("request_s")):
             faults.append(Fault("format", "request_s", "the time of a request is not stated"))
         elif _number(bound) and bound > plan["request_s"] * (1 + float(AGREE)):
             faults.append(Fault("bound", "request_s_bound", "lies above the time of a request"))
-    else:
-        refutes = refute_phases
-        if _number(bound) and Fraction(bound) < carried * (1 - AGREE):
-            faults.append(Fault("bound", "bound", f"{bound!r} lies below {float(carried)!r}"))
+    elif _number(bound) and Fraction(bound) < carried * (1 - AGREE):
+        faults.append(Fault("bound", "bound", f"{bound!r} lies below {float(carried)!r}"))
     if bound is not None:
-        if not _number(bound) or not isinstance(certificate, Mapping):
-            reason: str | None = "a bound needs a number and a certificate"
-        else:
-            reason = refutes(instance, certificate, Fraction(bound))
+        reason: str | None = "a bound needs a number and a certificate"
+        if _number(bound) and isinstance(certificate, Mapping):
+            reason = _refuted(instance, plan, certificate, bound)
         if reason is not None:
             faults.append(Fault("certificate", "certificate", reason))
     return faults
 
 
-def check_choices(
-    choices: Sequence[tuple[Mapping[str, int], Instance]], plan: Mapping[str, Any]
-) -> list[Fault]:
-    """The same for a cluster with several choices of degrees: the plan is of one of them, and no
-    choice may exceed the bound."""
-    own = [instance for degrees, instance in choices if dict(degrees) == plan.get("degrees")]
+def check_choices(choices: Sequence[tuple[int, Instance]], plan: Mapping[str, Any]) -> list[Fault]:
+    """The same where one of several batches is chosen: the plan is of one of them, and no choice
+    may exceed the bound."""
+    own = [instance for batch, instance in choices if batch == plan.get("batch")]
     if len(own) != 1:
-        return [Fault("format", "degrees", f"no such choice: {plan.get('degrees')!r}")]
-    faults = check(own[0], {**plan, "bound": None})
-    bound, certificate = plan.get("bound"), plan.get("certificate")
+        return [Fault("format", "batch", f"no such choice: {plan.get('batch')!r}")]
+    latency = plan.get("objective") == "latency"
+    key = "request_s_bound" if latency else "bound"
+    faults = check(own[0], {**plan, key: None})
+    bound, certificate = plan.get(key), plan.get("certificate")
     if faults or bound is None:
         return faults
     if not _number(bound) or not isinstance(certificate, Mapping):
         return [Fault("certificate", "certificate", "a bound needs a number and a certificate")]
     if certificate.get("rule") != "choices" or not isinstance(certificate.get("parts"), list):
         return [Fault("certificate", "certificate", "expected one part for each choice")]
-    if Fraction(bound) < Fraction(plan["value"]) * (1 - AGREE):
-        return [Fault("bound", "bound", f"{bound!r} lies below the value")]
-    parts = {str(part.get("degrees")): part for part in certificate["parts"]}
-    for degrees, instance in choices:
-        part = parts.get(str(dict(degrees)))
-        where = f"certificate of {dict(degrees)}"
+    reached = plan["request_s"] if latency else plan["value"]
+    side = -1 if latency else 1
+    if side * Fraction(bound) < side * Fraction(reached) * (1 - side * AGREE):
+        return [Fault("bound", key, f"{bound!r} lies beyond what the plan reaches")]
+    parts = {part.get("batch"): part for part in certificate["parts"]}
+    for batch, instance in choices:
+        part = parts.get(batch)
+        where = f"certificate of batch {batch}"
         if part is None:
             faults.append(Fault("certificate", where, "this choice is not dealt with"))
-        elif not _number(part.get("bound")) or part["bound"] > bound:
+        elif not _number(part.get("bound")) or side * part["bound"] > side * bound:
             faults.append(Fault("bound", where, "its bound exceeds the plan's"))
         else:
-            reason = refute(instance, part.get("certificate") or {}, Fraction(part["bound"]))
+            reason = _refuted(
+                limited(instance, plan), plan, part.get("certificate") or {}, part["bound"]
+            )
             if reason is not None:
                 faults.append(Fault("certificate", where, reason))
     return faults
+
+
+def _refuted(
+    instance: Instance, plan: Mapping[str, Any], certificate: Mapping[str, Any], bound: float
+) -> str | None:
+    """Why a certificate does not prove a bound of this kind of plan."""
+    if certificate.get("rule") == "fits nowhere":
+        return refute(instance, certificate, Fraction(0))
+    if plan.get("objective") == "latency":
+        return refute_path(instance, certificate, Fraction(bound))
+    rule = refute_phases if "routes" in plan else refute
+    return rule(instance, certificate, Fraction(bound))
 
 
 def flow_of(instance: Instance, placement: Mapping[int, tuple[int, int]]) -> Fraction:
@@ -232,7 +245,20 @@ def _placement(
             )  # fmt: skip
         else:
             placement[i] = (first, last)
-    return placement, faults
+    return placement, faults + _shared(instance, placement)
+
+
+def _shared(instance: Instance, placement: Mapping[int, tuple[int, int]]) -> list[Fault]:
+    """Machines in use that occupy the same device."""
+    users: dict[str, str] = {}
+    faults = []
+    for i in placement if instance.devices is not None else ():
+        for device in instance.devices[i]:  # type: ignore[index]
+            name = instance.machines[i]
+            if users.setdefault(device, name) != name:
+                text = f"{users[device]} and {name} both occupy {device}"
+                faults.append(Fault("device", f"placement.{name}", text))
+    return faults
 
 
 def _bound(instance: Instance, plan: Mapping[str, Any], flow: Fraction) -> list[Fault]:
@@ -250,7 +276,7 @@ def _bound(instance: Instance, plan: Mapping[str, Any], flow: Fraction) -> list[
     return [] if reason is None else [Fault("certificate", "certificate", reason)]
 
 
-def _number(value: Any) -> bool:
+def _number(value: Any) -> TypeGuard[float]:
     return (
         isinstance(value, (int, float))
         and not isinstance(value, bool)

@@ -21,7 +21,7 @@ from typing import Any
 
 import networkx as nx
 
-from csp_embed.serving.instance import Instance
+from csp_embed.serving.instance import Instance, part_of
 
 NODES = 3_000_000  # sets looked at before the judge gives up on a certificate
 
@@ -41,6 +41,10 @@ def refute(instance: Instance, certificate: Mapping[str, Any], bound: Fraction) 
     """Why the certificate does not prove the bound; None where it does."""
     if certificate.get("rule") == "fits nowhere":
         return _somewhere(instance)
+    if certificate.get("rule") == "coordinator":
+        return _coordinator(instance, bound)
+    if certificate.get("rule") == "islands":
+        return _islands(instance, certificate, bound)
     if certificate.get("rule") != "prices":
         return f"unknown rule {certificate.get('rule')!r}"
     try:
@@ -49,17 +53,58 @@ def refute(instance: Instance, certificate: Mapping[str, Any], bound: Fraction) 
         return f"not of the stated form: {error!r}"
 
 
-def _somewhere(instance: Instance) -> str | None:
-    """Where the model could fit: joined machines with room for all layers, and both ends."""
-    graph = nx.Graph()
-    graph.add_nodes_from(range(instance.size))
-    graph.add_edges_from(zip(*instance.link.nonzero(), strict=True))
-    for part in nx.connected_components(graph):
-        room = sum(len(instance.table(i)) for i in part if max(instance.table(i)) > 0)
-        reached = any(instance.start[i] > 0 for i in part) and any(
-            instance.end[i] > 0 for i in part
+def _coordinator(instance: Instance, bound: Fraction) -> str | None:
+    """All flow comes from the coordinator, and goes back to it."""
+    ways = (instance.start, instance.end)
+    most = min(
+        sum(
+            min(Fraction(float(way[i])), Fraction(max(instance.table(i))))
+            for i in range(instance.size)
         )
-        if room >= instance.layers and reached:
+        for way in ways
+    )
+    return None if most <= bound else f"{float(most)!r} could come or go"
+
+
+def _islands(instance: Instance, certificate: Mapping[str, Any], bound: Fraction) -> str | None:
+    """Machines without links between them carry flows of their own, which add up."""
+    try:
+        position = {name: i for i, name in enumerate(instance.machines)}
+        total, label = Fraction(0), [-1] * instance.size
+        for at, part in enumerate(certificate["parts"]):
+            members = [position[str(name)] for name in part["machines"]]
+            for i in members:
+                if label[i] >= 0:
+                    return f"machine {instance.machines[i]} is there twice"
+                label[i] = at
+            own = Fraction(part["bound"])
+            reason = refute(part_of(instance, members), part["certificate"], own)
+            if reason is not None:
+                return f"part {at}: {reason}"
+            total += own
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        return f"not of the stated form: {error!r}"
+    if -1 in label:
+        return f"machine {instance.machines[label.index(-1)]} is missing"
+    for i, j in zip(*instance.link.nonzero(), strict=True):
+        if label[i] != label[j]:
+            return f"{instance.machines[i]} and {instance.machines[j]} are linked"
+    return None if total <= bound else f"the parts add up to {float(total)!r}"
+
+
+def _somewhere(instance: Instance) -> str | None:
+    """Where the model could fit: joined machines with room for all layers, each on a way from the
+    coordinator and back to it."""
+    graph = nx.DiGraph()
+    able = [i for i in range(instance.size) if max(instance.table(i)) > 0]
+    graph.add_nodes_from(["out", "back", *able])
+    graph.add_edges_from((i, j) for i in able for j in able if instance.link[i, j] > 0)
+    graph.add_edges_from(("out", i) for i in able if instance.start[i] > 0)
+    graph.add_edges_from((i, "back") for i in able if instance.end[i] > 0)
+    usable = set(nx.descendants(graph, "out")) & set(nx.ancestors(graph, "back")) - {"out", "back"}
+    for part in nx.connected_components(graph.subgraph(usable).to_undirected()):
+        room = sum(len(instance.table(i)) for i in part)
+        if room >= instance.layers:
             return f"{room} layers fit on joined machines, so more than 0 is not excluded"
     return None
 
@@ -118,7 +163,9 @@ def _prices(instance: Instance, certificate: Mapping[str, Any], bound: Fraction)
             return "a group has machines on both sides of the alternation"
     if discount and not _widens(instance, groups, tables, bound):
         return "a single file of machines is not excluded, so nothing is side by side for sure"
-    total = sum((price * len(members) for members, price in groups), Fraction(0))
+    total = _paid(instance, certificate, groups)
+    if isinstance(total, str):
+        return total
     total += multiplier * _slack(instance, unlinked) - discount
     sides = [1 if members[0] in unlinked else -1 for members, _ in groups]
     room = [len(members) for members, _ in groups]
@@ -126,6 +173,35 @@ def _prices(instance: Instance, certificate: Mapping[str, Any], bound: Fraction)
     return _Covers(prices, tables, sides, room, multiplier, discount, bound).cheaper(
         total / instance.layers
     )
+
+
+def _paid(
+    instance: Instance,
+    certificate: Mapping[str, Any],
+    groups: Sequence[tuple[Sequence[int], Fraction]],
+) -> Fraction | str:
+    """What the machines of any plan cost together at the most, or what is wrong.
+
+    Machines that share devices are never all in use; but each pays no more than its devices are
+    worth, and a device is used once."""
+    if "devices" not in certificate:
+        return sum((price * len(members) for members, price in groups), Fraction(0))
+    if instance.devices is None:
+        return "no machines share devices"
+    worth: dict[str, Fraction] = {}
+    for entry in certificate["devices"]:
+        price = Fraction(entry["price"])
+        if price < 0:
+            return "a price is negative"
+        for name in entry["devices"]:
+            if str(name) in worth:
+                return f"device {name} is there twice"
+            worth[str(name)] = price
+    for members, price in groups:
+        for i in members:
+            if price > sum(worth[name] for name in instance.devices[i]):
+                return f"{instance.machines[i]} costs more than its devices"
+    return sum(worth.values(), Fraction(0))
 
 
 def _table(instance: Instance, members: Sequence[int]) -> list[Fraction]:

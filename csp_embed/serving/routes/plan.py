@@ -21,6 +21,7 @@ from csp_embed.serving.searches.search import EQUAL, Progress, Search, work_boun
 from csp_embed.solver.status import FEASIBLE, OPTIMAL, UNKNOWN
 
 ABOVE = (0.0, 1e-14, 1e-12, 1e-9)
+BELOW = (0.0, 1e-13, 1e-11, 1e-9, 1e-6, 1.0)
 
 
 def routed_plan(
@@ -50,7 +51,7 @@ def routed_plan(
         interrupted = True
     found = search.best
     if objective == "latency":
-        bound, certificate = _shortest_bound(instance)
+        bound, certificate = shortest_bound(instance)
         more: dict[str, Any] = {
             "objective": "latency",
             "min_tokens": wanted,
@@ -61,7 +62,7 @@ def routed_plan(
             more["request_s"] = found.request_s
         of_value = None
     else:
-        of_value, certificate = _phases_bound(instance, found)
+        of_value, certificate = phases_bound(instance, 0.0 if found is None else found.tokens_per_s)
         more = {}
         proved = found is not None and of_value - found.tokens_per_s <= EQUAL * of_value
     if phases.limits:
@@ -102,9 +103,8 @@ def _rows(instance: Instance, found: Routed) -> list[dict[str, Any]]:
     return rows
 
 
-def _phases_bound(instance: Instance, found: Routed | None) -> tuple[float, dict[str, Any]]:
-    """The best bound that the judge accepts, and its certificate."""
-    value = 0.0 if found is None else found.tokens_per_s
+def phases_bound(instance: Instance, value: float) -> tuple[float, dict[str, Any]]:
+    """The best bound that the judge accepts, and its certificate. value: of the best plan."""
     proof = phase_bound(instance, value, work_bound)
     for prices in (proof.prices, work_bound(proof.relaxation)):
         certificate = {
@@ -119,7 +119,7 @@ def _phases_bound(instance: Instance, found: Routed | None) -> tuple[float, dict
     raise AssertionError("neither the best nor the first bound can be verified")
 
 
-def _shortest_bound(instance: Instance) -> tuple[float | None, dict[str, Any]]:
+def shortest_bound(instance: Instance) -> tuple[float | None, dict[str, Any]]:
     """Seconds that no request undercuts; None where no path holds all layers."""
     assert instance.phases is not None
     ways = ("prefill", "decode") if instance.phases.split else ("both",)
@@ -131,9 +131,11 @@ def _shortest_bound(instance: Instance) -> tuple[float | None, dict[str, Any]]:
             return None, certificate
         total += seconds
         certificate[way] = _by_machine(instance, groups, prices)
-    bound = max(0.0, total)
-    assert refute_path(instance, certificate, Fraction(bound)) is None
-    return bound, certificate
+    for below in BELOW:  # sums of floats may lie a little above what the judge adds up exactly
+        bound = max(0.0, total * (1 - below))
+        if refute_path(instance, certificate, Fraction(bound)) is None:
+            return bound, certificate
+    raise AssertionError("the shortest path cannot be verified")
 
 
 def _by_machine(

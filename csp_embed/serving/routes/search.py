@@ -16,8 +16,7 @@ from itertools import product
 
 import numpy as np
 
-from csp_embed.serving.bounds.cost import part_of
-from csp_embed.serving.instance import Instance, MachineType, Placement, delays
+from csp_embed.serving.instance import Instance, MachineType, Placement, delays, part_of
 from csp_embed.serving.routes.bound import weighted
 from csp_embed.serving.routes.short import short_route
 from csp_embed.serving.routes.value import Routed, route_plan

@@ -8,8 +8,8 @@ it, most moves from a plan of no flow look alike.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from csp_embed.jit import njit
 from csp_embed.serving.searches.search import Search
 
 LARGEST = 64  # machines: the flow runs on a dense matrix
@@ -35,7 +35,7 @@ def polish(search: Search) -> None:
         if start % 2 == 0:
             for i, (a, b) in search.placement.items():
                 first[i], held[i] = a, b - a
-        goal = max(search.bound.bound, 1e-9)
+        goal = max(search.most, 1e-9)
         climb(
             table, instance.link, instance.start, instance.end, instance.layers, instance.partial,
             first, held, goal, search.seed + start, moves,

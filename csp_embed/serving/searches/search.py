@@ -12,6 +12,7 @@ from fractions import Fraction
 import numpy as np
 
 from csp_embed.serving.bounds.relaxation import Prices, Relaxation, lower
+from csp_embed.serving.files.plan_file import rounded_up
 from csp_embed.serving.flow import max_flow
 from csp_embed.serving.instance import Instance, Ints
 from csp_embed.serving.searches.aligned import Chain
@@ -43,10 +44,16 @@ class Search:
         self.goal: Fraction | None = None  # a value that is enough
         self.open = links_never_bind(instance)
         self.bound = self.crude = work_bound(self.relaxation)
+        # What the coordinator can send and take back.
+        top = [max(instance.table(i)) for i in range(instance.size)]
+        self.ceiling = rounded_up(min(
+            sum((Fraction(min(float(c), t)) for c, t in zip(way, top, strict=True)), Fraction(0))
+            for way in (instance.start, instance.end)
+        ))  # fmt: skip
 
     def tighten(self) -> None:
         """Lowers the bound as far as prices go, towards the value of the best plan."""
-        self.bound = lower(self.relaxation, float(self.value), self.bound)
+        self.bound = lower(self.relaxation, float(self.value), self.bound, self.late)
 
     @property
     def seconds(self) -> float:
@@ -62,11 +69,16 @@ class Search:
         return units if self.limit is None else max(0.05, min(units, self.limit - self.seconds))
 
     @property
+    def most(self) -> float:
+        """No plan carries more, as far as is known."""
+        return min(self.bound.bound, self.ceiling)
+
+    @property
     def proved(self) -> bool:
         """Whether the best plan reaches the bound, or what was asked for."""
         if self.goal is not None and self.value >= self.goal:
             return True
-        return float(self.value) >= self.bound.bound * (1 - EQUAL)
+        return float(self.value) >= self.most * (1 - EQUAL)
 
     def offer(self, placement: dict[int, tuple[int, int]], method: str) -> Fraction:
         """Values a placement exactly and keeps it if it is the best so far."""
@@ -83,7 +95,7 @@ class Search:
 
         The bound itself comes first: it is often the rate of one machine with so many layers, and
         then it is often reached."""
-        low, high = float(self.value), self.bound.bound
+        low, high = float(self.value), self.most
         target = high * (1 - 1e-7)
         for _ in range(steps):
             if self.proved or self.late() or high - low <= 1e-6 * high:
@@ -142,14 +154,20 @@ def work_bound(relaxation: Relaxation) -> Prices:
     """A first, crude bound: the most layers times rate that all machines can do, per layer.
 
     Each machine's price is its share of that work, so a set costs at least its rate over the bound.
+    Of machines that share devices, a device's work is the most that any machine does with it.
     """
-    work = [
+    own = [
         max((k + 1) * Fraction(rate) for k, rate in enumerate(table)) for table in relaxation.tables
     ]
-    total = sum(w * len(m) for w, m in zip(work, relaxation.members, strict=True))
+    work = [
+        max((w / int(n) for w, n in zip(own, row, strict=True) if n), default=Fraction(0))
+        for row in relaxation.takes
+    ]
+    scarce = [int(n) for n in relaxation.scarce]
+    total = sum((w * n for w, n in zip(work, scarce, strict=True)), Fraction(0))
     bound = float(total / relaxation.instance.layers) * (1 + 1e-9)
     if not bound:
-        return Prices(0.0, tuple((m, Fraction(0)) for m in relaxation.members))
+        return relaxation.certificate(0.0, [Fraction(0)] * len(scarce))
     rounded = 10**12  # upwards: at these prices a set can only cost more
     prices = [Fraction(-int(-w / Fraction(bound) * rounded // 1), rounded) for w in work]
-    return Prices(bound, tuple(zip(relaxation.members, prices, strict=True)))
+    return relaxation.certificate(bound, prices)

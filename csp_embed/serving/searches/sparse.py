@@ -23,8 +23,12 @@ from csp_embed.solver.params import Params
 
 FIRST = (0.5, 0.2, 0.05)  # parts of the bound that are tried until there is any plan
 TRIES = 10  # compositions at one rate
-MOVES = 300_000  # of annealing, for each
-ROUNDS = 4
+MOVES = 300_000  # of annealing, for each, at the most
+MOVES_BY_SIZE = 500  # times the number of machines squared: few machines need few moves
+SMALL = 8  # machines, for which annealing over intervals finds what there is
+REPEATS = 3  # times that the same composition is arranged
+AGAIN = 48
+STEPS = (0.002, 0.006, 0.015)
 ALMOST = 0.9  # of the machines that a strong hub is linked to
 LEAF, HUB, LEAF_END, HUB_END = range(4)  # roles of a stage; "end": the pipeline begins or ends
 
@@ -35,6 +39,8 @@ def sparse(search: Search) -> None:
         return
 
     tried = 0
+    moves = min(MOVES, MOVES_BY_SIZE * search.instance.size**2)
+    arranged: dict[tuple[tuple[Stage, int], ...], int] = {}
 
     def attempt(rate: float) -> bool:
         guide = search.relaxation.guide(rate)
@@ -53,18 +59,25 @@ def sparse(search: Search) -> None:
             chosen = _compose(search, types, choices, leaves, seed)
             if chosen is None:
                 continue
+            seen = arranged[tuple(chosen)] = arranged.get(tuple(chosen), 0) + 1
+            if seen > REPEATS:  # the program has little to choose from at this rate
+                return False
             classes, row = _machines(search, types, chosen, leaves)
-            placement, _ = assign(search.instance, classes, row, rate, search.seed + seed, MOVES)
+            placement, _ = assign(search.instance, classes, row, rate, search.seed + seed, moves)
             if search.offer(placement, "stages") >= rate * (1 - 1e-12):
                 return True
         return False
 
     for part in FIRST:
         if not search.value:
-            attempt(search.bound.bound * part)
-    for _ in range(ROUNDS):  # that a rate was missed once proves nothing: again, otherwise
-        search.climb(attempt)
+            attempt(search.most * part)
+    search.climb(attempt)
+    # That a rate was missed once proves nothing: again, otherwise, a little above the best.
+    for at in range(0 if search.instance.size <= SMALL else AGAIN):
+        if search.late() or search.proved or not search.value:
+            return
         tried += TRIES
+        attempt(min(float(search.value) * (1 + STEPS[at % len(STEPS)]), search.most))
 
 
 def _leaves(search: Search, strong: bool) -> Ints:

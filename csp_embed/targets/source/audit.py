@@ -14,7 +14,7 @@ import numpy as np
 from csp_embed.machine.spec import Isa
 from csp_embed.targets.source.lower import SourceProgram
 from csp_embed.targets.source.names import identifier
-from csp_embed.targets.source.nest import Address, Call, Clamp, Loop, Node, Sum
+from csp_embed.targets.source.nest import Address, Call, Clamp, Keep, Loop, Node, Sum
 
 
 def breaches(program: SourceProgram, isa: Isa) -> list[str]:
@@ -38,7 +38,7 @@ def _walk(
     for node in nodes:
         if isinstance(node, Call):
             found += _call(node, isa, sizes, counts)
-        else:
+        elif not isinstance(node, Keep):
             inner = counts | {node.var: node.count} if isinstance(node, Loop) else counts
             _walk(node.body, isa, sizes, inner, found)
 

@@ -23,7 +23,7 @@ from csp_embed.targets.source.emit import CFile
 
 Array = NDArray[Any]
 # -O3 for the packing loops; templates choose their instructions themselves.
-FLAGS = ("-O3", "-fno-tree-ch", "-std=c11", "-fPIC", "-shared")
+FLAGS = ("-O3", "-std=c11", "-fPIC", "-shared")
 
 
 def c_compiler() -> str:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from csp_embed.targets.source.places import Place
+from csp_embed.targets.source.text import CTYPES, affine
 
 # Most copies that are written out in the body of a loop: the lanes of a register of sums.
 GROUP = 16
@@ -21,7 +22,6 @@ CEIL_DIV = (
     "  return a / b + (a % b > 0);",
     "}",
 )
-CTYPES = {"int8": "int8_t", "uint8": "uint8_t", "int32": "int32_t", "int16": "int16_t"}
 
 
 @dataclass(frozen=True)
@@ -187,6 +187,7 @@ def _loops(place: Place, walks: list[_Walk], copy: str, indent: str) -> list[str
         lines.append(f"{indent}if ({' && '.join(texts)}) {{")
         indent, depth = indent + "  ", depth + 1
     own = [c for c in conditions if c not in outside]
+    last = ""
     if inner is not None:
         first, last = str(inner.first), str(inner.first + inner.extent)
         if own:
@@ -263,9 +264,10 @@ def _narrowed(c: _Condition, inner: _Walk, base: str, indent: str) -> list[str]:
     ]
 
 
-def _joined(walks: list[_Walk], bound: set[str], source_step: object) -> list[_Walk]:
+def _joined(
+    walks: list[_Walk], bound: set[str], source_step: Callable[[_Walk], int]
+) -> list[_Walk]:
     """Loops without conditions that continue one another on both sides become one."""
-    assert callable(source_step)
     done = False
     while not done:
         done = True
@@ -284,11 +286,3 @@ def _joined(walks: list[_Walk], bound: set[str], source_step: object) -> list[_W
             if not done:
                 break
     return walks
-
-
-def affine(const: int, terms: Sequence[tuple[int, str]]) -> str:
-    """`const + sum` as C text."""
-    parts = [n if c == 1 else f"{c} * {n}" for c, n in terms if c]
-    if const or not parts:
-        parts.append(str(const))
-    return " + ".join(parts).replace("+ -", "- ")

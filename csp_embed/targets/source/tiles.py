@@ -23,6 +23,9 @@ SPARE = 2
 # Loads run beside the arithmetic, but not for nothing: this share of them is counted. It decides
 # between tiles of equal arithmetic.
 VISIBLE = 1 / 8
+# Of what begins and ends a sum, as much is seen: it runs beside the steps of its neighbours.
+FINISHED = 1 / 2
+TILE = 12  # cycles until a tile's loops are under way
 
 
 @dataclass(frozen=True)
@@ -76,9 +79,11 @@ def read(document: Mapping[str, Any], embedding: Embedding) -> Tiling:
     def split(value: Any) -> tuple[Counter, int] | None:
         return None if value is None else (counters[value[0]], int(value[1]))
 
+    outer, middle, inner = (
+        tuple(counters[n] for n in document[part]) for part in ("outer", "middle", "inner")
+    )
     tiling = Tiling(
-        split(document["rows"]), split(document["columns"]),
-        *(tuple(counters[n] for n in document[part]) for part in ("outer", "middle", "inner")),
+        split(document["rows"]), split(document["columns"]), outer, middle, inner,
         float(document["cycles"]),
     )  # fmt: skip
     splits = [s[0] for s in (tiling.rows, tiling.columns) if s is not None]
@@ -162,15 +167,31 @@ def _cycles(
     columns: int,
 ) -> float:
     contract, get_lhs, get_rhs = templates(isa)
-    others = math.prod(c.extent for c in embedding.counters if c not in (row, column))
+    others = [c for c in embedding.counters if c not in (row, column)]
+    steps = math.prod(c.extent for c in others if c.reduced)
+    finish = FINISHED * _finish(embedding, isa)
     total = 0.0
     for r, times in _pieces(row, rows):
         for c, again in _pieces(column, columns):
             work = r * c / contract.per_cycle
             loads = r / get_lhs.per_cycle + c / get_rhs.per_cycle
             # A sum waits for its last step; loads go beside the arithmetic.
-            total += times * again * (max(work, loads, contract.latency) + VISIBLE * loads)
-    return total * others
+            step = max(work, loads, contract.latency) + VISIBLE * loads
+            total += times * again * (TILE + steps * step + r * c * finish)
+    return total * math.prod(c.extent for c in others if not c.reduced)
+
+
+def _finish(embedding: Embedding, isa: Isa) -> float:
+    """Cycles of a sum beyond its steps by the spec's rates: begun, its epilogue, stored."""
+    program, op = isa.program, embedding.operator
+    assert program is not None
+    dst = templates(isa)[0].slot("dst").memory
+    get = program.find("copy_in", dst=dst, address="int32")
+    put = program.find("copy_out", dst=dst, address=op.out_dtype)
+    step = program.find("map", dst=dst)
+    cycles = [0.0 if t is None else 1 / t.per_cycle for t in (get, put, step)]
+    loaded = sum(s.access is not None for s in op.epilogue)
+    return cycles[0] * (1 + loaded) + cycles[1] + cycles[2] * len(op.epilogue)
 
 
 def _pieces(counter: Counter | None, size: int) -> list[tuple[int, int]]:

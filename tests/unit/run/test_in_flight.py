@@ -12,7 +12,7 @@ import pytest
 
 from csp_embed.errors import InputError, SimError, WorkerDied
 from csp_embed.run.device_parts import Part
-from csp_embed.run.in_flight import measure_rate
+from csp_embed.run.in_flight import measure_rate, turns
 from csp_embed.run.runner import Array, Ran
 
 
@@ -91,6 +91,15 @@ def test_replicas_take_turns() -> None:
     found = rate({"a": a, "b": b}, 2, 10, parts=parts, expected=[one, one])
     assert found.wrong == 0
     assert (a.calls, b.calls) == (6, 6)
+
+
+def test_replicas_take_their_shares() -> None:
+    """Shares 5 : 3 : 2: of every ten samples five, three, two, well spread."""
+    route = turns([0.5, 0.3, 0.2], 1000)
+    assert [route.count(r) for r in range(3)] == [500, 300, 200]
+    for begin in range(0, 1000, 10):
+        assert [route[begin : begin + 10].count(r) for r in range(3)] == [5, 3, 2]
+    assert turns([1.0, 1.0], 6) == [0, 1, 0, 1, 0, 1]
 
 
 def test_a_device_that_mixes_samples_up_is_seen() -> None:

@@ -70,7 +70,7 @@ def test_an_address_outside_its_buffer_is_found():
                 out.append(Call(n.template, {**n.operands, **shift}))
             elif isinstance(n, Loop):
                 out.append(Loop(n.var, n.count, moved(n.body)))
-            else:
+            elif isinstance(n, Block):
                 out.append(Block(n.registers, moved(n.body)))
         return tuple(out)
 

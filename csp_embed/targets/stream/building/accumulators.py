@@ -59,7 +59,7 @@ class _Walk:
         maybe = plain and _alike(problem, tuple(range(len(problem.dst.grid)))) is not None
         self.extents = _tile(problem, maybe)
         self.dst_order, order_l, *order_adds = (
-            dimension_order(m, self.extents, problem.extents)
+            dimension_order(m, self.extents)
             for m in (problem.dst, problem.lhs, *problem.adds.values())
         )
         # Loaded straight into its place where both have the same shape; otherwise added to zero.

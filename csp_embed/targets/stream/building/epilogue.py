@@ -17,17 +17,8 @@ class Epilogue:
     def __init__(self, plan: Plan, nests: Nests, rows: Rows) -> None:
         self._plan, self._nests, self._rows = plan, nests, rows
         self._problem = plan.problem
-        self._fills = not self._problem.epilogue and self._some_sum_is_empty()
-
-    def _some_sum_is_empty(self) -> bool:
-        """Whether an operand may leave its grid: an output may then have no product at all."""
-        zero = (0,) * len(self._problem.extents)
-        return any(
-            a < 0 or b > g
-            for m in (self._problem.lhs, self._problem.rhs)
-            if m is not None
-            for (a, b), g in zip(m.box(zero, self._problem.extents), m.grid, strict=True)
-        )
+        # A store reads what a step that is no reset wrote last.
+        self._fills = not (self._problem.epilogue or plan.filled)
 
     def run(
         self,
@@ -44,7 +35,6 @@ class Epilogue:
         form = frame.shape.form
         here: Placed = (form, acc + form.first(lo))
         if self._fills:
-            # A store reads what a step that is no reset wrote last.
             name = self._problem.isa.of_kind("map").name
             op, imm = identity(self._problem.isa)
             for t in self._nests.templates(name, extents, [here, here], 1, op=op, imm=imm):

@@ -16,6 +16,7 @@ from csp_embed.ir.schedule import BiasTrick
 from csp_embed.schedule.buffers import Frame, Frames, Range, Shapes, joined
 from csp_embed.schedule.config import Config
 from csp_embed.schedule.inputs import Map, Problem
+from csp_embed.schedule.points import every_result_has_a_product
 from csp_embed.schedule.tiling import chunks as chunks_of
 from csp_embed.schedule.tiling import tiles as tiles_of
 from csp_embed.targets.stream.building.ring import Ring
@@ -28,6 +29,7 @@ class Shared:
 
     def __init__(self, problem: Problem, trick: BiasTrick | None) -> None:
         self.problem, self.trick = problem, trick
+        self.filled = every_result_has_a_product(problem)
         self._forms: dict[object, int] = {}
         self._shapes: dict[tuple[str, tuple[int, ...]], Shapes] = {}
 
@@ -52,7 +54,8 @@ class Plan:
     """steps: of all tiles in program order; those of tile n are numbers[n]. dst_frames,
     add_frames: per tile, the latter by epilogue step. rings: slots of either operand. ring_adds:
     of the epilogue's tensors. acc_slots: tiles that the accumulators hold, each of acc_size
-    elements. constant: address of the bias trick's constant."""
+    elements. constant: address of the bias trick's constant. filled: no result sums padding
+    alone."""
 
     problem: Problem
     config: Config
@@ -72,6 +75,7 @@ class Plan:
     acc_size: int
     acc_slots: int
     constant: int
+    filled: bool
 
 
 def plan_of(shared: Shared, config: Config) -> Plan:
@@ -110,7 +114,7 @@ def plan_of(shared: Shared, config: Config) -> Plan:
     acc_slots = 2 if len(tiles) > 1 and 2 * dst.largest <= room else 1
     return Plan(
         problem, config, trick, tiles, len(chunks), steps, numbers, lhs, rhs, adds, dst_frames,
-        add_frames, ring_l, ring_r, ring_adds, dst.largest, acc_slots, constant,
+        add_frames, ring_l, ring_r, ring_adds, dst.largest, acc_slots, constant, shared.filled,
     )  # fmt: skip
 
 
