@@ -109,11 +109,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/mutate", description=__doc__)
     parser.add_argument("--count", type=int, default=10_000, help="mutants (default 10000)")
     parser.add_argument("--seed", type=int, default=0, help="first seed of each program")
-    parser.add_argument("--machine", action="append", help=f"of {', '.join(MACHINES)}; all")
+    parser.add_argument("--machine", action="append", help=f"{', '.join(MACHINES)}; none")
     parser.add_argument("--layers", default=LAYERS, help="DeepBench layers; '' for none")
     options = parser.parse_args()
     layers = [x for x in options.layers.split(",") if x]
-    named = list(subjects(options.machine or list(MACHINES), layers))
+    chosen = [m for m in options.machine or MACHINES if m != "none"]
+    named = list(subjects(chosen, layers))
     start = time.monotonic()
     made, refused, same, faults = Counter(), Counter(), Counter(), []
     by_check, by_run = Counter(), Counter()

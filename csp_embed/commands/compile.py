@@ -83,6 +83,7 @@ def compile_command(
     selftest: options.SelfTest = False,
     verify: options.Verify = False,
     explain: options.Explain = False,
+    bound: options.Bound = False,
     report: options.Report = None,
     certificate: options.Certificate = None,
     stop_after: options.StopAfter = None,
@@ -120,6 +121,7 @@ def compile_command(
     # The first stages look at no machine, so theirs is not read either.
     machine = None if stop_after in FRONT else load_isa(isa, vta_config)
     if machine is not None and target_of(machine) == "source":
+        refuse_ignored(context, ("bound",), f"--isa {isa}", why="it counts cycles of a stream")
         source = source_job.SourceJob(
             op, machine, mode, pins, top, reuse, within, seed or 0, data, output, certificate, dot,
             selftest, engine, explain, watch,
@@ -156,9 +158,9 @@ def compile_command(
     elif stop_after is not None:
         watch.print_stopped(op.name, made, job.notes, show, as_json)
     elif as_json:
-        print_json(made.document(explain) | watch.document())
+        print_json(made.document(explain, bound) | watch.document())
     else:
-        say(made.text(explain))
+        say(made.text(explain, bound))
 
 
 def _refuse_numbers(top: int, seed: int | None, host_weight: float, within: float) -> None:
@@ -181,7 +183,7 @@ def _refuse_numbers(top: int, seed: int | None, host_weight: float, within: floa
 _MACHINE = ("isa", "vta_config", "memory", "layout", "fix", "forbid", "top", "reuse", "within")
 _SCHEDULE = ("host_weight", "cache", "data")
 _VALUES = ("seed", "verify")
-_RESULT = ("explain", "output", "report", "certificate")
+_RESULT = ("explain", "bound", "output", "report", "certificate")
 _UNREAD = {
     "operator": (*_RESULT, *_VALUES, *_SCHEDULE, *_MACHINE),
     "dataflow": (*_RESULT, *_VALUES, *_SCHEDULE, *_MACHINE),

@@ -117,6 +117,9 @@ Verify = Annotated[
     bool, _result("--verify", help="simulate and compare with NumPy whatever the size")
 ]
 Explain = Annotated[bool, _result("--explain", help="list the alternatives that were scheduled")]
+Bound = Annotated[
+    bool, _result("--bound", help="cycles below which no covering of the operator can run, proved")
+]
 Report = Annotated[Path | None, _result(help="write an HTML report")]
 Certificate = Annotated[Path | None, _result(help="write the certificate (JSON)")]
 StopAfter = Annotated[

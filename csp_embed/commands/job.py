@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from csp_embed.compiler.verify import SIMULATED_MACS, Verdict
 from csp_embed.errors import Infeasible, TimeLimit
 from csp_embed.files import atomic
 from csp_embed.ir.operator import Operator
+from csp_embed.judge.lower_bound import LowerBound, lower_bound
 from csp_embed.machine.costs import costs_of
 from csp_embed.machine.load import load_isa
 from csp_embed.ops.bound import bound_cycles, natural
@@ -37,19 +38,31 @@ class Result:
     written: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def document(self, explain: bool) -> dict[str, Any]:
+    def lower_bound(self) -> LowerBound:
+        """What no covering of the operator can undercut on this machine."""
+        kernel = self.kernel
+        return lower_bound(kernel.operator, kernel.isa, costs_of(kernel.isa, kernel.memory))
+
+    def document(self, explain: bool, bound: bool = False) -> dict[str, Any]:
         """What `--json` prints."""
         from csp_embed.report.kernel import alternatives, figures
 
         found = figures(self.kernel, self.bound, self.verdict)
         if explain:
             found["alternatives"] = alternatives(self.kernel)
+        if bound:
+            found["lower_bound"] = asdict(self.lower_bound())
         return found | {"written": self.written, "notes": self.notes}
 
-    def text(self, explain: bool) -> str:
+    def text(self, explain: bool, bound: bool = False) -> str:
         from csp_embed.report.kernel import render
 
         lines = render(self.kernel, self.bound, self.verdict, explain=explain)
+        if bound:
+            proved = self.lower_bound()
+            cycles = self.kernel.cycles
+            over = f"; the stream takes {cycles / proved.cycles:.4f} of it" if cycles else ""
+            lines += f"\n  bound        {proved.show()}{over}"
         notes = (f"note: {text}" for text in self.notes)
         return "\n".join([lines, *notes, *(f"wrote {w}" for w in self.written)])
 

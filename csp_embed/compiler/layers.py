@@ -70,6 +70,7 @@ def _measure(record: Mapping[str, Any], setting: Setting) -> dict[str, Any]:
     from csp_embed.compiler.source_layers import measure_source
     from csp_embed.compiler.verify import judge
     from csp_embed.embed.algebra.packing import pack
+    from csp_embed.judge.lower_bound import lower_bound
     from csp_embed.machine.costs import costs_of
     from csp_embed.machine.load import load_isa
     from csp_embed.ops import deepbench
@@ -98,6 +99,8 @@ def _measure(record: Mapping[str, Any], setting: Setting) -> dict[str, Any]:
     peak = math.prod(machine.dims.values())
     out |= {"natural_bytes": natural(op)["read_bytes"], "peak_macs": peak,
             "port_bytes_per_cycle": port}  # fmt: skip
+    least = lower_bound(op, machine, costs_of(machine, setting.memory))
+    out |= {"lower_bound": least.cycles, "lower_bound_binds": least.binds}
     out["compute_queue"] = machine.instruction(kernel.embedding.instruction).queue
     out["problems"] = [str(p) for p in verdict.problems[:5]]
     report = simulate_cycles(machine, kernel.lowered.stream, memory=setting.memory)

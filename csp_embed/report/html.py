@@ -17,7 +17,8 @@ from csp_embed.report.sweep_source import is_measured, section
 Record = Mapping[str, Any]
 
 HEAD = (
-    "layer", "class", "cycles", "bound", "ratio", "reference", "speed-up", "strict", "utilisation",
+    "layer", "class", "cycles", "proved bound", "over it", "binds",
+    "plain bound", "ratio", "reference", "speed-up", "strict", "utilisation",
     "embedding", "packed input", "host ms", "compile s", "verified", "certified", "certify s",
     "compute cycles",
 )  # fmt: skip
@@ -29,11 +30,13 @@ def layer_cells(r: Record) -> list[str]:
         why = f'<td class="l t" colspan="{len(HEAD) - 2}">failed: {escape(r["error"])}</td>'
         kind = f'<td class="l t">{escape(r.get("class", ""))}</td>'
         return [f"<td>{escape(r['id'])}</td>", kind, why]
-    host = r.get("host_seconds")
+    host, least = r.get("host_seconds"), r.get("lower_bound")
     kind = f'<td class="l t" title="{escape(r["embedding"])}">{escape(r["kind"])}</td>'
     return [
         f"<td>{escape(r['id'])}</td>", f'<td class="l t">{escape(r["class"])}</td>',
-        number(r["cycles"]), number(r["bound_cycles"]), number(r["ratio"], ".4f"),
+        number(r["cycles"]), number(least), number(r["cycles"] / least if least else None, ".4f"),
+        f'<td class="l t">{escape(r.get("lower_bound_binds", "-"))}</td>',
+        number(r["bound_cycles"]), number(r["ratio"], ".4f"),
         number(r.get("reference_cycles")),
         number(r.get("speedup"), ".2f"), number(r.get("strict_cycles")),
         number(r["utilisation"], ".1%"), kind, number(r["host_bytes"]),
