@@ -96,7 +96,7 @@ class Attempts:
     @cached_property
     def _compute(self) -> float:
         epilogue = _epilogue_cycles(self.problem, self.bias, self.costs)
-        return self.costs.step * self._steps + epilogue
+        return self.costs.step * self._steps * (len(self.problem.rounds) + 1) + epilogue
 
     @cached_property
     def _steps(self) -> int:
@@ -198,7 +198,8 @@ def count_steps(problem: Problem) -> int:
 def _epilogue_cycles(problem: Problem, bias: BiasTrick | None, costs: Costs) -> float:
     vectors = math.prod(problem.extents[c] for c in problem.outputs)
     each = costs.reset_step
-    for i, step in enumerate(problem.epilogue):
+    rounds = range(len(problem.rounds) + 1)
+    for i, step in [pair for turn in rounds for pair in problem.steps(turn)]:
         if step.access is None:
             each += costs.immediate_step
         else:
@@ -220,6 +221,6 @@ def _reserve(problem: Problem, bias: BiasTrick | None) -> Reserve:
             assert other is not None
             memory = side.memory
             taken[other.memory] = taken.get(other.memory, 0) + 1
-        whole = math.prod(m.grid)
+        whole = math.prod(m.grid) * (len(problem.rounds) + 1)
         taken[memory] = taken.get(memory, 0) + min(whole, problem.depth[memory] // 8)
     return Reserve(taken)

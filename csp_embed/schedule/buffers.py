@@ -40,8 +40,9 @@ class Frames:
     map: Map
     order: tuple[int, ...]
     boxes: list[tuple[tuple[int, int], ...]] = field(default_factory=list)
+    rounds: list[int] = field(default_factory=list)
     largest: int = 0
-    _numbers: dict[tuple[tuple[int, int], ...], int] = field(default_factory=dict)
+    _numbers: dict[tuple[int, tuple[tuple[int, int], ...]], int] = field(default_factory=dict)
     _keys: dict[tuple[int, int], int] = field(default_factory=dict)
     _memo: dict[object, Frame] = field(default_factory=dict)
 
@@ -52,16 +53,17 @@ class Frames:
         self._ranges = itemgetter(*self.moving) if self.moving else lambda bounds: ()
         self._shifts = bool(self.order) and sum(1 for s in self.map.step[:, outer] if s) > 1
 
-    def at(self, lo: tuple[int, ...], hi: tuple[int, ...]) -> Frame:
-        """The frame for counters in [lo, hi)."""
-        key = (self._ranges(lo), self._ranges(hi))
+    def at(self, lo: tuple[int, ...], hi: tuple[int, ...], round: int = 0) -> Frame:
+        """The frame for counters in [lo, hi), in a round of the contraction: an operand whose
+        constants differ by round has boxes of its own in each."""
+        key = (self._ranges(lo), self._ranges(hi), round)
         found = self._memo.get(key)
         if found is None:
-            found = self._memo[key] = self._make(lo, hi)
+            found = self._memo[key] = self._make(lo, hi, round)
             self.largest = max(self.largest, found.elems)
         return found
 
-    def _make(self, lo: tuple[int, ...], hi: tuple[int, ...]) -> Frame:
+    def _make(self, lo: tuple[int, ...], hi: tuple[int, ...], round: int) -> Frame:
         wanted = self.map.box(lo, hi)
         clipped = [(max(0, a), min(b, g)) for (a, b), g in zip(wanted, self.map.grid, strict=True)]
         n = len(clipped)
@@ -80,8 +82,9 @@ class Frames:
             shift = (clipped[d][0] - wanted[d][0]) * pitch[d]
             elems = (wanted[d][1] - wanted[d][0]) * pitch[d]
         box = tuple(clipped[d] for d in self.order)
-        number = self._numbers.setdefault(box, len(self.boxes))
+        number = self._numbers.setdefault((round, box), len(self.boxes))
         if number == len(self.boxes):
             self.boxes.append(box)
+            self.rounds.append(round)
         key = self._keys.setdefault((number, shift), len(self._keys))
         return Frame(number, key, tuple(start), tuple(pitch), shift, elems, size, clipped == wanted)

@@ -4,8 +4,9 @@ Takes: Problem, Config.  Leaves: Schedule with tokens.  Assumes: the tile fits (
 refused otherwise).
 
 Program order: for each output tile: reset, then per reduction chunk the loads it misses and the
-multiply-accumulates, then the epilogue in pieces, each stored as soon as it is done. The queues run
-ahead of each other as far as tokens allow.
+multiply-accumulates, then the epilogue in pieces, each stored as soon as it is done. Where the
+contraction has several rounds, the steps between them run on the whole tile. The queues run ahead
+of each other as far as tokens allow.
 """
 
 from __future__ import annotations
@@ -50,15 +51,26 @@ def build(
     tiles = tiles_of(problem, config)
     chunks = chunks_of(problem, config)
     steps = []
+    rounds = range(len(problem.rounds) + 1)
+    own_l, own_r = problem.sides
     for number, (tlo, thi) in enumerate(tiles):
-        walk = chunks[::-1] if config.snake and number % 2 else chunks
-        for clo, chi in walk:
-            lo = tuple(c if r else t for c, t, r in zip(clo, tlo, problem.reduced, strict=True))
-            hi = tuple(c if r else t for c, t, r in zip(chi, thi, problem.reduced, strict=True))
-            fl, fr = lhs.at(lo, hi), rhs.at(lo, hi)
-            if fl.number >= 0 and fr.number >= 0:
-                steps.append((number, lo, hi, fl, fr))
-    add_frames = {i: [f.at(tlo, thi) for tlo, thi in tiles] for i, f in adds.items()}
+        for turn in rounds:
+            back = config.snake and (number * len(rounds) + turn) % 2
+            for clo, chi in chunks[::-1] if back else chunks:
+                lo = tuple(c if r else t for c, t, r in zip(clo, tlo, problem.reduced, strict=True))
+                hi = tuple(c if r else t for c, t, r in zip(chi, thi, problem.reduced, strict=True))
+                fl, fr = lhs.at(lo, hi, own_l * turn), rhs.at(lo, hi, own_r * turn)
+                if fl.number >= 0 and fr.number >= 0:
+                    steps.append((number, lo, hi, fl, fr, turn))
+    # Each use of a step's tensor in program order, and its place there by (tile, round).
+    uses: dict[int, dict[tuple[int, int], int]] = {i: {} for i in adds}
+    add_frames: dict[int, list[Frame]] = {i: [] for i in adds}
+    for number, (tlo, thi) in enumerate(tiles):
+        for turn in rounds:
+            for i, step in problem.steps(turn):
+                if step.access is not None:
+                    uses[i][number, turn] = len(add_frames[i])
+                    add_frames[i].append(adds[i].at(tlo, thi, turn))
 
     # Shares of the memories: operands from the bottom, the epilogue's tensors and constants from
     # the top.
@@ -90,7 +102,7 @@ def build(
             why=f"only {top[problem.dst.memory]} are free",
         )
 
-    epilogue = _Epilogue(adds, rings_add, add_frames, trick, const_at)
+    epilogue = _Epilogue(adds, rings_add, add_frames, uses, trick, const_at)
     regions: list[Frames] = [lhs, rhs]
     l_region, r_region = 0, 1
     add_region = {}
@@ -101,9 +113,9 @@ def build(
     const_region = len(regions)
     repeats = 1 << max(0, (len(steps) // 4).bit_length() - 1)
     stored_at = [-1] * acc_slots
-    by_tile: dict[int, list[int]] = {}
+    by_tile: dict[tuple[int, int], list[int]] = {}
     for n, s in enumerate(steps):
-        by_tile.setdefault(s[0], []).append(n)
+        by_tile.setdefault((s[0], s[5]), []).append(n)
     out_boxes: dict[tuple[tuple[int, int], ...], int] = {}
 
     for number, (tlo, thi) in enumerate(tiles):
@@ -126,39 +138,47 @@ def build(
         ):
             rows.compute(t, after_store=first)
             first = -1
-        for n in by_tile.get(number, ()):
-            _, lo, hi, fl, fr = steps[n]
-            brought = ring_l.bring(rows, l_region, n, fl), ring_r.bring(rows, r_region, n, fr)
-            need = rows.latest(*brought)
-            row = -1
-            for t in cache.templates(
-                contract.name,
-                lo,
-                hi,
-                [
-                    (problem.dst, frame, acc),
-                    (problem.lhs, fl, ring_l.address(n)),
-                    (problem.rhs, fr, ring_r.address(n)),
-                ],
-                [f.map for f, box in ((lhs, fl), (rhs, fr)) if not box.whole],
-                repeats=repeats,
-            ):
-                row = rows.compute(t, after=need)
-                need = ()
-            ring_l.touch(n, row)
-            ring_r.touch(n, row)
         last_tile = number == len(tiles) - 1
         pieces = pieces_of(problem, config, olo, ohi, last_tile, number >= len(tiles) - 2)
-        if trick is not None and const_row < 0:
-            const_row = rows.load(const_map.memory, const_region, 0, const_at)
-        add_need = {
-            i: rows.latest(ring.bring(rows, add_region[i], number, add_frames[i][number]))
-            for i, ring in rings_add.items()
-        }
-        if trick is not None:
-            add_need[trick.step] = rows.latest(*add_need[trick.step], const_row)
+        add_need: dict[int, tuple[int, ...]] = {}
+        for turn in rounds:
+            for n in by_tile.get((number, turn), ()):
+                _, lo, hi, fl, fr, _ = steps[n]
+                brought = ring_l.bring(rows, l_region, n, fl), ring_r.bring(rows, r_region, n, fr)
+                need = rows.latest(*brought)
+                row = -1
+                for t in cache.templates(
+                    contract.name,
+                    lo,
+                    hi,
+                    [
+                        (problem.dst, frame, acc),
+                        (problem.lhs, fl, ring_l.address(n)),
+                        (problem.rhs, fr, ring_r.address(n)),
+                    ],
+                    [f.map for f, box in ((lhs, fl), (rhs, fr)) if not box.whole],
+                    repeats=repeats,
+                ):
+                    row = rows.compute(t, after=need)
+                    need = ()
+                ring_l.touch(n, row)
+                ring_r.touch(n, row)
+            if trick is not None and const_row < 0:
+                const_row = rows.load(const_map.memory, const_region, 0, const_at)
+            add_need = {}
+            for i, ring in rings_add.items():
+                use = uses[i].get((number, turn))
+                if use is not None:
+                    brought_row = ring.bring(rows, add_region[i], use, add_frames[i][use])
+                    add_need[i] = rows.latest(brought_row)
+            if trick is not None and trick.step in add_need:
+                add_need[trick.step] = rows.latest(*add_need[trick.step], const_row)
+            if turn < len(problem.rounds):
+                at = number, turn
+                _epilogue(problem, cache, rows, olo, ohi, frame, acc, at, epilogue, add_need)
         for plo, phi in pieces:
-            _epilogue(problem, cache, rows, plo, phi, frame, acc, number, epilogue, add_need)
+            last = number, len(problem.rounds)
+            _epilogue(problem, cache, rows, plo, phi, frame, acc, last, epilogue, add_need)
             box = tuple(
                 (b[0], b[1]) for b in (problem.dst.box(plo, phi)[d] for d in config.dst_order)
             )
@@ -199,12 +219,13 @@ def _shares(
 @dataclass(frozen=True)
 class _Epilogue:
     """What the epilogue of every tile needs: the tensors of its steps, their slots and frames per
-    tile, and where the
+    use, uses by (tile, round), and where the
     bias trick's constant lies."""
 
     adds: dict[int, Frames]
     rings: dict[int, Ring]
     frames: dict[int, list[Frame]]
+    uses: dict[int, dict[tuple[int, int], int]]
     trick: BiasTrick | None
     constant: int
 
@@ -217,11 +238,11 @@ def _epilogue(
     hi: Range,
     frame: Frame,
     acc: int,
-    tile: int,
+    at: tuple[int, int],
     what: _Epilogue,
     add_need: dict[int, tuple[int, ...]],
 ) -> None:
-    """The steps of one piece [lo, hi) of tile number `tile`, whose accumulators start at `acc`;
+    """The steps of one piece [lo, hi) at (tile, round), whose accumulators start at `acc`;
     add_need: the row that
     brought each step's tensor."""
     adds, rings, add_frames = what.adds, what.rings, what.frames
@@ -242,13 +263,13 @@ def _epilogue(
             for t in cache.templates(name, lo, hi, [here, here], [], repeats=1, op=op, imm=imm):
                 rows.compute(t)
         return
-    for i, step in enumerate(problem.epilogue):
+    for i, step in problem.steps(at[1]):
         need: tuple[int, ...] = ()
         if step.access is None:
             operands, name = [here, here], map_instruction.name
         else:
-            ring = rings[i]
-            source = (adds[i].map, add_frames[i][tile], ring.address(tile))
+            ring, use = rings[i], what.uses[i][at]
+            source = (adds[i].map, add_frames[i][use], ring.address(use))
             need = add_need[i]
             if trick is not None and trick.step == i:
                 const = (None, None, const_at)
@@ -269,7 +290,7 @@ def _epilogue(
             row = rows.compute(t, after=need)
             need = ()
         if step.access is not None:
-            rings[i].touch(tile, row)
+            rings[i].touch(use, row)
 
 
 def _in_memory(m: Map, step: int, problem: Problem, trick: BiasTrick | None) -> Map:
@@ -299,7 +320,18 @@ def _schedule(
         m = frames.map
         layout = problem.embedding.layouts[m.operand]
         constant = tensors[layout.tensor].constant
-        out.append(Region(m.operand, m.memory, m.grid, frames.order, tuple(frames.boxes), constant))
+        turns = tuple(frames.rounds) if any(frames.rounds) else ()
+        out.append(
+            Region(
+                m.operand,
+                m.memory,
+                m.grid,
+                frames.order,
+                tuple(frames.boxes),
+                constant,
+                rounds=turns,
+            )
+        )
     if trick is not None:
         side = problem.lhs if trick.factor_side == "rhs" else problem.rhs
         out.append(Region("const", side.memory, (1,), (0,), (((0, 1),),), True))

@@ -7,6 +7,7 @@ DRAM.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,7 +44,7 @@ TOKEN_ROLES = (
 @dataclass(frozen=True)
 class Lowered:
     """address: byte address per region; box_start: first element per box where a region is kept by
-    boxes.
+    boxes. ends: instructions up to the end of each row of the schedule.
     """
 
     stream: Stream
@@ -52,6 +53,7 @@ class Lowered:
     address: tuple[int, ...]
     size_bytes: tuple[int, ...]
     box_start: tuple[tuple[int, ...], ...]
+    ends: NDArray[np.int64]
 
 
 class _Writer:
@@ -112,11 +114,17 @@ class _Writer:
         return Stream(code, columns)
 
 
-def lower(schedule: Schedule, isa: Isa) -> Lowered:
-    """Raises: InputError where the image does not fit below the machine's address limit."""
+def lower(schedule: Schedule, isa: Isa, placed: tuple[Sequence[int], int] | None = None) -> Lowered:
+    """placed: byte address of every region, and of the micro-ops, where they are decided already; a
+    region of which only a part is used may begin before its memory does.
+
+    Raises: InputError where the image does not fit below the machine's address limit.
+    """
     uop_lists, uses = _uop_uses(schedule, isa)
     plan = place(uop_lists, uses, reach(isa, isa.uop_memory))
     address, sizes, starts, uop_address = _addresses(schedule, isa, plan)
+    if placed is not None:
+        address, uop_address = list(placed[0]), placed[1]
     writer = _Writer(isa)
     load, store, finish = isa.of_kind("load"), isa.of_kind("store"), isa.of_kind("finish")
     limits = {
@@ -129,7 +137,7 @@ def lower(schedule: Schedule, isa: Isa) -> Lowered:
     memory_of = [isa.memory(r.memory) for r in schedule.regions]
     uop_memory = isa.memory(isa.uop_memory)
     rects: dict[tuple[int, int], list[Rectangle]] = {}
-    use = 0
+    use, ends = 0, []
     ops, tokens = schedule.ops.tolist(), schedule.tokens.tolist()
     for (kind, a, b, sram), bits in zip(ops, tokens, strict=True):
         if kind == COMPUTE:
@@ -172,9 +180,11 @@ def lower(schedule: Schedule, isa: Isa) -> Lowered:
         else:
             assert kind == FINISH
             writer.add(FINISH, finish, {_opcode(finish): finish.opcode}, 0, bits)
+        ends.append(len(writer.rows))
     return Lowered(
-        writer.stream(), plan.words, uop_address, tuple(address), tuple(sizes), tuple(starts)
-    )
+        writer.stream(), plan.words, uop_address, tuple(address), tuple(sizes), tuple(starts),
+        np.array(ends, np.int64),
+    )  # fmt: skip
 
 
 def _opcode(instruction: Instruction) -> str:
