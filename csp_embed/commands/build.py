@@ -128,10 +128,10 @@ def _write(built: Built, output: Path | None, report: Path | None) -> list[str]:
         return []
     written = []
     if report is not None:
-        from csp_embed.report.network_page import page
+        from csp_embed.report.network_page import network_page
 
         with atomic(report) as file:
-            file.write(page(built))
+            file.write(network_page(built))
         written.append(str(report))
     if output is not None:
         from csp_embed.machine.program_file import write_program

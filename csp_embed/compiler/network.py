@@ -39,6 +39,7 @@ class Built:
 
     graph: g.Graph
     isa: Isa
+    options: Options
     plan: Plan
     layers: tuple[LayerReport, ...]
     values: tuple[Mapping[str, Array], ...]
@@ -119,7 +120,8 @@ def build(
         found.append(_run(graph, plan, {k: np.asarray(feeds[k]) for k in graph.inputs}))
     layers = layer_reports(graph, isa, plan, options or OPTIONS, found, wanted)
     seconds = time.perf_counter() - start
-    return Built(graph, isa, plan, tuple(layers), tuple(found), tuple(wanted), seconds)
+    chosen = options or OPTIONS
+    return Built(graph, isa, chosen, plan, tuple(layers), tuple(found), tuple(wanted), seconds)
 
 
 def _run(graph: g.Graph, plan: Plan, values: dict[str, Array]) -> dict[str, Array]:

@@ -39,7 +39,8 @@ class Unfit(Infeasible):
 @dataclass(frozen=True, eq=False)
 class Segment:
     """layers in order. reads, wanted: tensors that the host writes before and reads afterwards.
-    chosen: what CP-SAT says of the layouts. memory: the plan of activations. start, sizes: byte
+    chosen: what CP-SAT says of the layouts. memory: the plan of activations, which live for lives.
+    start, sizes: byte
     address and bytes of every activation. held: constants by address. schedule, lowered, words:
     the stream. ends: instructions up to the last store of each layer."""
 
@@ -49,6 +50,7 @@ class Segment:
     wanted: frozenset[str]
     chosen: Chosen
     memory: Plan
+    lives: tuple[Life, ...]
     start: Mapping[str, int]
     sizes: Mapping[str, int]
     held: Mapping[int, Bytes]
@@ -138,8 +140,8 @@ def _linked(
     sizes = {life.name: life.size for life in lives}
     ends = tuple(int(lowered.ends[n - 1]) for n in linked.ends)
     return Segment(
-        isa, layers, written, wanted, chosen, memory, start, sizes, held, linked.schedule, lowered,
-        encode(isa, lowered.stream), ends,
+        isa, layers, written, wanted, chosen, memory, tuple(lives), start, sizes, held,
+        linked.schedule, lowered, encode(isa, lowered.stream), ends,
     )  # fmt: skip
 
 

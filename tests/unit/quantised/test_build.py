@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -143,6 +145,26 @@ def test_a_wrong_constant_is_found(
     assert layer["differences"] > 0
     assert not layer["exact"]
     assert not file.exists()
+
+
+def test_the_report_shows_layers_timeline_and_memory(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "net.html"
+    got = run(capsys, "build", model, "--report", file, "--json")
+    assert got.code == 0, got.err
+    text = file.read_text()
+    for layer in got.document["layers"]:
+        assert f'<td data-head="layer">{layer["name"]}</td>' in text
+        if layer["cycles"]:
+            assert f"{layer['name']}: {layer['cycles']:,} cycles" in text  # in the timeline
+    for title in ("Timeline", "Memory over time"):
+        assert f"<h2>{title}</h2>" in text
+    # Bars of the queues' work lie in the picture, and compute works most of the time.
+    pictures = ElementTree.fromstring(f"<x>{''.join(re.findall('<svg.*?</svg>', text, re.S))}</x>")
+    boxes = [r for r in pictures.iter() if r.tag.endswith("rect")]
+    assert len(boxes) > 40
+    assert all(float(r.get("width", "0")) >= 0 and float(r.get("y", "0")) >= -1 for r in boxes)
 
 
 def test_explain(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
