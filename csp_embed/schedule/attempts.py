@@ -96,7 +96,7 @@ class Attempts:
     @cached_property
     def _compute(self) -> float:
         epilogue = _epilogue_cycles(self.problem, self.bias, self.costs)
-        return self.costs.step * self._steps * (len(self.problem.rounds) + 1) + epilogue
+        return self.costs.step * self._steps * self.problem.contractions + epilogue
 
     @cached_property
     def _steps(self) -> int:
@@ -204,6 +204,8 @@ def _epilogue_cycles(problem: Problem, bias: BiasTrick | None, costs: Costs) -> 
             each += costs.immediate_step
         else:
             each += costs.step if bias and bias.step == i else costs.tensor_step
+    if problem.copies:
+        each += costs.reset_step + 2 * costs.tensor_step
     return vectors * each
 
 

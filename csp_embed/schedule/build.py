@@ -12,17 +12,19 @@ of each other as far as tokens allow.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from csp_embed.errors import Infeasible
+from csp_embed.ir.operator import Step
 from csp_embed.ir.schedule import COMPUTE, BiasTrick, Region, Schedule
 from csp_embed.machine.reach import stored_memory
 from csp_embed.schedule.buffers import Frame, Frames
 from csp_embed.schedule.config import Config
 from csp_embed.schedule.inputs import Map, Problem, identity
-from csp_embed.schedule.nests import Covers, NestCache
+from csp_embed.schedule.nests import Covers, NestCache, Placed
 from csp_embed.schedule.ring import Ring
 from csp_embed.schedule.rows import Rows
 from csp_embed.schedule.tiling import Range
@@ -54,8 +56,8 @@ def build(
     rounds = range(len(problem.rounds) + 1)
     own_l, own_r = problem.sides
     for number, (tlo, thi) in enumerate(tiles):
-        for turn in rounds:
-            back = config.snake and (number * len(rounds) + turn) % 2
+        for turn in range(problem.contractions):
+            back = config.snake and (number * problem.contractions + turn) % 2
             for clo, chi in chunks[::-1] if back else chunks:
                 lo = tuple(c if r else t for c, t, r in zip(clo, tlo, problem.reduced, strict=True))
                 hi = tuple(c if r else t for c, t, r in zip(chi, thi, problem.reduced, strict=True))
@@ -95,6 +97,9 @@ def build(
     ring_r = Ring(rhs, [s[4] for s in steps], base_r, room_r, config.slots)
     dst_frames = [dst.at(lo, hi) for lo, hi in tiles]
     acc_size = dst.largest
+    if problem.copies:
+        top[problem.dst.memory] -= acc_size
+    copy_at = top[problem.dst.memory]
     acc_slots = 2 if len(tiles) > 1 and 2 * acc_size <= top[problem.dst.memory] else 1
     if acc_size > top[problem.dst.memory]:
         raise Infeasible(
@@ -175,10 +180,26 @@ def build(
                 add_need[trick.step] = rows.latest(*add_need[trick.step], const_row)
             if turn < len(problem.rounds):
                 at = number, turn
-                _epilogue(problem, cache, rows, olo, ohi, frame, acc, at, epilogue, add_need)
+                todo = problem.steps(turn)
+                if problem.copies:
+                    # The sum itself is completed first; what follows changes its copy.
+                    own = 1 if todo and todo[0][1].op == "add" else 0
+                    _steps(
+                        problem, cache, rows, olo, ohi, frame, acc, at, epilogue, add_need,
+                        todo[:own],
+                    )  # fmt: skip
+                    _copy(problem, cache, rows, olo, ohi, frame, acc, copy_at)
+                    todo = todo[own:]
+                _steps(
+                    problem, cache, rows, olo, ohi, frame, copy_at if problem.copies else acc, at,
+                    epilogue, add_need, todo,
+                )  # fmt: skip
+                if problem.copies:
+                    _add(problem, cache, rows, olo, ohi, frame, acc, copy_at)
         for plo, phi in pieces:
             last = number, len(problem.rounds)
-            _epilogue(problem, cache, rows, plo, phi, frame, acc, last, epilogue, add_need)
+            todo = problem.steps(last[1])
+            _steps(problem, cache, rows, plo, phi, frame, acc, last, epilogue, add_need, todo)
             box = tuple(
                 (b[0], b[1]) for b in (problem.dst.box(plo, phi)[d] for d in config.dst_order)
             )
@@ -230,7 +251,32 @@ class _Epilogue:
     constant: int
 
 
-def _epilogue(
+def _copy(
+    problem: Problem, cache: NestCache, rows: Rows, lo: Range, hi: Range, frame: Frame, acc: int,
+    copy: int,
+) -> None:  # fmt: skip
+    """The sums from `acc` on, once more from `copy` on."""
+    none = (None, None, 0)
+    for t in cache.templates(
+        problem.instruction.name, lo, hi, [(problem.dst, frame, copy), none, none], [],
+        repeats=64, reset=True,
+    ):  # fmt: skip
+        rows.compute(t)
+    _add(problem, cache, rows, lo, hi, frame, copy, acc)
+
+
+def _add(
+    problem: Problem, cache: NestCache, rows: Rows, lo: Range, hi: Range, frame: Frame, to: int,
+    what: int,
+) -> None:  # fmt: skip
+    """Adds the sums from `what` on to those from `to` on."""
+    operands: list[Placed] = [(problem.dst, frame, to), (problem.dst, frame, what)]
+    name = problem.isa.of_kind("map").name
+    for t in cache.templates(name, lo, hi, operands, [], repeats=64, op="add"):
+        rows.compute(t)
+
+
+def _steps(
     problem: Problem,
     cache: NestCache,
     rows: Rows,
@@ -241,8 +287,9 @@ def _epilogue(
     at: tuple[int, int],
     what: _Epilogue,
     add_need: dict[int, tuple[int, ...]],
+    todo: Sequence[tuple[int, Step]],
 ) -> None:
-    """The steps of one piece [lo, hi) at (tile, round), whose accumulators start at `acc`;
+    """The steps `todo` of one piece [lo, hi) at (tile, round), whose accumulators start at `acc`;
     add_need: the row that
     brought each step's tensor."""
     adds, rings, add_frames = what.adds, what.rings, what.frames
@@ -263,7 +310,7 @@ def _epilogue(
             for t in cache.templates(name, lo, hi, [here, here], [], repeats=1, op=op, imm=imm):
                 rows.compute(t)
         return
-    for i, step in problem.steps(at[1]):
+    for i, step in todo:
         need: tuple[int, ...] = ()
         if step.access is None:
             operands, name = [here, here], map_instruction.name

@@ -65,7 +65,9 @@ class Problem:
     elements by memory. rounds: the contraction is done once more for each entry, first, with other
     constants and into the same accumulators; the entry's steps follow it. Their tensors are those
     of the epilogue, read alike, with values of their own. repeats: every round has the same
-    factors."""
+    factors. copies: then what the contraction made is kept instead of made again: after the first
+    addition the entry's steps change a copy of it, which is added to it. dropped: steps of the
+    epilogue that the last round leaves out."""
 
     embedding: Embedding
     isa: Isa
@@ -83,6 +85,13 @@ class Problem:
     depth: dict[str, int]
     rounds: tuple[tuple[Step, ...], ...] = ()
     repeats: bool = False
+    copies: bool = False
+    dropped: frozenset[int] = frozenset()
+
+    @property
+    def contractions(self) -> int:
+        """How often the products are made."""
+        return 1 if self.copies else len(self.rounds) + 1
 
     @property
     def sides(self) -> tuple[bool, bool]:
@@ -97,7 +106,7 @@ class Problem:
         """What follows a round, each step with the number of the epilogue's step whose tensor it
         reads."""
         if round == len(self.rounds):
-            return tuple(enumerate(self.epilogue))
+            return tuple((i, s) for i, s in enumerate(self.epilogue) if i not in self.dropped)
         reads = {str(s.access): i for i, s in enumerate(self.epilogue) if s.access is not None}
         return tuple(
             (-1 if s.access is None else reads[str(s.access)], s) for s in self.rounds[round]
@@ -117,8 +126,13 @@ def build(
     isa: Isa,
     rounds: tuple[tuple[Step, ...], ...] = (),
     repeats: bool = False,
+    copies: bool = False,
+    dropped: frozenset[int] = frozenset(),
 ) -> Problem:
-    """rounds, repeats: see Problem. Raises: Infeasible where the machine lacks a function."""
+    """rounds and what follows: see Problem.
+
+    Raises: Infeasible where the machine lacks a function.
+    """
     # An operator that fits one micro-operation has no loop; one of extent 1 keeps what follows
     # plain.
     counters = embedding.counters or (Counter("once", 1, True),)
@@ -163,6 +177,8 @@ def build(
         depth={m.name: reach(isa, m.name) for m in isa.memories},
         rounds=rounds,
         repeats=repeats,
+        copies=copies,
+        dropped=dropped,
     )
 
 

@@ -80,7 +80,8 @@ def propose(
     assert rhs is not None
     isa = problem.isa
     room = {k: v - reserve.elems.get(k, 0) for k, v in problem.depth.items()}
-    acc_room = room[problem.dst.memory]
+    # Beside the sums of a tile stands their copy.
+    acc_room = room[problem.dst.memory] // (2 if problem.copies else 1)
     moves = {
         c: (bool(problem.lhs.step[c].any()), bool(rhs.step[c].any()))
         for c in range(len(problem.extents))
@@ -133,7 +134,7 @@ def propose(
     chunks_r = prod([c for c in problem.reductions if moves[c][1]])
     chunks = prod(list(problem.reductions))
     # Every round reads constants of its own, and the activations again.
-    rounds = len(problem.rounds) + 1
+    rounds = problem.contractions
     own_l, own_r = problem.sides
     chunks, trimmed_steps = chunks * rounds, trimmed_steps * rounds
     again_l, again_r = (1 if own else rounds for own in (own_l, own_r))

@@ -51,7 +51,7 @@ class Scheduler:
     def layer(self, site: Site, choice: Choice) -> Layer:
         """Raises: Infeasible where no tile fits."""
         made, e, role = site.made, choice.embedding, choice.role
-        problem = build_problem(e, self.isa, made.rounds, made.repeats)
+        problem = build_problem(e, self.isa, made.rounds, made.repeats, made.copies, made.dropped)
         x = getattr(problem, role)
         pitch = choice.fits[0].pitch if choice.fits else None
         order = None if pitch is None else _order(pitch, x.grid, len(choice.fits))
@@ -63,7 +63,7 @@ class Scheduler:
             i: s.bias_range for i, s in enumerate(made.op.epilogue) if s.bias_range is not None
         }
         key = (made.op.text(), tuple(sorted((n, t.shape) for n, t in made.op.tensors.items())),
-               str(made.rounds), e.formula(), order, out)  # fmt: skip
+               str(made.rounds), made.copies, made.dropped, e.formula(), order, out)  # fmt: skip
         if key not in self._found:
             best = search(
                 [problem], self.meter, self.costs, ranges=ranges, count=self.options.schedules,
@@ -125,14 +125,14 @@ def constants(layer: Layer, isa: Isa) -> dict[int, Bytes]:
             continue
         layout = e.layouts[region.operand]
         packed: dict[int, NDArray[Any]] = {}
-        for turn in set(region.rounds) or {len(made.constants) - 1}:
+        for turn in set(region.rounds) or {0}:
             array = made.constants[turn][layout.tensor]
             elements = pack(layout, e, isa, array)
             if trick is not None and region.operand == _added(layer, trick.step):
                 elements = factor_elements(elements, trick, region, e, isa)
             axes = (*region.order, *range(len(region.grid), elements.ndim))
             packed[turn] = elements.transpose(axes)
-        turns = region.rounds or (len(made.constants) - 1,) * len(region.boxes)
+        turns = region.rounds or (0,) * len(region.boxes)
         parts = [
             np.ascontiguousarray(packed[turn][tuple(slice(a, b) for a, b in box)]).reshape(-1)
             for turn, box in zip(turns, region.boxes, strict=True)

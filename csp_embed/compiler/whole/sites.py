@@ -202,11 +202,12 @@ def price_of(e: Embedding, made: Lowered, costs: Costs, role: str) -> int:
     more = len(made.rounds)
     steps = sum(len(s) for s in made.rounds)
     other = next((r for r in ("lhs", "rhs") if r != role), "rhs")
-    compute = e.cost["compute_cycles"] + costs.step * (
-        more * e.cost["steps"] + steps * e.cost["vectors"]
-    )
-    again = 0.0 if made.repeats else more * e.cost.get(f"{other}_bytes", 0.0)
-    read = e.cost["read_cycles"] + again / costs.read_bytes
+    again = costs.reset_step + 2 * costs.tensor_step if made.copies else 0.0
+    compute = e.cost["compute_cycles"] + (costs.step * steps + again) * e.cost["vectors"]
+    if not made.copies:
+        compute += costs.step * more * e.cost["steps"]
+    constants = 0.0 if made.repeats else more * e.cost.get(f"{other}_bytes", 0.0)
+    read = e.cost["read_cycles"] + constants / costs.read_bytes
     write = e.cost["write_cycles"]
     return round(max(compute, read, write) + (compute + read + write) / 32)
 

@@ -43,13 +43,14 @@ def lowered(task: Task) -> Lowered | str:
         return "its sums may wrap around int32"
     found, refused = recipes(rule, one.weights, one.bias) if task.recipes is None else task.recipes
     for recipe in sorted(found, key=lambda r: r.extra(one.steps)):
-        made = contracted(one, recipe, rule.clamp)
+        copies = recipe.copies(one.steps)
+        made = contracted(one, recipe, rule.clamp, copies)
         if isinstance(made, str):
             refused = [*refused, made]
             continue
         proof = f"{recipe.name}: equal for every sum that can occur, {task.proved}"
-        return Lowered(*made, task.reads, task.operand, task.arrange, task.fill, recipe, proof,
-                       tuple(refused))  # fmt: skip
+        return Lowered(*made[:3], task.reads, task.operand, task.arrange, task.fill, recipe, proof,
+                       tuple(refused), copies, made[3])  # fmt: skip
     return "no exact sequence of steps: " + "; ".join(refused)
 
 

@@ -31,7 +31,9 @@ class Lowered:
     program's x; `fill` stands wherever no element does. arrange: an array in the shape of the
     graph's output in that of the program's. fill: the stored value that `operand` fills in. recipe:
     how it is requantised. proof: what was proved, in words. refused: other recipes, and why they
-    were not taken."""
+    were not taken. copies: instead of a second round, the steps after the first one change a copy
+    of the sums, which is added to them. dropped: steps of the epilogue whose tensor is 0 in the
+    last round."""
 
     op: Operator
     rounds: tuple[tuple[Step, ...], ...]
@@ -43,6 +45,8 @@ class Lowered:
     recipe: Recipe
     proof: str
     refused: tuple[str, ...] = ()
+    copies: bool = False
+    dropped: frozenset[int] = frozenset()
 
     @property
     def repeats(self) -> bool:
@@ -76,14 +80,18 @@ class Contraction:
     steps: int
 
 
-def contracted(task: Contraction, recipe: Recipe, clamp: Pair) -> tuple[Any, ...] | str:
-    """(op, rounds, constants), or why the sums might wrap around int32."""
+def contracted(
+    task: Contraction, recipe: Recipe, clamp: Pair, copies: bool
+) -> tuple[Any, ...] | str:
+    """(op, rounds, constants, dropped steps), or why the sums might wrap around int32."""
     weights, biases = _rounds(task, recipe)
     amount = _shifts(recipe)
     last = recipe.amount - amount  # what the steps between the rounds have shifted already
     why = _wraps(weights, biases, recipe)
     if why:
         return why
+    if copies:  # the sum keeps what was added first
+        biases[-1] = biases[-1] - biases[0]
     channel = task.base.out.index[-1]
     used = {kind for steps in recipe.between for kind, _ in steps}
     lanes = np.unique(last).size > 1 or any(kind.endswith("lanes") for kind in used)
@@ -120,7 +128,8 @@ def contracted(task: Contraction, recipe: Recipe, clamp: Pair) -> tuple[Any, ...
     if "sign_lanes" in used:
         assert recipe.bits is not None
         constants[0]["s"] = (30 - recipe.bits).astype(np.int32)
-    return op, tuple(between), tuple(constants)
+    dropped = frozenset([0]) if copies and not biases[-1].any() else frozenset[int]()
+    return op, tuple(between), tuple(constants), dropped
 
 
 def _shifts(recipe: Recipe) -> int:

@@ -35,6 +35,7 @@ STEPS = tuple((d, j) for d in (1, 3, 5, 7) for j in range(FAR + 1 - d.bit_length
 """d * 2^j: by how much a negative sum's constant may be less, when sums are rescaled."""
 NEIGHBOURS = 40  # factors on either side of the slope that are tried
 MOST_DIGITS = 5
+COPY = 6  # cycles: reset, add to the copy, add it back, and a constant
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +94,12 @@ class Recipe:
         """Cycles a vector beyond one round with its bias. products: steps of one contraction."""
         steps = sum(2 if op.endswith("lanes") else 1 for s in self.between for op, _ in s)
         lanes = 1 if np.unique(self.amount).size > 1 else 0
-        return (self.rounds - 1) * (products + 1) + steps + lanes
+        again = COPY if self.copies(products) else (self.rounds - 1) * (products + 1)
+        return again + steps + lanes
+
+    def copies(self, products: float) -> bool:
+        """Whether a copy of the sums is cheaper than making them again."""
+        return self.rounds == 2 and not self.digits and products + 1 > COPY
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,7 +234,9 @@ def _even(task: _Task) -> Recipe | str:
         between: Steps = (("shr", -(31 - int(near[0]))), ("shr", 31))
     else:
         between = (("shr_lanes", 0), ("shr", -31), ("shr", 31))
-    offsets = (half, half + (zero << near))
+    # An even zero point does not change which numbers are even: then it is added at once.
+    first = half + np.where(zero % 2 == 0, zero << near, 0)
+    offsets = (first, half + (zero << near))
     return task.recipe("even", np.ones_like(near), offsets, (between,), near)
 
 

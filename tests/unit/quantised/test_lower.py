@@ -11,6 +11,7 @@ import pytest
 from one_operator import Model
 from shift_layers import Net
 
+from csp_embed.ir.operator import Step
 from csp_embed.network.lower.layer import lower
 from csp_embed.network.lower.lowered import Lowered
 from csp_embed.network.quantised.onnx_graph import read_onnx
@@ -36,6 +37,9 @@ def nets() -> dict[str, Net]:
         "dense": Net.begin(9, (1, 40)).dense(17, 8),
         "dense, relu": Net.begin(10, (1, 40)).dense(17, 7, relu=True, zero=-128),
         "shift by one": Net.begin(11, (1, 3)).dense(6, 1, zero=2, largest=1),
+        "many products, both signs": Net.begin(17, (1, 7, 7, 16)).conv(
+            18, 3, [7, 9, 8], relu=False, zero=-4
+        ),
         "arbitrary": Net.begin(13, image).conv(9, 3, [7.3, 6.8, 7.9]),
         "arbitrary, both signs": Net.begin(14, image).conv(9, 3, [7.3, 8.1], relu=False, zero=-4),
         "arbitrary, depthwise": Net.begin(15, image).conv(5, 3, [5.4, 6.6], depthwise=True),
@@ -48,7 +52,15 @@ def evaluated(made: Lowered, arrays: tuple[Any, ...]) -> Any:
     """The rounds by NumPy: the plain formula's sums, then each step on int32."""
     op, acc = made.op, np.int64(0)
     result = op.tensors[op.out.tensor]
-    for held, steps in zip(made.constants, [*made.rounds, op.epilogue], strict=True):
+    last = tuple(s for i, s in enumerate(op.epilogue) if i not in made.dropped)
+    kept: Any = None
+    for held, steps in zip(made.constants, [*made.rounds, last], strict=True):
+        if kept is not None:  # a copy was changed, and is added to the sum itself
+            acc = wrapped(acc + kept)
+            kept = None
+            for step in steps:
+                acc = wrapped(stepped(step.op, acc, value_of(step, held)))
+            continue
         names = [n for n in op.tensors if n not in ("b", "s")]
         tensors = {n: op.tensors[n] for n in names} | {
             op.out.tensor: replace(result, dtype="int32")
@@ -57,12 +69,17 @@ def evaluated(made: Lowered, arrays: tuple[Any, ...]) -> Any:
         operands = {n: held[n] for n in held if n in names}
         sums = evaluate(plain, {"x": made.operand(arrays, made.fill), **operands})
         acc = wrapped(acc + sums[op.out.tensor].astype(np.int64))
-        for step in steps:
-            value: Any = step.imm
-            if step.access is not None:
-                value = held[step.access.tensor].astype(np.int64)
-            acc = wrapped(stepped(step.op, acc, np.asarray(value)))
+        for n, step in enumerate(steps):
+            if made.copies and kept is None and (n > 0 or step.op != "add"):
+                kept = acc
+            acc = wrapped(stepped(step.op, acc, value_of(step, held)))
     return acc.astype(np.int8)
+
+
+def value_of(step: Step, held: Any) -> Any:
+    if step.access is None:
+        return np.asarray(step.imm)
+    return held[step.access.tensor].astype(np.int64)
 
 
 def wrapped(values: Any) -> Any:

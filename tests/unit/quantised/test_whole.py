@@ -146,6 +146,23 @@ def test_residual_networks_on_other_machines(
     assert run(capsys, "check", file).code == 0
 
 
+def test_a_copy_of_the_sums_instead_of_a_second_round(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Many products and results of both signs: cheaper than making the sums again."""
+    path, file = tmp_path / "m.tflite", tmp_path / "m.npz"
+    net = Net.begin(8, (1, 7, 7, 16)).conv(18, 3, [7, 9, 8], relu=False, zero=-4)
+    path.write_bytes(net.conv(18, 3, 6, depthwise=True, relu=False, zero=3).content())
+    graph = read_tflite(path)
+    for op in graph.operators:
+        made = lower(graph, op)
+        assert not isinstance(made, str)
+        assert (made.recipe.name, made.copies) == ("sign", True)
+    got = run(capsys, "build", path, "-o", file, "--samples", 3, "--json")
+    assert (got.code, got.document["differences"]) == (0, 0)
+    assert run(capsys, "check", file).code == 0
+
+
 def test_the_host_between_two_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A softmax in the middle: two programs, and the second reads what the host wrote."""
     net = Net.begin(3, (1, 4, 4, 3)).conv(12, 3, 7).pool().dense(8, 7)
