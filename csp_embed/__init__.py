@@ -7,9 +7,10 @@ Folders, in the order in which data flows:
     embed/      which scalar operation runs in which lane; rooms: space/ (digits and options),
                 algebra/ (rows, layouts, counts, cost), model/ (CP-SAT), pins/, explain/,
                 certificate/, ground/ (point by point)
-    schedule/   tiles, loop order, buffers, tokens; chosen by simulated cycles
-    targets/    stream/: instruction words, micro-ops, DRAM images; source/: C for CPUs
-    judge/      every checker; shares no code with the builders
+    schedule/   tiles, boxes, loop orders, and the search over them by simulated cycles
+    targets/    stream/: schedules of a stream (DMA, micro-ops, slots, tokens), its words and
+                DRAM images; source/: C for CPUs
+    judge/      every checker; shares no code with the builders; certify/: for all inputs
     sim/        functional/ (values), cycles/ (time), tvm/ (foreign engines), traces, debugging
     compiler/   the stages in order (chain), the kernel that comes out, sweeps over layers
     network/    layer graphs: onnx/ (models), files/ (graph, platform, plan), profiles/ (costs),
@@ -17,7 +18,7 @@ Folders, in the order in which data flows:
                 operators compute a quantised layer exactly)
     partition/  which device runs which layer when: view, bounds/, methods/, models/
     serving/    which layers of a large model stand on which servers
-    run/        executes plans
+    run/        executes plans; hosts/: on other hosts, by TCP or Dask
     report/     tables, pictures, HTML
     commands/   the command line, below `cli.py`
 """

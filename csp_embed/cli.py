@@ -22,7 +22,8 @@ from csp_embed.streams import Guarded, open_missing
 
 # In the order of `--help`. A module that is missing here has no command (tests/unit/test_cli.py).
 GROUPS = (
-    "compile", "simulate", "inspect", "isa", "deepbench", "build", "model", "partition", "serve",
+    "compile", "simulate", "inspect", "certify", "isa", "deepbench", "build", "model", "partition",
+    "hosts", "serve",
 )  # fmt: skip
 
 app = typer.Typer(

@@ -98,7 +98,16 @@ class SimError(CspEmbedError):
 
 
 class WorkerDied(CspEmbedError):
-    """A process that worked for us ended before its work did: killed, or out of memory."""
+    """A process that worked for us ended before its work did: killed, or out of memory.
+
+    device: whose it was, where it was a device of a plan.
+    """
 
     kind = "worker"
     exit_code = 5
+    device = ""
+
+    def of(self, device: str) -> WorkerDied:
+        """Itself, with the device that is lost."""
+        self.device = device
+        return self

@@ -20,6 +20,7 @@ KINDS: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("replicas", "batch", "workers", "seed"), (int,)),
     **dict.fromkeys(("max_latency", "min_throughput", "time_limit", "effort"), (int, float)),
     **dict.fromkeys(("objective", "method", "cost_model"), (str,)),
+    "share": (bool,),
     "fix": (Mapping,),
     "start": (Plan,),
 }

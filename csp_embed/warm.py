@@ -34,7 +34,7 @@ def compiler() -> None:
 
 
 def planner() -> None:
-    """List schedules, annealing, splitting and windows, for both objectives."""
+    """List schedules, annealing, splitting and windows, for both objectives; pipelines."""
     from csp_embed.ir.network import LATENCY, THROUGHPUT
     from csp_embed.network.made.generate import layered
     from csp_embed.partition.solve import solve
@@ -43,6 +43,10 @@ def planner() -> None:
     for objective in (LATENCY, THROUGHPUT):
         for method in ("heft", "anneal", "split"):
             solve(graph, platform, objective=objective, method=method, effort=0.02)
+        solve(
+            graph, platform, objective=objective, method="anneal", effort=0.02,
+            cost_model="dnn-partitioning",
+        )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from csp_embed.compiler.source_kernel import compile_source
+from csp_embed.compiler.source_chain import compile_source
 from csp_embed.errors import CspEmbedError
 from csp_embed.files import atomic
 from csp_embed.ir.operator import Operator

@@ -6,6 +6,8 @@
         every method on thirteen networks: value over the best bound, seconds, the verifier's word
     scripts/bench_networks platforms [--limit S] [--jobs N]
         two committed platforms: the plan against the fastest GPU alone, beside the bound's ratio
+    scripts/bench_networks shared    [--limit S] [--jobs N] [--networks A,B]
+        throughput with layers shared between devices (partition --share), three platforms
 
 The networks: nine topologies of the onnx wheel's test data, a transformer, two wired networks, a
 quantised integer network. Graph inputs and outputs are free. Times are wall clock.
@@ -252,12 +254,51 @@ def platforms(names: Sequence[str], limit: float, jobs: int) -> None:
             )
 
 
+def run_shared(item: tuple[str, str], limit: float) -> tuple[float, float, float, str]:
+    """(GPU alone over shared plan, GPU alone over bound, gap, a line)."""
+    name, platform = item
+    machine = read_platform(find_platform(platform))
+    graph = network(name, machine)
+    one = solve(graph, machine, objective="throughput", time_limit=limit / 2)
+    plan = solve(graph, machine, objective="throughput", time_limit=limit, share=True)
+    alone, gpu = on_one_gpu(graph, machine, "throughput")
+    assert not check_plan(graph, machine, plan)
+    value = plan.objective or 1.0
+    ratio, most = alone / value, alone / plan.lower_bound
+    text = (
+        f"{name}, {platform}: {gpu} alone {alone:.4f} ms a sample, one placement "
+        f"{one.objective:.4f} (its bound {one.lower_bound:.4f}), shared {value:.4f} by "
+        f"{len(plan.replicas) or 1}, bound {plan.lower_bound:.4f}, gap {100 * (plan.gap or 0):.2f} "
+        f"%; {ratio:.2f} times (bound {most:.2f}), {plan.seconds or 0:.1f} s"
+    )
+    return ratio, most, plan.gap or 0.0, text
+
+
+def shared(names: Sequence[str], limit: float, jobs: int) -> None:
+    """Throughput with layers shared between devices, against the bound over all mixtures."""
+    for platform in (*PLATFORMS, "xeon_v100_t4"):
+        rows = []
+        for *figures, text in spread(
+            jobs, partial(run_shared, limit=limit), [(n, platform) for n in names]
+        ):
+            print(text, flush=True)
+            rows.append(figures)
+        ratios, bounds, gaps = zip(*rows, strict=True)
+        print(
+            f"# {platform}: geometric mean {statistics.geometric_mean(ratios):.2f} times the "
+            f"fastest GPU alone (bound {statistics.geometric_mean(bounds):.2f}), best "
+            f"{max(ratios):.2f}; gap median {100 * statistics.median(gaps):.2f} %, worst "
+            f"{100 * max(gaps):.2f} %\n",
+            flush=True,
+        )
+
+
 def main() -> None:
     """Reads the arguments."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("table", choices=("times", "methods", "platforms"))
+    parser.add_argument("table", choices=("times", "methods", "platforms", "shared"))
     parser.add_argument("--models", help="times: light models, all unless given")
     parser.add_argument("--networks", help="methods, platforms: all unless given")
     parser.add_argument("--clock", default="cpu", help="times: wall, or cpu for a busy machine")
@@ -271,8 +312,10 @@ def main() -> None:
         times((args.models or ",".join(light_names())).split(","), args.clock, args.runs)
     elif args.table == "methods":
         methods(names, args.limit, args.jobs, args.platform)
-    else:
+    elif args.table == "platforms":
         platforms(names, args.limit, args.jobs)
+    else:
+        shared(names, args.limit, args.jobs)
 
 
 if __name__ == "__main__":

@@ -13,13 +13,13 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "unit" / "serving"))
 
-import serving_oracle as oracle  # noqa: E402
+import serving_tiny as tiny_cases  # noqa: E402
 
-from csp_embed.errors import Infeasible  # noqa: E402
-from csp_embed.serving.check import check  # noqa: E402
-from csp_embed.serving.plan import plan, serve  # noqa: E402
-from csp_embed.serving.plan_file import ServingPlan  # noqa: E402
-from csp_embed.serving.read import instance_from, read_instance  # noqa: E402
+from csp_embed.serving.files.plan_file import ServingPlan  # noqa: E402
+from csp_embed.serving.files.read import instance_from, read_instance  # noqa: E402
+from csp_embed.serving.judge.check import check  # noqa: E402
+from csp_embed.serving.plan import plan  # noqa: E402
+from csp_embed.serving.simulate import generated_trace, simulate  # noqa: E402
 
 
 def known(folder: Path, limit: float | None) -> None:
@@ -37,40 +37,62 @@ def known(folder: Path, limit: float | None) -> None:
         )
 
 
-def tiny(count: int) -> None:
-    """Every placement tried: how often the optimum is found and proved, and is any claim wrong."""
-    equal = proved = wrong = 0
-    for seed in range(count):
-        document = oracle.random_document(seed, machines=3 + seed % 2, layers=4 + seed % 2)
-        best = float(oracle.best(document))
-        try:
-            found = serve(document)
-        except Infeasible:
-            equal += best == 0
-            wrong += best != 0
+def tiny(count: int, only: str | None) -> None:
+    """Every placement tried, extension by extension: how often the optimum is found and proved; is
+    any claim wrong, or refused by the judge?"""
+    print("extension                 instances  found  proved  infeasible  wrong  refused  CPU s")
+    for name in tiny_cases.NAMES:
+        if only is not None and only != name:
             continue
-        value = found.value or 0.0
-        equal += abs(value - best) <= 1e-9 * max(best, 1)
-        proved += found.status == "OPTIMAL"
-        wrong += value > best * (1 + 1e-9) or found.bound < best * (1 - 1e-9)
-    print(f"{count} instances: optimum found in {equal}, proved in {proved}, wrong claims {wrong}")
-
-
-def large(sizes: list[int], limit: float) -> None:
-    """Clusters of eight types whose rates fall about as 1/k."""
-    print("machines      value      bound   gap %   CPU s  judged")
-    for size in sizes:
-        instance = instance_from(_cluster(size))
-        found = plan(instance, time_limit=limit)
+        tally = dict.fromkeys(("found", "proved", "infeasible", "wrong", "refused"), 0)
+        seconds = 0.0
+        for seed in range(count):
+            document, options, best = tiny_cases.case(name, seed)
+            begin = time.process_time()
+            for key, value in tiny_cases.compared(document, options, best).items():
+                tally[key] += value
+            seconds += time.process_time() - begin
         print(
-            f"{size:8} {found.value or 0:10.1f} {found.bound:10.1f} {100 * (found.gap or 0):7.3f} "
-            f"{found.seconds:7.1f}  {_judged(instance, found)}",
+            f"{name:25} {count:9} {tally['found']:6} {tally['proved']:7} {tally['infeasible']:11} "
+            f"{tally['wrong']:6} {tally['refused']:8} {seconds:6.1f}",
             flush=True,
         )
 
 
-def _cluster(size: int) -> dict[str, Any]:
-    draw = random.Random(size)
+def large(sizes: list[int], limit: float, seeds: int) -> None:
+    """Clusters of eight types whose rates fall about as 1/k."""
+    print("machines  seed      value      bound   gap %   CPU s  judged")
+    for size in sizes:
+        for seed in range(seeds):
+            instance = instance_from(_cluster(size, seed))
+            found = plan(instance, time_limit=limit, seed=seed)
+            print(
+                f"{size:8} {seed:5} {found.value or 0:10.1f} {found.bound:10.1f} "
+                f"{100 * (found.gap or 0):7.3f} {found.seconds:7.1f}  {_judged(instance, found)}",
+                flush=True,
+            )
+
+
+def simulated(folder: Path, limit: float) -> None:
+    """Predicted tokens/s beside those of a simulation of 2,000 requests that are all there."""
+    print("instance            predicted   simulated  share %  binds")
+    for path in sorted(folder.glob("*.json")):
+        if json.loads(path.read_text()).get("format") != "layer-placement-1":
+            continue
+        instance = read_instance(path)
+        found = plan(instance, time_limit=limit)
+        at = {name: i for i, name in enumerate(instance.machines)}
+        placed = {at[m]: (a, b + 1) for m, (a, b) in found.placement.items()}
+        run = simulate(instance, placed, generated_trace(2000, None))
+        print(
+            f"{path.stem:18} {run.predicted:10.1f} {run.tokens_per_s:11.1f} "
+            f"{100 * run.tokens_per_s / run.predicted:8.1f}  {run.binding}",
+            flush=True,
+        )
+
+
+def _cluster(size: int, seed: int) -> dict[str, Any]:
+    draw = random.Random(size + 10_000 * seed)
     types = {
         f"t{t}": {
             "max_layers": 4 + 3 * t,
@@ -107,18 +129,22 @@ def _judged(instance: Any, found: ServingPlan) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("known", "tiny", "large"))
+    parser.add_argument("what", choices=("known", "tiny", "large", "simulated"))
     parser.add_argument("--folder", type=Path, default=ROOT.parent / "shared" / "serving")
     parser.add_argument("--limit", type=float, default=None, help="CPU seconds per instance")
     parser.add_argument("--count", type=int, default=200)
+    parser.add_argument("--only", default=None, help="tiny: one extension")
+    parser.add_argument("--seeds", type=int, default=1, help="large: clusters of each size")
     parser.add_argument("--sizes", type=int, nargs="+", default=[50, 200, 1000])
     options = parser.parse_args()
     if options.what == "known":
         known(options.folder, options.limit)
     elif options.what == "tiny":
-        tiny(options.count)
+        tiny(options.count, options.only)
+    elif options.what == "simulated":
+        simulated(options.folder, options.limit or 20.0)
     else:
-        large(options.sizes, options.limit or 60.0)
+        large(options.sizes, options.limit or 60.0, options.seeds)
 
 
 if __name__ == "__main__":

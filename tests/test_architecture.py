@@ -105,8 +105,9 @@ def test_the_picture_is_the_chain() -> None:
 
 TASKS = (
     "operator", "instruction set", "kind of instruction", "constraint family", "epilogue step",
-    "schedule decision", "rule of a judge", "cost of the simulator", "partitioning method",
-    "ONNX operator", "operator of quantised networks", "command", "figure of a report", "stage",
+    "schedule decision", "rule of a judge", "promise about DRAM", "cost of the simulator",
+    "partitioning method", "ONNX operator", "operator of quantised networks", "command",
+    "figure of a report", "stage",
 )  # fmt: skip
 
 

@@ -13,7 +13,6 @@ from csp_embed.errors import InputError
 from csp_embed.files import check_folder, check_outputs
 
 if TYPE_CHECKING:
-    from csp_embed.commands.job import Job
     from csp_embed.commands.watch import Watch
 
 EXAMPLES = """Compiles one operator for a machine, checks the stream, simulates it and compares with
@@ -121,8 +120,11 @@ def compile_command(
     # The first stages look at no machine, so theirs is not read either.
     machine = None if stop_after in FRONT else load_isa(isa, vta_config)
     if machine is not None and target_of(machine) == "source":
-        asked = source_job.Asked(op, machine, mode, pins, seed or 0, data, output, selftest, engine)
-        source_job.run(context, asked, as_json)
+        source = source_job.SourceJob(
+            op, machine, mode, pins, top, reuse, within, seed or 0, data, output, certificate, dot,
+            selftest, engine, explain, watch,
+        )  # fmt: skip
+        source_job.run(context, source, stages, show, as_json)
         return
     refuse_ignored(
         context, ("selftest", "engine"), f"--isa {isa}",
@@ -151,22 +153,11 @@ def compile_command(
     if stages:
         print_json({"stages": chain}) if as_json else print(chain)
     elif stop_after is not None:
-        _print_artefact(job, text, show, as_json)
+        watch.print_stopped(op.name, text, job.notes, show, as_json)
     elif as_json:
         print_json(result.document(explain) | watch.document())
     else:
         say(result.text(explain))
-
-
-def _print_artefact(job: Job, text: str, show: bool, as_json: bool) -> None:
-    """What `--stop-after` stopped at: whole with --show, else how long it is."""
-    stage = job.watch.stop_after
-    if as_json:
-        print_json({"artefact": stage, "text": text} | job.watch.document())
-        return
-    print(text if show else f"{job.op.name}: {stage} made, {len(text.splitlines())} lines (--show)")
-    for note in job.notes:
-        say(f"note: {note}")
 
 
 def _refuse_numbers(top: int, seed: int | None, host_weight: float, within: float) -> None:

@@ -50,6 +50,9 @@ def deepbench_command(
     simulate_macs: Annotated[
         int, typer.Option(help="largest layer that is simulated and compared with NumPy")
     ] = 300_000_000,
+    certify: Annotated[
+        bool, typer.Option("--certify", help="prove every stream right for all inputs")
+    ] = False,
     dask: Annotated[str | None, typer.Option(help="address of a Dask scheduler")] = None,
     time_limit: Annotated[
         float | None,
@@ -72,7 +75,11 @@ def deepbench_command(
 
       csp-embed deepbench networks --vta-config 1x32x32 --out nets.jsonl
 
+      csp-embed deepbench all --certify --no-strict --simulate-macs 0 --jobs 2
+
       csp-embed deepbench my.json --jobs 2 --time-limit 600 --out mine.jsonl
+
+      csp-embed deepbench conv000,gemm008 --isa x86_avx512_vnni --out cpu.jsonl
     """
     begin = time.monotonic()
     from csp_embed.compiler.layers import Setting, sweep
@@ -80,8 +87,9 @@ def deepbench_command(
     from csp_embed.machine.load import load_isa
     from csp_embed.ops import deepbench
     from csp_embed.ops.layer_list import read_layer_list
-    from csp_embed.report.sweep import CLASS_HEAD, class_rows, layer_row
-    from csp_embed.targets import require_stream
+    from csp_embed.report import sweep as by_cycles
+    from csp_embed.report import sweep_source as by_time
+    from csp_embed.targets import target_of
 
     if selection in ("conv", "gemm", "all", "networks"):
         records = deepbench.layers(selection)
@@ -115,12 +123,22 @@ def deepbench_command(
             hint="--simulate-macs 0",
         )
     # What no layer could do is refused before the sweep, not once per layer.
-    machine = require_stream(load_isa(isa, vta_config), "deepbench")
+    machine = load_isa(isa, vta_config)
+    native = target_of(machine) == "source"
+    if native:
+        why = "kernels of C are run, compared with NumPy and timed"
+        refuse_ignored(
+            context,
+            ("memory", "strict", "simulate_macs", "certify", "cache"),
+            f"--isa {isa}",
+            why=why,
+        )
+        strict = False
     costs = costs_of(machine, memory or "")
     memory = costs.memory if memory is None else memory
     setting = Setting(
         isa, None if vta_config is None else str(vta_config), memory, layout, strict, simulate_macs,
-        None if cache is None else str(cache),
+        None if cache is None else str(cache), certify,
     )  # fmt: skip
     if time_limit is not None:
         if not time_limit > 0:
@@ -138,7 +156,7 @@ def deepbench_command(
             for result in rows:
                 results.append(result)
                 if not as_json:
-                    say(layer_row(result))
+                    say((by_time if by_time.is_measured(result) else by_cycles).layer_row(result))
         except TimeLimit as error:
             late = error  # What is finished is shown all the same.
         finally:
@@ -147,7 +165,9 @@ def deepbench_command(
         print_json(results)
     else:
         if results:
-            say_table(CLASS_HEAD, class_rows(results), "by class (geometric means)", keys=2)
+            shown = by_time if native else by_cycles
+            rows_ = shown.class_rows(results)
+            say_table(shown.CLASS_HEAD, rows_, "by class (geometric means)", keys=2)
         if out is not None and out.exists():
             say(f"wrote {out}; `csp-embed report {out} -o report.html` makes a page of it")
     if late is not None:

@@ -61,6 +61,7 @@ def check_command(
     csp-embed check conv1.npz --certificate; csp-embed check certificate.json;
     csp-embed check plan.json --graph g.json
     """
+    from csp_embed.compiler.source_file import is_source
     from csp_embed.judge.certificate import check_certificate
     from csp_embed.judge.formula import formula_problems
     from csp_embed.machine.program_file import isa_of, read_program
@@ -75,6 +76,12 @@ def check_command(
     if _is_text(file):
         refuse_ignored(context, ("values", "certificate", "platform"), "a certificate")
         _show_certificate(file, check_certificate(_read(file)), as_json)
+        return
+    if is_source(file):
+        from csp_embed.commands import source_run
+
+        # Its certificate is part of what is judged anyway.
+        source_run.check(context, file, values, as_json)
         return
     refuse_ignored(context, ("platform",), "a program", why="plans have platforms")
     program = read_program(file)

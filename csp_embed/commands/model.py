@@ -12,7 +12,7 @@ import typer
 from csp_embed.commands.common import print_json, progress, say, say_table
 from csp_embed.commands.given import refuse_ignored
 from csp_embed.commands.operator_options import Asked, with_operator
-from csp_embed.errors import Infeasible
+from csp_embed.errors import Infeasible, InputError
 from csp_embed.files import PICTURES, atomic, check_writable
 
 if TYPE_CHECKING:
@@ -96,6 +96,13 @@ def _alternatives(asked: Asked, tell: Tell) -> tuple[Any, list[dict[str, Any]]]:
 
     tell("choosing", 0, 1)
     kernel = compile_operator(asked.op, asked.isa, options=asked.options, progress=tell)
+    if kernel.embedding is None:
+        raise InputError(
+            f"{asked.op.name} has no embedding in {asked.isa.name} to explain",
+            where=asked.op.formula(),
+            why=f"it is plain loops, since {kernel.why}",
+            hint="csp-embed explain deepbench:conv000 explains a layer with products",
+        )
     others = by_kind(problem_of(asked.op, asked.isa, asked.options))
     known: dict[str, float | None] = {e.formula(): c for e, c in kernel.candidates}
     known[kernel.embedding.formula()] = kernel.cycles

@@ -60,9 +60,8 @@ def asked(given: dict[str, Any]) -> Asked:
     """Raises: OperatorError, SpecError, InputError."""
     from csp_embed.compiler.options import Options
     from csp_embed.machine.load import load_isa
-    from csp_embed.targets import require_stream
 
     op = request.from_options(given["what"], given["shape"] or [], given["step"] or [], given)
     mode, pins = request.pins(given["layout"] or [], given["fix"] or [], given["forbid"] or [])
-    isa = require_stream(load_isa(given["isa"], given["vta_config"]), "this command")
+    isa = load_isa(given["isa"], given["vta_config"])
     return Asked(op, isa, Options(layout=mode, memory=given["memory"], pins=pins))

@@ -52,8 +52,8 @@ if TYPE_CHECKING:
 
 # Parameters that mean one plan; --pareto makes several, of both objectives.
 OF_ONE_PLAN = (
-    "objective", "max_latency", "min_throughput", "replicas", "batch", "start", "explain", "table",
-    "gantt", "picture", "report", "trace",
+    "objective", "max_latency", "min_throughput", "replicas", "batch", "share", "start", "explain",
+    "table", "gantt", "picture", "report", "trace",
 )  # fmt: skip
 OF_MODELS = ("granularity", "io_free", "assume_int8")  # parameters for ONNX models
 
@@ -99,6 +99,9 @@ def partition(
     pareto: Annotated[int | None, typer.Option(help="So many plans of the front.")] = None,
     replicas: ReplicasOption = 1,
     batch: BatchOption = 1,
+    share: Annotated[
+        bool, typer.Option(help="Throughput: samples take several placements, in chosen shares.")
+    ] = False,
     cost_model: Annotated[str | None, typer.Option(help=f"{LINKS} or {DNN}.")] = None,
     granularity: GranularityOption = "fused",
     dim: DimOption = None,
@@ -198,6 +201,7 @@ def partition(
             "min_throughput": min_throughput,
             "replicas": replicas,
             "batch": batch,
+            "share": share,
             "start": before,
             "progress": tell,
         }
@@ -230,6 +234,9 @@ def _ignored(network: str, values: Mapping[str, Any]) -> dict[str, str]:
         found["allow_unknown_devices"] = "an ONNX model, whose costs are made for the platform"
     else:
         found |= dict.fromkeys(OF_MODELS, "a graph file, which has its layers and costs")
+        again = "--from" if values["start"] else "--lost" if values["lost"] else ""
+        if again:  # devices may be missing then, and their costs are passed over
+            found["allow_unknown_devices"] = again
     known = without_effect({**values, "cost_model": cost_model_of(network, values["cost_model"])})
     names = {"seed": "solver_seed"}
     found |= {names.get(name, name): mode for name, mode in known.items()}

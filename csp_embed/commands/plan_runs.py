@@ -9,7 +9,9 @@ import typer
 
 from csp_embed.commands.common import print_json, progress, say, stderr
 from csp_embed.commands.given import refuse_ignored
+from csp_embed.commands.hosts import TokenOption, WorkersOption, read_token
 from csp_embed.commands.plan_options import (
+    PLANS,
     ClockOption,
     DimOption,
     JsonOption,
@@ -174,16 +176,45 @@ def run_plan_command(
         tuple[int, int] | None, typer.Option(help="Exchange two parts: the comparison must fail.")
     ] = None,
     clock: ClockOption = "wall",
+    worker: WorkersOption = None,
+    dask: Annotated[
+        str | None, typer.Option(help="A Dask scheduler whose workers announce devices.")
+    ] = None,
+    token_file: TokenOption = None,
+    in_flight: Annotated[
+        int, typer.Option(min=0, help="Measure throughput with so many inputs under way.")
+    ] = 0,
+    samples: Annotated[int, typer.Option(min=2, help="Inputs to measure throughput over.")] = 40,
+    replan: Annotated[
+        str | None,
+        typer.Option(help="Where a worker is lost: plan the rest, write it here, go on."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Cut the model at the plan's borders, run every part on its device, compare every tensor."""
-    from csp_embed.commands.plan_inputs import compile_layer, is_onnx, load_inputs, request_of
+    """Cut the model at the plan's borders, run every part on its device, compare every tensor.
+
+    Devices run here, or where a worker announces their name: csp-embed worker --help.
+    """
+    from csp_embed.commands.plan_hosts import hosts_of, run_with_losses
+    from csp_embed.commands.plan_inputs import (
+        Inputs,
+        compile_layer,
+        is_onnx,
+        load_inputs,
+        request_of,
+    )
     from csp_embed.network.files.plan import read_plan, same_graph
     from csp_embed.network.profiles.measure import read_inputs
+    from csp_embed.run.execute import RunReport
     from csp_embed.run.report import report_document, report_text
     from csp_embed.run.run_plan import refuse_unequal, run_plan
 
     check_folder(export)
+    check_outputs((replan, PLANS), reads=(model, plan_file))
+    if not in_flight:
+        refuse_ignored(context, ("samples",), "no --in-flight", hint="--in-flight 4")
+    if not worker:
+        refuse_ignored(context, ("token_file",), "no --worker", hint="--worker HOST:PORT")
     plan = read_plan(plan_file)
     _refuse_seed(context, weights, inputs_file)
     request = request_of(plan, model, platform)
@@ -199,23 +230,21 @@ def run_plan_command(
         _refuse_wrong(
             plan, inputs.graph, inputs.platform, f"csp-embed check {plan_file} --graph {model}"
         )
-        report = run_plan(
-            inputs.model,
-            plan,
-            inputs.platform,
-            compile_layer=compile_layer,
-            weights=weights,
-            seed=seed,
-            runs=runs,
-            warm_ups=warm_ups,
-            inputs=None if inputs_file is None else read_inputs(inputs_file),
-            export_to=export,
-            run_from=parts,
-            swap=swap,
-            assume_int8=request.assume_int8,
-            clock=clock,
-            progress=tell,
-        )
+        given = None if inputs_file is None else read_inputs(inputs_file)
+        with hosts_of(worker or (), read_token(token_file), dask, inputs.platform) as hosts:
+
+            def run(plan: Plan, inputs: Inputs) -> RunReport:
+                assert inputs.model is not None
+                return run_plan(
+                    inputs.model, plan, inputs.platform, compile_layer=compile_layer,
+                    weights=weights, seed=seed, runs=runs, warm_ups=warm_ups, inputs=given,
+                    export_to=export, run_from=parts, swap=swap,
+                    assume_int8=request.assume_int8, clock=clock, hosts=hosts,
+                    in_flight=in_flight, samples=samples, progress=tell,
+                )  # fmt: skip
+
+            done = run_with_losses(run, plan, inputs, request, hosts, replan)
+        plan, inputs, report = done.plan, done.inputs, done.report
     for remark in same_graph(plan, inputs.graph, inputs.platform):
         stderr.print(f"note: {remark}", markup=False, highlight=False)
     if as_json:

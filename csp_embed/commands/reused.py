@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from csp_embed.compiler.source_file import is_source, read
 from csp_embed.errors import CheckError, InputError
 from csp_embed.ir.embedding import Embedding
 from csp_embed.judge.certificate import check_certificate, operator_of, rebuild
@@ -17,7 +18,8 @@ def embedding_of(path: Path, isa: Isa) -> Embedding:
     Raises: InputError where there is none or it is for another machine; CheckError where its
     certificate does not hold.
     """
-    document = read_program(path).meta.get("certificate")
+    meta = read(path).meta if is_source(path) else read_program(path).meta
+    document = meta.get("certificate")
     if not isinstance(document, dict) or "embedding" not in document:
         raise InputError(
             f"{path} carries no embedding",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
@@ -12,8 +11,14 @@ from csp_embed.commands.plan_options import JsonOption
 from csp_embed.errors import CheckError, InputError, TimeLimit
 from csp_embed.files import atomic, check_writable
 
+# What a plan says beyond value and bound, by objective.
+ANSWERED = ("cost", "cost_bound", "request_s", "request_s_bound")
+
 InstanceArgument = Annotated[str, typer.Argument(help="layer-placement-1 or csp-embed-cluster/1.")]
 ForInstance = Annotated[str, typer.Option("--instance", help="The instance of the plan.")]
+PlatformOption = Annotated[
+    str | None, typer.Option(help="A partitioner's platform file for a cluster's machines.")
+]
 PlanArgument = Annotated[str, typer.Argument(help="Plan file: csp-embed-serving/1.")]
 
 
@@ -31,10 +36,19 @@ def register(app: typer.Typer) -> None:
 
 def plan_command(
     instance: InstanceArgument,
+    platform: PlatformOption = None,
     output: Annotated[str | None, typer.Option("-o", "--output", help="Plan file.")] = None,
-    objective: Annotated[str, typer.Option(help="tokens, or cost.")] = "tokens",
+    objective: Annotated[
+        str, typer.Option(help="tokens (most), latency (shortest requests) or cost (least).")
+    ] = "tokens",
     min_tokens: Annotated[
-        float | None, typer.Option(help="Tokens/s that the cheapest plan must carry.")
+        float | None, typer.Option(help="Latency and cost: tokens/s to be carried.")
+    ] = None,
+    first_token: Annotated[
+        float | None, typer.Option(help="Seconds that a request alone may take to its first token.")
+    ] = None,
+    per_token: Annotated[
+        float | None, typer.Option(help="Seconds that it may take for each further token.")
     ] = None,
     time_limit: Annotated[
         float | None, typer.Option(help="CPU seconds on one core; without: counted work.")
@@ -43,35 +57,29 @@ def plan_command(
     picture: Annotated[str | None, typer.Option(help="Layers by machine: .svg.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Which machine holds which layers, for the most tokens/s, and how far that is from the best.
+    """Which machine holds which layers, and how far that is from the best.
 
     Example: [dim]csp-embed serve plan cluster.json -o plan.json --time-limit 60[/dim]
     """
-    from csp_embed.serving.load import variant_of, variants
-    from csp_embed.serving.plan import best_of, plan
-    from csp_embed.serving.plan_file import write_plan
+    from csp_embed.serving.files.load import variant_of, variants
+    from csp_embed.serving.files.plan_file import write_plan
+    from csp_embed.serving.plan import best_of
     from csp_embed.serving.report import draw, report_text
 
     check_writable(output)
     check_writable(picture, (".svg",))
-    choices = variants(instance)
+    choices = variants(instance, platform)
     options: dict[str, Any] = {
         "objective": objective,
         "min_tokens": min_tokens,
+        "first_token_s": first_token,
+        "token_s": per_token,
         "time_limit": time_limit,
         "seed": solver_seed,
     }
     with progress(quiet=as_json) as tell:
         options["progress"] = tell
-        if objective == "cost" and len(choices) > 1:
-            raise InputError(
-                "the least cost over several tensor-parallel degrees is not searched for",
-                hint="list one degree in tensor_parallel of every server",
-            )
-        if len(choices) > 1:
-            found = best_of(choices, **options)
-        else:
-            found = replace(plan(choices[0].instance, **options), degrees=dict(choices[0].degrees))
+        found = best_of(choices, **options)
     if found.value is None:
         _no_plan(found, as_json)
     cluster = variant_of(choices, found.document()).instance
@@ -93,16 +101,17 @@ def plan_command(
 def check_command(
     plan: PlanArgument,
     instance: ForInstance,
+    platform: PlatformOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Verify a plan's value and its bound in exact arithmetic, without a solver."""
-    from csp_embed.serving.check import check, check_choices
-    from csp_embed.serving.load import variants
-    from csp_embed.serving.plan_file import read_plan
+    from csp_embed.serving.files.load import variants
+    from csp_embed.serving.files.plan_file import read_plan
+    from csp_embed.serving.judge.check import check, check_choices
 
-    choices, document = variants(instance), read_plan(plan)
+    choices, document = variants(instance, platform), read_plan(plan)
     if len(choices) > 1:
-        faults = check_choices([(v.degrees, v.instance) for v in choices], document)
+        faults = check_choices([(v.batch or 0, v.instance) for v in choices], document)
     else:
         faults = check(choices[0].instance, document)
     rows = [{"kind": f.kind, "where": f.where, "text": f.text} for f in faults]
@@ -125,14 +134,25 @@ def check_command(
             why="; ".join(f"{f.kind}: {f.text}" for f in faults[:5]),
             hint="`csp-embed serve plan` writes plans that pass",
         )
+    say("accepted: " + _proved(document))
+
+
+def _proved(document: dict[str, Any]) -> str:
+    """What an accepted plan carries, and the bound that was verified."""
+    carried = f"{document['value']:.6g} tokens/s"
+    for key, unit in (("cost", "per hour"), ("request_s", "s a request")):
+        if document.get(key) is not None:
+            bound = document.get(f"{key}_bound")
+            proved = "no bound stated" if bound is None else f"lower bound {bound:.6g} proved"
+            return f"{document[key]:.6g} {unit}, {proved}; {carried}"
     bound = document.get("bound")
-    stated = "no bound stated" if bound is None else f"bound {bound:.6g} proved"
-    say(f"accepted: {document['value']:.6g} tokens/s, {stated}")
+    return carried + (", no bound stated" if bound is None else f", bound {bound:.6g} proved")
 
 
 def simulate_command(
     plan: PlanArgument,
     instance: ForInstance,
+    platform: PlatformOption = None,
     trace: Annotated[
         str | None, typer.Option(help="CSV: arrival_s,prompt_tokens,output_tokens.")
     ] = None,
@@ -140,8 +160,12 @@ def simulate_command(
     rate: Annotated[
         float | None, typer.Option(help="Requests/s, Poisson; without: all at once.")
     ] = None,
-    prompt: Annotated[int, typer.Option(min=1, help="Mean prompt tokens.")] = 750,
-    output_tokens: Annotated[int, typer.Option(min=1, help="Mean generated tokens.")] = 240,
+    prompt: Annotated[
+        int | None, typer.Option(min=1, help="Mean prompt tokens; without: the instance's.")
+    ] = None,
+    output_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Mean generated tokens; without: the instance's.")
+    ] = None,
     in_flight: Annotated[
         int | None, typer.Option(min=1, help="Requests that a pipeline holds at a time.")
     ] = None,
@@ -149,18 +173,30 @@ def simulate_command(
     as_json: JsonOption = False,
 ) -> None:
     """Run a plan under a trace of requests: tokens/s, waiting, percentiles, what binds."""
+    from csp_embed.serving.files.trace_file import read_trace
     from csp_embed.serving.report import simulation_document, simulation_text
-    from csp_embed.serving.simulate import generated_trace, simulate
-    from csp_embed.serving.trace_file import read_trace
+    from csp_embed.serving.simulate import generated_trace, simulate, ways
 
     if rate is not None and not 0 < rate < float("inf"):
         raise InputError(f"--rate {rate}", hint="a finite number above 0")
-    cluster, _, placement = _accepted(plan, instance)
+    cluster, document, placement = _accepted(plan, instance, platform)
     if trace is not None:
+        if rate is not None or prompt is not None or output_tokens is not None:
+            raise InputError(
+                "a trace states arrivals and lengths itself",
+                hint="leave out --rate, --prompt and --output-tokens, or --trace",
+            )
         wanted = read_trace(trace)
     else:
-        wanted = generated_trace(requests, rate, seed, prompt, output_tokens)
-    found = simulate(cluster, placement, wanted, in_flight)
+        phases = cluster.phases
+        wanted = generated_trace(
+            requests,
+            rate,
+            seed,
+            prompt or round(phases.prompt),
+            output_tokens or round(phases.output),
+        )
+    found = simulate(cluster, placement, wanted, in_flight, ways(cluster, document))
     if as_json:
         print_json(simulation_document(found))
     else:
@@ -171,6 +207,7 @@ def export_command(
     plan: PlanArgument,
     instance: ForInstance,
     to: Annotated[str, typer.Option(help="vllm, llama.cpp or json.")],
+    platform: PlatformOption = None,
     model: Annotated[
         str, typer.Option(help="Model name or file, as the target wants it.")
     ] = "MODEL",
@@ -183,7 +220,7 @@ def export_command(
     from csp_embed.serving.export.engines import engines
 
     check_writable(output)
-    cluster, document, _ = _accepted(plan, instance)
+    cluster, document, _ = _accepted(plan, instance, platform)
     if to == "vllm":
         text = vllm.lines(engines(cluster, document, "vLLM"), model)
     elif to == "llama.cpp":
@@ -200,16 +237,18 @@ def export_command(
     say(f"written to {output}")
 
 
-def _accepted(plan: str, instance: str) -> tuple[Any, dict[str, Any], dict[int, tuple[int, int]]]:
+def _accepted(
+    plan: str, instance: str, platform: str | None
+) -> tuple[Any, dict[str, Any], dict[int, tuple[int, int]]]:
     """Instance, plan document and placement [first, end); only of a plan that fits the instance."""
-    from csp_embed.serving.check import check
-    from csp_embed.serving.load import variant_of, variants
-    from csp_embed.serving.plan_file import read_plan
+    from csp_embed.serving.files.load import variant_of, variants
+    from csp_embed.serving.files.plan_file import read_plan
+    from csp_embed.serving.judge.check import check
 
     document = read_plan(plan)
-    cluster = variant_of(variants(instance), document).instance
+    cluster = variant_of(variants(instance, platform), document).instance
     # The bound does not matter here, and takes the longest to verify.
-    faults = check(cluster, {**document, "bound": None})
+    faults = check(cluster, {**document, "bound": None, "request_s_bound": None})
     if faults:
         raise CheckError(
             f"{plan} is no plan for {instance}", where=faults[0].where, why=faults[0].text
@@ -228,7 +267,7 @@ def _answer(plan: Any) -> dict[str, Any]:
         "gap": plan.gap,
         "method": plan.method,
         "interrupted": plan.interrupted,
-        **{key: plan.more[key] for key in ("cost", "cost_bound") if key in plan.more},
+        **{key: plan.more[key] for key in ANSWERED if key in plan.more},
     }
 
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from csp_embed.commands import source_run
 from csp_embed.commands.common import print_json, progress, say
-from csp_embed.commands.given import refuse_ignored
+from csp_embed.commands.given import given_options, refuse_ignored
 from csp_embed.errors import InputError, SimError
 from csp_embed.files import PICTURES, check_outputs
 
@@ -30,7 +31,12 @@ def simulate_command(
     context: typer.Context,
     file: Annotated[str, typer.Argument(metavar="FILE", help="A program file (.npz).")],
     engine: Annotated[
-        str, typer.Option("--engine", metavar="|".join(ENGINES), help="Values, cycles, or both.")
+        str,
+        typer.Option(
+            "--engine", metavar="|".join((*ENGINES, *source_run.ENGINES)),
+            help="Values, cycles, or both; of a CPU's program: native or interpreted, the first"
+            " that can by default.",
+        ),
     ] = "both",
     memory: Annotated[
         str | None,
@@ -85,15 +91,22 @@ def simulate_command(
       csp-embed simulate conv1.npz --break 120 --dump acc[0:4] --dump dram[0x1000:0x1040]
 
       csp-embed simulate conv1.npz --engine tvm-fsim --tvm-lib ~/vta/build
+
+      csp-embed simulate cpu.npz --engine interpreted
     """
     from csp_embed.commands.simulate_cycles import cycle_part
     from csp_embed.commands.simulate_text import dump_lines, summary_lines
+    from csp_embed.compiler.source_file import is_source
     from csp_embed.judge.tokens import stuck
     from csp_embed.machine.bits import decode
     from csp_embed.machine.program_file import isa_of, read_program
     from csp_embed.sim.debug import dump
     from csp_embed.sim.functional.run import run
 
+    if is_source(file):
+        asked = engine if "engine" in given_options(context) else None
+        source_run.simulate(context, file, asked, as_json)
+        return
     if engine not in ENGINES:
         raise InputError(
             f"no engine '{engine}'", where="--engine", why=f"known: {', '.join(ENGINES)}"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from csp_embed.commands.common import print_json, say
 from csp_embed.errors import InputError
 
 
@@ -49,6 +51,18 @@ class Watch:
             self.printed.append({"artefact": name, "text": text})
         else:
             print(f"--- after {name}\n{text}")
+
+    def print_stopped(
+        self, name: str, text: str, notes: Sequence[str], show: bool, as_json: bool
+    ) -> None:
+        """What `--stop-after` stopped at: whole with --show, else how long it is."""
+        if as_json:
+            print_json({"artefact": self.stop_after, "text": text} | self.document())
+            return
+        short = f"{name}: {self.stop_after} made, {len(text.splitlines())} lines (--show)"
+        print(text if show else short)
+        for note in notes:
+            say(f"note: {note}")
 
     def document(self) -> dict[str, Any]:
         """What `--json` adds, where artefacts were asked for."""

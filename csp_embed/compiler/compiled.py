@@ -6,7 +6,7 @@ judges, measures or reports takes a `Compiled`, so that nothing there depends on
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -63,15 +63,17 @@ class Compiled:
         """Number of the region of that operand."""
         return next(n for n, r in enumerate(self.schedule.regions) if r.operand == operand)
 
-    def images(self, tensors: Mapping[str, Array]) -> dict[int, NDArray[np.uint8]]:
-        """DRAM bytes per region of all operands.
+    def images(
+        self, tensors: Mapping[str, Array], skip: Container[int] = ()
+    ) -> dict[int, NDArray[np.uint8]]:
+        """DRAM bytes per region of all operands but those regions to `skip`.
 
         Raises: InputError where a tensor is missing or has the wrong shape or type.
         """
         out = {}
         trick = self.schedule.bias_trick
         for n, region in enumerate(self.schedule.regions):
-            if region.operand == "dst":
+            if region.operand == "dst" or n in skip:
                 continue
             if region.operand == "const":
                 if trick is not None:
@@ -81,7 +83,7 @@ class Compiled:
             packed = pack(
                 layout, self.embedding, self.isa, operand(self.operator, tensors, layout.tensor)
             )
-            if trick is not None and region.operand == _add_name(self.operator, trick.step):
+            if trick is not None and region.operand == step_operand(self.operator, trick.step):
                 packed = factor_elements(packed, trick, region, self.embedding, self.isa)
             out[n] = region_bytes(region, packed)
         return out
@@ -120,6 +122,7 @@ class Compiled:
         return "\n".join(listing(self.isa, self.lowered.stream))
 
 
-def _add_name(op: Operator, step: int) -> str:
+def step_operand(op: Operator, step: int) -> str:
+    """The layout's operand of the epilogue's step number `step`, which reads a tensor."""
     number = sum(1 for s in op.epilogue[:step] if s.access is not None)
     return f"add{number}"

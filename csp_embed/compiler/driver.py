@@ -15,8 +15,10 @@ from csp_embed.compiler.kernel import Kernel
 from csp_embed.compiler.measuring import Meter
 from csp_embed.compiler.options import Options, with_short
 from csp_embed.compiler.ranges import magnitudes
-from csp_embed.compiler.setting import setting_of, silent
-from csp_embed.compiler.source_kernel import SourceKernel, compile_source
+from csp_embed.compiler.setting import setting_of
+from csp_embed.compiler.source_chain import compile_source
+from csp_embed.compiler.source_kernel import SourceKernel
+from csp_embed.compiler.source_schedule import schedule_source
 from csp_embed.errors import Infeasible, InputError
 from csp_embed.ir.embedding import Embedding
 from csp_embed.ir.operator import Operator
@@ -64,9 +66,7 @@ def compile(
     options = with_short(options, layout=layout, memory=memory)
     machine = machine_of(isa, config)
     if target_of(machine) == "source":
-        return compile_source(
-            op, machine, constants_of(op, w, b), options=options, tell=progress or silent
-        )
+        return compile_source(op, machine, constants_of(op, w, b), options=options, tell=progress)
     made = chain(setting_of(op, machine, options, w=w, b=b, tell=progress)).run(op)
     kernel: Kernel = made["program"]
     return kernel
@@ -76,8 +76,11 @@ def scheduled_cycles(
     embedding: Embedding, isa: Isa, options: Options, *, schedules: int = 4, refine: int = 6
 ) -> float | None:
     """Cycles of a good schedule of one embedding by the cycle engine; None where no tile of it
-    fits. A shorter search than that of `compile`.
+    fits. A shorter search than that of `compile`. Of a machine that runs C: the price of its best
+    register tile.
     """
+    if target_of(isa) == "source":
+        return schedule_source([embedding], isa).tried[0].price.total
     costs = costs_of(isa, options.memory or "")
     try:
         found = search(

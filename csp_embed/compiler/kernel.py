@@ -21,6 +21,7 @@ from csp_embed.ops.data import random_tensors
 from csp_embed.report.kernel import render
 
 if TYPE_CHECKING:
+    from csp_embed.judge.certify.certificate import Certificate
     from csp_embed.sim.functional.run import Run
 
 Array = NDArray[Any]
@@ -101,6 +102,16 @@ class Kernel(Compiled):
         """Problems of the embedding and the stream, and of the values on these operands (random
         ones where none are given); empty for a good kernel. What `csp-embed check` does."""
         return verify.problems_of(self, self.program(self._filled(operands, named)), values=True)
+
+    def certify(self, *, rounds: int = 1, seed: int | None = None) -> Certificate:
+        """Whether the stream computes the formula for every input: `.ok`, `.show()`; what is
+        proved and assumed is in docs/certify.md. What `csp-embed certify` does of a file.
+
+        rounds: random points; each multiplies the error's probability. seed: of these points.
+        """
+        from csp_embed.compiler.certifying import certified
+
+        return certified(self, rounds=rounds, seed=seed)
 
     def save(self, path: str | Path, *operands: Any, **named: Any) -> None:
         """Writes a program file (docs/program-file.md) with these operands, random ones where none

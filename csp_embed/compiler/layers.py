@@ -29,7 +29,8 @@ REFERENCE_MACHINE = ("1x16x16", "de10")
 class Setting:
     """What a sweep holds fixed. config: path of a vta_config.json or None. simulate_macs: largest
     layer that is simulated
-    and compared with NumPy. strict: also compile with the strict layout."""
+    and compared with NumPy. strict: also compile with the strict layout. certify: prove the stream
+    right for all inputs."""
 
     isa: str = "vta"
     config: str | None = None
@@ -38,6 +39,7 @@ class Setting:
     strict: bool = True
     simulate_macs: int = 300_000_000
     cache: str | None = None
+    certify: bool = False
 
 
 def measure(record: Mapping[str, Any], setting: Setting) -> dict[str, Any]:
@@ -64,6 +66,7 @@ def _identity(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def _measure(record: Mapping[str, Any], setting: Setting) -> dict[str, Any]:
     from csp_embed.compiler.driver import Options, compile
+    from csp_embed.compiler.source_layers import measure_source
     from csp_embed.compiler.verify import judge
     from csp_embed.embed.algebra.packing import pack
     from csp_embed.machine.costs import costs_of
@@ -73,9 +76,13 @@ def _measure(record: Mapping[str, Any], setting: Setting) -> dict[str, Any]:
     from csp_embed.ops.data import random_tensors
     from csp_embed.report.kernel import figures
     from csp_embed.sim.cycles.engine import simulate_cycles
+    from csp_embed.targets import target_of
 
     op = deepbench.build(record)
     machine = load_isa(setting.isa, setting.config)
+    if target_of(machine) == "source":
+        found = measure_source(op, machine, setting.layout)
+        return found | {"count": record.get("count", 1), "status": "done"}
     cache = None if setting.cache is None else Path(setting.cache)
     options = Options(layout=setting.layout, memory=setting.memory, cache=cache)
     kernel = compile(op, machine, options=options)
@@ -112,6 +119,11 @@ def _measure(record: Mapping[str, Any], setting: Setting) -> dict[str, Any]:
         begin = time.perf_counter()
         pack(layout, kernel.embedding, machine, tensors[op.lhs.tensor])
         out["host_seconds"] = round(time.perf_counter() - begin, 6)
+    if setting.certify:
+        found = kernel.certify()
+        out |= {"certified": found.ok, "certify_seconds": found.seconds,
+                "log2_error": found.log2_error}  # fmt: skip
+        out["problems"] += list(found.problems[:5])
     if setting.strict and setting.layout == "relaxed":
         try:
             strict = compile(

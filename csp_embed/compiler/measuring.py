@@ -10,12 +10,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from csp_embed.ir.schedule import COMPUTE, LOAD, STORE, Schedule
+from csp_embed.ir.schedule import COMPUTE, LOAD, STORE, BiasTrick, Schedule
 from csp_embed.machine.costs import Costs
 from csp_embed.machine.interface import parse_memory
 from csp_embed.machine.spec import Isa
+from csp_embed.schedule.inputs import Problem
 from csp_embed.sim.cycles.engine import Engine
+from csp_embed.targets.stream.building.builder import StreamBuilder
 from csp_embed.targets.stream.lower import Lowered, lower
+from csp_embed.targets.stream.transfers import Rects
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class Measured:
 
 @dataclass
 class Meter:
-    """Measures schedules for one machine behind one memory interface; `Meter(isa, costs)`.
+    """Makes and measures schedules for one machine behind one memory interface.
 
     schedules: how many it was asked for, for reports. Raises: SpecError for costs that the engine
     cannot use.
@@ -39,14 +42,19 @@ class Meter:
     costs: Costs
     schedules: int = 0
     engine: Engine | None = field(init=False)
+    _known: Rects = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.engine = engine_of(self.isa, self.costs)
 
+    def builder(self, problem: Problem, bias: BiasTrick | None) -> StreamBuilder:
+        """What makes the schedules of `problem`, `bias` by multiply-accumulate."""
+        return StreamBuilder(problem, bias)
+
     def measure(self, schedule: Schedule) -> Measured:
         """Raises: InputError where the stream leaves the machine's addresses."""
         self.schedules += 1
-        lowered = lower(schedule, self.isa)
+        lowered = lower(schedule, self.isa, self._known)
         if self.engine is None:
             return Measured(estimate(schedule, self.isa), lowered, False)
         return Measured(float(self.engine.total(lowered.stream)), lowered, True)

@@ -13,10 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csp_embed import __version__
+from csp_embed.compiler.claims import claims
 from csp_embed.compiler.compiled import Compiled
 from csp_embed.compiler.element_addresses import digits
 from csp_embed.compiler.expected import SOURCE, expected_ranges
 from csp_embed.compiler.operands import operands
+from csp_embed.embed.algebra.packing import neutral
 from csp_embed.ir.stream import Program
 from csp_embed.machine.program_file import FORMAT, isa_meta
 from csp_embed.ops.reference import evaluate
@@ -76,6 +78,22 @@ def blank(kernel: Compiled) -> Program:
     )
 
 
+def bare(kernel: Compiled) -> Program:
+    """The program with its constants, and zeros for every element of an operand: for proofs about
+    all operands. `after` is empty.
+    """
+    op, data = kernel.operator, {}
+    for n, region in enumerate(kernel.schedule.regions):
+        layout = kernel.embedding.layouts.get(region.operand)
+        variable = layout is not None and layout.tensor not in op.values
+        if layout is not None and variable and neutral(layout, kernel.embedding) == 0:
+            data[n] = np.zeros(kernel.lowered.size_bytes[n], np.uint8)
+    zeros = {n: np.zeros(t.shape, t.dtype) for n, t in op.tensors.items() if n not in op.values}
+    data |= kernel.images(zeros, skip=data)
+    before = before_ranges(kernel.schedule, kernel.lowered, data)
+    return Program(meta(kernel), kernel.words, before, (), {})
+
+
 def loaded(kernel: Compiled, tensors: Mapping[str, Array]) -> Program:
     """The program with these operands in DRAM, before it runs: `after` holds zeros.
 
@@ -129,6 +147,7 @@ def meta(kernel: Compiled) -> dict[str, Any]:
         "layout": kernel.embedding.layout_mode,
         "certificate": kernel.certificate(),
         "tensors": tensors,
+        "claims": claims(kernel),
     }
 
 

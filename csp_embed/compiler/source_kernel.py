@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,33 +13,34 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from csp_embed.compiler.candidates import problem_of
 from csp_embed.compiler.operands import by_name, operands
-from csp_embed.compiler.options import Options
-from csp_embed.embed.explain.reasons import none as explain_none
-from csp_embed.embed.search import embeddings
-from csp_embed.errors import CheckError, Infeasible, InputError
+from csp_embed.compiler.source_schedule import Choice
+from csp_embed.embed.certificate.make import certificate
+from csp_embed.errors import CheckError, InputError, MissingLibrary
 from csp_embed.files import atomic
 from csp_embed.ir.embedding import Embedding
 from csp_embed.ir.operator import Operator
-from csp_embed.machine.compilable import require
 from csp_embed.machine.spec import Isa
 from csp_embed.ops.data import random_tensors
 from csp_embed.ops.reference import evaluate
-from csp_embed.targets.source import interpret
-from csp_embed.targets.source.build import Native, build, require_native
-from csp_embed.targets.source.emit import CFile, constant_data, write, write_plain
-from csp_embed.targets.source.lower import SourceProgram, lower
+from csp_embed.report.kernel import proved
+from csp_embed.targets.source import audit, interpret
+from csp_embed.targets.source.build import Native, build, c_compiler, require_native
+from csp_embed.targets.source.emit import CFile
+from csp_embed.targets.source.lower import SourceProgram
 from csp_embed.targets.source.selftest import main_text
 
 Array = NDArray[Any]
 ENGINES = ("native", "interpreted")
+# Interpreting takes about 40 microseconds a step; this many take a quarter of a minute.
+INTERPRETED_STEPS = 400_000
 
 
 @dataclass(frozen=True, repr=False)
 class SourceKernel:
     """embedding, program: None where the operator is plain loops, for the reason `why`.
-    constants: those whose values `compile` was given. seconds: of search and writing."""
+    constants: those whose values `compile` was given. seconds: of search and writing. tried: every
+    candidate with its price, the least first."""
 
     operator: Operator
     isa: Isa
@@ -49,6 +50,7 @@ class SourceKernel:
     why: str
     seconds: float
     constants: Mapping[str, Array] = field(default_factory=dict)
+    tried: tuple[Choice, ...] = ()
 
     def __repr__(self) -> str:
         op = self.operator
@@ -62,6 +64,54 @@ class SourceKernel:
         rows = 1 if tiling.rows is None else tiling.rows[1]
         columns = 1 if tiling.columns is None else tiling.columns[1]
         return f"{self.embedding.instruction}, {rows} x {columns} sums in registers"
+
+    @property
+    def cycles(self) -> float | None:
+        """Predicted, packing included; None for plain loops."""
+        return self.tried[0].price.total if self.tried else None
+
+    @property
+    def candidates(self) -> tuple[tuple[Embedding, float], ...]:
+        """(embedding, predicted cycles) of every candidate, fewest first."""
+        return tuple((c.embedding, c.price.total) for c in self.tried)
+
+    def engine(self) -> tuple[str, str]:
+        """(engine that can run the kernel here, or ""; why it is not run natively)."""
+        try:
+            c_compiler()
+            if self.program is not None:
+                require_native(self.isa)
+        except MissingLibrary as error:
+            why = f"{error.what}: {error.why}"
+            counters = None if self.embedding is None else self.embedding.counters
+            steps = 0 if counters is None else math.prod(c.extent for c in counters)
+            return ("interpreted" if 0 < steps <= INTERPRETED_STEPS else ""), why
+        return "native", ""
+
+    def certificate(self) -> dict[str, Any]:
+        """What was proved about the embedding; see `embed/certificate/make.py`. Raises: InputError
+        for plain loops, about which nothing is proved."""
+        if self.embedding is None:
+            raise InputError(
+                f"{self.operator.name} has no certificate",
+                why=f"it is plain loops, since {self.why}: no embedding was chosen",
+                hint="leave out the certificate",
+            )
+        first = [e.proof for e, _ in self.candidates if e.proof.get("rank") == 0]
+        return certificate(self.embedding, self.isa, best=first[0] if first else None)
+
+    def show(self) -> str:
+        """The C file: what `--print-after program` prints."""
+        return self.file.text
+
+    def verify(self) -> list[Any]:
+        """Rules that the embedding breaks, and templates that may leave their buffers."""
+        from csp_embed.judge import embedding as embedding_check
+
+        if self.embedding is None or self.program is None:
+            return []
+        found = embedding_check.judge(self.embedding, self.isa, limit=1_000_000).breaches
+        return [*found, *audit.breaches(self.program, self.isa)]
 
     @property
     def text(self) -> str:
@@ -100,15 +150,10 @@ class SourceKernel:
     def check(self, *given: Any, **named: Any) -> list[Any]:
         """Problems of the embedding, and of the values on these operands (random ones where none
         are given) against NumPy; empty for a good kernel."""
-        from csp_embed.judge import embedding as embedding_check
-
         asked = by_name(self.operator, given, named)
         tensors = self._declared(asked or {**random_tensors(self.operator, 0), **self.constants})
-        found: list[Any] = []
-        if self.embedding is not None:
-            found += embedding_check.judge(self.embedding, self.isa, limit=1_000_000).breaches
         difference = self.difference(tensors, self.native.run(tensors))
-        return [*found, *([difference] if difference else [])]
+        return [*self.verify(), *([difference] if difference else [])]
 
     def difference(self, tensors: Mapping[str, Array], result: Array) -> str:
         """The first element that differs from NumPy's, in words; "" where all are equal."""
@@ -120,13 +165,14 @@ class SourceKernel:
         where = ",".join(map(str, at))
         return f"{name}[{where}] is {int(result[at])}, and NumPy computes {int(expected[at])}"
 
-    def save(self, path: str | Path, selftest: Mapping[str, Array] | None = None) -> None:
-        """Writes the C file (.c), or builds it into a shared library (.so). selftest: operands on
-        which a main in the C file checks the kernel against NumPy's values."""
+    def save(self, path: str | Path, selftest: Mapping[str, Array] | None = None) -> list[str]:
+        """Writes the C file (.c), or builds the text into a shared library
+        (.so); the paths. selftest: operands on which a main in the C file checks the kernel against
+        NumPy's values."""
         target = Path(path)
         if target.suffix == ".so":
             build(self.file, self.isa, target, plain=self.program is None)
-            return
+            return [str(target)]
         if target.suffix != ".c":
             raise InputError(
                 f"{target} does not end in .c or .so",
@@ -138,6 +184,7 @@ class SourceKernel:
             file.write(self.file.text)
             if selftest is not None:
                 file.write(self.selftest(selftest))
+        return [str(target)]
 
     def selftest(self, tensors: Mapping[str, Array]) -> str:
         """A `main` for the C file: 0 where the kernel computes NumPy's values on these operands."""
@@ -155,15 +202,16 @@ class SourceKernel:
         if self.program is None or self.embedding is None:
             return "\n".join(lines)
         cost = self.embedding.cost
-        macs = cost["macs"]
-        cycles = self.program.tiling.cycles
+        price = self.tried[0].price
+        macs, cycles = cost["macs"], price.total
         work = sum(b.elements * np.dtype(b.dtype).itemsize for b in self.program.buffers)
         lines += [
             f"embedding  {self.embedding.formula()}",
             f"           {self.embedding.kind}, {cost['utilisation']:.1%} of the lanes carry"
             " products of the formula",
-            f"steps      {cost['steps']:,.0f}, about {cycles:,.0f} cycles by the spec's rates:"
-            f" {macs / max(cycles, 1):.1f} products a cycle",
+            f"steps      {cost['steps']:,.0f}; {price.show()}: {macs / max(cycles, 1):.1f} products"
+            " a cycle",
+            f"proof      {proved(self.embedding.proof)}; {self.seconds:.2f} s",
             f"buffers    {work:,} bytes",
         ]
         return "\n".join(lines)
@@ -175,83 +223,6 @@ class SourceKernel:
     def disassemble(self) -> str:
         """The C file: nothing lower is ours."""
         return self.file.text
-
-
-def compile_source(
-    op: Operator,
-    isa: Isa,
-    constants: Mapping[str, Array],
-    *,
-    options: Options | None = None,
-    name: str = "kernel",
-    tell: Callable[[str, int, int], None] = lambda text, done, total: None,
-) -> SourceKernel:
-    """The kernel of an operator for a machine with `control: source`.
-
-    options: layout and pins count; others are refused. A contraction is embedded; what no embedding
-    serves is plain loops, and says why. Pins are never dropped that way.
-    Raises: SpecError, InputError; Infeasible where pins leave nothing.
-    """
-    start = time.perf_counter()
-    options = Options() if options is None else options
-    require(isa)
-    _refuse_idle(options)
-    tell("embedding", 0, 1)
-    embedding, why = _embedding(op, isa, options)
-    if embedding is None:
-        file = write_plain(op, isa, name, why)
-        return SourceKernel(op, isa, file, None, None, why, _since(start), constants)
-    tell("writing", 0, 1)
-    program = lower(embedding, isa)
-    file = write(program, isa, name, _data(op, isa, program, {**op.values, **constants}))
-    return SourceKernel(op, isa, file, embedding, program, "", _since(start), constants)
-
-
-def _since(start: float) -> float:
-    return time.perf_counter() - start
-
-
-def _data(
-    op: Operator, isa: Isa, program: SourceProgram, known: Mapping[str, Array]
-) -> dict[str, Array]:
-    """The packed constants, where all of them are known and the kernel reads one; else nothing."""
-    wanted = {t for t in op.tensors if op.tensors[t].constant and t != op.out.tensor}
-    used = {p.layout.tensor for p in program.places.values()}
-    if not wanted & used or not wanted <= set(known):
-        return {}
-    return constant_data(program, isa, known)
-
-
-def _refuse_idle(options: Options) -> None:
-    """Raises: InputError for an option that has no effect where C is written."""
-    idle = ("memory", "top", "schedules", "refine", "host_weight", "cache", "reuse")
-    for name in idle:
-        if getattr(options, name) != getattr(Options(), name):
-            raise InputError(
-                f"{name} has no effect on a machine that runs C",
-                where=f"Options.{name}",
-                why="its kernels are one embedding and one tile, by the spec's costs",
-                hint=f"leave out {name}",
-            )
-
-
-def _embedding(op: Operator, isa: Isa, options: Options) -> tuple[Embedding | None, str]:
-    """(the embedding or None, why there is none)."""
-    if op.kind != "contract":
-        if options.pins:
-            raise InputError(
-                f"pins have no effect on {op.name}", why="it has no products to embed",
-                hint="leave out --fix, --forbid and tensor layouts",
-            )  # fmt: skip
-        return None, f"a {op.kind} has no products"
-    try:
-        problem = problem_of(op, isa, options)
-        found = embeddings(problem)[0]
-    except Infeasible as error:
-        if options.pins:
-            raise explain_none(op, isa, options.layout, options.pins).error(op, isa) from error
-        return None, error.why or error.what
-    return problem.pins.arrange(found), ""
 
 
 def judged(kernel: SourceKernel, tensors: Mapping[str, Array], engine: str) -> str:

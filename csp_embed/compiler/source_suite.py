@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csp_embed import ops
-from csp_embed.compiler.source_kernel import compile_source
+from csp_embed.compiler.source_chain import compile_source
 from csp_embed.errors import CspEmbedError, InputError, MissingLibrary
 from csp_embed.machine.spec import Isa
 from csp_embed.machine.templates import Template

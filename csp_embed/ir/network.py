@@ -201,7 +201,8 @@ class Device:
     profile, peak_ops_per_ms, bytes_per_ms: where costs come from; solvers read `Task.cost` only.
     efficiency: share of the peak by kind of layer (`default` for the rest); overhead_ms per layer;
     isa, vta_config, clock_mhz: a device whose costs are cycles of our own kernels.
-    operators: ONNX operator types that it can run; None: all.
+    operators: ONNX operator types that it can run; None: all. provider: the execution provider of
+    onnxruntime that runs its layers here; None: the CPU's, for devices of kind cpu.
     """
 
     name: str
@@ -217,6 +218,7 @@ class Device:
     vta_config: str | None = None
     clock_mhz: float | None = None
     operators: tuple[str, ...] | None = None
+    provider: str | None = None
 
 
 @dataclass(frozen=True)

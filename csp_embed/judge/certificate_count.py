@@ -50,8 +50,9 @@ def count(embedding: Embedding, isa: Isa, memory: str = "") -> dict[str, float]:
 
     Raises: LookupError where the spec lacks a number, InputError for an unreadable memory.
     """
-    if not isa.costs:
-        isa = replace(isa, costs=_UNSTATED)
+    derived = not isa.costs
+    if derived:
+        isa = replace(isa, costs=_UNSTATED if isa.program is None else _of_templates(isa))
     op = embedding.operator
     instruction = isa.instruction(embedding.instruction)
     contract = instruction.kind == "contract"
@@ -62,8 +63,7 @@ def count(embedding: Embedding, isa: Isa, memory: str = "") -> dict[str, float]:
     per_vector = isa.costs["contract"]["reset_step"] if contract else 0.0
     per_vector += sum(_step_cycles(embedding, isa, n) for n in range(len(op.epilogue)))
     unstated = MemoryInterface("")
-    stated = isa.costs is not _UNSTATED
-    asked = parse_memory(memory or default_memory(isa)) if stated else unstated
+    asked = unstated if derived else parse_memory(memory or default_memory(isa))
     port = isa.costs[asked.name]
     rate = float(asked.bytes_per_cycle or port["bytes_per_cycle"])
     burst = port["beat_bytes"] * port["burst_beats"]
@@ -100,6 +100,23 @@ def count(embedding: Embedding, isa: Isa, memory: str = "") -> dict[str, float]:
         "write_cycles": write / 256,
         "host_bytes": float(host),
         "objective": total / 8192,
+    }
+
+
+def _of_templates(isa: Isa) -> dict[str, dict[str, float]]:
+    """Those of a machine whose loops are C: the slowest template of each kind, and the last cache,
+    which answers at once."""
+    assert isa.program is not None
+    slowest: dict[str, float] = {}
+    for t in isa.program.templates:
+        slowest[t.kind] = max(slowest.get(t.kind, 0.0), 1 / t.per_cycle)
+    rate, step = float(isa.program.caches[-1].bytes_per_cycle), slowest.get("map", 0.0)
+    return {
+        "": {"bytes_per_cycle": rate, "beat_bytes": rate, "burst_beats": 1},
+        "contract": {"step": slowest["contract"], "reset_step": slowest["reset"]},
+        "map": {"immediate_step": step, "tensor_step": 2 * step},
+        "read": {"tags": 1},
+        "store": {"setup": 0, "word_gap": slowest["copy_out"]},
     }
 
 

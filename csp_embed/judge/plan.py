@@ -312,7 +312,7 @@ class Judge:
             r.task: r.device for r in rows if r.task in self.tasks and r.device in self.devices
         }
         self.loads = self.load_of(device, transfers)
-        for text in throughput_memory(self.graph, self.platform, device):
+        for text in throughput_memory(self.graph, self.platform, [device]):
             self.fault("memory", text[0], text[1])
         if self.plan.goal != LATENCY:
             self.compare_loads()
@@ -358,31 +358,36 @@ class Judge:
     # --- replicas ----------------------------------------------------------------------------
 
     def replicas(self) -> None:
-        """Data parallelism: disjoint devices; rates or shares add up; shared links add up."""
+        """Data parallelism: rates or shares add up; what is shared is not asked for too much.
+
+        Latency: devices are disjoint. Throughput: samples may share devices between placements;
+        loads add up by rate, weights of a layer are held once on a device."""
         taken: dict[str, int] = {}
         together: dict[str, Fraction] = defaultdict(Fraction)
+        copies: list[dict[str, str]] = []
         if self.plan.goal == LATENCY:
             total = sum(r.share for r in self.plan.replicas)
             if abs(total - self.plan.batch) > 1e-9:
                 self.fault("replica", "plan", f"shares add up to {total:g}, not {self.plan.batch}")
         for i, replica in enumerate(self.plan.replicas):
             device = self.one(replica.assignments)
-            for d in sorted(set(device.values())):
-                if taken.setdefault(d, i) != i:
-                    self.fault("replica", d, f"{d} serves replicas {taken[d]} and {i}")
             if self.plan.goal == LATENCY:
+                for d in sorted(set(device.values())):
+                    if taken.setdefault(d, i) != i:
+                        self.fault("replica", d, f"{d} serves replicas {taken[d]} and {i}")
                 if abs(replica.share - round(replica.share)) > 1e-9 or replica.share < 1:
                     self.fault("replica", f"replica {i}", f"takes {replica.share:g} samples")
                 self.latency(replica.assignments, replica.transfers, max(1, round(replica.share)))
             else:
                 for name, load in self.load_of(device, replica.transfers).items():
                     together[name] += load * exact(replica.share)
-                for text in throughput_memory(self.graph, self.platform, device):
-                    self.fault("memory", text[0], text[1])
+                copies.append(device)
         if self.plan.goal == LATENCY:
             self.overlaps()
             self.same("objective", self.plan.objective or 0.0, self.end, self.least)
             return
+        for text in throughput_memory(self.graph, self.platform, copies):
+            self.fault("memory", text[0], text[1])
         for name, busy in together.items():
             if sooner(Fraction(1), busy):
                 self.fault("load", name, f"needs {float(busy):.9g} ms per ms")

@@ -5,8 +5,9 @@ Imports nothing of the solvers. Every function takes device names by task id.
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 
 from csp_embed.ir.network import Platform, TaskGraph
@@ -118,44 +119,46 @@ def live_peak(
 
 
 def throughput_memory(
-    graph: TaskGraph, platform: Platform, device: Mapping[str, str]
+    graph: TaskGraph, platform: Platform, copies: Sequence[Mapping[str, str]]
 ) -> Iterator[tuple[str, str]]:
     """(device, text) where weights plus activations of all inputs in flight exceed memory.
+
+    copies: device by task of every placement that samples take. A layer's weights are held once
+    however many of them put it there; the activations of all add up.
 
     Steady state as a software pipeline: stage(t) = the largest, over the values that t reads, of
     stage(producer) + 1 if the device changes, + 0 if not. In one period a device runs its tasks
     once, in topological order. A value whose last consumer is k stages later is held for k further
     inputs; with k = 0 it lives until that consumer's turn."""
     tasks, order = graph.by_id(), graph.order()
-    if not any(t.activation_bytes for t in graph.tasks):
-        return
+    if len(copies) == 1 and not any(t.activation_bytes for t in graph.tasks):
+        return  # weights alone are counted where the placement is read
     before: dict[str, list[str]] = defaultdict(list)
     after: dict[str, list[str]] = defaultdict(list)
     for edge in graph.edges:
         before[edge.dst].append(edge.src)
         after[edge.src].append(edge.dst)
-    stage: dict[str, int] = {}
-    for t in order:
-        steps = [stage[s] + (device.get(s) != device.get(t)) for s in before[t]]
-        stage[t] = max(steps, default=0)
     for d in platform.devices:
         if d.memory_bytes is None:
             continue
-        mine = [t for t in order if device.get(t) == d.name]
-        turn = {t: i for i, t in enumerate(mine)}
-        held = sum((exact(tasks[t].weight_bytes) for t in mine), Fraction(0))
-        change = [Fraction(0)] * (len(mine) + 1)
-        for t in mine:
-            size = exact(tasks[t].activation_bytes)
-            later = max((stage[c] for c in after[t]), default=stage[t]) - stage[t]
-            held += later * size
-            end = len(mine) if later else max((turn[c] for c in after[t]), default=turn[t]) + 1
-            change[turn[t]] += size
-            change[end] -= size
-        level = peak = Fraction(0)
-        for step in change:
-            level += step
-            peak = max(peak, level)
-        if held + peak > exact(d.memory_bytes):
-            text = f"{float(held + peak):.12g} bytes with all inputs in flight"
+        kept = {t for copy in copies for t in order if copy.get(t) == d.name}
+        need = sum((exact(tasks[t].weight_bytes) for t in kept), Fraction(0))
+        for copy in copies:
+            stage: dict[str, int] = {}
+            for t in order:
+                steps = [stage[s] + (copy.get(s) != copy.get(t)) for s in before[t]]
+                stage[t] = max(steps, default=0)
+            mine = [t for t in order if copy.get(t) == d.name]
+            turn = {t: i for i, t in enumerate(mine)}
+            change = [Fraction(0)] * (len(mine) + 1)
+            for t in mine:
+                size = exact(tasks[t].activation_bytes)
+                later = max((stage[c] for c in after[t]), default=stage[t]) - stage[t]
+                need += later * size
+                end = len(mine) if later else max((turn[c] for c in after[t]), default=turn[t]) + 1
+                change[turn[t]] += size
+                change[end] -= size
+            need += max(itertools.accumulate(change), default=Fraction(0))
+        if need > exact(d.memory_bytes):
+            text = f"{float(need):.12g} bytes with all inputs in flight"
             yield d.name, f"{text}, has {d.memory_bytes:.12g}"

@@ -34,7 +34,7 @@ class Audit:
         mem = _memories(isa)
         elements = int(mem["flags"][-1] + mem["depth"][-1])
         ranges = extent(program)
-        dram, code = image(program, _uop_intervals(isa, table))
+        dram, code = image(program, uop_intervals(isa, table))
         names = [m.name for m in isa.memories]
         uop_memory = names.index(isa.uop_memory)
         contract_ops = operand_table(isa, "contract", 4)
@@ -134,7 +134,7 @@ def _finding(
     return None
 
 
-def _uop_intervals(isa: Isa, table: Table) -> list[tuple[int, int]]:
+def uop_intervals(isa: Isa, table: Table) -> list[tuple[int, int]]:
     """DRAM that micro-op loads may read, sorted and disjoint: all of the data that a walk needs."""
     memory = isa.memory(isa.uop_memory)
     c = table.c

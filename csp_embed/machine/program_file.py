@@ -82,7 +82,7 @@ def write_program(path: str | Path, program: Program) -> None:
         assert name not in _OWN, f"a tensor may not be called {name}"
         arrays[name] = [np.asarray(program.tensors[name])]
     with atomic(path, "wb") as file:
-        _write_npz(file, arrays)
+        write_arrays(file, arrays)
 
 
 def read_program(path: str | Path) -> Program:
@@ -91,7 +91,7 @@ def read_program(path: str | Path) -> Program:
     Raises: InputError naming the file and what is wrong: not there, not an npz, truncated, an array
         missing or of a wrong type, ranges that do not add up, overlap or leave the address space.
     """
-    arrays = _read_npz(Path(path))
+    arrays = read_arrays(Path(path))
     missing = [name for name in _OWN if name not in arrays]
     if missing:
         raise _bad(path, f"it lacks the arrays {', '.join(missing)}", "this is no program file")
@@ -177,7 +177,7 @@ def _range_arrays(when: str, ranges: Ranges) -> dict[str, Sequence[NDArray[Any]]
     }
 
 
-def _write_npz(file: IO[bytes], arrays: Mapping[str, Sequence[NDArray[Any]]]) -> None:
+def write_arrays(file: IO[bytes], arrays: Mapping[str, Sequence[NDArray[Any]]]) -> None:
     """A stored (uncompressed) npz; an array is given as its parts along axis 0."""
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
         for name, parts in arrays.items():
@@ -193,7 +193,7 @@ def _write_npz(file: IO[bytes], arrays: Mapping[str, Sequence[NDArray[Any]]]) ->
                     entry.write(part.tobytes(order))
 
 
-def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
+def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     try:
         with zipfile.ZipFile(path) as archive:
             return dict(_arrays(archive))

@@ -5,16 +5,16 @@ For callers (all fixed names):
     solve.solve(graph, platform, *, objective="latency"|"throughput", method="auto",
         cost_model="links"|"dnn-partitioning", contiguous=False, pipeline=False, max_latency=None,
         min_throughput=None, replicas=1, batch=1, time_limit=None, workers=1, seed=0, fix=None,
-        start=None, progress=None, effort=1.0) -> Plan
+        start=None, progress=None, effort=1.0, share=False) -> Plan
     solve.METHODS                    names for `method`
     pareto.pareto(graph, platform, *, points=8, ...) -> list[Plan]
     evaluate.evaluate(graph, platform, device_of, objective) -> Plan     of somebody's placement
     models.dnn_file.read_dnn(path, objective) -> (TaskGraph, Platform)   dnn-partitioning JSON
 
-Layers, each knowing those below it only (import linter): pareto, evaluate; solve; data_parallel;
-links, dnn_solve (the two cost models); table of methods; methods; models; proof; bounds; request,
-exact; timetable; kernels; view; portfolio (numbers and orders as data). A plan is judged by
-`csp_embed.judge.plan`.
+Layers, each knowing those below it only (import linter): pareto, evaluate; solve; data_parallel,
+mixture; links, dnn_solve (the two cost models); table of methods; methods; models; proof; bounds;
+request, exact; timetable; kernels; view; portfolio (numbers and orders as data). A plan is judged
+by `csp_embed.judge.plan`.
 
 fix: {task: device}. start: a plan to improve (devices that are gone are re-planned). A limit or a
 KeyboardInterrupt with a plan in hand returns it as FEASIBLE (method says "interrupted" on Ctrl-C:

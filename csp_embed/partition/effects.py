@@ -28,6 +28,9 @@ def without_effect(options: Mapping[str, Any]) -> dict[str, str]:
         found["workers"] = f"--method {method}"
     if model == DNN:
         found |= {"replicas": f"--cost-model {DNN}", "batch": f"--cost-model {DNN}"}
+        found["share"] = f"--cost-model {DNN}"
+    elif options.get("share"):
+        found["start"] = "--share"
     elif int(options.get("replicas", 1)) > 1 or int(options.get("batch", 1)) > 1:
         found["start"] = "--replicas or --batch"
     return found

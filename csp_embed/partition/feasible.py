@@ -10,7 +10,7 @@ from numba import njit
 
 from csp_embed.partition import kernels
 from csp_embed.partition.timetable import Timetable
-from csp_embed.partition.view import Ints, Problem
+from csp_embed.partition.view import Floats, Ints, Problem
 
 
 def runs(p: Problem, dev: Ints) -> bool:
@@ -75,18 +75,23 @@ def peak(p: Problem, table: Timetable) -> bool:
 
 
 def pipelined_memory(p: Problem, dev: Ints) -> bool:
-    """Weights and activations of all inputs in flight fit.
-
-    Stages count device changes along paths; a value read k stages later is kept k times more."""
+    """Weights and activations of all inputs in flight fit."""
     if not p.activation.any():
         return True
+    weights = np.bincount(dev, p.weight, minlength=p.m)
+    return bool((weights + in_flight(p, dev) <= p.memory).all())
+
+
+def in_flight(p: Problem, dev: Ints) -> Floats:
+    """Bytes [m] of activations of all inputs in flight.
+
+    Stages count device changes along paths; a value read k stages later is kept k times more."""
     stage = [0] * p.n
     for t in range(p.n):
         for v in p.inputs(t):
             u = int(p.value_src[v])
             stage[t] = max(stage[t], stage[u] + int(dev[u] != dev[t]))
-    fixed = np.bincount(dev, p.weight, minlength=p.m)
-    level, top = np.zeros(p.m), np.zeros(p.m)
+    fixed, level, top = np.zeros(p.m), np.zeros(p.m), np.zeros(p.m)
     ends: list[list[int]] = [[] for _ in range(p.n)]  # what dies after a task's turn
     for t in range(p.n):
         readers = [int(c) for v in p.outputs(t) for c in p.consumers(int(v))]
@@ -99,10 +104,10 @@ def pipelined_memory(p: Problem, dev: Ints) -> bool:
         top[dev[t]] = max(top[dev[t]], level[dev[t]])
         for s in ends[t]:
             level[dev[s]] -= p.activation[s]
-    return bool((fixed + top <= p.memory).all())
+    return fixed + top
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def peak_fits(a, w, activation):
     """Whether weights and live activations of the decoded schedule fit every device."""
     n, m = a.cost.shape

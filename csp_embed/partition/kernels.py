@@ -215,7 +215,7 @@ def place(a, w, t, d, top):
     return w.finish[t], top
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def decode(a, w, order, dev):
     """Makespan of the tasks in `order`, each on its given device; inf where devices cannot talk."""
     reset(a, w)
@@ -280,7 +280,7 @@ def score(a, w, t, d, mode, table):
     return value
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def list_schedule(a, w, order, mode, table, forced):
     """Tasks in `order`, each on the device with the best score (`forced` >= 0: there).
 
@@ -308,7 +308,7 @@ def list_schedule(a, w, order, mode, table, forced):
     return end
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def min_min(a, w, waiting, largest, order):
     """Min-min: of all ready tasks the one that finishes first goes next (largest: max-min, last).
 

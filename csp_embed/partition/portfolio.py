@@ -205,9 +205,18 @@ class Dnn:
     first: float
     last: float
     total: float
+    build: float
+    groups: int
+    orders: int
+    order_work: float
+    ideals: int
+    ideal_work: float
     chains: tuple[int, ...]
     proposals: int
+    touches: float
+    slice: int
     heats: tuple[float, ...]
+    block_heats: tuple[float, ...]
     cold: float
     pair: float
     pair_seconds: float

@@ -15,6 +15,7 @@ from csp_embed.judge.plan import check_plan
 from csp_embed.partition.data_parallel import solve_replicated
 from csp_embed.partition.dnn_solve import solve_dnn
 from csp_embed.partition.links import solve_links
+from csp_embed.partition.mixture.mix import solve_mixture
 from csp_embed.partition.portfolio import METHODS
 from csp_embed.partition.request import Clock, Progress, Request
 
@@ -41,6 +42,7 @@ def solve(
     start: Plan | None = None,
     progress: Progress | None = None,
     effort: float = 1.0,
+    share: bool = False,
 ) -> Plan:
     """Places (and for latency schedules) a task graph.
 
@@ -52,6 +54,7 @@ def solve(
     replicas: data parallelism over so many disjoint device sets; batch: samples per step (latency).
     time_limit (s) and workers > 1 with it: wall clock, not reproducible. Without a limit the work
         is fixed, times `effort`.
+    share: throughput: samples may take several placements, whose shares are chosen; see `mixture`.
     fix: device by task. start: a plan to improve; tasks whose device is gone are placed anew.
 
     Returns: a Plan; status OPTIMAL where objective and proved bound are equal as exact numbers,
@@ -70,6 +73,14 @@ def solve(
     clock = Clock(request)
     if cost_model == "dnn-partitioning":
         plan = solve_dnn(graph, platform, clock, dict(fix or {}), start)
+    elif share:
+        if replicas > 1 or batch > 1:
+            raise InputError(
+                "share chooses the copies itself",
+                why="replicas and batch state them",
+                hint="leave out --replicas and --batch, or --share",
+            )
+        plan = solve_mixture(graph, platform, clock, dict(fix or {}))
     elif replicas > 1 or batch > 1:
         plan = solve_replicated(graph, platform, clock, dict(fix or {}), replicas, batch)
     else:

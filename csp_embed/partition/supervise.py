@@ -3,8 +3,8 @@
 Takes: the work and its clock.  Leaves: how it ended.  Compiling kernels, building models and native
 solvers do not look at clocks, and an exception that a signal raises inside native code ends the
 process; so signals arrive here, the search is asked to stop, and where it does not hear that soon
-it
-is left behind. What it has found so far is in the incumbent and stays whole.
+it is left behind. What it has found so far is in the incumbent and stays whole. Kernels that a
+search calls run without the interpreter's lock (`nogil`), or nobody could watch them.
 """
 
 from __future__ import annotations

@@ -227,11 +227,13 @@ def _loads(plan: Plan, platform: Platform) -> Scene:
 
 
 def all_loads(plan: Plan) -> Mapping[str, float]:
-    """ms per sample by device and link, over all replicas."""
+    """ms per sample by device and link; of replicas the mean by their rates: the period is the
+    largest of these."""
     loads: dict[str, float] = dict(plan.loads)
+    rate = sum(replica.share for replica in plan.replicas)
     for replica in plan.replicas:
         for name, ms in replica.loads.items():
-            loads.setdefault(name, ms)
+            loads[name] = loads.get(name, 0.0) + ms * replica.share / rate
     return loads
 
 

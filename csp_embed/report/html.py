@@ -11,13 +11,15 @@ from csp_embed.compiler.verify import Verdict
 from csp_embed.report import svg
 from csp_embed.report.kernel import figures, render
 from csp_embed.report.page import hanging, number, page, table
-from csp_embed.report.sweep import CLASS_HEAD, class_rows, compared, geomean
+from csp_embed.report.sweep import CLASS_HEAD, certified, class_rows, compared, geomean
+from csp_embed.report.sweep_source import is_measured, section
 
 Record = Mapping[str, Any]
 
 HEAD = (
     "layer", "class", "cycles", "bound", "ratio", "reference", "speed-up", "strict", "utilisation",
-    "embedding", "packed input", "host ms", "compile s", "verified", "compute cycles",
+    "embedding", "packed input", "host ms", "compile s", "verified", "certified", "certify s",
+    "compute cycles",
 )  # fmt: skip
 
 
@@ -36,7 +38,9 @@ def layer_cells(r: Record) -> list[str]:
         number(r.get("speedup"), ".2f"), number(r.get("strict_cycles")),
         number(r["utilisation"], ".1%"), kind, number(r["host_bytes"]),
         number(None if host is None else host * 1e3, ".2f"), number(r["seconds"], ".2f"),
-        f'<td class="l t">{escape(compared(r))}</td>', f"<td>{svg.breakdown(r)}</td>",
+        f'<td class="l t">{escape(compared(r))}</td>',
+        f'<td class="l t">{certified(r)}</td>', number(r.get("certify_seconds"), ".2f"),
+        f"<td>{svg.breakdown(r)}</td>",
     ]  # fmt: skip
 
 
@@ -44,33 +48,39 @@ def sweep_page(records: Sequence[Record]) -> str:
     """Summary by class, comparison of machines where there are several, pictures, sortable
     table.
     """
-    done = [r for r in records if r.get("status") != "failed" and r.get("cycles")]
+    measured = section(records)
+    others = [r for r in records if not is_measured(r)]
+    title = "Generated kernels against the bound and the reference"
+    if measured and not others:
+        return page("Generated C, measured", "".join(measured))
+    done = [r for r in others if r.get("status") != "failed" and r.get("cycles")]
     machines = sorted({r.get("machine", "") for r in done})
     listed = escape(", ".join(machines))
     body = [
-        f'<p class="note">{len(done)} layers of {len(records)}; machines: {listed}. '
+        f'<p class="note">{len(done)} layers of {len(others)}; machines: {listed}. '
         "Cycles are predicted by the cycle engine; the bound counts the plain form of each layer "
         "(see the README), so work that an embedding removes shows as a ratio below 1.</p>",
-        "<h2>By class (geometric means)</h2>", table(CLASS_HEAD, class_rows(list(records))),
+        "<h2>By class (geometric means)</h2>", table(CLASS_HEAD, class_rows(others)),
+        *measured,
     ]  # fmt: skip
     if len(machines) > 1:
         body += ["<h2>Machines compared</h2>", compare(done, machines)]
     for machine in machines:
         group = [r for r in done if r.get("machine", "") == machine]
-        title = f" on {machine}" if len(machines) > 1 else ""
+        on = f" on {machine}" if len(machines) > 1 else ""
         first = group[0]
         roof = svg.roofline(
             group, first.get("peak_macs", 256), first.get("port_bytes_per_cycle", 8)
         )
-        body += [f"<h2>Roofline{escape(title)}</h2>", f'<div class="chart">{roof}</div>']
+        body += [f"<h2>Roofline{escape(on)}</h2>", f'<div class="chart">{roof}</div>']
         bars = svg.speedups(group)
         if bars:
-            body += [f"<h2>Speed-up over TVM's best schedule{escape(title)}</h2>"]
+            body += [f"<h2>Speed-up over TVM's best schedule{escape(on)}</h2>"]
             body.append(f'<div class="chart">{bars}</div>')
-    rows = [layer_cells(r) for r in sorted(records, key=lambda r: (r.get("machine", ""), r["id"]))]
+    rows = [layer_cells(r) for r in sorted(others, key=lambda r: (r.get("machine", ""), r["id"]))]
     note = f"Click a head to sort. Compute cycles: {breakdown_key()}"
     body += ["<h2>Layers</h2>", f'<p class="note">{note}</p>', table(HEAD, rows, sort=True)]
-    return page("Generated kernels against the bound and the reference", "".join(body))
+    return page(title, "".join(body))
 
 
 def breakdown_key() -> str:

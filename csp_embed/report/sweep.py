@@ -21,6 +21,11 @@ def compared(r: Record) -> str:
     return words.get(r["verified"], str(r["verified"]))
 
 
+def certified(r: Record) -> str:
+    """Whether the layer's stream was proved right for all inputs."""
+    return {True: "for all inputs", False: "REFUSED", None: "-"}[r.get("certified")]
+
+
 def layer_row(r: Record) -> str:
     """One line about a layer."""
     if r.get("status") == "failed":
@@ -30,6 +35,7 @@ def layer_row(r: Record) -> str:
     return (
         f"{r['id']:<12} {r['cycles'] or 0:>13,} cycles  {ratio} of bound  {speedup} of reference  "
         f"{r['kind']:<18} {r['seconds']:6.2f} s  {compared(r)}"
+        + (f"  certified {certified(r)}" if "certified" in r else "")
         + (f"  {len(r['problems'])} problems" if r.get("problems") else "")
     )
 

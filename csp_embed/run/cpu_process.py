@@ -18,7 +18,7 @@ from typing import Any
 
 from csp_embed.errors import InputError, WorkerDied
 from csp_embed.run.device_parts import Part
-from csp_embed.run.runner import MEASURED, Array, Done, Timing
+from csp_embed.run.runner import MEASURED, Array, Done, Ran, Timing
 from csp_embed.run.worker import serve
 
 _PATIENCE_S = 5.0
@@ -28,18 +28,28 @@ class CpuProcess:
     """A process pinned to one core (or not, where the system cannot).
 
     device: whose it is. crew: all workers of one run; while one is waited for, the death of another
-    ends the wait.
+    ends the wait. provider: an execution provider of onnxruntime instead of the CPU's.
     """
 
+    lanes = 1  # the pipe would block both ends
+
     def __init__(
-        self, device: str, core: int | None, crew: list[CpuProcess], threads: int = 1
+        self,
+        device: str,
+        core: int | None,
+        crew: list[CpuProcess],
+        threads: int = 1,
+        provider: str | None = None,
     ) -> None:
         context = mp.get_context("spawn")  # a fork would inherit onnxruntime's threads
         self.device, self.core, self.crew = device, core, crew
         self.doing = "starting"
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(
-            target=serve, args=(theirs, core, threads), daemon=True, name=f"worker of {device}"
+            target=serve,
+            args=(theirs, core, threads, provider),
+            daemon=True,
+            name=f"worker of {device}",
         )
         try:
             with _signals_held():
@@ -65,8 +75,13 @@ class CpuProcess:
             raise self._death() from error
 
     def finish(self) -> Done:
-        _, part, outputs = self._answer()
+        _, part, outputs, _ = self._answer()
         return Done(part, outputs)
+
+    def run(self, part: Part, feeds: Mapping[str, Array]) -> Ran:
+        self.start(part, feeds)
+        _, _, outputs, ms = self._answer()
+        return Ran(outputs, ms)
 
     def time(self, part: Part, feeds: Mapping[str, Array], timing: Timing) -> tuple[float, str]:
         given = {n: feeds[n] for n in part.reads}
@@ -127,7 +142,7 @@ class CpuProcess:
             + ("not pinned" if self.core is None else f"core {self.core}"),
             why=_cause(code),
             hint="run the plan again; where memory is short, plan for fewer CPU devices",
-        )
+        ).of(self.device)
 
 
 def _cause(code: int | None) -> str:

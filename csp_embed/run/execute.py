@@ -11,15 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Any
-
-import numpy as np
 
 from csp_embed.errors import SimError, WorkerDied
+from csp_embed.run.agreement import agree, tolerance
 from csp_embed.run.device_parts import Part
+from csp_embed.run.in_flight import Rate
 from csp_embed.run.runner import MEASURED, Array, Runner, Timing
 
-RTOL = 1e-4
 ROUNDS = 3  # parts are measured by turns: a disturbance then does not hit one part alone
 
 
@@ -56,7 +54,7 @@ class RunReport:
     """wall_ms: median of whole runs of the plan (of its slowest replica).
 
     whole_ms: the model in one piece on one core. inputs_matter: another input changes every output,
-    so the comparison can fail.
+    so the comparison can fail. rate: with several inputs in flight, where asked.
     """
 
     parts: tuple[PartResult, ...]
@@ -66,10 +64,11 @@ class RunReport:
     runs: int
     inputs_matter: bool
     notes: tuple[str, ...] = field(default_factory=tuple)
+    rate: Rate | None = None
 
     @property
     def equal(self) -> bool:
-        return all(t.equal for t in self.tensors)
+        return all(t.equal for t in self.tensors) and not (self.rate and self.rate.wrong)
 
     @property
     def median_error(self) -> float | None:
@@ -100,7 +99,7 @@ def run_parts(
     try:
         for part in parts:
             runners[part.device].load(part, files[part.index], plain=True)
-        values = _once(parts, runners, feeds, left)
+        values = run_once_through(parts, runners, feeds, left)
         left, remaining = [part.name for part in parts], "every part ran; not measured: "
         for part in parts:
             runners[part.device].load(part, files[part.index])
@@ -118,7 +117,7 @@ def run_parts(
             if progress is not None:
                 progress("running the plan", ROUNDS * len(parts) + turn, total)
             begin = time.perf_counter_ns()
-            _once(parts, runners, feeds)
+            run_once_through(parts, runners, feeds)
             walls.append((time.perf_counter_ns() - begin) / 1e6)
     except WorkerDied as error:
         waiting = left if remaining.startswith("not run") else ()
@@ -128,7 +127,7 @@ def run_parts(
             why=f"{error.why}; {_finished(parts, waiting, taken, walls)}; "
             f"remained {remaining}{', '.join(left) or 'nothing'}",
             hint=error.hint,
-        ) from error
+        ).of(error.device) from error
     return values, times, median(walls)
 
 
@@ -150,7 +149,7 @@ def _finished(
     return f"finished: {', '.join(ran) or 'nothing'}"
 
 
-def _once(
+def run_once_through(
     parts: Sequence[Part],
     runners: Mapping[str, Runner],
     feeds: Mapping[str, Array],
@@ -209,45 +208,8 @@ def compare(
             if a is None or a.shape != b.shape or a.dtype != b.dtype:
                 results.append(TensorResult(name, part.index, str(b.dtype), False, float("inf")))
                 continue
-            equal, worst = _agree(a, b)
+            equal, worst = agree(a, b)
             results.append(
                 TensorResult(name, part.index, str(b.dtype), equal, worst, tolerance(b.dtype))
             )
     return results
-
-
-def tolerance(dtype: np.dtype[Any]) -> float:
-    """Of a comparison of floats: RTOL, or four units in the last place of a shorter type; 0 of
-    what is no float."""
-    if not _is_float(dtype):
-        return 0.0
-    onnx_types = dtype.kind == "V" or dtype.isbuiltin != 1
-    if onnx_types:
-        import ml_dtypes
-
-        return max(RTOL, 4.0 * float(ml_dtypes.finfo(dtype).eps))
-    return max(RTOL, 4.0 * float(np.finfo(dtype).eps))
-
-
-def _is_float(dtype: np.dtype[Any]) -> bool:
-    return dtype.kind in "fc" or "float" in dtype.name
-
-
-def _agree(a: Array, b: Array) -> tuple[bool, float]:
-    if not _is_float(b.dtype):
-        return bool(np.array_equal(a, b)), 0.0 if np.array_equal(a, b) else float("inf")
-    if not b.size:
-        return True, 0.0
-    wide = np.complex128 if b.dtype.kind == "c" else np.float64
-    wide_a, wide_b = a.astype(wide), b.astype(wide)
-    same = (wide_a == wide_b) | (np.isnan(wide_a) & np.isnan(wide_b))  # infinities, too
-    if same.all():
-        return True, 0.0
-    with np.errstate(invalid="ignore"):
-        finite = np.isfinite(wide_b)
-        size = np.sqrt(np.mean(np.abs(wide_b[finite]) ** 2)) if finite.any() else 0.0
-        scale = np.abs(wide_b) + size
-        far = np.abs(wide_a - wide_b) / np.where(scale > 0, scale, 1.0)
-    far = np.where(same, 0.0, np.where(np.isfinite(far), far, np.inf))
-    worst = float(far.max())
-    return worst <= tolerance(b.dtype), worst

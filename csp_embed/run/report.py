@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from csp_embed.ir.network import Plan
+from csp_embed.ir.network import THROUGHPUT, Plan
 from csp_embed.run.execute import RunReport
+from csp_embed.run.in_flight import Rate
 
 
 def report_document(report: RunReport, plan: Plan) -> dict[str, Any]:
@@ -44,7 +45,36 @@ def report_document(report: RunReport, plan: Plan) -> dict[str, Any]:
             for t in report.tensors
         ],
         "notes": list(report.notes),
+        "rate": _rate_document(report, plan),
     }
+
+
+def _rate_document(report: RunReport, plan: Plan) -> dict[str, Any] | None:
+    """predicted_ms: the period of a throughput plan; None for other plans."""
+    rate = report.rate
+    if rate is None:
+        return None
+    return {
+        "samples": rate.samples,
+        "in_flight": rate.in_flight,
+        "ms_per_sample": rate.ms_per_sample,
+        "predicted_ms": plan.objective if plan.goal == THROUGHPUT else None,
+        "busy": dict(rate.busy),
+        "wrong": rate.wrong,
+    }
+
+
+def _rate_text(rate: Rate, plan: Plan) -> str:
+    busy = ", ".join(f"{device} {100 * share:.0f} %" for device, share in rate.busy.items())
+    text = (
+        f"throughput: {rate.ms_per_sample:.4g} ms a sample over {rate.samples} samples, "
+        f"{rate.in_flight} in flight ({1e3 / rate.ms_per_sample:.4g} samples/s)"
+    )
+    if plan.goal == THROUGHPUT and plan.objective:
+        error = 100 * (rate.ms_per_sample / plan.objective - 1)
+        text += f"; predicted {plan.objective:.4g} ms ({error:+.1f} %)"
+    same = "each with its own outputs" if not rate.wrong else f"{rate.wrong} WITH WRONG OUTPUTS"
+    return f"{text}\ndevices computing: {busy}; {same}"
 
 
 def report_text(report: RunReport, plan: Plan) -> str:
@@ -86,6 +116,8 @@ def report_text(report: RunReport, plan: Plan) -> str:
         f"{plan.goal} {plan.objective or 0:.4g} ms), parts one after the other {times:.4g} ms, "
         f"model in one piece on one core {report.whole_ms:.4g} ms"
     )
+    if report.rate is not None:
+        lines.append(_rate_text(report.rate, plan))
     lines += [f"note: {note}" for note in report.notes]
     return "\n".join(lines)
 

@@ -16,13 +16,21 @@ from csp_embed.ir.network import Plan, Platform
 from csp_embed.network.onnx.graph import Imported
 from csp_embed.network.onnx.net import import_onnx
 from csp_embed.network.onnx.parts import whole
-from csp_embed.network.onnx.runtime import open_session, run_call, run_session
+from csp_embed.network.onnx.runtime import known_provider, open_session, run_call, run_session
 from csp_embed.network.onnx.weights import real_constants
 from csp_embed.network.profiles.measure import CLOCKS, check_inputs, measure, random_inputs
 from csp_embed.run.cpu_process import CpuProcess
 from csp_embed.run.device_parts import Part, parts_of
 from csp_embed.run.devices import ByCost, Compile, KernelSimulator, cores
-from csp_embed.run.execute import PartResult, RunReport, TensorResult, compare, run_parts
+from csp_embed.run.execute import (
+    PartResult,
+    RunReport,
+    TensorResult,
+    compare,
+    run_once_through,
+    run_parts,
+)
+from csp_embed.run.in_flight import Rate, measure_rate
 from csp_embed.run.manifest import export, exported_files, write_parts
 from csp_embed.run.runner import Array, Runner, Timing
 
@@ -45,13 +53,18 @@ def run_plan(
     swap: tuple[int, int] | None = None,
     assume_int8: bool = False,
     clock: str = "wall",
+    hosts: Mapping[str, Runner] | None = None,
+    in_flight: int = 0,
+    samples: int = 40,
     progress: Progress | None = None,
 ) -> RunReport:
     """Cuts the model at the plan's borders, runs every part on its device, compares and measures.
 
     compile_layer: what makes kernels for devices that name an `isa`. run_from: run the files of an
     earlier export. swap: exchange two parts, to see that the comparison notices. clock: of part
-    times, "wall" or "cpu" (see `profile_model`).
+    times, "wall" or "cpu" (see `profile_model`). hosts: devices that run elsewhere, by name; they
+    stay open. in_flight: so many inputs at once over `samples` samples give the report's `rate`; 0:
+    none.
     Raises: InputError, CheckError (a cut is wrong, or swapped parts cannot be exchanged).
     """
     if runs < 1 or warm_ups < 0 or clock not in CLOCKS:
@@ -62,8 +75,8 @@ def run_plan(
     check_inputs(model.net, feeds)
     if export_to is not None:
         export(export_to, plan, platform, model, constants, parts)
-    runners: dict[str, Runner] = {}
-    with scratch_folder("csp-embed-run-") as folder, closing_all(runners):
+    local: dict[str, Runner] = {}
+    with scratch_folder("csp-embed-run-") as folder, closing_all(local):
         if run_from is not None:
             files = exported_files(run_from, parts)
         else:
@@ -71,7 +84,8 @@ def run_plan(
         if swap is not None:
             files = _swapped(files, parts, swap, folder)
         whole_ms = _whole_ms(model, constants, feeds, runs, warm_ups, clock)
-        notes = _start(runners, platform, parts, model, compile_layer, assume_int8)
+        notes = _start(local, platform, parts, model, compile_layer, assume_int8, hosts or {})
+        runners = {**local, **(hosts or {})}
         copies = [
             _run_copy(
                 [p for p in parts if p.replica == replica], runners, files, model, constants,
@@ -79,6 +93,11 @@ def run_plan(
             )
             for replica in range(parts[-1].replica + 1)
         ]  # fmt: skip
+        rate = None
+        if in_flight:
+            both = _inputs_of(model, inputs, seed, 0)
+            shares = [r.share for r in plan.replicas]
+            rate = _rate(parts, runners, both, model, in_flight, samples, shares)
     notes += [note for copy in copies for note in copy.notes]
     if len(copies) > 1:
         notes.append(
@@ -102,7 +121,22 @@ def run_plan(
         runs=runs,
         inputs_matter=matter,
         notes=tuple(notes),
+        rate=rate,
     )
+
+
+def _rate(
+    parts: Sequence[Part], runners: Mapping[str, Runner],
+    inputs: tuple[Mapping[str, Array], Mapping[str, Array]], model: Imported, in_flight: int,
+    samples: int, shares: Sequence[float],
+) -> Rate:  # fmt: skip
+    """With the models that `run_parts` loaded last, the optimised ones."""
+    expected = []
+    for replica in range(parts[-1].replica + 1):
+        own = [p for p in parts if p.replica == replica]
+        found = [run_once_through(own, runners, feeds) for feeds in inputs]
+        expected.append([{n: row[n] for n in model.net.outputs if n in row} for row in found])
+    return measure_rate(parts, runners, inputs, expected, in_flight, samples, shares)
 
 
 @contextmanager
@@ -168,6 +202,13 @@ def _run_copy(
 def refuse_unequal(report: RunReport) -> None:
     """Raises: CheckError naming the first tensors that differ from the whole model."""
     wrong = [t for t in report.tensors if not t.equal]
+    if report.rate is not None and report.rate.wrong:
+        raise CheckError(
+            f"{report.rate.wrong} of {report.rate.samples + report.rate.in_flight} samples in "
+            "flight have outputs that are not their own",
+            hint="run again without --in-flight; a device that gives other values each time is "
+            "outside the tolerance",
+        )
     if wrong:
         first = wrong[0]
         part = report.parts[first.maker].part
@@ -188,6 +229,7 @@ def _start(
     model: Imported,
     compile_layer: Compile | None,
     assume_int8: bool,
+    hosts: Mapping[str, Runner],
 ) -> list[str]:
     """Fills `runners`: those that did start are closed where one does not. Returns notes."""
     used = dict.fromkeys(p.device for p in parts)
@@ -196,10 +238,13 @@ def _start(
     cpus = 0
     crew: list[CpuProcess] = []
     for device in platform.devices:
-        if device.name not in used:
+        if device.name not in used or device.name in hosts:
             continue
-        if device.kind == "cpu":
-            runners[device.name] = CpuProcess(device.name, free[cpus % len(free)], crew)
+        if device.kind == "cpu" or device.provider is not None:
+            known_provider(device.provider, f"device {device.name}")
+            runners[device.name] = CpuProcess(
+                device.name, free[cpus % len(free)], crew, provider=device.provider
+            )
             cpus += 1
         elif device.isa is not None and compile_layer is not None and not assume_int8:
             runners[device.name] = KernelSimulator(device, model, compile_layer)

@@ -24,6 +24,14 @@ class Done:
 
 
 @dataclass(frozen=True)
+class Ran:
+    """One run of one part among others. ms: what the device itself took, without the way there."""
+
+    outputs: Mapping[str, Array]
+    ms: float
+
+
+@dataclass(frozen=True)
 class Timing:
     """How parts are measured: the median of `runs` after `warm_ups`, by clock "wall" or "cpu"."""
 
@@ -34,12 +42,16 @@ class Timing:
 
 class Runner(Protocol):
     """One device. `load` again replaces a part's model; plain: without graph optimisations. `start`
-    returns at once; `finish` waits for the part that was started. `time` gives (ms, how): measured
-    alone, cycles / clock, or the predicted cost."""
+    returns at once; `finish` waits for the part that was started. `run` does both, from one thread
+    for each of the `lanes`. `time` gives (ms, how): measured alone, cycles / clock, or the
+    predicted cost."""
+
+    lanes: int
 
     def load(self, part: Part, path: Path, plain: bool = False) -> None: ...
     def start(self, part: Part, feeds: Mapping[str, Array]) -> None: ...
     def ready(self, timeout: float) -> bool: ...
     def finish(self) -> Done: ...
+    def run(self, part: Part, feeds: Mapping[str, Array]) -> Ran: ...
     def time(self, part: Part, feeds: Mapping[str, Array], timing: Timing) -> tuple[float, str]: ...
     def close(self) -> None: ...

@@ -1,9 +1,9 @@
 """A CPU device's process: it runs parts on request.
 
 Messages in: ("load", part, path, plain), ("run", part, feeds), ("measure", part, feeds, runs,
-warm_ups, clock), ("stop",). Messages out: ("loaded", part), ("done", part, outputs), ("measured",
-part, ms), ("error", text). A part is measured in a loop on equal inputs, as the layers of a profile
-are; the transfer is not in it.
+warm_ups, clock), ("stop",). Messages out: ("loaded", part), ("done", part, outputs, ms),
+("measured", part, ms), ("error", text). A part is measured in a loop on equal inputs, as the
+layers of a profile are; the transfer is not in it.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ import os
 import signal
 import threading
 from multiprocessing.connection import Connection, wait
+from time import perf_counter
 from typing import Any
 
 
-def serve(pipe: Connection, core: int | None, threads: int) -> None:
+def serve(pipe: Connection, core: int | None, threads: int, provider: str | None) -> None:
     """The process's whole life."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when a worker ends
     if hasattr(signal, "pthread_sigmask"):
@@ -33,7 +34,7 @@ def serve(pipe: Connection, core: int | None, threads: int) -> None:
             if message[0] == "stop":
                 return
             try:
-                answer = _answer(message, sessions)
+                answer = _answer(message, sessions, threads, provider)
             except CspEmbedError as error:
                 answer = ("error", error.render())
             except MemoryError:
@@ -43,18 +44,24 @@ def serve(pipe: Connection, core: int | None, threads: int) -> None:
         return  # the parent is gone
 
 
-def _answer(message: tuple[Any, ...], sessions: dict[int, Any]) -> tuple[Any, ...]:
+def _answer(
+    message: tuple[Any, ...], sessions: dict[int, Any], threads: int, provider: str | None
+) -> tuple[Any, ...]:
     from csp_embed.network.onnx.runtime import open_session, run_call, run_session
     from csp_embed.network.profiles.measure import measure
 
     kind, part = message[:2]
     if kind == "load":
         sessions.pop(part, None)  # before the new one is made: memory
-        sessions[part] = open_session(message[2], f"part {part}", plain=message[3])
+        sessions[part] = open_session(
+            message[2], f"part {part}", threads, plain=message[3], provider=provider
+        )
         return ("loaded", part)
     session, where = sessions[part], f"part {part}"
     if kind == "run":
-        return ("done", part, run_once(session, message[2], where))
+        begin = perf_counter()
+        outputs = run_once(session, message[2], where)
+        return ("done", part, outputs, 1e3 * (perf_counter() - begin))
     feeds, runs, warm_ups, clock = message[2:]
     run_session(session, None, feeds, where)  # a refusal has its own error here
     ms, _ = measure(run_call(session, feeds), runs, warm_ups, clock)

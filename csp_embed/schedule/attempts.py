@@ -1,7 +1,8 @@
 """Schedules of one embedding: what is known before one is built, and each measured once.
 
-Takes: a Problem and a `Meter`, which emits a schedule and counts its cycles (the compiler supplies
-it).  Leaves: the best Schedule so far with what was measured of it, cycles by decisions.
+Takes: a Problem and a `Meter`, which makes schedules for its target and counts their cycles (the
+compiler supplies it).  Leaves: the best Schedule so far with what was measured of it, cycles by
+decisions.
 """
 
 from __future__ import annotations
@@ -15,12 +16,11 @@ from typing import Protocol
 from csp_embed.errors import Infeasible
 from csp_embed.ir.schedule import BiasTrick, Schedule
 from csp_embed.machine.costs import Costs
-from csp_embed.schedule import map_build, tiling
-from csp_embed.schedule.build import build
+from csp_embed.schedule import tiling
 from csp_embed.schedule.config import Config
-from csp_embed.schedule.cover import groups_of
 from csp_embed.schedule.inputs import Problem
-from csp_embed.schedule.nests import Covers
+from csp_embed.schedule.outline import Outline
+from csp_embed.schedule.points import count_steps, touched
 from csp_embed.schedule.tile import Reserve, propose
 
 ROWS = 30  # of a schedule: what building, lowering and simulating one takes beyond its own rows
@@ -33,8 +33,22 @@ class Measured(Protocol):
     def cycles(self) -> float: ...
 
 
+class Builder(Protocol):
+    """Makes schedules of one problem for one family of targets."""
+
+    def build(self, config: Config | None) -> Schedule:
+        """The schedule of these decisions (None: of an operator without a second factor).
+
+        Raises: Infeasible where it does not fit.
+        """
+        ...
+
+
 class Meter(Protocol):
-    """Measures schedules. The search keeps what it returns beside the schedule it is of."""
+    """Makes schedules for a target and measures them. The search keeps what it returns beside the
+    schedule it is of."""
+
+    def builder(self, problem: Problem, bias: BiasTrick | None) -> Builder: ...
 
     def measure(self, schedule: Schedule) -> Measured: ...
 
@@ -70,7 +84,7 @@ class Attempts:
         self.costs, self.extra = costs, extra
         self.best: Found | None = None
         self._meter = meter
-        self._covers: Covers = {}
+        self._builder = meter.builder(problem, bias)
         # Cycles by what the decisions come to, and the most slots that are of use to such a
         # schedule: half of all changes to a small operator's schedule change nothing.
         self._known: dict[tuple[object, ...], float] = {}
@@ -87,10 +101,11 @@ class Attempts:
     def enough(self) -> float:
         """Cycles that are as good as reached: its steps, its operands read once."""
         problem = self.problem
-        read = 0
-        for m in (problem.lhs, problem.rhs):
-            if m is not None:
-                read += math.prod(m.grid) * problem.isa.memory(m.memory).elem_bytes
+        read = sum(
+            touched(m, problem.extents) * problem.isa.memory(m.memory).elem_bytes
+            for m in (problem.lhs, problem.rhs)
+            if m is not None
+        )
         return 1.003 * max(self._compute, read / self.costs.read_bytes) + self.extra
 
     @cached_property
@@ -101,6 +116,22 @@ class Attempts:
     @cached_property
     def _steps(self) -> int:
         return count_steps(self.problem)
+
+    @cached_property
+    def _outline(self) -> Outline:
+        vectors = math.prod(self.problem.extents[c] for c in self.problem.outputs)
+        return Outline(
+            self.problem,
+            self.costs,
+            steps=self._steps * self.problem.contractions,
+            each=_epilogue_cycles(self.problem, self.bias, self.costs) / vectors
+            - self.costs.reset_step,
+            taken=_reserve(self.problem, self.bias).elems,
+        )
+
+    def outline(self, config: Config) -> float:
+        """An estimate of its cycles."""
+        return self._outline.cycles(config) + self.extra
 
     def measure(self, config: Config | None) -> tuple[float, int]:
         """Cycles of a schedule, without end where it does not fit; and the work of finding out, in
@@ -134,10 +165,7 @@ class Attempts:
 
     def _attempt(self, config: Config | None) -> Found | None:
         try:
-            if config is None:
-                schedule = map_build.build(self.problem)
-            else:
-                schedule = build(self.problem, config, self.bias, self._covers)
+            schedule = self._builder.build(config)
         except Infeasible:
             return None
         return self._found(schedule, config)
@@ -148,12 +176,9 @@ class Attempts:
 
     def surely(self, like: Config | None) -> Found:
         """One point per tile: what fits wherever anything does."""
-        if like is None:
-            schedule = map_build.build(self.problem)
-            return self._found(schedule, None)
-        config = replace(like, tile=(1,) * len(self.problem.extents), up=0, down=0)
-        schedule = build(self.problem, config, self.bias, self._covers)
-        return self._found(schedule, config)
+        ones = (1,) * len(self.problem.extents)
+        config = None if like is None else replace(like, tile=ones, up=0, down=0)
+        return self._found(self._builder.build(config), config)
 
     def propose(self, count: int) -> Sequence[tuple[float, Config | None]]:
         """(estimate, decisions), cheapest first. An elementwise operator has no decisions to make;
@@ -168,31 +193,6 @@ class Attempts:
             trimmed_steps=self._steps,
             epilogue_cycles=_epilogue_cycles(self.problem, self.bias, self.costs),
         )
-
-
-def count_steps(problem: Problem) -> int:
-    """Multiply-accumulate steps whose operands lie inside their grids, exactly.
-
-    Counters that no common constraint couples multiply; coupled ones are counted point by point.
-    """
-    lo, hi = [0] * len(problem.extents), list(problem.extents)
-    binding = []
-    for m in (problem.lhs, problem.rhs):
-        if m is None:
-            continue
-        for d, (a, b) in enumerate(m.box(tuple(lo), tuple(hi))):
-            if a < 0 or b > m.grid[d]:
-                k = tuple(int(s) for s in m.step[:, d])
-                used = [c for c, s in enumerate(k) if s]
-                if not used:
-                    return 0  # This operand is padding at every step.
-                binding.append((used, (k, m.origin[d], m.grid[d])))
-    groups = groups_of(binding, lo, hi)
-    if groups is None:
-        return 0
-    coupled = {c for g in groups for c in g.counters}
-    free = math.prod(e for c, e in enumerate(problem.extents) if c not in coupled)
-    return free * math.prod(len(g.points) for g in groups)
 
 
 def _epilogue_cycles(problem: Problem, bias: BiasTrick | None, costs: Costs) -> float:
@@ -210,7 +210,7 @@ def _epilogue_cycles(problem: Problem, bias: BiasTrick | None, costs: Costs) -> 
 
 
 def _reserve(problem: Problem, bias: BiasTrick | None) -> Reserve:
-    """Elements that the epilogue's tensors and the constant take; build.py shares them out
+    """Elements that the epilogue's tensors and the constant take; builders share them out
     alike.
     """
     taken: dict[str, int] = {}

@@ -27,6 +27,7 @@ from csp_embed.schedule.inputs import Problem
 
 POOL = 16  # embeddings that are screened; more where `top` asks for more
 SCREENED = 4  # schedules of each that are built
+BUILT = 8  # and of one that is improved
 # (share, cycles) above the least: estimates and first schedules err by a share, and by what ramps
 # and instructions cost, which is much of a small operator. NEAR: an estimate that is screened; FAR:
 # a first schedule that gets no second; CLOSE: a screening that is improved, by default that of
@@ -56,7 +57,7 @@ def search(
     its tensor, where known. penalties: cycles added to every schedule of a problem, for what its
     embedding costs elsewhere. top: problems whose schedules are improved; 0: those that come close
     to the best at first. count: schedules of such a problem built from estimates, at least
-    SCREENED; refine: schedules built from changes to each start. row_budget: about how many rows
+    BUILT; refine: schedules built from changes to each start. row_budget: about how many rows
     all screened schedules may have together (compile time).
     Raises: Infeasible where no tile of any problem fits.
     """
@@ -64,7 +65,7 @@ def search(
     for n, problem in enumerate(problems):
         extra = penalties[n] if penalties else 0.0
         attempts = Attempts(n, problem, trick.find(problem, dict(ranges)), meter, costs, extra)
-        everyone.append(_Entry(attempts, max(count, SCREENED)))
+        everyone.append(_Entry(attempts, max(count, BUILT)))
     pool = sorted(everyone[:POOL], key=lambda e: (e.attempts.work, e.number))
     refusal = None
     rows, leader, least = 0, math.inf, math.inf
@@ -161,12 +162,19 @@ class _Entry:
         return rows
 
     def improve(self, count: int, refine: int, row_budget: int) -> None:
-        """Changes the screened ones, then each further proposal that beats all proposals before."""
-        record, rows = self.cycles, 0
-        enough = self.attempts.enough
+        """Builds more of the proposals, changes the best, whichever that is, and then those of the
+        further proposals that beat all others."""
         known = [c for c in self.configs if c is not None]  # All, where there is something to vary.
-        improve(self.attempts, known[: self.screened], enough, refine, row_budget)
-        for config in known[SCREENED:count]:
+        rows = 0
+        for config in known[self.screened : BUILT]:
+            if rows > row_budget // 4:
+                break
+            rows += self.attempts.measure(config)[1]
+            self.screened += 1
+        enough = self.attempts.enough
+        improve(self.attempts, known[: self.screened], enough, refine, row_budget - rows)
+        record, rows = self.cycles, 0
+        for config in known[BUILT:count]:
             if rows > row_budget // 2:
                 break
             cycles, spent = self.attempts.measure(config)

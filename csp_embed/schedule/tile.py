@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -242,9 +243,9 @@ def configure(
         tile=tile,
         order=order,
         reduce_order=reduce_order,
-        lhs_order=dimension_order(problem.lhs, tile, problem.extents),
-        rhs_order=dimension_order(rhs, tile, problem.extents),
-        dst_order=dimension_order(problem.dst, tile, problem.extents),
+        lhs_order=dimension_order(problem.lhs, tile),
+        rhs_order=dimension_order(rhs, tile),
+        dst_order=dimension_order(problem.dst, tile),
     )
     if like is None:
         return fresh
@@ -252,24 +253,34 @@ def configure(
     return replace(fresh, **kept)
 
 
-def dimension_order(m: Map, tile: tuple[int, ...], extents: tuple[int, ...]) -> tuple[int, ...]:
+def dimension_order(m: Map, tile: tuple[int, ...]) -> tuple[int, ...]:
     """Grid dimensions, outermost first: whole ones innermost, so that a tile is one rectangle."""
-    n = len(m.grid)
     if m.order is not None:
         return m.order
-    if n <= 1:
-        return tuple(range(n))
     length = []
-    for d in range(n):
-        reach = 1 + sum(abs(int(m.step[c, d])) * (tile[c] - 1) for c in range(len(tile)))
+    for d, movers in enumerate(m.movers):
+        reach = 1 + sum(abs(s) * (tile[c] - 1) for c, s in movers)
         length.append(min(reach, m.grid[d]))
-    shared = [sum(1 for s in m.step[:, d] if s) > 1 for d in range(n)]
+    # Clipped at an end where it is not whole and several counters move it.
+    clips = tuple(
+        len(movers) > 1 and n < g for movers, n, g in zip(m.movers, length, m.grid, strict=True)
+    )
+    return _fewest_rectangles(m.grid, tuple(length), clips)
+
+
+@lru_cache(maxsize=1024)
+def _fewest_rectangles(
+    grid: tuple[int, ...], length: tuple[int, ...], clips: tuple[bool, ...]
+) -> tuple[int, ...]:
+    """The order of dimensions for boxes of `length`; clips: those whose boxes are cut by padding,
+    of which the outermost one costs nothing."""
+    n = len(grid)
     best: tuple[tuple[float, ...], tuple[int, ...]] | None = None
     for order in itertools.permutations(range(n)) if n <= 6 else [tuple(range(n))]:
         k = n - 1
         run = 1
-        while k >= 0 and length[order[k]] == m.grid[order[k]]:
-            run *= m.grid[order[k]]
+        while k >= 0 and length[order[k]] == grid[order[k]]:
+            run *= grid[order[k]]
             k -= 1
         if k >= 0:
             run *= length[order[k]]
@@ -279,10 +290,9 @@ def dimension_order(m: Map, tile: tuple[int, ...], extents: tuple[int, ...]) -> 
         if k >= 0:
             k -= 1
         count = math.prod(length[order[j]] for j in range(k + 1))
-        outer = order[0]
-        clipped_outer = shared[outer] and length[outer] < m.grid[outer]
-        score = (float(count), -float(clipped_outer), -float(min(run, 16)), *map(float, order))
+        score = (float(count), -float(n > 0 and clips[order[0]]), -float(min(run, 16)),
+                 *map(float, order))  # fmt: skip
         if best is None or score < best[0]:
             best = (score, order)
-    assert best is not None
+    assert best is not None  # there is one order at least
     return best[1]

@@ -5,11 +5,9 @@ from __future__ import annotations
 import itertools
 import math
 
+from csp_embed.schedule.buffers import Range
 from csp_embed.schedule.config import Config, ranges
 from csp_embed.schedule.inputs import Problem
-
-Range = tuple[int, ...]
-"""A bound per counter."""
 
 
 def tiles(problem: Problem, config: Config) -> list[tuple[Range, Range]]:

@@ -6,9 +6,9 @@ and intervals are half open, [first, end).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from fractions import Fraction
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -30,10 +30,50 @@ class MachineType:
 
 
 @dataclass(frozen=True)
+class Phases:
+    """Prompts (prefill) and generated tokens (decode), where they are told apart.
+
+    prompt, output: mean tokens of a request. prefill, decode: tokens/s by type and layers held, of
+    a machine that does nothing else. step: seconds of one decode step, likewise; a step passes
+    decode * step tokens on. cache: what the cache of one token in one layer weighs on a link, in
+    activations; None = unknown. split: the phases of a request may use different machines.
+    first_s, token_s: limits on the time to the first token and per further token.
+    """
+
+    prompt: float
+    output: float
+    prefill: tuple[tuple[float, ...], ...]
+    decode: tuple[tuple[float, ...], ...]
+    step: tuple[tuple[float, ...], ...]
+    cache: float | None = None
+    split: bool = False
+    first_s: float = math.inf
+    token_s: float = math.inf
+
+    @property
+    def tokens(self) -> float:
+        """Tokens of a request."""
+        return self.prompt + self.output
+
+    @property
+    def limits(self) -> bool:
+        """Whether requests may not take any time they like."""
+        return self.first_s < math.inf or self.token_s < math.inf
+
+    @property
+    def routed(self) -> bool:
+        """Whether a plan must say which request goes where: the flow alone does not."""
+        return self.split or self.limits
+
+
+@dataclass(frozen=True)
 class Instance:
     """machines: ids as written in the file. kind[i]: position in `types`. link[i, j], start[i],
     end[i]: tokens/s of the links between machines, from and to the coordinator; 0 = no link.
-    price[i]: of using machine i for an hour; None where the file states no prices."""
+    price[i]: of using machine i for an hour; None where the file states no prices. phases: what the
+    tables are made of; `types` have both phases together. batch: requests in a decode step.
+    devices[i]: what machine i occupies; of machines that share a device a plan uses one. None =
+    each its own."""
 
     name: str
     layers: int
@@ -45,6 +85,9 @@ class Instance:
     end: Floats
     partial: bool = False
     price: Floats | None = None
+    phases: Phases | None = None
+    batch: int = 1
+    devices: tuple[tuple[str, ...], ...] | None = None
     document: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -78,6 +121,42 @@ class Instance:
         return tables
 
 
-def exact(value: float) -> Fraction:
-    """The rational number that a float is."""
-    return Fraction(value)
+def part_of(instance: Instance, kept: Sequence[int]) -> Instance:
+    """The instance with these machines alone."""
+    at = np.array(kept, np.int64)
+    return replace(
+        instance,
+        machines=tuple(instance.machines[i] for i in kept),
+        kind=instance.kind[at],
+        link=instance.link[np.ix_(at, at)],
+        start=instance.start[at],
+        end=instance.end[at],
+        price=None if instance.price is None else instance.price[at],
+        devices=None if instance.devices is None else tuple(instance.devices[i] for i in kept),
+    )
+
+
+@dataclass(frozen=True)
+class Delays:
+    """Seconds of latency of every link, as `Instance.link`, `start` and `end`."""
+
+    link: Floats
+    start: Floats
+    end: Floats
+
+
+def delays(instance: Instance) -> Delays:
+    """Latencies as far as the document states them, else 0."""
+    position = {name: i for i, name in enumerate(instance.machines)}
+    n = instance.size
+    found = Delays(np.zeros((n, n)), np.zeros(n), np.zeros(n))
+    for row in instance.document.get("links", ()):
+        a, b = position.get(str(row["from"])), position.get(str(row["to"]))
+        if a is not None and b is not None:
+            found.link[a, b] = float(row.get("latency_s") or 0.0)
+    ends = instance.document.get("coordinator", {})
+    for key, side, target in (("to_nodes", "to", found.start), ("from_nodes", "from", found.end)):
+        for row in ends.get(key, ()):
+            if str(row[side]) in position:
+                target[position[str(row[side])]] = float(row.get("latency_s") or 0.0)
+    return found

@@ -7,96 +7,57 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from csp_embed.errors import Infeasible, InputError
-from csp_embed.serving.chains import aligned, tracks
-from csp_embed.serving.cheapest import cheapest_plan
-from csp_embed.serving.check_prices import refute
+from csp_embed.serving.bounds.cost import least_cost
+from csp_embed.serving.combine import islands, of_batches, of_devices, of_islands, on_the_way
+from csp_embed.serving.files.load import Variant, variants
+from csp_embed.serving.files.plan_file import ServingPlan, named, prices_document, rounded_up
 from csp_embed.serving.instance import Instance
-from csp_embed.serving.load import Variant, variants
-from csp_embed.serving.plan_file import ServingPlan, named, prices_document, rounded_up
-from csp_embed.serving.polish import polish
-from csp_embed.serving.regions import regions
-from csp_embed.serving.relaxation import Prices
-from csp_embed.serving.search import EQUAL, Progress, Search, components
-from csp_embed.serving.sparse import sparse
-from csp_embed.serving.wide import wide
+from csp_embed.serving.judge.check_prices import refute
+from csp_embed.serving.routes.plan import phases_bound, routed_plan, shortest_bound
+from csp_embed.serving.searches.chains import aligned, tracks
+from csp_embed.serving.searches.cheapest import cheapest_plan
+from csp_embed.serving.searches.polish import polish
+from csp_embed.serving.searches.regions import regions
+from csp_embed.serving.searches.search import EQUAL, Progress, Search
+from csp_embed.serving.searches.sparse import sparse
+from csp_embed.serving.searches.wide import wide
 from csp_embed.solver.status import FEASIBLE, OPTIMAL, UNKNOWN
 
+SEARCHING = 0.92  # of the time limit; the rest is for the bound
 ROUNDINGS = (Fraction(0), Fraction(1, 10**14), Fraction(1, 10**12), Fraction(1, 10**9))
-OBJECTIVES = ("tokens", "cost")
+OBJECTIVES = ("tokens", "latency", "cost")
 # In the order in which they are tried; each returns at once where it has nothing to offer.
 METHODS: tuple[Callable[[Search], None], ...] = (regions, aligned, wide, tracks, sparse, polish)
 
 
-def serve(instance: Instance | Mapping[str, Any] | str | Path, **options: Any) -> ServingPlan:
+def serve(
+    instance: Instance | Mapping[str, Any] | str | Path,
+    *,
+    platform: str | None = None,
+    **options: Any,
+) -> ServingPlan:
     """A placement of a model's layers on unequal machines, with a proved bound on the best.
 
     instance: an Instance, or a layer-placement-1 or csp-embed-cluster/1 document or file of it.
-    options: those of `plan`. Raises: InputError, Infeasible.
+    platform: a platform file of the partitioner for the cluster's machines. options: those of
+    `plan`. Raises: InputError, Infeasible.
     """
     if isinstance(instance, Instance):
         return plan(instance, **options)
-    found = variants(instance)
-    if len(found) == 1:
-        return replace(plan(found[0].instance, **options), degrees=dict(found[0].degrees))
-    return best_of(found, **options)
+    return best_of(variants(instance, platform), **options)
 
 
 def best_of(found: Sequence[Variant], **options: Any) -> ServingPlan:
-    """The best plan over all choices of degrees; the bound is the largest of theirs.
-
-    Choices that a bound shows to be no better than the best plan so far are not searched. options:
-    those of `plan`; a time limit is shared out. Raises: Infeasible where no choice fits.
-    """
-    limit = options.pop("time_limit", None)
-    begin = time.process_time()
-    best: ServingPlan | None = None
-    parts: list[dict[str, Any]] = []
-    refused: Infeasible | None = None
-    interrupted = False
-    for at, variant in enumerate(found):
-        share = None
-        if limit is not None:
-            left = limit - (time.process_time() - begin)
-            share = max(0.01, left / (len(found) - at))
-        try:
-            made = plan(
-                variant.instance,
-                time_limit=share,
-                enough=best.value if best else None,
-                stop=interrupted,
-                **options,
-            )
-        except Infeasible as error:
-            refused = error
-            parts.append({"degrees": dict(variant.degrees), "bound": 0.0,
-                          "certificate": {"rule": "fits nowhere"}})  # fmt: skip
-            continue
-        interrupted |= made.interrupted
-        parts.append({"degrees": dict(variant.degrees), "bound": made.bound,
-                      "certificate": made.certificate})  # fmt: skip
-        if best is None or (made.value or 0.0) > (best.value or 0.0):
-            best = replace(made, degrees=dict(variant.degrees))
-    if best is None:
-        assert refused is not None
-        raise refused
-    bound = max(part["bound"] for part in parts)
-    proved = best.value is not None and bound - best.value <= EQUAL * bound
-    return replace(
-        best,
-        bound=bound,
-        certificate={"rule": "choices", "parts": parts},
-        status=OPTIMAL if proved else best.status if best.value is None else FEASIBLE,
-        seconds=time.process_time() - begin,
-        interrupted=interrupted,
-    )
+    """The best plan over all batches on offer. options: those of `plan`."""
+    if len(found) > 1:
+        return of_batches(found, plan, **options)
+    return replace(plan(found[0].instance, **options), batch=found[0].batch)
 
 
 def plan(
@@ -107,32 +68,128 @@ def plan(
     seed: int = 0,
     progress: Progress | None = None,
     min_tokens: float | None = None,
-    enough: float | None = None,
+    first_token_s: float | None = None,
+    token_s: float | None = None,
     stop: bool = False,
 ) -> ServingPlan:
-    """Searches for the placement with the most tokens/s.
+    """Searches for the best placement.
 
-    time_limit: CPU seconds of this process, checked between steps of the searches; None = a counted
-    amount of work, the same plan on every run. Ctrl-C ends the search and returns the best plan so
-    far (`interrupted`). min_tokens: with objective "cost", what the plan must carry. enough: a
-    value that another instance reaches, so that plans which cannot exceed it are not searched for.
+    objective: "tokens", the most tokens/s; "latency", the shortest requests, with at least
+    min_tokens (0); "cost", the cheapest machines that carry min_tokens. first_token_s, token_s:
+    seconds that a request alone may take to its first token and for each further one. time_limit:
+    CPU seconds of this process, checked between steps of the searches; None = a counted amount of
+    work, the same plan on every run. Ctrl-C ends the search and returns the best plan so far
+    (`interrupted`).
     stop: no search at all, only a bound.
-    Raises: Infeasible where proved, InputError for an unknown objective.
+    Raises: Infeasible where proved, InputError for options that say nothing.
     """
     if objective not in OBJECTIVES:
         raise InputError(f"unknown objective {objective!r}", hint=" or ".join(OBJECTIVES))
     if time_limit is not None and not time_limit > 0:
         raise InputError(f"a time limit of {time_limit} s", hint="give more than 0 seconds")
-    _must_fit(instance)
-    if objective == "cost":
-        return cheapest_plan(instance, min_tokens, time_limit, seed, METHODS)
-    search = Search(instance, time_limit, seed, progress)
+    if min_tokens is not None and objective == "tokens":
+        raise InputError(
+            "min_tokens has no effect on the most tokens/s",
+            hint="--objective latency or --objective cost",
+        )
+    instance = _limited(instance, first_token_s, token_s)
+    routed = instance.phases is not None and instance.phases.routed
+    if objective == "cost" and routed:
+        raise InputError(
+            "the least cost is not searched for with split phases or limits on latency",
+            hint="leave out limits and split_phases, or use --objective tokens",
+        )
+    must_fit(instance)
+    options = _Options(objective, time_limit, seed, progress, min_tokens)
+    if instance.devices is not None:
+        return _exclusive(instance, options, stop)
+    return _plain(instance, options, stop)
+
+
+def _limited(instance: Instance, first_s: float | None, token_s: float | None) -> Instance:
+    """The instance with these limits, where they are tighter than its own."""
+    phases = instance.phases
+    for name, value in (("first_token_s", first_s), ("token_s", token_s)):
+        if value is not None and not 0 < value < float("inf"):
+            raise InputError(f"{name} {value}", hint="a number of seconds above 0")
+    if phases is None or (first_s is None and token_s is None):
+        return instance
+    first_s = phases.first_s if first_s is None else min(first_s, phases.first_s)
+    token_s = phases.token_s if token_s is None else min(token_s, phases.token_s)
+    return replace(instance, phases=replace(phases, first_s=first_s, token_s=token_s))
+
+
+@dataclass(frozen=True)
+class _Options:
+    objective: str
+    time_limit: float | None
+    seed: int
+    progress: Progress | None
+    min_tokens: float | None
+
+
+def _exclusive(instance: Instance, options: _Options, stop: bool) -> ServingPlan:
+    """Machines that share devices: the best over sets of them that do not, and a bound on all."""
+    begin = time.process_time()
+    made = of_devices(
+        instance,
+        lambda part, limit, enough: _plain(part, replace(options, time_limit=limit), stop, enough),
+        options.time_limit,
+    )
+    more: dict[str, Any] = {}
+    if options.objective == "latency":
+        bound, certificate = shortest_bound(instance)
+        more["request_s_bound"] = bound
+        reached, proved = made.more.get("request_s"), bound
+    elif options.objective == "cost":
+        assert options.min_tokens is not None
+        bound, certificate = least_cost(instance, options.min_tokens)
+        more["cost_bound"] = bound
+        reached, proved = made.more.get("cost"), bound
+    elif "routes" in made.more or (instance.phases is not None and instance.phases.routed):
+        bound, certificate = phases_bound(instance, made.value or 0.0)
+        reached, proved, more["bound"] = bound, made.value, bound
+    else:
+        search = Search(instance)
+        search.value = Fraction(made.value or 0.0)
+        search.tighten()
+        bound, certificate = _verified(search)
+        reached, proved, more["bound"] = bound, made.value, bound
+    done = reached is not None and proved is not None and reached - proved <= EQUAL * reached
+    status = UNKNOWN if made.value is None else OPTIMAL if done else FEASIBLE
+    return replace(
+        made,
+        instance=instance.name,
+        bound=more.pop("bound", None),
+        certificate=certificate,
+        more={**made.more, **more},
+        status=status,
+        seconds=time.process_time() - begin,
+    )
+
+
+def _plain(instance: Instance, options: _Options, stop: bool, enough: float = 0.0) -> ServingPlan:
+    """Machines that exclude nobody. enough: plans of no more tokens/s are not searched for."""
+    if options.objective == "latency" or (instance.phases is not None and instance.phases.routed):
+        return routed_plan(
+            instance, METHODS, objective=options.objective, time_limit=options.time_limit,
+            seed=options.seed, progress=options.progress, min_tokens=options.min_tokens, stop=stop,
+        )  # fmt: skip
+    if options.objective == "cost":
+        return cheapest_plan(
+            instance, options.min_tokens, options.time_limit, options.seed, METHODS
+        )
+    parts = islands(instance)
+    if len(parts) > 1:
+        return of_islands(instance, parts, lambda part, limit: _plain(
+            part, replace(options, time_limit=limit), stop), options.time_limit)  # fmt: skip
+    search = Search(instance, options.time_limit, options.seed, options.progress)
     interrupted = False
     try:
         search.tighten()
         for method in METHODS:
-            useless = enough is not None and search.bound.bound <= enough
-            if stop or useless or search.proved or search.late():
+            useless = search.most <= enough
+            if stop or useless or search.proved or search.late(SEARCHING):
                 break
             method(search)
         search.tighten()
@@ -144,7 +201,7 @@ def plan(
 def _result(search: Search, interrupted: bool) -> ServingPlan:
     instance = search.instance
     value = float(search.value) if search.value else None
-    prices, bound = _verified(search)
+    bound, certificate = _verified(search)
     if value is None:
         status = UNKNOWN
     else:
@@ -154,7 +211,7 @@ def _result(search: Search, interrupted: bool) -> ServingPlan:
         placement=named(instance, search.placement),
         value=value,
         bound=bound,
-        certificate=prices_document(instance, prices),
+        certificate=certificate,
         status=status,
         method=search.method,
         seconds=search.seconds,
@@ -162,37 +219,41 @@ def _result(search: Search, interrupted: bool) -> ServingPlan:
     )
 
 
-def _verified(search: Search) -> tuple[Prices, float]:
+def _verified(search: Search) -> tuple[float, dict[str, Any]]:
     """The bound as the judge accepts it: what is printed as proved is what was proved.
 
     The searches add rates in floats. Where several rates make up the bound, their exact sum may be
     an ulp above it, and then the next candidate holds.
     """
+    if search.ceiling <= search.bound.bound:
+        bound = max(rounded_up(search.value), search.ceiling)
+        certificate: dict[str, Any] = {"rule": "coordinator"}
+        if refute(search.instance, certificate, Fraction(bound)) is None:
+            return bound, certificate
     for prices in (search.bound, search.crude):
-        document = prices_document(search.instance, prices)
+        certificate = prices_document(search.instance, prices)
         for above in ROUNDINGS:
             exact = max(search.value, Fraction(prices.bound) * (1 + above))
             bound = rounded_up(exact)
-            if refute(search.instance, document, Fraction(bound)) is None:
-                return prices, bound
+            if refute(search.instance, certificate, Fraction(bound)) is None:
+                return bound, certificate
     raise AssertionError("neither the best nor the first bound can be verified")
 
 
-def _must_fit(instance: Instance) -> None:
+def must_fit(instance: Instance) -> None:
     """Raises: Infeasible where no group of joined machines can hold the model and be reached."""
-    label = components(instance, 0.0)
     most, why = 0, ""
-    for group in range(int(label.max()) + 1):
-        members = np.flatnonzero(label == group)
-        room = sum(len(instance.table(int(i))) for i in members if max(instance.table(int(i))) > 0)
-        reached = (instance.start[members] > 0).any() and (instance.end[members] > 0).any()
-        if room >= instance.layers and reached:
+    for members in islands(instance):
+        usable = on_the_way(instance, members)
+        room = sum(len(instance.table(i)) for i in usable)
+        if room >= instance.layers:
             return
-        if room >= most:
-            most = room
-            why = f"{room} layers fit on the {len(members)} machines of the largest joined group"
-            if not reached:
-                why += ", to or from which the coordinator has no link"
+        all_room = sum(len(instance.table(i)) for i in members if max(instance.table(i)) > 0)
+        if all_room >= most:
+            most = all_room
+            why = f"{room} layers fit on the {len(usable)} machines of the largest joined group"
+            if all_room > room:
+                why += " that lie on a way from the coordinator and back to it"
     raise Infeasible(
         f"the model fits nowhere: it has {instance.layers} layers",
         where=instance.name,

@@ -3,15 +3,16 @@
 Takes: an instance, a placement, requests (arrival, prompt tokens, output tokens).  Leaves: served
 tokens/s, times to first token and per token, queueing, and how busy every machine and link is.
 
-A request keeps to one pipeline, since its cache lives on that pipeline's machines. Pipelines are
-the paths of the plan's maximum flow and get requests in proportion to it. The prompt goes through
-in one pass; after that each token waits for the one before. Every machine and every link serves
-its passes first come, first served, at its rate; links add their latency.
+A request keeps to one route, since its cache lives on that route's machines. Routes are those of
+the plan, or the paths of its maximum flow, and get requests in proportion to their rates. The
+prompt goes through in one pass; then its cache moves, where decode has machines of its own; after
+that each token waits for the one before. Every machine and every link serves its passes first come,
+first served, at its rate; links add their latency.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +21,9 @@ from numba import njit
 
 from csp_embed.errors import InputError
 from csp_embed.serving.flow import SINK, SOURCE, Flow, max_flow
-from csp_embed.serving.instance import Floats, Instance, Ints, Placement
+from csp_embed.serving.instance import Floats, Instance, Ints, Placement, delays
+
+Way = tuple[Sequence[int], Sequence[int], float]  # machines of prefill, of decode, requests/s
 
 
 @dataclass(frozen=True)
@@ -69,58 +72,34 @@ def generated_trace(
 
 
 def simulate(
-    instance: Instance, placement: Placement, trace: Trace, in_flight: int | None = None
+    instance: Instance,
+    placement: Placement,
+    trace: Trace,
+    in_flight: int | None = None,
+    routes: Sequence[Way] | None = None,
 ) -> Simulated:
-    """Runs the trace. in_flight: requests that one pipeline holds at a time (memory for caches);
-    None = no limit. Raises: InputError where the plan carries nothing or the trace is empty."""
+    """Runs the trace. in_flight: requests that one route holds at a time (memory for caches);
+    None = no limit. routes: those of the plan; None = the paths of its maximum flow.
+
+    Raises: InputError where the plan carries nothing or the trace is empty."""
     if not len(trace.arrival):
         raise InputError("the trace has no requests", hint="give at least one row")
-    flow = max_flow(instance, placement)
-    if not flow.value:
+    if routes is None:
+        flow = max_flow(instance, placement)
+        routes = [(path, path, rate) for path, rate in pipelines(flow)]
+        predicted = float(flow.value)
+    else:
+        assert instance.phases is not None
+        predicted = instance.phases.tokens * sum(rate for _, _, rate in routes)
+    if not predicted:
         raise InputError("the plan carries nothing, so there is nothing to simulate")
-    paths = pipelines(flow)
-    names: list[str] = []
-    rate: list[float] = []
-    delay: list[float] = []
-    number: dict[Any, int] = {}
-    latency = _latencies(instance)
-
-    def resource(key: Any, name: str, capacity: float, wait: float) -> int:
-        if key not in number:
-            number[key] = len(names)
-            names.append(name)
-            rate.append(capacity)
-            delay.append(wait)
-        return number[key]
-
-    hops: list[list[int]] = []
-    for machines, _ in paths:
-        row = []
-        first, last = machines[0], machines[-1]
-        into = float(instance.start[first])
-        row.append(resource(("to", first), f"coordinator -> {instance.machines[first]}", into,
-                            latency.get(("source", instance.machines[first]), 0.0)))  # fmt: skip
-        for a, b in zip(machines, [*machines[1:], None], strict=True):
-            row.append(resource(a, instance.machines[a], instance.rate(a, placement[a]), 0.0))
-            if b is not None:
-                pair = (instance.machines[a], instance.machines[b])
-                row.append(resource((a, b), " -> ".join(pair), float(instance.link[a, b]),
-                                    latency.get(pair, 0.0)))  # fmt: skip
-        out = float(instance.end[last])
-        row.append(resource((last, "out"), f"{instance.machines[last]} -> coordinator", out,
-                            latency.get((instance.machines[last], "sink"), 0.0)))  # fmt: skip
-        hops.append(row)
-    longest = max(len(r) for r in hops)
-    table = np.full((len(hops), longest), -1, np.int64)
-    for at, row in enumerate(hops):
-        table[at, : len(row)] = row
-    weight = np.array([float(share) for _, share in paths])
-    chosen = _dealt(trace, weight)
+    hops = _Hops(instance, placement)
+    table, pace, wait = hops.of([(prefill, decode) for prefill, decode, _ in routes])
+    chosen = _dealt(trace, np.array([rate for _, _, rate in routes]))
     limit = len(trace.arrival) if in_flight is None else in_flight
     begun, first_at, done, log_time, log_busy, log_tokens = _run(
-        table, np.array(rate), np.array(delay), trace.arrival, trace.prompt, trace.output, chosen,
-        len(hops), limit,
-    )  # fmt: skip
+        table, pace, wait, len(hops.names), trace.arrival, trace.prompt, trace.output, chosen, limit
+    )
     low, high = _steady(log_time, log_tokens)
     span = log_time[high] - log_time[low]
     tokens = (log_tokens[high] - log_tokens[low]) / span if span > 0 else 0.0
@@ -128,14 +107,102 @@ def simulate(
     further = np.maximum(trace.output - 1, 1)
     return Simulated(
         tokens_per_s=float(tokens),
-        predicted=float(flow.value),
+        predicted=predicted,
         served=len(done),
         seconds=float(done.max()),
         first=first_at - trace.arrival,
         each=(done - first_at) / further,
         waited=begun - trace.arrival,
-        busy={name: float(s) for name, s in zip(names, share, strict=True)},
+        busy={name: float(s) for name, s in zip(hops.names, share, strict=True)},
     )
+
+
+class _Hops:
+    """Machines and links as numbered resources, and what a token takes of each on a route."""
+
+    def __init__(self, instance: Instance, placement: Placement) -> None:
+        self.instance, self.placement = instance, placement
+        self.late = delays(instance)
+        self.names: list[str] = []
+        self.number: dict[str, int] = {}
+
+    def of(
+        self, routes: Sequence[tuple[Sequence[int], Sequence[int]]]
+    ) -> tuple[Ints, Floats, Floats]:
+        """(resource, seconds a token, seconds of latency) by route, phase and hop; -1: no more."""
+        rows = [
+            (self._path(prefill, 0), self._moves(prefill, decode), self._path(decode, 1))
+            for prefill, decode in routes
+        ]
+        longest = max(len(hops) for row in rows for hops in row)
+        shape = (len(rows), 3, longest)
+        table, pace, wait = np.full(shape, -1, np.int64), np.zeros(shape), np.zeros(shape)
+        for r, row in enumerate(rows):
+            for phase, hops in enumerate(row):
+                for h, (name, seconds, late) in enumerate(hops):
+                    if name not in self.number:
+                        self.number[name] = len(self.names)
+                        self.names.append(name)
+                    table[r, phase, h] = self.number[name]
+                    pace[r, phase, h], wait[r, phase, h] = seconds, late
+        return table, pace, wait
+
+    def _path(self, path: Sequence[int], phase: int) -> list[tuple[str, float, float]]:
+        names, late = self.instance.machines, self.late
+        first, last = path[0], path[-1]
+        hops = [(f"coordinator -> {names[first]}", 1 / float(self.instance.start[first]),
+                 float(late.start[first]))]  # fmt: skip
+        for a, b in zip(path, [*path[1:], None], strict=True):
+            hops.append((names[a], 1 / self._rate(a, phase), 0.0))
+            if b is not None:
+                hops.append(self._link(a, b, 1.0))
+        hops.append((f"{names[last]} -> coordinator", 1 / float(self.instance.end[last]),
+                     float(late.end[last])))  # fmt: skip
+        return hops
+
+    def _moves(
+        self, prefill: Sequence[int], decode: Sequence[int]
+    ) -> list[tuple[str, float, float]]:
+        """The links over which a cache goes."""
+        layer, x, y, hops = 0, 0, 0, []
+        while layer < self.instance.layers and tuple(prefill) != tuple(decode):
+            i, j = prefill[x], decode[y]
+            end = min(self.placement[i][1], self.placement[j][1])
+            if i != j:
+                assert self.instance.phases is not None
+                hops.append(self._link(i, j, (end - layer) * (self.instance.phases.cache or 0.0)))
+            layer = end
+            x += self.placement[i][1] == end
+            y += self.placement[j][1] == end
+        return hops
+
+    def _link(self, a: int, b: int, weight: float) -> tuple[str, float, float]:
+        name = f"{self.instance.machines[a]} -> {self.instance.machines[b]}"
+        return name, weight / float(self.instance.link[a, b]), float(self.late.link[a, b])
+
+    def _rate(self, i: int, phase: int) -> float:
+        """Tokens/s of a machine in a phase."""
+        phases = self.instance.phases
+        if phases is None:
+            return self.instance.rate(i, self.placement[i])
+        held = self.placement[i][1] - self.placement[i][0]
+        tables = phases.prefill if phase == 0 else phases.decode
+        return tables[int(self.instance.kind[i])][held - 1]
+
+
+def ways(instance: Instance, plan: Mapping[str, Any]) -> list[Way] | None:
+    """The routes of a plan document; None where it has none."""
+    if "routes" not in plan:
+        return None
+    at = {name: i for i, name in enumerate(instance.machines)}
+    return [
+        (
+            [at[m] for m in row["prefill"]],
+            [at[m] for m in row.get("decode", row["prefill"])],
+            float(row["requests_per_s"]),
+        )
+        for row in plan["routes"]
+    ]
 
 
 def pipelines(flow: Flow) -> list[tuple[tuple[int, ...], float]]:
@@ -163,22 +230,8 @@ def pipelines(flow: Flow) -> list[tuple[tuple[int, ...], float]]:
         paths[key] = paths.get(key, 0.0) + float(share)
 
 
-def _latencies(instance: Instance) -> dict[tuple[str, str], float]:
-    """Seconds by (from, to), as far as the document states them."""
-    document = instance.document
-    coordinator = document.get("coordinator", {})
-    found: dict[tuple[str, str], float] = {}
-    for row in document.get("links", ()):
-        found[str(row["from"]), str(row["to"])] = float(row.get("latency_s") or 0.0)
-    for row in coordinator.get("to_nodes", ()):
-        found["source", str(row["to"])] = float(row.get("latency_s") or 0.0)
-    for row in coordinator.get("from_nodes", ()):
-        found[str(row["from"]), "sink"] = float(row.get("latency_s") or 0.0)
-    return found
-
-
 def _dealt(trace: Trace, weight: Floats) -> Ints:
-    """The pipeline of each request: always the one that is furthest behind its share of tokens."""
+    """The route of each request: always the one that is furthest behind its share of tokens."""
     given = np.zeros(len(weight))
     chosen = np.zeros(len(trace.arrival), np.int64)
     for at, tokens in enumerate(trace.prompt + trace.output):
@@ -197,11 +250,12 @@ def _steady(times: Floats, tokens: Floats) -> tuple[int, int]:
 
 @njit(cache=True)
 def _run(  # type: ignore[no-untyped-def]
-    table, rate, delay, arrival, prompt, output, chosen, paths, in_flight
+    table, pace, wait, resources, arrival, prompt, output, chosen, in_flight
 ):
     """The event loop. One event = a pass reaches its next resource; a heap orders them by time."""
-    n, longest = arrival.shape[0], table.shape[1]
-    free, busy = np.zeros(rate.shape[0]), np.zeros(rate.shape[0])
+    n, paths, longest = arrival.shape[0], table.shape[0], table.shape[2]
+    free, busy = np.zeros(resources), np.zeros(resources)
+    phase = np.zeros(n, np.int64)  # prefill, moving its cache, decode
     begun, first_at, done = np.zeros(n), np.zeros(n), np.zeros(n)
     at_hop, made = np.zeros(n, np.int64), np.zeros(n, np.int64)
     inside = np.zeros(paths, np.int64)
@@ -215,7 +269,7 @@ def _run(  # type: ignore[no-untyped-def]
         total += prompt[r] + output[r] - 1
     marks = 200
     log_time, log_tokens = np.zeros(marks + 1), np.zeros(marks + 1)
-    log_busy = np.zeros((marks + 1, rate.shape[0]))
+    log_busy = np.zeros((marks + 1, resources))
     passed, mark = 0.0, 1
     for r in range(n):  # arrivals are sorted, so this is already a heap
         heap_time[size], heap_request[size] = arrival[r], r
@@ -253,15 +307,19 @@ def _run(  # type: ignore[no-untyped-def]
             inside[p] += 1
             begun[r] = now
         hop = at_hop[r]
-        tokens = prompt[r] if made[r] == 0 else 1
+        q = phase[r]
+        tokens = prompt[r] if q < 2 else 1
         again = -1
-        if hop < longest and table[p, hop] >= 0:
-            x = table[p, hop]
+        if hop < longest and table[p, q, hop] >= 0:
+            x = table[p, q, hop]
             begin = max(now, free[x])
-            free[x] = begin + tokens / rate[x]
-            busy[x] += tokens / rate[x]
+            free[x] = begin + tokens * pace[p, q, hop]
+            busy[x] += tokens * pace[p, q, hop]
             at_hop[r] = hop + 1
-            time, again = free[x] + delay[x], r
+            time, again = free[x] + wait[p, q, hop], r
+        elif q == 1:  # its cache is where decode goes on
+            phase[r], at_hop[r] = 2, 0
+            time, again = now, r
         else:  # the pass is through
             passed += tokens
             while mark <= marks and passed >= total * mark / marks:
@@ -273,7 +331,7 @@ def _run(  # type: ignore[no-untyped-def]
                 first_at[r] = now
             made[r] += 1
             if made[r] < output[r]:
-                at_hop[r] = 0
+                phase[r], at_hop[r] = max(q, 1), 0
                 time, again = now, r
             else:
                 done[r] = now

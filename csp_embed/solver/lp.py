@@ -21,6 +21,14 @@ def duals(objective: Floats, at_most: Sequence[Row], equal: Sequence[Row]) -> Fl
 
     or None where GLOP finds no optimum. Callers must not rely on more than their signs: rounding
     leaves them nearly optimal."""
+    found = optimum(objective, at_most, equal)
+    return None if found is None else found[1]
+
+
+def optimum(
+    objective: Floats, at_most: Sequence[Row], equal: Sequence[Row]
+) -> tuple[Floats, Floats, Floats] | None:
+    """(x, multipliers >= 0 of `at_most`, multipliers of `equal`) of the same program."""
     from ortools.math_opt.python import mathopt
 
     model = mathopt.Model()
@@ -28,17 +36,23 @@ def duals(objective: Floats, at_most: Sequence[Row], equal: Sequence[Row]) -> Fl
     model.minimize(
         mathopt.LinearSum([float(c) * v for c, v in zip(objective, x, strict=True) if c])
     )
-    for columns, factors, right in equal:
+    fixed = [
         model.add_linear_constraint(_sum(mathopt, x, columns, factors) == right)
+        for columns, factors, right in equal
+    ]
     rows = [
         model.add_linear_constraint(_sum(mathopt, x, columns, factors) <= right)
         for columns, factors, right in at_most
     ]
     result = mathopt.solve(model, mathopt.SolverType.GLOP)
-    if not result.has_dual_feasible_solution():
+    if not result.has_dual_feasible_solution() or not result.has_primal_feasible_solution():
         return None
-    values = result.dual_values()
-    return np.array([max(0.0, -values[row]) for row in rows])
+    values, multipliers = result.variable_values(), result.dual_values()
+    return (
+        np.array([max(0.0, values[v]) for v in x]),
+        np.array([max(0.0, -multipliers[row]) for row in rows]),
+        np.array([-multipliers[row] for row in fixed]),
+    )
 
 
 def _sum(mathopt, x, columns, factors):  # type: ignore[no-untyped-def]

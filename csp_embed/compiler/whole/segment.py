@@ -21,7 +21,7 @@ from csp_embed.errors import Infeasible, InputError
 from csp_embed.ir.schedule import Schedule
 from csp_embed.machine.bits import encode
 from csp_embed.machine.spec import Isa
-from csp_embed.schedule.link import Part, link
+from csp_embed.targets.stream.building.link import Part, link
 from csp_embed.targets.stream.lower import Lowered, lower
 
 Bytes = NDArray[np.uint8]
@@ -130,7 +130,7 @@ def _linked(
         parts.append(Part(schedule, tuple(address)))
     linked = link(parts, isa, (at, end))
     uops = -(-end // page) * page
-    lowered = lower(linked.schedule, isa, (linked.address, uops))
+    lowered = lower(linked.schedule, isa, placed=(linked.address, uops))
     if uops + lowered.uop_words.nbytes > 1 << isa.limits.dram_bits:
         raise InputError(
             f"the network needs {uops + lowered.uop_words.nbytes:,} bytes of device memory",

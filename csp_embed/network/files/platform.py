@@ -28,7 +28,8 @@ class DeviceEntry(Strict):
     bytes_per_ms (of its memory) make it an analytical roofline device; efficiency: the share of the
     peak that a kind of layer reaches (`default` for others); overhead_ms: per layer.
     isa, vta_config, clock_mhz: a device whose costs are cycles of our own kernels.
-    operators: ONNX operator types that it can run; all where absent.
+    operators: ONNX operator types that it can run; all where absent. provider: the execution
+    provider of onnxruntime by which run-plan runs it (CUDAExecutionProvider, …).
     """
 
     name: str
@@ -45,6 +46,7 @@ class DeviceEntry(Strict):
     vta_config: str | None = None
     clock_mhz: PositiveFloat | None = None
     operators: list[str] | None = None
+    provider: str | None = None
 
 
 class LinkEntry(Strict):
@@ -190,6 +192,7 @@ def _add(
                 vta_config=None if entry.vta_config is None else str(folder / entry.vta_config),
                 clock_mhz=entry.clock_mhz,
                 operators=None if entry.operators is None else tuple(entry.operators),
+                provider=entry.provider,
             )
         )
 

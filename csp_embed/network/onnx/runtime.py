@@ -15,6 +15,8 @@ from csp_embed.errors import InputError, MissingLibrary
 from csp_embed.network.onnx.net import import_onnx
 from csp_embed.network.onnx.runtime_limits import load_hint
 
+CPU = "CPUExecutionProvider"
+
 
 def import_runtime() -> Any:
     """The onnxruntime package, or one error that says how to get it."""
@@ -37,13 +39,16 @@ def open_session(
     rewritten: Path | None = None,
     plain: bool = False,
     folder: Path | None = None,
+    provider: str | None = None,
 ) -> Any:
-    """An InferenceSession on the CPU. `model`: a ModelProto, or the path of a file.
+    """An InferenceSession on the CPU, or on an execution provider.
 
+    model: a ModelProto, or the path of a file.
     trace: record every kernel's time to a file of that prefix (`end_profiling` names it).
     rewritten: write the model as onnxruntime runs it, its weights in a second file. plain: without
     graph optimisations, which round quantised networks differently wherever they are cut. folder:
-    where a ModelProto's external weights lie.
+    where a ModelProto's external weights lie. provider: an execution provider's name; what it does
+    not take falls back to the CPU, as onnxruntime does.
     Raises: InputError naming IR version, opset and what the installed onnxruntime takes.
     """
     ort = import_runtime()
@@ -67,9 +72,11 @@ def open_session(
         options.add_session_config_entry(
             "session.optimized_model_external_initializers_file_name", f"{rewritten.name}.weights"
         )
+    known_provider(provider, where)
+    providers = [p for p in (provider,) if p is not None and p != CPU] + [CPU]
     source = str(model) if isinstance(model, (str, Path)) else _serialised(model, where)
     try:
-        return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(source, options, providers=providers)
     except Exception as error:  # onnxruntime raises its own family of exceptions
         named = not isinstance(model, (str, Path))
         raise InputError(
@@ -79,6 +86,26 @@ def open_session(
             why=_short(str(error)),
             hint=load_hint(ort, model if named else None, where, str(error)),
         ) from error
+
+
+def known_provider(name: str | None, where: str) -> None:
+    """Raises: InputError where the installed onnxruntime lacks this execution provider."""
+    if name is None:
+        return
+    ort = import_runtime()
+    present = ort.get_available_providers()
+    if name not in present:
+        every = ort.get_all_providers()
+        raise InputError(
+            f"onnxruntime {ort.__version__} has no {name} here",
+            where=where,
+            why=f"this build has {', '.join(present)}"
+            + (
+                "" if name in every else f"; there is no provider of that name in {ort.__version__}"
+            ),
+            hint="install the build that has it (onnxruntime-gpu for CUDA and TensorRT, "
+            "onnxruntime-openvino for OpenVINO), or name one that is present",
+        )
 
 
 def run_session(session: Any, names: Any, feeds: Mapping[str, Any], where: str) -> list[Any]:

@@ -13,7 +13,7 @@ from numba import njit
 ROUNDS = 1000  # steps; each costs as much as looking at every cost once
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def balanced_prices(cost):
     """(prices [m], bound in ms) for cost [g, m], inf where forbidden."""
     groups, m = cost.shape

@@ -72,7 +72,7 @@ def _numbered(label: Ints) -> Ints:
     return np.argsort(np.argsort(first))[inverse].astype(np.int64)
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _local(ptr, target, weight):
     """One level: the community of each node after moving as long as modularity rises."""
     n = len(ptr) - 1

@@ -13,7 +13,7 @@ from numba import njit
 from csp_embed.partition.methods.period_loads import begin, energy, settle, shift
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def solve_loads(q, dev, free, ptr, parts, limit):
     """Improves dev [groups] in place, part after part: how many were enumerated to the end.
 

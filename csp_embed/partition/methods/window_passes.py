@@ -92,7 +92,7 @@ class Sweep:
             self.proved += proved
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def starts(a, order, dev, lines):
     """Start [n] of each task by appending."""
     free, finish, start = np.zeros(lines), np.zeros(len(order)), np.zeros(len(order))

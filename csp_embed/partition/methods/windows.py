@@ -94,7 +94,7 @@ def advance(a, free, finish, arrive, dev, t, d):
     return ready
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def makespan(a, order, dev, lines):
     """Of a whole order by appending; inf where devices cannot talk."""
     free, finish = np.zeros(lines), np.zeros(len(order))
@@ -107,7 +107,7 @@ def makespan(a, order, dev, lines):
     return end
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def backward(a, order, dev, lines, marks):
     """(start [n], then [marks, lines]) of `Behind` for a whole order; marks: rising positions."""
     n, m = a.cost.shape

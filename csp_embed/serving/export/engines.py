@@ -14,56 +14,88 @@ from typing import Any
 from csp_embed.errors import InputError
 from csp_embed.serving.flow import max_flow
 from csp_embed.serving.instance import Instance
-from csp_embed.serving.simulate import pipelines
+from csp_embed.serving.simulate import Way, pipelines, ways
+
+ROUTES = "serve export --to json has the routes for a scheduler of your own"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """layers: held; degree: of tensor parallelism; server: on which it stands; gpus: which of its
+    GPUs, where it has several."""
+
+    machine: str
+    layers: int
+    degree: int
+    server: str
+    gpus: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Engine:
-    """One pipeline that shares no machine with another. layers: held by each stage; degree: of
-    tensor parallelism in each; rate: tokens/s that the plan sends through it."""
+    """One pipeline that shares no machine with another. rate: tokens/s that the plan sends through
+    it."""
 
-    machines: tuple[str, ...]
-    layers: tuple[int, ...]
-    degree: tuple[int, ...]
+    stages: tuple[Stage, ...]
     rate: float
+
+
+def paths_of(instance: Instance, plan: Mapping[str, Any]) -> list[Way]:
+    """The plan's routes, tokens/s of each; of a plan without routes, the paths of its flow."""
+    routes = ways(instance, plan)
+    if routes is not None:
+        assert instance.phases is not None
+        return [(a, b, rate * instance.phases.tokens) for a, b, rate in routes]
+    position = {name: i for i, name in enumerate(instance.machines)}
+    placement = {position[m]: (a, b + 1) for m, (a, b) in plan["placement"].items()}
+    return [(path, path, rate) for path, rate in pipelines(max_flow(instance, placement))]
 
 
 def engines(instance: Instance, plan: Mapping[str, Any], target: str) -> list[Engine]:
     """The plan as engines of `target`. Raises: InputError saying what cannot be expressed."""
     position = {name: i for i, name in enumerate(instance.machines)}
     placement = {position[m]: (a, b + 1) for m, (a, b) in plan["placement"].items()}
-    degrees = {
-        str(node["id"]): int(node.get("tensor_parallel", 1))
-        for node in instance.document.get("nodes", ())
-    }
-    paths = pipelines(max_flow(instance, placement))
+    nodes = {str(n["id"]): n for n in instance.document.get("nodes", ())}
+    paths = paths_of(instance, plan)
     if not paths:
         raise InputError("the plan carries nothing, so there is nothing to start")
     _alone(instance, paths, placement, target)
     found = []
-    for machines, rate in paths:
-        names = tuple(instance.machines[i] for i in machines)
-        held = tuple(placement[i][1] - placement[i][0] for i in machines)
-        if sum(held) != instance.layers:
+    for machines, _, rate in paths:
+        stages = []
+        for i in machines:
+            name, (first, end) = instance.machines[i], placement[i]
+            node = nodes.get(name, {})
+            degree, gpu = int(node.get("tensor_parallel", 1)), node.get("first_gpu")
+            gpus = () if gpu is None else tuple(range(gpu, gpu + degree))
+            stages.append(Stage(name, end - first, degree, str(node.get("server", name)), gpus))
+        if sum(s.layers for s in stages) != instance.layers:
             raise InputError(
                 f"{target} cannot express this plan",
                 why="with partial inference the intervals of a pipeline overlap",
-                hint="serve export --to json",
+                hint=ROUTES,
             )
-        found.append(Engine(names, held, tuple(degrees.get(n, 1) for n in names), rate))
+        found.append(Engine(tuple(stages), rate))
     return found
 
 
 def _alone(
     instance: Instance,
-    paths: Sequence[tuple[tuple[int, ...], float]],
+    paths: Sequence[Way],
     placement: Mapping[int, tuple[int, int]],
     target: str,
 ) -> None:
-    """Each machine must stand in one pipeline only."""
+    """Each machine must stand in one pipeline only, and serve both phases."""
     seen: dict[int, int] = {}
-    for at, (machines, _) in enumerate(paths):
-        for i in machines:
+    for at, (prefill, decode, _) in enumerate(paths):
+        if tuple(prefill) != tuple(decode):
+            raise InputError(
+                f"{target} cannot express this plan",
+                why="prefill and decode of a request run on different machines, and caches move "
+                "between pipelines that are cut differently",
+                hint=ROUTES,
+            )
+        for i in prefill:
             if seen.setdefault(i, at) != at:
                 first, end = placement[i]
                 raise InputError(
@@ -71,5 +103,5 @@ def _alone(
                     why=f"machine {instance.machines[i]} (layers {first}..{end - 1}) serves several"
                     f" of {len(paths)} pipelines; {target} runs one chain of stages in which every "
                     "stage is one machine or tensor-parallel group",
-                    hint="serve export --to json has the routes for a scheduler of your own",
+                    hint=ROUTES,
                 )

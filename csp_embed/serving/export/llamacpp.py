@@ -1,9 +1,15 @@
 """Launch lines for llama.cpp: RPC servers and the tensor split.
 
-Source: llama.cpp's README of its RPC backend (`rpc-server`, `--rpc host:port,…`) and of its server
-(`-ngl`, `-sm layer`, `-ts N0,N1,…`). The split is by proportion over layers + 1: the output layer
-counts as one more, on the last device. With the numbers of layers themselves, and one more on the
-last, every cut falls exactly where the plan has it.
+Read beside the sources that llama-cpp-python 0.3.36 carries (src/llama-model.cpp, common/arg.cpp,
+tools/rpc): `-ts` is by proportion over the layers and the output layer, which counts as one more
+on the last device; layer i goes to the first device whose share, added up, exceeds i / (layers +
+1). With the numbers of layers themselves, and one more on the last, every cut falls exactly where
+the plan has it. RPC devices come before local ones, in the order of `--rpc`; local GPUs get
+nothing, since the split does not name them. `-ngl` counts the output layer too.
+
+The split gives every GPU whole layers: tensor-parallel groups are not expressible.
+
+Not verified: speeds (RPC adds copies that the plan does not know), and names of GPUs (CUDA0, …).
 """
 
 from __future__ import annotations
@@ -11,6 +17,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
+from csp_embed.errors import InputError
 from csp_embed.serving.export.engines import Engine
 
 
@@ -19,23 +26,35 @@ def split(layers: Sequence[int]) -> tuple[int, ...]:
     return (*layers[:-1], layers[-1] + 1)
 
 
-def lines(found: list[Engine], model: str, port: int = 8080, rpc_port: int = 50052) -> str:
-    """A shell script: what to start on each machine, then a server for each pipeline."""
-    out = ["#!/bin/sh"]
+def lines(found: Sequence[Engine], model: str, port: int = 8080, rpc_port: int = 50052) -> str:
+    """A shell script: what to start on each machine, then a server for each pipeline. Raises:
+    InputError for tensor-parallel groups."""
+    out = ["#!/bin/sh", "# ggml-rpc-server was called rpc-server in older builds."]
     for at, engine in enumerate(found):
         out += ["", f"# engine {at}: {engine.rate:.6g} tokens/s"]
-        for name, held in zip(engine.machines, engine.layers, strict=True):
-            out.append(f"# on {name} ({held} layers): rpc-server -H 0.0.0.0 -p {rpc_port}")
-        share = ",".join(map(str, split(engine.layers)))
-        hosts = ",".join(f"{name}:{rpc_port}" for name in engine.machines)
+        hosts = []
+        for stage in engine.stages:
+            if stage.degree > 1:
+                raise InputError(
+                    "llama.cpp cannot express this plan",
+                    why=f"{stage.machine} is a tensor-parallel group of {stage.degree} GPUs; the "
+                    "tensor split by layers gives every GPU whole layers",
+                    hint="tensor_parallel: [1], or serve export --to vllm or json",
+                )
+            own = rpc_port + (stage.gpus[0] if stage.gpus else 0)
+            device = f" -d CUDA{stage.gpus[0]}" if stage.gpus else ""
+            out.append(
+                f"# on {stage.server} ({stage.layers} layers): ggml-rpc-server -H 0.0.0.0 -p {own}"
+                f"{device}"
+            )
+            hosts.append(f"{stage.server}:{own}")
+        share = ",".join(map(str, split([s.layers for s in engine.stages])))
+        total = sum(s.layers for s in engine.stages)
         out.append(
-            f"llama-server -m {shlex.quote(model)} --port {port + at} --rpc {shlex.quote(hosts)} "
-            f"-ngl {sum(engine.layers) + 1} -sm layer -ts {share}"
+            f"llama-server -m {shlex.quote(model)} --port {port + at} "
+            f"--rpc {shlex.quote(','.join(hosts))} -ngl {total + 1} -sm layer -ts {share}"
             + (" &" if len(found) > 1 else "")
         )
-        if any(d > 1 for d in engine.degree):
-            out.append("# Machines with several GPUs: one rpc-server offers all of them;")
-            out.append("# divide their number in -ts among them.")
     if len(found) > 1:
         out += ["", "# Send requests to the servers in proportion to their tokens/s.", "wait"]
     return "\n".join(out) + "\n"

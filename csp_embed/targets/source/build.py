@@ -23,7 +23,7 @@ from csp_embed.targets.source.emit import CFile
 
 Array = NDArray[Any]
 # -O3 for the packing loops; templates choose their instructions themselves.
-FLAGS = ("-O3", "-fno-tree-ch", "-std=c11", "-fPIC", "-shared")
+FLAGS = ("-O3", "-std=c11", "-fPIC", "-shared")
 
 
 def c_compiler() -> str:
@@ -125,10 +125,10 @@ class Native:
 
     def pack(self, tensors: Mapping[str, Array]) -> Array:
         """The packed constants as the library lays them out."""
-        packed = self._buffer("packed")
+        packed = self.buffer("packed")
         function = getattr(self.library, f"{self.file.name}_pack")
         arrays = [self._argument(n, tensors[n]) for n in self.file.prepared]
-        function(*(_pointer(a) for a in arrays), _pointer(packed))
+        function(*(self.pointer(a) for a in arrays), self.pointer(packed))
         return packed
 
     def run(self, tensors: Mapping[str, Array], packed: Array | None = None) -> Array:
@@ -139,12 +139,19 @@ class Native:
         if self.file.packed:
             arrays.append(self.pack(tensors) if packed is None else packed)
         if self.file.work:
-            arrays.append(self.kept.setdefault("work", self._buffer("work")))
+            arrays.append(self.kept.setdefault("work", self.buffer("work")))
         result = np.zeros(out.shape, op.out_dtype)
-        getattr(self.library, self.file.name)(*(_pointer(a) for a in arrays), _pointer(result))
+        arrays.append(result)
+        getattr(self.library, self.file.name)(*(self.pointer(a) for a in arrays))
         return result
 
-    def _buffer(self, which: str) -> Array:
+    @staticmethod
+    def pointer(array: Array) -> ctypes.c_void_p:
+        """Of an array's first byte; the array must outlive it."""
+        return ctypes.c_void_p(array.ctypes.data)
+
+    def buffer(self, which: str) -> Array:
+        """A zeroed `packed` or `work` struct, aligned as the library wants it."""
         count = getattr(self.library, f"{self.file.name}_{which}_bytes")
         count.restype = ctypes.c_size_t
         return aligned(count(), self.align)
@@ -166,7 +173,3 @@ def aligned(size: int, align: int) -> Array:
     raw = np.zeros(size + align, np.uint8)
     skip = -raw.ctypes.data % align
     return raw[skip : skip + size]
-
-
-def _pointer(array: Array) -> ctypes.c_void_p:
-    return ctypes.c_void_p(array.ctypes.data)

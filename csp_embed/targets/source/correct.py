@@ -18,6 +18,7 @@ from csp_embed.targets.source.nest import Address, Block, Call, Loop, Node, Sum
 from csp_embed.targets.source.places import Place
 
 BUFFER, UNIT = "corr_", "unit_"
+SUMS = 4  # at once; three registers more must be left
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,9 @@ def correction(
         size *= c.extent
     at = Sum.of(0, terms)
 
-    def named(where: Sum) -> Sum:
+    def named(where: Sum, bound: Mapping[str, Sum]) -> Sum:
+        for counter, value in bound.items():
+            where = where.bind(counter, value)
         return Sum(where.const, tuple((names.get(v, v), c) for v, c in where.terms))
 
     def call(kind: str, operands: dict[str, object], **wanted: str) -> Call:
@@ -64,35 +67,63 @@ def correction(
         assert t is not None, f"source_rules asks for {kind} {wanted}"
         return Call(t.name, {t.roles[r]: v for r, v in operands.items()})  # type: ignore[misc]
 
-    get = gets[signed]
-    # Counters that do not move the signed factor count its element again in each of their values.
-    inner: tuple[Node, ...] = (
-        Call(get.name, {get.roles["dst"]: "signed_0",
-                        get.roles["address"]: Address(places[signed].buffer,
-                                                      named(places[signed].at()))}),
-        Call(contract.name, {contract.roles["dst"]: "acc_0", contract.roles[signed]: "signed_0",
-                             contract.roles[unsigned]: "unit_0"}),
-    )  # fmt: skip
-    for c in reversed([c for c in embedding.counters if c.reduced]):
-        inner = (Loop(names[c.name], c.extent, inner),)
-    get_unit = gets[unsigned]
-    body: tuple[Node, ...] = (
-        Block(
-            ((dst.name, "acc_0"), (dst.name, "minus_0"),
+    get, get_unit = gets[signed], gets[unsigned]
+
+    def block(bound: list[Mapping[str, Sum]]) -> Node:
+        """Several sums at once: each waits for its last step."""
+        sums = [f"acc_{n}" for n in range(len(bound))]
+        # Counters that do not move the signed factor count its element again in all their values.
+        inner: tuple[Node, ...] = tuple(
+            step
+            for acc, b in zip(sums, bound, strict=True)
+            for step in (
+                Call(get.name, {get.roles["dst"]: "signed_0",
+                                get.roles["address"]: Address(places[signed].buffer,
+                                                              named(places[signed].at(), b))}),
+                Call(contract.name, {contract.roles["dst"]: acc,
+                                     contract.roles[signed]: "signed_0",
+                                     contract.roles[unsigned]: "unit_0"}),
+            )
+        )  # fmt: skip
+        for c in reversed([c for c in embedding.counters if c.reduced]):
+            inner = (Loop(names[c.name], c.extent, inner, rolled=True),)
+        end = [
+            step
+            for acc, b in zip(sums, bound, strict=True)
+            for step in (
+                call("map", {"dst": acc, "other": "minus_0"}, dst=dst.name, function="mul"),
+                call("copy_out", {"dst": acc, "address": Address(BUFFER, named(at, b)),
+                                  "count": lanes}, dst=dst.name, address="int32"),
+            )
+        ]  # fmt: skip
+        return Block(
+            (*((dst.name, acc) for acc in sums), (dst.name, "minus_0"),
              (contract.slot(signed).memory, "signed_0"),
              (contract.slot(unsigned).memory, "unit_0")),
             (
-                call("reset", {"dst": "acc_0"}, dst=dst.name),
+                *(call("reset", {"dst": acc}, dst=dst.name) for acc in sums),
                 Call(get_unit.name, {get_unit.roles["dst"]: "unit_0",
                                      get_unit.roles["address"]: Address(UNIT, Sum())}),
                 *inner,
                 call("fill", {"dst": "minus_0", "value": -1}, dst=dst.name),
-                call("map", {"dst": "acc_0", "other": "minus_0"}, dst=dst.name, function="mul"),
-                call("copy_out", {"dst": "acc_0", "address": Address(BUFFER, named(at)),
-                                  "count": lanes}, dst=dst.name, address="int32"),
+                *end,
             ),
-        ),
-    )  # fmt: skip
+        )  # fmt: skip
+
+    body: tuple[Node, ...] = (block([{}]),)
+    if free:
+        last = free.pop()
+        # Registers of all roles may be of one file: three others, and two for the C compiler.
+        files = {program.file_of[s.memory] for s in contract.slots}
+        at_once = max(1, min(SUMS, *(program.files[f].count - 5 for f in files)))
+        whole, rest = divmod(last.extent, at_once)
+        var = names[last.name]
+        body = ()
+        if whole:
+            together = [{last.name: Sum(j, ((var, at_once),))} for j in range(at_once)]
+            body += (Loop(var, whole, (block(together),)),)
+        if rest:
+            body += (block([{last.name: Sum(whole * at_once + j)} for j in range(rest)]),)
     for c in reversed(free):
         body = (Loop(names[c.name], c.extent, body),)
     return Correction(signed, at, size, body)

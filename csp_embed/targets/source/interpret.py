@@ -63,7 +63,7 @@ class _Walker:
                     # A register holds anything before it is written; 77 shows what reads it.
                     self.registers.setdefault(memory, {})[name] = np.full(lanes, 77, m.dtype)
                 self.walk(node.body, values)
-            else:
+            elif isinstance(node, Call):
                 self._call(node, values)
 
     def _call(self, call: Call, values: dict[str, int]) -> None:

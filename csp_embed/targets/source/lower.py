@@ -9,14 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from csp_embed.ir.embedding import Counter, Embedding
 from csp_embed.ir.operator import Operator
 from csp_embed.machine.spec import Isa
 from csp_embed.machine.templates import SourceMachine
 from csp_embed.targets.source import correct, epilogue, output, tiles
 from csp_embed.targets.source.names import identifier, variable
-from csp_embed.targets.source.nest import Address, Block, Buffer, Call, Loop, Node, Sum
+from csp_embed.targets.source.nest import Address, Block, Buffer, Call, Keep, Loop, Node, Sum
 from csp_embed.targets.source.places import Place, place
+from csp_embed.targets.source.streams import Results, Streams, copy_name, results_of, streams_of
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,8 @@ class SourceProgram:
 
     places: operand -> its packed buffer ("dst" where the result is unpacked). prepare: nests that
     constants alone need; run: the others, in order. fixed: buffers whose content never changes.
+    streams, results: how operands of every run are packed, and the result unpacked, where whole
+    runs can be moved.
     """
 
     operator: Operator
@@ -36,6 +41,8 @@ class SourceProgram:
     run: tuple[Node, ...]
     fixed: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     main: tuple[Node, ...] = ()
+    streams: Mapping[str, Streams] = field(default_factory=dict)
+    results: Results | None = None
 
 
 @dataclass(frozen=True)
@@ -51,30 +58,26 @@ class _Machine:
         return found.name
 
 
-def lower(embedding: Embedding, isa: Isa) -> SourceProgram:
-    """The nests of an embedding."""
+def lower(embedding: Embedding, isa: Isa, tiling: tiles.Tiling | None = None) -> SourceProgram:
+    """The nests of an embedding. tiling: the best by the spec's rates where none is given."""
     program, op = isa.program, embedding.operator
     assert program is not None
-    tiling = tiles.choose(embedding, isa)
-    contract, _, _ = tiles.templates(isa)
-    memory = {r: isa.memory(contract.slot(r).memory) for r in ("dst", "lhs", "rhs")}
+    tiling = tiles.choose(embedding, isa) if tiling is None else tiling
     names = {c.name: variable(c.name, n) for n, c in enumerate(embedding.counters)}
-    columns = () if tiling.columns is None else (tiling.columns[0].name,)
-    panel = (*(c.name for c in tiling.outer), *columns)
-    places = {}
-    for role, layout in embedding.layouts.items():
-        at = memory.get(role, memory["dst"])
-        # int8 tensors lie in unsigned lanes as value + 128.
-        offset = 128 if at.dtype == "uint8" else 0
-        dtype = op.out_dtype if role == "dst" else at.dtype
-        places[role] = place(
-            embedding, role, f"{role}_", dtype, at.lanes, isa.dims, offset=offset,
-            outer=panel if op.tensors[layout.tensor].constant else (),
-        )  # fmt: skip
+    places = places_of(embedding, isa, tiling)
     direct = output.direct(places["dst"], embedding, identifier(op.out.tensor))
     buffers = [
         Buffer(p.buffer, p.dtype, p.elements, _role(op, p.layout.tensor))
         for r, p in places.items() if r != "dst" or direct is None
+    ]  # fmt: skip
+    streams = {
+        r: found for r, p in places.items()
+        if r != "dst" and not op.tensors[p.layout.tensor].constant
+        and (found := streams_of(p)) is not None
+    }  # fmt: skip
+    buffers += [
+        Buffer(copy_name(places[r].buffer), "int8", s.source.elements, "work")
+        for r, s in streams.items() if s.source.copied
     ]  # fmt: skip
     unsigned = [r for r in ("lhs", "rhs") if places[r].offset]
     prepare: tuple[Node, ...] = ()
@@ -89,12 +92,34 @@ def lower(embedding: Embedding, isa: Isa) -> SourceProgram:
         run = () if role == "packed" else correction.nest
         fixed[correct.UNIT] = (places[unsigned[0]].offset, places[unsigned[0]].lane_count)
         start = correction.at
+    results = None
     if direct is None:
         direct = output.packed(places["dst"])
+        results = results_of(places["dst"], np.dtype(op.out_dtype).itemsize)
     main = _Tiles(_Machine(program, isa), embedding, tiling, places, names, start, direct).nest()
     return SourceProgram(
-        op, embedding, tiling, places, tuple(buffers), prepare, (*run, *main), fixed, main
-    )
+        op, embedding, tiling, places, tuple(buffers), prepare, (*run, *main), fixed, main,
+        streams, results,
+    )  # fmt: skip
+
+
+def places_of(embedding: Embedding, isa: Isa, tiling: tiles.Tiling) -> dict[str, Place]:
+    """Where each operand lies."""
+    op = embedding.operator
+    contract, _, _ = tiles.templates(isa)
+    memory = {r: isa.memory(contract.slot(r).memory) for r in ("dst", "lhs", "rhs")}
+    columns = () if tiling.columns is None else (tiling.columns[0].name,)
+    panel = (*(c.name for c in tiling.outer), *columns)
+    places = {}
+    for role, layout in embedding.layouts.items():
+        at, constant = memory.get(role, memory["dst"]), op.tensors[layout.tensor].constant
+        places[role] = place(
+            embedding, role, f"{role}_", op.out_dtype if role == "dst" else at.dtype, at.lanes,
+            isa.dims, outer=panel if constant else (), run_time=not constant,
+            # int8 tensors lie in unsigned lanes as value + 128.
+            offset=128 if at.dtype == "uint8" else 0,
+        )  # fmt: skip
+    return places
 
 
 def _role(op: Operator, tensor: str) -> str:
@@ -190,7 +215,8 @@ class _Tiles:
             ]  # fmt: skip
         nest: tuple[Node, ...] = tuple(steps)
         for counter in reversed(self.tiling.inner):
-            nest = (Loop(self.names[counter.name], counter.extent, nest),)
+            nest = (Loop(self.names[counter.name], counter.extent, nest, rolled=True),)
+        kept = (Keep(memory["dst"], tuple(sums.values())),)
         registers = [*((memory["dst"], n) for n in sums.values()), (memory["lhs"], "lhs_0"),
                      *((memory["rhs"], n) for n in factors)]  # fmt: skip
         after = epilogue.Epilogue(m.program, memory["dst"], self.embedding.operator)
@@ -211,7 +237,7 @@ class _Tiles:
                                     put.roles["address"]: Address(self.target.buffer, at),
                                     put.roles["count"]: count})
                 )  # fmt: skip
-        return Block((*registers, *after.registers), (*begin, *nest, *after.begin, *end))
+        return Block((*registers, *after.registers), (*begin, *nest, *kept, *after.begin, *end))
 
 
 @dataclass(frozen=True)

@@ -62,11 +62,12 @@ class Call:
 
 @dataclass(frozen=True)
 class Loop:
-    """for (var = 0; var < count; var++)"""
+    """for (var = 0; var < count; var++). rolled: the C compiler is to keep it as it is."""
 
     var: str
     count: int
     body: tuple[Node, ...]
+    rolled: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,15 @@ class Block:
     body: tuple[Node, ...]
 
 
-Node = Call | Loop | Block
+@dataclass(frozen=True)
+class Keep:
+    """Registers (of one memory) whose loop ends here: what follows is to use them as they are."""
+
+    memory: str
+    names: tuple[str, ...]
+
+
+Node = Call | Loop | Block | Keep
 
 
 @dataclass(frozen=True)
@@ -96,5 +105,5 @@ def calls(nodes: tuple[Node, ...]) -> Iterator[Call]:
     for node in nodes:
         if isinstance(node, Call):
             yield node
-        else:
+        elif not isinstance(node, Keep):
             yield from calls(node.body)

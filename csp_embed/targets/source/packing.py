@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from csp_embed.targets.source.places import Place
+from csp_embed.targets.source.text import CTYPES, affine
 
 # Most copies that are written out in the body of a loop: the lanes of a register of sums.
 GROUP = 16
@@ -21,7 +22,6 @@ CEIL_DIV = (
     "  return a / b + (a % b > 0);",
     "}",
 )
-CTYPES = {"int8": "int8_t", "uint8": "uint8_t", "int32": "int32_t", "int16": "int16_t"}
 
 
 @dataclass(frozen=True)
@@ -284,11 +284,3 @@ def _joined(walks: list[_Walk], bound: set[str], source_step: object) -> list[_W
             if not done:
                 break
     return walks
-
-
-def affine(const: int, terms: Sequence[tuple[int, str]]) -> str:
-    """`const + sum` as C text."""
-    parts = [n if c == 1 else f"{c} * {n}" for c, n in terms if c]
-    if const or not parts:
-        parts.append(str(const))
-    return " + ".join(parts).replace("+ -", "- ")

@@ -56,6 +56,11 @@ class Place:
             step *= self.shape[d]
         return tuple(out)
 
+    @property
+    def base(self) -> int:
+        """Where grid index 0 lies, or would lie."""
+        return -sum(s * low for s, low in zip(self.strides, self.low, strict=True))
+
     def at(self) -> Sum:
         """Where the element lies that the counters' values meet."""
         strides, layout = self.strides, self.layout
@@ -150,9 +155,11 @@ def place(
     *,
     offset: int = 0,
     outer: tuple[str, ...] = (),
+    run_time: bool = False,
 ) -> Place:
     """The place of an operand's layout. lane_dims, sizes: of its memory's element. outer: counters
-    whose grid dimensions lie outermost, so that the others are read in one go."""
+    whose grid dimensions lie outermost, so that the others are read in one go. run_time: packed in
+    every run, so that what is closest in the tensor lies innermost."""
     layout = embedding.layouts[operand]
     extents = {c.name: c.extent for c in embedding.counters}
     low, shape = [], []
@@ -170,6 +177,8 @@ def place(
         d for c in outer if c in layout.step for d in range(len(shape)) if layout.step[c][d]
     ]
     order = list(dict.fromkeys([*first_dims, *range(len(shape))]))
+    if run_time and layout.grid_coef:
+        order.sort(key=lambda d: layout.grid_coef[-1][d] > 0 and shape[d] > 1)
     return Place(
         layout=layout, buffer=buffer, dtype=dtype, low=tuple(low), shape=tuple(shape),
         order=tuple(order), lanes=tuple(sizes[d] for d in lane_dims), digits=digits,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from csp_embed.ir.operator import Access, Affine, Operator, Step
 from csp_embed.targets.source.names import identifier, variable
-from csp_embed.targets.source.packing import CTYPES, affine
+from csp_embed.targets.source.text import CTYPES, affine
 
 _NEUTRAL = {"contract": 0, "map": 0, "max": -128, "min": 127}
 

@@ -8,7 +8,9 @@ registers while the reduced loops run.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from csp_embed.ir.embedding import Counter, Embedding
 from csp_embed.machine.spec import Isa
@@ -21,6 +23,9 @@ SPARE = 2
 # Loads run beside the arithmetic, but not for nothing: this share of them is counted. It decides
 # between tiles of equal arithmetic.
 VISIBLE = 1 / 8
+# Of what begins and ends a sum, as much is seen: it runs beside the steps of its neighbours.
+FINISHED = 1 / 2
+TILE = 12  # cycles until a tile's loops are under way
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,61 @@ class Tiling:
     middle: tuple[Counter, ...]
     inner: tuple[Counter, ...]
     cycles: float
+
+    def show(self) -> str:
+        """Sums in registers, then the loops from the outermost on."""
+        names = [f"{c.name}:{c.extent}" for c in self.outer]
+        names += [_split(self.columns)] if self.columns is not None else []
+        names += [f"{c.name}:{c.extent}" for c in self.middle]
+        names += [_split(self.rows)] if self.rows is not None else []
+        names += ["|", *(f"{c.name}:{c.extent}+" for c in self.inner)]
+        rows, columns = (1 if s is None else s[1] for s in (self.rows, self.columns))
+        return f"{rows} x {columns} sums in registers; loops {' '.join(names)}"
+
+    def document(self) -> dict[str, Any]:
+        """As JSON values; `read` takes them."""
+
+        def split(s: tuple[Counter, int] | None) -> list[Any] | None:
+            return None if s is None else [s[0].name, s[1]]
+
+        return {
+            "rows": split(self.rows), "columns": split(self.columns), "cycles": self.cycles,
+            **{n: [c.name for c in getattr(self, n)] for n in ("outer", "middle", "inner")},
+        }  # fmt: skip
+
+    def verify(self) -> list[str]:
+        """What contradicts the statement above; empty where it holds."""
+        splits = [s for s in (self.rows, self.columns) if s is not None]
+        names = [c.name for c in (*self.outer, *self.middle, *self.inner)]
+        names += [c.name for c, _ in splits]
+        out = [f"{n} is walked twice" for n in names if names.count(n) > 1]
+        return out + [f"{n} of {c.name}:{c.extent}" for c, n in splits if not 1 <= n <= c.extent]
+
+
+def read(document: Mapping[str, Any], embedding: Embedding) -> Tiling:
+    """The tiling that `Tiling.document` states. Raises: KeyError, TypeError, ValueError where it is
+    none of this embedding's counters."""
+    counters = {c.name: c for c in embedding.counters}
+
+    def split(value: Any) -> tuple[Counter, int] | None:
+        return None if value is None else (counters[value[0]], int(value[1]))
+
+    tiling = Tiling(
+        split(document["rows"]), split(document["columns"]),
+        *(tuple(counters[n] for n in document[part]) for part in ("outer", "middle", "inner")),
+        float(document["cycles"]),
+    )  # fmt: skip
+    splits = [s[0] for s in (tiling.rows, tiling.columns) if s is not None]
+    walked = [*splits, *tiling.outer, *tiling.middle, *tiling.inner]
+    wrong = tiling.verify()
+    if wrong or {c.name for c in walked} != set(counters):
+        raise ValueError("; ".join(wrong) or "it does not walk every counter")
+    return tiling
+
+
+def _split(split: tuple[Counter, int]) -> str:
+    """A counter whose values are taken several at once."""
+    return f"{split[0].name}:{split[0].extent}/{split[1]}"
 
 
 def choose(embedding: Embedding, isa: Isa) -> Tiling:
@@ -105,15 +165,31 @@ def _cycles(
     columns: int,
 ) -> float:
     contract, get_lhs, get_rhs = templates(isa)
-    others = math.prod(c.extent for c in embedding.counters if c not in (row, column))
+    others = [c for c in embedding.counters if c not in (row, column)]
+    steps = math.prod(c.extent for c in others if c.reduced)
+    finish = FINISHED * _finish(embedding, isa)
     total = 0.0
     for r, times in _pieces(row, rows):
         for c, again in _pieces(column, columns):
             work = r * c / contract.per_cycle
             loads = r / get_lhs.per_cycle + c / get_rhs.per_cycle
             # A sum waits for its last step; loads go beside the arithmetic.
-            total += times * again * (max(work, loads, contract.latency) + VISIBLE * loads)
-    return total * others
+            step = max(work, loads, contract.latency) + VISIBLE * loads
+            total += times * again * (TILE + steps * step + r * c * finish)
+    return total * math.prod(c.extent for c in others if not c.reduced)
+
+
+def _finish(embedding: Embedding, isa: Isa) -> float:
+    """Cycles of a sum beyond its steps by the spec's rates: begun, its epilogue, stored."""
+    program, op = isa.program, embedding.operator
+    assert program is not None
+    dst = templates(isa)[0].slot("dst").memory
+    get = program.find("copy_in", dst=dst, address="int32")
+    put = program.find("copy_out", dst=dst, address=op.out_dtype)
+    step = program.find("map", dst=dst)
+    cycles = [0.0 if t is None else 1 / t.per_cycle for t in (get, put, step)]
+    loaded = sum(s.access is not None for s in op.epilogue)
+    return cycles[0] * (1 + loaded) + cycles[1] + cycles[2] * len(op.epilogue)
 
 
 def _pieces(counter: Counter | None, size: int) -> list[tuple[int, int]]:

@@ -17,12 +17,6 @@ from csp_embed.errors import InputError
 from csp_embed.ir.schedule import (
     COMPUTE,
     FINISH,
-    LOAD,
-    POP_NEXT,
-    POP_PREV,
-    PUSH_NEXT,
-    PUSH_PREV,
-    STORE,
     Schedule,
     Template,
 )
@@ -30,15 +24,10 @@ from csp_embed.ir.stream import Stream
 from csp_embed.machine.bits import encode_uops
 from csp_embed.machine.reach import reach
 from csp_embed.machine.spec import Instruction, Isa
-from csp_embed.targets.stream.rectangles import DmaLimits, Rectangle, rectangles, runs
+from csp_embed.targets.stream.columns import Columns, Ints
+from csp_embed.targets.stream.rectangles import Rectangle, runs
+from csp_embed.targets.stream.transfers import Rects, Transfers, limits_of, rectangle_fields
 from csp_embed.targets.stream.uops import UopPlan, place
-
-TOKEN_ROLES = (
-    (POP_PREV, "pop_prev"),
-    (POP_NEXT, "pop_next"),
-    (PUSH_PREV, "push_prev"),
-    (PUSH_NEXT, "push_next"),
-)
 
 
 @dataclass(frozen=True)
@@ -53,70 +42,18 @@ class Lowered:
     address: tuple[int, ...]
     size_bytes: tuple[int, ...]
     box_start: tuple[tuple[int, ...], ...]
-    ends: NDArray[np.int64]
+    ends: Ints
 
 
-class _Writer:
-    """Collects instructions: a template number and a DRAM address each."""
-
-    def __init__(self, isa: Isa) -> None:
-        self.isa = isa
-        self.kinds: list[tuple[int, dict[str, int]]] = []
-        self.memo: dict[object, int] = {}
-        self.rows: list[int] = []
-        self.dram: list[int] = []
-        self.bits: list[int] = []
-        self.index = {i.name: n for n, i in enumerate(isa.instructions)}
-
-    def add(
-        self,
-        key: object,
-        instruction: Instruction,
-        fields: dict[str, int] | None,
-        dram: int,
-        bits: int,
-    ) -> None:
-        """fields is read only when the key is new."""
-        number = self.memo.get(key)
-        if number is None:
-            assert fields is not None
-            number = self.memo[key] = len(self.kinds)
-            self.kinds.append((self.index[instruction.name], fields))
-        self.rows.append(number)
-        self.dram.append(dram)
-        self.bits.append(bits)
-
-    def stream(self) -> Stream:
-        rows = np.array(self.rows, dtype=np.int64)
-        bits = np.array(self.bits, dtype=np.int64)
-        code = np.array([k for k, _ in self.kinds], dtype=np.int64)[rows]
-        names = sorted({f.name for i in self.isa.instructions for f in i.fields})
-        place = {name: n for n, name in enumerate(names)}
-        # An instruction has few of all machine's fields: only those that are there are visited.
-        at = [(place[name], k) for k, (_, f) in enumerate(self.kinds) for name in f]
-        table = np.zeros((len(names), len(self.kinds)), dtype=np.int64)
-        table[tuple(np.array(at, dtype=np.int64).reshape(-1, 2).T)] = [
-            value for _, f in self.kinds for value in f.values()
-        ]
-        columns = dict(zip(names, table[:, rows], strict=True))
-        dram = np.array(self.dram, dtype=np.int64)
-        for n, instruction in enumerate(self.isa.instructions):
-            here = code == n
-            if "dram" in instruction.roles:
-                column = columns[instruction.roles["dram"]]
-                column[here] = dram[here]
-            for bit, role in TOKEN_ROLES:
-                if role in instruction.roles:
-                    column = columns[instruction.roles[role]]
-                    column[here] = (bits[here] & bit) != 0
-                else:
-                    assert not (bits[here] & bit).any(), (instruction.name, role)
-        return Stream(code, columns)
-
-
-def lower(schedule: Schedule, isa: Isa, placed: tuple[Sequence[int], int] | None = None) -> Lowered:
-    """placed: byte address of every region, and of the micro-ops, where they are decided already; a
-    region of which only a part is used may begin before its memory does.
+def lower(
+    schedule: Schedule,
+    isa: Isa,
+    known: Rects | None = None,
+    placed: tuple[Sequence[int], int] | None = None,
+) -> Lowered:
+    """known: rectangles of other schedules, to which those of this one are added. placed: byte
+    address of every region, and of the micro-ops, where they are decided already; a region of which
+    only a part is used may begin before its memory does.
 
     Raises: InputError where the image does not fit below the machine's address limit.
     """
@@ -125,102 +62,85 @@ def lower(schedule: Schedule, isa: Isa, placed: tuple[Sequence[int], int] | None
     address, sizes, starts, uop_address = _addresses(schedule, isa, plan)
     if placed is not None:
         address, uop_address = list(placed[0]), placed[1]
-    writer = _Writer(isa)
-    load, store, finish = isa.of_kind("load"), isa.of_kind("store"), isa.of_kind("finish")
-    limits = {
-        i.name: DmaLimits(*(i.field(i.roles[r]).max for r in ("y_size", "x_size", "x_stride")))
-        for i in (load, store)
-    }
-    base = [
-        a // isa.memory(r.memory).elem_bytes for a, r in zip(address, schedule.regions, strict=True)
-    ]
-    memory_of = [isa.memory(r.memory) for r in schedule.regions]
-    uop_memory = isa.memory(isa.uop_memory)
-    rects: dict[tuple[int, int], list[Rectangle]] = {}
-    use, ends = 0, []
-    ops, tokens = schedule.ops.tolist(), schedule.tokens.tolist()
-    for (kind, a, b, sram), bits in zip(ops, tokens, strict=True):
-        if kind == COMPUTE:
-            template = schedule.templates[a]
-            if use in plan.before:
-                word, at, length = plan.before[use]
-                first = uop_address // uop_memory.elem_bytes + word
-                for rect in runs(first, at, length, limits[load.name]):
-                    _dma(writer, load, uop_memory.id, rect.sram, rect.dram, rect, 0)
-            where = plan.at[use]
-            use += 1
-            instruction = isa.instruction(template.instruction)
-            key = (COMPUTE, a, where)
-            fields = None if key in writer.memo else _compute_fields(instruction, template, where)
-            writer.add(key, instruction, fields, 0, bits)
-        elif kind in (LOAD, STORE):
-            instruction = load if kind == LOAD else store
-            key = (a, b)
-            found = rects.get(key)
-            if found is None:
-                start = starts[a][b] if schedule.regions[a].by_box else 0
-                found = rects[key] = rectangles(
-                    schedule.regions[a], b, start, limits[instruction.name]
-                )
-            for n, rect in enumerate(found):
-                here = 0
-                if n == 0:
-                    here |= bits & (POP_PREV | POP_NEXT)
-                if n == len(found) - 1:
-                    here |= bits & (PUSH_PREV | PUSH_NEXT)
-                _dma(
-                    writer,
-                    instruction,
-                    memory_of[a].id,
-                    sram + rect.sram,
-                    base[a] + rect.dram,
-                    rect,
-                    here,
-                )
-        else:
-            assert kind == FINISH
-            writer.add(FINISH, finish, {_opcode(finish): finish.opcode}, 0, bits)
-        ends.append(len(writer.rows))
+    kind = schedule.ops[:, 0]
+    computes = np.flatnonzero(kind == COMPUTE)
+    loads = _uop_loads(isa, plan, uop_address)
+    rects = Transfers(schedule, isa, address, starts, {} if known is None else known)
+    # Instructions of each row: rectangles, or what micro-ops are loaded and the compute itself.
+    count = np.ones(len(kind), dtype=np.int64)
+    count[rects.rows] = rects.count
+    for use, several in loads.items():
+        count[computes[use]] += len(several)
+    last = np.cumsum(count) - 1
+    writer = Columns(isa, int(last[-1]) + 1 if len(last) else 0)
+    rects.write(writer, last - count + 1)
+    _write_uop_loads(writer, isa, loads, (last - count + 1)[computes])
+    _write_computes(writer, isa, schedule, plan.at, last[computes], computes)
+    finish = isa.of_kind("finish")
+    ends = np.flatnonzero(kind == FINISH)
+    writer.put(last[ends], finish, {}, schedule.tokens[ends])
+    stream = Stream(writer.code, writer.fields)
     return Lowered(
-        writer.stream(), plan.words, uop_address, tuple(address), tuple(sizes), tuple(starts),
-        np.array(ends, np.int64),
-    )  # fmt: skip
+        stream, plan.words, uop_address, tuple(address), tuple(sizes), tuple(starts), last + 1
+    )
 
 
-def _opcode(instruction: Instruction) -> str:
-    return instruction.roles.get("opcode", "opcode")
+def _uop_loads(isa: Isa, plan: UopPlan, address: int) -> dict[int, list[Rectangle]]:
+    """The loads of micro-ops before each use that misses some."""
+    first, limits = address // isa.memory(isa.uop_memory).elem_bytes, limits_of(isa.of_kind("load"))
+    return {
+        use: runs(first + word, at, length, limits)
+        for use, (word, at, length) in plan.before.items()
+    }
 
 
-def _dma(
-    writer: _Writer,
-    instruction: Instruction,
-    memory_id: int,
-    sram: int,
-    dram: int,
-    rect: Rectangle,
-    bits: int,
+def _write_uop_loads(
+    writer: Columns, isa: Isa, loads: dict[int, list[Rectangle]], at: Ints
 ) -> None:
-    key = (instruction.opcode, memory_id, sram, rect.y, rect.x, rect.stride)
-    fields = None
-    if key not in writer.memo:
-        r = instruction.roles
-        fields = {
-            _opcode(instruction): instruction.opcode,
-            r["memory"]: memory_id,
-            r["sram"]: sram,
-            r["y_size"]: rect.y,
-            r["x_size"]: rect.x,
-            r["x_stride"]: rect.stride,
+    """at: position of the first instruction of each use."""
+    rows = [
+        (int(at[use]) + n, e.sram, e.dram, e.y, e.x, e.stride)
+        for use, several in loads.items()
+        for n, e in enumerate(several)
+    ]
+    table = np.array(rows, dtype=np.int64).reshape(-1, 6)
+    load, memory = isa.of_kind("load"), isa.memory(isa.uop_memory).id
+    fields = rectangle_fields(load, memory, table[:, 1], table[:, 2], table[:, 3:])
+    writer.put(table[:, 0], load, fields, 0)
+
+
+def _write_computes(
+    writer: Columns, isa: Isa, schedule: Schedule, uops: list[int], at: Ints, rows: Ints
+) -> None:
+    """uops: on-chip position of each one's micro-ops. at: their positions; rows: of the
+    schedule."""
+    template = schedule.ops[rows, 1]
+    where = np.array(uops, dtype=np.int64)
+    names = [t.instruction for t in schedule.templates]
+    for name in dict.fromkeys(names):
+        instruction = isa.instruction(name)
+        mine = [n for n, other in enumerate(names) if other == name]
+        place_of = np.full(len(names), -1, dtype=np.int64)
+        place_of[mine] = np.arange(len(mine))
+        each = [_compute_fields(instruction, schedule.templates[n]) for n in mine]
+        here = np.flatnonzero(place_of[template] >= 0)
+        which = place_of[template[here]]
+        fields: dict[str, Ints | int] = {
+            # Few have a reset or an immediate; the others leave these fields 0.
+            key: np.array([f.get(key, 0) for f in each], dtype=np.int64)[which]
+            for key in dict.fromkeys(k for f in each for k in f)
         }
-    writer.add(key, instruction, fields, dram, bits)
+        for role in ("uop_begin", "uop_end"):
+            fields[instruction.roles[role]] = fields[instruction.roles[role]] + where[here]
+        writer.put(at[here], instruction, fields, schedule.tokens[rows[here]])
 
 
-def _compute_fields(instruction: Instruction, template: Template, where: int) -> dict[str, int]:
+def _compute_fields(instruction: Instruction, template: Template) -> dict[str, int]:
+    """Those of micro-ops at position 0."""
     r = instruction.roles
     fields = {
-        _opcode(instruction): instruction.opcode,
-        r["uop_begin"]: where,
-        r["uop_end"]: where + len(template.uops),
+        r["uop_begin"]: 0,
+        r["uop_end"]: len(template.uops),
         r["iter_out"]: template.iter_out,
         r["iter_in"]: template.iter_in,
     }

@@ -9,6 +9,7 @@ needed.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 Words = NDArray[np.uint32]
 MANY = 256
+WORD = 4  # bytes
 
 
 @dataclass(frozen=True)
@@ -40,19 +42,14 @@ def place(lists: list[Words], uses: list[int], depth: int, batch: int = 96) -> U
             first_use.append(u)
     # Longest first decides what is contained in what; DRAM order stays that of first use.
     host: dict[int, tuple[int, int]] = {}
-    unique: list[int] = []
     used = {u: n for n, u in enumerate(first_use)}
-    content = {u: lists[u].tobytes() for u in first_use}
+    held = _Held()
     for u in sorted(first_use, key=lambda u: (-len(lists[u]), used[u])):
         # Many lists do not fit together anyway; comparing all pairs would only take time.
-        for v in unique if len(first_use) <= MANY else ():
-            found = _find(content[v], content[u])
-            if found >= 0:
-                host[u] = (v, found)
-                break
-        else:
-            unique.append(u)
-            host[u] = (u, 0)
+        found = held.find(lists[u].tobytes()) if len(first_use) <= MANY else None
+        if found is None:
+            held.add(u, lists[u].tobytes())
+        host[u] = found or (u, 0)
     order, placed = [], set()
     for u in first_use:
         v = host[u][0]
@@ -71,12 +68,30 @@ def place(lists: list[Words], uses: list[int], depth: int, batch: int = 96) -> U
     return _ring(image, lists, uses, host, start, depth)
 
 
-def _find(haystack: bytes, needle: bytes) -> int:
-    """Word position of needle in haystack, or -1."""
-    at = haystack.find(needle)
-    while at >= 0 and at % 4:
-        at = haystack.find(needle, at + 1)
-    return at // 4 if at >= 0 else -1
+class _Held:
+    """Lists one behind the other, to be searched for another one's words."""
+
+    def __init__(self) -> None:
+        self._words = b""
+        self._lists: list[int] = []
+        self._starts: list[int] = []
+
+    def add(self, number: int, words: bytes) -> None:
+        self._lists.append(number)
+        self._starts.append(len(self._words))
+        self._words += words
+
+    def find(self, words: bytes) -> tuple[int, int] | None:
+        """(list, position in it) of the first list that contains them."""
+        at = self._words.find(words)
+        while at >= 0:
+            n = bisect_right(self._starts, at) - 1
+            end = self._starts[n + 1] if n + 1 < len(self._starts) else len(self._words)
+            inside = at - self._starts[n]
+            if inside % WORD == 0 and at + len(words) <= end:
+                return self._lists[n], inside // WORD
+            at = self._words.find(words, at + 1)
+        return None
 
 
 def _static(
@@ -90,12 +105,13 @@ def _static(
 ) -> UopPlan:
     """Every list has its place for good; what is used soon comes along with what is used now."""
     loaded: set[int] = set()
+    place_of = {v: i for i, v in enumerate(order)}
     before: dict[int, tuple[int, int, int]] = {}
     at = []
     for n, u in enumerate(uses):
         v, offset = host[u]
         if v not in loaded:
-            i = order.index(v)
+            i = place_of[v]
             length = 0
             while i < len(order) and order[i] not in loaded:
                 size = len(lists[order[i]])

@@ -17,7 +17,7 @@ from csp_embed.compiler.driver import Options, compile
 from csp_embed.errors import Infeasible, InputError, SpecError
 from csp_embed.machine.load import load_isa
 from csp_embed.machine.spec import Isa
-from csp_embed.schedule import build as schedule_build
+from csp_embed.targets.stream.building import plan
 
 TEXT = (Path(__file__).parents[2] / "data" / "specs" / "newcomer.yaml").read_text(encoding="utf-8")
 QUICK = Options(top=2, schedules=2, refine=4)
@@ -245,9 +245,7 @@ def test_an_operator_that_the_machine_cannot_do(
 def test_the_suite_sees_a_wrong_schedule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The fault of which it was made: both operands from the start of one register file."""
     isa = machine(tmp_path, RIGHT["one register file for both operands"])
-    monkeypatch.setattr(
-        schedule_build, "_shares", lambda problem, lhs, rhs, top: ((0, 16), (0, 16))
-    )
+    monkeypatch.setattr(plan, "_shares", lambda problem, lhs, rhs, top: ((0, 16), (0, 16)))
     outcomes = machine_suite.run(isa)
     wrong = [o for o in outcomes if o.kind == "wrong"]
     assert wrong

@@ -38,6 +38,8 @@ def test_a_graph_that_is_none() -> None:
         ("--method", "milp", "--workers", 2),
         ("--granularity", "node"),
         ("--json", "--explain", "t1"),
+        ("--lost", "p2", "--allow-unknown-devices"),
+        ("--from", "plan.json", "--allow-unknown-devices"),
     ],
 )
 def test_options(capsys: pytest.CaptureFixture[str], tmp_path: object, options: tuple) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -116,6 +119,51 @@ def test_a_sweep_goes_on_where_it_was_stopped(
     code, _, err = call(TOP, "--resume", "--platforms", "a.json")
     assert code == 2
     assert "nothing to continue" in err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_keeps_finished_rows_and_ends_all_processes(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    """One platform is done at once, for the others two processes would search for long."""
+    words = [sys.executable, "-m", "csp_embed", "partition"]
+    graph, table = tmp_path / "g.json", tmp_path / "t.jsonl"
+    subprocess.run([*words, "generate", "layered", "--n", "150", "-o", str(graph)], check=True)
+    alone = platform(tmp_path / "alone.json", 1.0, ("p0",))
+    slow = [platform(tmp_path / f"{k}.json", 1.0, ("p0", "p1", "p2")) for k in "abc"]
+    names = ",".join(map(str, [alone, *slow]))
+    asked = [*words, "sweep", str(graph), "--platforms", names, "--jobs", "2"]
+    run = subprocess.Popen(
+        [*asked, "--out", str(table), "--json"], text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    for _ in range(1200):
+        if run.poll() is not None or (table.exists() and "\n" in table.read_text()):
+            break
+        time.sleep(0.05)
+    pids = workers(run.pid)
+    run.send_signal(number)
+    out, errors = run.communicate(timeout=60)
+    assert run.returncode == 128 + number, errors
+    assert "Traceback" not in errors
+    rows = [json.loads(line) for line in table.read_text().splitlines()]
+    assert [(r["platform"], r["status"]) for r in rows] == [(str(alone), "OPTIMAL")]
+    assert json.loads(out) == rows
+    assert len(pids) == 2
+    assert not any(working(pid) for pid in pids)
+
+
+def workers(pid: int) -> list[str]:
+    """Children of a process that it spawned to work; another one tracks its resources."""
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [child for child in found if working(child)]
+
+
+def working(pid: str) -> bool:
+    try:
+        return "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return False
 
 
 @pytest.mark.parametrize(

@@ -16,12 +16,13 @@ from csp_embed.machine.load import load_isa
 from csp_embed.ops.data import random_tensors
 from csp_embed.schedule import bias_by_contract as trick
 from csp_embed.schedule import tiling
-from csp_embed.schedule.attempts import count_steps
-from csp_embed.schedule.build import build
 from csp_embed.schedule.improve import neighbours
 from csp_embed.schedule.inputs import Problem
 from csp_embed.schedule.inputs import build as build_problem
+from csp_embed.schedule.points import count_steps
 from csp_embed.schedule.tile import Reserve, propose
+from csp_embed.targets.stream.building.contraction import build
+from csp_embed.targets.stream.building.plan import Shared
 from csp_embed.targets.stream.lower import lower
 
 SMALL = load_isa("vta", CONFIGS / "1x4x4_small.json")
@@ -86,7 +87,7 @@ def test_every_neighbour_computes_the_same(case: str) -> None:
     assert len(seen) > 10
     tensors = random_tensors(op, 4)
     for config in seen:
-        schedule = build(problem, config, bias)
+        schedule = build(Shared(problem, bias), config)
         kernel = Kernel(op, SMALL, problem.embedding, schedule, lower(schedule, SMALL), None, 0.0)
         verdict = judge(kernel, tensors)
         assert [str(p) for p in verdict.problems] == [], config
@@ -106,7 +107,7 @@ def test_equal_keys_mean_equal_schedules(case: str) -> None:
     equal = 0
     for config in [start, *near, *(c for n in near[::3] for _, c in neighbours(problem, n))][:300]:
         try:
-            schedule = build(problem, config, bias)
+            schedule = build(Shared(problem, bias), config)
         except Infeasible:
             continue
         key = (*tiling.key(problem, config), min(config.slots, schedule.stats["slots"]))

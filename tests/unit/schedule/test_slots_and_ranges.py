@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from csp_embed.schedule.config import ranges
-from csp_embed.schedule.slots import allocate, has_reuse
+from csp_embed.targets.stream.building.slots import allocate, has_reuse
 
 keys = st.lists(st.integers(-1, 6), max_size=40)
 

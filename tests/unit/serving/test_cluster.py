@@ -9,15 +9,16 @@ from typing import Any
 
 import pytest
 import serving_oracle as oracle
+import serving_tiny as tiny
 import yaml
 from command_line import run
 
 import csp_embed as ce
-from csp_embed.errors import InputError
-from csp_embed.serving.check import check_choices
-from csp_embed.serving.gpus import Gpu
-from csp_embed.serving.load import variants
-from csp_embed.serving.rates import Model, Workload, table
+from csp_embed.errors import Infeasible, InputError
+from csp_embed.serving.files.gpus import Gpu
+from csp_embed.serving.files.load import variants
+from csp_embed.serving.files.rates import Model, Workload, roofline
+from csp_embed.serving.judge.check import check
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "serving_cluster.yaml"
 
@@ -37,13 +38,8 @@ def cluster() -> dict[str, Any]:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("small", [[7.0, 3.0], [30.0, 12.0], [1.0]])
-@pytest.mark.parametrize("layers", [2, 3, 4])
-def test_degrees_against_trying_all(small: list[float], layers: int) -> None:
-    """Both degrees written out by hand as instances, and every placement of each tried."""
-    entry = cluster()
-    entry["model"]["layers"] = layers
-    entry["servers"][1]["tokens_per_s_by_layers"] = {1: small}
+def written_out(layers: int, small: list[float]) -> list[dict[str, Any]]:
+    """The cluster's two ways to use the box, as instances by hand."""
     apart = oracle.cluster(
         layers,
         {"b": [10.0, 4.0], "o": small},
@@ -52,37 +48,83 @@ def test_degrees_against_trying_all(small: list[float], layers: int) -> None:
     together = oracle.cluster(
         layers, {"b": [18.0, 9.0, 5.0], "o": small}, [("box", "b"), ("one", "o")]
     )
-    best = max(float(oracle.best(d)) for d in (apart, together))
+    return [apart, together]
+
+
+@pytest.mark.parametrize("small", [[7.0, 3.0], [30.0, 12.0], [1.0]])
+@pytest.mark.parametrize("layers", [2, 3, 4])
+def test_degrees_against_trying_all(small: list[float], layers: int) -> None:
+    """Both degrees written out by hand as instances, and every placement of each tried."""
+    entry = cluster()
+    entry["model"]["layers"] = layers
+    entry["servers"][1]["tokens_per_s_by_layers"] = {1: small}
+    ways = written_out(layers, small)
+    best = max(float(oracle.best(d)) for d in ways)
     plan = ce.serve(entry)
     assert plan.value == pytest.approx(best)
     assert plan.bound >= best * (1 - 1e-9)
-    written = json.loads(json.dumps(plan.document()))
-    choices = [(v.degrees, v.instance) for v in variants(entry)]
-    assert check_choices(choices, written) == []
-    chosen = apart if plan.degrees["box"] == 1 else together
+    assert check(variants(entry)[0].instance, json.loads(json.dumps(plan.document()))) == []
+    chosen = ways["box" in plan.placement]
     placed = {m: tuple(i) for m, i in plan.placement.items()}
     assert float(oracle.carried(chosen, placed)) == pytest.approx(best)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_degrees_mixed_within_a_server(seed: int) -> None:
+    """Boxes of four GPUs divided into groups of 1, 2 and 4 in any way: each way of dividing every
+    box is written out as an instance of its own, and every placement of it tried."""
+    document = tiny.random_boxes(seed)
+    best = tiny.best_boxes(document)
+    try:
+        plan = ce.serve(document)
+    except Infeasible:
+        assert best == 0
+        return
+    assert (plan.value or 0.0) == pytest.approx(best, rel=1e-9)
+    assert plan.bound >= best * (1 - 1e-9)
+    if plan.value:
+        written = json.loads(json.dumps(plan.document()))
+        assert check(variants(document)[0].instance, written) == []
+
+
+def test_more_divisions_than_are_listed() -> None:
+    """Eight boxes of eight GPUs have 24,310 divisions; half of them in groups of 4 hold 4 layers at
+    10/s each, others nothing, and none is left over: 16 groups, two in a row, carry 80."""
+    entry = cluster()
+    entry["model"] |= {"layers": 8, "heads": 8}
+    entry["servers"] = [
+        {"name": "box", "count": 8, "gpus": 8, "tensor_parallel": [1, 2, 4, 8],
+         "tokens_per_s_by_layers": {1: [1.0], 2: [3.0, 1.0], 4: [12.0, 11.0, 10.5, 10.0],
+                                    8: [14.0, 13.0, 12.0, 11.0]}},
+    ]  # fmt: skip
+    plan = ce.serve(entry)
+    assert plan.value == pytest.approx(80.0)
+    assert check(variants(entry)[0].instance, json.loads(json.dumps(plan.document()))) == []
 
 
 @pytest.mark.parametrize(
     ("change", "kind"),
     [
-        (lambda p: p["certificate"]["parts"].pop(), "certificate"),
-        (lambda p: p["certificate"]["parts"][0].update(bound=1e9), "bound"),
-        (lambda p: p["certificate"]["parts"][0].update(bound=0.5), "certificate"),
-        (lambda p: p["certificate"]["parts"][0]["certificate"].update(rule="fits nowhere"),
-         "certificate"),
-        (lambda p: p["degrees"].update(box=8), "format"),
+        (lambda p: p["certificate"]["devices"][0].update(price="0"), "certificate"),
+        (lambda p: p["certificate"]["devices"].pop(), "certificate"),
+        (lambda p: p["certificate"]["devices"][0].update(price="-1"), "certificate"),
+        (lambda p: p["certificate"].pop("devices"), "certificate"),
         (lambda p: p.update(bound=p["value"] / 2), "bound"),
         (lambda p: p.update(value=p["value"] * 2), "value"),
+        (lambda p: p["placement"].update({"box": [0, 0], "box.1": [0, 0]}), "device"),
     ],
-)  # fmt: skip
-def test_tampering_with_a_choice(change: Any, kind: str) -> None:
+)
+def test_tampering_with_shared_devices(change: Any, kind: str) -> None:
     entry = cluster()
     plan = json.loads(json.dumps(ce.serve(entry).document()))
     change(plan)
-    choices = [(v.degrees, v.instance) for v in variants(entry)]
-    assert kind in {f.kind for f in check_choices(choices, plan)}
+    assert kind in {f.kind for f in check(variants(entry)[0].instance, plan)}
+
+
+def together(*args: Any) -> list[float]:
+    """Tokens/s of machines that pass both phases of requests of 6 + 4 tokens."""
+    rates = roofline(*args)
+    return [10 / (6 / p + 4 / d) for p, d in zip(rates.prefill, rates.decode, strict=True)]
 
 
 def test_rates_by_hand() -> None:
@@ -97,13 +139,13 @@ def test_rates_by_hand() -> None:
     b = 4.25 / 4
     step = max((320 + b * 160) / 100, 2 * 160 * b / 3200)
     one = 10 / (6 * 320 / 3200 + 4 * step / b)
-    assert table(model, work, gpu, 1, 1e9)[0] == pytest.approx(one)
+    assert together(model, work, gpu, 1, 1e9)[0] == pytest.approx(one)
     # Degree 2: twice of everything, and two all-reduces of 8 bytes a token over 50 bytes/s.
     b = (2000 - 320) / 160 / 4
     step = max((320 + b * 160) / 200, 2 * 160 * b / 6400)
     reduce = 2 * 2 * (1 / 2) * 8 / 50
     two = 10 / (6 * (320 / 6400 + reduce) + 4 * (step / b + reduce))
-    assert table(model, work, gpu, 2, 50.0)[0] == pytest.approx(two)
+    assert together(model, work, gpu, 2, 50.0)[0] == pytest.approx(two)
 
 
 @pytest.mark.parametrize("batch", [1, 16, 64])
@@ -111,8 +153,8 @@ def test_rates_by_hand() -> None:
 def test_caches_take_what_layers_need(context: int, batch: int) -> None:
     """The last entry of a table is the most layers at which weights and one request's cache fit."""
     model = Model(layers=80, hidden=8192, heads=64, kv_heads=8, intermediate=28672)
-    work = Workload(prompt_tokens=context - 10, output_tokens=10, batch=batch)
-    rates = table(model, work, Gpu(40e9, 312e12, 1.5e12), 1, 1e9)
+    work = Workload(prompt_tokens=context - 10, output_tokens=10)
+    rates = roofline(model, work, Gpu(40e9, 312e12, 1.5e12), 1, 1e9, batch).prefill
     layer = (2 * 8192**2 + 2 * 8192 * 128 * 8 + 3 * 8192 * 28672) * 2 + 2 * 128 * 8 * 2 * context
     assert len(rates) == int(40e9 * 0.9 // layer)
 
@@ -121,7 +163,8 @@ def test_longer_contexts_leave_less() -> None:
     model = Model(layers=80, hidden=8192, heads=64, kv_heads=8, intermediate=28672)
     gpu = Gpu(40e9, 312e12, 1.5e12)
     lengths = [
-        len(table(model, Workload(prompt_tokens=c), gpu, 1, 1e9)) for c in (500, 20000, 200000)
+        len(roofline(model, Workload(prompt_tokens=c), gpu, 1, 1e9).prefill)
+        for c in (500, 20000, 200000)
     ]
     assert lengths == sorted(lengths, reverse=True)
     assert lengths[0] > lengths[-1]
@@ -152,7 +195,8 @@ def test_links_are_of_their_kind() -> None:
         (lambda c: c["servers"][1].update(gpu_memory=1), "unknown key"),
         (lambda c: c["network"].update(bytes_per_s=float("nan")), "finite"),
         (lambda c: c["network"].update(bytes_per_s=-1), "greater than 0"),
-        (lambda c: c.update(servers=[]), "at least 1"),
+        (lambda c: c.update(servers=[]), "needs servers"),
+        (lambda c: c.update(platform="cpu_2gpu"), "both there"),
     ],
 )
 def test_refusals(change: Any, words: str) -> None:

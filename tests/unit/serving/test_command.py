@@ -14,8 +14,8 @@ import pytest
 import serving_oracle as oracle
 from command_line import run
 
-from csp_embed.serving.check import check
-from csp_embed.serving.read import instance_from
+from csp_embed.serving.files.read import instance_from
+from csp_embed.serving.judge.check import check
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from command_line import run
 
 import csp_embed as ce
 from csp_embed.errors import InputError
-from csp_embed.serving.check import check
-from csp_embed.serving.read import instance_from
+from csp_embed.serving.files.read import instance_from
+from csp_embed.serving.judge.check import check
 
 
 def priced(seed: int) -> dict[str, Any]:

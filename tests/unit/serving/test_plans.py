@@ -10,8 +10,8 @@ import serving_oracle as oracle
 
 import csp_embed as ce
 from csp_embed.errors import Infeasible
-from csp_embed.serving.check import check
-from csp_embed.serving.read import instance_from
+from csp_embed.serving.files.read import instance_from
+from csp_embed.serving.judge.check import check
 
 
 def judged(document: dict[str, Any], plan: Any) -> None:

@@ -10,7 +10,7 @@ import serving_oracle as oracle
 
 import csp_embed as ce
 from csp_embed.errors import Infeasible, InputError
-from csp_embed.serving.read import instance_from
+from csp_embed.serving.files.read import instance_from
 
 
 @pytest.fixture

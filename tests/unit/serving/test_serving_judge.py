@@ -12,10 +12,10 @@ import pytest
 import serving_oracle as oracle
 
 import csp_embed as ce
-from csp_embed.serving.check import check, flow_of
-from csp_embed.serving.check_prices import refute
+from csp_embed.serving.files.read import instance_from
 from csp_embed.serving.flow import max_flow
-from csp_embed.serving.read import instance_from
+from csp_embed.serving.judge.check import check, flow_of
+from csp_embed.serving.judge.check_prices import refute
 
 
 @pytest.mark.parametrize("partial", [False, True])

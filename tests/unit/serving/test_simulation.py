@@ -13,10 +13,10 @@ from command_line import run
 
 import csp_embed as ce
 from csp_embed.errors import Infeasible, InputError
+from csp_embed.serving.files.read import instance_from
+from csp_embed.serving.files.trace_file import read_trace
 from csp_embed.serving.flow import max_flow
-from csp_embed.serving.read import instance_from
 from csp_embed.serving.simulate import Trace, generated_trace, pipelines, simulate
-from csp_embed.serving.trace_file import read_trace
 
 
 def trace(*rows: tuple[float, int, int]) -> Trace:

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from csp_embed.commands.source_job import engine_for
 from csp_embed.compiler.source_kernel import SourceKernel
 from csp_embed.machine.load import load_isa
 from csp_embed.ops.reference import evaluate
@@ -17,7 +16,7 @@ ISA = load_isa("x86_avx512_vnni")
 
 def result(kernel: SourceKernel, tensors: dict[str, NDArray[Any]]) -> NDArray[Any]:
     """The kernel's values: natively where this CPU has the instructions, else by the meanings."""
-    engine, why = engine_for(kernel)
+    engine, why = kernel.engine()
     assert engine, why
     return kernel.native.run(tensors) if engine == "native" else kernel.interpret(**tensors)
 

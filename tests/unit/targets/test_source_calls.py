@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from source_machine import ISA, engine_for
+from source_machine import ISA
 
 import csp_embed as ce
-from csp_embed.compiler.source_kernel import compile_source
+from csp_embed.compiler.source_chain import compile_source
 from csp_embed.errors import InputError, MissingLibrary
 from csp_embed.targets.source import build
 
@@ -44,7 +44,7 @@ def test_run_takes_operands_by_place_or_name_and_refuses_others():
     with pytest.raises(InputError, match="z is no operand"):
         kernel.run(X, W, z=X)
     with pytest.raises(InputError, match="has no effect on a machine that runs C"):
-        ce.compile(OP, isa="x86_avx512_vnni", options=ce.Options(top=2))
+        ce.compile(OP, isa="x86_avx512_vnni", options=ce.Options(refine=2))
 
 
 def test_a_computer_without_compiler_or_instructions_is_told_what_to_do(monkeypatch):
@@ -53,7 +53,7 @@ def test_a_computer_without_compiler_or_instructions_is_told_what_to_do(monkeypa
         patch.setattr(build, "cpu_features", lambda: frozenset({"sse2", "avx512f"}))
         with pytest.raises(MissingLibrary, match="does not report avx512bw, avx512vl, avx512_vnni"):
             kernel.run(X, W)
-        assert engine_for(kernel)[0] == "interpreted"
+        assert kernel.engine()[0] == "interpreted"
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.delenv("CC", raising=False)
     with pytest.raises(MissingLibrary, match="no C compiler is on the path"):

@@ -11,7 +11,7 @@ from source_machine import assert_equal
 
 import csp_embed as ce
 from csp_embed.compiler import source_suite
-from csp_embed.compiler.source_kernel import compile_source
+from csp_embed.compiler.source_chain import compile_source
 from csp_embed.errors import SpecError
 from csp_embed.machine.compilable import require
 from csp_embed.machine.load import load_isa, load_text

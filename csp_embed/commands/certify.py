@@ -1,0 +1,147 @@
+"""`csp-embed certify FILE`: proves a program right for all inputs, or says why not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from csp_embed.commands.common import print_json, progress, say
+from csp_embed.commands.given import refuse_ignored
+from csp_embed.errors import InputError, OperatorError
+
+if TYPE_CHECKING:
+    from csp_embed.ir.operator import Operator
+    from csp_embed.ir.stream import Program
+
+
+def register(app: typer.Typer) -> None:
+    """Adds this file's commands."""
+    app.command("certify")(certify_command)
+
+
+def certify_command(
+    context: typer.Context,
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A program (.npz).")],
+    formula: Annotated[
+        str | None,
+        typer.Option(help="What a program of another tool computes (docs/formulas.md)."),
+    ] = None,
+    shape: Annotated[
+        list[str] | None,
+        typer.Option(help="x=1,3,8,8: a tensor's shape, where the file does not carry it."),
+    ] = None,
+    layout: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="x=0,1/16,2,3,0%1,1%16@0x1000: digits of the tensor's dimensions as its bytes"
+            " lie, and where; found by the file's tensors where left out."
+        ),
+    ] = None,
+    stream_only: Annotated[
+        bool,
+        typer.Option("--stream-only", help="Do not compare the data that the file carries."),
+    ] = False,
+    rounds: Annotated[
+        int, typer.Option(help="Random points; each multiplies the error's probability.")
+    ] = 1,
+    seed: Annotated[
+        int | None, typer.Option(help="Of the random points; the file's digest by default.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="The certificate (.json).")
+    ] = None,
+    report: Annotated[Path | None, typer.Option(help="The certificate as a page (.html).")] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="The certificate on standard output.")
+    ] = False,
+) -> None:
+    """Proves that a program computes its formula for every input, in every order that it can run.
+
+    Exit code 5 where it is refused. What is proved and assumed: docs/certify.md. Examples:
+
+      csp-embed certify conv1.npz -o conv1.json --report conv1.html
+
+      csp-embed certify dense.npz --formula 'y[n,k] += x[n,c] * w[k,c]; shr 8; clip 0 127'
+    """
+    from csp_embed.files import atomic, check_writable
+    from csp_embed.judge.certify.claims import read_claims
+    from csp_embed.judge.certify.run import certify
+    from csp_embed.machine.program_file import isa_of, read_program
+    from csp_embed.report.certificate import certificate_page
+
+    if rounds < 1:
+        raise InputError(f"--rounds {rounds} proves nothing", hint="--rounds 1")
+    if seed is not None and seed < 0:
+        raise InputError(f"--seed {seed} is negative", hint="--seed 0")
+    check_writable(output, (".json",))
+    check_writable(report, (".html", ".htm"))
+    program = read_program(file)
+    isa = isa_of(program)
+    if formula is None:
+        refuse_ignored(context, ("shape",), "the file's own formula", hint="give --formula too")
+        op = _stated(file, program)
+    else:
+        op = _given(formula, shape or [], program)
+    document = program.meta.get("claims")
+    if layout or formula is not None or document is None:
+        from csp_embed.commands.foreign import foreign_claims
+
+        document = foreign_claims(isa, program, op, layout or [])
+    claims = read_claims(document, op, f"{file}: meta.claims")
+    with progress(quiet=as_json) as tell:
+        found = certify(
+            isa, program, op, claims, seed=seed, rounds=rounds, example=not stream_only, tell=tell
+        )
+    result = found.document()
+    if output is not None:
+        with atomic(output) as handle:
+            handle.write(json.dumps(result, indent=1) + "\n")
+    if report is not None:
+        with atomic(report) as handle:
+            handle.write(certificate_page(result, Path(file).name))
+    if as_json:
+        print_json(result)
+    else:
+        say(found.show())
+        for path in (output, report):
+            if path is not None:
+                say(f"wrote {path}")
+    if not found.ok:
+        raise typer.Exit(5)
+
+
+def _stated(file: str, program: Program) -> Operator:
+    """The operator that the file itself states."""
+    from csp_embed.ops.document import from_document
+
+    certificate: Any = program.meta.get("certificate")
+    document = certificate.get("operator") if isinstance(certificate, dict) else None
+    if document is None:
+        raise InputError(
+            "the file does not say what it computes",
+            where=file,
+            why="its meta has no operator: another tool wrote it",
+            hint="--formula 'y[n,k] += x[n,c] * w[k,c]; shr 8; clip 0 127'",
+        )
+    return from_document(document, program.tensors)
+
+
+def _given(formula: str, shape: list[str], program: Program) -> Operator:
+    """The operator as a formula; shapes from the options, or of the file's tensors."""
+    from csp_embed.commands.request import shapes
+    from csp_embed.ops import parse_formula
+
+    sizes = {n: tuple(a.shape) for n, a in program.tensors.items()} | shapes(shape)
+    dtypes = {n: str(a.dtype) for n, a in program.tensors.items() if n not in shapes(shape)}
+    try:
+        return parse_formula(formula, sizes, dtypes=dtypes)
+    except OperatorError as error:
+        if sizes:
+            raise
+        raise InputError(
+            "the file carries no tensors, so their shapes are not known", why=error.what,
+            hint="--shape x=1,64 --shape w=32,64",
+        ) from error  # fmt: skip

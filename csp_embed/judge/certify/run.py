@@ -1,0 +1,136 @@
+"""Certifies a program: for every input, each stored byte of the result is the formula's.
+
+Four parts (docs/certify.md): order (`judge.stream`), sums (`walk` against `formula`), epilogue
+(`forms`, `epilogue`), frame (here). Imports no builder and takes nothing from one but the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from csp_embed.ir.operator import Operator
+from csp_embed.ir.stream import Program
+from csp_embed.judge.certify.certificate import ASSUMED, Certificate, Part
+from csp_embed.judge.certify.claims import Claim
+from csp_embed.judge.certify.compare import Comparison
+from csp_embed.judge.certify.dram import Result, result_of
+from csp_embed.judge.certify.example import example_problems
+from csp_embed.judge.certify.field import P
+from csp_embed.judge.certify.formula import Symbols
+from csp_embed.judge.certify.lanes import Machine
+from csp_embed.judge.certify.stream import Stream, run_stream
+from csp_embed.judge.stream import judge
+from csp_embed.judge.stream_table import make_table
+from csp_embed.judge.tokens import find_order
+from csp_embed.machine.bits import decode
+from csp_embed.machine.spec import Isa
+
+Tell = Callable[[str, int, int], None]
+
+
+def digest_of(program: Program) -> str:
+    """SHA-256 of all that is judged: instructions, DRAM before and after, and what it claims."""
+    found = hashlib.sha256()
+    found.update(np.ascontiguousarray(program.insn).tobytes())
+    for ranges in (program.before, program.after):
+        for address, data in ranges:
+            found.update(f"{address} {len(data)};".encode())
+            found.update(np.ascontiguousarray(data))
+    found.update(json.dumps(program.meta.get("claims"), sort_keys=True).encode())
+    return found.hexdigest()
+
+
+def certify(
+    isa: Isa,
+    program: Program,
+    op: Operator,
+    claims: Sequence[Claim],
+    *,
+    seed: int | None = None,
+    rounds: int = 1,
+    example: bool = True,
+    tell: Tell | None = None,
+) -> Certificate:
+    """What was proved of `program`; `.ok` where all of it was.
+
+    claims: where the tensors lie. seed: of the random numbers; by default they follow from the
+    program's digest. rounds: independent repetitions, each multiplies the error's probability.
+    example: whether the file's own data are compared with the claims and the formula.
+    Raises: CheckError where this judge cannot decide; InputError for claims that fit nothing.
+    """
+    begin = time.monotonic()
+    digest = digest_of(program)
+    base = int(digest[:16], 16) if seed is None else seed
+    parts = [_order(isa, program, tell)]
+    bound = 0.0
+    if parts[0].ok:
+        result = result_of(isa, program, op, claims)
+        parts += _for_all_inputs(isa, program, op, claims, result, (base, rounds), tell)
+        bound = min(p.log2_error for p in parts)
+    if example and all(p.ok for p in parts):
+        parts.append(Part("example", *example_problems(program, op, claims)))
+    return Certificate(
+        digest=digest, machine=f"{isa.name} {isa.config_name}", formula=op.text(),
+        parts=tuple(parts), log2_error=bound, seed=base, rounds=rounds,
+        assumed=ASSUMED, seconds=round(time.monotonic() - begin, 3),
+    )  # fmt: skip
+
+
+def _order(isa: Isa, program: Program, tell: Tell | None) -> Part:
+    """Part 1: every order that tokens allow is equivalent, and the stream ends."""
+    problems, remarks = judge(isa, program, progress=tell)
+    return Part(
+        "order",
+        tuple(f"{p.kind}: {p.text}" for p in problems),
+        f"{len(program.insn):,} instructions: no deadlock, at most {isa.limits.max_tokens} tokens"
+        " wait, tokens order every pair of conflicting accesses"
+        + "".join(f"; {r}" for r in remarks),
+    )
+
+
+def _for_all_inputs(
+    isa: Isa, program: Program, op: Operator, claims: Sequence[Claim], result: Result,
+    randomness: tuple[int, int], tell: Tell | None,
+) -> list[Part]:  # fmt: skip
+    """Parts 2 to 4, once for every set of lanes that the result's elements use."""
+    base, rounds = randomness
+    machine = Machine.of(isa)
+    table = make_table(isa, decode(isa, program.insn))
+    order = find_order(isa, table)
+    weights = {c.tensor: c.weights for c in claims}
+    comparison = Comparison(op, result)
+    degree = 0
+    for k in range(rounds):
+        symbols = Symbols(op, weights, [base, k])
+        degree = symbols.degree
+        comparison.begin(symbols)
+        for number, (box, spots) in enumerate(result.boxes(machine)):
+            lanes = machine.weights(box, [base, k, number])
+            ran = run_stream(
+                Stream(machine, program, op, claims, table, order, symbols, lanes), result, tell
+            )
+            problems = (ran.problem,) if ran.problem else comparison.stored(ran)
+            if problems:
+                return [Part("frame", problems, "")]
+            comparison.compare(machine, ran, spots, lanes)
+    tests = max(comparison.tests, 1)
+    error = rounds * math.log2(min(1.0, degree * tests / P))
+    frame = (
+        f"{result.stored:,} elements of {op.out.tensor} are stored, nothing outside their"
+        f" {result.size:,} bytes; all that is read was declared or written before; {result.pads}"
+    )
+    sums = (
+        f"equal as polynomials of degree {degree} at {rounds} random points modulo 2^61 - 1,"
+        f" at most {tests} comparisons for an element"
+    )
+    return [
+        Part("frame", (), frame),
+        Part("sums", tuple(comparison.wrong_sums), sums, error),
+        Part("epilogue", tuple(comparison.wrong_steps), "; ".join(comparison.methods_said())),
+    ]

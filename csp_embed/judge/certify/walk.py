@@ -1,0 +1,297 @@
+"""Runs a stream in the field: what each stored element is, as an expression in random values.
+
+Lanes are summed with random weights, so that one number stands for an accumulator element: of
+dst[b,o] += lhs[b,i] * rhs[o,i] the sum over b and o of weight * dst is a sum over i of two such
+sums. Left factors keep one number per i, right ones too, accumulators one.
+
+An accumulator element is `node` + value: a number for the form that is linear in products of
+operands, and, once something else than a sum was done to it, the number of a node (0: none):
+node = function(node + value, immediate or node + value). Nothing here knows a formula.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from csp_embed.judge.certify.field import P, multiply_add, plus, reduced, times
+from csp_embed.judge.stream_table import CONTRACT, FUNCTIONS, LOAD, MAP, STORE
+
+# What a memory's elements are to compute instructions; one memory may be several.
+LEFT, RIGHT, SUM, CODE = 1, 2, 4, 8
+MIN, MAX, ADD, SHR, MUL = (FUNCTIONS[name] for name in ("min", "max", "add", "shr", "mul"))
+# Elements first .. end-1 of `memory` in DRAM lie at values[at:] in this role, their tensors (bits)
+# at tags[tag:].
+IMAGE = np.dtype([(k, np.int64) for k in ("memory", "role", "first", "end", "at", "tag")])
+NODE = np.dtype([
+    ("function", np.int64), ("immediate", np.int64), ("left", np.int64), ("right", np.int64),
+    ("left_value", np.uint64), ("right_value", np.uint64), ("shape", np.int64),
+])  # fmt: skip
+STORED = np.dtype([("byte", np.int64), ("node", np.int64), ("value", np.uint64)])
+# Why a walk ends early: state[2], with the instruction and an element in state[3:5].
+UNWRITTEN, UNDECLARED, OWN_RESULT, NOT_SUMS, SHIFT, GROWTH = range(1, 7)
+# By how much shifts and sums of accumulators may make coefficients larger.
+MOST_GROWTH = 64.0
+
+_P = np.uint64(P)
+_ZERO = np.uint64(0)
+
+
+# Never called from Python: without wrappers they compile in half the time.
+inner = njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+
+
+@inner
+def _fetch(r, y, role, slots, dram, held, marks, state):
+    """One row of a load in one role, from DRAM into `held`. False: not all of it is declared."""
+    images, values, tags = dram
+    first = r.dram + y * r.x_stride
+    for k in range(len(images)):
+        m = images[k]
+        if m.memory != r.named or m.role != role or first < m.first or first + r.x_size > m.end:
+            continue
+        to = r.sram + (r.y_pad_0 + y) * (r.x_pad_0 + r.x_size + r.x_pad_1) + r.x_pad_0
+        source = m.at + (first - m.first) * slots
+        held[to * slots : (to + r.x_size) * slots] = values[source : source + r.x_size * slots]
+        source = m.tag + first - m.first
+        marks[to : to + r.x_size] = tags[source : source + r.x_size]
+        return True
+    state[2], state[4] = UNDECLARED, first
+    return False
+
+
+@inner
+def _fetch_code(r, y, low, high, program, uops, state):
+    """One row of micro-ops, taken apart into fields."""
+    code, code_at, fields = program
+    at = -1
+    for k in range(len(code_at)):
+        if code_at[k].start <= low and high <= code_at[k].end:
+            at = code_at[k].offset + low - code_at[k].start
+    if at < 0:
+        state[2], state[4] = UNDECLARED, low
+        return False
+    for x in range(r.x_size):
+        word = np.uint64(0)
+        for b in range(4):
+            word |= np.uint64(code[at + 4 * x + b]) << np.uint64(8 * b)
+        e = r.sram + (r.y_pad_0 + y) * (r.x_pad_0 + r.x_size + r.x_pad_1) + r.x_pad_0 + x
+        for f in range(len(fields)):
+            bits = np.int64(1) << fields[f].width
+            uops[e, f] = (np.int64(word) >> fields[f].lo) & (bits - 1)
+            if fields[f].signed and uops[e, f] >= bits // 2:
+                uops[e, f] -= bits
+    return True
+
+
+@inner
+def _load(r, machine, dram, program, own, uops, left, right, sums, state):
+    """A load: zeros, then row by row what DRAM holds. False where the walk ends."""
+    roles, _, elem_bytes, slots, _, _ = machine
+    last = r.sram + (r.x_pad_0 + r.x_size + r.x_pad_1) * (r.y_pad_0 + r.y_size + r.y_pad_1)
+    role = roles[r.memory]
+    if role & CODE:
+        uops[r.sram : last] = 0
+        uops[r.sram : last, -1] = 1  # Written.
+    if role & LEFT:
+        left[0][r.sram * slots[0] : last * slots[0]] = 0
+        left[1][r.sram : last], left[2][r.sram : last] = 0, True
+    if role & RIGHT:
+        right[0][r.sram * slots[1] : last * slots[1]] = 0
+        right[1][r.sram : last], right[2][r.sram : last] = 0, True
+    if role & SUM:
+        value, node, growth, ready, _ = sums
+        value[r.sram : last], node[r.sram : last] = 0, 0
+        growth[r.sram : last], ready[r.sram : last] = 1.0, True
+    for y in range(r.y_size):
+        low = (r.dram + y * r.x_stride) * elem_bytes[r.named]
+        high = low + r.x_size * elem_bytes[r.named]
+        if own[0] < high and low < own[1]:
+            state[2], state[4] = OWN_RESULT, low
+            return False
+        if role & CODE and not _fetch_code(r, y, low, high, program, uops, state):
+            return False
+        if role & LEFT and not _fetch(r, y, LEFT, slots[0], dram, left[0], left[1], state):
+            return False
+        if role & RIGHT and not _fetch(r, y, RIGHT, slots[1], dram, right[0], right[1], state):
+            return False
+        if role & SUM and not _fetch(r, y, SUM, 1, dram, sums[0], sums[4], state):
+            return False
+    return True
+
+
+@inner
+def _store(r, machine, sums, stored, state):
+    """A store: notes what each element is. False where the walk ends."""
+    roles, shadow, elem_bytes, _, _, _ = machine
+    value, node, _, ready, _ = sums
+    if r.x_size and r.y_size and not roles[shadow[r.named]] & SUM:
+        state[2] = NOT_SUMS
+        return False
+    for y in range(r.y_size):
+        for x in range(r.x_size):
+            e = r.sram + y * r.x_size + x
+            if not ready[e]:
+                state[2], state[4] = UNWRITTEN, e
+                return False
+            s = stored[state[1]]
+            s.byte = (r.dram + y * r.x_stride + x) * elem_bytes[r.named]
+            s.node, s.value = node[e], value[e]
+            state[1] += 1
+    return True
+
+
+@inner
+def _grow(growth, d, by, state):
+    """Coefficients must stay below the field's size: else equal in the field is not equal."""
+    growth[d] = by
+    if by > MOST_GROWTH:
+        state[2], state[4] = GROWTH, d
+        return False
+    return True
+
+
+@inner
+def _map_step(r, d, s, ones, sums, nodes, state):
+    """One step of a map on accumulator d: sums stay numbers, anything else makes a node."""
+    value, node, growth, ready, _ = sums
+    if not ready[d] or not (r.use_imm or ready[s]):
+        state[2], state[4] = UNWRITTEN, d
+        return False
+    imm, other, other_value = np.int64(0), np.int64(-1), _ZERO
+    if r.use_imm:
+        imm = r.imm
+        if r.function == SHR:
+            # Five bits of the amount count; a negative one shifts left.
+            imm = imm & 31 if imm >= 0 else -((-imm) & 31)
+            if imm == 0:
+                return True
+            if imm < 0 and node[d] == 0:
+                value[d] = times(value[d], np.uint64(1) << np.uint64(-imm))
+                return _grow(growth, d, growth[d] * 2.0 ** (-imm), state)
+        if r.function == ADD:
+            by = np.uint64(imm) if imm >= 0 else _P - np.uint64(-imm)
+            value[d] = plus(value[d], times(by, ones))
+            return True
+    else:
+        other, other_value = node[s], value[s]
+        if r.function == SHR and r.imm < 0:
+            state[2] = SHIFT
+            return False
+        if r.function == ADD and (node[d] == 0 or other == 0):
+            value[d], node[d] = plus(value[d], other_value), node[d] + other
+            return _grow(growth, d, growth[d] + growth[s], state)
+    state[0] += 1
+    new = nodes[state[0]]
+    new.function, new.immediate, new.left, new.right = r.function, imm, node[d], other
+    new.left_value, new.right_value = value[d], other_value
+    node[d], value[d], growth[d] = state[0], _ZERO, 1.0
+    return True
+
+
+@inner
+def _contract_step(d, s, w, slots, left, right, sums, state):
+    """Adds one product of elements: lanes are summed already."""
+    value, _, _, ready, _ = sums
+    if not (ready[d] and left[2][s] and right[2][w]):
+        state[2], state[4] = UNWRITTEN, d
+        return False
+    high, low = _ZERO, _ZERO
+    a, b = s * slots[0], w * slots[1]
+    for k in range(slots[0]):
+        high, low = multiply_add(high, low, left[0][a + k], right[0][b + k])
+        if k & 15 == 15:  # 2^4 products of 2^122 stay below 2^127.
+            high, low = _ZERO, reduced(high, low)
+    value[d] = plus(value[d], reduced(high, low))
+    state[5] |= left[1][s]
+    state[6] |= right[1][w]
+    return True
+
+
+@njit(cache=True, nogil=True)
+def walk(
+    order, begin, end, rows, machine, dram, program, own, uops, left, right, sums, nodes, stored,
+    ones, state,
+):  # fmt: skip
+    """Walks instructions order[begin:end].
+
+    machine: per memory its roles, which memory it mirrors, bytes of an element; numbers per left
+    and right element; micro-op fields of contraction and map. dram: IMAGE, values, tags. program:
+    bytes of micro-ops, their ranges, fields. own: first and last byte of the result. left, right:
+    (numbers, tags, written); sums: (value, node, growth by shifts and sums, written, spare).
+    ones: the sum of the weights. state: nodes, stores, why it ended (0: not), instruction, element,
+    tags of left and right factors that were multiplied.
+    """
+    slots, gemm, each = machine[3], machine[4], machine[5]
+    for t in range(begin, end):
+        n = order[t]
+        r = rows[n]
+        state[3] = n
+        if r.kind == LOAD:
+            if r.x_size and not _load(
+                r, machine, dram, program, own, uops, left, right, sums, state
+            ):
+                return
+        elif r.kind == STORE:
+            if not _store(r, machine, sums, stored, state):
+                return
+        elif r.kind == CONTRACT or r.kind == MAP:
+            f = gemm if r.kind == CONTRACT else each
+            for u in range(r.uop_begin, r.uop_end):
+                if not uops[u, -1]:
+                    state[2], state[4] = UNWRITTEN, u
+                    return
+            for i in range(r.iter_out):
+                for j in range(r.iter_in):
+                    for u in range(r.uop_begin, r.uop_end):
+                        d = uops[u, f[0]] + i * r.dst_out + j * r.dst_in
+                        if r.kind == CONTRACT and r.reset:
+                            sums[0][d], sums[1][d], sums[2][d], sums[3][d] = _ZERO, 0, 1.0, True
+                            continue
+                        s = uops[u, f[1]] + i * r.lhs_out + j * r.lhs_in
+                        if r.kind == MAP:
+                            fine = _map_step(r, d, s, ones, sums, nodes, state)
+                        else:
+                            w = uops[u, f[2]] + i * r.rhs_out + j * r.rhs_in
+                            fine = _contract_step(d, s, w, slots, left, right, sums, state)
+                        if not fine:
+                            return
+
+
+@njit(cache=True, nogil=True)
+def shape_nodes(nodes, count):
+    """Numbers nodes by their form: functions, immediates and which values are 0, not the values.
+
+    Fills `shape` of nodes[1:count+1]; returns how many shapes there are, from 1.
+    """
+    known = np.zeros(64, np.int64)  # A node of each shape.
+    found = 0
+    last = 0
+    for n in range(1, count + 1):
+        a = nodes[n]
+        left = nodes[a.left].shape
+        right = nodes[a.right].shape if a.right >= 0 else np.int64(-1)
+        hit = -1
+        for probe in range(found):
+            k = (last + 1 + probe) % found
+            b = nodes[known[k]]
+            if (
+                a.function == b.function and a.immediate == b.immediate
+                and left == nodes[b.left].shape
+                and right == (nodes[b.right].shape if b.right >= 0 else -1)
+                and (a.left_value == 0) == (b.left_value == 0)
+                and (a.right_value == 0) == (b.right_value == 0)
+            ):  # fmt: skip
+                hit = k
+                break
+        if hit < 0:
+            if found == len(known):
+                wider = np.zeros(2 * found, np.int64)
+                wider[:found] = known
+                known = wider
+            known[found] = n
+            hit = found
+            found += 1
+        nodes[n].shape = hit + 1
+        last = hit
+    return found

@@ -1,0 +1,1 @@
+"""Solving under the dnn-partitioning cost model: starts, annealing, exact rounds."""

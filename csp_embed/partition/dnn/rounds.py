@@ -1,0 +1,125 @@
+"""CP-SAT in rounds on a dnn-partitioning workload.
+
+Takes: a State.  Leaves: its placement and its proof improved.
+
+Each model knows the best value so far as its horizon, which strengthens its bounds, and gets twice
+the limit of the round before. Between rounds: annealing, and pairs of devices solved exactly.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+
+from csp_embed.ir.network import FEASIBLE, OPTIMAL, UNKNOWN
+from csp_embed.partition.dnn.starts import chain
+from csp_embed.partition.dnn.state import State
+from csp_embed.partition.models.dnn import Dnn
+from csp_embed.partition.models.dnn_cpsat import Built, build
+from csp_embed.partition.models.dnn_times import canonical
+from csp_embed.partition.models.search import reached
+from csp_embed.partition.portfolio import NUMBERS
+from csp_embed.solver import cpsat
+from csp_embed.solver.status import Solved
+
+OWN = NUMBERS.dnn
+
+
+def exact(state: State) -> str:
+    """Rounds of CP-SAT until a proof or the limit; the last status."""
+    clock, r = state.clock, state.clock.request
+    limit, status, number = OWN.first, UNKNOWN, 100
+    spent = building = size(state.dnn) * OWN.build
+    while clock.left() > 0 and not state.interrupted:
+        # Without a limit the first round is for a proof of small ones; large ones have no time.
+        if not clock.wall and spent + limit > OWN.total:
+            break
+        # On the wall clock a round gets a fifth of what is left, at least 4 s.
+        share = max(0.2, 4.0 / max(clock.left(), 0.1)) if clock.wall else 1.0
+        found = _round(state, limit, min(share, 1.0))
+        status = found.status
+        if status == "INFEASIBLE":
+            if state.dev is None or r.max_latency is not None or r.min_throughput is not None:
+                return status
+            state.raise_to(state.value, "exact search")
+            return OPTIMAL
+        if status == OPTIMAL or state.settled():
+            return OPTIMAL
+        spent += limit + building
+        if not state.latency:
+            if not (r.contiguous or r.pipeline) and state.dev is not None:
+                chain(state, state.dev, number)
+                number += 1
+            spent += _pairs(state, limit if clock.wall else min(limit, OWN.total - spent))
+        limit = min(limit * 2, OWN.last)
+    return status
+
+
+def size(dnn: Dnn) -> int:
+    """Of a model: places of tasks and of what they read."""
+    return dnn.p.m * (dnn.p.n + len(dnn.p.use))
+
+
+def _worst(dnn: Dnn) -> float:
+    """A period and makespan that no placement exceeds."""
+    cost = np.where(np.isfinite(dnn.p.cost), dnn.p.cost, 0)
+    return float(cost.max(axis=1).sum()) + 2.0 * dnn.p.m * float(dnn.toll.sum()) + 1.0
+
+
+def _round(state: State, limit: float, share: float) -> Solved:
+    """One CP-SAT search under the incumbent's horizon; offers what it finds."""
+    clock, r = state.clock, state.clock.request
+    best = min(state.value, _worst(state.dnn))
+    clock.tell(f"exact search, {clock.ms(best)}")
+    built = build(state.dnn, state.latency, r.contiguous, r.pipeline, best)
+    cap = r.max_latency if state.latency else None
+    if not state.latency and r.min_throughput is not None:
+        cap = 1.0 / r.min_throughput
+    if cap is not None:
+        built.cp.add(built.goal <= built.scale.limit(cap))
+    if state.dev is not None:
+        built.hint(state.dnn, canonical(state.dnn, state.dev))
+    found = _solved(state, built, limit, share, "cpsat")
+    if found.status in (OPTIMAL, FEASIBLE):
+        state.proof.rounded |= not built.scale.exact
+        state.proof.know(reached(built.goal, built.scale, found), "exact search")
+    return found
+
+
+def _solved(state: State, built: Built, limit: float, share: float, method: str) -> Solved:
+    """Runs a model and offers what it finds. limit: deterministic units; share: of the clock."""
+    params = state.clock.params(limit, share)
+    if method == "pairs" and state.clock.wall:
+        params = replace(params, time_limit=min(OWN.pair_seconds, state.clock.left()))
+    found = cpsat.solve(built.cp, params)
+    state.interrupted |= found.interrupted
+    if found.found:
+        state.offer(built.placement(state.dnn, found.value), method)
+    return found
+
+
+def _pairs(state: State, limit: float) -> float:
+    """Neighbourhoods: frees all groups on two devices, keeps the others, solves exactly; busiest
+    devices first, until no pair improves. Returns the units spent."""
+    dnn, p, r, clock = state.dnn, state.dnn.p, state.clock.request, state.clock
+    improved, spent = True, 0.0
+    while improved and state.dev is not None and spent < limit and not state.interrupted:
+        improved = False
+        ranked = np.argsort(-dnn.loads(state.dev), kind="stable").tolist()
+        for one, two in itertools.combinations(ranked, 2):
+            if clock.left() < 0.5 or state.interrupted or spent >= limit:
+                return spent
+            built = build(dnn, False, r.contiguous, r.pipeline, state.value, symmetry=False)
+            for g, members in enumerate(p.groups()):
+                d = int(state.dev[members[0]])
+                if d not in (one, two):
+                    built.cp.add(built.x[g][d] == 1)
+            built.hint(dnn, state.dev)
+            before = state.value
+            _solved(state, built, OWN.pair, 1.0, "pairs")
+            improved |= state.value < before * (1 - 1e-9)
+            spent += OWN.pair + size(dnn) * OWN.build
+            clock.tell(f"pairs of devices, {clock.ms(state.value)}")
+    return spent

@@ -1,0 +1,142 @@
+"""Placements of a dnn-partitioning workload without a solver: quick ones, pipelines, annealing.
+
+Takes: a State.  Leaves: its placement improved.
+
+1. Single devices and greedy balancing: before anything is compiled.
+2. Pipelines: stages as intervals of several orders, cut by a dynamic program; where ideals are few,
+   the best pipeline of all. For latency the sum of the stages is made small: they wait for each
+   other.
+3. Annealing from the best: groups for the period, blocks for the latency.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from csp_embed.partition.dnn.state import State
+from csp_embed.partition.methods import throughput
+from csp_embed.partition.methods.balance import balance
+from csp_embed.partition.methods.period_loads import Loads, load_arrays
+from csp_embed.partition.pipelines.blocks import anneal_blocks
+from csp_embed.partition.pipelines.fold import Fold, fold
+from csp_embed.partition.pipelines.ideals import best_chain, ideals
+from csp_embed.partition.pipelines.intervals import STATES, Classes, classes, cut, prices
+from csp_embed.partition.portfolio import NUMBERS
+from csp_embed.partition.view import Ints
+
+OWN = NUMBERS.dnn
+
+
+def quick(state: State, method: str) -> None:
+    """Single devices and greedy balancing."""
+    p = state.dnn.p
+    if method != "greedy":
+        for d in range(p.m):
+            state.offer(np.full(p.n, d, np.int64), "single")
+    if method != "single":
+        state.offer(throughput.greedy(p), "greedy")
+
+
+def pipelines(state: State) -> None:
+    """The best cuts of orders; for the period, also the best pipeline where ideals are few."""
+    dnn, clock = state.dnn, state.clock
+    folded = fold(dnn.p, None if state.latency else dnn.backward)
+    q = load_arrays(folded.p, dnn.accelerator, dnn.toll)
+    kinds = classes(q)
+    counts = kinds.count.copy()
+    if state.latency:  # CPUs run what they like at once: as many stages as there can be
+        cpus = [c for c, ds in enumerate(kinds.of) if not dnn.accelerator[ds[0]]]
+        counts[cpus] = counts.sum()
+    states = int(np.prod(counts + 1))
+    if states > STATES or folded.count > OWN.groups:
+        return
+    pairs = (folded.count + 1) ** 2 * len(counts) * (states + 5)
+    more = int(min(OWN.orders, OWN.order_work / pairs) * clock.request.effort)
+    for number, order in enumerate(folded.orders(more, clock.request.seed)):
+        if number and clock.left() < 0.1:
+            return
+        stages = cut(prices(q, kinds, order), counts, not state.latency)
+        if stages is not None:
+            parts = [(c, order[a:b]) for c, a, b in stages]
+            state.offer(_placed(state, folded, kinds, parts), "split")
+        clock.tell(f"pipelines, {clock.ms(state.value)}")
+    if not state.latency and not state.settled():
+        _ideals(state, folded, q, kinds)
+
+
+def _ideals(state: State, folded: Fold, q: Loads, kinds: Classes) -> None:
+    """The best pipeline of all, where that is quick. It is the optimum where folding lost none and
+    the request is for a pipeline."""
+    clock = state.clock
+    all_ = ideals(folded, OWN.ideals)
+    if all_ is None or clock.left() < 1.0:
+        return
+    clock.tell(f"ideals, {clock.ms(state.value)}")
+    # A little above, so that a pipeline as good as the best is found again rather than missed.
+    beat = state.value * (1 + 1e-9) if np.isfinite(state.value) else 1e300
+    stages, done = best_chain(q, kinds, all_, beat, int(OWN.ideal_work))
+    if stages is None:
+        return
+    order = np.arange(folded.count)
+    parts = [
+        (c, np.array(all_.groups(large, small, order), np.int64)) for c, small, large in stages
+    ]
+    state.offer(_placed(state, folded, kinds, parts), "ideals")
+    if done and folded.whole and clock.request.pipeline:
+        state.raise_to(state.value, "ideals")
+
+
+def _placed(state: State, folded: Fold, kinds: Classes, parts: list[tuple[int, Ints]]) -> Ints:
+    """Devices of tasks, from stages (class, groups): accelerators are taken in their order."""
+    free = [list(ds) for ds in kinds.of]
+    place = np.zeros(folded.count, np.int64)
+    for c, groups in parts:
+        shared = state.latency and not state.dnn.accelerator[free[c][0]]
+        place[groups] = free[c][0] if shared else free[c].pop(0)
+    return place[folded.p.group]
+
+
+def anneal(state: State, chains: int) -> None:
+    """Chains of annealing from the best placement, at each of the temperatures in turn."""
+    r = state.clock.request
+    if state.dev is None or (not state.latency and (r.contiguous or r.pipeline)):
+        return  # the period's annealing does not know convex sets
+    for number in range(chains):
+        chain(state, state.dev, number)
+        if state.settled() or state.clock.left() < (0.6 * r.time_limit if r.time_limit else 0):
+            return
+
+
+def chain(state: State, start: Ints, number: int) -> None:
+    """One chain from `start`, in slices so that a limit is kept; offers its best."""
+    dnn, clock, r = state.dnn, state.clock, state.clock.request
+    p = dnn.p
+    touches = p.n + len(p.use)
+    heats = OWN.block_heats if state.latency else OWN.heats
+    scale = state.value if state.latency else float(p.cost.min(axis=1).sum()) / p.m
+    steps = min(OWN.proposals, OWN.touches / touches if state.latency else OWN.proposals)
+    steps = max(int(steps * r.effort), 1000)
+    hot = max(heats[number % len(heats)] * scale, 1e-9)
+    cold = max(OWN.cold * scale, 1e-12)
+    dev = start.copy()
+    q = None if state.latency else load_arrays(p, dnn.accelerator, dnn.toll)
+    for k, (top, low, size) in enumerate(_slices(hot, cold, steps)):
+        if clock.left() < 0.1:
+            break
+        seed = 100_000 * r.seed + 1000 * number + k + 1
+        if q is None:
+            anneal_blocks(dnn, dev, size, top, low, seed)
+        else:
+            balance(q, dev, size, top, low, seed)
+    state.offer(dev, "anneal")
+    clock.tell(f"annealing, {clock.ms(state.value)}")
+
+
+def _slices(hot: float, cold: float, steps: int) -> Iterator[tuple[float, float, int]]:
+    """First and last temperature and proposals of each slice of a chain."""
+    count = max(1, round(steps / OWN.slice))
+    for k in range(count):
+        ratio = cold / hot
+        yield hot * ratio ** (k / count), hot * ratio ** ((k + 1) / count), max(1, steps // count)

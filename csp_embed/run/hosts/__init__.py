@@ -1,0 +1,1 @@
+"""Devices on other hosts: a worker over TCP, Dask workers, and what their links really carry."""

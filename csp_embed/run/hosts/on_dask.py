@@ -1,0 +1,185 @@
+"""Devices that are Dask workers: each announces its device as a resource of its own name.
+
+    dask worker SCHEDULER --resources "gpu0=1" --nthreads 1
+
+Parts travel as bytes once, named by their digest; a worker that restarted is sent them again. Dask
+waits for ever for a resource that went away, so whoever waits here also looks whether its worker is
+still known to the scheduler.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from csp_embed.errors import CspEmbedError, InputError, MissingLibrary, WorkerDied
+from csp_embed.run.device_parts import Part
+from csp_embed.run.hosts.wire import digest
+from csp_embed.run.runner import MEASURED, Array, Done, Ran, Timing
+
+LOOK_S = 1.0  # how often a wait looks for its worker
+# In a worker's process: sessions by (digest of the model, plain).
+_SESSIONS: dict[tuple[str, bool], Any] = {}
+
+
+def clients(address: str) -> tuple[Any, dict[str, DaskRunner]]:
+    """(the client, a runner for each resource that exactly one worker announces).
+
+    Raises: MissingLibrary, InputError.
+    """
+    try:
+        from dask.distributed import Client
+    except ImportError as error:
+        raise MissingLibrary(
+            "--dask needs the package distributed", hint="pip install 'csp-embed[dask]'"
+        ) from error
+    try:
+        client = Client(address, timeout=5)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"no Dask scheduler at {address}", why=str(error), hint="dask scheduler"
+        ) from error
+    workers = client.scheduler_info(n_workers=-1)["workers"]
+    owners: dict[str, list[str]] = {}
+    for where, row in workers.items():
+        for device in row.get("resources", {}):
+            owners.setdefault(device, []).append(where)
+    twice = [d for d, rows in owners.items() if len(rows) > 1]
+    if twice or not owners:
+        client.close()
+        raise InputError(
+            f"device {twice[0]!r} is announced twice" if twice else "no worker announces a device",
+            where=f"{address}: " + ", ".join(owners[twice[0]] if twice else workers),
+            hint='dask worker SCHEDULER --resources "cpu0=1" --nthreads 1, one for each device',
+        )
+    return client, {d: DaskRunner(client, d, rows[0]) for d, rows in owners.items()}
+
+
+class DaskRunner:
+    """One device. lanes: Dask sends the next input while a part runs."""
+
+    lanes = 2
+
+    def __init__(self, client: Any, device: str, where: str) -> None:
+        self.client, self.device, self.where = client, device, where
+        self.models: dict[int, tuple[str, bool, Any]] = {}
+        self.future: Any = None
+        self.part = -1
+
+    def load(self, part: Part, path: Path, plain: bool = False) -> None:
+        data = path.read_bytes()
+        name = digest(data)
+        self._wait(f"loading {part.name}", self._submit(_load, name, data, plain))
+        self.models[part.index] = (name, plain, data)
+
+    def start(self, part: Part, feeds: Mapping[str, Array]) -> None:
+        self.future, self.part = self._asked(part, feeds), part.index
+
+    def ready(self, timeout: float) -> bool:
+        from dask.distributed import wait
+
+        if self.future.done():
+            return True
+        try:
+            wait(self.future, timeout=max(timeout, 1e-3))
+        except TimeoutError:
+            self._alive(f"running part {self.part}")
+        return bool(self.future.done())
+
+    def finish(self) -> Done:
+        outputs, _ = self._wait(f"running part {self.part}", self.future)
+        return Done(self.part, outputs)
+
+    def run(self, part: Part, feeds: Mapping[str, Array]) -> Ran:
+        return Ran(*self._wait(f"running {part.name}", self._asked(part, feeds)))
+
+    def time(self, part: Part, feeds: Mapping[str, Array], timing: Timing) -> tuple[float, str]:
+        name, plain, _ = self.models[part.index]
+        given = {n: feeds[n] for n in part.reads}
+        future = self._submit(
+            _measure, name, plain, given, timing.runs, timing.warm_ups, timing.clock
+        )
+        return float(self._wait(f"measuring {part.name}", future)), MEASURED
+
+    def close(self) -> None:
+        """The client is closed by who made it."""
+
+    def _asked(self, part: Part, feeds: Mapping[str, Array]) -> Any:
+        name, plain, _ = self.models[part.index]
+        return self._submit(_run, name, plain, {n: feeds[n] for n in part.reads})
+
+    def _submit(self, call: Any, *arguments: Any) -> Any:
+        return self.client.submit(
+            call, *arguments, workers=[self.where], resources={self.device: 1}, pure=False,
+            retries=0,
+        )  # fmt: skip
+
+    def _wait(self, doing: str, future: Any) -> Any:
+        while True:
+            try:
+                return future.result(timeout=LOOK_S)
+            except TimeoutError:
+                self._alive(doing)
+            except CspEmbedError as error:
+                raise InputError(
+                    f"the worker of {self.device} failed {doing}",
+                    where=self.where, why=error.render(),
+                ) from error  # fmt: skip
+            except Exception as error:  # Dask's own family: KilledWorker, CancelledError, …
+                if type(error).__module__.split(".")[0] not in ("distributed", "dask"):
+                    raise
+                raise self._death(doing, str(error)) from error
+
+    def _alive(self, doing: str) -> None:
+        if self.where not in self.client.scheduler_info(n_workers=-1)["workers"]:
+            raise self._death(doing, "the scheduler does not know it any more")
+
+    def _death(self, doing: str, why: str) -> WorkerDied:
+        return WorkerDied(
+            f"the worker of {self.device} died while {doing}",
+            where=f"device {self.device}, Dask worker {self.where}",
+            why=why,
+            hint="look at the worker's own output; start it again, or run with --replan",
+        ).of(self.device)
+
+
+def _load(name: str, data: bytes, plain: bool) -> bool:
+    """In the worker. Older models go when a new part of the same plan comes plain again."""
+    import onnx
+
+    from csp_embed.network.onnx.runtime import open_session
+
+    if digest(data) != name:
+        raise InputError("the part arrived damaged", why="its sha256 is another one")
+    _SESSIONS[name, plain] = open_session(onnx.load_from_string(data), name[:12], plain=plain)
+    return True
+
+
+def _run(name: str, plain: bool, feeds: dict[str, Array]) -> tuple[dict[str, Array], float]:
+    from csp_embed.run.worker import run_once
+
+    begin = perf_counter()
+    outputs = run_once(_session(name, plain), feeds, name[:12])
+    return outputs, 1e3 * (perf_counter() - begin)
+
+
+def _measure(
+    name: str, plain: bool, feeds: dict[str, Array], runs: int, warm_ups: int, clock: str
+) -> float:
+    from csp_embed.network.onnx.runtime import run_call, run_session
+    from csp_embed.network.profiles.measure import measure
+
+    session = _session(name, plain)
+    run_session(session, None, feeds, name[:12])  # a refusal has its own error here
+    return measure(run_call(session, feeds), runs, warm_ups, clock)[0]
+
+
+def _session(name: str, plain: bool) -> Any:
+    try:
+        return _SESSIONS[name, plain]
+    except KeyError:
+        raise InputError(
+            "the worker was started again and lost its parts", hint="run the plan again"
+        ) from None

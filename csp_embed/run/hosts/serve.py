@@ -1,0 +1,212 @@
+"""`csp-embed worker`: runs the parts of plans for a coordinator on another host.
+
+One coordinator at a time. Three threads, so that a tensor travels while a part runs: this one runs
+what is asked in order; one reads requests into a queue; one sends answers, and a sign of life every
+second. A connection that ends, or is silent for too long, gives the worker back to whoever asks
+next; its models are forgotten.
+Requests: load (blob: the model; part, sha256, plain), run (part, call; tensors), measure (part,
+call, runs, warm_ups, clock; tensors), echo (call; tensors), stop. Answers: loaded, done, measured,
+echo, error, each with `call`.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import secrets
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from csp_embed.errors import CspEmbedError, InputError
+from csp_embed.files import scratch_folder
+from csp_embed.network.onnx.runtime import known_provider, open_session, run_call, run_session
+from csp_embed.network.profiles.measure import measure
+from csp_embed.run.hosts.wire import (
+    PROTOCOL,
+    Broken,
+    Message,
+    answer_to,
+    digest,
+    receive,
+    send,
+)
+from csp_embed.run.worker import run_once
+
+HEARTBEAT_S, SILENCE_S = 1.0, 10.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """device: which of the platform's devices this worker is. provider: of onnxruntime. token: what
+    a coordinator must know; "" asks nothing."""
+
+    device: str
+    provider: str | None = None
+    threads: int = 1
+    token: str = ""
+
+
+def listen(
+    host: str, port: int, settings: Settings, say: Callable[[str], None], once: bool = False
+) -> None:
+    """Serves until it is interrupted; `once`: one coordinator. port 0: any free one, see `say`.
+
+    Raises: InputError where it cannot listen there or lacks the provider.
+    """
+    known_provider(settings.provider, "this worker")
+    with _listening(host, port) as server:
+        where = ":".join(str(x) for x in server.getsockname()[:2])
+        say(f"worker of {settings.device} listens on {where}")
+        while True:
+            sock, peer = server.accept()
+            with sock:
+                ended = _Session(sock, settings).run()
+            say(f"{peer[0]}:{peer[1]} {ended}")
+            if once:
+                return
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server((host, port), backlog=4)
+    except (OSError, OverflowError) as error:
+        raise InputError(
+            f"cannot listen on {host}:{port}",
+            why=str(error),
+            hint="--listen HOST:PORT of this machine; port 0 takes a free one",
+        ) from error
+
+
+class _Session:
+    """One coordinator, from its greeting to its end."""
+
+    def __init__(self, sock: socket.socket, settings: Settings) -> None:
+        self.sock, self.settings = sock, settings
+        self.requests: queue.Queue[Message | None] = queue.Queue()
+        self.answers: queue.Queue[Message | None] = queue.Queue()
+        self.sessions: dict[int, Any] = {}
+        self.lost = "went"
+
+    def run(self) -> str:
+        """How it ended, in words."""
+        self.sock.settimeout(SILENCE_S)
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        try:
+            self._greet()
+        except (Broken, OSError, KeyError) as error:
+            return f"was refused: {error}"
+        threads = [
+            threading.Thread(target=self._read, daemon=True),
+            threading.Thread(target=self._write, daemon=True),
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            with scratch_folder("csp-embed-worker-") as folder:
+                while (request := self.requests.get()) is not None:
+                    self.answers.put(self._answer(request, folder))
+        finally:
+            self.answers.put(None)
+            threads[1].join(timeout=SILENCE_S)
+            self.sock.close()
+        return self.lost
+
+    def _greet(self) -> None:
+        """Tells who we are; whoever does not know the token gets no further than a small frame."""
+        nonce = secrets.token_hex(16)
+        fields = {
+            "protocol": PROTOCOL,
+            "device": self.settings.device,
+            "nonce": nonce,
+            "token": bool(self.settings.token),
+            "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+        }
+        send(self.sock, Message("hello", fields))
+        reply = receive(self.sock, most=0)
+        wanted = answer_to(self.settings.token, nonce)
+        if self.settings.token and not secrets.compare_digest(
+            str(reply.fields.get("answer", "")), wanted
+        ):
+            send(self.sock, Message("error", {"call": 0, "why": "the token is another one"}))
+            raise Broken("another token")
+        send(self.sock, Message("welcome"))
+
+    def _read(self) -> None:
+        try:
+            while True:
+                message = receive(self.sock)
+                if message.kind == "stop":
+                    break
+                if message.kind != "alive":
+                    self.requests.put(message)
+        except (Broken, OSError) as error:
+            self.lost = f"was lost: {error}"
+        self.requests.put(None)
+
+    def _write(self) -> None:
+        try:
+            while True:
+                try:
+                    message = self.answers.get(timeout=HEARTBEAT_S)
+                except queue.Empty:
+                    message = Message("alive")
+                if message is None:
+                    return
+                send(self.sock, message)
+        except OSError as error:
+            self.lost = f"was lost: {error}"
+            self.requests.put(None)
+
+    def _answer(self, request: Message, folder: Path) -> Message:
+        call = request.fields.get("call", 0)
+        try:
+            return self._work(request, folder, call)
+        except CspEmbedError as error:
+            return Message("error", {"call": call, "why": error.render()})
+        except MemoryError:
+            return Message("error", {"call": call, "why": "out of memory"})
+        except (KeyError, TypeError, ValueError) as error:
+            return Message("error", {"call": call, "why": f"a request of no known form: {error}"})
+
+    def _work(self, request: Message, folder: Path, call: int) -> Message:
+        if request.kind == "echo":
+            return Message(
+                "echo", {"call": call}, request.tensors if request.fields["back"] else {}
+            )
+        part = int(request.fields["part"])
+        if request.kind == "load":
+            self._load(part, request, folder)
+            return Message("loaded", {"call": call})
+        session, where = self.sessions[part], f"part {part}"
+        if request.kind == "run":
+            begin = perf_counter()
+            outputs = run_once(session, dict(request.tensors), where)
+            ms = 1e3 * (perf_counter() - begin)
+            return Message("done", {"call": call, "ms": ms}, outputs)
+        if request.kind != "measure":
+            raise ValueError(request.kind)
+        fields = request.fields
+        run_session(session, None, request.tensors, where)  # a refusal has its own error here
+        ms, _ = measure(
+            run_call(session, request.tensors), fields["runs"], fields["warm_ups"], fields["clock"]
+        )
+        return Message("measured", {"call": call, "ms": ms})
+
+    def _load(self, part: int, request: Message, folder: Path) -> None:
+        if digest(request.blob) != request.fields["sha256"]:
+            raise InputError(f"part {part} arrived damaged", why="its sha256 is another one")
+        self.sessions.pop(part, None)  # before the new one is made: memory
+        path = folder / f"{part}.onnx"
+        path.write_bytes(request.blob)
+        try:
+            self.sessions[part] = open_session(
+                path, f"part {part}", threads=self.settings.threads,
+                plain=bool(request.fields["plain"]), provider=self.settings.provider,
+            )  # fmt: skip
+        finally:
+            path.unlink()

@@ -1,0 +1,202 @@
+"""Several inputs in flight: how many samples a second the plan really makes.
+
+Each device takes whatever is ready, the oldest sample first, in as many threads as it has lanes; a
+new sample enters when one leaves. Samples differ, and each one's outputs must be those that it has
+when it runs alone: two samples that got mixed up would show.
+Source of the setting: a throughput plan's period counts what the busiest device or link needs for a
+sample, which a pipeline reaches once it is full.
+"""
+
+from __future__ import annotations
+
+import heapq
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+from csp_embed.errors import CspEmbedError, InputError, SimError
+from csp_embed.run.agreement import agree
+from csp_embed.run.device_parts import Part
+from csp_embed.run.runner import Array, Runner
+
+
+@dataclass(frozen=True)
+class Rate:
+    """samples: counted ones, after the pipeline was full. ms_per_sample: wall clock. busy: share of
+    that time that each device computed. wrong: samples whose outputs were not their own."""
+
+    samples: int
+    in_flight: int
+    ms_per_sample: float
+    busy: Mapping[str, float]
+    wrong: int
+
+
+def measure_rate(
+    parts: Sequence[Part],
+    runners: Mapping[str, Runner],
+    inputs: Sequence[Mapping[str, Array]],
+    expected: Sequence[Sequence[Mapping[str, Array]]],
+    in_flight: int,
+    samples: int,
+    shares: Sequence[float] = (),
+) -> Rate:
+    """Runs samples + in_flight inputs, `inputs` by turns; the first in_flight are not counted.
+
+    parts: of all replicas. shares: of samples, by replica; by turns where empty. expected: for each
+    replica and each of `inputs`, the outputs that it gives alone.
+    Raises: WorkerDied, InputError of a device; SimError where a part waits for ever.
+    """
+    if in_flight < 1 or samples < 2:
+        raise InputError(
+            f"{in_flight} in flight, {samples} samples",
+            why="at least one must be under way, and two to measure between",
+            hint="--in-flight 4 --samples 40",
+        )
+    flow = _Flow(parts, inputs, expected, in_flight, in_flight + samples, shares)
+    with ExitStack() as stack:
+        for device in dict.fromkeys(p.device for p in parts):
+            for _ in range(runners[device].lanes):
+                thread = threading.Thread(target=flow.work, args=(device, runners[device]))
+                thread.daemon = True
+                thread.start()
+                stack.callback(thread.join, 5.0)
+        try:
+            flow.wait()
+        finally:
+            flow.stop()
+    begin, end = flow.finished[in_flight - 1], flow.finished[-1]
+    busy = {d: sum(b for at, b in rows if at > begin) for d, rows in flow.busy.items()}
+    return Rate(
+        samples=samples,
+        in_flight=in_flight,
+        ms_per_sample=1e3 * (end - begin) / samples,
+        busy={d: min(1.0, ms / (1e3 * (end - begin))) for d, ms in busy.items()},
+        wrong=flow.wrong,
+    )
+
+
+@dataclass
+class _Sample:
+    parts: list[Part]
+    values: dict[str, Array]
+    started: set[int] = field(default_factory=set)
+    done: int = 0
+
+
+class _Flow:
+    """What the devices' threads share; every field is read and written under `changed`."""
+
+    def __init__(
+        self, parts: Sequence[Part], inputs: Sequence[Mapping[str, Array]],
+        expected: Sequence[Sequence[Mapping[str, Array]]], in_flight: int, total: int,
+        shares: Sequence[float],
+    ) -> None:  # fmt: skip
+        self.replicas = [
+            [p for p in parts if p.replica == r] for r in range(1 + max(p.replica for p in parts))
+        ]
+        self.inputs, self.expected, self.total = inputs, expected, total
+        self.route = turns(shares or [1.0] * len(self.replicas), total)
+        self.changed = threading.Condition()
+        self.queues: dict[str, list[tuple[int, int, Part]]] = {p.device: [] for p in parts}
+        self.under_way: dict[int, _Sample] = {}
+        self.admitted = 0
+        self.finished: list[float] = []
+        self.busy: dict[str, list[tuple[float, float]]] = {p.device: [] for p in parts}
+        self.wrong = 0
+        self.error: CspEmbedError | None = None
+        self.stopped = False
+        with self.changed:
+            for _ in range(min(in_flight, total)):
+                self._admit()
+
+    def wait(self) -> None:
+        """Until every sample is through. Raises: what a device raised."""
+        with self.changed:
+            while len(self.finished) < self.total and self.error is None:
+                # With a timeout Ctrl-C comes through.
+                self.changed.wait(0.2)
+            if self.error is not None:
+                raise self.error
+
+    def stop(self) -> None:
+        with self.changed:
+            self.stopped = True
+            self.changed.notify_all()
+
+    def work(self, device: str, runner: Runner) -> None:
+        """One lane of one device."""
+        while True:
+            with self.changed:
+                while not self.queues[device] and not self.stopped:
+                    self.changed.wait()
+                if self.stopped:
+                    return
+                number, _, part = heapq.heappop(self.queues[device])
+                values = self.under_way[number].values
+                given = {n: values[n] for n in part.reads}
+            try:
+                ran = runner.run(part, given)
+            except CspEmbedError as error:
+                with self.changed:
+                    self.error = self.error or error
+                    self.changed.notify_all()
+                return
+            with self.changed:
+                self.busy[device].append((time.perf_counter(), ran.ms))
+                self._done(number, ran.outputs)
+                self.changed.notify_all()
+
+    def _admit(self) -> None:
+        if self.admitted == self.total:
+            return
+        number = self.admitted
+        self.admitted += 1
+        replica, which = self._of(number)
+        sample = _Sample(self.replicas[replica], dict(self.inputs[which]))
+        self.under_way[number] = sample
+        self._push(number, sample)
+        if not sample.started:
+            self.error = SimError(
+                f"{sample.parts[0].name} waits for a tensor that nothing makes",
+                hint="run csp-embed check on the plan",
+            )
+
+    def _push(self, number: int, sample: _Sample) -> None:
+        for at, part in enumerate(sample.parts):
+            if at not in sample.started and all(n in sample.values for n in part.reads):
+                sample.started.add(at)
+                heapq.heappush(self.queues[part.device], (number, at, part))
+
+    def _done(self, number: int, outputs: Mapping[str, Array]) -> None:
+        sample = self.under_way[number]
+        sample.values.update(outputs)
+        sample.done += 1
+        if sample.done < len(sample.parts):
+            self._push(number, sample)
+            return
+        del self.under_way[number]
+        self.finished.append(time.perf_counter())
+        replica, which = self._of(number)
+        wanted = self.expected[replica][which]
+        self.wrong += not all(agree(sample.values[n], v)[0] for n, v in wanted.items())
+        self._admit()
+
+    def _of(self, number: int) -> tuple[int, int]:
+        """(replica, which of the inputs) of a sample."""
+        return self.route[number], number // len(self.replicas) % len(self.inputs)
+
+
+def turns(shares: Sequence[float], total: int) -> list[int]:
+    """Which replica each sample takes: always the one that is farthest behind its share."""
+    taken = [0] * len(shares)
+    found = []
+    for number in range(total):
+        behind = [
+            share * (number + 1) / sum(shares) - t for share, t in zip(shares, taken, strict=True)
+        ]
+        found.append(max(range(len(shares)), key=behind.__getitem__))
+        taken[found[-1]] += 1
+    return found

@@ -1,0 +1,1 @@
+"""Files of the serving planner: instances, clusters, traces, plans."""

@@ -1,0 +1,224 @@
+"""Bounds on plans with routes.
+
+Two phases. Weigh a prompt's request by w and a generated one's by 1 - w. In every layer the
+requests/s of either phase add up to R, and a machine that gives its time to both carries at most
+max(w P / p, (1 - w) D / o) of the weighted sum. So R (p + o) is at most what prices prove for one
+phase with the tables
+
+    T(k) = (p + o) max(w P(k) / p, (1 - w) D(k) / o);
+
+links carry p tokens of one and o of the other, so at most s = (p + o) max(w / p, (1 - w) / o) times
+their capacity. The best w is searched for. Without split phases the tables of both phases together
+hold. Entries whose own time exceeds a limit are 0.
+
+Shortest requests. Machines of one group (of equal times) stand in a route at most n times; with a
+price per use, the shortest path over layers less n times the prices is a lower bound.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from csp_embed.serving.bounds.relaxation import Prices, Relaxation, lower
+from csp_embed.serving.instance import Delays, Instance, MachineType, delays
+
+WEIGHTS = (0.1, 0.25, 0.4, 0.55, 0.7, 0.85)
+REFINED = 6  # more weights, around the best
+STEPS = 60  # of the prices of uses
+
+
+def weighted(instance: Instance, weight: float | None) -> Instance:
+    """The instance of one phase that bounds both. weight: None = phases are not split."""
+    phases = instance.phases
+    assert phases is not None
+    types = []
+    for kind, own in enumerate(instance.types):
+        table = []
+        for k, both in enumerate(own.table):
+            p, d = phases.prefill[kind][k], phases.decode[kind][k]
+            fast = p > 0 and phases.prompt / p <= phases.first_s
+            steady = d > 0 and phases.step[kind][k] <= phases.token_s
+            if weight is None:
+                table.append(both if fast and steady else 0.0)
+                continue
+            w = Fraction(weight)
+            rate = max(
+                w * Fraction(p) / Fraction(phases.prompt) if fast else Fraction(0),
+                (1 - w) * Fraction(d) / Fraction(phases.output) if steady else Fraction(0),
+            )
+            table.append(up(rate * (Fraction(phases.prompt) + Fraction(phases.output))))
+        types.append(MachineType(own.name, tuple(table), own.origin))
+    if weight is None:
+        return replace(instance, types=tuple(types))
+    s = (phases.prompt + phases.output) * max(weight / phases.prompt, (1 - weight) / phases.output)
+    s *= 1 + 1e-9  # links may only become wider by rounding
+    return replace(
+        instance, types=tuple(types), link=instance.link * s, start=instance.start * s,
+        end=instance.end * s,
+    )  # fmt: skip
+
+
+def up(value: Fraction) -> float:
+    """The least float that is not below."""
+    near = float(value)
+    return near if Fraction(near) >= value else math.nextafter(near, math.inf)
+
+
+@dataclass(frozen=True)
+class PhaseBound:
+    """weight of the prompts (None: not split), the instance that it makes, its best prices."""
+
+    weight: float | None
+    instance: Instance
+    relaxation: Relaxation
+    prices: Prices
+
+
+def phase_bound(instance: Instance, floor: float, crude: Any) -> PhaseBound:
+    """crude: the first bound of a relaxation (search.work_bound)."""
+    assert instance.phases is not None
+
+    def at(weight: float | None) -> PhaseBound:
+        made = weighted(instance, weight)
+        relaxation = Relaxation(made)
+        return PhaseBound(weight, made, relaxation, lower(relaxation, floor, crude(relaxation)))
+
+    if not instance.phases.split:
+        return at(None)
+    found = sorted((at(w) for w in WEIGHTS), key=lambda b: b.prices.bound)
+    best, width = found[0], 0.08
+    for _ in range(REFINED // 2):
+        assert best.weight is not None
+        near = [at(w) for w in (best.weight - width, best.weight + width) if 0 < w < 1]
+        best = min([best, *near], key=lambda b: b.prices.bound)
+        width /= 2
+    return best
+
+
+@dataclass(frozen=True)
+class PathGroup:
+    """Machines alike for a path: seconds by layers held, of a hop to them, from and to the
+    coordinator (inf: no link)."""
+
+    members: tuple[int, ...]
+    seconds: tuple[float, ...]
+    hop: float
+    start: float
+    end: float
+
+
+def path_groups(instance: Instance, phase: str) -> list[PathGroup]:
+    """phase: prefill, decode, or both (one route for both)."""
+    assert instance.phases is not None
+    late = delays(instance)
+    found: dict[tuple[Any, ...], list[int]] = {}
+    passes = [_least_passed(instance, j) for j in range(instance.size)]
+    for i in range(instance.size):
+        hops = [
+            _hop(instance, phase, float(instance.link[j, i]), float(late.link[j, i]), passes[j])
+            for j in range(instance.size)
+            if instance.link[j, i] > 0
+        ]
+        ends = _ends(instance, late, i, phase, passes[i])
+        key = (_seconds(instance, i, phase), min(hops, default=math.inf), *ends)
+        found.setdefault(key, []).append(i)
+    return [PathGroup(tuple(m), *key) for key, m in found.items()]
+
+
+def shortest(
+    groups: Sequence[PathGroup], layers: int, price: Sequence[float]
+) -> tuple[float, list[int]]:
+    """(least seconds of a path with a price per use, how often it uses each group)."""
+    best = [math.inf] * (layers + 1)
+    came: list[tuple[int, int]] = [(-1, -1)] * (layers + 1)
+    for layer in range(layers):
+        for g, group in enumerate(groups):
+            enter = group.start if layer == 0 else best[layer] + group.hop
+            if enter == math.inf:
+                continue
+            for k, seconds in enumerate(group.seconds[: layers - layer]):
+                end = layer + k + 1
+                total = enter + seconds + price[g] + (group.end if end == layers else 0.0)
+                if total < best[end]:
+                    best[end], came[end] = total, (layer, g)
+    uses, at = [0] * len(groups), layers
+    while at > 0 and came[at][1] >= 0:
+        at, g = came[at]
+        uses[g] += 1
+    return best[layers], uses
+
+
+def path_bound(instance: Instance, phase: str) -> tuple[float, list[PathGroup], list[float]]:
+    """(seconds that no request of this phase undercuts, groups, price of a use of each)."""
+    groups = path_groups(instance, phase)
+    room = np.array([len(g.members) for g in groups], float)
+    price = np.zeros(len(groups))
+    best, kept = -math.inf, price
+    pace = 1.0
+    for step in range(STEPS):
+        total, uses = shortest(groups, instance.layers, price.tolist())
+        if total == math.inf:
+            return math.inf, groups, price.tolist()
+        value = total - float(price @ room)
+        if value > best:
+            best, kept = value, price
+        over = np.array(uses, float) - room
+        if not (over > 0).any() and not price[over < 0].any():
+            break
+        if step == 0:
+            pace = max(1e-12, 0.2 * total / max(1.0, float(over @ over)))
+        price = np.maximum(0.0, price + pace / (1 + step / 6) * over)
+    rounded = [round(float(p), 12) for p in kept]
+    total, _ = shortest(groups, instance.layers, rounded)
+    return (total - float(np.array(rounded) @ room)) * (1 - 1e-9), groups, rounded
+
+
+def _seconds(instance: Instance, i: int, phase: str) -> tuple[float, ...]:
+    phases, kind = instance.phases, int(instance.kind[i])
+    assert phases is not None
+    rest = max(0.0, phases.output - 1)
+    found = []
+    for p, d, step in zip(
+        phases.prefill[kind], phases.decode[kind], phases.step[kind], strict=True
+    ):
+        first = phases.prompt / p if p > 0 else math.inf
+        first = math.inf if first > phases.first_s else first
+        token = rest * step if d > 0 and step <= phases.token_s else math.inf
+        found.append({"prefill": first, "decode": token, "both": first + token}[phase])
+    if instance.partial:  # a part of the layers takes the time of all of them
+        for k in range(len(found) - 2, -1, -1):
+            found[k] = min(found[k], found[k + 1])
+    return tuple(found)
+
+
+def _least_passed(instance: Instance, i: int) -> float:
+    """Tokens that a decode step hands on, at least."""
+    phases, kind = instance.phases, int(instance.kind[i])
+    assert phases is not None
+    return min(
+        (d * s for d, s in zip(phases.decode[kind], phases.step[kind], strict=True) if d > 0),
+        default=1.0,
+    )
+
+
+def _hop(instance: Instance, phase: str, capacity: float, late: float, passes: float) -> float:
+    phases = instance.phases
+    assert phases is not None
+    first = late + phases.prompt / capacity
+    token = max(0.0, phases.output - 1) * (late + passes / capacity)
+    return {"prefill": first, "decode": token, "both": first + token}[phase]
+
+
+def _ends(
+    instance: Instance, late: Delays, i: int, phase: str, passes: float
+) -> tuple[float, float]:
+    pairs = ((instance.start[i], late.start[i]), (instance.end[i], late.end[i]))
+    return tuple(
+        _hop(instance, phase, float(c), float(s), passes) if c > 0 else math.inf for c, s in pairs
+    )  # type: ignore[return-value]

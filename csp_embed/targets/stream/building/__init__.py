@@ -1,0 +1,1 @@
+"""Schedules of streams from decisions: rows, places, covers of loops, tokens."""

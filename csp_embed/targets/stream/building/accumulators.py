@@ -1,0 +1,297 @@
+"""Schedules for operators that live on the accumulator memory: pooling by maximum or minimum,
+elementwise programs.
+
+Takes: a Problem without rhs.  Leaves: Schedule.  All loads go to the accumulator memory and so
+through the compute queue;
+stores overlap with the next tile where two tiles fit.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from csp_embed.errors import Infeasible
+from csp_embed.ir.schedule import COMPUTE, Box, Region, Schedule
+from csp_embed.machine.reach import stored_memory
+from csp_embed.schedule.buffers import Frame, Range, joined
+from csp_embed.schedule.config import ranges
+from csp_embed.schedule.inputs import Problem, identity
+from csp_embed.schedule.tile import dimension_order, sizes
+from csp_embed.targets.stream.building.nests import Nests, Placed
+from csp_embed.targets.stream.building.plan import Ranges, Shared
+from csp_embed.targets.stream.building.rows import Rows
+
+NEUTRAL = {"max": -128, "min": 127}
+
+
+def build(shared: Shared) -> Schedule:
+    """Raises: Infeasible where one vector and its operands do not fit."""
+    walk = _Walk(shared)
+    for number in range(len(walk.tiles)):
+        walk.run(number)
+    return walk.schedule()
+
+
+class _Tile(NamedTuple):
+    """extents, lo, hi: of its results, one value of each reduced counter. parts: per chunk with a
+    source its box and extents. whole: no result lacks its source."""
+
+    extents: Range
+    lo: Range
+    hi: Range
+    frame: Frame
+    parts: list[tuple[Frame, Range]]
+    adds: list[Frame]
+    whole: bool
+
+
+class _Walk:
+    """Tiles, their places, and the rows that are written for one after the other."""
+
+    def __init__(self, shared: Shared) -> None:
+        problem = self.problem = shared.problem
+        self.kind = problem.embedding.operator.kind
+        plain = self.kind == "map"
+        maybe = plain and _alike(problem, tuple(range(len(problem.dst.grid)))) is not None
+        self.extents = _tile(problem, maybe)
+        self.dst_order, order_l, *order_adds = (
+            dimension_order(m, self.extents)
+            for m in (problem.dst, problem.lhs, *problem.adds.values())
+        )
+        # Loaded straight into its place where both have the same shape; otherwise added to zero.
+        alike = _alike(problem, self.dst_order) if plain else None
+        self.copy = alike is not None
+        self.lhs = shared.frames(problem.lhs, order_l if alike is None else alike)
+        self.dst = shared.frames(problem.dst, self.dst_order)
+        self.adds = [
+            shared.frames(m, order)
+            for m, order in zip(problem.adds.values(), order_adds, strict=True)
+        ]
+        chunks = _boxes(problem, self.extents, reduced=True)
+        self.chunks = len(chunks)
+        self.tiles = [
+            self._plan(lo, hi, chunks) for lo, hi in _boxes(problem, self.extents, reduced=False)
+        ]
+        self._share()
+        self.rows = Rows(problem)
+        self._nests = Nests(problem, self.rows, {})
+        self._map = problem.isa.of_kind("map").name
+        self._shadow = stored_memory(problem.isa, problem.dst.memory)
+        self._stored = [-1] * self.copies
+        self._after_store = -1
+        self._held: dict[int, int] = {}
+        self._out_boxes: dict[Box, int] = {}
+
+    def _plan(self, lo: Range, hi: Range, chunks: Ranges) -> _Tile:
+        reduced = self.problem.reduced
+        parts = []
+        for clo, chi in chunks:
+            plo, phi = joined(lo, clo, reduced), joined(hi, chi, reduced)
+            source = self.lhs.at(plo, phi)
+            if source.number >= 0:
+                parts.append((source, tuple(b - a for a, b in zip(plo, phi, strict=True))))
+        olo, ohi = lo, tuple(a + 1 if r else b for a, b, r in zip(lo, hi, reduced, strict=True))
+        inside = zip(self.problem.lhs.box(olo, ohi), self.problem.lhs.grid, strict=True)
+        return _Tile(
+            tuple(b - a for a, b in zip(olo, ohi, strict=True)),
+            olo,
+            ohi,
+            self.dst.at(lo, hi),
+            parts,
+            [f.at(lo, hi) for f in self.adds],
+            all(a >= 0 and b <= g for (a, b), g in inside),
+        )
+
+    def _share(self) -> None:
+        """Places of the results (two where they fit), the source and the epilogue's tensors.
+
+        Raises: Infeasible where they do not fit.
+        """
+        room = self.problem.depth[self.problem.dst.memory]
+        source = 0 if self.copy else self.lhs.largest
+        others = source + sum(f.largest for f in self.adds)
+        two = len(self.tiles) > 1 and 2 * self.dst.largest <= room - others
+        self.copies = 2 if two else 1
+        self.base_lhs = self.copies * self.dst.largest
+        at = self.base_lhs + source
+        self.base_adds = []
+        for f in self.adds:
+            self.base_adds.append(at)
+            at += f.largest
+        if at > room:
+            raise Infeasible(
+                f"a tile needs {at} elements of {self.problem.dst.memory}",
+                why=f"{room} are there",
+                hint="use a configuration with larger buffers",
+            )
+
+    def run(self, number: int) -> None:
+        """All rows of a tile."""
+        tile, slot = self.tiles[number], number % self.copies
+        acc = slot * self.dst.largest
+        here: Placed = (tile.frame.shape.form, acc + tile.frame.shape.start)
+        self._after_store = self._stored[slot]
+        if self.copy:
+            self._place(tile, acc)
+        else:
+            self._gather(tile, here)
+        for n, (frames, frame) in enumerate(zip(self.adds, tile.adds, strict=True)):
+            if self._held.get(n) != frame.key:
+                self.rows.load(frames.map.memory, 1 + n, frame.number, self.base_adds[n])
+                self._held[n] = frame.key
+        self._epilogue(tile, here)
+        whole = self.problem.dst.box(tile.lo, tile.hi)
+        box = tuple(whole[d] for d in self.dst_order)
+        number_of_box = self._out_boxes.setdefault(box, len(self._out_boxes))
+        region = 1 + len(self.adds)
+        self._stored[slot] = self.rows.store(self._shadow, region, number_of_box, acc)
+
+    def _place(self, tile: _Tile, acc: int) -> None:
+        """Loads the source where the result will be. An elementwise program has one part."""
+        for source, _ in tile.parts:
+            sram = acc + source.shape.shift
+            memory = self.problem.lhs.memory
+            row = self.rows.load(memory, 0, source.number, sram, self._after_store)
+            self._after_store = -1
+            self.rows.last_compute = row
+
+    def _gather(self, tile: _Tile, here: Placed) -> None:
+        """Zeroes the result, or makes it neutral, and takes in one chunk of the source after the
+        other."""
+        contract = next((i for i in self.problem.isa.instructions if i.kind == "contract"), None)
+        if contract is None:
+            raise Infeasible(
+                f"{self.problem.embedding.operator.name} needs accumulators that are set to 0",
+                why=f"{self.problem.isa.name} has no contraction, whose reset does that",
+                hint="use a machine with a contraction, such as --isa vta",
+            )
+        nothing: Placed = (None, 0)
+        self._compute(contract.name, tile.extents, [here, nothing, nothing], reset=True)
+        if self.kind != "map":
+            opposite = "min" if self.kind == "max" else "max"
+            neutral = NEUTRAL[self.kind]
+            self._compute(self._map, tile.extents, [here, here], op=opposite, imm=neutral)
+        for source, extents in tile.parts:
+            sram = self.base_lhs + source.shape.shift
+            self.rows.load(self.problem.lhs.memory, 0, source.number, sram)
+            there: Placed = (source.shape.form, self.base_lhs + source.shape.start)
+            op = "add" if self.kind == "map" else self.kind
+            self._compute(self._map, extents, [here, there], op=op)
+
+    def _epilogue(self, tile: _Tile, here: Placed) -> None:
+        problem = self.problem
+        for i, step in enumerate(problem.epilogue):
+            operands = [here, here]
+            if step.access is not None:
+                n = list(problem.adds).index(i)
+                shape = tile.adds[n].shape
+                operands = [here, (shape.form, self.base_adds[n] + shape.start)]
+            self._compute(self._map, tile.extents, operands, op=step.op, imm=step.imm)
+        # Padding of an elementwise program is what the reset left; only steps reach a store.
+        computed = not self.copy and (self.kind != "map" or tile.whole)
+        if not problem.epilogue and not computed:
+            copying, imm = identity(problem.isa)
+            self._compute(self._map, tile.extents, [here, here], op=copying, imm=imm)
+
+    def _compute(
+        self,
+        name: str,
+        extents: Range,
+        operands: list[Placed],
+        *,
+        reset: bool = False,
+        op: str = "",
+        imm: int | None = None,
+    ) -> None:
+        for t in self._nests.templates(name, extents, operands, 8, reset=reset, op=op, imm=imm):
+            self.rows.compute(t, after_store=self._after_store)
+            self._after_store = -1
+
+    def schedule(self) -> Schedule:
+        """All rows, with what they name."""
+        rows, dst = self.rows, self.problem.dst
+        rows.finish()
+        regions = [
+            Region(f.map.operand, f.map.memory, f.map.grid, f.order, tuple(f.boxes), False)
+            for f in (self.lhs, *self.adds)
+        ]
+        boxes = tuple(self._out_boxes)
+        splits = self.problem.splits
+        regions.append(Region("dst", self._shadow, dst.grid, self.dst_order, boxes, False, splits))
+        steps = sum(rows.templates[r[1]].steps for r in rows.ops if r[0] == COMPUTE)
+        return Schedule(
+            regions=tuple(regions),
+            templates=tuple(rows.templates),
+            ops=np.array(rows.ops, dtype=np.int64).reshape(-1, 4),
+            tokens=np.array(rows.tokens.bits(), dtype=np.int64),
+            tile=dict(zip(self.problem.names, self.extents, strict=True)),
+            stats={"tiles": len(self.tiles), "chunks": self.chunks, "steps": steps},
+        )
+
+
+def _alike(problem: Problem, order: tuple[int, ...]) -> tuple[int, ...] | None:
+    """lhs dimensions in dst's order where a tile of both lies alike, else None."""
+    out = []
+    for d in order:
+        movers = [c for c in range(len(problem.extents)) if problem.dst.step[c, d]]
+        found = [
+            e
+            for e in range(len(problem.lhs.grid))
+            if [c for c in range(len(problem.extents)) if problem.lhs.step[c, e]] == movers
+            and all(problem.lhs.step[c, e] == 1 for c in movers)
+            and problem.lhs.grid[e] == problem.dst.grid[d]
+            and problem.lhs.origin[e] == problem.dst.origin[d]
+        ]
+        if len(found) != 1 or not movers:
+            return None
+        out.append(found[0])
+    return tuple(out) if len(out) == len(problem.lhs.grid) else None
+
+
+def _boxes(problem: Problem, tile: tuple[int, ...], *, reduced: bool) -> Ranges:
+    """Counter ranges of all tiles (or of all reduction chunks); the other counters are whole."""
+    axes = [
+        ranges(e, t) if r == reduced else [(0, e)]
+        for e, t, r in zip(problem.extents, tile, problem.reduced, strict=True)
+    ]
+    return [
+        (tuple(a for a, _ in pick), tuple(b for _, b in pick)) for pick in itertools.product(*axes)
+    ]
+
+
+def _tile(problem: Problem, copy: bool) -> tuple[int, ...]:
+    """The largest tile of which two results and its operands fit; reductions whole if possible."""
+    room = problem.depth[problem.dst.memory]
+    maps = [*problem.adds.values()]
+    if not copy:
+        maps.append(problem.lhs)
+    lists = [sizes(e, max(room, 1), False) for e in problem.extents]
+    while math.prod(len(v) for v in lists) > 50_000:
+        longest = max(range(len(lists)), key=lambda c: len(lists[c]))
+        v = lists[longest]
+        lists[longest] = [*v[:-1:2], v[-1]] if len(v) > 2 else [1]
+    best: tuple[tuple[float, ...], tuple[int, ...]] | None = None
+    for tile in itertools.product(*lists):
+        outputs = [t for t, r in zip(tile, problem.reduced, strict=True) if not r]
+        vectors = math.prod(outputs)
+        need = sum(math.prod(b - a for a, b in m.box((0,) * len(tile), tile)) for m in maps)
+        copies = 2 if need + 2 * vectors <= room else 1
+        if need + copies * vectors > room:
+            continue
+        chunks = math.prod(
+            -(-e // t) for e, t, r in zip(problem.extents, tile, problem.reduced, strict=True) if r
+        )
+        score = (vectors / max(1, need + 64) / chunks, float(copies), float(vectors))
+        if best is None or score > best[0]:
+            best = (score, tile)
+    if best is None:
+        raise Infeasible(
+            f"{problem.embedding.operator.name}: one vector with its operands does not fit",
+            why=f"{problem.dst.memory} has {room} elements",
+            hint="use a configuration with larger buffers",
+        )
+    return best[1]

@@ -1,0 +1,24 @@
+"""Schedules of one problem for machines that read a stream."""
+
+from __future__ import annotations
+
+from csp_embed.ir.schedule import BiasTrick, Schedule
+from csp_embed.schedule.config import Config
+from csp_embed.schedule.inputs import Problem
+from csp_embed.targets.stream.building import accumulators, contraction
+from csp_embed.targets.stream.building.nests import Covers
+from csp_embed.targets.stream.building.plan import Shared
+
+
+class StreamBuilder:
+    """Keeps what the schedules of a problem share: boxes, and how instructions cover loops."""
+
+    def __init__(self, problem: Problem, bias: BiasTrick | None) -> None:
+        self._shared = Shared(problem, bias)
+        self._covers: Covers = {}
+
+    def build(self, config: Config | None) -> Schedule:
+        """See `schedule.attempts.Builder`."""
+        if config is None:
+            return accumulators.build(self._shared)
+        return contraction.build(self._shared, config, self._covers)

@@ -1,0 +1,162 @@
+"""Judges the judge: one thing is changed in a right program, and it must be refused.
+
+    scripts/mutate [--count 10000] [--seed 0] [--machine "vta small"] [--layers gemm008,conv010]
+
+Programs: the case table (tests/cases.py) on every machine and the given DeepBench layers. What is
+certified all the same is run by tests/oracles/exact_stream.py, which shares no code with the
+judge: same result in random numbers of 89 bits, every order right. Beside it: what `check` alone
+and one simulation on random data alone would let through. Exit code 5 where a mutant that is not
+equivalent was certified.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+import csp_embed as ce
+from csp_embed.errors import CspEmbedError
+from csp_embed.judge.certify.claims import read_claims
+from csp_embed.judge.certify.run import certify
+from csp_embed.ops import deepbench
+from csp_embed.ops.data import random_tensors
+from csp_embed.ops.reference import evaluate
+from csp_embed.report.text_table import table
+from csp_embed.sim.functional import run as functional
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from tests.cases import CASES, MACHINES
+from tests.oracles.exact_stream import order_fault, same_result
+from tests.oracles.mutants import KINDS, Mutant, Subject, mutant
+
+LAYERS = "gemm075,gemm076,gemm077,conv029,conv034"
+
+
+def subjects(machines: list[str], layers: list[str]) -> Iterator[tuple[str, Subject]]:
+    """Right programs with random data."""
+    for machine in machines:
+        for name, make in CASES.items():
+            # A case that a machine cannot run is no subject.
+            with contextlib.suppress(CspEmbedError):
+                yield f"{name} on {machine}", subject(ce.compile(make(), isa=MACHINES[machine]()))
+    for layer in layers:
+        yield layer, subject(ce.compile(deepbench.layer(layer)))
+
+
+def subject(kernel: ce.Kernel) -> Subject:
+    """The kernel's program over random operands."""
+    tensors = {**random_tensors(kernel.operator, 0), **kernel.constants}
+    program = kernel.program(tensors)
+    return Subject(kernel.isa, program, kernel.operator, program.meta["claims"])
+
+
+def certified(s: Subject) -> tuple[bool, bool]:
+    """(certified, `check` alone is content)."""
+    try:
+        found = certify(s.isa, s.program, s.op, read_claims(s.claims, s.op))
+    except CspEmbedError:
+        return False, True  # Claims that fit nothing; check does not read them.
+    return found.ok, found.parts[0].ok
+
+
+def simulated(original: Subject, s: Subject) -> bool:
+    """Whether one simulation on the file's data finds nothing wrong."""
+    if s.op is not original.op:
+        name = s.op.out.tensor
+        try:
+            both = [evaluate(x.op, original.program.tensors)[name] for x in (original, s)]
+        except CspEmbedError:
+            return False
+        return np.array_equal(*both)
+    try:
+        return functional.run(s.isa, s.program).values_equal
+    except CspEmbedError:
+        return False
+
+
+def equivalent(original: Subject, m: Mutant) -> str:
+    """Why a certified mutant is not the same program, or ""."""
+    s = m.subject
+    fault = order_fault(s.isa, s.program) if s.program.insn is not original.program.insn else ""
+    if s.op is not original.op:
+        return fault or _same_epilogue(original.op, s.op)
+    return fault or same_result(
+        s.isa, s.op, original.program, s.program, original.claims, s.claims
+    )  # fmt: skip
+
+
+def _same_epilogue(one, other) -> str:
+    """Steps with immediates alone, tried on every 16-bit value and around the ends of int32."""
+    ends = np.array([-(2**31), -(2**31) + 1, 2**31 - 2, 2**31 - 1], np.int32)
+    x = np.concatenate([np.arange(-(1 << 20), 1 << 20, dtype=np.int32), ends])
+    texts = []
+    for op in (one, other):
+        acc = x
+        for step in op.epilogue:
+            if step.access is not None:
+                return "it has steps with tensors"
+            f = {"shr": np.right_shift, "add": np.add, "max": np.maximum, "min": np.minimum}
+            acc = f[step.op](acc, np.int32(step.imm))
+        texts.append(acc.astype(np.int8))
+    return "" if np.array_equal(*texts) else "the steps differ"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="scripts/mutate", description=__doc__)
+    parser.add_argument("--count", type=int, default=10_000, help="mutants (default 10000)")
+    parser.add_argument("--seed", type=int, default=0, help="first seed of each program")
+    parser.add_argument("--machine", action="append", help=f"of {', '.join(MACHINES)}; all")
+    parser.add_argument("--layers", default=LAYERS, help="DeepBench layers; '' for none")
+    options = parser.parse_args()
+    layers = [x for x in options.layers.split(",") if x]
+    named = list(subjects(options.machine or list(MACHINES), layers))
+    start = time.monotonic()
+    made, refused, same, faults = Counter(), Counter(), Counter(), []
+    by_check, by_run = Counter(), Counter()
+    each = -(-options.count // len(named))
+    for name, original in named:
+        if certified(original) != (True, True):
+            print(f"{name}: the right program is refused")
+            return 5
+        for k in range(each):
+            kind = KINDS[k % len(KINDS)]
+            m = mutant(original, kind, options.seed + k)
+            if m is None:
+                continue
+            made[kind] += 1
+            ok, checked = certified(m.subject)
+            ran = simulated(original, m.subject)
+            if not ok:
+                refused[kind] += 1
+                by_check[kind] += checked
+                by_run[kind] += ran
+                continue
+            why = equivalent(original, m)
+            if why:
+                faults.append(f"{name}: {m.kind}: {m.what}: {why}")
+                print(f"FAULT {faults[-1]}", flush=True)
+            else:
+                same[kind] += 1
+    rows = [
+        [kind, *(str(c[kind]) for c in (made, refused, same, by_check, by_run))] for kind in KINDS
+    ]
+    rows.append(["all", *(str(sum(c.values())) for c in (made, refused, same, by_check, by_run))])
+    head = ["what was changed", "mutants", "refused", "equivalent", "check lets through",
+            "one simulation lets through"]  # fmt: skip
+    print(table(head, rows, None, 1))
+    print(
+        f"{len(named)} programs, {sum(made.values())} mutants, {len(faults)} certified and not"
+        f" equivalent, {time.monotonic() - start:.0f} s"
+    )
+    return 5 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
