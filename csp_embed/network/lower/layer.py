@@ -51,7 +51,9 @@ def lowered(task: Task) -> Lowered | str:
         proof = f"{recipe.name}: equal for every sum that can occur, {task.proved}"
         return Lowered(*made[:3], task.reads, task.operand, task.arrange, task.fill, recipe, proof,
                        tuple(refused), copies, made[3])  # fmt: skip
-    return "no exact sequence of steps: " + "; ".join(refused)
+    return "no exact sequence of steps: " + "; ".join(refused) + (
+        "; scales in another ratio, or powers of two, may have one"
+    )  # fmt: skip
 
 
 def _conv(graph: g.Graph, op: g.Conv) -> Task | str:

@@ -176,8 +176,22 @@ def _digit_pairs(
                 between = ((("shr", 8),),) * (digits - 1)
                 name = "digits" if digits > 1 else "shift"
                 return np.array([weights]), [_one(name, (offset,), between, amount)], refused
-        refused.append(f"{digits} digits: no factors are right for every pair")
+        wrong = _wrong(slopes, digits, clamp, x1, x2, wanted)
+        refused.append(f"{digits} digits: {wrong:,} of {x1.size:,} pairs are wrong at the nearest")
     return np.ones((1, 2), np.int64), [], refused
+
+
+def _wrong(
+    slopes: tuple[float, float], digits: int, clamp: g.Pair, x1: Ints, x2: Ints, wanted: Ints
+) -> int:
+    """Pairs that the nearest factors get wrong: halves up, the constant that fits most."""
+    amount = math.floor(math.log2(most_carried(digits) / max(slopes)))
+    total = sum(round(s * 2.0**amount) * x for s, x in zip(slopes, (x1, x2), strict=True))
+    inside = (wanted > clamp[0]) & (wanted < clamp[1])
+    middle = (wanted.astype(np.int64) << amount) + (1 << (amount - 1)) - total
+    offset = int(np.median(middle[inside])) if inside.any() else 0
+    got = np.clip((total + offset) >> amount, *clamp)
+    return int((got != np.clip(wanted, *clamp)).sum())
 
 
 def _around(near: int) -> list[tuple[int, int]]:

@@ -17,6 +17,7 @@ from csp_embed.errors import InputError
 from csp_embed.ir.schedule import (
     COMPUTE,
     FINISH,
+    Region,
     Schedule,
     Template,
 )
@@ -59,9 +60,15 @@ def lower(
     """
     uop_lists, uses = _uop_uses(schedule, isa)
     plan = place(uop_lists, uses, reach(isa, isa.uop_memory))
-    address, sizes, starts, uop_address = _addresses(schedule, isa, plan)
-    if placed is not None:
+    if placed is None:
+        address, sizes, starts, uop_address = _addresses(schedule, isa, plan)
+    else:
         address, uop_address = list(placed[0]), placed[1]
+        starts, counts = zip(*map(_elements, schedule.regions), strict=True)
+        sizes = [
+            n * isa.memory(r.memory).elem_bytes
+            for n, r in zip(counts, schedule.regions, strict=True)
+        ]
     kind = schedule.ops[:, 0]
     computes = np.flatnonzero(kind == COMPUTE)
     loads = _uop_loads(isa, plan, uop_address)
@@ -197,16 +204,10 @@ def _addresses(
         elem = isa.memory(region.memory).elem_bytes
         unit = page * elem // math.gcd(page, elem)
         at = _align(at, unit)
-        if region.by_box:
-            begin, total = [], 0
-            for box in region.boxes:
-                begin.append(total)
-                total += math.prod(b - a for a, b in box)
-        else:
-            begin, total = [], math.prod(region.grid)
+        begin, total = _elements(region)
         address.append(at)
         sizes.append(total * elem)
-        starts.append(tuple(begin))
+        starts.append(begin)
         at = _align(at + total * elem, page)
         _reachable(isa, region.memory, (address[-1] + sizes[-1]) // elem)
     if at > 1 << isa.limits.dram_bits:
@@ -216,6 +217,17 @@ def _addresses(
             hint="split the operator into smaller ones",
         )
     return address, sizes, starts, uop_address
+
+
+def _elements(region: Region) -> tuple[tuple[int, ...], int]:
+    """(first element of each box where it is kept by boxes, elements in all)."""
+    if not region.by_box:
+        return (), math.prod(region.grid)
+    begin, total = [], 0
+    for box in region.boxes:
+        begin.append(total)
+        total += math.prod(b - a for a, b in box)
+    return tuple(begin), total
 
 
 def _reachable(isa: Isa, name: str, end: int) -> None:
