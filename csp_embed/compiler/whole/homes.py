@@ -44,7 +44,8 @@ class Grid:
     """An operand's elements of one tensor.
 
     shape: of the region's grid. elem: bytes of a grid element. at: [n, dims] grid index, lane: byte
-    within the element, ids: which element of the tensor; -1 stands for the border.
+    within the element, ids: which element of the tensor; -1 stands for the border. empty: grid
+    index of what a result stores beside its elements, where its tiles end beyond the tensor.
     """
 
     shape: tuple[int, ...]
@@ -52,6 +53,7 @@ class Grid:
     at: Ids
     lane: Ids
     ids: Ids
+    empty: Ids
 
     @property
     def inside(self) -> NDArray[np.bool_]:
@@ -87,10 +89,15 @@ def grid_of(embedding: Embedding, isa: Isa, role: str, ids: Ids) -> Grid | None:
     index = np.unravel_index(place // width, layout.grid) if layout.grid else ()
     at = np.stack(index, axis=1) if index else np.zeros((len(place), 0), np.int64)
     grid = layout.grid
+    empty = np.zeros((0, at.shape[1]), np.int64)
     if role == "dst":
         at, grid = _split(embedding, isa, at)
+        held = np.zeros(grid, bool)
+        held[tuple(at.T)] = True
+        empty = np.argwhere(~held)
     source = stored if role == "dst" else memory
-    return Grid(grid, source.elem_bytes, at, place % width * (source.elem_bytes // width), ids)
+    return Grid(grid, source.elem_bytes, at, place % width * (source.elem_bytes // width), ids,
+                empty)  # fmt: skip
 
 
 def _split(embedding: Embedding, isa: Isa, at: Ids) -> tuple[Ids, tuple[int, ...]]:
@@ -139,12 +146,14 @@ def fit(grid: Grid, home: Home) -> Fit | None:
         return None
     if base % grid.elem or (pitch < 0).any():
         return None
-    border = grid.at[~inside] @ pitch + base
-    if border.size:
-        taken = np.unique(home.place // grid.elem)
-        outside = (border < 0) | (border >= home.size)
-        if outside.any() or np.isin(border // grid.elem, taken).any():
-            return None
+    # A border is read where nobody writes, and what is stored beside the tensor hits nothing of it.
+    for others in (grid.at[~inside], grid.empty):
+        border = others @ pitch + base
+        if border.size:
+            taken = np.unique(home.place // grid.elem)
+            outside = (border < 0) | (border >= home.size)
+            if outside.any() or np.isin(border // grid.elem, taken).any():
+                return None
     return Fit(base, tuple(int(p) for p in pitch))
 
 

@@ -76,7 +76,8 @@ def build_segment(
 
     Raises: Infeasible where no layouts go together, or a layer fits in no way.
     """
-    explorer = Explorer(isa, options, elements, written)
+    bordered = frozenset(r for site in sites if (site.ids < 0).any() for r in site.roots)
+    explorer = Explorer(isa, options, elements, written, bordered)
     tell("layouts", 0, 1)
     offered(sites, explorer)
     choices = [explorer.choices(site) for site in sites]

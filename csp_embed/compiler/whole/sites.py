@@ -75,13 +75,16 @@ class Explorer:
     """Embeddings, grids and homes of sites, each found once.
 
     sizes: elements of every root. written: roots that the host writes, which it packs as any layer
-    likes.
+    likes. bordered: roots around which some layer reads a border, so that nothing may be stored
+    beside them.
     """
 
     def __init__(
-        self, isa: Isa, options: Options, sizes: Mapping[str, int], written: frozenset[str]
-    ) -> None:
+        self, isa: Isa, options: Options, sizes: Mapping[str, int], written: frozenset[str],
+        bordered: frozenset[str],
+    ) -> None:  # fmt: skip
         self.isa, self.options, self.sizes, self.written = isa, options, sizes, written
+        self.bordered = bordered
         self.costs: Costs = costs_of(isa, options.memory or "")
         self.homes: dict[str, dict[bytes, Home]] = {}
         self._embeddings: dict[tuple[object, ...], list[Embedding]] = {}
@@ -124,7 +127,7 @@ class Explorer:
             for e in self.embeddings(site.made.op, mode):
                 role = next(r for r, lay in e.layouts.items() if lay.tensor == "x")
                 result = grid_of(e, self.isa, "dst", site.result)
-                if result is None:
+                if result is None or (len(result.empty) and site.op.output in self.bordered):
                     continue
                 if private:
                     out.append((e, role, None, result))
@@ -191,7 +194,7 @@ def _by_root(grid: Grid, count: int) -> list[Grid]:
     owner = np.where(grid.ids < 0, 0, grid.ids // FAR)
     return [
         Grid(grid.shape, grid.elem, grid.at[owner == n], grid.lane[owner == n],
-             np.where(grid.ids < 0, -1, grid.ids % FAR)[owner == n])
+             np.where(grid.ids < 0, -1, grid.ids % FAR)[owner == n], grid.empty)
         for n in range(count)
     ]  # fmt: skip
 
