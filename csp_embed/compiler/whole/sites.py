@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from csp_embed.compiler.candidates import embeddings_of
 from csp_embed.compiler.options import Options
 from csp_embed.compiler.whole.homes import Fit, Grid, Home, fit, grid_of, own_home
+from csp_embed.compiler.whole.pad import harmless
 from csp_embed.compiler.whole.views import View
 from csp_embed.errors import Infeasible
 from csp_embed.ir.embedding import Embedding
@@ -132,7 +133,7 @@ class Explorer:
                 if private:
                     out.append((e, role, None, result))
                 whole = grid_of(e, self.isa, role, site.ids) if mode == "strict" else None
-                if whole is not None:
+                if whole is not None and harmless(e, self.isa, role):
                     out.append((e, role, _by_root(whole, len(site.roots)), result))
         return out
 

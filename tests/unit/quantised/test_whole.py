@@ -183,6 +183,18 @@ def test_nothing_is_stored_on_a_border(tmp_path: Path, capsys: pytest.CaptureFix
     assert fit(grid, Home.of(np.arange(3), 3)) is None
 
 
+def test_what_empty_lanes_hold_is_multiplied_by_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One channel: a mean over 9 x 3 values in 15 lanes of 16; the last holds leftovers."""
+    path = tmp_path / "m.tflite"
+    net = Net.begin(143, (1, 18, 6, 16), zero=-40).conv(1, 3, [6.7, 7.4], stride=2)
+    path.write_bytes(net.pool().dense(9, 8).content())
+    got = run(capsys, "build", path, "--json", "--samples", 4)
+    assert (got.code, got.document["differences"]) == (0, 0), got.err
+    assert got.document["segments"] == 1
+
+
 def test_the_host_between_two_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A softmax in the middle: two programs, and the second reads what the host wrote."""
     net = Net.begin(3, (1, 4, 4, 3)).conv(12, 3, 7).pool().dense(8, 7)
