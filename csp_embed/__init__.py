@@ -72,7 +72,8 @@ _NAMES = {
     ),
 }  # fmt: skip
 
-__all__ = sorted(_NAMES)
+# Of _NAMES, so that a name stands once; checkers read those above.
+__all__ = sorted(_NAMES)  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:

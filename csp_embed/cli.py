@@ -67,8 +67,9 @@ def main() -> None:
         register_all()
         app(prog_name="csp-embed")
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # A locale without the multiplication sign shows "?".
-            stream.reconfigure(errors="replace")
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:  # A locale without the multiplication sign shows "?".
+            reconfigure(errors="replace")
     as_json = "--json" in sys.argv
     before = sys.stdout, sys.stderr
     output = Guarded(sys.stdout)
@@ -141,7 +142,7 @@ def _run(as_json: bool, interrupts: Interrupts) -> int:
         sys.stderr.write(
             "error[bug]: this is our mistake, not yours; please report it with these lines\n"
         )
-        sys.excepthook(*sys.exc_info())
+        sys.excepthook(type(error), error, error.__traceback__)
         if as_json:
             sys.stdout.write(json.dumps({"error": "bug", "what": repr(error)}) + "\n")
         return 1
@@ -178,7 +179,8 @@ def _usage(error: Any, as_json: bool) -> int:
     text = error.format_message()
     if text or as_json:
         context = getattr(error, "ctx", None)
-        known = {c.name for c in app.registered_commands} & set(sys.argv[1:2])
+        names = {c.name for c in app.registered_commands}
+        known = [a for a in sys.argv[1:2] if a in names]
         path = context.command_path if context is not None else " ".join(["csp-embed", *known])
         refusal = CspEmbedError(text or "there is no command", hint=f"{path} --help")
         refusal.kind = "usage"

@@ -18,7 +18,7 @@ from csp_embed.partition.solve import solve
 # Kinds of the keywords that are numbers or names, and those that may be absent.
 KINDS: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("replicas", "batch", "workers", "seed"), (int,)),
-    **dict.fromkeys(("max_latency", "min_throughput", "time_limit", "effort"), (int, float)),
+    **dict.fromkeys(("max_latency", "min_throughput", "time_limit", "effort", "gap"), (int, float)),
     **dict.fromkeys(("objective", "method", "cost_model"), (str,)),
     "share": (bool,),
     "fix": (Mapping,),

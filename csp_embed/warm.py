@@ -29,6 +29,7 @@ def compiler() -> None:
 
     op = ce.matmul(m=32, n=2, k=32, shift=8, clip=(0, 127), bias=True)
     kernel = ce.compile(op)
+    assert isinstance(kernel, ce.Kernel)
     judge(kernel, random_tensors(op, 0))
     simulate_cycles(kernel.isa, kernel.lowered.stream, trace=True)
 

@@ -26,3 +26,5 @@ if [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$want" ]; then
   echo "$want" > "$stamp"
 fi
 export PATH="$venv/bin:$PATH"
+# Scripts use the tests' oracles.
+export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"

@@ -17,7 +17,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 
@@ -30,8 +29,6 @@ from csp_embed.ops.data import random_tensors
 from csp_embed.ops.reference import evaluate
 from csp_embed.report.text_table import table
 from csp_embed.sim.functional import run as functional
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tests.cases import CASES, MACHINES
 from tests.oracles.exact_stream import order_fault, same_result
 from tests.oracles.mutants import KINDS, Mutant, Subject, mutant

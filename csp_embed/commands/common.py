@@ -20,6 +20,7 @@ from csp_embed.report import text_table
 stderr = Console(stderr=True)
 # Numba compiles at first use, half a minute in all: after so many seconds a line says why.
 _PATIENCE_SECONDS = 1.0
+_LINE_SECONDS = 10.0  # between two lines of progress where there is no bar
 _announced = False
 
 
@@ -64,8 +65,10 @@ def progress(quiet: bool = False) -> Iterator[Callable[[str, int, int], None]]:
     """A progress bar on standard error: call it with (text, done, total).
 
     Lines that are printed meanwhile stand above it, if they go to the same terminal; into a file
-    they go as ever.
+    they go as ever. Where standard error is no terminal, a line tells how far it is every ten
+    seconds, as long as something calls.
     """
+    begun = last = time.monotonic()
     bar = Progress(
         SpinnerColumn(),
         # A long name is shortened before the numbers beside it are.
@@ -83,8 +86,14 @@ def progress(quiet: bool = False) -> Iterator[Callable[[str, int, int], None]]:
         task = bar.add_task("", total=1)
 
         def update(text: str, done: int, total: int) -> None:
+            nonlocal last
             _announce_compiling()
             bar.update(task, description=text, completed=done, total=total)
+            now = time.monotonic()
+            if not quiet and not stderr.is_terminal and now - last >= _LINE_SECONDS:
+                last = now
+                line = f"csp-embed: {now - begun:.0f} s: {text} ({done}/{total})"
+                stderr.print(line, markup=False, highlight=False, soft_wrap=True)
 
         yield update
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -135,6 +135,7 @@ def compile_command(
         (dot, (".dot", ".gv")), reads=(reuse, data, vta_config),
     )  # fmt: skip
     check_folder(cache)
+    made: Any = None
     with progress(quiet=as_json) as tell:
         job = Job(
             op=op, isa=isa, config=vta_config, memory=memory, layout=mode, pins=pins,
@@ -145,19 +146,19 @@ def compile_command(
         if dot is not None:
             job.write_dot(dot)
         if stages:
-            chain = str(job.chain(job.tensors()))
+            made = str(job.chain(job.tensors()))
         elif stop_after is not None:
-            text = job.stop()
+            made = job.stop()
         else:
-            result = job.run(output, report, certificate)
+            made = job.run(output, report, certificate)
     if stages:
-        print_json({"stages": chain}) if as_json else print(chain)
+        print_json({"stages": made}) if as_json else print(made)
     elif stop_after is not None:
-        watch.print_stopped(op.name, text, job.notes, show, as_json)
+        watch.print_stopped(op.name, made, job.notes, show, as_json)
     elif as_json:
-        print_json(result.document(explain) | watch.document())
+        print_json(made.document(explain) | watch.document())
     else:
-        say(result.text(explain))
+        say(made.text(explain))
 
 
 def _refuse_numbers(top: int, seed: int | None, host_weight: float, within: float) -> None:

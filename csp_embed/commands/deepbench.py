@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -85,27 +86,12 @@ def deepbench_command(
     from csp_embed.compiler.layers import Setting, sweep
     from csp_embed.machine.costs import costs_of
     from csp_embed.machine.load import load_isa
-    from csp_embed.ops import deepbench
-    from csp_embed.ops.layer_list import read_layer_list
     from csp_embed.report import sweep as by_cycles
     from csp_embed.report import sweep_source as by_time
     from csp_embed.targets import target_of
 
-    if selection in ("conv", "gemm", "all", "networks"):
-        records = deepbench.layers(selection)
-    elif selection.endswith(".json") or Path(selection).is_file():
-        records = read_layer_list(selection)
-    else:
-        ids = [i.strip() for i in selection.split(",") if i.strip()]
-        records = [deepbench.record(i) for i in dict.fromkeys(ids)]
-    if not records:
-        raise InputError(
-            "no layer is selected",
-            why="a selection is conv, gemm, all, networks, ids such as conv000,gemm008, or my.json",
-            hint="csp-embed deepbench gemm008",
-        )
-    if jobs < 1:
-        raise InputError(f"--jobs {jobs} runs nothing", hint="--jobs 1")
+    records = _selected(selection)
+    _refuse_numbers(jobs, simulate_macs, time_limit)
     if layout not in ("relaxed", "strict"):
         raise InputError(f"--layout {layout} is unknown", hint="--layout relaxed")
     if layout == "strict":
@@ -116,12 +102,6 @@ def deepbench_command(
         )
     if dask is not None:
         refuse_ignored(context, ("jobs",), "--dask", why="the cluster has its own workers")
-    if simulate_macs < 0:
-        raise InputError(
-            f"--simulate-macs {simulate_macs} is negative",
-            why="0 simulates none",
-            hint="--simulate-macs 0",
-        )
     # What no layer could do is refused before the sweep, not once per layer.
     machine = load_isa(isa, vta_config)
     native = target_of(machine) == "source"
@@ -141,12 +121,10 @@ def deepbench_command(
         None if cache is None else str(cache), certify,
     )  # fmt: skip
     if time_limit is not None:
-        if not time_limit > 0:
-            raise InputError(f"--time-limit {time_limit} leaves no time", hint="--time-limit 600")
         # Loading counts: who says 10 seconds looks at the clock on the wall.
         time_limit = max(0.001, time_limit - (time.monotonic() - begin))
     results: list[dict[str, Any]] = []
-    late: TimeLimit | None = None
+    late = False
     with progress(quiet=as_json) as tell:
         rows = sweep(
             records, setting, out, jobs=jobs, resume=resume, dask=dask, time_limit=time_limit,
@@ -157,8 +135,8 @@ def deepbench_command(
                 results.append(result)
                 if not as_json:
                     say((by_time if by_time.is_measured(result) else by_cycles).layer_row(result))
-        except TimeLimit as error:
-            late = error  # What is finished is shown all the same.
+        except TimeLimit:
+            late = True  # What is finished is shown all the same.
         finally:
             rows.close()  # Ends the workers now, whatever stops the loop.
     if as_json:
@@ -170,14 +148,59 @@ def deepbench_command(
             say_table(shown.CLASS_HEAD, rows_, "by class (geometric means)", keys=2)
         if out is not None and out.exists():
             say(f"wrote {out}; `csp-embed report {out} -o report.html` makes a page of it")
-    if late is not None:
-        late = TimeLimit(
-            f"{len(results)} of {len(records)} layers are done at the limit",
-            why="the others were ended",
-            hint=f"--out {out} --resume" if out is not None else "--out sweep.jsonl keeps them",
+    if late:
+        _end_late(len(results), len(records), out)
+    _end_failed(results)
+
+
+def _selected(selection: str) -> list[Mapping[str, Any]]:
+    """Records of a list's name, of ids, or of a file. Raises: InputError."""
+    from csp_embed.ops import deepbench
+    from csp_embed.ops.layer_list import read_layer_list
+
+    records: list[Mapping[str, Any]]
+    if selection in ("conv", "gemm", "all", "networks"):
+        records = [*deepbench.layers(selection)]
+    elif selection.endswith(".json") or Path(selection).is_file():
+        records = [*read_layer_list(selection)]
+    else:
+        ids = [i.strip() for i in selection.split(",") if i.strip()]
+        records = [deepbench.record(i) for i in dict.fromkeys(ids)]
+    if not records:
+        raise InputError(
+            "no layer is selected",
+            why="a selection is conv, gemm, all, networks, ids such as conv000,gemm008, or my.json",
+            hint="csp-embed deepbench gemm008",
         )
-        stderr.print(late.render(), markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(late.exit_code)
+    return records
+
+
+def _refuse_numbers(jobs: int, simulate_macs: int, time_limit: float | None) -> None:
+    """Raises: InputError for numbers that mean nothing."""
+    if jobs < 1:
+        raise InputError(f"--jobs {jobs} runs nothing", hint="--jobs 1")
+    if simulate_macs < 0:
+        raise InputError(
+            f"--simulate-macs {simulate_macs} is negative",
+            why="0 simulates none",
+            hint="--simulate-macs 0",
+        )
+    if time_limit is not None and not time_limit > 0:
+        raise InputError(f"--time-limit {time_limit} leaves no time", hint="--time-limit 600")
+
+
+def _end_late(done: int, wanted: int, out: Path | None) -> NoReturn:
+    late = TimeLimit(
+        f"{done} of {wanted} layers are done at the limit",
+        why="the others were ended",
+        hint=f"--out {out} --resume" if out is not None else "--out sweep.jsonl keeps them",
+    )
+    stderr.print(late.render(), markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(late.exit_code)
+
+
+def _end_failed(results: list[dict[str, Any]]) -> None:
+    """Raises: typer.Exit where a layer failed, or was compiled wrongly."""
     bad = [r["id"] for r in results if r.get("verified") == "unequal" or r.get("problems")]
     bad += [r["id"] for r in results if r.get("status") == "failed"]
     if bad:

@@ -89,14 +89,16 @@ def explain_command(
 
 def _alternatives(asked: Asked, tell: Tell) -> tuple[Any, list[dict[str, Any]]]:
     from csp_embed.compiler.candidates import problem_of
+    from csp_embed.compiler.driver import SourceKernel, scheduled_cycles
     from csp_embed.compiler.driver import compile as compile_operator
-    from csp_embed.compiler.driver import scheduled_cycles
     from csp_embed.embed.explain.reasons import by_kind
     from csp_embed.report.alternatives import rows as alternatives
 
     tell("choosing", 0, 1)
     kernel = compile_operator(asked.op, asked.isa, options=asked.options, progress=tell)
-    if kernel.embedding is None:
+    embedding = kernel.embedding
+    if embedding is None:
+        assert isinstance(kernel, SourceKernel)
         raise InputError(
             f"{asked.op.name} has no embedding in {asked.isa.name} to explain",
             where=asked.op.formula(),
@@ -105,12 +107,12 @@ def _alternatives(asked: Asked, tell: Tell) -> tuple[Any, list[dict[str, Any]]]:
         )
     others = by_kind(problem_of(asked.op, asked.isa, asked.options))
     known: dict[str, float | None] = {e.formula(): c for e, c in kernel.candidates}
-    known[kernel.embedding.formula()] = kernel.cycles
+    known[embedding.formula()] = kernel.cycles
     for n, e in enumerate(others):
         tell("scheduling alternatives", n, len(others))
         if e.formula() not in known:
             known[e.formula()] = scheduled_cycles(e, asked.isa, asked.options)
-    return kernel.embedding, alternatives(kernel.embedding, others, known)
+    return embedding, alternatives(embedding, others, known)
 
 
 def _infeasible(asked: Asked, as_json: bool) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -22,6 +22,9 @@ from csp_embed.commands.plan_options import (
 from csp_embed.errors import CheckError, InputError
 from csp_embed.files import check_folder, check_outputs
 from csp_embed.ir.network import Plan, Platform, TaskGraph
+
+if TYPE_CHECKING:
+    from csp_embed.network.profiles.file import Clock, Granularity
 
 
 def register(app: typer.Typer) -> None:
@@ -89,14 +92,14 @@ def profile(
     with progress(quiet=as_json) as tell:
         found = profile_model(
             model,
-            granularity=granularity,
+            granularity=cast("Granularity", granularity),  # the library refuses others
             threads=threads,
             runs=runs,
             warm_ups=warm_ups,
             dims=numbers(dim, "--dim"),
             weights=weights,
             seed=seed,
-            clock=clock,
+            clock=cast("Clock", clock),
             inputs=None if inputs is None else read_inputs(inputs),
             progress=tell,
         )
@@ -144,7 +147,7 @@ def _modelled(
         found = modelled_profile(
             model,
             devices[device],
-            granularity=granularity,
+            granularity=cast("Granularity", granularity),  # the library refuses others
             dims=dims,
             batches=(1, 2, 4, 8, 16, 32),
             kernel_cost=kernel_cost(assume_int8, tell),

@@ -168,6 +168,7 @@ def run(context: typer.Context, job: SourceJob, stages: bool, show: bool, as_jso
     """
     job.require(context)
     watch = job.watch
+    written: list[str] = []
     with progress(quiet=as_json) as tell:
         if job.dot is not None:
             from csp_embed.ir.dfg import dataflow

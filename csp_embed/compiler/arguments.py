@@ -25,14 +25,14 @@ Config = Mapping[str, Any] | str | Path | None
 
 def operator_of(op: Operator | str, shapes: Mapping[str, Sequence[int]] | None) -> Operator:
     """The operator, or the one of a formula's text. Raises: OperatorError."""
-    if shapes is not None and not isinstance(shapes, Mapping):
+    if shapes is not None and not isinstance(shapes, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] (users' Python)
         raise OperatorError(
             f"shapes is a {type(shapes).__name__}", where="shapes", hint="shapes={'x': (4, 8)}"
         )
     if isinstance(op, str):
         return parse_formula(op, shapes)
     hint = "compile('y[n,m] += x[n,k] * w[m,k]', shapes={'x': (4, 8), 'w': (3, 8)})"
-    if not isinstance(op, Operator):
+    if not isinstance(op, Operator):  # pyright: ignore[reportUnnecessaryIsInstance] (users' Python)
         raise OperatorError(
             f"{type(op).__name__} is no operator",
             where="op",
@@ -54,7 +54,7 @@ def constants_of(op: Operator, w: Array | None, b: Array | None) -> dict[str, Ar
     OperatorError for one of the wrong shape, type or values."""
     adds = [s.access.tensor for s in op.epilogue if s.access is not None]
     rhs = [op.rhs.tensor] if op.rhs is not None and op.rhs.tensor not in op.values else []
-    out = {}
+    out: dict[str, Array] = {}
     for letter, value, names in (("w", w, rhs), ("b", b, adds)):
         if value is None:
             continue

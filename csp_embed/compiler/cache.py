@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 from csp_embed import __version__
 from csp_embed.compiler.measuring import Meter
@@ -21,6 +22,7 @@ from csp_embed.files import atomic
 from csp_embed.ir.embedding import Embedding
 from csp_embed.ir.operator import Operator
 from csp_embed.machine.spec import Isa
+from csp_embed.narrow import is_list
 from csp_embed.schedule.choose import Found, rebuild
 from csp_embed.schedule.config import Config
 from csp_embed.schedule.inputs import Problem
@@ -47,9 +49,8 @@ def load(folder: Path, name: str) -> tuple[str, Config] | None:
     """
     try:
         data = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-        config = {
-            f.name: tuple(v) if isinstance(v := data["config"][f.name], list) else v
-            for f in fields(Config)
+        config: dict[str, Any] = {
+            f.name: tuple(v) if is_list(v := data["config"][f.name]) else v for f in fields(Config)
         }
         return str(data["embedding"]), Config(**config)
     except (OSError, ValueError, KeyError, TypeError):

@@ -84,7 +84,8 @@ def _boxes(region: Region, address: int, elem: int) -> Iterator[tuple[int, list[
 def _strides(isa: Isa, memory: str) -> dict[str, int]:
     """Bytes from one lane to the next in each dimension of an element in DRAM."""
     found = isa.memory(memory)
-    unit, strides = np.dtype(found.dram_dtype).itemsize, {}
+    unit = np.dtype(found.dram_dtype).itemsize
+    strides: dict[str, int] = {}
     for dim, size in zip(reversed(found.lanes), reversed(isa.lane_shape(memory)), strict=True):
         strides[dim] = unit
         unit *= size
@@ -97,7 +98,7 @@ def _lanes(kernel: Compiled, layout: Layout, region: Region) -> list[_Loop]:
     digits = {d.name: d for d in kernel.embedding.digits if d.dim in strides}
     partner = dict(layout.equal)
     second = set(partner.values())
-    loops = []
+    loops: list[_Loop] = []
     for name, digit in digits.items():
         if name in second:
             continue  # On a diagonal two digits move together.
@@ -150,7 +151,7 @@ def _claim(
         row(c, grid, digits)
         for c, grid, digits in zip(layout.const, layout.grid_coef, layout.digit_coef, strict=True)
     ]
-    within = []
+    within: list[dict[str, Any]] = []
     for f in layout.fused:
         moved = [list(f.axis_coef[a]) for a in f.axes]
         value = row(f.const, f.grid_coef, f.digit_coef)

@@ -51,7 +51,7 @@ class Compiled:
     cycles: int | None
     seconds: float
     memory: str = ""
-    constants: Mapping[str, Array] = field(default_factory=dict)
+    constants: Mapping[str, Array] = field(default_factory=dict[str, Array])
     candidates: tuple[tuple[Embedding, float], ...] = ()
 
     @cached_property
@@ -70,7 +70,7 @@ class Compiled:
 
         Raises: InputError where a tensor is missing or has the wrong shape or type.
         """
-        out = {}
+        out: dict[int, NDArray[np.uint8]] = {}
         trick = self.schedule.bias_trick
         for n, region in enumerate(self.schedule.regions):
             if region.operand == "dst" or n in skip:

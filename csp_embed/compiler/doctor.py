@@ -21,7 +21,7 @@ def machines() -> dict[str, dict[str, Any]]:
         if target_of(isa) == "stream":
             found[name] = {"engines": ["functional", "cycles"], "missing": []}
             continue
-        lacks = []
+        lacks: list[dict[str, str]] = []
         for needed in (lambda: c_compiler(), lambda isa=isa: require_native(isa)):
             try:
                 needed()

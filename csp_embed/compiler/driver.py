@@ -57,7 +57,7 @@ def compile(
     """
     op = operator_of(op, shapes)
     options = Options() if options is None else options
-    if not isinstance(options, Options):
+    if not isinstance(options, Options):  # pyright: ignore[reportUnnecessaryIsInstance] (users' Python)
         raise InputError(
             f"options is a {type(options).__name__}",
             where="options",

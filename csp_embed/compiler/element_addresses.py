@@ -29,22 +29,24 @@ def digits(
     memory = isa.memory(region.memory)
     lanes = isa.lane_shape(region.memory)
     elem = memory.elem_bytes
-    pitch, total = {}, elem
+    total = elem
+    pitch: dict[int, int] = {}
     for d in reversed(region.order):
         pitch[d] = total
         total *= region.grid[d]
     splits = region.splits or tuple(((1, size),) for size in region.grid)
     first = np.cumsum([0, *(len(parts) for parts in splits)])
-    lane_bytes, unit = {}, elem // int(np.prod(lanes)) if lanes else elem
+    unit = elem // int(np.prod(lanes)) if lanes else elem
+    lane_bytes: dict[str, int] = {}
     for dim, size in zip(reversed(memory.lanes), reversed(lanes), strict=True):
         lane_bytes[dim] = unit
         unit *= size
     digit = {d.name: d for d in embedding.digits}
     partner = dict(layout.equal)
     address = lowered.address[n]
-    out = []
+    out: list[dict[str, int]] = []
     for t, size in enumerate(embedding.operator.tensors[layout.tensor].shape):
-        parts = []
+        parts: list[tuple[int, int, int]] = []
         for g, k in enumerate(layout.grid_coef[t]):
             for j, (unit, extent) in enumerate(splits[g]):
                 if k and extent > 1:

@@ -120,7 +120,7 @@ class Kernel(Compiled):
         Raises: CheckError where a check refuses it or its values differ from NumPy, and then
         nothing is written; InputError where the path cannot be written.
         """
-        if not isinstance(path, str | Path):
+        if not isinstance(path, str | Path):  # pyright: ignore[reportUnnecessaryIsInstance] (users' Python)
             raise InputError(
                 f"a {type(path).__name__} is no path", where="path", hint="kernel.save('own.npz')"
             )

@@ -50,7 +50,8 @@ def measure(record: Mapping[str, Any], setting: Setting) -> dict[str, Any]:
         out |= _measure(record, setting)
     except CspEmbedError as error:
         out |= {"status": "failed", "error": error.what, "why": error.why}
-    reference = (record.get("reference") or {}).get("cycles_rtl_de10")
+    figures: Mapping[str, Any] = record.get("reference") or {}
+    reference = figures.get("cycles_rtl_de10")
     measured_on = (out.get("machine"), out.get("memory"))
     if reference and out.get("cycles") and measured_on == REFERENCE_MACHINE:
         out |= {"reference_cycles": reference, "speedup": reference / out["cycles"]}
@@ -65,7 +66,7 @@ def _identity(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _measure(record: Mapping[str, Any], setting: Setting) -> dict[str, Any]:
-    from csp_embed.compiler.driver import Options, compile
+    from csp_embed.compiler.driver import Kernel, Options, compile
     from csp_embed.compiler.source_layers import measure_source
     from csp_embed.compiler.verify import judge
     from csp_embed.embed.algebra.packing import pack
@@ -86,6 +87,7 @@ def _measure(record: Mapping[str, Any], setting: Setting) -> dict[str, Any]:
     cache = None if setting.cache is None else Path(setting.cache)
     options = Options(layout=setting.layout, memory=setting.memory, cache=cache)
     kernel = compile(op, machine, options=options)
+    assert isinstance(kernel, Kernel)  # of a machine that reads a stream
     simulate = natural(op)["macs"] <= setting.simulate_macs
     tensors = random_tensors(op, 0) if simulate else None
     verdict = judge(kernel, tensors, simulate=simulate)
@@ -129,6 +131,7 @@ def _measure(record: Mapping[str, Any], setting: Setting) -> dict[str, Any]:
             strict = compile(
                 op, machine, options=Options(layout="strict", memory=setting.memory, cache=cache)
             )
+            assert isinstance(strict, Kernel)
             out["strict_cycles"] = strict.cycles
         except CspEmbedError as error:
             out["strict_cycles"], out["strict_why"] = None, error.what
@@ -229,7 +232,7 @@ def read_results(path: Path) -> list[dict[str, Any]]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read {path}", why=str(error)) from error
-    out = []
+    out: list[Any] = []
     for n, text in enumerate(lines):
         try:
             out.append(json.loads(text))

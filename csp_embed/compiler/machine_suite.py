@@ -165,7 +165,7 @@ def _pool(x: Any, kind: str) -> Ints:
     return blocks.max((3, 5)) if kind == "max" else blocks.min((3, 5))
 
 
-def _apply(function: str, x: Ints, other: Ints) -> Ints:
+def _apply(function: str, x: Ints, other: Ints | np.int64) -> Ints:
     match function:
         case "add":
             return _wrap(x + other)
@@ -175,7 +175,8 @@ def _apply(function: str, x: Ints, other: Ints) -> Ints:
             return np.minimum(x, other)
         case "max":
             return np.maximum(x, other)
-    return x >> other
+        case _:
+            return x >> other
 
 
 def random_tensors(op: Operator, seed: int) -> Tensors:
@@ -206,6 +207,7 @@ def _try(isa: Isa, trial: Trial, seed: int) -> Outcome:
         op = trial.make()
         kernel = compile(op, machine, options=_QUICK)
         tensors = random_tensors(op, seed)
+        assert isinstance(kernel, Kernel)  # source_suite.py tries machines that run C
         program = kernel.loaded(tensors)
         problems = check_program(isa, program, values=False)
         if problems:

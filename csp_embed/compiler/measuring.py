@@ -75,7 +75,8 @@ def estimate(schedule: Schedule, isa: Isa) -> float:
         for r in schedule.regions
     ]
     total = 0.0
-    for kind, a, b, _ in schedule.ops.tolist():
+    rows: list[list[int]] = schedule.ops.tolist()
+    for kind, a, b, _ in rows:
         total += schedule.templates[a].steps if kind == COMPUTE else 0
         total += sizes[a][b] / 8 + 16 if kind in (LOAD, STORE) else 0
     return total

@@ -30,7 +30,7 @@ class Options:
     layout: str = "relaxed"
     memory: str | None = None
     top: int = 0
-    schedules: int = 8
+    schedules: int = 2
     refine: int = 80
     host_weight: float = 0.0
     cache: Path | None = None
@@ -71,15 +71,15 @@ def _check(options: Options) -> None:
             where="Options.pins",
             hint=f"pins=({options.pins!r},)",
         )
-    if options.cache is not None and not isinstance(options.cache, str | Path):
+    if options.cache is not None and not isinstance(options.cache, str | Path):  # pyright: ignore[reportUnnecessaryIsInstance] (users' Python)
         raise InputError(
             f"cache is {options.cache!r}", where="Options.cache", hint="cache=Path('searches')"
         )
-    if options.memory is not None and not isinstance(options.memory, str):
+    if options.memory is not None and not isinstance(options.memory, str):  # pyright: ignore[reportUnnecessaryIsInstance] (users' Python)
         raise InputError(
             f"memory is {options.memory!r}", where="Options.memory", hint="memory='de10'"
         )
-    if options.reuse is not None and not isinstance(options.reuse, Embedding):
+    if options.reuse is not None and not isinstance(options.reuse, Embedding):  # pyright: ignore[reportUnnecessaryIsInstance] (users' Python)
         raise InputError(
             f"reuse is a {type(options.reuse).__name__}",
             where="Options.reuse",

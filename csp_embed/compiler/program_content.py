@@ -82,7 +82,8 @@ def bare(kernel: Compiled) -> Program:
     """The program with its constants, and zeros for every element of an operand: for proofs about
     all operands. `after` is empty.
     """
-    op, data = kernel.operator, {}
+    op = kernel.operator
+    data: dict[int, NDArray[np.uint8]] = {}
     for n, region in enumerate(kernel.schedule.regions):
         layout = kernel.embedding.layouts.get(region.operand)
         variable = layout is not None and layout.tensor not in op.values

@@ -23,7 +23,7 @@ def magnitudes(op: Operator, constants: Mapping[str, Array]) -> dict[int, int]:
 
     Raises: OperatorError for a constant that breaks its promise.
     """
-    out = {}
+    out: dict[int, int] = {}
     for i, step in enumerate(op.epilogue):
         if step.access is None:
             continue

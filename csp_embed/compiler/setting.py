@@ -38,8 +38,8 @@ class Setting:
     options: Options
     costs: Costs
     meter: Meter
-    constants: Mapping[str, NDArray[Any]] = field(default_factory=dict)
-    ranges: Mapping[int, int] = field(default_factory=dict)
+    constants: Mapping[str, NDArray[Any]] = field(default_factory=dict[str, NDArray[Any]])
+    ranges: Mapping[int, int] = field(default_factory=dict[int, int])
     tell: Tell = silent
     begun: float = field(default_factory=time.perf_counter)
 

@@ -47,7 +47,7 @@ class SourceSetting:
     isa: Isa
     options: Options
     costs: Costs
-    constants: Mapping[str, Array] = field(default_factory=dict)
+    constants: Mapping[str, Array] = field(default_factory=dict[str, Array])
     name: str = "kernel"
     tell: Tell = silent
     begun: float = field(default_factory=time.perf_counter)

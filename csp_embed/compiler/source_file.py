@@ -90,7 +90,8 @@ class SourceFile:
 
     def problems(self) -> list[str]:
         """What contradicts the file's own statements: certificate, loops, text, expected values."""
-        kernel, found = self.kernel(), []
+        kernel = self.kernel()
+        found: list[str] = []
         if self.meta.get("certificate") is not None:
             found += list(check_certificate(self.meta["certificate"], self.meta).problems)
         found += [str(b) for b in kernel.verify()]

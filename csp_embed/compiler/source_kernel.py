@@ -49,7 +49,7 @@ class SourceKernel:
     program: SourceProgram | None
     why: str
     seconds: float
-    constants: Mapping[str, Array] = field(default_factory=dict)
+    constants: Mapping[str, Array] = field(default_factory=dict[str, Array])
     tried: tuple[Choice, ...] = ()
 
     def __repr__(self) -> str:

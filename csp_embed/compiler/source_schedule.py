@@ -52,7 +52,7 @@ class SourceScheduled:
 
 def schedule_source(embeddings: Sequence[Embedding], isa: Isa, top: int = 0) -> SourceScheduled:
     """top: how many embeddings are weighed, in order of analytic cost; 0: all."""
-    tried = []
+    tried: list[Choice] = []
     for e in embeddings[: top or None]:
         tiling = tiles.choose(e, isa)
         tried.append(Choice(e, tiling, priced(e, isa, tiling)))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from csp_embed.errors import CheckError, CspEmbedError, InputError
 
@@ -34,10 +34,10 @@ class Stage(Protocol):
     """name: as `--stop-after` knows it. takes: the stage whose artefact it takes ("": what the
     chain is given). leaves, judge: what comes out and what judges it, in words."""
 
-    name: str
-    takes: str
-    leaves: str
-    judge: str
+    name: ClassVar[str]
+    takes: ClassVar[str]
+    leaves: ClassVar[str]
+    judge: ClassVar[str]
 
     def accepts(self, x: Any) -> CspEmbedError | None:
         """None, or why it does not take `x`: an error that a user can read."""
@@ -56,8 +56,8 @@ class Stage(Protocol):
 class Made:
     """The artefacts of one run by stage, in order. checked: stages whose artefact was verified."""
 
-    artefacts: dict[str, Any] = field(default_factory=dict)
-    checked: list[str] = field(default_factory=list)
+    artefacts: dict[str, Any] = field(default_factory=dict[str, Any])
+    checked: list[str] = field(default_factory=list[str])
 
     def __getitem__(self, name: str) -> Any:
         return self.artefacts[name]

@@ -64,11 +64,13 @@ class Pins:
     for a strict layout. reasons: pin -> why no option can keep it, where that is plain from the
     text. arrangers: pin -> the embedding with its lanes in the order that the pin asks for."""
 
-    keeps: Mapping[str, Keep] = field(default_factory=dict)
-    factors: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    keeps: Mapping[str, Keep] = field(default_factory=dict[str, Keep])
+    factors: Mapping[str, frozenset[int]] = field(default_factory=dict[str, frozenset[int]])
     strict: bool = False
-    reasons: Mapping[str, str] = field(default_factory=dict)
-    arrangers: Mapping[str, Callable[[Embedding], Embedding]] = field(default_factory=dict)
+    reasons: Mapping[str, str] = field(default_factory=dict[str, str])
+    arrangers: Mapping[str, Callable[[Embedding], Embedding]] = field(
+        default_factory=dict[str, Callable[[Embedding], Embedding]]
+    )
 
     def arrange(self, embedding: Embedding) -> Embedding:
         """The same embedding with its lanes in the order that layout pins ask for."""

@@ -81,7 +81,8 @@ def count_inside(limits: Sequence[Limit], extents: Mapping[str, int]) -> int:
             cutting.append((step, origin, size))
     if not cutting:
         return math.prod(extents.values())
-    total, done = 1, set()
+    total = 1
+    done: set[str] = set()
     # A limit without variables holds for all points or for none: its set is empty, its group too.
     for group in joined(set(step) for step, _, _ in cutting):
         done |= group

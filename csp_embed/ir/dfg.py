@@ -158,7 +158,8 @@ class Expanded:
         sizes = {"out": prod(self.source.out_shape)}
         sizes.update({r.role: prod(r.shape) for r in self.source.reads})
         sizes["points"] = len(self.points)
-        result, first = {}, 0
+        first = 0
+        result: dict[str, tuple[int, int]] = {}
         for name, size in sizes.items():
             result[name] = (first, size)
             first += size
@@ -169,7 +170,7 @@ class Expanded:
         nodes, ids = self.nodes, np.arange(len(self.points))
         base = nodes["points"][0]
         alive = self.write >= 0
-        parts = []
+        parts: list[NDArray[np.int64]] = []
         for role, flat in self.reads.items():
             ok = alive & (flat >= 0)
             parts.append(np.stack([nodes[role][0] + flat[ok], base + ids[ok]], axis=1))
@@ -205,7 +206,7 @@ class Expanded:
 
 def dataflow(op: Operator) -> Dataflow:
     """The scalar dataflow of an operator: its points, and its epilogue as steps."""
-    reads = []
+    reads: list[Read] = []
     for role, access in (("lhs", op.lhs), ("rhs", op.rhs)):
         if access is not None:
             t = op.tensors[access.tensor]
@@ -244,7 +245,7 @@ def _map_text(axes: Mapping[str, int], access: Access, shape: tuple[int, ...]) -
 
 def _overhang(read: Read, axes: Mapping[str, int]) -> str:
     """How far an access reaches beyond its tensor, as text; empty if nowhere."""
-    parts = []
+    parts: list[str] = []
     for d, (ix, extent) in enumerate(zip(read.access.index, read.shape, strict=True)):
         lo, hi = ix.reach(axes)
         if lo < 0 or hi >= extent:
@@ -256,7 +257,7 @@ def _few(flow: Dataflow, most: int) -> bool:
     """Whether the points and the elements that they touch are at most `most`."""
     if flow.points > most:
         return False
-    nodes = set()
+    nodes: set[int | str] = set()
     for number, values in enumerate(_points_by_output(flow)):
         touched = [(flow.out, flow.out_shape), *((r.access, r.shape) for r in flow.reads)]
         names = [_name(access, shape, values) for access, shape in touched]

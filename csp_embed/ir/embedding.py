@@ -110,7 +110,7 @@ class Layout:
     def show(self) -> str:
         """Which access it serves, its grid, and the tensor index that a lane holds."""
         grid = " x ".join(f"{n}:{g}" for n, g in zip(self.grid_names, self.grid, strict=True))
-        index = []
+        index: list[str] = []
         for const, grid_coef, digits in zip(
             self.const, self.grid_coef, self.digit_coef, strict=True
         ):
@@ -125,7 +125,8 @@ class Layout:
 
     def verify(self, digits: Mapping[str, Digit], counters: Mapping[str, Counter]) -> list[str]:
         """What is wrong with its form, as text; [] where it is well formed."""
-        rank, wrong = len(self.grid), []
+        rank = len(self.grid)
+        wrong: list[str] = []
         if {rank} != {len(self.grid_names), len(self.origin), *map(len, self.step.values())}:
             wrong.append("grid, names, origin and steps differ in length")
         if {len(self.access.index)} != {len(self.const), len(self.grid_coef), len(self.digit_coef)}:
@@ -182,8 +183,8 @@ class Embedding:
     kind: str
     layout_mode: str = "relaxed"
     equal: tuple[tuple[str, str], ...] = ()
-    cost: Mapping[str, float] = field(default_factory=dict)
-    proof: Mapping[str, Any] = field(default_factory=dict)
+    cost: Mapping[str, float] = field(default_factory=dict[str, float])
+    proof: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def __repr__(self) -> str:
         return (
@@ -222,7 +223,8 @@ class Embedding:
     def verify(self) -> list[str]:
         """What is wrong with its form, as text; [] where it is well formed. Whether it covers the
         operator is for `judge.embedding` to say."""
-        op, wrong = self.operator, []
+        op = self.operator
+        wrong: list[str] = []
         digits = {d.name: d for d in self.digits}
         counters = {c.name: c for c in self.counters}
         if len({*digits, *counters}) != len(self.digits) + len(self.counters):

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from csp_embed.ir.operator import Access, Operator
+from csp_embed.ir.operator import Access, Operator, Role
 
 Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Ground:
-    """One problem; operands are named by the instruction's roles "dst", "lhs", "rhs".
+    """One problem; operands are named by the instruction's roles.
 
     op, machine: what is embedded where. commuted: the operator's lhs plays the instruction's rhs.
     sizes: instruction dimension -> lanes, in order. dims: operand -> its dimensions.
@@ -37,14 +37,14 @@ class Ground:
     instruction: str
     commuted: bool
     sizes: Mapping[str, int]
-    dims: Mapping[str, tuple[str, ...]]
-    accesses: Mapping[str, Access]
+    dims: Mapping[Role, tuple[str, ...]]
+    accesses: Mapping[Role, Access]
     points: Ints
-    elements: Mapping[str, Ints]
-    counts: Mapping[str, int]
+    elements: Mapping[Role, Ints]
+    counts: Mapping[Role, int]
     steps: int
     same_kind: bool = True
-    strict: frozenset[str] = frozenset()
+    strict: frozenset[Role] = frozenset()
     rectangles: int = 4
     tile: int | None = None
 
@@ -58,7 +58,7 @@ class Ground:
         """Whether the memory interface can refuse an order of steps."""
         return bool(self.strict) and self.tile is not None
 
-    def lane_of(self, role: str, lanes: Sequence[int]) -> int:
+    def lane_of(self, role: Role, lanes: Sequence[int]) -> int:
         """Row-major lane of an operand's memory element that the instruction point meets."""
         out = 0
         for (dim, size), lane in zip(self.sizes.items(), lanes, strict=True):
@@ -66,7 +66,7 @@ class Ground:
                 out = out * size + lane
         return out
 
-    def lane_count(self, role: str) -> int:
+    def lane_count(self, role: Role) -> int:
         """Lanes of an operand's memory element."""
         return math.prod(n for d, n in self.sizes.items() if d in self.dims[role])
 

@@ -102,8 +102,8 @@ class Operator:
     tensors: Mapping[str, Tensor]
     epilogue: tuple[Step, ...] = ()
     out_dtype: str = "int8"
-    values: Mapping[str, Any] = field(default_factory=dict)
-    notes: Mapping[str, Any] = field(default_factory=dict)
+    values: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    notes: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     @property
     def out_axes(self) -> tuple[str, ...]:
@@ -157,7 +157,7 @@ class Operator:
         tensor = self.tensors.get(access.tensor)
         if tensor is None:
             return [f"{access} reads an unknown tensor"]
-        wrong = []
+        wrong: list[str] = []
         if len(access.index) != len(tensor.shape):
             wrong.append(f"{access} has {len(access.index)} indices, {len(tensor.shape)} wanted")
         unknown = {a for ix in access.index for a, _ in ix.terms} - set(self.axes)

@@ -109,8 +109,8 @@ class Schedule:
     ops: NDArray[np.int64]
     tokens: NDArray[np.int64]
     bias_trick: BiasTrick | None = None
-    tile: Mapping[str, int] = field(default_factory=dict)
-    stats: Mapping[str, Any] = field(default_factory=dict)
+    tile: Mapping[str, int] = field(default_factory=dict[str, int])
+    stats: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def verify(self) -> list[str]:
         """What is wrong with its form, as text; [] where it is well formed. Whether the order of

@@ -62,7 +62,7 @@ class Program:
     def verify(self) -> list[str]:
         """What is wrong with its form, as text; [] where it is well formed: docs/program-file.md.
         Whether it computes its formula is for `csp-embed check` to say."""
-        wrong = []
+        wrong: list[str] = []
         if self.insn.ndim != 2 or self.insn.shape[1] != 2:
             wrong.append(f"instruction words have shape {self.insn.shape}")
         for name, ranges in (("before", self.before), ("after", self.after)):

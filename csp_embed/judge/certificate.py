@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ from csp_embed.judge.embedding import accesses, judge
 from csp_embed.machine.interface import default_memory, parse_memory
 from csp_embed.machine.program_file import isa_of
 from csp_embed.machine.spec import Isa
+from csp_embed.narrow import is_object
 from csp_embed.ops.document import from_document
 
 FORMAT = "csp-embed-certificate/1"
@@ -51,8 +52,8 @@ def check_certificate(document: Any, meta: Mapping[str, Any] | None = None) -> J
 
     Raises: InputError, where it is no certificate or a part is missing or of a wrong type.
     """
-    if not isinstance(document, Mapping) or document.get("format") != FORMAT:
-        found = document.get("format") if isinstance(document, Mapping) else type(document).__name__
+    if not is_object(document) or document.get("format") != FORMAT:
+        found = document.get("format") if is_object(document) else type(document).__name__
         raise InputError(
             "this is no certificate", why=f"its format is {found!r}, not {FORMAT!r}",
             hint="csp-embed compile … --certificate FILE writes one",
@@ -91,7 +92,7 @@ def _machine(document: Mapping[str, Any]) -> Isa:
 def _same_program(document: Mapping[str, Any], meta: Mapping[str, Any] | None) -> list[str]:
     if meta is None:
         return []
-    out = []
+    out: list[str] = []
     told, have = meta.get("operator", {}), document["operator"]
     for key in ("formula", "extents", "shapes"):
         if told.get(key) != have[key]:
@@ -159,7 +160,7 @@ def _memories(embedding: Embedding, isa: Isa) -> list[str]:
     """Operands lie where the instruction reads them; of an elementwise one, in the accumulator."""
     found = [i for i in isa.instructions if i.name == embedding.instruction]
     memory = {o.role: o.memory for i in found for o in i.operands}
-    out = []
+    out: list[str] = []
     for role, layout in embedding.layouts.items():
         contract = bool(found) and found[0].kind == "contract"
         wanted = memory.get(role if contract and role in memory else "dst")
@@ -172,7 +173,7 @@ def _memories(embedding: Embedding, isa: Isa) -> list[str]:
 
 
 def _claims(document: Mapping[str, Any], counted: float, memory: str) -> list[str]:
-    out = []
+    out: list[str] = []
     value, bound = float(document["objective"]["value"]), float(document["objective"]["bound"])
     if not _close(value, counted):
         out.append(f"objective: {value} is stated, {counted:g} is counted")
@@ -229,10 +230,8 @@ def rebuild(solution: Mapping[str, Any], op: Operator, isa: Isa) -> Embedding:
         equal=_pairs(solution["equal"]),
     )  # fmt: skip
     served = served_by(op, embedding.commuted)
-    layouts = {}
-    for role, fields in solution["layouts"].items():
-        layouts[role] = _layout(fields, served[role])
-    return Embedding(**{**embedding.__dict__, "layouts": layouts})
+    layouts = {role: _layout(fields, served[role]) for role, fields in solution["layouts"].items()}
+    return replace(embedding, layouts=layouts)
 
 
 def _layout(f: Mapping[str, Any], access: Access) -> Layout:

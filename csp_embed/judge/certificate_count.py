@@ -69,7 +69,8 @@ def count(embedding: Embedding, isa: Isa, memory: str = "") -> dict[str, float]:
     burst = port["beat_bytes"] * port["burst_beats"]
     loaded = min(rate, isa.costs["read"]["tags"] * burst / (asked.latency + burst / rate))
     compute = _unit(per_step) * steps + _unit(per_vector) * vectors
-    read, host, figures = 0, 0, {}
+    read, host = 0, 0
+    figures: dict[str, float] = {}
     for role, layout in embedding.layouts.items():
         if role == "dst":
             continue
@@ -160,8 +161,8 @@ def working_steps(embedding: Embedding) -> int:
             windows += _windows(embedding.layouts[role])
     total, free = 1, set(trips)
     while windows:
-        group, names = [windows.pop()], set()
-        names |= set(group[0][0])
+        group = [windows.pop()]
+        names = set(group[0][0])
         while joined := [w for w in windows if names & set(w[0])]:
             group += joined
             windows = [w for w in windows if not any(w is j for j in joined)]
@@ -172,7 +173,7 @@ def working_steps(embedding: Embedding) -> int:
 
 
 def _windows(layout: Layout) -> list[Window]:
-    out = []
+    out: list[Window] = []
     for d, size in enumerate(layout.grid):
         coefs = {c: steps[d] for c, steps in layout.step.items() if steps[d]}
         out.append((coefs, -layout.origin[d], size - 1 - layout.origin[d]))

@@ -13,18 +13,8 @@ from dataclasses import dataclass, field
 from functools import cache
 
 from csp_embed.ir.ground import Ground, Ints
-
-RULES = {
-    1: "same kind",
-    2: "operands agree",
-    3: "injective",
-    4: "pad is harmless",
-    5: "exact cover",
-    6: "one home per output",
-    7: "single-valued content",
-    9: "layout",
-    10: "memory interface",
-}
+from csp_embed.ir.operator import Role
+from csp_embed.judge.breach import Breach
 
 
 @dataclass(frozen=True)
@@ -38,23 +28,12 @@ class Covering:
     """
 
     steps: Sequence[Mapping[tuple[int, ...], int]]
-    elements: Mapping[str, Sequence[int]] = field(default_factory=dict)
-    garbage: frozenset[tuple[str, int, int]] = frozenset()
-
-
-@dataclass(frozen=True)
-class Breach:
-    """A broken rule (see RULES) and where."""
-
-    rule: int
-    text: str
-
-    def __str__(self) -> str:
-        return f"rule {self.rule} ({RULES[self.rule]}): {self.text}"
+    elements: Mapping[Role, Sequence[int]] = field(default_factory=dict[Role, Sequence[int]])
+    garbage: frozenset[tuple[Role, int, int]] = frozenset()
 
 
 def covering_of(
-    ground: Ground, at: Ints, elements: Mapping[str, Sequence[int]] | None = None
+    ground: Ground, at: Ints, elements: Mapping[Role, Sequence[int]] | None = None
 ) -> Covering:
     """The covering in which point q lies at step at[q, 0] and lanes at[q, 1:]."""
     steps: list[dict[tuple[int, ...], int]] = [{} for _ in range(ground.steps)]
@@ -69,21 +48,21 @@ def judge(ground: Ground, covering: Covering) -> list[Breach]:
     met = Count(q for step in covering.steps for q in step.values())
     out += [Breach(3, f"point {q} is met {n} times") for q, n in met.items() if n > 1]
     out += [Breach(5, f"point {q} is missed") for q in range(len(ground.points)) if q not in met]
-    contents: dict[tuple[str, int, int], set[int]] = {}
+    contents: dict[tuple[Role, int, int], set[int]] = {}
     for role in ground.dims:
         elements = covering.elements.get(role) or _elements(ground, covering, role)
         out += _content(ground, covering, role, elements, contents)
-        if role == "dst" or role in ground.strict:
+        if role == Role.DST or role in ground.strict:
             out += _homes(role, contents)
         if role in ground.strict:
             out += _tiles(ground, role, elements)
     return out + _pads(ground, covering, contents)
 
 
-def _elements(ground: Ground, covering: Covering, role: str) -> list[int]:
+def _elements(ground: Ground, covering: Covering, role: Role) -> list[int]:
     """Memory element of each step: the finest choice that rules 6 and 9 leave."""
     own = list(range(len(covering.steps)))
-    if role != "dst" and role not in ground.strict:
+    if role != Role.DST and role not in ground.strict:
         return own
     touched = [{int(ground.elements[role][q]) for q in step.values()} for step in covering.steps]
     for a, b in itertools.combinations(range(len(touched)), 2):
@@ -96,11 +75,11 @@ def _elements(ground: Ground, covering: Covering, role: str) -> list[int]:
 def _content(
     ground: Ground,
     covering: Covering,
-    role: str,
+    role: Role,
     elements: Sequence[int],
-    contents: dict[tuple[str, int, int], set[int]],
+    contents: dict[tuple[Role, int, int], set[int]],
 ) -> list[Breach]:
-    out = []
+    out: list[Breach] = []
     for t, step in enumerate(covering.steps):
         here: dict[int, set[int]] = {}
         for lanes, q in step.items():
@@ -121,13 +100,13 @@ def _content(
     return out
 
 
-def _homes(role: str, contents: Mapping[tuple[str, int, int], set[int]]) -> list[Breach]:
+def _homes(role: Role, contents: Mapping[tuple[Role, int, int], set[int]]) -> list[Breach]:
     homes: dict[int, set[tuple[int, int]]] = {}
     for (owner, element, lane), values in contents.items():
         if owner == role:
             for v in values - {-1}:
                 homes.setdefault(v, set()).add((element, lane))
-    rule = 6 if role == "dst" else 9
+    rule = 6 if role == Role.DST else 9
     return [
         Breach(rule, f"element {v} of {role} stands at {sorted(places)}")
         for v, places in sorted(homes.items())
@@ -135,9 +114,9 @@ def _homes(role: str, contents: Mapping[tuple[str, int, int], set[int]]) -> list
     ]
 
 
-def _tiles(ground: Ground, role: str, elements: Sequence[int]) -> list[Breach]:
+def _tiles(ground: Ground, role: Role, elements: Sequence[int]) -> list[Breach]:
     size = ground.tile or len(elements)
-    out = []
+    out: list[Breach] = []
     for start in range(0, len(elements), size):
         tile = set(elements[start : start + size])
         if not _few_transfers(frozenset(tile), ground.rectangles):
@@ -147,7 +126,7 @@ def _tiles(ground: Ground, role: str, elements: Sequence[int]) -> list[Breach]:
 
 
 def _pads(
-    ground: Ground, covering: Covering, contents: Mapping[tuple[str, int, int], set[int]]
+    ground: Ground, covering: Covering, contents: Mapping[tuple[Role, int, int], set[int]]
 ) -> list[Breach]:
     every = {
         role: covering.elements.get(role) or _elements(ground, covering, role)

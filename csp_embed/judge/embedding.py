@@ -17,10 +17,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from csp_embed.errors import CheckError
-from csp_embed.ir.embedding import Coordinate, Embedding
-from csp_embed.ir.operator import Access, Operator
+from csp_embed.ir.embedding import Embedding
+from csp_embed.ir.operator import Access
+from csp_embed.judge.breach import Breach
+from csp_embed.judge.embedding_cover import by_coordinates, missed
 from csp_embed.judge.embedding_points import (
     Ints,
     Lanes,
@@ -32,29 +35,6 @@ from csp_embed.judge.embedding_points import (
     points,
 )
 from csp_embed.machine.spec import Isa
-
-RULES = {
-    1: "same kind",
-    2: "operands agree",
-    3: "injective",
-    4: "pad is harmless",
-    5: "exact cover",
-    6: "one home per output",
-    7: "single-valued content",
-    8: "regular",
-    9: "layout",
-}
-
-
-@dataclass(frozen=True)
-class Breach:
-    """A broken rule: its number (see RULES; 9 stands for the layout's own promises) and where."""
-
-    rule: int
-    text: str
-
-    def __str__(self) -> str:
-        return f"rule {self.rule} ({RULES[self.rule]}): {self.text}"
 
 
 @dataclass(frozen=True)
@@ -90,7 +70,7 @@ def judge(embedding: Embedding, isa: Isa, *, limit: int = 4_000_000) -> Verdict:
         return Verdict(tuple(early), True, 0)
     total = math.prod(c.extent for c in embedding.counters) * lanes.count
     exact = total <= limit and math.prod(embedding.operator.axes.values()) <= limit
-    out = [] if exact else _triangular(embedding)
+    out = [] if exact else by_coordinates(embedding)
     cover = np.zeros(math.prod(embedding.operator.axes.values()) if exact else 0, np.int64)
     steps = 0
     for values, count in _steps(embedding, lanes, exact, limit):
@@ -99,7 +79,7 @@ def judge(embedding: Embedding, isa: Isa, *, limit: int = 4_000_000) -> Verdict:
         if out:
             break
     if exact and not out:
-        out += _cover(embedding, cover)
+        out += missed(embedding, cover)
     if not out:
         out += _homes(embedding, dims, lanes, limit)
     return Verdict(tuple(dict.fromkeys(out)), exact, steps)
@@ -162,89 +142,6 @@ def _content_dims(embedding: Embedding, dims: Mapping[str, tuple[str, ...]]) -> 
                 )
 
 
-def _triangular(embedding: Embedding) -> list[Breach]:
-    """Rules 3 and 5 without enumeration: every coordinate has lanes and counters of its own that
-    take it through its range exactly once, whatever the shared ones are."""
-    trips = {c.name: c.extent for c in embedding.counters}
-    trips |= {d.name: d.extent for d in embedding.digits}
-    partners = {second for _, second in embedding.equal}
-    uses: dict[str, int] = {}
-    for c in embedding.coordinates:
-        for name in (*c.digits, *c.counters):
-            uses[name] = uses.get(name, 0) + 1
-    out = [
-        Breach(3, f"{n} moves no axis: points repeat")
-        for n in trips
-        if n not in uses and n not in partners and trips[n] > 1
-    ]
-    needed = {c.axes: _needed(embedding.operator, c.axes) for c in embedding.coordinates}
-    for c in embedding.coordinates:
-        parts = {**c.digits, **c.counters}
-        # A shared name belongs to the coordinate in which it is not alone responsible: a skewed
-        # window borrows the lanes of the output it serves.
-        own = {n: k for n, k in parts.items() if uses[n] == 1 or _owner(embedding, n) is c}
-        shared = {n: k for n, k in parts.items() if n not in own}
-        out += _once(c, own, shared, trips, needed[c.axes])
-    return out
-
-
-def _owner(embedding: Embedding, name: str) -> Coordinate | None:
-    """Of a digit in two coordinates: the one that is an output's (the reduced one is skewed)."""
-    outs = set(embedding.operator.out_axes)
-    holders = [c for c in embedding.coordinates if name in c.digits or name in c.counters]
-    return next((c for c in holders if c.axes[0] in outs), None)
-
-
-def _needed(op: Operator, axes: tuple[str, ...]) -> Ints:
-    """Values of a coordinate, row-major over its axes, that an embedding may not leave out.
-
-    A reduced value at which a factor's index is out of range whatever the other axes are (a tap
-    that only touches padding) adds nothing to any result. Values of output axes always count: every
-    element of the result needs a home.
-    """
-    sizes = [op.axes[a] for a in axes]
-    value = np.unravel_index(np.arange(math.prod(sizes)), sizes)
-    good = np.ones(math.prod(sizes), bool)
-    for axis, own in zip(axes, value, strict=True):
-        if axis in op.out_axes:
-            continue
-        for access in [op.lhs, *([op.rhs] if op.rhs else [])]:
-            for size, ix in zip(op.tensors[access.tensor].shape, access.index, strict=True):
-                coef = {a: c for a, c in ix.terms}
-                if axis not in coef:
-                    continue
-                others = [c * (op.axes[a] - 1) for a, c in coef.items() if a != axis]
-                least = ix.const + sum(min(o, 0) for o in others) + coef[axis] * own
-                most = ix.const + sum(max(o, 0) for o in others) + coef[axis] * own
-                good &= (most >= 0) & (least < size)
-    return np.flatnonzero(good)
-
-
-def _once(
-    c: Coordinate,
-    own: Mapping[str, int],
-    shared: Mapping[str, int],
-    trips: Mapping[str, int],
-    needed: Ints,
-) -> list[Breach]:
-    values = np.array([c.const], np.int64)
-    for name, coef in own.items():
-        values = (values[:, None] + coef * np.arange(trips[name])[None]).ravel()
-    offsets = np.array([0], np.int64)
-    for name, coef in shared.items():
-        offsets = np.unique((offsets[:, None] + coef * np.arange(trips[name])[None]).ravel())
-    for offset in offsets:
-        inside = values + offset
-        inside = inside[(inside >= 0) & (inside < c.extent)]
-        found = np.unique(inside)
-        if len(inside) != len(found):
-            return [Breach(3, f"values of {'*'.join(c.axes)} are met twice")]
-        missed = np.setdiff1d(needed, found, assume_unique=True)
-        if len(missed):
-            return [Breach(5, f"value {missed[0]} of {'*'.join(c.axes)} is missed")]
-    return []
-
-
 def _steps(
     embedding: Embedding, lanes: Lanes, exact: bool, limit: int
 ) -> Iterator[tuple[dict[str, Ints], int]]:
@@ -278,7 +175,9 @@ def _judge_steps(
 ) -> list[Breach]:
     op = embedding.operator
     at = points(embedding, lanes, values, count)
-    want, have, in_grid = {}, {}, {}
+    want: dict[str, Ints] = {}
+    have: dict[str, Ints] = {}
+    in_grid: dict[str, NDArray[np.bool_]] = {}
     out: list[Breach] = []
     for role, access in accesses(embedding).items():
         layout = embedding.layouts[role]
@@ -322,9 +221,9 @@ def _mismatch(
     role: str,
     dims: tuple[str, ...],
     lanes: Lanes,
-    inside: Ints,
+    inside: NDArray[np.bool_],
     want: Ints,
-    wrong: Ints,
+    wrong: NDArray[np.bool_],
 ) -> Breach:
     """Rule 2 where lanes that share an operand element want different tensor elements in one step,
     else rule 7: the layout holds something else than a step reads."""
@@ -342,24 +241,6 @@ def _mismatch(
         )
     tensor = embedding.layouts[role].tensor
     return Breach(7, f"a lane of {role} holds another element of {tensor} than a step reads")
-
-
-def _cover(embedding: Embedding, cover: Ints) -> list[Breach]:
-    """Rule 5, after all steps: nothing that has all its factors is missed."""
-    op = embedding.operator
-    index = np.indices(tuple(op.axes.values())).reshape(len(op.axes), -1)
-    good = np.ones(index.shape[1], bool)
-    order = {a: n for n, a in enumerate(op.axes)}
-    for access in [op.out, op.lhs, *([op.rhs] if op.rhs else [])]:
-        for size, ix in zip(op.tensors[access.tensor].shape, access.index, strict=True):
-            value = ix.const + sum(c * index[order[a]] for a, c in ix.terms)
-            good &= (value >= 0) & (value < size)
-    missed = good & (cover == 0)
-    if not missed.any():
-        return []
-    at = index[:, int(np.argmax(missed))]
-    text = " ".join(f"{a}={int(v)}" for a, v in zip(op.axes, at, strict=True))
-    return [Breach(5, f"operator point {text} is missed")]
 
 
 def _homes(

@@ -42,7 +42,7 @@ class Lanes:
 def lanes_of(embedding: Embedding, sizes: Mapping[str, int]) -> Lanes:
     """The instruction's points, decoded into digits."""
     per_dim: dict[str, tuple[dict[str, Ints], Bools]] = {}
-    clash = []
+    clash: list[str] = []
     for dim, size in sizes.items():
         digits = [d for d in embedding.digits if d.dim == dim]
         table = {d.name: np.zeros(size, np.int64) for d in digits}
@@ -62,7 +62,8 @@ def lanes_of(embedding: Embedding, sizes: Mapping[str, int]) -> Lanes:
     count = math.prod(shape)
     where = np.indices(shape).reshape(len(shape), count) if shape else np.zeros((0, 1), np.int64)
     lane = {dim: where[n] for n, dim in enumerate(sizes)}
-    digit, pad = {}, {}
+    digit: dict[str, Ints] = {}
+    pad: dict[str, Bools] = {}
     for dim, (table, empty) in per_dim.items():
         pad[dim] = empty[lane[dim]]
         for name, values in table.items():
@@ -109,7 +110,7 @@ def _coordinate(c: Coordinate, lanes: Lanes, values: Mapping[str, Ints], steps: 
 
 def asked(access: Access, shape: Sequence[int], at: Points) -> Ints:
     """Tensor element that the operator names at each point, -1 out of range."""
-    indices = []
+    indices: list[Ints] = []
     for ix in access.index:
         value = np.full(at.inside.shape, ix.const, np.int64)
         for axis, coef in ix.terms:
@@ -132,7 +133,8 @@ def met(layout: Layout, values: Mapping[str, Ints], steps: int) -> tuple[Ints, B
     index = np.tile(np.array(layout.origin, np.int64), (steps, 1)).reshape(steps, len(layout.grid))
     for name, step in layout.step.items():
         index += values[name][:, None] * np.array(step, np.int64)[None]
-    return index, ((index >= 0) & (index < np.array(layout.grid, np.int64))).all(axis=1)
+    inside = (index >= 0) & (index < np.array(layout.grid, np.int64))
+    return index, np.logical_and.reduce(inside, axis=1)
 
 
 def held(
@@ -141,7 +143,7 @@ def held(
     """Tensor element in each lane of the elements at `grid` [step, dimension]; -1 neutral."""
     like = (len(grid), lanes.count)
     shape = embedding.operator.tensors[layout.tensor].shape
-    indices = []
+    indices: list[Ints] = []
     for t in range(len(shape)):
         value = layout.const[t] + grid @ np.array(layout.grid_coef[t], np.int64)
         total = np.tile(value[:, None], (1, lanes.count))

@@ -9,7 +9,6 @@ result is computed anew from the operator in `meta` and the logical tensors, and
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from csp_embed.errors import OperatorError
 from csp_embed.ir.operator import Operator
 from csp_embed.ir.stream import Program
+from csp_embed.narrow import is_object
 from csp_embed.ops.bound import natural
 from csp_embed.ops.document import from_document
 from csp_embed.ops.reference import evaluate
@@ -31,7 +31,7 @@ Array = NDArray[Any]
 def formula_problems(program: Program) -> tuple[list[str], list[str]]:
     """(problems, remarks) of the expected values; nothing for a file that claims no formula."""
     certificate = program.meta.get("certificate")
-    document = certificate.get("operator") if isinstance(certificate, Mapping) else None
+    document = certificate.get("operator") if is_object(certificate) else None
     if document is None:
         return [], []  # Recorded by another tool: nothing claims a formula.
     try:
@@ -49,7 +49,8 @@ def formula_problems(program: Program) -> tuple[list[str], list[str]]:
 
 def _compare(op: Operator, program: Program, want: Array) -> tuple[list[str], list[str]]:
     name = op.out.tensor
-    problems, remarks = [], []
+    problems: list[str] = []
+    remarks: list[str] = []
     if name not in program.tensors:
         remarks.append(f"the file carries no {name}")
     elif not np.array_equal(program.tensors[name], want):
@@ -70,15 +71,16 @@ def _compare(op: Operator, program: Program, want: Array) -> tuple[list[str], li
 def _looked_up(program: Program, name: str, shape: tuple[int, ...]) -> Array | str:
     """The tensor as `after` holds it; a text where that cannot be told."""
     tensors = program.meta.get("tensors")
-    place = tensors.get(name) if isinstance(tensors, Mapping) else None
+    place = tensors.get(name) if is_object(tensors) else None
     if place is None:
         return f"the file does not say where {name} lies"
     try:
         dtype, base, digits = np.dtype(place["dtype"]), int(place["addr"]), place["digits"]
-        at: Any = np.full([1] * len(shape), base, np.int64)
+        at: Array = np.full([1] * len(shape), base, np.int64)
         for d in digits:
-            index = np.arange(shape[d["axis"]]) // d["div"] % d["mod"] * d["stride_bytes"]
-            at = at + index.reshape([-1 if a == d["axis"] else 1 for a in range(len(shape))])
+            axis: int = d["axis"]
+            index: Array = np.arange(shape[axis]) // d["div"] % d["mod"] * d["stride_bytes"]
+            at = at + index.reshape([-1 if a == axis else 1 for a in range(len(shape))])
     except (KeyError, TypeError, ValueError, IndexError):
         return f"where {name} lies cannot be read"
     at = np.broadcast_to(at, shape)

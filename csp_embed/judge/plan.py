@@ -21,18 +21,16 @@ from fractions import Fraction
 from csp_embed.ir.network import (
     LATENCY,
     Assignment,
-    Device,
-    Link,
     Plan,
     Platform,
     Task,
     TaskGraph,
     Transfer,
 )
-from csp_embed.judge.plan_recount import recount
+from csp_embed.judge.plan_links import Links, cost_of
+from csp_embed.judge.plan_placement import placement
+from csp_embed.judge.plan_recount import Hop, recount
 from csp_embed.judge.plan_rules import (
-    convexity,
-    cycle_among,
     exact,
     live_peak,
     same_time,
@@ -72,7 +70,7 @@ def check_plan(graph: TaskGraph, platform: Platform, plan: Plan) -> list[Problem
     if plan.replicas:
         judge.replicas()
     else:
-        judge.one(plan.assignments)
+        judge.placed(plan.assignments)
         if plan.goal == LATENCY or plan.max_latency is not None:
             judge.latency(plan.assignments, plan.transfers)
         if plan.goal != LATENCY or plan.min_throughput is not None:
@@ -89,12 +87,9 @@ class Judge:
         self.graph, self.platform, self.plan = graph, platform, plan
         self.tasks: dict[str, Task] = graph.by_id()
         self.devices = platform.by_name()
-        self.links: dict[str, list[Link]] = defaultdict(list)
-        for link in platform.links:
-            self.links[link.name].append(link)
+        self.links = Links(platform)
         self.values = {(s, t): (b, cs) for s, t, b, cs in graph.values()}
         self.faults: list[Problem] = []
-        self.rates = {k: exact(platform.rate(k)) for k in platform.links}
         self.busy: dict[str, list[tuple[Fraction, Fraction, str]]] = defaultdict(list)
         self.end = Fraction(0)  # as the plan states it
         self.least = Fraction(0)  # recounted
@@ -104,50 +99,11 @@ class Judge:
         """Records one fault."""
         self.faults.append(Problem(kind, where, text))
 
-    # --- placement ---------------------------------------------------------------------------
-
-    def one(self, rows: Sequence[Assignment]) -> dict[str, str]:
-        """Every task once, on a device that may run it; pins, shapes. Returns device by task."""
-        device: dict[str, str] = {}
-        for row in rows:
-            if row.task not in self.tasks:
-                self.fault("unknown", row.task, f"the graph has no task {row.task!r}")
-            elif row.task in device:
-                self.fault("missing", row.task, f"task {row.task!r} is assigned twice")
-            elif row.device not in self.devices:
-                self.fault("unknown", row.device, f"the platform has no device {row.device!r}")
-            else:
-                device[row.task] = row.device
-        labels: dict[str, str] = {}
-        for task in self.tasks.values():
-            where = device.get(task.id)
-            if where is None:
-                self.fault("missing", task.id, f"task {task.id!r} is not assigned")
-                continue
-            if task.cost_on(self.devices[where]) is None:
-                self.fault("device", task.id, f"{where} cannot run task {task.id!r}")
-            if task.pin is not None and task.pin != where:
-                self.fault("pin", task.id, f"pinned to {task.pin}, runs on {where}")
-            if task.colocate is not None and labels.setdefault(task.colocate, where) != where:
-                self.fault(
-                    "colocation",
-                    task.id,
-                    f"{where}, but others of {task.colocate!r} on {labels[task.colocate]}",
-                )
-        if self.plan.contiguous or self.plan.pipeline:
-            for text in convexity(self.graph, device) if self.plan.contiguous else ():
-                self.fault("contiguous", "plan", text)
-            ring = cycle_among(self.graph, device) if self.plan.pipeline else None
-            if ring:
-                self.fault("pipeline", "plan", "devices feed each other: " + " -> ".join(ring))
-        weights: dict[str, Fraction] = defaultdict(Fraction)
-        for t, d in device.items():
-            weights[d] += exact(self.tasks[t].weight_bytes)
-        for d, used in weights.items():
-            limit = self.devices[d].memory_bytes
-            if limit is not None and used > exact(limit):
-                text = f"{float(used):.12g} bytes of weights, {limit:.12g} bytes of memory"
-                self.fault("memory", d, text)
+    def placed(self, rows: Sequence[Assignment]) -> dict[str, str]:
+        """Device by task; records what is wrong with it."""
+        device, faults = placement(self.graph, self.devices, self.plan, rows)
+        for fault in faults:
+            self.fault(*fault)
         return device
 
     # --- latency -----------------------------------------------------------------------------
@@ -168,7 +124,7 @@ class Judge:
                 self.fault("time", row.task, "no start or finish")
                 continue
             begin, end = exact(row.start), exact(row.finish)
-            cost = self.cost(task, d, batch)
+            cost = cost_of(task, d, batch)
             if begin < 0:
                 self.fault("time", row.task, f"starts at {row.start}")
             if cost is not None and not same_time(end, begin + cost):
@@ -212,12 +168,12 @@ class Judge:
         batch: int,
     ) -> None:
         """The least makespan of the plan's decisions, exactly; raises `least`."""
-        hops = []
+        hops: list[Hop] = []
         for hop in transfers:
-            link, size = self.link_of(hop), self.values[hop.src_task, hop.tensor][0]
+            link, size = self.links.link_of(hop), self.values[hop.src_task, hop.tensor][0]
             assert link is not None
-            need = self.need(link, size, batch)
-            hops.append((hop, need, self.queue_of(link, hop)))
+            need = self.links.need(link, size, batch)
+            hops.append((hop, need, self.links.queue_of(link, hop)))
         found = recount(self.graph, device, times, costs, hops)
         if found is None:
             self.fault("time", "plan", "the stated times contradict the order of the data")
@@ -226,19 +182,6 @@ class Judge:
         if sooner(self.end, found):
             text = f"ends at {float(self.end):.9g} ms, its sequence takes {float(found):.9g} ms"
             self.fault("time", "plan", text)
-
-    @staticmethod
-    def cost(task: Task, device: Device, batch: int) -> Fraction | None:
-        """ms of a task for `batch` samples; None where the device cannot run it."""
-        cost, linear = task.batch_cost_on(device, batch) if batch > 1 else (None, True)
-        if cost is None or linear:  # by the sample: exactly so many times one
-            cost = task.cost_on(device)
-            return None if cost is None else exact(cost) * batch
-        return exact(cost)
-
-    def need(self, link: Link, size: float, batch: int = 1) -> Fraction:
-        """ms of a value over a link."""
-        return exact(link.latency_ms) + exact(size) * batch / self.rates[link]
 
     def hops(
         self,
@@ -254,14 +197,18 @@ class Judge:
         for hop in sorted(transfers, key=lambda h: (h.start or 0.0, h.finish or 0.0)):
             where = f"{hop.src_task}/{hop.tensor} over {hop.link}"
             known = self.values.get((hop.src_task, hop.tensor))
-            link = self.link_of(hop)
+            link = self.links.link_of(hop)
             if known is None or link is None or hop.start is None or hop.finish is None:
                 self.fault("transfer", where, "unknown value or link, or no times")
                 continue
             size = exact(known[0]) * batch
             if not same_time(exact(hop.bytes), size):
                 self.fault("transfer", where, f"{hop.bytes} bytes, the value has {float(size)}")
-            need, begin, end = self.need(link, known[0], batch), exact(hop.start), exact(hop.finish)
+            need, begin, end = (
+                self.links.need(link, known[0], batch),
+                exact(hop.start),
+                exact(hop.finish),
+            )
             if sooner(end, begin + need):
                 text = f"takes {float(end - begin):.9g}, needs {float(need):.9g}"
                 self.fault("transfer", where, text)
@@ -270,28 +217,10 @@ class Judge:
                 self.fault("early", where, f"leaves {hop.from_device} before the value is there")
             there = (hop.src_task, hop.tensor, hop.to_device)
             have[there] = min(have.get(there, end), end)
-            queue = self.queue_of(link, hop)
+            queue = self.links.queue_of(link, hop)
             if queue is not None:
                 self.busy[queue].append((begin, end, where))
         return have
-
-    def link_of(self, hop: Transfer) -> Link | None:
-        """The link that a hop names, if it joins the hop's devices (the quickest of that name)."""
-        ends = {hop.from_device, hop.to_device}
-        found = [k for k in self.links.get(hop.link, ()) if set(k.between) == ends]
-        size = exact(hop.bytes)
-        return min(found, key=lambda k: exact(k.latency_ms) + size / self.rates[k], default=None)
-
-    @staticmethod
-    def queue_of(link: Link, hop: Transfer) -> str | None:
-        """The queue of a link in the hop's direction; None where it is uncontended."""
-        if link.shared is not None:
-            return link.shared
-        if link.duplex == "half":
-            return link.name
-        if link.duplex == "full":
-            return f"{link.name}:{hop.from_device}>{hop.to_device}"
-        return None
 
     def overlaps(self) -> None:
         """No two things at a time on a device, contended link or bus."""
@@ -325,16 +254,16 @@ class Judge:
         sent: dict[tuple[str, str], set[tuple[str, str]]] = defaultdict(set)
         for hop in transfers:
             where = f"{hop.src_task}/{hop.tensor} over {hop.link}"
-            known, link = self.values.get((hop.src_task, hop.tensor)), self.link_of(hop)
+            known, link = self.values.get((hop.src_task, hop.tensor)), self.links.link_of(hop)
             if known is None or link is None:
                 self.fault("transfer", where, "unknown value or link")
                 continue
             if not same_time(exact(hop.bytes), exact(known[0])):
                 self.fault("transfer", where, f"{hop.bytes} bytes, the value has {known[0]}")
             sent[hop.src_task, hop.tensor].add((hop.from_device, hop.to_device))
-            queue = self.queue_of(link, hop)
+            queue = self.links.queue_of(link, hop)
             if queue is not None:
-                loads[queue] += self.need(link, known[0])
+                loads[queue] += self.links.need(link, known[0])
         for (src, tensor), (_, consumers) in self.values.items():
             reach, grown = {device.get(src)}, True
             while grown:
@@ -370,7 +299,7 @@ class Judge:
             if abs(total - self.plan.batch) > 1e-9:
                 self.fault("replica", "plan", f"shares add up to {total:g}, not {self.plan.batch}")
         for i, replica in enumerate(self.plan.replicas):
-            device = self.one(replica.assignments)
+            device = self.placed(replica.assignments)
             if self.plan.goal == LATENCY:
                 for d in sorted(set(device.values())):
                     if taken.setdefault(d, i) != i:

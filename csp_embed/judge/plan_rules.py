@@ -104,7 +104,7 @@ def live_peak(
             continue
         weights = sum((exact(tasks[t].weight_bytes) for t in mine), Fraction(0))
         # What ends at a time is gone before what begins then; zero-length lives hold nothing.
-        moves = []
+        moves: list[tuple[Fraction, int, Fraction]] = []
         for t in mine:
             size = exact(tasks[t].activation_bytes) * batch
             if size and until[t] > times[t][0]:

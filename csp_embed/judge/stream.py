@@ -113,7 +113,7 @@ def _too_much_work(isa: Isa, stream: Stream, table: Table) -> list[Problem]:
 
 def _strange_tokens(isa: Isa, stream: Stream, table: Table) -> list[Problem]:
     """Tokens from or to a neighbour that the queue does not have."""
-    found = []
+    found: list[Problem] = []
     last = len(isa.queues) - 1
     for bit, token in enumerate(TOKENS):
         edge = 0 if token.endswith("prev") else last
@@ -176,7 +176,7 @@ def _direction(isa: Isa, fifo: int, direction: int) -> str:
 
 
 def _overflow(isa: Isa, stream: Stream, order: Order) -> list[Problem]:
-    found = []
+    found: list[Problem] = []
     for fifo, direction in np.argwhere(order.over >= 0):
         n = int(order.over[fifo, direction])
         found.append(

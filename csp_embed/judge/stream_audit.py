@@ -87,8 +87,8 @@ class Audit:
         for kind, n, _, memory, element, _ in self._rows():
             if kind == kernels.UNWRITTEN and int(memory) not in texts:
                 texts[int(memory)] = (
-                    f"{isa.memories[memory].name}[{element}] is read before anything wrote it, by "
-                    + " ".join(line(isa, stream, int(n)).split())
+                    f"{isa.memories[int(memory)].name}[{element}] is read before anything wrote "
+                    "it, by " + " ".join(line(isa, stream, int(n)).split())
                 )
         return [texts[k] for k in sorted(texts)]
 
@@ -191,7 +191,7 @@ def _dram_epochs(isa: Isa, table: Table, n_queues: int) -> tuple[NDArray[np.int3
     if not stores.any():
         return nothing, 1, 0
     elem = np.array([m.elem_bytes for m in isa.memories])[np.maximum(c.named, 0)]
-    low = c.dram * elem
+    low: NDArray[np.int64] = c.dram * elem
     high = low + ((c.y_size - 1) * c.x_stride + c.x_size) * elem
     starts, ends = _merge(low[stores], high[stores])
     # Stored interval that ends after a load begins: does it begin before the load ends?

@@ -11,11 +11,27 @@ clock[n, r].
 
 from __future__ import annotations
 
-import numpy as np
-from numba import njit
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from csp_embed.jit import njit
 from csp_embed.judge.stream_table import CONTRACT, LOAD, MAP, STORE
 
+Ints = NDArray[np.int64]
+Shorts = NDArray[np.int32]
+Bytes = NDArray[np.uint8]
+Bools = NDArray[np.bool_]
+# Arrays of records, one record (of `stream_table.ROW`) and one element of an array: indexing a
+# NumPy array by numbers that were read from another has no type that a checker could tell.
+Records = Any
+Row = Any
+Number = Any
+# place, clock, by_queue, starts, racers, and the memory that shadows the result's (-1: none).
+Walk = tuple[Any, Shorts, Ints, Ints, Ints, Any]
+# epochs, granule, first granule, then as in Walk but for the shadow.
+DramWalk = tuple[Shorts, int, int, Any, Shorts, Ints, Ints, Ints]
 # Kinds of findings; each is a row (kind, instruction, other instruction, memory, element, detail).
 RACE, DRAM_RACE, DRAM_OUTSIDE, OPERAND, STALE, HAZARD, IMM_SRC, UNWRITTEN, UOP_STORED = range(9)
 NEVER, LOADED, COMPUTED = range(3)
@@ -24,7 +40,9 @@ inner = njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
 @inner
-def _note(found, kind, n, other, memory, element, detail):
+def _note(
+    found: Ints, kind: int, n: int, other: Number, memory: int, element: int, detail: Number
+) -> None:
     """Appends a finding, at most one of a kind per instruction; found[0, 0] counts rows from 1."""
     k = found[0, 0]
     for earlier in range(k, 0, -1):
@@ -40,7 +58,9 @@ def _note(found, kind, n, other, memory, element, detail):
 
 
 @inner
-def _touch(epochs, e, write, n, q, place, clock, racers):
+def _touch(
+    epochs: Shorts, e: int, write: bool, n: int, q: int, place: int, clock: Shorts, racers: Ints
+) -> bool:
     """One access to element e. Returns False and fills racers (queue, place) where it races.
 
     epochs: int32[elements, queues, 2]: last write, last read.
@@ -63,7 +83,7 @@ def _touch(epochs, e, write, n, q, place, clock, racers):
 
 
 @inner
-def _locate(ranges, address, length):
+def _locate(ranges: Records, address: int, length: int) -> int:
     low, high = 0, len(ranges)
     while low < high:
         middle = (low + high) // 2
@@ -77,7 +97,10 @@ def _locate(ranges, address, length):
 
 
 @inner
-def _transfer(r, n, dram, code, ranges, uops, fields, mem, tracked, walk, found):
+def _transfer(
+    r: Row, n: int, dram: Bytes, code: Records, ranges: Records, uops: Ints, fields: Records,
+    mem: Records, tracked: bool, walk: DramWalk, found: Ints,
+) -> None:  # fmt: skip
     """DRAM side of a load or store, and the micro-ops that a load brings."""
     epochs, granule, first_granule, place, clock, by_queue, starts, racers = walk
     write = r.kind == STORE
@@ -120,7 +143,10 @@ def _transfer(r, n, dram, code, ranges, uops, fields, mem, tracked, walk, found)
 
 
 @inner
-def _operand(r, n, k, memory, field, role, uops, mem, written, epochs, shared, walk, found):
+def _operand(
+    r: Row, n: int, k: int, memory: int, field: int, role: int, uops: Ints, mem: Records,
+    written: Bytes, epochs: Shorts, shared: Bools, walk: Walk, found: Ints,
+) -> bool:  # fmt: skip
     """One operand of a compute instruction: range, race, and what the element holds.
 
     role: 0 read, 1 written, 2 read and written, 3 cleared. Returns False where it leaves its
@@ -165,7 +191,10 @@ def _operand(r, n, k, memory, field, role, uops, mem, written, epochs, shared, w
 
 
 @inner
-def _hazards(r, n, d_field, x_field, same_memory, uops, limit, imm_rule, found):
+def _hazards(
+    r: Row, n: int, d_field: int, x_field: int, same_memory: bool, uops: Ints, limit: int,
+    imm_rule: bool, found: Ints,
+) -> None:  # fmt: skip
     """Read-after-write distances of an elementwise instruction, and immediates' sources."""
     recent = np.full(max(limit, 1), -1, np.int64)
     step = 0
@@ -188,7 +217,10 @@ def _hazards(r, n, d_field, x_field, same_memory, uops, limit, imm_rule, found):
 
 
 @inner
-def _range(n, q, memory, first, count, write, epochs, flags, walk, found):
+def _range(
+    n: int, q: int, memory: int, first: int, count: int, write: bool, epochs: Shorts, flags: int,
+    walk: Walk, found: Ints,
+) -> None:  # fmt: skip
     """A contiguous range of elements that a transfer writes or reads."""
     place, clock, by_queue, starts, racers, _ = walk
     for e in range(first, first + count):
@@ -199,10 +231,12 @@ def _range(n, q, memory, first, count, write, epochs, flags, walk, found):
 
 @njit(cache=True, nogil=True)
 def audit(
-    order, begin, end, rows, dram, code, ranges, uops, fields, mem, contract_ops, map_ops, shadows,
-    shared, written, epochs, dram_epochs, granule, first_granule, position, clock, by_queue,
-    starts, hazard_limit, imm_rule, stale_rule, found,
-):  # fmt: skip
+    order: Ints, begin: int, end: int, rows: Records, dram: Bytes, code: Records, ranges: Records,
+    uops: Ints, fields: Records, mem: Records, contract_ops: Ints, map_ops: Ints, shadows: Ints,
+    shared: Bools, written: Bytes, epochs: Shorts, dram_epochs: Shorts, granule: int,
+    first_granule: int, position: Shorts, clock: Shorts, by_queue: Ints, starts: Ints,
+    hazard_limit: int, imm_rule: bool, stale_rule: bool, found: Ints,
+) -> None:  # fmt: skip
     """Walks order[begin:end] and appends to `found`.
 
     dram, code: the bytes that micro-op loads read, and where they lie (RANGE). ranges: the whole

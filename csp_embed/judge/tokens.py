@@ -11,14 +11,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from csp_embed.errors import SimError
 from csp_embed.ir.stream import Stream
+from csp_embed.jit import njit
 from csp_embed.judge.stream_table import Table, make_table
 from csp_embed.machine.listing import line
 from csp_embed.machine.spec import Isa
+
+Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -102,9 +104,10 @@ def find_order(isa: Isa, table: Table, max_tokens: int | None = None) -> Order:
 
 @njit(cache=True, nogil=True)
 def _run(
-    queue, position, by_queue, starts, pops, pushes, order, heads, clock, counts, most, most_at,
-    over, capacity,
-):  # fmt: skip
+    queue: Ints, position: NDArray[np.int32], by_queue: Ints, starts: Ints, pops: Ints,
+    pushes: Ints, order: Ints, heads: Ints, clock: NDArray[np.int32], counts: Ints, most: Ints,
+    most_at: Ints, over: Ints, capacity: int,
+) -> int:  # fmt: skip
     n, n_queues, n_fifos = len(queue), len(heads), counts.shape[1]
     pushers = np.empty((n_fifos, n + 1), np.int64)
     # drained[f, p]: tokens that the first p instructions of its consumer take from FIFO f.
@@ -170,7 +173,7 @@ def _run(
 def waits(isa: Isa, table: Table, order: Order, n: int) -> str:
     """What instruction n, a head in a deadlock, waits for."""
     q = int(table.c.queue[n])
-    parts = []
+    parts: list[str] = []
     for pop, (neighbour, fifo, direction) in enumerate(((q - 1, q - 1, 0), (q + 1, q, 1))):
         if not table.tokens[n, pop] or not 0 <= neighbour < len(isa.queues):
             continue
@@ -184,7 +187,7 @@ def waits(isa: Isa, table: Table, order: Order, n: int) -> str:
 
 def describe_deadlock(isa: Isa, stream: Stream, table: Table, order: Order) -> list[str]:
     """One line per queue: its head and what it waits for."""
-    lines = []
+    lines: list[str] = []
     for q, head in enumerate(order.heads):
         if head < 0:
             lines.append(f"{isa.queues[q]}: done")

@@ -251,7 +251,7 @@ def _tokens(isa: Isa, queue: str, other: str) -> Iterator[SpecError]:
 
 def _in_queue(isa: Isa, queue: str) -> list[Instruction]:
     """The instructions that run in `queue`; transfers where a memory says so."""
-    found = []
+    found: list[Instruction] = []
     for instruction in isa.instructions:
         match instruction.kind:
             case "load":

@@ -16,6 +16,7 @@ from typing import Any
 from csp_embed.errors import SpecError
 from csp_embed.machine import expr
 from csp_embed.machine.tree import Item
+from csp_embed.narrow import is_object
 
 Config = dict[str, int | str]
 
@@ -188,7 +189,7 @@ def read_json(text: str, where: str) -> Mapping[str, Any]:
         ) from error
     except RecursionError as error:
         raise SpecError("this JSON is nested too deeply", where=where) from error
-    if not isinstance(raw, dict):
+    if not is_object(raw):
         raise SpecError(
             "a configuration is a JSON object", where=where, why=f"found {type(raw).__name__}"
         )

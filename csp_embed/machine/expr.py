@@ -19,7 +19,7 @@ _BINARY: dict[type[ast.operator], Callable[[int, int], int]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
-    ast.FloorDiv: operator.floordiv,
+    ast.FloorDiv: lambda left, right: left // right,
     ast.Mod: operator.mod,
 }
 _COMPARE: dict[type[ast.cmpop], Callable[[int, int], bool]] = {
@@ -84,7 +84,7 @@ def _unary(node: Any, names: Names, hook: Hook | None) -> int | None:
     return None
 
 
-def _binary(node: Any, names: Names, hook: Hook | None) -> int:
+def _binary(node: ast.BinOp, names: Names, hook: Hook | None) -> int:
     left, right = evaluate(node.left, names, hook), evaluate(node.right, names, hook)
     operation = _BINARY.get(type(node.op))
     if isinstance(node.op, ast.Pow):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -37,7 +37,7 @@ def shift(value: int, amount: int) -> int:
     return value >> (amount & 31) if amount >= 0 else value << (-amount & 31)
 
 
-FUNCTIONS = {
+FUNCTIONS: dict[str, Callable[[int, int], int]] = {
     "min": min,
     "max": max,
     "add": lambda x, y: x + y,
@@ -160,6 +160,8 @@ def _reference(node: ast.Subscript) -> tuple[str, ast.expr, tuple[ast.expr, ...]
             return memory, at, tuple(lanes.elts) if isinstance(lanes, ast.Tuple) else (lanes,)
         case ast.Subscript(value=ast.Name(id=memory), slice=at):
             return memory, at, ()
+        case _:
+            pass
     raise expr.ExprError(f"'{ast.unparse(node)}' is no memory reference")
 
 
@@ -214,6 +216,8 @@ class _Execution:
                     if op.code == code:
                         return FUNCTIONS[op.function](self.value(left), self.value(right))
                 raise SimError(f"{self.instruction.name} has no operation {code}")
+            case _:
+                pass
         raise expr.ExprError(f"'{ast.unparse(node)}' has no value")
 
     def place(self, node: ast.Subscript) -> tuple[str, tuple[int, ...]]:

@@ -52,7 +52,7 @@ def uop_lines(isa: Isa, program: Program, stream: Stream, n: int) -> list[str]:
     memory = isa.memory(isa.uop_memory)
     if role["memory"] != memory.id:
         return []
-    lines = []
+    lines: list[str] = []
     for row in range(role["y_size"]):
         at = (role["dram"] + row * role["x_stride"]) * memory.elem_bytes
         size = role["x_size"] * memory.elem_bytes

@@ -27,6 +27,7 @@ from csp_embed.machine.resources import folder
 from csp_embed.machine.sections import read_dims
 from csp_embed.machine.spec import Isa, Limits
 from csp_embed.machine.tree import Item
+from csp_embed.narrow import is_list, is_object
 
 FORMAT = "csp-embed-isa/1"
 _REQUIRED = (
@@ -51,7 +52,7 @@ def load_isa(
     >>> load_isa("vta").lane_shape("WGT")
     (16, 16)
     """
-    if config is not None and not isinstance(config, str | Path | Mapping):
+    if not (config is None or is_object(config) or isinstance(config, str | Path)):  # pyright: ignore[reportUnnecessaryIsInstance] (users' Python)
         raise SpecError(
             f"a {type(config).__name__} is no configuration",
             where="config",
@@ -60,7 +61,7 @@ def load_isa(
         )
     if isinstance(spec, Mapping):
         return load_text(_dumped(spec), "the given mapping", Path(), config)
-    if not isinstance(spec, str | Path):
+    if not isinstance(spec, str | Path):  # pyright: ignore[reportUnnecessaryIsInstance] (likewise)
         raise SpecError(
             f"a {type(spec).__name__} is no instruction set",
             why="a name, a path to a YAML file or a mapping is read",
@@ -83,9 +84,9 @@ def _dumped(spec: Mapping[str, Any]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
+    if is_object(value):
         return {k: _plain(v) for k, v in value.items()}
-    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
+    return [_plain(v) for v in value] if is_list(value) else value
 
 
 def config_names(spec: str | Path = "vta") -> list[str]:

@@ -156,7 +156,7 @@ def _host(item: Item) -> tuple[int, tuple[Cache, ...]]:
     align = table["align"].integer({})
     if align < 1 or align & (align - 1):
         raise table["align"].error(f"alignment {align}", "a power of two is needed", "64")
-    caches = []
+    caches: list[Cache] = []
     for entry in table["caches"].items():
         given = entry.table(["bytes", "line", "bytes_per_cycle"])
         caches.append(

@@ -117,6 +117,8 @@ def _range_args(loop: ast.For) -> list[ast.expr]:
             orelse=[],
         ):
             return args
+        case _:
+            pass
     raise MeaningError(loop.lineno, "a loop reads `for name in range(…):`")
 
 
@@ -124,6 +126,8 @@ def _field_bound(loop: ast.For) -> str:
     match _range_args(loop):
         case [ast.Name(id=name)]:
             return name
+        case _:
+            pass
     raise MeaningError(loop.lineno, "this loop must be bounded by one field: range(field)")
 
 
@@ -131,6 +135,8 @@ def _two_bounds(loop: ast.For) -> tuple[str, str]:
     match _range_args(loop):
         case [ast.Name(id=first), ast.Name(id=last)]:
             return first, last
+        case _:
+            pass
     raise MeaningError(loop.lineno, "the micro-op loop reads range(begin_field, end_field)")
 
 
@@ -158,6 +164,8 @@ def _address(
             ),
         ) if (index, c0, c1) == (step, outer, inner):
             return name, (memory, field, factor_out, factor_in)
+        case _:
+            pass
     raise MeaningError(
         statement.lineno,
         f"an address reads `name = UOPS[{step}].field + {outer} * factor + {inner} * factor`",
@@ -175,6 +183,8 @@ def _split_reset(core: ast.stmt, roles: dict[str, str]) -> ast.stmt:
             return add
         case ast.AugAssign():
             return core
+        case _:
+            pass
     raise MeaningError(
         core.lineno, "a contraction ends with `if reset: D[d][..] = 0` and `else: D[d][..] += …`"
     )
@@ -188,6 +198,8 @@ def _contract_refs(core: ast.stmt) -> list[ast.expr]:
             value=ast.BinOp(left=left, op=ast.Mult(), right=right),
         ):
             return [target, left, right]
+        case _:
+            pass
     raise MeaningError(core.lineno, "a contraction reads `D[d][..] += L[l][..] * R[r][..]`")
 
 
@@ -206,6 +218,8 @@ def _map_refs(core: ast.stmt, roles: dict[str, str]) -> list[ast.expr]:
         ) if ast.unparse(first) == ast.unparse(target):
             roles.update(op=op, use_imm=use_imm, imm=imm)
             return [target, other]
+        case _:
+            pass
     raise MeaningError(
         core.lineno, "a map reads `D[d][..] = op(D[d][..], imm if use_imm else D[s][..])`"
     )
@@ -226,6 +240,8 @@ def _reference(ref: ast.expr) -> tuple[str, str, tuple[str, ...]]:
             return memory, address, (dim,)
         case ast.Subscript(value=ast.Name(id=memory), slice=ast.Name(id=address)):
             return memory, address, ()
+        case _:
+            pass
     raise MeaningError(ref.lineno, f"'{ast.unparse(ref)}' should read `MEMORY[address][dims]`")
 
 

@@ -23,6 +23,7 @@ from csp_embed.files import atomic
 from csp_embed.ir.stream import Program
 from csp_embed.machine.load import builtin_names, load_isa, load_text
 from csp_embed.machine.spec import Isa
+from csp_embed.narrow import is_object
 
 FORMAT = "csp-embed-program/1"
 Ranges = tuple[tuple[int, NDArray[np.uint8]], ...]
@@ -47,7 +48,7 @@ def isa_of(program: Program) -> Isa:
     Raises: InputError where the meta names none; SpecError where what it names is illegal.
     """
     config = program.meta.get("config")
-    if not isinstance(config, Mapping):
+    if not is_object(config):
         raise InputError(
             "the program file does not name its machine", why="its meta has no `config`",
             hint="compile it again",
@@ -124,7 +125,7 @@ def _meta(path: str | Path, array: NDArray[Any]) -> Mapping[str, Any]:
         meta = json.loads(str(array))
     except (json.JSONDecodeError, RecursionError) as error:
         raise _bad(path, "meta is not JSON", str(error)) from error
-    if not isinstance(meta, dict):
+    if not is_object(meta):
         raise _bad(path, f"meta is a JSON {type(meta).__name__}", "an object is expected")
     if meta.get("format", FORMAT) != FORMAT:
         raise _bad(path, f"format {meta['format']!r} is not known", f"this version reads {FORMAT}")

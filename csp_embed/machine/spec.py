@@ -185,7 +185,7 @@ class Isa:
     costs: Mapping[str, Mapping[str, float]]
     source: str = ""
     spec_text: str = ""  # the YAML it was read from; "" for a spec that ships with the package
-    places: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+    places: Mapping[str, str] = field(default_factory=dict[str, str], compare=False, repr=False)
     program: SourceMachine | None = None
 
     def where(self, *items: str) -> str:

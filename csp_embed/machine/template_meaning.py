@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import functools
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from csp_embed.machine.meaning import MeaningError, parse
 from csp_embed.machine.templates import FUNCTIONS, Slot
+from csp_embed.narrow import is_object
 
 Array = NDArray[Any]
 Lanes = Mapping[str, tuple[str, ...]]
@@ -32,7 +33,8 @@ def read(
     body = parse(text)
     if len(body) != 1:
         raise MeaningError(1, "a template's meaning is one statement")
-    core, roles = body[0], {}
+    core = body[0]
+    roles: dict[str, str] = {}
     match core:
         case ast.If(
             test=ast.Compare(
@@ -44,6 +46,8 @@ def read(
             orelse=[],
         ):
             roles["count"], core = count, inner
+        case _:
+            pass
     match core:
         case ast.AugAssign(
             target=target, op=ast.Add(), value=ast.BinOp(left=left, op=ast.Mult(), right=right)
@@ -112,6 +116,8 @@ def _register(node: ast.expr, slots: Mapping[str, Slot], lanes: Lanes) -> str:
             if _dims_of(node) != lanes[memory]:
                 raise MeaningError(node.lineno, f"lanes of {memory} are {list(lanes[memory])}")
             return name
+        case _:
+            pass
     raise MeaningError(node.lineno, f"'{ast.unparse(node)}' reads not as MEMORY[operand][lanes]")
 
 
@@ -136,7 +142,8 @@ def _address(
     if len(bases) != 1:
         raise MeaningError(node.lineno, "one address among the operands is expected in HOST[…]")
     code = _compiled(ast.unparse(node.slice))
-    stride, wanted = 1, {}
+    stride = 1
+    wanted: dict[str, int] = {}
     for d in reversed(lanes):
         wanted[d] = stride if dims[d] > 1 else 0
         stride *= dims[d]
@@ -160,7 +167,7 @@ def _program(text: str) -> Any:
     return compile(text, "<meaning>", "exec")
 
 
-_CALLS = {
+_CALLS: dict[str, Callable[[int, int], int]] = {
     "add": lambda a, b: a + b, "mul": lambda a, b: a * b, "min": min, "max": max,
     "shr": lambda a, b: a >> b, "shl": lambda a, b: a << b,
 }  # fmt: skip
@@ -190,10 +197,10 @@ class _Memory:
 
     def __getitem__(self, at: Any) -> Any:
         found = self.content[at]
-        return _Memory(found) if isinstance(found, np.ndarray) and found.ndim else int(found)
+        return _Memory(found) if np.ndim(found) else int(found)
 
     def __setitem__(self, at: Any, value: Any) -> None:
-        if isinstance(self.content, Mapping):  # a register of one value
+        if is_object(self.content):  # a register of one value
             _Memory(self.content[at])[()] = value
             return
         info = np.iinfo(self.content.dtype)

@@ -139,6 +139,8 @@ class Item:
                 return "a mapping"
             case yaml.SequenceNode():
                 return "a list"
+            case _:
+                pass
         return f"the text '{self.node.value}'"
 
 
@@ -149,7 +151,7 @@ def read(text: str, file: str) -> Item:
     Raises: SpecError with the line where the text is not YAML or is empty.
     """
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        node = yaml.SafeLoader(text).get_single_node()  # as yaml.compose, which has no types
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 1 if mark else 1

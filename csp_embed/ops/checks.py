@@ -68,7 +68,7 @@ def check_ranks(st: Statement, shapes: Mapping[str, tuple[int, ...]]) -> None:
 def check_axes(st: Statement) -> None:
     """No axis stands twice in the result, and none stands only there."""
     seen: set[str] = set()
-    read = axes_of(st.lhs) | (axes_of(st.rhs) if st.rhs else set())
+    read = axes_of(st.lhs) | (axes_of(st.rhs) if st.rhs else set[str]())
     for d, ix in enumerate(st.out.index):
         at = st.index_places[st.out.tensor, d]
         for axis, _ in ix.terms:

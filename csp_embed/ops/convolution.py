@@ -13,6 +13,7 @@ from typing import Any
 
 from csp_embed.errors import OperatorError
 from csp_embed.ir.operator import Operator
+from csp_embed.narrow import is_list
 from csp_embed.ops.formula import parse_formula, positive
 
 SAME = "same"
@@ -61,13 +62,14 @@ def windows(
     strides = per_dimension(stride, rank, "stride", 1)
     dilations = per_dimension(dilation, rank, "dilation", 1)
     for d in range(rank):
-        positive(extents[d], names[d]), positive(filters[d], names[rank + d])
+        positive(extents[d], names[d])
+        positive(filters[d], names[rank + d])
     if pad == SAME:
         sizes = zip(extents, filters, strides, dilations, strict=True)
         sides = [same_pads(e, dil * (f - 1) + 1, step) for e, f, step, dil in sizes]
     else:
         sides = pads(pad, rank)
-    found = []
+    found: list[Window] = []
     for d, (lo, hi) in enumerate(sides):
         w = Window(extents[d], filters[d], strides[d], lo, hi, dilations[d])
         if w.outputs < 1:
@@ -84,7 +86,7 @@ def windows(
 
 def per_dimension(value: Any, rank: int, what: str, least: int) -> list[int]:
     """An int for all dimensions, or one per dimension."""
-    if isinstance(value, list | tuple):
+    if is_list(value):
         if len(value) != rank:
             raise OperatorError(f"{what} has {len(value)} entries for {rank} dimensions")
         return [positive(v, what, least) for v in value]
@@ -105,12 +107,12 @@ def pads(pad: Any, rank: int) -> list[tuple[int, int]]:
     left, bottom, right); or a (begin, end) pair per dimension, as in numpy.pad.
     Raises: OperatorError.
     """
-    values = list(pad) if isinstance(pad, list | tuple) else [pad] * rank
-    pairs = [isinstance(v, list | tuple) for v in values]
-    if len(values) == 2 * rank and not any(pairs):
+    values: list[Any] = list(pad) if is_list(pad) else [pad] * rank
+    sides: list[tuple[Any, ...]]
+    if len(values) == 2 * rank and not any(map(is_list, values)):
         sides = list(zip(values[:rank], values[rank:], strict=True))
     elif len(values) == rank:
-        sides = [tuple(v) if pair else (v, v) for v, pair in zip(values, pairs, strict=True)]
+        sides = [tuple(v) if is_list(v) else (v, v) for v in values]
     else:
         order = {1: "begin,end", 2: "top,left,bottom,right"}.get(rank, "all begins, then all ends")
         raise OperatorError(

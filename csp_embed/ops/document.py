@@ -7,6 +7,7 @@ from typing import Any
 
 from csp_embed.errors import OperatorError
 from csp_embed.ir.operator import Operator
+from csp_embed.narrow import is_list
 from csp_embed.ops.formula import parse_formula
 
 
@@ -58,4 +59,4 @@ def _plain(value: Any) -> Any:
     """Lists for tuples and arrays, ints for NumPy's."""
     if hasattr(value, "tolist"):
         return value.tolist()
-    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
+    return [_plain(v) for v in value] if is_list(value) else value

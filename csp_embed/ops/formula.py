@@ -69,7 +69,7 @@ def parse_formula(
     sizes = {t: positive_shape(t, s) for t, s in (shapes or {}).items()}
     given = {a: positive(n, f"extent of axis {a}") for a, n in (extents or {}).items()}
     # The options' own steps come behind the solver, whose messages speak of the user's text only.
-    own = {bias_name(st)} if bias or bias_before_shift else set()
+    own = {bias_name(st)} if bias or bias_before_shift else set[str]()
     unknown = set(sizes) - set(st.places) - own
     if unknown:
         raise OperatorError(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from csp_embed.errors import InputError, OperatorError
+from csp_embed.narrow import is_list, is_object
 from csp_embed.ops import deepbench
 from csp_embed.ops.bound import natural
 
@@ -39,8 +40,8 @@ def read_layer_list(path: str | Path) -> list[Mapping[str, Any]]:
         raise InputError(
             f"{path} is no JSON", where=f"{path}{line}", why=str(error), hint=_EXAMPLE
         ) from error
-    entries = document.get("layers") if isinstance(document, Mapping) else document
-    if not isinstance(entries, list) or not entries:
+    entries = document.get("layers") if is_object(document) else document
+    if not is_list(entries) or not entries:
         raise InputError(
             f"{path} holds no layers",
             where=str(path),
@@ -48,7 +49,7 @@ def read_layer_list(path: str | Path) -> list[Mapping[str, Any]]:
             hint=_EXAMPLE,
         )
     seen: dict[str, int] = {}
-    found = []
+    found: list[Mapping[str, Any]] = []
     for number, entry in enumerate(entries):
         record = _checked(f"{path}: entry {number}", entry)
         first = seen.setdefault(record["id"], number)
@@ -65,7 +66,7 @@ def read_layer_list(path: str | Path) -> list[Mapping[str, Any]]:
 
 def _checked(where: str, entry: Any) -> Mapping[str, Any]:
     """The entry, built once. Raises: InputError."""
-    if not isinstance(entry, Mapping):
+    if not is_object(entry):
         raise InputError("a layer is a JSON object", where=where, why=repr(entry)[:60])
     for key in ("id", "op"):
         if not isinstance(entry.get(key), str) or not entry[key]:
@@ -76,7 +77,7 @@ def _checked(where: str, entry: Any) -> Mapping[str, Any]:
     op = entry["op"]
     if op not in deepbench.EPILOGUES:
         known = list(deepbench.EPILOGUES)
-        near = get_close_matches(op, known, 1)
+        near = get_close_matches(str(op), known, 1)
         raise InputError(
             f"unknown operator {op!r}",
             where=where,
@@ -87,7 +88,7 @@ def _checked(where: str, entry: Any) -> Mapping[str, Any]:
     allowed = (*deepbench.ABOUT, *own, *deepbench.EPILOGUE)
     for key in entry:
         if key not in allowed:
-            near = get_close_matches(key, allowed, 1)
+            near = get_close_matches(str(key), allowed, 1)
             raise InputError(
                 f"{op} has no {key!r}",
                 where=where,

@@ -65,6 +65,5 @@ def elementwise(
         parts.append(" ".join([str(name), *words]))
     shapes = {"x": sizes, "y": grown}
     extents = dict(zip(axes, grown, strict=True))
-    return parse_formula(
-        "; ".join(parts), shapes, **{"name": "elementwise", "extents": extents, **options}
-    )
+    options = {"name": "elementwise", "extents": extents, **options}
+    return parse_formula("; ".join(parts), shapes, **options)

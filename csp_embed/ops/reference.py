@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from csp_embed.errors import OperatorError
 from csp_embed.ir.operator import Access, Operator, Tensor
@@ -95,7 +95,7 @@ def checked(t: Tensor, tensors: Mapping[str, Any], values: Mapping[str, Any]) ->
 def _apply(op: str, a: Array, b: Array | np.int32) -> Array:
     """One epilogue step on int32, wrapping around."""
     if op == "shr":
-        if isinstance(b, np.int32):
+        if not isinstance(b, np.ndarray):
             return np.right_shift(a, b) if b >= 0 else np.left_shift(a, -b)
         if (b < 0).any() or (b > 31).any():
             raise OperatorError("a tensor of shift amounts has values outside 0..31")
@@ -108,7 +108,9 @@ def _as_tensor(op: Operator, values: Array, shape: tuple[int, ...]) -> Array:
     """From one dimension per axis to the result's shape: mixed-radix indices are joined, ends
     cut.
     """
-    order, joined, at = [], [], 0
+    at = 0
+    order: list[int] = []
+    joined: list[int] = []
     for ix in op.out.index:
         terms = list(enumerate(ix.terms, start=at))
         order += [n for n, _ in sorted(terms, key=lambda t: -t[1][1])]
@@ -126,7 +128,7 @@ def _view(
     reach far, gathered element by element.
     """
     sizes = [extents[a] for a in axes]
-    pads = []
+    pads: list[tuple[int, int]] = []
     for ix, n in zip(access.index, array.shape, strict=True):
         steps = [c * (extents[a] - 1) for a, c in ix.terms]
         lo, hi = ix.const + sum(min(s, 0) for s in steps), ix.const + sum(max(s, 0) for s in steps)
@@ -217,13 +219,14 @@ def _summed(view: Array, count: int) -> Array:
 
 
 def _matrix(
-    view: Array, batch: list[str], free: list[str], sums: list[str], box: Ranges, dtype: type
+    view: Array, batch: list[str], free: list[str], sums: list[str], box: Ranges, dtype: DTypeLike
 ) -> Array:
     """A box of a view as [batch, free, sums] of type dtype."""
     part = view[tuple(box[a] for a in batch + free + sums)]
     cuts = (len(batch), len(batch) + len(free))
     groups = (part.shape[: cuts[0]], part.shape[cuts[0] : cuts[1]], part.shape[cuts[1] :])
-    return part.astype(dtype, order="C").reshape([prod(g) for g in groups])
+    made: Array = part.astype(dtype, order="C")
+    return made.reshape([prod(g) for g in groups])
 
 
 def _extreme(op: Operator, arrays: Mapping[str, Array], outs: list[str]) -> Array:

@@ -39,14 +39,14 @@ class Statement:
     lhs: Access
     rhs: Access | None
     steps: tuple[Step, ...]
-    extents: dict[str, int] = field(default_factory=dict)
-    places: dict[str, int] = field(default_factory=dict)
-    index_places: dict[tuple[str, int], int] = field(default_factory=dict)
+    extents: dict[str, int] = field(default_factory=dict[str, int])
+    places: dict[str, int] = field(default_factory=dict[str, int])
+    index_places: dict[tuple[str, int], int] = field(default_factory=dict[tuple[str, int], int])
 
 
 def read_statement(text: str) -> Statement:
     """Reads a formula. Raises: OperatorError at the first place that is not in the notation."""
-    if not isinstance(text, str):
+    if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance] (users' Python)
         raise OperatorError(f"a formula is text, not {type(text).__name__}")
     return _Reader(" ".join(text.split())).statement()
 

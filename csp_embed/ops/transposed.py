@@ -72,7 +72,7 @@ def conv_transpose2d(
                 hint=f"--output-pad {max(step, far) - 1}",
             )
     if pad == SAME:
-        sides = []
+        sides: list[tuple[int, int]] = []
         for d in range(2):
             span = dilations[d] * (filters[d] - 1) + 1
             total = span - strides[d] + extra[d]

@@ -5,7 +5,7 @@ For callers (all fixed names):
     solve.solve(graph, platform, *, objective="latency"|"throughput", method="auto",
         cost_model="links"|"dnn-partitioning", contiguous=False, pipeline=False, max_latency=None,
         min_throughput=None, replicas=1, batch=1, time_limit=None, workers=1, seed=0, fix=None,
-        start=None, progress=None, effort=1.0, share=False) -> Plan
+        start=None, progress=None, effort=1.0, gap=0.0, share=False) -> Plan
     solve.METHODS                    names for `method`
     pareto.pareto(graph, platform, *, points=8, ...) -> list[Plan]
     evaluate.evaluate(graph, platform, device_of, objective) -> Plan     of somebody's placement

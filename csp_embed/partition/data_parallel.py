@@ -197,7 +197,7 @@ def _throughput(
 def _load(graph: TaskGraph, platform: Platform, fix: dict[str, str]) -> Fraction:
     """`bounds.load` in ms, exactly."""
     p = normalised(make_problem(graph, trimmed(graph, platform, fix.values()), fix))
-    return Exact.of(p).load(bounds.load_prices(p.cost)) if p.n else Fraction(0)
+    return Exact.of(p).load(bounds.load_prices(bounds.by_group(p)[0])) if p.n else Fraction(0)
 
 
 def times(x: float, count: int) -> float:

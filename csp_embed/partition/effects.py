@@ -23,7 +23,9 @@ def without_effect(options: Mapping[str, Any]) -> dict[str, str]:
     found: dict[str, str] = {}
     fixed = method in (PLACING if model == DNN else [rule.name for rule in RULES])
     if fixed:
-        found["seed"] = f"--method {method}"
+        found |= dict.fromkeys(("seed", "effort", "gap"), f"--method {method}")
+    if options.get("time_limit") is not None:
+        found["effort"] = "--time-limit"
     if fixed or method in ("genetic", "milp") or (model == DNN and method == "anneal"):
         found["workers"] = f"--method {method}"
     if model == DNN:

@@ -146,10 +146,10 @@ class Exact:
         total = sum(w, Fraction(0))
         if not total:
             return Fraction(0)
-        least = sum(
-            (min(w[d] * self.cost(t, d) for d in self.p.allowed(t)) for t in range(self.p.n)),
-            Fraction(0),
-        )
+        least = Fraction(0)
+        for tasks in self.p.groups():
+            able = self.p.allowed(tasks[0])
+            least += min(w[d] * sum(self.cost(t, d) for t in tasks) for d in able)
         return least / total
 
 

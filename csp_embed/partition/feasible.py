@@ -6,8 +6,8 @@ Takes: a Problem and the device of each task by number.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from csp_embed.jit import njit, plain
 from csp_embed.partition import kernels
 from csp_embed.partition.timetable import Timetable
 from csp_embed.partition.view import Floats, Ints, Problem
@@ -70,7 +70,7 @@ def peak(p: Problem, table: Timetable) -> bool:
     a, w = kernels.arrays(p), kernels.work(p)
     w.start[:], w.finish[:], w.dev[:] = table.start, table.finish, table.dev
     w.group_dev[p.group] = table.dev
-    run = peak_fits if p.n > 60 else peak_fits.py_func  # small: not worth compiling
+    run = peak_fits if p.n > 60 else plain(peak_fits)  # small: not worth compiling
     return bool(run(a, w, p.activation))
 
 

@@ -14,9 +14,9 @@ import types
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from csp_embed.jit import njit
 from csp_embed.partition.view import Floats, Ints, Problem
 
 HEFT, OCT, LOOKAHEAD, FORCED = 0, 1, 2, 3
@@ -53,7 +53,7 @@ class Work(NamedTuple):
 
     bs: Floats
     be: Floats
-    count: Ints
+    count: Ints  # pyright: ignore[reportIncompatibleMethodOverride] (a tuple counts nothing here)
     start: Floats
     finish: Floats
     dev: Ints

@@ -5,6 +5,7 @@ Takes: a TaskGraph, a Platform, a clock.  Leaves: a Plan with a proved lower bou
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -27,7 +28,7 @@ from csp_embed.partition.methods import lists, throughput
 from csp_embed.partition.methods.list_scheduling import ListScheduler
 from csp_embed.partition.methods.method import Search
 from csp_embed.partition.portfolio import NUMBERS, PORTFOLIO
-from csp_embed.partition.proof import Proof, first_bounds
+from csp_embed.partition.proof import Proof, first_bounds, settled
 from csp_embed.partition.request import Clock, Incumbent, Request, in_units
 from csp_embed.partition.supervise import INTERRUPTED, supervised
 from csp_embed.partition.symmetry import trimmed
@@ -50,7 +51,8 @@ def solve_links(
         named = {*fix.values(), *(start.device_of().values() if start else ())}
         p = normalised(make_problem(graph, trimmed(graph, platform, named), fix))
         own = clock.of(in_units(clock.request, p), p.unit)
-        inc, proof = Incumbent(p, own.request), Proof.of(p)
+        inc, proof = Incumbent(p, own.request), Proof.of(p, own.request.gap)
+        own.known = lambda: (inc.best.value if inc.best else float("inf"), proof.value)
         found.append(Search(p, inc, proof, own))
         if start is not None:
             restart(p, inc, start)
@@ -72,18 +74,22 @@ def solve_links(
 
 
 def run(search: Search) -> None:
-    """The steps of the method that was asked for, until one ends the search."""
+    """The steps of the method that was asked for, until the best plan is proved good enough."""
     p, r = search.p, search.request
     if p.n == 0:
         nothing = np.zeros(0, np.int64)
         search.inc.offer(nothing, decoded(p, np.arange(0), nothing), "empty")
         return
     for step in PORTFOLIO.orders[r.objective][r.method]:
-        method = TABLE[step.do]
-        if method.applies(search, step) is None:
-            method.run(search, step)
-        if search.over:
+        if settled(p, search.inc, search.proof):
             return
+        method, own = TABLE[step.do], search
+        if step.effort != 1:
+            effort = step.effort * search.request.effort
+            clock = search.clock.of(replace(search.request, effort=effort))
+            own = replace(search, clock=clock)
+        if method.applies(own, step) is None:
+            method.run(own, step)
 
 
 def quick_start(p: Problem, inc: Incumbent) -> None:

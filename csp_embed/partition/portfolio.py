@@ -26,13 +26,15 @@ class Step:
 
     do: the method's name in `methods.table`. when: which of the method's conditions decides (each
     method says which it knows; "" is its usual one). share: of what is left of a wall-clock limit.
-    rounds: at effort 1. tasks: up to which the method is worth it."""
+    rounds: at effort 1. tasks: up to which the method is worth it. effort: times the request's:
+    less is another search, which may end in another valley."""
 
     do: str
     when: str = ""
     share: float = 1.0
     rounds: int = 0
     tasks: int = 0
+    effort: float = 1.0
 
 
 @checked(frozen=True, config=STRICT)
@@ -72,6 +74,9 @@ class Anneal:
     decoded_cold: float
     trial: int
     growth: int
+    patience: int
+    gain: float
+    decoded_work: float
 
 
 @checked(frozen=True, config=STRICT)
@@ -88,8 +93,8 @@ class Exact:
     goals: tuple[float, ...]
     hits: tuple[int, ...]
     rounds: tuple[tuple[float, float], ...]
-    last_large: float
-    last_tasks: int
+    large_rounds: tuple[tuple[float, float], ...]
+    small: int
     among: tuple[float, ...]
     steady: tuple[float, ...]
     why: float
@@ -120,6 +125,20 @@ class Neighbourhoods:
     seconds: float
     beside: float
     beside_warm: float
+
+
+@checked(frozen=True, config=STRICT)
+class LoadNeighbourhoods:
+    """Large neighbourhood search for the period."""
+
+    tasks: int
+    size: int
+    least: int
+    step: int
+    units: float
+    seconds: float
+    patience: int
+    gain: float
 
 
 @checked(frozen=True, config=STRICT)
@@ -215,9 +234,8 @@ class Dnn:
     proposals: int
     touches: float
     slice: int
-    heats: tuple[float, ...]
-    block_heats: tuple[float, ...]
-    cold: float
+    load_anneal: tuple[tuple[float, float], ...]
+    block_anneal: tuple[tuple[float, float], ...]
     pair: float
     pair_seconds: float
 
@@ -232,6 +250,7 @@ class Numbers:
     exact: Exact
     listing: Listing
     neighbourhoods: Neighbourhoods
+    load_neighbourhoods: LoadNeighbourhoods
     split: Split
     period: Period
     balance: Balance

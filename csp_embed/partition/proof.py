@@ -30,7 +30,8 @@ class Proof:
 
     sure: ms, holds exactly; value: the same in `unit` ms, as the searches have it. tick: ms of
     which every objective is a multiple (0: not known). rounded: times are too unlike for 64 bits,
-    so that a finished search leaves a bound less by that rounding."""
+    so that a finished search leaves a bound less by that rounding. gap: of an objective, which is
+    good enough for the user."""
 
     value: float = 0.0
     name: str = "none"
@@ -41,11 +42,12 @@ class Proof:
     unit: Fraction = Fraction(1)
     tick: Fraction = Fraction(0)
     rounded: bool = False
+    gap: float = 0.0
 
     @classmethod
-    def of(cls, p: Problem) -> Proof:
+    def of(cls, p: Problem, gap: float = 0.0) -> Proof:
         """Nothing proved yet."""
-        return cls(unit=p.unit, tick=Exact.of(p).tick or Fraction(0))
+        return cls(unit=p.unit, tick=Exact.of(p).tick or Fraction(0), gap=gap)
 
     def raise_to(self, value: float, name: str) -> None:
         """Keeps the larger bound; `value` was added up in floats, whose errors are given back."""
@@ -67,8 +69,8 @@ class Proof:
         return objective - lost <= self.sure
 
     def settles(self, value: float) -> bool:
-        """Whether nothing better than `value` (in units) can be hoped for."""
-        return value <= self.value * (1 + SAME)
+        """Whether nothing better than `value` (in units) can be hoped for, or is wanted."""
+        return value * (1 - self.gap) <= self.value * (1 + SAME)
 
 
 def horizon(p: Problem, inc: Incumbent) -> float:
@@ -98,13 +100,15 @@ def first_bounds(p: Problem, proof: Proof, request: Request) -> None:
     if p.n and request.objective == LATENCY and len(p.use) * p.m * p.m <= OWN.path_times:
         proof.know(exact.critical_path(), "critical path")
     if p.n and p.n * p.m <= OWN.path_times:
-        proof.know(exact.load(bounds.load_prices(p.cost)), "load")
+        proof.know(exact.load(bounds.load_prices(bounds.by_group(p)[0])), "load")
 
 
 def settled(p: Problem, inc: Incumbent, proof: Proof) -> bool:
-    """Whether the incumbent is proved optimal, exactly."""
+    """Whether the incumbent is proved optimal, exactly, or as near to it as is wanted."""
     if inc.best is None or not proof.settles(inc.best.value):
         return False
+    if proof.gap and inc.best.value > proof.value * (1 + SAME):
+        return True
     exact = Exact.of(p)
     if inc.request.objective == LATENCY:
         assert inc.best.table is not None

@@ -36,6 +36,7 @@ class Request:
     workers: int = 1
     seed: int = 0
     effort: float = 1.0
+    gap: float = 0.0
     progress: Progress | None = field(default=None, compare=False)
 
     @property
@@ -48,15 +49,19 @@ class Clock:
     """Shares of one limit. Deterministic unless the request is a wall-clock one."""
 
     def __init__(self, request: Request, unit: Fraction = Fraction(1)) -> None:
-        """unit: ms of 1 in what the searches report."""
+        """unit: ms of 1 in what the searches report. known (set later): the objective and its lower
+        bound so far, in that unit."""
         self.request, self.started, self.unit = request, time.perf_counter(), unit
         self.stop = threading.Event()
         self.wall = request.time_limit is not None
+        self.told: list[Callable[[], None]] = []  # the last progress, of all clocks of one limit
+        self.known: Callable[[], tuple[float, float]] | None = None
 
     def of(self, request: Request, unit: Fraction | None = None) -> Clock:
         """The same clock for another request with the same limits."""
         other = Clock(request, self.unit if unit is None else unit)
         other.started, other.stop = self.started, self.stop
+        other.known, other.told = self.known, self.told
         return other
 
     def ms(self, value: float) -> str:
@@ -102,11 +107,25 @@ class Clock:
             r.seed, r.workers, deterministic * r.effort, interleave=many, stop=self.stop.is_set
         )
 
-    def tell(self, text: str, done: int = 0, total: int = 1) -> None:
-        """Progress, if anybody listens."""
+    def tell(self, stage: str, done: int = 0, total: int = 1) -> None:
+        """Progress, if anybody listens: the stage, the best value so far, its bound and the gap."""
         self.heed()
-        if self.request.progress is not None:
-            self.request.progress(text, done, total)
+        progress = self.request.progress
+        if progress is not None:
+            self.told[:] = [lambda: progress(self._so_far(stage), done, total)]
+            self.repeat()
+
+    def repeat(self) -> None:
+        """The last progress again, with what is known by now."""
+        for say in self.told:
+            say()
+
+    def _so_far(self, stage: str) -> str:
+        value, low = self.known() if self.known is not None else (float("inf"), 0.0)
+        if not np.isfinite(value):
+            return stage
+        gap = 100 * (value - low) / value if value > low else 0.0
+        return f"{stage}: {self.ms(value)}, bound {self.ms(low)}, gap {gap:.2g} %"
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ def solve(
     start: Plan | None = None,
     progress: Progress | None = None,
     effort: float = 1.0,
+    gap: float = 0.0,
     share: bool = False,
 ) -> Plan:
     """Places (and for latency schedules) a task graph.
@@ -53,7 +54,8 @@ def solve(
         the other (or same) objective.
     replicas: data parallelism over so many disjoint device sets; batch: samples per step (latency).
     time_limit (s) and workers > 1 with it: wall clock, not reproducible. Without a limit the work
-        is fixed, times `effort`.
+        is fixed, times `effort`. gap: of an objective to the bound, at which the search ends
+        (0.01: what is proved within a hundredth is good enough).
     share: throughput: samples may take several placements, whose shares are chosen; see `mixture`.
     fix: device by task. start: a plan to improve; tasks whose device is gone are placed anew.
 
@@ -64,11 +66,11 @@ def solve(
     """
     _check(
         objective, method, cost_model, time_limit, workers, effort, replicas, batch,
-        max_latency, min_throughput,
+        max_latency, min_throughput, gap,
     )  # fmt: skip
     request = Request(
         objective, method, contiguous, pipeline, max_latency, min_throughput,
-        time_limit, workers, seed, effort, progress,
+        time_limit, workers, seed, effort, gap, progress,
     )  # fmt: skip
     clock = Clock(request)
     if cost_model == "dnn-partitioning":
@@ -106,7 +108,7 @@ def solve(
 def _check(
     objective: str, method: str, cost_model: str, time_limit: float | None, workers: int,
     effort: float, replicas: int, batch: int, max_latency: float | None,
-    min_throughput: float | None,
+    min_throughput: float | None, gap: float,
 ) -> None:  # fmt: skip
     """Refuses unknown names and meaningless numbers."""
     for what, value, known in (
@@ -124,5 +126,7 @@ def _check(
     ):
         if limit is not None and not limit > 0:
             raise InputError(f"{what} {limit:g}", hint=f"give a positive number of {unit}")
+    if not 0 <= gap < 1:
+        raise InputError(f"gap {gap:g}", hint="give a part of the objective: 0.01 is one per cent")
     if min(workers, replicas, batch) < 1 or not effort > 0:
         raise InputError("workers, replicas, batch and effort must be positive")

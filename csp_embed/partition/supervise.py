@@ -19,6 +19,7 @@ DONE, LIMIT, INTERRUPTED = "done", "limit", "interrupted"
 NAME = "csp-embed search"
 GRACE = 0.3  # s between the request to stop and leaving the search behind
 POLL = 0.05  # s
+AGAIN = 2.0  # s after which who listens is told the progress again: one solver may run for long
 
 
 def supervised(work: Callable[[], None], clock: Clock) -> str:
@@ -38,7 +39,7 @@ def supervised(work: Callable[[], None], clock: Clock) -> str:
             failure.append(error)
 
     thread = threading.Thread(target=run, daemon=True, name=NAME)
-    ended, last = DONE, float("inf")
+    ended, last, said = DONE, float("inf"), time.perf_counter()
     thread.start()
     while thread.is_alive() and time.perf_counter() < last:
         try:
@@ -46,6 +47,9 @@ def supervised(work: Callable[[], None], clock: Clock) -> str:
             if ended == DONE and clock.late():
                 ended, last = LIMIT, time.perf_counter() + GRACE
                 clock.stop.set()
+            if time.perf_counter() - said > AGAIN:
+                clock.repeat()
+                said = time.perf_counter()
         except KeyboardInterrupt:
             ended, last = INTERRUPTED, min(last, time.perf_counter() + GRACE)
             clock.stop.set()

@@ -9,10 +9,10 @@ from csp_embed.partition.methods import (
     exact_search,
     genetic,
     lists,
+    load_neighbourhoods,
     mixed_integer,
     neighbourhoods,
     period,
-    proved,
     seeds,
     splitting,
     steady,
@@ -25,7 +25,6 @@ TABLE = {
         lists.METHOD,
         seeds.METHOD,
         steady.METHOD,
-        proved.METHOD,
         splitting.METHOD,
         period.METHOD,
         annealing.METHOD,
@@ -34,6 +33,7 @@ TABLE = {
         mixed_integer.METHOD,
         exact_search.METHOD,
         neighbourhoods.METHOD,
+        load_neighbourhoods.METHOD,
         boundaries.METHOD,
     )
 }

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from csp_embed.errors import InputError
 from csp_embed.ir.network import Plan, Platform, TaskGraph
+from csp_embed.report.plan_table import all_loads
 from csp_embed.report.scene import (
     INK,
     PAPER,
@@ -224,17 +225,6 @@ def _loads(plan: Plan, platform: Platform) -> Scene:
     items.insert(0, Words(10, 16, _title(plan), 13, bold=True))
     width = max(left + span + 110, text_width(_title(plan), 13) + 20)
     return Scene(width, bottom + 52, items, _title(plan))
-
-
-def all_loads(plan: Plan) -> Mapping[str, float]:
-    """ms per sample by device and link; of replicas the mean by their rates: the period is the
-    largest of these."""
-    loads: dict[str, float] = dict(plan.loads)
-    rate = sum(replica.share for replica in plan.replicas)
-    for replica in plan.replicas:
-        for name, ms in replica.loads.items():
-            loads[name] = loads.get(name, 0.0) + ms * replica.share / rate
-    return loads
 
 
 def _title(plan: Plan) -> str:

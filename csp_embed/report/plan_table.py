@@ -172,14 +172,15 @@ def summary_text(plan: Plan, platform: Platform) -> str:
         f"method {plan.method}, seed {plan.seed}, "
         + ("deterministic" if plan.deterministic else "not reproducible (wall-clock mode)"),
     ]
-    counts: dict[str, int] = {}
+    layers: dict[str, set[str]] = {}  # a layer of several replicas is one
     for rows in _copies(plan):
         for a in rows:
-            counts[a.device] = counts.get(a.device, 0) + 1
+            layers.setdefault(a.device, set()).add(a.task)
+    loads = all_loads(plan)
     for device in platform.devices:
-        load = plan.loads.get(device.name)
+        load = loads.get(device.name)
         lines.append(
-            f"  {device.name}: {counts.get(device.name, 0)} layers"
+            f"  {device.name}: {len(layers.get(device.name, ()))} layers"
             + ("" if load is None else f", {load:.6g} ms per sample")
         )
     unit = "samples of the batch" if plan.goal == LATENCY else "samples per ms"
@@ -187,6 +188,17 @@ def summary_text(plan: Plan, platform: Platform) -> str:
         names = ", ".join(dict.fromkeys(a.device for a in replica.assignments))
         lines.append(f"  replica {at}: {replica.share:.6g} {unit} on {names}")
     return "\n".join(lines)
+
+
+def all_loads(plan: Plan) -> Mapping[str, float]:
+    """ms per sample by device and link; of replicas the mean by their rates: the period is the
+    largest of these."""
+    loads: dict[str, float] = dict(plan.loads)
+    rate = sum(replica.share for replica in plan.replicas)
+    for replica in plan.replicas:
+        for name, ms in replica.loads.items():
+            loads[name] = loads.get(name, 0.0) + ms * replica.share / rate
+    return loads
 
 
 def explain_text(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 Record = Mapping[str, Any]
@@ -40,7 +40,7 @@ def layer_row(r: Record) -> str:
     )
 
 
-def classes(results: list[Record]) -> dict[tuple[str, str], list[Record]]:
+def classes(results: Sequence[Record]) -> dict[tuple[str, str], list[Record]]:
     """Finished records by (machine, class), in order of name."""
     out: dict[tuple[str, str], list[Record]] = {}
     for r in results:
@@ -49,7 +49,7 @@ def classes(results: list[Record]) -> dict[tuple[str, str], list[Record]]:
     return dict(sorted(out.items()))
 
 
-def class_rows(results: list[Record]) -> list[list[str]]:
+def class_rows(results: Sequence[Record]) -> list[list[str]]:
     """Rows of the class table as text."""
     rows = []
     for (machine, name), group in classes(results).items():

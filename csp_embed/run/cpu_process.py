@@ -117,7 +117,7 @@ class CpuProcess:
         others = {other.process.sentinel: other for other in self.crew if other is not self}
         ready = wait([self.pipe, *others])
         if self.pipe not in ready:
-            raise next(others[s] for s in ready if s in others)._death()
+            raise next(other for s, other in others.items() if s in ready)._death()
         try:
             message = self.pipe.recv()
         except (EOFError, OSError) as error:  # OSError: it died in the middle of a message

@@ -20,7 +20,7 @@ from csp_embed.schedule import tiling
 from csp_embed.schedule.config import Config
 from csp_embed.schedule.inputs import Problem
 from csp_embed.schedule.outline import Outline
-from csp_embed.schedule.points import count_steps, touched
+from csp_embed.schedule.points import count_steps, every_result_has_a_product, touched
 from csp_embed.schedule.tile import Reserve, propose
 
 ROWS = 30  # of a schedule: what building, lowering and simulating one takes beyond its own rows
@@ -91,6 +91,11 @@ class Attempts:
         self._keys: dict[Config, tuple[object, ...]] = {}
         self._useful: dict[tuple[object, ...], int] = {}
 
+    @property
+    def cycles(self) -> float:
+        """Fewest so far."""
+        return math.inf if self.best is None else self.best.cycles
+
     @cached_property
     def work(self) -> float:
         """Cycles that no schedule of a contraction beats: those of its compute steps. 0 for other
@@ -110,8 +115,12 @@ class Attempts:
 
     @cached_property
     def _compute(self) -> float:
-        epilogue = _epilogue_cycles(self.problem, self.bias, self.costs)
-        return self.costs.step * self._steps * self.problem.contractions + epilogue
+        return self.costs.step * self._steps * self.problem.contractions + self._epilogue
+
+    @cached_property
+    def _epilogue(self) -> float:
+        filled = every_result_has_a_product(self.problem)
+        return _epilogue_cycles(self.problem, self.bias, self.costs, filled)
 
     @cached_property
     def _steps(self) -> int:
@@ -123,9 +132,7 @@ class Attempts:
         return Outline(
             self.problem,
             self.costs,
-            steps=self._steps * self.problem.contractions,
-            each=_epilogue_cycles(self.problem, self.bias, self.costs) / vectors
-            - self.costs.reset_step,
+            each=self._epilogue / vectors - self.costs.reset_step,
             taken=_reserve(self.problem, self.bias).elems,
         )
 
@@ -191,13 +198,16 @@ class Attempts:
             self.costs,
             count=count,
             trimmed_steps=self._steps,
-            epilogue_cycles=_epilogue_cycles(self.problem, self.bias, self.costs),
+            epilogue_cycles=self._epilogue,
         )
 
 
-def _epilogue_cycles(problem: Problem, bias: BiasTrick | None, costs: Costs) -> float:
+def _epilogue_cycles(problem: Problem, bias: BiasTrick | None, costs: Costs, filled: bool) -> float:
+    """filled: no result sums padding alone."""
     vectors = math.prod(problem.extents[c] for c in problem.outputs)
     each = costs.reset_step
+    if not problem.epilogue and not filled:
+        each += costs.immediate_step
     rounds = range(len(problem.rounds) + 1)
     for i, step in [pair for turn in rounds for pair in problem.steps(turn)]:
         if step.access is None:

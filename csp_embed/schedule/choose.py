@@ -15,19 +15,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from csp_embed.errors import Infeasible
 from csp_embed.machine.costs import Costs
 from csp_embed.schedule import bias_by_contract as trick
 from csp_embed.schedule.attempts import Attempts, Found, Meter
 from csp_embed.schedule.config import Config
-from csp_embed.schedule.improve import improve
+from csp_embed.schedule.improve import Front
 from csp_embed.schedule.inputs import Problem
 
 POOL = 16  # embeddings that are screened; more where `top` asks for more
-SCREENED = 4  # schedules of each that are built
-BUILT = 8  # and of one that is improved
+PROPOSED = 12  # tiles of each whose outline is looked at
+SCREENED = 2  # schedules of each that are built
 # (share, cycles) above the least: estimates and first schedules err by a share, and by what ramps
 # and instructions cost, which is much of a small operator. NEAR: an estimate that is screened; FAR:
 # a first schedule that gets no second; CLOSE: a screening that is improved, by default that of
@@ -47,7 +46,7 @@ def search(
     ranges: Mapping[int, int],
     penalties: Sequence[float] = (),
     top: int = 0,
-    count: int = 8,
+    count: int = 2,
     refine: int = 80,
     row_budget: int = 40_000,
 ) -> list[Found]:
@@ -65,7 +64,7 @@ def search(
     for n, problem in enumerate(problems):
         extra = penalties[n] if penalties else 0.0
         attempts = Attempts(n, problem, trick.find(problem, dict(ranges)), meter, costs, extra)
-        everyone.append(_Entry(attempts, max(count, BUILT)))
+        everyone.append(_Entry(attempts, count))
     pool = sorted(everyone[:POOL], key=lambda e: (e.attempts.work, e.number))
     refusal = None
     rows, leader, least = 0, math.inf, math.inf
@@ -90,7 +89,7 @@ def search(
             rows += entry.screen(_above(leader, FAR), row_budget // 5)
             leader = min(leader, entry.cycles)
     entries = [e for e in everyone if e.configs]
-    screened = [e for e in entries if e.found is not None]
+    screened = [e for e in entries if e.cycles < math.inf]
     if not screened:
         if not entries:
             assert refusal is not None  # every problem either has proposals or was refused
@@ -116,72 +115,67 @@ def search(
         if entry.attempts.work < incumbent:
             # Those behind rarely win, and most that can be had is had soon.
             share = 1 if position == 0 else 4
-            entry.improve(count, refine // share, row_budget // (2 if position == 0 else 8))
+            entry.improve(count, refine // share, row_budget // (3 if position == 0 else 10))
             incumbent = min(incumbent, entry.cycles)
-    found = [e.found for e in screened if e.found is not None]
+    found = [e.attempts.best for e in screened if e.attempts.best is not None]
     return sorted(found, key=lambda f: (f.cycles, f.number))
 
 
-@dataclass
 class _Entry:
     """A problem on its way: its least estimate, its proposals, and its best schedule so far."""
 
-    attempts: Attempts
-    count: int
-    price: float = math.inf
-    configs: Sequence[Config | None] = ()
-    screened: int = 0
+    def __init__(self, attempts: Attempts, count: int) -> None:
+        self.attempts, self.count = attempts, count
+        self.price = math.inf
+        self.configs: list[Config | None] = []
+        self.front = Front(attempts)
 
     def propose(self) -> None:
         """Raises: Infeasible where no tile fits."""
-        proposals = self.attempts.propose(self.count)
-        self.price = proposals[0][0] + self.attempts.extra
+        proposals = self.attempts.propose(max(self.count, PROPOSED))
         self.configs = [config for _, config in proposals]
+        for config in self.configs[:PROPOSED]:
+            if config is not None:
+                self.front.start(config)
+        outlined = self.front.least
+        self.price = outlined if outlined < math.inf else proposals[0][0] + self.attempts.extra
 
     @property
     def number(self) -> int:
         return self.attempts.number
 
     @property
-    def found(self) -> Found | None:
-        return self.attempts.best
-
-    @property
     def cycles(self) -> float:
-        return math.inf if self.found is None else self.found.cycles
+        return self.attempts.cycles
 
     def screen(self, far: float, row_budget: int) -> int:
         """Builds the first schedules, one only where that has more cycles than `far`; returns how
         many rows all have, few more than `row_budget`."""
-        rows = 0
-        for config in self.configs[:SCREENED]:
-            rows += self.attempts.measure(config)[1]
-            self.screened += 1
-            if self.cycles > far or rows > row_budget:
+        first = self.configs[0]
+        rows = self.attempts.measure(None)[1] if first is None else self.front.measure(first)
+        for _ in range(SCREENED - 1):
+            if rows > row_budget or not self.attempts.enough < self.cycles <= far:
                 break
+            if self.front.least == math.inf:
+                break
+            rows += self.front.step()
         return rows
 
     def improve(self, count: int, refine: int, row_budget: int) -> None:
-        """Builds more of the proposals, changes the best, whichever that is, and then those of the
-        further proposals that beat all others."""
-        known = [c for c in self.configs if c is not None]  # All, where there is something to vary.
-        rows = 0
-        for config in known[self.screened : BUILT]:
-            if rows > row_budget // 4:
-                break
-            rows += self.attempts.measure(config)[1]
-            self.screened += 1
+        """Measures what is near by the outline, then all of the first `count` proposals, and
+        changes those that beat all others."""
         enough = self.attempts.enough
-        improve(self.attempts, known[: self.screened], enough, refine, row_budget - rows)
-        record, rows = self.cycles, 0
-        for config in known[BUILT:count]:
-            if rows > row_budget // 2:
+        if self.cycles > enough:
+            self.front.sketch()
+        self.front.improve(enough, refine, row_budget)
+        rows = 0
+        for config in self.configs[:count]:
+            if rows > row_budget // 2 or config is None:
                 break
-            cycles, spent = self.attempts.measure(config)
-            rows += spent
-            if cycles < record:
-                record = cycles
-                improve(self.attempts, [config], enough, refine // 8, row_budget // 8)
+            record = self.cycles
+            rows += self.front.measure(config)
+            if self.cycles < record:
+                self.front.improve(enough, refine // 8, row_budget // 8)
 
 
 def rebuild(

@@ -8,13 +8,12 @@ a chunk, bursts and tokens are not.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from csp_embed.jit import njit
 from csp_embed.machine.costs import Costs
 from csp_embed.machine.reach import stored_memory
 from csp_embed.schedule.config import Config
@@ -26,11 +25,11 @@ LONG = 1_000_000  # steps or boxes of a schedule that is not followed
 
 
 class Outline:
-    """Of one problem. steps: its products. each: cycles of an epilogue per result. taken: elements
-    by memory that are not for operands and results."""
+    """Of one problem. each: cycles of an epilogue per result. taken: elements by memory that are
+    not for operands and results."""
 
     def __init__(
-        self, problem: Problem, costs: Costs, *, steps: int, each: float, taken: dict[str, int]
+        self, problem: Problem, costs: Costs, *, each: float, taken: dict[str, int]
     ) -> None:
         rhs = problem.rhs
         assert rhs is not None  # else there is nothing to decide
@@ -53,13 +52,16 @@ class Outline:
             dtype=np.int64,
         )
         self._maps = maps
+        layouts, tensors = problem.embedding.layouts, problem.embedding.operator.tensors
+        self._constant = [tensors[layouts[m.operand].tensor].constant for m in maps]
         self._out_dim = problem.out_dim
         size = [problem.isa.memory(m.memory).elem_bytes / costs.read_bytes for m in maps]
         out = problem.isa.memory(stored_memory(problem.isa, problem.dst.memory)).elem_bytes
         self._costs = np.array(
             [
                 *size, costs.dma_gap, costs.fetch, costs.instruction,
-                costs.step * steps / math.prod(problem.extents), costs.reset_step, each,
+                # Every round makes the products once more.
+                costs.step * problem.contractions, costs.reset_step, each,
                 1 + len(problem.epilogue) + sum(map(len, problem.rounds)), costs.store_cycles(out),
                 costs.burst_setup,
             ],
@@ -70,8 +72,11 @@ class Outline:
         """Without end where it does not fit, or is too long to be followed."""
         cut = [c for d in config.dst_order for c, at in self._out_dim.items() if at == d]
         rows = [
-            _rectangles(m, config.tile, order)
-            for m, order in zip(self._maps, (config.lhs_order, config.rhs_order), strict=True)
+            # A constant lies box by box, as it is loaded.
+            1 if constant else _rectangles(m, config.tile, order)
+            for m, constant, order in zip(
+                self._maps, self._constant, (config.lhs_order, config.rhs_order), strict=True
+            )
         ]
         return float(
             _follow(
@@ -201,24 +206,50 @@ def _ring(keys: Ints, boxes: int, fit: int, most: int) -> int:
         distinct += 1 - seen[k]
         seen[k] = 1
         before = k
-    useful = max(1, min(fit, distinct))
+    useful = max(1, min(fit, int(distinct)))
     if distinct > fit and not again:
         useful = min(useful, 3 if fit >= 3 and fit % 2 else 2)
     return max(1, min(useful, most))
 
 
 @njit(cache=True, error_model="numpy")
-def _elements(step: Ints, place: Ints, lo: Ints, hi: Ints) -> int:
-    """Of a box, clipped to the grid."""
-    total = 1
+def _box(step: Ints, place: Ints, lo: Ints, hi: Ints) -> Any:
+    """Elements of a box, clipped to the grid; the share of its points that lie inside; and
+    instructions of a nest for its sake: where the grid cuts off what one counter reaches by
+    another, its first and last values are nests apart."""
+    total = nests = 1
+    share = 1.0
     for d in range(step.shape[1]):
         a = b = place[0, d]
+        one = two = -1  # The movers, the longest first.
         for c in range(step.shape[0]):
             s = step[c, d]
             a += s * lo[c] if s > 0 else s * (hi[c] - 1)
             b += s * (hi[c] - 1) if s > 0 else s * lo[c]
-        total *= max(0, min(b + 1, place[1, d]) - max(a, 0))
-    return total
+            if s != 0 and hi[c] - lo[c] > 1:
+                if one < 0 or hi[c] - lo[c] > hi[one] - lo[one]:
+                    one, two = c, one
+                else:
+                    two = c
+        size = place[1, d]
+        total *= max(0, min(b + 1, size) - max(a, 0))
+        if total == 0:
+            return 0, 0.0, 1
+        if (a >= 0 and b < size) or one < 0:
+            continue
+        u, v = step[one, d], 0 if two < 0 else step[two, d]
+        first = a if u > 0 else a - u * (hi[one] - lo[one] - 1)
+        first -= 0 if v >= 0 else v * (hi[two] - lo[two] - 1)
+        rows = 1 if two < 0 else hi[two] - lo[two]
+        inside = 0
+        for m in range(rows):
+            for n in range(hi[one] - lo[one]):
+                inside += 0 <= first + v * m + u * n < size
+        share *= inside / (rows * (hi[one] - lo[one]))
+        if two >= 0:
+            cut = -(-max(0, -a) // abs(u)) - (-max(0, b + 1 - size) // abs(u))
+            nests *= min(hi[one] - lo[one], 1 + cut)
+    return total, share, nests
 
 
 @njit(cache=True, error_model="numpy")
@@ -263,6 +294,8 @@ def _follow(
     part = np.zeros((steps, counters), np.int64)
     lo, hi = np.empty(counters, np.int64), np.empty(counters, np.int64)
     size0, size1 = np.full(boxes[0], -1, np.int64), np.full(boxes[1], -1, np.int64)
+    nests0, nests1 = np.ones(boxes[0], np.int64), np.ones(boxes[1], np.int64)
+    share0, share1 = np.ones(boxes[0]), np.ones(boxes[1])
     n = 0
     for t in range(tiles):
         for k in range(chunks):
@@ -279,8 +312,8 @@ def _follow(
                 for c in range(counters):
                     lo[c] = bounds[begin[c] + part[n, c]]
                     hi[c] = bounds[begin[c] + part[n, c] + 1]
-                size0[a] = _elements(step[0], place[0], lo, hi)
-                size1[b] = _elements(step[1], place[1], lo, hi)
+                size0[a], share0[a], nests0[a] = _box(step[0], place[0], lo, hi)
+                size1[b], share1[b], nests1[b] = _box(step[1], place[1], lo, hi)
             keys[0, n], keys[1, n] = a, b
             n += 1
     # Shares of the memories, as `plan` gives them.
@@ -334,7 +367,8 @@ def _follow(
                     one, two = m, one
                 elif m > two:
                     two = m
-            words = max(1, points // (one * two))
+            nests = nests0[a] * nests1[b]
+            words = max(1, points // (one * two)) * nests
             name = name * 31 + size0[a] * 7 + size1[b] + 1
             h = name % 8192
             while known[h] != 0 and known[h] != name:
@@ -348,7 +382,8 @@ def _follow(
                 batch += words
                 compute += words * 0.5
             compute = max(compute, got0[s0], got1[s1], issue)
-            compute += start * (1 + (words - 1) // longest) + points * product
+            compute += start * (nests + (words - 1) // longest)
+            compute += points * product * share0[a] * share1[b]
             read0[s0] = read1[s1] = compute
             n += 1
         # The epilogue in pieces.
@@ -359,14 +394,14 @@ def _follow(
                 length = m
                 break
         want = tail if t == tiles - 1 else max(2 * tail, 256) if t == tiles - 2 else 1024
-        rows = length if vectors <= want else max(1, round(want / (vectors / length)))
+        rows = length if vectors <= want else max(1, round(float(want / (vectors / length))))
         done = 0
         while done < length:
             m = min(rows, length - done)
             some = vectors * m / length
             issue += fetch * n_epilogue
             compute = max(compute, issue) + start * (n_epilogue - 1) + some * each
-            write = max(write, compute) + gap + setup + some * store
+            write = max(write, compute) + start + setup + some * store
             done += m
         stored[slot] = write
     return write

@@ -42,7 +42,11 @@ def max_flow(instance: Instance, placement: Placement) -> Flow:
         net.add(a, b, int(capacity * scale))
     total = net.run(SOURCE, SINK)
     used = {pair: Fraction(f, scale) for pair, f in net.flows().items() if f}
-    through = {a[1]: f for (a, b), f in used.items() if a[0] == "in" and b[0] == "out"}
+    through = {
+        a[1]: f
+        for (a, b), f in used.items()
+        if isinstance(a, tuple) and a[0] == "in" and b[0] == "out"
+    }
     return Flow(Fraction(total, scale), through, used)
 
 

@@ -141,7 +141,8 @@ def _routed_rows(
         speeds = phases.prefill[kind][k], phases.decode[kind][k]
         use = sum(n / s for n, s in zip(passed[i], speeds, strict=True) if n)
         name = instance.types[kind].name
-        rows.append(Row(instance.machines[i], name, a, b - 1, *passed[i], use))
+        prompt, output = passed[i]
+        rows.append(Row(instance.machines[i], name, a, b - 1, prompt, output, use))
     return rows
 
 

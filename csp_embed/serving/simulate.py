@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from csp_embed.errors import InputError
+from csp_embed.jit import njit
 from csp_embed.serving.flow import SINK, SOURCE, Flow, max_flow
 from csp_embed.serving.instance import Floats, Instance, Ints, Placement, delays
 

@@ -167,7 +167,7 @@ class Stream:
         for y in range(g["y_pad_0"] + g["y_size"] + g["y_pad_1"]):
             for x in range(g["x_pad_0"] + g["x_size"] + g["x_pad_1"]):
                 y0, x0 = y - g["y_pad_0"], x - g["x_pad_0"]
-                cell = np.zeros(lanes, dtype=object)
+                cell = np.zeros(lanes or (1,), dtype=object)
                 inside = 0 <= y0 < g["y_size"] and 0 <= x0 < g["x_size"]
                 element = g["dram"] + y0 * g["x_stride"] + x0
                 if memory.name == self.isa.uop_memory:
@@ -178,7 +178,7 @@ class Stream:
                 elif inside:
                     flat = [self.lane(memory, element * memory.elem_bytes + k * size)
                             for k in range(math.prod(lanes))]  # fmt: skip
-                    cell = np.array([*flat, None], dtype=object)[:-1].reshape(lanes)
+                    cell = np.array([*flat, None], dtype=object)[:-1].reshape(lanes or (1,))
                 self.memory[name, at] = cell
                 at += 1
 
@@ -213,14 +213,19 @@ class Stream:
                                                          **dict.fromkeys(dst.dims)})}  # fmt: skip
         text = ["".join(dims[d] for d in self.isa.memory(o.memory).lanes) for o in (dst, lhs, rhs)]
         reset = self.part(n, instruction, "reset")
-        shape = self.isa.lane_shape(dst.memory)
+        # A single value is an array of one: NumPy takes tuples for arrays.
+        shape = self.isa.lane_shape(dst.memory) or (1,)
+        left, right = (self.isa.lane_shape(o.memory) for o in (lhs, rhs))
         for d, s, w in self._steps(n, instruction):
             if reset:
                 self.memory[dst.memory, d] = np.zeros(shape, dtype=object)
                 continue
-            product = np.einsum(f"{text[1]},{text[2]}->{text[0]}", self.memory[lhs.memory, s],
-                                self.memory[rhs.memory, w])  # fmt: skip
-            self.memory[dst.memory, d] = _sums(self.memory[dst.memory, d], product % P)
+            a = self.memory[lhs.memory, s].reshape(left)
+            b = self.memory[rhs.memory, w].reshape(right)
+            product = np.einsum(f"{text[1]},{text[2]}->{text[0]}", a, b)
+            self.memory[dst.memory, d] = _sums(
+                self.memory[dst.memory, d], np.reshape(product % P, shape)
+            )
 
     def _map(self, n, instruction):
         dst = instruction.operands[0]

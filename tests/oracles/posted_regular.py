@@ -4,7 +4,7 @@ Takes: Ground.  Leaves: sets of solution keys.
 
 In a frame (frames.py): one variable for the map's constant and one per digit, whose values are
 column vectors. A constraint for every number of leading digits: the places where the others are 0
-break no rule yet, and enough places are left for the points that are missing. (A covering's
+break no rule yet, and moving these places about can meet the points that are missing. (A covering's
 sub-box breaks no rule but 4, 5 and 10.)
 """
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -214,9 +215,17 @@ class _Maps:
                 if self.once[r] and homes[r].setdefault(element, lane) != lane:
                     return None
         every = (*old.codes, *codes)
-        if len(self.index) - len(points) > self.room - len(every):
+        if len(points) + self._still(every) < len(self.index):
             return None
         return _Part(every, frozenset(points), content, homes)
+
+    def _still(self, codes: tuple[int, ...]) -> int:
+        """Most points that the digits to come can meet: they repeat these places, each time moved
+        by another vector, for no point stands twice."""
+        moved = Counter(point - code for point in self.index for code in codes)
+        del moved[0]
+        times = self.room // len(codes) - 1
+        return sum(met for _, met in moved.most_common(times))
 
     def table(self, const: Place, columns: Sequence[Place]) -> list[Place]:
         """Place of each point; empty where a digit is not used to its end."""

@@ -17,6 +17,13 @@ def test_optimum_bound_and_status(seed: int) -> None:
     assert list(faults(seed)) == []
 
 
+@pytest.mark.parametrize("seed", [1307, 1399, 1578, 1758])
+def test_times_that_no_float_tells_apart(seed: int) -> None:
+    """1399: what does not fit into a fast memory, as a difference of large sums. The others: floats
+    meet a bound that exact numbers do not, and the search must go on."""
+    assert list(faults(seed)) == []
+
+
 @pytest.mark.parametrize("seed", [35547, 35548, 35549, 35550])
 def test_half_duplex_link_with_costs_of_many_digits(seed: int) -> None:
     """35547: OR-tools 9.15 proves a period of 7.849 unless part of its presolve is off."""

@@ -81,7 +81,7 @@ class Weights:
 
     def host(self, role: str, commuted: bool) -> int:
         """Host bytes per element of an instruction operand."""
-        other = {Role.LHS: Role.RHS, Role.RHS: Role.LHS}
+        other: dict[str, str] = {Role.LHS: Role.RHS, Role.RHS: Role.LHS}
         played = other.get(role, role) if commuted else role
         return self.packed[role] if self.run_time.get(played, self.run_time[role]) else 0
 

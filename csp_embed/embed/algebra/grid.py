@@ -128,7 +128,8 @@ def _levels(n: int, row: Row, trips: Mapping[str, int], extents: Mapping[str, in
     if not gaps:
         raise refused
     low, high = row.reach(extents)
-    rest, axes = dict(row.counters), []
+    rest = dict(row.counters)
+    axes: list[Axis] = []
     for (unit, size), above in zip(gaps, [*(r for r, _ in gaps[1:]), radix], strict=True):
         step = {name: _small(c, unit, above, size) for name, c in rest.items()}
         if any((rest[name] - s * unit) % above for name, s in step.items()):

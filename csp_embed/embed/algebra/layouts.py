@@ -30,7 +30,8 @@ def derive_layouts(
     """
     roles = accesses(op, commuted)
     checked = range_checks(op, unit, lanes, roles)
-    layouts, counts = {}, {}
+    layouts: dict[str, Layout] = {}
+    counts: dict[str, Occupancy] = {}
     for role, access in roles.items():
         layouts[role], counts[role] = _layout(
             op, unit, lanes, role, access, mode, checked.get(role, ())
@@ -159,14 +160,16 @@ def seen_by(
     """Coordinates in digits that an operand with `dims` has, the equal pairs it has both of, and
     the digits that are partners (they select, but move nothing)."""
     dim_of = {d.name: d.dim for d in lanes.digits}
-    swap, both, partners = {}, [], set()
+    swap: dict[str, str] = {}
+    both: list[tuple[str, str]] = []
+    partners: set[str] = set()
     for first, second in lanes.equal:
         if dim_of[first] in dims and dim_of[second] in dims:
             both.append((first, second))
             partners.add(second)
         elif dim_of[first] not in dims and dim_of[second] in dims:
             swap[first] = second
-    out = []
+    out: list[Coordinate] = []
     for c in lanes.coordinates:
         digits = {swap.get(name, name): coef for name, coef in c.digits.items()}
         out.append(Coordinate(c.axes, c.extent, c.const, digits, c.counters))
@@ -182,7 +185,7 @@ def _agree(role: str, rows: Sequence[Row], dim_of: Mapping[str, str], dims: Sequ
 
 
 def range_checks(
-    op: Operator, unit: Unit, lanes: Map, roles: Mapping[str, Access]
+    op: Operator, unit: Unit, lanes: Map, roles: Mapping[Role, Access]
 ) -> dict[str, list[str]]:
     """Role -> first axes of the coordinates whose range it must watch (rules 4 and 6)."""
     dim_of = {d.name: d.dim for d in lanes.digits}

@@ -88,7 +88,8 @@ class _Window:
     def of(layout: Layout, embedding: Embedding) -> _Window:
         extent = {d.name: d.extent for d in embedding.digits}
         tensor = embedding.operator.tensors[layout.tensor].shape
-        lows, shape = [], []
+        lows: list[int] = []
+        shape: list[int] = []
         for t, size in enumerate(tensor):
             parts = list(zip(layout.grid_coef[t], layout.grid, strict=True))
             parts += [(c, extent[d]) for d, c in layout.digit_coef[t].items()]
@@ -123,10 +124,12 @@ def _views(
     lane_dims = isa.memory(layout.memory).lanes
     strides = dict(zip(lane_dims, packed.strides[len(layout.grid) :], strict=True))
     fixed_of = _fixed(layout, digits)
-    held = {d for values in fixed_of for d in values[0]} if fixed_of else set()
+    held = {d for values in fixed_of for d in values[0]}
     free = [d for d in digits if d.name not in held and d.name not in partner]
     for fixed, slices, offset in fixed_of:
-        shape, here, there = [], [], []
+        shape: list[int] = []
+        here: list[int] = []
+        there: list[int] = []
         start_here, start_there = 0, 0
         for d, g in enumerate(layout.grid):
             coef = [row[d] for row in layout.grid_coef]

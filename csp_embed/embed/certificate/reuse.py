@@ -83,7 +83,7 @@ def bound(problem: EmbedProblem) -> float:
     accumulator element, every element that is read a lane of some packed one.
     """
     op, unit, w = problem.op, problem.unit, problem.weights
-    least_of = []
+    least_of: list[float] = []
     for commuted in problem.commutations:
         roles = accesses(op, commuted)
         limits = [limit for r, a in roles.items() if r != Role.DST for limit in _limits(op, a)]
@@ -164,7 +164,7 @@ def _carry_of(c: Coordinate, parts: Mapping[str, Part], embedding: Embedding) ->
     for name in at[Place.DIAGONAL]:
         partner = dict(embedding.equal)[name]
         diagonal = (parts[name].dim, parts[partner].dim, extent[name])
-    skews = []
+    skews: list[tuple[str, str, Fraction]] = []
     for name, coef in moves.items():
         part = parts[name]
         if part.axes != c.axes:  # a digit that another coordinate owns
@@ -239,7 +239,7 @@ def _fitted(carry: Carry, extent: int, before: int, free: dict[str, int]) -> Car
 def _respanned(carries: Sequence[Carry], op: Operator) -> list[Carry]:
     """Skews only along digits that are still there, and no wider than the window."""
     by_axis = {c.axes[0]: c for c in carries}
-    out = []
+    out: list[Carry] = []
     for c in carries:
         skew = tuple(s for s in c.skew if any(d == s[1] for d, _ in by_axis[s[0]].inner))
         if c.skew:

@@ -111,7 +111,7 @@ def _loose(rules: Rules, n: int, block: Sequence[str]) -> Iterator[Candidate]:
     if math.prod(len(w) for w in ways) > _MOST_LOOSE:
         ways = [w[:3] for w in ways]
     for picked in itertools.product(*ways):
-        broken = frozenset().union(*(b for _, b in picked))
+        broken = frozenset[str]().union(*(b for _, b in picked))
         if broken:
             carries = tuple(c for c, _ in picked)
             yield Option(n, rules.commuted, carries, lanes_of(carries), 1, {}, frozenset(),
@@ -119,7 +119,7 @@ def _loose(rules: Rules, n: int, block: Sequence[str]) -> Iterator[Candidate]:
 
 
 def _broken(rules: Rules, axis: str, dim: str) -> frozenset[str]:
-    out = set()
+    out: set[str] = set()
     if (axis in rules.reduced) != (dim in rules.unit.reduced):
         out.add("one home per output")
     if rules.moved[axis] & set(rules.unit.lacking(dim)) - {Role.DST}:

@@ -71,9 +71,9 @@ def pareto(problem: EmbedProblem) -> Front:
     table = criteria(space, swept)
     order = np.lexsort(table.T[::-1])
     kept = order[front(table[order])]
-    members = []
+    members: list[Member] = []
     for n in kept:
-        embedding = build(problem, problem.decisions(swept.answers[n]))
+        embedding = build(problem, problem.decisions(swept.answers[int(n)]))
         proof = {"status": "OPTIMAL" if swept.complete else "FEASIBLE", "rank": 0,
                  "objective_cycles": embedding.cost["objective"], "bound_cycles": 0.0,
                  "families": ["sweep"], "options": len(space.entries)}  # fmt: skip
@@ -86,8 +86,8 @@ def criteria(space: Space, swept: Swept) -> Floats:
     """[answer, criterion]."""
     isa, unit, w = space.problem.isa, space.problem.unit, space.problem.weights
     column = dict(zip(swept.columns, swept.values.T, strict=True))
-    *spent, _ = parts(w, column["steps"], column, False)
-    cycles = objective(*spent, 0, slowest=elementwise) / UNIT
+    compute, read, write, _ = parts(w, column["steps"], column, False)
+    cycles = objective(compute, read, write, 0, slowest=elementwise) / UNIT
     commuted = np.array([picked[0].commuted for picked in swept.answers])
     zero = np.zeros(len(cycles))
     out = dict.fromkeys(CRITERIA, zero) | {"cycles": cycles}

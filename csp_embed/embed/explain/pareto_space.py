@@ -98,11 +98,11 @@ def _fused(rules: Rules, n: int, mode: str, pins: Pins) -> Iterator[Entry]:
             yield Entry(option, {r: _repeats(rules, carry, r) for r in _factors(rules)})
 
 
-def _factors(rules: Rules) -> list[str]:
+def _factors(rules: Rules) -> list[Role]:
     return [r for r in rules.roles if r != Role.DST]
 
 
-def _repeats(rules: Rules, carry: Carry | None, role: str) -> int:
+def _repeats(rules: Rules, carry: Carry | None, role: Role) -> int:
     """Lanes that hold one element again: fused axes that the operand does not read."""
     if carry is None:
         return 1
@@ -125,7 +125,7 @@ def _filled(
     checks = range_checks(op, unit, lanes, rules.roles)
     away = [Coordinate((a, ""), 0, 0, {}, {}) for a in given]
     first = block[0] == next(iter(op.axes))
-    out = {}
+    out: dict[str, int] = {}
     for role in _factors(rules):
         access = rules.roles[role]
         own = [
@@ -174,7 +174,7 @@ def sweep(space: Space, *, kinds: bool = False, most: int = MOST) -> Swept:
     complete = True
     groups = {(e.option.commuted, e.option.given) for e in space.entries if e.option.block == count}
     for commuted, given in sorted(groups, key=lambda g: (g[0], tuple(sorted(g[1])))):
-        parts = []
+        parts: list[_Part] = []
         for block in range(count + 1):
             axes = given if block == count else given & set(space.problem.blocks[block])
             rows = [
@@ -194,7 +194,7 @@ def sweep(space: Space, *, kinds: bool = False, most: int = MOST) -> Swept:
             joined, whole = _join(joined, _needed(part, signs), size, signs, most, last)
             complete &= whole
         for row in joined.picks:
-            options = [space.entries[n].option for n in row]
+            options = [space.entries[int(n)].option for n in row]
             answers.append(tuple(sorted(options, key=lambda o: o.block)))
         values.append(joined.values)
     table = np.concatenate(values) if values else np.zeros((0, len(columns)))
@@ -202,7 +202,7 @@ def sweep(space: Space, *, kinds: bool = False, most: int = MOST) -> Swept:
 
 
 def _first(
-    space: Space, rows: list[int], roles: list[str], filled: list[str], kinds: bool
+    space: Space, rows: list[int], roles: list[str], filled: list[Role], kinds: bool
 ) -> _Part:
     dims = list(space.problem.unit.size)
     entries = [space.entries[n] for n in rows]
@@ -234,7 +234,7 @@ def _signs(space: Space, commuted: bool, columns: Sequence[str]) -> list[tuple[i
     """(column, 1 or -1) that must be nowhere worse."""
     op = space.problem.op
     played = accesses(op, commuted)
-    out = []
+    out: list[tuple[int, int]] = []
     filled = {_filled_column(r): r for r in FACTORS}
     for n, name in enumerate(columns):
         if name not in filled:

@@ -47,7 +47,7 @@ def by_kind(problem: EmbedProblem) -> list[Embedding]:
 
 def because(chosen: Embedding, other: Embedding) -> str:
     """What an alternative costs more, in words: the greatest factors first."""
-    words = []
+    words: list[tuple[float, str]] = []
     for name, label in (
         ("compute_cycles", "compute"), ("read_cycles", "reading"), ("write_cycles", "writing"),
         ("host_bytes", "host bytes"),
@@ -68,7 +68,7 @@ class Explanation:
     of all answers found none either."""
 
     conflict: tuple[str, ...]
-    reasons: Mapping[str, str] = field(default_factory=dict)
+    reasons: Mapping[str, str] = field(default_factory=dict[str, str])
     relaxations: tuple[str, ...] = ()
     proved: bool = True
 
@@ -123,7 +123,7 @@ def _answered(problem: EmbedProblem) -> bool:
 
 def _kinds(op: Operator, isa: Isa, texts: Sequence[str]) -> tuple[str, ...]:
     """Epilogue steps whose absence would help."""
-    out = []
+    out: list[str] = []
     for n, step in enumerate(op.epilogue):
         rest = replace(op, epilogue=op.epilogue[:n] + op.epilogue[n + 1 :])
         try:

@@ -18,6 +18,7 @@ import numpy as np
 
 from csp_embed.embed.ground.numerations import STEP, Frame
 from csp_embed.ir.ground import Ground, Ints
+from csp_embed.ir.operator import Role
 
 MOST_ATTEMPTS = 300
 
@@ -35,7 +36,7 @@ class _Known:
     slots: list[Ints]
     point: Ints
     content: list[Ints]
-    homes: dict[str, Ints]
+    homes: dict[Role, Ints]
 
 
 def fill(ground: Ground, frame: Frame, most: int = MOST_ATTEMPTS) -> tuple[Ints | None, int]:
@@ -49,7 +50,7 @@ class _Filling:
         self.ground, self.frame, self.left = ground, frame, most
         axes = ground.op.axes
         self.extents = np.array([math.prod(axes[a] for a in c) for c in frame.coordinates])
-        grid = np.indices(self.extents).reshape(len(self.extents), -1)
+        grid = np.indices(tuple(self.extents)).reshape(len(self.extents), -1)
         self.domain = grid.T.astype(np.int64)
         self.effective = np.full(len(self.domain), -1)
         flat = self._number(np.stack([self._flat(c) for c in frame.coordinates], axis=1))
@@ -81,7 +82,7 @@ class _Filling:
 
     def _kernel(self, digit: int) -> Ints:
         """Rows that the digit's column must turn to 0: indices of operands that do not see it."""
-        rows = []
+        rows: list[list[int]] = []
         dims = self._dims(digit)
         for role, access in self.ground.accesses.items():
             if dims & {STEP, *self.ground.dims[role]}:
@@ -104,7 +105,7 @@ class _Filling:
             slots=[np.zeros(1, np.int64) for _ in ground.dims],
             point=np.full(len(self.domain), -1),
             content=[np.full(self.steps * ground.lane_count(r), -1) for r in ground.dims],
-            homes={r: np.full(ground.counts[r], -1) for r in ["dst", *sorted(ground.strict)]},
+            homes={r: np.full(ground.counts[r], -1) for r in [Role.DST, *sorted(ground.strict)]},
         )
         if self.room < len(self.domain):
             return None
@@ -118,7 +119,7 @@ class _Filling:
         if not np.any(known.point[self.flat] < 0):
             return known
         goal = self.domain[np.flatnonzero(known.point < 0)[0]]
-        options = []
+        options: list[tuple[float, bool, int, int, _Known]] = []
         for n in self._kinds(digits):
             for column in self._columns(known, goal, n):
                 self.left -= 1
@@ -138,7 +139,7 @@ class _Filling:
 
     def _kinds(self, digits: Sequence[int]) -> Iterator[int]:
         """One of each set of digits that may be exchanged."""
-        seen = set()
+        seen: set[tuple[object, ...]] = set()
         for n in digits:
             kind = (self.frame.digits[n].extent, *sorted(self._dims(n)))
             if kind not in seen:
@@ -164,7 +165,7 @@ class _Filling:
                 step += d.radix
             else:
                 lanes[list(ground.sizes).index(d.dim)] += d.radix
-        slots = []
+        slots: list[Ints] = []
         for r, old in zip(ground.dims, known.slots, strict=True):
             by = step * ground.lane_count(r) + ground.lane_of(r, lanes.tolist())
             slots.append((old + values[:, None] * by).ravel())
@@ -192,7 +193,8 @@ class _Filling:
             return None
         real = self.effective[met] >= 0
         hit, met = hit[real], self.effective[met[real]]
-        content, homes = [], {}
+        content: list[Ints] = []
+        homes: dict[Role, Ints] = {}
         for role, before, slot in zip(ground.dims, known.content, slots, strict=True):
             elements = ground.elements[role][met]
             after = _written(before, slot[hit], elements)

@@ -16,6 +16,7 @@ from csp_embed.embed.ground.points import Key, key
 from csp_embed.embed.ground.symmetry import Map, movers
 from csp_embed.embed.ground.variables import Vars, read_places
 from csp_embed.ir.ground import Ground, Ints
+from csp_embed.ir.operator import Role
 from csp_embed.judge.covering import covering_of, judge
 from csp_embed.solver.enumerate import all_solutions
 from csp_embed.solver.params import Params
@@ -78,7 +79,7 @@ def _gather(
         raw, branches = raw + len(found.values), branches + found.branches
         if found.status == UNKNOWN:
             status = UNKNOWN
-        places: dict[tuple[int, ...], dict[str, list[int]]] = {}
+        places: dict[tuple[int, ...], dict[Role, list[int]]] = {}
         for values in found.values:
             rest = iter(values)
             placed, *elements, numbers = [tuple(itertools.islice(rest, len(p))) for p in parts]

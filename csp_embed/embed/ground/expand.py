@@ -28,9 +28,9 @@ def lifted_embeddings(ground: Ground, isa: Isa, mode: str = "relaxed") -> Iterat
     blocks = [list(block_options(rules, block)) for block in problem.blocks]
     order = {a: n for n, a in enumerate(op.axes)}
     for fused in fused_options(rules):
-        given = set(fused.axes) if fused else set()
+        given = set(fused.axes) if fused else set[str]()
         for picked in itertools.product(*blocks):
-            if set().union(*(away for _, away in picked)) != given:
+            if set[str]().union(*(away for _, away in picked)) != given:
                 continue
             carries = [c for own, _ in picked for c in own] + ([fused] if fused else [])
             used = lanes_of(carries)
@@ -62,7 +62,7 @@ def expanded(ground: Ground, embedding: Embedding) -> Ints:
         name = {m.name: v for m, v in zip(moves, values, strict=True)}
         if any(name[a] != name[b] for a, b in embedding.equal):
             continue
-        point = {}
+        point: dict[str, int] = {}
         for c in embedding.coordinates:
             flat = c.const + sum(k * name[n] for n, k in (*c.digits.items(), *c.counters.items()))
             if not 0 <= flat < c.extent:

@@ -67,7 +67,8 @@ def box_of(ground: Ground, frame: Frame) -> Box:
     """The places that the frame names; off-diagonal ones are left out."""
     dims = [STEP, *ground.sizes]
     sizes = {d: math.prod(x.extent for x in frame.digits if x.dim == d) for d in dims}
-    places, values = [], []
+    places: list[tuple[int, tuple[int, ...]]] = []
+    values: list[tuple[int, ...]] = []
     for v in itertools.product(*(range(d.extent) for d in frame.digits)):
         if any(v[a] != v[b] for a, b in frame.equal):
             continue
@@ -145,7 +146,7 @@ def _pairings(digits: Sequence[Digit]) -> Iterator[tuple[tuple[int, int], ...]]:
     """Sets of disjoint pairs of lane digits of equal extent in different dimensions; of several
     that differ by exchanging equal digits of a dimension, the first."""
     lanes = [n for n, d in enumerate(digits) if d.dim != STEP]
-    seen = set()
+    seen: set[tuple[tuple[str, str, int], ...]] = set()
     pairs = [
         (a, b)
         for a, b in itertools.combinations(lanes, 2)

@@ -19,7 +19,7 @@ import numpy as np
 
 from csp_embed.ir.dfg import dataflow
 from csp_embed.ir.ground import Ground, Ints
-from csp_embed.ir.operator import Operator
+from csp_embed.ir.operator import Operator, Role
 from csp_embed.machine.spec import Isa
 
 Key = tuple[bool, tuple[tuple[int, ...], ...]]
@@ -44,17 +44,19 @@ def pose_ground(
     wanted = "contract" if op.kind == "contract" else "map"
     found = isa.instruction(instruction) if instruction else isa.of_kind(wanted)
     flow = dataflow(op).expand()
-    reads = {"lhs": op.lhs} if op.rhs is None else {"lhs": op.lhs, "rhs": op.rhs}
-    flats = dict(flow.reads)
+    reads = {Role.LHS: op.lhs} if op.rhs is None else {Role.LHS: op.lhs, Role.RHS: op.rhs}
+    flats = {Role(r): flat for r, flat in flow.reads.items()}
     if commuted and op.rhs is not None:
-        reads = {"lhs": op.rhs, "rhs": op.lhs}
-        flats = {"lhs": flats["rhs"], "rhs": flats["lhs"]}
-    accesses = {"dst": op.out, **reads}
-    flats = {"dst": flow.write, **{r: flats[r] for r in reads}}
+        reads = {Role.LHS: op.rhs, Role.RHS: op.lhs}
+        flats = {Role.LHS: flats[Role.RHS], Role.RHS: flats[Role.LHS]}
+    accesses = {Role.DST: op.out, **reads}
+    flats = {Role.DST: flow.write, **{r: flats[r] for r in reads}}
     good = np.logical_and.reduce([f >= 0 for f in flats.values()])
-    dims = {o.role: tuple(o.dims) for o in found.operands if o.role in accesses}
+    dims = {Role(o.role): tuple(o.dims) for o in found.operands if o.role in accesses}
     used = [d for d in isa.dims if any(d in v for v in dims.values())]
-    run_time = {r for r, a in accesses.items() if r != "dst" and not op.tensors[a.tensor].constant}
+    run_time = {
+        r for r, a in accesses.items() if r != Role.DST and not op.tensors[a.tensor].constant
+    }
     functions = {m.function for m in found.ops}
     return Ground(
         op=op,
@@ -80,9 +82,12 @@ def key(ground: Ground, at: Ints) -> Key:
 
     Steps and lanes are renamed in the order in which the points meet them; ordered steps are not.
     """
-    columns = at.T.tolist()
+    columns: list[list[int]] = at.T.tolist()
     kept = 1 if ground.ordered else 0
-    return ground.commuted, tuple(map(tuple, columns[:kept])) + tuple(map(_renamed, columns[kept:]))
+    return ground.commuted, (
+        *(tuple(c) for c in columns[:kept]),
+        *map(_renamed, columns[kept:]),
+    )
 
 
 def _renamed(column: Sequence[int]) -> tuple[int, ...]:

@@ -27,7 +27,7 @@ def _covers(addresses: frozenset[int], rectangles: int) -> bool:
 
 def _from(first: int, addresses: frozenset[int]) -> set[frozenset[int]]:
     """All rectangles within `addresses` whose least address is `first`."""
-    out = set()
+    out: set[frozenset[int]] = set()
     width = 1
     while first + width - 1 in addresses:
         row = range(first, first + width)

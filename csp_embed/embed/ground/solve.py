@@ -203,7 +203,7 @@ def _irregular(
 ) -> tuple[_Best | None, int, bool]:
     """The same over all coverings, step by step downwards."""
     best: _Best | None = None
-    reached = []
+    reached: list[int] = []
     for ground, bound in zip(grounds, bounds, strict=True):
         while bound <= limit and limit * ground.lanes <= MOST_PLACES:
             posed = replace(ground, steps=limit)

@@ -92,7 +92,7 @@ def copies(ground: Ground, one: Map) -> set[Map]:
         if _shifted(one.const, one.columns, values) in effective:
             for seen, v in zip(used, values, strict=True):
                 seen.add(v)
-    out = set()
+    out: set[Map] = set()
     for flips in itertools.product((False, True), repeat=len(moving)):
         if any((0 if f else e) not in s for f, e, s in zip(flips, ends, used, strict=True)):
             continue
@@ -118,7 +118,7 @@ def _shifted(
 def _order_by_least_point(vars: Vars) -> None:
     axes, model = vars.ground.op.axes, vars.model
     total = math.prod(axes.values())
-    number = []
+    number: list[Any] = []
     for g, placed in enumerate(vars.placed):
         n = model.new_int_var(0, total, f"number{g}")
         flat: Any = 0
@@ -128,13 +128,13 @@ def _order_by_least_point(vars: Vars) -> None:
         model.add(n == total).only_enforce_if(~placed)
         number.append(n)
     held = list(zip(number, vars.places, strict=True))
-    groups = []
+    groups: list[list[list[Any]]] = []
     if not vars.ground.ordered:
         groups.append([[n for n, p in held if p[0] == t] for t in range(vars.box.steps)])
     for d, size in enumerate(vars.box.sizes.values()):
         groups.append([[n for n, p in held if p[1][d] == k] for k in range(size)])
     for members in groups:
-        least = []
+        least: list[Any] = []
         for numbers in members:
             least.append(model.new_int_var(0, total, "least"))
             model.add_min_equality(least[-1], numbers)
@@ -157,7 +157,7 @@ def _order_corners(vars: Vars, frame: Frame) -> None:
     """Flipping any set of digits whose far corner lies in the domain must not lower the origin."""
     model, axes = vars.model, vars.ground.op.axes
     extents = [math.prod(axes[a] for a in names) for names in frame.coordinates]
-    moving = [n for n, d in enumerate(frame.digits) if n not in {b for _, b in frame.equal}]
+    moving = [n for n in range(len(frame.digits)) if n not in {b for _, b in frame.equal}]
     for n in moving:
         if vars.ground.ordered and frame.digits[n].dim == STEP:
             continue

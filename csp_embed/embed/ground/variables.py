@@ -16,6 +16,7 @@ import numpy as np
 
 from csp_embed.embed.ground.numerations import Box
 from csp_embed.ir.ground import Ground, Ints
+from csp_embed.ir.operator import Role
 
 
 @dataclass
@@ -34,11 +35,11 @@ class Vars:
     placed: list[Any]
     value: list[list[Any]]
     explain: bool = False
-    gates: dict[str, Any] = field(default_factory=dict)
-    columns: list[list[Any]] = field(default_factory=list)
-    const: list[Any] = field(default_factory=list)
-    home: dict[str, list[Any]] = field(default_factory=dict)
-    element: dict[str, list[Any]] = field(default_factory=dict)
+    gates: dict[str, Any] = field(default_factory=dict[str, Any])
+    columns: list[list[Any]] = field(default_factory=list[list[Any]])
+    const: list[Any] = field(default_factory=list[Any])
+    home: dict[Role, list[Any]] = field(default_factory=dict[Role, list[Any]])
+    element: dict[Role, list[Any]] = field(default_factory=dict[Role, list[Any]])
 
     def gate(self, family: str) -> list[Any]:
         """The literals under which a family's constraints hold: none, or its assumption."""
@@ -58,7 +59,7 @@ class Vars:
         """Axis name -> its value at a place."""
         return dict(zip(self.ground.op.axes, self.value[place], strict=True))
 
-    def touched(self, role: str, place: int) -> Any:
+    def touched(self, role: Role, place: int) -> Any:
         """Flat tensor element that an operand's access names at a place (linear)."""
         access, at = self.ground.accesses[role], self.axis_values(place)
         shape = self.ground.op.tensors[access.tensor].shape
@@ -67,7 +68,7 @@ class Vars:
             out = out * size + ix.const + sum(c * at[a] for a, c in ix.terms)
         return out
 
-    def lane(self, role: str, place: int) -> int:
+    def lane(self, role: Role, place: int) -> int:
         """Lane of the operand's memory element at a place (in the box's numeration)."""
         out = 0
         for (dim, size), lane in zip(self.box.sizes.items(), self.places[place][1], strict=True):
@@ -75,7 +76,7 @@ class Vars:
                 out = out * size + lane
         return out
 
-    def lane_count(self, role: str) -> int:
+    def lane_count(self, role: Role) -> int:
         """Lanes of an operand's memory element in the box."""
         return math.prod(n for d, n in self.box.sizes.items() if d in self.ground.dims[role])
 
@@ -83,7 +84,8 @@ class Vars:
 def make(model: Any, ground: Ground, box: Box, explain: bool = False) -> Vars:
     """Variables of all places; a placed one is an effective operator point."""
     axes = list(ground.op.axes.items())
-    placed, value = [], []
+    placed: list[Any] = []
+    value: list[list[Any]] = []
     for n in range(len(box.places)):
         placed.append(model.new_bool_var(f"placed{n}"))
         value.append([model.new_int_var(0, e - 1, f"{a}{n}") for a, e in axes])
@@ -100,7 +102,7 @@ def make(model: Any, ground: Ground, box: Box, explain: bool = False) -> Vars:
 
 def overhangs(ground: Ground) -> list[tuple[int, int, tuple[tuple[str, int], ...], int]]:
     """Tensor indices that can leave their tensor: (least, greatest legal, terms, constant)."""
-    out = []
+    out: list[tuple[int, int, tuple[tuple[str, int], ...], int]] = []
     for access in ground.accesses.values():
         shape = ground.op.tensors[access.tensor].shape
         for ix, size in zip(access.index, shape, strict=True):

@@ -70,7 +70,7 @@ def _descend(
 ) -> tuple[tuple[Option, ...], int] | None:
     problem, w = space.problem, space.problem.weights
     count = len(problem.blocks)
-    tables = []
+    tables: list[_Table] = []
     roles = list(space.options[0].elements)
     for block in range(count + 1):
         axes = given if block == count else given & set(problem.blocks[block])

@@ -55,9 +55,11 @@ def nearby(space: Candidates, limit: int) -> Nearby:
     complete = True
     fusions = [o for o in options if o.block == count]
     for commuted, given in sorted({(o.commuted, tuple(sorted(o.given))) for o in fusions}):
-        blocks = []
+        blocks: list[list[Option]] = []
         for block in range(count + 1):
-            axes = set(given) if block == count else set(given) & set(problem.blocks[block])
+            axes = frozenset(given)
+            if block != count:
+                axes &= set(problem.blocks[block])
             blocks.append([o for o in options if (o.block, o.commuted) == (block, commuted)
                            and o.given == axes])  # fmt: skip
         if all(blocks):
@@ -79,7 +81,7 @@ def _group(
     for n, role in enumerate(roles):
         own = problem.unit.dims_of(role)
         over[n + 1] = [d in own for d in dims]
-    tables = []
+    tables: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []
     for options in blocks:
         values = [[o.steps, *(o.elements[r] for r in roles)] for o in options]
         lanes = [[o.lanes.get(d, 1) for d in dims] for o in options]
@@ -116,7 +118,7 @@ def _group(
     kinds = np.stack([s[joined.picks[:, n]] for n, s in enumerate(shapes)], axis=1)
     rank = np.argsort(score, kind="stable")
     _, first = np.unique(kinds[rank], axis=0, return_index=True)
-    out = []
+    out: list[tuple[float, tuple[Option, ...]]] = []
     for row in rank[np.sort(first)]:
         picked = [blocks[b][int(p)] for b, p in zip(order, joined.picks[row], strict=True)]
         out.append((float(score[row]), tuple(sorted(picked, key=lambda o: o.block))))

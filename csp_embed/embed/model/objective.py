@@ -52,7 +52,8 @@ def _factor(option: Option, what: str) -> int:
 
 def _product(model: Any, vars: Vars, problem: EmbedProblem, what: str, limit: int) -> Any:
     """The product over blocks of the picked options' factors, at most `limit`."""
-    constant, factors = 1, []
+    constant = 1
+    factors: list[tuple[int, int, Any]] = []
     for block in range(len(problem.blocks) + 1):
         pairs = [(v, _factor(o, what)) for v, o in vars.pairs if o.block == block]
         values = sorted({f for _, f in pairs})

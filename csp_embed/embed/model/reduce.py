@@ -31,9 +31,11 @@ def within(space: Candidates, limit: int) -> list[Option]:
     kept: set[int] = set()
     fusions = [o for o in space.options if o.block == count]
     for commuted, given in sorted({(o.commuted, tuple(sorted(o.given))) for o in fusions}):
-        blocks = []
+        blocks: list[list[Option]] = []
         for block in range(count + 1):
-            axes = set(given) if block == count else set(given) & set(problem.blocks[block])
+            axes = frozenset(given)
+            if block != count:
+                axes &= set(problem.blocks[block])
             blocks.append(
                 [
                     o
@@ -67,7 +69,7 @@ def _survivors(problem: EmbedProblem, blocks: Sequence[Sequence[Option]], limit:
         )
     out: set[int] = set()
     for n, options in enumerate(blocks):
-        low = {}
+        low: dict[str, NDArray[np.float64]] = {}
         for what, over in dims.items():
             others = math.prod(float(v[what].min()) for m, v in enumerate(waste) if m != n)
             low[what] = waste[n][what] * others / math.prod(size[d] for d in over)

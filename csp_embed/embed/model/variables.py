@@ -16,7 +16,7 @@ class Vars:
     pairs: list[tuple[Any, Option]]
     commuted: Any
     explain: bool = False
-    gates: dict[str, Any] = field(default_factory=dict)
+    gates: dict[str, Any] = field(default_factory=dict[str, Any])
 
     def gated(self, model: Any, family: str, constraint: Any) -> None:
         """Makes a constraint hold only under its family's literal, where explanations are asked."""

@@ -40,7 +40,7 @@ class LayoutPin:
 
     keep: Callable[[Option], bool]
     arrange: Callable[[Embedding], Embedding]
-    factors: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    factors: Mapping[str, frozenset[int]] = field(default_factory=dict[str, frozenset[int]])
     strict: bool = False
     why: str = ""
     pad: tuple[str, int] | None = None

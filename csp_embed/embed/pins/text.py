@@ -138,7 +138,7 @@ def _carries_exactly(op: Operator, dim: str, items: Sequence[_Item]) -> Keep:
             return False
         for carry in option.carries:
             lanes = on(carry, dim)
-            axes = set(carry.axes)
+            axes, axis = set(carry.axes), carry.axes[0]
             if len(carry.axes) > 1:
                 if not axes & wanted and lanes == 1:
                     continue
@@ -148,8 +148,8 @@ def _carries_exactly(op: Operator, dim: str, items: Sequence[_Item]) -> Keep:
                     return False
             elif (lanes > 1) != bool(axes & wanted):
                 return False
-            elif carry.axes[0] in single and single[carry.axes[0]] not in (0, lanes):
-                return lanes == 1 and op.axes[carry.axes[0]] == 1
+            elif axis in single and single[axis] not in (0, lanes):
+                return lanes == 1 and op.axes[axis] == 1
         return True
 
     return keep

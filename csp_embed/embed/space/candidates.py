@@ -22,7 +22,7 @@ class Candidates:
 
     problem: EmbedProblem
     options: tuple[Option, ...]
-    rejected: Mapping[str, list[str]] = field(default_factory=dict)
+    rejected: Mapping[str, list[str]] = field(default_factory=dict[str, list[str]])
 
 
 def candidates(problem: EmbedProblem) -> Candidates:

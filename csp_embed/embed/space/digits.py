@@ -113,10 +113,10 @@ class Map:
 
 @dataclass
 class _Builder:
-    digits: dict[str, tuple[str, int]] = field(default_factory=dict)
-    counters: list[Counter] = field(default_factory=list)
-    coordinates: list[Coordinate] = field(default_factory=list)
-    equal: list[tuple[str, str]] = field(default_factory=list)
+    digits: dict[str, tuple[str, int]] = field(default_factory=dict[str, tuple[str, int]])
+    counters: list[Counter] = field(default_factory=list[Counter])
+    coordinates: list[Coordinate] = field(default_factory=list[Coordinate])
+    equal: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
 
 
 def expand(op: Operator, decisions: Decisions) -> Map:
@@ -139,7 +139,7 @@ def _coordinate(op: Operator, carry: Carry, lanes: Mapping[str, Carry], build: _
     extent = math.prod(op.axes[a] for a in carry.axes)
     const, span = live(op, carry.axes[0]) if len(carry.axes) == 1 else (0, extent)
     moved, loops, scale = _place(carry, build)
-    skewed = {}
+    skewed: dict[str, int] = {}
     for axis, dim, multiplier in carry.skew:
         coef = int(inner_scale(lanes[axis])[dim] * multiplier)
         skewed[part_name(lanes[axis].name, dim)] = -coef
@@ -149,7 +149,7 @@ def _coordinate(op: Operator, carry: Carry, lanes: Mapping[str, Carry], build: _
     const, span = const - carry.early, span + carry.early
     outer = math.prod(e for _, e in carry.outer)
     trips = -(-span // (scale * outer))
-    counters = {}
+    counters: dict[str, int] = {}
     if trips > 1:
         reduced = carry.axes[0] in op.reduced_axes
         build.counters.append(Counter(name, trips, reduced))
@@ -212,7 +212,8 @@ def _place(carry: Carry, build: _Builder) -> tuple[dict[str, int], dict[str, int
 
 def inner_scale(carry: Carry) -> dict[str, int]:
     """Dimension -> coefficient of the carry's inner digit on it, innermost first."""
-    out, scale = {}, 1
+    scale = 1
+    out: dict[str, int] = {}
     for dim, extent in carry.inner:
         out[dim] = scale
         scale *= extent
@@ -222,8 +223,8 @@ def inner_scale(carry: Carry) -> dict[str, int]:
 def _radices(digits: Mapping[str, tuple[str, int]]) -> list[Digit]:
     """Mixed radix per dimension: the digit that was made last is the innermost."""
     used: dict[str, int] = {}
-    out = []
-    for name, (dim, extent) in reversed(digits.items()):
+    out: list[Digit] = []
+    for name, (dim, extent) in reversed(list(digits.items())):
         radix = used.get(dim, 1)
         out.append(Digit(name, dim, extent, radix))
         used[dim] = radix * extent

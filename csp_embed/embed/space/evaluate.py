@@ -44,7 +44,8 @@ def measure(
     checks = range_checks(op, unit, lanes, rules.roles)
     # Axes given to the fused coordinate take each of their values once.
     away = [Coordinate((a, ""), 0, 0, {}, {}) for a in given]
-    own, elements = set(block), {}
+    own = set(block)
+    elements: dict[str, int] = {}
     limits: list[Limit] = []
     for role, access in operands(rules).items():
         dims = unit.dims_of(role)
@@ -79,7 +80,7 @@ def measure_fused(rules: Rules, carry: Carry, mode: str) -> Measure:
         blocks of the given axes).
     """
     trips = -(-math.prod(rules.op.axes[a] for a in carry.axes) // carry.inner_lanes)
-    moved = set().union(*(rules.moved[a] for a in carry.axes))
+    moved = set[str]().union(*(rules.moved[a] for a in carry.axes))
     for role, access in rules.roles.items():
         cut = grid_mode(role, rules.op.tensors[access.tensor].constant, mode)
         if cut == STRICT and any(d in rules.unit.dims[role] for d, _ in carry.inner):

@@ -51,7 +51,8 @@ def useful_factors(extent: int, lanes: int) -> list[int]:
     >>> useful_factors(18, 16)
     [2, 3, 4, 5, 6, 9]
     """
-    out, seen = [], {extent}
+    seen = {extent}
+    out: list[int] = []
     for f in range(2, min(extent, lanes) + 1):
         steps = -(-extent // f)
         if steps not in seen:
@@ -138,7 +139,7 @@ class Rules:
         """Reduced axes that can absorb an inner counter of output axis `axis`, so that elements are
         blocks of the input that no step shifts, and the counter's extents: as many blocks as
         fill a summed dimension, alone or beside other digits."""
-        out = []
+        out: list[tuple[Skew, tuple[int, ...]]] = []
         for role, access in self.roles.items():
             for ix in access.index if role != Role.DST else ():
                 for s, c in ix.terms if ix.coef(axis) else ():
@@ -245,12 +246,12 @@ def _output(rules: Rules, axis: str, coupled: bool) -> Iterator[_Half]:
     if coupled:
         beats = [("skew", LOOP, f, s) for s, extents in rules.beats(axis) for f in extents]
         per_dim.append([("none", LOOP, 1, None), *beats])
-    seen = set()
-    for ways in itertools.product(*per_dim):
-        half = _half(axis, ways)
+    seen: set[_Half] = set()
+    for chosen in itertools.product(*per_dim):
+        half = _half(axis, chosen)
         if half is not None and half not in seen:
-            total = math.prod(w[2] for w in ways)
-            least = [w for w in ways if w[0] != "none"]
+            total = math.prod(w[2] for w in chosen)
+            least = [w for w in chosen if w[0] != "none"]
             if len(least) > 1 and total // min(w[2] for w in least) >= extent:
                 continue  # one digit alone would do
             seen.add(half)
@@ -292,7 +293,7 @@ def _reduced(
 def _shifts(rules: Rules, axis: str, first: int, factor: int) -> set[int]:
     """How much earlier than `first` the lanes must begin so that they meet whole blocks of a
     tensor's index: padding in front shifts a window against them."""
-    out = set()
+    out: set[int] = set()
     for role, access in rules.roles.items():
         for ix in access.index if role != Role.DST else ():
             if abs(ix.coef(axis)) == 1:

@@ -19,6 +19,8 @@ from csp_embed.machine.spec import Instruction, Isa
 NEUTRAL = {"max": ("min", -128), "min": ("max", 127)}
 """How pooling fills an accumulator with its neutral element: operation, immediate."""
 
+_ROLES = {role.value: role for role in Role}
+
 
 @dataclass(frozen=True)
 class Unit:
@@ -41,11 +43,11 @@ class Unit:
 
     def dims_of(self, operand: str) -> tuple[str, ...]:
         """Lane dimensions of an operand; what an epilogue adds has those of the result."""
-        return self.dims.get(operand, self.dims[Role.DST])
+        return self.dims.get(_ROLES.get(operand, Role.DST), self.dims[Role.DST])
 
     def memory_of(self, operand: str) -> str:
         """The memory that holds an operand; what an epilogue adds lies where the result does."""
-        return self.memory.get(operand, self.memory[Role.DST])
+        return self.memory.get(_ROLES.get(operand, Role.DST), self.memory[Role.DST])
 
     def lacking(self, dim: str) -> tuple[str, ...]:
         """Operands that a lane of `dim` does not select."""
@@ -119,8 +121,10 @@ def _map_functions(isa: Isa) -> set[str]:
 
 
 def _unit(instruction: Instruction, isa: Isa) -> Unit:
-    dims = {Role(o.role): tuple(o.dims) for o in instruction.operands}
-    memory = {Role(o.role): o.memory for o in instruction.operands}
+    dims: Mapping[Role, tuple[str, ...]] = {
+        Role(o.role): tuple(o.dims) for o in instruction.operands
+    }
+    memory: Mapping[Role, str] = {Role(o.role): o.memory for o in instruction.operands}
     used = [d for d in isa.dims if any(d in v for v in dims.values())]
     if instruction.kind == "map":
         dims = dict.fromkeys((Role.DST, Role.LHS), dims[Role.DST])

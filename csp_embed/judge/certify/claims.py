@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from csp_embed.errors import InputError
 from csp_embed.ir.operator import Operator
+from csp_embed.jit import njit
 from csp_embed.judge.certify.field import plus, times
 
 Ints = NDArray[np.int64]
@@ -45,7 +45,9 @@ class Claim:
     def end(self) -> int:
         return self.addr + int(((self.extents - 1) * self.strides).sum()) + self.item_bytes
 
-    def arguments(self, shape: Sequence[int]) -> tuple[Any, ...]:
+    def arguments(
+        self, shape: Sequence[int]
+    ) -> tuple[Ints, Ints, Ints, Ints, Any, Any, Any, Any, Ints, int]:
         """What `visit` takes."""
         first = np.cumsum([0, *(len(r) for r in self.radix)]).astype(np.int64)
         radix = np.array([n for r in self.radix for n in r], np.int64)

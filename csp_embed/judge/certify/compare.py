@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from csp_embed.ir.operator import Operator, Step
+from csp_embed.jit import njit
 from csp_embed.judge.certify.dram import Result
 from csp_embed.judge.certify.epilogue import HIGH, LOW, Expr, decide
 from csp_embed.judge.certify.field import Values, add, mul, number, plus, times
@@ -175,8 +175,8 @@ class Comparison:
     def _different(self, reader: Reader, known: int, places: NDArray[np.int64]) -> str:
         """Which element's sum is not the formula's: the first that differs from the nearest."""
         new = reader.known[known]
-        same = [o.shape == new.shape and _rows(o, new) for o in reader.known[:known]]
-        best = max((s for s in same if s is not False), key=lambda s: s.sum(), default=None)
+        same = [_rows(o, new) for o in reader.known[:known] if o.shape == new.shape]
+        best = max(same, key=lambda s: int(s.sum()), default=None)
         count = len(places) if best is None else int((~best).sum())
         first = 0 if best is None or best.all() else int(np.flatnonzero(~best)[0])
         return (

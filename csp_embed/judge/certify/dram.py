@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from csp_embed.errors import InputError
 from csp_embed.ir.operator import Operator
 from csp_embed.ir.stream import Program
+from csp_embed.jit import njit
 from csp_embed.judge.certify.claims import Claim, visit
 from csp_embed.judge.certify.field import P, Values, plus, times
 from csp_embed.judge.certify.formula import Symbols
@@ -22,8 +22,10 @@ from csp_embed.judge.stream_table import LOAD, STORE, Table, make_table
 from csp_embed.machine.bits import decode
 from csp_embed.machine.spec import Isa, Memory
 
-_NO_TABLES = (np.zeros(0, np.uint64), np.zeros(1, np.int64), np.uint64(0), np.zeros(1, np.int64),
-              np.zeros(1, np.uint64), 1, np.zeros(0, np.uint64))  # fmt: skip
+_NO_TABLES = (
+    np.zeros(0, np.uint64), np.zeros(1, np.int64), np.uint64(0), np.zeros(1, np.int64),
+    np.zeros(1, np.uint64), 1, np.zeros(0, np.uint64),
+)  # fmt: skip
 
 
 def _refuse(claim: Claim, code: int, memory: Memory) -> None:

@@ -79,7 +79,8 @@ class Algebra:
         if least >= low and most <= high:
             return e
         if e[0] == "clamp":
-            return self.clamp(*(min(max(x, low), high) for x in e[1:3]), e[3])
+            least, most = (min(max(x, low), high) for x in e[1:3])
+            return self.clamp(least, most, e[3])
         if e[0] == "sum" and e[-1][0] == "num" and self._exact(e):
             c = e[-1][1]
             inner = self.clamp(max(low - c, LOW), min(high - c, HIGH), self.add(*e[1:-1]))
@@ -125,7 +126,8 @@ def decide(algebra: Algebra, a: Expr, b: Expr) -> str:
         return ""
     grids = np.ix_(*(np.arange(ranges[n][0], ranges[n][1] + 1, dtype=np.int32) for n in names))
     values = dict(zip(names, grids, strict=True))
-    same = np.array_equal(*np.broadcast_arrays(*(_value(e, values) & 255 for e in (a, b))))
+    left, right = np.broadcast_arrays(*(_value(e, values) & 255 for e in (a, b)))
+    same = np.array_equal(left, right)
     return f"all {prod(sizes):,} values" if same else ""
 
 

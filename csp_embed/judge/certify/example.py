@@ -16,8 +16,10 @@ from csp_embed.judge.formula import REFERENCE_MACS
 from csp_embed.ops.bound import natural
 from csp_embed.ops.reference import evaluate
 
-_NO_TABLES = (np.zeros(0, np.uint64), np.zeros(1, np.int64), np.uint64(0), np.zeros(1, np.int64),
-              np.zeros(1, np.uint64), 1, np.zeros(0, np.uint64))  # fmt: skip
+_NO_TABLES = (
+    np.zeros(0, np.uint64), np.zeros(1, np.int64), np.uint64(0), np.zeros(1, np.int64),
+    np.zeros(1, np.uint64), 1, np.zeros(0, np.uint64),
+)  # fmt: skip
 
 
 def example_problems(

@@ -8,8 +8,9 @@ import numpy as np
 from llvmlite import ir
 from numba import njit, types, vectorize
 from numba.core import cgutils
-from numba.extending import intrinsic
 from numpy.typing import NDArray
+
+from csp_embed.jit import intrinsic
 
 P = (1 << 61) - 1
 Values = NDArray[np.uint64]

@@ -105,6 +105,7 @@ class Reader:
             if leaves is not None and len(leaves) > 2:
                 e = self.variable(self._set(np.stack(leaves, axis=1), function), reach)
             else:
+                assert right is not None
                 a, b = self.read(left, reach), self.read(right, reach)
                 e = alg.add(a, b) if function == "add" else alg.both(
                     "shift" if function == "shr" else function, a, b)  # fmt: skip

@@ -47,7 +47,8 @@ class Machine:
             roles[names.index(operand.memory)] |= role
         roles[names.index(isa.uop_memory)] |= CODE
         shadow = [names.index(m.shadow_of or m.alias_of or m.name) for m in isa.memories]
-        return Machine(isa, *(o.dims for o in contract), roles, np.array(shadow, np.int64))
+        dims, left, right = (o.dims for o in contract)
+        return Machine(isa, dims, left, right, roles, np.array(shadow, np.int64))
 
     def slots(self) -> int:
         """Numbers per factor element: one for each value of the dimensions that both have."""
@@ -84,7 +85,10 @@ def boxes(mask: NDArray[np.bool_]) -> list[Box]:
     """Disjoint boxes whose union is the mask. Shapes: one dimension per lane dimension."""
     if not mask.any():
         return []
-    sides = [mask.any(axis=tuple(k for k in range(mask.ndim) if k != d)) for d in range(mask.ndim)]
+    sides = [
+        np.logical_or.reduce(mask, axis=tuple(k for k in range(mask.ndim) if k != d))
+        for d in range(mask.ndim)
+    ]
     if mask.ndim < 2 or mask[np.ix_(*sides)].all():
         return [tuple(tuple(map(bool, side)) for side in sides)]
     out = []

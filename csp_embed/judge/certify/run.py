@@ -41,7 +41,7 @@ def digest_of(program: Program) -> str:
     for ranges in (program.before, program.after):
         for address, data in ranges:
             found.update(f"{address} {len(data)};".encode())
-            found.update(np.ascontiguousarray(data))
+            found.update(np.ascontiguousarray(data).data)
     found.update(json.dumps(program.meta.get("claims"), sort_keys=True).encode())
     return found.hexdigest()
 

@@ -12,8 +12,8 @@ node = function(node + value, immediate or node + value). Nothing here knows a f
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from csp_embed.jit import njit
 from csp_embed.judge.certify.field import P, multiply_add, plus, reduced, times
 from csp_embed.judge.stream_table import CONTRACT, FUNCTIONS, LOAD, MAP, STORE
 
@@ -190,21 +190,50 @@ def _map_step(r, d, s, ones, sums, nodes, state):
 
 
 @inner
-def _contract_step(d, s, w, slots, left, right, sums, state):
-    """Adds one product of elements: lanes are summed already."""
-    value, _, _, ready, _ = sums
-    if not (ready[d] and left[2][s] and right[2][w]):
-        state[2], state[4] = UNWRITTEN, d
-        return False
-    high, low = _ZERO, _ZERO
-    a, b = s * slots[0], w * slots[1]
-    for k in range(slots[0]):
-        high, low = multiply_add(high, low, left[0][a + k], right[0][b + k])
-        if k & 15 == 15:  # 2^4 products of 2^122 stay below 2^127.
-            high, low = _ZERO, reduced(high, low)
-    value[d] = plus(value[d], reduced(high, low))
-    state[5] |= left[1][s]
-    state[6] |= right[1][w]
+def _contract(r, fields, slots, uops, left, right, sums, state):
+    """A contraction or reset, step by step: lanes are summed already. False where it ends."""
+    # Taken out of their tuples once: this is where the time goes.
+    value, node, growth, ready, _ = sums
+    a, a_tag, a_ready = left
+    b, b_tag, b_ready = right
+    dst, lhs, rhs = fields[0], fields[1], fields[2]
+    count = slots[0]
+    for i in range(r.iter_out):
+        for j in range(r.iter_in):
+            d0 = i * r.dst_out + j * r.dst_in
+            s0 = i * r.lhs_out + j * r.lhs_in
+            w0 = i * r.rhs_out + j * r.rhs_in
+            for u in range(r.uop_begin, r.uop_end):
+                d = uops[u, dst] + d0
+                if r.reset:
+                    value[d], node[d], growth[d], ready[d] = _ZERO, 0, 1.0, True
+                    continue
+                s, w = uops[u, lhs] + s0, uops[u, rhs] + w0
+                if not (ready[d] and a_ready[s] and b_ready[w]):
+                    state[2], state[4] = UNWRITTEN, d
+                    return False
+                high, low = _ZERO, value[d]
+                for first in range(0, count, 16):
+                    # 2^4 products of 2^122 stay below 2^127.
+                    for k in range(first, min(first + 16, count)):
+                        high, low = multiply_add(high, low, a[s * count + k], b[w * count + k])
+                    high, low = _ZERO, reduced(high, low)
+                value[d] = low
+                state[5] |= a_tag[s]
+                state[6] |= b_tag[w]
+    return True
+
+
+@inner
+def _map(r, fields, ones, uops, sums, nodes, state):
+    """A map, step by step. False where the walk ends."""
+    for i in range(r.iter_out):
+        for j in range(r.iter_in):
+            for u in range(r.uop_begin, r.uop_end):
+                d = uops[u, fields[0]] + i * r.dst_out + j * r.dst_in
+                s = uops[u, fields[1]] + i * r.lhs_out + j * r.lhs_in
+                if not _map_step(r, d, s, ones, sums, nodes, state):
+                    return False
     return True
 
 
@@ -236,26 +265,16 @@ def walk(
             if not _store(r, machine, sums, stored, state):
                 return
         elif r.kind == CONTRACT or r.kind == MAP:
-            f = gemm if r.kind == CONTRACT else each
             for u in range(r.uop_begin, r.uop_end):
                 if not uops[u, -1]:
                     state[2], state[4] = UNWRITTEN, u
                     return
-            for i in range(r.iter_out):
-                for j in range(r.iter_in):
-                    for u in range(r.uop_begin, r.uop_end):
-                        d = uops[u, f[0]] + i * r.dst_out + j * r.dst_in
-                        if r.kind == CONTRACT and r.reset:
-                            sums[0][d], sums[1][d], sums[2][d], sums[3][d] = _ZERO, 0, 1.0, True
-                            continue
-                        s = uops[u, f[1]] + i * r.lhs_out + j * r.lhs_in
-                        if r.kind == MAP:
-                            fine = _map_step(r, d, s, ones, sums, nodes, state)
-                        else:
-                            w = uops[u, f[2]] + i * r.rhs_out + j * r.rhs_in
-                            fine = _contract_step(d, s, w, slots, left, right, sums, state)
-                        if not fine:
-                            return
+            if r.kind == CONTRACT:
+                fine = _contract(r, gemm, slots, uops, left, right, sums, state)
+            else:
+                fine = _map(r, each, ones, uops, sums, nodes, state)
+            if not fine:
+                return
 
 
 @njit(cache=True, nogil=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +11,7 @@ from pydantic import Field, PositiveInt
 
 from csp_embed.errors import InputError
 from csp_embed.ir.network import Edge, Platform, Task, TaskGraph
+from csp_embed.narrow import is_list, is_object
 from csp_embed.network.files.platform import platform_from, read_platform
 from csp_embed.network.files.schema import Strict, in_ms, parse, read_document, sha256
 
@@ -156,19 +156,19 @@ def _task_document(task: Task) -> dict[str, Any]:
     for key in ("weight_bytes", "activation_bytes", "colocate", "pin", "op", "nodes", "origin"):
         value = getattr(task, key)
         if value:
-            document[key] = list(value) if isinstance(value, tuple) else value
+            document[key] = list(value) if is_list(value) else value
     return document
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, tuple):
+    if is_list(value):
         return list(value)
-    return dict(value) if isinstance(value, Mapping) else value
+    return dict(value) if is_object(value) else value
 
 
 def platform_document(platform: Platform) -> dict[str, Any]:
     """An expanded platform as a JSON document that `read_platform` understands."""
-    devices = []
+    devices: list[dict[str, Any]] = []
     for d in platform.devices:
         row = {"name": d.name, "kind": d.kind}
         for key in _DEVICE_KEYS:
@@ -176,7 +176,7 @@ def platform_document(platform: Platform) -> dict[str, Any]:
             if value not in (None, {}) and not (key == "overhead_ms" and value == 0):
                 row[key] = _plain(value)
         devices.append(row)
-    links = []
+    links: list[dict[str, Any]] = []
     for k in platform.links:
         row = {"between": list(k.between), "bytes_per_ms": k.bytes_per_ms}
         for key in ("latency_ms", "duplex", "shared"):

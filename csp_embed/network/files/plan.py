@@ -250,7 +250,7 @@ def write_plan(plan: Plan, path: str | Path) -> None:
 
 def same_graph(plan: Plan, graph: TaskGraph, platform: Platform) -> list[str]:
     """Remarks where the plan says that it was made for other files."""
-    remarks = []
+    remarks: list[str] = []
     if plan.graph_sha256 and graph.sha256 and plan.graph_sha256 != graph.sha256:
         remarks.append("the plan was made for another graph file (sha256 differs)")
     if plan.platform_sha256 and platform.sha256 and plan.platform_sha256 != platform.sha256:

@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from csp_embed.errors import InputError
+from csp_embed.narrow import is_object
 
 
 class Strict(BaseModel):
@@ -83,7 +84,7 @@ def sha256(data: bytes) -> str:
 
 def parse(model: type[Model], value: Any, path: str | Path, format_name: str = "") -> Model:
     """`value` as `model`. Raises: InputError with the first offending item and its line."""
-    if not isinstance(value, dict):
+    if not is_object(value):
         raise InputError("expected a mapping of keys to values", where=str(path))
     if format_name and value.get("format") != format_name:
         found = f"format is {value['format']!r}" if "format" in value else "there is no format key"
@@ -126,12 +127,13 @@ def _dotted(place: Sequence[Any]) -> str:
 def _with_line(path: str | Path, place: Sequence[Any]) -> str:
     """file:line of the item, or of its nearest parent that exists."""
     try:
-        node = yaml.compose(Path(path).read_text(), Loader=yaml.SafeLoader)
+        # As yaml.compose, which has no types.
+        node: Any = yaml.SafeLoader(Path(path).read_text()).get_single_node()
     except (OSError, yaml.YAMLError, UnicodeDecodeError):
         return str(path)
     line = 1
     for part in place:
-        found = None
+        found: Any = None
         if isinstance(node, yaml.MappingNode):
             for key, value in node.value:
                 if key.value == str(part):
@@ -158,7 +160,7 @@ class _Loader(yaml.SafeLoader):
     """YAML that refuses a repeated key."""
 
 
-def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+def _mapping(loader: Any, node: yaml.MappingNode) -> dict[Any, Any]:
     loader.flatten_mapping(node)
     out: dict[Any, Any] = {}
     for key_node, value_node in node.value:

@@ -57,7 +57,7 @@ def layered(
         for i in range(n)
     )
     mean_cost = float(cost.mean())
-    edges = []
+    edges: list[Edge] = []
     for a, b in _layered_edges(levels, out_degree, rng):
         size = rng.uniform(0.2, 1.8) * ccr * mean_cost * RATE_BYTES_PER_MS
         edges.append(Edge(f"t{a}", f"t{b}", float(round(size))))

@@ -39,7 +39,7 @@ def quantised_net(
     onnx = import_onnx()
     build = _Builder(onnx, np.random.default_rng([seed, layers, channels]))
     value, width, extent = build.conv("conv0", "x", channels, channels, 3, 1)[0], channels, size
-    ends = []
+    ends: list[str] = []
     rest = layers - 1
     for at in range(min(branches, max(1, rest))):
         count = rest // branches + (at < rest % branches)

@@ -8,6 +8,8 @@ recognition", ICCV 2019; families and parameters as in its section 3.
 
 from __future__ import annotations
 
+from typing import Any
+
 from csp_embed.errors import InputError
 from csp_embed.network.made.generate import Sketch
 from csp_embed.network.profiles.work import Work
@@ -79,8 +81,9 @@ def wired(
 
 
 def _graph(family: str, n: int, seed: int, k: int, p: float, m: int) -> list[tuple[int, int]]:
-    import networkx as nx  # slow to load, and only this family of commands needs it
+    import networkx  # slow to load, and only this family of commands needs it
 
+    nx: Any = networkx  # its generators have no types
     if family == "watts-strogatz":
         graph = nx.watts_strogatz_graph(n, min(k, n - 1), p, seed=seed)
     elif family == "erdos-renyi":

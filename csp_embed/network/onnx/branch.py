@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from csp_embed.network.onnx.net import import_onnx, subgraphs
+from csp_embed.network.onnx.net import copied, import_onnx, subgraphs
 
 
 def open_branches(model: Any) -> bool:
@@ -33,8 +33,7 @@ def open_branches(model: Any) -> bool:
         nodes += _opened(onnx, graph, node, branch, taken)
         changed = True
     if changed:
-        # Copied: the elements of a repeated field do not outlive it.
-        kept = [type(n).FromString(n.SerializeToString()) for n in nodes]
+        kept = [copied(n) for n in nodes]
         del graph.node[:]
         graph.node.extend(kept)
         del graph.value_info[:]
@@ -44,7 +43,7 @@ def open_branches(model: Any) -> bool:
 def _opened(onnx: Any, graph: Any, node: Any, branch: Any, taken: set[str]) -> list[Any]:
     own = [t.name for t in branch.initializer]
     own += [o for inner in branch.node for o in inner.output if o]
-    names = {}
+    names: dict[str, str] = {}
     for name in own:
         new = f"{node.name}/{name}"
         while new in taken:
@@ -55,7 +54,7 @@ def _opened(onnx: Any, graph: Any, node: Any, branch: Any, taken: set[str]) -> l
         copy = graph.initializer.add()
         copy.CopyFrom(tensor)
         copy.name = names[tensor.name]
-    made = []
+    made: list[Any] = []
     for inner in branch.node:
         copy = type(inner)()
         copy.CopyFrom(inner)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from csp_embed.network.onnx.net import node_reads
+from csp_embed.network.onnx.net import copied, node_reads
 from csp_embed.network.onnx.normalise import fresh
 
 _DOMAINS = ("", "ai.onnx", "com.microsoft")
@@ -36,7 +36,7 @@ def split_dequantised(graph: Any, unpacked: set[str]) -> dict[str, str]:
         movable = [n for n in readers if made[0] in n.input]
         # The first reader keeps the original unless others must.
         stay = alone and (made[0] in outputs or len(movable) < len(readers))
-        clones = []
+        clones: list[Any] = []
         for count, reader in enumerate(movable if stay else movable[1:]):
             clone = type(node)()
             clone.CopyFrom(node)
@@ -52,8 +52,7 @@ def split_dequantised(graph: Any, unpacked: set[str]) -> dict[str, str]:
             for name in set(node_reads(one)):
                 readers_of.setdefault(name, []).append(one)
     if original:
-        # Copied: the elements of a repeated field do not outlive it.
-        kept = [type(n).FromString(n.SerializeToString()) for n in reversed(done)]
+        kept = [copied(n) for n in reversed(done)]
         del graph.node[:]
         graph.node.extend(kept)
     return original

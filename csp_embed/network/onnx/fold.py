@@ -63,7 +63,8 @@ def fold_small(model: Any, constants: Iterable[str], known: Mapping[str, TensorI
         for t in graph.initializer
         if math.prod(t.dims) <= SMALL_ELEMENTS and t.data_location != t.EXTERNAL
     }
-    kept, made = [], {}
+    kept: list[Any] = []
+    made: dict[str, Any] = {}
     for node in graph.node:
         outputs = [o for o in node.output if o]
         found = None
@@ -113,7 +114,8 @@ def _value(
     )
     alone = onnx.helper.make_model(graph, opset_imports=model.opset_import)
     try:
-        results = ReferenceEvaluator(alone).run(None, reads)
+        evaluator: Any = ReferenceEvaluator(alone)
+        results = evaluator.run(None, reads)
     except (RuntimeError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError):
         # The reference lacks operators and types; running the model then finds the shapes.
         return None

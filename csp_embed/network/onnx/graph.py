@@ -38,7 +38,7 @@ class Imported:
     graph: TaskGraph
     layers: Mapping[str, Layer]
     works: Mapping[str, Work]
-    profiles: Mapping[str, Profile] = field(default_factory=dict)
+    profiles: Mapping[str, Profile] = field(default_factory=dict[str, Profile])
     notes: tuple[str, ...] = ()
 
 

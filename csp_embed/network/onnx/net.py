@@ -17,8 +17,8 @@ def import_onnx() -> Any:
     """The onnx package, or one error that says how to get it."""
     try:
         import onnx
-        import onnx.inliner
-        import onnx.version_converter
+        import onnx.inliner  # pyright: ignore[reportUnusedImport] (an attribute of onnx from here on)
+        import onnx.version_converter  # pyright: ignore[reportUnusedImport] (likewise)
     except ImportError as error:
         raise MissingLibrary(
             "reading ONNX models needs the package onnx",
@@ -93,6 +93,11 @@ def node_reads(node: Any) -> list[str]:
     for graph in subgraphs(node):
         names += _captured(graph)
     return names
+
+
+def copied(node: Any) -> Any:
+    """A node with memory of its own: elements of a repeated field do not outlive it."""
+    return node.__class__.FromString(node.SerializeToString())
 
 
 def subgraphs(node: Any) -> list[Any]:

@@ -156,7 +156,7 @@ def _topological(graph: Any, path: str) -> list[Any]:
     known = {t.name for t in graph.initializer} | {i.name for i in graph.input}
     needs: list[set[int]] = []
     for node in graph.node:
-        need = set()
+        need: set[int] = set()
         for name in node_reads(node):
             if name in made_by:
                 need.add(made_by[name])

@@ -6,13 +6,15 @@ one that depends on values is then seen, and stays open.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from csp_embed.errors import InputError, MissingLibrary
+from csp_embed.narrow import is_array
 from csp_embed.network.onnx.net import TensorInfo, import_onnx, tensors_of
 from csp_embed.network.onnx.runtime import open_session, ort_values, run_ort_values, run_session
 
@@ -62,7 +64,9 @@ def _tries(graph: Any) -> Iterator[dict[str, Any]]:
         info.name: onnx.helper.tensor_dtype_to_np_dtype(onnx.TensorProto.DataType.Value(info.dtype))
         for info in infos
     }
-    for draw in (np.zeros, np.ones, lambda shape: rng.integers(0, 3, shape)):
+    draws: tuple[Callable[[tuple[int, ...]], NDArray[Any]], ...]
+    draws = (np.zeros, np.ones, lambda shape: rng.integers(0, 3, shape))
+    for draw in draws:
         yield {
             i.name: np.full(i.shape, "", object)  # nobody reads it, or the model is refused
             if i.dtype == "STRING"
@@ -76,14 +80,14 @@ def _shapes(
 ) -> dict[str, TensorInfo]:
     """Of tensors; sequences, optionals and strings have no size."""
     onnx = import_onnx()
-    found = {}
+    found: dict[str, TensorInfo] = {}
     names = [o.name for o in session.get_outputs() if o.name in set(names)]
     tensors = {o.name for o in session.get_outputs() if o.type.startswith("tensor(")}
     if any(np.asarray(v).dtype.kind in "OUS" for v in feeds.values()):
         # onnxruntime's own values cannot be made of strings; NumPy's hold no bfloat16, which then
         # has its own error.
         for name, value in zip(names, run_session(session, names, feeds, path), strict=True):
-            if isinstance(value, np.ndarray) and value.dtype.kind not in "OUS":
+            if is_array(value) and value.dtype.kind not in "OUS":
                 number = onnx.helper.np_dtype_to_tensor_dtype(value.dtype)
                 dtype = onnx.TensorProto.DataType.Name(number)
                 found[name] = TensorInfo(name, dtype, value.shape)

@@ -21,7 +21,7 @@ CPU = "CPUExecutionProvider"
 def import_runtime() -> Any:
     """The onnxruntime package, or one error that says how to get it."""
     try:
-        import onnxruntime
+        import onnxruntime  # pyright: ignore[reportMissingTypeStubs] (it has none)
     except ImportError as error:
         raise MissingLibrary(
             "running ONNX models needs the package onnxruntime",
@@ -136,7 +136,7 @@ def run_call(session: Any, feeds: Mapping[str, Any]) -> Callable[[], Any]:
 def ort_values(session: Any, feeds: Mapping[str, Any]) -> dict[str, Any]:
     """The session's inputs as onnxruntime's own values."""
     ort = import_runtime()
-    out = {}
+    out: dict[str, Any] = {}
     for i in session.get_inputs():
         if i.name not in feeds:
             continue

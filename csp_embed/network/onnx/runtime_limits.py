@@ -96,8 +96,8 @@ def limits(ort: Any) -> tuple[int | None, int | None]:
 
 def _own_errors(ort: Any) -> tuple[type[Exception], ...]:
     """onnxruntime's exceptions have no common parent of their own."""
-    found = vars(ort.capi.onnxruntime_pybind11_state).values()
+    found: dict[str, Any] = ort.capi.onnxruntime_pybind11_state.__dict__
     return (
         RuntimeError,
-        *(e for e in found if isinstance(e, type) and issubclass(e, Exception)),
+        *(e for e in found.values() if isinstance(e, type) and issubclass(e, Exception)),
     )

@@ -69,7 +69,7 @@ def _acyclic(net: Net, groups: list[list[int]]) -> list[list[int]]:
     import networkx
 
     needs = needs_of(net, groups)
-    graph = networkx.DiGraph()
+    graph: networkx.DiGraph[int] = networkx.DiGraph()
     graph.add_nodes_from(range(len(groups)))
     graph.add_edges_from((other, at) for at, need in enumerate(needs) for other in need)
     knots = networkx.strongly_connected_components(graph)

@@ -47,7 +47,9 @@ def settle(
         # What depends on values of the inputs is not asked for without them: whatever was tried,
         # another value might show another shape.
         constants = constants_of(model.graph, tensors_of(model.graph))[0]
-        waits = set() if feeds is not None else depends_on_values(model.graph, constants, missing)
+        waits = (
+            set[str]() if feeds is not None else depends_on_values(model.graph, constants, missing)
+        )
         ask = [name for name in missing if name not in waits]
         found: dict[str, TensorInfo] = {}
         if ask and not refusal:

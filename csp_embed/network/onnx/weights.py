@@ -103,7 +103,7 @@ def _draw(node: Any, place: int, shape: tuple[int, ...], gain: float, rng: Any) 
         elif op == "Gemm":
             fan_in = shape[1 if attributes(node).get("transB", 0) else 0]
         else:
-            fan_in = shape[-2] if len(shape) > 1 else shape[0]
+            fan_in = shape[max(len(shape) - 2, 0)]
         scale = np.float32(gain / math.sqrt(max(1, fan_in)))
         return rng.standard_normal(shape, np.float32) * scale
     if op == "BatchNormalization":

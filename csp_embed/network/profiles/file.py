@@ -11,6 +11,8 @@ from csp_embed.errors import InputError
 from csp_embed.network.files.schema import Strict, parse, read_document
 
 FORMAT = "csp-embed-profile/1"
+Granularity = Literal["node", "fused", "block"]
+Clock = Literal["wall", "cpu"]
 
 
 class DeviceNote(Strict):
@@ -49,12 +51,12 @@ class Profile(Strict):
     format: Literal["csp-embed-profile/1"]
     device: DeviceNote
     model: ModelNote
-    granularity: Literal["node", "fused", "block"]
+    granularity: Granularity
     threads: PositiveInt = 1
     runs: PositiveInt = 10
     warm_ups: int = Field(default=3, ge=0)
     weights: str = "as in the model"
-    clock: Literal["wall", "cpu"] = "wall"
+    clock: Clock = "wall"
     whole_ms: float | None = Field(default=None, ge=0)
     run_ms: float = Field(default=0.0, ge=0)
     notes: str = ""

@@ -26,7 +26,14 @@ from csp_embed.network.onnx.net import Net, TensorInfo, import_onnx
 from csp_embed.network.onnx.parts import cut, whole
 from csp_embed.network.onnx.runtime import import_runtime, open_session, run_call, run_session
 from csp_embed.network.onnx.weights import real_constants
-from csp_embed.network.profiles.file import DeviceNote, LayerTime, ModelNote, Profile
+from csp_embed.network.profiles.file import (
+    Clock,
+    DeviceNote,
+    Granularity,
+    LayerTime,
+    ModelNote,
+    Profile,
+)
 from csp_embed.network.profiles.in_context import kernel_ms
 from csp_embed.network.profiles.roofline import is_roofline, roofline_ms
 from csp_embed.network.profiles.work import work_of
@@ -45,14 +52,14 @@ KernelCost = Callable[[Net, Layer, Device], "tuple[float, str] | None"]
 def profile_model(
     path: str | Path,
     *,
-    granularity: str = "fused",
+    granularity: Granularity = "fused",
     threads: int = 1,
     runs: int = RUNS,
     warm_ups: int = WARM_UPS,
     dims: Mapping[str, int] | None = None,
     weights: str = "auto",
     seed: int = 0,
-    clock: str = "wall",
+    clock: Clock = "wall",
     inputs: Mapping[str, NDArray[Any]] | None = None,
     progress: Progress | None = None,
 ) -> Profile:
@@ -243,7 +250,7 @@ def modelled_profile(
     path: str | Path,
     device: Device,
     *,
-    granularity: str = "fused",
+    granularity: Granularity = "fused",
     dims: Mapping[str, int] | None = None,
     batches: Sequence[int] = (),
     kernel_cost: KernelCost | None = None,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,15 +64,15 @@ class Reading:
     """The graph as far as it is read."""
 
     net: Net
-    tensors: dict[str, g.Tensor] = field(default_factory=dict)
-    operators: list[g.Operator] = field(default_factory=list)
-    values: dict[str, Value] = field(default_factory=dict)
-    inputs: list[str] = field(default_factory=list)
-    outputs: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    _constants: dict[str, NDArray[Any]] = field(default_factory=dict)
+    tensors: dict[str, g.Tensor] = field(default_factory=dict[str, g.Tensor])
+    operators: list[g.Operator] = field(default_factory=list[g.Operator])
+    values: dict[str, Value] = field(default_factory=dict[str, Value])
+    inputs: list[str] = field(default_factory=list[str])
+    outputs: list[str] = field(default_factory=list[str])
+    notes: list[str] = field(default_factory=list[str])
+    _constants: dict[str, NDArray[Any]] = field(default_factory=dict[str, NDArray[Any]])
 
-    def refuse(self, node: Any, why: str, hint: str = "") -> None:
+    def refuse(self, node: Any, why: str, hint: str = "") -> NoReturn:
         raise InputError(
             f"this {node.op_type} has no integer meaning here",
             where=f"{self.net.path}, node {node.name!r}",

@@ -48,7 +48,9 @@ def scaled_half_even(acc: Array, scale: Array) -> NDArray[np.int64]:
     return np.clip(scaled, -(2.0**31), 2.0**31 - 1).astype(np.int64)
 
 
-def fused_multiply_add(a: Array, b: Array, c: Array) -> NDArray[np.float32]:
+def fused_multiply_add(
+    a: Array, b: Array | np.float32, c: Array | np.float32
+) -> NDArray[np.float32]:
     """a * b + c rounded once to float32, where a * b is exact in float64.
 
     The float64 sum is rounded to odd first (its lost part in its last bit), so that the second

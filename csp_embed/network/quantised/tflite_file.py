@@ -7,7 +7,7 @@ opening: a damaged file shows itself as a bad offset somewhere; every access is 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from csp_embed.errors import InputError, MissingLibrary
+from csp_embed.narrow import is_array
 from csp_embed.network.quantised.graph import Tensor
 
 _MARK = b"TFL3"
@@ -54,13 +55,13 @@ class TfliteFile:
     operators: tuple[FileOperator, ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
-    first: Mapping[str, Any] = field(default_factory=dict)
+    first: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 def import_tflite() -> Any:
     """The package of schema readers, or one error that says how to get it."""
     try:
-        import tflite
+        import tflite  # pyright: ignore[reportMissingTypeStubs] (it has none)
     except ImportError as error:
         raise MissingLibrary(
             "reading TFLite models needs the package tflite",
@@ -71,7 +72,7 @@ def import_tflite() -> Any:
 
 
 @contextmanager
-def reading(path: str) -> Iterator[None]:
+def reading(path: str) -> Generator[None, None, None]:
     """Turns what a damaged file raises into one clear error."""
     try:
         yield
@@ -172,7 +173,7 @@ def _check_indices(
 
 def _array(value: Any) -> Any:
     """A vector as an array; absent ones read as the number 0 or as nothing."""
-    return value if isinstance(value, np.ndarray) else np.zeros(0, np.int64)
+    return value if is_array(value) else np.zeros(0, np.int64)
 
 
 def _tensor(api: Any, model: Any, t: Any, index: int, names: set[str], where: str) -> Tensor:
@@ -238,5 +239,5 @@ def _operator(api: Any, model: Any, graph: Any, index: int) -> FileOperator:
 
 def _option_names(api: Any) -> dict[int, str]:
     """Number of each option table -> the name of its reader."""
-    kinds = api.BuiltinOptions
-    return {n: name for name, n in vars(kinds).items() if isinstance(n, int) and n > 0}
+    kinds: dict[str, Any] = dict(api.BuiltinOptions.__dict__)
+    return {n: name for name, n in kinds.items() if isinstance(n, int) and n > 0}

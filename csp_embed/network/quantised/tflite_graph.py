@@ -109,7 +109,7 @@ class _Conversion:
                 self.outputs.append(name)
                 continue
             self.notes.append(f"output {name} is the host's: {self.hosted[name].kind}")
-            rest = [name]
+            rest: list[str] = [name]
             while rest:
                 behind = rest.pop()
                 if behind in self.hosted:

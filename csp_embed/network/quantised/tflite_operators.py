@@ -115,7 +115,7 @@ def _pads(
         raise ValueError(f"window {window}, stride {stride}, dilation {dil}")
     if padding != _SAME:
         return (0, 0), (0, 0)
-    sides = []
+    sides: list[tuple[int, int]] = []
     for axis in range(2):
         extent, span = x.shape[1 + axis], (window[axis] - 1) * dil[axis] + 1
         total = max((-(-extent // stride[axis]) - 1) * stride[axis] + span - extent, 0)
@@ -259,7 +259,7 @@ def _slice(c: Context) -> None:
         c.refuse("it makes axes, or does not name all of them")
     if step.min() < 1:
         c.refuse("it runs backwards")
-    ranges = []
+    ranges: list[tuple[int, int, int]] = []
     for i, extent in enumerate(x.shape):
         first = None if o.BeginMask() >> i & 1 else int(begin[i])
         last = None if o.EndMask() >> i & 1 else int(end[i])

@@ -61,29 +61,50 @@ def load_prices(cost: Floats) -> Floats:
 
     Up to `load_costs` costs: dual values of the linear program of `load`; beyond: subgradient
     steps, within 1e-5 of them."""
-    n, m = cost.shape
+    m = cost.shape[1]
     if np.isfinite(cost).sum() <= OWN.load_costs:
-        found = _multipliers(cost, [Window(d, np.arange(n), 0.0) for d in range(m)])
-        if found is not None:
-            return found
+        able = np.isfinite(cost)
+        column = np.full(cost.shape, -1)
+        column[able] = 1 + np.arange(able.sum())
+        objective = np.zeros(1 + int(able.sum()))
+        objective[0] = 1.0
+        rows = []
+        for d in range(m):
+            here = np.flatnonzero(able[:, d])
+            columns = np.concatenate([[0], column[here, d]])
+            rows.append((columns, np.concatenate([[-1.0], cost[here, d]]), 0.0))
+        equal = [(c[c > 0], np.ones(int((c > 0).sum())), 1.0) for c in column]
+        found = lp.duals(objective, rows, equal)
+        if found is not None and found.sum() > 0:
+            return found / found.sum()
     return balanced_prices(cost)[0]
 
 
 def load(p: Problem) -> float:
-    """Fractional load: the least T with sum_t z[t, d] cost[t, d] <= T for all d, z a fractional
-    placement (sum_d z[t, d] = 1). By Lagrange multipliers, so that rounding in an LP solver cannot
-    spoil it: for any prices w >= 0 with sum_d w_d = 1
+    """Fractional load: the least T with sum_g z[g, d] cost[g, d] <= T for all d, z a fractional
+    placement of colocation groups (sum_d z[g, d] = 1), cost of a group the sum over its tasks. By
+    Lagrange multipliers, so that rounding in an LP solver cannot spoil it: for any prices w >= 0
+    with sum_d w_d = 1
 
-    T >= sum_t min_d w_d cost[t, d].
+    T >= sum_g min_d w_d cost[g, d].
 
-    Proof. T = sum_d w_d T >= sum_d w_d sum_t z cost = sum_t sum_d z[t, d] w_d cost[t, d], and each
-    inner sum is at least its smallest term because z[t, .] sums to 1. At the optimal dual prices of
+    Proof. T = sum_d w_d T >= sum_d w_d sum_g z cost = sum_g sum_d z[g, d] w_d cost[g, d], and each
+    inner sum is at least its smallest term because z[g, .] sums to 1. At the optimal dual prices of
     the linear program both sides are equal; whatever the prices, the value is a bound."""
     if not p.n:
         return 0.0
-    finite = np.isfinite(p.cost)
-    priced = np.where(finite, p.cost, 0.0) * load_prices(p.cost)
+    cost, _ = by_group(p)
+    finite = np.isfinite(cost)
+    priced = np.where(finite, cost, 0.0) * load_prices(cost)
     return float(np.where(finite, priced, np.inf).min(axis=1).sum())
+
+
+def by_group(p: Problem) -> tuple[Floats, Floats]:
+    """cost [group, m], weight [group]: sums over tasks that share a device."""
+    count = int(p.group.max(initial=-1)) + 1
+    cost = np.zeros((count, p.m))
+    np.add.at(cost, p.group, p.cost)
+    return cost, np.bincount(p.group, p.weight, minlength=count)
 
 
 @dataclass(frozen=True)
@@ -99,29 +120,37 @@ class Window:
 
 def window_load(p: Problem) -> float:
     """The linear relaxation of placement with time windows: the least T such that for a fractional
-    placement z and all windows k = (d, h, q) with h + q <= `critical_path`
+    placement z of colocation groups within memory and all windows k = (d, h, q) with
+    h + q <= `critical_path`
 
-    h + q + sum over t in W_k of z[t, d] cost[t, d] <= T,
+    h + q + sum over g of z[g, d] cost_k[g] <= T
+    cost_k[g] = sum over t in g and W_k of cost[t, d]
     W_k = {t : heads[t, d] >= h, tails[t, d] >= q}   (heads, tails: `path_bounds`).
 
     Proof. The tasks of W_k that run on d start after h, run one at a time, and q more must pass
     after the last of them; if there are none, h + q <= T by the choice of windows. By multipliers
-    y >= 0 with sum_k y_k = 1, as in `load`:
+    y >= 0 with sum_k y_k = 1 and rents u >= 0 of bytes, as in `load` and `load_within_memory`:
 
-    T >= sum_k y_k (h_k + q_k) + sum_t min_d sum over windows k of d with t in W_k of y_k cost[t, d]
+    T >= sum_k y_k (h_k + q_k) - sum_d u_d M_d
+         + sum_g min_d (u_d weight_g + sum over windows k of d of y_k cost_k[g])
 
     Windows are taken at `levels` quantiles of heads and tails of each device; h = q = 0 is among
     them, so that the bound is at least `load`. The multipliers are the linear program's duals."""
-    windows = priced_windows(p)
-    priced = np.where(np.isfinite(p.cost), 0.0, np.inf)
-    for w in windows:
-        priced[w.tasks, w.device] += w.share * p.cost[w.tasks, w.device]
-    around = sum(w.share * w.around for w in windows)
-    return float(around + priced.min(axis=1).sum()) if windows else 0.0
+    windows = time_windows(p)
+    return _relaxed(p, windows, _tight(p)) if windows else 0.0
 
 
 def priced_windows(p: Problem) -> list[Window]:
     """The windows of `window_load` with their multipliers; none where there are too many tasks."""
+    windows = time_windows(p)
+    found = _multipliers(p, windows, []) if windows else None
+    if found is None:
+        return []
+    return [replace(w, share=float(s)) for w, s in zip(windows, found[0], strict=True)]
+
+
+def time_windows(p: Problem) -> list[Window]:
+    """The windows of `window_load`; none where there are too many tasks."""
     if not p.n or not OWN.levels * OWN.levels * np.isfinite(p.cost).sum() <= OWN.window_costs:
         return []
     heads, tails = path_bounds(p)
@@ -138,32 +167,67 @@ def priced_windows(p: Problem) -> list[Window]:
                     windows.setdefault((d, inside.tobytes()), Window(d, inside, float(h + q)))
         everything = Window(d, mine, 0.0)
         windows.setdefault((d, mine.tobytes()), everything)
-    found = list(windows.values())
-    y = _multipliers(p.cost, found)
-    return [] if y is None else [replace(w, share=float(s)) for w, s in zip(found, y, strict=True)]
+    return list(windows.values())
 
 
 def _levels(values: Floats) -> Floats:
     return np.unique(np.quantile(values, np.linspace(0, 1, OWN.levels), method="lower"))
 
 
-def _multipliers(cost: Floats, windows: list[Window]) -> Floats | None:
-    """Dual values, sum 1, of the windows in the linear program."""
+def _tight(p: Problem) -> list[int]:
+    """Devices whose memory does not hold everything."""
+    return [d for d in range(p.m) if 0 < p.memory[d] < p.weight.sum()]
+
+
+def _relaxed(p: Problem, windows: list[Window], tight: list[int]) -> float:
+    """The bound of `window_load` with these windows and memories."""
+    found = _multipliers(p, windows, tight)
+    if found is None:
+        return 0.0
+    share, rent = found
+    priced = np.where(np.isfinite(by_group(p)[0]), 0.0, np.inf)
+    for w, y in zip(windows, share, strict=True):
+        priced[:, w.device] += y * _window_costs(p, w)
+    for d, u in zip(tight, rent, strict=True):  # bytes count in parts of the memory
+        priced[:, d] += u * by_group(p)[1] / p.memory[d]
+    least = float(priced.min(axis=1).sum())
+    around = sum(y * w.around for w, y in zip(windows, share, strict=True))
+    # A difference of sums loses more than its own size tells.
+    spent = float(rent.sum())
+    return float(least + around - spent - 1e-9 * (least + spent if spent else 0.0))
+
+
+def _window_costs(p: Problem, w: Window) -> Floats:
+    """[group] ms of a window's tasks on its device."""
+    cost = np.where(np.isfinite(p.cost[w.tasks, w.device]), p.cost[w.tasks, w.device], 0.0)
+    return np.bincount(p.group[w.tasks], cost, minlength=int(p.group.max()) + 1)
+
+
+def _multipliers(
+    p: Problem, windows: list[Window], tight: list[int]
+) -> tuple[Floats, Floats] | None:
+    """Dual values of the windows, sum 1, and of the memories in the linear program."""
+    cost, weight = by_group(p)
     able = np.isfinite(cost)
     column = np.full(cost.shape, -1)
     column[able] = 1 + np.arange(able.sum())
     objective = np.zeros(1 + int(able.sum()))
     objective[0] = 1.0
-    at_most = []
+    rows = []
     for w in windows:
-        here = w.tasks[able[w.tasks, w.device]]
+        own = _window_costs(p, w)
+        here = np.flatnonzero(able[:, w.device] & (own > 0))
         columns = np.concatenate([[0], column[here, w.device]])
-        at_most.append((columns, np.concatenate([[-1.0], cost[here, w.device]]), -w.around))
+        rows.append((columns, np.concatenate([[-1.0], own[here]]), -w.around))
+    for d in tight:
+        here = np.flatnonzero(able[:, d])
+        rows.append((column[here, d], weight[here] / p.memory[d], 1.0))
     equal = [(c[c > 0], np.ones(int((c > 0).sum())), 1.0) for c in column]
-    found = lp.duals(objective, at_most, equal)
-    if found is None or not found.sum() > 0:
+    found = lp.duals(objective, rows, equal)
+    if found is None or not found[: len(windows)].sum() > 0:
         return None
-    return found / found.sum()
+    found = found / found[: len(windows)].sum()
+    return found[: len(windows)], found[len(windows) :]
 
 
 def memory_knapsack(p: Problem) -> float:
@@ -177,24 +241,26 @@ def memory_knapsack(p: Problem) -> float:
     Proof. The set S on d is a feasible z, so sum_{t not in S} r_t >= sum r - K_d; this work is
     spread over m - 1 devices, the busiest of which has at least the mean. K_d is solved greedily by
     falling r_t / weight_t (fractional knapsack). A task that only d can run has r_t = 0 (no claim).
+    Tasks that share a device count as one.
     """
-    best = 0.0
+    best, (cost, weight) = 0.0, by_group(p)
     for d in range(p.m):
-        if not math.isfinite(p.memory[d]) or p.weight.sum() <= p.memory[d] or p.m < 2:
+        if not math.isfinite(p.memory[d]) or weight.sum() <= p.memory[d] or p.m < 2:
             continue
-        others = np.delete(p.cost, d, axis=1).min(axis=1)
+        others = np.delete(cost, d, axis=1).min(axis=1)
         others = np.where(np.isfinite(others), others, 0.0)
-        value = np.where(np.isfinite(p.cost[:, d]), others, 0.0)
-        ratio = value / np.maximum(p.weight, 1e-300)
+        value = np.where(np.isfinite(cost[:, d]), others, 0.0)
+        ratio = value / np.maximum(weight, 1e-300)
         room, kept = float(p.memory[d]), 0.0
         for t in np.argsort(-ratio, kind="stable"):
-            if p.weight[t] <= room:
-                room -= p.weight[t]
+            if weight[t] <= room:
+                room -= weight[t]
                 kept += value[t]
             else:
-                kept += value[t] * room / p.weight[t]
+                kept += value[t] * room / weight[t]
                 break
-        best = max(best, float(others.sum() - kept) / (p.m - 1))
+        # A difference of sums loses more than its own size tells.
+        best = max(best, float(others.sum() * (1 - 1e-12) - kept) / (p.m - 1))
     return best
 
 
@@ -202,39 +268,14 @@ def load_within_memory(p: Problem) -> float:
     """`load` where the fractional placement also keeps memory: for any prices w >= 0 of devices,
     sum 1, and u >= 0 of bytes on those with finite memory M_d
 
-    T >= sum_t min_d (w_d cost[t, d] + u_d weight_t) - sum_d u_d M_d.
+    T >= sum_g min_d (w_d cost[g, d] + u_d weight_g) - sum_d u_d M_d.
 
-    Proof. As for `load`, with sum_d u_d (sum_t z[t, d] weight_t - M_d) <= 0 added. The prices are
-    the
-    duals of that linear program; bytes count in parts of M_d, so that both are of one order."""
-    tight = [d for d in range(p.m) if 0 < p.memory[d] < p.weight.sum()]
-    able = np.isfinite(p.cost)
-    if not tight or able.sum() > OWN.load_costs:
+    Proof. As for `load`, with sum_d u_d (sum_g z[g, d] weight_g - M_d) <= 0 added. The prices are
+    the duals of that linear program."""
+    tight = _tight(p)
+    if not tight or np.isfinite(p.cost).sum() > OWN.load_costs:
         return 0.0
-    column = np.full(p.cost.shape, -1)
-    column[able] = 1 + np.arange(able.sum())
-    objective = np.zeros(1 + int(able.sum()))
-    objective[0] = 1.0
-    rows = []
-    for d in range(p.m):
-        here = np.flatnonzero(able[:, d])
-        columns = np.concatenate([[0], column[here, d]])
-        rows.append((columns, np.concatenate([[-1.0], p.cost[here, d]]), 0.0))
-    for d in tight:
-        here = np.flatnonzero(able[:, d])
-        rows.append((column[here, d], p.weight[here] / p.memory[d], 1.0))
-    equal = [(c[c > 0], np.ones(int((c > 0).sum())), 1.0) for c in column]
-    found = lp.duals(objective, rows, equal)
-    if found is None or not found[: p.m].sum() > 0:
-        return 0.0
-    found = found / found[: p.m].sum()
-    priced = np.where(able, p.cost, 0.0) * found[: p.m]
-    for k, d in enumerate(tight):
-        priced[:, d] += found[p.m + k] * p.weight / p.memory[d]
-    least = np.where(able, priced, np.inf).min(axis=1).sum()
-    rent = found[p.m :].sum()
-    # A difference of sums loses more than its own size tells.
-    return float(least - rent - 1e-9 * (least + rent))
+    return _relaxed(p, [Window(d, np.arange(p.n), 0.0) for d in range(p.m)], tight)
 
 
 def forced_communication(p: Problem) -> float:

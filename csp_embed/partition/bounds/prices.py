@@ -8,7 +8,8 @@ towards a period that a placement reaches (Polyak's step length), without a line
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from csp_embed.jit import njit
 
 ROUNDS = 1000  # steps; each costs as much as looking at every cost once
 

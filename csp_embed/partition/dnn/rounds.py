@@ -49,8 +49,8 @@ def exact(state: State) -> str:
             return OPTIMAL
         spent += limit + building
         if not state.latency:
-            if not (r.contiguous or r.pipeline) and state.dev is not None:
-                chain(state, state.dev, number)
+            if not r.shaped:
+                chain(state, number)
                 number += 1
             spent += _pairs(state, limit if clock.wall else min(limit, OWN.total - spent))
         limit = min(limit * 2, OWN.last)
@@ -72,7 +72,7 @@ def _round(state: State, limit: float, share: float) -> Solved:
     """One CP-SAT search under the incumbent's horizon; offers what it finds."""
     clock, r = state.clock, state.clock.request
     best = min(state.value, _worst(state.dnn))
-    clock.tell(f"exact search, {clock.ms(best)}")
+    clock.tell("exact search")
     built = build(state.dnn, state.latency, r.contiguous, r.pipeline, best)
     cap = r.max_latency if state.latency else None
     if not state.latency and r.min_throughput is not None:
@@ -121,5 +121,5 @@ def _pairs(state: State, limit: float) -> float:
             _solved(state, built, OWN.pair, 1.0, "pairs")
             improved |= state.value < before * (1 - 1e-9)
             spent += OWN.pair + size(dnn) * OWN.build
-            clock.tell(f"pairs of devices, {clock.ms(state.value)}")
+            clock.tell("pairs of devices")
     return spent

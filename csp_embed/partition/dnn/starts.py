@@ -61,7 +61,7 @@ def pipelines(state: State) -> None:
         if stages is not None:
             parts = [(c, order[a:b]) for c, a, b in stages]
             state.offer(_placed(state, folded, kinds, parts), "split")
-        clock.tell(f"pipelines, {clock.ms(state.value)}")
+        clock.tell("pipelines")
     if not state.latency and not state.settled():
         _ideals(state, folded, q, kinds)
 
@@ -73,7 +73,7 @@ def _ideals(state: State, folded: Fold, q: Loads, kinds: Classes) -> None:
     all_ = ideals(folded, OWN.ideals)
     if all_ is None or clock.left() < 1.0:
         return
-    clock.tell(f"ideals, {clock.ms(state.value)}")
+    clock.tell("ideals")
     # A little above, so that a pipeline as good as the best is found again rather than missed.
     beat = state.value * (1 + 1e-9) if np.isfinite(state.value) else 1e300
     stages, done = best_chain(q, kinds, all_, beat, int(OWN.ideal_work))
@@ -99,44 +99,45 @@ def _placed(state: State, folded: Fold, kinds: Classes, parts: list[tuple[int, I
 
 
 def anneal(state: State, chains: int) -> None:
-    """Chains of annealing from the best placement, at each of the temperatures in turn."""
-    r = state.clock.request
-    if state.dev is None or (not state.latency and (r.contiguous or r.pipeline)):
-        return  # the period's annealing does not know convex sets
-    for number in range(chains):
-        chain(state, state.dev, number)
+    """Chains of annealing, two of three from the best pipeline, else from the best placement."""
+    state.fresh, r = state.dev, state.clock.request
+    for number in range(chains if state.latency or not r.shaped else 0):
+        chain(state, number)
         if state.settled() or state.clock.left() < (0.6 * r.time_limit if r.time_limit else 0):
             return
 
 
-def chain(state: State, start: Ints, number: int) -> None:
-    """One chain from `start`, in slices so that a limit is kept; offers its best."""
+def chain(state: State, number: int) -> None:
+    """One chain, in slices so that a limit is kept; offers its best. The period's does not know
+    convex sets."""
     dnn, clock, r = state.dnn, state.clock, state.clock.request
-    p = dnn.p
-    touches = p.n + len(p.use)
-    heats = OWN.block_heats if state.latency else OWN.heats
-    scale = state.value if state.latency else float(p.cost.min(axis=1).sum()) / p.m
-    steps = min(OWN.proposals, OWN.touches / touches if state.latency else OWN.proposals)
-    steps = max(int(steps * r.effort), 1000)
-    hot = max(heats[number % len(heats)] * scale, 1e-9)
-    cold = max(OWN.cold * scale, 1e-12)
+    p, start = dnn.p, state.dev if number % 3 == 2 else state.fresh
+    if start is None:
+        return
+    scale, own = float(p.cost.min(axis=1).sum()) / p.m, OWN.load_anneal
+    steps = float(OWN.proposals)
+    if state.latency:
+        scale, own = state.value, OWN.block_anneal
+        steps = min(steps, OWN.touches / (p.n + len(p.use)))
+    hot, cold = own[number % len(own)]
     dev = start.copy()
     q = None if state.latency else load_arrays(p, dnn.accelerator, dnn.toll)
-    for k, (top, low, size) in enumerate(_slices(hot, cold, steps)):
+    slices = _slices(max(hot * scale, 1e-9), max(cold * scale, 1e-12), max(1000, steps * r.effort))
+    for k, (top, low, size) in enumerate(slices):
         if clock.left() < 0.1:
             break
         seed = 100_000 * r.seed + 1000 * number + k + 1
         if q is None:
             anneal_blocks(dnn, dev, size, top, low, seed)
         else:
-            balance(q, dev, size, top, low, seed)
+            balance(q, dev, size, top, low, seed, borders=True)
     state.offer(dev, "anneal")
-    clock.tell(f"annealing, {clock.ms(state.value)}")
+    clock.tell("annealing")
 
 
-def _slices(hot: float, cold: float, steps: int) -> Iterator[tuple[float, float, int]]:
+def _slices(hot: float, cold: float, steps: float) -> Iterator[tuple[float, float, int]]:
     """First and last temperature and proposals of each slice of a chain."""
     count = max(1, round(steps / OWN.slice))
     for k in range(count):
         ratio = cold / hot
-        yield hot * ratio ** (k / count), hot * ratio ** ((k + 1) / count), max(1, steps // count)
+        yield hot * ratio ** (k / count), hot * ratio ** ((k + 1) / count), int(steps / count)

@@ -15,23 +15,24 @@ from csp_embed.partition.exact import below
 from csp_embed.partition.models.dnn import Dnn
 from csp_embed.partition.models.dnn_cpsat import path_bounds
 from csp_embed.partition.models.dnn_times import convex, exact_loads, timetable
-from csp_embed.partition.proof import Proof
+from csp_embed.partition.proof import SAME, Proof
 from csp_embed.partition.request import Clock
 from csp_embed.partition.view import Floats, Ints
 
 
 class State:
     """dev [n]: the best placement, None before the first. value: its objective in units of the
-    view. shape: what the request wants of device sets."""
+    view. fresh: where annealing begins beside the best, which lies deep in its valley."""
 
     def __init__(self, dnn: Dnn, clock: Clock) -> None:
         self.dnn, self.clock = dnn, clock
         self.latency = clock.request.objective == LATENCY
         self.dev: Ints | None = None
+        self.fresh: Ints | None = None
         self.value, self.method = float("inf"), ""
-        self.proof = Proof(unit=dnn.p.unit, tick=dnn.tick)
+        self.proof = Proof(unit=dnn.p.unit, tick=dnn.tick, gap=clock.request.gap)
+        clock.known = lambda: (self.value, self.proof.value)
         self.interrupted = False
-        self.shape = (clock.request.contiguous, clock.request.pipeline)
 
     def fits(self, dev: Ints) -> bool:
         """Whether a placement keeps costs, memory and colours."""
@@ -77,9 +78,11 @@ class State:
             self.raise_to(float(p.cost[g].sum(axis=0).min()), "largest group")
 
     def settled(self) -> bool:
-        """Whether the placement is proved the best, exactly."""
+        """Whether the placement is proved the best, exactly, or as near to it as is wanted."""
         if self.dev is None or not self.proof.settles(self.value):
             return False
+        if self.proof.gap and self.value > self.proof.value * (1 + SAME):
+            return True
         return self.proof.meets(self._exactly()[0])
 
     def _exactly(self) -> tuple[Fraction, list[Fraction], tuple[Floats, Floats] | None]:

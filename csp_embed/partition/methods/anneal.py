@@ -11,8 +11,8 @@ places transfers too.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from csp_embed.jit import njit
 from csp_embed.partition.feasible import peak_fits
 from csp_embed.partition.kernels import decode
 from csp_embed.partition.methods.annealer import accepts, draw, gather, generator, move, temperature

@@ -13,7 +13,8 @@ references to all of its arrays at every call, which takes longer than most prop
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from csp_embed.jit import njit
 
 
 @njit(cache=True)

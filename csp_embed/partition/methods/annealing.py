@@ -35,15 +35,18 @@ def annealed(
     if not lanes:
         return
     chains, request = Chains(p, clock), clock.request
+    if not (chains.plain or clock.wall):
+        steps = min(steps, max(OWN.least, int(OWN.decoded_work * request.effort / max(p.n, 1))))
     threads = max(1, request.workers)
     begun = clock.seconds()
-    budget, number, factor = 0.0, 0, 1.0
+    budget, number, factor, idle = 0.0, 0, 1.0, 0
     if clock.wall:
         # The first round is a trial of the pace: contended links cost far more a proposal.
         budget, factor = clock.left() * share, min(1.0, OWN.trial / steps)
     with ThreadPoolExecutor(threads) as pool:
         while True:
             before = clock.seconds()  # jobs may end before this thread goes on
+            value = inc.best.value if inc.best else float("inf")
             jobs = [
                 pool.submit(chains.run, slot, lanes[(number + slot) % len(lanes)],
                             number + slot, int(steps * factor))
@@ -53,11 +56,12 @@ def annealed(
                 chains.offer(inc, job.result())
             number += threads
             best = inc.best.value if inc.best else float("inf")
-            clock.tell(f"annealing, {clock.ms(best)}", number, max(number, len(lanes)))
+            clock.tell("annealing", number, max(number, len(lanes)))
             if best <= low * (1 + SAME):
                 return
             if not clock.wall:
-                if number >= len(lanes):
+                idle = 0 if best < value * (1 - OWN.gain) else idle + 1
+                if number >= len(lanes) or idle >= OWN.patience:
                     return
                 continue
             pace = (clock.seconds() - before) / (steps * factor)

@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from csp_embed.jit import njit
 from csp_embed.partition.methods.annealer import accepts, draw, generator, temperature
 from csp_embed.partition.methods.period_loads import Loads, begin, energy, largest, settle, shift
 from csp_embed.partition.view import Floats, Ints
@@ -35,13 +35,17 @@ def unpriced(q: Loads) -> Prices:
 def balance(
     q: Loads, dev: Ints, steps: int, hot: float, cold: float, seed: int, *,
     longest: int = CLUSTER, target: float = 0.0, prices: Prices | None = None,
+    borders: bool = False,
 ) -> float:  # fmt: skip
     """Improves dev [n] in place over `steps` proposals, or until the period is at most `target`;
-    the smallest period seen. hot, cold: temperatures in ms. longest: groups of one proposal."""
+    the smallest period seen. hot, cold: temperatures in ms. longest: groups of one proposal.
+    borders: also moves all of a device that comes before a group, or behind it."""
     place = np.zeros(len(q.weight), np.int64)
     place[q.group] = dev
     guide = unpriced(q) if prices is None else prices
-    found = _anneal(q, place, steps, hot, cold, seed, longest, target, guide.pull, guide.moves)
+    found = _anneal(
+        q, place, steps, hot, cold, seed, longest, target, guide.pull, guide.moves, borders
+    )
     dev[:] = place[q.group]
     return float(found)
 
@@ -56,10 +60,11 @@ def priced_energy(load, pull):
 
 
 @njit(cache=True, nogil=True)
-def _anneal(q, dev, steps, hot, cold, seed, longest, target, pull, moves):
+def _anneal(q, dev, steps, hot, cold, seed, longest, target, pull, moves, borders):
     """`balance` on dev [groups]. Proposals: a group to another device, or to a neighbour's; a swap
-    of two groups; a connected cluster of groups to a neighbour's device. With prices, single groups
-    and swaps are drawn from the cheap end of `moves`."""
+    of two groups; a connected cluster of groups to a neighbour's device; with `borders` a group
+    with all that comes before it (or behind) on its device. With prices, single groups and swaps
+    are drawn from the cheap end of `moves`."""
     cost, weight, maker, size = q.cost, q.weight, q.maker, q.size
     row = q.row
     use_ptr, use, inp_ptr, inp, out_ptr, out = q.use_ptr, q.use, q.inp_ptr, q.inp, q.out_ptr, q.out
@@ -79,7 +84,9 @@ def _anneal(q, dev, steps, hot, cold, seed, longest, target, pull, moves):
     )  # fmt: skip
     now = priced_energy(load, pull)
     best, best_dev = (largest(load) if free.min() >= 0 else np.inf), dev.copy()
-    cluster, inside = np.empty(longest, np.int64), np.zeros(groups, np.bool_)
+    cluster = np.empty(max(longest, groups), np.int64)
+    inside = np.zeros(groups, np.bool_)
+    kinds = 6 if borders else 4
     for step in range(steps):
         if best <= target:
             break
@@ -90,7 +97,7 @@ def _anneal(q, dev, steps, hot, cold, seed, longest, target, pull, moves):
                 hop_inv, once,
             )  # fmt: skip
             now = priced_energy(load, pull)
-        g, kind = draw(state, groups), draw(state, 4)
+        g, kind = draw(state, groups), draw(state, kinds)
         here, new, back = dev[g], -1, -1
         count = 1
         if kind < 2 and priced > 0:
@@ -110,7 +117,12 @@ def _anneal(q, dev, steps, hot, cold, seed, longest, target, pull, moves):
             back = draw(state, groups)
             new = dev[back]
         cluster[0] = g
-        if kind > 1:
+        if kind > 3:
+            count, new = behind(
+                state, dev, cluster, inside, kind == 4, maker, use_ptr, use, inp_ptr, inp, out_ptr,
+                out,
+            )  # fmt: skip
+        elif kind > 1:
             aim = 1 if kind == 2 else 2 + draw(state, longest - 1)
             count, new = grow(
                 state, dev, cluster, inside, aim, maker, use_ptr, use, inp_ptr, inp, out_ptr, out
@@ -199,4 +211,35 @@ def grow(state, dev, cluster, inside, aim, maker, use_ptr, use, inp_ptr, inp, ou
             count += 1
     for k in range(count):
         inside[cluster[k]] = False
+    return count, other
+
+
+@njit(cache=True)
+def behind(
+    state, dev, cluster, inside, forward, maker, use_ptr, use, inp_ptr, inp, out_ptr, out
+):  # fmt: skip
+    """Adds to cluster[0] all that comes behind it (else before it) on its device; returns how many,
+    and the device of something behind (before) them, -1 where there is none."""
+    here = dev[cluster[0]]
+    inside[cluster[0]] = True
+    count, done, other, met = 1, 0, -1, 0
+    while done < count:
+        g = cluster[done]
+        done += 1
+        ptr, near = (out_ptr, out) if forward else (inp_ptr, inp)
+        for k in range(ptr[g], ptr[g + 1]):
+            v = near[k]
+            first, last = (use_ptr[v], use_ptr[v + 1]) if forward else (0, 1)
+            for i in range(first, last):
+                u = use[i] if forward else maker[v]
+                if dev[u] != here:
+                    met += 1
+                    if draw(state, met) == 0:
+                        other = dev[u]
+                elif not inside[u]:
+                    inside[u] = True
+                    cluster[count] = u
+                    count += 1
+    for i in range(count):
+        inside[cluster[i]] = False
     return count, other

@@ -54,7 +54,7 @@ def shape(p: Problem, run: Ints, devices: list[int]) -> tuple[object, ...]:
         for v in p.outputs(int(t)):
             readers = tuple(place[int(c)] for c in p.consumers(int(v)) if int(c) in place)
             values.append((place[int(t)], float(p.value_bytes[v]), readers))
-    rows: Floats = p.cost[np.ix_(run, devices)]
+    rows: Floats = p.cost[np.ix_(run, np.array(devices))]
     return (rows.tobytes(), p.weight[run].tobytes(), p.activation[run].tobytes(), tuple(values))
 
 

@@ -15,8 +15,8 @@ import heapq
 from dataclasses import replace
 
 import numpy as np
-from numba import njit
 
+from csp_embed.jit import njit
 from csp_embed.partition.view import Floats, Ints, Problem
 
 

@@ -8,8 +8,8 @@ open, are as loaded as the best placement known, to which links only add.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from csp_embed.jit import njit
 from csp_embed.partition.methods.period_loads import begin, energy, settle, shift
 
 

@@ -18,9 +18,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from csp_embed.jit import njit
 from csp_embed.partition.methods.windows import advance
 from csp_embed.partition.view import Floats, Ints
 
@@ -55,7 +55,7 @@ class Tree(NamedTuple):
     last task. mark [w, inputs]: arrivals before the choice, to take it back. line: scratch."""
 
     options: Floats
-    count: Ints
+    count: Ints  # pyright: ignore[reportIncompatibleMethodOverride] (a tuple counts nothing here)
     cursor: Ints
     seq: Ints
     where: Ints

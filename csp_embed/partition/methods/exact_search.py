@@ -15,7 +15,7 @@ from csp_embed.partition.methods.method import Method, Search
 from csp_embed.partition.methods.placements import placements
 from csp_embed.partition.models.search import build, placed, reached, take, tuning
 from csp_embed.partition.portfolio import NUMBERS, Step
-from csp_embed.partition.proof import Proof, horizon
+from csp_embed.partition.proof import Proof, horizon, settled
 from csp_embed.partition.request import Clock, Incumbent
 from csp_embed.partition.symmetry import canonical, device_classes
 from csp_embed.partition.view import Ints, Problem
@@ -45,7 +45,8 @@ def exact(
         model.hint(dev, times if model.start else None)
     clock.tell("exact search")
     stop = None if target is None else model.scale.down(target)
-    for _ in range(OWN.refusals):
+    refused = 0
+    while True:
         params, extra = clock.params(limit, share), tuning(request)
         if extra and request.objective == "latency":
             params = replace(params, workers=1, interleave=False)
@@ -57,6 +58,9 @@ def exact(
             break  # rounded times do not fit, exact ones of the same placement may
         # What the model leaves out (memory of inputs in flight) refuses this placement: not again.
         model.refuse(found)
+        refused += 1
+        if refused == OWN.refusals:
+            break
     if found.status == "INFEASIBLE" and best is None:
         proof.notes.append("infeasible")
     elif found.status == "INFEASIBLE" and best is not None:
@@ -93,7 +97,7 @@ def search_among(
     """CP-SAT on the placements `rows`, which are all that may have a makespan below `goal`: an
     optimum among them is the optimum, and where they have no plan, `goal` is a bound. Says whether
     either was proved."""
-    status = "INFEASIBLE"
+    status, least = "INFEASIBLE", None
     if len(rows):
         model = build(p, clock.request, goal)
         model.among(rows)
@@ -103,12 +107,13 @@ def search_among(
         status = found.status
         if found.found:
             take(p, inc, model, found, "placements")
+        if status == "OPTIMAL":
+            proof.rounded |= not model.scale.exact
+            least = reached(model.goal, model.scale, found)
     best = inc.best.value if inc.best is not None else float("inf")
-    if status == "OPTIMAL":  # the best of these, and all others reach `goal`
+    if least is not None:  # the best of these, and all others reach `goal`
         others = Fraction(goal * (1 + 1e-12)) * p.unit
-        proof.rounded |= not model.scale.exact
-        least = min(reached(model.goal, model.scale, found), others)
-        proof.know(least, "all placements")
+        proof.know(min(least, others), "all placements")
         proof.closed = True
     elif status == "INFEASIBLE" and goal >= best:
         proof.raise_to(best, "all placements")
@@ -118,21 +123,24 @@ def search_among(
     return status in ("OPTIMAL", "INFEASIBLE")
 
 
-def exact_rounds(p: Problem, inc: Incumbent, proof: Proof, clock: Clock, share: float) -> None:
-    """`exact` again and again while it improves: each model knows the better horizon. For the
-    makespan placements are listed before each round, on the wall clock and a second worker beside
-    the later rounds."""
+def exact_rounds(search: Search, count: int, share: float) -> None:
+    """The next `count` rounds of `exact`, while it improves: each model knows the better horizon.
+    For the makespan placements are listed before each round, on the wall clock and a second worker
+    beside the later rounds."""
+    p, inc, proof, clock = search.p, search.inc, search.proof, search.clock
     listed = clock.request.objective == "latency"
     aside = listed and clock.wall and clock.request.workers > 1
     most = OWN.listable * bounds.window_load(p) if aside else 0.0
-    rounds = list(OWN.rounds)
-    if p.n > OWN.last_tasks:
-        rounds[-1] = (OWN.last_large, 1.0)
+    rounds = OWN.rounds if p.n <= OWN.small else OWN.large_rounds
+    first, search.rounds = search.rounds, min(len(rounds), search.rounds + count)
     with ThreadPoolExecutor(1) as pool:
-        for number, (limit, part) in enumerate(rounds):
+        for number in range(first, search.rounds):
+            limit, part = rounds[number]
+            before = inc.best.value if inc.best is not None else float("inf")
+            if settled(p, inc, proof):  # as exact numbers: floats may agree where these do not
+                return
             if listed:
                 few_left(p, inc, proof, clock, OWN.hits[0 if aside else number])
-            before = inc.best.value if inc.best is not None else float("inf")
             job = None
             if aside and number and not proof.closed and before <= most:
                 job = pool.submit(placements, p, before * ABOVE, stop=lambda: clock.left() < 0.1)
@@ -173,7 +181,7 @@ def _run(search: Search, step: Step) -> None:
     share = (
         1.0 if search.p.n <= NUMBERS.lists.interpreted else step.share
     )  # nothing comes after it on small graphs
-    exact_rounds(search.p, search.inc, search.proof, search.clock, share)
+    exact_rounds(search, step.rounds or len(OWN.rounds), share)
 
 
 METHOD = Method("exact", _worth, _run)

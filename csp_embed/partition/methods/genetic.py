@@ -57,9 +57,7 @@ def genetic(p: Problem, inc: Incumbent, clock: Clock, first: list[Placement]) ->
             add(order.astype(np.int64), dev, OWN.touch)
         people = [(v, i, o, d) for i, (v, _, o, d) in enumerate(sorted(people)[: OWN.population])]
         generation += 1
-        clock.tell(
-            f"generation, {clock.ms(people[0][0])}", generation, max(generation, OWN.generations)
-        )
+        clock.tell("generations", generation, max(generation, OWN.generations))
         value, _, order, dev = people[0]
         if inc.best is None or value < inc.best.value:
             inc.offer(dev, decoded(p, order, dev), "genetic")

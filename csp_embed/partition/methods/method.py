@@ -22,14 +22,14 @@ from csp_embed.partition.view import Problem
 class Search:
     """One search: the view of the problem, what was asked for, and what is known so far.
 
-    starts: list schedules, best first. over: no later step is wanted."""
+    starts: list schedules, best first. rounds: of exact search, so far."""
 
     p: Problem
     inc: Incumbent
     proof: Proof
     clock: Clock
     starts: list[Placement] = field(default_factory=list)
-    over: bool = False
+    rounds: int = 0
 
     @property
     def request(self) -> Request:

@@ -71,7 +71,7 @@ def neighbourhoods(
                 else max(OWN.least, size - OWN.step)
             )
             done += 1
-            clock.tell(f"neighbourhoods, {clock.ms(inc.best.value)}", done, rounds)
+            clock.tell("neighbourhoods", done, rounds)
         for job in jobs.values():
             chains.offer(inc, job.result())
 

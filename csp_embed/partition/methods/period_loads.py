@@ -16,8 +16,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from csp_embed.jit import njit
 from csp_embed.partition.view import Floats, Ints, Problem
 
 SPREAD = 0.1
@@ -80,8 +80,9 @@ def load_arrays(p: Problem, accelerator: Ints | None = None, toll: Floats | None
         pair, lat, inv = a * p.m + line, np.zeros(len(a)), np.ones(len(a))
         size, once = np.asarray(toll, float), accelerator.astype(np.int64)
     by = np.argsort(pair, kind="stable")
+    weight = np.bincount(p.group, p.weight, minlength=groups).astype(np.float64)
     return Loads(
-        p.group, cost, np.bincount(p.group, p.weight, minlength=groups), p.memory, maker, p.row,
+        p.group, cost, weight, p.memory, maker, p.row,
         size,
         _ptr(value, values), reader, _ptr(reader, groups), value[np.argsort(reader, kind="stable")],
         _ptr(maker[live], groups), live[np.argsort(maker[live], kind="stable")],

@@ -210,7 +210,7 @@ def _judge(p: Problem, dev: Devices, limit: float) -> Devices:
                 np.maximum(tail[u], tail[t] + cost[t] + send[u, t, int(v)], out=tail[u])
     fine = (end + tail).max(axis=0) <= limit
     dev, cost, end, tail = dev[:, fine], cost[:, fine], end[:, fine], tail[:, fine]
-    state = (dev, cost, end - cost, tail)
+    state: State = (dev, cost, end - cost, tail)
     for d in range(m):
         state = _narrow(state, state[0] == d, limit)
     # All that starts late on a task's device, then that part of it which has long tails.
@@ -224,7 +224,8 @@ def _judge(p: Problem, dev: Devices, limit: float) -> Devices:
     return state[0]
 
 
-State = tuple[NDArray[np.generic], ...]  # [n, k] each: devices, costs, heads, tails
+Times = NDArray[np.float32]
+State = tuple[Devices, Times, Times, Times]  # [n, k] each: devices, costs, heads, tails
 
 
 def _late(state: State, i: int) -> NDArray[np.bool_]:
@@ -235,10 +236,10 @@ def _late(state: State, i: int) -> NDArray[np.bool_]:
 
 def _narrow(state: State, inside: NDArray[np.bool_], limit: float) -> State:
     """The columns in which the tasks `inside`, all on one device, leave room for one another."""
-    _, cost, head, tail = state
+    dev, cost, head, tail = state
     never = np.float32(np.inf)
     first = np.where(inside, head, never).min(axis=0)
     last = np.where(inside, tail, never).min(axis=0)
     busy = np.where(inside, cost, np.float32(0)).sum(axis=0)
     fine = (first + busy + last <= limit) | ~inside.any(axis=0)
-    return state if fine.all() else tuple(x[:, fine] for x in state)  # type: ignore[return-value]
+    return state if fine.all() else (dev[:, fine], cost[:, fine], head[:, fine], tail[:, fine])

@@ -25,8 +25,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from csp_embed.jit import njit
 from csp_embed.partition.bounds.latency_period import load_prices
 from csp_embed.partition.methods.annealer import draw, generator, temperature
 from csp_embed.partition.view import Floats, Ints, Problem, _csr

@@ -120,7 +120,8 @@ def levelled(p: Problem, clock: Clock) -> list[tuple[Ints, Ints]]:
 
 def refine(p: Problem, inc: Incumbent, sweep: Sweep, clock: Clock, steps: int, seed: int) -> None:
     """Step 4: passes of windows, cooler from pass to pass; then the decoder's verdict."""
-    passes = int(np.clip(p.n / OWN.pass_tasks, *OWN.passes))
+    least, most = OWN.passes
+    passes = int(np.clip(p.n / OWN.pass_tasks, least, most))
     width = OWN.widths[0 if p.n <= OWN.small else 1]
     hot = min(OWN.heat, OWN.heat_tasks / p.n)
     try:
@@ -131,7 +132,7 @@ def refine(p: Problem, inc: Incumbent, sweep: Sweep, clock: Clock, steps: int, s
             shift = width // 2 if k % 2 else 0
             sweep.anneal(width, shift, each, hot * (1 - k / passes), seed + k, clock)
             sweep.sort()
-            clock.tell(f"windows, {clock.ms(sweep.value)}", k + 1, passes)
+            clock.tell("windows", k + 1, passes)
     finally:
         inc.offer(sweep.dev, decoded(p, sweep.order, sweep.dev), "split")
 

@@ -10,8 +10,8 @@ Energy: the longest path through the window + SPREAD times the mean over devices
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from csp_embed.jit import njit
 from csp_embed.partition.methods.annealer import accepts, draw, gather, generator, move, temperature
 from csp_embed.partition.methods.windows import Stretch, appended, through
 

@@ -7,8 +7,8 @@ Assumes: the first plan keeps memory.  No pass makes the makespan (by appending)
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from csp_embed.jit import njit
 from csp_embed.partition import kernels
 from csp_embed.partition.methods import windows
 from csp_embed.partition.methods.exact_part import solve_part
@@ -46,7 +46,7 @@ class Sweep:
     def begin(self, order: Ints, dev: Ints) -> float:
         """Takes over a plan; its makespan by appending in order of starts, or in this order."""
         self.order, self.dev = order.astype(np.int64), dev.astype(np.int64)
-        self.value = makespan(self.a, self.order, self.dev, self.lines)
+        self.value = float(makespan(self.a, self.order, self.dev, self.lines))
         self.sort()
         return self.value
 
@@ -55,7 +55,7 @@ class Sweep:
         p = self.p
         start = starts(self.a, self.order, self.dev, self.lines)
         order = np.lexsort((np.arange(p.n), start)).astype(np.int64)
-        value = makespan(self.a, order, self.dev, self.lines)
+        value = float(makespan(self.a, order, self.dev, self.lines))
         if value <= self.value * (1 + 1e-12):
             self.order, self.value = order, value
 
@@ -84,10 +84,11 @@ class Sweep:
             if clock.left() < 0.05 + RESERVE * p.n:
                 return
             some = marks[k : k + chunk + 1]
-            self.value, proved = run(
+            value, proved = run(
                 self.a, self.groups, not p.contended(), self.order, self.dev, some, room, begin,
                 (behind, then[k : k + chunk]), work, hot, seed + k, self.value,
             )  # fmt: skip
+            self.value = float(value)
             self.parts += len(some) - 1 if work < 0 else 0
             self.proved += proved
 

@@ -17,9 +17,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from csp_embed.jit import njit
 from csp_embed.partition.view import Floats, Ints, Problem
 
 

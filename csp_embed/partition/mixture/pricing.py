@@ -7,8 +7,8 @@ so groups move one at a time to where the priced loads fall most, from many star
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from csp_embed.jit import njit
 from csp_embed.partition.methods.period_loads import Loads, begin, settle, shift
 from csp_embed.partition.view import Floats, Ints
 

@@ -379,7 +379,9 @@ class Model:
                         ).only_enforce_if(now)
                         seen = now
 
-    def hint(self, dev: Sequence[int], start: Sequence[float] | None = None) -> None:
+    def hint(
+        self, dev: Sequence[int] | Ints, start: Sequence[float] | Floats | None = None
+    ) -> None:
         """A starting point: device of each task and, where scheduled, its start in ms."""
         for g, x in enumerate(self.x):
             first = int(np.flatnonzero(self.p.group == g)[0])

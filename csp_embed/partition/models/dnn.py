@@ -59,7 +59,8 @@ class Dnn:
     def loads(self, dev: Ints) -> Floats:
         """ms per sample on each device."""
         p = self.p
-        found = np.bincount(dev, p.cost[np.arange(p.n), dev], minlength=p.m)
+        own = p.cost[np.arange(p.n), dev]
+        found = np.bincount(dev, own, minlength=p.m).astype(np.float64)
         for v, u in enumerate(p.value_src):
             away = set(dev[p.consumers(v)].tolist()) - {int(dev[u])}
             if away and self.accelerator[dev[u]]:

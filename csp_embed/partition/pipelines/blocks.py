@@ -14,10 +14,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from csp_embed.jit import njit
 from csp_embed.partition.methods.annealer import accepts, draw, generator, temperature
-from csp_embed.partition.methods.balance import grow
+from csp_embed.partition.methods.balance import behind, grow
 from csp_embed.partition.methods.period_loads import load_arrays
 from csp_embed.partition.models.dnn import Dnn
 from csp_embed.partition.view import Floats, Ints
@@ -142,35 +142,6 @@ def makespan(b, place):
     return (np.inf if count else end), work
 
 
-@njit(cache=True)
-def _edge(state, q, place, cluster, inside, forward):
-    """Adds to cluster[0] all that comes before it (or behind it) in its block; returns how many,
-    and the device of something before (behind) them all, -1 where there is none."""
-    here = place[cluster[0]]
-    inside[cluster[0]] = True
-    count, done, other, met = 1, 0, -1, 0
-    while done < count:
-        g = cluster[done]
-        done += 1
-        ptr, near = (q.out_ptr, q.out) if forward else (q.inp_ptr, q.inp)
-        for k in range(ptr[g], ptr[g + 1]):
-            v = near[k]
-            first, last = (q.use_ptr[v], q.use_ptr[v + 1]) if forward else (0, 1)
-            for i in range(first, last):
-                u = q.use[i] if forward else q.maker[v]
-                if place[u] != here:
-                    met += 1
-                    if draw(state, met) == 0:
-                        other = place[u]
-                elif not inside[u]:
-                    inside[u] = True
-                    cluster[count] = u
-                    count += 1
-    for i in range(count):
-        inside[cluster[i]] = False
-    return count, other
-
-
 @njit(cache=True, nogil=True)
 def _anneal(b, q, place, steps, hot, cold, seed):
     """`anneal_blocks` on place [group]."""
@@ -194,7 +165,10 @@ def _anneal(b, q, place, steps, hot, cold, seed):
                 q.out_ptr, q.out,
             )  # fmt: skip
         else:
-            count, new = _edge(state, q, place, cluster, inside, kind == 3)
+            count, new = behind(
+                state, place, cluster, inside, kind == 3, q.maker, q.use_ptr, q.use, q.inp_ptr,
+                q.inp, q.out_ptr, q.out,
+            )  # fmt: skip
         if kind == 0 or kind == 5:
             new = draw(state, m)
         old = place[g]

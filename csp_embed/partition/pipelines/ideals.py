@@ -14,8 +14,8 @@ Source: Tarnawski et al., Efficient Algorithms for Device Placement of DNN Graph
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from csp_embed.jit import njit
 from csp_embed.partition.methods.period_loads import Loads
 from csp_embed.partition.pipelines.fold import Fold
 from csp_embed.partition.pipelines.intervals import Classes

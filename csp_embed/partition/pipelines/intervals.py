@@ -12,8 +12,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from csp_embed.jit import njit
 from csp_embed.partition.methods.period_loads import Loads
 from csp_embed.partition.view import Floats, Ints
 
@@ -24,7 +24,7 @@ class Classes(NamedTuple):
     """Equal devices. first [c]: one of each; count [c]; of: device numbers of each class."""
 
     first: Ints
-    count: Ints
+    count: Ints  # pyright: ignore[reportIncompatibleMethodOverride] (a tuple counts nothing here)
     of: list[list[int]]
 
 

@@ -60,7 +60,7 @@ def send(sock: socket.socket, message: Message) -> None:
         if value.size:
             if value.dtype.kind in "iufc":  # those of ml_dtypes know no order of bytes
                 value = value.astype(value.dtype.newbyteorder("<"), copy=False)
-            pieces.append(memoryview(np.ascontiguousarray(value).reshape(-1).view(np.uint8)))
+            pieces.append(np.ascontiguousarray(value).reshape(-1).view(np.uint8).data)
     header = json.dumps(
         {"kind": message.kind, "fields": dict(message.fields), "tensors": rows}
     ).encode()

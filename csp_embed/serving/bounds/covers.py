@@ -10,8 +10,8 @@ or more machines get a discount.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from csp_embed.jit import njit
 from csp_embed.serving.instance import Floats, Ints
 
 

@@ -222,7 +222,8 @@ class Relaxation:
         """The simplest rational prices near these that still prove it."""
         layers = self.instance.layers
         # Dual values sum to less than L; the gap is room for rounding, used on both sides.
-        scale = (1 + layers / max(price @ self.scarce + mult * self.slack - discount, 1e-9)) / 2
+        room = float(price @ self.scarce) + mult * self.slack - discount
+        scale = (1 + layers / max(room, 1e-9)) / 2
         for factor in (1.0, min(scale, 2.0)):
             for d in DENOMINATORS:
                 fractions = [Fraction(round(float(p) * factor * d), d) for p in price]

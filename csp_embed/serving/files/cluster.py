@@ -131,11 +131,11 @@ def _degrees(server: ServerEntry, heads: int, where: str) -> None:
         server.decode_tokens_per_s_by_layers,
     )
     for degree in (d for table in tables for d in table):
-        if degree not in server.tensor_parallel:
+        if degree < 1 or server.gpus % degree:
             raise InputError(
-                f"a table for tensor_parallel {degree}, which is not offered",
+                f"a table for tensor_parallel {degree}, which {server.gpus} GPUs cannot form",
                 where=where,
-                hint=f"tensor_parallel: {sorted({*server.tensor_parallel, degree})}",
+                hint="tables go by degree: tokens_per_s_by_layers: {1: [900.0, 400.0]}",
             )
 
 

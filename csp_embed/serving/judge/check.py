@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, TypeGuard
 
 import networkx as nx
 
@@ -40,7 +40,7 @@ def check(instance: Instance, plan: Mapping[str, Any]) -> list[Fault]:
     placement, faults = _placement(instance, plan)
     if faults:
         return faults
-    value = plan.get("value")
+    value: Any = plan.get("value")
     if not _number(value):
         return [Fault("format", "value", f"{value!r} is not a finite number")]
     faults = [Fault(*fault) for fault in memory_faults(instance, placement)]
@@ -276,7 +276,7 @@ def _bound(instance: Instance, plan: Mapping[str, Any], flow: Fraction) -> list[
     return [] if reason is None else [Fault("certificate", "certificate", reason)]
 
 
-def _number(value: Any) -> bool:
+def _number(value: Any) -> TypeGuard[float]:
     return (
         isinstance(value, (int, float))
         and not isinstance(value, bool)

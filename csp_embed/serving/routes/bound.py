@@ -27,10 +27,11 @@ import numpy as np
 
 from csp_embed.serving.bounds.relaxation import Prices, Relaxation, lower
 from csp_embed.serving.instance import Delays, Instance, MachineType, delays
+from csp_embed.solver.lp import Row, duals
 
 WEIGHTS = (0.1, 0.25, 0.4, 0.55, 0.7, 0.85)
 REFINED = 6  # more weights, around the best
-STEPS = 60  # of the prices of uses
+STEPS = 200  # paths from which the prices of uses are found
 
 
 def weighted(instance: Instance, weight: float | None) -> Instance:
@@ -160,23 +161,39 @@ def path_bound(instance: Instance, phase: str) -> tuple[float, list[PathGroup], 
     room = np.array([len(g.members) for g in groups], float)
     price = np.zeros(len(groups))
     best, kept = -math.inf, price
-    pace = 1.0
-    for step in range(STEPS):
+    known: dict[tuple[int, ...], float] = {}  # uses of each group -> least seconds of such a path
+    for _ in range(STEPS):
         total, uses = shortest(groups, instance.layers, price.tolist())
         if total == math.inf:
             return math.inf, groups, price.tolist()
-        value = total - float(price @ room)
-        if value > best:
-            best, kept = value, price
-        over = np.array(uses, float) - room
-        if not (over > 0).any() and not price[over < 0].any():
+        if total - float(price @ room) > best:
+            best, kept = total - float(price @ room), price
+        if tuple(uses) in known:
             break
-        if step == 0:
-            pace = max(1e-12, 0.2 * total / max(1.0, float(over @ over)))
-        price = np.maximum(0.0, price + pace / (1 + step / 6) * over)
+        known[tuple(uses)] = total - float(price @ np.array(uses))
+        found = _prices(known, room)
+        if found is None:
+            break
+        price = found
     rounded = [round(float(p), 12) for p in kept]
     total, _ = shortest(groups, instance.layers, rounded)
-    return (total - float(np.array(rounded) @ room)) * (1 - 1e-9), groups, rounded
+    return total - float(np.array(rounded) @ room), groups, rounded
+
+
+def _prices(known: dict[tuple[int, ...], float], room: np.ndarray) -> np.ndarray | None:
+    """What a use of each group is worth: duals of the best mixture of paths that uses no group more
+    often than it has machines."""
+    paths = list(known)
+    n = len(paths)
+    rows: list[Row] = []
+    for g, most in enumerate(room):
+        using = [(at, float(path[g])) for at, path in enumerate(paths) if path[g]]
+        at = np.array([a for a, _ in using], np.int64)
+        rows.append((at, np.array([v for _, v in using]), float(most)))
+    # A dear way out keeps the program solvable until enough paths are known.
+    dear = 10 * max(known.values()) + 1e-9
+    objective = np.array([*known.values(), dear])
+    return duals(objective, rows, [(np.arange(n + 1), np.ones(n + 1), 1.0)])
 
 
 def _seconds(instance: Instance, i: int, phase: str) -> tuple[float, ...]:

@@ -61,9 +61,8 @@ class Routes:
         for i, (a, b) in placement.items():
             kind, k = int(instance.kind[i]), b - a - 1
             rates = self.phases.prefill[kind][k], self.phases.decode[kind][k]
-            self.time[i] = tuple(
-                x / r if r > 0 else -1.0 for x, r in zip((p, o), rates, strict=True)
-            )
+            fill, each = (x / r if r > 0 else -1.0 for x, r in zip((p, o), rates, strict=True))
+            self.time[i] = fill, each
             self.step[i] = self.phases.step[kind][k]
             self.passes[i] = rates[1] * self.step[i] if rates[1] > 0 else 1.0
         self.begins: dict[int, list[int]] = {}

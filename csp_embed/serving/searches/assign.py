@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numba import njit
 
+from csp_embed.jit import njit
 from csp_embed.serving.instance import Instance
 from csp_embed.serving.searches.patterns import Class, Stage
 
@@ -47,7 +47,7 @@ def assign(
     placement: dict[int, tuple[int, int]] = {}
     first = 0
     for s in order:
-        end = first + stages[s].layers
+        end = first + stages[int(s)].layers
         for w in range(count[s]):
             placement[int(slots[s, w])] = (first, end)
         first = end
@@ -104,6 +104,7 @@ def anneal(  # type: ignore[no-untyped-def]
         heat = hot * (cold / hot) ** (step / moves)
         kind = np.random.randint(4)
         a, b = np.random.randint(n), np.random.randint(n)
+        lo = hi = x = y = z = 0
         if kind == 0 and not fixed_order:
             order[a], order[b] = order[b], order[a]
         elif kind == 1 and not fixed_order:

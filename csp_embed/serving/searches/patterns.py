@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from csp_embed.serving.instance import Floats, Instance
+from csp_embed.serving.instance import Floats, Instance, Ints
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Stage:
 
 
 def classes_of(
-    instance: Instance, labels: Sequence[int] | None = None, price: Floats | None = None
+    instance: Instance, labels: Sequence[int] | Ints | None = None, price: Floats | None = None
 ) -> list[Class]:
     """Machines of equal table and label; with `price` of each machine, also of equal price."""
     groups: dict[tuple[int, int, float], list[int]] = {}

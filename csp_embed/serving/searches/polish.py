@@ -8,8 +8,8 @@ it, most moves from a plan of no flow look alike.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from csp_embed.jit import njit
 from csp_embed.serving.searches.search import Search
 
 LARGEST = 64  # machines: the flow runs on a dense matrix

@@ -47,7 +47,7 @@ class Search:
         # What the coordinator can send and take back.
         top = [max(instance.table(i)) for i in range(instance.size)]
         self.ceiling = rounded_up(min(
-            sum(Fraction(min(float(c), t)) for c, t in zip(way, top, strict=True))
+            sum((Fraction(min(float(c), t)) for c, t in zip(way, top, strict=True)), Fraction(0))
             for way in (instance.start, instance.end)
         ))  # fmt: skip
 

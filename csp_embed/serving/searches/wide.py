@@ -9,6 +9,7 @@ as strong as possible.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -61,7 +62,7 @@ def _program(
     model = cpsat.new_model()
     longest = max(len(c.table) for c in classes)
     stage = {k: model.new_int_var(0, layers // k, "") for k in range(1, min(longest, layers) + 1)}
-    machine: dict[tuple[int, int], object] = {}
+    machine: dict[tuple[int, int], Any] = {}
     for c, cl in enumerate(classes):
         for k in stage:
             if k <= len(cl.table) and cl.table[k - 1] > 0:

@@ -9,13 +9,18 @@ follow each other without a gap, the port repeats itself and the loop skips whol
 Why this is exact. All requests known at cycle t are settled at t in the port's fixed priority. A
 queue that waits for something unknown waits, in the end, for data of a burst not yet asked for, and
 so cannot ask for one of its own before that burst has been served: no later news can change t.
+
+Why `run` is one long function. Its three parts share the state of the port: twenty numbers that are
+read and written for every burst, and stay in registers for as long as they are locals of one loop.
+In an array, or handed from function to function as a tuple, they are loaded and stored each time.
+What needs none of them stands in functions of its own.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from csp_embed.jit import njit
 from csp_embed.sim.cycles.layout import (
     ADDRESS,
     BEAT_BYTES,
@@ -101,6 +106,32 @@ def _record(segments, used, owner, first, stop):  # pragma: no cover - compiled
         segments[used, 1] = first
         segments[used, 2] = stop
     return used + 1
+
+
+@njit(cache=True, error_model="numpy", no_cpython_wrapper=True)
+def _push(flags, q, done, push_time, pushed):  # pragma: no cover - compiled
+    """The tokens that an instruction of queue q leaves when it is done."""
+    if flags & PUSH_PREV:
+        push_time[2 * q - 1, pushed[2 * q - 1]] = done
+        pushed[2 * q - 1] += 1
+    if flags & PUSH_NEXT:
+        push_time[2 * q, pushed[2 * q]] = done
+        pushed[2 * q] += 1
+
+
+@njit(cache=True, error_model="numpy", no_cpython_wrapper=True)
+def _overfull(limit, pushed, push_time, popped, pop_time):  # pragma: no cover - compiled
+    """The last direction in which more than `limit` tokens wait at some time, or -1."""
+    found = -1
+    for direction in range(len(pushed)):
+        gone = 0
+        for k in range(limit, pushed[direction]):
+            while gone < popped[direction] and pop_time[direction, gone] <= push_time[direction, k]:
+                gone += 1
+            if k + 1 - gone > limit:
+                found = direction
+                break
+    return found
 
 
 @njit(cache=True, error_model="numpy")
@@ -276,12 +307,7 @@ def run(table, n_queues, cost, start, end, dispatch, wait, port_wait, segments):
                     end[i] = done
                     taken[q] += 1
                     idle[q] = done + turn
-                    if flags & PUSH_PREV:
-                        push_time[2 * q - 1, pushed[2 * q - 1]] = done
-                        pushed[2 * q - 1] += 1
-                    if flags & PUSH_NEXT:
-                        push_time[2 * q, pushed[2 * q]] = done
-                        pushed[2 * q] += 1
+                    _push(flags, q, done, push_time, pushed)
                     if table[i, KIND] == FINISH and finished < 0:
                         finished = done
 
@@ -445,13 +471,7 @@ def run(table, n_queues, cost, start, end, dispatch, wait, port_wait, segments):
         end[i] = done
         taken[user] += 1
         idle[user] = done + turn
-        flags = table[i, TOKENS]
-        if flags & PUSH_PREV:
-            push_time[2 * user - 1, pushed[2 * user - 1]] = done
-            pushed[2 * user - 1] += 1
-        if flags & PUSH_NEXT:
-            push_time[2 * user, pushed[2 * user]] = done
-            pushed[2 * user] += 1
+        _push(table[i, TOKENS], user, done, push_time, pushed)
 
     status = DONE
     if finished < 0:
@@ -463,16 +483,10 @@ def run(table, n_queues, cost, start, end, dispatch, wait, port_wait, segments):
                 finished = idle[q] - turn
         if stuck:
             status = STUCK
-    limit = cost[TOKEN_LIMIT]
-    for direction in range(directions):
-        gone = 0
-        for k in range(limit, pushed[direction]):
-            while gone < popped[direction] and pop_time[direction, gone] <= push_time[direction, k]:
-                gone += 1
-            if k + 1 - gone > limit:
-                status = TOKENS_LOST
-                result[7] = direction
-                break
+    lost = _overfull(cost[TOKEN_LIMIT], pushed, push_time, popped, pop_time)
+    if lost >= 0:
+        status = TOKENS_LOST
+        result[7] = lost
     result[0] = status
     result[1] = max(finished, 0)
     result[2] = n_segments

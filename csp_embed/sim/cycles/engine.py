@@ -195,7 +195,10 @@ class Engine:
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         columns = np.empty((5, len(rows)), np.int64)
         port = np.empty((segments, 3), np.int64)
-        result = run(rows, len(self.isa.queues), self.costs.vector, *columns, port)
+        start, end, dispatch, waited, held = columns
+        result = run(
+            rows, len(self.isa.queues), self.costs.vector, start, end, dispatch, waited, held, port
+        )
         return result, columns, port
 
     def _report(
@@ -216,7 +219,7 @@ class Engine:
         reset = np.zeros(len(stream), bool)
         for instruction in self.isa.instructions:
             name = instruction.roles.get("reset")
-            if instruction.kind == "contract" and name in stream.fields:
+            if instruction.kind == "contract" and name is not None and name in stream.fields:
                 here = stream.code == self.isa.instructions.index(instruction)
                 reset |= here & (stream.fields[name] != 0)
         contract = kinds == "contract"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from numba import njit
-
+from csp_embed.jit import njit
 from csp_embed.sim.cycles.layout import (
     ADDRESS,
     BOTTOM,

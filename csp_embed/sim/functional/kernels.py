@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
 
+from csp_embed.jit import intrinsic, njit
 from csp_embed.judge.stream_table import CONTRACT, LOAD, MAP, STORE
 from csp_embed.sim.functional.memory import COMPUTED, LOADED, PAIRS, UOPS, WORDS, State
 

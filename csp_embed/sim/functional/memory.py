@@ -120,7 +120,9 @@ def make_state(isa: Isa, program: Program) -> State:
     """Memories before the first instruction: DRAM as `before` says, everything else 0."""
     dims = contraction_dims(isa)
     contract = next((i for i in isa.instructions if i.kind == "contract"), None)
-    factors = {o.memory for o in contract.operands[1:]} if contract and dims.fits else set()
+    if not dims.fits:
+        contract = None
+    factors = {o.memory for o in contract.operands[1:]} if contract is not None else set()
     mem = np.zeros(len(isa.memories), dtype=MEMORY)
     sizes = [0, 0, 0]
     perms: list[NDArray[np.int64]] = []
@@ -131,7 +133,7 @@ def make_state(isa: Isa, program: Program) -> State:
             UOPS if memory.name == isa.uop_memory else PAIRS if memory.name in factors else WORDS
         )
         perm_at, stride = -1, lanes
-        if storage == PAIRS:
+        if contract is not None and storage == PAIRS:
             perm = _factor_perm(isa, contract, memory.name, dims) + np.zeros(lanes, np.int64)
             even = dims.i + dims.i % 2
             row_factor = (memory.name == contract.operands[1].memory) != dims.swapped

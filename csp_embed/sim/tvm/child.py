@@ -147,6 +147,7 @@ def run(folder: Path) -> dict[str, Any]:
     """The job in `folder`: loads, places, runs, reads back; what to tell the parent."""
     job = json.loads((folder / "job.json").read_text())
     library, runtime = load(job)
+    driver = None
     if job["hardware"]:
         assert runtime is not None
         driver = Runtime(runtime)
@@ -175,7 +176,7 @@ def run(folder: Path) -> dict[str, Any]:
             part = np.empty(length, dtype=np.uint8)
             library.VTAMemCopyToHost(part.ctypes.data, block.host + address - start, length)
             file.write(part.tobytes())
-    counters = Runtime(runtime).call("vta.tsim.profiler_status") if job["hardware"] else ""
+    counters = driver.call("vta.tsim.profiler_status") if driver is not None else ""
     library.VTADeviceFree(device)
     for used in (code, block):
         library.VTAMemFree(used.pointer)

@@ -120,7 +120,9 @@ def correction(
         var = names[last.name]
         body = ()
         if whole:
-            together = [{last.name: Sum(j, ((var, at_once),))} for j in range(at_once)]
+            together: list[Mapping[str, Sum]] = [
+                {last.name: Sum(j, ((var, at_once),))} for j in range(at_once)
+            ]
             body += (Loop(var, whole, (block(together),)),)
         if rest:
             body += (block([{last.name: Sum(whole * at_once + j)} for j in range(rest)]),)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from csp_embed.targets.source.places import Place
@@ -187,6 +187,7 @@ def _loops(place: Place, walks: list[_Walk], copy: str, indent: str) -> list[str
         lines.append(f"{indent}if ({' && '.join(texts)}) {{")
         indent, depth = indent + "  ", depth + 1
     own = [c for c in conditions if c not in outside]
+    last = ""
     if inner is not None:
         first, last = str(inner.first), str(inner.first + inner.extent)
         if own:
@@ -263,9 +264,10 @@ def _narrowed(c: _Condition, inner: _Walk, base: str, indent: str) -> list[str]:
     ]
 
 
-def _joined(walks: list[_Walk], bound: set[str], source_step: object) -> list[_Walk]:
+def _joined(
+    walks: list[_Walk], bound: set[str], source_step: Callable[[_Walk], int]
+) -> list[_Walk]:
     """Loops without conditions that continue one another on both sides become one."""
-    assert callable(source_step)
     done = False
     while not done:
         done = True

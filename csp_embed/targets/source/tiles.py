@@ -79,9 +79,11 @@ def read(document: Mapping[str, Any], embedding: Embedding) -> Tiling:
     def split(value: Any) -> tuple[Counter, int] | None:
         return None if value is None else (counters[value[0]], int(value[1]))
 
+    outer, middle, inner = (
+        tuple(counters[n] for n in document[part]) for part in ("outer", "middle", "inner")
+    )
     tiling = Tiling(
-        split(document["rows"]), split(document["columns"]),
-        *(tuple(counters[n] for n in document[part]) for part in ("outer", "middle", "inner")),
+        split(document["rows"]), split(document["columns"]), outer, middle, inner,
         float(document["cycles"]),
     )  # fmt: skip
     splits = [s[0] for s in (tiling.rows, tiling.columns) if s is not None]

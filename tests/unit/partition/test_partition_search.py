@@ -109,6 +109,35 @@ def test_a_window_sees_what_the_load_does_not() -> None:
     assert bounds.critical_path(p) == pytest.approx(16)
 
 
+def test_what_shares_a_device_loads_it_as_one() -> None:
+    # Apart a and b take 1 ms each, on devices of their own; together 11 ms on either.
+    tasks = (
+        Task("a", {"p0": 1.0, "p1": 10.0}, colocate="g"),
+        Task("b", {"p0": 10.0, "p1": 1.0}, colocate="g"),
+        Task("c", {"p0": 3.0, "p1": 3.0}),
+    )
+    p = make_problem(TaskGraph(tasks, ()), platform(2))
+    # In fractions: 11 and 3 ms over two devices alike.
+    assert bounds.load(p) == pytest.approx(7)
+    assert bounds.window_load(p) == pytest.approx(7)
+    assert solve(p.graph, p.platform).lower_bound == 11  # and the search knows whole ones
+
+
+def test_windows_know_the_memory() -> None:
+    # After a (10 ms) one of four tasks fits on the fast device: three take 6 ms each on the other.
+    later = [Task(f"b{i}", {"p0": 2.0, "p1": 6.0}, weight_bytes=1.0) for i in range(4)]
+    tasks = (Task("a", {"p0": 10.0, "p1": 10.0}), *later)
+    edges = tuple(Edge("a", f"b{i}", 0.0) for i in range(4))
+    machines = platform(2)
+    small = replace(machines.devices[0], memory_bytes=1.0)
+    machines = replace(machines, devices=(small, machines.devices[1]))
+    p = make_problem(TaskGraph(tasks, edges), machines)
+    assert bounds.load_within_memory(p) == pytest.approx(18)
+    assert bounds.window_load(p) == pytest.approx(28)
+    plan = solve(p.graph, p.platform)
+    assert (plan.objective, plan.status) == (28, "OPTIMAL")
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_reinsertion_reports_the_makespan_of_what_it_returns(seed: int) -> None:
     p = make_problem(random_graph(12, 3, seed, integer=False), platform(3))

@@ -37,7 +37,7 @@ def cluster() -> dict[str, Any]:
         (lambda c: c["servers"][0].update(gpu="A1000"), "no GPU 'A1000'"),
         (lambda c: c["servers"][0].pop("gpu"), "neither a table nor a roofline"),
         (lambda c: c["servers"][0].update(count=0), "greater than 0"),
-        (lambda c: c["servers"][0].update(tokens_per_s_by_layers={16: [1.0]}), "not offered"),
+        (lambda c: c["servers"][0].update(tokens_per_s_by_layers={16: [1.0]}), "cannot form"),
         (lambda c: c["servers"][0].update(prefill_tokens_per_s_by_layers={4: [1.0]}),
          "two phases need a table each"),
         (lambda c: c["model"].update(kv_heads=100), "do not divide 64 heads"),

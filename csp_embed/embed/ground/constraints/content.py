@@ -4,15 +4,18 @@ step, where rule 2 says the same."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from csp_embed.embed.ground.constraints.homes import make_homes, nowhere
 from csp_embed.embed.ground.variables import Vars
+from csp_embed.ir.operator import Role
 
 NAME = "content"
 
 
 def post(vars: Vars) -> None:
     """All different: homes of the tensor elements that points touch."""
-    for role in ["dst", *sorted(vars.ground.strict)]:
+    for role in [Role.DST, *sorted(vars.ground.strict)]:
         make_homes(vars, role)
         homes = [h for h in vars.home[role] if not isinstance(h, int)]
         gates = vars.gate(NAME)
@@ -20,7 +23,8 @@ def post(vars: Vars) -> None:
             vars.model.add_all_different(homes)
             continue
         # all_different takes no literal: where the family is off, numbers of their own.
-        top, codes = vars.box.steps * vars.lane_count(role) + nowhere(vars, role), []
+        top = vars.box.steps * vars.lane_count(role) + nowhere(vars, role)
+        codes: list[Any] = []
         for n, home in enumerate(homes):
             code = vars.model.new_int_var(0, top + n, f"code{n}")
             vars.model.add(code == home).only_enforce_if(gates[0])

@@ -7,6 +7,7 @@ from typing import Any
 
 from csp_embed.embed.ground.constraints.homes import make_homes, nowhere
 from csp_embed.embed.ground.variables import Vars
+from csp_embed.ir.operator import Role
 
 NAME = "harmless"
 
@@ -19,9 +20,9 @@ def post(vars: Vars) -> None:
         vars.post(NAME, vars.model.add_bool_or([vars.placed[g], *(~v for v in lanes)]))
 
 
-def _live(vars: Vars, role: str) -> dict[tuple[int, int], Any]:
+def _live(vars: Vars, role: Role) -> dict[tuple[int, int], Any]:
     """(step, lane) -> Boolean, true where the lane holds something."""
-    if role == "dst" or role in vars.ground.strict:
+    if role == Role.DST or role in vars.ground.strict:
         return _stored(vars, role)
     out: dict[tuple[int, int], Any] = {}
     users: dict[tuple[int, int], list[Any]] = {}
@@ -33,7 +34,7 @@ def _live(vars: Vars, role: str) -> dict[tuple[int, int], Any]:
     return out
 
 
-def _stored(vars: Vars, role: str) -> dict[tuple[int, int], Any]:
+def _stored(vars: Vars, role: Role) -> dict[tuple[int, int], Any]:
     """Live where the lane of the met element is some tensor element's home."""
     make_homes(vars, role)
     model, lanes, steps = vars.model, vars.lane_count(role), vars.box.steps
@@ -45,7 +46,7 @@ def _stored(vars: Vars, role: str) -> dict[tuple[int, int], Any]:
     # A lane is full only if somebody lives there: one value, so that solutions count once.
     count = sum(1 for h in vars.home[role] if not isinstance(h, int))
     model.add(sum(full) <= count)
-    out = {}
+    out: dict[tuple[int, int], Any] = {}
     for t, element in enumerate(vars.element[role]):
         for lane in range(lanes):
             out[t, lane] = model.new_bool_var("live")

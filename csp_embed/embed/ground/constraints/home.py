@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from csp_embed.embed.ground.constraints.homes import post_homes
 from csp_embed.embed.ground.variables import Vars
+from csp_embed.ir.operator import Role
 
 NAME = "home"
 
 
 def post(vars: Vars) -> None:
     """See `post_homes`, for the result."""
-    post_homes(vars, "dst", NAME)
+    post_homes(vars, Role.DST, NAME)

@@ -7,9 +7,10 @@ it. home[role][v]: element * lanes + lane of tensor element v.
 from __future__ import annotations
 
 from csp_embed.embed.ground.variables import Vars
+from csp_embed.ir.operator import Role
 
 
-def make_homes(vars: Vars, role: str) -> None:
+def make_homes(vars: Vars, role: Role) -> None:
     """Variables of one operand, once; tensor elements that no point touches get 0."""
     if role in vars.home:
         return
@@ -26,13 +27,13 @@ def make_homes(vars: Vars, role: str) -> None:
     ]
 
 
-def nowhere(vars: Vars, role: str) -> int:
+def nowhere(vars: Vars, role: Role) -> int:
     """Numbers beyond all places, for elements that no placed point touches. Where every family
     holds, every point is placed, so they are only offered where families can be off."""
     return len(set(vars.ground.elements[role].tolist())) if vars.explain else 0
 
 
-def post_homes(vars: Vars, role: str, family: str) -> None:
+def post_homes(vars: Vars, role: Role, family: str) -> None:
     """placed[g] => home[touched(role, g)] = element[step] * lanes + lane."""
     make_homes(vars, role)
     model, lanes, count = vars.model, vars.lane_count(role), vars.ground.counts[role]

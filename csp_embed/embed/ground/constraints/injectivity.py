@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from csp_embed.embed.ground.variables import Vars
 
@@ -13,7 +14,7 @@ def post(vars: Vars) -> None:
     """All different: the point's number where placed, a number of its own where pad."""
     axes = vars.ground.op.axes
     total = math.prod(axes.values())
-    codes = []
+    codes: list[Any] = []
     for g, placed in enumerate(vars.placed):
         number = 0
         for a, v in vars.axis_values(g).items():

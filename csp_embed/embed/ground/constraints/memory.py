@@ -11,6 +11,7 @@ from typing import Any
 from csp_embed.embed.ground.constraints.homes import make_homes
 from csp_embed.embed.ground.rectangles import covers
 from csp_embed.embed.ground.variables import Vars
+from csp_embed.ir.operator import Role
 
 NAME = "memory"
 
@@ -38,7 +39,7 @@ def post(vars: Vars) -> None:
             vars.post(NAME, model.add_allowed_assignments(met, legal))
 
 
-def _addresses(vars: Vars, role: str) -> list[list[Any]]:
+def _addresses(vars: Vars, role: Role) -> list[list[Any]]:
     """[step][m]: Boolean, the step meets address m. The address of a memory element is the number
     of elements that steps meet before the first step that meets it."""
     model, count = vars.model, vars.box.steps
@@ -48,11 +49,11 @@ def _addresses(vars: Vars, role: str) -> list[list[Any]]:
         model.add(element == t).only_enforce_if(first)
         model.add(element != t).only_enforce_if(~first)
         before.append(before[-1] + first)
-    ranks = []
+    ranks: list[Any] = []
     for t in range(count):
         ranks.append(model.new_int_var(0, t, f"rank{t}"))
         model.add(ranks[t] == before[t])
-    out = []
+    out: list[list[Any]] = []
     for element in vars.element[role]:
         address = model.new_int_var(0, count - 1, "address")
         model.add_element(element, ranks, address)

@@ -51,7 +51,8 @@ def _origin_at_some_end(
 ) -> None:
     """Where the order of steps counts, counters run either way: counted from some end of each, the
     origin is in the domain, and the digit's other end is used."""
-    model, some = vars.model, []
+    model = vars.model
+    some: list[Any] = []
     for turned in itertools.product((False, True), repeat=len(turning)):
         literal = model.new_bool_var(f"turned {turned}")
         some.append(literal)
@@ -69,7 +70,7 @@ def _origin_at_some_end(
 def _point(vars: Vars, frame: Frame, g: int, at: list[Any]) -> None:
     model, axes, placed = vars.model, vars.ground.op.axes, vars.placed[g]
     value = vars.axis_values(g)
-    reasons = []
+    reasons: list[Any] = []
     for names, x in zip(frame.coordinates, at, strict=True):
         flat: Any = 0
         for a in names:
@@ -108,7 +109,7 @@ def _no_effect(
             model.add(value[a] == 0).only_enforce_if(~inside)
             flat = flat * axes[a] + value[a]
         model.add(x == flat).only_enforce_if(inside)
-    out = []
+    out: list[Any] = []
     for low, high, terms, const in limits:
         index = const + sum(c * value[a] for a, c in terms)
         for broken, kept in (

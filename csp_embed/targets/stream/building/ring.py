@@ -19,7 +19,7 @@ class Ring:
             raise Infeasible(
                 f"a tile of {frames.map.operand} needs {self.size} elements of {frames.map.memory}",
                 why=f"only {room} are free",
-                hint="this tile size should not have been tried: please report it",
+                hint="use a configuration with larger buffers",
             )
         keys = [f.key for f in steps]
         distinct = len({k for k in keys if k >= 0})
