@@ -55,7 +55,9 @@ def link(parts: Sequence[Part], isa: Isa, shared: tuple[int, int]) -> Linked:
                 rows.append((kind, a + first, b, sram))
         ends.append(len(rows))
     rows.append((FINISH, 0, 0, 0))
-    whole = Schedule(tuple(regions), tuple(templates), np.array(rows, np.int64), np.zeros(0))
+    whole = Schedule(
+        tuple(regions), tuple(templates), np.array(rows, np.int64), np.zeros(0, np.int64)
+    )
     tokens = _Needs(whole, isa, address, shared).tokens()
     return Linked(replace(whole, tokens=tokens), tuple(address), tuple(ends))
 
