@@ -34,6 +34,7 @@ if TYPE_CHECKING:  # What type checkers and editors see; tests compare it with _
     from csp_embed import serving as serve  # noqa: F401 (another name than its module)
     from csp_embed.compiler.driver import compile as compile
     from csp_embed.compiler.kernel import Kernel as Kernel
+    from csp_embed.compiler.network_file import build as build
     from csp_embed.compiler.options import Options as Options
     from csp_embed.errors import CspEmbedError as CspEmbedError
     from csp_embed.machine.load import load_isa as load_isa
@@ -54,6 +55,7 @@ __version__ = "0.1.0"
 
 # Public name -> module. Resolved on first use, so that `csp-embed --help` loads no solver.
 _NAMES = {
+    "build": "csp_embed.compiler.network_file",
     "compile": "csp_embed.compiler.driver",
     "CspEmbedError": "csp_embed.errors",
     "Kernel": "csp_embed.compiler.kernel",

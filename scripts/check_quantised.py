@@ -2,8 +2,9 @@
 
 Usage: scripts/check_quantised [--build NAME,…] [FOLDER]
        FOLDER: ../shared/quantised by default; its README tells the form
-       --build: instead, what the simulated machine stores for the shift networks of these names
-       (kws, resnet8, ad01, resnet8_large, vww, sww), on the recorded inputs
+       --build: instead, what the simulated machine stores for the networks of these names (kws,
+       resnet8, ad01, resnet8_large, vww, sww), on the recorded inputs; published/kws, pow2/kws and
+       affine/kws (ONNX) are other forms than the shift network
 
 Prints a line a model: profile, tensors compared, elements, differences. Exit code 5 where any
 element differs, 2 where the folder is not there.
@@ -163,23 +164,50 @@ def fixed(multiplier: Any, shift: Any) -> g.FixedPoint:
 
 def built_rows(root: Path, names: list[str]) -> Iterator[Row]:
     """The machine's layers against what was recorded; the host's layers are not counted."""
-    for name in names:
-        stem = root / "tflite_shift" / f"{name}_shift"
-        graph = read_tflite(f"{stem}.tflite")
-        order = [t.name for t in read_file(f"{stem}.tflite").tensors]
-        with np.load(f"{stem}_golden.npz") as arrays:
-            golden = {order[int(k[1:])]: recorded(arrays, k) for k in arrays.files if "." not in k}
+    for text in names:
+        form, _, name = text.rpartition("/")
+        graph, golden = recorded_network(root, form or "shift", name)
         count = len(golden[graph.inputs[0]])
         feeds = [{n: golden[n][i : i + 1] for n in graph.inputs} for i in range(count)]
         built = build(graph, load_isa("vta"), feeds)
         outputs = {op.name: op.output for op in graph.operators}
         on = [outputs[layer.name] for layer in built.layers if layer.where == "accelerator"]
-        rows = [(n, np.concatenate([v[n] for v in built.values]), golden[n]) for n in on]
+        rows = [(n, np.concatenate([v[n] for v in built.values]), golden.get(n)) for n in on]
         figures = built.document()
         share = figures["macs_on_accelerator"] / figures["macs"]
-        print(f"{name}: {share:.2%} of MACs, {figures['cycles']:,} cycles, "
-              f"bound {figures['bound_cycles']:,}, {figures['seconds']:.0f} s")  # fmt: skip
-        yield f"{stem.name}.tflite, on the machine", graph.profile, rows
+        print(f"{text}: {share:.2%} of MACs, {figures['cycles']:,} cycles in "
+              f"{figures['segments']} programs, {figures['dram_bytes']:,} bytes, "
+              f"{figures['seconds']:.0f} s")  # fmt: skip
+        yield f"{text}, on the machine", graph.profile, [r for r in rows if r[2] is not None]
+
+
+def recorded_network(root: Path, form: str, name: str) -> tuple[g.Graph, dict[str, Any]]:
+    """A network and its recorded tensors by name."""
+    if form == "affine":
+        stem = root / "onnx" / "tiny" / f"{name}_affine"
+        graph = read_onnx(f"{stem}_qop.onnx")
+        names = json.loads(Path(f"{stem}.json").read_text())["tensors"]
+        with np.load(f"{stem}_golden.npz") as arrays:
+            found = {names[k]["name"]: nchw(arrays[k]) for k in arrays.files}
+        shapes = {n: t.shape for n, t in graph.tensors.items()}
+        return graph, {
+            n: v.reshape(-1, *shapes[n][1:])
+            for k, v in found.items()
+            for n in (k, f"{k}_q", f"{k}_f.q")
+            if n in shapes
+        }
+    if form == "published":
+        path, golden = (
+            root / "models" / f"{PUBLISHED[name]}.tflite",
+            root / "golden" / f"{name}.npz",
+        )
+    else:
+        stem = root / f"tflite_{form}" / f"{name}_{form}"
+        path, golden = Path(f"{stem}.tflite"), Path(f"{stem}_golden.npz")
+    order = [t.name for t in read_file(path).tensors]
+    with np.load(golden) as arrays:
+        found = {order[int(k[1:])]: recorded(arrays, k) for k in arrays.files if "." not in k}
+    return read_tflite(path), found
 
 
 def all_rows(root: Path) -> Iterator[Row]:

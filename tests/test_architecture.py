@@ -106,7 +106,8 @@ def test_the_picture_is_the_chain() -> None:
 TASKS = (
     "operator", "instruction set", "kind of instruction", "constraint family", "epilogue step",
     "schedule decision", "rule of a judge", "promise about DRAM", "cost of the simulator",
-    "partitioning method", "ONNX operator", "operator of quantised networks", "command",
+    "partitioning method", "ONNX operator", "operator of quantised networks",
+    "way to requantise exactly", "command",
     "figure of a report", "stage",
 )  # fmt: skip
 

@@ -1,16 +1,17 @@
-"""`csp-embed build MODEL`: a quantised network, layer by layer, on the simulated machine."""
+"""`csp-embed build MODEL`: a quantised network as one program, run on the simulated machine."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from csp_embed.commands.common import print_json, progress, say, say_table
 from csp_embed.commands.given import refuse_ignored
+from csp_embed.commands.network_inputs import dims, given_inputs, random_inputs
 from csp_embed.errors import InputError
-from csp_embed.files import check_folder
+from csp_embed.files import atomic, check_outputs
 
 if TYPE_CHECKING:
     from csp_embed.compiler.network import Built
@@ -42,8 +43,19 @@ def build_command(
     ] = None,
     samples: Annotated[int, typer.Option(help="how many random inputs are run")] = 1,
     seed: Annotated[int, typer.Option(help="seed of the random inputs")] = 0,
-    cache: Annotated[
-        Path | None, typer.Option(help="folder that keeps finished searches by content")
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", metavar="FILE.npz", help="the program, with its first input"
+        ),
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.html", help="one page: layers, timeline, memory over time"),
+    ] = None,
+    explain: Annotated[
+        str | None,
+        typer.Option(metavar="LAYER", help="say why this layer runs where it does, and stop"),
     ] = None,
     show: Annotated[
         bool, typer.Option("--show", help="print the network as it was read, and stop")
@@ -52,15 +64,16 @@ def build_command(
         bool, typer.Option("--json", help="One JSON document on standard output.")
     ] = False,
 ) -> None:
-    """Compiles the layers of a quantised network that the machine can compute exactly, runs them,
-    and compares every tensor bit for bit with the reference interpreter.
+    """Compiles a quantised network to one program, with every tensor's layout chosen over the whole
+    network, runs it, and compares every tensor bit for bit with the reference interpreter.
 
-    A first form: each such layer is a program of its own, tensors pass through the host in between,
-    and the other layers are the host's, each with its reason. Exit code 5 where an element differs.
+    Layers that the machine cannot compute exactly are the host's, each with its reason; where one
+    stands between two of the machine's, there are several programs. Exit code 5 where an element
+    differs; nothing is written then.
 
     Examples:
 
-      csp-embed build resnet8_shift.tflite
+      csp-embed build resnet8_shift.tflite -o resnet8.npz --report resnet8.html
 
       csp-embed build model.onnx --dim batch=1 --show
 
@@ -74,93 +87,88 @@ def build_command(
         raise InputError(f"--seed {seed}", why="seeds are not negative", hint="--seed 0")
     if inputs is not None:
         refuse_ignored(context, ("samples", "seed"), "--inputs", why="they are for random inputs")
+    running = ("inputs", "samples", "seed", "output", "report", "memory")
     if show:
-        ignored = ("isa", "vta_config", "memory", "inputs", "samples", "seed", "cache", "as_json")
+        ignored = ("isa", "vta_config", "explain", "as_json", *running)
         refuse_ignored(context, ignored, "--show", why="it stops before that is looked at")
-    check_folder(cache)
-    graph = read_quantised(model, _dims(dim or []))
+    if explain is not None:
+        ignored = ("isa", "vta_config", "as_json", *running)
+        refuse_ignored(context, ignored, "--explain", why="it looks at one layer's arithmetic")
+    check_outputs((output, (".npz",)), (report, (".html",)), reads=(model,))
+    graph = read_quantised(model, dims(dim or []))
     if show:
         say(graph.show())
         return
-    from csp_embed.compiler.driver import Options
-    from csp_embed.compiler.network import build
+    if explain is not None:
+        say(explained(graph, explain))
+        return
+    from dataclasses import replace
+
+    from csp_embed.compiler.network import OPTIONS, build
     from csp_embed.machine.load import load_isa
 
     machine = load_isa(isa, vta_config)
-    feeds = _random(graph, samples, seed) if inputs is None else _given(graph, inputs)
+    feeds = random_inputs(graph, samples, seed) if inputs is None else given_inputs(graph, inputs)
     with progress(quiet=as_json) as tell:
-        built = build(
-            graph, machine, feeds, options=Options(memory=memory, cache=cache), progress=tell
-        )
+        built = build(graph, machine, feeds, options=replace(OPTIONS, memory=memory), progress=tell)
+    written = _write(built, output, report)
     if as_json:
-        print_json(built.document())
+        print_json(built.document() | {"files": written})
     else:
         _say(built)
+        for path in written:
+            say(f"wrote {path}")
     if built.differences:
         raise typer.Exit(5)
 
 
-def _dims(given: list[str]) -> dict[str, int]:
-    found = {}
-    for text in given:
-        name, _, extent = text.partition("=")
-        if not name or not extent.isdecimal() or int(extent) < 1:
-            raise InputError(f"--dim {text}", why="wanted NAME=N", hint="--dim batch=1")
-        found[name] = int(extent)
-    return found
+def _write(built: Built, output: Path | None, report: Path | None) -> list[str]:
+    """The files that were asked for; segments beyond the first get a number in their name."""
+    if built.differences:
+        return []
+    written = []
+    if report is not None:
+        from csp_embed.report.network_page import network_page
 
+        with atomic(report) as file:
+            file.write(network_page(built))
+        written.append(str(report))
+    if output is not None:
+        from csp_embed.machine.program_file import write_program
 
-def _random(graph: Graph, samples: int, seed: int) -> list[dict[str, Any]]:
-    """Stored values over the whole range of the type; the same for the same seed."""
-    import numpy as np
-
-    rng = np.random.default_rng(seed)
-    made = []
-    for _ in range(samples):
-        feeds = {}
-        for name in graph.inputs:
-            t = graph.tensors[name]
-            low, high = t.range
-            feeds[name] = rng.integers(low, high + 1, t.shape).astype(t.dtype)
-        made.append(feeds)
-    return made
-
-
-def _given(graph: Graph, path: Path) -> list[dict[str, Any]]:
-    """Raises: InputError where the file cannot be read, an input is missing or of another form."""
-    import zipfile
-
-    import numpy as np
-
-    wanted = {n: graph.tensors[n] for n in graph.inputs}
-    example = ", ".join(f"{n!r}: {t.dtype} {list(t.shape)}" for n, t in wanted.items())
-    hint = f"numpy.savez(FILE, **arrays) with {example}, or more along axis 0"
-    try:
-        if not zipfile.is_zipfile(path):  # numpy.load takes anything else for a pickle
-            with path.open("rb"):
-                raise InputError(f"{path} is no whole .npz file", where=str(path), hint=hint)
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        why = getattr(error, "strerror", None) or str(error)
-        raise InputError(f"cannot read {path}", where=str(path), why=why, hint=hint) from error
-    counts = set()
-    for name, t in wanted.items():
-        array = arrays.get(name)
-        if array is None or array.dtype != np.dtype(t.dtype) or array.shape[1:] != t.shape[1:]:
-            has = ", ".join(f"{n!r}: {a.dtype} {list(a.shape)}" for n, a in arrays.items())
+        programs = built.programs()
+        if not programs:
             raise InputError(
-                f"the file does not hold input {name!r} as the model stores it",
-                where=str(path), why=f"it holds {has or 'nothing'}", hint=hint,
+                "there is no program to write", where=str(output),
+                why="the host computes every layer", hint=f"csp-embed build {built.graph.source}",
             )  # fmt: skip
-        counts.add(array.shape[0] / t.shape[0])
-    count = counts.pop() if len(counts) == 1 else 0
-    if count != int(count) or count < 1:
-        raise InputError("the inputs are not whole batches", where=str(path), hint=hint)
-    return [
-        {n: arrays[n][i * t.shape[0] : (i + 1) * t.shape[0]] for n, t in wanted.items()}
-        for i in range(int(count))
-    ]
+        for n, program in enumerate(programs):
+            path = output if n == 0 else output.with_suffix(f".{n}.npz")
+            write_program(path, program)
+            written.append(str(path))
+    return written
+
+
+def explained(graph: Graph, name: str) -> str:
+    """Why a layer runs where it does, and what was tried.
+
+    Raises: InputError where no layer has that name.
+    """
+    from csp_embed.network.lower.layer import lower
+
+    found = [op for op in graph.operators if name in (op.name, op.output)]
+    if not found:
+        names = ", ".join(op.name for op in graph.operators[:12])
+        raise InputError(f"no layer is called {name!r}", why=f"there are {names}, …",
+                         hint=f"--explain {graph.operators[0].name!r}")  # fmt: skip
+    op = found[0]
+    made = lower(graph, op)
+    if isinstance(made, str):
+        return f"{op.name} ({op.kind}): the host, because: {made}"
+    lines = [f"{op.name} ({op.kind}): the machine, {made.proof}", f"  {made.op.text()}"]
+    for n, steps in enumerate(made.rounds):
+        lines.append(f"  after round {n + 1}: {'; '.join(map(str, steps)) or 'nothing'}")
+    return "\n".join([*lines, *(f"  not taken: {text}" for text in made.refused)])
 
 
 def _say(built: Built) -> None:
@@ -175,12 +183,18 @@ def _say(built: Built) -> None:
     say_table(head, rows, f"{d['model']} on {d['machine']}, profile {d['profile']}")
     share = d["macs_on_accelerator"] / d["macs"] if d["macs"] else 0.0
     say(
-        f"{d['cycles']:,} cycles (bound {d['bound_cycles']:,}) in {d['segments']} programs, one "
-        f"after the other: not yet one program; {share:.2%} of {d['macs']:,} MACs on the machine"
+        f"{d['cycles']:,} cycles in {_programs(d['segments'])} of {d['instructions']:,} "
+        f"instructions; {share:.2%} of {d['macs']:,} MACs on the machine"
     )
     if d["status"] == "host":
         say("no layer runs on the machine, so nothing was compared")
     else:
+        say(
+            f"layouts {' '.join(d['layout_status'])} at {d['layout_cycles']:,} estimated cycles"
+            f" (bound {d['layout_bound_cycles']:,}); activations take"
+            f" {d['activation_bytes']:,} bytes (bound {d['activation_bound_bytes']:,}), all"
+            f" {d['dram_bytes']:,}"
+        )
         say(
             f"{d['differences']:,} of {d['elements']:,} elements differ from the reference, "
             f"{d['inputs']} inputs"
@@ -190,3 +204,7 @@ def _say(built: Built) -> None:
         say(f"host: {', '.join(names)}: {why}")
     for note in d["notes"]:
         say(f"note: {note}")
+
+
+def _programs(count: int) -> str:
+    return "one program" if count == 1 else f"{count} programs"

@@ -1,8 +1,7 @@
-"""A quantised network, layer by layer: lowered, compiled, run on the simulated machine, compared.
+"""A quantised network as programs of the machine, run on the simulator and compared.
 
-A first form: every layer that the machine computes is a program of its own, its tensors pass
-through the host in between; the other layers are the reference interpreter's.  It is not yet one
-program.
+Takes: a graph.  Leaves: `Built`: segments (one where no step of the host stands between layers of
+the machine), each one program; every tensor that they store, compared with the reference's.
 """
 
 from __future__ import annotations
@@ -15,88 +14,85 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from csp_embed.compiler.driver import Options, compile
-from csp_embed.compiler.kernel import Kernel
-from csp_embed.compiler.setting import silent
-from csp_embed.errors import Infeasible
-from csp_embed.ir.operator import Operator
-from csp_embed.machine.costs import costs_of
+from csp_embed.compiler.options import Options
+from csp_embed.compiler.whole import image
+from csp_embed.compiler.whole.partition import Plan, plan_of
+from csp_embed.compiler.whole.report import LayerReport, layer_reports
+from csp_embed.compiler.whole.segment import Segment
+from csp_embed.ir.stream import Program
 from csp_embed.machine.spec import Isa
-from csp_embed.network.lower.layer import Lowered, lower
 from csp_embed.network.quantised import graph as g
 from csp_embed.network.quantised import reference
-from csp_embed.ops.bound import bound_cycles
 
 Array = NDArray[Any]
+Tell = Callable[[str, int, int], None]
 
-
-@dataclass(frozen=True)
-class Layer:
-    """One operator of the network in the report.
-
-    where: "accelerator" or "host". why: what was proved, or the reason for the host. cycles: of all
-    its passes; bound_cycles: of one pass in its plain form; extra_cycles: of the second pass, which
-    only results of both signs need. elements, differences: of its tensor over all inputs, compared
-    with the reference. The host's have no cycles: None.
-    """
-
-    name: str
-    kind: str
-    where: str
-    why: str
-    macs: int
-    elements: int
-    differences: int
-    programs: int = 0
-    cycles: int | None = None
-    bound_cycles: int | None = None
-    extra_cycles: int | None = None
-
-    @property
-    def exact(self) -> bool:
-        return self.differences == 0
-
-    def document(self) -> dict[str, Any]:
-        return {**self.__dict__, "exact": self.exact}
+# Searches of a network's layers are shorter than those of a layer compiled alone: it has many.
+OPTIONS = Options(schedules=4, refine=24)
 
 
 @dataclass(frozen=True)
 class Built:
-    """graph: what was built. layers: in order. values: of each input, every tensor by name, as the
-    machine and the host made it."""
+    """graph: what was built. segments: its programs in order. layers: every operator, where it runs
+    and what it takes. values: of each input, every tensor by name, as machine and host made it.
+    wanted: of each input, every tensor as the reference has it."""
 
     graph: g.Graph
     isa: Isa
-    layers: tuple[Layer, ...]
+    options: Options
+    plan: Plan
+    layers: tuple[LayerReport, ...]
     values: tuple[Mapping[str, Array], ...]
+    wanted: tuple[Mapping[str, Array], ...]
     seconds: float
 
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        return self.plan.segments
+
+    @property
+    def differences(self) -> int:
+        return sum(layer.differences for layer in self.layers)
+
     def document(self) -> dict[str, Any]:
-        """What `csp-embed build --json` prints. Sums over the accelerator's layers. status: equal,
-        unequal, or host where no layer is the accelerator's and so nothing was compared."""
+        """What `csp-embed build --json` prints. status: equal, unequal, or host where no layer is
+        the accelerator's and so nothing was compared."""
         on = [layer for layer in self.layers if layer.where == "accelerator"]
+        cycles = [layer.cycles for layer in on]
         return {
             "status": "unequal" if self.differences else "equal" if on else "host",
             "model": self.graph.name,
             "profile": self.graph.profile,
             "machine": f"{self.isa.name} {self.isa.config_name}",
-            "one_program": False,
+            "one_program": len(self.segments) == 1,
             "inputs": len(self.values),
             "elements": sum(layer.elements for layer in on),
             "differences": self.differences,
-            "cycles": sum(layer.cycles or 0 for layer in on),
+            "cycles": sum(c for c in cycles if c is not None),
             "bound_cycles": sum(layer.bound_cycles or 0 for layer in on),
             "macs": sum(layer.macs for layer in self.layers),
             "macs_on_accelerator": sum(layer.macs for layer in on),
-            "segments": sum(layer.programs for layer in on),
+            "segments": len(self.segments),
+            "instructions": sum(len(s.words) for s in self.segments),
+            "dram_bytes": sum(s.dram_bytes for s in self.segments),
+            "activation_bytes": sum(s.memory.height for s in self.segments),
+            "activation_bound_bytes": sum(s.memory.bound for s in self.segments),
+            "memory_status": [s.memory.status for s in self.segments],
+            "layout_cycles": sum(s.chosen.objective for s in self.segments),
+            "layout_bound_cycles": sum(s.chosen.bound for s in self.segments),
+            "layout_status": [s.chosen.status for s in self.segments],
             "seconds": round(self.seconds, 2),
             "notes": list(self.graph.notes),
             "layers": [layer.document() for layer in self.layers],
         }
 
-    @property
-    def differences(self) -> int:
-        return sum(layer.differences for layer in self.layers)
+    def programs(self) -> list[Program]:
+        """One program file's content per segment, for the first input."""
+        values, wanted = self.values[0], self.wanted[0]
+        return [
+            image.program(s, self.graph, {n: values[n] for n in sorted(s.reads)}, wanted, s.wanted)
+            for s in self.segments
+        ]
 
 
 def build(
@@ -105,7 +101,7 @@ def build(
     inputs: Sequence[Mapping[str, Array]],
     *,
     options: Options | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Tell | None = None,
 ) -> Built:
     """Builds a network and runs it on each of `inputs` (arrays by the names of graph.inputs, in the
     model's own batch).
@@ -115,86 +111,28 @@ def build(
     Raises: InputError for inputs that do not fit; as `compile` for what it refuses.
     """
     start = time.perf_counter()
-    tell = progress or silent
+    tell = progress or (lambda text, done, total: None)
     wanted = [reference.run(graph, feeds) for feeds in inputs]
-    found = [{name: np.asarray(feeds[name]) for name in graph.inputs} for feeds in inputs]
-    programs = _Programs(isa, options or Options())
-    layers: list[Layer] = []
-    for at, op in enumerate(graph.operators):
-        tell(op.name, at, len(graph.operators))
-        made = _lowered(graph, op, programs)
-        for values in found:
-            values[op.output] = (
-                reference.step(graph, op, values)
-                if isinstance(made, str)
-                else _run(graph, op, made, programs, values)
-            )
-        wrong = sum(
-            int((values[op.output] != expected[op.output]).sum())
-            for values, expected in zip(found, wanted, strict=True)
-        )
-        layers.append(_layer(graph, op, made, programs, wrong, len(inputs)))
-    return Built(graph, isa, tuple(layers), tuple(found), time.perf_counter() - start)
+    plan = plan_of(graph, isa, options or OPTIONS, tell)
+    found = []
+    for n, feeds in enumerate(inputs):
+        tell("simulating", n, len(inputs))
+        found.append(_run(graph, plan, {k: np.asarray(feeds[k]) for k in graph.inputs}))
+    layers = layer_reports(graph, isa, plan, options or OPTIONS, found, wanted)
+    seconds = time.perf_counter() - start
+    chosen = options or OPTIONS
+    return Built(graph, isa, chosen, plan, tuple(layers), tuple(found), tuple(wanted), seconds)
 
 
-class _Programs:
-    """Kernels by formula and shapes: layers that differ in their constants share one."""
-
-    def __init__(self, isa: Isa, options: Options) -> None:
-        self.isa, self.options = isa, options
-        self.made: dict[tuple[Any, ...], Kernel] = {}
-
-    def kernel(self, op: Operator) -> Kernel:
-        key = (op.text(), *((n, t.shape, t.constant) for n, t in sorted(op.tensors.items())))
-        if key not in self.made:
-            kernel = compile(op, self.isa, options=self.options)
-            assert isinstance(kernel, Kernel)
-            self.made[key] = kernel
-        return self.made[key]
-
-
-def _lowered(graph: g.Graph, op: g.Operator, programs: _Programs) -> Lowered | str:
-    made = lower(graph, op)
-    if isinstance(made, str):
-        return made
-    try:
-        for one in made.passes:
-            programs.kernel(one.op)
-    except Infeasible as error:
-        return error.what
-    return made
-
-
-def _run(
-    graph: g.Graph,
-    op: g.Operator,
-    made: Lowered,
-    programs: _Programs,
-    values: Mapping[str, Array],
-) -> Array:
-    x = made.operand(values[op.inputs[0]])
-    result: Array | None = None
-    for one in made.passes:
-        operands: dict[str, Array] = {"x": x, **one.constants}
-        if one.added is not None:
-            assert result is not None
-            operands["z"] = result.astype(np.int32) - one.added
-        result = programs.kernel(one.op).run(**operands)
-    assert result is not None
-    return result.reshape(graph.tensors[op.output].shape)
-
-
-def _layer(
-    graph: g.Graph, op: g.Operator, made: Lowered | str, programs: _Programs, wrong: int, runs: int
-) -> Layer:
-    macs, elements = graph.macs(op), graph.tensors[op.output].elements * runs
-    if isinstance(made, str):
-        return Layer(op.name, op.kind, "host", made, macs, elements, wrong)
-    kernels = [programs.kernel(one.op) for one in made.passes]
-    cycles = [kernel.cycles or 0 for kernel in kernels]
-    first = kernels[0]
-    bound = bound_cycles(first.operator, first.isa, costs_of(first.isa, first.memory))
-    return Layer(
-        op.name, op.kind, "accelerator", made.proof, macs, elements, wrong, len(cycles),
-        sum(cycles), bound, sum(cycles[1:]),
-    )  # fmt: skip
+def _run(graph: g.Graph, plan: Plan, values: dict[str, Array]) -> dict[str, Array]:
+    """Every tensor, the host's steps done as soon as what they read is there."""
+    waiting = [op for op in graph.operators if op.name in plan.host or op.name in plan.views]
+    for segment in [None, *plan.segments]:
+        if segment is not None:
+            reads = {n: values[n] for n in sorted(segment.reads)}
+            values |= image.run(segment, graph, reads)
+        for op in list(waiting):
+            if all(n in values or not n or graph.tensors[n].data is not None for n in op.inputs):
+                values[op.output] = reference.step(graph, op, values)
+                waiting.remove(op)
+    return values

@@ -36,7 +36,10 @@ class Region:
     adds.
     order: the grid's dimensions from outermost to innermost in DRAM. boxes: those that rows name,
     in that order of dimensions. by_box: DRAM holds the boxes one after the other, each whole and
-    row-major (constants only), instead of the plain grid.
+    row-major (constants only), instead of the plain grid. pitch: elements of DRAM from one index
+    to the next of each dimension, in that order; None: those of the grid, row-major. Tensors that
+    several operators share lie in the grid of one of them. rounds: of each box, the round of the
+    contraction whose constants it holds; empty: all are the first's.
     """
 
     operand: str
@@ -46,6 +49,18 @@ class Region:
     boxes: tuple[Box, ...]
     by_box: bool
     splits: tuple[tuple[tuple[int, int], ...], ...] = ()
+    pitch: tuple[int, ...] | None = None
+    rounds: tuple[int, ...] = ()
+
+    @property
+    def pitches(self) -> tuple[int, ...]:
+        """Elements of DRAM from one index to the next, by dimension in `order`."""
+        if self.pitch is not None:
+            return self.pitch
+        out = [1] * len(self.order)
+        for d in range(len(self.order) - 2, -1, -1):
+            out[d] = out[d + 1] * self.grid[self.order[d + 1]]
+        return tuple(out)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ th:first-child,td:first-child{text-align:left}
 td:first-child{white-space:normal;overflow-wrap:anywhere;min-width:9.5em} td.t{min-width:5em}
 td.l,th.l{text-align:left}
 td.f{white-space:normal;overflow-wrap:anywhere;font-family:monospace;font-size:11px}
+.wide svg{width:100%;max-width:1400px;height:auto;display:block}
 .chart svg{width:100%;max-width:900px;height:auto;display:block} svg.bar{width:80px;height:12px}
 .big svg.bar{width:100%;max-width:660px;height:36px}
 pre{background:#f6f6f6;padding:1em;white-space:pre-wrap;overflow-wrap:anywhere;font-size:12.5px}

@@ -120,7 +120,7 @@ class Attempts:
 
     @cached_property
     def _compute(self) -> float:
-        return self.costs.step * self._steps + self._epilogue
+        return self.costs.step * self._steps * self.problem.contractions + self._epilogue
 
     @cached_property
     def _epilogue(self) -> float:
@@ -213,11 +213,14 @@ def _epilogue_cycles(problem: Problem, bias: BiasTrick | None, costs: Costs, fil
     each = costs.reset_step
     if not problem.epilogue and not filled:
         each += costs.immediate_step
-    for i, step in enumerate(problem.epilogue):
+    rounds = range(len(problem.rounds) + 1)
+    for i, step in [pair for turn in rounds for pair in problem.steps(turn)]:
         if step.access is None:
             each += costs.immediate_step
         else:
             each += costs.step if bias and bias.step == i else costs.tensor_step
+    if problem.copies:
+        each += costs.reset_step + 2 * costs.tensor_step
     return vectors * each
 
 
@@ -235,6 +238,6 @@ def _reserve(problem: Problem, bias: BiasTrick | None) -> Reserve:
             assert other is not None
             memory = side.memory
             taken[other.memory] = taken.get(other.memory, 0) + 1
-        whole = math.prod(m.grid)
+        whole = math.prod(m.grid) * (len(problem.rounds) + 1)
         taken[memory] = taken.get(memory, 0) + min(whole, problem.depth[memory] // 8)
     return Reserve(taken)

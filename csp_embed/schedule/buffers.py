@@ -153,27 +153,30 @@ class Frames:
     def __init__(self, shapes: Shapes) -> None:
         self.shapes, self.map, self.order = shapes, shapes.map, shapes.order
         self.boxes: list[Box] = []
+        self.rounds: list[int] = []
         self.largest = 0
         # The ranges of the counters that matter, as one key.
         self._ranges = itemgetter(*shapes.moving) if shapes.moving else lambda bounds: ()
-        self._numbers: dict[Box, int] = {}
+        self._numbers: dict[tuple[int, Box], int] = {}
         self._keys: dict[tuple[int, int], int] = {}
         self._memo: dict[object, Frame] = {}
 
-    def at(self, lo: Range, hi: Range) -> Frame:
-        """The frame for counters in [lo, hi)."""
+    def at(self, lo: Range, hi: Range, turn: int = 0) -> Frame:
+        """The frame for counters in [lo, hi), in a round of the contraction: an operand whose
+        constants differ by round has boxes of its own in each."""
         key = (self._ranges(lo), self._ranges(hi))
-        found = self._memo.get(key)
+        found = self._memo.get((key, turn))
         if found is None:
-            found = self._memo[key] = self._number(self.shapes.of(key, lo, hi))
+            found = self._memo[key, turn] = self._number(self.shapes.of(key, lo, hi), turn)
         return found
 
-    def _number(self, shape: Shape) -> Frame:
+    def _number(self, shape: Shape, turn: int) -> Frame:
         if shape.box is None:
             return Frame(-1, -1, shape)
-        number = self._numbers.setdefault(shape.box, len(self.boxes))
+        number = self._numbers.setdefault((turn, shape.box), len(self.boxes))
         if number == len(self.boxes):
             self.boxes.append(shape.box)
+            self.rounds.append(turn)
         self.largest = max(self.largest, shape.elems)
         return Frame(number, self._keys.setdefault((number, shape.shift), len(self._keys)), shape)
 

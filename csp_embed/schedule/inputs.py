@@ -7,6 +7,7 @@ to grid indices.  Assumes: every output counter moves exactly one grid dimension
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -61,7 +62,12 @@ class Problem:
     """Counters in embedding order. `instruction` executes the points; `adds` are the epilogue's
     tensors by
     step number. out_dim: counter -> dimension of dst. splits: see `split_dims`. depth: usable
-    elements by memory."""
+    elements by memory. rounds: the contraction is done once more for each entry, first, with other
+    constants and into the same accumulators; the entry's steps follow it. Their tensors are those
+    of the epilogue, read alike, with values of their own. repeats: every round has the same
+    factors. copies: then what the contraction made is kept instead of made again: after the first
+    addition the entry's steps change a copy of it, which is added to it. dropped: steps of the
+    epilogue that the last round leaves out."""
 
     embedding: Embedding
     isa: Isa
@@ -77,6 +83,34 @@ class Problem:
     out_dim: dict[int, int]
     splits: tuple[tuple[tuple[int, int], ...], ...]
     depth: dict[str, int]
+    rounds: tuple[tuple[Step, ...], ...] = ()
+    repeats: bool = False
+    copies: bool = False
+    dropped: frozenset[int] = frozenset()
+
+    @property
+    def contractions(self) -> int:
+        """How often the products are made."""
+        return 1 if self.copies else len(self.rounds) + 1
+
+    @property
+    def sides(self) -> tuple[bool, bool]:
+        """Whether lhs and rhs hold constants that differ by round."""
+        if self.repeats or not self.rounds:
+            return False, False
+        tensors, layouts = self.embedding.operator.tensors, self.embedding.layouts
+        lhs, rhs = (tensors[layouts[r].tensor].constant for r in ("lhs", "rhs"))
+        return lhs, rhs
+
+    def steps(self, round: int) -> tuple[tuple[int, Step], ...]:
+        """What follows a round, each step with the number of the epilogue's step whose tensor it
+        reads."""
+        if round == len(self.rounds):
+            return tuple((i, s) for i, s in enumerate(self.epilogue) if i not in self.dropped)
+        reads = {str(s.access): i for i, s in enumerate(self.epilogue) if s.access is not None}
+        return tuple(
+            (-1 if s.access is None else reads[str(s.access)], s) for s in self.rounds[round]
+        )
 
     @property
     def outputs(self) -> tuple[int, ...]:
@@ -87,8 +121,18 @@ class Problem:
         return tuple(i for i, r in enumerate(self.reduced) if r)
 
 
-def build(embedding: Embedding, isa: Isa) -> Problem:
-    """Raises: Infeasible where the machine has no instruction for a step of the epilogue."""
+def build(
+    embedding: Embedding,
+    isa: Isa,
+    rounds: tuple[tuple[Step, ...], ...] = (),
+    repeats: bool = False,
+    copies: bool = False,
+    dropped: frozenset[int] = frozenset(),
+) -> Problem:
+    """rounds and what follows: see Problem.
+
+    Raises: Infeasible where the machine lacks a function.
+    """
     # An operator that fits one micro-operation has no loop; one of extent 1 keeps what follows
     # plain.
     counters = embedding.counters or (Counter("once", 1, True),)
@@ -115,7 +159,7 @@ def build(embedding: Embedding, isa: Isa) -> Problem:
     tensor_steps = [i for i, s in enumerate(embedding.operator.epilogue) if s.access is not None]
     for number, i in enumerate(tensor_steps):
         adds[i] = to_map(layouts[f"add{number}"])
-    _check_ops(embedding, isa)
+    _check_ops(embedding, isa, [s for steps in rounds for s in steps])
     return Problem(
         embedding=embedding,
         isa=isa,
@@ -131,6 +175,10 @@ def build(embedding: Embedding, isa: Isa) -> Problem:
         out_dim=out_dim,
         splits=splits,
         depth={m.name: reach(isa, m.name) for m in isa.memories},
+        rounds=rounds,
+        repeats=repeats,
+        copies=copies,
+        dropped=dropped,
     )
 
 
@@ -199,10 +247,10 @@ def identity(isa: Isa) -> tuple[str, int]:
     )
 
 
-def _check_ops(embedding: Embedding, isa: Isa) -> None:
+def _check_ops(embedding: Embedding, isa: Isa, more: Sequence[Step]) -> None:
     map_instruction = next((i for i in isa.instructions if i.kind == "map"), None)
     have = {o.function: o for o in map_instruction.ops if o.portable} if map_instruction else {}
-    for step in embedding.operator.epilogue:
+    for step in (*more, *embedding.operator.epilogue):
         if step.op not in have:
             raise Infeasible(
                 f"{embedding.operator.name} needs `{step.op}` on the accumulator",

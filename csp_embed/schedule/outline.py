@@ -36,6 +36,7 @@ class Outline:
         self._extents = np.array(problem.extents, dtype=np.int64)
         self._reduced = np.array(problem.reduced)
         room = {k: v - taken.get(k, 0) for k, v in problem.depth.items()}
+        room[problem.dst.memory] //= 2 if problem.copies else 1
         maps = (problem.lhs, rhs)
         dims = max(len(m.grid) for m in maps)
         self._step = np.zeros((2, len(problem.extents), dims), dtype=np.int64)
@@ -59,8 +60,10 @@ class Outline:
         self._costs = np.array(
             [
                 *size, costs.dma_gap, costs.fetch, costs.instruction,
-                costs.step, costs.reset_step, each,
-                1 + len(problem.epilogue), costs.store_cycles(out), costs.burst_setup,
+                # Every round makes the products once more.
+                costs.step * problem.contractions, costs.reset_step, each,
+                1 + len(problem.epilogue) + sum(map(len, problem.rounds)), costs.store_cycles(out),
+                costs.burst_setup,
             ],
             dtype=np.float64,
         )  # fmt: skip

@@ -81,7 +81,8 @@ def propose(
     assert rhs is not None
     isa = problem.isa
     room = {k: v - reserve.elems.get(k, 0) for k, v in problem.depth.items()}
-    acc_room = room[problem.dst.memory]
+    # Beside the sums of a tile stands their copy.
+    acc_room = room[problem.dst.memory] // (2 if problem.copies else 1)
     moves = {
         c: (bool(problem.lhs.step[c].any()), bool(rhs.step[c].any()))
         for c in range(len(problem.extents))
@@ -133,22 +134,28 @@ def propose(
     chunks_l = prod([c for c in problem.reductions if moves[c][0]])
     chunks_r = prod([c for c in problem.reductions if moves[c][1]])
     chunks = prod(list(problem.reductions))
+    # Every round reads constants of its own, and the activations again.
+    rounds = problem.contractions
+    own_l, own_r = problem.sides
+    chunks, trimmed_steps = chunks * rounds, trimmed_steps * rounds
+    again_l, again_r = (1 if own else rounds for own in (own_l, own_r))
+    chunks_l, chunks_r = chunks_l * (rounds // again_l), chunks_r * (rounds // again_r)
     n_a, n_b, n_c = prod(a_side), prod(b_side), prod(both)
     tiles = n_a * n_b * n_c
     bytes_l = isa.memory(problem.lhs.memory).elem_bytes
     bytes_r = isa.memory(rhs.memory).elem_bytes
     out_bytes = isa.memory(stored_memory(problem.isa, problem.dst.memory)).elem_bytes
     vectors = math.prod(problem.extents[c] for c in problem.outputs)
-    n_epilogue = 1 + len(problem.epilogue)
+    n_epilogue = 1 + len(problem.epilogue) + sum(map(len, problem.rounds))
     ranked: list[tuple[float, int, tuple[int, ...]]] = []
     for a_outer in (True, False):
         if a_outer:
-            once_l = _repeat(chunks_l, ls, n_b) * n_a * n_c
-            once_r = _repeat(n_b * chunks_r, rs, n_a) * n_c
+            once_l = _repeat(chunks_l, ls, n_b * again_l) * n_a * n_c
+            once_r = _repeat(n_b * chunks_r, rs, n_a * again_r) * n_c
             order = [*both, *a_side, *b_side]
         else:
-            once_l = _repeat(n_a * chunks_l, ls, n_b) * n_c
-            once_r = _repeat(chunks_r, rs, n_a) * n_b * n_c
+            once_l = _repeat(n_a * chunks_l, ls, n_b * again_l) * n_c
+            once_r = _repeat(chunks_r, rs, n_a * again_r) * n_b * n_c
             order = [*both, *b_side, *a_side]
         beats = (once_l * fl * bytes_l + once_r * fr * bytes_r) / costs.read_bytes
         loads = once_l + once_r

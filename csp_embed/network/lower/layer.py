@@ -1,196 +1,136 @@
-"""One contraction of a quantised graph as operators of `csp_embed.ops`, with their constants.
+"""One operator of a quantised graph as a contraction in rounds that is exact for every input.
 
-Takes: a Conv or FullyConnected of profile tflm.  Leaves: one or two passes
-    y = clip((x * w + b) >> n)  [+ z]
-that give the layer's result for every input, or the reason why there are none.  The zero point of
-x and all rounding constants stand in b; a halo that is not zero is written into the input, which is
-larger then.
-
-Two passes where results have both signs: the rule rounds halves away from zero, so that each sign
-has a constant of its own.  clip(v, lo, hi) = clip(v, lo, zero) + clip(v, zero, hi) - zero: the
-first pass makes what lies above the zero point, the second what lies below, and adds the first's
-result.
+Takes: a Conv, FullyConnected, pool, mean, addition or requantisation.  Leaves: `Lowered`, or the
+reason why the host computes it. Zero points and rounding constants stand in the bias; a halo is
+part of x and holds its zero point.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from csp_embed.ir.operator import Operator
-from csp_embed.network.lower.shift import Shift, shifts
+from csp_embed.network.lower.lowered import INT32, Array, Contraction, Lowered, contracted
+from csp_embed.network.lower.pointwise import add_task, pool_task, same_task
+from csp_embed.network.lower.recipes import recipes
+from csp_embed.network.lower.task import Task, values_of
+from csp_embed.network.lower.thresholds import rule_of
 from csp_embed.network.quantised import graph as g
-from csp_embed.ops import conv2d, depthwise_conv2d, matmul, parse_formula
+from csp_embed.ops import conv2d, depthwise_conv2d, matmul
 
-Array = NDArray[Any]
-INT32 = (-(1 << 31), (1 << 31) - 1)
-
-
-@dataclass(frozen=True, eq=False)
-class Pass:
-    """One program. constants: w, b and, where shifts differ by channel, s. added: its operand z is
-    the result of the pass before, minus this number; None for a pass without z."""
-
-    op: Operator
-    constants: Mapping[str, Array]
-    added: int | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Lowered:
-    """passes: one, or two of which the second adds the first's result. halo, fill: what is put
-    around x (rows, columns) before the programs, and with which value. x_shape: of their x. proof:
-    what was proved, in words."""
-
-    passes: tuple[Pass, ...]
-    halo: tuple[g.Pair, g.Pair]
-    fill: int
-    x_shape: tuple[int, ...]
-    proof: str
-
-    def operand(self, x: Array) -> Array:
-        """The layer's input as the programs take it."""
-        if len(self.x_shape) != 4:
-            return x.reshape(self.x_shape)
-        sides = ((0, 0), *self.halo, (0, 0))
-        return np.pad(x, sides, constant_values=self.fill)
-
-
-@dataclass(frozen=True)
-class _Sums:
-    """What the passes of a layer share. flat: weights [k, products]. low, high: least and largest
-    accumulator of the rule by channel. offset: the bias with the zero point of x taken out."""
-
-    flat: Array
-    low: Array
-    high: Array
-    offset: Array
+LANES = 16  # products of a usual step: only ranks recipes, cycles are measured
 
 
 def lower(graph: g.Graph, op: g.Operator) -> Lowered | str:
-    """The passes of a layer, or the reason why the host runs it."""
-    if not isinstance(op, g.Conv | g.FullyConnected):
-        return f"{op.kind} has no operator here yet"
-    rescale = op.rescale
-    if not isinstance(rescale, g.FixedPoint):
-        return "halves to even need a copy of the accumulator, which an epilogue cannot make yet"
-    x, w, y = (graph.tensors[n] for n in (op.inputs[0], op.inputs[1], op.output))
-    if (x.dtype, w.dtype, y.dtype) != ("int8", "int8", "int8") or any(w.zero_points):
-        return "operands are not int8, or the weights have a zero point"
-    sums = _sums(graph, op, w)
-    if sums.low.min() < INT32[0] or sums.high.max() > INT32[1]:
+    """The layer's contraction, of all exact recipes the cheapest; or why the host computes it."""
+    make = _TASKS.get(type(op))
+    if make is None:
+        return f"{op.kind} has no exact form on this machine yet"
+    reads = [n for n in op.inputs if n and graph.tensors[n].data is None]
+    if any(graph.tensors[n].dtype != "int8" for n in (*reads, op.output)):
+        return "operands are not int8"
+    task = make(graph, op)
+    return task if isinstance(task, str) else lowered(task)
+
+
+def lowered(task: Task) -> Lowered | str:
+    """As `lower`, of what an operator computes."""
+    rule, one = task.rule, task.contraction
+    if rule.low.min() < INT32[0] or rule.high.max() > INT32[1]:
         return "its sums may wrap around int32"
-
-    def exact(clamp: g.Pair) -> tuple[Shift | None, int]:
-        return shifts(rescale, y.zero, clamp, sums.low, sums.high)
-
-    least, most = op.clamp
-    whole, bad = exact(op.clamp)
-    parts = [(whole, op.clamp)]
-    if whole is None and least < y.zero < most:
-        parts = [(exact(clamp)[0], clamp) for clamp in ((y.zero, most), (least, y.zero))]
-        bad = max(exact(clamp)[1] for _, clamp in parts)
-    passes: list[Pass] = []
-    for found, clamp in parts:
-        if found is None:
-            return f"the multipliers of {bad} of {sums.low.size} channels are no powers of two"
-        made = _pass(graph, op, w, sums, found, clamp, y.zero, added=bool(passes))
-        if made is None:
-            return "its sums with the rounding constants may wrap around int32"
-        passes.append(made)
-    halo = op.pads if isinstance(op, g.Conv) else ((0, 0), (0, 0))
-    proof = f"equal for every sum that can occur, at all {most - least} thresholds"
-    if len(passes) > 1:
-        proof += "; the sums are made twice, once for each sign"
-    shape = passes[0].op.tensors[passes[0].op.lhs.tensor].shape
-    return Lowered(tuple(passes), halo, x.zero, shape, proof)
-
-
-def _sums(graph: g.Graph, op: g.Operator, w: g.Tensor) -> _Sums:
-    assert w.data is not None
-    flat = w.data.reshape(w.shape[0], -1).astype(np.int64)
-    bias = graph.tensors[op.inputs[2]].data
-    assert bias is not None
-    zero = graph.tensors[op.inputs[0]].zero
-    # Products with the halo are 0, which lies within these ends.
-    ends = np.stack([flat * (v - zero) for v in _values(graph, op.inputs[0])])
-    low = bias + ends.min(axis=0).sum(axis=1)
-    high = bias + ends.max(axis=0).sum(axis=1)
-    return _Sums(flat, low, high, bias - zero * flat.sum(axis=1))
-
-
-def _values(graph: g.Graph, name: str) -> g.Pair:
-    """Least and largest stored value of a tensor: its maker's clamp, else its type's range."""
-    for op in graph.operators:
-        clamp: g.Pair | None = getattr(op, "clamp", None)
-        if op.output == name and clamp is not None:
-            low, high = clamp
-            zero = graph.tensors[name].zero
-            return min(low, zero), max(high, zero)
-    return graph.tensors[name].range
-
-
-def _pass(
-    graph: g.Graph, op: g.Conv | g.FullyConnected, w: g.Tensor, sums: _Sums, found: Shift,
-    clamp: g.Pair, zero: int, added: bool,
-) -> Pass | None:  # fmt: skip
-    """The program of one clamp; None where its sums might wrap. Of the exact constants it takes
-    those that keep the machine's bias smallest."""
-    target = zero << found.amount
-    least, most = (sums.offset + v + target for v in (found.least, found.most))
-    bias = np.clip(0, least, most)
-    if (128 * np.abs(sums.flat).sum(axis=1) + np.abs(bias)).max() > INT32[1]:
-        return None
-    base, weights = _matrix(graph, op, w) if isinstance(op, g.FullyConnected) else _window(
-        graph, op, w
+    found, refused = recipes(rule, one.weights, one.bias) if task.recipes is None else task.recipes
+    for recipe in sorted(found, key=lambda r: r.extra(one.steps)):
+        copies = recipe.copies(one.steps)
+        made = contracted(one, recipe, rule.clamp, copies)
+        if isinstance(made, str):
+            refused = [*refused, made]
+            continue
+        proof = f"{recipe.name}: equal for every sum that can occur, {task.proved}"
+        return Lowered(*made[:3], task.reads, task.operand, task.arrange, task.fill, recipe, proof,
+                       tuple(refused), copies, made[3])  # fmt: skip
+    return "no exact sequence of steps: " + "; ".join(refused) + (
+        "; scales in another ratio, or powers of two, may have one"
     )  # fmt: skip
-    constants: dict[str, Array] = {"w": weights, "b": bias.astype(np.int32)}
-    channel = base.out.index[-1]
-    # Rounded up: layers of one shape are one program then.
-    within = (1 << int(np.abs(bias).max()).bit_length()) - 1
-    steps = [f"add b[{channel}] within {within}"]
-    amounts = np.unique(found.amount)
-    if amounts.size > 1:
-        steps.append(f"shr s[{channel}]")
-        constants["s"] = found.amount.astype(np.int32)
-    elif amounts[0]:
-        steps.append(f"shr {amounts[0]}")
-    steps += [f"max {clamp[0]}", f"min {clamp[1]}"]
-    if added:
-        steps.append(f"add z[{','.join(map(str, base.out.index))}] within 255")
-    made = parse_formula(
-        "; ".join([base.formula(), *steps]),
-        {n: t.shape for n, t in base.tensors.items()} | {"b": bias.shape},
-        extents={a: n for a, n in base.axes.items() if a == "g"},
-        constants=tuple(constants),
-        notes=base.notes,
-        name=base.name,
-    )
-    return Pass(made, constants, zero if added else None)
 
 
-def _matrix(graph: g.Graph, op: g.FullyConnected, w: g.Tensor) -> tuple[Operator, Array]:
-    rows = graph.tensors[op.inputs[0]].elements // w.shape[1]
-    assert w.data is not None
-    return matmul(m=w.shape[0], n=rows, k=w.shape[1]), w.data
-
-
-def _window(graph: g.Graph, op: g.Conv, w: g.Tensor) -> tuple[Operator, Array]:
-    """The halo is part of x: the machine would pad with 0, the network pads with its zero point."""
-    n, rows, columns, channels = graph.tensors[op.inputs[0]].shape
-    h, width = (extent + sum(p) for extent, p in zip((rows, columns), op.pads, strict=True))
-    assert w.data is not None
+def _conv(graph: g.Graph, op: g.Conv) -> Task | str:
+    x, w = graph.tensors[op.inputs[0]], graph.tensors[op.inputs[1]]
+    if w.data is None or any(w.zero_points):
+        return "its weights are no constants, or have a zero point"
     k, r, s, per = w.shape
+    n, rows, columns, channels = _nhwc(x.shape, op.layout)
+    h, width = (extent + sum(p) for extent, p in zip((rows, columns), op.pads, strict=True))
     shape: dict[str, Any] = {"n": n, "c": channels, "h": h, "w": width, "r": r, "s": s}
     shape |= {"stride": op.stride, "dilation": op.dilation, "layout": "NHWC"}
-    if op.groups > 1 and per == 1:
+    depthwise = op.groups > 1 and per == 1
+    if depthwise:
         base = depthwise_conv2d(**shape, multiplier=k // channels)
-        weights = w.data.reshape(k, r, s)
     else:
         base = conv2d(**shape, k=k, groups=op.groups)
-        weights = w.data.transpose(0, 3, 1, 2)
-    return base, np.ascontiguousarray(weights)
+
+    def place(flat: Array) -> Array:
+        if depthwise:
+            return np.ascontiguousarray(flat.reshape(k, r, s).astype(np.int8))
+        return np.ascontiguousarray(flat.reshape(k, r, s, per).transpose(0, 3, 1, 2)).astype(
+            np.int8
+        )
+
+    def operand(arrays: tuple[Array, ...], fill: int) -> Array:
+        sides = ((0, 0), *op.pads, (0, 0))
+        return np.pad(_to_nhwc(arrays[0], op.layout), sides, constant_values=fill)
+
+    return _contraction(graph, op, base, place, operand, lambda y: _to_nhwc(y, op.layout))
+
+
+def _dense(graph: g.Graph, op: g.FullyConnected) -> Task | str:
+    w, y = graph.tensors[op.inputs[1]], graph.tensors[op.output]
+    if w.data is None or any(w.zero_points):
+        return "its weights are no constants, or have a zero point"
+    rows = y.elements // w.shape[0]
+    base = matmul(m=w.shape[0], n=rows, k=w.shape[1])
+    return _contraction(
+        graph, op, base, lambda flat: flat.astype(np.int8),
+        lambda arrays, fill: arrays[0].reshape(rows, w.shape[1]),
+        lambda y: y.reshape(rows, w.shape[0]),
+    )  # fmt: skip
+
+
+def _contraction(
+    graph: g.Graph, op: g.Conv | g.FullyConnected, base: Any, place: Callable[[Array], Array],
+    operand: Callable[..., Array], arrange: Callable[[Array], Array],
+) -> Task:  # fmt: skip
+    x, w, y = (graph.tensors[n] for n in (op.inputs[0], op.inputs[1], op.output))
+    assert w.data is not None
+    flat = w.data.reshape(w.shape[0], -1).astype(np.int64)
+    held = graph.tensors[op.inputs[2]].data if len(op.inputs) > 2 and op.inputs[2] else None
+    bias = np.zeros(len(flat), np.int64) if held is None else held.astype(np.int64).reshape(-1)
+    # Products with the halo are 0, which lies within these ends.
+    ends = np.stack([flat * (v - x.zero) for v in values_of(graph, op.inputs[0])])
+    low, high = bias + ends.min(axis=0).sum(axis=1), bias + ends.max(axis=0).sum(axis=1)
+    rule = rule_of(op.rescale, y.zero, op.clamp, low, high)
+    steps = flat.shape[1] if base.name.startswith("depthwise") else math.ceil(flat.shape[1] / LANES)
+    one = Contraction(base, flat, place, "w", bias - x.zero * flat.sum(axis=1), steps)
+    proved = f"at all {op.clamp[1] - op.clamp[0]} thresholds"
+    return Task(one, rule, (op.inputs[0],), operand, arrange, x.zero, proved)
+
+
+def _nhwc(shape: tuple[int, ...], layout: str) -> tuple[int, ...]:
+    return (shape[0], *shape[2:], shape[1]) if layout == "NCHW" else shape
+
+
+def _to_nhwc(array: Array, layout: str) -> Array:
+    return np.moveaxis(array, 1, -1) if layout == "NCHW" else array
+
+
+_TASKS: dict[type, Callable[[g.Graph, Any], Task | str]] = {
+    g.Conv: _conv,
+    g.FullyConnected: _dense,
+    g.AveragePool: pool_task,
+    g.Mean: pool_task,
+    g.Add: add_task,
+    g.Requantise: same_task,
+    g.Clamp: same_task,
+}

@@ -10,7 +10,7 @@ it instead. `csp_embed.judge.stream` finds the rest of what portable programs av
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -128,6 +128,39 @@ def run(
         isa, program, stream, table, order, state, outputs, equal, sequence, sequence[:end],
         stopped, count(isa, table, sequence[:end]), warnings,
     )  # fmt: skip
+
+
+def watch(
+    isa: Isa,
+    program: Program,
+    stops: Sequence[tuple[int, Sequence[tuple[int, int]]]],
+    *,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> list[list[NDArray[np.uint8]]]:
+    """What DRAM holds on the way: at each stop (instructions, ranges), when the first so many
+    instructions have run, the bytes of its ranges (address, length).
+
+    Raises: as `run`.
+    """
+    stream = decode(isa, program.insn)
+    table = make_table(isa, stream)
+    bad = first_bad(isa, table)
+    if bad is not None:
+        raise error_at(isa, stream, bad.n, bad.what, bad.why)
+    _bound_work(isa, stream, table, MAX_STEPS)
+    order = find_order(isa, table)
+    if order.deadlocked:
+        raise deadlock_error(isa, stream, table, order)
+    state = make_state(isa, program)
+    engine = Engine(isa, stream, table, state, order.order, strict=False)
+    position = np.empty(len(table), np.int64)
+    position[order.order] = np.arange(len(table))
+    out = []
+    for count, ranges in stops:
+        engine.advance(int(position[:count].max(initial=-1)) + 1, progress)
+        out.append([read_dram(state, a, n).copy() for a, n in ranges])
+    engine.advance(len(table), progress)
+    return out
 
 
 def _refuse(isa: Isa, program: Program, stream: Stream, table: Table, order: Order) -> None:

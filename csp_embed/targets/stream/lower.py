@@ -7,6 +7,7 @@ DRAM.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,7 @@ from csp_embed.errors import InputError
 from csp_embed.ir.schedule import (
     COMPUTE,
     FINISH,
+    Region,
     Schedule,
     Template,
 )
@@ -32,7 +34,7 @@ from csp_embed.targets.stream.uops import UopPlan, place
 @dataclass(frozen=True)
 class Lowered:
     """address: byte address per region; box_start: first element per box where a region is kept by
-    boxes.
+    boxes. ends: instructions up to the end of each row of the schedule.
     """
 
     stream: Stream
@@ -41,16 +43,32 @@ class Lowered:
     address: tuple[int, ...]
     size_bytes: tuple[int, ...]
     box_start: tuple[tuple[int, ...], ...]
+    ends: Ints
 
 
-def lower(schedule: Schedule, isa: Isa, known: Rects | None = None) -> Lowered:
-    """known: rectangles of other schedules, to which those of this one are added.
+def lower(
+    schedule: Schedule,
+    isa: Isa,
+    known: Rects | None = None,
+    placed: tuple[Sequence[int], int] | None = None,
+) -> Lowered:
+    """known: rectangles of other schedules, to which those of this one are added. placed: byte
+    address of every region, and of the micro-ops, where they are decided already; a region of which
+    only a part is used may begin before its memory does.
 
     Raises: InputError where the image does not fit below the machine's address limit.
     """
     uop_lists, uses = _uop_uses(schedule, isa)
     plan = place(uop_lists, uses, reach(isa, isa.uop_memory))
-    address, sizes, starts, uop_address = _addresses(schedule, isa, plan)
+    if placed is None:
+        address, sizes, starts, uop_address = _addresses(schedule, isa, plan)
+    else:
+        address, uop_address = list(placed[0]), placed[1]
+        starts, counts = zip(*map(_elements, schedule.regions), strict=True)
+        sizes = [
+            n * isa.memory(r.memory).elem_bytes
+            for n, r in zip(counts, schedule.regions, strict=True)
+        ]
     kind = schedule.ops[:, 0]
     computes = np.flatnonzero(kind == COMPUTE)
     loads = _uop_loads(isa, plan, uop_address)
@@ -69,7 +87,9 @@ def lower(schedule: Schedule, isa: Isa, known: Rects | None = None) -> Lowered:
     ends = np.flatnonzero(kind == FINISH)
     writer.put(last[ends], finish, {}, schedule.tokens[ends])
     stream = Stream(writer.code, writer.fields)
-    return Lowered(stream, plan.words, uop_address, tuple(address), tuple(sizes), tuple(starts))
+    return Lowered(
+        stream, plan.words, uop_address, tuple(address), tuple(sizes), tuple(starts), last + 1
+    )
 
 
 def _uop_loads(isa: Isa, plan: UopPlan, address: int) -> dict[int, list[Rectangle]]:
@@ -184,16 +204,10 @@ def _addresses(
         elem = isa.memory(region.memory).elem_bytes
         unit = page * elem // math.gcd(page, elem)
         at = _align(at, unit)
-        if region.by_box:
-            begin, total = [], 0
-            for box in region.boxes:
-                begin.append(total)
-                total += math.prod(b - a for a, b in box)
-        else:
-            begin, total = [], math.prod(region.grid)
+        begin, total = _elements(region)
         address.append(at)
         sizes.append(total * elem)
-        starts.append(tuple(begin))
+        starts.append(begin)
         at = _align(at + total * elem, page)
         _reachable(isa, region.memory, (address[-1] + sizes[-1]) // elem)
     if at > 1 << isa.limits.dram_bits:
@@ -203,6 +217,17 @@ def _addresses(
             hint="split the operator into smaller ones",
         )
     return address, sizes, starts, uop_address
+
+
+def _elements(region: Region) -> tuple[tuple[int, ...], int]:
+    """(first element of each box where it is kept by boxes, elements in all)."""
+    if not region.by_box:
+        return (), math.prod(region.grid)
+    begin, total = [], 0
+    for box in region.boxes:
+        begin.append(total)
+        total += math.prod(b - a for a, b in box)
+    return tuple(begin), total
 
 
 def _reachable(isa: Isa, name: str, end: int) -> None:

@@ -40,8 +40,7 @@ def rectangles(region: Region, number: int, start: int, limits: DmaLimits) -> li
         for a, b in box:
             size *= b - a
         return runs(start, 0, size, limits)
-    grid = [region.grid[d] for d in region.order]
-    return _plain(box, grid, limits)
+    return _plain(box, region.pitches, limits)
 
 
 def runs(dram: int, sram: int, size: int, limits: DmaLimits) -> list[Rectangle]:
@@ -59,34 +58,22 @@ def _stride(stride: int, limits: DmaLimits) -> int:
     return stride if stride <= limits.stride else 0
 
 
-def _plain(box: Box, grid: list[int], limits: DmaLimits) -> list[Rectangle]:
-    """Joins inner dimensions that the box covers whole, then one strided dimension per
+def _plain(box: Box, pitches: tuple[int, ...], limits: DmaLimits) -> list[Rectangle]:
+    """Joins dimensions that lie one after the other in DRAM, then one strided dimension per
     rectangle.
     """
-    pitch = [1] * len(grid)
-    for d in range(len(grid) - 2, -1, -1):
-        pitch[d] = pitch[d + 1] * grid[d + 1]
-    run, d = 1, len(grid) - 1
-    while d >= 0 and (box[d][1] - box[d][0]) == grid[d]:
-        run *= grid[d]
-        d -= 1
-    base = 0
-    if d >= 0:
-        base += box[d][0] * pitch[d]
-        run *= box[d][1] - box[d][0]
-        d -= 1
-    while d >= 0 and box[d][1] - box[d][0] == 1:
-        base += box[d][0] * pitch[d]
-        d -= 1
+    base = sum(a * pitch for (a, _), pitch in zip(box, pitches, strict=True))
+    # (length, pitch), innermost first: what is left of the dimensions that hold more than one.
+    left = [(b - a, p) for (a, b), p in zip(box, pitches, strict=True) if b - a > 1][::-1]
+    run = 1
+    while left and left[0][1] == run:
+        run *= left.pop(0)[0]
     rows, stride = 1, run
-    if d >= 0:
-        base += box[d][0] * pitch[d]
-        rows, stride = box[d][1] - box[d][0], pitch[d]
-        d -= 1
-    outer = [range(box[k][0], box[k][1]) for k in range(d + 1)]
+    if left and left[0][1] > 0:
+        rows, stride = left.pop(0)
     out, sram = [], 0
-    for pick in itertools.product(*outer):
-        at = base + sum(v * pitch[k] for k, v in enumerate(pick))
+    for pick in itertools.product(*(range(length) for length, _ in left[::-1])):
+        at = base + sum(v * p for v, (_, p) in zip(pick, left[::-1], strict=True))
         out += _rows(at, sram, rows, run, stride, limits)
         sram += rows * run
     return out

@@ -22,7 +22,7 @@ from csp_embed.targets.stream.columns import Columns, Ints
 from csp_embed.targets.stream.rectangles import DmaLimits, Rectangle, rectangles
 
 Rects = dict[tuple[Box, tuple[int, ...], DmaLimits], list[Rectangle]]
-"""Rectangles by box, grid and limits: the schedules of an operator load many boxes alike."""
+"""Rectangles by box, pitches and limits: the schedules of an operator load many boxes alike."""
 
 
 def limits_of(instruction: Instruction) -> DmaLimits:
@@ -112,7 +112,7 @@ def _of_box(
 ) -> list[Rectangle]:
     if region.by_box:  # Where it starts depends on all boxes before it.
         return rectangles(region, number, starts[number], limits)
-    key = (region.boxes[number], tuple([region.grid[d] for d in region.order]), limits)
+    key = (region.boxes[number], region.pitches, limits)
     found = known.get(key)
     if found is None:
         found = known[key] = rectangles(region, number, 0, limits)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from one_operator import Model
 from shift_layers import Net
 
-from csp_embed.network.lower.layer import Lowered, lower
-from csp_embed.network.quantised import graph as g
+from csp_embed.ir.operator import Step
+from csp_embed.network.lower.layer import lower
+from csp_embed.network.lower.lowered import Lowered
+from csp_embed.network.quantised.onnx_graph import read_onnx
 from csp_embed.network.quantised.reference import run
 from csp_embed.network.quantised.tflite_graph import read_tflite
 from csp_embed.ops.reference import evaluate
+from tests.oracles.tflite_writer import Written
 
 
 def nets() -> dict[str, Net]:
@@ -32,18 +37,59 @@ def nets() -> dict[str, Net]:
         "dense": Net.begin(9, (1, 40)).dense(17, 8),
         "dense, relu": Net.begin(10, (1, 40)).dense(17, 7, relu=True, zero=-128),
         "shift by one": Net.begin(11, (1, 3)).dense(6, 1, zero=2, largest=1),
+        "many products, both signs": Net.begin(17, (1, 7, 7, 16)).conv(
+            18, 3, [7, 9, 8], relu=False, zero=-4
+        ),
+        "arbitrary": Net.begin(13, image).conv(9, 3, [7.3, 6.8, 7.9]),
+        "arbitrary, both signs": Net.begin(14, image).conv(9, 3, [7.3, 8.1], relu=False, zero=-4),
+        "arbitrary, depthwise": Net.begin(15, image).conv(5, 3, [5.4, 6.6], depthwise=True),
+        "arbitrary, dense": Net.begin(16, (1, 40)).dense(17, 8.2),
         "no shift": Net.begin(12, (1, 2)).dense(6, 0, zero=-3, largest=1),
     }
 
 
-def evaluated(graph: g.Graph, op: g.Operator, made: Lowered, x: Any) -> Any:
-    result: Any = None
-    for one in made.passes:
-        operands = {"x": made.operand(x), **one.constants}
-        if one.added is not None:
-            operands["z"] = result.astype(np.int32) - one.added
-        result = evaluate(one.op, operands)[one.op.out.tensor]
-    return result.reshape(graph.tensors[op.output].shape)
+def evaluated(made: Lowered, arrays: tuple[Any, ...]) -> Any:
+    """The rounds by NumPy: the plain formula's sums, then each step on int32."""
+    op, acc = made.op, np.int64(0)
+    result = op.tensors[op.out.tensor]
+    last = tuple(s for i, s in enumerate(op.epilogue) if i not in made.dropped)
+    kept: Any = None
+    for held, steps in zip(made.constants, [*made.rounds, last], strict=True):
+        if kept is not None:  # a copy was changed, and is added to the sum itself
+            acc = wrapped(acc + kept)
+            kept = None
+            for step in steps:
+                acc = wrapped(stepped(step.op, acc, value_of(step, held)))
+            continue
+        names = [n for n in op.tensors if n not in ("b", "s")]
+        tensors = {n: op.tensors[n] for n in names} | {
+            op.out.tensor: replace(result, dtype="int32")
+        }
+        plain = replace(op, epilogue=(), out_dtype="int32", tensors=tensors)
+        operands = {n: held[n] for n in held if n in names}
+        sums = evaluate(plain, {"x": made.operand(arrays, made.fill), **operands})
+        acc = wrapped(acc + sums[op.out.tensor].astype(np.int64))
+        for n, step in enumerate(steps):
+            if made.copies and kept is None and (n > 0 or step.op != "add"):
+                kept = acc
+            acc = wrapped(stepped(step.op, acc, value_of(step, held)))
+    return acc.astype(np.int8)
+
+
+def value_of(step: Step, held: Any) -> Any:
+    if step.access is None:
+        return np.asarray(step.imm)
+    return held[step.access.tensor].astype(np.int64)
+
+
+def wrapped(values: Any) -> Any:
+    return values.astype(np.int32).astype(np.int64)
+
+
+def stepped(op: str, acc: Any, value: Any) -> Any:
+    if op == "shr":
+        return np.where(value < 0, acc << np.maximum(-value, 0), acc >> np.maximum(value, 0))
+    return {"add": np.add, "max": np.maximum, "min": np.minimum}[op](acc, value)
 
 
 @pytest.mark.parametrize("name", nets())
@@ -59,28 +105,71 @@ def test_layers(name: str, tmp_path: Path) -> None:
     for _ in range(20):
         x = rng.integers(-128, 128, graph.tensors["x"].shape).astype(np.int8)
         expected = run(graph, {"x": x})[op.output]
-        assert np.array_equal(evaluated(graph, op, made, x), expected)
+        assert np.array_equal(evaluated(made, (x,)), made.arrange(expected))
         inside += int(((expected > op.clamp[0]) & (expected < op.clamp[1])).sum())
     assert inside > 20
 
 
-def test_results_of_both_signs_take_two_passes(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "recipe"),
+    [
+        ("relu", "shift"), ("both signs", "sign"), ("arbitrary", "digits"),
+        ("arbitrary, both signs", "signed"),
+    ],
+)  # fmt: skip
+def test_the_cheapest_recipe_is_taken(name: str, recipe: str, tmp_path: Path) -> None:
     path = tmp_path / "m.tflite"
-    counts = {}
-    for name in ("relu", "both signs"):
-        path.write_bytes(nets()[name].content())
+    path.write_bytes(nets()[name].content())
+    graph = read_tflite(path)
+    made = lower(graph, graph.operators[0])
+    assert isinstance(made, Lowered), made
+    assert made.recipe.name == recipe
+    assert made.proof.startswith(recipe)
+
+
+def test_residual_additions_of_two_scales(tmp_path: Path) -> None:
+    """All pairs of stored values, in both orders of the operands, with and without Relu."""
+    for scales, zeros, relu in (
+        ((0.05137, 0.03161, 0.07239), (-128, -4, -128), 1),
+        ((0.02213, 0.25871, 0.31337), (3, -7, 11), 0),
+    ):  # fmt: skip
+        file = Written()
+        a, b = (file.tensor(n, (256, 256), scales=s, zeros=z)
+                for n, s, z in zip("ab", scales, zeros, strict=False))  # fmt: skip
+        y = file.tensor("y", (256, 256), scales=scales[2], zeros=zeros[2])
+        file.operator("ADD", [a, b], y, "AddOptions", FusedActivationFunction=relu)
+        path = tmp_path / "m.tflite"
+        path.write_bytes(file.content([a, b], [y]))
         graph = read_tflite(path)
         made = lower(graph, graph.operators[0])
-        assert isinstance(made, Lowered)
-        counts[name] = len(made.passes)
-    assert counts == {"relu": 1, "both signs": 2}
+        assert isinstance(made, Lowered), made
+        left, right = np.meshgrid(np.arange(-128, 128), np.arange(-128, 128), indexing="ij")
+        feeds = {"a": left.astype(np.int8), "b": right.astype(np.int8)}
+        expected = run(graph, feeds)["y"]
+        assert np.array_equal(evaluated(made, tuple(feeds[n] for n in made.reads)), expected)
+        assert len(np.unique(expected)) > 50
 
 
-def test_other_multipliers_are_the_hosts_with_the_reason(tmp_path: Path) -> None:
-    """A shift of 7.3 bits in one channel of many."""
+def test_pools_and_their_borders(tmp_path: Path) -> None:
     path = tmp_path / "m.tflite"
-    path.write_bytes(Net.begin(1, (1, 9, 7, 5)).conv(20, 3, [7.3, *[7] * 19]).content())
-    graph = read_tflite(path)
-    assert lower(graph, graph.operators[0]) == (
-        "the multipliers of 1 of 20 channels are no powers of two"
-    )
+    for shape, window in (((1, 4, 6, 5), (4, 6)), ((1, 5, 5, 3), (5, 5)), ((1, 1, 7, 2), (1, 7))):
+        net = Net.begin(4, shape)
+        path.write_bytes(net.pool().content())
+        graph = read_tflite(path)
+        made = lower(graph, graph.operators[0])
+        assert isinstance(made, Lowered), (window, made)
+        rng = np.random.default_rng(1)
+        for _ in range(20):
+            x = rng.integers(-128, 128, shape).astype(np.int8)
+            expected = made.arrange(run(graph, {"x": x})[graph.operators[0].output])
+            assert np.array_equal(evaluated(made, (x,)), expected)
+
+
+def test_what_the_host_keeps_says_why(tmp_path: Path) -> None:
+    m = Model()
+    x = m.input("x", "int8", (1, 2, 4, 4))
+    names = [x, *m.scale(0.25, 0), *m.scale(0.25, 0)]
+    fields = {"kernel_shape": [2, 2], "pads": [1, 1, 0, 0]}
+    node = m.node("QLinearAveragePool", names, "y", **fields)
+    graph = read_onnx(m.save(tmp_path / "m.onnx", node))
+    assert lower(graph, graph.operators[0]) == "its windows at the border have other counts"

@@ -4,8 +4,9 @@ Takes: Problem, Config.  Leaves: Schedule with tokens.  Assumes: the tile fits (
 checked; refused otherwise).
 
 Program order: for each output tile: reset, then per reduction chunk the loads it misses and the
-multiply-accumulates, then the epilogue in pieces, each stored as soon as it is done. The queues run
-ahead of each other as far as tokens allow.
+multiply-accumulates, then the epilogue in pieces, each stored as soon as it is done. Where the
+contraction has several rounds, the steps between them run on the whole tile. The queues run ahead
+of each other as far as tokens allow.
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ def build(shared: Shared, config: Config, covers: Covers | None = None) -> Sched
     walk = _Walk(plan_of(shared, config), {} if covers is None else covers)
     for number in range(len(walk.plan.tiles)):
         walk.reset(number)
-        walk.accumulate(number)
+        for turn in range(len(shared.problem.rounds)):
+            walk.accumulate(number, turn)
+            walk.between(number, turn)
+        walk.accumulate(number, len(shared.problem.rounds))
         walk.finish(number)
     return walk.schedule()
 
@@ -65,11 +69,13 @@ class _Walk:
             self.rows.compute(t, after_store=after)
             after = -1
 
-    def accumulate(self, number: int) -> None:
-        """The products of a tile, chunk by chunk, with the loads that each misses."""
+    def accumulate(self, number: int, turn: int) -> None:
+        """The products of a round of a tile, chunk by chunk, with the loads that each misses."""
+        if turn >= self.plan.problem.contractions:
+            return  # what the first round made was kept
         ring_l, ring_r = self.plan.ring_l, self.plan.ring_r
         here = self._accumulators(number)
-        for n in self.plan.numbers[number]:
+        for n in self.plan.numbers[number][turn]:
             extents, left, right = self.plan.steps[n]
             one, two = ring_l.bring(self.rows, 0, n, left), ring_r.bring(self.rows, 1, n, right)
             operands: list[Placed] = [
@@ -85,17 +91,35 @@ class _Walk:
             ring_l.touch(n, row)
             ring_r.touch(n, row)
 
+    def between(self, number: int, turn: int) -> None:
+        """The steps between two rounds, on the whole tile."""
+        problem, epilogue = self.plan.problem, self._epilogue
+        lo, hi = self._outputs(number)
+        frame, acc = self.plan.dst_frames[number], self._base(number)
+        brought, todo = self._bring(number, turn), problem.steps(turn)
+        use = (number, turn)
+        if not problem.copies:
+            epilogue.run(lo, hi, frame, acc, use, brought, todo)
+            return
+        # The sum itself is completed first; what follows changes its copy.
+        own = 1 if todo and todo[0][1].op == "add" else 0
+        epilogue.run(lo, hi, frame, acc, use, brought, todo[:own])
+        epilogue.copy(lo, hi, frame, acc)
+        epilogue.run(lo, hi, frame, self.plan.copy, use, brought, todo[own:])
+        epilogue.add(lo, hi, frame, acc, self.plan.copy)
+
     def finish(self, number: int) -> None:
         """The epilogue and the stores of a tile."""
         plan, order = self.plan, self.plan.config.dst_order
         lo, hi = self._outputs(number)
         frame, acc = plan.dst_frames[number], self._base(number)
-        brought = self._bring(number)
+        turn = len(plan.problem.rounds)
+        brought, todo = self._bring(number, turn), plan.problem.steps(turn)
         last = len(plan.tiles) - 1
         for plo, phi in pieces_of(
             plan.problem, plan.config, lo, hi, number == last, number >= last - 1
         ):
-            self._epilogue.run(plo, phi, frame, acc, number, brought)
+            self._epilogue.run(plo, phi, frame, acc, (number, turn), brought, todo)
             whole = plan.problem.dst.box(plo, phi)
             box = tuple(whole[d] for d in order)
             at = acc + sum((whole[d][0] - frame.shape.lo[d]) * frame.shape.pitch[d] for d in order)
@@ -106,16 +130,18 @@ class _Walk:
                 at,
             )
 
-    def _bring(self, number: int) -> dict[int, tuple[int, ...]]:
-        """The rows that brought each epilogue step's tensor for a tile; latest first."""
+    def _bring(self, number: int, turn: int) -> dict[int, tuple[int, ...]]:
+        """The rows that brought each tensor of a round's steps for a tile; latest first."""
         plan = self.plan
         if plan.trick is not None and self._constant_row < 0:
             memory = constant_map(plan.problem, plan.trick).memory
             self._constant_row = self.rows.load(memory, len(self._regions), 0, plan.constant)
         out: dict[int, tuple[int, ...]] = {}
         for n, (i, ring) in enumerate(plan.ring_adds.items()):
-            out[i] = (ring.bring(self.rows, 2 + n, number, plan.add_frames[i][number]),)
-        if plan.trick is not None:
+            use = plan.uses[i].get((number, turn))
+            if use is not None:
+                out[i] = (ring.bring(self.rows, 2 + n, use, plan.add_frames[i][use]),)
+        if plan.trick is not None and plan.trick.step in out:
             i = plan.trick.step
             out[i] = tuple(sorted((*out[i], self._constant_row), reverse=True))
         return out
@@ -163,9 +189,13 @@ class _Walk:
         for frames in self._regions:
             m = frames.map
             constant = tensors[problem.embedding.layouts[m.operand].tensor].constant
+            rounds = tuple(frames.rounds) if any(frames.rounds) else ()
             out.append(
-                Region(m.operand, m.memory, m.grid, frames.order, tuple(frames.boxes), constant)
-            )
+                Region(
+                    m.operand, m.memory, m.grid, frames.order, tuple(frames.boxes), constant,
+                    rounds=rounds,
+                )
+            )  # fmt: skip
         if trick is not None:
             memory = constant_map(problem, trick).memory
             out.append(Region("const", memory, (1,), (0,), (((0, 1),),), True))

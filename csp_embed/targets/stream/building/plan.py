@@ -51,11 +51,11 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """steps: of all tiles in program order; those of tile n are numbers[n]. dst_frames,
-    add_frames: per tile, the latter by epilogue step. rings: slots of either operand. ring_adds:
-    of the epilogue's tensors. acc_slots: tiles that the accumulators hold, each of acc_size
-    elements. constant: address of the bias trick's constant. filled: no result sums padding
-    alone."""
+    """steps: of all tiles in program order; those of round r of tile n are numbers[n][r].
+    dst_frames: per tile. add_frames: by epilogue step, per use; uses: of which tile and round.
+    rings: slots of either operand. ring_adds: of the epilogue's tensors. acc_slots: tiles that the
+    accumulators hold, each of acc_size elements; copy: address of their copy, where there is one.
+    constant: address of the bias trick's constant. filled: no result sums padding alone."""
 
     problem: Problem
     config: Config
@@ -63,17 +63,19 @@ class Plan:
     tiles: Ranges
     chunks: int
     steps: list[Step]
-    numbers: list[range]
+    numbers: list[list[range]]
     lhs: Frames
     rhs: Frames
     adds: dict[int, Frames]
     dst_frames: list[Frame]
     add_frames: dict[int, list[Frame]]
+    uses: dict[int, dict[tuple[int, int], int]]
     ring_l: Ring
     ring_r: Ring
     ring_adds: dict[int, Ring]
     acc_size: int
     acc_slots: int
+    copy: int
     constant: int
     filled: bool
 
@@ -91,7 +93,7 @@ def plan_of(shared: Shared, config: Config) -> Plan:
     }
     tiles, chunks = tiles_of(problem, config), chunks_of(problem, config)
     steps, numbers = _steps(problem, tiles, chunks, lhs, rhs, config.snake)
-    add_frames = {i: [f.at(lo, hi) for lo, hi in tiles] for i, f in adds.items()}
+    add_frames, uses = _uses(problem, tiles, adds)
     # Shares of the memories: operands from the bottom, the epilogue's tensors and constants from
     # the top.
     top = dict(problem.depth)
@@ -105,7 +107,8 @@ def plan_of(shared: Shared, config: Config) -> Plan:
     ring_l = Ring(lhs, [s.lhs for s in steps], base_l, room_l, config.slots)
     ring_r = Ring(rhs, [s.rhs for s in steps], base_r, room_r, config.slots)
     dst_frames = [dst.at(lo, hi) for lo, hi in tiles]
-    room = top[problem.dst.memory]
+    # Beside the sums of a tile stands their copy.
+    room = top[problem.dst.memory] - (dst.largest if problem.copies else 0)
     if dst.largest > room:
         raise Infeasible(
             f"an output tile needs {dst.largest} elements of {problem.dst.memory}",
@@ -114,8 +117,25 @@ def plan_of(shared: Shared, config: Config) -> Plan:
     acc_slots = 2 if len(tiles) > 1 and 2 * dst.largest <= room else 1
     return Plan(
         problem, config, trick, tiles, len(chunks), steps, numbers, lhs, rhs, adds, dst_frames,
-        add_frames, ring_l, ring_r, ring_adds, dst.largest, acc_slots, constant, shared.filled,
+        add_frames, uses, ring_l, ring_r, ring_adds, dst.largest, acc_slots, room, constant,
+        shared.filled,
     )  # fmt: skip
+
+
+def _uses(
+    problem: Problem, tiles: Ranges, adds: dict[int, Frames]
+) -> tuple[dict[int, list[Frame]], dict[int, dict[tuple[int, int], int]]]:
+    """By epilogue step the frames of its tensor in program order, and their places there by (tile,
+    round)."""
+    frames: dict[int, list[Frame]] = {i: [] for i in adds}
+    uses: dict[int, dict[tuple[int, int], int]] = {i: {} for i in adds}
+    for number, (lo, hi) in enumerate(tiles):
+        for turn in range(len(problem.rounds) + 1):
+            for i, step in problem.steps(turn):
+                if step.access is not None and (number, turn) not in uses[i]:
+                    uses[i][number, turn] = len(frames[i])
+                    frames[i].append(adds[i].at(lo, hi, turn))
+    return frames, uses
 
 
 def constant_map(problem: Problem, trick: BiasTrick) -> Map:
@@ -137,10 +157,12 @@ def _in_memory(m: Map, step: int, problem: Problem, trick: BiasTrick | None) -> 
 
 def _steps(
     problem: Problem, tiles: Ranges, chunks: Ranges, lhs: Frames, rhs: Frames, snake: bool
-) -> tuple[list[Step], list[range]]:
-    """All steps, and which of them each tile has. Where an operand is only padding there is no
-    step."""
+) -> tuple[list[Step], list[list[range]]]:
+    """All steps, and which of them each round of each tile has. Where an operand is only padding
+    there is no step."""
     left, right = _walk(lhs, tiles, chunks, problem), _walk(rhs, tiles, chunks, problem)
+    own_l, own_r = problem.sides
+    rounds = problem.contractions
     outer = [tuple(map(sub, hi, lo)) for lo, hi in tiles]
     inner = [tuple(map(sub, hi, lo)) for lo, hi in chunks]
     extents: dict[tuple[Range, Range], Range] = {}
@@ -148,23 +170,26 @@ def _steps(
     numbers = []
     forth = list(range(len(chunks)))
     for t, size in enumerate(outer):
-        first = len(steps)
-        for c in forth[::-1] if snake and t % 2 else forth:
-            fl, fr = left(t, c), right(t, c)
-            if fl.number >= 0 and fr.number >= 0:
-                both = (size, inner[c])
-                if both not in extents:
-                    extents[both] = joined(*both, problem.reduced)
-                steps.append(Step(extents[both], fl, fr))
-        numbers.append(range(first, len(steps)))
+        mine = []
+        for turn in range(rounds):
+            first = len(steps)
+            for c in forth[::-1] if snake and (t * rounds + turn) % 2 else forth:
+                fl, fr = left(t, c, own_l * turn), right(t, c, own_r * turn)
+                if fl.number >= 0 and fr.number >= 0:
+                    both = (size, inner[c])
+                    if both not in extents:
+                        extents[both] = joined(*both, problem.reduced)
+                    steps.append(Step(extents[both], fl, fr))
+            mine.append(range(first, len(steps)))
+        numbers.append(mine)
     return steps, numbers
 
 
 def _walk(
     frames: Frames, tiles: Ranges, chunks: Ranges, problem: Problem
-) -> Callable[[int, int], Frame]:
-    """The frame of an operand by numbers of tile and chunk. Tiles that move it alike share one, and
-    there are many more pairs than such frames."""
+) -> Callable[[int, int, int], Frame]:
+    """The frame of an operand by numbers of tile, chunk and round. Tiles that move it alike share
+    one, and there are many more pairs than such frames."""
 
     def numbered(parts: Ranges, reduced: bool) -> list[int]:
         moving = [c for c in frames.shapes.moving if problem.reduced[c] == reduced]
@@ -175,15 +200,15 @@ def _walk(
         ]
 
     outer, inner = numbered(tiles, False), numbered(chunks, True)
-    known: dict[tuple[int, int], Frame] = {}
+    known: dict[tuple[int, int, int], Frame] = {}
 
-    def at(t: int, c: int) -> Frame:
-        key = (outer[t], inner[c])
+    def at(t: int, c: int, turn: int) -> Frame:
+        key = (outer[t], inner[c], turn)
         found = known.get(key)
         if found is None:
             (tlo, thi), (clo, chi) = tiles[t], chunks[c]
             lo, hi = joined(tlo, clo, problem.reduced), joined(thi, chi, problem.reduced)
-            found = known[key] = frames.at(lo, hi)
+            found = known[key] = frames.at(lo, hi, turn)
         return found
 
     return at

@@ -1,0 +1,1 @@
+"""A quantised network as one program: layouts, memory, one stream, and its run."""

@@ -1,0 +1,54 @@
+"""One choice per layer and one home per tensor, the fewest cycles in all: CP-SAT over the segment.
+
+Takes: the choices of every layer.  Leaves: the chosen ones, with objective, bound and status.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from csp_embed.compiler.whole.sites import Choice, Site
+from csp_embed.solver.cpsat import new_model, solve
+from csp_embed.solver.params import Params
+from csp_embed.solver.status import FEASIBLE, OPTIMAL
+
+PARAMS = Params(seed=0, workers=1, deterministic_limit=8.0)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """picked: per layer the number of its choice; empty where none agree. objective, bound: the
+    sum of their prices, cycles."""
+
+    picked: tuple[int, ...]
+    objective: int
+    bound: int
+    status: str
+
+
+def choose(sites: Sequence[Site], choices: Sequence[Sequence[Choice]]) -> Chosen:
+    """Layers that share a tensor choose the same home for it."""
+    model = new_model()
+    picks, price = [], []
+    homes: dict[tuple[str, bytes], object] = {}
+    for site, offers in zip(sites, choices, strict=True):
+        mine = [model.new_bool_var("") for _ in offers]
+        model.add_exactly_one(mine)
+        picks.append(mine)
+        for var, choice in zip(mine, offers, strict=True):
+            price.append(var * choice.price)
+            pairs = [*zip(site.roots, choice.inputs, strict=True), (site.op.output, choice.output)]
+            for root, home in pairs:
+                if home is not None:
+                    key = root, home.key
+                    chosen = homes.setdefault(key, model.new_bool_var(""))
+                    model.add_implication(var, chosen)
+    for root in dict.fromkeys(root for root, _ in homes):
+        model.add_at_most_one([v for (r, _), v in homes.items() if r == root])
+    model.minimize(sum(price))
+    found = solve(model, PARAMS)
+    if found.status not in (OPTIMAL, FEASIBLE):
+        return Chosen((), 0, 0, found.status)
+    picked = tuple(next(n for n, v in enumerate(mine) if found.value(v)) for mine in picks)
+    return Chosen(picked, round(found.objective), round(found.bound), found.status)

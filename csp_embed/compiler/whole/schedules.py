@@ -1,0 +1,146 @@
+"""The schedule of each chosen layer, its activations lying where the layers around it have them.
+
+Takes: a site and its choice.  Leaves: a Schedule whose regions of activations have the pitches of
+their homes, and the bytes of its constants.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csp_embed.compiler.measuring import Meter
+from csp_embed.compiler.options import Options
+from csp_embed.compiler.whole.homes import by_pitch
+from csp_embed.compiler.whole.sites import Choice, Site
+from csp_embed.embed.algebra.packing import pack
+from csp_embed.ir.schedule import Schedule
+from csp_embed.machine.costs import Costs
+from csp_embed.machine.spec import Isa
+from csp_embed.schedule.choose import search
+from csp_embed.schedule.inputs import build as build_problem
+from csp_embed.targets.stream.image import constant_element, factor_elements
+
+Bytes = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of a segment: schedule with the pitches of its homes; x, dst: numbers of those
+    regions; alone: cycles of its program by itself."""
+
+    site: Site
+    choice: Choice
+    schedule: Schedule
+    x: int
+    dst: int
+    alone: int | None
+
+
+class Scheduler:
+    """Schedules layers; those that differ in their constants only share one search."""
+
+    def __init__(self, isa: Isa, options: Options, costs: Costs) -> None:
+        self.isa, self.options, self.costs = isa, options, costs
+        self.meter = Meter(isa, costs)
+        self._found: dict[tuple[object, ...], tuple[Schedule, int | None]] = {}
+
+    def layer(self, site: Site, choice: Choice) -> Layer:
+        """Raises: Infeasible where no tile fits."""
+        made, e, role = site.made, choice.embedding, choice.role
+        problem = build_problem(e, self.isa, made.rounds, made.repeats, made.copies, made.dropped)
+        x = getattr(problem, role)
+        pitch = choice.fits[0].pitch if choice.fits else None
+        order = None if pitch is None else _order(pitch, x.grid, len(choice.fits))
+        out = by_pitch(choice.out_fit.pitch, problem.dst.grid)
+        problem = replace(
+            problem, **{role: replace(x, order=order)}, dst=replace(problem.dst, order=out)
+        )
+        ranges = {
+            i: s.bias_range for i, s in enumerate(made.op.epilogue) if s.bias_range is not None
+        }
+        key = (made.op.text(), tuple(sorted((n, t.shape) for n, t in made.op.tensors.items())),
+               str(made.rounds), made.copies, made.dropped, e.formula(), order, out)  # fmt: skip
+        if key not in self._found:
+            best = search(
+                [problem], self.meter, self.costs, ranges=ranges, count=self.options.schedules,
+                refine=self.options.refine,
+            )[0]  # fmt: skip
+            counted = getattr(best.measured, "counted", False)
+            cycles = int(best.measured.cycles) if counted else None
+            self._found[key] = (best.schedule, cycles)
+        schedule, alone = self._found[key]
+        numbers = {r.operand: n for n, r in enumerate(schedule.regions)}
+        return Layer(site, choice, schedule, numbers[role], numbers["dst"], alone)
+
+
+def _order(pitch: tuple[int, ...], shape: tuple[int, ...], tensors: int) -> tuple[int, ...]:
+    """The dimension that leads from one tensor to the next stands outermost."""
+    order = by_pitch(pitch, shape)
+    if tensors == 1:
+        return order
+    apart = [d for d in order if pitch[d] == 0 and shape[d] > 1]
+    return (*apart, *(d for d in order if d not in apart))
+
+
+def placed(layer: Layer, start: dict[str, int], isa: Isa) -> tuple[Schedule, int, int]:
+    """(schedule with pitches, address of x, address of the result) for tensors that begin at
+    `start`; x that the host packs lies row-major at start["x of <layer>"]."""
+    choice, regions = layer.choice, list(layer.schedule.regions)
+    dst = regions[layer.dst]
+    elem = isa.memory(dst.memory).elem_bytes
+    fit = choice.out_fit
+    regions[layer.dst] = replace(dst, pitch=tuple(fit.pitch[d] // elem for d in dst.order))
+    to = start[layer.site.op.output] + fit.base
+    if not choice.fits:
+        return replace(layer.schedule, regions=tuple(regions)), start[private(layer)], to
+    x = regions[layer.x]
+    elem = isa.memory(x.memory).elem_bytes
+    pitch = list(choice.fits[0].pitch)
+    begins = [start[r] + f.base for r, f in zip(layer.site.roots, choice.fits, strict=True)]
+    if len(begins) > 1:
+        (apart,) = (d for d, p in enumerate(pitch) if p == 0 and x.grid[d] == len(begins))
+        pitch[apart] = begins[1] - begins[0]
+    regions[layer.x] = replace(x, pitch=tuple(pitch[d] // elem for d in x.order))
+    return replace(layer.schedule, regions=tuple(regions)), begins[0], to
+
+
+def private(layer: Layer) -> str:
+    """The name under which a tensor lies that the host packs for one layer."""
+    return f"x of {layer.site.op.name}"
+
+
+def constants(layer: Layer, isa: Isa) -> dict[int, Bytes]:
+    """DRAM bytes of every region that holds constants, box by box and round by round."""
+    schedule, made, e = layer.schedule, layer.site.made, layer.choice.embedding
+    trick, out = schedule.bias_trick, {}
+    for n, region in enumerate(schedule.regions):
+        if not region.by_box or not region.boxes:
+            continue
+        if region.operand == "const":
+            out[n] = constant_element(schedule, region, isa)
+            continue
+        layout = e.layouts[region.operand]
+        packed: dict[int, NDArray[Any]] = {}
+        for turn in set(region.rounds) or {0}:
+            array = made.constants[turn][layout.tensor]
+            elements = pack(layout, e, isa, array)
+            if trick is not None and region.operand == _added(layer, trick.step):
+                elements = factor_elements(elements, trick, region, e, isa)
+            axes = (*region.order, *range(len(region.grid), elements.ndim))
+            packed[turn] = elements.transpose(axes)
+        turns = region.rounds or (0,) * len(region.boxes)
+        parts = [
+            np.ascontiguousarray(packed[turn][tuple(slice(a, b) for a, b in box)]).reshape(-1)
+            for turn, box in zip(turns, region.boxes, strict=True)
+        ]
+        out[n] = np.concatenate(parts).view(np.uint8)
+    return out
+
+
+def _added(layer: Layer, step: int) -> str:
+    number = sum(1 for s in layer.site.made.op.epilogue[:step] if s.access is not None)
+    return f"add{number}"

@@ -1,0 +1,188 @@
+"""Layers between two steps of the host as one program: chosen, placed, linked, emitted.
+
+Takes: sites in order.  Leaves: `Segment`: the stream, where everything lies in DRAM, and which
+instructions are whose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csp_embed.compiler.options import Options
+from csp_embed.compiler.whole.choose import Chosen, choose
+from csp_embed.compiler.whole.memory import Life, Plan, plan
+from csp_embed.compiler.whole.schedules import Layer, Scheduler, constants, placed, private
+from csp_embed.compiler.whole.sites import Choice, Explorer, Site, offered
+from csp_embed.errors import Infeasible, InputError
+from csp_embed.ir.schedule import Schedule
+from csp_embed.machine.bits import encode
+from csp_embed.machine.spec import Isa
+from csp_embed.targets.stream.building.link import Part, link
+from csp_embed.targets.stream.lower import Lowered, lower
+
+Bytes = NDArray[np.uint8]
+Tell = Callable[[str, int, int], None]
+
+
+class Unfit(Infeasible):
+    """One layer of a segment has no place in it; `layer` is its name."""
+
+    def __init__(self, what: str, layer: str) -> None:
+        super().__init__(what, where=layer)
+        self.layer = layer
+
+
+@dataclass(frozen=True, eq=False)
+class Segment:
+    """layers in order. reads, wanted: tensors that the host writes before and reads afterwards.
+    chosen: what CP-SAT says of the layouts. memory: the plan of activations, which live for lives.
+    start, sizes: byte
+    address and bytes of every activation. held: constants by address. schedule, lowered, words:
+    the stream. ends: instructions up to the last store of each layer."""
+
+    isa: Isa
+    layers: tuple[Layer, ...]
+    reads: frozenset[str]
+    wanted: frozenset[str]
+    chosen: Chosen
+    memory: Plan
+    lives: tuple[Life, ...]
+    start: Mapping[str, int]
+    sizes: Mapping[str, int]
+    held: Mapping[int, Bytes]
+    schedule: Schedule
+    lowered: Lowered
+    words: NDArray[np.uint64]
+    ends: tuple[int, ...]
+
+    @property
+    def dram_bytes(self) -> int:
+        """Micro-ops, constants and activations."""
+        return (
+            self.lowered.uop_words.nbytes + sum(map(len, self.held.values())) + self.memory.height
+        )
+
+
+def build_segment(
+    sites: Sequence[Site], isa: Isa, options: Options, elements: Mapping[str, int],
+    written: frozenset[str], wanted: frozenset[str], tell: Tell,
+) -> Segment:  # fmt: skip
+    """elements: of every stored tensor. written: those that the host writes. wanted: those that it
+    reads afterwards.
+
+    Raises: Infeasible where no layouts go together, or a layer fits in no way.
+    """
+    bordered = frozenset(r for site in sites if (site.ids < 0).any() for r in site.roots)
+    explorer = Explorer(isa, options, elements, written, bordered)
+    tell("layouts", 0, 1)
+    offered(sites, explorer)
+    choices = [explorer.choices(site) for site in sites]
+    for site, offers in zip(sites, choices, strict=True):
+        if not offers:
+            raise Unfit(
+                "it has no layout in common with the layers that write and read its tensors",
+                site.op.name,
+            )
+    chosen = choose(sites, choices)
+    if not chosen.picked:
+        raise Unfit("no layouts of the layers before it go together with its own",
+                    sites[agreeing(sites, choices)].op.name)  # fmt: skip
+    scheduler = Scheduler(isa, options, explorer.costs)
+    layers = []
+    for n, (site, offers, pick) in enumerate(zip(sites, choices, chosen.picked, strict=True)):
+        tell(site.op.name, n, len(sites))
+        try:
+            layers.append(scheduler.layer(site, offers[pick]))
+        except Infeasible as error:
+            raise Unfit(error.what, site.op.name) from error
+    return _linked(isa, tuple(layers), chosen, written, wanted)
+
+
+def _linked(
+    isa: Isa, layers: tuple[Layer, ...], chosen: Chosen, written: frozenset[str],
+    wanted: frozenset[str],
+) -> Segment:  # fmt: skip
+    page = isa.limits.page_bytes
+    lives = lives_of(layers, written, wanted, isa)
+    at = page
+    held: dict[int, Bytes] = {}
+    where: list[dict[int, int]] = []
+    for layer in layers:
+        mine = {}
+        for n, data in constants(layer, isa).items():
+            elem = isa.memory(layer.schedule.regions[n].memory).elem_bytes
+            at = -(-at // elem) * elem
+            held[at], mine[n] = data, at
+            at += len(data)
+        where.append(mine)
+    at = -(-at // page) * page
+    memory = plan(lives, page)
+    start = {name: at + offset for name, offset in memory.offset.items()}
+    end = at + memory.height
+    parts = []
+    for layer, mine in zip(layers, where, strict=True):
+        schedule, x, dst = placed(layer, start, isa)
+        address = [mine.get(n, 0) for n in range(len(schedule.regions))]
+        address[layer.x], address[layer.dst] = x, dst
+        parts.append(Part(schedule, tuple(address)))
+    linked = link(parts, isa, (at, end))
+    uops = -(-end // page) * page
+    lowered = lower(linked.schedule, isa, placed=(linked.address, uops))
+    if uops + lowered.uop_words.nbytes > 1 << isa.limits.dram_bits:
+        raise InputError(
+            f"the network needs {uops + lowered.uop_words.nbytes:,} bytes of device memory",
+            why=f"{isa.name} addresses {1 << isa.limits.dram_bits:,}",
+            hint="build a part of the network, or a smaller one",
+        )
+    sizes = {life.name: life.size for life in lives}
+    ends = tuple(int(lowered.ends[n - 1]) for n in linked.ends)
+    return Segment(
+        isa, layers, written, wanted, chosen, memory, tuple(lives), start, sizes, held,
+        linked.schedule, lowered, encode(isa, lowered.stream), ends,
+    )  # fmt: skip
+
+
+def agreeing(sites: Sequence[Site], choices: Sequence[Sequence[Choice]]) -> int:
+    """How many of the first layers have layouts that go together."""
+    low, high = 1, len(sites) - 1
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if choose(sites[:middle], choices[:middle]).picked else (
+            low, middle - 1)  # fmt: skip
+    return low
+
+
+def lives_of(
+    layers: Sequence[Layer], written: frozenset[str], wanted: frozenset[str], isa: Isa
+) -> list[Life]:
+    """When each activation must keep its values; one with a border, that no layer writes, all the
+    time."""
+    out: dict[str, Life] = {}
+
+    def seen(name: str, size: int, first: int, last: int, whole: bool) -> None:
+        old = out.get(name)
+        if old is not None:
+            first, last = min(first, old.first), max(last, old.last)
+            whole = whole or (old.first, old.last) == (0, len(layers))
+        if whole:
+            first, last = 0, len(layers)
+        out[name] = Life(name, size, first, last)
+
+    for n, layer in enumerate(layers):
+        site, choice = layer.site, layer.choice
+        border = bool((site.ids < 0).any())
+        if not choice.fits:
+            region = layer.schedule.regions[layer.x]
+            size = int(np.prod(region.grid)) * isa.memory(region.memory).elem_bytes
+            seen(private(layer), size, 0, n, False)
+        for root, home in zip(site.roots, choice.inputs, strict=True):
+            if home is not None:
+                first = 0 if root in written else n
+                seen(root, home.size, first, n, border)
+        last = len(layers) if site.op.output in wanted else n
+        seen(site.op.output, choice.output.size, n, last, False)
+    return list(out.values())

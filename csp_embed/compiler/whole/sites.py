@@ -1,0 +1,235 @@
+"""The layers of one segment and the ways in which each can read and write its tensors.
+
+Takes: a graph and what its layers were lowered to.  Leaves: `Site`s; for each the `Choice`s: an
+embedding, the homes of its tensors, how its grids lie in them, and its price in cycles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csp_embed.compiler.candidates import embeddings_of
+from csp_embed.compiler.options import Options
+from csp_embed.compiler.whole.homes import Fit, Grid, Home, fit, grid_of, own_home
+from csp_embed.compiler.whole.pad import harmless
+from csp_embed.compiler.whole.views import View
+from csp_embed.errors import Infeasible
+from csp_embed.ir.embedding import Embedding
+from csp_embed.ir.operator import Operator
+from csp_embed.machine.costs import Costs, costs_of
+from csp_embed.machine.spec import Isa
+from csp_embed.network.lower.lowered import Lowered
+from csp_embed.network.quantised import graph as g
+
+Ids = NDArray[np.int64]
+FAR = np.int64(1) << 32  # between the element numbers of an operand's tensors
+MOST = 8  # embeddings of a layer that are weighed
+
+
+@dataclass(frozen=True, eq=False)
+class Site:
+    """op: of the graph. roots: the stored tensors that it reads; its own is op.output. ids: which
+    element of them each index of x is, root n from n * FAR on; -1: the border. result: the element
+    of the output at each index of the program's."""
+
+    op: g.Operator
+    made: Lowered
+    roots: tuple[str, ...]
+    ids: Ids
+    result: Ids
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """embedding; role: the operand that holds x. inputs: the home of each root, None where the host
+    packs x for this layer alone. fits: how x lies in each; output, out_fit: of the result. price:
+    cycles, estimated."""
+
+    embedding: Embedding
+    role: str
+    inputs: tuple[Home | None, ...]
+    fits: tuple[Fit, ...]
+    output: Home
+    out_fit: Fit
+    price: int
+
+
+def site_of(graph: g.Graph, op: g.Operator, made: Lowered, of: Mapping[str, View]) -> Site | str:
+    """Raises nothing; a text where x has borders of two values."""
+    seen = [of[n] for n in made.reads]
+    roots = tuple(dict.fromkeys(v.root for v in seen))
+    if any(v.value not in (None, made.fill) for v in seen):
+        return "its input has a border of another value than its zero point"
+    arrays = tuple(np.where(v.ids < 0, -1, v.ids + roots.index(v.root) * FAR) for v in seen)
+    ids = made.operand(arrays, -1)
+    result = made.arrange(np.arange(graph.tensors[op.output].elements).reshape(
+        graph.tensors[op.output].shape))  # fmt: skip
+    shape = made.op.tensors[made.op.out.tensor].shape
+    return Site(op, made, roots, ids, result.reshape(shape))
+
+
+class Explorer:
+    """Embeddings, grids and homes of sites, each found once.
+
+    sizes: elements of every root. written: roots that the host writes, which it packs as any layer
+    likes. bordered: roots around which some layer reads a border, so that nothing may be stored
+    beside them.
+    """
+
+    def __init__(
+        self, isa: Isa, options: Options, sizes: Mapping[str, int], written: frozenset[str],
+        bordered: frozenset[str],
+    ) -> None:  # fmt: skip
+        self.isa, self.options, self.sizes, self.written = isa, options, sizes, written
+        self.bordered = bordered
+        self.costs: Costs = costs_of(isa, options.memory or "")
+        self.homes: dict[str, dict[bytes, Home]] = {}
+        self._embeddings: dict[tuple[object, ...], list[Embedding]] = {}
+
+    def embeddings(self, op: Operator, mode: str) -> list[Embedding]:
+        """The best in that mode; strict ones with the channels alone in the lanes, too, however
+        dear: all layers of a network can have those."""
+        key = (mode, op.text(), *((n, t.shape) for n, t in sorted(op.tensors.items())))
+        if key not in self._embeddings:
+            found = self._search(op, mode, ())[:MOST]
+            known = {e.formula() for e in found}
+            plain = self._channels(op)
+            # Where the host packs x, only the result has to lie as the next layer reads it.
+            for e in self._search(op, mode, plain if mode == "strict" else plain[1:])[:MOST]:
+                if e.formula() not in known:
+                    found.append(e)
+            self._embeddings[key] = found
+        return self._embeddings[key]
+
+    def _search(self, op: Operator, mode: str, pins: tuple[str, ...]) -> list[Embedding]:
+        options = Options(layout=mode, memory=self.options.memory, pins=pins)
+        try:
+            return embeddings_of(op, self.isa, options, self.costs)
+        except Infeasible:
+            return []
+
+    def _channels(self, op: Operator) -> tuple[str, ...]:
+        """Pins: the last index of x in the lanes that are summed, that of y in the others."""
+        dst, lhs, rhs = self.isa.of_kind("contract").operands
+        summed = [d for d in lhs.dims if d in rhs.dims and d not in dst.dims]
+        kept = [d for d in rhs.dims if d in dst.dims]
+        pairs = [(d, a.index[-1].terms) for ds, a in ((summed, op.lhs), (kept, op.out)) for d in ds]
+        return tuple(f"fix {d}={terms[0][0]}" for d, terms in pairs if len(terms) == 1)
+
+    def candidates(self, site: Site) -> list[tuple[Embedding, str, list[Grid] | None, Grid]]:
+        """(embedding, role of x, grids of x by root or None where the host packs it, result)."""
+        out = []
+        private = set(site.roots) <= self.written
+        for mode in ("strict", "relaxed") if private else ("strict",):
+            for e in self.embeddings(site.made.op, mode):
+                role = next(r for r, lay in e.layouts.items() if lay.tensor == "x")
+                result = grid_of(e, self.isa, "dst", site.result)
+                if result is None or (len(result.empty) and site.op.output in self.bordered):
+                    continue
+                if private:
+                    out.append((e, role, None, result))
+                whole = grid_of(e, self.isa, role, site.ids) if mode == "strict" else None
+                if whole is not None and harmless(e, self.isa, role):
+                    out.append((e, role, _by_root(whole, len(site.roots)), result))
+        return out
+
+    def offer(self, root: str, grid: Grid) -> None:
+        """The homes that a grid makes for a tensor: its dimensions as they are, and the last one
+        outermost."""
+        dims = list(range(len(grid.shape)))
+        for order in (dims, [*dims[-1:], *dims[:-1]]):
+            home = own_home(grid, order, self.sizes[root])
+            if home is not None:
+                self.homes.setdefault(root, {}).setdefault(home.key, home)
+
+    def offer_alike(self, roots: Sequence[str], grids: Sequence[Grid]) -> None:
+        """Offers each tensor the pitches that the others' homes have."""
+        for n, home in [
+            (n, h) for n, r in enumerate(roots) for h in self.homes.get(r, {}).values()
+        ]:
+            found = fit(grids[n], home)
+            if found is None:
+                continue
+            for root, grid in zip(roots, grids, strict=True):
+                place = np.full(self.sizes[root], -1, np.int64)
+                inside = grid.inside
+                at = grid.at @ np.array(found.pitch, np.int64) + found.base + grid.lane
+                place[grid.ids[inside]] = at[inside]
+                if not (place < 0).any() and place.max() < home.size:
+                    made = Home.of(place, home.size)
+                    self.homes.setdefault(root, {}).setdefault(made.key, made)
+
+    def choices(self, site: Site) -> list[Choice]:
+        """Every way in which the site fits the homes that were offered, the cheapest first."""
+        out = []
+        for e, role, grids, result in self.candidates(site):
+            price = price_of(e, site.made, self.costs, role)
+            outputs = [(h, f) for h in self.homes[site.op.output].values() if (f := fit(result, h))]
+            for inputs, fits in self._inputs(site, grids):
+                out += [Choice(e, role, inputs, fits, h, f, price) for h, f in outputs]
+        return sorted(out, key=lambda c: c.price)
+
+    def _inputs(
+        self, site: Site, grids: list[Grid] | None
+    ) -> list[tuple[tuple[Home | None, ...], tuple[Fit, ...]]]:
+        if grids is None:
+            return [((None,) * len(site.roots), ())]
+        found = [
+            [(h, f) for h in self.homes.get(root, {}).values() if (f := fit(grid, h))]
+            for root, grid in zip(site.roots, grids, strict=True)
+        ]
+        if len(found) == 1:
+            return [((h,), (f,)) for h, f in found[0]]
+        # Two tensors as one operand: they lie alike, and one dimension leads from one to the other.
+        return [
+            ((h1, h2), (f1, f2))
+            for h1, f1 in found[0] for h2, f2 in found[1] if f1.pitch == f2.pitch
+        ]  # fmt: skip
+
+
+def _by_root(grid: Grid, count: int) -> list[Grid]:
+    owner = np.where(grid.ids < 0, 0, grid.ids // FAR)
+    return [
+        Grid(grid.shape, grid.elem, grid.at[owner == n], grid.lane[owner == n],
+             np.where(grid.ids < 0, -1, grid.ids % FAR)[owner == n], grid.empty)
+        for n in range(count)
+    ]  # fmt: skip
+
+
+def price_of(e: Embedding, made: Lowered, costs: Costs, role: str) -> int:
+    """Cycles of an embedding in rounds: the slowest of compute, reads and writes, and a share of
+    their sum."""
+    more = len(made.rounds)
+    steps = sum(len(s) for s in made.rounds)
+    other = next((r for r in ("lhs", "rhs") if r != role), "rhs")
+    again = costs.reset_step + 2 * costs.tensor_step if made.copies else 0.0
+    compute = e.cost["compute_cycles"] + (costs.step * steps + again) * e.cost["vectors"]
+    if not made.copies:
+        compute += costs.step * more * e.cost["steps"]
+    constants = 0.0 if made.repeats else more * e.cost.get(f"{other}_bytes", 0.0)
+    read = e.cost["read_cycles"] + constants / costs.read_bytes
+    write = e.cost["write_cycles"]
+    return round(max(compute, read, write) + (compute + read + write) / 32)
+
+
+def offered(sites: Sequence[Site], explorer: Explorer) -> None:
+    """Offers the homes that the layers of a segment make for the tensors between them."""
+    for site in sites:
+        for _, _, grids, result in explorer.candidates(site):
+            explorer.offer(site.op.output, result)
+            for root, grid in zip(site.roots, grids or [], strict=False):
+                explorer.offer(root, grid)
+    # Tensors that are one operand together lie alike: what one may have, the other may, too.
+    pairs = [site for site in sites if len(site.roots) > 1]
+    for _ in pairs:
+        before = sum(map(len, explorer.homes.values()))
+        for site in pairs:
+            for _, _, grids, _ in explorer.candidates(site):
+                if grids is not None:
+                    explorer.offer_alike(site.roots, grids)
+        if sum(map(len, explorer.homes.values())) == before:
+            return

@@ -1,0 +1,38 @@
+"""What an operator computes, before a recipe is chosen: its sums, its rule, what it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from csp_embed.network.lower.lowered import Array, Contraction
+from csp_embed.network.lower.recipes import Recipe
+from csp_embed.network.lower.thresholds import Rule
+from csp_embed.network.quantised import graph as g
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """contraction, rule: the sums and what becomes of them. reads, operand, arrange, fill: as in
+    `Lowered`. proved: at which accumulators, in words. recipes: the exact ones and why others are
+    not, where they are no function of one sum and so found elsewhere."""
+
+    contraction: Contraction
+    rule: Rule
+    reads: tuple[str, ...]
+    operand: Callable[[tuple[Array, ...], int], Array]
+    arrange: Callable[[Array], Array]
+    fill: int
+    proved: str
+    recipes: tuple[list[Recipe], list[str]] | None = None
+
+
+def values_of(graph: g.Graph, name: str) -> g.Pair:
+    """Least and largest stored value of a tensor: its maker's clamp, else its type's range; its
+    zero point lies within."""
+    for op in graph.operators:
+        if op.output == name and hasattr(op, "clamp"):
+            low, high = op.clamp
+            zero = graph.tensors[name].zero
+            return min(low, zero), max(high, zero)
+    return graph.tensors[name].range

@@ -1,0 +1,243 @@
+"""Schedules one after the other as one: rows joined, tokens decided anew over all of them.
+
+Takes: schedules of contractions in program order, and where their regions lie in DRAM.  Leaves: one
+Schedule.  What must keep its order is read off the rows: which elements of which memory a row
+writes and reads, on chip and in DRAM, also across the borders of the schedules. So a later part's
+constants are loaded as soon as nobody reads what they overwrite, and its activations as soon as
+their stores are done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csp_embed.ir.schedule import COMPUTE, FINISH, LOAD, STORE, Schedule, Template
+from csp_embed.machine.spec import Isa
+from csp_embed.targets.stream.building.tokens import Tokens
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Part:
+    """schedule: of one layer. address: of each of its regions, in bytes of DRAM."""
+
+    schedule: Schedule
+    address: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Linked:
+    """schedule: of all parts. address: of its regions. ends: rows up to the end of each part."""
+
+    schedule: Schedule
+    address: tuple[int, ...]
+    ends: tuple[int, ...]
+
+
+def link(parts: Sequence[Part], isa: Isa, shared: tuple[int, int]) -> Linked:
+    """shared: the bytes of DRAM, from and up to, that some row stores to; everything else is
+    constant."""
+    rows: list[tuple[int, int, int, int]] = []
+    regions, templates, address, ends = [], [], [], []
+    for part in parts:
+        first_region, first_template = len(regions), len(templates)
+        regions += part.schedule.regions
+        templates += part.schedule.templates
+        address += part.address
+        for kind, a, b, sram in _early_constants(part.schedule):
+            if kind != FINISH:
+                first = first_template if kind == COMPUTE else first_region
+                rows.append((kind, a + first, b, sram))
+        ends.append(len(rows))
+    rows.append((FINISH, 0, 0, 0))
+    whole = Schedule(
+        tuple(regions), tuple(templates), np.array(rows, np.int64), np.zeros(0, np.int64)
+    )
+    tokens = _Needs(whole, isa, address, shared).tokens()
+    return Linked(replace(whole, tokens=tokens), tuple(address), tuple(ends))
+
+
+def _early_constants(schedule: Schedule) -> list[tuple[int, int, int, int]]:
+    """The rows, with constants that are loaded before the first product ahead of activations: these
+    wait for the stores of the part before."""
+    rows = [tuple(r) for r in schedule.ops.tolist()]
+    first = next(
+        (
+            n for n, (kind, a, _, _) in enumerate(rows)
+            if kind == COMPUTE and not schedule.templates[a].reset
+        ),
+        0,
+    )  # fmt: skip
+
+    def constant(row: tuple[int, ...]) -> bool:
+        return row[0] == LOAD and schedule.regions[row[1]].by_box
+
+    def moving(row: tuple[int, ...]) -> bool:
+        return row[0] == LOAD and not schedule.regions[row[1]].by_box
+
+    head = rows[:first]
+    early = [r for r in head if not moving(r)]
+    return [*early, *(r for r in head if moving(r)), *rows[first:]]  # type: ignore[list-item]
+
+
+class _Needs:
+    """Walks the rows in program order and keeps the last rows that touched each element."""
+
+    def __init__(
+        self, schedule: Schedule, isa: Isa, address: Sequence[int], shared: tuple[int, int]
+    ) -> None:
+        self.schedule, self.isa, self.address = schedule, isa, address
+        queues = isa.queues
+        self._tokens = Tokens(queues, isa.limits.max_tokens)
+        self._memory = {m.name: m for m in isa.memories}
+        depth = {m.name: m.depth for m in isa.memories}
+        self._loaded = {n: np.full(d, -1, np.int64) for n, d in depth.items()}
+        self._used = {n: np.full(d, -1, np.int64) for n, d in depth.items()}
+        self._written = {n: np.full(d, -1, np.int64) for n, d in depth.items()}
+        self._stored = {n: np.full(d, -1, np.int64) for n, d in depth.items()}
+        # DRAM in units of which every element of every memory that is shared is a multiple.
+        sizes = {self._memory[r.memory].elem_bytes for r in schedule.regions if not r.by_box}
+        self._unit = int(np.gcd.reduce(np.array(sorted(sizes), np.int64)))
+        self._from = shared[0]
+        count = -(-(shared[1] - shared[0]) // self._unit)
+        self._dram_stored = np.full(max(count, 1), -1, np.int64)
+        self._dram_loaded = np.full(max(count, 1), -1, np.int64)
+        self._boxes: dict[tuple[int, int], Ints] = {}
+        self._touched: dict[int, list[tuple[str, Ints]]] = {}
+        self._synced: list[tuple[int, int]] = []  # (compute row, store row that it waits for)
+        self._last_compute = self._last_store = -1
+        self._compute = isa.of_kind("finish").queue or ""
+
+    def tokens(self) -> Ints:
+        for kind, a, b, sram in self.schedule.ops.tolist():
+            if kind == COMPUTE:
+                self._compute_row(a)
+            elif kind == LOAD:
+                self._load_row(a, b, sram)
+            elif kind == STORE:
+                self._store_row(a, b, sram)
+            else:
+                row = self._tokens.row(self._compute)
+                self._tokens.need(row, self._last_store)
+        return np.array(self._tokens.bits(), np.int64)
+
+    def _home(self, name: str) -> str:
+        """The memory whose elements these are: a shadow and an alias have those of another."""
+        memory = self._memory[name]
+        return memory.shadow_of or memory.alias_of or name
+
+    def _compute_row(self, number: int) -> None:
+        template = self.schedule.templates[number]
+        row = self._tokens.row(self.isa.instruction(template.instruction).queue or self._compute)
+        touched = self._operands(number, template)
+        wanted = max((int(self._loaded[m][at].max()) for m, at in touched), default=-1)
+        self._tokens.need(row, wanted)
+        memory, at = touched[0]
+        self._wait_for_store(row, int(self._stored[memory][at].max()))
+        for m, elements in touched:
+            self._used[m][elements] = row
+        self._written[memory][at] = row
+        self._last_compute = row
+
+    def _operands(self, number: int, template: Template) -> list[tuple[str, Ints]]:
+        """(memory, elements) of every operand that the instruction touches, the result first."""
+        found = self._touched.get(number)
+        if found is None:
+            instruction = self.isa.instruction(template.instruction)
+            found = []
+            for k, operand in enumerate(instruction.operands):
+                if k and (template.reset or template.imm is not None):
+                    break
+                outer, inner = template.factors[k]
+                steps = (
+                    template.uops[:, k, None, None]
+                    + outer * np.arange(template.iter_out)[None, :, None]
+                    + inner * np.arange(template.iter_in)[None, None, :]
+                )
+                found.append((self._home(operand.memory), np.unique(steps)))
+            self._touched[number] = found
+        return found
+
+    def _wait_for_store(self, row: int, store: int) -> None:
+        if store >= 0 and (not self._synced or self._synced[-1][1] < store):
+            self._tokens.need(row, store)
+            self._synced.append((row, store))
+
+    def _load_row(self, region: int, box: int, sram: int) -> None:
+        name = self.schedule.regions[region].memory
+        memory, home = self._memory[name], self._home(name)
+        row = self._tokens.row(memory.load_queue or "")
+        at = slice(sram, sram + self._size(region, box))
+        queue_is_compute = memory.load_queue == self._compute
+        store = self._stored_before(region, box, row)
+        if queue_is_compute:
+            self._wait_for_store(row, max(store, int(self._stored[home][at].max())))
+            self._last_compute = row
+        else:
+            need = int(self._used[home][at].max())
+            if store >= 0:
+                need = max(need, self._after_store(store))
+            self._tokens.need(row, need)
+            self._loaded[home][at] = row
+
+    def _after_store(self, store: int) -> int:
+        """A compute row behind which the store has ended: tokens pass between neighbours only."""
+        for row, done in self._synced:
+            if done >= store:
+                return row
+        # Parts begin with a reset, which comes before their loads.
+        assert self._last_compute > store, "no compute row between a store and a load of it"
+        self._wait_for_store(self._last_compute, store)
+        return self._last_compute
+
+    def _store_row(self, region: int, box: int, sram: int) -> None:
+        name = self.schedule.regions[region].memory
+        memory, home = self._memory[name], self._home(name)
+        at = slice(sram, sram + self._size(region, box))
+        need = int(self._written[home][at].max())
+        where = self._units(region, box)
+        assert where is not None, "a store outside the shared part of DRAM"
+        loaded = int(self._dram_loaded[where].max())
+        if loaded >= 0:
+            # The loads of what is overwritten have ended before a compute row that the store
+            # waits for.
+            self._tokens.need(self._last_compute, loaded)
+            need = self._last_compute
+        row = self._tokens.row(memory.store_queue or "")
+        self._tokens.need(row, need)
+        self._stored[home][at] = row
+        self._dram_stored[where] = row
+        self._last_store = row
+
+    def _stored_before(self, region: int, box: int, row: int) -> int:
+        where = self._units(region, box)
+        if where is None:
+            return -1
+        self._dram_loaded[where] = row
+        return int(self._dram_stored[where].max())
+
+    def _size(self, region: int, box: int) -> int:
+        return int(np.prod([b - a for a, b in self.schedule.regions[region].boxes[box]]))
+
+    def _units(self, region: int, box: int) -> Ints | None:
+        """The units of DRAM that a box takes; None for a constant."""
+        r = self.schedule.regions[region]
+        if r.by_box:
+            return None
+        key = region, box
+        found = self._boxes.get(key)
+        if found is None:
+            elem = self._memory[r.memory].elem_bytes
+            at = np.zeros(1, np.int64)
+            for (a, b), pitch in zip(r.boxes[box], r.pitches, strict=True):
+                at = (at[:, None] + np.arange(a, b) * pitch).reshape(-1)
+            first = (self.address[region] - self._from + at * elem) // self._unit
+            each = np.arange(elem // self._unit)
+            found = self._boxes[key] = np.unique((first[:, None] + each).reshape(-1))
+            assert found[0] >= 0, "a box lies before the shared part of DRAM"
+        return found

@@ -1,0 +1,109 @@
+"""`csp-embed build` on what cannot be built: each refusal says where, why and what to try."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import run
+from one_operator import Model
+from shift_layers import Net
+
+import csp_embed as ce
+from tests.oracles.tflite_writer import Written
+
+
+def test_damaged_tflite_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Cut anywhere, or with a byte changed: refused by name, or still the same network."""
+    whole = Net.begin(1, (1, 4, 4, 3)).conv(6, 3, 7).content()
+    path = tmp_path / "cut.tflite"
+    for part in (0, 4, 9, 40, len(whole) // 3, len(whole) // 2, len(whole) - 300):
+        path.write_bytes(whole[:part])
+        got = run(capsys, "build", path, "--show")
+        assert (got.code, "cut.tflite" in got.err) == (2, True), (part, got.err)
+    rng = np.random.default_rng(0)
+    for at in rng.integers(4, len(whole), 60):
+        broken = bytearray(whole)
+        broken[at] ^= 0xFF
+        path.write_bytes(bytes(broken))
+        got = run(capsys, "build", path, "--show")
+        assert got.code in (0, 2), (at, got.err)
+
+
+def test_damaged_onnx_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    m = Model()
+    x = m.input("x", "int8", (1, 4))
+    w = m.constant(np.ones((4, 3), np.int8))
+    names = [x, *m.scale(0.5, 0), w, *m.scale(0.25, 0), *m.scale(1.0, 0)]
+    whole = m.save(tmp_path / "m.onnx", m.node("QLinearMatMul", names, "y")).read_bytes()
+    path = tmp_path / "cut.onnx"
+    for part in (0, 3, 30, len(whole) // 2, len(whole) - 5):
+        path.write_bytes(whole[:part])
+        got = run(capsys, "build", path, "--show")
+        assert (got.code, "cut.onnx" in got.err) == (2, True), (part, got.err)
+
+
+def test_a_float_tflite_model_is_told_how_to_become_integer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = Written()
+    x = file.tensor("x", (1, 4), "float32")
+    y = file.tensor("y", (1, 4), "float32")
+    w = file.constant("w", np.ones((4, 4), np.float32))
+    file.operator("FULLY_CONNECTED", [x, w, -1], y, "FullyConnectedOptions")
+    path = tmp_path / "float.tflite"
+    path.write_bytes(file.content([x], [y]))
+    got = run(capsys, "build", path)
+    assert got.code == 2
+    assert "floating point" in got.err
+    assert "try:" in got.err
+
+
+def test_scales_that_no_sequence_meets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A sum of scales 5 : 3.1 : 7 has ties that the network's two roundings break by chance."""
+    file = Written()
+    zeros, scales = (-128, -4, -128), (0.05, 0.031, 0.07)
+    a, b = (file.tensor(n, (4, 16), scales=s, zeros=z)
+            for n, s, z in zip("ab", scales, zeros, strict=False))  # fmt: skip
+    y = file.tensor("y", (4, 16), scales=scales[2], zeros=zeros[2])
+    file.operator("ADD", [a, b], y, "AddOptions", FusedActivationFunction=1)
+    path = tmp_path / "ties.tflite"
+    path.write_bytes(file.content([a, b], [y]))
+    got = run(capsys, "build", path, "--json")
+    assert (got.code, got.document["status"]) == (0, "host")
+    (layer,) = got.document["layers"]
+    assert layer["where"] == "host"
+    assert "of 65,536 pairs are wrong at the nearest" in layer["why"]
+    assert "powers of two" in layer["why"]  # what to do
+    said = run(capsys, "build", path, "--explain", layer["name"])
+    assert layer["why"] in said.out
+
+
+def test_a_network_beyond_the_address_space(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, spec = tmp_path / "m.tflite", tmp_path / "small.yaml"
+    net = Net.begin(1, (1, 12, 12, 16))
+    for _ in range(7):
+        net = net.conv(32, 3, 8)
+    path.write_bytes(net.content())
+    text = Path("isa_specs/vta.yaml").read_text()
+    assert text.count("dram_bits: 32") == 1
+    folder = Path("isa_specs").resolve()
+    text = text.replace("dram_bits: 32", "dram_bits: 16").replace("configs/", f"{folder}/configs/")
+    spec.write_text(text)
+    got = run(capsys, "build", path, "--isa", spec)
+    assert got.code == 2, got.out
+    assert "the network needs" in got.err
+    assert "addresses 65,536" in got.err
+    assert "try:" in got.err
+
+
+def test_build_from_python(tmp_path: Path) -> None:
+    path = tmp_path / "m.tflite"
+    path.write_bytes(Net.begin(1, (1, 4, 4, 3)).conv(6, 3, 7).content())
+    built = ce.build(path)
+    assert built.document()["status"] == "equal"
+    (program,) = built.programs()
+    assert program.meta["network"]["name"] == "m"
