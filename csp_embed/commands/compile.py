@@ -80,6 +80,7 @@ def compile_command(
     seed: options.Seed = None,
     data: options.Data = None,
     engine: options.Engine = None,
+    threads: options.Threads = 1,
     selftest: options.SelfTest = False,
     verify: options.Verify = False,
     explain: options.Explain = False,
@@ -124,12 +125,12 @@ def compile_command(
         refuse_ignored(context, ("bound",), f"--isa {isa}", why="it counts cycles of a stream")
         source = source_job.SourceJob(
             op, machine, mode, pins, top, reuse, within, seed or 0, data, output, certificate, dot,
-            selftest, engine, explain, watch,
+            selftest, engine, threads, explain, watch,
         )  # fmt: skip
         source_job.run(context, source, stages, show, as_json)
         return
     refuse_ignored(
-        context, ("selftest", "engine"), f"--isa {isa}",
+        context, ("selftest", "engine", "threads"), f"--isa {isa}",
         why="its program files hold the expected bytes: csp-embed simulate compares",
     )  # fmt: skip
     check_outputs(

@@ -104,6 +104,7 @@ Engine = Annotated[
         show_default=False,
     ),
 ]
+Threads = Annotated[int, _result(help="threads that a call of a CPU's kernel uses (OpenMP)", min=1)]
 SelfTest = Annotated[
     bool,
     _result("--selftest", help="the C file gets a main that checks it on the operands of this run"),

@@ -45,6 +45,7 @@ class SourceJob:
     dot: Path | None
     selftest: bool
     engine: str | None
+    threads: int
     explain: bool
     watch: Watch
     notes: list[str] = field(default_factory=list)
@@ -111,8 +112,9 @@ class SourceJob:
 
             earlier = embedding_of(self.reuse, self.isa)
         return Options(
-            layout=self.layout, pins=self.pins, top=self.top, reuse=earlier, within=self.within
-        )
+            layout=self.layout, pins=self.pins, top=self.top, reuse=earlier, within=self.within,
+            threads=self.threads,
+        )  # fmt: skip
 
     def operands(self) -> dict[str, Any]:
         """Those of --data; empty where random ones are to be made."""

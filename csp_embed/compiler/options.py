@@ -26,6 +26,7 @@ class Options:
     searches by content, or None. pins: decisions that the user makes, as text
     (embed/pins/text.py). reuse: an embedding of the same operator in another shape: it is applied
     instead of searching, where it is proved to cost at most `within` (a share) over the least.
+    threads: that a call of a CPU's kernel uses.
     """
 
     layout: str = "relaxed"
@@ -38,6 +39,7 @@ class Options:
     pins: tuple[str, ...] = ()
     reuse: Embedding | None = None
     within: float = 0.0
+    threads: int = 1
 
     def __post_init__(self) -> None:
         """Raises: InputError for values that mean nothing and for those that have no effect."""
@@ -54,7 +56,7 @@ def _check(options: Options) -> None:
             where="Options.layout",
             hint="relaxed or strict; how a tensor lies is a pin: pins=('layout x=NHWC',)",
         )
-    for name, least in (("top", 0), ("schedules", 1), ("refine", 0)):
+    for name, least in (("top", 0), ("schedules", 1), ("refine", 0), ("threads", 1)):
         value = getattr(options, name)
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise InputError(

@@ -17,6 +17,7 @@ from csp_embed.compiler.arguments import constants_of
 from csp_embed.compiler.measuring import Meter
 from csp_embed.compiler.options import Options
 from csp_embed.compiler.ranges import magnitudes
+from csp_embed.errors import InputError
 from csp_embed.ir.operator import Operator
 from csp_embed.machine.compilable import require
 from csp_embed.machine.costs import Costs, costs_of
@@ -58,6 +59,13 @@ def setting_of(
     begun = time.perf_counter()
     constants = constants_of(op, w, b)
     require(isa)
+    if options.threads != 1:
+        raise InputError(
+            f"threads={options.threads} has no effect on {isa.name}",
+            where="Options.threads",
+            why="it reads one stream of instructions",
+            hint="leave out threads",
+        )
     costs = costs_of(isa, options.memory or "")
     ranges = magnitudes(op, constants)
     return Setting(isa, options, costs, Meter(isa, costs), constants, ranges, tell or silent, begun)

@@ -157,12 +157,12 @@ class SourceProgramStage:
         s, op = self.setting, x.operator
         s.tell("writing", 0, 1)
         if not x.tried:
-            file = write_plain(op, s.isa, s.name, x.why)
+            file = write_plain(op, s.isa, s.name, x.why, s.options.threads)
             return SourceKernel(op, s.isa, file, None, None, x.why, self._spent(), s.constants)
         best = x.tried[0]
         program = lower(best.embedding, s.isa, best.tiling)
         data = known_data(op, s.isa, program, {**op.values, **s.constants})
-        file = write(program, s.isa, s.name, data)
+        file = write(program, s.isa, s.name, data, s.options.threads)
         return SourceKernel(
             op, s.isa, file, best.embedding, program, "", self._spent(), s.constants, x.tried
         )

@@ -33,7 +33,7 @@ from csp_embed.targets.source.lower import SourceProgram, lower
 
 Array = NDArray[Any]
 FORMAT = "csp-embed-source/1"
-_SIGNATURE = ("name", "arguments", "prepared", "packed", "work")
+_SIGNATURE = ("name", "arguments", "prepared", "packed", "work", "threads")
 _HINT = "write it again with csp-embed compile -o"
 
 
@@ -53,7 +53,7 @@ class SourceFile:
         said = self.meta["signature"]
         return CFile(
             self.text, str(said["name"]), tuple(said["arguments"]), tuple(said["prepared"]),
-            bool(said["packed"]), bool(said["work"]),
+            bool(said["packed"]), bool(said["work"]), int(said["threads"]),
         )  # fmt: skip
 
     @property
@@ -106,11 +106,11 @@ class SourceFile:
         """The text that the stated embedding and tile give."""
         name = self.file.name
         if kernel.program is None:
-            return write_plain(self.operator, self.isa, name, kernel.why).text
+            return write_plain(self.operator, self.isa, name, kernel.why, self.file.threads).text
         packed = any(b.role == "packed" for b in kernel.program.buffers)
         known = packed and not self.file.packed
         data = constant_data(kernel.program, self.isa, self.operands) if known else {}
-        return write(kernel.program, self.isa, name, data).text
+        return write(kernel.program, self.isa, name, data, self.file.threads).text
 
 
 def save(path: str | Path, kernel: SourceKernel, tensors: Mapping[str, Array]) -> None:

@@ -26,7 +26,7 @@ from csp_embed.ops.reference import evaluate
 from csp_embed.report.kernel import proved
 from csp_embed.targets.source import audit, interpret
 from csp_embed.targets.source.build import Native, build, c_compiler, require_native
-from csp_embed.targets.source.emit import CFile
+from csp_embed.targets.source.emit import CFile, header
 from csp_embed.targets.source.lower import SourceProgram
 from csp_embed.targets.source.selftest import main_text
 
@@ -63,7 +63,8 @@ class SourceKernel:
         tiling = self.program.tiling
         rows = 1 if tiling.rows is None else tiling.rows[1]
         columns = 1 if tiling.columns is None else tiling.columns[1]
-        return f"{self.embedding.instruction}, {rows} x {columns} sums in registers"
+        threads = f", {self.file.threads} threads" if self.file.threads > 1 else ""
+        return f"{self.embedding.instruction}, {rows} x {columns} sums in registers{threads}"
 
     @property
     def cycles(self) -> float | None:
@@ -166,7 +167,7 @@ class SourceKernel:
         return f"{name}[{where}] is {int(result[at])}, and NumPy computes {int(expected[at])}"
 
     def save(self, path: str | Path, selftest: Mapping[str, Array] | None = None) -> list[str]:
-        """Writes the C file (.c), or builds the text into a shared library
+        """Writes the C file (.c) and its header (.h), or builds the text into a shared library
         (.so); the paths. selftest: operands on which a main in the C file checks the kernel against
         NumPy's values."""
         target = Path(path)
@@ -184,7 +185,10 @@ class SourceKernel:
             file.write(self.file.text)
             if selftest is not None:
                 file.write(self.selftest(selftest))
-        return [str(target)]
+        beside = target.with_suffix(".h")
+        with atomic(beside) as file:
+            file.write(header(self.file, self.operator, self.isa))
+        return [str(target), str(beside)]
 
     def selftest(self, tensors: Mapping[str, Array]) -> str:
         """A `main` for the C file: 0 where the kernel computes NumPy's values on these operands."""

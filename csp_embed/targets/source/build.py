@@ -76,6 +76,7 @@ def build(
 ) -> None:
     """Compiles the text into the shared library `output`. plain: it uses none of the machine's
     instructions. Raises: MissingLibrary, InputError."""
+    extra = (*extra, "-fopenmp") if file.threads > 1 else extra
     build_text(file.text, isa, output, extra, plain=plain)
 
 
@@ -84,7 +85,8 @@ def build_text(
 ) -> None:
     """As `build`, of any C text."""
     assert isa.program is not None
-    flags = () if plain else isa.program.flags
+    # Plain loops run anywhere, and faster with the machine's instructions where they are there.
+    flags = () if plain and missing_features(isa) else isa.program.flags
     compiler = c_compiler()
     with tempfile.TemporaryDirectory(prefix="csp-embed-") as folder:
         source, made = Path(folder, "kernel.c"), Path(folder, "kernel.so")

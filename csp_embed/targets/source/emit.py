@@ -20,10 +20,11 @@ from csp_embed.targets.source.lower import SourceProgram
 from csp_embed.targets.source.moves import helpers, results_lines, streams_lines
 from csp_embed.targets.source.names import identifier
 from csp_embed.targets.source.nest import Address, Block, Buffer, Clamp, Keep, Loop, Node, Sum
-from csp_embed.targets.source.packing import CEIL_DIV, pack_lines, unpack_lines
+from csp_embed.targets.source.packing import pack_lines, unpack_lines
 from csp_embed.targets.source.places import Place
 from csp_embed.targets.source.plain import plain_kernel
-from csp_embed.targets.source.text import CTYPES, affine
+from csp_embed.targets.source.text import CEIL_DIV, CTYPES, affine
+from csp_embed.targets.source.threads import shared
 
 Array = NDArray[Any]
 
@@ -48,7 +49,7 @@ ROLLED = """\
 class CFile:
     """text: the C file. name: its kernel function. arguments: tensors of the kernel in order, the
     result last; prepared: those of NAME_pack (empty: nothing is packed beforehand). packed, work:
-    whether the kernel takes these buffers."""
+    whether the kernel takes these buffers. threads: that a call uses where OpenMP is on."""
 
     text: str
     name: str
@@ -56,9 +57,12 @@ class CFile:
     prepared: tuple[str, ...]
     packed: bool
     work: bool
+    threads: int = 1
 
 
-def write(program: SourceProgram, isa: Isa, name: str, data: Mapping[str, Array]) -> CFile:
+def write(
+    program: SourceProgram, isa: Isa, name: str, data: Mapping[str, Array], threads: int = 1
+) -> CFile:
     """data: packed buffers whose content is known ("rhs_" -> values); all of them or none."""
     op, machine = program.operator, isa.program
     assert machine is not None
@@ -68,7 +72,7 @@ def write(program: SourceProgram, isa: Isa, name: str, data: Mapping[str, Array]
     work = [b for b in program.buffers if b.role == "work"]
     constants = [t for t in op.tensors if op.tensors[t].constant and t != op.out.tensor]
     arguments = [t for t in op.tensors if not op.tensors[t].constant and t != op.out.tensor]
-    lines = [_head(program, isa, name, bool(data)), ""]
+    lines = [_head(program, isa, name, bool(data), threads), ""]
     lines += ["#include <stddef.h>", "#include <stdint.h>", "#include <string.h>"]
     lines += [f"#include <{h}>" for h in machine.headers if h != "string.h"]
     lines += ["", *_rolled(isa).split("\n")]
@@ -78,7 +82,7 @@ def write(program: SourceProgram, isa: Isa, name: str, data: Mapping[str, Array]
         values = ", ".join([str(value)] * count)
         lines += ["", f"static const uint8_t {unit}[{count}] = {{{values}}};"]
     body = [*_pack_function(program, isa, name, packed, constants)] if packed and not data else []
-    body += [""] * bool(body) + _kernel(program, isa, name, arguments, bool(data))
+    body += [""] * bool(body) + _kernel(program, isa, name, arguments, bool(data), threads)
     lines += helpers(body)
     if any("lanes_left(" in line for line in body):
         lines += ["", "/* How many lanes of a ragged end exist. */",
@@ -100,10 +104,11 @@ def write(program: SourceProgram, isa: Isa, name: str, data: Mapping[str, Array]
         prepared=tuple(constants) if packed and not data else (),
         packed=bool(packed) and not data,
         work=bool(work),
+        threads=threads,
     )
 
 
-def _head(program: SourceProgram, isa: Isa, name: str, known: bool) -> str:
+def _head(program: SourceProgram, isa: Isa, name: str, known: bool, threads: int) -> str:
     """The comment above everything: what, how called, who owns what."""
     op, machine = program.operator, isa.program
     assert machine is not None
@@ -117,6 +122,9 @@ def _head(program: SourceProgram, isa: Isa, name: str, known: bool) -> str:
         if known
         else f"Call {name}_pack once; the packed constants may be shared by threads."
     )
+    shared = [
+        f"   Add -fopenmp, and a call uses {threads} threads; without it, it uses one. */"
+    ] if threads > 1 else []  # fmt: skip
     return "\n".join(
         [
             f"/* {op.name} for {isa.name}, written by csp_embed.",
@@ -129,16 +137,54 @@ def _head(program: SourceProgram, isa: Isa, name: str, known: bool) -> str:
             "   All tensors are row-major and belong to the caller; they must not overlap. Structs",
             f"   lie at addresses that {machine.align} divides. The work struct is written in every"
             " run: one for",
-            f"   each thread. {constants}",
+            f"   each call at a time. {constants}",
             "   Sums wrap around at 32 bits; the result keeps the low bits of what is stored.",
-            f"   Compile with: cc -O3 -std=c11 {' '.join(machine.flags)} */",
+            f"   Compile with: cc -O3 -std=c11 {' '.join(machine.flags)}" + " */" * (not shared),
+            *shared,
         ]
     )
 
 
-def write_plain(op: Operator, isa: Isa, name: str, why: str) -> CFile:
+def header(file: CFile, op: Operator, isa: Isa) -> str:
+    """The `.h` beside a C file: its functions, and of each argument type, shape and alignment."""
+    assert isa.program is not None
+    guard = f"{file.name.upper()}_H"
+    lines = [f"/* {op.name}, written by csp_embed for {isa.name}: {op.text()}", ""]
+    for t in dict.fromkeys((*file.prepared, *file.arguments)):
+        declared, out = op.tensors[t], t == op.out.tensor
+        dtype = op.out_dtype if out else declared.dtype
+        shape = "".join(f"[{n}]" for n in declared.shape)
+        size = int(np.dtype(dtype).itemsize)
+        role = "the result" if out else "read"
+        lines.append(
+            f"   {identifier(t)}: {CTYPES[dtype]}{shape}, {role}, row-major without gaps, at an"
+            f" address that {size} divides"
+        )
+    for kind, there in (("packed", file.packed), ("work", file.work)):
+        if there:
+            lines.append(
+                f"   {kind}: {file.name}_{kind}_bytes() bytes at an address that"
+                f" {isa.program.align} divides"
+            )
+    lines += ["   No two of them overlap. */", f"#ifndef {guard}", f"#define {guard}", "",
+              "#include <stddef.h>", "#include <stdint.h>", "",
+              "#ifdef __cplusplus", '#define restrict', 'extern "C" {', "#endif", ""]  # fmt: skip
+    kinds = [k for k, there in (("packed", file.packed), ("work", file.work)) if there]
+    lines += [f"typedef struct {file.name}_{k} {file.name}_{k}_t;" for k in kinds]
+    prototypes = [
+        line for line in file.text.split("\n")
+        if line.endswith(");") and line.startswith((f"void {file.name}", f"size_t {file.name}_"))
+    ]  # fmt: skip
+    lines += [*[""] * bool(kinds), *prototypes, "", "#ifdef __cplusplus", "}", "#undef restrict",
+              "#endif", "#endif", ""]  # fmt: skip
+    return "\n".join(lines)
+
+
+def write_plain(op: Operator, isa: Isa, name: str, why: str, threads: int = 1) -> CFile:
     """The operator as plain loops. why: the reason that the file states."""
-    lines, arguments = plain_kernel(op, name)
+    lines, arguments = plain_kernel(op, name, threads)
+    if any("ceil_div(" in line for line in lines):
+        lines = [*CEIL_DIV, "", *lines]
     shapes = [f"   {t.dtype} {t.name}[{']['.join(map(str, t.shape))}]" for t in op.tensors.values()]
     head = [f"/* {op.name}, written by csp_embed for {isa.name}.", "", f"   {op.text()}", *shapes,
             "", "   Plain loops: no instruction of the machine was chosen,", f"   since {why}.",
@@ -146,7 +192,7 @@ def write_plain(op: Operator, isa: Isa, name: str, why: str) -> CFile:
             "   Compile with: cc -O3 -std=c11 */", "", "#include <stddef.h>", "#include <stdint.h>",
             ""]  # fmt: skip
     text = "\n".join([*head, *lines]) + "\n"
-    return CFile(text, name, arguments, (), packed=False, work=False)
+    return CFile(text, name, arguments, (), packed=False, work=False, threads=threads)
 
 
 def _rolled(isa: Isa) -> str:
@@ -161,7 +207,7 @@ def _rolled(isa: Isa) -> str:
 
 def _struct(name: str, buffers: list[Buffer], align: int) -> list[str]:
     members = [f"  _Alignas({align}) {CTYPES[b.dtype]} {b.name}[{b.elements}];" for b in buffers]
-    return ["typedef struct {", *members, f"}} {name};"]
+    return [f"typedef struct {name.removesuffix('_t')} {{", *members, f"}} {name};"]
 
 
 def _constants(ctype: str, packed: list[Buffer], data: Mapping[str, Array]) -> list[str]:
@@ -206,12 +252,11 @@ def _pack_function(
 
 
 def _kernel(
-    program: SourceProgram, isa: Isa, name: str, arguments: list[str], known: bool
+    program: SourceProgram, isa: Isa, name: str, arguments: list[str], known: bool, threads: int
 ) -> list[str]:
     op = program.operator
     packed = [b for b in program.buffers if b.role == "packed"]
     work = [b for b in program.buffers if b.role == "work"]
-    out = identifier(op.out.tensor)
     parameters = [_parameter(op, t, "const ") for t in arguments]
     if packed and not known:
         parameters.append(f"const {name}_packed_t *packed")
@@ -222,24 +267,42 @@ def _kernel(
     lines = [f"{head};", f"{head} {{"]
     lines += [_local(b, "(&packed_data)" if known else "packed", "const ") for b in packed]
     lines += [_local(b, "work", "") for b in work]
+    lines += [f"#pragma omp parallel num_threads({threads})", "  {"] * (threads > 1)
+    lines += _phases(program, isa, {b.name for b in work}, threads)
+    return [*lines, *["  }"] * (threads > 1), "}"]
+
+
+def _phases(program: SourceProgram, isa: Isa, work: set[str], threads: int) -> list[str]:
+    """Packing, sums, unpacking."""
+    op, lines = program.operator, []
     for role, p in program.places.items():
         if role == "dst" or op.tensors[p.layout.tensor].constant:
             continue
         tensor = identifier(p.layout.tensor)
         lines.append(f"  /* {tensor} into {p.buffer}, lanes side by side. */")
         if role in program.streams:
-            lines += streams_lines(program.streams[role], p.buffer, tensor, p.offset, "  ")
+            moved = streams_lines(program.streams[role], p.buffer, tensor, p.offset, "  ")
         else:
-            lines += pack_lines(p, tensor, "  ")
-    lines += ["  /* Sums, and what follows them. */", *_nodes(program.run, isa, "  ")]
+            moved = pack_lines(p, tensor, "  ")
+        lines += shared(moved, threads)
+    early = program.run[: len(program.run) - len(program.main)]
+    if early:
+        lines.append("  /* What an unsigned factor adds to each sum, taken away again. */")
+        lines += shared(_nodes(early, isa, "  "), threads)
+    lines.append("  /* Sums, and what follows them. */")
+    # Tiles write results of their own: none waits for another.
+    lines += shared(_nodes(program.main, isa, "  "), threads, wait=False)
     dst = program.places["dst"]
-    if dst.buffer in {b.name for b in work}:
+    if dst.buffer in work:
+        out = identifier(op.out.tensor)
+        lines += ["#pragma omp barrier"] * (threads > 1)
         lines.append(f"  /* {dst.buffer} into {out}. */")
         if program.results is not None:
-            lines += results_lines(program.results, dst.buffer, out, "  ")
+            moved = results_lines(program.results, dst.buffer, out, "  ")
         else:
-            lines += unpack_lines(dst, out, "  ")
-    return [*lines, "}"]
+            moved = unpack_lines(dst, out, "  ")
+        lines += shared(moved, threads)
+    return lines
 
 
 def _parameter(op: Operator, tensor: str, const: str) -> str:

@@ -12,16 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from csp_embed.targets.source.places import Place
-from csp_embed.targets.source.text import CTYPES, affine
+from csp_embed.targets.source.text import CTYPES, affine, narrow
 
 # Most copies that are written out in the body of a loop: the lanes of a register of sums.
 GROUP = 16
-CEIL_DIV = (
-    "/* a / b rounded up, for b above 0. */",
-    "static inline ptrdiff_t ceil_div(ptrdiff_t a, ptrdiff_t b) {",
-    "  return a / b + (a % b > 0);",
-    "}",
-)
 
 
 @dataclass(frozen=True)
@@ -194,7 +188,8 @@ def _loops(place: Place, walks: list[_Walk], copy: str, indent: str) -> list[str
             lines.append(f"{indent}ptrdiff_t low = {first}, high = {last};")
             first, last = "low", "high"
         for c in own:
-            lines += _narrowed(c, inner, affine(c.const, _terms(c, rest, moved)), indent)
+            base_ = affine(c.const, _terms(c, rest, moved))
+            lines += [indent + line for line in narrow(_coefficient(c, inner), base_, c.size)]
         # Not a `for`: with the test below, compilers make vectors of it at once.
         guard = "if (low < high) " if own else ""
         lines.append(f"{indent}{guard}{{ ptrdiff_t {inner.name} = {first}; do {{")
@@ -250,18 +245,6 @@ def _coefficient(c: _Condition, w: _Walk) -> int:
     if c.kind == "g":
         return int(w.grid == c.number)
     return w.index[c.number] if c.kind == "t" else 0
-
-
-def _narrowed(c: _Condition, inner: _Walk, base: str, indent: str) -> list[str]:
-    """low and high cut to where 0 <= base + coefficient * loop < size."""
-    coef = _coefficient(c, inner)
-    k, below, above = coef, f"-({base})", f"{c.size} - ({base})"
-    if coef < 0:
-        k, below, above = -coef, f"({base}) - {c.size - 1}", f"({base}) + 1"
-    return [
-        f"{indent}{{ const ptrdiff_t a = ceil_div({below}, {k}), b = ceil_div({above}, {k});",
-        f"{indent}  low = low > a ? low : a; high = high < b ? high : b; }}",
-    ]
 
 
 def _joined(

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from csp_embed.ir.operator import Access, Affine, Operator, Step
 from csp_embed.targets.source.names import identifier, variable
-from csp_embed.targets.source.text import CTYPES, affine
+from csp_embed.targets.source.text import CTYPES, affine, narrow
 
+ROW = 4096  # longest row of results that a kernel keeps on its stack
 _NEUTRAL = {"contract": 0, "map": 0, "max": -128, "min": 127}
 
 
-def plain_kernel(op: Operator, name: str) -> tuple[list[str], tuple[str, ...]]:
+def plain_kernel(op: Operator, name: str, threads: int = 1) -> tuple[list[str], tuple[str, ...]]:
     """(lines of the function, its tensors in order, the result last)."""
     out = op.out.tensor
     inputs = [t for t in op.tensors if t != out]
@@ -21,10 +22,23 @@ def plain_kernel(op: Operator, name: str) -> tuple[list[str], tuple[str, ...]]:
     parameters.append(f"{CTYPES[op.out_dtype]} *restrict {identifier(out)}")
     head = f"void {name}({', '.join(parameters)})"
     names = {a: variable(a, n) for n, a in enumerate(op.axes)}
-    lines, indent = [f"{head};", f"{head} {{"], "  "
+    lines = [f"{head};", f"{head} {{"]
+    # Tensors that the formula never reads are arguments all the same.
+    read = {a.tensor for a in (op.lhs, op.rhs, *(s.access for s in op.epilogue)) if a is not None}
+    lines += [f"  (void){identifier(t)};" for t in inputs if t not in read]
+    if threads > 1 and op.out_axes:
+        lines.append(f"#pragma omp parallel for num_threads({threads})")
+    whole = _row(op, names) or _single(op, names)
+    return [*lines, *whole, "}"], (*inputs, out)
+
+
+def _single(op: Operator, names: dict[str, str]) -> list[str]:
+    """One result after the other."""
+    lines, indent = [], "  "
     for axis in op.out_axes:
         lines.append(_loop(names[axis], op.axes[axis], indent))
         indent += "  "
+    lines += [] if lines else ["  "]
     lines[-1] += " {"
     inside = _conditions(op, op.out, names)
     if inside:
@@ -36,11 +50,75 @@ def plain_kernel(op: Operator, name: str) -> tuple[list[str], tuple[str, ...]]:
     for step in op.epilogue:
         lines += _step(op, step, names, indent)
     lines.append(f"{indent}{_element(op, op.out, names)} = ({CTYPES[op.out_dtype]})v;")
-    lines += [f"{indent[2:]}}}", "}"]
-    # Tensors that the formula never reads are arguments all the same.
-    read = {a.tensor for a in (op.lhs, op.rhs, *(s.access for s in op.epilogue)) if a is not None}
-    lines[2:2] = [f"  (void){identifier(t)};" for t in inputs if t not in read]
-    return lines, (*inputs, out)
+    return [*lines, f"{indent[2:]}}}"]
+
+
+def _row(op: Operator, names: dict[str, str]) -> list[str] | None:
+    """Maxima or minima of a row at once: compilers make vectors of the innermost loop, which has
+    no conditions. None where the results do not lie in rows of a sensible length."""
+    if op.kind not in ("max", "min") or not op.reduced_axes or not op.out_axes:
+        return None
+    axis = op.out_axes[-1]
+    extent, var = op.axes[axis], names[axis]
+    dtype = op.tensors[op.lhs.tensor].dtype
+    if dtype != "int8" or not 4 <= extent <= ROW or _conditions(op, op.out, names):
+        return None
+    lines, indent = [], "  "
+    for other in op.out_axes[:-1]:
+        lines.append(_loop(names[other], op.axes[other], indent) + " {")
+        indent += "  "
+    head = _loop(var, extent, indent)
+    lines += [
+        f"{indent}{CTYPES[dtype]} row_[{extent}];",
+        f"{head} row_[{var}] = {_NEUTRAL[op.kind]};",
+    ]
+    outer, depth = indent, indent
+    for other in op.reduced_axes:
+        lines.append(_loop(names[other], op.axes[other], depth) + " {")
+        depth += "  "
+    fixed, narrowed = _row_conditions(op, axis, names)
+    if fixed:
+        lines.append(f"{depth}if (!({' && '.join(fixed)})) continue;")
+    low, high = "0", str(extent)
+    if narrowed:
+        lines.append(f"{depth}ptrdiff_t low = 0, high = {extent};")
+        lines += [f"{depth}{line}" for line in narrowed]
+        low, high = "low", "high"
+    sign = ">" if op.kind == "max" else "<"
+    value = _element(op, op.lhs, names)
+    lines += [
+        f"{depth}for (ptrdiff_t {var} = {low}; {var} < {high}; {var}++)",
+        f"{depth}  row_[{var}] = {value} {sign} row_[{var}] ? {value} : row_[{var}];",
+    ]
+    for _ in op.reduced_axes:
+        depth = depth[2:]
+        lines.append(f"{depth}}}")
+    lines += [f"{head} {{", f"{outer}  int32_t v = row_[{var}];"]
+    for step in op.epilogue:
+        lines += _step(op, step, names, outer + "  ")
+    store = f"{_element(op, op.out, names)} = ({CTYPES[op.out_dtype]})v;"
+    lines += [f"{outer}  {store}", f"{outer}}}"]
+    for _ in op.out_axes[:-1]:
+        indent = indent[2:]
+        lines.append(f"{indent}}}")
+    return lines
+
+
+def _row_conditions(op: Operator, axis: str, names: dict[str, str]) -> tuple[list[str], list[str]]:
+    """(conditions that the row's axis does not move; lines that cut its range by the others)."""
+    fixed, narrowed = [], []
+    for ix, size in zip(op.lhs.index, op.tensors[op.lhs.tensor].shape, strict=True):
+        coef = dict(ix.terms).get(axis, 0)
+        reach = [c * (op.axes[a] - 1) for a, c in ix.terms]
+        below = ix.const + sum(min(0, r) for r in reach) < 0
+        above = ix.const + sum(max(0, r) for r in reach) >= size
+        if not coef:
+            text = _index(ix, names)
+            fixed += [f"{text} >= 0"] * below + [f"{text} < {size}"] * above
+        elif below or above:
+            rest = affine(ix.const, [(c, names[a]) for a, c in ix.terms if a != axis])
+            narrowed += narrow(coef, rest, size)
+    return fixed, narrowed
 
 
 def _loop(var: str, extent: int, indent: str) -> str:
