@@ -33,7 +33,7 @@ def operator(seed: int) -> Operator:
         case "batch":
             return ops.batch_matmul(batch=low(1, 3), m=low(1, 30), n=low(1, 20), k=low(1, 40))
         case "dense":
-            return ops.dense(m=low(1, 70), k=low(1, 200), n=low(1, 3), **epilogue())
+            return ops.dense(n=low(1, 3), c=low(1, 200), k=low(1, 70), **epilogue())
         case "conv1d":
             return ops.conv1d(n=low(1, 2), c=low(1, 12), w=low(12, 90), k=low(1, 40), r=low(1, 5),
                               stride=low(1, 3), dilation=low(1, 2), pad=low(0, 4),
