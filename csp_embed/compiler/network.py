@@ -111,10 +111,10 @@ def build(
     Raises: InputError for inputs that do not fit; as `compile` for what it refuses.
     """
     start = time.perf_counter()
-    tell = progress or (lambda text, done, total: None)
+    tell = progress or _silent
     wanted = [reference.run(graph, feeds) for feeds in inputs]
     plan = plan_of(graph, isa, options or OPTIONS, tell)
-    found = []
+    found: list[dict[str, Array]] = []
     for n, feeds in enumerate(inputs):
         tell("simulating", n, len(inputs))
         found.append(_run(graph, plan, {k: np.asarray(feeds[k]) for k in graph.inputs}))
@@ -122,6 +122,10 @@ def build(
     seconds = time.perf_counter() - start
     chosen = options or OPTIONS
     return Built(graph, isa, chosen, plan, tuple(layers), tuple(found), tuple(wanted), seconds)
+
+
+def _silent(text: str, done: int, total: int) -> None:
+    """Nobody listens."""
 
 
 def _run(graph: g.Graph, plan: Plan, values: dict[str, Array]) -> dict[str, Array]:

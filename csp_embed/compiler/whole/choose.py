@@ -51,4 +51,6 @@ def choose(sites: Sequence[Site], choices: Sequence[Sequence[Choice]]) -> Chosen
     if found.status not in (OPTIMAL, FEASIBLE):
         return Chosen((), 0, 0, found.status)
     picked = tuple(next(n for n, v in enumerate(mine) if found.value(v)) for mine in picks)
+    assert found.objective is not None
+    assert found.bound is not None
     return Chosen(picked, round(found.objective), round(found.bound), found.status)

@@ -64,9 +64,9 @@ def plan(lives: Sequence[Life], unit: int) -> Plan:
         model.minimize(height)
         found = solve(model, PARAMS)
         if found.status in (OPTIMAL, FEASIBLE):
-            start = [found.value(a) for a in at]
+            start = [int(found.value(a)) for a in at]
             top = max(a + n for a, n in zip(start, need, strict=True))
-            bound = max(bound, round(found.bound))
+            bound = max(bound, round(found.bound or 0.0))
         status = OPTIMAL if top == bound else FEASIBLE
     offset = {life.name: a * unit for life, a in zip(lives, start, strict=True)}
     return Plan(offset, top * unit, bound * unit, status)

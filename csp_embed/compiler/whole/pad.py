@@ -74,6 +74,6 @@ def _by_sum(
     size = math.prod(lanes.shape[k] for k in kept)
     moved = moved.reshape((*layout.grid, -1, size))
     if not leave:
-        return moved.any(axis=rank)
-    idle = moved.all(axis=(*range(rank), rank + 1))
-    return (moved & ~idle[:, None]).any(axis=rank)
+        return np.asarray(moved.any(axis=rank))
+    idle = np.asarray(moved.all(axis=(*range(rank), rank + 1)))
+    return np.asarray((moved & ~idle[:, None]).any(axis=rank))

@@ -49,8 +49,9 @@ def lowered(task: Task) -> Lowered | str:
             refused = [*refused, made]
             continue
         proof = f"{recipe.name}: equal for every sum that can occur, {task.proved}"
-        return Lowered(*made[:3], task.reads, task.operand, task.arrange, task.fill, recipe, proof,
-                       tuple(refused), copies, made[3])  # fmt: skip
+        op, rounds, constants, dropped = made
+        return Lowered(op, rounds, constants, task.reads, task.operand, task.arrange, task.fill,
+                       recipe, proof, tuple(refused), copies, dropped)  # fmt: skip
     return "no exact sequence of steps: " + "; ".join(refused) + (
         "; scales in another ratio, or powers of two, may have one"
     )  # fmt: skip
@@ -104,11 +105,11 @@ def _contraction(
 ) -> Task:  # fmt: skip
     x, w, y = (graph.tensors[n] for n in (op.inputs[0], op.inputs[1], op.output))
     assert w.data is not None
-    flat = w.data.reshape(w.shape[0], -1).astype(np.int64)
+    flat: Array = w.data.reshape(w.shape[0], -1).astype(np.int64)
     held = graph.tensors[op.inputs[2]].data if len(op.inputs) > 2 and op.inputs[2] else None
     bias = np.zeros(len(flat), np.int64) if held is None else held.astype(np.int64).reshape(-1)
     # Products with the halo are 0, which lies within these ends.
-    ends = np.stack([flat * (v - x.zero) for v in values_of(graph, op.inputs[0])])
+    ends: Array = np.stack([flat * (v - x.zero) for v in values_of(graph, op.inputs[0])])
     low, high = bias + ends.min(axis=0).sum(axis=1), bias + ends.max(axis=0).sum(axis=1)
     rule = rule_of(op.rescale, y.zero, op.clamp, low, high)
     steps = flat.shape[1] if base.name.startswith("depthwise") else math.ceil(flat.shape[1] / LANES)

@@ -21,6 +21,10 @@ from csp_embed.ops import parse_formula
 
 Array = NDArray[Any]
 INT32 = (-(1 << 31), (1 << 31) - 1)
+# (op, rounds, constants, dropped), as in `Lowered`
+Made = tuple[
+    Operator, tuple[tuple[Step, ...], ...], tuple[Mapping[str, Array], ...], frozenset[int]
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,9 +84,7 @@ class Contraction:
     steps: int
 
 
-def contracted(
-    task: Contraction, recipe: Recipe, clamp: Pair, copies: bool
-) -> tuple[Any, ...] | str:
+def contracted(task: Contraction, recipe: Recipe, clamp: Pair, copies: bool) -> Made | str:
     """(op, rounds, constants, dropped steps), or why the sums might wrap around int32."""
     weights, biases = _rounds(task, recipe)
     amount = _shifts(recipe)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from csp_embed.ir.operator import Operator
 from csp_embed.network.lower.lowered import Array, Contraction
 from csp_embed.network.lower.recipes import NEIGHBOURS, Recipe, most_carried
 from csp_embed.network.lower.task import Task, values_of
@@ -250,9 +251,7 @@ def _one(name: str, offsets: tuple[int, ...], between: tuple, amount: int) -> Re
                   np.array([amount]), np.ones(1, bool), np.zeros(1, np.int64))  # fmt: skip
 
 
-def _elementwise(
-    shape: tuple[int, ...], tensors: int
-) -> tuple[object, Callable[[np.ndarray], np.ndarray]]:
+def _elementwise(shape: tuple[int, ...], tensors: int) -> tuple[Operator, Callable[[Array], Array]]:
     """y = sum over j of x[j] v[j, c], and how a value of one channel becomes one of all."""
     axes = [f"i{n}" for n in range(len(shape) - 1)] + ["c"]
     index = ",".join(axes)

@@ -157,7 +157,7 @@ def recipes(rule: Rule, weights: Ints, bias: Ints) -> tuple[list[Recipe], list[s
     """(the exact ones, for each other kind why it is not exact). weights: [channels, products];
     bias: what the machine adds to the products, by channel: acc is both together."""
     first = thresholds(rule)
-    live = ((first > rule.low[:, None]) & (first <= rule.high[:, None])).any(axis=1)
+    live = np.asarray(((first > rule.low[:, None]) & (first <= rule.high[:, None])).any(axis=1))
     task = _Task(rule, first, weights, bias, live)
     found, reasons = [], []
     for make in (_shift, _sign, _even, _digits, _signed):
@@ -186,7 +186,7 @@ def exact(recipe: Recipe, rule: Rule, first: Ints) -> np.ndarray:
     inside = (first > low) & (first <= high)
     right = np.where(first > high, recipe.value(high) < levels, at)
     right &= np.where(first <= low, recipe.value(low) >= levels, before)
-    return np.where(inside, at & before, right).all(axis=1)
+    return np.asarray(np.where(inside, at & before, right).all(axis=1))
 
 
 def _shift(task: _Task) -> Recipe | str:

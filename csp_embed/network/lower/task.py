@@ -31,8 +31,9 @@ def values_of(graph: g.Graph, name: str) -> g.Pair:
     """Least and largest stored value of a tensor: its maker's clamp, else its type's range; its
     zero point lies within."""
     for op in graph.operators:
-        if op.output == name and hasattr(op, "clamp"):
-            low, high = op.clamp
+        clamp: g.Pair | None = getattr(op, "clamp", None)  # not every operator has an activation
+        if op.output == name and clamp is not None:
+            low, high = clamp
             zero = graph.tensors[name].zero
             return min(low, zero), max(high, zero)
     return graph.tensors[name].range

@@ -104,7 +104,7 @@ def by_group(p: Problem) -> tuple[Floats, Floats]:
     count = int(p.group.max(initial=-1)) + 1
     cost = np.zeros((count, p.m))
     np.add.at(cost, p.group, p.cost)
-    return cost, np.bincount(p.group, p.weight, minlength=count)
+    return cost, np.bincount(p.group, p.weight, minlength=count).astype(np.float64)
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,8 @@ def _relaxed(p: Problem, windows: list[Window], tight: list[int]) -> float:
 def _window_costs(p: Problem, w: Window) -> Floats:
     """[group] ms of a window's tasks on its device."""
     cost = np.where(np.isfinite(p.cost[w.tasks, w.device]), p.cost[w.tasks, w.device], 0.0)
-    return np.bincount(p.group[w.tasks], cost, minlength=int(p.group.max()) + 1)
+    count = int(p.group.max()) + 1
+    return np.bincount(p.group[w.tasks], cost, minlength=count).astype(np.float64)
 
 
 def _multipliers(
