@@ -99,6 +99,8 @@ class Front:
         cycles, rows = self.attempts.measure(config)
         if rows and cycles < math.inf:
             outline = self._outline(config)
+            if not 0 < outline < math.inf:  # what the outline takes for too large fits after all
+                return rows
             self._errors.append((cycles, math.log(cycles / outline)))
             self._best = min(self._best, (cycles, outline))
             if cycles <= (1 + CHANGED) * before:

@@ -78,11 +78,12 @@ def write(
     lines += ["", *_rolled(isa).split("\n")]
     lines += ["", *_struct(f"{name}_packed_t", packed, machine.align)] if packed else []
     lines += ["", *_struct(f"{name}_work_t", work, machine.align)] if work else []
-    for unit, (value, count) in program.fixed.items():
-        values = ", ".join([str(value)] * count)
-        lines += ["", f"static const uint8_t {unit}[{count}] = {{{values}}};"]
     body = [*_pack_function(program, isa, name, packed, constants)] if packed and not data else []
     body += [""] * bool(body) + _kernel(program, isa, name, arguments, bool(data), threads)
+    for unit, (value, count) in program.fixed.items():
+        if any(unit in line for line in body):
+            values = ", ".join([str(value)] * count)
+            lines += ["", f"static const uint8_t {unit}[{count}] = {{{values}}};"]
     lines += helpers(body)
     if any("lanes_left(" in line for line in body):
         lines += ["", "/* How many lanes of a ragged end exist. */",
