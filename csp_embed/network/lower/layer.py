@@ -105,17 +105,18 @@ def _contraction(
 ) -> Task:  # fmt: skip
     x, w, y = (graph.tensors[n] for n in (op.inputs[0], op.inputs[1], op.output))
     assert w.data is not None
+    source = op.inputs[0]
     flat: Array = w.data.reshape(w.shape[0], -1).astype(np.int64)
     held = graph.tensors[op.inputs[2]].data if len(op.inputs) > 2 and op.inputs[2] else None
     bias = np.zeros(len(flat), np.int64) if held is None else held.astype(np.int64).reshape(-1)
     # Products with the halo are 0, which lies within these ends.
-    ends: Array = np.stack([flat * (v - x.zero) for v in values_of(graph, op.inputs[0])])
+    ends: Array = np.stack([flat * (v - x.zero) for v in values_of(graph, source)])
     low, high = bias + ends.min(axis=0).sum(axis=1), bias + ends.max(axis=0).sum(axis=1)
     rule = rule_of(op.rescale, y.zero, op.clamp, low, high)
     steps = flat.shape[1] if base.name.startswith("depthwise") else math.ceil(flat.shape[1] / LANES)
     one = Contraction(base, flat, place, "w", bias - x.zero * flat.sum(axis=1), steps)
     proved = f"at all {op.clamp[1] - op.clamp[0]} thresholds"
-    return Task(one, rule, (op.inputs[0],), operand, arrange, x.zero, proved)
+    return Task(one, rule, (source,), operand, arrange, x.zero, proved)
 
 
 def _nhwc(shape: tuple[int, ...], layout: str) -> tuple[int, ...]:
