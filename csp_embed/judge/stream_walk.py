@@ -17,16 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csp_embed.jit import njit
-from csp_embed.judge.stream_table import CONTRACT, LOAD, MAP, STORE
+from csp_embed.judge.stream_table import CONTRACT, LOAD, MAP, STORE, Row
 
 Ints = NDArray[np.int64]
 Shorts = NDArray[np.int32]
 Bytes = NDArray[np.uint8]
 Bools = NDArray[np.bool_]
-# Arrays of records, one record (of `stream_table.ROW`) and one element of an array: indexing a
-# NumPy array by numbers that were read from another has no type that a checker could tell.
+# Arrays of records, and one element of an array: indexing a NumPy array by numbers that were read
+# from another has no type that a checker could tell.
 Records = Any
-Row = Any
 Number = Any
 # place, clock, by_queue, starts, racers, and the memory that shadows the result's (-1: none).
 Walk = tuple[Any, Shorts, Ints, Ints, Ints, Any]
@@ -247,7 +246,7 @@ def audit(
     tracked = len(dram_epochs) > 0
     for t in range(begin, end):
         n = order[t]
-        r = rows[n]
+        r: Row = rows[n]
         place = np.int32(position[n] + 1)
         if r.kind in (LOAD, STORE):
             if r.x_size == 0 or r.y_pad_0 + r.y_size + r.y_pad_1 == 0:

@@ -60,7 +60,7 @@ class Certificate:
 
     def show(self) -> str:
         """A line for each part, then the verdict."""
-        lines = []
+        lines: list[str] = []
         for p in self.parts:
             lines += [f"{p.name}: {text}" for text in p.problems] or [f"{p.name}: {p.said}"]
         if self.ok:

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from csp_embed.errors import InputError
 from csp_embed.ir.operator import Operator
 from csp_embed.jit import njit
-from csp_embed.judge.certify.field import plus, times
+from csp_embed.judge.certify.field import Ints, Values, plus, times
 
-Ints = NDArray[np.int64]
+# To `visit`: only who lies where is asked, no element has a value.
+NO_VALUES = (
+    np.zeros(0, np.uint64), np.zeros(1, np.int64), np.uint64(0), np.zeros(1, np.int64),
+    np.zeros(1, np.uint64), 1, np.zeros(0, np.uint64),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class Claim:
 
     def arguments(
         self, shape: Sequence[int]
-    ) -> tuple[Ints, Ints, Ints, Ints, Any, Any, Any, Any, Ints, int]:
+    ) -> tuple[Ints, Ints, Ints, Ints, Ints, Ints, Ints, Ints, Ints, int]:
         """What `visit` takes."""
         first = np.cumsum([0, *(len(r) for r in self.radix)]).astype(np.int64)
         radix = np.array([n for r in self.radix for n in r], np.int64)
@@ -66,8 +69,8 @@ def read_claims(document: Any, op: Operator, where: str = "meta.claims") -> list
             why="it has no claims",
             hint="compile it again, or give --layout for each tensor",
         )
-    found = []
-    for n, entry in enumerate(document):
+    found: list[Claim] = []
+    for n, entry in enumerate(cast(list[Any], document)):
         try:
             found.append(_claim(entry, op))
         except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
@@ -111,9 +114,11 @@ def _claim(entry: Mapping[str, Any], op: Operator) -> Claim:
 
 @njit(cache=True, nogil=True)
 def visit(
-    extents, strides, index, within, first, radix, moves, shape, part, parts,
-    addr, item, who, lane_bytes, tables, table_at, scale, lane_slot, lane_weight, slots, image,
-):  # fmt: skip
+    extents: Ints, strides: Ints, index: Ints, within: Ints, first: Ints, radix: Ints, moves: Ints,
+    shape: Ints, part: Ints, parts: int, addr: int, item: int, who: Ints, lane_bytes: int,
+    tables: Values, table_at: Ints, scale: np.uint64, lane_slot: Ints, lane_weight: Values,
+    slots: int, image: Values,
+) -> int:  # fmt: skip
     """Walks one claim over the lanes of a range of DRAM; addr counts from where the range begins.
 
     who: int64[lanes of the range], -1 where nobody claims a lane; gets flat index * parts + part.

@@ -16,7 +16,7 @@ from csp_embed.ir.operator import Operator, Step
 from csp_embed.jit import njit
 from csp_embed.judge.certify.dram import Result
 from csp_embed.judge.certify.epilogue import HIGH, LOW, Expr, decide
-from csp_embed.judge.certify.field import Values, add, mul, number, plus, times
+from csp_embed.judge.certify.field import Ints, Values, add, mul, number, plus, times
 from csp_embed.judge.certify.forms import Form, Reader, read_forms
 from csp_embed.judge.certify.formula import Symbols, step_values, sums, taps
 from csp_embed.judge.certify.lanes import Machine
@@ -28,7 +28,7 @@ _NEUTRAL = {"max": -128, "min": 127}
 
 
 @njit(cache=True, nogil=True)
-def _gather(values, who, spots, weight, out):
+def _gather(values: Values, who: Ints, spots: Ints, weight: Values, out: Values) -> None:
     """Weighted sums over the lanes of elements `spots`."""
     for k in range(len(spots)):
         total = np.uint64(0)

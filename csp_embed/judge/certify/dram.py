@@ -13,19 +13,14 @@ from csp_embed.errors import InputError
 from csp_embed.ir.operator import Operator
 from csp_embed.ir.stream import Program
 from csp_embed.jit import njit
-from csp_embed.judge.certify.claims import Claim, visit
-from csp_embed.judge.certify.field import P, Values, plus, times
+from csp_embed.judge.certify.claims import NO_VALUES, Claim, visit
+from csp_embed.judge.certify.field import Ints, P, Values, plus, times
 from csp_embed.judge.certify.formula import Symbols
 from csp_embed.judge.certify.lanes import Box, Machine, boxes
-from csp_embed.judge.certify.walk import CODE, IMAGE, LEFT, RIGHT, SUM
+from csp_embed.judge.certify.walk import IMAGE, LEFT, RIGHT, SUM, Dram
 from csp_embed.judge.stream_table import LOAD, STORE, Table, make_table
 from csp_embed.machine.bits import decode
 from csp_embed.machine.spec import Isa, Memory
-
-_NO_TABLES = (
-    np.zeros(0, np.uint64), np.zeros(1, np.int64), np.uint64(0), np.zeros(1, np.int64),
-    np.zeros(1, np.uint64), 1, np.zeros(0, np.uint64),
-)  # fmt: skip
 
 
 def _refuse(claim: Claim, code: int, memory: Memory) -> None:
@@ -105,7 +100,7 @@ def result_of(isa: Isa, program: Program, op: Operator, claims: Sequence[Claim])
     who = np.full((end - first) // unit, -1, np.int64)
     for c in mine:
         arguments = c.arguments(op.tensors[c.tensor].shape)
-        code = visit(*arguments, c.addr - first, c.item_bytes, who, unit, *_NO_TABLES)
+        code = visit(*arguments, c.addr - first, c.item_bytes, who, unit, *NO_VALUES)
         _refuse(c, code, memory)
     missing = np.bincount(who[who >= 0], minlength=int(np.prod(op.tensors[op.out.tensor].shape)))
     if (missing == 0).any():
@@ -125,7 +120,10 @@ def result_of(isa: Isa, program: Program, op: Operator, claims: Sequence[Claim])
 
 
 @njit(cache=True, nogil=True)
-def _constants(data, who, lane_slot, lane_weight, slots, image):
+def _constants(
+    data: NDArray[np.integer[Any]], who: Ints, lane_slot: Ints, lane_weight: Values, slots: int,
+    image: Values,
+) -> None:  # fmt: skip
     """Adds the lanes that nobody claims, as the file has them."""
     lanes = len(lane_slot)
     for k in range(len(who)):
@@ -139,10 +137,11 @@ def _constants(data, who, lane_slot, lane_weight, slots, image):
 def images(
     machine: Machine, program: Program, op: Operator, claims: Sequence[Claim], table: Table,
     symbols: Symbols, weights: dict[str, Values],
-) -> tuple[NDArray[Any], Values, NDArray[np.int64]]:  # fmt: skip
+) -> Dram:  # fmt: skip
     """(IMAGE records, numbers, tags) of all of `before` that the stream loads as operands."""
     isa, c = machine.isa, table.c
-    records, parts, marks, at, tag = [], [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)], 0, 0
+    records: list[tuple[int, ...]] = []
+    parts, marks, at, tag = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)], 0, 0
     for k, memory in enumerate(isa.memories):
         loads = (c.kind == LOAD) & (c.named == k) & (table.dram_elements > 0)
         real = int(machine.shadow[k]) if memory.alias_of else k
@@ -197,6 +196,3 @@ def _image(
     if values.any():
         _constants(values, who, *lanes, slots, numbers)
     return numbers, tags
-
-
-__all__ = ["CODE", "Result", "images", "result_of"]

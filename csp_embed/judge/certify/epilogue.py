@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from math import prod
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +30,8 @@ class Algebra:
         """Least and greatest value; all of int32 where it may wrap around."""
         kind = e[0]
         if kind == "var":
-            return self.ranges[e[1]]
+            variable: int = e[1]
+            return self.ranges[variable]
         if kind == "num":
             return e[1], e[1]
         if kind == "sum":
@@ -138,7 +139,7 @@ def _cut(algebra: Algebra, a: Expr, b: Expr) -> tuple[Expr, Expr, dict[int, tupl
     names: dict[Expr, int] = {}
 
     def replaced(e: Any) -> Any:
-        if not isinstance(e, tuple) or e[0] in ("var", "num"):
+        if not _is_expr(e) or e[0] in ("var", "num"):
             return e
         if e in shared:
             ranges[names.setdefault(e, len(algebra.ranges) + len(names))] = algebra.reach(e)
@@ -152,8 +153,13 @@ def _cut(algebra: Algebra, a: Expr, b: Expr) -> tuple[Expr, Expr, dict[int, tupl
     return (a, b, dict(enumerate(algebra.ranges))) if left else cut
 
 
+def _is_expr(e: Any) -> TypeGuard[Expr]:
+    """A part of an expression that is one, not its kind or a number."""
+    return isinstance(e, tuple)
+
+
 def _parts(e: Any) -> Iterable[Expr]:
-    if isinstance(e, tuple):
+    if _is_expr(e):
         if e[0] not in ("var", "num"):
             yield e
         for x in e[1:]:
@@ -161,7 +167,7 @@ def _parts(e: Any) -> Iterable[Expr]:
 
 
 def _variables(e: Any) -> set[int]:
-    if not isinstance(e, tuple):
+    if not _is_expr(e):
         return set()
     return {e[1]} if e[0] == "var" else {v for x in e[1:] for v in _variables(x)}
 

@@ -11,15 +11,10 @@ from numpy.typing import NDArray
 from csp_embed.errors import OperatorError
 from csp_embed.ir.operator import Operator
 from csp_embed.ir.stream import Program
-from csp_embed.judge.certify.claims import Claim, visit
+from csp_embed.judge.certify.claims import NO_VALUES, Claim, visit
 from csp_embed.judge.formula import REFERENCE_MACS
 from csp_embed.ops.bound import natural
 from csp_embed.ops.reference import evaluate
-
-_NO_TABLES = (
-    np.zeros(0, np.uint64), np.zeros(1, np.int64), np.uint64(0), np.zeros(1, np.int64),
-    np.zeros(1, np.uint64), 1, np.zeros(0, np.uint64),
-)  # fmt: skip
 
 
 def example_problems(
@@ -74,7 +69,7 @@ def _differing(
         for c in mine:
             if c.addr < begin + len(padded) and c.end > begin:
                 visit(*c.arguments(op.tensors[c.tensor].shape), c.addr - begin, item, who, item,
-                      *_NO_TABLES)  # fmt: skip
+                      *NO_VALUES)  # fmt: skip
         held = padded.view(f"<i{item}").astype(np.int64)
         at = np.flatnonzero(who >= 0)
         if not weights:

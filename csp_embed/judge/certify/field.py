@@ -5,16 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba import njit, types, vectorize
-from numba.core import cgutils
+from llvmlite import ir  # pyright: ignore[reportMissingTypeStubs] (it has none)
+from numba import types
+from numba.core import cgutils as _cgutils
 from numpy.typing import NDArray
 
-from csp_embed.jit import intrinsic
+from csp_embed.jit import intrinsic, njit, vectorize
 
 P = (1 << 61) - 1
 Values = NDArray[np.uint64]
+Ints = NDArray[np.int64]
 
+cgutils: Any = _cgutils  # Numba ships no types.
 _P = np.uint64(P)
 _ZERO = np.uint64(0)
 

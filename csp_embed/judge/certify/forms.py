@@ -8,7 +8,7 @@ all elements become one variable of an expression, which `epilogue` compares.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,7 +97,7 @@ class Reader:
         function, imm, left, right = form.node
         alg = self.algebra
         if isinstance(left, np.ndarray):
-            e = self.variable(self._set(left, function), reach)
+            e = self.variable(self._set(cast(Values, left), function), reach)
         elif right is None and imm is not None:
             e = self._immediate(function, imm, self.read(left, reach))
         else:

@@ -37,7 +37,10 @@ class Symbols:
         def draw(n: int) -> Values:
             return rng.integers(1, P, n, dtype=np.uint64)
 
-        self.op, self.tables, self.scale, self.whole = op, {}, {}, {}
+        self.op = op
+        self.tables: dict[str, list[Values]] = {}
+        self.scale: dict[str, np.uint64] = {}
+        self.whole: dict[str, Values] = {}
         for name, tensor in sorted(op.tensors.items()):
             weights = parts.get(name, ())
             self.tables[name] = [*(draw(n) for n in tensor.shape), draw(len(weights))]
@@ -74,7 +77,7 @@ def _grid(
     order = tuple(a for a in op.axes if a in axes)
     counters = np.ogrid[tuple(slice(op.axes[a]) for a in order)] if order else ()
     shape = tuple(op.axes[a] for a in order)
-    out = []
+    out: list[NDArray[np.int64]] = []
     for const, coef in rows:
         at: Any = np.int64(const)
         for a, counter in zip(order, counters, strict=True):

@@ -91,7 +91,7 @@ def boxes(mask: NDArray[np.bool_]) -> list[Box]:
     ]
     if mask.ndim < 2 or mask[np.ix_(*sides)].all():
         return [tuple(tuple(map(bool, side)) for side in sides)]
-    out = []
+    out: list[Box] = []
     for row in np.flatnonzero(sides[0]):
         one = tuple(n == row for n in range(len(sides[0])))
         out += [(one, *box) for box in boxes(mask[row])]
