@@ -83,6 +83,7 @@ def read_claims(document: Any, op: Operator, where: str = "meta.claims") -> list
 
 def _claim(entry: Mapping[str, Any], op: Operator) -> Claim:
     tensor = entry["tensor"]
+    # Values that the formula states are constants of the file, not inputs: nobody may rename them.
     if tensor not in op.tensors or tensor in op.values:
         raise ValueError(f"{tensor!r} is no operand or result of {op.formula()}")
     loops = np.array(entry["loops"], np.int64).reshape(-1, 2)
@@ -102,6 +103,7 @@ def _claim(entry: Mapping[str, Any], op: Operator) -> Claim:
         raise ValueError("an index, extent, stride or address is missing or out of range")
     limits = entry.get("within", [])
     moves = [np.array(w["index"], np.int64).reshape(len(w["extents"]), rank) for w in limits]
+    # No weights: an element stands whole, and `part` is not looked at.
     parts = entry.get("parts", {"weights": [], "index": [0, [0] * len(loops)]})
     return Claim(
         tensor, int(entry["addr"]), int(entry["item_bytes"]),
@@ -127,6 +129,7 @@ def visit(
     lane is claimed twice, 2 where a lane lies outside or across lanes.
     """
     n_loops, dims, limits = len(extents), len(shape), len(within)
+    # An odometer: each index is kept and moved by one coefficient, so a lane costs no product.
     counter = np.zeros(n_loops, np.int64)
     at = np.zeros(dims, np.int64)
     z = np.zeros(limits, np.int64)
@@ -144,6 +147,7 @@ def visit(
             size = 1
             for k in range(first[m], first[m + 1]):
                 size *= radix[k]
+            # Ragged ends: loop values outside are padding, which nobody claims.
             if rest < 0 or rest >= size:
                 inside = False
                 break
@@ -157,6 +161,8 @@ def visit(
                 inside = inside and 0 <= moved[t] < shape[t]
         if inside and (parts == 0 or 0 <= piece < parts):
             place = byte // lane_bytes
+            # A smaller item in a wider lane is fine (int8 loaded as int32 by an alias), a
+            # straddling one is not.
             if byte % lane_bytes or item > lane_bytes or not 0 <= place < len(who):
                 return 2
             if who[place] >= 0:
@@ -164,6 +170,7 @@ def visit(
             flat = np.int64(0)
             for t in range(dims):
                 flat = flat * shape[t] + moved[t]
+            # Two claims of one lane would make its value ambiguous; who came first stands here.
             who[place] = flat * max(parts, 1) + (piece if parts else 0)
             if len(image):
                 value = scale

@@ -27,6 +27,7 @@ def example_problems(
     said = f"tensors {', '.join(have) or 'none'} against DRAM"
     problems: list[str] = []
     try:
+        # NumPy is asked only where it answers within a minute.
         if natural(op)["macs"] <= REFERENCE_MACS and all(
             t in tensors or t in op.values for t in op.tensors if t != name
         ):
@@ -39,6 +40,7 @@ def example_problems(
     for tensor in op.tensors:
         mine = [c for c in claims if c.tensor == tensor]
         ranges = program.after if tensor == name else program.before
+        # A tensor that the file does not carry is no example; the proof does not need one.
         if tensor not in tensors or not mine or (tensor == name and not program.after):
             continue
         array = np.asarray(tensors[tensor])
@@ -61,6 +63,8 @@ def _differing(
     for c in claims:
         by_item.setdefault((c.item_bytes, c.weights), []).append(c)
     for (item, weights), mine in by_item.items():
+        # Claims count items from an aligned address; a range that begins between two is filled up
+        # in front.
         shift = address % item
         begin = address - shift
         padded = np.concatenate([np.zeros(shift, np.uint8), data])
@@ -77,6 +81,7 @@ def _differing(
             continue
         whole = np.zeros(len(flat), np.int64)
         number, part = np.divmod(who[at], len(weights))
+        # An element may stand several times, each time in all of its parts.
         copies = np.bincount(number, minlength=len(flat)) // len(weights)
         np.add.at(whole, number, held[at] * np.array(weights)[part])
         bad += int(((copies > 0) & (whole != flat * copies)).sum())

@@ -65,6 +65,7 @@ Sums = tuple[Values, Ints, NDArray[np.float64], Bools, Ints]
 # Why a walk ends early: state[2], with the instruction and an element in state[3:5].
 UNWRITTEN, UNDECLARED, OWN_RESULT, NOT_SUMS, SHIFT, GROWTH = range(1, 7)
 # By how much shifts and sums of accumulators may make coefficients larger.
+# Leaves 2^58 / 64 for what is summed, which `stream._unfit` compares with the stream's length.
 MOST_GROWTH = 64.0
 
 _P = np.uint64(P)
@@ -84,10 +85,12 @@ def _fetch(
     first = r.dram + y * r.x_stride
     for k in range(len(images)):
         m = images[k]
+        # A row has to lie in one range: what lies between two of them is not in the file.
         if m.memory != r.named or m.role != role or first < m.first or first + r.x_size > m.end:
             continue
         to = r.sram + (r.y_pad_0 + y) * (r.x_pad_0 + r.x_size + r.x_pad_1) + r.x_pad_0
         source = m.at + (first - m.first) * slots
+        # Elements were summed with their weights when the image was made, so a load is a copy.
         held[to * slots : (to + r.x_size) * slots] = values[source : source + r.x_size * slots]
         source = m.tag + first - m.first
         marks[to : to + r.x_size] = tags[source : source + r.x_size]
@@ -104,12 +107,14 @@ def _fetch_code(
     code, code_at, fields = program
     at = -1
     for k in range(len(code_at)):
+        # Intervals are few and disjoint; the last that fits is the only one.
         if code_at[k].start <= low and high <= code_at[k].end:
             at = code_at[k].offset + low - code_at[k].start
     if at < 0:
         state[2], state[4] = UNDECLARED, low
         return False
     for x in range(r.x_size):
+        # Little-endian, byte by byte: the judge may run on a machine with another order.
         word = np.uint64(0)
         for b in range(4):
             word |= np.uint64(code[at + 4 * x + b]) << np.uint64(8 * b)
@@ -117,6 +122,7 @@ def _fetch_code(
         for f in range(len(fields)):
             bits = np.int64(1) << fields[f].width
             uops[e, f] = (np.int64(word) >> fields[f].lo) & (bits - 1)
+            # Two's complement: the upper half of the values is negative.
             if fields[f].signed and uops[e, f] >= bits // 2:
                 uops[e, f] -= bits
     return True
@@ -131,6 +137,7 @@ def _load(
     roles, _, elem_bytes, slots, _, _ = machine
     last = r.sram + (r.x_pad_0 + r.x_size + r.x_pad_1) * (r.y_pad_0 + r.y_size + r.y_pad_1)
     role = roles[r.memory]
+    # One memory may have several roles on invented machines; each role has arrays of its own.
     if role & CODE:
         uops[r.sram : last] = 0
         uops[r.sram : last, -1] = 1  # Written.
@@ -145,8 +152,11 @@ def _load(
         value[r.sram : last], node[r.sram : last] = 0, 0
         growth[r.sram : last], ready[r.sram : last] = 1.0, True
     for y in range(r.y_size):
+        # An alias has its own element size in DRAM, so bytes follow from the memory that is named.
         low = (r.dram + y * r.x_stride) * elem_bytes[r.named]
         high = low + r.x_size * elem_bytes[r.named]
+        # Results that are read back would make the walk's order matter for values; nothing here
+        # models that, so it is refused.
         if own[0] < high and low < own[1]:
             state[2], state[4] = OWN_RESULT, low
             return False
@@ -172,6 +182,7 @@ def _store(r: Row, machine: Shape, sums: Sums, stored: Records, state: Ints) -> 
     for y in range(r.y_size):
         for x in range(r.x_size):
             e = r.sram + y * r.x_size + x
+            # An element that nothing wrote would be stored with whatever the chip held.
             if not ready[e]:
                 state[2], state[4] = UNWRITTEN, e
                 return False
@@ -209,10 +220,14 @@ def _map_step(
             imm = imm & 31 if imm >= 0 else -((-imm) & 31)
             if imm == 0:
                 return True
+            # A left shift of a sum is a product with 2^k, which is still a form; of a node it is
+            # not.
             if imm < 0 and node[d] == 0:
                 value[d] = times(value[d], np.uint64(1) << np.uint64(-imm))
                 return _grow(growth, d, growth[d] * 2.0 ** (-imm), state)
         if r.function == ADD:
+            # An immediate adds to every lane, and lanes are weighted: so it comes times the
+            # weights' sum.
             by = np.uint64(imm) if imm >= 0 else _P - np.uint64(-imm)
             value[d] = plus(value[d], times(by, ones))
             return True
@@ -224,10 +239,12 @@ def _map_step(
         if r.function == ADD and (node[d] == 0 or other == 0):
             value[d], node[d] = plus(value[d], other_value), node[d] + other
             return _grow(growth, d, growth[d] + growth[s], state)
+    # Nodes are never shared: two equal ones are told apart by place and joined by `shape_nodes`.
     state[0] += 1
     new: Node = nodes[state[0]]
     new.function, new.immediate, new.left, new.right = r.function, imm, node[d], other
     new.left_value, new.right_value = value[d], other_value
+    # What the element was lives on in the node; from here it is a new number, 0.
     node[d], value[d], growth[d] = state[0], _ZERO, 1.0
     return True
 
@@ -251,6 +268,7 @@ def _contract(
             w0 = i * r.rhs_out + j * r.rhs_in
             for u in range(r.uop_begin, r.uop_end):
                 d = uops[u, dst] + d0
+                # A reset writes without reading: its factors need not even exist.
                 if r.reset:
                     value[d], node[d], growth[d], ready[d] = _ZERO, 0, 1.0, True
                     continue
@@ -265,6 +283,8 @@ def _contract(
                         high, low = multiply_add(high, low, a[s * count + k], b[w * count + k])
                     high, low = _ZERO, reduced(high, low)
                 value[d] = low
+                # Which tensors were ever a left or a right factor: one on both sides would make a
+                # square, and forms linear in each tensor are all that the lemma is used for.
                 state[5] |= a_tag[s]
                 state[6] |= b_tag[w]
     return True
@@ -306,6 +326,7 @@ def walk(
         r: Row = rows[n]
         state[3] = n
         if r.kind == LOAD:
+            # An empty transfer moves tokens only.
             if r.x_size and not _load(
                 r, machine, dram, program, own, uops, left, right, sums, state
             ):
