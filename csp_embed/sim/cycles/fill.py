@@ -118,6 +118,7 @@ def _part(columns, parts, code, role, i):  # pragma: no cover - compiled
 @njit(cache=True, error_model="numpy", no_cpython_wrapper=True)
 def _store_span(address, row, rows, stride, memory, span):  # pragma: no cover - compiled
     """Start to end of a store: bursts one after the other, each acknowledged."""
+    # The start counts its first cycle as one of the transfer.
     beat_bytes, burst = span[BEAT], span[BURST]
     total = span[STORE_START] - 1
     for y in range(rows):
@@ -129,6 +130,7 @@ def _store_span(address, row, rows, stride, memory, span):  # pragma: no cover -
             length = min(left, burst - beat % burst)
             times = left // burst if length == burst else 1
             data = length + memory[GAP] * ((length - 1) // memory[WORD_BEATS])
+            # The memory may be slower than the beats that the store offers.
             slow = -((-length * beat_bytes * RATE_UNIT) // span[PORT_RATE])
             total += times * (span[STORE_SETUP] + max(data, slow) + span[STORE_ACK])
             beat += times * length
@@ -149,6 +151,7 @@ def fill(
     Returns (number of the first instruction that is refused, reason), or (-1, 0).
     """
     # The only queue that a token-only transfer can mean where its memory is not one of its own.
+    # -1: no memory of that direction; -2: several, so that nobody can say which is meant.
     only = [-1, -1]
     for direction in range(2):
         for m in range(memories.shape[0]):
@@ -157,6 +160,7 @@ def fill(
                 only[direction] = queue if only[direction] in (-1, queue) else -2
     for i in range(len(codes)):
         code = codes[i]
+        # An opcode that the spec lacks; all that follows would read another instruction's fields.
         if code < 0 or code >= len(kinds):
             return i, UNKNOWN
         kind = kinds[code]
@@ -167,6 +171,7 @@ def fill(
             width = _part(columns, parts, code, _X_SIZE, i)
             known = number < memories.shape[0] and memories[number, ELEMENT] >= 0
             direction = 0 if kind == LOADS else 1
+            # The memory decides the queue: one load instruction serves them all.
             queue = memories[number, LOAD_QUEUE + direction] if known else -1
             if queue < 0 and width == 0:
                 queue = only[direction]
@@ -196,6 +201,7 @@ def fill(
                     row[KIND] = LOAD
                     row[PORT] = memory[PRIORITY]
                     row[TAIL] = span[LOAD_LAST] + memory[EXTRA_TAIL]
+                    # Zeros above are written before the first row is asked for, a row each.
                     row[DELAY] = span[LOAD_START] + span[PAD_ROW] * above
                     row[ADDRESS] = address
                     row[ROW] = width * memory[ELEMENT]
@@ -216,6 +222,7 @@ def fill(
             uops -= _part(columns, parts, code, _UOP_BEGIN, i)
             outer = _part(columns, parts, code, _ITER_OUT, i)
             inner = _part(columns, parts, code, _ITER_IN, i)
+            # The hardware counts down from these numbers, and with 0 does not stop.
             if uops <= 0 or outer <= 0 or inner <= 0:
                 return i, EMPTY_LOOP
             steps[i] = uops * outer * inner
