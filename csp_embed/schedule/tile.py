@@ -37,9 +37,12 @@ def sizes(extent: int, most: int, coupled: bool) -> list[int]:
     """Tile extents worth trying for one counter."""
     if extent == 1:
         return [1]
+    # Short coupled counters (filter rows) are whole or single: parts of a window load its input
+    # again.
     if coupled and extent <= 16:
         return sorted({1, min(extent, most)})
     out = {min(extent, most), 1}
+    # Part counts rather than extents: equal parts leave no short last tile.
     for parts in (2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 48, 64):
         out.add(-(-extent // parts))
     power = 2
@@ -57,6 +60,7 @@ def frame_elems(m: Map, tile: dict[int, Ints]) -> Ints:
     for d, size in enumerate(m.grid):
         length = np.ones_like(total)
         for c, t in tile.items():
+            # A window of several counters is as long as the sum of their reaches.
             s = abs(int(m.step[c, d]))
             if s:
                 length = length + s * (t - 1)
@@ -82,6 +86,7 @@ def propose(
     isa = problem.isa
     room = {k: v - reserve.elems.get(k, 0) for k, v in problem.depth.items()}
     # Beside the sums of a tile stands their copy.
+    # The copy of a tile's sums needs as much room again.
     acc_room = room[problem.dst.memory] // (2 if problem.copies else 1)
     moves = {
         c: (bool(problem.lhs.step[c].any()), bool(rhs.step[c].any()))
@@ -90,6 +95,7 @@ def propose(
     coupled = _coupled(problem)
     lists = []
     for c, extent in enumerate(problem.extents):
+        # An output tile cannot exceed the accumulators, a chunk not the operand's memory.
         most = acc_room if not problem.reduced[c] else max(room[problem.lhs.memory], 1)
         lists.append(sizes(extent, most, coupled[c] and problem.reduced[c]))
     lists = _limit(lists, problem, acc_room)
@@ -97,6 +103,7 @@ def propose(
     tile = {c: m.ravel() for c, m in enumerate(mesh)}
     if not tile:
         tile = {0: np.array([1], dtype=np.int64)}
+    # A tile's results; reduced counters make no more of them.
     acc = np.ones_like(next(iter(tile.values())))
     for c in problem.outputs:
         acc = acc * tile[c]
@@ -114,6 +121,7 @@ def propose(
     tile = {c: t[keep] for c, t in tile.items()}
     acc, fl, fr = acc[keep], fl[keep], fr[keep]
     parts = {c: -(-problem.extents[c] // t) for c, t in tile.items()}
+    # Both arrays belong to one choice, so they shrink together.
     room_l, room_r = np.full_like(fl, room[problem.lhs.memory]), np.full_like(fr, room[rhs.memory])
     if same:
         # As `build` divides a memory that both operands share.
@@ -128,6 +136,8 @@ def propose(
             out = out * parts[c]
         return out
 
+    # Who walks with whom: an operand that an outer counter does not move is loaded again for each
+    # of its values, unless it stayed.
     a_side = [c for c in problem.outputs if moves[c][0] and not moves[c][1]]
     b_side = [c for c in problem.outputs if moves[c][1] and not moves[c][0]]
     both = [c for c in problem.outputs if c not in a_side and c not in b_side]
@@ -148,6 +158,7 @@ def propose(
     vectors = math.prod(problem.extents[c] for c in problem.outputs)
     n_epilogue = 1 + len(problem.epilogue) + sum(map(len, problem.rounds))
     ranked: list[tuple[float, int, tuple[int, ...]]] = []
+    # Either side may be the outer one; that decides which operand is walked again and again.
     for a_outer in (True, False):
         if a_outer:
             once_l = _repeat(chunks_l, ls, n_b * again_l) * n_a * n_c
@@ -159,6 +170,7 @@ def propose(
             order = [*both, *b_side, *a_side]
         beats = (once_l * fl * bytes_l + once_r * fr * bytes_r) / costs.read_bytes
         loads = once_l + once_r
+        # About 1.5 compute instructions a chunk: some nests take several pieces.
         instructions = tiles * (chunks * 1.5 + n_epilogue) + loads + tiles
         reads = beats + loads * costs.dma_gap + instructions * costs.fetch
         compute = (
@@ -167,11 +179,15 @@ def propose(
             + costs.instruction * tiles * (chunks * 1.5 + n_epilogue)
         )
         writes = np.full_like(compute, vectors * costs.store_cycles(out_bytes))
+        # With one slot the next load waits for the step that reads it.
         single = ((ls < 2) & (chunks_l * n_a * n_c > 1)) | ((rs < 2) & (chunks_r * n_b * n_c > 1))
         ramp = (fl * bytes_l + fr * bytes_r) / costs.read_bytes
+        # Without a second place for results, the next tile waits for the store of this one.
         no_double = np.where((acc * 2 > acc_room) & (tiles > 1), 4.0 * vectors, 0.0)
         cost = (
             np.maximum(np.maximum(compute, reads), writes)
+            # The lesser of both never hides completely; two hundredths of it stand for what it
+            # disturbs.
             + 0.02 * np.minimum(compute, reads)
             + ramp
             + no_double
@@ -181,6 +197,7 @@ def propose(
         most = min(4 * count, len(cost)) - 1
         near = np.flatnonzero(cost <= np.partition(cost, most)[most])
         best = near[np.argsort(cost[near], kind="stable")[: 4 * count]]
+        # Four times as many as asked for: many differ only in the order of counters that are whole.
         ranked += [(float(cost[i]), int(i), tuple(order)) for i in best]
     ranked.sort(key=lambda x: (x[0], x[1], x[2]))
     out = []
@@ -188,6 +205,7 @@ def propose(
     for price, i, order in ranked:
         t = tuple(int(tile[c][i]) for c in range(len(problem.extents)))
         sequence = tuple(c for c in order)
+        # Counters that are whole have no place in the order: such configurations are one.
         effective = (t, tuple(c for c in sequence if t[c] < problem.extents[c]))
         if effective in seen:
             continue
@@ -200,6 +218,7 @@ def propose(
 
 def _repeat(distinct: Floats, slots: Ints, times: Floats) -> Floats:
     """Loads of `distinct` boxes walked `times` times through that many slots."""
+    # A further pass finds what all slots but one still hold.
     return distinct + (times - 1) * np.where(
         distinct <= slots, 0.0, np.maximum(0.0, distinct - (slots - 1))
     )
@@ -214,6 +233,8 @@ def _coupled(problem: Problem) -> list[bool]:
             moving = [c for c in range(len(out)) if m.step[c, d]]
             if len(moving) > 1:
                 for c in moving:
+                    # Two counters in one index: their tiles overlap, which is what makes small
+                    # tiles dear.
                     out[c] = True
     return out
 
@@ -223,6 +244,7 @@ def _limit(lists: list[list[int]], problem: Problem, acc_room: int) -> list[list
     while math.prod(len(v) for v in lists) > 300_000:
         longest = max(range(len(lists)), key=lambda c: len(lists[c]))
         v = lists[longest]
+        # Every other extent, never the largest: the whole is nearly always worth a try.
         lists[longest] = [*v[:-1:2], v[-1]]
     return lists
 
@@ -237,6 +259,7 @@ def configure(
     rhs = problem.rhs
     assert rhs is not None
     reduce_order = tuple(
+        # Cut counters outermost: they change between chunks, whole ones do not.
         sorted(problem.reductions, key=lambda c: (tile[c] < problem.extents[c], c))
     )[::-1]
     fresh = Config(
@@ -276,12 +299,14 @@ def _fewest_rectangles(
     of which the outermost one costs nothing."""
     n = len(grid)
     best: tuple[tuple[float, ...], tuple[int, ...]] | None = None
+    # Beyond six dimensions the permutations would take longer than they save.
     for order in itertools.permutations(range(n)) if n <= 6 else [tuple(range(n))]:
         k = n - 1
         run = 1
         while k >= 0 and length[order[k]] == grid[order[k]]:
             run *= grid[order[k]]
             k -= 1
+        # One more dimension may be strided: DMA rectangles have two.
         if k >= 0:
             run *= length[order[k]]
             k -= 1
@@ -290,6 +315,7 @@ def _fewest_rectangles(
         if k >= 0:
             k -= 1
         count = math.prod(length[order[j]] for j in range(k + 1))
+        # Longer runs than 16 elements are taken for equally good.
         score = (float(count), -float(n > 0 and clips[order[0]]), -float(min(run, 16)),
                  *map(float, order))  # fmt: skip
         if best is None or score < best[0]:

@@ -67,8 +67,7 @@ class Nests:
 
         operands: per instruction operand. repeats: how often the nest is expected to run.
         """
-        # Forms have numbers, because comparing their contents for every nest costs more than
-        # covering it.
+        # Forms have numbers, so that a key is a few integers.
         forms = tuple([-1 if form is None else form.number for form, _ in operands])
         starts = tuple([at for _, at in operands])
         key = (instruction, extents, forms, starts, reset, op, imm)

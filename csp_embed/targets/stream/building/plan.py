@@ -117,8 +117,7 @@ def plan_of(shared: Shared, config: Config) -> Plan:
             f"an output tile needs {dst.largest} elements of {problem.dst.memory}",
             why=f"only {room} are free",
         )
-    # Two tiles of sums: one is stored while the next is computed. A third would wait for the queue
-    # anyway.
+    # Two tiles of sums: one is stored while the next is computed.
     acc_slots = 2 if len(tiles) > 1 and 2 * dst.largest <= room else 1
     return Plan(
         problem, config, trick, tiles, len(chunks), steps, numbers, lhs, rhs, adds, dst_frames,

@@ -26,8 +26,8 @@ class Ring:
         # -1 stands for padding alone: no box.
         distinct = len({k for k in keys if k >= 0})
         self.useful = max(1, min(fit, distinct))  # More slots would change nothing.
-        # Without a second use a box leaves as soon as it was read: two slots overlap, a third helps
-        # where the rest would be odd.
+        # Without a second use a box leaves as soon as it was read: two slots let the next load
+        # overlap.
         if distinct > fit and not has_reuse(keys):
             self.useful = min(self.useful, 3 if fit >= 3 and fit % 2 else 2)
         self.slots = max(1, min(self.useful, most))
