@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,6 +70,19 @@ def frame_elems(m: Map, tile: dict[int, Ints]) -> Ints:
     return total
 
 
+class _Fitting(NamedTuple):
+    """Tiles that fit, one array entry each. tile: extents by counter; acc, lhs, rhs: elements of
+    results and operands; slots_l, slots_r: boxes of either operand that its memory holds."""
+
+    tile: dict[int, Ints]
+    acc: Ints
+    lhs: Ints
+    rhs: Ints
+    slots_l: Ints
+    slots_r: Ints
+    acc_room: int
+
+
 def propose(
     problem: Problem,
     reserve: Reserve,
@@ -81,17 +96,43 @@ def propose(
 
     Raises: Infeasible where not even one vector at a time fits.
     """
+    fit = _fitting(problem, reserve)
+    ranked: list[tuple[float, int, tuple[int, ...]]] = []
+    # Either side may be the outer one; that decides which operand is walked again and again.
+    for a_outer in (True, False):
+        cost, order = _priced(problem, fit, costs, trimmed_steps, epilogue_cycles, a_outer)
+        # The cheapest, earlier ones first where equal; sorting all takes longer than pricing them.
+        # Four times as many as asked for: many differ only in the order of counters that are whole.
+        most = min(4 * count, len(cost)) - 1
+        near = np.flatnonzero(cost <= np.partition(cost, most)[most])
+        best = near[np.argsort(cost[near], kind="stable")[: 4 * count]]
+        ranked += [(float(cost[i]), int(i), tuple(order)) for i in best]
+    ranked.sort(key=lambda x: (x[0], x[1], x[2]))
+    out = []
+    seen = set()
+    for price, i, order in ranked:
+        t = tuple(int(fit.tile[c][i]) for c in range(len(problem.extents)))
+        # Counters that are whole have no place in the order: such configurations are one.
+        effective = (t, tuple(c for c in order if t[c] < problem.extents[c]))
+        if effective in seen:
+            continue
+        seen.add(effective)
+        out.append((price, configure(problem, t, order)))
+        if len(out) >= count:
+            break
+    return out
+
+
+def _fitting(problem: Problem, reserve: Reserve) -> _Fitting:
+    """All tiles of the extents that are worth trying which fit the memories.
+
+    Raises: Infeasible where there is none.
+    """
     rhs = problem.rhs
     assert rhs is not None
-    isa = problem.isa
     room = {k: v - reserve.elems.get(k, 0) for k, v in problem.depth.items()}
     # Beside the sums of a tile stands their copy.
-    # The copy of a tile's sums needs as much room again.
     acc_room = room[problem.dst.memory] // (2 if problem.copies else 1)
-    moves = {
-        c: (bool(problem.lhs.step[c].any()), bool(rhs.step[c].any()))
-        for c in range(len(problem.extents))
-    }
     coupled = _coupled(problem)
     lists = []
     for c, extent in enumerate(problem.extents):
@@ -114,106 +155,95 @@ def propose(
         keep &= fl + fr <= room[problem.lhs.memory]
     if not keep.any():
         raise Infeasible(
-            f"{problem.embedding.operator.name}: no tile fits the memories of {isa.name}",
+            f"{problem.embedding.operator.name}: no tile fits the memories of {problem.isa.name}",
             why="; ".join(f"{k} {v}" for k, v in room.items()),
             hint="use a configuration with larger buffers or another embedding",
         )
     tile = {c: t[keep] for c, t in tile.items()}
     acc, fl, fr = acc[keep], fl[keep], fr[keep]
-    parts = {c: -(-problem.extents[c] // t) for c, t in tile.items()}
-    # Both arrays belong to one choice, so they shrink together.
     room_l, room_r = np.full_like(fl, room[problem.lhs.memory]), np.full_like(fr, room[rhs.memory])
     if same:
         # As `build` divides a memory that both operands share.
         room_l = fl + (room_r - fl - fr) * fl // (fl + fr)
         room_r = room_r - room_l
-    ls = np.maximum(1, room_l // fl)
-    rs = np.maximum(1, room_r // fr)
+    slots_l, slots_r = np.maximum(1, room_l // fl), np.maximum(1, room_r // fr)
+    return _Fitting(tile, acc, fl, fr, slots_l, slots_r, acc_room)
 
-    def prod(cs: list[int]) -> Floats:
-        out = np.ones_like(acc, dtype=np.float64)
+
+def _priced(
+    problem: Problem, fit: _Fitting, costs: Costs, trimmed_steps: int, epilogue_cycles: float,
+    a_outer: bool,
+) -> tuple[Floats, list[int]]:  # fmt: skip
+    """(estimate of every tile, order of the output counters). a_outer: counters that move lhs
+    alone are walked outside of those that move rhs alone."""
+    rhs, isa = problem.rhs, problem.isa
+    assert rhs is not None
+    fl, fr, ls, rs = fit.lhs, fit.rhs, fit.slots_l, fit.slots_r
+    parts = {c: -(-problem.extents[c] // t) for c, t in fit.tile.items()}
+
+    def prod(cs: Iterable[int]) -> Floats:
+        out = np.ones_like(fit.acc, dtype=np.float64)
         for c in cs:
             out = out * parts[c]
         return out
 
     # Who walks with whom: an operand that an outer counter does not move is loaded again for each
     # of its values, unless it stayed.
+    moves = {
+        c: (bool(problem.lhs.step[c].any()), bool(rhs.step[c].any()))
+        for c in range(len(problem.extents))
+    }
     a_side = [c for c in problem.outputs if moves[c][0] and not moves[c][1]]
     b_side = [c for c in problem.outputs if moves[c][1] and not moves[c][0]]
     both = [c for c in problem.outputs if c not in a_side and c not in b_side]
-    chunks_l = prod([c for c in problem.reductions if moves[c][0]])
-    chunks_r = prod([c for c in problem.reductions if moves[c][1]])
-    chunks = prod(list(problem.reductions))
     # Every round reads constants of its own, and the activations again.
     rounds = problem.contractions
     own_l, own_r = problem.sides
-    chunks, trimmed_steps = chunks * rounds, trimmed_steps * rounds
     again_l, again_r = (1 if own else rounds for own in (own_l, own_r))
-    chunks_l, chunks_r = chunks_l * (rounds // again_l), chunks_r * (rounds // again_r)
+    chunks_l = prod(c for c in problem.reductions if moves[c][0]) * (rounds // again_l)
+    chunks_r = prod(c for c in problem.reductions if moves[c][1]) * (rounds // again_r)
+    chunks = prod(problem.reductions) * rounds
     n_a, n_b, n_c = prod(a_side), prod(b_side), prod(both)
     tiles = n_a * n_b * n_c
+    if a_outer:
+        once_l = _repeat(chunks_l, ls, n_b * again_l) * n_a * n_c
+        once_r = _repeat(n_b * chunks_r, rs, n_a * again_r) * n_c
+        order = [*both, *a_side, *b_side]
+    else:
+        once_l = _repeat(n_a * chunks_l, ls, n_b * again_l) * n_c
+        once_r = _repeat(chunks_r, rs, n_a * again_r) * n_b * n_c
+        order = [*both, *b_side, *a_side]
     bytes_l = isa.memory(problem.lhs.memory).elem_bytes
     bytes_r = isa.memory(rhs.memory).elem_bytes
-    out_bytes = isa.memory(stored_memory(problem.isa, problem.dst.memory)).elem_bytes
-    vectors = math.prod(problem.extents[c] for c in problem.outputs)
+    beats = (once_l * fl * bytes_l + once_r * fr * bytes_r) / costs.read_bytes
+    loads = once_l + once_r
     n_epilogue = 1 + len(problem.epilogue) + sum(map(len, problem.rounds))
-    ranked: list[tuple[float, int, tuple[int, ...]]] = []
-    # Either side may be the outer one; that decides which operand is walked again and again.
-    for a_outer in (True, False):
-        if a_outer:
-            once_l = _repeat(chunks_l, ls, n_b * again_l) * n_a * n_c
-            once_r = _repeat(n_b * chunks_r, rs, n_a * again_r) * n_c
-            order = [*both, *a_side, *b_side]
-        else:
-            once_l = _repeat(n_a * chunks_l, ls, n_b * again_l) * n_c
-            once_r = _repeat(chunks_r, rs, n_a * again_r) * n_b * n_c
-            order = [*both, *b_side, *a_side]
-        beats = (once_l * fl * bytes_l + once_r * fr * bytes_r) / costs.read_bytes
-        loads = once_l + once_r
-        # About 1.5 compute instructions a chunk: some nests take several pieces.
-        instructions = tiles * (chunks * 1.5 + n_epilogue) + loads + tiles
-        reads = beats + loads * costs.dma_gap + instructions * costs.fetch
-        compute = (
-            costs.step * trimmed_steps
-            + epilogue_cycles
-            + costs.instruction * tiles * (chunks * 1.5 + n_epilogue)
-        )
-        writes = np.full_like(compute, vectors * costs.store_cycles(out_bytes))
-        # With one slot the next load waits for the step that reads it.
-        single = ((ls < 2) & (chunks_l * n_a * n_c > 1)) | ((rs < 2) & (chunks_r * n_b * n_c > 1))
-        ramp = (fl * bytes_l + fr * bytes_r) / costs.read_bytes
-        # Without a second place for results, the next tile waits for the store of this one.
-        no_double = np.where((acc * 2 > acc_room) & (tiles > 1), 4.0 * vectors, 0.0)
-        cost = (
-            np.maximum(np.maximum(compute, reads), writes)
-            # The lesser of both never hides completely; two hundredths of it stand for what it
-            # disturbs.
-            + 0.02 * np.minimum(compute, reads)
-            + ramp
-            + no_double
-            + np.where(single, beats, 0.0)
-        )
-        # The cheapest, earlier ones first where equal; sorting all takes longer than pricing them.
-        most = min(4 * count, len(cost)) - 1
-        near = np.flatnonzero(cost <= np.partition(cost, most)[most])
-        best = near[np.argsort(cost[near], kind="stable")[: 4 * count]]
-        # Four times as many as asked for: many differ only in the order of counters that are whole.
-        ranked += [(float(cost[i]), int(i), tuple(order)) for i in best]
-    ranked.sort(key=lambda x: (x[0], x[1], x[2]))
-    out = []
-    seen = set()
-    for price, i, order in ranked:
-        t = tuple(int(tile[c][i]) for c in range(len(problem.extents)))
-        sequence = tuple(c for c in order)
-        # Counters that are whole have no place in the order: such configurations are one.
-        effective = (t, tuple(c for c in sequence if t[c] < problem.extents[c]))
-        if effective in seen:
-            continue
-        seen.add(effective)
-        out.append((price, configure(problem, t, sequence)))
-        if len(out) >= count:
-            break
-    return out
+    # About 1.5 compute instructions a chunk: some nests take several pieces.
+    instructions = tiles * (chunks * 1.5 + n_epilogue) + loads + tiles
+    reads = beats + loads * costs.dma_gap + instructions * costs.fetch
+    compute = (
+        costs.step * (trimmed_steps * rounds)
+        + epilogue_cycles
+        + costs.instruction * tiles * (chunks * 1.5 + n_epilogue)
+    )
+    vectors = math.prod(problem.extents[c] for c in problem.outputs)
+    out_bytes = isa.memory(stored_memory(isa, problem.dst.memory)).elem_bytes
+    writes = np.full_like(compute, vectors * costs.store_cycles(out_bytes))
+    # With one slot the next load waits for the step that reads it.
+    single = ((ls < 2) & (chunks_l * n_a * n_c > 1)) | ((rs < 2) & (chunks_r * n_b * n_c > 1))
+    ramp = (fl * bytes_l + fr * bytes_r) / costs.read_bytes
+    # Without a second place for results, the next tile waits for the store of this one.
+    no_double = np.where((fit.acc * 2 > fit.acc_room) & (tiles > 1), 4.0 * vectors, 0.0)
+    # The lesser of compute and reads never hides completely; two hundredths of it stand for what
+    # it disturbs.
+    cost = (
+        np.maximum(np.maximum(compute, reads), writes)
+        + 0.02 * np.minimum(compute, reads)
+        + ramp
+        + no_double
+        + np.where(single, beats, 0.0)
+    )
+    return cost, order
 
 
 def _repeat(distinct: Floats, slots: Ints, times: Floats) -> Floats:

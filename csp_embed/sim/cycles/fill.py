@@ -138,6 +138,24 @@ def _store_span(address, row, rows, stride, memory, span):  # pragma: no cover -
     return total
 
 
+@njit(cache=True, error_model="numpy", no_cpython_wrapper=True)
+def _tokens(columns, parts, code, i, queue, last_queue):  # pragma: no cover - compiled
+    """Flags of the tokens that instruction i takes and leaves."""
+    # The first queue has no neighbour before it and the last none after: no such wires.
+    flags = 0
+    if queue > 0:
+        if _part(columns, parts, code, _POP_PREV, i):
+            flags |= POP_PREV
+        if _part(columns, parts, code, _PUSH_PREV, i):
+            flags |= PUSH_PREV
+    if queue < last_queue:
+        if _part(columns, parts, code, _POP_NEXT, i):
+            flags |= POP_NEXT
+        if _part(columns, parts, code, _PUSH_NEXT, i):
+            flags |= PUSH_NEXT
+    return flags
+
+
 @njit(cache=True, error_model="numpy")
 def fill(
     codes, columns, parts, kinds, queues, built, memories, span, last_queue, rows, steps, written
@@ -238,17 +256,5 @@ def fill(
                 each = span[IMMEDIATE_STEP] if immediate else span[TENSOR_STEP]
                 row[SPAN] = span[MAP_FILL] + steps[i] * each
         row[QUEUE] = queue
-        # The first queue has no neighbour before it and the last none after: no such wires.
-        flags = 0
-        if queue > 0:
-            if _part(columns, parts, code, _POP_PREV, i):
-                flags |= POP_PREV
-            if _part(columns, parts, code, _PUSH_PREV, i):
-                flags |= PUSH_PREV
-        if queue < last_queue:
-            if _part(columns, parts, code, _POP_NEXT, i):
-                flags |= POP_NEXT
-            if _part(columns, parts, code, _PUSH_NEXT, i):
-                flags |= PUSH_NEXT
-        row[TOKENS] = flags
+        row[TOKENS] = _tokens(columns, parts, code, i, queue, last_queue)
     return -1, 0
