@@ -88,7 +88,8 @@ def test_comments_are_counted() -> None:
     assert spec.loader is not None
     lines = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(lines)
-    text = "a = 1  # why\nb = '# no'\n# two\n# lines\nc = (1,\n     2)  # fmt: skip\nd = 3  # noqa: E1\n"
+    code = ["a = 1  # why", "b = '# no'", "# two", "# lines", "c = (1,", "     2)  # fmt: skip"]
+    text = "\n".join([*code, "d = 3  # noqa: E1", ""])
     assert lines.comments(text) == 3
 
 
