@@ -117,7 +117,7 @@ def search(
             share = 1 if position == 0 else 4
             entry.improve(count, refine // share, row_budget // (3 if position == 0 else 10))
             incumbent = min(incumbent, entry.cycles)
-    found = [e.attempts.best for e in screened if e.attempts.best is not None]
+    found = [f for f in (e.attempts.found for e in screened) if f is not None]
     return sorted(found, key=lambda f: (f.cycles, f.number))
 
 
