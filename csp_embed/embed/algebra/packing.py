@@ -33,8 +33,8 @@ def lane_shape(layout: Layout, isa: Isa) -> tuple[int, ...]:
 
 
 def neutral(layout: Layout, embedding: Embedding) -> int:
-    # Pools compare: a 0 in the border could win, the extreme never does.
     """What an element that is no tensor element holds: 0, or the extreme int8 for max and min."""
+    # Pools compare: a 0 in the border could win, the extreme never does.
     if layout.operand != Role.LHS:
         return 0
     return {"max": -128, "min": 127}.get(embedding.operator.kind, 0)
