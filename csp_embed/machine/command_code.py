@@ -3,7 +3,8 @@
 Takes: the text in Python's syntax, names of memories and state.  Leaves: `point(m, fields)`, which
 runs the statements as they stand, and `whole(m, fields)`, which does each statement for all points
 of the loops around it with NumPy arrays. `m` holds memories, state and HOST (command_interpreter).
-`whole` is None where a statement cannot be done so; `isa check` compares both on random contents.
+`whole` is None where points depend on each other; where that rests on addresses (two statements on
+one row), `apart(m, fields)` says whether they differ. `isa check` compares both on random contents.
 """
 
 from __future__ import annotations
@@ -37,6 +38,14 @@ class Code:
 
     point: Run
     whole: Run | None
+    apart: Callable[[Any, dict[str, int]], bool]
+
+    def run(self, m: Any, fields: dict[str, int], *, whole: bool) -> None:
+        """All points at once where it is asked for and gives the same."""
+        if whole and self.whole is not None and self.apart(m, fields):
+            self.whole(m, fields)
+        else:
+            self.point(m, fields)
 
 
 def float32(value: Any) -> Any:
@@ -69,10 +78,44 @@ def code_of(text: str, names: Names) -> Code:
     body = parse(text)
     point = _function(_Writer(names, whole=False).block(body))
     try:
+        for s in body:
+            _independent(s)
         whole = _function(_Writer(names, whole=True).block(body))
+        apart = _function([*_Writer(names, whole=True, guard=True).block(body), "return True"])
     except _NotWhole:
-        whole = None
-    return Code(point, whole)
+        whole, apart = None, _function(["return False"])
+    return Code(point, whole, apart)
+
+
+def _leaves(s: ast.stmt) -> list[ast.stmt]:
+    """Its innermost statements."""
+    if isinstance(s, ast.For | ast.If):
+        return [x for inner in (*s.body, *s.orelse) for x in _leaves(inner)]
+    return [s]
+
+
+def _independent(s: ast.stmt) -> None:
+    """Raises: _NotWhole where a point of a loop may read what another one writes, or where two
+    statements write different places of one memory."""
+    leaves = [x for x in _leaves(s) if isinstance(x, ast.Assign | ast.AugAssign)]
+    if not isinstance(s, ast.For):
+        return
+    targets = [x.targets[0] if isinstance(x, ast.Assign) else x.target for x in leaves]
+    places: dict[str, str] = {}
+    for t in targets:
+        if places.setdefault(_base(t), ast.unparse(t)) != ast.unparse(t):
+            raise _NotWhole
+    for x in leaves:
+        read = {_base(n) for n in ast.walk(x.value) if isinstance(n, ast.Subscript)}
+        if read & set(places):
+            raise _NotWhole
+
+
+def _base(node: ast.expr) -> str:
+    """The memory or state that a reference is of."""
+    while isinstance(node, ast.Subscript | ast.Attribute):
+        node = node.value
+    return node.id if isinstance(node, ast.Name) else ""
 
 
 class _NotWhole(Exception):
@@ -106,8 +149,10 @@ class _Writer:
 
     names: Names
     whole: bool
+    guard: bool = False
     moving: tuple[str, ...] = ()
     count: int = 0
+    several: bool = False
 
     def block(self, body: Iterable[ast.stmt]) -> list[str]:
         return [line for s in body for line in self._statement(s)]
@@ -117,6 +162,8 @@ class _Writer:
             case ast.Pass():
                 return ["pass"]
             case ast.Delete(targets=targets):
+                if self.guard:
+                    return ["pass"]
                 return [f"m.unset({self._state(t)!r})" for t in targets]
             case ast.For(
                 target=ast.Name(id=v), iter=ast.Call(func=ast.Name(id="range"), args=[n]),
@@ -151,6 +198,8 @@ class _Writer:
         if self._moves(n):
             raise _NotWhole
         outer = self.moving
+        if not outer:
+            self.several = sum(len(_leaves(s)) for s in body) > 1
         inside = ", ".join((v, *outer))
         args = "".join(f", {o}" for o in outer)
         saved = f"_s{self.count}"
@@ -182,6 +231,11 @@ class _Writer:
         return [*lines, f"{names}, = {saved}"]
 
     def _assign(self, target: ast.expr, value: str, verb: str, node: ast.expr) -> list[str]:
+        if self.guard:
+            # Sums meet in one place by intent; what is written first may not.
+            if verb == "add" or not self.several or isinstance(target, ast.Name):
+                return ["pass"]
+            return [f"if not m.apart({self._place(target)[1]}): return False"]
         if isinstance(target, ast.Name) and verb == "write":
             name = self._state(target)
             if name in self.names.arrays:

@@ -19,6 +19,7 @@ from csp_embed.machine.command_words import Decoded, decode, line
 from csp_embed.machine.commands import CommandMachine
 
 Array = NDArray[Any]
+_WIDE = 1 << 13  # beyond the lanes that a row may have
 Ranges = Iterable[tuple[int, Array]]
 
 
@@ -50,6 +51,12 @@ class HostMemory:
 
     def read(self, address: int, size: int) -> Array:
         return self.bytes[address - self.low : address - self.low + size]
+
+
+def _low(value: int, dtype: np.dtype[Any]) -> int:
+    """The low bits of a number, as a value of that type."""
+    info = np.iinfo(dtype)
+    return value if info.min <= value <= info.max else int(np.int64(value).astype(dtype))
 
 
 class Machine:
@@ -98,10 +105,24 @@ class Machine:
         found = array[at]
         return found.astype(np.int64) if np.ndim(found) else int(found)
 
+    def apart(self, name: Any, *at: Any) -> bool:
+        """Whether no two points name one place."""
+        parts = at[0] if len(at) == 1 and isinstance(at[0], tuple) else at
+        flat: Any = 0
+        for x in parts:
+            flat = flat * _WIDE + np.asarray(x)
+        return len(np.unique(flat)) == np.size(flat)
+
     def read_row(self, name: str, row: Any, lane: Any) -> Any:
+        if type(row) is int and type(lane) is int:
+            array = self.rows[name]
+            if 0 <= row < len(array) and 0 <= lane < array.shape[1] and self.written[name][row, lane]:
+                return int(array[row, lane])
         return self._read(name, self.rows[name], self._row(name, row, lane))
 
     def read_lanes(self, name: str, at: tuple[Any, ...]) -> Any:
+        if type(at[0]) is int and self.written[name][at].all():
+            return int(self.arrays[name][at])
         return self._read(name, self.arrays[name], at)
 
     def read_host(self, dtype: str, address: Any) -> Any:
@@ -115,6 +136,12 @@ class Machine:
         self.written[name][at] = True
 
     def write_row(self, name: str, row: Any, lane: Any, value: Any) -> None:
+        if type(row) is int and type(lane) is int and type(value) is int:
+            array = self.rows[name]
+            if 0 <= row < len(array) and 0 <= lane < array.shape[1]:
+                array[row, lane] = _low(value, array.dtype)
+                self.written[name][row, lane] = True
+                return
         self._write(name, self.rows[name], self._row(name, row, lane), value)
 
     def write_lanes(self, name: str, at: tuple[Any, ...], value: Any) -> None:
@@ -192,9 +219,7 @@ def execute(
 
 def run_all(machine: CommandMachine, state: Machine, decoded: Decoded, *, whole: bool) -> None:
     """The commands of a stream, in order, on `state`."""
-    functions = [
-        (c.whole if whole and c.whole is not None else c.point) for c in codes(machine)
-    ]
+    functions = codes(machine)
     columns = [
         {k: v.tolist() for k, v in decoded.fields[c.name].items()} for c in machine.commands
     ]
@@ -203,7 +228,7 @@ def run_all(machine: CommandMachine, state: Machine, decoded: Decoded, *, whole:
     ):
         fields = {k: v[place] for k, v in columns[code].items()}
         try:
-            functions[code](state, fields)
+            functions[code].run(state, fields, whole=whole)
         except SimError as error:
             where = f"command {line(machine, decoded, n).strip()}"
             raise SimError(error.what, where=where) from error
