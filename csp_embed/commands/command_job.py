@@ -1,4 +1,4 @@
-"""`csp-embed compile` for a machine that is fed commands: a program file, a comparison, a report."""
+"""`csp-embed compile` for a machine that is fed commands: a program file and a report."""
 
 from __future__ import annotations
 
@@ -23,7 +23,17 @@ if TYPE_CHECKING:
     from csp_embed.ir.operator import Operator
     from csp_embed.machine.spec import Isa
 
-_IDLE = ("memory", "host_weight", "cache", "report", "verify", "bound", "selftest", "engine", "threads")
+_IDLE = (
+    "memory",
+    "host_weight",
+    "cache",
+    "report",
+    "verify",
+    "bound",
+    "selftest",
+    "engine",
+    "threads",
+)
 
 
 @dataclass

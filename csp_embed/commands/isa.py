@@ -155,13 +155,12 @@ def disasm_command(
     """
     if as_json:
         refuse_ignored(context, ("uops",), "--json", why="records are instructions")
+    from csp_embed.commands import command_run
+    from csp_embed.compiler.command_file import is_commands
     from csp_embed.machine import bits
     from csp_embed.machine.listing import line, uop_lines
     from csp_embed.machine.load import load_isa
     from csp_embed.machine.program_file import isa_of, read_program
-
-    from csp_embed.commands import command_run
-    from csp_embed.compiler.command_file import is_commands
 
     if is_commands(file):
         refuse_ignored(context, ("isa", "vta_config", "uops"), "a program of commands",

@@ -1,7 +1,7 @@
-"""The stages for machines that are fed commands: those of `chain.py`, with their streams at the end.
+"""The stages for machines that are fed commands: those of `chain.py`, their streams last.
 
-    operator -> dataflow
-             -> embedding -> schedule -> program -> values
+operator -> dataflow
+         -> embedding -> schedule -> program -> values
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from csp_embed.targets.commands.lower import CommandProgram
 
 Array = NDArray[Any]
 # Point by point a step takes some milliseconds: beyond so many, all its points are done at once.
-POINT_STEPS = 16
+POINT_STEPS = 4
 
 
 @dataclass(frozen=True)
@@ -146,8 +146,12 @@ class CommandKernel:
         file = content(self, tensors)
         problems = [*self.verify(), *file.problems()]
         if problems:
-            raise CheckError("the checks refuse the program", where=self.operator.name,
-                             why=str(problems[0]), hint="this is our mistake: please report it")  # fmt: skip
+            raise CheckError(
+                "the checks refuse the program",
+                where=self.operator.name,
+                why=str(problems[0]),
+                hint="this is our mistake: please report it",
+            )
         write(path, file)
 
     def certificate(self) -> dict[str, Any]:

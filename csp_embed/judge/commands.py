@@ -37,7 +37,12 @@ class Stream:
 
 
 def problems(
-    isa: Isa, stream: Stream, op: Operator, tensors: Mapping[str, Array], *, values: bool = True,
+    isa: Isa,
+    stream: Stream,
+    op: Operator,
+    tensors: Mapping[str, Array],
+    *,
+    values: bool = True,
     whole: bool = True,
 ) -> list[str]:
     """What is wrong; empty for a good stream. tensors: operands, and the result as it is expected.

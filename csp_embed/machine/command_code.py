@@ -166,8 +166,10 @@ class _Writer:
                     return ["pass"]
                 return [f"m.unset({self._state(t)!r})" for t in targets]
             case ast.For(
-                target=ast.Name(id=v), iter=ast.Call(func=ast.Name(id="range"), args=[n]),
-                body=body, orelse=[],
+                target=ast.Name(id=v),
+                iter=ast.Call(func=ast.Name(id="range"), args=[n]),
+                body=body,
+                orelse=[],
             ):
                 return self._loop(v, n, body)
             case ast.If(test=test, body=body, orelse=orelse):
@@ -211,9 +213,7 @@ class _Writer:
         self.moving = outer
         return [*lines, *([f"{', '.join(outer)}, = {saved}"] if outer else [])]
 
-    def _branch(
-        self, test: ast.expr, body: list[ast.stmt], orelse: list[ast.stmt]
-    ) -> list[str]:
+    def _branch(self, test: ast.expr, body: list[ast.stmt], orelse: list[ast.stmt]) -> list[str]:
         condition = self._value(test)
         if not self.whole or not self._moves(test):
             lines = [f"if {condition}:", *(f"    {x}" for x in self.block(body))]
@@ -275,8 +275,8 @@ class _Writer:
 
     def _value(self, node: ast.expr) -> str:
         match node:
-            case ast.Constant(value=int()):
-                return str(int(node.value))
+            case ast.Constant(value=int(value)):
+                return str(int(value))
             case ast.Name(id=name):
                 if name in self.moving:
                     return name

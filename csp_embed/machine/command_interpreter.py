@@ -107,7 +107,9 @@ class Machine:
 
     def apart(self, name: Any, *at: Any) -> bool:
         """Whether no two points name one place."""
-        parts = at[0] if len(at) == 1 and isinstance(at[0], tuple) else at
+        parts: tuple[Any, ...] = at
+        if len(at) == 1 and isinstance(at[0], tuple):
+            parts = at[0]  # of lanes of state, which come as one index
         flat: Any = 0
         for x in parts:
             flat = flat * _WIDE + np.asarray(x)
@@ -116,7 +118,11 @@ class Machine:
     def read_row(self, name: str, row: Any, lane: Any) -> Any:
         if type(row) is int and type(lane) is int:
             array = self.rows[name]
-            if 0 <= row < len(array) and 0 <= lane < array.shape[1] and self.written[name][row, lane]:
+            if (
+                0 <= row < len(array)
+                and 0 <= lane < array.shape[1]
+                and self.written[name][row, lane]
+            ):
                 return int(array[row, lane])
         return self._read(name, self.rows[name], self._row(name, row, lane))
 
@@ -220,15 +226,14 @@ def execute(
 def run_all(machine: CommandMachine, state: Machine, decoded: Decoded, *, whole: bool) -> None:
     """The commands of a stream, in order, on `state`."""
     functions = codes(machine)
-    columns = [
-        {k: v.tolist() for k, v in decoded.fields[c.name].items()} for c in machine.commands
-    ]
+    columns = [{k: v.tolist() for k, v in decoded.fields[c.name].items()} for c in machine.commands]
     for n, (code, place) in enumerate(
         zip(decoded.code.tolist(), decoded.place.tolist(), strict=True)
     ):
-        fields = {k: v[place] for k, v in columns[code].items()}
+        number = int(code)
+        fields = {k: int(v[place]) for k, v in columns[number].items()}
         try:
-            functions[code].run(state, fields, whole=whole)
+            functions[number].run(state, fields, whole=whole)
         except SimError as error:
             where = f"command {line(machine, decoded, n).strip()}"
             raise SimError(error.what, where=where) from error

@@ -148,14 +148,16 @@ class _Reader:
             return Acts(kind, **common)  # type: ignore[arg-type]
         return self._moved(moves, common)
 
-    def _moved(self, moves: list[_Step], common: dict[str, object]) -> Acts:
+    def _moved(self, moves: list[_Step], common: Mapping[str, object]) -> Acts:
         *first, last = moves
         core = last.core
         loops = {v: self._bound(n, v) for v, n in last.loops}
         limits = self._limits(last, loops)
-        parts: dict[str, object] = {"loops": loops, "limits": limits} | common
+        parts: dict[str, object] = {"loops": loops, "limits": limits, **common}
         match core:
-            case ast.AugAssign(target=target, value=ast.BinOp(op=ast.Mult(), left=left, right=right)):
+            case ast.AugAssign(
+                target=target, value=ast.BinOp(op=ast.Mult(), left=left, right=right)
+            ):
                 dst = self._rows(target, loops)
                 lhs, rhs = self._factor(left, loops), self._factor(right, loops)
                 keeps, keeps_if = self._begins(first, target)
@@ -171,7 +173,8 @@ class _Reader:
                 ast.Assign(targets=[target], value=ast.Subscript(value=ast.Attribute()) as value)
                 | ast.AugAssign(target=target, value=ast.Subscript(value=ast.Attribute()) as value)
             ) if not first:
-                return Acts("copy_in", dst=self._rows(target, loops), adds=isinstance(core, ast.AugAssign),
+                adds = isinstance(core, ast.AugAssign)
+                return Acts("copy_in", dst=self._rows(target, loops), adds=adds,
                             host=self._bytes(value, loops), **parts)  # type: ignore[arg-type] # fmt: skip
             case _:
                 pass
@@ -234,7 +237,9 @@ class _Reader:
                     raise MeaningError(lane.lineno, "a lane is a sum of numbers times loop names")
                 return Rows(memory, base, rows, {v: p.value for v, p in lanes.items()})
             case _:
-                raise MeaningError(node.lineno, f"'{ast.unparse(node)}' reads not as MEM[row][lane]")
+                raise MeaningError(
+                    node.lineno, f"'{ast.unparse(node)}' reads not as MEM[row][lane]"
+                )
 
     def _bytes(self, node: ast.expr, loops: Mapping[str, Param]) -> Bytes:
         match node:
@@ -244,7 +249,9 @@ class _Reader:
                 base, steps = self._affine(at, loops)
                 return Bytes(dtype, base, steps)
             case _:
-                raise MeaningError(node.lineno, f"'{ast.unparse(node)}' reads not as HOST.int8[byte]")
+                raise MeaningError(
+                    node.lineno, f"'{ast.unparse(node)}' reads not as HOST.int8[byte]"
+                )
 
     def _source(self, value: ast.expr) -> tuple[ast.expr, ast.expr]:
         """(the value over `acc`, the one reference that `acc` stands for)."""
@@ -274,11 +281,15 @@ class _Reader:
                     ):
                         zero, steps = self._affine(left, loops)
                         if zero != Param("const") or any(p.kind != "const" for p in steps.values()):
-                            raise MeaningError(t.lineno, "a guard compares numbers times loop names")
+                            raise MeaningError(
+                                t.lineno, "a guard compares numbers times loop names"
+                            )
                         limit = {v: p.value for v, p in steps.items()}
                         out.append(Limit(limit, self._param(right)))
                     case _:
-                        raise MeaningError(t.lineno, f"'{ast.unparse(t)}' is no guard `sum < bound`")
+                        raise MeaningError(
+                            t.lineno, f"'{ast.unparse(t)}' is no guard `sum < bound`"
+                        )
         return tuple(out)
 
     def _param(self, node: ast.expr) -> Param:
@@ -286,9 +297,7 @@ class _Reader:
         assert not steps
         return base
 
-    def _affine(
-        self, node: ast.expr, loops: Mapping[str, Param]
-    ) -> tuple[Param, dict[str, Param]]:
+    def _affine(self, node: ast.expr, loops: Mapping[str, Param]) -> tuple[Param, dict[str, Param]]:
         """(what stands alone, loop variable -> what it is multiplied by)."""
         base: list[Param] = []
         steps: dict[str, Param] = {}
@@ -337,8 +346,8 @@ def _flat(
 def _terms(node: ast.expr) -> dict[tuple[str, ...], int]:
     """A polynomial: product of names -> factor."""
     match node:
-        case ast.Constant(value=int()):
-            return {(): int(node.value)} if node.value else {}
+        case ast.Constant(value=int(value)):
+            return {(): value} if value else {}
         case ast.Name(id=name):
             return {(name,): 1}
         case ast.UnaryOp(op=ast.USub(), operand=operand):

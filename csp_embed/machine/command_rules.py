@@ -20,8 +20,9 @@ def command_refusals(isa: Isa) -> Iterator[SpecError]:
     for role, tile in tiles.items():
         dtype = machine.memories[tile.memory].dtype
         if dtype != wanted[role]:
-            yield _error(isa, f"{'sums' if role == 'dst' else 'factors'} of {dtype}",
-                         f"operators have {wanted[role]}", f"give {tile.memory} that type", at)  # fmt: skip
+            what = f"{'sums' if role == 'dst' else 'factors'} of {dtype}"
+            hint = f"give {tile.memory} that type"
+            yield _error(isa, what, f"operators have {wanted[role]}", hint, at)
     for v, bound in contract.acts.loops.items():
         if bound.kind == "const" and bound.value != isa.dims[v]:
             yield _error(isa, f"{contract.name} walks {bound.value} of {isa.dims[v]} lanes of {v}",
@@ -30,8 +31,9 @@ def command_refusals(isa: Isa) -> Iterator[SpecError]:
         memory = tiles[role].memory
         found = [c for c in machine.commands if c.acts.kind == kind and c.acts.dst.memory == memory]
         if not found:
-            yield _error(isa, f"no {kind} of {memory}", "a program needs it",
-                         "add a command; isa_specs/gemmini.yaml has all", "instructions")  # fmt: skip
+            hint = "add a command; isa_specs/gemmini.yaml has all"
+            what = f"no {kind} of {memory}"
+            yield _error(isa, what, "a program needs it", hint, "instructions")
 
 
 def _error(isa: Isa, what: str, why: str, hint: str, item: str) -> SpecError:

@@ -49,7 +49,7 @@ def encode(machine: CommandMachine, stream: Sequence[tuple[int, tuple[int, ...]]
         part = np.zeros((len(at), len(machine.words)), np.uint64)
         for bits, value in command.code:
             part[:, order[bits.word]] |= np.uint64(value << bits.lo)
-        values = np.array([stream[n][1] for n in at], np.int64).reshape(len(at), -1)
+        values = np.array([stream[n][1] for n in at.tolist()], np.int64).reshape(len(at), -1)
         for k, (name, bits) in enumerate(command.fields.items()):
             column = values[:, k]
             bad = np.flatnonzero((column < 0) | (column > bits.most))

@@ -24,8 +24,9 @@ class Bits:
 
 @dataclass(frozen=True)
 class State:
-    """What a command leaves. dims: of an array of lanes, or () for a number. default: what a program
-    sets where it does not matter; None: it always matters. dtype: "int", "float32", or a lane's."""
+    """What a command leaves. dims: of an array of lanes, or () for a number. default: what a
+    program sets where it does not matter; None: it always matters. dtype: "int", "float32", or a
+    lane's."""
 
     name: str
     dims: tuple[str, ...]

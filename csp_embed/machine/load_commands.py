@@ -55,7 +55,9 @@ def read_command_machine(root: Item, spec_text: str) -> Isa:
     try:
         instructions, tiles, views = as_instructions(commands, memories, dims)
     except MeaningError as error:
-        raise table["instructions"].error(str(error), "docs/machines.md, machines of streams") from error
+        raise table["instructions"].error(
+            str(error), "docs/machines.md, machines of streams"
+        ) from error
     return Isa(
         name=table["name"].word(), config={}, config_name=CONFIG, dims=dims, memories=tiles,
         uop_memory="", uop_fields=(), instructions=instructions, queues=("program",),
@@ -211,7 +213,8 @@ def _fields(item: Item, words: Mapping[str, int], groups: Mapping[str, Item]) ->
         if name == "group":
             if entry.text() not in groups:
                 raise entry.error(
-                    f"unknown field group '{entry.text()}'", f"groups: {', '.join(groups) or 'none'}"
+                    f"unknown field group '{entry.text()}'",
+                    f"groups: {', '.join(groups) or 'none'}",
                 )
             found |= _fields(groups[entry.text()], words, {})
             continue
@@ -252,7 +255,7 @@ def _apart(commands: tuple[Command, ...], item: Item) -> None:
 
 def _differ(a: Command, b: Command) -> bool:
     """Whether some bit is fixed in both, differently: bits that a command names nowhere are 0."""
-    fixed = []
+    fixed: list[dict[str, tuple[int, int]]] = []
     for c in (a, b):
         known: dict[str, tuple[int, int]] = {}
         for word in {x.word for x, _ in (*a.code, *b.code)}:

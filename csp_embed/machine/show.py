@@ -62,15 +62,16 @@ def _show_commands(isa: Isa, machine: CommandMachine) -> str:
         f"  dimensions     {' '.join(f'{d}={n}' for d, n in isa.dims.items())}",
         f"  control        stream: commands of words {words}, in program order",
         "memories",
-        *(f"  {m.name:8} {m.rows:,} rows of {m.lanes} {m.dtype}" for m in machine.memories.values()),
+        *(
+            f"  {m.name:8} {m.rows:,} rows of {m.lanes} {m.dtype}"
+            for m in machine.memories.values()
+        ),
         f"  tiles          {', '.join(m.name for m in isa.memories)}",
         f"state  {' '.join(machine.state)}",
         "commands",
     ]
     for c in machine.commands:
-        fields = " ".join(
-            f"{k}={b.word}[{b.lo}:{b.lo + b.width}]" for k, b in c.fields.items()
-        )
+        fields = " ".join(f"{k}={b.word}[{b.lo}:{b.lo + b.width}]" for k, b in c.fields.items())
         lines.append(f"  {c.name:20} {c.acts.kind:9} {fields}".rstrip())
     costs = " ".join(f"{k}={v:g}" for k, v in machine.costs.items())
     return "\n".join([*lines, f"costs  {costs}"])

@@ -59,10 +59,18 @@ def epilogue_of(
         for store in stores:
             byte = _bytes_of(steps) or 0
             whole = isinstance(store.command.acts.value, ast.Name)
-            if whole and store.item > byte and (low >= _INT32[0] and high <= _INT32[1] or not shift):
+            if (
+                whole
+                and store.item > byte
+                and ((low >= _INT32[0] and high <= _INT32[1]) or not shift)
+            ):
                 return Epilogue(store, {}, 0, shift, byte)
     if low < _INT32[0] or high > _INT32[1]:
-        raise _refused(op, f"sums may lie in {low}..{high}, beyond int32", "fewer terms, or --bias-range for what is added")
+        raise _refused(
+            op,
+            f"sums may lie in {low}..{high}, beyond int32",
+            "fewer terms, or --bias-range for what is added",
+        )
     wanted = _function(op, steps)
     if not _never_falls(op, steps, low, high):
         raise _refused(
@@ -87,8 +95,8 @@ def epilogue_of(
                     return Epilogue(store, settings, offset, shift)
     shown = "; ".join(map(str, op.epilogue))
     raise _refused(
-        op, f"no store computes `{shown}` of all sums in {low}..{high}: a shift keeps the floor, and"
-        " the machine's own steps round or clip otherwise",
+        op, f"no store computes `{shown}` of all sums in {low}..{high}: a shift keeps the floor,"
+        " and the machine's own steps round or clip otherwise",
         "--clip 0 127 (ReLU), where rounding can be met; or no epilogue",
     )  # fmt: skip
 
@@ -176,8 +184,12 @@ def _rising(value: ast.expr) -> bool:
             return True
         case ast.Call(func=ast.Name(id=name), args=[first, *rest]) if name in _RISING:
             return _rising(first) and not any(_reads(r) for r in rest)
-        case ast.BinOp(left=left, op=ast.Mult() | ast.RShift() | ast.Add() | ast.Sub(), right=right):
-            return _rising(left) and isinstance(right, ast.Name | ast.Constant) and not _reads(right)
+        case ast.BinOp(
+            left=left, op=ast.Mult() | ast.RShift() | ast.Add() | ast.Sub(), right=right
+        ):
+            return (
+                _rising(left) and isinstance(right, ast.Name | ast.Constant) and not _reads(right)
+            )
         case _:
             return False
 
@@ -254,9 +266,7 @@ def _offsets(steps: list[Step]) -> list[int]:
     return [0, 1 - half, -half]
 
 
-def _equal(
-    f: Callable[[Array], Array], g: Callable[[Array], Array], low: int, high: int
-) -> bool:
+def _equal(f: Callable[[Array], Array], g: Callable[[Array], Array], low: int, high: int) -> bool:
     """Whether two functions that never fall agree on low..high; see the module's text."""
     spans = np.array([[low, high]], np.int64)
     while len(spans):

@@ -200,13 +200,11 @@ class _Lowering:
         parts: dict[str, list[Array]] = {r: [] for r in ("dst", "lhs", "rhs")}
         ends = [0]
         for at in values(walk):
-            live: Array | None = None
+            live: Array = np.ones(len(next(iter(at.values()), np.zeros(1))), bool)
             index = {r: self._index(r, at) for r in parts}
             for r in ("lhs", "rhs"):
                 shape = np.array(self.regions[r].place.shape, np.int64)
-                inside = ((index[r] >= 0) & (index[r] < shape)).all(axis=1)
-                live = inside if live is None else live & inside
-            assert live is not None
+                live &= ((index[r] >= 0) & (index[r] < shape)).all(axis=1)
             # A sum of nothing is made by the constant that it begins with.
             for r, found in parts.items():
                 outer, within = self.regions[r].element(index[r][live])
@@ -281,18 +279,16 @@ class _Writer:
         self.of, self.planner, self.steps, self.residence = of, planner, steps, residence
         self.slot_rows = {r: of._slot_rows(pools[r]) for r in ("lhs", "rhs")}
         self.loaded = self.stored = 0
-        self.lists = {
-            "dst": steps.dst.tolist(), "lhs": steps.lhs.tolist(), "rhs": steps.rhs.tolist(),
-            "lhs slot": residence.slots["lhs"].tolist(), "rhs slot": residence.slots["rhs"].tolist(),
-        }  # fmt: skip
+        self.lists = {r: getattr(steps, r).tolist() for r in ("dst", "lhs", "rhs")}
+        self.lists |= {f"{r} slot": v.tolist() for r, v in residence.slots.items()}
 
     def block(self, begin: int, end: int, at: Mapping[str, Array]) -> None:
         """All steps of a block: sums begin, are added to, are stored."""
         of = self.of
         dst = of.regions["dst"]
         index = of._index("dst", at)
-        outer, within = dst.element(index)
-        numbers = outer * dst.blocks + within
+        sums, beside = dst.element(index)
+        numbers = sums * dst.blocks + beside
         tiles, first = np.unique(numbers, return_index=True)
         order = np.argsort(first)
         rows = {int(tiles[k]): n * dst.height for n, k in enumerate(order)}
@@ -301,10 +297,11 @@ class _Writer:
             if role == CONSTANT or role.startswith("add"):
                 where = of._index(role, at) if role != CONSTANT else None
                 for k in order:
-                    element = (0, 0) if where is None else tuple(
-                        int(x[0]) for x in of.regions[role].element(where[first[k]][None])
-                    )  # fmt: skip
-                    self._load(role, *element, rows[int(tiles[k])], 1)
+                    outer, within = 0, 0
+                    if where is not None:
+                        found = of.regions[role].element(where[first[k]][None])
+                        outer, within = int(found[0][0]), int(found[1][0])
+                    self._load(role, outer, within, rows[int(tiles[k])], 1)
                     begun.add(int(tiles[k]))
         lists = self.lists
         for n in range(begin, end):
@@ -356,4 +353,3 @@ class _Writer:
             wants = t.wants(row + done, host + done * r.stride, n, r.width, r.stride, blocks,
                             r.height)  # fmt: skip
             self.planner.copy(t.command, wants + (settings or []))
-

@@ -162,9 +162,7 @@ def reside(
             first.append(first[-1] + int(steps.groups[r].max(initial=0)) + 1)
         chosen = np.zeros(len(sequence), np.int64)
         width = len(roles)
-        for at, (key, later) in enumerate(
-            zip(sequence.tolist(), following.tolist(), strict=True)
-        ):
+        for at, (key, later) in enumerate(zip(sequence.tolist(), following.tolist(), strict=True)):
             if key not in where:
                 if not free:
                     # A group of this very step stays: its next use is not behind the step.

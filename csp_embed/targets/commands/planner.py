@@ -30,7 +30,9 @@ class Planner:
 
     machine: CommandMachine
     dims: Mapping[str, int]
-    out: list[tuple[int, tuple[int, ...]]] = field(default_factory=list[tuple[int, tuple[int, ...]]])
+    out: list[tuple[int, tuple[int, ...]]] = field(
+        default_factory=list[tuple[int, tuple[int, ...]]]
+    )
     numbers: dict[str, int] = field(default_factory=dict[str, int])
     lanes: dict[str, tuple[str, int]] = field(default_factory=dict[str, tuple[str, int]])
 
@@ -119,7 +121,9 @@ class Planner:
             for c in self.machine.commands:
                 if c.acts.kind != "set":
                     continue
-                useful = sum(n in c.acts.settings for n in left) + sum(s in c.acts.loads for s in lanes)
+                useful = sum(n in c.acts.settings for n in left) + sum(
+                    s in c.acts.loads for s in lanes
+                )
                 # Lanes that nobody asked for are left as they are.
                 if not useful or any(s not in lanes for s in c.acts.loads):
                     continue
@@ -188,9 +192,7 @@ class Planner:
     def _put(
         self, c: Command, values: Mapping[str, int], loaded: Mapping[str, tuple[str, int]]
     ) -> None:
-        self.out.append(
-            (self.machine.commands.index(c), tuple(values.get(n, 0) for n in c.fields))
-        )
+        self.out.append((self.machine.commands.index(c), tuple(values.get(n, 0) for n in c.fields)))
         a: Acts = c.acts
         for name, setting in a.settings.items():
             source = setting.source
@@ -207,7 +209,9 @@ class Planner:
             self.lanes.pop(name, None)
 
 
-def _weight(plan: list[tuple[Command, dict[str, int], dict[str, tuple[str, int]]]]) -> tuple[int, int]:
+def _weight(
+    plan: list[tuple[Command, dict[str, int], dict[str, tuple[str, int]]]],
+) -> tuple[int, int]:
     """Commands, then how often lanes are loaded."""
     return len(plan), sum(len(c.acts.loads) for c, _, _ in plan)
 

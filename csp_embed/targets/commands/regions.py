@@ -94,9 +94,7 @@ class Region:
         rows = np.zeros(p.lanes, np.int64)
         lanes = np.zeros(p.lanes, np.int64)
         for n, d in enumerate(t.dims):
-            along = np.arange(p.lanes[n]).reshape(
-                [-1 if k == n else 1 for k in range(len(t.dims))]
-            )
+            along = np.arange(p.lanes[n]).reshape([-1 if k == n else 1 for k in range(len(t.dims))])
             rows = rows + along * t.rows.get(d, 0)
             lanes = lanes + along * t.lanes.get(d, 0)
         wide[..., rows, lanes] = flat
@@ -163,7 +161,7 @@ def _block(
 
 
 def _one_row(found: Region) -> Region:
-    """Keeps one row of each element, and no block dimension, where all rows hold the same values."""
+    """Keeps one row of each element where all rows hold the same values."""
     whole = found.map
     shape = (math.prod(found.outer), found.rows, found.blocks, found.width)
     rows = whole.reshape(shape) if found.beside else whole.reshape(
