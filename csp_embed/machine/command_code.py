@@ -83,8 +83,12 @@ def code_of(text: str, names: Names) -> Code:
         whole = _function(_Writer(names, whole=True).block(body))
         apart = _function([*_Writer(names, whole=True, guard=True).block(body), "return True"])
     except _NotWhole:
-        whole, apart = None, _function(["return False"])
+        return Code(point, None, _never)
     return Code(point, whole, apart)
+
+
+def _never(m: Any, fields: dict[str, int]) -> bool:
+    return False
 
 
 def _leaves(s: ast.stmt) -> list[ast.stmt]:
@@ -122,12 +126,11 @@ class _NotWhole(Exception):
     """A statement that only points can do."""
 
 
-def _function(lines: list[str]) -> Run:
+def _function(lines: list[str]) -> Any:
     text = "\n".join(["def command(m, f):", *(f"    {x}" for x in lines or ["pass"])])
     scope: dict[str, Any] = {**FUNCTIONS, "spread": _spread, "keep": _keep, "np": np}
     exec(text, scope)
-    run: Run = scope["command"]
-    return run
+    return scope["command"]
 
 
 def _spread(count: Any, *others: Any) -> tuple[Any, ...]:
@@ -177,8 +180,8 @@ class _Writer:
             case ast.Assign(targets=[target], value=ast.IfExp() as choice) if (
                 self.whole and self._moves(choice.test)
             ):
-                taken = [ast.Assign([target], choice.body, lineno=s.lineno)]
-                other = [ast.Assign([target], choice.orelse, lineno=s.lineno)]
+                taken: list[ast.stmt] = [ast.Assign([target], choice.body, lineno=s.lineno)]
+                other: list[ast.stmt] = [ast.Assign([target], choice.orelse, lineno=s.lineno)]
                 return self._branch(choice.test, taken, other)
             case ast.Assign(targets=[target], value=value):
                 return self._assign(target, self._value(value), "write", value)

@@ -107,9 +107,8 @@ class Machine:
 
     def apart(self, name: Any, *at: Any) -> bool:
         """Whether no two points name one place."""
-        parts: tuple[Any, ...] = at
-        if len(at) == 1 and isinstance(at[0], tuple):
-            parts = at[0]  # of lanes of state, which come as one index
+        # Lanes of state come as one index of several parts.
+        parts: Any = at[0] if len(at) == 1 else at
         flat: Any = 0
         for x in parts:
             flat = flat * _WIDE + np.asarray(x)
