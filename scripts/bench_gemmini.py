@@ -80,7 +80,7 @@ def main() -> None:
             said += f" ({time.perf_counter() - begin:.0f} s)"
         print(
             f"{name:>16} {ours[0]:9,} {commands:9,} {ours[0] / commands:6.3f} {ours[1]:10,}"
-            f" {moved:10,} {ours[1] / moved:6.3f}  {p.walk.show()}; {said}; compiled in {spent:.0f} s"
+            f" {moved:10,} {ours[1] / moved:6.3f}  {p.walk.show()}; {said}; {spent:.0f} s of search"
         )
     raise SystemExit(1 if worse else 0)
 

@@ -35,7 +35,7 @@ _BATCH = 1 << 20
 
 
 # A machine that states no costs: steps, and bytes at eight a cycle.
-_UNSTATED = {
+_UNSTATED: dict[str, dict[str, float]] = {
     "": {"bytes_per_cycle": 8, "beat_bytes": 8, "burst_beats": 1},
     "contract": {"step": 1, "reset_step": 1},
     "map": {"immediate_step": 1, "tensor_step": 2},

@@ -238,7 +238,9 @@ class _Writer:
             # Sums meet in one place by intent; what is written first may not.
             if verb == "add" or not self.several or isinstance(target, ast.Name):
                 return ["pass"]
-            return [f"if not m.apart({self._place(target)[1]}): return False"]
+            what, args = self._place(target)
+            parts = args.split(", ", 1)[1]
+            return [f"if not m.apart({'*' if what == 'lanes' else ''}{parts}): return False"]
         if isinstance(target, ast.Name) and verb == "write":
             name = self._state(target)
             if name in self.names.arrays:

@@ -105,12 +105,10 @@ class Machine:
         found = array[at]
         return found.astype(np.int64) if np.ndim(found) else int(found)
 
-    def apart(self, name: Any, *at: Any) -> bool:
-        """Whether no two points name one place."""
-        # Lanes of state come as one index of several parts.
-        parts: Any = at[0] if len(at) == 1 else at
+    def apart(self, *at: Any) -> bool:
+        """Whether no two points name one place. at: the parts of its index."""
         flat: Any = 0
-        for x in parts:
+        for x in at:
             flat = flat * _WIDE + np.asarray(x)
         return len(np.unique(flat)) == np.size(flat)
 
