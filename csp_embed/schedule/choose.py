@@ -117,7 +117,7 @@ def search(
             share = 1 if position == 0 else 4
             entry.improve(count, refine // share, row_budget // (3 if position == 0 else 10))
             incumbent = min(incumbent, entry.cycles)
-    found = [e.attempts.best for e in screened if e.attempts.best is not None]
+    found = [f for f in (e.attempts.found for e in screened) if f is not None]
     return sorted(found, key=lambda f: (f.cycles, f.number))
 
 
@@ -162,20 +162,17 @@ class _Entry:
         return rows
 
     def improve(self, count: int, refine: int, row_budget: int) -> None:
-        """Measures what is near by the outline, then all of the first `count` proposals, and
-        changes those that beat all others."""
-        enough = self.attempts.enough
-        if self.cycles > enough:
+        """Measures what is near by the outline, and then those of the first `count` proposals that
+        were not. Proposals are not changed: which of them beat all others would depend on
+        `refine`, and a larger one could find less."""
+        if self.cycles > self.attempts.enough:
             self.front.sketch()
-        self.front.improve(enough, refine, row_budget)
-        rows = self.attempts.size
+        self.front.improve(self.attempts.enough, refine, row_budget)
+        rows = 0
         for config in self.configs[:count]:
             if rows > row_budget // 2 or config is None:
                 break
-            record = self.cycles
-            rows += self.front.measure(config)
-            if self.cycles < record:
-                self.front.improve(enough, refine // 8, row_budget // 8)
+            rows += self.attempts.measure(config)[1]
 
 
 def rebuild(

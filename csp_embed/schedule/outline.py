@@ -3,11 +3,12 @@ milliseconds that building and simulating it take.
 
 Takes: a Problem, decisions.  Leaves: cycles that rank decisions alike; the cycle engine says what
 they are. Queues, slots, ramps and the first loads of micro-ops are followed; how instructions cover
-a chunk, bursts and tokens are not.
+a chunk, bursts of loads and tokens are not.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from csp_embed.schedule.inputs import Map, Problem
 
 Ints = NDArray[np.int64]
 BATCH = 96  # micro-ops that one load brings
+STORE = 9  # place of a stored result among the costs
 LONG = 1_000_000  # steps or boxes of a schedule that is not followed
 
 
@@ -55,8 +57,11 @@ class Outline:
         layouts, tensors = problem.embedding.layouts, problem.embedding.operator.tensors
         self._constant = [tensors[layouts[m.operand].tensor].constant for m in maps]
         self._out_dim = problem.out_dim
+        self._dst = problem.dst
         size = [problem.isa.memory(m.memory).elem_bytes / costs.read_bytes for m in maps]
         out = problem.isa.memory(stored_memory(problem.isa, problem.dst.memory)).elem_bytes
+        self._share = out / (costs.beat_bytes * costs.burst_beats)  # of a burst that a result takes
+        self._setup = costs.burst_setup
         self._costs = np.array(
             [
                 *size, costs.dma_gap, costs.fetch, costs.instruction,
@@ -78,6 +83,9 @@ class Outline:
                 self._maps, self._constant, (config.lhs_order, config.rhs_order), strict=True
             )
         ]
+        costs = self._costs.copy()
+        # Results that are stored in short or crooked runs take more bursts than whole ones do.
+        costs[STORE] += self._setup * (self._bursts(config) - self._share)
         return float(
             _follow(
                 self._extents,
@@ -101,9 +109,27 @@ class Outline:
                 self._step,
                 self._place,
                 self._room,
-                self._costs,
+                costs,
             )
         )
+
+    def _bursts(self, config: Config) -> float:
+        """Bursts of a store for each result: a run of results that stand together in DRAM begins
+        anywhere that tiles may begin, and a burst crosses no multiple of its length."""
+        run = start = 1
+        for d in reversed(config.dst_order):
+            size = self._dst.grid[d]
+            length = min(
+                size, math.prod(config.tile[c] for c, at in self._out_dim.items() if at == d)
+            )
+            start = math.gcd(run * length, run * size)
+            run *= length
+            if length < size:
+                break
+        whole = round(1 / self._share)
+        if whole <= 1:
+            return self._share
+        return ((run - math.gcd(start, whole)) / whole + 1) / run
 
 
 def _rectangles(m: Map, tile: tuple[int, ...], order: tuple[int, ...]) -> int:
