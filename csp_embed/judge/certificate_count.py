@@ -36,7 +36,7 @@ _BATCH = 1 << 20
 
 
 # A machine that states no costs: steps, and bytes at eight a cycle.
-_UNSTATED = {
+_UNSTATED: dict[str, dict[str, float]] = {
     "": {"bytes_per_cycle": 8, "beat_bytes": 8, "burst_beats": 1},
     "contract": {"step": 1, "reset_step": 1},
     "map": {"immediate_step": 1, "tensor_step": 2},
@@ -53,8 +53,7 @@ def count(embedding: Embedding, isa: Isa, memory: str = "") -> dict[str, float]:
     """
     derived = not isa.costs
     if derived:
-        # A machine without costs is judged by these; with templates, by what its templates say.
-        isa = replace(isa, costs=_UNSTATED if isa.program is None else _of_templates(isa))
+        isa = replace(isa, costs=_stated_otherwise(isa))
     op = embedding.operator
     instruction = isa.instruction(embedding.instruction)
     contract = instruction.kind == "contract"
@@ -111,6 +110,26 @@ def count(embedding: Embedding, isa: Isa, memory: str = "") -> dict[str, float]:
         "write_cycles": write / 256,
         "host_bytes": float(host),
         "objective": total / 8192,
+    }
+
+
+def _stated_otherwise(isa: Isa) -> dict[str, dict[str, float]]:
+    if isa.commands is not None:
+        return _of_commands(isa)
+    return _UNSTATED if isa.program is None else _of_templates(isa)
+
+
+def _of_commands(isa: Isa) -> dict[str, dict[str, float]]:
+    """Those of a machine that is fed commands: steps, and bytes of its bus; what follows the sums
+    costs nothing."""
+    assert isa.commands is not None
+    rate = float(isa.commands.costs["bytes_per_cycle"])
+    return {
+        "": {"bytes_per_cycle": rate, "beat_bytes": rate, "burst_beats": 1},
+        "contract": {"step": float(isa.commands.costs["step"]), "reset_step": 0.0},
+        "map": {"immediate_step": 0.0, "tensor_step": 0.0},
+        "read": {"tags": 1},
+        "store": {"setup": 0, "word_gap": 0},
     }
 
 
