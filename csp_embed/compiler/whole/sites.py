@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from csp_embed.compiler.candidates import embeddings_of
 from csp_embed.compiler.options import Options
-from csp_embed.compiler.whole.homes import Fit, Grid, Home, fit, grid_of, own_home
+from csp_embed.compiler.whole.homes import Fit, Grid, Home, alone, fit, grid_of, own_home
 from csp_embed.compiler.whole.pad import harmless
 from csp_embed.compiler.whole.views import View
 from csp_embed.errors import Infeasible
@@ -32,15 +32,23 @@ MOST = 8  # embeddings of a layer that are weighed
 
 @dataclass(frozen=True, eq=False)
 class Site:
-    """op: of the graph. roots: the stored tensors that it reads; its own is op.output. ids: which
-    element of them each index of x is, root n from n * FAR on; -1: the border. result: the element
-    of the output at each index of the program's."""
+    """op: of the graph. roots: the stored tensors that it reads. ids: which element of them each
+    index of x is, root n from n * FAR on; -1: the border. root: the stored tensor that its output
+    is, or is a piece of; own: the elements of that which it is. result: the same at each index of
+    the program's."""
 
     op: g.Operator
     made: Lowered
     roots: tuple[str, ...]
     ids: Ids
+    root: str
+    own: Ids
     result: Ids
+
+    @property
+    def border(self) -> bool:
+        """Whether it reads elements that no layer stores."""
+        return bool((self.ids < 0).any())
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +66,7 @@ class Choice:
     price: int
 
 
-def site_of(graph: g.Graph, op: g.Operator, made: Lowered, of: Mapping[str, View]) -> Site | str:
+def site_of(op: g.Operator, made: Lowered, of: Mapping[str, View]) -> Site | str:
     """Raises nothing; a text where x has borders of two values."""
     seen = [of[n] for n in made.reads]
     roots = tuple(dict.fromkeys(v.root for v in seen))
@@ -66,10 +74,10 @@ def site_of(graph: g.Graph, op: g.Operator, made: Lowered, of: Mapping[str, View
         return "its input has a border of another value than its zero point"
     arrays = tuple(np.where(v.ids < 0, -1, v.ids + roots.index(v.root) * FAR) for v in seen)
     ids = made.operand(arrays, -1)
-    result = made.arrange(np.arange(graph.tensors[op.output].elements).reshape(
-        graph.tensors[op.output].shape))  # fmt: skip
+    own = of[op.output]
+    result = made.arrange(own.ids)
     shape = made.op.tensors[made.op.out.tensor].shape
-    return Site(op, made, roots, ids, result.reshape(shape))
+    return Site(op, made, roots, ids, own.root, own.ids, result.reshape(shape))
 
 
 class Explorer:
@@ -128,7 +136,7 @@ class Explorer:
             for e in self.embeddings(site.made.op, mode):
                 role = next(r for r, lay in e.layouts.items() if lay.tensor == "x")
                 result = grid_of(e, self.isa, "dst", site.result)
-                if result is None or (len(result.empty) and site.op.output in self.bordered):
+                if result is None or (len(result.empty) and site.root in self.bordered):
                     continue
                 if private:
                     out.append((e, role, None, result))
@@ -168,7 +176,8 @@ class Explorer:
         out = []
         for e, role, grids, result in self.candidates(site):
             price = price_of(e, site.made, self.costs, role)
-            outputs = [(h, f) for h in self.homes[site.op.output].values() if (f := fit(result, h))]
+            homes = self.homes.get(site.root, {}).values()
+            outputs = [(h, f) for h in homes if (f := fit(result, h)) and alone(result, h, f)]
             for inputs, fits in self._inputs(site, grids):
                 out += [Choice(e, role, inputs, fits, h, f, price) for h, f in outputs]
         return sorted(out, key=lambda c: c.price)
@@ -216,13 +225,17 @@ def price_of(e: Embedding, made: Lowered, costs: Costs, role: str) -> int:
     return round(max(compute, read, write) + (compute + read + write) / 32)
 
 
-def offered(sites: Sequence[Site], explorer: Explorer) -> None:
-    """Offers the homes that the layers of a segment make for the tensors between them."""
-    for site in sites:
+def offered(
+    sites: Sequence[Site], explorer: Explorer, templates: Sequence[Site] = ()
+) -> None:  # fmt: skip
+    """Offers the homes that the layers of a segment make for the tensors between them. templates:
+    of tensors that no layer stores as a whole: where one could."""
+    for site in (*sites, *templates):
         for _, _, grids, result in explorer.candidates(site):
-            explorer.offer(site.op.output, result)
+            explorer.offer(site.root, result)
             for root, grid in zip(site.roots, grids or [], strict=False):
-                explorer.offer(root, grid)
+                if root in explorer.sizes:
+                    explorer.offer(root, grid)
     # Tensors that are one operand together lie alike: what one may have, the other may, too.
     pairs = [site for site in sites if len(site.roots) > 1]
     for _ in pairs:

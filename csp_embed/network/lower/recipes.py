@@ -14,6 +14,8 @@ contracts once or several times into the same accumulator, with steps in between
              floor((a + 256 r) / 256) = floor(a / 256) + r
     signed   such a c first, shifted left, then digits of acc * m, to which c is added: any
              multiplier where halves go away from zero
+    largest  the sums are differences: max(a, b) = max(a - b, 0) + b, one round for each further
+             value
 Channels of one value have no products: their constant is that value.
 """
 
@@ -64,6 +66,11 @@ class Recipe:
         """Rounds whose weights are digits of the weights times the factor; the last ones."""
         return {"digits": self.rounds, "signed": self.rounds - 1}.get(self.name, 0)
 
+    @property
+    def repeats(self) -> bool:
+        """Whether every round has the same factors."""
+        return not self.digits and self.name != "largest"
+
     def value(self, acc: Ints) -> Ints:
         """What the machine has after the last shift, for accumulators [channels, n]."""
         amount = self.amount[:, None]
@@ -99,7 +106,7 @@ class Recipe:
 
     def copies(self, products: float) -> bool:
         """Whether a copy of the sums is cheaper than making them again."""
-        return self.rounds == 2 and not self.digits and products + 1 > COPY
+        return self.rounds == 2 and self.repeats and products + 1 > COPY
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,8 +166,11 @@ def recipes(rule: Rule, weights: Ints, bias: Ints) -> tuple[list[Recipe], list[s
     first = thresholds(rule)
     live = np.asarray(((first > rule.low[:, None]) & (first <= rule.high[:, None])).any(axis=1))
     task = _Task(rule, first, weights, bias, live)
-    found, reasons = [], []
-    for make in (_shift, _sign, _even, _digits, _signed):
+    found: list[Recipe] = []
+    reasons: list[str] = []
+    # Beyond int8 a factor needs digits anyway.
+    wide = weights.size > 0 and (weights.max() > 127 or weights.min() < -128)
+    for make in (_digits, _signed) if wide else (_shift, _sign, _even, _digits, _signed):
         # Digits cost more than all others, and those with a sign more still.
         if make in (_digits, _signed) and found:
             continue
