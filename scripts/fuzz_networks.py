@@ -253,7 +253,9 @@ def network(seed: int, blocks: list[str] | None = None) -> Float:
     """A stem, some blocks, a classifier."""
     rng = np.random.default_rng([seed, 1])
     batch = int(rng.choice([1, 1, 1, 2]))
-    net = Float(seed, (batch, int(rng.choice([1, 3, 4])), *(int(v) for v in rng.integers(9, 19, 2))))
+    net = Float(
+        seed, (batch, int(rng.choice([1, 3, 4])), *(int(v) for v in rng.integers(9, 19, 2)))
+    )
     net.conv(int(rng.choice([8, 16, 24])), 3, stride=2 if blocks is None else 1)
     net.same("Relu")
     if blocks is None:
@@ -330,7 +332,9 @@ def one(seed: int, isa: Any, blocks: list[str] | None = None) -> bool:
             low, high = graph.tensors[graph.inputs[0]].range
             rng = np.random.default_rng([seed, 4])
             feeds = {
-                n: rng.integers(low, high + 1, graph.tensors[n].shape).astype(graph.tensors[n].dtype)
+                n: rng.integers(low, high + 1, graph.tensors[n].shape).astype(
+                    graph.tensors[n].dtype
+                )
                 for n in graph.inputs
             }
             start = time.perf_counter()

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csp_embed.ir.operator import Operator, Step
-from csp_embed.network.lower.recipes import Recipe
+from csp_embed.network.lower.recipe import Recipe
 from csp_embed.network.lower.thresholds import Ints
 from csp_embed.network.quantised.graph import Pair
 from csp_embed.ops import parse_formula
@@ -154,7 +154,13 @@ def _rounds(task: Contraction, recipe: Recipe) -> tuple[list[Ints], list[Ints]]:
         scaled = np.where(live[:, None], task.weights * recipe.factor[:, None], 0)
         added = np.where(live, task.bias * recipe.factor + recipe.offsets[0], 0)
         weights, biases = _split(scaled, recipe.digits), _split(added, recipe.digits)
-        if recipe.digits < count:  # the round of the sign
+        if recipe.coarse is not None:  # what tells odd from even comes first
+            near = np.where(live, recipe.coarse.factor, 0)
+            one = np.where(live, task.bias * near + (1 << recipe.coarse.amount), 0)
+            wide = task.weights * near[:, None]
+            weights = [*_split(wide, recipe.coarse.digits), *weights]
+            biases = [*_split(one, recipe.coarse.digits), *biases]
+        elif recipe.digits < count:  # the round of the sign
             weights = [np.where(live[:, None], task.weights, 0), *weights]
             biases = [np.where(live, task.bias, 0), *biases]
     biases[-1] = np.where(live, biases[-1], recipe.constant << amount)

@@ -15,7 +15,8 @@ import numpy as np
 
 from csp_embed.ir.operator import Operator
 from csp_embed.network.lower.lowered import Array, Contraction
-from csp_embed.network.lower.recipes import NEIGHBOURS, Recipe, Steps, most_carried
+from csp_embed.network.lower.recipe import Recipe, Steps
+from csp_embed.network.lower.recipes_digits import NEIGHBOURS, most_carried
 from csp_embed.network.lower.task import Task, values_of
 from csp_embed.network.lower.thresholds import Ints, Rule, rescaled, rule_of
 from csp_embed.network.quantised import graph as g

@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from csp_embed.network.lower.lowered import Array, Contraction
-from csp_embed.network.lower.recipes import Recipe
+from csp_embed.network.lower.recipe import Recipe
 from csp_embed.network.lower.task import Task, values_of
 from csp_embed.network.lower.thresholds import Ints, Rule, rule_of
 from csp_embed.network.quantised import graph as g
