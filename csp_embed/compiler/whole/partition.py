@@ -15,6 +15,7 @@ from csp_embed.compiler.whole.segment import Segment, Unfit, build_segment
 from csp_embed.compiler.whole.sites import Site, site_of
 from csp_embed.compiler.whole.views import MOVES, View, is_view, joinable, views
 from csp_embed.machine.spec import Isa
+from csp_embed.network.lower.groups import with_joined_groups
 from csp_embed.network.lower.layer import lower
 from csp_embed.network.lower.lowered import Lowered
 from csp_embed.network.quantised import graph as g
@@ -40,13 +41,14 @@ class _Apart(Exception):
 class _Draft:
     """What is decided so far. host: why, by operator; made: what the others were lowered to.
     joined: concatenations by address; refused: those that were tried. stored: views that a layer or
-    the host stores after all."""
+    the host stores after all. widened: layers whose groups were joined."""
 
     graph: g.Graph
     host: dict[str, str]
     made: dict[str, Lowered]
     joined: set[str]
     stored: set[str]
+    widened: set[str]
 
     def views(self) -> Mapping[str, View]:
         return views(self.graph, self.joined, self.stored)
@@ -56,13 +58,27 @@ class _Draft:
         tensors, then on the host."""
         op = next(o for o in self.graph.operators if o.name == name)
         of = self.views()
+        wider = None if name in self.widened else with_joined_groups(self.graph, op)
+        if wider is not None:
+            self.widened.add(name)
+            found = lower(*wider)
+            if not isinstance(found, str):
+                self.made[name] = found
+                return
         for concat in self.graph.operators:
             roots = {of[n].root for n in (*op.inputs, op.output) if n in of}
             if concat.name in self.joined and of[concat.output].root in roots:
                 self.part(concat.output, f"{name}: {why}")
                 return
+        before = {o.output for o in self.graph.operators[: self.graph.operators.index(op) + 1]}
+        for concat in self.graph.operators:
+            # One whose parts stand before it may be what no layouts agree with.
+            if concat.name in self.joined and not before.isdisjoint(concat.inputs):
+                self.part(concat.output, f"{name}: {why}")
+                return
         moving = {o.output: o for o in self.graph.operators if isinstance(o, MOVES)}
-        found = [moving[n] for n in op.inputs if n in moving and not of[n].plain]
+        size = {n: self.graph.tensors[of[n].root].elements for n in op.inputs if n in moving}
+        found = [moving[n] for n in size if not of[n].plain(size[n])]
         if found:
             # Stored in its own order; a chain of views from its last one on.
             self.store(found[0], f"{name} cannot read its elements where they lie")
@@ -90,7 +106,7 @@ class _Draft:
 
 def plan_of(graph: g.Graph, isa: Isa, options: Options, tell: Tell) -> Plan:
     """Raises: InputError where the network needs more DRAM than the machine addresses."""
-    draft = _Draft(graph, {}, {}, set(), set())
+    draft = _Draft(graph, {}, {}, set(), set(), set())
     of = draft.views()
     for n, op in enumerate(graph.operators):
         tell(f"requantisation of {op.name}", n, len(graph.operators))

@@ -105,11 +105,15 @@ class Explorer:
         if key not in self._embeddings:
             found = self._search(op, mode, ())[:MOST]
             known = {e.formula() for e in found}
-            plain = self._channels(op)
-            # Where the host packs x, only the result has to lie as the next layer reads it.
-            for e in self._search(op, mode, plain if mode == "strict" else plain[1:])[:MOST]:
-                if e.formula() not in known:
-                    found.append(e)
+            for full in (False, True):
+                pins = self._channels(op, full)
+                # Where the host packs x, only the result has to lie as the next layer reads it.
+                for e in self._search(op, mode, pins if mode == "strict" else pins[1:])[:MOST]:
+                    if e.formula() not in known:
+                        found.append(e)
+                        known.add(e.formula())
+                if not full and all(":" not in p for p in self._channels(op, True)):
+                    break
             self._embeddings[key] = found
         return self._embeddings[key]
 
@@ -120,13 +124,25 @@ class Explorer:
         except Infeasible:
             return []
 
-    def _channels(self, op: Operator) -> tuple[str, ...]:
-        """Pins: the last index of x in the lanes that are summed, that of y in the others."""
+    def _channels(self, op: Operator, full: bool) -> tuple[str, ...]:
+        """Pins: the last index of x in the lanes that are summed, that of y in the others. full: in
+        all of the lanes, the last block cut, so that tensors that end elsewhere lie alike."""
         dst, lhs, rhs = self.isa.of_kind("contract").operands
         summed = [d for d in lhs.dims if d in rhs.dims and d not in dst.dims]
         kept = [d for d in rhs.dims if d in dst.dims]
         pairs = [(d, a.index[-1].terms) for ds, a in ((summed, op.lhs), (kept, op.out)) for d in ds]
-        return tuple(f"fix {d}={terms[0][0]}" for d, terms in pairs if len(terms) == 1)
+        memories = [o.memory for o in (dst, lhs, rhs)]
+        lanes = {
+            d: n for m in memories
+            for d, n in zip(self.isa.memory(m).lanes, self.isa.lane_shape(m), strict=True)
+        }  # fmt: skip
+        out: list[str] = []
+        for d, terms in pairs:
+            if len(terms) == 1:
+                extent = op.axes[terms[0][0]]
+                whole = full and extent > lanes[d] and extent % lanes[d]
+                out.append(f"fix {d}={terms[0][0]}{f':{lanes[d]}' if whole else ''}")
+        return tuple(out)
 
     def candidates(self, site: Site) -> list[tuple[Embedding, str, list[Grid] | None, Grid]]:
         """(embedding, role of x, grids of x by root or None where the host packs it, result)."""

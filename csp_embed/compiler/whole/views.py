@@ -29,12 +29,9 @@ class View:
     ids: Ids
     value: int | None = None
 
-    @property
-    def plain(self) -> bool:
-        """Whether it is the root's elements in their order."""
-        return self.value is None and np.array_equal(
-            self.ids.reshape(-1), np.arange(self.ids.size) + self.ids.reshape(-1)[:1]
-        )
+    def plain(self, elements: int) -> bool:
+        """Whether it is all elements of the root in their order."""
+        return np.array_equal(self.ids.reshape(-1), np.arange(elements))
 
 
 def views(

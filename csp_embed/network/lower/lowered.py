@@ -156,7 +156,7 @@ def _rounds(task: Contraction, recipe: Recipe) -> tuple[list[Ints], list[Ints]]:
         weights, biases = _split(scaled, recipe.digits), _split(added, recipe.digits)
         if recipe.coarse is not None:  # what tells odd from even comes first
             near = np.where(live, recipe.coarse.factor, 0)
-            one = np.where(live, task.bias * near + (1 << recipe.coarse.amount), 0)
+            one = np.where(live, task.bias * near + recipe.coarse.offset, 0)
             wide = task.weights * near[:, None]
             weights = [*_split(wide, recipe.coarse.digits), *weights]
             biases = [*_split(one, recipe.coarse.digits), *biases]

@@ -48,27 +48,31 @@ def table_task(graph: g.Graph, op: g.Operator, values: Ints, low: int, axis: int
     channels_axis = _axis_of_channels(graph, graph.tensors[op.output].shape)
     if len(values) > 1 and axis != channels_axis:
         return f"it differs along axis {axis}, which does not share the lanes"
+    x, y = graph.tensors[op.inputs[0]], graph.tensors[op.output]
+    low -= x.zero  # the sums are those of x, or of -x, without its zero point
     high = low + values.shape[1] - 1
-    if falls:  # the sums are those of -x
+    if falls:
         values, low, high = values[:, ::-1], -high, -low
     clamp = int(values.min()), int(values.max())
     count = len(values)
 
     def apply(a: Ints) -> Ints:
-        return np.take_along_axis(values, np.clip(a, low, high) - low, axis=1) if a.shape[0] == (
-            count) else values[0][np.clip(a, low, high) - low]  # fmt: skip
+        number = np.clip(a, low, high) - low
+        return np.take_along_axis(values, number, axis=1) if len(a) == count else values[0][number]
 
-    slope = np.array([_slope(row, low) for row in values])
-    rule = Rule(apply, clamp, np.full(count, low), np.full(count, high), slope)
-    return _unary(graph, op, rule, 0, -1 if falls else 1)
+    lines = np.array([_line(row, low) for row in values])
+    rule = Rule(apply, clamp, np.full(count, low), np.full(count, high), lines[:, 0], y.zero,
+                lines[:, 1] - y.zero)  # fmt: skip
+    return _unary(graph, op, rule, -x.zero if falls else x.zero, -1 if falls else 1)
 
 
-def _slope(row: Ints, low: int) -> float:
-    """Of the line nearest to a table, where it is not clamped."""
+def _line(row: Ints, low: int) -> tuple[float, float]:
+    """(slope, value at 0) of the line nearest to a table, where it is not clamped."""
     inside = np.flatnonzero((row > row.min()) & (row < row.max()))
     if inside.size < 2:
-        return 1.0
-    return float(max(np.polyfit(inside + low, row[inside], 1)[0], 2.0**-20))
+        return 1.0, 0.0
+    slope, start = np.polyfit(inside + low, row[inside], 1)
+    return float(max(slope, 2.0**-20)), float(start)
 
 
 def _unary(graph: g.Graph, op: g.Operator, rule: Rule, zero: int, factor: int = 1) -> Task:
@@ -76,7 +80,9 @@ def _unary(graph: g.Graph, op: g.Operator, rule: Rule, zero: int, factor: int = 
     x = graph.tensors[op.inputs[0]]
     last = _last(graph, x.shape)
     base, spread = _elementwise(last(np.zeros(x.shape, np.int8)).shape, 1)
-    rule = Rule(rule.apply, rule.clamp, spread(rule.low), spread(rule.high), spread(rule.slope))
+    origin = spread(np.broadcast_to(np.asarray(rule.origin, float), rule.low.shape))
+    rule = Rule(rule.apply, rule.clamp, spread(rule.low), spread(rule.high), spread(rule.slope),
+                rule.zero, origin)  # fmt: skip
     channels = rule.low.size
     one = Contraction(base, np.full((channels, 1), factor, np.int64), _by_tensor, "v",
                       np.full(channels, -zero), 1)  # fmt: skip

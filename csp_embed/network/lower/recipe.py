@@ -18,19 +18,21 @@ COPY = 6  # cycles: reset, add to the copy, add it back, and a constant
 @dataclass(frozen=True, eq=False)
 class Coarse:
     """A first product, near enough to tell between which two numbers a sum lies: (acc * factor +
-    2^amount) >> amount is one more than the lower, in so many digits."""
+    offset) >> amount is one more than the lower, in so many digits."""
 
     factor: Ints
+    offset: Ints
     amount: int
     digits: int
 
     def value(self, acc: Ints) -> Ints:
-        return (acc * self.factor[:, None] + (1 << self.amount)) >> self.amount
+        return (acc * self.factor[:, None] + self.offset[:, None]) >> self.amount
 
     def changes(self, low: int, high: int) -> Ints:
         """[channels, n]: sums at which it takes each number of a range."""
-        numbers = (np.arange(low, high + 1, dtype=np.int64) - 1) << self.amount
-        return -(-numbers[None, :] // np.maximum(self.factor, 1)[:, None])
+        numbers = np.arange(low, high + 1, dtype=np.int64) << self.amount
+        numbers = numbers[None, :] - self.offset[:, None]
+        return -(-numbers // np.maximum(self.factor, 1)[:, None])
 
 
 @dataclass(frozen=True, eq=False)

@@ -75,8 +75,7 @@ def exact(recipe: Recipe, rule: Rule, first: Ints) -> np.ndarray:
     good = np.where(inside, at & before, right).all(axis=1)
     if recipe.coarse is not None:
         # Two numbers beyond the clamp a step back stays beyond it.
-        middle = rule.apply(np.zeros((rule.low.size, 1), np.int64))
-        ends = rule.clamp[0] - int(middle.max()) - 2, rule.clamp[1] - int(middle.min()) + 3
+        ends = rule.clamp[0] - rule.zero - 2, rule.clamp[1] - rule.zero + 3
         places = recipe.coarse.changes(*ends)
         for sums in (places - 1, places):
             sums = np.clip(sums, low, high)

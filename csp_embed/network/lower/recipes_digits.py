@@ -83,7 +83,9 @@ def _coarse(task: Search) -> Coarse:
         factor = np.rint(rule.slope * 2.0**amount).astype(np.int64)
         off = np.abs(factor / (rule.slope * 2.0**amount) - 1)[live] * far
         if off.max(initial=0.0) < 0.25 or count == 3:
-            return Coarse(factor, int(amount[0]), count)
+            origin = np.broadcast_to(np.asarray(rule.origin, float), factor.shape)
+            offset = np.rint((origin + 1) * 2.0**amount).astype(np.int64)
+            return Coarse(factor, offset, int(amount[0]), count)
         count += 1
 
 
@@ -91,8 +93,7 @@ def parity(task: Search) -> Recipe | str:
     """Halves to even at any multiplier: above an even number a window is taken off the sum, so that
     what lies within it, halves among others, still rounds down."""
     rule, live = task.rule, task.live
-    middle = rule.apply(np.zeros((live.size, 1), np.int64))
-    odd = (rule.levels[None, :] - middle) % 2 == 1
+    odd = (rule.levels[None, :] - rule.zero) % 2 == 1
     coarse = _coarse(task)
     left = coarse.amount - 8 * (coarse.digits - 1)
     best = np.zeros(live.size, bool)

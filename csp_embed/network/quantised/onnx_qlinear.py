@@ -137,10 +137,31 @@ def average_pool(r: Reading, node: Any, x: g.Tensor, y: g.Tensor, clamp: g.Pair)
     stride, pads, dilation = window_arguments(r, node, x.shape, window)
     if dilation != (1, 1):
         r.refuse(node, "its window is dilated")
+    if "Global" not in node.op_type and _halves(x, y, window):
+        r.refuse(node, "its sums lie on halves, where the order in which floats are added decides")
     return g.AveragePool(
         node.name, (x.name,), y.name, window, stride, pads, clamp, "NCHW",
         (x.scales[0], y.scales[0]), bool(r.attributes(node).get("count_include_pad", 0)),
     )  # fmt: skip
+
+
+def _halves(x: g.Tensor, y: g.Tensor, window: g.Pair) -> bool:
+    """Whether a mean may lie on a half, or so near that float32 decides.
+
+    onnxruntime adds dequantised floats; that is the integer sum's rounding but for such means.
+    Scales that are powers of two make every float exact.
+    """
+    before, after = x.scales[0], y.scales[0]
+    if all(np.frexp(s)[0] == 0.5 for s in (before, after)):
+        return False
+    most = window[0] * window[1]
+    # At a border a window may have any number of rows and columns.
+    for count in {a * b for a in range(1, window[0] + 1) for b in range(1, window[1] + 1)} | {most}:
+        mean = np.arange(-255 * count, 255 * count + 1) * (before / (after * count))
+        off = np.abs(mean - np.floor(mean) - 0.5)
+        if (off < (count + 4) * 2.0**-23 * (1 + 255 * before / after)).any():
+            return True
+    return False
 
 
 def _out(r: Reading, node: Any, scale: str, zero: str) -> g.Tensor:
