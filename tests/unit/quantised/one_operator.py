@@ -14,6 +14,7 @@ from csp_embed.network.quantised.onnx_graph import read_onnx
 from csp_embed.network.quantised.reference import run
 
 KINDS = {"int8": TensorProto.INT8, "uint8": TensorProto.UINT8, "float32": TensorProto.FLOAT}
+_KNOWN = ("com.microsoft",)
 MICROSOFT = {
     "QLinearAdd",
     "QGemm",
@@ -43,7 +44,7 @@ class Model:
         return name
 
     def node(self, op: str, inputs: list[str], output: str, **attributes: Any) -> str:
-        domain = "com.microsoft" if op in MICROSOFT else ""
+        domain = attributes.pop("domain", "com.microsoft" if op in MICROSOFT else "")
         name = f"{op}.{len(self.nodes)}"
         self.nodes.append(
             helper.make_node(op, inputs, [output], name=name, domain=domain, **attributes)
@@ -67,6 +68,9 @@ class Model:
         made = helper.make_tensor_value_info(output, KINDS[dtype], None)
         graph = helper.make_graph(self.nodes, "one", self.inputs, [made], self.constants)
         opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+        opsets += [
+            helper.make_opsetid(d, 1) for d in {n.domain for n in self.nodes} - {"", *_KNOWN}
+        ]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
         onnx.save(model, path)
         return path
