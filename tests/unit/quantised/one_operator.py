@@ -14,7 +14,6 @@ from csp_embed.network.quantised.onnx_graph import read_onnx
 from csp_embed.network.quantised.reference import run
 
 KINDS = {"int8": TensorProto.INT8, "uint8": TensorProto.UINT8, "float32": TensorProto.FLOAT}
-_KNOWN = ("com.microsoft",)
 MICROSOFT = {
     "QLinearAdd",
     "QGemm",
@@ -68,9 +67,8 @@ class Model:
         made = helper.make_tensor_value_info(output, KINDS[dtype], None)
         graph = helper.make_graph(self.nodes, "one", self.inputs, [made], self.constants)
         opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
-        opsets += [
-            helper.make_opsetid(d, 1) for d in {n.domain for n in self.nodes} - {"", *_KNOWN}
-        ]
+        own = {n.domain for n in self.nodes} - {"", "com.microsoft"}
+        opsets += [helper.make_opsetid(domain, 1) for domain in sorted(own)]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
         onnx.save(model, path)
         return path
