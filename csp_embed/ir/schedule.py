@@ -140,8 +140,8 @@ class Schedule:
         boxes = np.array([len(r.boxes) for r in self.regions], np.int64)
         if not _within(first[moves], len(boxes)):
             wrong.append("a row moves boxes of an unknown region")
-            # Only where all regions are known: else this would index beyond them.
         elif ((second[moves] < 0) | (second[moves] >= boxes[first[moves]])).any():
+            # Only where all regions are known: else this would index beyond them.
             wrong.append("a row moves an unknown box")
         if (sram[moves] < 0).any():
             wrong.append("a row names an element below 0")
