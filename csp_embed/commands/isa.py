@@ -1,4 +1,4 @@
-"""`csp-embed isa list | show | check | doctor` and `csp-embed disasm`."""
+"""`csp-embed isa list | show | check | doctor | schema` and `csp-embed disasm`."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ def register(app: typer.Typer) -> None:
     isa.command("show")(show_command)
     isa.command("check")(check_command)
     isa.command("doctor")(doctor_command)
+    isa.command("schema")(schema_command)
     app.add_typer(isa)
     app.command("disasm")(disasm_command)
 
@@ -131,6 +132,16 @@ def doctor_command(as_json: Json = False) -> None:
         say(f"{name:18} {', '.join(entry['engines'])}")
         for lack in entry["missing"]:
             say(f"{'':18} missing: {lack['what']}; try: {lack['try']}")
+
+
+def schema_command() -> None:
+    """Prints the JSON schema of instruction-set files, for editors that check YAML.
+
+    Example: csp-embed isa schema > isa.schema.json
+    """
+    from csp_embed.machine.schema import schema
+
+    print_json(schema())
 
 
 def _problem(config: str, check: str, text: str, where: str) -> dict[str, str]:
