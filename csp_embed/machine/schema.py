@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from csp_embed.narrow import is_object
+
 # Numbers are expressions over the names of the file.
 Number = int | str
 Cost = int | float
@@ -128,6 +130,14 @@ class LoopsInInstructions(_Table):
     rules: list[Rule] | None = None
     field_groups: dict[Name, list[BitField]] | None = None
     costs: dict[str, dict[str, Cost]] | None = None
+
+
+class LoopsInInstructions2(LoopsInInstructions):
+    """The same in `csp-embed-isa/2`."""
+
+    format: Literal["csp-embed-isa/2"]  # pyright: ignore[reportIncompatibleVariableOverride]
+    control: Literal["instruction"]
+    order: Literal["tokens"]
 
 
 class Cache(_Table):
@@ -252,7 +262,7 @@ class Fed(_Table):
     costs: CommandCosts | None = None
 
 
-_FILE: TypeAdapter[Any] = TypeAdapter(LoopsInInstructions | LoopsInC | Fed)
+_FILE: TypeAdapter[Any] = TypeAdapter(LoopsInInstructions | LoopsInInstructions2 | LoopsInC | Fed)
 
 
 def schema() -> dict[str, Any]:
@@ -266,9 +276,11 @@ def schema() -> dict[str, Any]:
 
 def shape_problems(document: Any) -> list[str]:
     """What keeps a document (as `yaml.safe_load` gives it) from having the shape of its format."""
-    kind: type[_Table] = LoopsInInstructions
-    if isinstance(document, dict) and document.get("format") == "csp-embed-isa/2":  # pyright: ignore[reportUnknownMemberType]
-        kind = Fed if document.get("control") == "stream" else LoopsInC  # pyright: ignore[reportUnknownMemberType]
+    control = document.get("control", "") if is_object(document) else ""
+    kinds: dict[Any, type[_Table]] = {
+        "source": LoopsInC, "stream": Fed, "instruction": LoopsInInstructions2,
+    }  # fmt: skip
+    kind = kinds.get(control, LoopsInInstructions)
     try:
         kind.model_validate(document)
     except ValidationError as error:
