@@ -122,6 +122,19 @@ class Relaxation:
             price[list(group)] = p
         return price, max(0.0, float(price.sum()) - self.instance.layers)
 
+    def alternating(self, above: float) -> tuple[Floats, float, float] | None:
+        """(price of each machine, multiplier of the alternation row, waste), as `guide`, with the
+        row: a stage then also pays the multiplier times the share of its flow on unlinked machines,
+        less the share on others."""
+        answer = self._priced(above, False) if len(self.rate) else None
+        if answer is None:
+            return None
+        price = np.zeros(self.instance.size)
+        for group, p in zip(self.members, answer[0] @ self.takes, strict=True):
+            price[list(group)] = p
+        spent = float(price.sum()) + answer[1] * self.slack
+        return price, answer[1], max(0.0, spent - self.instance.layers)
+
     def _priced(
         self, above: float, multi: bool, linear: bool = False
     ) -> tuple[Floats, float, float] | None:

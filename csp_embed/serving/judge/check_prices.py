@@ -94,7 +94,7 @@ def _islands(instance: Instance, certificate: Mapping[str, Any], bound: Fraction
 
 def _somewhere(instance: Instance) -> str | None:
     """Where the model could fit: joined machines with room for all layers, each on a way from the
-    coordinator and back to it."""
+    coordinator and back to it, and with such a way through no more machines than layers."""
     graph = nx.DiGraph()
     able = [i for i in range(instance.size) if max(instance.table(i)) > 0]
     graph.add_nodes_from(["out", "back", *able])
@@ -104,7 +104,8 @@ def _somewhere(instance: Instance) -> str | None:
     usable = set(nx.descendants(graph, "out")) & set(nx.ancestors(graph, "back")) - {"out", "back"}
     for part in nx.connected_components(graph.subgraph(usable).to_undirected()):
         room = sum(len(instance.table(i)) for i in part)
-        if room >= instance.layers:
+        way = nx.shortest_path_length(graph.subgraph({"out", "back", *part}), "out", "back")
+        if room >= instance.layers >= way - 1:
             return f"{room} layers fit on joined machines, so more than 0 is not excluded"
     return None
 
