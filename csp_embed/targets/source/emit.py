@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from csp_embed.ir.operator import Operator
 from csp_embed.machine.spec import Isa
 from csp_embed.targets.source.correct import BUFFER
+from csp_embed.targets.source.functions import APART, Move, local, moves, parameter, used
 from csp_embed.targets.source.lower import SourceProgram
-from csp_embed.targets.source.moves import helpers, results_lines, streams_lines
+from csp_embed.targets.source.moves import helpers
 from csp_embed.targets.source.names import identifier
 from csp_embed.targets.source.nest import Address, Block, Buffer, Clamp, Keep, Loop, Node, Sum
-from csp_embed.targets.source.packing import pack_lines, unpack_lines
+from csp_embed.targets.source.packing import pack_lines
 from csp_embed.targets.source.places import Place
 from csp_embed.targets.source.plain import plain_kernel
 from csp_embed.targets.source.text import CEIL_DIV, CTYPES, affine
@@ -75,11 +76,15 @@ def write(
     lines = [_head(program, isa, name, bool(data), threads), ""]
     lines += ["#include <stddef.h>", "#include <stdint.h>", "#include <string.h>"]
     lines += [f"#include <{h}>" for h in machine.headers if h != "string.h"]
-    lines += ["", *_rolled(isa).split("\n")]
+    lines += declared(isa)
     lines += ["", *_struct(f"{name}_packed_t", packed, machine.align)] if packed else []
     lines += ["", *_struct(f"{name}_work_t", work, machine.align)] if work else []
+    moved = moves(program, name, work, threads)
     body = [*_pack_function(program, isa, name, packed, constants)] if packed and not data else []
-    body += [""] * bool(body) + _kernel(program, isa, name, arguments, bool(data), threads)
+    body += [""] * bool(body) + _kernel(program, isa, name, arguments, moved, bool(data), threads)
+    apart = [line for m in moved for line in ("", *m.lines)]
+    apart = [*APART.split("\n"), *apart, ""] if apart else []
+    body = [*apart, *_rolled(isa).split("\n"), "", *body]
     for unit, (value, count) in program.fixed.items():
         if any(unit in line for line in body):
             values = ", ".join([str(value)] * count)
@@ -107,6 +112,13 @@ def write(
         work=bool(work),
         threads=threads,
     )
+
+
+def declared(isa: Isa) -> list[str]:
+    """What the spec puts before every function."""
+    assert isa.program is not None
+    text = isa.program.declarations.rstrip()
+    return ["", *text.split("\n")] if text else []
 
 
 def _head(program: SourceProgram, isa: Isa, name: str, known: bool, threads: int) -> str:
@@ -223,7 +235,8 @@ def probe_text(isa: Isa, nodes: tuple[Node, ...], buffers: Mapping[str, tuple[st
     assert isa.program is not None
     parameters = ", ".join(f"{CTYPES[t]} *restrict {name}" for name, (t, _) in buffers.items())
     head = ["#include <stddef.h>", "#include <stdint.h>"]
-    head += [f"#include <{h}>" for h in isa.program.headers]
+    head += ["#include <string.h>", *(f"#include <{h}>" for h in isa.program.headers)]
+    head += declared(isa)
     return "\n".join([*head, f"void probe({parameters});", f"void probe({parameters}) {{",
                       *_nodes(nodes, isa, "  "), "}", ""])  # fmt: skip
 
@@ -238,10 +251,10 @@ def _pack_function(
     program: SourceProgram, isa: Isa, name: str, packed: list[Buffer], constants: list[str]
 ) -> list[str]:
     op = program.operator
-    parameters = [_parameter(op, t, "const ") for t in constants]
+    parameters = [parameter(op, t, "const ") for t in constants]
     head = f"void {name}_pack({', '.join([*parameters, f'{name}_packed_t *packed'])})"
     lines = [f"{head};", f"{head} {{"]
-    lines += [_local(b, "packed", "") for b in packed]
+    lines += [local(b, "packed", "") for b in packed]
     for role, p in program.places.items():
         if role != "dst" and op.tensors[p.layout.tensor].constant:
             lines += pack_lines(p, identifier(p.layout.tensor), "  ")
@@ -253,39 +266,36 @@ def _pack_function(
 
 
 def _kernel(
-    program: SourceProgram, isa: Isa, name: str, arguments: list[str], known: bool, threads: int
+    program: SourceProgram,
+    isa: Isa,
+    name: str,
+    arguments: list[str],
+    moved: list[Move],
+    known: bool,
+    threads: int,
 ) -> list[str]:
     op = program.operator
     packed = [b for b in program.buffers if b.role == "packed"]
     work = [b for b in program.buffers if b.role == "work"]
-    parameters = [_parameter(op, t, "const ") for t in arguments]
+    parameters = [parameter(op, t, "const ") for t in arguments]
     if packed and not known:
         parameters.append(f"const {name}_packed_t *packed")
     if work:
         parameters.append(f"{name}_work_t *work")
-    parameters.append(_parameter(op, op.out.tensor, ""))
+    parameters.append(parameter(op, op.out.tensor, ""))
     head = f"void {name}({', '.join(parameters)})"
     lines = [f"{head};", f"{head} {{"]
-    lines += [_local(b, "(&packed_data)" if known else "packed", "const ") for b in packed]
-    lines += [_local(b, "work", "") for b in work]
+    lines += [local(b, "(&packed_data)" if known else "packed", "const ") for b in packed]
+    phases = _phases(program, isa, moved, threads)
+    lines += [local(b, "work", "") for b in used(work, phases)]
     lines += [f"#pragma omp parallel num_threads({threads})", "  {"] * (threads > 1)
-    lines += _phases(program, isa, {b.name for b in work}, threads)
+    lines += phases
     return [*lines, *["  }"] * (threads > 1), "}"]
 
 
-def _phases(program: SourceProgram, isa: Isa, work: set[str], threads: int) -> list[str]:
+def _phases(program: SourceProgram, isa: Isa, moved: list[Move], threads: int) -> list[str]:
     """Packing, sums, unpacking."""
-    op, lines = program.operator, []
-    for role, p in program.places.items():
-        if role == "dst" or op.tensors[p.layout.tensor].constant:
-            continue
-        tensor = identifier(p.layout.tensor)
-        lines.append(f"  /* {tensor} into {p.buffer}, lanes side by side. */")
-        if role in program.streams:
-            moved = streams_lines(program.streams[role], p.buffer, tensor, p.offset, "  ")
-        else:
-            moved = pack_lines(p, tensor, "  ")
-        lines += shared(moved, threads)
+    lines = [f"  {m.call}" for m in moved if m.role != "dst"]
     early = program.run[: len(program.run) - len(program.main)]
     if early:
         lines.append("  /* What an unsigned factor adds to each sum, taken away again. */")
@@ -293,26 +303,8 @@ def _phases(program: SourceProgram, isa: Isa, work: set[str], threads: int) -> l
     lines.append("  /* Sums, and what follows them. */")
     # Tiles write results of their own: none waits for another.
     lines += shared(_nodes(program.main, isa, "  "), threads, wait=False)
-    dst = program.places["dst"]
-    if dst.buffer in work:
-        out = identifier(op.out.tensor)
-        lines += ["#pragma omp barrier"] * (threads > 1)
-        lines.append(f"  /* {dst.buffer} into {out}. */")
-        if program.results is not None:
-            moved = results_lines(program.results, dst.buffer, out, "  ")
-        else:
-            moved = unpack_lines(dst, out, "  ")
-        lines += shared(moved, threads)
-    return lines
-
-
-def _parameter(op: Operator, tensor: str, const: str) -> str:
-    dtype = op.out_dtype if tensor == op.out.tensor else op.tensors[tensor].dtype
-    return f"{const}{CTYPES[dtype]} *restrict {identifier(tensor)}"
-
-
-def _local(b: Buffer, owner: str, const: str) -> str:
-    return f"  {const}{CTYPES[b.dtype]} *restrict {b.name} = {owner}->{b.name};"
+    unpacked = [f"  {m.call}" for m in moved if m.role == "dst"]
+    return lines + ["#pragma omp barrier"] * (threads > 1 and bool(unpacked)) + unpacked
 
 
 def _nodes(nodes: tuple[Node, ...], isa: Isa, indent: str) -> list[str]:
@@ -341,7 +333,8 @@ def _nodes(nodes: tuple[Node, ...], isa: Isa, indent: str) -> list[str]:
         else:
             template = machine.template(node.template)
             operands = {k: _value(v) for k, v in node.operands.items()}
-            lines.append(indent + template.text.format(**operands))
+            text = template.text.format(**operands).rstrip()
+            lines += [indent + line for line in text.split("\n")]
     return lines
 
 
