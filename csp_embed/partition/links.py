@@ -61,7 +61,7 @@ def solve_links(
         first_bounds(p, proof, own.request)
         run(found[0])
 
-    ended = supervised(search, clock)
+    ended = supervised(search, clock, lambda: bool(found) and found[0].inc.best is not None)
     if not found:  # the limit came before the first arrays
         return Plan(
             clock.request.objective, None, 0.0, None, UNKNOWN, clock.request.method,
