@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -140,6 +141,16 @@ def test_a_limit_before_anything_is_found_waits_for_the_first_plan(
     """On a busy machine the limit may pass before the arrays are built."""
     graph, machines = random_graph(60, 4, 3), platform(4, duplex="full")
     plan = solve(graph, machines, method=method, objective=objective, time_limit=1e-6)
+    assert plan.objective is not None
+    assert check_plan(graph, machines, plan) == []
+
+
+@pytest.mark.parametrize(
+    "asked", [{"contiguous": True}, {"objective": "throughput", "max_latency": 600.0}]
+)
+def test_so_it_does_with_shapes_and_limits_on_time(asked: dict[str, Any]) -> None:
+    graph, machines = random_graph(60, 4, 3), platform(4, duplex="full")
+    plan = solve(graph, machines, time_limit=1e-6, **asked)
     assert plan.objective is not None
     assert check_plan(graph, machines, plan) == []
 
