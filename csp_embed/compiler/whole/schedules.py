@@ -121,7 +121,7 @@ def placed(layer: Layer, start: dict[str, int], isa: Isa) -> tuple[Schedule, int
     elem = isa.memory(dst.memory).elem_bytes
     fit = choice.out_fit
     regions[layer.dst] = replace(dst, pitch=tuple(fit.pitch[d] // elem for d in dst.order))
-    to = start[layer.site.op.output] + fit.base
+    to = start[layer.site.root] + fit.base
     if not choice.fits:
         return replace(layer.schedule, regions=tuple(regions)), start[private(layer)], to
     x = regions[layer.x]

@@ -71,17 +71,27 @@ class Segment:
 
 def build_segment(
     sites: Sequence[Site], isa: Isa, options: Options, elements: Mapping[str, int],
-    written: frozenset[str], wanted: frozenset[str], tell: Tell,
+    written: frozenset[str], wanted: frozenset[str], templates: Sequence[Site], tell: Tell,
 ) -> Segment:  # fmt: skip
     """elements: of every stored tensor. written: those that the host writes. wanted: those that it
-    reads afterwards.
+    reads afterwards. templates: see `offered`.
 
     Raises: Infeasible where no layouts go together, or a layer fits in no way.
     """
-    bordered = frozenset(r for site in sites if (site.ids < 0).any() for r in site.roots)
+    fills: dict[str, Site] = {}
+    for site in sites:
+        for root in site.roots if site.border else ():
+            first = fills.setdefault(root, site)
+            if first.made.fill != site.made.fill:
+                raise Unfit(
+                    f"its input has a border of {site.made.fill}, that of {first.op.name} is"
+                    f" {first.made.fill}",
+                    site.op.name,
+                )
+    bordered = frozenset(fills)
     explorer = Explorer(isa, options, elements, written, bordered)
     tell("layouts", 0, 1)
-    offered(sites, explorer)
+    offered(sites, explorer, templates)
     choices = [explorer.choices(site) for site in sites]
     for site, offers in zip(sites, choices, strict=True):
         if not offers:
@@ -225,7 +235,7 @@ def lives_of(
 
     for n, layer in enumerate(layers):
         site, choice = layer.site, layer.choice
-        border = bool((site.ids < 0).any())
+        border = site.border
         if not choice.fits:
             region = layer.schedule.regions[layer.x]
             size = int(np.prod(region.grid)) * isa.memory(region.memory).elem_bytes
@@ -234,6 +244,6 @@ def lives_of(
             if home is not None:
                 first = 0 if root in written else n
                 seen(root, home.size, first, n, border)
-        last = len(layers) if site.op.output in wanted else n
-        seen(site.op.output, choice.output.size, n, last, False)
+        last = len(layers) if site.root in wanted else n
+        seen(site.root, choice.output.size, n, last, False)
     return list(out.values())

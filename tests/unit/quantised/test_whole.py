@@ -51,7 +51,7 @@ def sites_of(path: Path) -> tuple[list[Site], list[list[Choice]]]:
         if not is_view(graph, op, of):
             made = lower(graph, op)
             assert not isinstance(made, str), made
-            site = site_of(graph, op, made, of)
+            site = site_of(op, made, of)
             assert not isinstance(site, str)
             sites.append(site)
     sizes = {n: t.elements for n, t in graph.tensors.items()}
