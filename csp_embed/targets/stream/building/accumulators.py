@@ -314,8 +314,7 @@ def _tile(problem: Problem, copy: bool, costs: Costs) -> tuple[int, ...]:
         vectors = math.prod(t for t, r in zip(tile, problem.reduced, strict=True) if not r)
         zero = (0,) * len(tile)
         source, *added = (
-            math.prod(min(b - a, g) for (a, b), g in zip(m.box(zero, tile), m.grid, strict=True))
-            for m in (problem.lhs, *adds)
+            math.prod(b - a for a, b in m.box(zero, tile)) for m in (problem.lhs, *adds)
         )
         need = sum(added) + (0 if copy else source)
         copies = 2 if need + 2 * vectors <= room else 1
