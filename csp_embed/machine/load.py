@@ -94,7 +94,8 @@ def config_names(spec: str | Path = "vta") -> list[str]:
     text, file, _ = _source(spec)
     root = tree.read(text, file)
     if _is_source(root):
-        return [CONFIG]
+        given = root.entries().get("configuration")
+        return [CONFIG] if given is None else list(configuration.named(given))
     table = root.table(_REQUIRED, _OPTIONAL)
     return list(configuration.named(table["configuration"]))
 
@@ -145,8 +146,7 @@ def load_text(
     """`load_isa` for YAML text; `file` names it in messages, `base` holds its configurations."""
     root = tree.read(text, file)
     if _is_source(root):
-        _fixed(root, config)
-        return read_source_machine(root, "" if shipped else text)
+        return read_source_machine(root, "" if shipped else text, config, base)
     table = root.table(_REQUIRED, _OPTIONAL)
     if table["format"].text() != FORMAT:
         raise table["format"].error(
@@ -198,17 +198,6 @@ def _is_source(root: Item) -> bool:
     """Whether the file is of the format of CPUs."""
     given = root.entries().get("format")
     return given is not None and given.text() == SOURCE_FORMAT
-
-
-def _fixed(root: Item, config: str | Path | Mapping[str, Any] | None) -> None:
-    """Raises: SpecError for a configuration of a machine that has one alone."""
-    if config is not None and str(config) != CONFIG and config != {}:
-        raise SpecError(
-            f"the configuration {str(config)!r} has no effect",
-            where=root.where,
-            why="this machine has one size",
-            hint="leave the configuration out",
-        )
 
 
 def _places(table: Mapping[str, Item], groups: Mapping[str, Item]) -> dict[str, str]:

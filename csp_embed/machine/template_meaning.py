@@ -61,6 +61,16 @@ def read(
         case ast.Assign(targets=[target], value=ast.Constant(value=0)):
             kind, function = "reset", ""
             roles["dst"] = _register(target, slots, lanes)
+        case ast.Assign(
+            targets=[target], value=ast.Subscript(value=ast.Name(id=here) | ast.Subscript(
+                value=ast.Name(id=here))) as source,
+        ) if here in lanes and "HOST" not in ast.unparse(target):  # fmt: skip
+            kind, function = "convert", ""
+            roles |= {
+                "dst": _register(target, slots, lanes), "source": _register(source, slots, lanes)
+            }  # fmt: skip
+            if _dims_of(target) != _dims_of(source):
+                raise MeaningError(core.lineno, "a conversion keeps every lane where it is")
         case ast.Assign(targets=[target], value=ast.Name(id=value)):
             kind, function = "fill", ""
             roles |= {"dst": _register(target, slots, lanes), "value": value}

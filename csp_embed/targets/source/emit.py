@@ -213,8 +213,8 @@ def _rolled(isa: Isa) -> str:
     assert isa.program is not None
     contract = isa.program.find("contract")
     assert contract is not None
-    file = isa.program.file_of[contract.slot("dst").memory]
-    constraint = CONSTRAINTS.get(isa.program.files[file].ctype, "r")
+    ctype = isa.program.ctypes[contract.slot("dst").memory]
+    constraint = CONSTRAINTS.get(ctype, "r")
     return ROLLED.replace("{constraint}", constraint)
 
 
@@ -307,35 +307,59 @@ def _phases(program: SourceProgram, isa: Isa, moved: list[Move], threads: int) -
     return lines + ["#pragma omp barrier"] * (threads > 1 and bool(unpacked)) + unpacked
 
 
-def _nodes(nodes: tuple[Node, ...], isa: Isa, indent: str) -> list[str]:
+def _nodes(
+    nodes: tuple[Node, ...], isa: Isa, indent: str, numbers: Mapping[str, int] | None = None
+) -> list[str]:
+    """numbers: of registers that templates name by number."""
     machine = isa.program
     assert machine is not None
+    numbers = numbers or {}
     lines: list[str] = []
     for node in nodes:
         if isinstance(node, Loop):
             head = f"for (ptrdiff_t {node.var} = 0; {node.var} < {node.count}; {node.var}++)"
             lines += [f"{indent}ROLLED"] if node.rolled else []
             lines.append(f"{indent}{head} {{")
-            lines += [*_nodes(node.body, isa, indent + "  "), f"{indent}}}"]
+            lines += [*_nodes(node.body, isa, indent + "  ", numbers), f"{indent}}}"]
         elif isinstance(node, Block):
             lines.append(f"{indent}{{")
             by_type: dict[str, list[str]] = {}
             for memory, name in node.registers:
-                by_type.setdefault(machine.files[machine.file_of[memory]].ctype, []).append(name)
+                if not machine.file(memory).numbered:
+                    by_type.setdefault(machine.ctypes[memory], []).append(name)
             lines += [f"{indent}  {t} {', '.join(names)};" for t, names in by_type.items()]
-            lines += [*_nodes(node.body, isa, indent + "  "), f"{indent}}}"]
+            own = numbered(node, isa)
+            lines += [*_nodes(node.body, isa, indent + "  ", own), f"{indent}}}"]
         elif isinstance(node, Keep):
-            ctype = machine.files[machine.file_of[node.memory]].ctype
+            ctype = machine.ctypes[node.memory]
             if ctype in CONSTRAINTS:
                 kept = [f"KEEP({name})" for name in node.names]
                 rows = [", ".join(kept[n : n + 6]) for n in range(0, len(kept), 6)]
                 lines += [f"{indent}{row.replace(', ', '; ')};" for row in rows]
         else:
             template = machine.template(node.template)
-            operands = {k: _value(v) for k, v in node.operands.items()}
+            operands = {
+                k: str(numbers[v]) if isinstance(v, str) and v in numbers else _value(v)
+                for k, v in node.operands.items()
+            }
             text = template.text.format(**operands).rstrip()
             lines += [indent + line for line in text.split("\n")]
     return lines
+
+
+def numbered(block: Block, isa: Isa) -> dict[str, int]:
+    """Register -> its number, of those that templates name by number: in order, aligned to what a
+    value takes."""
+    assert isa.program is not None
+    found: dict[str, int] = {}
+    used: dict[str, int] = {}
+    for memory, name in block.registers:
+        file, size = isa.program.file(memory), isa.program.takes.get(memory, 1)
+        if file.numbered:
+            first = -(-used.get(file.name, 0) // size) * size
+            found[name], used[file.name] = first, first + size
+            assert used[file.name] <= file.count, f"{file.name} has no register {first + size - 1}"
+    return found
 
 
 def _value(value: object) -> str:
