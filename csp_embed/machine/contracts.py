@@ -1,4 +1,4 @@
-"""Machines with several contractions: one view of the machine for each, and the search looks at all.
+"""Machines with several contractions: one view of the machine for each; the search looks at all.
 
 A view is the machine as if it had that contraction alone, so that nothing behind the search needs
 to know that there are others.

@@ -19,7 +19,7 @@ def refused(compiler: str, said: str, text: str, isa: Isa) -> InputError:
         f"{compiler} does not compile {f'the template of {name}' if name else 'the kernel'}",
         where=isa.where(*items, "code", "instructions"),
         why=first,
-        hint="mend the template or the declarations; the compiler may also lack what `flags` ask for",
+        hint="mend the template or the declarations; the compiler may lack what `flags` ask for",
     )
 
 
