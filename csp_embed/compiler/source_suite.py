@@ -52,15 +52,23 @@ def run(isa: Isa, seed: int = 0) -> list[Outcome]:
         text = f"template against meaning was not run: {missing}"
         found = [Outcome("templates", "cannot", text, isa.where("code"))]
     else:
-        # Each template once, in the first view of the machine that has it.
-        found = [
-            _template(view, t, seed)
-            for t, view in {
-                t.name: (t, v) for v in reversed(views(isa))
-                if v.program is not None for t in v.program.templates
-            }.values()
-        ]  # fmt: skip
+        found = [_in_view(isa, t, seed) for t in isa.program.templates]
     return [*found, *_operators(isa, missing, seed)]
+
+
+def _in_view(isa: Isa, template: Template, seed: int) -> Outcome:
+    """The template beside the contraction whose memories it moves."""
+    own = {s.memory for s in template.slots if s.kind == "register"}
+    for view in views(isa):
+        assert view.program is not None
+        contract = view.program.contracts()[0]
+        around = {s.memory for s in contract.slots}
+        around.add(view.program.results(contract.slot("dst").memory))
+        if own <= around and any(t.name == template.name for t in view.program.templates):
+            return _template(view, template, seed)
+    where = isa.where(f"instructions.{template.name}")
+    text = f"it was not run: no contraction has all of {', '.join(sorted(own))}"
+    return Outcome(f"template {template.name}", "cannot", text, where)
 
 
 def unavailable(isa: Isa) -> str:

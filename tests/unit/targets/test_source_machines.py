@@ -93,7 +93,24 @@ REFUSED = {
     "other control": ("control: source", "control: stream", "'stream' is not handled"),
     "tokens": ("order: program", "order: tokens", "'tokens' is not handled"),
     "no host": ("HOST: {kind: host,", "RAM: {kind: host,", "a host memory called RAM"),
-    "few registers": ("count: 16", "count: 2", "a step takes two factors and a sum"),
+    "no registers": ("count: 16", "count: 0", "0 registers"),
+    "registers of nobody": ("allocated_by: compiler", "allocated_by: us", "'us' is not handled"),
+    "variables by number": ("allocated_by: compiler", "allocated_by: number",
+                            "`type` has no effect"),
+    "too wide a value": ("lanes: [], type: int32}", "lanes: [], type: int32, takes: 17}",
+                         "a value takes 17 registers"),
+    "lanes counted backwards": ("if 0 < n:", "if 1 < n:", "the first lane lies 1 elements on"),
+    "half a runner": ("code: {", "runner: {arch: vax, emulator: simh}\ncode: {",
+                      "a compiler without an emulator"),
+    "a runner's path": ("code: {", "runner: {arch: vax, compiler: ./cc, emulator: simh}\ncode: {",
+                        "begins with no name of a program"),
+    "a broken rule": ("dims: {i: 4}", "dims: {i: N}\nconfiguration: {default: a, named:"
+                      " {a: {N: 4}}, keys: {N: {min: 1, max: 9}}}\nrules:"
+                      " [{rule: N == 8, why: of no reason}]", "N == 8 does not hold"),
+    "a saturating conversion": ("MAX: {operands", "CUT: {operands: {d: ACC, s: ACC}, meaning:"
+                                " 'ACC[d] = saturate(ACC[s])', template: '{d} = {s};', cost:"
+                                " {per_cycle: 1, latency: 1}}\n  MAX: {operands",
+                                "saturates on the way"),
     "free": ("per_cycle: 0.1", "per_cycle: 0", "a cost is not above 0"),
     "unknown file": ("file: word, lanes: [], ", "file: zmm, lanes: [], ", "unknown register file"),
     "unknown key": ("order: program", "order: program\nqueues: [a]", "unknown key 'queues'"),
@@ -119,6 +136,21 @@ LACKING = {
 
 
 @pytest.mark.parametrize("line", LACKING)
+def test_a_step_that_takes_more_registers_than_there_are_is_refused():
+    text = DOT4.replace("count: 16", "count: 2")
+    with pytest.raises(SpecError, match="a step takes 3 registers of word") as error:
+        require(load_text(text, "mine.yaml", None))
+    assert re.search(r"mine\.yaml:\d+", error.value.where)
+
+
+def test_a_template_that_the_compiler_refuses_is_told_by_its_line():
+    text = DOT4.replace("{d} = {v};", "{d} = nonsense({v};")
+    line = next(n for n, t in enumerate(text.splitlines(), 1) if "nonsense" in t)
+    found = [o for o in source_suite.run(load_text(text, "mine.yaml", None)) if o.kind == "wrong"]
+    assert found[0].name == "template FILL"
+    assert found[0].where == f"mine.yaml:{line}"
+
+
 def test_a_machine_that_lacks_a_template_cannot_be_compiled_for(line):
     text = "".join(t for t in DOT4.splitlines(keepends=True) if not t.startswith(line))
     with pytest.raises(SpecError, match=LACKING[line]):
