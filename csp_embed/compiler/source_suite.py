@@ -32,6 +32,7 @@ from csp_embed.targets.source.nest import Address, Block, Call, Node, Sum
 
 Array = NDArray[Any]
 ROUNDS = 16
+BEHIND = 64  # values behind a store that it may not touch
 
 
 @dataclass(frozen=True)
@@ -188,14 +189,16 @@ def _probe(isa: Isa, t: Template) -> tuple[tuple[Node, ...], dict[str, tuple[str
     operands: dict[str, Any] = {}
     after: list[Node] = []
 
-    def begin_sums(memory: str) -> None:
+    more: list[str] = []
+
+    def begin_sums(memory: str, register: str = "dst_0") -> None:
         if program.find("copy_in", dst=memory, address="int32") is not None:
-            loaded(memory, "dst_0", "in_dst_")
+            loaded(memory, register, f"in_{register}")
             return
         reset = program.find("reset", dst=memory)
         assert reset is not None
-        registers.append((memory, "dst_0"))
-        before.append(Call(reset.name, {reset.roles["dst"]: "dst_0"}))
+        registers.append((memory, register))
+        before.append(Call(reset.name, {reset.roles["dst"]: register}))
 
     # A copy in is tried by what the contraction makes of it.
     shown = "dst_0"
@@ -211,13 +214,19 @@ def _probe(isa: Isa, t: Template) -> tuple[tuple[Node, ...], dict[str, tuple[str
             shown = "shown_0"
         else:
             after.append(Call(contract.name, operands))
+            if t.kind == "contract":  # its factors stay, and so does every other sum
+                begin_sums(sums, "second_0")
+                again = operands | {contract.roles["dst"]: "second_0"}
+                after.append(Call(contract.name, again))
+                more.append("second_0")
         if t.kind == "reset":
             after.append(Call(t.name, {t.roles["dst"]: "dst_0"}))
     elif t.kind == "copy_out":
         loaded(results, "dst_0", "in_dst_")
         address = t.slot("address").dtype
         for n in range(lanes + 1):
-            buffers[f"out_{n}_"] = (address, lanes)
+            # What stands behind it must stay.
+            buffers[f"out_{n}_"] = (address, lanes + BEHIND)
             at = Address(f"out_{n}_", Sum())
             after.append(Call(t.name, {t.roles["dst"]: "dst_0", t.roles["count"]: n,
                                        t.roles["address"]: at}))  # fmt: skip
@@ -228,6 +237,7 @@ def _probe(isa: Isa, t: Template) -> tuple[tuple[Node, ...], dict[str, tuple[str
             shift = t.function in ("shr", "shl")
             loaded(results, "other_0", "amount_" if shift else "in_other_")
             operands[t.roles["other"]] = "other_0"
+            more.append("other_0")
         if t.kind == "fill":
             operands[t.roles["value"]] = -123456789
         after.append(Call(t.name, operands))
@@ -244,6 +254,18 @@ def _probe(isa: Isa, t: Template) -> tuple[tuple[Node, ...], dict[str, tuple[str
     buffers["result_"] = ("int32", lanes)
     after.append(Call(put.name, {put.roles["dst"]: shown, put.roles["count"]: lanes,
                                  put.roles["address"]: Address("result_", Sum())}))  # fmt: skip
+    for n, register in enumerate(more):
+        kept = register
+        if (sums, register) in registers and results != sums:
+            assert convert is not None
+            kept = f"kept_{n}"
+            registers.append((results, kept))
+            after.append(Call(convert.name, {convert.roles["dst"]: kept,
+                                             convert.roles["source"]: register}))  # fmt: skip
+        buffers[f"more_{n}_"] = ("int32", lanes)
+        at = Address(f"more_{n}_", Sum())
+        after.append(Call(put.name, {put.roles["dst"]: kept, put.roles["count"]: lanes,
+                                     put.roles["address"]: at}))  # fmt: skip
     return (Block(tuple(registers), (*before, *after)),), buffers
 
 

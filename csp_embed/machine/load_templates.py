@@ -284,8 +284,10 @@ def _memories(
 def _host(item: Item) -> tuple[int, tuple[Cache, ...]]:
     table = item.table(["kind", "align", "caches"])
     align = table["align"].integer({})
-    if align < 1 or align & (align - 1):
-        raise table["align"].error(f"alignment {align}", "a power of two is needed", "64")
+    if align < 4 or align & (align - 1):
+        raise table["align"].error(
+            f"alignment {align}", "a power of two is needed, and sums take 4 bytes", "64"
+        )
     caches: list[Cache] = []
     for entry in table["caches"].items():
         given = entry.table(["bytes", "line", "bytes_per_cycle"])
@@ -309,6 +311,14 @@ def _template(
 ) -> Template:
     table = item.table(["operands", "meaning", "template", "cost"])
     slots = {k: _slot(k, v, lanes) for k, v in table["operands"].entries().items()}
+    for k, v in table["operands"].entries().items():
+        if k in dims or k in lanes or k in sizes or k == "HOST" or not k.isidentifier():
+            raise v.error(
+                f"an operand called '{k}'",
+                "a dimension, a memory or a key of the configuration has that name, and meanings"
+                " could not tell them apart",
+                "rename the operand",
+            )
     text = _sized(table["template"].text(), sizes)
     try:
         named = {field for _, field, _, _ in string.Formatter().parse(text) if field is not None}

@@ -104,6 +104,13 @@ def build_text(
 ) -> None:
     """As `build`, of any C text."""
     assert isa.program is not None
+    arch = isa.program.runner.arch
+    if arch and arch != platform.machine() and not plain:
+        raise MissingLibrary(
+            f"libraries are built for this computer, and it is no {isa.name}",
+            why=f"its CPU is {platform.machine()}, the machine's {arch}",
+            hint="-o kernel.c, and your own cross compiler; --engine emulated runs it",
+        )
     # Plain loops run anywhere, and faster with the machine's instructions where they are there.
     flags = () if plain and not is_native(isa) else isa.program.flags
     compiler = c_compiler()

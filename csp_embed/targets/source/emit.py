@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from csp_embed.errors import SpecError
 from csp_embed.ir.operator import Operator
 from csp_embed.machine.spec import Isa
 from csp_embed.targets.source.correct import BUFFER
@@ -21,6 +22,7 @@ from csp_embed.targets.source.lower import SourceProgram
 from csp_embed.targets.source.moves import helpers
 from csp_embed.targets.source.names import identifier
 from csp_embed.targets.source.nest import Address, Block, Buffer, Clamp, Keep, Loop, Node, Sum
+from csp_embed.targets.source.output import RESULT
 from csp_embed.targets.source.packing import pack_lines
 from csp_embed.targets.source.places import Place
 from csp_embed.targets.source.plain import plain_kernel
@@ -288,6 +290,9 @@ def _kernel(
     lines += [local(b, "(&packed_data)" if known else "packed", "const ") for b in packed]
     phases = _phases(program, isa, moved, threads)
     lines += [local(b, "work", "") for b in used(work, phases)]
+    if any(RESULT in line for line in phases):
+        out = identifier(op.out.tensor)
+        lines.append(f"  {CTYPES[op.out_dtype]} *restrict {RESULT} = {out};")
     lines += [f"#pragma omp parallel num_threads({threads})", "  {"] * (threads > 1)
     lines += phases
     return [*lines, *["  }"] * (threads > 1), "}"]
@@ -358,7 +363,14 @@ def numbered(block: Block, isa: Isa) -> dict[str, int]:
         if file.numbered:
             first = -(-used.get(file.name, 0) // size) * size
             found[name], used[file.name] = first, first + size
-            assert used[file.name] <= file.count, f"{file.name} has no register {first + size - 1}"
+            if used[file.name] > file.count:
+                raise SpecError(
+                    f"{isa.name} has too few registers of {file.name}",
+                    where=isa.where(f"registers.{file.name}"),
+                    why=f"a part of the kernel takes {used[file.name]}, and nothing spills them:"
+                    " templates name them by number",
+                    hint="raise `count`, or convert sums to a memory of variables",
+                )
     return found
 
 
@@ -369,7 +381,8 @@ def _value(value: object) -> str:
         case Clamp(at, most):
             return f"lanes_left({_sum(at)}, {most})"
         case int():
-            return "INT32_MIN" if value == -(2**31) else str(value)
+            text = "INT32_MIN" if value == -(2**31) else str(value)
+            return f"({text})" if value < 0 else text
     return str(value)
 
 

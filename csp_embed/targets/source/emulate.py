@@ -13,6 +13,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -160,14 +161,16 @@ class Program:
         return "\n".join([*lines, ""])
 
 
-@dataclass
+@dataclass(eq=False)
 class Built:
-    """A program that is compiled. path: of the executable, in `folder`, which goes with it."""
+    """A program that is compiled. path: of the executable, in a folder that goes with this."""
 
-    folder: tempfile.TemporaryDirectory[str]
     path: Path
     emulator: list[str]
     isa: Isa
+
+    def __post_init__(self) -> None:
+        weakref.finalize(self, shutil.rmtree, self.path.parent, True)
 
     def run(self, given: bytes) -> bytes:
         """What the program writes. Raises: InputError where it fails."""
@@ -197,17 +200,18 @@ def built(program: Program, isa: Isa) -> Built:
     """Compiles the program. Raises: MissingLibrary, InputError."""
     assert isa.program is not None
     compiler, emulator = commands(isa)
-    folder = tempfile.TemporaryDirectory(prefix="csp-embed-")
-    source, made = Path(folder.name, "kernel.c"), Path(folder.name, "kernel")
+    folder = Path(tempfile.mkdtemp(prefix="csp-embed-"))
+    source, made = folder / "kernel.c", folder / "kernel"
+    found = Built(made, emulator, isa)
     source.write_text(program.c(isa), encoding="utf-8")
-    bare = ["-nostdlib", "-ffreestanding", "-I", folder.name] if isa.program.runner.system else []
+    bare = ["-nostdlib", "-ffreestanding", "-I", str(folder)] if isa.program.runner.system else []
     if bare:  # the headers that a freestanding compiler brings along lack it
-        Path(folder.name, "string.h").write_text(_STRING_H, "utf-8")
+        (folder / "string.h").write_text(_STRING_H, "utf-8")
     command = [*compiler, *FLAGS, *bare, *isa.program.flags, str(source), "-o", str(made)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise refused(" ".join(compiler[:4]), done.stderr, source.read_text("utf-8"), isa)
-    return Built(folder, made, emulator, isa)
+    return found
 
 
 @dataclass

@@ -16,7 +16,7 @@ from csp_embed.ir.operator import Operator
 from csp_embed.machine.spec import Isa
 from csp_embed.machine.templates import SourceMachine
 from csp_embed.targets.source import correct, epilogue, output, tiles
-from csp_embed.targets.source.names import identifier, variable
+from csp_embed.targets.source.names import variable
 from csp_embed.targets.source.nest import Address, Block, Buffer, Call, Keep, Loop, Node, Sum
 from csp_embed.targets.source.places import Place, place
 from csp_embed.targets.source.streams import Results, Streams, copy_name, results_of, streams_of
@@ -65,7 +65,7 @@ def lower(embedding: Embedding, isa: Isa, tiling: tiles.Tiling | None = None) ->
     tiling = tiles.choose(embedding, isa) if tiling is None else tiling
     names = {c.name: variable(c.name, n) for n, c in enumerate(embedding.counters)}
     places = places_of(embedding, isa, tiling)
-    direct = output.direct(places["dst"], embedding, identifier(op.out.tensor))
+    direct = output.direct(places["dst"], embedding)
     buffers = [
         Buffer(p.buffer, p.dtype, p.elements, _role(op, p.layout.tensor))
         for r, p in places.items() if r != "dst" or direct is None
