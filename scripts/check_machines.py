@@ -85,7 +85,7 @@ def _machine(isa: Isa, trials: dict[str, Callable[[], Operator]]) -> int:
     )  # fmt: skip
     print(
         f"{isa.name} {isa.config_name} ({engine_of(isa) or 'interpreted'}):"
-        f" {len(trials)} operators, {faults} faults, {plain} of them plain loops, {skipped} not run;"
+        f" {len(trials)} operators, {faults} faults, {plain} are plain loops, {skipped} not run;"
         f" {executed / max(1, products):.4f} instructions a product, ideal {ideal:.4f};"
         f" {time.perf_counter() - begin:.0f} s",
         flush=True,

@@ -20,7 +20,8 @@ from csp_embed.machine import config as configuration
 from csp_embed.machine import expr, tree
 from csp_embed.machine.fields import read_fields
 from csp_embed.machine.instructions import read_instructions
-from csp_embed.machine.load_templates import CONFIG, read_source_machine
+from csp_embed.machine.load_commands import read_command_machine
+from csp_embed.machine.load_templates import CONFIG, read_source_machine, refuse_configuration
 from csp_embed.machine.load_templates import FORMAT as SOURCE_FORMAT
 from csp_embed.machine.memories import read_memories
 from csp_embed.machine.resources import folder
@@ -146,6 +147,10 @@ def load_text(
     """`load_isa` for YAML text; `file` names it in messages, `base` holds its configurations."""
     root = tree.read(text, file)
     if _is_source(root):
+        control = root.entries().get("control")
+        if control is not None and control.text() == "stream":
+            refuse_configuration(root, config)
+            return read_command_machine(root, "" if shipped else text)
         return read_source_machine(root, "" if shipped else text, config, base)
     table = root.table(_REQUIRED, _OPTIONAL)
     if table["format"].text() != FORMAT:

@@ -119,6 +119,17 @@ def _flag(item: Item, sizes: Mapping[str, int]) -> str:
     return _sized(item.text(), sizes)
 
 
+def refuse_configuration(root: Item, config: str | Path | Mapping[str, Any] | None) -> None:
+    """Raises: SpecError for a configuration of a machine that has one alone."""
+    if config is not None and str(config) != CONFIG and config != {}:
+        raise SpecError(
+            f"the configuration {str(config)!r} has no effect",
+            where=root.where,
+            why="this machine has one size",
+            hint="leave the configuration out",
+        )
+
+
 def _sizes(
     table: Mapping[str, Item],
     root: Item,
@@ -127,13 +138,7 @@ def _sizes(
 ) -> tuple[str, dict[str, int]]:
     """(name, sizes) of the configuration; none where the machine has one size."""
     if "configuration" not in table:
-        if config is not None and str(config) != CONFIG and config != {}:
-            raise SpecError(
-                f"the configuration {str(config)!r} has no effect",
-                where=root.where,
-                why="this machine has one size",
-                hint="leave the configuration out",
-            )
+        refuse_configuration(root, config)
         return CONFIG, {}
     name, values = configuration.choose(table["configuration"], config, folder)
     sizes = {k: v for k, v in values.items() if isinstance(v, int)}
