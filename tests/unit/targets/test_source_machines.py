@@ -90,7 +90,7 @@ REFUSED = {
     "operand not in braces": ('"{d} = {v};"', '"{d} = 7;"', "operand 'v' is named by the list"),
     "unknown operand": ("GET_X: {operands: {x: X,", "GET_X: {operands: {x: Z,", "is no operand"),
     "file of compiler flags": ("flags: []", "flags: [-fplugin=x.so]", "is no machine option"),
-    "other control": ("control: source", "control: stream", "'stream' is not handled"),
+    "other control": ("control: source", "control: chance", "'chance' is not handled"),
     "tokens": ("order: program", "order: tokens", "'tokens' is not handled"),
     "no host": ("HOST: {kind: host,", "RAM: {kind: host,", "a host memory called RAM"),
     "no registers": ("count: 16", "count: 0", "0 registers"),
