@@ -113,12 +113,14 @@ class FullyConnected(Operator):
 
 @dataclass(frozen=True)
 class AddFixed:
-    """u = first((a - za) << left) + second((b - zb) << left); y = result(u) + zy."""
+    """u = first((a - za) << left) + sign * second((b - zb) << left); y = result(u) + zy. sign: 1,
+    or -1 for a difference."""
 
     left: int
     first: FixedPoint
     second: FixedPoint
     result: FixedPoint
+    sign: int = 1
 
 
 @dataclass(frozen=True)
@@ -220,6 +222,22 @@ class Requantise(Operator):
 
     rescale: FixedPoint | FloatScale
     clamp: Pair
+
+
+@dataclass(frozen=True)
+class Multiply(Operator):
+    """y = clamp(rescale((a - za) * (b - zb)) + zy), one operand spread over axes of extent 1."""
+
+    rescale: FixedPoint
+    clamp: Pair
+
+
+@dataclass(frozen=True)
+class Spread(Operator):
+    """`value` between the rows and the columns of x [n, h, w, c]: each stride-th is one of x."""
+
+    stride: Pair
+    value: int
 
 
 @dataclass(frozen=True)
