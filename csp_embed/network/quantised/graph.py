@@ -263,12 +263,14 @@ class Outside(Operator):
     """What a runtime computes in floating point between stored tensors.
 
     model: the part as a serialised ONNX model, whose inputs and one output have the tensors' names.
-    what: its operators, for people. why: why they have no integer form.
+    what: its operators, for people. why: why they have no integer form. products: its
+    multiply-adds.
     """
 
     model: bytes
     what: str
     why: str
+    products: int = 0
 
 
 @dataclass(frozen=True)
@@ -307,7 +309,7 @@ class Graph:
         if isinstance(operator, Conv | FullyConnected):
             w = self.tensors[operator.inputs[1]]
             return self.tensors[operator.output].elements * math.prod(w.shape[1:])
-        return 0
+        return operator.products if isinstance(operator, Outside) else 0
 
     def show(self) -> str:
         """One operator a line: kind, output, shape, type, scale, rule."""
