@@ -9,7 +9,7 @@ Folders, in the order in which data flows:
                 certificate/, ground/ (point by point)
     schedule/   tiles, boxes, loop orders, and the search over them by simulated cycles
     targets/    stream/: schedules of a stream (DMA, micro-ops, slots, tokens), its words and
-                DRAM images; source/: C for CPUs
+                DRAM images; commands/: streams written out by the host; source/: C for CPUs
     judge/      every checker; shares no code with the builders; certify/: for all inputs
     sim/        functional/ (values), cycles/ (time), tvm/ (foreign engines), traces, debugging
     compiler/   the stages in order (chain), the kernel that comes out, sweeps over layers

@@ -29,16 +29,20 @@ if TYPE_CHECKING:
         """The function as it was written, interpreted."""
         ...
 
+    def vectorize(signatures: list[str], *, cache: bool = False) -> Callable[[F], F]:
+        """A ufunc of the function; its signatures are Numba's text."""
+        ...
+
     def intrinsic(function: Callable[..., Any]) -> Callable[..., Any]:
         """An operation written in LLVM; called without the typing context it is declared with."""
         ...
 
 else:
-    from numba import njit
+    from numba import njit, vectorize
     from numba.extending import intrinsic
 
     def plain(function):
         return function.py_func
 
 
-__all__ = ["intrinsic", "njit", "plain"]
+__all__ = ["intrinsic", "njit", "plain", "vectorize"]

@@ -1,16 +1,19 @@
 """The default search against every other choice of candidates, pins and effort.
 
     scripts/bench_monotone [--count 200] [--seed 0]     random small operators
-    scripts/bench_monotone --layers conv003,gemm008     DeepBench layers
+    scripts/bench_monotone --layers conv003,gemm008     DeepBench layers; `all`: all of them
 
 Prints, per operator where another choice found fewer cycles, by how much; then how many lost more
 than 1 %, the worst, and CPU time of the default in units of `--top 1`. Exit code 1 where more
-candidates or effort gave more cycles.
+candidates or effort gave more cycles. With `--out FILE` every measurement is a line of that file,
+and those that it has are not made again; `--default` measures the default search alone, whatever
+the file says of it, and compares it with the other choices that the file has.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import statistics
 import sys
@@ -21,11 +24,15 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from csp_embed import ops
-from csp_embed.compiler.driver import Options, compile
+from csp_embed.compiler.chain import chain
+from csp_embed.compiler.driver import Options
+from csp_embed.compiler.setting import setting_of
 from csp_embed.errors import CspEmbedError
 from csp_embed.ir.operator import Operator
+from csp_embed.machine.load import load_isa
 from csp_embed.ops import deepbench
 
+DEFAULT = "default"
 TOPS = (1, 2, 4, 8, 16, 24)
 EFFORTS = ((4, 20), (8, 80), (16, 200))  # schedules, refine
 
@@ -71,67 +78,119 @@ def pins_of(op: Operator) -> Iterator[tuple[str, ...]]:
         yield (f"fix i={a},{b}", "forbid skew")
 
 
+def choices(op: Operator, pins: bool) -> dict[str, Options]:
+    """What is tried, by its name; the default first."""
+    out = {DEFAULT: Options()}
+    out |= {f"top {n}": Options(top=n) for n in TOPS}
+    out |= {
+        f"schedules {count} refine {refine}": Options(schedules=count, refine=refine)
+        for count, refine in EFFORTS
+    }
+    if pins:
+        out["strict"] = Options(layout="strict")
+        out |= {" ".join(p): Options(pins=p) for p in pins_of(op)}
+    return out
+
+
 def cycles(op: Operator, options: Options) -> tuple[int | None, float]:
-    """Cycles and CPU seconds; None where the pins allow no embedding."""
+    """Cycles and CPU seconds up to the schedule; None where the pins allow no embedding."""
     start = time.process_time()
     try:
-        found = compile(op, options=options).cycles
+        stages = chain(setting_of(op, load_isa("vta"), options))
+        made = stages.run(op, stop_after="schedule", check=False)
+        found = int(made["schedule"].measured.cycles)
     except CspEmbedError:
         found = None
     return found, time.process_time() - start
 
 
+class Records:
+    """Measurements by operator and choice, kept in a file where there is one."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self.known: dict[tuple[str, str], tuple[int | None, float]] = {}
+        if path is not None and path.exists():
+            for line in path.read_text().splitlines():
+                row = json.loads(line)
+                self.known[row["name"], row["choice"]] = row["cycles"], row["seconds"]
+
+    def of(self, name: str, choice: str, op: Operator, options: Options) -> int | None:
+        """Cycles, measured now where they are not known."""
+        if (name, choice) not in self.known:
+            found = self.known[name, choice] = cycles(op, options)
+            if self._path is not None:
+                row = {"name": name, "choice": choice, "cycles": found[0], "seconds": found[1]}
+                with self._path.open("a") as file:
+                    file.write(json.dumps(row) + "\n")
+        return self.known[name, choice][0]
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--layers", default="", help="ids of DeepBench layers instead")
+    parser.add_argument("--layers", default="", help="ids of DeepBench layers instead, or `all`")
     parser.add_argument("--no-pins", action="store_true", help="candidates and effort only")
+    parser.add_argument("--choices", default="", help="of these choices only, comma-separated")
+    parser.add_argument("--out", type=Path, help="keeps measurements; finished ones are not redone")
+    parser.add_argument(
+        "--default", action="store_true", help="the default alone, against what --out has"
+    )
     args = parser.parse_args()
     if args.layers:
-        cases = [(id, deepbench.layer(id)) for id in args.layers.split(",")]
+        ids = (
+            [str(r["id"]) for r in deepbench.layers()]
+            if args.layers == "all"
+            else args.layers.split(",")
+        )
+        cases = [(id, deepbench.layer(id)) for id in ids]
     else:
         seeds = range(args.seed, args.seed + args.count)
         cases = [(f"seed {n}", random_operator(random.Random(n))) for n in seeds]
-    compile(ops.matmul(m=3, n=3, k=3))  # compiles the cycle engine, loads the solver
+    cycles(ops.matmul(m=3, n=3, k=3), Options())  # compiles the cycle engine, loads the solver
+    records = Records(args.out)
     losses, ratios, grown = [], [], 0
     for name, op in cases:
-        default, seconds = cycles(op, Options())
-        assert default is not None
-        found: dict[str, int | None] = {}
-        times = []
-        for top in TOPS:
-            found[f"top {top}"], spent = cycles(op, Options(top=top))
-            times.append(spent)
-        for count, refine in EFFORTS:
-            label = f"schedules {count} refine {refine}"
-            found[label], _ = cycles(op, Options(schedules=count, refine=refine))
-        steps = [[found[f"top {t}"] for t in TOPS],
-                 [found[f"schedules {c} refine {r}"] for c, r in EFFORTS]]  # fmt: skip
-        for series in steps:
-            known = [c for c in series if c is not None]
-            if known != sorted(known, reverse=True):
-                grown += 1
-                print(f"{name}: more gave more cycles: {series}", flush=True)
-        if not args.no_pins:
-            found["strict"], _ = cycles(op, Options(layout="strict"))
-            for pins in pins_of(op):
-                found[" ".join(pins)], _ = cycles(op, Options(pins=pins))
-        best, by = min((c, label) for label, c in found.items() if c is not None)
-        loss = default / best - 1
-        losses.append(max(loss, 0.0))
-        ratios.append(seconds / times[0])
+        todo = choices(op, not args.no_pins)
+        if args.choices:
+            todo = {c: o for c, o in todo.items() if c in (DEFAULT, *args.choices.split(","))}
+        if args.default:
+            todo = {c: o for c, o in todo.items() if (name, c) in records.known or c == DEFAULT}
+            records.known[name, DEFAULT] = cycles(op, Options())
+        found = {choice: records.of(name, choice, op, o) for choice, o in todo.items()}
+        grown += _grown(name, found)
+        known = {c: n for c, n in found.items() if n is not None}
+        best, by = min((n, c) for c, n in known.items())
+        loss = known[DEFAULT] / best - 1
+        losses.append(loss)
+        if (name, "top 1") in records.known:
+            ratios.append(records.known[name, DEFAULT][1] / records.known[name, "top 1"][1])
         if loss > 0:
             extents = " ".join(f"{a}={n}" for a, n in op.axes.items())
-            print(f"{name}: {default} cycles, {best} by `{by}` ({loss:.2%})  {op.formula()}  "
-                  f"{extents}", flush=True)  # fmt: skip
+            print(f"{name}: {known[DEFAULT]} cycles, {best} by `{by}` ({loss:.2%})  "
+                  f"{op.formula()}  {extents}", flush=True)  # fmt: skip
     print(
         f"{len(losses)} operators: {sum(v > 0.01 for v in losses)} lost more than 1 %, worst "
         f"{max(losses):.2%}, mean {statistics.mean(losses):.3%}; {grown} grew with candidates or "
-        f"effort; CPU time over --top 1: median {statistics.median(ratios):.2f}, most "
-        f"{max(ratios):.2f}"
+        f"effort"
     )
+    if ratios:
+        print(
+            f"CPU time over --top 1: median {statistics.median(ratios):.2f}, most {max(ratios):.2f}"
+        )
     return 1 if grown else 0
+
+
+def _grown(name: str, found: dict[str, int | None]) -> int:
+    """How many series of growing candidates or effort have more cycles somewhere."""
+    count = 0
+    for word in ("top", "schedules"):
+        series = [n for c, n in found.items() if c.split()[0] == word and n is not None]
+        if series != sorted(series, reverse=True):
+            count += 1
+            print(f"{name}: more gave more cycles: {series}", flush=True)
+    return count
 
 
 if __name__ == "__main__":

@@ -1,22 +1,30 @@
 """Judges the judge: one thing is changed in a right program, and it must be refused.
 
     scripts/mutate [--count 10000] [--seed 0] [--machine "vta small"] [--layers gemm008,conv010]
+                   [--log FILE]
 
 Programs: the case table (tests/cases.py) on every machine and the given DeepBench layers. What is
 certified all the same is run by tests/oracles/exact_stream.py, which shares no code with the
 judge: same result in random numbers of 89 bits, every order right. Beside it: what `check` alone
 and one simulation on random data alone would let through. Exit code 5 where a mutant that is not
 equivalent was certified.
+
+--log keeps what each program gave, one JSON line each; a run with the same file goes on where the
+last one ended. Lines of another judge (by its sources), seed or count are not used.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
+import json
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -105,52 +113,93 @@ def _same_epilogue(one, other) -> str:
     return "" if np.array_equal(*texts) else "the steps differ"
 
 
+Tally = dict[str, Counter[str]]
+"""Per kind of change: mutants made, refused, equivalent; let through by check, by one run."""
+HEAD = {
+    "made": "mutants", "refused": "refused", "same": "equivalent",
+    "check": "check lets through", "run": "one simulation lets through",
+}  # fmt: skip
+
+
+def judge_digest() -> str:
+    """Of the judge's sources: what another judge found says nothing about this one."""
+    found = hashlib.sha256()
+    root = Path(ce.__file__).parent / "judge"
+    for path in sorted(root.rglob("*.py")):
+        found.update(path.read_bytes())
+    return found.hexdigest()[:16]
+
+
+def mutated(original: Subject, seeds: range) -> tuple[Tally, list[str]]:
+    """One program's mutants, the kinds in turn: what became of them, and the judge's faults."""
+    tally: Tally = {kind: Counter() for kind in KINDS}
+    faults = []
+    for k, seed in enumerate(seeds):
+        kind = KINDS[k % len(KINDS)]
+        m = mutant(original, kind, seed)
+        if m is None:
+            continue
+        tally[kind]["made"] += 1
+        ok, checked = certified(m.subject)
+        if not ok:
+            tally[kind]["refused"] += 1
+            tally[kind]["check"] += checked
+            tally[kind]["run"] += simulated(original, m.subject)
+        elif why := equivalent(original, m):
+            faults.append(f"{kind}: {m.what}: {why}")
+        else:
+            tally[kind]["same"] += 1
+    return tally, faults
+
+
+def known(path: Path | None, key: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Program -> its line of an earlier run with the same key."""
+    if path is None or not path.exists():
+        return {}
+    lines = [json.loads(text) for text in path.read_text().splitlines()]
+    return {line["program"]: line for line in lines if line["key"] == key}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/mutate", description=__doc__)
     parser.add_argument("--count", type=int, default=10_000, help="mutants (default 10000)")
     parser.add_argument("--seed", type=int, default=0, help="first seed of each program")
     parser.add_argument("--machine", action="append", help=f"{', '.join(MACHINES)}; none")
     parser.add_argument("--layers", default=LAYERS, help="DeepBench layers; '' for none")
+    parser.add_argument("--log", type=Path, help="JSON lines to go on from and to add to")
     options = parser.parse_args()
     layers = [x for x in options.layers.split(",") if x]
     chosen = [m for m in options.machine or MACHINES if m != "none"]
     named = list(subjects(chosen, layers))
-    start = time.monotonic()
-    made, refused, same, faults = Counter(), Counter(), Counter(), []
-    by_check, by_run = Counter(), Counter()
     each = -(-options.count // len(named))
+    key = {"judge": judge_digest(), "seed": options.seed, "each": each}
+    done = known(options.log, key)
+    start = time.monotonic()
+    total: Tally = {kind: Counter() for kind in KINDS}
+    faults = []
     for name, original in named:
-        if certified(original) != (True, True):
-            print(f"{name}: the right program is refused")
-            return 5
-        for k in range(each):
-            kind = KINDS[k % len(KINDS)]
-            m = mutant(original, kind, options.seed + k)
-            if m is None:
-                continue
-            made[kind] += 1
-            ok, checked = certified(m.subject)
-            ran = simulated(original, m.subject)
-            if not ok:
-                refused[kind] += 1
-                by_check[kind] += checked
-                by_run[kind] += ran
-                continue
-            why = equivalent(original, m)
-            if why:
-                faults.append(f"{name}: {m.kind}: {m.what}: {why}")
-                print(f"FAULT {faults[-1]}", flush=True)
-            else:
-                same[kind] += 1
-    rows = [
-        [kind, *(str(c[kind]) for c in (made, refused, same, by_check, by_run))] for kind in KINDS
-    ]
-    rows.append(["all", *(str(sum(c.values())) for c in (made, refused, same, by_check, by_run))])
-    head = ["what was changed", "mutants", "refused", "equivalent", "check lets through",
-            "one simulation lets through"]  # fmt: skip
-    print(table(head, rows, None, 1))
+        line = done.get(name)
+        if line is None:
+            if certified(original) != (True, True):
+                print(f"{name}: the right program is refused")
+                return 5
+            begin = time.monotonic()
+            tally, wrong = mutated(original, range(options.seed, options.seed + each))
+            line = {"key": key, "program": name, "tally": tally, "faults": wrong,
+                    "seconds": round(time.monotonic() - begin, 1)}  # fmt: skip
+            if options.log is not None:
+                with options.log.open("a") as log:
+                    log.write(json.dumps(line) + "\n")
+        for fault in line["faults"]:
+            faults.append(f"{name}: {fault}")
+            print(f"FAULT {faults[-1]}", flush=True)
+        for kind in KINDS:
+            total[kind].update(line["tally"][kind])
+    total["all"] = sum(total.values(), Counter())
+    rows = [[kind, *(str(counts[c]) for c in HEAD)] for kind, counts in total.items()]
+    print(table(["what was changed", *HEAD.values()], rows, None, 1))
     print(
-        f"{len(named)} programs, {sum(made.values())} mutants, {len(faults)} certified and not"
+        f"{len(named)} programs, {total['all']['made']} mutants, {len(faults)} certified and not"
         f" equivalent, {time.monotonic() - start:.0f} s"
     )
     return 5 if faults else 0

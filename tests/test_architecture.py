@@ -3,6 +3,7 @@ chain; and CONTRIBUTING names files that exist."""
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shlex
 import subprocess
@@ -78,6 +79,18 @@ def test_lines_are_counted() -> None:
     assert {r[0] for r in rows} == held | {".", "all"}
     total = sum(len(p.read_text("utf-8").splitlines()) for p in package.rglob("*.py"))
     assert sum(int(r[2]) for r in rows if r[0] != "all") == total == int(rows[-1][2])
+
+
+def test_comments_are_counted() -> None:
+    """What is said to the formatter or the type checker is none."""
+    spec = importlib.util.spec_from_file_location("lines", ROOT / "scripts" / "lines.py")
+    assert spec is not None
+    assert spec.loader is not None
+    lines = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(lines)
+    code = ["a = 1  # why", "b = '# no'", "# two", "# lines", "c = (1,", "     2)  # fmt: skip"]
+    text = "\n".join([*code, "d = 3  # noqa: E1", ""])
+    assert lines.comments(text) == 3
 
 
 def test_python_runs(capsys: pytest.CaptureFixture[str]) -> None:

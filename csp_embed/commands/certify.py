@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +16,7 @@ from csp_embed.errors import InputError, OperatorError
 if TYPE_CHECKING:
     from csp_embed.ir.operator import Operator
     from csp_embed.ir.stream import Program
+    from csp_embed.judge.certify.certificate import Certificate
 
 
 def register(app: typer.Typer) -> None:
@@ -45,8 +47,11 @@ def certify_command(
         typer.Option("--stream-only", help="Do not compare the data that the file carries."),
     ] = False,
     rounds: Annotated[
-        int, typer.Option(help="Random points; each multiplies the error's probability.")
-    ] = 1,
+        int | None,
+        typer.Option(
+            help="Random points (1, for kernels of C 8); each multiplies the error's probability."
+        ),
+    ] = None,
     seed: Annotated[
         int | None, typer.Option(help="Of the random points; the file's digest by default.")
     ] = None,
@@ -60,24 +65,38 @@ def certify_command(
 ) -> None:
     """Proves that a program computes its formula for every input, in every order that it can run.
 
+    Of a kernel of C the index maps are certified, by its library's sums at random points.
+
     Exit code 5 where it is refused. What is proved and assumed: docs/certify.md. Examples:
 
       csp-embed certify conv1.npz -o conv1.json --report conv1.html
 
       csp-embed certify dense.npz --formula 'y[n,k] += x[n,c] * w[k,c]; shr 8; clip 0 127'
     """
-    from csp_embed.files import atomic, check_writable
+    from csp_embed.compiler.source_file import is_source, read
+    from csp_embed.files import check_writable
     from csp_embed.judge.certify.claims import read_claims
     from csp_embed.judge.certify.run import certify
     from csp_embed.machine.program_file import isa_of, read_program
-    from csp_embed.report.certificate import certificate_page
 
-    if rounds < 1:
+    if rounds is not None and rounds < 1:
         raise InputError(f"--rounds {rounds} proves nothing", hint="--rounds 1")
     if seed is not None and seed < 0:
         raise InputError(f"--seed {seed} is negative", hint="--seed 0")
     check_writable(output, (".json",))
     check_writable(report, (".html", ".htm"))
+    if is_source(file):
+        refuse_ignored(
+            context, ("formula", "shape", "layout", "stream_only"), "a kernel of C",
+            why="its file says what it computes and how",
+        )  # fmt: skip
+        source = read(file)
+        # Where constants stand in the text, the file carries their values.
+        constant = {n for n, t in source.operator.tensors.items() if t.constant}
+        known = {n: v for n, v in source.operands.items() if n in constant}
+        found = replace(source.kernel(), constants=known).certify(rounds=rounds, seed=seed)
+        _tell(found, file, output, report, as_json)
+        return
     program = read_program(file)
     isa = isa_of(program)
     if formula is None:
@@ -93,8 +112,19 @@ def certify_command(
     claims = read_claims(document, op, f"{file}: meta.claims")
     with progress(quiet=as_json) as tell:
         found = certify(
-            isa, program, op, claims, seed=seed, rounds=rounds, example=not stream_only, tell=tell
-        )
+            isa, program, op, claims, seed=seed, rounds=1 if rounds is None else rounds,
+            example=not stream_only, tell=tell,
+        )  # fmt: skip
+    _tell(found, file, output, report, as_json)
+
+
+def _tell(
+    found: Certificate, file: str, output: Path | None, report: Path | None, as_json: bool
+) -> None:
+    """Writes and prints it. Exit code 5 where it is refused."""
+    from csp_embed.files import atomic
+    from csp_embed.report.certificate import certificate_page
+
     result = found.document()
     if output is not None:
         with atomic(output) as handle:

@@ -95,7 +95,7 @@ def compile_command(
     dot: options.Dot = None,
     as_json: options.AsJson = False,
 ) -> None:
-    from csp_embed.commands import request, source_job
+    from csp_embed.commands import command_job, request, source_job
     from csp_embed.commands.job import Job
     from csp_embed.commands.watch import Watch
     from csp_embed.compiler.chain import FRONT
@@ -128,6 +128,13 @@ def compile_command(
             selftest, engine, threads, explain, watch,
         )  # fmt: skip
         source_job.run(context, source, stages, show, as_json)
+        return
+    if machine is not None and target_of(machine) == "commands":
+        fed = command_job.CommandJob(
+            op, machine, mode, pins, top, reuse, within, seed or 0, data, output, certificate, dot,
+            explain, watch,
+        )  # fmt: skip
+        command_job.run(context, fed, stages, show, as_json)
         return
     refuse_ignored(
         context, ("selftest", "engine", "threads"), f"--isa {isa}",

@@ -105,6 +105,12 @@ def deepbench_command(
     # What no layer could do is refused before the sweep, not once per layer.
     machine = load_isa(isa, vta_config)
     native = target_of(machine) == "source"
+    if target_of(machine) == "commands":
+        raise InputError(
+            f"deepbench does not measure {isa}", where="--isa",
+            why="its programs have no simulated time, and none is measured",
+            hint="csp-embed compile deepbench:conv000 --isa " + isa + " counts commands and bytes",
+        )  # fmt: skip
     if native:
         why = "kernels of C are run, compared with NumPy and timed"
         refuse_ignored(

@@ -61,6 +61,7 @@ def check_command(
     csp-embed check conv1.npz --certificate; csp-embed check certificate.json;
     csp-embed check plan.json --graph g.json
     """
+    from csp_embed.compiler.command_file import is_commands
     from csp_embed.compiler.source_file import is_source
     from csp_embed.judge.certificate import check_certificate
     from csp_embed.judge.formula import formula_problems
@@ -82,6 +83,11 @@ def check_command(
 
         # Its certificate is part of what is judged anyway.
         source_run.check(context, file, values, as_json)
+        return
+    if is_commands(file):
+        from csp_embed.commands import command_run
+
+        command_run.check(context, file, values, as_json)
         return
     refuse_ignored(context, ("platform",), "a program", why="plans have platforms")
     program = read_program(file)

@@ -67,7 +67,7 @@ def check_command(spec: Spec = "vta", vta_config: Config = None, as_json: Json =
     Example: csp-embed isa check my.yaml
     """
     # Not needed by the other commands here, and slow to import.
-    from csp_embed.compiler import machine_suite, source_suite
+    from csp_embed.compiler import command_suite, machine_suite, source_suite
     from csp_embed.machine.compilable import require
     from csp_embed.machine.load import config_names, load_isa
     from csp_embed.machine.selfcheck import check as self_check
@@ -81,10 +81,12 @@ def check_command(spec: Spec = "vta", vta_config: Config = None, as_json: Json =
         isa = load_isa(spec, name)
         config = isa.config_name if vta_config else name
         require(isa)
-        streams = target_of(isa) == "stream"
+        target = target_of(isa)
+        streams = target == "stream"
         findings = self_check(isa) if streams else []
         bad = [(f.name, f.text, isa.where("instructions")) for f in findings if not f.ok]
-        outcomes: list[Any] = [*(machine_suite.run(isa) if streams else source_suite.run(isa))]
+        suite = {"stream": machine_suite, "commands": command_suite, "source": source_suite}
+        outcomes: list[Any] = [*suite[target].run(isa)]
         bad += [(o.name, o.text, o.where) for o in outcomes if o.kind == "wrong"]
         lacks = [(o.name, o.text, o.where) for o in outcomes if o.kind == "cannot"]
         counts[config] = len(findings) + len(outcomes)
@@ -153,11 +155,18 @@ def disasm_command(
     """
     if as_json:
         refuse_ignored(context, ("uops",), "--json", why="records are instructions")
+    from csp_embed.commands import command_run
+    from csp_embed.compiler.command_file import is_commands
     from csp_embed.machine import bits
     from csp_embed.machine.listing import line, uop_lines
     from csp_embed.machine.load import load_isa
     from csp_embed.machine.program_file import isa_of, read_program
 
+    if is_commands(file):
+        refuse_ignored(context, ("isa", "vta_config", "uops"), "a program of commands",
+                       why="it carries its machine, which has none of these")  # fmt: skip
+        command_run.disasm(file, as_json)
+        return
     program = read_program(file)
     own = isa is None and vta_config is None
     machine = isa_of(program) if own else load_isa(isa or "vta", vta_config)

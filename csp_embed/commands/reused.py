@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from csp_embed.compiler import command_file
 from csp_embed.compiler.source_file import is_source, read
 from csp_embed.errors import CheckError, InputError
 from csp_embed.ir.embedding import Embedding
@@ -18,7 +19,10 @@ def embedding_of(path: Path, isa: Isa) -> Embedding:
     Raises: InputError where there is none or it is for another machine; CheckError where its
     certificate does not hold.
     """
-    meta = read(path).meta if is_source(path) else read_program(path).meta
+    if command_file.is_commands(path):
+        meta = command_file.read(path).meta
+    else:
+        meta = read(path).meta if is_source(path) else read_program(path).meta
     document = meta.get("certificate")
     if not isinstance(document, dict) or "embedding" not in document:
         raise InputError(

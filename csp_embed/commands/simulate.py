@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from csp_embed.commands import source_run
+from csp_embed.commands import command_run, source_run
 from csp_embed.commands.common import print_json, progress, say
 from csp_embed.commands.given import given_options, refuse_ignored
 from csp_embed.errors import InputError, SimError
@@ -96,6 +96,7 @@ def simulate_command(
     """
     from csp_embed.commands.simulate_cycles import cycle_part
     from csp_embed.commands.simulate_text import dump_lines, summary_lines
+    from csp_embed.compiler.command_file import is_commands
     from csp_embed.compiler.source_file import is_source
     from csp_embed.judge.tokens import stuck
     from csp_embed.machine.bits import decode
@@ -103,8 +104,11 @@ def simulate_command(
     from csp_embed.sim.debug import dump
     from csp_embed.sim.functional.run import run
 
+    asked = engine if "engine" in given_options(context) else None
+    if is_commands(file):
+        command_run.simulate(context, file, asked, as_json)
+        return
     if is_source(file):
-        asked = engine if "engine" in given_options(context) else None
         source_run.simulate(context, file, asked, as_json)
         return
     if engine not in ENGINES:

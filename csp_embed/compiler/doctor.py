@@ -21,6 +21,9 @@ def machines() -> dict[str, dict[str, Any]]:
         if target_of(isa) == "stream":
             found[name] = {"engines": ["functional", "cycles"], "missing": []}
             continue
+        if target_of(isa) == "commands":
+            found[name] = {"engines": ["interpreted"], "missing": []}
+            continue
         lacks: list[dict[str, str]] = []
         for needed in (lambda: c_compiler(), lambda isa=isa: require_native(isa)):
             try:

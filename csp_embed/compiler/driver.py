@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from csp_embed.compiler.arguments import constants_of, machine_of, operator_of
 from csp_embed.compiler.candidates import embeddings_of, problem_of
 from csp_embed.compiler.chain import chain
+from csp_embed.compiler.command_chain import compile_commands
+from csp_embed.compiler.command_kernel import CommandKernel
 from csp_embed.compiler.kernel import Kernel
 from csp_embed.compiler.measuring import Meter
 from csp_embed.compiler.options import Options, with_short
@@ -27,6 +29,7 @@ from csp_embed.machine.spec import Isa
 from csp_embed.schedule.choose import search
 from csp_embed.schedule.inputs import build as build_problem
 from csp_embed.targets import target_of
+from csp_embed.targets.commands.lower import lower
 
 Array = NDArray[Any]
 
@@ -43,7 +46,7 @@ def compile(
     memory: str | None = None,
     options: Options | None = None,
     progress: Callable[[str, int, int], None] | None = None,
-) -> Kernel | SourceKernel:
+) -> Kernel | SourceKernel | CommandKernel:
     """Compiles an operator for a machine.
 
     op: an operator, or the text of a formula with the `shapes` of its tensors.
@@ -67,6 +70,8 @@ def compile(
     machine = machine_of(isa, config)
     if target_of(machine) == "source":
         return compile_source(op, machine, constants_of(op, w, b), options=options, tell=progress)
+    if target_of(machine) == "commands":
+        return compile_commands(op, machine, constants_of(op, w, b), options=options, tell=progress)
     made = chain(setting_of(op, machine, options, w=w, b=b, tell=progress)).run(op)
     kernel: Kernel = made["program"]
     return kernel
@@ -77,10 +82,12 @@ def scheduled_cycles(
 ) -> float | None:
     """Cycles of a good schedule of one embedding by the cycle engine; None where no tile of it
     fits. A shorter search than that of `compile`. Of a machine that runs C: the price of its best
-    register tile.
+    register tile; of one that is fed commands: the prediction for its stream.
     """
     if target_of(isa) == "source":
         return schedule_source([embedding], isa).tried[0].price.total
+    if target_of(isa) == "commands":
+        return lower(embedding, isa, magnitudes(embedding.operator, {})).cycles
     costs = costs_of(isa, options.memory or "")
     try:
         found = search(

@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 
 from csp_embed.compiler.options import Options
 from csp_embed.compiler.whole import image
+from csp_embed.compiler.whole.joins import with_copies
 from csp_embed.compiler.whole.partition import Plan, plan_of
 from csp_embed.compiler.whole.report import LayerReport, layer_reports
 from csp_embed.compiler.whole.segment import Segment
 from csp_embed.ir.stream import Program
 from csp_embed.machine.spec import Isa
+from csp_embed.network.lower.signed import read_back, signed, stored_values
 from csp_embed.network.quantised import graph as g
 from csp_embed.network.quantised import reference
 
@@ -88,7 +90,7 @@ class Built:
 
     def programs(self) -> list[Program]:
         """One program file's content per segment, for the first input."""
-        values, wanted = self.values[0], self.wanted[0]
+        values, wanted = stored_values(self.values[0]), stored_values(self.wanted[0])
         return [
             image.program(s, self.graph, {n: values[n] for n in sorted(s.reads)}, wanted, s.wanted)
             for s in self.segments
@@ -112,8 +114,9 @@ def build(
     """
     start = time.perf_counter()
     tell = progress or _silent
+    graph = with_copies(graph)
     wanted = [reference.run(graph, feeds) for feeds in inputs]
-    plan = plan_of(graph, isa, options or OPTIONS, tell)
+    plan = plan_of(signed(graph), isa, options or OPTIONS, tell)
     found: list[dict[str, Array]] = []
     for n, feeds in enumerate(inputs):
         tell("simulating", n, len(inputs))
@@ -133,8 +136,9 @@ def _run(graph: g.Graph, plan: Plan, values: dict[str, Array]) -> dict[str, Arra
     waiting = [op for op in graph.operators if op.name in plan.host or op.name in plan.views]
     for segment in [None, *plan.segments]:
         if segment is not None:
-            reads = {n: values[n] for n in sorted(segment.reads)}
-            values |= image.run(segment, graph, reads)
+            reads = stored_values({n: values[n] for n in sorted(segment.reads)})
+            made = image.run(segment, graph, reads)
+            values |= {n: read_back(v, graph.tensors[n].dtype) for n, v in made.items()}
         for op in list(waiting):
             if all(n in values or not n or graph.tensors[n].data is not None for n in op.inputs):
                 values[op.output] = reference.step(graph, op, values)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,9 @@ from csp_embed.targets.source.build import Native, build, c_compiler, require_na
 from csp_embed.targets.source.emit import CFile, header
 from csp_embed.targets.source.lower import SourceProgram
 from csp_embed.targets.source.selftest import main_text
+
+if TYPE_CHECKING:
+    from csp_embed.judge.certify.certificate import Certificate
 
 Array = NDArray[Any]
 ENGINES = ("native", "interpreted")
@@ -155,6 +158,19 @@ class SourceKernel:
         tensors = self._declared(asked or {**random_tensors(self.operator, 0), **self.constants})
         difference = self.difference(tensors, self.native.run(tensors))
         return [*self.verify(), *([difference] if difference else [])]
+
+    def certify(self, *, rounds: int | None = None, seed: int | None = None) -> Certificate:
+        """Whether the kernel's index maps are right for all inputs: `.ok`, `.show()`; what is
+        proved, tested and assumed is in docs/certify.md. What `csp-embed certify` does of a file.
+
+        rounds: random points (8 by default); each multiplies the error's probability. seed: of
+        these points.
+        Raises: CheckError for an operator without products or with sums that int32 cannot tell
+        apart; MissingLibrary where this computer cannot build or run the kernel.
+        """
+        from csp_embed.compiler.certifying_source import ROUNDS, certified_source
+
+        return certified_source(self, rounds=ROUNDS if rounds is None else rounds, seed=seed)
 
     def difference(self, tensors: Mapping[str, Array], result: Array) -> str:
         """The first element that differs from NumPy's, in words; "" where all are equal."""

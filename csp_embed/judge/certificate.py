@@ -115,6 +115,7 @@ def _without_solution(document: Mapping[str, Any], op: Operator, problems: list[
 
 
 def _solved(document: Mapping[str, Any], op: Operator, isa: Isa) -> list[str]:
+    # A layout of the wrong tensor would make every later rule compare the wrong things.
     strangers = _strangers(document["embedding"], op)
     if strangers:
         return strangers
@@ -124,6 +125,7 @@ def _solved(document: Mapping[str, Any], op: Operator, isa: Isa) -> list[str]:
         problems.append("formula: the text is not that of the solution")
     if embedding.layout_mode != document["layout"]:
         problems.append(f"layout: {embedding.layout_mode} in the solution, not as stated")
+    # All rules at once, by the judge that compilation uses too: the certificate adds nothing to it.
     problems += [str(b) for b in judge(embedding, isa).breaches]
     if problems:
         return problems  # costs of a wrong embedding mean nothing
@@ -131,6 +133,8 @@ def _solved(document: Mapping[str, Any], op: Operator, isa: Isa) -> list[str]:
     memory = str(document.get("memory") or (default_memory(isa) if isa.costs else ""))
     counted = count(embedding, isa, memory)
     for name, value in counted.items():
+        # Only what is counted here is compared; figures that this judge does not know are not
+        # believed, they are not read.
         stated = document["figures"].get(name)
         if stated is None or not _close(float(stated), value):
             problems.append(f"figure {name}: {stated} is stated, {value:g} is counted")
@@ -139,6 +143,8 @@ def _solved(document: Mapping[str, Any], op: Operator, isa: Isa) -> list[str]:
 
 def _strangers(solution: Mapping[str, Any], op: Operator) -> list[str]:
     """Layouts that are not those of the operator's operands, as commuted says."""
+    # Commuted embeddings swap what lhs and rhs serve, and nothing else: one function decides for
+    # both.
     served = served_by(op, _flag(solution["commuted"]))
     given = {role: fields["tensor"] for role, fields in solution["layouts"].items()}
     if set(given) != set(served):
@@ -159,10 +165,13 @@ def served_by(op: Operator, commuted: bool) -> dict[str, Access]:
 def _memories(embedding: Embedding, isa: Isa) -> list[str]:
     """Operands lie where the instruction reads them; of an elementwise one, in the accumulator."""
     found = [i for i in isa.instructions if i.name == embedding.instruction]
+    # By role: two operands of one instruction may lie in one memory.
     memory = {o.role: o.memory for i in found for o in i.operands}
     out: list[str] = []
     for role, layout in embedding.layouts.items():
         contract = bool(found) and found[0].kind == "contract"
+        # An elementwise instruction reads and writes accumulators only, whatever its operands are
+        # called.
         wanted = memory.get(role if contract and role in memory else "dst")
         order = layout.order
         if order is not None and sorted(order) != list(range(len(layout.grid))):
@@ -177,6 +186,7 @@ def _claims(document: Mapping[str, Any], counted: float, memory: str) -> list[st
     value, bound = float(document["objective"]["value"]), float(document["objective"]["bound"])
     if not _close(value, counted):
         out.append(f"objective: {value} is stated, {counted:g} is counted")
+    # A bound above the value would be a bound on nothing; rounding alone is forgiven.
     if bound > value * (1 + _TOLERANCE):
         out.append(f"bound: {bound} is above the objective {value}")
     if document["status"] == "optimal" and not _close(bound, value):
@@ -184,6 +194,7 @@ def _claims(document: Mapping[str, Any], counted: float, memory: str) -> list[st
     gap = document["objective"]["gap"]
     if value and not math.isclose(gap, max(0.0, (value - bound) / value), abs_tol=1e-9):
         out.append(f"gap: {gap} is stated, objective and bound say otherwise")
+    # Parsed, not compared as text: "de10" and "de10,latency=0" are one interface.
     told = str(document["scheduled"]["memory"])
     if told and parse_memory(told) != parse_memory(memory):
         out.append(f"memory: scheduled behind {told}, while the objective is about {memory}")
@@ -204,6 +215,8 @@ def _close(a: float, b: float) -> bool:
 
 def rebuild(solution: Mapping[str, Any], op: Operator, isa: Isa) -> Embedding:
     """The embedding that a certificate states."""
+    # Field by field with checked types: a certificate is a file from outside, and
+    # `Embedding(**fields)` would take whatever stands there.
     embedding = Embedding(
         operator=op,
         isa_name=isa.name,
@@ -262,6 +275,8 @@ def _layout(f: Mapping[str, Any], access: Access) -> Layout:
 
 
 def _int(value: Any) -> int:
+    # bool is an int to Python. Sums of products with loop counts must stay inside int64, where
+    # NumPy would wrap around silently.
     if not isinstance(value, int) or isinstance(value, bool) or abs(value) >= 1 << 40:
         raise TypeError(f"{value!r} is no integer of sensible size")
     return value

@@ -31,11 +31,12 @@ from csp_embed.ops.bound import useful_points
 
 # (coefficient by counter, least, most): a step has work only inside all of them.
 Window = tuple[dict[str, int], int, int]
+# Points per NumPy pass: 8 MB for each counter's table.
 _BATCH = 1 << 20
 
 
 # A machine that states no costs: steps, and bytes at eight a cycle.
-_UNSTATED = {
+_UNSTATED: dict[str, dict[str, float]] = {
     "": {"bytes_per_cycle": 8, "beat_bytes": 8, "burst_beats": 1},
     "contract": {"step": 1, "reset_step": 1},
     "map": {"immediate_step": 1, "tensor_step": 2},
@@ -52,13 +53,14 @@ def count(embedding: Embedding, isa: Isa, memory: str = "") -> dict[str, float]:
     """
     derived = not isa.costs
     if derived:
-        isa = replace(isa, costs=_UNSTATED if isa.program is None else _of_templates(isa))
+        isa = replace(isa, costs=_stated_otherwise(isa))
     op = embedding.operator
     instruction = isa.instruction(embedding.instruction)
     contract = instruction.kind == "contract"
     steps = working_steps(embedding)
     sizes = {role: math.prod(layout.grid) for role, layout in embedding.layouts.items()}
     vectors = sizes["dst"]
+    # Elementwise operators read two tensors: their own instruction counts as such a step.
     per_step = isa.costs["contract"]["step"] if contract else isa.costs["map"]["tensor_step"]
     per_vector = isa.costs["contract"]["reset_step"] if contract else 0.0
     per_vector += sum(_step_cycles(embedding, isa, n) for n in range(len(op.epilogue)))
@@ -67,12 +69,16 @@ def count(embedding: Embedding, isa: Isa, memory: str = "") -> dict[str, float]:
     port = isa.costs[asked.name]
     rate = float(asked.bytes_per_cycle or port["bytes_per_cycle"])
     burst = port["beat_bytes"] * port["burst_beats"]
+    # In flight at most `tags` bursts between request and last beat; a slow memory is limited by
+    # that and a fast one by its rate.
     loaded = min(rate, isa.costs["read"]["tags"] * burst / (asked.latency + burst / rate))
     compute = _unit(per_step) * steps + _unit(per_vector) * vectors
     read, host = 0, 0
     figures: dict[str, float] = {}
     for role, layout in embedding.layouts.items():
         if role == "dst":
+            # The result is written, not read; its bytes are counted below with the store's own
+            # costs.
             continue
         bytes_ = _bytes(isa, layout.memory)
         figures[f"{role}_bytes"] = float(bytes_ * sizes[role])
@@ -80,8 +86,10 @@ def count(embedding: Embedding, isa: Isa, memory: str = "") -> dict[str, float]:
         if not op.tensors[layout.tensor].constant:
             host += bytes_ * sizes[role]
     memory = embedding.layouts["dst"].memory
+    # Stores take from the memory that mirrors the accumulators, where there is one: fewer bytes.
     shadow = [m.name for m in isa.memories if m.shadow_of == memory and m.store_queue]
     stored = _bytes(isa, shadow[0] if shadow else memory)
+    # A store writes whole beats: an element below a beat's width costs a beat.
     beats = max(stored / port["beat_bytes"], 1.0)
     store = isa.costs["store"]
     between = (store["setup"] + asked.latency) / port["burst_beats"]
@@ -89,6 +97,7 @@ def count(embedding: Embedding, isa: Isa, memory: str = "") -> dict[str, float]:
     write = _unit(each) * vectors
     macs = math.prod(op.axes.values())
     lanes = math.prod(_lanes(embedding, isa).values())
+    # The sum in 1/256 cycle, weighted so that the maximum decides and the rest breaks ties.
     total = 32 * max(compute, read, write) + compute + read + write + 32 * host
     return figures | {
         "dst_bytes": float(stored * vectors),
@@ -101,6 +110,26 @@ def count(embedding: Embedding, isa: Isa, memory: str = "") -> dict[str, float]:
         "write_cycles": write / 256,
         "host_bytes": float(host),
         "objective": total / 8192,
+    }
+
+
+def _stated_otherwise(isa: Isa) -> dict[str, dict[str, float]]:
+    if isa.commands is not None:
+        return _of_commands(isa)
+    return _UNSTATED if isa.program is None else _of_templates(isa)
+
+
+def _of_commands(isa: Isa) -> dict[str, dict[str, float]]:
+    """Those of a machine that is fed commands: steps, and bytes of its bus; what follows the sums
+    costs nothing."""
+    assert isa.commands is not None
+    rate = float(isa.commands.costs["bytes_per_cycle"])
+    return {
+        "": {"bytes_per_cycle": rate, "beat_bytes": rate, "burst_beats": 1},
+        "contract": {"step": float(isa.commands.costs["step"]), "reset_step": 0.0},
+        "map": {"immediate_step": 0.0, "tensor_step": 0.0},
+        "read": {"tags": 1},
+        "store": {"setup": 0, "word_gap": 0},
     }
 
 
@@ -147,6 +176,8 @@ def _step_cycles(embedding: Embedding, isa: Isa, number: int) -> float:
         return costs["map"]["tensor_step"]
     kept = next(o.dims for o in instruction.operands if o.role == "dst")
     summed = math.prod(n for d, n in _lanes(embedding, isa).items() if d not in kept)
+    # What one contraction step can add: all lanes but one at 127 * 127, and one at 127 * 1 that
+    # makes any remainder.
     reach = (summed - 1) * 127 * 127 + 127
     by_contraction = step.bias_range <= reach
     return costs["contract"]["step"] if by_contraction else costs["map"]["tensor_step"]
@@ -161,6 +192,8 @@ def working_steps(embedding: Embedding) -> int:
             windows += _windows(embedding.layouts[role])
     total, free = 1, set(trips)
     while windows:
+        # Windows that share a counter depend on each other and are counted together; groups
+        # multiply.
         group = [windows.pop()]
         names = set(group[0][0])
         while joined := [w for w in windows if names & set(w[0])]:
@@ -182,6 +215,7 @@ def _windows(layout: Layout) -> list[Window]:
 
 def _inside(windows: Sequence[Window], names: Sequence[str], trips: dict[str, int]) -> int:
     """By enumeration, the last counters at once."""
+    # Short counters first: many of them fit one table, and long ones are looped over.
     inner: list[str] = []
     for name in sorted(names, key=lambda n: trips[n]):
         if math.prod(trips[n] for n in inner) * trips[name] <= _BATCH:

@@ -148,6 +148,7 @@ def _steps(
     """Counter values, in batches: all of them, or corners and a fixed random sample."""
     names = [c.name for c in embedding.counters]
     extents = [c.extent for c in embedding.counters]
+    # 500,000 points per batch keep a dozen int64 tables of it in a few tens of MB.
     batch = max(1, 500_000 // lanes.count)
     if exact:
         total = math.prod(extents)
@@ -156,7 +157,9 @@ def _steps(
             table = np.unravel_index(index, extents) if extents else ()
             yield dict(zip(names, table, strict=True)), len(index)
         return
+    # A fixed seed: the same embedding gets the same verdict, whoever asks.
     rng = np.random.default_rng(0)
+    # Corners are where windows and ragged ends break; at most 256, for 2^n of them would not end.
     corners = list(itertools.islice(itertools.product(*((0, e - 1) for e in extents)), 256))
     drawn = [rng.integers(0, e, max(64, limit // (16 * lanes.count))) for e in extents]
     table = np.concatenate([np.array(corners, np.int64), np.stack(drawn, axis=1)])
@@ -186,28 +189,38 @@ def _judge_steps(
         have[role] = held(layout, embedding, dims[role], lanes, grid)
     inputs = [r for r in ("lhs", "rhs") if r in want]
     runs = np.logical_and.reduce([in_grid[r] for r in inputs])[:, None]
+    # Lanes of the accumulator that hold no element of the result: garbage there harms nobody.
     dead = have["dst"] < 0
     for role in want:
+        # Only where the point is one of the operator's and the element lies in the packed grid:
+        # elsewhere nothing was promised.
         known = at.inside & in_grid[role][:, None]
         wrong = known & (want[role] != have[role])
         if wrong.any():
             out.append(_mismatch(embedding, role, dims[role], lanes, at.inside, want[role], wrong))
     if (at.inside & ~in_grid["dst"][:, None]).any():
         out.append(Breach(6, "a step's result lies outside the result's grid"))
+    # A point has work only if both factors exist; others may be skipped, that is how padding is
+    # free.
     effect = np.logical_and.reduce([want[r] >= 0 for r in inputs])
     if (at.inside & effect & ~runs).any():
         out.append(Breach(5, "a step with work is left out: its element is not packed"))
+    # No point of the operator, both factors live, and a result lane that somebody reads: its
+    # product is added to a wrong sum.
     live = np.logical_and.reduce([have[r] >= 0 for r in inputs]) & runs & ~dead & ~at.inside
     if live.any():
         p = np.argwhere(live)[0][1]
         lane = {d: int(v[p]) for d, v in lanes.lane.items()}
         out.append(Breach(4, f"a pad point adds live data to a live lane: lanes {lane}"))
     if len(cover):
+        # Flat point numbers, row-major over the operator's axes, as `missed` reads them back.
         sizes = list(op.axes.items())
         index = np.zeros(at.inside.shape, np.int64)
         for axis, n in sizes:
             index = index * n + np.where(at.inside, at.axes[axis], 0)
         met_here = at.inside & runs
+        # add.at, for points may repeat within a batch, and `cover[index] += 1` would count them
+        # once.
         np.add.at(cover, index[met_here], 1)
         if (cover > 1).any():
             point = np.unravel_index(int(np.argmax(cover > 1)), [n for _, n in sizes])
@@ -228,6 +241,8 @@ def _mismatch(
     """Rule 2 where lanes that share an operand element want different tensor elements in one step,
     else rule 7: the layout holds something else than a step reads."""
     s = int(np.argwhere(wrong)[0][0])
+    # Lanes with the same coordinates in the operand's own dimensions read one and the same lane of
+    # it.
     column = np.zeros(lanes.count, np.int64)
     for d in dims:
         column = column * (int(lanes.lane[d].max()) + 1) + lanes.lane[d]
@@ -257,6 +272,7 @@ def _homes(
             if d not in dims[role]:
                 first &= lanes.lane[d] == 0
         keep = np.flatnonzero(first)
+        # Not enumerated: it would take minutes.
         if layout.elements * len(keep) > 16 * limit:
             continue
         part = Lanes(
@@ -283,6 +299,7 @@ def _homes(
         elif role == "dst" and least < 1:
             out.append(Breach(6, f"an element of {layout.tensor} has no home"))
         elif (most > 1) != layout.duplicates:
+            # Claimed duplicates that are none are wrong too: the host packs by the claim.
             text = "stands twice" if most > 1 else "stands once, though duplicates are claimed"
             out.append(Breach(9, f"an element of {layout.tensor} {text}"))
         strict = embedding.layout_mode == "strict" and not op.tensors[layout.tensor].constant

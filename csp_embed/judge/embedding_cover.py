@@ -23,6 +23,7 @@ def by_coordinates(embedding: Embedding) -> list[Breach]:
     take it through its range exactly once, whatever the shared ones are."""
     trips = {c.name: c.extent for c in embedding.counters}
     trips |= {d.name: d.extent for d in embedding.digits}
+    # A digit that must equal another one moves nothing by itself: only its partner is asked for.
     partners = {second for _, second in embedding.equal}
     uses: dict[str, int] = {}
     for c in embedding.coordinates:
@@ -33,6 +34,7 @@ def by_coordinates(embedding: Embedding) -> list[Breach]:
         for n in trips
         if n not in uses and n not in partners and trips[n] > 1
     ]
+    # By axes: several coordinates over one tuple of axes need the same values.
     needed = {c.axes: _needed(embedding.operator, c.axes) for c in embedding.coordinates}
     for c in embedding.coordinates:
         parts = {**c.digits, **c.counters}
@@ -85,9 +87,12 @@ def _once(
 ) -> list[Breach]:
     values = np.array([c.const], np.int64)
     for name, coef in own.items():
+        # All values of a coordinate as one sumset; repeated values stay in, for they are what rule
+        # 3 looks for.
         values = (values[:, None] + coef * np.arange(trips[name])[None]).ravel()
     offsets = np.array([0], np.int64)
     for name, coef in shared.items():
+        # Only distinct offsets matter: the argument is made once for each.
         offsets = np.unique((offsets[:, None] + coef * np.arange(trips[name])[None]).ravel())
     for offset in offsets:
         inside = values + offset
@@ -95,6 +100,7 @@ def _once(
         found = np.unique(inside)
         if len(inside) != len(found):
             return [Breach(3, f"values of {'*'.join(c.axes)} are met twice")]
+        # `needed` leaves out values that add nothing, so a missed one changes the result.
         missed = np.setdiff1d(needed, found, assume_unique=True)
         if len(missed):
             return [Breach(5, f"value {missed[0]} of {'*'.join(c.axes)} is missed")]
@@ -106,6 +112,7 @@ def missed(embedding: Embedding, cover: Ints) -> list[Breach]:
     op = embedding.operator
     index = np.indices(tuple(op.axes.values())).reshape(len(op.axes), -1)
     good = np.ones(index.shape[1], bool)
+    # Points whose factors all exist; one whose factor is padding adds 0 wherever it is left out.
     order = {a: n for n, a in enumerate(op.axes)}
     for access in [op.out, op.lhs, *([op.rhs] if op.rhs else [])]:
         for size, ix in zip(op.tensors[access.tensor].shape, access.index, strict=True):

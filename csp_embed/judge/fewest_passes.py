@@ -41,8 +41,11 @@ def fewest_passes(op: Operator) -> int:
     wanted = low_bytes(op, values)
     same = wanted[1:] == wanted[:-1]
     runs = int((same & ~np.concatenate([[False], same[:-1]])).sum())
+    # The theorem is about more than RUNS runs; at or below, nothing is proved and 0 is a valid
+    # bound.
     if runs <= RUNS:
         return 0
+    # A quarter of 2 D + 1 values on each side is the D / 2 that the proof speaks of.
     quarter = len(values) // 4 + 1
     ends = wanted[:quarter], wanted[-quarter:]
     flat = [bool((e == e[0]).all()) for e in ends]
@@ -58,8 +61,11 @@ def occurring(op: Operator) -> NDArray[np.int32] | None:
     127 up to (n - 1) 127^2, the last one, times 1, every value between.
     """
     accesses = [op.lhs, op.rhs]
+    # Known values could rule sums out, and then "all of an interval occurs" is false.
     if op.kind != "contract" or any(a is None or a.tensor in op.values for a in accesses):
         return None
+    # Steps that multiply by a tensor, or take its maximum, may hide values; only added tensors may
+    # be chosen 0.
     if any(
         s.access is not None and (s.op != "add" or s.access.tensor in op.values)
         for s in op.epilogue
@@ -68,6 +74,8 @@ def occurring(op: Operator) -> NDArray[np.int32] | None:
     terms = 1
     for a in op.reduced_axes:
         terms *= op.axes[a]
+    # A part of the interval is an interval around 0 too, and the proof holds for it; this keeps it
+    # quick.
     reach = min((terms - 1) * 127 * 127, 1 << 20)
     return np.arange(-reach, reach + 1, dtype=np.int32) if terms > 1 else None
 
@@ -75,6 +83,7 @@ def occurring(op: Operator) -> NDArray[np.int32] | None:
 def low_bytes(op: Operator, values: NDArray[np.int32]) -> NDArray[np.int8]:
     """The formula's low bytes, tensors of steps being 0."""
     for step in op.epilogue:
+        # The formula's own order, without the normal form of anybody: this is the definition.
         k = np.int32(step.imm or 0)
         if step.op == "shr":
             values = values >> k if k >= 0 else values << -k

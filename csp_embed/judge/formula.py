@@ -30,6 +30,8 @@ Array = NDArray[Any]
 
 def formula_problems(program: Program) -> tuple[list[str], list[str]]:
     """(problems, remarks) of the expected values; nothing for a file that claims no formula."""
+    # The operator stands in the certificate, which names what was compiled; the file's own text may
+    # be shortened.
     certificate = program.meta.get("certificate")
     document = certificate.get("operator") if is_object(certificate) else None
     if document is None:
@@ -39,6 +41,7 @@ def formula_problems(program: Program) -> tuple[list[str], list[str]]:
         name = op.out.tensor
         if any(t not in program.tensors for t in op.tensors if t != name):
             return [], ["expected values were not compared with the formula: operands are missing"]
+        # A remark, not a problem: what was not compared is not wrong.
         if natural(op)["macs"] > REFERENCE_MACS:
             return [], ["expected values were not compared with the formula: it would take minutes"]
         want = evaluate(op, program.tensors)[name]
@@ -75,6 +78,8 @@ def _looked_up(program: Program, name: str, shape: tuple[int, ...]) -> Array | s
     if place is None:
         return f"the file does not say where {name} lies"
     try:
+        # Address = base + a digit of each axis times its stride: blocked layouts are digits of one
+        # axis with different strides.
         dtype, base, digits = np.dtype(place["dtype"]), int(place["addr"]), place["digits"]
         at: Array = np.full([1] * len(shape), base, np.int64)
         for d in digits:
@@ -83,14 +88,19 @@ def _looked_up(program: Program, name: str, shape: tuple[int, ...]) -> Array | s
             at = at + index.reshape([-1 if a == axis else 1 for a in range(len(shape))])
     except (KeyError, TypeError, ValueError, IndexError):
         return f"where {name} lies cannot be read"
+    # Broadcast last: the sum of rank-1 tables is the whole address map without a loop over
+    # elements.
     at = np.broadcast_to(at, shape)
     starts = np.array([a for a, _ in program.after], np.int64)
+    # `after` may be in any order and in many ranges; a search over sorted starts finds each
+    # element's.
     order = np.argsort(starts, kind="stable")
     lengths = np.array([len(d) for _, d in program.after], np.int64)
     joined = np.concatenate([program.after[int(n)][1] for n in order])
     begins = np.concatenate([[0], np.cumsum(lengths[order])])
     number = np.searchsorted(starts[order], at.reshape(-1), side="right") - 1
     offset = at.reshape(-1) - starts[order][number]
+    # An element across the end of a range counts as missing, even where the next range would go on.
     if (number < 0).any() or (offset + dtype.itemsize > lengths[order][number]).any():
         return f"not all of {name} is among them"
     first = begins[number] + offset
@@ -99,6 +109,7 @@ def _looked_up(program: Program, name: str, shape: tuple[int, ...]) -> Array | s
 
 
 def _first(what: str, name: str, got: Array, want: Array) -> str:
+    # Shapes first: NumPy's comparison of different shapes is a scalar or an error, not a place.
     if got.shape != want.shape:
         return f"{what} has the shape {got.shape}, not {want.shape}"
     wrong = np.argwhere(got != want)

@@ -43,19 +43,26 @@ def lower_bound(op: Operator, isa: Isa, costs: Costs) -> LowerBound:
     contract = isa.of_kind("contract")
     dst, lhs, rhs = contract.operands
     lanes = prod(isa.dims[d] for d in dst.dims)
+    # Elements, not bytes: passes go over accumulator vectors, each of which holds at most `lanes`
+    # results.
     vectors = ceil(prod(op.tensors[op.out.tensor].shape) / lanes)
     steps = needed_steps(op, isa)
     passes = fewest_passes(op)
+    # The cheapest form of any pass: a bound may not know which of them a program uses.
     each = min(costs.immediate_step, costs.tensor_step, costs.step)
     work = steps * costs.step + passes * each * vectors
     first = first_load(isa, (lhs, rhs), costs) if steps else 0.0
     last = last_store(op, costs)
     terms = {
+        # Either the first operands are waited for, or the accumulators are reset before them; both
+        # share the compute queue with the work, so the larger one is added, never both.
         "compute": max(work + first, work + resets(op, isa, costs) * vectors) + last,
         "reads": needed_bytes(op) / costs.port_bytes + last,
         "writes": prod(op.tensors[op.out.tensor].shape) / costs.port_bytes,
     }
+    # Ties go to the first name: the report should not change with the order of a set.
     binds = max(terms, key=lambda name: terms[name])
+    # 1e-6 takes back what floating sums add; rounding it up would claim a cycle that is not proved.
     return LowerBound(ceil(terms[binds] - 1e-6), binds, terms, steps, passes)
 
 
@@ -83,6 +90,8 @@ def needed_steps(op: Operator, isa: Isa) -> int:
 
     dst, lhs, rhs = operands
     sides = ((op.lhs, op.rhs), (op.rhs, op.lhs))
+    # min: each of the three sides limits a step by itself; max: a step may put either tensor on the
+    # left.
     capacity = max(
         min(most(dst, op.out), most(lhs, left), most(rhs, right)) for left, right in sides
     )
@@ -114,6 +123,7 @@ def resets(op: Operator, isa: Isa, costs: Costs) -> float:
         return 0.0
     dst = isa.of_kind("contract").operands[0]
     memory = isa.memory(dst.memory)
+    # In another queue the load may overlap with everything; then nothing is added.
     if memory.load_queue != isa.of_kind("contract").queue:
         return 0.0
     return min(costs.reset_step, memory.elem_bytes / costs.port_bytes)
@@ -144,10 +154,13 @@ def needed_bytes(op: Operator) -> float:
         if access.tensor not in op.values:
             others = [a for m, a in enumerate(accesses) if m != n]
             width = 1 if op.tensors[access.tensor].dtype == "int8" else 4
+            # Where another operand may be out of range, some elements meet only missing partners
+            # and need not be read.
             total += width * _elements(op, access) if all(_inside(op, a) for a in others) else 0
     for step in op.epilogue:
         if step.access is not None and step.access.tensor not in op.values:
             most = step.bias_range
+            # An unpromised tensor of steps may hold any int32, and 32 bits cannot be told in fewer.
             bits = 32.0 if most is None else log2(2 * most + 1)
             total += bits / 8 * _elements(op, step.access)
     return total

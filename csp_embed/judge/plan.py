@@ -294,13 +294,18 @@ class Judge:
         taken: dict[str, int] = {}
         together: dict[str, Fraction] = defaultdict(Fraction)
         copies: list[dict[str, str]] = []
+        # Shares of latency replicas are samples of one batch, and have to use it up.
         if self.plan.goal == LATENCY:
             total = sum(r.share for r in self.plan.replicas)
+            # Shares are doubles in files; anything a solver writes is within 1e-9, anything wrong
+            # is not.
             if abs(total - self.plan.batch) > 1e-9:
                 self.fault("replica", "plan", f"shares add up to {total:g}, not {self.plan.batch}")
         for i, replica in enumerate(self.plan.replicas):
             device = self.placed(replica.assignments)
             if self.plan.goal == LATENCY:
+                # A device that served two replicas would run both batches one after the other, and
+                # the stated latency would be wrong.
                 for d in sorted(set(device.values())):
                     if taken.setdefault(d, i) != i:
                         self.fault("replica", d, f"{d} serves replicas {taken[d]} and {i}")
@@ -318,18 +323,21 @@ class Judge:
         for text in throughput_memory(self.graph, self.platform, copies):
             self.fault("memory", text[0], text[1])
         for name, busy in together.items():
+            # Loads are per sample times samples per ms: 1 means the device is never idle.
             if sooner(Fraction(1), busy):
                 self.fault("load", name, f"needs {float(busy):.9g} ms per ms")
         rate = sum((exact(r.share) for r in self.plan.replicas), Fraction(0))
         if rate <= 0:
             self.fault("replica", "plan", "no replica takes a sample")
             return
+        # The period is what one sample takes when all replicas run at their shares.
         self.same("objective", self.plan.objective or 0.0, 1 / rate)
 
     # --- figures -----------------------------------------------------------------------------
 
     def objective(self) -> None:
         """The objective and, where it was asked for, the other one."""
+        # Without assignments there is no load; 0 is then what the objective must say.
         plan, period = self.plan, max(self.loads.values(), default=Fraction(0))
         if plan.goal == LATENCY:
             self.same("objective", plan.objective or 0.0, self.end, self.least)
@@ -342,6 +350,8 @@ class Judge:
 
     def limits(self) -> None:
         """Bound, status, and the limits that the plan was asked to keep."""
+        # Limits are judged on what the plan states, for `objective` above has compared that with
+        # the rows.
         plan, value = self.plan, exact(self.plan.objective or 0.0)
         low = exact(plan.lower_bound)
         if low > value * (1 + PROVED):
@@ -365,6 +375,7 @@ class Judge:
         proof: what an OPTIMAL plan must state to the last digits, where that is another figure."""
         claim = exact(said)
         if not same_time(claim, found):
+            # %.9g shows what differs: two figures that differ by 1e-6 look alike in fewer digits.
             text = f"the plan says {said:.9g} ms, it is {float(found):.9g} ms"
             self.fault(kind, "plan", text)
         elif self.plan.status == "OPTIMAL" and not self.faults:

@@ -23,6 +23,7 @@ def check_dnn(graph: TaskGraph, platform: Platform, plan: Plan) -> Iterator[Faul
         return
     tasks, devices = graph.by_id(), platform.by_name()
     device: dict[str, str] = {}
+    # Unknown and double rows are left out of `device`, so later rules see every task at most once.
     for row in plan.assignments:
         if row.task not in tasks or row.device not in devices:
             yield "unknown", row.task, f"no such task or device: {row.task!r} on {row.device!r}"
@@ -40,8 +41,10 @@ def check_dnn(graph: TaskGraph, platform: Platform, plan: Plan) -> Iterator[Faul
             yield "device", task.id, f"{where} cannot run it"
         if task.pin is not None and task.pin != where:
             yield "pin", task.id, f"pinned to {task.pin}, runs on {where}"
+        # The first task of a colour decides where the others belong.
         if task.colocate is not None and colours.setdefault(task.colocate, where) != where:
             yield "colocation", task.id, f"{where}, others of {task.colocate} elsewhere"
+    # Weights only: this model has no activations.
     used: dict[str, Fraction] = defaultdict(Fraction)
     for t, d in device.items():
         used[d] += exact(tasks[t].weight_bytes)
@@ -53,6 +56,7 @@ def check_dnn(graph: TaskGraph, platform: Platform, plan: Plan) -> Iterator[Faul
     load = _loads(graph, platform, device)
     if plan.goal == LATENCY:
         yield from _times(graph, platform, plan, device, load)
+        # Stated times must add up to the objective; that they are possible is judged in `_times`.
         ends = [exact(row.finish or 0.0) for row in plan.assignments]
         found = max(ends, default=Fraction(0))
         least = _recount(graph, platform, device, load)
@@ -63,6 +67,8 @@ def check_dnn(graph: TaskGraph, platform: Platform, plan: Plan) -> Iterator[Faul
                 yield "load", d, f"says {said:.9g}, is {float(is_):.9g}"
         found = least = max(load.values(), default=Fraction(0))
     value, low = exact(plan.objective), exact(plan.lower_bound)
+    # Two questions: do the lines add up to what is said, and could these decisions be faster than
+    # said? The second would make an OPTIMAL claim false.
     if least is None or not same_time(found, value) or sooner(value, least):
         yield (
             "objective",
@@ -73,6 +79,7 @@ def check_dnn(graph: TaskGraph, platform: Platform, plan: Plan) -> Iterator[Faul
         yield (
             "objective",
             "plan",
+            # repr: a claim of optimality is about the solver's doubles, down to the last digit.
             f"OPTIMAL at {plan.objective!r}, these decisions {float(least)!r}",
         )
     if low > value * (1 + PROVED):
@@ -86,6 +93,7 @@ def check_dnn(graph: TaskGraph, platform: Platform, plan: Plan) -> Iterator[Faul
         yield "limit", "plan", f"period {float(found)}, wanted {rate} samples per ms"
 
 
+# Not the solvers' recurrence: pieces are collapsed first and then walked as a graph of pieces.
 def _recount(
     graph: TaskGraph, platform: Platform, device: dict[str, str], load: dict[str, Fraction]
 ) -> Fraction | None:
@@ -104,6 +112,7 @@ def _recount(
     end: dict[str, Fraction] = {}
     while len(end) < len(takes):
         ready = [x for x in takes if x not in end and before[x] <= end.keys()]
+        # Pieces that wait for each other: no order runs them, so the placement has no makespan.
         if not ready:
             return None
         for x in ready:
@@ -147,6 +156,8 @@ def _loads(graph: TaskGraph, platform: Platform, device: dict[str, str]) -> dict
     for t, d in device.items():
         load[d] += exact(tasks[t].cost_on(devices[d]) or 0.0)
         away = readers[t] - {d}
+        # The producer pays for sending once however many read, and every reading device pays once;
+        # so tolls are per pair of task and device, not per edge.
         for place in [*sorted(away), *([d] if away else [])]:
             if devices[place].kind != "cpu":
                 load[place] += exact(tasks[t].transfer_ms)

@@ -27,6 +27,8 @@ def placement(
         faults.append((kind, where, text))
 
     device: dict[str, str] = {}
+    # A row that cannot be read is a fault and is left out, so that what follows sees only rows with
+    # a task and a device.
     for row in rows:
         if row.task not in tasks:
             fault("unknown", row.task, f"the graph has no task {row.task!r}")
@@ -46,6 +48,7 @@ def placement(
             fault("device", task.id, f"{where} cannot run task {task.id!r}")
         if task.pin is not None and task.pin != where:
             fault("pin", task.id, f"pinned to {task.pin}, runs on {where}")
+        # The first task of a label decides where the others must be.
         if task.colocate is not None and labels.setdefault(task.colocate, where) != where:
             fault(
                 "colocation",
@@ -55,9 +58,11 @@ def placement(
     if plan.contiguous or plan.pipeline:
         for text in convexity(graph, device) if plan.contiguous else ():
             fault("contiguous", "plan", text)
+        # Over devices, not tasks: in a ring of devices a sample would come back to where it was.
         ring = cycle_among(graph, device) if plan.pipeline else None
         if ring:
             fault("pipeline", "plan", "devices feed each other: " + " -> ".join(ring))
+    # Exact: a plan that fits to the byte must not be refused for a sum's rounding.
     weights: dict[str, Fraction] = defaultdict(Fraction)
     for t, d in device.items():
         weights[d] += exact(tasks[t].weight_bytes)

@@ -12,11 +12,14 @@ from fractions import Fraction
 
 from csp_embed.ir.network import Platform, TaskGraph
 
+# Room for sums of many times that a file states in nine digits.
 ROUNDED = Fraction(1, 10**6)  # relative: two times that differ by no more are the same
 
 
 def exact(x: float) -> Fraction:
     """A number as the decimal that files state it as."""
+    # repr is the shortest text that gives the double back: 0.1 is meant as 1/10, not as what binary
+    # has.
     return Fraction(repr(float(x)))
 
 
@@ -37,11 +40,13 @@ def convexity(
 
     Walks from every task's consumers elsewhere and looks for the device. only: tasks considered."""
     after: dict[str, set[str]] = defaultdict(set)
+    # Edges outside of `only` are no paths: forward and backward parts of training are judged apart.
     for edge in graph.edges:
         if only is None or (edge.src in only and edge.dst in only):
             after[edge.src].add(edge.dst)
     for d in sorted(set(device.values())):
         inside = {t for t, x in device.items() if x == d and (only is None or t in only)}
+        # Starts at what leaves the set; whatever is reached from there and lies inside is a return.
         stack = sorted({c for t in inside for c in after[t]} - inside)
         came: dict[str, str | None] = dict.fromkeys(stack)
         while stack:
@@ -62,6 +67,7 @@ def cycle_among(graph: TaskGraph, device: Mapping[str, str]) -> list[str] | None
         a, b = device.get(edge.src), device.get(edge.dst)
         if a is not None and b is not None and a != b:
             after[a].add(b)
+    # 1: on the path, 2: done. A device met again while on the path closes a ring.
     state: dict[str, int] = {}
 
     def walk(d: str, path: list[str]) -> list[str] | None:
@@ -94,6 +100,8 @@ def live_peak(
     """(device, text) where weights plus live activations exceed memory at some time.
 
     An activation (times `batch` samples) lives from its task's start to its last consumer's end."""
+    # A value lives until its last consumer ends, wherever that runs: sending it needs the buffer
+    # too.
     tasks, until = graph.by_id(), {t: f for t, (_, f) in times.items()}
     for edge in graph.edges:
         if edge.src in times and edge.dst in times:
@@ -110,6 +118,7 @@ def live_peak(
             if size and until[t] > times[t][0]:
                 moves += [(times[t][0], 1, size), (until[t], 0, -size)]
         level = weights
+        # Tuples sort frees (0) before claims (1) at one time, as the comment above wants it.
         for now, _, change in sorted(moves):
             level += change
             if level > exact(d.memory_bytes):
@@ -146,6 +155,8 @@ def throughput_memory(
         for copy in copies:
             stage: dict[str, int] = {}
             for t in order:
+                # Changing devices costs one pipeline stage: the consumer works on an earlier
+                # sample.
                 steps = [stage[s] + (copy.get(s) != copy.get(t)) for s in before[t]]
                 stage[t] = max(steps, default=0)
             mine = [t for t in order if copy.get(t) == d.name]
@@ -154,6 +165,7 @@ def throughput_memory(
             for t in mine:
                 size = exact(tasks[t].activation_bytes)
                 later = max((stage[c] for c in after[t]), default=stage[t]) - stage[t]
+                # `later` further samples of this value wait in memory while the newest is made.
                 need += later * size
                 end = len(mine) if later else max((turn[c] for c in after[t]), default=turn[t]) + 1
                 change[turn[t]] += size

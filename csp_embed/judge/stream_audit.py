@@ -18,7 +18,11 @@ from csp_embed.machine.arrays import FIELD, MEMORY, UOPS, WORDS, extent, image, 
 from csp_embed.machine.listing import line
 from csp_embed.machine.spec import Isa
 
+# Work between two looks at Ctrl-C: a kernel without the GIL cannot be interrupted, and this much
+# takes it a fraction of a second.
 PORTION = 1 << 24
+# A broken stream often breaks one rule everywhere; rows beyond these are counted in found[0, 1]
+# only.
 MAX_FINDINGS = 2000
 # Beyond this many granules of stored DRAM, neighbours are taken together.
 MAX_GRANULES = 1 << 26
@@ -29,6 +33,7 @@ class Audit:
 
     def __init__(self, isa: Isa, program: Program, table: Table, order: Order) -> None:
         self.isa, self.table, self.order = isa, table, order
+        # Row 0 is the header: [0, 0] rows used, [0, 1] findings met, those without room included.
         self.found = np.zeros((MAX_FINDINGS, 6), dtype=np.int64)
         n_queues = len(isa.queues)
         mem = _memories(isa)
@@ -39,7 +44,10 @@ class Audit:
         uop_memory = names.index(isa.uop_memory)
         contract_ops = operand_table(isa, "contract", 4)
         map_ops = operand_table(isa, "map", 4)
+        # Both kinds read micro-ops as a fourth operand; it stands where neither of the two has one.
         contract_ops[3, 0] = map_ops[3, 0] = uop_memory
+        # Looked up from the memory that is shadowed, because that is the one that instructions
+        # name.
         shadows = np.full(len(names), -1, dtype=np.int64)
         for k, memory in enumerate(isa.memories):
             if memory.shadow_of:
@@ -48,6 +56,7 @@ class Audit:
         rows = table.rows
         dram_epochs, granule, first = _dram_epochs(isa, table, n_queues)
         queue = np.ascontiguousarray(rows["queue"])
+        # Stable, so that each queue keeps program order: places in it are what clocks count.
         by_queue = np.argsort(queue, kind="stable")
         starts = np.searchsorted(queue[by_queue], np.arange(n_queues + 1))
         limits = isa.limits
@@ -64,6 +73,7 @@ class Audit:
     def advance(self, progress: Callable[[str, int, int], None] | None = None) -> None:
         """Walks all instructions, in portions so that Ctrl-C gets its turn."""
         sequence = self.order.order
+        # Transfers cost elements and computations steps; 20 is what an instruction costs by itself.
         total = np.cumsum((self.table.steps + self.table.elements + 20)[sequence])
         at = 0
         while at < len(sequence):
@@ -79,6 +89,7 @@ class Audit:
 
     def findings(self, isa: Isa, stream: Stream) -> list[Finding]:
         """What breaks a rule."""
+        # Rows of UNWRITTEN are remarks, not findings: real hardware holds something there.
         return [f for row in self._rows() for f in [_finding(isa, stream, *map(int, row))] if f]
 
     def remarks(self, isa: Isa, stream: Stream) -> list[str]:
@@ -136,6 +147,7 @@ def _finding(
 
 def uop_intervals(isa: Isa, table: Table) -> list[tuple[int, int]]:
     """DRAM that micro-op loads may read, sorted and disjoint: all of the data that a walk needs."""
+    # Only these bytes decide which elements are touched; the rest of DRAM is never looked at.
     memory = isa.memory(isa.uop_memory)
     c = table.c
     loads = (c.kind == LOAD) & (c.memory == isa.memories.index(memory)) & (table.dram_elements > 0)
@@ -157,6 +169,7 @@ def _memories(isa: Isa) -> NDArray[Any]:
         mem[k]["depth"], mem[k]["elem_bytes"] = memory.depth, memory.elem_bytes
         mem[k]["shadow"] = names.index(memory.shadow_of) if memory.shadow_of else -1
         mem[k]["flags"] = flags
+        # Aliases get flags of their own here, and no row uses them: `memory` is resolved before.
         flags += memory.depth
     return mem
 
@@ -165,6 +178,8 @@ def _shared(
     isa: Isa, table: Table, contract_ops: Any, map_ops: Any, shadows: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
     """Memories that instructions of more than one queue touch."""
+    # A memory that one queue alone touches cannot race, and its accesses need not be followed: that
+    # is most of the walk's time.
     c = table.c
     users: list[set[int]] = [set() for _ in isa.memories]
     data = table.elements > 0
@@ -173,8 +188,10 @@ def _shared(
         stores = (c.kind == STORE) & (c.named == k)
         users[k] |= set(np.unique(c.queue[data & (loads | stores)]).tolist())
     for kind, ops, count in ((CONTRACT, contract_ops, 3), (MAP, map_ops, 2)):
+        # An instruction without steps touches nothing, whatever its fields say.
         queues = set(np.unique(c.queue[(c.kind == kind) & (table.steps > 0)]).tolist())
         touched = {int(ops[k, 0]) for k in range(count)} | {int(ops[3, 0])}
+        # A compute step that writes an accumulator also writes the memory that stores read from.
         touched |= {int(shadows[k]) for k in touched if shadows[k] >= 0}
         for k in touched:
             users[k] |= queues
@@ -185,11 +202,13 @@ def _dram_epochs(isa: Isa, table: Table, n_queues: int) -> tuple[NDArray[np.int3
     """(epochs, granule bytes, first granule) over the stored addresses; empty where no load reads
     what a store of another queue may write and only one queue stores."""
     c = table.c
+    # An empty array tells the kernel not to follow DRAM at all.
     nothing = np.zeros((0, n_queues, 2), np.int32)
     moved = table.dram_elements > 0
     stores, loads = moved & (c.kind == STORE), moved & (c.kind == LOAD)
     if not stores.any():
         return nothing, 1, 0
+    # An unknown memory is a finding of its own; its width only has to be some number here.
     elem = np.array([m.elem_bytes for m in isa.memories])[np.maximum(c.named, 0)]
     low: NDArray[np.int64] = c.dram * elem
     high = low + ((c.y_size - 1) * c.x_stride + c.x_size) * elem
@@ -199,8 +218,11 @@ def _dram_epochs(isa: Isa, table: Table, n_queues: int) -> tuple[NDArray[np.int3
     meets = (k < len(starts)) & (starts[np.minimum(k, len(starts) - 1)] < high[loads])
     if not meets.any() and len(np.unique(c.queue[stores])) == 1:
         return nothing, 1, 0
+    # No access is smaller than the smallest element, so nothing is told apart that must be
+    # together.
     granule = math.gcd(*(m.elem_bytes for m in isa.memories))
     first, last = int(starts[0]), int(ends[-1])
+    # Coarser granules may report a race that is none, and never hide one.
     while (last - first) // granule + 2 > MAX_GRANULES:
         granule *= 2
     count = last // granule - first // granule + 1
@@ -212,6 +234,7 @@ def _merge(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Overlapping intervals as disjoint sorted ones."""
     order = np.argsort(low, kind="stable")
+    # `reach` is the furthest end so far: an interval may lie inside one that began long before.
     low, reach = low[order], np.maximum.accumulate(high[order])
     begins = np.concatenate([[True], low[1:] > reach[:-1]])
     first = np.flatnonzero(begins)

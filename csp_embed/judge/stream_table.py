@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,12 +28,48 @@ _TRANSFER = (
     "sram", "dram", "y_size", "x_size", "x_stride", "y_pad_0", "y_pad_1", "x_pad_0", "x_pad_1",
 )  # fmt: skip
 _COMPUTE = ("uop_begin", "uop_end", "iter_out", "iter_in", "reset", "use_imm", "imm")
-_FACTORS = ("dst_out", "dst_in", "lhs_out", "lhs_in", "rhs_out", "rhs_in")
 
-# One int64 per part. `queue` is an index into isa.queues; `memory` into isa.memories after aliases
-# are resolved, `named` before (-1 unknown); `op` is a map's index into its instruction's ops,
-# `function` one of FUNCTIONS (-1 unknown). Records: kernels get one argument, fields keep names.
-PARTS = ("kind", "queue", "named", "memory", *_TRANSFER, *_COMPUTE, "op", "function", *_FACTORS)
+
+class Row(Protocol):
+    """One instruction. Kernels get records, and fields keep names: a wrong column is an error.
+
+    queue: an index into isa.queues; memory: into isa.memories after aliases are resolved, named:
+    before (-1 unknown). op: a map's index into its instruction's ops; function: one of FUNCTIONS
+    (-1 unknown).
+    """
+
+    kind: int
+    queue: int
+    named: int
+    memory: int
+    sram: int
+    dram: int
+    y_size: int
+    x_size: int
+    x_stride: int
+    y_pad_0: int
+    y_pad_1: int
+    x_pad_0: int
+    x_pad_1: int
+    uop_begin: int
+    uop_end: int
+    iter_out: int
+    iter_in: int
+    reset: int
+    use_imm: int
+    imm: int
+    op: int
+    function: int
+    dst_out: int
+    dst_in: int
+    lhs_out: int
+    lhs_in: int
+    rhs_out: int
+    rhs_in: int
+
+
+# The records have what their type says, in its order, as int64.
+PARTS = tuple(Row.__annotations__)
 ROW = np.dtype([(part, np.int64) for part in PARTS])
 
 

@@ -17,16 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csp_embed.jit import njit
-from csp_embed.judge.stream_table import CONTRACT, LOAD, MAP, STORE
+from csp_embed.judge.stream_table import CONTRACT, LOAD, MAP, STORE, Row
 
 Ints = NDArray[np.int64]
 Shorts = NDArray[np.int32]
 Bytes = NDArray[np.uint8]
 Bools = NDArray[np.bool_]
-# Arrays of records, one record (of `stream_table.ROW`) and one element of an array: indexing a
-# NumPy array by numbers that were read from another has no type that a checker could tell.
+# Arrays of records, and one element of an array: indexing a NumPy array by numbers that were read
+# from another has no type that a checker could tell.
 Records = Any
-Row = Any
 Number = Any
 # place, clock, by_queue, starts, racers, and the memory that shadows the result's (-1: none).
 Walk = tuple[Any, Shorts, Ints, Ints, Ints, Any]
@@ -45,6 +44,7 @@ def _note(
 ) -> None:
     """Appends a finding, at most one of a kind per instruction; found[0, 0] counts rows from 1."""
     k = found[0, 0]
+    # Rows of one instruction lie together at the end, so this ends after as many as it has.
     for earlier in range(k, 0, -1):
         if found[earlier, 1] != n:
             break
@@ -65,14 +65,17 @@ def _touch(
 
     epochs: int32[elements, queues, 2]: last write, last read.
     """
+    # The same instruction has read it already: all other queues were looked at then.
     if not write and epochs[e, q, 1] == place:
         return True
     fine = True
     for r in range(epochs.shape[1]):
+        # One queue runs in program order, so it cannot race with itself.
         if r == q:
             continue
         done = clock[n, r]
         last = epochs[e, r, 0]
+        # A write conflicts with reads as well; a read only with writes.
         if write:
             last = max(last, epochs[e, r, 1])
         if last > done:
@@ -108,6 +111,8 @@ def _transfer(
     width = r.x_pad_0 + r.x_size + r.x_pad_1
     is_uop = mem[r.memory].storage == 2 and not write
     if is_uop:
+        # Padding of a micro-op load is zeros, which are a valid micro-op: element 0 of each
+        # operand.
         for e in range(r.sram, r.sram + width * (r.y_pad_0 + r.y_size + r.y_pad_1)):
             uops[e] = 0
     for y in range(r.y_size):
@@ -117,8 +122,11 @@ def _transfer(
             _note(found, DRAM_OUTSIDE, n, -1, r.named, address, r.x_size * eb)
             return
         if is_uop:
+            # `code` has the bytes, `ranges` only says what exists: micro-ops alone are copied out
+            # of DRAM.
             at = _locate(code, address, r.x_size * eb)
             for x in range(r.x_size):
+                # Micro-ops are little-endian 32-bit words, whatever the machine that judges is.
                 word = np.uint64(0)
                 for k in range(4):
                     word |= np.uint64(dram[at + 4 * x + k]) << np.uint64(8 * k)
@@ -135,6 +143,8 @@ def _transfer(
                 if k < 0 or k >= len(epochs):
                     continue
                 for q in range(epochs.shape[1]):
+                    # Code that the program writes itself would have to be walked with values, which
+                    # no judge here does.
                     if is_uop and epochs[k, q, 0] > 0:
                         _note(found, UOP_STORED, n, -1, r.named, g * granule, 0)
                 if not _touch(epochs, k, write, n, r.queue, place, clock, racers):
@@ -160,6 +170,8 @@ def _operand(
     else:
         out, inner = r.rhs_out, r.rhs_in
     m = mem[memory]
+    # The range first, from ends alone: the loop over all steps below may then index without a
+    # check.
     low, high = uops[r.uop_begin, field], uops[r.uop_begin, field]
     for u in range(r.uop_begin, r.uop_end):
         low, high = min(low, uops[u, field]), max(high, uops[u, field])
@@ -182,6 +194,8 @@ def _operand(
                 ):
                     other = by_queue[starts[racers[0]] + racers[1] - 1]
                     _note(found, RACE, n, other, memory, e - m.flags, 0)
+                # A reset (3) leaves the mirror as it is; everything else that writes an accumulator
+                # writes it too.
                 if role in (1, 2) and shadow >= 0 and shared[shadow]:
                     s = e - m.flags + mem[shadow].flags
                     if not _touch(epochs, s, True, n, r.queue, place, clock, racers):
@@ -196,6 +210,7 @@ def _hazards(
     imm_rule: bool, found: Ints,
 ) -> None:  # fmt: skip
     """Read-after-write distances of an elementwise instruction, and immediates' sources."""
+    # A ring of the last `limit` destinations: older ones have left the pipeline.
     recent = np.full(max(limit, 1), -1, np.int64)
     step = 0
     for i in range(r.iter_out):
@@ -204,6 +219,7 @@ def _hazards(
                 d = uops[u, d_field] + i * r.dst_out + j * r.dst_in
                 x = uops[u, x_field] + i * r.lhs_out + j * r.lhs_in
                 if r.use_imm:
+                    # Said here and not per instruction, because the micro-ops decide it.
                     if imm_rule and x != d:
                         _note(found, IMM_SRC, n, -1, -1, d, x)
                     x = d
@@ -247,7 +263,7 @@ def audit(
     tracked = len(dram_epochs) > 0
     for t in range(begin, end):
         n = order[t]
-        r = rows[n]
+        r: Row = rows[n]
         place = np.int32(position[n] + 1)
         if r.kind in (LOAD, STORE):
             if r.x_size == 0 or r.y_pad_0 + r.y_size + r.y_pad_1 == 0:
@@ -265,9 +281,11 @@ def audit(
                     n, r.queue, memory, r.sram, count, r.kind == LOAD, epochs, flags, walk2, found
                 )
             if r.kind == LOAD:
+                # Padding included: it is written with zeros.
                 written[flags + r.sram : flags + r.sram + count] = LOADED
             else:
                 source = mem[memory].shadow
+                # A mirror has no state of its own; what it holds follows from its accumulator.
                 real = source if source >= 0 else r.memory
                 for e in range(r.sram, r.sram + count):
                     state = np.int64(written[mem[real].flags + e])
@@ -276,6 +294,7 @@ def audit(
                     elif state == NEVER:
                         _note(found, UNWRITTEN, n, -1, memory, e, 0)
         elif r.kind in (CONTRACT, MAP):
+            # No steps: such an instruction only moves tokens, and its operands need not be right.
             if r.uop_begin >= r.uop_end or r.iter_out == 0 or r.iter_in == 0:
                 continue
             ops = contract_ops if r.kind == CONTRACT else map_ops
@@ -296,6 +315,8 @@ def audit(
                 used = 3
             elif r.kind == MAP and not r.use_imm:
                 used = 2
+            # Sources before the destination: an element that an instruction reads and writes counts
+            # as read first.
             for k in range(used - 1, -1, -1):
                 role = 0 if k > 0 else 3 if r.kind == CONTRACT and r.reset else 2
                 fine = fine and _operand(

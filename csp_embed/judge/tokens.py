@@ -53,9 +53,12 @@ class Order:
 def fifos(table: Table, n_queues: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """FIFO numbers (2 * left queue + direction) popped and pushed by each instruction: int64[n, 2]
     each, prev then next, -1 for none. Tokens to neighbours that do not exist are no tokens."""
+    # The first queue has no left neighbour and the last no right one: hardware ignores these bits.
     q = table.c.queue
     bits = table.tokens != 0
     has_prev, has_next = q > 0, q < n_queues - 1
+    # FIFOs are numbered from the left, rightward ones even: 2k between queues k and k + 1, 2k + 1
+    # back.
     left, right = 2 * (q - 1), 2 * q
     pops = np.stack(
         [
@@ -79,6 +82,7 @@ def find_order(isa: Isa, table: Table, max_tokens: int | None = None) -> Order:
     n_queues = len(isa.queues)
     capacity = isa.limits.max_tokens if max_tokens is None else max_tokens
     pops, pushes = fifos(table, n_queues)
+    # A machine with one queue still gets arrays with a row, so that kernels need no case for it.
     n_fifos = max(2 * (n_queues - 1), 2)
     n = len(table)
     queue = np.ascontiguousarray(table.c.queue)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from csp_embed.errors import SpecError
+from csp_embed.machine.command_rules import command_refusals
 from csp_embed.machine.memories import LANE_BYTES
 from csp_embed.machine.reach import reach, stored_memory
 from csp_embed.machine.source_rules import source_refusals
@@ -31,6 +32,9 @@ def refusals(isa: Isa) -> Iterator[SpecError]:
     """Everything that the compiler cannot use, in the order of the rules."""
     if isa.program is not None:
         yield from source_refusals(isa)
+        return
+    if isa.commands is not None:
+        yield from command_refusals(isa)
         return
     for rule in _RULES:
         yield from rule(isa)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from csp_embed.errors import InputError, SpecError
+from csp_embed.machine.commands import CommandMachine
 from csp_embed.machine.interface import MemoryInterface, default_memory, interfaces, parse_memory
 from csp_embed.machine.spec import Isa
 from csp_embed.machine.templates import SourceMachine
@@ -64,6 +65,8 @@ def costs_of(isa: Isa, memory: str | MemoryInterface = "") -> Costs:
     """
     if isa.program is not None:
         return _of_source(isa, isa.program)
+    if isa.commands is not None:
+        return _of_commands(isa.commands)
     if not isa.costs:
         if memory:
             raise InputError(
@@ -126,6 +129,17 @@ def _of_source(isa: Isa, program: SourceMachine) -> Costs:
         burst_setup=0, word_gap=cycles("copy_out"), step=cycles("contract"),
         reset_step=cycles("reset"), immediate_step=cycles("map"), tensor_step=2 * cycles("map"),
         dma_gap=0, instruction=0, fetch=0,
+    )  # fmt: skip
+
+
+def _of_commands(machine: CommandMachine) -> Costs:
+    """Those of a stream of commands: steps and bytes; what follows the sums runs beside the copies
+    out."""
+    port = machine.costs["bytes_per_cycle"]
+    return Costs(
+        memory="host", port_bytes=port, read_bytes=port, beat_bytes=port, burst_beats=1,
+        burst_setup=0, word_gap=0, step=machine.costs["step"], reset_step=0, immediate_step=0,
+        tensor_step=0, dma_gap=0, instruction=0, fetch=0,
     )  # fmt: skip
 
 

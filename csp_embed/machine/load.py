@@ -20,6 +20,7 @@ from csp_embed.machine import config as configuration
 from csp_embed.machine import expr, tree
 from csp_embed.machine.fields import read_fields
 from csp_embed.machine.instructions import read_instructions
+from csp_embed.machine.load_commands import read_command_machine
 from csp_embed.machine.load_templates import CONFIG, read_source_machine
 from csp_embed.machine.load_templates import FORMAT as SOURCE_FORMAT
 from csp_embed.machine.memories import read_memories
@@ -146,7 +147,10 @@ def load_text(
     root = tree.read(text, file)
     if _is_source(root):
         _fixed(root, config)
-        return read_source_machine(root, "" if shipped else text)
+        control = root.entries().get("control")
+        streams = control is not None and control.text() == "stream"
+        read = read_command_machine if streams else read_source_machine
+        return read(root, "" if shipped else text)
     table = root.table(_REQUIRED, _OPTIONAL)
     if table["format"].text() != FORMAT:
         raise table["format"].error(

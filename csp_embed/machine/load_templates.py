@@ -38,7 +38,7 @@ def read_source_machine(root: Item, spec_text: str) -> Isa:
         _template(name, item, memories, lanes, dims)
         for name, item in table["instructions"].entries().items()
     )
-    code = table["code"].table(["headers", "flags", "cpu_features"])
+    code = table["code"].table(["headers", "flags", "cpu_features"], ["declarations"])
     program = SourceMachine(
         templates=templates,
         files=files,
@@ -48,6 +48,7 @@ def read_source_machine(root: Item, spec_text: str) -> Isa:
         flags=tuple(_flag(i) for i in code["flags"].items()),
         features=tuple(i.text() for i in code["cpu_features"].items()),
         align=align,
+        declarations=code["declarations"].text() if "declarations" in code else "",
     )
     places = {k: v.where for k, v in table.items()}
     for section in ("memories", "instructions"):

@@ -77,8 +77,8 @@ def write_program(path: str | Path, program: Program) -> None:
         "meta": [np.array(json.dumps(program.meta, sort_keys=True))],
         "insn": [np.asarray(program.insn, dtype="<u8").reshape(-1, 2)],
     }
-    arrays |= _range_arrays("before", program.before)
-    arrays |= _range_arrays("after", program.after)
+    arrays |= range_arrays("before", program.before)
+    arrays |= range_arrays("after", program.after)
     for name in sorted(program.tensors):
         assert name not in _OWN, f"a tensor may not be called {name}"
         arrays[name] = [np.asarray(program.tensors[name])]
@@ -106,8 +106,8 @@ def read_program(path: str | Path) -> Program:
     return Program(
         meta=_meta(path, arrays["meta"]),
         insn=np.ascontiguousarray(insn, dtype=np.uint64),
-        before=_ranges(path, "before", arrays),
-        after=_ranges(path, "after", arrays),
+        before=read_ranges(path, "before", arrays),
+        after=read_ranges(path, "after", arrays),
         tensors=tensors,
     )
 
@@ -132,7 +132,8 @@ def _meta(path: str | Path, array: NDArray[Any]) -> Mapping[str, Any]:
     return meta
 
 
-def _ranges(path: str | Path, when: str, arrays: Mapping[str, NDArray[Any]]) -> Ranges:
+def read_ranges(path: str | Path, when: str, arrays: Mapping[str, NDArray[Any]]) -> Ranges:
+    """The byte ranges "before" or "after". Raises: InputError where they do not add up."""
     for part, dtype in _RANGES.items():
         array = arrays[f"{when}_{part}"]
         if array.dtype != dtype or array.ndim != 1:
@@ -168,7 +169,7 @@ def _ranges(path: str | Path, when: str, arrays: Mapping[str, NDArray[Any]]) -> 
     return tuple((int(a), data[starts[n] : starts[n + 1]]) for n, a in enumerate(addr))
 
 
-def _range_arrays(when: str, ranges: Ranges) -> dict[str, Sequence[NDArray[Any]]]:
+def range_arrays(when: str, ranges: Ranges) -> dict[str, Sequence[NDArray[Any]]]:
     """The three arrays of a list of ranges; the data stay in parts, weights may have 512 MB."""
     parts = [np.ascontiguousarray(data).reshape(-1).view(np.uint8) for _, data in ranges]
     return {

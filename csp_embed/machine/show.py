@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from csp_embed.machine.commands import CommandMachine
 from csp_embed.machine.spec import Isa, Memory
 from csp_embed.machine.templates import SourceMachine
 
@@ -14,11 +15,16 @@ def as_document(isa: Isa) -> dict[str, Any]:
     document = asdict(isa)
     document.pop("spec_text")
     document.pop("places")
+    if isa.commands is not None:  # syntax trees are no JSON; the meanings' text is there
+        for command in document["commands"]["commands"]:
+            command["kind"] = command.pop("acts")["kind"]
     return document
 
 
 def show(isa: Isa) -> str:
     """Memories, micro-op, instructions with their fields, limits and costs, one item a line."""
+    if isa.commands is not None:
+        return _show_commands(isa, isa.commands)
     if isa.program is not None:
         return _show_source(isa, isa.program)
     sizes = " ".join(f"{k}={v}" for k, v in isa.config.items())
@@ -46,6 +52,29 @@ def show(isa: Isa) -> str:
     for name, costs in isa.costs.items():
         lines.append(f"costs {name}  {' '.join(f'{k}={v:g}' for k, v in costs.items())}")
     return "\n".join(lines)
+
+
+def _show_commands(isa: Isa, machine: CommandMachine) -> str:
+    """A machine that is fed commands: memories, state, commands with their bits and meanings."""
+    words = " ".join(f"{w}:{n}" for w, n in machine.words.items())
+    lines = [
+        isa.name + (f"  ({isa.source})" if isa.source else ""),
+        f"  dimensions     {' '.join(f'{d}={n}' for d, n in isa.dims.items())}",
+        f"  control        stream: commands of words {words}, in program order",
+        "memories",
+        *(
+            f"  {m.name:8} {m.rows:,} rows of {m.lanes} {m.dtype}"
+            for m in machine.memories.values()
+        ),
+        f"  tiles          {', '.join(m.name for m in isa.memories)}",
+        f"state  {' '.join(machine.state)}",
+        "commands",
+    ]
+    for c in machine.commands:
+        fields = " ".join(f"{k}={b.word}[{b.lo}:{b.lo + b.width}]" for k, b in c.fields.items())
+        lines.append(f"  {c.name:20} {c.acts.kind:9} {fields}".rstrip())
+    costs = " ".join(f"{k}={v:g}" for k, v in machine.costs.items())
+    return "\n".join([*lines, f"costs  {costs}"])
 
 
 def _show_source(isa: Isa, program: SourceMachine) -> str:

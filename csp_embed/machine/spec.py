@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from html import escape
 
+from csp_embed.machine.commands import CommandMachine
 from csp_embed.machine.templates import SourceMachine
 
 
@@ -169,7 +170,8 @@ class Isa:
     places: item of the spec ("memories.ACC", "uop.dst", "instructions.GEMM.imm") -> its file:line,
     for errors that are found after loading; two machines that differ in it alone are equal.
     program: what a machine that runs C loops adds (`control: source`); None: a machine that reads
-    an instruction stream. Micro-op fields, queues and limits are then idle.
+    an instruction stream. commands: what a machine adds whose commands are written out one by one
+    (`control: stream`). With either, micro-op fields, queues and limits are idle.
     """
 
     name: str
@@ -187,6 +189,7 @@ class Isa:
     spec_text: str = ""  # the YAML it was read from; "" for a spec that ships with the package
     places: Mapping[str, str] = field(default_factory=dict[str, str], compare=False, repr=False)
     program: SourceMachine | None = None
+    commands: CommandMachine | None = None
 
     def where(self, *items: str) -> str:
         """file:line of the first of these items that is known, else the name of the last."""

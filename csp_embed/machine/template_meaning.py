@@ -31,17 +31,14 @@ def read(
     Raises: MeaningError where it is none of the statements that docs/machines.md lists.
     """
     body = parse(text)
+    first: ast.expr | None = None
     if len(body) != 1:
         raise MeaningError(1, "a template's meaning is one statement")
     core = body[0]
     roles: dict[str, str] = {}
     match core:
         case ast.If(
-            test=ast.Compare(
-                left=ast.Name() | ast.Constant(value=0),
-                ops=[ast.Lt()],
-                comparators=[ast.Name(id=count)],
-            ),
+            test=ast.Compare(left=first, ops=[ast.Lt()], comparators=[ast.Name(id=count)]),
             body=[ast.Assign() as inner],
             orelse=[],
         ):
@@ -85,8 +82,10 @@ def read(
             kind, function = "copy_out", ""
             roles |= {"dst": _register(source, slots, lanes)}
             roles["address"] = _address(target, _dims_of(source), slots, dims)
-            if "count" not in roles:
+            if first is None:
                 raise MeaningError(core.lineno, "a copy out reads `if o < n:` above HOST[…] = …")
+            # The first n lanes, in the order in which they lie.
+            _row_major(first, (), _dims_of(source), dims)
         case _:
             raise MeaningError(core.lineno, f"'{ast.unparse(core)}' is no meaning that we know")
     if "count" in roles and kind != "copy_out":
@@ -141,25 +140,56 @@ def _address(
     bases = [n for n in found if n in slots and slots[n].kind == "address"]
     if len(bases) != 1:
         raise MeaningError(node.lineno, "one address among the operands is expected in HOST[…]")
-    code = _compiled(ast.unparse(node.slice))
-    stride = 1
-    wanted: dict[str, int] = {}
-    for d in reversed(lanes):
-        wanted[d] = stride if dims[d] > 1 else 0
-        stride *= dims[d]
-    for d, step in wanted.items():
-        zero = dict.fromkeys((*lanes, *bases), 0)
-        got = eval(code, {"__builtins__": {}}, zero | {d: 1}) if dims[d] > 1 else 0
-        if got != step:
-            raise MeaningError(
-                node.lineno, f"lane {d} lies {got} elements on; row-major would be {step}"
-            )
+    _row_major(node.slice, (bases[0],), lanes, dims)
     return bases[0]
 
 
-@functools.lru_cache(maxsize=256)
-def _compiled(text: str) -> Any:
-    return compile(text, "<meaning>", "eval")
+def _row_major(
+    index: ast.expr, bases: tuple[str, ...], lanes: tuple[str, ...], dims: Mapping[str, int]
+) -> None:
+    """Raises: MeaningError where `index` is not the sum of the bases and of where a lane lies."""
+    stride = 1
+    wanted = dict.fromkeys(bases, 1)
+    for d in reversed(lanes):
+        wanted[d] = stride
+        stride *= dims[d]
+    found = _coefficients(index)
+    strange = [n for n in found if n and n not in wanted]
+    if strange:
+        raise MeaningError(index.lineno, f"'{strange[0]}' is no lane of this register")
+    if found.get("", 0):
+        raise MeaningError(index.lineno, f"the first lane lies {found['']} elements on; 0 is meant")
+    for d, step in wanted.items():
+        # A dimension of one lane is always 0.
+        if found.get(d, 0) != step and dims.get(d, 2) > 1:
+            raise MeaningError(
+                index.lineno,
+                f"lane {d} lies {found.get(d, 0)} elements on; row-major would be {step}",
+            )
+
+
+def _coefficients(node: ast.expr) -> dict[str, int]:
+    """Name -> its factor in a sum of names and numbers, "" -> the constant."""
+    match node:
+        case ast.Constant(value=int(value)):
+            return {"": value}
+        case ast.Name(id=name):
+            return {name: 1}
+        case ast.BinOp(left=left, op=ast.Add() | ast.Sub() as op, right=right):
+            sign, out = 1 if isinstance(op, ast.Add) else -1, dict(_coefficients(left))
+            for name, factor in _coefficients(right).items():
+                out[name] = out.get(name, 0) + sign * factor
+            return out
+        case ast.BinOp(left=left, op=ast.Mult(), right=right):
+            one, two = _coefficients(left), _coefficients(right)
+            for number, rest in ((one, two), (two, one)):
+                if set(number) <= {""}:
+                    return {n: number.get("", 0) * f for n, f in rest.items()}
+        case _:
+            pass
+    raise MeaningError(
+        node.lineno, f"'{ast.unparse(node)}' is no sum of an address and lanes times numbers"
+    )
 
 
 @functools.lru_cache(maxsize=256)

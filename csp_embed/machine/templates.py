@@ -73,7 +73,7 @@ class Cache:
 class SourceMachine:
     """headers, flags: what C text with these templates needs; features: names by which the running
     kernel says that a CPU has the instructions. file_of: memory -> its register file. align: bytes
-    to which buffers are aligned."""
+    to which buffers are aligned. declarations: C text that stands before every function."""
 
     templates: tuple[Template, ...]
     files: Mapping[str, RegisterFile]
@@ -83,6 +83,7 @@ class SourceMachine:
     flags: tuple[str, ...]
     features: tuple[str, ...]
     align: int
+    declarations: str = ""
 
     def find(self, kind: str, **wanted: str) -> Template | None:
         """The first template of that kind; wanted: role -> memory of a register or type of an

@@ -107,6 +107,8 @@ Test = tuple[tuple[tuple[str, int], ...], int, int]  # an index' terms and const
 def _points(axes: tuple[tuple[str, int], ...], tests: tuple[Test, ...]) -> int | None:
     """Points of the box of axes at which every index is inside its extent."""
     extents = dict(axes)
+    # Most indices stay inside whatever the axes are, and tie none.
+    tests = tuple(t for t in tests if _leaves(extents, t))
     groups: list[set[str]] = []
     for terms, _, _ in tests:
         joined = {a for a, _ in terms}
@@ -116,6 +118,13 @@ def _points(axes: tuple[tuple[str, int], ...], tests: tuple[Test, ...]) -> int |
         return None
     free = prod(n for a, n in axes if not any(a in g for g in groups))
     return free * prod(_inside(extents, g, tests) for g in groups)
+
+
+def _leaves(extents: Mapping[str, int], test: Test) -> bool:
+    """Whether some point of the box takes the index out of its extent."""
+    terms, const, size = test
+    ends = [c * (extents[a] - 1) for a, c in terms]
+    return const + sum(min(e, 0) for e in ends) < 0 or const + sum(max(e, 0) for e in ends) >= size
 
 
 def _inside(extents: Mapping[str, int], group: set[str], tests: tuple[Test, ...]) -> int:

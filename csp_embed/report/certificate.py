@@ -11,7 +11,7 @@ from csp_embed.report.page import page, table
 
 def certificate_page(document: Mapping[str, Any], file: str) -> str:
     """document: `Certificate.document()`; file: what was judged, for the title."""
-    verdict = "certified for all inputs" if document["ok"] else "NOT certified"
+    verdict = escape(document["verdict"]) if document["ok"] else "NOT certified"
     rows = [
         [p["name"], "proved" if p["ok"] else "refused", "; ".join(p["problems"]) or p["said"],
          f"2^{p['log2_error']:.0f}" if p["log2_error"] else "none"]

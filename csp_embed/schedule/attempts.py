@@ -23,6 +23,7 @@ from csp_embed.schedule.outline import Outline
 from csp_embed.schedule.points import count_steps, every_result_has_a_product, touched
 from csp_embed.schedule.tile import Reserve, propose
 
+NEAR = 0.03  # of the cycles: schedules that what stands around them may make the better ones
 ROWS = 30  # of a schedule: what building, lowering and simulating one takes beyond its own rows
 
 
@@ -56,13 +57,15 @@ class Meter(Protocol):
 @dataclass(frozen=True)
 class Found:
     """number: of the problem. measured: by the meter. cycles: of it, with the problem's penalty.
-    config: the decisions (None: elementwise)."""
+    config: the decisions (None: elementwise). near: other decisions whose cycles were measured as
+    within NEAR of these, fewest first: what stands around the operator may tell them apart."""
 
     number: int
     schedule: Schedule
     measured: Measured
     cycles: float
     config: Config | None = None
+    near: tuple[Config, ...] = ()
 
 
 class Attempts:
@@ -90,6 +93,17 @@ class Attempts:
         self._known: dict[tuple[object, ...], float] = {}
         self._keys: dict[Config, tuple[object, ...]] = {}
         self._useful: dict[tuple[object, ...], int] = {}
+        self._measured: list[tuple[float, Config]] = []  # those that fit, each once
+
+    @property
+    def found(self) -> Found | None:
+        """The best so far, with what comes near it."""
+        if self.best is None:
+            return None
+        most = (1 + NEAR) * self.best.cycles
+        near = sorted((m for m in self._measured if m[0] <= most), key=lambda m: m[0])
+        others = tuple(config for _, config in near if config != self.best.config)
+        return replace(self.best, near=others)
 
     @property
     def cycles(self) -> float:
@@ -160,6 +174,7 @@ class Attempts:
             return math.inf, ROWS
         if config is not None:
             self._useful[self._keys[config]] = found.schedule.stats["slots"]
+            self._measured.append((found.cycles, config))
         self._known[self.key(config)] = found.cycles
         if self.best is None or found.cycles < self.best.cycles:
             self.best = found

@@ -63,6 +63,7 @@ def search(
     everyone = []
     for n, problem in enumerate(problems):
         extra = penalties[n] if penalties else 0.0
+        # Every problem gets its entry, screened or not: numbers count from the caller's list.
         attempts = Attempts(n, problem, trick.find(problem, dict(ranges)), meter, costs, extra)
         everyone.append(_Entry(attempts, count))
     pool = sorted(everyone[:POOL], key=lambda e: (e.attempts.work, e.number))
@@ -78,9 +79,12 @@ def search(
             try:
                 entry.propose()
             except Infeasible as error:
+                # The first refusal is the best embedding's: the one that a person should read.
                 refusal = refusal or error
                 continue
             hopeful.append(entry)
+            # Only the pool decides what is near: what lies beyond must not depend on how much was
+            # asked for.
             least = min([least] + [entry.price] * (entry.number < POOL))
         for entry in sorted(hopeful, key=lambda e: (e.price, e.number)):
             late = rows > row_budget // 5 and leader < math.inf
@@ -94,6 +98,7 @@ def search(
         if not entries:
             assert refusal is not None  # every problem either has proposals or was refused
             raise refusal
+        # No schedule could be counted within the budget: one is built however long it takes.
         return [entries[0].attempts.surely(entries[0].configs[0])]
     # Those beyond the pool come last, so that the order does not depend on how many there are.
     screened.sort(key=lambda e: (e.number >= POOL, e.cycles, e.number))
@@ -115,9 +120,10 @@ def search(
         if entry.attempts.work < incumbent:
             # Those behind rarely win, and most that can be had is had soon.
             share = 1 if position == 0 else 4
+            # Rows, not seconds, bound the work: the same schedules on every computer.
             entry.improve(count, refine // share, row_budget // (3 if position == 0 else 10))
             incumbent = min(incumbent, entry.cycles)
-    found = [e.attempts.best for e in screened if e.attempts.best is not None]
+    found = [f for f in (e.attempts.found for e in screened) if f is not None]
     return sorted(found, key=lambda f: (f.cycles, f.number))
 
 
@@ -162,20 +168,17 @@ class _Entry:
         return rows
 
     def improve(self, count: int, refine: int, row_budget: int) -> None:
-        """Measures what is near by the outline, then all of the first `count` proposals, and
-        changes those that beat all others."""
-        enough = self.attempts.enough
-        if self.cycles > enough:
+        """Measures what is near by the outline, and then those of the first `count` proposals that
+        were not. Proposals are not changed: which of them beat all others would depend on
+        `refine`, and a larger one could find less."""
+        if self.cycles > self.attempts.enough:
             self.front.sketch()
-        self.front.improve(enough, refine, row_budget)
-        rows = self.attempts.size
+        self.front.improve(self.attempts.enough, refine, row_budget)
+        rows = 0
         for config in self.configs[:count]:
             if rows > row_budget // 2 or config is None:
                 break
-            record = self.cycles
-            rows += self.front.measure(config)
-            if self.cycles < record:
-                self.front.improve(enough, refine // 8, row_budget // 8)
+            rows += self.attempts.measure(config)[1]
 
 
 def rebuild(

@@ -24,7 +24,8 @@ from csp_embed.schedule.tile import configure
 # is measured. GAIN: a share of the cycles that is worth going on for;
 # PATIENCE: rows without one, for each schedule that may be built.
 NEAR, SPREAD, CHANGED, SKETCHED = (0.006, 0.05), 1.5, 0.004, 600
-GAIN, PATIENCE = 0.0005, 40
+# STARTS: cycles that outlines err by however short the schedule: starts of instructions, bursts.
+GAIN, PATIENCE, STARTS = 0.0005, 40, 25.0
 TAPERS = ((0, 0), (1, 0), (0, 1), (1, 1), (2, 1), (1, 2), (0, 2), (2, 2))
 
 Heap = list[tuple[float, int, Config]]
@@ -112,7 +113,7 @@ class Front:
         errors = [e for cycles, e in self._errors if cycles < 1.1 * self._best[0]]
         spread = SPREAD * float(np.std(errors)) if errors else 0.0
         above = 1 + min(max(spread, NEAR[0]), NEAR[1])
-        return above * self._best[1], above * self._best[0]
+        return above * self._best[1] + STARTS, above * self._best[0] + STARTS
 
     def improve(self, enough: float, most: int, row_budget: int) -> None:
         """Steps until nothing near the best is left, it has `enough` cycles, `most` schedules or

@@ -38,6 +38,7 @@ class Map:
         out = []
         for first, movers in zip(self.origin, self.movers, strict=True):
             a = b = first
+            # Steps may be negative (reversed digits): then the first value is the far end.
             for c, s in movers:
                 if s > 0:
                     a += s * lo[c]
@@ -97,6 +98,7 @@ class Problem:
     def sides(self) -> tuple[bool, bool]:
         """Whether lhs and rhs hold constants that differ by round."""
         if self.repeats or not self.rounds:
+            # Rounds with the same factors differ in what follows them only.
             return False, False
         tensors, layouts = self.embedding.operator.tensors, self.embedding.layouts
         lhs, rhs = (tensors[layouts[r].tensor].constant for r in ("lhs", "rhs"))
@@ -151,6 +153,7 @@ def build(
     out_dim = {}
     for i, counter in enumerate(counters):
         moved = [d for d in range(len(dst.grid)) if dst.step[i, d]]
+        # Everything below relies on it: an output tile is a box, and stores are rectangles.
         assert len(moved) == (0 if counter.reduced else 1), (counter, dst)
         if moved:
             assert dst.step[i, moved[0]] == 1, (counter, dst)
@@ -196,6 +199,7 @@ def split_dims(dst: Map) -> tuple[Map, tuple[tuple[tuple[int, int], ...], ...]]:
     splits = []
     for d, size in enumerate(dst.grid):
         column = dst.step[:, d]
+        # Largest unit first: the digits of the index from the outside in.
         movers = sorted((int(column[c]), c) for c in range(len(column)) if column[c])[::-1]
         if len(movers) <= 1:
             movers = movers or [(1, -1)]
@@ -218,6 +222,7 @@ def split_dims(dst: Map) -> tuple[Map, tuple[tuple[tuple[int, int], ...], ...]]:
     step = (
         np.stack(columns, axis=1) if columns else np.zeros((dst.step.shape[0], 0), dtype=np.int64)
     )
+    # Where the old dimensions begin in the new numbering.
     first = [sum(len(p) for p in splits[:d]) for d in range(len(splits))]
     order = None
     if dst.order is not None:
@@ -236,6 +241,7 @@ def identity(isa: Isa) -> tuple[str, int]:
     mapped = isa.of_kind("map")
     have = {o.function for o in mapped.ops if o.portable}
     field = mapped.field(mapped.roles["imm"])
+    # Any of them writes the mirror anew, which is what a copy is for.
     for name, imm in IDENTITIES.items():
         if name in have and field.min <= imm <= field.max:
             return name, imm

@@ -3,11 +3,12 @@ milliseconds that building and simulating it take.
 
 Takes: a Problem, decisions.  Leaves: cycles that rank decisions alike; the cycle engine says what
 they are. Queues, slots, ramps and the first loads of micro-ops are followed; how instructions cover
-a chunk, bursts and tokens are not.
+a chunk, bursts of loads and tokens are not.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from csp_embed.schedule.inputs import Map, Problem
 
 Ints = NDArray[np.int64]
 BATCH = 96  # micro-ops that one load brings
+STORE = 9  # place of a stored result among the costs
 LONG = 1_000_000  # steps or boxes of a schedule that is not followed
 
 
@@ -35,9 +37,11 @@ class Outline:
         assert rhs is not None  # else there is nothing to decide
         self._extents = np.array(problem.extents, dtype=np.int64)
         self._reduced = np.array(problem.reduced)
+        # What the epilogue's tensors and constants take is not there for operands.
         room = {k: v - taken.get(k, 0) for k, v in problem.depth.items()}
         room[problem.dst.memory] //= 2 if problem.copies else 1
         maps = (problem.lhs, rhs)
+        # Operands with fewer dimensions are filled up with ones of size 1 that nothing moves.
         dims = max(len(m.grid) for m in maps)
         self._step = np.zeros((2, len(problem.extents), dims), dtype=np.int64)
         self._place = np.zeros((2, 2, dims), dtype=np.int64)
@@ -55,8 +59,12 @@ class Outline:
         layouts, tensors = problem.embedding.layouts, problem.embedding.operator.tensors
         self._constant = [tensors[layouts[m.operand].tensor].constant for m in maps]
         self._out_dim = problem.out_dim
+        self._dst = problem.dst
+        # Cycles per element over the port: the outline knows elements, not bytes.
         size = [problem.isa.memory(m.memory).elem_bytes / costs.read_bytes for m in maps]
         out = problem.isa.memory(stored_memory(problem.isa, problem.dst.memory)).elem_bytes
+        self._share = out / (costs.beat_bytes * costs.burst_beats)  # of a burst that a result takes
+        self._setup = costs.burst_setup
         self._costs = np.array(
             [
                 *size, costs.dma_gap, costs.fetch, costs.instruction,
@@ -70,6 +78,7 @@ class Outline:
 
     def cycles(self, config: Config) -> float:
         """Without end where it does not fit, or is too long to be followed."""
+        # The counters by which the epilogue cuts a tile into pieces, outermost first.
         cut = [c for d in config.dst_order for c, at in self._out_dim.items() if at == d]
         rows = [
             # A constant lies box by box, as it is loaded.
@@ -78,6 +87,9 @@ class Outline:
                 self._maps, self._constant, (config.lhs_order, config.rhs_order), strict=True
             )
         ]
+        costs = self._costs.copy()
+        # Results that are stored in short or crooked runs take more bursts than whole ones do.
+        costs[STORE] += self._setup * (self._bursts(config) - self._share)
         return float(
             _follow(
                 self._extents,
@@ -101,13 +113,32 @@ class Outline:
                 self._step,
                 self._place,
                 self._room,
-                self._costs,
+                costs,
             )
         )
+
+    def _bursts(self, config: Config) -> float:
+        """Bursts of a store for each result: a run of results that stand together in DRAM begins
+        anywhere that tiles may begin, and a burst crosses no multiple of its length."""
+        run = start = 1
+        for d in reversed(config.dst_order):
+            size = self._dst.grid[d]
+            length = min(
+                size, math.prod(config.tile[c] for c, at in self._out_dim.items() if at == d)
+            )
+            start = math.gcd(run * length, run * size)
+            run *= length
+            if length < size:
+                break
+        whole = round(1 / self._share)
+        if whole <= 1:
+            return self._share
+        return ((run - math.gcd(start, whole)) / whole + 1) / run
 
 
 def _rectangles(m: Map, tile: tuple[int, ...], order: tuple[int, ...]) -> int:
     """Of the first tile's box: inner dimensions that it covers whole join, one more is strided."""
+    # Each box is one DMA rectangle if its inner dimensions are whole; every other one multiplies.
     count, joining, strided = 1, True, False
     for d in reversed(order):
         n = min(1 + sum(abs(s) * (tile[c] - 1) for c, s in m.movers[d]), m.grid[d])
@@ -135,6 +166,8 @@ def _parts(extent: int, tile: int, up: int, down: int) -> Ints:
     for i in range(down):
         last[i] = max(1, tile >> (i + 1))
         after += last[i]
+    # Ramps that do not fit beside one whole part are dropped, the largest first, as `config.ranges`
+    # does.
     while nf > 0 and total + after + tile > extent:
         nf -= 1
         total -= first[nf]
@@ -169,6 +202,7 @@ def _slots(keys: Ints, boxes: int, slots: int) -> Any:
     for i in range(n - 1, -1, -1):
         later[i] = seen[keys[i]]
         seen[keys[i]] = i
+    # As there, on arrays: the outline is asked thousands of times, and this is its inner loop.
     where = np.full(boxes, -1, np.int64)
     holds = np.full(slots, -1, np.int64)
     due = np.full(slots, n, np.int64)
@@ -176,6 +210,7 @@ def _slots(keys: Ints, boxes: int, slots: int) -> Any:
     out = np.empty((n, 2), np.int64)
     last = -1
     for i in range(n):
+        # Farthest next use leaves; of equals the one that was read longest ago.
         k = keys[i]
         fresh = where[k] < 0
         if fresh:
@@ -226,6 +261,7 @@ def _box(step: Ints, place: Ints, lo: Ints, hi: Ints) -> Any:
             s = step[c, d]
             a += s * lo[c] if s > 0 else s * (hi[c] - 1)
             b += s * (hi[c] - 1) if s > 0 else s * lo[c]
+            # Extents of 1 do not move a box's end and need no nest of their own.
             if s != 0 and hi[c] - lo[c] > 1:
                 if one < 0 or hi[c] - lo[c] > hi[one] - lo[one]:
                     one, two = c, one
@@ -235,12 +271,14 @@ def _box(step: Ints, place: Ints, lo: Ints, hi: Ints) -> Any:
         total *= max(0, min(b + 1, size) - max(a, 0))
         if total == 0:
             return 0, 0.0, 1
+        # Wholly inside: no point is lost, and one nest does all.
         if (a >= 0 and b < size) or one < 0:
             continue
         u, v = step[one, d], 0 if two < 0 else step[two, d]
         first = a if u > 0 else a - u * (hi[one] - lo[one] - 1)
         first -= 0 if v >= 0 else v * (hi[two] - lo[two] - 1)
         rows = 1 if two < 0 else hi[two] - lo[two]
+        # Two counters at most are looked at; a third that moves the same dimension is rare.
         inside = 0
         for m in range(rows):
             for n in range(hi[one] - lo[one]):
@@ -264,6 +302,7 @@ def _follow(
     # The bounds of every counter's parts, one counter behind the other.
     begin = np.zeros(counters + 1, np.int64)
     bounds = np.empty(0, np.int64)
+    # Only the outermost counter that is cut gets ramps: first and last loads wait for it alone.
     tapered = -1
     for c in list(order) + list(inner):
         if tapered < 0 and 1 < tile[c] < extents[c]:
@@ -280,6 +319,7 @@ def _follow(
     for c in inner:
         chunks *= count[c]
     boxes = np.ones(2, np.int64)
+    # Mixed-radix numbers of boxes, over the counters that move the operand.
     weight = np.zeros((2, counters), np.int64)
     for k in range(2):
         for c in range(counters):
@@ -287,6 +327,7 @@ def _follow(
                 weight[k, c] = boxes[k]
                 boxes[k] *= count[c]
     steps = tiles * chunks
+    # Following it would take long itself.
     if steps > LONG or boxes.max() > LONG:
         return np.inf
     # Which box of either operand each step reads.
@@ -308,6 +349,7 @@ def _follow(
                 part[n, inner[j]] = at % count[inner[j]]
                 at //= count[inner[j]]
             a, b = (part[n] * weight[0]).sum(), (part[n] * weight[1]).sum()
+            # A box is measured where it is first met; most steps meet known ones.
             if size0[a] < 0 or size1[b] < 0:
                 for c in range(counters):
                     lo[c] = bounds[begin[c] + part[n, c]]
@@ -325,14 +367,17 @@ def _follow(
     results = 1
     for c in order:
         results *= tile[c]
+    # What does not fit, or has no element at all, is no schedule.
     if l0 > room0 or l1 > room1 or results > room[2] or l0 == 0 or l1 == 0:
         return np.inf
     plan0 = _slots(keys[0], boxes[0], _ring(keys[0], boxes[0], room0 // l0, most))
     plan1 = _slots(keys[1], boxes[1], _ring(keys[1], boxes[1], room1 // l1, most))
     held = 2 if tiles > 1 and 2 * results <= room[2] else 1
     stored = np.zeros(held)
+    # 128 slots are more than any ring has: `slots` of a Config is smaller.
     read0, read1, got0, got1 = np.zeros(128), np.zeros(128), np.zeros(128), np.zeros(128)
     known = np.zeros(8192, np.int64)
+    # About what passes between the launch and the first instruction.
     issue = load = compute = write = 40.0
     batch = 0
     n = 0
@@ -380,6 +425,7 @@ def _follow(
                     batch = 0
                     compute = max(compute, issue) + gap
                 batch += words
+                # A micro-op costs half a cycle to load (a word of four bytes on a port of eight).
                 compute += words * 0.5
             compute = max(compute, got0[s0], got1[s1], issue)
             compute += start * (nests + (words - 1) // longest)
@@ -393,6 +439,8 @@ def _follow(
             if m > 1:
                 length = m
                 break
+        # The last tile is cut finest, the one before it less: only their stores have nothing to
+        # hide behind.
         want = tail if t == tiles - 1 else max(2 * tail, 256) if t == tiles - 2 else 1024
         rows = length if vectors <= want else max(1, round(float(want / (vectors / length))))
         done = 0

@@ -2,6 +2,7 @@
 name.
 
     stream/  instruction words, micro-ops and DRAM images for machines that read a stream
+    commands/ commands that the host writes out one by one, for machines with state
     source/  C text around templates for machines whose loops run in a CPU
 """
 
@@ -11,5 +12,8 @@ from csp_embed.machine.spec import Isa
 
 
 def target_of(isa: Isa) -> str:
-    """ "stream" or "source", by who runs the loops."""
+    """ "stream", "commands" or "source", by who runs the loops: the machine's instructions, the
+    host that writes them out, or C."""
+    if isa.commands is not None:
+        return "commands"
     return "stream" if isa.program is None else "source"

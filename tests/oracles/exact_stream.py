@@ -185,9 +185,11 @@ class Stream:
     def _store(self, n, instruction):
         g = self._geometry(n, instruction)
         memory = self.isa.memory_by_id(g["memory"])
+        # `stale_shadow`: the mirror keeps what compute steps wrote; else it is a view.
+        source = memory.name if self.isa.limits.stale_shadow else memory.shadow_of or memory.name
         for y in range(g["y_size"]):
             for x in range(g["x_size"]):
-                cell = self.memory[memory.shadow_of or memory.name, g["sram"] + y * g["x_size"] + x]
+                cell = self.memory[source, g["sram"] + y * g["x_size"] + x]
                 address = (g["dram"] + y * g["x_stride"] + x) * memory.elem_bytes
                 flat = np.asarray(cell, dtype=object).reshape(-1)
                 for k, v in enumerate(flat):
@@ -223,9 +225,16 @@ class Stream:
             a = self.memory[lhs.memory, s].reshape(left)
             b = self.memory[rhs.memory, w].reshape(right)
             product = np.einsum(f"{text[1]},{text[2]}->{text[0]}", a, b)
-            self.memory[dst.memory, d] = _sums(
-                self.memory[dst.memory, d], np.reshape(product % P, shape)
+            self._keep(
+                dst.memory, d, _sums(self.memory[dst.memory, d], np.reshape(product % P, shape))
             )
+
+    def _keep(self, memory, d, cell):
+        """A computed element, and the mirror that stores read: a reset leaves that as it is."""
+        self.memory[memory, d] = cell
+        for m in self.isa.memories:
+            if m.shadow_of == memory:
+                self.memory[m.name, d] = cell
 
     def _map(self, n, instruction):
         dst = instruction.operands[0]
@@ -236,7 +245,7 @@ class Stream:
         for step in self._steps(n, instruction):
             d, s = step[0], step[1]
             a, b = self.memory[dst.memory, d], imm if use else self.memory[dst.memory, s]
-            self.memory[dst.memory, d] = apply(a, b)
+            self._keep(dst.memory, d, apply(a, b))
 
     def _finish(self, n, instruction):
         pass

@@ -38,7 +38,7 @@ def choose(sites: Sequence[Site], choices: Sequence[Sequence[Choice]]) -> Chosen
         picks.append(mine)
         for var, choice in zip(mine, offers, strict=True):
             price.append(var * choice.price)
-            pairs = [*zip(site.roots, choice.inputs, strict=True), (site.op.output, choice.output)]
+            pairs = [*zip(site.roots, choice.inputs, strict=True), (site.root, choice.output)]
             for root, home in pairs:
                 if home is not None:
                     key = root, home.key

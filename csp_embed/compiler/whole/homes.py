@@ -157,6 +157,16 @@ def fit(grid: Grid, home: Home) -> Fit | None:
     return Fit(base, tuple(int(p) for p in pitch))
 
 
+def alone(grid: Grid, home: Home, found: Fit) -> bool:
+    """Whether what a result stores, idle lanes and all, holds no element of another layer's."""
+    if len(np.unique(grid.ids)) == len(home.place):
+        return True
+    pitch = np.array(found.pitch, np.int64)
+    stored = np.unique((grid.at @ pitch + found.base) // grid.elem)
+    there = np.isin(home.place // grid.elem, stored)
+    return bool(there.sum() == len(np.unique(grid.ids[grid.inside])))
+
+
 def by_pitch(pitch: Sequence[int], shape: Sequence[int]) -> tuple[int, ...]:
     """Grid dimensions, outermost first: those with the longest pitch; dimensions of one index
     stand first, where they cost nothing."""

@@ -33,7 +33,7 @@ def before(segment: Segment, values: Mapping[str, Array]) -> Ranges:
     low = min(segment.start.values())
     arena = np.zeros(segment.memory.height, np.uint8)
     for layer in segment.layers:
-        if not (layer.site.ids < 0).any() or not layer.choice.fits:
+        if not layer.site.border or not layer.choice.fits:
             continue
         for root in layer.site.roots:
             at = segment.start[root] - low
@@ -80,13 +80,13 @@ def run(
     stops = [
         (end, [(segment.start[n], segment.sizes[n])])
         for end, layer in zip(segment.ends, segment.layers, strict=True)
-        for n in [layer.site.op.output]
+        for n in [layer.site.root]
     ]
     out = {}
     for layer, (data,) in zip(segment.layers, watch(segment.isa, program, stops, progress=tell),
                               strict=True):  # fmt: skip
         t = graph.tensors[layer.site.op.output]
-        stored = data.view(np.int8)[layer.choice.output.place]
+        stored = data.view(np.int8)[layer.choice.output.place[layer.site.own.reshape(-1)]]
         out[t.name] = stored.reshape(t.shape)
     return out
 
@@ -97,9 +97,9 @@ def program(
 ) -> Program:  # fmt: skip
     """A program file's content. expected: what the reference computes; `after` has the elements of
     every tensor whose bytes no later layer takes."""
-    last = {}
+    last: dict[str, tuple[int, Layer]] = {}
     for n, layer in enumerate(segment.layers):
-        last[layer.site.op.output] = (n, layer)
+        last[layer.site.root] = (n, layer)
     after: list[tuple[int, NDArray[np.uint8]]] = []
     kept = []
     for name, (_, layer) in last.items():
@@ -163,7 +163,7 @@ def _where(segment: Segment, graph: g.Graph, name: str) -> dict[str, Any]:
     homes = {
         r: h for layer in segment.layers
         for r, h in [*zip(layer.site.roots, layer.choice.inputs, strict=True),
-                     (layer.site.op.output, layer.choice.output)] if h is not None
+                     (layer.site.root, layer.choice.output)] if h is not None
     }  # fmt: skip
     shape = list(graph.tensors[name].shape)
     if name not in homes:

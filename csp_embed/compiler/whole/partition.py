@@ -10,10 +10,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from csp_embed.compiler.options import Options
+from csp_embed.compiler.whole.joins import template
 from csp_embed.compiler.whole.segment import Segment, Unfit, build_segment
 from csp_embed.compiler.whole.sites import Site, site_of
-from csp_embed.compiler.whole.views import View, is_view, views
+from csp_embed.compiler.whole.views import MOVES, View, is_view, joinable, views
 from csp_embed.machine.spec import Isa
+from csp_embed.network.lower.groups import with_joined_groups
 from csp_embed.network.lower.layer import lower
 from csp_embed.network.lower.lowered import Lowered
 from csp_embed.network.quantised import graph as g
@@ -31,80 +33,177 @@ class Plan:
     views: frozenset[str]
 
 
+class _Apart(Exception):
+    """Parts of a joined concatenation do not stand in one program; `args[0]` is its tensor."""
+
+
+@dataclass
+class _Draft:
+    """What is decided so far. host: why, by operator; made: what the others were lowered to.
+    joined: concatenations by address; refused: those that were tried. stored: views that a layer or
+    the host stores after all. widened: layers whose groups were joined."""
+
+    graph: g.Graph
+    host: dict[str, str]
+    made: dict[str, Lowered]
+    joined: set[str]
+    stored: set[str]
+    widened: set[str]
+
+    def views(self) -> Mapping[str, View]:
+        return views(self.graph, self.joined, self.stored)
+
+    def take_back(self, name: str, why: str) -> None:
+        """Another try for a layer that fits in no way: first without what is special about its
+        tensors, then on the host."""
+        op = next(o for o in self.graph.operators if o.name == name)
+        of = self.views()
+        wider = None if name in self.widened else with_joined_groups(self.graph, op)
+        if wider is not None:
+            self.widened.add(name)
+            found = lower(*wider)
+            if not isinstance(found, str):
+                self.made[name] = found
+                return
+        for concat in self.graph.operators:
+            roots = {of[n].root for n in (*op.inputs, op.output) if n in of}
+            if concat.name in self.joined and of[concat.output].root in roots:
+                self.part(concat.output, f"{name}: {why}")
+                return
+        before = {o.output for o in self.graph.operators[: self.graph.operators.index(op) + 1]}
+        for concat in self.graph.operators:
+            # One whose parts stand before it may be what no layouts agree with.
+            if concat.name in self.joined and not before.isdisjoint(concat.inputs):
+                self.part(concat.output, f"{name}: {why}")
+                return
+        moving = {o.output: o for o in self.graph.operators if isinstance(o, MOVES)}
+        size = {n: self.graph.tensors[of[n].root].elements for n in op.inputs if n in moving}
+        found = [moving[n] for n in size if not of[n].plain(size[n])]
+        if found:
+            # Stored in its own order; a chain of views from its last one on.
+            self.store(found[0], f"{name} cannot read its elements where they lie")
+            return
+        self.host[name] = why
+        del self.made[name]
+
+    def part(self, output: str, why: str) -> None:
+        """A concatenation is no longer joined, with those that it is a piece of."""
+        of = self.views()
+        for o in self.graph.operators:
+            if o.name in self.joined and of[o.output].root == of[output].root:
+                self.joined.discard(o.name)
+                self.host[o.name] = f"its parts cannot lie side by side; {why}"
+
+    def store(self, op: g.Operator, why: str) -> None:
+        """A view becomes a layer, of the machine where that has a form for it."""
+        self.stored.add(op.name)
+        found = lower(self.graph, op)
+        if isinstance(found, str):
+            self.host[op.name] = why
+        else:
+            self.made[op.name] = found
+
+
 def plan_of(graph: g.Graph, isa: Isa, options: Options, tell: Tell) -> Plan:
     """Raises: InputError where the network needs more DRAM than the machine addresses."""
-    of = views(graph)
-    host: dict[str, str] = {}
-    made: dict[str, Lowered] = {}
-    still = frozenset(op.name for op in graph.operators if is_view(graph, op, of))
+    draft = _Draft(graph, {}, {}, set(), set(), set())
+    of = draft.views()
     for n, op in enumerate(graph.operators):
         tell(f"requantisation of {op.name}", n, len(graph.operators))
-        if op.name in still:
+        if is_view(graph, op, of) or isinstance(op, g.Concat):
             continue
         found = lower(graph, op) if _contracts(isa) else f"{isa.name} has no contraction"
         if isinstance(found, str):
-            host[op.name] = found
+            draft.host[op.name] = found
         else:
-            made[op.name] = found
+            draft.made[op.name] = found
+    stored = {op.output for op in graph.operators if op.name in draft.made}
+    draft.joined.update(joinable(graph, stored))
+    for op in graph.operators:
+        if isinstance(op, g.Concat) and op.name not in draft.joined:
+            draft.host[op.name] = "a part of it is no tensor that a layer of the machine stores"
     while True:
-        sites = _sites(graph, of, made, host)
+        of = draft.views()
         try:
-            segments = _segments(graph, isa, options, of, sites, host, tell)
-        except Unfit as error:  # this layer is the host's, and the rest is tried again
-            host[error.layer] = error.what
-            del made[error.layer]
+            sites = _sites(draft, of)
+            segments = _segments(draft, isa, options, of, sites, tell)
+        except Unfit as error:  # the rest is tried again
+            draft.take_back(error.layer, error.what)
             continue
-        return Plan(tuple(segments), host, still)
+        except _Apart as error:
+            draft.part(error.args[0], "they are not all in one program")
+            continue
+        still = frozenset(
+            op.name for op in graph.operators if is_view(graph, op, of, draft.joined, draft.stored)
+        )
+        return Plan(tuple(segments), draft.host, still)
 
 
 def _contracts(isa: Isa) -> bool:
     return any(i.kind == "contract" for i in isa.instructions)
 
 
-def _sites(
-    graph: g.Graph, of: Mapping[str, View], made: dict[str, Lowered], host: dict[str, str]
-) -> dict[str, Site]:
-    sites = {}
-    for op in graph.operators:
-        if op.name in made:
-            found = site_of(graph, op, made[op.name], of)
+def _sites(draft: _Draft, of: Mapping[str, View]) -> dict[str, Site]:
+    """Raises: Unfit for a layer whose input is no array of stored elements and one border."""
+    sites: dict[str, Site] = {}
+    for op in draft.graph.operators:
+        if op.name in draft.made:
+            found = site_of(op, draft.made[op.name], of)
             if isinstance(found, str):
-                host[op.name] = found
-                del made[op.name]
-            else:
-                sites[op.name] = found
+                raise Unfit(found, op.name)
+            sites[op.name] = found
     return sites
 
 
+def _templates(draft: _Draft, of: Mapping[str, View], roots: set[str]) -> list[Site]:
+    """Of the joined concatenations among these tensors."""
+    out: list[Site] = []
+    for op in draft.graph.operators:
+        if op.name in draft.joined and of[op.output].root == op.output and op.output in roots:
+            alone, copy = template(draft.graph, op.output)
+            made = lower(alone, copy)
+            if not isinstance(made, str):
+                site = site_of(copy, made, views(alone))
+                if not isinstance(site, str):
+                    out.append(site)
+    return out
+
+
 def _segments(
-    graph: g.Graph, isa: Isa, options: Options, of: Mapping[str, View], sites: Mapping[str, Site],
-    host: Mapping[str, str], tell: Tell,
+    draft: _Draft, isa: Isa, options: Options, of: Mapping[str, View], sites: Mapping[str, Site],
+    tell: Tell,
 ) -> list[Segment]:  # fmt: skip
     """Layers stand in the first segment in which all that they read is there."""
+    graph, host = draft.graph, draft.host
     number: dict[str, int] = dict.fromkeys(graph.inputs, 0)  # of the segment a tensor is ready for
     parts: list[list[Site]] = []
     for op in graph.operators:
         at = max((number[of[n].root] for n in op.inputs if n in of), default=0)
         if op.name in sites:
+            root = sites[op.name].root
+            if number.setdefault(root, at) != at:
+                raise _Apart(root)
             while len(parts) <= at:
                 parts.append([])
             parts[at].append(sites[op.name])
-            number[op.output] = at
         elif op.name in host:
-            made = {s.op.output: n for n, part in enumerate(parts) for s in part}
+            made = {s.root: n for n, part in enumerate(parts) for s in part}
             # What the host reads must have left the machine.
             number[op.output] = max(
                 (number[r] + (r in made) for r in (of[n].root for n in op.inputs if n in of)),
                 default=0,
             )
     sizes = {n: t.elements for n, t in graph.tensors.items()}
-    out = []
+    out: list[Segment] = []
     for n, part in enumerate(parts):
-        mine = {s.op.output for s in part}
+        if not part:
+            continue
+        mine = {s.root for s in part}
         reads = frozenset(r for s in part for r in s.roots if r not in mine)
         later = {r for other in parts[n + 1 :] for s in other for r in s.roots}
         later |= {of[i].root for op in graph.operators if op.name in host
                   for i in op.inputs if i in of}  # fmt: skip
         later |= {of[name].root for name in graph.outputs}
-        out.append(build_segment(part, isa, options, sizes, reads, frozenset(mine & later), tell))
+        out.append(build_segment(part, isa, options, sizes, reads, frozenset(mine & later),
+                                 _templates(draft, of, mine), tell))  # fmt: skip
     return out

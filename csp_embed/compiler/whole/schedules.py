@@ -20,17 +20,21 @@ from csp_embed.embed.algebra.packing import pack
 from csp_embed.ir.schedule import Schedule
 from csp_embed.machine.costs import Costs
 from csp_embed.machine.spec import Isa
-from csp_embed.schedule.choose import search
+from csp_embed.schedule.choose import rebuild, search
+from csp_embed.schedule.config import Config
+from csp_embed.schedule.inputs import Problem
 from csp_embed.schedule.inputs import build as build_problem
 from csp_embed.targets.stream.image import constant_element, factor_elements
 
 Bytes = NDArray[np.uint8]
+WALKS = 6  # schedules of a layer that are tried behind the layer before it
 
 
 @dataclass(frozen=True)
 class Layer:
     """One layer of a segment: schedule with the pitches of its homes; x, dst: numbers of those
-    regions; alone: cycles of its program by itself."""
+    regions; alone: cycles of its program by itself; others: schedules that are nearly as good and
+    walk its results in another order, each with its cycles."""
 
     site: Site
     choice: Choice
@@ -38,6 +42,7 @@ class Layer:
     x: int
     dst: int
     alone: int | None
+    others: tuple[tuple[Schedule, int], ...] = ()
 
 
 class Scheduler:
@@ -46,7 +51,7 @@ class Scheduler:
     def __init__(self, isa: Isa, options: Options, costs: Costs) -> None:
         self.isa, self.options, self.costs = isa, options, costs
         self.meter = Meter(isa, costs)
-        self._found: dict[tuple[object, ...], tuple[Schedule, int | None]] = {}
+        self._found: dict[tuple[object, ...], list[tuple[Schedule, int | None]]] = {}
 
     def layer(self, site: Site, choice: Choice) -> Layer:
         """Raises: Infeasible where no tile fits."""
@@ -65,16 +70,38 @@ class Scheduler:
         key = (made.op.text(), tuple(sorted((n, t.shape) for n, t in made.op.tensors.items())),
                str(made.rounds), made.copies, made.dropped, e.formula(), order, out)  # fmt: skip
         if key not in self._found:
-            best = search(
-                [problem], self.meter, self.costs, ranges=ranges, count=self.options.schedules,
-                refine=self.options.refine,
-            )[0]  # fmt: skip
-            counted = getattr(best.measured, "counted", False)
-            cycles = int(best.measured.cycles) if counted else None
-            self._found[key] = (best.schedule, cycles)
-        schedule, alone = self._found[key]
+            self._found[key] = self._search(problem, ranges)
+        (schedule, alone), *others = self._found[key]
         numbers = {r.operand: n for n, r in enumerate(schedule.regions)}
-        return Layer(site, choice, schedule, numbers[role], numbers["dst"], alone)
+        known = tuple((s, c) for s, c in others if c is not None)
+        return Layer(site, choice, schedule, numbers[role], numbers["dst"], alone, known)
+
+    def _search(
+        self, problem: Problem, ranges: dict[int, int]
+    ) -> list[tuple[Schedule, int | None]]:
+        """The best schedule, then the best of other walks that are nearly as good."""
+        best = search(
+            [problem], self.meter, self.costs, ranges=ranges, count=self.options.schedules,
+            refine=self.options.refine,
+        )[0]  # fmt: skip
+        found = {_walk(problem, best.config): best}
+        for config in best.near:
+            walk = _walk(problem, config)
+            if walk not in found and len(found) < WALKS:
+                again = rebuild(0, problem, config, self.meter, self.costs, ranges)
+                assert again is not None  # it was built before
+                found[walk] = again
+        counted = getattr(best.measured, "counted", False)
+        return [(f.schedule, int(f.measured.cycles) if counted else None) for f in found.values()]
+
+
+def _walk(problem: Problem, config: Config | None) -> tuple[int, ...]:
+    """The loops over tiles that have several parts, outermost first, and how far a part of that
+    goes: which results come early, and which activations are read early."""
+    if config is None:
+        return ()
+    loops = [c for c in config.order if config.tile[c] < problem.extents[c]]
+    return (*loops, *(config.tile[c] for c in loops[:1]))
 
 
 def _order(pitch: tuple[int, ...], shape: tuple[int, ...], tensors: int) -> tuple[int, ...]:
@@ -94,7 +121,7 @@ def placed(layer: Layer, start: dict[str, int], isa: Isa) -> tuple[Schedule, int
     elem = isa.memory(dst.memory).elem_bytes
     fit = choice.out_fit
     regions[layer.dst] = replace(dst, pitch=tuple(fit.pitch[d] // elem for d in dst.order))
-    to = start[layer.site.op.output] + fit.base
+    to = start[layer.site.root] + fit.base
     if not choice.fits:
         return replace(layer.schedule, regions=tuple(regions)), start[private(layer)], to
     x = regions[layer.x]

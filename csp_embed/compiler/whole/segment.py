@@ -7,11 +7,12 @@ instructions are whose.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from csp_embed.compiler.measuring import engine_of
 from csp_embed.compiler.options import Options
 from csp_embed.compiler.whole.choose import Chosen, choose
 from csp_embed.compiler.whole.memory import Life, Plan, plan
@@ -20,8 +21,9 @@ from csp_embed.compiler.whole.sites import Choice, Explorer, Site, offered
 from csp_embed.errors import Infeasible, InputError
 from csp_embed.ir.schedule import Schedule
 from csp_embed.machine.bits import encode
+from csp_embed.machine.costs import Costs
 from csp_embed.machine.spec import Isa
-from csp_embed.targets.stream.building.link import Part, link
+from csp_embed.targets.stream.building.link import Linked, Part, link
 from csp_embed.targets.stream.lower import Lowered, lower
 
 Bytes = NDArray[np.uint8]
@@ -69,17 +71,27 @@ class Segment:
 
 def build_segment(
     sites: Sequence[Site], isa: Isa, options: Options, elements: Mapping[str, int],
-    written: frozenset[str], wanted: frozenset[str], tell: Tell,
+    written: frozenset[str], wanted: frozenset[str], templates: Sequence[Site], tell: Tell,
 ) -> Segment:  # fmt: skip
     """elements: of every stored tensor. written: those that the host writes. wanted: those that it
-    reads afterwards.
+    reads afterwards. templates: see `offered`.
 
     Raises: Infeasible where no layouts go together, or a layer fits in no way.
     """
-    bordered = frozenset(r for site in sites if (site.ids < 0).any() for r in site.roots)
+    fills: dict[str, Site] = {}
+    for site in sites:
+        for root in site.roots if site.border else ():
+            first = fills.setdefault(root, site)
+            if first.made.fill != site.made.fill:
+                raise Unfit(
+                    f"its input has a border of {site.made.fill}, that of {first.op.name} is"
+                    f" {first.made.fill}",
+                    site.op.name,
+                )
+    bordered = frozenset(fills)
     explorer = Explorer(isa, options, elements, written, bordered)
     tell("layouts", 0, 1)
-    offered(sites, explorer)
+    offered(sites, explorer, templates)
     choices = [explorer.choices(site) for site in sites]
     for site, offers in zip(sites, choices, strict=True):
         if not offers:
@@ -99,13 +111,60 @@ def build_segment(
             layers.append(scheduler.layer(site, offers[pick]))
         except Infeasible as error:
             raise Unfit(error.what, site.op.name) from error
-    return _linked(isa, tuple(layers), chosen, written, wanted)
+    return _linked(isa, tuple(layers), chosen, written, wanted, explorer.costs)
 
 
 def _linked(
     isa: Isa, layers: tuple[Layer, ...], chosen: Chosen, written: frozenset[str],
-    wanted: frozenset[str],
+    wanted: frozenset[str], costs: Costs,
 ) -> Segment:  # fmt: skip
+    layers = _adapted(layers, isa, costs)
+    all = _place(layers, written, wanted, isa)
+    linked, lowered = all.joined(layers, isa)
+    if all.uops + lowered.uop_words.nbytes > 1 << isa.limits.dram_bits:
+        raise InputError(
+            f"the network needs {all.uops + lowered.uop_words.nbytes:,} bytes of device memory",
+            why=f"{isa.name} addresses {1 << isa.limits.dram_bits:,}",
+            hint="build a part of the network, or a smaller one",
+        )
+    sizes = {life.name: life.size for life in all.lives}
+    ends = tuple(int(lowered.ends[n - 1]) for n in linked.ends)
+    return Segment(
+        isa, layers, written, wanted, chosen, all.memory, all.lives, all.start, sizes, all.held,
+        linked.schedule, lowered, encode(isa, lowered.stream), ends,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """Where the layers of a program have everything: lives, memory and start of the activations,
+    which take the bytes `shared`; constants by address (held), addresses by layer and region
+    (where); the first byte of the micro-ops."""
+
+    lives: tuple[Life, ...]
+    memory: Plan
+    start: dict[str, int]
+    shared: tuple[int, int]
+    held: Mapping[int, Bytes]
+    where: Sequence[Mapping[int, int]]
+    uops: int
+
+    def joined(self, layers: Sequence[Layer], isa: Isa) -> tuple[Linked, Lowered]:
+        """The layers as one schedule, and its stream."""
+        parts = []
+        for layer, mine in zip(layers, self.where, strict=True):
+            schedule, x, dst = placed(layer, self.start, isa)
+            address = [mine.get(n, 0) for n in range(len(schedule.regions))]
+            address[layer.x], address[layer.dst] = x, dst
+            parts.append(Part(schedule, tuple(address)))
+        linked = link(parts, isa, self.shared)
+        return linked, lower(linked.schedule, isa, placed=(linked.address, self.uops))
+
+
+def _place(
+    layers: Sequence[Layer], written: frozenset[str], wanted: frozenset[str], isa: Isa
+) -> _Placed:
+    """Constants first, then activations, then micro-ops."""
     page = isa.limits.page_bytes
     lives = lives_of(layers, written, wanted, isa)
     at = page
@@ -123,27 +182,29 @@ def _linked(
     memory = plan(lives, page)
     start = {name: at + offset for name, offset in memory.offset.items()}
     end = at + memory.height
-    parts = []
-    for layer, mine in zip(layers, where, strict=True):
-        schedule, x, dst = placed(layer, start, isa)
-        address = [mine.get(n, 0) for n in range(len(schedule.regions))]
-        address[layer.x], address[layer.dst] = x, dst
-        parts.append(Part(schedule, tuple(address)))
-    linked = link(parts, isa, (at, end))
     uops = -(-end // page) * page
-    lowered = lower(linked.schedule, isa, placed=(linked.address, uops))
-    if uops + lowered.uop_words.nbytes > 1 << isa.limits.dram_bits:
-        raise InputError(
-            f"the network needs {uops + lowered.uop_words.nbytes:,} bytes of device memory",
-            why=f"{isa.name} addresses {1 << isa.limits.dram_bits:,}",
-            hint="build a part of the network, or a smaller one",
-        )
-    sizes = {life.name: life.size for life in lives}
-    ends = tuple(int(lowered.ends[n - 1]) for n in linked.ends)
-    return Segment(
-        isa, layers, written, wanted, chosen, memory, tuple(lives), start, sizes, held,
-        linked.schedule, lowered, encode(isa, lowered.stream), ends,
-    )  # fmt: skip
+    return _Placed(tuple(lives), memory, start, (at, end), held, where, uops)
+
+
+def _adapted(layers: Sequence[Layer], isa: Isa, costs: Costs) -> tuple[Layer, ...]:
+    """Each layer with the schedule, of those nearly as good as its best, that takes the fewest
+    cycles together with the layer before: which rows it reads first decides how long it waits for
+    that layer's last stores."""
+    engine = engine_of(isa, costs)
+    out = [*layers[:1]]
+    for layer in layers[1:]:
+        offers = [layer] + [replace(layer, schedule=s, alone=c) for s, c in layer.others]
+        if engine is not None and len(offers) > 1:
+            totals = []
+            for offer in offers:
+                pair = (out[-1], offer)
+                outputs = frozenset(one.site.op.output for one in pair)
+                read = frozenset(r for one in pair for r in one.site.roots) - outputs
+                _, lowered = _place(pair, read, outputs, isa).joined(pair, isa)
+                totals.append(engine.total(lowered.stream))
+            layer = offers[totals.index(min(totals))]
+        out.append(layer)
+    return tuple(out)
 
 
 def agreeing(sites: Sequence[Site], choices: Sequence[Sequence[Choice]]) -> int:
@@ -174,7 +235,7 @@ def lives_of(
 
     for n, layer in enumerate(layers):
         site, choice = layer.site, layer.choice
-        border = bool((site.ids < 0).any())
+        border = site.border
         if not choice.fits:
             region = layer.schedule.regions[layer.x]
             size = int(np.prod(region.grid)) * isa.memory(region.memory).elem_bytes
@@ -183,6 +244,6 @@ def lives_of(
             if home is not None:
                 first = 0 if root in written else n
                 seen(root, home.size, first, n, border)
-        last = len(layers) if site.op.output in wanted else n
-        seen(site.op.output, choice.output.size, n, last, False)
+        last = len(layers) if site.root in wanted else n
+        seen(site.root, choice.output.size, n, last, False)
     return list(out.values())

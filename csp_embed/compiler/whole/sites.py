@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from csp_embed.compiler.candidates import embeddings_of
 from csp_embed.compiler.options import Options
-from csp_embed.compiler.whole.homes import Fit, Grid, Home, fit, grid_of, own_home
+from csp_embed.compiler.whole.homes import Fit, Grid, Home, alone, fit, grid_of, own_home
 from csp_embed.compiler.whole.pad import harmless
 from csp_embed.compiler.whole.views import View
 from csp_embed.errors import Infeasible
@@ -32,15 +32,23 @@ MOST = 8  # embeddings of a layer that are weighed
 
 @dataclass(frozen=True, eq=False)
 class Site:
-    """op: of the graph. roots: the stored tensors that it reads; its own is op.output. ids: which
-    element of them each index of x is, root n from n * FAR on; -1: the border. result: the element
-    of the output at each index of the program's."""
+    """op: of the graph. roots: the stored tensors that it reads. ids: which element of them each
+    index of x is, root n from n * FAR on; -1: the border. root: the stored tensor that its output
+    is, or is a piece of; own: the elements of that which it is. result: the same at each index of
+    the program's."""
 
     op: g.Operator
     made: Lowered
     roots: tuple[str, ...]
     ids: Ids
+    root: str
+    own: Ids
     result: Ids
+
+    @property
+    def border(self) -> bool:
+        """Whether it reads elements that no layer stores."""
+        return bool((self.ids < 0).any())
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +66,7 @@ class Choice:
     price: int
 
 
-def site_of(graph: g.Graph, op: g.Operator, made: Lowered, of: Mapping[str, View]) -> Site | str:
+def site_of(op: g.Operator, made: Lowered, of: Mapping[str, View]) -> Site | str:
     """Raises nothing; a text where x has borders of two values."""
     seen = [of[n] for n in made.reads]
     roots = tuple(dict.fromkeys(v.root for v in seen))
@@ -66,10 +74,10 @@ def site_of(graph: g.Graph, op: g.Operator, made: Lowered, of: Mapping[str, View
         return "its input has a border of another value than its zero point"
     arrays = tuple(np.where(v.ids < 0, -1, v.ids + roots.index(v.root) * FAR) for v in seen)
     ids = made.operand(arrays, -1)
-    result = made.arrange(np.arange(graph.tensors[op.output].elements).reshape(
-        graph.tensors[op.output].shape))  # fmt: skip
+    own = of[op.output]
+    result = made.arrange(own.ids)
     shape = made.op.tensors[made.op.out.tensor].shape
-    return Site(op, made, roots, ids, result.reshape(shape))
+    return Site(op, made, roots, ids, own.root, own.ids, result.reshape(shape))
 
 
 class Explorer:
@@ -97,11 +105,15 @@ class Explorer:
         if key not in self._embeddings:
             found = self._search(op, mode, ())[:MOST]
             known = {e.formula() for e in found}
-            plain = self._channels(op)
-            # Where the host packs x, only the result has to lie as the next layer reads it.
-            for e in self._search(op, mode, plain if mode == "strict" else plain[1:])[:MOST]:
-                if e.formula() not in known:
-                    found.append(e)
+            for full in (False, True):
+                pins = self._channels(op, full)
+                # Where the host packs x, only the result has to lie as the next layer reads it.
+                for e in self._search(op, mode, pins if mode == "strict" else pins[1:])[:MOST]:
+                    if e.formula() not in known:
+                        found.append(e)
+                        known.add(e.formula())
+                if not full and all(":" not in p for p in self._channels(op, True)):
+                    break
             self._embeddings[key] = found
         return self._embeddings[key]
 
@@ -112,13 +124,25 @@ class Explorer:
         except Infeasible:
             return []
 
-    def _channels(self, op: Operator) -> tuple[str, ...]:
-        """Pins: the last index of x in the lanes that are summed, that of y in the others."""
+    def _channels(self, op: Operator, full: bool) -> tuple[str, ...]:
+        """Pins: the last index of x in the lanes that are summed, that of y in the others. full: in
+        all of the lanes, the last block cut, so that tensors that end elsewhere lie alike."""
         dst, lhs, rhs = self.isa.of_kind("contract").operands
         summed = [d for d in lhs.dims if d in rhs.dims and d not in dst.dims]
         kept = [d for d in rhs.dims if d in dst.dims]
         pairs = [(d, a.index[-1].terms) for ds, a in ((summed, op.lhs), (kept, op.out)) for d in ds]
-        return tuple(f"fix {d}={terms[0][0]}" for d, terms in pairs if len(terms) == 1)
+        memories = [o.memory for o in (dst, lhs, rhs)]
+        lanes = {
+            d: n for m in memories
+            for d, n in zip(self.isa.memory(m).lanes, self.isa.lane_shape(m), strict=True)
+        }  # fmt: skip
+        out: list[str] = []
+        for d, terms in pairs:
+            if len(terms) == 1:
+                extent = op.axes[terms[0][0]]
+                whole = full and extent > lanes[d] and extent % lanes[d]
+                out.append(f"fix {d}={terms[0][0]}{f':{lanes[d]}' if whole else ''}")
+        return tuple(out)
 
     def candidates(self, site: Site) -> list[tuple[Embedding, str, list[Grid] | None, Grid]]:
         """(embedding, role of x, grids of x by root or None where the host packs it, result)."""
@@ -128,7 +152,7 @@ class Explorer:
             for e in self.embeddings(site.made.op, mode):
                 role = next(r for r, lay in e.layouts.items() if lay.tensor == "x")
                 result = grid_of(e, self.isa, "dst", site.result)
-                if result is None or (len(result.empty) and site.op.output in self.bordered):
+                if result is None or (len(result.empty) and site.root in self.bordered):
                     continue
                 if private:
                     out.append((e, role, None, result))
@@ -168,7 +192,8 @@ class Explorer:
         out = []
         for e, role, grids, result in self.candidates(site):
             price = price_of(e, site.made, self.costs, role)
-            outputs = [(h, f) for h in self.homes[site.op.output].values() if (f := fit(result, h))]
+            homes = self.homes.get(site.root, {}).values()
+            outputs = [(h, f) for h in homes if (f := fit(result, h)) and alone(result, h, f)]
             for inputs, fits in self._inputs(site, grids):
                 out += [Choice(e, role, inputs, fits, h, f, price) for h, f in outputs]
         return sorted(out, key=lambda c: c.price)
@@ -216,13 +241,17 @@ def price_of(e: Embedding, made: Lowered, costs: Costs, role: str) -> int:
     return round(max(compute, read, write) + (compute + read + write) / 32)
 
 
-def offered(sites: Sequence[Site], explorer: Explorer) -> None:
-    """Offers the homes that the layers of a segment make for the tensors between them."""
-    for site in sites:
+def offered(
+    sites: Sequence[Site], explorer: Explorer, templates: Sequence[Site] = ()
+) -> None:  # fmt: skip
+    """Offers the homes that the layers of a segment make for the tensors between them. templates:
+    of tensors that no layer stores as a whole: where one could."""
+    for site in (*sites, *templates):
         for _, _, grids, result in explorer.candidates(site):
-            explorer.offer(site.op.output, result)
+            explorer.offer(site.root, result)
             for root, grid in zip(site.roots, grids or [], strict=False):
-                explorer.offer(root, grid)
+                if root in explorer.sizes:
+                    explorer.offer(root, grid)
     # Tensors that are one operand together lie alike: what one may have, the other may, too.
     pairs = [site for site in sites if len(site.roots) > 1]
     for _ in pairs:

@@ -23,12 +23,14 @@ from csp_embed.machine.costs import Costs
 from csp_embed.machine.spec import Isa
 from csp_embed.ops.bound import useful_points
 
+# Greatest magnitude that a packed constant may have with both signs; -128 has no counterpart.
 _INT8_PEAK = 127
 
 
 def trimmed_steps(layouts: Mapping[str, Layout], counters: Sequence[Counter]) -> int:
     """Micro-op steps whose lhs and rhs elements both exist."""
     limits: list[Limit] = []
+    # Results do not limit steps: every step has a home for what it makes.
     for role in FACTORS:
         if role in layouts:
             grid = layouts[role]
@@ -52,6 +54,8 @@ def step_cycles(step: Step, reach: int, costs: Costs) -> float:
 def bias_reach(unit: Unit) -> int:
     """Greatest |value| that one contraction step adds when one lane holds 1 and the rest 127."""
     if unit.kind != "contract":
+        # No contraction, no reach: -1 is below every promise, so nothing is priced as a
+        # contraction.
         return -1
     lanes = math.prod(unit.size[d] for d in unit.reduced)
     return (lanes - 1) * _INT8_PEAK * _INT8_PEAK + _INT8_PEAK
@@ -82,6 +86,8 @@ class Weights:
     def host(self, role: str, commuted: bool) -> int:
         """Host bytes per element of an instruction operand."""
         other: dict[str, str] = {Role.LHS: Role.RHS, Role.RHS: Role.LHS}
+        # Commuted, the instruction's lhs serves the formula's rhs, so who is a constant changes
+        # places.
         played = other.get(role, role) if commuted else role
         return self.packed[role] if self.run_time.get(played, self.run_time[role]) else 0
 
@@ -89,14 +95,18 @@ class Weights:
 def weights(op: Operator, isa: Isa, unit: Unit, costs: Costs) -> Weights:
     """The cost of one of each, for this operator on this machine."""
     contract = unit.kind == "contract"
+    # Elementwise operators run in the accumulators, two tensors a step.
     step = costs.step if contract else costs.tensor_step
     reach = bias_reach(unit)
     vector = sum(step_cycles(s, reach, costs) for s in op.epilogue)
     vector += costs.reset_step if contract else 0
     reads = accesses(op, commuted=False) | op.steps_read()
+    # What is written is no operand that is read.
     del reads[Role.DST]
     packed = {role: element_bytes(isa, unit.memory_of(role)) for role in reads}
     return Weights(
+        # Whole 1/256 cycles, for CP-SAT counts in integers, and sums are the same on every
+        # computer.
         step=round(256 * step),
         vector=round(256 * vector),
         read={role: round(256 * n / costs.read_bytes) for role, n in packed.items()},
@@ -109,6 +119,8 @@ def weights(op: Operator, isa: Isa, unit: Unit, costs: Costs) -> Weights:
 def stored_bytes(isa: Isa, unit: Unit) -> int:
     """Bytes that storing one output element writes (of the accumulator's shadow, if any)."""
     memory = unit.memory[Role.DST]
+    # VTA stores from OUT, which mirrors ACC with a quarter of its bytes; without a mirror the
+    # memory itself.
     shadow = next((m.name for m in isa.memories if m.shadow_of == memory and m.store_queue), memory)
     return element_bytes(isa, shadow)
 
@@ -132,9 +144,11 @@ def figures(
     of them that the host also widens, int8 into int32), duplication (packed tensor elements per
     distinct one, run-time operands), objective (cycles, with tie-breakers).
     """
+    # Everything below is a function of these counts alone.
     steps, elements = trimmed_steps(layouts, counters), {r: v.elements for r, v in layouts.items()}
     inputs = [r for r in layouts if r != Role.DST]
     run_time = [r for r in inputs if w.host(r, commuted)]
+    # Constants are packed before the program runs, so their copies cost nobody a second time.
     distinct = sum(counts[r].distinct for r in run_time)
     lanes = {r: elements[r] * math.prod(isa.lane_shape(layouts[r].memory)) for r in inputs}
     factors = [r for r in inputs if r in FACTORS]
@@ -147,6 +161,8 @@ def figures(
         "steps": steps,
         "vectors": elements[Role.DST],
         "macs": macs,
+        # Useful points over lanes spent: counting pad as use would reward wide lanes that hold
+        # nothing.
         "utilisation": (useful_points(op) or 0) / (max(steps, 1) * math.prod(unit.size.values())),
         "compute_cycles": compute / 256,
         "read_cycles": read / 256,
@@ -156,6 +172,7 @@ def figures(
             elements[r] * w.packed[r] for r in run_time if widened(op, isa, layouts[r])
         ),
         "zero_fill": 1 - sum(counts[r].filled for r in factors) / sum(lanes[r] for r in factors),
+        # max with 1: an operator without run-time operands duplicates nothing.
         "duplication": sum(counts[r].filled for r in run_time) / max(distinct, 1),
         "objective": objective(*spent) / UNIT,
     }
@@ -166,6 +183,7 @@ def widened(op: Operator, isa: Isa, layout: Layout) -> bool:
     return isa.memory(layout.memory).dram_dtype != op.tensors[layout.tensor].dtype
 
 
+# 256 for the units of work and 32 for the share of the sum.
 UNIT = 8192  # of the objective, in a cycle
 
 
@@ -174,6 +192,7 @@ def parts(
 ) -> tuple[Any, Any, Any, Any]:
     """Compute, read and write in 1/256 cycle, and bytes that the host packs; of numbers, arrays or
     expressions of the solver."""
+    # The order of the parts is that of `objective`.
     compute = w.step * steps + w.vector * elements[Role.DST]
     read = sum(cost * elements[r] for r, cost in w.read.items())
     host = sum(w.host(r, commuted) * elements[r] for r in w.read)
@@ -187,6 +206,7 @@ def objective(compute: Any, read: Any, write: Any, host: Any, slowest: Any = max
     The only place that says so: it takes numbers, arrays (slowest: `elementwise`) and expressions
     of the solver (slowest: a variable's constraints).
     """
+    # Integers throughout where the inputs are: no bound of the solver hangs on rounding.
     return 32 * slowest(compute, read, write) + compute + read + write + 32 * host
 
 

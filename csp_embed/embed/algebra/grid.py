@@ -33,6 +33,7 @@ class Axis:
     shift: Mapping[int, int]
 
 
+# CLIPPED may leave elements out, REACHED may not, STRICT must have each exactly once.
 CLIPPED, REACHED, STRICT = "clipped", "reached", "strict"
 
 
@@ -54,6 +55,8 @@ def grid_axes(
     trips = {c.name: c.extent for c in counters}
     if mode == STRICT:
         return [a for n, row in enumerate(rows) for a in _whole(n, row, trips, extents)]
+    # A counter that moves two rows ties them: a divisor of its own for each would meet elements
+    # that no step meets.
     owner: dict[str, int] = {}
     shared: set[str] = set()
     for n, row in enumerate(rows):
@@ -65,10 +68,13 @@ def grid_axes(
     for n, row in enumerate(rows):
         if row.counters and not shared & set(row.counters):
             axis = _lattice(n, row, trips, extents, mode)
+            # The lattice is better only if it is not longer than the box of its counters.
             if axis.size <= math.prod(trips[c] for c in row.counters):
                 axes.append(axis)
                 continue
         for c in row.counters:
+            # A shared counter is one dimension for all rows that it moves, made where it is met
+            # first.
             if c not in done:
                 coef = {m: r.counters[c] for m, r in enumerate(rows) if c in r.counters}
                 axes.append(Axis(c, trips[c], 0, {c: 1}, coef, {}))
@@ -80,8 +86,10 @@ def _lattice(
     n: int, row: Row, trips: Mapping[str, int], extents: Mapping[str, int], mode: str
 ) -> Axis:
     """Multiples of the counters' common divisor that they reach."""
+    # Strides without a common divisor meet every index; with one, those between are never met.
     pitch = math.gcd(*row.counters.values())
     first, last = reach((c // pitch, trips[name]) for name, c in row.counters.items())
+    # A result's elements all need a home, with data or not; a factor's padding is never stored.
     if mode == CLIPPED:
         low, high = _with_data(row, extents, pitch)
         first, last = max(first, low), min(last, high)
@@ -95,6 +103,8 @@ def _with_data(row: Row, extents: Mapping[str, int], pitch: int) -> tuple[int, i
 
 
 def _axis(n: int, row: Row, pitch: int, first: int, last: int) -> Axis:
+    # `first` may be past `last` where nothing has data; one element keeps the layout from being
+    # empty.
     size = max(last - first + 1, 1)  # an operand that is all padding keeps one neutral element
     step = {name: c // pitch for name, c in row.counters.items()}
     name = "+".join(row.counters) or f"_{n}"
@@ -103,10 +113,14 @@ def _axis(n: int, row: Row, pitch: int, first: int, last: int) -> Axis:
 
 def _whole(n: int, row: Row, trips: Mapping[str, int], extents: Mapping[str, int]) -> list[Axis]:
     """The grid that holds every index of the tensor exactly once."""
+    # A virtual digit takes values without lanes of its own: the same element stands in many
+    # windows.
     if row.virtual:
         raise Reject("layout", "fused axes store the elements of a window several times")
     values = sums((c, extents[d]) for d, c in row.digits.items())
     pitch = len(values)
+    # As many blocks as lanes have values: they tile the index if their remainders are all
+    # different.
     steps = math.gcd(*row.counters.values()) if row.counters else 0
     if {v % pitch for v in values} == set(range(pitch)) and steps % pitch == 0:
         return [_axis(n, row, pitch, *_with_data(row, extents, pitch))]
@@ -119,15 +133,19 @@ def _levels(n: int, row: Row, trips: Mapping[str, int], extents: Mapping[str, in
     refused = Reject("layout", "lanes and steps do not meet every element exactly once")
     gaps: list[tuple[int, int]] = []  # (radix, size), least first
     radix = 1
+    # Ascending, so that each lane digit is a multiple of what is below it, as digits of a number
+    # are.
     for coef, extent in sorted((abs(c), extents[d]) for d, c in row.digits.items()):
         if coef % radix:
             raise refused
+        # The gap between two digits is a digit of its own, and no lane has it.
         if coef > radix:
             gaps.append((radix, coef // radix))
         radix = coef * extent
     if not gaps:
         raise refused
     low, high = row.reach(extents)
+    # What the counters still have to move, above the gaps that are already dealt with.
     rest = dict(row.counters)
     axes: list[Axis] = []
     for (unit, size), above in zip(gaps, [*(r for r, _ in gaps[1:]), radix], strict=True):
@@ -137,6 +155,7 @@ def _levels(n: int, row: Row, trips: Mapping[str, int], extents: Mapping[str, in
         rest = {name: rest[name] - s * unit for name, s in step.items() if rest[name] != s * unit}
         step = {name: s for name, s in step.items() if s}
         first, last = reach((s, trips[name]) for name, s in step.items())
+        # A gap's dimension may not run over into the digit above.
         if last - first >= size:
             raise refused
         low, high = low + unit * first, high + unit * (first + size - 1)
@@ -145,10 +164,12 @@ def _levels(n: int, row: Row, trips: Mapping[str, int], extents: Mapping[str, in
         raise refused
     lanes = Row(row.size, row.const, {}, rest)
     first, last = meeting(radix, row.const + low, row.const + high, row.size)
+    # Outermost is what lies above all lanes and gaps.
     return [_axis(n, lanes, radix, first, last), *reversed(axes)]
 
 
 def _small(coef: int, unit: int, above: int, size: int) -> int:
     """The step of less than `size` units that leaves a multiple of `above`, if there is one."""
     step = coef // unit % (above // unit)
+    # Steps may go backwards: modulo the digit above, two numbers are possible, and one is small.
     return step if step < size else step - above // unit

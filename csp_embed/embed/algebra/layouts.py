@@ -36,11 +36,13 @@ def derive_layouts(
         layouts[role], counts[role] = _layout(
             op, unit, lanes, role, access, mode, checked.get(role, ())
         )
+    # A sum that lands in two elements, or nowhere, is no embedding, whatever it costs.
     result, size = counts[Role.DST], math.prod(op.tensors[op.out.tensor].shape)
     if result.duplicates:
         raise Reject("one-home", "an output element has two homes")
     if result.exact and result.distinct < size:
         raise Reject("one-home", "an output element has no home")
+    # Tensors of steps lie as the result does: nothing is to be decided, so no mode applies.
     for role, access in op.steps_read().items():
         layouts[role], counts[role] = _layout(op, unit, lanes, role, access, "relaxed", ())
     return layouts, counts
@@ -59,6 +61,7 @@ def _layout(
     extents = {d.name: d.extent for d in lanes.digits}
     seen, equal, partners = seen_by(lanes, dims)
     rows = tensor_rows(access, tensor.shape, seen, op.axes)
+    # Coordinates that this operand must watch, and fused ones whose axes it reads.
     fused = [c for c in seen if c.axes[0] in checked or (not is_plain(c) and reads(access, c))]
     own = [coordinate_row(c) for c in fused]
     every = [*rows, *own]
@@ -68,6 +71,7 @@ def _layout(
         permutation_only(lanes, dims, every, equal, own)
     grid = grid_axes(every, lanes.counters, extents, cut)
     n = len(rows)
+    # Grid dimensions may begin below 0; their shift is added once here, so indices count from 0.
     const = [row.const + sum(a.shift.get(r, 0) for a in grid) for r, row in enumerate(every)]
     coef = [tuple(a.coef.get(r, 0) for a in grid) for r in range(len(every))]
     moved = {d for row in every for d in row.digits} | partners
@@ -77,6 +81,7 @@ def _layout(
     for f, (c, row) in enumerate(zip(fused, own, strict=True)):
         if is_plain(c) or not reads(access, c):
             counted[n + f] = row
+    # Watched coordinates beyond the tensor's indices cut what is held and name no element.
     count = occupancy(counted, n, grid, extents, repeat)
     if cut == STRICT and count.duplicates:
         raise Reject("layout", "an element stands twice")
@@ -115,6 +120,7 @@ def _repeats(
 ) -> int:
     """How often each lane's content stands in an element: digits of the operand's dimensions that
     move no row, and values of fused axes that it does not read."""
+    # Lanes that move nothing hold the same content again.
     out = math.prod(d.extent for d in digits if d.name not in moved)
     for c in fused:
         if not is_plain(c) and reads(access, c):
@@ -134,6 +140,7 @@ def permutation_only(
     diagonal are pad. own: rows of fused or range-checked coordinates."""
     if own:
         raise Reject("layout", "fused or range-checked axes are no indices of the tensor")
+    # One digit in two rows is met with equal values only: all other pairs would be missing.
     uses = [d for row in rows for d in row.digits]
     moved = set(uses)
     if len(uses) > len(moved):
@@ -148,6 +155,7 @@ def _fused(
     op: Operator, access: Access, c: Coordinate, row: Row, const: int, grid_coef: tuple[int, ...]
 ) -> Fused:
     """A range-checked plain coordinate moves no index here: its digits already do."""
+    # Else the digits' own movement would be counted twice.
     moves = not is_plain(c)
     axis_coef = {a: tuple(ix.coef(a) if moves else 0 for ix in access.index) for a in c.axes}
     extents = tuple(op.axes[a] for a in c.axes)
@@ -164,6 +172,8 @@ def seen_by(
     both: list[tuple[str, str]] = []
     partners: set[str] = set()
     for first, second in lanes.equal:
+        # Both ends of an equal pair: the second repeats the first. One end: the operand sees the
+        # digit under its partner's name, for the lanes are the same.
         if dim_of[first] in dims and dim_of[second] in dims:
             both.append((first, second))
             partners.add(second)
@@ -179,6 +189,7 @@ def seen_by(
 def _agree(role: str, rows: Sequence[Row], dim_of: Mapping[str, str], dims: Sequence[str]) -> None:
     for row in rows:
         for digit in row.digits:
+            # Lanes of a dimension that the operand lacks all get one element of it.
             if dim_of[digit] not in dims:
                 why = f"{role} has no dimension {dim_of[digit]}, yet digit {digit} moves it"
                 raise Reject("operand-agreement", why)
@@ -206,7 +217,10 @@ def range_checks(
         if any(_masks(op, roles[r], c) for r in inputs):
             continue
         dims = {dim_of[d] for d in c.digits}
+        # A product is 0 where one factor is: any factor with all the lanes can hold the zeros.
         able = [r for r in inputs if dims <= set(unit.dims[r])]
+        # A constant first: zeros in weights cost nothing, in activations the host has to write
+        # them.
         able.sort(key=lambda r: not op.tensors[roles[r].tensor].constant)
         if not able:
             raise Reject("pad-harmless", f"no operand can be zero where {c.axes} is out of range")
@@ -217,6 +231,7 @@ def range_checks(
 def _overflows(c: Coordinate, lanes: Map) -> bool:
     trips = {k.name: k.extent for k in lanes.counters} | {d.name: d.extent for d in lanes.digits}
     moves = (*c.digits.items(), *c.counters.items())
+    # In range at both ends of every digit is in range everywhere.
     low, high = reach(((coef, trips[n]) for n, coef in moves), c.const)
     return low < 0 or high >= c.extent
 
@@ -228,6 +243,7 @@ def _masks(op: Operator, access: Access, c: Coordinate) -> bool:
     axis, extent = c.axes[0], op.axes[c.axes[0]]
     for size, ix in zip(op.tensors[access.tensor].shape, access.index, strict=True):
         if len(ix.terms) == 1 and abs(ix.coef(axis)) == 1:
+            # The tensor ends where the axis does, so its own border already gives zeros there.
             ends = sorted((v - ix.const) * ix.coef(axis) for v in (0, size - 1))
             if ends[0] >= 0 and ends[1] < extent:
                 return True

@@ -16,6 +16,7 @@ from csp_embed.embed.algebra.grid import Axis
 from csp_embed.embed.algebra.rows import Row, sums
 from csp_embed.ir.union import joined
 
+# Points per joint group that are counted one by one: 16 MB of int64 and some milliseconds.
 _ENUMERATED = 2_000_000
 
 
@@ -28,6 +29,7 @@ class Occupancy:
     distinct: int
     exact: bool
 
+    # Elements that are filled more often than there are different ones stand twice somewhere.
     @property
     def duplicates(self) -> bool:
         return self.filled > self.distinct
@@ -42,11 +44,13 @@ def occupancy(
 ) -> Occupancy:
     """Counts over independent groups of rows, given by their number in the grid axes; those from
     `indices` on are range checks, no tensor indices. broadcast: lanes that repeat all of it."""
+    # Groups share nothing, so their counts multiply.
     filled, distinct, exact = broadcast, 1, True
     for group in _groups(rows, grid):
         members = [rows[n] for n in group]
         if len(group) == 1:
             f, d = _single(group[0], members[0], grid, extents)
+            # A range check names no element: whatever it lets through is one and the same.
             d = d if group[0] < indices else min(d, 1)
         else:
             f, d, ok = _joint(group, members, indices, grid, extents)
@@ -59,6 +63,7 @@ def _groups(rows: Mapping[int, Row], grid: Sequence[Axis]) -> list[list[int]]:
     """Row numbers that share a digit, a virtual digit or a grid dimension."""
     moved_by: list[set[int | str]] = []
     for n, row in rows.items():
+        # Tagged by kind, because a row's number, a digit and a grid dimension may have equal names.
         own = {*row.digits, *(f"<{a}>" for a, _, _ in row.virtual)}
         moved_by.append({n, *own, *(f"#{k}" for k, axis in enumerate(grid) if n in axis.coef)})
     return [sorted(n for n in group if isinstance(n, int)) for group in joined(moved_by)]
@@ -70,6 +75,7 @@ def _single(n: int, row: Row, grid: Sequence[Axis], extents: Mapping[str, int]) 
     parts = [(c, extents[d]) for d, c in row.digits.items()]
     parts += [(a.coef[n], a.size) for a in axes[1:]]
     values = sums([*parts, *((c, e) for _, c, e in row.virtual)])
+    # No grid dimension: a pitch that no value reaches makes one block of everything.
     pitch, size = (axes[0].coef[n], axes[0].size) if axes else (1 << 62, 1)
     const = row.const + sum(a.shift.get(n, 0) for a in axes)
     if pitch < 0:  # the same elements, counted from the other end
@@ -78,10 +84,14 @@ def _single(n: int, row: Row, grid: Sequence[Axis], extents: Mapping[str, int]) 
     filled = 0
     for v in values:
         low = max(0, -((const + v) // pitch))
+        # Blocks at which this lane value is a tensor index: first and last, counted instead of
+        # visited.
         high = min(size - 1, (row.size - 1 - const - v) // pitch)
         if low <= high:
             filled += high - low + 1
             base = v // pitch
+            # Lanes of one remainder meet the same elements, possibly several of them; others never
+            # do.
             spans.setdefault(v % pitch, []).append((low + base, high + base))
     return filled, sum(_union(s) for s in spans.values())
 

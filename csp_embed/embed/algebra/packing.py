@@ -34,6 +34,7 @@ def lane_shape(layout: Layout, isa: Isa) -> tuple[int, ...]:
 
 def neutral(layout: Layout, embedding: Embedding) -> int:
     """What an element that is no tensor element holds: 0, or the extreme int8 for max and min."""
+    # Pools compare: a 0 in the border could win, the extreme never does.
     if layout.operand != Role.LHS:
         return 0
     return {"max": -128, "min": 127}.get(embedding.operator.kind, 0)
@@ -52,8 +53,10 @@ def pack(layout: Layout, embedding: Embedding, isa: Isa, array: Array) -> Array:
         raise InputError(what, why=f"the operator declares {shape}")
     dtype = np.dtype(isa.memory(layout.memory).dram_dtype)
     fill = neutral(layout, embedding)
+    # Filled first: what no view touches is pad and has to be neutral.
     out = np.full((*layout.grid, *lane_shape(layout, isa)), fill, dtype=dtype)
     window = _Window.of(layout, embedding)
+    # Widening before the copy, so that one strided copy does the whole tensor.
     padded = window.pad(array.astype(dtype, copy=False), fill)
     for lanes, source in _views(layout, embedding, isa, window, out, padded):
         np.copyto(lanes, source)
@@ -69,6 +72,7 @@ def unpack(layout: Layout, embedding: Embedding, isa: Isa, packed: Array) -> Arr
     if packed.shape != expected:
         raise InputError(f"packed {layout.tensor} has shape {packed.shape}", why=f"not {expected}")
     window = _Window.of(layout, embedding)
+    # Views are made from strides, so the memory has to be contiguous.
     packed = np.ascontiguousarray(packed).reshape(expected)  # a 0-d array would become 1-d
     padded = np.zeros(window.shape, dtype=packed.dtype)
     for lanes, target in _views(layout, embedding, isa, window, packed, padded):
@@ -94,9 +98,11 @@ class _Window:
             parts = list(zip(layout.grid_coef[t], layout.grid, strict=True))
             parts += [(c, extent[d]) for d, c in layout.digit_coef[t].items()]
             for f in layout.fused:
+                # Fused axes move indices as digits do, by each value once.
                 pairs = zip(f.axes, f.extents, strict=True)
                 parts += [(f.axis_coef[a][t], n) for a, n in pairs]
             low, high = reach(parts, layout.const[t])
+            # At least the tensor itself, or unpacking could not give all of it back.
             low, high = min(0, low), max(size - 1, high)
             lows.append(low)
             shape.append(high - low + 1)
@@ -124,6 +130,8 @@ def _views(
     lane_dims = isa.memory(layout.memory).lanes
     strides = dict(zip(lane_dims, packed.strides[len(layout.grid) :], strict=True))
     fixed_of = _fixed(layout, digits)
+    # Digits with a value in some fused combination are no loops of the view; partners move with
+    # their digit.
     held = {d for values in fixed_of for d in values[0]}
     free = [d for d in digits if d.name not in held and d.name not in partner]
     for fixed, slices, offset in fixed_of:
@@ -144,12 +152,15 @@ def _views(
             coef = [row.get(digit.name, 0) for row in layout.digit_coef]
             shape.append(digit.extent)
             lane = strides[digit.dim] * digit.radix
+            # On a diagonal both dimensions advance together: one loop with the sum of their
+            # strides.
             for second, first in partner.items():
                 if first == digit.name:
                     other = next(d for d in digits if d.name == second)
                     lane += strides[other.dim] * other.radix
             here.append(lane)
             there.append(_dot(coef, padded.strides))
+        # Fixed digits only shift where the view begins.
         for digit in digits:
             if digit.name in fixed:
                 value = fixed[digit.name]
@@ -167,6 +178,7 @@ def _views(
 
 
 def _at(array: Array, offset: int, shape: list[int], strides: list[int]) -> Array:
+    # A flat view first: as_strided on a slice keeps the buffer's end, and numbers stay elements.
     flat = as_strided(array, (array.nbytes // array.itemsize,), (array.itemsize,))
     return as_strided(flat[offset // array.itemsize :], shape, strides)
 
@@ -195,6 +207,7 @@ def _fixed(layout: Layout, digits: list[Digit]) -> list[_Fixed]:
         out = [
             ({**a[0], **b[0]}, {**a[1], **b[1]}, [x + y for x, y in zip(a[2], b[2], strict=True)])
             for a, b in itertools.product(out, values)
+            # Two fused coordinates may share a digit or grid dimension, and must agree there.
             if _agree(a[0], b[0]) and _agree(a[1], b[1])
         ]
     return out
@@ -212,10 +225,12 @@ def _fused_values(layout: Layout, f: Fused, extent: dict[str, int]) -> Iterator[
     total = math.prod(f.extents)
     for values in itertools.product(*ranges):
         z = f.const + _dot(coefs, values)
+        # Values beyond the fused extent are lanes of the ragged last round.
         if not 0 <= z < total:
             continue
         moved = [0] * len(layout.const)
         rest = z
+        # Row-major: the last axis runs fastest, as the coordinate's definition says.
         for axis, n in zip(reversed(f.axes), reversed(f.extents), strict=True):
             rest, value = divmod(rest, n)
             moved = [m + c * value for m, c in zip(moved, f.axis_coef[axis], strict=True)]

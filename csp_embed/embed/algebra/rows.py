@@ -52,6 +52,7 @@ class Row:
 def _accumulate(target: dict[str, int], source: Mapping[str, int], coef: int) -> None:
     for name, c in source.items():
         target[name] = target.get(name, 0) + coef * c
+        # A coefficient of 0 would still count as a digit that moves the row, and tie rows together.
         if not target[name]:
             del target[name]
 
@@ -59,6 +60,7 @@ def _accumulate(target: dict[str, int], source: Mapping[str, int], coef: int) ->
 def sums(parts: Iterable[tuple[int, int]]) -> list[int]:
     """All values of sum coefficient * v, v in 0..extent-1, with repetitions, sorted."""
     values = [0]
+    # Repetitions stay: how often a value stands says whether an element has two homes.
     for coef, extent in parts:
         values = [v + coef * n for n in range(extent) for v in values]
     return sorted(values)
@@ -80,6 +82,8 @@ def tensor_rows(
         row = Row(size, ix.const)
         for c in coordinates:
             for axis in c.axes:
+                # The axis moves this index through its coordinate, times its coefficient in the
+                # formula.
                 if not ix.coef(axis):
                     continue
                 if is_plain(c):

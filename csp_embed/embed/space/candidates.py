@@ -33,11 +33,14 @@ def candidates(problem: EmbedProblem) -> Candidates:
     """
     options: list[Option] = []
     rejected: dict[str, list[str]] = {}
+    # Pins before dominance: an option that a pin forbids must not drive out one that it allows.
     pins = problem.pins
     for commuted in problem.commutations:
         rules = problem.rules(commuted)
         for n, block in enumerate(problem.blocks):
             found = _evaluated(rules, n, block, problem.mode, rejected)
+            # Within a block and a structure alone: across structures the rules may combine
+            # differently with other blocks.
             options += _undominated(_kept(found, pins, rejected))
         fused = _fused(rules, len(problem.blocks), problem.mode, rejected)
         options += _kept(fused, pins, rejected)
@@ -50,6 +53,8 @@ def _kept(
     for option in options:
         broken = [name for name, keep in pins.keeps.items() if not keep(option)]
         for name in broken:
+            # An empty entry still counts: an infeasible answer names the pins that took something
+            # away.
             rejected.setdefault(f"pin {name}", [])
         if not broken:
             yield option
@@ -85,6 +90,7 @@ def _nothing(rules: Rules) -> Measure:
 
 def _note(rejected: dict[str, list[str]], reject: Reject) -> None:
     reasons = rejected.setdefault(reject.family, [])
+    # The same reason comes from thousands of options; one of each is what people read.
     if reject.why not in reasons:
         reasons.append(reject.why)
 
@@ -108,8 +114,10 @@ def _undominated(options: Iterable[Option]) -> list[Option]:
     """The options that no other of the same structure dominates, in order."""
     kept: dict[tuple[object, ...], list[Option]] = {}
     for option in options:
+        # `given` belongs to the key: the fused coordinate needs exactly these axes from this block.
         rivals = kept.setdefault((option.shape, option.given), [])
         if any(r.dominates(option) for r in rivals):
             continue
+        # Both ways, so that the order in which options come decides nothing but their order.
         rivals[:] = [r for r in rivals if not option.dominates(r)] + [option]
     return [o for rivals in kept.values() for o in rivals]

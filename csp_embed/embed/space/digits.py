@@ -37,6 +37,7 @@ class Part:
     place: Place = Place.INNER
 
 
+# u is no axis: its values are sums, and a name that looked like the axis' own would mislead.
 def owner_name(axes: tuple[str, ...], skewed: bool) -> str:
     """How a coordinate's counter is called: k, c*r, or u(s) where other digits skew it."""
     name = "*".join(axes)
@@ -52,6 +53,8 @@ def part_name(owner: str, dim: str, place: Place = Place.INNER) -> str:
 def parts_of(embedding: Embedding) -> dict[str, Part]:
     """Name -> what it stands for, of every digit and inner counter that `expand` can have made."""
     dims = {*(d.dim for d in embedding.digits), LOOP}
+    # Every name that could be made, because names are not parsed: several may be made for one
+    # carry, and those that are present decide.
     made = {
         part_name(owner_name(c.axes, skewed), dim, place): Part(c.axes, dim, place)
         for c in embedding.coordinates
@@ -122,6 +125,7 @@ class _Builder:
 def expand(op: Operator, decisions: Decisions) -> Map:
     """Digits, counters and coordinates of `decisions`; counters with reduced ones last."""
     build = _Builder()
+    # Skews name the carry that they borrow a lane digit from; fused carries lend none.
     lanes = {c.axes[0]: c for c in decisions.carries if len(c.axes) == 1}
     for carry in decisions.carries:
         _coordinate(op, carry, lanes, build)
@@ -137,6 +141,7 @@ def expand(op: Operator, decisions: Decisions) -> Map:
 def _coordinate(op: Operator, carry: Carry, lanes: Mapping[str, Carry], build: _Builder) -> None:
     name = carry.name
     extent = math.prod(op.axes[a] for a in carry.axes)
+    # Only axes carried alone lose their dead values: a fused one is enumerated without gaps.
     const, span = live(op, carry.axes[0]) if len(carry.axes) == 1 else (0, extent)
     moved, loops, scale = _place(carry, build)
     skewed: dict[str, int] = {}
@@ -144,16 +149,21 @@ def _coordinate(op: Operator, carry: Carry, lanes: Mapping[str, Carry], build: _
         coef = int(inner_scale(lanes[axis])[dim] * multiplier)
         skewed[part_name(lanes[axis].name, dim)] = -coef
         reach = coef * (dict(lanes[axis].inner)[dim] - 1)
+        # The borrowed digit moves u by up to this much, and u must take all values for each of its
+        # positions.
         span += abs(reach)
         const += min(reach, 0)
     const, span = const - carry.early, span + carry.early
+    # Rounded up: the last round may be ragged, its excess lanes are pad.
     outer = math.prod(e for _, e in carry.outer)
     trips = -(-span // (scale * outer))
     counters: dict[str, int] = {}
+    # One trip is no loop, and a counter of extent 1 would be a dimension without meaning.
     if trips > 1:
         reduced = carry.axes[0] in op.reduced_axes
         build.counters.append(Counter(name, trips, reduced))
         counters[name] = scale
+    # What is outside of the counter steps by all that is inside it, lanes and trips.
     scale *= trips
     for dim, lane_extent in carry.outer:
         key = part_name(name, dim, Place.OUTER)
@@ -174,9 +184,13 @@ def live(op: Operator, axis: str) -> tuple[int, int]:
             for ix, size in _indices(op, access):
                 own = ix.coef(axis)
                 if own:
+                    # A value counts where at some position of the others the index falls into the
+                    # tensor.
                     others = ((c, op.axes[a]) for a, c in ix.terms if a != axis)
                     begin, end = meeting(own, *reach(others, ix.const), size)
                     first, last = max(first, begin), min(last, end)
+    # No live value at all: the sum is 0 everywhere, and all values are kept so that there is a
+    # loop.
     return (first, last - first + 1) if first <= last else (0, op.axes[axis])
 
 
@@ -202,6 +216,7 @@ def _place(carry: Carry, build: _Builder) -> tuple[dict[str, int], dict[str, int
             moved[key] = scale
     if carry.diagonal:
         dim, partner, extent = carry.diagonal
+        # One logical digit on two dimensions: the pair says that only equal positions are meant.
         key, other = (part_name(carry.name, d, Place.DIAGONAL) for d in (dim, partner))
         build.digits[key] = (dim, extent)
         build.digits[other] = (partner, extent)
@@ -224,6 +239,7 @@ def _radices(digits: Mapping[str, tuple[str, int]]) -> list[Digit]:
     """Mixed radix per dimension: the digit that was made last is the innermost."""
     used: dict[str, int] = {}
     out: list[Digit] = []
+    # Later carries stand inside: reduced axes come last, so their digits are next to each other.
     for name, (dim, extent) in reversed(list(digits.items())):
         radix = used.get(dim, 1)
         out.append(Digit(name, dim, extent, radix))

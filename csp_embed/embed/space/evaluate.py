@@ -43,6 +43,7 @@ def measure(
     extents = {d.name: d.extent for d in lanes.digits}
     checks = range_checks(op, unit, lanes, rules.roles)
     # Axes given to the fused coordinate take each of their values once.
+    # An empty second name marks a coordinate that is not plain, so its axis counts as virtual.
     away = [Coordinate((a, ""), 0, 0, {}, {}) for a in given]
     own = set(block)
     elements: dict[str, int] = {}
@@ -50,6 +51,8 @@ def measure(
     for role, access in operands(rules).items():
         dims = unit.dims_of(role)
         # Indices without an axis count with the first block.
+        # An index that no axis moves (a constant one) belongs to no block; one of them must count
+        # it once.
         first = block[0] == next(iter(op.axes))
         indices = [
             n
@@ -62,12 +65,15 @@ def measure(
         seen, equal, _ = seen_by(lanes, dims)
         rows = tensor_rows(part, shape, [*seen, *away], op.axes)
         checked = checks.get(role, ())
+        # A watched coordinate is a row of the operand as well: its range decides which elements
+        # exist.
         own_rows = [coordinate_row(c) for c in seen if c.axes[0] in checked]
         cut = grid_mode(role, tensor.constant, mode)
         if cut == STRICT:
             permutation_only(lanes, dims, rows, equal, own_rows)
         grid = grid_axes([*rows, *own_rows], lanes.counters, extents, cut)
         elements[role] = math.prod(a.size for a in grid)
+        # Steps are trimmed where a factor's element is missing; results are never missing.
         if role in FACTORS:
             limits += [(a.step, a.origin, a.size) for a in grid]
     return Measure(count_inside(limits, {c.name: c.extent for c in lanes.counters}), elements)
@@ -79,6 +85,7 @@ def measure_fused(rules: Rules, carry: Carry, mode: str) -> Measure:
     Raises: Reject, where its lanes repeat a strict operand (one that reads it is refused with the
         blocks of the given axes).
     """
+    # Values that the digit does not hold are a loop of their own, the ragged last round included.
     trips = -(-math.prod(rules.op.axes[a] for a in carry.axes) // carry.inner_lanes)
     moved = set[str]().union(*(rules.moved[a] for a in carry.axes))
     for role, access in rules.roles.items():

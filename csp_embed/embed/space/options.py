@@ -51,6 +51,7 @@ def useful_factors(extent: int, lanes: int) -> list[int]:
     >>> useful_factors(18, 16)
     [2, 3, 4, 5, 6, 9]
     """
+    # One trip over the whole extent is the counter's own case, not a digit's.
     seen = {extent}
     out: list[int] = []
     for f in range(2, min(extent, lanes) + 1):
@@ -86,10 +87,14 @@ class Rules:
     def factors(self, axis: str, extent: int, lanes: int) -> list[int]:
         """The least for each number of steps, or of blocks of a tensor that is held whole, and
         those that pins ask for."""
+        # A pinned factor is offered even where it wastes lanes: the user asked for it, and is told
+        # the price.
         more = {f for f in self.pinned.get(axis, ()) if 2 <= f <= min(extent, lanes)}
         for role, access in self.roles.items() if self.strict else ():
             shape = self.op.tensors[access.tensor].shape
             for ix, size in zip(access.index, shape, strict=True):
+                # A tensor longer than its axis (a window's input) has another number of blocks than
+                # the axis.
                 if role != Role.DST and ix.coef(axis) and size > extent:
                     more |= set(useful_factors(size, lanes))
         out = useful_factors(extent, lanes)
@@ -98,6 +103,8 @@ class Rules:
     def plain(self, axis: str, dim: str) -> bool:
         """A digit of `axis` on `dim` moves no operand that lacks `dim`; and it moves the result
         exactly where `dim` is no dimension that the instruction sums over."""
+        # Reduced axes live on summed dimensions and outputs on others; anything else adds what must
+        # stay apart.
         if (axis in self.reduced) != (dim in self.unit.reduced):
             return False
         return not self.moved[axis] & set(self.unit.lacking(dim))
@@ -112,9 +119,11 @@ class Rules:
         return [
             e
             for e in order
+            # Each unordered pair once, unless the instruction sums over the partner.
             if (e in self.unit.reduced or order.index(e) > order.index(dim))
             and (e in self.unit.reduced or not self.plain(axis, e))
             and all(e in dims[r] for r in lacking)
+            # Somebody must hold both dimensions, or nothing can be zero off the diagonal.
             and any({dim, e} <= set(v) for v in dims.values())
         ]
 
@@ -123,10 +132,13 @@ class Rules:
         if axis in self.reduced or dim in self.unit.reduced or self.plain(axis, dim):
             return []
         lacking = self.moved[axis] & set(self.unit.lacking(dim))
+        # The lacking operand would see one position for all lanes; with two of them, one skew
+        # cannot make up for both, and a result has no second chance.
         if len(lacking) != 1 or Role.DST in lacking:
             return []
         access = self.roles[next(iter(lacking))]
         hit = [ix for ix in access.index if ix.coef(axis)]
+        # An axis in two indices moves a diagonal of the tensor, which one shift does not undo.
         if len(hit) != 1:
             return []
         return [
@@ -143,10 +155,13 @@ class Rules:
         for role, access in self.roles.items():
             for ix in access.index if role != Role.DST else ():
                 for s, c in ix.terms if ix.coef(axis) else ():
+                    # The result has no window to absorb with.
                     lanes = [n for d, n in self.unit.size.items() if self.plain(s, d)]
                     if s not in self.reduced or self.op.axes[s] == 1 or _indices(access, s) > 1:
                         continue
                     skew = Skew(s, Fraction(ix.coef(axis), c))
+                    # What is left of the dimension when k lanes serve other digits; the counter
+                    # fills it up.
                     sizes = {n // k // abs(skew.multiplier) for n in lanes for k in range(1, n)}
                     every = {int(f) for f in sizes if f == int(f) and 1 < f <= self.op.axes[axis]}
                     out.append((skew, tuple(sorted(every, reverse=True))))
@@ -171,6 +186,7 @@ def block_options(
     """Carries of all axes of a block but the given ones, and those."""
     outs = [a for a in block if a not in rules.reduced]
     reds = [a for a in block if a in rules.reduced]
+    # Coupled: the block has a window. Elsewhere outer digits only permute values (see above).
     ways = [list(_output(rules, a, len(block) > 1)) for a in outs]
     for halves in _fitting(rules.unit, ways, lambda half: [half.carry], []):
         needs: dict[str, list[tuple[str, str, int, Skew, Fraction]]] = {}
@@ -179,10 +195,14 @@ def block_options(
             for dim, factor, skew in half.skews:
                 coef = weight[dim] * skew.multiplier
                 needs.setdefault(skew.reduced, []).append((axis, dim, factor, skew, coef))
+        # Multipliers may be fractions (stride 2 over dilation 3); whole only where lanes are far
+        # enough apart.
         if any(c.denominator > 1 for need in needs.values() for *_, c in need):
             continue  # a lane would stand between two taps
         choices = [list(_reduced(rules, a, needs.get(a, []))) for a in reds]
         carried = [h.carry for h in halves]
+        # Reduced axes see what the outputs have taken of each dimension, and what these need of
+        # them.
         for picked in _fitting(rules.unit, choices, lambda c: [c] if c else [], carried):
             given = frozenset(a for a, c in zip(reds, picked, strict=True) if c is None)
             yield tuple([*carried, *(c for c in picked if c is not None)]), given
@@ -198,6 +218,8 @@ def _fitting(
     if not choices:
         yield ()
         return
+    # Depth first with a check at every level: most prefixes are too wide already, and the product
+    # never gets enumerated.
     for first in choices[0]:
         so_far = [*taken, *carries(first)]
         if _fits(unit, so_far):
@@ -235,6 +257,8 @@ def _output(rules: Rules, axis: str, coupled: bool) -> Iterator[_Half]:
         if rules.plain(axis, dim):
             ways += [("inner", dim, f, None) for f in factors]
             if coupled:
+                # A skew may start at any multiple that the partner's digit has, so a digit is a
+                # plain inner one here.
                 ways += [("outer", dim, f, None) for f in factors if f < extent]
         skews = rules.skews(axis, dim)
         for partner in rules.diagonals(axis, dim):
@@ -252,6 +276,8 @@ def _output(rules: Rules, axis: str, coupled: bool) -> Iterator[_Half]:
         if half is not None and half not in seen:
             total = math.prod(w[2] for w in chosen)
             least = [w for w in chosen if w[0] != "none"]
+            # Several digits that together need no fewer rounds than all but the smallest: that one
+            # buys nothing.
             if len(least) > 1 and total // min(w[2] for w in least) >= extent:
                 continue  # one digit alone would do
             seen.add(half)
@@ -263,6 +289,7 @@ def _half(axis: str, ways: Sequence[tuple[str, str, int, object]]) -> _Half | No
     outer = tuple((d, f) for kind, d, f, _ in ways if kind == "outer")
     diagonal = [(d, str(e), f) for kind, d, f, e in ways if kind == "diagonal"]
     skews = tuple((d, f, s) for kind, d, f, s in ways if kind == "skew" and isinstance(s, Skew))
+    # Two diagonals of one axis would want three equal positions.
     if len(diagonal) > 1:
         return None
     return _Half(Carry((axis,), inner, outer, diagonal[0] if diagonal else None), skews)
@@ -274,14 +301,18 @@ def _reduced(
     """A reduced axis: digits on summed dimensions, skewed where needed; None where it is given."""
     first, count = live(rules.op, axis)
     skew = tuple((a, dim, s.multiplier) for a, dim, _, s, _ in needs)
+    # The window grows by what the outputs' lanes shift it.
     span = count + sum(int(abs(c)) * (f - 1) for _, _, f, _, c in needs)
     beats = [int(abs(c)) * f for _, dim, f, _, c in needs if dim == LOOP]
     if not beats:
         yield Carry((axis,), skew=skew)
+    # Without needs nobody depends on how this axis is carried, so the fused coordinate may have it.
     if not needs and rules.op.axes[axis] > 1 and len(rules.reduced) > 1:
         yield None
     for dim, size in rules.unit.size.items():
         if rules.plain(axis, dim):
+            # A beat fixes the factor: lanes are blocks of the input, and another width would not
+            # line up.
             for f in beats or rules.factors(axis, span, size):
                 if f <= size:
                     yield Carry((axis,), ((dim, f),), skew=skew)
@@ -297,6 +328,7 @@ def _shifts(rules: Rules, axis: str, first: int, factor: int) -> set[int]:
     for role, access in rules.roles.items():
         for ix in access.index if role != Role.DST else ():
             if abs(ix.coef(axis)) == 1:
+                # Congruent starts are one start: only the rest modulo the block's width matters.
                 out.add(ix.coef(axis) * (ix.const + ix.coef(axis) * first) % factor)
     return out - {0}
 
@@ -305,6 +337,7 @@ def fused_options(rules: Rules) -> Iterator[Carry | None]:
     """None, or several reduced axes flattened in order, with one digit on a summed dimension."""
     yield None
     inputs = {r for r in rules.roles if r != Role.DST}
+    # At least two: one axis alone is carried by its own block.
     axes = [a for a in rules.op.reduced_axes if rules.op.axes[a] > 1 and rules.moved[a] & inputs]
     for count in range(2, len(axes) + 1):
         for group in itertools.combinations(axes, count):
@@ -320,6 +353,7 @@ def structure(carries: Sequence[Carry]) -> tuple[object, ...]:
     out: list[object] = []
     for c in carries:
         dims = tuple(sorted(d for d, _ in (*c.inner, *c.outer)))
+        # Carries that do nothing are left out, so that options differ only where it matters.
         if dims or c.diagonal or c.skew or len(c.axes) > 1:
             out.append((c.axes, dims, c.diagonal[:2] if c.diagonal else (), c.skew))
     return tuple(out)

@@ -60,6 +60,8 @@ def unit_for(op: Operator, isa: Isa) -> Unit:
     Raises: SpecError where the machine cannot be compiled for at all; Infeasible (rule 1, same
     kind) where it has no such instruction, or lacks what the epilogue or the tensors need.
     """
+    # The machine first: without instructions of the kinds that compilation needs no other text
+    # would help.
     require(isa)
     kind = "contract" if op.kind == "contract" else "map"
     found = [i for i in isa.instructions if i.kind == kind]
@@ -67,6 +69,7 @@ def unit_for(op: Operator, isa: Isa) -> Unit:
         raise _no_kind(op, isa, f"{isa.name} has no {kind} instruction", "use another machine")
     functions = _map_functions(isa)
     needed = [step.op for step in op.epilogue]
+    # Pools have no contraction; their step belongs to what the machine must be able to do.
     if op.kind in ("max", "min"):
         needed.append(op.kind)
     for name in needed:
@@ -84,6 +87,7 @@ def _immediates(op: Operator, isa: Isa) -> None:
     mapped = isa.of_kind("map")
     field = mapped.field(mapped.roles["imm"])
     needed = [(s.imm, f"the step `{s}`", "a smaller constant") for s in op.epilogue]
+    # A pool's accumulators start from an immediate too, and it has to fit like any other.
     if op.kind in NEUTRAL:
         step, value = NEUTRAL[op.kind]
         if step not in _map_functions(isa):
@@ -110,6 +114,7 @@ def _types(op: Operator, isa: Isa, unit: Unit) -> None:
         if memory.load_queue is None:
             why = f"{name} must be loaded into {where}, which nothing loads"
             raise _no_kind(op, isa, why, f"leave it out, or give {where} a `load_queue`")
+        # Wider is fine, the host sign-extends; narrower would lose bits without a word.
         if np.dtype(memory.dram_dtype).itemsize < np.dtype(declared).itemsize:
             why = f"{name} is {declared}, and {where} is loaded from {memory.dram_dtype}"
             raise _no_kind(op, isa, why, "use a machine with a wider memory")
@@ -125,7 +130,9 @@ def _unit(instruction: Instruction, isa: Isa) -> Unit:
         Role(o.role): tuple(o.dims) for o in instruction.operands
     }
     memory: Mapping[Role, str] = {Role(o.role): o.memory for o in instruction.operands}
+    # The machine's own order: names and goldens do not change with the order of operands.
     used = [d for d in isa.dims if any(d in v for v in dims.values())]
+    # A map may read two accumulators; for the embedding it works in place, which every map can.
     if instruction.kind == "map":
         dims = dict.fromkeys((Role.DST, Role.LHS), dims[Role.DST])
         memory = dict.fromkeys((Role.DST, Role.LHS), memory[Role.DST])
@@ -141,4 +148,6 @@ def _no_kind(op: Operator, isa: Isa, why: str, hint: str) -> Infeasible:
 def accesses(op: Operator, commuted: bool) -> dict[Role, Access]:
     """Instruction operand role -> the operator's access that it serves."""
     factors = [op.lhs] if op.rhs is None else [op.lhs, op.rhs]
+    # Commuting swaps which factor is on the left; multiplication does not care, lanes and memories
+    # do.
     return {Role.DST: op.out, **dict(zip(FACTORS, factors[:: -1 if commuted else 1], strict=False))}

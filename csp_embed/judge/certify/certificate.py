@@ -32,7 +32,7 @@ class Part:
 @dataclass(frozen=True)
 class Certificate:
     """digest: SHA-256 of the judged program. seconds: wall clock, the only part of it that is not
-    a function of the program, seed and rounds."""
+    a function of the program, seed and rounds. verdict: what was proved where all parts hold."""
 
     digest: str
     machine: str
@@ -43,6 +43,7 @@ class Certificate:
     rounds: int
     assumed: tuple[str, ...]
     seconds: float
+    verdict: str = "certified for all inputs"
 
     @property
     def ok(self) -> bool:
@@ -60,12 +61,12 @@ class Certificate:
 
     def show(self) -> str:
         """A line for each part, then the verdict."""
-        lines = []
+        lines: list[str] = []
         for p in self.parts:
             lines += [f"{p.name}: {text}" for text in p.problems] or [f"{p.name}: {p.said}"]
         if self.ok:
             lines.append(
-                f"certified for all inputs; a wrong program would pass with probability 2^"
+                f"{self.verdict}; a wrong program would pass with probability 2^"
                 f"{self.log2_error:.0f} at most ({self.rounds} rounds, seed {self.seed})"
             )
         else:

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from csp_embed.errors import InputError
 from csp_embed.ir.operator import Operator
 from csp_embed.jit import njit
-from csp_embed.judge.certify.field import plus, times
+from csp_embed.judge.certify.field import Ints, Values, plus, times
 
-Ints = NDArray[np.int64]
+# To `visit`: only who lies where is asked, no element has a value.
+NO_VALUES = (
+    np.zeros(0, np.uint64), np.zeros(1, np.int64), np.uint64(0), np.zeros(1, np.int64),
+    np.zeros(1, np.uint64), 1, np.zeros(0, np.uint64),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class Claim:
 
     def arguments(
         self, shape: Sequence[int]
-    ) -> tuple[Ints, Ints, Ints, Ints, Any, Any, Any, Any, Ints, int]:
+    ) -> tuple[Ints, Ints, Ints, Ints, Ints, Ints, Ints, Ints, Ints, int]:
         """What `visit` takes."""
         first = np.cumsum([0, *(len(r) for r in self.radix)]).astype(np.int64)
         radix = np.array([n for r in self.radix for n in r], np.int64)
@@ -66,8 +69,8 @@ def read_claims(document: Any, op: Operator, where: str = "meta.claims") -> list
             why="it has no claims",
             hint="compile it again, or give --layout for each tensor",
         )
-    found = []
-    for n, entry in enumerate(document):
+    found: list[Claim] = []
+    for n, entry in enumerate(cast(list[Any], document)):
         try:
             found.append(_claim(entry, op))
         except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
@@ -80,6 +83,7 @@ def read_claims(document: Any, op: Operator, where: str = "meta.claims") -> list
 
 def _claim(entry: Mapping[str, Any], op: Operator) -> Claim:
     tensor = entry["tensor"]
+    # Values that the formula states are constants of the file, not inputs: nobody may rename them.
     if tensor not in op.tensors or tensor in op.values:
         raise ValueError(f"{tensor!r} is no operand or result of {op.formula()}")
     loops = np.array(entry["loops"], np.int64).reshape(-1, 2)
@@ -99,6 +103,7 @@ def _claim(entry: Mapping[str, Any], op: Operator) -> Claim:
         raise ValueError("an index, extent, stride or address is missing or out of range")
     limits = entry.get("within", [])
     moves = [np.array(w["index"], np.int64).reshape(len(w["extents"]), rank) for w in limits]
+    # No weights: an element stands whole, and `part` is not looked at.
     parts = entry.get("parts", {"weights": [], "index": [0, [0] * len(loops)]})
     return Claim(
         tensor, int(entry["addr"]), int(entry["item_bytes"]),
@@ -111,9 +116,11 @@ def _claim(entry: Mapping[str, Any], op: Operator) -> Claim:
 
 @njit(cache=True, nogil=True)
 def visit(
-    extents, strides, index, within, first, radix, moves, shape, part, parts,
-    addr, item, who, lane_bytes, tables, table_at, scale, lane_slot, lane_weight, slots, image,
-):  # fmt: skip
+    extents: Ints, strides: Ints, index: Ints, within: Ints, first: Ints, radix: Ints, moves: Ints,
+    shape: Ints, part: Ints, parts: int, addr: int, item: int, who: Ints, lane_bytes: int,
+    tables: Values, table_at: Ints, scale: np.uint64, lane_slot: Ints, lane_weight: Values,
+    slots: int, image: Values,
+) -> int:  # fmt: skip
     """Walks one claim over the lanes of a range of DRAM; addr counts from where the range begins.
 
     who: int64[lanes of the range], -1 where nobody claims a lane; gets flat index * parts + part.
@@ -122,6 +129,7 @@ def visit(
     lane is claimed twice, 2 where a lane lies outside or across lanes.
     """
     n_loops, dims, limits = len(extents), len(shape), len(within)
+    # An odometer: each index is kept and moved by one coefficient, so a lane costs no product.
     counter = np.zeros(n_loops, np.int64)
     at = np.zeros(dims, np.int64)
     z = np.zeros(limits, np.int64)
@@ -139,6 +147,7 @@ def visit(
             size = 1
             for k in range(first[m], first[m + 1]):
                 size *= radix[k]
+            # Ragged ends: loop values outside are padding, which nobody claims.
             if rest < 0 or rest >= size:
                 inside = False
                 break
@@ -152,6 +161,8 @@ def visit(
                 inside = inside and 0 <= moved[t] < shape[t]
         if inside and (parts == 0 or 0 <= piece < parts):
             place = byte // lane_bytes
+            # A smaller item in a wider lane is fine (int8 loaded as int32 by an alias), a
+            # straddling one is not.
             if byte % lane_bytes or item > lane_bytes or not 0 <= place < len(who):
                 return 2
             if who[place] >= 0:
@@ -159,6 +170,7 @@ def visit(
             flat = np.int64(0)
             for t in range(dims):
                 flat = flat * shape[t] + moved[t]
+            # Two claims of one lane would make its value ambiguous; who came first stands here.
             who[place] = flat * max(parts, 1) + (piece if parts else 0)
             if len(image):
                 value = scale

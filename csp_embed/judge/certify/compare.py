@@ -16,7 +16,7 @@ from csp_embed.ir.operator import Operator, Step
 from csp_embed.jit import njit
 from csp_embed.judge.certify.dram import Result
 from csp_embed.judge.certify.epilogue import HIGH, LOW, Expr, decide
-from csp_embed.judge.certify.field import Values, add, mul, number, plus, times
+from csp_embed.judge.certify.field import Ints, Values, add, mul, number, plus, times
 from csp_embed.judge.certify.forms import Form, Reader, read_forms
 from csp_embed.judge.certify.formula import Symbols, step_values, sums, taps
 from csp_embed.judge.certify.lanes import Machine
@@ -28,7 +28,7 @@ _NEUTRAL = {"max": -128, "min": 127}
 
 
 @njit(cache=True, nogil=True)
-def _gather(values, who, spots, weight, out):
+def _gather(values: Values, who: Ints, spots: Ints, weight: Values, out: Values) -> None:
     """Weighted sums over the lanes of elements `spots`."""
     for k in range(len(spots)):
         total = np.uint64(0)
@@ -71,6 +71,7 @@ class Comparison:
             return (f"{len(out)} elements are stored outside the result, the first at"
                     f" {int(byte[out[0]]):#x}",)  # fmt: skip
         self.last = np.full(len(r.who), -1, np.int64)
+        # NumPy assigns in order, so the last store of an element stays.
         self.last[(byte - r.first) // r.memory.elem_bytes] = np.arange(len(byte))
         missing = np.flatnonzero((self.last < 0) & (r.who >= 0).any(axis=1))
         if len(missing):
@@ -85,9 +86,11 @@ class Comparison:
         """All elements that use one box of lanes."""
         pad, places = spots
         _, lane_weight = machine.lanes(self.result.memory, SUM, weights)
+        # An element of pads alone need not be stored, unless the file promises bytes there.
         if pad and (self.last[places] < 0).any():
             self.wrong_steps.append("the file states pad lanes that are never stored")
         places = places[self.last[places] >= 0]
+        # Thousands of elements have a few shapes; each is compared as one expression over arrays.
         shapes = shape_nodes(ran.nodes, len(ran.nodes) - 1)
         record = ran.stored[self.last[places]]
         shape = ran.nodes["shape"][record["node"]]
@@ -96,6 +99,7 @@ class Comparison:
             if not len(mine):
                 continue
             form = read_forms(ran.nodes, record["node"][mine], record["value"][mine])
+            # Start values of a maximum: with int8 inputs they cannot change it.
             neutral = _NEUTRAL.get(self.op.kind)
             reader = Reader(ran.ones, neutral)
             if pad:
@@ -107,8 +111,12 @@ class Comparison:
         wanted = self._wanted(reader, places, weight)
         known = len(reader.known)
         found = reader.read(form)
+        # Every number of an element may be compared with every other; a union bound needs their
+        # pairs.
         self.tests = max(self.tests, sum(v.size // len(places) for v in reader.known) ** 2)
         self.elements += len(places)
+        # The stream holds a number that the formula does not: some sum is wrong, and steps need not
+        # be looked at.
         if len(reader.known) > known:
             self.wrong_sums.append(self._different(reader, known, places))
             return
@@ -122,6 +130,7 @@ class Comparison:
     def _pad(self, reader: Reader, found: Expr, places: NDArray[np.int64], weight: Values) -> None:
         """Pad lanes hold what the file states, whatever the inputs."""
         stated = self.result.stated[places][:, weight != 0]
+        # Bytes are stored: only the low eight bits can be promised.
         if found[0] != "num" or (stated != found[1] & 255).any():
             at = self.result.first + int(places[0]) * self.result.memory.elem_bytes
             self.wrong_steps.append(
@@ -153,10 +162,12 @@ class Comparison:
             if step.access is None:
                 if step.op == "add" and form.node is None:
                     # An addition before anything else belongs to the sum.
+                    # As the stream has it: a constant in every lane, weighted.
                     extra = mul(number(step.imm or 0), reader.ones)
                     form = Form(add(form.value, np.broadcast_to(extra, form.value.shape)))
                     low, high = low + (step.imm or 0), high + (step.imm or 0)
                     continue
+                # A shift to the left of a sum is part of it, as in `walk`.
                 if step.op == "shr" and (step.imm or 0) <= 0 and form.node is None:
                     low, high = low << -(step.imm or 0), high << -(step.imm or 0)
                 form = form.then(step.op, step.imm)
@@ -168,6 +179,7 @@ class Comparison:
                 else:
                     reader.variable(other.value, reach)
                 form = form.then(step.op, None, other)
+        # The accumulators wrap around, so a range beyond int32 says nothing.
         if low < LOW or high > HIGH:
             low, high = LOW, HIGH
         return reader.read(form, (low, high))
@@ -176,6 +188,7 @@ class Comparison:
         """Which element's sum is not the formula's: the first that differs from the nearest."""
         new = reader.known[known]
         same = [_rows(o, new) for o in reader.known[:known] if o.shape == new.shape]
+        # The formula's number that agrees in most elements is the one that was meant.
         best = max(same, key=lambda s: int(s.sum()), default=None)
         count = len(places) if best is None else int((~best).sum())
         first = 0 if best is None or best.all() else int(np.flatnonzero(~best)[0])

@@ -13,19 +13,14 @@ from csp_embed.errors import InputError
 from csp_embed.ir.operator import Operator
 from csp_embed.ir.stream import Program
 from csp_embed.jit import njit
-from csp_embed.judge.certify.claims import Claim, visit
-from csp_embed.judge.certify.field import P, Values, plus, times
+from csp_embed.judge.certify.claims import NO_VALUES, Claim, visit
+from csp_embed.judge.certify.field import Ints, P, Values, plus, times
 from csp_embed.judge.certify.formula import Symbols
 from csp_embed.judge.certify.lanes import Box, Machine, boxes
-from csp_embed.judge.certify.walk import CODE, IMAGE, LEFT, RIGHT, SUM
+from csp_embed.judge.certify.walk import IMAGE, LEFT, RIGHT, SUM, Dram
 from csp_embed.judge.stream_table import LOAD, STORE, Table, make_table
 from csp_embed.machine.bits import decode
 from csp_embed.machine.spec import Isa, Memory
-
-_NO_TABLES = (
-    np.zeros(0, np.uint64), np.zeros(1, np.int64), np.uint64(0), np.zeros(1, np.int64),
-    np.zeros(1, np.uint64), 1, np.zeros(0, np.uint64),
-)  # fmt: skip
 
 
 def _refuse(claim: Claim, code: int, memory: Memory) -> None:
@@ -73,6 +68,8 @@ class Result:
     def boxes(self, machine: Machine) -> Iterator[tuple[Box, tuple[bool, NDArray[np.int64]]]]:
         """Every box of lanes, with (whether these are pad lanes, the elements that use it)."""
         for pad, mask in ((False, self.who >= 0), (True, self.stated >= 0)):
+            # Elements with the same lanes in use are one kind; most results have one, ragged ones a
+            # few.
             packed = np.packbits(mask, axis=1)
             kinds, which = np.unique(packed, axis=0, return_inverse=True)
             users: dict[Box, list[NDArray[np.int64]]] = {}
@@ -100,13 +97,15 @@ def result_of(isa: Isa, program: Program, op: Operator, claims: Sequence[Claim])
         )  # fmt: skip
     memory = isa.memories[int(named[0])]
     elem, unit = memory.elem_bytes, lane_bytes(isa, memory)
+    # Whole elements: stores write elements, and lanes beside the result are pads, not nobody's.
     first = min(c.addr for c in mine) // elem * elem
     end = -(-max(c.end for c in mine) // elem) * elem
     who = np.full((end - first) // unit, -1, np.int64)
     for c in mine:
         arguments = c.arguments(op.tensors[c.tensor].shape)
-        code = visit(*arguments, c.addr - first, c.item_bytes, who, unit, *_NO_TABLES)
+        code = visit(*arguments, c.addr - first, c.item_bytes, who, unit, *NO_VALUES)
         _refuse(c, code, memory)
+    # More than one home is allowed: all of them are compared.
     missing = np.bincount(who[who >= 0], minlength=int(np.prod(op.tensors[op.out.tensor].shape)))
     if (missing == 0).any():
         raise InputError(
@@ -115,17 +114,22 @@ def result_of(isa: Isa, program: Program, op: Operator, claims: Sequence[Claim])
             hint="docs/program-file.md has the form",
         )  # fmt: skip
     stated = np.full(len(who), -1, np.int16)
+    # Pad lanes are stated byte by byte, so only lanes of one byte are compared.
     for address, data in program.after if unit == 1 else ():
         low, high = max(address, first), min(address + len(data), end)
         if low < high:
             stated[low - first : high - first] = data[low - address : high - address]
+    # What the file says of real elements is an example, not a promise.
     stated[who >= 0] = -1
     shape = (-1, elem // unit)
     return Result(memory, first, end, who.reshape(shape), stated.reshape(shape))
 
 
 @njit(cache=True, nogil=True)
-def _constants(data, who, lane_slot, lane_weight, slots, image):
+def _constants(
+    data: NDArray[np.integer[Any]], who: Ints, lane_slot: Ints, lane_weight: Values, slots: int,
+    image: Values,
+) -> None:  # fmt: skip
     """Adds the lanes that nobody claims, as the file has them."""
     lanes = len(lane_slot)
     for k in range(len(who)):
@@ -139,12 +143,14 @@ def _constants(data, who, lane_slot, lane_weight, slots, image):
 def images(
     machine: Machine, program: Program, op: Operator, claims: Sequence[Claim], table: Table,
     symbols: Symbols, weights: dict[str, Values],
-) -> tuple[NDArray[Any], Values, NDArray[np.int64]]:  # fmt: skip
+) -> Dram:  # fmt: skip
     """(IMAGE records, numbers, tags) of all of `before` that the stream loads as operands."""
     isa, c = machine.isa, table.c
-    records, parts, marks, at, tag = [], [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)], 0, 0
+    records: list[tuple[int, ...]] = []
+    parts, marks, at, tag = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)], 0, 0
     for k, memory in enumerate(isa.memories):
         loads = (c.kind == LOAD) & (c.named == k) & (table.dram_elements > 0)
+        # An alias is loaded into what it stands for, and is there what that memory is.
         real = int(machine.shadow[k]) if memory.alias_of else k
         for role in (LEFT, RIGHT, SUM):
             if not loads.any() or not machine.roles[real] & role:
@@ -152,7 +158,9 @@ def images(
             low, elem = c.dram[loads], memory.elem_bytes
             high = low + (c.y_size[loads] - 1) * c.x_stride[loads] + c.x_size[loads]
             for address, data in program.before:
+                # Only whole elements of the range can be loaded from it.
                 first, end = -(-address // elem), (address + len(data)) // elem
+                # Ranges that no load of this memory touches would cost an image for nothing.
                 if end <= first or not ((low < end) & (high > first)).any():
                     continue
                 lanes = machine.lanes(memory, role, weights)
@@ -183,6 +191,7 @@ def _image(
     for c in claims:
         if c.addr >= begin + size or c.end <= begin or c.tensor == op.out.tensor:
             continue
+        # The last table is that of the parts; a tensor that is not split has an empty one.
         tables = symbols.tables[c.tensor]
         starts = np.cumsum([0, *(len(t) for t in tables)]).astype(np.int64)
         code = visit(
@@ -190,6 +199,7 @@ def _image(
             np.concatenate(tables), starts, symbols.scale[c.tensor], *lanes, slots, numbers,
         )  # fmt: skip
         _refuse(c, code, memory)
+        # For the whole span of the claim, holes included: a tag too many can only refuse.
         bit = np.int64(1) << list(op.tensors).index(c.tensor)
         low = (c.addr - begin) // memory.elem_bytes
         tags[low : -(-(c.end - begin) // memory.elem_bytes)] |= bit
@@ -197,6 +207,3 @@ def _image(
     if values.any():
         _constants(values, who, *lanes, slots, numbers)
     return numbers, tags
-
-
-__all__ = ["CODE", "Result", "images", "result_of"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from math import prod
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +30,8 @@ class Algebra:
         """Least and greatest value; all of int32 where it may wrap around."""
         kind = e[0]
         if kind == "var":
-            return self.ranges[e[1]]
+            variable: int = e[1]
+            return self.ranges[variable]
         if kind == "num":
             return e[1], e[1]
         if kind == "sum":
@@ -52,8 +53,10 @@ class Algebra:
 
     def add(self, *terms: Expr) -> Expr:
         flat = [t for e in terms for t in (e[1:] if e[0] == "sum" else (e,))]
+        # Constants join modulo 2^32, which is what int32 addition does in any order.
         number = sum(t[1] for t in flat if t[0] == "num")
         number = (number - LOW) % (1 << 32) + LOW
+        # repr orders nested tuples that have no order of their own; any fixed order does.
         rest = sorted((t for t in flat if t[0] != "num"), key=repr)
         rest += [("num", number)] if number or not rest else []
         return rest[0] if len(rest) == 1 else ("sum", *rest)
@@ -64,6 +67,7 @@ class Algebra:
         if e[0] == "num":
             return ("num", e[1] >> k)
         if e[0] == "shr":
+            # Beyond 31 only the sign is left, as after 31.
             return self.shr(min(31, k + e[1]), e[2])
         if e[0] == "sum" and e[-1][0] == "num" and e[-1][1] % (1 << k) == 0 and self._exact(e):
             # (a + c 2^k) >> k = (a >> k) + c where the sum does not wrap around.
@@ -75,6 +79,7 @@ class Algebra:
 
     def clamp(self, low: int, high: int, e: Expr) -> Expr:
         """min(max(e, low), high), for low <= high."""
+        # Idle clips go first: the formula may clip where the stream, knowing ranges, does not.
         least, most = self.reach(e)
         if least >= low and most <= high:
             return e
@@ -83,6 +88,7 @@ class Algebra:
             return self.clamp(least, most, e[3])
         if e[0] == "sum" and e[-1][0] == "num" and self._exact(e):
             c = e[-1][1]
+            # Constants outside of clips, so that fused and unfused offsets meet in one form.
             inner = self.clamp(max(low - c, LOW), min(high - c, HIGH), self.add(*e[1:-1]))
             return self.add(inner, e[-1])
         if low == high or most <= low or least >= high:
@@ -92,17 +98,21 @@ class Algebra:
 
     def both(self, kind: str, a: Expr, b: Expr) -> Expr:
         """A function of two expressions."""
+        # A maximum with a constant is half a clip.
         if kind in ("max", "min") and "num" in (a[0], b[0]):
             number, e = (a[1], b) if a[0] == "num" else (b[1], a)
             return self.clamp(number, HIGH, e) if kind == "max" else self.clamp(LOW, number, e)
         if kind == "shift" and b[0] == "num":
             return self.shr(b[1] & 31, a)
+        # All but shifts commute.
         if kind != "shift" and repr(b) < repr(a):
             a, b = b, a
         return (kind, a, b)
 
     def _exact(self, e: Expr) -> bool:
         """Neither the sum nor what is left of it without its constant wraps around."""
+        # Both: taking the constant out needs the sum with it and the sum without it to be true
+        # sums.
         for terms in (e[1:], e[1:-1]):
             low, high = (sum(x) for x in zip(*map(self.reach, terms), strict=True))
             if low < LOW or high > HIGH:
@@ -119,6 +129,7 @@ def decide(algebra: Algebra, a: Expr, b: Expr) -> str:
     it could not be shown."""
     if a == b:
         return "step by step"
+    # Fewer variables with narrower ranges: what is left is often small enough to try.
     a, b, ranges = _cut(algebra, a, b)
     names = sorted(_variables(a) | _variables(b))
     sizes = [ranges[n][1] - ranges[n][0] + 1 for n in names]
@@ -126,6 +137,7 @@ def decide(algebra: Algebra, a: Expr, b: Expr) -> str:
         return ""
     grids = np.ix_(*(np.arange(ranges[n][0], ranges[n][1] + 1, dtype=np.int32) for n in names))
     values = dict(zip(names, grids, strict=True))
+    # Only the low byte is stored, so only it has to agree.
     left, right = np.broadcast_arrays(*(_value(e, values) & 255 for e in (a, b)))
     same = np.array_equal(left, right)
     return f"all {prod(sizes):,} values" if same else ""
@@ -138,7 +150,7 @@ def _cut(algebra: Algebra, a: Expr, b: Expr) -> tuple[Expr, Expr, dict[int, tupl
     names: dict[Expr, int] = {}
 
     def replaced(e: Any) -> Any:
-        if not isinstance(e, tuple) or e[0] in ("var", "num"):
+        if not _is_expr(e) or e[0] in ("var", "num"):
             return e
         if e in shared:
             ranges[names.setdefault(e, len(algebra.ranges) + len(names))] = algebra.reach(e)
@@ -148,12 +160,19 @@ def _cut(algebra: Algebra, a: Expr, b: Expr) -> tuple[Expr, Expr, dict[int, tupl
     cut = replaced(a), replaced(b), ranges
     # A variable that stands beside a part that holds it would be free of it; then nothing is cut.
     inside = {v for e in names for v in _variables(e)}
+    # Trying a variable and its part independently would ask for more than is needed, and could
+    # refuse what is right.
     left = (_variables(cut[0]) | _variables(cut[1])) & inside
     return (a, b, dict(enumerate(algebra.ranges))) if left else cut
 
 
+def _is_expr(e: Any) -> TypeGuard[Expr]:
+    """A part of an expression that is one, not its kind or a number."""
+    return isinstance(e, tuple)
+
+
 def _parts(e: Any) -> Iterable[Expr]:
-    if isinstance(e, tuple):
+    if _is_expr(e):
         if e[0] not in ("var", "num"):
             yield e
         for x in e[1:]:
@@ -161,7 +180,7 @@ def _parts(e: Any) -> Iterable[Expr]:
 
 
 def _variables(e: Any) -> set[int]:
-    if not isinstance(e, tuple):
+    if not _is_expr(e):
         return set()
     return {e[1]} if e[0] == "var" else {v for x in e[1:] for v in _variables(x)}
 

@@ -11,15 +11,10 @@ from numpy.typing import NDArray
 from csp_embed.errors import OperatorError
 from csp_embed.ir.operator import Operator
 from csp_embed.ir.stream import Program
-from csp_embed.judge.certify.claims import Claim, visit
+from csp_embed.judge.certify.claims import NO_VALUES, Claim, visit
 from csp_embed.judge.formula import REFERENCE_MACS
 from csp_embed.ops.bound import natural
 from csp_embed.ops.reference import evaluate
-
-_NO_TABLES = (
-    np.zeros(0, np.uint64), np.zeros(1, np.int64), np.uint64(0), np.zeros(1, np.int64),
-    np.zeros(1, np.uint64), 1, np.zeros(0, np.uint64),
-)  # fmt: skip
 
 
 def example_problems(
@@ -32,6 +27,7 @@ def example_problems(
     said = f"tensors {', '.join(have) or 'none'} against DRAM"
     problems: list[str] = []
     try:
+        # NumPy is asked only where it answers within a minute.
         if natural(op)["macs"] <= REFERENCE_MACS and all(
             t in tensors or t in op.values for t in op.tensors if t != name
         ):
@@ -44,6 +40,7 @@ def example_problems(
     for tensor in op.tensors:
         mine = [c for c in claims if c.tensor == tensor]
         ranges = program.after if tensor == name else program.before
+        # A tensor that the file does not carry is no example; the proof does not need one.
         if tensor not in tensors or not mine or (tensor == name and not program.after):
             continue
         array = np.asarray(tensors[tensor])
@@ -66,6 +63,8 @@ def _differing(
     for c in claims:
         by_item.setdefault((c.item_bytes, c.weights), []).append(c)
     for (item, weights), mine in by_item.items():
+        # Claims count items from an aligned address; a range that begins between two is filled up
+        # in front.
         shift = address % item
         begin = address - shift
         padded = np.concatenate([np.zeros(shift, np.uint8), data])
@@ -74,7 +73,7 @@ def _differing(
         for c in mine:
             if c.addr < begin + len(padded) and c.end > begin:
                 visit(*c.arguments(op.tensors[c.tensor].shape), c.addr - begin, item, who, item,
-                      *_NO_TABLES)  # fmt: skip
+                      *NO_VALUES)  # fmt: skip
         held = padded.view(f"<i{item}").astype(np.int64)
         at = np.flatnonzero(who >= 0)
         if not weights:
@@ -82,6 +81,7 @@ def _differing(
             continue
         whole = np.zeros(len(flat), np.int64)
         number, part = np.divmod(who[at], len(weights))
+        # An element may stand several times, each time in all of its parts.
         copies = np.bincount(number, minlength=len(flat)) // len(weights)
         np.add.at(whole, number, held[at] * np.array(weights)[part])
         bad += int(((copies > 0) & (whole != flat * copies)).sum())

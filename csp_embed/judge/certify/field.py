@@ -5,16 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba import njit, types, vectorize
-from numba.core import cgutils
+from llvmlite import ir  # pyright: ignore[reportMissingTypeStubs] (it has none)
+from numba import types
+from numba.core import cgutils as _cgutils
 from numpy.typing import NDArray
 
-from csp_embed.jit import intrinsic
+from csp_embed.jit import intrinsic, njit, vectorize
 
 P = (1 << 61) - 1
 Values = NDArray[np.uint64]
+Ints = NDArray[np.int64]
 
+cgutils: Any = _cgutils  # Numba ships no types.
 _P = np.uint64(P)
 _ZERO = np.uint64(0)
 
@@ -29,6 +31,7 @@ def multiply_add(typing: Any, high: Any, low: Any, a: Any, b: Any) -> Any:
         shift = ir.Constant(wide, 64)
         high, low, a, b = (builder.zext(x, wide) for x in args)
         total = builder.add(builder.or_(builder.shl(high, shift), low), builder.mul(a, b))
+        # LLVM has 128-bit integers and lowers this to one multiplication and an add with carry.
         parts = builder.trunc(builder.lshr(total, shift), word), builder.trunc(total, word)
         return cgutils.pack_array(builder, parts)
 
@@ -38,6 +41,7 @@ def multiply_add(typing: Any, high: Any, low: Any, a: Any, b: Any) -> Any:
 @njit(inline="always")
 def reduced(high: Any, low: Any) -> Any:
     """high * 2^64 + low modulo P, for high below 2^63; 2^61 is 1."""
+    # Two parts below 2^61 and two small ones: after one more fold at most one P is too much.
     r = (low & _P) + (low >> np.uint64(61))
     r += ((high << np.uint64(3)) & _P) + (high >> np.uint64(58))
     r = (r & _P) + (r >> np.uint64(61))
@@ -72,6 +76,8 @@ def add(a: Any, b: Any) -> Any:
 
 def total(values: Values, axis: int) -> Values:
     """The sum along an axis of fewer than 2^31 values."""
+    # Halves of 32 bits: sums of 2^31 of them cannot overflow 64 bits, so one reduction at the end
+    # is right.
     low = np.add.reduce(values & np.uint64(0xFFFFFFFF), axis=axis, dtype=np.uint64)
     high = np.add.reduce(values >> np.uint64(32), axis=axis, dtype=np.uint64)
     return add(mul(high % _P, np.uint64(1 << 32)), low % _P)
@@ -85,10 +91,12 @@ def number(value: int) -> np.uint64:
 def integer(value: int) -> int | None:
     """The integer of at most 2^40 in magnitude that stands for this value, or None."""
     value = int(value)
+    # Symmetric: small negative constants are as likely as positive ones.
     value = value - P if value > P // 2 else value
     return value if abs(value) <= 1 << 40 else None
 
 
 def inverse(value: int) -> np.uint64:
     """What times `value` is 1."""
+    # Fermat's little theorem; P is prime.
     return np.uint64(pow(int(value), P - 2, P))

@@ -8,7 +8,7 @@ all elements become one variable of an expression, which `epilogue` compares.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from csp_embed.judge.certify.field import Values, add, integer, inverse, mul, nu
 from csp_embed.judge.certify.walk import ADD, MAX, MIN, MUL, SHR
 
 NAMES = {MIN: "min", MAX: "max", ADD: "add", SHR: "shr", MUL: "mul"}
+# Sorts last, so that a row's real members stand in front.
 _NOTHING = np.uint64((1 << 64) - 1)  # No value of the field.
 
 
@@ -31,6 +32,7 @@ class Form:
 
     def then(self, function: str, imm: int | None, other: Form | None = None) -> Form:
         """One step on it, as the formula has it."""
+        # Sums are merged as `walk` merges them: both sides must come to the same shape.
         if function == "add" and other is not None and other.node is None:
             return Form(add(self.value, other.value), self.node)
         if function == "shr" and imm is not None and imm <= 0 and self.node is None:
@@ -42,6 +44,7 @@ def read_forms(nodes: NDArray[Any], ids: NDArray[np.int64], values: Values) -> F
     """The Form of elements whose nodes have one shape."""
     if not len(ids) or ids[0] == 0:
         return Form(values)
+    # One shape for all ids, so the first one's function and immediate are everybody's.
     at = nodes[ids]
     left = read_forms(nodes, at["left"], at["left_value"])
     function = NAMES[int(at["function"][0])]
@@ -74,6 +77,8 @@ class Reader:
         for n, other in enumerate(self.known):
             if other.shape == values.shape and np.array_equal(other, values):
                 return ("var", n)
+        # x + c for a known x: else an offset that two sides apply at different places would look
+        # like a new sum.
         for n, other in enumerate(self.known if values.ndim == 1 else ()):
             if other.ndim == 1:
                 constant = self._constant(add(values, mul(other, number(-1))))
@@ -87,6 +92,7 @@ class Reader:
         """The integer that every lane of every element holds, if there is one."""
         if not len(values) or (values != values[0]).any():
             return None
+        # A constant c in every lane has the value c times the weights' sum.
         found = integer(int(mul(values[0], inverse(int(self.ones)))))
         return None if found is None else (found - LOW) % (1 << 32) + LOW
 
@@ -97,10 +103,12 @@ class Reader:
         function, imm, left, right = form.node
         alg = self.algebra
         if isinstance(left, np.ndarray):
-            e = self.variable(self._set(left, function), reach)
+            e = self.variable(self._set(cast(Values, left), function), reach)
         elif right is None and imm is not None:
             e = self._immediate(function, imm, self.read(left, reach))
         else:
+            # A maximum over a window is a set: the order in which pairs were compared does not
+            # matter.
             leaves = self._leaves(form, function) if function in ("min", "max") else None
             if leaves is not None and len(leaves) > 2:
                 e = self.variable(self._set(np.stack(leaves, axis=1), function), reach)
@@ -124,6 +132,7 @@ class Reader:
         if form.node is None:
             return [form.value]
         name, imm, left, right = form.node
+        # A start value, shifted or clipped on its way, is still one constant member of the set.
         fixed = self._fixed(form)
         if fixed is not None:
             return [np.full_like(form.value, mul(number(fixed), self.ones))]
@@ -152,9 +161,11 @@ class Reader:
         if self.neutral is not None:
             bare = mul(number(self.neutral), self.ones)
             idle = matrix == bare
+            # A row of neutral members only keeps one: its maximum is that.
             idle[idle.all(axis=1), 0] = False
             matrix[idle] = _NOTHING
         matrix.sort(axis=1)
+        # Twice the same member is one member; then sorted again to close the gap.
         matrix[:, 1:][matrix[:, 1:] == matrix[:, :-1]] = _NOTHING
         matrix.sort(axis=1)
         used = int((matrix != _NOTHING).sum(axis=1).max(initial=1))

@@ -34,11 +34,16 @@ class Symbols:
     def __init__(self, op: Operator, parts: Mapping[str, tuple[int, ...]], seed: Sequence[int]):
         rng = np.random.Generator(np.random.PCG64DXSM(list(seed)))
 
+        # 0 is left out: an element with value 0 would be invisible.
         def draw(n: int) -> Values:
             return rng.integers(1, P, n, dtype=np.uint64)
 
-        self.op, self.tables, self.scale, self.whole = op, {}, {}, {}
+        self.op = op
+        self.tables: dict[str, list[Values]] = {}
+        self.scale: dict[str, np.uint64] = {}
+        self.whole: dict[str, Values] = {}
         for name, tensor in sorted(op.tensors.items()):
+            # A value that the host splits is what its weighted parts sum to; each part is random.
             weights = parts.get(name, ())
             self.tables[name] = [*(draw(n) for n in tensor.shape), draw(len(weights))]
             self.scale[name] = draw(1)[0]
@@ -59,6 +64,7 @@ class Symbols:
         known = self.op.values.get(access.tensor)
         if known is not None:
             return _known(self.op, access, np.asarray(known))
+        # Out-of-range taps are 0 by the formula's meaning: the mask is part of the factor.
         found: list[Factor] = [((), self.whole[access.tensor])]
         for ix, size, table in zip(access.index, shape, self.tables[access.tensor], strict=False):
             axes, at = _grid(self.op, [a for a, _ in ix.terms], [(ix.const, dict(ix.terms))])
@@ -74,7 +80,7 @@ def _grid(
     order = tuple(a for a in op.axes if a in axes)
     counters = np.ogrid[tuple(slice(op.axes[a]) for a in order)] if order else ()
     shape = tuple(op.axes[a] for a in order)
-    out = []
+    out: list[NDArray[np.int64]] = []
     for const, coef in rows:
         at: Any = np.int64(const)
         for a, counter in zip(order, counters, strict=True):
@@ -97,6 +103,8 @@ def _known(op: Operator, access: Access, values: NDArray[Any]) -> list[Factor]:
 def summed(op: Operator, factors: Sequence[Factor]) -> Values:
     """The product of the factors, summed over reduced axes, flat over the result's elements."""
     left = list(factors)
+    # Axis by axis, and only factors that have it: a convolution over 10^10 points is a handful of
+    # small sums.
     for axis in sorted(op.reduced_axes, key=lambda a: op.axes[a]):
         mine = [f for f in left if axis in f[0]]
         left = [f for f in left if axis not in f[0]]
@@ -108,6 +116,7 @@ def summed(op: Operator, factors: Sequence[Factor]) -> Values:
 
 
 def _product(op: Operator, factors: Sequence[Factor], also: set[str]) -> Factor:
+    # `also`: an axis that no factor has still repeats the product as often as it is long.
     wanted = {a for axes, _ in factors for a in axes} | also
     axes = tuple(a for a in op.axes if a in wanted)
     shape = [op.axes[a] for a in axes]
@@ -130,6 +139,7 @@ def _by_element(op: Operator, axes: tuple[str, ...], values: Values) -> Values:
     _, at = _grid(op, axes, rows)
     flat, inside = np.zeros([op.axes[a] for a in axes], np.int64), np.bool_(True)
     for k, size in zip(at, shape, strict=True):
+        # An output index past the tensor's end is a ragged tile's: the formula drops it.
         flat, inside = flat * size + k, inside & (k < size)
     out = np.zeros(prod(shape), np.uint64)
     keep = np.broadcast_to(inside, flat.shape)
@@ -148,6 +158,7 @@ def taps(symbols: Symbols) -> Iterator[tuple[Values, NDArray[np.bool_]]]:
     """Of a maximum or minimum: each element under the window, and where there is one."""
     op = symbols.op
     shape = op.tensors[op.lhs.tensor].shape
+    # A maximum is no sum: each tap stays a number of its own, and they are compared as sets.
     for point in product(*(range(op.axes[a]) for a in op.reduced_axes)):
         fixed = dict(zip(op.reduced_axes, point, strict=True))
         value: list[Factor] = [((), symbols.whole[op.lhs.tensor])]

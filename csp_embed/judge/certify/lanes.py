@@ -57,6 +57,7 @@ class Machine:
     def weights(self, box: Box, seed: list[int]) -> dict[str, Values]:
         """A random weight for every lane of each accumulator dimension, 0 outside the box."""
         rng = np.random.Generator(np.random.PCG64DXSM(seed))
+        # Drawn for all lanes before the box cuts them: a lane's weight does not depend on the box.
         draws = [rng.integers(1, P, self.isa.dims[d], dtype=np.uint64) for d in self.dims]
         return {d: np.where(inside, draw, 0).astype(np.uint64)
                 for d, draw, inside in zip(self.dims, draws, box, strict=True)}  # fmt: skip
@@ -71,8 +72,11 @@ class Machine:
         weight: Any = np.ones(shape, np.uint64)
         for d in self.left:
             if role != SUM and d in self.right:
+                # Products are made along the dimensions that both factors have: one number for each
+                # value.
                 slot = slot * self.isa.dims[d] + at[d]
         for d in self.dims:
+            # Each dimension is weighted once: on the left where both factors have it.
             if role == SUM or (d in at and (d in self.left) == (role == LEFT)):
                 weight = mul(weight, weights[d][at[d]])
             elif role == LEFT and d not in self.right:
@@ -89,9 +93,11 @@ def boxes(mask: NDArray[np.bool_]) -> list[Box]:
         np.logical_or.reduce(mask, axis=tuple(k for k in range(mask.ndim) if k != d))
         for d in range(mask.ndim)
     ]
+    # Weights are products over dimensions, so only boxes can be weighted; almost every mask is one.
     if mask.ndim < 2 or mask[np.ix_(*sides)].all():
         return [tuple(tuple(map(bool, side)) for side in sides)]
-    out = []
+    out: list[Box] = []
+    # Not a box: cut into rows along the first dimension, which always ends, if not with the fewest.
     for row in np.flatnonzero(sides[0]):
         one = tuple(n == row for n in range(len(sides[0])))
         out += [(one, *box) for box in boxes(mask[row])]

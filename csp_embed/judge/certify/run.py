@@ -40,6 +40,7 @@ def digest_of(program: Program) -> str:
     found.update(np.ascontiguousarray(program.insn).tobytes())
     for ranges in (program.before, program.after):
         for address, data in ranges:
+            # Lengths too: else bytes could move from one range to its neighbour unseen.
             found.update(f"{address} {len(data)};".encode())
             found.update(np.ascontiguousarray(data).data)
     found.update(json.dumps(program.meta.get("claims"), sort_keys=True).encode())
@@ -66,13 +67,17 @@ def certify(
     """
     begin = time.monotonic()
     digest = digest_of(program)
+    # From the file itself: everybody who checks it gets the same points, and the same certificate.
     base = int(digest[:16], 16) if seed is None else seed
     parts = [_order(isa, program, tell)]
     bound = 0.0
+    # Where some order is wrong, a walk in one order proves nothing: there is no second part.
     if parts[0].ok:
         result = result_of(isa, program, op, claims)
         parts += _for_all_inputs(isa, program, op, claims, result, (base, rounds), tell)
+        # Only the part on sums can err; the others are certain and have 0.
         bound = min(p.log2_error for p in parts)
+    # Last, and only for a program that is right: its problem would be the data, not the program.
     if example and all(p.ok for p in parts):
         parts.append(Part("example", *example_problems(program, op, claims)))
     return Certificate(
@@ -110,16 +115,20 @@ def _for_all_inputs(
         symbols = Symbols(op, weights, [base, k])
         degree = symbols.degree
         comparison.begin(symbols)
+        # Another set of lanes needs other weights, and the image of DRAM is made with weights: so
+        # the stream is walked once for each.
         for number, (box, spots) in enumerate(result.boxes(machine)):
             lanes = machine.weights(box, [base, k, number])
             ran = run_stream(
                 Stream(machine, program, op, claims, table, order, symbols, lanes), result, tell
             )
             problems = (ran.problem,) if ran.problem else comparison.stored(ran)
+            # What breaks the frame breaks it for every box and round.
             if problems:
                 return [Part("frame", problems, "")]
             comparison.compare(machine, ran, spots, lanes)
     tests = max(comparison.tests, 1)
+    # The union bound over comparisons, then independent rounds.
     error = rounds * math.log2(min(1.0, degree * tests / P))
     frame = (
         f"{result.stored:,} elements of {op.out.tensor} are stored, nothing outside their"

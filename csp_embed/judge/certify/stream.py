@@ -71,6 +71,7 @@ def run_stream(
     slots = s.machine.slots()
     dram = images(s.machine, s.program, s.op, s.claims, table, s.symbols, s.weights)
     code, code_at = image(s.program, uop_intervals(isa, table))
+    # The sum of a product of weights is the product of their sums.
     ones = np.uint64(1)
     for d in s.machine.dims:
         ones = mul(ones, total(s.weights[d], 0))
@@ -80,6 +81,7 @@ def run_stream(
         operand_table(isa, "contract", 3)[:, 1].copy(), operand_table(isa, "map", 2)[:, 1].copy(),
     )  # fmt: skip
     fields = np.array([(f.lo, f.width, f.signed) for f in isa.uop_fields], dtype=FIELD)
+    # One column more than fields: whether the micro-op was written.
     uops = np.zeros((depth[isa.uop_memory], len(fields) + 1), np.int64)
     left, right = (
         (np.zeros(n * slots, np.uint64), np.zeros(n, np.int64), np.zeros(n, np.bool_))
@@ -88,6 +90,7 @@ def run_stream(
     sums = (np.zeros(sizes[0], np.uint64), np.zeros(sizes[0], np.int64), np.ones(sizes[0]),
             np.zeros(sizes[0], np.bool_), np.zeros(sizes[0], np.int64))  # fmt: skip
     # Additions of constants make no nodes.
+    # Every map step makes at most one node; node 0 is "none".
     many = int(table.steps[table.c.kind == MAP].sum()) + 1
     nodes, stored = np.zeros(many, kernels.NODE), np.zeros(_stores(table), kernels.STORED)
     state = np.zeros(8, np.int64)
@@ -121,6 +124,7 @@ def _unfit(s: Stream, code_at: NDArray[Any]) -> str:
     lanes = math.prod(s.machine.isa.dims[d] for d in summed)
     maps = int(table.steps[table.c.kind == MAP].sum())
     # Products of constants are below 2^14, sums that are loaded 2^31, immediates 2^15.
+    # Counted as if all steps went to one element: coarse, and safe.
     if contracts * lanes * 2.0**14 + maps * 2.0**15 + 2.0**31 > 2.0**58 / kernels.MOST_GROWTH:
         return "it is too long: coefficients could be as large as the field"
     for c in s.claims:
@@ -135,6 +139,7 @@ def _problem(s: Stream, state: NDArray[np.int64]) -> str:
     if state[2]:
         text = " ".join(line(isa, decode(isa, s.program.insn), int(state[3])).split())
         return f"{_WHY[int(state[2])].format(e=int(state[4]))}: {text}"
+    # Looked at after the walk: which operands meet is only known then.
     both = int(state[5]) & int(state[6])
     if both:
         names = [t for n, t in enumerate(s.op.tensors) if both >> n & 1]

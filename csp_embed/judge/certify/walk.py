@@ -11,11 +11,14 @@ node = function(node + value, immediate or node + value). Nothing here knows a f
 
 from __future__ import annotations
 
+from typing import Any, Protocol
+
 import numpy as np
+from numpy.typing import NDArray
 
 from csp_embed.jit import njit
-from csp_embed.judge.certify.field import P, multiply_add, plus, reduced, times
-from csp_embed.judge.stream_table import CONTRACT, FUNCTIONS, LOAD, MAP, STORE
+from csp_embed.judge.certify.field import Ints, P, Values, multiply_add, plus, reduced, times
+from csp_embed.judge.stream_table import CONTRACT, FUNCTIONS, LOAD, MAP, STORE, Row
 
 # What a memory's elements are to compute instructions; one memory may be several.
 LEFT, RIGHT, SUM, CODE = 1, 2, 4, 8
@@ -28,9 +31,41 @@ NODE = np.dtype([
     ("left_value", np.uint64), ("right_value", np.uint64), ("shape", np.int64),
 ])  # fmt: skip
 STORED = np.dtype([("byte", np.int64), ("node", np.int64), ("value", np.uint64)])
+
+
+class Node(Protocol):
+    """A record of NODE. right: -1 where an immediate stands there."""
+
+    function: int
+    immediate: int | np.int64
+    left: int
+    right: int | np.int64
+    left_value: np.uint64
+    right_value: np.uint64
+    shape: int
+
+
+class Stored(Protocol):
+    """A record of STORED: what one element of the result is."""
+
+    byte: int
+    node: int
+    value: np.uint64
+
+
+Bools = NDArray[np.bool_]
+# An array of records; one of them has a type where it is taken out, which NumPy cannot tell.
+Records = Any
+# What `walk` says of its arguments, in the order of their parts.
+Shape = tuple[Ints, Ints, Ints, tuple[int, int], Ints, Ints]
+Dram = tuple[Records, Values, Ints]
+Code = tuple[NDArray[np.uint8], Records, Records]
+Factors = tuple[Values, Ints, Bools]
+Sums = tuple[Values, Ints, NDArray[np.float64], Bools, Ints]
 # Why a walk ends early: state[2], with the instruction and an element in state[3:5].
 UNWRITTEN, UNDECLARED, OWN_RESULT, NOT_SUMS, SHIFT, GROWTH = range(1, 7)
 # By how much shifts and sums of accumulators may make coefficients larger.
+# Leaves 2^58 / 64 for what is summed, which `stream._unfit` compares with the stream's length.
 MOST_GROWTH = 64.0
 
 _P = np.uint64(P)
@@ -42,16 +77,20 @@ inner = njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
 @inner
-def _fetch(r, y, role, slots, dram, held, marks, state):
+def _fetch(
+    r: Row, y: int, role: int, slots: int, dram: Dram, held: Values, marks: Ints, state: Ints
+) -> bool:
     """One row of a load in one role, from DRAM into `held`. False: not all of it is declared."""
     images, values, tags = dram
     first = r.dram + y * r.x_stride
     for k in range(len(images)):
         m = images[k]
+        # A row has to lie in one range: what lies between two of them is not in the file.
         if m.memory != r.named or m.role != role or first < m.first or first + r.x_size > m.end:
             continue
         to = r.sram + (r.y_pad_0 + y) * (r.x_pad_0 + r.x_size + r.x_pad_1) + r.x_pad_0
         source = m.at + (first - m.first) * slots
+        # Elements were summed with their weights when the image was made, so a load is a copy.
         held[to * slots : (to + r.x_size) * slots] = values[source : source + r.x_size * slots]
         source = m.tag + first - m.first
         marks[to : to + r.x_size] = tags[source : source + r.x_size]
@@ -61,17 +100,21 @@ def _fetch(r, y, role, slots, dram, held, marks, state):
 
 
 @inner
-def _fetch_code(r, y, low, high, program, uops, state):
+def _fetch_code(
+    r: Row, y: int, low: int, high: int, program: Code, uops: Ints, state: Ints
+) -> bool:
     """One row of micro-ops, taken apart into fields."""
     code, code_at, fields = program
     at = -1
     for k in range(len(code_at)):
+        # Intervals are few and disjoint; the last that fits is the only one.
         if code_at[k].start <= low and high <= code_at[k].end:
             at = code_at[k].offset + low - code_at[k].start
     if at < 0:
         state[2], state[4] = UNDECLARED, low
         return False
     for x in range(r.x_size):
+        # Little-endian, byte by byte: the judge may run on a machine with another order.
         word = np.uint64(0)
         for b in range(4):
             word |= np.uint64(code[at + 4 * x + b]) << np.uint64(8 * b)
@@ -79,17 +122,22 @@ def _fetch_code(r, y, low, high, program, uops, state):
         for f in range(len(fields)):
             bits = np.int64(1) << fields[f].width
             uops[e, f] = (np.int64(word) >> fields[f].lo) & (bits - 1)
+            # Two's complement: the upper half of the values is negative.
             if fields[f].signed and uops[e, f] >= bits // 2:
                 uops[e, f] -= bits
     return True
 
 
 @inner
-def _load(r, machine, dram, program, own, uops, left, right, sums, state):
+def _load(
+    r: Row, machine: Shape, dram: Dram, program: Code, own: Ints, uops: Ints, left: Factors,
+    right: Factors, sums: Sums, state: Ints,
+) -> bool:  # fmt: skip
     """A load: zeros, then row by row what DRAM holds. False where the walk ends."""
     roles, _, elem_bytes, slots, _, _ = machine
     last = r.sram + (r.x_pad_0 + r.x_size + r.x_pad_1) * (r.y_pad_0 + r.y_size + r.y_pad_1)
     role = roles[r.memory]
+    # One memory may have several roles on invented machines; each role has arrays of its own.
     if role & CODE:
         uops[r.sram : last] = 0
         uops[r.sram : last, -1] = 1  # Written.
@@ -104,8 +152,11 @@ def _load(r, machine, dram, program, own, uops, left, right, sums, state):
         value[r.sram : last], node[r.sram : last] = 0, 0
         growth[r.sram : last], ready[r.sram : last] = 1.0, True
     for y in range(r.y_size):
+        # An alias has its own element size in DRAM, so bytes follow from the memory that is named.
         low = (r.dram + y * r.x_stride) * elem_bytes[r.named]
         high = low + r.x_size * elem_bytes[r.named]
+        # Results that are read back would make the walk's order matter for values; nothing here
+        # models that, so it is refused.
         if own[0] < high and low < own[1]:
             state[2], state[4] = OWN_RESULT, low
             return False
@@ -121,7 +172,7 @@ def _load(r, machine, dram, program, own, uops, left, right, sums, state):
 
 
 @inner
-def _store(r, machine, sums, stored, state):
+def _store(r: Row, machine: Shape, sums: Sums, stored: Records, state: Ints) -> bool:
     """A store: notes what each element is. False where the walk ends."""
     roles, shadow, elem_bytes, _, _, _ = machine
     value, node, _, ready, _ = sums
@@ -131,10 +182,11 @@ def _store(r, machine, sums, stored, state):
     for y in range(r.y_size):
         for x in range(r.x_size):
             e = r.sram + y * r.x_size + x
+            # An element that nothing wrote would be stored with whatever the chip held.
             if not ready[e]:
                 state[2], state[4] = UNWRITTEN, e
                 return False
-            s = stored[state[1]]
+            s: Stored = stored[state[1]]
             s.byte = (r.dram + y * r.x_stride + x) * elem_bytes[r.named]
             s.node, s.value = node[e], value[e]
             state[1] += 1
@@ -142,7 +194,7 @@ def _store(r, machine, sums, stored, state):
 
 
 @inner
-def _grow(growth, d, by, state):
+def _grow(growth: NDArray[np.float64], d: int, by: float, state: Ints) -> bool:
     """Coefficients must stay below the field's size: else equal in the field is not equal."""
     growth[d] = by
     if by > MOST_GROWTH:
@@ -152,7 +204,9 @@ def _grow(growth, d, by, state):
 
 
 @inner
-def _map_step(r, d, s, ones, sums, nodes, state):
+def _map_step(
+    r: Row, d: int, s: int, ones: np.uint64, sums: Sums, nodes: Records, state: Ints
+) -> bool:
     """One step of a map on accumulator d: sums stay numbers, anything else makes a node."""
     value, node, growth, ready, _ = sums
     if not ready[d] or not (r.use_imm or ready[s]):
@@ -166,10 +220,14 @@ def _map_step(r, d, s, ones, sums, nodes, state):
             imm = imm & 31 if imm >= 0 else -((-imm) & 31)
             if imm == 0:
                 return True
+            # A left shift of a sum is a product with 2^k, which is still a form; of a node it is
+            # not.
             if imm < 0 and node[d] == 0:
                 value[d] = times(value[d], np.uint64(1) << np.uint64(-imm))
                 return _grow(growth, d, growth[d] * 2.0 ** (-imm), state)
         if r.function == ADD:
+            # An immediate adds to every lane, and lanes are weighted: so it comes times the
+            # weights' sum.
             by = np.uint64(imm) if imm >= 0 else _P - np.uint64(-imm)
             value[d] = plus(value[d], times(by, ones))
             return True
@@ -181,16 +239,21 @@ def _map_step(r, d, s, ones, sums, nodes, state):
         if r.function == ADD and (node[d] == 0 or other == 0):
             value[d], node[d] = plus(value[d], other_value), node[d] + other
             return _grow(growth, d, growth[d] + growth[s], state)
+    # Nodes are never shared: two equal ones are told apart by place and joined by `shape_nodes`.
     state[0] += 1
-    new = nodes[state[0]]
+    new: Node = nodes[state[0]]
     new.function, new.immediate, new.left, new.right = r.function, imm, node[d], other
     new.left_value, new.right_value = value[d], other_value
+    # What the element was lives on in the node; from here it is a new number, 0.
     node[d], value[d], growth[d] = state[0], _ZERO, 1.0
     return True
 
 
 @inner
-def _contract(r, fields, slots, uops, left, right, sums, state):
+def _contract(
+    r: Row, fields: Ints, slots: tuple[int, int], uops: Ints, left: Factors, right: Factors,
+    sums: Sums, state: Ints,
+) -> bool:  # fmt: skip
     """A contraction or reset, step by step: lanes are summed already. False where it ends."""
     # Taken out of their tuples once: this is where the time goes.
     value, node, growth, ready, _ = sums
@@ -205,6 +268,7 @@ def _contract(r, fields, slots, uops, left, right, sums, state):
             w0 = i * r.rhs_out + j * r.rhs_in
             for u in range(r.uop_begin, r.uop_end):
                 d = uops[u, dst] + d0
+                # A reset writes without reading: its factors need not even exist.
                 if r.reset:
                     value[d], node[d], growth[d], ready[d] = _ZERO, 0, 1.0, True
                     continue
@@ -219,13 +283,17 @@ def _contract(r, fields, slots, uops, left, right, sums, state):
                         high, low = multiply_add(high, low, a[s * count + k], b[w * count + k])
                     high, low = _ZERO, reduced(high, low)
                 value[d] = low
+                # Which tensors were ever a left or a right factor: one on both sides would make a
+                # square, and forms linear in each tensor are all that the lemma is used for.
                 state[5] |= a_tag[s]
                 state[6] |= b_tag[w]
     return True
 
 
 @inner
-def _map(r, fields, ones, uops, sums, nodes, state):
+def _map(
+    r: Row, fields: Ints, ones: np.uint64, uops: Ints, sums: Sums, nodes: Records, state: Ints
+) -> bool:
     """A map, step by step. False where the walk ends."""
     for i in range(r.iter_out):
         for j in range(r.iter_in):
@@ -239,9 +307,10 @@ def _map(r, fields, ones, uops, sums, nodes, state):
 
 @njit(cache=True, nogil=True)
 def walk(
-    order, begin, end, rows, machine, dram, program, own, uops, left, right, sums, nodes, stored,
-    ones, state,
-):  # fmt: skip
+    order: Ints, begin: int, end: int, rows: Records, machine: Shape, dram: Dram, program: Code,
+    own: Ints, uops: Ints, left: Factors, right: Factors, sums: Sums, nodes: Records,
+    stored: Records, ones: np.uint64, state: Ints,
+) -> None:  # fmt: skip
     """Walks instructions order[begin:end].
 
     machine: per memory its roles, which memory it mirrors, bytes of an element; numbers per left
@@ -254,9 +323,10 @@ def walk(
     slots, gemm, each = machine[3], machine[4], machine[5]
     for t in range(begin, end):
         n = order[t]
-        r = rows[n]
+        r: Row = rows[n]
         state[3] = n
         if r.kind == LOAD:
+            # An empty transfer moves tokens only.
             if r.x_size and not _load(
                 r, machine, dram, program, own, uops, left, right, sums, state
             ):
@@ -278,7 +348,7 @@ def walk(
 
 
 @njit(cache=True, nogil=True)
-def shape_nodes(nodes, count):
+def shape_nodes(nodes: Records, count: int) -> int:
     """Numbers nodes by their form: functions, immediates and which values are 0, not the values.
 
     Fills `shape` of nodes[1:count+1]; returns how many shapes there are, from 1.
@@ -287,13 +357,13 @@ def shape_nodes(nodes, count):
     found = 0
     last = 0
     for n in range(1, count + 1):
-        a = nodes[n]
+        a: Node = nodes[n]
         left = nodes[a.left].shape
         right = nodes[a.right].shape if a.right >= 0 else np.int64(-1)
         hit = -1
         for probe in range(found):
             k = (last + 1 + probe) % found
-            b = nodes[known[k]]
+            b: Node = nodes[known[k]]
             if (
                 a.function == b.function and a.immediate == b.immediate
                 and left == nodes[b.left].shape

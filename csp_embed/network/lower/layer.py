@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from csp_embed.network.lower.lowered import INT32, Array, Contraction, Lowered, contracted
-from csp_embed.network.lower.pointwise import add_task, pool_task, same_task
+from csp_embed.network.lower.pointwise import add_task, same_task
+from csp_embed.network.lower.pools import max_task, pool_task
 from csp_embed.network.lower.recipes import recipes
 from csp_embed.network.lower.task import Task, values_of
 from csp_embed.network.lower.thresholds import rule_of
@@ -26,6 +27,8 @@ LANES = 16  # products of a usual step: only ranks recipes, cycles are measured
 
 def lower(graph: g.Graph, op: g.Operator) -> Lowered | str:
     """The layer's contraction, of all exact recipes the cheapest; or why the host computes it."""
+    if isinstance(op, g.Outside):
+        return f"{op.what} in floating point: {op.why}"
     make = _TASKS.get(type(op))
     if make is None:
         return f"{op.kind} has no exact form on this machine yet"
@@ -59,8 +62,8 @@ def lowered(task: Task) -> Lowered | str:
 
 def _conv(graph: g.Graph, op: g.Conv) -> Task | str:
     x, w = graph.tensors[op.inputs[0]], graph.tensors[op.inputs[1]]
-    if w.data is None or any(w.zero_points):
-        return "its weights are no constants, or have a zero point"
+    if w.data is None:
+        return "its weights are no constants"
     k, r, s, per = w.shape
     n, rows, columns, channels = _nhwc(x.shape, op.layout)
     h, width = (extent + sum(p) for extent, p in zip((rows, columns), op.pads, strict=True))
@@ -88,8 +91,8 @@ def _conv(graph: g.Graph, op: g.Conv) -> Task | str:
 
 def _dense(graph: g.Graph, op: g.FullyConnected) -> Task | str:
     w, y = graph.tensors[op.inputs[1]], graph.tensors[op.output]
-    if w.data is None or any(w.zero_points):
-        return "its weights are no constants, or have a zero point"
+    if w.data is None:
+        return "its weights are no constants"
     rows = y.elements // w.shape[0]
     base = matmul(m=w.shape[0], n=rows, k=w.shape[1])
     return _contraction(
@@ -106,7 +109,8 @@ def _contraction(
     x, w, y = (graph.tensors[n] for n in (op.inputs[0], op.inputs[1], op.output))
     assert w.data is not None
     source = op.inputs[0]
-    flat: Array = w.data.reshape(w.shape[0], -1).astype(np.int64)
+    zeros = np.reshape(w.zero_points or (0,), (-1, 1))
+    flat: Array = w.data.reshape(w.shape[0], -1).astype(np.int64) - zeros
     held = graph.tensors[op.inputs[2]].data if len(op.inputs) > 2 and op.inputs[2] else None
     bias = np.zeros(len(flat), np.int64) if held is None else held.astype(np.int64).reshape(-1)
     # Products with the halo are 0, which lies within these ends.
@@ -131,8 +135,10 @@ _TASKS: dict[type, Callable[[g.Graph, Any], Task | str]] = {
     g.Conv: _conv,
     g.FullyConnected: _dense,
     g.AveragePool: pool_task,
+    g.MaxPool: max_task,
     g.Mean: pool_task,
     g.Add: add_task,
     g.Requantise: same_task,
     g.Clamp: same_task,
+    g.Lookup: same_task,
 }

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csp_embed.ir.operator import Operator, Step
-from csp_embed.network.lower.recipes import Recipe
+from csp_embed.network.lower.recipe import Recipe
 from csp_embed.network.lower.thresholds import Ints
 from csp_embed.network.quantised.graph import Pair
 from csp_embed.ops import parse_formula
@@ -55,12 +55,12 @@ class Lowered:
     @property
     def repeats(self) -> bool:
         """Whether every round has the same factors."""
-        return not self.recipe.digits
+        return self.recipe.repeats
 
     @property
     def bounds(self) -> dict[int, int]:
         """Epilogue step -> largest magnitude of its tensor in any round."""
-        out = {}
+        out: dict[int, int] = {}
         for i, step in enumerate(self.op.epilogue):
             if step.access is not None:
                 name = step.access.tensor
@@ -74,7 +74,8 @@ class Contraction:
     """What is lowered. base: the formula without epilogue; its channel is the result's last index.
     weights: [channels, products] as in the rule's sums. place: weights of that form as the
     formula's constant. name: of that constant. bias: added to the products, by channel. steps: of
-    the machine that one vector's products take, about."""
+    the machine that one vector's products take, about. turns: of each round, its own weights, where
+    they are no digits of one."""
 
     base: Operator
     weights: Ints
@@ -82,6 +83,7 @@ class Contraction:
     name: str
     bias: Ints
     steps: int
+    turns: tuple[Ints, ...] = ()
 
 
 def contracted(task: Contraction, recipe: Recipe, clamp: Pair, copies: bool) -> Made | str:
@@ -109,12 +111,12 @@ def contracted(task: Contraction, recipe: Recipe, clamp: Pair, copies: bool) -> 
     op = parse_formula(
         "; ".join([base.formula(), *steps]),
         {n: t.shape for n, t in base.tensors.items()} | {"b": last.shape},
-        extents={a: n for a, n in base.axes.items() if a == "g"},
+        extents=dict(base.axes),
         constants=names,
         notes=base.notes,
         name=base.name,
     )
-    between = []
+    between: list[tuple[Step, ...]] = []
     for bias, after in zip(biases, recipe.between, strict=False):
         made = [op.epilogue[0]] if bias.any() else []
         for kind, imm in after:
@@ -143,14 +145,22 @@ def _rounds(task: Contraction, recipe: Recipe) -> tuple[list[Ints], list[Ints]]:
     """Weights and biases of every round; channels of one value have no weights."""
     live, count = recipe.live, recipe.rounds
     amount = recipe.amount - _shifts(recipe)
-    if not recipe.digits:
+    if task.turns:
+        weights, biases = [*task.turns], [task.bias] * count
+    elif not recipe.digits:
         weights = [np.where(live[:, None], task.weights, 0)] * count
         biases = [np.where(live, task.bias + o, 0) for o in recipe.offsets]
     else:
         scaled = np.where(live[:, None], task.weights * recipe.factor[:, None], 0)
         added = np.where(live, task.bias * recipe.factor + recipe.offsets[0], 0)
         weights, biases = _split(scaled, recipe.digits), _split(added, recipe.digits)
-        if recipe.digits < count:  # the round of the sign
+        if recipe.coarse is not None:  # what tells odd from even comes first
+            near = np.where(live, recipe.coarse.factor, 0)
+            one = np.where(live, task.bias * near + recipe.coarse.offset, 0)
+            wide = task.weights * near[:, None]
+            weights = [*_split(wide, recipe.coarse.digits), *weights]
+            biases = [*_split(one, recipe.coarse.digits), *biases]
+        elif recipe.digits < count:  # the round of the sign
             weights = [np.where(live[:, None], task.weights, 0), *weights]
             biases = [np.where(live, task.bias, 0), *biases]
     biases[-1] = np.where(live, biases[-1], recipe.constant << amount)
@@ -159,7 +169,7 @@ def _rounds(task: Contraction, recipe: Recipe) -> tuple[list[Ints], list[Ints]]:
 
 def _split(values: Ints, count: int) -> list[Ints]:
     """Digits in -128 .. 127, the lowest first; the highest takes what is left."""
-    out = []
+    out: list[Ints] = []
     for _ in range(count - 1):
         digit = ((values + 128) & 255) - 128
         out.append(digit)
@@ -179,8 +189,8 @@ def _wraps(weights: list[Ints], biases: list[Ints], recipe: Recipe) -> str:
         for kind, imm in recipe.between[n] if n < len(recipe.between) else ():
             if kind == "shr":
                 carried = _shifted(carried, imm)
-            elif kind == "max":
-                carried = -imm
+            elif kind == "max" and imm < 0:
+                carried = -imm  # behind a MIN 0
     return ""
 
 

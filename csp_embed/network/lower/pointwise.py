@@ -1,118 +1,108 @@
-"""Pools, means, additions and changes of scale as contractions against constant factors.
+"""Additions, changes of scale and functions of one value as contractions against constant factors.
 
-A mean is a sum with one factor; a residual addition is a contraction over its two tensors. The
-factors lie on the diagonal of a tile, so that channels stay where they are.
+A residual addition is a contraction over its two tensors. The factors lie on the diagonal of a
+tile, so that channels stay where they are.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from csp_embed.ir.operator import Operator
 from csp_embed.network.lower.lowered import Array, Contraction
-from csp_embed.network.lower.recipes import NEIGHBOURS, Recipe, most_carried
+from csp_embed.network.lower.recipe import Recipe, Steps
+from csp_embed.network.lower.recipes_digits import NEIGHBOURS, most_carried
 from csp_embed.network.lower.task import Task, values_of
 from csp_embed.network.lower.thresholds import Ints, Rule, rescaled, rule_of
 from csp_embed.network.quantised import graph as g
 from csp_embed.ops import parse_formula
 
 
-def pool_task(graph: g.Graph, op: g.AveragePool | g.Mean) -> Task | str:
-    """A pool without borders, or a mean over whole rows and columns."""
-    x, y = graph.tensors[op.inputs[0]], graph.tensors[op.output]
-    layout = "NHWC" if isinstance(op, g.Mean) else op.layout
-    shape = x.shape if layout == "NHWC" else (x.shape[0], *x.shape[2:], x.shape[1])
-    if len(shape) != 4:
-        return "its input has no rows and columns"
-    n, h, w, c = shape
-    if isinstance(op, g.Mean):
-        if tuple(sorted(a % 4 for a in op.axes)) != (1, 2):
-            return "it is no mean over rows and columns"
-        window, stride = (h, w), (1, 1)
-    else:
-        window, stride = op.window, op.stride
-        if any(any(p) for p in op.pads):
-            return "its windows at the border have other counts"
-    count = math.prod(window)
-    rule = _pool_rule(graph, op, c, count)
-    rows, columns = ((e - f) // s + 1 for e, f, s in zip((h, w), window, stride, strict=True))
-    if rows == columns == 1:
-        window = (min(h, window[0]), min(w, window[1]))
-        base = parse_formula("y[n,c] += x[n,r,s,c] * v[c]", {"x": (n, *window, c), "v": (c,)},
-                             constants=("v",), name="mean")  # fmt: skip
-    else:
-        text = f"y[n,p,q,c] += x[n,{stride[0]}*p+r,{stride[1]}*q+s,c] * v[c]"
-        base = parse_formula(text, {"x": shape, "v": (c,)}, constants=("v",), name="pool",
-                             extents={"r": window[0], "s": window[1]})  # fmt: skip
-    zero = 0 if isinstance(op, g.AveragePool) and op.scales is None else x.zero
-    ones = np.ones((c, count), np.int64)
-    one = Contraction(base, ones, lambda flat: flat[:, 0].astype(np.int8), "v",
-                      np.full(c, -zero * count), count)  # fmt: skip
-
-    def operand(arrays: tuple[Array, ...], fill: int) -> Array:
-        whole = np.moveaxis(arrays[0], 1, -1) if layout == "NCHW" else arrays[0]
-        return whole[:, : window[0], : window[1]] if rows == columns == 1 else whole
-
-    def arrange(array: Array) -> Array:
-        if rows == columns == 1:
-            return array.reshape(n, c)
-        return np.moveaxis(array, 1, -1) if layout == "NCHW" else array
-
-    proved = f"at all {rule.clamp[1] - rule.clamp[0]} thresholds"
-    return Task(one, rule, (op.inputs[0],), operand, arrange, y.zero, proved)
-
-
-def _pool_rule(graph: g.Graph, op: g.AveragePool | g.Mean, channels: int, count: int) -> Rule:
-    x, y = graph.tensors[op.inputs[0]], graph.tensors[op.output]
-    ends = values_of(graph, op.inputs[0])
-    if isinstance(op, g.Mean):
-        low, high = (np.full(channels, (v - x.zero) * count) for v in ends)
-        return rule_of(op.rescale, y.zero, op.clamp, low, high)
-    if op.scales is not None:
-        low, high = (np.full(channels, (v - x.zero) * count) for v in ends)
-        before, after = (np.float32(s) for s in op.scales)
-        scale = before / (after * np.float32(count))
-        return rule_of(g.FloatScale((float(scale),)), y.zero, op.clamp, low, high)
-    low, high = (np.full(channels, v * count) for v in ends)
-
-    def mean(total: Ints) -> Ints:
-        # Halves away from zero, of the stored values' sum.
-        return np.where(
-            total >= 0, (2 * total + count) // (2 * count), -((count - 2 * total) // (2 * count))
-        )
-
-    return Rule(mean, op.clamp, low, high, np.full(channels, 1.0 / count))
-
-
-def same_task(graph: g.Graph, op: g.Requantise | g.Clamp) -> Task | str:
+def same_task(graph: g.Graph, op: g.Requantise | g.Clamp | g.Lookup) -> Task | str:
     """One tensor, element by element."""
     x, y = graph.tensors[op.inputs[0]], graph.tensors[op.output]
-    ends = values_of(graph, op.inputs[0])
+    low, high = values_of(graph, op.inputs[0])
+    if isinstance(op, g.Lookup):
+        table = graph.tensors[op.inputs[1]].data
+        assert table is not None
+        values = table[:, low - x.range[0] : high - x.range[0] + 1].astype(np.int64)
+        return table_task(graph, op, values, low, op.axis)
     if isinstance(op, g.Clamp):
-        low, high = (np.full(1, v) for v in ends)
-        rule, zero = Rule(lambda a: a, op.clamp, low, high, np.ones(1)), 0
-    else:
-        low, high = (np.full(1, v - x.zero) for v in ends)
-        rule, zero = rule_of(op.rescale, y.zero, op.clamp, low, high), x.zero
+        first, last = (np.full(1, v) for v in (low, high))
+        return _unary(graph, op, Rule(lambda a: a, op.clamp, first, last, np.ones(1)), 0)
+    first, last = (np.full(1, v - x.zero) for v in (low, high))
+    return _unary(graph, op, rule_of(op.rescale, y.zero, op.clamp, first, last), x.zero)
+
+
+def table_task(graph: g.Graph, op: g.Operator, values: Ints, low: int, axis: int) -> Task | str:
+    """y as a function of each stored value of x. values: [channels or 1, from `low` on]."""
+    steps = np.diff(values, axis=1)
+    falls = bool((steps <= 0).all())
+    if not falls and not (steps >= 0).all():
+        return "it neither rises nor falls with its input everywhere, the machine's steps do"
+    channels_axis = _axis_of_channels(graph, graph.tensors[op.output].shape)
+    if len(values) > 1 and axis != channels_axis:
+        return f"it differs along axis {axis}, which does not share the lanes"
+    x, y = graph.tensors[op.inputs[0]], graph.tensors[op.output]
+    low -= x.zero  # the sums are those of x, or of -x, without its zero point
+    high = low + values.shape[1] - 1
+    if falls:
+        values, low, high = values[:, ::-1], -high, -low
+    clamp = int(values.min()), int(values.max())
+    count = len(values)
+
+    def apply(a: Ints) -> Ints:
+        number = np.clip(a, low, high) - low
+        return np.take_along_axis(values, number, axis=1) if len(a) == count else values[0][number]
+
+    lines = np.array([_line(row, low) for row in values])
+    rule = Rule(apply, clamp, np.full(count, low), np.full(count, high), lines[:, 0], y.zero,
+                lines[:, 1] - y.zero)  # fmt: skip
+    return _unary(graph, op, rule, -x.zero if falls else x.zero, -1 if falls else 1)
+
+
+def _line(row: Ints, low: int) -> tuple[float, float]:
+    """(slope, value at 0) of the line nearest to a table, where it is not clamped."""
+    inside = np.flatnonzero((row > row.min()) & (row < row.max()))
+    if inside.size < 2:
+        return 1.0, 0.0
+    slope, start = np.polyfit(inside + low, row[inside], 1)
+    return float(max(slope, 2.0**-20)), float(start)
+
+
+def _unary(graph: g.Graph, op: g.Operator, rule: Rule, zero: int, factor: int = 1) -> Task:
+    """acc = factor * x - zero, and what becomes of it, of one tensor."""
+    x = graph.tensors[op.inputs[0]]
     last = _last(graph, x.shape)
     base, spread = _elementwise(last(np.zeros(x.shape, np.int8)).shape, 1)
-    rule = Rule(rule.apply, rule.clamp, spread(rule.low), spread(rule.high), spread(rule.slope))
+    origin = spread(np.broadcast_to(np.asarray(rule.origin, float), rule.low.shape))
+    rule = Rule(rule.apply, rule.clamp, spread(rule.low), spread(rule.high), spread(rule.slope),
+                rule.zero, origin)  # fmt: skip
     channels = rule.low.size
-    one = Contraction(base, np.ones((channels, 1), np.int64), _by_tensor, "v",
+    one = Contraction(base, np.full((channels, 1), factor, np.int64), _by_tensor, "v",
                       np.full(channels, -zero), 1)  # fmt: skip
     proved = f"at all {rule.clamp[1] - rule.clamp[0]} thresholds"
     return Task(one, rule, (op.inputs[0],), lambda arrays, fill: np.stack([*map(last, arrays)]),
-                last, y.zero, proved)  # fmt: skip
+                last, graph.tensors[op.output].zero, proved)  # fmt: skip
 
 
 def add_task(graph: g.Graph, op: g.Add) -> Task | str:
     """(A a + B b + c) >> s for all 65,536 pairs of stored values, or with halves to even."""
     a, b = (graph.tensors[n] for n in op.inputs)
-    if a.shape != b.shape or a.data is not None or b.data is not None:
+    if a.shape != b.shape:
         return "its operands are not two tensors of one shape"
+    if op.inputs[0] == op.inputs[1]:
+        low, high = values_of(graph, op.inputs[0])
+        x = np.arange(low, high + 1)
+        total = np.clip(_sum_rule(graph, op, x, x)[0], *op.clamp)
+        return table_task(graph, op, total[None], low, 0)
+    if a.data is not None or b.data is not None:
+        return _constant_add(graph, op)
     sums, found, refused = _pairs(graph, op)
     last = _last(graph, a.shape)
     shape = last(np.zeros(a.shape, np.int8)).shape
@@ -131,13 +121,39 @@ def add_task(graph: g.Graph, op: g.Add) -> Task | str:
                 (rows, refused))  # fmt: skip
 
 
+def _constant_add(graph: g.Graph, op: g.Add) -> Task | str:
+    """The sum with a constant that differs by channel at most: a function of each stored value."""
+    place = 0 if graph.tensors[op.inputs[1]].data is not None else 1
+    source, held = op.inputs[place], graph.tensors[op.inputs[1 - place]].data
+    assert held is not None
+    axis = _axis_of_channels(graph, held.shape)
+    rows = np.moveaxis(held, axis, -1).reshape(-1, held.shape[axis]).astype(np.int64)
+    if (rows != rows[:1]).any():
+        return "its constant differs from place to place"
+    low, high = values_of(graph, source)
+    x, c = np.meshgrid(np.arange(low, high + 1), rows[0])
+    pair = (x, c) if place == 0 else (c, x)
+    values = np.clip(_sum_rule(graph, op, *pair)[0], *op.clamp)
+    op = replace(op, inputs=(source,))
+    return table_task(graph, op, values[:1] if (values == values[:1]).all() else values, low, axis)
+
+
+def _axis_of_channels(graph: g.Graph, shape: tuple[int, ...]) -> int:
+    """The axis that `_last` puts last."""
+    return 1 if graph.profile == "onnxruntime" and len(shape) == 4 else max(0, len(shape) - 1)
+
+
 def _pairs(graph: g.Graph, op: g.Add) -> tuple[Ints, list[Recipe], list[str]]:
     """(weights [1, 2], recipes of one channel, why there are none)."""
     ends = [values_of(graph, n) for n in op.inputs]
     x1, x2 = np.meshgrid(*(np.arange(lo, hi + 1) for lo, hi in ends), indexing="ij")
     wanted, slopes = _sum_rule(graph, op, x1, x2)
     if isinstance(op.rescale, g.AddFloat):
-        return _even_pairs(op.rescale, op.clamp, x1, x2, wanted)
+        sums, found, why = _even_pairs(op.rescale, op.clamp, x1, x2, wanted)
+        if found:
+            return sums, found, why
+        sums, found, more = _digit_pairs(slopes, op.clamp, x1, x2, wanted)
+        return sums, found, [*why, *more]
     return _digit_pairs(slopes, op.clamp, x1, x2, wanted)
 
 
@@ -145,11 +161,12 @@ def _sum_rule(graph: g.Graph, op: g.Add, x1: Ints, x2: Ints) -> tuple[Ints, tupl
     """The stored result of every pair before the clamp; about how it grows with either."""
     rule, y = op.rescale, graph.tensors[op.output]
     if isinstance(rule, g.AddFloat):
-        # Both products are exact in float64, and so is each sum wherever the float32 one is.
-        inner = (x2 * np.float64(rule.second) + rule.offset).astype(np.float32)
-        total = (x1 * np.float64(rule.first) + inner.astype(np.float64)).astype(np.float32)
-        return np.rint(total).astype(np.int64), (rule.first, rule.second)
-    parts, slopes = [], []
+        inner = _fused(x2 + rule.raw[1], rule.second, np.float32(rule.offset))
+        total = _fused(x1 + rule.raw[0], rule.first, inner)
+        whole = np.rint(total.astype(np.float64)).astype(np.int64) - rule.raw[2]
+        return whole, (rule.first, rule.second)
+    parts: list[Ints] = []
+    slopes: list[float] = []
     result = rule.result.multiplier[0] * 2.0 ** (rule.result.shift[0] - 31)
     for x, name, scale in ((x1, op.inputs[0], rule.first), (x2, op.inputs[1], rule.second)):
         m, e = scale.multiplier[0], scale.shift[0]
@@ -159,10 +176,28 @@ def _sum_rule(graph: g.Graph, op: g.Add, x1: Ints, x2: Ints) -> tuple[Ints, tupl
     return total + y.zero, (slopes[0], slopes[1])
 
 
+def _fused(x: Ints, factor: float, added: Any) -> Any:
+    """x * factor + added, rounded once to float32.
+
+    The product is exact in float64; a sum that is not lies beside the float64 one, and only where
+    that is halfway between two float32 numbers does it matter on which side.
+    """
+    product = x * np.float64(factor)
+    added = np.asarray(added, np.float64)
+    total = product + added
+    rest = (product - (total - added)) + (added - (total - (total - added)))
+    near = total.astype(np.float32)
+    up, down = np.nextafter(near, np.float32(np.inf)), np.nextafter(near, np.float32(-np.inf))
+    other = np.where(near < total, up, down)
+    half = (near.astype(np.float64) + other) / 2 == total
+    low, high = np.minimum(near, other), np.maximum(near, other)
+    return np.where(half & (rest > 0), high, np.where(half & (rest < 0), low, near))
+
+
 def _digit_pairs(
     slopes: tuple[float, float], clamp: g.Pair, x1: Ints, x2: Ints, wanted: Ints
 ) -> tuple[Ints, list[Recipe], list[str]]:
-    refused = []
+    refused: list[str] = []
     for digits in (1, 2, 3, 4):
         amount = math.floor(math.log2(most_carried(digits) / max(slopes)))
         amount = min(amount, 8 * (digits - 1) + 31)
@@ -223,8 +258,11 @@ def _even_pairs(
     rule: g.AddFloat, clamp: g.Pair, x1: Ints, x2: Ints, wanted: Ints
 ) -> tuple[Ints, list[Recipe], list[str]]:
     """Scales that are powers of two: the sum is an integer times 2^-n, halves go to even."""
+    # Stored values that are counted from another number add a constant.
+    more = rule.first * rule.raw[0] + rule.second * rule.raw[1] - rule.raw[2]
     for n in range(24):
-        first, second, offset = (v * 2.0**n for v in (rule.first, rule.second, rule.offset))
+        first, second = rule.first * 2.0**n, rule.second * 2.0**n
+        offset = (rule.offset + more) * 2.0**n
         if not (first.is_integer() and second.is_integer() and offset.is_integer()):
             continue
         if max(abs(first), abs(second)) > 127:
@@ -244,7 +282,8 @@ def _even_pairs(
     return np.ones((1, 2), np.int64), [], ["even: its scales are no powers of two"]
 
 
-def _one(name: str, offsets: tuple[int, ...], between: tuple, amount: int) -> Recipe:  # type: ignore[type-arg]
+def _one(name: str, offsets: tuple[int, ...], between: tuple[Steps, ...], amount: int
+) -> Recipe:  # fmt: skip
     """A recipe of one channel whose factors stand in the weights."""
     one = np.ones(1, np.int64)
     return Recipe(name, one, tuple(np.array([o], np.int64) for o in offsets), between,
@@ -260,7 +299,7 @@ def _elementwise(shape: tuple[int, ...], tensors: int) -> tuple[Operator, Callab
         f"y[{index}] += x[j,{index}] * v[j,c]", {"x": (tensors, *shape), "v": (tensors, channels)},
         constants=("v",), name="add" if tensors > 1 else "requantise",
     )  # fmt: skip
-    return base, lambda v: np.repeat(v[:1], channels, axis=0)
+    return base, lambda v: v if len(v) == channels else np.repeat(v[:1], channels, axis=0)
 
 
 def _by_tensor(flat: Array) -> Array:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from csp_embed.network.lower.lowered import Array, Contraction
-from csp_embed.network.lower.recipes import Recipe
+from csp_embed.network.lower.recipe import Recipe
 from csp_embed.network.lower.thresholds import Rule
 from csp_embed.network.quantised import graph as g
 

@@ -23,13 +23,17 @@ Ints = NDArray[np.int64]
 @dataclass(frozen=True, eq=False)
 class Rule:
     """apply: accumulators [channels, n] -> stored values before the clamp. low, high: least and
-    largest accumulator of each channel. slope: of apply, about, by channel."""
+    largest accumulator of each channel. slope: of apply, about, by channel. zero: the stored value
+    that stands for 0, which tells odd from even; origin: what lies above it at an accumulator of 0,
+    before it is rounded, about, by channel."""
 
     apply: Callable[[Ints], Ints]
     clamp: Pair
     low: Ints
     high: Ints
     slope: NDArray[np.float64]
+    zero: int = 0
+    origin: NDArray[np.float64] | float = 0.0
 
     @property
     def levels(self) -> Ints:
@@ -45,7 +49,9 @@ def rule_of(rescale: Rescale, zero: int, clamp: Pair, low: Ints, high: Ints) -> 
             for v in (rescale.multiplier, rescale.shift)
         )
         slope = (multiplier * 2.0 ** (exponent - 31.0))[:, 0]
-        return Rule(lambda a: rescaled(a, multiplier, exponent) + zero, clamp, low, high, slope)
+        return Rule(
+            lambda a: rescaled(a, multiplier, exponent) + zero, clamp, low, high, slope, zero
+        )
     assert isinstance(rescale, FloatScale)
     scale = np.broadcast_to(np.array(rescale.scale, np.float32), low.shape)[:, None]
 
@@ -55,7 +61,7 @@ def rule_of(rescale: Rescale, zero: int, clamp: Pair, low: Ints, high: Ints) -> 
             np.int64
         ) + zero  # fmt: skip
 
-    return Rule(half_even, clamp, low, high, scale[:, 0].astype(np.float64))
+    return Rule(half_even, clamp, low, high, scale[:, 0].astype(np.float64), zero)
 
 
 def rescaled(acc: Ints, multiplier: Any, exponent: Any) -> Ints:

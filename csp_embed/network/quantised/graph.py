@@ -123,11 +123,13 @@ class AddFixed:
 
 @dataclass(frozen=True)
 class AddFloat:
-    """y = rint(fma(a, first, fma(b, second, offset))) in float32."""
+    """y = rint(fma(a, first, fma(b, second, offset))) in float32. raw: what is added to the stored
+    a, b and y to have those that the rule speaks of, where a graph counts from another number."""
 
     first: float
     second: float
     offset: float
+    raw: tuple[int, int, int] = (0, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -218,6 +220,37 @@ class Requantise(Operator):
 
     rescale: FixedPoint | FloatScale
     clamp: Pair
+
+
+@dataclass(frozen=True)
+class Lookup(Operator):
+    """y = table[channel][x - least value of x's type]: any function of one stored value.
+
+    inputs: x, and the table as a constant [channels or 1, values of x's type]. axis: of the
+    channels.
+    """
+
+    axis: int = 0
+
+
+@dataclass(frozen=True)
+class Move(Operator):
+    """y.flat[i] = x.flat[places[i]]: elements moved or repeated, none computed (Resize to the
+    nearest, Gather, DepthToSpace, …). inputs: x, and the places as a constant int64 of y's shape.
+    """
+
+
+@dataclass(frozen=True, eq=False)
+class Outside(Operator):
+    """What a runtime computes in floating point between stored tensors.
+
+    model: the part as a serialised ONNX model, whose inputs and one output have the tensors' names.
+    what: its operators, for people. why: why they have no integer form.
+    """
+
+    model: bytes
+    what: str
+    why: str
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 
 from csp_embed.network.quantised import graph as g
+from csp_embed.network.quantised.onnx_outside import MOVING, moved_places
 from csp_embed.network.quantised.onnx_qlinear import (
     add_scales,
+    alike,
     average_pool,
     conv,
     matrix,
@@ -96,6 +98,8 @@ def _moved(r: Reading, node: Any, build: Callable[[g.Tensor, g.Tensor], g.Operat
     """An operator on stored values; its result has the scale of its first operand."""
     name = node.output[0]
     x = _operand(r, node, 0)
+    if x.data is not None:
+        r.refuse(node, "it moves a constant")
     real = isinstance(r.values[node.input[0]], Real)
     # The float name is the model's; the stored tensor behind it has one of its own.
     y = r.copy_of(x, r.free(f"{name}.q") if real else name, r.shape(name))
@@ -103,13 +107,30 @@ def _moved(r: Reading, node: Any, build: Callable[[g.Tensor, g.Tensor], g.Operat
     r.put(build(x, y))
 
 
+def _constant(r: Reading, node: Any, data: Any, axis: int | None) -> None:
+    """A constant behind a node that only moves it, with its scales along `axis`."""
+    x = _operand(r, node, 0)
+    name = r.free(f"{node.output[0]}.q")
+    r.tensors[name] = replace(x, name=name, shape=data.shape, data=data, axis=axis)
+    r.values[node.output[0]] = Real(name)
+
+
 def _reshape(r: Reading, node: Any) -> None:
+    x = _operand(r, node, 0)
+    if x.data is not None and x.axis is None:
+        _constant(r, node, x.data.reshape(r.shape(node.output[0])), None)
+        return
     _moved(r, node, lambda x, y: g.Reshape(node.name, (x.name,), y.name))
 
 
 def _transpose(r: Reading, node: Any) -> None:
     rank = len(_operand(r, node, 0).shape)
     order = tuple(r.attributes(node).get("perm", range(rank)[::-1]))
+    x = _operand(r, node, 0)
+    if x.data is not None:
+        axis = None if x.axis is None else order.index(x.axis)
+        _constant(r, node, np.ascontiguousarray(x.data.transpose(order)), axis)
+        return
     _moved(r, node, lambda x, y: g.Transpose(node.name, (x.name,), y.name, order))
 
 
@@ -147,12 +168,44 @@ def _pad(r: Reading, node: Any) -> None:
 
 
 def _concat(r: Reading, node: Any) -> None:
+    """Of parts at one scale on stored values; of others once the result's scale is known."""
     parts = [_operand(r, node, i) for i in range(len(node.input))]
-    if any((p.scales, p.zero_points) != (parts[0].scales, parts[0].zero_points) for p in parts):
-        r.refuse(node, "its parts have several scales", "give them the scale of the result")
     axis = r.attributes(node)["axis"] % len(parts[0].shape)
-    names = tuple(p.name for p in parts)
-    _moved(r, node, lambda x, y: g.Concat(node.name, names, y.name, axis))
+    same = all((p.scales, p.zero_points) == (parts[0].scales, parts[0].zero_points) for p in parts)
+    if any(p.data is not None for p in parts):
+        r.refuse(node, "a part is a constant")
+    if same:
+        names = tuple(p.name for p in parts)
+        _moved(r, node, lambda x, y: g.Concat(node.name, names, y.name, axis))
+        return
+    for i in range(len(parts)):
+        _real_operand(r, node, i)
+
+    def build(y: g.Tensor, clamp: g.Pair) -> g.Operator:
+        names = tuple(alike(r, node, p, y).name for p in parts)
+        if clamp != y.range:
+            r.refuse(node, "an activation stands between it and its quantisation")
+        return g.Concat(node.name, names, y.name, axis)
+
+    _pending(r, node, build)
+
+
+def _move(r: Reading, node: Any) -> None:
+    """Elements moved or repeated, as the runtime moves their numbers."""
+    x = _operand(r, node, 0)
+    if x.data is not None:
+        r.refuse(node, "it moves a constant")
+    found = moved_places(r, node, x)
+    if found is None:
+        r.refuse(node, "it computes new elements")
+        return
+    real = isinstance(r.values[node.input[0]], Real)
+    for n, (name, places) in enumerate(found):
+        held = r.free(f"{node.name}.{n}.places")
+        r.tensors[held] = g.Tensor(held, places.shape, "int64", data=places)
+        y = r.copy_of(x, r.free(f"{name}.q") if real else name, places.shape)
+        r.values[name] = Real(y.name) if real else Stored(y.name)
+        r.put(g.Move(f"{node.name}.{n}" if n else node.name, (x.name, held), y.name))
 
 
 def _limits(r: Reading, node: Any) -> tuple[float, float]:
@@ -215,6 +268,7 @@ FLOAT: dict[str, Callable[[Reading, Any], None]] = {
     "Dropout": _identity,
     "Pad": _pad,
     "Concat": _concat,
+    **dict.fromkeys(MOVING, _move),
     "Relu": _clamp,
     "Clip": _clamp,
     "Max": _clamp,

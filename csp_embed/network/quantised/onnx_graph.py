@@ -17,11 +17,13 @@ from csp_embed.errors import InputError
 from csp_embed.network.onnx.model import read_model
 from csp_embed.network.quantised import graph as g
 from csp_embed.network.quantised.onnx_float import FLOAT
-from csp_embed.network.quantised.onnx_qlinear import QLINEAR
+from csp_embed.network.quantised.onnx_outside import part_behind, put_part
+from csp_embed.network.quantised.onnx_qlinear import QLINEAR, RESULT
 from csp_embed.network.quantised.onnx_values import (
     DTYPES,
     QUANTISE_HINT,
     Host,
+    NoIntegerForm,
     Pending,
     Reading,
     Real,
@@ -61,51 +63,53 @@ def read_onnx(path: str | Path, dims: Mapping[str, int] | None = None) -> g.Grap
     return verified(graph, "export it again, or quantise it with onnxruntime.quantization")
 
 
-# Layers that must not follow the host's part unseen: their sums are what a machine is for.
-CONTRACTIONS = ("Conv", "ConvTranspose", "Gemm", "MatMul", *QLINEAR)
-
-
 def _node(r: Reading, node: Any) -> None:
-    if node.op_type == "QuantizeLinear":
-        _quantise(r, node)
-    elif node.op_type == "DequantizeLinear":
-        _dequantise(r, node)
-    elif node.op_type in QLINEAR and not any(
-        isinstance(r.values.get(n), Host) for n in r.net.reads(node)
-    ):
+    try:
+        if node.op_type == "QuantizeLinear":
+            _quantise(r, node)
+        elif node.op_type == "DequantizeLinear":
+            _dequantise(r, node)
+        elif node.op_type in QLINEAR or node.op_type.startswith("QLinear"):
+            _qlinear(r, node)
+        else:
+            _float(r, node)
+    except NoIntegerForm as error:
+        # Whatever waits for it waits for a float result now.
+        why = error.why or error.what
+        if node.op_type.startswith("Q"):
+            raise
+        host(r, node, why)
+
+
+def _qlinear(r: Reading, node: Any) -> None:
+    """A node that takes and leaves stored values: by its rule, else by the runtime's."""
+    try:
+        if node.op_type not in QLINEAR:
+            r.refuse(node, "no rule is known for it")
         QLINEAR[node.op_type](r, node)
-    else:
-        _float(r, node)
+    except NoIntegerForm as error:
+        last = len(node.input)
+        scale, zero = RESULT.get(node.op_type, (last - 2, last - 1))
+        y = r.declare(node, node.output[0], node.input[scale], r.optional(node, zero))
+        r.values[y.name] = Stored(y.name)
+        put_part(r, node, y, error.why or error.what)
 
 
 def _float(r: Reading, node: Any) -> None:
     """A node that QDQ form writes in floating point, or that works on stored values as they are."""
     values = [r.values.get(n) for n in node.input if n and n not in r.net.constants]
-    if node.op_type in FLOAT and any(isinstance(v, Stored | Real | Pending) for v in values):
+    known = any(isinstance(v, Stored | Real | Pending) for v in values)
+    if node.op_type in FLOAT and known and not any(isinstance(v, Host) for v in values):
         FLOAT[node.op_type](r, node)
     else:
-        host(r, node)
+        host(r, node, f"{node.op_type} computes in floating point")
 
 
-def host(r: Reading, node: Any) -> None:
-    """Leaves a node to the host, with everything behind it."""
-    first, stored = node, node.op_type == "QuantizeLinear"
-    for name in r.net.reads(node):
-        value = r.values.get(name)
-        if isinstance(value, Real | Stored):
-            _output(r, value.tensor)
-        elif isinstance(value, Pending):
-            r.refuse(value.node, f"its result {name!r} is never quantised")
-        elif isinstance(value, Host):
-            first, stored = value.node, stored or value.stored
-    if stored and node.op_type in CONTRACTIONS:
-        r.refuse(
-            first,
-            f"it computes in floating point between quantised tensors, before {node.name!r}",
-            "cut the model there, or write it with operators that have an integer form",
-        )
+def host(r: Reading, node: Any, why: str) -> None:
+    """Leaves a node to a runtime, until a result behind it is quantised."""
+    before = [v for n in r.net.reads(node) if isinstance(v := r.values.get(n), Host)]
     for name in node.output:
-        r.values[name] = Host(first, stored)
+        r.values[name] = Host(node, before[0].why if before else why)
 
 
 def _output(r: Reading, name: str) -> None:
@@ -124,12 +128,14 @@ def _quantise(r: Reading, node: Any) -> None:
             f"input {x} is quantised outside: scale {out.scales[0]:.9g}, zero {out.zero}"
         )
     elif isinstance(value, Pending):
-        r.put(value.build(out, clamp_of(out, value.low, value.high)))
+        try:
+            r.put(value.build(out, clamp_of(out, value.low, value.high)))
+        except NoIntegerForm as error:
+            put_part(r, node, out, error.why or error.what)
     elif isinstance(value, Real):
         _again(r, node, r.tensors[value.tensor], out)
     elif isinstance(value, Host):
-        host(r, node)
-        del r.tensors[y]
+        put_part(r, node, out, value.why)
     else:
         r.refuse(node, f"{x!r} is a constant or of unknown origin")
 
@@ -142,11 +148,8 @@ def _again(r: Reading, node: Any, x: g.Tensor, y: g.Tensor) -> None:
         del r.tensors[y.name]
         return
     if not all(np.frexp(t.scales[0])[0] == 0.5 for t in (x, y)):
-        r.refuse(
-            node,
-            f"{x.name!r} changes its scale from {x.scales[0]:.9g} to {y.scales[0]:.9g}",
-            "give both tensors one scale, or scales that are powers of two",
-        )
+        put_part(r, node, y, f"{x.name!r} changes its scale")
+        return
     rescale = g.FloatScale((x.scales[0] / y.scales[0],))
     r.put(g.Requantise(node.name, (x.name,), y.name, rescale, y.range))
 
@@ -159,7 +162,7 @@ def _dequantise(r: Reading, node: Any) -> None:
     value = r.values.get(x)
     source = value.tensor if isinstance(value, Stored) else x
     if isinstance(value, Host):
-        host(r, node)
+        host(r, node, value.why)
         return
     if source != x:
         # Renamed by `_again`: the scale must be the one that it has.
@@ -183,7 +186,9 @@ def _outputs(r: Reading) -> None:
                     f"output {name} is {t.name} dequantised outside: scale {t.scales[0]:.9g}, "
                     f"zero {t.zero}"
                 )
-        elif isinstance(value, Host):
-            r.notes.append(f"output {name} is the host's: {value.node.op_type}")
-        elif isinstance(value, Pending):
-            r.refuse(value.node, f"its result {name!r} is never quantised")
+        elif isinstance(value, Host | Pending):
+            # Float to the end: the host's, from the stored tensors behind it.
+            part = part_behind(r, [value.node])
+            for stored in part.stored:
+                _output(r, stored)
+            r.notes.append(f"output {name} is the host's: {part.what}")

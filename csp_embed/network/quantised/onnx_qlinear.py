@@ -137,10 +137,31 @@ def average_pool(r: Reading, node: Any, x: g.Tensor, y: g.Tensor, clamp: g.Pair)
     stride, pads, dilation = window_arguments(r, node, x.shape, window)
     if dilation != (1, 1):
         r.refuse(node, "its window is dilated")
+    if "Global" not in node.op_type and _halves(x, y, window):
+        r.refuse(node, "its sums lie on halves, where the order in which floats are added decides")
     return g.AveragePool(
         node.name, (x.name,), y.name, window, stride, pads, clamp, "NCHW",
         (x.scales[0], y.scales[0]), bool(r.attributes(node).get("count_include_pad", 0)),
     )  # fmt: skip
+
+
+def _halves(x: g.Tensor, y: g.Tensor, window: g.Pair) -> bool:
+    """Whether a mean may lie on a half, or so near that float32 decides.
+
+    onnxruntime adds dequantised floats; that is the integer sum's rounding but for such means.
+    Scales that are powers of two make every float exact.
+    """
+    before, after = x.scales[0], y.scales[0]
+    if all(np.frexp(s)[0] == 0.5 for s in (before, after)):
+        return False
+    most = window[0] * window[1]
+    # At a border a window may have any number of rows and columns.
+    for count in {a * b for a in range(1, window[0] + 1) for b in range(1, window[1] + 1)} | {most}:
+        mean = np.arange(-255 * count, 255 * count + 1) * (before / (after * count))
+        off = np.abs(mean - np.floor(mean) - 0.5)
+        if (off < (count + 4) * 2.0**-23 * (1 + 255 * before / after)).any():
+            return True
+    return False
 
 
 def _out(r: Reading, node: Any, scale: str, zero: str) -> g.Tensor:
@@ -203,10 +224,25 @@ def _qlinear_concat(r: Reading, node: Any) -> None:
     i = list(node.input)
     parts = [activation(r, node, *i[at : at + 3]) for at in range(2, len(i), 3)]
     y = _out(r, node, i[0], i[1])
-    if any((p.scales, p.zero_points) != (y.scales, y.zero_points) for p in parts):
-        r.refuse(node, "its parts have several scales", "give them the scale of the result")
     axis = r.attributes(node)["axis"] % len(y.shape)
-    r.put(g.Concat(node.name, tuple(p.name for p in parts), y.name, axis))
+    names = tuple(alike(r, node, p, y).name for p in parts)
+    r.put(g.Concat(node.name, names, y.name, axis))
+
+
+def alike(r: Reading, node: Any, x: g.Tensor, y: g.Tensor) -> g.Tensor:
+    """x at the scale of y, of which it becomes a part; as onnxruntime's concatenation has it."""
+    if (x.dtype, x.scales, x.zero_points) == (y.dtype, y.scales, y.zero_points):
+        return x
+    name = r.free(f"{x.name}.at.{y.name}")
+    low, high = y.range
+    real = (np.arange(x.range[0], x.range[1] + 1) - x.zero).astype(np.float32)
+    scaled = np.rint(real * np.float32(x.scales[0]) / np.float32(y.scales[0]))
+    table = np.clip(scaled.astype(np.int64) + y.zero, low, high).astype(y.dtype)[None]
+    held = r.free(f"{name}.table")
+    r.tensors[held] = g.Tensor(held, table.shape, y.dtype, data=table)
+    r.tensors[name] = replace(y, name=name, shape=x.shape, data=None)
+    r.put(g.Lookup(name, (x.name, held), name))
+    return r.tensors[name]
 
 
 QLINEAR: dict[str, Callable[[Reading, Any], None]] = {
@@ -219,7 +255,15 @@ QLINEAR: dict[str, Callable[[Reading, Any], None]] = {
     "QLinearConcat": _qlinear_concat,
 }
 
+# Places of the result's scale and zero point among the operands; elsewhere they are the last two.
+RESULT = {
+    "QLinearConv": (6, 7), "QLinearMatMul": (6, 7), "QGemm": (7, 8), "QLinearAdd": (6, 7),
+    "QLinearMul": (6, 7), "QLinearGlobalAveragePool": (3, 4), "QLinearAveragePool": (3, 4),
+    "QLinearConcat": (0, 1), "QLinearSigmoid": (3, 4), "QLinearLeakyRelu": (3, 4),
+    "QLinearSoftmax": (3, 4), "QLinearReduceMean": (3, 4), "QLinearWhere": (7, 8),
+}  # fmt: skip
+
 __all__ = [
-    "QLINEAR", "activation", "add_scales", "average_pool", "bias", "contraction_scale", "conv",
-    "matrix", "pool_window", "weights", "window_arguments",
+    "QLINEAR", "RESULT", "activation", "add_scales", "alike", "average_pool", "bias",
+    "contraction_scale", "conv", "matrix", "pool_window", "weights", "window_arguments",
 ]  # fmt: skip

@@ -49,14 +49,17 @@ class Pending:
 
 @dataclass(frozen=True)
 class Host:
-    """node: the first one of the host's. stored: quantised again since then, as a softmax at the
-    end often is; integers that are computed from it would have no reference."""
+    """node: the one that makes it. why: it has no integer form."""
 
     node: Any
-    stored: bool = False
+    why: str
 
 
 Value = Stored | Real | Pending | Host
+
+
+class NoIntegerForm(InputError):
+    """A node that the integer rules do not cover; a runtime may still compute it."""
 
 
 @dataclass
@@ -73,7 +76,7 @@ class Reading:
     _constants: dict[str, NDArray[Any]] = field(default_factory=dict[str, NDArray[Any]])
 
     def refuse(self, node: Any, why: str, hint: str = "") -> NoReturn:
-        raise InputError(
+        raise NoIntegerForm(
             f"this {node.op_type} has no integer meaning here",
             where=f"{self.net.path}, node {node.name!r}",
             why=why,
@@ -120,7 +123,12 @@ class Reading:
         known = self.tensors.get(name)
         if known is not None and known.scales:
             if (known.scales, known.zero_points) != (scales, zeros):
-                self.refuse(node, f"{name!r} has two scales, {known.scales[:2]} and {scales[:2]}")
+                raise InputError(
+                    f"{name!r} has two scales, {known.scales[:2]} and {scales[:2]}",
+                    where=f"{self.net.path}, node {node.name!r}",
+                    why="a stored tensor means one thing to all that read it",
+                    hint=QUANTISE_HINT,
+                )
             return known
         self.tensors[name] = made
         return made

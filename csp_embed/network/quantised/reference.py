@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from csp_embed.errors import InputError
 from csp_embed.network.quantised import graph as g
+from csp_embed.network.quantised.reference_outside import run_outside
 from csp_embed.network.quantised.reference_rounding import (
     double_rounding,
     fused_multiply_add,
@@ -140,10 +141,10 @@ def _fully_connected(graph: g.Graph, op: g.FullyConnected, arrays: list[Array]) 
 def _add(graph: g.Graph, op: g.Add, arrays: list[Array]) -> Array:
     rule = op.rescale
     if isinstance(rule, g.AddFloat):
-        a, b = (v.astype(np.float32) for v in arrays)
+        a, b = (v.astype(np.float32) + raw for v, raw in zip(arrays, rule.raw, strict=False))
         inner = fused_multiply_add(b, np.float32(rule.second), np.float32(rule.offset))
         total = fused_multiply_add(a, np.float32(rule.first), inner)
-        return np.clip(np.rint(total.astype(np.float64)), *op.clamp)
+        return np.clip(np.rint(total.astype(np.float64)) - rule.raw[2], *op.clamp)
     sides = [
         _rescaled(scale, (v.astype(np.int64) - graph.tensors[name].zero) << rule.left)
         for v, name, scale in zip(arrays, op.inputs, (rule.first, rule.second), strict=True)
@@ -210,6 +211,36 @@ def _requantise(graph: g.Graph, op: g.Requantise, arrays: list[Array]) -> Array:
     return _stored(graph, op, _rescaled(op.rescale, centred))
 
 
+def _lookup(graph: g.Graph, op: g.Lookup, arrays: list[Array]) -> Array:
+    x, table = arrays
+    number = x.astype(np.int64) - graph.tensors[op.inputs[0]].range[0]
+    if len(table) == 1:
+        return table[0][number]
+    shape = [-1 if a == op.axis else 1 for a in range(x.ndim)]
+    return table[np.arange(len(table)).reshape(shape), number]
+
+
+def _move(graph: g.Graph, op: g.Move, arrays: list[Array]) -> Array:
+    """Places are those of the model's own batch: more inputs are moved one by one."""
+    x, places = arrays
+    each = x.reshape(-1, graph.tensors[op.inputs[0]].elements)[:, places.reshape(-1)]
+    more, shape = len(each), graph.tensors[op.output].shape
+    return each.reshape(shape if more == 1 else (shape[0] * more, *shape[1:]))
+
+
+def _outside(graph: g.Graph, op: g.Outside, arrays: list[Array]) -> Array:
+    first = graph.tensors[op.inputs[0]]
+    more = arrays[0].size // max(1, first.elements)
+    parts: list[Array] = []
+    for n in range(more):  # the model's own batch at a time
+        feeds = {
+            name: a.reshape(more, *graph.tensors[name].shape)[n]
+            for name, a in zip(op.inputs, arrays, strict=True)
+        }
+        parts.append(run_outside(op.model, feeds, graph.source))
+    return np.concatenate(parts) if more > 1 else parts[0]
+
+
 def _concat(graph: g.Graph, op: g.Concat, arrays: list[Array]) -> Array:
     return np.concatenate(arrays, axis=op.axis)
 
@@ -231,6 +262,9 @@ _RULES: dict[type, Callable[[g.Graph, Any, list[Array]], Array]] = {
     g.Transpose: _transpose,
     g.Clamp: _clamp,
     g.Requantise: _requantise,
+    g.Lookup: _lookup,
+    g.Move: _move,
+    g.Outside: _outside,
     g.Concat: _concat,
     g.Softmax: _softmax,
 }

@@ -100,12 +100,35 @@ def _operator(graph: g.Graph, op: g.Operator) -> None:
         _refuse(graph, op, f"its output is {out.shape}, its operands make {wanted}")
     if isinstance(op, g.Reshape) and graph.tensors[op.inputs[0]].elements != out.elements:
         _refuse(graph, op, "the number of elements changes")
-    if isinstance(op, g.Reshape | g.Slice | g.Transpose | g.Concat | g.Pad | g.Clamp | g.MaxPool):
+    if isinstance(op, g.Lookup | g.Move):
+        _table(graph, op)
+    moved = g.Reshape | g.Slice | g.Transpose | g.Concat | g.Pad | g.Clamp | g.MaxPool | g.Move
+    if isinstance(op, moved):
         # They move or compare stored values: another scale would change what those mean.
-        for name in op.inputs:
+        for name in op.inputs[:1] if isinstance(op, g.Move) else op.inputs:
             t = graph.tensors[name]
             if (t.dtype, t.scales, t.zero_points) != (out.dtype, out.scales, out.zero_points):
                 _refuse(graph, op, f"type or scale of {name!r} is not the output's")
+
+
+def _table(graph: g.Graph, op: g.Lookup | g.Move) -> None:
+    """The constant beside x has one entry per stored value or element."""
+    x, y = graph.tensors[op.inputs[0]], graph.tensors[op.output]
+    data = graph.tensors[op.inputs[1]].data
+    if data is None:
+        _refuse(graph, op, "its second operand is no constant")
+        return
+    if isinstance(op, g.Move):
+        if data.shape != y.shape or data.min() < 0 or data.max() >= x.elements:
+            _refuse(graph, op, f"places {data.shape} for {y.shape} of {x.elements} elements")
+        return
+    if len(x.shape) <= op.axis and len(data) > 1:
+        _refuse(graph, op, f"axis {op.axis} of a tensor {x.shape}")
+    channels = x.shape[op.axis] if len(data) > 1 else 1
+    if data.shape != (channels, x.range[1] - x.range[0] + 1) or y.shape != x.shape:
+        _refuse(graph, op, f"a table {data.shape} for {x.dtype} {x.shape}")
+    if data.min() < y.range[0] or data.max() > y.range[1]:
+        _refuse(graph, op, "its table leaves the type of the result")
 
 
 def _ranks_fit(op: g.Operator, shapes: list[tuple[int, ...]]) -> bool:
@@ -117,8 +140,10 @@ def _ranks_fit(op: g.Operator, shapes: list[tuple[int, ...]]) -> bool:
         return len(ranks) == 3 and ranks[0] >= 1 and ranks[1] == 2
     if isinstance(op, g.Concat):
         return bool(ranks) and len(set(ranks)) == 1 and 0 <= op.axis < ranks[0]
-    if isinstance(op, g.Add):
+    if isinstance(op, g.Add | g.Lookup | g.Move):
         return len(ranks) == 2
+    if isinstance(op, g.Outside):
+        return bool(ranks)
     if isinstance(op, g.Pool):
         return ranks == [4]
     if isinstance(op, g.Pad):
@@ -161,7 +186,7 @@ def _out_shape(op: g.Operator, shapes: list[tuple[int, ...]]) -> tuple[int, ...]
         return tuple(total if i == op.axis else n for i, n in enumerate(x))
     if isinstance(op, g.Add):
         return x if x == shapes[1] else (-1,)
-    return None if isinstance(op, g.Reshape | g.Mean) else x
+    return None if isinstance(op, g.Reshape | g.Mean | g.Move | g.Outside) else x
 
 
 def _window_shape(

@@ -62,6 +62,7 @@ def anneal(a, w, activation, members, member_ptr, order, dev, steps, hot, cold, 
     for h in range(len(a.hop_res)):
         if a.hop_res[h] >= 0:
             plain = False
+    # Live activations depend on the whole timetable, so such plans are decoded, not appended to.
     heavy = activation.max() > 0 if n > 0 else False
     plain = plain and not heavy
     at = np.empty(n, np.int64)
@@ -101,6 +102,7 @@ def anneal(a, w, activation, members, member_ptr, order, dev, steps, hot, cold, 
                 if free[new] < need:
                     new = old
             if new == old:
+                # Kind 2 may still move the task in the order.
                 if kind != 2:
                     continue
                 size = 0
@@ -110,6 +112,7 @@ def anneal(a, w, activation, members, member_ptr, order, dev, steps, hot, cold, 
             for o in range(a.out_ptr[t], a.out_ptr[t + 1]):
                 for u in range(a.use_ptr[a.out[o]], a.use_ptr[a.out[o] + 1]):
                     high = min(high, at[a.use[u]] - 1)
+            # Anywhere between its last producer and its first consumer.
             q = low + draw(state, high - low + 1)
             if q == p and new == old:
                 continue
@@ -119,6 +122,7 @@ def anneal(a, w, activation, members, member_ptr, order, dev, steps, hot, cold, 
                 dev[members[i]] = new
                 first = min(first, at[members[i]])
         if q != p:
+            # Appending is exact from the first changed position on; what is before stays.
             first = min(first, min(p, q))
             move(order, at, p, q)
         if plain:
@@ -138,6 +142,7 @@ def anneal(a, w, activation, members, member_ptr, order, dev, steps, hot, cold, 
                     finish[order[k]] = finish2[order[k]]
                     avail[k + 1] = avail2[k + 1]
             for c in range(size):
+                # Only accepted moves touch the room.
                 free[old] += a.group_weight[a.group[cluster[c]]]
                 free[new] -= a.group_weight[a.group[cluster[c]]]
             if now < best:

@@ -31,6 +31,7 @@ def annealed(
 
     Deterministic: `steps` proposals per chain, one chain per start. Wall clock: four chains for
     each worker, as long as a share of what is left allows. low: a bound at which to stop, ms."""
+    # Starts that cannot run have no energy to begin with.
     lanes = [x for x in starts if np.isfinite(x.value)]
     if not lanes:
         return
@@ -57,13 +58,17 @@ def annealed(
             number += threads
             best = inc.best.value if inc.best else float("inf")
             clock.tell("annealing", number, max(number, len(lanes)))
+            # The bound is met: nothing can be better.
             if best <= low * (1 + SAME):
                 return
             if not clock.wall:
+                # Deterministic runs stop where chains bring nothing, for they have no clock to stop
+                # them.
                 idle = 0 if best < value * (1 - OWN.gain) else idle + 1
                 if number >= len(lanes) or idle >= OWN.patience:
                     return
                 continue
+            # Seconds a proposal, of this round: contention and load change it.
             pace = (clock.seconds() - before) / (steps * factor)
             left = budget - (clock.seconds() - begun)
             # The pace of a short round is a rough one.

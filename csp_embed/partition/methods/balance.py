@@ -41,6 +41,7 @@ def balance(
     the smallest period seen. hot, cold: temperatures in ms. longest: groups of one proposal.
     borders: also moves all of a device that comes before a group, or behind it."""
     place = np.zeros(len(q.weight), np.int64)
+    # Annealing moves groups; devices of tasks are read back at the end.
     place[q.group] = dev
     guide = unpriced(q) if prices is None else prices
     found = _anneal(
@@ -90,6 +91,7 @@ def _anneal(q, dev, steps, hot, cold, seed, longest, target, pull, moves, border
     for step in range(steps):
         if best <= target:
             break
+        # Loads are sums of differences, which drift.
         if step % REFRESH == REFRESH - 1:
             begin(
                 dev, readers, load, cost, maker, row, size, use_ptr, use, hop_ptr, hop_line,
@@ -100,6 +102,7 @@ def _anneal(q, dev, steps, hot, cold, seed, longest, target, pull, moves, border
         g, kind = draw(state, groups), draw(state, kinds)
         here, new, back = dev[g], -1, -1
         count = 1
+        # With prices, moves that lose little are drawn more often than by chance.
         if kind < 2 and priced > 0:
             k = cheap(state, priced)
             g, new = moves[k, 0], moves[k, 1]
@@ -109,6 +112,7 @@ def _anneal(q, dev, steps, hot, cold, seed, longest, target, pull, moves, border
                 if dev[moves[k, 0]] == new and moves[k, 1] == here:
                     back = moves[k, 0]
                     break
+            # No partner was found: a swap without one would be a move.
             if kind == 1 and back < 0:
                 continue
         elif kind == 0:
@@ -134,6 +138,7 @@ def _anneal(q, dev, steps, hot, cold, seed, longest, target, pull, moves, border
             need += weight[cluster[i]]
             fine &= cost[cluster[i], new] < np.inf
         if back >= 0:
+            # The partner takes the room that the first leaves.
             fine &= free[here] + need >= weight[back]
             need -= weight[back]
         if not fine or free[new] < need:
@@ -162,6 +167,7 @@ def _anneal(q, dev, steps, hot, cold, seed, longest, target, pull, moves, border
             now = then
             free[here] += need
             free[new] -= need
+            # The energy guides; the period is what is wanted, and only where memory allows.
             if largest(load) < best * (1 - 1e-12) and free.min() >= 0:
                 best = largest(load)
                 best_dev[:] = dev
@@ -180,6 +186,7 @@ def _anneal(q, dev, steps, hot, cold, seed, longest, target, pull, moves, border
 @njit(cache=True)
 def cheap(state, count):
     """A number below `count`, small ones more often."""
+    # The product of two uniform draws leans to 0.
     return draw(state, count) * (draw(state, count) + 1) // count
 
 
@@ -234,6 +241,8 @@ def behind(
                 u = use[i] if forward else maker[v]
                 if dev[u] != here:
                     met += 1
+                    # Reservoir sampling: each neighbour met is kept with the same chance, without a
+                    # list of them.
                     if draw(state, met) == 0:
                         other = dev[u]
                 elif not inside[u]:

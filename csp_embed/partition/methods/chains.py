@@ -22,6 +22,7 @@ def orders(p: Problem) -> list[Ints]:
         after[u].append(t)
         before[t] += 1
     depth_first: list[int] = []
+    # `before` is kept: both orders count down from it.
     waiting = list(before)
     stack = [t for t in range(p.n - 1, -1, -1) if not waiting[t]]
     while stack:
@@ -46,10 +47,13 @@ def split(p: Problem, order: Ints, crossing: Floats | None = None) -> Ints | Non
 
     crossing [n+1]: ms that a cut before each position costs the devices on both sides."""
     n, m = p.n, p.m
+    # A grid of cuts: all positions would make the table below quadratic in the tasks.
     cuts = np.unique(np.linspace(0, n, min(n, OWN.cuts) + 1).astype(np.int64))
     k = len(cuts)
     toll = np.zeros(n + 1) if crossing is None else crossing
     work = np.vstack([np.zeros(m), np.cumsum(np.where(np.isfinite(p.cost), p.cost, 0)[order], 0)])
+    # How many tasks up to here a device cannot run: none between two cuts means that it can run
+    # them all.
     bad = np.vstack([np.zeros(m), np.cumsum(~np.isfinite(p.cost)[order], 0)])
     room = np.concatenate([[0.0], np.cumsum(p.weight[order])])
     # price[d][i, j]: load of device d for the segment between cuts i and j
@@ -68,6 +72,7 @@ def split(p: Problem, order: Ints, crossing: Floats | None = None) -> Ints | Non
     if m <= OWN.sets:
         masks = list(range(1 << m))
     else:
+        # Too many devices for all sets: their own order is as good as any.
         masks = [(1 << j) - 1 for j in range(m + 1)]
     best = {0: np.where(np.arange(k) == 0, 0.0, np.inf)}
     came: dict[int, list[tuple[int, Ints]]] = {}
@@ -76,6 +81,7 @@ def split(p: Problem, order: Ints, crossing: Floats | None = None) -> Ints | Non
         for d in range(m):
             smaller = mask & ~(1 << d)
             if mask >> d & 1 and smaller in best:
+                # The slowest device counts, so segments join by maximum.
                 both = np.maximum(best[smaller][:, None], price[d])
                 where = both.argmin(axis=0)
                 options.append((d, where, both[where, np.arange(k)]))
@@ -85,6 +91,7 @@ def split(p: Problem, order: Ints, crossing: Floats | None = None) -> Ints | Non
             value = np.minimum(value, v)
         best[mask] = value
         came[mask] = [(d, w) for d, w, _ in options]
+        # Which device came last, to walk back.
         came[mask].append((-1, choice))
     full = masks[-1]
     if not np.isfinite(best[full][-1]):

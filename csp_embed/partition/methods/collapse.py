@@ -94,6 +94,7 @@ def _solve(p: Problem, run: Ints, devices: list[int], clock: Clock) -> Ints | No
         tuple(k for k in p.platform.links if set(k.between) <= keep),
         p.platform.buses,
     )
+    # Alone on its server, a run sees no servers.
     own = replace(own, devices=tuple(replace(d, server=None) for d in own.devices))
     tasks = tuple(
         Task(

@@ -30,6 +30,7 @@ def levels(p: Problem) -> list[Ints]:
     while True:
         label = _numbered(_local(*_neighbours(a, b, weight, count)))
         whole = label[whole]
+        # A level that joins nothing is the last one again.
         if not found or len(np.unique(label)) < count:
             found.append(whole.copy())
         if len(np.unique(label)) == count:
@@ -54,12 +55,14 @@ def _edges(p: Problem) -> tuple[Ints, Ints, Floats]:
     inv = float(p.inv[: p.m][away].mean()) if away.any() else 0.0
     value = np.repeat(np.arange(len(p.value_src)), np.diff(p.use_ptr))
     a, b = p.group[p.value_src[value]], p.group[p.use]
+    # Values without bytes on links without latency still tie their ends together a little.
     weight = lat + p.value_bytes[value] * inv + 1e-9
     return a[a != b], b[a != b], weight[a != b]
 
 
 def _neighbours(a: Ints, b: Ints, weight: Floats, count: int) -> tuple[Ints, Ints, Floats]:
     """CSR of the undirected graph, both directions of each edge (a loop twice)."""
+    # Modularity knows no direction.
     source, target = np.concatenate([a, b]), np.concatenate([b, a])
     by = np.argsort(source, kind="stable")
     ptr = np.concatenate([[0], np.cumsum(np.bincount(source, minlength=count))])
@@ -99,17 +102,20 @@ def _local(ptr, target, weight):
                     count += 1
                 link[c] += weight[k]
             own = label[i]
+            # The node is taken out before communities are compared, its own among them.
             mass[own] -= degree[i]
             best, gain = own, link[own] - degree[i] * mass[own] / total if total > 0 else 0.0
             for x in range(count):
                 c = touched[x]
                 value = link[c] - degree[i] * mass[c] / total
+                # A gain above rounding, or nodes would go to and fro for ever.
                 if value > gain + 1e-12 * total:
                     best, gain = c, value
             mass[best] += degree[i]
             label[i] = best
             moved |= best != own
             for x in range(count):
+                # Only what was touched: clearing all would make a pass quadratic.
                 link[touched[x]] = 0.0
         if not moved:
             break
@@ -157,6 +163,7 @@ def runs(p: Problem, parts: list[list[int]], size: int) -> list[list[int]]:
     here, done = -1, np.zeros(p.n, bool)
     while True:
         if here < 0 or not ready[here]:
+            # Entries of tasks that were done meanwhile.
             while open_ and done[open_[0][0]]:
                 heapq.heappop(open_)
             if not open_:
@@ -176,6 +183,7 @@ def runs(p: Problem, parts: list[list[int]], size: int) -> list[list[int]]:
     for piece in pieces:
         for i in range(0, len(piece), size):
             chunk = piece[i : i + size]
+            # Neighbours in the order may be joined: intervals stay acyclic.
             if merged and len(merged[-1]) + len(chunk) <= size:
                 merged[-1] += chunk
             else:
@@ -199,10 +207,12 @@ def merge(p: Problem, label: Ints) -> Problem:
     for part in np.split(np.argsort(label, kind="stable"), np.cumsum(np.bincount(label))[:-1]):
         if not len(part):
             continue
+        # Where every member can run, and all weights fit.
         together = np.isfinite(p.cost[part]).all(axis=0)
         together &= p.memory >= p.weight[part].sum()
         if together.any():
             group[part] = number
+            # Elsewhere none of them may go: the community is one piece now.
             cost[np.ix_(part, np.flatnonzero(~together))] = np.inf
             number += 1
             continue

@@ -45,6 +45,8 @@ def solve_loads(q, dev, free, ptr, parts, limit):
         for k in range(w):
             home[k] = dev[some[k]]
             free[home[k]] += weight[some[k]]
+            # The part's groups are taken off; links keep what they have, so this stays a lower
+            # bound.
             fixed[home[k]] -= cost[some[k], home[k]]
         kept[0] = load
         best, best_at, moves, depth = energy(load), home.copy(), 0, 0
@@ -63,6 +65,7 @@ def solve_loads(q, dev, free, ptr, parts, limit):
             if dev[g] != home[depth]:  # as `kept` has it
                 settle(g, home[depth], dev, readers, inp_ptr, inp)
             d = choice[depth] + 1
+            # Beyond the limit every device is passed over: the tree is left without more moves.
             while d < m and (cost[g, d] == np.inf or free[d] < weight[g] or moves > limit):
                 d += 1
             if d == m:
@@ -72,7 +75,9 @@ def solve_loads(q, dev, free, ptr, parts, limit):
             choice[depth] = d
             free[d] -= weight[g]
             fixed[d] += cost[g, d]
+            # A device that is as loaded as the best plan's energy cannot be part of a better one.
             if fixed[d] < best:
+                # Restored from a copy, not taken back: sums of differences would drift.
                 load[:] = kept[depth]
                 if d != home[depth]:
                     shift(

@@ -80,6 +80,8 @@ def rests(a, tasks, place, tail, rest):
                     j = place[a.use[u]]
                     if j < 0:
                         continue
+                    # Wherever the consumer will run: a bound may choose the best for each edge by
+                    # itself.
                     least = np.inf
                     for e in range(m):
                         x = a.row[v] + d
@@ -107,14 +109,19 @@ def open_part(a, s, lo, hi):
             if a.group[tasks[j]] == a.group[t]:
                 home[i] = home[j]
                 break
+        # Its group has members elsewhere, so its device is given.
         if not s.loose[t]:
             group_dev[home[i]] = s.dev[t]
         elif home[i] == i:
+            # Weights of a group that may move count as gone until it is placed; once for each
+            # group.
             room[s.dev[t]] += a.group_weight[a.group[t]]
         for k in range(a.inp_ptr[t], a.inp_ptr[t + 1]):
+            # Producers outside the part have ended or are counted in `tail`.
             waiting[i] += place[a.value_src[a.inp[k]]] >= 0
         cheapest[i], ahead[i] = np.inf, np.inf
         for d in range(m):
+            # Only devices on which the task may stand.
             if s.loose[t] or d == s.dev[t]:
                 cheapest[i] = min(cheapest[i], a.cost[t, d])
                 ahead[i] = min(ahead[i], a.cost[t, d] + rest[i, d])
@@ -169,17 +176,22 @@ def list_choices(a, s, q, tree, depth, then, remaining, best):
     free, arrive, finish, dev = s.ends[depth], s.arrive, s.finish, s.dev
     options, line, used, mark = tree.options[depth], tree.line, tree.used, tree.mark[depth]
     w, m, begun, peak = len(tasks), cost.shape[1], tree.begun[depth], s.peak[depth]
+    # The last task placed: equal starts are taken in rising numbers only, or a plan would be met
+    # twice.
     before = tree.seq[depth - 1] if depth > 0 else -1
     count, nodes, base = 0, 0, 0.0
     for d in range(m):
+        # What every device has and still must do, whatever is chosen here.
         base += free[d] + then[d]
     for i in range(w):
+        # Placed already, or a producer is not.
         if used[i] or waiting[i] > 0:
             continue
         t, g = tasks[i], group_dev[home[i]]
         for d in range(m):
             if cost[t, d] == np.inf or (g >= 0 and g != d):
                 continue
+            # An open group must fit as a whole; one that is placed was paid for.
             if g < 0 and room[d] < group_weight[group[t]]:
                 continue
             nodes += 1
@@ -187,20 +199,26 @@ def list_choices(a, s, q, tree, depth, then, remaining, best):
                 line[e] = free[e]
             for k in range(inp_ptr[t], inp_ptr[t + 1]):
                 mark[k - inp_ptr[t]] = arrive[inp[k], d]
+            # Tried on a copy of the timelines; arrivals are taken back below.
             start = advance(a, line, finish, arrive, dev, t, d)
             for k in range(inp_ptr[t], inp_ptr[t + 1]):
                 arrive[inp[k], d] = mark[k - inp_ptr[t]]
+            # Orders by falling starts are the same plans in another order.
             if start == np.inf or start < begun or (start == begun and i < before):
                 continue
             bound = max(peak, start + cost[t, d] + rest[i, d])
+            # The device waits, or takes longer than the task's best: time that nobody gets back.
             idle = start + cost[t, d] - free[d] - cheapest[i]
             bound = max(bound, (base + remaining + idle) / m)
             for j in range(w):
                 if not used[j] and j != i:
+                    # Every open task starts no earlier than this one.
                     bound = max(bound, start + ahead[j])
             if bound >= best * LESS:
                 continue
             k = count
+            # Insertion into few options, the most promising first: a good plan early cuts most of
+            # the rest.
             while k > 0 and options[k - 1, 0] > bound:
                 options[k] = options[k - 1]
                 k -= 1
@@ -218,6 +236,7 @@ def enter(a, s, q, tree, depth):
     i, d = np.int64(tree.options[depth, c, 1]), np.int64(tree.options[depth, c, 2])
     t = q.tasks[i]
     tree.seq[depth], tree.where[depth], tree.used[i] = i, d, True
+    # Whoever opens a group takes it back; later members only join.
     tree.opened[depth] = q.group_dev[q.home[i]] < 0
     if tree.opened[depth]:
         q.group_dev[q.home[i]] = d
@@ -284,6 +303,7 @@ def solve_part(a, s, lo, hi, then, value, limit):
     depth, fresh = 0, True
     while depth >= 0:
         if fresh and depth == w:
+            # All placed: what is behind the window decides, device by device.
             top = s.peak[w]
             for e in range(lines):
                 if then[e] > 0.0 or e < m:
@@ -301,6 +321,7 @@ def solve_part(a, s, lo, hi, then, value, limit):
         else:
             remaining += q.cheapest[leave(a, s, q, tree, depth)]
         c = tree.cursor[depth]
+        # Options are sorted, so the first that cannot win ends them all.
         if c >= tree.count[depth] or tree.options[depth, c, 0] >= best * LESS or nodes > limit:
             depth -= 1
             continue

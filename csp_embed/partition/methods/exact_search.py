@@ -128,6 +128,7 @@ def exact_rounds(search: Search, count: int, share: float) -> None:
     For the makespan placements are listed before each round, on the wall clock and a second worker
     beside the later rounds."""
     p, inc, proof, clock = search.p, search.inc, search.proof, search.clock
+    # Listing serves the makespan: its conditions are about paths.
     listed = clock.request.objective == "latency"
     aside = listed and clock.wall and clock.request.workers > 1
     most = OWN.listable * bounds.window_load(p) if aside else 0.0
@@ -136,6 +137,7 @@ def exact_rounds(search: Search, count: int, share: float) -> None:
     with ThreadPoolExecutor(1) as pool:
         for number in range(first, search.rounds):
             limit, part = rounds[number]
+            # The list is of placements that beat this plan, whatever is found meanwhile.
             before = inc.best.value if inc.best is not None else float("inf")
             if settled(p, inc, proof):  # as exact numbers: floats may agree where these do not
                 return
@@ -152,6 +154,7 @@ def exact_rounds(search: Search, count: int, share: float) -> None:
             if proof.closed or proof.interrupted or proof.notes:
                 return
             better = inc.best is not None and inc.best.value < before * (1 - 1e-9)
+            # A further round would be over before its model is built.
             if number and not better and clock.wall and clock.left() < 1.0:
                 return
 

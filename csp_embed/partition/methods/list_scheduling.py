@@ -39,8 +39,10 @@ class ListScheduler:
         self.p = p
         self.k: Any = kernels.pick(p, compiled)
         self.a, self.w = kernels.arrays(p), kernels.work(p)
+        # NaN, so that summaries leave out devices that cannot run a task.
         self.open_cost = np.where(np.isfinite(p.cost), p.cost, np.nan)
         lat, inv = p.lat[: p.m], p.inv[: p.m]
+        # Means over pairs of different devices that can talk, as the papers define them.
         away = np.isfinite(lat) & ~np.eye(p.m, dtype=bool)
         some = bool(away.any())
         self.mean_lat = float(lat[away].mean()) if some else 0.0
@@ -81,6 +83,8 @@ class ListScheduler:
                 c = self.comm(int(v))
                 for u in p.consumers(int(v)):
                     there = np.where(np.isfinite(p.cost[u]), p.cost[u], np.inf) + table[u]
+                    # Either the child stays on this device, or it goes where it is best and the
+                    # value travels.
                     table[t] = np.maximum(table[t], np.minimum(there, there.min() + c))
         return table
 
@@ -88,6 +92,7 @@ class ListScheduler:
         """Ready tasks by falling rank, ties in task order."""
         p = self.p
         waiting = np.diff(p.inp_ptr).tolist()
+        # Only ready tasks: a rank alone is no topological order where transfers cost nothing.
         heap = [(-rank[t], t) for t in range(p.n) if not waiting[t]]
         heapq.heapify(heap)
         order: list[int] = []
@@ -140,6 +145,7 @@ class ListScheduler:
         ahead = entry
         while ahead:
             t = max(ahead, key=lambda x: (priority[x], -x))
+            # The path ends where priority falls: every task on a critical path has the same.
             if priority[t] < top * (1 - 1e-9):
                 break
             on_path.append(t)
@@ -172,6 +178,7 @@ class ListScheduler:
             self.run("single", order, kernels.HEFT, self.none, np.full(self.p.n, d))
             for d in range(self.p.m)
         ]
+        # Fewest devices first: one that cannot run everything is not alone.
         return min(runs, key=lambda x: (len(set(x.dev.tolist())), x.value))
 
     def portfolio(self, large: bool = False) -> list[Placement]:

@@ -36,10 +36,12 @@ def improve(search: Search, rounds: int, share: float) -> None:
         if proof.settles(inc.best.value):
             return
         before, dev = inc.best.value, inc.best.dev
+        # Both kinds have sizes of their own, for they are not equally hard.
         kind = done % 2
         free = (_busy if kind else _walk)(p, dev, rng, sizes[kind])
         model = build(p, clock.request, horizon(p, inc))
         for g, members in enumerate(groups):
+            # A group stands where its first member stands.
             if g not in free:
                 model.cp.add(model.x[g][int(dev[members[0]])] == 1)
         model.hint(dev, None)
@@ -50,6 +52,7 @@ def improve(search: Search, rounds: int, share: float) -> None:
         proof.interrupted |= found.interrupted
         if found.found:
             take(p, inc, model, found, "lns")
+        # A proof came easily, so there is time for more; a limit says the opposite.
         size = sizes[kind] + (OWN.step if found.status == "OPTIMAL" else -OWN.step)
         sizes[kind] = int(np.clip(size, OWN.least, len(groups)))
         idle = 0 if inc.best.value < before * (1 - OWN.gain) else idle + 1
@@ -77,6 +80,7 @@ def _busy(p: Problem, dev: Ints, rng: Any, size: int) -> set[int]:
     busiest = max(range(p.m), key=lambda d: load.get(p.platform.devices[d].name, 0.0))
     here = np.unique(p.group[dev == busiest])
     some = rng.choice(here, min(len(here), size // 2), replace=False)
+    # Groups of other devices too: load has to go somewhere.
     others = rng.choice(int(p.group.max()) + 1, min(size, int(p.group.max()) + 1), replace=False)
     return set([*some.tolist(), *others.tolist()][:size])
 

@@ -35,11 +35,14 @@ def neighbourhoods(
     Sizes adapt: larger after a proof, smaller after a limit. On the wall clock every further worker
     anneals from the best plan meanwhile."""
     request, rng = clock.request, np.random.default_rng(clock.request.seed)
+    # One worker solves; deterministic runs have no others, or their timing would show in the
+    # result.
     aside = request.workers - 1 if clock.wall and not request.shaped else 0
     chains = Chains(p, clock)
     done, jobs = 0, {}
     with ThreadPoolExecutor(max(1, aside)) as pool:
         while inc.best is not None and inc.best.table is not None and not proof.interrupted:
+            # On the clock, half a second for the last model to be built and read.
             if clock.left() <= 0.5 if clock.wall else done >= rounds:
                 break
             if proof.settles(inc.best.value):
@@ -49,11 +52,13 @@ def neighbourhoods(
                 if slot in jobs and jobs[slot].done():
                     chains.offer(inc, jobs.pop(slot).result())
                 if slot not in jobs and clock.left() > 2.0:
+                    # From the best plan of all workers, not from where this one was.
                     start = Placement(table.order(), table.dev, inc.best.value, "")
                     steps = int(OWN.beside / max(p.n, 1))
                     jobs[slot] = pool.submit(
                         chains.run, slot, start, done + slot, steps, OWN.beside_warm
                     )
+            # In turn and not by chance: each kind gets its share even in few rounds.
             free = choose(p, table, rng, done % 3, size)
             model = build(p, request, inc.best.value)
             pin_down(p, model, table, free)
@@ -80,6 +85,7 @@ def choose(p: Problem, table: Timetable, rng: Any, kind: int, size: int) -> set[
     """Tasks to free."""
     size = min(size, p.n)
     if kind == 0:
+        # Tasks that run at one time compete for devices; those are worth freeing together.
         middle = rng.uniform(0, table.makespan)
         near = np.argsort(np.abs((table.start + table.finish) / 2 - middle), kind="stable")
         return {int(t) for t in near[:size]}
@@ -102,11 +108,13 @@ def pin_down(p: Problem, model: Model, table: Timetable, free: set[int]) -> None
     last: dict[int, int] = {}
     for t in table.order():
         t = int(t)
+        # A group with one free task is free as a whole: it has one device.
         if int(p.group[t]) in loose:
             continue
         d = int(table.dev[t])
         model.cp.add(model.at(t)[d] == 1)
         if d in last:
+            # Neighbours only: the order of all others follows.
             model.cp.add(model.start[t] >= model.end[last[d]])
         last[d] = t
 

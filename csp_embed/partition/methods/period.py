@@ -50,6 +50,7 @@ def split_throughput(p: Problem, inc: Incumbent, proof: Proof, clock: Clock) -> 
     for number, label in enumerate(reversed(levels(p))):
         merged = merge(p, label)
         q = load_arrays(merged)
+        # The coarsest level begins from a balance; each finer one from the level above.
         dev = throughput.greedy(merged) if dev is None else settled(merged, dev)
         search.anneal(q, dev, max(OWN.touches * len(q.weight), OWN.least), heat(q), number)
         solve_parts(q, dev, list(range(len(q.weight))))
@@ -58,6 +59,7 @@ def split_throughput(p: Problem, inc: Incumbent, proof: Proof, clock: Clock) -> 
     if p.n <= OWN.small:
         starts += [throughput.greedy(p), *search.singles()]
     for number in range(OWN.lanes if p.n <= OWN.small else OWN.large_lanes):
+        # Every other lane goes on from the best plan; the rest keep looking elsewhere.
         start = starts[number % len(starts)] if number % 2 == 0 or not inc.best else inc.best.dev
         search.lane(start, OWN.warmth[number % len(OWN.warmth)] * heat(search.q), number + 1)
         if search.done() or clock.left() < 0.1:
@@ -93,6 +95,7 @@ class Loading:
         cost[~np.isfinite(self.q.cost)] = np.inf
         loss = (cost - cost.min(axis=1, keepdims=True)).ravel()
         by = np.argsort(loss, kind="stable")[: int(np.isfinite(loss).sum())]
+        # (group, device), those first that lose least against the group's cheapest place.
         moves = np.stack(np.divmod(by, self.p.m), axis=1)
         start = cost.argmin(axis=1)[self.p.group]
         for number, (pull, hot) in enumerate(OWN.pulls):
@@ -103,6 +106,7 @@ class Loading:
                 longest=OWN.walk, target=self.target, prices=Prices(pull * self.prices, moves),
             )  # fmt: skip
             self.offer(dev)
+            # So far above the bound, prices are no guide here: links or memory decide.
             if self.done() or value > OWN.priced_bound * self.low or self.clock.left() < 0.1:
                 break
         return self.done()
@@ -134,6 +138,7 @@ class Loading:
         """Annealing in slices, so that a limit is kept. hot: over the mean load."""
         r = self.inc.request
         steps = int(steps * r.effort)
+        # Kernels cannot be interrupted, so the clock is asked between slices.
         slices = max(1, round(steps / OWN.slice))
         scale = hot * self.low
         for k in range(slices):
@@ -153,6 +158,7 @@ class Loading:
 
 def solve_parts(q: Loads, dev: Ints, groups: list[int]) -> None:
     """Exact parts of consecutive groups of an order."""
+    # As many groups as can be enumerated: devices to the power of groups.
     size = min(OWN.part, max(2, int(np.log(OWN.moves) / np.log(len(q.memory)))))
     ptr, parts = _csr([groups[k : k + size] for k in range(0, len(groups), size)])
     place = np.zeros(len(q.weight), np.int64)

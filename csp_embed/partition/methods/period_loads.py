@@ -61,7 +61,10 @@ def load_arrays(p: Problem, accelerator: Ints | None = None, toll: Floats | None
     np.add.at(cost, p.group, p.cost)
     maker = p.group[p.value_src]
     value = np.repeat(np.arange(values), np.diff(p.use_ptr))
+    # Each (value, reading group) once: a device pays for a value once, however many of its tasks
+    # read it.
     value, reader = np.divmod(np.unique(value * groups + p.group[p.use]), max(groups, 1))
+    # What is read only where it is made never travels.
     away = reader != maker[value]
     value, reader = value[away], reader[away]
     live = np.unique(value)
@@ -69,6 +72,8 @@ def load_arrays(p: Problem, accelerator: Ints | None = None, toll: Floats | None
         pair = np.repeat(np.arange(len(p.hop_ptr) - 1), np.diff(p.hop_ptr))[p.hop_res >= 0]
         used = p.hop_res >= 0
         line, lat, inv = p.m + p.hop_res[used], p.hop_lat[used], p.hop_inv[used]
+        # Pairs without a route load a line of their own, far beyond any period: searches see them
+        # as very bad instead of impossible.
         apart = np.flatnonzero(~np.isfinite(p.lat.ravel()))
         pair = np.concatenate([pair, apart])
         line = np.concatenate([line, np.full(len(apart), p.m + len(p.resources))])
@@ -79,6 +84,7 @@ def load_arrays(p: Problem, accelerator: Ints | None = None, toll: Floats | None
         a, line = np.nonzero(~np.eye(p.m, dtype=bool) & (accelerator > 0)[None, :])
         pair, lat, inv = a * p.m + line, np.zeros(len(a)), np.ones(len(a))
         size, once = np.asarray(toll, float), accelerator.astype(np.int64)
+    # Hops of one route stay in their order.
     by = np.argsort(pair, kind="stable")
     weight = np.bincount(p.group, p.weight, minlength=groups).astype(np.float64)
     return Loads(
@@ -124,6 +130,7 @@ def begin(
         for k in range(use_ptr[v], use_ptr[v + 1]):
             d = dev[use[k]]
             readers[v, d] += 1
+            # The first reader on a device brings the value; others find it there.
             if readers[v, d] > 1 or d == a:
                 continue
             leaves = True

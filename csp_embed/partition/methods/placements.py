@@ -51,11 +51,14 @@ def placements(
 
     None where more than `rows` remain, more than `hits` pass the first condition, or `stop` says
     so."""
+    # Strictly better plans are wanted, and equal ones up to rounding are not.
     limit = makespan * (1 - 1e-9)
     work, able, room, prices = _demands(p, limit)
     priced = np.where(able, work @ prices, np.inf).min(axis=1)
+    # Heavy groups above: they leave few choices, and the light ones fill up what is left.
     order = np.argsort(-priced, kind="stable")
     cut, size = len(order), 1
+    # As many light groups as a table has room for.
     while cut and size * (many := int(able[order[cut - 1]].sum())) <= OWN.table:
         size *= many
         cut -= 1
@@ -68,6 +71,7 @@ def placements(
     found: list[Devices] = []
     judged = kept = 0
     for left, right in _pairs(room - load, table, prices):
+        # Counted before they are judged: that is what takes the time.
         judged += len(left)
         if judged > hits or stop():
             return None
@@ -87,10 +91,12 @@ def _demands(p: Problem, limit: float) -> tuple[Floats, NDArray[np.bool_], Float
     room [k]: ms that a window has; prices [k]: its multiplier in the bound. Windows: whole devices,
     and those that make up `bounds.window_load`."""
     heads, tails = path_bounds(p)
+    # A task whose own path is too long on a device can stand nowhere there.
     fine = heads + p.cost + tails <= limit
     able = np.ones((int(p.group.max(initial=-1)) + 1, p.m), bool)
     np.logical_and.at(able, p.group, fine)
     windows = [w for w in priced_windows(p) if w.share > 1e-3]
+    # Whole devices have a price only where no window has one.
     shares = load_prices(p.cost) if not windows else np.zeros(p.m)
     windows += [Window(d, np.arange(p.n), 0.0, float(shares[d])) for d in range(p.m)]
     work = np.zeros((*able.shape, len(windows)))
@@ -117,9 +123,12 @@ def _spread(
     dev, load = np.empty((1, 0), np.int8), np.zeros((1, len(room)))
     for k, g in enumerate(groups):
         here = np.flatnonzero(able[g])
+        # Before the arrays are made: four times too many rows would still be cut to fit, more would
+        # fill memory.
         if len(dev) * len(here) > 4 * most or stop():
             return None, load
         new = np.repeat(load, len(here), axis=0) + np.tile(work[g, here], (len(load), 1))
+        # Neither too full by now, nor too full once all others took their cheapest place.
         fine = (new <= room).all(axis=1) & (new @ prices + rest[k + 1] <= total)
         dev = np.column_stack([np.repeat(dev, len(here), axis=0), np.tile(here, len(load))])
         dev, load = dev[fine].astype(np.int8), new[fine]
@@ -139,9 +148,12 @@ def _pairs(room: Floats, table: Floats, prices: Floats) -> Iterator[tuple[Ints, 
     first, second = (np.argsort(-prices, kind="stable")[:2]).tolist() if len(prices) > 1 else (0, 0)
     low = {}
     for k in (first, second):
+        # All that the other windows could still take, at their prices: what is left must be in this
+        # one.
         others = room @ prices - room[:, k] * prices[k]
         low[k] = np.maximum((least - others) / max(prices[k], 1e-12), 0.0) * (1 - 1e-9) - 1e-9
     width = max(float(table[:, second].max()) / OWN.bins, 1e-12)
+    # Wide enough that keys of neighbouring bins never mix.
     step = 2 * max(float(table[:, first].max()), float(room.max())) + 1.0
     cell = (table[:, second] / width).astype(np.int64)
     key = cell * step + table[:, first]
@@ -163,6 +175,7 @@ def _pairs(room: Floats, table: Floats, prices: Floats) -> Iterator[tuple[Ints, 
         return
     left, begin, count = (np.concatenate(x) for x in (lefts, begins, counts))
     done = np.cumsum(count)
+    # More than the caller allows to judge: one chunk of that length makes it give up.
     if len(done) and done[-1] > OWN.lookups:
         yield np.zeros(OWN.lookups, np.int64), np.zeros(OWN.lookups, np.int64)
         return
@@ -176,6 +189,7 @@ def _pairs(room: Floats, table: Floats, prices: Floats) -> Iterator[tuple[Ints, 
         one = np.repeat(left[at:until], n)
         inside = np.arange(len(one)) - np.repeat(np.cumsum(n) - n, n)
         two = by_key[np.repeat(begin[at:until], n) + inside]
+        # The dearest window refuses most.
         for k in np.argsort(-prices, kind="stable"):
             fine = table[two, k] <= room[one, k]
             one, two = one[fine], two[fine]
@@ -191,6 +205,7 @@ def _judge(p: Problem, dev: Devices, limit: float) -> Devices:
     # Single precision is faster; the allowance is far above what n sums in it can lose.
     away, costs = away.astype(np.float32), p.cost.astype(np.float32)
     limit *= 1 + 1e-5
+    # One row a task, one column a placement: each step below does all placements at once.
     cost = np.stack([costs[t].take(dev[t]) for t in range(p.n)])
     edges = p.edges()
     send = {e: away[e[2]].take(dev[e[0]] * np.int16(m) + dev[e[1]]) for e in edges}
@@ -208,6 +223,7 @@ def _judge(p: Problem, dev: Devices, limit: float) -> Devices:
             for t in p.consumers(int(v)):
                 t = int(t)
                 np.maximum(tail[u], tail[t] + cost[t] + send[u, t, int(v)], out=tail[u])
+    # The longest path of each column; only the survivors go through the dearer conditions.
     fine = (end + tail).max(axis=0) <= limit
     dev, cost, end, tail = dev[:, fine], cost[:, fine], end[:, fine], tail[:, fine]
     state: State = (dev, cost, end - cost, tail)
@@ -216,6 +232,7 @@ def _judge(p: Problem, dev: Devices, limit: float) -> Devices:
     # All that starts late on a task's device, then that part of it which has long tails.
     for i in range(p.n):
         state = _narrow(state, _late(state, i), limit)
+    # All pairs of tasks would take longer than what comes after the list.
     if state[0].shape[1] > OWN.many:
         return state[0]
     for i in range(p.n):

@@ -69,6 +69,7 @@ def ordered(p: Problem) -> Ordered:
     size = np.array([p.value_bytes[v] for _, _, v in edges], float)
     pred_ptr, pred = _csr(ins)
     succ_ptr, succ = _csr(outs)
+    # Where a task cannot run it is never put, so its price there may be 0.
     priced = np.where(np.isfinite(p.cost), p.cost, 0.0) * load_prices(p.cost)
     return Ordered(
         p.cost, priced, p.lat, p.inv, pred_ptr, pred, size[by_in], np.argsort(by_out)[by_in],
@@ -85,6 +86,8 @@ def board(a, dev, cc, win, wout, t, d):
         u, wait = a.pred[i], 0.0
         if dev[u] != d:
             wait = a.lat[dev[u], d] + a.pred_bytes[i] * a.inv[dev[u], d]
+        # Both views of an edge hold its transfer: passes forwards and backwards each read along
+        # their own list.
         win[i] = wout[a.pred_twin[i]] = wait
     for i in range(a.succ_ptr[t], a.succ_ptr[t + 1]):
         u, wait = a.succ[i], 0.0
@@ -239,6 +242,7 @@ def bath(state, energy, count, heat):
         over = (energy[i] - least) / heat
         energy[i] = np.exp(-over) if over < 12.0 else 0.0
         total += energy[i]
+    # Integers of the generator as a share: the same draw on every computer.
     goal = total * draw(state, 1 << 30) / (1 << 30)
     i = 0
     while i < count - 1 and (goal >= energy[i] or energy[i] == 0.0):
@@ -275,6 +279,7 @@ def reinsert(a, order, dev, steps, hot, cold, work, seed):
     end, rest = np.zeros(n), np.zeros(n)
     ahead(pred_ptr, pred, order, 0, cc, prv, win, end)
     behind(succ_ptr, succ, order, n - 1, cc, nxt, wout, rest)
+    # A second pair, because the first is the truth again if the task returns to its place.
     end2, rest2 = end.copy(), rest.copy()  # without the task that is taken out
     now = end.max()
     best, best_order, best_dev = now, order.copy(), dev.copy()
@@ -289,6 +294,8 @@ def reinsert(a, order, dev, steps, hot, cold, work, seed):
         if draw(state, 2) == 0:
             for _ in range(n):
                 u = order[k]
+                # Half of the draws look on from a random place for a task on a longest path: only
+                # these can shorten the plan.
                 if end[u] + rest[u] - cc[u] >= now * (1 - 1e-9):
                     t = u
                     break
@@ -298,6 +305,7 @@ def reinsert(a, order, dev, steps, hot, cold, work, seed):
         free[d] += weight[t]
         for u in range(n):
             end2[u], rest2[u] = end[u], rest[u]
+        # Nobody waits for a task that is nowhere.
         end2[t] = rest2[t] = -np.inf
         ahead(pred_ptr, pred, order, p + 1, cc, prv, win, end2)
         behind(succ_ptr, succ, order, p - 1, cc, nxt, wout, rest2)
@@ -309,8 +317,10 @@ def reinsert(a, order, dev, steps, hot, cold, work, seed):
         reach(succ_ptr, succ, succ_bytes, lat_t, inv_t, dev, t, rest2, depart)
         count = 0
         for e in range(m):
+            # It cannot run there, or its data cannot come or go.
             if costs[t, e] == np.inf or arrive[e] == np.inf or depart[e] == np.inf:
                 continue
+            # Its own device had room for it before.
             if free[e] < weight[t] and e != d:
                 continue
             u, v, k = x, y, p - 1
@@ -326,6 +336,7 @@ def reinsert(a, order, dev, steps, hot, cold, work, seed):
             )  # fmt: skip
             for i in range(begin, count):
                 where[i] = e
+                # The makespan decides; among equal ones the shorter path, and the cheaper device.
                 energy[i] = max(length[i], without) + THROUGH * length[i] + work * priced[t, e]
         i = bath(state, energy, count, heat)
         e, v = where[i], after[i]

@@ -42,15 +42,18 @@ def split_latency(
 ) -> None:
     """Steps 1 to 4 for the makespan; annealing starts from `found` too."""
     if p.n < 2 or p.m < 2 or inc.request.shaped:
+        # Windows move tasks one by one and would break convex sets; the exact model knows them.
         if inc.best is None or inc.request.shaped:
             exact(p, inc, proof, clock, OWN.shaped)
         return
     seed = 1000 * inc.request.seed
+    # The best list schedule is a start too: repair is blind to costs.
     tables = [decoded(p, x.order, x.dev) for x in (repaired(p), *found[:1]) if np.isfinite(x.value)]
     starts = [(x.order(), x.dev) for x in tables] + levelled(p, clock)
     lanes = []
     for order, dev in starts:
         sweep = Sweep(p)
+        # Not every placement can talk; one that cannot has no makespan to improve.
         if np.isfinite(sweep.begin(order, dev)):
             sweep.exact(np.array([*range(0, p.n, OWN.part), p.n]), OWN.nodes, clock)
             lanes.append(sweep)
@@ -66,10 +69,13 @@ def split_latency(
             seed + 100 * number,
         )
     if p.n > OWN.small and lanes and clock.left() > 0.1 + RESERVE * p.n:
+        # On large graphs one lane gets what is left: passes are dear, and the lanes are near each
+        # other by now.
         lane = min(lanes, key=lambda x: x.value)
         refine(p, inc, lane, clock, OWN.proposals // OWN.best_part, seed + 1000)
     if p.n <= OWN.small:
         polish(p, inc, proof, clock, OWN.polish)
+    # Activations matter only where some device could not hold everything at once.
     heavy = p.activation.any() and (p.weight.sum() + p.activation.sum() > p.memory).any()
     if heavy or (p.contended() and p.n <= OWN.small):
         # Live activations and gaps between transfers are seen by the decoder's annealing only.
@@ -94,16 +100,20 @@ def repaired(p: Problem) -> Placement:
 def levelled(p: Problem, clock: Clock) -> list[tuple[Ints, Ints]]:
     """Step 1: all on the fastest device, then communities moved as wholes, level by level. Where no
     device can take all, they begin where they fit."""
+    # All on one device is a plan without transfers: every later move is an improvement of a plan
+    # that runs.
     alone = np.where(p.memory >= p.weight.sum(), p.cost.sum(axis=0), np.inf)
     order, dev = np.arange(p.n), np.full(p.n, int(alone.argmin()), np.int64)
     if not np.isfinite(alone).any():
         dev = throughput.greedy(merge(p, levels(p)[-1]))
         if not feasible.runs(p, dev):
             return []
+    # Coarse first: few large decisions, then the finer ones inside them.
     for number, label in enumerate(reversed(levels(p))):
         sweep = Sweep(merge(p, label))
         if not np.isfinite(sweep.begin(order, settled(sweep.p, dev))):
             return []
+        # Proposals by communities, not by tasks: that is how much there is to decide at this level.
         tasks = OWN.level_proposals * (int(label.max(initial=0)) + 1) / p.n
         sweep.anneal(
             min(p.n, OWN.level_width),
@@ -129,6 +139,7 @@ def refine(p: Problem, inc: Incumbent, sweep: Sweep, clock: Clock, steps: int, s
             if clock.left() < 0.1 + RESERVE * p.n:
                 break
             each = steps * clock.request.effort / passes
+            # Every other pass is shifted by half a window, so that no boundary stands twice.
             shift = width // 2 if k % 2 else 0
             sweep.anneal(width, shift, each, hot * (1 - k / passes), seed + k, clock)
             sweep.sort()
@@ -156,6 +167,7 @@ def polish(p: Problem, inc: Incumbent, proof: Proof, clock: Clock, passes: int) 
             jobs = []
             for k, sweep in enumerate(sweeps):
                 sweep.begin(inc.best.table.order(), inc.best.dev)
+                # A prime apart, so that no two lanes draw the same numbers.
                 lane = 7919 * (threads * number + k + 1) + seed
                 jobs.append(
                     pool.submit(

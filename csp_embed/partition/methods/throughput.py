@@ -24,12 +24,15 @@ def greedy(p: Problem) -> Ints:
     """Groups by falling cost, each to the allowed device that is least loaded with it."""
     groups = p.groups()
     cost = np.array([p.cost[g].sum(axis=0) for g in groups])
+    # By what a group costs at best, or one device that is slow for everything would decide the
+    # order.
     best = np.where(np.isfinite(cost), cost, np.inf).min(axis=1)
     load, room = np.zeros(p.m), p.memory.copy()
     dev = np.zeros(p.n, np.int64)
     for g in np.argsort(-best, kind="stable"):
         need = p.weight[groups[g]].sum()
         after = np.where(room >= need, load + cost[g], np.inf)
+        # Where it fits nowhere it goes where it runs best; whether that is a plan is judged later.
         d = int(after.argmin()) if np.isfinite(after).any() else int(cost[g].argmin())
         dev[groups[g]] = d
         load[d] += cost[g][d]
@@ -53,6 +56,7 @@ def timed(p: Problem, dev: Ints, wanted: bool) -> Timetable | None:
     if not wanted or not feasible.talks(p, dev):
         return None
     scheduler = ListScheduler(p, compiled=p.n > NUMBERS.lists.interpreted)
+    # Ranks with the costs of these devices: the placement is given, only the order is open.
     order = scheduler.by_rank(scheduler.upward(p.cost[np.arange(p.n), dev]))
     return decoded(p, order, dev, scheduler.k, scheduler.a, scheduler.w)
 
@@ -70,6 +74,7 @@ def balanced(p: Problem, inc: Incumbent, clock: Clock, q: Loads, steps: int, sha
     if not allowed or p.m < 2:
         return
     until = clock.seconds() + clock.left() * share if clock.wall else 0.0
+    # The mean load of a perfect balance: what temperatures are shares of.
     scale = float(np.where(np.isfinite(p.cost), p.cost, np.inf).min(axis=1).sum()) / p.m
     number, each = 0, min(steps, OWN.trial) if clock.wall else steps
     while True:

@@ -46,6 +46,7 @@ def anneal_window(a, s, lo, hi, then, steps, hot, cold, seed):
     now = value + SPREAD * mean_line(ends[w], then, m)
     best, score = value, now
     best_order, best_dev = order[lo:hi].copy(), dev[order[lo:hi]]
+    # The trial writes here; an accepted one is copied back from its first change on.
     ends2, peak2, finish2 = ends.copy(), peak.copy(), finish.copy()
     trial_of = Stretch(
         plain, order, dev, at, free, ends2, peak2, finish2, s.sent, s.arrive, tail, loose,
@@ -59,6 +60,7 @@ def anneal_window(a, s, lo, hi, then, steps, hot, cold, seed):
         p, q = at[t], at[t]
         first, size = hi, 0
         if kind != 1 and m > 1 and loose[t]:
+            # One of the other devices: all draws are moves.
             new = draw(state, m - 1)
             if new >= old:
                 new += 1
@@ -71,6 +73,7 @@ def anneal_window(a, s, lo, hi, then, steps, hot, cold, seed):
                 g = group[cluster[i]]
                 need += group_weight[g]
                 fine &= loose[cluster[i]] and cost[cluster[i], new] < np.inf
+                # Clusters are of free tasks: a group with more members would drag others along.
                 fine &= size == 1 or member_ptr[g + 1] - member_ptr[g] == 1
             if not fine or free[new] < need:
                 new, size = old, 0
@@ -82,6 +85,7 @@ def anneal_window(a, s, lo, hi, then, steps, hot, cold, seed):
                 for u in range(use_ptr[out[o]], use_ptr[out[o] + 1]):
                     high = min(high, at[use[u]] - 1)
             q = low + draw(state, high - low + 1)
+        # Nothing would change.
         if q == p and size == 0:
             continue
         for c in range(size):

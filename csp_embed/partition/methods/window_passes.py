@@ -53,9 +53,12 @@ class Sweep:
     def sort(self) -> None:
         """Puts tasks in the order of their starts, where that loses nothing."""
         p = self.p
+        # In the order of starts neighbours in time are neighbours in the order, which is what
+        # windows cut.
         start = starts(self.a, self.order, self.dev, self.lines)
         order = np.lexsort((np.arange(p.n), start)).astype(np.int64)
         value = float(makespan(self.a, order, self.dev, self.lines))
+        # On contended links another order may queue otherwise, and lose.
         if value <= self.value * (1 + 1e-12):
             self.order, self.value = order, value
 
@@ -64,6 +67,7 @@ class Sweep:
     ) -> None:
         """A pass of annealed windows, the first one `shift` long. steps: proposals per task; hot:
         the first temperature over the makespan."""
+        # unique: a shift of 0, or a width that divides n, would make a window without tasks.
         marks = np.unique([0, *range(shift or width, self.p.n, width), self.p.n])
         self._pass(marks, clock, float(steps * width), hot, seed)
 
@@ -79,8 +83,10 @@ class Sweep:
         room = p.memory - np.bincount(
             self.dev[self.groups[0][self.groups[1][:-1]]], self.a.group_weight, minlength=p.m
         )
+        # Kernels cannot be interrupted: the clock is asked between chunks.
         chunk = max(1, int(CHUNK / max(abs(work), 1)))
         for k in range(0, len(marks) - 1, chunk):
+            # Time is left to decode and offer what was found.
             if clock.left() < 0.05 + RESERVE * p.n:
                 return
             some = marks[k : k + chunk + 1]
@@ -119,6 +125,7 @@ def run(a, groups, plain, order, dev, marks, room, before, after, work, hot, see
     at = np.empty(n, np.int64)
     for k in range(n):
         at[order[k]] = k
+    # One allocation for all windows; each only fills what is its own.
     tail, loose = np.zeros((n, m)), np.zeros(n, np.bool_)
     arrive = sent.copy()
     widest = 0
@@ -129,12 +136,14 @@ def run(a, groups, plain, order, dev, marks, room, before, after, work, hot, see
         plain, order, dev, at, room, ends, peak, finish, sent, arrive, tail, loose, members,
         member_ptr,
     )  # fmt: skip
+    # What to go back to where the whole order does not agree with a window.
     old_order, old_dev, old_room = order.copy(), dev.copy(), room.copy()
     proved = 0
     for i in range(len(marks) - 1):
         lo, hi = marks[i], marks[i + 1]
         tails(a, order, dev, at, lo, hi, behind, tail)
         movable(a, order, dev, at, lo, hi, members, member_ptr, loose)
+        # The window begins when the timelines before it end.
         ends[0] = free
         if work > 0:
             heat = max(hot * value, 1e-12)  # a plan may take no time
@@ -148,6 +157,7 @@ def run(a, groups, plain, order, dev, marks, room, before, after, work, hot, see
         for k in range(lo, hi):
             loose[order[k]] = False
         if not plain:
+            # A window's value is exact without queues; with them only the whole order tells.
             whole = makespan(a, order, dev, lines)
             if whole > value * (1 + 1e-12):
                 order[:], dev[:], room[:] = old_order, old_dev, old_room
@@ -157,6 +167,7 @@ def run(a, groups, plain, order, dev, marks, room, before, after, work, hot, see
                 value = whole
                 old_order[:], old_dev[:], old_room[:] = order, dev, room
         for k in range(lo, hi):
+            # The window is closed: it belongs to what precedes the next one.
             advance(a, free, finish, sent, dev, order[k], dev[order[k]])
     if plain:
         value = makespan(a, order, dev, lines)

@@ -75,19 +75,23 @@ def advance(a, free, finish, arrive, dev, t, d):
         when = finish[s]
         if x != d:
             pair = (a.row[v] + x) * m + d
+            # No route: the caller drops the whole order, so nothing needs to be taken back.
             if a.lat[x, d] == np.inf:
                 return np.inf
+            # Sent to this device once already, for an earlier reader.
             if arrive[v, d] >= 0.0:
                 when = arrive[v, d]
             else:
                 for h in range(a.hop_ptr[pair], a.hop_ptr[pair + 1]):
                     if a.hop_res[h] >= 0:
+                        # Timelines are devices first, then links.
                         r = m + a.hop_res[h]
                         when = max(when, free[r])
                         when += a.hop_lat[h] + a.value_bytes[v] * a.hop_inv[h]
                         free[r] = when
                     else:
                         when += a.hop_lat[h] + a.value_bytes[v] * a.hop_inv[h]
+                # Kept for the next reader there; the transfer is made once.
                 arrive[v, d] = when
         ready = max(ready, when)
     finish[t] = free[d] = ready + a.cost[t, d]
@@ -118,6 +122,8 @@ def backward(a, order, dev, lines, marks):
     for k in range(n - 1, -1, -1):
         t = order[k]
         for i in range(a.inp_ptr[t], a.inp_ptr[t + 1]):
+            # Backwards, so the last to write is the first in order: the reader that the transfer is
+            # made for.
             first[a.inp[i], dev[t]] = t
     out = np.zeros(n)  # longest path from a task's finish over transfers already seen
     mark = len(marks) - 1
@@ -131,16 +137,20 @@ def backward(a, order, dev, lines, marks):
         for i in range(a.inp_ptr[t + 1] - 1, a.inp_ptr[t] - 1, -1):
             v = a.inp[i]
             s = a.value_src[v]
+            # No transfer: the producer's path goes straight on.
             if dev[s] == d:
                 out[s] = max(out[s], start[t])
                 continue
             need[v, d] = max(need[v, d], start[t])
+            # A later reader only makes the value needed sooner; the transfer itself belongs to the
+            # first.
             if first[v, d] != t:
                 continue
             rest = need[v, d]
             pair = (a.row[v] + dev[s]) * m + d
             for h in range(a.hop_ptr[pair + 1] - 1, a.hop_ptr[pair] - 1, -1):
                 if a.hop_res[h] >= 0:
+                    # The link must be free for what it carries next.
                     rest = max(rest, line[m + a.hop_res[h]])
                 rest += a.hop_lat[h] + a.value_bytes[v] * a.hop_inv[h]
                 if a.hop_res[h] >= 0:
@@ -164,6 +174,7 @@ def tails(a, order, dev, at, lo, hi, start, tail):
             v = a.out[o]
             for u in range(a.use_ptr[v], a.use_ptr[v + 1]):
                 c = a.use[u]
+                # Consumers inside the window are part of its own value.
                 if at[c] < hi:
                     continue
                 e = dev[c]
@@ -190,6 +201,8 @@ def through(a, s, lo, hi, begin, then):
     for k in range(lo, hi):
         for j in range(a.inp_ptr[order[k]], a.inp_ptr[order[k] + 1]):
             for e in range(m):
+                # What the window sent when it was last walked is forgotten; what was sent before it
+                # stays.
                 arrive[a.inp[j], e] = sent[a.inp[j], e]
     for k in range(lo, hi):
         t = order[k]
@@ -201,6 +214,7 @@ def through(a, s, lo, hi, begin, then):
         peak[i + 1] = max(peak[i], finish[t] + tail[t, dev[t]])
     value = peak[hi - lo]
     for e in range(lines):
+        # A link that nothing uses later binds nothing; a device's end always does.
         if then[e] > 0.0 or e < m:
             value = max(value, ends[hi - lo, e] + then[e])
     return value
@@ -214,6 +228,7 @@ def appended(
     """`through` on uncontended links. Takes arrays, not their tuple: Numba counts references to
     every array of a tuple at every call."""
     m = cost.shape[1]
+    # Positions before `begin` are as the last walk left them.
     top = peak[begin - lo]
     for k in range(begin, hi):
         t = order[k]
@@ -248,6 +263,7 @@ def movable(a, order, dev, at, lo, hi, members, member_ptr, loose):
         g = a.group[order[k]]
         fine = True
         for i in range(member_ptr[g], member_ptr[g + 1]):
+            # A colocated task outside stands still, and so do all of its group.
             if at[members[i]] < lo or at[members[i]] >= hi:
                 fine = False
         loose[order[k]] = fine

@@ -13,7 +13,9 @@ so cannot ask for one of its own before that burst has been served: no later new
 Why `run` is one long function. Its three parts share the state of the port: twenty numbers that are
 read and written for every burst, and stay in registers for as long as they are locals of one loop.
 In an array, or handed from function to function as a tuple, they are loaded and stored each time.
-What needs none of them stands in functions of its own.
+Even part 1, which needs none of them, costs as two functions 3.8 to 6.6 times the time of the whole
+(streams of scripts/bench_cycles; inlined, with tuples or single arrays): Numba counts references to
+every array that a call is given. What is called rarely stands in functions of its own.
 """
 
 from __future__ import annotations
@@ -72,12 +74,14 @@ from csp_embed.sim.cycles.layout import (
     WAKE,
 )
 
+# Later than any cycle that a program can reach, with room to add to it.
 FAR = 1 << 62
 
 
 @njit(cache=True, error_model="numpy", no_cpython_wrapper=True)
 def _duration(beats, cost):  # pragma: no cover - compiled
     """Cycles for `beats` beats on the port."""
+    # Whole beats a cycle: the usual case, without a division for every burst.
     if cost[RATE] == cost[BEAT_BYTES] * RATE_UNIT:
         return beats
     return -((-beats * cost[BEAT_BYTES] * RATE_UNIT) // cost[RATE])
@@ -88,6 +92,7 @@ def _write_zeros(zeros, free, passing):  # pragma: no cover - compiled
     """Zeros above, beside, below: `free` cycles without data, `passing` that only skip rows."""
     for phase in range(3):
         step = min(max(free, 0), zeros[phase])
+        # A pass without data only moves along rows whose zeros above are written.
         zeros[phase] -= step
         free -= step
     if passing > 0 and zeros[0] == 0:
@@ -98,6 +103,7 @@ def _write_zeros(zeros, free, passing):  # pragma: no cover - compiled
 def _record(segments, used, owner, first, stop):  # pragma: no cover - compiled
     """Notes a use of the read port, joined to the one before where it goes on; returns how many."""
     joins = 0 < used <= segments.shape[0] and segments[used - 1, 0] == owner
+    # Most uses follow the one before of the same load: joined, a trace has thousands of rows less.
     if joins and segments[used - 1, 2] == first:
         segments[used - 1, 2] = stop
         return used
@@ -122,6 +128,7 @@ def _push(flags, q, done, push_time, pushed):  # pragma: no cover - compiled
 @njit(cache=True, error_model="numpy", no_cpython_wrapper=True)
 def _overfull(limit, pushed, push_time, popped, pop_time):  # pragma: no cover - compiled
     """The last direction in which more than `limit` tokens wait at some time, or -1."""
+    # Both times are sorted, because a FIFO pops in the order of its pushes.
     found = -1
     for direction in range(len(pushed)):
         gone = 0
@@ -150,6 +157,7 @@ def run(table, n_queues, cost, start, end, dispatch, wait, port_wait, segments):
     result = np.zeros(8, np.int64)
     depth, tags = cost[QUEUE_DEPTH], cost[TAGS]
     burst, beat_bytes = cost[BURST_BEATS], cost[BEAT_BYTES]
+    # Addresses are counted in beats; beat_bytes is a power of two (`costs`).
     beat_shift = 0
     while (1 << beat_shift) < beat_bytes:
         beat_shift += 1
@@ -160,6 +168,7 @@ def run(table, n_queues, cost, start, end, dispatch, wait, port_wait, segments):
 
     # Instructions of each queue in program order, filled by dispatch.
     counts = np.zeros(n_queues + 1, np.int64)
+    # Everything that `_run` hands over is unset memory.
     for i in range(n):
         counts[table[i, QUEUE] + 1] += 1
         start[i] = -1
@@ -196,6 +205,7 @@ def run(table, n_queues, cost, start, end, dispatch, wait, port_wait, segments):
 
     # The port: bursts are accepted in the order of the arbiter.
     slots = 1
+    # A power of two, so that a ring index is a mask and no division, for every burst.
     while slots < tags:
         slots *= 2
     mask = slots - 1
@@ -213,6 +223,7 @@ def run(table, n_queues, cost, start, end, dispatch, wait, port_wait, segments):
     fetch_beats = 0
 
     per_burst = burst * beat_bytes // cost[INSTRUCTION_BYTES]
+    # Instructions come in bursts of the port, several at a time.
     beats_each = cost[INSTRUCTION_BYTES] // beat_bytes
     fetch_next = 0
     fetch_stop = 0
@@ -229,6 +240,7 @@ def run(table, n_queues, cost, start, end, dispatch, wait, port_wait, segments):
         # 1. Everything that needs no port; nothing where the last burst ended no load.
         while moved:
             moved = False
+            # Fetched instructions go to their queues one a cycle, while these have room.
             while draining:
                 if fetch_next == fetch_stop:
                     draining = False
@@ -240,6 +252,8 @@ def run(table, n_queues, cost, start, end, dispatch, wait, port_wait, segments):
                 q = table[fetch_next, QUEUE]
                 at = fetch_at + 1
                 if sent[q] >= depth:
+                    # The instruction that must leave first has not run yet: fetch waits, and is
+                    # asked again later.
                     if taken[q] <= sent[q] - depth:
                         break
                     room = end[members[base[q] + sent[q] - depth]] + 1
@@ -258,6 +272,8 @@ def run(table, n_queues, cost, start, end, dispatch, wait, port_wait, segments):
                     flags = table[i, TOKENS]
                     at = idle[q]
                     why = WAIT_NONE
+                    # All conditions of a start, the latest of which is the reason that a report
+                    # shows.
                     ready = dispatch[i] + shift_dispatch
                     if ready > at:
                         at = ready
@@ -265,6 +281,8 @@ def run(table, n_queues, cost, start, end, dispatch, wait, port_wait, segments):
                     if flags & POP_PREV:
                         k = popped[2 * q - 2]
                         if k >= pushed[2 * q - 2]:
+                            # Not pushed yet: whether it ever will be is found out when nothing
+                            # moves any more.
                             break
                         ready = push_time[2 * q - 2, k] + token
                         if ready > at:
@@ -278,6 +296,7 @@ def run(table, n_queues, cost, start, end, dispatch, wait, port_wait, segments):
                         if ready > at:
                             at = ready
                             why = WAIT_NEXT
+                    # Popped only now: an instruction takes all of its tokens at once, or none.
                     if flags & POP_PREV:
                         pop_time[2 * q - 2, popped[2 * q - 2]] = at
                         popped[2 * q - 2] += 1
@@ -288,6 +307,8 @@ def run(table, n_queues, cost, start, end, dispatch, wait, port_wait, segments):
                     wait[i] = why
                     moved = True
                     if table[i, KIND] == LOAD:
+                        # A load ends when its last burst does; everything else has a span known
+                        # beforehand.
                         current[q] = i
                         priority[q] = table[i, PORT]
                         head[q] = at + table[i, DELAY] + cost[COMMAND]
@@ -331,6 +352,7 @@ def run(table, n_queues, cost, start, end, dispatch, wait, port_wait, segments):
             freed += 1
         user = -1
         for u in range(users):
+            # The lowest number has priority; of equal ones the first user, as in hardware.
             if head[u] <= at and (user < 0 or priority[u] < priority[user]):
                 user = u
         if user == fetch:
@@ -358,6 +380,8 @@ def run(table, n_queues, cost, start, end, dispatch, wait, port_wait, segments):
         i = current[user]
         tail = table[i, TAIL]
         skip = table[i, SKIP]
+        # A user with priority takes the port as soon as it asks; one without only if this load is
+        # not ready.
         rival = FAR
         lower = FAR
         for u in range(users):
@@ -371,6 +395,7 @@ def run(table, n_queues, cost, start, end, dispatch, wait, port_wait, segments):
         mine = head[user]
         own = own_end[user]
         while True:
+            # Bursts do not cross their own size, so the first and the last of a row may be short.
             length = burst - (place & (burst - 1))
             if rest < length:
                 length = rest
@@ -386,6 +411,7 @@ def run(table, n_queues, cost, start, end, dispatch, wait, port_wait, segments):
                 and at <= last_accept
                 and at + 1 + latency <= last_end
             ):
+                # Not the last burst: it ends the row, and what follows is no repetition.
                 periods = min(rest // burst - 1, (rival - at - 1) // full)
                 if periods > 0:
                     jump = periods * full
@@ -418,6 +444,8 @@ def run(table, n_queues, cost, start, end, dispatch, wait, port_wait, segments):
             bursts += 1
             beats += length
             n_segments = _record(segments, n_segments, i, accept, last_end)
+            # When it would have begun with the port to itself: the rest of its wait is others'
+            # doing.
             expected = max(own, mine + latency + (1 if own > 0 else wake))
             if accept > expected:
                 port_wait[i] += accept - expected
@@ -473,6 +501,7 @@ def run(table, n_queues, cost, start, end, dispatch, wait, port_wait, segments):
         idle[user] = done + turn
         _push(table[i, TOKENS], user, done, push_time, pushed)
 
+    # Without FINISH the program ends with its last instruction; with work left over it hangs.
     status = DONE
     if finished < 0:
         stuck = fetch_next < n

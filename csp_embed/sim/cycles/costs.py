@@ -19,6 +19,7 @@ from csp_embed.sim.cycles import layout
 
 __all__ = ["Costs", "MemoryInterface", "checked", "costs", "interfaces", "parse_memory"]
 
+# All of them, whatever a program uses: a spec is wrong when it is loaded, not in some runs.
 _SECTIONS = {
     "read": ("command", "rearm", "tags", "data"),
     "instruction": ("bytes", "queue_depth", "dispatch", "token", "sync", "finish", "turn"),
@@ -62,11 +63,13 @@ def costs(isa: Isa, memory: MemoryInterface) -> Costs:
             else "add the section to the spec (isa_specs/vta.yaml explains every cost)",
         )
     port = _section(isa, memory.name, _INTERFACE[1:])
+    # What `--memory` says counts before what the spec says.
     rate = memory.bytes_per_cycle or isa.costs[memory.name].get("bytes_per_cycle", 0.0)
     if rate <= 0:
         raise _missing(isa, memory.name, "bytes_per_cycle", "must be a positive number")
     sections = {name: _section(isa, name, keys) for name, keys in _SECTIONS.items()}
     priority = dict(_section(isa, "read_priority", tuple(isa.costs.get("read_priority", {}))))
+    # Addresses become beats by shifts, and bursts are aligned by masks.
     for key in ("beat_bytes", "burst_beats"):
         if port[key] < 1 or port[key] & (port[key] - 1):
             raise _missing(isa, memory.name, key, f"{port[key]} is not a power of two")
@@ -77,6 +80,7 @@ def costs(isa: Isa, memory: MemoryInterface) -> Costs:
         if sections[section][key] < 1:
             raise _missing(isa, section, key, "must be at least 1")
     burst_bytes = port["burst_beats"] * port["beat_bytes"]
+    # Else an instruction would arrive in pieces, which the engine does not model.
     if instruction["bytes"] % port["beat_bytes"] or burst_bytes < instruction["bytes"]:
         raise _missing(isa, "instruction", "bytes", "must be whole beats, at most a burst")
     if "fetch" not in priority:
@@ -100,6 +104,7 @@ def costs(isa: Isa, memory: MemoryInterface) -> Costs:
         layout.LATENCY: memory.latency,
         layout.BEAT_BYTES: port["beat_bytes"],
         layout.BURST_BEATS: port["burst_beats"],
+        # At least 1: a rate that rounds to 0 would never end.
         layout.RATE: max(1, round(rate * layout.RATE_UNIT)),
         layout.TOKEN_LIMIT: isa.limits.max_tokens,
     }.items():

@@ -181,6 +181,7 @@ class Engine:
     def report(self, stream: Stream, *, trace: bool = False) -> CycleReport:
         """All that is known of a run of `stream`. Raises: as `simulate_cycles`."""
         made = self.table(stream)
+        # Room for a usual program; one that needs more says so and is run again.
         result, columns, segments = self._run(made.rows, 4096 if trace else 0)
         if trace and result[2] > len(segments):
             result, columns, segments = self._run(made.rows, int(result[2]))
@@ -211,11 +212,13 @@ class Engine:
     ) -> CycleReport:
         total = int(result[1])
         # FINISH ends the counting: what started and did not end by then is at work until then.
+        # Columns are the engine's own arrays, so they may be cut in place.
         columns[0, columns[0] > total] = -1
         columns[1] = np.where(columns[0] >= 0, np.where(columns[1] < 0, total, columns[1]), -1)
         np.minimum(columns[1], total, out=columns[1])
         start, end, dispatch, waited, _ = columns
         kinds = np.array([i.kind for i in self.isa.instructions])[stream.code]
+        # Resets are contractions by opcode and cost less; reports keep them apart.
         reset = np.zeros(len(stream), bool)
         for instruction in self.isa.instructions:
             name = instruction.roles.get("reset")
@@ -237,6 +240,7 @@ class Engine:
             port = port[port[:, 1] < total]
             port[:, 2] = np.minimum(port[:, 2], total)
             trace = Trace(made.rows[:, layout.QUEUE].copy(), dispatch, start, end, waited, port)
+        # Beats, not bytes asked for: a ragged row pays for whole ones.
         beat = self.costs.beat_bytes
         return CycleReport(
             memory=self.memory,
@@ -275,6 +279,7 @@ class Engine:
         port = int(port_wait[at].sum())
         return QueueReport(
             instructions=len(at),
+            # A load's wait for the port lies inside its span and is shown by itself.
             busy=int((end[at] - start[at] + turn).sum()) - port,
             port=port,
             fetch=int((arrived - idle).sum()),

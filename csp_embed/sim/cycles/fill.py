@@ -118,6 +118,7 @@ def _part(columns, parts, code, role, i):  # pragma: no cover - compiled
 @njit(cache=True, error_model="numpy", no_cpython_wrapper=True)
 def _store_span(address, row, rows, stride, memory, span):  # pragma: no cover - compiled
     """Start to end of a store: bursts one after the other, each acknowledged."""
+    # The start counts its first cycle as one of the transfer.
     beat_bytes, burst = span[BEAT], span[BURST]
     total = span[STORE_START] - 1
     for y in range(rows):
@@ -129,11 +130,30 @@ def _store_span(address, row, rows, stride, memory, span):  # pragma: no cover -
             length = min(left, burst - beat % burst)
             times = left // burst if length == burst else 1
             data = length + memory[GAP] * ((length - 1) // memory[WORD_BEATS])
+            # The memory may be slower than the beats that the store offers.
             slow = -((-length * beat_bytes * RATE_UNIT) // span[PORT_RATE])
             total += times * (span[STORE_SETUP] + max(data, slow) + span[STORE_ACK])
             beat += times * length
             left -= times * length
     return total
+
+
+@njit(cache=True, error_model="numpy", no_cpython_wrapper=True)
+def _tokens(columns, parts, code, i, queue, last_queue):  # pragma: no cover - compiled
+    """Flags of the tokens that instruction i takes and leaves."""
+    # The first queue has no neighbour before it and the last none after: no such wires.
+    flags = 0
+    if queue > 0:
+        if _part(columns, parts, code, _POP_PREV, i):
+            flags |= POP_PREV
+        if _part(columns, parts, code, _PUSH_PREV, i):
+            flags |= PUSH_PREV
+    if queue < last_queue:
+        if _part(columns, parts, code, _POP_NEXT, i):
+            flags |= POP_NEXT
+        if _part(columns, parts, code, _PUSH_NEXT, i):
+            flags |= PUSH_NEXT
+    return flags
 
 
 @njit(cache=True, error_model="numpy")
@@ -149,6 +169,7 @@ def fill(
     Returns (number of the first instruction that is refused, reason), or (-1, 0).
     """
     # The only queue that a token-only transfer can mean where its memory is not one of its own.
+    # -1: no memory of that direction; -2: several, so that nobody can say which is meant.
     only = [-1, -1]
     for direction in range(2):
         for m in range(memories.shape[0]):
@@ -157,6 +178,7 @@ def fill(
                 only[direction] = queue if only[direction] in (-1, queue) else -2
     for i in range(len(codes)):
         code = codes[i]
+        # An opcode that the spec lacks; all that follows would read another instruction's fields.
         if code < 0 or code >= len(kinds):
             return i, UNKNOWN
         kind = kinds[code]
@@ -167,6 +189,7 @@ def fill(
             width = _part(columns, parts, code, _X_SIZE, i)
             known = number < memories.shape[0] and memories[number, ELEMENT] >= 0
             direction = 0 if kind == LOADS else 1
+            # The memory decides the queue: one load instruction serves them all.
             queue = memories[number, LOAD_QUEUE + direction] if known else -1
             if queue < 0 and width == 0:
                 queue = only[direction]
@@ -196,6 +219,7 @@ def fill(
                     row[KIND] = LOAD
                     row[PORT] = memory[PRIORITY]
                     row[TAIL] = span[LOAD_LAST] + memory[EXTRA_TAIL]
+                    # Zeros above are written before the first row is asked for, a row each.
                     row[DELAY] = span[LOAD_START] + span[PAD_ROW] * above
                     row[ADDRESS] = address
                     row[ROW] = width * memory[ELEMENT]
@@ -216,6 +240,7 @@ def fill(
             uops -= _part(columns, parts, code, _UOP_BEGIN, i)
             outer = _part(columns, parts, code, _ITER_OUT, i)
             inner = _part(columns, parts, code, _ITER_IN, i)
+            # The hardware counts down from these numbers, and with 0 does not stop.
             if uops <= 0 or outer <= 0 or inner <= 0:
                 return i, EMPTY_LOOP
             steps[i] = uops * outer * inner
@@ -231,17 +256,5 @@ def fill(
                 each = span[IMMEDIATE_STEP] if immediate else span[TENSOR_STEP]
                 row[SPAN] = span[MAP_FILL] + steps[i] * each
         row[QUEUE] = queue
-        # The first queue has no neighbour before it and the last none after: no such wires.
-        flags = 0
-        if queue > 0:
-            if _part(columns, parts, code, _POP_PREV, i):
-                flags |= POP_PREV
-            if _part(columns, parts, code, _PUSH_PREV, i):
-                flags |= PUSH_PREV
-        if queue < last_queue:
-            if _part(columns, parts, code, _POP_NEXT, i):
-                flags |= POP_NEXT
-            if _part(columns, parts, code, _PUSH_NEXT, i):
-                flags |= PUSH_NEXT
-        row[TOKENS] = flags
+        row[TOKENS] = _tokens(columns, parts, code, i, queue, last_queue)
     return -1, 0

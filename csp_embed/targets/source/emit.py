@@ -76,6 +76,7 @@ def write(
     lines = [_head(program, isa, name, bool(data), threads), ""]
     lines += ["#include <stddef.h>", "#include <stdint.h>", "#include <string.h>"]
     lines += [f"#include <{h}>" for h in machine.headers if h != "string.h"]
+    lines += declared(isa)
     lines += ["", *_struct(f"{name}_packed_t", packed, machine.align)] if packed else []
     lines += ["", *_struct(f"{name}_work_t", work, machine.align)] if work else []
     moved = moves(program, name, work, threads)
@@ -111,6 +112,13 @@ def write(
         work=bool(work),
         threads=threads,
     )
+
+
+def declared(isa: Isa) -> list[str]:
+    """What the spec puts before every function."""
+    assert isa.program is not None
+    text = isa.program.declarations.rstrip()
+    return ["", *text.split("\n")] if text else []
 
 
 def _head(program: SourceProgram, isa: Isa, name: str, known: bool, threads: int) -> str:
@@ -227,7 +235,8 @@ def probe_text(isa: Isa, nodes: tuple[Node, ...], buffers: Mapping[str, tuple[st
     assert isa.program is not None
     parameters = ", ".join(f"{CTYPES[t]} *restrict {name}" for name, (t, _) in buffers.items())
     head = ["#include <stddef.h>", "#include <stdint.h>"]
-    head += [f"#include <{h}>" for h in isa.program.headers]
+    head += ["#include <string.h>", *(f"#include <{h}>" for h in isa.program.headers)]
+    head += declared(isa)
     return "\n".join([*head, f"void probe({parameters});", f"void probe({parameters}) {{",
                       *_nodes(nodes, isa, "  "), "}", ""])  # fmt: skip
 
@@ -324,7 +333,8 @@ def _nodes(nodes: tuple[Node, ...], isa: Isa, indent: str) -> list[str]:
         else:
             template = machine.template(node.template)
             operands = {k: _value(v) for k, v in node.operands.items()}
-            lines.append(indent + template.text.format(**operands))
+            text = template.text.format(**operands).rstrip()
+            lines += [indent + line for line in text.split("\n")]
     return lines
 
 

@@ -94,19 +94,19 @@ static inline void every_nth(int8_t *to, const int8_t *from, ptrdiff_t apart, pt
 }"""
 
 _WORDS = """\
-/* Words of up to sixteen streams side by side: n steps of sixteen words, `step` bytes apart.
-   Streams lie `apart` bytes apart; those beyond `lanes` are `flip` alone. */
+/* Words of streams side by side: n steps of `width` words, `step` bytes apart. Streams lie `apart`
+   bytes apart; those beyond `lanes` are `flip` alone. */
 typedef uint32_t words_16 __attribute__((vector_size(64)));
 #define LOW_WORDS(a, b) __builtin_shufflevector(a, b, \\
     0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
 #define HIGH_WORDS(a, b) __builtin_shufflevector(a, b, \\
     8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
 static inline void zip_words(void *to_, ptrdiff_t step, const int8_t *from, ptrdiff_t apart,
-                             ptrdiff_t lanes, ptrdiff_t n, uint8_t flip) {
+                             ptrdiff_t lanes, ptrdiff_t width, ptrdiff_t n, uint8_t flip) {
   uint8_t *to = to_;
   const uint32_t f = flip * 0x01010101u;
   ptrdiff_t k = 0;
-  for (; lanes == 16 && k + 16 <= n; k += 16) {
+  for (; lanes == 16 && width == 16 && k + 16 <= n; k += 16) {
     words_16 a[16], b[16];
     for (int o = 0; o < 16; o++) memcpy(&a[o], from + apart * o + 4 * k, 64);
     for (int turn = 0; turn < 2; turn++) { /* four shuffles of sixteen transpose */
@@ -125,7 +125,7 @@ static inline void zip_words(void *to_, ptrdiff_t step, const int8_t *from, ptrd
     }
   }
   for (; k < n; k++)
-    for (ptrdiff_t o = 0; o < 16; o++) {
+    for (ptrdiff_t o = 0; o < width; o++) {
       uint32_t word = 0;
       if (o < lanes) memcpy(&word, from + apart * o + 4 * k, 4);
       word ^= f;
@@ -211,7 +211,7 @@ def streams_lines(s: Streams, buffer: str, tensor: str, flip: int, indent: str) 
         apart, most = s.lanes[0]
         left = _count(s.left, most, names)
         lines.append(
-            f"{indent}zip_words({to}, {step}, {start}, {apart}, {left}, {length}, {flip});"
+            f"{indent}zip_words({to}, {step}, {start}, {apart}, {left}, {most}, {length}, {flip});"
         )
     return lines + _closed(s.around, indent)
 

@@ -170,6 +170,9 @@ def _loops(place: Place, walks: list[_Walk], copy: str, indent: str) -> list[str
         lines.append(indent + head)
         indent += "  "
     depth = len(rest)
+    if not rest:  # what is declared below must be one statement's, which threads may share
+        lines.append(f"{indent}{{")
+        indent, depth = indent + "  ", 1
     for f, fused in enumerate(layout.fused):
         text = affine(fused.const, [(w.fused[f], w.name) for w in rest])
         lines.append(f"{indent}const ptrdiff_t z_{f} = {text};")

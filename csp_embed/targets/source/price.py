@@ -84,8 +84,9 @@ def _packed(place: Place, s: Streams | None) -> float:
     if s.kind == "copy":
         each = 4 * n * COPY_BYTE
     elif s.kind == "words":
-        full = s.lanes[0] is not None and s.lanes[0][1] == LANES
-        each = n / 16 * WORDS_BLOCK if full and n >= 16 else n * WORDS_STEP
+        across = LANES if s.lanes[0] is None else s.lanes[0][1]
+        whole = across == LANES and n >= 16
+        each = n / 16 * WORDS_BLOCK if whole else n * WORDS_STEP * across / LANES
     elif n >= 16:
         each = math.ceil(n / 16) * (ZIP_BLOCK if step == 4 else ZIP_APART)
     else:

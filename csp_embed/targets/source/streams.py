@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from csp_embed.targets.source.places import Place
 
 STREAMS = 4  # lanes that are interleaved at a time: the bytes of a word
-LANES = 16  # words, or lanes of a packed result, that are moved across at a time
+LANES = 16  # lanes of a packed result that are moved across at a time
 TABLE = 4096  # most entries of a table of offsets
 NONE = -(2**31)
 
@@ -102,12 +102,12 @@ class Around:
 @dataclass(frozen=True)
 class Streams:
     """kind: "zip" (four streams become words), "copy" (words side by side on both sides) or "words"
-    (up to 16 streams of words). source: what is read. run: (extent, step in the buffer). at: where
-    the first values lie in what is read, and in the table. lanes: zip: of each stream
-    (offset, offset in the table), None where it has no data; words: (values from one stream to the
-    next, streams). table: offsets by fused coordinate, NONE where there is no data. left: of words,
-    streams that exist at the beginning where that differs, else None. fills: whether lanes of the
-    buffer stay unwritten."""
+    (streams of words side by side). source: what is read. run: (extent, step in the buffer).
+    at: where the first values lie in what is read, and in the table. lanes: zip: of each stream
+    (offset, offset in the table), None where it has no data; words: (values from one stream to
+    the next, streams). table: offsets by fused coordinate, NONE where there is no data. left:
+    of words, streams that exist at the beginning where that differs, else None. fills: whether
+    lanes of the buffer stay unwritten."""
 
     kind: str
     source: Margin
@@ -234,7 +234,7 @@ def _words(place: Place, walks: list[Walk], outside: list[Walk]) -> Streams | No
     across = [w for w in outside if w is not run and w.grid < 0 and w.step == STREAMS]
     kind = "copy" if run.step == STREAMS else "words"
     across = across if kind == "words" else []
-    if kind == "words" and (len(across) != 1 or across[0].extent > LANES or across[0].index[-1]):
+    if kind == "words" and (len(across) != 1 or across[0].index[-1]):
         return None
     left, ragged = None, ()
     if across:

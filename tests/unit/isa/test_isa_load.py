@@ -157,8 +157,8 @@ def test_bad_configuration_files(tmp_path: Path, text: str, says: str) -> None:
 
 
 def test_missing_and_unknown_sources(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match="no instruction set 'gemmini'"):
-        load_isa("gemmini")
+    with pytest.raises(SpecError, match="no instruction set 'nonesuch'"):
+        load_isa("nonesuch")
     with pytest.raises(SpecError, match="cannot read"):
         load_isa(tmp_path / "none.yaml")
     with pytest.raises(SpecError, match="cannot read"):
@@ -178,7 +178,9 @@ def test_keys_that_size_nothing_are_kept() -> None:
 def test_toy_machines_differ_from_vta_in_every_respect() -> None:
     vta, dot, outer = (load_isa(name) for name in ("vta", "toy_dot", "toy_outer"))
     assert stream_names() == ["toy_dot", "toy_outer", "vta"]
-    assert set(builtin_names()) - set(stream_names()) == {"x86_avx512_vnni", "x86_avx_vnni"}
+    assert set(builtin_names()) - set(stream_names()) == {
+        "gemmini", "x86_avx512_vnni", "x86_avx_vnni",
+    }  # fmt: skip
     assert dict(dot.dims) == {"b": 1, "o": 1, "i": 8}
     assert dict(outer.dims) == {"b": 4, "o": 8, "i": 1}
     assert all("i" not in m.lanes for m in outer.memories)

@@ -20,6 +20,8 @@ MICROSOFT = {
     "QLinearAveragePool",
     "QLinearGlobalAveragePool",
     "QLinearConcat",
+    "QLinearMul",
+    "QLinearSigmoid",
 }
 
 

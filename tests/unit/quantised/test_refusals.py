@@ -36,17 +36,6 @@ def test_a_float_model_is_told_how_to_become_integer(tmp_path: Path) -> None:
     assert "quantize_static" in text
 
 
-def test_floating_point_between_quantised_tensors(tmp_path: Path) -> None:
-    m = Model()
-    x = m.real(m.input("x", "int8", (1, 4)), 0.1, 0)
-    y = m.quantise(m.node("Sin", [x], "f"), 0.1, 0)
-    w = m.constant(np.ones((4, 3), np.int8))
-    names = [y, *m.scale(0.1, 0), w, *m.scale(0.25, 0), *m.scale(1.0, 0)]
-    text = refusal(m.save(tmp_path / "m.onnx", m.node("QLinearMatMul", names, "y")))
-    assert "Sin" in text
-    assert "floating point between quantised tensors" in text
-
-
 def test_a_float_tail_is_the_hosts(tmp_path: Path) -> None:
     m = Model()
     stored = m.input("x", "int8", (1, 1, 4, 4))

@@ -51,7 +51,7 @@ def sites_of(path: Path) -> tuple[list[Site], list[list[Choice]]]:
         if not is_view(graph, op, of):
             made = lower(graph, op)
             assert not isinstance(made, str), made
-            site = site_of(graph, op, made, of)
+            site = site_of(op, made, of)
             assert not isinstance(site, str)
             sites.append(site)
     sizes = {n: t.elements for n, t in graph.tensors.items()}
@@ -212,10 +212,12 @@ def test_the_host_between_two_programs(tmp_path: Path, capsys: pytest.CaptureFix
         assert run(capsys, "check", name).code == 0
 
 
-def test_stores_and_loads_of_neighbours_overlap(tmp_path: Path) -> None:
-    """The tokens between two layers do not wait for more than what is read."""
+@pytest.mark.parametrize("size", [16, 24, 40])
+def test_stores_and_loads_of_neighbours_overlap(size: int, tmp_path: Path) -> None:
+    """The tokens between two layers do not wait for more than what is read, and the second layer
+    reads first what the first one stores early."""
     path = tmp_path / "m.tflite"
-    path.write_bytes(Net.begin(6, (1, 40, 40, 16)).conv(16, 3, 7).conv(16, 3, 7).content())
+    path.write_bytes(Net.begin(6, (1, size, size, 16)).conv(16, 3, 7).conv(16, 3, 7).content())
     found = plan_of(read_tflite(path), load_isa("vta", None), OPTIONS, silent)
     (segment,) = found.segments
     alone = [layer.alone for layer in segment.layers]

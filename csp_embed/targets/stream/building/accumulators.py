@@ -25,6 +25,7 @@ from csp_embed.targets.stream.building.nests import Nests, Placed
 from csp_embed.targets.stream.building.plan import Ranges, Shared
 from csp_embed.targets.stream.building.rows import Rows
 
+# int8's ends: no input is beyond them, so the first one that arrives wins.
 NEUTRAL = {"max": -128, "min": 127}
 
 
@@ -56,12 +57,16 @@ class _Walk:
         problem = self.problem = shared.problem
         self.kind = problem.embedding.operator.kind
         plain = self.kind == "map"
+        # First guess with the grid's own order: whether a copy is possible decides how large a tile
+        # may be.
         maybe = plain and _alike(problem, tuple(range(len(problem.dst.grid)))) is not None
         self.extents = _tile(problem, maybe)
         self.dst_order, order_l, *order_adds = (
             dimension_order(m, self.extents)
             for m in (problem.dst, problem.lhs, *problem.adds.values())
         )
+        # With the tile's order of dimensions the answer may differ from the guess; only this one is
+        # used.
         # Loaded straight into its place where both have the same shape; otherwise added to zero.
         alike = _alike(problem, self.dst_order) if plain else None
         self.copy = alike is not None
@@ -92,8 +97,11 @@ class _Walk:
         for clo, chi in chunks:
             plo, phi = joined(lo, clo, reduced), joined(hi, chi, reduced)
             source = self.lhs.at(plo, phi)
+            # A chunk that lies in padding alone has no box: nothing is loaded and nothing is taken
+            # in.
             if source.number >= 0:
                 parts.append((source, tuple(b - a for a, b in zip(plo, phi, strict=True))))
+        # A reduced counter counts once for the result, however many values it has.
         olo, ohi = lo, tuple(a + 1 if r else b for a, b, r in zip(lo, hi, reduced, strict=True))
         inside = zip(self.problem.lhs.box(olo, ohi), self.problem.lhs.grid, strict=True)
         return _Tile(
@@ -111,9 +119,12 @@ class _Walk:
 
         Raises: Infeasible where they do not fit.
         """
+        # A source in its place needs no room of its own: it is the result.
         room = self.problem.depth[self.problem.dst.memory]
         source = 0 if self.copy else self.lhs.largest
         others = source + sum(f.largest for f in self.adds)
+        # A second place lets a tile begin while the one before is still stored; with one tile it is
+        # wasted.
         two = len(self.tiles) > 1 and 2 * self.dst.largest <= room - others
         self.copies = 2 if two else 1
         self.base_lhs = self.copies * self.dst.largest
@@ -134,12 +145,15 @@ class _Walk:
         tile, slot = self.tiles[number], number % self.copies
         acc = slot * self.dst.largest
         here: Placed = (tile.frame.shape.form, acc + tile.frame.shape.start)
+        # Only the first write has to wait for the store of what stood here; later ones follow in
+        # order.
         self._after_store = self._stored[slot]
         if self.copy:
             self._place(tile, acc)
         else:
             self._gather(tile, here)
         for n, (frames, frame) in enumerate(zip(self.adds, tile.adds, strict=True)):
+            # A tensor that is there already, as a bias for all tiles, is loaded once.
             if self._held.get(n) != frame.key:
                 self.rows.load(frames.map.memory, 1 + n, frame.number, self.base_adds[n])
                 self._held[n] = frame.key
@@ -157,6 +171,7 @@ class _Walk:
             memory = self.problem.lhs.memory
             row = self.rows.load(memory, 0, source.number, sram, self._after_store)
             self._after_store = -1
+            # Loads of accumulators run in the compute queue: to the stores they are compute rows.
             self.rows.last_compute = row
 
     def _gather(self, tile: _Tile, here: Placed) -> None:
@@ -169,8 +184,11 @@ class _Walk:
                 why=f"{self.problem.isa.name} has no contraction, whose reset does that",
                 hint="use a machine with a contraction, such as --isa vta",
             )
+        # A reset has no factors.
         nothing: Placed = (None, 0)
         self._compute(contract.name, tile.extents, [here, nothing, nothing], reset=True)
+        # min(0, -128) is -128: the opposite of the pool's function sets what no instruction can
+        # load.
         if self.kind != "map":
             opposite = "min" if self.kind == "max" else "max"
             neutral = NEUTRAL[self.kind]
@@ -179,6 +197,7 @@ class _Walk:
             sram = self.base_lhs + source.shape.shift
             self.rows.load(self.problem.lhs.memory, 0, source.number, sram)
             there: Placed = (source.shape.form, self.base_lhs + source.shape.start)
+            # Elementwise programs add to the zeros of the reset.
             op = "add" if self.kind == "map" else self.kind
             self._compute(self._map, extents, [here, there], op=op)
 
@@ -195,6 +214,7 @@ class _Walk:
         computed = not self.copy and (self.kind != "map" or tile.whole)
         if not problem.epilogue and not computed:
             copying, imm = identity(problem.isa)
+            # A step that changes nothing writes the mirror that stores read.
             self._compute(self._map, tile.extents, [here, here], op=copying, imm=imm)
 
     def _compute(
@@ -207,6 +227,8 @@ class _Walk:
         op: str = "",
         imm: int | None = None,
     ) -> None:
+        # 8: a nest runs once per tile and there are usually several; it only decides how micro-ops
+        # are weighed.
         for t in self._nests.templates(name, extents, operands, 8, reset=reset, op=op, imm=imm):
             self.rows.compute(t, after_store=self._after_store)
             self._after_store = -1
@@ -240,6 +262,8 @@ def _alike(problem: Problem, order: tuple[int, ...]) -> tuple[int, ...] | None:
         movers = [c for c in range(len(problem.extents)) if problem.dst.step[c, d]]
         found = [
             e
+            # The same counters, by single steps, from the same origin, over the same sizes: then
+            # one box describes both.
             for e in range(len(problem.lhs.grid))
             if [c for c in range(len(problem.extents)) if problem.lhs.step[c, e]] == movers
             and all(problem.lhs.step[c, e] == 1 for c in movers)
@@ -265,11 +289,13 @@ def _boxes(problem: Problem, tile: tuple[int, ...], *, reduced: bool) -> Ranges:
 
 def _tile(problem: Problem, copy: bool) -> tuple[int, ...]:
     """The largest tile of which two results and its operands fit; reductions whole if possible."""
+    # Two results, so that a tile's store overlaps with the next tile.
     room = problem.depth[problem.dst.memory]
     maps = [*problem.adds.values()]
     if not copy:
         maps.append(problem.lhs)
     lists = [sizes(e, max(room, 1), False) for e in problem.extents]
+    # Halved where it is longest until it can be tried in well under a second; the ends stay.
     while math.prod(len(v) for v in lists) > 50_000:
         longest = max(range(len(lists)), key=lambda c: len(lists[c]))
         v = lists[longest]
@@ -285,6 +311,8 @@ def _tile(problem: Problem, copy: bool) -> tuple[int, ...]:
         chunks = math.prod(
             -(-e // t) for e, t, r in zip(problem.extents, tile, problem.reduced, strict=True) if r
         )
+        # Results per element moved; 64 elements stand for what starting a tile costs. More chunks
+        # move results again.
         score = (vectors / max(1, need + 64) / chunks, float(copies), float(vectors))
         if best is None or score > best[0]:
             best = (score, tile)

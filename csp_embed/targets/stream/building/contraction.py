@@ -50,6 +50,8 @@ class _Walk:
         self._epilogue = Epilogue(plan, self._nests, self.rows)
         self._contract = plan.problem.instruction.name
         self._shadow = stored_memory(plan.problem.isa, plan.problem.dst.memory)
+        # How often a nest is expected to run, as a power of two, so that equal shapes find each
+        # other.
         self._repeats = 1 << max(0, (len(plan.steps) // 4).bit_length() - 1)
         self._regions: list[Frames] = [plan.lhs, plan.rhs, *plan.adds.values()]
         self._constant_row = -1
@@ -62,11 +64,13 @@ class _Walk:
         extents = tuple(b - a for a, b in zip(lo, hi, strict=True))
         nothing: Placed = (None, 0)
         operands = [self._accumulators(number), nothing, nothing]
+        # Earlier tiles in the same place must be stored before it is zeroed.
         after = self._stored_at[number % self.plan.acc_slots]
         for t in self._nests.templates(
             self._contract, extents, operands, self._repeats, reset=True
         ):
             self.rows.compute(t, after_store=after)
+            # The rest of the reset runs in the same queue, behind the first.
             after = -1
 
     def accumulate(self, number: int, turn: int) -> None:
@@ -83,6 +87,7 @@ class _Walk:
                 (left.shape.form, ring_l.address(n) + left.shape.start),
                 (right.shape.form, ring_r.address(n) + right.shape.start),
             ]
+            # The later row first: it often implies the earlier one, and then that needs no token.
             need = (one, two) if one > two else (two, one)
             row = -1
             for t in self._nests.templates(self._contract, extents, operands, self._repeats):
@@ -101,6 +106,7 @@ class _Walk:
         if not problem.copies:
             epilogue.run(lo, hi, frame, acc, use, brought, todo)
             return
+        # An addition belongs to the sum itself; what comes after is rounded and clipped.
         # The sum itself is completed first; what follows changes its copy.
         own = 1 if todo and todo[0][1].op == "add" else 0
         epilogue.run(lo, hi, frame, acc, use, brought, todo[:own])
@@ -116,13 +122,16 @@ class _Walk:
         turn = len(plan.problem.rounds)
         brought, todo = self._bring(number, turn), plan.problem.steps(turn)
         last = len(plan.tiles) - 1
+        # The last tiles are cut finer: their stores have nothing left to overlap with.
         for plo, phi in pieces_of(
             plan.problem, plan.config, lo, hi, number == last, number >= last - 1
         ):
             self._epilogue.run(plo, phi, frame, acc, (number, turn), brought, todo)
             whole = plan.problem.dst.box(plo, phi)
             box = tuple(whole[d] for d in order)
+            # A piece begins inside its tile's box; pitches lead to its first element.
             at = acc + sum((whole[d][0] - frame.shape.lo[d]) * frame.shape.pitch[d] for d in order)
+            # One store per piece: the next tile only waits for the last of them.
             self._stored_at[number % plan.acc_slots] = self.rows.store(
                 self._shadow,
                 len(self._regions) + 1,
@@ -133,6 +142,7 @@ class _Walk:
     def _bring(self, number: int, turn: int) -> dict[int, tuple[int, ...]]:
         """The rows that brought each tensor of a round's steps for a tile; latest first."""
         plan = self.plan
+        # Loaded once, with the first tensor that needs it, and never replaced.
         if plan.trick is not None and self._constant_row < 0:
             memory = constant_map(plan.problem, plan.trick).memory
             self._constant_row = self.rows.load(memory, len(self._regions), 0, plan.constant)
@@ -141,11 +151,13 @@ class _Walk:
             use = plan.uses[i].get((number, turn))
             if use is not None:
                 out[i] = (ring.bring(self.rows, 2 + n, use, plan.add_frames[i][use]),)
+        # Two rows are waited for; the latest first, as `Rows.compute` wants them.
         if plan.trick is not None and plan.trick.step in out:
             i = plan.trick.step
             out[i] = tuple(sorted((*out[i], self._constant_row), reverse=True))
         return out
 
+    # Tiles alternate between the places that there are.
     def _base(self, number: int) -> int:
         return number % self.plan.acc_slots * self.plan.acc_size
 
@@ -165,6 +177,7 @@ class _Walk:
         rows.finish()
         rings = (plan.ring_l, plan.ring_r, *plan.ring_adds.values())
         kinds = np.array(rows.ops, dtype=np.int64).reshape(-1, 4)
+        # Templates are shared, so steps are counted by how often each runs.
         runs = np.bincount(kinds[kinds[:, 0] == COMPUTE, 1], minlength=len(rows.templates)).tolist()
         return Schedule(
             regions=self._all_regions(),
@@ -200,6 +213,7 @@ class _Walk:
             memory = constant_map(problem, trick).memory
             out.append(Region("const", memory, (1,), (0,), (((0, 1),),), True))
         else:
+            # An empty region keeps the numbers of regions the same with and without the trick.
             out.append(Region("const", problem.lhs.memory, (0,), (0,), (), True))
         order, boxes = self.plan.config.dst_order, tuple(self._out_boxes)
         grid = problem.dst.grid

@@ -80,10 +80,13 @@ def cover(
     for c in constraints:
         used = [i for i, k in enumerate(c[0]) if k and extents[i] > 1]
         low, high = reach(zip(c[0], extents, strict=True), c[1])
+        # No point leaves this range: the constraint says nothing.
         if low >= 0 and high < c[2]:
             continue
+        # Every point leaves it: there is nothing to do.
         if high < 0 or low >= c[2]:
             return []
+        # On one counter it is only a narrower range.
         if len(used) == 1:
             i = used[0]
             first, last = meeting(c[0][i], c[1], c[1], c[2])
@@ -105,6 +108,8 @@ def cover(
         if i in coupled or n == 1:
             continue
         column = coef[:, i]
+        # Factors are unsigned: a loop that runs down for every operand is run up from its other
+        # end.
         if (column <= 0).all() and (column < 0).any():
             start = start + column * (n - 1)
             column = -column

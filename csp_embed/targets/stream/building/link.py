@@ -45,10 +45,12 @@ def link(parts: Sequence[Part], isa: Isa, shared: tuple[int, int]) -> Linked:
     rows: list[tuple[int, int, int, int]] = []
     regions, templates, address, ends = [], [], [], []
     for part in parts:
+        # Row numbers of regions and templates count from the part; in the whole they go on.
         first_region, first_template = len(regions), len(templates)
         regions += part.schedule.regions
         templates += part.schedule.templates
         address += part.address
+        # FINISH belongs to the end of all parts.
         for kind, a, b, sram in _early_constants(part.schedule):
             if kind != FINISH:
                 first = first_template if kind == COMPUTE else first_region
@@ -95,12 +97,15 @@ class _Needs:
         queues = isa.queues
         self._tokens = Tokens(queues, isa.limits.max_tokens)
         self._memory = {m.name: m for m in isa.memories}
+        # Per element of each memory the last row that did this to it: all that a later row may have
+        # to wait for.
         depth = {m.name: m.depth for m in isa.memories}
         self._loaded = {n: np.full(d, -1, np.int64) for n, d in depth.items()}
         self._used = {n: np.full(d, -1, np.int64) for n, d in depth.items()}
         self._written = {n: np.full(d, -1, np.int64) for n, d in depth.items()}
         self._stored = {n: np.full(d, -1, np.int64) for n, d in depth.items()}
         # DRAM in units of which every element of every memory that is shared is a multiple.
+        # Constants are never stored, so their sizes need not divide the unit.
         sizes = {self._memory[r.memory].elem_bytes for r in schedule.regions if not r.by_box}
         self._unit = int(np.gcd.reduce(np.array(sorted(sizes), np.int64)))
         self._from = shared[0]
@@ -135,6 +140,8 @@ class _Needs:
         template = self.schedule.templates[number]
         row = self._tokens.row(self.isa.instruction(template.instruction).queue or self._compute)
         touched = self._operands(number, template)
+        # Computation waits for the loads of its operands only: earlier computation is in its own
+        # queue.
         wanted = max((int(self._loaded[m][at].max()) for m, at in touched), default=-1)
         self._tokens.need(row, wanted)
         memory, at = touched[0]
@@ -152,6 +159,8 @@ class _Needs:
             found = []
             for k, operand in enumerate(instruction.operands):
                 if k and (template.reset or template.imm is not None):
+                    # Resets and immediates read no second operand, whatever its micro-op field
+                    # says.
                     break
                 outer, inner = template.factors[k]
                 steps = (
@@ -164,6 +173,7 @@ class _Needs:
         return found
 
     def _wait_for_store(self, row: int, store: int) -> None:
+        # Stores end in order, so a row that waited for a later one has waited for this one.
         if store >= 0 and (not self._synced or self._synced[-1][1] < store):
             self._tokens.need(row, store)
             self._synced.append((row, store))
@@ -179,6 +189,7 @@ class _Needs:
             self._wait_for_store(row, max(store, int(self._stored[home][at].max())))
             self._last_compute = row
         else:
+            # What stood there must have been used before it is overwritten.
             need = int(self._used[home][at].max())
             if store >= 0:
                 need = max(need, self._after_store(store))
@@ -187,6 +198,7 @@ class _Needs:
 
     def _after_store(self, store: int) -> int:
         """A compute row behind which the store has ended: tokens pass between neighbours only."""
+        # Load and store queues are no neighbours: a compute row in between passes the token on.
         for row, done in self._synced:
             if done >= store:
                 return row
@@ -206,6 +218,7 @@ class _Needs:
         if loaded >= 0:
             # The loads of what is overwritten have ended before a compute row that the store
             # waits for.
+            # The other way round, for the same reason: load, compute, store.
             self._tokens.need(self._last_compute, loaded)
             need = self._last_compute
         row = self._tokens.row(memory.store_queue or "")

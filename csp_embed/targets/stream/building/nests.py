@@ -37,6 +37,7 @@ def cover_limits(problem: Problem, instruction_name: str, repeats: int, uops: in
         for o in instruction.operands
     )
     return CoverLimits(
+        # A quarter: several lists stand beside each other, and are replaced one at a time.
         uops=max(1, min(uops, depth // 4, end // 4)),
         iterations=iterations,
         factors=factors,
@@ -66,11 +67,14 @@ class Nests:
 
         operands: per instruction operand. repeats: how often the nest is expected to run.
         """
+        # Forms have numbers, so that a key is a few integers.
         forms = tuple([-1 if form is None else form.number for form, _ in operands])
         starts = tuple([at for _, at in operands])
         key = (instruction, extents, forms, starts, reset, op, imm)
         found = self._memo.get(key)
         if found is None:
+            # Without start addresses: equal nests elsewhere differ only by what is added to their
+            # micro-ops.
             shape = (instruction, extents, forms, repeats, self.uops)
             pieces = self.covers.get(shape)
             if pieces is None:
@@ -84,6 +88,7 @@ class Nests:
         self, instruction: str, extents: Range, operands: Sequence[Placed], repeats: int
     ) -> list[Piece]:
         """Pieces whose operands start at element 0."""
+        # An operand that does not move has coefficients all the same: 0.
         still = (0,) * len(extents)
         coef = np.array([still if f is None else f.coefs for f, _ in operands], dtype=np.int64)
         guards = tuple(g for form, _ in operands if form is not None for g in form.guards)

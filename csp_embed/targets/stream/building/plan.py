@@ -29,6 +29,7 @@ class Shared:
 
     def __init__(self, problem: Problem, trick: BiasTrick | None) -> None:
         self.problem, self.trick = problem, trick
+        # Asked once for all schedules: it depends on the problem alone.
         self.filled = every_result_has_a_product(problem)
         self._forms: dict[object, int] = {}
         self._shapes: dict[tuple[str, tuple[int, ...]], Shapes] = {}
@@ -87,6 +88,7 @@ def plan_of(shared: Shared, config: Config) -> Plan:
     lhs = shared.frames(problem.lhs, config.lhs_order)
     rhs = shared.frames(problem.rhs, config.rhs_order)
     dst = shared.frames(problem.dst, config.dst_order)
+    # Tensors of steps keep the grid's own order: they are small and loaded once.
     adds = {
         i: shared.frames(_in_memory(m, i, problem, trick), tuple(range(len(m.grid))))
         for i, m in problem.adds.items()
@@ -100,6 +102,7 @@ def plan_of(shared: Shared, config: Config) -> Plan:
     constant = -1
     if trick is not None:
         memory = constant_map(problem, trick).memory
+        # One element, at the very top, where no ring's share can reach it.
         top[memory] -= 1
         constant = top[memory]
     ring_adds = {i: _ring_at_top(f, add_frames[i], top, config.slots) for i, f in adds.items()}
@@ -114,6 +117,7 @@ def plan_of(shared: Shared, config: Config) -> Plan:
             f"an output tile needs {dst.largest} elements of {problem.dst.memory}",
             why=f"only {room} are free",
         )
+    # Two tiles of sums: one is stored while the next is computed.
     acc_slots = 2 if len(tiles) > 1 and 2 * dst.largest <= room else 1
     return Plan(
         problem, config, trick, tiles, len(chunks), steps, numbers, lhs, rhs, adds, dst_frames,
@@ -132,6 +136,7 @@ def _uses(
     for number, (lo, hi) in enumerate(tiles):
         for turn in range(len(problem.rounds) + 1):
             for i, step in problem.steps(turn):
+                # Several steps of a round may read one tensor; it is brought once.
                 if step.access is not None and (number, turn) not in uses[i]:
                     uses[i][number, turn] = len(frames[i])
                     frames[i].append(adds[i].at(lo, hi, turn))
@@ -149,6 +154,8 @@ def _in_memory(m: Map, step: int, problem: Problem, trick: BiasTrick | None) -> 
     """An epilogue tensor's map; under the bias trick its factors lie in an operand memory."""
     memory = problem.dst.memory
     if trick is not None and trick.step == step:
+        # Its factors are multiplied like any operand, so they lie where the instruction reads
+        # these.
         side = problem.rhs if trick.factor_side == "rhs" else problem.lhs
         assert side is not None  # as above
         memory = side.memory
@@ -173,10 +180,15 @@ def _steps(
         mine = []
         for turn in range(rounds):
             first = len(steps)
+            # Every other pass backwards: what was loaded last is used first, and need not be loaded
+            # again.
             for c in forth[::-1] if snake and (t * rounds + turn) % 2 else forth:
                 fl, fr = left(t, c, own_l * turn), right(t, c, own_r * turn)
+                # One operand lies in padding alone: the products are 0.
                 if fl.number >= 0 and fr.number >= 0:
                     both = (size, inner[c])
+                    # A few extents recur for thousands of steps; one tuple each keeps later
+                    # look-ups cheap.
                     if both not in extents:
                         extents[both] = joined(*both, problem.reduced)
                     steps.append(Step(extents[both], fl, fr))
@@ -192,6 +204,7 @@ def _walk(
     one, and there are many more pairs than such frames."""
 
     def numbered(parts: Ranges, reduced: bool) -> list[int]:
+        # Counters that do not move the operand must not tell tiles apart.
         moving = [c for c in frames.shapes.moving if problem.reduced[c] == reduced]
         known: dict[tuple[tuple[int, int], ...], int] = {}
         return [
@@ -219,8 +232,11 @@ def _ring_at_top(frames: Frames, steps: list[Frame], top: dict[str, int], most: 
     memory = frames.map.memory
     n = max(1, frames.largest)
     distinct = len({f.key for f in steps})
+    # An eighth: enough for overlap, and too little to make the operands' tiles smaller.
     budget = max(n, top[memory] // 8)
+    # One slot if the tensor never changes, two to load ahead.
     room = n * min(distinct, max(1 if distinct == 1 else 2, budget // n))
+    # Never more than half: the operands must have room.
     if room > top[memory] // 2:
         room = n
     top[memory] -= room
@@ -244,5 +260,6 @@ def _shares(
             f"tiles of both operands need {need_l + need_r} elements of {problem.lhs.memory}",
             why=f"only {free_l} are free",
         )
+    # By the sizes of their tiles, so that both hold about as many of them.
     share = need_l + (free_l - need_l - need_r) * need_l // (need_l + need_r)
     return (0, share), (share, free_l - share)

@@ -13,6 +13,7 @@ class Ring:
 
     def __init__(self, frames: Frames, steps: list[Frame], base: int, room: int, most: int) -> None:
         self.frames, self.base = frames, base
+        # An operand that is all padding still has an address.
         self.size = max(1, frames.largest)
         fit = room // self.size
         if fit < 1:
@@ -22,11 +23,15 @@ class Ring:
                 hint="use a configuration with larger buffers",
             )
         keys = [f.key for f in steps]
+        # -1 stands for padding alone: no box.
         distinct = len({k for k in keys if k >= 0})
         self.useful = max(1, min(fit, distinct))  # More slots would change nothing.
+        # Without a second use a box leaves as soon as it was read: two slots let the next load
+        # overlap.
         if distinct > fit and not has_reuse(keys):
             self.useful = min(self.useful, 3 if fit >= 3 and fit % 2 else 2)
         self.slots = max(1, min(self.useful, most))
+        # All steps are known, so what leaves can be chosen by when it is needed next.
         self.plan = allocate(keys, self.slots)
         self.loaded = [-1] * self.slots
         self.read = [-1] * self.slots
@@ -43,6 +48,7 @@ class Ring:
                 region,
                 frame.number,
                 self.address(step) + frame.shape.shift,
+                # What the slot held must have been read before it is overwritten.
                 self.read[slot],
             )
         return self.loaded[slot]

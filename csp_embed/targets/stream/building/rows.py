@@ -15,6 +15,7 @@ class Rows:
         self.tokens = Tokens(problem.isa.queues, problem.isa.limits.max_tokens)
         self.ops: list[tuple[int, int, int, int]] = []
         self.templates: list[Template] = []
+        # A machine without queues has one, the empty name.
         self.compute_queue = problem.instruction.queue or ""
         self.last_store = -1
         self.last_compute = -1
@@ -39,6 +40,7 @@ class Rows:
     def store(self, memory: str, region: int, box: int, sram: int) -> int:
         row = self.tokens.row(self._memory[memory].store_queue or "")
         self.ops.append((STORE, region, box, sram))
+        # All results of a tile are computed in one queue: the last row is later than all of them.
         self.tokens.need(row, self.last_compute)
         self.last_store = row
         return row
@@ -46,4 +48,5 @@ class Rows:
     def finish(self) -> None:
         row = self.tokens.row(self.isa.of_kind("finish").queue or self.compute_queue)
         self.ops.append((FINISH, 0, 0, 0))
+        # The program ends when everything is stored, not when it is computed.
         self.tokens.need(row, self.last_store)

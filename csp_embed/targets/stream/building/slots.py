@@ -11,6 +11,7 @@ from __future__ import annotations
 def allocate(keys: list[int], slots: int) -> list[tuple[int, bool]]:
     """keys: box number per step (-1: none). Returns per step (slot, must be loaded)."""
     distinct = sorted({k for k in keys if k >= 0})
+    # Enough slots for all: nobody ever has to leave.
     if len(distinct) <= slots:
         slot_of: dict[int, int] = {}
         out = []
@@ -21,6 +22,7 @@ def allocate(keys: list[int], slots: int) -> list[tuple[int, bool]]:
             out.append((slot_of.get(k, 0), fresh))
         return out
     never = len(keys)
+    # Backwards, so that each step sees the next use of its box.
     next_use = [never] * len(keys)
     seen: dict[int, int] = {}
     for i in range(len(keys) - 1, -1, -1):
@@ -38,7 +40,10 @@ def allocate(keys: list[int], slots: int) -> list[tuple[int, bool]]:
             continue
         fresh = k not in where
         if fresh:
+            # Never the slot that the running step reads: its load would wait for the step.
             free = [s for s in range(slots) if s != last or slots == 1]
+            # Ties go to the slot that has not been read for longest, then to the lowest number: the
+            # same schedule every time.
             s = max(free, key=lambda s: (due[s], -used_at[s], -s))
             where.pop(holds[s], None)
             holds[s], where[k] = k, s

@@ -34,13 +34,16 @@ class _Direction:
             self.popped.append(consumer)
 
     def implies(self, producer: int, consumer: int) -> bool:
+        # Pushes and pops both grow, so the last pop up to this row waits for the most.
         at = bisect_right(self.popped, consumer)
         return at > 0 and self.pushed[at - 1] >= producer
 
     def insert(self, producer: int, consumer: int) -> None:
         """A need of any consumer, which none implies; those that it implies go."""
         at = bisect_right(self.popped, consumer)
+        # A pop of the same row takes the later push; one token does for both.
         first = at - 1 if at and self.popped[at - 1] == consumer else at
+        # Needs of later rows for earlier producers follow from the new one.
         last = bisect_right(self.pushed, producer)
         self.pushed[first : max(first, last, at)] = [producer]
         self.popped[first : max(first, last, at)] = [consumer]
@@ -73,6 +76,7 @@ class Tokens:
         if producer < 0:
             return
         there, here = self._queue[producer], self._queue[consumer]
+        # Same queue: program order. Or a row of this queue has waited for a later producer already.
         if there == here or self._synced.get((there, here), -1) >= producer:
             return
         assert abs(there - here) == 1, "tokens pass between neighbouring queues only"
@@ -81,10 +85,14 @@ class Tokens:
 
     def bits(self) -> list[int]:
         """Pops and pushes of every row."""
+        # Bounding one direction puts tokens into the other, so both are asked until nothing
+        # changes.
         while any(self._bounded(*way) for way in sorted(self._directions)):
             pass
         out = [0] * len(self._queue)
         for (there, here), tokens in self._directions.items():
+            # The sign of the difference is the direction; each queue knows its neighbours as
+            # previous and next.
             push, pop = (PUSH_NEXT, POP_PREV) if there < here else (PUSH_PREV, POP_NEXT)
             for producer in tokens.pushed:
                 out[producer] |= push
@@ -107,6 +115,7 @@ class Tokens:
             if earlier > producer:
                 tokens.join(n - self._capacity, n)
                 changed = True
+                # Joined tokens moved those behind: the ones before are looked at again.
                 n = max(self._capacity, n - self._capacity)
                 continue
             if not back.implies(earlier, producer):

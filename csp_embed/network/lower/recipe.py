@@ -1,0 +1,169 @@
+"""One way to requantise sums, and what ways are looked for: see recipes.py."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from csp_embed.network.lower.thresholds import Ints, Rule
+
+Steps = tuple[tuple[str, int], ...]
+"""("shr", n); or by channel: ("shr_lanes", 0) by the last shift, ("sign_lanes", 0) from 30 to k."""
+WIDE = np.int64(1) << 56
+LANES: Steps = (("shr", -30), ("sign_lanes", 0))
+COPY = 6  # cycles: reset, add to the copy, add it back, and a constant
+
+
+@dataclass(frozen=True, eq=False)
+class Coarse:
+    """A first product, near enough to tell between which two numbers a sum lies: (acc * factor +
+    offset) >> amount is one more than the lower, in so many digits."""
+
+    factor: Ints
+    offset: Ints
+    amount: int
+    digits: int
+
+    def value(self, acc: Ints) -> Ints:
+        return (acc * self.factor[:, None] + self.offset[:, None]) >> self.amount
+
+    def changes(self, low: int, high: int) -> Ints:
+        """[channels, n]: sums at which it takes each number of a range."""
+        numbers = np.arange(low, high + 1, dtype=np.int64) << self.amount
+        numbers = numbers[None, :] - self.offset[:, None]
+        return -(-numbers // np.maximum(self.factor, 1)[:, None])
+
+
+@dataclass(frozen=True, eq=False)
+class Recipe:
+    """name: see the module's text. factor: m by channel. offsets: what each round adds to its sum,
+    by channel (digits, signed, parity: one, added to acc * m). between: steps after each round but
+    the last. amount: the last shift, by channel (digits: the whole s). live: channels of several
+    values; constant: the value of the others. bits: k of a sign's step, where it differs by
+    channel. coarse: of parity, what tells odd from even."""
+
+    name: str
+    factor: Ints
+    offsets: tuple[Ints, ...]
+    between: tuple[Steps, ...]
+    amount: Ints
+    live: np.ndarray
+    constant: Ints
+    bits: Ints | None = None
+    coarse: Coarse | None = None
+
+    @property
+    def rounds(self) -> int:
+        return len(self.between) + 1
+
+    @property
+    def digits(self) -> int:
+        """Rounds whose weights are digits of the weights times the factor; the last ones."""
+        if self.coarse is not None:
+            return self.rounds - self.coarse.digits
+        return {"digits": self.rounds, "signed": self.rounds - 1}.get(self.name, 0)
+
+    @property
+    def repeats(self) -> bool:
+        """Whether every round has the same factors."""
+        return not self.digits and self.name != "largest"
+
+    def value(self, acc: Ints) -> Ints:
+        """What the machine has after the last shift, for accumulators [channels, n]."""
+        amount = self.amount[:, None]
+        if self.coarse is not None:
+            steps = self.between[self.coarse.digits - 1]
+            odd = self.coarse.value(acc) & 1
+            carried = -odd << sum(-imm for _, imm in steps[2:])
+            return (acc * self.factor[:, None] + self.offsets[0][:, None] + carried) >> amount
+        if self.digits:
+            carried = self._stepped(acc, self.between[0]) if self.name == "signed" else 0
+            return (acc * self.factor[:, None] + self.offsets[0][:, None] + carried) >> amount
+        carried = np.zeros_like(acc)
+        for offset, steps in zip(self.offsets[:-1], self.between, strict=True):
+            carried = self._stepped(carried + acc + offset[:, None], steps)
+        return (carried + acc + self.offsets[-1][:, None]) >> amount
+
+    def _stepped(self, values: Ints, steps: Steps) -> Ints:
+        """What steps between two rounds make of int32 values."""
+        for op, imm in steps:
+            if op == "shr":
+                values = values << -imm if imm < 0 else values >> imm
+            elif op == "shr_lanes":
+                values = values >> self.amount[:, None]
+            elif op == "sign_lanes":
+                assert self.bits is not None
+                values = values >> (30 - self.bits[:, None])
+            else:
+                values = np.minimum(values, imm) if op == "min" else np.maximum(values, imm)
+            values = values.astype(np.int32).astype(np.int64)  # it wraps, on purpose
+        return values
+
+    def extra(self, products: float) -> float:
+        """Cycles a vector beyond one round with its bias. products: steps of one contraction."""
+        steps = sum(2 if op.endswith("lanes") else 1 for s in self.between for op, _ in s)
+        lanes = 1 if np.unique(self.amount).size > 1 else 0
+        again = COPY if self.copies(products) else (self.rounds - 1) * (products + 1)
+        return again + steps + lanes
+
+    def copies(self, products: float) -> bool:
+        """Whether a copy of the sums is cheaper than making them again."""
+        return self.rounds == 2 and self.repeats and products + 1 > COPY
+
+
+@dataclass(frozen=True, eq=False)
+class Search:
+    """What recipes are looked for. first: the rule's thresholds. weights: [channels, products].
+    bias: what is added to the products on the machine, by channel, beside a recipe's offsets."""
+
+    rule: Rule
+    first: Ints
+    weights: Ints
+    bias: Ints
+    live: np.ndarray
+
+    def recipe(
+        self, name: str, factor: Ints, offsets: tuple[Ints, ...], between: tuple[Steps, ...],
+        amount: Ints,
+    ) -> Recipe:  # fmt: skip
+        constant = self.rule.apply(self.rule.low[:, None])[:, 0]
+        constant = np.clip(constant, *self.rule.clamp)
+        return Recipe(name, factor, offsets, between, amount, self.live, constant)
+
+    def none(self, name: str, good: np.ndarray) -> str:
+        bad = int((self.live & ~good).sum())
+        return f"{name}: {bad} of {self.live.size} channels have none"
+
+    @property
+    def near(self) -> Ints:
+        """The real multiplier lies at, or a hair beside, 2^-n: n is its logarithm, rounded; the
+        commonest one where a channel has one value."""
+        slope = np.maximum(self.rule.slope, 2.0**-31)
+        near = np.clip(np.rint(-np.log2(slope)), 0, 31).astype(np.int64)
+        values, counts = np.unique(near[self.live], return_counts=True)
+        return np.where(self.live, near, values[np.argmax(counts)] if values.size else 0)
+
+    def ends(self, amount: Ints, chosen: np.ndarray | bool = True) -> tuple[Ints, Ints]:
+        """The interval of constants with which a shift is right at the chosen levels."""
+        return self.scaled_ends(np.ones_like(amount), amount, chosen)
+
+    def scaled_ends(
+        self,
+        factor: Ints,
+        amount: Ints,
+        chosen: np.ndarray | bool = True,
+        reach: Ints | None = None,
+    ) -> tuple[Ints, Ints]:
+        """As `ends`, of constants that are added to acc * factor. reach: what the sum has to be for
+        each level, where that is not the level itself."""
+        rule, first, wide = self.rule, self.first, WIDE
+        if reach is None:
+            reach = rule.levels[None, :] << amount[:, None]
+        below, above = first <= rule.low[:, None], first > rule.high[:, None]
+        at = np.where(below, rule.low[:, None], first) * factor[:, None]
+        before = np.where(above, rule.high[:, None], first - 1) * factor[:, None]
+        chosen = np.broadcast_to(chosen, first.shape)
+        least = np.where(above | ~chosen, -wide, reach - at).max(axis=1, initial=-wide)
+        most = np.where(below | ~chosen, wide, reach - 1 - before).min(axis=1, initial=wide)
+        return least, most

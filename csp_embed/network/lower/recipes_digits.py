@@ -1,0 +1,209 @@
+"""Recipes that multiply: the weights times a factor, as digits of eight bits. See recipes.py."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from csp_embed.network.lower.recipe import LANES, Coarse, Recipe, Search, Steps
+from csp_embed.network.lower.thresholds import Ints
+
+FAR = 29  # bits that a sign may be shifted by
+STEPS = tuple((d, j) for d in (1, 3, 5, 7) for j in range(FAR + 1 - d.bit_length() + 1))
+"""d * 2^j: by how much a negative sum's constant may be less, when sums are rescaled."""
+NEIGHBOURS = 40  # factors on either side of the slope that are tried
+MOST_DIGITS = 5
+
+
+def digits(task: Search) -> Recipe | str:
+    best = np.zeros(task.live.size, bool)
+    for digits in range(2, MOST_DIGITS + 1):
+        for amount in _amounts(task, digits):
+            factor, offset, found = _factors(task, amount, digits)
+            best |= found
+            if (found | ~task.live).all():
+                between: tuple[Steps, ...] = ((("shr", 8),),) * (digits - 1)
+                return task.recipe("digits", factor, (offset,), between, amount)
+    return task.none("digits", best)
+
+
+def most_carried(digits: int) -> int:
+    """Every integer of at most this magnitude has so many digits in -128 .. 127."""
+    return 127 * (256**digits - 1) // 255
+
+
+def _room(task: Search, digits: int) -> Ints:
+    """The largest factor whose products with the weights the digits carry, by channel."""
+    return most_carried(digits) // np.maximum(np.abs(task.weights).max(axis=1), 1)
+
+
+def _amounts(task: Search, digits: int) -> Iterator[Ints]:
+    """Shifts worth trying: the widest factors that the digits carry, one shift for all channels,
+    then each channel's own."""
+    room = np.maximum(_room(task, digits) - NEIGHBOURS, 1)
+    own = np.floor(np.log2(room / np.maximum(task.rule.slope, 2.0**-40))).astype(np.int64)
+    own = np.clip(own, 8 * (digits - 1), 8 * (digits - 1) + 31)
+    shared = int(own[task.live].min()) if task.live.any() else 8 * (digits - 1)
+    yield np.full_like(own, shared)
+    if np.unique(own[task.live]).size > 1:
+        yield np.where(task.live, own, shared)
+
+
+def _factors(task: Search, amount: Ints, digits: int) -> tuple[Ints, Ints, np.ndarray]:
+    """(factor, offset, whether there is one) by channel, for shifts by `amount`."""
+    live = task.live
+    near = np.rint(task.rule.slope * 2.0**amount).astype(np.int64)
+    room = _room(task, digits)
+    factor, offset = np.zeros_like(near), np.zeros_like(near)
+    found = np.zeros(live.size, bool)
+    for step in _moves(near[live]):
+        if (found | ~live).all():
+            break
+        m = np.where(live, near + step, 0)
+        least, most = task.scaled_ends(m, amount)
+        good = live & ~found & (least <= most) & (m >= 0) & (m <= room)
+        # What the machine adds is the bias times the factor, too: the roundest sum is chosen.
+        added = task.bias * m
+        whole = _roundest(least + added, np.maximum(least, most) + added)
+        factor = np.where(good, m, factor)
+        offset = np.where(good, whole - added, offset)
+        found |= good
+    return factor, offset, found
+
+
+def _coarse(task: Search) -> Coarse:
+    """A factor that is off by less than a quarter at the farthest stored value."""
+    rule, live = task.rule, task.live
+    far = rule.clamp[1] - rule.clamp[0] + 2
+    count = 2
+    while True:
+        amount = next(_amounts(task, count))
+        factor = np.rint(rule.slope * 2.0**amount).astype(np.int64)
+        off = np.abs(factor / (rule.slope * 2.0**amount) - 1)[live] * far
+        if off.max(initial=0.0) < 0.25 or count == 3:
+            origin = np.broadcast_to(np.asarray(rule.origin, float), factor.shape)
+            offset = np.rint((origin + 1) * 2.0**amount).astype(np.int64)
+            return Coarse(factor, offset, int(amount[0]), count)
+        count += 1
+
+
+def parity(task: Search) -> Recipe | str:
+    """Halves to even at any multiplier: above an even number a window is taken off the sum, so that
+    what lies within it, halves among others, still rounds down."""
+    rule, live = task.rule, task.live
+    odd = (rule.levels[None, :] - rule.zero) % 2 == 1
+    coarse = _coarse(task)
+    left = coarse.amount - 8 * (coarse.digits - 1)
+    best = np.zeros(live.size, bool)
+    if not live.any() or not 1 <= left <= 30:
+        return task.none("parity", best)
+    for count in range(3, MOST_DIGITS + 1):
+        amount = next(_amounts(task, count))
+        near = np.rint(rule.slope * 2.0**amount).astype(np.int64)
+        room = _room(task, count)
+        # Windows of 2^-21 to 2^-10: halves lie less than that from where float32 has them.
+        for window in range(max(0, int(amount[0]) - 21), min(30, int(amount[0]) - 10) + 1, 2):
+            levels = rule.levels[None, :] << amount[:, None]
+            reach = levels + np.where(odd, np.int64(1) << window, 0)
+            factor, offset = np.zeros_like(near), np.zeros_like(near)
+            found = np.zeros(live.size, bool)
+            for move in _moves(near[live]):
+                m = np.where(live, near + move, 0)
+                least, most = task.scaled_ends(m, amount, True, reach)
+                good = live & ~found & (least <= most) & (m >= 0) & (m <= room)
+                added = task.bias * m
+                whole = _roundest(least + added, np.maximum(least, most) + added)
+                factor, offset = np.where(good, m, factor), np.where(good, whole - added, offset)
+                found |= good
+                if (found | ~live).all():
+                    break
+            best |= found
+            if not (found | ~live).all():
+                continue
+            back: Steps = (("shr", -window),) if window else ()
+            tell: Steps = (("shr", -(31 - left)), ("shr", 31), *back)
+            carry: tuple[Steps, ...] = ((("shr", 8),),)
+            between = (*carry * (coarse.digits - 1), tell, *carry * (count - 1))
+            made = task.recipe("parity", factor, (offset,), between, amount)
+            return replace(made, coarse=coarse)
+    return task.none("parity", best)
+
+
+def signed(task: Search) -> Recipe | str:
+    best = np.zeros(task.live.size, bool)
+    for digits in range(3, MOST_DIGITS + 1):
+        for wide in _amounts(task, digits):
+            # The step between the signs is about 2^(amount - n) for a multiplier of 2^-n.
+            amount = np.minimum(wide, np.maximum(task.near + FAR - 1, 8 * (digits - 1)))
+            factor, least, most, found = _signed_factors(task, amount, digits)
+            best |= found.any(axis=0)
+            if not (best | ~task.live).all() or not (found.any(axis=0) | ~task.live).all():
+                continue
+            # One step for all channels, where there is one; else the powers of two among them.
+            whole = np.flatnonzero((found | ~task.live).all(axis=1))
+            powers = [n for n, (d, _) in enumerate(STEPS) if d == 1]
+            if whole.size:
+                number = np.full(task.live.size, whole[0])
+                d, j = STEPS[whole[0]]
+                move: Steps = (("min", 0), ("max", -d), *([("shr", -j)] if j else []))
+            elif (found[powers].any(axis=0) | ~task.live).all():
+                number = np.array(powers)[found[powers].argmax(axis=0)]
+                move = (("shr", 31), *LANES)
+            else:
+                continue
+            pick = number, np.arange(task.live.size)
+            between: tuple[Steps, ...] = (move, *((("shr", 8),),) * (digits - 1))
+            m = factor[pick]
+            added = task.bias * m
+            offset = _roundest(least[pick] + added, np.maximum(least[pick], most[pick]) + added)
+            made = task.recipe("signed", m, (offset - added,), between, amount)
+            bits = np.array([j for _, j in STEPS])[number]
+            return replace(made, bits=None if whole.size else np.where(task.live, bits, 0))
+    return task.none("signed", best)
+
+
+def _signed_factors(task: Search, amount: Ints, digits: int) -> tuple[Ints, Ints, Ints, np.ndarray]:
+    """(factor, least and most of what is added, whether there is one) by step of STEPS and
+    channel."""
+    rule, live = task.rule, task.live
+    middle = rule.apply(np.zeros((rule.low.size, 1), np.int64))
+    near = np.rint(rule.slope * 2.0**amount).astype(np.int64)
+    room = _room(task, digits)
+    shape = (len(STEPS), live.size)
+    factor, low, high = (np.zeros(shape, np.int64) for _ in range(3))
+    found = np.zeros(shape, bool)
+    step = np.array([d << j for d, j in STEPS], np.int64)[:, None]
+    for move in _moves(near[live]):
+        if (found | ~live).all(axis=1).any():
+            break
+        m = np.where(live, near + move, 0)
+        above = task.scaled_ends(m, amount, rule.levels > middle)
+        below = task.scaled_ends(m, amount, rule.levels <= middle)
+        # Negative sums have less the step: below[0] <= offset - step <= below[1].
+        least = np.maximum(above[0][None], below[0][None] + step)
+        most = np.minimum(above[1][None], below[1][None] + step)
+        good = live & ~found & (least <= most) & (m >= 0) & (m <= room)
+        factor = np.where(good, m, factor)
+        low, high = np.where(good, least, low), np.where(good, most, high)
+        found |= good
+    return factor, low, high, found
+
+
+def _moves(near: Ints) -> list[int]:
+    """Steps from the nearest factor that are worth trying, the shortest first: beyond a 256th part
+    the slope is another."""
+    most = min(NEIGHBOURS, int(near.max(initial=0)) >> 8)
+    return sorted(range(-most, most + 1), key=abs)
+
+
+def _roundest(least: Ints, most: Ints) -> Ints:
+    """The multiple of the largest power of two in each interval: digits of it that are 0 need no
+    step. 0 where the interval holds it."""
+    best = least.copy()
+    for bits in range(48):
+        unit = np.int64(1) << bits
+        up = -((-least) // unit) * unit
+        best = np.where(up <= most, up, best)
+    return np.where((least <= 0) & (most >= 0), 0, best)

@@ -1,0 +1,221 @@
+"""Writes commands one after the other, each behind those that set the state it reads.
+
+Takes: what each parameter of a command must be.  Leaves: (command, field values) in order. State is
+followed as the meanings say it changes, so that nothing is set twice; of several commands that do
+a contraction the one is taken that needs the fewest others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from csp_embed.errors import SpecError
+from csp_embed.machine.command_roles import Acts, Lanes, Limit, Param, Rows
+from csp_embed.machine.commands import Command, CommandMachine
+from csp_embed.targets.commands.transfers import Wants
+
+
+@dataclass(frozen=True)
+class Factor:
+    """row: where its tile lies; name: what it holds, so that lanes of state are known again."""
+
+    row: int
+    name: tuple[str, int]
+
+
+@dataclass
+class Planner:
+    """out: commands so far. numbers, lanes: state as the commands leave it."""
+
+    machine: CommandMachine
+    dims: Mapping[str, int]
+    out: list[tuple[int, tuple[int, ...]]] = field(
+        default_factory=list[tuple[int, tuple[int, ...]]]
+    )
+    numbers: dict[str, int] = field(default_factory=dict[str, int])
+    lanes: dict[str, tuple[str, int]] = field(default_factory=dict[str, tuple[str, int]])
+
+    def copy(self, command: Command, wants: Wants) -> None:
+        """A copy, behind what sets its strides."""
+        needed = {p.name: v for p, v in wants if p.kind == "state"}
+        for c, values in self._setters(needed, {}) or self._stuck(command, needed):
+            self._put(c, values, {})
+        self._put(command, self._fields(command, wants), {})
+
+    def finish(self) -> None:
+        """The machine's last command, where it has one."""
+        for c in self.machine.commands:
+            if c.acts.kind == "finish":
+                self._put(c, {}, {})
+                return
+
+    def contract(self, dst: int, lhs: Factor, rhs: Factor, keep: bool) -> None:
+        """One step of sums at row `dst`: added to what is there, or anew."""
+        best: list[tuple[Command, dict[str, int], dict[str, tuple[str, int]]]] | None = None
+        for c in self.machine.commands:
+            if c.acts.kind != "contract" or (c.acts.keeps is None and not keep):
+                continue
+            plan = self._contract(c, dst, {"lhs": lhs, "rhs": rhs}, keep)
+            if plan is not None and (best is None or _weight(plan) < _weight(best)):
+                best = plan
+        if best is None:
+            raise SpecError("no contraction of the machine can be fed", where="instructions",
+                            why="some state that it reads is set by no command")  # fmt: skip
+        for c, values, loaded in best:
+            self._put(c, values, loaded)
+
+    def _contract(
+        self, c: Command, dst: int, factors: Mapping[str, Factor], keep: bool
+    ) -> list[tuple[Command, dict[str, int], dict[str, tuple[str, int]]]] | None:
+        a = c.acts
+        assert a.dst is not None
+        wants = self._whole(a.loops, a.limits) + _at(a.dst, dst)
+        if a.keeps is not None:
+            wants.append((a.keeps, a.keeps_if if keep else 1 - a.keeps_if))
+        held: dict[str, Factor] = {}
+        loaded: dict[str, tuple[str, int]] = {}
+        for source, factor in ((a.lhs, factors["lhs"]), (a.rhs, factors["rhs"])):
+            if isinstance(source, Rows):
+                wants += _at(source, factor.row)
+                continue
+            assert isinstance(source, Lanes)
+            own = a.loads.get(source.state)
+            if own is None:
+                held[source.state] = factor
+            elif isinstance(own.source, Lanes):
+                held[own.source.state] = factor
+                loaded[source.state] = factor.name
+            else:
+                wants += _at(own.source, factor.row) + self._whole(own.loops, own.limits)
+                loaded[source.state] = factor.name
+        missing = {s: f for s, f in held.items() if self.lanes.get(s) != f.name}
+        needed = {p.name: v for p, v in wants if p.kind == "state"}
+        before = self._setters(needed, missing)
+        if before is None:
+            return None
+        plan = [(x, values, self._loaded(x, missing)) for x, values in before]
+        return [*plan, (c, self._fields(c, wants), loaded)]
+
+    def _loaded(self, c: Command, missing: Mapping[str, Factor]) -> dict[str, tuple[str, int]]:
+        return {s: missing[s].name for s in c.acts.loads if s in missing}
+
+    def _whole(self, loops: Mapping[str, Param], limits: tuple[Limit, ...]) -> Wants:
+        """All lanes take part."""
+        wants = [(p, self.dims[v]) for v, p in loops.items() if p.kind != "const"]
+        for limit in limits:
+            reach = 1 + sum(s * (self.dims[v] - 1) for v, s in limit.steps.items())
+            if limit.bound.kind != "const":
+                wants.append((limit.bound, reach))
+        return wants
+
+    def _setters(
+        self, needed: Mapping[str, int], missing: Mapping[str, Factor]
+    ) -> list[tuple[Command, dict[str, int]]] | None:
+        """Commands that bring state to these values; None where none can."""
+        left = {n: v for n, v in needed.items() if self.numbers.get(n) != v}
+        lanes = dict(missing)
+        found: list[tuple[Command, dict[str, int]]] = []
+        while left or lanes:
+            best: tuple[int, Command, dict[str, int]] | None = None
+            for c in self.machine.commands:
+                if c.acts.kind != "set":
+                    continue
+                useful = sum(n in c.acts.settings for n in left) + sum(
+                    s in c.acts.loads for s in lanes
+                )
+                # Lanes that nobody asked for are left as they are.
+                if not useful or any(s not in lanes for s in c.acts.loads):
+                    continue
+                values = self._values(c, needed, lanes)
+                if values is not None and (best is None or useful > best[0]):
+                    best = useful, c, values
+            if best is None:
+                return None
+            _, c, values = best
+            found.append((c, values))
+            left = {n: v for n, v in left.items() if n not in c.acts.settings}
+            lanes = {s: f for s, f in lanes.items() if s not in c.acts.loads}
+        return found
+
+    def _values(
+        self, c: Command, needed: Mapping[str, int], lanes: Mapping[str, Factor]
+    ) -> dict[str, int] | None:
+        """Field values of a command that sets; None where it cannot set what is needed."""
+        values: dict[str, int] = {}
+        for name, setting in c.acts.settings.items():
+            wanted = needed.get(name, self.numbers.get(name))
+            if wanted is None:
+                wanted = self.machine.state[name].default
+            source = setting.source
+            if source.kind == "const":
+                if name in needed and needed[name] != source.value:
+                    return None
+            elif source.kind == "field":
+                most = c.fields[source.name].most
+                if wanted is not None and wanted > most:
+                    return None
+                values[source.name] = 0 if wanted is None else wanted
+            else:
+                return None
+        for name, load in c.acts.loads.items():
+            if not isinstance(load.source, Rows):
+                return None
+            for p, v in _at(load.source, lanes[name].row) + self._whole(load.loops, load.limits):
+                if p.kind == "field":
+                    values[p.name] = v
+                elif p.kind == "state" and self.numbers.get(p.name) != v:
+                    return None
+        return values
+
+    def _fields(self, c: Command, wants: Wants) -> dict[str, int]:
+        values: dict[str, int] = {}
+        for p, v in wants:
+            if p.kind == "field":
+                values[p.name] = v
+            elif p.kind == "const" and p.value != v:
+                raise SpecError(f"{c.name} has {p.value} where {v} is needed",
+                                where=f"instructions.{c.name}")  # fmt: skip
+        return values
+
+    def _stuck(
+        self, command: Command, needed: Mapping[str, int]
+    ) -> list[tuple[Command, dict[str, int]]]:
+        open_ = [n for n, v in needed.items() if self.numbers.get(n) != v]
+        if not open_:
+            return []
+        raise SpecError(
+            f"no command sets {open_[0]} to {needed[open_[0]]} for {command.name}",
+            where=f"instructions.{command.name}", why="its field is missing or too narrow",
+        )  # fmt: skip
+
+    def _put(
+        self, c: Command, values: Mapping[str, int], loaded: Mapping[str, tuple[str, int]]
+    ) -> None:
+        self.out.append((self.machine.commands.index(c), tuple(values.get(n, 0) for n in c.fields)))
+        a: Acts = c.acts
+        for name, setting in a.settings.items():
+            source = setting.source
+            self.numbers[name] = (
+                source.value if source.kind == "const" else values.get(source.name, 0)
+            )
+        for name in a.loads:
+            if name in loaded:
+                self.lanes[name] = loaded[name]
+            else:
+                self.lanes.pop(name, None)
+        for name in a.unsets:
+            self.numbers.pop(name, None)
+            self.lanes.pop(name, None)
+
+
+def _weight(
+    plan: list[tuple[Command, dict[str, int], dict[str, tuple[str, int]]]],
+) -> tuple[int, int]:
+    """Commands, then how often lanes are loaded."""
+    return len(plan), sum(len(c.acts.loads) for c, _, _ in plan)
+
+
+def _at(rows: Rows, row: int) -> Wants:
+    """A tile at a row, its rows one after the other."""
+    return [(rows.base, row), *((p, 1) for p in rows.rows.values() if p.kind != "const")]

@@ -1,0 +1,133 @@
+"""Which commands move an operand's tiles between HOST and rows, and how many tiles at once.
+
+Takes: a machine's copies.  Leaves: `Transfer`s. A copy walks rows with a stride, lanes of a row,
+and perhaps blocks that lie beside each other in HOST and apart on the chip.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from csp_embed.machine.command_roles import Param
+from csp_embed.machine.commands import Command, CommandMachine
+
+Wants = list[tuple[Param, int]]
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """A copy as tiles see it. lanes: values of a row that it moves, or None: any number up to
+    `most_lanes`. rows: how many it must move; None: up to most_rows. blocks: at most so many beside
+    each other. stride: HOST bytes from row to row. item: bytes of a value in HOST."""
+
+    command: Command
+    local: Param
+    host: Param
+    rows: int | None
+    most_rows: int
+    lanes: int | None
+    most_lanes: int
+    blocks: int
+    stride: Param
+    item: int
+    dtype: str
+    parts: tuple[tuple[str, Param], ...]
+
+    def wants(self, local: int, host: int, rows: int, lanes: int, stride: int, blocks: int,
+              height: int) -> Wants:  # fmt: skip
+        """Parameters of one copy. Constants are among them: the planner compares."""
+        found = [(self.local, local), (self.host, host)]
+        # One row has no stride.
+        found += [(self.stride, stride)] if rows > 1 else []
+        values = {"rows": rows, "lanes": lanes, "count": lanes * blocks, "blocks": blocks,
+                  "apart": height}  # fmt: skip
+        # How far a single block lies from the next has no effect.
+        skipped = () if blocks > 1 else ("apart",)
+        return found + [(p, values[part]) for part, p in self.parts if part not in skipped]
+
+    def strided(self) -> bool:
+        return self.stride.kind != "const"
+
+    def states(self) -> set[str]:
+        """State that it reads."""
+        found = (self.local, self.host, self.stride, *(p for _, p in self.parts))
+        return {p.name for p in found if p.kind == "state"}
+
+
+def transfers(
+    machine: CommandMachine, kind: str, memory: str, lanes: int, *, adds: bool = False
+) -> list[Transfer]:
+    """The copies of a kind that move rows of `memory` of that many used lanes."""
+    found: list[Transfer] = []
+    for c in machine.commands:
+        a = c.acts
+        if a.kind == kind and a.dst.memory == memory and a.adds == adds:
+            t = _transfer(c, lanes)
+            if t is not None:
+                found.append(t)
+    return found
+
+
+def most(command: Command, param: Param) -> int:
+    """The greatest value that a parameter takes."""
+    if param.kind == "const":
+        return param.value
+    return command.fields[param.name].most if param.kind == "field" else 1 << 40
+
+
+def _transfer(c: Command, lanes: int) -> Transfer | None:
+    a = c.acts
+    assert a.dst is not None
+    assert a.host is not None
+    item = np.dtype(a.host.dtype).itemsize
+    across = [v for v, s in a.dst.lanes.items() if s == 1]
+    if len(across) != 1 or len(a.dst.lanes) != 1:
+        return None
+    (lane,) = across
+    if a.host.steps.get(lane) != Param("const", value=item):
+        return None
+    one = Param("const", value=1)
+    rows = [v for v, p in a.dst.rows.items() if p == one and v != lane]
+    others = [v for v in a.dst.rows if v not in rows]
+    if len(rows) > 1 or len(others) > 1 or set(a.host.steps) - {lane, *rows, *others}:
+        return None
+    parts: list[tuple[str, Param]] = []
+    # Rows.
+    bound = a.loops[rows[0]] if rows else one
+    parts.append(("rows", bound))
+    stride = a.host.steps.get(rows[0], Param("const")) if rows else Param("const")
+    # Lanes, and blocks of them.
+    blocks = 1
+    per_row, most_lanes = a.loops[lane], most(c, a.loops[lane])
+    limit = next((x for x in a.limits if lane in x.steps), None)
+    if len(a.limits) > (limit is not None):
+        return None
+    if others:
+        wide = a.host.steps.get(others[0])
+        if wide != Param("const", value=lanes * item) or per_row != Param("const", value=lanes):
+            return None
+        blocks = most(c, a.loops[others[0]])
+        parts.append(("apart", a.dst.rows[others[0]]))
+        if limit is None:
+            parts.append(("blocks", a.loops[others[0]]))
+        elif limit.steps == {others[0]: lanes, lane: 1}:
+            parts.append(("count", limit.bound))
+            blocks = min(blocks, most(c, limit.bound) // lanes)
+        else:
+            return None
+    elif limit is not None:
+        if limit.steps != {lane: 1}:
+            return None
+        parts.append(("lanes", limit.bound))
+        most_lanes = min(most_lanes, most(c, limit.bound))
+    fixed = per_row.value if per_row.kind == "const" and (limit is None or others) else None
+    if per_row.kind != "const":
+        parts.append(("lanes", per_row))
+    if most_lanes < lanes or (fixed is not None and fixed != lanes) or blocks < 1:
+        return None
+    return Transfer(
+        c, a.dst.base, a.host.base, bound.value if bound.kind == "const" else None, most(c, bound),
+        fixed, most_lanes, blocks, stride, item, a.host.dtype, tuple(parts),
+    )  # fmt: skip

@@ -1,0 +1,73 @@
+"""A search with a larger budget measures all that a smaller one does, and so never ends worse."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from cases import CONFIGS
+
+from csp_embed.compiler.candidates import embeddings_of
+from csp_embed.compiler.measuring import Measured, Meter
+from csp_embed.compiler.options import Options
+from csp_embed.ir.operator import Operator
+from csp_embed.ir.schedule import Schedule
+from csp_embed.machine.costs import costs_of
+from csp_embed.machine.load import load_isa
+from csp_embed.ops import conv1d, matmul
+from csp_embed.schedule.choose import search
+from csp_embed.schedule.inputs import build as build_problem
+
+VTA = load_isa("vta", None)
+SMALL = load_isa("vta", CONFIGS / "1x4x4_small.json")
+OPERATORS: dict[str, tuple[Operator, Any]] = {
+    "few results": (conv1d(n=1, c=3, w=81, k=21, r=5), VTA),
+    "product": (matmul(m=33, n=17, k=70), SMALL),
+}
+
+
+class Recorder(Meter):
+    """A meter that keeps every schedule that it was asked for, and tells cycles that are a third
+    off at random: whatever the search hopes for, it is often wrong."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.asked: set[int] = set()
+
+    def measure(self, schedule: Schedule) -> Measured:
+        parts = (schedule.ops.tobytes(), schedule.tokens.tobytes(), str(schedule.regions).encode())
+        name = zlib.crc32(b"".join((*parts, str(schedule.templates).encode())))
+        self.asked.add(name)
+        true = super().measure(schedule)
+        return replace(true, cycles=true.cycles * (1 + (name % 1000) / 3000))
+
+
+def searched(name: str, **budget: int) -> tuple[float, set[int]]:
+    op, isa = OPERATORS[name]
+    costs = costs_of(isa, "de10")
+    meter = Recorder(isa, costs)
+    problems = [build_problem(e, isa) for e in embeddings_of(op, isa, Options(), costs)[:4]]
+    return search(problems, meter, costs, ranges={}, **budget)[0].cycles, meter.asked
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+@pytest.mark.parametrize(
+    "budgets",
+    [
+        [{"refine": n} for n in (0, 7, 40, 90)],
+        [{"count": n} for n in (1, 2, 5, 12)],
+        [{"top": n} for n in (1, 2, 4)],
+        [{"count": 1, "refine": 9}, {"count": 6, "refine": 9}, {"count": 6, "refine": 40}],
+    ],
+    ids=["refine", "count", "top", "both"],
+)
+def test_larger_budgets_measure_a_superset(name: str, budgets: list[dict[str, int]]) -> None:
+    least, known = math.inf, set[int]()
+    for budget in budgets:
+        cycles, asked = searched(name, **budget)
+        assert cycles <= least, budget
+        assert known <= asked, budget
+        least, known = cycles, asked
