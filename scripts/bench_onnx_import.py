@@ -27,8 +27,8 @@ from csp_embed.errors import CspEmbedError
 from csp_embed.network.files.platform import find_platform, read_platform
 from csp_embed.network.onnx.graph import import_onnx_graph
 from csp_embed.network.onnx.layers import layers
-from csp_embed.network.onnx.parts import cut
 from csp_embed.network.onnx.runtime import open_session, run_session
+from csp_embed.network.onnx.submodels import cut
 from csp_embed.network.onnx.weights import real_constants
 
 DATA = Path(onnx.__file__).parent / "backend" / "test" / "data"

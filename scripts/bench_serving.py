@@ -1,4 +1,5 @@
-"""Reach of `csp-embed serve`: published instances, tiny ones tried out, large clusters."""
+"""Reach of `csp-embed serve`: published instances and unseen ones like them, tiny ones
+tried out, large clusters."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "unit" / "serving"))
 
+import bench_serving_fresh  # noqa: E402
 import serving_tiny as tiny_cases  # noqa: E402
 
 from csp_embed.serving.files.plan_file import ServingPlan  # noqa: E402
@@ -35,6 +37,21 @@ def known(folder: Path, limit: float | None) -> None:
             f"{found.seconds:6.2f}  {_judged(instance, found)}",
             flush=True,
         )
+
+
+def fresh(folder: Path, limit: float | None, seeds: int) -> None:
+    """Members of the published families that nobody tuned to: value beside the proved bound."""
+    print("instance               value      bound   gap %  status    CPU s")
+    for seed in range(seeds):
+        for name, document in bench_serving_fresh.members(folder, seed):
+            instance = instance_from(document)
+            found = plan(instance, time_limit=limit)
+            print(
+                f"{name:18} {found.value or 0:9.2f}  {found.bound:9.2f} "
+                f"{100 * (found.gap or 0):7.3f}  {found.status:8} {found.seconds:6.2f}  "
+                f"{_judged(instance, found)}",
+                flush=True,
+            )
 
 
 def tiny(count: int, only: str | None) -> None:
@@ -129,16 +146,18 @@ def _judged(instance: Any, found: ServingPlan) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("known", "tiny", "large", "simulated"))
+    parser.add_argument("what", choices=("known", "fresh", "tiny", "large", "simulated"))
     parser.add_argument("--folder", type=Path, default=ROOT.parent / "shared" / "serving")
     parser.add_argument("--limit", type=float, default=None, help="CPU seconds per instance")
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--only", default=None, help="tiny: one extension")
-    parser.add_argument("--seeds", type=int, default=1, help="large: clusters of each size")
+    parser.add_argument("--seeds", type=int, default=1, help="large, fresh: clusters of each")
     parser.add_argument("--sizes", type=int, nargs="+", default=[50, 200, 1000])
     options = parser.parse_args()
     if options.what == "known":
         known(options.folder, options.limit)
+    elif options.what == "fresh":
+        fresh(options.folder, options.limit, options.seeds)
     elif options.what == "tiny":
         tiny(options.count, options.only)
     elif options.what == "simulated":

@@ -73,6 +73,7 @@ def certify_command(
 
       csp-embed certify dense.npz --formula 'y[n,k] += x[n,c] * w[k,c]; shr 8; clip 0 127'
     """
+    from csp_embed.compiler.command_file import is_commands
     from csp_embed.compiler.source_file import is_source, read
     from csp_embed.files import check_writable
     from csp_embed.judge.certify.claims import read_claims
@@ -85,6 +86,12 @@ def certify_command(
         raise InputError(f"--seed {seed} is negative", hint="--seed 0")
     check_writable(output, (".json",))
     check_writable(report, (".html", ".htm"))
+    if is_commands(file):
+        raise InputError(
+            f"{file} is a program of commands, and those are not certified", where=file,
+            why="what a command does depends on state that earlier ones left",
+            hint=f"csp-embed check {file} runs it and compares with NumPy",
+        )  # fmt: skip
     if is_source(file):
         refuse_ignored(
             context, ("formula", "shape", "layout", "stream_only"), "a kernel of C",

@@ -92,34 +92,12 @@ def deepbench_command(
 
     records = _selected(selection)
     _refuse_numbers(jobs, simulate_macs, time_limit)
-    if layout not in ("relaxed", "strict"):
-        raise InputError(f"--layout {layout} is unknown", hint="--layout relaxed")
-    if layout == "strict":
-        refuse_ignored(context, ("strict",), "--layout strict", why="every layer has it already")
-    if resume and out is None:
-        raise InputError(
-            "--resume has no effect without --out", why="results are kept there", hint="--out FILE"
-        )
-    if dask is not None:
-        refuse_ignored(context, ("jobs",), "--dask", why="the cluster has its own workers")
+    _refuse_combinations(context, layout, resume, out, dask)
     # What no layer could do is refused before the sweep, not once per layer.
     machine = load_isa(isa, vta_config)
     native = target_of(machine) == "source"
-    if target_of(machine) == "commands":
-        raise InputError(
-            f"deepbench does not measure {isa}", where="--isa",
-            why="its programs have no simulated time, and none is measured",
-            hint="csp-embed compile deepbench:conv000 --isa " + isa + " counts commands and bytes",
-        )  # fmt: skip
-    if native:
-        why = "kernels of C are run, compared with NumPy and timed"
-        refuse_ignored(
-            context,
-            ("memory", "strict", "simulate_macs", "certify", "cache"),
-            f"--isa {isa}",
-            why=why,
-        )
-        strict = False
+    _refuse_machine(context, isa, target_of(machine))
+    strict = strict and not native
     costs = costs_of(machine, memory or "")
     memory = costs.memory if memory is None else memory
     setting = Setting(
@@ -145,6 +123,51 @@ def deepbench_command(
             late = True  # What is finished is shown all the same.
         finally:
             rows.close()  # Ends the workers now, whatever stops the loop.
+    _print(results, native, out, as_json)
+    if late:
+        _end_late(len(results), len(records), out)
+    _end_failed(results)
+
+
+def _refuse_combinations(
+    context: typer.Context, layout: str, resume: bool, out: Path | None, dask: str | None
+) -> None:
+    """Raises: InputError for options that mean nothing together."""
+    if layout not in ("relaxed", "strict"):
+        raise InputError(f"--layout {layout} is unknown", hint="--layout relaxed")
+    if layout == "strict":
+        refuse_ignored(context, ("strict",), "--layout strict", why="every layer has it already")
+    if resume and out is None:
+        raise InputError(
+            "--resume has no effect without --out", why="results are kept there", hint="--out FILE"
+        )
+    if dask is not None:
+        refuse_ignored(context, ("jobs",), "--dask", why="the cluster has its own workers")
+
+
+def _refuse_machine(context: typer.Context, isa: str, target: str) -> None:
+    """Raises: InputError for a machine that is not measured, or options without effect on it."""
+    if target == "commands":
+        raise InputError(
+            f"deepbench does not measure {isa}", where="--isa",
+            why="its programs have no simulated time, and none is measured",
+            hint="csp-embed compile deepbench:conv000 --isa " + isa + " counts commands and bytes",
+        )  # fmt: skip
+    if target == "source":
+        why = "kernels of C are run, compared with NumPy and timed"
+        refuse_ignored(
+            context,
+            ("memory", "strict", "simulate_macs", "certify", "cache"),
+            f"--isa {isa}",
+            why=why,
+        )
+
+
+def _print(results: list[dict[str, Any]], native: bool, out: Path | None, as_json: bool) -> None:
+    """The table by class, or one document; rows of layers were said as they came."""
+    from csp_embed.report import sweep as by_cycles
+    from csp_embed.report import sweep_source as by_time
+
     if as_json:
         print_json(results)
     else:
@@ -154,9 +177,6 @@ def deepbench_command(
             say_table(shown.CLASS_HEAD, rows_, "by class (geometric means)", keys=2)
         if out is not None and out.exists():
             say(f"wrote {out}; `csp-embed report {out} -o report.html` makes a page of it")
-    if late:
-        _end_late(len(results), len(records), out)
-    _end_failed(results)
 
 
 def _selected(selection: str) -> list[Mapping[str, Any]]:

@@ -1,14 +1,15 @@
-"""`csp-embed isa list | show | check | doctor` and `csp-embed disasm`."""
+"""`csp-embed isa list | show | check | doctor | schema | convert` and `csp-embed disasm`."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from csp_embed.commands.common import print_json, say
 from csp_embed.commands.given import refuse_ignored
-from csp_embed.errors import CheckError
+from csp_embed.errors import CheckError, InputError
 
 Config = Annotated[
     str | None,
@@ -27,6 +28,8 @@ def register(app: typer.Typer) -> None:
     isa.command("show")(show_command)
     isa.command("check")(check_command)
     isa.command("doctor")(doctor_command)
+    isa.command("schema")(schema_command)
+    isa.command("convert")(convert_command)
     app.add_typer(isa)
     app.command("disasm")(disasm_command)
 
@@ -131,6 +134,39 @@ def doctor_command(as_json: Json = False) -> None:
         say(f"{name:18} {', '.join(entry['engines'])}")
         for lack in entry["missing"]:
             say(f"{'':18} missing: {lack['what']}; try: {lack['try']}")
+
+
+def convert_command(
+    file: Annotated[Path, typer.Argument(metavar="OLD.yaml", help="A file of csp-embed-isa/1.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The new file (.yaml).")],
+) -> None:
+    """Writes a file of csp-embed-isa/1 in the format csp-embed-isa/2: the same machine.
+
+    Example: csp-embed isa convert old.yaml -o new.yaml
+    """
+    from csp_embed.files import atomic, check_outputs
+    from csp_embed.machine.convert import converted
+
+    check_outputs((output, (".yaml", ".yml")), reads=(file,))
+    try:
+        text = file.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"cannot read {file}", where=str(file), why=why) from error
+    new = converted(text, str(file), file.parent)
+    with atomic(output) as out:
+        out.write(new)
+    say(f"wrote {output}")
+
+
+def schema_command() -> None:
+    """Prints the JSON schema of instruction-set files, for editors that check YAML.
+
+    Example: csp-embed isa schema > isa.schema.json
+    """
+    from csp_embed.machine.schema import schema
+
+    print_json(schema())
 
 
 def _problem(config: str, check: str, text: str, where: str) -> dict[str, str]:

@@ -137,6 +137,14 @@ def sweep(
             stopped = True
         results.close()  # ends the workers
     rows.sort(key=lambda row: names.index(row["platform"]))
+    _end(rows, objective, out, as_json, stopped)
+
+
+def _end(
+    rows: list[dict[str, Any]], objective: str, out: Path | None, as_json: bool, stopped: bool
+) -> None:
+    """Prints what was found. Exit code 130 after Ctrl-C, else that of the first platform that
+    failed."""
     if as_json:
         print_json(rows)
     else:

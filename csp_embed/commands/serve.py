@@ -81,7 +81,7 @@ def plan_command(
         options["progress"] = tell
         found = best_of(choices, **options)
     if found.value is None:
-        _no_plan(found, as_json)
+        _no_plan(found, as_json, time_limit is not None)
     cluster = variant_of(choices, found.document()).instance
     if output:
         write_plan(found, output)
@@ -271,7 +271,7 @@ def _answer(plan: Any) -> dict[str, Any]:
     }
 
 
-def _no_plan(plan: Any, as_json: bool) -> None:
+def _no_plan(plan: Any, as_json: bool, limited: bool) -> None:
     code = 130 if plan.interrupted else TimeLimit.exit_code
     if as_json:
         print_json(_answer(plan))
@@ -279,6 +279,8 @@ def _no_plan(plan: Any, as_json: bool) -> None:
         raise TimeLimit(
             "the search ended before any plan was found",
             why="" if plan.bound is None else f"none carries more than {plan.bound:.6g} tokens/s",
-            hint="a longer --time-limit, or none",
+            hint="a longer --time-limit, or none"
+            if limited
+            else "--solver-seed 1 searches elsewhere; with more links plans are easier to find",
         )
     raise SystemExit(code)

@@ -14,8 +14,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from csp_embed.compiler.source_kernel import SourceKernel
 from csp_embed.errors import CheckError
 from csp_embed.ir.operator import Operator
 from csp_embed.judge import embedding as embedding_judge
@@ -27,6 +27,9 @@ from csp_embed.targets.source.build import Native, build
 from csp_embed.targets.source.emit import CFile, constant_data, write, write_plain
 from csp_embed.targets.source.lower import SourceProgram, lower
 from csp_embed.targets.source.nest import Address, Call, Keep, Loop, Node, Sum
+
+if TYPE_CHECKING:
+    from csp_embed.compiler.source_kernel import SourceKernel
 
 ROUNDS = 8
 ASSUMED = (

@@ -49,7 +49,7 @@ class Meter:
 
     def builder(self, problem: Problem, bias: BiasTrick | None) -> StreamBuilder:
         """What makes the schedules of `problem`, `bias` by multiply-accumulate."""
-        return StreamBuilder(problem, bias)
+        return StreamBuilder(problem, bias, self.costs)
 
     def measure(self, schedule: Schedule) -> Measured:
         """Raises: InputError where the stream leaves the machine's addresses."""

@@ -116,6 +116,7 @@ class EmbedProblem:
         Raises: Infeasible, where the machine has no instruction that does the operator.
         """
         unit, costs = unit_for(op, isa), costs or costs_of(isa)
+        # Once: the objective is linear in these, and every builder reads them.
         one_each = weights(op, isa, unit, costs)
         return EmbedProblem(op, isa, unit, costs, mode, blocks_of(op), one_each).pinned(pins)
 
@@ -126,6 +127,7 @@ class EmbedProblem:
     @property
     def commutations(self) -> tuple[bool, ...]:
         """Whether the operator's factors may play each other's operands."""
+        # A single factor has nobody to change places with.
         return (False, True) if self.op.rhs is not None else (False,)
 
     def rules(self, commuted: bool) -> Rules:
@@ -144,7 +146,9 @@ def blocks_of(op: Operator) -> tuple[tuple[str, ...], ...]:
     accesses = [op.out, op.lhs, *([op.rhs] if op.rhs else [])]
     accesses += [s.access for s in op.epilogue if s.access is not None]
     together = [{a for a, _ in ix.terms} for access in accesses for ix in access.index if ix.terms]
+    # Axes that no index names (extent 1, or summed for nothing) are blocks of their own.
     groups = joined([*({a} for a in op.axes), *together])
     order = {a: n for n, a in enumerate(op.axes)}
     out = [tuple(sorted(g, key=order.__getitem__)) for g in groups]
+    # By first axis, so that block numbers do not depend on how sets were joined.
     return tuple(sorted(out, key=lambda g: order[g[0]]))

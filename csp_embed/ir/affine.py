@@ -41,11 +41,15 @@ class Affine:
         parts = [a if c == 1 else f"-{a}" if c == -1 else f"{c}*{a}" for a, c in self.terms]
         if self.const or not parts:
             parts.append(str(self.const))
+        # Terms are joined with "+" whatever their sign, and then read like a person would write
+        # them.
         return "+".join(parts).replace("+-", "-")
 
 
 def reach(parts: Iterable[tuple[int, int]], const: int = 0) -> tuple[int, int]:
     """Least and greatest value of const + sum coefficient * value, for (coefficient, extent)."""
+    # One at a time: a sum is least where each term is, because the box has no other corners to
+    # forbid it.
     low = high = const
     for coef, extent in parts:
         if coef < 0:
@@ -63,6 +67,7 @@ def meeting(coef: int, low: int, high: int, size: int) -> tuple[int, int]:
     >>> meeting(2, -3, -3, 8)
     (2, 5)
     """
+    # Floor division rounds down for both signs, which is what first and last need.
     if coef > 0:
         return -(high // coef), (size - 1 - low) // coef
     return -((size - 1 - low) // -coef), high // -coef
@@ -75,6 +80,7 @@ def count_inside(limits: Sequence[Limit], extents: Mapping[str, int]) -> int:
     counted for each value of all but the longest, whose values then are an interval.
     """
     cutting: list[Limit] = []
+    # Limits that the box keeps by itself bind nobody.
     for step, origin, size in limits:
         low, high = reach(((s, extents[c]) for c, s in step.items()), origin)
         if low < 0 or high >= size:
@@ -94,6 +100,7 @@ def count_inside(limits: Sequence[Limit], extents: Mapping[str, int]) -> int:
 def _count_coupled(limits: Sequence[Limit], names: list[str], extents: Mapping[str, int]) -> int:
     if not names:
         return int(all(0 <= origin < size for _, origin, size in limits))
+    # The longest is not walked: for fixed others its good values are one interval.
     longest = max(names, key=lambda c: extents[c])
     others = [c for c in names if c != longest]
     total = 0
@@ -106,6 +113,7 @@ def _count_coupled(limits: Sequence[Limit], names: list[str], extents: Mapping[s
                 low, high = meeting(own, at, at, size)
                 first, last = max(first, low), min(last, high)
             elif not 0 <= at < size:
+                # No value of the longest helps where a limit without it fails: an empty interval.
                 first, last = 1, 0
         total += max(last - first + 1, 0)
     return total

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from csp_embed.errors import OperatorError
 from csp_embed.ir.operator import Access, Operator
 
+# Some gigabytes of indices: beyond, only the symbolic form is of use.
 MAX_POINTS = 50_000_000
 NEUTRAL = {
     ("max", "int8"): -128,
@@ -78,6 +79,7 @@ class Dataflow:
 
     def show(self) -> str:
         """The symbolic form for people: domain, statement and one affine map per access."""
+        # An axis that the result does not index is summed over.
         outs = {a for ix in self.out.index for a, _ in ix.terms}
         domain = ", ".join(
             f"0 <= {a} < {n}{'' if a in outs else ' (reduced)'}" for a, n in self.axes.items()
@@ -89,6 +91,7 @@ class Dataflow:
             f"  write   {_map_text(self.axes, self.out, self.out_shape)}",
         ]
         for read in self.reads:
+            # Overhang is legal, padding is what it means; people want to see where it is.
             reach = _overhang(read, self.axes)
             note = f"; out of range is {read.neutral} ({reach})" if reach else ""
             text = _map_text(self.axes, read.access, read.shape)
@@ -119,6 +122,7 @@ class Dataflow:
                 hint="look at the symbolic form, or at a smaller shape",
             )
         extents = tuple(self.axes.values())
+        # Row-major, as NumPy counts: flat numbers of points agree with those of everybody else.
         points = np.indices(extents, dtype=np.int64).reshape(len(extents), self.points).T
         columns = dict(zip(self.axes, points.T, strict=True))
         return Expanded(
@@ -156,6 +160,7 @@ class Expanded:
         Tensors stand under "out" and the roles; a tensor element is numbered row-major.
         """
         sizes = {"out": prod(self.source.out_shape)}
+        # One numbering for all nodes, so that an edge is a pair of integers.
         sizes.update({r.role: prod(r.shape) for r in self.source.reads})
         sizes["points"] = len(self.points)
         first = 0
@@ -169,6 +174,7 @@ class Expanded:
         """int64[E, 2]: (element, point) for each read in range, (point, element) for each write."""
         nodes, ids = self.nodes, np.arange(len(self.points))
         base = nodes["points"][0]
+        # A point without an output element does nothing, and so reads nothing.
         alive = self.write >= 0
         parts: list[NDArray[np.int64]] = []
         for role, flat in self.reads.items():
@@ -210,6 +216,7 @@ def dataflow(op: Operator) -> Dataflow:
     for role, access in (("lhs", op.lhs), ("rhs", op.rhs)):
         if access is not None:
             t = op.tensors[access.tensor]
+            # Sums have 0; a maximum needs the least value that its type has.
             reads.append(Read(role, access, t.shape, NEUTRAL.get((op.kind, t.dtype), 0)))
     return Dataflow(
         name=op.name,
@@ -233,6 +240,7 @@ def _flat(
         for axis, c in ix.terms:
             value += c * columns[axis]
         inside &= (value >= 0) & (value < extent)
+        # Computed outside of the tensor too, where it is meaningless, and masked at the end.
         flat = flat * extent + value
     return np.where(inside, flat, -1)
 
@@ -255,6 +263,7 @@ def _overhang(read: Read, axes: Mapping[str, int]) -> str:
 
 def _few(flow: Dataflow, most: int) -> bool:
     """Whether the points and the elements that they touch are at most `most`."""
+    # Cheap first: the elements need not be counted where the points are too many.
     if flow.points > most:
         return False
     nodes: set[int | str] = set()
@@ -276,6 +285,7 @@ def _dot_lines(flow: Dataflow) -> Iterator[str]:
         names = [_name(flow.out, flow.out_shape, values)]
         names += [_name(r.access, r.shape, values) for r in flow.reads]
         if names[0] is None:
+            # Only what some point touches is drawn; padding has no node.
             continue
         for n in names:
             if n is not None and n not in seen:
@@ -322,6 +332,7 @@ def _tensor(access: Access, shape: tuple[int, ...]) -> str:
 def _points_by_output(flow: Dataflow) -> Iterator[dict[str, int]]:
     """Points one at a time, those of one output element together."""
     outs = [a for ix in flow.out.index for a, _ in ix.terms]
+    # Output axes outermost: the points of one sum are neighbours in the picture.
     order = [*outs, *(a for a in flow.axes if a not in outs)]
     for flat in range(flow.points):
         values, rest = {}, flat

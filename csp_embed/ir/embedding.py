@@ -110,6 +110,7 @@ class Layout:
     def show(self) -> str:
         """Which access it serves, its grid, and the tensor index that a lane holds."""
         grid = " x ".join(f"{n}:{g}" for n, g in zip(self.grid_names, self.grid, strict=True))
+        # "#name" stands for a grid index, as opposed to the digit or counter of that name.
         index: list[str] = []
         for const, grid_coef, digits in zip(
             self.const, self.grid_coef, self.digit_coef, strict=True
@@ -117,7 +118,10 @@ class Layout:
             parts = [(c, f"#{n}") for n, c in zip(self.grid_names, grid_coef, strict=True) if c]
             index.append(_sum(const, [*parts, *((c, d) for d, c in digits.items())]))
         fused = [
-            f"{'*'.join(f.axes)} fused" for f in self.fused if any(map(any, f.axis_coef.values()))
+            # Entries that move nothing only watch a range, and are of no interest here.
+            f"{'*'.join(f.axes)} fused"
+            for f in self.fused
+            if any(map(any, f.axis_coef.values()))
         ]
         notes = [*fused, *(["with duplicates"] if self.duplicates else [])]
         text = f"{self.operand}: {self.access} in {self.memory}, elements {grid or 1}"
@@ -127,6 +131,7 @@ class Layout:
         """What is wrong with its form, as text; [] where it is well formed."""
         rank = len(self.grid)
         wrong: list[str] = []
+        # One set of lengths: all equal, or something is missing.
         if {rank} != {len(self.grid_names), len(self.origin), *map(len, self.step.values())}:
             wrong.append("grid, names, origin and steps differ in length")
         if {len(self.access.index)} != {len(self.const), len(self.grid_coef), len(self.digit_coef)}:
@@ -227,11 +232,13 @@ class Embedding:
         wrong: list[str] = []
         digits = {d.name: d for d in self.digits}
         counters = {c.name: c for c in self.counters}
+        # Counters and digits share one name space, for coordinates name both alike.
         if len({*digits, *counters}) != len(self.digits) + len(self.counters):
             wrong.append("two digits or counters have one name")
         wrong += [f"{x.name} takes {x.extent} values" for x in (*self.digits, *self.counters)
                   if x.extent < 1]  # fmt: skip
         for dim in dict.fromkeys(d.dim for d in self.digits):
+            # Per dimension, since radices of different ones have nothing to do with each other.
             wrong += _unequal_radices(dim, [d for d in self.digits if d.dim == dim])
         axes = [a for c in self.coordinates for a in c.axes]
         if sorted(axes) != sorted(op.axes):
@@ -242,6 +249,7 @@ class Embedding:
             if c.extent != prod(op.axes.get(a, 1) for a in c.axes):
                 wrong.append(f"{'*'.join(c.axes)} has extent {c.extent}")
         for first, second in self.equal:
+            # Pairs advance together, so they need equal ranges.
             pair = digits.get(first), digits.get(second)
             if pair[0] is None or pair[1] is None or pair[0].extent != pair[1].extent:
                 wrong.append(f"{first} and {second} cannot be equal digits")
@@ -259,6 +267,7 @@ class Embedding:
 def _unequal_radices(dim: str, digits: list[Digit]) -> list[str]:
     """Two lanes of one value, or a lane that no value names: digits are mixed-radix."""
     used = 1
+    # From the innermost: each radix is the product of all extents below.
     for digit in sorted(digits, key=lambda d: (d.radix, d.extent)):
         if digit.radix != used:
             return [f"digit {digit.name} of {dim} has radix {digit.radix}, {used} is next"]

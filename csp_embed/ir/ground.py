@@ -61,6 +61,7 @@ class Ground:
     def lane_of(self, role: Role, lanes: Sequence[int]) -> int:
         """Row-major lane of an operand's memory element that the instruction point meets."""
         out = 0
+        # Dimensions that the operand lacks do not select a lane of it.
         for (dim, size), lane in zip(self.sizes.items(), lanes, strict=True):
             if dim in self.dims[role]:
                 out = out * size + lane
@@ -74,6 +75,7 @@ class Ground:
         """What is wrong with its form, as text; [] where it is well formed."""
         wrong = self.op.verify()
         roles = set(self.accesses)
+        # One loop over operands below relies on it.
         if not {*self.dims} == {*self.elements} == {*self.counts} == roles:
             wrong.append("dimensions, elements, counts and accesses are of different operands")
         if not self.strict <= roles:

@@ -55,6 +55,7 @@ class Task:
 
     def cost_on(self, device: Device) -> float | None:
         """ms on `device`; None where it cannot run the task (no cost)."""
+        # A device's own cost wins over that of its kind: measured beats general.
         if device.name in self.cost:
             return self.cost[device.name]
         return self.cost.get(device.kind)
@@ -64,6 +65,8 @@ class Task:
         table = self.cost_by_batch.get(device.name, self.cost_by_batch.get(device.kind, {}))
         if batch in table:
             return table[batch], False
+        # Without a measurement for this batch size samples are taken one after the other, and the
+        # caller is told.
         one = self.cost_on(device)
         return (None if one is None else one * batch), True
 
@@ -96,6 +99,7 @@ class TaskGraph:
         """(src, tensor, bytes, consumers) per value. Unnamed ones are called `src->dst`, a repeated
         unnamed edge `src->dst#2` and so on."""
         grouped: dict[tuple[str, str], tuple[float, list[str]]] = {}
+        # Edges of one value are joined: it is sent once however many read it.
         for edge in self.edges:
             name, count = edge.tensor, 1
             while name is None:
@@ -103,6 +107,7 @@ class TaskGraph:
                 if (edge.src, name) in grouped:
                     name, count = None, count + 1
             _, consumers = grouped.setdefault((edge.src, name), (edge.bytes, []))
+            # Two edges between the same tasks are one reader.
             if edge.dst not in consumers:
                 consumers.append(edge.dst)
         return [(s, t, b, tuple(c)) for (s, t), (b, c) in grouped.items()]
@@ -122,6 +127,7 @@ class TaskGraph:
                 waiting[other] -= 1
                 if not waiting[other]:
                     ready.append(other)
+        # Tasks that never became ready lie on cycles, or behind them.
         if len(done) < len(waiting):
             raise InputError(
                 "the graph has a cycle",
@@ -146,6 +152,7 @@ class TaskGraph:
             tables = [task.cost, *task.cost_by_batch.values()]
             numbers = [x for table in tables for x in table.values()]
             for x in (*numbers, task.weight_bytes, task.activation_bytes, task.transfer_ms):
+                # nan fails both comparisons as well.
                 if not 0 <= x < float("inf"):
                     raise InputError(
                         f"task {task.id!r}: {x} is not a time or size",
@@ -190,10 +197,12 @@ class TaskGraph:
 def _cycle(after: Mapping[str, list[str]], inside: set[str]) -> list[str]:
     """One cycle among tasks that never became ready."""
     before: dict[str, str] = {}
+    # Sorted: the same cycle is shown every time.
     for a in sorted(inside):
         for b in after[a]:
             if b in inside:
                 before.setdefault(b, a)
+    # Backwards along edges inside: a finite set, so some task comes twice.
     walk = [min(inside)]
     while walk[-1] not in walk[:-1]:
         walk.append(before[walk[-1]])
@@ -284,6 +293,7 @@ class Platform:
 
     def rate(self, link: Link) -> float:
         """bytes per ms of a transfer over `link`, its bus included."""
+        # A bus without a rate of its own does not slow its links down.
         caps = [b.bytes_per_ms for b in self.buses if b.name == link.shared and b.bytes_per_ms]
         return min([link.bytes_per_ms, *caps])
 
@@ -296,6 +306,7 @@ class Platform:
             if device.name in names:
                 raise InputError(f"device {device.name!r} is there twice")
             names.add(device.name)
+            # `not >=` and not `<`: nan has to be refused too.
             if device.memory_bytes is not None and not device.memory_bytes >= 0:
                 raise InputError(f"device {device.name!r}: memory_bytes {device.memory_bytes}")
         buses = {bus.name for bus in self.buses}

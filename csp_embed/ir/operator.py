@@ -26,6 +26,7 @@ class Role(StrEnum):
 
     DST = "dst"
     LHS = "lhs"
+    # Not the epilogue's operands: no instruction multiplies those.
     RHS = "rhs"
 
 
@@ -111,6 +112,7 @@ class Operator:
 
     @property
     def reduced_axes(self) -> tuple[str, ...]:
+        # In the order of `axes`: loops and names follow it, and goldens with them.
         outs = set(self.out_axes)
         return tuple(a for a in self.axes if a not in outs)
 
@@ -136,12 +138,14 @@ class Operator:
         wrong = [f"axis {a} has extent {n}" for a, n in self.axes.items() if n < 1]
         if self.kind not in ("contract", "max", "min", "map"):
             wrong.append(f"kind {self.kind} is not known")
+        # Exactly contractions have a second factor.
         if (self.rhs is None) == (self.kind == "contract"):
             wrong.append(f"{self.kind} with {'no' if self.rhs is None else 'an'} rhs")
         steps = [s.access for s in self.epilogue if s.access is not None]
         for access in (self.out, self.lhs, *([self.rhs] if self.rhs else []), *steps):
             wrong += self._unreadable(access)
         if len(self.out_axes) != len(set(self.out_axes)):
+            # A diagonal result has elements that no point makes.
             wrong.append(f"{self.out} indexes an axis twice")
         for step in self.epilogue:
             if (step.imm is None) == (step.access is None):
@@ -149,6 +153,7 @@ class Operator:
             elif step.access is not None:
                 used = {a for ix in step.access.index for a, _ in ix.terms}
                 if used - set(self.out_axes):
+                    # It would add another number for each reduced value.
                     wrong.append(f"step {step} reads by axes that the result lacks")
         return wrong
 

@@ -104,6 +104,7 @@ class Plan:
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the first rows."""
+        # With replicas each has assignments of its own; one after the other.
         rows = self.assignments or tuple(a for r in self.replicas for a in r.assignments)
         cells = "".join(
             f"<tr><td>{escape(a.task)}</td><td>{escape(a.device)}</td></tr>" for a in rows[:50]
@@ -125,6 +126,7 @@ class Plan:
             wrong.append(f"goal {self.goal} is not known")
         if self.status not in (OPTIMAL, FEASIBLE, INFEASIBLE, UNKNOWN):
             wrong.append(f"status {self.status} is not known")
+        # Exactly a plan has an objective.
         if (self.objective is None) != (self.status in (INFEASIBLE, UNKNOWN)):
             wrong.append(f"status {self.status} with objective {self.objective}")
         if self.assignments and self.replicas:
@@ -133,6 +135,7 @@ class Plan:
             tasks = [a.task for a in rows]
             twice = (
                 sorted({t for t in tasks if tasks.count(t) > 1})
+                # Counting costs squares of time, so only where there is something to find.
                 if len(set(tasks)) < len(tasks)
                 else []
             )
@@ -147,6 +150,7 @@ class Plan:
     def show(self) -> str:
         """Status, objective, bound, then one line per task."""
         head = f"{self.status} {self.goal} {self.objective} ms, bound {self.lower_bound} ms"
+        # None where throughput is the goal: then nothing has a time.
         rows = self.assignments or tuple(a for r in self.replicas for a in r.assignments)
         return "\n".join([head, *(f"{a.task}: {a.device} {a.start} {a.finish}" for a in rows)])
 

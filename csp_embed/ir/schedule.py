@@ -57,6 +57,7 @@ class Region:
         """Elements of DRAM from one index to the next, by dimension in `order`."""
         if self.pitch is not None:
             return self.pitch
+        # Of the plain grid: the last dimension in `order` is the nearest in DRAM.
         out = [1] * len(self.order)
         for d in range(len(self.order) - 2, -1, -1):
             out[d] = out[d + 1] * self.grid[self.order[d + 1]]
@@ -116,6 +117,7 @@ class Schedule:
         """What is wrong with its form, as text; [] where it is well formed. Whether the order of
         rows and tokens is right is for `judge.tokens` to say."""
         if self.ops.ndim != 2 or self.ops.shape[1] != 4 or len(self.tokens) != len(self.ops):
+            # What follows reads columns, so their shape comes first.
             return [f"{self.ops.shape} numbers in rows, {len(self.tokens)} tokens"]
         wrong = [text for n, r in enumerate(self.regions) for text in _region_breaches(n, r)]
         for n, t in enumerate(self.templates):
@@ -129,6 +131,7 @@ class Schedule:
         kind, first, second, sram = self.ops.T
         if not np.isin(kind, (LOAD, COMPUTE, STORE, FINISH)).all():
             wrong.append("a row is of no known kind")
+        # A bit of no meaning would be lost in the instruction, or become another field's.
         if (self.tokens & ~(POP_PREV | POP_NEXT | PUSH_PREV | PUSH_NEXT)).any():
             wrong.append("a row has token bits of no meaning")
         compute, moves = kind == COMPUTE, (kind == LOAD) | (kind == STORE)
@@ -138,6 +141,7 @@ class Schedule:
         if not _within(first[moves], len(boxes)):
             wrong.append("a row moves boxes of an unknown region")
         elif ((second[moves] < 0) | (second[moves] >= boxes[first[moves]])).any():
+            # Only where all regions are known: else this would index beyond them.
             wrong.append("a row moves an unknown box")
         if (sram[moves] < 0).any():
             wrong.append("a row names an element below 0")
@@ -156,6 +160,7 @@ class Schedule:
                 f"  {region.operand} in {region.memory}: {grid} elements, "
                 f"{len(region.boxes)} boxes, {int(loads.sum())} loads, {int(stores.sum())} stores"
             )
+        # Templates are shared: how often each runs is in the rows.
         runs = np.bincount(first[kind == COMPUTE], minlength=len(self.templates))
         for name in dict.fromkeys((t.instruction, t.op) for t in self.templates):
             mine = [n for n, t in enumerate(self.templates) if (t.instruction, t.op) == name]
@@ -175,6 +180,7 @@ def _region_breaches(number: int, region: Region) -> list[str]:
     if sorted(region.order) != list(range(len(region.grid))):
         return [f"{what}: order {region.order} is no order of {len(region.grid)} dimensions"]
     sizes = [region.grid[d] for d in region.order]
+    # The first one is enough to find the mistake.
     bad = [
         box for box in region.boxes
         if len(box) != len(sizes)

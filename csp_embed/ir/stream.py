@@ -29,6 +29,7 @@ class Stream:
     def verify(self) -> list[str]:
         """What is wrong with its form, as text; [] where it is well formed. Whether the machine
         accepts it is for `judge.stream` to say."""
+        # -1 is an opcode that the machine lacks: a stream may hold it, judges say so.
         wrong = ["an opcode is below -1"] if (self.code < -1).any() else []
         return wrong + [
             f"field {name} has {column.shape} values for {len(self)} instructions"
@@ -67,8 +68,10 @@ class Program:
             wrong.append(f"instruction words have shape {self.insn.shape}")
         for name, ranges in (("before", self.before), ("after", self.after)):
             spans = sorted((at, at + len(data)) for at, data in ranges)
+            # Address 0 is no address: programs may be moved by adding to those that are one.
             if any(at < 1 or end > 1 << 32 for at, end in spans):
                 wrong.append(f"a range of `{name}` does not lie between 1 and 2^32")
+            # Neighbours in order of address are the only ones that can overlap first.
             if any(b[0] < a[1] for a, b in itertools.pairwise(spans)):
                 wrong.append(f"two ranges of `{name}` overlap")
         return wrong

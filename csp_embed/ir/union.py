@@ -19,5 +19,7 @@ def joined(sets: Iterable[set[T]]) -> list[set[T]]:
     groups: list[set[T]] = []
     for new in sets:
         touching = [g for g in groups if g & new]
+        # Those that the new set touches become one with it, at the end; the order of the others
+        # stays.
         groups = [g for g in groups if not g & new] + [new.union(*touching)]
     return groups

@@ -96,7 +96,7 @@ def config_names(spec: str | Path = "vta") -> list[str]:
     root = tree.read(text, file)
     if _is_source(root):
         return [CONFIG]
-    table = root.table(_REQUIRED, _OPTIONAL)
+    table = _instructions_table(root)
     return list(configuration.named(table["configuration"]))
 
 
@@ -151,8 +151,8 @@ def load_text(
         streams = control is not None and control.text() == "stream"
         read = read_command_machine if streams else read_source_machine
         return read(root, "" if shipped else text)
-    table = root.table(_REQUIRED, _OPTIONAL)
-    if table["format"].text() != FORMAT:
+    table = _instructions_table(root)
+    if table["format"].text() not in (FORMAT, SOURCE_FORMAT):
         raise table["format"].error(
             f"'{table['format'].text()}' is not a format we read",
             f"this version reads {FORMAT} and {SOURCE_FORMAT}",
@@ -199,9 +199,24 @@ def load_text(
 
 
 def _is_source(root: Item) -> bool:
-    """Whether the file is of the format of CPUs."""
+    """Whether the machine's loops run elsewhere: in C, or in the host that writes commands out."""
+    entries = root.entries()
+    given, control = entries.get("format"), entries.get("control")
+    second = given is not None and given.text() == SOURCE_FORMAT
+    return second and not (control is not None and control.text() == "instruction")
+
+
+def _instructions_table(root: Item) -> Mapping[str, Item]:
+    """The sections of a machine whose instructions have loops. Format 2 says so by `control`."""
     given = root.entries().get("format")
-    return given is not None and given.text() == SOURCE_FORMAT
+    if given is None or given.text() != SOURCE_FORMAT:
+        return root.table(_REQUIRED, _OPTIONAL)
+    table = root.table((*_REQUIRED, "control", "order"), _OPTIONAL)
+    if table["order"].text() != "tokens":
+        raise table["order"].error(
+            f"'{table['order'].text()}' is not handled", "queues are ordered by tokens", "tokens"
+        )
+    return table
 
 
 def _fixed(root: Item, config: str | Path | Mapping[str, Any] | None) -> None:

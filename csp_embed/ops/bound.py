@@ -52,10 +52,12 @@ def natural(op: Operator) -> dict[str, int]:
     Units: macs (scalar operations; 0 for an elementwise program), read_bytes, write_bytes,
         outputs (elements). Constants that come from the formula itself are not read.
     """
+    # Elementwise programs multiply nothing; their steps are counted with the epilogue.
     points = 0 if op.kind == "map" else prod(op.axes.values())
     sizes = {t.name: prod(t.shape) * BYTES[t.dtype] for t in op.tensors.values()}
     out = op.out.tensor
     return {
+        # Transposed convolutions know better: their points include those that only meet zeros.
         "macs": int(op.notes.get("macs", points)),
         "read_bytes": sum(n for name, n in sizes.items() if name not in (out, *op.values)),
         "write_bytes": sizes[out],
@@ -109,11 +111,13 @@ def _points(axes: tuple[tuple[str, int], ...], tests: tuple[Test, ...]) -> int |
     extents = dict(axes)
     # Most indices stay inside whatever the axes are, and tie none.
     tests = tuple(t for t in tests if _leaves(extents, t))
+    # A union of its own: this bound judges, and may not use the builders' algebra.
     groups: list[set[str]] = []
     for terms, _, _ in tests:
         joined = {a for a, _ in terms}
         apart = [g for g in groups if not g & joined]
         groups = [*apart, joined.union(*(g for g in groups if g & joined))]
+    # Counting is by enumeration, so it has an end.
     if any(prod(extents[a] for a in g) > COUNTED_POINTS for g in groups):
         return None
     free = prod(n for a, n in axes if not any(a in g for g in groups))
@@ -124,6 +128,7 @@ def _leaves(extents: Mapping[str, int], test: Test) -> bool:
     """Whether some point of the box takes the index out of its extent."""
     terms, const, size = test
     ends = [c * (extents[a] - 1) for a, c in terms]
+    # A sum of independent terms is least, and greatest, where each is.
     return const + sum(min(e, 0) for e in ends) < 0 or const + sum(max(e, 0) for e in ends) >= size
 
 
@@ -151,9 +156,11 @@ def vectors(op: Operator, isa: Machine) -> int:
     high = prod(isa.dims[d] for d in dst.dims if d not in rhs.dims)
     shape = op.tensors[op.out.tensor].shape
     channel = channel_dimension(op.out, op.lhs, op.rhs)
+    # Nobody says which dimension holds channels: then any vector takes any outputs.
     if channel is None:
         return ceil(prod(shape) / (wide * high))
     rows = prod(shape) // shape[channel]
+    # Rounded up in both directions: a ragged end takes whole vectors.
     return ceil(rows / high) * ceil(shape[channel] / wide)
 
 
@@ -174,7 +181,9 @@ def bound_cycles(op: Operator, isa: Machine, costs: Costs) -> int:
         each += costs.reset_step
         work = figures["macs"] / macs_per_step * costs.step
     elif op.kind != "map" and figures["macs"] > figures["outputs"]:
+        # Partial maxima may be shared between windows, so one step a vector is all that is certain.
         each += costs.tensor_step
+    # All three overlap at best, so the largest of them is a bound and their sum is none.
     return ceil(
         max(
             work + each * vectors(op, isa),

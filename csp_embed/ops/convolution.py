@@ -39,6 +39,7 @@ class Window:
 
     @property
     def outputs(self) -> int:
+        # From the first to the last element that a filter meets.
         span = self.dilation * (self.filter - 1) + 1
         return (self.extent + self.pad_lo + self.pad_hi - span) // self.stride + 1
 
@@ -155,12 +156,14 @@ def convolution(
 ) -> Operator:
     """Writes the formula of a convolution and builds it."""
     rank = len(wins)
+    # In this order, which is that of the messages.
     n, c, k, groups = (
         positive(n, "n"),
         positive(c, "c"),
         positive(k, "k"),
         positive(groups, "groups"),
     )
+    # Groups cut both sides of the channels.
     for what, size in (("c", c), ("k", k)):
         if size % groups:
             raise OperatorError(f"{what}={size} is not a multiple of groups={groups}")
@@ -168,11 +171,13 @@ def convolution(
     first = channels_first(layout, rank)
     taps = list(FILTER_AXES[rank])
     spatial = [w.index(o, t) for w, o, t in zip(wins, OUT_AXES[rank], taps, strict=True)]
+    # A group axis and a channel within it number the channels; one of them alone needs no sum.
     out = "k" if groups == 1 else "g" if per_out == 1 else f"{per_out}*g+k"
     # With one input channel per group there is no axis c: the dataflow is the depthwise one.
     read = "c" if groups == 1 else "g" if per_in == 1 else f"{per_in}*g+c"
     x = ordered("n", read, spatial, first)
     y = ordered("n", out, list(OUT_AXES[rank]), first)
+    # The depthwise filter has no axis c: its index is the constant 0.
     w = [out, "0" if groups > 1 and per_in == 1 else "c", *taps]
     shapes = {
         "x": ordered(n, c, [w.extent for w in wins], first),
@@ -180,8 +185,10 @@ def convolution(
         "y": ordered(n, k, [w.outputs for w in wins], first),
     }
     text = f"y[{','.join(y)}] += x[{','.join(x)}] * w[{','.join(w)}]"
+    # No shape tells how many groups there are.
     extents = {"g": groups} if groups > 1 else {}
     notes = {"layout": layout, "groups": groups, **epilogue.pop("notes", {})}
+    # The bias runs along output channels, wherever the layout has them.
     channel = bias_channel(1 if first else rank + 1, epilogue)
     return parse_formula(
         text, shapes, extents=extents, channel=channel, name=name, notes=notes, **epilogue

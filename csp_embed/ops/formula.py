@@ -70,6 +70,7 @@ def parse_formula(
     given = {a: positive(n, f"extent of axis {a}") for a, n in (extents or {}).items()}
     # The options' own steps come behind the solver, whose messages speak of the user's text only.
     own = {bias_name(st)} if bias or bias_before_shift else set[str]()
+    # A shape for nothing is a typing error, and more likely than a wish.
     unknown = set(sizes) - set(st.places) - own
     if unknown:
         raise OperatorError(
@@ -81,16 +82,19 @@ def parse_formula(
     check_axes(st)
     check_steps(st)
     axes = solve_extents(st, {t: s for t, s in sizes.items() if t in st.places}, given)
+    # Every option that does nothing is refused: it would look as if it had done something.
     if channel is not None and not own:
         raise OperatorError(
             f"channel {channel} has no effect without a bias", why="a bias runs along it",
             hint="leave out channel, or add bias=True",
         )  # fmt: skip
     tail = plain_epilogue(st, shift, bias, bias_before_shift, clip, bias_range, channel)
+    # The steps of the options are checked like those that the user wrote.
     st = replace(st, steps=(*st.steps, *tail))
     check_ranks(st, sizes)
     check_steps(st)
     tensors = make_tensors(st, axes, sizes, constants, dtypes or {})
+    # Known values are tensors of the formula, or they would be dropped without a word.
     lacking = set(values or {}) - set(tensors)
     if lacking:
         raise OperatorError(
@@ -125,6 +129,7 @@ def positive(value: Any, what: str, least: int = 1) -> int:
 def integer(value: Any, what: str) -> int:
     """`value` as an int (NumPy integers too). Raises: OperatorError for floats and bools."""
     try:
+        # True is an int to Python, and an extent of True a mistake.
         if isinstance(value, bool):
             raise TypeError("a truth value")
         return python_operator.index(value)
@@ -134,6 +139,7 @@ def integer(value: Any, what: str) -> int:
 
 def positive_shape(tensor: str, shape: Sequence[int]) -> tuple[int, ...]:
     """A shape as a tuple of positive ints."""
+    # A text is a sequence too, of letters.
     if isinstance(shape, str | bytes) or not hasattr(shape, "__iter__"):
         raise OperatorError(
             f"the shape of {tensor} is {shape!r}; it must be a list of extents",
@@ -154,6 +160,7 @@ def plain_epilogue(
     """The steps of the options: bias before shift, shift, bias, clip."""
     steps: list[Step] = []
     add = []
+    # Two biases of one name would be one tensor added twice.
     if bias and bias_before_shift:
         raise OperatorError("a bias is added before or after the shift, not both")
     if bias_range is not None:
@@ -168,6 +175,7 @@ def plain_epilogue(
         add = [Step("add", access=Access(bias_name(st), (channel_index(st, channel),)),
                     bias_range=bias_range)]  # fmt: skip
     steps += add if bias_before_shift else []
+    # A shift by 0 is left out: one step less for every vector.
     if integer(shift, "shift"):
         steps.append(Step("shr", integer(shift, "shift")))
     steps += add if bias else []
@@ -180,6 +188,7 @@ def plain_epilogue(
             steps.append(Step("max", integer(lo, "the clip's lower end")))
         if hi is not None:
             steps.append(Step("min", integer(hi, "the clip's upper end")))
+        # An empty clip would give the lower end or the upper, depending on the order of steps.
         if lo is not None and hi is not None and lo > hi:
             raise OperatorError(f"clip {lo}..{hi} is empty", hint=f"--clip {hi} {lo}")
     return steps
@@ -217,6 +226,8 @@ def channel_dimension(out: Access, lhs: Access, rhs: Access | None) -> int | Non
         return None
     left, right = axes_of(lhs), axes_of(rhs)
     axes = [{a for a, _ in ix.terms} for ix in out.index]
+    # Channels are what the weights select and the activations do not: that holds for every
+    # convolution.
     own = [d for d, s in enumerate(axes) if s & right and not s <= left]
     shared = [d for d, s in enumerate(axes) if s & right]
     return next((found[0] for found in (own, shared) if len(found) == 1), None)
@@ -245,9 +256,11 @@ def make_tensors(
         if name in result:
             continue
         if st.kind == "map":
+            # In an elementwise program a tensor without some axis of the result is a bias or scale.
             constant = position > 1 and not outs <= axes_of(access)
         else:
             constant = position > 1
+        # By place: factors are int8, whatever is added later lies in the accumulators.
         dtype = "int32" if position > (2 if st.kind == "contract" else 1) else "int8"
         if st.kind == "map" and position == 1:
             dtype = "int32"
@@ -272,6 +285,7 @@ def make_tensors(
 
 def _needed(st: Statement, tensor: str, d: int, ix: Affine, axes: Mapping[str, int]) -> int:
     """Extent of a dimension whose shape was not given: as much as is read."""
+    # Below 0 there is no shape that fits; the user has to say what padding he means.
     lo, hi = ix.reach(axes)
     if lo < 0:
         fail(

@@ -52,7 +52,7 @@ def solve_dnn(
         found.append(state)
         status[0] = _search(state, start)
 
-    ended = supervised(search, clock)
+    ended = supervised(search, clock, lambda: bool(found) and found[0].dev is not None)
     if status[0] == "INFEASIBLE":
         finite = any(d.memory_bytes is not None for d in platform.devices)
         raise Infeasible(

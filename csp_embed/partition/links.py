@@ -56,12 +56,15 @@ def solve_links(
         found.append(Search(p, inc, proof, own))
         if start is not None:
             restart(p, inc, start)
-        if p.n > OWN.interpreted and own.request.method not in RULES:
+        if own.request.method in RULES:  # quicker than any bound
+            run(found[0])
+        elif p.n > OWN.interpreted:
             quick_start(p, inc)
         first_bounds(p, proof, own.request)
-        run(found[0])
+        if own.request.method not in RULES:
+            run(found[0])
 
-    ended = supervised(search, clock)
+    ended = supervised(search, clock, lambda: bool(found) and found[0].inc.best is not None)
     if not found:  # the limit came before the first arrays
         return Plan(
             clock.request.objective, None, 0.0, None, UNKNOWN, clock.request.method,
@@ -107,6 +110,10 @@ def quick_start(p: Problem, inc: Incumbent) -> None:
     elif inc.request.objective == THROUGHPUT:
         for name, dev in throughput.starts(p):
             inc.offer(dev, None, name)
+    if inc.best is None:  # shapes and limits on time: everything on one device may keep them
+        for name, dev in throughput.starts(p):
+            if feasible.talks(p, dev):
+                inc.offer(dev, retimed(p, dev, range(p.n), {}), name)
 
 
 def restart(p: Problem, inc: Incumbent, start: Plan) -> None:

@@ -17,15 +17,19 @@ from csp_embed.partition.request import Clock
 
 DONE, LIMIT, INTERRUPTED = "done", "limit", "interrupted"
 NAME = "csp-embed search"
+FIRST = 0.05, 1.0  # of the limit, and s: how much later it may be where there is no plan at all
 GRACE = 0.3  # s between the request to stop and leaving the search behind
 POLL = 0.05  # s
 AGAIN = 2.0  # s after which who listens is told the progress again: one solver may run for long
 
 
-def supervised(work: Callable[[], None], clock: Clock) -> str:
+def supervised(work: Callable[[], None], clock: Clock, ready: Callable[[], bool]) -> str:
     """Runs work() until it ends, the clock's limit or Ctrl-C: DONE, LIMIT or INTERRUPTED.
 
-    Raises what work() raises."""
+    ready: whether there is a plan; until there is, the limit is stretched a little, since on a busy
+    machine it may come before the arrays are built. Raises what work() raises."""
+    limit = clock.request.time_limit or 0.0
+    at_most = limit * (1 + FIRST[0]) + FIRST[1]
     failure: list[BaseException] = []
     stopped: list[str] = []
 
@@ -44,7 +48,7 @@ def supervised(work: Callable[[], None], clock: Clock) -> str:
     while thread.is_alive() and time.perf_counter() < last:
         try:
             thread.join(POLL)
-            if ended == DONE and clock.late():
+            if ended == DONE and clock.late() and (ready() or clock.seconds() >= at_most):
                 ended, last = LIMIT, time.perf_counter() + GRACE
                 clock.stop.set()
             if time.perf_counter() - said > AGAIN:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from csp_embed.errors import InputError
 from csp_embed.ir.network import Assignment, Plan, Platform, TaskGraph
 from csp_embed.network.onnx.graph import Imported
-from csp_embed.network.onnx.parts import borders
+from csp_embed.network.onnx.submodels import borders
 
 
 @dataclass(frozen=True)

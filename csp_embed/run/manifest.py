@@ -20,7 +20,7 @@ from csp_embed.files import atomic
 from csp_embed.ir.network import Plan, Platform
 from csp_embed.network.files.schema import Strict, parse, read_bytes, read_document, sha256
 from csp_embed.network.onnx.graph import Imported
-from csp_embed.network.onnx.parts import cut
+from csp_embed.network.onnx.submodels import cut
 from csp_embed.run.device_parts import Part
 
 FORMAT = "csp-embed-manifest/1"

@@ -15,8 +15,8 @@ from csp_embed.files import scratch_folder
 from csp_embed.ir.network import Plan, Platform
 from csp_embed.network.onnx.graph import Imported
 from csp_embed.network.onnx.net import import_onnx
-from csp_embed.network.onnx.parts import whole
 from csp_embed.network.onnx.runtime import known_provider, open_session, run_call, run_session
+from csp_embed.network.onnx.submodels import whole
 from csp_embed.network.onnx.weights import real_constants
 from csp_embed.network.profiles.measure import CLOCKS, check_inputs, measure, random_inputs
 from csp_embed.run.cpu_process import CpuProcess

@@ -171,10 +171,10 @@ class _Entry:
         """Measures what is near by the outline, and then those of the first `count` proposals that
         were not. Proposals are not changed: which of them beat all others would depend on
         `refine`, and a larger one could find less."""
+        rows = self.attempts.size  # The next is about as long.
         if self.cycles > self.attempts.enough:
             self.front.sketch()
         self.front.improve(self.attempts.enough, refine, row_budget)
-        rows = 0
         for config in self.configs[:count]:
             if rows > row_budget // 2 or config is None:
                 break

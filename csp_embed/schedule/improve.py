@@ -24,8 +24,11 @@ from csp_embed.schedule.tile import configure
 # is measured. GAIN: a share of the cycles that is worth going on for;
 # PATIENCE: rows without one, for each schedule that may be built.
 NEAR, SPREAD, CHANGED, SKETCHED = (0.006, 0.05), 1.5, 0.004, 600
+# WALKED: steps over tiles and chunks that outlines follow before anything is measured, and SHORT:
+# of a schedule in which ramps are more than a trifle.
 # STARTS: cycles that outlines err by however short the schedule: starts of instructions, bursts.
 GAIN, PATIENCE, STARTS = 0.0005, 40, 25.0
+WALKED, SHORT = 400_000, 4_000
 TAPERS = ((0, 0), (1, 0), (0, 1), (1, 1), (2, 1), (1, 2), (0, 2), (2, 2))
 
 Heap = list[tuple[float, int, Config]]
@@ -46,6 +49,7 @@ class Front:
         self._ticket = itertools.count()
         self._errors: list[tuple[float, float]] = []  # Cycles, their logarithm over the outline's.
         self._best = (math.inf, math.inf)  # Fewest cycles, and their outline.
+        self._walked = 0
 
     @property
     def least(self) -> float:
@@ -54,13 +58,14 @@ class Front:
 
     def start(self, config: Config) -> None:
         """Offers a proposal, with and without ramps."""
-        for up, down in TAPERS[:4]:
+        for up, down in TAPERS[: _ramps(self.attempts.problem, config)]:
             self._offer(replace(config, up=up, down=down))
 
     def _outline(self, config: Config) -> float:
         known = self._outlines.get(config)
         if known is None:
             known = self._outlines[config] = self.attempts.outline(config)
+            self._walked += steps(self.attempts.problem, config)
         return known
 
     def _offer(self, config: Config, error: float | None = None) -> None:
@@ -81,7 +86,7 @@ class Front:
     def sketch(self) -> None:
         """Changes the tiles of least outline, now and then two extents at once."""
         tried = set[tuple[tuple[int, ...], ...]]()
-        while len(self._outlines) < SKETCHED:
+        while len(self._outlines) < SKETCHED and self._walked < WALKED:
             nearest = (c for _, _, c in heapq.nsmallest(64, self._heaps[0]))
             least = next((c for c in nearest if (c.tile, c.order) not in tried), None)
             if least is None:
@@ -135,16 +140,27 @@ class Front:
                 record, since, rows_since = self.attempts.cycles, 0, 0
 
 
+def steps(problem: Problem, config: Config) -> int:
+    """Chunks of all tiles, about: what following or building such a schedule takes."""
+    return math.prod(-(-e // t) for e, t in zip(problem.extents, config.tile, strict=True))
+
+
+def _ramps(problem: Problem, config: Config) -> int:
+    """How many of TAPERS are tried."""
+    return 4 if steps(problem, config) <= SHORT else 1
+
+
 def tiles(problem: Problem, config: Config) -> Iterator[Config]:
     """Configurations that differ in one extent of the tile, in its ramps, in both, or in the order
     of loops."""
-    for up, down in TAPERS:
+    ramps = _ramps(problem, config)
+    for up, down in TAPERS[: 2 * ramps] if ramps > 1 else ():
         yield replace(config, up=up, down=down)
     for c in range(len(problem.extents)):
         for size in _sizes(problem.extents[c], config.tile[c]):
             tile = (*config.tile[:c], size, *config.tile[c + 1 :])
             changed = configure(problem, tile, config.order, like=config)
-            for up, down in dict.fromkeys(((config.up, config.down), *TAPERS[:4])):
+            for up, down in dict.fromkeys(((config.up, config.down), *TAPERS[:ramps])):
                 yield replace(changed, up=up, down=down)
     several = [c for c in config.order if config.tile[c] < problem.extents[c]]
     if len(several) > 1:

@@ -109,6 +109,20 @@ def on_the_way(instance: Instance, members: Sequence[int]) -> list[int]:
     return np.flatnonzero(reached).tolist()
 
 
+def fewest_machines(instance: Instance, usable: Sequence[int]) -> int:
+    """Of a pipeline through these; each holds one layer or more. 0 where there are none."""
+    inside = np.zeros(instance.size, bool)
+    inside[list(usable)] = True
+    front = (instance.start > 0) & inside
+    seen, steps = front, 1
+    while front.any():
+        if (instance.end[front] > 0).any():
+            return steps
+        front = (instance.link[front] > 0).any(axis=0) & inside & ~seen
+        seen, steps = seen | front, steps + 1
+    return 0
+
+
 def of_islands(
     instance: Instance,
     parts: Sequence[list[int]],
@@ -123,7 +137,8 @@ def of_islands(
     for at, members in enumerate(parts):
         names = [instance.machines[i] for i in members]
         usable = on_the_way(instance, members)
-        if sum(len(instance.table(i)) for i in usable) < instance.layers:
+        room = sum(len(instance.table(i)) for i in usable)
+        if not room >= instance.layers >= fewest_machines(instance, usable):
             rows.append({"machines": names, "bound": 0.0, "certificate": NOWHERE})
             continue
         left = None if limit is None else limit - (time.process_time() - begin)

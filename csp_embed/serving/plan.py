@@ -14,7 +14,14 @@ from typing import Any
 
 from csp_embed.errors import Infeasible, InputError
 from csp_embed.serving.bounds.cost import least_cost
-from csp_embed.serving.combine import islands, of_batches, of_devices, of_islands, on_the_way
+from csp_embed.serving.combine import (
+    fewest_machines,
+    islands,
+    of_batches,
+    of_devices,
+    of_islands,
+    on_the_way,
+)
 from csp_embed.serving.files.load import Variant, variants
 from csp_embed.serving.files.plan_file import ServingPlan, named, prices_document, rounded_up
 from csp_embed.serving.instance import Instance
@@ -246,7 +253,8 @@ def must_fit(instance: Instance) -> None:
     for members in islands(instance):
         usable = on_the_way(instance, members)
         room = sum(len(instance.table(i)) for i in usable)
-        if room >= instance.layers:
+        hops = fewest_machines(instance, usable)
+        if room >= instance.layers >= hops:
             return
         all_room = sum(len(instance.table(i)) for i in members if max(instance.table(i)) > 0)
         if all_room >= most:
@@ -254,6 +262,8 @@ def must_fit(instance: Instance) -> None:
             why = f"{room} layers fit on the {len(usable)} machines of the largest joined group"
             if all_room > room:
                 why += " that lie on a way from the coordinator and back to it"
+            elif room >= instance.layers:
+                why = f"every way through machines and back to the coordinator has {hops} or more"
     raise Infeasible(
         f"the model fits nowhere: it has {instance.layers} layers",
         where=instance.name,

@@ -40,11 +40,14 @@ def solve(
     p.num_workers = params.workers
     p.interleave_search = params.interleave
     p.log_search_progress = params.log
+    # CP-SAT would end the process' way of handling Ctrl-C; here it ends the search only.
     p.catch_sigint_signal = False
     if params.deterministic_limit is not None:
         p.max_deterministic_time = params.deterministic_limit
     if params.time_limit is not None:
+        # 0 would mean no limit.
         p.max_time_in_seconds = max(params.time_limit, 1e-3)
+    # The caller's parameters come last, and may overrule the trusted ones.
     for name, value in {**TRUSTED, **(extra or {})}.items():
         setattr(p, name, value)
 
@@ -63,10 +66,12 @@ def solve(
             failure.append(error)
 
     started, interrupted = time.perf_counter(), False
+    # A daemon, so that a process which is told to die need not wait for the search.
     thread = threading.Thread(target=search, daemon=True)
     thread.start()
     while thread.is_alive():
         try:
+            # Ten times a second is what a person takes for at once.
             thread.join(0.1)
             if params.stop is not None and params.stop():
                 interrupted = True
@@ -76,6 +81,7 @@ def solve(
             solver.stop_search()
     if failure:
         raise failure[0]
+    # Our own names: callers need not know OR-tools' numbers.
     names = {
         cp_model.OPTIMAL: OPTIMAL,
         cp_model.FEASIBLE: FEASIBLE,
@@ -89,6 +95,7 @@ def solve(
     return Solved(
         status,
         solver.objective_value if found else None,
+        # Of a minimum: also where no solution was found.
         solver.best_objective_bound,
         time.perf_counter() - started,
         solver.value,

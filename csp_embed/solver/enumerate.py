@@ -38,6 +38,7 @@ def all_solutions(model: Any, watched: Sequence[Any], params: Params, most: int)
     # Measured on ground models: linear relaxations and probing cost more than they save.
     solver.parameters.linearization_level = 0
     solver.parameters.cp_model_probing_level = 0
+    # Presolve may drop solutions that are as good as others; here each counts.
     solver.parameters.keep_all_feasible_solutions_in_presolve = True
     status = solver.solve(model, Collect())
     names = {cp_model.INFEASIBLE: INFEASIBLE, cp_model.OPTIMAL: OPTIMAL}
@@ -59,6 +60,7 @@ def conflict(model: Any, gates: Mapping[str, Any], params: Params) -> tuple[str,
         solver = _solver(cp_model, params)
         status = solver.solve(model)
         if status == cp_model.INFEASIBLE:
+            # The core is sufficient, not minimal; deletion below makes it so.
             core = set(solver.sufficient_assumptions_for_infeasibility())
             return INFEASIBLE, [n for n in names if gates[n].index in core]
         return (FEASIBLE if status in (cp_model.OPTIMAL, cp_model.FEASIBLE) else UNKNOWN), []
@@ -66,6 +68,7 @@ def conflict(model: Any, gates: Mapping[str, Any], params: Params) -> tuple[str,
     status, core = attempt(list(gates))
     if status != INFEASIBLE:
         return status, []
+    # Names in a fixed order: the same conflict every time.
     for name in list(core):
         rest = [n for n in core if n != name]
         if name in core and attempt(rest)[0] == INFEASIBLE:
@@ -81,6 +84,7 @@ def _solver(cp_model: Any, params: Params) -> Any:
     p.log_search_progress = params.log
     for name, value in TRUSTED.items():
         setattr(p, name, value)
+    # Counting in deterministic units, so that a limit cuts at the same place on every computer.
     if params.deterministic_limit is not None:
         p.max_deterministic_time = params.deterministic_limit
     if params.time_limit is not None:

@@ -45,11 +45,14 @@ def optimum(
         for columns, factors, right in at_most
     ]
     result = mathopt.solve(model, mathopt.SolverType.GLOP)
+    # One without the other is a program that GLOP gave up on.
     if not result.has_dual_feasible_solution() or not result.has_primal_feasible_solution():
         return None
     values, multipliers = result.variable_values(), result.dual_values()
     return (
+        # Rounding leaves values a little below 0, which callers would have to mend everywhere.
         np.array([max(0.0, values[v]) for v in x]),
+        # Duals of <= rows of a minimum are not positive; callers want them the other way round.
         np.array([max(0.0, -multipliers[row]) for row in rows]),
         np.array([-multipliers[row] for row in fixed]),
     )

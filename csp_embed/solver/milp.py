@@ -73,11 +73,13 @@ def solve(
         status = OPTIMAL
     elif reason in (
         mathopt.TerminationReason.INFEASIBLE,
+        # Our objectives are bounded from below, so this is infeasible.
         mathopt.TerminationReason.INFEASIBLE_OR_UNBOUNDED,
     ):
         status = INFEASIBLE
     else:
         status = FEASIBLE if found else UNKNOWN
+    # `result.variable_values()` raises where there is no solution.
     values = result.variable_values() if found else {}
     return Solved(
         status,
@@ -110,6 +112,7 @@ def _interruptible(
     while thread.is_alive():
         try:
             thread.join(0.1)
+            # Once is enough: an interrupter that was triggered stays so.
             if stop is not None and stop() and not interrupted:
                 interrupted = True
                 interrupter.interrupt()

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from csp_embed.network.quantised import graph as g
 
 Ids = NDArray[np.int64]
-MOVES = (g.Reshape, g.Transpose, g.Slice, g.Pad, g.Move)
+MOVES = (g.Reshape, g.Transpose, g.Slice, g.Pad, g.Move, g.Spread)
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,4 +110,8 @@ def _moved(graph: g.Graph, op: Any, x: View) -> View | None:
         return View(x.root, x.ids.reshape(-1)[places], x.value)
     if x.value not in (None, op.value):
         return None
+    if isinstance(op, g.Spread):
+        ids = np.full(shape, -1, np.int64)
+        ids[:, :: op.stride[0], :: op.stride[1]] = x.ids
+        return View(x.root, ids, op.value)
     return View(x.root, np.pad(x.ids, op.pads, constant_values=-1), op.value)

@@ -40,6 +40,7 @@ def certificate(
     among those of other structures than the ones before it.
     """
     proof = embedding.proof
+    # Of a search the proof has them; an embedding from elsewhere only its own figures.
     objective = proof.get("objective_cycles", embedding.cost.get("objective"))
     bound = proof.get("bound_cycles", 0.0)
     document = _head(embedding.operator, isa, embedding.layout_mode, proof)
@@ -54,6 +55,7 @@ def certificate(
         "embedding": solution(embedding),
         "figures": dict(embedding.cost),
     }  # fmt: skip
+    # A later embedding won by its schedule: then the best analytic cost stands beside it.
     best = best or proof.get("least")
     if best is not None and proof.get("rank", 0):
         document["best_objective"] = {
@@ -117,6 +119,7 @@ def solution(embedding: Embedding) -> dict[str, Any]:
 
 
 def _head(op: Operator, isa: Isa, mode: str, proof: Mapping[str, Any]) -> dict[str, Any]:
+    # What a judge needs to search again, and nothing about the computer.
     names = ("families", "options", "options_posted", "pins", "rank", "seed", "workers",
              "deterministic_limit")  # fmt: skip
     return {
@@ -133,6 +136,7 @@ def _claim(proof: Mapping[str, Any]) -> str:
     if proof.get("pins"):
         among += " that keep the pins"
     if proof.get("rank"):
+        # Answers differ by structure, so each is the best of what the ones before it leave.
         among += f" of other structures than the {proof['rank']} cheaper ones"
     least = (
         "has the least" if proof.get("status") == "OPTIMAL" else "is within the gap of the least"
@@ -142,4 +146,5 @@ def _claim(proof: Mapping[str, Any]) -> str:
 
 
 def _gap(objective: float | None, bound: float) -> float | None:
+    # No gap where there is nothing to be far from.
     return None if not objective else max(0.0, (objective - bound) / objective)

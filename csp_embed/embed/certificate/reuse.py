@@ -57,6 +57,7 @@ def reuse(
     within: gap that is good enough; sweep_too: sweep the lifted model where the cheap bound does
     not prove it.
     """
+    # Layouts are part of what was proved: another mode is another embedding.
     problem = replace(problem, mode=embedding.layout_mode)
     try:
         found = build(problem, adapted(embedding, problem))
@@ -64,8 +65,10 @@ def reuse(
         return None
     cost = found.cost["objective"]
     low, by = bound(problem), "bound"
+    # 1e-12 is rounding; a bound that is met needs no sweep.
     if sweep_too and cost > low * (1 + within) * (1 + 1e-12):
         low, by = max(low, least(problem)), "sweep"
+    # Rounding again: no bound stands above a cost that exists.
     low = min(low, cost)
     gap = cost / low - 1 if low else 0.0
     proof = {
@@ -88,6 +91,7 @@ def bound(problem: EmbedProblem) -> float:
         roles = accesses(op, commuted)
         limits = [limit for r, a in roles.items() if r != Role.DST for limit in _limits(op, a)]
         points = count_inside(limits, dict(op.axes))
+        # Each step has as many lanes as the dimensions' product, and a point takes one.
         steps = -(-points // math.prod(unit.size.values()))
         served = {**roles, **op.steps_read()}
         elements = {r: _elements(op, unit, r, a) for r, a in served.items()}
@@ -106,16 +110,19 @@ def _elements(op: Operator, unit: Unit, role: str, access: Access) -> int:
     lanes = math.prod(unit.size[d] for d in dims)
     shape = op.tensors[access.tensor].shape
     if role not in FACTORS:
+        # A result's elements all need a home, read or not.
         count = math.prod(shape)
     else:
         read = [_reached(op, ix, size) for ix, size in zip(access.index, shape, strict=True)]
         used = [a for ix in access.index for a, _ in ix.terms]
+        # An axis in two indices meets a diagonal; the longer of both is what is certain.
         count = math.prod(read) if len(used) == len(set(used)) else max(read)
     return -(-count // lanes)
 
 
 def _reached(op: Operator, ix: Affine, size: int) -> int:
     """Index values in range that some point reads."""
+    # One plain axis, by far the most usual: an interval.
     if len(ix.terms) == 1 and ix.terms[0][1] == 1:
         return max(0, min(size, ix.const + op.axes[ix.terms[0][0]]) - max(0, ix.const))
     values = np.array([ix.const])
@@ -128,6 +135,7 @@ def least(problem: EmbedProblem) -> float:
     """The least analytic cost of the lifted model, by sweeping it: no solver, no embedding built.
 
     Where the sweep is cut at its limit, `bound`."""
+    # `count_filled`: figures of fill are of no use to a cost.
     swept = sweep(space_of(problem, count_filled=False), kinds=True)
     if not swept.complete or not swept.answers:
         return bound(problem)
@@ -144,6 +152,7 @@ def decisions_of(embedding: Embedding) -> Decisions:
         raise Reject("reuse", f"{', '.join(strange)}: no digit of the lifted model")
     carries = tuple(_carry_of(c, parts, embedding) for c in embedding.coordinates)
     # Where a carry begins early, its coordinate's constant is less than that of one that does not.
+    # Built as if nothing began early; the difference is how early it does.
     begun = expand(embedding.operator, Decisions(embedding.commuted, carries)).coordinates
     return Decisions(
         embedding.commuted,
@@ -158,6 +167,7 @@ def _carry_of(c: Coordinate, parts: Mapping[str, Part], embedding: Embedding) ->
     """The carry of one coordinate, but for `early`."""
     extent = {x.name: x.extent for x in (*embedding.digits, *embedding.counters)}
     moves = _moves(c, parts)
+    # Innermost first: coefficients of digits grow outwards.
     own = sorted((n for n in moves if parts[n].axes == c.axes), key=lambda n: abs(moves[n]))
     at = {place: [n for n in own if parts[n].place is place] for place in Place}
     diagonal = None
@@ -169,6 +179,7 @@ def _carry_of(c: Coordinate, parts: Mapping[str, Part], embedding: Embedding) ->
         part = parts[name]
         if part.axes != c.axes:  # a digit that another coordinate owns
             owner = next(o for o in embedding.coordinates if o.axes == part.axes)
+            # The skew's coefficient is the negative of what the other coordinate moves by.
             multiplier = Fraction(-coef, _moves(owner, parts)[name])
             skews.append((part.axes[0], part.dim, multiplier))
     return Carry(
@@ -193,6 +204,7 @@ def adapted(embedding: Embedding, problem: EmbedProblem) -> Decisions:
     op, old = problem.op, decisions_of(embedding)
     if {a for c in old.carries for a in c.axes} != set(op.axes):
         raise Reject("reuse", "the operators have other axes")
+    # What the old embedding left free of each dimension.
     size = dict(problem.unit.size)
     for dim in size:
         size[dim] //= math.prod(d.extent for d in embedding.digits if d.dim == dim)
@@ -206,7 +218,9 @@ def adapted(embedding: Embedding, problem: EmbedProblem) -> Decisions:
 
 def _fitted(carry: Carry, extent: int, before: int, free: dict[str, int]) -> Carry:
     lanes = carry.inner_lanes * math.prod(e for _, e in carry.outer)
+    # An axis that fitted whole may fit whole again, in more lanes than before.
     whole = lanes >= before and not carry.skew
+    # A window has no extent of its own: it is cut to its span below.
     left = extent if not carry.skew else 1 << 40
 
     def fit(dim: str, factor: int) -> int:
@@ -216,6 +230,7 @@ def _fitted(carry: Carry, extent: int, before: int, free: dict[str, int]) -> Car
             free[dim] = free[dim] * factor // grown
             factor = grown
         factor = min(factor, left)
+        # The least factor for the same number of rounds: more lanes would be pad.
         factor = -(-left // -(-left // factor)) if not carry.skew else factor
         left = -(-left // factor)
         return factor
@@ -242,6 +257,7 @@ def _respanned(carries: Sequence[Carry], op: Operator) -> list[Carry]:
     out: list[Carry] = []
     for c in carries:
         skew = tuple(s for s in c.skew if any(d == s[1] for d, _ in by_axis[s[0]].inner))
+        # Without the digit that it absorbed a skew moves nothing.
         if c.skew:
             span = op.axes[c.axes[0]] + sum(
                 int(abs(m * inner_scale(by_axis[a])[d])) * (dict(by_axis[a].inner)[d] - 1)

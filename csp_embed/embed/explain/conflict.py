@@ -51,16 +51,20 @@ def conflict(problem: EmbedProblem, pins: Pins) -> list[str]:
     strictness |= {STRICT} if mode == "strict" else set()
     found: list[Candidate] = []
     # Nothing is barred by pins or layout yet: options that break them are gated below.
+    # Sizes that pins ask for stay on offer, or the pins would contradict each other for lack of
+    # them.
     free = replace(problem, mode="relaxed", pins=Pins(factors=pins.factors))
     space = space_of(free, count_filled=False)
     for entry in space.entries:
         broken = _strictly(problem, entry.option, strictness)
         found.append((entry.option, broken | _pins(pins, entry.option)))
+    # And what breaks the rules of operands, so that these can be named.
     for commuted in problem.commutations:
         rules = Rules(problem.op, problem.unit, commuted, pins.factors)
         for n, block in enumerate(blocks):
             for option, broken in _loose(rules, n, block):
                 found.append((option, broken | strictness | _pins(pins, option)))
+    # Thousands of options, of which the dominated ones explain nothing.
     found = _least(found)
     options = tuple(o for o, _ in found)
     model = new_model()
@@ -72,6 +76,7 @@ def conflict(problem: EmbedProblem, pins: Pins) -> list[str]:
         for name in sorted(broken):
             vars.gated(model, name, model.add(v == 0))
     # Wishes go first where several sets would do: rules are not negotiable.
+    # CP-SAT's core keeps those that come first among equals.
     order = sorted(vars.gates, key=lambda n: (n not in RULES, n))
     _, names = core_of(model, {n: vars.gates[n] for n in order}, _LIMIT)
     return names
@@ -85,6 +90,7 @@ def _strictly(problem: EmbedProblem, option: Option, names: set[str]) -> frozens
     """The names that ask for a strict layout, if this option does not keep one."""
     if not names:
         return frozenset()
+    # Without sizes of pins: those are a matter of their own.
     rules = Rules(problem.op, problem.unit, option.commuted)
     try:
         if option.block < len(problem.blocks):
@@ -105,13 +111,16 @@ def _loose(rules: Rules, n: int, block: Sequence[str]) -> Iterator[Candidate]:
         extent = rules.op.axes[axis]
         for dim, size in rules.unit.size.items():
             wanted = {f for f in rules.pinned.get(axis, ()) if 1 < f <= min(extent, size)}
+            # A factor of 2 breaks the same rules as any larger one.
             for factor in sorted({min(2, extent, size), *wanted} - {1}):
                 own.append((Carry((axis,), ((dim, factor),)), _broken(rules, axis, dim)))
         ways.append(own)
+    # Few ways per axis show the same conflicts.
     if math.prod(len(w) for w in ways) > _MOST_LOOSE:
         ways = [w[:3] for w in ways]
     for picked in itertools.product(*ways):
         broken = frozenset[str]().union(*(b for _, b in picked))
+        # What breaks nothing is among the regular options already.
         if broken:
             carries = tuple(c for c, _ in picked)
             yield Option(n, rules.commuted, carries, lanes_of(carries), 1, {}, frozenset(),

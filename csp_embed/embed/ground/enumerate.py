@@ -71,18 +71,21 @@ def _gather(
     for frame in every:
         vars = build_model(ground, frame, broken=broken, by_rows=by_rows)
         strict = sorted(ground.strict) if ground.ordered else []
+        # All that tells coverings apart; everything else follows.
         watched = [*vars.placed, *(v for values in vars.value for v in values)]
         parts = [watched, *([*vars.element[r]] for r in strict)]
         moving = [] if frame is None else movers(frame)
         parts.append([*vars.const, *(c[n] for c in vars.columns for n in moving)])
         found = all_solutions(vars.model, [v for part in parts for v in part], params, MOST)
         raw, branches = raw + len(found.values), branches + found.branches
+        # One model that was cut short makes the whole list incomplete.
         if found.status == UNKNOWN:
             status = UNKNOWN
         places: dict[tuple[int, ...], dict[Role, list[int]]] = {}
         for values in found.values:
             rest = iter(values)
             placed, *elements, numbers = [tuple(itertools.islice(rest, len(p))) for p in parts]
+            # Several assignments may be one covering: its elements are numbered by first use.
             places[placed] = {r: _numbered(e) for r, e in zip(strict, elements, strict=True)}
             if frame is not None:
                 maps.add(Map.of(frame, numbers))
@@ -90,6 +93,7 @@ def _gather(
         for values, elements in places.items():
             at = _read(vars, values)
             breaches = judge(ground, covering_of(ground, at, elements))
+            # Each solution is judged: a list with a wrong one would be worthless.
             assert not breaches, f"the model breaks {breaches}"
             keys.add(key(ground, at))
     seconds = time.process_time() - started

@@ -47,13 +47,16 @@ def pose_ground(
     reads = {Role.LHS: op.lhs} if op.rhs is None else {Role.LHS: op.lhs, Role.RHS: op.rhs}
     flats = {Role(r): flat for r, flat in flow.reads.items()}
     if commuted and op.rhs is not None:
+        # Commuting exchanges accesses and elements alike; points stay.
         reads = {Role.LHS: op.rhs, Role.RHS: op.lhs}
         flats = {Role.LHS: flats[Role.RHS], Role.RHS: flats[Role.LHS]}
     accesses = {Role.DST: op.out, **reads}
     flats = {Role.DST: flow.write, **{r: flats[r] for r in reads}}
+    # A point with a factor out of range adds nothing and need not be covered.
     good = np.logical_and.reduce([f >= 0 for f in flats.values()])
     dims = {Role(o.role): tuple(o.dims) for o in found.operands if o.role in accesses}
     used = [d for d in isa.dims if any(d in v for v in dims.values())]
+    # Constants may be packed as often as one likes.
     run_time = {
         r for r, a in accesses.items() if r != Role.DST and not op.tensors[a.tensor].constant
     }
@@ -83,6 +86,7 @@ def key(ground: Ground, at: Ints) -> Key:
     Steps and lanes are renamed in the order in which the points meet them; ordered steps are not.
     """
     columns: list[list[int]] = at.T.tolist()
+    # Where tiles count, the order of steps is part of the answer and is not renamed away.
     kept = 1 if ground.ordered else 0
     return ground.commuted, (
         *(tuple(c) for c in columns[:kept]),

@@ -90,12 +90,15 @@ def solve_ground(
     ]
     points = len(grounds[0].points)
     most = points if steps is None else steps
+    # By counting, for each way to commute; nothing has been searched yet.
     bounds = [least_steps(g) for g in grounds]
     best = _lifted(grounds, isa, layout, regular, most)
+    # Only where the lifted model left a gap: filling costs attempts.
     if best is None or best.ground.steps > min(bounds):
         fewer = most if best is None else best.ground.steps - 1
         best = _filled(grounds, bounds, fewer, attempts) or best
     bound, proved = min(bounds), True
+    # What is between the bound and the best is for the solver, where the problem is small enough.
     if best is None or best.ground.steps > bound:
         limit = most if best is None else best.ground.steps - 1
         between = _regular if regular else _irregular
@@ -105,6 +108,7 @@ def solve_ground(
     if best is not None:
         status = OPTIMAL if best.ground.steps <= bound else FEASIBLE
     elif bound > most or proved:
+        # Below the counting bound nothing exists; above it only a proof says so.
         status = INFEASIBLE
         families = conflicting_families(
             replace(grounds[0], steps=most), regular=regular, params=params
@@ -129,17 +133,20 @@ def _lifted(grounds: list[Ground], isa: Isa, layout: str, regular: bool, most: i
     best: _Best | None = None
     for ground in grounds:
         if not ground.same_kind:
+            # An instruction that does something else covers nothing.
             continue
         found = list(lifted_embeddings(ground, isa, layout))
         counted = sorted(
             (named_steps(e) if regular else e.cost["steps"], n) for n, e in enumerate(found)
         )
+        # Fewest steps first, so the first that is accepted is the best of this ground.
         for steps, n in counted:
             if steps > most or (best is not None and steps >= best.ground.steps):
                 break
             at = expanded(ground, found[n])
             used = int(at[:, 0].max()) + 1
             posed = replace(ground, steps=int(named_steps(found[n]) if regular else used))
+            # The judge decides, not the model that made it.
             if not judge(posed, covering_of(posed, at)):
                 best = _Best(posed, at, "lifted")
                 break
@@ -151,6 +158,7 @@ def _filled(grounds: list[Ground], bounds: list[int], most: int, attempts: int) 
     used up, a tenth of those made for a frame so far has to do for each."""
     left = attempts
     for steps in range(min(bounds), most + 1):
+        # Early frames get all the attempts they want; late ones would else get none.
         share = MOST_ATTEMPTS if 2 * left > attempts else MOST_ATTEMPTS // 10
         for ground, bound in zip(grounds, bounds, strict=True):
             if steps < bound or not ground.same_kind or not _countable(ground, steps):
@@ -186,6 +194,7 @@ def _regular(
         for ground, bound in zip(grounds, bounds, strict=True):
             if steps < bound:
                 continue
+            # A model of more places takes minutes; what is below stays proved.
             if steps * ground.lanes > MOST_PLACES:
                 return None, steps, False
             posed = replace(ground, steps=steps)
@@ -193,6 +202,7 @@ def _regular(
                 status, at = _solved(posed, frame, params)
                 if at is not None:
                     return _Best(posed, at, "CP-SAT"), steps, True
+                # A limit ended it: nothing is known of this number of steps.
                 if status != INFEASIBLE:
                     return None, steps, False
     return None, max(min(bounds), limit + 1), True
@@ -205,12 +215,14 @@ def _irregular(
     best: _Best | None = None
     reached: list[int] = []
     for ground, bound in zip(grounds, bounds, strict=True):
+        # Downwards: each covering found says how many steps are enough.
         while bound <= limit and limit * ground.lanes <= MOST_PLACES:
             posed = replace(ground, steps=limit)
             status, at = _solved(posed, None, params)
             if at is None:
                 bound = limit + 1 if status == INFEASIBLE else bound
                 break
+            # Steps in which nothing stands are left out, the others renumbered.
             names = {step: n for n, step in enumerate(sorted(set(at[:, 0].tolist())))}
             at[:, 0] = [names[step] for step in at[:, 0].tolist()]
             best = _Best(replace(ground, steps=len(names)), at, "CP-SAT")

@@ -42,6 +42,7 @@ def orbit(ground: Ground, solution: Key) -> int:
     total = 1
     sizes = [ground.steps, *ground.sizes.values()]
     for d, (size, names) in enumerate(zip(sizes, solution[1], strict=True)):
+        # An ordered problem's steps are no copies of each other.
         if d or not ground.ordered:
             total *= math.perm(size, 1 + max(names))
     return total
@@ -49,6 +50,7 @@ def orbit(ground: Ground, solution: Key) -> int:
 
 def movers(frame: Frame) -> list[int]:
     """Digits that have a column: all but the second of each diagonal."""
+    # The second of a pair moves with the first.
     twins = {b for _, b in frame.equal}
     return [n for n in range(len(frame.digits)) if n not in twins]
 
@@ -75,6 +77,7 @@ def copies(ground: Ground, one: Map) -> set[Map]:
     Not for problems in which the order of steps counts."""
     digits, moving = one.frame.digits, movers(one.frame)
     paired = {n for pair in one.frame.equal for n in pair}
+    # A digit of a diagonal is like no other, so it exchanges with none.
     kinds = [(digits[n].dim, digits[n].extent, n if n in paired else -1) for n in moving]
     orders = [
         order
@@ -94,10 +97,12 @@ def copies(ground: Ground, one: Map) -> set[Map]:
                 seen.add(v)
     out: set[Map] = set()
     for flips in itertools.product((False, True), repeat=len(moving)):
+        # The far end becomes value 0 and must be used, as the definition wants of last values.
         if any((0 if f else e) not in s for f, e, s in zip(flips, ends, used, strict=True)):
             continue
         far = [e if f else 0 for f, e in zip(flips, ends, strict=True)]
         const = _shifted(one.const, one.columns, far)
+        # The new origin has to be a point of the box.
         if not all(0 <= v < e for v, e in zip(const, extents, strict=True)):
             continue
         columns = [
@@ -125,6 +130,7 @@ def _order_by_least_point(vars: Vars) -> None:
         for a, v in vars.axis_values(g).items():
             flat = flat * axes[a] + v
         model.add(n == flat).only_enforce_if(placed)
+        # Empty places come last: their number is above every point's.
         model.add(n == total).only_enforce_if(~placed)
         number.append(n)
     held = list(zip(number, vars.places, strict=True))
@@ -149,6 +155,7 @@ def _order_digits(vars: Vars, frame: Frame) -> None:
         if vars.ground.ordered and a.dim == STEP:
             continue
         if (a.dim, a.extent) == (b.dim, b.extent) and not {n, n + 1} & paired:
+            # Equal digits of one dimension in lexicographic order of their columns.
             vars.model.add(_code(vars, n, widths) <= _code(vars, n + 1, widths))
     _order_corners(vars, frame)
 

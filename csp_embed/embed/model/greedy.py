@@ -22,12 +22,14 @@ from csp_embed.embed.space.candidates import Candidates
 def cost_of(problem: EmbedProblem, picked: Sequence[Option]) -> int:
     """The analytic cost of one option per block, in the objective's units."""
     elements = {r: math.prod(o.elements[r] for o in picked) for r in picked[0].elements}
+    # Sizes are products over blocks, which is why blocks exist.
     steps = math.prod(o.steps for o in picked)
     return objective(*parts(problem.weights, steps, elements, picked[0].commuted))
 
 
 def worst_cost(space: Candidates) -> int:
     """At least the cost of every answer: each block at its worst in everything."""
+    # Worst in each thing by itself: no answer is that bad, and a bound need not be one.
     w, count = space.problem.weights, len(space.problem.blocks)
     blocks = [[o for o in space.options if o.block == b] for b in range(count + 1)]
     steps = math.prod(max(o.steps for o in options) for options in blocks)
@@ -51,6 +53,7 @@ def warm_start(space: Candidates) -> tuple[tuple[Option, ...], int] | None:
     """A good answer and its cost; None where none was met."""
     best: tuple[tuple[Option, ...], int] | None = None
     count = len(space.problem.blocks)
+    # The last block is the fused coordinate, and what it takes the others must leave.
     fusions = [o for o in space.options if o.block == count]
     groups = sorted({(o.commuted, tuple(sorted(o.given))) for o in fusions})
     for commuted, given in groups:
@@ -73,6 +76,7 @@ def _descend(
     tables: list[_Table] = []
     roles = list(space.options[0].elements)
     for block in range(count + 1):
+        # A block leaves exactly those of its axes that the fused coordinate takes.
         axes = given if block == count else given & set(problem.blocks[block])
         options = [
             o
@@ -85,7 +89,10 @@ def _descend(
         if not options:
             return None
         tables.append(_table(problem, options, roles))
+    # Lanes multiply, so logarithms add; half a lane of room keeps rounding from refusing a full
+    # dimension.
     limits = np.log([n + 0.5 for n in problem.unit.size.values()])
+    # From the narrowest options: they fit together if anything does.
     at = [int(np.argmin(t.lanes.sum(axis=1))) for t in tables]
     value = _score(w, roles, commuted, _all(tables, at)[None])[0]
     pairs = [
@@ -94,6 +101,8 @@ def _descend(
         if len(tables[a].options) * len(tables[b].options) > 1
     ]
     while True:
+        # The best of all pairs is taken each round; two at a time, because lanes that one gives up
+        # another must take.
         move = None
         for a, b in pairs:
             rest = [n for n in range(len(tables)) if n not in (a, b)]
@@ -110,6 +119,7 @@ def _descend(
             break
         at[move[0]], at[move[2]] = move[1], move[3]
     picked = tuple(t.options[n] for t, n in zip(tables, at, strict=True))
+    # Even the narrowest may not fit together: then there is nothing to start from.
     if not np.isfinite(value):
         return None
     return picked, cost_of(problem, picked)

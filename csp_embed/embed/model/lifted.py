@@ -50,12 +50,14 @@ def search(space: Candidates, params: Params, top: int = 1) -> list[Found]:
     list's first has no picked options where there is no answer (INFEASIBLE) or the limit came first
     (UNKNOWN)."""
     first = _solve(space, params)
+    # One answer that is proved needs no list of others.
     if not first.picked or (top == 1 and first.status == OPTIMAL):
         return [first]
     near = nearby(space, first.objective * _WORSE // 100)
     if near.complete and first.status != OPTIMAL:
         # The enumeration proves what the solver's limit left open.
         best, cost = near.answers[0]
+        # The solver's own answer where it is as good: the same one that a larger limit would give.
         picked = first.picked if cost == first.objective else best
         first = replace(first, status=OPTIMAL, picked=picked, objective=cost, bound=cost)
     found, taken = [first], structure_of(first.picked)
@@ -71,9 +73,11 @@ def search(space: Candidates, params: Params, top: int = 1) -> list[Found]:
 def _solve(space: Candidates, params: Params) -> Found:
     """One CP-SAT run."""
     start, problem = warm_start(space), space.problem
+    # A block without an option: every option of it broke a rule or a pin.
     if {o.block for o in space.options} != set(range(len(problem.blocks) + 1)):
         return Found(INFEASIBLE)
     limit = start[1] if start else worst_cost(space)
+    # What costs more than a known answer need not be posed.
     options = within(space, limit)
     if {o.block for o in options} != set(range(len(problem.blocks) + 1)):
         return Found(INFEASIBLE)
@@ -85,13 +89,16 @@ def _solve(space: Candidates, params: Params) -> Found:
     objective.post(model, vars, problem, limit)
     if start:
         chosen = {id(o) for o in start[0]}
+        # Half of the hints are "not taken": a full assignment is what CP-SAT can complete at once.
         for v, o in vars.pairs:
             model.add_hint(v, id(o) in chosen)
     answer = solve(model, params, extra=_PARAMETERS)
     if answer.interrupted:
+        # Only now: the solver's threads have ended.
         raise KeyboardInterrupt
     if not answer.found:
         return Found(answer.status, weighed=len(options), seconds=answer.seconds)
+    # By block, as everybody else expects them.
     picked = sorted((o for v, o in pairs if answer.value(v)), key=lambda o: o.block)
     return Found(
         answer.status,

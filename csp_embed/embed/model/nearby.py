@@ -50,6 +50,7 @@ class _Joined:
 def nearby(space: Candidates, limit: int) -> Nearby:
     """All structures with an answer of at most `limit`."""
     problem = space.problem
+    # The same bound as the solver's reduction, so that both see the same options.
     options, count = within(space, limit), len(problem.blocks)
     found: list[tuple[float, tuple[Option, ...]]] = []
     complete = True
@@ -62,10 +63,12 @@ def nearby(space: Candidates, limit: int) -> Nearby:
                 axes &= set(problem.blocks[block])
             blocks.append([o for o in options if (o.block, o.commuted) == (block, commuted)
                            and o.given == axes])  # fmt: skip
+        # No answer where a block has no option left.
         if all(blocks):
             answers, whole = _group(problem, blocks, limit)
             found += answers
             complete &= whole
+    # By float cost first, then exactly: rounding must neither drop nor add an answer at the limit.
     found.sort(key=lambda f: f[0])
     exact = [(picked, cost_of(problem, picked)) for _, picked in found]
     return Nearby([a for a in exact if a[1] <= limit], complete)

@@ -53,27 +53,33 @@ def layout_pin(problem: EmbedProblem, text: str) -> LayoutPin:
     tensor = tensor.strip()
     places = {r: a for r, a in operands(problem.rules(False)).items() if a.tensor == tensor}
     if not sign or not places:
+        # In the order of operands, each once: a tensor may serve several.
         have = ", ".join(dict.fromkeys(a.tensor for a in operands(problem.rules(False)).values()))
         raise InputError(f"--layout {text} names no tensor", why=f"the operator has {have}",
                          hint="--layout x=NHWC, or --layout strict")  # fmt: skip
     role = next(iter(places))
     outer, blocks = _order(op, tensor, order.strip())
     shape = op.tensors[tensor].shape
+    # Results and what is added to them hold padding anyway; constants may stand several times.
     strict = role in FACTORS and not op.tensors[tensor].constant
     per_role: dict[str, tuple[Lane, ...]] = {}
     factors: dict[str, frozenset[int]] = {}
     why, pad = "", None
     for actual in _roles(op, role):
         dims = isa.memory(unit.memory_of(actual)).lanes
+        # Lanes are row-major, so the last dimension runs fastest.
         sizes = [(d, unit.size.get(d, 1)) for d in reversed(dims)]
         sequence = [(t, f, True) for f, t in reversed(blocks)]
+        # Without blocks the plain order fills the lanes, innermost index first.
         sequence = sequence or [(t, shape[t], False) for t in reversed(outer)]
+        # Every operand that the tensor may be is tried: commuted it lies in another memory.
         lanes, reason, mend = _lanes_in_order(sizes, sequence, shape, bool(blocks))
         if reason:
             why, pad = why or _said(op, tensor, order, reason), pad or _axis_of(op, tensor, mend)
             continue
         per_role[actual] = lanes
         for _, t, n, _ in lanes:
+            # The search must weigh these sizes, though it would not choose them by itself.
             for axis, _ in places[role].index[t].terms:
                 factors[axis] = factors.get(axis, frozenset()) | {n}
     keep = _keep(op, unit, tensor, per_role)
@@ -100,8 +106,10 @@ def _order(op: Operator, tensor: str, text: str) -> tuple[list[int], list[tuple[
     names: dict[str, int] = {}
     for t, ix in enumerate(access.index):
         for axis, _ in ix.terms:
+            # An index of several axes answers to each of their names.
             names.setdefault(axis.upper(), t)
     if tensor in (op.lhs.tensor, op.out.tensor) and len(letters) == len(access.index):
+        # Letters of the layout come last, and so win over axes that are called alike.
         names |= {letter: t for t, letter in enumerate(letters)}
     words = (
         [w.strip() for w in text.split(",")]
@@ -119,6 +127,7 @@ def _order(op: Operator, tensor: str, text: str) -> tuple[list[int], list[tuple[
                 why=f"known: {', '.join(names)}",
             )  # fmt: skip
         blocks.append((int(match[1]), t)) if match[1] else outer.append(t)
+    # An index without axes has one value, and nobody has to name it.
     fixed = [t for t, ix in enumerate(access.index) if not ix.terms]
     if sorted(outer + [t for t in fixed if t not in outer]) != list(range(len(access.index))):
         raise InputError(
@@ -143,9 +152,11 @@ def _lanes_in_order(
         while room > 1 and rest:
             t, n, coef = rest[0]
             take = min(n, room)
+            # A digit may fill a dimension or part of it, never one and a half.
             if n % take or room % take:
                 text = f"index {t} has {n} values, which do not fill {room} lanes of {dim}"
                 return (), text, (t, -(-n // room) * room)
+            # What the tensor does not have is no lane with content.
             if (lanes := min(take, -(-shape[t] // coef))) > 1:
                 out.append((dim, t, lanes, coef))
             room //= take
@@ -195,16 +206,19 @@ def _keep(
             if access.tensor != tensor:
                 continue
             wanted = per_role.get(role)
+            # Commuted to an operand whose lanes cannot be filled so.
             if wanted is None:
                 return False
             dims = set(unit.dims_of(role))
             own = {a for c in option.carries for a in c.axes}
+            # A fused coordinate mixes its axes; lanes of it are no lanes of one index.
             if any(len(c.axes) > 1 and _moves(access.index, c.axes) for c in option.carries):
                 return False
             if any(_moves(access.index, (a,)) for a in option.given):
                 return False
             lanes = _lanes(op, option, access.index, dims)
             mine = {t for t, ix in enumerate(access.index) if own & {a for a, _ in ix.terms}}
+            # Only the indices that this block moves; others are other options' business.
             if lanes != {w for w in wanted if w[1] in mine} or not _aligned(
                 op, option, access, lanes
             ):
@@ -218,6 +232,7 @@ def _grid_order(layout: Layout, outer: Sequence[int]) -> tuple[int, ...]:
     """Grid dimensions outermost first: by the tensor index that they move, then by how far."""
 
     def place(d: int) -> tuple[int, int]:
+        # Indices outermost first, and among dimensions of one index the larger step outside.
         moved = [(outer.index(t), -abs(c[d])) for t, c in enumerate(layout.grid_coef) if c[d]]
         return min(moved, default=(-1, 0))
 
@@ -230,11 +245,13 @@ def _arranger(
     def arrange(embedding: Embedding) -> Embedding:
         role = next(r for r, layout in embedding.layouts.items() if layout.tensor == tensor)
         coefs = embedding.layouts[role].digit_coef
+        # Where each wanted lane stands, by dimension, index and step.
         place = {(dim, t, k): n for n, (dim, t, _, k) in enumerate(per_role[role])}
         order: dict[str, int] = {}
         for d in embedding.digits:
             at = [place[d.dim, t, c[d.name]] for t, c in enumerate(coefs)
                   if (d.dim, t, c.get(d.name)) in place]  # fmt: skip
+            # Others behind them: their order among each other stays.
             order[d.name] = at[0] if at else len(place)
         used: dict[str, int] = {}
         radix = {}
@@ -264,6 +281,7 @@ def _lanes(op: Operator, option: Option, index: Sequence[object], dims: set[str]
         for c in lanes.coordinates:
             coef = ix.coef(c.axes[0])  # type: ignore[attr-defined]
             for name, k in c.digits.items():
+                # On a diagonal the operand sees the lane under its partner's name.
                 own = name if digit[name].dim in dims else swap.get(name, name)
                 if coef and digit[own].dim in dims:
                     moved[own] = moved.get(own, 0) + coef * k
@@ -278,6 +296,7 @@ def _aligned(op: Operator, option: Option, access: Access, lanes: set[Lane]) -> 
     for t, ix in enumerate(access.index):
         span = math.prod(n for _, u, n, _ in lanes if u == t)
         start = ix.const + sum(ix.coef(c.axes[0]) * c.const for c in coordinates)
+        # Otherwise lane 0 of every element would be another residue than the layout says.
         if span > 1 and start % span:
             return False
     return True

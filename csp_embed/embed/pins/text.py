@@ -62,6 +62,7 @@ def read_pins(problem: EmbedProblem, texts: Sequence[str]) -> Pins:
 def _with(pins: Pins, name: str, keep: Keep, factors: Mapping[str, frozenset[int]]) -> Pins:
     merged = dict(pins.factors)
     for axis, sizes in factors.items():
+        # Pins on one axis add up: each size must be on offer.
         merged[axis] = merged.get(axis, frozenset()) | sizes
     return replace(pins, keeps={**pins.keeps, name: keep}, factors=merged)
 
@@ -75,11 +76,13 @@ def _fix(op: Operator, unit: Unit, text: str) -> tuple[Keep, dict[str, frozenset
     names = [n.strip() for n in right.split(",") if n.strip()]
     if not sign or (left not in unit.size and left not in op.axes):
         raise InputError(
+            # Both readings are known names; a dimension wins, as the text above says.
             f"--fix {text} cannot be read", why=_known(op, unit),
             hint="--fix 'i=c,r' or --fix 'q=o' or --fix commuted",
         )  # fmt: skip
     if left in unit.size:
         items = [_item(op, unit, left, n) for n in names]
+        # Sizes that were asked for are offered to the search.
         factors = {"*".join(i.axes): frozenset({i.lanes}) for i in items if i.lanes}
         return _carries_exactly(op, left, items), factors
     for n in names:
@@ -111,6 +114,7 @@ def _item(op: Operator, unit: Unit, dim: str, text: str) -> _Item:
         raise InputError(
             f"{text}: {lanes} lanes", why=f"{dim} has {unit.size[dim]}, the axis {extent} values"
         )
+    # In the operator's order, whatever the user typed: fused coordinates are row-major over it.
     order = {a: n for n, a in enumerate(op.axes)}
     return _Item(tuple(sorted(axes, key=order.__getitem__)), lanes)
 
@@ -131,6 +135,7 @@ def _carries_exactly(op: Operator, dim: str, items: Sequence[_Item]) -> Keep:
     single = {i.axes[0]: i.lanes for i in items if len(i.axes) == 1}
     groups = {i.axes: i.lanes for i in items if len(i.axes) > 1}
     wanted = set(single) | {a for g in groups for a in g}
+    # An axis of extent 1 stands everywhere and nowhere.
     wanted = {a for a in wanted if op.axes[a] > 1}
 
     def keep(option: Option) -> bool:
@@ -140,6 +145,7 @@ def _carries_exactly(op: Operator, dim: str, items: Sequence[_Item]) -> Keep:
             lanes = on(carry, dim)
             axes, axis = set(carry.axes), carry.axes[0]
             if len(carry.axes) > 1:
+                # Nothing of it is wanted here, and it takes no lanes.
                 if not axes & wanted and lanes == 1:
                     continue
                 if carry.axes not in groups and not axes <= set(single):
@@ -161,6 +167,7 @@ def _alone(option: Option) -> set[str]:
 
 def _stands_on(op: Operator, axis: str, dims: frozenset[str]) -> Keep:
     def keep(option: Option) -> bool:
+        # One value needs no lane.
         if op.axes[axis] == 1:
             return True
         if axis in option.given and not dims:
@@ -178,6 +185,7 @@ def _forbid(op: Operator, unit: Unit, text: str) -> Keep:
         "commuted": lambda o: o.commuted,
         "outer": lambda o: any(c.outer for c in o.carries),
     }
+    # Forms that people type by analogy with the others.
     word = {"commute": "commuted", "skewed": "skew", "fused": "fuse"}.get(text, text)
     if word in tests:
         broken = tests[word]

@@ -29,6 +29,8 @@ def lower(graph: g.Graph, op: g.Operator) -> Lowered | str:
     """The layer's contraction, of all exact recipes the cheapest; or why the host computes it."""
     if isinstance(op, g.Outside):
         return f"{op.what} in floating point: {op.why}"
+    if isinstance(op, g.Multiply):
+        return "a product of two activations: the machine multiplies by constants"
     make = _TASKS.get(type(op))
     if make is None:
         return f"{op.kind} has no exact form on this machine yet"

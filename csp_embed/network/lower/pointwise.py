@@ -67,11 +67,20 @@ def table_task(graph: g.Graph, op: g.Operator, values: Ints, low: int, axis: int
 
 
 def _line(row: Ints, low: int) -> tuple[float, float]:
-    """(slope, value at 0) of the line nearest to a table, where it is not clamped."""
+    """(slope, value at 0) in the middle of the lines that round to a table, where it is not
+    clamped; the nearest line where none does."""
     inside = np.flatnonzero((row > row.min()) & (row < row.max()))
     if inside.size < 2:
         return 1.0, 0.0
-    slope, start = np.polyfit(inside + low, row[inside], 1)
+    x, y = inside + low, row[inside].astype(np.float64)
+    slope, start = np.polyfit(x, y, 1)
+    # A line through each value's interval: no two of them may be too far apart for its slope.
+    apart = (x[None, :] - x[:, None])[np.triu_indices(x.size, 1)]
+    rise = (y[None, :] - y[:, None])[np.triu_indices(x.size, 1)]
+    least, most = ((rise - 1) / apart).max(), ((rise + 1) / apart).min()
+    if least <= most:
+        slope = (least + most) / 2
+        start = ((y - slope * x).min() + (y - slope * x).max()) / 2
     return float(max(slope, 2.0**-20)), float(start)
 
 
@@ -172,7 +181,10 @@ def _sum_rule(graph: g.Graph, op: g.Add, x1: Ints, x2: Ints) -> tuple[Ints, tupl
         m, e = scale.multiplier[0], scale.shift[0]
         parts.append(rescaled((x - graph.tensors[name].zero) << rule.left, m, e))
         slopes.append(m * 2.0 ** (e - 31) * 2.0**rule.left * result)
-    total = rescaled(parts[0] + parts[1], rule.result.multiplier[0], rule.result.shift[0])
+    slopes[1] *= rule.sign
+    total = rescaled(
+        parts[0] + rule.sign * parts[1], rule.result.multiplier[0], rule.result.shift[0]
+    )
     return total + y.zero, (slopes[0], slopes[1])
 
 
@@ -199,7 +211,7 @@ def _digit_pairs(
 ) -> tuple[Ints, list[Recipe], list[str]]:
     refused: list[str] = []
     for digits in (1, 2, 3, 4):
-        amount = math.floor(math.log2(most_carried(digits) / max(slopes)))
+        amount = math.floor(math.log2(most_carried(digits) / max(map(abs, slopes))))
         amount = min(amount, 8 * (digits - 1) + 31)
         first, second = (round(s * 2.0**amount) for s in slopes)
         near = 2 if digits < 3 else NEIGHBOURS // 8
@@ -221,7 +233,7 @@ def _wrong(
     slopes: tuple[float, float], digits: int, clamp: g.Pair, x1: Ints, x2: Ints, wanted: Ints
 ) -> int:
     """Pairs that the nearest factors get wrong: halves up, the constant that fits most."""
-    amount = math.floor(math.log2(most_carried(digits) / max(slopes)))
+    amount = math.floor(math.log2(most_carried(digits) / max(map(abs, slopes))))
     total = sum(round(s * 2.0**amount) * x for s, x in zip(slopes, (x1, x2), strict=True))
     inside = (wanted > clamp[0]) & (wanted < clamp[1])
     middle = (wanted.astype(np.int64) << amount) + (1 << (amount - 1)) - total

@@ -69,7 +69,7 @@ def _operator(graph: g.Graph, op: g.Operator) -> g.Operator:
     changes: dict[str, Any] = {}
     if clamp is not None:
         changes["clamp"] = clamp[0] - y, clamp[1] - y
-    if isinstance(op, g.Pad):
+    if isinstance(op, g.Pad | g.Spread):
         changes["value"] = op.value - y
     if isinstance(op, g.Add) and isinstance(op.rescale, g.AddFloat):
         a, b = (_by(graph.tensors[n]) for n in op.inputs)

@@ -35,7 +35,15 @@ def read_model(
     Raises: InputError for an unreadable file, a cycle, a dynamic shape or a shape that neither onnx
     nor onnxruntime can say; MissingLibrary without onnx.
     """
-    return normalise(load(path), str(path), dims, feeds)
+    try:
+        return normalise(load(path), str(path), dims, feeds)
+    except UnicodeDecodeError as error:  # protobuf looks at a name when it is asked for
+        raise InputError(
+            "not a whole ONNX model: a name in it is no text",
+            where=str(path),
+            why=str(error),
+            hint="export it or copy it again",
+        ) from error
 
 
 def normalise(

@@ -18,8 +18,8 @@ import numpy as np
 
 from csp_embed.network.onnx.layers import ELEMENTWISE, Layer
 from csp_embed.network.onnx.net import Net, import_onnx
-from csp_embed.network.onnx.parts import whole
 from csp_embed.network.onnx.runtime import open_session, run_session
+from csp_embed.network.onnx.submodels import whole
 
 _EVENT = "_kernel_time"
 

@@ -42,6 +42,11 @@ def add_rescale(first: float, second: float, result: float) -> AddFixed:
     )
 
 
+def mul_rescale(first: float, second: float, result: float) -> FixedPoint:
+    """The multiplier of a product: scales multiplied in float32 and divided, as the kernels do."""
+    return fixed_point([first * second / result])
+
+
 def mean_rescale(ratio: float, count: int) -> FixedPoint:
     """Multiplier of a sum of `count` values: the ratio of the scales, divided by the count in
     integers, as the kernels do (the quotient is cut off)."""

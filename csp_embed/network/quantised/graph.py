@@ -113,12 +113,14 @@ class FullyConnected(Operator):
 
 @dataclass(frozen=True)
 class AddFixed:
-    """u = first((a - za) << left) + second((b - zb) << left); y = result(u) + zy."""
+    """u = first((a - za) << left) + sign * second((b - zb) << left); y = result(u) + zy. sign: 1,
+    or -1 for a difference."""
 
     left: int
     first: FixedPoint
     second: FixedPoint
     result: FixedPoint
+    sign: int = 1
 
 
 @dataclass(frozen=True)
@@ -223,6 +225,22 @@ class Requantise(Operator):
 
 
 @dataclass(frozen=True)
+class Multiply(Operator):
+    """y = clamp(rescale((a - za) * (b - zb)) + zy), one operand spread over axes of extent 1."""
+
+    rescale: FixedPoint
+    clamp: Pair
+
+
+@dataclass(frozen=True)
+class Spread(Operator):
+    """`value` between the rows and the columns of x [n, h, w, c]: each stride-th is one of x."""
+
+    stride: Pair
+    value: int
+
+
+@dataclass(frozen=True)
 class Lookup(Operator):
     """y = table[channel][x - least value of x's type]: any function of one stored value.
 
@@ -245,12 +263,14 @@ class Outside(Operator):
     """What a runtime computes in floating point between stored tensors.
 
     model: the part as a serialised ONNX model, whose inputs and one output have the tensors' names.
-    what: its operators, for people. why: why they have no integer form.
+    what: its operators, for people. why: why they have no integer form. products: its
+    multiply-adds.
     """
 
     model: bytes
     what: str
     why: str
+    products: int = 0
 
 
 @dataclass(frozen=True)
@@ -289,7 +309,7 @@ class Graph:
         if isinstance(operator, Conv | FullyConnected):
             w = self.tensors[operator.inputs[1]]
             return self.tensors[operator.output].elements * math.prod(w.shape[1:])
-        return 0
+        return operator.products if isinstance(operator, Outside) else 0
 
     def show(self) -> str:
         """One operator a line: kind, output, shape, type, scale, rule."""

@@ -21,6 +21,7 @@ from csp_embed.errors import InputError
 from csp_embed.network.onnx.net import copied, import_onnx, node_reads
 from csp_embed.network.onnx.runtime import open_session, run_session
 from csp_embed.network.onnx.weights import constant_values
+from csp_embed.network.profiles.node_work import node_macs
 from csp_embed.network.quantised import graph as g
 from csp_embed.network.quantised.onnx_values import Reading, Real, Stored
 
@@ -170,7 +171,10 @@ def put_part(r: Reading, node: Any, y: g.Tensor, why: str) -> None:
     kinds = {n: r.tensors[n].dtype for n in part.stored}
     model = model_of(r, part, kinds, y.name)
     open_session(model, r.net.path)  # whether it can be run is known now
-    r.put(g.Outside(name, part.stored, y.name, model.SerializeToString(), part.what, why))
+    inner = {n.name for n in r.net.nodes}
+    products = sum(node_macs(r.net, n) for n in part.nodes if n.name in inner)
+    content = model.SerializeToString()
+    r.put(g.Outside(name, part.stored, y.name, content, part.what, why, products))
 
 
 def _table(r: Reading, part: Part, y: g.Tensor) -> tuple[str, int, Array] | None:

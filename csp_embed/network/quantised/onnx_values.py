@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csp_embed.errors import InputError
-from csp_embed.network.onnx.net import Net
+from csp_embed.network.onnx.net import Net, TensorInfo
 from csp_embed.network.onnx.weights import constant_values
 from csp_embed.network.profiles.node_work import attributes
 from csp_embed.network.quantised import graph as g
@@ -83,8 +83,20 @@ class Reading:
             hint=hint or QUANTISE_HINT,
         )
 
+    def info(self, name: str) -> TensorInfo:
+        """Type and shape of a tensor. Raises: InputError where the model does not tell."""
+        if name not in self.net.tensors:
+            raise InputError(
+                f"nothing tells the shape of {name!r}",
+                where=self.net.path,
+                why="an operator before it is unknown to onnx and to onnxruntime",
+                hint="cut the model before that operator, or write the shape into the model: "
+                f"graph.value_info.append(onnx.helper.make_tensor_value_info({name!r}, TYPE, [N]))",
+            )
+        return self.net.tensors[name]
+
     def shape(self, name: str) -> tuple[int, ...]:
-        return self.net.tensors[name].shape
+        return self.info(name).shape
 
     def constant(self, node: Any, name: str, what: str) -> NDArray[Any]:
         """The value of a constant operand."""
@@ -109,7 +121,7 @@ class Reading:
         self, node: Any, name: str, scale: str, zero: str, axis: int | None = None
     ) -> g.Tensor:
         """The stored tensor `name` with the scale that a node gives it; once told, always so."""
-        info = self.net.tensors[name]
+        info = self.info(name)
         dtype = DTYPES.get(info.dtype)
         if dtype is None:
             self.refuse(node, f"{name!r} is {info.dtype}, wanted int8 or uint8")

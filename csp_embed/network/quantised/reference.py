@@ -149,7 +149,7 @@ def _add(graph: g.Graph, op: g.Add, arrays: list[Array]) -> Array:
         _rescaled(scale, (v.astype(np.int64) - graph.tensors[name].zero) << rule.left)
         for v, name, scale in zip(arrays, op.inputs, (rule.first, rule.second), strict=True)
     ]
-    return _stored(graph, op, _rescaled(rule.result, sides[0] + sides[1]))
+    return _stored(graph, op, _rescaled(rule.result, sides[0] + rule.sign * sides[1]))
 
 
 def _max_pool(graph: g.Graph, op: g.MaxPool, arrays: list[Array]) -> Array:
@@ -211,6 +211,20 @@ def _requantise(graph: g.Graph, op: g.Requantise, arrays: list[Array]) -> Array:
     return _stored(graph, op, _rescaled(op.rescale, centred))
 
 
+def _multiply(graph: g.Graph, op: g.Multiply, arrays: list[Array]) -> Array:
+    a, b = (
+        v.astype(np.int64) - graph.tensors[n].zero for v, n in zip(arrays, op.inputs, strict=True)
+    )
+    return _stored(graph, op, _rescaled(op.rescale, a * b))
+
+
+def _spread(graph: g.Graph, op: g.Spread, arrays: list[Array]) -> Array:
+    shape = (arrays[0].shape[0], *graph.tensors[op.output].shape[1:])
+    out = np.full(shape, op.value, arrays[0].dtype)
+    out[:, :: op.stride[0], :: op.stride[1]] = arrays[0]
+    return out
+
+
 def _lookup(graph: g.Graph, op: g.Lookup, arrays: list[Array]) -> Array:
     x, table = arrays
     number = x.astype(np.int64) - graph.tensors[op.inputs[0]].range[0]
@@ -262,6 +276,8 @@ _RULES: dict[type, Callable[[g.Graph, Any, list[Array]], Array]] = {
     g.Transpose: _transpose,
     g.Clamp: _clamp,
     g.Requantise: _requantise,
+    g.Multiply: _multiply,
+    g.Spread: _spread,
     g.Lookup: _lookup,
     g.Move: _move,
     g.Outside: _outside,

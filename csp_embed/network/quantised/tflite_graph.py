@@ -171,7 +171,7 @@ def _unknown(file: TfliteFile, op: FileOperator) -> None:
 def _refuse_float(file: TfliteFile) -> None:
     """A model without int8 activations is told how to become one; one that is quantised in its
     weights alone, too."""
-    heavy = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "ADD", "AVERAGE_POOL_2D")
+    heavy = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "ADD", "AVERAGE_POOL_2D", "MUL")
     for op in file.operators:
         if op.kind not in heavy or not op.inputs or op.inputs[0] < 0:
             continue

@@ -22,6 +22,7 @@ from csp_embed.network.quantised.fixed_point import (
     softmax_scale,
 )
 from csp_embed.network.quantised.tflite_file import FileOperator, TfliteFile
+from csp_embed.network.quantised.tflite_more import MORE, sum_with_constant
 
 _ACTIVATIONS = {0: "none", 1: "relu", 2: "relu_n1_to_1", 3: "relu6"}
 _SAME = 0
@@ -207,10 +208,17 @@ def _fully_connected(c: Context) -> None:
 
 
 def _add(c: Context) -> None:
-    a, b, y = c.activation(0), c.activation(1), c.result()
+    a, b, y = c.tensor(0), c.tensor(1), c.result()
+    minus = c.op.kind == "SUB"
+    if len(a.scales) != 1 or len(b.scales) != 1:
+        c.refuse("an operand has no scale, or several")
+    rescale = add_rescale(a.scales[0], b.scales[0], y.scales[0])
+    if sum_with_constant(c, rescale, minus):
+        return
+    a, b = c.activation(0), c.activation(1)
     if a.shape != b.shape:
         c.refuse(f"its operands have the shapes {a.shape} and {b.shape}", "make them one shape")
-    rescale = add_rescale(a.scales[0], b.scales[0], y.scales[0])
+    rescale = replace(rescale, sign=-1) if minus else rescale
     clamp = c.clamp(c.op.options.FusedActivationFunction() if c.op.options else 0)
     c.put(g.Add(c.name, (a.name, b.name), y.name, rescale, clamp))
 
@@ -338,6 +346,8 @@ CONVERT: dict[str, Callable[[Context], None]] = {
     "DEPTHWISE_CONV_2D": _conv,
     "FULLY_CONNECTED": _fully_connected,
     "ADD": _add,
+    "SUB": _add,
+    **MORE,
     "AVERAGE_POOL_2D": _pool,
     "MAX_POOL_2D": _pool,
     "MEAN": _mean,

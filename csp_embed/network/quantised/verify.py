@@ -102,7 +102,17 @@ def _operator(graph: g.Graph, op: g.Operator) -> None:
         _refuse(graph, op, "the number of elements changes")
     if isinstance(op, g.Lookup | g.Move):
         _table(graph, op)
-    moved = g.Reshape | g.Slice | g.Transpose | g.Concat | g.Pad | g.Clamp | g.MaxPool | g.Move
+    moved = (
+        g.Reshape
+        | g.Slice
+        | g.Transpose
+        | g.Concat
+        | g.Pad
+        | g.Clamp
+        | g.MaxPool
+        | g.Move
+        | g.Spread
+    )
     if isinstance(op, moved):
         # They move or compare stored values: another scale would change what those mean.
         for name in op.inputs[:1] if isinstance(op, g.Move) else op.inputs:
@@ -140,8 +150,10 @@ def _ranks_fit(op: g.Operator, shapes: list[tuple[int, ...]]) -> bool:
         return len(ranks) == 3 and ranks[0] >= 1 and ranks[1] == 2
     if isinstance(op, g.Concat):
         return bool(ranks) and len(set(ranks)) == 1 and 0 <= op.axis < ranks[0]
-    if isinstance(op, g.Add | g.Lookup | g.Move):
+    if isinstance(op, g.Add | g.Lookup | g.Move | g.Multiply):
         return len(ranks) == 2
+    if isinstance(op, g.Spread):
+        return ranks == [4]
     if isinstance(op, g.Outside):
         return bool(ranks)
     if isinstance(op, g.Pool):
@@ -181,6 +193,11 @@ def _out_shape(op: g.Operator, shapes: list[tuple[int, ...]]) -> tuple[int, ...]
         return tuple(map(len, map(range, op.starts, op.stops, op.steps)))
     if isinstance(op, g.Transpose):
         return tuple(x[i] for i in op.order)
+    if isinstance(op, g.Spread):
+        sizes = ((n - 1) * d + 1 for n, d in zip(x[1:3], op.stride, strict=True))
+        return (x[0], *sizes, x[3])
+    if isinstance(op, g.Multiply):
+        return tuple(max(pair) for pair in zip(*shapes, strict=True))
     if isinstance(op, g.Concat):
         total = sum(s[op.axis] for s in shapes)
         return tuple(total if i == op.axis else n for i, n in enumerate(x))

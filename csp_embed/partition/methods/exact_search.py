@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from fractions import Fraction
 
+import numpy as np
+
 from csp_embed.ir.network import LATENCY
 from csp_embed.partition.bounds import latency_period as bounds
 from csp_embed.partition.methods.method import Method, Search
@@ -24,6 +26,7 @@ from csp_embed.solver import cpsat
 OWN = NUMBERS.exact
 
 ABOVE = 1 + 1e-8  # placements are listed to a little above a makespan, so that none is missed
+SURELY = 1 + Fraction(1, 2 * 10**8)  # of that what sums of floats cannot have used up
 
 
 def exact(
@@ -45,16 +48,20 @@ def exact(
         model.hint(dev, times if model.start else None)
     clock.tell("exact search")
     stop = None if target is None else model.scale.down(target)
-    refused = 0
+    refused, taken = 0, False
     while True:
         params, extra = clock.params(limit, share), tuning(request)
         if extra and request.objective == "latency":
             params = replace(params, workers=1, interleave=False)
         found = cpsat.solve(model.cp, params, extra=extra, target=stop)
         proof.interrupted |= found.interrupted
-        if not found.found or take(p, inc, model, found, "cpsat") or inc.keeps_last:
+        if not found.found:
             break
-        if inc.keeps(placed(p, model, found), None):
+        taken = take(p, inc, model, found, "cpsat")
+        if taken or inc.keeps_last:
+            break
+        dev = placed(p, model, found)
+        if inc.keeps(dev, None) and (model.scale.exact or _timed(p, inc, clock, dev)):
             break  # rounded times do not fit, exact ones of the same placement may
         # What the model leaves out (memory of inputs in flight) refuses this placement: not again.
         model.refuse(found)
@@ -70,8 +77,24 @@ def exact(
     elif found.status in ("OPTIMAL", "FEASIBLE", "UNKNOWN"):
         proof.rounded |= not model.scale.exact
         proof.know(reached(model.goal, model.scale, found), "exact search")
-        proof.closed |= found.status == "OPTIMAL"
+        # A plan that rounded times did not tell leaves room for better ones on finer times.
+        proof.closed |= found.status == "OPTIMAL" and (taken or inc.keeps_last)
     return found.status
+
+
+def _timed(p: Problem, inc: Incumbent, clock: Clock, dev: Ints) -> bool:
+    """Whether a placement has times that keep memory, on ticks of its own: costs of other devices
+    may be so much larger that its times were all rounded to nothing."""
+    # One after the other, with every value sent to every reader: no plan needs longer.
+    own = sum(float(p.cost[t, d]) for t, d in enumerate(dev.tolist()))
+    sends = sum(
+        float(p.waits(v)[dev[u], dev[c]]) for v, u in enumerate(p.value_src) for c in p.consumers(v)
+    )
+    model = build(p, clock.request, (own + sends) * (1 + 1e-6))
+    model.among(np.array([dev]))
+    params = replace(clock.params(*OWN.among), workers=1, interleave=False)
+    found = cpsat.solve(model.cp, params, extra=tuning(clock.request))
+    return found.found and take(p, inc, model, found, "cpsat")
 
 
 def few_left(p: Problem, inc: Incumbent, proof: Proof, clock: Clock, hits: int) -> None:
@@ -112,8 +135,7 @@ def search_among(
             least = reached(model.goal, model.scale, found)
     best = inc.best.value if inc.best is not None else float("inf")
     if least is not None:  # the best of these, and all others reach `goal`
-        others = Fraction(goal * (1 + 1e-12)) * p.unit
-        proof.know(min(least, others), "all placements")
+        proof.know(min(least, Fraction(goal) * SURELY * p.unit), "all placements")
         proof.closed = True
     elif status == "INFEASIBLE" and goal >= best:
         proof.raise_to(best, "all placements")

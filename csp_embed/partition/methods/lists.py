@@ -61,7 +61,10 @@ def _rule(search: Search, step: Step) -> None:
             if name == rule:
                 inc.offer(dev, throughput.timed(p, dev, timed), rule)
         return
-    scheduler = ListScheduler(p, compiled=p.n > OWN.interpreted)
+    # One rule alone takes less time than kernels take to compile or to load; looking ahead takes
+    # as many times more as a task has successors and devices.
+    quick = p.n * p.m <= OWN.quick_pairs and rule != "lookahead"
+    scheduler = ListScheduler(p, compiled=not quick and p.n > OWN.interpreted)
     x: Placement = getattr(scheduler, {"minmin": "min_min"}.get(rule, rule))()
     if np.isfinite(x.value):
         table = decoded(p, x.order, x.dev, scheduler.k, scheduler.a, scheduler.w)

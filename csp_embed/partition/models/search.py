@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from csp_embed.partition.bounds import latency_period as bounds
-from csp_embed.partition.models.cpsat import Model, Scale
+from csp_embed.partition.models.cpsat import Model
+from csp_embed.partition.models.scale import Scale
 from csp_embed.partition.request import Incumbent, Request
 from csp_embed.partition.timetable import carried, retimed
 from csp_embed.partition.view import Ints, Problem

@@ -27,6 +27,12 @@ from fractions import Fraction
 import numpy as np
 
 from csp_embed.serving.bounds.covers import cheapest, items_of
+from csp_embed.serving.bounds.structure import (
+    alternation_slack,
+    device_pools,
+    must_widen,
+    unlinked_machines,
+)
 from csp_embed.serving.instance import Floats, Instance
 from csp_embed.solver.lp import Row, duals
 
@@ -121,6 +127,19 @@ class Relaxation:
         for group, p in zip(self.members, answer[0] @ self.takes, strict=True):
             price[list(group)] = p
         return price, max(0.0, float(price.sum()) - self.instance.layers)
+
+    def alternating(self, above: float) -> tuple[Floats, float, float] | None:
+        """(price of each machine, multiplier of the alternation row, waste), as `guide`, with the
+        row: a stage then also pays the multiplier times the share of its flow on unlinked machines,
+        less the share on others."""
+        answer = self._priced(above, False) if len(self.rate) else None
+        if answer is None:
+            return None
+        price = np.zeros(self.instance.size)
+        for group, p in zip(self.members, answer[0] @ self.takes, strict=True):
+            price[list(group)] = p
+        spent = float(price.sum()) + answer[1] * self.slack
+        return price, answer[1], max(0.0, spent - self.instance.layers)
 
     def _priced(
         self, above: float, multi: bool, linear: bool = False
@@ -288,74 +307,3 @@ def lower(
     rates = [c.rate for c in relaxation.columns if low <= c.rate < best.bound]
     snapped = relaxation.prove(max(rates)) if rates and not late() else None
     return snapped or best
-
-
-def device_pools(
-    instance: Instance, tables: Sequence[tuple[float, ...]]
-) -> tuple[tuple[tuple[str, ...], ...], list[tuple[int, ...]]]:
-    """(pools of devices that serve machines of the same tables, how many of each pool every machine
-    takes); ((), …) where no machines share devices."""
-    if instance.devices is None:
-        return (), [()] * instance.size
-    users: dict[str, list[tuple[float, ...]]] = {}
-    for devices, table in zip(instance.devices, tables, strict=True):
-        for name in devices:
-            users.setdefault(name, []).append(table)
-    pools: dict[tuple[tuple[float, ...], ...], list[str]] = {}
-    for name, used_by in users.items():
-        pools.setdefault(tuple(sorted(used_by)), []).append(name)
-    at = {name: q for q, names in enumerate(pools.values()) for name in names}
-    takes = []
-    for devices in instance.devices:
-        row = [0] * len(pools)
-        for name in devices:
-            row[at[name]] += 1
-        takes.append(tuple(row))
-    return tuple(tuple(names) for names in pools.values()), takes
-
-
-def unlinked_machines(instance: Instance) -> tuple[int, ...]:
-    """A large set of machines without any link among them; () where that is no news."""
-    joined = (instance.link > 0) | (instance.link.T > 0)
-    degree = joined.sum(axis=1)
-    left = np.ones(instance.size, bool)
-    chosen: list[int] = []
-    for i in np.argsort(degree, kind="stable"):
-        if left[i]:
-            chosen.append(int(i))
-            left &= ~joined[i]
-            left[i] = False
-    return tuple(sorted(chosen)) if len(chosen) > 1 else ()
-
-
-def alternation_slack(instance: Instance, unlinked: Sequence[int]) -> int:
-    """By how much visits to unlinked machines can exceed the others in one pipeline."""
-    inside = list(unlinked)
-    starts = bool((instance.start[inside] > 0).any()) if inside else False
-    ends = bool((instance.end[inside] > 0).any()) if inside else False
-    return int(starts) + int(ends) - 1
-
-
-def must_widen(
-    instance: Instance,
-    tables: Sequence[tuple[float, ...]],
-    members: Sequence[Sequence[int]],
-    above: float,
-) -> bool:
-    """Whether no machines joined by links above `above` can hold all layers one after another."""
-    longest = np.zeros(instance.size, np.int64)
-    for table, group in zip(tables, members, strict=True):
-        fits = [k + 1 for k, rate in enumerate(table) if rate > above]
-        longest[list(group)] = max(fits, default=0)
-    joined = (instance.link > above) | (above < instance.link.T)
-    left = longest > 0
-    while left.any():
-        part = np.zeros(instance.size, bool)
-        front = np.flatnonzero(left)[:1]
-        while len(front):
-            part[front] = True
-            front = np.flatnonzero(joined[front].any(axis=0) & left & ~part)
-        if longest[part].sum() >= instance.layers:
-            return False
-        left &= ~part
-    return True

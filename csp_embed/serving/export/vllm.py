@@ -1,7 +1,9 @@
 """Launch lines for vLLM: pipeline partition, degrees, and which machine runs which stage.
 
 Read beside vLLM 0.19.1 as its wheel has it (envs.py, distributed/utils.py, config/parallel.py,
-v1/executor/): VLLM_PP_LAYER_PARTITION has one number for each stage and adds up to the layers of
+v1/executor/) and beside what is documented (docs.vllm.ai: configuration/env_vars, and
+projects/ascend/…/feature_guide/pipeline_parallel, which starts two nodes with these options):
+VLLM_PP_LAYER_PARTITION has one number for each stage and adds up to the layers of
 the model; one engine has one tensor-parallel degree; with `--distributed-executor-backend mp` and
 `--nnodes`, node r runs the ranks r d … r d + d - 1, which is stage r where every node has one group
 of d GPUs; all but node 0 run `--headless`. (With Ray, ranks go by the number of workers and the

@@ -1,15 +1,21 @@
 """Data-sheet facts of accelerators, for tables that nobody measured.
 
-memory_bytes; flops: dense fp16 with tensor cores, fp32 accumulation; bytes_per_s of device memory.
-They go back to the makers' data sheets (sheets that give the rate with sparsity are halved), which
-could not be opened from here. What could be compared with others' copies of them:
+memory_bytes; flops: dense fp16 with tensor cores, fp32 accumulation (sheets that give the rate with
+sparsity are halved); bytes_per_s of device memory. The makers' sheets could not be opened from
+here; each figure was read in a public copy of them:
 
-    flops of A100, H100, A10, L4, T4, V100 (SXM)    Lightning 2.6.6 (fabric/utilities/throughput.py)
-    all of A100, H100, V100, and A10's rates        llm-analysis 0.2.2 (gpu_configs/)
-    flops of RTX 3090 and 4090                      a quarter of Lightning's int8 figures
+    A10, A100, L4, L40S, T4, V100: memory, flops;      github.com/winston-zhang-orz/gpu-specs,
+    bytes_per_s of all but T4                          specs.md at 097f0fb (gmasse/gpu-specs)
+    H100-PCIE: memory, flops                           the same (with sparsity: 1,513 TFLOPS)
+    H100-SXM, H200, A100-80GB; L4 again                inferenceengineering.tech, cheat sheets
+    H100-PCIE: bytes_per_s                             github.com/lijun99/GPU-Resources
+    T4: flops, bytes_per_s                             huggingface.co/RajBhope, gpu_catalog.json
+    RTX-3090: memory, bytes_per_s; int8 285 TOPS       github.com/stillwater-sc/KPU-Simulator
+    RTX-4090: memory, bytes_per_s                      gpu-specs as above
 
-All agree. From memory alone: L40S and H200, memory rates of L4, T4 and the RTX cards, sizes of L4,
-T4, A10 and the RTX cards. `memory_bytes`, `flops` and `bytes_per_s` of a server override any.
+Where copies differ: T4 has 300 GB/s in gpu-specs and 320 elsewhere; its clock (5,001 MHz, two
+transfers each, 256 bits) gives 320. Derived, not read: flops of the RTX cards, a quarter of their
+dense int8 rate (their tensor cores run at half rate with fp32 accumulation).
 """
 
 from __future__ import annotations

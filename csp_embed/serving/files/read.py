@@ -6,7 +6,8 @@ Links are checked as arrays: 1,000 machines have a million of them.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,17 @@ from csp_embed.serving.instance import Floats, Instance, MachineType, Phases
 
 FORMAT = "layer-placement-1"
 FIELDS = ("both", "prefill", "decode", "step")
+# Other keys are let be (published files carry notes), unless they look like one of these.
+KNOWN = {
+    "": ("format", "name", "model", "node_types", "nodes", "links", "coordinator",
+         "partial_inference", "workload", "limits"),
+    "model": ("layers", "activation_bytes_per_token", "token_bytes", "layer_weight_bytes",
+              "kv_bytes_per_token"),
+    "node_types": ("max_layers", "tokens_per_s_by_layers", "prefill_tokens_per_s_by_layers",
+                   "decode_tokens_per_s_by_layers", "decode_step_s_by_layers", "memory_bytes"),
+    "nodes": ("id", "type", "price_per_hour", "devices", "tensor_parallel", "server", "first_gpu"),
+    "links": ("from", "to", "tokens_per_s", "bytes_per_s", "latency_s"),
+}  # fmt: skip
 AGREE = 1e-6  # how far two statements of one link may differ, relative
 
 
@@ -62,14 +74,28 @@ class _Reader:
     def refuse(self, what: str, item: str, why: str = "", hint: str = "") -> InputError:
         return InputError(what, where=f"{self.where}  {item}", why=why, hint=hint)
 
+    def no_misspelt(self, keys: Iterable[Any], of: str, item: str) -> None:
+        """Refuses a key that no-one reads and that looks like one that is read."""
+        for key in keys:
+            if key in KNOWN[of]:
+                continue
+            near = get_close_matches(str(key), KNOWN[of], n=1, cutoff=0.85)
+            if near:
+                raise self.refuse(
+                    f"unknown key {key!r}", f"{item}.{key}".lstrip("."), hint=f"{near[0]}?"
+                )
+
     def instance(self, document: Mapping[str, Any], batch: int | None) -> Instance:
         model = self.mapping(document, "model")
+        self.no_misspelt(document, "", "")
+        self.no_misspelt(model, "model", "model")
         layers = self.count(model, "layers", "model.layers")
         work = read_workload(self, document, batch)
         types, names, tables = self.types(document, model, layers, work)
         nodes = self.sequence(document, "nodes")
         if not nodes:
             raise self.refuse("there are no machines", "nodes")
+        self.no_misspelt(_keys(nodes), "nodes", "nodes")
         position: dict[str, int] = {}
         kind = np.zeros(len(nodes), np.int64)
         for at, node in enumerate(nodes):
@@ -92,6 +118,7 @@ class _Reader:
         n = len(nodes)
         link, start, end = np.zeros((n, n)), np.zeros(n), np.zeros(n)
         links = self.sequence(document, "links")
+        self.no_misspelt(_keys(links), "links", "links")
         rates = self.rates(links, "links", activation, "model.activation_bytes_per_token")
         a = self.ends(links, "from", "links", position)
         b = self.ends(links, "to", "links", position)
@@ -187,6 +214,7 @@ class _Reader:
             item = f"node_types.{name}"
             if not isinstance(entry, Mapping):
                 raise self.refuse("expected a mapping", item)
+            self.no_misspelt(entry, "node_types", item)
             rates, most = rates_of(self, entry, item, work)
             fits = in_memory(self, entry, model, item, work)
             most = min(most, layers) if fits is None else min(most, layers, fits)
@@ -307,3 +335,7 @@ class _Reader:
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise self.refuse(f"{key} is {value!r}, not a whole number of at least 1", item)
         return value
+
+
+def _keys(rows: Sequence[Any]) -> set[Any]:
+    return {key for row in rows if isinstance(row, Mapping) for key in row}

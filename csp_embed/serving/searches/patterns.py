@@ -85,6 +85,43 @@ def stages(
     return found[:most]
 
 
+def priced_stages(
+    classes: Sequence[Class], slope: Sequence[float], rate: float, waste: float, most: int
+) -> list[Stage]:
+    """As `stages`, where a class also pays `slope` times the share of the flow that it carries;
+    equally many for each number of layers held."""
+    longest = max((len(c.table) for c in classes), default=0)
+    found: list[Stage] = []
+    for k in range(1, longest + 1):
+        usable = []
+        for c, cl in enumerate(classes):
+            if len(cl.table) >= k and (value := cl.table[k - 1]) > 0:
+                # As if it carried all it can; what it really carries is known with the others.
+                price = max(1e-9, cl.price + slope[c] * min(1.0, value / rate))
+                usable.append((c, value, price, len(cl.members)))
+        usable.sort(key=lambda u: (u[2] / u[1], -u[1], u[0]))
+        own: list[Stage] = []
+        _grow(usable, rate * (1 - 1e-12), k + waste, k, 8, own, 2 * most)
+        for stage in own:
+            cost = _with_flow(classes, slope, stage, rate)
+            if cost <= k + waste:
+                found.append(Stage(k, stage.counts, stage.rate, cost))
+    found.sort(key=lambda s: (s.price - s.layers, s.width, -s.rate))
+    return found[:most]
+
+
+def _with_flow(
+    classes: Sequence[Class], slope: Sequence[float], stage: Stage, rate: float
+) -> float:
+    """Prices of a stage's machines, and the least that its flow pays."""
+    cost, left = 0.0, 1.0
+    for c, n in sorted(stage.counts, key=lambda item: slope[item[0]]):
+        share = min(left, n * classes[c].table[stage.layers - 1] / rate)
+        cost += n * classes[c].price + share * slope[c]
+        left -= share
+    return cost
+
+
 def _grow(
     usable: list[tuple[int, float, float, int]],
     rate: float,

@@ -1,36 +1,51 @@
 """Searches for plans on networks with missing links: which stages, then which machines.
 
-Machines of a set without links among them (`unlinked`) hand over to others only, so stages with any
-of them must alternate with stages of hubs alone, and a pipeline begins and ends at machines that
-the coordinator reaches. An integer program chooses the stages by type and gives each a role; the
-annealing in assign.py chooses order and machines within a type.
+Machines of a set without links among them (`unlinked`, leaves) hand over to hubs only. Say a stage
+passes the share x of the flow through hubs and 1 - x through leaves: two stages can follow each
+other if x + x' >= 1, since what comes from leaves must go to hubs, and what goes to leaves must
+come from hubs. So for every t < 1/2 the stages with x <= t are separated by stages with
+x >= 1 - t. An integer program chooses the stages, mixed ones too, and which two are the pipeline's
+ends, at machines that the coordinator reaches; the annealing in assign.py chooses order and
+machines.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from csp_embed.serving.instance import Ints
 from csp_embed.serving.searches.assign import assign
-from csp_embed.serving.searches.patterns import Class, Stage, classes_of, stages
+from csp_embed.serving.searches.patterns import Class, Stage, classes_of, priced_stages
 from csp_embed.serving.searches.search import Search
 from csp_embed.solver import cpsat
 from csp_embed.solver.params import Params
 
 FIRST = (0.5, 0.2, 0.05)  # parts of the bound that are tried until there is any plan
-TRIES = 10  # compositions at one rate
-MOVES = 300_000  # of annealing, for each, at the most
-MOVES_BY_SIZE = 500  # times the number of machines squared: few machines need few moves
+TRIES = 4  # compositions at one rate
+MOVES = 1_000_000  # of annealing, for each, at the most
+MOVES_BY_SIZE = 1_200  # times the number of machines squared: few machines need few moves
 SMALL = 8  # machines, for which annealing over intervals finds what there is
-REPEATS = 3  # times that the same composition is arranged
-AGAIN = 48
+TURNS = 4  # annealings of a composition, as long as they come near
+NEAR = 0.97  # of the hand-overs
+REPEATS = 2  # times that the same composition is arranged
+AGAIN = 96
 STEPS = (0.002, 0.006, 0.015)
 ALMOST = 0.9  # of the machines that a strong hub is linked to
-LEAF, HUB, LEAF_END, HUB_END = range(4)  # roles of a stage; "end": the pipeline begins or ends
+STAGES = 1500  # to compose from
+EQUAL = 1e-9  # shares of the flow
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """hubs: the share of the flow that may pass through hubs."""
+
+    stage: Stage
+    hubs: float
 
 
 def sparse(search: Search) -> None:
@@ -40,32 +55,34 @@ def sparse(search: Search) -> None:
 
     tried = 0
     moves = min(MOVES, MOVES_BY_SIZE * search.instance.size**2)
-    arranged: dict[tuple[tuple[Stage, int], ...], int] = {}
+    arranged: dict[tuple[tuple[Stage, bool], ...], int] = {}
 
     def attempt(rate: float) -> bool:
-        guide = search.relaxation.guide(rate)
-        if guide is None:
-            return False
-        types = classes_of(search.instance)
-        # The price of a type is the least of its machines': no stage is dropped wrongly.
-        types = [
-            Class(t.members, t.table, 0, min(float(guide[0][i]) for i in t.members)) for t in types
-        ]
-        choices = stages(types, rate, guide[1] + 1e-6, most=1000)
+        known: dict[bool, tuple[list[Class], list[_Choice]]] = {}
         for seed in range(tried, tried + TRIES):
             if search.late():
                 return False
-            leaves = _leaves(search, strong=seed % 2 == 1)
-            chosen = _compose(search, types, choices, leaves, seed)
+            strong = seed % 2 == 1
+            if strong not in known:
+                found = _choices(search, rate, _leaves(search, strong))
+                if found is None:
+                    return False
+                known[strong] = found
+            classes, choices = known[strong]
+            chosen = _compose(search, classes, choices, seed)
             if chosen is None:
                 continue
             seen = arranged[tuple(chosen)] = arranged.get(tuple(chosen), 0) + 1
             if seen > REPEATS:  # the program has little to choose from at this rate
                 return False
-            classes, row = _machines(search, types, chosen, leaves)
-            placement, _ = assign(search.instance, classes, row, rate, search.seed + seed, moves)
-            if search.offer(placement, "stages") >= rate * (1 - 1e-12):
-                return True
+            single, row = _machines(search, classes, chosen)
+            for turn in range(TURNS):
+                at = search.seed + seed + 1000 * turn
+                placement, share = assign(search.instance, single, row, rate, at, moves)
+                if search.offer(placement, "stages") >= rate * (1 - 1e-12):
+                    return True
+                if share < NEAR or search.late():
+                    break
         return False
 
     for part in FIRST:
@@ -91,43 +108,53 @@ def _leaves(search: Search, strong: bool) -> Ints:
     return leaf
 
 
-def _ends(search: Search) -> Ints:
-    """1 for machines at which a pipeline can begin and end."""
-    return ((search.instance.start > 0) & (search.instance.end > 0)).astype(np.int64)
+def _choices(search: Search, rate: float, leaf: Ints) -> tuple[list[Class], list[_Choice]] | None:
+    """Machines in classes, by whether they are leaves too, and the stages a plan may use."""
+    duals = search.relaxation.alternating(rate)
+    if duals is None:
+        return None
+    price, mult, waste = duals
+    side = -np.ones(search.instance.size)
+    side[list(search.relaxation.unlinked)] = 1.0
+    labels = leaf + 2 * (side > 0)
+    classes = classes_of(search.instance, labels, np.round(price, 9))
+    slope = [mult * float(side[c.members[0]]) for c in classes]
+    found = priced_stages(classes, slope, rate, waste + 1e-6, STAGES)
+    hub = [leaf[c.members[0]] == 0 for c in classes]
+    choices = []
+    for stage in found:
+        through = sum(n * classes[c].table[stage.layers - 1] for c, n in stage.counts if hub[c])
+        choices.append(_Choice(stage, min(1.0, through / rate)))
+    return classes, choices
 
 
 def _compose(
-    search: Search, types: Sequence[Class], choices: Sequence[Stage], leaves: Ints, seed: int
-) -> list[tuple[Stage, int]] | None:
-    """(stage by type, role) that add up to all layers; another seed gives other ones."""
-    layers, ends = search.instance.layers, _ends(search)
+    search: Search, classes: Sequence[Class], choices: Sequence[_Choice], seed: int
+) -> list[tuple[Stage, bool]] | None:
+    """(stage, whether an end of the pipeline) that add up to all layers; another seed gives other
+    ones."""
+    layers = search.instance.layers
+    able = (search.instance.start > 0) & (search.instance.end > 0)
     model = cpsat.new_model()
-    rows: list[tuple[Stage, int, Any]] = []
-    for stage in choices:
-        for role in range(4):
-            rows.append((stage, role, model.new_int_var(0, layers // stage.layers, "")))
-    for t, members in enumerate(c.members for c in types):
-        ids = list(members)
-        hub, end = leaves[ids] == 0, ends[ids] == 1
-        # Roles that share a demand may use together only the machines that have it.
-        for roles, fit in (
-            ({HUB, HUB_END}, hub),
-            ({LEAF_END, HUB_END}, end),
-            ({HUB_END}, hub & end),
-            ({HUB, HUB_END, LEAF_END}, hub | end),
-            ({LEAF, HUB, LEAF_END, HUB_END}, hub | True),
-        ):
-            used = [n * y for s, r, y in rows if r in roles for c, n in s.counts if c == t]
-            model.add(sum(used) <= int(fit.sum()))
-    model.add(sum(s.layers * y for s, _, y in rows) == layers)
-    if leaves.any():
-        excess = sum(y if r in (LEAF, LEAF_END) else -y for _, r, y in rows)
-        model.add(excess <= search.relaxation.slack)
-    if ends.any():
-        alone = any(s.layers == layers for s in choices)  # one stage may be both ends
-        model.add(sum(y for _, r, y in rows if r in (LEAF_END, HUB_END)) >= (1 if alone else 2))
+    rows: list[tuple[_Choice, bool, Any]] = []
+    for choice in choices:
+        for end in (False, True):
+            most = layers // choice.stage.layers
+            rows.append((choice, end, model.new_int_var(0, min(most, 2) if end else most, "")))
+    for t, members in enumerate(c.members for c in classes):
+        used = [(n * y, end) for o, end, y in rows for c, n in o.stage.counts if c == t]
+        model.add(sum(u for u, _ in used) <= len(members))
+        model.add(sum(u for u, end in used if end) <= int(able[list(members)].sum()))
+    model.add(sum(o.stage.layers * y for o, _, y in rows) == layers)
+    if able.any():
+        alone = any(o.stage.layers == layers for o in choices)  # one stage may be both ends
+        ends = sum(y for _, end, y in rows if end)
+        model.add(ends >= (1 if alone else 2))
+        model.add(ends <= 2)
+    for level in sorted({o.hubs for o in choices if o.hubs < 0.5 - EQUAL}):
+        _separated(model, rows, level, layers, bool(able.any()))
     draw = random.Random(seed)
-    model.minimize(sum((s.width * 4 + draw.randrange(16)) * y for s, _, y in rows))
+    model.minimize(sum((o.stage.width * 4 + draw.randrange(16)) * y for o, _, y in rows))
     answer = cpsat.solve(
         model, Params(seed, deterministic_limit=2.0), extra={"stop_after_first_solution": True}
     )
@@ -135,37 +162,47 @@ def _compose(
         raise KeyboardInterrupt
     if not answer.found:
         return None
-    return [(s, r) for s, r, y in rows for _ in range(int(answer.value(y)))]
+    return [(o.stage, end) for o, end, y in rows for _ in range(int(answer.value(y)))]
+
+
+def _separated(
+    model: Any, rows: Sequence[tuple[_Choice, bool, Any]], level: float, layers: int, ends: bool
+) -> None:
+    """Stages can stand in a row if each weak one (hubs up to `level`) has firm ones (1 - level and
+    more) beside it, or the pipeline's end. Others, between weak and firm, also stand beside firm
+    ones, so as a group they take the place of one weak stage, unless they are at an end."""
+    weak = [(end, y) for o, end, y in rows if o.hubs <= level + EQUAL]
+    firm = [y for o, _, y in rows if o.hubs >= 1 - level - EQUAL]
+    rest = [(o, end, y) for o, end, y in rows if level + EQUAL < o.hubs < 1 - level - EQUAL]
+    at_end = sum(y for end, y in weak if end) if ends else 2
+    group = model.new_bool_var("")
+    model.add(sum(y for _, _, y in rest) <= layers * group)
+    if ends:
+        beside = model.new_bool_var("")
+        model.add(beside <= sum(y for _, end, y in rest if end))
+    else:
+        beside = 1
+    model.add(sum(y for _, y in weak) <= sum(firm) - 1 + at_end - group + beside)
 
 
 def _machines(
-    search: Search, types: Sequence[Class], chosen: Sequence[tuple[Stage, int]], leaves: Ints
+    search: Search, classes: Sequence[Class], chosen: Sequence[tuple[Stage, bool]]
 ) -> tuple[list[Class], list[Stage]]:
-    """The same stages with a machine each, hubs for hubs where there are any: a start for the
+    """The same stages with a machine each, ends at machines that can be ends: a start for the
     annealing, which may swap any two of one type."""
-    ends = _ends(search)
-    free = [list(c.members) for c in types]
-    # What a role asks for first; (leaf, end) of the machine it likes best comes first.
-    liking = {
-        HUB_END: lambda i: (leaves[i], 1 - ends[i]),
-        LEAF_END: lambda i: (1 - ends[i], 1 - leaves[i]),
-        HUB: lambda i: (leaves[i], ends[i]),
-        LEAF: lambda i: (1 - leaves[i], ends[i]),
-    }
-    row: list[tuple[int, Stage, list[int]]] = []
-    for at, (stage, role) in sorted(
-        enumerate(chosen), key=lambda item: (HUB_END, LEAF_END, HUB, LEAF).index(item[1][1])
-    ):
-        team = []
-        for t, n in stage.counts:
-            free[t].sort(key=lambda i: (*liking[role](i), i))
-            team += [free[t].pop(0) for _ in range(n)]
-        row.append((at, stage, team))
-    row.sort(key=lambda r: r[0])
+    able = (search.instance.start > 0) & (search.instance.end > 0)
+    # Ends take first what can be an end, the others what cannot.
+    free = [sorted(c.members, key=lambda i: (able[i], i)) for c in classes]
+    teams: dict[int, list[int]] = {}
+    for at, (stage, end) in sorted(enumerate(chosen), key=lambda item: not item[1][1]):
+        teams[at] = [
+            free[c].pop(-1 if end else 0) for c, n in stage.counts for _ in range(n)
+        ]  # fmt: skip
     # One class for each machine in use, and the others for swaps.
-    order = [i for _, _, team in row for i in team] + [i for rest in free for i in rest]
-    classes = [Class((i,), search.instance.table(i)) for i in order]
+    order = [i for at in sorted(teams) for i in teams[at]] + [i for rest in free for i in rest]
+    single = [Class((i,), search.instance.table(i)) for i in order]
     number = {i: c for c, i in enumerate(order)}
-    return classes, [
-        Stage(s.layers, tuple((number[i], 1) for i in team), s.rate, s.price) for _, s, team in row
+    return single, [
+        Stage(s.layers, tuple((number[i], 1) for i in teams[at]), s.rate, s.price)
+        for at, (s, _) in enumerate(chosen)
     ]

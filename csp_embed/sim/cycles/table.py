@@ -15,15 +15,15 @@ from csp_embed.errors import CspEmbedError, SimError, SpecError
 from csp_embed.ir.stream import Stream
 from csp_embed.machine.listing import line
 from csp_embed.machine.spec import Isa, Memory
-from csp_embed.sim.cycles import fill
+from csp_embed.sim.cycles import table_rows
 from csp_embed.sim.cycles.costs import Costs
 
 _KINDS = {
-    "load": fill.LOADS,
-    "store": fill.STORES,
-    "contract": fill.CONTRACTS,
-    "map": fill.MAPS,
-    "finish": fill.FINISHES,
+    "load": table_rows.LOADS,
+    "store": table_rows.STORES,
+    "contract": table_rows.CONTRACTS,
+    "map": table_rows.MAPS,
+    "finish": table_rows.FINISHES,
 }
 
 
@@ -43,14 +43,14 @@ class TableMaker:
     def __init__(self, isa: Isa, costs: Costs) -> None:
         self.isa = isa
         self.names: list[str] = []
-        parts = np.full((len(isa.instructions), fill.ROLES), -1, np.int64)
+        parts = np.full((len(isa.instructions), table_rows.ROLES), -1, np.int64)
         kinds = np.empty(len(isa.instructions), np.int64)
         queues = np.full(len(isa.instructions), -1, np.int64)
         for code, instruction in enumerate(isa.instructions):
             kinds[code] = _KINDS[instruction.kind]
             if instruction.queue is not None:
                 queues[code] = isa.queues.index(instruction.queue)
-            for place, role in enumerate(fill.ROLE_NAMES):
+            for place, role in enumerate(table_rows.ROLE_NAMES):
                 name = instruction.roles.get(role)
                 if name is not None:
                     if name not in self.names:
@@ -75,32 +75,34 @@ class TableMaker:
         for place, name in enumerate(self.names):
             if name in stream.fields:
                 columns[place] = stream.fields[name]
-        rows = np.zeros((n, fill.COLUMNS), np.int64)
+        rows = np.zeros((n, table_rows.COLUMNS), np.int64)
         steps = np.zeros(n, np.int64)
         written = np.zeros(n, np.int64)
         code = np.ascontiguousarray(stream.code, np.int64)
-        bad, why = fill.fill(code, columns, *self._machine, self._last_queue, rows, steps, written)
+        bad, why = table_rows.fill_rows(
+            code, columns, *self._machine, self._last_queue, rows, steps, written
+        )
         if bad >= 0:
             raise self._refuse(stream, bad, why)
         return Table(rows, steps, written)
 
     def _refuse(self, stream: Stream, n: int, why: int) -> CspEmbedError:
         text = line(self.isa, stream, n).strip()
-        if why == fill.UNKNOWN:
+        if why == table_rows.UNKNOWN:
             return SimError(f"instruction {n} is unknown", where=text, why="it hangs the device")
         instruction = self.isa.instructions[stream.code[n]]
         name = instruction.name
         match why:
-            case fill.EMPTY_LOOP:
+            case table_rows.EMPTY_LOOP:
                 reason = "a loop or micro-op count of 0 runs for ages on the hardware"
                 return SimError(f"instruction {n}: empty loop", where=text, why=reason)
-            case fill.NO_ROWS:
+            case table_rows.NO_ROWS:
                 reason = "a transfer of 0 rows never ends"
                 return SimError(f"instruction {n}: no rows", where=text, why=reason)
-            case fill.UNREACHED:
+            case table_rows.UNREACHED:
                 reason = f"{name} does not reach that memory; it hangs the device"
                 return SimError(f"instruction {n}: unknown transfer", where=text, why=reason)
-            case fill.NO_OPERATION:
+            case table_rows.NO_OPERATION:
                 reason = "the hardware has no such operation: it hangs"
                 return SimError(f"instruction {n}: not built", where=text, why=reason)
         number = int(stream.fields[instruction.roles["memory"]][n])
@@ -118,19 +120,19 @@ class TableMaker:
 
 def _memories(isa: Isa, costs: Costs) -> NDArray[np.int64]:
     """int64[ids, MEMORY_COLUMNS]: what transfers need to know of each memory, by its id."""
-    table = np.full((max(m.id for m in isa.memories) + 1, fill.MEMORY_COLUMNS), -1, np.int64)
+    table = np.full((max(m.id for m in isa.memories) + 1, table_rows.MEMORY_COLUMNS), -1, np.int64)
     for memory in isa.memories:
         row = table[memory.id]
-        row[fill.ELEMENT] = memory.elem_bytes
+        row[table_rows.ELEMENT] = memory.elem_bytes
         if memory.load_queue is not None:
-            row[fill.LOAD_QUEUE] = isa.queues.index(memory.load_queue)
+            row[table_rows.LOAD_QUEUE] = isa.queues.index(memory.load_queue)
         if memory.store_queue is not None:
-            row[fill.STORE_QUEUE] = isa.queues.index(memory.store_queue)
-        row[fill.PRIORITY] = costs.priority.get(memory.name, -1)
+            row[table_rows.STORE_QUEUE] = isa.queues.index(memory.store_queue)
+        row[table_rows.PRIORITY] = costs.priority.get(memory.name, -1)
         wide = memory.elem_bytes > costs.beat_bytes
-        row[fill.EXTRA_TAIL] = costs.sections["load"]["narrow_port"] if wide else 0
-        row[fill.GAP] = costs.sections["store"]["word_gap"] if wide else 0
-        row[fill.WORD_BEATS] = max(1, _word_bytes(isa, memory) // costs.beat_bytes)
+        row[table_rows.EXTRA_TAIL] = costs.sections["load"]["narrow_port"] if wide else 0
+        row[table_rows.GAP] = costs.sections["store"]["word_gap"] if wide else 0
+        row[table_rows.WORD_BEATS] = max(1, _word_bytes(isa, memory) // costs.beat_bytes)
     return table
 
 
@@ -141,27 +143,27 @@ def _word_bytes(isa: Isa, memory: Memory) -> int:
 
 
 def _spans(costs: Costs) -> NDArray[np.int64]:
-    """The per-kind costs in the order that `fill` takes."""
+    """The per-kind costs in the order that `fill_rows` takes."""
     section = costs.sections
-    spans = np.empty(fill.SPANS, np.int64)
+    spans = np.empty(table_rows.SPANS, np.int64)
     for place, value in {
-        fill.SYNC: section["instruction"]["sync"],
-        fill.FINISH_SPAN: section["instruction"]["finish"],
-        fill.LOAD_START: section["load"]["start"],
-        fill.PAD_ROW: section["load"]["pad_row"],
-        fill.LOAD_LAST: section["load"]["last"],
-        fill.STORE_START: section["store"]["start"],
-        fill.STORE_SETUP: section["store"]["setup"],
-        fill.STORE_ACK: section["store"]["ack"] + costs.latency,
-        fill.CONTRACT_FILL: section["contract"]["fill"],
-        fill.CONTRACT_STEP: section["contract"]["step"],
-        fill.RESET_STEP: section["contract"]["reset_step"],
-        fill.MAP_FILL: section["map"]["fill"],
-        fill.IMMEDIATE_STEP: section["map"]["immediate_step"],
-        fill.TENSOR_STEP: section["map"]["tensor_step"],
-        fill.BEAT: costs.beat_bytes,
-        fill.BURST: costs.burst_beats,
-        fill.PORT_RATE: costs.rate,
+        table_rows.SYNC: section["instruction"]["sync"],
+        table_rows.FINISH_SPAN: section["instruction"]["finish"],
+        table_rows.LOAD_START: section["load"]["start"],
+        table_rows.PAD_ROW: section["load"]["pad_row"],
+        table_rows.LOAD_LAST: section["load"]["last"],
+        table_rows.STORE_START: section["store"]["start"],
+        table_rows.STORE_SETUP: section["store"]["setup"],
+        table_rows.STORE_ACK: section["store"]["ack"] + costs.latency,
+        table_rows.CONTRACT_FILL: section["contract"]["fill"],
+        table_rows.CONTRACT_STEP: section["contract"]["step"],
+        table_rows.RESET_STEP: section["contract"]["reset_step"],
+        table_rows.MAP_FILL: section["map"]["fill"],
+        table_rows.IMMEDIATE_STEP: section["map"]["immediate_step"],
+        table_rows.TENSOR_STEP: section["map"]["tensor_step"],
+        table_rows.BEAT: costs.beat_bytes,
+        table_rows.BURST: costs.burst_beats,
+        table_rows.PORT_RATE: costs.rate,
     }.items():
         spans[place] = value
     return spans

@@ -29,6 +29,7 @@ DRAM_OUTSIDE = 1  # address, bytes
 OPERAND_OUTSIDE = 2  # operand number, lowest, highest element
 STALE_STORE = 3  # element
 NEGATIVE_SHIFT = 4  # element
+# Steps that are collected before `panel` runs: two lists of it stay in the first cache.
 LIST = 1024
 # Never called from Python: without wrappers they compile in half the time.
 inner = njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
@@ -49,6 +50,7 @@ def panel(typingctx, words, pairs, dst, row, p, column, steps, b, i2, o):
     signature = types.void(words, pairs, dst, row, p, column, steps, b, i2, o)
 
     def codegen(context, builder, signature, args):
+        # Pairs of int16 beside each other: the shape of the multiply-add instruction.
         v32, half = ir.VectorType(_I32, n_o), ir.VectorType(ir.IntType(16), 2 * n_o)
         wide = ir.VectorType(_I32, 2 * n_o)
         out, factors, dsts, rows = (_data(context, builder, signature, args, k) for k in range(4))
@@ -60,12 +62,15 @@ def panel(typingctx, words, pairs, dst, row, p, column, steps, b, i2, o):
         for s in range(n_steps):
             at = builder.add(args[4], const(s))
             x, y = builder.load(builder.gep(rows, [at])), builder.load(builder.gep(dsts, [at]))
+            # One accumulator vector for each row of the block; all of them stay in registers.
             for r in range(n_b):
                 place = builder.gep(factors, [builder.add(x, const(r * n_i * 2))])
                 x_at.append(builder.bitcast(place, _I32.as_pointer()))
                 y_at.append(builder.gep(out, [builder.add(y, const(r * n_o))]))
         w_at = builder.gep(factors, [args[5]])
+        # Undefined lanes are never read: every shuffle names lanes of the first vector.
         none, none_wide = ir.Constant(v32, ir.Undefined), ir.Constant(wide, ir.Undefined)
+        # All lanes from lane 0: a broadcast.
         splat = ir.Constant(v32, [0] * n_o)
         even = ir.Constant(v32, list(range(0, 2 * n_o, 2)))
         odd = ir.Constant(v32, list(range(1, 2 * n_o, 2)))
@@ -73,6 +78,7 @@ def panel(typingctx, words, pairs, dst, row, p, column, steps, b, i2, o):
         for i in range(n_i):
             w_here = builder.gep(w_at, [const(i * n_o * 2)])
             w = builder.load(builder.bitcast(w_here, half.as_pointer()), align=2)
+            # Widened by the compiler's own instruction, which it fuses with the product.
             w = builder.sext(w, wide)
             for m, place in enumerate(x_at):
                 x = builder.load(builder.gep(place, [const(i)]), align=2)
@@ -84,6 +90,7 @@ def panel(typingctx, words, pairs, dst, row, p, column, steps, b, i2, o):
                 high = builder.shuffle_vector(product, none_wide, odd)
                 sums[m] = builder.add(sums[m], builder.add(low, high))
         # One after the other, so that steps with the same dst add up.
+        # A step may add to what the step before it wrote, so sums are stored in order.
         for place, total in zip(y_at, sums, strict=True):
             vector = builder.bitcast(place, v32.as_pointer())
             old = builder.load(vector, align=4)
@@ -99,6 +106,7 @@ def _bounds(r, s, memory, field, out, inner):
     low, high = s.uops[r.uop_begin, field], s.uops[r.uop_begin, field]
     for u in range(r.uop_begin, r.uop_end):
         low, high = min(low, s.uops[u, field]), max(high, s.uops[u, field])
+    # Both loops are affine, so ends of the micro-ops and ends of the loops give the range.
     for step in (out * (r.iter_out - 1), inner * (r.iter_in - 1)):
         low, high = low + min(step, 0), high + max(step, 0)
     return low, high
@@ -130,6 +138,7 @@ def _reset(r, s, ops):
             for u in range(r.uop_begin, r.uop_end):
                 d = s.uops[u, field] + i * r.dst_out + j * r.dst_in
                 s.words[base + d * stride : base + (d + 1) * stride] = 0
+                # A reset counts as loaded: the mirror that stores read is not touched by it.
                 s.written[s.mem[memory].flags + d] = LOADED
 
 
@@ -137,6 +146,7 @@ def _reset(r, s, ops):
 def _sort(order, uops, field):
     """Sorts micro-op numbers by a field: heap sort (NumPy's sorts take long to compile)."""
     n = len(order)
+    # Nearly always sorted already; the check costs one pass.
     sorted_already = True
     for k in range(n - 1):
         sorted_already = sorted_already and uops[order[k], field] <= uops[order[k + 1], field]
@@ -174,11 +184,13 @@ def _contract(r, s, ops, swapped, dst, row, steps, one, b, i2, o):
     w_base, w_stride = s.mem[w_mem].base, s.mem[w_mem].stride
     d_out, d_in = r.dst_out, r.dst_in
     outer, inner = r.iter_out, r.iter_in
+    # These meet one weight element again and again, and it stays in registers meanwhile.
     # Loops that leave the weights alone run innermost.
     fixed_out = outer if w_out == 0 else 1
     fixed_in = inner if w_in == 0 else 1
     first, count = r.uop_begin, r.uop_end - r.uop_begin
     order = np.arange(first, r.uop_end)
+    # Few repetitions by loops: then equal weights are brought together by sorting the micro-ops.
     if fixed_out * fixed_in < 8:
         _sort(order, s.uops, w_field)
     g = len(steps)
@@ -187,6 +199,7 @@ def _contract(r, s, ops, swapped, dst, row, steps, one, b, i2, o):
             k = 0
             while k < count:
                 key = s.uops[order[k], w_field]
+                # One weight element; all that shares it follows.
                 column = w_base + (key + a * w_out + e * w_in) * w_stride
                 filled = 0
                 while True:
@@ -203,6 +216,7 @@ def _contract(r, s, ops, swapped, dst, row, steps, one, b, i2, o):
                                 dst[filled] = d_base + d * d_stride
                                 row[filled] = x_base + (x0 + i * x_out + j * x_in) * x_stride
                                 filled += 1
+                                # A full list is run at once, block by block.
                                 if filled == LIST:
                                     for p in range(0, LIST, g):
                                         panel(
@@ -214,6 +228,7 @@ def _contract(r, s, ops, swapped, dst, row, steps, one, b, i2, o):
                         while p + g <= filled:
                             panel(s.words, s.pairs, dst, row, p, column, steps, b, i2, o)
                             p += g
+                        # What does not fill a block runs one by one.
                         while p < filled:
                             panel(s.words, s.pairs, dst, row, p, column, one, b, i2, o)
                             p += 1
@@ -226,6 +241,7 @@ def _lane(s, memory, element, lane):
     at = s.mem[memory].base + element * s.mem[memory].stride
     if s.mem[memory].storage == PAIRS:
         if s.mem[memory].perm_at >= 0:
+            # Weights lie in the order that `panel` reads; single lanes are looked up through it.
             lane = s.perm[s.mem[memory].perm_at + lane]
         return np.int32(s.pairs[at + lane])
     return s.words[at + lane]
@@ -234,6 +250,7 @@ def _lane(s, memory, element, lane):
 @inner
 def _narrow(value, bits):
     """The low `bits` of an int32, sign-extended."""
+    # Up and down again: the sign comes from the highest of the kept bits.
     shift = np.int32(32 - bits)
     return np.int32(np.int32(value << shift) >> shift)
 
@@ -252,6 +269,7 @@ def _contract_any(r, s, ops, points):
                 for k in range(len(points)):
                     product = _lane(s, x_mem, x, points[k, 1]) * _lane(s, w_mem, w, points[k, 2])
                     value = np.int32(s.words[at + points[k, 0]] + np.int32(product))
+                    # Accumulators narrower than 32 bits wrap around at their own width.
                     s.words[at + points[k, 0]] = _narrow(value, s.mem[d_mem].bits)
                 s.written[s.mem[d_mem].flags + d] = COMPUTED
 
@@ -269,6 +287,7 @@ def _apply(function, value, other):
         return np.int32(value * other)
     if other >= 0:
         return np.int32(value >> (other & 31))
+    # By unsigned numbers: shifting a sign bit out is no error of the machine.
     return np.int32(np.uint32(value) << np.uint32(-other & 31))
 
 
@@ -279,6 +298,7 @@ def _vector_step(typingctx, words, at, other, imm, function, lanes):
     The length of `function` is its number, that of `lanes` the width: compile-time constants.
     """
     number, width = function.count, lanes.count
+    # The type says which it is, so that the choice is made when it is compiled.
     by_imm = isinstance(other, types.Float)
     signature = types.void(words, at, other, imm, function, lanes)
 
@@ -304,6 +324,8 @@ def _vector_step(typingctx, words, at, other, imm, function, lanes):
         elif number == 4:
             result = builder.mul(x, y)
         else:
+            # Both directions are computed and one is chosen, lane by lane: cheaper than a branch
+            # for each.
             right = builder.ashr(x, builder.and_(y, mask))
             left = builder.shl(x, builder.and_(builder.sub(zero, y), mask))
             result = builder.select(builder.icmp_signed("<", y, zero), left, right)
@@ -315,6 +337,7 @@ def _vector_step(typingctx, words, at, other, imm, function, lanes):
 
 @njit(nogil=True, inline="always")
 def _step(words, at, other, imm, function, lanes):
+    # The length of a tuple is a number that the compiler knows; there are five, so five branches.
     if function == 0:
         _vector_step(words, at, other, imm, (), lanes)
     elif function == 1:
@@ -351,12 +374,15 @@ def _map(r, n, s, ops, lanes, twin, strict, notes, status):
             for u in range(begin, end):
                 d = s.uops[u, d_field] + i * d_out + j * d_in
                 at = base + d * stride
+                # Written even where the value stays: a mirror is current after any compute step.
                 s.written[flags + d] = COMPUTED
                 if use_imm:
                     for part in range(0, stride, len(lanes)):
                         _step(s.words, at + part, 0.0, imm, function, lanes)
                 else:
                     x = s.uops[u, x_field] + i * x_out + j * x_in
+                    # Implementations disagree on negative amounts of tensors: counted here, an
+                    # error where strict.
                     if function == 3 and _negative_amount(s, x_mem, x, twin):
                         notes[2] += 1
                         if notes[3] < 0:
@@ -364,6 +390,7 @@ def _map(r, n, s, ops, lanes, twin, strict, notes, status):
                         if strict:
                             status[0], status[2] = NEGATIVE_SHIFT, x
                             return
+                    # Same memory, same layout: whole vectors. Else lane by lane through `twin`.
                     if x_mem == d_mem:
                         other_at = base + x * stride
                         for part in range(0, stride, len(lanes)):
@@ -388,6 +415,7 @@ def _locate(s, address, length):
         else:
             high = middle
     k = low - 1
+    # The whole range has to lie in one piece of the image.
     if k < 0 or address + length > s.ranges[k].end:
         return -1
     return s.ranges[k].offset + address - s.ranges[k].start
@@ -422,6 +450,7 @@ def _flip(typingctx, dram, at, pairs, to, o, i2):
         place = builder.bitcast(builder.gep(source, [args[1]]), vector.as_pointer())
         value = builder.load(place, align=1)
         none = ir.Constant(vector, ir.Undefined)
+        # Interleaves the lower half with the upper one: the perfect shuffle.
         order = [(k // 2) + (k % 2) * (n // 2) for k in range(n)]
         mask = ir.Constant(ir.VectorType(_I32, n), order)
         for _ in range(n_o.bit_length() - 1):
@@ -456,12 +485,14 @@ def _widen(to, start, s, at, count, lane_bytes):
 @inner
 def _elements(s, m, to, e, at, count, lane_bytes, flip, o, i2):
     """`count` elements from DRAM into an arena, from element e on."""
+    # Element after element without gaps: one run of lanes.
     if m.perm_at < 0 and m.stride == m.lanes:
         _widen(to, m.base + e * m.stride, s, at, count * m.lanes, lane_bytes)
         return
     for k in range(count):
         start = m.base + (e + k) * m.stride
         here = at + k * m.lanes * lane_bytes
+        # Only where lanes are bytes and the order is the panel's; anything else goes lane by lane.
         if flip:
             _flip(s.dram, here, s.pairs, start, o, i2)
             continue
@@ -488,6 +519,7 @@ def _load(r, s, status, flips, o, i2):
     width = r.x_pad_0 + r.x_size + r.x_pad_1
     height = r.y_pad_0 + r.y_size + r.y_pad_1
     elem_bytes, lane_bytes = s.mem[r.named].elem_bytes, s.mem[r.named].lane_bytes
+    # Padding too: it is written with zeros.
     s.written[m.flags + r.sram : m.flags + r.sram + width * height] = LOADED
     for y in range(height):
         e = r.sram + y * width
@@ -499,11 +531,13 @@ def _load(r, s, status, flips, o, i2):
         if at < 0:
             status[0], status[2], status[3] = DRAM_OUTSIDE, address, r.x_size * elem_bytes
             return
+        # Cleared whole, then filled: fewer calls than clearing both sides.
         if width > r.x_size:
             _clear(s, m, e, width)
         e += r.x_pad_0
         if m.storage == UOPS:
             for x in range(r.x_size):
+                # Micro-ops are words of four bytes.
                 _decode_uop(s, m.base + e + x, at + 4 * x)
         elif m.storage == PAIRS:
             flip = flips and lane_bytes == 1 and m.perm_at >= 0
@@ -527,10 +561,12 @@ def _decode_uop(s, element, at):
 @inner
 def _store(r, n, s, stale, notes, status):
     m = s.mem[r.named]
+    # A store of a mirror takes the accumulators' values and cuts them to its width.
     source = m.shadow if m.shadow >= 0 else r.memory
     f = s.mem[source]
     if stale > 0 and m.shadow >= 0:
         for e in range(r.sram, r.sram + r.x_size * r.y_size):
+            # What the mirror would hold on hardware is older than what is here.
             if s.written[f.flags + e] != COMPUTED:
                 notes[0] += 1
                 if notes[1] < 0:
@@ -545,6 +581,7 @@ def _store(r, n, s, stale, notes, status):
             status[0], status[2], status[3] = DRAM_OUTSIDE, address, r.x_size * m.elem_bytes
             return
         e = r.sram + y * r.x_size
+        # One byte a lane, by far the most usual: the low byte is the value.
         if m.lane_bytes == 1 and f.storage == WORDS:
             first, where = np.uintp(f.base + e * f.stride), np.uintp(at)
             for k in range(np.uintp(r.x_size * f.lanes)):
@@ -575,6 +612,7 @@ def execute(
         r = c[n]
         kind = r.kind
         if kind in (LOAD, STORE):
+            # Token-only transfers move nothing.
             if r.x_size == 0:
                 continue
             if kind == LOAD:
@@ -582,11 +620,13 @@ def execute(
             else:
                 _store(r, n, s, stale, notes, status)
         elif kind in (CONTRACT, MAP):
+            # Without a step an instruction has no operands either.
             if r.uop_begin >= r.uop_end or r.iter_out == 0 or r.iter_in == 0:
                 continue
             if kind == CONTRACT:
                 used = 1 if r.reset else 3
                 if not _operands_fit(r, s, contract_ops, used, status):
+                    # Checked before the first write: an instruction runs whole or not at all.
                     return
                 if r.reset:
                     _reset(r, s, contract_ops)

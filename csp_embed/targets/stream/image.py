@@ -29,6 +29,7 @@ def region_bytes(region: Region, packed: Array) -> NDArray[np.uint8]:
     lanes = packed.ndim - len(region.grid)
     axes = (*region.order, *range(len(region.grid), packed.ndim))
     ordered = packed.transpose(axes)
+    # A plain grid in its order is a transposition and nothing more.
     if not region.by_box or not region.grid:
         return np.ascontiguousarray(ordered).reshape(-1).view(np.uint8)
     parts = [
@@ -49,6 +50,7 @@ def unpack_region(
     inverse = np.argsort(region.order) if region.order else np.zeros(0, dtype=np.int64)
     axes = (*(int(i) for i in inverse), *range(len(shape), ordered.ndim))
     packed = ordered.transpose(axes)
+    # One grid dimension per counter becomes the layout's own dimensions again.
     if region.splits:
         merged = [math.prod(size for _, size in parts) for parts in region.splits]
         packed = packed.reshape((*merged, *lanes))
@@ -61,6 +63,7 @@ def place_region(region: Region, packed: Array) -> NDArray[np.uint8]:
     Elements by which the region's grid is larger than the layout's are 0.
     """
     assert not region.by_box, "only constants lie by boxes"
+    # Without splits each dimension is one part of itself.
     splits = region.splits or tuple(((1, size),) for size in region.grid)
     merged = [math.prod(size for _, size in parts) for parts in splits]
     lanes = packed.shape[len(merged) :]
@@ -77,6 +80,7 @@ def constant_element(schedule: Schedule, region: Region, isa: Isa) -> NDArray[np
     assert trick is not None
     memory = isa.memory(region.memory)
     shape = isa.lane_shape(region.memory)
+    # The same in every lane that the accumulator has, for each of them adds it.
     out = np.zeros(shape, dtype=memory.dram_dtype)
     return (
         (out + _along_reduction(np.array(trick.values), memory.lanes, isa))
@@ -110,6 +114,7 @@ def factor_elements(
             why="the stream adds it by multiply-accumulate, which carries a limited range",
             hint="compile with the data, or with a larger --bias-range",
         ) from error
+    # What the constant is multiplied with along the reduction, one factor a lane.
     reduction = [d for d in side.dims if d not in dst.dims]
     shape = [isa.dims[d] for d in reduction]
     factors = factors.reshape(*factors.shape[:-1], *shape)
@@ -132,6 +137,7 @@ def before_ranges(
 ) -> tuple[tuple[int, NDArray[np.uint8]], ...]:
     """Micro-ops and every region with bytes in `data`, by address."""
     out = [(lowered.uop_address, lowered.uop_words.view(np.uint8))]
+    # Regions without data belong to the host, and are packed when the program runs.
     for n in range(len(schedule.regions)):
         if n in data and len(data[n]):
             out.append((lowered.address[n], data[n]))

@@ -59,6 +59,8 @@ def lower(
     Raises: InputError where the image does not fit below the machine's address limit.
     """
     uop_lists, uses = _uop_uses(schedule, isa)
+    # Micro-ops are placed once for the whole stream: equal lists are loaded once, if they still are
+    # there.
     plan = place(uop_lists, uses, reach(isa, isa.uop_memory))
     if placed is None:
         address, sizes, starts, uop_address = _addresses(schedule, isa, plan)
@@ -75,9 +77,11 @@ def lower(
     rects = Transfers(schedule, isa, address, starts, {} if known is None else known)
     # Instructions of each row: rectangles, or what micro-ops are loaded and the compute itself.
     count = np.ones(len(kind), dtype=np.int64)
+    # Every row is at least one instruction.
     count[rects.rows] = rects.count
     for use, several in loads.items():
         count[computes[use]] += len(several)
+    # A row ends at its last instruction: pushes stand there, pops at its first.
     last = np.cumsum(count) - 1
     writer = Columns(isa, int(last[-1]) + 1 if len(last) else 0)
     rects.write(writer, last - count + 1)
@@ -95,6 +99,7 @@ def lower(
 def _uop_loads(isa: Isa, plan: UopPlan, address: int) -> dict[int, list[Rectangle]]:
     """The loads of micro-ops before each use that misses some."""
     first, limits = address // isa.memory(isa.uop_memory).elem_bytes, limits_of(isa.of_kind("load"))
+    # Elements of micro-ops in DRAM count from address 0, as all elements do.
     return {
         use: runs(first + word, at, length, limits)
         for use, (word, at, length) in plan.before.items()
@@ -127,6 +132,7 @@ def _write_computes(
     for name in dict.fromkeys(names):
         instruction = isa.instruction(name)
         mine = [n for n, other in enumerate(names) if other == name]
+        # Templates of other instructions keep -1 and are written in their own turn.
         place_of = np.full(len(names), -1, dtype=np.int64)
         place_of[mine] = np.arange(len(mine))
         each = [_compute_fields(instruction, schedule.templates[n]) for n in mine]
@@ -174,6 +180,8 @@ def _uop_uses(schedule: Schedule, isa: Isa) -> tuple[list[NDArray[np.uint32]], l
     of_template = []
     encoded: dict[int, NDArray[np.uint32]] = {}
     for name in sorted({t.instruction for t in schedule.templates}):
+        # All templates of an instruction are encoded in one call; NumPy's overhead counts for
+        # thousands of them.
         here = [n for n, t in enumerate(schedule.templates) if t.instruction == name]
         uops = np.concatenate([schedule.templates[n].uops for n in here])
         fields = {o.uop_field: uops[:, k] for k, o in enumerate(isa.instruction(name).operands)}
@@ -197,11 +205,13 @@ def _addresses(
     """(byte address, size, first element per box) of every region, and the micro-ops' address."""
     page = isa.limits.page_bytes
     word = isa.memory(isa.uop_memory).elem_bytes
+    # Page 0 stays free: address 0 is no address.
     uop_address = at = page * word // math.gcd(page, word)
     at = _align(at + 4 * len(plan.words), page)
     address, sizes, starts = [], [], []
     for region in schedule.regions:
         elem = isa.memory(region.memory).elem_bytes
+        # Elements and pages both divide it: addresses are whole in either unit.
         unit = page * elem // math.gcd(page, elem)
         at = _align(at, unit)
         begin, total = _elements(region)

@@ -3,8 +3,8 @@
 Takes: the lists in order of use.  Leaves: unique words in DRAM, per list an address on chip, and
 loads to do before a use.
 A list that stands inside another one is shared. Where all fit, each is loaded once, several by one
-instruction in order of first use; otherwise the memory is a ring and lists come back when they are
-needed.
+instruction in order of first use; otherwise the lists that come back most stay for good, and the
+rest of the memory is a ring.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 Words = NDArray[np.uint32]
 MANY = 256
 WORD = 4  # bytes
+LOAD = 24  # cycles of a load beside its words
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,37 @@ def place(lists: list[Words], uses: list[int], depth: int, batch: int = 96) -> U
     image = np.concatenate(words) if words else np.zeros(0, dtype=np.uint32)
     if total <= depth:
         return _static(image, lists, uses, host, order, start, batch)
-    return _ring(image, lists, uses, host, start, depth)
+    plans = [
+        _ring(image, lists, uses, host, start, depth, stay)
+        for stay in (frozenset[int](), _staying(lists, uses, host, depth))
+    ]
+    return min(plans, key=_loading)
+
+
+def _loading(plan: UopPlan) -> float:
+    """About the cycles of the loads: a ring alone is best where lists are used in spells."""
+    return sum(LOAD + length / 2 for _, _, length in plan.before.values())
+
+
+def _staying(
+    lists: list[Words], uses: list[int], host: dict[int, tuple[int, int]], depth: int
+) -> frozenset[int]:
+    """Lists to keep, those first that are loaded most often for the words that they take: where
+    all take turns, a ring has lost each one when it is needed again. Two of the largest of the
+    others fit beside them."""
+    turns: dict[int, int] = {}
+    before = -1
+    for u in uses:
+        v = host[u][0]
+        turns[v] = turns.get(v, 0) + (v != before)
+        before = v
+    room = depth - 2 * max(len(lists[v]) for v in turns)
+    kept = set[int]()
+    for v in sorted(turns, key=lambda v: (-turns[v] * (1 + 2 * LOAD / len(lists[v])), v)):
+        if turns[v] > 1 and len(lists[v]) <= room:
+            kept.add(v)
+            room -= len(lists[v])
+    return frozenset(kept)
 
 
 class _Held:
@@ -132,24 +163,30 @@ def _ring(
     host: dict[int, tuple[int, int]],
     start: dict[int, int],
     depth: int,
+    stay: frozenset[int],
 ) -> UopPlan:
-    """Lists overwrite the oldest ones and are loaded again when they are needed."""
+    """Those of `stay` have places for good, at the beginning; of the others, each overwrites the
+    oldest ones and is loaded again when it is needed."""
     where: dict[int, int] = {}
-    head = 0
+    first = sum(len(lists[v]) for v in stay)
+    fixed, head = 0, first
     before: dict[int, tuple[int, int, int]] = {}
     at = []
     for n, u in enumerate(uses):
         v, offset = host[u]
         size = len(lists[v])
         if v not in where:
-            if head + size > depth:
-                head = 0
-            for other in [
-                o for o, a in where.items() if a < head + size and head < a + len(lists[o])
-            ]:
-                del where[other]
-            where[v] = head
-            before[n] = (start[v], head, size)
-            head += size
+            if v in stay:
+                place, fixed = fixed, fixed + size
+            else:
+                if head + size > depth:
+                    head = first
+                for other in [
+                    o for o, a in where.items() if a < head + size and head < a + len(lists[o])
+                ]:
+                    del where[other]
+                place, head = head, head + size
+            where[v] = place
+            before[n] = (start[v], place, size)
         at.append(where[v] + offset)
     return UopPlan(image, before, at)

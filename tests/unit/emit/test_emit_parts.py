@@ -46,6 +46,17 @@ def test_contained_lists_are_shared() -> None:
     assert len(plan.before) == 1
 
 
+def test_lists_that_take_turns_are_not_all_loaded_each_time() -> None:
+    """Five lists of three words, four times in turn, where twelve words fit: two can stay beside
+    places for two others, so three of five are loaded in each turn. Overwriting the oldest loads
+    every list every time: twenty loads."""
+    arrays = [np.arange(3 * n, 3 * n + 3, dtype=np.uint32) for n in range(5)]
+    plan = place(arrays, list(range(5)) * 4, 12)
+    assert len(plan.before) == 2 + 3 * 4
+    # Lists that are used in spells come and go: nothing is gained where one stays.
+    assert len(place(arrays, [n for n in range(5) for _ in range(4)], 12).before) == 5
+
+
 @st.composite
 def boxes(draw: st.DrawFn):  # type: ignore[no-untyped-def]
     grid = draw(st.lists(st.integers(1, 6), min_size=1, max_size=4))

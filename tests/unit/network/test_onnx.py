@@ -15,8 +15,8 @@ from csp_embed.network.files.platform import find_platform, read_platform
 from csp_embed.network.onnx.graph import import_onnx_graph
 from csp_embed.network.onnx.layers import layers
 from csp_embed.network.onnx.model import read_model
-from csp_embed.network.onnx.parts import cut, whole
 from csp_embed.network.onnx.runtime import open_session
+from csp_embed.network.onnx.submodels import cut, whole
 from csp_embed.network.onnx.weights import real_constants
 from csp_embed.network.profiles.file import profile_document
 from csp_embed.network.profiles.measure import profile_model, random_inputs

@@ -16,8 +16,8 @@ from csp_embed.network.files.platform import find_platform, read_platform
 from csp_embed.network.onnx.graph import import_onnx_graph
 from csp_embed.network.onnx.layers import layers
 from csp_embed.network.onnx.model import read_model
-from csp_embed.network.onnx.parts import cut
 from csp_embed.network.onnx.runtime import open_session, run_session
+from csp_embed.network.onnx.submodels import cut
 from csp_embed.network.onnx.weights import real_constants
 from csp_embed.network.profiles.measure import random_inputs
 

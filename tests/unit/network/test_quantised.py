@@ -15,9 +15,9 @@ from csp_embed import ops
 from csp_embed.network.made.quantised import quantised_net
 from csp_embed.network.onnx.layers import layers
 from csp_embed.network.onnx.model import read_model
-from csp_embed.network.onnx.parts import whole
 from csp_embed.network.onnx.quantised_chains import QuantLayer, quantised_layer
 from csp_embed.network.onnx.runtime import open_session
+from csp_embed.network.onnx.submodels import whole
 from csp_embed.network.onnx.weights import real_constants
 from csp_embed.network.profiles.measure import random_inputs
 from csp_embed.ops.reference import evaluate

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from partition_cases import platform, random_graph
 from csp_embed.errors import InputError
 from csp_embed.judge.plan import check_plan
 from csp_embed.partition.methods import load_neighbourhoods
+from csp_embed.partition.methods.list_scheduling import ListScheduler
 from csp_embed.partition.methods.method import Search
 from csp_embed.partition.proof import Proof
 from csp_embed.partition.request import Clock, Incumbent, Request
@@ -129,3 +131,35 @@ def test_what_means_nothing_is_refused(
     found = run(capsys, "partition", graph, *options)
     assert found.code == 2
     assert text in found.err
+
+
+@pytest.mark.parametrize("method", ["auto", "heft", "single"])
+@pytest.mark.parametrize("objective", ["latency", "throughput"])
+def test_a_limit_before_anything_is_found_waits_for_the_first_plan(
+    method: str, objective: str
+) -> None:
+    """On a busy machine the limit may pass before the arrays are built."""
+    graph, machines = random_graph(60, 4, 3), platform(4, duplex="full")
+    plan = solve(graph, machines, method=method, objective=objective, time_limit=1e-6)
+    assert plan.objective is not None
+    assert check_plan(graph, machines, plan) == []
+
+
+@pytest.mark.parametrize(
+    "asked", [{"contiguous": True}, {"objective": "throughput", "max_latency": 600.0}]
+)
+def test_so_it_does_with_shapes_and_limits_on_time(asked: dict[str, Any]) -> None:
+    graph, machines = random_graph(60, 4, 3), platform(4, duplex="full")
+    plan = solve(graph, machines, time_limit=1e-6, **asked)
+    assert plan.objective is not None
+    assert check_plan(graph, machines, plan) == []
+
+
+@pytest.mark.parametrize("method", ["heft", "peft", "cpop", "minmin"])
+def test_interpreted_and_compiled_rules_agree(method: str) -> None:
+    graph, machines = random_graph(60, 4, 8), platform(4, duplex="full")
+    p = normalised(make_problem(graph, machines))
+    name = {"minmin": "min_min"}.get(method, method)
+    one, other = (getattr(ListScheduler(p, compiled=c), name)() for c in (False, True))
+    assert one.value == pytest.approx(other.value, rel=1e-12)
+    assert (one.dev == other.dev).all()

@@ -43,7 +43,7 @@ class Model:
         return name
 
     def node(self, op: str, inputs: list[str], output: str, **attributes: Any) -> str:
-        domain = "com.microsoft" if op in MICROSOFT else ""
+        domain = attributes.pop("domain", "com.microsoft" if op in MICROSOFT else "")
         name = f"{op}.{len(self.nodes)}"
         self.nodes.append(
             helper.make_node(op, inputs, [output], name=name, domain=domain, **attributes)
@@ -67,6 +67,8 @@ class Model:
         made = helper.make_tensor_value_info(output, KINDS[dtype], None)
         graph = helper.make_graph(self.nodes, "one", self.inputs, [made], self.constants)
         opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+        own = {n.domain for n in self.nodes} - {"", "com.microsoft"}
+        opsets += [helper.make_opsetid(domain, 1) for domain in sorted(own)]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
         onnx.save(model, path)
         return path

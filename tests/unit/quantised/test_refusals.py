@@ -36,6 +36,23 @@ def test_a_float_model_is_told_how_to_become_integer(tmp_path: Path) -> None:
     assert "quantize_static" in text
 
 
+def test_an_operator_that_nobody_knows_before_a_layer(tmp_path: Path) -> None:
+    m = Model()
+    x = m.real(m.input("x", "int8", (1, 4)), 0.1, 0)
+    y = m.quantise(m.node("Weird", [x], "f", domain="my.ops"), 0.1, 0)
+    w = m.constant(np.ones((4, 3), np.int8))
+    names = [y, *m.scale(0.1, 0), w, *m.scale(0.25, 0), *m.scale(1.0, 0)]
+    assert "shape" in refusal(m.save(tmp_path / "m.onnx", m.node("QLinearMatMul", names, "y")))
+
+
+def test_names_that_are_no_text(tmp_path: Path) -> None:
+    m = Model()
+    x = m.real(m.input("x", "int8", (1, 4)), 0.1, 0)
+    path = m.save(tmp_path / "m.onnx", m.quantise(m.node("Relu", [x], "middle"), 0.1, 0))
+    path.write_bytes(path.read_bytes().replace(b"Relu.1", b"Relu\xbf1"))
+    assert "whole ONNX model" in refusal(path)
+
+
 def test_a_float_tail_is_the_hosts(tmp_path: Path) -> None:
     m = Model()
     stored = m.input("x", "int8", (1, 1, 4, 4))

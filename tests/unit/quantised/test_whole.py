@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shift_layers import Net
 
-from csp_embed.compiler.network import OPTIONS
+from csp_embed.compiler.network import OPTIONS, build
 from csp_embed.compiler.whole.choose import choose
 from csp_embed.compiler.whole.homes import Grid, Home, fit
 from csp_embed.compiler.whole.memory import Life, plan
@@ -193,6 +193,18 @@ def test_what_empty_lanes_hold_is_multiplied_by_nothing(
     got = run(capsys, "build", path, "--json", "--samples", 4)
     assert (got.code, got.document["differences"]) == (0, 0), got.err
     assert got.document["segments"] == 1
+
+
+def test_a_transposed_convolution_runs_on_the_machine(tmp_path: Path) -> None:
+    """Recorded from TensorFlow Lite Micro: zero points between the rows are never stored."""
+    folder = Path(__file__).parents[2] / "data" / "quantised"
+    with np.load(folder / "tflm_more_operators.npz") as file:
+        model, x, y = (file[f"tconv203/{n}"] for n in ("model", "x0", "y"))
+    path = tmp_path / "m.tflite"
+    path.write_bytes(model.tobytes())
+    made = build(read_tflite(path), load_isa("vta", None), [{"x0": x}])
+    assert [layer.where for layer in made.layers] == ["none", "accelerator"]
+    assert np.array_equal(made.values[0]["y"], y)
 
 
 def test_the_host_between_two_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -109,6 +109,15 @@ def test_softmax_between_layers_is_the_hosts(tmp_path: Path) -> None:
     assert "Softmax in floating point" in first.why
 
 
+def test_products_of_a_part_outside_are_counted(tmp_path: Path) -> None:
+    """A transposed convolution, which onnxruntime computes in floats: 4 x 6 x 5 x 32 x 8."""
+    m, x = begin("int8")
+    w = m.constant(np.full((32, 8, 2, 2), 0.01, np.float32))
+    y = m.node("ConvTranspose", [x, w], "t", strides=[2, 2])
+    graph = read_quantised(m.save(tmp_path / "m.onnx", m.quantise(y, 0.0713, 3)))
+    assert [graph.macs(op) for op in graph.operators] == [4 * 6 * 5 * 32 * 8]
+
+
 @pytest.mark.parametrize("sizes", [(32, 16), (32, 40)])
 def test_concatenation_by_address(tmp_path: Path, sizes: tuple[int, int]) -> None:
     """Two products side by side, one of them at another scale, then a third over both."""

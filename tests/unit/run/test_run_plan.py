@@ -16,8 +16,8 @@ from csp_embed.errors import CheckError, InputError, SimError
 from csp_embed.ir.network import Assignment, Device, Link, Plan, Platform, Replica
 from csp_embed.network.made.quantised import quantised_net
 from csp_embed.network.onnx.graph import Imported, import_onnx_graph
-from csp_embed.network.onnx.parts import cut
 from csp_embed.network.onnx.quantised_chains import QuantLayer
+from csp_embed.network.onnx.submodels import cut
 from csp_embed.network.onnx.weights import real_constants
 from csp_embed.ops.reference import evaluate
 from csp_embed.run.device_parts import Part, parts_of

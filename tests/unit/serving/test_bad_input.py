@@ -148,3 +148,51 @@ def test_limits_that_nothing_keeps(tmp_path: Path, capsys: pytest.CaptureFixture
     assert run(capsys, "serve", "plan", path, "--per-token", "nan").code == 2
     assert run(capsys, "serve", "plan", path, "--min-tokens", "5").code == 2
     assert run(capsys, "serve", "plan", path, "--platform", "cpu_2gpu").code == 2
+
+
+def test_more_machines_on_the_way_than_layers() -> None:
+    """Requests enter at a and leave at b only, and there is one layer."""
+    document = oracle.cluster(1, {"x": [9.0]}, [("a", "x"), ("b", "x")])
+    ends = document["coordinator"]
+    ends["to_nodes"] = [{"to": "a", "tokens_per_s": 9.0}]
+    ends["from_nodes"] = [{"from": "b", "tokens_per_s": 9.0}]
+    assert oracle.best(document) == 0
+    with pytest.raises(Infeasible) as error:
+        ce.serve(document)
+    assert "has 2 or more" in error.value.why
+    ends["from_nodes"].append({"from": "a", "tokens_per_s": 5.0})
+    assert ce.serve(document).value == 5.0
+
+
+def test_such_an_island_beside_another() -> None:
+    """An island that cannot serve one layer counts nothing, and the judge agrees."""
+    machines = [("a", "x"), ("b", "x"), ("c", "x")]
+    linked = {("a", "b"), ("b", "a")}
+    document = oracle.cluster(1, {"x": [9.0]}, machines, lambda a, b: 9.0 * ((a, b) in linked))
+    ends = document["coordinator"]
+    ends["to_nodes"] = [{"to": m, "tokens_per_s": 9.0} for m in "ac"]
+    ends["from_nodes"] = [{"from": m, "tokens_per_s": 7.0} for m in "bc"]
+    plan = ce.serve(document)
+    assert (plan.value, plan.status) == (7.0, "OPTIMAL")
+    assert check(instance_from(document), json.loads(json.dumps(plan.document()))) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        (lambda d: d.update(partial_infernce=True), "partial_inference"),
+        (lambda d: kind(d).update(max_layer=1), "max_layers"),
+        (lambda d: d["model"].update(kv_byte_per_token=1), "kv_bytes_per_token"),
+        (lambda d: d["nodes"][0].update(price_per_hours=1), "price_per_hour"),
+        (lambda d: d["links"][0].update(latencys=1), "latency_s"),
+    ],
+)
+def test_misspelt_keys(change: Any, key: str) -> None:
+    """What is only ours to read must not be lost; notes of others may stay."""
+    document = oracle.random_document(0, machines=3, layers=4)
+    document["origin"] = document["nodes"][0]["rack"] = "somewhere"
+    instance_from(document)
+    change(document)
+    with pytest.raises(InputError) as error:
+        instance_from(document)
+    assert key in error.value.hint

@@ -202,6 +202,13 @@ class TestJudge:
         words[self.at(good, name), word] ^= np.uint64(1 << bit)
         assert text in self.problems(good, words)[0]
 
+    def test_an_operand_that_is_overwritten_is_seen(self, good) -> None:
+        words = good.words.copy()
+        store = words[self.at(good, "MVOUT")].copy()
+        store[1] = np.uint64(good.before[0][0])  # to where x lies, behind all that reads it
+        words = np.insert(words, len(words) - 1, store, axis=0)
+        assert "an operand lies there" in self.problems(good, words)[0]
+
     def test_a_wrong_scale_is_seen_in_the_values(self, good) -> None:
         words = good.words.copy()
         words[self.at(good, "CONFIG_ST"), 2] ^= np.uint64(1 << 55)

@@ -16,6 +16,7 @@ import numpy as np
 
 from csp_embed.errors import Infeasible
 from csp_embed.ir.schedule import COMPUTE, Box, Region, Schedule
+from csp_embed.machine.costs import Costs
 from csp_embed.machine.reach import stored_memory
 from csp_embed.schedule.buffers import Frame, Range, joined
 from csp_embed.schedule.config import ranges
@@ -29,9 +30,9 @@ from csp_embed.targets.stream.building.rows import Rows
 NEUTRAL = {"max": -128, "min": 127}
 
 
-def build(shared: Shared) -> Schedule:
+def build(shared: Shared, costs: Costs) -> Schedule:
     """Raises: Infeasible where one vector and its operands do not fit."""
-    walk = _Walk(shared)
+    walk = _Walk(shared, costs)
     for number in range(len(walk.tiles)):
         walk.run(number)
     return walk.schedule()
@@ -53,14 +54,14 @@ class _Tile(NamedTuple):
 class _Walk:
     """Tiles, their places, and the rows that are written for one after the other."""
 
-    def __init__(self, shared: Shared) -> None:
+    def __init__(self, shared: Shared, costs: Costs) -> None:
         problem = self.problem = shared.problem
         self.kind = problem.embedding.operator.kind
         plain = self.kind == "map"
         # First guess with the grid's own order: whether a copy is possible decides how large a tile
         # may be.
         maybe = plain and _alike(problem, tuple(range(len(problem.dst.grid)))) is not None
-        self.extents = _tile(problem, maybe)
+        self.extents = _tile(problem, maybe, costs)
         self.dst_order, order_l, *order_adds = (
             dimension_order(m, self.extents)
             for m in (problem.dst, problem.lhs, *problem.adds.values())
@@ -287,13 +288,21 @@ def _boxes(problem: Problem, tile: tuple[int, ...], *, reduced: bool) -> Ranges:
     ]
 
 
-def _tile(problem: Problem, copy: bool) -> tuple[int, ...]:
-    """The largest tile of which two results and its operands fit; reductions whole if possible."""
-    # Two results, so that a tile's store overlaps with the next tile.
+def _tile(problem: Problem, copy: bool, costs: Costs) -> tuple[int, ...]:
+    """The tile that takes the fewest cycles by estimate: loads and steps share the compute queue,
+    and stores run beside them where two results fit.
+
+    Raises: Infeasible where not even one vector fits with its operands.
+    """
     room = problem.depth[problem.dst.memory]
-    maps = [*problem.adds.values()]
-    if not copy:
-        maps.append(problem.lhs)
+    size = problem.isa.memory(problem.dst.memory).elem_bytes / costs.read_bytes
+    out = problem.isa.memory(stored_memory(problem.isa, problem.dst.memory)).elem_bytes
+    store = costs.store_cycles(out)
+    adds = list(problem.adds.values())
+    each = sum(
+        costs.immediate_step if s.access is None else costs.tensor_step for s in problem.epilogue
+    )
+    instructions = len(problem.epilogue) + (0 if copy else 3)
     lists = [sizes(e, max(room, 1), False) for e in problem.extents]
     # Halved where it is longest until it can be tried in well under a second; the ends stay.
     while math.prod(len(v) for v in lists) > 50_000:
@@ -302,19 +311,37 @@ def _tile(problem: Problem, copy: bool) -> tuple[int, ...]:
         lists[longest] = [*v[:-1:2], v[-1]] if len(v) > 2 else [1]
     best: tuple[tuple[float, ...], tuple[int, ...]] | None = None
     for tile in itertools.product(*lists):
-        outputs = [t for t, r in zip(tile, problem.reduced, strict=True) if not r]
-        vectors = math.prod(outputs)
-        need = sum(math.prod(b - a for a, b in m.box((0,) * len(tile), tile)) for m in maps)
+        vectors = math.prod(t for t, r in zip(tile, problem.reduced, strict=True) if not r)
+        zero = (0,) * len(tile)
+        source, *added = (
+            math.prod(b - a for a, b in m.box(zero, tile)) for m in (problem.lhs, *adds)
+        )
+        need = sum(added) + (0 if copy else source)
         copies = 2 if need + 2 * vectors <= room else 1
         if need + copies * vectors > room:
             continue
-        chunks = math.prod(
-            -(-e // t) for e, t, r in zip(problem.extents, tile, problem.reduced, strict=True) if r
+        parts = [-(-e // t) for e, t in zip(problem.extents, tile, strict=True)]
+        tiles = math.prod(n for n, r in zip(parts, problem.reduced, strict=True) if not r)
+        chunks = math.prod(n for n, r in zip(parts, problem.reduced, strict=True) if r)
+        # A tensor that is whole in every tile is loaded once.
+        again = sum(
+            n for n, m in zip(added, adds, strict=True) if n < math.prod(m.grid) or tiles == 1
         )
-        # Results per element moved; 64 elements stand for what starting a tile costs. More chunks
-        # move results again.
-        score = (vectors / max(1, need + 64) / chunks, float(copies), float(vectors))
-        if best is None or score > best[0]:
+        taken = 0.0 if copy else costs.reset_step + costs.immediate_step
+        points = 0 if copy else math.prod(tile)
+        work = (
+            size * (chunks * source + again)
+            + costs.dma_gap * (chunks + sum(n < math.prod(m.grid) for n, m in
+                                            zip(added, adds, strict=True)))
+            + costs.instruction * (instructions + chunks)
+            + vectors * (each + taken)
+            + chunks * points * costs.tensor_step
+        )  # fmt: skip
+        stores = costs.instruction + costs.burst_setup + vectors * store
+        serial = tiles * (work + stores)
+        beside = tiles * max(work, stores) + min(work, stores)
+        score = (serial if copies == 1 or tiles == 1 else beside, -float(vectors))
+        if best is None or score < best[0]:
             best = (score, tile)
     if best is None:
         raise Infeasible(

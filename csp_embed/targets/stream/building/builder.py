@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from csp_embed.ir.schedule import BiasTrick, Schedule
+from csp_embed.machine.costs import Costs
 from csp_embed.schedule.config import Config
 from csp_embed.schedule.inputs import Problem
 from csp_embed.targets.stream.building import accumulators, contraction
@@ -13,12 +14,13 @@ from csp_embed.targets.stream.building.plan import Shared
 class StreamBuilder:
     """Keeps what the schedules of a problem share: boxes, and how instructions cover loops."""
 
-    def __init__(self, problem: Problem, bias: BiasTrick | None) -> None:
+    def __init__(self, problem: Problem, bias: BiasTrick | None, costs: Costs) -> None:
         self._shared = Shared(problem, bias)
         self._covers: Covers = {}
+        self._costs = costs
 
     def build(self, config: Config | None) -> Schedule:
         """See `schedule.attempts.Builder`."""
         if config is None:
-            return accumulators.build(self._shared)
+            return accumulators.build(self._shared, self._costs)
         return contraction.build(self._shared, config, self._covers)

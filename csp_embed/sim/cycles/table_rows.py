@@ -29,7 +29,7 @@ from csp_embed.sim.cycles.layout import (
     TOP,
 )
 
-__all__ = ["COLUMNS", "fill"]
+__all__ = ["COLUMNS", "fill_rows"]
 
 # Parts of instructions, in the words of the spec.
 ROLE_NAMES = (
@@ -157,7 +157,7 @@ def _tokens(columns, parts, code, i, queue, last_queue):  # pragma: no cover - c
 
 
 @njit(cache=True, error_model="numpy")
-def fill(
+def fill_rows(
     codes, columns, parts, kinds, queues, built, memories, span, last_queue, rows, steps, written
 ):  # pragma: no cover - compiled
     """Fills rows (int64[n, COLUMNS] of zeros), steps and written bytes.
