@@ -58,7 +58,7 @@ def test_the_worked_example_and_its_unsigned_forms_hold(name):
         assert_equal(compile_source(op, isa, constants), tensors)
 
 
-@pytest.mark.parametrize("name", ["x86_avx512_vnni", "x86_avx_vnni"])
+@pytest.mark.parametrize("name", ["x86_avx512_vnni", "x86_avx_vnni", "x86_avx2"])
 def test_what_ships_holds_where_it_can_run(name):
     isa = load_isa(name)
     outcomes = source_suite.run(isa)
