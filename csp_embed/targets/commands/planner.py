@@ -8,7 +8,8 @@ a contraction the one is taken that needs the fewest others.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from csp_embed.errors import SpecError
 from csp_embed.machine.command_roles import Acts, Lanes, Limit, Param, Rows
@@ -24,6 +25,10 @@ class Factor:
     name: tuple[str, int]
 
 
+# Commands with their fields, and the factors that lanes of state hold after each.
+Plan = list[tuple[Command, dict[str, int], dict[str, tuple[str, int]]]]
+
+
 @dataclass
 class Planner:
     """out: commands so far. numbers, lanes: state as the commands leave it."""
@@ -35,6 +40,20 @@ class Planner:
     )
     numbers: dict[str, int] = field(default_factory=dict[str, int])
     lanes: dict[str, tuple[str, int]] = field(default_factory=dict[str, tuple[str, int]])
+
+    def __post_init__(self) -> None:
+        self._index = {c.name: n for n, c in enumerate(self.machine.commands)}
+        self._known: dict[tuple[Any, ...], _Known] = {}
+        self._lane_states = [s.name for s in self.machine.state.values() if s.dims]
+        bases = [p for c in self.machine.commands for p in _row_bases(c.acts)]
+        self._row_states = {p.name for p in bases if p.kind == "state"}
+        # A fixed row, or a field that not every row fits, makes plans depend on rows.
+        rows = max(m.rows for m in self.machine.memories.values())
+        setters = [(c, s.source) for c in self.machine.commands
+                   for n, s in c.acts.settings.items() if n in self._row_states]  # fmt: skip
+        self._rows_decide = any(p.kind == "const" for p in bases) or any(
+            p.kind != "field" or c.fields[p.name].most < rows - 1 for c, p in setters
+        )
 
     def copy(self, command: Command, wants: Wants) -> None:
         """A copy, behind what sets its strides."""
@@ -52,7 +71,27 @@ class Planner:
 
     def contract(self, dst: int, lhs: Factor, rhs: Factor, keep: bool) -> None:
         """One step of sums at row `dst`: added to what is there, or anew."""
-        best: list[tuple[Command, dict[str, int], dict[str, tuple[str, int]]]] | None = None
+        if self._rows_decide or not self._row_states.isdisjoint(self.numbers):
+            for c, values, loaded in self._planned(dst, lhs, rhs, keep):
+                self._put(c, values, loaded)
+            return
+        # Which commands are taken depends on other state alone: the same again with other rows.
+        held = tuple((n == lhs.name, n == rhs.name)
+                     for n in map(self.lanes.get, self._lane_states))  # fmt: skip
+        key = (keep, held, tuple(self.numbers.items()))
+        known = self._known.get(key)
+        if known is None:
+            plan = self._planned(
+                _Row.of("dst", dst), replace(lhs, row=_Row.of("lhs", lhs.row)),
+                replace(rhs, row=_Row.of("rhs", rhs.row)), keep,
+            )  # fmt: skip
+            known = self._known[key] = _Known.of(self.machine, plan)
+        known.put(self, {"dst": dst, "lhs": lhs.row, "rhs": rhs.row},
+                  {lhs.name[0]: lhs.name, rhs.name[0]: rhs.name})  # fmt: skip
+
+    def _planned(self, dst: int, lhs: Factor, rhs: Factor, keep: bool) -> Plan:
+        """The contraction that needs the fewest other commands, behind these."""
+        best: Plan | None = None
         for c in self.machine.commands:
             if c.acts.kind != "contract" or (c.acts.keeps is None and not keep):
                 continue
@@ -62,12 +101,11 @@ class Planner:
         if best is None:
             raise SpecError("no contraction of the machine can be fed", where="instructions",
                             why="some state that it reads is set by no command")  # fmt: skip
-        for c, values, loaded in best:
-            self._put(c, values, loaded)
+        return best
 
     def _contract(
         self, c: Command, dst: int, factors: Mapping[str, Factor], keep: bool
-    ) -> list[tuple[Command, dict[str, int], dict[str, tuple[str, int]]]] | None:
+    ) -> Plan | None:
         a = c.acts
         assert a.dst is not None
         wants = self._whole(a.loops, a.limits) + _at(a.dst, dst)
@@ -192,28 +230,98 @@ class Planner:
     def _put(
         self, c: Command, values: Mapping[str, int], loaded: Mapping[str, tuple[str, int]]
     ) -> None:
-        self.out.append((self.machine.commands.index(c), tuple(values.get(n, 0) for n in c.fields)))
-        a: Acts = c.acts
-        for name, setting in a.settings.items():
-            source = setting.source
-            self.numbers[name] = (
-                source.value if source.kind == "const" else values.get(source.name, 0)
-            )
-        for name in a.loads:
-            if name in loaded:
-                self.lanes[name] = loaded[name]
+        self.out.append((self._index[c.name], tuple(values.get(n, 0) for n in c.fields)))
+        for (lanes, name), value in _changes(c, values, loaded).items():
+            state: dict[str, Any] = self.lanes if lanes else self.numbers
+            if value is None:
+                state.pop(name, None)
             else:
-                self.lanes.pop(name, None)
-        for name in a.unsets:
-            self.numbers.pop(name, None)
-            self.lanes.pop(name, None)
+                state[name] = value
 
 
-def _weight(
-    plan: list[tuple[Command, dict[str, int], dict[str, tuple[str, int]]]],
-) -> tuple[int, int]:
+class _Row(int):
+    """A row that says whose it is: "dst", "lhs" or "rhs"."""
+
+    whose: str
+
+    @staticmethod
+    def of(whose: str, row: int) -> _Row:
+        made = _Row(row)
+        made.whose = whose
+        return made
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A plan with rows left open. commands: (number, values, (place, whose row) that are open).
+    numbers: state -> value, or whose row. lanes: state -> role of the factor that it then holds;
+    gone: state that is not set afterwards."""
+
+    commands: tuple[tuple[int, tuple[int, ...], tuple[tuple[int, str], ...]], ...]
+    numbers: Mapping[str, int | str]
+    lanes: Mapping[str, str]
+    gone: tuple[tuple[bool, str], ...]
+
+    @staticmethod
+    def of(machine: CommandMachine, plan: Plan) -> _Known:
+        commands: list[tuple[int, tuple[int, ...], tuple[tuple[int, str], ...]]] = []
+        after: dict[tuple[bool, str], Any] = {}
+        for c, fields, loaded in plan:
+            values = tuple(fields.get(n, 0) for n in c.fields)
+            rows = tuple((k, v.whose) for k, v in enumerate(values) if isinstance(v, _Row))
+            commands.append((machine.index(c.name), values, rows))
+            after |= _changes(c, fields, loaded)
+        left = {n: v.whose if isinstance(v, _Row) else v
+                for (lanes, n), v in after.items() if not lanes and v is not None}  # fmt: skip
+        held = {n: v[0] for (lanes, n), v in after.items() if lanes and v is not None}
+        gone = tuple(k for k, v in after.items() if v is None)
+        return _Known(tuple(commands), left, held, gone)
+
+    def put(
+        self, planner: Planner, rows: Mapping[str, int], names: Mapping[str, tuple[str, int]]
+    ) -> None:
+        """Writes it with these rows and factors."""
+        for number, values, open_ in self.commands:
+            if open_:
+                filled = list(values)
+                for k, whose in open_:
+                    filled[k] = rows[whose]
+                values = tuple(filled)
+            planner.out.append((number, values))
+        for n, v in self.numbers.items():
+            planner.numbers[n] = rows[v] if isinstance(v, str) else v
+        for n, role in self.lanes.items():
+            planner.lanes[n] = names[role]
+        for lanes, n in self.gone:
+            (planner.lanes if lanes else planner.numbers).pop(n, None)
+
+
+def _changes(
+    c: Command, values: Mapping[str, int], loaded: Mapping[str, tuple[str, int]]
+) -> dict[tuple[bool, str], Any]:
+    """(whether it has lanes, state) -> what a command leaves there; None: nothing that is known."""
+    a: Acts = c.acts
+    found: dict[tuple[bool, str], Any] = {}
+    for name, setting in a.settings.items():
+        source = setting.source
+        found[False, name] = source.value if source.kind == "const" else values.get(source.name, 0)
+    for name in a.loads:
+        found[True, name] = loaded.get(name)
+    for name in a.unsets:
+        found[False, name] = found[True, name] = None
+    return found
+
+
+def _weight(plan: Plan) -> tuple[int, int]:
     """Commands, then how often lanes are loaded."""
     return len(plan), sum(len(c.acts.loads) for c, _, _ in plan)
+
+
+def _row_bases(a: Acts) -> list[Param]:
+    """Where the tiles begin that a contraction works on, or that lanes of state are loaded from."""
+    found = [a.dst, a.lhs, a.rhs] if a.kind == "contract" else []
+    found += [load.source for load in a.loads.values()]
+    return [x.base for x in found if isinstance(x, Rows)]
 
 
 def _at(rows: Rows, row: int) -> Wants:
