@@ -229,7 +229,7 @@ class _Lowering:
             r = self.regions[role]
             outer, within = r.element(index)
             entries = np.zeros(len(index), np.int64)
-            entries += outer * r.blocks + within
+            entries[:] = outer * r.blocks + within
             found[role] = Table(parts, extents, entries)
             if role in ("lhs", "rhs"):
                 shape = np.array(r.place.shape, np.int64)
