@@ -13,7 +13,7 @@ from csp_embed.errors import InputError
 if TYPE_CHECKING:
     from csp_embed.compiler.source_file import SourceFile
 
-ENGINES = ("native", "interpreted")
+ENGINES = ("native", "emulated", "interpreted")
 _OF_STREAMS = ("memory", "trace", "timeline", "tvm_lib", "strict", "ignore_tokens", "break_at",
                "until_store", "dumps", "max_steps")  # fmt: skip
 
@@ -97,8 +97,7 @@ def compare(program: SourceFile, engine: str | None) -> dict[str, Any]:
     if not chosen:
         return out
     operands = {n: v for n, v in program.operands.items() if n not in program.operator.values}
-    run = kernel.run if chosen == "native" else kernel.interpret
-    result = run(**operands)
+    result = kernel.by(chosen, operands)
     out["values_equal"] = bool(np.array_equal(result, program.expected))
     if not out["values_equal"]:
         at = tuple(int(i) for i in np.argwhere(result != program.expected)[0])

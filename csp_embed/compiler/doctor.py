@@ -7,6 +7,7 @@ from typing import Any
 from csp_embed.errors import MissingLibrary
 from csp_embed.machine.load import builtin_names, load_isa
 from csp_embed.targets import target_of
+from csp_embed.targets.source import emulate
 from csp_embed.targets.source.build import c_compiler, require_native
 
 
@@ -31,5 +32,13 @@ def machines() -> dict[str, dict[str, Any]]:
             except MissingLibrary as error:
                 lacks.append({"what": f"{error.what}: {error.why}", "try": error.hint})
         engines = ["interpreted"] if lacks else ["native", "interpreted"]
+        if isa.program is not None and isa.program.runner.emulator:
+            try:
+                emulate.commands(isa)
+            except MissingLibrary as error:
+                lacks.append({"what": f"{error.what}: {error.why}", "try": error.hint})
+            else:
+                engines.insert(len(engines) - 1, "emulated")
+                lacks = []
         found[name] = {"engines": engines, "missing": lacks}
     return found

@@ -25,9 +25,11 @@ from csp_embed.compiler.source_kernel import SourceKernel, judged
 from csp_embed.compiler.source_schedule import SourceScheduled, priced, schedule_source
 from csp_embed.compiler.stages import Chain
 from csp_embed.errors import CspEmbedError, Infeasible, InputError
+from csp_embed.ir.embedding import Embedding
 from csp_embed.ir.operator import Operator
 from csp_embed.judge import embedding as embedding_judge
 from csp_embed.machine.compilable import require
+from csp_embed.machine.contracts import contracted, views
 from csp_embed.machine.costs import Costs, costs_of
 from csp_embed.machine.spec import Isa
 from csp_embed.ops.bound import natural
@@ -95,18 +97,38 @@ class SourceEmbeddingStage:
         if x.kind != "contract":
             return NoEmbedding(x, f"a {x.kind} has no products")
         try:
-            return Candidates(tuple(embeddings_of(x, s.isa, s.options, s.costs)))
+            found = self._found(x)
         except Infeasible as error:
             if s.options.pins or s.options.reuse is not None:
                 raise
             return NoEmbedding(x, error.why or error.what)
+        return Candidates(tuple(found))
+
+    def _found(self, x: Operator) -> list[Embedding]:
+        """Of every contraction of the machine, the least analytic cost first. Raises: Infeasible
+        where none serves, as the last one says."""
+        s = self.setting
+        machines = views(s.isa)
+        if len(machines) == 1:
+            return embeddings_of(x, s.isa, s.options, s.costs)
+        found: list[Embedding] = []
+        last: Infeasible | None = None
+        for machine in machines:
+            try:
+                found += embeddings_of(x, machine, s.options, costs_of(machine))
+            except Infeasible as error:
+                last = error
+        if last is not None and not found:
+            raise last
+        return sorted(found, key=lambda e: e.cost["objective"])
 
     def verify(self, x: Operator, y: Candidates | NoEmbedding) -> Sequence[object]:
         out: list[object] = []
         for e in y.embeddings if isinstance(y, Candidates) else ():
             if e.operator.text() != x.text():
                 out.append(f"{e.formula()} is of another operator")
-            out += embedding_judge.judge(e, self.setting.isa, limit=JUDGED_POINTS).breaches
+            machine = contracted(self.setting.isa, e.instruction)
+            out += embedding_judge.judge(e, machine, limit=JUDGED_POINTS).breaches
         return out
 
 
@@ -136,7 +158,8 @@ class SourceScheduleStage:
         best = y.tried[0]
         known = any(e is best.embedding for e in x.embeddings)
         out = [] if known else ["the tile is of no candidate"]
-        again = priced(best.embedding, self.setting.isa, best.tiling).total
+        machine = contracted(self.setting.isa, best.embedding.instruction)
+        again = priced(best.embedding, machine, best.tiling).total
         return out if again == best.price.total else [*out, f"the price is {again:,.0f} cycles"]
 
 
@@ -160,11 +183,12 @@ class SourceProgramStage:
             file = write_plain(op, s.isa, s.name, x.why, s.options.threads)
             return SourceKernel(op, s.isa, file, None, None, x.why, self._spent(), s.constants)
         best = x.tried[0]
-        program = lower(best.embedding, s.isa, best.tiling)
-        data = known_data(op, s.isa, program, {**op.values, **s.constants})
-        file = write(program, s.isa, s.name, data, s.options.threads)
+        isa = contracted(s.isa, best.embedding.instruction)
+        program = lower(best.embedding, isa, best.tiling)
+        data = known_data(op, isa, program, {**op.values, **s.constants})
+        file = write(program, isa, s.name, data, s.options.threads)
         return SourceKernel(
-            op, s.isa, file, best.embedding, program, "", self._spent(), s.constants, x.tried
+            op, isa, file, best.embedding, program, "", self._spent(), s.constants, x.tried
         )
 
     def _spent(self) -> float:

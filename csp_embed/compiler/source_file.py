@@ -23,6 +23,7 @@ from csp_embed.ir.embedding import Embedding
 from csp_embed.ir.operator import Operator
 from csp_embed.ir.stream import Program
 from csp_embed.judge.certificate import check_certificate, rebuild
+from csp_embed.machine.contracts import contracted
 from csp_embed.machine.program_file import isa_meta, isa_of, read_arrays, write_arrays
 from csp_embed.machine.spec import Isa
 from csp_embed.ops.document import from_document, to_document
@@ -71,7 +72,8 @@ class SourceFile:
         Raises: InputError where the certificate or the tile cannot be read."""
         embedding, program = self._program()
         why = str(self.meta.get("why", ""))
-        return SourceKernel(self.operator, self.isa, self.file, embedding, program, why, 0.0)
+        isa = self.isa if embedding is None else contracted(self.isa, embedding.instruction)
+        return SourceKernel(self.operator, isa, self.file, embedding, program, why, 0.0)
 
     def _program(self) -> tuple[Embedding | None, SourceProgram | None]:
         if self.meta.get("tiling") is None:
@@ -86,7 +88,7 @@ class SourceFile:
                 why=f"{type(error).__name__}: {error}",
                 hint=_HINT,
             ) from error
-        return embedding, lower(embedding, self.isa, tiling)
+        return embedding, lower(embedding, contracted(self.isa, embedding.instruction), tiling)
 
     def problems(self) -> list[str]:
         """What contradicts the file's own statements: certificate, loops, text, expected values."""
@@ -109,8 +111,8 @@ class SourceFile:
             return write_plain(self.operator, self.isa, name, kernel.why, self.file.threads).text
         packed = any(b.role == "packed" for b in kernel.program.buffers)
         known = packed and not self.file.packed
-        data = constant_data(kernel.program, self.isa, self.operands) if known else {}
-        return write(kernel.program, self.isa, name, data, self.file.threads).text
+        data = constant_data(kernel.program, kernel.isa, self.operands) if known else {}
+        return write(kernel.program, kernel.isa, name, data, self.file.threads).text
 
 
 def save(path: str | Path, kernel: SourceKernel, tensors: Mapping[str, Array]) -> None:

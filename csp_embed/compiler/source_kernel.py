@@ -24,7 +24,7 @@ from csp_embed.machine.spec import Isa
 from csp_embed.ops.data import random_tensors
 from csp_embed.ops.reference import evaluate
 from csp_embed.report.kernel import proved
-from csp_embed.targets.source import audit, interpret
+from csp_embed.targets.source import audit, emulate, interpret
 from csp_embed.targets.source.build import Native, build, c_compiler, require_native
 from csp_embed.targets.source.emit import CFile, header
 from csp_embed.targets.source.lower import SourceProgram
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from csp_embed.judge.certify.certificate import Certificate
 
 Array = NDArray[Any]
-ENGINES = ("native", "interpreted")
+ENGINES = ("native", "emulated", "interpreted")
 # Interpreting takes about 40 microseconds a step; this many take a quarter of a minute.
 INTERPRETED_STEPS = 400_000
 
@@ -87,6 +87,12 @@ class SourceKernel:
                 require_native(self.isa)
         except MissingLibrary as error:
             why = f"{error.what}: {error.why}"
+            try:
+                emulate.commands(self.isa)
+            except MissingLibrary as other:
+                why += f"; {other.what}" * bool(self.isa.program and self.isa.program.runner.arch)
+            else:
+                return "emulated", why
             counters = None if self.embedding is None else self.embedding.counters
             steps = 0 if counters is None else math.prod(c.extent for c in counters)
             return ("interpreted" if 0 < steps <= INTERPRETED_STEPS else ""), why
@@ -140,6 +146,22 @@ class SourceKernel:
         """
         return self.native.run(self._declared(by_name(self.operator, given, named)))
 
+    @cached_property
+    def emulated(self) -> emulate.Emulated:
+        """The kernel as the machine's emulator runs it."""
+        return emulate.Emulated(self.file, self.operator, self.isa)
+
+    def emulate(self, *given: Any, **named: Any) -> Array:
+        """As `run`, by the emulator that the spec names. Raises: MissingLibrary where it or the
+        cross compiler is not here."""
+        return self.emulated.run(self._declared(by_name(self.operator, given, named)))
+
+    def by(self, engine: str, tensors: Mapping[str, Array]) -> Array:
+        """The result by one of ENGINES."""
+        if engine == "native":
+            return self.run(**tensors)
+        return self.emulate(**tensors) if engine == "emulated" else self.interpret(**tensors)
+
     def interpret(self, *given: Any, **named: Any) -> Array:
         """As `run`, by the meanings that the spec states; slow, and needs no CPU in particular."""
         tensors = self._declared(by_name(self.operator, given, named))
@@ -156,7 +178,11 @@ class SourceKernel:
         are given) against NumPy; empty for a good kernel."""
         asked = by_name(self.operator, given, named)
         tensors = self._declared(asked or {**random_tensors(self.operator, 0), **self.constants})
-        difference = self.difference(tensors, self.native.run(tensors))
+        engine, why = self.engine()
+        if not engine:
+            raise MissingLibrary("nothing on this computer runs the kernel", why=why,
+                                 hint="csp-embed isa doctor says what is missing")  # fmt: skip
+        difference = self.difference(tensors, self.by(engine, tensors))
         return [*self.verify(), *([difference] if difference else [])]
 
     def certify(self, *, rounds: int | None = None, seed: int | None = None) -> Certificate:
@@ -247,7 +273,7 @@ class SourceKernel:
 
 def judged(kernel: SourceKernel, tensors: Mapping[str, Array], engine: str) -> str:
     """What was compared, in words. Raises: CheckError where values differ from NumPy."""
-    result = kernel.native.run(tensors) if engine == "native" else kernel.interpret(**tensors)
+    result = kernel.by(engine, tensors)
     difference = kernel.difference(tensors, result)
     if difference:
         raise CheckError(

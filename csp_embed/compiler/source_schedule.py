@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from csp_embed.ir.embedding import Embedding
 from csp_embed.ir.operator import Operator
+from csp_embed.machine.contracts import contracted
 from csp_embed.machine.spec import Isa
 from csp_embed.targets.source import tiles
 from csp_embed.targets.source.price import Price, priced
@@ -54,8 +55,9 @@ def schedule_source(embeddings: Sequence[Embedding], isa: Isa, top: int = 0) -> 
     """top: how many embeddings are weighed, in order of analytic cost; 0: all."""
     tried: list[Choice] = []
     for e in embeddings[: top or None]:
-        tiling = tiles.choose(e, isa)
-        tried.append(Choice(e, tiling, priced(e, isa, tiling)))
+        machine = contracted(isa, e.instruction)
+        tiling = tiles.choose(e, machine)
+        tried.append(Choice(e, tiling, priced(e, machine, tiling)))
     # A stable sort: of equal prices the least analytic cost comes first.
     tried.sort(key=lambda c: c.price.total)
     return SourceScheduled(embeddings[0].operator, tuple(tried))

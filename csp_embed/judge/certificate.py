@@ -25,6 +25,7 @@ from csp_embed.ir.operator import Access, Operator
 from csp_embed.ir.stream import Program
 from csp_embed.judge.certificate_count import count
 from csp_embed.judge.embedding import accesses, judge
+from csp_embed.machine.contracts import contracted
 from csp_embed.machine.interface import default_memory, parse_memory
 from csp_embed.machine.program_file import isa_of
 from csp_embed.machine.spec import Isa
@@ -120,6 +121,7 @@ def _solved(document: Mapping[str, Any], op: Operator, isa: Isa) -> list[str]:
     if strangers:
         return strangers
     embedding = rebuild(document["embedding"], op, isa)
+    isa = contracted(isa, embedding.instruction)
     problems = _memories(embedding, isa)
     if _parts(embedding.formula()) != _parts(document["formula"]):
         problems.append("formula: the text is not that of the solution")

@@ -21,7 +21,7 @@ from csp_embed.machine import expr, tree
 from csp_embed.machine.fields import read_fields
 from csp_embed.machine.instructions import read_instructions
 from csp_embed.machine.load_commands import read_command_machine
-from csp_embed.machine.load_templates import CONFIG, read_source_machine
+from csp_embed.machine.load_templates import CONFIG, read_source_machine, refuse_configuration
 from csp_embed.machine.load_templates import FORMAT as SOURCE_FORMAT
 from csp_embed.machine.memories import read_memories
 from csp_embed.machine.resources import folder
@@ -95,7 +95,8 @@ def config_names(spec: str | Path = "vta") -> list[str]:
     text, file, _ = _source(spec)
     root = tree.read(text, file)
     if _is_source(root):
-        return [CONFIG]
+        given = root.entries().get("configuration")
+        return [CONFIG] if given is None else list(configuration.named(given))
     table = _instructions_table(root)
     return list(configuration.named(table["configuration"]))
 
@@ -146,11 +147,11 @@ def load_text(
     """`load_isa` for YAML text; `file` names it in messages, `base` holds its configurations."""
     root = tree.read(text, file)
     if _is_source(root):
-        _fixed(root, config)
         control = root.entries().get("control")
-        streams = control is not None and control.text() == "stream"
-        read = read_command_machine if streams else read_source_machine
-        return read(root, "" if shipped else text)
+        if control is not None and control.text() == "stream":
+            refuse_configuration(root, config)
+            return read_command_machine(root, "" if shipped else text)
+        return read_source_machine(root, "" if shipped else text, config, base)
     table = _instructions_table(root)
     if table["format"].text() not in (FORMAT, SOURCE_FORMAT):
         raise table["format"].error(
@@ -217,17 +218,6 @@ def _instructions_table(root: Item) -> Mapping[str, Item]:
             f"'{table['order'].text()}' is not handled", "queues are ordered by tokens", "tokens"
         )
     return table
-
-
-def _fixed(root: Item, config: str | Path | Mapping[str, Any] | None) -> None:
-    """Raises: SpecError for a configuration of a machine that has one alone."""
-    if config is not None and str(config) != CONFIG and config != {}:
-        raise SpecError(
-            f"the configuration {str(config)!r} has no effect",
-            where=root.where,
-            why="this machine has one size",
-            hint="leave the configuration out",
-        )
 
 
 def _places(table: Mapping[str, Item], groups: Mapping[str, Item]) -> dict[str, str]:

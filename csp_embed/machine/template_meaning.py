@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from csp_embed.machine import expr
 from csp_embed.machine.meaning import MeaningError, parse
 from csp_embed.machine.templates import FUNCTIONS, Slot
 from csp_embed.narrow import is_object
@@ -61,6 +62,16 @@ def read(
         case ast.Assign(targets=[target], value=ast.Constant(value=0)):
             kind, function = "reset", ""
             roles["dst"] = _register(target, slots, lanes)
+        case ast.Assign(
+            targets=[target], value=ast.Subscript(value=ast.Name(id=here) | ast.Subscript(
+                value=ast.Name(id=here))) as source,
+        ) if here in lanes and "HOST" not in ast.unparse(target):  # fmt: skip
+            kind, function = "convert", ""
+            roles |= {
+                "dst": _register(target, slots, lanes), "source": _register(source, slots, lanes)
+            }  # fmt: skip
+            if _dims_of(target) != _dims_of(source):
+                raise MeaningError(core.lineno, "a conversion keeps every lane where it is")
         case ast.Assign(targets=[target], value=ast.Name(id=value)):
             kind, function = "fill", ""
             roles |= {"dst": _register(target, slots, lanes), "value": value}
@@ -170,9 +181,12 @@ def _row_major(
 
 def _coefficients(node: ast.expr) -> dict[str, int]:
     """Name -> its factor in a sum of names and numbers, "" -> the constant."""
+    if not any(isinstance(n, ast.Name) for n in ast.walk(node)):
+        try:
+            return {"": expr.evaluate(node, {})}
+        except expr.ExprError as error:
+            raise MeaningError(node.lineno, str(error)) from error
     match node:
-        case ast.Constant(value=int(value)):
-            return {"": value}
         case ast.Name(id=name):
             return {name: 1}
         case ast.BinOp(left=left, op=ast.Add() | ast.Sub() as op, right=right):

@@ -7,7 +7,7 @@ loops around them run in the CPU, and the C compiler allocates the registers tha
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 # Elementwise functions that a meaning may call, as `ir.operator.Step` names them; `shl` is the
 # left shift that a negative `shr` amount stands for.
@@ -29,9 +29,10 @@ class Slot:
 class Template:
     """One instruction as C text.
 
-    kind: what its meaning does: "contract", "reset", "fill", "copy_in", "copy_out" or "map".
-    roles: part -> name of the operand that plays it: dst, lhs, rhs (contract, map: dst, other),
-        address, count (lanes that a copy out writes), value (of a fill).
+    kind: what its meaning does: "contract", "reset", "fill", "copy_in", "copy_out", "convert" or
+        "map".
+    roles: part -> name of the operand that plays it: dst, lhs, rhs (contract; map: dst, other;
+        convert: dst, source), address, count (lanes that a copy out writes), value (of a fill).
     function: of a map, one of FUNCTIONS. per_cycle: how many the CPU begins in a cycle; latency:
     cycles until a result can be used.
     """
@@ -53,11 +54,26 @@ class Template:
 
 @dataclass(frozen=True)
 class RegisterFile:
-    """count: registers of that kind; ctype: the C type of a variable that lies in one."""
+    """count: registers of that kind; ctype: the C type of a variable that lies in one. numbered:
+    the C text names registers by their number, and we choose it; else the C compiler chooses."""
 
     name: str
     count: int
     ctype: str
+    numbered: bool = False
+
+
+@dataclass(frozen=True)
+class Runner:
+    """What runs programs of the machine where this computer is another. arch: what `uname -m` says
+    on the machine itself; "": any. compiler, emulator: commands, split into words; empty: none.
+    system: C text with `_start` and `system_call`, for programs without a C library; "": the
+    compiler links one."""
+
+    arch: str = ""
+    compiler: tuple[str, ...] = ()
+    emulator: tuple[str, ...] = ()
+    system: str = ""
 
 
 @dataclass(frozen=True)
@@ -73,7 +89,8 @@ class Cache:
 class SourceMachine:
     """headers, flags: what C text with these templates needs; features: names by which the running
     kernel says that a CPU has the instructions. file_of: memory -> its register file. align: bytes
-    to which buffers are aligned. declarations: C text that stands before every function."""
+    to which buffers are aligned. declarations: C text that stands before every function. ctypes:
+    memory -> the C type of its variables; takes: memory -> registers of the file that one takes."""
 
     templates: tuple[Template, ...]
     files: Mapping[str, RegisterFile]
@@ -84,6 +101,25 @@ class SourceMachine:
     features: tuple[str, ...]
     align: int
     declarations: str = ""
+    ctypes: Mapping[str, str] = field(default_factory=dict[str, str])
+    takes: Mapping[str, int] = field(default_factory=dict[str, int])
+    runner: Runner = Runner()
+
+    def file(self, memory: str) -> RegisterFile:
+        """The register file of a memory."""
+        return self.files[self.file_of[memory]]
+
+    def contracts(self) -> tuple[Template, ...]:
+        """All contractions, in the file's order."""
+        return tuple(t for t in self.templates if t.kind == "contract")
+
+    def results(self, sums: str) -> str:
+        """The memory that epilogues change and copies out read: that of the sums, or what they are
+        converted to."""
+        if self.find("copy_out", dst=sums) is not None:
+            return sums
+        found = self.find("convert", source=sums)
+        return sums if found is None else found.slot("dst").memory
 
     def find(self, kind: str, **wanted: str) -> Template | None:
         """The first template of that kind; wanted: role -> memory of a register or type of an

@@ -30,7 +30,7 @@ class Item:
 
     def error(self, what: str, why: str = "", hint: str = "") -> SpecError:
         label = f"{self.name}: " if self.name else ""
-        hint = hint or "isa_specs/README.md describes the format, field by field"
+        hint = hint or "isa_specs/README.md and docs/machines.md describe the formats, key by key"
         return SpecError(label + what, where=self.where, why=why, hint=hint)
 
     def child(self, node: yaml.Node, name: str) -> Item:

@@ -133,6 +133,8 @@ class Search:
 
     def none(self, name: str, good: np.ndarray) -> str:
         bad = int((self.live & ~good).sum())
+        if not bad:
+            return f"{name}: every channel has one, but none suits all"
         return f"{name}: {bad} of {self.live.size} channels have none"
 
     @property

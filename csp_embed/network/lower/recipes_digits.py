@@ -91,7 +91,8 @@ def _coarse(task: Search) -> Coarse:
 
 def parity(task: Search) -> Recipe | str:
     """Halves to even at any multiplier: above an even number a window is taken off the sum, so that
-    what lies within it, halves among others, still rounds down."""
+    what lies within it, halves among others, still rounds down. Channels that digits alone meet
+    count as even everywhere, so that one window need not suit them, too."""
     rule, live = task.rule, task.live
     odd = (rule.levels[None, :] - rule.zero) % 2 == 1
     coarse = _coarse(task)
@@ -103,12 +104,12 @@ def parity(task: Search) -> Recipe | str:
         amount = next(_amounts(task, count))
         near = np.rint(rule.slope * 2.0**amount).astype(np.int64)
         room = _room(task, count)
+        plain, first, alone = _factors(task, amount, count)
         # Windows of 2^-21 to 2^-10: halves lie less than that from where float32 has them.
         for window in range(max(0, int(amount[0]) - 21), min(30, int(amount[0]) - 10) + 1, 2):
             levels = rule.levels[None, :] << amount[:, None]
             reach = levels + np.where(odd, np.int64(1) << window, 0)
-            factor, offset = np.zeros_like(near), np.zeros_like(near)
-            found = np.zeros(live.size, bool)
+            factor, offset, found = plain, first, alone.copy()
             for move in _moves(near[live]):
                 m = np.where(live, near + move, 0)
                 least, most = task.scaled_ends(m, amount, True, reach)
@@ -127,7 +128,8 @@ def parity(task: Search) -> Recipe | str:
             carry: tuple[Steps, ...] = ((("shr", 8),),)
             between = (*carry * (coarse.digits - 1), tell, *carry * (count - 1))
             made = task.recipe("parity", factor, (offset,), between, amount)
-            return replace(made, coarse=coarse)
+            told, origin = (np.where(alone, 0, v) for v in (coarse.factor, coarse.offset))
+            return replace(made, coarse=replace(coarse, factor=told, offset=origin))
     return task.none("parity", best)
 
 

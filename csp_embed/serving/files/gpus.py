@@ -5,7 +5,7 @@ sparsity are halved); bytes_per_s of device memory. The makers' sheets could not
 here; each figure was read in a public copy of them:
 
     A10, A100, L4, L40S, T4, V100: memory, flops;      github.com/winston-zhang-orz/gpu-specs,
-    bytes_per_s of all but T4                          specs.md at 097f0fb (gmasse/gpu-specs)
+    bytes_per_s of all but T4                          its table at 097f0fb (gmasse/gpu-specs)
     H100-PCIE: memory, flops                           the same (with sparsity: 1,513 TFLOPS)
     H100-SXM, H200, A100-80GB; L4 again                inferenceengineering.tech, cheat sheets
     H100-PCIE: bytes_per_s                             github.com/lijun99/GPU-Resources

@@ -26,14 +26,14 @@ from csp_embed.solver import cpsat
 from csp_embed.solver.params import Params
 
 FIRST = (0.5, 0.2, 0.05)  # parts of the bound that are tried until there is any plan
-TRIES = 4  # compositions at one rate
+TRIES = 2  # compositions at one rate
 MOVES = 1_000_000  # of annealing, for each, at the most
 MOVES_BY_SIZE = 1_200  # times the number of machines squared: few machines need few moves
 SMALL = 8  # machines, for which annealing over intervals finds what there is
-TURNS = 4  # annealings of a composition, as long as they come near
+TURNS = 2  # annealings of a composition, as long as they come near
 NEAR = 0.97  # of the hand-overs
 REPEATS = 2  # times that the same composition is arranged
-AGAIN = 96
+AGAIN = 6  # rates tried once more; with a time limit as many as it leaves
 STEPS = (0.002, 0.006, 0.015)
 ALMOST = 0.9  # of the machines that a strong hub is linked to
 STAGES = 1500  # to compose from
@@ -88,9 +88,10 @@ def sparse(search: Search) -> None:
     for part in FIRST:
         if not search.value:
             attempt(search.most * part)
-    search.climb(attempt)
+    search.climb(attempt, steps=10)
     # That a rate was missed once proves nothing: again, otherwise, a little above the best.
-    for at in range(0 if search.instance.size <= SMALL else AGAIN):
+    rounds = AGAIN if search.limit is None else 100 * AGAIN
+    for at in range(0 if search.instance.size <= SMALL else rounds):
         if search.late() or search.proved or not search.value:
             return
         tried += TRIES

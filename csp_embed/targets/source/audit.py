@@ -13,8 +13,8 @@ import numpy as np
 
 from csp_embed.machine.spec import Isa
 from csp_embed.targets.source.lower import SourceProgram
-from csp_embed.targets.source.names import identifier
 from csp_embed.targets.source.nest import Address, Call, Clamp, Keep, Loop, Node, Sum
+from csp_embed.targets.source.output import RESULT
 
 
 def breaches(program: SourceProgram, isa: Isa) -> list[str]:
@@ -22,7 +22,7 @@ def breaches(program: SourceProgram, isa: Isa) -> list[str]:
     out = program.operator.tensors[program.operator.out.tensor]
     sizes = {b.name: b.elements for b in program.buffers}
     sizes |= {name: count for name, (_, count) in program.fixed.items()}
-    sizes[identifier(out.name)] = int(np.prod(out.shape, dtype=np.int64))
+    sizes[RESULT] = int(np.prod(out.shape, dtype=np.int64))
     found: list[str] = []
     _walk((*program.prepare, *program.run), isa, sizes, {}, found)
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
 import shutil
 import subprocess
 import tempfile
@@ -19,6 +20,7 @@ from csp_embed.errors import InputError, MissingLibrary
 from csp_embed.files import atomic
 from csp_embed.ir.operator import Operator
 from csp_embed.machine.spec import Isa
+from csp_embed.targets.source.blame import refused
 from csp_embed.targets.source.emit import CFile
 
 Array = NDArray[Any]
@@ -60,8 +62,25 @@ def cpu_features() -> frozenset[str]:
     return frozenset()
 
 
+def is_native(isa: Isa) -> bool:
+    """Whether this computer's CPU has the machine's instructions."""
+    try:
+        require_native(isa)
+    except MissingLibrary:
+        return False
+    return True
+
+
 def require_native(isa: Isa) -> None:
     """Raises: MissingLibrary where the CPU lacks what the machine needs."""
+    assert isa.program is not None
+    arch = isa.program.runner.arch
+    if arch and arch != platform.machine():
+        raise MissingLibrary(
+            f"this computer is no {isa.name}",
+            why=f"its CPU is {platform.machine()}, the machine's {arch}",
+            hint="--engine emulated, or --engine interpreted, which runs the spec's meanings",
+        )
     lacks = missing_features(isa)
     if lacks:
         raise MissingLibrary(
@@ -85,8 +104,15 @@ def build_text(
 ) -> None:
     """As `build`, of any C text."""
     assert isa.program is not None
+    arch = isa.program.runner.arch
+    if arch and arch != platform.machine() and not plain:
+        raise MissingLibrary(
+            f"libraries are built for this computer, and it is no {isa.name}",
+            why=f"its CPU is {platform.machine()}, the machine's {arch}",
+            hint="-o kernel.c, and your own cross compiler; --engine emulated runs it",
+        )
     # Plain loops run anywhere, and faster with the machine's instructions where they are there.
-    flags = () if plain and missing_features(isa) else isa.program.flags
+    flags = () if plain and not is_native(isa) else isa.program.flags
     compiler = c_compiler()
     with tempfile.TemporaryDirectory(prefix="csp-embed-") as folder:
         source, made = Path(folder, "kernel.c"), Path(folder, "kernel.so")
@@ -94,19 +120,9 @@ def build_text(
         command = [compiler, *FLAGS, *flags, *extra, str(source), "-o", str(made)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise InputError(
-                f"{Path(compiler).name} does not compile the kernel",
-                where=isa.where("code", "instructions"),
-                why=_first_error(done.stderr),
-                hint="mend the template; the compiler may also be too old: gcc 12 is known to do",
-            )
+            raise refused(Path(compiler).name, done.stderr, text, isa)
         with atomic(output, "wb") as target:
             target.write(made.read_bytes())
-
-
-def _first_error(text: str) -> str:
-    errors = [line for line in text.splitlines() if "error" in line]
-    return (errors or text.splitlines() or ["no message"])[0]
 
 
 @dataclass

@@ -46,6 +46,7 @@ def correction(
     contract, get_lhs, get_rhs = tiles.templates(isa)
     gets = {"lhs": get_lhs, "rhs": get_rhs}
     dst = isa.memory(contract.slot("dst").memory)
+    results = isa.memory(tiles.results_memory(isa))
     lanes = 1
     for d in dst.lanes:
         lanes *= isa.dims[d]
@@ -87,17 +88,22 @@ def correction(
         )  # fmt: skip
         for c in reversed([c for c in embedding.counters if c.reduced]):
             inner = (Loop(names[c.name], c.extent, inner, rolled=True),)
-        end = [
-            step
-            for acc, b in zip(sums, bound, strict=True)
-            for step in (
-                call("map", {"dst": acc, "other": "minus_0"}, dst=dst.name, function="mul"),
-                call("copy_out", {"dst": acc, "address": Address(BUFFER, named(at, b)),
-                                  "count": lanes}, dst=dst.name, address="int32"),
-            )
-        ]  # fmt: skip
+        apart = results.name != dst.name
+        end: list[Node] = []
+        for acc, b in zip(sums, bound, strict=True):
+            made = "result_0" if apart else acc
+            if apart:
+                end.append(call("convert", {"dst": made, "source": acc}, dst=results.name,
+                                source=dst.name))  # fmt: skip
+            end += [
+                call("map", {"dst": made, "other": "minus_0"}, dst=results.name,
+                     other=results.name, function="mul"),
+                call("copy_out", {"dst": made, "address": Address(BUFFER, named(at, b)),
+                                  "count": lanes}, dst=results.name, address="int32"),
+            ]  # fmt: skip
+        extra = [(results.name, "result_0")] if apart else []
         return Block(
-            (*((dst.name, acc) for acc in sums), (dst.name, "minus_0"),
+            (*((dst.name, acc) for acc in sums), (results.name, "minus_0"), *extra,
              (contract.slot(signed).memory, "signed_0"),
              (contract.slot(unsigned).memory, "unit_0")),
             (
@@ -105,7 +111,7 @@ def correction(
                 Call(get_unit.name, {get_unit.roles["dst"]: "unit_0",
                                      get_unit.roles["address"]: Address(UNIT, Sum())}),
                 *inner,
-                call("fill", {"dst": "minus_0", "value": -1}, dst=dst.name),
+                call("fill", {"dst": "minus_0", "value": -1}, dst=results.name),
                 *end,
             ),
         )  # fmt: skip
@@ -114,8 +120,10 @@ def correction(
     if free:
         last = free.pop()
         # Registers of all roles may be of one file: three others, and two for the C compiler.
-        files = {program.file_of[s.memory] for s in contract.slots}
-        at_once = max(1, min(SUMS, *(program.files[f].count - 5 for f in files)))
+        at_once = max(1, min(SUMS, *(
+            (program.file(s.memory).count - 5) // program.takes.get(s.memory, 1)
+            for s in contract.slots
+        )))  # fmt: skip
         whole, rest = divmod(last.extent, at_once)
         var = names[last.name]
         body = ()

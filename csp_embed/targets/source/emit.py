@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from csp_embed.errors import SpecError
 from csp_embed.ir.operator import Operator
 from csp_embed.machine.spec import Isa
 from csp_embed.targets.source.correct import BUFFER
@@ -21,6 +22,7 @@ from csp_embed.targets.source.lower import SourceProgram
 from csp_embed.targets.source.moves import helpers
 from csp_embed.targets.source.names import identifier
 from csp_embed.targets.source.nest import Address, Block, Buffer, Clamp, Keep, Loop, Node, Sum
+from csp_embed.targets.source.output import RESULT
 from csp_embed.targets.source.packing import pack_lines
 from csp_embed.targets.source.places import Place
 from csp_embed.targets.source.plain import plain_kernel
@@ -213,8 +215,8 @@ def _rolled(isa: Isa) -> str:
     assert isa.program is not None
     contract = isa.program.find("contract")
     assert contract is not None
-    file = isa.program.file_of[contract.slot("dst").memory]
-    constraint = CONSTRAINTS.get(isa.program.files[file].ctype, "r")
+    ctype = isa.program.ctypes[contract.slot("dst").memory]
+    constraint = CONSTRAINTS.get(ctype, "r")
     return ROLLED.replace("{constraint}", constraint)
 
 
@@ -288,6 +290,9 @@ def _kernel(
     lines += [local(b, "(&packed_data)" if known else "packed", "const ") for b in packed]
     phases = _phases(program, isa, moved, threads)
     lines += [local(b, "work", "") for b in used(work, phases)]
+    if any(RESULT in line for line in phases):
+        out = identifier(op.out.tensor)
+        lines.append(f"  {CTYPES[op.out_dtype]} *restrict {RESULT} = {out};")
     lines += [f"#pragma omp parallel num_threads({threads})", "  {"] * (threads > 1)
     lines += phases
     return [*lines, *["  }"] * (threads > 1), "}"]
@@ -307,35 +312,66 @@ def _phases(program: SourceProgram, isa: Isa, moved: list[Move], threads: int) -
     return lines + ["#pragma omp barrier"] * (threads > 1 and bool(unpacked)) + unpacked
 
 
-def _nodes(nodes: tuple[Node, ...], isa: Isa, indent: str) -> list[str]:
+def _nodes(
+    nodes: tuple[Node, ...], isa: Isa, indent: str, numbers: Mapping[str, int] | None = None
+) -> list[str]:
+    """numbers: of registers that templates name by number."""
     machine = isa.program
     assert machine is not None
+    numbers = numbers or {}
     lines: list[str] = []
     for node in nodes:
         if isinstance(node, Loop):
             head = f"for (ptrdiff_t {node.var} = 0; {node.var} < {node.count}; {node.var}++)"
             lines += [f"{indent}ROLLED"] if node.rolled else []
             lines.append(f"{indent}{head} {{")
-            lines += [*_nodes(node.body, isa, indent + "  "), f"{indent}}}"]
+            lines += [*_nodes(node.body, isa, indent + "  ", numbers), f"{indent}}}"]
         elif isinstance(node, Block):
             lines.append(f"{indent}{{")
             by_type: dict[str, list[str]] = {}
             for memory, name in node.registers:
-                by_type.setdefault(machine.files[machine.file_of[memory]].ctype, []).append(name)
+                if not machine.file(memory).numbered:
+                    by_type.setdefault(machine.ctypes[memory], []).append(name)
             lines += [f"{indent}  {t} {', '.join(names)};" for t, names in by_type.items()]
-            lines += [*_nodes(node.body, isa, indent + "  "), f"{indent}}}"]
+            own = numbered(node, isa)
+            lines += [*_nodes(node.body, isa, indent + "  ", own), f"{indent}}}"]
         elif isinstance(node, Keep):
-            ctype = machine.files[machine.file_of[node.memory]].ctype
+            ctype = machine.ctypes[node.memory]
             if ctype in CONSTRAINTS:
                 kept = [f"KEEP({name})" for name in node.names]
                 rows = [", ".join(kept[n : n + 6]) for n in range(0, len(kept), 6)]
                 lines += [f"{indent}{row.replace(', ', '; ')};" for row in rows]
         else:
             template = machine.template(node.template)
-            operands = {k: _value(v) for k, v in node.operands.items()}
+            operands = {
+                k: str(numbers[v]) if isinstance(v, str) and v in numbers else _value(v)
+                for k, v in node.operands.items()
+            }
             text = template.text.format(**operands).rstrip()
             lines += [indent + line for line in text.split("\n")]
     return lines
+
+
+def numbered(block: Block, isa: Isa) -> dict[str, int]:
+    """Register -> its number, of those that templates name by number: in order, aligned to what a
+    value takes."""
+    assert isa.program is not None
+    found: dict[str, int] = {}
+    used: dict[str, int] = {}
+    for memory, name in block.registers:
+        file, size = isa.program.file(memory), isa.program.takes.get(memory, 1)
+        if file.numbered:
+            first = -(-used.get(file.name, 0) // size) * size
+            found[name], used[file.name] = first, first + size
+            if used[file.name] > file.count:
+                raise SpecError(
+                    f"{isa.name} has too few registers of {file.name}",
+                    where=isa.where(f"registers.{file.name}"),
+                    why=f"a part of the kernel takes {used[file.name]}, and nothing spills them:"
+                    " templates name them by number",
+                    hint="raise `count`, or convert sums to a memory of variables",
+                )
+    return found
 
 
 def _value(value: object) -> str:
@@ -345,7 +381,8 @@ def _value(value: object) -> str:
         case Clamp(at, most):
             return f"lanes_left({_sum(at)}, {most})"
         case int():
-            return "INT32_MIN" if value == -(2**31) else str(value)
+            text = "INT32_MIN" if value == -(2**31) else str(value)
+            return f"({text})" if value < 0 else text
     return str(value)
 
 

@@ -24,7 +24,9 @@ class Epilogue:
         number = 0
         for step in self.op.epilogue:
             function, amount = _function(step)
-            template = self.program.find("map", dst=self.memory, function=function)
+            template = self.program.find(
+                "map", dst=self.memory, other=self.memory, function=function
+            )
             assert template is not None, f"the search asks for {function}"
             if step.access is None:
                 other = self._constant(amount)
@@ -33,6 +35,15 @@ class Epilogue:
                 number += 1
             roles = template.roles
             out.append(Call(template.name, {roles["dst"]: register, roles["other"]: other}))
+        return out
+
+    def added(self, register: str, at: Address) -> list[Node]:
+        """What adds values of memory to a register."""
+        out: list[Node] = []
+        add = self.program.find("map", dst=self.memory, other=self.memory, function="add")
+        assert add is not None, "source_rules asks for it"
+        other = self._loaded(out, at)
+        out.append(Call(add.name, {add.roles["dst"]: register, add.roles["other"]: other}))
         return out
 
     def _constant(self, value: int) -> str:

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from csp_embed.machine.spec import Isa
 from csp_embed.machine.template_meaning import execute
 from csp_embed.targets.source.lower import SourceProgram
-from csp_embed.targets.source.names import identifier
 from csp_embed.targets.source.nest import Address, Block, Call, Clamp, Loop, Node
+from csp_embed.targets.source.output import RESULT
 
 Array = NDArray[Any]
 
@@ -30,13 +30,12 @@ def run(program: SourceProgram, isa: Isa, tensors: Mapping[str, Array]) -> Array
             buffers[place.buffer] = place.pack(np.asarray(tensors[place.layout.tensor]))
     for name, (value, count) in program.fixed.items():
         buffers[name] = np.full(count, value, np.uint8)
-    result = identifier(op.out.tensor)
-    buffers[result] = np.zeros(int(np.prod(out.shape, dtype=np.int64)), op.out_dtype)
+    buffers[RESULT] = np.zeros(int(np.prod(out.shape, dtype=np.int64)), op.out_dtype)
     walk((*program.prepare, *program.run), isa, buffers)
     dst = program.places["dst"]
     if dst.buffer in {b.name for b in program.buffers}:
         return dst.unpack(buffers[dst.buffer])
-    return buffers[result].reshape(out.shape)
+    return buffers[RESULT].reshape(out.shape)
 
 
 def walk(nodes: tuple[Node, ...], isa: Isa, buffers: dict[str, Array]) -> None:

@@ -16,7 +16,7 @@ from csp_embed.ir.operator import Operator
 from csp_embed.machine.spec import Isa
 from csp_embed.machine.templates import SourceMachine
 from csp_embed.targets.source import correct, epilogue, output, tiles
-from csp_embed.targets.source.names import identifier, variable
+from csp_embed.targets.source.names import variable
 from csp_embed.targets.source.nest import Address, Block, Buffer, Call, Keep, Loop, Node, Sum
 from csp_embed.targets.source.places import Place, place
 from csp_embed.targets.source.streams import Results, Streams, copy_name, results_of, streams_of
@@ -65,7 +65,7 @@ def lower(embedding: Embedding, isa: Isa, tiling: tiles.Tiling | None = None) ->
     tiling = tiles.choose(embedding, isa) if tiling is None else tiling
     names = {c.name: variable(c.name, n) for n, c in enumerate(embedding.counters)}
     places = places_of(embedding, isa, tiling)
-    direct = output.direct(places["dst"], embedding, identifier(op.out.tensor))
+    direct = output.direct(places["dst"], embedding)
     buffers = [
         Buffer(p.buffer, p.dtype, p.elements, _role(op, p.layout.tensor))
         for r, p in places.items() if r != "dst" or direct is None
@@ -192,9 +192,13 @@ class _Tiles:
         sums = {(r, c): f"acc_{r}_{c}" for r, c in tile}
         factors = [f"rhs_{c}" for c in range(len(columns))]
         begin: list[Node] = []
+        # Sums that cannot be loaded begin at 0, and where they should begin is added at their end.
+        get_sums = m.program.find("copy_in", dst=memory["dst"], address="int32")
+        reset = m.program.find("reset", dst=memory["dst"])
+        assert reset is not None
         for r, c in tile:
-            if self.start is None:
-                begin.append(Call(m.name("reset", dst=memory["dst"]), {"d": sums[r, c]}))
+            if self.start is None or get_sums is None:
+                begin.append(Call(reset.name, {reset.roles["dst"]: sums[r, c]}))
                 continue
             at = Address(correct.BUFFER, self._at(self.start, rows[r], columns[c]))
             begin.append(_call(m, "copy_in", sums[r, c], at, dst=memory["dst"], address="int32"))
@@ -219,7 +223,11 @@ class _Tiles:
         kept = (Keep(memory["dst"], tuple(sums.values())),)
         registers = [*((memory["dst"], n) for n in sums.values()), (memory["lhs"], "lhs_0"),
                      *((memory["rhs"], n) for n in factors)]  # fmt: skip
-        after = epilogue.Epilogue(m.program, memory["dst"], self.embedding.operator)
+        results = tiles.results_memory(m.isa)
+        after = epilogue.Epilogue(m.program, results, self.embedding.operator)
+        convert = m.program.find("convert", dst=results, source=memory["dst"])
+        if results != memory["dst"]:
+            registers.append((results, "result_0"))
         end: list[Node] = []
         for c in range(len(columns)):
             for r in range(len(rows)):
@@ -227,13 +235,22 @@ class _Tiles:
                     role: self._at(p.at(), rows[r], columns[c])
                     for role, p in self.places.items() if role.startswith("add")
                 }  # fmt: skip
-                end += after.steps(sums[r, c], adds)
+                register = sums[r, c]
+                if results != memory["dst"]:
+                    assert convert is not None
+                    register = "result_0"
+                    into, source = convert.roles["dst"], convert.roles["source"]
+                    end.append(Call(convert.name, {into: register, source: sums[r, c]}))
+                if self.start is not None and get_sums is None:
+                    at = Address(correct.BUFFER, self._at(self.start, rows[r], columns[c]))
+                    end += after.added(register, at)
+                end += after.steps(register, adds)
                 at = self._at(self.target.at, rows[r], columns[c])
                 count = self.target.lanes(lambda s, r=r, c=c: self._at(s, rows[r], columns[c]))
-                put = m.program.find("copy_out", dst=memory["dst"], address=self.target.dtype)
+                put = m.program.find("copy_out", dst=results, address=self.target.dtype)
                 assert put is not None
                 end.append(
-                    Call(put.name, {put.roles["dst"]: sums[r, c],
+                    Call(put.name, {put.roles["dst"]: register,
                                     put.roles["address"]: Address(self.target.buffer, at),
                                     put.roles["count"]: count})
                 )  # fmt: skip

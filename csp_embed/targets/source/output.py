@@ -9,6 +9,9 @@ from csp_embed.ir.embedding import Embedding
 from csp_embed.targets.source.nest import Clamp, Sum
 from csp_embed.targets.source.places import Place
 
+# What the kernel calls its result: a template's own variables may be called like the tensor.
+RESULT = "result_"
+
 
 @dataclass(frozen=True)
 class Target:
@@ -36,7 +39,7 @@ def packed(place: Place) -> Target:
     return Target(place.buffer, place.dtype, place.at(), place.lane_count)
 
 
-def direct(place: Place, embedding: Embedding, tensor: str) -> Target | None:
+def direct(place: Place, embedding: Embedding) -> Target | None:
     """Into the tensor itself; None where its elements do not lie as the lanes do, or where more
     than a ragged end is missing."""
     layout = place.layout
@@ -71,7 +74,7 @@ def direct(place: Place, embedding: Embedding, tensor: str) -> Target | None:
                 return None
             limit = Sum(size).plus(index, -1)
         at = at.plus(index, strides[t])
-    return Target(tensor, place.dtype, at, used, limit)
+    return Target(RESULT, place.dtype, at, used, limit)
 
 
 def _index(place: Place, t: int) -> Sum:

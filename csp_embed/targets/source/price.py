@@ -68,7 +68,7 @@ def priced(embedding: Embedding, isa: Isa, tiling: Tiling) -> Price:
         if places[role].offset and run_time:
             correct = CORRECTED * places[other].elements / places[other].lane_count
     unpack, dst = 0.0, places["dst"]
-    if output.direct(dst, embedding, "") is None:
+    if output.direct(dst, embedding) is None:
         unpack = _unpacked(dst, results_of(dst, np.dtype(op.out_dtype).itemsize))
         moved += dst.elements
     caches = isa.program.caches

@@ -12,7 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from csp_embed.errors import Infeasible
 from csp_embed.ir.embedding import Counter, Embedding
+from csp_embed.ir.operator import Operator
 from csp_embed.machine.spec import Isa
 from csp_embed.machine.templates import Template
 
@@ -100,24 +102,33 @@ def _split(split: tuple[Counter, int]) -> str:
 
 
 def choose(embedding: Embedding, isa: Isa) -> Tiling:
-    """The tile of least predicted cycles; of equal ones that with the most sums."""
+    """The tile of least predicted cycles; of equal ones that with the most sums. Raises: Infeasible
+    where the registers that are named by number do not hold one sum."""
     free = [c for c in embedding.counters if not c.reduced]
     lhs, rhs = _moved(embedding, "lhs"), _moved(embedding, "rhs")
     # Of equal tiles the first found stays: rows that lie close together in memory come first.
     row_choices = [c for c in reversed(free) if c.name in lhs and c.name not in rhs]
     column_choices = [c for c in free if c.name in rhs and c.name not in lhs]
+    finishing = _finishing(embedding.operator, isa)
     best: tuple[float, int, Tiling] | None = None
     for row in [*row_choices, None] if row_choices else [None]:
         for column in [*column_choices, None] if column_choices else [None]:
             for r in _counts(row):
                 for c in _counts(column):
-                    if not _fits(r, c, isa):
+                    if not _fits(r, c, isa, finishing):
                         continue
                     cycles = _cycles(embedding, isa, row, column, r, c)
                     if best is None or (cycles, -r * c) < best[:2]:
                         found = _tiling(embedding, row, column, r, c, cycles)
                         best = (cycles, -r * c, found)
-    assert best is not None, "a tile of one sum fits three registers"
+    if best is None:
+        raise Infeasible(
+            f"{embedding.operator.name} needs more registers than {isa.name} has",
+            where=embedding.operator.formula(),
+            why=f"one sum and {finishing} constants or operands of its epilogue lie in a file whose"
+            " registers are named by number, and nothing spills them",
+            hint="shorten the epilogue, or convert sums to variables (docs/machines.md)",
+        )
     return best[2]
 
 
@@ -143,19 +154,47 @@ def templates(isa: Isa) -> tuple[Template, Template, Template]:
     return contract, get_lhs, get_rhs
 
 
-def _fits(rows: int, columns: int, isa: Isa) -> bool:
-    """Sums, one factor for each column and one for the row at hand, by register file."""
+def _fits(rows: int, columns: int, isa: Isa, finishing: int) -> bool:
+    """Sums, one factor for each column and one for the row at hand, by register file. finishing:
+    registers of results that the end of a sum takes."""
     program = isa.program
     assert program is not None
     contract, _, _ = templates(isa)
     need: dict[str, int] = {}
+
+    def take(memory: str, count: int) -> None:
+        file = program.file_of[memory]
+        need[file] = need.get(file, 0) + count * program.takes.get(memory, 1)
+
     for role, count in (("dst", rows * columns), ("lhs", 1), ("rhs", columns)):
-        file = program.file_of[contract.slot(role).memory]
-        need[file] = need.get(file, 0) + count
-    if rows * columns == 1:  # always possible: see load_templates
-        return True
-    fits = all(n <= program.files[f].count - SPARE for f, n in need.items())
-    return fits and rows * columns <= MOST
+        take(contract.slot(role).memory, count)
+    results = results_memory(isa)
+    if program.file(results).numbered or results != contract.slot("dst").memory:
+        take(results, finishing)
+    if rows * columns > MOST:
+        return False
+    one = rows * columns == 1
+    for name, count in need.items():
+        file = program.files[name]
+        # C compilers spill where they must, so that one sum is always possible there.
+        if count > file.count - (0 if file.numbered else SPARE) and not (one and not file.numbered):
+            return False
+    return True
+
+
+def results_memory(isa: Isa) -> str:
+    """The memory that epilogues change and copies out read."""
+    assert isa.program is not None
+    return isa.program.results(templates(isa)[0].slot("dst").memory)
+
+
+def _finishing(op: Operator, isa: Isa) -> int:
+    """Registers of results that a sum's end needs beside the sum: constants, what is loaded, and
+    the result itself where sums are converted."""
+    constants = {s.imm for s in op.epilogue if s.access is None}
+    loaded = any(s.access is not None for s in op.epilogue)
+    apart = results_memory(isa) != templates(isa)[0].slot("dst").memory
+    return len(constants) + loaded + apart
 
 
 def _cycles(
@@ -185,7 +224,7 @@ def _finish(embedding: Embedding, isa: Isa) -> float:
     """Cycles of a sum beyond its steps by the spec's rates: begun, its epilogue, stored."""
     program, op = isa.program, embedding.operator
     assert program is not None
-    dst = templates(isa)[0].slot("dst").memory
+    dst = results_memory(isa)
     get = program.find("copy_in", dst=dst, address="int32")
     put = program.find("copy_out", dst=dst, address=op.out_dtype)
     step = program.find("map", dst=dst)

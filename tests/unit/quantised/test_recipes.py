@@ -122,3 +122,16 @@ def test_halves_to_even_are_one_bit_of_the_sum() -> None:
 @given(st.integers(-(1 << 30), 1 << 30), st.integers(1 << 30, (1 << 31) - 1), st.integers(-31, 0))
 def test_the_rule_by_fractions(acc: int, m: int, s: int) -> None:
     assert int(rescaled(np.int64(acc), np.int64(m), np.int64(s))) == requantised(acc, m, s)
+
+
+def test_halves_of_one_channel_do_not_cost_the_others_their_digits() -> None:
+    """No one window suits both multipliers: only the second meets halves, in float32."""
+    scales = np.array([0.000992477755, 0.0009667648700997233], np.float32)
+    size = np.full(2, 150_000)
+    made, why = found(FloatScale(tuple(map(float, scales))), 0, (-128, 127), -size, size)
+    assert "digits" not in made
+    accs = np.arange(-150_000, 150_001)
+    assert "parity" in made, why
+    for channel, scale in enumerate(scales):
+        wanted = np.clip(np.rint(accs.astype(np.float32) * scale), -128, 127).astype(int)
+        assert values(made["parity"], accs, (-128, 127), channel) == wanted.tolist()

@@ -6,6 +6,7 @@ A step makes b x o x i products; sums lie in a register of b x o int32.
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from csp_embed.machine.load import load_text
 from csp_embed.machine.spec import Isa
@@ -126,3 +127,79 @@ def text(name: str, b: int, o: int, i: int, x: str = "int8", w: str = "int8") ->
 def machine(name: str) -> Isa:
     """The machine of that shape."""
     return load_text(text(name, *SHAPES[name]), f"{name}.yaml", None)
+
+
+def converted() -> str:
+    """Sums lie in a bank that templates name by number; a conversion brings them to variables."""
+    whole = text("converted", 2, 4, 4, "int8", "uint8")
+    changes = (
+        ("  sums: {count: 8, type: sums_t, allocated_by: compiler}\n",
+         "  bank: {count: 12, allocated_by: number}\n"
+         "  sums: {count: 8, type: sums_t, allocated_by: compiler}\n"),
+        ("  ACC: {kind: registers, file: sums, lanes: [b, o], type: int32}\n",
+         "  BANK: {kind: registers, file: bank, lanes: [b, o], type: int32, takes: 2}\n"
+         "  ACC: {kind: registers, file: sums, lanes: [b, o], type: int32}\n"),
+        ("    typedef struct { int32_t v[2][4]; } sums_t;\n",
+         "    typedef struct { int32_t v[2][4]; } sums_t;\n"
+         "    static int32_t bank[12][4]; /* a value is two rows of it */\n"),
+        ("    operands: {d: ACC, x: X, w: W}\n    meaning: ACC[d]",
+         "    operands: {d: BANK, x: X, w: W}\n    meaning: BANK[d]"),
+        ("{d}.v[b][o] = (int32_t)((uint32_t){d}.v[b][o]\n",
+         "bank[{d} + b][o] = (int32_t)((uint32_t)bank[{d} + b][o]\n"),
+        ("    operands: {d: ACC}\n    meaning: ACC[d][b, o] = 0\n"
+         '    template: "EACH {d}.v[b][o] = 0;"\n',
+         "    operands: {t: BANK}\n    meaning: BANK[t][b, o] = 0\n"
+         '    template: "EACH bank[{t} + b][o] = 0;"\n'),
+        ("  FILL:\n",
+         "  READ:\n    operands: {d: ACC, t: BANK}\n    meaning: ACC[d][b, o] = BANK[t][b, o]\n"
+         '    template: "EACH {d}.v[b][o] = bank[{t} + b][o];"\n'
+         "    cost: {per_cycle: 1, latency: 2}\n  FILL:\n"),
+    )  # fmt: skip
+    for old, new in changes:
+        assert old in whole, old
+        whole = whole.replace(old, new)
+    return whole
+
+
+def competing() -> str:
+    """Two contractions: one of 8 columns, and one of two rows by two columns by 8."""
+    whole = text("competing", 1, 8, 4)
+    other = text("other", 2, 2, 8)
+    for old, new in (("b", "p"), ("o", "q"), ("i", "j"), ("X", "X2"), ("W", "W2"), ("ACC", "ACC2"),
+                     ("left", "left2"), ("right", "right2"), ("sums", "sums2"), ("EACH", "EACH2"),
+                     ("left_t", "left2_t"), ("right_t", "right2_t"),
+                     ("sums_t", "sums2_t")):  # fmt: skip
+        other = re.sub(rf"\b{old}\b", new, other)
+
+    def part(of: str, first: str, last: str) -> str:
+        return of[of.index(first) + len(first) : of.index(last)]
+
+    steps = other[other.index("instructions:\n") + len("instructions:\n") :]
+    steps = re.sub(r"^  (\w+):$", r"  \g<1>_2:", steps, flags=re.MULTILINE)
+    memories = "\n".join(line for line in other.splitlines()
+                         if line.startswith(("  X2:", "  W2:", "  ACC2:")))  # fmt: skip
+    files = part(other, "registers:\n", "memories:")
+    declared = part(other, "declarations: |\n", "instructions:")
+    return (
+        whole.replace("dims: {b: 1, o: 8, i: 4}", "dims: {b: 1, o: 8, i: 4, p: 2, q: 2, j: 8}")
+        .replace("memories:\n", files + "memories:\n")
+        .replace("code:\n", memories + "\ncode:\n")
+        .replace("instructions:\n", declared + "instructions:\n")
+        + steps
+    )
+
+
+def sized(config: dict[str, int] | None = None) -> Isa:
+    """A machine whose columns are a key of the configuration."""
+    whole = text("sized", 1, 8, 2).replace("o: 8,", "o: N // 4,")
+    whole = whole.replace("8 * b + o", "N // 4 * b + o").replace("o < 8;", "o < {N} / 4;")
+    whole = whole.replace("right_t;", "right_t;").replace("int8_t v[8][2]", "int8_t v[{N} / 4][2]")
+    whole = whole.replace("int32_t v[1][8]", "int32_t v[1][{N} / 4]")
+    whole = whole.replace("if (N // 4 * b + o", "if ({N} / 4 * b + o")
+    whole = whole.replace("[N // 4 * b + o] = (", "[{N} / 4 * b + o] = (")
+    head = (
+        "configuration: {default: small, named: {small: {N: 20}, large: {N: 64}},"
+        " keys: {N: {min: 4, max: 256}}}\n"
+    )
+    whole = whole.replace("dims:", head + "dims:")
+    return load_text(whole, "sized.yaml", Path(), config)

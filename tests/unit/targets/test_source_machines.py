@@ -14,7 +14,7 @@ from csp_embed.compiler import source_suite
 from csp_embed.compiler.source_chain import compile_source
 from csp_embed.errors import SpecError
 from csp_embed.machine.compilable import require
-from csp_embed.machine.load import load_isa, load_text
+from csp_embed.machine.load import builtin_names, load_isa, load_text
 from csp_embed.ops.data import random_tensors
 from csp_embed.ops.reference import evaluate
 from csp_embed.targets.source.build import missing_features
@@ -58,7 +58,7 @@ def test_the_worked_example_and_its_unsigned_forms_hold(name):
         assert_equal(compile_source(op, isa, constants), tensors)
 
 
-@pytest.mark.parametrize("name", ["x86_avx512_vnni", "x86_avx_vnni"])
+@pytest.mark.parametrize("name", ["x86_avx512_vnni", "x86_avx_vnni", "x86_avx2"])
 def test_what_ships_holds_where_it_can_run(name):
     isa = load_isa(name)
     outcomes = source_suite.run(isa)
@@ -90,10 +90,27 @@ REFUSED = {
     "operand not in braces": ('"{d} = {v};"', '"{d} = 7;"', "operand 'v' is named by the list"),
     "unknown operand": ("GET_X: {operands: {x: X,", "GET_X: {operands: {x: Z,", "is no operand"),
     "file of compiler flags": ("flags: []", "flags: [-fplugin=x.so]", "is no machine option"),
-    "other control": ("control: source", "control: stream", "'stream' is not handled"),
+    "other control": ("control: source", "control: chance", "'chance' is not handled"),
     "tokens": ("order: program", "order: tokens", "'tokens' is not handled"),
     "no host": ("HOST: {kind: host,", "RAM: {kind: host,", "a host memory called RAM"),
-    "few registers": ("count: 16", "count: 2", "a step takes two factors and a sum"),
+    "no registers": ("count: 16", "count: 0", "0 registers"),
+    "registers of nobody": ("allocated_by: compiler", "allocated_by: us", "'us' is not handled"),
+    "variables by number": ("allocated_by: compiler", "allocated_by: number",
+                            "`type` has no effect"),
+    "too wide a value": ("lanes: [], type: int32}", "lanes: [], type: int32, takes: 17}",
+                         "a value takes 17 registers"),
+    "lanes counted backwards": ("if 0 < n:", "if 1 < n:", "the first lane lies 1 elements on"),
+    "half a runner": ("code: {", "runner: {arch: vax, emulator: simh}\ncode: {",
+                      "a compiler without an emulator"),
+    "a runner's path": ("code: {", "runner: {arch: vax, compiler: ./cc, emulator: simh}\ncode: {",
+                        "begins with no name of a program"),
+    "a broken rule": ("dims: {i: 4}", "dims: {i: N}\nconfiguration: {default: a, named:"
+                      " {a: {N: 4}}, keys: {N: {min: 1, max: 9}}}\nrules:"
+                      " [{rule: N == 8, why: of no reason}]", "N == 8 does not hold"),
+    "a saturating conversion": ("MAX: {operands", "CUT: {operands: {d: ACC, s: ACC}, meaning:"
+                                " 'ACC[d] = saturate(ACC[s])', template: '{d} = {s};', cost:"
+                                " {per_cycle: 1, latency: 1}}\n  MAX: {operands",
+                                "saturates on the way"),
     "free": ("per_cycle: 0.1", "per_cycle: 0", "a cost is not above 0"),
     "unknown file": ("file: word, lanes: [], ", "file: zmm, lanes: [], ", "unknown register file"),
     "unknown key": ("order: program", "order: program\nqueues: [a]", "unknown key 'queues'"),
@@ -105,9 +122,24 @@ def test_a_file_is_refused_with_its_line(name):
     old, new, says = REFUSED[name]
     assert old in DOT4
     with pytest.raises(SpecError) as error:
-        load_text(DOT4.replace(old, new), "mine.yaml", None)
+        load_text(DOT4.replace(old, new), "mine.yaml", Path())
     assert says in str(error.value)
     assert re.search(r"mine\.yaml:\d+", error.value.where)
+
+
+def test_a_step_that_takes_more_registers_than_there_are_is_refused():
+    text = DOT4.replace("count: 16", "count: 2")
+    with pytest.raises(SpecError, match="a step takes 3 registers of word") as error:
+        require(load_text(text, "mine.yaml", None))
+    assert re.search(r"mine\.yaml:\d+", error.value.where)
+
+
+def test_a_template_that_the_compiler_refuses_is_told_by_its_line():
+    text = DOT4.replace("{d} = {v};", "{d} = nonsense({v};")
+    line = next(n for n, t in enumerate(text.splitlines(), 1) if "nonsense" in t)
+    found = [o for o in source_suite.run(load_text(text, "mine.yaml", None)) if o.kind == "wrong"]
+    assert found[0].name == "template FILL"
+    assert found[0].where == f"mine.yaml:{line}"
 
 
 # lines that are left out; the refusal
@@ -131,12 +163,12 @@ def test_an_unsigned_factor_needs_a_product_for_its_correction():
 
 
 def test_no_machine_is_known_by_name():
-    names = [p.stem for p in (ROOT / "isa_specs").glob("x86*.yaml")]
+    names = [n for n in builtin_names() if load_isa(n).program is not None]
     code = "".join(
         p.read_text(encoding="utf-8")
         for folder in ("targets", "machine", "compiler")
         for p in (ROOT / "csp_embed" / folder).rglob("*.py")
         if p.name != "source_rules.py"  # names an example in a hint
     )
-    assert len(names) == 2
+    assert len(names) >= 7
     assert not [n for n in names if n in code]
