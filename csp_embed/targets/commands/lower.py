@@ -32,16 +32,16 @@ from csp_embed.targets.commands.order import (
     order_of,
     walks,
 )
-from csp_embed.targets.commands.planner import Factor, Planner
+from csp_embed.targets.commands.planner import Planner
 from csp_embed.targets.commands.regions import Region, region
 from csp_embed.targets.commands.residence import Residence, pools_of, reside
-from csp_embed.targets.commands.transfers import Transfer, Wants, transfers
+from csp_embed.targets.commands.transfers import Transfer, transfers
+from csp_embed.targets.commands.writer import CONSTANT, Writer
 
 Array = NDArray[Any]
 # Every command is written out: beyond this a stream is gigabytes, and no walk is compared.
 MOST_STEPS = 2_000_000
 FIRST_ADDRESS = 0x1000
-CONSTANT = "constant"
 
 
 @dataclass(frozen=True)
@@ -234,7 +234,7 @@ class _Lowering:
             if role in ("lhs", "rhs"):
                 shape = np.array(r.place.shape, np.int64)
                 inside = ((index >= 0) & (index < shape)).all(axis=1)
-                live.append(Table(parts, extents, inside.astype(np.int64)))
+                live.append(Table(parts, extents, np.asarray(inside, np.int64)))
         return found, tuple(live)
 
     def _steps(self, order: Order, tables: Mapping[str, Table], live: Sequence[Table]) -> Steps:
@@ -258,7 +258,10 @@ class _Lowering:
     ) -> CommandProgram:  # fmt: skip
         self._place(steps, walk)
         planner = Planner(self.machine, self.isa.dims)
-        writer = _Writer(self, planner, steps, residence, tables, pools)
+        writer = Writer(
+            self.regions, self.moves, list(self.epilogue.settings.items()), planner, steps,
+            residence, tables, {r: self._slot_rows(pool) for r, pool in pools.items()},
+        )  # fmt: skip
         begins = order.ends.tolist()
         for k, (begin, end) in enumerate(itertools.pairwise(steps.ends)):
             whole = slice(begins[k], begins[k + 1])
@@ -303,91 +306,3 @@ class _Lowering:
 
     def _sums(self, walk: Walk) -> int:
         return math.prod(walk.count(p) for p in PARTS if p != "reduced")
-
-
-class _Writer:
-    """Writes one block of sums after the other."""
-
-    def __init__(
-        self, of: _Lowering, planner: Planner, steps: Steps, residence: Residence,
-        tables: Mapping[str, Table], pools: Mapping[str, str],
-    ) -> None:  # fmt: skip
-        self.of, self.planner, self.tables = of, planner, tables
-        self.slot_rows = {r: of._slot_rows(pools[r]) for r in ("lhs", "rhs")}
-        self.loaded = self.stored = 0
-        self.loads = residence.loads()
-        self.sums: list[int] = steps.dst.tolist()
-        self.factors = {r: self._factors(r, getattr(steps, r), residence) for r in pools}
-
-    def _factors(self, role: str, elements: Array, residence: Residence) -> list[Factor]:
-        """What the role's factor of every step is, and where it lies."""
-        r = self.of.regions[role]
-        within = elements % r.blocks % r.group
-        rows = residence.slots(role) * self.slot_rows[role] + within * r.height
-        # A few factors at a few places: equal ones are one object.
-        key = elements * (int(rows.max(initial=0)) + 1) + rows
-        _, first, number = np.unique(key, return_index=True, return_inverse=True)
-        made = [Factor(row, (role, element)) for row, element in
-                zip(rows[first].tolist(), elements[first].tolist(), strict=True)]  # fmt: skip
-        return [made[n] for n in number.tolist()]
-
-    def block(self, begin: int, end: int, at: Mapping[str, Array]) -> None:
-        """All steps of a block: sums begin, are added to, are stored. at: of all its steps, those
-        that multiply nothing among them."""
-        of = self.of
-        dst = of.regions["dst"]
-        tiles, first = np.unique(self.tables["dst"].of(at), return_index=True)
-        order = np.argsort(first)
-        rows = {int(tiles[k]): n * dst.height for n, k in enumerate(order)}
-        begun: set[int] = set()
-        for role, lying in of.regions.items():
-            if role == CONSTANT or role.startswith("add"):
-                found = np.zeros(len(tiles), np.int64)
-                if role != CONSTANT:
-                    found = self.tables[role].of({p: x[first] for p, x in at.items()})
-                for k in order:
-                    outer, within = divmod(int(found[k]), lying.blocks)
-                    self._load(role, outer, within, rows[int(tiles[k])], 1)
-                    begun.add(int(tiles[k]))
-        lhs, rhs = self.factors["lhs"], self.factors["rhs"]
-        contract = self.planner.contract
-        for n in range(begin, end):
-            for role, group, slot in self.loads.get(n, ()):
-                self._group(role, group, slot)
-            tile = self.sums[n]
-            contract(rows[tile], lhs[n], rhs[n], tile in begun)
-            begun.add(tile)
-        for k in order:
-            self._store(int(tiles[k]), rows[int(tiles[k])])
-
-    def _group(self, role: str, group: int, slot: int) -> None:
-        r = self.of.regions[role]
-        outer, part = divmod(group, -(-r.blocks // r.group))
-        begin = part * r.group
-        self._load(role, outer, begin, slot * self.slot_rows[role], min(r.group, r.blocks - begin))
-
-    def _load(self, role: str, outer: int, within: int, row: int, blocks: int) -> None:
-        r, t = self.of.regions[role], self.of.moves[role]
-        host = r.at(outer, within)
-        # Elements one after the other are more rows of one.
-        rows, blocks = (r.height, blocks) if r.beside else (r.height * blocks, 1)
-        self._moved(t, row, host, rows, r, blocks)
-        kept = 1 if r.rows < r.height else rows
-        self.loaded += kept * r.row_bytes * blocks
-
-    def _store(self, tile: int, row: int) -> None:
-        r, t = self.of.regions["dst"], self.of.moves["dst"]
-        settings = list(self.of.epilogue.settings.items())
-        self._moved(t, row, r.at(*divmod(tile, r.blocks)), r.height, r, 1, settings)
-        self.stored += r.height * r.row_bytes
-
-    def _moved(
-        self, t: Transfer, row: int, host: int, rows: int, r: Region, blocks: int,
-        settings: Wants | None = None,
-    ) -> None:  # fmt: skip
-        each = t.rows or min(rows, t.most_rows)
-        for done in range(0, rows, each):
-            n = each if t.rows else min(each, rows - done)
-            wants = t.wants(row + done, host + done * r.stride, n, r.width, r.stride, blocks,
-                            r.height)  # fmt: skip
-            self.planner.copy(t.command, wants + (settings or []))

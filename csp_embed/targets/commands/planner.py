@@ -14,6 +14,7 @@ from typing import Any
 from csp_embed.errors import SpecError
 from csp_embed.machine.command_roles import Acts, Lanes, Limit, Param, Rows
 from csp_embed.machine.commands import Command, CommandMachine
+from csp_embed.targets.commands.plans import Known, Plan, Row, changes
 from csp_embed.targets.commands.transfers import Wants
 
 
@@ -23,10 +24,6 @@ class Factor:
 
     row: int
     name: tuple[str, int]
-
-
-# Commands with their fields, and the factors that lanes of state hold after each.
-Plan = list[tuple[Command, dict[str, int], dict[str, tuple[str, int]]]]
 
 
 @dataclass
@@ -43,7 +40,7 @@ class Planner:
 
     def __post_init__(self) -> None:
         self._index = {c.name: n for n, c in enumerate(self.machine.commands)}
-        self._known: dict[tuple[Any, ...], _Known] = {}
+        self._known: dict[tuple[Any, ...], Known] = {}
         self._lane_states = [s.name for s in self.machine.state.values() if s.dims]
         bases = [p for c in self.machine.commands for p in _row_bases(c.acts)]
         self._row_states = {p.name for p in bases if p.kind == "state"}
@@ -82,11 +79,11 @@ class Planner:
         known = self._known.get(key)
         if known is None:
             plan = self._planned(
-                _Row.of("dst", dst), replace(lhs, row=_Row.of("lhs", lhs.row)),
-                replace(rhs, row=_Row.of("rhs", rhs.row)), keep,
+                Row.of("dst", dst), replace(lhs, row=Row.of("lhs", lhs.row)),
+                replace(rhs, row=Row.of("rhs", rhs.row)), keep,
             )  # fmt: skip
-            known = self._known[key] = _Known.of(self.machine, plan)
-        known.put(self, {"dst": dst, "lhs": lhs.row, "rhs": rhs.row},
+            known = self._known[key] = Known.of(self.machine, plan)
+        known.put(self.out, self.numbers, self.lanes, {"dst": dst, "lhs": lhs.row, "rhs": rhs.row},
                   {lhs.name[0]: lhs.name, rhs.name[0]: rhs.name})  # fmt: skip
 
     def _planned(self, dst: int, lhs: Factor, rhs: Factor, keep: bool) -> Plan:
@@ -231,85 +228,12 @@ class Planner:
         self, c: Command, values: Mapping[str, int], loaded: Mapping[str, tuple[str, int]]
     ) -> None:
         self.out.append((self._index[c.name], tuple(values.get(n, 0) for n in c.fields)))
-        for (lanes, name), value in _changes(c, values, loaded).items():
+        for (lanes, name), value in changes(c, values, loaded).items():
             state: dict[str, Any] = self.lanes if lanes else self.numbers
             if value is None:
                 state.pop(name, None)
             else:
                 state[name] = value
-
-
-class _Row(int):
-    """A row that says whose it is: "dst", "lhs" or "rhs"."""
-
-    whose: str
-
-    @staticmethod
-    def of(whose: str, row: int) -> _Row:
-        made = _Row(row)
-        made.whose = whose
-        return made
-
-
-@dataclass(frozen=True)
-class _Known:
-    """A plan with rows left open. commands: (number, values, (place, whose row) that are open).
-    numbers: state -> value, or whose row. lanes: state -> role of the factor that it then holds;
-    gone: state that is not set afterwards."""
-
-    commands: tuple[tuple[int, tuple[int, ...], tuple[tuple[int, str], ...]], ...]
-    numbers: Mapping[str, int | str]
-    lanes: Mapping[str, str]
-    gone: tuple[tuple[bool, str], ...]
-
-    @staticmethod
-    def of(machine: CommandMachine, plan: Plan) -> _Known:
-        commands: list[tuple[int, tuple[int, ...], tuple[tuple[int, str], ...]]] = []
-        after: dict[tuple[bool, str], Any] = {}
-        for c, fields, loaded in plan:
-            values = tuple(fields.get(n, 0) for n in c.fields)
-            rows = tuple((k, v.whose) for k, v in enumerate(values) if isinstance(v, _Row))
-            commands.append((machine.index(c.name), values, rows))
-            after |= _changes(c, fields, loaded)
-        left = {n: v.whose if isinstance(v, _Row) else v
-                for (lanes, n), v in after.items() if not lanes and v is not None}  # fmt: skip
-        held = {n: v[0] for (lanes, n), v in after.items() if lanes and v is not None}
-        gone = tuple(k for k, v in after.items() if v is None)
-        return _Known(tuple(commands), left, held, gone)
-
-    def put(
-        self, planner: Planner, rows: Mapping[str, int], names: Mapping[str, tuple[str, int]]
-    ) -> None:
-        """Writes it with these rows and factors."""
-        for number, values, open_ in self.commands:
-            if open_:
-                filled = list(values)
-                for k, whose in open_:
-                    filled[k] = rows[whose]
-                values = tuple(filled)
-            planner.out.append((number, values))
-        for n, v in self.numbers.items():
-            planner.numbers[n] = rows[v] if isinstance(v, str) else v
-        for n, role in self.lanes.items():
-            planner.lanes[n] = names[role]
-        for lanes, n in self.gone:
-            (planner.lanes if lanes else planner.numbers).pop(n, None)
-
-
-def _changes(
-    c: Command, values: Mapping[str, int], loaded: Mapping[str, tuple[str, int]]
-) -> dict[tuple[bool, str], Any]:
-    """(whether it has lanes, state) -> what a command leaves there; None: nothing that is known."""
-    a: Acts = c.acts
-    found: dict[tuple[bool, str], Any] = {}
-    for name, setting in a.settings.items():
-        source = setting.source
-        found[False, name] = source.value if source.kind == "const" else values.get(source.name, 0)
-    for name in a.loads:
-        found[True, name] = loaded.get(name)
-    for name in a.unsets:
-        found[False, name] = found[True, name] = None
-    return found
 
 
 def _weight(plan: Plan) -> tuple[int, int]:
