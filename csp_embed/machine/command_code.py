@@ -12,6 +12,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -81,7 +82,10 @@ def code_of(text: str, names: Names) -> Code:
         for s in body:
             _independent(s)
         whole = _function(_Writer(names, whole=True).block(body))
-        apart = _function([*_Writer(names, whole=True, guard=True).block(body), "return True"])
+        guard = _Writer(names, whole=True, guard=True).block(body)
+        # Most meanings have nothing to ask.
+        asks = any("m.apart(" in x for x in guard)
+        apart = _function([*guard, "return True"]) if asks else _always
     except _NotWhole:
         return Code(point, None, _never)
     return Code(point, whole, apart)
@@ -89,6 +93,10 @@ def code_of(text: str, names: Names) -> Code:
 
 def _never(m: Any, fields: dict[str, int]) -> bool:
     return False
+
+
+def _always(m: Any, fields: dict[str, int]) -> bool:
+    return True
 
 
 def _leaves(s: ast.stmt) -> list[ast.stmt]:
@@ -128,21 +136,34 @@ class _NotWhole(Exception):
 
 def _function(lines: list[str]) -> Any:
     text = "\n".join(["def command(m, f):", *(f"    {x}" for x in lines or ["pass"])])
-    scope: dict[str, Any] = {**FUNCTIONS, "spread": _spread, "keep": _keep, "np": np}
+    scope: dict[str, Any] = {**FUNCTIONS, "spread": _spread, "keep": _keep, "truth": _truth}
     exec(text, scope)
     return scope["command"]
 
 
 def _spread(count: Any, *others: Any) -> tuple[Any, ...]:
     """A new innermost axis of `count` values, and the others with that axis."""
-    depth = max((np.ndim(o) for o in others), default=0)
-    new = np.arange(int(count)).reshape((1,) * depth + (-1,))
-    return (new, *(np.asarray(o)[..., None] for o in others))
+    depth = max([o.ndim for o in others], default=0)
+    return (_line(int(count), depth), *[o[..., None] for o in others])
+
+
+@lru_cache(maxsize=256)
+def _line(count: int, depth: int) -> np.ndarray[Any, Any]:
+    """0 .. count-1 behind `depth` axes of one."""
+    line = np.arange(count).reshape((1,) * depth + (-1,))
+    line.flags.writeable = False
+    return line
+
+
+def _truth(test: Any) -> Any:
+    return np.asarray(test) != 0
 
 
 def _keep(test: Any, *others: Any) -> tuple[Any, ...]:
     """The points where the test holds, of every array, in order."""
-    whole = np.broadcast_arrays(np.asarray(test) != 0, *others)
+    if test.all():
+        return others
+    whole = np.broadcast_arrays(test, *others)
     return tuple(w[whole[0]] for w in whole[1:])
 
 
@@ -226,11 +247,13 @@ class _Writer:
         names = ", ".join(self.moving)
         saved = f"_s{self.count}"
         self.count += 1
-        lines = [f"{saved}, {saved}t = ({names},), {condition}"]
-        lines += [f"{names}, = keep({saved}t, *{saved})", *self.block(body)]
-        if orelse:
-            lines += [f"{names}, = keep(np.logical_not({saved}t), *{saved})"]
-            lines += self.block(orelse)
+        lines = [f"{saved}, {saved}t = ({names},), truth({condition})"]
+        for some, points, inner in (
+            (f"{saved}t.any()", f"{saved}t", body), (f"not {saved}t.all()", f"~{saved}t", orelse)
+        ):  # fmt: skip
+            if inner:
+                lines += [f"if {some}:", f"    {names}, = keep({points}, *{saved})"]
+                lines += [f"    {x}" for x in self.block(inner)]
         return [*lines, f"{names}, = {saved}"]
 
     def _assign(self, target: ast.expr, value: str, verb: str, node: ast.expr) -> list[str]:
@@ -249,6 +272,9 @@ class _Writer:
                 raise MeaningError(target.lineno, f"'{name}' is one number, set in a loop")
             return [f"m.set({name!r}, {value})"]
         what, args = self._place(target)
+        used = {n.id for x in (target, node) for n in ast.walk(x) if isinstance(n, ast.Name)}
+        if self.whole and verb == "add" and set(self.moving) - used:
+            raise _NotWhole  # a loop that only says how often the same is added
         return [f"m.{verb}_{what}({args}, {value})"]
 
     def _state(self, node: ast.expr) -> str:

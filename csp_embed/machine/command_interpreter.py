@@ -7,6 +7,7 @@ is some hundred times faster than point by point.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -90,7 +91,10 @@ class Machine:
 
     def _row(self, name: str, row: Any, lane: Any) -> tuple[Any, Any]:
         for what, at, size in zip(("row", "lane"), (row, lane), self.rows[name].shape, strict=True):
-            least, most = np.min(at, initial=0), np.max(at, initial=0)
+            if type(at) is int:
+                least = most = at
+            else:
+                least, most = (at.min(), at.max()) if at.size else (0, 0)
             if least < 0 or most >= size:
                 bad = int(least if least < 0 else most)
                 raise SimError(f"{what} {bad} is outside {name}, which has {size}")
@@ -98,7 +102,7 @@ class Machine:
 
     def _read(self, name: str, array: Array, at: tuple[Any, ...]) -> Any:
         seen = self.written[name][at]
-        if not np.all(seen):
+        if not seen.all():
             first = tuple(int(np.broadcast_to(a, np.shape(seen))[~seen][0]) if np.ndim(seen)
                           else int(a) for a in at)  # fmt: skip
             raise SimError(f"{name}{list(first)} is read, and nothing was written there")
@@ -164,24 +168,29 @@ class Machine:
         if not np.ndim(value) and not np.ndim(row) and not np.ndim(lane):
             self.write_row(name, row, lane, self.read_row(name, row, lane) + value)
             return
-        value = np.asarray(value)
-        at = [np.asarray(x) for x in np.broadcast_arrays(row, lane)]
-        depth = max(value.ndim, at[0].ndim)
-        value = value.reshape((1,) * (depth - value.ndim) + value.shape)
-        at = [x.reshape((1,) * (depth - x.ndim) + x.shape) for x in at]
+        value, rows, lanes = np.asarray(value), np.asarray(row), np.asarray(lane)
+        depth = max(value.ndim, rows.ndim, lanes.ndim)
+        value, rows, lanes = (x[(None,) * (depth - x.ndim)] for x in (value, rows, lanes))
+        shape = np.broadcast_shapes(rows.shape, lanes.shape)
         # Points that meet in one place are added up first.
-        summed = tuple(d for d in range(depth) if at[0].shape[d] == 1 < value.shape[d])
-        value = value.sum(axis=summed, keepdims=True)
-        value = np.broadcast_to(value, np.broadcast_shapes(value.shape, at[0].shape))
-        rows, lanes = (np.broadcast_to(x, value.shape).reshape(-1) for x in at)
+        summed = tuple(d for d in range(depth) if shape[d] == 1 < value.shape[d])
+        value = value.sum(axis=summed, keepdims=True) if summed else value
         before = self._read(name, self.rows[name], (rows, lanes))
-        flat = rows * self.rows[name].shape[1] + lanes
-        if len(np.unique(flat)) == len(flat):
-            self._write(name, self.rows[name], (rows, lanes), before + value.reshape(-1))
+        if self._distinct(rows, lanes, value):
+            self._write(name, self.rows[name], (rows, lanes), before + value)
             return
+        value, rows, lanes = np.broadcast_arrays(value, rows, lanes)
         total = self.rows[name].astype(np.int64)
-        np.add.at(total, (rows, lanes), value.reshape(-1))
+        np.add.at(total, (rows, lanes), value)
         self._write(name, self.rows[name], (rows, lanes), total[rows, lanes])
+
+    def _distinct(self, rows: Array, lanes: Array, value: Array) -> bool:
+        """Whether no two points of the value, which is as deep, lie in one place."""
+        points = math.prod(map(max, rows.shape, lanes.shape, value.shape))
+        if rows.size * lanes.size == points:  # each row with each lane
+            return all(len(set(x.reshape(-1).tolist())) == x.size for x in (rows, lanes))
+        flat = np.broadcast_arrays(rows * _WIDE + lanes, value)[0]
+        return len(np.unique(flat)) == points
 
     def add_lanes(self, name: str, at: tuple[Any, ...], value: Any) -> None:
         raise SimError(f"{name} is state: only memories are added to")

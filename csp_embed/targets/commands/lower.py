@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,16 +22,26 @@ from csp_embed.machine.command_words import encode
 from csp_embed.machine.commands import CommandMachine
 from csp_embed.machine.spec import Isa
 from csp_embed.targets.commands.epilogue import Epilogue, epilogue_of
-from csp_embed.targets.commands.order import Residence, Steps, Walk, reside, values, walks
-from csp_embed.targets.commands.planner import Factor, Planner
+from csp_embed.targets.commands.order import (
+    PARTS,
+    Order,
+    Steps,
+    Table,
+    Walk,
+    joint_values,
+    order_of,
+    walks,
+)
+from csp_embed.targets.commands.planner import Planner
 from csp_embed.targets.commands.regions import Region, region
-from csp_embed.targets.commands.transfers import Transfer, Wants, transfers
+from csp_embed.targets.commands.residence import Residence, pools_of, reside
+from csp_embed.targets.commands.transfers import Transfer, transfers
+from csp_embed.targets.commands.writer import CONSTANT, Writer
 
 Array = NDArray[Any]
 # Every command is written out: beyond this a stream is gigabytes, and no walk is compared.
 MOST_STEPS = 2_000_000
 FIRST_ADDRESS = 0x1000
-CONSTANT = "constant"
 
 
 @dataclass(frozen=True)
@@ -155,14 +165,23 @@ class _Lowering:
             self.regions[role] = region(e, self.isa, role, tile, self.moves[role],
                                         reduced_first=role in ("lhs", "rhs"))  # fmt: skip
         pools, slots = self._pools()
-        best: tuple[int, Walk, Steps, Residence] | None = None
+        best: tuple[Walk, Order, Steps, Residence] | None = None
+        tables: dict[str, Table] = {}
+        live: tuple[Table, ...] = ()
         for walk in walks(e, slots["sums"]):
-            ordered = self._steps(walk)
-            found = reside(ordered, pools, slots, None if best is None else best[0] - 1)
+            if not tables:  # all walks have the same parts
+                tables, live = self._tables(walk)
+            order = order_of(walk)
+            steps = self._steps(order, tables, live)
+            lying = pools_of(steps.groups, pools, slots)
+            found = reside(lying, None if best is None else best[-1].count - 1)
             if found is not None:
-                best = found.count, walk, ordered, found
-        assert best is not None, "the first walk has no limit"
-        return self._emitted(*best[1:], pools)
+                best = walk, order, steps, found
+            assert best is not None, "the first walk has no limit"
+            if best[-1].count == sum(p.distinct() for p in lying):
+                break  # everything is loaded once, which no other walk can beat
+        assert best is not None, "there is always a walk"
+        return self._emitted(*best, tables, pools)
 
     def _pools(self) -> tuple[dict[str, str], dict[str, int]]:
         """(role -> pool of slots, pool -> how many slots it has; "sums": tiles of sums)."""
@@ -186,46 +205,67 @@ class _Lowering:
         ]  # fmt: skip
         return max(groups)
 
-    def _index(self, role: str, at: Mapping[str, Array]) -> Array:
-        """Indices in the region's box, [steps, rank]."""
+    def _index(self, role: str, at: Mapping[str, Array], n: int) -> Array:
+        """Indices in the region's box, [n, rank]. at: counter -> n values."""
         layout, low = self.embedding.layouts[role], self.regions[role].place.low
-        n = len(next(iter(at.values()), np.zeros(1)))
         out = np.tile(np.array(layout.origin, np.int64) - np.array(low, np.int64), (n, 1))
         for name, step in layout.step.items():
             if any(step):
                 out += at[name][:, None] * np.array(step, np.int64)
         return out.reshape(n, len(low))
 
-    def _steps(self, walk: Walk) -> Steps:
-        parts: dict[str, list[Array]] = {r: [] for r in ("dst", "lhs", "rhs")}
-        ends = [0]
-        for at in values(walk):
-            live: Array = np.ones(len(next(iter(at.values()), np.zeros(1))), bool)
-            index = {r: self._index(r, at) for r in parts}
-            for r in ("lhs", "rhs"):
-                shape = np.array(self.regions[r].place.shape, np.int64)
-                live &= ((index[r] >= 0) & (index[r] < shape)).all(axis=1)
-            # A sum of nothing is made by the constant that it begins with.
-            for r, found in parts.items():
-                outer, within = self.regions[r].element(index[r][live])
-                found.append(outer * self.regions[r].blocks + within)
-            ends.append(ends[-1] + int(live.sum()))
-        flat = {r: np.concatenate(x) for r, x in parts.items()}
+    def _tables(self, walk: Walk) -> tuple[dict[str, Table], tuple[Table, ...]]:
+        """(role -> number of its element, whether each factor has one there), by joint values of
+        the loops that move it."""
+        found: dict[str, Table] = {}
+        live: list[Table] = []
+        for role in self.embedding.layouts:
+            step = self.embedding.layouts[role].step
+            parts = tuple(
+                p for p in PARTS if any(any(step.get(c.name, ())) for c in walk.counters(p))
+            )
+            extents = tuple(walk.count(p) for p in parts)
+            index = self._index(role, joint_values(walk, parts), math.prod(extents))
+            r = self.regions[role]
+            outer, within = r.element(index)
+            entries = np.zeros(len(index), np.int64)
+            entries[:] = outer * r.blocks + within
+            found[role] = Table(parts, extents, entries)
+            if role in ("lhs", "rhs"):
+                shape = np.array(r.place.shape, np.int64)
+                inside = ((index >= 0) & (index < shape)).all(axis=1)
+                live.append(Table(parts, extents, np.asarray(inside, np.int64)))
+        return found, tuple(live)
+
+    def _steps(self, order: Order, tables: Mapping[str, Table], live: Sequence[Table]) -> Steps:
+        # A sum of nothing is made by the constant that it begins with.
+        taken = np.ones(int(order.ends[-1]), bool)
+        for t in live:
+            taken &= t.of(order.at) > 0
+        at = {p: x[taken] for p, x in order.at.items()}
+        ends = np.concatenate([[0], np.cumsum(taken)])[order.ends]
+        flat = {r: tables[r].of(at) for r in ("dst", "lhs", "rhs")}
         groups = {}
         for r in ("lhs", "rhs"):
             reg = self.regions[r]
             outer, within = np.divmod(flat[r], reg.blocks)
             groups[r] = outer * -(-reg.blocks // reg.group) + within // reg.group
-        return Steps(flat["dst"], flat["lhs"], flat["rhs"], groups, tuple(ends))
+        return Steps(flat["dst"], flat["lhs"], flat["rhs"], groups, tuple(ends.tolist()))
 
     def _emitted(
-        self, walk: Walk, steps: Steps, residence: Residence, pools: Mapping[str, str]
-    ) -> CommandProgram:
+        self, walk: Walk, order: Order, steps: Steps, residence: Residence,
+        tables: Mapping[str, Table], pools: Mapping[str, str],
+    ) -> CommandProgram:  # fmt: skip
         self._place(steps, walk)
         planner = Planner(self.machine, self.isa.dims)
-        writer = _Writer(self, planner, steps, residence, pools)
-        for block, at in zip(itertools.pairwise(steps.ends), values(walk), strict=True):
-            writer.block(*block, at)
+        writer = Writer(
+            self.regions, self.moves, list(self.epilogue.settings.items()), planner, steps,
+            residence, tables, {r: self._slot_rows(pool) for r, pool in pools.items()},
+        )  # fmt: skip
+        begins = order.ends.tolist()
+        for k, (begin, end) in enumerate(itertools.pairwise(steps.ends)):
+            whole = slice(begins[k], begins[k + 1])
+            writer.block(begin, end, {p: x[whole] for p, x in order.at.items()})
         planner.finish()
         words = encode(self.machine, planner.out)
         names = [c.name for c in self.machine.commands]
@@ -265,91 +305,4 @@ class _Lowering:
                              where=self.isa.where("memories.HOST"))  # fmt: skip
 
     def _sums(self, walk: Walk) -> int:
-        free = (*walk.batch, *walk.rows, *walk.columns)
-        return math.prod(c.extent for c in free)
-
-
-class _Writer:
-    """Writes one block of sums after the other."""
-
-    def __init__(
-        self, of: _Lowering, planner: Planner, steps: Steps, residence: Residence,
-        pools: Mapping[str, str],
-    ) -> None:  # fmt: skip
-        self.of, self.planner, self.steps, self.residence = of, planner, steps, residence
-        self.slot_rows = {r: of._slot_rows(pools[r]) for r in ("lhs", "rhs")}
-        self.loaded = self.stored = 0
-        self.lists = {r: getattr(steps, r).tolist() for r in ("dst", "lhs", "rhs")}
-        self.lists |= {f"{r} slot": v.tolist() for r, v in residence.slots.items()}
-
-    def block(self, begin: int, end: int, at: Mapping[str, Array]) -> None:
-        """All steps of a block: sums begin, are added to, are stored."""
-        of = self.of
-        dst = of.regions["dst"]
-        index = of._index("dst", at)
-        sums, beside = dst.element(index)
-        numbers = sums * dst.blocks + beside
-        tiles, first = np.unique(numbers, return_index=True)
-        order = np.argsort(first)
-        rows = {int(tiles[k]): n * dst.height for n, k in enumerate(order)}
-        begun: set[int] = set()
-        for role in of.regions:
-            if role == CONSTANT or role.startswith("add"):
-                where = of._index(role, at) if role != CONSTANT else None
-                for k in order:
-                    outer, within = 0, 0
-                    if where is not None:
-                        found = of.regions[role].element(where[first[k]][None])
-                        outer, within = int(found[0][0]), int(found[1][0])
-                    self._load(role, outer, within, rows[int(tiles[k])], 1)
-                    begun.add(int(tiles[k]))
-        lists = self.lists
-        for n in range(begin, end):
-            for role, group, slot in self.residence.loads.get(n, ()):
-                self._group(role, group, slot)
-            tile = lists["dst"][n]
-            self.planner.contract(
-                rows[tile], self._factor("lhs", n), self._factor("rhs", n), tile in begun
-            )
-            begun.add(tile)
-        for k in order:
-            self._store(int(tiles[k]), rows[int(tiles[k])])
-
-    def _factor(self, role: str, n: int) -> Factor:
-        r = self.of.regions[role]
-        element = self.lists[role][n]
-        within = element % r.blocks % r.group
-        row = self.lists[role + " slot"][n] * self.slot_rows[role] + within * r.height
-        return Factor(row, (role, element))
-
-    def _group(self, role: str, group: int, slot: int) -> None:
-        r = self.of.regions[role]
-        outer, part = divmod(group, -(-r.blocks // r.group))
-        begin = part * r.group
-        self._load(role, outer, begin, slot * self.slot_rows[role], min(r.group, r.blocks - begin))
-
-    def _load(self, role: str, outer: int, within: int, row: int, blocks: int) -> None:
-        r, t = self.of.regions[role], self.of.moves[role]
-        host = r.at(outer, within)
-        # Elements one after the other are more rows of one.
-        rows, blocks = (r.height, blocks) if r.beside else (r.height * blocks, 1)
-        self._moved(t, row, host, rows, r, blocks)
-        kept = 1 if r.rows < r.height else rows
-        self.loaded += kept * r.row_bytes * blocks
-
-    def _store(self, tile: int, row: int) -> None:
-        r, t = self.of.regions["dst"], self.of.moves["dst"]
-        settings = list(self.of.epilogue.settings.items())
-        self._moved(t, row, r.at(*divmod(tile, r.blocks)), r.height, r, 1, settings)
-        self.stored += r.height * r.row_bytes
-
-    def _moved(
-        self, t: Transfer, row: int, host: int, rows: int, r: Region, blocks: int,
-        settings: Wants | None = None,
-    ) -> None:  # fmt: skip
-        each = t.rows or min(rows, t.most_rows)
-        for done in range(0, rows, each):
-            n = each if t.rows else min(each, rows - done)
-            wants = t.wants(row + done, host + done * r.stride, n, r.width, r.stride, blocks,
-                            r.height)  # fmt: skip
-            self.planner.copy(t.command, wants + (settings or []))
+        return math.prod(walk.count(p) for p in PARTS if p != "reduced")

@@ -1,15 +1,12 @@
-"""In which order steps are done, and which tiles stay on the chip meanwhile.
+"""In which order steps are done: blocks of sums, one after the other.
 
-Takes: steps as (sum, first factor, second factor), groups in which factors are moved, capacities.
-Leaves: an `Order`. A block of sums stays in the accumulator while everything that they add up is
-walked. All commands are written out, so the whole future is known: the group whose next use is
-furthest leaves the scratchpad (Belady's rule), whatever the loops look like.
+Takes: an embedding's loops, how many sums the accumulator holds.  Leaves: `Walk`s and, for each,
+an `Order` of all steps. A block of sums stays in the accumulator while everything that they add up
+is walked.
 """
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +17,7 @@ from numpy.typing import NDArray
 from csp_embed.ir.embedding import Counter, Embedding
 
 Ints = NDArray[np.int64]
-FAR = 1 << 60
+PARTS = ("batch", "rows", "columns", "reduced")
 
 
 @dataclass(frozen=True)
@@ -36,6 +33,15 @@ class Walk:
     row_block: int
     column_block: int
     rows_inside: bool
+
+    def counters(self, part: str) -> tuple[Counter, ...]:
+        """The loops of a part."""
+        found: tuple[Counter, ...] = getattr(self, part)
+        return found
+
+    def count(self, part: str) -> int:
+        """Joint values of the loops of a part."""
+        return math.prod(c.extent for c in self.counters(part))
 
     def show(self) -> str:
         """The block of sums, then which blocks follow each other."""
@@ -77,132 +83,72 @@ def _even(count: int, most: int) -> int:
     return math.ceil(count / math.ceil(count / most))
 
 
-def values(walk: Walk) -> Iterator[dict[str, Ints]]:
-    """Counter -> values of the steps, one block of sums after the other."""
-    batch = math.prod(c.extent for c in walk.batch)
-    rows = _ranges(math.prod(c.extent for c in walk.rows), walk.row_block)
-    columns = _ranges(math.prod(c.extent for c in walk.columns), walk.column_block)
-    reduced = np.arange(math.prod(c.extent for c in walk.reduced), dtype=np.int64)
-    back = False
-    turn = False
-    outer, inner = (columns, rows) if walk.rows_inside else (rows, columns)
-    for b in range(batch):
-        for first in outer:
-            # To and fro: what the last block used is used again first.
-            for second in inner[::-1] if turn else inner:
-                row, column = (second, first) if walk.rows_inside else (first, second)
-                k = reduced[::-1] if back else reduced
-                grid = np.meshgrid(k, np.arange(*column), np.arange(*row), indexing="ij")
-                flat_k, flat_c, flat_r = (g.reshape(-1) for g in grid)
-                found = _split(walk.batch, np.full_like(flat_k, b))
-                found |= _split(walk.reduced, flat_k) | _split(walk.columns, flat_c)
-                yield found | _split(walk.rows, flat_r)
-                back = not back
-            turn = not turn
+@dataclass(frozen=True)
+class Order:
+    """at: part -> its joint value in every step. ends: each block's first step, and the end."""
+
+    at: Mapping[str, Ints]
+    ends: Ints
 
 
-def _ranges(count: int, size: int) -> list[tuple[int, int]]:
-    return [(n, min(n + size, count)) for n in range(0, count, size)]
+def order_of(walk: Walk) -> Order:
+    """All steps, one block of sums after the other."""
+    rows, columns, depth = (walk.count(p) for p in ("rows", "columns", "reduced"))
+    row_blocks, column_blocks = -(-rows // walk.row_block), -(-columns // walk.column_block)
+    many, few = (row_blocks, column_blocks) if walk.rows_inside else (column_blocks, row_blocks)
+    turns, inner = np.divmod(np.arange(walk.count("batch") * few * many), many)
+    batch, outer = np.divmod(turns, few)
+    # To and fro: what the last block used is used again first.
+    inner = np.where(turns % 2 == 1, many - 1 - inner, inner)
+    row, column = (inner, outer) if walk.rows_inside else (outer, inner)
+    row, column = row * walk.row_block, column * walk.column_block
+    high = np.minimum(walk.row_block, rows - row)
+    wide = np.minimum(walk.column_block, columns - column)
+    ends = np.concatenate([[0], np.cumsum(depth * high * wide)])
+    size = np.diff(ends)
+    within = np.arange(ends[-1]) - np.repeat(ends[:-1], size)
+    k, sums = np.divmod(within, np.repeat(high * wide, size))
+    c, r = np.divmod(sums, np.repeat(high, size))
+    back = np.repeat(np.arange(len(size)) % 2 == 1, size)
+    at = {
+        "batch": np.repeat(batch, size), "rows": r + np.repeat(row, size),
+        "columns": c + np.repeat(column, size), "reduced": np.where(back, depth - 1 - k, k),
+    }  # fmt: skip
+    return Order(at, ends)
 
 
-def _split(counters: Sequence[Counter], flat: Ints) -> dict[str, Ints]:
-    out: dict[str, Ints] = {}
-    for c in reversed(counters):
-        flat, out[c.name] = np.divmod(flat, c.extent)
-    return out
+@dataclass(frozen=True)
+class Table:
+    """What depends on the loops of some parts alone: one entry for each of their joint values."""
+
+    parts: tuple[str, ...]
+    extents: tuple[int, ...]
+    entries: NDArray[np.int64]
+
+    def of(self, at: Mapping[str, Ints]) -> Ints:
+        """The entries of these steps."""
+        flat = np.zeros_like(at["batch"])
+        for part, extent in zip(self.parts, self.extents, strict=True):
+            flat = flat * extent + at[part]
+        return self.entries[flat]
+
+
+def joint_values(walk: Walk, parts: Sequence[str]) -> dict[str, Ints]:
+    """Counter -> its value, for every joint value of the parts, the last part fastest."""
+    flat = np.arange(math.prod(walk.count(p) for p in parts), dtype=np.int64)
+    found: dict[str, Ints] = {}
+    for c in reversed([c for p in parts for c in walk.counters(p)]):
+        flat, found[c.name] = np.divmod(flat, c.extent)
+    return found
 
 
 @dataclass(frozen=True)
 class Steps:
-    """One entry a step: its tile of sums, its factors' elements, and their groups. first: the first
-    step of its sum; ends: number of each block's first step, and of the end."""
+    """One entry a step: its tile of sums, its factors' elements, and their groups. ends: number of
+    each block's first step, and of the end."""
 
     dst: Ints
     lhs: Ints
     rhs: Ints
     groups: Mapping[str, Ints]
     ends: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Residence:
-    """loads: step -> groups (role, number, slot) loaded in front of it. slots: role -> slot of the
-    group of every step."""
-
-    loads: Mapping[int, tuple[tuple[str, int, int], ...]]
-    slots: Mapping[str, Ints]
-    count: int
-
-
-def reside(
-    steps: Steps, pools: Mapping[str, str], slots: Mapping[str, int], limit: int | None = None
-) -> Residence | None:
-    """pools: role -> the pool of slots that its groups lie in; slots: pool -> how many it has.
-    None: more than `limit` loads are needed."""
-    n = len(steps.dst)
-    loads: dict[int, list[tuple[str, int, int]]] = {}
-    slot_of: dict[str, Ints] = {r: np.zeros(n, np.int64) for r in steps.groups}
-    total = 0
-    for pool in dict.fromkeys(pools.values()):
-        roles = [r for r in steps.groups if pools[r] == pool]
-        # One sequence of uses: step by step, role by role.
-        offset = 0
-        keys = np.zeros((n, len(roles)), np.int64)
-        for k, r in enumerate(roles):
-            keys[:, k] = steps.groups[r] + offset
-            offset += int(steps.groups[r].max(initial=0)) + 1
-        sequence = keys.reshape(-1)
-        following = _next_uses(sequence)
-        where: dict[int, int] = {}
-        due: dict[int, int] = {}
-        queue: list[tuple[int, int]] = []
-        free = list(range(slots[pool]))[::-1]
-        first = [0]
-        for r in roles[:-1]:
-            first.append(first[-1] + int(steps.groups[r].max(initial=0)) + 1)
-        chosen = np.zeros(len(sequence), np.int64)
-        width = len(roles)
-        for at, (key, later) in enumerate(zip(sequence.tolist(), following.tolist(), strict=True)):
-            if key not in where:
-                if not free:
-                    # A group of this very step stays: its next use is not behind the step.
-                    step = at - at % width
-                    held = set(sequence[step : step + width].tolist())
-                    kept: list[tuple[int, int]] = []
-                    while True:
-                        when, old = heapq.heappop(queue)
-                        if old not in where or due[old] != -when:
-                            continue
-                        if old in held:
-                            kept.append((when, old))
-                            continue
-                        break
-                    for entry in kept:
-                        heapq.heappush(queue, entry)
-                    free.append(where.pop(old))
-                where[key] = free.pop()
-                total += 1
-                if limit is not None and total > limit:
-                    return None
-                k = at % width
-                loads.setdefault(at // width, []).append((roles[k], key - first[k], where[key]))
-            due[key] = later
-            heapq.heappush(queue, (-later, key))
-            chosen[at] = where[key]
-        for k, r in enumerate(roles):
-            slot_of[r] = chosen[k::width]
-    return Residence({k: tuple(v) for k, v in loads.items()}, slot_of, total)
-
-
-def _next_uses(sequence: Ints) -> Ints:
-    """For every use, the position of the next one of the same key; FAR + position where none."""
-    n = len(sequence)
-    order = np.lexsort((np.arange(n), sequence))
-    following = np.full(n, FAR, np.int64)
-    same = sequence[order][:-1] == sequence[order][1:]
-    following[order[:-1][same]] = order[1:][same]
-    return following
-
-
-def block_starts(parts: Sequence[int]) -> tuple[int, ...]:
-    return (0, *itertools.accumulate(parts))

@@ -8,11 +8,13 @@ a contraction the one is taken that needs the fewest others.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from csp_embed.errors import SpecError
 from csp_embed.machine.command_roles import Acts, Lanes, Limit, Param, Rows
 from csp_embed.machine.commands import Command, CommandMachine
+from csp_embed.targets.commands.plans import Known, Plan, Row, changes
 from csp_embed.targets.commands.transfers import Wants
 
 
@@ -36,6 +38,20 @@ class Planner:
     numbers: dict[str, int] = field(default_factory=dict[str, int])
     lanes: dict[str, tuple[str, int]] = field(default_factory=dict[str, tuple[str, int]])
 
+    def __post_init__(self) -> None:
+        self._index = {c.name: n for n, c in enumerate(self.machine.commands)}
+        self._known: dict[tuple[Any, ...], Known] = {}
+        self._lane_states = [s.name for s in self.machine.state.values() if s.dims]
+        bases = [p for c in self.machine.commands for p in _row_bases(c.acts)]
+        self._row_states = {p.name for p in bases if p.kind == "state"}
+        # A fixed row, or a field that not every row fits, makes plans depend on rows.
+        rows = max(m.rows for m in self.machine.memories.values())
+        setters = [(c, s.source) for c in self.machine.commands
+                   for n, s in c.acts.settings.items() if n in self._row_states]  # fmt: skip
+        self._rows_decide = any(p.kind == "const" for p in bases) or any(
+            p.kind != "field" or c.fields[p.name].most < rows - 1 for c, p in setters
+        )
+
     def copy(self, command: Command, wants: Wants) -> None:
         """A copy, behind what sets its strides."""
         needed = {p.name: v for p, v in wants if p.kind == "state"}
@@ -52,7 +68,27 @@ class Planner:
 
     def contract(self, dst: int, lhs: Factor, rhs: Factor, keep: bool) -> None:
         """One step of sums at row `dst`: added to what is there, or anew."""
-        best: list[tuple[Command, dict[str, int], dict[str, tuple[str, int]]]] | None = None
+        if self._rows_decide or not self._row_states.isdisjoint(self.numbers):
+            for c, values, loaded in self._planned(dst, lhs, rhs, keep):
+                self._put(c, values, loaded)
+            return
+        # Which commands are taken depends on other state alone: the same again with other rows.
+        held = tuple((n == lhs.name, n == rhs.name)
+                     for n in map(self.lanes.get, self._lane_states))  # fmt: skip
+        key = (keep, held, tuple(self.numbers.items()))
+        known = self._known.get(key)
+        if known is None:
+            plan = self._planned(
+                Row.of("dst", dst), replace(lhs, row=Row.of("lhs", lhs.row)),
+                replace(rhs, row=Row.of("rhs", rhs.row)), keep,
+            )  # fmt: skip
+            known = self._known[key] = Known.of(self.machine, plan)
+        known.put(self.out, self.numbers, self.lanes, {"dst": dst, "lhs": lhs.row, "rhs": rhs.row},
+                  {lhs.name[0]: lhs.name, rhs.name[0]: rhs.name})  # fmt: skip
+
+    def _planned(self, dst: int, lhs: Factor, rhs: Factor, keep: bool) -> Plan:
+        """The contraction that needs the fewest other commands, behind these."""
+        best: Plan | None = None
         for c in self.machine.commands:
             if c.acts.kind != "contract" or (c.acts.keeps is None and not keep):
                 continue
@@ -62,12 +98,11 @@ class Planner:
         if best is None:
             raise SpecError("no contraction of the machine can be fed", where="instructions",
                             why="some state that it reads is set by no command")  # fmt: skip
-        for c, values, loaded in best:
-            self._put(c, values, loaded)
+        return best
 
     def _contract(
         self, c: Command, dst: int, factors: Mapping[str, Factor], keep: bool
-    ) -> list[tuple[Command, dict[str, int], dict[str, tuple[str, int]]]] | None:
+    ) -> Plan | None:
         a = c.acts
         assert a.dst is not None
         wants = self._whole(a.loops, a.limits) + _at(a.dst, dst)
@@ -192,28 +227,25 @@ class Planner:
     def _put(
         self, c: Command, values: Mapping[str, int], loaded: Mapping[str, tuple[str, int]]
     ) -> None:
-        self.out.append((self.machine.commands.index(c), tuple(values.get(n, 0) for n in c.fields)))
-        a: Acts = c.acts
-        for name, setting in a.settings.items():
-            source = setting.source
-            self.numbers[name] = (
-                source.value if source.kind == "const" else values.get(source.name, 0)
-            )
-        for name in a.loads:
-            if name in loaded:
-                self.lanes[name] = loaded[name]
+        self.out.append((self._index[c.name], tuple(values.get(n, 0) for n in c.fields)))
+        for (lanes, name), value in changes(c, values, loaded).items():
+            state: dict[str, Any] = self.lanes if lanes else self.numbers
+            if value is None:
+                state.pop(name, None)
             else:
-                self.lanes.pop(name, None)
-        for name in a.unsets:
-            self.numbers.pop(name, None)
-            self.lanes.pop(name, None)
+                state[name] = value
 
 
-def _weight(
-    plan: list[tuple[Command, dict[str, int], dict[str, tuple[str, int]]]],
-) -> tuple[int, int]:
+def _weight(plan: Plan) -> tuple[int, int]:
     """Commands, then how often lanes are loaded."""
     return len(plan), sum(len(c.acts.loads) for c, _, _ in plan)
+
+
+def _row_bases(a: Acts) -> list[Param]:
+    """Where the tiles begin that a contraction works on, or that lanes of state are loaded from."""
+    found = [a.dst, a.lhs, a.rhs] if a.kind == "contract" else []
+    found += [load.source for load in a.loads.values()]
+    return [x.base for x in found if isinstance(x, Rows)]
 
 
 def _at(rows: Rows, row: int) -> Wants:

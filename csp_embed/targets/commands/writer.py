@@ -1,0 +1,110 @@
+"""Writes a stream block of sums by block: sums begin, are added to, are stored.
+
+Takes: the order of steps, what stays on the chip, where operands lie.  Leaves: calls of a
+`Planner`, and how many bytes copies move.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csp_embed.targets.commands.order import Steps, Table
+from csp_embed.targets.commands.planner import Factor, Planner
+from csp_embed.targets.commands.regions import Region
+from csp_embed.targets.commands.residence import Residence
+from csp_embed.targets.commands.transfers import Transfer, Wants
+
+Array = NDArray[Any]
+CONSTANT = "constant"
+
+
+class Writer:
+    """Writes one block of sums after the other."""
+
+    def __init__(
+        self, regions: Mapping[str, Region], moves: Mapping[str, Transfer], settings: Wants,
+        planner: Planner, steps: Steps, residence: Residence, tables: Mapping[str, Table],
+        slot_rows: Mapping[str, int],
+    ) -> None:  # fmt: skip
+        """settings: parameters of the store. slot_rows: role of a factor -> rows of its slots."""
+        self.regions, self.moves, self.settings = regions, moves, settings
+        self.planner, self.tables, self.slot_rows = planner, tables, slot_rows
+        self.loaded = self.stored = 0
+        self.loads = residence.loads()
+        self.sums: list[int] = steps.dst.tolist()
+        self.factors = {r: self._factors(r, getattr(steps, r), residence) for r in slot_rows}
+
+    def _factors(self, role: str, elements: Array, residence: Residence) -> list[Factor]:
+        """What the role's factor of every step is, and where it lies."""
+        r = self.regions[role]
+        within = elements % r.blocks % r.group
+        rows = residence.slots(role) * self.slot_rows[role] + within * r.height
+        # A few factors at a few places: equal ones are one object.
+        key = elements * (int(rows.max(initial=0)) + 1) + rows
+        _, first, number = np.unique(key, return_index=True, return_inverse=True)
+        made = [Factor(row, (role, element)) for row, element in
+                zip(rows[first].tolist(), elements[first].tolist(), strict=True)]  # fmt: skip
+        return [made[n] for n in number.tolist()]
+
+    def block(self, begin: int, end: int, at: Mapping[str, Array]) -> None:
+        """All steps of a block: sums begin, are added to, are stored. at: of all its steps, those
+        that multiply nothing among them."""
+        dst = self.regions["dst"]
+        tiles, first = np.unique(self.tables["dst"].of(at), return_index=True)
+        order = np.argsort(first)
+        rows = {int(tiles[k]): n * dst.height for n, k in enumerate(order)}
+        begun: set[int] = set()
+        for role, lying in self.regions.items():
+            if role == CONSTANT or role.startswith("add"):
+                found = np.zeros(len(tiles), np.int64)
+                if role != CONSTANT:
+                    found = self.tables[role].of({p: x[first] for p, x in at.items()})
+                for k in order:
+                    outer, within = divmod(int(found[k]), lying.blocks)
+                    self._load(role, outer, within, rows[int(tiles[k])], 1)
+                    begun.add(int(tiles[k]))
+        lhs, rhs = self.factors["lhs"], self.factors["rhs"]
+        contract = self.planner.contract
+        for n in range(begin, end):
+            for role, group, slot in self.loads.get(n, ()):
+                self._group(role, group, slot)
+            tile = self.sums[n]
+            contract(rows[tile], lhs[n], rhs[n], tile in begun)
+            begun.add(tile)
+        for k in order:
+            self._store(int(tiles[k]), rows[int(tiles[k])])
+
+    def _group(self, role: str, group: int, slot: int) -> None:
+        r = self.regions[role]
+        outer, part = divmod(group, -(-r.blocks // r.group))
+        begin = part * r.group
+        self._load(role, outer, begin, slot * self.slot_rows[role], min(r.group, r.blocks - begin))
+
+    def _load(self, role: str, outer: int, within: int, row: int, blocks: int) -> None:
+        r, t = self.regions[role], self.moves[role]
+        host = r.at(outer, within)
+        # Elements one after the other are more rows of one.
+        rows, blocks = (r.height, blocks) if r.beside else (r.height * blocks, 1)
+        self._moved(t, row, host, rows, r, blocks)
+        kept = 1 if r.rows < r.height else rows
+        self.loaded += kept * r.row_bytes * blocks
+
+    def _store(self, tile: int, row: int) -> None:
+        r, t = self.regions["dst"], self.moves["dst"]
+        self._moved(t, row, r.at(*divmod(tile, r.blocks)), r.height, r, 1, self.settings)
+        self.stored += r.height * r.row_bytes
+
+    def _moved(
+        self, t: Transfer, row: int, host: int, rows: int, r: Region, blocks: int,
+        settings: Wants | None = None,
+    ) -> None:  # fmt: skip
+        each = t.rows or min(rows, t.most_rows)
+        for done in range(0, rows, each):
+            n = each if t.rows else min(each, rows - done)
+            wants = t.wants(row + done, host + done * r.stride, n, r.width, r.stride, blocks,
+                            r.height)  # fmt: skip
+            self.planner.copy(t.command, wants + (settings or []))
