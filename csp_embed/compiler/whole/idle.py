@@ -56,7 +56,8 @@ def _range(problem: Problem, m: Map, used: NDArray[np.bool_], counter: int) -> t
     others = tuple(a for a in range(used.ndim) if a != d)
     places = m.origin[d] + step * np.arange(size)
     inside = (places >= 0) & (places < m.grid[d])
-    held = np.flatnonzero(inside & used.any(axis=others)[np.clip(places, 0, m.grid[d] - 1)])
+    seen = np.asarray(used.any(axis=others))
+    held = np.flatnonzero(inside & seen[np.clip(places, 0, m.grid[d] - 1)])
     return (int(held[0]), int(held[-1]) + 1) if held.size else (0, 0)
 
 
