@@ -114,7 +114,8 @@ def check_command(spec: Spec = "vta", vta_config: Config = None, as_json: Json =
             f"{spec} {first['config']} fails {len(wrong)} checks",
             where=first["where"],
             why=f"{first['check']}: {first['text']}",
-            hint="compare this instruction with isa_specs/vta.yaml; programs would be wrong",
+            hint="programs would be wrong; isa_specs/README.md, docs/machines.md and"
+            " docs/commands.md say what each entry means",
         )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from csp_embed import ops
 from csp_embed.compiler.source_chain import compile_source
+from csp_embed.compiler.source_reach import reads_beyond
 from csp_embed.errors import CspEmbedError, InputError, MissingLibrary
 from csp_embed.machine.contracts import views
 from csp_embed.machine.spec import Isa
@@ -125,7 +126,24 @@ def _template(isa: Isa, template: Template, seed: int) -> Outcome:
                 at = int(np.argmax(after[key] != meant[key]))
                 text = f"lane {at} is {after[key][at]}, its meaning gives {meant[key][at]}"
                 return Outcome(name, "wrong", text, where)
+    if template.kind == "copy_in" and engine == "native" and reads_beyond(
+        text, isa, buffers, _read_by(template, nest)
+    ):  # fmt: skip
+        return Outcome(name, "wrong", "it reads more than its lanes, and faults at the end of a"
+                       " tensor", where)  # fmt: skip
     return Outcome(name, "equal", f"{ROUNDS} rounds of random values, {engine}", where)
+
+
+def _read_by(template: Template, nest: Sequence[Node]) -> set[str]:
+    """Buffers that the nest's calls of the template address."""
+    calls = [c for block in nest if isinstance(block, Block) for c in block.body]
+    return {
+        value.buffer
+        for c in calls
+        if isinstance(c, Call) and c.template == template.name
+        for value in c.operands.values()
+        if isinstance(value, Address)
+    }
 
 
 def _natively(text: str, isa: Isa, given: list[dict[str, Array]]) -> list[dict[str, Array]]:

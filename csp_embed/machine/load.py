@@ -153,11 +153,6 @@ def load_text(
             return read_command_machine(root, "" if shipped else text)
         return read_source_machine(root, "" if shipped else text, config, base)
     table = _instructions_table(root)
-    if table["format"].text() not in (FORMAT, SOURCE_FORMAT):
-        raise table["format"].error(
-            f"'{table['format'].text()}' is not a format we read",
-            f"this version reads {FORMAT} and {SOURCE_FORMAT}",
-        )
     config_name, values = configuration.choose(table["configuration"], config, base)
     names = {k: v for k, v in values.items() if isinstance(v, int)}
     _let(table, names)
@@ -210,6 +205,12 @@ def _is_source(root: Item) -> bool:
 def _instructions_table(root: Item) -> Mapping[str, Item]:
     """The sections of a machine whose instructions have loops. Format 2 says so by `control`."""
     given = root.entries().get("format")
+    if given is not None and given.text() not in (FORMAT, SOURCE_FORMAT):
+        # Before keys are looked at: those of another format would be called unknown.
+        raise given.error(
+            f"'{given.text()}' is not a format we read",
+            f"this version reads {FORMAT} and {SOURCE_FORMAT}",
+        )
     if given is None or given.text() != SOURCE_FORMAT:
         return root.table(_REQUIRED, _OPTIONAL)
     table = root.table((*_REQUIRED, "control", "order"), _OPTIONAL)

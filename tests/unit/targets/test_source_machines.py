@@ -80,6 +80,16 @@ def test_a_template_that_does_not_do_its_meaning_is_found():
     assert found[0].where.startswith("wrong.yaml:")
 
 
+def test_a_copy_in_that_reads_beyond_its_lanes_is_found():
+    """Its values are right; a tensor at the end of mapped memory would end the process."""
+    load = "{{ int64_t more; memcpy(&more, {a}, 8); {x} = (int32_t)more; }}"
+    wide = DOT4.replace("memcpy(&{x}, {a}, 4);", load)
+    assert wide != DOT4
+    found = [o for o in source_suite.run(load_text(wide, "wide.yaml", None)) if o.kind == "wrong"]
+    assert [o.name for o in found] == ["template GET_X"]
+    assert "more than its lanes" in found[0].text
+
+
 # text of the spec that is replaced, by what, the refusal
 REFUSED = {
     "saturating step": ("ACC[d] += X[x][i] * W[w][i]", "ACC[d] = saturate(X[x][i] * W[w][i])",
