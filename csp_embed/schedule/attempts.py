@@ -134,7 +134,7 @@ class Attempts:
 
     @cached_property
     def _compute(self) -> float:
-        return self.costs.step * self._steps * self.problem.contractions + self._epilogue
+        return self.costs.step * self._steps * self.problem.passes + self._epilogue
 
     @cached_property
     def _epilogue(self) -> float:

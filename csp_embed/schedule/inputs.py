@@ -7,6 +7,7 @@ to grid indices.  Assumes: every output counter moves exactly one grid dimension
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -68,7 +69,8 @@ class Problem:
     of the epilogue, read alike, with values of their own. repeats: every round has the same
     factors. copies: then what the contraction made is kept instead of made again: after the first
     addition the entry's steps change a copy of it, which is added to it. dropped: steps of the
-    epilogue that the last round leaves out."""
+    epilogue that the last round leaves out. live: of each round, by counter, the range beyond which
+    its constants are 0; none: all of it."""
 
     embedding: Embedding
     isa: Isa
@@ -88,11 +90,21 @@ class Problem:
     repeats: bool = False
     copies: bool = False
     dropped: frozenset[int] = frozenset()
+    live: tuple[tuple[tuple[int, int], ...], ...] = ()
 
     @property
     def contractions(self) -> int:
         """How often the products are made."""
         return 1 if self.copies else len(self.rounds) + 1
+
+    @property
+    def passes(self) -> float:
+        """How often the products are made, rounds whose constants are 0 in places counted in
+        part."""
+        if not self.live:
+            return float(self.contractions)
+        whole = math.prod(self.extents)
+        return sum(math.prod(b - a for a, b in r) for r in self.live) / whole
 
     @property
     def sides(self) -> tuple[bool, bool]:

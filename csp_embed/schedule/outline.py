@@ -69,7 +69,7 @@ class Outline:
             [
                 *size, costs.dma_gap, costs.fetch, costs.instruction,
                 # Every round makes the products once more.
-                costs.step * problem.contractions, costs.reset_step, each,
+                costs.step * problem.passes, costs.reset_step, each,
                 1 + len(problem.epilogue) + sum(map(len, problem.rounds)), costs.store_cycles(out),
                 costs.burst_setup,
             ],

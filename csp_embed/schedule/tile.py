@@ -222,7 +222,7 @@ def _priced(
     instructions = tiles * (chunks * 1.5 + n_epilogue) + loads + tiles
     reads = beats + loads * costs.dma_gap + instructions * costs.fetch
     compute = (
-        costs.step * (trimmed_steps * rounds)
+        costs.step * (trimmed_steps * problem.passes)
         + epilogue_cycles
         + costs.instruction * tiles * (chunks * 1.5 + n_epilogue)
     )

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from csp_embed.compiler.measuring import Meter
 from csp_embed.compiler.options import Options
 from csp_embed.compiler.whole.homes import by_pitch
+from csp_embed.compiler.whole.idle import live_ranges
 from csp_embed.compiler.whole.sites import Choice, Site
 from csp_embed.embed.algebra.packing import pack
 from csp_embed.ir.schedule import Schedule
@@ -57,6 +58,7 @@ class Scheduler:
         """Raises: Infeasible where no tile fits."""
         made, e, role = site.made, choice.embedding, choice.role
         problem = build_problem(e, self.isa, made.rounds, made.repeats, made.copies, made.dropped)
+        problem = replace(problem, live=live_ranges(problem, made))
         x = getattr(problem, role)
         pitch = choice.fits[0].pitch if choice.fits else None
         order = None if pitch is None else _order(pitch, x.grid, len(choice.fits))
@@ -68,7 +70,8 @@ class Scheduler:
             i: s.bias_range for i, s in enumerate(made.op.epilogue) if s.bias_range is not None
         }
         key = (made.op.text(), tuple(sorted((n, t.shape) for n, t in made.op.tensors.items())),
-               str(made.rounds), made.copies, made.dropped, e.formula(), order, out)  # fmt: skip
+               str(made.rounds), made.copies, made.dropped, problem.live,
+               e.formula(), order, out)  # fmt: skip
         if key not in self._found:
             self._found[key] = self._search(problem, ranges)
         (schedule, alone), *others = self._found[key]

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from csp_embed.compiler.candidates import embeddings_of
 from csp_embed.compiler.options import Options
 from csp_embed.compiler.whole.homes import Fit, Grid, Home, alone, fit, grid_of, own_home
+from csp_embed.compiler.whole.idle import passes
 from csp_embed.compiler.whole.pad import harmless
 from csp_embed.compiler.whole.views import View
 from csp_embed.errors import Infeasible
@@ -191,7 +192,7 @@ class Explorer:
         """Every way in which the site fits the homes that were offered, the cheapest first."""
         out = []
         for e, role, grids, result in self.candidates(site):
-            price = price_of(e, site.made, self.costs, role)
+            price = price_of(e, site.made, self.isa, self.costs, role)
             homes = self.homes.get(site.root, {}).values()
             outputs = [(h, f) for h in homes if (f := fit(result, h)) and alone(result, h, f)]
             for inputs, fits in self._inputs(site, grids):
@@ -225,10 +226,10 @@ def _by_root(grid: Grid, count: int) -> list[Grid]:
     ]  # fmt: skip
 
 
-def price_of(e: Embedding, made: Lowered, costs: Costs, role: str) -> int:
+def price_of(e: Embedding, made: Lowered, isa: Isa, costs: Costs, role: str) -> int:
     """Cycles of an embedding in rounds: the slowest of compute, reads and writes, and a share of
     their sum."""
-    more = len(made.rounds)
+    more = passes(e, made, isa) - 1
     steps = sum(len(s) for s in made.rounds)
     other = next((r for r in ("lhs", "rhs") if r != role), "rhs")
     again = costs.reset_step + 2 * costs.tensor_step if made.copies else 0.0

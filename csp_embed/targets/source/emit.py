@@ -6,6 +6,7 @@ includes what the spec names, and nothing else but the standard headers.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -290,7 +291,8 @@ def _kernel(
     lines += [local(b, "(&packed_data)" if known else "packed", "const ") for b in packed]
     phases = _phases(program, isa, moved, threads)
     lines += [local(b, "work", "") for b in used(work, phases)]
-    if any(RESULT in line for line in phases):
+    # Registers are called result_0 and so on.
+    if any(re.search(rf"\b{RESULT}\b", line) for line in phases):
         out = identifier(op.out.tensor)
         lines.append(f"  {CTYPES[op.out_dtype]} *restrict {RESULT} = {out};")
     lines += [f"#pragma omp parallel num_threads({threads})", "  {"] * (threads > 1)

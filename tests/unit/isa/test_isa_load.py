@@ -180,7 +180,7 @@ def test_toy_machines_differ_from_vta_in_every_respect() -> None:
     assert stream_names() == ["toy_dot", "toy_outer", "vta"]
     assert set(builtin_names()) - set(stream_names()) == {
         "arm_i8mm", "arm_sdot", "gemmini", "hexagon_hvx", "power10_mma", "riscv_v",
-        "x86_avx2", "x86_avx512_vnni", "x86_avx_vnni",
+        "x86_amx", "x86_avx2", "x86_avx512_vnni", "x86_avx_vnni",
     }  # fmt: skip
     assert dict(dot.dims) == {"b": 1, "o": 1, "i": 8}
     assert dict(outer.dims) == {"b": 4, "o": 8, "i": 1}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from operator import sub
+from operator import lt, sub
 from typing import NamedTuple
 
 from csp_embed.errors import Infeasible
@@ -22,6 +22,8 @@ from csp_embed.schedule.tiling import tiles as tiles_of
 from csp_embed.targets.stream.building.ring import Ring
 
 Ranges = list[tuple[Range, Range]]
+Walk = Callable[[int, int, int], Frame]
+"""The frame of an operand by numbers of tile, chunk and round."""
 
 
 class Shared:
@@ -167,6 +169,7 @@ def _steps(
 ) -> tuple[list[Step], list[list[range]]]:
     """All steps, and which of them each round of each tile has. Where an operand is only padding
     there is no step."""
+    chunks, parts, whole = _parts(problem, chunks)
     left, right = _walk(lhs, tiles, chunks, problem), _walk(rhs, tiles, chunks, problem)
     own_l, own_r = problem.sides
     rounds = problem.contractions
@@ -175,15 +178,21 @@ def _steps(
     extents: dict[tuple[Range, Range], Range] = {}
     steps: list[Step] = []
     numbers = []
-    forth = list(range(len(chunks)))
     for t, size in enumerate(outer):
         mine = []
         for turn in range(rounds):
-            first = len(steps)
+            first, forth = len(steps), parts[turn]
             # Every other pass backwards: what was loaded last is used first, and need not be loaded
             # again.
             for c in forth[::-1] if snake and (t * rounds + turn) % 2 else forth:
-                fl, fr = left(t, c, own_l * turn), right(t, c, own_r * turn)
+                if whole[c] == c:
+                    fl, fr = left(t, c, own_l * turn), right(t, c, own_r * turn)
+                else:
+                    lo = joined(tiles[t][0], chunks[c][0], problem.reduced)
+                    fl, fr = (
+                        walk(t, c, turn) if own else _part(walk, t, c, whole[c], lo)
+                        for walk, own in ((left, own_l), (right, own_r))
+                    )
                 # One operand lies in padding alone: the products are 0.
                 if fl.number >= 0 and fr.number >= 0:
                     both = (size, inner[c])
@@ -197,9 +206,39 @@ def _steps(
     return steps, numbers
 
 
-def _walk(
-    frames: Frames, tiles: Ranges, chunks: Ranges, problem: Problem
-) -> Callable[[int, int, int], Frame]:
+def _parts(problem: Problem, chunks: Ranges) -> tuple[Ranges, list[list[int]], list[int]]:
+    """Chunks of all rounds; the numbers of those of each round, without what its constants leave at
+    0; the number of the whole chunk that each is a part of."""
+    numbers = list(range(len(chunks)))
+    if not problem.live:
+        return chunks, [numbers] * problem.contractions, numbers
+    known = {chunk: n for n, chunk in enumerate(chunks)}
+    parts: list[list[int]] = []
+    for live in problem.live:
+        mine: list[int] = []
+        for n, (lo, hi) in enumerate(chunks):
+            low = tuple([max(a, r[0]) for a, r in zip(lo, live, strict=True)])
+            high = tuple([min(b, r[1]) for b, r in zip(hi, live, strict=True)])
+            if all(map(lt, low, high)):
+                found = known.setdefault((low, high), len(known))
+                if found == len(numbers):
+                    numbers.append(n)
+                mine.append(found)
+        parts.append(mine)
+    return list(known), parts, numbers
+
+
+def _part(walk: Walk, t: int, c: int, whole: int, lo: Range) -> Frame:
+    """The frame of an operand that all rounds share: the whole chunk's, so that it is loaded once
+    for all of them, from the counters `lo` on."""
+    frame = walk(t, whole, 0)
+    # A grid's border is counted from the first counters of a box, so there the part has its own.
+    if frame.shape.form.guards:
+        return walk(t, c, 0)
+    return frame._replace(shape=frame.shape._replace(start=frame.shape.form.first(lo)))
+
+
+def _walk(frames: Frames, tiles: Ranges, chunks: Ranges, problem: Problem) -> Walk:
     """The frame of an operand by numbers of tile, chunk and round. Tiles that move it alike share
     one, and there are many more pairs than such frames."""
 
