@@ -40,8 +40,8 @@ class _Apart(Exception):
 @dataclass
 class _Draft:
     """What is decided so far. host: why, by operator; made: what the others were lowered to.
-    joined: concatenations by address; refused: those that were tried. stored: views that a layer or
-    the host stores after all. widened: layers whose groups were joined."""
+    joined: concatenations by address. stored: views that a layer or the host stores after all.
+    widened: layers whose groups were joined."""
 
     graph: g.Graph
     host: dict[str, str]

@@ -119,19 +119,19 @@ def _linked(
     wanted: frozenset[str], costs: Costs,
 ) -> Segment:  # fmt: skip
     layers = _adapted(layers, isa, costs)
-    all = _place(layers, written, wanted, isa)
-    linked, lowered = all.joined(layers, isa)
-    if all.uops + lowered.uop_words.nbytes > 1 << isa.limits.dram_bits:
+    there = _place(layers, written, wanted, isa)
+    linked, lowered = there.joined(layers, isa)
+    if there.uops + lowered.uop_words.nbytes > 1 << isa.limits.dram_bits:
         raise InputError(
-            f"the network needs {all.uops + lowered.uop_words.nbytes:,} bytes of device memory",
+            f"the network needs {there.uops + lowered.uop_words.nbytes:,} bytes of device memory",
             why=f"{isa.name} addresses {1 << isa.limits.dram_bits:,}",
             hint="build a part of the network, or a smaller one",
         )
-    sizes = {life.name: life.size for life in all.lives}
+    sizes = {life.name: life.size for life in there.lives}
     ends = tuple(int(lowered.ends[n - 1]) for n in linked.ends)
     return Segment(
-        isa, layers, written, wanted, chosen, all.memory, all.lives, all.start, sizes, all.held,
-        linked.schedule, lowered, encode(isa, lowered.stream), ends,
+        isa, layers, written, wanted, chosen, there.memory, there.lives, there.start, sizes,
+        there.held, linked.schedule, lowered, encode(isa, lowered.stream), ends,
     )  # fmt: skip
 
 

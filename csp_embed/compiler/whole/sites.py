@@ -106,15 +106,13 @@ class Explorer:
         if key not in self._embeddings:
             found = self._search(op, mode, ())[:MOST]
             known = {e.formula() for e in found}
-            for full in (False, True):
-                pins = self._channels(op, full)
+            # Both are the same where every block is whole.
+            for pins in dict.fromkeys((self._channels(op, False), self._channels(op, True))):
                 # Where the host packs x, only the result has to lie as the next layer reads it.
                 for e in self._search(op, mode, pins if mode == "strict" else pins[1:])[:MOST]:
                     if e.formula() not in known:
                         found.append(e)
                         known.add(e.formula())
-                if not full and all(":" not in p for p in self._channels(op, True)):
-                    break
             self._embeddings[key] = found
         return self._embeddings[key]
 

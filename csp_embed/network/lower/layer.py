@@ -17,7 +17,7 @@ from csp_embed.network.lower.lowered import INT32, Array, Contraction, Lowered, 
 from csp_embed.network.lower.pointwise import add_task, same_task
 from csp_embed.network.lower.pools import max_task, pool_task
 from csp_embed.network.lower.recipes import recipes
-from csp_embed.network.lower.task import Task, values_of
+from csp_embed.network.lower.task import Task, nhwc, to_nhwc, values_of
 from csp_embed.network.lower.thresholds import rule_of
 from csp_embed.network.quantised import graph as g
 from csp_embed.ops import conv2d, depthwise_conv2d, matmul
@@ -67,7 +67,7 @@ def _conv(graph: g.Graph, op: g.Conv) -> Task | str:
     if w.data is None:
         return "its weights are no constants"
     k, r, s, per = w.shape
-    n, rows, columns, channels = _nhwc(x.shape, op.layout)
+    n, rows, columns, channels = nhwc(x.shape, op.layout)
     h, width = (extent + sum(p) for extent, p in zip((rows, columns), op.pads, strict=True))
     shape: dict[str, Any] = {"n": n, "c": channels, "h": h, "w": width, "r": r, "s": s}
     shape |= {"stride": op.stride, "dilation": op.dilation, "layout": "NHWC"}
@@ -86,9 +86,9 @@ def _conv(graph: g.Graph, op: g.Conv) -> Task | str:
 
     def operand(arrays: tuple[Array, ...], fill: int) -> Array:
         sides = ((0, 0), *op.pads, (0, 0))
-        return np.pad(_to_nhwc(arrays[0], op.layout), sides, constant_values=fill)
+        return np.pad(to_nhwc(arrays[0], op.layout), sides, constant_values=fill)
 
-    return _contraction(graph, op, base, place, operand, lambda y: _to_nhwc(y, op.layout))
+    return _contraction(graph, op, base, place, operand, lambda y: to_nhwc(y, op.layout))
 
 
 def _dense(graph: g.Graph, op: g.FullyConnected) -> Task | str:
@@ -123,14 +123,6 @@ def _contraction(
     one = Contraction(base, flat, place, "w", bias - x.zero * flat.sum(axis=1), steps)
     proved = f"at all {op.clamp[1] - op.clamp[0]} thresholds"
     return Task(one, rule, (source,), operand, arrange, x.zero, proved)
-
-
-def _nhwc(shape: tuple[int, ...], layout: str) -> tuple[int, ...]:
-    return (shape[0], *shape[2:], shape[1]) if layout == "NCHW" else shape
-
-
-def _to_nhwc(array: Array, layout: str) -> Array:
-    return np.moveaxis(array, 1, -1) if layout == "NCHW" else array
 
 
 _TASKS: dict[type, Callable[[g.Graph, Any], Task | str]] = {

@@ -11,7 +11,7 @@ import numpy as np
 
 from csp_embed.network.lower.lowered import Array, Contraction
 from csp_embed.network.lower.recipe import Recipe
-from csp_embed.network.lower.task import Task, values_of
+from csp_embed.network.lower.task import Task, nhwc, to_nhwc, values_of
 from csp_embed.network.lower.thresholds import Ints, Rule, rule_of
 from csp_embed.network.quantised import graph as g
 from csp_embed.ops import depthwise_conv2d, parse_formula
@@ -24,7 +24,7 @@ def max_task(graph: g.Graph, op: g.MaxPool) -> Task | str:
     after adds the value again.
     """
     x = graph.tensors[op.inputs[0]]
-    n, *size, c = x.shape if op.layout == "NHWC" else (x.shape[0], *x.shape[2:], x.shape[1])
+    n, *size, c = nhwc(x.shape, op.layout)
     h, w = (extent + sum(p) for extent, p in zip(size, op.pads, strict=True))
     base = depthwise_conv2d(
         n=n, c=c, h=h, w=w, r=op.window[0], s=op.window[1], stride=op.stride, layout="NHWC"
@@ -54,11 +54,11 @@ def max_task(graph: g.Graph, op: g.MaxPool) -> Task | str:
         return np.ascontiguousarray(flat.reshape(c, *op.window).astype(np.int8))
 
     def operand(arrays: tuple[Array, ...], fill: int) -> Array:
-        whole = np.moveaxis(arrays[0], 1, -1) if op.layout == "NCHW" else arrays[0]
+        whole = to_nhwc(arrays[0], op.layout)
         return np.pad(whole, ((0, 0), *op.pads, (0, 0)), constant_values=fill)
 
     def arrange(array: Array) -> Array:
-        return np.moveaxis(array, 1, -1) if op.layout == "NCHW" else array
+        return to_nhwc(array, op.layout)
 
     rule = Rule(lambda a: a, op.clamp, np.full(c, -1), np.full(c, 1), np.ones(1))
     one = Contraction(base, turns[0], place, "w", nothing, count, tuple(turns))
@@ -70,7 +70,7 @@ def pool_task(graph: g.Graph, op: g.AveragePool | g.Mean) -> Task | str:
     """A pool without borders, or a mean over whole rows and columns."""
     x = graph.tensors[op.inputs[0]]
     layout = "NHWC" if isinstance(op, g.Mean) else op.layout
-    shape = x.shape if layout == "NHWC" else (x.shape[0], *x.shape[2:], x.shape[1])
+    shape = nhwc(x.shape, layout)
     if len(shape) != 4:
         return "its input has no rows and columns"
     n, h, w, c = shape
@@ -100,7 +100,7 @@ def pool_task(graph: g.Graph, op: g.AveragePool | g.Mean) -> Task | str:
                       np.full(c, -zero * count), count)  # fmt: skip
 
     def operand(arrays: tuple[Array, ...], fill: int) -> Array:
-        whole = np.moveaxis(arrays[0], 1, -1) if layout == "NCHW" else arrays[0]
+        whole = to_nhwc(arrays[0], layout)
         if isinstance(op, g.AveragePool):
             whole = np.pad(whole, ((0, 0), *op.pads, (0, 0)), constant_values=fill)
         return whole[:, : window[0], : window[1]] if rows == columns == 1 else whole
@@ -108,7 +108,7 @@ def pool_task(graph: g.Graph, op: g.AveragePool | g.Mean) -> Task | str:
     def arrange(array: Array) -> Array:
         if rows == columns == 1:
             return array.reshape(n, c)
-        return np.moveaxis(array, 1, -1) if layout == "NCHW" else array
+        return to_nhwc(array, layout)
 
     proved = f"at all {rule.clamp[1] - rule.clamp[0]} thresholds"
     return Task(one, rule, (op.inputs[0],), operand, arrange, x.zero, proved)

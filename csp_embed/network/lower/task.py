@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from csp_embed.network.lower.lowered import Array, Contraction
 from csp_embed.network.lower.recipe import Recipe
 from csp_embed.network.lower.thresholds import Rule
@@ -37,3 +39,13 @@ def values_of(graph: g.Graph, name: str) -> g.Pair:
             zero = graph.tensors[name].zero
             return min(low, zero), max(high, zero)
     return graph.tensors[name].range
+
+
+def nhwc(shape: tuple[int, ...], layout: str) -> tuple[int, ...]:
+    """A shape with its channels last."""
+    return (shape[0], *shape[2:], shape[1]) if layout == "NCHW" else shape
+
+
+def to_nhwc(array: Array, layout: str) -> Array:
+    """An array with its channels last: they share the lanes."""
+    return np.moveaxis(array, 1, -1) if layout == "NCHW" else array
