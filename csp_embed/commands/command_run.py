@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from csp_embed.commands.common import print_json, progress, say
+from csp_embed.commands.common import print_json, progress, report_check, say
 from csp_embed.commands.given import refuse_ignored
 from csp_embed.errors import InputError
 
@@ -57,16 +57,8 @@ def check(context: typer.Context, file: str, values: bool, as_json: bool) -> Non
         problems = [f"certificate: {p}" for p in program.certificate_problems()]
         problems += program.problems(values=values)
     remarks = [] if values else ["values were not compared: --no-values"]
-    if as_json:
-        print_json({"ok": not problems, "problems": problems, "remarks": remarks})
-    else:
-        for text in problems:
-            say(text)
-        for text in remarks:
-            say(f"remark: {text}")
-        ran = ", run by the spec's meanings it computes the formula" if values else ""
-        ok = f"ok, {len(program.words):,} commands{ran}"
-        say(f"{file}: {f'{len(problems)} problems' if problems else ok}")
+    ran = ", run by the spec's meanings it computes the formula" if values else ""
+    report_check(file, problems, remarks, f"ok, {len(program.words):,} commands{ran}", as_json)
     if problems:
         raise typer.Exit(5)
 

@@ -52,6 +52,20 @@ def print_json(document: Any) -> None:
     print(json.dumps(document, indent=1, default=_plain))
 
 
+def report_check(
+    file: str, problems: Sequence[str], remarks: Sequence[str], fine: str, as_json: bool
+) -> None:
+    """What the check of a file found; fine: what is said where it found no problem."""
+    if as_json:
+        print_json({"ok": not problems, "problems": problems, "remarks": remarks})
+        return
+    for text in problems:
+        say(text)
+    for text in remarks:
+        say(f"remark: {text}")
+    say(f"{file}: {f'{len(problems)} problems' if problems else fine}")
+
+
 def _plain(value: Any) -> Any:
     if hasattr(value, "item"):
         return value.item()

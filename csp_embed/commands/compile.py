@@ -95,9 +95,12 @@ def compile_command(
     dot: options.Dot = None,
     as_json: options.AsJson = False,
 ) -> None:
-    from csp_embed.commands import command_job, request, source_job
+    from csp_embed.commands import chain_job, request
+    from csp_embed.commands.command_job import CommandJob
     from csp_embed.commands.job import Job
+    from csp_embed.commands.source_job import SourceJob
     from csp_embed.commands.watch import Watch
+    from csp_embed.commands.written import write_dot
     from csp_embed.compiler.chain import FRONT
     from csp_embed.machine.load import load_isa
     from csp_embed.targets import target_of
@@ -123,18 +126,18 @@ def compile_command(
     machine = None if stop_after in FRONT else load_isa(isa, vta_config)
     if machine is not None and target_of(machine) == "source":
         refuse_ignored(context, ("bound",), f"--isa {isa}", why="it counts cycles of a stream")
-        source = source_job.SourceJob(
+        source = SourceJob(
             op, machine, mode, pins, top, reuse, within, seed or 0, data, output, certificate, dot,
-            selftest, engine, threads, explain, watch,
+            explain, watch, selftest=selftest, engine=engine, threads=threads,
         )  # fmt: skip
-        source_job.run(context, source, stages, show, as_json)
+        chain_job.run(context, source, stages, show, as_json)
         return
     if machine is not None and target_of(machine) == "commands":
-        fed = command_job.CommandJob(
+        fed = CommandJob(
             op, machine, mode, pins, top, reuse, within, seed or 0, data, output, certificate, dot,
             explain, watch,
         )  # fmt: skip
-        command_job.run(context, fed, stages, show, as_json)
+        chain_job.run(context, fed, stages, show, as_json)
         return
     refuse_ignored(
         context, ("selftest", "engine", "threads"), f"--isa {isa}",
@@ -154,7 +157,7 @@ def compile_command(
             reuse=reuse, within=within, watch=watch,
         )  # fmt: skip
         if dot is not None:
-            job.write_dot(dot)
+            write_dot(dot, op)
         if stages:
             made = str(job.chain(job.tensors()))
         elif stop_after is not None:

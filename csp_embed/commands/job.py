@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from csp_embed.commands.data_file import read_operands
 from csp_embed.commands.watch import Watch
+from csp_embed.commands.written import write_certificate, write_refusal
 from csp_embed.compiler.chain import FRONT, chain, front
 from csp_embed.compiler.kernel import Kernel
 from csp_embed.compiler.options import Options
@@ -96,13 +96,6 @@ class Job:
         text: str = made[self.watch.stop_after].show()
         return text
 
-    def write_dot(self, path: Path) -> None:
-        """The dataflow as Graphviz."""
-        from csp_embed.ir.dfg import dataflow
-
-        with atomic(path) as file:
-            file.write(dataflow(self.op).dot())
-
     def chain(self, given: dict[str, Any] | None, *, fill: bool = False) -> Chain:
         """The stages that this job runs; none that looks at a machine where it stops before.
         fill: the program is to be written."""
@@ -158,22 +151,12 @@ class Job:
 
     def _refuse(self, error: Infeasible | TimeLimit, path: Path) -> None:
         """Writes the certificate of a problem without an answer."""
-        from csp_embed.embed.certificate.make import refusal
         from csp_embed.embed.explain.reasons import none
 
         machine = load_isa(self.isa, self.config)
-        status, conflict, relaxations = "unknown", (), ()
-        if isinstance(error, Infeasible):
-            explanation = none(self.op, machine, self.layout, self.pins)
-            status, conflict = "infeasible", explanation.conflict
-            relaxations = explanation.relaxations
-        document = refusal(
-            self.op, machine, self.layout, status=status, why=error.why or error.what,
-            search={"pins": list(self.pins)},
-            conflict=conflict, relaxations=relaxations,
-        )  # fmt: skip
-        with atomic(path) as file:
-            json.dump(document, file, indent=1)
+        decided = isinstance(error, Infeasible)
+        found = none(self.op, machine, self.layout, self.pins) if decided else None
+        write_refusal(path, self.op, machine, self.layout, self.pins, error, found)
 
     def run(self, output: Path | None, report: Path | None, certificate: Path | None) -> Result:
         """Compiles, judges, writes. Raises: CheckError where a check refuses the stream or its
@@ -198,8 +181,7 @@ class Job:
             write_program(output, verdict.program)
             result.written.append(str(output))
         if certificate is not None:
-            with atomic(certificate) as file:
-                json.dump(kernel.certificate(), file, indent=1)
+            write_certificate(certificate, kernel.certificate())
             result.written.append(str(certificate))
         if report is not None:
             from csp_embed.report.html import kernel_page

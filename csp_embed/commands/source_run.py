@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from csp_embed.commands.common import print_json, progress, say
+from csp_embed.commands.common import print_json, progress, report_check, say
 from csp_embed.commands.given import refuse_ignored
 from csp_embed.errors import InputError
 
@@ -70,18 +70,8 @@ def check(context: typer.Context, file: str, values: bool, as_json: bool) -> Non
     if not found["engine"]:
         why = found.get("why") or ("--no-values" if not values else "problems come first")
         remarks.append(f"values were not compared: {why}")
-    if as_json:
-        print_json({"ok": not problems, "problems": problems, "remarks": remarks})
-    else:
-        for text in problems:
-            say(text)
-        for text in remarks:
-            say(f"remark: {text}")
-        ran = (
-            f", run {found['engine']} it computes what the file expects" if found["engine"] else ""
-        )
-        said = f"{len(problems)} problems" if problems else f"ok, C for {program.isa.name}{ran}"
-        say(f"{file}: {said}")
+    ran = f", run {found['engine']} it computes what the file expects" if found["engine"] else ""
+    report_check(file, problems, remarks, f"ok, C for {program.isa.name}{ran}", as_json)
     if problems:
         raise typer.Exit(5)
 

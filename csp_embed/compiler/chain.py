@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -27,8 +27,10 @@ from csp_embed.compiler.stages import Chain
 from csp_embed.compiler.values import ValuesStage
 from csp_embed.errors import CspEmbedError, Infeasible, OperatorError
 from csp_embed.ir.dfg import Dataflow, dataflow
+from csp_embed.ir.embedding import Embedding
 from csp_embed.ir.operator import Operator
 from csp_embed.judge import embedding as embedding_judge
+from csp_embed.machine.spec import Isa
 from csp_embed.ops.document import from_document, to_document
 
 # Instruction points of a candidate that are enumerated one by one; beyond them its rules are judged
@@ -88,6 +90,18 @@ class DataflowStage:
         return [] if same else ["the dataflow has other points or maps than the operator"]
 
 
+def breaches(
+    op: Operator, embeddings: Sequence[Embedding], machine: Callable[[Embedding], Isa]
+) -> list[object]:
+    """What is wrong with embeddings of an operator, each on the machine that it was found for."""
+    out: list[object] = []
+    for e in embeddings:
+        if e.operator.text() != op.text():
+            out.append(f"{e.formula()} is of another operator")
+        out += embedding_judge.judge(e, machine(e), limit=JUDGED_POINTS).breaches
+    return out
+
+
 @dataclass(frozen=True)
 class EmbeddingStage:
     """CP-SAT: which scalar operation runs in which lane of which instruction."""
@@ -116,12 +130,7 @@ class EmbeddingStage:
         return Candidates(tuple(embeddings_of(x, s.isa, s.options, s.costs)))
 
     def verify(self, x: Operator, y: Candidates) -> Sequence[object]:
-        out: list[object] = []
-        for e in y.embeddings:
-            if e.operator.text() != x.text():
-                out.append(f"{e.formula()} is of another operator")
-            out += embedding_judge.judge(e, self.setting.isa, limit=JUDGED_POINTS).breaches
-        return out
+        return breaches(x, y.embeddings, lambda e: self.setting.isa)
 
 
 @dataclass(frozen=True)

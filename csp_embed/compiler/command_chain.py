@@ -15,15 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csp_embed.compiler.candidates import Candidates, embeddings_of
-from csp_embed.compiler.chain import JUDGED_POINTS, front
+from csp_embed.compiler.chain import breaches, front
 from csp_embed.compiler.command_kernel import Choice, CommandKernel
 from csp_embed.compiler.options import Options
 from csp_embed.compiler.ranges import magnitudes
-from csp_embed.compiler.setting import Tell, silent
+from csp_embed.compiler.setting import Tell, refuse_idle, silent
 from csp_embed.compiler.stages import Chain
 from csp_embed.errors import CheckError, CspEmbedError, Infeasible, InputError
 from csp_embed.ir.operator import Operator
-from csp_embed.judge import embedding as embedding_judge
 from csp_embed.machine.compilable import require
 from csp_embed.machine.costs import Costs, costs_of
 from csp_embed.machine.spec import Isa
@@ -77,12 +76,7 @@ class CommandEmbeddingStage:
         return Candidates(tuple(embeddings_of(x, s.isa, s.options, s.costs)))
 
     def verify(self, x: Operator, y: Candidates) -> Sequence[object]:
-        out: list[object] = []
-        for e in y.embeddings:
-            if e.operator.text() != x.text():
-                out.append(f"{e.formula()} is of another operator")
-            out += embedding_judge.judge(e, self.setting.isa, limit=JUDGED_POINTS).breaches
-        return out
+        return breaches(x, y.embeddings, lambda e: self.setting.isa)
 
 
 @dataclass(frozen=True)
@@ -224,14 +218,7 @@ def command_setting(
     begun = time.perf_counter()
     options = Options() if options is None else options
     require(isa)
-    for idle in _IDLE:
-        if getattr(options, idle) != getattr(Options(), idle):
-            raise InputError(
-                f"{idle} has no effect on a machine that is fed commands",
-                where=f"Options.{idle}",
-                why="its commands are written out in one order",
-                hint=f"leave out {idle}",
-            )
+    refuse_idle(options, _IDLE, "that is fed commands", "its commands are written out in one order")
     known = constants or {}
     adds = magnitudes(op, known)
     return CommandSetting(isa, options, costs_of(isa), known, adds, tell or silent, begun)

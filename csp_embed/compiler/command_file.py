@@ -8,7 +8,6 @@ formula, the result as NumPy computes it. See docs/program-file.md.
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from csp_embed.ir.stream import Program
 from csp_embed.judge import commands as judge
 from csp_embed.judge.certificate import check_certificate
 from csp_embed.machine.program_file import (
+    has_array,
     isa_meta,
     isa_of,
     range_arrays,
@@ -120,11 +120,7 @@ def write(path: str | Path, file: CommandFile) -> None:
 
 def is_commands(path: str | Path) -> bool:
     """Whether it is such a file; False for one that cannot be read."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return "commands.npy" in archive.namelist()
-    except (OSError, zipfile.BadZipFile):
-        return False
+    return has_array(path, "commands")
 
 
 def read(path: str | Path) -> CommandFile:

@@ -8,7 +8,6 @@ ones, compiled and run point by point, against NumPy.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from csp_embed import ops
 from csp_embed.compiler.command_chain import compile_commands
 from csp_embed.compiler.command_file import content
+from csp_embed.compiler.outcome import Outcome
 from csp_embed.errors import CspEmbedError, Infeasible, SimError
 from csp_embed.machine.command_interpreter import HostMemory, Machine, codes
 from csp_embed.machine.command_words import decode, encode
@@ -26,16 +26,6 @@ from csp_embed.ops.data import random_tensors
 
 Array = NDArray[Any]
 ROUNDS = 4
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """kind: "equal", "cannot" (it was not run, `text` says why) or "wrong"."""
-
-    name: str
-    kind: str
-    text: str
-    where: str
 
 
 def run(isa: Isa, seed: int = 0) -> list[Outcome]:

@@ -20,6 +20,7 @@ from csp_embed.compiler.driver import compile
 from csp_embed.compiler.kernel import Kernel
 from csp_embed.compiler.measuring import Meter
 from csp_embed.compiler.options import Options
+from csp_embed.compiler.outcome import Outcome
 from csp_embed.errors import CspEmbedError, Infeasible, InputError
 from csp_embed.ir.operator import Operator
 from csp_embed.machine import interpreter
@@ -47,17 +48,6 @@ class Trial:
     make: Callable[[], Operator]
     expected: Callable[[Tensors], Ints]
     few: bool = False
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """kind: "equal", "cannot" (the machine lacks something that only such operators need) or
-    "wrong"; where: file:line of the instruction."""
-
-    name: str
-    kind: str
-    text: str
-    where: str
 
 
 def run(isa: Isa, seed: int = 0) -> list[Outcome]:

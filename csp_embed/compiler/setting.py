@@ -7,7 +7,7 @@ so that no stage derives a fact again that an earlier one has derived.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +28,17 @@ Tell = Callable[[str, int, int], None]
 
 def silent(text: str, done: int, total: int) -> None:
     """Shows no progress."""
+
+
+def refuse_idle(options: Options, idle: Sequence[str], machine: str, why: str) -> None:
+    """Raises: InputError for the first of `idle` that is not at its default: it would have no
+    effect on a machine `machine`, for the reason why."""
+    for name in idle:
+        if getattr(options, name) != getattr(Options(), name):
+            raise InputError(
+                f"{name} has no effect on a machine {machine}", where=f"Options.{name}", why=why,
+                hint=f"leave out {name}",
+            )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -18,16 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csp_embed.compiler.candidates import Candidates, embeddings_of
-from csp_embed.compiler.chain import JUDGED_POINTS, front
+from csp_embed.compiler.chain import breaches, front
 from csp_embed.compiler.options import Options
-from csp_embed.compiler.setting import Tell, silent
+from csp_embed.compiler.setting import Tell, refuse_idle, silent
 from csp_embed.compiler.source_kernel import SourceKernel, judged
 from csp_embed.compiler.source_schedule import SourceScheduled, priced, schedule_source
 from csp_embed.compiler.stages import Chain
 from csp_embed.errors import CspEmbedError, Infeasible, InputError
 from csp_embed.ir.embedding import Embedding
 from csp_embed.ir.operator import Operator
-from csp_embed.judge import embedding as embedding_judge
 from csp_embed.machine.compilable import require
 from csp_embed.machine.contracts import contracted, views
 from csp_embed.machine.costs import Costs, costs_of
@@ -123,13 +122,8 @@ class SourceEmbeddingStage:
         return sorted(found, key=lambda e: e.cost["objective"])
 
     def verify(self, x: Operator, y: Candidates | NoEmbedding) -> Sequence[object]:
-        out: list[object] = []
-        for e in y.embeddings if isinstance(y, Candidates) else ():
-            if e.operator.text() != x.text():
-                out.append(f"{e.formula()} is of another operator")
-            machine = contracted(self.setting.isa, e.instruction)
-            out += embedding_judge.judge(e, machine, limit=JUDGED_POINTS).breaches
-        return out
+        found = y.embeddings if isinstance(y, Candidates) else ()
+        return breaches(x, found, lambda e: contracted(self.setting.isa, e.instruction))
 
 
 @dataclass(frozen=True)
@@ -264,14 +258,7 @@ def source_setting(
     begun = time.perf_counter()
     options = Options() if options is None else options
     require(isa)
-    for idle in _IDLE:
-        if getattr(options, idle) != getattr(Options(), idle):
-            raise InputError(
-                f"{idle} has no effect on a machine that runs C",
-                where=f"Options.{idle}",
-                why="it chooses between streams, and there is none",
-                hint=f"leave out {idle}",
-            )
+    refuse_idle(options, _IDLE, "that runs C", "it chooses between streams, and there is none")
     return SourceSetting(isa, options, costs_of(isa), constants or {}, name, tell or silent, begun)
 
 

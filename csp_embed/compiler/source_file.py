@@ -7,7 +7,6 @@ names in the formula, the result as NumPy computes it. See docs/program-file.md.
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,13 @@ from csp_embed.ir.operator import Operator
 from csp_embed.ir.stream import Program
 from csp_embed.judge.certificate import check_certificate, rebuild
 from csp_embed.machine.contracts import contracted
-from csp_embed.machine.program_file import isa_meta, isa_of, read_arrays, write_arrays
+from csp_embed.machine.program_file import (
+    has_array,
+    isa_meta,
+    isa_of,
+    read_arrays,
+    write_arrays,
+)
 from csp_embed.machine.spec import Isa
 from csp_embed.ops.document import from_document, to_document
 from csp_embed.ops.reference import evaluate
@@ -139,11 +144,7 @@ def save(path: str | Path, kernel: SourceKernel, tensors: Mapping[str, Array]) -
 
 def is_source(path: str | Path) -> bool:
     """Whether it is such a file; False for one that cannot be read."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return "source.npy" in archive.namelist()
-    except (OSError, zipfile.BadZipFile):
-        return False
+    return has_array(path, "source")
 
 
 def read(path: str | Path) -> SourceFile:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csp_embed import ops
+from csp_embed.compiler.outcome import Outcome
 from csp_embed.compiler.source_chain import compile_source
 from csp_embed.compiler.source_reach import reads_beyond
 from csp_embed.errors import CspEmbedError, InputError, MissingLibrary
@@ -34,16 +34,6 @@ from csp_embed.targets.source.nest import Address, Block, Call, Node, Sum
 Array = NDArray[Any]
 ROUNDS = 16
 BEHIND = 64  # values behind a store that it may not touch
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """kind: "equal", "cannot" (it was not run, `text` says why) or "wrong"."""
-
-    name: str
-    kind: str
-    text: str
-    where: str
 
 
 def run(isa: Isa, seed: int = 0) -> list[Outcome]:

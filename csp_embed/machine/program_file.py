@@ -195,6 +195,15 @@ def write_arrays(file: IO[bytes], arrays: Mapping[str, Sequence[NDArray[Any]]]) 
                     entry.write(part.tobytes(order))
 
 
+def has_array(path: str | Path, name: str) -> bool:
+    """Whether the file holds an array of this name; False for one that cannot be read."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return f"{name}.npy" in archive.namelist()
+    except (OSError, zipfile.BadZipFile):
+        return False
+
+
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     try:
         with zipfile.ZipFile(path) as archive:

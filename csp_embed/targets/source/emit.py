@@ -6,7 +6,6 @@ includes what the spec names, and nothing else but the standard headers.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +17,7 @@ from csp_embed.errors import SpecError
 from csp_embed.ir.operator import Operator
 from csp_embed.machine.spec import Isa
 from csp_embed.targets.source.correct import BUFFER
-from csp_embed.targets.source.functions import APART, Move, local, moves, parameter, used
+from csp_embed.targets.source.functions import APART, Move, local, moves, named, parameter, used
 from csp_embed.targets.source.lower import SourceProgram
 from csp_embed.targets.source.moves import helpers
 from csp_embed.targets.source.names import identifier
@@ -292,7 +291,7 @@ def _kernel(
     phases = _phases(program, isa, moved, threads)
     lines += [local(b, "work", "") for b in used(work, phases)]
     # Registers are called result_0 and so on.
-    if any(re.search(rf"\b{RESULT}\b", line) for line in phases):
+    if named(RESULT, phases):
         out = identifier(op.out.tensor)
         lines.append(f"  {CTYPES[op.out_dtype]} *restrict {RESULT} = {out};")
     lines += [f"#pragma omp parallel num_threads({threads})", "  {"] * (threads > 1)

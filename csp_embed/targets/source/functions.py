@@ -69,10 +69,14 @@ def moves(program: SourceProgram, name: str, work: list[Buffer], threads: int) -
     return out
 
 
+def named(name: str, lines: Sequence[str]) -> bool:
+    """Whether the lines say this name: a variable that none says would be unused."""
+    return any(re.search(rf"\b{name}\b", line) for line in lines)
+
+
 def used(buffers: list[Buffer], lines: Sequence[str]) -> list[Buffer]:
-    """Those that the lines name: others would be unused variables."""
-    text = "\n".join(lines)
-    return [b for b in buffers if re.search(rf"\b{b.name}\b", text)]
+    """Those that the lines name."""
+    return [b for b in buffers if named(b.name, lines)]
 
 
 def parameter(op: Operator, tensor: str, const: str) -> str:
