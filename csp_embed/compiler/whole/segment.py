@@ -198,7 +198,7 @@ def _adapted(layers: Sequence[Layer], isa: Isa, costs: Costs) -> tuple[Layer, ..
             totals = []
             for offer in offers:
                 pair = (out[-1], offer)
-                outputs = frozenset(one.site.op.output for one in pair)
+                outputs = frozenset(one.site.root for one in pair)
                 read = frozenset(r for one in pair for r in one.site.roots) - outputs
                 _, lowered = _place(pair, read, outputs, isa).joined(pair, isa)
                 totals.append(engine.total(lowered.stream))
