@@ -95,6 +95,11 @@ def _strides(isa: Isa, memory: str) -> dict[str, int]:
 def _lanes(kernel: Compiled, layout: Layout, region: Region) -> list[_Loop]:
     """Loops over the lanes of an element that hold anything."""
     strides = _strides(kernel.isa, region.memory)
+    identity = kernel.schedule.identity
+    if identity is not None and region.operand in identity.operands:
+        # The embedding names the lanes that these become.
+        own, become = identity.dims
+        strides[become] = strides.pop(own)
     digits = {d.name: d for d in kernel.embedding.digits if d.dim in strides}
     partner = dict(layout.equal)
     second = set(partner.values())

@@ -26,6 +26,8 @@ from csp_embed.machine.spec import Isa
 from csp_embed.targets.stream.image import (
     constant_element,
     factor_elements,
+    identity_element,
+    narrow_elements,
     region_bytes,
     unpack_region,
 )
@@ -71,7 +73,7 @@ class Compiled:
         Raises: InputError where a tensor is missing or has the wrong shape or type.
         """
         out: dict[int, NDArray[np.uint8]] = {}
-        trick = self.schedule.bias_trick
+        trick, identity = self.schedule.bias_trick, self.schedule.identity
         for n, region in enumerate(self.schedule.regions):
             if region.operand == "dst" or n in skip:
                 continue
@@ -79,12 +81,18 @@ class Compiled:
                 if trick is not None:
                     out[n] = constant_element(self.schedule, region, self.isa)
                 continue
+            if region.operand == "identity":
+                assert identity is not None
+                out[n] = identity_element(identity, region, self.isa)
+                continue
             layout = self.embedding.layouts[region.operand]
             packed = pack(
                 layout, self.embedding, self.isa, operand(self.operator, tensors, layout.tensor)
             )
             if trick is not None and region.operand == step_operand(self.operator, trick.step):
                 packed = factor_elements(packed, trick, region, self.embedding, self.isa)
+            if identity is not None and region.operand in identity.operands:
+                packed = narrow_elements(packed, identity, region, self.isa, layout.memory)
             out[n] = region_bytes(region, packed)
         return out
 

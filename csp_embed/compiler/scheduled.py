@@ -14,6 +14,7 @@ from csp_embed.compiler.setting import Setting
 from csp_embed.ir.embedding import Embedding
 from csp_embed.ir.schedule import Schedule
 from csp_embed.schedule.choose import Found, search
+from csp_embed.schedule.config import Config
 from csp_embed.schedule.inputs import build as build_problem
 
 
@@ -70,7 +71,7 @@ def schedule_of(candidates: Candidates, setting: Setting) -> Scheduled:
             refine=options.refine,
         )
         winner = found[0]
-        if options.cache is not None and winner.config is not None:
+        if options.cache is not None and isinstance(winner.config, Config):
             cache.save(options.cache, name, embeddings[winner.number].formula(), winner.config)
     best = found[0]
     assert isinstance(best.measured, Measured)  # by our own meter

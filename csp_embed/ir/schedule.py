@@ -102,6 +102,22 @@ class BiasTrick:
 
 
 @dataclass(frozen=True)
+class Identity:
+    """Operands of the accumulators that come in by a contraction with an identity matrix: as narrow
+    as a factor, through its memory and queue, where a load would need them as wide as sums.
+
+    role: the factor that they play; held: the other one, which is 1 where its two dimensions are
+    equal. dims: the dimension that the contraction sums over, and the accumulators' dimension that
+    it becomes. operands: keys of `Embedding.layouts`, whose lanes keep the accumulators' names.
+    """
+
+    role: str
+    held: str
+    dims: tuple[str, str]
+    operands: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Schedule:
     """See the module's text. tile: counter -> tile extents; stats: figures for reports."""
 
@@ -110,6 +126,7 @@ class Schedule:
     ops: NDArray[np.int64]
     tokens: NDArray[np.int64]
     bias_trick: BiasTrick | None = None
+    identity: Identity | None = None
     tile: Mapping[str, int] = field(default_factory=dict[str, int])
     stats: Mapping[str, Any] = field(default_factory=dict[str, Any])
 

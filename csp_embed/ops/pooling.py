@@ -8,7 +8,7 @@ import numpy as np
 
 from csp_embed.errors import OperatorError
 from csp_embed.ir.operator import Operator
-from csp_embed.ops.convolution import channels_first, ordered, windows
+from csp_embed.ops.convolution import bias_channel, channels_first, ordered, windows
 from csp_embed.ops.formula import integer, parse_formula, positive
 
 INT8_MIN, INT8_MAX = -128, 127
@@ -59,6 +59,10 @@ def avg_pool2d(
     points = n * c * shapes["y"][2 if layout == "NCHW" else 1]
     points *= shapes["y"][3 if layout == "NCHW" else 2] * r * s
     shapes["w"] = [len(factors)]
+    # No weight says which dimension has the channels.
+    axis = bias_channel(1 if channels_first(layout, 2) else 3, epilogue)
+    if axis is not None:
+        epilogue.setdefault("channel", axis)
     return parse_formula(
         f"{text[0]} += {text[1]} * w[e]",
         shapes,

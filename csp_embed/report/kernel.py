@@ -53,8 +53,15 @@ def figures(
         "host_bytes": host_bytes(kernel),
         "natural_input_bytes": input_bytes(kernel.operator),
         "tile": dict(kernel.schedule.tile),
+        "by_identity": by_identity(kernel),
         "bias": None if kernel.schedule.bias_trick is None else "multiply-accumulate",
     }
+
+
+def by_identity(kernel: Compiled) -> list[str]:
+    """Tensors that a contraction with an identity matrix brings into the accumulators."""
+    identity, layouts = kernel.schedule.identity, kernel.embedding.layouts
+    return [] if identity is None else [layouts[name].tensor for name in identity.operands]
 
 
 def kind_of(embedding: Embedding) -> str:
@@ -157,6 +164,11 @@ def render(
     ]
     if f["bias"]:
         lines.append("  bias         added by multiply-accumulate against a constant element")
+    if f["by_identity"]:
+        lines.append(
+            f"  by identity  {', '.join(f['by_identity'])}: brought into the accumulators by a"
+            " contraction"
+        )
     if f["cycles"]:
         lines.append(
             f"  cycles       {f['cycles']:,} predicted, {f['bound_cycles']:,} bound of the plain"

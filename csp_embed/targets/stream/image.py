@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from csp_embed.errors import InputError
 from csp_embed.ir.embedding import Embedding
-from csp_embed.ir.schedule import BiasTrick, Region, Schedule
+from csp_embed.ir.schedule import BiasTrick, Identity, Region, Schedule
 from csp_embed.machine.spec import Isa
 from csp_embed.targets.stream.factor import factor
 from csp_embed.targets.stream.lower import Lowered
@@ -88,6 +88,30 @@ def constant_element(schedule: Schedule, region: Region, isa: Isa) -> NDArray[np
         .reshape(-1)
         .view(np.uint8)
     )
+
+
+def identity_element(identity: Identity, region: Region, isa: Isa) -> NDArray[np.uint8]:
+    """The one element of the identity: 1 where its two dimensions are equal."""
+    memory = isa.memory(region.memory)
+    first, second = np.indices(isa.lane_shape(region.memory))[
+        [memory.lanes.index(d) for d in identity.dims]
+    ]
+    return (first == second).astype(memory.dram_dtype).reshape(-1).view(np.uint8)
+
+
+def narrow_elements(packed: Array, identity: Identity, region: Region, isa: Isa, dst: str) -> Array:
+    """Packed accumulator elements [*grid, *accumulator lanes] as elements of the factor by which
+    they come in. dst: the accumulators' memory."""
+    own, become = identity.dims
+    have = isa.memory(dst).lanes
+    grid = packed.ndim - len(have)
+    memory = isa.memory(region.memory)
+    axes = [have.index(become if d == own else d) for d in memory.lanes]
+    out = packed.transpose((*range(grid), *(grid + n for n in axes)))
+    # A factor with more lanes than the result leaves the last ones 0.
+    more = isa.dims[own] - isa.dims[become]
+    pads = [(0, 0)] * grid + [(0, more if d == own else 0) for d in memory.lanes]
+    return np.ascontiguousarray(np.pad(out, pads) if more else out).astype(memory.dram_dtype)
 
 
 def factor_elements(
