@@ -66,7 +66,7 @@ def check(context: typer.Context, file: str, values: bool, as_json: bool) -> Non
 def disasm(file: str, as_json: bool) -> None:
     """One command a line."""
     from csp_embed.compiler.command_file import read
-    from csp_embed.machine.command_words import decode, line
+    from csp_embed.machine.commands.words import decode, line
 
     program = read(file)
     machine = program.isa.commands

@@ -146,7 +146,7 @@ def convert_command(
     Example: csp-embed isa convert old.yaml -o new.yaml
     """
     from csp_embed.files import atomic, check_outputs
-    from csp_embed.machine.convert import converted
+    from csp_embed.machine.reading.convert import converted
 
     check_outputs((output, (".yaml", ".yml")), reads=(file,))
     try:
@@ -165,7 +165,7 @@ def schema_command() -> None:
 
     Example: csp-embed isa schema > isa.schema.json
     """
-    from csp_embed.machine.schema import schema
+    from csp_embed.machine.reading.schema import schema
 
     print_json(schema())
 
@@ -194,10 +194,10 @@ def disasm_command(
         refuse_ignored(context, ("uops",), "--json", why="records are instructions")
     from csp_embed.commands import command_run
     from csp_embed.compiler.command_file import is_commands
-    from csp_embed.machine import bits
-    from csp_embed.machine.listing import line, uop_lines
     from csp_embed.machine.load import load_isa
     from csp_embed.machine.program_file import isa_of, read_program
+    from csp_embed.machine.words import bits
+    from csp_embed.machine.words.listing import line, uop_lines
 
     if is_commands(file):
         refuse_ignored(context, ("isa", "vta_config", "uops"), "a program of commands",
@@ -224,7 +224,7 @@ def disasm_command(
 
 
 def _record(machine: Any, stream: Any, n: int) -> dict[str, Any]:
-    from csp_embed.machine.listing import line
+    from csp_embed.machine.words.listing import line
 
     code = int(stream.code[n])
     record: dict[str, Any] = {"insn": n, "name": None, "text": line(machine, stream, n).strip()}

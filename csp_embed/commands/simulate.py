@@ -99,8 +99,8 @@ def simulate_command(
     from csp_embed.compiler.command_file import is_commands
     from csp_embed.compiler.source_file import is_source
     from csp_embed.judge.tokens import stuck
-    from csp_embed.machine.bits import decode
     from csp_embed.machine.program_file import isa_of, read_program
+    from csp_embed.machine.words.bits import decode
     from csp_embed.sim.debug import dump
     from csp_embed.sim.functional.run import run
 

@@ -16,9 +16,9 @@ from csp_embed.embed.certificate.make import certificate
 from csp_embed.errors import CheckError
 from csp_embed.ir.embedding import Embedding
 from csp_embed.ir.operator import Operator
-from csp_embed.machine.command_interpreter import HostMemory, execute
-from csp_embed.machine.command_words import decode, line
-from csp_embed.machine.commands import CommandMachine
+from csp_embed.machine.commands.interpreter import HostMemory, execute
+from csp_embed.machine.commands.spec import CommandMachine
+from csp_embed.machine.commands.words import decode, line
 from csp_embed.machine.spec import Isa
 from csp_embed.ops.data import random_tensors
 from csp_embed.ops.reference import evaluate

@@ -18,9 +18,9 @@ from csp_embed.compiler.command_chain import compile_commands
 from csp_embed.compiler.command_file import content
 from csp_embed.compiler.outcome import Outcome
 from csp_embed.errors import CspEmbedError, Infeasible, SimError
-from csp_embed.machine.command_interpreter import HostMemory, Machine, codes
-from csp_embed.machine.command_words import decode, encode
-from csp_embed.machine.commands import Command, CommandMachine
+from csp_embed.machine.commands.interpreter import HostMemory, Machine, codes
+from csp_embed.machine.commands.spec import Command, CommandMachine
+from csp_embed.machine.commands.words import decode, encode
 from csp_embed.machine.spec import Isa
 from csp_embed.ops.data import random_tensors
 

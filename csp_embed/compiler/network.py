@@ -24,7 +24,7 @@ from csp_embed.ir.stream import Program
 from csp_embed.machine.spec import Isa
 from csp_embed.network.lower.signed import read_back, signed, stored_values
 from csp_embed.network.quantised import graph as g
-from csp_embed.network.quantised import reference
+from csp_embed.network.quantised.reference import run as reference
 
 Array = NDArray[Any]
 Tell = Callable[[str, int, int], None]

@@ -23,7 +23,7 @@ from csp_embed.compiler.source_reach import reads_beyond
 from csp_embed.errors import CspEmbedError, InputError, MissingLibrary
 from csp_embed.machine.contracts import views
 from csp_embed.machine.spec import Isa
-from csp_embed.machine.templates import Template
+from csp_embed.machine.templates.spec import Template
 from csp_embed.ops.data import random_tensors
 from csp_embed.targets.source import emulate
 from csp_embed.targets.source.build import build_text, c_compiler, require_native

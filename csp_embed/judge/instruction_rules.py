@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from csp_embed.ir.stream import Stream
 from csp_embed.judge.stream_table import CONTRACT, LOAD, MAP, STORE, Table
-from csp_embed.machine.listing import line
 from csp_embed.machine.spec import Isa
+from csp_embed.machine.words.listing import line
 
 # More than this in one instruction is not looked at: minutes of work for one address field.
 MAX_INSTRUCTION_STEPS = 1 << 26

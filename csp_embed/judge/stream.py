@@ -27,9 +27,9 @@ from csp_embed.judge.instruction_rules import (
 from csp_embed.judge.stream_audit import Audit
 from csp_embed.judge.stream_table import FINISH, STORE, TOKENS, Table, make_table
 from csp_embed.judge.tokens import Order, describe_deadlock, find_order
-from csp_embed.machine.bits import decode
-from csp_embed.machine.listing import line
 from csp_embed.machine.spec import Isa
+from csp_embed.machine.words.bits import decode
+from csp_embed.machine.words.listing import line
 
 MAX_PROBLEMS = 100
 

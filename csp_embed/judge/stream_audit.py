@@ -14,9 +14,9 @@ from csp_embed.judge import stream_walk as kernels
 from csp_embed.judge.instruction_rules import IMMEDIATE, Finding
 from csp_embed.judge.stream_table import CONTRACT, LOAD, MAP, STORE, Table
 from csp_embed.judge.tokens import Order
-from csp_embed.machine.arrays import FIELD, MEMORY, UOPS, WORDS, extent, image, operand_table
-from csp_embed.machine.listing import line
 from csp_embed.machine.spec import Isa
+from csp_embed.machine.words.arrays import FIELD, MEMORY, UOPS, WORDS, extent, image, operand_table
+from csp_embed.machine.words.listing import line
 
 # Work between two looks at Ctrl-C: a kernel without the GIL cannot be interrupted, and this much
 # takes it a fraction of a second.

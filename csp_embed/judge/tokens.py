@@ -17,8 +17,8 @@ from csp_embed.errors import SimError
 from csp_embed.ir.stream import Stream
 from csp_embed.jit import njit
 from csp_embed.judge.stream_table import Table, make_table
-from csp_embed.machine.listing import line
 from csp_embed.machine.spec import Isa
+from csp_embed.machine.words.listing import line
 
 Ints = NDArray[np.int64]
 

@@ -116,7 +116,7 @@ def compare(records: Sequence[Record], machines: Sequence[str]) -> str:
 
 def kernel_page(kernel: Compiled, bound: int, verdict: Verdict) -> str:
     """One kernel: its report, its alternatives, its stream's beginning."""
-    from csp_embed.machine.listing import listing
+    from csp_embed.machine.words.listing import listing
 
     f = figures(kernel, bound, verdict)
     rows = [

@@ -12,8 +12,8 @@ from csp_embed.errors import SimError
 from csp_embed.ir.stream import Program
 from csp_embed.judge.tokens import stuck
 from csp_embed.machine import interpreter
-from csp_embed.machine.bits import decode
 from csp_embed.machine.load import load_isa
+from csp_embed.machine.words.bits import decode
 from csp_embed.sim.check import check_program
 from csp_embed.sim.functional.run import run
 from tests.oracles.stream_sample import random_program

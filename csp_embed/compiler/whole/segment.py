@@ -20,9 +20,9 @@ from csp_embed.compiler.whole.schedules import Layer, Scheduler, constants, plac
 from csp_embed.compiler.whole.sites import Choice, Explorer, Site, offered
 from csp_embed.errors import Infeasible, InputError
 from csp_embed.ir.schedule import Schedule
-from csp_embed.machine.bits import encode
 from csp_embed.machine.costs import Costs
 from csp_embed.machine.spec import Isa
+from csp_embed.machine.words.bits import encode
 from csp_embed.targets.stream.building.link import Linked, Part, link
 from csp_embed.targets.stream.lower import Lowered, lower
 

@@ -28,8 +28,8 @@ from csp_embed.judge.certify.stream import Stream, run_stream
 from csp_embed.judge.stream import judge
 from csp_embed.judge.stream_table import make_table
 from csp_embed.judge.tokens import find_order
-from csp_embed.machine.bits import decode
 from csp_embed.machine.spec import Isa
+from csp_embed.machine.words.bits import decode
 
 Tell = Callable[[str, int, int], None]
 

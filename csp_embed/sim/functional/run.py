@@ -36,8 +36,8 @@ from csp_embed.judge.stream_table import (
     make_table,
 )  # fmt: skip
 from csp_embed.judge.tokens import Order, deadlock_error, find_order
-from csp_embed.machine.bits import decode
 from csp_embed.machine.spec import Isa
+from csp_embed.machine.words.bits import decode
 from csp_embed.sim.functional.engine import Engine, error_at
 from csp_embed.sim.functional.memory import State, contents, make_state, read_dram
 

@@ -105,7 +105,7 @@ def without_a_product(self: Kernel) -> Any:
     reset = dict(lowered.fields)
     name = next(n for n in reset if n.startswith("reset"))
     reset[name] = np.where(lowered.code == gemm, 1, reset[name])
-    from csp_embed.machine.bits import encode
+    from csp_embed.machine.words.bits import encode
 
     return encode(self.isa, replace(lowered, fields=reset))
 
