@@ -70,7 +70,9 @@ def check_command(spec: Spec = "vta", vta_config: Config = None, as_json: Json =
     Example: csp-embed isa check my.yaml
     """
     # Not needed by the other commands here, and slow to import.
-    from csp_embed.compiler import command_suite, machine_suite, source_suite
+    from csp_embed.compiler import machine_suite
+    from csp_embed.compiler.commands import suite as command_suite
+    from csp_embed.compiler.source import suite as source_suite
     from csp_embed.machine.compilable import require
     from csp_embed.machine.load import config_names, load_isa
     from csp_embed.machine.selfcheck import check as self_check
@@ -192,8 +194,8 @@ def disasm_command(
     """
     if as_json:
         refuse_ignored(context, ("uops",), "--json", why="records are instructions")
-    from csp_embed.commands import command_run
-    from csp_embed.compiler.command_file import is_commands
+    from csp_embed.commands.compiling import command_run
+    from csp_embed.compiler.commands.file import is_commands
     from csp_embed.machine.load import load_isa
     from csp_embed.machine.program_file import isa_of, read_program
     from csp_embed.machine.words import bits

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from csp_embed.compiler.operands import operand
+from csp_embed.compiler.request.operands import operand
 from csp_embed.embed.algebra.packing import pack, unpack
 from csp_embed.embed.certificate.make import certificate
 from csp_embed.ir.embedding import Embedding

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from csp_embed.compiler.options import Options
+from csp_embed.compiler.request.options import Options
 from csp_embed.compiler.whole import image
 from csp_embed.compiler.whole.joins import with_copies
 from csp_embed.compiler.whole.partition import Plan, plan_of

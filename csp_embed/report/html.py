@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from csp_embed.compiler.compiled import Compiled
-from csp_embed.compiler.verify import Verdict
+from csp_embed.compiler.program.verify import Verdict
 from csp_embed.report import svg
 from csp_embed.report.kernel import figures, render
 from csp_embed.report.page import hanging, number, page, table

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from csp_embed.compiler.measuring import engine_of
-from csp_embed.compiler.options import Options
+from csp_embed.compiler.request.options import Options
+from csp_embed.compiler.search.measuring import engine_of
 from csp_embed.compiler.whole.choose import Chosen, choose
 from csp_embed.compiler.whole.memory import Life, Plan, plan
 from csp_embed.compiler.whole.schedules import Layer, Scheduler, constants, placed, private

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from csp_embed.errors import SimError
 from csp_embed.ir.stream import Stream
-from csp_embed.judge.stream_table import Table
+from csp_embed.judge.stream.table import Table
 from csp_embed.machine.spec import Isa, Operand
 from csp_embed.machine.words.arrays import compute_operands, operand_table
 from csp_embed.machine.words.listing import line

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import csp_embed as ce
-from csp_embed.compiler import command_suite
-from csp_embed.compiler.command_chain import compile_commands
-from csp_embed.compiler.command_file import content, read, write
+from csp_embed.compiler.commands import suite as command_suite
+from csp_embed.compiler.commands.chain import compile_commands
+from csp_embed.compiler.commands.file import content, read, write
 from csp_embed.errors import Infeasible, InputError, SpecError
 from csp_embed.judge import commands as judge
 from csp_embed.machine.commands.interpreter import HostMemory, execute

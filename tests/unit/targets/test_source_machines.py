@@ -10,8 +10,8 @@ from cases import CASES
 from source_machine import assert_equal
 
 import csp_embed as ce
-from csp_embed.compiler import source_suite
-from csp_embed.compiler.source_chain import compile_source
+from csp_embed.compiler.source import suite as source_suite
+from csp_embed.compiler.source.chain import compile_source
 from csp_embed.errors import SpecError
 from csp_embed.machine.compilable import require
 from csp_embed.machine.load import builtin_names, load_isa, load_text
