@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from csp_embed.errors import Infeasible
 from csp_embed.ir.embedding import Embedding
-from csp_embed.machine.command_tiles import Tile, operand_tiles
-from csp_embed.machine.command_words import encode
-from csp_embed.machine.commands import CommandMachine
+from csp_embed.machine.commands.spec import CommandMachine
+from csp_embed.machine.commands.tiles import Tile, operand_tiles
+from csp_embed.machine.commands.words import encode
 from csp_embed.machine.spec import Isa
 from csp_embed.targets.commands.epilogue import Epilogue, epilogue_of
 from csp_embed.targets.commands.order import (

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from csp_embed.errors import SpecError
-from csp_embed.machine.command_roles import Acts, Lanes, Limit, Param, Rows
-from csp_embed.machine.commands import Command, CommandMachine
+from csp_embed.machine.commands.roles import Acts, Lanes, Limit, Param, Rows
+from csp_embed.machine.commands.spec import Command, CommandMachine
 from csp_embed.targets.commands.plans import Known, Plan, Row, changes
 from csp_embed.targets.commands.transfers import Wants
 
