@@ -24,8 +24,10 @@ from csp_embed.machine.spec import Isa
 from csp_embed.machine.words.bits import encode
 from csp_embed.machine.words.listing import listing
 from csp_embed.targets.stream.image import (
+    add_parts,
     constant_element,
     factor_elements,
+    fill_idle,
     identity_element,
     narrow_elements,
     region_bytes,
@@ -74,6 +76,7 @@ class Compiled:
         """
         out: dict[int, NDArray[np.uint8]] = {}
         trick, identity = self.schedule.bias_trick, self.schedule.identity
+        lanes = self.schedule.bias_lanes
         for n, region in enumerate(self.schedule.regions):
             if region.operand == "dst" or n in skip:
                 continue
@@ -91,6 +94,14 @@ class Compiled:
             )
             if trick is not None and region.operand == step_operand(self.operator, trick.step):
                 packed = factor_elements(packed, trick, region, self.embedding, self.isa)
+            if lanes is not None and region.operand == lanes.role:
+                fill_idle(packed, lanes, layout.memory, self.isa)
+            if lanes is not None and region.operand == lanes.held:
+                name = step_operand(self.operator, lanes.step)
+                add = self.embedding.layouts[name]
+                tensor = operand(self.operator, tensors, add.tensor)
+                tensor = pack(add, self.embedding, self.isa, tensor)
+                add_parts(packed, tensor, lanes, name, self.embedding, self.isa)
             if identity is not None and region.operand in identity.operands:
                 packed = narrow_elements(packed, identity, region, self.isa, layout.memory)
             out[n] = region_bytes(region, packed)

@@ -54,8 +54,16 @@ def figures(
         "natural_input_bytes": input_bytes(kernel.operator),
         "tile": dict(kernel.schedule.tile),
         "by_identity": by_identity(kernel),
-        "bias": None if kernel.schedule.bias_trick is None else "multiply-accumulate",
+        "bias": bias(kernel),
     }
+
+
+def bias(kernel: Compiled) -> str | None:
+    """How a tensor of the epilogue is added, where no elementwise step does it."""
+    if kernel.schedule.bias_lanes is not None:
+        return "idle lanes of the contraction"
+    trick = kernel.schedule.bias_trick
+    return None if trick is None else "multiply-accumulate against a constant element"
 
 
 def by_identity(kernel: Compiled) -> list[str]:
@@ -163,7 +171,7 @@ def render(
         "  steps        " + ", ".join(f"{n:,} {k}" for k, n in f["steps"].items() if n),
     ]
     if f["bias"]:
-        lines.append("  bias         added by multiply-accumulate against a constant element")
+        lines.append(f"  bias         added by {f['bias']}")
     if f["by_identity"]:
         lines.append(
             f"  by identity  {', '.join(f['by_identity'])}: brought into the accumulators by a"

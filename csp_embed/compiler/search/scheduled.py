@@ -13,6 +13,7 @@ from csp_embed.compiler.search.candidates import Candidates, addressable, host_b
 from csp_embed.compiler.search.measuring import Measured
 from csp_embed.ir.embedding import Embedding
 from csp_embed.ir.schedule import Schedule
+from csp_embed.schedule.bias_in_lanes import spared
 from csp_embed.schedule.choose import Found, search
 from csp_embed.schedule.config import Config
 from csp_embed.schedule.inputs import build as build_problem
@@ -53,7 +54,8 @@ def schedule_of(candidates: Candidates, setting: Setting) -> Scheduled:
     """Raises: Infeasible where no tile of any candidate fits."""
     options, isa = setting.options, setting.isa
     embeddings = addressable(candidates.embeddings, isa)
-    problems = [build_problem(e, isa) for e in embeddings]
+    # The host packs this operator's activations for it alone: idle lanes are free for a bias.
+    problems = [spared(build_problem(e, isa), setting.ranges) for e in embeddings]
     op = embeddings[0].operator
     name = "" if options.cache is None else cache.key(op, isa, options, setting.ranges)
     found: list[Found] = cache.recall(

@@ -11,7 +11,7 @@ import pytest
 
 import csp_embed
 from csp_embed import ops
-from csp_embed.compiler.measuring import Meter
+from csp_embed.compiler.search.measuring import Meter
 from csp_embed.embed.search import embed
 from csp_embed.ir.operator import Operator
 from csp_embed.machine.costs import costs_of
