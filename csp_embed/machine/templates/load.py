@@ -21,18 +21,17 @@ from csp_embed.machine.reading.sections import read_dims
 from csp_embed.machine.reading.tree import Item
 from csp_embed.machine.spec import Field, Instruction, Isa, Limits, MapOp, Memory, Operand
 from csp_embed.machine.templates.meaning import read
-from csp_embed.machine.templates.spec import (
-    Cache,
-    RegisterFile,
-    Runner,
-    Slot,
-    SourceMachine,
-    Template,
+from csp_embed.machine.templates.spec import Runner, Slot, SourceMachine, Template
+from csp_embed.machine.templates.storage import (
+    TYPES,
+    read_file,
+    read_host,
+    read_memories,
+    read_variables,
 )
 
 FORMAT = "csp-embed-isa/2"
 CONFIG = "fixed"  # of a machine of one size
-_TYPES = {"int8": 1, "uint8": 1, "int16": 2, "int32": 4}
 _REQUIRED = (
     "format", "name", "control", "order", "dims", "registers", "memories", "code", "instructions",
 )  # fmt: skip
@@ -52,10 +51,10 @@ def read_source_machine(
     _word(table["control"], "source", "C loops around a template")
     _word(table["order"], "program", "statements of C run in program order")
     dims = read_dims(table["dims"], sizes)
-    files = {k: _file(k, v, sizes) for k, v in table["registers"].entries().items()}
-    memories, file_of, host = _memories(table["memories"], dims, files)
-    ctypes, takes = _variables(table["memories"], file_of, files, sizes)
-    align, caches = _host(host)
+    files = {k: read_file(k, v, sizes) for k, v in table["registers"].entries().items()}
+    memories, file_of, host = read_memories(table["memories"], dims, files)
+    ctypes, takes = read_variables(table["memories"], file_of, files, sizes)
+    align, caches = read_host(host)
     lanes = {m.name: m.lanes for m in memories}
     templates = tuple(
         _template(name, item, lanes, dims, sizes)
@@ -187,126 +186,6 @@ def _runner(item: Item, sizes: Mapping[str, int]) -> Runner:
     return Runner(table["arch"].text(), words("compiler"), words("emulator"), system)
 
 
-def _file(name: str, item: Item, sizes: Mapping[str, int]) -> RegisterFile:
-    table = item.table(["count", "allocated_by"], ["type"])
-    by = table["allocated_by"].text()
-    if by not in ("compiler", "number"):
-        raise table["allocated_by"].error(
-            f"'{by}' is not handled",
-            "`compiler`: registers are variables of C; `number`: templates name them by number",
-            "compiler",
-        )
-    if (by == "compiler") != ("type" in table):
-        raise item.error(
-            "`type` is missing" if by == "compiler" else "`type` has no effect",
-            "variables have a C type, and registers named by number are no variables",
-            "type: int32x4_t" if by == "compiler" else "leave it out",
-        )
-    count = table["count"].integer(sizes)
-    if count < 1:
-        raise table["count"].error(f"{count} registers", "at least one is needed")
-    ctype = table["type"].text() if "type" in table else ""
-    return RegisterFile(name, count, ctype, by == "number")
-
-
-def _variables(
-    item: Item,
-    file_of: Mapping[str, str],
-    files: Mapping[str, RegisterFile],
-    sizes: Mapping[str, int],
-) -> tuple[dict[str, str], dict[str, int]]:
-    """(C type, registers that a value takes) of each register memory."""
-    ctypes: dict[str, str] = {}
-    takes: dict[str, int] = {}
-    for name, file in file_of.items():
-        table = item.entries()[name].entries()
-        ctypes[name], takes[name] = files[file].ctype, 1
-        if "variable" in table:
-            if files[file].numbered:
-                raise table["variable"].error(
-                    "`variable` has no effect", f"registers of {file} are named by number"
-                )
-            ctypes[name] = table["variable"].text()
-        if "takes" in table:
-            takes[name] = table["takes"].integer(sizes)
-            if not 1 <= takes[name] <= files[file].count:
-                raise table["takes"].error(
-                    f"a value takes {takes[name]} registers",
-                    f"file {file} has {files[file].count}",
-                )
-    return ctypes, takes
-
-
-def _memories(
-    item: Item, dims: Mapping[str, int], files: Mapping[str, RegisterFile]
-) -> tuple[tuple[Memory, ...], dict[str, str], Item]:
-    found: list[Memory] = []
-    file_of: dict[str, str] = {}
-    host: Item | None = None
-    for name, entry in item.entries().items():
-        kind = entry.entries().get("kind")
-        if kind is None or kind.text() not in ("registers", "host"):
-            raise entry.error("`kind` is missing", "a memory is `kind: registers` or `kind: host`")
-        if kind.text() == "host":
-            if name != "HOST" or host is not None:
-                raise entry.error(f"a host memory called {name}", "there is one, called HOST")
-            host = entry
-            continue
-        table = entry.table(["kind", "file", "lanes", "type"], ["variable", "takes"])
-        if table["file"].text() not in files:
-            raise table["file"].error(
-                f"unknown register file '{table['file'].text()}'", f"known: {', '.join(files)}"
-            )
-        if table["type"].text() not in _TYPES:
-            raise table["type"].error(
-                f"unknown type '{table['type'].text()}'", f"types are {', '.join(_TYPES)}"
-            )
-        lanes = tuple(i.word() for i in table["lanes"].items())
-        for n, lane in enumerate(lanes):
-            if lane not in dims:
-                raise (
-                    table["lanes"]
-                    .items()[n]
-                    .error(f"unknown dimension '{lane}'", f"dims are {', '.join(dims)}")
-                )
-        size = _TYPES[table["type"].text()]
-        for lane in lanes:
-            size *= dims[lane]
-        count = files[table["file"].text()].count
-        found.append(
-            Memory(
-                name=name, id=len(found), lanes=lanes, dtype=table["type"].text(),
-                dram_dtype=table["type"].text(), depth=count, portable_depth=count,
-                elem_bytes=size, load_queue="program", store_queue="program",
-            )
-        )  # fmt: skip
-        file_of[name] = table["file"].text()
-    if host is None:
-        raise item.error("no host memory", "operands lie in memory: HOST: {kind: host, …}")
-    return tuple(found), file_of, host
-
-
-def _host(item: Item) -> tuple[int, tuple[Cache, ...]]:
-    table = item.table(["kind", "align", "caches"])
-    align = table["align"].integer({})
-    if align < 4 or align & (align - 1):
-        raise table["align"].error(
-            f"alignment {align}", "a power of two is needed, and sums take 4 bytes", "64"
-        )
-    caches: list[Cache] = []
-    for entry in table["caches"].items():
-        given = entry.table(["bytes", "line", "bytes_per_cycle"])
-        caches.append(
-            Cache(
-                given["bytes"].integer({}), given["line"].integer({}),
-                given["bytes_per_cycle"].number(),
-            )
-        )  # fmt: skip
-    if not caches:
-        raise table["caches"].error("no cache is stated", "tiles are sized for one")
-    return align, tuple(caches)
-
-
 def _template(
     name: str,
     item: Item,
@@ -369,7 +248,7 @@ def _slot(name: str, item: Item, lanes: Mapping[str, tuple[str, ...]]) -> Slot:
     word, _, dtype = item.text().partition(" ")
     if word == "number" and not dtype:
         return Slot(name, "number")
-    if word == "HOST" and dtype in _TYPES:
+    if word == "HOST" and dtype in TYPES:
         return Slot(name, "address", "HOST", dtype)
     if word in lanes and not dtype:
         return Slot(name, "register", word)
