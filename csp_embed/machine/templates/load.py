@@ -31,6 +31,7 @@ from csp_embed.machine.templates.storage import (
 )
 
 FORMAT = "csp-embed-isa/2"
+# What `config_name` says of them in reports.
 CONFIG = "fixed"  # of a machine of one size
 _REQUIRED = (
     "format", "name", "control", "order", "dims", "registers", "memories", "code", "instructions",
@@ -47,12 +48,14 @@ def read_source_machine(
 
     Raises: SpecError."""
     table = root.table(_REQUIRED, ("source", "configuration", "rules", "runner"))
+    # Sizes first: all numbers below may use them.
     config_name, sizes = _sizes(table, root, config, folder)
     _word(table["control"], "source", "C loops around a template")
     _word(table["order"], "program", "statements of C run in program order")
     dims = read_dims(table["dims"], sizes)
     files = {k: read_file(k, v, sizes) for k, v in table["registers"].entries().items()}
     memories, file_of, host = read_memories(table["memories"], dims, files)
+    # After all memories are known to have a file.
     ctypes, takes = read_variables(table["memories"], file_of, files, sizes)
     align, caches = read_host(host)
     lanes = {m.name: m.lanes for m in memories}
@@ -70,6 +73,7 @@ def read_source_machine(
         flags=tuple(_flag(i, sizes) for i in code["flags"].items()),
         features=tuple(i.text() for i in code["cpu_features"].items()),
         align=align,
+        # Declarations may use sizes: macros for a vector length that is chosen here.
         declarations=_sized(code["declarations"].text(), sizes) if "declarations" in code else "",
         ctypes=ctypes,
         takes=takes,
@@ -79,6 +83,7 @@ def read_source_machine(
     for section in ("registers", "memories", "instructions"):
         for name in table[section].entries():
             places[f"{section}.{name}"] = table[section].key_where(name)
+    # The line of the C text: a compiler's complaint is led back to it.
     for name, item in table["instructions"].entries().items():
         places[f"instructions.{name}.template"] = item.key_where("template")
     return Isa(
@@ -91,7 +96,9 @@ def read_source_machine(
         uop_fields=(),
         instructions=_instructions(program, memories),
         queues=("program",),
+        # Addresses are the host's pointers, of which 48 bits are in use.
         limits=Limits(dram_bits=48),
+        # Rates stand at the templates; there is no other table of costs.
         costs={},
         source=table["source"].text() if "source" in table else "",
         spec_text=spec_text,
@@ -140,6 +147,7 @@ def _sizes(
         refuse_configuration(root, config)
         return CONFIG, {}
     name, values = configuration.choose(table["configuration"], config, folder)
+    # Texts of a configuration size nothing.
     sizes = {k: v for k, v in values.items() if isinstance(v, int)}
     for item in table["rules"].items() if "rules" in table else []:
         rule = item.table(["rule", "why"])
@@ -153,6 +161,7 @@ def _sizes(
 
 def _sized(text: str, sizes: Mapping[str, int]) -> str:
     """With `{KEY}` of the configuration's keys replaced by their values, other braces kept."""
+    # Not str.format: C text is full of braces that are no keys.
     for key, value in sizes.items():
         text = text.replace("{" + key + "}", str(value))
     return text
@@ -160,6 +169,7 @@ def _sized(text: str, sizes: Mapping[str, int]) -> str:
 
 def _runner(item: Item, sizes: Mapping[str, int]) -> Runner:
     table = item.table(["arch"], ["compiler", "emulator", "system"])
+    # Half a runner could not run anything.
     if ("compiler" in table) != ("emulator" in table):
         raise item.error(
             "a compiler without an emulator, or the other way round",
@@ -167,6 +177,7 @@ def _runner(item: Item, sizes: Mapping[str, int]) -> Runner:
             "give both, or `arch` alone",
         )
 
+    # Split as a shell would, but no shell runs: quotes and spaces are all that is meant.
     def words(key: str) -> tuple[str, ...]:
         if key not in table:
             return ()
@@ -175,6 +186,7 @@ def _runner(item: Item, sizes: Mapping[str, int]) -> Runner:
         except ValueError as error:
             raise table[key].error("this is no command", str(error)) from error
         if not found or "/" in found[0]:
+            # A path would let a spec run any file; names are found where programs are installed.
             raise table[key].error(
                 f"'{table[key].text()}' begins with no name of a program",
                 "programs are looked for on the path and in this Python's environment",
@@ -196,6 +208,7 @@ def _template(
     table = item.table(["operands", "meaning", "template", "cost"])
     slots = {k: _slot(k, v, lanes) for k, v in table["operands"].entries().items()}
     for k, v in table["operands"].entries().items():
+        # One table of names in meanings: operands, lanes, memories and sizes.
         if k in dims or k in lanes or k in sizes or k == "HOST" or not k.isidentifier():
             raise v.error(
                 f"an operand called '{k}'",
@@ -205,9 +218,11 @@ def _template(
             )
     text = _sized(table["template"].text(), sizes)
     try:
+        # Formatter finds the fields as `format` will, doubled braces of C left out.
         named = {field for _, field, _, _ in string.Formatter().parse(text) if field is not None}
     except ValueError as error:
         raise table["template"].error("the template cannot be read", str(error)) from error
+    # Both ways: an unnamed operand has no effect, an unlisted one no type.
     if named != set(slots):
         odd = min(named ^ set(slots))
         raise table["template"].error(
@@ -221,6 +236,7 @@ def _template(
         raise table["meaning"].error(str(error), "docs/machines.md lists the meanings") from error
     cost = table["cost"].table(["per_cycle", "latency"])
     rate, latency = cost["per_cycle"].number(), cost["latency"].number()
+    # Latency 0 is fine: results that are forwarded at once.
     if rate <= 0 or latency < 0:
         raise table["cost"].error("a cost is not above 0", "cycles are divided by it")
     return Template(
@@ -231,9 +247,11 @@ def _template(
 
 def _meant(text: str, sizes: Mapping[str, int]) -> str:
     """The meaning with numbers in the place of configuration keys."""
+    # Unparsing loses the author's layout; where no size stands the text is kept.
     if not any(key in text for key in sizes):
         return text
 
+    # By syntax tree: replacing text would also change names that contain a key.
     class Sizes(ast.NodeTransformer):
         def visit_Name(self, node: ast.Name) -> ast.expr:
             return ast.Constant(sizes[node.id]) if node.id in sizes else node
@@ -250,6 +268,7 @@ def _slot(name: str, item: Item, lanes: Mapping[str, tuple[str, ...]]) -> Slot:
         return Slot(name, "number")
     if word == "HOST" and dtype in TYPES:
         return Slot(name, "address", "HOST", dtype)
+    # A register of any memory: how it is written in C follows from the memory's file.
     if word in lanes and not dtype:
         return Slot(name, "register", word)
     raise item.error(
@@ -262,11 +281,13 @@ def _instructions(program: SourceMachine, memories: tuple[Memory, ...]) -> tuple
     """The templates as the embedding search looks at instructions: each contraction, and all
     elementwise ones together as one map with an immediate of 32 bits."""
     templates, contracts = program.templates, program.contracts()
+    # What epilogues change; maps of other memories are not for the search.
     results = {program.results(t.slot("dst").memory) for t in contracts}
     lanes = {m.name: m.lanes for m in memories}
 
     def operand(t: Template, role: str, part: str) -> Operand:
         memory = t.slot(part).memory
+        # No micro-op fields and factors: C computes addresses.
         return Operand(role, memory, lanes[memory], "", "", "")
 
     found = [
@@ -284,12 +305,14 @@ def _instructions(program: SourceMachine, memories: tuple[Memory, ...]) -> tuple
         and t.slot("dst").memory in results
     ]  # fmt: skip
     if maps:
+        # The immediate is an int32 that a fill puts into a register, so it has all bits.
         field = Field("imm", 0, 32, signed=True)
         found.append(
             Instruction(
                 name="MAP", opcode=len(templates), kind="map", fields=(field,),
                 roles={"imm": "imm"}, queue="program", statement=maps[0].meaning.strip(),
                 operands=(operand(maps[0], "dst", "dst"), operand(maps[0], "lhs", "other")),
+                # Codes are places in the list: no field of a word holds them.
                 ops=tuple(MapOp(t.name, n, t.function) for n, t in enumerate(maps)),
             )
         )  # fmt: skip
