@@ -161,7 +161,12 @@ def _read(file: str) -> Any:
     try:
         return json.loads(Path(file).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {file}", where=file, why=str(error)) from error
+        raise InputError(
+            f"cannot read {file}",
+            where=file,
+            why=str(error),
+            hint="give a program, certificate or plan that csp-embed wrote",
+        ) from error
 
 
 def _certificate_of(file: str, meta: Mapping[str, Any]) -> Any:

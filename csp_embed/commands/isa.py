@@ -155,7 +155,12 @@ def convert_command(
         text = file.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or str(error)
-        raise InputError(f"cannot read {file}", where=str(file), why=why) from error
+        raise InputError(
+            f"cannot read {file}",
+            where=str(file),
+            why=why,
+            hint="csp-embed isa list shows the machines that ship",
+        ) from error
     new = converted(text, str(file), file.parent)
     with atomic(output) as out:
         out.write(new)

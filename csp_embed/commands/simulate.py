@@ -113,7 +113,10 @@ def simulate_command(
         return
     if engine not in ENGINES:
         raise InputError(
-            f"no engine '{engine}'", where="--engine", why=f"known: {', '.join(ENGINES)}"
+            f"no engine '{engine}'",
+            where="--engine",
+            why=f"known: {', '.join(ENGINES)}",
+            hint=f"--engine {ENGINES[0]}",
         )
     stopping = break_at is not None or until_store
     _refuse_combinations(context, engine, stopping, bool(dumps))

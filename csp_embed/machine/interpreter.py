@@ -141,7 +141,9 @@ class Interpreter:
         except (SimError, expr.ExprError) as error:
             what = error.what if isinstance(error, SimError) else str(error)
             where = f"instruction {line(self.isa, stream, n).strip()}"
-            raise SimError(what, where=where) from error
+            raise SimError(
+                what, where=where, hint="csp-embed disasm FILE shows the instructions before it"
+            ) from error
 
 
 def run(isa: Isa, program: Program, *, latched: bool = False) -> Image:

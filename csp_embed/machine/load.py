@@ -123,7 +123,12 @@ def _source(spec: str | Path) -> tuple[str, str, Traversable | Path]:
         return path.read_text(encoding="utf-8"), str(path), path.parent
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise SpecError(f"cannot read {path}", where=str(path), why=reason) from error
+        raise SpecError(
+            f"cannot read {path}",
+            where=str(path),
+            why=reason,
+            hint="csp-embed isa list shows the machines that ship",
+        ) from error
 
 
 def builtin_names() -> list[str]:

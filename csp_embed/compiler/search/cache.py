@@ -81,6 +81,10 @@ def save(folder: Path, name: str, embedding: str, config: Config) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"cannot make {folder}", why=error.strerror or str(error)) from error
+        raise InputError(
+            f"cannot make {folder}",
+            why=error.strerror or str(error),
+            hint="give another folder with --cache",
+        ) from error
     with atomic(folder / f"{name}.json") as file:
         json.dump({"embedding": embedding, "config": asdict(config)}, file)

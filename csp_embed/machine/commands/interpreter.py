@@ -264,4 +264,8 @@ def run_all(machine: CommandMachine, state: Machine, decoded: Decoded, *, whole:
             functions[number].run(state, fields, whole=whole)
         except SimError as error:
             where = f"command {line(machine, decoded, n).strip()}"
-            raise SimError(error.what, where=where) from error
+            raise SimError(
+                error.what,
+                where=where,
+                hint=error.hint or "csp-embed disasm FILE shows the commands before it",
+            ) from error

@@ -63,6 +63,7 @@ def encode(machine: CommandMachine, stream: Sequence[tuple[int, tuple[int, ...]]
                     f"command {int(at[first])} ({command.name}): {name} = {int(column[first])}"
                     " does not fit",
                     why=f"it holds 0..{bits.most}",
+                    hint="a smaller tile, or a wider field in the specification",
                 )
             part[:, order[bits.word]] |= column.astype(np.uint64) << np.uint64(bits.lo)
         words[at] = part
@@ -74,7 +75,9 @@ def decode(machine: CommandMachine, words: Words) -> Decoded:
     words = np.asarray(words, np.uint64)
     if words.ndim != 2 or words.shape[1] != len(machine.words):
         raise EncodeError(
-            f"commands have shape {words.shape}", why=f"[n, {len(machine.words)}] is expected"
+            f"commands have shape {words.shape}",
+            why=f"[n, {len(machine.words)}] is expected",
+            hint="`encode` of this module makes such words",
         )
     order = {name: n for n, name in enumerate(machine.words)}
     code = np.full(len(words), -1, np.int64)
@@ -92,7 +95,10 @@ def decode(machine: CommandMachine, words: Words) -> Decoded:
     if len(odd):
         n = int(odd[0])
         shown = " ".join(f"{w}={int(v):#x}" for w, v in zip(machine.words, words[n], strict=True))
-        raise EncodeError(f"command {n} is unknown: {shown}")
+        raise EncodeError(
+            f"command {n} is unknown: {shown}",
+            hint="compare its fixed bits with `code` of the commands in the specification",
+        )
     place = np.zeros(len(words), np.int64)
     fields: dict[str, dict[str, NDArray[np.int64]]] = {}
     # The second pass sorts occurrences by kind: columns are what checks and simulators walk.

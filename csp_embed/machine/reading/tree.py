@@ -174,7 +174,11 @@ def read(text: str, file: str) -> Item:
         ) from error
     # PyYAML recurses for every level.
     except RecursionError as error:
-        raise SpecError("the file is nested too deeply", where=f"{file}:1") from error
+        raise SpecError(
+            "the file is nested too deeply",
+            where=f"{file}:1",
+            hint="docs/machines.md shows the form; no key is deeper than six levels",
+        ) from error
     if node is None:
         raise SpecError("the file is empty", where=f"{file}:1", hint="see isa_specs/README.md")
     return Item(node, file, "")

@@ -25,7 +25,11 @@ def decode(isa: Isa, words: ArrayLike) -> Stream:
     """
     words = np.asarray(words, dtype=np.uint64)
     if words.ndim != 2 or words.shape[1] != 2:
-        raise EncodeError(f"instruction words have shape {words.shape}", why="[n, 2] is expected")
+        raise EncodeError(
+            f"instruction words have shape {words.shape}",
+            why="[n, 2] is expected",
+            hint="two uint64 words an instruction, as `encode` makes them",
+        )
     n = len(words)
     columns: dict[str, NDArray[np.int64]] = {}
     code = np.full(n, -1, dtype=np.int64)
@@ -66,13 +70,17 @@ def encode(isa: Isa, stream: Stream) -> NDArray[np.uint64]:
     known = {f.name for i in isa.instructions for f in i.fields}
     for name in columns:
         if name not in known:
-            raise EncodeError(f"no instruction of {isa.name} has a field '{name}'")
+            raise EncodeError(
+                f"no instruction of {isa.name} has a field '{name}'",
+                hint="csp-embed isa show prints the fields",
+            )
     strange = np.flatnonzero((code < 0) | (code >= len(isa.instructions)))
     if len(strange):
         first = int(strange[0])
         raise EncodeError(
             f"instruction {first} is unknown",
             why=f"code {int(code[first])}; {isa.name} has 0..{len(isa.instructions) - 1}",
+            hint="csp-embed isa show prints the codes",
         )
     words = np.zeros((n, 2), dtype=np.uint64)
     for index, instruction in enumerate(isa.instructions):
@@ -108,6 +116,7 @@ def encode_uops(isa: Isa, fields: Mapping[str, ArrayLike]) -> NDArray[np.uint32]
             raise EncodeError(
                 f"micro-ops of {isa.name} have no field '{name}'",
                 why=f"they have {', '.join(known)}",
+                hint=f"one of {', '.join(known)}",
             )
     columns = [np.atleast_1d(np.asarray(v)) for v in fields.values()]
     try:
@@ -115,7 +124,11 @@ def encode_uops(isa: Isa, fields: Mapping[str, ArrayLike]) -> NDArray[np.uint32]
         columns = np.broadcast_arrays(*columns)
     except ValueError as error:
         sizes = ", ".join(f"{name}: {len(c)}" for name, c in zip(fields, columns, strict=True))
-        raise EncodeError("micro-op fields differ in length", why=sizes) from error
+        raise EncodeError(
+            "micro-op fields differ in length",
+            why=sizes,
+            hint="pass one value a micro-op in every field",
+        ) from error
     # No field at all: there is nothing that says how many.
     n = columns[0].size if columns else 0
     packed = np.zeros(n, dtype=np.uint32)
@@ -128,6 +141,7 @@ def encode_uops(isa: Isa, fields: Mapping[str, ArrayLike]) -> NDArray[np.uint32]
             raise EncodeError(
                 f"micro-op {first}: {name} = {int(values[first])} does not fit",
                 why=f"{field.width} bits hold {field.min}..{field.max}",
+                hint="a smaller tile, or a wider field in the specification",
             )
         # Masked in int64: negative values of signed fields lose their upper bits.
         mask = (1 << field.width) - 1
@@ -148,11 +162,15 @@ def _column(name: str, values: Any, n: int) -> NDArray[np.int64]:
         raise EncodeError(
             f"column '{name}' is {array.dtype}{list(array.shape)}",
             why=f"integers [{n}] are expected",
+            hint="pass one integer an instruction",
         )
     # Values above int64 would turn negative without a word.
     if array.dtype == np.uint64 and n and int(array.max()) > np.iinfo(np.int64).max:
         first = int(np.argmax(array))
-        raise EncodeError(f"instruction {first}: {name} = {int(array[first])} does not fit")
+        raise EncodeError(
+            f"instruction {first}: {name} = {int(array[first])} does not fit",
+            hint="csp-embed isa show prints the width of every field",
+        )
     return array.astype(np.int64)
 
 
