@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -213,14 +213,23 @@ def write_arrays(file: IO[bytes], arrays: Mapping[str, Sequence[NDArray[Any]]]) 
                     entry.write(part.tobytes(order))
 
 
-def has_array(path: str | Path, name: str) -> bool:
-    """Whether the file holds an array of this name; False for one that cannot be read."""
+Kind = Literal["stream", "commands", "source"]
+
+
+def program_kind(path: str | Path) -> Kind:
+    """What a program file holds: instructions, commands of a fed machine, or C for a CPU.
+
+    A file that cannot be read counts as a stream: reading it as one says what is wrong with it.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
-            return f"{name}.npy" in archive.namelist()
-    # Only a hint for what to do next: whoever reads the file tells what is wrong.
+            names = archive.namelist()
     except (OSError, zipfile.BadZipFile):
-        return False
+        return "stream"
+    # Two kinds have an array that no other has; names alone tell, nothing is unpacked.
+    if "commands.npy" in names:
+        return "commands"
+    return "source" if "source.npy" in names else "stream"
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:

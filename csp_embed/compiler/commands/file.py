@@ -26,7 +26,6 @@ from csp_embed.ir.stream import Program
 from csp_embed.judge import commands as judge
 from csp_embed.judge.embedding.certificate import check_certificate
 from csp_embed.machine.program_file import (
-    has_array,
     isa_meta,
     isa_of,
     range_arrays,
@@ -123,11 +122,6 @@ def write(path: str | Path, file: CommandFile) -> None:
     arrays |= {n: [np.asarray(v)] for n, v in sorted(file.tensors.items())}
     with atomic(path, "wb") as out:
         write_arrays(out, arrays)
-
-
-def is_commands(path: str | Path) -> bool:
-    """Whether it is such a file; False for one that cannot be read."""
-    return has_array(path, "commands")
 
 
 def read(path: str | Path) -> CommandFile:

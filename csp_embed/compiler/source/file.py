@@ -24,7 +24,6 @@ from csp_embed.ir.stream import Program
 from csp_embed.judge.embedding.certificate import check_certificate, rebuild
 from csp_embed.machine.contracts import contracted
 from csp_embed.machine.program_file import (
-    has_array,
     isa_meta,
     isa_of,
     read_arrays,
@@ -148,11 +147,6 @@ def save(path: str | Path, kernel: SourceKernel, tensors: Mapping[str, Array]) -
     arrays[op.out.tensor] = evaluate(op, tensors)[op.out.tensor]
     with atomic(path, "wb") as file:
         write_arrays(file, {n: [v] for n, v in arrays.items()})
-
-
-def is_source(path: str | Path) -> bool:
-    """Whether it is such a file; False for one that cannot be read."""
-    return has_array(path, "source")
 
 
 def read(path: str | Path) -> SourceFile:
