@@ -33,10 +33,16 @@ def key(op: Operator, isa: Isa, options: Options, ranges: Mapping[int, int]) -> 
     # The folder does not change the result; `reuse` is told by its formula.
     plain = {k: str(v) for k, v in vars(options).items() if k not in ("cache", "reuse")}
     plain["reuse"] = options.reuse.formula() if options.reuse else ""
+    # The machine by its facts: its own text leaves out depths and costs, and sizes of one's own are
+    # all called "custom".
+    machine = [
+        isa.name, dict(isa.dims), repr(isa.memories), isa.uop_memory, repr(isa.uop_fields),
+        repr(isa.instructions), isa.queues, repr(isa.limits), isa.costs,
+    ]  # fmt: skip
     text = json.dumps(
         [
             __version__, op.text(), dict(op.axes), {n: t.shape for n, t in op.tensors.items()},
-            {n: [t.dtype, t.constant] for n, t in op.tensors.items()}, repr(isa), plain,
+            {n: [t.dtype, t.constant] for n, t in op.tensors.items()}, machine, plain,
             sorted(ranges.items()),
         ],
         sort_keys=True, default=str,
