@@ -17,6 +17,7 @@ def to_document(op: Operator) -> dict[str, Any]:
     Arrays that belong to the operator (`values`) are only named; they travel with the tensors.
     """
     return {
+        # The notation is the document's core: who reads it needs no class of ours.
         "name": op.name,
         "formula": op.formula(),
         "epilogue": [str(step) for step in op.epilogue],
@@ -38,6 +39,7 @@ def from_document(
     """
     try:
         text = "; ".join([document["formula"], *document["epilogue"]])
+        # Values are arrays, which stand beside the document.
         values = {name: (tensors or {})[name] for name in document["values"]}
         return parse_formula(
             text,
@@ -51,12 +53,15 @@ def from_document(
         )
     except (KeyError, TypeError) as error:
         raise OperatorError(
-            "the description of the operator is incomplete", why=f"{type(error).__name__}: {error}"
+            "the description of the operator is incomplete",
+            why=f"{type(error).__name__}: {error}",
+            hint="compile it again: the file's `meta` was changed",
         ) from error
 
 
 def _plain(value: Any) -> Any:
     """Lists for tuples and arrays, ints for NumPy's."""
+    # NumPy's numbers are no JSON.
     if hasattr(value, "tolist"):
         return value.tolist()
     return [_plain(v) for v in value] if is_list(value) else value

@@ -122,7 +122,7 @@ def positive(value: Any, what: str, least: int = 1) -> int:
     number = integer(value, what)
     if number < least:
         need = "positive" if least == 1 else f"at least {least}"
-        raise OperatorError(f"{what} is {number}; it must be {need}")
+        raise OperatorError(f"{what} is {number}; it must be {need}", hint=f"{what} {least}")
     return number
 
 
@@ -134,7 +134,10 @@ def integer(value: Any, what: str) -> int:
             raise TypeError("a truth value")
         return python_operator.index(value)
     except TypeError as error:
-        raise OperatorError(f"{what} is {value!r}; it must be an integer") from error
+        raise OperatorError(
+            f"{what} is {value!r}; it must be an integer",
+            hint="give a number without a point, or round it first",
+        ) from error
 
 
 def positive_shape(tensor: str, shape: Sequence[int]) -> tuple[int, ...]:
@@ -162,7 +165,9 @@ def plain_epilogue(
     add = []
     # Two biases of one name would be one tensor added twice.
     if bias and bias_before_shift:
-        raise OperatorError("a bias is added before or after the shift, not both")
+        raise OperatorError(
+            "a bias is added before or after the shift, not both", hint="leave one of the two out"
+        )
     if bias_range is not None:
         bias_range = positive(bias_range, "bias_range", 0)
         if not bias and not bias_before_shift:
@@ -183,7 +188,9 @@ def plain_epilogue(
         try:
             lo, hi = clip
         except (TypeError, ValueError) as error:
-            raise OperatorError(f"clip is {clip!r}; it must be a pair (lo, hi)") from error
+            raise OperatorError(
+                f"clip is {clip!r}; it must be a pair (lo, hi)", hint="clip=(-128, 127)"
+            ) from error
         if lo is not None:
             steps.append(Step("max", integer(lo, "the clip's lower end")))
         if hi is not None:
@@ -207,6 +214,7 @@ def channel_index(st: Statement, channel: int | None) -> Affine:
             raise OperatorError(
                 f"channel {channel} is no dimension of {st.out.tensor}",
                 why=f"{st.out} has {len(st.out.index)} dimensions",
+                hint=f"0 to {len(st.out.index) - 1}",
             )
         return st.out.index[channel]
     found = channel_dimension(st.out, st.lhs, st.rhs)
@@ -223,6 +231,7 @@ def channel_dimension(out: Access, lhs: Access, rhs: Access | None) -> int | Non
     """The only dimension of the result that the second operand runs over and the first does not;
     else the only one that both run over; else None."""
     if rhs is None:
+        # Pools and elementwise programs have no weights that would select channels.
         return None
     left, right = axes_of(lhs), axes_of(rhs)
     axes = [{a for a, _ in ix.terms} for ix in out.index]
@@ -241,6 +250,7 @@ def make_tensors(
     dtypes: Mapping[str, str],
 ) -> dict[str, Tensor]:
     """The result and all operands, with shapes that were left out filled in."""
+    # None: by position; an empty list says that nothing is constant.
     fixed = None if constants is None else set(constants)
     for names, what in ((fixed or set(), "constants"), (dtypes, "dtypes")):
         unknown = set(names) - {st.out.tensor, *(a.tensor for a in accesses_of(st))}
@@ -253,6 +263,7 @@ def make_tensors(
     result: dict[str, Tensor] = {}
     for position, access in enumerate((st.out, *accesses_of(st))):
         name = access.tensor
+        # The first access decides type and kind; further ones are the same tensor.
         if name in result:
             continue
         if st.kind == "map":
@@ -262,22 +273,31 @@ def make_tensors(
             constant = position > 1
         # By place: factors are int8, whatever is added later lies in the accumulators.
         dtype = "int32" if position > (2 if st.kind == "contract" else 1) else "int8"
+        # An elementwise program works on accumulators from the start.
         if st.kind == "map" and position == 1:
             dtype = "int32"
         dtype = dtypes.get(name, dtype)
         if dtype not in BYTES:
             raise OperatorError(
-                f"{name} has type {dtype}", why="tensors are int8 or int32", where=st.text
+                f"{name} has type {dtype}",
+                why="tensors are int8 or int32",
+                where=st.text,
+                hint="int8 for operands and results, int32 for sums and biases",
             )
         if (st.kind == "contract" and position in (1, 2) and dtype != "int8") or (
             position == 0 and dtype != "int8"
         ):
             raise OperatorError(
-                f"{name} cannot be {dtype}", why="products and results are int8", where=st.text
+                f"{name} cannot be {dtype}",
+                why="products and results are int8",
+                where=st.text,
+                hint="declare it int8, or cast the values first",
             )
+        # Left out: exactly as much as is read.
         shape = shapes.get(name) or tuple(
             _needed(st, name, d, ix, axes) for d, ix in enumerate(access.index)
         )
+        # The result is made, whatever a user calls constant.
         is_constant = (name in fixed if fixed is not None else constant) and position > 0
         result[name] = Tensor(name, shape, dtype, is_constant)
     return result
