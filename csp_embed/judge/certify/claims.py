@@ -80,6 +80,13 @@ def read_claims(document: Any, op: Operator, where: str = "meta.claims") -> list
                 f"claim {n} cannot be understood", where=f"{where}[{n}]",
                 why=f"{type(error).__name__}: {error}", hint="docs/program-file.md has the form",
             ) from error  # fmt: skip
+    for tensor in {c.tensor for c in found}:
+        # One value of an element, in whatever copies it stands: a split means the same in all.
+        if len({(c.weights, c.scale) for c in found if c.tensor == tensor}) > 1:
+            raise InputError(
+                f"the claims of {tensor} split its elements in different ways", where=where,
+                why="their weights or scales differ", hint="docs/program-file.md has the form",
+            )  # fmt: skip
     return found
 
 

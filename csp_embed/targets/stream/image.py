@@ -149,7 +149,8 @@ def add_parts(
             hint="compile with the data, or with a larger --bias-range",
         ) from error
     counters = [c for c in embedding.counters if not c.reduced and any(held.step.get(c.name, ()))]
-    every = np.indices([c.extent for c in counters]).reshape(len(counters), -1)
+    sizes = [c.extent for c in counters]
+    every = np.indices(sizes).reshape(len(sizes), math.prod(sizes))
 
     def at(layout: Layout, turn: Mapping[str, int]) -> tuple[Any, ...]:
         """Grid indices for all values of the counters."""
