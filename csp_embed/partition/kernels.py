@@ -98,7 +98,8 @@ def work(p: Problem) -> Work:
     lines = m + len(p.resources)
     longest = int(np.diff(p.hop_ptr).max(initial=1))
     fan = np.minimum(np.diff(p.use_ptr), m).sum() if p.resources else 0
-    cap = int(max(n, fan * (2 if longest > 1 else 1))) + 1
+    # A bus may carry every hop of a route: that many intervals of one value on its line.
+    cap = int(max(n, fan * longest)) + 1
     logged = 2 * int(np.diff(p.inp_ptr).max(initial=0) + 1) * (longest + 1) + 8
     return Work(
         np.zeros((lines, cap)),
