@@ -69,7 +69,7 @@ def certify(
     digest = digest_of(program)
     # From the file itself: everybody who checks it gets the same points, and the same certificate.
     base = int(digest[:16], 16) if seed is None else seed
-    parts = [_order(isa, program, tell)]
+    parts = [order_part(isa, program, tell)]
     bound = 0.0
     # Where some order is wrong, a walk in one order proves nothing: there is no second part.
     if parts[0].ok:
@@ -87,7 +87,7 @@ def certify(
     )  # fmt: skip
 
 
-def _order(isa: Isa, program: Program, tell: Tell | None) -> Part:
+def order_part(isa: Isa, program: Program, tell: Tell | None) -> Part:
     """Part 1: every order that tokens allow is equivalent, and the stream ends."""
     problems, remarks = judge(isa, program, progress=tell)
     return Part(
