@@ -8,7 +8,7 @@ what the host does: where it writes which tensor.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from csp_embed.compiler.whole.schedules import Layer, private
 from csp_embed.compiler.whole.segment import Segment
-from csp_embed.compiler.whole.sites import FAR
 from csp_embed.embed.algebra.packing import pack
 from csp_embed.ir.operator import Step
 from csp_embed.network.lower.pointwise import axis_of_channels
@@ -60,7 +59,7 @@ def statement(segment: Segment, graph: g.Graph) -> tuple[dict[str, Any], dict[st
         "tensors": {n: _tensor(graph, n, arrays) for n in sorted(names)},
         "operators": [_operator(op) for op in operators],
         "layers": [
-            _layer(layer, axis_of_channels(graph, graph.tensors[layer.site.op.output].shape), begin, end, arrays)
+            _layer(graph, layer, begin, end, arrays)
             for layer, begin, end in zip(segment.layers, begins, segment.ends, strict=False)
         ],
         "places": _places(segment, graph, made, arrays),
@@ -71,9 +70,7 @@ def statement(segment: Segment, graph: g.Graph) -> tuple[dict[str, Any], dict[st
     return document, arrays.held
 
 
-def _needed(
-    graph: g.Graph, mine: Collection[str], stored: Collection[str]
-) -> list[g.Operator]:
+def _needed(graph: g.Graph, mine: Collection[str], stored: Collection[str]) -> list[g.Operator]:
     """Operators of the segment's layers, and what lies between them and moves nothing."""
     maker = {op.output: op for op in graph.operators}
     kept = {op.name for op in graph.operators if op.name in mine}
@@ -110,14 +107,14 @@ def _operator(op: g.Operator) -> dict[str, Any]:
 
 
 def _layer(
-    layer: Layer, axis: int, begin: int, end: int, arrays: _Arrays
+    graph: g.Graph, layer: Layer, begin: int, end: int, arrays: _Arrays
 ) -> dict[str, Any]:  # fmt: skip
-    made = layer.site.made
+    made, shape = layer.site.made, graph.tensors[layer.site.op.output].shape
     biases = [c["b"] for c in made.constants]
-    shifts = [c["s"] if "s" in c else None for c in made.constants]
+    shifts = [c.get("s") for c in made.constants]
     return {
         "name": layer.site.op.name, "begin": begin, "end": end, "copies": made.copies,
-        "fill": made.fill, "axis": axis,
+        "fill": made.fill, "axis": axis_of_channels(graph, shape),
         "between": [_steps(steps) for steps in made.rounds],
         "after": _steps(made.op.epilogue),
         "weights": [arrays.name(w) for w in made.weights],
@@ -155,7 +152,7 @@ def _place(place: NDArray[np.int64], arrays: _Arrays) -> dict[str, Any]:
 
 def _packed(segment: Segment, layer: Layer, arrays: _Arrays) -> dict[str, Any]:
     """Which element of which tensor the host writes into each byte, for one layer alone: tensor n's
-    elements count from n << 32 on; -1 where a constant stands."""
+    elements count from n << 32 on (as `sites.FAR`); -1 where a constant stands."""
     site, choice = layer.site, layer.choice
     layout = choice.embedding.layouts[choice.role]
     # pack fills what no element takes with 0, so elements count from 1 meanwhile.
@@ -163,9 +160,7 @@ def _packed(segment: Segment, layer: Layer, arrays: _Arrays) -> dict[str, Any]:
     held = region_bytes(layer.schedule.regions[layer.x], numbers).view(np.int64) - 1
     if len(site.roots) == 1:
         held = held.astype(np.int32)
-    assert FAR == np.int64(1) << 32
     return {
         "addr": segment.start[private(layer)], "tensors": list(site.roots),
         "table": arrays.name(held),
     }  # fmt: skip
-

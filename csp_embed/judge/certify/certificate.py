@@ -40,8 +40,9 @@ class LayerVerdict:
 
 @dataclass(frozen=True)
 class Certificate:
-    """layers: of a network, those of the machine; all have to be certified. digest: SHA-256 of the judged program. seconds: wall clock, the only part of it that is not
-    a function of the program, seed and rounds. verdict: what was proved where all parts hold."""
+    """digest: SHA-256 of the judged program. seconds: wall clock, the only part of it that is not
+    a function of the program, seed and rounds. verdict: what was proved where all parts hold.
+    layers: of a network, those of the machine; all have to be certified."""
 
     digest: str
     machine: str

@@ -44,6 +44,12 @@ def digest_of(program: Program) -> str:
             found.update(f"{address} {len(data)};".encode())
             found.update(np.ascontiguousarray(data).data)
     found.update(json.dumps(program.meta.get("claims"), sort_keys=True).encode())
+    if "network" in program.meta:
+        # What a network's program claims stands in arrays, too.
+        found.update(json.dumps(program.meta["network"], sort_keys=True).encode())
+        for name in sorted(program.tensors):
+            found.update(name.encode())
+            found.update(np.ascontiguousarray(program.tensors[name]).tobytes())
     return found.hexdigest()
 
 

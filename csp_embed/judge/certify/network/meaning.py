@@ -56,7 +56,7 @@ class Meaning:
 
 def meaning(s: Statement, e: Elements, layer: Layer, op: Operator) -> Meaning:
     """Raises: Undecided for an operator that this judge has no form for."""
-    make = _KINDS.get(op.kind)
+    make = KINDS.get(op.kind)
     if make is None:
         raise Undecided(f"{op.kind} has no form in this judge")
     missing = [n for n in op.inputs if n and s.tensors[n].data is None and n not in e.ids]
@@ -88,7 +88,8 @@ def _windows(ids: Ints, op: Operator, size: tuple[int, int], border: int) -> Int
     (top, bottom), (left, right) = ((int(a), int(b)) for a, b in op.values["pads"])
     x = np.pad(ids, ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=border)
     at: list[Ints] = []
-    for d, extent in enumerate(x.shape[1:3]):
+    for d in range(2):
+        extent = int(x.shape[1 + d])
         step = int(op.values["stride"][d])
         apart = int(op.values.get("dilation", (1, 1))[d])
         count = (extent - apart * (size[d] - 1) - 1) // step + 1
@@ -151,7 +152,9 @@ def _constants(s: Statement, op: Operator, w: Tensor) -> tuple[Ints, Ints]:
     zero = np.array(w.zero or (0,), np.int64).reshape(-1, 1)
     flat = w.data.reshape(w.shape[0], -1).astype(np.int64) - zero
     held = s.tensors[op.inputs[2]].data if len(op.inputs) > 2 and op.inputs[2] else None
-    bias = np.zeros(len(flat), np.int64) if held is None else held.reshape(-1).astype(np.int64)
+    bias: Ints = np.zeros(len(flat), np.int64)
+    if held is not None:
+        bias = bias + held.reshape(-1)
     return flat, bias
 
 
@@ -195,7 +198,8 @@ def _average(s: Statement, e: Elements, layer: Layer, op: Operator) -> Meaning:
         factor = np.float32(before / np.float32(after * np.float32(count)))
         rule = rules.float_rule(np.array([factor], np.float32), y.zero_point)
     ones = np.ones((c, count), np.int64)
-    return Meaning("sum", windows, out, _clamp(op), ones, np.full(c, -zero * count), rule)
+    bias = np.zeros(c, np.int64) - zero * count
+    return Meaning("sum", windows, out, _clamp(op), ones, bias, rule)
 
 
 def _most(s: Statement, e: Elements, layer: Layer, op: Operator) -> Meaning:
@@ -255,8 +259,10 @@ def _function(
     document, zeros = op.values["rescale"], (a.zero_point, b.zero_point, y.zero_point)
     held = None
     if a.data is not None or b.data is not None:
-        whole = np.broadcast_to(a.data if a.data is not None else b.data, y.shape)  # type: ignore[arg-type]
-        rows = _last(whole, axis).reshape(-1, whole.shape[axis]).astype(np.int64)
+        constant_one = a.data if a.data is not None else b.data
+        assert constant_one is not None
+        whole: Ints = np.broadcast_to(constant_one, y.shape).astype(np.int64)
+        rows: Ints = _last(whole, axis).reshape(-1, y.shape[axis])
         held = rows[0]
         if (rows != held).any():
             raise Undecided("a constant that differs from place to place")
@@ -271,7 +277,7 @@ def _function(
     return total, clamp
 
 
-_KINDS: dict[str, Callable[[Statement, Elements, Layer, Operator], Meaning]] = {
+KINDS: dict[str, Callable[[Statement, Elements, Layer, Operator], Meaning]] = {
     "Conv": _conv, "FullyConnected": _dense, "Mean": _mean, "AveragePool": _average,
     "MaxPool": _most, "Add": _elementwise, "Requantise": _elementwise, "Clamp": _elementwise,
     "Lookup": _elementwise,

@@ -42,7 +42,10 @@ class Owners:
             self.write(p.addr + at, first[owner[at]] + number[at], " and ".join(p.tensors))
 
     def write(self, place: Ints, numbers: Ints, name: str) -> None:
-        """Elements where the host writes them. Raises: InputError where that is nowhere, or taken."""
+        """Elements where the host writes them.
+
+        Raises: InputError where that is nowhere, or taken.
+        """
         left = len(place)
         for (address, data), held in zip(self.before, self.held, strict=True):
             inside = (place >= address) & (place < address + len(data))
@@ -74,9 +77,7 @@ class Owners:
         for (address, data), held in zip(self.before, self.held, strict=True):
             inside = (place >= address) & (place < address + len(data))
             left -= int(inside.sum())
-            held[place[inside] - address] = (
-                numbers if isinstance(numbers, int) else numbers[inside]
-            )
+            held[place[inside] - address] = numbers if isinstance(numbers, int) else numbers[inside]
         return not left
 
     def images(
@@ -188,12 +189,10 @@ def stored_bytes(machine: Machine, table: Table, sequence: Ints) -> Ints:
     sizes = np.array([m.elem_bytes for m in machine.isa.memories], np.int64)
     rows, kind = table.rows[sequence], table.c.kind[sequence]
     rows = rows[(kind == STORE) & (rows["x_size"] > 0) & (rows["named"] >= 0)]
-    lines = [
-        (r["dram"] + np.arange(r["y_size"]) * r["x_stride"]) * sizes[r["named"]]
-        + np.int64(0) for r in rows
-    ]  # fmt: skip
-    parts = [
-        (first[:, None] + np.arange(r["x_size"] * sizes[r["named"]])).reshape(-1)
-        for first, r in zip(lines, rows, strict=True)
-    ]
-    return np.unique(np.concatenate([np.zeros(0, np.int64), *parts]))
+    parts = [np.zeros(0, np.int64)]
+    for line in rows.tolist():
+        r: dict[str, int] = dict(zip(rows.dtype.names or (), line, strict=True))
+        size = int(sizes[r["named"]])
+        first: Ints = (r["dram"] + np.arange(r["y_size"]) * r["x_stride"]) * size
+        parts.append((first[:, None] + np.arange(r["x_size"] * size)).reshape(-1))
+    return np.unique(np.concatenate(parts))

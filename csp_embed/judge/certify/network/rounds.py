@@ -14,7 +14,6 @@ what the operator means, over integers, channel by channel. Three proofs:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,18 +22,10 @@ from numpy.typing import NDArray
 from csp_embed.judge.certify.network.meaning import Meaning
 from csp_embed.judge.certify.network.rules import Undecided
 from csp_embed.judge.certify.network.statement import Layer, Steps
+from csp_embed.judge.certify.network.trials import HIGH, LOW, Proof, most, steps_of, tried
 
 Ints = NDArray[np.int64]
-LOW, HIGH = -(1 << 31), (1 << 31) - 1
 PARTS = 1 << 26  # of ranges that are looked at before a proof is given up
-
-
-@dataclass(frozen=True)
-class Proof:
-    """problem: why the rounds are wrong, or ""; said: what was shown."""
-
-    problem: str
-    said: str
 
 
 def proof(layer: Layer, m: Meaning, reach: tuple[int, int]) -> Proof:
@@ -45,16 +36,8 @@ def proof(layer: Layer, m: Meaning, reach: tuple[int, int]) -> Proof:
     if layer.weights[0].shape != (m.channels, m.windows.shape[2]):
         raise Undecided("its rounds have another number of channels or products")
     if m.kind == "most":
-        return _most(layer, m, reach)
-    return _tried(layer, m, reach) if m.kind == "values" else _by_sums(layer, m, reach)
-
-
-def steps_of(layer: Layer) -> Iterator[tuple[int, Steps]]:
-    """(round, its steps), in order."""
-    yield from enumerate((*layer.between, layer.after))
-
-
-# --- one sum
+        return most(layer, m, reach)
+    return tried(layer, m, reach) if m.kind == "values" else _by_sums(layer, m, reach)
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +56,8 @@ class _Builder:
     hold, by channel: nothing may leave int32 where a step is no addition."""
 
     def __init__(self, layer: Layer, m: Meaning, reach: tuple[int, int]) -> None:
-        assert m.weights is not None and m.bias is not None
+        assert m.weights is not None
+        assert m.bias is not None
         self.layer, self.m, self.reach = layer, m, reach
         self.weights, self.bias = m.weights, m.bias
         self.ops: list[_Op] = []
@@ -84,6 +68,7 @@ class _Builder:
         self.saved = (zero, zero)
 
     def contract(self, n: int) -> None:
+        self._settled()
         w = self.layer.weights[n]
         ends = np.stack([w * self.reach[0], w * self.reach[1]])
         self.low = self.low + ends.min(axis=0).sum(axis=1)
@@ -93,6 +78,7 @@ class _Builder:
     def run(self, steps: Steps, n: int) -> None:
         for function, amount in steps:
             if function == "add":
+                self._settled()
                 b = self.layer.bias[n]
                 self.low, self.high = self.low + b, self.high + b
                 self.offset = self.offset + (b << self.shift)
@@ -117,7 +103,7 @@ class _Builder:
 
     def _shift(self, by: Ints) -> None:
         if (by >= 0).all():
-            if (by > 31).any() or (self.shift + by > 44).any():
+            if (by > 31).any() or (self.shift + by > 62).any():
                 raise Undecided("shifts of more bits than this judge counts with")
             self.shift = self.shift + by
             self.low, self.high = self.low >> by, self.high >> by
@@ -127,6 +113,14 @@ class _Builder:
         low, high = self.low << -by, self.high << -by
         wraps = (low < LOW) | (high > HIGH)
         self.low, self.high = np.where(wraps, LOW, low), np.where(wraps, HIGH, high)
+
+    def _settled(self) -> None:
+        """Before something is added: a shift of what was not summed stands by itself, and sums are
+        counted in no more bits than numbers have."""
+        if not (self.rows.any() or self.offset.any()):
+            self.resolve()
+        if (self.shift > 40).any():
+            raise Undecided("shifts of more bits than this judge counts with")
 
     def resolve(self) -> None:
         """What was summed and shifted since the last step that was neither, as one step."""
@@ -203,6 +197,10 @@ def _by_sums(layer: Layer, m: Meaning, reach: tuple[int, int]) -> Proof:
     high = b.bias + ends.max(axis=0).sum(axis=1)
     if (low < LOW).any() or (high > HIGH).any():
         raise Undecided("sums of the operator itself that leave int32")
+    most = np.maximum(np.abs(low), np.abs(high)).astype(np.float64)
+    for op in b.ops:
+        if op.factor is not None and (np.abs(op.factor) * most + np.abs(op.offset) > 2.0**61).any():  # type: ignore[arg-type]
+            raise Undecided("factors of more bits than this judge counts with")
     return _halved(b.ops, m, low, high)
 
 
@@ -243,7 +241,8 @@ def _interval(ops: list[_Op], channel: Ints, a: Ints, z: Ints) -> tuple[Ints, In
     for op in ops:
         by = op.shift[channel] if len(op.shift) > 1 else op.shift[0]
         if op.kind == "linear":
-            assert op.factor is not None and op.offset is not None
+            assert op.factor is not None
+            assert op.offset is not None
             factor, offset = op.factor[channel], op.offset[channel]
             p, q = factor * a, factor * z
             low = (low + np.minimum(p, q) + offset) >> by
@@ -268,116 +267,3 @@ def _shifted_left(low: Ints, high: Ints, by: Ints) -> tuple[Ints, Ints]:
     return (
         np.where(whole, first - (page << 32), LOW), np.where(whole, last - (other << 32), HIGH)
     )  # fmt: skip
-
-
-# --- values that are tried
-
-
-def _tried(layer: Layer, m: Meaning, reach: tuple[int, int]) -> Proof:
-    """All stored values of one operand, or all pairs of two."""
-    assert m.value is not None
-    products = m.windows.shape[2]
-    line = np.arange(reach[0], reach[1] + 1)
-    values = tuple(v.reshape(-1) for v in np.meshgrid(*[line] * products, indexing="ij"))
-    keys = np.concatenate(
-        [*layer.weights, *(x[:, None] for x in (*layer.bias, *layer.shift) if x is not None)],
-        axis=1,
-    )
-    # Channels with the same constants need the same proof, where their meaning is the same.
-    if products > 1:
-        _, kinds = np.unique(keys, axis=0, return_index=True)
-    else:
-        kinds = np.arange(m.channels)
-    for c in kinds.tolist():
-        found = _run(layer, c, values)
-        wanted = m.value(np.full(1, c), values)
-        bad = np.flatnonzero(found != wanted)
-        if len(bad):
-            at = [int(v[bad[0]]) for v in values]
-            return Proof(
-                f"{at} becomes {int(found[bad[0]])} in channel {c}, the operator makes"
-                f" {int(wanted[bad[0]])} of it", "",
-            )  # fmt: skip
-    return Proof("", f"equal at all {len(values[0]):,} values, {m.channels} channels")
-
-
-def _run(layer: Layer, c: int, values: tuple[Ints, ...]) -> Ints:
-    """What the machine does with stored values, step by step in int32."""
-    v = np.zeros(len(values[0]), np.int64)
-    kept = v
-    for n, steps in steps_of(layer):
-        if n == 0 or not layer.copies:
-            v = v + sum(w * x for w, x in zip(layer.weights[n][c], values, strict=True))
-        if layer.copies and n == 0:
-            own = 1 if steps and steps[0][0] == "add" else 0
-            kept = _stepped(layer, c, n, steps[:own], v)
-            v = _wrapped(kept + _stepped(layer, c, n, steps[own:], kept))
-            continue
-        v = _stepped(layer, c, n, steps, v)
-    return v
-
-
-def _stepped(layer: Layer, c: int, n: int, steps: Steps, v: Ints) -> Ints:
-    for function, amount in steps:
-        v = _wrapped(v)
-        if function == "add":
-            v = v + layer.bias[n][c]
-        elif function == "shr":
-            found = layer.shift[n]
-            by = amount if isinstance(amount, int) else int(found[c]) if found is not None else -1
-            if not -31 <= by <= 31 or (by < 0 and not isinstance(amount, int)):
-                raise Undecided("shifts by channel that are not 0 to 31")
-            v = v >> by if by >= 0 else v << -by
-        else:
-            assert isinstance(amount, int)
-            v = np.maximum(v, amount) if function == "max" else np.minimum(v, amount)
-    return _wrapped(v)
-
-
-def _wrapped(v: Ints) -> Ints:
-    return v.astype(np.int32).astype(np.int64)
-
-
-# --- maxima
-
-
-def _most(layer: Layer, m: Meaning, reach: tuple[int, int]) -> Proof:
-    """The accumulators hold a maximum of linear forms; in the end of each element under the
-    window."""
-    if layer.copies or any(b.any() for b in layer.bias) or any(s is not None for s in layer.shift):
-        raise Undecided("a maximum with constants")
-    if m.border is not None and m.border > reach[0]:
-        return Proof(f"its border holds {m.border}, which may win: values begin at {reach[0]}", "")
-    products = m.windows.shape[2]
-    _, kinds = np.unique(np.concatenate(layer.weights, axis=1), axis=0, return_index=True)
-    for c in kinds.tolist():
-        forms = {(0,) * products}
-        largest = 0
-        for n, steps in steps_of(layer):
-            w = layer.weights[n][c]
-            forms = {tuple(int(x) for x in np.add(f, w)) for f in forms}
-            for function, amount in steps:
-                largest = max(largest, *(sum(map(abs, f)) for f in forms))
-                if function == "max" and amount == 0 and n < len(layer.between):
-                    forms.add((0,) * products)
-                elif n < len(layer.between) and function != "add":
-                    raise Undecided(f"a maximum between whose rounds stands {function} {amount}")
-        if largest * 128 > HIGH:
-            raise Undecided("a maximum of forms that may leave int32")
-        wanted = {tuple(int(k == j) for k in range(products)) for j in range(products)}
-        if forms != wanted:
-            return Proof(f"channel {c} is no maximum of the {products} values of its window", "")
-    clips = [s for s in layer.after if s[0] != "add"]
-    low, high = -(1 << 31), (1 << 31) - 1
-    for function, amount in clips:
-        if function not in ("max", "min") or not isinstance(amount, int):
-            raise Undecided(f"a maximum after which stands {function} {amount}")
-        low, high = (
-            (max(low, amount), max(high, amount))
-            if function == "max"
-            else (min(low, amount), min(high, amount))
-        )
-    given = max(low, reach[0]), min(high, reach[1])
-    if given != (max(m.clamp[0], reach[0]), min(m.clamp[1], reach[1])):
-        return Proof(f"it is clipped to {low} .. {high}, the operator clamps to {m.clamp}", "")
-    return Proof("", f"the maximum of all {products} values of each window, {m.channels} channels")

@@ -104,7 +104,9 @@ def added(document: Mapping[str, Any], zeros: tuple[int, int, int], a: Ints, b: 
     for p, q in pairs.T.tolist():
         total = _float32(_times(first, p + raw[0]), inner[q])
         whole[p, q] = _to_even(total) - raw[2]
-    flat = [whole[pair] for pair in zip(a.reshape(-1).tolist(), b.reshape(-1).tolist(), strict=True)]
+    flat = [
+        whole[pair] for pair in zip(a.reshape(-1).tolist(), b.reshape(-1).tolist(), strict=True)
+    ]
     return np.array(flat, np.int64).reshape(a.shape)
 
 

@@ -29,8 +29,9 @@ from csp_embed.judge.certify.network.statement import Layer, Operator, Statement
 from csp_embed.judge.certify.network.sums import Found, Rounds, Stored, compare
 from csp_embed.judge.certify.run import digest_of, order_part
 from csp_embed.judge.certify.stream import Walk, stopped, too_long
+from csp_embed.judge.certify.walk import CODE, IMAGE
 from csp_embed.judge.stream_audit import uop_intervals
-from csp_embed.judge.stream_table import FINISH, STORE, Table, make_table
+from csp_embed.judge.stream_table import FINISH, LOAD, STORE, Table, make_table
 from csp_embed.judge.tokens import find_order
 from csp_embed.machine.arrays import image
 from csp_embed.machine.bits import decode
@@ -47,7 +48,7 @@ HOST = (
 
 @dataclass
 class _State:
-    """What is carried from layer to layer. low, high: of every element, proved where its layer is."""
+    """What is carried on from layer to layer. low, high: of every element, as proved or stated."""
 
     isa: Isa
     program: Program
@@ -172,14 +173,15 @@ def _layer(
         m = meaning(st.s, st.e, layer, op)
         clamp = m.clamp
         reach = _reach(st, m)
+        for k in range(rounds):
+            _walked(st, layer, op, m, reach, [base, k, n])
         found = proof(layer, m, reach)
         said = found.said
         if found.problem:
             st.values.append(f"{layer.name}: {found.problem}")
-        for k in range(rounds):
-            _walked(st, layer, op, m, reach, [base, k, n])
     except Undecided as error:
         why = str(error)
+    _has_loaded(st, layer)
     _has_stored(st, layer, op)
     wrong = faults != _faults(st)
     if not wrong and not why:
@@ -221,17 +223,15 @@ def _walked(
     stated, found = Rounds(layer, m, x, reach), Found()
     code = image(st.program, uop_intervals(st.isa, st.table))
     nothing = np.full(stored.who.shape, -1, np.int16)
-    uops = st.uops
     for number, (box, (_, spots)) in enumerate(
         Result(stored.memory, 0, 0, stored.who, nothing).boxes(st.machine)
     ):
         weights = st.machine.weights(box, [*seed, number])
         dram = st.owners.images(st.machine, st.table, sequence, x, [*seed, number], weights)
         # Micro-ops that an earlier layer loaded are still there; everything else is loaded anew.
-        held = None if uops is None else uops.copy()
+        held = None if st.uops is None else st.uops.copy()
         walk = Walk(st.machine, st.table, code, np.zeros(2, np.int64), weights, held)
         ran = walk.run(sequence, dram)
-        st.uops = walk.uops
         why = stopped(st.isa, st.program, walk.state)
         if not why and walk.state[5] & walk.state[6]:
             why = "it multiplies elements with elements: that is no linear form"
@@ -278,6 +278,21 @@ def _last(address: Ints, byte: Ints) -> Ints:
     return last
 
 
+def _has_loaded(st: _State, layer: Layer) -> None:
+    """Micro-ops on chip behind a layer; they stay for the next ones."""
+    c = st.table.c
+    sequence = np.arange(layer.begin, layer.end)
+    known = c.memory[sequence] >= 0
+    roles = st.machine.roles[np.where(known, c.memory[sequence], 0)]
+    loads = (c.kind[sequence] == LOAD) & known & (roles == CODE)
+    none = {d: np.zeros(st.isa.dims[d], np.uint64) for d in st.machine.dims}
+    code = image(st.program, uop_intervals(st.isa, st.table))
+    walk = Walk(st.machine, st.table, code, np.zeros(2, np.int64), none, st.uops)
+    empty = np.zeros(0, IMAGE), np.zeros(0, np.uint64), np.zeros(0, np.int64)
+    walk.run(sequence[loads], empty)
+    st.uops = walk.uops
+
+
 def _has_stored(st: _State, layer: Layer, op: Operator) -> None:
     """What lies in DRAM behind a layer: its result, and where it stored beside it, nobody knows."""
     byte = stored_bytes(st.machine, st.table, np.arange(layer.begin, layer.end))
@@ -308,5 +323,7 @@ def _parts(st: _State, layers: list[LayerVerdict], rounds: int, error: float) ->
         Part("frame", tuple(st.frame), frame),
         Part("sums", tuple(st.sums), sums, error),
         Part("steps", tuple(st.steps), "of every stored element those of its layer's rounds"),
-        Part("requantisation", tuple(st.values), "of every layer the operator's rule, over integers"),
+        Part(
+            "requantisation", tuple(st.values), "of every layer the operator's rule, over integers"
+        ),
     ]

@@ -122,7 +122,7 @@ def read_statement(
         return _statement(network, document, arrays)
     except (KeyError, TypeError, ValueError, IndexError, OverflowError, AttributeError) as error:
         raise InputError(
-            "the network's statement cannot be understood", where=f"{where}: meta.network.statement",
+            "the network's statement cannot be understood", where=f"{where}: meta.network",
             why=f"{type(error).__name__}: {error}", hint="docs/program-file.md has the form",
         ) from error  # fmt: skip
 
@@ -165,9 +165,7 @@ def _tensor(name: str, t: Any, arrays: Mapping[str, NDArray[Any]]) -> Tensor:
     low, high = t.get("range", (-128, 127))
     if data is None and (dtype != "int8" or not -128 <= low <= high <= 127):
         raise ValueError(f"{name} is {dtype} within {low} .. {high}: activations are int8")
-    return Tensor(
-        name, shape, dtype, tuple(int(z) for z in t["zero"]), (int(low), int(high)), data
-    )
+    return Tensor(name, shape, dtype, tuple(int(z) for z in t["zero"]), (int(low), int(high)), data)
 
 
 def _layer(entry: Any, arrays: Mapping[str, NDArray[Any]]) -> Layer:

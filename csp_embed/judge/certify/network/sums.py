@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from csp_embed.judge.certify.compare import show, weighted_sums
 from csp_embed.judge.certify.epilogue import HIGH, LOW, Expr, decide
@@ -180,7 +179,9 @@ def compare(
         found.tests = max(found.tests, sum(v.size // len(places) for v in reader.known) ** 2)
         found.elements += len(places)
         if len(reader.known) > known:
-            found.wrong_sums.append(f"{len(places)} stored elements do not hold what its rounds sum")
+            found.wrong_sums.append(
+                f"{len(places)} stored elements do not hold what its rounds sum"
+            )
         elif not decide(reader.algebra, wanted, read):
             found.wrong_steps.append(
                 f"the stream stores {show(read)}, its rounds give {show(wanted)}"
