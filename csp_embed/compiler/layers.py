@@ -67,10 +67,10 @@ def _identity(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def _measure(record: Mapping[str, Any], setting: Setting) -> dict[str, Any]:
     from csp_embed.compiler.driver import Kernel, Options, compile
-    from csp_embed.compiler.source_layers import measure_source
-    from csp_embed.compiler.verify import judge
+    from csp_embed.compiler.program.verify import judge
+    from csp_embed.compiler.source.layers import measure_source
     from csp_embed.embed.algebra.packing import pack
-    from csp_embed.judge.lower_bound import lower_bound
+    from csp_embed.judge.embedding.lower_bound import lower_bound
     from csp_embed.machine.costs import costs_of
     from csp_embed.machine.load import load_isa
     from csp_embed.ops import deepbench
@@ -223,7 +223,11 @@ def _append(out: Path, record: dict[str, Any]) -> None:
         with out.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record, default=float) + "\n")
     except OSError as error:
-        raise InputError(f"cannot write {out}", why=error.strerror or str(error)) from error
+        raise InputError(
+            f"cannot write {out}",
+            why=error.strerror or str(error),
+            hint="give another file with --out",
+        ) from error
 
 
 def read_results(path: Path) -> list[dict[str, Any]]:
@@ -234,7 +238,11 @@ def read_results(path: Path) -> list[dict[str, Any]]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {path}", why=str(error)) from error
+        raise InputError(
+            f"cannot read {path}",
+            why=str(error),
+            hint="give a file that csp-embed deepbench --out wrote",
+        ) from error
     out: list[Any] = []
     for n, text in enumerate(lines):
         try:
@@ -250,6 +258,9 @@ def read_results(path: Path) -> list[dict[str, Any]]:
             ) from error
         if not isinstance(out[-1], dict) or "id" not in out[-1]:
             raise InputError(
-                f"{path} is no results file", where=f"{path}:{n + 1}", why="a record has no id"
+                f"{path} is no results file",
+                where=f"{path}:{n + 1}",
+                why="a record has no id",
+                hint="give a file that csp-embed deepbench --out wrote",
             )
     return out

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from csp_embed.errors import SpecError
-from csp_embed.machine import expr
-from csp_embed.machine.tree import Item
+from csp_embed.machine.reading import expr
+from csp_embed.machine.reading.tree import Item
 from csp_embed.narrow import is_object
 
 Config = dict[str, int | str]
@@ -185,13 +185,23 @@ def read_json(text: str, where: str) -> Mapping[str, Any]:
         raw = json.loads(text, object_pairs_hook=lambda pairs: _no_duplicates(pairs, where))
     except json.JSONDecodeError as error:
         raise SpecError(
-            "this is not JSON", where=f"{where}:{error.lineno}", why=error.msg
+            "this is not JSON",
+            where=f"{where}:{error.lineno}",
+            why=error.msg,
+            hint="isa_specs/configs has some; csp-embed isa show prints every key",
         ) from error
     except RecursionError as error:
-        raise SpecError("this JSON is nested too deeply", where=where) from error
+        raise SpecError(
+            "this JSON is nested too deeply",
+            where=where,
+            hint='{"LOG_BLOCK": 4, ...}: names and numbers, nothing inside',
+        ) from error
     if not is_object(raw):
         raise SpecError(
-            "a configuration is a JSON object", where=where, why=f"found {type(raw).__name__}"
+            "a configuration is a JSON object",
+            where=where,
+            why=f"found {type(raw).__name__}",
+            hint='{"LOG_BLOCK": 4, ...}; csp-embed isa show prints every key',
         )
     return _Lines(raw, text)
 
@@ -210,7 +220,12 @@ def _file(path: Path) -> Mapping[str, Any]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise SpecError(f"cannot read {path}", where=str(path), why=reason) from error
+        raise SpecError(
+            f"cannot read {path}",
+            where=str(path),
+            why=reason,
+            hint="csp-embed isa list shows the named configurations",
+        ) from error
     return read_json(text, str(path))
 
 

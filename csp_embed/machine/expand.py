@@ -31,7 +31,9 @@ def expand(isa: Isa, name: str, op: str | None = None, *, immediate: bool = Fals
     if instruction is None or not instruction.operands:
         compute = [i.name for i in isa.instructions if i.operands]
         raise SpecError(
-            f"{isa.name} has no compute instruction '{name}'", why=f"it has {', '.join(compute)}"
+            f"{isa.name} has no compute instruction '{name}'",
+            why=f"it has {', '.join(compute)}",
+            hint=f"one of {', '.join(compute)}",
         )
     dst, *sources = instruction.operands
     if instruction.kind == "contract":
@@ -57,6 +59,7 @@ def _function(isa: Isa, instruction: Instruction, op: str | None) -> str:
     raise SpecError(
         f"{isa.name}.{instruction.name} has no operation '{op}'",
         why=f"it has {', '.join(o.name for o in instruction.ops)}",
+        hint=f"one of {', '.join(o.name for o in instruction.ops)}",
     )
 
 

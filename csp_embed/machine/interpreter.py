@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from csp_embed.errors import SimError
 from csp_embed.ir.stream import Program, Stream
-from csp_embed.machine import bits, expr
-from csp_embed.machine.listing import line
+from csp_embed.machine.reading import expr
 from csp_embed.machine.spec import Instruction, Isa, Memory
+from csp_embed.machine.words import bits
+from csp_embed.machine.words.listing import line
 
 _PAGE = 4096
 
@@ -132,7 +133,9 @@ class Interpreter:
         except (SimError, expr.ExprError) as error:
             what = error.what if isinstance(error, SimError) else str(error)
             where = f"instruction {line(self.isa, stream, n).strip()}"
-            raise SimError(what, where=where) from error
+            raise SimError(
+                what, where=where, hint="csp-embed disasm FILE shows the instructions before it"
+            ) from error
 
 
 def run(isa: Isa, program: Program, *, latched: bool = False) -> Image:

@@ -63,6 +63,7 @@ def isa_of(program: Program) -> Isa:
         raise InputError(
             f"the program file names an unknown machine {name!r}",
             why=f"known: {', '.join(builtin_names())}",
+            hint="give the machine's file with --isa",
         )
     called = program.meta.get("config_name")
     return replace(isa, config_name=called) if isinstance(called, str) else isa
@@ -210,7 +211,10 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
             return dict(_arrays(archive))
     except OSError as error:
         raise InputError(
-            f"cannot read {path}", where=str(path), why=error.strerror or str(error)
+            f"cannot read {path}",
+            where=str(path),
+            why=error.strerror or str(error),
+            hint="csp-embed compile ... -o FILE.npz writes one",
         ) from error
     except _DAMAGE as error:
         raise _bad(path, "this is not a whole program file", str(error)) from error

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from csp_embed.network.quantised import graph as g
-from csp_embed.network.quantised import reference
+from csp_embed.network.quantised.reference import run as reference
 from csp_embed.sim.functional import run as functional
 
 

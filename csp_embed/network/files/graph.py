@@ -88,7 +88,11 @@ def read_graph(path: str | Path) -> tuple[TaskGraph, Platform | None]:
         sha256=sha256(data),
     )
     if not graph.tasks:
-        raise InputError("the graph has no task", where=f"{path}: tasks")
+        raise InputError(
+            "the graph has no task",
+            where=f"{path}: tasks",
+            hint="partition generate writes a graph that has some",
+        )
     try:
         graph.verify()
     except InputError as error:

@@ -33,24 +33,39 @@ def read_document(path: str | Path) -> tuple[Any, bytes]:
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise InputError("not a text file", where=str(path), why=str(error)) from error
+        raise InputError(
+            "not a text file",
+            where=str(path),
+            why=str(error),
+            hint="graphs and platforms are JSON or YAML in UTF-8",
+        ) from error
     if text.lstrip().startswith(("{", "[")):
         try:
             return json.loads(text, object_pairs_hook=_no_repeats), data
         except json.JSONDecodeError as error:
             if Path(path).suffix.lower() == ".json":
                 raise InputError(
-                    "not valid JSON", where=f"{path}:{error.lineno}", why=error.msg
+                    "not valid JSON",
+                    where=f"{path}:{error.lineno}",
+                    why=error.msg,
+                    hint="docs/partition.md shows the form",
                 ) from error
         except ValueError as error:
-            raise InputError("not valid JSON", where=str(path), why=str(error)) from error
+            raise InputError(
+                "not valid JSON",
+                where=str(path),
+                why=str(error),
+                hint="docs/partition.md shows the form",
+            ) from error
     try:
         return yaml.load(text, Loader=_Loader), data
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         reason = getattr(error, "problem", None) or str(error)
-        raise InputError("not valid YAML", where=where, why=reason) from error
+        raise InputError(
+            "not valid YAML", where=where, why=reason, hint="docs/partition.md shows the form"
+        ) from error
 
 
 def read_bytes(path: str | Path) -> bytes:
@@ -59,7 +74,10 @@ def read_bytes(path: str | Path) -> bytes:
         return Path(path).read_bytes()
     except OSError as error:
         raise InputError(
-            f"cannot read {path}", where=str(path), why=error.strerror or str(error)
+            f"cannot read {path}",
+            where=str(path),
+            why=error.strerror or str(error),
+            hint="check the path; platforms/ has platforms, partition generate writes graphs",
         ) from error
 
 
@@ -85,7 +103,11 @@ def sha256(data: bytes) -> str:
 def parse(model: type[Model], value: Any, path: str | Path, format_name: str = "") -> Model:
     """`value` as `model`. Raises: InputError with the first offending item and its line."""
     if not is_object(value):
-        raise InputError("expected a mapping of keys to values", where=str(path))
+        raise InputError(
+            "expected a mapping of keys to values",
+            where=str(path),
+            hint="docs/partition.md shows the form",
+        )
     if format_name and value.get("format") != format_name:
         found = f"format is {value['format']!r}" if "format" in value else "there is no format key"
         raise InputError(
@@ -101,6 +123,7 @@ def parse(model: type[Model], value: Any, path: str | Path, format_name: str = "
             reason,
             where=f"{_with_line(path, place)}  {_dotted(place)}",
             why=f"{error.error_count()} such problems in all" if error.error_count() > 1 else "",
+            hint="docs/partition.md lists the keys and their units",
         ) from error
 
 

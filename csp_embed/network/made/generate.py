@@ -43,7 +43,8 @@ def layered(
     """
     if n < 1 or ccr < 0 or devices < 1 or fat <= 0 or mean_ms <= 0 or not 0 <= spread < 2:
         raise InputError(
-            "layered: n >= 1, ccr >= 0, devices >= 1, fat > 0, mean > 0, 0 <= spread < 2"
+            "layered: n >= 1, ccr >= 0, devices >= 1, fat > 0, mean > 0, 0 <= spread < 2",
+            hint="partition generate layered --n 30 -o graph.json",
         )
     rng = np.random.default_rng([seed, n])
     levels = _levels(n, fat, rng)

@@ -35,7 +35,10 @@ def quantised_net(
     [batch, classes]. Raises: InputError for numbers out of range.
     """
     if min(layers, channels, classes, branches, batch) < 1 or size < 4:
-        raise InputError("quantised: numbers must be at least 1, size at least 4")
+        raise InputError(
+            "quantised: numbers must be at least 1, size at least 4",
+            hint="partition generate quantised --n 4 -o model.onnx",
+        )
     onnx = import_onnx()
     build = _Builder(onnx, np.random.default_rng([seed, layers, channels]))
     value, width, extent = build.conv("conv0", "x", channels, channels, 3, 1)[0], channels, size

@@ -24,7 +24,10 @@ def transformer(
     Raises: InputError for numbers below 1.
     """
     if min(layers, hidden, sequence, expand, vocabulary, item_bytes) < 1:
-        raise InputError("transformer: every number must be at least 1")
+        raise InputError(
+            "transformer: every number must be at least 1",
+            hint="partition generate transformer --n 2 -o graph.json",
+        )
     s, h, b = sequence, hidden, item_bytes
     x = s * h * b
     works = [Work("embed", "Gather", (), 0, s * h, s * 8, x, vocabulary * h * b)]

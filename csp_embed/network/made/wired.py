@@ -39,7 +39,10 @@ def wired(
     if family not in FAMILIES:
         raise InputError(f"unknown family {family!r}", hint="one of " + ", ".join(FAMILIES))
     if stages < 1 or n < 2 * stages or channels < 1 or size < 1 or not 0 <= p <= 1:
-        raise InputError("wired: stages >= 1, at least two nodes a stage, 0 <= p <= 1")
+        raise InputError(
+            "wired: stages >= 1, at least two nodes a stage, 0 <= p <= 1",
+            hint="partition generate watts-strogatz --n 30 -o graph.json",
+        )
     works: list[Work] = []
     edges: list[tuple[str, str, int]] = []
     stem = _conv("stem", 3, channels, 2 * size, size, 1)

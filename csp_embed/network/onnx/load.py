@@ -75,7 +75,10 @@ def load(path: str | Path) -> Any:
         ) from error
     except OSError as error:
         raise InputError(
-            f"cannot read {path}", where=str(path), why=error.strerror or str(error)
+            f"cannot read {path}",
+            where=str(path),
+            why=error.strerror or str(error),
+            hint="check the path",
         ) from error
     except Exception as error:  # protobuf's DecodeError, the text parsers' ParseError
         raise InputError(

@@ -198,7 +198,10 @@ def _serialised(model: Any, where: str) -> bytes:
         return bytes(model.SerializeToString())
     except Exception as error:  # protobuf refuses messages of 2 GiB
         raise InputError(
-            "the model is too large to run in one piece", where=where, why=str(error)
+            "the model is too large to run in one piece",
+            where=where,
+            why=str(error),
+            hint="save it with external data (onnx.save_model, save_as_external_data=True)",
         ) from error
 
 

@@ -120,13 +120,24 @@ def _check(
         onnx.checker.check_model(model, full_check=False)
     except onnx.checker.ValidationError as error:
         reason = (str(error).strip().splitlines() or ["?"])[0]
-        raise CheckError(f"the cut {name} is not a valid model", why=reason) from error
+        raise CheckError(
+            f"the cut {name} is not a valid model",
+            why=reason,
+            hint="--granularity block cuts at fewer places",
+        ) from error
     found = (
         [i.name for i in graph.input],
         [o.name for o in graph.output],
         len(graph.node),
     )
     if found != (list(reads), list(makes), len(order)):
-        raise CheckError(f"the cut {name} is not what was asked for", why=str(found)[:200])
+        raise CheckError(
+            f"the cut {name} is not what was asked for",
+            why=str(found)[:200],
+            hint="--granularity block cuts at fewer places",
+        )
     if not makes:
-        raise CheckError(f"the cut {name} has no output that anybody reads")
+        raise CheckError(
+            f"the cut {name} has no output that anybody reads",
+            hint="--granularity block cuts at fewer places",
+        )

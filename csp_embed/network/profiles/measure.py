@@ -262,7 +262,10 @@ def modelled_profile(
     """
     kernels = device.isa is not None and kernel_cost is not None
     if not kernels and not is_roofline(device):
-        raise InputError(f"device {device.name} has no peak_ops_per_ms and no isa")
+        raise InputError(
+            f"device {device.name} has no peak_ops_per_ms and no isa",
+            hint="give it one of them in the platform file, or measure: csp-embed profile",
+        )
     net = read_model(path, dims)
     times: dict[str, LayerTime] = {}
     for part in layers(net, granularity):

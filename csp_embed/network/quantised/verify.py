@@ -47,30 +47,55 @@ def verify(graph: g.Graph) -> None:
     for name in graph.outputs:
         if name not in known:
             raise CheckError(
-                f"output {name!r} is made by nothing", where=graph.source or graph.name
+                f"output {name!r} is made by nothing",
+                where=graph.source or graph.name,
+                hint="write the model again with the tool that made it",
             )
 
 
 def _refuse(graph: g.Graph, op: g.Operator, why: str) -> None:
     raise CheckError(
-        f"{op.kind} {op.name!r} is not well formed", where=graph.source or graph.name, why=why
+        f"{op.kind} {op.name!r} is not well formed",
+        where=graph.source or graph.name,
+        why=why,
+        hint="write the model again with the tool that made it",
     )
 
 
 def _tensor(graph: g.Graph, name: str, tensor: g.Tensor) -> None:
     where = graph.source or graph.name
     if tensor.name != name or tensor.dtype not in (*INTEGER, "int64"):
-        raise CheckError(f"tensor {name!r}: name or type {tensor.dtype!r} is wrong", where=where)
+        raise CheckError(
+            f"tensor {name!r}: name or type {tensor.dtype!r} is wrong",
+            where=where,
+            hint="write the model again with the tool that made it",
+        )
     if any(extent < 1 for extent in tensor.shape):
-        raise CheckError(f"tensor {name!r} has the shape {tensor.shape}", where=where)
+        raise CheckError(
+            f"tensor {name!r} has the shape {tensor.shape}",
+            where=where,
+            hint="give every tensor a fixed shape of at least 1 in each dimension",
+        )
     if tensor.data is not None and (
         tensor.data.shape != tensor.shape or tensor.data.dtype != np.dtype(tensor.dtype)
     ):
-        raise CheckError(f"the data of {name!r} is not what its shape and type say", where=where)
+        raise CheckError(
+            f"the data of {name!r} is not what its shape and type say",
+            where=where,
+            hint="write the model again with the tool that made it",
+        )
     if len(tensor.zero_points) not in (0, 1, len(tensor.scales)):
-        raise CheckError(f"tensor {name!r} has too many zero points", where=where)
+        raise CheckError(
+            f"tensor {name!r} has too many zero points",
+            where=where,
+            hint="write the model again with the tool that made it",
+        )
     if not all(np.isfinite(s) and s > 0 for s in tensor.scales):
-        raise CheckError(f"tensor {name!r} has a scale that is no positive number", where=where)
+        raise CheckError(
+            f"tensor {name!r} has a scale that is no positive number",
+            where=where,
+            hint="quantise the model again; a constant tensor may have given 0",
+        )
 
 
 def _operator(graph: g.Graph, op: g.Operator) -> None:

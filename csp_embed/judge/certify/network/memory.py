@@ -20,7 +20,7 @@ from csp_embed.judge.certify.lanes import Machine
 from csp_embed.judge.certify.network.elements import Elements
 from csp_embed.judge.certify.network.statement import BASE, Statement
 from csp_embed.judge.certify.walk import IMAGE, LEFT, RIGHT, SUM, Dram, Row
-from csp_embed.judge.stream_table import LOAD, STORE, Table
+from csp_embed.judge.stream.table import LOAD, STORE, Table
 from csp_embed.machine.spec import Memory
 
 CONSTANT, UNKNOWN = -1, -2

@@ -30,12 +30,12 @@ from csp_embed.judge.certify.network.sums import Found, Rounds, Stored, compare
 from csp_embed.judge.certify.run import digest_of, order_part
 from csp_embed.judge.certify.stream import Walk, stopped, too_long
 from csp_embed.judge.certify.walk import CODE, IMAGE
-from csp_embed.judge.stream_audit import uop_intervals
-from csp_embed.judge.stream_table import FINISH, LOAD, STORE, Table, make_table
-from csp_embed.judge.tokens import find_order
-from csp_embed.machine.arrays import image
-from csp_embed.machine.bits import decode
+from csp_embed.judge.stream.audit import uop_intervals
+from csp_embed.judge.stream.table import FINISH, LOAD, STORE, Table, make_table
+from csp_embed.judge.stream.tokens import find_order
 from csp_embed.machine.spec import Isa
+from csp_embed.machine.words.arrays import image
+from csp_embed.machine.words.bits import decode
 
 Ints = NDArray[np.int64]
 Tell = Callable[[str, int, int], None]
