@@ -30,16 +30,14 @@ def certificate_page(document: Mapping[str, Any], file: str) -> str:
         for la in document.get("layers", ())
     ]
     assumed = "".join(f"<li>{escape(text)}</li>" for text in document["assumed"])
+    by_layer = table(["layer", "verdict", "how, or why not"], layers)
+    by_layer = f"<h2>Layers</h2>{by_layer}" if layers else ""
     body = (
         f"<p><b>{verdict}</b></p>"
         + table(["what", "value"], [[escape(k), v] for k, v in facts])
         + "<h2>Parts of the proof</h2>"
         + table(["part", "verdict", "how, or why not", "error"], rows)
-        + (
-            f"<h2>Layers</h2>{table(['layer', 'verdict', 'how, or why not'], layers)}"
-            if layers
-            else ""
-        )
+        + by_layer
         + f"<h2>Assumed</h2><ul>{assumed}</ul><p class='note'>The argument: docs/certify.md</p>"
     )
     return page(f"Certificate of {file}", body)
