@@ -39,10 +39,13 @@ def read_document(path: str | Path) -> tuple[Any, bytes]:
             why=str(error),
             hint="graphs and platforms are JSON or YAML in UTF-8",
         ) from error
+    # By content, not by name: JSON is YAML too, but json reads large files much faster.
     if text.lstrip().startswith(("{", "[")):
         try:
             return json.loads(text, object_pairs_hook=_no_repeats), data
         except json.JSONDecodeError as error:
+            # A YAML flow mapping may begin like JSON; only a file that calls itself JSON is told
+            # so.
             if Path(path).suffix.lower() == ".json":
                 raise InputError(
                     "not valid JSON",
@@ -81,12 +84,14 @@ def read_bytes(path: str | Path) -> bytes:
         ) from error
 
 
+# As texts of fractions: exact, where 1e-6 as a float is not.
 _UNITS = {"ns": "1/1000000", "us": "1/1000", "ms": "1", "s": "1000"}
 
 
 def in_ms(value: float, unit: str) -> float:
     """A time in ms. 3 ns are 0.000003 ms to the last digit, which a product of floats need not
     be."""
+    # repr is the shortest decimal that gives the float: what the file said.
     return float(Fraction(repr(float(value))) * Fraction(_UNITS[unit]))
 
 
@@ -116,7 +121,9 @@ def parse(model: type[Model], value: Any, path: str | Path, format_name: str = "
     try:
         return model.model_validate(value)
     except ValidationError as error:
+        # One problem is told in full; the number of others says how much is left.
         first = error.errors(include_url=False, include_input=True)[0]
+        # pydantic names its own validators in the path; they stand nowhere in the file.
         place = [p for p in first["loc"] if not str(p).startswith("function-")]
         reason = _reason(first)
         raise InputError(
@@ -151,6 +158,7 @@ def _with_line(path: str | Path, place: Sequence[Any]) -> str:
     """file:line of the item, or of its nearest parent that exists."""
     try:
         # As yaml.compose, which has no types.
+        # Read once more, this time with lines: values alone do not know theirs.
         node: Any = yaml.SafeLoader(Path(path).read_text()).get_single_node()
     except (OSError, yaml.YAMLError, UnicodeDecodeError):
         return str(path)
@@ -170,6 +178,7 @@ def _with_line(path: str | Path, place: Sequence[Any]) -> str:
     return f"{path}:{line}"
 
 
+# json keeps the last of two equal keys.
 def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for key, value in pairs:
@@ -184,6 +193,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def _mapping(loader: Any, node: yaml.MappingNode) -> dict[Any, Any]:
+    # `<<` merges first, as SafeLoader does; only then are repeats mistakes.
     loader.flatten_mapping(node)
     out: dict[Any, Any] = {}
     for key_node, value_node in node.value:
