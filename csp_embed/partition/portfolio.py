@@ -72,6 +72,8 @@ class Anneal:
     heats: tuple[tuple[float, float, float], ...]
     decoded_heats: tuple[float, ...]
     decoded_cold: float
+    probes: int
+    decoded_probes: int
     trial: int
     growth: int
     patience: int
@@ -158,7 +160,6 @@ class Split:
     passes: tuple[int, ...]
     widths: tuple[int, ...]
     heat: float
-    heat_tasks: int
     level_heat: float
     level_width: int
     level_proposals: int
@@ -190,7 +191,8 @@ class Period:
     heat: float
     warmth: tuple[float, ...]
     again: tuple[float, ...]
-    cooling: float
+    cold: float
+    probes: int
     shaped: tuple[float, ...]
 
 
@@ -202,6 +204,7 @@ class Balance:
     chains: int
     heats: tuple[float, ...]
     cold: float
+    probes: int
     trial: int
     least: int
 
@@ -236,6 +239,7 @@ class Dnn:
     slice: int
     load_anneal: tuple[tuple[float, float], ...]
     block_anneal: tuple[tuple[float, float], ...]
+    probes: int
     pair: float
     pair_seconds: float
 
