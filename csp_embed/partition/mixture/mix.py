@@ -25,6 +25,7 @@ from csp_embed.partition.methods.period_loads import Loads, load_arrays
 from csp_embed.partition.mixture.pricing import descend, loads_of, rounded
 from csp_embed.partition.mixture.relaxation import Relaxed, relax
 from csp_embed.partition.request import Clock
+from csp_embed.partition.supervise import INTERRUPTED, supervised
 from csp_embed.partition.timetable import throughput_plan
 from csp_embed.partition.view import Floats, Ints, Problem, make_problem, normalised, number
 from csp_embed.solver.lp import optimum
@@ -56,9 +57,8 @@ def solve_mixture(graph: TaskGraph, platform: Platform, clock: Clock, fix: dict[
         return single
     p = normalised(make_problem(graph, platform, fix))
     search = _Search(p, single, clock)
-    try:
-        search.run()
-    except KeyboardInterrupt:
+    # Linear programs and kernels do not look at clocks; what is found so far is whole at any time.
+    if not search.reasons and supervised(search.run, clock, lambda: True) == INTERRUPTED:
         search.reasons = ("interrupted",)
     return search.plan()
 
