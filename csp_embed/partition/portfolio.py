@@ -91,6 +91,7 @@ class Exact:
     period_tasks: int
     build: float
     refusals: int
+    refused: float
     listable: float
     goals: tuple[float, ...]
     hits: tuple[int, ...]

@@ -30,6 +30,7 @@ def build(p: Problem, request: Request, horizon: float) -> Model:
         model.schedule(*bounds.path_bounds(p))
     if steady:
         model.loads()
+        model.flight()
     model.shape(request.contiguous, request.pipeline)
     if request.max_latency is not None:
         model.cp.add(model.makespan <= model.scale.limit(request.max_latency))
