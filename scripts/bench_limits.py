@@ -2,7 +2,8 @@
 
 A limit of N seconds must end within N + 10 % + 2 s of wall time. Each row states the load of the
 machine when it began: with other work on the cores, wall time says little, and CPU seconds beyond
-the limit say more; the limits of `serve` are in CPU seconds, and so is their "over?". --cold: with an empty cache of compiled code.
+the limit say more; the limits of `serve` are in CPU seconds, and so is their "over?". --cold: with
+an empty cache of compiled code.
 """
 
 from __future__ import annotations

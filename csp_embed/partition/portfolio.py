@@ -211,6 +211,18 @@ class Balance:
 
 
 @checked(frozen=True, config=STRICT)
+class Relaxation:
+    """The period's relaxation, rounded."""
+
+    places: int
+    roundings: int
+    proposals: int
+    heats: tuple[float, ...]
+    cold: float
+    probes: int
+
+
+@checked(frozen=True, config=STRICT)
 class Genetic:
     """The genetic algorithm."""
 
@@ -259,6 +271,7 @@ class Numbers:
     split: Split
     period: Period
     balance: Balance
+    relaxed: Relaxation
     genetic: Genetic
     dnn: Dnn
 
