@@ -8,19 +8,19 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from csp_embed.compiler.arguments import constants_of, machine_of, operator_of
-from csp_embed.compiler.candidates import embeddings_of, problem_of
 from csp_embed.compiler.chain import chain
-from csp_embed.compiler.command_chain import compile_commands
-from csp_embed.compiler.command_kernel import CommandKernel
+from csp_embed.compiler.commands.chain import compile_commands
+from csp_embed.compiler.commands.kernel import CommandKernel
 from csp_embed.compiler.kernel import Kernel
-from csp_embed.compiler.measuring import Meter
-from csp_embed.compiler.options import Options, with_short
-from csp_embed.compiler.ranges import magnitudes
-from csp_embed.compiler.setting import setting_of
-from csp_embed.compiler.source_chain import compile_source
-from csp_embed.compiler.source_kernel import SourceKernel
-from csp_embed.compiler.source_schedule import schedule_source
+from csp_embed.compiler.request.arguments import constants_of, machine_of, operator_of
+from csp_embed.compiler.request.options import Options, with_short
+from csp_embed.compiler.request.ranges import magnitudes
+from csp_embed.compiler.request.setting import setting_of
+from csp_embed.compiler.search.candidates import embeddings_of, problem_of
+from csp_embed.compiler.search.measuring import Meter
+from csp_embed.compiler.source.chain import compile_source
+from csp_embed.compiler.source.kernel import SourceKernel
+from csp_embed.compiler.source.schedule import schedule_source
 from csp_embed.errors import Infeasible, InputError
 from csp_embed.ir.embedding import Embedding
 from csp_embed.ir.operator import Operator
@@ -60,6 +60,7 @@ def compile(
     """
     op = operator_of(op, shapes)
     options = Options() if options is None else options
+    # Users pass a dict here now and then; it would fail far away, at an attribute.
     if not isinstance(options, Options):  # pyright: ignore[reportUnnecessaryIsInstance] (users' Python)
         raise InputError(
             f"options is a {type(options).__name__}",
@@ -67,7 +68,9 @@ def compile(
             hint="options=csp_embed.Options(top=1)",
         )
     options = with_short(options, layout=layout, memory=memory)
+    # A loaded machine keeps its configuration.
     machine = machine_of(isa, config)
+    # Three targets, one chain each; which one follows from the machine alone.
     if target_of(machine) == "source":
         return compile_source(op, machine, constants_of(op, w, b), options=options, tell=progress)
     if target_of(machine) == "commands":
@@ -85,6 +88,7 @@ def scheduled_cycles(
     register tile; of one that is fed commands: the prediction for its stream.
     """
     if target_of(isa) == "source":
+        # No schedule to search: loops of C have one price for each tile.
         return schedule_source([embedding], isa).tried[0].price.total
     if target_of(isa) == "commands":
         return lower(embedding, isa, magnitudes(embedding.operator, {})).cycles
@@ -98,6 +102,7 @@ def scheduled_cycles(
             count=schedules,
             refine=refine,
         )
+    # No tile fits: an answer, since whoever asks compares embeddings.
     except Infeasible:
         return None
     return found[0].cycles

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from csp_embed.errors import InputError
 from csp_embed.ir.network import LATENCY, THROUGHPUT, Plan, Platform, TaskGraph
-from csp_embed.judge.plan import check_plan
+from csp_embed.judge.plan.judge import check_plan
 from csp_embed.partition.data_parallel import solve_replicated
 from csp_embed.partition.dnn_solve import solve_dnn
 from csp_embed.partition.links import solve_links
@@ -129,4 +129,7 @@ def _check(
     if not 0 <= gap < 1:
         raise InputError(f"gap {gap:g}", hint="give a part of the objective: 0.01 is one per cent")
     if min(workers, replicas, batch) < 1 or not effort > 0:
-        raise InputError("workers, replicas, batch and effort must be positive")
+        raise InputError(
+            "workers, replicas, batch and effort must be positive",
+            hint="leave them out: each is 1 by default",
+        )

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from csp_embed.errors import SimError
 from csp_embed.ir.stream import Program
-from csp_embed.machine.arrays import FIELD, MEMORY, PAIRS, UOPS, WORDS, image
 from csp_embed.machine.spec import Instruction, Isa, Memory
+from csp_embed.machine.words.arrays import FIELD, MEMORY, PAIRS, UOPS, WORDS, image
 
 MAX_ARENA_BYTES = 1 << 32
 
@@ -158,6 +158,7 @@ def make_state(isa: Isa, program: Program) -> State:
         raise SimError(
             f"the memories of {isa.name} are too large to simulate",
             why=f"{sizes[WORDS] * 4 + sizes[PAIRS] * 2} bytes, at most {MAX_ARENA_BYTES}",
+            hint="simulate it with smaller memories: --vta-config",
         )
     dram, ranges = image(program)
     fields = [(f.lo, f.width, f.signed) for f in isa.uop_fields]
@@ -189,7 +190,10 @@ def read_dram(state: State, address: int, length: int) -> NDArray[np.uint8]:
     """
     at = _offset(state.ranges, address, length)
     if at < 0:
-        raise SimError(f"DRAM {address:#x} .. {address + length:#x} is outside the program's image")
+        raise SimError(
+            f"DRAM {address:#x} .. {address + length:#x} is outside the program's image",
+            hint="csp-embed disasm FILE shows which ranges the program has",
+        )
     return state.dram[at : at + length]
 
 

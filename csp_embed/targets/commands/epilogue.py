@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from csp_embed.errors import Infeasible
 from csp_embed.ir.operator import Operator, Step
-from csp_embed.machine.command_code import FUNCTIONS
-from csp_embed.machine.command_roles import Param
-from csp_embed.machine.commands import CommandMachine
+from csp_embed.machine.commands.code import FUNCTIONS
+from csp_embed.machine.commands.roles import Param
+from csp_embed.machine.commands.spec import CommandMachine
 from csp_embed.targets.commands.transfers import Transfer
 
 Array = NDArray[Any]

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from csp_embed.errors import Infeasible
 from csp_embed.ir.embedding import Embedding
-from csp_embed.machine.command_tiles import Tile, operand_tiles
-from csp_embed.machine.command_words import encode
-from csp_embed.machine.commands import CommandMachine
+from csp_embed.machine.commands.spec import CommandMachine
+from csp_embed.machine.commands.tiles import Tile, operand_tiles
+from csp_embed.machine.commands.words import encode
 from csp_embed.machine.spec import Isa
 from csp_embed.targets.commands.epilogue import Epilogue, epilogue_of
 from csp_embed.targets.commands.order import (
@@ -138,7 +138,8 @@ class _Lowering:
                 made._begins(op.text())
                 if role != "add0" and not adders:
                     raise Infeasible(f"{op.name} adds two tensors", where=op.text(),
-                                     why=f"{isa.name} has no copy that adds to sums")  # fmt: skip
+                                     why=f"{isa.name} has no copy that adds to sums",
+                                     hint="add the tensors in two operators")  # fmt: skip
                 moves[role] = moves[CONSTANT] if role == "add0" else adders[0]
         return made
 
@@ -191,7 +192,8 @@ class _Lowering:
             slots[memory] = self.machine.memories[memory].rows // self._slot_rows(memory)
             if slots[memory] < 2:
                 raise Infeasible(f"{memory} holds less than two groups of tiles",
-                                 where=self.isa.where(f"memories.{memory}"))  # fmt: skip
+                                 where=self.isa.where(f"memories.{memory}"),
+                                 hint=f"more `rows` of {memory} in the specification")  # fmt: skip
         dst = self.tiles["dst"]
         slots["sums"] = self.machine.memories[dst.memory].rows // dst.height(self.isa.dims)
         return pools, slots
@@ -302,7 +304,8 @@ class _Lowering:
             at += self.regions[role].size
         if at > self.machine.host_bytes:
             raise Infeasible(f"{self.embedding.operator.name} needs {at:,} bytes of HOST",
-                             where=self.isa.where("memories.HOST"))  # fmt: skip
+                             where=self.isa.where("memories.HOST"),
+                             hint="a smaller operator, or more `bytes` of HOST")  # fmt: skip
 
     def _sums(self, walk: Walk) -> int:
         return math.prod(walk.count(p) for p in PARTS if p != "reduced")

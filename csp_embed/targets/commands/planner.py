@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from csp_embed.errors import SpecError
-from csp_embed.machine.command_roles import Acts, Lanes, Limit, Param, Rows
-from csp_embed.machine.commands import Command, CommandMachine
+from csp_embed.machine.commands.roles import Acts, Lanes, Limit, Param, Rows
+from csp_embed.machine.commands.spec import Command, CommandMachine
 from csp_embed.targets.commands.plans import Known, Plan, Row, changes
 from csp_embed.targets.commands.transfers import Wants
 
@@ -97,7 +97,8 @@ class Planner:
                 best = plan
         if best is None:
             raise SpecError("no contraction of the machine can be fed", where="instructions",
-                            why="some state that it reads is set by no command")  # fmt: skip
+                            why="some state that it reads is set by no command",
+                            hint="add a command whose meaning sets that state")  # fmt: skip
         return best
 
     def _contract(
@@ -210,7 +211,8 @@ class Planner:
                 values[p.name] = v
             elif p.kind == "const" and p.value != v:
                 raise SpecError(f"{c.name} has {p.value} where {v} is needed",
-                                where=f"instructions.{c.name}")  # fmt: skip
+                                where=f"instructions.{c.name}",
+                                hint="make it a field of the command")  # fmt: skip
         return values
 
     def _stuck(
@@ -222,7 +224,7 @@ class Planner:
         raise SpecError(
             f"no command sets {open_[0]} to {needed[open_[0]]} for {command.name}",
             where=f"instructions.{command.name}", why="its field is missing or too narrow",
-        )  # fmt: skip
+        hint=f"give a command a field that sets {open_[0]}, wide enough")  # fmt: skip
 
     def _put(
         self, c: Command, values: Mapping[str, int], loaded: Mapping[str, tuple[str, int]]

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 import csp_embed as ce
-from csp_embed.compiler import command_suite
-from csp_embed.compiler.command_chain import compile_commands
-from csp_embed.compiler.command_file import content, read, write
+from csp_embed.compiler.commands import suite as command_suite
+from csp_embed.compiler.commands.chain import compile_commands
+from csp_embed.compiler.commands.file import content, read, write
 from csp_embed.errors import Infeasible, InputError, SpecError
 from csp_embed.judge import commands as judge
-from csp_embed.machine.command_interpreter import HostMemory, execute
-from csp_embed.machine.command_words import encode
+from csp_embed.machine.commands.interpreter import HostMemory, execute
+from csp_embed.machine.commands.words import encode
 from csp_embed.ops.data import random_tensors
 
 MILL = Path(__file__).parents[2] / "data" / "specs" / "mill.yaml"
@@ -169,7 +169,7 @@ class TestJudge:
 
     def at(self, file, name: str) -> int:
         """The first command of that name."""
-        from csp_embed.machine.command_words import decode
+        from csp_embed.machine.commands.words import decode
 
         machine = file.isa.commands
         return int(np.argmax(decode(machine, file.words).code == machine.index(name)))

@@ -10,8 +10,8 @@ from cases import CASES
 
 import csp_embed as ce
 from csp_embed.compiler import doctor
-from csp_embed.compiler.source_chain import compile_source
-from csp_embed.compiler.source_suite import engine_of
+from csp_embed.compiler.source.chain import compile_source
+from csp_embed.compiler.source.suite import engine_of
 from csp_embed.errors import CspEmbedError, MissingLibrary
 from csp_embed.machine.load import builtin_names, config_names, load_isa, load_text
 from csp_embed.ops.data import random_tensors
