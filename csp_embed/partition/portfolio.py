@@ -20,6 +20,7 @@ FILE = Path(__file__).with_suffix(".json")
 STRICT = ConfigDict(extra="forbid")
 
 
+# Unknown keys are refused: a mistyped number in the file would else have no effect.
 @checked(frozen=True, config=STRICT)
 class Step:
     """One method in an order.
@@ -284,16 +285,19 @@ class Portfolio:
     numbers: Numbers
 
 
+# The text, not the file: `scripts/tune` tries changed portfolios without writing them.
 def read(text: str) -> Portfolio:
     """A portfolio from the text of a file. Raises: pydantic's ValidationError."""
     told = json.loads(text)
     numbers = {
+        # Units and meanings are for readers of the file; only values are used.
         group: {name: entry["value"] for name, entry in entries.items()}
         for group, entries in told["numbers"].items()
     }
     return TypeAdapter(Portfolio).validate_python({"orders": told["orders"], "numbers": numbers})
 
 
+# Read once, when the package is loaded: the numbers are constants of the searches.
 PORTFOLIO = read(FILE.read_text(encoding="utf-8"))
 NUMBERS = PORTFOLIO.numbers
 METHODS = tuple(PORTFOLIO.orders["latency"])  # names that a user may ask for

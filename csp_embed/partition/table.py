@@ -21,6 +21,7 @@ from csp_embed.partition.methods import (
 
 TABLE = {
     method.name: method
+    # The order is of no meaning: the portfolio names the steps.
     for method in (
         *lists.RULES,
         lists.METHOD,

@@ -10,7 +10,8 @@ import pytest
 from partition_cases import platform, random_graph, topcuoglu
 
 from csp_embed.errors import Infeasible, InputError
-from csp_embed.ir.network import Edge, Task, TaskGraph
+from csp_embed.ir.network import Bus, Device, Edge, Link, Platform, Task, TaskGraph
+from csp_embed.partition import kernels
 from csp_embed.partition.bounds import latency_period as bounds
 from csp_embed.partition.methods.cooling import UNNOTED
 from csp_embed.partition.methods.placements import placements
@@ -213,3 +214,19 @@ def test_min_throughput_is_in_samples_per_ms(rate: float, period: float) -> None
     assert plan.period <= period * (1 + 1e-6)
     with pytest.raises(Infeasible, match="no plan"):
         solve(graph, machines, min_throughput=1.01 / 36)
+
+
+def test_a_bus_holds_every_hop_of_long_routes() -> None:
+    """Three links in a row on one bus: more intervals on its line than two for each value."""
+    ends = ("a", "d")
+    tasks = tuple(Task(f"t{i}", {ends[i % 2]: 1.0}) for i in range(6))
+    edges = tuple(Edge(f"t{i}", f"t{i + 1}", 10.0, f"v{i}") for i in range(5))
+    links = tuple(Link((a, b), 1.0, shared="bus") for a, b in ("ab", "bc", "cd"))
+    row = Platform(tuple(Device(d, d) for d in "abcd"), links, (Bus("bus"),))
+    p = make_problem(TaskGraph(tasks, edges), row)
+    w = kernels.work(p)
+    dev = np.array([p.allowed(t)[0] for t in range(p.n)])
+    # Without compilation, so that a line that is too short would be an error.
+    end = kernels.pick(p, False).decode(kernels.arrays(p), w, np.arange(p.n), dev)
+    assert end == pytest.approx(6 * 1.0 + 5 * 3 * 10.0)
+    assert w.count[p.m] == 15
