@@ -30,7 +30,7 @@ from csp_embed.partition.methods.method import Search
 from csp_embed.partition.portfolio import NUMBERS, PORTFOLIO
 from csp_embed.partition.proof import Proof, first_bounds, settled
 from csp_embed.partition.request import Clock, Incumbent, Request, in_units
-from csp_embed.partition.supervise import INTERRUPTED, supervised
+from csp_embed.partition.supervise import DONE, INTERRUPTED, supervised
 from csp_embed.partition.symmetry import trimmed
 from csp_embed.partition.table import TABLE
 from csp_embed.partition.timetable import decoded, latency_plan, retimed, throughput_plan
@@ -76,6 +76,8 @@ def solve_links(
         )  # fmt: skip
     p, inc, proof = found[0].p, found[0].inc, found[0].proof
     proof.interrupted = ended == INTERRUPTED
+    if inc.best is None and ended != DONE:  # rules are compiled first, which may take longer
+        quick_start(p, inc)
     return finish(p, inc, proof, inc.request)
 
 

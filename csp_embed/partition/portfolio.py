@@ -73,6 +73,8 @@ class Anneal:
     heats: tuple[tuple[float, float, float], ...]
     decoded_heats: tuple[float, ...]
     decoded_cold: float
+    probes: int
+    decoded_probes: int
     trial: int
     growth: int
     patience: int
@@ -90,6 +92,7 @@ class Exact:
     period_tasks: int
     build: float
     refusals: int
+    refused: float
     listable: float
     goals: tuple[float, ...]
     hits: tuple[int, ...]
@@ -159,7 +162,6 @@ class Split:
     passes: tuple[int, ...]
     widths: tuple[int, ...]
     heat: float
-    heat_tasks: int
     level_heat: float
     level_width: int
     level_proposals: int
@@ -191,7 +193,8 @@ class Period:
     heat: float
     warmth: tuple[float, ...]
     again: tuple[float, ...]
-    cooling: float
+    cold: float
+    probes: int
     shaped: tuple[float, ...]
 
 
@@ -203,8 +206,21 @@ class Balance:
     chains: int
     heats: tuple[float, ...]
     cold: float
+    probes: int
     trial: int
     least: int
+
+
+@checked(frozen=True, config=STRICT)
+class Relaxation:
+    """The period's relaxation, rounded."""
+
+    places: int
+    roundings: int
+    proposals: int
+    heats: tuple[float, ...]
+    cold: float
+    probes: int
 
 
 @checked(frozen=True, config=STRICT)
@@ -237,6 +253,7 @@ class Dnn:
     slice: int
     load_anneal: tuple[tuple[float, float], ...]
     block_anneal: tuple[tuple[float, float], ...]
+    probes: int
     pair: float
     pair_seconds: float
 
@@ -255,6 +272,7 @@ class Numbers:
     split: Split
     period: Period
     balance: Balance
+    relaxed: Relaxation
     genetic: Genetic
     dnn: Dnn
 

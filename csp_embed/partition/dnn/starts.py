@@ -11,20 +11,19 @@ Takes: a State.  Leaves: its placement improved.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 
 from csp_embed.partition.dnn.state import State
 from csp_embed.partition.methods import throughput
 from csp_embed.partition.methods.balance import balance
+from csp_embed.partition.methods.cooling import TINY, UNNOTED, slices, span, usual_rise
 from csp_embed.partition.methods.period_loads import Loads, load_arrays
 from csp_embed.partition.pipelines.blocks import anneal_blocks
 from csp_embed.partition.pipelines.fold import Fold, fold
 from csp_embed.partition.pipelines.ideals import best_chain, ideals
 from csp_embed.partition.pipelines.intervals import STATES, Classes, classes, cut, prices
 from csp_embed.partition.portfolio import NUMBERS
-from csp_embed.partition.view import Ints
+from csp_embed.partition.view import Floats, Ints
 
 OWN = NUMBERS.dnn
 
@@ -125,33 +124,27 @@ def chain(state: State, number: int) -> None:
     p, start = dnn.p, state.dev if number % 3 == 2 else state.fresh
     if start is None:
         return
-    # Temperatures are parts of the mean load (period) or of the makespan (latency).
-    scale, own = float(p.cost.min(axis=1).sum()) / p.m, OWN.load_anneal
-    steps = min(OWN.proposals, OWN.touches / (p.n + len(p.use)))
-    if state.latency:
-        scale, own = state.value, OWN.block_anneal
-    # Chains differ in their heat: which is right differs from workload to workload.
-    hot, cold = own[number % len(own)]
-    dev = start.copy()
+    steps = max(1000, min(OWN.proposals, OWN.touches / (p.n + len(p.use))) * r.effort)
     q = None if state.latency else load_arrays(p, dnn.accelerator, dnn.toll)
-    slices = _slices(max(hot * scale, 1e-9), max(cold * scale, 1e-12), max(1000, steps * r.effort))
-    for k, (top, low, size) in enumerate(slices):
+
+    def run(dev: Ints, steps: int, top: float, low: float, seed: int, noted: Floats) -> None:
+        if q is None:
+            anneal_blocks(dnn, dev, steps, top, low, seed, noted)
+        else:
+            # Borders: all of a device before a group, or behind it, may move at once.
+            balance(q, dev, steps, top, low, seed, borders=True, rises=noted)
+
+    if state.rise is None:
+        probe, count = start.copy(), int(min(steps, OWN.probes))
+        state.rise = usual_rise(lambda noted: run(probe, count, TINY, TINY, 1, noted))
+    own = OWN.block_anneal if state.latency else OWN.load_anneal
+    # Chains differ in their heat: which is right differs from workload to workload.
+    hot, cold = span(state.rise, *own[number % len(own)])
+    dev = start.copy()
+    for k, (top, low, size) in enumerate(slices(hot, cold, steps, OWN.slice)):
         if clock.left() < 0.1:
             break
         # Every slice of a run has a seed of its own.
-        seed = 100_000 * r.seed + 1000 * number + k + 1
-        if q is None:
-            anneal_blocks(dnn, dev, size, top, low, seed)
-        else:
-            # Borders: all of a device before a group, or behind it, may move at once.
-            balance(q, dev, size, top, low, seed, borders=True)
+        run(dev, size, top, low, 100_000 * r.seed + 1000 * number + k + 1, UNNOTED)
     state.offer(dev, "anneal")
     clock.tell("annealing")
-
-
-def _slices(hot: float, cold: float, steps: float) -> Iterator[tuple[float, float, int]]:
-    """First and last temperature and proposals of each slice of a chain."""
-    count = max(1, round(steps / OWN.slice))
-    for k in range(count):
-        ratio = cold / hot
-        yield hot * ratio ** (k / count), hot * ratio ** ((k + 1) / count), int(steps / count)

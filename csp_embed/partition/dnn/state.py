@@ -30,6 +30,7 @@ class State:
         self.dev: Ints | None = None
         self.fresh: Ints | None = None
         self.value, self.method = float("inf"), ""
+        self.rise: float | None = None  # what temperatures of annealing are multiples of
         self.proof = Proof(unit=dnn.p.unit, tick=dnn.tick, gap=clock.request.gap)
         clock.known = lambda: (self.value, self.proof.value)
         self.interrupted = False

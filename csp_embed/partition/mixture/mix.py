@@ -5,8 +5,9 @@ placement that takes a share, or the single placement where sharing does not hel
 
 The master program finds the shares of the placements known so far that make the busiest line least
 busy; its multipliers are prices of lines; a placement that is cheaper under them than the period
-makes it better. It ends at the bound of `relaxation`, where no start finds such a placement, or at
-the limit. Devices keep the weights of every layer that any placement puts there, once.
+makes it better. It ends at the bound of `methods.relaxation`, where no start finds such a
+placement, or at the limit. Devices keep the weights of every layer that any placement puts there,
+once.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ from csp_embed.partition import feasible
 from csp_embed.partition.exact import DOUBLE, Exact, below
 from csp_embed.partition.links import solve_links
 from csp_embed.partition.methods.period_loads import Loads, load_arrays
-from csp_embed.partition.mixture.pricing import descend, loads_of, rounded
-from csp_embed.partition.mixture.relaxation import Relaxed, relax
+from csp_embed.partition.methods.relaxation import Relaxed, relax, rounded
+from csp_embed.partition.mixture.pricing import descend, loads_of
 from csp_embed.partition.request import Clock
+from csp_embed.partition.supervise import INTERRUPTED, supervised
 from csp_embed.partition.timetable import throughput_plan
 from csp_embed.partition.view import Floats, Ints, Problem, make_problem, normalised, number
 from csp_embed.solver.lp import optimum
@@ -58,9 +60,8 @@ def solve_mixture(graph: TaskGraph, platform: Platform, clock: Clock, fix: dict[
     # Not trimmed: a mixture may use more devices than there are groups.
     p = normalised(make_problem(graph, platform, fix))
     search = _Search(p, single, clock)
-    try:
-        search.run()
-    except KeyboardInterrupt:
+    # Linear programs and kernels do not look at clocks; what is found so far is whole at any time.
+    if not search.reasons and supervised(search.run, clock, lambda: True) == INTERRUPTED:
         search.reasons = ("interrupted",)
     return search.plan()
 

@@ -85,18 +85,3 @@ def _descend(
                 total += best
                 moved = True
     return total
-
-
-def rounded(x: Floats, rng: np.random.Generator) -> Ints:
-    """A placement from fractions, alike groups alike (Kleinberg and Tardos, "Approximation
-    algorithms for classification problems with pairwise relationships", J. ACM 2002): a device and
-    a threshold at random; groups with more than that on it go there; until all have gone."""
-    groups, m = x.shape
-    dev = np.full(groups, -1, np.int64)
-    # By chance this may go on for ever: what is left goes to its largest fraction.
-    for _ in range(64 * m):
-        d, least = int(rng.integers(m)), rng.random()
-        dev[(dev < 0) & (x[:, d] > least)] = d
-        if (dev >= 0).all():
-            return dev
-    return np.where(dev < 0, x.argmax(axis=1), dev)

@@ -289,6 +289,46 @@ class Model:
             if terms:
                 cp.add(sum(terms) <= self.period)
 
+    def flight(self) -> None:
+        """Weights and activations of all inputs in flight within memory: what every placement that
+        `feasible.pipelined_memory` accepts meets, and few others do. A stage may be later here than
+        it is, and a value that is kept for more than one input is not counted again where others
+        are gone."""
+        p, cp = self.p, self.cp
+        most = p.weight.sum() + (p.n + 1) * p.activation.sum()
+        tight = [d for d in range(p.m) if p.memory[d] < most]
+        if not tight or not p.activation.any():
+            return
+        known: dict[tuple[int, int], Any] = {}
+        stage = [cp.new_int_var(0, p.n, "") for _ in range(p.n)]
+        kept = [cp.new_int_var(0, p.n, "") for _ in range(p.n)]
+        last = list(range(p.n))
+        for u, t, _ in p.edges():
+            cp.add(stage[t] >= stage[u] + 1 - self._same(u, t, known))
+            cp.add(kept[u] >= stage[t] - stage[u])
+            last[u] = max(last[u], t)
+        for d in tight:
+            mine = [t for t in range(p.n) if d in self.at(t)]
+            both = [*p.weight[mine].tolist(), *p.activation[mine].tolist()]
+            # With the memory among them: more than one input of them all may be in flight.
+            sizes, room = whole_sizes([*both, float(p.memory[d])], float(p.memory[d]))
+            sizes = sizes[:-1]
+            held = []
+            for t, size in zip(mine, sizes[len(mine) :], strict=True):
+                if not size:
+                    continue
+                here = cp.new_int_var(0, p.n, "")
+                cp.add(here >= kept[t]).only_enforce_if(self.at(t)[d])
+                held.append(size * here)
+            weight = [w * self.at(t)[d] for t, w in zip(mine, sizes, strict=False) if w]
+            for turn in mine:
+                alive = [
+                    size * self.at(t)[d]
+                    for t, size in zip(mine, sizes[len(mine) :], strict=True)
+                    if size and t <= turn <= last[t]
+                ]
+                cp.add(sum(weight) + sum(held) + sum(alive) <= room)
+
     def shape(self, contiguous: bool, pipeline: bool) -> None:
         """Convex sets: x >= reached-from + reaches - 1. Pipeline: devices in a strict order."""
         p, cp = self.p, self.cp

@@ -32,6 +32,7 @@ def build(p: Problem, request: Request, horizon: float) -> Model:
         model.schedule(*bounds.path_bounds(p))
     if steady:
         model.loads()
+        model.flight()
     model.shape(request.contiguous, request.pipeline)
     # Limits of either kind are constraints on variables that exist by then.
     if request.max_latency is not None:

@@ -18,6 +18,7 @@ import numpy as np
 from csp_embed.jit import njit
 from csp_embed.partition.methods.annealer import accepts, draw, generator, temperature
 from csp_embed.partition.methods.balance import behind, grow
+from csp_embed.partition.methods.cooling import UNNOTED
 from csp_embed.partition.methods.period_loads import load_arrays
 from csp_embed.partition.models.dnn import Dnn
 from csp_embed.partition.view import Floats, Ints
@@ -64,13 +65,15 @@ def blocks(dnn: Dnn) -> Blocks:
     )  # fmt: skip
 
 
-def anneal_blocks(dnn: Dnn, dev: Ints, steps: int, hot: float, cold: float, seed: int) -> float:
+def anneal_blocks(
+    dnn: Dnn, dev: Ints, steps: int, hot: float, cold: float, seed: int, rises: Floats = UNNOTED
+) -> float:
     """Improves dev [n] in place over `steps` proposals; the least makespan seen. hot, cold:
-    temperatures in ms. The placement to start from must be feasible."""
+    temperatures in ms; rises: see `annealer.note`. The placement to start from must be feasible."""
     q = load_arrays(dnn.p, dnn.accelerator, dnn.toll)
     place = np.zeros(len(q.weight), np.int64)
     place[q.group] = dev
-    found = _anneal(blocks(dnn), q, place, steps, hot, cold, seed)
+    found = _anneal(blocks(dnn), q, place, steps, hot, cold, seed, rises)
     dev[:] = place[q.group]
     return float(found)
 
@@ -152,7 +155,7 @@ def makespan(b, place):
 
 
 @njit(cache=True, nogil=True)
-def _anneal(b, q, place, steps, hot, cold, seed):
+def _anneal(b, q, place, steps, hot, cold, seed, rises):
     """`anneal_blocks` on place [group]."""
     groups, m = q.cost.shape
     state = generator(seed)
@@ -198,8 +201,9 @@ def _anneal(b, q, place, steps, hot, cold, seed):
             place[cluster[i]] = new
         value, work = makespan(b, place)
         then = value + WORK * work
+        heat = temperature(hot, cold, step, steps)
         # inf: the move would make blocks wait for each other.
-        if value < np.inf and accepts(state, now, then, temperature(hot, cold, step, steps)):
+        if value < np.inf and accepts(state, now, then, heat, rises):
             now = then
             free[old] += need
             free[new] -= need

@@ -13,6 +13,7 @@ from csp_embed.errors import Infeasible, InputError
 from csp_embed.ir.network import Bus, Device, Edge, Link, Platform, Task, TaskGraph
 from csp_embed.partition import kernels
 from csp_embed.partition.bounds import latency_period as bounds
+from csp_embed.partition.methods.cooling import UNNOTED
 from csp_embed.partition.methods.placements import placements
 from csp_embed.partition.methods.reinsert import ordered, reinsert
 from csp_embed.partition.solve import solve
@@ -144,7 +145,9 @@ def test_reinsertion_reports_the_makespan_of_what_it_returns(seed: int) -> None:
     p = make_problem(random_graph(12, 3, seed, integer=False), platform(3))
     order, dev = np.arange(p.n), np.zeros(p.n, np.int64)
     first = makespan(p, tuple(order), tuple(dev))
-    value = reinsert(ordered(p), order, dev, 2000, 0.02 * first, 0.001 * first, 1.0, 1 + seed)
+    value = reinsert(
+        ordered(p), order, dev, 2000, 0.02 * first, 0.001 * first, 1.0, 1 + seed, UNNOTED
+    )
     position = np.argsort(order)
     assert sorted(order.tolist()) == list(range(p.n))
     assert all(position[u] < position[t] for u, t, _ in p.edges())
@@ -166,7 +169,7 @@ def test_reinsertion_keeps_precedences_among_tasks_that_take_no_time(seed: int) 
     )
     p = make_problem(TaskGraph(tasks, edges), platform(3))
     order, dev = np.arange(p.n), np.zeros(p.n, np.int64)
-    value = reinsert(ordered(p), order, dev, 5000, 3.0, 0.1, 1.0, 1 + seed)
+    value = reinsert(ordered(p), order, dev, 5000, 3.0, 0.1, 1.0, 1 + seed, UNNOTED)
     position = np.argsort(order)
     assert all(position[u] < position[t] for u, t, _ in p.edges())
     assert value == pytest.approx(makespan(p, tuple(order), tuple(dev)))
@@ -176,7 +179,7 @@ def test_reinsertion_keeps_precedences_among_tasks_that_take_no_time(seed: int) 
 def test_reinsertion_finds_the_optimum_of_small_graphs(seed: int) -> None:
     p = make_problem(random_graph(6, 2, seed, integer=False), platform(2))
     order, dev = np.arange(p.n), np.zeros(p.n, np.int64)
-    value = reinsert(ordered(p), order, dev, 20_000, 10.0, 0.1, 0.5, 5)
+    value = reinsert(ordered(p), order, dev, 20_000, 10.0, 0.1, 0.5, 5, UNNOTED)
     assert value == pytest.approx(min(optima(p).values()))
 
 
@@ -189,7 +192,7 @@ def test_reinsertion_keeps_memory_and_forbidden_devices() -> None:
     pinned = p.index["7"]
     dev[pinned], dev[-1] = 2, dev[pinned]
     order = np.arange(p.n)
-    reinsert(ordered(p), order, dev, 20_000, 5.0, 0.1, 0.0, 3)
+    reinsert(ordered(p), order, dev, 20_000, 5.0, 0.1, 0.0, 3, UNNOTED)
     assert np.bincount(dev, minlength=3).max() <= 4
     assert dev[pinned] == 2
 
