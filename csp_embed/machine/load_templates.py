@@ -61,7 +61,7 @@ def read_source_machine(
         _template(name, item, lanes, dims, sizes)
         for name, item in table["instructions"].entries().items()
     )
-    code = table["code"].table(["headers", "flags", "cpu_features"], ["declarations"])
+    code = table["code"].table(["headers", "flags", "cpu_features"], ["declarations", "attributes"])
     program = SourceMachine(
         templates=templates,
         files=files,
@@ -72,6 +72,7 @@ def read_source_machine(
         features=tuple(i.text() for i in code["cpu_features"].items()),
         align=align,
         declarations=_sized(code["declarations"].text(), sizes) if "declarations" in code else "",
+        attributes=_sized(code["attributes"].text(), sizes) if "attributes" in code else "",
         ctypes=ctypes,
         takes=takes,
         runner=_runner(table["runner"], sizes) if "runner" in table else Runner(),
