@@ -35,7 +35,7 @@ if TYPE_CHECKING:  # What type checkers and editors see; tests compare it with _
     from csp_embed.compiler.driver import compile as compile
     from csp_embed.compiler.kernel import Kernel as Kernel
     from csp_embed.compiler.network_file import build as build
-    from csp_embed.compiler.options import Options as Options
+    from csp_embed.compiler.request.options import Options as Options
     from csp_embed.errors import CspEmbedError as CspEmbedError
     from csp_embed.machine.load import load_isa as load_isa
     from csp_embed.ops import avg_pool2d as avg_pool2d
@@ -59,7 +59,7 @@ _NAMES = {
     "compile": "csp_embed.compiler.driver",
     "CspEmbedError": "csp_embed.errors",
     "Kernel": "csp_embed.compiler.kernel",
-    "Options": "csp_embed.compiler.options",
+    "Options": "csp_embed.compiler.request.options",
     "load_isa": "csp_embed.machine.load",
     "partition": "csp_embed.partition",
     "serve": "csp_embed.serving",

@@ -23,7 +23,7 @@ def main() -> None:
 def compiler() -> None:
     """The cycle engine, the functional simulator and the stream checks."""
     import csp_embed as ce
-    from csp_embed.compiler.verify import judge
+    from csp_embed.compiler.program.verify import judge
     from csp_embed.ops.data import random_tensors
     from csp_embed.sim.cycles.engine import simulate_cycles
 

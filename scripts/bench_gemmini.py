@@ -27,9 +27,9 @@ import argparse
 import time
 
 import csp_embed as ce
-from csp_embed.compiler.command_chain import compile_commands
-from csp_embed.compiler.command_file import content
-from csp_embed.compiler.options import Options
+from csp_embed.compiler.commands.chain import compile_commands
+from csp_embed.compiler.commands.file import content
+from csp_embed.compiler.request.options import Options
 from csp_embed.ops.data import random_tensors
 
 # (rows, columns, terms): how often Exo's schedule loads each block of B.

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from csp_embed import ops
 from csp_embed.compiler.chain import chain
 from csp_embed.compiler.driver import Options
-from csp_embed.compiler.setting import setting_of
+from csp_embed.compiler.request.setting import setting_of
 from csp_embed.errors import CspEmbedError
 from csp_embed.ir.operator import Operator
 from csp_embed.machine.load import load_isa

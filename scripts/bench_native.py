@@ -35,9 +35,9 @@ from bench_native_peers import PEERS
 from bench_native_report import report, summary
 
 # fmt: on
-from csp_embed.compiler.options import Options
-from csp_embed.compiler.source_chain import compile_source
-from csp_embed.compiler.source_measure import Call, middle, prepared, turns
+from csp_embed.compiler.request.options import Options
+from csp_embed.compiler.source.chain import compile_source
+from csp_embed.compiler.source.measure import Call, middle, prepared, turns
 from csp_embed.errors import CspEmbedError
 from csp_embed.machine.load import load_isa
 from csp_embed.machine.spec import Isa

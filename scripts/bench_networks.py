@@ -28,7 +28,7 @@ from typing import Any
 
 from csp_embed.errors import Infeasible
 from csp_embed.ir.network import Plan, Platform, TaskGraph
-from csp_embed.judge.plan import check_plan
+from csp_embed.judge.plan.judge import check_plan
 from csp_embed.network.files.platform import find_platform, read_platform
 from csp_embed.network.made.generate import with_costs
 from csp_embed.network.made.quantised import quantised_net

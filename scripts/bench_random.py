@@ -21,7 +21,7 @@ from dataclasses import replace
 import numpy as np
 
 from csp_embed.ir.network import Device, Edge, Link, Plan, Platform, Task, TaskGraph
-from csp_embed.judge.plan import check_plan
+from csp_embed.judge.plan.judge import check_plan
 from csp_embed.network.made.generate import layered as generated
 from csp_embed.partition import kernels
 from csp_embed.partition.methods.list_scheduling import SUMMARIES, ListScheduler

@@ -18,8 +18,8 @@ from numba import njit
 
 import csp_embed
 from csp_embed.files import atomic
-from csp_embed.machine.bits import decode, decode_uops
 from csp_embed.machine.program_file import isa_of, read_program
+from csp_embed.machine.words.bits import decode, decode_uops
 from csp_embed.ops.deepbench import layer
 from csp_embed.sim.functional.memory import image
 from csp_embed.sim.functional.run import run

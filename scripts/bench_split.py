@@ -27,7 +27,7 @@ from dataclasses import replace
 import numpy as np
 
 from csp_embed.ir.network import Bus, Plan, Platform, TaskGraph
-from csp_embed.judge.plan import check_plan
+from csp_embed.judge.plan.judge import check_plan
 from csp_embed.network.files.platform import find_platform, read_platform
 from csp_embed.network.made.generate import layered, with_costs
 from csp_embed.network.made.transformer import transformer

@@ -22,8 +22,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import random_native
 from cases import CASES
 
-from csp_embed.compiler.source_chain import compile_source
-from csp_embed.compiler.source_suite import engine_of
+from csp_embed.compiler.source.chain import compile_source
+from csp_embed.compiler.source.suite import engine_of
 from csp_embed.errors import CspEmbedError
 from csp_embed.ir.operator import Operator
 from csp_embed.machine.load import builtin_names, config_names, load_isa

@@ -25,10 +25,10 @@ import numpy as np
 from csp_embed.compiler.network import build
 from csp_embed.machine.load import load_isa
 from csp_embed.network.quantised import graph as g
-from csp_embed.network.quantised.onnx_graph import read_onnx
-from csp_embed.network.quantised.reference import run
-from csp_embed.network.quantised.tflite_file import read_file
-from csp_embed.network.quantised.tflite_graph import read_tflite
+from csp_embed.network.quantised.onnx.graph import read_onnx
+from csp_embed.network.quantised.reference.run import run
+from csp_embed.network.quantised.tflite.file import read_file
+from csp_embed.network.quantised.tflite.graph import read_tflite
 
 PUBLISHED = {
     "kws": "kws_ref_model", "resnet8": "pretrainedResnet_quant", "ad01": "ad01_int8",

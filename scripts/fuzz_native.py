@@ -21,9 +21,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "property"))
 
 import random_native
 
-from csp_embed.compiler.options import Options
-from csp_embed.compiler.source_chain import compile_source
-from csp_embed.compiler.source_kernel import SourceKernel
+from csp_embed.compiler.request.options import Options
+from csp_embed.compiler.source.chain import compile_source
+from csp_embed.compiler.source.kernel import SourceKernel
 from csp_embed.errors import CspEmbedError
 from csp_embed.machine.load import load_isa
 from csp_embed.machine.spec import Isa

@@ -27,8 +27,8 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from csp_embed.compiler.network import build
 from csp_embed.errors import CspEmbedError
 from csp_embed.machine.load import load_isa
-from csp_embed.network.quantised import reference
 from csp_embed.network.quantised.read import read_quantised
+from csp_embed.network.quantised.reference import run as reference
 
 Shape = tuple[int, ...]
 

@@ -16,9 +16,9 @@ import numpy as np
 from csp_embed.errors import CspEmbedError
 from csp_embed.ir.stream import Program
 from csp_embed.machine import interpreter
-from csp_embed.machine.bits import decode
-from csp_embed.machine.listing import listing
 from csp_embed.machine.load import load_isa
+from csp_embed.machine.words.bits import decode
+from csp_embed.machine.words.listing import listing
 from csp_embed.sim.check import check_program
 from csp_embed.sim.cycles.engine import simulate_cycles
 from csp_embed.sim.functional.run import run

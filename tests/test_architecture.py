@@ -15,8 +15,8 @@ from command_line import run
 
 import csp_embed as ce
 from csp_embed.compiler.chain import STAGES, chain
-from csp_embed.compiler.setting import setting_of
-from csp_embed.compiler.values import ValuesStage
+from csp_embed.compiler.program.values import ValuesStage
+from csp_embed.compiler.request.setting import setting_of
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "architecture.md").read_text("utf-8")

@@ -73,8 +73,8 @@ def certify_command(
 
       csp-embed certify dense.npz --formula 'y[n,k] += x[n,c] * w[k,c]; shr 8; clip 0 127'
     """
-    from csp_embed.compiler.command_file import is_commands
-    from csp_embed.compiler.source_file import is_source, read
+    from csp_embed.compiler.commands.file import is_commands
+    from csp_embed.compiler.source.file import is_source, read
     from csp_embed.files import check_writable
     from csp_embed.judge.certify.claims import read_claims
     from csp_embed.judge.certify.run import certify
@@ -113,7 +113,7 @@ def certify_command(
         op = _given(formula, shape or [], program)
     document = program.meta.get("claims")
     if layout or formula is not None or document is None:
-        from csp_embed.commands.foreign import foreign_claims
+        from csp_embed.commands.compiling.foreign import foreign_claims
 
         document = foreign_claims(isa, program, op, layout or [])
     claims = read_claims(document, op, f"{file}: meta.claims")
@@ -168,7 +168,7 @@ def _stated(file: str, program: Program) -> Operator:
 
 def _given(formula: str, shape: list[str], program: Program) -> Operator:
     """The operator as a formula; shapes from the options, or of the file's tensors."""
-    from csp_embed.commands.request import shapes
+    from csp_embed.commands.compiling.request import shapes
     from csp_embed.ops import parse_formula
 
     sizes = {n: tuple(a.shape) for n, a in program.tensors.items()} | shapes(shape)

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from csp_embed.commands import compile_options as options
 from csp_embed.commands.common import print_json, progress, say
+from csp_embed.commands.compiling import options
 from csp_embed.commands.given import refuse_ignored
 from csp_embed.errors import InputError
 from csp_embed.files import check_folder, check_outputs
 
 if TYPE_CHECKING:
-    from csp_embed.commands.watch import Watch
+    from csp_embed.commands.compiling.watch import Watch
 
 EXAMPLES = """Compiles one operator for a machine, checks the stream, simulates it and compares with
 NumPy.
@@ -95,12 +95,12 @@ def compile_command(
     dot: options.Dot = None,
     as_json: options.AsJson = False,
 ) -> None:
-    from csp_embed.commands import chain_job, request
-    from csp_embed.commands.command_job import CommandJob
-    from csp_embed.commands.job import Job
-    from csp_embed.commands.source_job import SourceJob
-    from csp_embed.commands.watch import Watch
-    from csp_embed.commands.written import write_dot
+    from csp_embed.commands.compiling import chain_job, request
+    from csp_embed.commands.compiling.command_job import CommandJob
+    from csp_embed.commands.compiling.job import Job
+    from csp_embed.commands.compiling.source_job import SourceJob
+    from csp_embed.commands.compiling.watch import Watch
+    from csp_embed.commands.compiling.written import write_dot
     from csp_embed.compiler.chain import FRONT
     from csp_embed.machine.load import load_isa
     from csp_embed.targets import target_of

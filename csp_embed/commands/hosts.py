@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from csp_embed.commands.common import print_json, say
-from csp_embed.commands.plan_options import JsonOption
+from csp_embed.commands.planning.options import JsonOption
 from csp_embed.errors import InputError
 
 TokenOption = Annotated[

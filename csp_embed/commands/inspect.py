@@ -16,8 +16,8 @@ from csp_embed.errors import InputError
 
 if TYPE_CHECKING:
     from csp_embed.ir.stream import Program
-    from csp_embed.judge.certificate import Judgement
-    from csp_embed.judge.stream import Problem
+    from csp_embed.judge.embedding.certificate import Judgement
+    from csp_embed.judge.stream.judge import Problem
 
 
 def register(app: typer.Typer) -> None:
@@ -61,15 +61,15 @@ def check_command(
     csp-embed check conv1.npz --certificate; csp-embed check certificate.json;
     csp-embed check plan.json --graph g.json
     """
-    from csp_embed.compiler.command_file import is_commands
-    from csp_embed.compiler.source_file import is_source
-    from csp_embed.judge.certificate import check_certificate
+    from csp_embed.compiler.commands.file import is_commands
+    from csp_embed.compiler.source.file import is_source
+    from csp_embed.judge.embedding.certificate import check_certificate
     from csp_embed.judge.formula import formula_problems
     from csp_embed.machine.program_file import isa_of, read_program
     from csp_embed.sim.check import judge
 
     if graph is not None or _is_plan(file):
-        from csp_embed.commands.plan_runs import judge_plan
+        from csp_embed.commands.planning.runs import judge_plan
 
         refuse_ignored(context, ("values", "certificate"), "a plan")
         judge_plan(file, graph, platform, as_json)
@@ -79,13 +79,13 @@ def check_command(
         _show_certificate(file, check_certificate(_read(file)), as_json)
         return
     if is_source(file):
-        from csp_embed.commands import source_run
+        from csp_embed.commands.compiling import source_run
 
         # Its certificate is part of what is judged anyway.
         source_run.check(context, file, values, as_json)
         return
     if is_commands(file):
-        from csp_embed.commands import command_run
+        from csp_embed.commands.compiling import command_run
 
         command_run.check(context, file, values, as_json)
         return
@@ -129,7 +129,7 @@ def check_command(
 
 
 def _unrun(problems: Sequence[Problem]) -> bool:
-    """A stream that cannot run was not simulated (judge/stream.py)."""
+    """A stream that cannot run was not simulated (judge/stream/judge.py)."""
     return any(p.kind in ("opcode", "memory", "range", "work", "dram", "deadlock")
                for p in problems)  # fmt: skip
 

@@ -70,7 +70,9 @@ def check_command(spec: Spec = "vta", vta_config: Config = None, as_json: Json =
     Example: csp-embed isa check my.yaml
     """
     # Not needed by the other commands here, and slow to import.
-    from csp_embed.compiler import command_suite, machine_suite, source_suite
+    from csp_embed.compiler import machine_suite
+    from csp_embed.compiler.commands import suite as command_suite
+    from csp_embed.compiler.source import suite as source_suite
     from csp_embed.machine.compilable import require
     from csp_embed.machine.load import config_names, load_isa
     from csp_embed.machine.selfcheck import check as self_check
@@ -146,7 +148,7 @@ def convert_command(
     Example: csp-embed isa convert old.yaml -o new.yaml
     """
     from csp_embed.files import atomic, check_outputs
-    from csp_embed.machine.convert import converted
+    from csp_embed.machine.reading.convert import converted
 
     check_outputs((output, (".yaml", ".yml")), reads=(file,))
     try:
@@ -165,7 +167,7 @@ def schema_command() -> None:
 
     Example: csp-embed isa schema > isa.schema.json
     """
-    from csp_embed.machine.schema import schema
+    from csp_embed.machine.reading.schema import schema
 
     print_json(schema())
 
@@ -192,12 +194,12 @@ def disasm_command(
     """
     if as_json:
         refuse_ignored(context, ("uops",), "--json", why="records are instructions")
-    from csp_embed.commands import command_run
-    from csp_embed.compiler.command_file import is_commands
-    from csp_embed.machine import bits
-    from csp_embed.machine.listing import line, uop_lines
+    from csp_embed.commands.compiling import command_run
+    from csp_embed.compiler.commands.file import is_commands
     from csp_embed.machine.load import load_isa
     from csp_embed.machine.program_file import isa_of, read_program
+    from csp_embed.machine.words import bits
+    from csp_embed.machine.words.listing import line, uop_lines
 
     if is_commands(file):
         refuse_ignored(context, ("isa", "vta_config", "uops"), "a program of commands",
@@ -224,7 +226,7 @@ def disasm_command(
 
 
 def _record(machine: Any, stream: Any, n: int) -> dict[str, Any]:
-    from csp_embed.machine.listing import line
+    from csp_embed.machine.words.listing import line
 
     code = int(stream.code[n])
     record: dict[str, Any] = {"insn": n, "name": None, "text": line(machine, stream, n).strip()}

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from csp_embed.commands.common import print_json, progress, say, say_table
+from csp_embed.commands.compiling.operator_options import Asked, with_operator
 from csp_embed.commands.given import refuse_ignored
-from csp_embed.commands.operator_options import Asked, with_operator
 from csp_embed.errors import Infeasible, InputError
 from csp_embed.files import PICTURES, atomic, check_writable
 
@@ -56,7 +56,7 @@ def explain_command(
 
     csp-embed explain matmul --m 2 --n 2 --k 3 --isa toy_dot --ground
     """
-    from csp_embed.commands.explain_ground import explain_ground
+    from csp_embed.commands.compiling.explain_ground import explain_ground
     from csp_embed.report.lanes import picture as lanes_picture
 
     check_writable(picture, (".svg",))
@@ -88,9 +88,9 @@ def explain_command(
 
 
 def _alternatives(asked: Asked, tell: Tell) -> tuple[Any, list[dict[str, Any]]]:
-    from csp_embed.compiler.candidates import problem_of
     from csp_embed.compiler.driver import SourceKernel, scheduled_cycles
     from csp_embed.compiler.driver import compile as compile_operator
+    from csp_embed.compiler.search.candidates import problem_of
     from csp_embed.embed.explain.reasons import by_kind
     from csp_embed.report.alternatives import rows as alternatives
 
@@ -179,7 +179,7 @@ def pareto_command(
     """
     if limit == 0:
         refuse_ignored(context, ("memory",), "--limit 0", why="nothing is scheduled")
-    from csp_embed.compiler.candidates import problem_of
+    from csp_embed.compiler.search.candidates import problem_of
     from csp_embed.embed.explain.pareto import pareto
     from csp_embed.embed.explain.reasons import none as explain_none
     from csp_embed.report import pareto as pareto_report

@@ -9,12 +9,11 @@ import typer
 from typer.core import TyperGroup
 
 from csp_embed import process_clock
-from csp_embed.commands import plan_runs
 from csp_embed.commands.common import print_json, say
-from csp_embed.commands.generate_network import generate
 from csp_embed.commands.given import refuse_each, refuse_ignored
-from csp_embed.commands.partition_sweep import sweep
-from csp_embed.commands.plan_options import (
+from csp_embed.commands.planning import runs as plan_runs
+from csp_embed.commands.planning.generate import generate
+from csp_embed.commands.planning.options import (
     DNN,
     LINKS,
     BatchOption,
@@ -36,7 +35,8 @@ from csp_embed.commands.plan_options import (
     numbers,
     pairs,
 )
-from csp_embed.commands.plan_shown import Outputs
+from csp_embed.commands.planning.shown import Outputs
+from csp_embed.commands.planning.sweep import sweep
 from csp_embed.errors import InputError
 from csp_embed.ir.network import LATENCY
 
@@ -124,8 +124,8 @@ def partition(
     [dim]csp-embed partition generate --help[/dim] makes networks to try;
     [dim]csp-embed partition sweep --help[/dim] compares platforms.
     """
-    from csp_embed.commands.plan_inputs import Request
-    from csp_embed.commands.plan_job import Job
+    from csp_embed.commands.planning.inputs import Request
+    from csp_embed.commands.planning.job import Job
     from csp_embed.network.files.plan import read_plan
 
     known_objective(objective)
@@ -185,7 +185,7 @@ def partition(
 
 def _ignored(network: str, values: Mapping[str, Any]) -> dict[str, str]:
     """Parameters that would have no effect, and why. values: of all parameters."""
-    from csp_embed.commands.plan_inputs import cost_model_of, is_onnx
+    from csp_embed.commands.planning.inputs import cost_model_of, is_onnx
     from csp_embed.partition.effects import without_effect
 
     found: dict[str, str] = {}
@@ -211,7 +211,7 @@ def diff(
 ) -> None:
     """What differs between two plans: objective, loads, transfers, layers that moved."""
     from csp_embed.network.files.plan import read_plan
-    from csp_embed.report.plan_diff import plan_diff, plan_diff_text
+    from csp_embed.report.plans.diff import plan_diff, plan_diff_text
 
     difference = plan_diff(read_plan(a), read_plan(b))
     if as_json:

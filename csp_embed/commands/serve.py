@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from csp_embed.commands.common import print_json, progress, say, stderr
-from csp_embed.commands.plan_options import JsonOption
+from csp_embed.commands.planning.options import JsonOption
 from csp_embed.errors import CheckError, InputError, TimeLimit
 from csp_embed.files import atomic, check_writable
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from csp_embed.commands import command_run, source_run
 from csp_embed.commands.common import print_json, progress, say
+from csp_embed.commands.compiling import command_run, source_run
 from csp_embed.commands.given import given_options, refuse_ignored
 from csp_embed.errors import InputError, SimError
 from csp_embed.files import PICTURES, check_outputs
@@ -96,11 +96,11 @@ def simulate_command(
     """
     from csp_embed.commands.simulate_cycles import cycle_part
     from csp_embed.commands.simulate_text import dump_lines, summary_lines
-    from csp_embed.compiler.command_file import is_commands
-    from csp_embed.compiler.source_file import is_source
-    from csp_embed.judge.tokens import stuck
-    from csp_embed.machine.bits import decode
+    from csp_embed.compiler.commands.file import is_commands
+    from csp_embed.compiler.source.file import is_source
+    from csp_embed.judge.stream.tokens import stuck
     from csp_embed.machine.program_file import isa_of, read_program
+    from csp_embed.machine.words.bits import decode
     from csp_embed.sim.debug import dump
     from csp_embed.sim.functional.run import run
 

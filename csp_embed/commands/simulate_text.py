@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def summary_lines(done: Run) -> list[str]:
     """Counters, warnings, and whether the values are right."""
-    from csp_embed.machine.listing import line
+    from csp_embed.machine.words.listing import line
     from csp_embed.sim.debug import first_difference
 
     c = done.counters

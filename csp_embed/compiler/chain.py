@@ -13,23 +13,23 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from csp_embed.compiler.arguments import operator_of
-from csp_embed.compiler.candidates import (
+from csp_embed.compiler.kernel import Kernel
+from csp_embed.compiler.program.values import ValuesStage
+from csp_embed.compiler.request.arguments import operator_of
+from csp_embed.compiler.request.setting import Setting
+from csp_embed.compiler.search.candidates import (
     Candidates,
     addressable,
     embeddings_of,
     not_addressable,
 )
-from csp_embed.compiler.kernel import Kernel
-from csp_embed.compiler.scheduled import Scheduled, schedule_of
-from csp_embed.compiler.setting import Setting
+from csp_embed.compiler.search.scheduled import Scheduled, schedule_of
 from csp_embed.compiler.stages import Chain
-from csp_embed.compiler.values import ValuesStage
 from csp_embed.errors import CspEmbedError, Infeasible, OperatorError
 from csp_embed.ir.dfg import Dataflow, dataflow
 from csp_embed.ir.embedding import Embedding
 from csp_embed.ir.operator import Operator
-from csp_embed.judge import embedding as embedding_judge
+from csp_embed.judge.embedding import judge as embedding_judge
 from csp_embed.machine.spec import Isa
 from csp_embed.ops.document import from_document, to_document
 
@@ -110,7 +110,7 @@ class EmbeddingStage:
     name: ClassVar[str] = "embedding"
     takes: ClassVar[str] = "operator"
     leaves: ClassVar[str] = "Candidates: embeddings, the least analytic cost first"
-    judge: ClassVar[str] = "judge/embedding.py: every point once, every lane in its home"
+    judge: ClassVar[str] = "judge/embedding/judge.py: every point once, every lane in its home"
 
     def accepts(self, x: Operator) -> CspEmbedError | None:
         kind = "map" if x.kind in ("max", "min", "map") else x.kind
@@ -168,7 +168,7 @@ class ProgramStage:
     name: ClassVar[str] = "program"
     takes: ClassVar[str] = "schedule"
     leaves: ClassVar[str] = "Kernel: instructions, micro-ops, DRAM image"
-    judge: ClassVar[str] = "judge/stream.py: ranges, tokens, races, deadlock"
+    judge: ClassVar[str] = "judge/stream/judge.py: ranges, tokens, races, deadlock"
 
     def accepts(self, x: Scheduled) -> CspEmbedError | None:
         return None

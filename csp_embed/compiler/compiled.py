@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from csp_embed.compiler.operands import operand
+from csp_embed.compiler.request.operands import operand
 from csp_embed.embed.algebra.packing import pack, unpack
 from csp_embed.embed.certificate.make import certificate
 from csp_embed.ir.embedding import Embedding
 from csp_embed.ir.operator import Operator
 from csp_embed.ir.schedule import Schedule
-from csp_embed.machine.bits import encode
-from csp_embed.machine.listing import listing
 from csp_embed.machine.spec import Isa
+from csp_embed.machine.words.bits import encode
+from csp_embed.machine.words.listing import listing
 from csp_embed.targets.stream.image import (
     constant_element,
     factor_elements,

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from csp_embed.compiler.source_suite import contraction_fault
+from csp_embed.compiler.source.suite import contraction_fault
 from csp_embed.errors import MissingLibrary
 from csp_embed.machine.load import builtin_names, load_isa
 from csp_embed.targets import target_of
 from csp_embed.targets.source import emulate
 from csp_embed.targets.source.build import c_compiler, require_native
-
 
 _NEWER = "scripts/emulators gets newer emulators; --engine interpreted runs the spec's meanings"
 

@@ -8,19 +8,19 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from csp_embed.compiler.arguments import constants_of, machine_of, operator_of
-from csp_embed.compiler.candidates import embeddings_of, problem_of
 from csp_embed.compiler.chain import chain
-from csp_embed.compiler.command_chain import compile_commands
-from csp_embed.compiler.command_kernel import CommandKernel
+from csp_embed.compiler.commands.chain import compile_commands
+from csp_embed.compiler.commands.kernel import CommandKernel
 from csp_embed.compiler.kernel import Kernel
-from csp_embed.compiler.measuring import Meter
-from csp_embed.compiler.options import Options, with_short
-from csp_embed.compiler.ranges import magnitudes
-from csp_embed.compiler.setting import setting_of
-from csp_embed.compiler.source_chain import compile_source
-from csp_embed.compiler.source_kernel import SourceKernel
-from csp_embed.compiler.source_schedule import schedule_source
+from csp_embed.compiler.request.arguments import constants_of, machine_of, operator_of
+from csp_embed.compiler.request.options import Options, with_short
+from csp_embed.compiler.request.ranges import magnitudes
+from csp_embed.compiler.request.setting import setting_of
+from csp_embed.compiler.search.candidates import embeddings_of, problem_of
+from csp_embed.compiler.search.measuring import Meter
+from csp_embed.compiler.source.chain import compile_source
+from csp_embed.compiler.source.kernel import SourceKernel
+from csp_embed.compiler.source.schedule import schedule_source
 from csp_embed.errors import Infeasible, InputError
 from csp_embed.ir.embedding import Embedding
 from csp_embed.ir.operator import Operator

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from csp_embed.compiler import program_content, verify
 from csp_embed.compiler.compiled import Compiled
-from csp_embed.compiler.operands import by_name
+from csp_embed.compiler.program import content as program_content
+from csp_embed.compiler.program import verify
+from csp_embed.compiler.request.operands import by_name
 from csp_embed.errors import InputError
 from csp_embed.ir.stream import Program
 from csp_embed.machine.program_file import write_program
@@ -109,7 +110,7 @@ class Kernel(Compiled):
 
         rounds: random points; each multiplies the error's probability. seed: of these points.
         """
-        from csp_embed.compiler.certifying import certified
+        from csp_embed.compiler.program.certifying import certified
 
         return certified(self, rounds=rounds, seed=seed)
 

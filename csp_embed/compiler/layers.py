@@ -67,10 +67,10 @@ def _identity(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def _measure(record: Mapping[str, Any], setting: Setting) -> dict[str, Any]:
     from csp_embed.compiler.driver import Kernel, Options, compile
-    from csp_embed.compiler.source_layers import measure_source
-    from csp_embed.compiler.verify import judge
+    from csp_embed.compiler.program.verify import judge
+    from csp_embed.compiler.source.layers import measure_source
     from csp_embed.embed.algebra.packing import pack
-    from csp_embed.judge.lower_bound import lower_bound
+    from csp_embed.judge.embedding.lower_bound import lower_bound
     from csp_embed.machine.costs import costs_of
     from csp_embed.machine.load import load_isa
     from csp_embed.ops import deepbench

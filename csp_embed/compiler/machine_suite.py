@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from csp_embed import ops
 from csp_embed.compiler.driver import compile
 from csp_embed.compiler.kernel import Kernel
-from csp_embed.compiler.measuring import Meter
-from csp_embed.compiler.options import Options
 from csp_embed.compiler.outcome import Outcome
+from csp_embed.compiler.request.options import Options
+from csp_embed.compiler.search.measuring import Meter
 from csp_embed.errors import CspEmbedError, Infeasible, InputError
 from csp_embed.ir.operator import Operator
 from csp_embed.machine import interpreter
@@ -197,7 +197,7 @@ def _try(isa: Isa, trial: Trial, seed: int) -> Outcome:
         op = trial.make()
         kernel = compile(op, machine, options=_QUICK)
         tensors = random_tensors(op, seed)
-        assert isinstance(kernel, Kernel)  # source_suite.py tries machines that run C
+        assert isinstance(kernel, Kernel)  # source/suite.py tries machines that run C
         program = kernel.loaded(tensors)
         problems = check_program(isa, program, values=False)
         if problems:

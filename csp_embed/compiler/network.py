@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from csp_embed.compiler.options import Options
+from csp_embed.compiler.request.options import Options
 from csp_embed.compiler.whole import image
 from csp_embed.compiler.whole.joins import with_copies
 from csp_embed.compiler.whole.partition import Plan, plan_of
@@ -24,7 +24,7 @@ from csp_embed.ir.stream import Program
 from csp_embed.machine.spec import Isa
 from csp_embed.network.lower.signed import read_back, signed, stored_values
 from csp_embed.network.quantised import graph as g
-from csp_embed.network.quantised import reference
+from csp_embed.network.quantised.reference import run as reference
 
 Array = NDArray[Any]
 Tell = Callable[[str, int, int], None]

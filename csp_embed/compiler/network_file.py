@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from csp_embed.compiler.arguments import machine_of
 from csp_embed.compiler.network import Built
 from csp_embed.compiler.network import build as build_graph
-from csp_embed.compiler.options import Options
+from csp_embed.compiler.request.arguments import machine_of
+from csp_embed.compiler.request.options import Options
 from csp_embed.machine.spec import Isa
 from csp_embed.network.quantised.read import read_quantised
 

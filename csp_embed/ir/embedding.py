@@ -227,7 +227,7 @@ class Embedding:
 
     def verify(self) -> list[str]:
         """What is wrong with its form, as text; [] where it is well formed. Whether it covers the
-        operator is for `judge.embedding` to say."""
+        operator is for `judge.embedding.judge` to say."""
         op = self.operator
         wrong: list[str] = []
         digits = {d.name: d for d in self.digits}

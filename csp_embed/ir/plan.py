@@ -120,7 +120,7 @@ class Plan:
 
     def verify(self) -> list[str]:
         """What is wrong with its form, as text; [] where it is well formed. Whether it suits its
-        graph and platform is for `judge.plan` to say."""
+        graph and platform is for `judge.plan.judge` to say."""
         wrong: list[str] = []
         if self.goal not in (LATENCY, THROUGHPUT):
             wrong.append(f"goal {self.goal} is not known")

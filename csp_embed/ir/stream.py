@@ -28,7 +28,7 @@ class Stream:
 
     def verify(self) -> list[str]:
         """What is wrong with its form, as text; [] where it is well formed. Whether the machine
-        accepts it is for `judge.stream` to say."""
+        accepts it is for `judge.stream.judge` to say."""
         # -1 is an opcode that the machine lacks: a stream may hold it, judges say so.
         wrong = ["an opcode is below -1"] if (self.code < -1).any() else []
         return wrong + [

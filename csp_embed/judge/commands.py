@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from csp_embed.errors import CspEmbedError, EncodeError, SimError
 from csp_embed.ir.operator import Operator
-from csp_embed.machine.command_interpreter import HostMemory, execute
-from csp_embed.machine.command_words import decode
+from csp_embed.machine.commands.interpreter import HostMemory, execute
+from csp_embed.machine.commands.words import decode
 from csp_embed.machine.spec import Isa
 from csp_embed.ops.reference import evaluate
 
@@ -46,7 +46,7 @@ def problems(
     whole: bool = True,
 ) -> list[str]:
     """What is wrong; empty for a good stream. tensors: operands, and the result as it is expected.
-    values: also run it and compare. whole: see `command_interpreter`."""
+    values: also run it and compare. whole: see `machine.commands.interpreter`."""
     machine = isa.commands
     assert machine is not None
     try:

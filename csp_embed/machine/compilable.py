@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from csp_embed.errors import SpecError
-from csp_embed.machine.command_rules import command_refusals
-from csp_embed.machine.memories import LANE_BYTES
+from csp_embed.machine.commands.rules import command_refusals
 from csp_embed.machine.reach import reach, stored_memory
-from csp_embed.machine.source_rules import source_refusals
+from csp_embed.machine.reading.memories import LANE_BYTES
 from csp_embed.machine.spec import Instruction, Isa
+from csp_embed.machine.templates.rules import source_refusals
 
 # Points of one contraction step that search, layouts and simulators expand. The largest matrix
 # unit in use has 65,536.

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from csp_embed.errors import SpecError
-from csp_embed.machine import expr
-from csp_embed.machine.tree import Item
+from csp_embed.machine.reading import expr
+from csp_embed.machine.reading.tree import Item
 from csp_embed.narrow import is_object
 
 Config = dict[str, int | str]

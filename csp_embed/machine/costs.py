@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from csp_embed.errors import InputError, SpecError
-from csp_embed.machine.commands import CommandMachine
+from csp_embed.machine.commands.spec import CommandMachine
 from csp_embed.machine.interface import MemoryInterface, default_memory, interfaces, parse_memory
 from csp_embed.machine.spec import Isa
-from csp_embed.machine.templates import SourceMachine
+from csp_embed.machine.templates.spec import SourceMachine
 
 
 @dataclass(frozen=True)

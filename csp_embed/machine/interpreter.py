@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from csp_embed.errors import SimError
 from csp_embed.ir.stream import Program, Stream
-from csp_embed.machine import bits, expr
-from csp_embed.machine.listing import line
+from csp_embed.machine.reading import expr
 from csp_embed.machine.spec import Instruction, Isa, Memory
+from csp_embed.machine.words import bits
+from csp_embed.machine.words.listing import line
 
 _PAGE = 4096
 

@@ -17,17 +17,17 @@ import yaml
 
 from csp_embed.errors import SpecError
 from csp_embed.machine import config as configuration
-from csp_embed.machine import expr, tree
-from csp_embed.machine.fields import read_fields
-from csp_embed.machine.instructions import read_instructions
-from csp_embed.machine.load_commands import read_command_machine
-from csp_embed.machine.load_templates import CONFIG, read_source_machine, refuse_configuration
-from csp_embed.machine.load_templates import FORMAT as SOURCE_FORMAT
-from csp_embed.machine.memories import read_memories
+from csp_embed.machine.commands.load import read_command_machine
+from csp_embed.machine.reading import expr, tree
+from csp_embed.machine.reading.fields import read_fields
+from csp_embed.machine.reading.instructions import read_instructions
+from csp_embed.machine.reading.memories import read_memories
+from csp_embed.machine.reading.sections import read_dims
+from csp_embed.machine.reading.tree import Item
 from csp_embed.machine.resources import folder
-from csp_embed.machine.sections import read_dims
 from csp_embed.machine.spec import Isa, Limits
-from csp_embed.machine.tree import Item
+from csp_embed.machine.templates.load import CONFIG, read_source_machine, refuse_configuration
+from csp_embed.machine.templates.load import FORMAT as SOURCE_FORMAT
 from csp_embed.narrow import is_list, is_object
 
 FORMAT = "csp-embed-isa/1"

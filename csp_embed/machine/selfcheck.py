@@ -14,12 +14,12 @@ import numpy as np
 from csp_embed.errors import SpecError
 from csp_embed.ir.dfg import Expanded
 from csp_embed.ir.stream import Stream
-from csp_embed.machine import bits
 from csp_embed.machine.costs import costs_of
 from csp_embed.machine.expand import expand
 from csp_embed.machine.interface import interfaces
 from csp_embed.machine.interpreter import FUNCTIONS, Image, Interpreter, wrap
 from csp_embed.machine.spec import Instruction, Isa
+from csp_embed.machine.words import bits
 
 _ROUNDS = 64
 

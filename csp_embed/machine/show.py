@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from csp_embed.machine.commands import CommandMachine
+from csp_embed.machine.commands.spec import CommandMachine
 from csp_embed.machine.spec import Isa, Memory
-from csp_embed.machine.templates import SourceMachine
+from csp_embed.machine.templates.spec import SourceMachine
 
 
 def as_document(isa: Isa) -> dict[str, Any]:

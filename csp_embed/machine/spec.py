@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from html import escape
 
-from csp_embed.machine.commands import CommandMachine
-from csp_embed.machine.templates import SourceMachine
+from csp_embed.machine.commands.spec import CommandMachine
+from csp_embed.machine.templates.spec import SourceMachine
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 
 from csp_embed.errors import Infeasible
 from csp_embed.ir.network import LATENCY, THROUGHPUT, Plan, Platform, TaskGraph
-from csp_embed.judge.plan import check_plan
+from csp_embed.judge.plan.judge import check_plan
 from csp_embed.partition.exact import Exact
 from csp_embed.partition.solve import solve
 from csp_embed.partition.timetable import latency_plan, retimed

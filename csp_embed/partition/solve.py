@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from csp_embed.errors import InputError
 from csp_embed.ir.network import LATENCY, THROUGHPUT, Plan, Platform, TaskGraph
-from csp_embed.judge.plan import check_plan
+from csp_embed.judge.plan.judge import check_plan
 from csp_embed.partition.data_parallel import solve_replicated
 from csp_embed.partition.dnn_solve import solve_dnn
 from csp_embed.partition.links import solve_links

@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from csp_embed.compiler.compiled import Compiled
-from csp_embed.compiler.verify import Verdict
+from csp_embed.compiler.program.verify import Verdict
 from csp_embed.report import svg
 from csp_embed.report.kernel import figures, render
 from csp_embed.report.page import hanging, number, page, table
@@ -116,7 +116,7 @@ def compare(records: Sequence[Record], machines: Sequence[str]) -> str:
 
 def kernel_page(kernel: Compiled, bound: int, verdict: Verdict) -> str:
     """One kernel: its report, its alternatives, its stream's beginning."""
-    from csp_embed.machine.listing import listing
+    from csp_embed.machine.words.listing import listing
 
     f = figures(kernel, bound, verdict)
     rows = [

@@ -10,7 +10,7 @@ import numpy as np
 
 from csp_embed import figures as meaning
 from csp_embed.compiler.compiled import Compiled
-from csp_embed.compiler.verify import Verdict
+from csp_embed.compiler.program.verify import Verdict
 from csp_embed.ir.embedding import Embedding
 from csp_embed.machine.costs import costs_of
 from csp_embed.ops.bound import bound_cycles, input_bytes, useful_products

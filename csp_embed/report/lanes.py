@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csp_embed.ir.embedding import Embedding
-from csp_embed.judge.embedding_points import held, lanes_of, met, operand_dims
+from csp_embed.judge.embedding.points import held, lanes_of, met, operand_dims
 from csp_embed.machine.spec import Isa
 
 Ints = NDArray[np.int64]

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from csp_embed.compiler.whole.report import cycle_report
 from csp_embed.report import svg
-from csp_embed.report.gantt import ticks
 from csp_embed.report.page import number, page, table
+from csp_embed.report.plans.gantt import ticks
 from csp_embed.report.scene import text_width
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """A program judged by the rules of streams and by what the functional simulator stores.
 
-Takes: a program file's content.  Leaves: problems and remarks. The rules are `judge/stream.py`;
-values are simulated here, where the simulator is at hand.
+Takes: a program file's content.  Leaves: problems and remarks. The rules are
+`judge/stream/judge.py`; values are simulated here, where the simulator is at hand.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 from csp_embed.errors import SimError
 from csp_embed.ir.stream import Program
-from csp_embed.judge.stream import Problem
-from csp_embed.judge.stream import judge as judge_stream
+from csp_embed.judge.stream.judge import Problem
+from csp_embed.judge.stream.judge import judge as judge_stream
 from csp_embed.machine.spec import Isa
 from csp_embed.sim.debug import first_difference
 from csp_embed.sim.functional import run as functional

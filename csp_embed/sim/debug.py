@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from csp_embed.errors import InputError
-from csp_embed.judge.stream_table import STORE
-from csp_embed.machine.listing import line
+from csp_embed.judge.stream.table import STORE
+from csp_embed.machine.words.listing import line
 from csp_embed.sim.functional.run import Run
 
 

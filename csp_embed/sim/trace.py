@@ -21,8 +21,8 @@ import numpy as np
 from csp_embed.errors import InputError
 from csp_embed.files import atomic
 from csp_embed.ir.stream import Stream
-from csp_embed.machine.listing import line
 from csp_embed.machine.spec import Isa
+from csp_embed.machine.words.listing import line
 from csp_embed.sim.cycles import layout
 from csp_embed.sim.cycles.engine import CycleReport, Trace
 

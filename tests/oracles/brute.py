@@ -15,7 +15,7 @@ import numpy as np
 
 from csp_embed.embed.ground.points import Key, key
 from csp_embed.ir.ground import Ground
-from csp_embed.judge.covering import covering_of, judge
+from csp_embed.judge.embedding.covering import covering_of, judge
 
 Place = tuple[int, ...]
 

@@ -18,7 +18,7 @@ import random
 
 import numpy as np
 
-from csp_embed.machine.bits import decode, decode_uops
+from csp_embed.machine.words.bits import decode, decode_uops
 
 P = (1 << 89) - 1
 

@@ -19,7 +19,7 @@ from csp_embed.embed.ground.expand import expanded, lifted_embeddings, named_ste
 from csp_embed.embed.ground.numerations import STEP, frames
 from csp_embed.embed.ground.points import Key, key
 from csp_embed.ir.ground import Ground
-from csp_embed.judge.covering import covering_of, judge
+from csp_embed.judge.embedding.covering import covering_of, judge
 from csp_embed.machine.spec import Isa
 from tests.oracles.affine import Affine, Clash, Maps
 from tests.oracles.complete import complete_embeddings

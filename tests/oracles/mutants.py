@@ -13,8 +13,8 @@ import numpy as np
 
 from csp_embed.ir.operator import Operator
 from csp_embed.ir.stream import Program
-from csp_embed.machine.bits import decode, encode
 from csp_embed.machine.spec import Isa
+from csp_embed.machine.words.bits import decode, encode
 
 KINDS = (
     "address", "factor", "count", "stride or padding", "micro-op", "token", "immediate",

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csp_embed.ir.stream import Program, Stream
-from csp_embed.judge.stream_table import fallback_queue, memory_queue
-from csp_embed.machine.bits import encode, encode_uops
+from csp_embed.judge.stream.table import fallback_queue, memory_queue
 from csp_embed.machine.program_file import isa_meta
 from csp_embed.machine.spec import Instruction, Isa, Memory
+from csp_embed.machine.words.bits import encode, encode_uops
 
 PAGE = 4096
 

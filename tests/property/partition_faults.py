@@ -9,7 +9,7 @@ from fractions import Fraction
 from partition_brute import Brute, batched, decimal, instance
 
 from csp_embed.errors import Infeasible
-from csp_embed.judge.plan import check_plan
+from csp_embed.judge.plan.judge import check_plan
 from csp_embed.partition.solve import METHODS, solve
 
 LAST = Fraction(1, 2**48)  # relative: the last digits of doubles

@@ -20,7 +20,7 @@ import yaml
 from csp_embed import ops
 from csp_embed.compiler import machine_suite
 from csp_embed.compiler.driver import Options, compile
-from csp_embed.compiler.verify import judge
+from csp_embed.compiler.program.verify import judge
 from csp_embed.errors import CspEmbedError, Infeasible, InputError
 from csp_embed.machine.compilable import require
 from csp_embed.machine.load import load_isa

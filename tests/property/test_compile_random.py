@@ -25,7 +25,7 @@ from random_operators import (
 
 import csp_embed as ce
 from csp_embed.compiler.driver import Options
-from csp_embed.compiler.verify import judge
+from csp_embed.compiler.program.verify import judge
 from csp_embed.ir.operator import Operator
 from csp_embed.ops.data import random_tensors
 

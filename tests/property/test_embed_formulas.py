@@ -17,7 +17,7 @@ from csp_embed.embed import embed
 from csp_embed.errors import Infeasible
 from csp_embed.ir.affine import Affine
 from csp_embed.ir.operator import Access, Operator, Tensor
-from csp_embed.judge.embedding import judge
+from csp_embed.judge.embedding.judge import judge
 from csp_embed.machine.load import load_isa
 
 MACHINES = {

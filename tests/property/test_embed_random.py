@@ -15,7 +15,7 @@ from embed_executor import draw, run
 from csp_embed import ops
 from csp_embed.embed import embed
 from csp_embed.errors import Infeasible, OperatorError
-from csp_embed.judge.embedding import judge
+from csp_embed.judge.embedding.judge import judge
 from csp_embed.machine.load import load_isa
 from csp_embed.ops.reference import evaluate
 

@@ -13,7 +13,7 @@ from csp_embed.embed.ground.enumerate import irregular_solutions, regular_soluti
 from csp_embed.embed.ground.points import key, placed_at, pose_ground
 from csp_embed.errors import OperatorError
 from csp_embed.ir.ground import Ground
-from csp_embed.judge.covering import Covering, covering_of, judge
+from csp_embed.judge.embedding.covering import Covering, covering_of, judge
 from csp_embed.machine.load import load_isa
 from tests.oracles.brute import brute_irregular
 from tests.oracles.brute_regular import brute_regular

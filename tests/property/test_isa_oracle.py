@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from csp_embed.ir.stream import Program, Stream
-from csp_embed.machine import bits
 from csp_embed.machine.interpreter import Image, Interpreter
 from csp_embed.machine.load import config_names, load_isa, stream_names
 from csp_embed.machine.spec import Instruction, Isa, Memory
+from csp_embed.machine.words import bits
 from csp_embed.sim.functional import run as functional
 
 START, SIZE = 0x4000, 0x4000

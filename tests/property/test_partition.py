@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from partition_cases import platform, random_graph
 
 from csp_embed.ir.network import Bus, Platform
-from csp_embed.judge.plan import check_plan
+from csp_embed.judge.plan.judge import check_plan
 from csp_embed.partition.bounds.latency_period import all_bounds
 from csp_embed.partition.solve import solve
 from csp_embed.partition.view import make_problem

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from csp_embed.errors import SimError
 from csp_embed.ir.stream import Program
-from csp_embed.judge.tokens import stuck
+from csp_embed.judge.stream.tokens import stuck
 from csp_embed.machine import interpreter
-from csp_embed.machine.bits import decode
 from csp_embed.machine.load import load_isa
+from csp_embed.machine.words.bits import decode
 from csp_embed.sim.check import check_program
 from csp_embed.sim.functional.run import run
 from tests.oracles.stream_sample import random_program

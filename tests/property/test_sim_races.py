@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from csp_embed.ir.stream import Program
-from csp_embed.judge.stream_table import make_table
-from csp_embed.judge.tokens import find_order
-from csp_embed.machine.bits import decode, decode_uops, encode
+from csp_embed.judge.stream.table import make_table
+from csp_embed.judge.stream.tokens import find_order
 from csp_embed.machine.load import load_isa
+from csp_embed.machine.words.bits import decode, decode_uops, encode
 from csp_embed.sim.check import check_program
 from tests.oracles.stream_sample import random_program
 

@@ -31,8 +31,10 @@ def names(app: typer.Typer) -> set[str | None]:
 def test_no_module_of_commands_is_forgotten() -> None:
     """What any file of commands/ registers is on the command line."""
     cli.register_all()
-    for path in sorted(Path(commands.__file__).parent.glob("*.py")):
-        module = importlib.import_module(f"csp_embed.commands.{path.stem}")
+    folder = Path(commands.__file__).parent
+    for path in sorted(folder.rglob("*.py")):
+        name = ".".join(path.relative_to(folder).with_suffix("").parts)
+        module = importlib.import_module(f"csp_embed.commands.{name}")
         if hasattr(module, "register"):
             alone = typer.Typer()
             module.register(alone)
@@ -98,7 +100,7 @@ def test_an_unforeseen_error_is_called_a_bug(
     def broken(*args: object) -> None:
         raise ZeroDivisionError("oops")
 
-    monkeypatch.setattr("csp_embed.commands.request.operator", broken)
+    monkeypatch.setattr("csp_embed.commands.compiling.request.operator", broken)
     got = run(capsys, "compile", "matmul", "--json")
     assert got.code == 1
     assert got.document["error"] == "bug"

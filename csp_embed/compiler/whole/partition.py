@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from csp_embed.compiler.options import Options
+from csp_embed.compiler.request.options import Options
 from csp_embed.compiler.whole.joins import template
 from csp_embed.compiler.whole.segment import Segment, Unfit, build_segment
 from csp_embed.compiler.whole.sites import Site, site_of

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from csp_embed.compiler.measuring import engine_of
-from csp_embed.compiler.options import Options
+from csp_embed.compiler.request.options import Options
+from csp_embed.compiler.search.measuring import engine_of
 from csp_embed.compiler.whole.partition import Plan
 from csp_embed.compiler.whole.segment import Segment
 from csp_embed.machine.costs import costs_of

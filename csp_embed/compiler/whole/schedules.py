@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from csp_embed.compiler.measuring import Meter
-from csp_embed.compiler.options import Options
+from csp_embed.compiler.request.options import Options
+from csp_embed.compiler.search.measuring import Meter
 from csp_embed.compiler.whole.homes import by_pitch
 from csp_embed.compiler.whole.idle import live_ranges
 from csp_embed.compiler.whole.sites import Choice, Site

@@ -12,17 +12,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from csp_embed.compiler.measuring import engine_of
-from csp_embed.compiler.options import Options
+from csp_embed.compiler.request.options import Options
+from csp_embed.compiler.search.measuring import engine_of
 from csp_embed.compiler.whole.choose import Chosen, choose
 from csp_embed.compiler.whole.memory import Life, Plan, plan
 from csp_embed.compiler.whole.schedules import Layer, Scheduler, constants, placed, private
 from csp_embed.compiler.whole.sites import Choice, Explorer, Site, offered
 from csp_embed.errors import Infeasible, InputError
 from csp_embed.ir.schedule import Schedule
-from csp_embed.machine.bits import encode
 from csp_embed.machine.costs import Costs
 from csp_embed.machine.spec import Isa
+from csp_embed.machine.words.bits import encode
 from csp_embed.targets.stream.building.link import Linked, Part, link
 from csp_embed.targets.stream.lower import Lowered, lower
 

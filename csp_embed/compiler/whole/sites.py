@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from csp_embed.compiler.candidates import embeddings_of
-from csp_embed.compiler.options import Options
+from csp_embed.compiler.request.options import Options
+from csp_embed.compiler.search.candidates import embeddings_of
 from csp_embed.compiler.whole.homes import Fit, Grid, Home, alone, fit, grid_of, own_home
 from csp_embed.compiler.whole.idle import passes
 from csp_embed.compiler.whole.pad import harmless

@@ -2,7 +2,7 @@
 
 Takes: Embedding, Isa, and the scheduled cycles where they are known; or, where there is none, the
 problem and the error that ended the search.  Leaves: a JSON-able dict.
-`judge/certificate.py` judges it with no solver and no code of the search.
+`judge/embedding/certificate.py` judges it with no solver and no code of the search.
 """
 
 from __future__ import annotations

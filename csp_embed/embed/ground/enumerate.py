@@ -17,7 +17,7 @@ from csp_embed.embed.ground.symmetry import Map, movers
 from csp_embed.embed.ground.variables import Vars, read_places
 from csp_embed.ir.ground import Ground, Ints
 from csp_embed.ir.operator import Role
-from csp_embed.judge.covering import covering_of, judge
+from csp_embed.judge.embedding.covering import covering_of, judge
 from csp_embed.solver.enumerate import all_solutions
 from csp_embed.solver.params import Params
 from csp_embed.solver.status import OPTIMAL, UNKNOWN

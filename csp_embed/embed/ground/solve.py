@@ -26,7 +26,7 @@ from csp_embed.embed.ground.points import pose_ground
 from csp_embed.embed.ground.variables import Vars, read_places
 from csp_embed.ir.ground import Ground, Ints
 from csp_embed.ir.operator import Operator
-from csp_embed.judge.covering import Covering, covering_of, judge
+from csp_embed.judge.embedding.covering import Covering, covering_of, judge
 from csp_embed.machine.spec import Isa
 from csp_embed.solver.cpsat import solve
 from csp_embed.solver.params import Params

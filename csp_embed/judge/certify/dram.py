@@ -18,9 +18,9 @@ from csp_embed.judge.certify.field import Ints, P, Values, plus, times
 from csp_embed.judge.certify.formula import Symbols
 from csp_embed.judge.certify.lanes import Box, Machine, boxes
 from csp_embed.judge.certify.walk import IMAGE, LEFT, RIGHT, SUM, Dram
-from csp_embed.judge.stream_table import LOAD, STORE, Table, make_table
-from csp_embed.machine.bits import decode
+from csp_embed.judge.stream.table import LOAD, STORE, Table, make_table
 from csp_embed.machine.spec import Isa, Memory
+from csp_embed.machine.words.bits import decode
 
 
 def _refuse(claim: Claim, code: int, memory: Memory) -> None:

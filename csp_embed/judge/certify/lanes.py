@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from csp_embed.errors import CheckError
 from csp_embed.judge.certify.field import P, Values, mul, total
 from csp_embed.judge.certify.walk import CODE, LEFT, RIGHT, SUM
-from csp_embed.machine.arrays import compute_operands
 from csp_embed.machine.spec import Isa, Memory
+from csp_embed.machine.words.arrays import compute_operands
 
 Box = tuple[tuple[bool, ...], ...]
 """A set of accumulator lanes: per dimension, which of its lanes; their product is meant."""

@@ -1,6 +1,6 @@
 """Certifies a program: for every input, each stored byte of the result is the formula's.
 
-Four parts (docs/certify.md): order (`judge.stream`), sums (`walk` against `formula`), epilogue
+Four parts (docs/certify.md): order (`judge/stream`), sums (`walk` against `formula`), epilogue
 (`forms`, `epilogue`), frame (here). Imports no builder and takes nothing from one but the file.
 """
 
@@ -25,11 +25,11 @@ from csp_embed.judge.certify.field import P
 from csp_embed.judge.certify.formula import Symbols
 from csp_embed.judge.certify.lanes import Machine
 from csp_embed.judge.certify.stream import Stream, run_stream
-from csp_embed.judge.stream import judge
-from csp_embed.judge.stream_table import make_table
-from csp_embed.judge.tokens import find_order
-from csp_embed.machine.bits import decode
+from csp_embed.judge.stream.judge import judge
+from csp_embed.judge.stream.table import make_table
+from csp_embed.judge.stream.tokens import find_order
 from csp_embed.machine.spec import Isa
+from csp_embed.machine.words.bits import decode
 
 Tell = Callable[[str, int, int], None]
 

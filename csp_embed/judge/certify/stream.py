@@ -18,12 +18,12 @@ from csp_embed.judge.certify.dram import Result, images
 from csp_embed.judge.certify.field import Values, mul, total
 from csp_embed.judge.certify.formula import Symbols
 from csp_embed.judge.certify.lanes import Machine
-from csp_embed.judge.stream_audit import uop_intervals
-from csp_embed.judge.stream_table import CONTRACT, MAP, STORE, Table
-from csp_embed.judge.tokens import Order
-from csp_embed.machine.arrays import FIELD, image, operand_table
-from csp_embed.machine.bits import decode
-from csp_embed.machine.listing import line
+from csp_embed.judge.stream.audit import uop_intervals
+from csp_embed.judge.stream.table import CONTRACT, MAP, STORE, Table
+from csp_embed.judge.stream.tokens import Order
+from csp_embed.machine.words.arrays import FIELD, image, operand_table
+from csp_embed.machine.words.bits import decode
+from csp_embed.machine.words.listing import line
 
 PORTION = 1 << 24  # Steps between two looks at Ctrl-C.
 _WHY = {

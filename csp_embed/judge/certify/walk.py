@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from csp_embed.jit import njit
 from csp_embed.judge.certify.field import Ints, P, Values, multiply_add, plus, reduced, times
-from csp_embed.judge.stream_table import CONTRACT, FUNCTIONS, LOAD, MAP, STORE, Row
+from csp_embed.judge.stream.table import CONTRACT, FUNCTIONS, LOAD, MAP, STORE, Row
 
 # What a memory's elements are to compute instructions; one memory may be several.
 LEFT, RIGHT, SUM, CODE = 1, 2, 4, 8

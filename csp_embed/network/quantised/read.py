@@ -7,8 +7,8 @@ from pathlib import Path
 
 from csp_embed.errors import InputError
 from csp_embed.network.quantised.graph import Graph
-from csp_embed.network.quantised.onnx_graph import read_onnx
-from csp_embed.network.quantised.tflite_graph import read_tflite
+from csp_embed.network.quantised.onnx.graph import read_onnx
+from csp_embed.network.quantised.tflite.graph import read_tflite
 
 
 def read_quantised(path: str | Path, dims: Mapping[str, int] | None = None) -> Graph:

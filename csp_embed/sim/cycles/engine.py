@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from csp_embed.errors import SimError
 from csp_embed.figures import utilisation
 from csp_embed.ir.stream import Stream
-from csp_embed.machine.listing import line
 from csp_embed.machine.spec import Isa
+from csp_embed.machine.words.listing import line
 from csp_embed.sim.cycles import layout
 from csp_embed.sim.cycles.core import run
 from csp_embed.sim.cycles.costs import (

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from csp_embed.errors import CspEmbedError, SimError, SpecError
 from csp_embed.ir.stream import Stream
-from csp_embed.machine.listing import line
 from csp_embed.machine.spec import Isa, Memory
+from csp_embed.machine.words.listing import line
 from csp_embed.sim.cycles import table_rows
 from csp_embed.sim.cycles.costs import Costs
 

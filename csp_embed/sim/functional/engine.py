@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from csp_embed.errors import SimError
 from csp_embed.ir.stream import Stream
-from csp_embed.judge.stream_table import Table
-from csp_embed.machine.arrays import compute_operands, operand_table
-from csp_embed.machine.listing import line
+from csp_embed.judge.stream.table import Table
 from csp_embed.machine.spec import Isa, Operand
+from csp_embed.machine.words.arrays import compute_operands, operand_table
+from csp_embed.machine.words.listing import line
 from csp_embed.sim.functional import kernels
 from csp_embed.sim.functional.memory import State, contraction_dims
 

@@ -20,7 +20,7 @@ from numba import types
 from numba.core import cgutils
 
 from csp_embed.jit import intrinsic, njit
-from csp_embed.judge.stream_table import CONTRACT, LOAD, MAP, STORE
+from csp_embed.judge.stream.table import CONTRACT, LOAD, MAP, STORE
 from csp_embed.sim.functional.memory import COMPUTED, LOADED, PAIRS, UOPS, WORDS, State
 
 # Status codes of `execute`, with what status[2:] then holds.

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from csp_embed.errors import SimError
 from csp_embed.ir.stream import Program
-from csp_embed.machine.arrays import FIELD, MEMORY, PAIRS, UOPS, WORDS, image
 from csp_embed.machine.spec import Instruction, Isa, Memory
+from csp_embed.machine.words.arrays import FIELD, MEMORY, PAIRS, UOPS, WORDS, image
 
 MAX_ARENA_BYTES = 1 << 32
 

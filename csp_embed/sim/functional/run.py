@@ -5,7 +5,7 @@ checked against its memory or the image, work is bounded, deadlock is found befo
 
 Where the reference simulator and the hardware differ, this engine takes the reference simulator's
 side (stores read the live accumulator) and counts what it met in `warnings`; `strict=True` refuses
-it instead. `csp_embed.judge.stream` finds the rest of what portable programs avoid.
+it instead. `csp_embed.judge.stream.judge` finds the rest of what portable programs avoid.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 
 from csp_embed.errors import SimError
 from csp_embed.ir.stream import Program, Stream
-from csp_embed.judge.instruction_rules import (
+from csp_embed.judge.stream.audit import Audit
+from csp_embed.judge.stream.instruction_rules import (
     MAX_INSTRUCTION_STEPS,
     first_bad,
     portable_findings,
     static_warnings,
 )
-from csp_embed.judge.stream_audit import Audit
-from csp_embed.judge.stream_table import (
+from csp_embed.judge.stream.table import (
     CONTRACT,
     KINDS,
     LOAD,
@@ -35,9 +35,9 @@ from csp_embed.judge.stream_table import (
     Table,
     make_table,
 )  # fmt: skip
-from csp_embed.judge.tokens import Order, deadlock_error, find_order
-from csp_embed.machine.bits import decode
+from csp_embed.judge.stream.tokens import Order, deadlock_error, find_order
 from csp_embed.machine.spec import Isa
+from csp_embed.machine.words.bits import decode
 from csp_embed.sim.functional.engine import Engine, error_at
 from csp_embed.sim.functional.memory import State, contents, make_state, read_dram
 

@@ -28,9 +28,9 @@ from numpy.typing import NDArray
 
 from csp_embed.errors import CspEmbedError, InputError, MissingLibrary, SimError
 from csp_embed.ir.stream import Program
-from csp_embed.judge.stream_table import LOAD, STORE, make_table
-from csp_embed.machine.bits import decode
+from csp_embed.judge.stream.table import LOAD, STORE, make_table
 from csp_embed.machine.spec import Isa
+from csp_embed.machine.words.bits import decode
 from csp_embed.sim.debug import find_element
 
 LIBRARIES = {"tvm-fsim": "vta_fsim", "tvm-tsim": "vta_tsim"}

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from csp_embed.machine.command_roles import Acts
-from csp_embed.machine.commands import Command, CommandMachine
+from csp_embed.machine.commands.roles import Acts
+from csp_embed.machine.commands.spec import Command, CommandMachine
 
 # Commands with their fields, and the factors that lanes of state hold after each.
 Plan = list[tuple[Command, dict[str, int], dict[str, tuple[str, int]]]]

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csp_embed.ir.embedding import Embedding
-from csp_embed.machine.command_tiles import Tile
+from csp_embed.machine.commands.tiles import Tile
 from csp_embed.machine.spec import Isa
 from csp_embed.targets.commands.transfers import Transfer
 from csp_embed.targets.source.places import Place, place

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from csp_embed.machine.command_roles import Param
-from csp_embed.machine.commands import Command, CommandMachine
+from csp_embed.machine.commands.roles import Param
+from csp_embed.machine.commands.spec import Command, CommandMachine
 
 Wants = list[tuple[Param, int]]
 

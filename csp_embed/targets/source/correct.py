@@ -65,7 +65,7 @@ def correction(
 
     def call(kind: str, operands: dict[str, object], **wanted: str) -> Call:
         t = program.find(kind, **wanted)
-        assert t is not None, f"source_rules asks for {kind} {wanted}"
+        assert t is not None, f"machine/templates/rules.py asks for {kind} {wanted}"
         return Call(t.name, {t.roles[r]: v for r, v in operands.items()})  # type: ignore[misc]
 
     get, get_unit = gets[signed], gets[unsigned]

@@ -247,7 +247,8 @@ def probe_text(isa: Isa, nodes: tuple[Node, ...], buffers: Mapping[str, tuple[st
     head = ["#include <stddef.h>", "#include <stdint.h>"]
     head += ["#include <string.h>", *(f"#include <{h}>" for h in isa.program.headers)]
     head += declared(isa)
-    return "\n".join([*head, *_defined(f"void probe({parameters})", isa), *_nodes(nodes, isa, "  "), "}", ""])  # fmt: skip
+    head += _defined(f"void probe({parameters})", isa)
+    return "\n".join([*head, *_nodes(nodes, isa, "  "), "}", ""])
 
 
 def literals(values: Array, indent: str) -> list[str]:

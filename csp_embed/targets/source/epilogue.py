@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from csp_embed.ir.operator import Operator, Step
-from csp_embed.machine.templates import SourceMachine
+from csp_embed.machine.templates.spec import SourceMachine
 from csp_embed.targets.source.nest import Address, Call, Node, Sum
 
 
@@ -41,7 +41,7 @@ class Epilogue:
         """What adds values of memory to a register."""
         out: list[Node] = []
         add = self.program.find("map", dst=self.memory, other=self.memory, function="add")
-        assert add is not None, "source_rules asks for it"
+        assert add is not None, "machine/templates/rules.py asks for it"
         other = self._loaded(out, at)
         out.append(Call(add.name, {add.roles["dst"]: register, add.roles["other"]: other}))
         return out

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csp_embed.machine.spec import Isa
-from csp_embed.machine.template_meaning import execute
+from csp_embed.machine.templates.meaning import execute
 from csp_embed.targets.source.lower import SourceProgram
 from csp_embed.targets.source.nest import Address, Block, Call, Clamp, Loop, Node
 from csp_embed.targets.source.output import RESULT

@@ -14,7 +14,7 @@ import numpy as np
 from csp_embed.ir.embedding import Counter, Embedding
 from csp_embed.ir.operator import Operator
 from csp_embed.machine.spec import Isa
-from csp_embed.machine.templates import SourceMachine
+from csp_embed.machine.templates.spec import SourceMachine
 from csp_embed.targets.source import correct, epilogue, output, tiles
 from csp_embed.targets.source.names import variable
 from csp_embed.targets.source.nest import Address, Block, Buffer, Call, Keep, Loop, Node, Sum
@@ -54,7 +54,7 @@ class _Machine:
 
     def name(self, kind: str, **wanted: str) -> str:
         found = self.program.find(kind, **wanted)
-        assert found is not None, f"source_rules asks for {kind} {wanted}"
+        assert found is not None, f"machine/templates/rules.py asks for {kind} {wanted}"
         return found.name
 
 

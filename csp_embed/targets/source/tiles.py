@@ -16,7 +16,7 @@ from csp_embed.errors import Infeasible
 from csp_embed.ir.embedding import Counter, Embedding
 from csp_embed.ir.operator import Operator
 from csp_embed.machine.spec import Isa
-from csp_embed.machine.templates import Template
+from csp_embed.machine.templates.spec import Template
 
 MOST = 32  # sums in a tile; more is code that no register file of today holds
 # Registers of a file that C compilers are left: with fewer, gcc 12 writes sums to the stack in each

@@ -22,9 +22,9 @@ from csp_embed.ir.schedule import (
     Template,
 )
 from csp_embed.ir.stream import Stream
-from csp_embed.machine.bits import encode_uops
 from csp_embed.machine.reach import reach
 from csp_embed.machine.spec import Instruction, Isa
+from csp_embed.machine.words.bits import encode_uops
 from csp_embed.targets.stream.columns import Columns, Ints
 from csp_embed.targets.stream.rectangles import Rectangle, runs
 from csp_embed.targets.stream.transfers import Rects, Transfers, limits_of, rectangle_fields

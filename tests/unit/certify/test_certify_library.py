@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import csp_embed as ce
-from csp_embed.compiler import certifying_source
-from csp_embed.compiler.certifying_source import bare_of
-from csp_embed.compiler.source_chain import compile_source
+from csp_embed.compiler.source import certifying as certifying_source
+from csp_embed.compiler.source.certifying import bare_of
+from csp_embed.compiler.source.chain import compile_source
 from csp_embed.errors import CheckError
 from csp_embed.judge.certify.library import sums_at_random, values_at_random
 from csp_embed.ops.reference import evaluate

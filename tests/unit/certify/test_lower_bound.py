@@ -8,8 +8,8 @@ import pytest
 
 import csp_embed as ce
 from csp_embed import ops
-from csp_embed.judge.fewest_passes import fewest_passes
-from csp_embed.judge.lower_bound import lower_bound, needed_steps, readers
+from csp_embed.judge.embedding.fewest_passes import fewest_passes
+from csp_embed.judge.embedding.lower_bound import lower_bound, needed_steps, readers
 from csp_embed.machine.costs import costs_of
 from csp_embed.machine.load import load_isa
 from tests.cases import CASES, MACHINES

@@ -95,7 +95,7 @@ def test_refused(
 
 
 def test_said_where_nothing_is_computed(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
-    from csp_embed.commands import job
+    from csp_embed.commands.compiling import job
 
     monkeypatch.setattr(job, "SIMULATED_MACS", 10)
     assert "--seed 3 had no effect" in run(capsys, *MATMUL, "--seed", 3).out

@@ -7,7 +7,7 @@ from cases import CASES, MACHINES
 
 import csp_embed as ce
 from csp_embed.compiler.driver import Options
-from csp_embed.compiler.verify import judge
+from csp_embed.compiler.program.verify import judge
 from csp_embed.ops.data import random_tensors
 
 QUICK = Options(schedules=2, refine=2, top=2)

@@ -19,9 +19,9 @@ from command_line import run
 import csp_embed as ce
 from csp_embed import cli
 from csp_embed.compiler import kernel as kernels
-from csp_embed.compiler import verify as judging
 from csp_embed.compiler.driver import Options
 from csp_embed.compiler.kernel import Kernel
+from csp_embed.compiler.program import verify as judging
 from csp_embed.errors import CheckError
 from csp_embed.ir.stream import Program
 from csp_embed.judge.formula import formula_problems
@@ -105,7 +105,7 @@ def without_a_product(self: Kernel) -> Any:
     reset = dict(lowered.fields)
     name = next(n for n in reset if n.startswith("reset"))
     reset[name] = np.where(lowered.code == gemm, 1, reset[name])
-    from csp_embed.machine.bits import encode
+    from csp_embed.machine.words.bits import encode
 
     return encode(self.isa, replace(lowered, fields=reset))
 
@@ -164,7 +164,7 @@ def test_a_large_layer_expects_numpys_bytes_unsimulated(
 ) -> None:
     """Above the limit of simulation: the file still holds what the formula says, and says that
     nothing was compared."""
-    from csp_embed.commands import job
+    from csp_embed.commands.compiling import job
 
     monkeypatch.setattr(job, "SIMULATED_MACS", 10)
     path = tmp_path / "p.npz"
@@ -181,7 +181,7 @@ def test_a_large_layer_expects_numpys_bytes_unsimulated(
 def test_no_reference_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    from csp_embed.commands import job
+    from csp_embed.commands.compiling import job
 
     monkeypatch.setattr(job, "SIMULATED_MACS", 10)
     monkeypatch.setattr(judging, "REFERENCE_MACS", 20)

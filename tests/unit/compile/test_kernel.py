@@ -19,7 +19,7 @@ from csp_embed.compiler.kernel import Kernel
 from csp_embed.errors import InputError, OperatorError
 from csp_embed.ir.operator import Operator
 from csp_embed.ir.stream import Program
-from csp_embed.judge.certificate import check_certificate
+from csp_embed.judge.embedding.certificate import check_certificate
 from csp_embed.machine.program_file import read_program, write_program
 from csp_embed.ops.data import random_tensors
 from csp_embed.ops.reference import evaluate

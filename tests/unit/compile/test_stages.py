@@ -16,12 +16,13 @@ from command_line import run
 
 import csp_embed as ce
 from csp_embed.compiler import chain as chains
-from csp_embed.compiler import measuring, stages
+from csp_embed.compiler import stages
 from csp_embed.compiler.chain import FRONT, STAGES, chain, front
-from csp_embed.compiler.options import Options
-from csp_embed.compiler.setting import setting_of
+from csp_embed.compiler.program.values import ValuesStage
+from csp_embed.compiler.request.options import Options
+from csp_embed.compiler.request.setting import setting_of
+from csp_embed.compiler.search import measuring
 from csp_embed.compiler.stages import Chain
-from csp_embed.compiler.values import ValuesStage
 from csp_embed.errors import CheckError, Infeasible, InputError, OperatorError
 from csp_embed.ir.operator import Access, Affine
 from csp_embed.ops.data import random_tensors
@@ -200,7 +201,7 @@ def test_check_says_what_it_checked(capsys: Capture) -> None:
 def test_the_chain_is_printed(capsys: Capture) -> None:
     lines = run(capsys, *MATMUL, "--stages").out.splitlines()
     assert [line.split()[0] for line in lines] == ["stage", *STAGES]
-    assert "judge/embedding.py" in lines[3]
+    assert "judge/embedding/judge.py" in lines[3]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from csp_embed.embed.problem import Pins
 from csp_embed.errors import CheckError
 from csp_embed.ir.embedding import Coordinate, Counter, Digit, Embedding
 from csp_embed.ir.operator import Operator
-from csp_embed.judge.embedding import judge, verify
+from csp_embed.judge.embedding.judge import judge, verify
 from csp_embed.machine.load import load_isa
 from csp_embed.ops.deepbench import layer
 

@@ -12,7 +12,7 @@ from csp_embed import ops
 from csp_embed.embed import embed
 from csp_embed.embed.algebra.packing import neutral, pack, unpack
 from csp_embed.errors import InputError
-from csp_embed.judge.embedding_points import held, lanes_of, operand_dims
+from csp_embed.judge.embedding.points import held, lanes_of, operand_dims
 from csp_embed.machine.load import load_isa
 
 VTA = load_isa("vta", "2x16x16")

@@ -8,7 +8,7 @@ from embed_executor import brute, draw, run
 
 from csp_embed import ops
 from csp_embed.embed import embed
-from csp_embed.judge.embedding import judge
+from csp_embed.judge.embedding.judge import judge
 from csp_embed.machine.load import load_isa
 
 MACHINES = {

@@ -13,7 +13,7 @@ from csp_embed.compiler.driver import compile as compile_operator
 from csp_embed.embed import embed
 from csp_embed.embed.certificate.make import certificate, refusal
 from csp_embed.errors import InputError
-from csp_embed.judge.certificate import check_certificate
+from csp_embed.judge.embedding.certificate import check_certificate
 from csp_embed.machine.load import load_isa
 from csp_embed.machine.program_file import read_program, write_program
 

@@ -11,13 +11,13 @@ import pytest
 from csp_embed import ops
 from csp_embed.compiler.driver import Options, embeddings_of
 from csp_embed.compiler.driver import compile as compile_operator
-from csp_embed.compiler.verify import judge as judge_kernel
+from csp_embed.compiler.program.verify import judge as judge_kernel
 from csp_embed.embed.algebra.packing import pack
 from csp_embed.embed.explain.reasons import none, padded, possible
 from csp_embed.embed.pins.text import read_pins
 from csp_embed.embed.problem import EmbedProblem
 from csp_embed.errors import Infeasible, InputError
-from csp_embed.judge.embedding import judge
+from csp_embed.judge.embedding.judge import judge
 from csp_embed.machine.load import load_isa
 from csp_embed.ops.data import random_tensors
 from csp_embed.ops.reference import evaluate

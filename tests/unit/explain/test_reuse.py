@@ -14,8 +14,8 @@ from csp_embed.embed.explain.pareto import pareto
 from csp_embed.embed.explain.reasons import by_kind
 from csp_embed.embed.problem import EmbedProblem
 from csp_embed.embed.search import embeddings
-from csp_embed.judge.certificate import check_certificate
-from csp_embed.judge.embedding import judge
+from csp_embed.judge.embedding.certificate import check_certificate
+from csp_embed.judge.embedding.judge import judge
 from csp_embed.machine.load import load_isa
 
 

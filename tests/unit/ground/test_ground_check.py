@@ -9,7 +9,7 @@ import numpy as np
 from csp_embed import ops
 from csp_embed.embed.ground.points import pose_ground
 from csp_embed.embed.ground.rectangles import covers
-from csp_embed.judge.covering import Covering, _few_transfers, covering_of, judge
+from csp_embed.judge.embedding.covering import Covering, _few_transfers, covering_of, judge
 from tests.oracles.corpus import machines
 
 VTA = machines()["2x2x2"]  # dimensions b, o, i of two lanes each

@@ -11,7 +11,7 @@ from csp_embed import ops
 from csp_embed.embed.ground.enumerate import regular_solutions
 from csp_embed.embed.ground.expand import lifted_embeddings
 from csp_embed.embed.ground.points import key, pose_ground
-from csp_embed.judge.embedding import judge
+from csp_embed.judge.embedding.judge import judge
 from tests.oracles.complete import complete_embeddings
 from tests.oracles.corpus import Row, corpus, machines, posed, strict_corpus
 from tests.oracles.lifted import accidental, complete_solutions, lifted_solutions, regular_maps

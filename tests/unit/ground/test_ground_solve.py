@@ -8,7 +8,7 @@ from csp_embed import ops
 from csp_embed.embed.ground.bounds import least_steps
 from csp_embed.embed.ground.points import pose_ground
 from csp_embed.embed.ground.solve import solve_ground
-from csp_embed.judge.covering import judge
+from csp_embed.judge.embedding.covering import judge
 from tests.oracles.brute import brute_irregular
 from tests.oracles.brute_regular import brute_regular
 from tests.oracles.corpus import machines

@@ -11,7 +11,7 @@ from command_line import run
 
 import csp_embed as ce
 from csp_embed.machine.load import load_isa
-from csp_embed.machine.schema import shape_problems
+from csp_embed.machine.reading.schema import shape_problems
 
 SPECS = Path(__file__).parents[3] / "isa_specs"
 

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from csp_embed.errors import EncodeError
 from csp_embed.ir.stream import Stream
-from csp_embed.machine import bits
 from csp_embed.machine.load import config_names, load_isa, stream_names
 from csp_embed.machine.program_file import isa_of, read_program
 from csp_embed.machine.spec import Field, Isa
+from csp_embed.machine.words import bits
 
 GOLDEN = sorted((Path(__file__).parents[2] / "golden" / "reference").glob("*.npz"))
 MACHINES = [(spec, config) for spec in stream_names() for config in config_names(spec)]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from csp_embed.machine import expr
+from csp_embed.machine.reading import expr
 
 NAMES = {"a": 11, "i": 4, "w": 10}
 

@@ -10,11 +10,11 @@ import pytest
 
 from csp_embed.errors import SimError
 from csp_embed.ir.stream import Program, Stream
-from csp_embed.machine import bits
 from csp_embed.machine.interpreter import Image, Interpreter, run, shift, wrap
 from csp_embed.machine.load import load_isa
 from csp_embed.machine.program_file import isa_of, read_program
 from csp_embed.machine.spec import Isa
+from csp_embed.machine.words import bits
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "reference"
 SMALL = ("alu_add_clip", "alu_shift_bias", "dense_1x16x16", "dense_4x128x64")

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from csp_embed.ir.stream import Stream
-from csp_embed.machine import bits
-from csp_embed.machine.listing import line, listing
 from csp_embed.machine.load import load_isa
 from csp_embed.machine.program_file import isa_of, read_program
+from csp_embed.machine.words import bits
+from csp_embed.machine.words.listing import line, listing
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "reference"
 

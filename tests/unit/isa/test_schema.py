@@ -15,7 +15,7 @@ from oracles.json_schema import valid
 
 from csp_embed.errors import SpecError
 from csp_embed.machine.load import load_isa
-from csp_embed.machine.schema import schema, shape_problems
+from csp_embed.machine.reading.schema import schema, shape_problems
 
 ROOT = Path(__file__).parents[3]
 FILES = [*sorted((ROOT / "isa_specs").glob("*.yaml")), ROOT / "tests/data/specs/mill.yaml"]

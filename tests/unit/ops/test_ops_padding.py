@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 
 import csp_embed as ce
 from csp_embed import ops
-from csp_embed.compiler.verify import judge
+from csp_embed.compiler.program.verify import judge
 from csp_embed.errors import OperatorError
 from csp_embed.ops.data import random_tensors
 from csp_embed.ops.reference import evaluate

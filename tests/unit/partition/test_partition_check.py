@@ -18,7 +18,7 @@ from csp_embed.ir.network import (
     TaskGraph,
     Transfer,
 )
-from csp_embed.judge.plan import check_plan
+from csp_embed.judge.plan.judge import check_plan
 
 GRAPH = TaskGraph(
     (

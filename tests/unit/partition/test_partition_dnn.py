@@ -11,7 +11,7 @@ from dnn_workloads import brute, edge, generated, node
 
 from csp_embed.errors import Infeasible, InputError
 from csp_embed.ir.network import Assignment, Plan
-from csp_embed.judge.plan import check_plan
+from csp_embed.judge.plan.judge import check_plan
 from csp_embed.partition.models.dnn_file import parse_dnn, read_dnn
 from csp_embed.partition.solve import solve
 

@@ -11,7 +11,7 @@ from partition_cases import platform, random_graph
 
 from csp_embed.errors import InputError
 from csp_embed.ir.network import Assignment, Device, Edge, Link, Plan, Platform, Task, TaskGraph
-from csp_embed.judge.plan import check_plan
+from csp_embed.judge.plan.judge import check_plan
 from csp_embed.partition.solve import solve
 
 

@@ -14,7 +14,7 @@ from partition_cases import platform, random_graph, topcuoglu
 
 from csp_embed.errors import Infeasible, InputError
 from csp_embed.ir.network import Device, Edge, Link, Platform, Task, TaskGraph
-from csp_embed.judge.plan import check_plan
+from csp_embed.judge.plan.judge import check_plan
 from csp_embed.partition.evaluate import evaluate
 from csp_embed.partition.pareto import pareto
 from csp_embed.partition.solve import METHODS, solve

@@ -13,7 +13,7 @@ from command_line import run
 from partition_cases import platform, random_graph
 
 from csp_embed.errors import InputError
-from csp_embed.judge.plan import check_plan
+from csp_embed.judge.plan.judge import check_plan
 from csp_embed.partition.methods import load_neighbourhoods
 from csp_embed.partition.methods.list_scheduling import ListScheduler
 from csp_embed.partition.methods.method import Search

@@ -10,8 +10,8 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
-from csp_embed.network.quantised.onnx_graph import read_onnx
-from csp_embed.network.quantised.reference import run
+from csp_embed.network.quantised.onnx.graph import read_onnx
+from csp_embed.network.quantised.reference.run import run
 
 KINDS = {"int8": TensorProto.INT8, "uint8": TensorProto.UINT8, "float32": TensorProto.FLOAT}
 MICROSOFT = {

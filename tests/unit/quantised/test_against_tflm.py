@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from csp_embed.network.quantised.reference import run
-from csp_embed.network.quantised.tflite_graph import read_tflite
+from csp_embed.network.quantised.reference.run import run
+from csp_embed.network.quantised.tflite.graph import read_tflite
 
 FOLDER = Path(__file__).parents[2] / "data" / "quantised"
 RECORDED: dict[str, Any] = {}

@@ -14,9 +14,9 @@ from shift_layers import Net
 
 from csp_embed.errors import CheckError, InputError, MissingLibrary
 from csp_embed.network.quantised import graph as g
-from csp_embed.network.quantised.onnx_graph import read_onnx
-from csp_embed.network.quantised.reference import run
-from csp_embed.network.quantised.tflite_graph import read_tflite
+from csp_embed.network.quantised.onnx.graph import read_onnx
+from csp_embed.network.quantised.reference.run import run
+from csp_embed.network.quantised.tflite.graph import read_tflite
 from csp_embed.network.quantised.verify import verify
 
 

@@ -12,8 +12,8 @@ import pytest
 from onnx import helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
-from csp_embed.network.quantised.onnx_graph import read_onnx
-from csp_embed.network.quantised.reference import run
+from csp_embed.network.quantised.onnx.graph import read_onnx
+from csp_embed.network.quantised.reference.run import run
 
 SHAPE = (1, 3, 12, 10)
 

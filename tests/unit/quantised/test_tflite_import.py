@@ -11,8 +11,8 @@ import pytest
 
 from csp_embed.errors import InputError
 from csp_embed.network.quantised import graph as g
-from csp_embed.network.quantised.reference import run
-from csp_embed.network.quantised.tflite_graph import read_tflite
+from csp_embed.network.quantised.reference.run import run
+from csp_embed.network.quantised.tflite.graph import read_tflite
 from tests.oracles.integer_rules import conv, half_away, q31_of, requantised
 from tests.oracles.tflite_writer import Written
 

@@ -23,7 +23,7 @@ from csp_embed.compiler.whole.sites import Choice, Explorer, Site, offered, site
 from csp_embed.compiler.whole.views import is_view, views
 from csp_embed.machine.load import load_isa
 from csp_embed.network.lower.layer import lower
-from csp_embed.network.quantised.tflite_graph import read_tflite
+from csp_embed.network.quantised.tflite.graph import read_tflite
 
 
 def silent(text: str, done: int, total: int) -> None:

@@ -15,8 +15,8 @@ from svg_look import Look, contrast, read
 from csp_embed.embed.explain.pareto import CRITERIA, Front, Member
 from csp_embed.ir.network import Device, Platform
 from csp_embed.report import pareto_picture
-from csp_embed.report.gantt import device_colours, ticks
 from csp_embed.report.pareto import fastest
+from csp_embed.report.plans.gantt import device_colours, ticks
 from csp_embed.report.scene import (
     Box,
     Dot,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from csp_embed.judge.plan import check_plan
+from csp_embed.judge.plan.judge import check_plan
 from csp_embed.network.files.graph import read_graph
 from csp_embed.partition.solve import solve
 

@@ -16,8 +16,8 @@ import onnx
 import pytest
 
 from csp_embed import cli
-from csp_embed.commands.plan_inputs import check_plan_file
-from csp_embed.commands.plan_runs import judge_plan
+from csp_embed.commands.planning.inputs import check_plan_file
+from csp_embed.commands.planning.runs import judge_plan
 from csp_embed.network.made.quantised import quantised_net
 
 DATA = Path(__file__).parents[2] / "data" / "network"

@@ -14,7 +14,7 @@ import pytest
 from dask.distributed import LocalCluster
 
 from csp_embed import cli
-from csp_embed.commands.plan_inputs import check_plan_file
+from csp_embed.commands.planning.inputs import check_plan_file
 from csp_embed.errors import InputError
 from csp_embed.spread import spread
 

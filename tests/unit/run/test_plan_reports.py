@@ -25,12 +25,12 @@ from csp_embed.ir.network import (
     TaskGraph,
     Transfer,
 )
-from csp_embed.report.gantt import draw_plan, transfer_lanes
-from csp_embed.report.graph_picture import draw_graph, layout
-from csp_embed.report.plan_diff import plan_diff, plan_diff_text
-from csp_embed.report.plan_page import plan_page
-from csp_embed.report.plan_table import explain_text, plan_rows, summary_text, table_text
-from csp_embed.report.plan_trace import write_trace
+from csp_embed.report.plans.diff import plan_diff, plan_diff_text
+from csp_embed.report.plans.gantt import draw_plan, transfer_lanes
+from csp_embed.report.plans.graph_picture import draw_graph, layout
+from csp_embed.report.plans.page import plan_page
+from csp_embed.report.plans.table import explain_text, plan_rows, summary_text, table_text
+from csp_embed.report.plans.trace import write_trace
 
 PLATFORM = Platform((Device("a", "cpu"), Device("b", "gpu")), (Link(("a", "b"), 10.0, 1.0),))
 GRAPH = TaskGraph(

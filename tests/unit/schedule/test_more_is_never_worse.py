@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from cases import CONFIGS
 
-from csp_embed.compiler.candidates import embeddings_of
-from csp_embed.compiler.measuring import Measured, Meter
-from csp_embed.compiler.options import Options
+from csp_embed.compiler.request.options import Options
+from csp_embed.compiler.search.candidates import embeddings_of
+from csp_embed.compiler.search.measuring import Measured, Meter
 from csp_embed.ir.operator import Operator
 from csp_embed.ir.schedule import Schedule
 from csp_embed.machine.costs import costs_of

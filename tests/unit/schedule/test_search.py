@@ -9,8 +9,8 @@ import pytest
 from cases import CASES, CONFIGS
 
 from csp_embed.compiler.kernel import Kernel
-from csp_embed.compiler.measuring import Meter
-from csp_embed.compiler.verify import judge
+from csp_embed.compiler.program.verify import judge
+from csp_embed.compiler.search.measuring import Meter
 from csp_embed.embed import embed
 from csp_embed.errors import Infeasible
 from csp_embed.machine.costs import costs_of

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from csp_embed.ir.stream import Stream
-from csp_embed.machine.bits import decode
 from csp_embed.machine.spec import Isa
+from csp_embed.machine.words.bits import decode
 
 DATA = Path(__file__).parents[2] / "data" / "cycles"
 

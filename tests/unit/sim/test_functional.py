@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from csp_embed.errors import SimError
-from csp_embed.judge.stream_table import STORE
+from csp_embed.judge.stream.table import STORE
 from csp_embed.machine.load import load_isa
 from csp_embed.machine.program_file import isa_of, read_program
 from csp_embed.sim.functional.run import run

@@ -18,9 +18,9 @@ import pytest
 
 from csp_embed.errors import InputError, MissingLibrary, SimError
 from csp_embed.ir.stream import Program, Stream
-from csp_embed.machine.bits import decode, encode
 from csp_embed.machine.load import load_isa
 from csp_embed.machine.program_file import read_program
+from csp_embed.machine.words.bits import decode, encode
 from csp_embed.sim.tvm import child as tvm_child
 from csp_embed.sim.tvm.native import first_difference, run_native
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from csp_embed.compiler.source_kernel import SourceKernel
+from csp_embed.compiler.source.kernel import SourceKernel
 from csp_embed.machine.load import load_isa
 from csp_embed.ops.reference import evaluate
 

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from csp_embed.machine.command_code import Names, code_of
+from csp_embed.machine.commands.code import Names, code_of
 from csp_embed.targets.commands.residence import pools_of, reside
 
 

@@ -5,7 +5,7 @@ import pytest
 from source_machine import ISA
 
 import csp_embed as ce
-from csp_embed.compiler.source_chain import compile_source
+from csp_embed.compiler.source.chain import compile_source
 from csp_embed.errors import InputError, MissingLibrary
 from csp_embed.targets.source import build
 

@@ -6,9 +6,9 @@ from cases import CASES
 from source_machine import ISA, assert_equal
 
 import csp_embed as ce
-from csp_embed.compiler.options import Options
-from csp_embed.compiler.source_chain import compile_source
-from csp_embed.judge import embedding as embedding_check
+from csp_embed.compiler.request.options import Options
+from csp_embed.compiler.source.chain import compile_source
+from csp_embed.judge.embedding import judge as embedding_check
 from csp_embed.ops.data import random_tensors
 from csp_embed.ops.reference import evaluate
 

@@ -10,12 +10,12 @@ from command_line import run
 from source_machine import ISA
 
 import csp_embed as ce
-from csp_embed.compiler import source_file
 from csp_embed.compiler.chain import FRONT
 from csp_embed.compiler.layers import Setting, measure
-from csp_embed.compiler.source_chain import compile_source, source_chain, source_setting
+from csp_embed.compiler.source import file as source_file
+from csp_embed.compiler.source.chain import compile_source, source_chain, source_setting
 from csp_embed.errors import CheckError, InputError
-from csp_embed.judge.certificate import check_certificate
+from csp_embed.judge.embedding.certificate import check_certificate
 from csp_embed.machine.load import load_isa
 from csp_embed.ops.data import random_tensors
 from csp_embed.targets.source import audit

@@ -10,9 +10,10 @@ from cases import CASES
 from source_machine import DOT4
 
 import csp_embed as ce
-from csp_embed.compiler import doctor, source_suite
-from csp_embed.compiler.source_chain import compile_source
-from csp_embed.compiler.source_suite import engine_of
+from csp_embed.compiler import doctor
+from csp_embed.compiler.source import suite as source_suite
+from csp_embed.compiler.source.chain import compile_source
+from csp_embed.compiler.source.suite import engine_of
 from csp_embed.errors import CspEmbedError, MissingLibrary
 from csp_embed.machine.load import builtin_names, config_names, load_isa, load_text
 from csp_embed.ops.data import random_tensors
@@ -107,7 +108,7 @@ def test_a_runner_by_the_computers_own_compiler_proves_all_templates():
 
 
 @pytest.mark.parametrize(
-    "emulator, why", [("false", "exit code 1"), ("head -c 16", "other bytes")]
+    ("emulator", "why"), [("false", "exit code 1"), ("head -c 16", "other bytes")]
 )
 def test_a_runner_that_runs_nothing_is_one_fault_not_one_for_each_template(emulator, why):
     found = [o for o in source_suite.run(here_as_another(emulator)) if o.kind == "wrong"]

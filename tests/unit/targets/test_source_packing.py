@@ -8,8 +8,8 @@ import pytest
 from source_machine import ISA, assert_equal
 
 import csp_embed as ce
-from csp_embed.compiler.options import Options
-from csp_embed.compiler.source_chain import compile_source
+from csp_embed.compiler.request.options import Options
+from csp_embed.compiler.source.chain import compile_source
 from csp_embed.errors import InputError
 from csp_embed.ops.data import random_tensors
 from csp_embed.ops.reference import evaluate

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from source_machine import ISA, assert_equal
 
 from csp_embed import ops
-from csp_embed.compiler.source_chain import compile_source
+from csp_embed.compiler.source.chain import compile_source
 from csp_embed.ops.data import random_tensors
 
 

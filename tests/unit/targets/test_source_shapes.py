@@ -10,11 +10,11 @@ import random_native
 from source_machine import assert_equal
 
 import csp_embed as ce
-from csp_embed.compiler import source_suite
-from csp_embed.compiler.options import Options
-from csp_embed.compiler.source_chain import compile_source
+from csp_embed.compiler.request.options import Options
+from csp_embed.compiler.source import suite as source_suite
+from csp_embed.compiler.source.chain import compile_source
 from csp_embed.errors import Infeasible
-from csp_embed.judge.certificate import check_certificate
+from csp_embed.judge.embedding.certificate import check_certificate
 from csp_embed.machine.load import load_text
 from csp_embed.ops.data import random_tensors
 from csp_embed.targets.source.build import c_compiler

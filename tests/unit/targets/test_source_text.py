@@ -7,7 +7,7 @@ from cases import CASES
 from source_machine import ISA
 
 import csp_embed as ce
-from csp_embed.compiler.source_chain import compile_source
+from csp_embed.compiler.source.chain import compile_source
 from csp_embed.ops.data import random_tensors
 from csp_embed.targets.source.build import c_compiler, missing_features
 

@@ -1,0 +1,44 @@
+"""`--reuse PROGRAM`: the embedding that a program file carries, for another shape."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from csp_embed.compiler.commands import file as command_file
+from csp_embed.compiler.source.file import is_source, read
+from csp_embed.errors import CheckError, InputError
+from csp_embed.ir.embedding import Embedding
+from csp_embed.judge.embedding.certificate import check_certificate, operator_of, rebuild
+from csp_embed.machine.program_file import isa_meta, read_program
+from csp_embed.machine.spec import Isa
+
+
+def embedding_of(path: Path, isa: Isa) -> Embedding:
+    """The embedding in a program's certificate, judged first.
+
+    Raises: InputError where there is none or it is for another machine; CheckError where its
+    certificate does not hold.
+    """
+    if command_file.is_commands(path):
+        meta = command_file.read(path).meta
+    else:
+        meta = read(path).meta if is_source(path) else read_program(path).meta
+    document = meta.get("certificate")
+    if not isinstance(document, dict) or "embedding" not in document:
+        raise InputError(
+            f"{path} carries no embedding",
+            hint="compile writes one that does: csp-embed compile deepbench:conv000 -o conv000.npz",
+        )
+    if document.get("machine") != isa_meta(isa):
+        raise InputError(
+            f"{path} was compiled for another machine",
+            hint="give the same --isa and --vta-config, or compile without --reuse",
+        )
+    problems = check_certificate(document).problems
+    if problems:
+        raise CheckError(
+            f"the certificate of {path} does not hold",
+            why="; ".join(problems[:3]),
+            hint="compile that program again",
+        )
+    return rebuild(document["embedding"], operator_of(document["operator"]), isa)

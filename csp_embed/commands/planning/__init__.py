@@ -1,0 +1,1 @@
+"""What the commands about plans share: inputs, options, jobs, runs, sweeps."""

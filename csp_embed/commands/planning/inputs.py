@@ -1,0 +1,287 @@
+"""What the partitioning commands read: a graph with costs, its platform, kernels; and the judge.
+
+The only place where networks meet compiled kernels: `csp_embed.compile` is imported when a device
+names an `isa`, never before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csp_embed.commands.common import stderr
+from csp_embed.commands.planning.options import DNN, LINKS
+from csp_embed.errors import Infeasible, InputError
+from csp_embed.ir.network import LATENCY, Device, Plan, Platform, TaskGraph
+from csp_embed.network.files.graph import is_dnn_partitioning, read_graph
+from csp_embed.network.files.plan import read_plan
+from csp_embed.network.files.platform import find_platform, read_platform, shipped_platforms
+from csp_embed.network.files.schema import read_document
+from csp_embed.network.onnx.graph import Imported, KernelCost, import_onnx_graph
+from csp_embed.network.onnx.layers import Layer
+from csp_embed.network.onnx.load import is_model_file
+from csp_embed.network.onnx.net import Net
+from csp_embed.network.onnx.quantised_chains import QuantLayer, quantised_layer
+from csp_embed.network.profiles.measure import read_inputs
+
+Array = NDArray[Any]
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Request:
+    """How to read the target of a command; what a plan file keeps as `source`."""
+
+    target: str
+    platform: str | None = None
+    granularity: str = "fused"
+    dims: Mapping[str, int] = field(default_factory=dict)
+    io_free: bool = False
+    profiles: Mapping[str, str] = field(default_factory=dict)
+    assume_int8: bool = False
+    cost_model: str | None = None
+    batches: Sequence[int] = ()
+    inputs: str | None = None
+
+    def source(self) -> dict[str, Any]:
+        """For `run-plan` and `check`: only what differs from the defaults."""
+        out: dict[str, Any] = {"target": self.target}
+        for key in ("platform", "dims", "io_free", "profiles", "assume_int8", "inputs"):
+            if getattr(self, key):
+                out[key] = getattr(self, key)
+        if is_onnx(self.target):
+            out["granularity"] = self.granularity
+        return out
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """graph and platform ready to be solved; model where it came from ONNX."""
+
+    graph: TaskGraph
+    platform: Platform
+    model: Imported | None
+    cost_model: str
+
+
+def is_onnx(target: str) -> bool:
+    """Whether a path is to be read as an ONNX model."""
+    return is_model_file(target)
+
+
+def load_inputs(
+    request: Request,
+    *,
+    objective: str = LATENCY,
+    lost: Sequence[str] = (),
+    lenient: bool = False,
+    progress: Progress | None = None,
+) -> Inputs:
+    """Reads graph and platform. lost: devices that are gone. lenient: costs may name devices that
+    the platform lacks. Raises: InputError, MissingLibrary.
+    """
+    given = None
+    if request.platform is not None:
+        given = read_platform(find_platform(request.platform))
+    if is_onnx(request.target):
+        if given is None:
+            raise InputError(
+                "an ONNX model needs a platform",
+                why="a file, or one that ships",
+                hint="--platform cpu_2gpu",
+            )
+        platform = without(given, lost)
+        model = import_onnx_graph(
+            request.target,
+            platform,
+            granularity=request.granularity,
+            dims=request.dims,
+            io_free=request.io_free,
+            profiles=request.profiles,
+            kernel_cost=kernel_cost(request.assume_int8, progress),
+            batches=request.batches,
+            feeds=None if request.inputs is None else read_inputs(request.inputs),
+        )
+        for note in model.notes:
+            stderr.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
+        return Inputs(model.graph, platform, model, request.cost_model or LINKS)
+    given_options = {
+        "--dim": request.dims,
+        "--profile": request.profiles,
+        "--inputs": request.inputs,
+    }
+    for option, given_for in given_options.items():
+        if given_for:
+            raise InputError(f"{option} is for ONNX models", where=request.target)
+    if is_dnn_partitioning(read_document(request.target)[0]):
+        if request.cost_model not in (None, DNN):
+            raise InputError(
+                "a dnn-partitioning workload has no links",
+                where=request.target,
+                hint="--cost-model dnn-partitioning",
+            )
+        from csp_embed.partition.models.dnn_file import read_dnn
+
+        graph, own = read_dnn(request.target, objective)
+        return Inputs(graph, without(given or own, lost), None, DNN)
+    graph, inside = read_graph(request.target)
+    if given is None and inside is None:
+        raise InputError(
+            "no platform",
+            where=request.target,
+            why="the graph file has no `platform`",
+            hint="--platform FILE.yaml",
+        )
+    platform = given or inside
+    assert platform is not None
+    if not lenient:
+        check_known_devices(graph, platform, request.target)
+    return Inputs(graph, without(platform, lost), None, request.cost_model or LINKS)
+
+
+def cost_model_of(target: str, asked: str | None) -> str:
+    """The cost model that a target will be solved with; what cannot be read is told later."""
+    if asked is not None or is_onnx(target) or not Path(target).is_file():
+        return asked or LINKS
+    return DNN if is_dnn_partitioning(read_document(target)[0]) else LINKS
+
+
+def check_known_devices(graph: TaskGraph, platform: Platform, where: str) -> None:
+    """Raises: InputError where a cost names a device or kind that the platform does not have."""
+    known = {d.name for d in platform.devices} | {d.kind for d in platform.devices}
+    for task in graph.tasks:
+        for key in (*task.cost, *task.cost_by_batch):
+            if key not in known:
+                raise InputError(
+                    f"task {task.id!r} has a cost for {key!r}, an unknown device",
+                    where=where,
+                    why="devices and kinds of the platform: " + ", ".join(sorted(known)),
+                    hint="mend the name, or --allow-unknown-devices where it is meant",
+                )
+
+
+def refuse_shared_host(inputs: Inputs, replicas: int) -> None:
+    """Raises: Infeasible for replicas of a model whose inputs and outputs are on one host."""
+    if replicas > 1 and inputs.model is not None and any(t.pin for t in inputs.graph.tasks):
+        raise Infeasible(
+            "the model's inputs and outputs belong to one host device",
+            why="replicas share no device, so only one of them could reach it",
+            hint="--io-free gives every replica its own inputs and outputs",
+        )
+
+
+def without(platform: Platform, lost: Sequence[str]) -> Platform:
+    """The platform after devices were lost, with the links that remain."""
+    names = platform.by_name()
+    for name in lost:
+        if name not in names:
+            raise InputError(f"--lost {name}: no such device", hint=", ".join(names))
+    if not lost:
+        return platform
+    host = platform.host
+    if host.device in lost:
+        cpu = next(
+            (d.name for d in platform.devices if d.kind == "cpu" and d.name not in lost), None
+        )
+        host = replace(host, device=cpu)
+    return replace(
+        platform,
+        devices=tuple(d for d in platform.devices if d.name not in lost),
+        links=tuple(k for k in platform.links if not set(k.between) & set(lost)),
+        host=host,
+        sha256="",
+    )
+
+
+def kernel_cost(assume_int8: bool, progress: Progress | None = None) -> KernelCost:
+    """Costs of layers on devices with an `isa`: cycles of the compiled kernel over the clock.
+
+    Equal layers are compiled once. None where the layer is no quantised chain, or has no embedding.
+    """
+    known: dict[tuple[Any, ...], int | None] = {}
+
+    def cost(net: Net, layer: Layer, device: Device) -> tuple[float, str] | None:
+        found = quantised_layer(net, layer, assume_int8)
+        if isinstance(found, str):
+            return None
+        if device.clock_mhz is None:
+            raise InputError(f"device {device.name} needs clock_mhz to turn cycles into time")
+        key = (device.isa, device.vta_config, *found.key)
+        if key not in known:
+            if progress is not None:
+                progress(f"compiling {layer.name}", len(known), len(known) + 1)
+            try:
+                known[key] = _kernel(found, device).cycles
+            except Infeasible:
+                known[key] = None
+        cycles = known[key]
+        if cycles is None:
+            return None
+        origin = f"compiled kernel, {cycles} cycles at {device.clock_mhz:g} MHz"
+        if found.w is None:
+            origin += ", int8 assumed"
+        return cycles / (device.clock_mhz * 1e3), origin
+
+    return cost
+
+
+def compile_layer(layer: QuantLayer, device: Device) -> Callable[[Array], tuple[Array, int]]:
+    """The kernel of a quantised chain as a function from x to (y, cycles)."""
+    kernel = _kernel(layer, device)
+
+    def run(x: Array) -> tuple[Array, int]:
+        y = kernel.run(x, layer.w, layer.b)
+        return np.asarray(y, dtype=np.int8), int(kernel.cycles or 0)
+
+    return run
+
+
+def _kernel(layer: QuantLayer, device: Device) -> Any:
+    from csp_embed import ops
+    from csp_embed.compiler import driver
+
+    operator = getattr(ops, layer.call)(**layer.arguments)
+    return driver.compile(operator, device.isa or "vta", b=layer.b, config=device.vta_config)
+
+
+def request_of(plan: Plan, target: str, platform: str | None) -> Request:
+    """How the graph of a plan was read, by the plan's own `source`; the arguments win."""
+    source = plan.source
+    return Request(
+        target=target,
+        platform=platform or source.get("platform"),
+        granularity=str(source.get("granularity", "fused")),
+        dims={str(k): int(v) for k, v in dict(source.get("dims", {})).items()},
+        io_free=bool(source.get("io_free", False)),
+        profiles={str(k): str(v) for k, v in dict(source.get("profiles", {})).items()},
+        assume_int8=bool(source.get("assume_int8", False)),
+        inputs=None if source.get("inputs") is None else str(source["inputs"]),
+        cost_model=plan.cost_model if plan.cost_model == DNN else None,
+    )
+
+
+def check_plan_file(
+    plan: str | Path, graph: str | Path, platform: str | Path | None = None
+) -> list[Any]:
+    """Judges anybody's plan file: the verifier's problems (kind, where, text); [] = accepted.
+
+    graph: a graph file, a dnn-partitioning workload or an ONNX model. Raises: InputError.
+    """
+    from csp_embed.judge.plan.judge import check_plan
+
+    read = read_plan(plan)
+    request = request_of(read, str(graph), None if platform is None else str(platform))
+    named = request.platform or ""
+    known = named in shipped_platforms() or Path(named).exists()
+    if platform is None and not known and not is_onnx(str(graph)):
+        # The plan may come from another machine; the graph file's own platform then serves.
+        request = replace(request, platform=None)
+    inputs = load_inputs(request, objective=read.goal, lenient=True)
+    if inputs.cost_model == DNN:
+        read = replace(read, cost_model=DNN)
+    return list(check_plan(inputs.graph, inputs.platform, read))

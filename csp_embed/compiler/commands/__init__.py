@@ -1,0 +1,1 @@
+"""Machines that are fed commands: their stages, program files, kernels and checks."""

@@ -1,0 +1,48 @@
+"""The last stage: the kernel's program over real tensors, simulated and compared with NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from csp_embed.compiler.kernel import Kernel
+from csp_embed.compiler.program.verify import Verdict, judge
+from csp_embed.compiler.request.setting import Tell, silent
+from csp_embed.errors import CspEmbedError, InputError
+
+
+@dataclass(frozen=True)
+class ValuesStage:
+    """tensors: makes the operands, late: they may be large. simulate: whether values are compared;
+    fill: the program is wanted even if they are not. data: what the tensors are, in words."""
+
+    tensors: Callable[[], Mapping[str, Any]]
+    simulate: bool = True
+    fill: bool = False
+    data: str = "these tensors"
+    tell: Tell = silent
+    name: ClassVar[str] = "values"
+    takes: ClassVar[str] = "program"
+    leaves: ClassVar[str] = "Verdict: the program over tensors, and what was compared"
+    judge: ClassVar[str] = "NumPy, from the formula"
+
+    def accepts(self, x: Kernel) -> CspEmbedError | None:
+        # A result of no elements would be equal to anything.
+        if x.lowered.size_bytes[x.region("dst")]:
+            return None
+        return InputError(f"{x.operator.name} stores nothing", where=x.operator.formula())
+
+    def apply(self, x: Kernel) -> Verdict:
+        """Raises: CheckError where a check refuses the stream, or it differs from NumPy."""
+        tensors = self.tensors() if self.simulate or self.fill else None
+        return judge(
+            x, tensors, simulate=self.simulate, fill=self.fill, data=self.data, tell=self.tell
+        ).accepted()
+
+    def verify(self, x: Kernel, y: Verdict) -> Sequence[object]:
+        if y.program is None or np.array_equal(y.program.insn, x.words):
+            return []
+        return ["the program that was judged has other instructions than the kernel"]

@@ -1,0 +1,1 @@
+"""Judges of embeddings, coverings and their certificates, and the bound on cycles."""

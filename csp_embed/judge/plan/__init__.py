@@ -1,0 +1,1 @@
+"""Judges of plans for several devices."""

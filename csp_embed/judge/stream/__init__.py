@@ -1,0 +1,1 @@
+"""Judges of streams: instructions, tokens, and every element that a program touches."""

@@ -1,0 +1,352 @@
+"""The meaning of a command as a function: point by point, or all points of its loops at once.
+
+Takes: the text in Python's syntax, names of memories and state.  Leaves: `point(m, fields)`, which
+runs the statements as they stand, and `whole(m, fields)`, which does each statement for all points
+of the loops around it with NumPy arrays. `m` holds memories, state and HOST (interpreter).
+`whole` is None where points depend on each other; where that rests on addresses (two statements on
+one row), `apart(m, fields)` says whether they differ. `isa check` compares both on random contents.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from csp_embed.machine.reading.meaning import MeaningError, parse
+
+Run = Callable[[Any, dict[str, int]], None]
+HOST_TYPES = ("int8", "uint8", "int16", "int32")
+
+
+@dataclass(frozen=True)
+class Names:
+    """memories: of rows. arrays, numbers: state. fields: of the command."""
+
+    memories: Collection[str]
+    arrays: Collection[str]
+    numbers: Collection[str]
+    fields: Collection[str]
+
+
+@dataclass(frozen=True)
+class Code:
+    """See the module's text."""
+
+    point: Run
+    whole: Run | None
+    apart: Callable[[Any, dict[str, int]], bool]
+
+    def run(self, m: Any, fields: dict[str, int], *, whole: bool) -> None:
+        """All points at once where it is asked for and gives the same."""
+        if whole and self.whole is not None and self.apart(m, fields):
+            self.whole(m, fields)
+        else:
+            self.point(m, fields)
+
+
+def float32(value: Any) -> Any:
+    """The nearest float32, ties to even."""
+    return np.float32(value) if np.ndim(value) == 0 else np.asarray(value).astype(np.float32)
+
+
+def as_float32(value: Any) -> Any:
+    """The float32 whose bits these are."""
+    return np.uint32(int(value)).view(np.float32)
+
+
+def rint(value: Any) -> Any:
+    """The nearest whole number, ties to even."""
+    return np.rint(value)
+
+
+def clip(value: Any, low: Any, high: Any) -> Any:
+    return np.minimum(np.maximum(value, low), high)
+
+
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "float32": float32, "as_float32": as_float32, "rint": rint, "clip": clip,
+    "min": np.minimum, "max": np.maximum, "abs": np.abs,
+}  # fmt: skip
+
+
+def code_of(text: str, names: Names) -> Code:
+    """Raises: MeaningError for a statement or a name that a meaning has not."""
+    body = parse(text)
+    point = _function(_Writer(names, whole=False).block(body))
+    try:
+        for s in body:
+            _independent(s)
+        whole = _function(_Writer(names, whole=True).block(body))
+        guard = _Writer(names, whole=True, guard=True).block(body)
+        # Most meanings have nothing to ask.
+        asks = any("m.apart(" in x for x in guard)
+        apart = _function([*guard, "return True"]) if asks else _always
+    except _NotWhole:
+        return Code(point, None, _never)
+    return Code(point, whole, apart)
+
+
+def _never(m: Any, fields: dict[str, int]) -> bool:
+    return False
+
+
+def _always(m: Any, fields: dict[str, int]) -> bool:
+    return True
+
+
+def _leaves(s: ast.stmt) -> list[ast.stmt]:
+    """Its innermost statements."""
+    if isinstance(s, ast.For | ast.If):
+        return [x for inner in (*s.body, *s.orelse) for x in _leaves(inner)]
+    return [s]
+
+
+def _independent(s: ast.stmt) -> None:
+    """Raises: _NotWhole where a point of a loop may read what another one writes, or where two
+    statements write different places of one memory."""
+    leaves = [x for x in _leaves(s) if isinstance(x, ast.Assign | ast.AugAssign)]
+    if not isinstance(s, ast.For):
+        return
+    targets = [x.targets[0] if isinstance(x, ast.Assign) else x.target for x in leaves]
+    places: dict[str, str] = {}
+    for t in targets:
+        if places.setdefault(_base(t), ast.unparse(t)) != ast.unparse(t):
+            raise _NotWhole
+    for x in leaves:
+        read = {_base(n) for n in ast.walk(x.value) if isinstance(n, ast.Subscript)}
+        if read & set(places):
+            raise _NotWhole
+
+
+def _base(node: ast.expr) -> str:
+    """The memory or state that a reference is of."""
+    while isinstance(node, ast.Subscript | ast.Attribute):
+        node = node.value
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+class _NotWhole(Exception):
+    """A statement that only points can do."""
+
+
+def _function(lines: list[str]) -> Any:
+    text = "\n".join(["def command(m, f):", *(f"    {x}" for x in lines or ["pass"])])
+    scope: dict[str, Any] = {**FUNCTIONS, "spread": _spread, "keep": _keep, "truth": _truth}
+    exec(text, scope)
+    return scope["command"]
+
+
+def _spread(count: Any, *others: Any) -> tuple[Any, ...]:
+    """A new innermost axis of `count` values, and the others with that axis."""
+    depth = max([o.ndim for o in others], default=0)
+    return (_line(int(count), depth), *[o[..., None] for o in others])
+
+
+@lru_cache(maxsize=256)
+def _line(count: int, depth: int) -> np.ndarray[Any, Any]:
+    """0 .. count-1 behind `depth` axes of one."""
+    line = np.arange(count).reshape((1,) * depth + (-1,))
+    line.flags.writeable = False
+    return line
+
+
+def _truth(test: Any) -> Any:
+    return np.asarray(test) != 0
+
+
+def _keep(test: Any, *others: Any) -> tuple[Any, ...]:
+    """The points where the test holds, of every array, in order."""
+    if test.all():
+        return others
+    whole = np.broadcast_arrays(test, *others)
+    return tuple(w[whole[0]] for w in whole[1:])
+
+
+@dataclass
+class _Writer:
+    """Writes a function's lines. moving: names whose values differ from point to point."""
+
+    names: Names
+    whole: bool
+    guard: bool = False
+    moving: tuple[str, ...] = ()
+    count: int = 0
+    several: bool = False
+
+    def block(self, body: Iterable[ast.stmt]) -> list[str]:
+        return [line for s in body for line in self._statement(s)]
+
+    def _statement(self, s: ast.stmt) -> list[str]:
+        match s:
+            case ast.Pass():
+                return ["pass"]
+            case ast.Delete(targets=targets):
+                if self.guard:
+                    return ["pass"]
+                return [f"m.unset({self._state(t)!r})" for t in targets]
+            case ast.For(
+                target=ast.Name(id=v),
+                iter=ast.Call(func=ast.Name(id="range"), args=[n]),
+                body=body,
+                orelse=[],
+            ):
+                return self._loop(v, n, body)
+            case ast.If(test=test, body=body, orelse=orelse):
+                return self._branch(test, body, orelse)
+            case ast.Assign(targets=[target], value=ast.IfExp() as choice) if (
+                self.whole and self._moves(choice.test)
+            ):
+                taken: list[ast.stmt] = [ast.Assign([target], choice.body, lineno=s.lineno)]
+                other: list[ast.stmt] = [ast.Assign([target], choice.orelse, lineno=s.lineno)]
+                return self._branch(choice.test, taken, other)
+            case ast.Assign(targets=[target], value=value):
+                return self._assign(target, self._value(value), "write", value)
+            case ast.AugAssign(target=ast.Subscript() as target, op=ast.Add(), value=value):
+                return self._assign(target, self._value(value), "add", value)
+            case _:
+                pass
+        raise MeaningError(s.lineno, f"'{ast.unparse(s)}' is no statement of a meaning")
+
+    def _loop(self, v: str, n: ast.expr, body: list[ast.stmt]) -> list[str]:
+        if v in self.names.fields or v in self.names.numbers:
+            raise MeaningError(n.lineno, f"'{v}' is a field or state, not a loop's own name")
+        bound = self._value(n)
+        if not self.whole:
+            self.moving = (*self.moving, v)
+            inner = self.block(body)
+            self.moving = self.moving[:-1]
+            return [f"for {v} in range(int({bound})):", *(f"    {x}" for x in inner)]
+        if self._moves(n):
+            raise _NotWhole
+        outer = self.moving
+        if not outer:
+            self.several = sum(len(_leaves(s)) for s in body) > 1
+        inside = ", ".join((v, *outer))
+        args = "".join(f", {o}" for o in outer)
+        saved = f"_s{self.count}"
+        self.count += 1
+        lines = [f"{saved} = ({''.join(f'{o}, ' for o in outer)})"]
+        lines.append(f"{inside}, = spread({bound}{args})")
+        self.moving = (*outer, v)
+        lines += self.block(body)
+        self.moving = outer
+        return [*lines, *([f"{', '.join(outer)}, = {saved}"] if outer else [])]
+
+    def _branch(self, test: ast.expr, body: list[ast.stmt], orelse: list[ast.stmt]) -> list[str]:
+        condition = self._value(test)
+        if not self.whole or not self._moves(test):
+            lines = [f"if {condition}:", *(f"    {x}" for x in self.block(body))]
+            if orelse:
+                lines += ["else:", *(f"    {x}" for x in self.block(orelse))]
+            return lines
+        names = ", ".join(self.moving)
+        saved = f"_s{self.count}"
+        self.count += 1
+        lines = [f"{saved}, {saved}t = ({names},), truth({condition})"]
+        for some, points, inner in (
+            (f"{saved}t.any()", f"{saved}t", body), (f"not {saved}t.all()", f"~{saved}t", orelse)
+        ):  # fmt: skip
+            if inner:
+                lines += [f"if {some}:", f"    {names}, = keep({points}, *{saved})"]
+                lines += [f"    {x}" for x in self.block(inner)]
+        return [*lines, f"{names}, = {saved}"]
+
+    def _assign(self, target: ast.expr, value: str, verb: str, node: ast.expr) -> list[str]:
+        if self.guard:
+            # Sums meet in one place by intent; what is written first may not.
+            if verb == "add" or not self.several or isinstance(target, ast.Name):
+                return ["pass"]
+            what, args = self._place(target)
+            parts = args.split(", ", 1)[1]
+            return [f"if not m.apart({'*' if what == 'lanes' else ''}{parts}): return False"]
+        if isinstance(target, ast.Name) and verb == "write":
+            name = self._state(target)
+            if name in self.names.arrays:
+                raise MeaningError(target.lineno, f"'{name}' has lanes: write {name}[…]")
+            if self._moves(node):
+                raise MeaningError(target.lineno, f"'{name}' is one number, set in a loop")
+            return [f"m.set({name!r}, {value})"]
+        what, args = self._place(target)
+        used = {n.id for x in (target, node) for n in ast.walk(x) if isinstance(n, ast.Name)}
+        if self.whole and verb == "add" and set(self.moving) - used:
+            raise _NotWhole  # a loop that only says how often the same is added
+        return [f"m.{verb}_{what}({args}, {value})"]
+
+    def _state(self, node: ast.expr) -> str:
+        if isinstance(node, ast.Name) and node.id in (*self.names.numbers, *self.names.arrays):
+            return node.id
+        raise MeaningError(node.lineno, f"'{ast.unparse(node)}' is no declared state")
+
+    def _place(self, node: ast.expr) -> tuple[str, str]:
+        """(row, lanes or host; arguments) of a reference."""
+        match node:
+            case ast.Subscript(
+                value=ast.Subscript(value=ast.Name(id=memory), slice=row), slice=lane
+            ) if memory in self.names.memories:
+                return "row", f"{memory!r}, {self._value(row)}, {self._value(lane)}"
+            case ast.Subscript(value=ast.Name(id=array), slice=at) if array in self.names.arrays:
+                lanes = at.elts if isinstance(at, ast.Tuple) else [at]
+                return "lanes", f"{array!r}, ({''.join(self._value(x) + ', ' for x in lanes)})"
+            case ast.Subscript(
+                value=ast.Attribute(value=ast.Name(id="HOST"), attr=dtype), slice=at
+            ) if dtype in HOST_TYPES:
+                return "host", f"{dtype!r}, {self._value(at)}"
+            case _:
+                pass
+        known = f"{', '.join(self.names.memories)} [row][lane]; HOST.int8[byte]"
+        raise MeaningError(node.lineno, f"'{ast.unparse(node)}' is no reference (known: {known})")
+
+    def _moves(self, node: ast.expr) -> bool:
+        return any(isinstance(n, ast.Name) and n.id in self.moving for n in ast.walk(node))
+
+    def _value(self, node: ast.expr) -> str:
+        match node:
+            case ast.Constant(value=int(value)):
+                return str(int(value))
+            case ast.Name(id=name):
+                if name in self.moving:
+                    return name
+                if name in self.names.fields:
+                    return f"f[{name!r}]"
+                if name in self.names.numbers:
+                    return f"m.get({name!r})"
+                raise MeaningError(node.lineno, f"'{name}' is not known")
+            case ast.BinOp(left=left, op=op, right=right) if type(op) in _BINARY:
+                return f"({self._value(left)} {_BINARY[type(op)]} {self._value(right)})"
+            case ast.UnaryOp(op=ast.USub(), operand=operand):
+                return f"(-{self._value(operand)})"
+            case ast.UnaryOp(op=ast.Not(), operand=operand):
+                return f"({self._value(operand)} == 0)"
+            case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in _COMPARE:
+                return f"({self._value(left)} {_COMPARE[type(op)]} {self._value(right)})"
+            case ast.BoolOp(op=op, values=values):
+                # Truth values of single points or arrays alike.
+                sign = " & " if isinstance(op, ast.And) else " | "
+                return "(" + sign.join(f"({self._value(v)} != 0)" for v in values) + ")"
+            case ast.IfExp(test=test, body=body, orelse=orelse):
+                if self.whole and self._moves(test):
+                    raise _NotWhole
+                parts = [self._value(x) for x in (body, test, orelse)]
+                return f"({parts[0]} if {parts[1]} else {parts[2]})"
+            case ast.Call(func=ast.Name(id=name), args=args, keywords=[]) if name in FUNCTIONS:
+                return f"{name}({', '.join(self._value(a) for a in args)})"
+            case ast.Subscript():
+                what, args = self._place(node)
+                return f"m.read_{what}({args})"
+            case _:
+                pass
+        raise MeaningError(node.lineno, f"'{ast.unparse(node)}' has no value in a meaning")
+
+
+_BINARY: dict[type[ast.operator], str] = {
+    ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.FloorDiv: "//", ast.Mod: "%",
+    ast.LShift: "<<", ast.RShift: ">>", ast.BitAnd: "&", ast.BitOr: "|",
+}  # fmt: skip
+_COMPARE: dict[type[ast.cmpop], str] = {
+    ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==", ast.NotEq: "!=",
+}  # fmt: skip

@@ -1,0 +1,368 @@
+"""What a command does, read from its meaning: which field or state plays which part.
+
+Takes: the text, the names that it may use.  Leaves: `Acts`. A command is one of
+
+    contract    ACC[d + s*b][o] += X[..][i] * W[..][o]     factors: rows of memories, or state
+    copy_in     M[l + r][c] = HOST.int8[a + s*r + c]       `+=` adds to what is there
+    copy_out    HOST.int8[a + s*r + c] = f(M[l + r][c])
+    reset       M[l + r][c] = 0
+    set         only state; it may load lanes of state from rows
+    finish      pass
+
+Loops may end at a field, guards (`if 16*n + c < cols`) may leave points out.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from csp_embed.machine.commands.code import HOST_TYPES, Names
+from csp_embed.machine.reading.meaning import MeaningError, parse
+
+
+@dataclass(frozen=True)
+class Param:
+    """kind: "const" (value), "field" or "state" (name)."""
+
+    kind: str
+    name: str = ""
+    value: int = 0
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A reference to rows of a memory: base + sum of rows[v] * v, lane sum of lanes[v] * v."""
+
+    memory: str
+    base: Param
+    rows: Mapping[str, Param]
+    lanes: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Lanes:
+    """A reference to lanes of state."""
+
+    state: str
+    at: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Bytes:
+    """A reference to HOST: byte base + sum of steps[v] * v holds the first byte of a value."""
+
+    dtype: str
+    base: Param
+    steps: Mapping[str, Param]
+
+
+@dataclass(frozen=True)
+class Limit:
+    """sum of steps[v] * v < bound."""
+
+    steps: Mapping[str, int]
+    bound: Param
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A number of state becomes source. bits: of a float32."""
+
+    source: Param
+    bits: bool = False
+
+
+@dataclass(frozen=True)
+class Load:
+    """Lanes of state are filled from rows or from other state."""
+
+    source: Rows | Lanes
+    loops: Mapping[str, Param]
+    limits: tuple[Limit, ...]
+
+
+@dataclass(frozen=True)
+class Acts:
+    """See the module's text. dst: the rows written (of a copy_out: read). lhs, rhs: factors. host:
+    of a copy. loops: variable -> its bound; limits: guards. adds: a copy_in that adds. keeps: the
+    parameter that is 0 where a contraction begins anew (keeps_if: the value that keeps what is
+    there). value: of a copy_out, over `acc`."""
+
+    kind: str
+    settings: Mapping[str, Setting] = field(default_factory=dict[str, Setting])
+    loads: Mapping[str, Load] = field(default_factory=dict[str, Load])
+    unsets: tuple[str, ...] = ()
+    dst: Rows | None = None
+    lhs: Rows | Lanes | None = None
+    rhs: Rows | Lanes | None = None
+    host: Bytes | None = None
+    loops: Mapping[str, Param] = field(default_factory=dict[str, Param])
+    limits: tuple[Limit, ...] = ()
+    adds: bool = False
+    keeps: Param | None = None
+    keeps_if: int = 1
+    value: ast.expr | None = None
+
+
+def acts_of(text: str, names: Names) -> Acts:
+    """Raises: MeaningError where it is none of the above."""
+    return _Reader(names).read(parse(text))
+
+
+@dataclass(frozen=True)
+class _Step:
+    loops: tuple[tuple[str, ast.expr], ...]
+    tests: tuple[tuple[ast.expr, bool], ...]
+    core: ast.stmt
+
+
+@dataclass(frozen=True)
+class _Reader:
+    names: Names
+
+    def read(self, body: list[ast.stmt]) -> Acts:
+        steps = [s for stmt in body for s in _flat(stmt, (), ())]
+        settings: dict[str, Setting] = {}
+        loads: dict[str, Load] = {}
+        unsets: list[str] = []
+        moves: list[_Step] = []
+        for step in steps:
+            match step.core:
+                case ast.Pass():
+                    continue
+                case ast.Delete(targets=targets):
+                    unsets += [t.id for t in targets if isinstance(t, ast.Name)]
+                case ast.Assign(targets=[ast.Name(id=name)], value=value) if not step.loops:
+                    settings[name] = self._setting(value)
+                case ast.Assign(targets=[ast.Subscript(value=ast.Name(id=name))], value=value) if (
+                    name in self.names.arrays
+                ):
+                    loads[name] = self._load(step, value)
+                case _:
+                    moves.append(step)
+        common = {"settings": settings, "loads": loads, "unsets": tuple(unsets)}
+        if not moves:
+            kind = "set" if settings or loads or unsets else "finish"
+            return Acts(kind, **common)  # type: ignore[arg-type]
+        return self._moved(moves, common)
+
+    def _moved(self, moves: list[_Step], common: Mapping[str, object]) -> Acts:
+        *first, last = moves
+        core = last.core
+        loops = {v: self._bound(n, v) for v, n in last.loops}
+        limits = self._limits(last, loops)
+        parts: dict[str, object] = {"loops": loops, "limits": limits, **common}
+        match core:
+            case ast.AugAssign(
+                target=target, value=ast.BinOp(op=ast.Mult(), left=left, right=right)
+            ):
+                dst = self._rows(target, loops)
+                lhs, rhs = self._factor(left, loops), self._factor(right, loops)
+                keeps, keeps_if = self._begins(first, target)
+                return Acts("contract", dst=dst, lhs=lhs, rhs=rhs, keeps=keeps, keeps_if=keeps_if,
+                            **parts)  # type: ignore[arg-type] # fmt: skip
+            case ast.Assign(targets=[target], value=ast.Constant(value=0)) if not first:
+                return Acts("reset", dst=self._rows(target, loops), **parts)  # type: ignore[arg-type]
+            case ast.Assign(targets=[ast.Subscript(value=ast.Attribute()) as target], value=value):
+                inner, source = self._source(value)
+                return Acts("copy_out", dst=self._rows(source, loops), value=inner,
+                            host=self._bytes(target, loops), **parts)  # type: ignore[arg-type] # fmt: skip
+            case (
+                ast.Assign(targets=[target], value=ast.Subscript(value=ast.Attribute()) as value)
+                | ast.AugAssign(target=target, value=ast.Subscript(value=ast.Attribute()) as value)
+            ) if not first:
+                adds = isinstance(core, ast.AugAssign)
+                return Acts("copy_in", dst=self._rows(target, loops), adds=adds,
+                            host=self._bytes(value, loops), **parts)  # type: ignore[arg-type] # fmt: skip
+            case _:
+                pass
+        raise MeaningError(core.lineno, f"'{ast.unparse(core)}' is none of what commands do here")
+
+    def _begins(self, first: list[_Step], target: ast.expr) -> tuple[Param | None, int]:
+        """(parameter by which sums begin anew, its value that keeps them)."""
+        if not first:
+            return None, 1
+        match first:
+            case [
+                _Step(
+                    core=ast.Assign(targets=[zeroed], value=ast.Constant(value=0)),
+                    tests=[(test, holds)],
+                )
+            ] if ast.unparse(zeroed) == ast.unparse(target):
+                if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
+                    test, holds = test.operand, not holds
+                return self._param(test), 0 if holds else 1
+            case _:
+                pass
+        raise MeaningError(first[0].core.lineno, "above a contraction only its sums are set to 0,"
+                           " under one condition")  # fmt: skip
+
+    def _setting(self, value: ast.expr) -> Setting:
+        match value:
+            case ast.Call(func=ast.Name(id="as_float32"), args=[inner]):
+                return Setting(self._param(inner), bits=True)
+            case _:
+                return Setting(self._param(value))
+
+    def _load(self, step: _Step, value: ast.expr) -> Load:
+        loops = {v: self._bound(n, v) for v, n in step.loops}
+        tests = step.tests
+        if isinstance(value, ast.IfExp):
+            match value.orelse:
+                case ast.Constant(value=0):
+                    tests, value = (*tests, (value.test, True)), value.body
+                case _:
+                    raise MeaningError(value.lineno, "lanes that are left out are 0")
+        limits = self._limits(_Step(step.loops, tests, step.core), loops)
+        return Load(self._factor(value, loops), loops, limits)
+
+    def _factor(self, node: ast.expr, loops: Mapping[str, Param]) -> Rows | Lanes:
+        match node:
+            case ast.Subscript(value=ast.Name(id=name), slice=at) if name in self.names.arrays:
+                lanes = at.elts if isinstance(at, ast.Tuple) else [at]
+                return Lanes(name, tuple(x.id for x in lanes if isinstance(x, ast.Name)))
+            case _:
+                return self._rows(node, loops)
+
+    def _rows(self, node: ast.expr, loops: Mapping[str, Param]) -> Rows:
+        match node:
+            case ast.Subscript(
+                value=ast.Subscript(value=ast.Name(id=memory), slice=row), slice=lane
+            ) if memory in self.names.memories:
+                base, rows = self._affine(row, loops)
+                zero, lanes = self._affine(lane, loops)
+                if zero != Param("const") or any(p.kind != "const" for p in lanes.values()):
+                    raise MeaningError(lane.lineno, "a lane is a sum of numbers times loop names")
+                return Rows(memory, base, rows, {v: p.value for v, p in lanes.items()})
+            case _:
+                raise MeaningError(
+                    node.lineno, f"'{ast.unparse(node)}' reads not as MEM[row][lane]"
+                )
+
+    def _bytes(self, node: ast.expr, loops: Mapping[str, Param]) -> Bytes:
+        match node:
+            case ast.Subscript(
+                value=ast.Attribute(value=ast.Name(id="HOST"), attr=dtype), slice=at
+            ) if dtype in HOST_TYPES:
+                base, steps = self._affine(at, loops)
+                return Bytes(dtype, base, steps)
+            case _:
+                raise MeaningError(
+                    node.lineno, f"'{ast.unparse(node)}' reads not as HOST.int8[byte]"
+                )
+
+    def _source(self, value: ast.expr) -> tuple[ast.expr, ast.expr]:
+        """(the value over `acc`, the one reference that `acc` stands for)."""
+        found: list[ast.expr] = []
+
+        class Replace(ast.NodeTransformer):
+            def visit_Subscript(self, node: ast.Subscript) -> ast.expr:
+                found.append(node)
+                return ast.Name("acc", ast.Load())
+
+        inner = Replace().visit(ast.parse(ast.unparse(value), mode="eval").body)
+        if len({ast.unparse(f) for f in found}) != 1:
+            raise MeaningError(value.lineno, "a copy out reads one reference")
+        return inner, found[0]
+
+    def _bound(self, node: ast.expr, v: str) -> Param:
+        return self._param(node)
+
+    def _limits(self, step: _Step, loops: Mapping[str, Param]) -> tuple[Limit, ...]:
+        out: list[Limit] = []
+        for test, holds in step.tests:
+            tests = test.values if isinstance(test, ast.BoolOp) else [test]
+            for t in tests:
+                match t:
+                    case ast.Compare(left=left, ops=[ast.Lt()], comparators=[right]) if holds and (
+                        not isinstance(test, ast.BoolOp) or isinstance(test.op, ast.And)
+                    ):
+                        zero, steps = self._affine(left, loops)
+                        if zero != Param("const") or any(p.kind != "const" for p in steps.values()):
+                            raise MeaningError(
+                                t.lineno, "a guard compares numbers times loop names"
+                            )
+                        limit = {v: p.value for v, p in steps.items()}
+                        out.append(Limit(limit, self._param(right)))
+                    case _:
+                        raise MeaningError(
+                            t.lineno, f"'{ast.unparse(t)}' is no guard `sum < bound`"
+                        )
+        return tuple(out)
+
+    def _param(self, node: ast.expr) -> Param:
+        base, steps = self._affine(node, {})
+        assert not steps
+        return base
+
+    def _affine(self, node: ast.expr, loops: Mapping[str, Param]) -> tuple[Param, dict[str, Param]]:
+        """(what stands alone, loop variable -> what it is multiplied by)."""
+        base: list[Param] = []
+        steps: dict[str, Param] = {}
+        for names, factor in _terms(node).items():
+            moving = [n for n in names if n in loops]
+            rest = [n for n in names if n not in loops]
+            if len(moving) > 1 or len(rest) > 1 or (rest and factor != 1):
+                raise MeaningError(node.lineno, f"'{ast.unparse(node)}' is more than a number or a"
+                                   " name times a loop's name")  # fmt: skip
+            param = self._named(rest[0], node) if rest else Param("const", value=factor)
+            if not moving:
+                base.append(param)
+            elif moving[0] in steps:
+                raise MeaningError(node.lineno, f"'{moving[0]}' stands twice in an address")
+            else:
+                steps[moving[0]] = param
+        if len(base) > 1:
+            raise MeaningError(node.lineno, f"'{ast.unparse(node)}' begins at more than one name")
+        return (base[0] if base else Param("const")), steps
+
+    def _named(self, name: str, node: ast.expr) -> Param:
+        if name in self.names.fields:
+            return Param("field", name)
+        if name in self.names.numbers:
+            return Param("state", name)
+        raise MeaningError(node.lineno, f"'{name}' is neither field, state nor loop")
+
+
+def _flat(
+    s: ast.stmt,
+    loops: tuple[tuple[str, ast.expr], ...],
+    tests: tuple[tuple[ast.expr, bool], ...],
+) -> list[_Step]:
+    """Its innermost statements, each with the loops and tests around it."""
+    match s:
+        case ast.For(target=ast.Name(id=v), iter=ast.Call(args=[n]), body=body):
+            return [x for inner in body for x in _flat(inner, (*loops, (v, n)), tests)]
+        case ast.If(test=test, body=body, orelse=orelse):
+            taken = [x for inner in body for x in _flat(inner, loops, (*tests, (test, True)))]
+            other = [x for inner in orelse for x in _flat(inner, loops, (*tests, (test, False)))]
+            return [*taken, *other]
+        case _:
+            return [_Step(loops, tests, s)]
+
+
+def _terms(node: ast.expr) -> dict[tuple[str, ...], int]:
+    """A polynomial: product of names -> factor."""
+    match node:
+        case ast.Constant(value=int(value)):
+            return {(): value} if value else {}
+        case ast.Name(id=name):
+            return {(name,): 1}
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            return {k: -v for k, v in _terms(operand).items()}
+        case ast.BinOp(left=left, op=ast.Add() | ast.Sub() as op, right=right):
+            out = dict(_terms(left))
+            for k, v in _terms(right).items():
+                out[k] = out.get(k, 0) + (v if isinstance(op, ast.Add) else -v)
+            return {k: v for k, v in out.items() if v}
+        case ast.BinOp(left=left, op=ast.Mult(), right=right):
+            found: dict[tuple[str, ...], int] = {}
+            for a, x in _terms(left).items():
+                for b, y in _terms(right).items():
+                    key = tuple(sorted((*a, *b)))
+                    found[key] = found.get(key, 0) + x * y
+            return found
+        case _:
+            raise MeaningError(node.lineno, f"'{ast.unparse(node)}' is no sum of products")

@@ -1,0 +1,1 @@
+"""A specification's text: lines for errors, safe arithmetic, fields, meanings, the schema."""

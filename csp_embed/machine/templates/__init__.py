@@ -1,0 +1,1 @@
+"""Machines of `control: source`: instructions are templates of C text inside loops."""

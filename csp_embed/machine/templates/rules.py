@@ -1,0 +1,89 @@
+"""What the C target needs of a machine: a contraction, and templates that move its operands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from csp_embed.errors import SpecError
+from csp_embed.machine.contracts import views
+from csp_embed.machine.spec import Isa
+from csp_embed.machine.templates.spec import SourceMachine, Template
+
+
+def source_refusals(isa: Isa) -> Iterator[SpecError]:
+    """Everything that keeps C from being written for this machine."""
+    program = isa.program
+    assert program is not None
+    if not program.contracts():
+        yield _error(
+            isa, "no contraction", "the search covers an operator by one",
+            "add a template whose meaning is D[d][..] += L[l][..] * R[r][..]", "instructions",
+        )  # fmt: skip
+    for view in views(isa):
+        assert view.program is not None
+        for contract in view.program.contracts():
+            yield from _of_contract(view, view.program, contract)
+
+
+def _of_contract(isa: Isa, program: SourceMachine, contract: Template) -> Iterator[SpecError]:
+    at = f"instructions.{contract.name}"
+    dst, lhs, rhs = (isa.memory(contract.slot(r).memory) for r in ("dst", "lhs", "rhs"))
+    if dst.dtype != "int32":
+        yield _error(isa, f"sums of {dst.dtype}", "operators are sums in int32",
+                     f"give {dst.name} `type: int32`", at)  # fmt: skip
+    for m in (lhs, rhs):
+        if m.dtype not in ("int8", "uint8"):
+            yield _error(isa, f"factors of {m.dtype}", "operands are int8, shifted where unsigned",
+                         f"give {m.name} `type: int8` or uint8", at)  # fmt: skip
+    if (lhs.dtype, rhs.dtype) == ("uint8", "uint8"):
+        yield _error(isa, "two unsigned factors", "the correction of one offset is the other factor"
+                     " alone", "use a step with a signed factor", at)  # fmt: skip
+    shared = [d for d in lhs.lanes if d in rhs.lanes]
+    if any(d not in (*dst.lanes, *shared) for d in (*lhs.lanes, *rhs.lanes)):
+        yield _error(isa, "a dimension of one factor alone is summed",
+                     "the correction of an offset would count it again",
+                     "let both factors have it, or the result", at)  # fmt: skip
+    if any(d not in (*lhs.lanes, *rhs.lanes) for d in dst.lanes):
+        yield _error(isa, "a dimension of the sums alone", "its lanes would hold the same sum",
+                     "leave it out of the sums", at)  # fmt: skip
+    results = program.results(dst.name)
+    needed: list[tuple[str, Mapping[str, str]]] = [
+        ("copy_in", {"dst": m.name, "address": m.dtype}) for m in (lhs, rhs)
+    ]
+    needed += [("copy_out", {"dst": results, "address": t}) for t in ("int8", "int32")]
+    needed += [("reset", {"dst": dst.name}), ("fill", {"dst": results})]
+    needed.append(("copy_in", {"dst": results, "address": "int32"}))
+    if "uint8" in (lhs.dtype, rhs.dtype):
+        # See targets/source/correct.py.
+        needed.append(("map", {"dst": results, "other": results, "function": "mul"}))
+        if program.find("copy_in", dst=dst.name, address="int32") is None:
+            needed.append(("map", {"dst": results, "other": results, "function": "add"}))
+    for kind, wanted in needed:
+        if program.find(kind, **wanted) is None:
+            what = " ".join(dict.fromkeys(wanted.values()))
+            hint = "add a template; docs/machines.md lists what a machine needs"
+            yield _error(isa, f"no {kind} of {what}", "a kernel needs it", hint, "instructions")
+    yield from _registers(isa, program, contract)
+
+
+def _registers(isa: Isa, program: SourceMachine, contract: Template) -> Iterator[SpecError]:
+    """One step's operands fit their files."""
+    need: dict[str, int] = {}
+    for role in ("dst", "lhs", "rhs"):
+        memory = contract.slot(role).memory
+        file = program.file_of[memory]
+        need[file] = need.get(file, 0) + program.takes.get(memory, 1)
+    for file, count in need.items():
+        if count > program.files[file].count:
+            yield _error(
+                isa, f"a step takes {count} registers of {file}",
+                f"the file has {program.files[file].count}",
+                "raise its `count`, or lower what the memories' values take (`takes`)",
+                f"registers.{file}", f"instructions.{contract.name}",
+            )  # fmt: skip
+
+
+def _error(isa: Isa, what: str, why: str, hint: str, *items: str) -> SpecError:
+    return SpecError(
+        f"{isa.name} cannot be compiled for: {what}", where=isa.where(*items), why=why, hint=hint
+    )

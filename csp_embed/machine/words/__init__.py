@@ -1,0 +1,1 @@
+"""Instruction words: columns of field values and back, listings, arrays for compiled loops."""

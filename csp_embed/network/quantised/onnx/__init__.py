@@ -1,0 +1,1 @@
+"""ONNX files as quantised graphs: QOperator, QDQ, and what the host runs."""

@@ -1,0 +1,1 @@
+"""Plans as text, pages, pictures and traces."""
