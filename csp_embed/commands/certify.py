@@ -73,12 +73,11 @@ def certify_command(
 
       csp-embed certify dense.npz --formula 'y[n,k] += x[n,c] * w[k,c]; shr 8; clip 0 127'
     """
-    from csp_embed.compiler.commands.file import is_commands
-    from csp_embed.compiler.source.file import is_source, read
+    from csp_embed.compiler.source.file import read
     from csp_embed.files import check_writable
     from csp_embed.judge.certify.claims import read_claims
     from csp_embed.judge.certify.run import certify
-    from csp_embed.machine.program_file import isa_of, read_program
+    from csp_embed.machine.program_file import isa_of, program_kind, read_program
 
     if rounds is not None and rounds < 1:
         raise InputError(f"--rounds {rounds} proves nothing", hint="--rounds 1")
@@ -86,13 +85,14 @@ def certify_command(
         raise InputError(f"--seed {seed} is negative", hint="--seed 0")
     check_writable(output, (".json",))
     check_writable(report, (".html", ".htm"))
-    if is_commands(file):
+    kind = program_kind(file)
+    if kind == "commands":
         raise InputError(
             f"{file} is a program of commands, and those are not certified", where=file,
             why="what a command does depends on state that earlier ones left",
             hint=f"csp-embed check {file} runs it and compares with NumPy",
         )  # fmt: skip
-    if is_source(file):
+    if kind == "source":
         refuse_ignored(
             context, ("formula", "shape", "layout", "stream_only"), "a kernel of C",
             why="its file says what it computes and how",

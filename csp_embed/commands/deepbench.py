@@ -264,7 +264,11 @@ def report_command(
             hint="give results that deepbench --out wrote",
         )
     if not records:
-        raise InputError("the results files are empty", where=", ".join(map(str, results)))
+        raise InputError(
+            "the results files are empty",
+            where=", ".join(map(str, results)),
+            hint="csp-embed deepbench all --out results.jsonl makes them",
+        )
     with atomic(output) as file:
         file.write(sweep_page(records))
     say(f"wrote {output}")

@@ -36,13 +36,13 @@ def refuse_ignored(
             raise InputError(
                 f"{given[name]} has no effect with {mode}",
                 why=why,
-                hint=hint or f"leave out {given[name]} or {mode}",
+                # A mode is an option, or what the file is: only the first can be left out.
+                hint=hint
+                or f"leave out {given[name]}" + (f" or {mode}" if mode.startswith("--") else ""),
             )
 
 
 def refuse_each(context: typer.Context, ignored: Mapping[str, str]) -> None:
     """The same for options that different modes make so. ignored: parameter name -> mode."""
-    given = given_options(context)
     for name, mode in ignored.items():
-        hint = "" if mode.startswith("--") else f"leave out {given.get(name)}"
-        refuse_ignored(context, (name,), mode, hint=hint)
+        refuse_ignored(context, (name,), mode)

@@ -77,7 +77,9 @@ def _pin(core: int) -> None:
     free = os.sched_getaffinity(0)
     if core not in free:
         raise InputError(
-            f"--core {core}: not a core of this process", why=f"it may use {sorted(free)}"
+            f"--core {core}: not a core of this process",
+            why=f"it may use {sorted(free)}",
+            hint=f"--core {min(free)}",
         )
     os.sched_setaffinity(0, {core})
 
@@ -91,7 +93,12 @@ def read_token(path: str | None) -> str:
     try:
         token = read_bytes(path).decode("utf-8").strip()
     except UnicodeDecodeError as error:
-        raise InputError("not a text file", where=path, why=str(error)) from error
+        raise InputError(
+            "not a text file",
+            where=path,
+            why=str(error),
+            hint="the token is one line of text; openssl rand -hex 16 > FILE makes one",
+        ) from error
     if len(token) < 16:
         raise InputError(
             "the token is too short", where=path, why=f"{len(token)} characters, 16 at least",

@@ -61,11 +61,9 @@ def check_command(
     csp-embed check conv1.npz --certificate; csp-embed check certificate.json;
     csp-embed check plan.json --graph g.json
     """
-    from csp_embed.compiler.commands.file import is_commands
-    from csp_embed.compiler.source.file import is_source
     from csp_embed.judge.embedding.certificate import check_certificate
     from csp_embed.judge.formula import formula_problems
-    from csp_embed.machine.program_file import isa_of, read_program
+    from csp_embed.machine.program_file import isa_of, program_kind, read_program
     from csp_embed.sim.check import judge
 
     if graph is not None or _is_plan(file):
@@ -78,13 +76,14 @@ def check_command(
         refuse_ignored(context, ("values", "certificate", "platform"), "a certificate")
         _show_certificate(file, check_certificate(_read(file)), as_json)
         return
-    if is_source(file):
+    kind = program_kind(file)
+    if kind == "source":
         from csp_embed.commands.compiling import source_run
 
         # Its certificate is part of what is judged anyway.
         source_run.check(context, file, values, as_json)
         return
-    if is_commands(file):
+    if kind == "commands":
         from csp_embed.commands.compiling import command_run
 
         command_run.check(context, file, values, as_json)
@@ -161,7 +160,12 @@ def _read(file: str) -> Any:
     try:
         return json.loads(Path(file).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {file}", where=file, why=str(error)) from error
+        raise InputError(
+            f"cannot read {file}",
+            where=file,
+            why=str(error),
+            hint="give a program, certificate or plan that csp-embed wrote",
+        ) from error
 
 
 def _certificate_of(file: str, meta: Mapping[str, Any]) -> Any:

@@ -155,7 +155,12 @@ def convert_command(
         text = file.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or str(error)
-        raise InputError(f"cannot read {file}", where=str(file), why=why) from error
+        raise InputError(
+            f"cannot read {file}",
+            where=str(file),
+            why=why,
+            hint="csp-embed isa list shows the machines that ship",
+        ) from error
     new = converted(text, str(file), file.parent)
     with atomic(output) as out:
         out.write(new)
@@ -195,13 +200,20 @@ def disasm_command(
     if as_json:
         refuse_ignored(context, ("uops",), "--json", why="records are instructions")
     from csp_embed.commands.compiling import command_run
-    from csp_embed.compiler.commands.file import is_commands
     from csp_embed.machine.load import load_isa
-    from csp_embed.machine.program_file import isa_of, read_program
+    from csp_embed.machine.program_file import isa_of, program_kind, read_program
     from csp_embed.machine.words import bits
     from csp_embed.machine.words.listing import line, uop_lines
 
-    if is_commands(file):
+    kind = program_kind(file)
+    if kind == "source":
+        from csp_embed.compiler.source.file import read
+
+        refuse_ignored(context, ("isa", "vta_config", "uops", "as_json"), "a kernel of C",
+                       why="its text is printed as it stands")  # fmt: skip
+        say(read(file).text)
+        return
+    if kind == "commands":
         refuse_ignored(context, ("isa", "vta_config", "uops"), "a program of commands",
                        why="it carries its machine, which has none of these")  # fmt: skip
         command_run.disasm(file, as_json)

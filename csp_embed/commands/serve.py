@@ -251,7 +251,10 @@ def _accepted(
     faults = check(cluster, {**document, "bound": None, "request_s_bound": None})
     if faults:
         raise CheckError(
-            f"{plan} is no plan for {instance}", where=faults[0].where, why=faults[0].text
+            f"{plan} is no plan for {instance}",
+            where=faults[0].where,
+            why=faults[0].text,
+            hint="csp-embed serve plan makes one for this instance",
         )
     position = {name: i for i, name in enumerate(cluster.machines)}
     placement = {position[m]: (a, b + 1) for m, (a, b) in document["placement"].items()}

@@ -96,24 +96,26 @@ def simulate_command(
     """
     from csp_embed.commands.simulate_cycles import cycle_part
     from csp_embed.commands.simulate_text import dump_lines, summary_lines
-    from csp_embed.compiler.commands.file import is_commands
-    from csp_embed.compiler.source.file import is_source
     from csp_embed.judge.stream.tokens import stuck
-    from csp_embed.machine.program_file import isa_of, read_program
+    from csp_embed.machine.program_file import isa_of, program_kind, read_program
     from csp_embed.machine.words.bits import decode
     from csp_embed.sim.debug import dump
     from csp_embed.sim.functional.run import run
 
     asked = engine if "engine" in given_options(context) else None
-    if is_commands(file):
+    kind = program_kind(file)
+    if kind == "commands":
         command_run.simulate(context, file, asked, as_json)
         return
-    if is_source(file):
+    if kind == "source":
         source_run.simulate(context, file, asked, as_json)
         return
     if engine not in ENGINES:
         raise InputError(
-            f"no engine '{engine}'", where="--engine", why=f"known: {', '.join(ENGINES)}"
+            f"no engine '{engine}'",
+            where="--engine",
+            why=f"known: {', '.join(ENGINES)}",
+            hint=f"--engine {ENGINES[0]}",
         )
     stopping = break_at is not None or until_store
     _refuse_combinations(context, engine, stopping, bool(dumps))

@@ -50,6 +50,7 @@ class OperatorStage:
 
     def accepts(self, x: Any) -> CspEmbedError | None:
         try:
+            # A refusal is an answer of the stage, no accident of its work.
             operator_of(x, self.shapes)
         except OperatorError as error:
             return error
@@ -60,9 +61,12 @@ class OperatorStage:
 
     def verify(self, x: Any, y: Operator) -> Sequence[object]:
         try:
+            # The text is the program file's form of an operator: read back, it must be the same
+            # one.
             again = from_document(to_document(y), y.values)
         except OperatorError as error:
             return [f"its own text is refused: {error.what}"]
+        # Extents are compared beside the text, which does not state all of them.
         same = (again.text(), dict(again.axes)) == (y.text(), dict(y.axes))
         same = same and again.tensors == y.tensors
         return [] if same else [f"its own text is read as {again.text()}"]
@@ -84,6 +88,7 @@ class DataflowStage:
         return dataflow(x)
 
     def verify(self, x: Operator, y: Dataflow) -> Sequence[object]:
+        # Pools and elementwise operators have one operand.
         accesses = [a for a in (x.lhs, x.rhs) if a is not None]
         same = dict(y.axes) == dict(x.axes) and y.out == x.out
         same = same and [r.access for r in y.reads] == accesses
@@ -96,6 +101,7 @@ def breaches(
     """What is wrong with embeddings of an operator, each on the machine that it was found for."""
     out: list[object] = []
     for e in embeddings:
+        # Texts are compared, not objects: a reused embedding was made for another object.
         if e.operator.text() != op.text():
             out.append(f"{e.formula()} is of another operator")
         out += embedding_judge.judge(e, machine(e), limit=JUDGED_POINTS).breaches
@@ -114,6 +120,7 @@ class EmbeddingStage:
 
     def accepts(self, x: Operator) -> CspEmbedError | None:
         kind = "map" if x.kind in ("max", "min", "map") else x.kind
+        # Pools and elementwise operators all run on the machine's map instruction.
         isa = self.setting.isa
         if any(i.kind == kind for i in isa.instructions):
             return None
@@ -127,6 +134,7 @@ class EmbeddingStage:
     def apply(self, x: Operator) -> Candidates:
         self.setting.tell("embedding", 0, 1)
         s = self.setting
+        # A tuple: later stages refer to candidates by their place.
         return Candidates(tuple(embeddings_of(x, s.isa, s.options, s.costs)))
 
     def verify(self, x: Operator, y: Candidates) -> Sequence[object]:
@@ -152,8 +160,10 @@ class ScheduleStage:
         return schedule_of(x, self.setting)
 
     def verify(self, x: Candidates, y: Scheduled) -> Sequence[object]:
+        # By identity: an equal embedding made anew would have lost its proof.
         known = any(e is y.embedding for e in x.embeddings)
         out = [] if known else ["the schedule is of no candidate"]
+        # The engine is deterministic, so that any difference is a stale number.
         again = self.setting.meter.measure(y.schedule).cycles
         if again != y.measured.cycles:
             out.append(f"{y.measured.cycles:,.0f} cycles were measured, {again:,.0f} are")
@@ -182,6 +192,7 @@ class ProgramStage:
             schedule=x.schedule,
             # Emitted when it was measured: what is run is what was counted.
             lowered=x.measured.lowered,
+            # Cycles of a machine without costs are an estimate, and no estimate is told as cycles.
             cycles=int(x.measured.cycles) if x.measured.counted else None,
             seconds=time.perf_counter() - s.begun,
             memory=s.costs.memory,
@@ -195,6 +206,7 @@ class ProgramStage:
         return [] if same else ["the kernel is of another schedule"]
 
 
+# The command line asks for stages by these names.
 STAGES: tuple[str, ...] = (
     *(s.name for s in (OperatorStage, DataflowStage, EmbeddingStage, ScheduleStage, ProgramStage)),
     ValuesStage.name,
@@ -209,5 +221,6 @@ def front(shapes: Mapping[str, Sequence[int]] | None = None) -> Chain:
 
 def chain(setting: Setting) -> Chain:
     """From a formula to a kernel."""
+    # One setting for all three: nothing is derived twice.
     back = (EmbeddingStage(setting), ScheduleStage(setting), ProgramStage(setting))
     return Chain((*front().stages, *back))

@@ -61,6 +61,7 @@ class Compiled:
 
     def region(self, operand: str) -> int:
         """Number of the region of that operand."""
+        # Each operand has one region.
         return next(n for n, r in enumerate(self.schedule.regions) if r.operand == operand)
 
     def images(
@@ -73,9 +74,11 @@ class Compiled:
         out: dict[int, NDArray[np.uint8]] = {}
         trick = self.schedule.bias_trick
         for n, region in enumerate(self.schedule.regions):
+            # The result's region holds nothing before the run.
             if region.operand == "dst" or n in skip:
                 continue
             if region.operand == "const":
+                # Constants of the bias trick are the program's own, whatever the operands.
                 if trick is not None:
                     out[n] = constant_element(self.schedule, region, self.isa)
                 continue
@@ -83,6 +86,7 @@ class Compiled:
             packed = pack(
                 layout, self.embedding, self.isa, operand(self.operator, tensors, layout.tensor)
             )
+            # The tensor of the tricked step is packed as factors, in parts that are added up.
             if trick is not None and region.operand == step_operand(self.operator, trick.step):
                 packed = factor_elements(packed, trick, region, self.embedding, self.isa)
             out[n] = region_bytes(region, packed)
@@ -101,6 +105,7 @@ class Compiled:
         """The stored bytes in the result's shape, lanes read as `dtype`."""
         region, layout = self.schedule.regions[self.region("dst")], self.embedding.layouts["dst"]
         packed = unpack_region(region, stored, self.isa.lane_shape(region.memory), dtype)
+        # A region may be larger than the layout's grid; what lies beyond is no element.
         packed = packed[tuple(slice(0, size) for size in layout.grid)]
         return unpack(layout, self.embedding, self.isa, packed)
 
@@ -124,5 +129,6 @@ class Compiled:
 
 def step_operand(op: Operator, step: int) -> str:
     """The layout's operand of the epilogue's step number `step`, which reads a tensor."""
+    # Steps with a tensor are operands add0, add1, … in the epilogue's order.
     number = sum(1 for s in op.epilogue[:step] if s.access is not None)
     return f"add{number}"

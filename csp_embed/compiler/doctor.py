@@ -23,6 +23,7 @@ def machines() -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for name in builtin_names():
         isa = load_isa(name)
+        # Everything that a stream needs is in this package.
         if target_of(isa) == "stream":
             found[name] = {"engines": ["functional", "cycles"], "missing": []}
             continue
@@ -30,6 +31,7 @@ def machines() -> dict[str, dict[str, Any]]:
             found[name] = {"engines": ["interpreted"], "missing": []}
             continue
         lacks: list[dict[str, str]] = []
+        # Lambdas: each asks for one thing, and the next is asked whatever the answer.
         for needed in (lambda: c_compiler(), lambda isa=isa: require_native(isa)):
             try:
                 needed()
@@ -49,6 +51,7 @@ def machines() -> dict[str, dict[str, Any]]:
                               f" {name}: {fault}", "try": _NEWER}]  # fmt: skip
                 else:
                     engines.insert(len(engines) - 1, "emulated")
+                    # An emulator comes with its compiler: nothing else is missing then.
                     lacks = []
         found[name] = {"engines": engines, "missing": lacks}
     return found

@@ -60,6 +60,7 @@ def compile(
     """
     op = operator_of(op, shapes)
     options = Options() if options is None else options
+    # Users pass a dict here now and then; it would fail far away, at an attribute.
     if not isinstance(options, Options):  # pyright: ignore[reportUnnecessaryIsInstance] (users' Python)
         raise InputError(
             f"options is a {type(options).__name__}",
@@ -67,7 +68,9 @@ def compile(
             hint="options=csp_embed.Options(top=1)",
         )
     options = with_short(options, layout=layout, memory=memory)
+    # A loaded machine keeps its configuration.
     machine = machine_of(isa, config)
+    # Three targets, one chain each; which one follows from the machine alone.
     if target_of(machine) == "source":
         return compile_source(op, machine, constants_of(op, w, b), options=options, tell=progress)
     if target_of(machine) == "commands":
@@ -85,6 +88,7 @@ def scheduled_cycles(
     register tile; of one that is fed commands: the prediction for its stream.
     """
     if target_of(isa) == "source":
+        # No schedule to search: loops of C have one price for each tile.
         return schedule_source([embedding], isa).tried[0].price.total
     if target_of(isa) == "commands":
         return lower(embedding, isa, magnitudes(embedding.operator, {})).cycles
@@ -98,6 +102,7 @@ def scheduled_cycles(
             count=schedules,
             refine=refine,
         )
+    # No tile fits: an answer, since whoever asks compares embeddings.
     except Infeasible:
         return None
     return found[0].cycles

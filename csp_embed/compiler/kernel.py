@@ -21,6 +21,7 @@ from csp_embed.machine.program_file import write_program
 from csp_embed.ops.data import random_tensors
 from csp_embed.report.kernel import render
 
+# Only for annotations: judge and simulator load slowly.
 if TYPE_CHECKING:
     from csp_embed.judge.certify.certificate import Certificate
     from csp_embed.sim.functional.run import Run
@@ -83,8 +84,10 @@ class Kernel(Compiled):
         Raises: InputError for missing or unknown tensors or wrong shapes; SimError where the
         program cannot run.
         """
+        # Imported late, as most users never simulate.
         from csp_embed.sim.functional import run as functional
 
+        # Values are wanted, not compared: NumPy need not run.
         program = self.program(by_name(self.operator, operands, named), reference=False)
         n = self.region("dst")
         # The whole region is asked for, pad lanes too: nothing is compared here.
@@ -110,6 +113,7 @@ class Kernel(Compiled):
 
         rounds: random points; each multiplies the error's probability. seed: of these points.
         """
+        # The claims are the kernel's, the proof is the judge's.
         from csp_embed.compiler.program.certifying import certified
 
         return certified(self, rounds=rounds, seed=seed)
@@ -121,11 +125,13 @@ class Kernel(Compiled):
         Raises: CheckError where a check refuses it or its values differ from NumPy, and then
         nothing is written; InputError where the path cannot be written.
         """
+        # Before anything is computed for it.
         if not isinstance(path, str | Path):  # pyright: ignore[reportUnnecessaryIsInstance] (users' Python)
             raise InputError(
                 f"a {type(path).__name__} is no path", where="path", hint="kernel.save('own.npz')"
             )
         tensors = self._filled(operands, named)
+        # simulate=None: large layers are checked but not simulated, as in the command.
         verdict = verify.judge(self, tensors, simulate=None, fill=True).accepted()
         assert verdict.program is not None
         write_program(path, verdict.program)
@@ -140,6 +146,7 @@ class Kernel(Compiled):
 
     def _filled(self, operands: Sequence[Any], named: Mapping[str, Any]) -> dict[str, Any]:
         """The operands given; where there are none, random ones beside the constants."""
+        # Given operands must be complete; random ones must agree with known constants.
         given = by_name(self.operator, operands, named)
         return given or {**random_tensors(self.operator, 0), **self.constants}
 

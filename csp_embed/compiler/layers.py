@@ -45,14 +45,17 @@ class Setting:
 def measure(record: Mapping[str, Any], setting: Setting) -> dict[str, Any]:
     """Compiles, judges and times one layer. Errors become part of the record: a sweep goes on."""
     start = time.perf_counter()
+    # `class` groups layers in reports; lists that have none are grouped by operator.
     out: dict[str, Any] = {"id": record["id"], "class": record.get("class", record["op"])}
     try:
         out |= _measure(record, setting)
+    # A layer that fails is a result of the sweep, and the others still run.
     except CspEmbedError as error:
         out |= {"status": "failed", "error": error.what, "why": error.why}
     figures: Mapping[str, Any] = record.get("reference") or {}
     reference = figures.get("cycles_rtl_de10")
     measured_on = (out.get("machine"), out.get("memory"))
+    # Cycles of another board say nothing beside the reference's.
     if reference and out.get("cycles") and measured_on == REFERENCE_MACHINE:
         out |= {"reference_cycles": reference, "speedup": reference / out["cycles"]}
     return out | {"wall_seconds": round(time.perf_counter() - start, 3)}
@@ -62,6 +65,7 @@ def _identity(record: Mapping[str, Any]) -> dict[str, Any]:
     """What the layer computes: an id alone may mean another shape in another list."""
     from csp_embed.ops.deepbench import ABOUT
 
+    # Names, counts and reference figures do not change what is compiled.
     return {k: v for k, v in sorted(record.items()) if k in ("id", "op") or k not in ABOUT}
 
 
@@ -80,6 +84,7 @@ def _measure(record: Mapping[str, Any], setting: Setting) -> dict[str, Any]:
     from csp_embed.sim.cycles.engine import simulate_cycles
     from csp_embed.targets import target_of
 
+    # Imported here: worker processes load the compiler, the parent need not.
     op = deepbench.build(record)
     machine = load_isa(setting.isa, setting.config)
     if target_of(machine) == "source":
@@ -89,6 +94,7 @@ def _measure(record: Mapping[str, Any], setting: Setting) -> dict[str, Any]:
     options = Options(layout=setting.layout, memory=setting.memory, cache=cache)
     kernel = compile(op, machine, options=options)
     assert isinstance(kernel, Kernel)  # of a machine that reads a stream
+    # Simulation grows with the products; beyond the limit only the rules are checked.
     simulate = natural(op)["macs"] <= setting.simulate_macs
     tensors = random_tensors(op, 0) if simulate else None
     verdict = judge(kernel, tensors, simulate=simulate)
@@ -96,11 +102,13 @@ def _measure(record: Mapping[str, Any], setting: Setting) -> dict[str, Any]:
     out |= {"machine": machine.config_name or setting.isa, "memory": setting.memory,
             "macs": natural(op)["macs"], "count": record.get("count", 1)}  # fmt: skip
     port = costs_of(machine, setting.memory).port_bytes
+    # Products that one step of the machine does at most.
     peak = math.prod(machine.dims.values())
     out |= {"natural_bytes": natural(op)["read_bytes"], "peak_macs": peak,
             "port_bytes_per_cycle": port}  # fmt: skip
     least = lower_bound(op, machine, costs_of(machine, setting.memory))
     out |= {"lower_bound": least.cycles, "lower_bound_binds": least.binds}
+    # Which queue computes: reports split its time into steps and waiting.
     out["compute_queue"] = machine.instruction(kernel.embedding.instruction).queue
     out["problems"] = [str(p) for p in verdict.problems[:5]]
     report = simulate_cycles(machine, kernel.lowered.stream, memory=setting.memory)
@@ -119,6 +127,7 @@ def _measure(record: Mapping[str, Any], setting: Setting) -> dict[str, Any]:
         "fetch": report.fetch_bytes,
         "written": report.written_bytes,
     }
+    # Packing is the host's work; one operand's time shows its size.
     if tensors is not None:
         layout = next(v for v in kernel.embedding.layouts.values() if v.tensor == op.lhs.tensor)
         begin = time.perf_counter()
@@ -129,6 +138,7 @@ def _measure(record: Mapping[str, Any], setting: Setting) -> dict[str, Any]:
         out |= {"certified": found.ok, "certify_seconds": found.seconds,
                 "log2_error": found.log2_error}  # fmt: skip
         out["problems"] += list(found.problems[:5])
+    # The strict layout is the price of not repacking: both figures stand side by side.
     if setting.strict and setting.layout == "relaxed":
         try:
             strict = compile(
@@ -164,7 +174,9 @@ def sweep(
         raise InputError("--resume has nothing to continue", hint="--out sweep.jsonl --resume")
     check_writable(out)
     check_folder(setting.cache)
+    # The setting as text is the key: a record of another setting is no duplicate.
     key = json.dumps(asdict(setting), sort_keys=True)
+    # Through JSON, as the file has it: tuples become lists there.
     identity = {r["id"]: json.loads(json.dumps(_identity(r))) for r in records}
     done: dict[str, dict[str, Any]] = {}
     if out is not None and out.exists():
@@ -178,8 +190,10 @@ def sweep(
         done = {
             r["id"]: r
             for r in known
+            # Older records have no `layer`; their id must do.
             if r.get("setting") == key
             and r.get("layer", identity.get(r["id"])) == identity.get(r["id"])
+            # A layer that died may have been killed by something else: it is tried again.
             and not r.get("died")
         }
         with atomic(out) as file:  # Drops a last line that an interrupt cut off.
@@ -198,6 +212,7 @@ def sweep(
     )
     with closing(results):  # Ends the workers at once, whatever ends this one.
         for result in results:
+            # Told as a record, so that no layer vanishes from the file.
             if isinstance(result, Lost):
                 result = _lost(result)
             count += 1
@@ -220,10 +235,15 @@ def _lost(lost: Lost) -> dict[str, Any]:
 
 def _append(out: Path, record: dict[str, Any]) -> None:
     try:
+        # Appended and closed for each record: an interrupt loses none.
         with out.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record, default=float) + "\n")
     except OSError as error:
-        raise InputError(f"cannot write {out}", why=error.strerror or str(error)) from error
+        raise InputError(
+            f"cannot write {out}",
+            why=error.strerror or str(error),
+            hint="give another file with --out",
+        ) from error
 
 
 def read_results(path: Path) -> list[dict[str, Any]]:
@@ -234,12 +254,17 @@ def read_results(path: Path) -> list[dict[str, Any]]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {path}", why=str(error)) from error
+        raise InputError(
+            f"cannot read {path}",
+            why=str(error),
+            hint="give a file that csp-embed deepbench --out wrote",
+        ) from error
     out: list[Any] = []
     for n, text in enumerate(lines):
         try:
             out.append(json.loads(text))
         except json.JSONDecodeError as error:
+            # An interrupt may cut the last line only.
             if n == len(lines) - 1:
                 break
             raise InputError(
@@ -250,6 +275,9 @@ def read_results(path: Path) -> list[dict[str, Any]]:
             ) from error
         if not isinstance(out[-1], dict) or "id" not in out[-1]:
             raise InputError(
-                f"{path} is no results file", where=f"{path}:{n + 1}", why="a record has no id"
+                f"{path} is no results file",
+                where=f"{path}:{n + 1}",
+                why="a record has no id",
+                hint="give a file that csp-embed deepbench --out wrote",
             )
     return out

@@ -36,6 +36,7 @@ Tensors = dict[str, NDArray[Any]]
 FEW = 4
 # A step of more points is run by the fast simulator: the interpreter takes microseconds a point.
 INTERPRETED_POINTS = 4096
+# Any right program will do: the search is kept short.
 _QUICK = Options(top=2, schedules=2, refine=4)
 
 
@@ -55,6 +56,7 @@ def run(isa: Isa, seed: int = 0) -> list[Outcome]:
 
     Raises: SpecError where nothing can be compiled for the machine.
     """
+    # The first refusal is raised, as for every compilation.
     for error in refusals(isa):
         raise error
     Meter(isa, costs_of(isa))  # incomplete costs are refused here
@@ -67,7 +69,9 @@ def trials(isa: Isa) -> Iterator[Trial]:
     lanes = {d: isa.dims[d] for o in contract.operands for d in o.dims}
     o, b = lanes.get("o", 1), lanes.get("b", 1)
     # Dimensions of other names sum as `i` does, or are left with one value.
+    # One product for all summed dimensions: the smallest matrix that fills a step.
     i = int(np.prod([n for d, n in lanes.items() if d not in ("o", "b")], dtype=np.int64))
+    # Beyond one block in every dimension, so that padding occurs.
     sizes = {"m": o + 1 + (o < 4), "n": b + 1, "k": 2 * i + 1}
     name = contract.name
     yield Trial("matmul", name, lambda: ops.matmul(**sizes), _matmul)
@@ -76,12 +80,14 @@ def trials(isa: Isa) -> Iterator[Trial]:
         lambda: ops.matmul(**sizes, shift=5, bias=True, bias_range=3000, clip=(-90, 101)),
         lambda t: np.clip((_matmul(t) >> 5) + t["b"], -90, 101),
     )  # fmt: skip
+    # Any int32 bias: no schedule may assume that it is small.
     yield Trial(
         "matmul, any bias before the shift", name,
         lambda: ops.matmul(**sizes, shift=3, bias_before_shift=True),
         lambda t: _wrap(_matmul(t) + t["b"]) >> 3,
     )  # fmt: skip
     yield Trial(
+        # Few elements of memory force tiles, which the sizes alone would not.
         "matmul in many tiles", name,
         lambda: ops.matmul(m=2 * o + 1, n=2 * b, k=3 * i + 1, shift=2, bias=True),
         lambda t: _wrap((_matmul(t) >> 2) + t["b"]), few=True,
@@ -91,6 +97,7 @@ def trials(isa: Isa) -> Iterator[Trial]:
         lambda: ops.conv2d(n=1, c=min(i, 24) + 1, h=2, w=3, k=min(o, 24) + 1, r=2, s=2, pad=1),
         lambda t: _convolution(t["x"], t["w"], 1),
     )  # fmt: skip
+    # Operations that not every implementation has are not emitted, hence not tried.
     functions = [p.function for p in mapped.ops if p.portable]
     for function in dict.fromkeys(functions):
         yield from _elementwise(mapped.name, function, b * o)
@@ -105,6 +112,7 @@ def trials(isa: Isa) -> Iterator[Trial]:
 
 def _elementwise(name: str, function: str, lanes: int) -> Iterator[Trial]:
     """The form with a constant and the form with a second tensor of one operation."""
+    # 3 fits every immediate and shifts something out.
     constant = 3
     shape = (min(lanes, 200) + 2, 3)
     yield Trial(
@@ -137,6 +145,7 @@ def _matmul(t: Tensors) -> Ints:
     return _wrap(t["x"].astype(np.int64) @ t["w"].astype(np.int64).T)
 
 
+# Written out, so that it has nothing in common with the compiler's formulas.
 def _convolution(x: Any, w: Any, pad: int) -> Ints:
     """Stride 1, one image at a time, summed over filter places."""
     wide = np.pad(x.astype(np.int64), ((0, 0), (0, 0), (pad, pad), (pad, pad)))
@@ -171,6 +180,7 @@ def _apply(function: str, x: Ints, other: Ints | np.int64) -> Ints:
 
 def random_tensors(op: Operator, seed: int) -> Tensors:
     """Random over the whole range of each type, within what the operator promises."""
+    # What the operator promises of a bias is what the program may rely on.
     rng = np.random.default_rng(seed)
     bounds = {s.access.tensor: s.bias_range for s in op.epilogue if s.access is not None}
     found: Tensors = {}
@@ -192,6 +202,7 @@ def _small(isa: Isa) -> Isa:
 
 def _try(isa: Isa, trial: Trial, seed: int) -> Outcome:
     where = isa.where(f"instructions.{trial.instruction}")
+    # Without costs no cycles are simulated: only values matter here.
     machine = replace(_small(isa) if trial.few else isa, costs={})
     try:
         op = trial.make()
@@ -199,6 +210,7 @@ def _try(isa: Isa, trial: Trial, seed: int) -> Outcome:
         tensors = random_tensors(op, seed)
         assert isinstance(kernel, Kernel)  # source/suite.py tries machines that run C
         program = kernel.loaded(tensors)
+        # Rules before values: a race may still give the right numbers.
         problems = check_program(isa, program, values=False)
         if problems:
             return Outcome(trial.name, "wrong", problems[0].text, where)
@@ -210,6 +222,7 @@ def _try(isa: Isa, trial: Trial, seed: int) -> Outcome:
     except CspEmbedError as error:
         text = f"{error.what} ({error.why})" if error.why else error.what
         return Outcome(trial.name, "wrong", text, where)
+    # Results are int8: low bits of what NumPy has.
     want = trial.expected(tensors).astype(np.int8)
     if np.array_equal(got, want):
         return Outcome(trial.name, "equal", f"{want.size} values of {op.formula()}", where)
@@ -222,8 +235,10 @@ def _values(isa: Isa, kernel: Kernel, program: Any) -> NDArray[Any]:
     """What the program leaves in DRAM, as the operator's result."""
     contract = isa.of_kind("contract")
     points = np.prod([isa.dims[d] for d in {d for o in contract.operands for d in o.dims}])
+    # Too many points for the interpreter; the fast simulator has its own tests.
     if points > INTERPRETED_POINTS:
         return kernel.program(program.tensors).tensors[kernel.operator.out.tensor]
     address, blank = program.after[0]
+    # latched: stores read the shadow, as hardware does.
     image = interpreter.run(isa, program, latched=True)
     return kernel.result(np.frombuffer(image.read(address, len(blank)), np.uint8))

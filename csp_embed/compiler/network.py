@@ -59,6 +59,7 @@ class Built:
     def document(self) -> dict[str, Any]:
         """What `csp-embed build --json` prints. status: equal, unequal, or host where no layer is
         the accelerator's and so nothing was compared."""
+        # Only what the machine computes is compared: the host's steps are the reference's own.
         on = [layer for layer in self.layers if layer.where == "accelerator"]
         cycles = [layer.cycles for layer in on]
         return {
@@ -90,6 +91,7 @@ class Built:
 
     def programs(self) -> list[Program]:
         """One program file's content per segment, for the first input."""
+        # Files hold the machine's int8, whatever the network's type.
         values, wanted = stored_values(self.values[0]), stored_values(self.wanted[0])
         return [
             image.program(s, self.graph, {n: values[n] for n in sorted(s.reads)}, wanted, s.wanted)
@@ -114,7 +116,9 @@ def build(
     """
     start = time.perf_counter()
     tell = progress or _silent
+    # A part of several concatenations is copied, so that each part lies in one place.
     graph = with_copies(graph)
+    # The reference sees the graph as the file has it, types included.
     wanted = [reference.run(graph, feeds) for feeds in inputs]
     plan = plan_of(signed(graph), isa, options or OPTIONS, tell)
     found: list[dict[str, Array]] = []
@@ -123,6 +127,7 @@ def build(
         found.append(_run(graph, plan, {k: np.asarray(feeds[k]) for k in graph.inputs}))
     layers = layer_reports(graph, isa, plan, options or OPTIONS, found, wanted)
     seconds = time.perf_counter() - start
+    # Options as used, for whoever repeats the build.
     chosen = options or OPTIONS
     return Built(graph, isa, chosen, plan, tuple(layers), tuple(found), tuple(wanted), seconds)
 
@@ -134,12 +139,14 @@ def _silent(text: str, done: int, total: int) -> None:
 def _run(graph: g.Graph, plan: Plan, values: dict[str, Array]) -> dict[str, Array]:
     """Every tensor, the host's steps done as soon as what they read is there."""
     waiting = [op for op in graph.operators if op.name in plan.host or op.name in plan.views]
+    # None first: steps of the host before the first segment.
     for segment in [None, *plan.segments]:
         if segment is not None:
             reads = stored_values({n: values[n] for n in sorted(segment.reads)})
             made = image.run(segment, graph, reads)
             values |= {n: read_back(v, graph.tensors[n].dtype) for n, v in made.items()}
         for op in list(waiting):
+            # Constants are always there; an empty name is a missing operand.
             if all(n in values or not n or graph.tensors[n].data is not None for n in op.inputs):
                 values[op.output] = reference.step(graph, op, values)
                 waiting.remove(op)

@@ -33,10 +33,12 @@ def build(
     Raises: InputError, MissingLibrary, SpecError, as the command does.
     """
     graph = read_quantised(model, dims)
+    # Random stored values reach every branch of rounding; they mean nothing.
     if inputs is None:
         rng = np.random.default_rng(0)
         inputs = [
             {
+                # The whole range of the stored type, ends included.
                 n: rng.integers(t.range[0], t.range[1] + 1, t.shape).astype(t.dtype)
                 for n, t in ((n, graph.tensors[n]) for n in graph.inputs)
             }

@@ -74,6 +74,7 @@ class Chain:
         return tuple(s.name for s in self.stages)
 
     def __str__(self) -> str:
+        # The last column is free: it may be long.
         rows = [("stage", "takes", "leaves", "judged by")]
         rows += [(s.name, s.takes or "the request", s.leaves, s.judge) for s in self.stages]
         widths = [max(len(r[c]) for r in rows) for c in range(3)]
@@ -101,14 +102,17 @@ class Chain:
         check = check or os.environ.get(ALWAYS, "") not in ("", "0")
         made = Made()
         for stage in self.stages:
+            # By name, not by place: a stage may take an earlier one's artefact.
             x = made[stage.takes] if stage.takes else start
             reason = stage.accepts(x)
             if reason is not None:
                 raise reason
             y = made.artefacts[stage.name] = stage.apply(x)
+            # First each artefact by itself, then against what it was made of.
             if check:
                 _refuse(stage, [*y.verify(), *stage.verify(x, y)])
                 made.checked.append(stage.name)
+            # Told after it was checked: nothing wrong is shown as right.
             seen(stage.name, y)
             if stage.name == stop_after:
                 break

@@ -141,7 +141,11 @@ class TaskGraph:
         seen: set[str] = set()
         for task in self.tasks:
             if task.id in seen:
-                raise InputError(f"task {task.id!r} is there twice", where=f"task {task.id}")
+                raise InputError(
+                    f"task {task.id!r} is there twice",
+                    where=f"task {task.id}",
+                    hint="give every task an id of its own",
+                )
             seen.add(task.id)
             if not task.cost:
                 raise InputError(
@@ -166,6 +170,7 @@ class TaskGraph:
                     raise InputError(
                         f"edge {edge.src} -> {edge.dst}: no task {end!r}",
                         where=f"edge to {edge.dst}",
+                        hint="every edge joins two tasks of the graph",
                     )
             if not 0 <= edge.bytes < float("inf"):
                 raise InputError(
@@ -304,31 +309,57 @@ class Platform:
         names: set[str] = set()
         for device in self.devices:
             if device.name in names:
-                raise InputError(f"device {device.name!r} is there twice")
+                raise InputError(
+                    f"device {device.name!r} is there twice",
+                    hint="give every device a name of its own",
+                )
             names.add(device.name)
             # `not >=` and not `<`: nan has to be refused too.
             if device.memory_bytes is not None and not device.memory_bytes >= 0:
-                raise InputError(f"device {device.name!r}: memory_bytes {device.memory_bytes}")
+                raise InputError(
+                    f"device {device.name!r}: memory_bytes {device.memory_bytes}",
+                    hint="a number of bytes, at least 0; leave it out for no limit",
+                )
         buses = {bus.name for bus in self.buses}
         for bus in self.buses:
             if bus.bytes_per_ms is not None and not bus.bytes_per_ms > 0:
-                raise InputError(f"bus {bus.name}: bytes_per_ms must be positive")
+                raise InputError(
+                    f"bus {bus.name}: bytes_per_ms must be positive",
+                    hint="a number of bytes per ms; leave it out for no limit",
+                )
         for link in self.links:
             for end in link.between:
                 if end not in names:
-                    raise InputError(f"link {link.name}: no device {end!r}", where="links")
+                    raise InputError(
+                        f"link {link.name}: no device {end!r}",
+                        where="links",
+                        hint=f"one of {', '.join(sorted(names))}",
+                    )
             if link.between[0] == link.between[1]:
-                raise InputError(f"link {link.name} joins a device with itself", where="links")
+                raise InputError(
+                    f"link {link.name} joins a device with itself",
+                    where="links",
+                    hint="name two devices in `between`",
+                )
             if not link.bytes_per_ms > 0 or not link.latency_ms >= 0:
                 raise InputError(
-                    f"link {link.name}: bytes_per_ms must be positive, latency_ms at least 0"
+                    f"link {link.name}: bytes_per_ms must be positive, latency_ms at least 0",
+                    hint="for example bytes_per_ms: 1e7, latency_ms: 0.01",
                 )
             if link.duplex not in (None, "full", "half"):
-                raise InputError(f"link {link.name}: duplex is full or half, not {link.duplex!r}")
+                raise InputError(
+                    f"link {link.name}: duplex is full or half, not {link.duplex!r}",
+                    hint="duplex: full",
+                )
             if link.shared is not None and link.shared not in buses:
-                raise InputError(f"link {link.name}: no bus {link.shared!r}")
+                raise InputError(
+                    f"link {link.name}: no bus {link.shared!r}",
+                    hint="declare the bus under `buses`, or leave `shared` out",
+                )
         if self.host.device is not None and self.host.device not in names:
-            raise InputError(f"host: no device {self.host.device!r}")
+            raise InputError(
+                f"host: no device {self.host.device!r}", hint=f"one of {', '.join(sorted(names))}"
+            )
 
     def show(self) -> str:
         """One line per device and link."""

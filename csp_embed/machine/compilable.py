@@ -19,6 +19,7 @@ from csp_embed.machine.templates.rules import source_refusals
 # Points of one contraction step that search, layouts and simulators expand. The largest matrix
 # unit in use has 65,536.
 MAX_POINTS = 1 << 18
+# Which fields a queue needs to talk to the neighbour before or behind it.
 _TOKENS = {"prev": ("pop_prev", "push_prev"), "next": ("pop_next", "push_next")}
 
 
@@ -31,6 +32,8 @@ def require(isa: Isa) -> None:
 def refusals(isa: Isa) -> Iterator[SpecError]:
     """Everything that the compiler cannot use, in the order of the rules."""
     if isa.program is not None:
+        # Machines of templates and commands have neither micro-ops nor queues; they have rules of
+        # their own.
         yield from source_refusals(isa)
         return
     if isa.commands is not None:
@@ -49,6 +52,7 @@ def _error(isa: Isa, what: str, why: str, hint: str, *items: str) -> SpecError:
 def _contract_parts(isa: Isa) -> Iterator[SpecError]:
     contract = isa.of_kind("contract")
     at = f"instructions.{contract.name}"
+    # Reset is a form of the contraction itself: zeros could be loaded, but each costs DRAM bytes.
     if "reset" not in contract.roles:
         yield _error(
             isa,
@@ -58,6 +62,7 @@ def _contract_parts(isa: Isa) -> Iterator[SpecError]:
             f"{at}.meaning",
         )
     dst, *factors = contract.operands
+    # A result in the narrow type is read from a shadow, after the epilogue has clipped it.
     if isa.memory(dst.memory).dtype != "int32":
         yield _error(
             isa,
@@ -82,6 +87,7 @@ def _contract_parts(isa: Isa) -> Iterator[SpecError]:
 def _distinct(isa: Isa, instruction: Instruction) -> Iterator[SpecError]:
     """Each operand needs an address of its own, each field one task, and no lane its name."""
     at = f"instructions.{instruction.name}.meaning"
+    # None of the fields may serve two: the builder sets each by itself.
     seen: dict[str, str] = {}
     for operand in instruction.operands:
         if operand.uop_field in seen:
@@ -94,6 +100,7 @@ def _distinct(isa: Isa, instruction: Instruction) -> Iterator[SpecError]:
                 at,
             )
         seen[operand.uop_field] = operand.role
+    # Loop fields play no part twice: immediate, counts and factors are all set in one instruction.
     tasks = [*instruction.roles.items()]
     tasks += [(f"{o.role} outer factor", o.factor_out) for o in instruction.operands]
     tasks += [(f"{o.role} inner factor", o.factor_in) for o in instruction.operands]
@@ -108,6 +115,7 @@ def _distinct(isa: Isa, instruction: Instruction) -> Iterator[SpecError]:
                 at,
             )
         player[name] = task
+    # Interpreters keep fields and lanes in one table of names.
     for name in player:
         if name in isa.dims:
             yield _error(
@@ -122,6 +130,7 @@ def _distinct(isa: Isa, instruction: Instruction) -> Iterator[SpecError]:
 def _memories(isa: Isa) -> Iterator[SpecError]:
     contract, mapped = isa.of_kind("contract"), isa.of_kind("map")
     dst = contract.operands[0].memory
+    # What must come from DRAM: factors and micro-ops. Sums can begin by a reset.
     sources = dict.fromkeys([*(o.memory for o in contract.operands[1:]), isa.uop_memory])
     for name in sources:
         memory = isa.memory(name)
@@ -142,6 +151,7 @@ def _memories(isa: Isa) -> Iterator[SpecError]:
             f"let the meaning of {mapped.name} name {dst}",
             f"instructions.{mapped.name}.meaning",
         )
+    # Stored is the shadow where there is one, else the accumulators themselves.
     stored = isa.memory(stored_memory(isa, dst))
     if stored.store_queue is None:
         yield _error(
@@ -151,6 +161,7 @@ def _memories(isa: Isa) -> Iterator[SpecError]:
             f"give {dst} a `store_queue`, or a memory with `shadow_of: {dst}` and one",
             f"memories.{dst}",
         )
+    # Equal bytes, so that one address reckons for the memory and for its store.
     if LANE_BYTES[stored.dram_dtype] != LANE_BYTES[stored.dtype]:
         yield _error(
             isa,
@@ -160,6 +171,7 @@ def _memories(isa: Isa) -> Iterator[SpecError]:
             f"memories.{stored.name}.dram_type",
             f"memories.{stored.name}",
         )
+    # Without a shadow, the rule above has told it already.
     accumulator = isa.memory(dst)
     if (
         accumulator.load_queue
@@ -189,7 +201,9 @@ def _queues(isa: Isa) -> Iterator[SpecError]:
     contract, mapped, finish = (isa.of_kind(k) for k in ("contract", "map", "finish"))
     dst = contract.operands[0].memory
     home = contract.queue or ""
+    # Position in the spec's order: tokens go one step up or down in it.
     rank = {q: n for n, q in enumerate(isa.queues)}
+    # All that touches accumulators has to be in one queue, or needs tokens that no one plans.
     same = [
         (f"{mapped.name} runs", mapped.queue, f"instructions.{mapped.name}.queue"),
         (f"{isa.uop_memory} is loaded", isa.memory(isa.uop_memory).load_queue,
@@ -207,14 +221,17 @@ def _queues(isa: Isa) -> Iterator[SpecError]:
                 item.rpartition(".")[0],
             )
     stored = isa.memory(stored_memory(isa, dst))
+    # Every pair of queues that waits on one another: loads before compute, compute before stores.
     ends = [(f"{n} is loaded", isa.memory(n).load_queue, home, f"memories.{n}")
             for n in dict.fromkeys(o.memory for o in contract.operands[1:])]  # fmt: skip
     ends.append((f"{stored.name} is stored", stored.store_queue, home, f"memories.{stored.name}"))
     item = f"instructions.{finish.name}"
+    # The last store must have ended before the host is told.
     ends.append((f"{finish.name} runs", finish.queue, stored.store_queue or home, item))
     for what, queue, other, item in ends:
         if queue is None or queue == other:
             continue
+        # VTA's load and store modules have no FIFO between them: compute relays.
         if abs(rank[queue] - rank[other]) > 1:
             yield _error(
                 isa,
@@ -237,6 +254,7 @@ def _queues(isa: Isa) -> Iterator[SpecError]:
 
 def _tokens(isa: Isa, queue: str, other: str) -> Iterator[SpecError]:
     """The instructions of both queues can pop and push between them."""
+    # Both ways: one says that data is there, the other that its room is free again.
     for here, there in ((queue, other), (other, queue)):
         side = "next" if isa.queues.index(here) < isa.queues.index(there) else "prev"
         for instruction in _in_queue(isa, here):
@@ -253,6 +271,7 @@ def _tokens(isa: Isa, queue: str, other: str) -> Iterator[SpecError]:
                 )
 
 
+# Loads and stores have no queue of their own: the memory that they name decides (VTA).
 def _in_queue(isa: Isa, queue: str) -> list[Instruction]:
     """The instructions that run in `queue`; transfers where a memory says so."""
     found: list[Instruction] = []
@@ -272,7 +291,9 @@ def _in_queue(isa: Isa, queue: str) -> list[Instruction]:
 def _fields(isa: Isa) -> Iterator[SpecError]:
     for instruction in isa.instructions:
         for f in instruction.fields:
+            # The immediate is data; all else counts or addresses.
             signed = f.signed and f.name != instruction.roles.get("imm")
+            # Fields that nothing uses may have any sign: they are written as 0.
             used = {*instruction.roles.values()}
             used |= {n for o in instruction.operands for n in (o.factor_out, o.factor_in)}
             if signed and f.name in used:
@@ -326,6 +347,7 @@ def _used(isa: Isa) -> list[str]:
 
 
 def _sizes(isa: Isa) -> Iterator[SpecError]:
+    # A micro-op step is expanded point by point in layouts and judges.
     contract = isa.of_kind("contract")
     points = 1
     dims = dict.fromkeys(d for o in contract.operands for d in o.dims)
@@ -340,6 +362,7 @@ def _sizes(isa: Isa) -> Iterator[SpecError]:
             "make a dimension smaller",
             f"dims.{max(dims, key=lambda d: isa.dims[d])}",
         )
+    # Shadows and aliases are views of another memory's bytes, not storage.
     total = sum(m.depth * m.elem_bytes for m in isa.memories if not (m.shadow_of or m.alias_of))
     if total > 1 << 30:
         largest = max(isa.memories, key=lambda m: m.depth * m.elem_bytes)
@@ -351,6 +374,7 @@ def _sizes(isa: Isa) -> Iterator[SpecError]:
             f"memories.{largest.name}.depth",
         )
     lhs, rhs = contract.operands[1:]
+    # reach, not depth: addresses that fields cannot name are no room.
     if lhs.memory == rhs.memory and reach(isa, lhs.memory) < 2:
         yield _error(
             isa,
@@ -370,6 +394,7 @@ def _sizes(isa: Isa) -> Iterator[SpecError]:
             )
 
 
+# In this order refusals are told: those before are what later rules take for granted.
 _RULES: tuple[Callable[[Isa], Iterator[SpecError]], ...] = (
     _contract_parts,
     _memories,

@@ -18,6 +18,7 @@ from csp_embed.machine.reading import expr
 from csp_embed.machine.reading.tree import Item
 from csp_embed.narrow import is_object
 
+# Texts are kept for people (VTA's "TARGET"); only numbers size a machine.
 Config = dict[str, int | str]
 
 
@@ -40,14 +41,19 @@ def choose(
     if wanted is None:
         wanted = default
     if isinstance(wanted, Mapping):
+        # A spec inside a program file carries its sizes itself: it must not depend on files that
+        # lie around.
         config = check(table, wanted, "the given configuration")
         return ("custom" if folder is None else _name_of(config, table, folder)), config
     assert folder is not None
+    # A name of the spec goes before a file of that name: names are what messages recommend.
     if str(wanted) in named:
         name = str(wanted)
         raw, where = _named(named[name], folder)
     else:
         path = Path(wanted)
+        # A file that exists is read whatever it is called; a name that does not is a misspelt
+        # configuration.
         if path.suffix != ".json" and not path.exists():
             raise SpecError(
                 f"no configuration '{wanted}'",
@@ -74,6 +80,7 @@ def check(table: Mapping[str, Item], raw: Mapping[str, Any], where: str) -> Conf
         for key, item in table["keys"].entries().items()
     }
     closed = table["closed_prefix"].text() if "closed_prefix" in table else ""
+    # vta_config.json holds keys of other tools too; only the prefix that sizes machines is closed.
     strange = [k for k in raw if k not in rules and closed and k.startswith(closed)]
     if strange:
         near = [n for k in strange for n in difflib.get_close_matches(k, rules, 1)]
@@ -85,6 +92,7 @@ def check(table: Mapping[str, Item], raw: Mapping[str, Any], where: str) -> Conf
             f"known: {', '.join(rules)}",
         )
     sizes: dict[str, int] = {}
+    # All given and default values first: what follows from others is reckoned from these.
     for key, rule in rules.items():
         if key in raw:
             sizes[key] = _within(key, raw[key], rule, _place(raw, key, where))
@@ -99,6 +107,7 @@ def check(table: Mapping[str, Item], raw: Mapping[str, Any], where: str) -> Conf
     if missing:
         sources = {k: rules[k]["equals"].text() for k in missing if "equals" in rules[k]}
         either = " or ".join(dict.fromkeys(sources.values()))
+        # A missing key that others would give can be added in two ways; both are told.
         raise SpecError(
             f"the configuration lacks {', '.join(missing)}",
             where=where,
@@ -107,6 +116,7 @@ def check(table: Mapping[str, Item], raw: Mapping[str, Any], where: str) -> Conf
             hint="add the missing keys; isa_specs/configs has complete files",
         )
     config: Config = {key: sizes[key] for key in rules if key in sizes}
+    # Foreign keys are kept, so that a configuration comes back whole from a program file.
     for key, value in raw.items():
         if key not in rules and isinstance(value, str | int) and not isinstance(value, bool):
             config[key] = value
@@ -117,6 +127,7 @@ def _within(key: str, value: Any, rule: Mapping[str, Item], where: str) -> int:
     """A given value. Raises: SpecError where it is no number or out of range."""
     low, high = rule["min"].integer({}), rule["max"].integer({})
     allowed = f"{low}" if low == high else f"{low} to {high}"
+    # bool is an int in Python, and `true` no size.
     if isinstance(value, bool) or not isinstance(value, int):
         raise SpecError(
             f"{key} is {value!r}",
@@ -146,10 +157,12 @@ def _derive(
             continue
         item = rule["equals"]
         sources = [n for n in expr.names_in(expr.parse(item.text())) if n in rules]
+        # With a source missing nothing follows; `missing` tells it, if the key is needed.
         if any(n not in sizes for n in sources):
             continue
         value = item.integer(sizes)
         given = ", ".join(f"{n} = {sizes[n]}" for n in sources)
+        # The place of the source: that is the line to change.
         if key not in raw:
             sizes[key] = _within(key, value, rule, _place(raw, sources[0], where))
         elif sizes[key] != value:
@@ -169,6 +182,8 @@ class _Lines(dict[str, Any]):
         self.lines = {
             key: text.count("\n", 0, found.start()) + 1
             for key in values
+            # json gives no lines. The first place where a key is followed by a colon is nearly
+            # always the key.
             if (found := re.search(rf"{re.escape(json.dumps(key))}\s*:", text))
         }
 
@@ -182,16 +197,28 @@ def _place(raw: Mapping[str, Any], key: str, where: str) -> str:
 def read_json(text: str, where: str) -> Mapping[str, Any]:
     """A JSON object; SpecError with the line otherwise. Duplicate keys are refused."""
     try:
+        # json keeps the last of two equal keys without a word.
         raw = json.loads(text, object_pairs_hook=lambda pairs: _no_duplicates(pairs, where))
     except json.JSONDecodeError as error:
         raise SpecError(
-            "this is not JSON", where=f"{where}:{error.lineno}", why=error.msg
+            "this is not JSON",
+            where=f"{where}:{error.lineno}",
+            why=error.msg,
+            hint="isa_specs/configs has some; csp-embed isa show prints every key",
         ) from error
+    # json recurses in Python: a file of many brackets would end in a traceback.
     except RecursionError as error:
-        raise SpecError("this JSON is nested too deeply", where=where) from error
+        raise SpecError(
+            "this JSON is nested too deeply",
+            where=where,
+            hint='{"LOG_BLOCK": 4, ...}: names and numbers, nothing inside',
+        ) from error
     if not is_object(raw):
         raise SpecError(
-            "a configuration is a JSON object", where=where, why=f"found {type(raw).__name__}"
+            "a configuration is a JSON object",
+            where=where,
+            why=f"found {type(raw).__name__}",
+            hint='{"LOG_BLOCK": 4, ...}; csp-embed isa show prints every key',
         )
     return _Lines(raw, text)
 
@@ -210,7 +237,12 @@ def _file(path: Path) -> Mapping[str, Any]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise SpecError(f"cannot read {path}", where=str(path), why=reason) from error
+        raise SpecError(
+            f"cannot read {path}",
+            where=str(path),
+            why=reason,
+            hint="csp-embed isa list shows the named configurations",
+        ) from error
     return read_json(text, str(path))
 
 
@@ -228,6 +260,7 @@ def _name_of(config: Config, table: Mapping[str, Item], folder: Traversable | Pa
     keys = list(table["keys"].entries())
     for name, item in table["named"].entries().items():
         other = check(table, *_named(item, folder))
+        # Sizes alone: keys that only one of the two has (a target's name) make no other machine.
         if all(other.get(k) == config.get(k) for k in keys if k in other and k in config):
             return name
     return "custom"

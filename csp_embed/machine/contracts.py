@@ -16,6 +16,7 @@ def views(isa: Isa) -> tuple[Isa, ...]:
     if isa.program is None:
         return (isa,)
     names = [t.name for t in isa.program.contracts()]
+    # A machine of one contraction stays the same object, so that caches by machine keep working.
     return tuple(contracted(isa, n) for n in names) if len(names) > 1 else (isa,)
 
 

@@ -45,6 +45,7 @@ class Costs:
     def store_cycles(self, size: int) -> float:
         """Cycles that storing an element of `size` bytes takes: its beats (one at least), its
         share of a burst's set-up, and a gap."""
+        # An element smaller than a beat takes a whole one.
         beats = max(size / self.beat_bytes, 1.0)
         return beats * (self.beat_bytes / self.port_bytes + self.burst_setup / self.burst_beats) + (
             self.word_gap
@@ -63,6 +64,7 @@ def costs_of(isa: Isa, memory: str | MemoryInterface = "") -> Costs:
     costs at all: it would have no effect; SpecError where the spec has no such interface, or lacks
     a number.
     """
+    # These machines have no memory interfaces to choose from.
     if isa.program is not None:
         return _of_source(isa, isa.program)
     if isa.commands is not None:
@@ -89,10 +91,13 @@ def costs_of(isa: Isa, memory: str | MemoryInterface = "") -> Costs:
     port = asked.name
     beat, burst = _positive(isa, port, "beat_bytes"), _positive(isa, port, "burst_beats")
     rate = asked.bytes_per_cycle or _positive(isa, port, "bytes_per_cycle")
+    # wake: until a request that finds the memory idle is accepted; turn: from an end to the next
+    # start.
     wake, turn = _number(isa, port, "wake"), _number(isa, "instruction", "turn")
     # Little's law: requests under way x bytes of each / time from grant to last beat.
     under_way = _positive(isa, "read", "tags") * burst * beat
     read = min(rate, under_way / (asked.latency + burst * beat / rate))
+    # Instructions in one fetch: a burst is filled before the next is asked for (docs/cycles.md).
     fetched = burst * beat / _positive(isa, "instruction", "bytes")
     return Costs(
         memory=named(asked),
@@ -118,9 +123,11 @@ def costs_of(isa: Isa, memory: str | MemoryInterface = "") -> Costs:
 def _of_source(isa: Isa, program: SourceMachine) -> Costs:
     """Those of a CPU: templates at the rates that the spec states, memory at that of its last
     cache; no requests, bursts or fetches that would wait."""
+    # The last cache: a layer's operands come from there at best.
     port = program.caches[-1].bytes_per_cycle
 
     def cycles(kind: str) -> float:
+        # The slowest of a kind: which of several templates will be used is not known yet.
         found = [1 / t.per_cycle for t in program.templates if t.kind == kind]
         return max(found, default=0.0)
 
@@ -154,6 +161,7 @@ def _text(memory: str | MemoryInterface) -> str:
     return memory if isinstance(memory, str) else named(memory)
 
 
+# Missing is an error where the section exists: a cost of 0 would be a wrong answer, not a default.
 def _number(isa: Isa, section: str, key: str) -> float:
     value = isa.costs.get(section, {}).get(key)
     if value is None or value < 0:

@@ -28,17 +28,22 @@ def expand(isa: Isa, name: str, op: str | None = None, *, immediate: bool = Fals
     'ACC[b,o] += INP[b,i] * WGT[o,i]'
     """
     instruction = next((i for i in isa.instructions if i.name == name), None)
+    # Loads and stores move whole elements; they have no points to join.
     if instruction is None or not instruction.operands:
         compute = [i.name for i in isa.instructions if i.operands]
         raise SpecError(
-            f"{isa.name} has no compute instruction '{name}'", why=f"it has {', '.join(compute)}"
+            f"{isa.name} has no compute instruction '{name}'",
+            why=f"it has {', '.join(compute)}",
+            hint=f"one of {', '.join(compute)}",
         )
     dst, *sources = instruction.operands
     if instruction.kind == "contract":
         function, reads = "mac", sources
     else:
         function = _function(isa, instruction, op)
+        # With an immediate both reads are one tensor: the second is a constant of the instruction.
         reads = [dst] if immediate else [dst, *sources]
+    # Dimensions in the order of the operands: a list of names that is the same in every run.
     dims = dict.fromkeys(d for operand in instruction.operands for d in operand.dims)
     return Dataflow(
         name=f"{isa.name}.{name}" + (f".{op}" if op else ""),
@@ -57,8 +62,10 @@ def _function(isa: Isa, instruction: Instruction, op: str | None) -> str:
     raise SpecError(
         f"{isa.name}.{instruction.name} has no operation '{op}'",
         why=f"it has {', '.join(o.name for o in instruction.ops)}",
+        hint=f"one of {', '.join(o.name for o in instruction.ops)}",
     )
 
 
 def _access(operand: Operand) -> Access:
+    # Lanes index an element directly: one dimension each, factor 1.
     return Access(operand.memory, tuple(Affine(((d, 1),)) for d in operand.dims))

@@ -17,6 +17,7 @@ class MemoryInterface:
     interface's.
     """
 
+    # The interface of DE10 boards: bursts of at most 16 beats.
     name: str = "de10"
     latency: int = 0
     bytes_per_cycle: float | None = None
@@ -35,6 +36,7 @@ def parse_memory(text: str) -> MemoryInterface:
         if key not in ("latency", "bytes_per_cycle") or not equals or key in values:
             raise _bad(text, f"'{option}' is not latency=N or bytes_per_cycle=M, once each")
         try:
+            # A latency is whole cycles; a rate may be a fraction of a byte.
             values[key] = int(value) if key == "latency" else float(value)
         except ValueError:
             raise _bad(text, f"'{value}' is not a number that {key} can have") from None
@@ -47,6 +49,7 @@ def parse_memory(text: str) -> MemoryInterface:
 
 def checked(memory: MemoryInterface) -> MemoryInterface:
     """`memory`, or an InputError where its numbers make no sense."""
+    # Far beyond any board: what lies outside is a slip of the pen.
     if not 0 <= memory.latency <= 1_000_000:
         raise _bad(memory.name, f"latency {memory.latency} is not between 0 and 1000000 cycles")
     rate = memory.bytes_per_cycle
@@ -66,6 +69,7 @@ def _bad(text: str, why: str) -> InputError:
 
 def interfaces(isa: Isa) -> tuple[str, ...]:
     """Names of the memory interfaces that the spec knows."""
+    # Interfaces are told from other cost sections (read, store, map) by what only they have.
     return tuple(name for name, section in isa.costs.items() if "burst_beats" in section)
 
 
@@ -82,4 +86,5 @@ def default_memory(isa: Isa) -> str:
             why="no section has burst_beats; embeddings and schedules are chosen by cycles",
             hint="add one, such as `ideal` in isa_specs/toy_dot.yaml, or leave `costs` out",
         )
+    # In the file's order: the spec's author names the usual one first.
     return known[0]

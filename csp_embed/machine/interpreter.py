@@ -23,6 +23,7 @@ from csp_embed.machine.spec import Instruction, Isa, Memory
 from csp_embed.machine.words import bits
 from csp_embed.machine.words.listing import line
 
+# Bytes of a page: images are sparse, and pages make untouched space free.
 _PAGE = 4096
 
 
@@ -30,11 +31,13 @@ def wrap(value: int, dtype: str) -> int:
     """The value that `dtype` (int8, int16, int32, uint32) holds after dropping the high bits."""
     size = int(dtype.removeprefix("u").removeprefix("int"))
     value &= (1 << size) - 1
+    # Two's complement: the top bit counts negative.
     return value - (1 << size) if dtype[0] == "i" and value >> (size - 1) else value
 
 
 def shift(value: int, amount: int) -> int:
     """Arithmetic shift right of an int32; a negative amount shifts left; low 5 bits count."""
+    # 5 bits, as VTA's hardware looks at no more of the amount (shared/facts/vta.md).
     return value >> (amount & 31) if amount >= 0 else value << (-amount & 31)
 
 
@@ -51,6 +54,7 @@ class Image:
     """DRAM bytes by address; only addresses in one of the given ranges exist."""
 
     def __init__(self, ranges: Iterable[tuple[int, Any]] = ()) -> None:
+        # Bytes, and for each whether it exists: a page may lie in two ranges with a hole between.
         self._pages: dict[int, tuple[bytearray, bytearray]] = {}
         for address, data in ranges:
             self.place(address, np.ascontiguousarray(data).tobytes())
@@ -66,6 +70,7 @@ class Image:
         """`size` bytes. Raises: SimError where one of them lies in no range."""
         return b"".join(
             bytes(self._page(at)[0][at % _PAGE : at % _PAGE + len(part)])
+            # Everything is checked before anything is read: a range may begin well and end outside.
             for at, part in self._split(address, self._check(address, size))
         )
 
@@ -103,6 +108,7 @@ class Interpreter:
 
     def __init__(self, isa: Isa, image: Image, *, latched: bool = False) -> None:
         self.isa, self.image, self.latched = isa, image, latched
+        # Aliases have no storage: transfers under their id change the memory that they name.
         self.memories: dict[str, NDArray[Any]] = {
             m.name: np.zeros((m.depth, *isa.lane_shape(m.name)), dtype=m.dtype)
             for m in isa.memories
@@ -111,6 +117,7 @@ class Interpreter:
         self.depths = {m.name: m.depth for m in isa.memories}
         self.dtypes = {m.name: m.dtype for m in isa.memories}
         self.shadows = {
+            # Shadow types may be narrower than the memory: each is cut by itself.
             name: [(m.name, m.dtype) for m in isa.memories if m.shadow_of == name]
             for name in self.memories
         }
@@ -124,6 +131,7 @@ class Interpreter:
         """Instruction n of `stream`."""
         code = int(stream.code[n])
         if code < 0:
+            # Unwritten fields are 0 in an encoded word too.
             raise SimError(f"unknown instruction: {line(self.isa, stream, n).strip()}")
         instruction = self.isa.instructions[code]
         values = {f.name: int(stream.fields[f.name][n]) if f.name in stream.fields else 0
@@ -133,7 +141,9 @@ class Interpreter:
         except (SimError, expr.ExprError) as error:
             what = error.what if isinstance(error, SimError) else str(error)
             where = f"instruction {line(self.isa, stream, n).strip()}"
-            raise SimError(what, where=where) from error
+            raise SimError(
+                what, where=where, hint="csp-embed disasm FILE shows the instructions before it"
+            ) from error
 
 
 def run(isa: Isa, program: Program, *, latched: bool = False) -> Image:
@@ -141,6 +151,7 @@ def run(isa: Isa, program: Program, *, latched: bool = False) -> Image:
 
     Raises: SimError for an address outside, an unknown instruction, a micro-op past its memory.
     """
+    # After-ranges exist before they are written; what both have keeps the bytes before.
     image = Image((a, np.zeros_like(data)) for a, data in program.after)
     for address, data in program.before:
         image.place(address, data.tobytes())
@@ -149,11 +160,13 @@ def run(isa: Isa, program: Program, *, latched: bool = False) -> Image:
 
 
 @lru_cache(maxsize=64)
+# Meanings are few and run millions of times; parsing was most of the work.
 def _tree(meaning: str) -> tuple[ast.stmt, ...]:
     return tuple(ast.parse(meaning).body)
 
 
 @lru_cache(maxsize=1024)
+# Nodes are hashed by identity; the cache itself keeps them alive.
 def _reference(node: ast.Subscript) -> tuple[str, ast.expr, tuple[ast.expr, ...]]:
     """`MEM[address][b, o]` or `MEM[address]` -> memory, address, lane indices."""
     match node:
@@ -176,11 +189,13 @@ class _Execution:
 
     def __init__(self, machine: Interpreter, instruction: Instruction, values: Mapping[str, int]):
         self.machine, self.isa, self.instruction = machine, machine.isa, instruction
+        # Loop variables join the fields here; reading/instructions.py refuses names that clash.
         self.names = dict(values)
         self.depths = machine.depths
 
     def block(self, statements: Iterable[ast.stmt]) -> None:
         for statement in statements:
+            # The whole grammar of meanings; reading/meaning.py has refused what is not in it.
             match statement:
                 case ast.For(target=ast.Name(id=name), iter=ast.Call(args=args), body=body):
                     for value in range(*(self.value(a) for a in args)):
@@ -208,9 +223,12 @@ class _Execution:
         match node:
             case ast.Attribute(value=ast.Subscript(value=ast.Name(id=memory), slice=at), attr=name):
                 address = self.address(memory, at)
+                # Fields lie packed in the uint32, as the encoder put them.
                 field = next(f for f in self.isa.uop_fields if f.name == name)
                 packed = int(self.machine.memories[memory][address])
                 return packed >> field.lo & ((1 << field.width) - 1)
+            # A call is the map's operation: the name of the function is the field that holds its
+            # code.
             case ast.Call(func=ast.Name(id=name), args=[left, right]):
                 code = self.names[name]
                 for op in self.instruction.ops:
@@ -234,10 +252,12 @@ class _Execution:
 
     def store(self, target: ast.Subscript, value: ast.expr, *, accumulate: bool) -> None:
         base = target.value
+        # Only loads and stores name SRAM or DRAM: their memory is a field, not a name.
         if isinstance(base, ast.Name) and base.id in ("SRAM", "DRAM"):
             self.transfer(base.id, target.slice, value)
             return
         reset = isinstance(value, ast.Constant)
+        # Lanes stand for all their values at once: the loops that the text leaves out.
         free = [d for d in self.isa.dims if d in _names(target) | _names(value)]
         for lane in itertools.product(*(range(self.isa.dims[d]) for d in free)):
             self.names.update(zip(free, lane, strict=True))
@@ -259,14 +279,17 @@ class _Execution:
             verb = "loaded" if side == "SRAM" else "stored"
             raise SimError(f"memory {memory.name} cannot be {verb}")
         if side == "DRAM":
+            # Stores have no padding, so there is always something to read.
             assert isinstance(value, ast.Subscript)
             lanes = self.stored(memory)[self.address(memory.name, value.slice)]
             self.machine.image.write(
                 self.value(at) * memory.elem_bytes, lanes.astype(_little(memory)).tobytes()
             )
             return
+        # An alias is loaded under its own width, into the other's elements.
         array = self.machine.memories[memory.alias_of or memory.name]
         address = self.address(memory.name, at)
+        # A constant is padding: a zero element.
         if isinstance(value, ast.Constant):
             array[address] = value.value
             return
@@ -279,10 +302,12 @@ class _Execution:
     def stored(self, memory: Memory) -> NDArray[Any]:
         """What a store of `memory` reads."""
         name = memory.name
+        # Not latched: functional simulators have no shadow storage and read the accumulators.
         if memory.shadow_of and not (self.machine.latched and self.isa.limits.stale_shadow):
             name = memory.shadow_of
         return self.machine.memories[memory.alias_of or name]
 
 
 def _little(memory: Memory) -> np.dtype[Any]:
+    # DRAM is little-endian on every machine that we know; the host may not be.
     return np.dtype(memory.dram_dtype).newbyteorder("<")

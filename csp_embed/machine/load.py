@@ -53,6 +53,7 @@ def load_isa(
     >>> load_isa("vta").lane_shape("WGT")
     (16, 16)
     """
+    # Users call this with anything; a wrong type deep inside would name none of their values.
     if not (config is None or is_object(config) or isinstance(config, str | Path)):  # pyright: ignore[reportUnnecessaryIsInstance] (users' Python)
         raise SpecError(
             f"a {type(config).__name__} is no configuration",
@@ -61,6 +62,7 @@ def load_isa(
             hint="load_isa('vta', 'vta_config.json')",
         )
     if isinstance(spec, Mapping):
+        # Path(): named configurations of a mapping are files from the working directory.
         return load_text(_dumped(spec), "the given mapping", Path(), config)
     if not isinstance(spec, str | Path):  # pyright: ignore[reportUnnecessaryIsInstance] (likewise)
         raise SpecError(
@@ -68,6 +70,7 @@ def load_isa(
             why="a name, a path to a YAML file or a mapping is read",
             hint="load_isa('vta')",
         )
+    # Shipped specs are named in programs; others travel inside them as text.
     return load_text(*_source(spec), config, shipped=builtin(str(spec)) is not None)
 
 
@@ -94,6 +97,7 @@ def config_names(spec: str | Path = "vta") -> list[str]:
     """Names of the configurations that a spec defines, in its order."""
     text, file, _ = _source(spec)
     root = tree.read(text, file)
+    # A machine of C or of commands may have no configuration section at all.
     if _is_source(root):
         given = root.entries().get("configuration")
         return [CONFIG] if given is None else list(configuration.named(given))
@@ -105,8 +109,10 @@ def _source(spec: str | Path) -> tuple[str, str, Traversable | Path]:
     """(text, name for messages, folder of its configurations)."""
     place = builtin(str(spec))
     if place is not None:
+        # Names for messages are short: the package's own path says nothing to a user.
         return place.read_text(encoding="utf-8"), f"isa_specs/{spec}.yaml", folder("isa_specs")
     path = Path(spec)
+    # Something that exists is read, whatever its suffix.
     if path.suffix not in (".yaml", ".yml") and not path.exists():
         raise SpecError(
             f"no instruction set '{spec}'",
@@ -117,7 +123,12 @@ def _source(spec: str | Path) -> tuple[str, str, Traversable | Path]:
         return path.read_text(encoding="utf-8"), str(path), path.parent
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise SpecError(f"cannot read {path}", where=str(path), why=reason) from error
+        raise SpecError(
+            f"cannot read {path}",
+            where=str(path),
+            why=reason,
+            hint="csp-embed isa list shows the machines that ship",
+        ) from error
 
 
 def builtin_names() -> list[str]:
@@ -146,7 +157,9 @@ def load_text(
 ) -> Isa:
     """`load_isa` for YAML text; `file` names it in messages, `base` holds its configurations."""
     root = tree.read(text, file)
+    # Looked at first, as the keys of the formats have little in common.
     if _is_source(root):
+        # Of what does not read instructions, the stream of commands is the other kind beside C.
         control = root.entries().get("control")
         if control is not None and control.text() == "stream":
             refuse_configuration(root, config)
@@ -154,7 +167,9 @@ def load_text(
         return read_source_machine(root, "" if shipped else text, config, base)
     table = _instructions_table(root)
     config_name, values = configuration.choose(table["configuration"], config, base)
+    # Texts of a configuration size nothing.
     names = {k: v for k, v in values.items() if isinstance(v, int)}
+    # Names that the spec derives come before rules and sections that use them.
     _let(table, names)
     _rules(table, names, config_name)
     dims = read_dims(table["dims"], names)
@@ -162,6 +177,7 @@ def load_text(
     memories = read_memories(table["memories"], names, dims, queues)
     uop_table = table["uop"].table(["memory", "bits", "fields"])
     uop_memory = uop_table["memory"].text()
+    # uint32 is the type of a memory without lanes: micro-ops.
     if not any(m.name == uop_memory and m.dtype == "uint32" for m in memories):
         raise uop_table["memory"].error(
             f"'{uop_memory}' is no micro-op memory", "it must be a memory without lanes"
@@ -199,6 +215,7 @@ def _is_source(root: Item) -> bool:
     entries = root.entries()
     given, control = entries.get("format"), entries.get("control")
     second = given is not None and given.text() == SOURCE_FORMAT
+    # `control: instruction` is format 1 in new words.
     return second and not (control is not None and control.text() == "instruction")
 
 
@@ -213,6 +230,7 @@ def _instructions_table(root: Item) -> Mapping[str, Item]:
         )
     if given is None or given.text() != SOURCE_FORMAT:
         return root.table(_REQUIRED, _OPTIONAL)
+    # Format 2 adds the two keys and changes none of the sections.
     table = root.table((*_REQUIRED, "control", "order"), _OPTIONAL)
     if table["order"].text() != "tokens":
         raise table["order"].error(
@@ -234,6 +252,7 @@ def _places(table: Mapping[str, Item], groups: Mapping[str, Item]) -> dict[str, 
     for name, item in table["instructions"].entries().items():
         for given in item.entries()["fields"].items():
             entries = given.entries()
+            # Field lists may name a group by reference; its fields are looked up in `field_groups`.
             # A field of a group is told at its own line, which is what must be edited.
             many = groups[entries["group"].text()].items() if "group" in entries else [given]
             for field in many:
@@ -249,10 +268,12 @@ def _let(table: Mapping[str, Item], names: dict[str, int]) -> None:
             raise item.error(f"'{key}' is not a name", "letters, digits and _ only")
         if key in names:
             raise item.error(f"'{key}' is defined twice", "it is a configuration key already")
+        # In the file's order: a name may use those above it, and a circle cannot be written.
         names[key] = item.integer(names)
 
 
 def _rules(table: Mapping[str, Item], names: Mapping[str, int], config_name: str) -> None:
+    # All rules are tried: a configuration that breaks several is mended once.
     broken = [
         rule
         for item in (table["rules"].items() if "rules" in table else [])
@@ -288,6 +309,7 @@ def _queues(item: Item) -> tuple[str, ...]:
 
 
 def _limits(item: Item, names: Mapping[str, int]) -> Limits:
+    # Flags and counts are told by their defaults, so that a new limit is added in one place.
     kinds = {f.name: isinstance(f.default, bool) for f in dataclass_fields(Limits)}
     given = item.table([], kinds)
     values: dict[str, Any] = {}

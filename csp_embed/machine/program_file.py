@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,9 @@ from csp_embed.narrow import is_object
 
 FORMAT = "csp-embed-program/1"
 Ranges = tuple[tuple[int, NDArray[np.uint8]], ...]
+# Addresses are 32 bits in the format, as in VTA's loads and stores.
 _ADDRESS_SPACE = 1 << 32
+# Names end in these; types are exact, so that a file reads back to equal bytes.
 _RANGES = {"addr": np.uint64, "len": np.uint32, "data": np.uint8}
 _OWN = ("meta", "insn", *(f"{when}_{part}" for when in ("before", "after") for part in _RANGES))
 # Timestamps would make two equal programs differ.
@@ -54,6 +56,7 @@ def isa_of(program: Program) -> Isa:
             hint="compile it again",
         )  # fmt: skip
     name = program.meta.get("isa", "vta")
+    # A machine of the user's travels as text: the file must run where the spec is not.
     text = program.meta.get("isa_spec")
     if isinstance(text, str) and text:
         isa = load_text(text, "the program file's isa_spec", None, config)
@@ -63,7 +66,9 @@ def isa_of(program: Program) -> Isa:
         raise InputError(
             f"the program file names an unknown machine {name!r}",
             why=f"known: {', '.join(builtin_names())}",
+            hint="give the machine's file with --isa",
         )
+    # The name of a configuration says nothing about sizes, but reports show it.
     called = program.meta.get("config_name")
     return replace(isa, config_name=called) if isinstance(called, str) else isa
 
@@ -73,12 +78,14 @@ def write_program(path: str | Path, program: Program) -> None:
 
     Raises: InputError where the path cannot be written.
     """
+    # Parts are written one after the other: joining weights of 512 MB would hold them twice.
     arrays: dict[str, Sequence[NDArray[Any]]] = {
         "meta": [np.array(json.dumps(program.meta, sort_keys=True))],
         "insn": [np.asarray(program.insn, dtype="<u8").reshape(-1, 2)],
     }
     arrays |= range_arrays("before", program.before)
     arrays |= range_arrays("after", program.after)
+    # Sorted: equal programs give equal bytes, whatever order tensors came in.
     for name in sorted(program.tensors):
         assert name not in _OWN, f"a tensor may not be called {name}"
         arrays[name] = [np.asarray(program.tensors[name])]
@@ -96,11 +103,13 @@ def read_program(path: str | Path) -> Program:
     missing = [name for name in _OWN if name not in arrays]
     if missing:
         raise _bad(path, f"it lacks the arrays {', '.join(missing)}", "this is no program file")
+    # Types are checked here once; simulators index these arrays without looking again.
     insn = arrays["insn"]
     if insn.dtype != np.uint64 or insn.ndim != 2 or insn.shape[1] != 2:
         raise _bad(path, f"insn is {insn.dtype}{list(insn.shape)}", "uint64[n, 2] is expected")
     tensors = {name: array for name, array in arrays.items() if name not in _OWN}
     for name, array in tensors.items():
+        # Objects and texts would need pickle, which can run code.
         if array.dtype.kind not in "iufb":
             raise _bad(path, f"tensor {name} is {array.dtype}", "numbers are expected")
     return Program(
@@ -127,6 +136,7 @@ def _meta(path: str | Path, array: NDArray[Any]) -> Mapping[str, Any]:
         raise _bad(path, "meta is not JSON", str(error)) from error
     if not is_object(meta):
         raise _bad(path, f"meta is a JSON {type(meta).__name__}", "an object is expected")
+    # Files from before the key existed have the first format.
     if meta.get("format", FORMAT) != FORMAT:
         raise _bad(path, f"format {meta['format']!r} is not known", f"this version reads {FORMAT}")
     return meta
@@ -140,6 +150,7 @@ def read_ranges(path: str | Path, when: str, arrays: Mapping[str, NDArray[Any]])
             found = f"{array.dtype}{list(array.shape)}"
             raise _bad(path, f"{when}_{part} is {found}", f"{np.dtype(dtype)}[] is expected")
     addr, size, data = (arrays[f"{when}_{part}"] for part in _RANGES)
+    # uint32 would wrap around when summed.
     lengths = size.astype(np.int64)
     if len(addr) != len(size) or int(lengths.sum()) != len(data):
         raise _bad(
@@ -148,6 +159,7 @@ def read_ranges(path: str | Path, when: str, arrays: Mapping[str, NDArray[Any]])
             f"{len(addr)} addresses, {len(size)} lengths, their sum {int(lengths.sum())} bytes, "
             f"data {len(data)} bytes",
         )
+    # As uint64, where an address just below 2^64 wraps: the first test catches it.
     far = np.flatnonzero(
         (addr >= _ADDRESS_SPACE) | (addr + size.astype(np.uint64) > _ADDRESS_SPACE)
     )
@@ -157,6 +169,7 @@ def read_ranges(path: str | Path, when: str, arrays: Mapping[str, NDArray[Any]])
             path, f"{when} range {n} leaves the 32-bit address space",
             f"address {int(addr[n]):#x}, {int(lengths[n])} bytes",
         )  # fmt: skip
+    # In order of address two ranges overlap only with a neighbour.
     order = np.argsort(addr, kind="stable")
     ends = addr[order].astype(np.int64) + lengths[order]
     clash = np.flatnonzero(ends[:-1] > addr[order][1:].astype(np.int64))
@@ -171,6 +184,7 @@ def read_ranges(path: str | Path, when: str, arrays: Mapping[str, NDArray[Any]])
 
 def range_arrays(when: str, ranges: Ranges) -> dict[str, Sequence[NDArray[Any]]]:
     """The three arrays of a list of ranges; the data stay in parts, weights may have 512 MB."""
+    # Bytes of any array, without a copy where it is contiguous.
     parts = [np.ascontiguousarray(data).reshape(-1).view(np.uint8) for _, data in ranges]
     return {
         f"{when}_addr": [np.array([a for a, _ in ranges], dtype="<u8")],
@@ -184,24 +198,38 @@ def write_arrays(file: IO[bytes], arrays: Mapping[str, Sequence[NDArray[Any]]]) 
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
         for name, parts in arrays.items():
             info = zipfile.ZipInfo(f"{name}.npy", date_time=_EPOCH)
+            # zipfile must know at the start whether an entry needs 64-bit sizes.
             info.file_size = sum(part.nbytes for part in parts)
             with archive.open(info, "w", force_zip64=info.file_size > 1 << 30) as entry:
+                # Header 1.0: npy files that every reader knows.
                 header = np.lib.format.header_data_from_array_1_0(parts[0])
                 if len(parts) > 1:
                     header["shape"] = (sum(len(p) for p in parts), *parts[0].shape[1:])
                 np.lib.format.write_array_header_1_0(entry, header)
                 for part in parts:
+                    # As the header says: an array in Fortran order is written without a transposed
+                    # copy.
                     order = "F" if header["fortran_order"] else "C"
                     entry.write(part.tobytes(order))
 
 
-def has_array(path: str | Path, name: str) -> bool:
-    """Whether the file holds an array of this name; False for one that cannot be read."""
+Kind = Literal["stream", "commands", "source"]
+
+
+def program_kind(path: str | Path) -> Kind:
+    """What a program file holds: instructions, commands of a fed machine, or C for a CPU.
+
+    A file that cannot be read counts as a stream: reading it as one says what is wrong with it.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
-            return f"{name}.npy" in archive.namelist()
+            names = archive.namelist()
     except (OSError, zipfile.BadZipFile):
-        return False
+        return "stream"
+    # Two kinds have an array that no other has; names alone tell, nothing is unpacked.
+    if "commands.npy" in names:
+        return "commands"
+    return "source" if "source.npy" in names else "stream"
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
@@ -210,7 +238,10 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
             return dict(_arrays(archive))
     except OSError as error:
         raise InputError(
-            f"cannot read {path}", where=str(path), why=error.strerror or str(error)
+            f"cannot read {path}",
+            where=str(path),
+            why=error.strerror or str(error),
+            hint="csp-embed compile ... -o FILE.npz writes one",
         ) from error
     except _DAMAGE as error:
         raise _bad(path, "this is not a whole program file", str(error)) from error
@@ -235,6 +266,7 @@ def _arrays(archive: zipfile.ZipFile) -> Iterator[tuple[str, NDArray[Any]]]:
     for info in archive.infolist():
         with archive.open(info) as entry:
             array = np.lib.format.read_array(entry, allow_pickle=False)
+            # numpy stops at the array's end; what stands behind it would be ignored.
             if entry.read(1):
                 raise ValueError(f"{info.filename} is longer than its array")
         yield info.filename.removesuffix(".npy"), array

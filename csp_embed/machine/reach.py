@@ -12,7 +12,9 @@ from csp_embed.machine.spec import Isa
 def reach(isa: Isa, name: str) -> int:
     """Elements 0 .. reach-1 of a memory that every implementation has and every field can name."""
     memory = isa.memory(name)
+    # Portable depth: hardware may be built with less than the specification says.
     most = [memory.depth, memory.portable_depth]
+    # All transfers share one address field, whatever memory they name.
     for instruction in isa.instructions:
         if instruction.kind in ("load", "store"):
             queue = memory.load_queue if instruction.kind == "load" else memory.store_queue
@@ -22,6 +24,7 @@ def reach(isa: Isa, name: str) -> int:
             # A list occupies begin .. end-1.
             most.append(instruction.field(instruction.roles["uop_begin"]).max + 1)
             most.append(instruction.field(instruction.roles["uop_end"]).max)
+        # Base addresses of operands are micro-op fields; factors only add to what these can name.
         for operand in instruction.operands:
             if operand.memory == name:
                 most.append(next(f.max + 1 for f in isa.uop_fields if f.name == operand.uop_field))

@@ -15,6 +15,7 @@ from csp_embed.errors import InputError
 
 def folder(name: str) -> Traversable:
     """The data folder `name`; InputError where the installation lacks it."""
+    # First inside: an installed wheel must not pick up folders that happen to lie beside it.
     package = files("csp_embed")
     inside = package / name
     if inside.is_dir():

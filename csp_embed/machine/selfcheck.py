@@ -21,6 +21,7 @@ from csp_embed.machine.interpreter import FUNCTIONS, Image, Interpreter, wrap
 from csp_embed.machine.spec import Instruction, Isa
 from csp_embed.machine.words import bits
 
+# Random words for each kind: every bit is 0 and 1 many times, and all takes milliseconds.
 _ROUNDS = 64
 
 
@@ -35,6 +36,7 @@ class Finding:
 
 def check(isa: Isa, seed: int = 0) -> list[Finding]:
     """All checks, in a fixed order."""
+    # Seeded: a check that fails once fails again.
     rng = np.random.default_rng(seed)
     findings = [_round_trip(isa, index, rng) for index in range(len(isa.instructions))]
     findings.append(_uop_round_trip(isa, rng))
@@ -48,6 +50,7 @@ def check(isa: Isa, seed: int = 0) -> list[Finding]:
 
 def _costs(isa: Isa) -> Iterator[Finding]:
     """What compilation weighs is there, behind every memory interface."""
+    # A machine without interfaces may state no costs at all; then nothing is weighed.
     for memory in interfaces(isa) or ("",):
         name = f"costs {memory}".rstrip()
         try:
@@ -61,6 +64,7 @@ def _costs(isa: Isa) -> Iterator[Finding]:
 def _round_trip(isa: Isa, index: int, rng: np.random.Generator) -> Finding:
     instruction = isa.instructions[index]
     fields = {
+        # The ends too: signs and overlaps show there first.
         f.name: rng.integers(f.min, f.max, _ROUNDS, endpoint=True)
         for f in instruction.fields
         if f.name != "opcode"
@@ -89,20 +93,25 @@ def _dataflow(
     machine = Interpreter(isa, Image())
     for operand in instruction.operands:
         array = machine.memories[operand.memory]
+        # Full range: differences in how results wrap are part of the meaning.
         low, high = np.iinfo(array.dtype).min, np.iinfo(array.dtype).max
         array[:2] = rng.integers(low, high, array[:2].shape, endpoint=True)
     dst, lhs = instruction.operands[:2]
     # A map's two operands lie in one memory: elements 0 and 1 keep them apart.
     sources = {lhs.uop_field: int(lhs.memory == dst.memory), dst.uop_field: 0}
+    # One micro-op at index 0; its addresses are all that the step reads.
     machine.memories[isa.uop_memory][0] = bits.encode_uops(isa, sources)[0]
+    # Copied, as the step overwrites its own operand.
     before = {o.role: machine.memories[o.memory][sources.get(o.uop_field, 0)].copy()
               for o in instruction.operands}  # fmt: skip
     expected = _evaluate(flow.expand(), before, instruction, op, str(before["dst"].dtype))
     roles = instruction.roles
+    # One step: the loops around it are the interpreter's own matter.
     one = {roles[part]: np.ones(1, np.int64) for part in ("iter_out", "iter_in", "uop_end")}
     if op is not None:
         code = next(o.code for o in instruction.ops if o.name == op)
         one[roles["op"]] = np.array([code])
+    # Fields that are not named are 0: no tokens, no reset, no immediate.
     machine.step(Stream(np.array([isa.instructions.index(instruction)]), one), 0)
     ok = np.array_equal(machine.memories[dst.memory][0].reshape(-1), expected)
     text = f"{flow.points} points of {flow.statement()}"
@@ -117,6 +126,7 @@ def _evaluate(
     dtype: str,
 ) -> np.ndarray:
     """The result element of one micro-operation, from the expanded points alone."""
+    # Python integers: exact until they are wrapped, as in the interpreter.
     values = [int(v) for v in contents["dst"].reshape(-1)]
     flat = {role: contents[role].reshape(-1) for role in graph.reads}
     function = next((FUNCTIONS[o.function] for o in instruction.ops if o.name == op), None)

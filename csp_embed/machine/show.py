@@ -13,6 +13,7 @@ from csp_embed.machine.templates.spec import SourceMachine
 def as_document(isa: Isa) -> dict[str, Any]:
     """Everything in `isa` as plain JSON values, without the spec's text and lines."""
     document = asdict(isa)
+    # Texts and lines are where the file is; a document says what the machine is.
     document.pop("spec_text")
     document.pop("places")
     if isa.commands is not None:  # syntax trees are no JSON; the meanings' text is there
@@ -119,5 +120,6 @@ def _memory(isa: Isa, m: Memory) -> str:
 
 
 def _fields(fields: tuple[Any, ...]) -> str:
+    # In the order of the bits, as a data sheet has them; gaps say nothing.
     known = sorted((f for f in fields if not f.unused), key=lambda f: f.lo)
     return " ".join(f"{f.name}[{f.lo}+{f.width}{' signed' if f.signed else ''}]" for f in known)

@@ -64,6 +64,7 @@ class Field:
 
     @property
     def min(self) -> int:
+        # Two's complement, as the encoder writes it.
         return -(1 << (self.width - 1)) if self.signed else 0
 
     @property
@@ -135,6 +136,7 @@ class Instruction:
         for f in self.fields:
             if f.name == name:
                 return f
+        # KeyError is our bug: users' names are checked where they are read.
         raise KeyError(name)
 
 
@@ -152,6 +154,7 @@ class Limits:
     page_bytes: alignment that moving a program keeps.
     """
 
+    # Defaults are VTA's and on the safe side, for a spec that says nothing.
     max_tokens: int = 255
     map_hazard: int = 2
     stale_shadow: bool = True
@@ -192,6 +195,7 @@ class Isa:
     commands: CommandMachine | None = None
 
     def where(self, *items: str) -> str:
+        # A spec that was made in memory may have no lines; the name of the item still helps.
         """file:line of the first of these items that is known, else the name of the last."""
         return next((self.places[i] for i in items if i in self.places), items[-1])
 
@@ -228,6 +232,7 @@ class Isa:
 
     def of_kind(self, kind: str) -> Instruction:
         """The only instruction of that kind."""
+        # Loading has made sure of it; a second one would be a mistake here.
         (found,) = [i for i in self.instructions if i.kind == kind]
         return found
 

@@ -108,12 +108,17 @@ def check_steps(st: Statement) -> None:
                     f"{step.access} uses axis {', '.join(sorted(strange))}, which the result lacks",
                 )
         elif step.imm is not None and not -INT32_MAX - 1 <= step.imm <= INT32_MAX:
-            raise OperatorError(f"{step} does not fit 32 bits", where=st.text)
+            raise OperatorError(
+                f"{step} does not fit 32 bits",
+                where=st.text,
+                hint=f"a constant within {-INT32_MAX - 1}..{INT32_MAX}",
+            )
         if step.op == "shr" and step.imm is not None and not -31 <= step.imm <= 31:
             raise OperatorError(
                 f"a shift by {step.imm} is not within -31..31",
                 where=st.text,
                 why="sums have 32 bits",
+                hint="shift by at most 31",
             )
 
 

@@ -89,7 +89,10 @@ def per_dimension(value: Any, rank: int, what: str, least: int) -> list[int]:
     """An int for all dimensions, or one per dimension."""
     if is_list(value):
         if len(value) != rank:
-            raise OperatorError(f"{what} has {len(value)} entries for {rank} dimensions")
+            raise OperatorError(
+                f"{what} has {len(value)} entries for {rank} dimensions",
+                hint=f"one number for all, or {rank} of them",
+            )
         return [positive(v, what, least) for v in value]
     return [positive(value, what, least)] * rank
 
@@ -123,7 +126,10 @@ def pads(pad: Any, rank: int) -> list[tuple[int, int]]:
         )
     for side in sides:
         if len(side) != 2:
-            raise OperatorError(f"pad {side!r} is no (begin, end) pair")
+            raise OperatorError(
+                f"pad {side!r} is no (begin, end) pair",
+                hint="two numbers a dimension: before and behind",
+            )
     return [(positive(lo, "pad", 0), positive(hi, "pad", 0)) for lo, hi in sides]
 
 
@@ -166,7 +172,10 @@ def convolution(
     # Groups cut both sides of the channels.
     for what, size in (("c", c), ("k", k)):
         if size % groups:
-            raise OperatorError(f"{what}={size} is not a multiple of groups={groups}")
+            raise OperatorError(
+                f"{what}={size} is not a multiple of groups={groups}",
+                hint="groups must divide both c and k",
+            )
     per_in, per_out = c // groups, k // groups
     first = channels_first(layout, rank)
     taps = list(FILTER_AXES[rank])

@@ -51,7 +51,9 @@ def from_document(
         )
     except (KeyError, TypeError) as error:
         raise OperatorError(
-            "the description of the operator is incomplete", why=f"{type(error).__name__}: {error}"
+            "the description of the operator is incomplete",
+            why=f"{type(error).__name__}: {error}",
+            hint="compile it again: the file's `meta` was changed",
         ) from error
 
 

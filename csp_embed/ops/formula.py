@@ -122,7 +122,7 @@ def positive(value: Any, what: str, least: int = 1) -> int:
     number = integer(value, what)
     if number < least:
         need = "positive" if least == 1 else f"at least {least}"
-        raise OperatorError(f"{what} is {number}; it must be {need}")
+        raise OperatorError(f"{what} is {number}; it must be {need}", hint=f"{what} {least}")
     return number
 
 
@@ -134,7 +134,10 @@ def integer(value: Any, what: str) -> int:
             raise TypeError("a truth value")
         return python_operator.index(value)
     except TypeError as error:
-        raise OperatorError(f"{what} is {value!r}; it must be an integer") from error
+        raise OperatorError(
+            f"{what} is {value!r}; it must be an integer",
+            hint="give a number without a point, or round it first",
+        ) from error
 
 
 def positive_shape(tensor: str, shape: Sequence[int]) -> tuple[int, ...]:
@@ -162,7 +165,9 @@ def plain_epilogue(
     add = []
     # Two biases of one name would be one tensor added twice.
     if bias and bias_before_shift:
-        raise OperatorError("a bias is added before or after the shift, not both")
+        raise OperatorError(
+            "a bias is added before or after the shift, not both", hint="leave one of the two out"
+        )
     if bias_range is not None:
         bias_range = positive(bias_range, "bias_range", 0)
         if not bias and not bias_before_shift:
@@ -183,7 +188,9 @@ def plain_epilogue(
         try:
             lo, hi = clip
         except (TypeError, ValueError) as error:
-            raise OperatorError(f"clip is {clip!r}; it must be a pair (lo, hi)") from error
+            raise OperatorError(
+                f"clip is {clip!r}; it must be a pair (lo, hi)", hint="clip=(-128, 127)"
+            ) from error
         if lo is not None:
             steps.append(Step("max", integer(lo, "the clip's lower end")))
         if hi is not None:
@@ -207,6 +214,7 @@ def channel_index(st: Statement, channel: int | None) -> Affine:
             raise OperatorError(
                 f"channel {channel} is no dimension of {st.out.tensor}",
                 why=f"{st.out} has {len(st.out.index)} dimensions",
+                hint=f"0 to {len(st.out.index) - 1}",
             )
         return st.out.index[channel]
     found = channel_dimension(st.out, st.lhs, st.rhs)
@@ -267,13 +275,19 @@ def make_tensors(
         dtype = dtypes.get(name, dtype)
         if dtype not in BYTES:
             raise OperatorError(
-                f"{name} has type {dtype}", why="tensors are int8 or int32", where=st.text
+                f"{name} has type {dtype}",
+                why="tensors are int8 or int32",
+                where=st.text,
+                hint="int8 for operands and results, int32 for sums and biases",
             )
         if (st.kind == "contract" and position in (1, 2) and dtype != "int8") or (
             position == 0 and dtype != "int8"
         ):
             raise OperatorError(
-                f"{name} cannot be {dtype}", why="products and results are int8", where=st.text
+                f"{name} cannot be {dtype}",
+                why="products and results are int8",
+                where=st.text,
+                hint="declare it int8, or cast the values first",
             )
         shape = shapes.get(name) or tuple(
             _needed(st, name, d, ix, axes) for d, ix in enumerate(access.index)

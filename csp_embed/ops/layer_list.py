@@ -67,7 +67,12 @@ def read_layer_list(path: str | Path) -> list[Mapping[str, Any]]:
 def _checked(where: str, entry: Any) -> Mapping[str, Any]:
     """The entry, built once. Raises: InputError."""
     if not is_object(entry):
-        raise InputError("a layer is a JSON object", where=where, why=repr(entry)[:60])
+        raise InputError(
+            "a layer is a JSON object",
+            where=where,
+            why=repr(entry)[:60],
+            hint="deepbench/README.md shows the form",
+        )
     for key in ("id", "op"):
         if not isinstance(entry.get(key), str) or not entry[key]:
             raise InputError(
@@ -100,7 +105,11 @@ def _checked(where: str, entry: Any) -> Mapping[str, Any]:
         raise InputError(f"{op} needs {', '.join(missing)}", where=where, hint=f'"{missing[0]}": 8')
     count = entry.get("count", 1)
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise InputError(f"count is {count!r}; it must be a positive integer", where=where)
+        raise InputError(
+            f"count is {count!r}; it must be a positive integer",
+            where=where,
+            hint='leave "count" out, or write 1',
+        )
     if not isinstance(entry.get("reference", {}), Mapping | None):
         raise InputError(
             "reference is an object of figures",

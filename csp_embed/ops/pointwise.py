@@ -43,7 +43,10 @@ def elementwise(
     """
     sizes = positive_shape("x", shape)
     if not 1 <= len(sizes) <= len(AXES):
-        raise OperatorError(f"x has {len(sizes)} dimensions; 1 to {len(AXES)} are possible")
+        raise OperatorError(
+            f"x has {len(sizes)} dimensions; 1 to {len(AXES)} are possible",
+            hint="merge dimensions: no step looks across them",
+        )
     axes = AXES[: len(sizes)]
     index = f"[{','.join(axes)}]"
     bound = options.pop("bias_range", None)
@@ -57,7 +60,10 @@ def elementwise(
         if name not in STEPS:
             raise OperatorError(f"unknown step {name!r}", hint=f"one of {', '.join(STEPS)}")
         if len(args) != STEPS[name]:
-            raise OperatorError(f"step {name} takes {STEPS[name]} arguments, got {len(args)}")
+            raise OperatorError(
+                f"step {name} takes {STEPS[name]} arguments, got {len(args)}",
+                hint=f"docs/formulas.md lists the steps; {name} takes {STEPS[name]}",
+            )
         if name == "bias":
             parts.append(f"add {args[0]}[{axes[-1]}]{within}")
             continue

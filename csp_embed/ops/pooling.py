@@ -98,6 +98,7 @@ str ) -> tuple[tuple[str, str], dict[str, list[int]], dict[str, Any]]:  # fmt: s
                 f"pad {max(win.pad_lo, win.pad_hi)} is not smaller than the window "
                 f"{what}={win.filter}",
                 why="some windows would hold padding only",
+                hint=f"pad {span - 1} at most",
             )
     first = channels_first(layout, 2)
     spatial = [win.index(o, t) for win, o, t in zip(wins, "pq", "rs", strict=True)]

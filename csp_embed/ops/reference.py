@@ -78,7 +78,10 @@ def checked(t: Tensor, tensors: Mapping[str, Any], values: Mapping[str, Any]) ->
         )
     array = np.asarray(given)
     if array.shape != t.shape:
-        raise OperatorError(f"tensor {t.name} has shape {array.shape}, needed is {t.shape}")
+        raise OperatorError(
+            f"tensor {t.name} has shape {array.shape}, needed is {t.shape}",
+            hint=f"reshape it, or declare --shape {t.name}={','.join(map(str, array.shape))}",
+        )
     if array.dtype == t.dtype:
         return array
     bounds = np.iinfo(t.dtype)
@@ -88,6 +91,9 @@ def checked(t: Tensor, tensors: Mapping[str, Any], values: Mapping[str, Any]) ->
         raise OperatorError(
             f"tensor {t.name} is {array.dtype}, needed is {t.dtype}",
             why=f"its values do not fit {t.dtype}" if array.dtype.kind in "iu" else "",
+            hint=f"{t.name}.astype('{t.dtype}')"
+            if array.dtype.kind == "f"
+            else f"values within {t.dtype}",
         )
     return array.astype(t.dtype)
 
@@ -98,7 +104,9 @@ def _apply(op: str, a: Array, b: Array | np.int32) -> Array:
         if not isinstance(b, np.ndarray):
             return np.right_shift(a, b) if b >= 0 else np.left_shift(a, -b)
         if (b < 0).any() or (b > 31).any():
-            raise OperatorError("a tensor of shift amounts has values outside 0..31")
+            raise OperatorError(
+                "a tensor of shift amounts has values outside 0..31", hint="clip them to 0..31"
+            )
         return np.right_shift(a, b)
     function = {"add": np.add, "mul": np.multiply, "max": np.maximum, "min": np.minimum}[op]
     return function(a, b, dtype=np.int32)

@@ -47,7 +47,9 @@ class Statement:
 def read_statement(text: str) -> Statement:
     """Reads a formula. Raises: OperatorError at the first place that is not in the notation."""
     if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance] (users' Python)
-        raise OperatorError(f"a formula is text, not {type(text).__name__}")
+        raise OperatorError(
+            f"a formula is text, not {type(text).__name__}", hint="'y[n,m] += x[n,k] * w[m,k]'"
+        )
     return _Reader(" ".join(text.split())).statement()
 
 
@@ -79,7 +81,11 @@ class _Reader(Cursor):
             self.take()
             if token.text == "+=":
                 lhs = self.access()
-                self.need("*", "a sum is of products: y[..] += x[..] * w[..]")
+                self.need(
+                    "*",
+                    "a sum is of products: y[..] += x[..] * w[..]",
+                    "to sum one tensor alone, multiply by ones: y[c] += x[c,h,w] * one[h,w]",
+                )
                 return "contract", lhs, self.access(), []
             return token.text[:3], self.access(), None, []
         if self.accept("="):
@@ -198,7 +204,8 @@ class _Reader(Cursor):
                 self.fail(f"clip to {lo}..{hi} is empty", name.at)
             value = self.join("min", self.join("max", value, lo, name.at), hi, name.at)
         else:
-            self.need(",")
+            over_axis = f"over an axis it is written y[i] {name.text}= x[i,j]"
+            self.need(",", f"{name.text} is of two values here", over_axis)
             value = self.join(name.text, value, self.shifts(), name.at)
         self.need(")")
         self.depth -= 1

@@ -32,6 +32,7 @@ class Token:
 def fail(text: str, at: int | None, what: str, *, why: str = "", hint: str = "") -> NoReturn:
     """Raises OperatorError with a caret under position `at` of the formula."""
     caret = "" if at is None else "\n" + " " * (len("  where: ") + at) + "^"
+    hint = hint or "docs/formulas.md states the notation, with examples"
     raise OperatorError(what, where=text + caret, why=why, hint=hint)
 
 
@@ -67,10 +68,10 @@ class Cursor:
     def accept(self, *texts: str) -> Token | None:
         return self.take() if self.now.text in texts and self.now.kind != "end" else None
 
-    def need(self, text: str, why: str = "") -> Token:
+    def need(self, text: str, why: str = "", hint: str = "") -> Token:
         if self.now.text != text:
             found = f"found {self.now.text!r}" if self.now.text else "the formula ends"
-            self.fail(f"expected {text!r} here, {found}", why=why)
+            self.fail(f"expected {text!r} here, {found}", why=why, hint=hint)
         return self.take()
 
     def fail(self, what: str, at: int | None = None, why: str = "", hint: str = "") -> NoReturn:

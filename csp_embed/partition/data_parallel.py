@@ -89,16 +89,26 @@ def solve_replicated(
     """The best of the ways to deal devices out. Raises: InputError, Infeasible."""
     request = clock.request
     if replicas > len(platform.devices):
-        raise InputError(f"{replicas} replicas on {len(platform.devices)} devices", why=LINES)
+        raise InputError(
+            f"{replicas} replicas on {len(platform.devices)} devices",
+            why=LINES,
+            hint=f"--replicas {len(platform.devices)} at most",
+        )
     if request.max_latency is not None or request.min_throughput is not None:
-        raise InputError("data parallelism takes no limit on latency or throughput")
+        raise InputError(
+            "data parallelism takes no limit on latency or throughput",
+            hint="leave the limit out, or leave --replicas out",
+        )
     if request.objective != LATENCY and batch > 1:
         raise InputError(
             "throughput is per sample: a batch has no meaning there",
             hint="use a batch with the objective latency",
         )
     if request.objective == LATENCY and batch < replicas:
-        raise InputError(f"a batch of {batch} cannot be shared by {replicas} replicas")
+        raise InputError(
+            f"a batch of {batch} cannot be shared by {replicas} replicas",
+            hint=f"--batch {replicas} at least",
+        )
     solve_one = _latency if request.objective == LATENCY else _throughput
     ways = device_sets(platform, replicas)
     best: Plan | None = None
@@ -215,7 +225,9 @@ def _copy(task: Task, index: int, names: list[str], platform: Platform, share: i
                 cost[d.name] = times(task.cost_on(d) or 0.0, share) if linear else c
     if not cost or (task.pin is not None and task.pin not in names):
         raise Infeasible(
-            f"replica {index} has no device for task {task.id!r}", where=f"task {task.id}"
+            f"replica {index} has no device for task {task.id!r}",
+            where=f"task {task.id}",
+            hint="fewer replicas, or a cost of the task on more devices",
         )
     return replace(
         task,

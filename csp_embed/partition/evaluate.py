@@ -28,7 +28,11 @@ def evaluate(
     Raises: InputError (a task without a device, an unknown one), Infeasible (forbidden device)."""
     missing = [t.id for t in graph.tasks if t.id not in device_of]
     if missing:
-        raise InputError(f"no device for task {missing[0]!r}", where="placement")
+        raise InputError(
+            f"no device for task {missing[0]!r}",
+            where="placement",
+            hint="name a device for every task of the graph",
+        )
     p = normalised(make_problem(graph, platform, device_of))
     dev = np.array([p.allowed(t)[0] for t in range(p.n)], np.int64)
     if not feasible.talks(p, dev):

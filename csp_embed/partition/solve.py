@@ -129,4 +129,7 @@ def _check(
     if not 0 <= gap < 1:
         raise InputError(f"gap {gap:g}", hint="give a part of the objective: 0.01 is one per cent")
     if min(workers, replicas, batch) < 1 or not effort > 0:
-        raise InputError("workers, replicas, batch and effort must be positive")
+        raise InputError(
+            "workers, replicas, batch and effort must be positive",
+            hint="leave them out: each is 1 by default",
+        )

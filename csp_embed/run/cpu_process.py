@@ -125,7 +125,10 @@ class CpuProcess:
         doing, self.doing = self.doing, ""
         if message[0] == "error":
             raise InputError(
-                f"the worker of {self.device} failed {doing}", where=self.device, why=message[1]
+                f"the worker of {self.device} failed {doing}",
+                where=self.device,
+                why=message[1],
+                hint="run the model in one piece first: csp-embed profile MODEL",
             )
         return message
 

@@ -81,7 +81,10 @@ class KernelSimulator(_Inside):
     def __init__(self, device: Device, model: Imported, compile_layer: Compile) -> None:
         super().__init__()
         if device.clock_mhz is None:
-            raise InputError(f"device {device.name} needs clock_mhz to turn cycles into time")
+            raise InputError(
+                f"device {device.name} needs clock_mhz to turn cycles into time",
+                hint="write the device's clock into the platform file: clock_mhz: 100",
+            )
         self.device, self.model, self.compile = device, model, compile_layer
         self.kernels: dict[str, tuple[QuantLayer, Callable[[Array], tuple[Array, int]]]] = {}
         self.seen: dict[int, tuple[dict[str, Array], Done]] = {}
@@ -145,7 +148,10 @@ def count_ties(layer: QuantLayer, x: Array, y: Array) -> int:
     operands = {"x": x, "w": layer.w} | ({} if layer.b is None else {"b": layer.b})
     found = evaluate(operator, operands)
     if not np.array_equal(found["y"], y):
-        raise SimError(f"the kernel of {layer.y!r} differs from its reference")
+        raise SimError(
+            f"the kernel of {layer.y!r} differs from its reference",
+            hint="this is our mistake; csp-embed compile of this layer shows where",
+        )
     if not layer.half_up:
         return 0
     assert layer.b is not None

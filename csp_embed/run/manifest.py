@@ -101,7 +101,10 @@ def export(
         files = write_parts(root / "parts", model, constants, parts)
     except OSError as error:
         raise InputError(
-            f"cannot write {root}", where=str(root), why=error.strerror or str(error)
+            f"cannot write {root}",
+            where=str(root),
+            why=error.strerror or str(error),
+            hint="give another folder",
         ) from error
     devices = []
     for device in platform.devices:

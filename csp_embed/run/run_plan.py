@@ -68,7 +68,10 @@ def run_plan(
     Raises: InputError, CheckError (a cut is wrong, or swapped parts cannot be exchanged).
     """
     if runs < 1 or warm_ups < 0 or clock not in CLOCKS:
-        raise InputError("runs must be at least 1, warm-ups at least 0, clock wall or cpu")
+        raise InputError(
+            "runs must be at least 1, warm-ups at least 0, clock wall or cpu",
+            hint="runs=10, warm_ups=2, clock='wall'",
+        )
     parts = parts_of(plan, model, platform)
     constants = real_constants(model.net, weights, seed)
     feeds = dict(inputs) if inputs is not None else random_inputs(model.net, seed)
@@ -334,9 +337,15 @@ def _swapped(
     onnx = import_onnx()
     a, b = swap
     if a == b or not all(0 <= i < len(parts) for i in swap):
-        raise InputError(f"--swap {a} {b}: parts are numbered 0 to {len(parts) - 1}")
+        raise InputError(
+            f"--swap {a} {b}: parts are numbered 0 to {len(parts) - 1}",
+            hint="name two different parts",
+        )
     if parts[a].replica != parts[b].replica:
-        raise InputError(f"--swap {a} {b}: those parts are of different replicas")
+        raise InputError(
+            f"--swap {a} {b}: those parts are of different replicas",
+            hint="name two parts of one replica",
+        )
     models = {i: onnx.load(str(files[i])) for i in swap}
     new = dict(files)
     for mine, theirs in ((a, b), (b, a)):
@@ -348,6 +357,7 @@ def _swapped(
                 raise CheckError(
                     f"parts {a} and {b} cannot stand for each other",
                     why=f"their {side}s differ in number, type or shape",
+                    hint="swap two parts with the same inputs and outputs",
                 )
         names = {
             r.name: w.name

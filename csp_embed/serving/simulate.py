@@ -92,7 +92,10 @@ def simulate(
         assert instance.phases is not None
         predicted = instance.phases.tokens * sum(rate for _, _, rate in routes)
     if not predicted:
-        raise InputError("the plan carries nothing, so there is nothing to simulate")
+        raise InputError(
+            "the plan carries nothing, so there is nothing to simulate",
+            hint="csp-embed serve plan says why nothing flows",
+        )
     hops = _Hops(instance, placement)
     table, pace, wait = hops.of([(prefill, decode) for prefill, decode, _ in routes])
     chosen = _dealt(trace, np.array([rate for _, _, rate in routes]))

@@ -167,10 +167,18 @@ def dump(run: Run, what: str) -> tuple[str, np.ndarray]:
     if name == "dram":
         return "DRAM", run.dram(first, max(last - first, 0))
     if name not in names:
-        raise InputError(f"unknown memory '{match[1]}'", where="--dump", why=f"known: {known}")
+        raise InputError(
+            f"unknown memory '{match[1]}'",
+            where="--dump",
+            why=f"known: {known}",
+            hint=f"one of {known}",
+        )
     depth = run.isa.memory(names[name]).depth
     if not 0 <= first < last <= depth:
         raise InputError(
-            f"'{what}' is no range of {names[name]}", where="--dump", why=f"0 to {depth}"
+            f"'{what}' is no range of {names[name]}",
+            where="--dump",
+            why=f"0 to {depth}",
+            hint=f"{names[name]}[0:{min(4, depth)}]",
         )
     return names[name], run.memory(names[name], first, last)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from typing import Any
 
 from csp_embed.errors import InputError, OperatorError
@@ -69,6 +70,7 @@ def shapes(texts: list[str]) -> dict[str, tuple[int, ...]]:
             raise OperatorError(
                 f"--shape {text} cannot be read",
                 why="it is a tensor's name and its extents, e.g. --shape x=1,3,100",
+                hint="--shape x=1,3,100",
             ) from error
     return out
 
@@ -123,10 +125,15 @@ def operator(what: str, given: Mapping[str, Any], shape: list[str], steps: list[
             raise OperatorError("elementwise needs the shape of x", hint="--shape x=64,16")
         return ops.elementwise(sizes["x"], [_step(s) for s in steps], pad=pad)
     if name not in OPERATORS:
+        # Names differ between tools by a prefix or an underscore: maxpool2d, depthwise, conv_2d.
+        near = get_close_matches(name, [*OPERATORS, "elementwise"], 1)
+        near += [n for n in OPERATORS if n.startswith(name)]
         raise OperatorError(
             f"unknown operator {what!r}",
             why=f"known: {', '.join(OPERATORS)}, elementwise, deepbench:ID, or a formula",
-            hint="csp-embed compile 'y[n,m] += x[n,k] * w[m,k]' --shape x=4,8 --shape w=3,8",
+            hint=f"csp-embed compile {near[0]} --help"
+            if near
+            else "csp-embed compile 'y[n,m] += x[n,k] * w[m,k]' --shape x=4,8 --shape w=3,8",
         )
     if shape:
         raise OperatorError(
@@ -164,7 +171,11 @@ def _example(parameters: Mapping[str, Any], given: Mapping[str, Any]) -> list[st
 def _none_left(what: str, given: Mapping[str, Any], shape: list[str], why: str = "") -> None:
     if given or shape:
         option = next(iter(given), "shape")
-        raise OperatorError(f"{what} takes no {_spelled(option)}", why=why)
+        raise OperatorError(
+            f"{what} takes no {_spelled(option)}",
+            why=why,
+            hint=f"leave it out; csp-embed compile --help lists what {what} takes",
+        )
 
 
 def _spelled(parameter: str) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from csp_embed.compiler.commands import file as command_file
-from csp_embed.compiler.source.file import is_source, read
+from csp_embed.compiler.source.file import read
 from csp_embed.errors import CheckError, InputError
 from csp_embed.ir.embedding import Embedding
 from csp_embed.judge.embedding.certificate import check_certificate, operator_of, rebuild
-from csp_embed.machine.program_file import isa_meta, read_program
+from csp_embed.machine.program_file import isa_meta, program_kind, read_program
 from csp_embed.machine.spec import Isa
 
 
@@ -19,10 +19,8 @@ def embedding_of(path: Path, isa: Isa) -> Embedding:
     Raises: InputError where there is none or it is for another machine; CheckError where its
     certificate does not hold.
     """
-    if command_file.is_commands(path):
-        meta = command_file.read(path).meta
-    else:
-        meta = read(path).meta if is_source(path) else read_program(path).meta
+    readers = {"commands": command_file.read, "source": read, "stream": read_program}
+    meta = readers[program_kind(path)](path).meta
     document = meta.get("certificate")
     if not isinstance(document, dict) or "embedding" not in document:
         raise InputError(

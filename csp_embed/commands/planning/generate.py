@@ -72,7 +72,7 @@ def generate(
     )  # fmt: skip
     check_writable(output, (".onnx",) if kind == "quantised" else (".json", ".yaml", ".yml"))
     if seed < 0:
-        raise InputError("--seed must be at least 0")
+        raise InputError("--seed must be at least 0", hint="--seed 0")
     if kind == "quantised":
         nodes = _quantised(output, n, seed, channels or 16, size or 16, branches)
         _say(output, nodes, 0, as_json)

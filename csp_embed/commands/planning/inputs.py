@@ -117,7 +117,11 @@ def load_inputs(
     }
     for option, given_for in given_options.items():
         if given_for:
-            raise InputError(f"{option} is for ONNX models", where=request.target)
+            raise InputError(
+                f"{option} is for ONNX models",
+                where=request.target,
+                hint=f"leave {option} out, or give a model",
+            )
     if is_dnn_partitioning(read_document(request.target)[0]):
         if request.cost_model not in (None, DNN):
             raise InputError(
@@ -210,7 +214,10 @@ def kernel_cost(assume_int8: bool, progress: Progress | None = None) -> KernelCo
         if isinstance(found, str):
             return None
         if device.clock_mhz is None:
-            raise InputError(f"device {device.name} needs clock_mhz to turn cycles into time")
+            raise InputError(
+                f"device {device.name} needs clock_mhz to turn cycles into time",
+                hint="write the device's clock into the platform file: clock_mhz: 100",
+            )
         key = (device.isa, device.vta_config, *found.key)
         if key not in known:
             if progress is not None:

@@ -113,7 +113,7 @@ class Job:
         from csp_embed.partition.pareto import pareto
 
         if points < 2:
-            raise InputError("--pareto needs at least 2 points")
+            raise InputError("--pareto needs at least 2 points", hint="--pareto 5")
         plans = pareto(inputs.graph, inputs.platform, points=points, **options)
         if self.outputs.plan:
             document = {"format": "csp-embed-pareto/1", "plans": [plan_document(p) for p in plans]}

@@ -67,7 +67,10 @@ def pairs(values: list[str] | None, option: str) -> dict[str, str]:
     for text in values or ():
         key, sep, value = text.rpartition("=")
         if not sep or not key or not value:
-            raise InputError(f"{option} {text}: expected NAME=VALUE")
+            raise InputError(
+                f"{option} {text}: expected NAME=VALUE",
+                hint=f"{option} name=value, for example {option} conv1=gpu0",
+            )
         out[key] = value
     return out
 
@@ -76,7 +79,9 @@ def numbers(values: list[str] | None, option: str) -> dict[str, int]:
     out: dict[str, int] = {}
     for key, value in pairs(values, option).items():
         if not value.isdigit() or int(value) < 1:
-            raise InputError(f"{option} {key}={value}: expected a positive integer")
+            raise InputError(
+                f"{option} {key}={value}: expected a positive integer", hint=f"{option} {key}=1"
+            )
         out[key] = int(value)
     return out
 

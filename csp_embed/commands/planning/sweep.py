@@ -90,7 +90,11 @@ def sweep(
         raise InputError("no platform is named", hint="name files, or platforms that ship")
     known_objective(objective)
     if not Path(network).is_file():  # said once, not for every platform
-        raise InputError(f"no such file: {network}", where=network)
+        raise InputError(
+            f"no such file: {network}",
+            where=network,
+            hint="give a graph file or an ONNX model; partition generate writes one",
+        )
     ignored: dict[str, str] = {} if dask is None else {"jobs": "--dask"}
     if not is_onnx(network):
         ignored |= dict.fromkeys(("granularity", "io_free"), "a graph file, which has its layers")
@@ -217,7 +221,11 @@ def _prepare(out: Path | None, plans: str | None, names: list[str], resume: bool
     if plans is not None:
         files = [_plan_file(n) for n in names]
         if len(set(files)) < len(files):
-            raise InputError("two platforms would write one plan file", why=", ".join(names))
+            raise InputError(
+                "two platforms would write one plan file",
+                why=", ".join(names),
+                hint="rename one of them",
+            )
         check_folder(plans)
         Path(plans).mkdir(parents=True, exist_ok=True)
 

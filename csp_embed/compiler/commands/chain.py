@@ -60,6 +60,8 @@ class CommandEmbeddingStage:
     judge: ClassVar[str] = "judge/embedding/judge.py: every point once, every lane in its home"
 
     def accepts(self, x: Operator) -> CspEmbedError | None:
+        # The machine has no instruction of its own for maps: they are what a copy out does with
+        # sums.
         if x.kind == "contract":
             return None
         isa = self.setting.isa
@@ -73,6 +75,7 @@ class CommandEmbeddingStage:
     def apply(self, x: Operator) -> Candidates:
         s = self.setting
         s.tell("embedding", 0, 1)
+        # The same search as for all machines: its tiles look like memories there.
         return Candidates(tuple(embeddings_of(x, s.isa, s.options, s.costs)))
 
     def verify(self, x: Operator, y: Candidates) -> Sequence[object]:
@@ -97,6 +100,7 @@ class CommandScheduled:
 
     def verify(self) -> list[str]:
         """What contradicts the statement above; empty where it holds."""
+        # Stable order is part of the statement: the first is the kernel.
         cycles = [c.program.cycles for c in self.tried]
         return [] if cycles == sorted(cycles) else ["another candidate costs less"]
 
@@ -117,6 +121,7 @@ class CommandScheduleStage:
     def apply(self, x: Candidates) -> CommandScheduled:
         """Raises: Infeasible where the machine cannot compute the epilogue exactly."""
         s = self.setting
+        # `top` asks for more or fewer; without it a few, as writing a stream is slow.
         count = s.options.top or WRITTEN
         tried: list[Choice] = []
         for n, e in enumerate(x.embeddings[:count]):
@@ -165,6 +170,7 @@ class CommandVerdict:
 
     def verify(self) -> list[str]:
         """The stage has raised where values differ."""
+        # An artefact of a stage that raises is right by its existence.
         return []
 
 
@@ -181,6 +187,7 @@ class CommandValuesStage:
     judge: ClassVar[str] = "NumPy, from the formula; judge/commands.py"
 
     def accepts(self, x: CommandKernel) -> CspEmbedError | None:
+        # A result of no elements would be equal to anything.
         if np.prod(x.operator.tensors[x.operator.out.tensor].shape):
             return None
         return InputError(f"{x.operator.name} stores nothing", where=x.operator.formula())
@@ -188,6 +195,7 @@ class CommandValuesStage:
     def apply(self, x: CommandKernel) -> CommandVerdict:
         """Raises: CheckError where values differ from NumPy."""
         self.tell("comparing with NumPy", 0, 1)
+        # Imported late, as only this stage needs it.
         from csp_embed.compiler.commands.file import content
 
         file = content(x, self.tensors())
@@ -195,6 +203,7 @@ class CommandValuesStage:
         if problems:
             raise CheckError("the checks refuse the stream", where=x.operator.name, why=problems[0],
                              hint="this is our mistake: please report the command")  # fmt: skip
+        # All values: the interpreter runs the whole stream.
         size = file.tensors[x.operator.out.tensor].size
         return CommandVerdict(
             f"run by the spec's meanings, all {size:,} values equal NumPy's, on {self.data}; no"
@@ -216,8 +225,10 @@ def command_setting(
     """Raises: SpecError for a machine that cannot be compiled for, InputError for options without
     effect on it."""
     begun = time.perf_counter()
+    # Before the search: an option without effect is a mistake that costs seconds.
     options = Options() if options is None else options
     require(isa)
+    # Refused, not ignored: these machines have one order of commands.
     refuse_idle(options, _IDLE, "that is fed commands", "its commands are written out in one order")
     known = constants or {}
     adds = magnitudes(op, known)

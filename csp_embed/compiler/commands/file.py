@@ -26,7 +26,6 @@ from csp_embed.ir.stream import Program
 from csp_embed.judge import commands as judge
 from csp_embed.judge.embedding.certificate import check_certificate
 from csp_embed.machine.program_file import (
-    has_array,
     isa_meta,
     isa_of,
     range_arrays,
@@ -42,6 +41,7 @@ from csp_embed.targets.stream.places import offsets
 Array = NDArray[Any]
 FORMAT = "csp-embed-commands/1"
 _HINT = "write it again with csp-embed compile -o"
+# Names that no tensor may have.
 _OWN = ("meta", "commands", "before_addr", "before_len", "before_data", "places")
 
 
@@ -59,6 +59,7 @@ class CommandFile:
 
     def problems(self, *, values: bool = True, whole: bool | None = None) -> list[str]:
         """What is wrong with the stream and its values; see `judge/commands.py`."""
+        # Point by point is exact by definition, but takes milliseconds a step.
         at_once = len(self.words) > 4 * POINT_STEPS if whole is None else whole
         stream = judge.Stream(self.words, self.before, self.places)
         return judge.problems(
@@ -77,11 +78,14 @@ def content(kernel: CommandKernel, tensors: Mapping[str, Array]) -> CommandFile:
     """
     op = kernel.operator
     given = operands(op, kernel.constants, tensors)
+    # HOST before the run does not depend on the result: it is zeros there.
     before = tuple(kernel.before(given))
+    # Expected values come from the formula alone.
     given[op.out.tensor] = evaluate(op, given)[op.out.tensor]
     found = offsets(kernel.places)
     place: dict[str, Any] = {}
     if found is not None:
+        # Offsets of each axis add up to the place of an element.
         digits = [{"axis": t, "offset_bytes": v} for t, v in enumerate(found[1])]
         shape = list(kernel.places.shape)
         place = {op.out.tensor: {"addr": found[0], "dtype": op.out_dtype, "shape": shape,
@@ -91,6 +95,7 @@ def content(kernel: CommandKernel, tensors: Mapping[str, Array]) -> CommandFile:
         "format": FORMAT,
         "version": __version__,
         "operator": to_document(op),
+        # Text for people: the file's meaning is in its words.
         "embedding": kernel.embedding.formula(),
         "order": p.walk.show(),
         "counts": dict(p.counts),
@@ -110,6 +115,7 @@ def write(path: str | Path, file: CommandFile) -> None:
         "meta": [np.array(json.dumps(file.meta, sort_keys=True))],
         "commands": [file.words],
     }
+    # Two places at most for the result: a sum of offsets, or every address.
     arrays |= range_arrays("before", file.before)
     if not file.meta["tensors"]:  # no sum of one number per axis says where the result lies
         arrays["places"] = [file.places]
@@ -118,13 +124,9 @@ def write(path: str | Path, file: CommandFile) -> None:
         write_arrays(out, arrays)
 
 
-def is_commands(path: str | Path) -> bool:
-    """Whether it is such a file; False for one that cannot be read."""
-    return has_array(path, "commands")
-
-
 def read(path: str | Path) -> CommandFile:
     """Raises: InputError naming the file and what is wrong with it; SpecError for its machine."""
+    # Types and shapes are judged below, in the words of this format.
     arrays = read_arrays(Path(path))
     try:
         meta = json.loads(str(arrays["meta"]))
@@ -133,9 +135,11 @@ def read(path: str | Path) -> CommandFile:
         words = arrays["commands"]
         before = read_ranges(path, "before", arrays)
         tensors = {n: v for n, v in arrays.items() if n not in _OWN}
+        # From its own text: the file needs no operator list.
         operator = from_document(meta["operator"], tensors)
         shape = operator.tensors[operator.out.tensor].shape
         places = arrays["places"] if "places" in arrays else _places(meta, operator, shape)
+        # Every tensor of the operator is needed to compare.
         missing = [t for t in operator.tensors if t not in tensors]
         if missing or words.dtype != np.uint64 or words.ndim != 2:
             raise ValueError(f"it lacks {', '.join(missing) or 'words of commands'}")
@@ -146,6 +150,7 @@ def read(path: str | Path) -> CommandFile:
         raise InputError(
             f"{path} is no whole program file", where=str(path), why=str(error), hint=_HINT
         ) from error
+    # isa_of asks for the meta alone; the stream is none of 128-bit words.
     isa = isa_of(Program(meta, np.zeros((0, 2), np.uint64), (), (), {}))
     if isa.commands is None:
         raise InputError(f"{isa.name} is not fed commands", where=str(path), hint=_HINT)
@@ -153,6 +158,7 @@ def read(path: str | Path) -> CommandFile:
 
 
 def _places(meta: Mapping[str, Any], op: Operator, shape: tuple[int, ...]) -> NDArray[np.int64]:
+    # The offsets of the axes, spread over the whole result.
     said = meta["tensors"][op.out.tensor]
     at: Array = np.full([1] * len(shape), int(said["addr"]), np.int64)
     for digit in said["digits"]:

@@ -83,12 +83,14 @@ class CommandKernel:
     def places(self) -> NDArray[np.int64]:
         """HOST address of the byte that holds each element of the result."""
         out = self.operator.tensors[self.operator.out.tensor]
+        # `byte`: which byte of a stored value is the result, where sums are stored wide.
         return self.lowered.regions["dst"].addresses(out.shape) + self.lowered.epilogue.byte
 
     def before(self, tensors: Mapping[str, Array]) -> list[tuple[int, NDArray[np.uint8]]]:
         """HOST before the run: operands, and zeros where the result will be."""
         dst = self.lowered.regions["dst"]
         found = self.lowered.image(self._declared(tensors))
+        # Results need bytes in HOST before the first store.
         return [*found, (dst.address, np.zeros(dst.size, np.uint8))]
 
     def run(self, *given: Any, **named: Any) -> Array:
@@ -101,6 +103,7 @@ class CommandKernel:
     def interpret(self, tensors: Mapping[str, Array], *, whole: bool | None = None) -> Array:
         """As `run`. whole: all points of a command at once; None: where there are many steps."""
         host = HostMemory(self.before(tensors))
+        # Both ways give the same (`isa check` compares them); all at once is faster.
         at_once = self.lowered.steps > POINT_STEPS if whole is None else whole
         execute(self.machine, self.isa.dims, self.lowered.words, host, whole=at_once)
         return host.bytes[self.places - host.low].view(self.operator.out_dtype)
@@ -108,9 +111,11 @@ class CommandKernel:
     def check(self, *given: Any, **named: Any) -> list[Any]:
         """Problems of the embedding and the stream, and of the values on these operands (random
         ones where none are given) against NumPy; empty for a good kernel."""
+        # Imported late: file.py knows this class.
         from csp_embed.compiler.commands.file import content
 
         asked = by_name(self.operator, given, named)
+        # Given tensors must be complete; random ones stand beside the known constants.
         tensors = asked or {**random_tensors(self.operator, 0), **self.constants}
         return [*self.verify(), *content(self, tensors).problems()]
 
@@ -121,6 +126,7 @@ class CommandKernel:
         found: list[Any] = list(
             embedding_check.judge(self.embedding, self.isa, limit=1_000_000).breaches
         )
+        # Raises where a word is no command; what it decodes to is not needed.
         decode(self.machine, self.lowered.words)
         return found
 
@@ -130,6 +136,7 @@ class CommandKernel:
         expected = evaluate(self.operator, self._declared(tensors))[name]
         if np.array_equal(expected, result):
             return ""
+        # One element is enough to find the mistake.
         at = tuple(int(n) for n in np.argwhere(expected != result)[0])
         where = ",".join(map(str, at))
         return f"{name}[{where}] is {int(result[at])}, and NumPy computes {int(expected[at])}"
@@ -144,6 +151,7 @@ class CommandKernel:
         asked = by_name(self.operator, given, named)
         tensors = asked or {**random_tensors(self.operator, 0), **self.constants}
         file = content(self, tensors)
+        # Judged before it is written: a file that exists has passed.
         problems = [*self.verify(), *file.problems()]
         if problems:
             raise CheckError(
@@ -156,6 +164,7 @@ class CommandKernel:
 
     def certificate(self) -> dict[str, Any]:
         """What was proved about the embedding; see `embed/certificate/make.py`."""
+        # Another candidate may have won by its stream; the bound belongs to the cheapest embedding.
         first = [e.proof for e, _ in self.candidates if e.proof.get("rank") == 0]
         return certificate(self.embedding, self.isa, best=first[0] if first else None)
 
@@ -181,6 +190,7 @@ class CommandKernel:
             f"order      {p.walk.show()}",
             f"bytes      {p.loaded:,} loaded, {p.stored:,} stored",
             f"epilogue   by {p.epilogue.store.command.name}{_settings(p)}",
+            # Products of the formula, without those on padding.
             f"cycles     {p.cycles:,.0f} predicted, {cost['macs'] / max(p.cycles, 1):.1f} products"
             " a cycle",
             f"proof      {proved(self.embedding.proof)}; {self.seconds:.2f} s",

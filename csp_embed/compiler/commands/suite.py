@@ -25,6 +25,7 @@ from csp_embed.machine.spec import Isa
 from csp_embed.ops.data import random_tensors
 
 Array = NDArray[Any]
+# Random fields hit few edges a round, but each round costs a run by points.
 ROUNDS = 4
 
 
@@ -33,6 +34,7 @@ def run(isa: Isa, seed: int = 0) -> list[Outcome]:
     machine = isa.commands
     assert machine is not None
     found: list[Outcome] = []
+    # One line for every command: the spec's own order.
     for n, command in enumerate(machine.commands):
         where = isa.where(f"instructions.{command.name}", "instructions")
         found.append(_words(machine, n, seed, where))
@@ -43,6 +45,7 @@ def run(isa: Isa, seed: int = 0) -> list[Outcome]:
 def _words(machine: CommandMachine, n: int, seed: int, where: str) -> Outcome:
     command, rng = machine.commands[n], np.random.default_rng(seed)
     rows = [
+        # The largest value is included: overlaps show at the top bits.
         tuple(int(rng.integers(0, b.most, endpoint=True)) for b in command.fields.values())
         for _ in range(ROUNDS)
     ]
@@ -57,11 +60,13 @@ def _meaning(isa: Isa, machine: CommandMachine, n: int, seed: int, where: str) -
     command = machine.commands[n]
     name = f"meaning of {command.name}"
     code = codes(machine)[n]
+    # Nothing to compare with; the interpreter then walks the points in any case.
     if code.whole is None:
         return Outcome(name, "cannot", "it is run point by point only", where)
     rng = np.random.default_rng(seed)
     ran, left = 0, ""
     for _ in range(ROUNDS):
+        # The same state twice: both runs change it.
         fields = _random_fields(machine, command, rng)
         base = _random_state(isa, machine, rng)
         ends: list[Machine | str] = []
@@ -76,6 +81,7 @@ def _meaning(isa: Isa, machine: CommandMachine, n: int, seed: int, where: str) -
                 ends.append(state)
         first, second = ends
         if isinstance(first, str) or isinstance(second, str):
+            # Both refused is the same answer; random fields often name an address outside.
             if first != second and (isinstance(first, str) != isinstance(second, str)):
                 return Outcome(name, "wrong", f"one of both ways is refused at {fields}", where)
             continue
@@ -90,12 +96,14 @@ def _meaning(isa: Isa, machine: CommandMachine, n: int, seed: int, where: str) -
 
 def _random_fields(machine: CommandMachine, c: Command, rng: np.random.Generator) -> dict[str, int]:
     """Fields that keep addresses inside small memories, mostly."""
+    # Addresses stay small, so that most rounds run to the end.
     bases = {p.base.name for p in (c.acts.dst, c.acts.lhs, c.acts.rhs) if hasattr(p, "base")}
     bases |= {s.source.base.name for s in c.acts.loads.values() if hasattr(s.source, "base")}
     host = "" if c.acts.host is None else c.acts.host.base.name
     out: dict[str, int] = {}
     for name, bits in c.fields.items():
         if name == host:
+            # In steps of 64 bytes, which any alignment of HOST takes.
             out[name] = _HOST + 64 * int(rng.integers(0, 8))
         elif name in bases:
             out[name] = int(rng.integers(0, min(bits.most, 8) + 1))
@@ -114,9 +122,11 @@ def _random_state(isa: Isa, machine: CommandMachine, rng: np.random.Generator) -
     for name, array in (state.rows | state.arrays).items():
         info = np.iinfo(array.dtype)
         array[...] = rng.integers(info.min, info.max, array.shape, endpoint=True)
+        # All is written: reading before writing is judged elsewhere.
         state.written[name][...] = True
     for s in machine.state.values():
         if not s.dims:
+            # Small numbers: a size in state is a loop's bound.
             small = int(rng.integers(0, 4))
             state.numbers[s.name] = np.float32(small / 64) if s.dtype == "float32" else small
     return state
@@ -135,12 +145,14 @@ def _copied(isa: Isa, machine: CommandMachine, base: Machine) -> Machine:
 def _alike(a: Machine, b: Machine) -> bool:
     same = all(np.array_equal(x, b.rows[n]) for n, x in a.rows.items())
     same = same and all(np.array_equal(x, b.arrays[n]) for n, x in a.arrays.items())
+    # What was written where is part of the result.
     same = same and all(np.array_equal(x, b.written[n]) for n, x in a.written.items())
     return same and a.numbers == b.numbers and np.array_equal(a.host.bytes, b.host.bytes)
 
 
 def _operators(isa: Isa, seed: int) -> Iterator[Outcome]:
     """Small operators, a few lanes more than one step has."""
+    # Just beyond one step in each dimension, so that padding occurs in all of them.
     b, o, i = (isa.dims[d] for d in ("b", "o", "i"))
     trials = {
         "matmul": ops.matmul(m=o + 1, n=b, k=i),
@@ -152,6 +164,7 @@ def _operators(isa: Isa, seed: int) -> Iterator[Outcome]:
     where = isa.where("instructions")
     for name, op in trials.items():
         try:
+            # Point by point: the meanings as they stand are the oracle.
             kernel = compile_commands(op, isa, {})
             problems = content(kernel, random_tensors(op, seed)).problems(whole=False)
         except Infeasible as error:

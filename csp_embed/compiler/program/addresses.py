@@ -30,14 +30,17 @@ def digits(
     lanes = isa.lane_shape(region.memory)
     elem = memory.elem_bytes
     total = elem
+    # Innermost last: the region's own order of grid dimensions.
     pitch: dict[int, int] = {}
     for d in reversed(region.order):
         pitch[d] = total
         total *= region.grid[d]
+    # A split coordinate has several digits, each with a place of its own.
     splits = region.splits or tuple(((1, size),) for size in region.grid)
     first = np.cumsum([0, *(len(parts) for parts in splits)])
     unit = elem // int(np.prod(lanes)) if lanes else elem
     lane_bytes: dict[str, int] = {}
+    # Lanes are row-major within the element.
     for dim, size in zip(reversed(memory.lanes), reversed(lanes), strict=True):
         lane_bytes[dim] = unit
         unit *= size
@@ -50,6 +53,7 @@ def digits(
         for g, k in enumerate(layout.grid_coef[t]):
             for j, (unit, extent) in enumerate(splits[g]):
                 if k and extent > 1:
+                    # A digit of one value moves nothing.
                     parts.append((k * unit, extent, pitch[int(first[g]) + j]))
         for name, k in layout.digit_coef[t].items():
             if k and name in digit and digit[name].dim in lane_bytes:
@@ -57,9 +61,11 @@ def digits(
                 both = [digit[x] for x in (name, partner.get(name)) if x is not None]
                 stride = sum(lane_bytes[d.dim] * d.radix for d in both)
                 parts.append((k, digit[name].extent, stride))
+        # By unit: a mixed-radix number is read from its lowest digit.
         parts.sort()
         if not _mixed_radix(parts, layout.const[t], size):
             return None
+        # Index 0 lies -const elements into the grid.
         if layout.const[t]:
             address -= layout.const[t] * parts[0][2]
         for i, (k, extent, stride) in enumerate(parts):
@@ -68,6 +74,7 @@ def digits(
                 {
                     "axis": t,
                     "div": k,
+                    # The top digit takes what is left of the index, whatever its extent.
                     "mod": max(extent, -(-size // k)) if top else extent,
                     "stride_bytes": stride,
                 }
@@ -84,6 +91,7 @@ def digits(
 def _mixed_radix(parts: list[tuple[int, int, int]], const: int, size: int) -> bool:
     """Every index below size is const + the value of one digit string; parts: (unit, extent, …)."""
     unit = 1
+    # Units must follow each other without gap or overlap.
     for k, extent, _ in parts:
         if k != unit:
             return False

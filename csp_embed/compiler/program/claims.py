@@ -56,6 +56,7 @@ def claims(kernel: Compiled) -> list[Claim]:
         item = np.dtype(stored).itemsize
         if region.operand == "dst":
             # Where accumulators themselves are stored, the result is their low bytes.
+            # Only the bytes that the formula fixes are claimed.
             item = np.dtype(kernel.operator.tensors[layout.tensor].dtype).itemsize
         elem = kernel.isa.memory(region.memory).elem_bytes
         for address, start, loops in _boxes(region, kernel.lowered.address[n], elem):
@@ -68,10 +69,12 @@ def _boxes(region: Region, address: int, elem: int) -> Iterator[tuple[int, list[
     splits = region.splits or tuple(((1, size),) for size in region.grid)
     owner = [(g, unit) for g, parts in enumerate(splits) for unit, _ in parts]
     whole = tuple((0, region.grid[d]) for d in region.order)
+    # Boxes are laid out one behind the other, each row-major in itself.
     for box in region.boxes if region.by_box and region.grid else (whole,):
         loops: list[_Loop] = []
         start = [0] * len(splits)
         pitch = elem
+        # From the innermost dimension outwards, as the pitch grows.
         for d, (a, b) in reversed(list(zip(region.order, box, strict=True))):
             g, unit = owner[d]
             loops.insert(0, _Loop(b - a, pitch, {g: unit}))
@@ -115,12 +118,14 @@ def _factors(kernel: Compiled, trick: BiasTrick, region: Region) -> list[_Loop]:
     dst = next(o for o in instruction.operands if o.role == "dst")
     side = next(o for o in instruction.operands if o.role == trick.factor_side)
     strides = _strides(kernel.isa, region.memory)
+    # Dimensions that sums and factor share hold the element itself.
     loops = [
         _Loop(d.extent, strides[d.dim] * d.radix, {}, (d.name,))
         for d in kernel.embedding.digits
         if d.dim in dst.dims and d.dim in side.dims
     ]
     unit = 1
+    # The others hold the parts of a value, which the machine adds up.
     for dim in reversed([d for d in side.dims if d not in dst.dims]):
         size = kernel.isa.dims[dim]
         loops.append(_Loop(size, strides[dim], {}, (), unit))
@@ -137,6 +142,7 @@ def _claim(
     trick: BiasTrick | None,
 ) -> Claim:
     def row(const: int, grid: Sequence[int], digit: Mapping[str, int]) -> list[Any]:
+        # A box begins inside the grid: its start goes into the constant.
         const += sum(k * s for k, s in zip(grid, start, strict=True))
         return [
             const,
@@ -151,6 +157,7 @@ def _claim(
         row(c, grid, digits)
         for c, grid, digits in zip(layout.const, layout.grid_coef, layout.digit_coef, strict=True)
     ]
+    # Conditions: an element exists only where all of them hold.
     within: list[dict[str, Any]] = []
     for f in layout.fused:
         moved = [list(f.axis_coef[a]) for a in f.axes]
@@ -163,6 +170,7 @@ def _claim(
         if reach >= size:  # The region's grid is larger than the layout's: the rest is neutral.
             nothing = [[0] * len(index)]
             within.append({"extents": [size], "value": [const, coef], "index": nothing})
+    # A loop of one value says nothing.
     kept = [n for n, loop in enumerate(loops) if loop.extent > 1]
     for line in [*index, *(w["value"] for w in within)]:
         line[1] = [line[1][n] for n in kept]

@@ -35,10 +35,12 @@ def filled(kernel: Compiled, tensors: Mapping[str, Array], *, reference: bool = 
     reference: False leaves both out, for layers that NumPy would take minutes for; `meta` says
     which. Raises: InputError for missing, unknown or wrong tensors.
     """
+    # All operands are checked before anything is packed.
     given = operands(kernel.operator, kernel.constants, tensors)
     n = kernel.region("dst")
     address, size = kernel.lowered.address[n], kernel.lowered.size_bytes[n]
     images = kernel.images(given)
+    # No expectation where NumPy would take minutes: `meta` says so.
     after: tuple[tuple[int, NDArray[np.uint8]], ...] = ()
     logical = dict(given)
     if reference:
@@ -69,6 +71,7 @@ def blank(kernel: Compiled) -> Program:
         for n, (region, size) in enumerate(
             zip(kernel.schedule.regions, kernel.lowered.size_bytes, strict=True)
         )
+        # The result's bytes are given as `after`, not as content.
         if region.operand != "dst"
     }
     n = kernel.region("dst")
@@ -87,6 +90,7 @@ def bare(kernel: Compiled) -> Program:
     for n, region in enumerate(kernel.schedule.regions):
         layout = kernel.embedding.layouts.get(region.operand)
         variable = layout is not None and layout.tensor not in op.values
+        # Zeros for what operands fill; a pool's neutral value is a constant of the program.
         if layout is not None and variable and neutral(layout, kernel.embedding) == 0:
             data[n] = np.zeros(kernel.lowered.size_bytes[n], np.uint8)
     zeros = {n: np.zeros(t.shape, t.dtype) for n, t in op.tensors.items() if n not in op.values}
@@ -100,6 +104,7 @@ def loaded(kernel: Compiled, tensors: Mapping[str, Array]) -> Program:
 
     Raises: InputError for missing or wrong tensors.
     """
+    # Bytes of the result exist, and hold nothing.
     n = kernel.region("dst")
     return Program(
         meta=meta(kernel),
@@ -116,13 +121,16 @@ def meta(kernel: Compiled) -> dict[str, Any]:
     tensors = {op.out.tensor: _digits(kernel, "dst")}
     for operand in ("lhs", "rhs"):
         layout = kernel.embedding.layouts.get(operand)
+        # Forms that digits cannot tell are left to the claims.
         if layout is None or layout.duplicates or layout.fused or layout.equal:
             continue
+        # By box: an element's address is no sum over its indices.
         if kernel.schedule.regions[kernel.region(operand)].by_box:
             continue
         place = _digits(kernel, operand)
         if place is not None:
             tensors[layout.tensor] = place
+    # A stranger must understand the file without this package: everything is plain JSON.
     return {
         "format": FORMAT,
         "operator": {
@@ -154,6 +162,7 @@ def meta(kernel: Compiled) -> dict[str, Any]:
 
 def _digits(kernel: Compiled, operand: str) -> dict[str, Any] | None:
     found = digits(kernel.schedule, kernel.lowered, kernel.embedding, kernel.isa, operand)
+    # Only the result must be findable; operands have claims.
     return _offsets(kernel) if found is None and operand == "dst" else found
 
 

@@ -37,12 +37,14 @@ class ValuesStage:
 
     def apply(self, x: Kernel) -> Verdict:
         """Raises: CheckError where a check refuses the stream, or it differs from NumPy."""
+        # Late: nothing large is made where only rules are checked.
         tensors = self.tensors() if self.simulate or self.fill else None
         return judge(
             x, tensors, simulate=self.simulate, fill=self.fill, data=self.data, tell=self.tell
         ).accepted()
 
     def verify(self, x: Kernel, y: Verdict) -> Sequence[object]:
+        # The stream that was judged is the one that is written.
         if y.program is None or np.array_equal(y.program.insn, x.words):
             return []
         return ["the program that was judged has other instructions than the kernel"]

@@ -80,6 +80,7 @@ def judge(
     """
     macs = natural(kernel.operator)["macs"]
     simulate = macs <= SIMULATED_MACS if simulate is None else simulate
+    # NumPy is faster than the simulator, so that expected bytes may exist without a simulation.
     reference = simulate or macs <= REFERENCE_MACS
     program = None
     if simulate or fill:
@@ -87,6 +88,7 @@ def judge(
         tell("computing with NumPy" if reference else "packing", 0, 1)
         program = program_content.filled(kernel, tensors, reference=reference)
     tell("checking", 0, 1)
+    # Over zeros where there are no operands: addresses and tokens do not depend on values.
     problems = problems_of(kernel, program or program_content.blank(kernel))
     name = kernel.operator.name
     if not simulate or program is None:
@@ -96,6 +98,7 @@ def judge(
     if difference:
         words = f"NOT EQUAL: the simulated stream differs from NumPy on {data}: {difference}"
         return Verdict(tuple(problems), "unequal", program, difference, words, name)
+    # How much was compared is part of the statement.
     said = program.meta["after"]
     words = (
         f"simulated bit-equal to NumPy: the {said['bytes']:,} bytes of the result as the stream"
@@ -113,6 +116,7 @@ def problems_of(kernel: Compiled, program: Program, *, values: bool = False) -> 
     from csp_embed.judge.embedding import judge as embedding_check
     from csp_embed.sim.check import check_program
 
+    # Beyond the limit the judge goes by arithmetic and single steps.
     found = embedding_check.judge(kernel.embedding, kernel.isa, limit=1_000_000).breaches
     return [*found, *check_program(kernel.isa, program, values=values)]
 
@@ -127,12 +131,14 @@ def _difference(kernel: Compiled, program: Program) -> str:
     done = functional.run(kernel.isa, program)
     if done.values_equal:
         return ""
+    # The first byte in the order of DRAM, named as an element.
     found = first_difference(done)
     assert found is not None
     return found.text
 
 
 def _unsimulated(macs: int, program: Program | None) -> str:
+    # Said in capitals: a program of which no value was compared must not look proved.
     words = (
         f"values were NOT compared: {macs:,} MACs were not simulated (--verify does it); only the"
         " embedding's rules and the stream's addresses, tokens and races were checked"

@@ -25,6 +25,7 @@ Config = Mapping[str, Any] | str | Path | None
 
 def operator_of(op: Operator | str, shapes: Mapping[str, Sequence[int]] | None) -> Operator:
     """The operator, or the one of a formula's text. Raises: OperatorError."""
+    # A list here would fail inside the parser with a word about items.
     if shapes is not None and not isinstance(shapes, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] (users' Python)
         raise OperatorError(
             f"shapes is a {type(shapes).__name__}", where="shapes", hint="shapes={'x': (4, 8)}"
@@ -39,6 +40,7 @@ def operator_of(op: Operator | str, shapes: Mapping[str, Sequence[int]] | None) 
             why="an operator (csp_embed.conv2d(…)) or the text of a formula is compiled",
             hint=hint,
         )
+    # Refused: shapes of an operator are part of it, and given ones might differ.
     if shapes is not None:
         raise OperatorError(
             "shapes has no effect on an operator",
@@ -52,6 +54,7 @@ def operator_of(op: Operator | str, shapes: Mapping[str, Sequence[int]] | None) 
 def constants_of(op: Operator, w: Array | None, b: Array | None) -> dict[str, Array]:
     """The given constants by tensor name. Raises: InputError for one that the operator lacks,
     OperatorError for one of the wrong shape, type or values."""
+    # Several epilogue tensors: b is the first.
     adds = [s.access.tensor for s in op.epilogue if s.access is not None]
     rhs = [op.rhs.tensor] if op.rhs is not None and op.rhs.tensor not in op.values else []
     out: dict[str, Array] = {}
@@ -66,6 +69,7 @@ def constants_of(op: Operator, w: Array | None, b: Array | None) -> dict[str, Ar
                 why="it would be ignored",
                 hint=f"leave out {letter}" + ("" if letter == "w" else ", or add bias=True"),
             )
+        # Checked like an operand at run time; only the error speaks of `compile`.
         try:
             out[names[0]] = operand(op, {names[0]: value}, names[0])
         except InputError as error:
@@ -81,6 +85,7 @@ def machine_of(isa: Isa | str | Path | Mapping[str, Any], config: Config) -> Isa
     for a configuration that comes too late."""
     if not isinstance(isa, Isa):
         return load_isa(isa, config)
+    # The sizes are in the machine: a configuration would change nothing.
     if config is not None:
         raise InputError(
             "config has no effect on a machine that is loaded",

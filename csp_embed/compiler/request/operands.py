@@ -24,6 +24,7 @@ def operand(op: Operator, tensors: Mapping[str, Array], name: str) -> Array:
     Raises: InputError where it is missing or has the wrong shape, type or values.
     """
     declared = op.tensors[name]
+    # A value that the operator states stands for a tensor that is not given.
     value = tensors.get(name, op.values.get(name))
     if value is None:
         raise InputError(
@@ -43,6 +44,7 @@ def operand(op: Operator, tensors: Mapping[str, Array], name: str) -> Array:
             hint=hint,
         )
     if array.dtype != np.dtype(declared.dtype):
+        # Fractions are refused: how to round them is the user's decision.
         if array.dtype.kind not in "iub" or not np.can_cast(array.dtype, np.int64):
             raise InputError(
                 f"tensor {name} is {array.dtype}",
@@ -50,6 +52,7 @@ def operand(op: Operator, tensors: Mapping[str, Array], name: str) -> Array:
                 hint="quantise it first",
             )
         info = np.iinfo(declared.dtype)
+        # Wrapping would compute something else than was asked.
         if array.size and (array.min() < info.min or array.max() > info.max):
             raise InputError(
                 f"tensor {name} has values outside {declared.dtype}",
@@ -72,12 +75,14 @@ def operands(
     unknown = [n for n in tensors if n not in names]
     if unknown:
         is_result = unknown[0] == op.out.tensor
+        # The commonest slip: the result among the operands.
         raise InputError(
             f"{unknown[0]} is {'the result' if is_result else 'no operand'} of {op.name}",
             where=op.formula(),
             why="it would be ignored",
             hint=f"give {', '.join(n for n in names if n not in op.values)}",
         )
+    # Tensors win over constants, whose equality is the judge's matter.
     given = {**constants, **tensors}
     found = {name: operand(op, given, name) for name in names}
     for name, value in op.values.items():
@@ -94,7 +99,9 @@ def by_name(op: Operator, operands: Sequence[Any], named: Mapping[str, Any]) -> 
     """Operands by their names in the formula. Raises: InputError for one given twice or too
     many."""
     accesses = [op.lhs, op.rhs, *(s.access for s in op.epilogue)]
+    # In the order of the formula; stated tensors are not asked for.
     names = [a.tensor for a in accesses if a is not None and a.tensor not in op.values]
+    # A tensor that stands twice is given once.
     names = list(dict.fromkeys(names))
     twice = [n for n in names[: len(operands)] if n in named]
     if twice or len(operands) > len(names):

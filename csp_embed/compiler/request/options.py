@@ -45,6 +45,7 @@ class Options:
         """Raises: InputError for values that mean nothing and for those that have no effect."""
         _check(self)
         if self.cache is not None:
+            # Through object: a frozen dataclass has no other way in its own __post_init__.
             object.__setattr__(self, "cache", Path(self.cache))  # A text will do.
 
 
@@ -58,6 +59,7 @@ def _check(options: Options) -> None:
         )
     for name, least in (("top", 0), ("schedules", 1), ("refine", 0), ("threads", 1)):
         value = getattr(options, name)
+        # bool is an int: top=True would be 1.
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise InputError(
                 f"{name} is {value!r}", where=f"Options.{name}", hint=f"{name}={least} or more"
@@ -71,12 +73,14 @@ def _check(options: Options) -> None:
                 why=f"it lies from 0 to {MOST:g}",
                 hint=f"{name}=0.02",
             )
+    # A text is a sequence of letters, each of which would be a pin.
     if isinstance(options.pins, str):
         raise InputError(
             f"pins is one text, {options.pins!r}",
             where="Options.pins",
             hint=f"pins=({options.pins!r},)",
         )
+    # Types of users' Python: annotations do not bind them.
     if options.cache is not None and not isinstance(options.cache, str | Path):  # pyright: ignore[reportUnnecessaryIsInstance] (users' Python)
         raise InputError(
             f"cache is {options.cache!r}", where="Options.cache", hint="cache=Path('searches')"
@@ -97,9 +101,11 @@ def _check(options: Options) -> None:
 
 def _effective(options: Options) -> None:
     """Raises: InputError where one field makes another one idle."""
+    # Compared with the defaults: what was said again is no contradiction.
     plain = {f.name: f.default for f in fields(options)}
     changed = [n for n, default in plain.items() if getattr(options, n) != default]
     idle: list[str] = []
+    # A reused embedding brings its decisions along.
     if options.reuse is not None:
         idle = [n for n in ("layout", "top", "host_weight", "pins") if n in changed]
     elif options.within:
@@ -113,6 +119,7 @@ def _effective(options: Options) -> None:
             hint=f"leave out {idle[0]}, or "
             + ("reuse" if options.reuse is not None else "give reuse="),
         )
+    # The weight only ranks candidates against each other.
     if options.host_weight and options.top == 1:
         raise InputError(
             f"host_weight={options.host_weight} has no effect with top=1",
@@ -129,6 +136,7 @@ def with_short(options: Options, **short: str | None) -> Options:
         if value is None:
             continue
         there, default = getattr(options, name), getattr(type(options), name)
+        # The short form may repeat what the options say.
         if there not in (default, value):
             raise InputError(
                 f"{name}={value!r} contradicts Options({name}={there!r})",

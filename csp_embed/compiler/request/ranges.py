@@ -28,14 +28,17 @@ def magnitudes(op: Operator, constants: Mapping[str, Array]) -> dict[int, int]:
         if step.access is None:
             continue
         name = step.access.tensor
+        # Known values are better than a promise, and must keep it.
         known = op.values.get(name, constants.get(name))
         if known is not None:
             array = np.asarray(known)
+            # int64 first: |-2^31| has no int32.
             size = np.abs(array.astype(np.int64))
             if step.bias_range is not None and array.size and size.max() > step.bias_range:
                 raise _broken_promise(name, array, size, step.bias_range)
             out[i] = int(size.max()) if array.size else 0
         elif step.bias_range is not None:
+            # Neither known nor promised: no entry, and no multiply-accumulate.
             out[i] = step.bias_range
     return out
 

@@ -34,6 +34,7 @@ def refuse_idle(options: Options, idle: Sequence[str], machine: str, why: str) -
     """Raises: InputError for the first of `idle` that is not at its default: it would have no
     effect on a machine `machine`, for the reason why."""
     for name in idle:
+        # Against a fresh Options: its defaults are the one list of what is normal.
         if getattr(options, name) != getattr(Options(), name):
             raise InputError(
                 f"{name} has no effect on a machine {machine}", where=f"Options.{name}", why=why,
@@ -67,8 +68,10 @@ def setting_of(
 ) -> Setting:
     """Raises: SpecError for a machine that cannot be compiled for, InputError and OperatorError for
     options and constants that do not go with it."""
+    # The clock begins before the machine is judged: that is part of compiling.
     begun = time.perf_counter()
     constants = constants_of(op, w, b)
+    # First of all: no search for a machine that cannot be compiled for.
     require(isa)
     if options.threads != 1:
         raise InputError(
@@ -78,5 +81,6 @@ def setting_of(
             hint="leave out threads",
         )
     costs = costs_of(isa, options.memory or "")
+    # Promises of constants are checked here, before anything is scheduled.
     ranges = magnitudes(op, constants)
     return Setting(isa, options, costs, Meter(isa, costs), constants, ranges, tell or silent, begun)

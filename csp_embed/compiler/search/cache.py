@@ -30,12 +30,19 @@ from csp_embed.schedule.inputs import Problem
 
 def key(op: Operator, isa: Isa, options: Options, ranges: Mapping[int, int]) -> str:
     """Digest of all that a search depends on, this package's version included."""
+    # The folder does not change the result; `reuse` is told by its formula.
     plain = {k: str(v) for k, v in vars(options).items() if k not in ("cache", "reuse")}
     plain["reuse"] = options.reuse.formula() if options.reuse else ""
+    # The machine by its facts: its own text leaves out depths and costs, and sizes of one's own are
+    # all called "custom".
+    machine = [
+        isa.name, dict(isa.dims), repr(isa.memories), isa.uop_memory, repr(isa.uop_fields),
+        repr(isa.instructions), isa.queues, repr(isa.limits), isa.costs,
+    ]  # fmt: skip
     text = json.dumps(
         [
             __version__, op.text(), dict(op.axes), {n: t.shape for n, t in op.tensors.items()},
-            {n: [t.dtype, t.constant] for n, t in op.tensors.items()}, repr(isa), plain,
+            {n: [t.dtype, t.constant] for n, t in op.tensors.items()}, machine, plain,
             sorted(ranges.items()),
         ],
         sort_keys=True, default=str,
@@ -49,10 +56,12 @@ def load(folder: Path, name: str) -> tuple[str, Config] | None:
     """
     try:
         data = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+        # JSON has lists where Config has tuples.
         config: dict[str, Any] = {
             f.name: tuple(v) if is_list(v := data["config"][f.name]) else v for f in fields(Config)
         }
         return str(data["embedding"]), Config(**config)
+    # A broken file is no file: the search is done again.
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -70,8 +79,10 @@ def recall(
     if known is None:
         return []
     for n, (embedding, problem) in enumerate(zip(embeddings, problems, strict=True)):
+        # By its formula: the same problem gives the same embeddings, in whatever order.
         if embedding.formula() == known[0]:
             found = rebuild(n, problem, known[1], meter, meter.costs, ranges)
+            # Decisions that no longer build are as good as none.
             return [] if found is None else [found]
     return []
 
@@ -81,6 +92,10 @@ def save(folder: Path, name: str, embedding: str, config: Config) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"cannot make {folder}", why=error.strerror or str(error)) from error
+        raise InputError(
+            f"cannot make {folder}",
+            why=error.strerror or str(error),
+            hint="give another folder with --cache",
+        ) from error
     with atomic(folder / f"{name}.json") as file:
         json.dump({"embedding": embedding, "config": asdict(config)}, file)

@@ -44,6 +44,7 @@ class Candidates:
         out: list[str] = []
         first = self.embeddings[0]
         for e in self.embeddings:
+            # Each embedding's own statement first.
             out += [f"{e.formula()}: {text}" for text in e.verify()]
         # Proved to be least: then no later one is cheaper.
         least = first.cost["objective"]
@@ -66,12 +67,16 @@ def embeddings_of(
     """
     problem = problem_of(op, machine, options, costs)
     if options.reuse is not None:
+        # Applied, not searched; its cost is proved against the bound.
         return [_reused(options.reuse, problem, options.within)]
     try:
+        # More than are scheduled: schedules may turn the order around.
         found = embeddings(problem, max(POOL, options.top))
     except Infeasible as error:
+        # Why there is none is found by other searches, only when asked.
         explanation = explain_none(op, machine, options.layout, options.pins)
         raise explanation.error(op, machine) from error
+    # Pins may say how tensors lie, which no search decides.
     return [problem.pins.arrange(e) for e in found]
 
 
@@ -82,6 +87,7 @@ def problem_of(
 
     Raises: Infeasible, where the machine lacks the operation; InputError for unreadable pins.
     """
+    # Costs are derived once where the caller has them.
     costs = costs or costs_of(machine, options.memory or "")
     problem = EmbedProblem.of(op, machine, options.layout, costs=costs)
     return problem.pinned(read_pins(problem, options.pins))
@@ -94,6 +100,7 @@ def _reused(embedding: Embedding, problem: EmbedProblem, within: float) -> Embed
     hint = "compile without reuse"
     if found is None:
         raise Infeasible(
+            # None: a rule of the embedding fails at the new extents.
             f"the embedding cannot be reused for {op.name}",
             where=op.formula(),
             why=f"its structure breaks a rule there: {embedding.formula()}",
@@ -104,6 +111,7 @@ def _reused(embedding: Embedding, problem: EmbedProblem, within: float) -> Embed
             f"the reused embedding costs {found.gap:.2%} more than the least there",
             where=op.formula(),
             why=f"{within:.2%} is allowed; {found.cost:,.0f} cycles against {found.bound:,.0f}",
+            # Rounded up, so that the hint works when it is pasted.
             hint=f"allow more (--within {math.ceil(1000 * found.gap) / 1000}), or {hint}",
         )
     return found.embedding
@@ -111,6 +119,7 @@ def _reused(embedding: Embedding, problem: EmbedProblem, within: float) -> Embed
 
 def addressable(found: tuple[Embedding, ...], isa: Isa) -> list[Embedding]:
     """Those whose packed operands the machine can address; empty where none is."""
+    # A quick bound before anything is scheduled; addresses are exact later.
     limit = 1 << isa.limits.dram_bits
     return [e for e in found if device_bytes(e, isa) < limit]
 
@@ -136,5 +145,6 @@ def host_bytes(embedding: Embedding, isa: Isa) -> int:
     return sum(
         layout.elements * isa.memory(layout.memory).elem_bytes
         for name, layout in embedding.layouts.items()
+        # Constants are packed once; what counts is the work of every run.
         if name != "dst" and not op.tensors[layout.tensor].constant
     )

@@ -42,6 +42,7 @@ class Meter:
     costs: Costs
     schedules: int = 0
     engine: Engine | None = field(init=False)
+    # Rectangles by box, kept from schedule to schedule: most differ little.
     _known: Rects = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -54,6 +55,7 @@ class Meter:
     def measure(self, schedule: Schedule) -> Measured:
         """Raises: InputError where the stream leaves the machine's addresses."""
         self.schedules += 1
+        # The stream is made in any case: its cycles are those of the real instructions.
         lowered = lower(schedule, self.isa, self._known)
         if self.engine is None:
             return Measured(estimate(schedule, self.isa), lowered, False)
@@ -65,6 +67,7 @@ def engine_of(isa: Isa, costs: Costs) -> Engine | None:
 
     Raises: SpecError where the costs are incomplete.
     """
+    # Costs without an interface's name are those of a machine that states none.
     return Engine(isa, parse_memory(costs.memory)) if costs.memory else None
 
 
@@ -78,5 +81,6 @@ def estimate(schedule: Schedule, isa: Isa) -> float:
     rows: list[list[int]] = schedule.ops.tolist()
     for kind, a, b, _ in rows:
         total += schedule.templates[a].steps if kind == COMPUTE else 0
+        # 16: about what a transfer takes beside its bytes.
         total += sizes[a][b] / 8 + 16 if kind in (LOAD, STORE) else 0
     return total

@@ -42,6 +42,7 @@ class Scheduled:
     def verify(self) -> list[object]:
         """What contradicts the statement above; empty where it holds."""
         out: list[object] = list(self.schedule.verify())
+        # The first must be the least, and the one that is compiled.
         cycles = [c for _, c in self.tried]
         if cycles != sorted(cycles) or self.tried[0][0] is not self.embedding:
             out.append("another embedding was found to take fewer cycles")
@@ -51,10 +52,12 @@ class Scheduled:
 def schedule_of(candidates: Candidates, setting: Setting) -> Scheduled:
     """Raises: Infeasible where no tile of any candidate fits."""
     options, isa = setting.options, setting.isa
+    # Too large for the machine's addresses: not even tried.
     embeddings = addressable(candidates.embeddings, isa)
     problems = [build_problem(e, isa) for e in embeddings]
     op = embeddings[0].operator
     name = "" if options.cache is None else cache.key(op, isa, options, setting.ranges)
+    # A hit is rebuilt and measured again, so that its cycles are of today's engine.
     found: list[Found] = cache.recall(
         options.cache, name, embeddings, problems, setting.meter, setting.ranges
     )
@@ -64,12 +67,14 @@ def schedule_of(candidates: Candidates, setting: Setting) -> Scheduled:
             setting.meter,
             setting.costs,
             ranges=setting.ranges,
+            # Bytes that the host packs in every run, weighed as the user wishes.
             penalties=[options.host_weight * host_bytes(e, isa) for e in embeddings],
             top=options.top,
             count=options.schedules,
             refine=options.refine,
         )
         winner = found[0]
+        # Schedules without a Config (elementwise ones) are found at once.
         if options.cache is not None and winner.config is not None:
             cache.save(options.cache, name, embeddings[winner.number].formula(), winner.config)
     best = found[0]

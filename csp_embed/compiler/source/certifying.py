@@ -59,10 +59,12 @@ def certified_source(
             hint="kernel.check() compares the values of one input",
         )  # fmt: skip
     digest = hashlib.sha256(kernel.text.encode()).hexdigest()
+    # By the text, so that two runs of one kernel choose the same points.
     base = int(digest[:16], 16) if seed is None else seed
     bare = bare_of(op)
     file, program = _library_of_sums(kernel, bare)
     parts: list[Part] = []
+    # Plain loops have no embedding and no templates whose addresses could be judged.
     if kernel.program is not None and program is not None:
         parts += [_embedding(kernel), _addresses(kernel), _same_loops(kernel.program, program)]
     parts.append(_text(kernel))
@@ -71,6 +73,7 @@ def certified_source(
         path = Path(folder, "sums.so")
         build(file, kernel.isa, path, plain=program is None)
         library = Native.load(file, bare, kernel.isa, path)
+    # Values are tried only where the maps hold: else the reason is known already.
     if all(p.ok for p in parts):
         parts.append(sums_at_random(bare, library.run, _products(kernel, op), rounds, base))
     if all(p.ok for p in parts):
@@ -90,6 +93,7 @@ def certified_source(
 def bare_of(op: Operator) -> Operator:
     """The contraction alone, into int32."""
     accesses = [op.out, op.lhs, *([] if op.rhs is None else [op.rhs])]
+    # Only what the products touch: the epilogue's tensors are not the sums'.
     kept = {a.tensor for a in accesses}
     tensors = {n: t for n, t in op.tensors.items() if n in kept}
     tensors[op.out.tensor] = replace(tensors[op.out.tensor], dtype="int32")
@@ -101,6 +105,7 @@ def _library_of_sums(kernel: SourceKernel, bare: Operator) -> tuple[CFile, Sourc
     """The kernel's loops without its epilogue, packed at run time and on one thread."""
     if kernel.program is None or kernel.embedding is None:
         return write_plain(bare, kernel.isa, "sums", kernel.why), None
+    # The same layouts: addresses of sums and factors are what is compared.
     layouts = {r: x for r, x in kernel.embedding.layouts.items() if r in ("dst", "lhs", "rhs")}
     embedding = replace(kernel.embedding, operator=bare, layouts=layouts)
     program = lower(embedding, kernel.isa, kernel.program.tiling)
@@ -114,6 +119,7 @@ def _products(kernel: SourceKernel, op: Operator) -> int:
     loops = math.prod(c.extent for c in kernel.embedding.counters if c.reduced)
     contract = kernel.isa.of_kind("contract")
     kept = contract.operands[0].dims
+    # Lanes that are summed, padding among them.
     dims = {d for o in contract.operands for d in o.dims} - set(kept)
     return loops * math.prod(kernel.isa.dims[d] for d in dims)
 
@@ -134,6 +140,7 @@ def _text(kernel: SourceKernel) -> Part:
     """Whether the C text is what embedding and tile give: else the loops that were compared are
     those of another kernel."""
     name, threads = kernel.file.name, kernel.file.threads
+    # Written again from the parts that were judged; equal text is equal loops.
     if kernel.program is None:
         again = write_plain(kernel.operator, kernel.isa, name, kernel.why, threads)
     else:
@@ -158,8 +165,10 @@ def _addresses(kernel: SourceKernel) -> Part:
 
 def _same_loops(one: SourceProgram, other: SourceProgram) -> Part:
     """Whether both programs move and multiply the same elements in the same loops."""
+    # Accesses in program order: names, loops and addresses must be the same.
     first, second = (list(_accesses(p.run, p, ())) for p in (one, other))
     problems = [] if first == second else ["the library of sums has other loops than the kernel"]
+    # What is packed before the run is part of the addresses' meaning.
     if one.prepare != other.prepare or dict(one.streams) != dict(other.streams):
         problems.append("operands are packed in another way in the library of sums")
     return Part(
@@ -182,6 +191,7 @@ def _accesses(
             for value in node.operands.values():
                 if isinstance(value, Address) and value.buffer not in own:
                     yield loops, value.buffer, value.at
+        # Keep is a hint to the C compiler and touches nothing.
         elif not isinstance(node, Keep):
             around = (*loops, (node.var, node.count)) if isinstance(node, Loop) else loops
             yield from _accesses(node.body, program, around)

@@ -82,6 +82,7 @@ class SourceEmbeddingStage:
 
     def accepts(self, x: Operator) -> CspEmbedError | None:
         options = self.setting.options
+        # Only contractions are embedded; pins on another operator would be dropped without a word.
         if x.kind == "contract" or not options.pins:
             return None
         return InputError(
@@ -98,6 +99,7 @@ class SourceEmbeddingStage:
         try:
             found = self._found(x)
         except Infeasible as error:
+            # What a user has fixed is never replaced by plain loops.
             if s.options.pins or s.options.reuse is not None:
                 raise
             return NoEmbedding(x, error.why or error.what)
@@ -107,6 +109,7 @@ class SourceEmbeddingStage:
         """Of every contraction of the machine, the least analytic cost first. Raises: Infeasible
         where none serves, as the last one says."""
         s = self.setting
+        # One view a contraction; most machines have one.
         machines = views(s.isa)
         if len(machines) == 1:
             return embeddings_of(x, s.isa, s.options, s.costs)
@@ -115,14 +118,17 @@ class SourceEmbeddingStage:
         for machine in machines:
             try:
                 found += embeddings_of(x, machine, s.options, costs_of(machine))
+            # One contraction may serve where another does not.
             except Infeasible as error:
                 last = error
         if last is not None and not found:
             raise last
+        # Costs of different contractions are in cycles alike.
         return sorted(found, key=lambda e: e.cost["objective"])
 
     def verify(self, x: Operator, y: Candidates | NoEmbedding) -> Sequence[object]:
         found = y.embeddings if isinstance(y, Candidates) else ()
+        # Each embedding is judged on the view of the machine that it was found for.
         return breaches(x, found, lambda e: contracted(self.setting.isa, e.instruction))
 
 
@@ -142,6 +148,7 @@ class SourceScheduleStage:
     def apply(self, x: Candidates | NoEmbedding) -> SourceScheduled:
         s = self.setting
         s.tell("choosing a tile", 0, 1)
+        # The reason is carried on, and the kernel's file states it.
         if isinstance(x, NoEmbedding):
             return SourceScheduled(x.operator, (), x.why)
         return schedule_source(x.embeddings, s.isa, s.options.top)
@@ -152,6 +159,7 @@ class SourceScheduleStage:
         best = y.tried[0]
         known = any(e is best.embedding for e in x.embeddings)
         out = [] if known else ["the tile is of no candidate"]
+        # Prices are functions of embedding, machine and tile: asked again they are the same.
         machine = contracted(self.setting.isa, best.embedding.instruction)
         again = priced(best.embedding, machine, best.tiling).total
         return out if again == best.price.total else [*out, f"the price is {again:,.0f} cycles"]
@@ -179,6 +187,7 @@ class SourceProgramStage:
         best = x.tried[0]
         isa = contracted(s.isa, best.embedding.instruction)
         program = lower(best.embedding, isa, best.tiling)
+        # Constants that are known become data of the file; then nothing is packed at run time.
         data = known_data(op, isa, program, {**op.values, **s.constants})
         file = write(program, isa, s.name, data, s.options.threads)
         return SourceKernel(
@@ -235,6 +244,7 @@ class SourceValuesStage:
         """Raises: CheckError where values differ from NumPy; MissingLibrary where the engine that
         was asked for cannot run here."""
         self.tell("comparing with NumPy", 0, 1)
+        # An engine that was asked for is not replaced by another.
         engine, why = (self.engine, "") if self.engine else x.engine()
         if not engine:
             return SourceVerdict("", f"values were NOT compared: {why}")
@@ -294,6 +304,7 @@ def known_data(
     op: Operator, isa: Isa, program: SourceProgram, known: Mapping[str, Array]
 ) -> dict[str, Array]:
     """The packed constants, where all of them are known and the kernel reads one; else nothing."""
+    # All constants or none: a kernel packs them together.
     wanted = {t for t in op.tensors if op.tensors[t].constant and t != op.out.tensor}
     used = {p.layout.tensor for p in program.places.values()}
     if not wanted & used or not wanted <= set(known):
@@ -303,4 +314,5 @@ def known_data(
 
 def work_of(op: Operator) -> int:
     """Scalar operations: products, or for an operator without them its points."""
+    # Pools have no products; their points are their work.
     return natural(op)["macs"] or int(np.prod(list(op.axes.values())))

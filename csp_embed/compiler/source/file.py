@@ -24,7 +24,6 @@ from csp_embed.ir.stream import Program
 from csp_embed.judge.embedding.certificate import check_certificate, rebuild
 from csp_embed.machine.contracts import contracted
 from csp_embed.machine.program_file import (
-    has_array,
     isa_meta,
     isa_of,
     read_arrays,
@@ -39,6 +38,7 @@ from csp_embed.targets.source.lower import SourceProgram, lower
 
 Array = NDArray[Any]
 FORMAT = "csp-embed-source/1"
+# Fields of CFile beside its text: how the function is called.
 _SIGNATURE = ("name", "arguments", "prepared", "packed", "work", "threads")
 _HINT = "write it again with csp-embed compile -o"
 
@@ -56,6 +56,7 @@ class SourceFile:
     @property
     def file(self) -> CFile:
         """The C file with its signature."""
+        # The signature is data, since the text is not parsed.
         said = self.meta["signature"]
         return CFile(
             self.text, str(said["name"]), tuple(said["arguments"]), tuple(said["prepared"]),
@@ -81,10 +82,12 @@ class SourceFile:
         return SourceKernel(self.operator, isa, self.file, embedding, program, why, 0.0)
 
     def _program(self) -> tuple[Embedding | None, SourceProgram | None]:
+        # Plain loops have no tile.
         if self.meta.get("tiling") is None:
             return None, None
         try:
             certificate = self.meta["certificate"]["embedding"]
+            # From the certificate: the embedding is stored once.
             embedding = rebuild(certificate, self.operator, self.isa)
             tiling = tiles.read(self.meta["tiling"], embedding)
         except (KeyError, TypeError, ValueError) as error:
@@ -102,6 +105,7 @@ class SourceFile:
         if self.meta.get("certificate") is not None:
             found += list(check_certificate(self.meta["certificate"], self.meta).problems)
         found += [str(b) for b in kernel.verify()]
+        # Written again: a text that was changed by hand is found so.
         if self._again(kernel) != self.text:
             found.append("source: the text is not what the stated embedding and tile give")
         expected = evaluate(self.operator, self.operands)[self.operator.out.tensor]
@@ -115,6 +119,7 @@ class SourceFile:
         if kernel.program is None:
             return write_plain(self.operator, self.isa, name, kernel.why, self.file.threads).text
         packed = any(b.role == "packed" for b in kernel.program.buffers)
+        # The file holds packed constants only where they were known.
         known = packed and not self.file.packed
         data = constant_data(kernel.program, kernel.isa, self.operands) if known else {}
         return write(kernel.program, kernel.isa, name, data, self.file.threads).text
@@ -135,16 +140,13 @@ def save(path: str | Path, kernel: SourceKernel, tensors: Mapping[str, Array]) -
         "tiling": None if kernel.program is None else kernel.program.tiling.document(),
         "certificate": None if kernel.embedding is None else kernel.certificate(),
     }
+    # Text as an array: one kind of file for all programs.
     arrays = {"meta": np.array(json.dumps(meta)), "source": np.array(kernel.text)}
     arrays |= {n: np.asarray(v) for n, v in sorted(tensors.items())}
+    # Expected values are NumPy's, computed when the file is written.
     arrays[op.out.tensor] = evaluate(op, tensors)[op.out.tensor]
     with atomic(path, "wb") as file:
         write_arrays(file, {n: [v] for n, v in arrays.items()})
-
-
-def is_source(path: str | Path) -> bool:
-    """Whether it is such a file; False for one that cannot be read."""
-    return has_array(path, "source")
 
 
 def read(path: str | Path) -> SourceFile:
@@ -154,6 +156,7 @@ def read(path: str | Path) -> SourceFile:
         meta, text = json.loads(str(arrays.pop("meta"))), str(arrays.pop("source"))
         if meta.get("format") != FORMAT:
             raise ValueError(f"its format is {meta.get('format')!r}, not {FORMAT!r}")
+        # Tensors of the file complete the document: values of constants.
         operator = from_document(meta["operator"], arrays)
         missing = [t for t in operator.tensors if t not in arrays]
         if missing or any(n not in meta["signature"] for n in _SIGNATURE):
@@ -168,5 +171,6 @@ def read(path: str | Path) -> SourceFile:
                 f"tensor {name} has shape {arrays[name].shape}", where=str(path),
                 why=f"the formula declares {declared.shape}", hint=_HINT,
             )  # fmt: skip
+    # isa_of asks for the meta alone.
     blank = Program(meta, np.zeros((0, 2), np.uint64), (), (), {})
     return SourceFile(meta, text, arrays, operator, isa_of(blank))

@@ -63,6 +63,7 @@ class SourceKernel:
         """In a few words how it is computed."""
         if self.program is None or self.embedding is None:
             return f"plain loops, since {self.why}"
+        # None: that side has one row or column of sums.
         tiling = self.program.tiling
         rows = 1 if tiling.rows is None else tiling.rows[1]
         columns = 1 if tiling.columns is None else tiling.columns[1]
@@ -82,11 +83,13 @@ class SourceKernel:
     def engine(self) -> tuple[str, str]:
         """(engine that can run the kernel here, or ""; why it is not run natively)."""
         try:
+            # A compiler first: without one even plain C does not run.
             c_compiler()
             if self.program is not None:
                 require_native(self.isa)
         except MissingLibrary as error:
             why = f"{error.what}: {error.why}"
+            # An emulator stands in for the CPU, not for the compiler here.
             try:
                 emulate.commands(self.isa)
             except MissingLibrary as other:
@@ -94,6 +97,7 @@ class SourceKernel:
             else:
                 return "emulated", why
             counters = None if self.embedding is None else self.embedding.counters
+            # Each step is a call of a template in Python.
             steps = 0 if counters is None else math.prod(c.extent for c in counters)
             return ("interpreted" if 0 < steps <= INTERPRETED_STEPS else ""), why
         return "native", ""
@@ -107,6 +111,7 @@ class SourceKernel:
                 why=f"it is plain loops, since {self.why}: no embedding was chosen",
                 hint="leave out the certificate",
             )
+        # The bound belongs to the cheapest embedding, whichever tile won.
         first = [e.proof for e, _ in self.candidates if e.proof.get("rank") == 0]
         return certificate(self.embedding, self.isa, best=first[0] if first else None)
 
@@ -133,6 +138,7 @@ class SourceKernel:
         """The kernel as this computer runs it. Raises: MissingLibrary where it cannot."""
         if self.program is not None:
             require_native(self.isa)
+        # The library stays loaded after its file is gone.
         with tempfile.TemporaryDirectory(prefix="csp-embed-") as folder:
             path = Path(folder, "kernel.so")
             build(self.file, self.isa, path, plain=self.program is None)
@@ -177,6 +183,7 @@ class SourceKernel:
         """Problems of the embedding, and of the values on these operands (random ones where none
         are given) against NumPy; empty for a good kernel."""
         asked = by_name(self.operator, given, named)
+        # Constants of `compile` are part of the random operands: the kernel may hold them as data.
         tensors = self._declared(asked or {**random_tensors(self.operator, 0), **self.constants})
         engine, why = self.engine()
         if not engine:
@@ -213,6 +220,7 @@ class SourceKernel:
         (.so); the paths. selftest: operands on which a main in the C file checks the kernel against
         NumPy's values."""
         target = Path(path)
+        # The ending decides: a library is built here, a C file anywhere.
         if target.suffix == ".so":
             build(self.file, self.isa, target, plain=self.program is None)
             return [str(target)]
@@ -223,10 +231,12 @@ class SourceKernel:
                 why=f"{self.isa.name} runs C",
                 hint=str(target.with_suffix(".c")),
             )
+        # Text and test in one file; each is whole or not there.
         with atomic(target) as file:
             file.write(self.file.text)
             if selftest is not None:
                 file.write(self.selftest(selftest))
+        # The header is written beside it, so that callers need not read the kernel.
         beside = target.with_suffix(".h")
         with atomic(beside) as file:
             file.write(header(self.file, self.operator, self.isa))
@@ -250,6 +260,7 @@ class SourceKernel:
         cost = self.embedding.cost
         price = self.tried[0].price
         macs, cycles = cost["macs"], price.total
+        # Bytes that the kernel needs beside its arguments, packed operands included.
         work = sum(b.elements * np.dtype(b.dtype).itemsize for b in self.program.buffers)
         lines += [
             f"embedding  {self.embedding.formula()}",

@@ -31,6 +31,7 @@ def measure_source(op: Operator, isa: Isa, layout: str) -> dict[str, Any]:
     out: dict[str, Any] = {
         "machine": isa.name, "memory": "host", "macs": work_of(op), "kernel": kernel.ways(),
         "embedding": "" if embedding is None else embedding.formula(),
+        # No embedding: the kind says so where others have theirs.
         "kind": "plain loops" if embedding is None else
         embedding.kind + (" commuted" if embedding.commuted else ""),
         "layout": layout, "seconds": round(kernel.seconds, 3), "cycles": None,
@@ -40,6 +41,7 @@ def measure_source(op: Operator, isa: Isa, layout: str) -> dict[str, Any]:
     problems = [str(p) for p in kernel.verify()[:5]]
     engine, why = kernel.engine()
     tensors = random_tensors(op, 0)
+    # What cannot run here is still compiled and judged.
     if not engine:
         return out | {"problems": problems, "verified": "checks", "verified_words": why}
     try:
@@ -48,9 +50,11 @@ def measure_source(op: Operator, isa: Isa, layout: str) -> dict[str, Any]:
         return out | {"problems": problems, "verified": "unequal", "verified_words": error.why}
     verified = "run" if engine == "native" else engine
     out |= {"problems": problems, "verified": verified, "verified_words": words}
+    # An emulator's time says nothing about a CPU.
     if engine != "native":
         return out
     loop, products = _limit(isa.name)
+    # In turns with the bare loop, so that a busy moment hits both.
     ours, limit = turns([prepared(kernel, tensors), loop], ROUNDS)
     seconds, spread = middle(ours)
     top = products / middle(limit)[0]

@@ -22,6 +22,7 @@ TURN_SECONDS = 0.02
 def prepared(kernel: SourceKernel, tensors: dict[str, Any]) -> Call:
     """A call of the kernel on packed constants, without the checks that `run` makes of arrays."""
     native, file, op = kernel.native, kernel.file, kernel.operator
+    # Held by the closure's default: pointers do not keep arrays alive.
     kept = [np.require(tensors[n], requirements=["C", "A"]) for n in file.arguments[:-1]]
     kept += [native.pack(tensors)] if file.packed else []
     kept += [native.buffer("work")] if file.work else []
@@ -37,13 +38,17 @@ def prepared(kernel: SourceKernel, tensors: dict[str, Any]) -> Call:
 
 def turns(calls: Sequence[Call], rounds: int, *, wall: bool = False) -> list[list[float]]:
     """Seconds of each call in each turn; one after the other in every turn. wall: of the clock."""
+    # The thread's own time leaves out what other programs take.
     clock = time.perf_counter if wall else time.thread_time
     found: list[list[float]] = [[] for _ in calls]
+    # Once without a clock: pages are touched and caches filled.
     for call in calls:
         call()
+    # In turns: drift of the clock rate hits all calls alike.
     for _ in range(rounds):
         for n, call in enumerate(calls):
             repeat, spent = 0, 0.0
+            # Repeated until the turn is long against the clock's resolution.
             while spent < TURN_SECONDS:
                 start = clock()
                 call()

@@ -39,6 +39,7 @@ def reads_beyond(
     instructions. buffers: name -> (type, values), in the order of its arguments; read: those that
     the copy in question reads. False also where the system has no such pages to give."""
     assert isa.program is not None
+    # Only the reader's own buffers end at the forbidden page.
     sizes = {name: np.dtype(dtype).itemsize * n for name, (dtype, n) in buffers.items()}
     # Other copies run beside it: they get room, so that only its own fault shows.
     call = ", ".join(
@@ -54,7 +55,9 @@ def reads_beyond(
         source, program = Path(folder, "reach.c"), Path(folder, "reach")
         source.write_text("\n".join(lines), encoding="utf-8")
         command = [c_compiler(), *FLAGS, *isa.program.flags, str(source), "-o", str(program)]
+        # Its text has compiled before; a failure here is the system's (no mmap).
         if subprocess.run(command, capture_output=True, check=False).returncode:
             return False
         done = subprocess.run([str(program)], capture_output=True, check=False)
+    # Killed by the page: it read what it may not.
     return done.returncode in (-signal.SIGSEGV, -signal.SIGBUS)

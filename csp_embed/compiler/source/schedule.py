@@ -54,8 +54,10 @@ class SourceScheduled:
 def schedule_source(embeddings: Sequence[Embedding], isa: Isa, top: int = 0) -> SourceScheduled:
     """top: how many embeddings are weighed, in order of analytic cost; 0: all."""
     tried: list[Choice] = []
+    # Embeddings come in order of analytic cost: the first ones are weighed.
     for e in embeddings[: top or None]:
         machine = contracted(isa, e.instruction)
+        # Each embedding with its best tile: prices are compared at their best.
         tiling = tiles.choose(e, machine)
         tried.append(Choice(e, tiling, priced(e, machine, tiling)))
     # A stable sort: of equal prices the least analytic cost comes first.

@@ -80,11 +80,13 @@ def contraction_fault(isa: Isa) -> str:
 
 def _in_view(isa: Isa, template: Template, seed: int) -> Outcome:
     """The template beside the contraction whose memories it moves."""
+    # Only the view whose contraction has these memories can show what the template does.
     own = {s.memory for s in template.slots if s.kind == "register"}
     for view in views(isa):
         assert view.program is not None
         contract = view.program.contracts()[0]
         around = {s.memory for s in contract.slots}
+        # Results may lie in another memory than the sums, and belong to the contraction.
         around.add(view.program.results(contract.slot("dst").memory))
         if own <= around and any(t.name == template.name for t in view.program.templates):
             return _template(view, template, seed)
@@ -95,6 +97,7 @@ def _in_view(isa: Isa, template: Template, seed: int) -> Outcome:
 
 def unavailable(isa: Isa) -> str:
     """Why this computer cannot run the machine, itself or by its emulator; "" where it can."""
+    # Native or emulated: either runs the text.
     if engine_of(isa):
         return ""
     try:
@@ -134,18 +137,21 @@ def _template(isa: Isa, template: Template, seed: int) -> Outcome:
     ]
     engine = engine_of(isa)
     try:
+        # A text that the compiler refuses is the spec's mistake, with the template's line.
         text = probe_text(isa, nest, buffers)
         ran = (_natively if engine == "native" else _emulated)(text, isa, given)
     except InputError as error:
         return Outcome(name, "wrong", error.why, error.where or where)
     for before, after in zip(given, ran, strict=True):
         meant = {k: v.copy() for k, v in before.items()}
+        # The same nest by the meanings: inputs, template and outputs alike.
         walk(nest, isa, meant)
         for key in after:
             if not np.array_equal(after[key], meant[key]):
                 at = int(np.argmax(after[key] != meant[key]))
                 text = f"lane {at} is {after[key][at]}, its meaning gives {meant[key][at]}"
                 return Outcome(name, "wrong", text, where)
+    # Values cannot show a load that is too wide; a forbidden page can.
     if template.kind == "copy_in" and engine == "native" and reads_beyond(
         text, isa, buffers, _read_by(template, nest)
     ):  # fmt: skip
@@ -169,11 +175,13 @@ def _read_by(template: Template, nest: Sequence[Node]) -> set[str]:
 def _natively(text: str, isa: Isa, given: list[dict[str, Array]]) -> list[dict[str, Array]]:
     """The buffers after each round."""
     with tempfile.TemporaryDirectory(prefix="csp-embed-") as folder:
+        # Built once, called for each round.
         path = Path(folder, "probe.so")
         build_text(text, isa, path)
         library = ctypes.CDLL(str(path))
     ran = [{k: v.copy() for k, v in values.items()} for values in given]
     for values in ran:
+        # In the order of the probe's arguments, which is that of the buffers.
         library.probe(*(ctypes.c_void_p(v.ctypes.data) for v in values.values()))
     return ran
 
@@ -183,6 +191,7 @@ def _emulated(text: str, isa: Isa, given: list[dict[str, Array]]) -> list[dict[s
     areas = {names[k]: v.nbytes for k, v in given[0].items()}
     call = f"probe({', '.join(f'(void *){a}' for a in areas)});"
     program = emulate.Program(text, areas, list(areas), [call], list(areas), len(given))
+    # All rounds in one run of the emulator: starting it takes longest.
     sent = b"".join(v.tobytes() for values in given for v in values.values())
     came = emulate.built(program, isa).run(sent)
     out: list[dict[str, Array]] = []
@@ -206,6 +215,7 @@ def _probe(isa: Isa, t: Template) -> tuple[tuple[Node, ...], dict[str, tuple[str
     """(nest that copies operands in, runs the template and copies sums out; its buffers)."""
     program = isa.program
     assert program is not None
+    # Any contraction of this view: it is there to make copies visible.
     contract = program.find("contract")
     assert contract is not None
     sums = contract.slot("dst").memory
@@ -218,6 +228,7 @@ def _probe(isa: Isa, t: Template) -> tuple[tuple[Node, ...], dict[str, tuple[str
     def loaded(memory: str, register: str, buffer: str) -> None:
         registers.append((memory, register))
         dtype = isa.memory(memory).dtype
+        # Into a register through the machine's own copy, as kernels do.
         get = program.find("copy_in", dst=memory, address=dtype)
         assert get is not None
         buffers[buffer] = (dtype, _lanes(isa, memory))
@@ -230,6 +241,7 @@ def _probe(isa: Isa, t: Template) -> tuple[tuple[Node, ...], dict[str, tuple[str
     more: list[str] = []
 
     def begin_sums(memory: str, register: str = "dst_0") -> None:
+        # Sums that cannot be loaded begin at 0.
         if program.find("copy_in", dst=memory, address="int32") is not None:
             loaded(memory, register, f"in_{register}")
             return
@@ -240,6 +252,7 @@ def _probe(isa: Isa, t: Template) -> tuple[tuple[Node, ...], dict[str, tuple[str
 
     # A copy in is tried by what the contraction makes of it.
     shown = "dst_0"
+    # These show themselves in sums only: factors cannot be stored.
     if t.kind in ("contract", "copy_in", "convert") or (
         t.kind == "reset" and t.slot("dst").memory != results
     ):
@@ -262,6 +275,7 @@ def _probe(isa: Isa, t: Template) -> tuple[tuple[Node, ...], dict[str, tuple[str
     elif t.kind == "copy_out":
         loaded(results, "dst_0", "in_dst_")
         address = t.slot("address").dtype
+        # Every count of lanes, none and all included.
         for n in range(lanes + 1):
             # What stands behind it must stay.
             buffers[f"out_{n}_"] = (address, lanes + BEHIND)
@@ -271,17 +285,20 @@ def _probe(isa: Isa, t: Template) -> tuple[tuple[Node, ...], dict[str, tuple[str
     else:
         loaded(results, "dst_0", "in_dst_")
         operands = {t.roles["dst"]: "dst_0"}
+        # Amounts beyond the width mean different things on different machines.
         if t.kind == "map":
             shift = t.function in ("shr", "shl")
             loaded(results, "other_0", "amount_" if shift else "in_other_")
             operands[t.roles["other"]] = "other_0"
             more.append("other_0")
         if t.kind == "fill":
+            # A number with all kinds of bits.
             operands[t.roles["value"]] = -123456789
         after.append(Call(t.name, operands))
     convert = program.find("convert", dst=results, source=sums)
     if results != sums and (sums, "dst_0") in registers:
         assert convert is not None
+        # Sums that cannot be stored are seen through their conversion.
         if shown == "dst_0":
             shown = "shown_0"
             registers.append((results, shown))
@@ -292,6 +309,7 @@ def _probe(isa: Isa, t: Template) -> tuple[tuple[Node, ...], dict[str, tuple[str
     buffers["result_"] = ("int32", lanes)
     after.append(Call(put.name, {put.roles["dst"]: shown, put.roles["count"]: lanes,
                                  put.roles["address"]: Address("result_", Sum())}))  # fmt: skip
+    # Registers that the template must not have changed.
     for n, register in enumerate(more):
         kept = register
         if (sums, register) in registers and results != sums:
@@ -313,6 +331,7 @@ def _lanes(isa: Isa, memory: str) -> int:
 
 def _operators(isa: Isa, missing: str, seed: int) -> Iterator[Outcome]:
     """Small operators, a few lanes more than one step has."""
+    # One block more than a step has, so that padding occurs.
     o, i = isa.dims["o"] + 1, 2 * isa.dims["i"] + 1
     trials = {
         "matmul": ops.matmul(m=o, n=3, k=i),
@@ -329,6 +348,7 @@ def _operators(isa: Isa, missing: str, seed: int) -> Iterator[Outcome]:
             if kernel.program is None:
                 yield Outcome(name, "cannot", f"plain loops: {kernel.why}", where)
                 continue
+            # By the meanings always: they run on any computer.
             differences = [("interpreted", kernel.difference(tensors, kernel.interpret(**tensors)))]
             if not missing:
                 engine = engine_of(isa)

@@ -13,6 +13,7 @@ from csp_embed.solver.cpsat import new_model, solve
 from csp_embed.solver.params import Params
 from csp_embed.solver.status import FEASIBLE, OPTIMAL
 
+# Few variables; the limit is deterministic, so that builds are.
 PARAMS = Params(seed=0, workers=1, deterministic_limit=8.0)
 
 
@@ -34,20 +35,25 @@ def choose(sites: Sequence[Site], choices: Sequence[Sequence[Choice]]) -> Chosen
     homes: dict[tuple[str, bytes], object] = {}
     for site, offers in zip(sites, choices, strict=True):
         mine = [model.new_bool_var("") for _ in offers]
+        # One way for each layer.
         model.add_exactly_one(mine)
         picks.append(mine)
         for var, choice in zip(mine, offers, strict=True):
             price.append(var * choice.price)
             pairs = [*zip(site.roots, choice.inputs, strict=True), (site.root, choice.output)]
+            # A tensor's home is chosen where some layer that uses it chooses it.
             for root, home in pairs:
+                # None: packed for this layer alone, in agreement with nobody.
                 if home is not None:
                     key = root, home.key
                     chosen = homes.setdefault(key, model.new_bool_var(""))
                     model.add_implication(var, chosen)
     for root in dict.fromkeys(root for root, _ in homes):
+        # All that use a tensor must then have chosen the same home.
         model.add_at_most_one([v for (r, _), v in homes.items() if r == root])
     model.minimize(sum(price))
     found = solve(model, PARAMS)
+    # A limit without an answer is no answer here: the caller takes a layer off.
     if found.status not in (OPTIMAL, FEASIBLE):
         return Chosen((), 0, 0, found.status)
     picked = tuple(next(n for n, v in enumerate(mine) if found.value(v)) for mine in picks)

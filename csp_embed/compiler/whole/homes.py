@@ -36,6 +36,7 @@ class Home:
 
     @staticmethod
     def of(place: Ids, size: int) -> Home:
+        # The size is part of the key: equal places in a larger home are another one.
         return Home(place, size, size.to_bytes(8, "little") + place.tobytes())
 
 
@@ -73,15 +74,18 @@ def grid_of(embedding: Embedding, isa: Isa, role: str, ids: Ids) -> Grid | None:
     """ids: the tensor's element at each index of the operand's. None where an element stands in
     the grid twice, so that no single place is its home."""
     layout = embedding.layouts[role]
+    # An element in two places would have to be stored twice.
     if layout.duplicates:
         return None
     lanes = isa.lane_shape(layout.memory)
     memory = isa.memory(layout.memory)
+    # Stores read the shadow, whose elements may be narrower.
     stored = next(
         (m for m in isa.memories if m.shadow_of == layout.memory and m.store_queue), memory
     )
     width = math.prod(lanes)
     shape = (*layout.grid, *lanes)
+    # From 1: 0 is what unpack gives for elements without a place.
     numbers = np.arange(1, math.prod(shape) + 1).reshape(shape)
     place = unpack(layout, embedding, isa, numbers) - 1
     known = place >= 0  # what nobody reads has no place
@@ -90,10 +94,12 @@ def grid_of(embedding: Embedding, isa: Isa, role: str, ids: Ids) -> Grid | None:
     at = np.stack(index, axis=1) if index else np.zeros((len(place), 0), np.int64)
     grid = layout.grid
     empty = np.zeros((0, at.shape[1]), np.int64)
+    # The result's region splits coordinates by tiles.
     if role == "dst":
         at, grid = _split(embedding, isa, at)
         held = np.zeros(grid, bool)
         held[tuple(at.T)] = True
+        # Elements that are stored without being anything's: they overwrite their bytes.
         empty = np.argwhere(~held)
     source = stored if role == "dst" else memory
     return Grid(grid, source.elem_bytes, at, place % width * (source.elem_bytes // width), ids,
@@ -114,12 +120,14 @@ def own_home(grid: Grid, order: Sequence[int], elements: int) -> Home | None:
     """The home that the grid itself is, its dimensions in that order, outermost first. None where
     it lacks elements of the tensor."""
     pitch = [0] * len(grid.shape)
+    # From the innermost dimension outwards.
     total = grid.elem
     for d in reversed(order):
         pitch[d], total = total, total * grid.shape[d]
     inside = grid.inside
     place = np.full(elements, -1, np.int64)
     place[grid.ids[inside]] = (grid.at @ np.array(pitch, np.int64) + grid.lane)[inside]
+    # -1: an element that the grid does not hold.
     return None if (place < 0).any() else Home.of(place, total)
 
 
@@ -130,6 +138,7 @@ def fit(grid: Grid, home: Home) -> Fit | None:
     at, wanted = grid.at[inside], home.place[grid.ids[inside]] - grid.lane[inside]
     if not len(at):
         return None
+    # Pitches are solved from differences, not searched.
     pitch = np.zeros(at.shape[1], np.int64)
     apart = at != at[0]
     for d in np.flatnonzero(apart.any(axis=0)):
@@ -138,16 +147,19 @@ def fit(grid: Grid, home: Home) -> Fit | None:
         if not alone.size:
             return None
         step = int(at[alone[0], d] - at[0, d])
+        # A whole number of bytes from index to index, or the grid does not lie so.
         pitch[d], rest = divmod(int(wanted[alone[0]] - wanted[0]), step)
         if rest:
             return None
     base = int(wanted[0] - at[0] @ pitch)
+    # All elements must agree, and addresses count whole elements.
     if not np.array_equal(at @ pitch + base, wanted) or (pitch % grid.elem).any():
         return None
     if base % grid.elem or (pitch < 0).any():
         return None
     # A border is read where nobody writes, and what is stored beside the tensor hits nothing of it.
     for others in (grid.at[~inside], grid.empty):
+        # By element of the memory: a border must not share one with the tensor.
         border = others @ pitch + base
         if border.size:
             taken = np.unique(home.place // grid.elem)
@@ -162,6 +174,7 @@ def alone(grid: Grid, home: Home, found: Fit) -> bool:
     if len(np.unique(grid.ids)) == len(home.place):
         return True
     pitch = np.array(found.pitch, np.int64)
+    # Stores write whole elements, all lanes: whose are these?
     stored = np.unique((grid.at @ pitch + found.base) // grid.elem)
     there = np.isin(home.place // grid.elem, stored)
     return bool(there.sum() == len(np.unique(grid.ids[grid.inside])))

@@ -24,18 +24,21 @@ Ranges = tuple[tuple[int, int], ...]
 
 def live_ranges(problem: Problem, made: Lowered) -> tuple[Ranges, ...]:
     """Empty where every round needs all of its products."""
+    # Both factors variable, or both constant: nothing is known to be 0.
     if sum(problem.sides) != 1:
         return ()
     m = problem.lhs if problem.sides[0] else problem.rhs
     assert m is not None  # it holds the constants
     e = problem.embedding
     layout, found = e.layouts[m.operand], list[Ranges]()
+    # Each round has factors of its own.
     factors = [made.constants[turn][layout.tensor] for turn in range(problem.contractions)]
     # Most layers end here, before anything is packed.
     if all(map(_dense, factors)):
         return ()
     for array in factors:
         elements = pack(layout, e, problem.isa, array)
+        # An element is used where any of its lanes is.
         used = (elements != 0).reshape(*m.grid, -1).any(axis=-1)
         found.append(tuple(_range(problem, m, used, c) for c in range(len(problem.extents))))
     whole = tuple((0, n) for n in problem.extents)
@@ -54,9 +57,11 @@ def _range(problem: Problem, m: Map, used: NDArray[np.bool_], counter: int) -> t
     (d,) = moved
     ((_, step),) = m.movers[d]
     others = tuple(a for a in range(used.ndim) if a != d)
+    # Where the counter's values lie in the grid.
     places = m.origin[d] + step * np.arange(size)
     inside = (places >= 0) & (places < m.grid[d])
     seen = np.asarray(used.any(axis=others))
+    # Outside of the grid zeros are loaded, which need no product either.
     held = np.flatnonzero(inside & seen[np.clip(places, 0, m.grid[d] - 1)])
     return (int(held[0]), int(held[-1]) + 1) if held.size else (0, 0)
 

@@ -31,19 +31,23 @@ SOURCE = "the reference interpreter of the quantised network on this file's inpu
 def before(segment: Segment, values: Mapping[str, Array]) -> Ranges:
     """Micro-ops, constants, activations; values: of the tensors that the host writes."""
     low = min(segment.start.values())
+    # Activations share one arena: their lives overlap in time.
     arena = np.zeros(segment.memory.height, np.uint8)
     for layer in segment.layers:
+        # Borders first: elements are written over them.
         if not layer.site.border or not layer.choice.fits:
             continue
         for root in layer.site.roots:
             at = segment.start[root] - low
             arena[at : at + segment.sizes[root]] = np.int8(layer.site.made.fill).view(np.uint8)
+    # A private x has its own place, packed as the layer likes.
     for layer in segment.layers:
         if not layer.choice.fits:
             at = segment.start[private(layer)] - low
             data = _packed(segment, layer, values)
             arena[at : at + len(data)] = data
             continue
+        # Tensors that the host writes go to their homes, byte by byte.
         for root, home in zip(layer.site.roots, layer.choice.inputs, strict=True):
             if root in values and home is not None:
                 at = segment.start[root] - low
@@ -59,6 +63,7 @@ def _packed(segment: Segment, layer: Layer, values: Mapping[str, Array]) -> NDAr
     site, choice = layer.site, layer.choice
     flat = [values[root].reshape(-1) for root in site.roots]
     x = np.full(site.ids.shape, site.made.fill, np.int8)
+    # The tensor's number stands above the element's (FAR).
     owner, number = np.divmod(site.ids, np.int64(1) << 32)
     for n, root in enumerate(flat):
         here = (site.ids >= 0) & (owner == n)
@@ -77,6 +82,7 @@ def run(
     Raises: SimError where the program cannot run.
     """
     program = Program({}, segment.words, before(segment, values), (), {})
+    # A layer's tensor is read when its last store has ended: later layers may reuse the bytes.
     stops = [
         (end, [(segment.start[n], segment.sizes[n])])
         for end, layer in zip(segment.ends, segment.layers, strict=True)
@@ -97,17 +103,20 @@ def program(
 ) -> Program:  # fmt: skip
     """A program file's content. expected: what the reference computes; `after` has the elements of
     every tensor whose bytes no later layer takes."""
+    # A tensor stored in pieces is whole after its last layer.
     last: dict[str, tuple[int, Layer]] = {}
     for n, layer in enumerate(segment.layers):
         last[layer.site.root] = (n, layer)
     after: list[tuple[int, NDArray[np.uint8]]] = []
     kept = []
     for name, (_, layer) in last.items():
+        # Bytes that later layers take cannot be expected at the end.
         if _survives(segment, name, [*last]):
             kept.append(name)
             place = segment.start[name] + layer.choice.output.place
             after += _runs(place, expected[name].reshape(-1).view(np.uint8))
     tensors, where = {}, {}
+    # Names of tensors may be no names of arrays.
     for n, name in enumerate([*(v for v in values), *kept]):
         key = f"t{n}"
         tensors[key] = values[name] if name in values else expected[name]
@@ -140,6 +149,7 @@ def _first(run: tuple[int, Any]) -> int:
 
 def _survives(segment: Segment, name: str, stored: list[str]) -> bool:
     """Whether no tensor that is stored later takes its bytes."""
+    # Rectangles of bytes: a later one that overlaps has overwritten it.
     low, high = segment.start[name], segment.start[name] + segment.sizes[name]
     return not any(
         segment.start[other] < high and low < segment.start[other] + segment.sizes[other]
@@ -151,6 +161,7 @@ def _runs(place: NDArray[np.int64], data: NDArray[np.uint8]) -> list[tuple[int, 
     """Consecutive bytes together."""
     order = np.argsort(place, kind="stable")
     place, data = place[order], data[order]
+    # A cut wherever the next byte is not the neighbour.
     cuts = np.flatnonzero(np.diff(place) != 1) + 1
     return [
         (int(part[0]), values)
@@ -166,6 +177,7 @@ def _where(segment: Segment, graph: g.Graph, name: str) -> dict[str, Any]:
                      (layer.site.root, layer.choice.output)] if h is not None
     }  # fmt: skip
     shape = list(graph.tensors[name].shape)
+    # No home: the host packs it for each layer that reads it.
     if name not in homes:
         return {"shape": shape, "packed_for": [la.site.op.name for la in segment.layers
                                                if name in la.site.roots]}  # fmt: skip

@@ -23,17 +23,21 @@ def harmless(embedding: Embedding, isa: Isa, role: str) -> bool:
     layouts = embedding.layouts
     other = "rhs" if role == "lhs" else "lhs"
     dst, lhs, rhs = isa.instruction(embedding.instruction).operands
+    # The summed lanes: what is multiplied there is added up into every result.
     summed = [d for d in lhs.dims if d in rhs.dims and d not in dst.dims]
     empty = _by_sum(_empty(embedding, isa, layouts[role]), layouts[role], isa, summed, True)
+    # Nothing is empty: every lane holds an element.
     if not empty.any():
         return True
     tensor = embedding.operator.tensors[layouts[other].tensor]
+    # Ones for every element: what is not 0 may have any value.
     ones = pack(layouts[other], embedding, isa, np.ones(tensor.shape, np.int8)) != 0
     full = _by_sum(ones, layouts[other], isa, summed, False)
     counters = [
         c for c in embedding.counters
         if any(layouts[role].step.get(c.name, ())) or any(layouts[other].step.get(c.name, ()))
     ]  # fmt: skip
+    # Too many points to look at: taken as harmful, which only costs a choice.
     if math.prod(c.extent for c in counters) > MOST:
         return False
     extents = [c.extent for c in counters]
@@ -46,6 +50,7 @@ def harmless(embedding: Embedding, isa: Isa, role: str) -> bool:
         for d, size in enumerate(layout.grid):
             step = np.array([layout.step.get(n, (0,) * len(layout.grid))[d] for n in names], int)
             index = layout.origin[d] + step @ points
+            # Beyond the grid zeros are loaded, whatever lies in DRAM.
             inside &= (index >= 0) & (index < size)
             at.append(np.clip(index, 0, size - 1))
         found.append(bits[tuple(at)] if at else np.broadcast_to(bits, (len(inside), bits.size)))
@@ -55,6 +60,7 @@ def harmless(embedding: Embedding, isa: Isa, role: str) -> bool:
 def _empty(embedding: Embedding, isa: Isa, layout: Layout) -> NDArray[np.bool_]:
     """[*grid, *lanes]: lanes without an element."""
     shape = (*layout.grid, *isa.lane_shape(layout.memory))
+    # From 1: 0 stands for no place.
     place = unpack(layout, embedding, isa, np.arange(1, math.prod(shape) + 1).reshape(shape)) - 1
     held = np.zeros(math.prod(shape), bool)
     held[place[place >= 0]] = True
@@ -75,5 +81,6 @@ def _by_sum(
     moved = moved.reshape((*layout.grid, -1, size))
     if not leave:
         return np.asarray(moved.any(axis=rank))
+    # Wholly idle rows make results that nobody reads.
     idle = np.asarray(moved.all(axis=(*range(rank), rank + 1)))
     return np.asarray((moved & ~idle[:, None]).any(axis=rank))

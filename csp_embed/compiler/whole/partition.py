@@ -56,17 +56,20 @@ class _Draft:
     def take_back(self, name: str, why: str) -> None:
         """Another try for a layer that fits in no way: first without what is special about its
         tensors, then on the host."""
+        # Tried in this order: wider groups, no joins, a view stored, the host.
         op = next(o for o in self.graph.operators if o.name == name)
         of = self.views()
         wider = None if name in self.widened else with_joined_groups(self.graph, op)
         if wider is not None:
             self.widened.add(name)
+            # Widened weights are another layer, lowered anew.
             found = lower(*wider)
             if not isinstance(found, str):
                 self.made[name] = found
                 return
         for concat in self.graph.operators:
             roots = {of[n].root for n in (*op.inputs, op.output) if n in of}
+            # The join that the layer itself stands in is given up first.
             if concat.name in self.joined and of[concat.output].root in roots:
                 self.part(concat.output, f"{name}: {why}")
                 return
@@ -84,12 +87,14 @@ class _Draft:
             self.store(found[0], f"{name} cannot read its elements where they lie")
             return
         self.host[name] = why
+        # The last resort costs speed, never correctness.
         del self.made[name]
 
     def part(self, output: str, why: str) -> None:
         """A concatenation is no longer joined, with those that it is a piece of."""
         of = self.views()
         for o in self.graph.operators:
+            # All with that root: pieces of pieces hang together.
             if o.name in self.joined and of[o.output].root == of[output].root:
                 self.joined.discard(o.name)
                 self.host[o.name] = f"its parts cannot lie side by side; {why}"
@@ -106,6 +111,7 @@ class _Draft:
 
 def plan_of(graph: g.Graph, isa: Isa, options: Options, tell: Tell) -> Plan:
     """Raises: InputError where the network needs more DRAM than the machine addresses."""
+    # Lowering first: it does not depend on what is joined.
     draft = _Draft(graph, {}, {}, set(), set(), set())
     of = draft.views()
     for n, op in enumerate(graph.operators):
@@ -118,10 +124,12 @@ def plan_of(graph: g.Graph, isa: Isa, options: Options, tell: Tell) -> Plan:
         else:
             draft.made[op.name] = found
     stored = {op.output for op in graph.operators if op.name in draft.made}
+    # Joins are tried from the most down: each failure takes one back.
     draft.joined.update(joinable(graph, stored))
     for op in graph.operators:
         if isinstance(op, g.Concat) and op.name not in draft.joined:
             draft.host[op.name] = "a part of it is no tensor that a layer of the machine stores"
+    # Each round takes something back, so that it ends.
     while True:
         of = draft.views()
         try:
@@ -175,12 +183,15 @@ def _segments(
 ) -> list[Segment]:  # fmt: skip
     """Layers stand in the first segment in which all that they read is there."""
     graph, host = draft.graph, draft.host
+    # A segment's layers read what is ready before it begins.
     number: dict[str, int] = dict.fromkeys(graph.inputs, 0)  # of the segment a tensor is ready for
     parts: list[list[Site]] = []
     for op in graph.operators:
+        # The latest of all that is read decides.
         at = max((number[of[n].root] for n in op.inputs if n in of), default=0)
         if op.name in sites:
             root = sites[op.name].root
+            # A piece that would be stored in another program cannot share its tensor.
             if number.setdefault(root, at) != at:
                 raise _Apart(root)
             while len(parts) <= at:
@@ -200,6 +211,7 @@ def _segments(
             continue
         mine = {s.root for s in part}
         reads = frozenset(r for s in part for r in s.roots if r not in mine)
+        # What later segments, the host or the caller read must survive the program.
         later = {r for other in parts[n + 1 :] for s in other for r in s.roots}
         later |= {of[i].root for op in graph.operators if op.name in host
                   for i in op.inputs if i in of}  # fmt: skip

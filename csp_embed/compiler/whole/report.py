@@ -74,12 +74,14 @@ def layer_reports(
     costs = costs_of(isa, options.memory or "")
     for number, segment in enumerate(plan.segments):
         ran = cycle_report(segment, options)
+        # The first layer begins with the program.
         before: int | None = 0
         for layer, count in zip(segment.layers, segment.ends, strict=True):
             made = layer.site.made
             end = None
             if ran is not None and ran.trace is not None:
                 last = count == segment.ends[-1]
+                # Up to the last instruction of the layer; the program's last one ends with FINISH.
                 end = ran.total if last else int(ran.trace.end[:count].max())
             steps = layer.choice.embedding.cost["steps"] / layer.choice.embedding.cost["vectors"]
             vectors = layer.choice.embedding.cost["vectors"]
@@ -89,6 +91,7 @@ def layer_reports(
                 "embedding": layer.choice.embedding.formula(),
                 "begin": None if end is None else before,
                 "end": end,
+                # The formula without rounds: what exactness costs stands beside it.
                 "bound_cycles": int(bound_cycles(made.op, isa, costs)),
                 "extra_cycles": int(vectors * made.recipe.extra(steps)),
                 "why": made.proof,
@@ -98,6 +101,7 @@ def layer_reports(
     for op in graph.operators:
         t = graph.tensors[op.output]
         wrong = sum(
+            # All inputs together: one difference anywhere is one too many.
             int((np.asarray(v[op.output]) != w[op.output]).sum())
             for v, w in zip(found, wanted, strict=True)
         )

@@ -61,18 +61,22 @@ class Scheduler:
         problem = replace(problem, live=live_ranges(problem, made))
         x = getattr(problem, role)
         pitch = choice.fits[0].pitch if choice.fits else None
+        # The order of x's dimensions follows its home: only then are loads one rectangle.
         order = None if pitch is None else _order(pitch, x.grid, len(choice.fits))
         out = by_pitch(choice.out_fit.pitch, problem.dst.grid)
         problem = replace(
             problem, **{role: replace(x, order=order)}, dst=replace(problem.dst, order=out)
         )
+        # What the operator promises of its constants holds in every round.
         ranges = {
             i: s.bias_range for i, s in enumerate(made.op.epilogue) if s.bias_range is not None
         }
+        # All that a schedule depends on; constants' values do not count.
         key = (made.op.text(), tuple(sorted((n, t.shape) for n, t in made.op.tensors.items())),
                str(made.rounds), made.copies, made.dropped, problem.live,
                e.formula(), order, out)  # fmt: skip
         if key not in self._found:
+            # Layers of one shape are frequent in a network.
             self._found[key] = self._search(problem, ranges)
         (schedule, alone), *others = self._found[key]
         numbers = {r.operand: n for n, r in enumerate(schedule.regions)}
@@ -88,6 +92,7 @@ class Scheduler:
             refine=self.options.refine,
         )[0]  # fmt: skip
         found = {_walk(problem, best.config): best}
+        # Near ones that walk otherwise: they may wait less behind the layer before.
         for config in best.near:
             walk = _walk(problem, config)
             if walk not in found and len(found) < WALKS:
@@ -103,6 +108,7 @@ def _walk(problem: Problem, config: Config | None) -> tuple[int, ...]:
     goes: which results come early, and which activations are read early."""
     if config is None:
         return ()
+    # A counter that is whole has no place in the order.
     loops = [c for c in config.order if config.tile[c] < problem.extents[c]]
     return (*loops, *(config.tile[c] for c in loops[:1]))
 
@@ -112,6 +118,7 @@ def _order(pitch: tuple[int, ...], shape: tuple[int, ...], tensors: int) -> tupl
     order = by_pitch(pitch, shape)
     if tensors == 1:
         return order
+    # Two tensors as one operand: the way between them is known when they are placed.
     apart = [d for d in order if pitch[d] == 0 and shape[d] > 1]
     return (*apart, *(d for d in order if d not in apart))
 
@@ -123,6 +130,7 @@ def placed(layer: Layer, start: dict[str, int], isa: Isa) -> tuple[Schedule, int
     dst = regions[layer.dst]
     elem = isa.memory(dst.memory).elem_bytes
     fit = choice.out_fit
+    # Regions count elements, homes bytes.
     regions[layer.dst] = replace(dst, pitch=tuple(fit.pitch[d] // elem for d in dst.order))
     to = start[layer.site.root] + fit.base
     if not choice.fits:
@@ -132,6 +140,7 @@ def placed(layer: Layer, start: dict[str, int], isa: Isa) -> tuple[Schedule, int
     pitch = list(choice.fits[0].pitch)
     begins = [start[r] + f.base for r, f in zip(layer.site.roots, choice.fits, strict=True)]
     if len(begins) > 1:
+        # One dimension has no pitch yet: it leads from one tensor to the other.
         (apart,) = (d for d, p in enumerate(pitch) if p == 0 and x.grid[d] == len(begins))
         pitch[apart] = begins[1] - begins[0]
     regions[layer.x] = replace(x, pitch=tuple(pitch[d] // elem for d in x.order))
@@ -146,6 +155,7 @@ def private(layer: Layer) -> str:
 def constants(layer: Layer, isa: Isa) -> dict[int, Bytes]:
     """DRAM bytes of every region that holds constants, box by box and round by round."""
     schedule, made, e = layer.schedule, layer.site.made, layer.choice.embedding
+    # Activations have no bytes before the program runs.
     trick, out = schedule.bias_trick, {}
     for n, region in enumerate(schedule.regions):
         if not region.by_box or not region.boxes:
@@ -155,6 +165,7 @@ def constants(layer: Layer, isa: Isa) -> dict[int, Bytes]:
             continue
         layout = e.layouts[region.operand]
         packed: dict[int, NDArray[Any]] = {}
+        # Each round's boxes hold that round's constants.
         for turn in set(region.rounds) or {0}:
             array = made.constants[turn][layout.tensor]
             elements = pack(layout, e, isa, array)

@@ -78,6 +78,7 @@ def build_segment(
 
     Raises: Infeasible where no layouts go together, or a layer fits in no way.
     """
+    # A border is filled once, before the program: one value for each tensor.
     fills: dict[str, Site] = {}
     for site in sites:
         for root in site.roots if site.border else ():
@@ -91,6 +92,7 @@ def build_segment(
     bordered = frozenset(fills)
     explorer = Explorer(isa, options, elements, written, bordered)
     tell("layouts", 0, 1)
+    # Homes of all layers first: choices are made among those that neighbours share.
     offered(sites, explorer, templates)
     choices = [explorer.choices(site) for site in sites]
     for site, offers in zip(sites, choices, strict=True):
@@ -101,6 +103,7 @@ def build_segment(
             )
     chosen = choose(sites, choices)
     if not chosen.picked:
+        # The layer at which layouts stop agreeing is the one to take off.
         raise Unfit("no layouts of the layers before it go together with its own",
                     sites[agreeing(sites, choices)].op.name)  # fmt: skip
     scheduler = Scheduler(isa, options, explorer.costs)
@@ -110,6 +113,7 @@ def build_segment(
         try:
             layers.append(scheduler.layer(site, offers[pick]))
         except Infeasible as error:
+            # A layer without a schedule goes to the host, and the rest is tried again.
             raise Unfit(error.what, site.op.name) from error
     return _linked(isa, tuple(layers), chosen, written, wanted, explorer.costs)
 
@@ -118,9 +122,11 @@ def _linked(
     isa: Isa, layers: tuple[Layer, ...], chosen: Chosen, written: frozenset[str],
     wanted: frozenset[str], costs: Costs,
 ) -> Segment:  # fmt: skip
+    # Schedules may change with the layer before; homes stay.
     layers = _adapted(layers, isa, costs)
     there = _place(layers, written, wanted, isa)
     linked, lowered = there.joined(layers, isa)
+    # Known only now, as micro-ops are shared between layers.
     if there.uops + lowered.uop_words.nbytes > 1 << isa.limits.dram_bits:
         raise InputError(
             f"the network needs {there.uops + lowered.uop_words.nbytes:,} bytes of device memory",
@@ -128,6 +134,7 @@ def _linked(
             hint="build a part of the network, or a smaller one",
         )
     sizes = {life.name: life.size for life in there.lives}
+    # Instruction numbers of the joined stream: that is what a run stops at.
     ends = tuple(int(lowered.ends[n - 1]) for n in linked.ends)
     return Segment(
         isa, layers, written, wanted, chosen, there.memory, there.lives, there.start, sizes,
@@ -167,6 +174,7 @@ def _place(
     """Constants first, then activations, then micro-ops."""
     page = isa.limits.page_bytes
     lives = lives_of(layers, written, wanted, isa)
+    # Address 0 stays free: nothing lies in the first page.
     at = page
     held: dict[int, Bytes] = {}
     where: list[dict[int, int]] = []
@@ -174,6 +182,7 @@ def _place(
         mine = {}
         for n, data in constants(layer, isa).items():
             elem = isa.memory(layer.schedule.regions[n].memory).elem_bytes
+            # A load counts whole elements from its base.
             at = -(-at // elem) * elem
             held[at], mine[n] = data, at
             at += len(data)
@@ -182,6 +191,7 @@ def _place(
     memory = plan(lives, page)
     start = {name: at + offset for name, offset in memory.offset.items()}
     end = at + memory.height
+    # Micro-ops last: how many there are is known when all is linked.
     uops = -(-end // page) * page
     return _Placed(tuple(lives), memory, start, (at, end), held, where, uops)
 
@@ -191,6 +201,7 @@ def _adapted(layers: Sequence[Layer], isa: Isa, costs: Costs) -> tuple[Layer, ..
     cycles together with the layer before: which rows it reads first decides how long it waits for
     that layer's last stores."""
     engine = engine_of(isa, costs)
+    # From the front: each layer is fitted to the one before as chosen.
     out = [*layers[:1]]
     for layer in layers[1:]:
         offers = [layer] + [replace(layer, schedule=s, alone=c) for s, c in layer.others]
@@ -200,6 +211,7 @@ def _adapted(layers: Sequence[Layer], isa: Isa, costs: Costs) -> tuple[Layer, ..
                 pair = (out[-1], offer)
                 outputs = frozenset(one.site.root for one in pair)
                 read = frozenset(r for one in pair for r in one.site.roots) - outputs
+                # Both alone, in one program: enough to see who waits for whom.
                 _, lowered = _place(pair, read, outputs, isa).joined(pair, isa)
                 totals.append(engine.total(lowered.stream))
             layer = offers[totals.index(min(totals))]
@@ -209,6 +221,7 @@ def _adapted(layers: Sequence[Layer], isa: Isa, costs: Costs) -> tuple[Layer, ..
 
 def agreeing(sites: Sequence[Site], choices: Sequence[Sequence[Choice]]) -> int:
     """How many of the first layers have layouts that go together."""
+    # Bisection: layouts that agree for n layers agree for fewer.
     low, high = 1, len(sites) - 1
     while low < high:
         middle = (low + high + 1) // 2
@@ -228,6 +241,7 @@ def lives_of(
         old = out.get(name)
         if old is not None:
             first, last = min(first, old.first), max(last, old.last)
+            # Once alive all the time, always so.
             whole = whole or (old.first, old.last) == (0, len(layers))
         if whole:
             first, last = 0, len(layers)
@@ -237,11 +251,13 @@ def lives_of(
         site, choice = layer.site, layer.choice
         border = site.border
         if not choice.fits:
+            # The host writes it before the program begins.
             region = layer.schedule.regions[layer.x]
             size = int(np.prod(region.grid)) * isa.memory(region.memory).elem_bytes
             seen(private(layer), size, 0, n, False)
         for root, home in zip(site.roots, choice.inputs, strict=True):
             if home is not None:
+                # Written by the host: alive from the start.
                 first = 0 if root in written else n
                 seen(root, home.size, first, n, border)
         last = len(layers) if site.root in wanted else n

@@ -71,9 +71,12 @@ def site_of(op: g.Operator, made: Lowered, of: Mapping[str, View]) -> Site | str
     """Raises nothing; a text where x has borders of two values."""
     seen = [of[n] for n in made.reads]
     roots = tuple(dict.fromkeys(v.root for v in seen))
+    # One border, one value: it is filled in once for all.
     if any(v.value not in (None, made.fill) for v in seen):
         return "its input has a border of another value than its zero point"
+    # Numbers of two tensors in one array: FAR keeps them apart.
     arrays = tuple(np.where(v.ids < 0, -1, v.ids + roots.index(v.root) * FAR) for v in seen)
+    # The operand's own function places them: what it does to values it does to numbers.
     ids = made.operand(arrays, -1)
     own = of[op.output]
     result = made.arrange(own.ids)
@@ -104,9 +107,11 @@ class Explorer:
         dear: all layers of a network can have those."""
         key = (mode, op.text(), *((n, t.shape) for n, t in sorted(op.tensors.items())))
         if key not in self._embeddings:
+            # Strict and relaxed answers are different searches.
             found = self._search(op, mode, ())[:MOST]
             known = {e.formula() for e in found}
             # Both are the same where every block is whole.
+            # Channels in the lanes: a home that every layer of a network can have.
             for pins in dict.fromkeys((self._channels(op, False), self._channels(op, True))):
                 # Where the host packs x, only the result has to lie as the next layer reads it.
                 for e in self._search(op, mode, pins if mode == "strict" else pins[1:])[:MOST]:
@@ -118,6 +123,7 @@ class Explorer:
 
     def _search(self, op: Operator, mode: str, pins: tuple[str, ...]) -> list[Embedding]:
         options = Options(layout=mode, memory=self.options.memory, pins=pins)
+        # None in this mode: the other modes may have some.
         try:
             return embeddings_of(op, self.isa, options, self.costs)
         except Infeasible:
@@ -137,6 +143,7 @@ class Explorer:
         }  # fmt: skip
         out: list[str] = []
         for d, terms in pairs:
+            # A cut last block lies like those of tensors that end elsewhere.
             if len(terms) == 1:
                 extent = op.axes[terms[0][0]]
                 whole = full and extent > lanes[d] and extent % lanes[d]
@@ -146,16 +153,19 @@ class Explorer:
     def candidates(self, site: Site) -> list[tuple[Embedding, str, list[Grid] | None, Grid]]:
         """(embedding, role of x, grids of x by root or None where the host packs it, result)."""
         out = []
+        # The host packs it alone only if no layer writes it.
         private = set(site.roots) <= self.written
         for mode in ("strict", "relaxed") if private else ("strict",):
             for e in self.embeddings(site.made.op, mode):
                 role = next(r for r, lay in e.layouts.items() if lay.tensor == "x")
                 result = grid_of(e, self.isa, "dst", site.result)
+                # Around a bordered tensor nothing may be stored, idle lanes included.
                 if result is None or (len(result.empty) and site.root in self.bordered):
                     continue
                 if private:
                     out.append((e, role, None, result))
                 whole = grid_of(e, self.isa, role, site.ids) if mode == "strict" else None
+                # Leftovers of other layers stand in empty lanes of what a layer stored.
                 if whole is not None and harmless(e, self.isa, role):
                     out.append((e, role, _by_root(whole, len(site.roots)), result))
         return out
@@ -164,6 +174,7 @@ class Explorer:
         """The homes that a grid makes for a tensor: its dimensions as they are, and the last one
         outermost."""
         dims = list(range(len(grid.shape)))
+        # Two orders: channels innermost, as vectors are stored, or outermost.
         for order in (dims, [*dims[-1:], *dims[:-1]]):
             home = own_home(grid, order, self.sizes[root])
             if home is not None:
@@ -182,6 +193,7 @@ class Explorer:
                 inside = grid.inside
                 at = grid.at @ np.array(found.pitch, np.int64) + found.base + grid.lane
                 place[grid.ids[inside]] = at[inside]
+                # Inside the same bytes: else the tensors would overlap.
                 if not (place < 0).any() and place.max() < home.size:
                     made = Home.of(place, home.size)
                     self.homes.setdefault(root, {}).setdefault(made.key, made)
@@ -192,6 +204,7 @@ class Explorer:
         for e, role, grids, result in self.candidates(site):
             price = price_of(e, site.made, self.isa, self.costs, role)
             homes = self.homes.get(site.root, {}).values()
+            # The result must fit, and must not overwrite other layers' elements.
             outputs = [(h, f) for h in homes if (f := fit(result, h)) and alone(result, h, f)]
             for inputs, fits in self._inputs(site, grids):
                 out += [Choice(e, role, inputs, fits, h, f, price) for h, f in outputs]
@@ -227,16 +240,20 @@ def _by_root(grid: Grid, count: int) -> list[Grid]:
 def price_of(e: Embedding, made: Lowered, isa: Isa, costs: Costs, role: str) -> int:
     """Cycles of an embedding in rounds: the slowest of compute, reads and writes, and a share of
     their sum."""
+    # Rounds beyond the first make the products again, in part where constants are 0.
     more = passes(e, made, isa) - 1
     steps = sum(len(s) for s in made.rounds)
     other = next((r for r in ("lhs", "rhs") if r != role), "rhs")
+    # A copy takes a reset and two tensor steps.
     again = costs.reset_step + 2 * costs.tensor_step if made.copies else 0.0
     compute = e.cost["compute_cycles"] + (costs.step * steps + again) * e.cost["vectors"]
     if not made.copies:
         compute += costs.step * more * e.cost["steps"]
+    # Constants of further rounds are loaded too, unless they are the same.
     constants = 0.0 if made.repeats else more * e.cost.get(f"{other}_bytes", 0.0)
     read = e.cost["read_cycles"] + constants / costs.read_bytes
     write = e.cost["write_cycles"]
+    # The slowest, and a 32nd of all: ties go to what uses less of the rest.
     return round(max(compute, read, write) + (compute + read + write) / 32)
 
 
@@ -253,6 +270,7 @@ def offered(
                     explorer.offer(root, grid)
     # Tensors that are one operand together lie alike: what one may have, the other may, too.
     pairs = [site for site in sites if len(site.roots) > 1]
+    # Offers may make new ones fit: until nothing is added.
     for _ in pairs:
         before = sum(map(len, explorer.homes.values()))
         for site in pairs:

@@ -40,6 +40,7 @@ def views(
     """The view of every activation. joined: names of concatenations whose parts are stored as
     pieces. made: names of operators that store what they move."""
     pieces: dict[str, View] = {}
+    # From the back: a joined concatenation may itself be a piece.
     for op in reversed(graph.operators):
         if isinstance(op, g.Concat) and op.name in joined:
             whole = pieces.get(op.output) or _whole(graph, op.output)
@@ -52,6 +53,7 @@ def views(
     for op in graph.operators:
         moves = isinstance(op, MOVES) and op.name not in made
         found = _moved(graph, op, out[op.inputs[0]]) if moves else None
+        # A view, else a piece of what it is joined to, else a tensor of its own.
         out[op.output] = found or pieces.get(op.output) or _whole(graph, op.output)
     return out
 
@@ -63,6 +65,7 @@ def is_view(
     """Whether an operator needs no step at all."""
     if op.name in joined:
         return True
+    # Stored under its own name: then it is no view.
     return isinstance(op, MOVES) and op.name not in made and of[op.output].root != op.output
 
 
@@ -72,6 +75,7 @@ def joinable(graph: g.Graph, stored: Collection[str]) -> list[str]:
     taken: set[str] = set()
     out: list[str] = []
     makes = {o.output for o in graph.operators if isinstance(o, g.Concat)}
+    # From the back, so that a part goes to the last concatenation that reads it.
     for op in reversed(graph.operators):
         if not isinstance(op, g.Concat) or len(set(op.inputs)) < len(op.inputs):
             continue
@@ -102,12 +106,14 @@ def _moved(graph: g.Graph, op: Any, x: View) -> View | None:
     if isinstance(op, g.Transpose):
         return View(x.root, x.ids.transpose(op.order), x.value)
     if isinstance(op, g.Slice):
+        # The batch stays whole, as in the importers.
         inner = [slice(*r) for r in zip(op.starts, op.stops, op.steps, strict=True)][1:]
         return View(x.root, x.ids[(slice(None), *inner)], x.value)
     if isinstance(op, g.Move):
         places = graph.tensors[op.inputs[1]].data
         assert places is not None
         return View(x.root, x.ids.reshape(-1)[places], x.value)
+    # Two borders of different values are no view.
     if x.value not in (None, op.value):
         return None
     if isinstance(op, g.Spread):

@@ -50,7 +50,11 @@ def pack(layout: Layout, embedding: Embedding, isa: Isa, array: Array) -> Array:
     shape = embedding.operator.tensors[layout.tensor].shape
     if array.shape != shape:
         what = f"{layout.tensor} has shape {array.shape}"
-        raise InputError(what, why=f"the operator declares {shape}")
+        raise InputError(
+            what,
+            why=f"the operator declares {shape}",
+            hint="pass the tensor as the operator declares it",
+        )
     dtype = np.dtype(isa.memory(layout.memory).dram_dtype)
     fill = neutral(layout, embedding)
     # Filled first: what no view touches is pad and has to be neutral.
@@ -70,7 +74,11 @@ def unpack(layout: Layout, embedding: Embedding, isa: Isa, packed: Array) -> Arr
     """
     expected = (*layout.grid, *lane_shape(layout, isa))
     if packed.shape != expected:
-        raise InputError(f"packed {layout.tensor} has shape {packed.shape}", why=f"not {expected}")
+        raise InputError(
+            f"packed {layout.tensor} has shape {packed.shape}",
+            why=f"not {expected}",
+            hint="pack the tensor with this layout first",
+        )
     window = _Window.of(layout, embedding)
     # Views are made from strides, so the memory has to be contiguous.
     packed = np.ascontiguousarray(packed).reshape(expected)  # a 0-d array would become 1-d

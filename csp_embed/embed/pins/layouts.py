@@ -125,7 +125,7 @@ def _order(op: Operator, tensor: str, text: str) -> tuple[list[int], list[tuple[
             raise InputError(
                 f"{word!r} names no index of {access}", where=f"--layout {tensor}={text}",
                 why=f"known: {', '.join(names)}",
-            )  # fmt: skip
+            hint=f"use letters of {', '.join(names)}")  # fmt: skip
         blocks.append((int(match[1]), t)) if match[1] else outer.append(t)
     # An index without axes has one value, and nobody has to name it.
     fixed = [t for t, ix in enumerate(access.index) if not ix.terms]

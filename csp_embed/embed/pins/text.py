@@ -87,7 +87,11 @@ def _fix(op: Operator, unit: Unit, text: str) -> tuple[Keep, dict[str, frozenset
         return _carries_exactly(op, left, items), factors
     for n in names:
         if n not in unit.size:
-            raise InputError(f"--fix {text}: {n} is no dimension", why=_known(op, unit))
+            raise InputError(
+                f"--fix {text}: {n} is no dimension",
+                why=_known(op, unit),
+                hint=f"one of {', '.join(unit.size)}",
+            )
     return _stands_on(op, left, frozenset(names)), {}
 
 
@@ -107,12 +111,18 @@ def _item(op: Operator, unit: Unit, dim: str, text: str) -> _Item:
     match = re.fullmatch(r"([A-Za-z_]\w*(?:\*[A-Za-z_]\w*)*)(?::(\d+))?", text.replace(" ", ""))
     axes = tuple(match[1].split("*")) if match else ()
     if match is None or not set(axes) <= set(op.axes):
-        raise InputError(f"{text} is no axis of the operator", why=_known(op, unit))
+        raise InputError(
+            f"{text} is no axis of the operator",
+            why=_known(op, unit),
+            hint=f"axes are {', '.join(op.axes)}; a product is written a*b",
+        )
     lanes = int(match[2] or 0)
     extent = math.prod(op.axes[a] for a in axes)
     if lanes > min(unit.size[dim], extent) or (match[2] and lanes < 1):
         raise InputError(
-            f"{text}: {lanes} lanes", why=f"{dim} has {unit.size[dim]}, the axis {extent} values"
+            f"{text}: {lanes} lanes",
+            why=f"{dim} has {unit.size[dim]}, the axis {extent} values",
+            hint=f"at most {min(unit.size[dim], extent)} lanes",
         )
     # In the operator's order, whatever the user typed: fused coordinates are row-major over it.
     order = {a: n for n, a in enumerate(op.axes)}

@@ -52,7 +52,12 @@ def verify(embedding: Embedding, isa: Isa, *, limit: int = 4_000_000) -> Verdict
     verdict = judge(embedding, isa, limit=limit)
     if verdict.breaches:
         what = f"the embedding of {embedding.operator.name} breaks {verdict.breaches[0]}"
-        raise CheckError(what, where=embedding.formula(), why="; ".join(map(str, verdict.breaches)))
+        raise CheckError(
+            what,
+            where=embedding.formula(),
+            why="; ".join(map(str, verdict.breaches)),
+            hint="docs/embedding-rules.md states the rules; csp-embed explain finds legal ones",
+        )
     return verdict
 
 

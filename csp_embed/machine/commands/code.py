@@ -43,6 +43,7 @@ class Code:
 
     def run(self, m: Any, fields: dict[str, int], *, whole: bool) -> None:
         """All points at once where it is asked for and gives the same."""
+        # Points that meet in one place are walked: there their order decides what is left.
         if whole and self.whole is not None and self.apart(m, fields):
             self.whole(m, fields)
         else:
@@ -51,6 +52,7 @@ class Code:
 
 def float32(value: Any) -> Any:
     """The nearest float32, ties to even."""
+    # A lone number has no astype; a NumPy scalar is what `Machine.set` tells a float state by.
     return np.float32(value) if np.ndim(value) == 0 else np.asarray(value).astype(np.float32)
 
 
@@ -69,6 +71,7 @@ def clip(value: Any, low: Any, high: Any) -> Any:
 
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
+    # Both forms call the same functions, so the point form works on numbers through NumPy as well.
     "float32": float32, "as_float32": as_float32, "rint": rint, "clip": clip,
     "min": np.minimum, "max": np.maximum, "abs": np.abs,
 }  # fmt: skip
@@ -79,6 +82,8 @@ def code_of(text: str, names: Names) -> Code:
     body = parse(text)
     point = _function(_Writer(names, whole=False).block(body))
     try:
+        # Statements follow each other in both forms; only points within one may depend on each
+        # other.
         for s in body:
             _independent(s)
         whole = _function(_Writer(names, whole=True).block(body))
@@ -86,6 +91,7 @@ def code_of(text: str, names: Names) -> Code:
         # Most meanings have nothing to ask.
         asks = any("m.apart(" in x for x in guard)
         apart = _function([*guard, "return True"]) if asks else _always
+    # Not a refusal: the machine is right, only its interpretation is slow.
     except _NotWhole:
         return Code(point, None, _never)
     return Code(point, whole, apart)
@@ -110,15 +116,19 @@ def _independent(s: ast.stmt) -> None:
     """Raises: _NotWhole where a point of a loop may read what another one writes, or where two
     statements write different places of one memory."""
     leaves = [x for x in _leaves(s) if isinstance(x, ast.Assign | ast.AugAssign)]
+    # A statement outside of loops is one point, and cannot meet itself.
     if not isinstance(s, ast.For):
         return
     targets = [x.targets[0] if isinstance(x, ast.Assign) else x.target for x in leaves]
     places: dict[str, str] = {}
     for t in targets:
+        # Two places of one memory in one loop: point 2's first write could fall on point 1's
+        # second.
         if places.setdefault(_base(t), ast.unparse(t)) != ast.unparse(t):
             raise _NotWhole
     for x in leaves:
         read = {_base(n) for n in ast.walk(x.value) if isinstance(n, ast.Subscript)}
+        # Sums read what they add to, but by the machine's own `+=`, which `add_row` sorts out.
         if read & set(places):
             raise _NotWhole
 
@@ -137,20 +147,25 @@ class _NotWhole(Exception):
 def _function(lines: list[str]) -> Any:
     text = "\n".join(["def command(m, f):", *(f"    {x}" for x in lines or ["pass"])])
     scope: dict[str, Any] = {**FUNCTIONS, "spread": _spread, "keep": _keep, "truth": _truth}
+    # The text was built from checked syntax alone, so `exec` runs nothing that a spec could smuggle
+    # in.
     exec(text, scope)
     return scope["command"]
 
 
 def _spread(count: Any, *others: Any) -> tuple[Any, ...]:
     """A new innermost axis of `count` values, and the others with that axis."""
+    # Outer variables are arrays already, with an axis for each loop around them.
     depth = max([o.ndim for o in others], default=0)
     return (_line(int(count), depth), *[o[..., None] for o in others])
 
 
+# Commands ask for few lengths again and again; making lines was a good part of their time.
 @lru_cache(maxsize=256)
 def _line(count: int, depth: int) -> np.ndarray[Any, Any]:
     """0 .. count-1 behind `depth` axes of one."""
     line = np.arange(count).reshape((1,) * depth + (-1,))
+    # The cached array is shared by all callers.
     line.flags.writeable = False
     return line
 
@@ -161,6 +176,7 @@ def _truth(test: Any) -> Any:
 
 def _keep(test: Any, *others: Any) -> tuple[Any, ...]:
     """The points where the test holds, of every array, in order."""
+    # Most guards leave nothing out: the arrays then keep their axes, and are not copied.
     if test.all():
         return others
     whole = np.broadcast_arrays(test, *others)
@@ -171,11 +187,13 @@ def _keep(test: Any, *others: Any) -> tuple[Any, ...]:
 class _Writer:
     """Writes a function's lines. moving: names whose values differ from point to point."""
 
+    # guard: writes only the questions whether two points fall on one place, no statements.
     names: Names
     whole: bool
     guard: bool = False
     moving: tuple[str, ...] = ()
     count: int = 0
+    # several: the outermost loop holds more than one statement, so their order may matter.
     several: bool = False
 
     def block(self, body: Iterable[ast.stmt]) -> list[str]:
@@ -186,6 +204,7 @@ class _Writer:
             case ast.Pass():
                 return ["pass"]
             case ast.Delete(targets=targets):
+                # Forgetting reads and writes no place; the guard has nothing to ask about it.
                 if self.guard:
                     return ["pass"]
                 return [f"m.unset({self._state(t)!r})" for t in targets]
@@ -198,6 +217,8 @@ class _Writer:
                 return self._loop(v, n, body)
             case ast.If(test=test, body=body, orelse=orelse):
                 return self._branch(test, body, orelse)
+            # A choice that differs by point becomes a branch, whose halves see only their own
+            # points.
             case ast.Assign(targets=[target], value=ast.IfExp() as choice) if (
                 self.whole and self._moves(choice.test)
             ):
@@ -221,13 +242,16 @@ class _Writer:
             inner = self.block(body)
             self.moving = self.moving[:-1]
             return [f"for {v} in range(int({bound})):", *(f"    {x}" for x in inner)]
+        # A triangular loop has no rectangle of points to spread.
         if self._moves(n):
             raise _NotWhole
         outer = self.moving
+        # Asked of the outermost loop: statements further in take turns at each of its points.
         if not outer:
             self.several = sum(len(_leaves(s)) for s in body) > 1
         inside = ", ".join((v, *outer))
         args = "".join(f", {o}" for o in outer)
+        # Loop variables are narrowed inside (spread, keep) and must be whole again behind the loop.
         saved = f"_s{self.count}"
         self.count += 1
         lines = [f"{saved} = ({''.join(f'{o}, ' for o in outer)})"]
@@ -239,6 +263,7 @@ class _Writer:
 
     def _branch(self, test: ast.expr, body: list[ast.stmt], orelse: list[ast.stmt]) -> list[str]:
         condition = self._value(test)
+        # A condition that is one for all points needs no split: a plain `if` decides for all.
         if not self.whole or not self._moves(test):
             lines = [f"if {condition}:", *(f"    {x}" for x in self.block(body))]
             if orelse:
@@ -259,9 +284,11 @@ class _Writer:
     def _assign(self, target: ast.expr, value: str, verb: str, node: ast.expr) -> list[str]:
         if self.guard:
             # Sums meet in one place by intent; what is written first may not.
+            # A single statement is in no order with another one.
             if verb == "add" or not self.several or isinstance(target, ast.Name):
                 return ["pass"]
             what, args = self._place(target)
+            # The first argument is the memory's name, which has no part in the place.
             parts = args.split(", ", 1)[1]
             return [f"if not m.apart({'*' if what == 'lanes' else ''}{parts}): return False"]
         if isinstance(target, ast.Name) and verb == "write":
@@ -269,6 +296,7 @@ class _Writer:
             if name in self.names.arrays:
                 raise MeaningError(target.lineno, f"'{name}' has lanes: write {name}[…]")
             if self._moves(node):
+                # A number keeps one value, and which point comes last would decide it.
                 raise MeaningError(target.lineno, f"'{name}' is one number, set in a loop")
             return [f"m.set({name!r}, {value})"]
         what, args = self._place(target)
@@ -320,6 +348,7 @@ class _Writer:
                 return f"({self._value(left)} {_BINARY[type(op)]} {self._value(right)})"
             case ast.UnaryOp(op=ast.USub(), operand=operand):
                 return f"(-{self._value(operand)})"
+            # `not x` would ask an array for one truth value; == 0 works for both.
             case ast.UnaryOp(op=ast.Not(), operand=operand):
                 return f"({self._value(operand)} == 0)"
             case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in _COMPARE:

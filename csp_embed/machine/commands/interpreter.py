@@ -20,6 +20,7 @@ from csp_embed.machine.commands.spec import CommandMachine
 from csp_embed.machine.commands.words import Decoded, decode, line
 
 Array = NDArray[Any]
+# Room for a lane below a row in one key: rows have at most 4096 lanes (load.py).
 _WIDE = 1 << 13  # beyond the lanes that a row may have
 Ranges = Iterable[tuple[int, Array]]
 
@@ -30,11 +31,13 @@ class HostMemory:
     def __init__(self, before: Ranges, after: Ranges = ()) -> None:
         before, after = list(before), list(after)
         spans = [(a, a + len(d)) for a, d in (*before, *after) if len(d)]
+        # Addresses count from the lowest range: a whole address space would not fit.
         self.low = min((a for a, _ in spans), default=0)
         size = max((b for _, b in spans), default=self.low) - self.low
         self.bytes = np.zeros(size, np.uint8)
         self.known = np.zeros(size, bool)
         self.written = np.zeros(size, bool)
+        # `after` first: what both name keeps the bytes of `before`.
         for a, d in (*after, *before):
             self.known[a - self.low : a - self.low + len(d)] = True
         for a, d in before:
@@ -42,6 +45,7 @@ class HostMemory:
 
     def at(self, address: Any, size: int) -> Array:
         """Indices of the bytes of values. Raises: SimError for an address that does not exist."""
+        # A value's bytes are the innermost axis, lowest first: machines here are little-endian.
         index = np.asarray(address)[..., None] - self.low + np.arange(size)
         if index.size and (index.min() < 0 or index.max() >= len(self.known)):
             raise SimError(f"HOST address {int(np.asarray(address).min()):#x} does not exist")
@@ -57,6 +61,7 @@ class HostMemory:
 def _low(value: int, dtype: np.dtype[Any]) -> int:
     """The low bits of a number, as a value of that type."""
     info = np.iinfo(dtype)
+    # int64 wraps into the narrow type by dropping high bits, as the machines do.
     return value if info.min <= value <= info.max else int(np.int64(value).astype(dtype))
 
 
@@ -72,6 +77,7 @@ class Machine:
             s.name: np.zeros([dims[d] for d in s.dims], s.dtype)
             for s in machine.state.values() if s.dims
         }  # fmt: skip
+        # Nothing is 0 at the start: hardware has whatever an earlier program left there.
         self.written = {n: np.zeros(a.shape, bool) for n, a in (self.rows | self.arrays).items()}
         self.numbers: dict[str, Any] = {}
 
@@ -81,6 +87,7 @@ class Machine:
         return self.numbers[name]
 
     def set(self, name: str, value: Any) -> None:
+        # float32 state (scales) must stay a NumPy float; int() would cut it.
         self.numbers[name] = value if isinstance(value, np.floating) else int(value)
 
     def unset(self, name: str) -> None:
@@ -104,31 +111,38 @@ class Machine:
         self, name: str, parts: Sequence[str], place: Sequence[Any], shape: Sequence[int]
     ) -> None:
         for what, at, size in zip(parts, place, shape, strict=True):
+            # Single points come as plain ints, which have no min.
             if type(at) is int:
                 least = most = at
             else:
+                # No point at all (a guard that lets nothing through) is inside of everything.
                 least, most = (at.min(), at.max()) if at.size else (0, 0)
             if least < 0 or most >= size:
                 bad = int(least if least < 0 else most)
+                # NumPy would count a negative index from the end and not complain.
                 raise SimError(f"{what} {bad} is outside {name}, which has {size}")
 
     def _read(self, name: str, array: Array, at: tuple[Any, ...]) -> Any:
+        # Read before written: the value would be one that the program does not decide.
         seen = self.written[name][at]
         if not seen.all():
             first = tuple(int(np.broadcast_to(a, np.shape(seen))[~seen][0]) if np.ndim(seen)
                           else int(a) for a in at)  # fmt: skip
             raise SimError(f"{name}{list(first)} is read, and nothing was written there")
         found = array[at]
+        # Sums are reckoned wide, and cut once where they are written.
         return found.astype(np.int64) if np.ndim(found) else int(found)
 
     def apart(self, *at: Any) -> bool:
         """Whether no two points name one place. at: the parts of its index."""
         flat: Any = 0
         for x in at:
+            # One number a place, so that one sort finds two points that meet.
             flat = flat * _WIDE + np.asarray(x)
         return len(np.unique(flat)) == np.size(flat)
 
     def read_row(self, name: str, row: Any, lane: Any) -> Any:
+        # The fast path for single points; `_read` below finds out what is wrong.
         if type(row) is int and type(lane) is int:
             array = self.rows[name]
             if (
@@ -148,10 +162,12 @@ class Machine:
     def read_host(self, dtype: str, address: Any) -> Any:
         kind = np.dtype(dtype)
         raw = self.host.bytes[self.host.at(address, kind.itemsize)]
+        # Copied, as a gathered index has no layout that `view` could widen.
         found = np.ascontiguousarray(raw).view(kind.newbyteorder("<"))[..., 0].astype(np.int64)
         return found if np.ndim(address) else int(found)
 
     def _write(self, name: str, array: Array, at: tuple[Any, ...], value: Any) -> None:
+        # Through int64: the cast of a float that a narrow type cannot hold is not defined.
         array[at] = np.asarray(value).astype(np.int64).astype(array.dtype)
         self.written[name][at] = True
 
@@ -172,6 +188,7 @@ class Machine:
         index = self.host.at(address, kind.itemsize)
         low = np.asarray(value).astype(np.int64).astype(kind.newbyteorder("<"))
         shape = np.broadcast_shapes(np.shape(low), index.shape[:-1])
+        # Broadcast before the cut into bytes: NumPy would spread one byte, not one value.
         raw = np.ascontiguousarray(np.broadcast_to(low, shape))[..., None].view(np.uint8)
         self.host.bytes[np.broadcast_to(index, (*shape, kind.itemsize))] = raw
         self.host.written[index] = True
@@ -193,6 +210,8 @@ class Machine:
             self._write(name, self.rows[name], (rows, lanes), before + value)
             return
         value, rows, lanes = np.broadcast_arrays(value, rows, lanes)
+        # Several points in one place: plain `array[index] += value` would keep only the last of
+        # them.
         total = self.rows[name].astype(np.int64)
         np.add.at(total, (rows, lanes), value)
         self._write(name, self.rows[name], (rows, lanes), total[rows, lanes])
@@ -200,12 +219,14 @@ class Machine:
     def _distinct(self, rows: Array, lanes: Array, value: Array) -> bool:
         """Whether no two points of the value, which is as deep, lie in one place."""
         points = math.prod(map(max, rows.shape, lanes.shape, value.shape))
+        # A full grid: rows and lanes differ by themselves, which needs no sort of all points.
         if rows.size * lanes.size == points:  # each row with each lane
             return all(len(set(x.reshape(-1).tolist())) == x.size for x in (rows, lanes))
         flat = np.broadcast_arrays(rows * _WIDE + lanes, value)[0]
         return len(np.unique(flat)) == points
 
     def add_lanes(self, name: str, at: tuple[Any, ...], value: Any) -> None:
+        # The form is refused by no parser (it reads as a place), so it is refused here.
         raise SimError(f"{name} is state: only memories are added to")
 
     def add_host(self, dtype: str, address: Any, value: Any) -> None:
@@ -245,6 +266,7 @@ def execute(
 def run_all(machine: CommandMachine, state: Machine, decoded: Decoded, *, whole: bool) -> None:
     """The commands of a stream, in order, on `state`."""
     functions = codes(machine)
+    # Python ints: the fast paths of `Machine` ask for them.
     columns = [{k: v.tolist() for k, v in decoded.fields[c.name].items()} for c in machine.commands]
     for n, (code, place) in enumerate(
         zip(decoded.code.tolist(), decoded.place.tolist(), strict=True)
@@ -255,4 +277,8 @@ def run_all(machine: CommandMachine, state: Machine, decoded: Decoded, *, whole:
             functions[number].run(state, fields, whole=whole)
         except SimError as error:
             where = f"command {line(machine, decoded, n).strip()}"
-            raise SimError(error.what, where=where) from error
+            raise SimError(
+                error.what,
+                where=where,
+                hint=error.hint or "csp-embed disasm FILE shows the commands before it",
+            ) from error

@@ -23,6 +23,7 @@ CONFIG = "fixed"
 _TYPES = ("int8", "uint8", "int16", "int32")
 _REQUIRED = ("format", "name", "control", "order", "dims", "words", "memories", "instructions")
 _OPTIONAL = ("source", "state", "field_groups", "costs")
+# WORD, WORD[from:to] (end excluded), and optionally the greatest value that is accepted.
 _BITS = re.compile(r"(\w+)(?:\[(\d+):(\d+)\])?(?:\s*<=\s*(\d+))?$")
 _COSTS = ("step", "command", "bytes_per_cycle")
 
@@ -34,6 +35,7 @@ def read_command_machine(root: Item, spec_text: str) -> Isa:
         raise table["order"].error(
             f"'{table['order'].text()}' is not handled", "commands act in program order", "program"
         )
+    # No sizes: a machine of commands has one configuration, so nothing can be named in numbers.
     dims = read_dims(table["dims"], {})
     words = _words(table["words"])
     memories, host = _memories(table["memories"])
@@ -44,14 +46,19 @@ def read_command_machine(root: Item, spec_text: str) -> Isa:
         for name, item in table["instructions"].entries().items()
         for command in _commands(name, item, words, groups, memories, state)
     )
+    # After all are read: only pairs can be told to be alike.
     _apart(commands, table["instructions"])
+    # A machine that says nothing is ranked by steps and bytes alone.
     costs = {"step": 1.0, "command": 1.0, "bytes_per_cycle": 8.0}
     if "costs" in table:
         costs |= {k: _cost(v) for k, v in table["costs"].table((), _COSTS).items()}
     places = {k: v.where for k, v in table.items()}
     for section in ("memories", "instructions"):
         for name in table[section].entries():
+            # Where a line can be named in a later refusal (compilable, `isa check`), which has no
+            # YAML any more.
             places[f"{section}.{name}"] = table[section].key_where(name)
+    # The embedding search knows memories of elements, not rows: an element is a contraction's tile.
     try:
         instructions, tiles, views = as_instructions(commands, memories, dims)
     except MeaningError as error:
@@ -81,6 +88,7 @@ def _words(item: Item) -> dict[str, int]:
     found = {k: v.integer({}) for k, v in item.entries().items()}
     for name, bits in found.items():
         if not 1 <= bits <= 64:
+            # Streams are written as uint64.
             raise item.error(f"word '{name}' has {bits} bits", "1 to 64 are possible")
     if not found:
         raise item.error("a command has no word", "name the words and their bits")
@@ -109,6 +117,7 @@ def _memories(item: Item) -> tuple[dict[str, RowMemory], tuple[int, int]]:
                 f"unknown type '{table['type'].text()}'", f"types are {', '.join(_TYPES)}"
             )
         rows, lanes = table["rows"].integer({}), table["lanes"].integer({})
+        # 4096 lanes: the interpreter's key of a place has 13 bits for them; rows stay simulable.
         if not (1 <= rows <= 1 << 24 and 1 <= lanes <= 1 << 12):
             raise entry.error(f"{rows} rows of {lanes} lanes", "1 to 2^24 rows of 1 to 4096 lanes")
         found[name] = RowMemory(name, rows, lanes, table["type"].text())
@@ -125,6 +134,7 @@ def _states(item: Item, dims: Mapping[str, int]) -> dict[str, State]:
         for d in over:
             if d not in dims:
                 raise table["dims"].error(f"unknown dimension '{d}'", f"dims are {', '.join(dims)}")
+        # Lanes hold what memories hold; a number is a size, an address or a scale.
         dtype = table["type"].text() if "type" in table else "int"
         known = _TYPES if over else ("int", "float32")
         if dtype not in known:
@@ -143,6 +153,7 @@ def _commands(
     state: Mapping[str, State],
 ) -> Iterator[Command]:
     """One command, or one for every value of its `each`."""
+    # `each` writes a family of commands that differ in numbers alone.
     table = item.table(["code", "fields", "meaning"], ["each"])
     for chosen in _each(table.get("each")):
         own = _filled(name, chosen)
@@ -156,6 +167,7 @@ def _commands(
         numbers = [s.name for s in state.values() if not s.dims]
         names = Names(list(memories), arrays, numbers, list(fields))
         try:
+            # Read for its refusals alone: a meaning that no function can be made of is no meaning.
             code_of(text, names)
             acts = acts_of(text, names)
         except MeaningError as error:
@@ -187,9 +199,11 @@ def _bits(text: str, item: Item, words: Mapping[str, int]) -> Bits:
             f"'{text}' names no bits", f"write WORD[from:to] <= most; words: {', '.join(words)}"
         )
     word = found[1]
+    # The whole word where no bits are named.
     lo, end = (0, words[word]) if found[2] is None else (int(found[2]), int(found[3]))
     if not 0 <= lo < end <= words[word]:
         raise item.error(f"bits {lo}..{end - 1} of {word}", f"it has bits 0..{words[word] - 1}")
+    # A machine may accept less than its bits hold, and says so by <=.
     most = (1 << (end - lo)) - 1
     if found[4] is not None:
         if int(found[4]) > most:
@@ -216,11 +230,13 @@ def _fields(item: Item, words: Mapping[str, int], groups: Mapping[str, Item]) ->
                     f"unknown field group '{entry.text()}'",
                     f"groups: {', '.join(groups) or 'none'}",
                 )
+            # Groups hold fields only: a group in a group would have no end to look for.
             found |= _fields(groups[entry.text()], words, {})
             continue
         if not name.isidentifier():
             raise entry.error(f"'{name}' is not a name", "letters, digits and _ only")
         found[name] = _bits(entry.text(), entry, words)
+        # Field values travel as int64, and an address plus its loop must not overflow.
         if found[name].width > 62:
             raise entry.error(f"field '{name}' has {found[name].width} bits", "62 are handled")
     return found
@@ -228,6 +244,7 @@ def _fields(item: Item, words: Mapping[str, int], groups: Mapping[str, Item]) ->
 
 def _disjoint(item: Item, code: tuple[tuple[Bits, int], ...], fields: Mapping[str, Bits]) -> None:
     taken: dict[str, int] = {}
+    # Fixed bits and fields together: both claim bits of the same word.
     for name, bits in (*((b.word, b) for b, _ in code), *fields.items()):
         mask = ((1 << bits.width) - 1) << bits.lo
         if taken.get(bits.word, 0) & mask:
@@ -239,12 +256,14 @@ def _disjoint(item: Item, code: tuple[tuple[Bits, int], ...], fields: Mapping[st
 
 def _apart(commands: tuple[Command, ...], item: Item) -> None:
     """No words are two commands' alike: a stream has one reading."""
+    # Names are looked up in dictionaries by every later stage.
     names = [c.name for c in commands]
     for name in names:
         if names.count(name) > 1:
             raise item.error(f"command '{name}' stands twice", "names must differ")
     for n, a in enumerate(commands):
         for b in commands[:n]:
+            # Quadratic in commands, of which machines have some dozens.
             if not _differ(a, b):
                 raise item.error(
                     f"{b.name} and {a.name} can have the same words",
@@ -258,9 +277,12 @@ def _differ(a: Command, b: Command) -> bool:
     fixed: list[dict[str, tuple[int, int]]] = []
     for c in (a, b):
         known: dict[str, tuple[int, int]] = {}
+        # Words that neither fixes are free or 0 in both, and cannot tell them apart.
         for word in {x.word for x, _ in (*a.code, *b.code)}:
             free = sum(((1 << f.width) - 1) << f.lo for f in c.fields.values() if f.word == word)
             value = sum(v << x.lo for x, v in c.code if x.word == word)
+            # All that is no field is fixed: bits that nothing names are 0 (words.py refuses
+            # others).
             known[word] = (~free, value)
         fixed.append(known)
     return any(

@@ -23,6 +23,7 @@ from csp_embed.machine.reading.meaning import MeaningError, parse
 
 
 @dataclass(frozen=True)
+# An address may be base + number or name, times a loop's variable: what fields can express.
 class Param:
     """kind: "const" (value), "field" or "state" (name)."""
 
@@ -51,6 +52,7 @@ class Lanes:
 
 @dataclass(frozen=True)
 class Bytes:
+    # Steps are bytes, whatever the type of a value: as the machine's addresses count.
     """A reference to HOST: byte base + sum of steps[v] * v holds the first byte of a value."""
 
     dtype: str
@@ -67,6 +69,7 @@ class Limit:
 
 
 @dataclass(frozen=True)
+# A scale comes as the bits of a float32 in an integer field.
 class Setting:
     """A number of state becomes source. bits: of a float32."""
 
@@ -78,6 +81,7 @@ class Setting:
 class Load:
     """Lanes of state are filled from rows or from other state."""
 
+    # Other state: preloaded weights may wait in one array and be used from another.
     source: Rows | Lanes
     loops: Mapping[str, Param]
     limits: tuple[Limit, ...]
@@ -101,6 +105,7 @@ class Acts:
     loops: Mapping[str, Param] = field(default_factory=dict[str, Param])
     limits: tuple[Limit, ...] = ()
     adds: bool = False
+    # None: it always adds, and `keeps_if` means nothing.
     keeps: Param | None = None
     keeps_if: int = 1
     value: ast.expr | None = None
@@ -112,6 +117,7 @@ def acts_of(text: str, names: Names) -> Acts:
 
 
 @dataclass(frozen=True)
+# One innermost statement with what stands around it, outermost first.
 class _Step:
     loops: tuple[tuple[str, ast.expr], ...]
     tests: tuple[tuple[ast.expr, bool], ...]
@@ -134,6 +140,7 @@ class _Reader:
                     continue
                 case ast.Delete(targets=targets):
                     unsets += [t.id for t in targets if isinstance(t, ast.Name)]
+                # A number is set outside of loops only: in one, which point is last would matter.
                 case ast.Assign(targets=[ast.Name(id=name)], value=value) if not step.loops:
                     settings[name] = self._setting(value)
                 case ast.Assign(targets=[ast.Subscript(value=ast.Name(id=name))], value=value) if (
@@ -141,20 +148,25 @@ class _Reader:
                 ):
                     loads[name] = self._load(step, value)
                 case _:
+                    # What moves data between rows or HOST decides the command's kind.
                     moves.append(step)
         common = {"settings": settings, "loads": loads, "unsets": tuple(unsets)}
         if not moves:
             kind = "set" if settings or loads or unsets else "finish"
+            # A command that leaves memories and state alone: it ends programs.
             return Acts(kind, **common)  # type: ignore[arg-type]
         return self._moved(moves, common)
 
     def _moved(self, moves: list[_Step], common: Mapping[str, object]) -> Acts:
+        # The last statement is the work; before it only a reset of the same sums may stand.
         *first, last = moves
         core = last.core
         loops = {v: self._bound(n, v) for v, n in last.loops}
         limits = self._limits(last, loops)
         parts: dict[str, object] = {"loops": loops, "limits": limits, **common}
         match core:
+            # Patterns go from narrow to wide: a contraction is also an addition, a reset also an
+            # assignment.
             case ast.AugAssign(
                 target=target, value=ast.BinOp(op=ast.Mult(), left=left, right=right)
             ):
@@ -169,6 +181,7 @@ class _Reader:
                 inner, source = self._source(value)
                 return Acts("copy_out", dst=self._rows(source, loops), value=inner,
                             host=self._bytes(target, loops), **parts)  # type: ignore[arg-type] # fmt: skip
+            # Both copies in: plain, and adding to what is there (a bias on sums).
             case (
                 ast.Assign(targets=[target], value=ast.Subscript(value=ast.Attribute()) as value)
                 | ast.AugAssign(target=target, value=ast.Subscript(value=ast.Attribute()) as value)
@@ -185,12 +198,14 @@ class _Reader:
         if not first:
             return None, 1
         match first:
+            # The same text is the same place: both stand in the same loops.
             case [
                 _Step(
                     core=ast.Assign(targets=[zeroed], value=ast.Constant(value=0)),
                     tests=[(test, holds)],
                 )
             ] if ast.unparse(zeroed) == ast.unparse(target):
+                # `if not x` keeps where `if x` begins anew.
                 if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
                     test, holds = test.operand, not holds
                 return self._param(test), 0 if holds else 1
@@ -210,12 +225,15 @@ class _Reader:
         loops = {v: self._bound(n, v) for v, n in step.loops}
         tests = step.tests
         if isinstance(value, ast.IfExp):
+            # `value if inside else 0`: lanes beyond the matrix are filled with zeros, as a guard
+            # would.
             match value.orelse:
                 case ast.Constant(value=0):
                     tests, value = (*tests, (value.test, True)), value.body
                 case _:
                     raise MeaningError(value.lineno, "lanes that are left out are 0")
         limits = self._limits(_Step(step.loops, tests, step.core), loops)
+        # Lanes of state can be filled from state; what a factor can be, a source can be.
         return Load(self._factor(value, loops), loops, limits)
 
     def _factor(self, node: ast.expr, loops: Mapping[str, Param]) -> Rows | Lanes:
@@ -233,6 +251,7 @@ class _Reader:
             ) if memory in self.names.memories:
                 base, rows = self._affine(row, loops)
                 zero, lanes = self._affine(lane, loops)
+                # A field in a lane would shift values within a row; here rows begin at lane 0.
                 if zero != Param("const") or any(p.kind != "const" for p in lanes.values()):
                     raise MeaningError(lane.lineno, "a lane is a sum of numbers times loop names")
                 return Rows(memory, base, rows, {v: p.value for v, p in lanes.items()})
@@ -262,7 +281,10 @@ class _Reader:
                 found.append(node)
                 return ast.Name("acc", ast.Load())
 
+        # A copy is changed: the caller's tree is read again for messages.
         inner = Replace().visit(ast.parse(ast.unparse(value), mode="eval").body)
+        # The same reference may stand twice (a ReLU names it in test and value); two different may
+        # not.
         if len({ast.unparse(f) for f in found}) != 1:
             raise MeaningError(value.lineno, "a copy out reads one reference")
         return inner, found[0]
@@ -274,8 +296,10 @@ class _Reader:
         out: list[Limit] = []
         for test, holds in step.tests:
             tests = test.values if isinstance(test, ast.BoolOp) else [test]
+            # `a < m and b < n` are two guards; `or` leaves a shape that no loops have.
             for t in tests:
                 match t:
+                    # In an `else` the guard would be >=, which no transfer has.
                     case ast.Compare(left=left, ops=[ast.Lt()], comparators=[right]) if holds and (
                         not isinstance(test, ast.BoolOp) or isinstance(test.op, ast.And)
                     ):
@@ -293,6 +317,7 @@ class _Reader:
         return tuple(out)
 
     def _param(self, node: ast.expr) -> Param:
+        # Without loops every name is a field or state.
         base, steps = self._affine(node, {})
         assert not steps
         return base
@@ -301,9 +326,13 @@ class _Reader:
         """(what stands alone, loop variable -> what it is multiplied by)."""
         base: list[Param] = []
         steps: dict[str, Param] = {}
+        # A polynomial rather than a pattern, so that the order in which a spec writes terms is
+        # free.
         for names, factor in _terms(node).items():
             moving = [n for n in names if n in loops]
             rest = [n for n in names if n not in loops]
+            # rest with a factor: 2*stride*i; no field is multiplied by a number in the machines
+            # read here.
             if len(moving) > 1 or len(rest) > 1 or (rest and factor != 1):
                 raise MeaningError(node.lineno, f"'{ast.unparse(node)}' is more than a number or a"
                                    " name times a loop's name")  # fmt: skip
@@ -340,6 +369,7 @@ def _flat(
             other = [x for inner in orelse for x in _flat(inner, loops, (*tests, (test, False)))]
             return [*taken, *other]
         case _:
+            # Both branches are kept with what their test must be: `_begins` and `_limits` use them.
             return [_Step(loops, tests, s)]
 
 
@@ -347,6 +377,7 @@ def _terms(node: ast.expr) -> dict[tuple[str, ...], int]:
     """A polynomial: product of names -> factor."""
     match node:
         case ast.Constant(value=int(value)):
+            # 0 is left out, so that `+ 0` changes nothing.
             return {(): value} if value else {}
         case ast.Name(id=name):
             return {(name,): 1}
@@ -361,6 +392,7 @@ def _terms(node: ast.expr) -> dict[tuple[str, ...], int]:
             found: dict[tuple[str, ...], int] = {}
             for a, x in _terms(left).items():
                 for b, y in _terms(right).items():
+                    # Sorted: a*b and b*a are one product.
                     key = tuple(sorted((*a, *b)))
                     found[key] = found.get(key, 0) + x * y
             return found

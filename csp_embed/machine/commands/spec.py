@@ -39,6 +39,7 @@ class RowMemory:
     """An on-chip memory addressed by rows of lanes."""
 
     name: str
+    # Of a row: what one address selects.
     rows: int
     lanes: int
     dtype: str
@@ -70,6 +71,7 @@ class CommandMachine:
     align: int
     host_bytes: int
     views: Mapping[str, str]
+    # A step walks a whole tile's rows, a command is what issuing one costs beside.
     costs: Mapping[str, float]
 
     def command(self, name: str) -> Command:

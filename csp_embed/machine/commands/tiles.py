@@ -34,20 +34,25 @@ class Tile:
 
     def height(self, dims: Mapping[str, int]) -> int:
         """Rows that it takes."""
+        # The last row that is touched, and the ones between where rows are not adjacent.
         return 1 + sum(step * (dims[d] - 1) for d, step in self.rows.items())
 
     @property
     def view(self) -> str:
+        # Distinct by dimensions: weights and inputs can be tiles of one memory with other lanes.
         return f"{self.memory}_{''.join(self.dims)}"
 
 
 def tile_of(rows: Rows) -> Tile:
     """Raises: MeaningError for parameters in more than one dimension."""
+    # How far a parameter's rows lie apart is known at run time only; an order of two needs both.
     if sum(p.kind != "const" for p in rows.rows.values()) and len(rows.rows) > 1:
         raise MeaningError(1, f"rows of {rows.memory} have a step by a name and another dimension")
+    # A parameter can be 1 as well, which is the densest packing; strides are the target's choice.
     steps = {d: p.value if p.kind == "const" else 1 for d, p in rows.rows.items()}
     if any(s < 1 for s in (*steps.values(), *rows.lanes.values())):
         raise MeaningError(1, f"rows of {rows.memory} are walked backwards, or not at all")
+    # Outermost first, as memories of the search list their lanes: larger step, further out.
     outer = sorted(steps, key=lambda d: -steps[d])
     inner = sorted(rows.lanes, key=lambda d: -rows.lanes[d])
     return Tile(rows.memory, (*outer, *inner), steps, dict(rows.lanes))
@@ -59,6 +64,7 @@ def factor_tile(source: Rows | Lanes, own: Acts, commands: tuple[Command, ...]) 
         return tile_of(source)
     rows = origin(source.state, own, commands)
     loaded = tile_of(rows.source)
+    # The loops of the load have names of their own; lanes of the state tie both together.
     renamed = dict(zip(rows.at, source.at, strict=True))
     return Tile(
         loaded.memory, tuple(renamed[d] for d in loaded.dims),
@@ -77,10 +83,12 @@ class Origin:
 
 def origin(state: str, own: Acts, commands: tuple[Command, ...]) -> Origin:
     """Where lanes of state come from, through other state. Raises: MeaningError."""
+    # State can be filled from state in a circle (two buffers that swap): each is asked once.
     seen: set[str] = set()
     while state not in seen:
         seen.add(state)
         loads = [c.acts.loads[state] for c in commands if state in c.acts.loads]
+        # Any of its loads that comes from rows; further ones fill the same lanes from elsewhere.
         for load in loads:
             if isinstance(load.source, Rows):
                 return Origin(load.source, tuple(load.loops))
@@ -99,6 +107,7 @@ def as_instructions(
     if not contracts:
         raise MeaningError(1, "no command is a contraction")
     tiles = [operand_tiles(c.acts, commands) for c in contracts]
+    # Views are by tile: several contractions of one tile (with and without preload) are one choice.
     if any(t != tiles[0] for t in tiles):
         raise MeaningError(1, "contractions of different tiles: the search covers by one of them")
     for tile in tiles[0].values():
@@ -110,9 +119,11 @@ def as_instructions(
         lanes = 1 + sum(s * (dims[d] - 1) for d, s in tile.lanes.items())
         if lanes > rows.lanes:
             raise MeaningError(1, f"{lanes} lanes of {tile.memory}, which has {rows.lanes}")
+        # Both factors may be one tile of one memory.
         if tile.view in (m.name for m in found):
             continue
         size = int(np.prod([dims[d] for d in tile.dims])) * np.dtype(rows.dtype).itemsize
+        # An element is a whole tile, so the memory holds as many as stand one below the other.
         depth = rows.rows // tile.height(dims)
         found.append(
             Memory(
@@ -128,6 +139,7 @@ def as_instructions(
         operands=tuple(Operand(r, t.view, t.dims, "", "", "") for r, t in tiles[0].items()),
     )  # fmt: skip
     dst = tiles[0]["dst"]
+    # No command is called so: the search only needs to know which steps can follow the sums.
     field = Field("imm", 0, 32, signed=True)
     mapped = Instruction(
         name="EPILOGUE", opcode=1, kind="map", fields=(field,), roles={"imm": "imm"},

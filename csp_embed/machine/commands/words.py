@@ -40,8 +40,10 @@ def encode(machine: CommandMachine, stream: Sequence[tuple[int, tuple[int, ...]]
     Raises: EncodeError naming command, field, value and range where a value does not fit.
     """
     words = np.zeros((len(stream), len(machine.words)), np.uint64)
+    # Column of a word, as a command's first axis is its words in the spec's order.
     order = {name: n for n, name in enumerate(machine.words)}
     code = np.array([c for c, _ in stream], np.int64)
+    # By kind, not by command: streams have up to millions of commands, kinds are a dozen.
     for index, command in enumerate(machine.commands):
         at = np.flatnonzero(code == index)
         if not len(at):
@@ -52,6 +54,8 @@ def encode(machine: CommandMachine, stream: Sequence[tuple[int, tuple[int, ...]]
         values = np.array([stream[n][1] for n in at.tolist()], np.int64).reshape(len(at), -1)
         for k, (name, bits) in enumerate(command.fields.items()):
             column = values[:, k]
+            # `most` may be below what the bits hold; a negative one would set bits of its
+            # neighbours.
             bad = np.flatnonzero((column < 0) | (column > bits.most))
             if len(bad):
                 first = int(bad[0])
@@ -59,6 +63,7 @@ def encode(machine: CommandMachine, stream: Sequence[tuple[int, tuple[int, ...]]
                     f"command {int(at[first])} ({command.name}): {name} = {int(column[first])}"
                     " does not fit",
                     why=f"it holds 0..{bits.most}",
+                    hint="a smaller tile, or a wider field in the specification",
                 )
             part[:, order[bits.word]] |= column.astype(np.uint64) << np.uint64(bits.lo)
         words[at] = part
@@ -70,7 +75,9 @@ def decode(machine: CommandMachine, words: Words) -> Decoded:
     words = np.asarray(words, np.uint64)
     if words.ndim != 2 or words.shape[1] != len(machine.words):
         raise EncodeError(
-            f"commands have shape {words.shape}", why=f"[n, {len(machine.words)}] is expected"
+            f"commands have shape {words.shape}",
+            why=f"[n, {len(machine.words)}] is expected",
+            hint="`encode` of this module makes such words",
         )
     order = {name: n for n, name in enumerate(machine.words)}
     code = np.full(len(words), -1, np.int64)
@@ -82,14 +89,19 @@ def decode(machine: CommandMachine, words: Words) -> Decoded:
         for word, column in order.items():
             rest = np.uint64(_unnamed(command, word, machine.words[word]))
             fits &= words[:, column] & rest == 0
+        # Commands are disjoint (load.py), so the first that fits is the only one.
         code[np.flatnonzero(fits & (code < 0))] = index
     odd = np.flatnonzero(code < 0)
     if len(odd):
         n = int(odd[0])
         shown = " ".join(f"{w}={int(v):#x}" for w, v in zip(machine.words, words[n], strict=True))
-        raise EncodeError(f"command {n} is unknown: {shown}")
+        raise EncodeError(
+            f"command {n} is unknown: {shown}",
+            hint="compare its fixed bits with `code` of the commands in the specification",
+        )
     place = np.zeros(len(words), np.int64)
     fields: dict[str, dict[str, NDArray[np.int64]]] = {}
+    # The second pass sorts occurrences by kind: columns are what checks and simulators walk.
     for index, command in enumerate(machine.commands):
         at = np.flatnonzero(code == index)
         place[at] = np.arange(len(at))
@@ -100,6 +112,7 @@ def decode(machine: CommandMachine, words: Words) -> Decoded:
 
 def _get(words: Words, order: Mapping[str, int], bits: Bits) -> NDArray[np.int64]:
     mask = np.uint64((1 << bits.width) - 1)
+    # Shifted before the mask: fields up to 62 bits stay non-negative in int64.
     return (words[:, order[bits.word]] >> np.uint64(bits.lo) & mask).astype(np.int64)
 
 
@@ -116,5 +129,6 @@ def line(machine: CommandMachine, decoded: Decoded, n: int) -> str:
     """One command as text."""
     command = machine.commands[int(decoded.code[n])]
     values = decoded.values(machine, n)
+    # Addresses read better in hexadecimal, small counts in decimal.
     shown = " ".join(f"{k}={v:#x}" if v > 9 else f"{k}={v}" for k, v in values.items())
     return f"{n:6d}  {command.name:20s} {shown}".rstrip()

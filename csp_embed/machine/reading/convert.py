@@ -14,6 +14,7 @@ from csp_embed.errors import SpecError
 from csp_embed.machine.load import FORMAT, SOURCE_FORMAT, load_text
 from csp_embed.machine.spec import Isa
 
+# The line alone is changed: a YAML writer would lose comments, order and quotes.
 _LINE = re.compile(r"^format:[ \t]*(\S+)(.*)$", re.MULTILINE)
 
 
@@ -24,6 +25,7 @@ def converted(text: str, file: str, folder: Path) -> str:
     machine.
     """
     found = _LINE.search(text)
+    # Quotes belong to YAML, not to the name.
     if found is None or found[1].strip("'\"") != FORMAT:
         raise SpecError(
             f"{file} is not of {FORMAT}",
@@ -33,6 +35,7 @@ def converted(text: str, file: str, folder: Path) -> str:
         )
     head = f"format: {SOURCE_FORMAT}{found[2]}\ncontrol: instruction\norder: tokens"
     new = text[: found.start()] + head + text[found.end() :]
+    # Both texts are loaded: the proof that nothing but the format has changed.
     if _bare(load_text(text, file, folder)) != _bare(load_text(new, file, folder)):
         raise SpecError(f"{file} would be another machine in {SOURCE_FORMAT}", where=file,
                         hint="this is our mistake: please report it")  # fmt: skip

@@ -15,6 +15,7 @@ from typing import Any
 Hook = Callable[[ast.expr], int]
 Names = Mapping[str, int]
 
+# Spelled out: what is not here is refused, above all calls and attributes.
 _BINARY: dict[type[ast.operator], Callable[[int, int], int]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -46,6 +47,7 @@ def parse(text: str) -> ast.expr:
     """The expression tree of `text`; ExprError where it is not an expression."""
     try:
         return ast.parse(text.strip(), mode="eval").body
+    # Python's parser raises all of these on hostile text (null bytes, thousands of brackets).
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise ExprError(f"'{text}' is not an expression") from error
 
@@ -56,6 +58,7 @@ def evaluate(node: ast.expr, names: Mapping[str, int], hook: Hook | None = None)
     Raises: ExprError for an undefined name, a forbidden construct, division by zero.
     """
     handler = _HANDLERS.get(type(node))
+    # A hook sees only what arithmetic leaves: it cannot change what a number means.
     if handler is not None:
         result = handler(node, names, hook)
         if result is not None:
@@ -66,6 +69,7 @@ def evaluate(node: ast.expr, names: Mapping[str, int], hook: Hook | None = None)
 
 
 def _constant(node: Any, names: Names, hook: Hook | None) -> int | None:
+    # True counts as 1; texts and fractions go to the hook or are refused.
     return int(node.value) if isinstance(node.value, int) else None
 
 
@@ -88,6 +92,7 @@ def _binary(node: ast.BinOp, names: Names, hook: Hook | None) -> int:
     left, right = evaluate(node.left, names, hook), evaluate(node.right, names, hook)
     operation = _BINARY.get(type(node.op))
     if isinstance(node.op, ast.Pow):
+        # Checked on the bits of the result, before Python would build it.
         if right < 0 or left.bit_length() * right > _MAX_BITS:
             raise ExprError(f"the exponent {right} is negative or far too large")
         return left**right
@@ -100,10 +105,12 @@ def _binary(node: ast.BinOp, names: Names, hook: Hook | None) -> int:
 
 def _boolean(node: Any, names: Names, hook: Hook | None) -> int:
     both = all if isinstance(node.op, ast.And) else any
+    # Stops at the first that decides, as Python does: the rest may be undefined.
     return int(both(evaluate(v, names, hook) for v in node.values))
 
 
 def _compare(node: Any, names: Names, hook: Hook | None) -> int:
+    # Chains (0 <= x < n) compare neighbours.
     values = [evaluate(v, names, hook) for v in (node.left, *node.comparators)]
     for n, op in enumerate(node.ops):
         if type(op) not in _COMPARE:
@@ -114,16 +121,19 @@ def _compare(node: Any, names: Names, hook: Hook | None) -> int:
 
 
 def _choice(node: Any, names: Names, hook: Hook | None) -> int:
+    # Only the branch that is taken: the other may divide by zero.
     taken = node.body if evaluate(node.test, names, hook) else node.orelse
     return evaluate(taken, names, hook)
 
 
 def _call(node: Any, names: Names, hook: Hook | None) -> int | None:
     function = getattr(node.func, "id", None)
+    # None, not an error: a meaning's own function is for the hook to know.
     if function not in ("log2", "min", "max") or node.keywords:
         return None
     values = [evaluate(a, names, hook) for a in node.args]
     if function == "log2":
+        # An exact logarithm or none: rounding would size a field one bit too small.
         if len(values) != 1 or values[0] <= 0 or values[0] & (values[0] - 1):
             shown = ", ".join(map(str, values))
             raise ExprError(f"log2({shown}): the argument must be a power of two")
@@ -156,6 +166,7 @@ def value(text: str, names: Mapping[str, int]) -> int:
 
 def names_in(node: ast.AST) -> list[str]:
     """Names that occur, functions excluded, in order of first occurrence."""
+    # A function's name is no size, and would be called undefined.
     functions = {id(n.func) for n in ast.walk(node) if isinstance(n, ast.Call)}
     found = [n.id for n in ast.walk(node) if isinstance(n, ast.Name) and id(n) not in functions]
     return list(dict.fromkeys(found))

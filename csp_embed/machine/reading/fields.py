@@ -25,12 +25,14 @@ def read_fields(
     stands for the fields of that group.
     Raises: SpecError for an overlap, a field outside 0..bits-1, a name or role that stands twice.
     """
+    # The opcode is reserved first: no field may lie on it.
     fields = list(reserved)
     roles: dict[str, str] = {}
     position = start
     for item in _expand(items, groups):
         table = item.table(["name", "width"], ["bit", "signed", "role"])
         name = table["name"].word()
+        # `gaps` makes fields of that name.
         if name.startswith("unused_"):
             raise table["name"].error(
                 f"'{name}' is a reserved name", "bits that no field covers are called so"
@@ -40,6 +42,7 @@ def read_fields(
         field = Field(name, lo, width, "signed" in table and table["signed"].flag())
         _check(item, field, fields, bits)
         fields.append(field)
+        # The next field follows this one, wherever that was put.
         position = lo + width
         if "role" in table:
             role = table["role"].word()
@@ -53,11 +56,14 @@ def read_fields(
 
 def gaps(fields: tuple[Field, ...], bits: int) -> tuple[Field, ...]:
     """Fields named `unused_<lo>`, at most 32 bits each, for the bits that no field covers."""
+    # Sorted by position; the list of fields is in the spec's order.
     covered = sorted((f.lo, f.lo + f.width) for f in fields)
     found: list[Field] = []
     position = 0
+    # A last empty field at the end closes the gap behind the last one.
     for lo, hi in [*covered, (bits, bits)]:
         while position < lo:
+            # Cut at multiples of 32 bits, which read well as hexadecimal numbers.
             width = min(lo, (position // 32 + 1) * 32) - position
             found.append(Field(f"unused_{position}", position, width, unused=True))
             position += width
@@ -77,6 +83,7 @@ def _expand(items: list[Item], groups: Mapping[str, Item]) -> list[Item]:
             raise entries["group"].error(
                 f"unknown field group '{name}'", f"groups: {', '.join(groups) or 'none'}"
             )
+        # A group's fields take part in the running position like any others.
         flat.extend(groups[name].items())
     return flat
 
@@ -93,6 +100,7 @@ def _check(item: Item, field: Field, before: list[Field], bits: int) -> None:
             f"the word has bits 0..{bits - 1}",
             "move the field or narrow it",
         )
+    # Quadratic, over some dozen fields.
     for other in before:
         if other.name == field.name:
             raise item.error(f"field '{field.name}' stands twice", "names must differ")

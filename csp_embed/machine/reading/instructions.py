@@ -12,12 +12,16 @@ from csp_embed.machine.reading.fields import gaps, read_fields
 from csp_embed.machine.reading.tree import Item
 from csp_embed.machine.spec import Field, Instruction, MapOp, Memory, Operand
 
+# Words are uint64[n, 2] throughout (words/bits.py).
 BITS = 128
 KINDS = ("load", "store", "contract", "map", "finish")
+# What judges and simulators implement one by one; a spec can only choose among them.
 FUNCTIONS = ("min", "max", "add", "shr", "mul")
 TOKENS = ("pop_prev", "pop_next", "push_prev", "push_next")
+# Needed by every transfer; padding is optional, and stores have none.
 _TRANSFER = ("memory", "sram", "dram", "y_size", "x_size", "x_stride")
 _PADS = ("y_pad_0", "y_pad_1", "x_pad_0", "x_pad_1")
+# Roles that a field plays by name or `role:`; those of compute are read off the meaning.
 _STATED = {"load": (*TOKENS, *_TRANSFER, *_PADS), "store": (*TOKENS, *_TRANSFER)}
 
 
@@ -45,6 +49,7 @@ def read_instructions(
         role, a meaning that contradicts fields or kind, two instructions of one kind.
     """
     machine = _Machine(memories, queues, uop_memory, uop_fields)
+    # One opcode field for all: a decoder looks at it before it knows the instruction.
     opcode_field = Field("opcode", opcode["bit"].integer(names), opcode["width"].integer(names))
     last = opcode_field.lo + opcode_field.width - 1
     if opcode_field.lo < 0 or not 1 <= opcode_field.width <= 16 or last >= BITS:
@@ -53,6 +58,7 @@ def read_instructions(
             f"an instruction has bits 0..{BITS - 1}, an opcode 1 to 16 of them",
         )
     found: list[Instruction] = []
+    # In the order of the file: codes of streams are indices into it.
     for name, item in section.entries().items():
         table = item.table(["opcode", "kind", "fields"], ["queue", "meaning", "ops"])
         code = table["opcode"].integer(names)
@@ -62,6 +68,7 @@ def read_instructions(
                 f"the opcode field holds 0..{opcode_field.max}",
                 "choose a code in that range, or widen `opcode`",
             )
+        # One of each kind: `Isa.of_kind` and the fast simulator rest on it.
         for other in found:
             if other.opcode == code:
                 raise table["opcode"].error(
@@ -95,6 +102,7 @@ def _instruction(
     kind = table["kind"].text()
     if kind not in KINDS:
         raise table["kind"].error(f"unknown kind '{kind}'", f"kinds are {', '.join(KINDS)}")
+    # Roles first: the meaning is checked against the fields that play them.
     roles = _stated_roles(item, kind, fields, stated)
     text = table["meaning"].text() if "meaning" in table else ""
     statement, operands = "", ()
@@ -108,6 +116,7 @@ def _instruction(
             "it ends the program and does nothing else",
             "drop `meaning`",
         )
+    # A map does nothing without an operation, and no other kind has one.
     if (kind == "map") != ("ops" in table):
         raise item.error(
             "`ops` belongs to a map instruction, and only there",
@@ -118,6 +127,7 @@ def _instruction(
         name=name,
         opcode=code,
         kind=kind,
+        # Gaps come last, so that field lists read as the spec has them.
         fields=(*fields, *gaps(fields, BITS)),
         roles=roles,
         queue=_queue(item, table, kind, machine.queues),
@@ -132,6 +142,7 @@ def _stated_roles(
     item: Item, kind: str, fields: tuple[Field, ...], stated: dict[str, str]
 ) -> dict[str, str]:
     """Roles by `role:`, or by a field's name where that is the name of a role."""
+    # Contract, map and finish: only tokens are stated.
     known = _STATED.get(kind, TOKENS)
     for role, field in stated.items():
         if role not in known:
@@ -139,11 +150,13 @@ def _stated_roles(
                 f"field '{field}' has the unknown role '{role}'",
                 f"roles to state in a {kind}: {', '.join(known)}",
             )
+    # A field may be called as one role and play another; the stated role wins.
     taken = set(stated.values())
     roles = dict(stated)
     for field in fields:
         if field.name in known and field.name not in taken and field.name not in roles:
             roles[field.name] = field.name
+    # In a fixed order, whatever the order of fields.
     return {role: roles[role] for role in known if role in roles}
 
 
@@ -160,6 +173,7 @@ def _transfer(
     if missing:
         raise item.error(f"no field plays the role '{missing[0]}'", f"a {kind} needs it")
     selector = next(f for f in fields if f.name == roles["memory"])
+    # A field too narrow for an id would make a memory that no transfer can name.
     for memory in machine.memories:
         used = memory.load_queue if kind == "load" else memory.store_queue
         if used is not None and memory.id > selector.max:
@@ -168,6 +182,7 @@ def _transfer(
                 f"its id {memory.id} needs more than {selector.width} bits",
             )
     pads = [role for role in _PADS if role in roles]
+    # Half a padding (top without bottom) is no template of transfers.
     if pads and len(pads) != len(_PADS):
         raise item.error("padding needs all four roles", f"needed: {', '.join(_PADS)}")
     if not text:
@@ -189,6 +204,7 @@ def _compute(
 ) -> tuple[str, tuple[Operand, ...]]:
     if not text:
         raise item.error("missing key: meaning", f"a {kind} must say what it does")
+    # Micro-op memories are no operands: their elements are addresses.
     lanes = {m.name: m.lanes for m in machine.memories if m.dtype != "uint32"}
     try:
         parts = meaning.read_compute(text, kind, lanes)
@@ -199,6 +215,7 @@ def _compute(
             f"addresses come from '{parts.uop_memory}'", f"micro-ops lie in {machine.uop_memory}"
         )
     field_names = {f.name for f in fields}
+    # Names of loops, fields and lanes share one table in the interpreter.
     clash = [
         n for n in parts.local_names if n in field_names | {d for v in lanes.values() for d in v}
     ]
@@ -216,12 +233,15 @@ def _compute(
             )
     uop_names = {f.name for f in machine.uop_fields}
     factors = [name for o in parts.operands for name in (o.factor_out, o.factor_in)]
+    # Everything the meaning names has to be a field; the nearest name is told.
     for used in [*parts.roles.values(), *factors]:
         if used not in field_names:
             near = difflib.get_close_matches(used, field_names, 1)
             raise _located(
                 table["meaning"],
                 meaning.MeaningError(
+                    # The first line that has the name: meanings are short, and the message needs
+                    # some line.
                     1 + next(n for n, row in enumerate(text.splitlines()) if used in row),
                     f"'{used}' is no field of this instruction"
                     + (f" (did you mean '{near[0]}'?)" if near else ""),
@@ -233,6 +253,7 @@ def _compute(
                 f"'{operand.uop_field}' is no micro-op field", f"fields: {', '.join(uop_names)}"
             )
         memory = next(m for m in machine.memories if m.name == operand.memory)
+        # Shadows are written beside their memory, aliases have no elements: neither has an address.
         if memory.shadow_of or memory.alias_of:
             raise table["meaning"].error(
                 f"'{memory.name}' cannot be an operand", "it is a shadow or an alias"
@@ -244,6 +265,7 @@ def _compute(
 def _located(item: Item, error: meaning.MeaningError) -> SpecError:
     """The error at its line: a block's text starts on the line below its key."""
     mark = item.node.start_mark.line + 1
+    # A block text begins below its key, a quoted one on the same line.
     block = getattr(item.node, "style", None) in ("|", ">")
     return SpecError(
         f"{item.name}: {error}",
@@ -254,6 +276,7 @@ def _located(item: Item, error: meaning.MeaningError) -> SpecError:
 
 
 def _queue(item: Item, table: Mapping[str, Item], kind: str, queues: tuple[str, ...]) -> str | None:
+    # Memory by memory: loads of INP and of ACC run in different modules of VTA.
     if kind in ("load", "store"):
         if "queue" in table:
             raise table["queue"].error(

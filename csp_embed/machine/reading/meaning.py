@@ -34,6 +34,7 @@ class Compute:
     local_names: tuple[str, ...]
 
 
+# Shared by all three formats: what Python cannot parse, none of them can.
 def parse(text: str) -> list[ast.stmt]:
     """The statements of a meaning.
 
@@ -52,6 +53,7 @@ def read_compute(text: str, kind: str, lanes: Mapping[str, tuple[str, ...]]) -> 
 
     Raises: MeaningError where the text does not fit the template of its kind.
     """
+    # Engines know one shape: three loops, addresses, one statement. All else is only names.
     loops, body = _loops(parse(text))
     roles = {
         "iter_out": _field_bound(loops[0]),
@@ -60,6 +62,7 @@ def read_compute(text: str, kind: str, lanes: Mapping[str, tuple[str, ...]]) -> 
     roles["uop_begin"], roles["uop_end"] = _two_bounds(loops[2])
     counters = tuple(loop.target.id for loop in loops if isinstance(loop.target, ast.Name))
     addresses: dict[str, tuple[str, str, str, str]] = {}
+    # The last statement does the work; those before it make addresses.
     for statement in body[:-1]:
         name, parts = _address(statement, counters)
         addresses[name] = parts
@@ -75,12 +78,16 @@ def read_compute(text: str, kind: str, lanes: Mapping[str, tuple[str, ...]]) -> 
     if kind == "contract":
         _check_contract(core, operands)
     elif operands[0].dims != operands[1].dims or operands[0].memory != operands[1].memory:
+        # Both in one memory, lane by lane: hardware reads and writes the accumulators in place.
         raise MeaningError(core.lineno, "both tensors of a map must be the same memory and lanes")
+    # An address without use would be a micro-op field that does nothing.
     unused = set(addresses) - {_address_name(ref) for ref in refs}
     if unused:
         raise MeaningError(1, f"address '{min(unused)}' is computed and never used")
+    # One micro-op names all addresses, so they come from one memory.
     uop_memory = _one({a[0] for a in addresses.values()})
     local_names = (*counters, *addresses)
+    # Three loops, and one name for each address.
     if len(set(local_names)) != 3 + len(body) - 1:
         raise MeaningError(1, "a loop variable or address name stands twice")
     return Compute(roles, operands, uop_memory, ast.unparse(core), local_names)
@@ -97,6 +104,7 @@ def _one(names: set[str]) -> str:
 
 def _loops(body: list[ast.stmt]) -> tuple[list[ast.For], list[ast.stmt]]:
     loops: list[ast.For] = []
+    # Only a loop alone in its block nests; one beside other statements ends the descent.
     while len(body) == 1 and isinstance(body[0], ast.For):
         loops.append(body[0])
         body = body[0].body
@@ -124,6 +132,7 @@ def _range_args(loop: ast.For) -> list[ast.expr]:
 
 def _field_bound(loop: ast.For) -> str:
     match _range_args(loop):
+        # A field alone: bounds with arithmetic would need an adder that engines do not model.
         case [ast.Name(id=name)]:
             return name
         case _:
@@ -133,6 +142,7 @@ def _field_bound(loop: ast.For) -> str:
 
 def _two_bounds(loop: ast.For) -> tuple[str, str]:
     match _range_args(loop):
+        # The micro-op list: begin and end are fields of their own.
         case [ast.Name(id=first), ast.Name(id=last)]:
             return first, last
         case _:
@@ -166,12 +176,14 @@ def _address(
             return name, (memory, field, factor_out, factor_in)
         case _:
             pass
+    # Loops in this order: first the outer one's factor, then the inner one's.
     raise MeaningError(
         statement.lineno,
         f"an address reads `name = UOPS[{step}].field + {outer} * factor + {inner} * factor`",
     )
 
 
+# roles is filled on the way: which field resets is known only where it is found.
 def _split_reset(core: ast.stmt, roles: dict[str, str]) -> ast.stmt:
     match core:
         case ast.If(
@@ -180,7 +192,9 @@ def _split_reset(core: ast.stmt, roles: dict[str, str]) -> ast.stmt:
             orelse=[ast.AugAssign(target=target) as add],
         ) if ast.unparse(cleared) == ast.unparse(target):
             roles["reset"] = flag
+            # The rest of the analysis sees a plain contraction.
             return add
+        # Without a reset it can be read; compilable.py refuses to compile for it.
         case ast.AugAssign():
             return core
         case _:
@@ -228,6 +242,7 @@ def _map_refs(core: ast.stmt, roles: dict[str, str]) -> list[ast.expr]:
 def _reference(ref: ast.expr) -> tuple[str, str, tuple[str, ...]]:
     """`MEM[address][b, o]` -> memory, address, dims."""
     match ref:
+        # Lanes as a tuple, a single lane, or none: Python has three forms of them.
         case ast.Subscript(
             value=ast.Subscript(value=ast.Name(id=memory), slice=ast.Name(id=address)),
             slice=ast.Tuple(elts=elts),
@@ -261,11 +276,13 @@ def _operand(
     if address not in addresses:
         raise MeaningError(ref.lineno, f"address '{address}' is not computed above")
     known = {d for names in lanes.values() for d in names}
+    # Two messages: a name that no memory has, and a lane of another memory.
     strange = [d for d in dims if d not in known]
     if strange:
         raise MeaningError(
             ref.lineno, f"unknown dimension '{strange[0]}' (known: {', '.join(sorted(known))})"
         )
+    # In the memory's order: lanes are stored row-major, and another order would be a transposition.
     if dims != lanes[memory]:
         raise MeaningError(
             ref.lineno,
@@ -278,6 +295,7 @@ def _operand(
 def _check_contract(core: ast.stmt, operands: tuple[Operand, ...]) -> None:
     dst, lhs, rhs = operands
     factors = set(lhs.dims) | set(rhs.dims)
+    # A lane of the result that neither factor has would hold the same sum many times.
     lost = [d for d in dst.dims if d not in factors]
     if lost:
         raise MeaningError(
@@ -287,6 +305,7 @@ def _check_contract(core: ast.stmt, operands: tuple[Operand, ...]) -> None:
 
 def transfer_text(kind: str, roles: Mapping[str, str]) -> str:
     """The only meaning of a load or store that engines know, in the spec's own field names."""
+    # Padding roles stand all or not at all (instructions.py).
     top, bottom = roles.get("y_pad_0"), roles.get("y_pad_1")
     left, right = roles.get("x_pad_0"), roles.get("x_pad_1")
     rows, columns, stride = roles["y_size"], roles["x_size"], roles["x_stride"]
@@ -303,8 +322,10 @@ def transfer_text(kind: str, roles: Mapping[str, str]) -> str:
             f"  for x in range({columns}):\n"
             f"    SRAM[{sram} + y * {columns} + x] = DRAM[{dram} + y * {stride} + x]\n"
         )
+    # One row of SRAM holds padding too, and rows lie without gaps.
     pitch = f"({left} + {columns} + {right})"
     return (
+        # A width of 0 is a token alone: the whole transfer does nothing, padding included.
         f"for y in range({top} + {rows} + {bottom} if {columns} else 0):\n"
         f"  for x in range{pitch}:\n"
         f"    if {top} <= y < {top} + {rows} and {left} <= x < {left} + {columns}:\n"
@@ -320,6 +341,7 @@ def check_transfer(text: str, kind: str, roles: Mapping[str, str]) -> str:
 
     Raises: MeaningError with the expected text.
     """
+    # Trees are compared, so that blanks, comments and quotes are free.
     got, expected = parse(text), parse(transfer_text(kind, roles))
     if ast.dump(ast.Module(got, [])) != ast.dump(ast.Module(expected, [])):
         raise MeaningError(

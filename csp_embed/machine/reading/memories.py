@@ -7,8 +7,11 @@ from collections.abc import Mapping
 from csp_embed.machine.reading.tree import Item
 from csp_embed.machine.spec import Memory
 
+# Types that format 1 knows, in bytes.
 LANE_BYTES = {"int8": 1, "int16": 2, "int32": 4}
+# A micro-op is one uint32.
 UOP_BYTES = 4
+# More would not be simulated, and sizes stay below 2^63 bytes.
 MAX_DEPTH = 1 << 30
 _OPTIONAL = (
     "lanes", "type", "dram_type", "portable_depth", "load_queue", "store_queue", "shadow_of",
@@ -32,6 +35,7 @@ def read_memories(
         if twin is not None:
             raise item.error(f"id {memory.id} stands twice", f"{twin.name} has it already")
         found[name] = memory
+    # After all are read: a shadow may stand above its memory.
     for name, item in entries.items():
         _check_link(item, found[name], found)
     return tuple(found.values())
@@ -45,6 +49,7 @@ def _read_one(
     queues: tuple[str, ...],
 ) -> Memory:
     table = item.table(["id", "depth"], _OPTIONAL)
+    # The meaning of transfers uses these two for "this memory" and "DRAM".
     if not name.isidentifier() or name in ("DRAM", "SRAM"):
         raise item.error(
             f"'{name}' cannot name a memory", "DRAM and SRAM have a meaning of their own"
@@ -57,6 +62,7 @@ def _read_one(
             raise table["lanes"].error(
                 f"dimension '{lane}' stands twice", "a lane has one index in it", "drop one"
             )
+    # `lanes: []` has a type: an element of one value, which is no micro-op.
     typed = "type" in table
     if ("lanes" in table) != typed:
         raise item.error(
@@ -66,18 +72,21 @@ def _read_one(
         )
     dtype = _type(table["type"]) if typed else "uint32"
     dram_dtype = _type(table["dram_type"]) if "dram_type" in table else dtype
+    # Widening loads exist (VTA's ACC_8BIT); a narrowing one would lose bits without a word.
     if typed and LANE_BYTES[dram_dtype] > LANE_BYTES[dtype]:
         raise table["dram_type"].error(
             f"{dram_dtype} in DRAM does not fit {dtype} on chip",
             "a load may widen its values, not narrow them",
             f"give `dram_type: {dtype}`, or a wider `type`",
         )
+    # Bytes in DRAM, not on chip: addresses of transfers count these.
     elem_bytes = LANE_BYTES[dram_dtype] if typed else UOP_BYTES
     for lane in lanes:
         elem_bytes *= dims[lane]
     depth = _power_of_two(table["depth"], names)
     portable = depth
     if "portable_depth" in table:
+        # Not above the depth: a smaller configuration may have less than every implementation.
         portable = min(depth, _power_of_two(table["portable_depth"], names))
     return Memory(
         name=name,
@@ -142,6 +151,8 @@ def _check_link(item: Item, memory: Memory, memories: Mapping[str, Memory]) -> N
         )
     target = memory.shadow_of or memory.alias_of
     if target is None:
+        # A memory that nothing moves in or out of is a mistake; shadows are written by compute
+        # steps.
         if memory.load_queue is None and memory.store_queue is None:
             raise item.error(
                 "neither loaded nor stored",
@@ -154,8 +165,10 @@ def _check_link(item: Item, memory: Memory, memories: Mapping[str, Memory]) -> N
     if target not in memories or target == memory.name:
         raise place.error(f"unknown memory '{target}'", f"memories are {', '.join(memories)}")
     other = memories[target]
+    # Links of links would make elements whose owner depends on the order of reading.
     if other.shadow_of or other.alias_of:
         raise place.error(f"'{target}' is itself a shadow or an alias", "links do not chain")
+    # The same address must name the same element in both.
     if (other.lanes, other.depth) != (memory.lanes, memory.depth):
         raise place.error(
             f"{memory.name} and {target} differ in lanes or depth",

@@ -17,11 +17,13 @@ from csp_embed.narrow import is_object
 Number = int | str
 Cost = int | float
 Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+# In format 1 operands are signed; uint8 came with CPUs and streams.
 Lane = Literal["int8", "int16", "int32"]
 Any8 = Literal["int8", "uint8", "int16", "int32"]
 
 
 class _Table(BaseModel):
+    # Unknown keys are mistakes: an ignored one would have no effect that a user sees.
     model_config = ConfigDict(extra="forbid")
 
 
@@ -97,6 +99,7 @@ class Instruction(_Table):
     opcode: Number
     kind: Literal["load", "store", "contract", "map", "finish"]
     fields: list[BitField | Group]
+    # Optional here, as it depends on the kind: loads have no queue, finish no meaning.
     queue: Name | None = None
     meaning: str | None = None
     ops: dict[Name, Operation] | None = None
@@ -263,6 +266,7 @@ class Fed(_Table):
     costs: CommandCosts | None = None
 
 
+# A union by its literals: an editor shows the keys of the format that `format` names.
 _FILE: TypeAdapter[Any] = TypeAdapter(LoopsInInstructions | LoopsInInstructions2 | LoopsInC | Fed)
 
 
@@ -277,6 +281,7 @@ def schema() -> dict[str, Any]:
 
 def shape_problems(document: Any) -> list[str]:
     """What keeps a document (as `yaml.safe_load` gives it) from having the shape of its format."""
+    # The format is chosen first: errors of all four in one list would bury the one that matters.
     control = document.get("control", "") if is_object(document) else ""
     kinds: dict[Any, type[_Table]] = {
         "source": LoopsInC, "stream": Fed, "instruction": LoopsInInstructions2,

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 
 from csp_embed.machine.reading.tree import Item
 
+# Lanes of one element beyond this would not be expanded point by point.
 MAX_LANES = 1 << 16
 
 
 def read_dims(item: Item, names: Mapping[str, int]) -> dict[str, int]:
     """Lanes by dimension; b, o and i are always there. Raises: SpecError."""
+    # Three names are always there, so that nothing downstream asks whether a machine has batches.
     dims = {"b": 1, "o": 1, "i": 1}
     for key, value in item.entries().items():
         if not key.isidentifier():

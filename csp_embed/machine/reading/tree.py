@@ -25,15 +25,15 @@ class Item:
     name: str
 
     @property
+    # PyYAML counts lines from 0, editors from 1.
     def where(self) -> str:
         return f"{self.file}:{self.node.start_mark.line + 1}"
 
     def error(self, what: str, why: str = "", hint: str = "") -> SpecError:
         label = f"{self.name}: " if self.name else ""
-        hint = (
-            hint
-            or "isa_specs/README.md, docs/machines.md, docs/commands.md: the formats, key by key"
-        )
+        # Most refusals are about the format; whoever knows better gives a hint.
+        pages = "isa_specs/README.md, docs/machines.md, docs/commands.md: the formats, key by key"
+        hint = hint or pages
         return SpecError(label + what, where=self.where, why=why, hint=hint)
 
     def child(self, node: yaml.Node, name: str) -> Item:
@@ -46,6 +46,7 @@ class Item:
                 "a mapping is expected here", f"found {self.kind()}", "write `key: value` lines"
             )
         found: dict[str, Item] = {}
+        # YAML allows equal keys and keeps the last one, which hides mistakes.
         for key, value in self.node.value:
             place = Item(key, self.file, self.name)
             if not isinstance(key, yaml.ScalarNode):
@@ -61,6 +62,7 @@ class Item:
 
     def key_where(self, name: str) -> str:
         """Of a mapping: file:line of that key, which may stand above its value."""
+        # A block's value begins on the line below its key; messages should name the key.
         lines = [k.start_mark.line for k, _ in self.node.value if k.value == name]
         return f"{self.file}:{lines[0] + 1}"
 
@@ -71,6 +73,7 @@ class Item:
         known = [*required, *optional]
         for key, item in found.items():
             if key not in known:
+                # Misspellings are the usual reason, so the nearest known key is told.
                 near = difflib.get_close_matches(key, known, 1)
                 hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(known)}"
                 where = Item(item.node, self.file, self.name)
@@ -95,6 +98,7 @@ class Item:
     def text(self) -> str:
         if not isinstance(self.node, yaml.ScalarNode):
             raise self.error("plain text is expected here", f"found {self.kind()}")
+        # PyYAML's node holds the text as it was written: 0x10 and 1_000 are for `expr` to read.
         return str(self.node.value)
 
     def word(self) -> str:
@@ -110,6 +114,7 @@ class Item:
         try:
             return expr.value(text, names)
         except expr.ExprError as error:
+            # Only an undefined name has a nearest one.
             near = difflib.get_close_matches(error.name, names, 1) if error.name else []
             hint = f"did you mean '{near[0]}'?" if near else f"defined: {', '.join(names)}"
             raise self.error(f"cannot evaluate '{text}'", str(error), hint) from error
@@ -122,11 +127,13 @@ class Item:
             raise self.error(
                 f"'{self.text()}' is not a number", "costs are decimal numbers"
             ) from error
+        # `.inf` and `.nan` are floats to YAML; cycles could not be compared with them.
         if not abs(value) < float("inf"):
             raise self.error(f"'{self.text()}' is not a finite number", "costs are decimal numbers")
         return value
 
     def flag(self) -> bool:
+        # YAML 1.1 reads yes and on as true; only the plain words are taken.
         text = self.text().lower()
         if text not in ("true", "false"):
             raise self.error(
@@ -154,6 +161,7 @@ def read(text: str, file: str) -> Item:
     Raises: SpecError with the line where the text is not YAML or is empty.
     """
     try:
+        # Nodes, not values: these know their lines, and numbers stay text.
         node = yaml.SafeLoader(text).get_single_node()  # as yaml.compose, which has no types
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -165,8 +173,13 @@ def read(text: str, file: str) -> Item:
             why=str(reason),
             hint="check indentation, quotes and brackets near that line",
         ) from error
+    # PyYAML recurses for every level.
     except RecursionError as error:
-        raise SpecError("the file is nested too deeply", where=f"{file}:1") from error
+        raise SpecError(
+            "the file is nested too deeply",
+            where=f"{file}:1",
+            hint="docs/machines.md shows the form; no key is deeper than six levels",
+        ) from error
     if node is None:
         raise SpecError("the file is empty", where=f"{file}:1", hint="see isa_specs/README.md")
     return Item(node, file, "")

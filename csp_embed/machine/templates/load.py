@@ -21,18 +21,18 @@ from csp_embed.machine.reading.sections import read_dims
 from csp_embed.machine.reading.tree import Item
 from csp_embed.machine.spec import Field, Instruction, Isa, Limits, MapOp, Memory, Operand
 from csp_embed.machine.templates.meaning import read
-from csp_embed.machine.templates.spec import (
-    Cache,
-    RegisterFile,
-    Runner,
-    Slot,
-    SourceMachine,
-    Template,
+from csp_embed.machine.templates.spec import Runner, Slot, SourceMachine, Template
+from csp_embed.machine.templates.storage import (
+    TYPES,
+    read_file,
+    read_host,
+    read_memories,
+    read_variables,
 )
 
 FORMAT = "csp-embed-isa/2"
+# What `config_name` says of them in reports.
 CONFIG = "fixed"  # of a machine of one size
-_TYPES = {"int8": 1, "uint8": 1, "int16": 2, "int32": 4}
 _REQUIRED = (
     "format", "name", "control", "order", "dims", "registers", "memories", "code", "instructions",
 )  # fmt: skip
@@ -48,14 +48,16 @@ def read_source_machine(
 
     Raises: SpecError."""
     table = root.table(_REQUIRED, ("source", "configuration", "rules", "runner"))
+    # Sizes first: all numbers below may use them.
     config_name, sizes = _sizes(table, root, config, folder)
     _word(table["control"], "source", "C loops around a template")
     _word(table["order"], "program", "statements of C run in program order")
     dims = read_dims(table["dims"], sizes)
-    files = {k: _file(k, v, sizes) for k, v in table["registers"].entries().items()}
-    memories, file_of, host = _memories(table["memories"], dims, files)
-    ctypes, takes = _variables(table["memories"], file_of, files, sizes)
-    align, caches = _host(host)
+    files = {k: read_file(k, v, sizes) for k, v in table["registers"].entries().items()}
+    memories, file_of, host = read_memories(table["memories"], dims, files)
+    # After all memories are known to have a file.
+    ctypes, takes = read_variables(table["memories"], file_of, files, sizes)
+    align, caches = read_host(host)
     lanes = {m.name: m.lanes for m in memories}
     templates = tuple(
         _template(name, item, lanes, dims, sizes)
@@ -71,6 +73,7 @@ def read_source_machine(
         flags=tuple(_flag(i, sizes) for i in code["flags"].items()),
         features=tuple(i.text() for i in code["cpu_features"].items()),
         align=align,
+        # Declarations may use sizes: macros for a vector length that is chosen here.
         declarations=_sized(code["declarations"].text(), sizes) if "declarations" in code else "",
         attributes=_sized(code["attributes"].text(), sizes) if "attributes" in code else "",
         ctypes=ctypes,
@@ -81,6 +84,7 @@ def read_source_machine(
     for section in ("registers", "memories", "instructions"):
         for name in table[section].entries():
             places[f"{section}.{name}"] = table[section].key_where(name)
+    # The line of the C text: a compiler's complaint is led back to it.
     for name, item in table["instructions"].entries().items():
         places[f"instructions.{name}.template"] = item.key_where("template")
     return Isa(
@@ -93,7 +97,9 @@ def read_source_machine(
         uop_fields=(),
         instructions=_instructions(program, memories),
         queues=("program",),
+        # Addresses are the host's pointers, of which 48 bits are in use.
         limits=Limits(dram_bits=48),
+        # Rates stand at the templates; there is no other table of costs.
         costs={},
         source=table["source"].text() if "source" in table else "",
         spec_text=spec_text,
@@ -142,6 +148,7 @@ def _sizes(
         refuse_configuration(root, config)
         return CONFIG, {}
     name, values = configuration.choose(table["configuration"], config, folder)
+    # Texts of a configuration size nothing.
     sizes = {k: v for k, v in values.items() if isinstance(v, int)}
     for item in table["rules"].items() if "rules" in table else []:
         rule = item.table(["rule", "why"])
@@ -155,6 +162,7 @@ def _sizes(
 
 def _sized(text: str, sizes: Mapping[str, int]) -> str:
     """With `{KEY}` of the configuration's keys replaced by their values, other braces kept."""
+    # Not str.format: C text is full of braces that are no keys.
     for key, value in sizes.items():
         text = text.replace("{" + key + "}", str(value))
     return text
@@ -162,6 +170,7 @@ def _sized(text: str, sizes: Mapping[str, int]) -> str:
 
 def _runner(item: Item, sizes: Mapping[str, int]) -> Runner:
     table = item.table(["arch"], ["compiler", "emulator", "system"])
+    # Half a runner could not run anything.
     if ("compiler" in table) != ("emulator" in table):
         raise item.error(
             "a compiler without an emulator, or the other way round",
@@ -169,6 +178,7 @@ def _runner(item: Item, sizes: Mapping[str, int]) -> Runner:
             "give both, or `arch` alone",
         )
 
+    # Split as a shell would, but no shell runs: quotes and spaces are all that is meant.
     def words(key: str) -> tuple[str, ...]:
         if key not in table:
             return ()
@@ -177,6 +187,7 @@ def _runner(item: Item, sizes: Mapping[str, int]) -> Runner:
         except ValueError as error:
             raise table[key].error("this is no command", str(error)) from error
         if not found or "/" in found[0]:
+            # A path would let a spec run any file; names are found where programs are installed.
             raise table[key].error(
                 f"'{table[key].text()}' begins with no name of a program",
                 "programs are looked for on the path and in this Python's environment",
@@ -186,126 +197,6 @@ def _runner(item: Item, sizes: Mapping[str, int]) -> Runner:
 
     system = _sized(table["system"].text(), sizes) if "system" in table else ""
     return Runner(table["arch"].text(), words("compiler"), words("emulator"), system)
-
-
-def _file(name: str, item: Item, sizes: Mapping[str, int]) -> RegisterFile:
-    table = item.table(["count", "allocated_by"], ["type"])
-    by = table["allocated_by"].text()
-    if by not in ("compiler", "number"):
-        raise table["allocated_by"].error(
-            f"'{by}' is not handled",
-            "`compiler`: registers are variables of C; `number`: templates name them by number",
-            "compiler",
-        )
-    if (by == "compiler") != ("type" in table):
-        raise item.error(
-            "`type` is missing" if by == "compiler" else "`type` has no effect",
-            "variables have a C type, and registers named by number are no variables",
-            "type: int32x4_t" if by == "compiler" else "leave it out",
-        )
-    count = table["count"].integer(sizes)
-    if count < 1:
-        raise table["count"].error(f"{count} registers", "at least one is needed")
-    ctype = table["type"].text() if "type" in table else ""
-    return RegisterFile(name, count, ctype, by == "number")
-
-
-def _variables(
-    item: Item,
-    file_of: Mapping[str, str],
-    files: Mapping[str, RegisterFile],
-    sizes: Mapping[str, int],
-) -> tuple[dict[str, str], dict[str, int]]:
-    """(C type, registers that a value takes) of each register memory."""
-    ctypes: dict[str, str] = {}
-    takes: dict[str, int] = {}
-    for name, file in file_of.items():
-        table = item.entries()[name].entries()
-        ctypes[name], takes[name] = files[file].ctype, 1
-        if "variable" in table:
-            if files[file].numbered:
-                raise table["variable"].error(
-                    "`variable` has no effect", f"registers of {file} are named by number"
-                )
-            ctypes[name] = table["variable"].text()
-        if "takes" in table:
-            takes[name] = table["takes"].integer(sizes)
-            if not 1 <= takes[name] <= files[file].count:
-                raise table["takes"].error(
-                    f"a value takes {takes[name]} registers",
-                    f"file {file} has {files[file].count}",
-                )
-    return ctypes, takes
-
-
-def _memories(
-    item: Item, dims: Mapping[str, int], files: Mapping[str, RegisterFile]
-) -> tuple[tuple[Memory, ...], dict[str, str], Item]:
-    found: list[Memory] = []
-    file_of: dict[str, str] = {}
-    host: Item | None = None
-    for name, entry in item.entries().items():
-        kind = entry.entries().get("kind")
-        if kind is None or kind.text() not in ("registers", "host"):
-            raise entry.error("`kind` is missing", "a memory is `kind: registers` or `kind: host`")
-        if kind.text() == "host":
-            if name != "HOST" or host is not None:
-                raise entry.error(f"a host memory called {name}", "there is one, called HOST")
-            host = entry
-            continue
-        table = entry.table(["kind", "file", "lanes", "type"], ["variable", "takes"])
-        if table["file"].text() not in files:
-            raise table["file"].error(
-                f"unknown register file '{table['file'].text()}'", f"known: {', '.join(files)}"
-            )
-        if table["type"].text() not in _TYPES:
-            raise table["type"].error(
-                f"unknown type '{table['type'].text()}'", f"types are {', '.join(_TYPES)}"
-            )
-        lanes = tuple(i.word() for i in table["lanes"].items())
-        for n, lane in enumerate(lanes):
-            if lane not in dims:
-                raise (
-                    table["lanes"]
-                    .items()[n]
-                    .error(f"unknown dimension '{lane}'", f"dims are {', '.join(dims)}")
-                )
-        size = _TYPES[table["type"].text()]
-        for lane in lanes:
-            size *= dims[lane]
-        count = files[table["file"].text()].count
-        found.append(
-            Memory(
-                name=name, id=len(found), lanes=lanes, dtype=table["type"].text(),
-                dram_dtype=table["type"].text(), depth=count, portable_depth=count,
-                elem_bytes=size, load_queue="program", store_queue="program",
-            )
-        )  # fmt: skip
-        file_of[name] = table["file"].text()
-    if host is None:
-        raise item.error("no host memory", "operands lie in memory: HOST: {kind: host, …}")
-    return tuple(found), file_of, host
-
-
-def _host(item: Item) -> tuple[int, tuple[Cache, ...]]:
-    table = item.table(["kind", "align", "caches"])
-    align = table["align"].integer({})
-    if align < 4 or align & (align - 1):
-        raise table["align"].error(
-            f"alignment {align}", "a power of two is needed, and sums take 4 bytes", "64"
-        )
-    caches: list[Cache] = []
-    for entry in table["caches"].items():
-        given = entry.table(["bytes", "line", "bytes_per_cycle"])
-        caches.append(
-            Cache(
-                given["bytes"].integer({}), given["line"].integer({}),
-                given["bytes_per_cycle"].number(),
-            )
-        )  # fmt: skip
-    if not caches:
-        raise table["caches"].error("no cache is stated", "tiles are sized for one")
-    return align, tuple(caches)
 
 
 def _template(
@@ -318,6 +209,7 @@ def _template(
     table = item.table(["operands", "meaning", "template", "cost"])
     slots = {k: _slot(k, v, lanes) for k, v in table["operands"].entries().items()}
     for k, v in table["operands"].entries().items():
+        # One table of names in meanings: operands, lanes, memories and sizes.
         if k in dims or k in lanes or k in sizes or k == "HOST" or not k.isidentifier():
             raise v.error(
                 f"an operand called '{k}'",
@@ -327,9 +219,11 @@ def _template(
             )
     text = _sized(table["template"].text(), sizes)
     try:
+        # Formatter finds the fields as `format` will, doubled braces of C left out.
         named = {field for _, field, _, _ in string.Formatter().parse(text) if field is not None}
     except ValueError as error:
         raise table["template"].error("the template cannot be read", str(error)) from error
+    # Both ways: an unnamed operand has no effect, an unlisted one no type.
     if named != set(slots):
         odd = min(named ^ set(slots))
         raise table["template"].error(
@@ -343,6 +237,7 @@ def _template(
         raise table["meaning"].error(str(error), "docs/machines.md lists the meanings") from error
     cost = table["cost"].table(["per_cycle", "latency"])
     rate, latency = cost["per_cycle"].number(), cost["latency"].number()
+    # Latency 0 is fine: results that are forwarded at once.
     if rate <= 0 or latency < 0:
         raise table["cost"].error("a cost is not above 0", "cycles are divided by it")
     return Template(
@@ -353,9 +248,11 @@ def _template(
 
 def _meant(text: str, sizes: Mapping[str, int]) -> str:
     """The meaning with numbers in the place of configuration keys."""
+    # Unparsing loses the author's layout; where no size stands the text is kept.
     if not any(key in text for key in sizes):
         return text
 
+    # By syntax tree: replacing text would also change names that contain a key.
     class Sizes(ast.NodeTransformer):
         def visit_Name(self, node: ast.Name) -> ast.expr:
             return ast.Constant(sizes[node.id]) if node.id in sizes else node
@@ -370,8 +267,9 @@ def _slot(name: str, item: Item, lanes: Mapping[str, tuple[str, ...]]) -> Slot:
     word, _, dtype = item.text().partition(" ")
     if word == "number" and not dtype:
         return Slot(name, "number")
-    if word == "HOST" and dtype in _TYPES:
+    if word == "HOST" and dtype in TYPES:
         return Slot(name, "address", "HOST", dtype)
+    # A register of any memory: how it is written in C follows from the memory's file.
     if word in lanes and not dtype:
         return Slot(name, "register", word)
     raise item.error(
@@ -384,11 +282,13 @@ def _instructions(program: SourceMachine, memories: tuple[Memory, ...]) -> tuple
     """The templates as the embedding search looks at instructions: each contraction, and all
     elementwise ones together as one map with an immediate of 32 bits."""
     templates, contracts = program.templates, program.contracts()
+    # What epilogues change; maps of other memories are not for the search.
     results = {program.results(t.slot("dst").memory) for t in contracts}
     lanes = {m.name: m.lanes for m in memories}
 
     def operand(t: Template, role: str, part: str) -> Operand:
         memory = t.slot(part).memory
+        # No micro-op fields and factors: C computes addresses.
         return Operand(role, memory, lanes[memory], "", "", "")
 
     found = [
@@ -406,12 +306,14 @@ def _instructions(program: SourceMachine, memories: tuple[Memory, ...]) -> tuple
         and t.slot("dst").memory in results
     ]  # fmt: skip
     if maps:
+        # The immediate is an int32 that a fill puts into a register, so it has all bits.
         field = Field("imm", 0, 32, signed=True)
         found.append(
             Instruction(
                 name="MAP", opcode=len(templates), kind="map", fields=(field,),
                 roles={"imm": "imm"}, queue="program", statement=maps[0].meaning.strip(),
                 operands=(operand(maps[0], "dst", "dst"), operand(maps[0], "lhs", "other")),
+                # Codes are places in the list: no field of a word holds them.
                 ops=tuple(MapOp(t.name, n, t.function) for n, t in enumerate(maps)),
             )
         )  # fmt: skip

@@ -33,11 +33,13 @@ def read(
     """
     body = parse(text)
     first: ast.expr | None = None
+    # Template text may be several C statements; what it means is one.
     if len(body) != 1:
         raise MeaningError(1, "a template's meaning is one statement")
     core = body[0]
     roles: dict[str, str] = {}
     match core:
+        # A guard is taken off first: below it stands a copy out, which is read like the others.
         case ast.If(
             test=ast.Compare(left=first, ops=[ast.Lt()], comparators=[ast.Name(id=count)]),
             body=[ast.Assign() as inner],
@@ -47,21 +49,25 @@ def read(
         case _:
             pass
     match core:
+        # Patterns from special to general: the later ones would match earlier forms too.
         case ast.AugAssign(
             target=target, op=ast.Add(), value=ast.BinOp(left=left, op=ast.Mult(), right=right)
         ):
             kind, function = "contract", ""
             roles |= {"dst": _register(target, slots, lanes), "lhs": _register(left, slots, lanes),
                       "rhs": _register(right, slots, lanes)}  # fmt: skip
+        # The likeliest mistake gets a message of its own: pmaddubsw and kin saturate in between.
         case ast.AugAssign() | ast.Assign(value=ast.Call(func=ast.Name(id="saturate"))):
             raise MeaningError(
                 core.lineno,
                 "only D[d][..] += L[l][..] * R[r][..] equals an operator's sum; a step that"
                 " saturates on the way does not, and cannot be used",
             )
+        # A fill with 0 is a reset: it needs no operand.
         case ast.Assign(targets=[target], value=ast.Constant(value=0)):
             kind, function = "reset", ""
             roles["dst"] = _register(target, slots, lanes)
+        # `here in lanes`: a register's memory; HOST on either side is a copy.
         case ast.Assign(
             targets=[target], value=ast.Subscript(value=ast.Name(id=here) | ast.Subscript(
                 value=ast.Name(id=here))) as source,
@@ -101,9 +107,11 @@ def read(
             raise MeaningError(core.lineno, f"'{ast.unparse(core)}' is no meaning that we know")
     if "count" in roles and kind != "copy_out":
         raise MeaningError(core.lineno, "only a copy out may leave lanes alone")
+    # Both are C expressions of type int, never registers or addresses.
     for role in ("count", "value"):
         if role in roles and (roles[role] not in slots or slots[roles[role]].kind != "number"):
             raise MeaningError(core.lineno, f"'{roles[role]}' is no number among the operands")
+    # An operand that does nothing would be a wrong template or a wrong meaning.
     idle = set(slots) - set(roles.values())
     if idle:
         raise MeaningError(core.lineno, f"operand '{min(idle)}' is not used")
@@ -114,6 +122,7 @@ def _register(node: ast.expr, slots: Mapping[str, Slot], lanes: Lanes) -> str:
     """`ACC[d][b, o]` -> d, where d is an operand in ACC and ACC has these lanes; `ACC[d]` where it
     has none."""
     match node:
+        # A single number has no second brackets.
         case ast.Subscript(value=ast.Name(id=memory), slice=ast.Name(id=name)) if (
             lanes.get(memory) == () and name in slots and slots[name].memory == memory
         ):
@@ -123,6 +132,7 @@ def _register(node: ast.expr, slots: Mapping[str, Slot], lanes: Lanes) -> str:
         ):
             if name not in slots or slots[name].memory != memory:
                 raise MeaningError(node.lineno, f"'{name}' is no operand in {memory}")
+            # Order matters: the order of lanes in the text is their order in the register.
             if _dims_of(node) != lanes[memory]:
                 raise MeaningError(node.lineno, f"lanes of {memory} are {list(lanes[memory])}")
             return name
@@ -147,6 +157,7 @@ def _address(
     dims: Mapping[str, int],
 ) -> str:
     """`HOST[a + 4 * o + i]` -> a, where the lanes lie row-major (as everything packed does)."""
+    # Lanes are names too; only an operand of that kind is the base.
     found = [n.id for n in ast.walk(node.slice) if isinstance(n, ast.Name)]
     bases = [n for n in found if n in slots and slots[n].kind == "address"]
     if len(bases) != 1:
@@ -161,10 +172,12 @@ def _row_major(
     """Raises: MeaningError where `index` is not the sum of the bases and of where a lane lies."""
     stride = 1
     wanted = dict.fromkeys(bases, 1)
+    # Innermost last: its neighbours lie one element apart.
     for d in reversed(lanes):
         wanted[d] = stride
         stride *= dims[d]
     found = _coefficients(index)
+    # "" is the constant, which no lane is.
     strange = [n for n in found if n and n not in wanted]
     if strange:
         raise MeaningError(index.lineno, f"'{strange[0]}' is no lane of this register")
@@ -181,6 +194,7 @@ def _row_major(
 
 def _coefficients(node: ast.expr) -> dict[str, int]:
     """Name -> its factor in a sum of names and numbers, "" -> the constant."""
+    # A part without names may use the whole of `expr` (powers, log2).
     if not any(isinstance(n, ast.Name) for n in ast.walk(node)):
         try:
             return {"": expr.evaluate(node, {})}
@@ -196,6 +210,7 @@ def _coefficients(node: ast.expr) -> dict[str, int]:
             return out
         case ast.BinOp(left=left, op=ast.Mult(), right=right):
             one, two = _coefficients(left), _coefficients(right)
+            # Either side may be the number.
             for number, rest in ((one, two), (two, one)):
                 if set(number) <= {""}:
                     return {n: number.get("", 0) * f for n, f in rest.items()}
@@ -206,6 +221,7 @@ def _coefficients(node: ast.expr) -> dict[str, int]:
     )
 
 
+# Text is compiled once: it runs for every lane of every trial.
 @functools.lru_cache(maxsize=256)
 def _program(text: str) -> Any:
     return compile(text, "<meaning>", "exec")
@@ -228,7 +244,9 @@ def execute(
     an array. Values are Python integers on the way, and wrap when they are written."""
     code = _program(meaning)
     names = dict(operands) | {k: _Memory(v) for k, v in state.items()}
+    # No builtins: the text can reach nothing but its operands and functions.
     names |= {"__builtins__": {}} | _CALLS
+    # Every lane of every dimension: a guard decides by itself which take part.
     for point in itertools.product(*(range(dims[d]) for d in lanes)):
         exec(code, names, dict(zip(lanes, point, strict=True)))
 
@@ -241,11 +259,15 @@ class _Memory:
 
     def __getitem__(self, at: Any) -> Any:
         found = self.content[at]
+        # Python integers from here on: exact, so a meaning that overflows does so only where it
+        # writes.
         return _Memory(found) if np.ndim(found) else int(found)
 
     def __setitem__(self, at: Any, value: Any) -> None:
+        # A register without lanes is no array that could be indexed once more.
         if is_object(self.content):  # a register of one value
             _Memory(self.content[at])[()] = value
             return
+        # Wraps to the type's range; low bits are kept, as registers do.
         info = np.iinfo(self.content.dtype)
         self.content[at] = (int(value) - info.min) % (info.max - info.min + 1) + info.min

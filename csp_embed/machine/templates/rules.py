@@ -19,6 +19,7 @@ def source_refusals(isa: Isa) -> Iterator[SpecError]:
             isa, "no contraction", "the search covers an operator by one",
             "add a template whose meaning is D[d][..] += L[l][..] * R[r][..]", "instructions",
         )  # fmt: skip
+    # One view a contraction: memories and maps differ between them.
     for view in views(isa):
         assert view.program is not None
         for contract in view.program.contracts():
@@ -28,6 +29,7 @@ def source_refusals(isa: Isa) -> Iterator[SpecError]:
 def _of_contract(isa: Isa, program: SourceMachine, contract: Template) -> Iterator[SpecError]:
     at = f"instructions.{contract.name}"
     dst, lhs, rhs = (isa.memory(contract.slot(r).memory) for r in ("dst", "lhs", "rhs"))
+    # Wider or narrower sums are not the operator's numbers; conversion after them is fine.
     if dst.dtype != "int32":
         yield _error(isa, f"sums of {dst.dtype}", "operators are sums in int32",
                      f"give {dst.name} `type: int32`", at)  # fmt: skip
@@ -35,6 +37,8 @@ def _of_contract(isa: Isa, program: SourceMachine, contract: Template) -> Iterat
         if m.dtype not in ("int8", "uint8"):
             yield _error(isa, f"factors of {m.dtype}", "operands are int8, shifted where unsigned",
                          f"give {m.name} `type: int8` or uint8", at)  # fmt: skip
+    # See docs/machines.md: value + 128 is corrected by the other factor's sum, which must be
+    # signed.
     if (lhs.dtype, rhs.dtype) == ("uint8", "uint8"):
         yield _error(isa, "two unsigned factors", "the correction of one offset is the other factor"
                      " alone", "use a step with a signed factor", at)  # fmt: skip
@@ -47,15 +51,20 @@ def _of_contract(isa: Isa, program: SourceMachine, contract: Template) -> Iterat
         yield _error(isa, "a dimension of the sums alone", "its lanes would hold the same sum",
                      "leave it out of the sums", at)  # fmt: skip
     results = program.results(dst.name)
+    # Everything that lowering may ask for; what is missing is told here, with the file's line.
     needed: list[tuple[str, Mapping[str, str]]] = [
         ("copy_in", {"dst": m.name, "address": m.dtype}) for m in (lhs, rhs)
     ]
+    # Both: int8 results of layers, int32 sums that go to another kernel.
     needed += [("copy_out", {"dst": results, "address": t}) for t in ("int8", "int32")]
+    # Sums begin at 0, or at a bias that is filled in.
     needed += [("reset", {"dst": dst.name}), ("fill", {"dst": results})]
+    # Biases lie in memory as int32, also where the sums cannot load them.
     needed.append(("copy_in", {"dst": results, "address": "int32"}))
     if "uint8" in (lhs.dtype, rhs.dtype):
         # See targets/source/correct.py.
         needed.append(("map", {"dst": results, "other": results, "function": "mul"}))
+        # Without a load of sums the correction is added behind the contraction.
         if program.find("copy_in", dst=dst.name, address="int32") is None:
             needed.append(("map", {"dst": results, "other": results, "function": "add"}))
     for kind, wanted in needed:
@@ -69,6 +78,7 @@ def _of_contract(isa: Isa, program: SourceMachine, contract: Template) -> Iterat
 def _registers(isa: Isa, program: SourceMachine, contract: Template) -> Iterator[SpecError]:
     """One step's operands fit their files."""
     need: dict[str, int] = {}
+    # The least that any loop needs; how many more fit is the search's question.
     for role in ("dst", "lhs", "rhs"):
         memory = contract.slot(role).memory
         file = program.file_of[memory]

@@ -49,6 +49,7 @@ class Template:
 
     def slot(self, role: str) -> Slot:
         """The operand that plays `role`."""
+        # Each role is played once (meaning.py).
         return next(s for s in self.slots if s.name == self.roles[role])
 
 
@@ -58,6 +59,7 @@ class RegisterFile:
     the C text names registers by their number, and we choose it; else the C compiler chooses."""
 
     name: str
+    # Empty where registers are numbered: there are no variables.
     count: int
     ctype: str
     numbered: bool = False
@@ -118,6 +120,7 @@ class SourceMachine:
     def results(self, sums: str) -> str:
         """The memory that epilogues change and copies out read: that of the sums, or what they are
         converted to."""
+        # Where sums can be stored themselves no conversion is needed, even if the machine has one.
         if self.find("copy_out", dst=sums) is not None:
             return sums
         found = self.find("convert", source=sums)
@@ -126,9 +129,11 @@ class SourceMachine:
     def find(self, kind: str, **wanted: str) -> Template | None:
         """The first template of that kind; wanted: role -> memory of a register or type of an
         address, and `function` of a map."""
+        # In the file's order: of several that could serve, the author's first is meant.
         for t in self.templates:
             if t.kind == kind and wanted.get("function", t.function) == t.function:
                 checks = [(r, v) for r, v in wanted.items() if r != "function"]
+                # A type for an address, a memory for a register: no name is both.
                 if all(v in (t.slot(r).memory, t.slot(r).dtype) for r, v in checks):
                     return t
         return None

@@ -15,6 +15,7 @@ from csp_embed.ir.stream import Program
 from csp_embed.machine.spec import Isa, Operand
 
 WORDS, PAIRS, UOPS = range(3)
+# A cache line, and more than any lane needs.
 _ALIGN = 64
 
 # One memory: arena, first item in it, items per element, lanes, depth, bytes of an element and of a
@@ -24,6 +25,7 @@ _MEMORY_PARTS = (
     "storage", "base", "stride", "lanes", "depth", "elem_bytes", "lane_bytes", "flags", "bits",
     "perm_at", "shadow",
 )  # fmt: skip
+# Plain int64 throughout: compiled loops take one array, and padding of structs is no question.
 MEMORY = np.dtype([(part, np.int64) for part in _MEMORY_PARTS])
 # Addresses start .. end-1 lie at dram[offset:]. Bits of a micro-op's field.
 RANGE = np.dtype([("start", np.int64), ("end", np.int64), ("offset", np.int64)])
@@ -41,6 +43,7 @@ def operand_table(isa: Isa, kind: str, count: int) -> NDArray[np.int64]:
     names = [f.name for f in isa.uop_fields]
     memories = [m.name for m in isa.memories]
     for k, operand in enumerate(compute_operands(isa, kind)):
+        # By number: kernels know no names.
         table[k] = memories.index(operand.memory), names.index(operand.uop_field)
     return table
 
@@ -52,6 +55,7 @@ def image(
 
     wanted: keep only what meets one of these intervals (start, end), which are sorted and disjoint.
     """
+    # Neighbours are joined, so that a read across two ranges is one slice.
     merged = _merged(program)
     if wanted is not None:
         merged = _meet(merged, wanted)
@@ -59,12 +63,15 @@ def image(
     total = 0
     for r, (low, high) in enumerate(merged):
         # As aligned in the buffer as in DRAM, so that wider lanes can be read at once.
+        # What lies before the first byte of a range is padding; nothing points there.
         total = -(-total // _ALIGN) * _ALIGN + low % _ALIGN
         ranges[r] = (low, high, total)
         total += high - low
     total = -(-total // _ALIGN) * _ALIGN
     buffer = np.zeros(total, dtype=np.uint8)
+    # Only `before` has bytes; `after` says where results will be.
     for address, data in program.before:
+        # Both ends are sorted: the ranges that a piece meets are neighbours.
         first = int(np.searchsorted(ranges["end"], address, side="right"))
         last = int(np.searchsorted(ranges["start"], address + len(data), side="left"))
         for r in range(first, last):
@@ -81,6 +88,7 @@ def _merged(program: Program) -> list[list[int]]:
     merged: list[list[int]] = []
     for low, high in spans:
         if merged and low <= merged[-1][1]:
+            # A short range may lie inside a longer one before it.
             merged[-1][1] = max(merged[-1][1], high)
         else:
             merged.append([low, high])
@@ -100,6 +108,7 @@ def _meet(a: Sequence[Sequence[int]], b: Sequence[Sequence[int]]) -> list[list[i
         low, high = max(a[i][0], b[j][0]), min(a[i][1], b[j][1])
         if low < high:
             found.append([low, high])
+        # Whichever ends first can meet nothing more.
         if a[i][1] < b[j][1]:
             i += 1
         else:

@@ -25,14 +25,20 @@ def decode(isa: Isa, words: ArrayLike) -> Stream:
     """
     words = np.asarray(words, dtype=np.uint64)
     if words.ndim != 2 or words.shape[1] != 2:
-        raise EncodeError(f"instruction words have shape {words.shape}", why="[n, 2] is expected")
+        raise EncodeError(
+            f"instruction words have shape {words.shape}",
+            why="[n, 2] is expected",
+            hint="two uint64 words an instruction, as `encode` makes them",
+        )
     n = len(words)
     columns: dict[str, NDArray[np.int64]] = {}
     code = np.full(n, -1, dtype=np.int64)
+    # Instruction kinds, of which there are five: each pass over the words is vectorised.
     for index, instruction in enumerate(isa.instructions):
         opcode = instruction.field("opcode")
         opcodes = columns.get("opcode")
         if opcodes is None:
+            # One opcode field for all of them; it is taken out once.
             opcodes = columns["opcode"] = _extract(words, opcode)
         rows = np.flatnonzero(opcodes == instruction.opcode)
         code[rows] = index
@@ -41,8 +47,10 @@ def decode(isa: Isa, words: ArrayLike) -> Stream:
             if field.name == "opcode":
                 continue
             values = _extract(part, field)
+            # Unused bits that are all 0 have no column: the encoder writes 0 for a missing one.
             if field.unused and not values.any():
                 continue
+            # A column spans all kinds; instructions without the field hold 0 there.
             if field.name not in columns:
                 columns[field.name] = np.zeros(n, dtype=np.int64)
             columns[field.name][rows] = values
@@ -57,17 +65,22 @@ def encode(isa: Isa, stream: Stream) -> NDArray[np.uint64]:
     """
     code = np.asarray(stream.code)
     n = len(code)
+    # "opcode" is the instruction's own; decoded streams have it as a column.
     columns = {name: _column(name, v, n) for name, v in stream.fields.items() if name != "opcode"}
     known = {f.name for i in isa.instructions for f in i.fields}
     for name in columns:
         if name not in known:
-            raise EncodeError(f"no instruction of {isa.name} has a field '{name}'")
+            raise EncodeError(
+                f"no instruction of {isa.name} has a field '{name}'",
+                hint="csp-embed isa show prints the fields",
+            )
     strange = np.flatnonzero((code < 0) | (code >= len(isa.instructions)))
     if len(strange):
         first = int(strange[0])
         raise EncodeError(
             f"instruction {first} is unknown",
             why=f"code {int(code[first])}; {isa.name} has 0..{len(isa.instructions) - 1}",
+            hint="csp-embed isa show prints the codes",
         )
     words = np.zeros((n, 2), dtype=np.uint64)
     for index, instruction in enumerate(isa.instructions):
@@ -81,6 +94,7 @@ def encode(isa: Isa, stream: Stream) -> NDArray[np.uint64]:
         for name, column in columns.items():
             values = column[rows]
             field = fields.get(name)
+            # A field that the instruction lacks may be 0, so that one column serves all kinds.
             bad = values != 0 if field is None else (values < field.min) | (values > field.max)
             if bad.any():
                 first = int(np.flatnonzero(bad)[0])
@@ -102,13 +116,20 @@ def encode_uops(isa: Isa, fields: Mapping[str, ArrayLike]) -> NDArray[np.uint32]
             raise EncodeError(
                 f"micro-ops of {isa.name} have no field '{name}'",
                 why=f"they have {', '.join(known)}",
+                hint=f"one of {', '.join(known)}",
             )
     columns = [np.atleast_1d(np.asarray(v)) for v in fields.values()]
     try:
+        # Numbers stand for every micro-op.
         columns = np.broadcast_arrays(*columns)
     except ValueError as error:
         sizes = ", ".join(f"{name}: {len(c)}" for name, c in zip(fields, columns, strict=True))
-        raise EncodeError("micro-op fields differ in length", why=sizes) from error
+        raise EncodeError(
+            "micro-op fields differ in length",
+            why=sizes,
+            hint="pass one value a micro-op in every field",
+        ) from error
+    # No field at all: there is nothing that says how many.
     n = columns[0].size if columns else 0
     packed = np.zeros(n, dtype=np.uint32)
     for name, column in zip(fields, columns, strict=True):
@@ -120,7 +141,9 @@ def encode_uops(isa: Isa, fields: Mapping[str, ArrayLike]) -> NDArray[np.uint32]
             raise EncodeError(
                 f"micro-op {first}: {name} = {int(values[first])} does not fit",
                 why=f"{field.width} bits hold {field.min}..{field.max}",
+                hint="a smaller tile, or a wider field in the specification",
             )
+        # Masked in int64: negative values of signed fields lose their upper bits.
         mask = (1 << field.width) - 1
         packed |= ((values & mask) << field.lo).astype(np.uint32)
     return packed
@@ -128,6 +151,7 @@ def encode_uops(isa: Isa, fields: Mapping[str, ArrayLike]) -> NDArray[np.uint32]
 
 def decode_uops(isa: Isa, packed: ArrayLike) -> dict[str, NDArray[np.int64]]:
     """Field -> int64[n] of packed micro-ops (uint32[n])."""
+    # Widened before shifting: a field at the top bit of a uint32 must not become negative.
     wide = np.asarray(packed, dtype=np.uint32).astype(np.int64)
     return {f.name: _sign((wide >> f.lo) & ((1 << f.width) - 1), f) for f in isa.uop_fields}
 
@@ -138,10 +162,15 @@ def _column(name: str, values: Any, n: int) -> NDArray[np.int64]:
         raise EncodeError(
             f"column '{name}' is {array.dtype}{list(array.shape)}",
             why=f"integers [{n}] are expected",
+            hint="pass one integer an instruction",
         )
+    # Values above int64 would turn negative without a word.
     if array.dtype == np.uint64 and n and int(array.max()) > np.iinfo(np.int64).max:
         first = int(np.argmax(array))
-        raise EncodeError(f"instruction {first}: {name} = {int(array[first])} does not fit")
+        raise EncodeError(
+            f"instruction {first}: {name} = {int(array[first])} does not fit",
+            hint="csp-embed isa show prints the width of every field",
+        )
     return array.astype(np.int64)
 
 
@@ -162,6 +191,7 @@ def _misfit(
 def _extract(words: NDArray[np.uint64], field: Field) -> NDArray[np.int64]:
     half, shift = divmod(field.lo, 64)
     value = words[:, half] >> np.uint64(shift)
+    # A field may lie across the two words.
     if shift + field.width > 64:
         value = value | words[:, half + 1] << np.uint64(64 - shift)
     return _sign((value & np.uint64((1 << field.width) - 1)).astype(np.int64), field)
@@ -173,6 +203,7 @@ def _sign(values: NDArray[np.int64], field: Field) -> NDArray[np.int64]:
     return np.where(values > field.max, values - (1 << field.width), values)
 
 
+# Checked before: here values are cut to their bits without asking.
 def _insert(words: NDArray[np.uint64], field: Field, values: NDArray[np.int64]) -> None:
     bits = values.astype(np.uint64) & np.uint64((1 << field.width) - 1)
     half, shift = divmod(field.lo, 64)

@@ -9,6 +9,7 @@ from csp_embed.ir.stream import Program, Stream
 from csp_embed.machine.spec import Instruction, Isa, Operand
 from csp_embed.machine.words.bits import decode_uops
 
+# As role names; listings show those that are set.
 _TOKENS = ("pop_prev", "pop_next", "push_prev", "push_next")
 
 
@@ -21,6 +22,7 @@ def line(isa: Isa, stream: Stream, n: int) -> str:
     """Instruction n of `stream`: number, name, what it does, `|` and its tokens."""
     code = int(stream.code[n])
     if code < 0:
+        # An opcode that is no instruction is kept as a number: a listing shows whatever it gets.
         opcode = int(stream.fields["opcode"][n]) if "opcode" in stream.fields else "?"
         return f"{n:4d} ??? unknown opcode {opcode}"
     instruction = isa.instructions[code]
@@ -32,7 +34,9 @@ def line(isa: Isa, stream: Stream, n: int) -> str:
             body = _compute(instruction, value)
         case _:
             body = ""
+    # Tokens come last, behind `|`, where they line up for a reader who looks for a missing one.
     tokens = [t.replace("_", " ") for t in _TOKENS if value.get(instruction.roles.get(t, ""))]
+    # Bits without a meaning are shown only where set: someone put them there.
     unused = [
         f"{f.name}={value[f.name]:#x}" for f in instruction.fields if f.unused and value[f.name]
     ]
@@ -53,10 +57,12 @@ def uop_lines(isa: Isa, program: Program, stream: Stream, n: int) -> list[str]:
     if role["memory"] != memory.id:
         return []
     lines: list[str] = []
+    # Rows of a load lie x_stride apart in DRAM and without gaps on chip.
     for row in range(role["y_size"]):
         at = (role["dram"] + row * role["x_stride"]) * memory.elem_bytes
         size = role["x_size"] * memory.elem_bytes
         for address, data in program.before:
+            # Whole rows alone: a row that leaves its range is no list of micro-ops.
             if address <= at and at + size <= address + len(data):
                 fields = decode_uops(isa, data[at - address :][:size].view("<u4"))
                 first = role["sram"] + row * role["x_size"]
@@ -79,6 +85,7 @@ def _transfer(isa: Isa, instruction: Instruction, value: dict[str, int]) -> str:
     memory = isa.memory_by_id(role["memory"])
     name = memory.name if memory else f"memory {role['memory']}?"
     pads = [role.get(f"{axis}_pad_{side}", 0) for axis in "yx" for side in (0, 1)]
+    # Width 0 is VTA's instruction that only passes tokens.
     if not role["x_size"] or not role["y_size"] + pads[0] + pads[1]:
         return f"{name} nothing"
     text = (

@@ -33,6 +33,7 @@ _DEVICE_KEYS = (
 class TaskEntry(Strict):
     """cost: time by device name or kind. memory_bytes is the older name of weight_bytes."""
 
+    # Unknown keys are refused (Strict): a misspelt cost would count as none.
     id: str
     cost: dict[str, float]
     cost_by_batch: dict[str, dict[PositiveInt, float]] = Field(default_factory=dict)
@@ -73,6 +74,7 @@ def read_graph(path: str | Path) -> tuple[TaskGraph, Platform | None]:
     Raises: InputError naming file, line and item.
     """
     value, data = read_document(path)
+    # Told apart before parsing: a list of missing keys would not say what the file is.
     if is_dnn_partitioning(value):
         raise InputError(
             "this is a dnn-partitioning workload, not a graph file",
@@ -80,6 +82,7 @@ def read_graph(path: str | Path) -> tuple[TaskGraph, Platform | None]:
             hint="--cost-model dnn-partitioning",
         )
     entry = parse(GraphEntry, value, path, FORMAT)
+    # All times are ms inside; the unit ends here.
     unit = entry.time_unit
     graph = TaskGraph(
         tasks=tuple(_task(t, unit, path) for t in entry.tasks),
@@ -88,9 +91,14 @@ def read_graph(path: str | Path) -> tuple[TaskGraph, Platform | None]:
         sha256=sha256(data),
     )
     if not graph.tasks:
-        raise InputError("the graph has no task", where=f"{path}: tasks")
+        raise InputError(
+            "the graph has no task",
+            where=f"{path}: tasks",
+            hint="partition generate writes a graph that has some",
+        )
     try:
         graph.verify()
+    # The graph's own check knows the item, this place the file.
     except InputError as error:
         where = f"{path}: {error.where}" if error.where else str(path)
         raise InputError(error.what, where=where, why=error.why, hint=error.hint) from error
@@ -106,12 +114,15 @@ def _platform(value: dict[str, Any] | str | None, path: str | Path) -> Platform 
     if value is None:
         return None
     if isinstance(value, str):
+        # A path stands relative to the file that names it.
         return read_platform(Path(path).parent / value)
+    # A platform inside the file has no bytes of its own; its content is what plans refer to.
     digest = sha256(json.dumps(value, sort_keys=True).encode())
     return platform_from(value, path, digest)
 
 
 def _task(entry: TaskEntry, unit: str, path: str | Path) -> Task:
+    # 0 may be a default that was never written; both given can only be told by a value.
     if entry.memory_bytes is not None and entry.weight_bytes:
         raise InputError(
             f"task {entry.id!r} has both weight_bytes and memory_bytes",
@@ -137,6 +148,7 @@ def _task(entry: TaskEntry, unit: str, path: str | Path) -> Task:
 
 def graph_document(graph: TaskGraph, platform: Platform | None = None) -> dict[str, Any]:
     """The graph as a JSON document, its platform inside where given; defaults are left out."""
+    # Times are written in ms, whatever unit they were read in.
     document: dict[str, Any] = {"format": FORMAT, "name": graph.name, "time_unit": "ms"}
     document["tasks"] = [_task_document(task) for task in graph.tasks]
     document["edges"] = [
@@ -171,6 +183,7 @@ def platform_document(platform: Platform) -> dict[str, Any]:
     devices: list[dict[str, Any]] = []
     for d in platform.devices:
         row = {"name": d.name, "kind": d.kind}
+        # Defaults left out: files stay short, and older readers can read them.
         for key in _DEVICE_KEYS:
             value = getattr(d, key)
             if value not in (None, {}) and not (key == "overhead_ms" and value == 0):
@@ -179,6 +192,7 @@ def platform_document(platform: Platform) -> dict[str, Any]:
     links: list[dict[str, Any]] = []
     for k in platform.links:
         row = {"between": list(k.between), "bytes_per_ms": k.bytes_per_ms}
+        # Falsy values are the defaults: no latency, full or given by the link.
         for key in ("latency_ms", "duplex", "shared"):
             if getattr(k, key):
                 row[key] = getattr(k, key)
@@ -199,5 +213,6 @@ def platform_document(platform: Platform) -> dict[str, Any]:
 
 def with_digest(graph: TaskGraph) -> TaskGraph:
     """A generated or imported graph with the sha256 of its document."""
+    # Sorted: the digest is of the content, not of the order in which it was made.
     text = json.dumps(graph_document(graph), sort_keys=True)
     return replace(graph, sha256=sha256(text.encode()))

@@ -18,6 +18,7 @@ FORMAT = "csp-embed-plan/1"
 class _Loose(BaseModel):
     """Somebody else's plan may say more than we read."""
 
+    # Plans of other tools are judged too; what we do not know cannot make them wrong.
     model_config = ConfigDict(
         extra="ignore", allow_inf_nan=False, populate_by_name=True, coerce_numbers_to_str=True
     )
@@ -69,6 +70,7 @@ class PlanEntry(_Loose):
     objective: float | None = None
     lower_bound: float | None = None
     gap: float | None = None
+    # A plan that claims nothing is taken as feasible at best.
     status: Literal["OPTIMAL", "FEASIBLE", "INFEASIBLE", "UNKNOWN"] = "FEASIBLE"
     time_unit: Literal["ns", "us", "ms", "s"] = "ms"
     sha256: DigestEntry = Field(default_factory=DigestEntry)
@@ -104,9 +106,11 @@ def plan_from(value: Any, path: str | Path) -> Plan:
     unit = entry.time_unit
     rows = _assignments(entry.assignments, unit)
     objective = entry.objective
+    # Only a plan that says it is one has a value; the judge recounts it in any case.
     if objective is None and entry.status in ("OPTIMAL", "FEASIBLE"):
         ends = [a.finish for a in entry.assignments if a.finish is not None]
         loads = list(entry.loads.values())
+        # As claimed by its own times: the last end, or the busiest device.
         objective = max(ends if entry.goal == "latency" else loads, default=None)
     return Plan(
         goal=entry.goal,
@@ -135,6 +139,7 @@ def plan_from(value: Any, path: str | Path) -> Plan:
         contiguous=entry.contiguous,
         pipeline=entry.pipeline,
         max_latency=_scaled(entry.max_latency, unit),
+        # A rate divides by the unit where a time is multiplied.
         min_throughput=None if entry.min_throughput is None else per_ms(entry.min_throughput, unit),
         batch=entry.batch,
         latency=_scaled(entry.latency, unit),
@@ -188,6 +193,7 @@ def plan_document(plan: Plan) -> dict[str, Any]:
         "seed": plan.seed,
         "deterministic": plan.deterministic,
     }
+    # Written only where they say something: most plans have none of these.
     for key, default in (
         ("bound", ""),
         ("cost_model", "links"),
@@ -226,6 +232,7 @@ def plan_document(plan: Plan) -> dict[str, Any]:
 
 def _assignment_row(a: Assignment) -> dict[str, Any]:
     row: dict[str, Any] = {"task": a.task, "device": a.device}
+    # A plan for throughput has no times; keys with null would read as missing values.
     return row if a.start is None else row | {"start": a.start, "finish": a.finish}
 
 
@@ -250,6 +257,7 @@ def write_plan(plan: Plan, path: str | Path) -> None:
 
 def same_graph(plan: Plan, graph: TaskGraph, platform: Platform) -> list[str]:
     """Remarks where the plan says that it was made for other files."""
+    # Remarks, not errors: a plan may be judged against a changed graph on purpose.
     remarks: list[str] = []
     if plan.graph_sha256 and graph.sha256 and plan.graph_sha256 != graph.sha256:
         remarks.append("the plan was made for another graph file (sha256 differs)")

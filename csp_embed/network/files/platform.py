@@ -123,10 +123,12 @@ def platform_from(value: Any, path: str | Path, digest: str = "") -> Platform:
 
 def _expand(entry: PlatformEntry, folder: Path, digest: str, stem: str) -> Platform:
     devices: list[Device] = []
+    # One name may stand for several devices: counted ones, and a server's in all its instances.
     groups: dict[str, list[str]] = {}  # a name that people may write -> devices that it means
     pairs: list[tuple[LinkEntry, str, str, str]] = []  # link, end, end, prefix of its server
     buses = [Bus(b.name, b.bytes_per_ms) for b in entry.buses]
     servers: list[str] = []
+    # Devices outside of servers first: their names have no prefix and cannot clash with a node's.
     for device in entry.devices:
         _add(device, "", device.server, devices, groups, folder)
         if device.server is not None and device.server not in servers:
@@ -138,6 +140,7 @@ def _expand(entry: PlatformEntry, folder: Path, digest: str, stem: str) -> Platf
                 _add(device, f"{instance}.", instance, devices, groups, folder)
             buses += [Bus(f"{instance}.{b.name}", b.bytes_per_ms) for b in server.buses]
             pairs += [(k, *k.between, f"{instance}.") for k in server.links]
+        # Names with the count and without: both may stand in a link.
         for device in server.devices:  # `node.gpu` means that device in every node
             for name in dict.fromkeys([device.name, *_instances(device.name, device.count)]):
                 if server.count > 1:
@@ -146,12 +149,14 @@ def _expand(entry: PlatformEntry, folder: Path, digest: str, stem: str) -> Platf
                         for instance in _instances(server.name, server.count)
                         for d in groups[f"{instance}.{name}"]
                     ]
+    # Links of the platform come last, when every name is known.
     pairs += [(k, *k.between, "") for k in entry.links]
     links = [
         Link(ends, k.bytes_per_ms, k.latency_ms, k.duplex, _bus(k.shared, prefix, buses))
         for k, a, b, prefix in pairs
         for ends in _ends(prefix + a, prefix + b, groups)
     ]
+    # Inputs come from the host's memory, which is a CPU's unless the file says otherwise.
     host = Host(entry.host.memory_bytes, entry.host.device or _first_cpu(devices))
     return Platform(
         devices=tuple(devices),
@@ -173,6 +178,7 @@ def _add(
     folder: Path,
 ) -> None:
     names = [prefix + name for name in _instances(entry.name, entry.count)]
+    # Two entries of one name (two kinds of GPU called alike) are one group.
     groups[prefix + entry.name] = groups.get(prefix + entry.name, []) + names
     for name in names:
         if name != prefix + entry.name:
@@ -183,6 +189,7 @@ def _add(
                 kind=entry.kind,
                 memory_bytes=entry.memory_bytes,
                 server=server,
+                # Relative to the platform file, so that a folder of both can be moved.
                 profile=None if entry.profile is None else str(folder / entry.profile),
                 peak_ops_per_ms=entry.peak_ops_per_ms,
                 bytes_per_ms=entry.bytes_per_ms,
@@ -209,6 +216,7 @@ def _ends(a: str, b: str, groups: dict[str, list[str]]) -> Iterable[tuple[str, s
                 where="links",
                 hint="devices are " + ", ".join(list(groups)[:8]),
             )
+    # A device is not linked to itself, and a pair once: links go both ways.
     if a == b and len(groups[a]) > 1:
         return list(combinations(groups[a], 2))
     return [(x, y) for x in groups[a] for y in groups[b]]
@@ -243,6 +251,7 @@ def find_platform(name: str) -> Path:
 def shipped_platforms() -> dict[str, Path]:
     """Files of `platforms/` by name: inside an installed package, or beside it in a checkout."""
     package = Path(str(files("csp_embed")))
+    # A wheel carries the folder inside, a checkout has it beside the package.
     for folder in (package / "platforms", package.parent / "platforms"):
         if folder.is_dir():
             return {p.stem: p for p in sorted(folder.glob("*.yaml"))}

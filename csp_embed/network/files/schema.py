@@ -33,24 +33,42 @@ def read_document(path: str | Path) -> tuple[Any, bytes]:
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise InputError("not a text file", where=str(path), why=str(error)) from error
+        raise InputError(
+            "not a text file",
+            where=str(path),
+            why=str(error),
+            hint="graphs and platforms are JSON or YAML in UTF-8",
+        ) from error
+    # By content, not by name: JSON is YAML too, but json reads large files much faster.
     if text.lstrip().startswith(("{", "[")):
         try:
             return json.loads(text, object_pairs_hook=_no_repeats), data
         except json.JSONDecodeError as error:
+            # A YAML flow mapping may begin like JSON; only a file that calls itself JSON is told
+            # so.
             if Path(path).suffix.lower() == ".json":
                 raise InputError(
-                    "not valid JSON", where=f"{path}:{error.lineno}", why=error.msg
+                    "not valid JSON",
+                    where=f"{path}:{error.lineno}",
+                    why=error.msg,
+                    hint="docs/partition.md shows the form",
                 ) from error
         except ValueError as error:
-            raise InputError("not valid JSON", where=str(path), why=str(error)) from error
+            raise InputError(
+                "not valid JSON",
+                where=str(path),
+                why=str(error),
+                hint="docs/partition.md shows the form",
+            ) from error
     try:
         return yaml.load(text, Loader=_Loader), data
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         reason = getattr(error, "problem", None) or str(error)
-        raise InputError("not valid YAML", where=where, why=reason) from error
+        raise InputError(
+            "not valid YAML", where=where, why=reason, hint="docs/partition.md shows the form"
+        ) from error
 
 
 def read_bytes(path: str | Path) -> bytes:
@@ -59,16 +77,21 @@ def read_bytes(path: str | Path) -> bytes:
         return Path(path).read_bytes()
     except OSError as error:
         raise InputError(
-            f"cannot read {path}", where=str(path), why=error.strerror or str(error)
+            f"cannot read {path}",
+            where=str(path),
+            why=error.strerror or str(error),
+            hint="check the path; platforms/ has platforms, partition generate writes graphs",
         ) from error
 
 
+# As texts of fractions: exact, where 1e-6 as a float is not.
 _UNITS = {"ns": "1/1000000", "us": "1/1000", "ms": "1", "s": "1000"}
 
 
 def in_ms(value: float, unit: str) -> float:
     """A time in ms. 3 ns are 0.000003 ms to the last digit, which a product of floats need not
     be."""
+    # repr is the shortest decimal that gives the float: what the file said.
     return float(Fraction(repr(float(value))) * Fraction(_UNITS[unit]))
 
 
@@ -85,7 +108,11 @@ def sha256(data: bytes) -> str:
 def parse(model: type[Model], value: Any, path: str | Path, format_name: str = "") -> Model:
     """`value` as `model`. Raises: InputError with the first offending item and its line."""
     if not is_object(value):
-        raise InputError("expected a mapping of keys to values", where=str(path))
+        raise InputError(
+            "expected a mapping of keys to values",
+            where=str(path),
+            hint="docs/partition.md shows the form",
+        )
     if format_name and value.get("format") != format_name:
         found = f"format is {value['format']!r}" if "format" in value else "there is no format key"
         raise InputError(
@@ -94,13 +121,16 @@ def parse(model: type[Model], value: Any, path: str | Path, format_name: str = "
     try:
         return model.model_validate(value)
     except ValidationError as error:
+        # One problem is told in full; the number of others says how much is left.
         first = error.errors(include_url=False, include_input=True)[0]
+        # pydantic names its own validators in the path; they stand nowhere in the file.
         place = [p for p in first["loc"] if not str(p).startswith("function-")]
         reason = _reason(first)
         raise InputError(
             reason,
             where=f"{_with_line(path, place)}  {_dotted(place)}",
             why=f"{error.error_count()} such problems in all" if error.error_count() > 1 else "",
+            hint="docs/partition.md lists the keys and their units",
         ) from error
 
 
@@ -128,6 +158,7 @@ def _with_line(path: str | Path, place: Sequence[Any]) -> str:
     """file:line of the item, or of its nearest parent that exists."""
     try:
         # As yaml.compose, which has no types.
+        # Read once more, this time with lines: values alone do not know theirs.
         node: Any = yaml.SafeLoader(Path(path).read_text()).get_single_node()
     except (OSError, yaml.YAMLError, UnicodeDecodeError):
         return str(path)
@@ -147,6 +178,7 @@ def _with_line(path: str | Path, place: Sequence[Any]) -> str:
     return f"{path}:{line}"
 
 
+# json keeps the last of two equal keys.
 def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for key, value in pairs:
@@ -161,6 +193,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def _mapping(loader: Any, node: yaml.MappingNode) -> dict[Any, Any]:
+    # `<<` merges first, as SafeLoader does; only then are repeats mistakes.
     loader.flatten_mapping(node)
     out: dict[Any, Any] = {}
     for key_node, value_node in node.value:

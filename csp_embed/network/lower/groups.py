@@ -23,15 +23,19 @@ def with_joined_groups(graph: g.Graph, op: g.Operator) -> tuple[g.Graph, g.Opera
     if w.data is None:
         return None
     k, r, s, per = w.shape
+    # Whole vectors on both sides: inputs of a group, and outputs of a group, fill lanes.
     wide = [
         m for m in range(2, op.groups + 1)
         if op.groups % m == 0 and per * m % LANES == 0 and k // op.groups * m % LANES == 0
     ]  # fmt: skip
+    # Nothing fits: one group of all is still a convolution that the machine has.
     count = wide[0] if wide else op.groups
     each = k // op.groups
+    # Stored zeros: the zero point stands for 0, so that products outside a group vanish.
     zeros = np.reshape(w.zero_points or (0,), (-1, 1, 1, 1))
     data = np.broadcast_to(zeros, (k, r, s, per * count)).astype(w.data.dtype)
     for n in range(op.groups):
+        # Group n takes its own place among the `count` that were joined.
         at = n % count * per
         data[n * each : (n + 1) * each, :, :, at : at + per] = w.data[n * each : (n + 1) * each]
     name = f"{w.name} in {op.groups // count} groups"

@@ -28,12 +28,14 @@ LANES = 16  # products of a usual step: only ranks recipes, cycles are measured
 def lower(graph: g.Graph, op: g.Operator) -> Lowered | str:
     """The layer's contraction, of all exact recipes the cheapest; or why the host computes it."""
     if isinstance(op, g.Outside):
+        # Floating point has no exact form in integers; the host computes it as the runtime does.
         return f"{op.what} in floating point: {op.why}"
     if isinstance(op, g.Multiply):
         return "a product of two activations: the machine multiplies by constants"
     make = _TASKS.get(type(op))
     if make is None:
         return f"{op.kind} has no exact form on this machine yet"
+    # Constants may be int32 (biases); what is computed at run time must be a machine's operand.
     reads = [n for n in op.inputs if n and graph.tensors[n].data is None]
     if any(graph.tensors[n].dtype != "int8" for n in (*reads, op.output)):
         return "operands are not int8"
@@ -44,9 +46,11 @@ def lower(graph: g.Graph, op: g.Operator) -> Lowered | str:
 def lowered(task: Task) -> Lowered | str:
     """As `lower`, of what an operator computes."""
     rule, one = task.rule, task.contraction
+    # A sum that wraps would make the threshold proof speak of other numbers.
     if rule.low.min() < INT32[0] or rule.high.max() > INT32[1]:
         return "its sums may wrap around int32"
     found, refused = recipes(rule, one.weights, one.bias) if task.recipes is None else task.recipes
+    # The cheapest first; one whose digits or sums do not fit leaves the place to the next.
     for recipe in sorted(found, key=lambda r: r.extra(one.steps)):
         copies = recipe.copies(one.steps)
         made = contracted(one, recipe, rule.clamp, copies)
@@ -57,6 +61,7 @@ def lowered(task: Task) -> Lowered | str:
         op, rounds, constants, dropped = made
         return Lowered(op, rounds, constants, task.reads, task.operand, task.arrange, task.fill,
                        recipe, proof, tuple(refused), copies, dropped)  # fmt: skip
+    # Reasons are kept: whoever chooses scales can do something about them.
     return "no exact sequence of steps: " + "; ".join(refused) + (
         "; scales in another ratio, or powers of two, may have one"
     )  # fmt: skip
@@ -68,9 +73,11 @@ def _conv(graph: g.Graph, op: g.Conv) -> Task | str:
         return "its weights are no constants"
     k, r, s, per = w.shape
     n, rows, columns, channels = nhwc(x.shape, op.layout)
+    # The halo is part of x: the machine's loads fill 0, quantised padding is the zero point.
     h, width = (extent + sum(p) for extent, p in zip((rows, columns), op.pads, strict=True))
     shape: dict[str, Any] = {"n": n, "c": channels, "h": h, "w": width, "r": r, "s": s}
     shape |= {"stride": op.stride, "dilation": op.dilation, "layout": "NHWC"}
+    # Depthwise by its factors: each group has one input channel.
     depthwise = op.groups > 1 and per == 1
     if depthwise:
         base = depthwise_conv2d(**shape, multiplier=k // channels)
@@ -80,6 +87,7 @@ def _conv(graph: g.Graph, op: g.Conv) -> Task | str:
     def place(flat: Array) -> Array:
         if depthwise:
             return np.ascontiguousarray(flat.reshape(k, r, s).astype(np.int8))
+        # From the network's order (K, R, S, C) to the formula's.
         return np.ascontiguousarray(flat.reshape(k, r, s, per).transpose(0, 3, 1, 2)).astype(
             np.int8
         )
@@ -92,6 +100,7 @@ def _conv(graph: g.Graph, op: g.Conv) -> Task | str:
 
 
 def _dense(graph: g.Graph, op: g.FullyConnected) -> Task | str:
+    # Leading axes of any number are rows: a dense layer works on the last one.
     w, y = graph.tensors[op.inputs[1]], graph.tensors[op.output]
     if w.data is None:
         return "its weights are no constants"
@@ -114,12 +123,17 @@ def _contraction(
     zeros = np.reshape(w.zero_points or (0,), (-1, 1))
     flat: Array = w.data.reshape(w.shape[0], -1).astype(np.int64) - zeros
     held = graph.tensors[op.inputs[2]].data if len(op.inputs) > 2 and op.inputs[2] else None
+    # A missing bias is one of zeros: every recipe adds a constant anyway.
     bias = np.zeros(len(flat), np.int64) if held is None else held.astype(np.int64).reshape(-1)
     # Products with the halo are 0, which lies within these ends.
     ends: Array = np.stack([flat * (v - x.zero) for v in values_of(graph, source)])
     low, high = bias + ends.min(axis=0).sum(axis=1), bias + ends.max(axis=0).sum(axis=1)
+    # Factors by channel are fixed, so the extremes of a sum are known: each product at its worst
+    # end.
     rule = rule_of(op.rescale, y.zero, op.clamp, low, high)
+    # Depthwise products do not fill lanes: each takes a step.
     steps = flat.shape[1] if base.name.startswith("depthwise") else math.ceil(flat.shape[1] / LANES)
+    # sum (x - zx) w = sum x w - zx sum w: the zero point goes into the bias.
     one = Contraction(base, flat, place, "w", bias - x.zero * flat.sum(axis=1), steps)
     proved = f"at all {op.clamp[1] - op.clamp[0]} thresholds"
     return Task(one, rule, (source,), operand, arrange, x.zero, proved)

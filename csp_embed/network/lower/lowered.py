@@ -65,6 +65,7 @@ class Lowered:
             if step.access is not None:
                 name = step.access.tensor
                 held = [c[name] for c in self.constants if name in c]
+                # A constant step with no tensor in any round has no bound to keep.
                 out[i] = max(int(np.abs(v.astype(np.int64)).max(initial=0)) for v in held)
         return out
 
@@ -95,16 +96,21 @@ def contracted(task: Contraction, recipe: Recipe, clamp: Pair, copies: bool) -> 
     if why:
         return why
     if copies:  # the sum keeps what was added first
+        # Both rounds start from the same sums, so the second adds only the difference.
         biases[-1] = biases[-1] - biases[0]
+    # Channels share the lanes; steps by channel are read along that axis.
     channel = task.base.out.index[-1]
     used = {kind for steps in recipe.between for kind, _ in steps}
+    # One shift for all is an immediate, which costs half (shared/facts: 1 cycle against 2).
     lanes = np.unique(last).size > 1 or any(kind.endswith("lanes") for kind in used)
+    # The smallest range of whole bits that holds every round's bias.
     within = (1 << int(max(np.abs(b).max(initial=0) for b in biases)).bit_length()) - 1
     steps = [f"add b[{channel}] within {within}"]
     if lanes:
         steps.append(f"shr s[{channel}]")
     elif last[0]:
         steps.append(f"shr {last[0]}")
+    # The clamp always comes last: it makes the result fit int8.
     steps += [f"max {clamp[0]}", f"min {clamp[1]}"]
     base = task.base
     names = (task.name, "b", *(["s"] if lanes else []))
@@ -118,8 +124,10 @@ def contracted(task: Contraction, recipe: Recipe, clamp: Pair, copies: bool) -> 
     )
     between: list[tuple[Step, ...]] = []
     for bias, after in zip(biases, recipe.between, strict=False):
+        # A bias of zeros needs no step.
         made = [op.epilogue[0]] if bias.any() else []
         for kind, imm in after:
+            # The lane's shift is read from the epilogue's own tensor.
             made.append(op.epilogue[1] if kind.endswith("lanes") else Step(kind, imm))
         between.append(tuple(made))
     constants: list[dict[str, Array]] = [
@@ -130,6 +138,7 @@ def contracted(task: Contraction, recipe: Recipe, clamp: Pair, copies: bool) -> 
         for held in constants:
             held["s"] = last.astype(np.int32)
     if "sign_lanes" in used:
+        # A sign step reads the same tensor in the first round, with other amounts.
         assert recipe.bits is not None
         constants[0]["s"] = (30 - recipe.bits).astype(np.int32)
     dropped = frozenset([0]) if copies and not biases[-1].any() else frozenset[int]()
@@ -145,6 +154,7 @@ def _rounds(task: Contraction, recipe: Recipe) -> tuple[list[Ints], list[Ints]]:
     """Weights and biases of every round; channels of one value have no weights."""
     live, count = recipe.live, recipe.rounds
     amount = recipe.amount - _shifts(recipe)
+    # Given as they are: differences of places, no digits.
     if task.turns:
         weights, biases = [*task.turns], [task.bias] * count
     elif not recipe.digits:
@@ -154,6 +164,7 @@ def _rounds(task: Contraction, recipe: Recipe) -> tuple[list[Ints], list[Ints]]:
         scaled = np.where(live[:, None], task.weights * recipe.factor[:, None], 0)
         added = np.where(live, task.bias * recipe.factor + recipe.offsets[0], 0)
         weights, biases = _split(scaled, recipe.digits), _split(added, recipe.digits)
+        # Lowest digits first, as shifts go down: coarse product, then the fine one.
         if recipe.coarse is not None:  # what tells odd from even comes first
             near = np.where(live, recipe.coarse.factor, 0)
             one = np.where(live, task.bias * near + recipe.coarse.offset, 0)
@@ -163,6 +174,7 @@ def _rounds(task: Contraction, recipe: Recipe) -> tuple[list[Ints], list[Ints]]:
         elif recipe.digits < count:  # the round of the sign
             weights = [np.where(live[:, None], task.weights, 0), *weights]
             biases = [np.where(live, task.bias, 0), *biases]
+    # A channel of one value: its bias, shifted back, is that value.
     biases[-1] = np.where(live, biases[-1], recipe.constant << amount)
     return weights, biases
 
@@ -171,6 +183,7 @@ def _split(values: Ints, count: int) -> list[Ints]:
     """Digits in -128 .. 127, the lowest first; the highest takes what is left."""
     out: list[Ints] = []
     for _ in range(count - 1):
+        # Signed digits: int8 holds -128 .. 127, so a digit above 127 borrows from the next.
         digit = ((values + 128) & 255) - 128
         out.append(digit)
         values = (values - digit) >> 8
@@ -179,6 +192,7 @@ def _split(values: Ints, count: int) -> list[Ints]:
 
 def _wraps(weights: list[Ints], biases: list[Ints], recipe: Recipe) -> str:
     """Why a sum may leave int32 where it must not; "" where none does."""
+    # An upper bound of |sum|, carried from round to round: x is at most 128 in magnitude.
     carried: Any = 0
     for n, (w, b) in enumerate(zip(weights, biases, strict=True)):
         if np.abs(w).max(initial=0) > 128 or w.min(initial=0) < -128 or w.max(initial=0) > 127:
@@ -190,6 +204,7 @@ def _wraps(weights: list[Ints], biases: list[Ints], recipe: Recipe) -> str:
             if kind == "shr":
                 carried = _shifted(carried, imm)
             elif kind == "max" and imm < 0:
+                # Between MIN 0 and MAX imm a value lies in imm .. 0.
                 carried = -imm  # behind a MIN 0
     return ""
 

@@ -26,14 +26,17 @@ from csp_embed.ops import parse_formula
 def same_task(graph: g.Graph, op: g.Requantise | g.Clamp | g.Lookup) -> Task | str:
     """One tensor, element by element."""
     x, y = graph.tensors[op.inputs[0]], graph.tensors[op.output]
+    # Only values that can occur: a clamp before leaves fewer thresholds to prove.
     low, high = values_of(graph, op.inputs[0])
     if isinstance(op, g.Lookup):
         table = graph.tensors[op.inputs[1]].data
         assert table is not None
+        # The table's first entry belongs to the type's least value.
         values = table[:, low - x.range[0] : high - x.range[0] + 1].astype(np.int64)
         return table_task(graph, op, values, low, op.axis)
     if isinstance(op, g.Clamp):
         first, last = (np.full(1, v) for v in (low, high))
+        # The sum is the stored value itself: a clamp neither scales nor counts from zero.
         return _unary(graph, op, Rule(lambda a: a, op.clamp, first, last, np.ones(1)), 0)
     first, last = (np.full(1, v - x.zero) for v in (low, high))
     return _unary(graph, op, rule_of(op.rescale, y.zero, op.clamp, first, last), x.zero)
@@ -43,14 +46,17 @@ def table_task(graph: g.Graph, op: g.Operator, values: Ints, low: int, axis: int
     """y as a function of each stored value of x. values: [channels or 1, from `low` on]."""
     steps = np.diff(values, axis=1)
     falls = bool((steps <= 0).all())
+    # Adds, shifts and clips are monotone, so no sequence of them can turn around.
     if not falls and not (steps >= 0).all():
         return "it neither rises nor falls with its input everywhere, the machine's steps do"
     channels_axis = _axis_of_channels(graph, graph.tensors[op.output].shape)
+    # Values of one vector share its recipe's constants; lanes are channels.
     if len(values) > 1 and axis != channels_axis:
         return f"it differs along axis {axis}, which does not share the lanes"
     x, y = graph.tensors[op.inputs[0]], graph.tensors[op.output]
     low -= x.zero  # the sums are those of x, or of -x, without its zero point
     high = low + values.shape[1] - 1
+    # A falling table is a rising one of -x.
     if falls:
         values, low, high = values[:, ::-1], -high, -low
     clamp = int(values.min()), int(values.max())
@@ -58,6 +64,7 @@ def table_task(graph: g.Graph, op: g.Operator, values: Ints, low: int, axis: int
 
     def apply(a: Ints) -> Ints:
         number = np.clip(a, low, high) - low
+        # One row serves all channels where the table has one.
         return np.take_along_axis(values, number, axis=1) if len(a) == count else values[0][number]
 
     lines = np.array([_line(row, low) for row in values])
@@ -69,8 +76,10 @@ def table_task(graph: g.Graph, op: g.Operator, values: Ints, low: int, axis: int
 def _line(row: Ints, low: int) -> tuple[float, float]:
     """(slope, value at 0) in the middle of the lines that round to a table, where it is not
     clamped; the nearest line where none does."""
+    # Clamped ends say nothing about the slope.
     inside = np.flatnonzero((row > row.min()) & (row < row.max()))
     if inside.size < 2:
+        # Fewer than two free values: any line goes through.
         return 1.0, 0.0
     x, y = inside + low, row[inside].astype(np.float64)
     slope, start = np.polyfit(x, y, 1)
@@ -80,19 +89,23 @@ def _line(row: Ints, low: int) -> tuple[float, float]:
     least, most = ((rise - 1) / apart).max(), ((rise + 1) / apart).min()
     if least <= most:
         slope = (least + most) / 2
+        # The middle of the strip: as far from both sides as can be.
         start = ((y - slope * x).min() + (y - slope * x).max()) / 2
+    # A slope of 0 would have no logarithm where shifts are chosen.
     return float(max(slope, 2.0**-20)), float(start)
 
 
 def _unary(graph: g.Graph, op: g.Operator, rule: Rule, zero: int, factor: int = 1) -> Task:
     """acc = factor * x - zero, and what becomes of it, of one tensor."""
     x = graph.tensors[op.inputs[0]]
+    # Channels go last before anything is counted: rules are by channel.
     last = _last(graph, x.shape)
     base, spread = _elementwise(last(np.zeros(x.shape, np.int8)).shape, 1)
     origin = spread(np.broadcast_to(np.asarray(rule.origin, float), rule.low.shape))
     rule = Rule(rule.apply, rule.clamp, spread(rule.low), spread(rule.high), spread(rule.slope),
                 rule.zero, origin)  # fmt: skip
     channels = rule.low.size
+    # A diagonal: the machine copies through its multiplier.
     one = Contraction(base, np.full((channels, 1), factor, np.int64), _by_tensor, "v",
                       np.full(channels, -zero), 1)  # fmt: skip
     proved = f"at all {rule.clamp[1] - rule.clamp[0]} thresholds"
@@ -105,6 +118,7 @@ def add_task(graph: g.Graph, op: g.Add) -> Task | str:
     a, b = (graph.tensors[n] for n in op.inputs)
     if a.shape != b.shape:
         return "its operands are not two tensors of one shape"
+    # x + x: both operands are one value, so the sum is a function of it, with one round less.
     if op.inputs[0] == op.inputs[1]:
         low, high = values_of(graph, op.inputs[0])
         x = np.arange(low, high + 1)
@@ -112,6 +126,7 @@ def add_task(graph: g.Graph, op: g.Add) -> Task | str:
         return table_task(graph, op, total[None], low, 0)
     if a.data is not None or b.data is not None:
         return _constant_add(graph, op)
+    # Two tensors at once: all pairs of stored values are tried, which is a full proof (65,536).
     sums, found, refused = _pairs(graph, op)
     last = _last(graph, a.shape)
     shape = last(np.zeros(a.shape, np.int8)).shape
@@ -137,10 +152,12 @@ def _constant_add(graph: g.Graph, op: g.Add) -> Task | str:
     assert held is not None
     axis = _axis_of_channels(graph, held.shape)
     rows = np.moveaxis(held, axis, -1).reshape(-1, held.shape[axis]).astype(np.int64)
+    # A constant that varies by place would need a bias tensor as large as the result.
     if (rows != rows[:1]).any():
         return "its constant differs from place to place"
     low, high = values_of(graph, source)
     x, c = np.meshgrid(np.arange(low, high + 1), rows[0])
+    # Order matters: each operand has a scale of its own.
     pair = (x, c) if place == 0 else (c, x)
     values = np.clip(_sum_rule(graph, op, *pair)[0], *op.clamp)
     op = replace(op, inputs=(source,))
@@ -157,6 +174,7 @@ def _pairs(graph: g.Graph, op: g.Add) -> tuple[Ints, list[Recipe], list[str]]:
     ends = [values_of(graph, n) for n in op.inputs]
     x1, x2 = np.meshgrid(*(np.arange(lo, hi + 1) for lo, hi in ends), indexing="ij")
     wanted, slopes = _sum_rule(graph, op, x1, x2)
+    # Powers of two first: one digit, where others need two or three.
     if isinstance(op.rescale, g.AddFloat):
         sums, found, why = _even_pairs(op.rescale, op.clamp, x1, x2, wanted)
         if found:
@@ -179,8 +197,10 @@ def _sum_rule(graph: g.Graph, op: g.Add, x1: Ints, x2: Ints) -> tuple[Ints, tupl
     result = rule.result.multiplier[0] * 2.0 ** (rule.result.shift[0] - 31)
     for x, name, scale in ((x1, op.inputs[0], rule.first), (x2, op.inputs[1], rule.second)):
         m, e = scale.multiplier[0], scale.shift[0]
+        # `left` bits of headroom (20 in TFLite) before the multiplier.
         parts.append(rescaled((x - graph.tensors[name].zero) << rule.left, m, e))
         slopes.append(m * 2.0 ** (e - 31) * 2.0**rule.left * result)
+    # Subtraction is addition of the negative; the rule has one rounding at the end.
     slopes[1] *= rule.sign
     total = rescaled(
         parts[0] + rule.sign * parts[1], rule.result.multiplier[0], rule.result.shift[0]
@@ -211,9 +231,12 @@ def _digit_pairs(
 ) -> tuple[Ints, list[Recipe], list[str]]:
     refused: list[str] = []
     for digits in (1, 2, 3, 4):
+        # The widest factor that the digits carry: more bits than that do not fit.
         amount = math.floor(math.log2(most_carried(digits) / max(map(abs, slopes))))
+        # The last shift takes at most 31 bits beyond those between the rounds.
         amount = min(amount, 8 * (digits - 1) + 31)
         first, second = (round(s * 2.0**amount) for s in slopes)
+        # A wide factor has many neighbours that differ too little to matter.
         near = 2 if digits < 3 else NEIGHBOURS // 8
         for p, q in _around(near):
             weights = first + p, second + q
@@ -233,9 +256,11 @@ def _wrong(
     slopes: tuple[float, float], digits: int, clamp: g.Pair, x1: Ints, x2: Ints, wanted: Ints
 ) -> int:
     """Pairs that the nearest factors get wrong: halves up, the constant that fits most."""
+    # Only for the message: how near the best try came.
     amount = math.floor(math.log2(most_carried(digits) / max(map(abs, slopes))))
     total = sum(round(s * 2.0**amount) * x for s, x in zip(slopes, (x1, x2), strict=True))
     inside = (wanted > clamp[0]) & (wanted < clamp[1])
+    # The middle of each value's interval; the median is right for most pairs.
     middle = (wanted.astype(np.int64) << amount) + (1 << (amount - 1)) - total
     offset = int(np.median(middle[inside])) if inside.any() else 0
     got = np.clip((total + offset) >> amount, *clamp)
@@ -243,6 +268,7 @@ def _wrong(
 
 
 def _around(near: int) -> list[tuple[int, int]]:
+    # Nearest first: the plain rounding of the slope is usually right.
     steps = range(-near, near + 1)
     return sorted(((p, q) for p in steps for q in steps), key=lambda v: (abs(v[0]) + abs(v[1]), v))
 
@@ -253,6 +279,7 @@ def _offset(
     """The constant with which (A a + B b + c) >> s is right for every pair, if there is one."""
     total = weights[0] * x1 + weights[1] * x2
     low, high = clamp
+    # A value v is right while v <= total + c < v + 1, in shifted units.
     reach = np.clip(wanted, low, high).astype(np.int64) << amount
     # Where the clamp cuts, the value may lie beyond it.
     least = int((reach - total)[wanted > low].max(initial=-(1 << 60)))
@@ -277,6 +304,7 @@ def _even_pairs(
         offset = (rule.offset + more) * 2.0**n
         if not (first.is_integer() and second.is_integer() and offset.is_integer()):
             continue
+        # A factor is an int8.
         if max(abs(first), abs(second)) > 127:
             break
         a, b, c = int(first), int(second), int(offset)
@@ -287,6 +315,7 @@ def _even_pairs(
         else:
             half = 1 << (n - 1)
             offsets, between = (c + half, c + half), ((("shr", -(31 - n)), ("shr", 31)),)
+            # The bit is that of the sum before rounding down: it tells odd from even at a half.
             value = (total + half - (((total + half) >> n) & 1)) >> n
         if np.array_equal(np.clip(value, *clamp), np.clip(wanted, *clamp)):
             name = "even" if n else "shift"

@@ -46,6 +46,7 @@ def max_task(graph: g.Graph, op: g.MaxPool) -> Task | str:
                     np.ones(c, bool), nothing)  # fmt: skip
     # A border must not win: the zero point does not where no value lies below it.
     low = values_of(graph, op.inputs[0])[0]
+    # Filled with the zero point where it can be, as other readers of the tensor want it so.
     fill = x.zero if x.zero <= low else x.range[0]
     if fill > low:
         return "its border would win"
@@ -75,17 +76,20 @@ def pool_task(graph: g.Graph, op: g.AveragePool | g.Mean) -> Task | str:
         return "its input has no rows and columns"
     n, h, w, c = shape
     if isinstance(op, g.Mean):
+        # Negative axes count from the end.
         if tuple(sorted(a % 4 for a in op.axes)) != (1, 2):
             return "it is no mean over rows and columns"
         window, stride = (h, w), (1, 1)
     else:
         window, stride = op.window, op.stride
+        # Fewer values at a border would need another divisor there.
         if any(any(p) for p in op.pads) and not op.count_pads:
             return "its windows at the border have other counts"
         h, w = (e + sum(p) for e, p in zip((h, w), op.pads, strict=True))
     count = math.prod(window)
     rule = _pool_rule(graph, op, c, count)
     rows, columns = ((e - f) // s + 1 for e, f, s in zip((h, w), window, stride, strict=True))
+    # One window: no places to step through, and what lies outside of it is not read.
     if rows == columns == 1:
         window = (min(h, window[0]), min(w, window[1]))
         base = parse_formula("y[n,c] += x[n,r,s,c] * v[c]", {"x": (n, *window, c), "v": (c,)},
@@ -94,6 +98,7 @@ def pool_task(graph: g.Graph, op: g.AveragePool | g.Mean) -> Task | str:
         text = f"y[n,p,q,c] += x[n,{stride[0]}*p+r,{stride[1]}*q+s,c] * v[c]"
         base = parse_formula(text, {"x": (n, h, w, c), "v": (c,)}, constants=("v",), name="pool",
                              extents={"r": window[0], "s": window[1]})  # fmt: skip
+    # The mean of stored values needs no zero point: it is an average of them.
     zero = 0 if isinstance(op, g.AveragePool) and op.scales is None else x.zero
     ones = np.ones((c, count), np.int64)
     one = Contraction(base, ones, lambda flat: flat[:, 0].astype(np.int8), "v",
@@ -123,6 +128,8 @@ def _pool_rule(graph: g.Graph, op: g.AveragePool | g.Mean, channels: int, count:
     if op.scales is not None:
         low, high = (np.full(channels, (v - x.zero) * count) for v in ends)
         before, after = (np.float32(s) for s in op.scales)
+        # In float32, in this order: the runtime's product is rounded so
+        # (shared/facts/quantised.md).
         scale = before / (after * np.float32(count))
         return rule_of(g.FloatScale((float(scale),)), y.zero, op.clamp, low, high)
     low, high = (np.full(channels, v * count) for v in ends)

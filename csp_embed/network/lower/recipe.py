@@ -10,7 +10,9 @@ from csp_embed.network.lower.thresholds import Ints, Rule
 
 Steps = tuple[tuple[str, int], ...]
 """("shr", n); or by channel: ("shr_lanes", 0) by the last shift, ("sign_lanes", 0) from 30 to k."""
+# Beyond any constant that matters, and its sums stay in int64.
 WIDE = np.int64(1) << 56
+# After a shift right by 31: minus 2^30 or 0, which the lane's shift brings down to minus 2^k.
 LANES: Steps = (("shr", -30), ("sign_lanes", 0))
 COPY = 6  # cycles: reset, add to the copy, add it back, and a constant
 
@@ -60,6 +62,7 @@ class Recipe:
     @property
     def digits(self) -> int:
         """Rounds whose weights are digits of the weights times the factor; the last ones."""
+        # A coarse product's digits come first.
         if self.coarse is not None:
             return self.rounds - self.coarse.digits
         return {"digits": self.rounds, "signed": self.rounds - 1}.get(self.name, 0)
@@ -76,6 +79,7 @@ class Recipe:
             steps = self.between[self.coarse.digits - 1]
             odd = self.coarse.value(acc) & 1
             carried = -odd << sum(-imm for _, imm in steps[2:])
+            # Levels are compared before the clamp: it is the same in rule and machine.
             return (acc * self.factor[:, None] + self.offsets[0][:, None] + carried) >> amount
         if self.digits:
             carried = self._stepped(acc, self.between[0]) if self.name == "signed" else 0
@@ -97,13 +101,17 @@ class Recipe:
                 values = values >> (30 - self.bits[:, None])
             else:
                 values = np.minimum(values, imm) if op == "min" else np.maximum(values, imm)
+            # The machine's words have 32 bits; the shift that tells a bit rests on losing the
+            # others.
             values = values.astype(np.int32).astype(np.int64)  # it wraps, on purpose
         return values
 
     def extra(self, products: float) -> float:
         """Cycles a vector beyond one round with its bias. products: steps of one contraction."""
+        # A shift by lanes reads a tensor: two cycles instead of one.
         steps = sum(2 if op.endswith("lanes") else 1 for s in self.between for op, _ in s)
         lanes = 1 if np.unique(self.amount).size > 1 else 0
+        # Either a copy of the sums, or the products again with their bias.
         again = COPY if self.copies(products) else (self.rounds - 1) * (products + 1)
         if self.name == "largest":
             again = self.rounds - 1  # each place but one is read twice, and no others
@@ -143,6 +151,7 @@ class Search:
     def near(self) -> Ints:
         """The real multiplier lies at, or a hair beside, 2^-n: n is its logarithm, rounded; the
         commonest one where a channel has one value."""
+        # Logarithm, as powers of two are the question; a hair beside is what float32 makes of them.
         slope = np.maximum(self.rule.slope, 2.0**-31)
         near = np.clip(np.rint(-np.log2(slope)), 0, 31).astype(np.int64)
         values, counts = np.unique(near[self.live], return_counts=True)
@@ -163,7 +172,9 @@ class Search:
         each level, where that is not the level itself."""
         rule, first, wide = self.rule, self.first, WIDE
         if reach is None:
+            # Levels in the units of the shifted sum.
             reach = rule.levels[None, :] << amount[:, None]
+        # A level that every accumulator reaches, or none, bounds the constant from one side only.
         below, above = first <= rule.low[:, None], first > rule.high[:, None]
         at = np.where(below, rule.low[:, None], first) * factor[:, None]
         before = np.where(above, rule.high[:, None], first - 1) * factor[:, None]

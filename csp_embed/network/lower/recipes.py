@@ -36,11 +36,13 @@ def recipes(rule: Rule, weights: Ints, bias: Ints) -> tuple[list[Recipe], list[s
     """(the exact ones, for each other kind why it is not exact). weights: [channels, products];
     bias: what the machine adds to the products, by channel: acc is both together."""
     first = thresholds(rule)
+    # A channel whose value never steps needs no products at all.
     live = np.asarray(((first > rule.low[:, None]) & (first <= rule.high[:, None])).any(axis=1))
     task = Search(rule, first, weights, bias, live)
     found: list[Recipe] = []
     reasons: list[str] = []
     # Beyond int8 a factor needs digits anyway.
+    # Weights of int8 times a factor 1 fit; wider ones do not.
     wide = weights.size > 0 and (weights.max() > 127 or weights.min() < -128)
     for make in (
         (digits, signed, parity) if wide else (_shift, _sign, _even, digits, signed, parity)
@@ -53,6 +55,7 @@ def recipes(rule: Rule, weights: Ints, bias: Ints) -> tuple[list[Recipe], list[s
             reasons.append(made)
             continue
         bad = int((live & ~exact(made, rule, first)).sum())
+        # Proved here whatever the search thought: this is the only place that says "exact".
         if bad:
             reasons.append(f"{made.name}: {bad} of {rule.low.size} channels have none")
         else:
@@ -91,6 +94,7 @@ def _shift(task: Search) -> Recipe | str:
     least, most = task.ends(near)
     if (task.live & (least > most)).any():
         return task.none("shift", least <= most)
+    # The offset nearest to minus the bias: where their sum is 0 the step falls away.
     offset = np.clip(-task.bias, least, np.maximum(least, most))
     return task.recipe("shift", np.ones_like(near), (offset,), (), near)
 
@@ -107,6 +111,7 @@ def _sign(task: Search) -> Recipe | str:
     if (task.live & ~good).any():
         return task.none("sign", good)
     low = int(lowest[task.live].max(initial=0))
+    # One step suits all channels, and an immediate of 16 bits holds it.
     bits = None
     if low <= min(int(highest[task.live].min(initial=1 << 15)), 1 << 15):
         step: Ints | int = low
@@ -127,6 +132,7 @@ def _even(task: Search) -> Recipe | str:
         return task.none("even", near > 0)
     zero = task.rule.apply(np.zeros((near.size, 1), np.int64))[:, 0]
     half = np.int64(1) << (near - 1)
+    # One shift for all channels: by immediates.
     if np.unique(near).size == 1:
         between: Steps = (("shr", -(31 - int(near[0]))), ("shr", 31))
     else:

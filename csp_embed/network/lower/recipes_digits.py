@@ -31,6 +31,7 @@ def digits(task: Search) -> Recipe | str:
 
 def most_carried(digits: int) -> int:
     """Every integer of at most this magnitude has so many digits in -128 .. 127."""
+    # 127 at every digit: signed digits reach less far up than down.
     return 127 * (256**digits - 1) // 255
 
 
@@ -42,9 +43,12 @@ def _room(task: Search, digits: int) -> Ints:
 def _amounts(task: Search, digits: int) -> Iterator[Ints]:
     """Shifts worth trying: the widest factors that the digits carry, one shift for all channels,
     then each channel's own."""
+    # Neighbours that will be tried have to fit, too.
     room = np.maximum(_room(task, digits) - NEIGHBOURS, 1)
     own = np.floor(np.log2(room / np.maximum(task.rule.slope, 2.0**-40))).astype(np.int64)
+    # The steps between rounds take 8 bits a digit; the last one shifts by 0 to 31.
     own = np.clip(own, 8 * (digits - 1), 8 * (digits - 1) + 31)
+    # One shift for all is an immediate in the last round.
     shared = int(own[task.live].min()) if task.live.any() else 8 * (digits - 1)
     yield np.full_like(own, shared)
     if np.unique(own[task.live]).size > 1:
@@ -59,6 +63,7 @@ def _factors(task: Search, amount: Ints, digits: int) -> tuple[Ints, Ints, np.nd
     factor, offset = np.zeros_like(near), np.zeros_like(near)
     found = np.zeros(live.size, bool)
     for step in _moves(near[live]):
+        # Channels drop out as they find a factor; most do at the first.
         if (found | ~live).all():
             break
         m = np.where(live, near + step, 0)
@@ -82,6 +87,7 @@ def _coarse(task: Search) -> Coarse:
         amount = next(_amounts(task, count))
         factor = np.rint(rule.slope * 2.0**amount).astype(np.int64)
         off = np.abs(factor / (rule.slope * 2.0**amount) - 1)[live] * far
+        # Three digits are taken as they are: more would only cost rounds.
         if off.max(initial=0.0) < 0.25 or count == 3:
             origin = np.broadcast_to(np.asarray(rule.origin, float), factor.shape)
             offset = np.rint((origin + 1) * 2.0**amount).astype(np.int64)
@@ -98,6 +104,7 @@ def parity(task: Search) -> Recipe | str:
     coarse = _coarse(task)
     left = coarse.amount - 8 * (coarse.digits - 1)
     best = np.zeros(live.size, bool)
+    # The bit that tells odd from even must lie in the last digit's word.
     if not live.any() or not 1 <= left <= 30:
         return task.none("parity", best)
     for count in range(3, MOST_DIGITS + 1):
@@ -142,6 +149,7 @@ def signed(task: Search) -> Recipe | str:
             factor, least, most, found = _signed_factors(task, amount, digits)
             best |= found.any(axis=0)
             if not (best | ~task.live).all() or not (found.any(axis=0) | ~task.live).all():
+                # Channels found at different steps of the sign do not make one program.
                 continue
             # One step for all channels, where there is one; else the powers of two among them.
             whole = np.flatnonzero((found | ~task.live).all(axis=1))

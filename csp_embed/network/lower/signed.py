@@ -40,6 +40,7 @@ def signed(graph: g.Graph) -> g.Graph:
 
 def stored(values: Array) -> Array:
     """Values of a tensor as the machine has them."""
+    # XOR of the top bit is subtracting 128, and a view makes the byte signed: no pass over values.
     return (values ^ np.uint8(OFFSET)).view(np.int8) if values.dtype == np.uint8 else values
 
 
@@ -54,6 +55,7 @@ def stored_values(values: Mapping[str, Array]) -> dict[str, Array]:
 
 
 def _by(t: g.Tensor) -> int:
+    # Constants keep their type: their users know what they mean.
     return OFFSET if t.dtype == "uint8" and t.data is None else 0
 
 
@@ -68,10 +70,12 @@ def _operator(graph: g.Graph, op: g.Operator) -> g.Operator:
     clamp = getattr(op, "clamp", None)
     changes: dict[str, Any] = {}
     if clamp is not None:
+        # The clamp is of stored values, so it moves with them.
         changes["clamp"] = clamp[0] - y, clamp[1] - y
     if isinstance(op, g.Pad | g.Spread):
         changes["value"] = op.value - y
     if isinstance(op, g.Add) and isinstance(op.rescale, g.AddFloat):
         a, b = (_by(graph.tensors[n]) for n in op.inputs)
+        # The sum of float32 products speaks of raw values: what was taken off is added by the rule.
         changes["rescale"] = replace(op.rescale, raw=(a, b, y))
     return replace(op, **changes) if changes else op

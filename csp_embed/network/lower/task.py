@@ -32,6 +32,7 @@ class Task:
 def values_of(graph: g.Graph, name: str) -> g.Pair:
     """Least and largest stored value of a tensor: its maker's clamp, else its type's range; its
     zero point lies within."""
+    # No operator makes it: an input, with its whole type.
     for op in graph.operators:
         clamp: g.Pair | None = getattr(op, "clamp", None)  # not every operator has an activation
         if op.output == name and clamp is not None:

@@ -44,6 +44,7 @@ class Rule:
 def rule_of(rescale: Rescale, zero: int, clamp: Pair, low: Ints, high: Ints) -> Rule:
     """The rule of a convolution, a dense layer or a mean, by its profile."""
     if isinstance(rescale, FixedPoint):
+        # One multiplier for all, or one a channel: the same shape from here on.
         multiplier, exponent = (
             np.broadcast_to(np.array(v, np.int64), low.shape)[:, None]
             for v in (rescale.multiplier, rescale.shift)
@@ -53,10 +54,12 @@ def rule_of(rescale: Rescale, zero: int, clamp: Pair, low: Ints, high: Ints) -> 
             lambda a: rescaled(a, multiplier, exponent) + zero, clamp, low, high, slope, zero
         )
     assert isinstance(rescale, FloatScale)
+    # float32, as the runtime multiplies; a product in float64 would round elsewhere.
     scale = np.broadcast_to(np.array(rescale.scale, np.float32), low.shape)[:, None]
 
     def half_even(acc: Ints) -> Ints:
         product = acc.astype(np.float32) * scale
+        # In float64 a clip at int32's ends is exact.
         return np.rint(product).astype(np.float64).clip(-(2.0**31), 2.0**31 - 1).astype(
             np.int64
         ) + zero  # fmt: skip
@@ -68,6 +71,7 @@ def rescaled(acc: Ints, multiplier: Any, exponent: Any) -> Ints:
     """acc * multiplier * 2^(exponent - 31) by the profile's two roundings: to 2^-31 with halves up,
     then halves away from zero. Written from the rule's arithmetic, not from a kernel."""
     product = (acc << np.maximum(exponent, 0)) * multiplier
+    # Python's shift rounds down; adding half first makes it halves up.
     high = (product + (1 << 30)) >> 31
     bits = np.maximum(-np.asarray(exponent), 0)
     half = np.where(bits > 0, (np.int64(1) << bits) >> 1, 0)
@@ -83,6 +87,7 @@ def thresholds(rule: Rule) -> Ints:
     top = np.broadcast_to(rule.high[:, None] + 1, bottom.shape).copy()
     while (bottom < top).any():
         middle = (bottom + top) >> 1
+        # All channels and levels bisect at once: 32 rounds of vector work for a whole layer.
         reached = rule.apply(middle) >= levels
         active = bottom < top
         top = np.where(active & reached, middle, top)

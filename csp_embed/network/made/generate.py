@@ -20,6 +20,7 @@ from csp_embed.ir.network import Device, Edge, Link, Platform, Task, TaskGraph
 from csp_embed.network.profiles.roofline import describe, is_roofline, roofline_ms
 from csp_embed.network.profiles.work import Work
 
+# One unit for sizes: transfers are then drawn as times.
 RATE_BYTES_PER_MS = 1e6
 
 
@@ -43,8 +44,10 @@ def layered(
     """
     if n < 1 or ccr < 0 or devices < 1 or fat <= 0 or mean_ms <= 0 or not 0 <= spread < 2:
         raise InputError(
-            "layered: n >= 1, ccr >= 0, devices >= 1, fat > 0, mean > 0, 0 <= spread < 2"
+            "layered: n >= 1, ccr >= 0, devices >= 1, fat > 0, mean > 0, 0 <= spread < 2",
+            hint="partition generate layered --n 30 -o graph.json",
         )
+    # n too: a longer graph of one seed is no continuation of a shorter one.
     rng = np.random.default_rng([seed, n])
     levels = _levels(n, fat, rng)
     names = [f"p{i}" for i in range(devices)]
@@ -53,12 +56,14 @@ def layered(
     own = rng.uniform(1 - spread / 2, 1 + spread / 2, (n, devices))
     cost = base[:, None] * (speed[None, :] if related else own)
     tasks = tuple(
+        # Rounded to what a file keeps, so that a written graph equals the made one.
         Task(f"t{i}", {d: round(float(cost[i, j]), 6) for j, d in enumerate(names)})
         for i in range(n)
     )
     mean_cost = float(cost.mean())
     edges: list[Edge] = []
     for a, b in _layered_edges(levels, out_degree, rng):
+        # 0.2 .. 1.8: a mean of 1.
         size = rng.uniform(0.2, 1.8) * ccr * mean_cost * RATE_BYTES_PER_MS
         edges.append(Edge(f"t{a}", f"t{b}", float(round(size))))
     links = tuple(
@@ -88,14 +93,17 @@ def _layered_edges(
 ) -> list[tuple[int, int]]:
     """Each task reads one of the layer before; more edges reach one to three layers down."""
     edges: set[tuple[int, int]] = set()
+    # Every task but the first layer's has a reader above: no loose ends.
     for above, below in pairwise(levels):
         for b in below:
             edges.add((int(rng.choice(above)), b))
     for at, level in enumerate(levels[:-1]):
         for a in level:
+            # One edge is there already.
             for _ in range(rng.poisson(max(0.0, out_degree - 1))):
                 target = levels[min(len(levels) - 1, at + int(rng.integers(1, 4)))]
                 edges.add((a, int(rng.choice(target))))
+    # A set has no order; files need one.
     return sorted(edges)
 
 
@@ -131,6 +139,7 @@ def with_costs(
             hint="--platform cpu_2gpu, or give peak_ops_per_ms and bytes_per_ms",
         )
     keyed: dict[str, Device] = {}
+    # Devices of one kind with equal rates share a cost; unlike ones are keyed by name.
     for kind, members in kinds.items():
         if len({_rates(d) for d in members}) == 1:
             keyed[kind] = members[0]
@@ -161,6 +170,7 @@ def _task(work: Work, keyed: Mapping[str, Device], batches: Sequence[int]) -> Ta
             for key, d in keyed.items()
         }
         if batches
+        # Batch 1 is always there: plans without a batch use it.
         else {},
         weight_bytes=work.weight_bytes,
         activation_bytes=work.written_bytes,

@@ -35,19 +35,26 @@ def quantised_net(
     [batch, classes]. Raises: InputError for numbers out of range.
     """
     if min(layers, channels, classes, branches, batch) < 1 or size < 4:
-        raise InputError("quantised: numbers must be at least 1, size at least 4")
+        raise InputError(
+            "quantised: numbers must be at least 1, size at least 4",
+            hint="partition generate quantised --n 4 -o model.onnx",
+        )
     onnx = import_onnx()
+    # Seeded by what shapes the weights.
     build = _Builder(onnx, np.random.default_rng([seed, layers, channels]))
     value, width, extent = build.conv("conv0", "x", channels, channels, 3, 1)[0], channels, size
     ends: list[str] = []
     rest = layers - 1
+    # Each branch gets its share of the layers; the first ones one more.
     for at in range(min(branches, max(1, rest))):
         count = rest // branches + (at < rest % branches)
+        # Only the first convolution of a branch strides, so that all branches end at one size.
         branch, stride = value, 2 if count else 1
         for step in range(count):
             kernel = (3, 1)[(at + step) % 2]
             name = f"b{at}.conv{step}"
             branch = build.conv(name, branch, width, width, kernel, stride if step == 0 else 1)[0]
+        # A branch without a layer still has to halve the image.
         if not count and rest:
             branch = build.pool(f"b{at}.pool", branch)
         ends.append(branch)
@@ -73,6 +80,7 @@ def quantised_net(
     opset = [onnx.helper.make_opsetid("", OPSET)]
     model = onnx.helper.make_model(graph, opset_imports=opset, producer_name="csp-embed")
     model.ir_version = IR_VERSION
+    # Checked by onnx itself: a generated model that no runtime takes would test nothing.
     onnx.checker.check_model(model, full_check=True)
     return model
 
@@ -129,9 +137,11 @@ class _Builder:
         output: str | None = None,
     ) -> str:
         double = self.onnx.TensorProto.DOUBLE
+        # Up to 16 levels of the result either way: biases matter, and do not drown the sums.
         reach = 64 << shift >> 2
         bias = self.rng.integers(-reach, reach + 1, bias_shape).astype(np.int32)
         value = self.node("Add", [total, self.constant(f"{name}.b", bias)], f"{name}.bias")
+        # float64 holds every int32 sum times a power of two exactly.
         value = self.node("Cast", [value], f"{name}.wide", to=double)
         scale = self.constant(f"{name}.scale", np.float64(2.0**-shift))
         value = self.node("Mul", [value, scale], f"{name}.shift")

@@ -24,9 +24,13 @@ def transformer(
     Raises: InputError for numbers below 1.
     """
     if min(layers, hidden, sequence, expand, vocabulary, item_bytes) < 1:
-        raise InputError("transformer: every number must be at least 1")
+        raise InputError(
+            "transformer: every number must be at least 1",
+            hint="partition generate transformer --n 2 -o graph.json",
+        )
     s, h, b = sequence, hidden, item_bytes
     x = s * h * b
+    # Token numbers of 8 bytes are read, rows of the table come out.
     works = [Work("embed", "Gather", (), 0, s * h, s * 8, x, vocabulary * h * b)]
     edges: list[tuple[str, str, int]] = []
     last = "embed"
@@ -40,6 +44,7 @@ def transformer(
             continue
         norm, qkv, attention, projection, up, down = (w.layer for w in parts)
         works += parts
+        # Both residual sums are edges: they are what makes cutting a layer expensive.
         edges += [
             (last, norm, x),
             (norm, qkv, x),
@@ -68,12 +73,15 @@ def _layer(prefix: str, s: int, h: int, expand: int, b: int) -> list[Work]:
         ops = 2 * macs + extra_ops
         return Work(prefix + name, "MatMul", (), macs, ops, read, written, inputs * outputs * b)
 
+    # Scores and their sum with the values: two products of s x s x h.
     scores = 2 * s * s * h
     return [
         Work(prefix + "norm1", "LayerNormalization", (), 0, 8 * s * h, x, x, 2 * h * b),
         dense("qkv", h, 3 * h, 0, 0),
+        # 5 a score: subtract, exp, add, divide, scale.
         Work(prefix + "attention", "Attention", (), scores, 2 * scores + 5 * s * s, 3 * x, x, 0),
         dense("projection", h, h, s * h, x),
+        # 18 a value: a GELU and the norm before it, about.
         dense("up", h, expand * h, 18 * s * h, 0),
         dense("down", expand * h, h, s * h, x),
     ]
@@ -86,6 +94,7 @@ def _joined(name: str, parts: list[Work], x: int) -> Work:
         nodes=(),
         macs=sum(w.macs for w in parts),
         ops=sum(w.ops for w in parts),
+        # One task: what lies between its parts never leaves it.
         read_bytes=x,
         written_bytes=x,
         weight_bytes=sum(w.weight_bytes for w in parts),

@@ -39,7 +39,10 @@ def wired(
     if family not in FAMILIES:
         raise InputError(f"unknown family {family!r}", hint="one of " + ", ".join(FAMILIES))
     if stages < 1 or n < 2 * stages or channels < 1 or size < 1 or not 0 <= p <= 1:
-        raise InputError("wired: stages >= 1, at least two nodes a stage, 0 <= p <= 1")
+        raise InputError(
+            "wired: stages >= 1, at least two nodes a stage, 0 <= p <= 1",
+            hint="partition generate watts-strogatz --n 30 -o graph.json",
+        )
     works: list[Work] = []
     edges: list[tuple[str, str, int]] = []
     stem = _conv("stem", 3, channels, 2 * size, size, 1)
@@ -47,8 +50,10 @@ def wired(
     source, source_bytes = "stem", stem.written_bytes
     for stage in range(stages):
         count = n // stages + (stage < n % stages)
+        # Channels double where the size halves: work stays about even.
         width = channels << stage
         extent = max(1, size >> stage)
+        # Stages differ: one seed for all would repeat the same graph.
         pairs = _graph(family, count, seed * 1009 + stage, k, p, m)
         used_by: dict[int, list[int]] = {v: [] for v in range(count)}
         reads: dict[int, list[int]] = {v: [] for v in range(count)}
@@ -59,11 +64,13 @@ def wired(
         for v in range(count):
             name = f"s{stage}.n{v}"
             first = not reads[v]
+            # Only nodes that read the stage's input see the narrower tensor of the stage before.
             before = width if stage == 0 or not first else width // 2
             works.append(_separable(name, before, width, extent, max(1, len(reads[v]))))
             if first:
                 edges.append((source, name, source_bytes))
             edges += [(f"s{stage}.n{a}", name, tensor) for a in reads[v]]
+        # What nobody reads inside leaves the stage.
         sinks = [v for v in range(count) if not used_by[v]]
         out = f"s{stage}.out"
         elements = extent * extent * width
@@ -90,6 +97,7 @@ def _graph(family: str, n: int, seed: int, k: int, p: float, m: int) -> list[tup
         graph = nx.erdos_renyi_graph(n, p, seed=seed)
     else:
         graph = nx.barabasi_albert_graph(n, min(m, n - 1), seed=seed)
+    # By number: an edge goes from the lower to the higher node, so there is no cycle.
     return sorted((min(a, b), max(a, b)) for a, b in graph.edges)
 
 
@@ -104,6 +112,7 @@ def _conv(name: str, c: int, k: int, size_in: int, size_out: int, reads: int) ->
 def _separable(name: str, c: int, k: int, extent: int, reads: int) -> Work:
     points = extent * extent
     macs = points * (9 * c + c * k)
+    # Additions of what it reads come before the convolution.
     sums = points * c * (reads - 1)
     return Work(
         layer=name,

@@ -18,13 +18,16 @@ def open_branches(model: Any) -> bool:
     values = {
         t.name: onnx.numpy_helper.to_array(t)
         for t in graph.initializer
+        # Conditions are scalars or single elements; large tensors need not be decoded.
         if not t.dims or list(t.dims) == [1]
     }
+    # All names in use, also those of other branches already opened.
     taken = {o for n in graph.node for o in n.output} | {i.name for i in graph.input}
     taken |= {t.name for t in graph.initializer}
     nodes: list[Any] = []
     changed = False
     for node in graph.node:
+        # An If of another domain is another operator.
         if node.op_type != "If" or node.domain or node.input[0] not in values:
             nodes.append(node)
             continue
@@ -33,9 +36,11 @@ def open_branches(model: Any) -> bool:
         nodes += _opened(onnx, graph, node, branch, taken)
         changed = True
     if changed:
+        # Copied: protobuf's elements die with the list that owns them.
         kept = [copied(n) for n in nodes]
         del graph.node[:]
         graph.node.extend(kept)
+        # Shapes were inferred for the If's outputs; they are found anew.
         del graph.value_info[:]
     return changed
 

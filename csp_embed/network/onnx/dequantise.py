@@ -31,12 +31,14 @@ def split_dequantised(graph: Any, unpacked: set[str]) -> dict[str, str]:
     # From the back: the copies of a reader ask for copies of what they read in turn.
     for node in reversed(list(graph.node)):
         made = [o for o in node.output if o]
+        # Nodes of several outputs would have to be cloned for each; dequantisation has one.
         alone = len(made) == 1 and (is_dequantise(node) or made[0] in unpacked)
         readers = readers_of.get(made[0], []) if alone else []
         movable = [n for n in readers if made[0] in n.input]
         # The first reader keeps the original unless others must.
         stay = alone and (made[0] in outputs or len(movable) < len(readers))
         clones: list[Any] = []
+        # With the original kept elsewhere every reader needs a copy, else all but the first.
         for count, reader in enumerate(movable if stay else movable[1:]):
             clone = type(node)()
             clone.CopyFrom(node)

@@ -27,9 +27,12 @@ def bind_dims(
             )
     still_open: dict[str, str] = {}  # what --dim calls it -> where it is
     known: dict[str, None] = {}
+    # Extents found for one input hold for others of that name.
     bound = dict(dims)
     read = read_names(graph)
     for value in graph.input:
+        # An unread input may even be no tensor; its names still count as known, so that --dim is no
+        # error.
         if value.name not in read and value.type.HasField("tensor_type"):
             params = [d.dim_param for d in value.type.tensor_type.shape.dim]
             known |= dict.fromkeys(name for name in params if name)
@@ -41,9 +44,12 @@ def bind_dims(
     for value, shape in values:
         given = _given_shape(feeds, value.name, len(shape.dim))
         for place, dim in enumerate(shape.dim):
+            # By place for dimensions without a name.
             spot = f"{value.name}:{place}"
+            # A negative dim_value is how some exporters write an open dimension.
             fixed = dim.HasField("dim_value") and dim.dim_value >= 0
             name = "" if fixed else dim.dim_param
+            # A named dimension is addressed by name only: one extent for all its places.
             known |= dict.fromkeys([name] if name else [] if fixed else [spot])
             extent = bound.get(name, bound.get(spot)) if name else bound.get(spot)
             if extent is None and given is not None and not fixed:
@@ -51,6 +57,7 @@ def bind_dims(
                 if name:
                     bound[name] = extent
             if extent is not None:
+                # The file's word goes before the user's; a wrong --dim is told instead of ignored.
                 if fixed and dim.dim_value != extent:
                     raise InputError(
                         f"--dim {spot}={extent}: that axis is fixed at {dim.dim_value}",
@@ -69,6 +76,7 @@ def bind_dims(
             why="costs and transfers need fixed sizes",
             hint=" ".join(f"--dim {name}=EXTENT" for name in list(still_open)[:5]),
         )
+    # A misspelt name would leave the dimension at what the file says.
     for name in dims:
         if name not in known:
             raise InputError(
@@ -104,5 +112,6 @@ def _shape(value: Any, path: str, feeds: Mapping[str, Any] | None) -> Any:
             )
         for extent in feeds[value.name].shape:
             value.type.tensor_type.shape.dim.add().dim_value = extent
+        # A scalar has a shape, too: an empty one that is set.
         value.type.tensor_type.shape.SetInParent()
     return value.type.tensor_type.shape

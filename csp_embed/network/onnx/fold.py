@@ -17,6 +17,7 @@ import numpy as np
 from csp_embed.network.onnx.dequantise import is_dequantise
 from csp_embed.network.onnx.net import TensorInfo, import_onnx, node_reads, subgraphs
 
+# More than any shape has; weights stay where they are.
 SMALL_ELEMENTS = 4096
 _SHAPE_READERS = {"Shape", "Size"}
 _RANDOM = {
@@ -39,8 +40,10 @@ def constants_of(graph: Any, known: Mapping[str, TensorInfo]) -> tuple[set[str],
     for node in graph.node:
         reads = node_reads(node)
         made = [o for o in node.output if o]
+        # Nodes that read nothing are constants, but of a foreign domain nobody knows what they do.
         if node.op_type in _RANDOM or (node.domain and not reads) or not other.isdisjoint(made):
             continue
+        # A known shape makes a constant of its Shape, whatever the tensor's content.
         if node.op_type in _SHAPE_READERS and not node.domain:
             if reads and (reads[0] in known or reads[0] in constants):
                 constants.update(made)
@@ -58,6 +61,7 @@ def fold_small(model: Any, constants: Iterable[str], known: Mapping[str, TensorI
     onnx = import_onnx()
     fixed = set(constants)
     graph = model.graph
+    # External data lie in other files and are no shape arithmetic.
     values = {
         t.name: onnx.numpy_helper.to_array(t)
         for t in graph.initializer
@@ -91,7 +95,7 @@ def _value(
     from onnx.reference import ReferenceEvaluator
 
     if subgraphs(node):
-        return None  # branches are opened by `onnx_branch`, loops stay
+        return None  # branches are opened in branch.py, loops stay
     reads = {n: values[n] for n in node.input if n in values}
     if node.op_type in _SHAPE_READERS:
         if node.input[0] not in known:
@@ -100,8 +104,10 @@ def _value(
         reads = {node.input[0]: np.broadcast_to(np.float32(0), known[node.input[0]].shape)}
     elif any(n and n not in reads for n in node.input):
         return None
+    # Known to be large: not worth computing.
     if any(o in known and known[o].elements > SMALL_ELEMENTS for o in node.output):
         return None
+    # Small inputs with a large result: looked at before it is allocated.
     if node.op_type in ("ConstantOfShape", "Expand"):
         extents = reads[node.input[-1]]
         if math.prod(int(e) for e in extents) > SMALL_ELEMENTS:
@@ -110,6 +116,7 @@ def _value(
         [node],
         "one",
         [onnx.helper.make_empty_tensor_value_info(n) for n in reads],
+        # One node alone: the evaluator needs no more of the model than its opset.
         [onnx.helper.make_empty_tensor_value_info(o) for o in node.output if o],
     )
     alone = onnx.helper.make_model(graph, opset_imports=model.opset_import)
@@ -123,6 +130,7 @@ def _value(
     arrays = all(
         isinstance(r, np.ndarray | np.generic) and r.size <= SMALL_ELEMENTS for r in results
     )
+    # Texts and objects cannot be initializers of shape arithmetic.
     if not arrays or any(np.asarray(r).dtype.kind in "OUS" for r in results):
         return None
     return dict(zip(outputs, map(np.asarray, results), strict=True))

@@ -60,8 +60,10 @@ def import_onnx_graph(
     kernel_cost: what compiles a layer for devices that name an `isa`. batches: sizes beside 1 for
     which roofline and profiled devices give costs. feeds: see `read_model`. Raises: InputError.
     """
+    # Shapes first: everything behind counts bytes.
     net = read_model(path, dims, feeds)
     parts = layers(net, granularity)
+    # The digest tells whether a profile was made for this very file.
     tables = _Profiles(platform, profiles or {}, granularity, sha256(read_bytes(path)))
     tasks: list[Task] = []
     works: dict[str, Work] = {}
@@ -69,6 +71,7 @@ def import_onnx_graph(
         work = work_of(net, layer)
         works[layer.name] = work
         tasks.append(_task(net, layer, work, platform, tables, kernel_cost, batches))
+    # io first and last: readers expect inputs in front.
     io_tasks, edges = _edges(net, parts, platform, io_free)
     graph = TaskGraph((*io_tasks[0], *tasks, *io_tasks[1]), tuple(edges), Path(path).stem)
     graph.verify()
@@ -96,16 +99,19 @@ class _Profiles:
         self, platform: Platform, given: Mapping[str, str], granularity: str, digest: str
     ) -> None:
         known = {d.name for d in platform.devices} | {d.kind for d in platform.devices}
+        # A misspelt device would silently keep its modelled cost.
         for name in given:
             if name not in known:
                 raise InputError(
                     f"--profile {name}=…: no such device or kind",
                     hint="devices and kinds: " + ", ".join(sorted(known)),
                 )
+        # The command line goes before the platform file, a device's name before its kind.
         self.path = {
             d.name: given.get(d.name, given.get(d.kind, d.profile)) for d in platform.devices
         }
         self.read: dict[str, Profile] = {}
+        # One file may serve several devices.
         for path in dict.fromkeys(p for p in self.path.values() if p is not None):
             profile = read_profile(path)
             if profile.granularity != granularity:
@@ -114,6 +120,7 @@ class _Profiles:
                     where=path,
                     hint=f"--granularity {profile.granularity}, or profile again",
                 )
+            # A profile without a digest is older or handwritten; it is believed.
             if profile.model.sha256 not in ("", digest):
                 raise InputError(
                     "the profile is of another model",
@@ -143,6 +150,7 @@ def _task(
     found: dict[str, tuple[float, str, dict[int, float]]] = {}
     for device in platform.devices:
         cost = _cost(net, layer, work, device, profiles, kernel_cost, batches)
+        # A device without a cost cannot take the layer, which is no error as long as one can.
         if cost is not None:
             found[device.name] = cost
     if not found:
@@ -175,8 +183,10 @@ def _cost(
     kernel_cost: KernelCost | None,
     batches: Iterable[int],
 ) -> tuple[float, str, dict[int, float]] | None:
+    # Where a device lists operators, one that is missing rules out the whole layer.
     if device.operators is not None and not set(work.node_ops) <= set(device.operators):
         return None
+    # Measured goes before compiled, and compiled before modelled.
     profile = profiles.of(device)
     if profile is not None:
         time = layer_time(profile[0], layer.name, profile[1])
@@ -189,6 +199,7 @@ def _cost(
         cost = kernel_cost(net, layer, device) if kernel_cost is not None else None
         return None if cost is None else (*cost, {})
     if is_roofline(device):
+        # Batch 1 belongs to the table: a plan may use it, too.
         by_batch = {1: roofline_ms(work, device)} if batches else {}
         by_batch |= {n: roofline_ms(work, device, n) for n in batches}
         return roofline_ms(work, device), describe(work, device), by_batch
@@ -206,6 +217,7 @@ def _by_kind(
     names = {d.name for d in platform.devices}
     for kind, members in kinds.items():
         rows = [found.get(name) for name in members]
+        # A kind called like another device's name would be read as that device.
         clash = kind in names and members != [kind]
         if rows[0] is not None and all(row == rows[0] for row in rows) and not clash:
             out[kind] = rows[0]
@@ -217,6 +229,7 @@ def _by_kind(
 def _edges(
     net: Net, parts: list[Layer], platform: Platform, io_free: bool
 ) -> tuple[tuple[list[Task], list[Task]], list[Edge]]:
+    # Every tensor has one maker; edges of one tensor carry one value.
     maker = {tensor: part.name for part in parts for tensor in part.makes}
     inputs: list[Task] = []
     outputs: list[Task] = []
@@ -231,6 +244,7 @@ def _edges(
                 hint="host: {device: NAME} in the platform file, or --io-free",
             )
         for name in net.inputs:
+            # An input that nobody reads needs no task; one that is also an output does.
             if name in read or name in net.outputs:
                 size = net.tensors[name].bytes
                 task = f"input:{name}"
@@ -238,6 +252,7 @@ def _edges(
                 maker[name] = task
     for part in parts:
         for tensor in part.reads:
+            # What no layer makes is the host's (io_free) and costs nothing.
             if tensor in maker:
                 edges.append(Edge(maker[tensor], part.name, net.tensors[tensor].bytes, tensor))
     if not io_free:
@@ -245,6 +260,7 @@ def _edges(
             if name in maker:
                 task = f"output:{name}"
                 outputs.append(_io_task(task, platform.host.device or "", 0))
+                # The output's task itself makes nothing.
                 edges.append(Edge(maker[name], task, net.tensors[name].bytes, name))
     return (inputs, outputs), edges
 

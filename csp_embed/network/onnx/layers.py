@@ -23,6 +23,7 @@ from csp_embed.network.onnx.seeds import ordered, seeds, users_of
 GRANULARITIES = ("node", "fused", "block")
 
 # One non-constant input, output of the same or fewer elements computed element by element.
+# Only those whose result is computed from the element in its own place: they add no traffic.
 ELEMENTWISE = {
     "Abs", "Add", "BatchNormalization", "Cast", "Ceil", "Celu", "Clip", "Div", "Dropout", "Elu",
     "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "Log",
@@ -56,6 +57,7 @@ def layers(net: Net, granularity: str = "fused") -> list[Layer]:
         raise InputError(
             f"unknown granularity {granularity!r}", hint="one of " + ", ".join(GRANULARITIES)
         )
+    # Node groups are the least pieces; fusing starts from them.
     groups = seeds(net)
     if granularity != "node":
         groups = _fuse(net, groups)
@@ -66,10 +68,12 @@ def layers(net: Net, granularity: str = "fused") -> list[Layer]:
 
 def _fuse(net: Net, pieces: list[list[int]]) -> list[list[int]]:
     """Joins pieces by following single consumers."""
+    # Constants have no maker here: a piece that reads only them joins nobody.
     maker = {o: i for i, n in enumerate(net.nodes) for o in n.output if o}
     users = users_of(net)
     group_of = {i: at for at, piece in enumerate(pieces) for i in piece}
     members: dict[int, list[int]] = dict(enumerate(pieces))
+    # In topological order, so that a chain of elementwise nodes joins one after the other.
     for at, piece in enumerate(pieces):
         node = net.nodes[piece[-1]]
         if not (node.op_type in ELEMENTWISE or node.op_type in VIEWS) or _unpacks(net, piece):
@@ -80,6 +84,7 @@ def _fuse(net: Net, pieces: list[list[int]]) -> list[list[int]]:
         if not reads or None in makers:
             continue
         groups = {group_of[m] for m in makers if m is not None}
+        # Reads from two layers: fusing would tie these together.
         if len(groups) != 1:
             continue
         target = groups.pop()
@@ -110,6 +115,7 @@ def _unpacks(net: Net, piece: list[int]) -> bool:
 def _is_gate(net: Net, group: list[int], index: int) -> bool:
     """x * sigmoid(x) and its kin: all reads of the node come from one layer's own result."""
     node = net.nodes[index]
+    # The caller has made sure that all reads are of one group.
     return node.op_type in ("Mul", "Add", "Div") and len(group) >= 2
 
 
@@ -123,18 +129,22 @@ def _blocks(net: Net, groups: list[list[int]]) -> list[list[int]]:
     for name in net.outputs:
         if name not in net.constants:
             last_use[name] = len(groups)
+    # Inputs cross until their last reader.
     live = {name for name in net.inputs if name in last_use}
     blocks: list[list[int]] = [[]]
     for at, group in enumerate(groups):
         blocks[-1] += group
         live |= {o for m in group for o in net.nodes[m].output if o in last_use}
+        # A tensor is alive between its maker and its last use.
         live = {name for name in live if last_use[name] > at}
+        # At most one tensor alive: the narrowest place to cut.
         if len(live) <= 1 and at + 1 < len(groups):
             blocks.append([])
     return [sorted(block) for block in blocks]
 
 
 # Of a group, the node with the smallest rank names it.
+# Contractions first, then attention and recurrent nodes: what most of the time goes into.
 _RANK = (
     (
         "Conv",
@@ -171,6 +181,7 @@ def _layer(net: Net, group: list[int]) -> Layer:
     inside = set(group)
     made = {o for i in group for o in net.nodes[i].output if o}
     reads = dict.fromkeys(n for i in group for n in net.reads(net.nodes[i]) if n not in made)
+    # Users among the working nodes; constants read nothing.
     users = _all_users(net)
     makes = [
         o
@@ -195,6 +206,7 @@ _USERS_OF: dict[int, tuple[Net, dict[str, list[int]]]] = {}
 
 def _all_users(net: Net) -> dict[str, list[int]]:
     """`users_of`, kept for the last model asked about."""
+    # id() may be reused by another model, so the model itself is compared.
     if id(net) not in _USERS_OF or _USERS_OF[id(net)][0] is not net:
         _USERS_OF.clear()
         _USERS_OF[id(net)] = (net, users_of(net))

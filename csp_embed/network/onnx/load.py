@@ -36,6 +36,7 @@ _MAGIC = (
 def is_model_file(path: str | Path) -> bool:
     """Whether a file is to be read as a network model rather than as a graph file: by its ending,
     else by its first bytes."""
+    # Formats that are refused with a hint count too: they are models for sure.
     if Path(path).suffix.lower() in (*SUFFIXES, ".ort", ".tflite"):
         return True
     head = _head(path)
@@ -44,6 +45,7 @@ def is_model_file(path: str | Path) -> bool:
 
 def _is_binary(head: bytes) -> bool:
     """A ModelProto begins with its IR version (field 1, a small number)."""
+    # Field 1 as varint: tag 8, then a version below 32.
     return head[:1] == b"\x08" and b"\x00" < head[1:2] < b"\x20"
 
 
@@ -62,12 +64,14 @@ def load(path: str | Path) -> Any:
     neither onnx's checker nor onnxruntime accepts; MissingLibrary without onnx.
     """
     onnx = import_onnx()
+    # Told before protobuf fails with a message about wire types.
     foreign = known_format(_head(path))
     if foreign is not None:
         raise InputError(f"this is {foreign[0]}, not ONNX", where=str(path), hint=foreign[1])
     try:
         # A binary file stays one, whatever it is called.
         form = "protobuf" if _is_binary(_head(path)) else None
+        # Weights of gigabytes stay on disk until someone asks for values.
         model = onnx.load(str(path), format=form, load_external_data=False)
     except FileNotFoundError as error:
         raise InputError(
@@ -75,7 +79,10 @@ def load(path: str | Path) -> Any:
         ) from error
     except OSError as error:
         raise InputError(
-            f"cannot read {path}", where=str(path), why=error.strerror or str(error)
+            f"cannot read {path}",
+            where=str(path),
+            why=error.strerror or str(error),
+            hint="check the path",
         ) from error
     except Exception as error:  # protobuf's DecodeError, the text parsers' ParseError
         raise InputError(
@@ -91,6 +98,7 @@ def load(path: str | Path) -> Any:
             why="the file is empty" if Path(path).stat().st_size == 0 else "",
             hint="export the model again",
         )
+    # Shapes and indices are needed for inference; they are small.
     _load_small_external(model, Path(path))
     _check(model, path)
     return model
@@ -109,6 +117,7 @@ def _check(model: Any, path: str | Path) -> None:
     onnx = import_onnx()
     # Shapes of values are found here; whether the file declares one does not matter.
     bare = [
+        # An absent shape is legal for values, but the checker wants one.
         v.type.tensor_type
         for v in (*model.graph.input, *model.graph.output, *model.graph.value_info)
         if v.type.HasField("tensor_type") and not v.type.tensor_type.HasField("shape")
@@ -121,6 +130,7 @@ def _check(model: Any, path: str | Path) -> None:
     except onnx.checker.ValidationError as error:
         refusal = error
     finally:
+        # Only for the check: an empty shape would later count as a scalar.
         for kind in bare:
             kind.ClearField("shape")
     lines = str(refusal).strip().splitlines() or ["?"]
@@ -138,6 +148,7 @@ def _load_small_external(model: Any, path: Path) -> None:
     """Reads shapes and indices that lie in a second file; large weights stay there."""
     onnx = import_onnx()
     for tensor in model.graph.initializer:
+        # Integers are shapes, axes and indices; weights are not.
         shapes = tensor.data_type in (onnx.TensorProto.INT64, onnx.TensorProto.INT32)
         small = shapes and math.prod(tensor.dims) <= SMALL_ELEMENTS
         if tensor.data_location != tensor.EXTERNAL or not small:
@@ -151,6 +162,7 @@ def _load_small_external(model: Any, path: Path) -> None:
                 why=str(error).strip().splitlines()[0],
                 hint="keep the model's data file beside it",
             ) from error
+        # From here on the value lies in the model.
         tensor.data_location = tensor.DEFAULT
         del tensor.external_data[:]
 
@@ -161,6 +173,7 @@ def _without_weights(model: Any) -> Any:
         return model
     copy = type(model)()
     copy.CopyFrom(model)
+    # Old models list initializers among the inputs.
     known = {i.name for i in copy.graph.input}
     for tensor in copy.graph.initializer:
         if tensor.data_location == tensor.EXTERNAL and tensor.name not in known:

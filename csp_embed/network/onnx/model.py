@@ -53,18 +53,23 @@ def normalise(
     feeds: Mapping[str, Any] | None = None,
 ) -> Net:
     """The Net of a ModelProto; see `read_model`. The model is changed in place."""
+    # Form first: everything behind relies on unique names and order.
     model = tidy(model, path)
+    # Dead nodes may have inputs of open size, which nobody should have to bind.
     dead = drop_dead(model.graph)
     extents = bind_dims(model.graph, dims or {}, path, feeds)
     settled = settle(model, path, extents, feeds)
     model = settled.model
+    # Folding leaves nodes whose results are no longer read.
     dead += drop_dead(model.graph)
     graph = model.graph
     tensors = tensors_of(graph)
     constants, unpacked = constants_of(graph, tensors)
     copies = split_dequantised(graph, unpacked)
+    # A copy of a node makes the same tensor under another name.
     tensors |= {copy: tensors[name] for copy, name in copies.items() if name in tensors}
     unpacked |= {copy for copy, name in copies.items() if name in unpacked}
+    # Constant nodes do no work at run time; they become weights.
     nodes = tuple(n for n in graph.node if not all(o in constants for o in n.output if o))
     net = Net(
         path=path,
@@ -77,6 +82,7 @@ def normalise(
         unpacked=frozenset(unpacked),
         notes=(*_dead_note(dead), *_declared_note(settled)),
     )
+    # Nothing depends on an input: costs would all be 0.
     if not nodes:
         raise InputError(
             "nothing to place: every output of the model is constant, or an input",
@@ -112,6 +118,7 @@ def _check_borders(net: Net, why: str) -> None:
     kinds = _kinds(net.model.graph)
     for name in (*net.read_inputs(), *net.outputs):
         kind = kinds.get(name, "tensor_type")
+        # The maker's operator says where to look in the exporter.
         made = f" (made by {maker[name].op_type} {maker[name].name!r})" if name in maker else ""
         if kind != "tensor_type":
             raise InputError(
@@ -129,6 +136,7 @@ def _check_borders(net: Net, why: str) -> None:
             )
         if name not in net.tensors and name not in net.constants:
             reasons = [text for text in (why, inference_error(net.model)) if text]
+            # The first tensor that is open: those behind it follow from it.
             first = next(o for n in net.nodes for o in n.output if o and o not in net.tensors)
             raise InputError(
                 f"the shape of tensor {name!r}{made} depends on values, or cannot be inferred",

@@ -74,6 +74,7 @@ class Net:
 
     def reads(self, node: Any) -> list[str]:
         """Non-constant tensors that `node` reads, each once, those of its subgraphs included."""
+        # Each once: an edge is a tensor, not a use of it.
         names = [n for n in node_reads(node) if n not in self.constants]
         return list(dict.fromkeys(names))
 
@@ -89,6 +90,7 @@ class Net:
 
 def node_reads(node: Any) -> list[str]:
     """Every tensor that a node reads: its inputs, and what its subgraphs take from outside."""
+    # "" stands for an optional input that is left out.
     names = [n for n in node.input if n]
     for graph in subgraphs(node):
         names += _captured(graph)
@@ -109,6 +111,7 @@ def subgraphs(node: Any) -> list[Any]:
     ]
 
 
+# In order: a name is captured only where the subgraph has not made it before.
 def _captured(graph: Any) -> list[str]:
     own = {i.name for i in graph.input} | {t.name for t in graph.initializer}
     own |= {t.values.name for t in graph.sparse_initializer}
@@ -128,10 +131,12 @@ def tensors_of(graph: Any) -> dict[str, TensorInfo]:
         kind = value.type.tensor_type
         if not value.type.HasField("tensor_type") or not kind.HasField("shape"):
             continue
+        # dim_value 0 is an empty tensor, which has a size.
         fixed = all(d.HasField("dim_value") and d.dim_value >= 0 for d in kind.shape.dim)
         if fixed and kind.elem_type:
             shape = tuple(int(d.dim_value) for d in kind.shape.dim)
             tensors[value.name] = TensorInfo(value.name, name_of(kind.elem_type), shape)
+    # Initializers last: their own dims are sure, declarations are not.
     for tensor in graph.initializer:
         shape = tuple(int(d) for d in tensor.dims)
         tensors[tensor.name] = TensorInfo(tensor.name, name_of(tensor.data_type), shape)

@@ -22,9 +22,11 @@ def tidy(model: Any, path: str) -> Any:
     """
     onnx = import_onnx()
     if model.functions:
+        # A function's operators have costs; a call of it has none.
         model = _inlined(onnx, model)
     graph = model.graph
     _densify(onnx, graph)
+    # Since IR 4 an initializer that is also an input is only a default; here it is a constant.
     weights = {t.name for t in graph.initializer}
     kept = [i for i in graph.input if i.name not in weights]
     del graph.input[:]
@@ -44,6 +46,7 @@ def drop_dead(graph: Any) -> list[str]:
     """
     wanted = {o.name for o in graph.output}
     kept: list[Any] = []
+    # From the back: a node is wanted if something behind it reads it.
     dead: list[str] = []
     for node in reversed(graph.node):
         if wanted.isdisjoint(o for o in node.output if o):
@@ -77,6 +80,7 @@ def _inlined(onnx: Any, model: Any) -> Any:
     versions = {o.domain: o.version for o in model.opset_import}
     for function in model.functions:
         for entry in function.opset_import:
+            # A version that changes none of the operators in use is only a number.
             wanted = versions.get(entry.domain, entry.version)
             if entry.version != wanted and _same_operators(onnx, function, entry, wanted):
                 entry.version = wanted
@@ -99,6 +103,7 @@ def _same_operators(onnx: Any, function: Any, entry: Any, version: int) -> bool:
         node = nodes.pop()
         nodes += [inner for graph in subgraphs(node) for inner in graph.node]
         if node.domain != entry.domain:
+            # Foreign domains have no schemas to compare.
             continue
         try:
             before, after = (
@@ -124,7 +129,9 @@ def _densify(onnx: Any, graph: Any) -> None:
     for name, sparse in found:
         values = onnx.numpy_helper.to_array(sparse.values)
         indices = onnx.numpy_helper.to_array(sparse.indices)
+        # Explicit zeros: constants are counted in dense bytes, as a runtime holds them.
         dense = np.zeros(tuple(sparse.dims), values.dtype)
+        # Indices are coordinates [n, rank] or places in the flat tensor.
         if indices.ndim == 2:
             dense[tuple(indices.T)] = values
         else:
@@ -142,6 +149,7 @@ def name_nodes(graph: Any) -> None:
 
 def _topological(graph: Any, path: str) -> list[Any]:
     """Nodes in dependency order, the file's order kept where it is one."""
+    # Names are the edges: two makers of one would make the graph ambiguous.
     made_by: dict[str, int] = {}
     for index, node in enumerate(graph.node):
         for name in node.output:
@@ -168,6 +176,7 @@ def _topological(graph: Any, path: str) -> list[Any]:
                 )
         needs.append(need)
     order = stable_topological(needs)
+    # Nodes of cycles are never ready.
     if len(order) < len(needs):
         rest = [graph.node[i].name for i in range(len(needs)) if i not in set(order)]
         raise InputError(
@@ -181,6 +190,7 @@ def _topological(graph: Any, path: str) -> list[Any]:
 
 def stable_topological(needs: list[set[int]]) -> list[int]:
     """Indices in dependency order, smallest ready index first; members of cycles are left out."""
+    # A heap by index: equal files give equal orders, near to the file's own.
     users: list[list[int]] = [[] for _ in needs]
     missing = [len(need) for need in needs]
     for index, need in enumerate(needs):

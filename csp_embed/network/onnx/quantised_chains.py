@@ -25,6 +25,7 @@ from csp_embed.network.onnx.net import Net
 from csp_embed.network.onnx.weights import constant_values
 from csp_embed.network.profiles.node_work import attributes
 
+# Bits of a significand: integers below 2^bits are exact.
 _EXACT = {"FLOAT": 24, "DOUBLE": 53, "FLOAT16": 11}
 
 
@@ -57,6 +58,7 @@ class _No(Exception):
 def quantised_layer(net: Net, layer: Layer, assume_int8: bool = False) -> QuantLayer | str:
     """The kernel of a layer, or the reason why there is none."""
     try:
+        # The contraction comes first in a fused layer.
         anchor = net.nodes[layer.nodes[0]]
         if anchor.op_type in ("ConvInteger", "MatMulInteger"):
             return _chain(net, layer)
@@ -71,6 +73,7 @@ def quantised_layer(net: Net, layer: Layer, assume_int8: bool = False) -> QuantL
 
 def _chain(net: Net, layer: Layer) -> QuantLayer:
     nodes = [net.nodes[i] for i in layer.nodes]
+    # A kernel writes one tensor.
     if len(layer.makes) != 1:
         raise _No("more than one tensor leaves the layer")
     anchor = nodes[0]
@@ -80,6 +83,7 @@ def _chain(net: Net, layer: Layer) -> QuantLayer:
     weights = _constant(net, w)
     if weights.dtype != np.int8:
         raise _No("w must be int8")
+    # A zero point of 0 is the same as none.
     for name in anchor.input[2:]:
         if name and (name not in net.constants or np.any(_constant(net, name))):
             raise _No("a zero point is not zero")
@@ -91,6 +95,7 @@ def _chain(net: Net, layer: Layer) -> QuantLayer:
         call, arguments, array, x_shape, y_shape = _conv(net, anchor, weights)
     else:
         call, arguments, array, x_shape, y_shape = _matmul(net, anchor, weights)
+    # Output channels, by whatever name the operator has for them.
     outputs = arguments.get("k", arguments.get("c", 0)) if call != "matmul" else arguments["m"]
     bias = None
     if steps.bias is not None:
@@ -107,6 +112,7 @@ def _chain(net: Net, layer: Layer) -> QuantLayer:
 def _qlinear(net: Net, layer: Layer) -> QuantLayer:
     """QLinearConv(x, sx, zx, w, sw, zw, sy, zy, b) with scales that make a shift."""
     nodes = [net.nodes[i] for i in layer.nodes]
+    # Anything behind would need a second rounding.
     if any(n.op_type not in ("Reshape", "Flatten", "Squeeze", "Unsqueeze") for n in nodes[1:]):
         raise _No("something other than a change of shape follows QLinearConv")
     if len(layer.makes) != 1:
@@ -127,7 +133,9 @@ def _qlinear(net: Net, layer: Layer) -> QuantLayer:
     call, arguments = _conv_arguments(net, nodes[0], (0, 3))
     outputs = weights.shape[0]
     given = _constant(net, inputs[8]) if inputs[8] else np.zeros(outputs, np.int32)
+    # floor(acc * 2^-s + 1/2), which differs from half to even at ties alone.
     bias = given.astype(np.int64) + (1 << shift - 1)
+    # The largest sum for any int8 input: x is at most 128 in magnitude.
     wide = np.abs(weights.astype(np.int64)).reshape(outputs, -1).sum(axis=1).max() * 128
     if wide + np.abs(bias).max() >= 1 << _EXACT["FLOAT"]:
         raise _No("sums may exceed what onnxruntime's float32 scaling holds exactly")
@@ -158,16 +166,19 @@ class _Steps:
 def _steps(net: Net, nodes: list[Any], weights: NDArray[Any]) -> _Steps:
     """Reads the epilogue; every node must follow the one before."""
     steps = _Steps()
+    # States in the order in which a chain must pass them.
     state, kind = "sum", "INT32"
     largest = _largest_sum(nodes[0], weights)
     for before, node in pairwise(nodes):
         if before.output[0] not in node.input:
+            # Bias before the shift or after it: only one of the two.
             raise _No(f"{node.op_type} does not follow {before.op_type}")
         others = [n for n in node.input if n and n != before.output[0]]
         if any(n not in net.constants for n in others):
             raise _No(f"{node.op_type} has two inputs that are not constant")
         values = [_constant(net, n) for n in others]
         op = node.op_type
+        # A view behind the kernel costs nothing; in between it would change what a channel is.
         if op in ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity") and state == "end":
             continue
         if op == "Cast" and state != "end":
@@ -181,6 +192,7 @@ def _steps(net: Net, nodes: list[Any], weights: NDArray[Any]) -> _Steps:
             largest += int(np.abs(bias).max())
             steps.bias, steps.before = bias, state == "sum"
         elif op in ("Mul", "Div") and state == "sum":
+            # Scaled in floating point: the product is exact only while the sum is.
             if largest >= 1 << _EXACT.get(kind, 0):
                 raise _No(f"sums may reach {largest}, which {kind} does not hold exactly")
             steps.shift, state = _power(op, values[0]), "scaled"
@@ -189,6 +201,7 @@ def _steps(net: Net, nodes: list[Any], weights: NDArray[Any]) -> _Steps:
         elif op == "Clip" and state in ("sum", "floored"):
             if len(values) != 2:
                 raise _No("Clip needs both limits")
+            # Limits in float, but whole: integer clips.
             steps.low, steps.high = (int(v) for v in _integers(np.array([*map(float, values)])))
             state = "clipped"
         elif op == "Max" and state in ("sum", "floored") and values[0].size == 1:
@@ -208,6 +221,7 @@ def _largest_sum(anchor: Any, weights: NDArray[Any]) -> int:
     """Largest magnitude of the integer sum for any int8 x."""
     wide = np.abs(weights.astype(np.int64))
     if anchor.op_type == "ConvInteger":
+        # [..., k, m]: the sum runs over the axis before the last.
         return int(wide.reshape(wide.shape[0], -1).sum(axis=1).max()) * 128
     return int(wide.sum(axis=-2 if wide.ndim > 1 else 0).max()) * 128
 
@@ -215,6 +229,7 @@ def _largest_sum(anchor: Any, weights: NDArray[Any]) -> int:
 def _power(op: str, value: NDArray[Any]) -> int:
     if value.size != 1:
         raise _No("the scale is not one number")
+    # 0.5 is no integer, so that a scale of 0 or less is refused below.
     exponent = math.log2(float(value.reshape(-1)[0])) if float(value.reshape(-1)[0]) > 0 else 0.5
     shift = -exponent if op == "Mul" else exponent
     if shift != int(shift) or not 0 <= shift <= 31:
@@ -248,6 +263,7 @@ def _conv_arguments(
     a = attributes(node)
     if a.get("auto_pad", b"NOTSET") not in (b"NOTSET", b""):
         raise _No("auto_pad is not supported: give pads")
+    # ONNX lists begins of all axes, then ends.
     top, left, bottom, right = a.get("pads", [0, 0, 0, 0])
     arguments: dict[str, Any] = {"n": x[0], "c": x[1], "h": x[2], "w": x[3]}
     arguments |= {"k": w[0], "r": w[2], "s": w[3], "stride": tuple(a.get("strides", [1, 1]))}
@@ -255,6 +271,7 @@ def _conv_arguments(
     if list(a.get("dilations", [1, 1])) != [1, 1]:
         arguments["dilation"] = tuple(a["dilations"])
     groups = a.get("group", 1)
+    # One input channel for each group: depthwise, with a multiplier.
     if groups == x[1] and w[1] == 1 and w[0] % groups == 0 and groups > 1:
         del arguments["k"]
         if w[0] != groups:
@@ -281,6 +298,7 @@ def _assumed(net: Net, layer: Layer) -> QuantLayer:
     """The int8 layer of a float layer's shape."""
     node = next(n for i in layer.nodes if (n := net.nodes[i]).op_type == layer.op)
     rest = [net.nodes[i].op_type for i in layer.nodes if net.nodes[i] is not node]
+    # Two contractions do not fit one kernel; their cost would be a guess.
     if any(op in ("Conv", "Gemm", "MatMul") for op in rest):
         raise _No("the layer has more than one contraction")
     if node.input[1] not in net.constants and node.input[1] not in net.unpacked:
@@ -294,6 +312,7 @@ def _assumed(net: Net, layer: Layer) -> QuantLayer:
         if len(w) != 2:
             raise _No("w is not a matrix")
         a = attributes(node)
+        # Gemm may say that an operand is stored transposed.
         if layer.op == "Gemm" and a.get("transB", 0):
             w = w[::-1]
         if layer.op == "Gemm" and a.get("transA", 0):
@@ -304,6 +323,7 @@ def _assumed(net: Net, layer: Layer) -> QuantLayer:
     arguments |= {"shift": 8, "clip": clip}
     if len(node.input) > 2 or "BatchNormalization" in rest:
         arguments["bias"] = True
+        # A bias of 16 bits: the usual size, and only costs are wanted here.
         arguments["bias_range"] = 32768
     y = layer.makes[0]
     key = _key(call, arguments)

@@ -29,6 +29,7 @@ def shapes_by_running(
     feeds: values of the model's inputs, which settle every shape; None tries several.
     """
     probe = type(model)()
+    # Copied: asking for inner tensors adds outputs.
     probe.CopyFrom(model)
     already = {o.name for o in probe.graph.output}
     onnx = import_onnx()
@@ -36,6 +37,7 @@ def shapes_by_running(
         onnx.helper.make_empty_tensor_value_info(n) for n in names if n not in already
     )
     try:
+        # Plain: optimisation could fold away the tensors that are asked for.
         session = open_session(probe, path, plain=True, folder=Path(path).parent)
     except (InputError, MissingLibrary) as error:
         return {}, error.why or error.what
@@ -46,6 +48,7 @@ def shapes_by_running(
         except InputError as error:
             # Values that the model does not run on may be those that would show a difference.
             return {}, error.why
+    # Only what all tries agree on is a shape; the others depend on values.
     agreed = {
         name: info
         for name, info in tried[0].items()
@@ -65,6 +68,7 @@ def _tries(graph: Any) -> Iterator[dict[str, Any]]:
         for info in infos
     }
     draws: tuple[Callable[[tuple[int, ...]], NDArray[Any]], ...]
+    # 0 to 2: small enough for indices of short axes.
     draws = (np.zeros, np.ones, lambda shape: rng.integers(0, 3, shape))
     for draw in draws:
         yield {
@@ -81,6 +85,7 @@ def _shapes(
     """Of tensors; sequences, optionals and strings have no size."""
     onnx = import_onnx()
     found: dict[str, TensorInfo] = {}
+    # In the session's order, which is that of its results.
     names = [o.name for o in session.get_outputs() if o.name in set(names)]
     tensors = {o.name for o in session.get_outputs() if o.type.startswith("tensor(")}
     if any(np.asarray(v).dtype.kind in "OUS" for v in feeds.values()):
@@ -94,6 +99,7 @@ def _shapes(
         return found
     values = run_ort_values(session, list(names), ort_values(session, feeds), path)
     for name, value in zip(names, values, strict=True):
+        # An empty optional has no value.
         if name in tensors and value.has_value():
             dtype = onnx.TensorProto.DataType.Name(value.element_type())
             if dtype != "STRING":

@@ -54,6 +54,7 @@ def open_session(
     ort = import_runtime()
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
+    # One graph thread: parallel branches would hide what a layer takes.
     options.inter_op_num_threads = 1
     options.log_severity_level = 4  # refusals are reported below, once
     # A spinning worker would steal the core of the next measurement.
@@ -72,7 +73,9 @@ def open_session(
         options.add_session_config_entry(
             "session.optimized_model_external_initializers_file_name", f"{rewritten.name}.weights"
         )
+    # Told before the session is opened, which would quietly fall back to the CPU.
     known_provider(provider, where)
+    # The CPU takes what the provider lacks.
     providers = [p for p in (provider,) if p is not None and p != CPU] + [CPU]
     source = str(model) if isinstance(model, (str, Path)) else _serialised(model, where)
     try:
@@ -113,6 +116,7 @@ def run_session(session: Any, names: Any, feeds: Mapping[str, Any], where: str) 
 
     Raises: InputError, mostly because random inputs mean nothing to this model.
     """
+    # Values of all tensors may be given; a session refuses names it does not know.
     wanted = {i.name for i in session.get_inputs()}
     given = {n: v for n, v in feeds.items() if n in wanted}
     if not _needs_ort_values(session):
@@ -127,6 +131,7 @@ def run_call(session: Any, feeds: Mapping[str, Any]) -> Callable[[], Any]:
     """What runs the session once on these values, and does nothing else: for measuring."""
     wanted = {i.name for i in session.get_inputs()}
     given = {n: v for n, v in feeds.items() if n in wanted}
+    # Converted once, so that conversion is not measured.
     if _needs_ort_values(session):
         outputs = [o.name for o in session.get_outputs()]
         return partial(session.run_with_ort_values, outputs, ort_values(session, given))
@@ -142,10 +147,12 @@ def ort_values(session: Any, feeds: Mapping[str, Any]) -> dict[str, Any]:
             continue
         value = np.ascontiguousarray(feeds[i.name])
         kind = value.dtype
+        # ml_dtypes' types (bfloat16, float8) are no builtins of NumPy.
         if kind.isbuiltin == 1 or kind.kind in "OUS":
             out[i.name] = ort.OrtValue.ortvalue_from_numpy(value)
         else:
             number = import_onnx().helper.np_dtype_to_tensor_dtype(kind)
+            # Bits as integers of the same size, with their ONNX type told beside.
             bits = value.view(f"u{kind.itemsize}")
             out[i.name] = ort.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, number)
     return out
@@ -189,6 +196,7 @@ def _to_numpy(value: Any) -> Any:
     kind = onnx.helper.tensor_dtype_to_np_dtype(value.element_type())
     if kind.isbuiltin == 1 or kind.kind in "OUS":
         return value.numpy()
+    # Copied out: the buffer belongs to the OrtValue.
     raw = ctypes.string_at(value.data_ptr(), value.tensor_size_in_bytes())
     return np.frombuffer(raw, kind).reshape(value.shape())
 
@@ -198,7 +206,10 @@ def _serialised(model: Any, where: str) -> bytes:
         return bytes(model.SerializeToString())
     except Exception as error:  # protobuf refuses messages of 2 GiB
         raise InputError(
-            "the model is too large to run in one piece", where=where, why=str(error)
+            "the model is too large to run in one piece",
+            where=where,
+            why=str(error),
+            hint="save it with external data (onnx.save_model, save_as_external_data=True)",
         ) from error
 
 
@@ -211,6 +222,7 @@ def _short(text: str) -> str:
     """onnxruntime's message without source paths of its build machine."""
     line = " ".join(text.split())
     for mark in ("ModelProto&&", "const onnx"):
+        # Template noise of C++ stands before the sentence.
         if mark in line and ") " in line:
             line = line.split(") ", 1)[1]
     return line[:400]

@@ -34,6 +34,7 @@ def version_hint(ort: Any, model: Any, where: str) -> str:
     """What to try for an IR version or opset outside the limits; empty: both are inside."""
     onnx = import_onnx()
     most_ir, most_opset = limits(ort)
+    # The standard domain has two names.
     opset = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
     new_ir = most_ir is not None and model.ir_version > most_ir
     high, low = most_opset is not None and opset > most_opset, 0 < opset < LEAST_OPSET
@@ -42,6 +43,7 @@ def version_hint(ort: Any, model: Any, where: str) -> str:
     fits = f"export it with {limits_text(ort)}"
     if not Path(where).is_file():
         return fits
+    # Not newer than needed: opset 17 is what every release of the last years takes.
     target = most_opset if high else max(LEAST_OPSET, min(17, most_opset or 17))
     steps = ["import onnx, onnx.version_converter as v", f"m = onnx.load({where!r})"]
     if new_ir:
@@ -50,6 +52,7 @@ def version_hint(ort: Any, model: Any, where: str) -> str:
         copy = type(model)()
         copy.CopyFrom(model)
         copy.ir_version = min(copy.ir_version, most_ir or copy.ir_version)
+        # Tried here: a hint must work when it is pasted.
         try:
             onnx.version_converter.convert_version(copy, target)
         except (RuntimeError, ValueError, onnx.version_converter.ConvertError):
@@ -74,6 +77,7 @@ def limits(ort: Any) -> tuple[int | None, int | None]:
     None where it does not."""
     onnx = import_onnx()
     found: list[int | None] = []
+    # Each model asks for one thing too much; the refusal names the limit.
     for ir, opset, mark in ((999, 13, "max supported IR version:"), (8, 999, "is till opset")):
         value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
         out = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
@@ -89,6 +93,7 @@ def limits(ort: Any) -> tuple[int | None, int | None]:
         try:
             ort.InferenceSession(model.SerializeToString(), options)
         except _own_errors(ort) as error:
+            # Messages differ by release; no number means no known limit.
             number = re.search(rf"{mark} *(\d+)", str(error))
             found[-1] = int(number[1]) if number else None
     return found[0], found[1]

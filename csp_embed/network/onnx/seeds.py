@@ -22,6 +22,7 @@ def seeds(net: Net) -> list[list[int]]:
 
     def find(index: int) -> int:
         while root[index] != index:
+            # Path halving: chains of thousands of nodes stay flat.
             root[index] = root[root[index]]
             index = root[index]
         return index
@@ -30,6 +31,7 @@ def seeds(net: Net) -> list[list[int]]:
         for name in node.output:
             readers = users.get(name, [])
             unsized = name and name not in net.tensors
+            # Several readers have got copies (dequantise.py), so that one reader is the rule.
             moves = (is_dequantise(node) or name in net.unpacked) and len(readers) == 1
             if unsized or (moves and name not in net.outputs):
                 for reader in readers:
@@ -42,6 +44,7 @@ def seeds(net: Net) -> list[list[int]]:
 
 def ordered(net: Net, groups: Sequence[list[int]]) -> list[list[int]]:
     """Groups in dependency order, by their last nodes where that allows."""
+    # By the last node: that is when a group's result is there.
     by_last = sorted(groups, key=lambda group: group[-1])
     return [by_last[i] for i in stable_topological(needs_of(net, by_last))]
 
@@ -51,6 +54,7 @@ def needs_of(net: Net, groups: Sequence[Sequence[int]]) -> list[set[int]]:
     made_in = {o: at for at, g in enumerate(groups) for i in g for o in net.nodes[i].output if o}
     return [
         {made_in[n] for i in g for n in net.reads(net.nodes[i]) if n in made_in} - {at}
+        # A group's own tensors are no need.
         for at, g in enumerate(groups)
     ]
 
@@ -72,5 +76,6 @@ def _acyclic(net: Net, groups: list[list[int]]) -> list[list[int]]:
     graph: networkx.DiGraph[int] = networkx.DiGraph()
     graph.add_nodes_from(range(len(groups)))
     graph.add_edges_from((other, at) for at, need in enumerate(needs) for other in need)
+    # Groups in a circle are one piece: none can run before the other.
     knots = networkx.strongly_connected_components(graph)
     return [sorted(i for at in knot for i in groups[at]) for knot in knots]

@@ -37,6 +37,7 @@ def settle(
 
     dims: extents that the file's declarations name. feeds: values of the model's inputs.
     """
+    # Declared shapes are set aside, so that inference starts from what is known.
     declared = _take_declared(model.graph, dims)
     model = _infer_and_fold(model)
     learnt: dict[str, TensorInfo] = {}
@@ -53,17 +54,20 @@ def settle(
         ask = [name for name in missing if name not in waits]
         found: dict[str, TensorInfo] = {}
         if ask and not refusal:
+            # Nothing new by running: then hints, one layer at a time.
             found, refusal = shapes_by_running(model, ask, feeds, path)
         if not found:
             # Values decide, or onnxruntime does not know an operator: what is declared of the first
             # such tensors may settle the rest.
             hints = {n: declared[n] for n in missing if n in declared}
             borders = {o.name for o in model.graph.output}
+            # Borders need a shape in any case; their declaration is better than a refusal.
             found = _hints(model.graph, hints) or {n: hints[n] for n in hints if n in borders}
             trusted += found
         if not found:
             return Settled(model, refusal or ASKS_FOR_VALUES, tuple(trusted))
         learnt |= found
+        # Each found shape may let inference settle more.
         _declare(model.graph, found)
         model = _infer_and_fold(model, learnt)
 
@@ -82,8 +86,10 @@ def inference_error(model: Any) -> str:
 def _infer_and_fold(model: Any, kept: Mapping[str, TensorInfo] | None = None) -> Any:
     """Inference, as often as folding and branches show it more. kept: shapes from elsewhere."""
     while True:
+        # Inference may be repeated cheaply; folding is what makes it see further.
         model = _infer(model)
         if kept:
+            # Inference drops what it cannot derive itself.
             _declare(model.graph, kept)
         graph = model.graph
         branches = any(n.op_type == "If" and not n.domain for n in graph.node)
@@ -129,6 +135,7 @@ def _take_declared(graph: Any, dims: Mapping[str, int]) -> dict[str, TensorInfo]
     probe = type(graph)()
     probe.value_info.extend(values)
     declared = tensors_of(probe)
+    # Stale sizes would stop inference from saying what is true.
     del graph.value_info[:]
     for value in graph.output:
         if value.name in made and value.type.HasField("tensor_type"):
@@ -141,6 +148,7 @@ def _hints(graph: Any, declared: Mapping[str, TensorInfo]) -> dict[str, TensorIn
     known = tensors_of(graph)
     hints: dict[str, TensorInfo] = {}
     for node in graph.node:
+        # A hint is used only where everything before is settled: a wrong one then shows early.
         if all(n in known for n in node.input if n):
             hints |= {o: declared[o] for o in node.output if o in declared}
     return hints

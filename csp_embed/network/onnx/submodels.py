@@ -12,6 +12,7 @@ from typing import Any
 from csp_embed.errors import CheckError
 from csp_embed.network.onnx.net import Net, import_onnx
 
+# Protobuf holds 2 GiB at most, and copies are made for checking.
 _LARGE_BYTES = 1 << 20
 
 
@@ -31,6 +32,7 @@ def cut(
     where the result is not what was asked for.
     """
     onnx = import_onnx()
+    # Indices are in topological order, so sorting keeps one.
     order = sorted(nodes)
     if convex:
         _check_convex(net, order, name)
@@ -40,6 +42,7 @@ def cut(
     large = [c for c in used if constants[c].nbytes > _LARGE_BYTES]
     graph = onnx.helper.make_graph(
         [net.nodes[i] for i in order],
+        # Values need declared types at the border, not inside.
         name,
         [_value(net, n) for n in reads],
         [_value(net, n) for n in makes],
@@ -53,6 +56,7 @@ def cut(
     # The checks copy the model several times: large weights stand in as inputs meanwhile.
     model.graph.input.extend(_value(net, c) for c in large)
     _check(model, order, [*reads, *large], makes, name)
+    # The stand-ins were appended last.
     del model.graph.input[len(reads) :]
     model.graph.initializer.extend(onnx.numpy_helper.from_array(constants[c], c) for c in large)
     return model
@@ -71,6 +75,7 @@ def borders(net: Net, nodes: Iterable[int]) -> tuple[list[str], list[str]]:
     reads = dict.fromkeys(
         n for i in sorted(inside) for n in net.reads(net.nodes[i]) if n not in own
     )
+    # Outputs of the model and whatever a node outside reads.
     wanted = set(net.outputs)
     for index, node in enumerate(net.nodes):
         if index not in inside:
@@ -88,6 +93,7 @@ def _value(net: Net, name: str) -> Any:
 def _check_convex(net: Net, order: Sequence[int], name: str) -> None:
     """No tensor that leaves the piece may come back into it."""
     inside = set(order)
+    # In topological order one pass suffices: what depends on the piece from outside is tainted.
     tainted: set[str] = set()
     for index, node in enumerate(net.nodes):
         reads = net.reads(node)
@@ -120,13 +126,25 @@ def _check(
         onnx.checker.check_model(model, full_check=False)
     except onnx.checker.ValidationError as error:
         reason = (str(error).strip().splitlines() or ["?"])[0]
-        raise CheckError(f"the cut {name} is not a valid model", why=reason) from error
+        raise CheckError(
+            f"the cut {name} is not a valid model",
+            why=reason,
+            hint="--granularity block cuts at fewer places",
+        ) from error
     found = (
         [i.name for i in graph.input],
         [o.name for o in graph.output],
         len(graph.node),
     )
+    # A cut is checked for what was asked: names in order, nodes in number.
     if found != (list(reads), list(makes), len(order)):
-        raise CheckError(f"the cut {name} is not what was asked for", why=str(found)[:200])
+        raise CheckError(
+            f"the cut {name} is not what was asked for",
+            why=str(found)[:200],
+            hint="--granularity block cuts at fewer places",
+        )
     if not makes:
-        raise CheckError(f"the cut {name} has no output that anybody reads")
+        raise CheckError(
+            f"the cut {name} has no output that anybody reads",
+            hint="--granularity block cuts at fewer places",
+        )

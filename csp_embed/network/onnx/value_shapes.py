@@ -7,6 +7,7 @@ from typing import Any
 
 from csp_embed.network.onnx.net import node_reads
 
+# Every input.
 _ALL = range(99)
 # Inputs whose values decide the shape of the results. Source: the operator definitions of ONNX.
 _DECIDES: dict[str, Iterable[int]] = {
@@ -34,9 +35,11 @@ def depends_on_values(graph: Any, constants: Set[str], missing: Iterable[str]) -
         made = open_ones.intersection(node.output)
         if not made:
             continue
+        # Axes of a reduction are values since opset 13 or 18.
         places = _DECIDES.get(node.op_type, (1,) if node.op_type.startswith("Reduce") else ())
         decided = {node.input[i] for i in places if i < len(node.input) and node.input[i]}
         if node.op_type == "Loop" and not node.domain and node.input[0] not in constants:
+            # Outputs behind the carried values are collected: as long as the loop ran.
             carried = len(node.input) - 2
             found |= made.intersection(node.output[carried:])
         if not decided <= constants or not found.isdisjoint(node_reads(node)):

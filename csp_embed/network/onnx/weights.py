@@ -23,6 +23,7 @@ from csp_embed.network.onnx.runtime import open_session, run_session
 from csp_embed.network.profiles.node_work import attributes
 
 POLICIES = ("auto", "keep", "random")
+# Seen through: they change form, not what a tensor is.
 _PASS_ON = {"Unsqueeze", "Squeeze", "Reshape", "Flatten", "Transpose", "Identity", "Cast"}
 _KEEPS_SIGN = {"MaxPool", "AveragePool", "GlobalAveragePool", "Concat", "Dropout", "LRN"}
 
@@ -38,6 +39,7 @@ def real_constants(net: Net, policy: str = "auto", seed: int = 0) -> dict[str, A
     """
     if policy not in POLICIES:
         raise InputError(f"unknown weights policy {policy!r}", hint="one of " + ", ".join(POLICIES))
+    # Only what working nodes read is made: unpacking is their own matter.
     need = dict.fromkeys(name for node in net.nodes for name in net.constant_reads(node))
     replaced = {} if policy == "keep" else _replaced(net, policy, seed)
     values = {name: value for name, value in replaced.items() if name in need}
@@ -59,13 +61,16 @@ def _replaced(net: Net, policy: str, seed: int) -> dict[str, Array]:
         for place, name in enumerate(node.input):
             if name not in net.constants or name in values or name not in net.tensors:
                 continue
+            # A single value is a parameter, no weight.
             info = net.tensors[name]
             if info.dtype not in ("FLOAT", "DOUBLE", "FLOAT16") or info.elements < 2:
                 continue
             if policy == "auto" and not _filled(maker, name):
                 continue
+            # By name: a weight keeps its value when the model around it changes.
             rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
             gain = 0.4 if node.output[0] in branches else 1.0
+            # Half of a rectifier's output is 0: weights read half the variance.
             if place == 1 and _rectified(maker, node.input[0]):
                 gain *= math.sqrt(2.0)
             value = _draw(node, place, info.shape, gain, rng)
@@ -96,6 +101,7 @@ def _draw(node: Any, place: int, shape: tuple[int, ...], gain: float, rng: Any) 
     """Random values for one input of an operator; None where its role is not a weight's."""
     op = node.op_type
     if op in ("Conv", "ConvTranspose", "Gemm", "MatMul") and place == 1:
+        # Products that go into one output: the variance grows with them.
         if op == "Conv":
             fan_in = math.prod(shape[1:])
         elif op == "ConvTranspose":
@@ -104,15 +110,18 @@ def _draw(node: Any, place: int, shape: tuple[int, ...], gain: float, rng: Any) 
             fan_in = shape[1 if attributes(node).get("transB", 0) else 0]
         else:
             fan_in = shape[max(len(shape) - 2, 0)]
+        # float32 from the start: scaling a float64 draw would double the memory.
         scale = np.float32(gain / math.sqrt(max(1, fan_in)))
         return rng.standard_normal(shape, np.float32) * scale
     if op == "BatchNormalization":
         if place in (1, 4):  # scale, variance
+            # Near 1: a normalised network stays normalised.
             return (gain if place == 1 else 1.0) * rng.uniform(0.8, 1.2, shape)
         return rng.normal(0.0, 0.1, shape)
     if op in ("Conv", "ConvTranspose", "Gemm", "Add", "Sum", "Sub"):
         return rng.normal(0.0, 0.1, shape)
     if op in ("Mul", "Div"):
+        # Factors near 1 keep the signal's size.
         return rng.uniform(0.8, 1.2, shape)
     return None
 
@@ -147,6 +156,7 @@ def constant_values(net: Net, names: list[str]) -> dict[str, Array]:
     nodes: list[Any] = []
     known: dict[str, Any] = {}
     seen: set[str] = set()
+    # From the wanted constants back to initializers: nothing else is run.
     stack = list(computed)
     while stack:
         name = stack.pop()
@@ -160,12 +170,14 @@ def constant_values(net: Net, names: list[str]) -> dict[str, Array]:
             known[name] = onnx.TensorProto()
             known[name].CopyFrom(node.attribute[0].t)
             known[name].name = name
+        # A Shape of a working tensor is constant without the tensor.
         elif node.op_type in ("Shape", "Size") and node.input[0] in net.tensors:
             known[name] = onnx.numpy_helper.from_array(_shape_value(net, node), name)
         elif node not in nodes:
             nodes.append(node)
             stack += node_reads(node)
     place = {id(n): i for i, n in enumerate(graph.node)}
+    # The graph's own order is topological.
     nodes.sort(key=lambda n: place[id(n)])
     direct = [n for n in computed if n in known]
     values.update({n: onnx.numpy_helper.to_array(known[n], base_dir=folder) for n in direct})

@@ -73,6 +73,7 @@ def layer_time(profile: Profile, layer: str, path: str | Path) -> LayerTime:
     if layer not in profile.layers:
         raise InputError(
             f"the profile has no layer {layer!r}",
+            # Names of layers depend on model and granularity.
             where=str(path),
             why=f"it was made for {profile.model.name} at granularity {profile.granularity}",
             hint="profile this model at this granularity: csp-embed profile MODEL -o FILE",
@@ -83,6 +84,7 @@ def layer_time(profile: Profile, layer: str, path: str | Path) -> LayerTime:
 def profile_document(profile: Profile) -> dict[str, Any]:
     """As written to a file; what is not known is left out, a null time stays."""
     document = profile.model_dump(exclude_none=True)
+    # null says "no kernel", which is not the same as unknown.
     for name, time in profile.layers.items():
         document["layers"][name]["ms"] = time.ms
         if not time.by_batch:

@@ -40,18 +40,22 @@ def kernel_ms(
     The profiler knows no other clock: the lower quartile of the runs leaves out most of what other
     programs took.
     """
+    # Both files are onnxruntime's: the trace, and the model as it was rewritten.
     with tempfile.TemporaryDirectory(prefix="csp-embed-profile-") as folder:
         rewritten = Path(folder) / "rewritten.onnx"
         session = open_session(
             whole(net, constants), net.path, threads, trace=Path(folder) / "t", rewritten=rewritten
         )
+        # Warm-ups are in the trace too; they are cut off by their count.
         for _ in range(warm_ups + runs):
             run_session(session, None, dict(feeds), net.path)
         events = json.loads(Path(session.end_profiling()).read_text())
         nodes = list(import_onnx().load(str(rewritten), load_external_data=False).graph.node)
     samples: dict[str, list[float]] = {}
     for event in events:
+        # Kernel events alone: a node has others for allocation.
         if event.get("cat") == "Node" and event["name"].endswith(_EVENT):
+            # us to ms.
             samples.setdefault(event["name"].removesuffix(_EVENT), []).append(event["dur"] / 1e3)
     times = dict.fromkeys((part.name for part in parts), 0.0)
     for node, owner in zip(nodes, owners(net, parts, nodes), strict=True):
@@ -60,6 +64,7 @@ def kernel_ms(
             each = len(samples[node.name]) // (warm_ups + runs) or 1
             kept = samples[node.name][warm_ups * each :]
             if kept:  # fewer: a branch that was not taken each time
+                # The lower quartile of one kernel, times its events in a run.
                 times[owner] += each * float(np.percentile(kept, 25))
     return times
 
@@ -73,6 +78,7 @@ def owners(net: Net, parts: Sequence[Layer], nodes: Sequence[Any]) -> list[str |
     own = [None if index is None else layer_of[index] for index in found]
     makes = {o: at for at, node in enumerate(nodes) for o in node.output if o}
     for at in reversed(range(len(nodes))):  # a reader is known before what it reads
+        # A change of layout belongs to the reader: it is made for it.
         if own[at] is None:
             outputs = set(nodes[at].output)
             readers = (own[i] for i in range(at + 1, len(nodes)) if outputs & set(nodes[i].input))
@@ -92,11 +98,13 @@ def _trace(net: Net, node: Any, maker: Mapping[str, int], named: Mapping[str, in
     if last is None:
         # r8_bn_nchwc: the longest leading piece that names a tensor or a node.
         pieces = node.name.split("_")
+        # Shorter and shorter, as suffixes are added at the end.
         for size in range(len(pieces), 0, -1):
             text = "_".join(pieces[:size])
             last = maker.get(text, named.get(text))
             if last is not None:
                 break
+    # Reorder nodes carry the name of what they reorder.
     if last is None or node.op_type.startswith("Reorder"):
         return last
     # A fused node may carry the name of its last operator: go back to the one that names the work,
@@ -106,6 +114,7 @@ def _trace(net: Net, node: Any, maker: Mapping[str, int], named: Mapping[str, in
     while index is not None:
         if net.nodes[index].op_type == kind:
             return index
+        # Only what a runtime fuses is walked back over.
         if net.nodes[index].op_type not in ELEMENTWISE:
             break
         reads = [maker[n] for n in net.reads(net.nodes[index]) if n in maker]

@@ -43,6 +43,7 @@ WARM_UPS, RUNS = 3, 10
 LEAST_MS, MOST_RUNS = 30.0, 300
 # Half of the profiler's resolution: what a kernel takes that it counts as nothing.
 TICK_MS = 0.5e-3
+# thread_time counts one thread: hence no more than one with it.
 CLOCKS = {"wall": time.perf_counter_ns, "cpu": time.thread_time_ns}
 Progress = Callable[[str, int, int], None]
 # (net, layer, device) -> (ms, origin), or None where there is no kernel; see onnx_graph.
@@ -79,12 +80,14 @@ def profile_model(
     net = read_model(path, dims, inputs)
     constants = real_constants(net, weights, seed)
     parts = layers(net, granularity)
+    # Inner tensors come out as outputs: each layer is then run on what really reaches it.
     inner = [t for part in parts for t in part.makes if t not in net.outputs]
     feeds = dict(inputs) if inputs is not None else random_inputs(net, seed)
     check_inputs(net, feeds)
     session = open_session(whole(net, constants, inner), net.path, threads)
     names = [o.name for o in session.get_outputs()]
     values = feeds | dict(zip(names, run_session(session, names, feeds, net.path), strict=True))
+    # Sessions hold all weights: one at a time.
     del session
     alone: dict[str, LayerTime] = {}
     for done, part in enumerate(parts):
@@ -95,8 +98,10 @@ def profile_model(
         median, spread = measure(run_call(session, values), runs, warm_ups, clock)
         alone[part.name] = LayerTime(ms=None, alone_ms=median, op=part.op, spread_ms=spread)
     session = open_session(whole(net, constants), net.path, threads)
+    # The whole without inner outputs: these would stop fusion.
     total, _ = measure(run_call(session, feeds), runs, warm_ups, clock)
     del session
+    # What a call costs without work cannot be more than all of it.
     run_ms = min(total, _run_ms(runs, warm_ups, clock, threads))
     kernels = kernel_ms(net, constants, parts, feeds, threads=threads, runs=runs, warm_ups=warm_ups)
     shares = {
@@ -107,6 +112,7 @@ def profile_model(
     # On a busy machine the empty call may seem to take longer than the whole model.
     inside = max(total - run_ms, TICK_MS * len(shares))
     run_ms = max(0.0, total - inside)
+    # Shares are scaled to the measured whole: their sum is then what a run takes.
     scale = inside / (sum(shares.values()) or 1.0)
     times = {n: t.model_copy(update={"ms": scale * shares[n]}) for n, t in alone.items()}
     return Profile(
@@ -135,11 +141,13 @@ def measure(
         call()
     samples: list[float] = []
     spent = 0.0
+    # At least the runs, then until the time is enough.
     while len(samples) < runs or (spent < LEAST_MS and len(samples) < MOST_RUNS):
         begin = now()
         call()
         samples.append((now() - begin) / 1e6)
         spent += samples[-1]
+    # Median and quartiles: one disturbed run moves neither.
     low, middle, high = np.percentile(samples, [25, 50, 75])
     return float(middle), float(high - low)
 
@@ -163,6 +171,7 @@ def _run_ms(runs: int, warm_ups: int, clock: str, threads: int) -> float:
 def random_inputs(net: Net, seed: int) -> dict[str, NDArray[Any]]:
     """A value for every graph input: floats normal, int8 over its whole range, other integers 0 or
     1 (they may be indices), booleans either."""
+    # A number beside the seed: weights are drawn from it, too.
     rng = np.random.default_rng([seed, 7])
     return {name: _random(net.tensors[name], rng, net.path) for name in net.inputs}
 
@@ -170,6 +179,7 @@ def random_inputs(net: Net, seed: int) -> dict[str, NDArray[Any]]:
 def _random(info: TensorInfo, rng: Any, path: str) -> NDArray[Any]:
     onnx = import_onnx()
     kind = onnx.helper.tensor_dtype_to_np_dtype(onnx.TensorProto.DataType.Value(info.dtype))
+    # NumPy draws no numbers of these types: they are cast.
     if info.dtype == "BFLOAT16" or info.dtype.startswith("FLOAT8"):  # extensions of NumPy
         return rng.standard_normal(info.shape).astype(kind)
     if kind.kind == "c":
@@ -195,6 +205,7 @@ def read_inputs(path: str | Path) -> dict[str, NDArray[Any]]:
     """Arrays of an .npz file by name. Raises: InputError."""
     hint = "a NumPy .npz file: numpy.savez(FILE, input_name=array)"
     read_bytes(path)
+    # np.load would run pickles of a file that is no zip.
     if not zipfile.is_zipfile(path):
         raise InputError(f"{path} is no .npz file", where=str(path), hint=hint)
     try:
@@ -209,6 +220,7 @@ def read_inputs(path: str | Path) -> dict[str, NDArray[Any]]:
 def check_inputs(net: Net, feeds: Mapping[str, NDArray[Any]]) -> None:
     """Raises: InputError where a value is missing or has another shape or type."""
     onnx = import_onnx()
+    # Inputs that nobody reads may be missing.
     for name in net.read_inputs():
         info = net.tensors[name]
         if name not in feeds:
@@ -262,7 +274,10 @@ def modelled_profile(
     """
     kernels = device.isa is not None and kernel_cost is not None
     if not kernels and not is_roofline(device):
-        raise InputError(f"device {device.name} has no peak_ops_per_ms and no isa")
+        raise InputError(
+            f"device {device.name} has no peak_ops_per_ms and no isa",
+            hint="give it one of them in the platform file, or measure: csp-embed profile",
+        )
     net = read_model(path, dims)
     times: dict[str, LayerTime] = {}
     for part in layers(net, granularity):

@@ -11,6 +11,7 @@ from csp_embed.network.onnx.net import Net, TensorInfo, import_onnx, subgraphs, 
 
 MICROSOFT = "com.microsoft"
 # Operations per output element of what is not a contraction; 1 where nothing is said.
+# Rough counts of arithmetic: they only matter where a layer has no contraction.
 _PER_ELEMENT = {
     "BatchNormalization": 2, "Softmax": 5, "LogSoftmax": 6, "LayerNormalization": 8,
     "InstanceNormalization": 8, "Gelu": 10, "Erf": 8, "Exp": 4, "Tanh": 6, "Sigmoid": 6,
@@ -73,6 +74,7 @@ def _work(net: Net, node: Any, tensors: Mapping[str, TensorInfo]) -> NodeWork:
     macs = contraction(node, tensors)
     if macs:
         return NodeWork(macs=macs)
+    # A result of no fixed size hides how much work it was.
     lost = any(o and o not in tensors for o in node.output) and _PER_ELEMENT.get(node.op_type, 1)
     guess = (f"{node.op_type} has no fixed size and counts as nothing",) if lost else ()
     return NodeWork(ops=_other_ops(node, tensors), guesses=guess)
@@ -89,6 +91,7 @@ def _nested(net: Net, node: Any, outer: Mapping[str, TensorInfo]) -> NodeWork:
     """If: its dearest branch. Loop, Scan: the body, as often as it runs at most."""
     found: list[NodeWork] = []
     for graph in subgraphs(node):
+        # Names of the body hide those outside.
         inside = {**outer, **tensors_of(graph)}
         parts = [_work(net, inner, inside) for inner in graph.node]
         guesses = tuple(dict.fromkeys(g for part in parts for g in part.guesses))
@@ -98,6 +101,7 @@ def _nested(net: Net, node: Any, outer: Mapping[str, TensorInfo]) -> NodeWork:
         dearest = max(found, key=lambda work: work.total)
         note = "If counts as its dearer branch"
         return NodeWork(dearest.macs, dearest.ops, (note, *dearest.guesses))
+    # Branches exclude each other, bodies repeat.
     times, note = _times(net, node, outer)
     macs, ops = times * sum(w.macs for w in found), times * sum(w.ops for w in found)
     return NodeWork(macs, ops, (*note, *(g for w in found for g in w.guesses)))
@@ -106,6 +110,7 @@ def _nested(net: Net, node: Any, outer: Mapping[str, TensorInfo]) -> NodeWork:
 def _times(net: Net, node: Any, tensors: Mapping[str, TensorInfo]) -> tuple[int, tuple[str, ...]]:
     """(how often a body runs, what of that is a guess)."""
     if node.op_type == "Scan":
+        # Scanned inputs come last; their first axis is the number of steps.
         scanned = node.input[-attributes(node).get("num_scan_inputs", 1) :]
         shape = tensors[scanned[0]].shape if scanned and scanned[0] in tensors else ()
         if shape:
@@ -138,19 +143,23 @@ def contraction(node: Any, tensors: Mapping[str, TensorInfo]) -> int:
     """Multiply-adds of a node without subgraphs; 0 for what is not a contraction."""
     op = node.op_type
     shape = {i: tensors[n].shape for i, n in enumerate(node.input) if n in tensors}
+    # Every output element is one sum over the products of a kernel.
     out = tensors[node.output[0]].elements if node.output[0] in tensors else 0
     if op in _CONV and _CONV[op] in shape:
         w = shape[_CONV[op]]
         # NhwcConv: the weights stay [k, c, r, s].
         return out * math.prod(w[1:])
     if op == "ConvTranspose" and 0 in shape and 1 in shape:
+        # A transposed convolution spreads each input over a kernel.
         return math.prod(shape[0]) * math.prod(shape[1][1:])
     if op in _GEMM and 0 in shape:
         trans = attributes(node).get("transA", 0)
+        # The summed axis is A's last, or its first where it is transposed.
         return out * shape[0][0 if trans else -1]
     if op in _MATMUL and shape.get(0):
         return out * shape[0][-2 if attributes(node).get("transA", 0) else -1]
     if op == "MatMulNBits":
+        # The packed weights have another shape; K says how long a sum is.
         return out * int(attributes(node).get("K", 0))
     if op == "Einsum" and len(shape) == 2:
         return _einsum(attributes(node).get("equation", b""), shape)
@@ -177,6 +186,7 @@ def _own(node: Any, shape: Mapping[int, tuple[int, ...]]) -> int:
         return 0
     batch, length, width = shape[0]
     if node.op_type in ("Attention", "QAttention") and len(shape.get(1, ())) == 2:
+        # Q, K and V come from one matrix: its width is three times the heads'.
         hidden = shape[1][1] // 3
         return batch * length * (width * shape[1][1] + 2 * length * hidden)
     keys = shape[1][1] if len(shape.get(1, ())) == 3 else length
@@ -198,9 +208,11 @@ def _einsum(equation: bytes, shape: Mapping[int, tuple[int, ...]]) -> int:
     terms = equation.decode().replace(" ", "").split("->")[0].split(",")
     extent: dict[str, int] = {}
     for at, term in enumerate(terms):
+        # "..." stands for axes that are not named: not counted.
         if "." in term or at not in shape or len(term) != len(shape[at]):
             return 0
         extent.update(zip(term, shape[at], strict=True))
+    # One multiply-add for every combination of the letters: an upper bound for longer chains.
     return math.prod(extent.values())
 
 
@@ -209,6 +221,7 @@ def _other_ops(node: Any, tensors: Mapping[str, TensorInfo]) -> int:
     if node.op_type in ("MaxPool", "AveragePool", "LpPool"):
         return out * math.prod(attributes(node).get("kernel_shape", [1]))
     if node.op_type.startswith(("Global", "Reduce")):
+        # A reduction reads every input once.
         return tensors[node.input[0]].elements if node.input[0] in tensors else 0
     if node.op_type == "Sum":
         return out * max(1, len(node.input) - 1)

@@ -20,6 +20,7 @@ def is_roofline(device: Device) -> bool:
 def roofline_ms(work: Work, device: Device, batch: int = 1) -> float:
     """ms for `batch` samples: activations and operations scale, weights are read once."""
     assert device.peak_ops_per_ms is not None
+    # Weights do not count: more samples use the same operations each.
     compute = batch * work.ops / (device.peak_ops_per_ms * efficiency(work, device))
     memory = 0.0
     if device.bytes_per_ms is not None:
@@ -30,6 +31,7 @@ def roofline_ms(work: Work, device: Device, batch: int = 1) -> float:
 
 def efficiency(work: Work, device: Device) -> float:
     """The share of the peak that this layer reaches: by kind, else by operator, else `default`."""
+    # Finer kinds first: a 1x1 convolution runs at another rate than a depthwise one.
     table = device.efficiency
     return table.get(work.kind, table.get(work.op, table.get("default", 1.0)))
 
@@ -38,6 +40,7 @@ def describe(work: Work, device: Device) -> str:
     """The origin text of a cost: which of the two bounds it."""
     assert device.peak_ops_per_ms is not None
     compute = work.ops / (device.peak_ops_per_ms * efficiency(work, device))
+    # The same rule as in `roofline_ms`, without overhead.
     memory = work.bytes / device.bytes_per_ms if device.bytes_per_ms else 0.0
     guess = f", a guess: {'; '.join(work.guesses)}" if work.guesses else ""
     return f"roofline ({'compute' if compute >= memory else 'memory'} bound{guess})"

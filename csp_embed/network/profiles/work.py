@@ -48,11 +48,13 @@ def work_of(net: Net, layer: Layer) -> Work:
         op=layer.op,
         nodes=tuple(node.name for node in nodes),
         macs=sum(w.macs for w in works),
+        # A multiply-add counts as two operations, as peaks of devices do.
         ops=sum(w.total for w in works),
         read_bytes=total_bytes(net, layer.reads),
         written_bytes=total_bytes(net, layer.makes),
         weight_bytes=total_bytes(net, layer.constants),
         node_ops=tuple(node.op_type for node in nodes),
+        # The node that names the layer.
         kind=_kind(net, next((n for n in nodes if n.op_type == layer.op), nodes[0])),
         guesses=tuple(dict.fromkeys(g for w in works for g in w.guesses)),
     )
@@ -66,6 +68,7 @@ def _kind(net: Net, node: Any) -> str:
         return str(node.op_type)
     w = net.tensors[name].shape
     groups = attributes(node).get("group", 1)
+    # A 1x1 kernel is a matrix product, a depthwise one has no reuse: devices differ there.
     if groups > 1:
         return "ConvDepthwise" if w[1] == 1 else "ConvGrouped"
     return "Conv1x1" if math.prod(w[2:]) == 1 else "Conv"

@@ -19,9 +19,12 @@ def q31(real: float) -> tuple[int, int]:
     if real == 0.0:
         return 0, 0
     part, exponent = math.frexp(real)
+    # floor(x + 1/2): halves up, as TFLite's own rounding of the multiplier.
     multiplier = math.floor(part * 2.0**31 + 0.5)
+    # Rounding up may reach 2^31, which int32 does not hold.
     if multiplier == 1 << 31:
         multiplier, exponent = multiplier // 2, exponent + 1
+    # A shift of more than 31 leaves nothing of an int32.
     return (0, 0) if exponent < -31 else (multiplier, exponent)
 
 
@@ -33,6 +36,7 @@ def fixed_point(reals: Sequence[float]) -> FixedPoint:
 
 def add_rescale(first: float, second: float, result: float) -> AddFixed:
     """The three multipliers of an addition from the scales of its tensors."""
+    # Twice the larger scale: both quotients are at most 1/2, so no multiplier exceeds 1.
     twice = 2.0 * max(first, second)
     return AddFixed(
         ADD_LEFT_SHIFT,
@@ -51,13 +55,16 @@ def mean_rescale(ratio: float, count: int) -> FixedPoint:
     """Multiplier of a sum of `count` values: the ratio of the scales, divided by the count in
     integers, as the kernels do (the quotient is cut off)."""
     multiplier, shift = q31(ratio)
+    # As many bits as the quotient has room for.
     more = min(count.bit_length() - 1, 32, 31 + shift)
     return FixedPoint(((multiplier << more) // count,), (shift - more,))
 
 
 def softmax_scale(scale: float, beta: float) -> tuple[int, int, int]:
     """(multiplier, left shift, least difference that counts) of an int8 softmax; Q5.26."""
+    # 5 integer bits, and the multiplier may not leave int32.
     real = min(beta * scale * 2.0 ** (31 - 5), (1 << 31) - 1.0)
     multiplier, shift = q31(real)
+    # Beyond it exp is 0 in this fixed point.
     radius = ((1 << 5) - 1) * 2.0 ** (31 - 5) / 2.0**shift
     return multiplier, shift, -math.floor(radius)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 Layout = Literal["NHWC", "NCHW"]
 Pair = tuple[int, int]
+# Named after the runtimes whose every bit they are.
 PROFILES = ("tflm", "onnxruntime")
 
 
@@ -45,11 +46,13 @@ class Tensor:
     @property
     def zero(self) -> int:
         """The zero point of a tensor that has one; 0 where the file gives none."""
+        # 0 is what the formats mean by a missing zero point.
         return self.zero_points[0] if self.zero_points else 0
 
     @property
     def range(self) -> Pair:
         """Least and largest value of the type."""
+        # In Python's integers: NumPy's narrow ones would wrap in sums.
         info = np.iinfo(self.dtype)
         return int(info.min), int(info.max)
 
@@ -306,6 +309,7 @@ class Graph:
 
     def macs(self, operator: Operator) -> int:
         """Products of one operator, padding counted as if it were data."""
+        # Padding counts: a machine multiplies it too.
         if isinstance(operator, Conv | FullyConnected):
             w = self.tensors[operator.inputs[1]]
             return self.tensors[operator.output].elements * math.prod(w.shape[1:])
@@ -317,6 +321,7 @@ class Graph:
         for name in self.inputs:
             lines.append(f"  input {_tensor(self.tensors[name])}")
         for op in self.operators:
+            # Weights would fill the line; they are seen in the shape.
             reads = ", ".join(n for n in op.inputs if n and self.tensors[n].data is None)
             lines.append(f"  {op.kind}({reads}) -> {_tensor(self.tensors[op.output])}")
         lines.append(f"  output {', '.join(self.outputs)}")

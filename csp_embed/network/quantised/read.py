@@ -21,12 +21,14 @@ def read_quantised(path: str | Path, dims: Mapping[str, int] | None = None) -> G
         raise InputError(f"{path} is a folder", where=str(path), hint="give the model file in it")
     try:
         with path.open("rb") as file:
+            # Eight bytes hold both marks; a model may be large.
             head = file.read(8)
     except OSError as error:
         raise InputError(
             f"cannot read {path}", where=str(path), why=error.strerror or str(error),
             hint="check the path",
         ) from error  # fmt: skip
+    # By content first; the ending helps a damaged file to the right error.
     if head[4:] == b"TFL3" or path.suffix.lower() == ".tflite":
         if dims:
             raise InputError(

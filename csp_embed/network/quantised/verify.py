@@ -29,6 +29,7 @@ def verify(graph: g.Graph) -> None:
         raise CheckError(
             f"unknown profile {graph.profile!r}", hint="one of " + ", ".join(g.PROFILES)
         )
+    # Constants and inputs are there before the first operator.
     known = {n for n, t in graph.tensors.items() if t.data is not None} | set(graph.inputs)
     for name, tensor in graph.tensors.items():
         _tensor(graph, name, tensor)
@@ -37,6 +38,7 @@ def verify(graph: g.Graph) -> None:
         missing = [n for n in op.inputs if n and n not in known]
         if missing:
             _refuse(graph, op, f"reads {missing[0]!r}, which nothing before it makes")
+        # One maker: values are kept by name.
         if op.output in known:
             _refuse(graph, op, f"makes {op.output!r} a second time")
         if op.name in names:
@@ -47,33 +49,60 @@ def verify(graph: g.Graph) -> None:
     for name in graph.outputs:
         if name not in known:
             raise CheckError(
-                f"output {name!r} is made by nothing", where=graph.source or graph.name
+                f"output {name!r} is made by nothing",
+                where=graph.source or graph.name,
+                hint="write the model again with the tool that made it",
             )
 
 
 def _refuse(graph: g.Graph, op: g.Operator, why: str) -> None:
     raise CheckError(
-        f"{op.kind} {op.name!r} is not well formed", where=graph.source or graph.name, why=why
+        f"{op.kind} {op.name!r} is not well formed",
+        where=graph.source or graph.name,
+        why=why,
+        hint="write the model again with the tool that made it",
     )
 
 
 def _tensor(graph: g.Graph, name: str, tensor: g.Tensor) -> None:
     where = graph.source or graph.name
     if tensor.name != name or tensor.dtype not in (*INTEGER, "int64"):
-        raise CheckError(f"tensor {name!r}: name or type {tensor.dtype!r} is wrong", where=where)
+        raise CheckError(
+            f"tensor {name!r}: name or type {tensor.dtype!r} is wrong",
+            where=where,
+            hint="write the model again with the tool that made it",
+        )
     if any(extent < 1 for extent in tensor.shape):
-        raise CheckError(f"tensor {name!r} has the shape {tensor.shape}", where=where)
+        raise CheckError(
+            f"tensor {name!r} has the shape {tensor.shape}",
+            where=where,
+            hint="give every tensor a fixed shape of at least 1 in each dimension",
+        )
+    # Data and declaration come from different places of a file.
     if tensor.data is not None and (
         tensor.data.shape != tensor.shape or tensor.data.dtype != np.dtype(tensor.dtype)
     ):
-        raise CheckError(f"the data of {name!r} is not what its shape and type say", where=where)
+        raise CheckError(
+            f"the data of {name!r} is not what its shape and type say",
+            where=where,
+            hint="write the model again with the tool that made it",
+        )
     if len(tensor.zero_points) not in (0, 1, len(tensor.scales)):
-        raise CheckError(f"tensor {name!r} has too many zero points", where=where)
+        raise CheckError(
+            f"tensor {name!r} has too many zero points",
+            where=where,
+            hint="write the model again with the tool that made it",
+        )
     if not all(np.isfinite(s) and s > 0 for s in tensor.scales):
-        raise CheckError(f"tensor {name!r} has a scale that is no positive number", where=where)
+        raise CheckError(
+            f"tensor {name!r} has a scale that is no positive number",
+            where=where,
+            hint="quantise the model again; a constant tensor may have given 0",
+        )
 
 
 def _operator(graph: g.Graph, op: g.Operator) -> None:
+    # Zeros would be divided by in shapes.
     steps = [getattr(op, name, (1, 1)) for name in ("stride", "window", "dilation")]
     if any(n < 1 for pair in steps for n in pair) or getattr(op, "groups", 1) < 1:
         _refuse(graph, op, f"stride, window or dilation is not positive: {steps}")
@@ -82,19 +111,23 @@ def _operator(graph: g.Graph, op: g.Operator) -> None:
     if not _ranks_fit(op, shapes):
         _refuse(graph, op, f"its operands have the shapes {shapes}")
     clamp = getattr(op, "clamp", None)
+    # Within the type: a clamp beyond it would wrap where it is stored.
     if clamp is not None and not out.range[0] <= clamp[0] <= clamp[1] <= out.range[1]:
         _refuse(graph, op, f"clamps to {clamp}, the type holds {out.range}")
     rescale = getattr(op, "rescale", None)
     fixed = isinstance(rescale, g.FixedPoint | g.AddFixed)
+    # A profile has one arithmetic: mixing them would be no runtime's answer.
     if rescale is not None and fixed != (graph.profile == "tflm"):
         _refuse(graph, op, f"its rescale is not that of profile {graph.profile}")
     parts = [rescale] if isinstance(rescale, g.FixedPoint) else []
     if isinstance(rescale, g.AddFixed):
         parts = [rescale.first, rescale.second, rescale.result]
+    # Shifts beyond these leave int32 in every rule.
     if any(not -31 <= s <= 30 for part in parts for s in part.shift):
         _refuse(graph, op, f"its multiplier is beyond 2^30: {rescale}")
     if isinstance(op, g.Conv | g.FullyConnected):
         _channels(graph, op, shapes)
+    # Shapes are recomputed from the operands: importers took them from the file.
     wanted = _out_shape(op, shapes)
     if wanted is not None and wanted != out.shape:
         _refuse(graph, op, f"its output is {out.shape}, its operands make {wanted}")
@@ -129,6 +162,7 @@ def _table(graph: g.Graph, op: g.Lookup | g.Move) -> None:
         _refuse(graph, op, "its second operand is no constant")
         return
     if isinstance(op, g.Move):
+        # All places inside, or a reader would move garbage.
         if data.shape != y.shape or data.min() < 0 or data.max() >= x.elements:
             _refuse(graph, op, f"places {data.shape} for {y.shape} of {x.elements} elements")
         return
@@ -202,6 +236,7 @@ def _out_shape(op: g.Operator, shapes: list[tuple[int, ...]]) -> tuple[int, ...]
         total = sum(s[op.axis] for s in shapes)
         return tuple(total if i == op.axis else n for i, n in enumerate(x))
     if isinstance(op, g.Add):
+        # No shape has -1: the difference is told as one of shapes.
         return x if x == shapes[1] else (-1,)
     return None if isinstance(op, g.Reshape | g.Mean | g.Move | g.Outside) else x
 
@@ -211,6 +246,7 @@ def _window_shape(
 ) -> tuple[int, ...]:
     first = 2 if op.layout == "NCHW" else 1
     rows, columns = (
+        # Floor: windows that do not fit whole are left out.
         (x[first + i] + sum(op.pads[i]) - dilation[i] * (window[i] - 1) - 1) // op.stride[i] + 1
         for i in range(2)
     )

@@ -27,7 +27,12 @@ def read_dnn(path: str | Path, objective: str = LATENCY) -> tuple[TaskGraph, Pla
         data = Path(path).read_bytes()
         content = json.loads(data)
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {place}", where=place, why=str(error)) from error
+        raise InputError(
+            f"cannot read {place}",
+            where=place,
+            why=str(error),
+            hint="a workload is a JSON file of the dnn-partitioning format: docs/partition.md",
+        ) from error
     return parse_dnn(content, objective, place, hashlib.sha256(data).hexdigest())
 
 

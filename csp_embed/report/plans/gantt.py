@@ -66,7 +66,11 @@ def draw_plan(
 def plan_scene(plan: Plan, platform: Platform, graph: TaskGraph | None = None) -> Scene:
     """The picture of `draw_plan`. Raises: InputError where there is nothing to draw."""
     if not plan.assignments and not plan.replicas:
-        raise InputError("there is no plan to draw", why=plan.status)
+        raise InputError(
+            "there is no plan to draw",
+            why=plan.status,
+            hint="raise --time-limit, or loosen the limits that nothing meets",
+        )
     if timed(plan):
         return _gantt(plan, platform, graph)
     return _loads(plan, platform)

@@ -76,6 +76,7 @@ class HostWorker:
                 f"the worker of {self.device} failed {doing}",
                 where=self.address,
                 why=str(message.fields.get("why", "")),
+                hint="the worker's own output tells more; run-plan --lost plans without a device",
             )
         return message
 

@@ -126,7 +126,8 @@ class DaskRunner:
                 raise InputError(
                     f"the worker of {self.device} failed {doing}",
                     where=self.where, why=error.render(),
-                ) from error  # fmt: skip
+                hint="the worker's own output tells more; run-plan --lost does without it",
+            ) from error  # fmt: skip
             except Exception as error:  # Dask's own family: KilledWorker, CancelledError, …
                 if type(error).__module__.split(".")[0] not in ("distributed", "dask"):
                     raise
@@ -152,7 +153,11 @@ def _load(name: str, data: bytes, plain: bool) -> bool:
     from csp_embed.network.onnx.runtime import open_session
 
     if digest(data) != name:
-        raise InputError("the part arrived damaged", why="its sha256 is another one")
+        raise InputError(
+            "the part arrived damaged",
+            why="its sha256 is another one",
+            hint="run it again; the same failure twice means a broken network or disk",
+        )
     _SESSIONS[name, plain] = open_session(onnx.load_from_string(data), name[:12], plain=plain)
     return True
 

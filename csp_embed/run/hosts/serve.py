@@ -199,7 +199,11 @@ class _Session:
 
     def _load(self, part: int, request: Message, folder: Path) -> None:
         if digest(request.blob) != request.fields["sha256"]:
-            raise InputError(f"part {part} arrived damaged", why="its sha256 is another one")
+            raise InputError(
+                f"part {part} arrived damaged",
+                why="its sha256 is another one",
+                hint="run it again; the same failure twice means a broken network or disk",
+            )
         self.sessions.pop(part, None)  # before the new one is made: memory
         path = folder / f"{part}.onnx"
         path.write_bytes(request.blob)

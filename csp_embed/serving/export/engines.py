@@ -58,7 +58,10 @@ def engines(instance: Instance, plan: Mapping[str, Any], target: str) -> list[En
     nodes = {str(n["id"]): n for n in instance.document.get("nodes", ())}
     paths = paths_of(instance, plan)
     if not paths:
-        raise InputError("the plan carries nothing, so there is nothing to start")
+        raise InputError(
+            "the plan carries nothing, so there is nothing to start",
+            hint="csp-embed serve plan says why nothing flows",
+        )
     _alone(instance, paths, placement, target)
     found = []
     for machines, _, rate in paths:

@@ -110,7 +110,11 @@ def read_cluster(value: Any, path: str | Path) -> ClusterEntry:
     for server in entry.servers:
         where = f"{path}  servers.{server.name}"
         if server.name in seen:
-            raise InputError(f"server {server.name} is there twice", where=where)
+            raise InputError(
+                f"server {server.name} is there twice",
+                where=where,
+                hint="give every server a name of its own",
+            )
         seen.add(server.name)
         _degrees(server, model.heads, where)
         _gpu(server, where)
@@ -123,7 +127,9 @@ def _degrees(server: ServerEntry, heads: int, where: str) -> None:
         for count, what in ((server.gpus, "GPUs"), (heads, "heads")):
             if count % degree:
                 raise InputError(
-                    f"tensor_parallel {degree} does not divide {count} {what}", where=where
+                    f"tensor_parallel {degree} does not divide {count} {what}",
+                    where=where,
+                    hint=f"a degree that divides {count}",
                 )
     tables = (
         server.tokens_per_s_by_layers,

@@ -51,7 +51,11 @@ def instance_from(document: Any, where: str = "instance", batch: int | None = No
     the item."""
     reader = _Reader(where)
     if not isinstance(document, Mapping):
-        raise InputError("expected a mapping of keys to values", where=where)
+        raise InputError(
+            "expected a mapping of keys to values",
+            where=where,
+            hint="docs/serving.md shows the form",
+        )
     if document.get("format") != FORMAT:
         raise InputError(
             f"not a {FORMAT} file",

@@ -30,11 +30,17 @@ def read_trace(path: str | Path) -> Trace:
             arrival = float(row["arrival_s"])
             prompt, output = int(row["prompt_tokens"]), int(row["output_tokens"])
         except (TypeError, ValueError) as error:
-            raise InputError("not three numbers", where=f"{path}:{line}", why=str(error)) from error
+            raise InputError(
+                "not three numbers",
+                where=f"{path}:{line}",
+                why=str(error),
+                hint="a line is arrival_s,prompt_tokens,output_tokens",
+            ) from error
         if not math.isfinite(arrival) or arrival < 0 or prompt < 1 or output < 1:
             raise InputError(
                 "a request needs an arrival of at least 0 s and at least 1 token each way",
                 where=f"{path}:{line}",
+                hint="a line is arrival_s,prompt_tokens,output_tokens: 0.5,128,64",
             )
         values.append((arrival, prompt, output))
     values.sort(key=lambda v: v[0])

@@ -158,6 +158,7 @@ def make_state(isa: Isa, program: Program) -> State:
         raise SimError(
             f"the memories of {isa.name} are too large to simulate",
             why=f"{sizes[WORDS] * 4 + sizes[PAIRS] * 2} bytes, at most {MAX_ARENA_BYTES}",
+            hint="simulate it with smaller memories: --vta-config",
         )
     dram, ranges = image(program)
     fields = [(f.lo, f.width, f.signed) for f in isa.uop_fields]
@@ -189,7 +190,10 @@ def read_dram(state: State, address: int, length: int) -> NDArray[np.uint8]:
     """
     at = _offset(state.ranges, address, length)
     if at < 0:
-        raise SimError(f"DRAM {address:#x} .. {address + length:#x} is outside the program's image")
+        raise SimError(
+            f"DRAM {address:#x} .. {address + length:#x} is outside the program's image",
+            hint="csp-embed disasm FILE shows which ranges the program has",
+        )
     return state.dram[at : at + length]
 
 

@@ -112,7 +112,11 @@ def run(
         _refuse(isa, program, stream, table, order)
     sequence = order.order if tokens else np.arange(len(table))
     if break_at is not None and not 0 <= break_at < len(table):
-        raise SimError(f"there is no instruction {break_at}", why=f"the program has {len(table)}")
+        raise SimError(
+            f"there is no instruction {break_at}",
+            why=f"the program has {len(table)}",
+            hint=f"0 to {len(table) - 1}",
+        )
     end = _stop(table, sequence, break_at, until_store)
     state = make_state(isa, program)
     engine = Engine(isa, stream, table, state, sequence, strict)

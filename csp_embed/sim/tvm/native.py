@@ -200,6 +200,7 @@ def _moves(isa: Isa, program: Program) -> tuple[NDArray[np.int64], float]:
             raise SimError(
                 f"instruction {row}: a program with {memory.name} cannot be moved",
                 why=f"its elements of {memory.elem_bytes} bytes do not divide a page",
+                hint="use our own engine: --engine functional",
             )
         rows = max(int(c.y_size[row]), 1)
         last = int(c.dram[row]) + (rows - 1) * int(c.x_stride[row]) + int(c.x_size[row])
@@ -208,6 +209,7 @@ def _moves(isa: Isa, program: Program) -> tuple[NDArray[np.int64], float]:
             raise SimError(
                 f"instruction {row} reaches outside the program's memory",
                 why=f"bytes {first_byte:#x}..{last_byte:#x}; ranges span {start:#x}..{end:#x}",
+                hint="csp-embed check FILE names the rule that it breaks",
             )
         field = instruction.field(instruction.roles["dram"])
         found.append((row, memory.elem_bytes, field.lo, field.width))

@@ -143,7 +143,8 @@ class _Lowering:
                 made._begins(op.text())
                 if role != "add0" and not adders:
                     raise Infeasible(f"{op.name} adds two tensors", where=op.text(),
-                                     why=f"{isa.name} has no copy that adds to sums")  # fmt: skip
+                                     why=f"{isa.name} has no copy that adds to sums",
+                                     hint="add the tensors in two operators")  # fmt: skip
                 moves[role] = moves[CONSTANT] if role == "add0" else adders[0]
         return made
 
@@ -205,14 +206,16 @@ class _Lowering:
             if slots[memory] < 2:
                 raise Infeasible(f"{memory} holds less than two groups of tiles",
                                  where=self.isa.where(f"memories.{memory}"),
-                                 why=f"all commands can name {within} of its rows")  # fmt: skip
+                                 why=f"all commands can name {within} of its rows",
+                                 hint=f"more `rows` of {memory} in the specification")  # fmt: skip
         dst = self.tiles["dst"]
         within = reach.rows(self.machine, dst.memory)
         slots["sums"] = within // dst.height(self.isa.dims)
         if not slots["sums"]:
             raise Infeasible(f"{dst.memory} holds no tile of sums",
                              where=self.isa.where(f"memories.{dst.memory}"),
-                             why=f"all commands can name {within} of its rows")  # fmt: skip
+                             why=f"all commands can name {within} of its rows",
+                             hint="wider fields, or more rows")  # fmt: skip
         return pools, slots
 
     def _slot_rows(self, memory: str) -> int:
@@ -323,7 +326,8 @@ class _Lowering:
         if at > most:
             raise Infeasible(f"{self.embedding.operator.name} needs {at:,} bytes of HOST",
                              where=self.isa.where("memories.HOST"),
-                             why=f"all commands can name {most:,}")  # fmt: skip
+                             why=f"all commands can name {most:,}",
+                             hint="a smaller operator, or more `bytes` of HOST")  # fmt: skip
 
     def _sums(self, walk: Walk) -> int:
         return math.prod(walk.count(p) for p in PARTS if p != "reduced")

@@ -116,7 +116,8 @@ class Planner:
                 best = plan
         if best is None:
             raise SpecError("no contraction of the machine can be fed", where="instructions",
-                            why="some state that it reads is set by no command")  # fmt: skip
+                            why="some state that it reads is set by no command",
+                            hint="add a command whose meaning sets that state")  # fmt: skip
         return best
 
     def _contract(
@@ -229,7 +230,8 @@ class Planner:
                 values[p.name] = v
             elif p.kind == "const" and p.value != v:
                 raise SpecError(f"{c.name} has {p.value} where {v} is needed",
-                                where=f"instructions.{c.name}")  # fmt: skip
+                                where=f"instructions.{c.name}",
+                                hint="make it a field of the command")  # fmt: skip
         return values
 
     def _stuck(
@@ -241,7 +243,7 @@ class Planner:
         raise SpecError(
             f"no command sets {open_[0]} to {needed[open_[0]]} for {command.name}",
             where=f"instructions.{command.name}", why="its field is missing or too narrow",
-        )  # fmt: skip
+        hint=f"give a command a field that sets {open_[0]}, wide enough")  # fmt: skip
 
     def _put(
         self, c: Command, values: Mapping[str, int], loaded: Mapping[str, tuple[str, int]]

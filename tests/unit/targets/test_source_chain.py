@@ -17,6 +17,7 @@ from csp_embed.compiler.source.chain import compile_source, source_chain, source
 from csp_embed.errors import CheckError, InputError
 from csp_embed.judge.embedding.certificate import check_certificate
 from csp_embed.machine.load import load_isa
+from csp_embed.machine.program_file import program_kind
 from csp_embed.ops.data import random_tensors
 from csp_embed.targets.source import audit
 from csp_embed.targets.source.nest import Address, Block, Call, Loop, Sum
@@ -133,8 +134,9 @@ def test_a_damaged_program_file_is_refused(tmp_path):
     assert path.read_bytes() == first  # the same operator, the same bytes
     with zipfile.ZipFile(path) as archive:
         assert "source.npy" in archive.namelist()
+    assert program_kind(path) == "source"
     path.write_bytes(first[: len(first) // 2])
-    assert not source_file.is_source(path)
+    assert program_kind(path) == "stream"  # what reads it as one says what is wrong
     changed_meta = tmp_path / "m.npz"
     changed_meta.write_bytes(first)
     changed(changed_meta, meta=np.array('{"format": "csp-embed-source/9"}'))

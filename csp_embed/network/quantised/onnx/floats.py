@@ -54,14 +54,17 @@ def _bias(r: Reading, node: Any, x: g.Tensor, w: g.Tensor) -> Any:
     if not r.optional(node, 2):
         return None
     b = _operand(r, node, 2)
+    # Float32 products, as quantisers write them; a hair of rounding between tools is allowed.
     wanted = np.float32(x.scales[0]) * np.array(w.scales, np.float32)
     same = np.allclose(np.array(b.scales, np.float32), wanted, rtol=1e-4, atol=0)
+    # Any other bias would need a rescale of its own before the sum.
     if b.data is None or b.dtype != "int32" or any(b.zero_points) or not same:
         r.refuse(node, f"its bias {b.name!r} is not int32 at the scale of the sums")
     return b.data
 
 
 def _pending(r: Reading, node: Any, build: Callable[[g.Tensor, g.Pair], g.Operator]) -> None:
+    # What the result's scale is stands behind it, in its QuantizeLinear.
     r.values[node.output[0]] = Pending(node, build)
 
 
@@ -80,6 +83,7 @@ def _matrix(r: Reading, node: Any) -> None:
 def _add(r: Reading, node: Any) -> None:
     a, b = _real_operand(r, node, 0), _real_operand(r, node, 1)
     shape = r.shape(node.output[0])
+    # Constants are spread to the sum's shape; the integer rule knows no broadcasting.
     a, b = r.full(node, a, shape), r.full(node, b, shape)
     if a.shape != b.shape or (a.data is not None and b.data is not None):
         r.refuse(node, f"its operands have the shapes {a.shape} and {b.shape}")
@@ -89,6 +93,7 @@ def _add(r: Reading, node: Any) -> None:
 
 def _average_pool(r: Reading, node: Any) -> None:
     x = _real_operand(r, node, 0)
+    # The integer rule sums whole images and keeps both axes.
     if node.op_type == "ReduceMean" and r.shape(node.output[0]) != (*x.shape[:2], 1, 1):
         r.refuse(node, "it is no mean over rows and columns that keeps its axes")
     _pending(r, node, lambda y, clamp: average_pool(r, node, x, y, clamp))
@@ -98,6 +103,7 @@ def _moved(r: Reading, node: Any, build: Callable[[g.Tensor, g.Tensor], g.Operat
     """An operator on stored values; its result has the scale of its first operand."""
     name = node.output[0]
     x = _operand(r, node, 0)
+    # A moved constant that nobody folded: weights have a path of their own.
     if x.data is not None:
         r.refuse(node, "it moves a constant")
     real = isinstance(r.values[node.input[0]], Real)
@@ -117,6 +123,7 @@ def _constant(r: Reading, node: Any, data: Any, axis: int | None) -> None:
 
 def _reshape(r: Reading, node: Any) -> None:
     x = _operand(r, node, 0)
+    # A per-channel scale has an axis, which a reshape may cut.
     if x.data is not None and x.axis is None:
         _constant(r, node, x.data.reshape(r.shape(node.output[0])), None)
         return
@@ -128,6 +135,7 @@ def _transpose(r: Reading, node: Any) -> None:
     order = tuple(r.attributes(node).get("perm", range(rank)[::-1]))
     x = _operand(r, node, 0)
     if x.data is not None:
+        # The axis of the scales moves with the data.
         axis = None if x.axis is None else order.index(x.axis)
         _constant(r, node, np.ascontiguousarray(x.data.transpose(order)), axis)
         return
@@ -142,8 +150,10 @@ def _max_pool(r: Reading, node: Any) -> None:
     def build(x: g.Tensor, y: g.Tensor) -> g.Operator:
         window = pool_window(r, node, x)
         stride, pads, dilation = window_arguments(r, node, x.shape, window)
+        # A dilated window, and the indices as a second result, are in neither rule.
         if dilation != (1, 1) or len([o for o in node.output if o]) > 1:
             r.refuse(node, "its window is dilated, or its indices are asked for")
+        # Padding never wins in a maximum, so that no value stands for it.
         return g.MaxPool(node.name, (x.name,), y.name, window, stride, pads, y.range, "NCHW")
 
     _moved(r, node, build)
@@ -151,6 +161,7 @@ def _max_pool(r: Reading, node: Any) -> None:
 
 def _pad(r: Reading, node: Any) -> None:
     a = r.attributes(node)
+    # Input 3 names axes, since opset 18.
     if a.get("mode", b"constant") not in (b"constant", "constant") or r.optional(node, 3):
         r.refuse(node, "only constant padding of all axes has an integer form")
     sides = r.constant(node, node.input[1], "pads").reshape(2, -1).T
@@ -160,6 +171,7 @@ def _pad(r: Reading, node: Any) -> None:
         fill = float(r.constant(node, node.input[2], "value").reshape(-1)[0])
 
     def build(x: g.Tensor, y: g.Tensor) -> g.Operator:
+        # The fill is real where the tensor is, and stored where it is stored.
         value = clamp_of(y, fill, fill)[0] if real else int(fill)
         pairs = tuple((int(lo), int(hi)) for lo, hi in sides)
         return g.Pad(node.name, (x.name,), y.name, pairs, value)
@@ -172,17 +184,20 @@ def _concat(r: Reading, node: Any) -> None:
     parts = [_operand(r, node, i) for i in range(len(node.input))]
     axis = r.attributes(node)["axis"] % len(parts[0].shape)
     same = all((p.scales, p.zero_points) == (parts[0].scales, parts[0].zero_points) for p in parts)
+    # A constant part would need storing at run time.
     if any(p.data is not None for p in parts):
         r.refuse(node, "a part is a constant")
     if same:
         names = tuple(p.name for p in parts)
         _moved(r, node, lambda x, y: g.Concat(node.name, names, y.name, axis))
         return
+    # At different scales each part is requantised to the result's.
     for i in range(len(parts)):
         _real_operand(r, node, i)
 
     def build(y: g.Tensor, clamp: g.Pair) -> g.Operator:
         names = tuple(alike(r, node, p, y).name for p in parts)
+        # Clamped parts would have to be clamped one by one.
         if clamp != y.range:
             r.refuse(node, "an activation stands between it and its quantisation")
         return g.Concat(node.name, names, y.name, axis)
@@ -200,6 +215,7 @@ def _move(r: Reading, node: Any) -> None:
         r.refuse(node, "it computes new elements")
         return
     real = isinstance(r.values[node.input[0]], Real)
+    # Split has several results, each with places of its own.
     for n, (name, places) in enumerate(found):
         held = r.free(f"{node.name}.{n}.places")
         r.tensors[held] = g.Tensor(held, places.shape, "int64", data=places)
@@ -218,6 +234,7 @@ def _limits(r: Reading, node: Any) -> tuple[float, float]:
         limit = r.constant(node, node.input[1], "limit")
         if limit.size != 1:
             r.refuse(node, "its limit is not one number")
+        # -inf and inf: no limit on that side.
         bound = float(limit.reshape(-1)[0])
         return (bound, np.inf) if node.op_type == "Max" else (-np.inf, bound)
     a = r.attributes(node)
@@ -250,6 +267,7 @@ def _clamp(r: Reading, node: Any) -> None:
 
 
 FLOAT: dict[str, Callable[[Reading, Any], None]] = {
+    # QDQ writes these in floating point; the names are ONNX's.
     "Conv": _conv,
     "Gemm": _matrix,
     "MatMul": _matrix,

@@ -42,9 +42,11 @@ def read_onnx(path: str | Path, dims: Mapping[str, int] | None = None) -> g.Grap
     net = read_model(path, dims)
     reading = Reading(net)
     for name in net.read_inputs():
+        # Inputs that are integers already begin the graph as they are.
         if net.tensors[name].dtype in DTYPES:
             reading.inputs.append(name)
     for node in net.nodes:
+        # In order: a value is known before it is read.
         _node(reading, node)
     _outputs(reading)
     if not reading.operators:
@@ -54,6 +56,7 @@ def read_onnx(path: str | Path, dims: Mapping[str, int] | None = None) -> g.Grap
             why="an integer machine needs int8 activations and weights",
             hint=QUANTISE_HINT,
         )
+    # Folded branches leave tensors behind that nothing reads.
     used = {n for o in reading.operators for n in (*o.inputs, o.output)} | {*reading.inputs}
     graph = g.Graph(
         Path(path).stem, "onnxruntime", {n: t for n, t in reading.tensors.items() if n in used},
@@ -76,6 +79,7 @@ def _node(r: Reading, node: Any) -> None:
     except NoIntegerForm as error:
         # Whatever waits for it waits for a float result now.
         why = error.why or error.what
+        # A quantised operator that cannot even be cut out is an error, not the host's.
         if node.op_type.startswith("Q"):
             raise
         host(r, node, why)
@@ -89,6 +93,7 @@ def _qlinear(r: Reading, node: Any) -> None:
         QLINEAR[node.op_type](r, node)
     except NoIntegerForm as error:
         last = len(node.input)
+        # Scale and zero point of the result; by default the last two operands.
         scale, zero = RESULT.get(node.op_type, (last - 2, last - 1))
         y = r.declare(node, node.output[0], node.input[scale], r.optional(node, zero))
         r.values[y.name] = Stored(y.name)
@@ -98,6 +103,7 @@ def _qlinear(r: Reading, node: Any) -> None:
 def _float(r: Reading, node: Any) -> None:
     """A node that QDQ form writes in floating point, or that works on stored values as they are."""
     values = [r.values.get(n) for n in node.input if n and n not in r.net.constants]
+    # One operand that stands for stored values makes the others' constants meaningful.
     known = any(isinstance(v, Stored | Real | Pending) for v in values)
     if node.op_type in FLOAT and known and not any(isinstance(v, Host) for v in values):
         FLOAT[node.op_type](r, node)
@@ -107,6 +113,7 @@ def _float(r: Reading, node: Any) -> None:
 
 def host(r: Reading, node: Any, why: str) -> None:
     """Leaves a node to a runtime, until a result behind it is quantised."""
+    # The first reason on the way is the one that a user can act on.
     before = [v for n in r.net.reads(node) if isinstance(v := r.values.get(n), Host)]
     for name in node.output:
         r.values[name] = Host(node, before[0].why if before else why)
@@ -122,11 +129,13 @@ def _quantise(r: Reading, node: Any) -> None:
     out = r.declare(node, y, node.input[1], r.optional(node, 2))
     value = r.values.get(x)
     r.values[y] = Stored(y)
+    # The caller quantises: scale and zero point are in the note.
     if value is None and x in r.net.inputs:
         r.inputs.append(y)
         r.notes.append(
             f"input {x} is quantised outside: scale {out.scales[0]:.9g}, zero {out.zero}"
         )
+    # The float operators behind it are known now, with the scale of their result.
     elif isinstance(value, Pending):
         try:
             r.put(value.build(out, clamp_of(out, value.low, value.high)))
@@ -143,10 +152,12 @@ def _quantise(r: Reading, node: Any) -> None:
 def _again(r: Reading, node: Any, x: g.Tensor, y: g.Tensor) -> None:
     """Stored values quantised again: the same at one scale; exact where both are powers of two."""
     if (x.dtype, x.scales, x.zero_points) == (y.dtype, y.scales, y.zero_points):
+        # No operator: a requantisation at one scale changes nothing.
         # Another name of the same tensor.
         r.values[y.name] = Stored(x.name)
         del r.tensors[y.name]
         return
+    # A ratio of powers of two is exact in float32.
     if not all(np.frexp(t.scales[0])[0] == 0.5 for t in (x, y)):
         put_part(r, node, y, f"{x.name!r} changes its scale")
         return
@@ -164,6 +175,7 @@ def _dequantise(r: Reading, node: Any) -> None:
     if isinstance(value, Host):
         host(r, node, value.why)
         return
+    # Two readers may dequantise one tensor; both must say the same.
     if source != x:
         # Renamed by `_again`: the scale must be the one that it has.
         scales = r.scales(node, node.input[1], r.optional(node, 2), r.tensors[source].dtype)
@@ -179,6 +191,7 @@ def _outputs(r: Reading) -> None:
     for name in r.net.outputs:
         value = r.values.get(name)
         if isinstance(value, Stored | Real):
+            # A real output ends with the integers it stands for; the note has the scale.
             _output(r, value.tensor)
             if isinstance(value, Real):
                 t = r.tensors[value.tensor]

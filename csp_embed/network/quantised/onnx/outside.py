@@ -59,6 +59,7 @@ class Part:
 
 def part_behind(r: Reading, last: Iterable[Any]) -> Part:
     """Everything from these nodes back to stored tensors and inputs."""
+    # By name: nodes are protobuf objects and are compared by content.
     order = {n.name: i for i, n in enumerate(r.net.nodes)}
     maker = {o: n for n in r.net.nodes for o in n.output if o}
     inner: dict[str, Any] = {}
@@ -68,6 +69,7 @@ def part_behind(r: Reading, last: Iterable[Any]) -> Part:
     held: dict[str, Array] = {}
     names: set[str] = set()
     rest = list(last)
+    # Backwards from the results, each tensor once.
     while rest:
         node = rest.pop()
         inner[node.name] = node
@@ -76,8 +78,10 @@ def part_behind(r: Reading, last: Iterable[Any]) -> Part:
                 continue
             names.add(name)
             value = r.values.get(name)
+            # Constants come along whatever made them.
             if name in r.net.constants:
                 held[name] = constant_values(r.net, [name])[name]
+            # A stored tensor ends the walk: before it everything is known in integers.
             elif isinstance(value, Stored | Real):
                 border += _border(r, name, value, held)
                 t = r.tensors[value.tensor]
@@ -100,12 +104,15 @@ def _border(
     make = import_onnx().helper.make_node
     t = r.tensors[value.tensor]
     if isinstance(value, Stored):
+        # The part reads the original name; the stored tensor may have another.
         return [] if name == t.name else [make("Identity", [t.name], [name], name=f"{name}.border")]
     if not t.scales:
         return []
     scale, zero = f"{t.name}.scale", f"{t.name}.zero"
+    # One scale is a scalar in ONNX, several are a vector along an axis.
     one = len(t.scales) == 1
     held[scale] = np.array(t.scales[0] if one else t.scales, np.float32)
+    # A single zero point may stand for all scales.
     zeros = t.zero_points if len(t.zero_points) == len(t.scales) else (t.zero,) * len(t.scales)
     held[zero] = np.array(zeros[0] if one else zeros, t.dtype)
     axis = {} if t.axis is None else {"axis": t.axis}
@@ -120,6 +127,7 @@ def model_of(
     kind = {v: getattr(onnx.TensorProto, k) for k, v in _TYPES.items()}
 
     def shape(name: str) -> Any:
+        # Open where a table is asked for at once: its batch is the stored values.
         known = r.tensors.get(name)
         return list(known.shape) if fixed and known is not None else None
 
@@ -134,6 +142,7 @@ def model_of(
         functions=list(r.net.model.functions),
     )  # fmt: skip
     have = {o.domain for o in model.opset_import}
+    # onnxruntime's own operators need their domain declared.
     if any(n.domain == "com.microsoft" for n in part.nodes) and "com.microsoft" not in have:
         model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
     return model
@@ -149,6 +158,7 @@ def put_part(r: Reading, node: Any, y: g.Tensor, why: str) -> None:
     Raises: InputError where floats of an input meet stored tensors, or onnxruntime cannot run it.
     """
     part = part_behind(r, [node])
+    # Nothing to compute from integers: the program begins with y.
     if not part.stored:
         # Nothing quantised stands before it: the caller's own part.
         r.inputs.append(y.name)
@@ -157,11 +167,13 @@ def put_part(r: Reading, node: Any, y: g.Tensor, why: str) -> None:
         )
         return
     if part.floats:
+        # Floats from the caller and stored values cannot meet in one integer operator.
         r.refuse(
             node, f"input {part.floats[0]!r} is not quantised where it meets {part.stored[0]!r}"
         )
     name = r.free(node.name or y.name)
     table = _table(r, part, y)
+    # A table needs no runtime any more: the machine may do it.
     if table is not None:
         source, axis, data = table
         held = r.free(f"{name}.table")
@@ -186,9 +198,12 @@ def _table(r: Reading, part: Part, y: g.Tensor) -> tuple[str, int, Array] | None
         return None
     source, chains = found
     x = r.tensors[source]
+    # 256 values: wider types would need tables of thousands.
     if x.shape != y.shape or x.dtype not in ("int8", "uint8") or y.dtype not in ("int8", "uint8"):
         return None
+    # Constants that differ along one axis at most (a scale by channel).
     axes = {a for held in part.held.values() for a in _varies(held, len(x.shape))}
+    # Neither along the batch, nor along an axis that the tensor lacks.
     if len(axes) > 1 or not axes.isdisjoint({-1, 0}) or any(len(n.attribute) and n.op_type ==
             "DequantizeLinear" for n in part.nodes):  # fmt: skip
         return None
@@ -196,6 +211,7 @@ def _table(r: Reading, part: Part, y: g.Tensor) -> tuple[str, int, Array] | None
     channels = x.shape[axis] if axis else 1
     # One row for each stored value, in the place of the batch; every channel beside it.
     low, high = x.range
+    # The batch axis carries the stored values.
     shape = [high - low + 1, *(channels if a == axis else 1 for a in range(1, len(x.shape)))]
     rows = np.arange(low, high + 1).reshape(-1, *[1] * (len(shape) - 1))
     flat = np.broadcast_to(rows, shape).astype(x.dtype)
@@ -209,6 +225,7 @@ def _table(r: Reading, part: Part, y: g.Tensor) -> tuple[str, int, Array] | None
     if made.shape != flat.shape:
         return None
     table = made.reshape(high - low + 1, channels).T
+    # One row where all channels have the same function.
     if (table == table[:1]).all():
         table = table[:1]
     return source, axis, np.ascontiguousarray(table)
@@ -218,6 +235,7 @@ def _varies(a: Array, rank: int) -> list[int]:
     """Axes of a tensor of that rank along which a constant differs; -1: none of them."""
     a = np.asarray(a)
     return (
+        # Aligned from the right, as broadcasting does.
         [] if a.size == 1 else [max(-1, rank - a.ndim + n) for n, e in enumerate(a.shape) if e > 1]
     )
 
@@ -237,6 +255,7 @@ def _common(
             at, way = made.inputs[0], [(made, data), *way]
             seen[at] = list(way)
         chains.append(seen)
+    # Nearest tensor first: the shortest way back that all have in common.
     for candidate in chains[0]:
         if all(candidate in seen for seen in chains):
             return candidate, {n: s[candidate] for n, s in zip(names, chains, strict=True)}
@@ -245,6 +264,7 @@ def _common(
 
 def _through(values: Array, way: list[tuple[g.Lookup, Array]], low: int, axis: int) -> Array:
     """Stored values behind the tables of a way."""
+    # Indices into a table begin at the type's least value.
     for _, table in way:
         number = values.astype(np.int64) - low
         low = int(np.iinfo(table.dtype).min)
@@ -262,6 +282,7 @@ def moved_places(r: Reading, node: Any, x: g.Tensor) -> list[tuple[str, Array]] 
     if node.op_type in ("Resize", "Upsample") and mode not in (b"nearest", "nearest"):
         return None
     others = [n for n in node.input[1:] if n]
+    # Beyond 2^24 a float32 cannot number the elements.
     if any(n not in r.net.constants for n in others) or x.elements >= 1 << 24:
         return None
     onnx = import_onnx()

@@ -18,6 +18,7 @@ from csp_embed.network.quantised.onnx.values import Reading, Stored
 def activation(r: Reading, node: Any, name: str, scale: str, zero: str) -> g.Tensor:
     """A stored operand with one scale, as the node's own operands say it."""
     value = r.values.get(name)
+    # Renamed tensors keep the scale of the one that they are.
     source = value.tensor if isinstance(value, Stored) else name
     if source == name:
         t = r.declare(node, name, scale, zero)
@@ -31,6 +32,7 @@ def activation(r: Reading, node: Any, name: str, scale: str, zero: str) -> g.Ten
 def contraction_scale(x: g.Tensor, w: g.Tensor, y: g.Tensor) -> g.FloatScale:
     """(xs * ws) / ys per output channel, in float32."""
     xs, ys = np.float32(x.scales[0]), np.float32(y.scales[0])
+    # In this order: the other differs in one of some ten million (shared/facts/quantised.md).
     return g.FloatScale(tuple(float(xs * np.float32(s) / ys) for s in w.scales))
 
 
@@ -38,6 +40,7 @@ def weights(r: Reading, node: Any, w: g.Tensor, data: Any, name: str) -> g.Tenso
     """Weights in the graph's form, under a name of their own: others may read the original."""
     if w.dtype not in ("int8", "uint8"):
         r.refuse(node, f"weights are {w.dtype}")
+    # One scale, or one for each output.
     if len(w.scales) not in (1, data.shape[0]):
         r.refuse(node, f"{len(w.scales)} scales for {data.shape[0]} output channels")
     data = np.ascontiguousarray(data)
@@ -54,6 +57,7 @@ def bias(r: Reading, node: Any, value: Any, channels: int) -> str:
     data = np.zeros(channels, np.int32) if value is None else np.asarray(value)
     if data.dtype != np.int32 or data.size not in (1, channels):
         r.refuse(node, f"the bias is {data.dtype} of {data.size} elements")
+    # A copy: a broadcast array has no memory of its own to place.
     data = np.broadcast_to(data.reshape(-1), (channels,)).copy()
     r.tensors[name] = g.Tensor(name, data.shape, "int32", data=data)
     return name
@@ -70,12 +74,15 @@ def window_arguments(
     dilation = tuple(a.get("dilations", (1, 1)))
     auto = a.get("auto_pad", b"NOTSET")
     auto = auto.decode() if isinstance(auto, bytes) else auto
+    # ONNX lists the begins first, then the ends.
     top, left, bottom, right = a.get("pads", (0, 0, 0, 0))
     sides = [(top, bottom), (left, right)]
     if auto in ("SAME_UPPER", "SAME_LOWER"):
         for i in range(2):
             span, extent = dilation[i] * (window[i] - 1) + 1, x[2 + i]
+            # What the last window reaches beyond the image.
             total = max((-(-extent // stride[i]) - 1) * stride[i] + span - extent, 0)
+            # The odd one goes to the end for UPPER, to the beginning for LOWER.
             small, large = total // 2, total - total // 2
             sides[i] = (small, large) if auto == "SAME_UPPER" else (large, small)
     if a.get("ceil_mode", 0):
@@ -90,6 +97,7 @@ def conv(
     if w.data is None or len(w.shape) != 4:
         r.refuse(node, f"weights {w.name!r} are no constant with four axes")
     assert w.data is not None
+    # ONNX has outputs, inputs, rows, columns; the graph has channels last.
     made = weights(r, node, w, w.data.transpose(0, 2, 3, 1), r.free(f"{node.name}.w"))
     stride, pads, dilation = window_arguments(r, node, x.shape, (w.shape[2], w.shape[3]))
     return g.Conv(
@@ -106,9 +114,11 @@ def matrix(
     a = r.attributes(node)
     if w.data is None or len(w.shape) != 2 or a.get("transA", 0):
         r.refuse(node, f"{w.name!r} is no constant matrix, or the activation is transposed")
+    # Factors other than 1 would change the scale of the sums.
     if a.get("alpha", 1.0) != 1.0 or a.get("beta", 1.0) != 1.0:
         r.refuse(node, "alpha or beta is not 1", "fold them into the weights")
     assert w.data is not None
+    # [outputs, inputs] in the graph, whichever way the file has it.
     data = w.data if a.get("transB", 0) else w.data.T
     made = weights(r, node, w, data, r.free(f"{node.name}.w"))
     names = (x.name, made.name, bias(r, node, b, data.shape[0]))
@@ -119,6 +129,7 @@ def add_scales(a: g.Tensor, b: g.Tensor, y: g.Tensor) -> g.AddFloat:
     """ra = sa / sy, rb = sb / sy, offset zy - (ra za + rb zb), all in float32."""
     ys = np.float32(y.scales[0])
     ra, rb = np.float32(a.scales[0]) / ys, np.float32(b.scales[0]) / ys
+    # float32 at every step, in onnxruntime's order.
     offset = np.float32(y.zero) - (ra * np.float32(a.zero) + rb * np.float32(b.zero))
     return g.AddFloat(float(ra), float(rb), float(offset))
 
@@ -156,9 +167,12 @@ def _halves(x: g.Tensor, y: g.Tensor, window: g.Pair) -> bool:
         return False
     most = window[0] * window[1]
     # At a border a window may have any number of rows and columns.
+    # Each count has means of its own that may lie on a half.
     for count in {a * b for a in range(1, window[0] + 1) for b in range(1, window[1] + 1)} | {most}:
+        # All sums of int8 differences that a window of that many can have.
         mean = np.arange(-255 * count, 255 * count + 1) * (before / (after * count))
         off = np.abs(mean - np.floor(mean) - 0.5)
+        # Rounding of count additions in float32, relative to the largest mean.
         if (off < (count + 4) * 2.0**-23 * (1 + 255 * before / after)).any():
             return True
     return False
@@ -173,6 +187,7 @@ def _out(r: Reading, node: Any, scale: str, zero: str) -> g.Tensor:
 def _qlinear_conv(r: Reading, node: Any) -> None:
     i = node.input
     x = activation(r, node, i[0], i[1], i[2])
+    # Scales by output channel, the first axis of W.
     w = r.declare(node, i[3], i[4], i[5], 0)
     y = _out(r, node, i[6], i[7])
     b = r.constant(node, i[8], "bias") if r.optional(node, 8) else None
@@ -182,6 +197,7 @@ def _qlinear_conv(r: Reading, node: Any) -> None:
 def _qlinear_matmul(r: Reading, node: Any) -> None:
     i = node.input
     x = activation(r, node, i[0], i[1], i[2])
+    # A matrix has its outputs in columns: axis 1.
     w = r.declare(node, i[3], i[4], i[5], 1)
     y = _out(r, node, i[6], i[7])
     r.put(matrix(r, node, x, w, None, y, y.range))
@@ -201,6 +217,7 @@ def _qgemm(r: Reading, node: Any) -> None:
 def _qlinear_add(r: Reading, node: Any) -> None:
     i = node.input
     y = _out(r, node, i[6], r.optional(node, 7))
+    # One side may be a constant; it is declared by the node itself.
     a, b = (
         r.declare(node, *i[at : at + 3])
         if i[at] in r.net.constants
@@ -222,6 +239,7 @@ def _qlinear_pool(r: Reading, node: Any) -> None:
 
 def _qlinear_concat(r: Reading, node: Any) -> None:
     i = list(node.input)
+    # Result's scale first, then three operands for each part.
     parts = [activation(r, node, *i[at : at + 3]) for at in range(2, len(i), 3)]
     y = _out(r, node, i[0], i[1])
     axis = r.attributes(node)["axis"] % len(y.shape)
@@ -236,6 +254,7 @@ def alike(r: Reading, node: Any, x: g.Tensor, y: g.Tensor) -> g.Tensor:
     name = r.free(f"{x.name}.at.{y.name}")
     low, high = y.range
     real = (np.arange(x.range[0], x.range[1] + 1) - x.zero).astype(np.float32)
+    # Each element through float32, as the runtime's own table does it.
     scaled = np.rint(real * np.float32(x.scales[0]) / np.float32(y.scales[0]))
     table = np.clip(scaled.astype(np.int64) + y.zero, low, high).astype(y.dtype)[None]
     held = r.free(f"{name}.table")

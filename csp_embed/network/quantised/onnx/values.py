@@ -73,6 +73,7 @@ class Reading:
     inputs: list[str] = field(default_factory=list[str])
     outputs: list[str] = field(default_factory=list[str])
     notes: list[str] = field(default_factory=list[str])
+    # Weights may be large; each is unpacked once.
     _constants: dict[str, NDArray[Any]] = field(default_factory=dict[str, NDArray[Any]])
 
     def refuse(self, node: Any, why: str, hint: str = "") -> NoReturn:
@@ -87,6 +88,7 @@ class Reading:
         """Type and shape of a tensor. Raises: InputError where the model does not tell."""
         if name not in self.net.tensors:
             raise InputError(
+                # Later stages count elements, so that an open shape ends here.
                 f"nothing tells the shape of {name!r}",
                 where=self.net.path,
                 why="an operator before it is unknown to onnx and to onnxruntime",
@@ -111,8 +113,10 @@ class Reading:
 
     def scales(self, node: Any, scale: str, zero: str, dtype: str) -> tuple[Any, Any]:
         """(scales, zero points) of two operands; a missing zero point is 0."""
+        # float32 here and everywhere: that is what the runtime multiplies.
         s = self.constant(node, scale, "scale").astype(np.float32).reshape(-1)
         z = self.constant(node, zero, "zero point").reshape(-1) if zero else np.zeros(s.size, int)
+        # uint8 zero points for int8 values would shift everything by 128.
         if zero and str(z.dtype) != dtype:
             self.refuse(node, f"its zero point is {z.dtype}, its values are {dtype}")
         return tuple(float(v) for v in s), tuple(int(v) for v in z)
@@ -130,9 +134,11 @@ class Reading:
         data = None
         if name in self.net.constants:
             data = self.constant(node, name, "tensor").astype(dtype)
+        # One scale needs no axis.
         axis = None if len(scales) == 1 else (axis or 0) % max(1, len(info.shape))
         made = g.Tensor(name, info.shape, dtype, scales, zeros, axis, data)
         known = self.tensors.get(name)
+        # A tensor without scale so far (an integer input) takes the first one.
         if known is not None and known.scales:
             if (known.scales, known.zero_points) != (scales, zeros):
                 raise InputError(
@@ -147,6 +153,7 @@ class Reading:
 
     def free(self, name: str) -> str:
         """The name, or one like it that the model does not use."""
+        # Names of the model are taken too: they may be read later.
         while name in self.tensors or name in self.net.tensors:
             name += "_"
         return name
@@ -162,6 +169,7 @@ class Reading:
         if t.data is None or t.shape == shape:
             return t
         try:
+            # Broadcast views share memory; stored constants must have their own.
             data = np.broadcast_to(t.data, shape).copy()
         except ValueError:
             self.refuse(node, f"{t.name!r} of shape {t.shape} does not fit {shape}")
@@ -172,6 +180,7 @@ class Reading:
     def stored(self, node: Any, name: str) -> g.Tensor | None:
         """The tensor behind a name, dequantised or not; None for a float one."""
         value = self.values.get(name)
+        # A float constant is nobody's stored tensor.
         if value is None and name in self.net.constants:
             return None
         return self.tensors[value.tensor] if isinstance(value, Stored | Real) else None
@@ -191,6 +200,7 @@ def clamp_of(y: g.Tensor, low: float, high: float) -> g.Pair:
     def stored(real: float, otherwise: int) -> int:
         if np.isinf(real):
             return otherwise
+        # The runtime quantises the limit as it quantises values: float32, halves to even.
         value = np.rint(np.float32(real) / np.float32(y.scales[0])) + y.zero
         return int(np.clip(value, least, most))
 

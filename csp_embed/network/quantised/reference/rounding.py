@@ -33,17 +33,20 @@ def doubling_high(a: Array, b: Any) -> NDArray[np.int64]:
 def rounding_shift(value: Array, bits: Any) -> NDArray[np.int64]:
     """value / 2^bits, halves away from zero."""
     value, bits = np.asarray(value, np.int64), np.asarray(bits, np.int64)
+    # The part that is shifted out, against its half; a tie goes away from zero by the sign.
     mask = (np.int64(1) << bits) - 1
     return (value >> bits) + ((value & mask) > (mask >> 1) + (value < 0))
 
 
 def half_away(total: Array, count: Array) -> NDArray[np.int64]:
     """total / count, halves away from zero."""
+    # Twice everything: the half is then a whole number.
     return np.sign(total) * ((2 * np.abs(total) + count) // (2 * count))
 
 
 def scaled_half_even(acc: Array, scale: Array) -> NDArray[np.int64]:
     """rint(float32(acc) * scale) in float32, halves to even; beyond int32 it stays at its ends."""
+    # Through float64, where clipping at int32's ends is exact.
     scaled = np.rint(acc.astype(np.float32) * scale.astype(np.float32)).astype(np.float64)
     return np.clip(scaled, -(2.0**31), 2.0**31 - 1).astype(np.int64)
 
@@ -60,6 +63,7 @@ def fused_multiply_add(
     total = product + c
     part = total - product
     lost = (product - (total - part)) + (c - part)
+    # Bits as an integer: its last one says whether the significand is even.
     bits = total.view(np.int64)
     inexact_even = (lost != 0) & ((bits & 1) == 0)
     # Towards the lost part: the magnitude grows where it has the sum's sign.

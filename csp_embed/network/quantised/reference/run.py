@@ -43,6 +43,7 @@ def run(graph: g.Graph, inputs: Mapping[str, Array]) -> dict[str, Array]:
 def step(graph: g.Graph, op: g.Operator, values: Mapping[str, Array]) -> Array:
     """The output of one operator. values: at least its activations."""
     arrays = [_value(graph, name, values) for name in op.inputs]
+    # Cast last: rules return wide values inside the type's range.
     return _RULES[type(op)](graph, op, arrays).astype(graph.tensors[op.output].dtype)
 
 
@@ -53,6 +54,7 @@ def _checked(tensor: g.Tensor, inputs: Mapping[str, Array]) -> Array:
             hint=f"give {tensor.dtype} of shape {list(tensor.shape)}",
         )
     array = np.asarray(inputs[tensor.name])
+    # The batch is free: many inputs are checked in one run.
     if array.dtype != np.dtype(tensor.dtype) or array.shape[1:] != tensor.shape[1:]:
         raise InputError(
             f"input {tensor.name!r} is {array.dtype} {list(array.shape)}",
@@ -64,6 +66,7 @@ def _checked(tensor: g.Tensor, inputs: Mapping[str, Array]) -> Array:
 
 def _value(graph: g.Graph, name: str, values: Mapping[str, Array]) -> Array:
     data = graph.tensors[name].data if name else None
+    # An absent bias is a 0.
     return values[name] if name and data is None else np.asarray(0 if data is None else data)
 
 
@@ -96,12 +99,14 @@ def windows(x: Array, op: Any, window: g.Pair, dilation: g.Pair, fill: float) ->
     (top, bottom), (left, right) = op.pads
     x = np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=fill)
     spans = tuple(d * (f - 1) + 1 for d, f in zip(dilation, window, strict=True))
+    # A view, no copy: windows overlap.
     seen = np.lib.stride_tricks.sliding_window_view(x, spans, axis=(1, 2))
     return seen[:, :: op.stride[0], :: op.stride[1], :, :: dilation[0], :: dilation[1]]
 
 
 def _conv(graph: g.Graph, op: g.Conv, arrays: list[Array]) -> Array:
     """The bias is added in int32, as the runtimes do: a sum beyond it wraps."""
+    # float64: products and sums of int8 stay far below 2^53.
     x = _to_nhwc(_centred(graph, op.inputs[0], arrays[0]), op.layout)
     w = arrays[1].astype(np.float64)
     w -= np.reshape(_weight_zeros(graph, op.inputs[1]), (-1, 1, 1, 1))
@@ -141,6 +146,7 @@ def _fully_connected(graph: g.Graph, op: g.FullyConnected, arrays: list[Array]) 
 def _add(graph: g.Graph, op: g.Add, arrays: list[Array]) -> Array:
     rule = op.rescale
     if isinstance(rule, g.AddFloat):
+        # raw: the graph may count from another number than the rule.
         a, b = (v.astype(np.float32) + raw for v, raw in zip(arrays, rule.raw, strict=False))
         inner = fused_multiply_add(b, np.float32(rule.second), np.float32(rule.offset))
         total = fused_multiply_add(a, np.float32(rule.first), inner)
@@ -153,6 +159,7 @@ def _add(graph: g.Graph, op: g.Add, arrays: list[Array]) -> Array:
 
 
 def _max_pool(graph: g.Graph, op: g.MaxPool, arrays: list[Array]) -> Array:
+    # Below every value: padding never wins.
     low = graph.tensors[op.output].range[0]
     x = _to_nhwc(arrays[0].astype(np.int64), op.layout)
     best = windows(x, op, op.window, (1, 1), low).max(axis=(-2, -1))
@@ -161,14 +168,17 @@ def _max_pool(graph: g.Graph, op: g.MaxPool, arrays: list[Array]) -> Array:
 
 def _average_pool(graph: g.Graph, op: g.AveragePool, arrays: list[Array]) -> Array:
     x = _to_nhwc(arrays[0].astype(np.int64), op.layout)
+    # TFLite averages stored values, onnxruntime those without zero point.
     if op.scales is not None:
         x = x - graph.tensors[op.inputs[0]].zero
     total = windows(x, op, op.window, (1, 1), 0).sum(axis=(-2, -1))
     ones = np.ones((1, *x.shape[1:3], 1), np.int64)
+    # The count of a window inside the image, by summing ones.
     count = windows(ones, op, op.window, (1, 1), int(op.count_pads)).sum(axis=(-2, -1))
     if op.scales is None:
         return _from_nhwc(np.clip(half_away(total, count), *op.clamp), op.layout)
     before, after = (np.float32(s) for s in op.scales)
+    # In float32, in this order, as the runtime has it.
     scale = before / (after * count.astype(np.float32))
     return _from_nhwc(_stored(graph, op, scaled_half_even(total, scale)), op.layout)
 

@@ -19,7 +19,9 @@ from csp_embed.errors import InputError, MissingLibrary
 from csp_embed.narrow import is_array
 from csp_embed.network.quantised.graph import Tensor
 
+# File identifier of the schema, behind the root offset.
 _MARK = b"TFL3"
+# Numbers of the schema's TensorType.
 DTYPES = {
     0: "float32", 1: "float16", 2: "int32", 3: "uint8", 4: "int64", 6: "bool", 7: "int16",
     9: "int8", 10: "float64", 15: "uint32", 16: "uint16", 17: "int4",
@@ -105,10 +107,12 @@ def read_file(path: str | Path) -> TfliteFile:
         )
     api = import_tflite()
     with reading(where):
+        # Flatbuffers read lazily: everything is read here, under `reading`.
         model = api.Model.GetRootAs(content, 0)
         graph = model.Subgraphs(0)
         tensors, operators = _subgraph(api, model, graph, where)
         others = model.SubgraphsLength() - 1
+        # One more subgraph that runs once sets the variables of a streaming model.
         if others and (others > 1 or all(o.kind != "CALL_ONCE" for o in operators)):
             raise InputError(
                 f"the model has {others + 1} subgraphs",
@@ -163,6 +167,7 @@ def _check_indices(
 ) -> None:
     """Every tensor that is named is there. Raises: ValueError."""
     for group in (inputs, outputs, *(o.outputs for o in operators)):
+        # Outputs and graph ends name real tensors; only inputs may be -1.
         if any(not 0 <= i < count for i in group):
             raise ValueError(f"tensor {group} of {count}")
     for op in operators:
@@ -178,12 +183,14 @@ def _array(value: Any) -> Any:
 
 def _tensor(api: Any, model: Any, t: Any, index: int, names: set[str], where: str) -> Tensor:
     name = (t.Name() or b"").decode("utf-8", "replace") or f"t{index}"
+    # Later stages know tensors by name; the file need not have unique ones.
     while name in names:
         name += "_"
     names.add(name)
     dtype = DTYPES.get(t.Type(), f"type {t.Type()}")
     shape = tuple(int(e) for e in _array(t.ShapeAsNumpy()))
     signature = _array(t.ShapeSignatureAsNumpy())
+    # A signature has -1 where the exporter left an extent open.
     if any(e < 0 for e in shape) or (dtype == "int8" and any(e < 0 for e in signature[1:])):
         raise InputError(
             f"tensor {name!r} has an open extent: {[int(e) for e in signature]}",
@@ -195,6 +202,7 @@ def _tensor(api: Any, model: Any, t: Any, index: int, names: set[str], where: st
     scales: tuple[float, ...] = ()
     zeros: tuple[int, ...] = ()
     axis = None
+    # Per-channel scales lie along one axis; a single one lies along none.
     if quant is not None and quant.ScaleLength():
         scales = tuple(float(s) for s in _array(quant.ScaleAsNumpy()))
         zeros = tuple(int(z) for z in _array(quant.ZeroPointAsNumpy()))
@@ -213,6 +221,7 @@ def _data(model: Any, t: Any, dtype: str, shape: tuple[int, ...]) -> Any:
         return None
     if dtype == "int4":
         return None  # packed; whoever uses it refuses the type
+    # Little-endian in the file, whatever this computer is.
     raw = np.frombuffer(buffer.DataAsNumpy().tobytes(), np.dtype(dtype).newbyteorder("<"))
     return raw.astype(dtype).reshape(shape)
 
@@ -232,6 +241,7 @@ def _operator(api: Any, model: Any, graph: Any, index: int) -> FileOperator:
     options = None
     name = _option_names(api).get(op.BuiltinOptionsType())
     if table is not None and name is not None:
+        # Option tables are unions: the type number says which reader fits.
         options = getattr(api, name)()
         options.Init(table.Bytes, table.Pos)
     return FileOperator(index, kind, inputs, outputs, options)

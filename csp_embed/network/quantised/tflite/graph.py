@@ -33,6 +33,7 @@ def read_tflite(path: str | Path) -> Graph:
     """Raises: InputError for a damaged file, a float model, an operator or a form that has no
     integer meaning here; MissingLibrary without the package tflite."""
     file = read_file(path)
+    # Before anything is converted: a float model would fail at its first operator.
     _refuse_float(file)
     with reading(file.path):
         tensors, operators, inputs, outputs, notes = _convert(file)
@@ -60,22 +61,27 @@ class _Conversion:
 
     def take(self, op: FileOperator) -> None:
         """One operator of the file, in its order."""
+        # -1 is an operand that is left out.
         names = [self.file.tensors[i].name for i in op.inputs if i >= 0]
         x = self.tensors[names[0]] if names else None
         # A shape that is computed is in the file as a shape, too.
         data = names[:1] if op.kind in ("RESHAPE", "SQUEEZE", "EXPAND_DIMS") else names
         if op.kind in _VARIABLES:
             self._variable(op)
+        # Float input at the very beginning; anywhere else QUANTIZE is a requantisation.
         elif op.kind == "QUANTIZE" and x is not None and x.name in self.inputs and _is_float(x):
             # The host's part: the program begins with integers.
             y = self.file.tensors[op.outputs[0]]
             self.inputs[self.inputs.index(x.name)] = y.name
             self.notes.append(f"input {y.name} is quantised outside: {_scale(y)}")
+        # Behind the host's part nothing comes back to the machine.
         elif op.kind in CONVERT and not any(n in self.hosted for n in data) and self._stays(op):
             CONVERT[op.kind](Context(self.file, op, self.tensors, self.operators))
+        # A contraction left to the host would be a silent loss of nearly all work.
         elif op.kind in CONTRACTIONS:
             _unknown(self.file, next((self.hosted[n] for n in names if n in self.hosted), op))
         else:
+            # The host's part: remembered with what it reads, in case it is an output.
             origin = next((self.hosted[n] for n in names if n in self.hosted), op)
             for i in op.outputs:
                 self.hosted[self.file.tensors[i].name] = origin
@@ -92,6 +98,7 @@ class _Conversion:
         elif op.kind == "READ_VARIABLE":
             name = self.file.tensors[op.outputs[0]].name
             self.inputs.append(name)
+            # Reading makes the state an input of this call.
             self.states[self.variables[op.inputs[0]]] = name
         elif op.kind == "ASSIGN_VARIABLE":
             variable, value = self.variables[op.inputs[0]], self.file.tensors[op.inputs[1]].name
@@ -103,6 +110,7 @@ class _Conversion:
 
     def finish(self) -> None:
         """The outputs: of those that the host makes, the stored tensors behind them."""
+        # Outputs of the host are led back to the stored tensors that it starts from.
         for i in self.file.outputs:
             name = self.file.tensors[i].name
             if name not in self.hosted:
@@ -116,6 +124,7 @@ class _Conversion:
                     rest += self.reads[behind]
                 elif self.tensors[behind].data is None and behind not in self.outputs:
                     self.outputs.append(behind)
+        # An output may be named twice, or lie behind two others.
         self.outputs = list(dict.fromkeys(self.outputs))
         if not self.operators:
             first = next(iter(self.hosted.values()), None)
@@ -171,6 +180,7 @@ def _unknown(file: TfliteFile, op: FileOperator) -> None:
 def _refuse_float(file: TfliteFile) -> None:
     """A model without int8 activations is told how to become one; one that is quantised in its
     weights alone, too."""
+    # Operators whose first operand is an activation; others may work on sizes.
     heavy = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "ADD", "AVERAGE_POOL_2D", "MUL")
     for op in file.operators:
         if op.kind not in heavy or not op.inputs or op.inputs[0] < 0:

@@ -27,6 +27,7 @@ def _places(c: Context, x: g.Tensor, places: Any, y: g.Tensor, name: str = "") -
     """y has the elements of x that `places` numbers."""
     name = name or c.name
     held = f"{name}.places"
+    # Places are constants: the runtime's index arithmetic is done here once.
     data = np.ascontiguousarray(places.reshape(y.shape), np.int64)
     c.tensors[held] = g.Tensor(held, data.shape, "int64", data=data)
     c.put(g.Move(name, (x.name, held), y.name))
@@ -42,8 +43,10 @@ def resize_nearest(c: Context) -> None:
     for axis in (1, 2):
         before, after = x.shape[axis], y.shape[axis]
         whole = o.AlignCorners() and after > 1
+        # float32 as in the kernel: at some ratios double rounds to another row.
         ratio = np.float32((before - 1) / (after - 1) if whole else before / after)
         at = (np.arange(after) + (0.5 if o.HalfPixelCenters() else 0.0)).astype(np.float32) * ratio
+        # AlignCorners rounds to the nearest, the plain form cuts off.
         number = np.floor(at + 0.5) if o.AlignCorners() else np.floor(at)
         ids = ids.take(np.minimum(number.astype(np.int64), before - 1), axis)
     _places(c, x, ids, y)
@@ -52,6 +55,7 @@ def resize_nearest(c: Context) -> None:
 def space_to_depth(c: Context) -> None:
     x, y, b = c.activation(), c.result(), c.op.options.BlockSize()
     n, h, w, k = x.shape
+    # A block's rows and columns stand before its channels, as TFLite orders depth.
     parts = _ids(x).reshape(n, h // b, b, w // b, b, k).transpose(0, 1, 3, 2, 4, 5)
     _places(c, x, parts, y)
 
@@ -72,6 +76,7 @@ def slice_part(c: Context) -> None:
 
 def gather(c: Context) -> None:
     x, y, o = c.activation(), c.result(), c.op.options
+    # Batches would each have indices of their own.
     if o.BatchDims():
         c.refuse("it gathers by batch")
     _places(c, x, _ids(x).take(c.constant(1), o.Axis() % len(x.shape)), y)
@@ -93,6 +98,7 @@ def unpack(c: Context) -> None:
     x = c.activation()
     axis = c.op.options.Axis() % len(x.shape)
     for n, i in enumerate(c.op.outputs):
+        # One result for each entry of the axis.
         y = c.tensors[c.file.tensors[i].name]
         _places(c, x, _ids(x).take(n, axis), y, f"{c.name}.{n}")
 
@@ -104,6 +110,7 @@ def pack(c: Context) -> None:
     names: list[str] = []
     for n in range(len(c.op.inputs)):
         x, name = c.activation(n), f"{c.name}.part{n}"
+        # A new axis of 1 makes them parts of one concatenation.
         shape = (*x.shape[:axis], 1, *x.shape[axis:])
         c.tensors[name] = replace(x, name=name, shape=shape)
         c.put(g.Reshape(name, (x.name,), name))
@@ -128,6 +135,7 @@ def leaky_relu(c: Context) -> None:
     x, y = c.activation(), c.result()
     alpha = float(np.float32(c.op.options.Alpha()))
     same, less = (
+        # Two multipliers: positive values have another than negative ones.
         fixed_point([x.scales[0] * f / y.scales[0]]) for f in (1.0, alpha)
     )  # fmt: skip
     v = _every(x)
@@ -140,6 +148,7 @@ def _with_constant(c: Context) -> tuple[g.Tensor, g.Tensor, Ints, int, bool] | N
     the first operand); None where both are activations."""
     held = [c.has(i) and c.tensor(i).data is not None for i in (0, 1)]
     if held[0] == held[1]:
+        # Two constants would have been folded, two activations are no table.
         return None
     first = held[0]
     k, x = c.tensor(0 if first else 1), c.activation(1 if first else 0)
@@ -151,6 +160,7 @@ def _with_constant(c: Context) -> tuple[g.Tensor, g.Tensor, Ints, int, bool] | N
     rows = wide.reshape(-1, y.shape[-1])
     if (rows != rows[:1]).any():
         c.refuse("its constant differs from place to place, not only by channel")
+    # One value for all channels keeps the table at one row.
     one = rows[0, :1] if (rows[0] == rows[0, 0]).all() else rows[0]
     return x, k, one[:, None], len(y.shape) - 1, first
 
@@ -166,6 +176,7 @@ def mul(c: Context) -> None:
         rescale = mul_rescale(a.scales[0], b.scales[0], y.scales[0])
         c.put(g.Multiply(c.name, (a.name, b.name), y.name, rescale, _clamp(c)))
         return
+    # A constant factor makes the product a function of one stored value.
     x, k, values, axis, _ = found
     rule = mul_rescale(x.scales[0], k.scales[0], y.scales[0])
     total = double_rounding(_every(x) * values, np.array(rule.multiplier), np.array(rule.shift))
@@ -178,6 +189,7 @@ def sum_with_constant(c: Context, rule: g.AddFixed, minus: bool) -> bool:
     if found is None:
         return False
     x, _, values, axis, first = found
+    # The order of operands decides which multiplier is whose.
     sides = [values, _every(x)] if first else [_every(x), values]
     a, b = (
         double_rounding(v << rule.left, np.array(s.multiplier), np.array(s.shift))
@@ -196,6 +208,7 @@ def extremum(c: Context) -> None:
         c.refuse("both operands are activations")
         return
     x, k, values, axis, _ = found
+    # The kernel compares stored values, which mean the same at one scale only.
     if any((t.scales, t.zero) != (y.scales, y.zero) for t in (x, k)):
         c.refuse("the scales of its operands and its result differ")
     choose = np.maximum if c.op.kind == "MAXIMUM" else np.minimum
@@ -206,12 +219,14 @@ def transpose_conv(c: Context) -> None:
     """Zero points between the rows and columns of x, then a convolution with turned filters."""
     x, y, o = c.activation(2), c.result(), c.op.options
     w = c.tensor(1)
+    # Filters must be constant: they are turned around.
     data = c.constant(1)
     if w.dtype != "int8" or any(w.zero_points) or not w.scales:
         c.refuse(f"weights {w.name!r} are {w.dtype} with zero points {w.zero_points[:4]}")
     k, r, s, _ = w.shape
     stride = o.StrideH(), o.StrideW()
     name = f"{c.name}.spread"
+    # stride - 1 zero points between neighbours.
     spread = tuple((n - 1) * d + 1 for n, d in zip(x.shape[1:3], stride, strict=True))
     c.tensors[name] = replace(x, name=name, shape=(x.shape[0], *spread, x.shape[3]))
     c.put(g.Spread(name, (x.name,), name, stride, x.zero))
@@ -221,8 +236,10 @@ def transpose_conv(c: Context) -> None:
         total = max((x.shape[1 + axis] - 1) * d + f - y.shape[1 + axis], 0)
         before = total // 2 if o.Padding() == 0 else 0
         after = y.shape[1 + axis] - spread[axis] - (f - 1 - before) + f - 1
+        # A full correlation starts f - 1 before the image, less what the forward pad took.
         pads.append((f - 1 - before, after))
     turned = f"{c.name}.w"
+    # Turned in rows and columns: convolution is correlation with the mirrored filter.
     flipped = np.ascontiguousarray(data[:, ::-1, ::-1])
     axis = 0 if w.axis is not None else None
     c.tensors[turned] = replace(w, name=turned, data=flipped, axis=axis)

@@ -25,6 +25,7 @@ from csp_embed.network.quantised.tflite.file import FileOperator, TfliteFile
 from csp_embed.network.quantised.tflite.more import MORE, sum_with_constant
 
 _ACTIVATIONS = {0: "none", 1: "relu", 2: "relu_n1_to_1", 3: "relu6"}
+# Number of the schema's Padding.
 _SAME = 0
 
 
@@ -42,6 +43,7 @@ class Context:
         index = self.op.inputs[place] if place < len(self.op.inputs) else -1
         if index < 0:
             self.refuse(f"operand {place} is missing")
+        # From the graph, not the file: an earlier operator may have changed its form.
         return self.tensors[self.file.tensors[index].name]
 
     def has(self, place: int) -> bool:
@@ -105,6 +107,7 @@ class Context:
             return low, high
         if kind == "relu_n1_to_1":
             return max(low, stored(-1.0)), min(high, stored(1.0))
+        # A Relu begins at the zero point, which stands for 0 exactly.
         return max(low, out.zero), high if kind == "relu" else min(high, stored(6.0))
 
 
@@ -112,6 +115,7 @@ def _pads(
     c: Context, padding: int, x: g.Tensor, window: g.Pair, stride: g.Pair, dil: g.Pair
 ) -> Any:
     """(before, after) for rows and columns; SAME gives an odd one to the end."""
+    # A damaged file may hold zeros, and they are divided by.
     if min(*window, *stride, *dil) < 1:
         raise ValueError(f"window {window}, stride {stride}, dilation {dil}")
     if padding != _SAME:
@@ -120,6 +124,7 @@ def _pads(
     for axis in range(2):
         extent, span = x.shape[1 + axis], (window[axis] - 1) * dil[axis] + 1
         total = max((-(-extent // stride[axis]) - 1) * stride[axis] + span - extent, 0)
+        # TFLite gives the odd one to the end.
         sides.append((total // 2, total - total // 2))
     return tuple(sides)
 
@@ -128,15 +133,18 @@ def _weights(c: Context, depthwise: bool) -> tuple[g.Tensor, g.Tensor | None]:
     """Weights in the graph's form and the bias; the graph's tensors are replaced."""
     w = c.tensor(1)
     data = c.constant(1)
+    # Zero points of weights are 0 by TFLite's specification.
     if w.dtype != "int8" or any(w.zero_points) or not w.scales:
         c.refuse(f"weights {w.name!r} are {w.dtype} with zero points {w.zero_points[:4]}")
     channel = w.shape[3] if depthwise else w.shape[0]
     if len(w.scales) not in (1, channel):
         c.refuse(f"{len(w.scales)} scales for {channel} output channels")
     if depthwise:
+        # [1, rows, columns, outputs] in the file: outputs go first.
         data = np.ascontiguousarray(data.transpose(3, 1, 2, 0))
         w = replace(w, shape=data.shape, axis=0 if w.axis is not None else None, data=data)
         name = w.name
+        # A constant that others read keeps its form; this operator gets its own.
         if _shared(c, name):
             name = f"{c.name}.w"
             w = replace(w, name=name)
@@ -177,6 +185,7 @@ def _conv(c: Context) -> None:
     w, bias = _weights(c, depthwise)
     stride, dil = (o.StrideH(), o.StrideW()), (o.DilationHFactor(), o.DilationWFactor())
     window = (w.shape[1], w.shape[2])
+    # TFLite has no field for groups: the channels tell.
     groups = x.shape[3] if depthwise else x.shape[3] // w.shape[3]
     c.put(
         g.Conv(
@@ -190,6 +199,7 @@ def _conv(c: Context) -> None:
 def _fully_connected(c: Context) -> None:
     x, y, o = c.activation(), c.result(), c.op.options
     w, bias = _weights(c, False)
+    # Shuffled weights are a layout of one CPU's kernels.
     if o.WeightsFormat() != 0 or len(w.shape) != 2:
         c.refuse("its weights are shuffled")
     source = x.name
@@ -226,6 +236,7 @@ def _add(c: Context) -> None:
 def _pool(c: Context) -> None:
     x, y, o = c.activation(), c.result(), c.op.options
     window, stride = (o.FilterHeight(), o.FilterWidth()), (o.StrideH(), o.StrideW())
+    # The kernel averages stored values and does not rescale.
     if x.scales != y.scales or x.zero != y.zero:
         c.refuse("the scales of its input and its result differ")
     kind = g.MaxPool if c.op.kind == "MAX_POOL_2D" else g.AveragePool
@@ -241,6 +252,7 @@ def _mean(c: Context) -> None:
     if 0 in axes or not axes:
         c.refuse(f"it runs over the axes {axes}; the batch is not one of them")
     kept = tuple(1 if i in axes else n for i, n in enumerate(x.shape))
+    # keep_dims may be either: the number of elements is the same.
     if math.prod(kept) != y.elements or y.shape[0] != x.shape[0]:
         c.refuse(f"its result has the shape {y.shape}, not {kept}")
     count = math.prod(x.shape[i] for i in axes)
@@ -251,6 +263,7 @@ def _mean(c: Context) -> None:
 def _pad(c: Context) -> None:
     x, y = c.activation(), c.result()
     sides = tuple((int(lo), int(hi)) for lo, hi in c.constant(1))
+    # Without a value the zero point is filled in: it stands for 0.
     value = int(c.constant(2).reshape(-1)[0]) if c.has(2) else x.zero
     c.put(g.Pad(c.name, (x.name,), y.name, sides, value))
 
@@ -263,6 +276,7 @@ def _slice(c: Context) -> None:
     """STRIDED_SLICE with constants; axes that it drops are dropped by a reshape."""
     x, y, o = c.activation(), c.result(), c.op.options
     begin, end, step = (c.constant(i).reshape(-1) for i in (1, 2, 3))
+    # Each axis must be named: then begin, end and step are one triple an axis.
     if o.EllipsisMask() or o.NewAxisMask() or o.Offset() or begin.size != len(x.shape):
         c.refuse("it makes axes, or does not name all of them")
     if step.min() < 1:
@@ -271,10 +285,12 @@ def _slice(c: Context) -> None:
     for i, extent in enumerate(x.shape):
         first = None if o.BeginMask() >> i & 1 else int(begin[i])
         last = None if o.EndMask() >> i & 1 else int(end[i])
+        # A shrunk axis is one element; the reshape behind drops it.
         if o.ShrinkAxisMask() >> i & 1:
             first = int(begin[i]) % extent
             last = first + 1
         ranges.append(slice(first, last, int(step[i])).indices(extent))
+    # The batch stays whole, so that runs may have any number of inputs.
     if ranges[0] != (0, x.shape[0], 1):
         c.refuse("it cuts the batch")
     starts, stops, steps = (tuple(r[k] for r in ranges) for k in range(3))
@@ -291,6 +307,7 @@ def _slice(c: Context) -> None:
 def _split(c: Context) -> None:
     """SPLIT and SPLIT_V: one slice for each result, whose own shapes tell the sizes."""
     plain = c.op.kind == "SPLIT"
+    # SPLIT has the axis first, SPLIT_V last.
     x, rank = c.activation(int(plain)), len(c.tensor(int(plain)).shape)
     axis = int(c.constant(0 if plain else 2).reshape(-1)[0]) % rank
     outs = [c.tensors[c.file.tensors[i].name] for i in c.op.outputs]
@@ -313,6 +330,7 @@ def _transpose(c: Context) -> None:
 def _concat(c: Context) -> None:
     y, o = c.result(), c.op.options
     names = tuple(c.activation(i).name for i in range(len(c.op.inputs)))
+    # Parts would be clamped one by one; no exporter writes it.
     if o.FusedActivationFunction():
         c.refuse("it has a fused activation")
     c.put(g.Concat(c.name, names, y.name, o.Axis() % len(y.shape)))
@@ -321,6 +339,7 @@ def _concat(c: Context) -> None:
 def _requantise(c: Context) -> None:
     x, y = c.activation(), c.result()
     rescale = fixed_point([x.scales[0] / y.scales[0]])
+    # RELU rescales, which TFLite allows; RELU6 does not.
     clamp = c.clamp(int(c.op.kind == "RELU"))
     c.put(g.Requantise(c.name, (x.name,), y.name, rescale, clamp))
 
@@ -335,6 +354,7 @@ def _relu6(c: Context) -> None:
 
 def _softmax(c: Context) -> None:
     x, y = c.activation(), c.result()
+    # The kernel's output is fixed to these: Q0.8 from -128.
     if y.scales[0] != 1 / 256 or y.zero != -128:
         c.refuse(f"its result has scale {y.scales[0]} and zero point {y.zero}, not 1/256 and -128")
     figures = softmax_scale(x.scales[0], c.op.options.Beta())

@@ -118,6 +118,7 @@ def plan_of(shared: Shared, config: Config) -> Plan:
         raise Infeasible(
             f"an output tile needs {dst.largest} elements of {problem.dst.memory}",
             why=f"only {room} are free",
+            hint="a larger memory in --vta-config, or another layout",
         )
     # Two tiles of sums: one is stored while the next is computed.
     acc_slots = 2 if len(tiles) > 1 and 2 * dst.largest <= room else 1
@@ -298,6 +299,7 @@ def _shares(
         raise Infeasible(
             f"tiles of both operands need {need_l + need_r} elements of {problem.lhs.memory}",
             why=f"only {free_l} are free",
+            hint="a larger memory in --vta-config, or another layout",
         )
     # By the sizes of their tiles, so that both hold about as many of them.
     share = need_l + (free_l - need_l - need_r) * need_l // (need_l + need_r)
