@@ -76,6 +76,8 @@ def certify_command(
     from csp_embed.compiler.source.file import read
     from csp_embed.files import check_writable
     from csp_embed.judge.certify.claims import read_claims
+    from csp_embed.judge.certify.network.run import certify_network
+    from csp_embed.judge.certify.network.statement import is_network
     from csp_embed.judge.certify.run import certify
     from csp_embed.machine.program_file import isa_of, program_kind, read_program
 
@@ -106,6 +108,17 @@ def certify_command(
         return
     program = read_program(file)
     isa = isa_of(program)
+    if is_network(program.meta):
+        refuse_ignored(
+            context, ("formula", "shape", "layout", "stream_only"), "a network's program",
+            why="its file states the network and where its tensors lie",
+        )  # fmt: skip
+        with progress(quiet=as_json) as tell:
+            found = certify_network(
+                isa, program, file, seed=seed, rounds=1 if rounds is None else rounds, tell=tell
+            )
+        _tell(found, file, output, report, as_json)
+        return
     if formula is None:
         refuse_ignored(context, ("shape",), "the file's own formula", hint="give --formula too")
         op = _stated(file, program)

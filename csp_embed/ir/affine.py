@@ -35,6 +35,7 @@ class Affine:
         >>> Affine((("p", 2), ("r", -1)), 3).reach({"p": 4, "r": 3})
         (1, 9)
         """
+        # The same reach as below; here by axis names.
         return reach(((c, extents[a]) for a, c in self.terms), self.const)
 
     def __str__(self) -> str:

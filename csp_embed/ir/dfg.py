@@ -23,6 +23,7 @@ from csp_embed.ir.operator import Access, Operator
 # Some gigabytes of indices: beyond, only the symbolic form is of use.
 MAX_POINTS = 50_000_000
 NEUTRAL = {
+    # Not of products: a sum has 0, whatever its type.
     ("max", "int8"): -128,
     ("min", "int8"): 127,
     ("max", "int32"): -(2**31),
@@ -72,6 +73,7 @@ class Dataflow:
     def statement(self) -> str:
         """The scalar statement as text."""
         reads = [str(r.access) for r in self.reads]
+        # Maps have no sign of their own: function notation, the marker of pairs left out.
         pattern = SIGN.get(self.function)
         if pattern is None:
             return f"{self.out} = {self.function.rstrip('2')}({', '.join(reads)})"
@@ -101,6 +103,7 @@ class Dataflow:
 
     def verify(self) -> list[str]:
         """What is wrong with its form, as text; [] where it is well formed."""
+        # The result is an access like every other.
         wrong = [f"axis {a} has extent {n}" for a, n in self.axes.items() if n < 1]
         for access, shape in [
             (self.out, self.out_shape),
@@ -162,6 +165,7 @@ class Expanded:
         sizes = {"out": prod(self.source.out_shape)}
         # One numbering for all nodes, so that an edge is a pair of integers.
         sizes.update({r.role: prod(r.shape) for r in self.source.reads})
+        # Points come last, so that tensors keep their numbers whatever the size.
         sizes["points"] = len(self.points)
         first = 0
         result: dict[str, tuple[int, int]] = {}
@@ -237,6 +241,7 @@ def _flat(
     inside = np.ones(points, np.bool_)
     for ix, extent in zip(access.index, shape, strict=True):
         value = np.full(points, ix.const, np.int64)
+        # Row by row: one column for each axis, so that whole arrays are multiplied.
         for axis, c in ix.terms:
             value += c * columns[axis]
         inside &= (value >= 0) & (value < extent)
@@ -265,6 +270,7 @@ def _few(flow: Dataflow, most: int) -> bool:
     """Whether the points and the elements that they touch are at most `most`."""
     # Cheap first: the elements need not be counted where the points are too many.
     if flow.points > most:
+        # Points that write nothing touch nothing.
         return False
     nodes: set[int | str] = set()
     for number, values in enumerate(_points_by_output(flow)):
@@ -305,6 +311,7 @@ def _summary_lines(flow: Dataflow) -> Iterator[str]:
     """Tensors as boxes with their shapes, all points as one ellipse with its domain."""
     outs = {a for ix in flow.out.index for a, _ in ix.terms}
     axes = [f"{a} {n}{'' if a in outs else ' (reduced)'}" for a, n in flow.axes.items()]
+    # Four axes a line: labels stay readable.
     rows = [axes[k : k + 4] for k in range(0, len(axes), 4)]
     domain = "\\n".join(", ".join(row) for row in rows)
     yield f'digraph "{flow.name}" {{'
@@ -334,6 +341,7 @@ def _points_by_output(flow: Dataflow) -> Iterator[dict[str, int]]:
     outs = [a for ix in flow.out.index for a, _ in ix.terms]
     # Output axes outermost: the points of one sum are neighbours in the picture.
     order = [*outs, *(a for a in flow.axes if a not in outs)]
+    # Counted by mixed radix: no list of all points is made.
     for flat in range(flow.points):
         values, rest = {}, flat
         for axis in reversed(order):

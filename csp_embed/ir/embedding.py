@@ -117,6 +117,7 @@ class Layout:
         ):
             parts = [(c, f"#{n}") for n, c in zip(self.grid_names, grid_coef, strict=True) if c]
             index.append(_sum(const, [*parts, *((c, d) for d, c in digits.items())]))
+        # Fused coordinates have no plain index; their names must do.
         fused = [
             # Entries that move nothing only watch a range, and are of no interest here.
             f"{'*'.join(f.axes)} fused"
@@ -208,8 +209,10 @@ class Embedding:
 
     def formula(self) -> str:
         """The embedding as text: `o = k%16; i = (c,r,s)%16; loops k//16 p q (c,r,s)//16`."""
+        # Lanes by dimension, as a data sheet lists them.
         by_dim: dict[str, list[str]] = {}
         for d in self.digits:
+            # In the order of the digits: the innermost last.
             by_dim.setdefault(d.dim, []).append(f"{d.name}:{d.extent}")
         lanes = "; ".join(f"{dim} = ({', '.join(v)})" for dim, v in by_dim.items())
         loops = " ".join(f"{c.name}:{c.extent}{'+' if c.reduced else ''}" for c in self.counters)
@@ -240,6 +243,7 @@ class Embedding:
         for dim in dict.fromkeys(d.dim for d in self.digits):
             # Per dimension, since radices of different ones have nothing to do with each other.
             wrong += _unequal_radices(dim, [d for d in self.digits if d.dim == dim])
+        # Every axis stands in exactly one coordinate.
         axes = [a for c in self.coordinates for a in c.axes]
         if sorted(axes) != sorted(op.axes):
             wrong.append(f"coordinates enumerate {axes}, the axes are {list(op.axes)}")
@@ -253,6 +257,7 @@ class Embedding:
             pair = digits.get(first), digits.get(second)
             if pair[0] is None or pair[1] is None or pair[0].extent != pair[1].extent:
                 wrong.append(f"{first} and {second} cannot be equal digits")
+        # Without a second factor there is no rhs; each tensor step has an operand.
         operands = {Role.DST, Role.LHS, *([Role.RHS] if op.rhs else []), *op.steps_read()}
         if set(self.layouts) != operands:
             wanted = ", ".join(sorted(operands))

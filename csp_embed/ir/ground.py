@@ -56,6 +56,7 @@ class Ground:
     @property
     def ordered(self) -> bool:
         """Whether the memory interface can refuse an order of steps."""
+        # Without a tile all steps are one rectangle, which nothing refuses.
         return bool(self.strict) and self.tile is not None
 
     def lane_of(self, role: Role, lanes: Sequence[int]) -> int:
@@ -90,6 +91,7 @@ class Ground:
                 wrong.append(f"{role} has {flat.shape} elements for {len(self.points)} points")
             elif flat.size and not 0 <= flat.min() <= flat.max() < self.counts[role]:
                 wrong.append(f"{role} names an element beyond its tensor")
+        # Bounds of zero rectangles or tiles would forbid every answer.
         if self.steps < 0 or self.rectangles < 1 or (self.tile is not None and self.tile < 1):
             wrong.append(f"{self.steps} steps, {self.rectangles} rectangles, tiles of {self.tile}")
         return wrong

@@ -62,6 +62,7 @@ class Task:
 
     def batch_cost_on(self, device: Device, batch: int) -> tuple[float | None, bool]:
         """(ms for `batch` samples on `device`, whether that is linear scaling of `cost`)."""
+        # A table by name goes before one by kind, as costs do.
         table = self.cost_by_batch.get(device.name, self.cost_by_batch.get(device.kind, {}))
         if batch in table:
             return table[batch], False
@@ -119,6 +120,7 @@ class TaskGraph:
         for edge in self.edges:
             waiting[edge.dst] += 1
             after[edge.src].append(edge.dst)
+        # File order among ready tasks: the same file gives the same plan.
         ready = [t for t, n in waiting.items() if not n]
         done: list[str] = []
         for task in ready:  # grows while we walk it
@@ -146,6 +148,7 @@ class TaskGraph:
                     where=f"task {task.id}",
                     hint="give every task an id of its own",
                 )
+            # Before edges are looked at: they name tasks.
             seen.add(task.id)
             if not task.cost:
                 raise InputError(
@@ -163,6 +166,7 @@ class TaskGraph:
                         where=f"task {task.id}",
                         hint="times and sizes are finite and at least 0",
                     )
+        # One value has one size, however many read it.
         sizes: dict[tuple[str, str], float] = {}
         for edge in self.edges:
             for end in (edge.src, edge.dst):
@@ -185,6 +189,7 @@ class TaskGraph:
                         where=f"edge {edge.src} -> {edge.dst}",
                         hint="edges with the same src and tensor carry one value",
                     )
+        # Raises on a cycle; the order itself is not needed.
         self.order()
 
     def show(self) -> str:
@@ -305,6 +310,7 @@ class Platform:
     def verify(self) -> None:
         """Raises InputError on repeated or unknown names and on rates that are not positive."""
         if not self.devices:
+            # Names first: links refer to them.
             raise InputError("the platform has no device", hint="give devices: [{name, kind}]")
         names: set[str] = set()
         for device in self.devices:
@@ -356,6 +362,7 @@ class Platform:
                     f"link {link.name}: no bus {link.shared!r}",
                     hint="declare the bus under `buses`, or leave `shared` out",
                 )
+        # Importers pin inputs and outputs there.
         if self.host.device is not None and self.host.device not in names:
             raise InputError(
                 f"host: no device {self.host.device!r}", hint=f"one of {', '.join(sorted(names))}"

@@ -108,6 +108,7 @@ class Operator:
 
     @property
     def out_axes(self) -> tuple[str, ...]:
+        # In the order of the result's indices.
         return tuple(a for ix in self.out.index for a, _ in ix.terms)
 
     @property
@@ -118,6 +119,7 @@ class Operator:
 
     def steps_read(self) -> dict[str, Access]:
         """Operand -> access, of the epilogue's tensor steps."""
+        # Numbered by their place among tensor steps, not among all.
         reads = [s.access for s in self.epilogue if s.access is not None]
         return {added(n): access for n, access in enumerate(reads)}
 
@@ -126,6 +128,7 @@ class Operator:
         if self.kind == "contract":
             return f"{self.out} += {self.lhs} * {self.rhs}"
         if self.kind == "map":
+            # Nothing is accumulated: the epilogue does the work.
             return f"{self.out} = {self.lhs}"
         return f"{self.out} {self.kind}= {self.lhs}"
 

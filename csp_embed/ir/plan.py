@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
+# As text, since they stand in files.
 LATENCY, THROUGHPUT = "latency", "throughput"
 OPTIMAL, FEASIBLE, INFEASIBLE, UNKNOWN = "OPTIMAL", "FEASIBLE", "INFEASIBLE", "UNKNOWN"
 
@@ -95,6 +96,7 @@ class Plan:
 
     def __repr__(self) -> str:
         value = "no plan" if self.objective is None else f"{self.objective:g} ms"
+        # Of one replica: the others repeat its tasks.
         tasks = len(self.device_of())
         used = len(set(self.device_of().values()))
         return (
@@ -115,6 +117,7 @@ class Plan:
 
     def device_of(self) -> dict[str, str]:
         """Device name by task id (of the first replica where there are replicas)."""
+        # Each replica holds all tasks; the first stands for the others.
         rows = self.assignments or (self.replicas[0].assignments if self.replicas else ())
         return {row.task: row.device for row in rows}
 
@@ -129,6 +132,7 @@ class Plan:
         # Exactly a plan has an objective.
         if (self.objective is None) != (self.status in (INFEASIBLE, UNKNOWN)):
             wrong.append(f"status {self.status} with objective {self.objective}")
+        # A plan is one or the other; both would not say which runs.
         if self.assignments and self.replicas:
             wrong.append("assignments stand beside replicas")
         for rows in (self.assignments, *(r.assignments for r in self.replicas)):

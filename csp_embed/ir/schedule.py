@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+# Small integers: rows are columns of one array.
 LOAD, COMPUTE, STORE, FINISH = 0, 1, 2, 3
 POP_PREV, POP_NEXT, PUSH_PREV, PUSH_NEXT = 1, 2, 4, 8
 
@@ -126,6 +127,7 @@ class Schedule:
                 or t.uops.shape[1] != len(t.factors)
                 or min(t.iter_out, t.iter_in) < 1
             ):
+                # Counts of 0 do nothing in simulators and run for ages on hardware (facts/vta.md).
                 wrong.append(f"template {n}: {t.uops.shape} micro-ops, {len(t.factors)} operands")
         # Columns at once: a schedule may have a hundred thousand rows.
         kind, first, second, sram = self.ops.T
@@ -133,6 +135,7 @@ class Schedule:
             wrong.append("a row is of no known kind")
         # A bit of no meaning would be lost in the instruction, or become another field's.
         if (self.tokens & ~(POP_PREV | POP_NEXT | PUSH_PREV | PUSH_NEXT)).any():
+            # Transfers name a region, computations a template.
             wrong.append("a row has token bits of no meaning")
         compute, moves = kind == COMPUTE, (kind == LOAD) | (kind == STORE)
         if not _within(first[compute], len(self.templates)):

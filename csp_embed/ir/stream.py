@@ -31,6 +31,7 @@ class Stream:
         accepts it is for `judge.stream.judge` to say."""
         # -1 is an opcode that the machine lacks: a stream may hold it, judges say so.
         wrong = ["an opcode is below -1"] if (self.code < -1).any() else []
+        # Columns are as long as the stream, whatever fields an instruction has.
         return wrong + [
             f"field {name} has {column.shape} values for {len(self)} instructions"
             for name, column in self.fields.items()

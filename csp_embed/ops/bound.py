@@ -68,6 +68,7 @@ def natural(op: Operator) -> dict[str, int]:
 def input_bytes(op: Operator) -> int:
     """Bytes of the activations, unpacked: of the natural bytes those that the host gives anew for
     each run, weights not included."""
+    # Everything the host hands over: epilogue tensors are part of it where they are activations.
     return sum(
         prod(t.shape) * BYTES[t.dtype]
         for t in op.tensors.values()
@@ -93,6 +94,7 @@ def useful_points(op: Operator) -> int | None:
     axes that no index ties together multiply.
     """
     accesses = [a for a in (op.out, op.lhs, op.rhs) if a is not None]
+    # A constant index ties no axes.
     tests = tuple(
         (ix.terms, ix.const, size)
         for access in accesses
@@ -120,6 +122,7 @@ def _points(axes: tuple[tuple[str, int], ...], tests: tuple[Test, ...]) -> int |
     # Counting is by enumeration, so it has an end.
     if any(prod(extents[a] for a in g) > COUNTED_POINTS for g in groups):
         return None
+    # Axes in no group take all their values, whatever the others are.
     free = prod(n for a, n in axes if not any(a in g for g in groups))
     return free * prod(_inside(extents, g, tests) for g in groups)
 
@@ -135,6 +138,7 @@ def _leaves(extents: Mapping[str, int], test: Test) -> bool:
 def _inside(extents: Mapping[str, int], group: set[str], tests: tuple[Test, ...]) -> int:
     """Points of these axes at which every index that names them is inside."""
     # The shortest axis is walked, the others are one array.
+    # Sorted by name as well: the same array is walked in every run.
     first, *rest = sorted(group, key=lambda a: (extents[a], a))
     grids = dict(zip(rest, np.ogrid[tuple(slice(extents[a]) for a in rest)], strict=True))
     mine = [t for t in tests if {a for a, _ in t[0]} <= group]
@@ -152,11 +156,13 @@ def vectors(op: Operator, isa: Machine) -> int:
     """Accumulator elements that the result takes, as the bound counts them."""
     contract = isa.of_kind("contract")
     dst, _, rhs = contract.operands
+    # Lanes that share the second operand: weights select them, so they are channels.
     wide = prod(isa.dims[d] for d in dst.dims if d in rhs.dims)
     high = prod(isa.dims[d] for d in dst.dims if d not in rhs.dims)
     shape = op.tensors[op.out.tensor].shape
     channel = channel_dimension(op.out, op.lhs, op.rhs)
     # Nobody says which dimension holds channels: then any vector takes any outputs.
+    # An upper estimate of what fits, so that the bound stays below.
     if channel is None:
         return ceil(prod(shape) / (wide * high))
     rows = prod(shape) // shape[channel]
@@ -174,7 +180,9 @@ def bound_cycles(op: Operator, isa: Machine, costs: Costs) -> int:
     figures = natural(op)
     contract = isa.of_kind("contract")
     dims = {d for operand in contract.operands for d in operand.dims}
+    # Every lane of a step multiplies at best.
     macs_per_step = prod(isa.dims[d] for d in dims)
+    # What follows the sums is paid once a vector.
     each = sum(costs.immediate_step if s.access is None else costs.tensor_step for s in op.epilogue)
     work = 0.0
     if op.kind == "contract":

@@ -17,6 +17,7 @@ from csp_embed.ops.syntax import Statement
 from csp_embed.ops.tokens import fail
 
 ADDRESS_BITS = 32
+# Immediates are words of the machine's accumulators.
 INT32_MAX = 2**31 - 1
 BYTES = {"int8": 1, "int32": 4}
 
@@ -29,6 +30,7 @@ def axes_of(access: Access) -> set[str]:
 def check_names(st: Statement) -> None:
     """The result is no operand; a contraction's operands differ."""
     reads = [a.tensor for a in accesses_of(st)]
+    # The result is being written while operands are read: its values are not there yet.
     if st.out.tensor in reads:
         at = st.text.find(f"{st.out.tensor}[", len(str(st.out.tensor)))
         fail(st.text, at, f"{st.out.tensor} is the result and cannot be read")
@@ -48,6 +50,7 @@ def check_ranks(st: Statement, shapes: Mapping[str, tuple[int, ...]]) -> None:
     ranks: dict[str, int] = {}
     for access in (st.out, *accesses_of(st)):
         rank = len(access.index)
+        # The first access fixes the rank; the shape, if given, must agree.
         if ranks.setdefault(access.tensor, rank) != rank:
             fail(
                 st.text,
@@ -68,6 +71,7 @@ def check_ranks(st: Statement, shapes: Mapping[str, tuple[int, ...]]) -> None:
 def check_axes(st: Statement) -> None:
     """No axis stands twice in the result, and none stands only there."""
     seen: set[str] = set()
+    # An axis of the result alone would repeat every element along it.
     read = axes_of(st.lhs) | (axes_of(st.rhs) if st.rhs else set[str]())
     for d, ix in enumerate(st.out.index):
         at = st.index_places[st.out.tensor, d]
@@ -85,6 +89,7 @@ def check_axes(st: Statement) -> None:
                     hint="" if st.kind != "map" else "start with a tensor that has all axes",
                 )
             seen.add(axis)
+    # In `=` each element has one value: an axis that y lacks would need a sum.
     reduced = axes_of(st.lhs) - seen
     if st.kind == "map" and reduced:
         fail(
@@ -98,6 +103,7 @@ def check_axes(st: Statement) -> None:
 def check_steps(st: Statement) -> None:
     """Step tensors run over the result's axes; immediates fit; shift amounts are real shifts."""
     outs = axes_of(st.out)
+    # A step runs behind the sums, where the reduced axes are gone.
     for step in st.steps:
         if step.access is not None:
             strange = axes_of(step.access) - outs
@@ -113,6 +119,7 @@ def check_steps(st: Statement) -> None:
                 where=st.text,
                 hint=f"a constant within {-INT32_MAX - 1}..{INT32_MAX}",
             )
+        # The machines look at five bits of the amount.
         if step.op == "shr" and step.imm is not None and not -31 <= step.imm <= 31:
             raise OperatorError(
                 f"a shift by {step.imm} is not within -31..31",
@@ -135,11 +142,13 @@ def check_reads(
     """
     outs = axes_of(st.out)
     for access in accesses_of(st):
+        # Compared by value: an operand's access may also stand in a step.
         operand = access in (st.lhs, st.rhs)
         for d, ix in enumerate(access.index):
             dim = tensors[access.tensor].shape[d]
             lo, hi = ix.reach(axes)
             at = st.index_places.get((access.tensor, d))
+            # Only operands have a neutral value for what lies outside.
             if not operand and (lo < 0 or hi >= dim):
                 other = st.kind == "map" and access.tensor != st.lhs.tensor
                 fail(
@@ -156,6 +165,7 @@ def check_reads(
                     st.text, at, f"axis {axis} is {axes[axis]}, but {access.tensor} has {dim} there"
                 )
             for name, c in ix.terms:
+                # More overhang at one end than the other axes explain: probably a wrong shape.
                 lopsided = abs((hi - dim + 1) + lo) > abs(
                     hi - lo - abs(c) * (axes[name] - 1)
                 ) + abs(c)
@@ -173,6 +183,7 @@ def check_reads(
                         f"{access.tensor} has extent {dim} there, the index runs over {lo}..{hi}",
                         why="the shapes contradict each other",
                     )
+    # Elements that nothing writes would hold whatever was there.
     for d, (ix, dim) in enumerate(zip(st.out.index, tensors[st.out.tensor].shape, strict=True)):
         _, hi = ix.reach(axes)
         if hi < dim - 1:
@@ -185,6 +196,7 @@ def check_reads(
 
 def _dead_share(ix: Affine, axis: str, coef: int, axes: Mapping[str, int], dim: int) -> float:
     """Share of the axis' values for which every read along this index is out of range."""
+    # With the axis at 0, the reach is that of all the others.
     lo, hi = ix.reach({**axes, axis: 1})
     # Values v with hi + coef*v >= 0 and lo + coef*v <= dim-1 read something.
     if coef > 0:
@@ -197,6 +209,7 @@ def _dead_share(ix: Affine, axis: str, coef: int, axes: Mapping[str, int], dim: 
 
 def check_addresses(st: Statement, tensors: Mapping[str, Tensor]) -> None:
     """Everything must lie below 2**32 bytes."""
+    # One tensor first: its message is the clearer one.
     for t in tensors.values():
         size = prod(t.shape) * BYTES[t.dtype]
         if size >= 2**ADDRESS_BITS:

@@ -47,6 +47,7 @@ class Window:
         """The index of x as text, e.g. `2*p+r-3`."""
         a = out if self.stride == 1 else f"{self.stride}*{out}"
         b = tap if self.dilation == 1 else f"{self.dilation}*{tap}"
+        # Padding shifts where the window begins, nothing else.
         return f"{a}+{b}" + (f"-{self.pad_lo}" if self.pad_lo else "")
 
 
@@ -62,9 +63,11 @@ def windows(
     rank = len(extents)
     strides = per_dimension(stride, rank, "stride", 1)
     dilations = per_dimension(dilation, rank, "dilation", 1)
+    # In the order of the arguments, so that the first wrong one is told.
     for d in range(rank):
         positive(extents[d], names[d])
         positive(filters[d], names[rank + d])
+    # "same" depends on everything else, so it comes after the checks.
     if pad == SAME:
         sizes = zip(extents, filters, strides, dilations, strict=True)
         sides = [same_pads(e, dil * (f - 1) + 1, step) for e, f, step, dil in sizes]
@@ -73,6 +76,7 @@ def windows(
     found: list[Window] = []
     for d, (lo, hi) in enumerate(sides):
         w = Window(extents[d], filters[d], strides[d], lo, hi, dilations[d])
+        # No output at all would be an operator without points.
         if w.outputs < 1:
             raise OperatorError(
                 f"the filter does not fit: {names[rank + d]}={w.filter}"
@@ -87,6 +91,7 @@ def windows(
 
 def per_dimension(value: Any, rank: int, what: str, least: int) -> list[int]:
     """An int for all dimensions, or one per dimension."""
+    # One number stands for all dimensions, as in most frameworks.
     if is_list(value):
         if len(value) != rank:
             raise OperatorError(
@@ -113,6 +118,7 @@ def pads(pad: Any, rank: int) -> list[tuple[int, int]]:
     """
     values: list[Any] = list(pad) if is_list(pad) else [pad] * rank
     sides: list[tuple[Any, ...]]
+    # 2 * rank plain numbers: ONNX's order, all begins first.
     if len(values) == 2 * rank and not any(map(is_list, values)):
         sides = list(zip(values[:rank], values[rank:], strict=True))
     elif len(values) == rank:
@@ -185,6 +191,7 @@ def convolution(
     # With one input channel per group there is no axis c: the dataflow is the depthwise one.
     read = "c" if groups == 1 else "g" if per_in == 1 else f"{per_in}*g+c"
     x = ordered("n", read, spatial, first)
+    # The filter's own order (K, C, R, S) does not follow the layout of the activations.
     y = ordered("n", out, list(OUT_AXES[rank]), first)
     # The depthwise filter has no axis c: its index is the constant 0.
     w = [out, "0" if groups > 1 and per_in == 1 else "c", *taps]
@@ -196,6 +203,7 @@ def convolution(
     text = f"y[{','.join(y)}] += x[{','.join(x)}] * w[{','.join(w)}]"
     # No shape tells how many groups there are.
     extents = {"g": groups} if groups > 1 else {}
+    # Notes of the caller win: a network knows more of its layer.
     notes = {"layout": layout, "groups": groups, **epilogue.pop("notes", {})}
     # The bias runs along output channels, wherever the layout has them.
     channel = bias_channel(1 if first else rank + 1, epilogue)
@@ -263,6 +271,7 @@ def depthwise_conv2d(
     n, c, multiplier = positive(n, "n"), positive(c, "c"), positive(multiplier, "multiplier")
     wins = windows([h, w], [r, s], ["h", "w", "r", "s"], stride, pad, dilation)
     first = channels_first(layout, 2)
+    # Channels of their own: c is an axis of x, w and y, and nothing is summed over it.
     spatial = [win.index(o, t) for win, o, t in zip(wins, "pq", "rs", strict=True)]
     out = "c" if multiplier == 1 else f"{multiplier}*c+k"
     x, y = ordered("n", "c", spatial, first), ordered("n", out, ["p", "q"], first)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from csp_embed.ir.operator import Operator, Step
 
+# Within int8, and wide enough that a lost term shows.
 SPREAD = 60.0  # standard deviation wanted of the sum behind the shift
 WIDE = 110.0  # the same where w must be thinned out: fewer zeros, still mostly within a clip
 INT8_SPREAD = sqrt((256**2 - 1) / 12)
@@ -28,6 +29,7 @@ def random_tensors(op: Operator, seed: int = 0) -> dict[str, NDArray[Any]]:
     """
     rng = np.random.default_rng(seed)
     result: dict[str, NDArray[Any]] = {}
+    # By tensor: one may be read by a step and be the first operand of a program.
     steps = {s.access.tensor: s for s in op.epilogue if s.access is not None}
     for name, tensor in op.tensors.items():
         if name == op.out.tensor:
@@ -41,6 +43,7 @@ def random_tensors(op: Operator, seed: int = 0) -> dict[str, NDArray[Any]]:
         elif tensor.dtype == "int8":
             result[name] = rng.integers(-128, 128, tensor.shape, np.int8)
         else:
+            # An int32 operand is spread like a sum before the shift.
             reach = min(int(2 * SPREAD) << max(_shift(op), 0), 2**30)
             result[name] = rng.integers(-reach, reach + 1, tensor.shape, np.int32)
     return result
@@ -61,12 +64,15 @@ def _weights(op: Operator, rng: np.random.Generator) -> NDArray[np.int8]:
     shape = op.tensors[op.rhs.tensor].shape
     terms = prod(op.axes[a] for a in op.reduced_axes)
     # A uniform w in [-a, a] has the variance a(a+1)/3.
+    # Variances of independent terms add up; each is that of x times that of w.
     variance = (SPREAD * 2.0 ** _shift(op) / INT8_SPREAD) ** 2 / terms
     a = int((sqrt(1 + 12 * variance) - 1) / 2 + 0.5)
     if a >= 1:
         return rng.integers(-min(a, 127), min(a, 127) + 1, shape, np.int8)
+    # Without a clip the low bits are kept, which no spread hides.
     if not _clipped(op):
         return rng.integers(-1, 2, shape, np.int8)
+    # Most factors 0, the others 1 or -1: the sum stays within the clip.
     share = min(1.0, (WIDE * 2.0 ** _shift(op) / INT8_SPREAD) ** 2 / terms)
     signs = rng.integers(0, 2, shape, np.int8) * np.int8(2) - np.int8(1)
     return signs * (rng.random(shape, np.float32) < share).astype(np.int8)
@@ -76,15 +82,18 @@ def _step_tensor(op: Operator, step: Step, rng: np.random.Generator) -> NDArray[
     """The tensor of an epilogue step: a bias, a bound, a factor or shift amounts."""
     assert step.access is not None
     shape = op.tensors[step.access.tensor].shape
+    # Amounts up to 7 leave something of the sum.
     if step.op == "shr":
         return rng.integers(0, 8, shape, np.int32)
     if step.op == "mul":
         return rng.integers(-3, 4, shape, np.int32)
+    # A promise is kept: streams may rely on it.
     reach = BIAS if step.bias_range is None else min(BIAS, step.bias_range)
     if op.kind == "map" and not op.tensors[step.access.tensor].constant:
         reach = min(int(2 * SPREAD) << max(_shift(op), 0), 2**30)
         reach = reach if step.bias_range is None else min(reach, step.bias_range)
     values = rng.integers(-reach, reach + 1, shape, np.int32)
+    # A bound on the far side of 0, so that it cuts some values and not all.
     if step.op in ("max", "min"):
         return (np.abs(values) * (-1 if step.op == "max" else 1)).astype(np.int32)
     return values

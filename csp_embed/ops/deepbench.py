@@ -51,6 +51,7 @@ def folder() -> Traversable:
     Raises: InputError where the installation has neither.
     """
     package = files("csp_embed")
+    # First inside: an installed wheel must not pick up a folder that lies beside it.
     for place in (package / "deepbench", Path(str(package)).parent / "deepbench"):
         if place.joinpath(FILES[0]).is_file():
             return place
@@ -61,6 +62,7 @@ def folder() -> Traversable:
     )
 
 
+# Read once: sweeps ask for hundreds of layers.
 @cache
 def load(file: str) -> tuple[Mapping[str, Any], ...]:
     """The layers of one of `FILES`, in its order."""
@@ -80,6 +82,7 @@ def layers(selection: str = "all") -> list[Mapping[str, Any]]:
         raise OperatorError(
             f"unknown selection {selection!r}", hint="one of conv, gemm, all, networks"
         )
+    # By operator: the list has no other classes.
     return [record for record in load(FILES[0]) if record["op"] in kinds[selection]]
 
 
@@ -101,6 +104,7 @@ def record(id: str) -> Mapping[str, Any]:
 def arguments(op: str) -> dict[str, bool]:
     """Names of the constructor's own arguments, and whether each is required."""
     parameters = inspect.signature(getattr(ops, op)).parameters.values()
+    # From the signature: a new argument of an operator is one of lists at once.
     return {p.name: p.default is p.empty for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
@@ -113,7 +117,9 @@ def build(found: Mapping[str, Any]) -> Operator:
     op = str(found["op"])
     known = (*arguments(op), *EPILOGUE)
     given = {key: found[key] for key in known if key in found}
+    # A copy: the usual epilogue is shared by all layers.
     epilogue = dict(EPILOGUES[op])
+    # Two biases would be refused; the record's form stands for the usual one.
     if given.get("bias_before_shift"):
         epilogue.pop("bias", None)
     return getattr(ops, op)(**(epilogue | given), notes={"layer": found["id"]})

@@ -17,6 +17,7 @@ def to_document(op: Operator) -> dict[str, Any]:
     Arrays that belong to the operator (`values`) are only named; they travel with the tensors.
     """
     return {
+        # The notation is the document's core: who reads it needs no class of ours.
         "name": op.name,
         "formula": op.formula(),
         "epilogue": [str(step) for step in op.epilogue],
@@ -38,6 +39,7 @@ def from_document(
     """
     try:
         text = "; ".join([document["formula"], *document["epilogue"]])
+        # Values are arrays, which stand beside the document.
         values = {name: (tensors or {})[name] for name in document["values"]}
         return parse_formula(
             text,
@@ -59,6 +61,7 @@ def from_document(
 
 def _plain(value: Any) -> Any:
     """Lists for tuples and arrays, ints for NumPy's."""
+    # NumPy's numbers are no JSON.
     if hasattr(value, "tolist"):
         return value.tolist()
     return [_plain(v) for v in value] if is_list(value) else value

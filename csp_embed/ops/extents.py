@@ -35,9 +35,11 @@ def axis_order(st: Statement) -> list[str]:
     """Output axes as y names them (large strides first), then the reduced ones as they appear."""
     order: list[str] = []
     for ix in st.out.index:
+        # Large strides first: y's memory order, so that loops nest as the tensor lies.
         order += [a for a, _ in sorted(ix.terms, key=lambda t: -t[1])]
     for access in (st.lhs, st.rhs):
         for ix in access.index if access else ():
+            # By name: the order in which reduced axes stand has no meaning.
             order += sorted((a for a, _ in ix.terms if a not in order), key=str)
     return order
 
@@ -57,6 +59,7 @@ class Solver:
     def learn(self, axis: str, extent: int, origin: str, at: int | None) -> None:
         if extent < 1:
             fail(self.st.text, at, f"axis {axis} would have extent {extent}", why=f"from {origin}")
+        # A second origin may confirm an extent, never change it.
         if self.known.setdefault(axis, extent) != extent:
             fail(
                 self.st.text,
@@ -70,6 +73,7 @@ class Solver:
 
     def _end_padding(self, axis: str, extent: int) -> str:
         """How to say that zeros at the end are meant, where they can be."""
+        # Padding at the end is legal for elementwise programs alone, and must be said.
         longest = max(extent, self.known[axis])
         return f"if zeros at the end are meant: '; {axis} < {longest}'" * (self.st.kind == "map")
 
@@ -85,16 +89,19 @@ class Solver:
         """Rule 2: radices of the output indices; leading extents where y's shape is given."""
         text = self.st.text
         for tensor, d, ix, dim, at in self.indices(out=True):
+            # From the smallest stride: radices are quotients of neighbours.
             terms = sorted(ix.terms, key=lambda t: t[1])
             why = "an output index numbers its axes: k, or 8*g+k with k below 8"
             if ix.const or (terms and terms[0][1] != 1):
                 fail(text, at, f"{tensor} is written at {ix}, which leaves gaps", why=why)
+            # Each stride must be a multiple of the one below, or two points share an element.
             for (axis, c), (_, above) in pairwise(terms):
                 if above % c or above == c:
                     fail(text, at, f"{tensor} is written at {ix}, not a numeration", why=why)
                 self.learn(axis, above // c, f"the radix in {tensor}'s index {ix}", at)
             if dim is not None and terms:
                 axis, c = terms[-1]
+                # Rounded up: at a ragged end the last block is shorter.
                 self.learn(axis, -(-dim // c), f"{tensor}'s dimension {d}", at)
             elif dim is not None and dim != 1:
                 fail(text, at, f"{tensor}'s dimension {d} is {dim}, but only index 0 is written")
@@ -113,6 +120,7 @@ class Solver:
 
     def largest(self, order: list[str]) -> None:
         """Rule 4."""
+        # One after the other: an axis that becomes known may bound the next.
         todo = [a for a in order if a not in self.known]
         while todo:
             for axis in todo:
@@ -136,6 +144,7 @@ class Solver:
             c = ix.coef(axis)
             if not c or dim is None or any(a != axis and a not in self.known for a, _ in ix.terms):
                 continue
+            # With the axis at 0, the rest of the index alone.
             lo, hi = ix.reach({**self.known, axis: 1})
             if lo < 0 or c < 0:
                 fail(

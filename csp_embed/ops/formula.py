@@ -231,6 +231,7 @@ def channel_dimension(out: Access, lhs: Access, rhs: Access | None) -> int | Non
     """The only dimension of the result that the second operand runs over and the first does not;
     else the only one that both run over; else None."""
     if rhs is None:
+        # Pools and elementwise programs have no weights that would select channels.
         return None
     left, right = axes_of(lhs), axes_of(rhs)
     axes = [{a for a, _ in ix.terms} for ix in out.index]
@@ -249,6 +250,7 @@ def make_tensors(
     dtypes: Mapping[str, str],
 ) -> dict[str, Tensor]:
     """The result and all operands, with shapes that were left out filled in."""
+    # None: by position; an empty list says that nothing is constant.
     fixed = None if constants is None else set(constants)
     for names, what in ((fixed or set(), "constants"), (dtypes, "dtypes")):
         unknown = set(names) - {st.out.tensor, *(a.tensor for a in accesses_of(st))}
@@ -261,6 +263,7 @@ def make_tensors(
     result: dict[str, Tensor] = {}
     for position, access in enumerate((st.out, *accesses_of(st))):
         name = access.tensor
+        # The first access decides type and kind; further ones are the same tensor.
         if name in result:
             continue
         if st.kind == "map":
@@ -270,6 +273,7 @@ def make_tensors(
             constant = position > 1
         # By place: factors are int8, whatever is added later lies in the accumulators.
         dtype = "int32" if position > (2 if st.kind == "contract" else 1) else "int8"
+        # An elementwise program works on accumulators from the start.
         if st.kind == "map" and position == 1:
             dtype = "int32"
         dtype = dtypes.get(name, dtype)
@@ -289,9 +293,11 @@ def make_tensors(
                 where=st.text,
                 hint="declare it int8, or cast the values first",
             )
+        # Left out: exactly as much as is read.
         shape = shapes.get(name) or tuple(
             _needed(st, name, d, ix, axes) for d, ix in enumerate(access.index)
         )
+        # The result is made, whatever a user calls constant.
         is_constant = (name in fixed if fixed is not None else constant) and position > 0
         result[name] = Tensor(name, shape, dtype, is_constant)
     return result

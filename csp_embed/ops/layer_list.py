@@ -29,6 +29,7 @@ def read_layer_list(path: str | Path) -> list[Mapping[str, Any]]:
     try:
         document = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
+        # UnicodeDecodeError has no strerror.
         why = getattr(error, "strerror", None) or str(error)
         raise InputError(
             f"cannot read the layer list {path}",
@@ -40,6 +41,7 @@ def read_layer_list(path: str | Path) -> list[Mapping[str, Any]]:
         raise InputError(
             f"{path} is no JSON", where=f"{path}{line}", why=str(error), hint=_EXAMPLE
         ) from error
+    # Both forms: the shipped file has an object, a user's may be the bare list.
     entries = document.get("layers") if is_object(document) else document
     if not is_list(entries) or not entries:
         raise InputError(
@@ -52,6 +54,7 @@ def read_layer_list(path: str | Path) -> list[Mapping[str, Any]]:
     found: list[Mapping[str, Any]] = []
     for number, entry in enumerate(entries):
         record = _checked(f"{path}: entry {number}", entry)
+        # Sweeps resume by id, so that two layers of one would be one.
         first = seen.setdefault(record["id"], number)
         if first != number:
             raise InputError(
@@ -81,6 +84,7 @@ def _checked(where: str, entry: Any) -> Mapping[str, Any]:
     where = f"{where}, {entry['id']!r}"
     op = entry["op"]
     if op not in deepbench.EPILOGUES:
+        # An unknown operator is refused before its keys are looked at.
         known = list(deepbench.EPILOGUES)
         near = get_close_matches(str(op), known, 1)
         raise InputError(
@@ -91,6 +95,7 @@ def _checked(where: str, entry: Any) -> Mapping[str, Any]:
         )
     own = deepbench.arguments(op)
     allowed = (*deepbench.ABOUT, *own, *deepbench.EPILOGUE)
+    # Each key must be known: a misspelt one would silently have no effect.
     for key in entry:
         if key not in allowed:
             near = get_close_matches(str(key), allowed, 1)
@@ -103,6 +108,7 @@ def _checked(where: str, entry: Any) -> Mapping[str, Any]:
     missing = [key for key, required in own.items() if required and key not in entry]
     if missing:
         raise InputError(f"{op} needs {', '.join(missing)}", where=where, hint=f'"{missing[0]}": 8')
+    # bool is an int, and `true` no count.
     count = entry.get("count", 1)
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
         raise InputError(
@@ -116,6 +122,7 @@ def _checked(where: str, entry: Any) -> Mapping[str, Any]:
             where=where,
             hint='"reference": {"cycles_rtl_de10": 1000}',
         )
+    # Built once: only the formula knows whether extents go together.
     try:
         op_built = deepbench.build(entry)
     except OperatorError as error:

@@ -10,6 +10,7 @@ from csp_embed.ir.operator import Operator
 from csp_embed.ops.convolution import pads
 from csp_embed.ops.formula import integer, parse_formula, positive_shape
 
+# As many dimensions as any tensor here; letters read as loop counters.
 AXES = "ijklmnop"
 # name -> numbers of arguments
 STEPS = {
@@ -51,8 +52,10 @@ def elementwise(
     index = f"[{','.join(axes)}]"
     bound = options.pop("bias_range", None)
     within = "" if bound is None else f" within {integer(bound, 'bias_range')}"
+    # The host's padding: zeros before the steps.
     sides = pads(pad, len(sizes))
     grown = tuple(n + lo + hi for n, (lo, hi) in zip(sizes, sides, strict=True))
+    # Reads outside are 0; only the begin shifts the index.
     reads = [f"{a}-{lo}" if lo else a for a, (lo, _) in zip(axes, sides, strict=True)]
     parts = [f"y{index} = x[{','.join(reads)}]"]
     for step in steps:
@@ -64,12 +67,14 @@ def elementwise(
                 f"step {name} takes {STEPS[name]} arguments, got {len(args)}",
                 hint=f"docs/formulas.md lists the steps; {name} takes {STEPS[name]}",
             )
+        # Along the last dimension, as in every framework.
         if name == "bias":
             parts.append(f"add {args[0]}[{axes[-1]}]{within}")
             continue
         words = [a + index if isinstance(a, str) else str(integer(a, name)) for a in args]
         parts.append(" ".join([str(name), *words]))
     shapes = {"x": sizes, "y": grown}
+    # Stated: padding at the end cannot be read off the shapes.
     extents = dict(zip(axes, grown, strict=True))
     options = {"name": "elementwise", "extents": extents, **options}
     return parse_formula("; ".join(parts), shapes, **options)

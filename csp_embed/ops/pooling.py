@@ -12,6 +12,7 @@ from csp_embed.ops.convolution import channels_first, ordered, windows
 from csp_embed.ops.formula import integer, parse_formula, positive
 
 INT8_MIN, INT8_MAX = -128, 127
+# Sixteen passes are already sixteen times the products of a pool.
 MAX_PASSES = 16
 
 
@@ -49,6 +50,7 @@ def avg_pool2d(
     m = integer(m, "m")
     text, shapes, notes = _pool(n, c, h, w, r, s, stride, pad, 1, layout)
     factors = int8_factors(m)
+    # Each factor is a pass over the window.
     if len(factors) > MAX_PASSES:
         raise OperatorError(
             f"m={m} takes {len(factors)} passes of int8 factors",
@@ -56,6 +58,7 @@ def avg_pool2d(
             hint=f"take a smaller m and shift, e.g. m={m >> 8} with shift={shift - 8}",
         )
     weights = np.array(factors, np.int8)
+    # An average is told in products of the pool, not of its passes.
     points = n * c * shapes["y"][2 if layout == "NCHW" else 1]
     points *= shapes["y"][3 if layout == "NCHW" else 2] * r * s
     wide = len(factors) > 1
@@ -68,6 +71,7 @@ def avg_pool2d(
         shift=shift,
         values={"w": np.array(np.broadcast_to(values, shapes["w"]), np.int8)},
         name="avg_pool2d",
+        # The operator's own points count passes; users expect the pool's.
         notes={**notes, "macs": points, "m": m, **epilogue.pop("notes", {})},
         **epilogue,
     )
@@ -80,6 +84,7 @@ def int8_factors(m: int) -> list[int]:
     ([127, 127, 46], [-128], [0])
     """
     end = INT8_MAX if m >= 0 else INT8_MIN
+    # As few as possible: all but the last are the largest int8.
     full, rest = divmod(abs(m), abs(end))
     return [end] * full + ([rest if m > 0 else -rest] if rest or not full else [])
 
@@ -93,6 +98,7 @@ str ) -> tuple[tuple[str, str], dict[str, list[int]], dict[str, Any]]:  # fmt: s
     wins = windows([h, w], [r, s], ["h", "w", "r", "s"], stride, pad, dilation)
     for win, what in zip(wins, "rs", strict=True):
         span = win.dilation * (win.filter - 1) + 1
+        # A window in padding alone would have no largest element.
         if max(win.pad_lo, win.pad_hi) >= span:
             raise OperatorError(
                 f"pad {max(win.pad_lo, win.pad_hi)} is not smaller than the window "

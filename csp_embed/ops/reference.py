@@ -20,7 +20,9 @@ from csp_embed.ir.operator import Access, Operator, Tensor
 
 Array = NDArray[Any]
 Ranges = Mapping[str, slice]
+# Converted by blocks: a float32 copy of everything would be four times as large.
 BLOCK = 1 << 22  # elements of one operand converted at a time
+# Sums up to 2^24 are exact in float32; a product of two int8 is 2^14 at most.
 FLOAT32_TERMS = 2**24 // 2**14  # so many products of int8 have a sum that float32 holds
 
 
@@ -39,6 +41,7 @@ def evaluate(op: Operator, tensors: Mapping[str, Any]) -> dict[str, Array]:
         for t in op.tensors.values()
         if t.name != op.out.tensor
     }
+    # One dimension for each output axis; indices that join axes are applied at the end.
     outs = list(op.out_axes)
     extents = [op.axes[a] for a in outs]
     if op.kind == "contract":
@@ -48,6 +51,7 @@ def evaluate(op: Operator, tensors: Mapping[str, Any]) -> dict[str, Array]:
         acc = np.array(view, np.int32).reshape(extents)
     else:
         acc = _extreme(op, arrays, outs)
+    # `acc` is handed out as well.
     result = acc.copy()
     for step in op.epilogue:
         other: Array | np.int32
@@ -102,6 +106,7 @@ def _apply(op: str, a: Array, b: Array | np.int32) -> Array:
     """One epilogue step on int32, wrapping around."""
     if op == "shr":
         if not isinstance(b, np.ndarray):
+            # NumPy shifts by negative amounts without meaning; the notation means left.
             return np.right_shift(a, b) if b >= 0 else np.left_shift(a, -b)
         if (b < 0).any() or (b > 31).any():
             raise OperatorError(
@@ -109,6 +114,7 @@ def _apply(op: str, a: Array, b: Array | np.int32) -> Array:
             )
         return np.right_shift(a, b)
     function = {"add": np.add, "mul": np.multiply, "max": np.maximum, "min": np.minimum}[op]
+    # dtype: int32 arithmetic wraps, as the machine's does.
     return function(a, b, dtype=np.int32)
 
 
@@ -121,6 +127,7 @@ def _as_tensor(op: Operator, values: Array, shape: tuple[int, ...]) -> Array:
     joined: list[int] = []
     for ix in op.out.index:
         terms = list(enumerate(ix.terms, start=at))
+        # Large strides first: row-major order of the joined index.
         order += [n for n, _ in sorted(terms, key=lambda t: -t[1][1])]
         joined.append(prod(op.axes[a] for a, _ in ix.terms))
         at += len(ix.terms)
@@ -142,6 +149,7 @@ def _view(
         lo, hi = ix.const + sum(min(s, 0) for s in steps), ix.const + sum(max(s, 0) for s in steps)
         pads.append((max(0, -lo), max(0, hi - n + 1)))
     padded = prod(n + sum(p) for n, p in zip(array.shape, pads, strict=True))
+    # A far reach would make a padded copy of many times the size.
     if padded > 2 * array.size + BLOCK:
         return _gather(array, access, axes, extents, neutral)
     if any(p != (0, 0) for p in pads):
@@ -152,6 +160,7 @@ def _view(
         sum(ix.coef(a) * s for ix, s in zip(access.index, array.strides, strict=True)) for a in axes
     ]
     offset = sum(i * s for i, s in zip(start, array.strides, strict=True))
+    # Negative strides are legal for NumPy, and describe indices such as 2-r.
     # Begins at the element of the axes' zeros; negative coefficients walk back from there.
     first = np.ndarray((1,), array.dtype, array, offset)
     return as_strided(first, sizes, strides, writeable=False)
@@ -169,6 +178,7 @@ def _gather(
         value = ix.const + sum(c * grids[a] for a, c in ix.terms)
         inside = inside & (value >= 0) & (value < n)
         where = where * n + value
+    # Outside: any element will do, it is masked.
     picked = array.reshape(-1)[np.where(inside, where, 0)]
     return np.broadcast_to(np.where(inside, picked, array.dtype.type(neutral)), shape)
 
@@ -179,6 +189,7 @@ def _blocks(axes: Sequence[str], extents: Mapping[str, int], budget: int) -> Ite
     for axis in reversed(axes):
         n = extents[axis]
         step = min(n, max(1, budget))
+        # Inner axes whole first, as long as the budget lasts.
         choices.append([slice(i, min(i + step, n)) for i in range(0, n, step)])
         budget //= step
     for picked in product(*reversed(choices)):
@@ -193,6 +204,7 @@ def _contract(op: Operator, arrays: Mapping[str, Array], outs: list[str]) -> Arr
     rows = [a for a in outs if a in left and a not in right]
     columns = [a for a in outs if a in right and a not in left]
     sums = [a for a in op.axes if a not in outs and a in left and a in right]
+    # Axes that one operand alone has: summed before the product.
     alone = [[a for a in op.axes if a not in outs and a in s and a not in t]
              for s, t in ((left, right), (right, left))]  # fmt: skip
     x = _view(arrays[op.lhs.tensor], op.lhs, batch + rows + sums + alone[0], op.axes, 0)
@@ -203,6 +215,7 @@ def _contract(op: Operator, arrays: Mapping[str, Array], outs: list[str]) -> Arr
     short = x.dtype == w.dtype == np.int8
     dtype = np.float32 if short else np.int64
     terms = min(prod(op.axes[a] for a in sums), FLOAT32_TERMS if short else BLOCK)
+    # Blocks bound the float copies, whatever the size of the operands.
     for outer in _blocks(batch + rows, op.axes, BLOCK // terms):
         batches = prod(outer[a].stop - outer[a].start for a in batch)
         for inner in _blocks(columns, op.axes, BLOCK // (terms * batches)):
@@ -210,6 +223,7 @@ def _contract(op: Operator, arrays: Mapping[str, Array], outs: list[str]) -> Arr
             for k in _blocks(sums, op.axes, terms):
                 a = _matrix(x, batch, rows, sums, {**box, **k}, dtype)
                 b = _matrix(w, batch, columns, sums, {**box, **k}, dtype)
+                # Through int64: a float beyond int32 has no defined cast.
                 block = (a @ b.swapaxes(1, 2)).astype(np.int64).astype(np.int32)
                 part = acc[(..., *(box[n] for n in batch + rows + columns))]
                 part += block.reshape(part.shape)
@@ -241,6 +255,7 @@ def _extreme(op: Operator, arrays: Mapping[str, Array], outs: list[str]) -> Arra
     """Maxima or minima over the reduced axes, int32."""
     array = arrays[op.lhs.tensor]
     limits = np.iinfo(array.dtype)
+    # The neutral element never wins, wherever it stands.
     neutral = limits.min if op.kind == "max" else limits.max
     reduced = [a for a in op.axes if a not in outs]
     view = _view(array, op.lhs, outs + reduced, op.axes, int(neutral))

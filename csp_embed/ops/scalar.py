@@ -22,14 +22,17 @@ def evaluate_slowly(op: Operator, tensors: Mapping[str, Any]) -> dict[str, NDArr
     start = {"max": int(dtype.min), "min": int(dtype.max)}.get(op.kind, 0)
     acc: dict[tuple[int, ...], int] = {}
     where: dict[tuple[int, ...], dict[str, int]] = {}
+    # All points, in any order: integer sums do not depend on it.
     for values in product(*(range(n) for n in op.axes.values())):
         point = dict(zip(op.axes, values, strict=True))
         out = _index(op.out, point)
+        # At a ragged end a point may have no element.
         if not _inside(out, shape):
             continue
         acc.setdefault(out, start)
         where[out] = point
         factors = [_read(arrays[a.tensor], a, point) for a in (op.lhs, op.rhs) if a is not None]
+        # A read outside contributes nothing.
         if None in factors:
             continue
         if op.kind == "contract":
@@ -46,6 +49,7 @@ def evaluate_slowly(op: Operator, tensors: Mapping[str, Any]) -> dict[str, NDArr
             if step.access is not None:
                 other = _read(arrays[step.access.tensor], step.access, where[out])
             value = _wrap(_step(step.op, value, int(other or 0)))
+        # Low eight bits, as a store keeps them.
         after[out] = (value + 128) % 256 - 128 if op.out_dtype == "int8" else value
     return {"acc": before.astype(np.int32), op.out.tensor: after.astype(op.out_dtype)}
 
@@ -64,6 +68,7 @@ def _read(array: Any, access: Access, point: Mapping[str, int]) -> Any:
 
 
 def _wrap(value: int) -> int:
+    # Into -2^31 .. 2^31 - 1 by modulo, which Python rounds down.
     return (value + 2**31) % 2**32 - 2**31
 
 

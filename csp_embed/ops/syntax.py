@@ -50,6 +50,7 @@ def read_statement(text: str) -> Statement:
         raise OperatorError(
             f"a formula is text, not {type(text).__name__}", hint="'y[n,m] += x[n,k] * w[m,k]'"
         )
+    # One line: positions of carets then count characters.
     return _Reader(" ".join(text.split())).statement()
 
 
@@ -59,9 +60,11 @@ class _Reader(Cursor):
     # -- the statement --------------------------------------------------------------------------
     def statement(self) -> Statement:
         if self.now.kind == "end":
+            # An empty text would be "expected a tensor", which says less.
             self.fail("the formula is empty", hint="y[n,m] += x[n,k] * w[m,k]")
         out = self.access()
         kind, lhs, rhs, steps = self.update()
+        # A trailing ';' is no mistake.
         while self.accept(";"):
             if self.now.kind != "end":
                 steps += self.step_or_extent()
@@ -87,6 +90,7 @@ class _Reader(Cursor):
                     "to sum one tensor alone, multiply by ones: y[c] += x[c,h,w] * one[h,w]",
                 )
                 return "contract", lhs, self.access(), []
+            # "max=" may be written with blanks before "=".
             return token.text[:3], self.access(), None, []
         if self.accept("="):
             lhs, steps = self.elementwise(token.at)
@@ -97,12 +101,14 @@ class _Reader(Cursor):
     def step_or_extent(self) -> list[Step]:
         """Steps; none where an extent was written."""
         axis = self.now
+        # An axis before '<' is an extent; step names never stand there.
         if axis.kind != "name" or self.tokens[self.pos + 1].text != "<":
             return self.step()
         self.take()
         self.take()
         at = self.now.at
         extent = self.integer()
+        # The same extent twice is no contradiction.
         if extent < 1 or self.extents.setdefault(axis.text, extent) != extent:
             why = "" if extent < 1 else f"it was {self.extents[axis.text]} before"
             self.fail(f"axis {axis.text} cannot have extent {extent}", at, why=why)
@@ -127,6 +133,7 @@ class _Reader(Cursor):
             bound = self.integer() if self.accept("within") else None
             return [Step(name.text, access=access, bias_range=bound)]
         imm = self.integer()
+        # A left shift is a right shift by a negative amount, as the machines have it.
         return [Step("shr", -imm) if name.text == "shl" else Step(name.text, imm)]
 
     # -- elementwise expressions: a chain of steps from one first tensor --------------------------
@@ -136,6 +143,7 @@ class _Reader(Cursor):
             self.fail("an elementwise program starts from a tensor", at)
         return value.first, value.steps
 
+    # Weaker than '+', as in C and Python.
     def shifts(self) -> int | _Chain:
         value = self.sums()
         while token := self.accept(">>", "<<"):
@@ -159,6 +167,7 @@ class _Reader(Cursor):
                         why="the machines have no subtraction",
                         hint="negate the tensor before, and add it",
                     )
+                # Minus an integer is plus its negative: machines add only.
                 other = -other
             value = self.join("add", value, other, token.at)
         return value
@@ -172,6 +181,7 @@ class _Reader(Cursor):
     def primary(self) -> int | _Chain:
         self.no_float()
         token = self.now
+        # Depth is counted, as Python's own stack is what nesting uses up.
         if self.now.text == "(":
             self.deeper()
             self.take()
@@ -215,10 +225,12 @@ class _Reader(Cursor):
         self, op: str, a: int | _Chain, b: int | _Chain, at: int, commutes: bool = True
     ) -> int | _Chain:
         """The chain a followed by `op b`; b must be plain, or a if the operation commutes."""
+        # The computed side carries the chain, since only one accumulator exists.
         if commutes and _rank(a) < _rank(b):
             a, b = b, a
         if isinstance(a, int):
             if isinstance(b, int):
+                # Two integers are folded: no machine needs to see them.
                 return _fold(op, a, b)
             self.fail("an integer cannot be shifted by a tensor", at)
         if isinstance(b, int):
@@ -230,6 +242,7 @@ class _Reader(Cursor):
                 why="an elementwise program is one chain: each step takes a tensor or an integer",
                 hint="split it into two operators",
             )
+        # A plain tensor becomes a step of its own.
         return _Chain(a.first, [*a.steps, Step(op, access=b.first)])
 
 
@@ -245,10 +258,12 @@ def _rank(value: int | _Chain) -> tuple[int, int]:
     """Which side carries the chain: the computed one, then the one with more axes."""
     if isinstance(value, int):
         return (-1, 0)
+    # Of two plain tensors the one with more axes is first: steps may repeat along an axis.
     return (min(1, len(value.steps)), len({a for ix in value.first.index for a, _ in ix.terms}))
 
 
 def _fold(op: str, a: int, b: int) -> int:
     if op == "shr":
+        # Bounded: a huge shift would build a number without end.
         return a >> b if b >= 0 else a << min(-b, 64)
     return {"add": a + b, "mul": a * b, "max": max(a, b), "min": min(a, b)}[op]

@@ -13,12 +13,14 @@ from csp_embed.errors import OperatorError
 from csp_embed.ir.affine import Affine
 from csp_embed.ir.operator import Access
 
+# Floats are tokens only to be refused with a word of their own; symbols longest first.
 _TOKEN = re.compile(
     r"\s+|(?P<float>\d+\.\d*(?:[eE][+-]?\d+)?|\.\d+|\d+[eE][+-]?\d+)|(?P<int>\d+)"
     r"|(?P<update>\+=|(?:max|min)\s*=(?!=))|(?P<name>[A-Za-z_]\w*)|(?P<sym>>>|<<|//|\*\*|==|\S)",
     re.ASCII,
 )
 MAX_NUMBER = 2**32  # beyond every address
+# Far more than formulas have; recursion is not the user's problem.
 MAX_DEPTH = 50
 
 
@@ -31,6 +33,7 @@ class Token:
 
 def fail(text: str, at: int | None, what: str, *, why: str = "", hint: str = "") -> NoReturn:
     """Raises OperatorError with a caret under position `at` of the formula."""
+    # Under the place: the message's own margin counts.
     caret = "" if at is None else "\n" + " " * (len("  where: ") + at) + "^"
     hint = hint or "docs/formulas.md states the notation, with examples"
     raise OperatorError(what, where=text + caret, why=why, hint=hint)
@@ -44,6 +47,7 @@ def make_affine(terms: dict[str, int], const: int = 0) -> Affine:
 class Cursor:
     """Reads tokens one after the other; remembers where tensors and their indices stand."""
 
+    # All tokens at once: the parser looks one ahead.
     def __init__(self, text: str) -> None:
         self.text = text
         self.tokens: list[Token] = []
@@ -83,6 +87,7 @@ class Cursor:
             self.no_float()
             self.fail("expected a tensor, e.g. x[n,k]")
         self.take()
+        # The first place is where errors point to.
         self.places.setdefault(name.text, name.at)
         self.need("[", f"{name.text} is a tensor and needs its indices")
         index: list[Affine] = []
@@ -101,6 +106,7 @@ class Cursor:
             sign = 1 if self.take().text == "+" else -1
             other = self.term(sign)
             total = _sum(total, other)
+        # Told as "not affine", not as an unexpected sign.
         if self.now.text in ("/", "//", "%", "**", "<<", ">>"):
             self.non_affine(f"{self.now.text!r} in an index")
         self.no_float()
@@ -111,6 +117,7 @@ class Cursor:
         while self.now.text == "*":
             star = self.take()
             other = self.factor()
+            # Two axes multiplied: no affine map has that.
             if value.terms and other.terms:
                 self.non_affine("a product of two axes", star.at)
             value = _scale(value, other.const) if value.terms else _scale(other, value.const)
@@ -135,6 +142,7 @@ class Cursor:
             if self.now.text in ("[", "("):
                 self.non_affine(f"{token.text}{self.now.text}…", token.at)
             return Affine(((token.text, 1),))
+        # Back to the token itself, so that the caret stands under it.
         self.pos -= 1
         self.fail("expected an axis or an integer in this index")
 
@@ -157,6 +165,7 @@ class Cursor:
         self.no_float()
         if self.now.kind != "int":
             self.fail("expected an integer here")
+        # By length first: int() of thousands of digits takes long.
         if len(self.now.text) > 10 or int(self.now.text) >= MAX_NUMBER:
             self.fail("this number is too large", why="addresses have 32 bits")
         return sign * int(self.take().text)

@@ -64,6 +64,7 @@ def conv_transpose2d(
     strides = per_dimension(stride, 2, "stride", 1)
     dilations = per_dimension(dilation, 2, "dilation", 1)
     extra = per_dimension(output_pad, 2, "output_pad", 0)
+    # As ONNX and PyTorch have it: rows that a further tap could have met.
     for more, step, far in zip(extra, strides, dilations, strict=True):
         if more >= max(step, far) and more:
             raise OperatorError(
@@ -72,11 +73,13 @@ def conv_transpose2d(
                 hint=f"--output-pad {max(step, far) - 1}",
             )
     if pad == SAME:
+        # The output is stride times the input; what is too much is cut on both sides.
         sides: list[tuple[int, int]] = []
         for d in range(2):
             span = dilations[d] * (filters[d] - 1) + 1
             total = span - strides[d] + extra[d]
             sides.append((max(0, total) // 2, max(0, total) - max(0, total) // 2))
+            # Where the filter is shorter than the stride, outputs without taps are added.
             extra[d] += max(0, -total)
     else:
         sides = pads(pad, 2)
@@ -89,6 +92,7 @@ def conv_transpose2d(
     read, wrote = _channels(groups, per_in, "c"), _channels(groups, per_out, "k")
     x = ordered("n", read, [part.read for part in parts], first)
     y = ordered("n", wrote, [part.out for part in parts], first)
+    # The filter is [C, K/groups, R, S]: inputs first, as it is a convolution read backwards.
     filter_index = [read, "k" if groups == 1 or per_out > 1 else "0", *(p.tap for p in parts)]
     shapes = {
         "x": ordered(n, c, extents, first),
@@ -99,6 +103,7 @@ def conv_transpose2d(
     if groups > 1:
         counts["j"] = groups
     notes = {
+        # Products of the user's filter; the formula's points include zeros.
         "layout": layout, "groups": groups, "macs": n * c * h * w * per_out * r * s,
         **epilogue.pop("notes", {}),
     }  # fmt: skip
@@ -135,11 +140,14 @@ def _phases(
             hint="--pad 0",
         )
     p, f, t, e = NAMES[d]
+    # Only multiples of the common divisor meet taps at all.
     common = gcd(stride, dilation)
     step, far = stride // common, dilation // common
+    # Modulo 1 everything is 0, and has no inverse.
     inverse = pow(far, -1, step) if step > 1 else 0
     if 2 * inverse > step:
         inverse -= step  # Smaller coefficients widen the tensors' windows less.
+    # The one phase of e that meets taps.
     meets = -lo % common
     offset = (lo + meets) // common
     moved = (1 - far * inverse) // step
@@ -165,6 +173,7 @@ def _phases(
 
 def _channels(groups: int, each: int, axis: str) -> str:
     """Index of a channel: of the group j, the channel within it, or both."""
+    # Groups and channels number the channels together, as in convolution.py.
     return axis if groups == 1 else "j" if each == 1 else f"{each}*j+{axis}"
 
 

@@ -25,12 +25,19 @@ def certificate_page(document: Mapping[str, Any], file: str) -> str:
         ["took", f"{document['seconds']} s"],
     ]  # fmt: skip
     facts = [row for row in facts if document["ok"] or not row[0].startswith("a wrong")]
+    layers = [
+        [la["name"], "certified" if la["ok"] else "not certified", la["said"]]
+        for la in document.get("layers", ())
+    ]
     assumed = "".join(f"<li>{escape(text)}</li>" for text in document["assumed"])
+    by_layer = table(["layer", "verdict", "how, or why not"], layers)
+    by_layer = f"<h2>Layers</h2>{by_layer}" if layers else ""
     body = (
         f"<p><b>{verdict}</b></p>"
         + table(["what", "value"], [[escape(k), v] for k, v in facts])
         + "<h2>Parts of the proof</h2>"
         + table(["part", "verdict", "how, or why not", "error"], rows)
+        + by_layer
         + f"<h2>Assumed</h2><ul>{assumed}</ul><p class='note'>The argument: docs/certify.md</p>"
     )
     return page(f"Certificate of {file}", body)

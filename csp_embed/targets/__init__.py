@@ -14,6 +14,7 @@ from csp_embed.machine.spec import Isa
 def target_of(isa: Isa) -> str:
     """ "stream", "commands" or "source", by who runs the loops: the machine's instructions, the
     host that writes them out, or C."""
+    # Commands first: such a machine may be described beside no program at all.
     if isa.commands is not None:
         return "commands"
     return "stream" if isa.program is None else "source"

@@ -52,16 +52,19 @@ def epilogue_of(
     Raises: Infeasible where no copy out of the machine computes the steps exactly.
     """
     steps, shift, reach = _folded(op, adds)
+    # |x| and |w| are at most 128, so that no product is larger than 2^14.
     terms = int(np.prod([op.axes[a] for a in op.reduced_axes], dtype=np.int64))
     low, high = -terms * 128 * 128 - reach, terms * 128 * 128 + reach
     if not op.epilogue or _bytes_of(steps) is not None:
         # The host sees the low byte of what is stored as it is, or a higher one behind a shift.
         for store in stores:
             byte = _bytes_of(steps) or 0
+            # A value of `acc` alone is stored as it is, without the machine's own function.
             whole = isinstance(store.command.acts.value, ast.Name)
             if (
                 whole
                 and store.item > byte
+                # Moving an added tensor in front of a shift is right only where no sum wraps.
                 and ((low >= _INT32[0] and high <= _INT32[1]) or not shift)
             ):
                 return Epilogue(store, {}, 0, shift, byte)
@@ -77,15 +80,19 @@ def epilogue_of(
             op, "the result keeps low bits of values that may not fit, and the machine saturates"
             " where it narrows", "--clip -128 127, or no epilogue at all (the sums' low bits)",
         )  # fmt: skip
+    # Narrow stores first: they move the fewest bytes.
     for store in sorted(stores, key=lambda t: t.item):
         value = store.command.acts.value
         assert value is not None
         for settings in _settings(store, machine, value):
             named = _numbers(settings, machine)
+            # Only rising functions can be proved equal at ends of ranges.
             if not never_falls(value, named):
                 continue
             machine_function = function_of(value, named)
+            # The plainest settings come first; the first that is equal is taken.
             for offset in _offsets(steps):
+                # The offset must not make a sum wrap that did not before.
                 if low + offset < _INT32[0] or high + offset > _INT32[1]:
                     continue
 
@@ -119,16 +126,19 @@ def _folded(op: Operator, adds: Mapping[int, int]) -> tuple[list[Step], int, int
             steps.append(step)
             total += (step.imm or 0) if step.op == "shr" else 0
             continue
+        # (x >> s) + b is (x + (b << s)) >> s only for right shifts, and before any clip.
         passed = all(s.op in ("shr", "add") and (s.op == "add" or (s.imm or 0) >= 0) for s in steps)
         if step.op != "add" or not passed:
             raise _refused(op, f"`{step}` of a tensor behind `{'; '.join(map(str, steps))}`",
                            "tensors that are added before other steps")  # fmt: skip
+        # All added tensors must be shifted by one amount: they are added to the same sums.
         shifts.add(total)
         if len(shifts) > 1:
             raise _refused(op, "two tensors are added with a shift between", "one of them")
         if n not in adds and total:
             raise _refused(op, f"`{step}` behind a shift, and nothing bounds its values",
                            "--bias-range N, or --bias-before-shift")  # fmt: skip
+        # Unknown and unshifted: any int32, which still wraps as the operator does.
         reach += adds.get(n, 1 << 31) << total
     return steps, (shifts.pop() if shifts else 0), reach
 
@@ -137,6 +147,7 @@ def _bytes_of(steps: list[Step]) -> int | None:
     """Which byte of the sum is the result, where nothing but whole bytes is shifted out."""
     if all(s.op == "shr" and s.imm is not None and s.imm >= 0 for s in steps):
         total = sum(s.imm or 0 for s in steps)
+        # Whole bytes: the host then reads a higher byte of what was stored.
         return total // 8 if total % 8 == 0 and total < 32 else None
     return None
 
@@ -147,6 +158,7 @@ def _function(op: Operator, steps: list[Step]) -> Callable[[Array], Array]:
         for s in steps:
             assert s.imm is not None
             out = _apply(s.op, out, s.imm)
+        # Low bits as the operator's result keeps them.
         return out.astype(op.out_dtype).astype(np.int64)
 
     return run
@@ -168,6 +180,7 @@ def _apply(name: str, x: Array, imm: int) -> Array:
 
 def _never_falls(op: Operator, steps: list[Step], low: int, high: int) -> bool:
     """No step wraps and none falls: then neither does their chain."""
+    # Both ends are enough: each step is monotone.
     at = np.array([low, high], np.int64)
     for s in steps:
         assert s.imm is not None
@@ -179,6 +192,7 @@ def _never_falls(op: Operator, steps: list[Step], low: int, high: int) -> bool:
 
 
 def _names(value: ast.expr, store: Transfer) -> list[Param]:
+    # In the order of the text: the choices' product is walked in that order.
     found = list(dict.fromkeys(n.id for n in ast.walk(value) if isinstance(n, ast.Name)))
     fields = store.command.fields
     return [
@@ -198,6 +212,7 @@ def _settings(
         if p.kind == "state" and state is not None and state.dtype == "float32":
             choices.append(_scales())
         else:
+            # 63: more than any shift; a wider field would make the search endless.
             choices.append(list(range(min(_most(p, store, machine), 63) + 1)))
     for values in itertools.product(*choices):
         yield dict(zip(params, values, strict=True))
@@ -205,6 +220,7 @@ def _settings(
 
 def _scales() -> list[int]:
     """Bits of powers of two from 1 down, and of the next float below each."""
+    # The float below a power of two rounds halves down instead of to even.
     exact = [np.float32(2.0**-s) for s in range(31)]
     below = [np.nextafter(x, np.float32(0)) for x in exact]
     return [int(x.view(np.uint32)) for pair in zip(exact, below, strict=True) for x in pair]
@@ -213,6 +229,7 @@ def _scales() -> list[int]:
 def _most(param: Param, store: Transfer, machine: CommandMachine) -> int:
     if param.kind == "field":
         return store.command.fields[param.name].most
+    # State takes what the field that sets it can carry.
     for c in machine.commands:
         setting = c.acts.settings.get(param.name)
         if setting is not None and setting.source.kind == "field":
@@ -226,12 +243,14 @@ def _numbers(settings: Mapping[Param, int], machine: CommandMachine) -> dict[str
     for p, v in settings.items():
         state = machine.state.get(p.name)
         bits = p.kind == "state" and state is not None and state.dtype == "float32"
+        # State of floats is given as its bits.
         named[p.name] = np.uint32(v).view(np.float32) if bits else v
     return named
 
 
 def _offsets(steps: list[Step]) -> list[int]:
     """Constants that turn rounding into flooring: half of what is shifted out, less one or not."""
+    # Rounding to nearest adds half; the constant takes it away again.
     total = sum(s.imm or 0 for s in steps if s.op == "shr")
     if not 0 < total < 31:
         return [0]
@@ -248,6 +267,7 @@ def _equal(f: Callable[[Array], Array], g: Callable[[Array], Array], low: int, h
             return False
         if len(spans) > 1 << 20:
             return False  # as many values as that are no narrow result
+        # Equal ends of functions that never fall: all between is equal too.
         open_ = (a[:, 0] != a[:, 1]) & (spans[:, 1] - spans[:, 0] > 1)
         left = spans[open_]
         middle = (left[:, 0] + left[:, 1]) // 2

@@ -42,6 +42,7 @@ from csp_embed.targets.commands.writer import CONSTANT, Writer
 Array = NDArray[Any]
 # Every command is written out: beyond this a stream is gigabytes, and no walk is compared.
 MOST_STEPS = 2_000_000
+# Address 0 stays free, as on every machine here.
 FIRST_ADDRESS = 0x1000
 
 
@@ -70,10 +71,12 @@ class CommandProgram:
             if role == "dst":
                 continue
             if role == CONSTANT:
+                # Where sums begin with a constant, it lies in HOST like a tensor.
                 data = np.full(r.size // r.item, self.epilogue.offset, self.moves[role].dtype)
                 found.append((r.address, data.view(np.uint8)))
                 continue
             tensor = np.asarray(tensors[r.place.layout.tensor])
+            # Tensors are added in front of the shift, so they are shifted up by it.
             if role.startswith("add"):
                 tensor = tensor.astype(np.int64) << self.epilogue.shift
                 # The constant of the epilogue comes with the first tensor that sums begin with.
@@ -113,6 +116,7 @@ class _Lowering:
         assert machine is not None
         contract = next(c for c in machine.commands if c.acts.kind == "contract")
         tiles = operand_tiles(contract.acts, machine.commands)
+        # Lanes of a row that a tile uses; copies move only these.
         width = {r: 1 + sum(s * (isa.dims[d] - 1) for d, s in t.lanes.items())
                  for r, t in tiles.items()}  # fmt: skip
         memory = tiles["dst"].memory
@@ -130,10 +134,12 @@ class _Lowering:
         for role in ("lhs", "rhs"):
             dtype = machine.memories[tiles[role].memory].dtype
             found = transfers(machine, "copy_in", tiles[role].memory, width[role])
+            # The operand's own type: other copies convert on the way.
             moves[role] = chosen([t for t in found if t.dtype == dtype])
         begins = transfers(machine, "copy_in", memory, width["dst"])
         adders = transfers(machine, "copy_in", memory, width["dst"], adds=True)
         begins, adders = ([t for t in x if t.dtype == "int32"] for x in (begins, adders))
+        # Sums begin with a copy in where the machine has one.
         if begins:
             moves[CONSTANT] = chosen(begins)
         moves["dst"] = epilogue.store
@@ -141,6 +147,7 @@ class _Lowering:
         for role in embedding.layouts:
             if role.startswith("add"):
                 made._begins(op.text())
+                # The first added tensor is what sums begin with; more must be added by the machine.
                 if role != "add0" and not adders:
                     raise Infeasible(f"{op.name} adds two tensors", where=op.text(),
                                      why=f"{isa.name} has no copy that adds to sums",
@@ -160,6 +167,7 @@ class _Lowering:
     def run(self) -> CommandProgram:
         e = self.embedding
         steps = math.prod(c.extent for c in e.counters)
+        # Before anything is laid out: a stream of gigabytes helps nobody.
         if steps > MOST_STEPS:
             raise Infeasible(
                 f"{e.operator.name} takes {steps:,} steps", where=e.operator.formula(),
@@ -171,6 +179,7 @@ class _Lowering:
             self.regions[role] = region(e, self.isa, role, tile, self.moves[role],
                                         reduced_first=role in ("lhs", "rhs"))  # fmt: skip
         pools, slots = self._pools()
+        # The walk with the fewest loads; each is stopped once it exceeds the best.
         best: tuple[Walk, Order, Steps, Residence] | None = None
         least = 0
         # A factor that the machine holds between steps should change seldom.
@@ -203,6 +212,7 @@ class _Lowering:
         for memory in pools.values():
             within = reach.rows(self.machine, memory)
             slots[memory] = within // self._slot_rows(memory)
+            # Two slots at least: one is used while the other is filled.
             if slots[memory] < 2:
                 raise Infeasible(f"{memory} holds less than two groups of tiles",
                                  where=self.isa.where(f"memories.{memory}"),
@@ -220,6 +230,7 @@ class _Lowering:
 
     def _slot_rows(self, memory: str) -> int:
         """Rows of a slot: of the largest group that lies in that memory."""
+        # A group may be larger than the region: then the region is the group.
         groups = [
             min(r.group, r.blocks) * r.height
             for role, r in self.regions.items() if role in ("lhs", "rhs")
@@ -230,6 +241,7 @@ class _Lowering:
     def _index(self, role: str, at: Mapping[str, Array], n: int) -> Array:
         """Indices in the region's box, [n, rank]. at: counter -> n values."""
         layout, low = self.embedding.layouts[role], self.regions[role].place.low
+        # From the box's corner, as regions hold the box alone.
         out = np.tile(np.array(layout.origin, np.int64) - np.array(low, np.int64), (n, 1))
         for name, step in layout.step.items():
             if any(step):
@@ -243,6 +255,7 @@ class _Lowering:
         live: list[Table] = []
         for role in self.embedding.layouts:
             step = self.embedding.layouts[role].step
+            # Only loops that move an operand decide which element it is.
             parts = tuple(
                 p for p in PARTS if any(any(step.get(c.name, ())) for c in walk.counters(p))
             )
@@ -255,6 +268,7 @@ class _Lowering:
             found[role] = Table(parts, extents, entries)
             if role in ("lhs", "rhs"):
                 shape = np.array(r.place.shape, np.int64)
+                # Outside of the grid nothing is multiplied: such steps are left out.
                 inside = ((index >= 0) & (index < shape)).all(axis=1)
                 live.append(Table(parts, extents, np.asarray(inside, np.int64)))
         return found, tuple(live)
@@ -267,6 +281,7 @@ class _Lowering:
         at = {p: x[taken] for p, x in order.at.items()}
         ends = np.concatenate([[0], np.cumsum(taken)])[order.ends]
         flat = {r: tables[r].of(at) for r in ("dst", "lhs", "rhs")}
+        # A group is what one copy brings: factors of one group are loaded together.
         groups = {}
         for r in ("lhs", "rhs"):
             reg = self.regions[r]
@@ -285,6 +300,7 @@ class _Lowering:
             residence, tables, {r: self._slot_rows(pool) for r, pool in pools.items()},
         )  # fmt: skip
         begins = order.ends.tolist()
+        # Block by block: the writer begins, adds and stores each.
         for k, (begin, end) in enumerate(itertools.pairwise(steps.ends)):
             whole = slice(begins[k], begins[k + 1])
             writer.block(begin, end, {p: x[whole] for p, x in order.at.items()})
@@ -297,6 +313,7 @@ class _Lowering:
         compute = cost["step"] * len(steps.dst)
         moved = (writer.loaded + writer.stored) / cost["bytes_per_cycle"]
         fed = cost["command"] * len(planner.out)
+        # All three overlap at best; a 32nd of all breaks ties.
         slowest = max(compute, moved, fed)
         return CommandProgram(
             self.embedding, walk, self.epilogue, dict(self.regions), dict(self.moves), words,
@@ -308,6 +325,7 @@ class _Lowering:
         """Adds the constant where sums begin with one, and gives every region an address."""
         dst = self.regions["dst"]
         tensors = any(r.startswith("add") for r in self.regions)
+        # Sums that no step reaches must still be stored, as zeros or the constant.
         empty = len(np.unique(steps.dst)) < self._sums(walk)
         anew = all(c.acts.keeps is None for c in self.machine.commands if c.acts.kind == "contract")
         if not tensors and (self.epilogue.offset or empty or anew):
@@ -315,9 +333,11 @@ class _Lowering:
             t = self.moves[CONSTANT]
             place = replace(dst.place, low=(), shape=(), order=())
             rows = 1 if t.strided() else dst.height
+            # A strided copy may repeat one row: then the constant is one row.
             self.regions[CONSTANT] = Region(CONSTANT, place, dst.tile, dst.height, dst.width, None,
                                             t.strided(), rows, 1, t.item)  # fmt: skip
         at = FIRST_ADDRESS
+        # The result last: its address does not move when constants grow.
         for role in [r for r in self.regions if r != "dst"] + ["dst"]:
             at = -(-at // self.machine.align) * self.machine.align
             self.regions[role] = replace(self.regions[role], address=at)

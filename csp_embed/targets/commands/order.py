@@ -59,6 +59,7 @@ def walks(embedding: Embedding, sums: int, rows_fastest: bool = True) -> Iterato
         return any(embedding.layouts[role].step.get(c.name, ()))
 
     free = [c for c in embedding.counters if not c.reduced]
+    # rows move the first factor alone, columns the second; together they fill a block.
     rows = tuple(c for c in free if moves("lhs", c) and not moves("rhs", c))
     columns = tuple(c for c in free if moves("rhs", c) and not moves("lhs", c))
     batch = tuple(c for c in free if c not in rows and c not in columns)
@@ -67,10 +68,12 @@ def walks(embedding: Embedding, sums: int, rows_fastest: bool = True) -> Iterato
     seen: set[tuple[int, int, bool]] = set()
     size = 1
     shapes: list[tuple[int, int]] = []
+    # Shapes by doubling: both factors' traffic depends on the block's sides.
     while size <= sums:
         # Whole blocks where the extents divide nearly: a ragged end costs what a block costs.
         r = _even(count[0], min(size, count[0]))
         c = _even(count[1], min(sums // r, count[1]))
+        # Either side is fixed first, so that thin blocks are tried in both directions.
         shapes += [(r, c), (_even(count[0], min(sums // c, count[0])), c)]
         size *= 2
     for r, c in shapes:
@@ -82,6 +85,7 @@ def walks(embedding: Embedding, sums: int, rows_fastest: bool = True) -> Iterato
 
 def _even(count: int, most: int) -> int:
     """The block of at most `most` that cuts `count` into as few blocks, as evenly as can be."""
+    # As few blocks as `most` allows, then as even as can be.
     return math.ceil(count / math.ceil(count / most))
 
 
@@ -98,12 +102,14 @@ def order_of(walk: Walk) -> Order:
     rows, columns, depth = (walk.count(p) for p in ("rows", "columns", "reduced"))
     row_blocks, column_blocks = -(-rows // walk.row_block), -(-columns // walk.column_block)
     many, few = (row_blocks, column_blocks) if walk.rows_inside else (column_blocks, row_blocks)
+    # Batch outermost: nothing is shared across it.
     turns, inner = np.divmod(np.arange(walk.count("batch") * few * many), many)
     batch, outer = np.divmod(turns, few)
     # To and fro: what the last block used is used again first.
     inner = np.where(turns % 2 == 1, many - 1 - inner, inner)
     row, column = (inner, outer) if walk.rows_inside else (outer, inner)
     row, column = row * walk.row_block, column * walk.column_block
+    # Blocks at the end are smaller.
     high = np.minimum(walk.row_block, rows - row)
     wide = np.minimum(walk.column_block, columns - column)
     ends = np.concatenate([[0], np.cumsum(depth * high * wide)])
@@ -114,6 +120,7 @@ def order_of(walk: Walk) -> Order:
         c, r = np.divmod(sums, np.repeat(high, size))
     else:
         r, c = np.divmod(sums, np.repeat(wide, size))
+    # Every other block is walked backwards, so that factors at the turn are still there.
     back = np.repeat(np.arange(len(size)) % 2 == 1, size)
     at = {
         "batch": np.repeat(batch, size), "rows": r + np.repeat(row, size),
@@ -134,6 +141,7 @@ class Table:
         """The entries of these steps."""
         flat = np.zeros_like(at["batch"])
         for part, extent in zip(self.parts, self.extents, strict=True):
+            # Mixed radix over the parts that matter.
             flat = flat * extent + at[part]
         return self.entries[flat]
 
@@ -142,6 +150,7 @@ def joint_values(walk: Walk, parts: Sequence[str]) -> dict[str, Ints]:
     """Counter -> its value, for every joint value of the parts, the last part fastest."""
     flat = np.arange(math.prod(walk.count(p) for p in parts), dtype=np.int64)
     found: dict[str, Ints] = {}
+    # The last counter is the fastest.
     for c in reversed([c for p in parts for c in walk.counters(p)]):
         flat, found[c.name] = np.divmod(flat, c.extent)
     return found

@@ -41,6 +41,7 @@ class Planner:
 
     def __post_init__(self) -> None:
         self._index = {c.name: n for n, c in enumerate(self.machine.commands)}
+        # Plans by what they depend on: most steps repeat one of a handful.
         self._known: dict[tuple[Any, ...], Known] = {}
         self._lane_states = [s.name for s in self.machine.state.values() if s.dims]
         bases = [
@@ -48,6 +49,7 @@ class Planner:
             for r in references(c.acts)
         ]  # fmt: skip
         self._row_states = {p.name for p in bases if p.kind == "state"}
+        # Where rows themselves decide what is possible, plans cannot be reused for other rows.
         # A fixed row, or a field that not every row fits, makes plans depend on rows.
         rows = max(m.rows for m in self.machine.memories.values())
         setters = [(c, s.source) for c in self.machine.commands
@@ -58,6 +60,7 @@ class Planner:
 
     def copy(self, command: Command, wants: Wants) -> None:
         """A copy, behind what sets its strides."""
+        # Strides and counts that are state must be set before the copy.
         needed = {p.name: v for p, v in wants if p.kind == "state"}
         for c, values in self._setters(needed, {}) or self._stuck(command, needed):
             self._put(c, values, {})
@@ -65,6 +68,7 @@ class Planner:
 
     def finish(self) -> None:
         """The machine's last command, where it has one."""
+        # Machines without such a command need none.
         for c in self.machine.commands:
             if c.acts.kind == "finish":
                 self._put(c, {}, {})
@@ -72,6 +76,7 @@ class Planner:
 
     def contract(self, dst: int, lhs: Factor, rhs: Factor, keep: bool) -> None:
         """One step of sums at row `dst`: added to what is there, or anew."""
+        # Rows in state, or rows that decide: the plan is made anew.
         if self._rows_decide or not self._row_states.isdisjoint(self.numbers):
             for c, values, loaded in self._planned(dst, lhs, rhs, keep):
                 self._put(c, values, loaded)
@@ -109,6 +114,7 @@ class Planner:
         """The contraction that needs the fewest other commands, behind these."""
         best: Plan | None = None
         for c in self.machine.commands:
+            # A contraction that always begins anew cannot add to what is there.
             if c.acts.kind != "contract" or (c.acts.keeps is None and not keep):
                 continue
             plan = self._contract(c, dst, {"lhs": lhs, "rhs": rhs}, keep)
@@ -126,6 +132,7 @@ class Planner:
         a = c.acts
         assert a.dst is not None
         wants = self._whole(a.loops, a.limits) + _at(a.dst, dst)
+        # The value that keeps sums, or the other one.
         if a.keeps is not None:
             wants.append((a.keeps, a.keeps_if if keep else 1 - a.keeps_if))
         held: dict[str, Factor] = {}
@@ -135,6 +142,7 @@ class Planner:
                 wants += _at(source, factor.row)
                 continue
             assert isinstance(source, Lanes)
+            # Lanes that the command itself loads need not be there before.
             own = a.loads.get(source.state)
             if own is None:
                 held[source.state] = factor
@@ -149,6 +157,7 @@ class Planner:
         before = self._setters(needed, missing)
         if before is None:
             return None
+        # Setters may load lanes on the way.
         plan = [(x, values, self._loaded(x, missing)) for x, values in before]
         return [*plan, (c, self._fields(c, wants), loaded)]
 
@@ -159,6 +168,7 @@ class Planner:
         """All lanes take part."""
         wants = [(p, self.dims[v]) for v, p in loops.items() if p.kind != "const"]
         for limit in limits:
+            # The guard must let every lane through.
             reach = 1 + sum(s * (self.dims[v] - 1) for v, s in limit.steps.items())
             if limit.bound.kind != "const":
                 wants.append((limit.bound, reach))
@@ -171,6 +181,7 @@ class Planner:
         left = {n: v for n, v in needed.items() if self.numbers.get(n) != v}
         lanes = dict(missing)
         found: list[tuple[Command, dict[str, int]]] = []
+        # Greedy: the command that settles most goes first; plans are a few commands long.
         while left or lanes:
             best: tuple[int, Command, dict[str, int]] | None = None
             for c in self.machine.commands:
@@ -199,6 +210,7 @@ class Planner:
         """Field values of a command that sets; None where it cannot set what is needed."""
         values: dict[str, int] = {}
         for name, setting in c.acts.settings.items():
+            # What is not needed stays as it is; unknown state gets its default.
             wanted = needed.get(name, self.numbers.get(name))
             if wanted is None:
                 wanted = self.machine.state[name].default
@@ -207,6 +219,7 @@ class Planner:
                 if name in needed and needed[name] != source.value:
                     return None
             elif source.kind == "field":
+                # A value that the field cannot hold: another command may.
                 most = c.fields[source.name].most
                 if wanted is not None and wanted > most:
                     return None
@@ -216,6 +229,7 @@ class Planner:
         for name, load in c.acts.loads.items():
             if not isinstance(load.source, Rows):
                 return None
+            # Loading reads addresses too, which must be settable here.
             for p, v in _at(load.source, lanes[name].row) + self._whole(load.loops, load.limits):
                 if p.kind == "field":
                     values[p.name] = v
@@ -228,6 +242,7 @@ class Planner:
         for p, v in wants:
             if p.kind == "field":
                 values[p.name] = v
+            # A constant in the command must be what is needed.
             elif p.kind == "const" and p.value != v:
                 raise SpecError(f"{c.name} has {p.value} where {v} is needed",
                                 where=f"instructions.{c.name}",
@@ -249,6 +264,7 @@ class Planner:
         self, c: Command, values: Mapping[str, int], loaded: Mapping[str, tuple[str, int]]
     ) -> None:
         self.out.append((self._index[c.name], tuple(values.get(n, 0) for n in c.fields)))
+        # State follows the meanings, as the interpreter would see it.
         for (lanes, name), value in changes(c, values, loaded).items():
             state: dict[str, Any] = self.lanes if lanes else self.numbers
             if value is None:

@@ -17,6 +17,7 @@ from csp_embed.machine.commands.spec import Command, CommandMachine
 Plan = list[tuple[Command, dict[str, int], dict[str, tuple[str, int]]]]
 
 
+# An int that remembers whose row it is, so that a plan can be filled with others.
 class Row(int):
     """A row that says whose it is: "dst", "lhs" or "rhs"."""
 
@@ -45,6 +46,7 @@ class Known:
         commands: list[tuple[int, tuple[int, ...], tuple[tuple[int, str], ...]]] = []
         after: dict[tuple[bool, str], Any] = {}
         for c, fields, loaded in plan:
+            # Fields that are not named are 0.
             values = tuple(fields.get(n, 0) for n in c.fields)
             rows = tuple((k, v.whose) for k, v in enumerate(values) if isinstance(v, Row))
             commands.append((machine.index(c.name), values, rows))
@@ -52,6 +54,7 @@ class Known:
         left = {n: v.whose if isinstance(v, Row) else v
                 for (lanes, n), v in after.items() if not lanes and v is not None}  # fmt: skip
         held = {n: v[0] for (lanes, n), v in after.items() if lanes and v is not None}
+        # State that a command forgets must not be taken as known.
         gone = tuple(k for k, v in after.items() if v is None)
         return Known(tuple(commands), left, held, gone)
 
@@ -61,6 +64,7 @@ class Known:
         names: Mapping[str, tuple[str, int]],
     ) -> None:  # fmt: skip
         """Writes it to `out` with these rows and factors, and what it leaves to the states."""
+        # The hot loop: a stream has as many of these as steps.
         for number, values, open_ in self.commands:
             if open_:
                 filled = list(values)
@@ -82,6 +86,7 @@ def changes(
     """(whether it has lanes, state) -> what a command leaves there; None: nothing that is known."""
     a: Acts = c.acts
     found: dict[tuple[bool, str], Any] = {}
+    # In the order of the meaning: later settings win.
     for name, setting in a.settings.items():
         source = setting.source
         found[False, name] = source.value if source.kind == "const" else values.get(source.name, 0)

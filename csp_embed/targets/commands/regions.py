@@ -59,6 +59,7 @@ class Region:
     @property
     def stride(self) -> int:
         """HOST bytes from row to row of an element."""
+        # Rows that are all alike lie once, and are read with stride 0.
         if self.rows < self.height:
             return 0
         return self.row_bytes * (self.blocks if self.beside else 1)
@@ -69,6 +70,7 @@ class Region:
 
     def element(self, index: Array) -> tuple[Array, Array]:
         """(outer number, block number) of elements by grid index, [..., rank], in the box."""
+        # Row-major over the outer dimensions of the box.
         outer = np.zeros(index.shape[:-1], np.int64)
         for d, n in enumerate(self.place.shape):
             if d != self.block:
@@ -87,10 +89,12 @@ class Region:
     def map(self) -> NDArray[np.int64]:
         """For every value of the region, where it stands in the flattened tensor; -1: neutral."""
         p, t = self.place, self.tile
+        # Back into the box's own order of dimensions before rows and lanes are placed.
         rank = len(p.shape)
         flat = p.index_map().reshape(tuple(p.shape[d] for d in p.order) + p.lanes)
         flat = flat.transpose((*np.argsort(p.order), *range(rank, flat.ndim)))
         wide = np.full((*p.shape, self.height, self.width), -1, np.int64)
+        # Where a lane of the tile stands in rows and lanes of the memory.
         rows = np.zeros(p.lanes, np.int64)
         lanes = np.zeros(p.lanes, np.int64)
         for n, d in enumerate(t.dims):
@@ -99,6 +103,7 @@ class Region:
             lanes = lanes + along * t.lanes.get(d, 0)
         wide[..., rows, lanes] = flat
         wide = wide[..., : self.rows, :]
+        # Without a block dimension the elements stand one after the other.
         if self.block is None:
             return wide.reshape(-1)
         inside = (rank, self.block) if self.beside else (self.block, rank)
@@ -108,6 +113,7 @@ class Region:
     def image(self, tensor: Array, dtype: str) -> NDArray[np.uint8]:
         """The region's bytes of a logical tensor; what stands nowhere is 0."""
         flat = np.ascontiguousarray(tensor).reshape(-1)
+        # -1 is what no element fills: 0, which multiplies to nothing.
         picked = np.where(self.map >= 0, flat[np.maximum(self.map, 0)], 0)
         return picked.astype(np.dtype(dtype).newbyteorder("<")).view(np.uint8)
 
@@ -128,6 +134,7 @@ def region(
     sizes = isa.dims
     p = place(embedding, role, role, transfer.dtype, tile.dims, sizes)
     if role in ("lhs", "rhs"):  # steps outside the grid multiply nothing, and are left out
+        # Clipped to the grid: elements beyond it would be loaded for nothing.
         low = tuple(max(0, n) for n in p.low)
         high = tuple(min(g, a + n) for g, a, n in zip(layout.grid, p.low, p.shape, strict=True))
         p = replace(p, low=low, shape=tuple(max(1, h - a) for h, a in zip(high, low, strict=True)))
@@ -135,6 +142,7 @@ def region(
     width = 1 + sum(s * (sizes[d] - 1) for d, s in tile.lanes.items())
     beside = transfer.strided()
     group = transfer.blocks
+    # No blocks, but many rows: elements below each other are one copy.
     if group == 1 and transfer.rows is None and transfer.most_rows >= 2 * height:
         group, beside = transfer.most_rows // height, False
     block = _block(embedding, role, p, group, reduced_first)
@@ -152,8 +160,10 @@ def _block(
 
     def rank(d: int) -> tuple[float, bool, bool]:
         n = p.shape[d]
+        # Full groups first: a ragged one costs a copy as well.
         filled = n / (math.ceil(n / group) * group)
         walked = any(c in reduced and step[d] for c, step in layout.step.items())
+        # The last index lies beside itself in the user's tensor, so packing copies rows.
         last = bool(layout.grid_coef) and layout.grid_coef[-1][d] > 0
         return filled, walked and reduced_first, last
 

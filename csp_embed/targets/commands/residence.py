@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from csp_embed.jit import njit
 
 Ints = NDArray[np.int64]
+# Beyond every step: a group that is never used again.
 FAR = 1 << 60
 Loads = Mapping[int, tuple[tuple[str, int, int], ...]]
 
@@ -71,9 +72,11 @@ def pools_of(
 ) -> tuple[Pool, ...]:
     """groups: role -> group of every step; pools: role -> its pool; slots: pool -> how many."""
     found: list[Pool] = []
+    # Memories in a fixed order; both factors may lie in one.
     for pool in dict.fromkeys(pools.values()):
         roles = tuple(r for r in groups if pools[r] == pool)
         counts = [int(groups[r].max(initial=0)) + 1 for r in roles]
+        # Numbers of all roles in one sequence, so that a pool sees one kind of key.
         first = tuple(sum(counts[:k]) for k in range(len(roles)))
         keys = np.stack([groups[r] + a for r, a in zip(roles, first, strict=True)], axis=1)
         found.append(Pool(roles, first, keys, slots[pool]))
@@ -87,6 +90,7 @@ def reside(pools: tuple[Pool, ...], limit: int | None = None) -> Residence | Non
     fresh: list[NDArray[np.bool_]] = []
     chosen: list[Ints] = []
     for p in pools:
+        # What is left of the limit: the search stops where it cannot win.
         count, new, slot = _belady(p.keys, p.most, p.slots, left - total)
         total += count
         if total > left:
@@ -100,6 +104,7 @@ def reside(pools: tuple[Pool, ...], limit: int | None = None) -> Residence | Non
 def _belady(keys: Ints, most: int, slots: int, limit: int) -> tuple[int, NDArray[np.bool_], Ints]:
     """(loads, which uses load, slot of each use); stops once the loads exceed the limit."""
     steps, width = keys.shape
+    # From the back: the next use of each group is known before the walk.
     following = np.full(keys.shape, FAR, np.int64)
     ahead = np.full(most, FAR, np.int64)
     for n in range(steps - 1, -1, -1):
@@ -120,6 +125,7 @@ def _belady(keys: Ints, most: int, slots: int, limit: int) -> tuple[int, NDArray
                 total += 1
                 if total > limit:
                     return total, fresh, chosen
+                # Free slots first.
                 if used < slots:
                     slot = used
                     used += 1

@@ -72,6 +72,7 @@ def transfers(
 
 def most(command: Command, param: Param) -> int:
     """The greatest value that a parameter takes."""
+    # State may hold any number; what sets it is the planner's question.
     if param.kind == "const":
         return param.value
     return command.fields[param.name].most if param.kind == "field" else 1 << 40
@@ -82,6 +83,7 @@ def _transfer(c: Command, lanes: int) -> Transfer | None:
     assert a.dst is not None
     assert a.host is not None
     item = np.dtype(a.host.dtype).itemsize
+    # Lanes must follow each other, in the row and in HOST alike.
     across = [v for v, s in a.dst.lanes.items() if s == 1]
     if len(across) != 1 or len(a.dst.lanes) != 1:
         return None
@@ -89,6 +91,7 @@ def _transfer(c: Command, lanes: int) -> Transfer | None:
     if a.host.steps.get(lane) != Param("const", value=item):
         return None
     one = Param("const", value=1)
+    # One loop over rows at most, and one over blocks: what tiles can use.
     rows = [v for v, p in a.dst.rows.items() if p == one and v != lane]
     others = [v for v in a.dst.rows if v not in rows]
     if len(rows) > 1 or len(others) > 1 or set(a.host.steps) - {lane, *rows, *others}:
@@ -101,17 +104,20 @@ def _transfer(c: Command, lanes: int) -> Transfer | None:
     # Lanes, and blocks of them.
     blocks = 1
     per_row, most_lanes = a.loops[lane], most(c, a.loops[lane])
+    # One guard at most: several would be a shape that tiles do not have.
     limit = next((x for x in a.limits if lane in x.steps), None)
     if len(a.limits) > (limit is not None):
         return None
     if others:
         wide = a.host.steps.get(others[0])
+        # Blocks lie beside each other in HOST, whole tiles apart on the chip.
         if wide != Param("const", value=lanes * item) or per_row != Param("const", value=lanes):
             return None
         blocks = most(c, a.loops[others[0]])
         parts.append(("apart", a.dst.rows[others[0]]))
         if limit is None:
             parts.append(("blocks", a.loops[others[0]]))
+        # A guard over blocks and lanes: their number together.
         elif limit.steps == {others[0]: lanes, lane: 1}:
             parts.append(("count", limit.bound))
             blocks = min(blocks, most(c, limit.bound) // lanes)
@@ -122,6 +128,7 @@ def _transfer(c: Command, lanes: int) -> Transfer | None:
             return None
         parts.append(("lanes", limit.bound))
         most_lanes = min(most_lanes, most(c, limit.bound))
+    # Fixed: the command moves that many lanes, or none.
     fixed = per_row.value if per_row.kind == "const" and (limit is None or others) else None
     if per_row.kind != "const":
         parts.append(("lanes", per_row))

@@ -34,12 +34,14 @@ class Writer:
         self.regions, self.moves, self.settings = regions, moves, settings
         self.planner, self.tables, self.slot_rows = planner, tables, slot_rows
         self.loaded = self.stored = 0
+        # Known before the first command: all steps are.
         self.loads = residence.loads()
         self.sums: list[int] = steps.dst.tolist()
         self.factors = {r: self._factors(r, getattr(steps, r), residence) for r in slot_rows}
 
     def _factors(self, role: str, elements: Array, residence: Residence) -> list[Factor]:
         """What the role's factor of every step is, and where it lies."""
+        # The element within its group tells the row below the group's first.
         r = self.regions[role]
         within = elements % r.blocks % r.group
         rows = residence.slots(role) * self.slot_rows[role] + within * r.height
@@ -54,12 +56,15 @@ class Writer:
         """All steps of a block: sums begin, are added to, are stored. at: of all its steps, those
         that multiply nothing among them."""
         dst = self.regions["dst"]
+        # Tiles in the order of their first step: sums lie in the order in which they are used.
         tiles, first = np.unique(self.tables["dst"].of(at), return_index=True)
         order = np.argsort(first)
         rows = {int(tiles[k]): n * dst.height for n, k in enumerate(order)}
+        # Sums that are loaded count as begun: the first step adds to them.
         begun: set[int] = set()
         for role, lying in self.regions.items():
             if role == CONSTANT or role.startswith("add"):
+                # The constant is one element for all tiles.
                 found = np.zeros(len(tiles), np.int64)
                 if role != CONSTANT:
                     found = self.tables[role].of({p: x[first] for p, x in at.items()})
@@ -70,11 +75,13 @@ class Writer:
         lhs, rhs = self.factors["lhs"], self.factors["rhs"]
         contract = self.planner.contract
         for n in range(begin, end):
+            # Factors are brought in front of the step that first needs them.
             for role, group, slot in self.loads.get(n, ()):
                 self._group(role, group, slot)
             tile = self.sums[n]
             contract(rows[tile], lhs[n], rhs[n], tile in begun)
             begun.add(tile)
+        # In the same order: what was finished first leaves first.
         for k in order:
             self._store(int(tiles[k]), rows[int(tiles[k])])
 
@@ -90,6 +97,7 @@ class Writer:
         # Elements one after the other are more rows of one.
         rows, blocks = (r.height, blocks) if r.beside else (r.height * blocks, 1)
         self._moved(t, row, host, rows, r, blocks)
+        # A repeated row is read once from HOST, whatever it fills.
         kept = 1 if r.rows < r.height else rows
         self.loaded += kept * r.row_bytes * blocks
 
@@ -102,6 +110,7 @@ class Writer:
         self, t: Transfer, row: int, host: int, rows: int, r: Region, blocks: int,
         settings: Wants | None = None,
     ) -> None:  # fmt: skip
+        # Copies that move a fixed number of rows move these; others as many as they can.
         each = t.rows or min(rows, t.most_rows)
         for done in range(0, rows, each):
             n = each if t.rows else min(each, rows - done)

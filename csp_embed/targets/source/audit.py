@@ -20,6 +20,7 @@ from csp_embed.targets.source.output import RESULT
 def breaches(program: SourceProgram, isa: Isa) -> list[str]:
     """Every template call that may leave its buffer; empty for a good program."""
     out = program.operator.tensors[program.operator.out.tensor]
+    # Elements, as addresses count them.
     sizes = {b.name: b.elements for b in program.buffers}
     sizes |= {name: count for name, (_, count) in program.fixed.items()}
     sizes[RESULT] = int(np.prod(out.shape, dtype=np.int64))
@@ -40,6 +41,7 @@ def _walk(
             found += _call(node, isa, sizes, counts)
         elif not isinstance(node, Keep):
             inner = counts | {node.var: node.count} if isinstance(node, Loop) else counts
+            # Each loop variable is known inside of its loop only.
             _walk(node.body, isa, sizes, inner, found)
 
 
@@ -51,6 +53,7 @@ def _call(call: Call, isa: Isa, sizes: Mapping[str, int], counts: Mapping[str, i
     if address is None:
         return []
     low, high = _range(address.at, counts)
+    # A copy moves whole registers: as many lanes as the largest has.
     lanes = max(math.prod(isa.lane_shape(s.memory)) for s in template.slots if s.kind == "register")
     # A ragged end stores fewer lanes: as many as the clamp leaves where the address is greatest.
     count = call.operands.get(template.roles.get("count", ""), lanes)
@@ -65,5 +68,6 @@ def _call(call: Call, isa: Isa, sizes: Mapping[str, int], counts: Mapping[str, i
 
 def _range(at: Sum, counts: Mapping[str, int]) -> tuple[int, int]:
     """Least and greatest value over the loops."""
+    # Terms are independent: each is least where its own variable is.
     reach = [c * (counts[v] - 1) for v, c in at.terms]
     return at.const + sum(min(0, r) for r in reach), at.const + sum(max(0, r) for r in reach)

@@ -30,6 +30,7 @@ FLAGS = ("-O3", "-std=c11", "-fPIC", "-shared")
 
 def c_compiler() -> str:
     """Path of the C compiler: $CC, gcc, clang or cc. Raises: MissingLibrary."""
+    # $CC first, as make and its kin have it.
     for name in (os.environ.get("CC", ""), "gcc", "clang", "cc"):
         found = shutil.which(name) if name else None
         if found is not None:
@@ -52,11 +53,13 @@ def missing_features(isa: Isa) -> tuple[str, ...]:
 def cpu_features() -> frozenset[str]:
     """What the running Linux kernel says that the CPU can do; empty where it says nothing."""
     try:
+        # /proc is Linux's; elsewhere nothing is claimed.
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return frozenset()
     for line in text.splitlines():
         key, _, value = line.partition(":")
+        # x86 calls them flags, Arm Features.
         if key.strip() in ("flags", "Features"):
             return frozenset(value.split())
     return frozenset()
@@ -74,6 +77,7 @@ def is_native(isa: Isa) -> bool:
 def require_native(isa: Isa) -> None:
     """Raises: MissingLibrary where the CPU lacks what the machine needs."""
     assert isa.program is not None
+    # Before the features: another architecture has other names for them.
     arch = isa.program.runner.arch
     if arch and arch != platform.machine():
         raise MissingLibrary(
@@ -114,6 +118,7 @@ def build_text(
     # Plain loops run anywhere, and faster with the machine's instructions where they are there.
     flags = () if plain and not is_native(isa) else isa.program.flags
     compiler = c_compiler()
+    # A private folder: two builds at once must not share files.
     with tempfile.TemporaryDirectory(prefix="csp-embed-") as folder:
         source, made = Path(folder, "kernel.c"), Path(folder, "kernel.so")
         source.write_text(text, encoding="utf-8")
@@ -121,6 +126,7 @@ def build_text(
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise refused(Path(compiler).name, done.stderr, text, isa)
+        # Whole or not at all: a library that is half written would be loaded.
         with atomic(output, "wb") as target:
             target.write(made.read_bytes())
 
@@ -147,6 +153,7 @@ class Native:
         function = getattr(self.library, f"{self.file.name}_pack")
         arrays = [self._argument(n, tensors[n]) for n in self.file.prepared]
         function(*(self.pointer(a) for a in arrays), self.pointer(packed))
+        # Packed once, and used for any number of runs.
         return packed
 
     def run(self, tensors: Mapping[str, Array], packed: Array | None = None) -> Array:
@@ -157,6 +164,7 @@ class Native:
         if self.file.packed:
             arrays.append(self.pack(tensors) if packed is None else packed)
         if self.file.work:
+            # The work struct is written in every run: one for this object's calls.
             arrays.append(self.kept.setdefault("work", self.buffer("work")))
         result = np.zeros(out.shape, op.out_dtype)
         arrays.append(result)
@@ -171,6 +179,7 @@ class Native:
     def buffer(self, which: str) -> Array:
         """A zeroed `packed` or `work` struct, aligned as the library wants it."""
         count = getattr(self.library, f"{self.file.name}_{which}_bytes")
+        # The library knows its own sizes: alignment and padding of structs are C's.
         count.restype = ctypes.c_size_t
         return aligned(count(), self.align)
 
@@ -188,6 +197,7 @@ class Native:
 
 def aligned(size: int, align: int) -> Array:
     """Zeroed bytes at an address that `align` divides."""
+    # NumPy aligns to 16 or 64 bytes at its pleasure; the machine may want more.
     raw = np.zeros(size + align, np.uint8)
     skip = -raw.ctypes.data % align
     return raw[skip : skip + size]

@@ -51,8 +51,10 @@ def correction(
     for d in dst.lanes:
         lanes *= isa.dims[d]
     moves = embedding.layouts[signed].step
+    # Only counters that move the signed factor: the correction differs by these.
     free = [c for c in embedding.counters if not c.reduced and any(moves.get(c.name, ()))]
     terms, size = {}, lanes
+    # Innermost last, as the buffer is read.
     for c in reversed(free):
         terms[c.name] = size
         size *= c.extent
@@ -83,19 +85,24 @@ def correction(
                                                               named(places[signed].at(), b))}),
                 Call(contract.name, {contract.roles["dst"]: acc,
                                      contract.roles[signed]: "signed_0",
+                                     # Against a constant element, so that the machine's own
+                                     # contraction sums.
                                      contract.roles[unsigned]: "unit_0"}),
             )
         )  # fmt: skip
+        # The same reduced loops as the kernel's: what is summed there is summed here.
         for c in reversed([c for c in embedding.counters if c.reduced]):
             inner = (Loop(names[c.name], c.extent, inner, rolled=True),)
         apart = results.name != dst.name
         end: list[Node] = []
         for acc, b in zip(sums, bound, strict=True):
+            # Sums that cannot be stored are converted first.
             made = "result_0" if apart else acc
             if apart:
                 end.append(call("convert", {"dst": made, "source": acc}, dst=results.name,
                                 source=dst.name))  # fmt: skip
             end += [
+                # Times -1: it is taken off where sums begin.
                 call("map", {"dst": made, "other": "minus_0"}, dst=results.name,
                      other=results.name, function="mul"),
                 call("copy_out", {"dst": made, "address": Address(BUFFER, named(at, b)),
@@ -131,6 +138,7 @@ def correction(
             together: list[Mapping[str, Sum]] = [
                 {last.name: Sum(j, ((var, at_once),))} for j in range(at_once)
             ]
+            # Whole groups in a loop, the ragged rest behind it.
             body += (Loop(var, whole, (block(together),)),)
         if rest:
             body += (block([{last.name: Sum(whole * at_once + j)} for j in range(rest)]),)

@@ -33,6 +33,7 @@ Array = NDArray[Any]
 
 
 # How GNU assembler statements call the registers of a C type.
+# Only these can be pinned: another letter would be wrong for vectors.
 CONSTRAINTS = {"__m512i": "v", "__m256i": "v", "__m128i": "v", "int32x4_t": "w"}
 # Seen with gcc 12 on 7 x 3 sums of 32 registers: 0.72 of the machine's limit without, 0.95 with.
 ROLLED = """\
@@ -70,6 +71,7 @@ def write(
     op, machine = program.operator, isa.program
     assert machine is not None
     known = {b.name for b in program.buffers if b.role == "packed"}
+    # Packed together, since one struct holds them.
     assert not data or set(data) == known, "packed buffers are known together"
     packed = [b for b in program.buffers if b.role == "packed"]
     work = [b for b in program.buffers if b.role == "work"]
@@ -77,6 +79,7 @@ def write(
     arguments = [t for t in op.tensors if not op.tensors[t].constant and t != op.out.tensor]
     lines = [_head(program, isa, name, bool(data), threads), ""]
     lines += ["#include <stddef.h>", "#include <stdint.h>", "#include <string.h>"]
+    # string.h stands above in any case.
     lines += [f"#include <{h}>" for h in machine.headers if h != "string.h"]
     lines += declared(isa)
     lines += ["", *_struct(f"{name}_packed_t", packed, machine.align)] if packed else []
@@ -84,9 +87,11 @@ def write(
     moved = moves(program, name, work, threads)
     body = [*_pack_function(program, isa, name, packed, constants)] if packed and not data else []
     body += [""] * bool(body) + _kernel(program, isa, name, arguments, moved, bool(data), threads)
+    # Functions that move data stand apart; see functions.py.
     apart = [line for m in moved for line in ("", *m.lines)]
     apart = [*APART.split("\n"), *apart, ""] if apart else []
     body = [*apart, *_rolled(isa).split("\n"), "", *body]
+    # Fixed buffers only where something reads them: compilers warn of others.
     for unit, (value, count) in program.fixed.items():
         if any(unit in line for line in body):
             values = ", ".join([str(value)] * count)
@@ -103,6 +108,7 @@ def write(
     lines += ["", *body]
     for kind, there in (("work", work), ("packed", packed and not data)):
         if there:
+            # Sizes are told by the library, since structs are aligned.
             head = f"size_t {name}_{kind}_bytes(void)"
             lines += ["", f"{head};", f"{head} {{ return sizeof({name}_{kind}_t); }}"]
     return CFile(
@@ -142,6 +148,7 @@ def _head(program: SourceProgram, isa: Isa, name: str, known: bool, threads: int
     ]
     constants = (
         "Constants are part of this file, packed."
+        # Who calls must know whether packing is theirs.
         if known
         else f"Call {name}_pack once; the packed constants may be shared by threads."
     )
@@ -155,6 +162,7 @@ def _head(program: SourceProgram, isa: Isa, name: str, known: bool, threads: int
             f"   {op.text()}",
             *shapes,
             "",
+            # A formula may contain what ends a comment.
             f"   embedding  {program.embedding.formula()}".replace("*/", "* /"),
             "",
             "   All tensors are row-major and belong to the caller; they must not overlap. Structs",
@@ -173,6 +181,7 @@ def header(file: CFile, op: Operator, isa: Isa) -> str:
     assert isa.program is not None
     guard = f"{file.name.upper()}_H"
     lines = [f"/* {op.name}, written by csp_embed for {isa.name}: {op.text()}", ""]
+    # Each tensor once: it may be packed and read.
     for t in dict.fromkeys((*file.prepared, *file.arguments)):
         declared, out = op.tensors[t], t == op.out.tensor
         dtype = op.out_dtype if out else declared.dtype
@@ -191,6 +200,7 @@ def header(file: CFile, op: Operator, isa: Isa) -> str:
             )
     lines += ["   No two of them overlap. */", f"#ifndef {guard}", f"#define {guard}", "",
               "#include <stddef.h>", "#include <stdint.h>", "",
+              # C++ has no `restrict`.
               "#ifdef __cplusplus", '#define restrict', 'extern "C" {', "#endif", ""]  # fmt: skip
     kinds = [k for k, there in (("packed", file.packed), ("work", file.work)) if there]
     lines += [f"typedef struct {file.name}_{k} {file.name}_{k}_t;" for k in kinds]
@@ -224,6 +234,7 @@ def _rolled(isa: Isa) -> str:
     contract = isa.program.find("contract")
     assert contract is not None
     ctype = isa.program.ctypes[contract.slot("dst").memory]
+    # Of no use for a type that is not known: then nothing is kept (`_nodes`).
     constraint = CONSTRAINTS.get(ctype, "r")
     return ROLLED.replace("{constraint}", constraint)
 
@@ -253,6 +264,7 @@ def probe_text(isa: Isa, nodes: tuple[Node, ...], buffers: Mapping[str, tuple[st
 
 def literals(values: Array, indent: str) -> list[str]:
     """An array's values as lines of C."""
+    # -2^31 as a literal is the negative of a number that int cannot hold.
     texts = ["INT32_MIN" if v == -(2**31) else str(v) for v in values.reshape(-1).tolist()]
     return [indent + ",".join(texts[n : n + 24]) + "," for n in range(0, len(texts), 24)]
 
@@ -261,6 +273,7 @@ def _pack_function(
     program: SourceProgram, isa: Isa, name: str, packed: list[Buffer], constants: list[str]
 ) -> list[str]:
     op = program.operator
+    # Constants in the operator's order, as the header says.
     parameters = [parameter(op, t, "const ") for t in constants]
     head = f"void {name}_pack({', '.join([*parameters, f'{name}_packed_t *packed'])})"
     lines = _defined(head, isa)
@@ -269,6 +282,7 @@ def _pack_function(
         if role != "dst" and op.tensors[p.layout.tensor].constant:
             lines += pack_lines(p, identifier(p.layout.tensor), "  ")
     lines += _nodes(program.prepare, isa, "  ")
+    # Unused parameters are warnings.
     # A constant that nothing but the formula reads is an argument all the same.
     used = {p.layout.tensor for p in program.places.values()}
     lines += [f"  (void){identifier(t)};" for t in constants if t not in used]
@@ -295,6 +309,7 @@ def _kernel(
     parameters.append(parameter(op, op.out.tensor, ""))
     head = f"void {name}({', '.join(parameters)})"
     lines = _defined(head, isa)
+    # Known constants lie in the file: the struct is a static one.
     lines += [local(b, "(&packed_data)" if known else "packed", "const ") for b in packed]
     phases = _phases(program, isa, moved, threads)
     lines += [local(b, "work", "") for b in used(work, phases)]
@@ -302,6 +317,7 @@ def _kernel(
     if named(RESULT, phases):
         out = identifier(op.out.tensor)
         lines.append(f"  {CTYPES[op.out_dtype]} *restrict {RESULT} = {out};")
+    # One region for all phases: threads are started once.
     lines += [f"#pragma omp parallel num_threads({threads})", "  {"] * (threads > 1)
     lines += phases
     return [*lines, *["  }"] * (threads > 1), "}"]
@@ -310,6 +326,7 @@ def _kernel(
 def _phases(program: SourceProgram, isa: Isa, moved: list[Move], threads: int) -> list[str]:
     """Packing, sums, unpacking."""
     lines = [f"  {m.call}" for m in moved if m.role != "dst"]
+    # `early`: corrections that depend on operands of this run.
     early = program.run[: len(program.run) - len(program.main)]
     if early:
         lines.append("  /* What an unsigned factor adds to each sum, taken away again. */")
@@ -318,6 +335,7 @@ def _phases(program: SourceProgram, isa: Isa, moved: list[Move], threads: int) -
     # Tiles write results of their own: none waits for another.
     lines += shared(_nodes(program.main, isa, "  "), threads, wait=False)
     unpacked = [f"  {m.call}" for m in moved if m.role == "dst"]
+    # Unpacking reads what other threads have stored.
     return lines + ["#pragma omp barrier"] * (threads > 1 and bool(unpacked)) + unpacked
 
 
@@ -337,6 +355,7 @@ def _nodes(
             lines += [*_nodes(node.body, isa, indent + "  ", numbers), f"{indent}}}"]
         elif isinstance(node, Block):
             lines.append(f"{indent}{{")
+            # One declaration for each type, in the order in which registers appear.
             by_type: dict[str, list[str]] = {}
             for memory, name in node.registers:
                 if not machine.file(memory).numbered:
@@ -346,6 +365,7 @@ def _nodes(
             lines += [*_nodes(node.body, isa, indent + "  ", own), f"{indent}}}"]
         elif isinstance(node, Keep):
             ctype = machine.ctypes[node.memory]
+            # Only types whose constraint is known can be pinned.
             if ctype in CONSTRAINTS:
                 kept = [f"KEEP({name})" for name in node.names]
                 rows = [", ".join(kept[n : n + 6]) for n in range(0, len(kept), 6)]
@@ -368,6 +388,7 @@ def numbered(block: Block, isa: Isa) -> dict[str, int]:
     found: dict[str, int] = {}
     used: dict[str, int] = {}
     for memory, name in block.registers:
+        # Wide values begin at multiples of their size, as register groups must.
         file, size = isa.program.file(memory), isa.program.takes.get(memory, 1)
         if file.numbered:
             first = -(-used.get(file.name, 0) // size) * size
@@ -391,6 +412,7 @@ def _value(value: object) -> str:
             return f"lanes_left({_sum(at)}, {most})"
         case int():
             text = "INT32_MIN" if value == -(2**31) else str(value)
+            # In parentheses: templates put operands into any expression.
             return f"({text})" if value < 0 else text
     return str(value)
 
@@ -416,13 +438,16 @@ def constant_data(
 
 def _corrected(program: SourceProgram, isa: Isa, data: Mapping[str, Array]) -> Array:
     """Where sums begin, for a signed factor that is constant; see correct.py."""
+    # One factor is unsigned, or there would be nothing to correct.
     unsigned = next(r for r in ("lhs", "rhs") if program.places[r].offset)
     signed = program.places["rhs" if unsigned == "lhs" else "lhs"]
     moves = signed.layout.step
     counters = program.embedding.counters
+    # Of the signed factor: what it sums to is what is taken off.
     free = [c for c in counters if not c.reduced and any(moves.get(c.name, ()))]
     order = [*free, *(c for c in counters if c.reduced)]
     terms = dict(signed.at().terms)
+    # An address for each step, by broadcasting over the counters.
     at = np.full((1,) * len(order), signed.at().const, np.int64)
     for n, c in enumerate(order):
         values = terms.get(c.name, 0) * np.arange(c.extent)
@@ -439,10 +464,12 @@ def _summed_lanes(elements: Array, place: Place, isa: Isa) -> Array:
     contract = next(i for i in isa.instructions if i.kind == "contract")
     dst = next(o.dims for o in contract.operands if o.role == "dst")
     own = next(o.dims for o in contract.operands if o.role == place.layout.operand)
+    # Lanes that the sum lacks are added up.
     lost = tuple(n + 1 for n, d in enumerate(own) if d not in dst)
     left = elements.sum(axis=lost, dtype=np.int64)
     kept = [d for d in own if d in dst]
     left = left.transpose((0, *(1 + kept.index(d) for d in dst if d in kept)))
     shape = [isa.dims[d] if d in kept else 1 for d in dst]
+    # Lanes that the factor lacks have the same value everywhere.
     wide = np.broadcast_to(left.reshape(-1, *shape), (len(left), *(isa.dims[d] for d in dst)))
     return wide.reshape(len(left), -1)

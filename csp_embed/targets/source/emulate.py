@@ -31,8 +31,10 @@ from csp_embed.targets.source.blame import refused
 from csp_embed.targets.source.emit import CFile
 
 Array = NDArray[Any]
+# Emulators hang now and then on an unknown system call.
 SECONDS = 600.0  # after which an emulator is taken to hang
 PATIENCE = 15.0  # seconds of compiling after which people are told what takes so long
+# Static: the emulated system has no libraries.
 FLAGS = ("-O2", "-std=c11", "-static", "-fno-stack-protector", "-fno-sanitize=undefined")
 _HINT = "scripts/emulators puts ziglang, Spike and Debian's emulators into .venv"
 
@@ -59,6 +61,7 @@ int memcmp(const void *left, const void *right, size_t n) {
   for (size_t k = 0; k < n; k++) if (a[k] != b[k]) return a[k] < b[k] ? -1 : 1;
   return 0;
 }"""
+# Declared by hand: freestanding compilers bring no string.h.
 _STRING_H = """\
 #include <stddef.h>
 void *memcpy(void *restrict, const void *restrict, size_t);
@@ -105,6 +108,7 @@ def commands(isa: Isa) -> tuple[list[str], list[str]]:
 
 def _command(isa: Isa, words: Sequence[str]) -> list[str]:
     name = words[0]
+    # "python -m x": this Python, whose environment has the package.
     if name in ("python", "python3"):
         module = words[2] if words[1:2] == ("-m",) and len(words) > 2 else ""
         if module and not _has_module(module):
@@ -153,7 +157,9 @@ class Program:
         assert isa.program is not None
         system = isa.program.runner.system
         lines = [self.text, "", *([system, _LIBRARY, _BARE] if system else [_HOSTED])]
+        # Aligned to a cache line at least, and to what templates ask for.
         align = max(64, isa.program.align)
+        # No area of 0 bytes: C has none.
         lines += [f"static _Alignas({align}) unsigned char {n}[{max(size, 1)}];"
                   for n, size in self.areas.items()]  # fmt: skip
         lines += ["static void work_through(void) {",
@@ -162,6 +168,7 @@ class Program:
         lines += [f"    {call}" for call in self.calls]
         lines += [f"    give({n}, sizeof {n});" for n in self.writes]
         lines += ["  }", "  finish();", "}"]
+        # A program without a C library has no main: `_start` calls `begin`.
         if not system:
             lines.append("int main(void) { work_through(); }")
         else:
@@ -179,11 +186,13 @@ class Built:
     isa: Isa
 
     def __post_init__(self) -> None:
+        # The folder goes with the object, not with the process.
         weakref.finalize(self, shutil.rmtree, self.path.parent, True)
 
     def run(self, given: bytes) -> bytes:
         """What the program writes. Raises: InputError where it fails."""
         command = [*self.emulator, str(self.path)]
+        # Input at once: the program reads it in order.
         try:
             done = subprocess.run(
                 command, input=given, capture_output=True, check=False, timeout=SECONDS,
@@ -212,6 +221,7 @@ def built(program: Program, isa: Isa) -> Built:
     compiler, emulator = commands(isa)
     folder = Path(tempfile.mkdtemp(prefix="csp-embed-"))
     source, made = folder / "kernel.c", folder / "kernel"
+    # Made before compiling, so that the folder is removed if that fails.
     found = Built(made, emulator, isa)
     source.write_text(program.c(isa), encoding="utf-8")
     bare = ["-nostdlib", "-ffreestanding", "-I", str(folder)] if isa.program.runner.system else []
@@ -252,11 +262,14 @@ class Emulated:
         """The result. Raises: InputError, MissingLibrary."""
         op, f = self.operator, self.file
         out = op.tensors[op.out.tensor]
+        # Each tensor is sent once, though packing and kernel may both read it.
         inputs = list(dict.fromkeys((*f.prepared, *f.arguments[:-1])))
+        # Compiling takes seconds, a run milliseconds.
         if "kernel" not in self.kept:
             self.kept["kernel"] = built(self._program(inputs), self.isa)
         given = b"".join(np.ascontiguousarray(tensors[n]).tobytes() for n in inputs)
         flat = np.frombuffer(self.kept["kernel"].run(given), op.out_dtype)
+        # A copy: frombuffer's arrays cannot be written to.
         return flat.reshape(out.shape).copy()
 
     def _program(self, inputs: list[str]) -> Program:

@@ -29,8 +29,10 @@ class Epilogue:
             )
             assert template is not None, f"the search asks for {function}"
             if step.access is None:
+                # Immediates come from registers, as templates have no immediate forms.
                 other = self._constant(amount)
             else:
+                # Loaded anew for each register of sums: its lanes differ.
                 other = self._loaded(out, Address(f"add{number}_", adds[f"add{number}"]))
                 number += 1
             roles = template.roles
@@ -47,6 +49,7 @@ class Epilogue:
         return out
 
     def _constant(self, value: int) -> str:
+        # Equal constants share a register.
         if value not in self._filled:
             name = f"imm_{len(self._filled)}"
             self._filled[value] = name
@@ -58,6 +61,7 @@ class Epilogue:
         return self._filled[value]
 
     def _loaded(self, out: list[Node], at: Address) -> str:
+        # One register for all loads: each is used at once.
         if (self.memory, "add_0") not in self.registers:
             self.registers.append((self.memory, "add_0"))
         get = self.program.find("copy_in", dst=self.memory, address="int32")

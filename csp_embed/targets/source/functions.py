@@ -46,11 +46,13 @@ def moves(program: SourceProgram, name: str, work: list[Buffer], threads: int) -
     for role, p in program.places.items():
         tensor = identifier(p.layout.tensor)
         if role != "dst" and not op.tensors[p.layout.tensor].constant:
+            # Constants are packed elsewhere, once.
             said = f"{tensor} into {p.buffer}, lanes side by side."
             if role in program.streams:
                 lines = streams_lines(program.streams[role], p.buffer, tensor, p.offset, "  ")
             else:
                 lines = pack_lines(p, tensor, "  ")
+        # A result that is stored in place has no buffer.
         elif role == "dst" and p.buffer in buffers:
             said = f"{p.buffer} into {tensor}."
             if program.results is not None:
@@ -62,6 +64,7 @@ def moves(program: SourceProgram, name: str, work: list[Buffer], threads: int) -
         const = "" if role == "dst" else "const "
         called = f"{name}_{'drain' if role == 'dst' else 'fill'}_{p.buffer.rstrip('_')}"
         given = parameter(op, p.layout.tensor, const)
+        # Only buffers that the lines name: others would be unused variables.
         kept = [local(b, "work", "") for b in used(work, lines)]
         head = f"static APART void {called}({given}, {name}_work_t *work) {{"
         text = (f"/* {said} */", head, *kept, *shared(lines, threads), "}")
@@ -71,6 +74,7 @@ def moves(program: SourceProgram, name: str, work: list[Buffer], threads: int) -
 
 def named(name: str, lines: Sequence[str]) -> bool:
     """Whether the lines say this name: a variable that none says would be unused."""
+    # Whole words: acc_1 is no part of acc_10.
     return any(re.search(rf"\b{name}\b", line) for line in lines)
 
 

@@ -24,15 +24,18 @@ def run(program: SourceProgram, isa: Isa, tensors: Mapping[str, Array]) -> Array
     """The result of the program on logical tensors."""
     op = program.operator
     out = op.tensors[op.out.tensor]
+    # Zeros: buffers are written before they are read, which compilers cannot check either.
     buffers = {b.name: np.zeros(b.elements, b.dtype) for b in program.buffers}
     for role, place in program.places.items():
         if role != "dst":
             buffers[place.buffer] = place.pack(np.asarray(tensors[place.layout.tensor]))
     for name, (value, count) in program.fixed.items():
+        # The correction's constant element holds unsigned values.
         buffers[name] = np.full(count, value, np.uint8)
     buffers[RESULT] = np.zeros(int(np.prod(out.shape, dtype=np.int64)), op.out_dtype)
     walk((*program.prepare, *program.run), isa, buffers)
     dst = program.places["dst"]
+    # Direct results need no unpacking.
     if dst.buffer in {b.name for b in program.buffers}:
         return dst.unpack(buffers[dst.buffer])
     return buffers[RESULT].reshape(out.shape)
@@ -54,6 +57,7 @@ class _Walker:
         for node in nodes:
             if isinstance(node, Loop):
                 for n in range(node.count):
+                    # Loop variables are names of this round alone.
                     self.walk(node.body, values | {node.var: n})
             elif isinstance(node, Block):
                 for memory, name in node.registers:
@@ -73,13 +77,16 @@ class _Walker:
         operands: dict[str, Any] = {}
         for name, value in call.operands.items():
             if isinstance(value, Address):
+                # One HOST at a time: a template has one address.
                 state["HOST"] = self.buffers[value.buffer]
                 operands[name] = value.at.at(values)
             elif isinstance(value, Clamp):
+                # As lanes_left in the C text.
                 operands[name] = max(0, min(value.most, value.at.at(values)))
             else:
                 operands[name] = value
         memories = {s.memory for s in template.slots if s.kind == "register"}
         named = {d for m in memories for d in self.isa.memory(m).lanes}
+        # Lanes of all registers that it names: the meaning runs once for each.
         lanes = tuple(d for d in self.isa.dims if d in named)
         execute(template.meaning, state, operands, lanes, self.isa.dims)

@@ -20,6 +20,7 @@ from csp_embed.targets.source.emit import probe_text
 from csp_embed.targets.source.nest import Address, Block, Call, Loop, Node, Sum
 from csp_embed.targets.source.tiles import templates
 
+# Sums enough to hide any latency here, steps enough for the clock.
 SUMS, STEPS = 16, 20_000
 
 
@@ -27,6 +28,7 @@ def bare_loop(isa: Isa) -> tuple[Callable[[], Any], int]:
     """(a call of independent contraction steps, its products). Raises: MissingLibrary."""
     contract, _, _ = templates(isa)
     dst, lhs, rhs = (isa.memory(contract.slot(r).memory) for r in ("dst", "lhs", "rhs"))
+    # Memories by name: both factors may be one.
     lanes = {m.name: math.prod(isa.lane_shape(m.name)) for m in (dst, lhs, rhs)}
     buffers = {"lhs_": (lhs.dtype, lanes[lhs.name]), "rhs_": (rhs.dtype, lanes[rhs.name]),
                "in_": (dst.dtype, SUMS * lanes[dst.name]),
@@ -35,6 +37,7 @@ def bare_loop(isa: Isa) -> tuple[Callable[[], Any], int]:
         path = Path(folder, "limit.so")
         build_text(probe_text(isa, _nest(isa, lanes[dst.name]), buffers), isa, path)
         library = ctypes.CDLL(str(path))
+    # Values of all kinds: some CPUs slow down for special ones.
     arrays = [np.arange(n).astype(t) for t, n in buffers.values()]
     pointers = [ctypes.c_void_p(a.ctypes.data) for a in arrays]
 

@@ -63,13 +63,16 @@ def lower(embedding: Embedding, isa: Isa, tiling: tiles.Tiling | None = None) ->
     program, op = isa.program, embedding.operator
     assert program is not None
     tiling = tiles.choose(embedding, isa) if tiling is None else tiling
+    # Names of counters may be no names of C.
     names = {c.name: variable(c.name, n) for n, c in enumerate(embedding.counters)}
     places = places_of(embedding, isa, tiling)
+    # Directly: results lie side by side as the tensor has them.
     direct = output.direct(places["dst"], embedding)
     buffers = [
         Buffer(p.buffer, p.dtype, p.elements, _role(op, p.layout.tensor))
         for r, p in places.items() if r != "dst" or direct is None
     ]  # fmt: skip
+    # Streams move whole runs; operands that have none are packed value by value.
     streams = {
         r: found for r, p in places.items()
         if r != "dst" and not op.tensors[p.layout.tensor].constant
@@ -79,6 +82,7 @@ def lower(embedding: Embedding, isa: Isa, tiling: tiles.Tiling | None = None) ->
         Buffer(copy_name(places[r].buffer), "int8", s.source.elements, "work")
         for r, s in streams.items() if s.source.copied
     ]  # fmt: skip
+    # At most one factor is unsigned (rules.py).
     unsigned = [r for r in ("lhs", "rhs") if places[r].offset]
     prepare: tuple[Node, ...] = ()
     run: tuple[Node, ...] = ()
@@ -86,6 +90,7 @@ def lower(embedding: Embedding, isa: Isa, tiling: tiles.Tiling | None = None) ->
     start = None
     if unsigned:
         correction = correct.correction(embedding, isa, places, unsigned[0], names)
+        # A constant factor's correction is a constant, and computed once.
         role = _role(op, places[correction.signed].layout.tensor)
         buffers.append(Buffer(correct.BUFFER, "int32", correction.elements, role))
         prepare = correction.nest if role == "packed" else ()
@@ -109,6 +114,7 @@ def places_of(embedding: Embedding, isa: Isa, tiling: tiles.Tiling) -> dict[str,
     contract, _, _ = tiles.templates(isa)
     memory = {r: isa.memory(contract.slot(r).memory) for r in ("dst", "lhs", "rhs")}
     columns = () if tiling.columns is None else (tiling.columns[0].name,)
+    # Constants are packed in panels, in the order in which tiles read them.
     panel = (*(c.name for c in tiling.outer), *columns)
     places = {}
     for role, layout in embedding.layouts.items():
@@ -146,9 +152,11 @@ class _Tiles:
 
     def _columns(self) -> tuple[Node, ...]:
         out: list[Node] = []
+        # Columns outermost inside `outer`: a panel of weights stays for all rows.
         for columns, wrap in self._pieces(self.tiling.columns):
             inner: list[Node] = []
             for rows, wrap_rows in self._pieces(self.tiling.rows):
+                # Whole tiles and the ragged end have bodies of their own, without conditions.
                 inner += wrap_rows((self._body(rows, columns),))
             nodes = tuple(inner)
             for counter in reversed(self.tiling.middle):
@@ -167,6 +175,7 @@ class _Tiles:
         var = self.names[counter.name]
         whole, rest = divmod(counter.extent, size)
         out: list[tuple[list[dict[str, Sum]], _Wrap]] = []
+        # One whole tile needs no loop.
         if whole == 1:
             out.append(([{counter.name: Sum(j)} for j in range(size)], _Wrap("", 1)))
         elif whole:
@@ -203,11 +212,13 @@ class _Tiles:
             at = Address(correct.BUFFER, self._at(self.start, rows[r], columns[c]))
             begin.append(_call(m, "copy_in", sums[r, c], at, dst=memory["dst"], address="int32"))
         steps: list[Node] = []
+        # Factors of columns first: they stay for all rows of the tile.
         for c, values in enumerate(columns):
             at = Address(self.places["rhs"].buffer, self._at(self.places["rhs"].at(), values))
             steps.append(Call(get_rhs.name, {get_rhs.roles["dst"]: factors[c],
                                              get_rhs.roles["address"]: at}))  # fmt: skip
         for r, values in enumerate(rows):
+            # One register for the rows' factor: it is used at once, and loaded again.
             at = Address(self.places["lhs"].buffer, self._at(self.places["lhs"].at(), values))
             steps.append(Call(get_lhs.name, {get_lhs.roles["dst"]: "lhs_0",
                                              get_lhs.roles["address"]: at}))  # fmt: skip
@@ -219,7 +230,9 @@ class _Tiles:
             ]  # fmt: skip
         nest: tuple[Node, ...] = tuple(steps)
         for counter in reversed(self.tiling.inner):
+            # Kept rolled: unrolled, gcc would spill the sums.
             nest = (Loop(self.names[counter.name], counter.extent, nest, rolled=True),)
+        # Behind the loop the sums are used as they are, without copies (emit.py, ROLLED).
         kept = (Keep(memory["dst"], tuple(sums.values())),)
         registers = [*((memory["dst"], n) for n in sums.values()), (memory["lhs"], "lhs_0"),
                      *((memory["rhs"], n) for n in factors)]  # fmt: skip
@@ -236,16 +249,19 @@ class _Tiles:
                     for role, p in self.places.items() if role.startswith("add")
                 }  # fmt: skip
                 register = sums[r, c]
+                # Sums that cannot be stored are converted, one after the other, in one register.
                 if results != memory["dst"]:
                     assert convert is not None
                     register = "result_0"
                     into, source = convert.roles["dst"], convert.roles["source"]
                     end.append(Call(convert.name, {into: register, source: sums[r, c]}))
+                # The correction is added at the end where sums cannot begin with it.
                 if self.start is not None and get_sums is None:
                     at = Address(correct.BUFFER, self._at(self.start, rows[r], columns[c]))
                     end += after.added(register, at)
                 end += after.steps(register, adds)
                 at = self._at(self.target.at, rows[r], columns[c])
+                # A ragged end stores fewer lanes.
                 count = self.target.lanes(lambda s, r=r, c=c: self._at(s, rows[r], columns[c]))
                 put = m.program.find("copy_out", dst=results, address=self.target.dtype)
                 assert put is not None

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from csp_embed.targets.source.streams import NONE, Around, Margin, Results, Streams, copy_name
 from csp_embed.targets.source.text import affine
 
+# Vector extensions, which gcc and clang share: no machine's intrinsics are needed.
 _VECTORS = """\
 /* Sixteen bytes, loaded and stored at any address. */
 typedef uint8_t bytes_16 __attribute__((vector_size(16)));
@@ -26,6 +27,7 @@ static inline void store_16(void *to, bytes_16 v) { memcpy(to, &v, 16); }
 #define HIGH_BYTES(a, b) __builtin_shufflevector(a, b, \\
     8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)"""
 
+# Four streams of bytes become words: two rounds of interleaving.
 _ZIP = """\
 /* Sixteen values of four streams as sixteen words, `step` bytes from one to the next. */
 static inline void zip_block(uint8_t *to, ptrdiff_t step, bytes_16 a, bytes_16 b, bytes_16 c,
@@ -79,6 +81,7 @@ static inline void copy_flipped(void *to_, const int8_t *from, ptrdiff_t n, uint
   for (ptrdiff_t j = 0; j < n; j++) to[j] = (uint8_t)from[j] ^ flip;
 }"""
 
+# Strides of 2 are the common case (stride-2 convolutions), and worth vectors.
 _EVERY = """\
 /* n bytes, `apart` from one another, side by side. */
 static inline void every_nth(int8_t *to, const int8_t *from, ptrdiff_t apart, ptrdiff_t n) {
@@ -167,6 +170,7 @@ static inline void unzip_16(int8_t *to, const int32_t *lanes, ptrdiff_t count, c
       for (ptrdiff_t o = 0; o < count; o++) to[lanes[o] + j] = from[step * j + o];
 }"""
 
+# With the parenthesis, so that no name is part of another.
 HELPERS = {"zip_4(": (_VECTORS, _ZIP), "stream_at(": (_STREAM,),
            "every_nth(": (_VECTORS, _EVERY), "copy_flipped(": (_COPY,),
            "zip_words(": (_WORDS,), "unzip_16(": (_VECTORS, _UNZIP)}  # fmt: skip
@@ -175,6 +179,7 @@ HELPERS = {"zip_4(": (_VECTORS, _ZIP), "stream_at(": (_STREAM,),
 def helpers(body: Sequence[str]) -> list[str]:
     """Those that the lines call, each once, in order."""
     called = [texts for name, texts in HELPERS.items() if any(name in line for line in body)]
+    # Each once, in a fixed order: helpers may build on the ones before.
     wanted = dict.fromkeys(text for texts in called for text in texts)
     return [line for text in wanted for line in ("", *text.split("\n"))]
 
@@ -182,11 +187,14 @@ def helpers(body: Sequence[str]) -> list[str]:
 def streams_lines(s: Streams, buffer: str, tensor: str, flip: int, indent: str) -> list[str]:
     """From `tensor` into the buffer."""
     lines, source = [], tensor
+    # The copy first: streams read from it.
     if s.source.copied:
         source = copy_name(buffer)
         lines += _margin_lines(s, source, tensor, indent)
+    # Lanes that nobody writes hold the neutral value, offset included.
     if s.fills:
         lines.append(f"{indent}memset({buffer}, {flip}, sizeof work->{buffer});")
+    # A fused coordinate's places are a table: no divisions at run time.
     if s.table:
         values = ", ".join("INT32_MIN" if v == NONE else str(v) for v in s.table)
         lines.append(
@@ -199,6 +207,7 @@ def streams_lines(s: Streams, buffer: str, tensor: str, flip: int, indent: str) 
     lines += loops
     length, step = s.run
     if s.kind == "zip":
+        # Streams without data read zeros, which stand behind the copy.
         zeros = f"{source} + {s.source.elements - s.source.zeros}"
         at = affine(s.at[1], [(a.fused, v) for a, v in names])
         lines.append(f"{indent}const int8_t *from = {start};")
@@ -217,11 +226,13 @@ def streams_lines(s: Streams, buffer: str, tensor: str, flip: int, indent: str) 
 
 
 def _stream(s: Streams, lane: tuple[int, int] | None, buffer: str, at: str, zeros: str) -> str:
+    # No data in this lane, whatever the place.
     if lane is None:
         return zeros
     offset, moved = lane
     start = f"from + {offset}" if offset else "from"
     if not s.table:
+        # Without a fused coordinate each stream is a constant away.
         return start
     entry = f"{buffer}offsets[{at} + {moved}]" if moved else f"{buffer}offsets[{at}]"
     if NONE not in s.table:
@@ -247,6 +258,7 @@ def results_lines(r: Results, buffer: str, tensor: str, indent: str) -> list[str
 
 def _count(left: int | None, most: int, names: Sequence[tuple[Around, str]]) -> str:
     """How many lanes there are: all, or what a ragged end leaves."""
+    # A ragged end leaves fewer lanes, the further along the fewer.
     if left is None:
         return str(most)
     return f"lanes_left({affine(left, [(-a.left, v) for a, v in names])}, {most})"
@@ -258,6 +270,7 @@ def _loops(around: Sequence[Around], indent: str) -> tuple[list[str], str]:
         head = f"for (ptrdiff_t a_{n} = 0; a_{n} < {a.extent}; a_{n}++) {{"
         lines.append(indent + head)
         indent += "  "
+    # A block all the same: the lines declare variables.
     if not around:
         lines.append(f"{indent}{{")
         indent += "  "
@@ -278,6 +291,7 @@ def _margin_lines(s: Streams, name: str, tensor: str, indent: str) -> list[str]:
     lines = []
     rank, every = len(m.size), m.every or (1,) * len(m.size)
     given = [1] * rank
+    # Strides of the tensor as given, row-major.
     for t in reversed(range(rank - 1)):
         given[t] = given[t + 1] * m.size[t + 1]
     whole = [lo == 0 and n == size for lo, n, size in zip(m.low, m.shape, m.size, strict=True)]
@@ -288,6 +302,7 @@ def _margin_lines(s: Streams, name: str, tensor: str, indent: str) -> list[str]:
     first = [max(0, -(-(0 - lo) // e)) for lo, e in zip(m.low, every, strict=True)]
     end = [min(k, (n - 1 - lo) // e + 1)
            for n, lo, k, e in zip(m.size, m.low, m.shape, every, strict=True)]  # fmt: skip
+    # Zeros only where some place stays without data.
     if m.zeros or first != [0] * rank or end != list(m.shape):
         lines.append(f"{indent}memset({name}, 0, {m.elements});")
     to, source, const_from = [], [], 0
@@ -304,6 +319,7 @@ def _margin_lines(s: Streams, name: str, tensor: str, indent: str) -> list[str]:
             f"{indent}memcpy({name} + {affine(const_to, to)}, {tensor} +"
             f" {affine(const_from, source)}, {(end[last] - first[last]) * given[last]});"
         )
+    # Phases that no stream reads are not copied.
     for phase in _phases_read(s) if m.phases > 1 else ():
         begin = m.low[last] + phase
         skipped = max(0, -(begin // m.phases))
@@ -319,6 +335,7 @@ def _margin_lines(s: Streams, name: str, tensor: str, indent: str) -> list[str]:
 
 def _phases_read(s: Streams) -> list[int]:
     """Phases of the last dimension that some stream reads."""
+    # Places of all streams, by what they leave modulo the stride.
     m: Margin = s.source
     offsets = [v for v in s.table if v != NONE] or [0]
     starts = {s.at[0] + o + lane[0] for lane in s.lanes if lane is not None for o in offsets}

@@ -15,6 +15,7 @@ class Sum:
 
     @staticmethod
     def of(const: int, terms: Mapping[str, int]) -> Sum:
+        # Without zeros: sums of equal value are equal objects.
         return Sum(const, tuple((v, c) for v, c in terms.items() if c))
 
     def plus(self, other: Sum, times: int = 1) -> Sum:
@@ -27,6 +28,7 @@ class Sum:
         """With `value` in the place of a variable."""
         coef = dict(self.terms).get(var, 0)
         rest = Sum(self.const, tuple(t for t in self.terms if t[0] != var))
+        # Unchanged where the variable does not occur, so that nothing is rebuilt.
         return rest.plus(value, coef) if coef else self
 
     def at(self, values: Mapping[str, int]) -> int:

@@ -30,6 +30,7 @@ class Target:
             return self.used
         limit = bound(self.limit)
         if limit.terms:
+            # Known now: no clamp at run time.
             return Clamp(limit, self.used)
         return max(0, min(self.used, limit.const))
 
@@ -43,6 +44,7 @@ def direct(place: Place, embedding: Embedding) -> Target | None:
     """Into the tensor itself; None where its elements do not lie as the lanes do, or where more
     than a ragged end is missing."""
     layout = place.layout
+    # Fused and diagonal lanes do not lie side by side in the result.
     if layout.fused or layout.equal:
         return None
     strides, step = [0] * len(place.tensor_shape), 1
@@ -50,6 +52,7 @@ def direct(place: Place, embedding: Embedding) -> Target | None:
         strides[t] = step
         step *= place.tensor_shape[t]
     used = 1
+    # From the nearest digit outwards: lanes must follow each other in both.
     for digit, distance in sorted(place.digits, key=lambda d: d[1]):
         moved = sum(
             row.get(digit.name, 0) * s for row, s in zip(layout.digit_coef, strides, strict=True)
@@ -65,9 +68,11 @@ def direct(place: Place, embedding: Embedding) -> Target | None:
         high = index.const + sum(max(0, c * (extents[v] - 1)) for v, c in index.terms)
         digits = [(d, layout.digit_coef[t].get(d.name, 0)) for d, _ in place.digits]
         high += sum(max(0, k * (d.extent - 1)) for d, k in digits)
+        # Lanes below 0 would have to be left out at the beginning.
         if low < 0 or any(k < 0 for _, k in digits):
             return None
         if high >= size:
+            # A ragged end can be met only in the innermost dimension, by storing fewer lanes.
             others = any(row.get(d.name, 0) for d, _ in digits for u, row in
                          enumerate(layout.digit_coef) if u != t)  # fmt: skip
             if limit is not None or strides[t] != 1 or others:

@@ -36,8 +36,10 @@ def pack_lines(place: Place, tensor: str, indent: str) -> list[str]:
     """From `tensor` into the place's buffer, neutral elements and all."""
     ctype = CTYPES[place.dtype]
     value = f"{tensor}[{{source}}]" + (f" + {place.offset}" if place.offset else "")
+    # The offset (128 of unsigned lanes) is part of what is packed.
     copy = f"{place.buffer}[{{target}}] = ({ctype})({value});"
     walks, lines = _walks(place), []
+    # Filled first where some value is written by no loop.
     if not _whole(place, walks):
         lines.append(
             f"{indent}for (ptrdiff_t i = 0; i < {place.elements}; i++)"
@@ -62,6 +64,7 @@ def _walks(place: Place) -> list[_Walk]:
         )
         for d in place.order
     ]  # fmt: skip
+    # The second digit of a diagonal moves with the first.
     partner = {second: first for first, second in layout.equal}
     steps = {d.name: step for d, step in place.digits}
     for n, (digit, _) in enumerate(place.digits):
@@ -77,6 +80,7 @@ def _walks(place: Place) -> list[_Walk]:
                 -1, f"d_{n}",
             )
         )  # fmt: skip
+    # A loop of one value from 0 needs no text.
     return [w for w in out if w.extent > 1 or w.first]
 
 
@@ -110,6 +114,7 @@ def _conditions(place: Place, walks: list[_Walk]) -> list[_Condition]:
     for w in walks:
         if w.grid >= 0:
             size = layout.grid[w.grid]
+            # Steps outside the grid are neutral elements of the layout.
             if w.first < 0 or w.first + w.extent > size:
                 out.append(_Condition("g", w.grid, size, 0, frozenset([w.name])))
     for f, fused in enumerate(layout.fused):
@@ -123,6 +128,7 @@ def _conditions(place: Place, walks: list[_Walk]) -> list[_Condition]:
         parts = [(w.index[t], w) for w in walks if w.index[t]]
         low, high = _range(layout.const[t], parts)
         names = {w.name for _, w in parts}
+        # Fused coordinates reach whatever their axes reach.
         for f, fused in enumerate(layout.fused):
             reach = [
                 fused.axis_coef[a][t] * (n - 1)
@@ -142,6 +148,7 @@ def _loops(place: Place, walks: list[_Walk], copy: str, indent: str) -> list[str
     conditions = _conditions(place, walks)
     layout = place.layout
     strides, step = [0] * len(place.tensor_shape), 1
+    # Row-major strides of the tensor.
     for t in reversed(range(len(place.tensor_shape))):
         strides[t] = step
         step *= place.tensor_shape[t]
@@ -150,10 +157,12 @@ def _loops(place: Place, walks: list[_Walk], copy: str, indent: str) -> list[str
         return sum(c * s for c, s in zip(w.index, strides, strict=True))
 
     bound = set().union(*(c.names for c in conditions)) if conditions else set()
+    # Loops that a condition or a division names stay as they are.
     bound |= {w.name for w in walks if any(w.fused)}
     if not layout.fused:
         walks = _joined(walks, bound, source_step)
     group: list[_Walk] = []
+    # Small steps in the buffer: neighbours that compilers turn into vectors.
     for w in sorted((w for w in walks if w.name not in bound and w.grid < 0), key=lambda w: w.step):
         if math.prod(g.extent for g in group) * w.extent <= GROUP and len(group) + 1 < len(walks):
             group.append(w)
@@ -162,6 +171,7 @@ def _loops(place: Place, walks: list[_Walk], copy: str, indent: str) -> list[str
         (w for w in walks if w not in group),
         key=lambda w: (not any(w.fused), -abs(source_step(w)) if source_step(w) else 0, -w.step),
     )
+    # The innermost loop moves no fused coordinate: no divisions in its body.
     inner = rest.pop() if rest and not any(rest[-1].fused) else None
     lines = []
     for w in rest:
@@ -177,12 +187,14 @@ def _loops(place: Place, walks: list[_Walk], copy: str, indent: str) -> list[str
         text = affine(fused.const, [(w.fused[f], w.name) for w in rest])
         lines.append(f"{indent}const ptrdiff_t z_{f} = {text};")
     moved = [_moved(place, t) for t in range(len(place.tensor_shape))]
+    # What the inner loop does not move is tested once, outside of it.
     outside = [c for c in conditions if inner is None or not _coefficient(c, inner)]
     if outside:
         values = [(affine(c.const, _terms(c, rest, moved)), c.size) for c in outside]
         texts = [f"{value} >= 0 && {value} < {size}" for value, size in values]
         lines.append(f"{indent}if ({' && '.join(texts)}) {{")
         indent, depth = indent + "  ", depth + 1
+    # The others cut the inner loop's range, so that its body has no test.
     own = [c for c in conditions if c not in outside]
     last = ""
     if inner is not None:
@@ -204,6 +216,7 @@ def _loops(place: Place, walks: list[_Walk], copy: str, indent: str) -> list[str
     where = affine(0, places)
     base = -sum(s * low for s, low in zip(place.strides, place.low, strict=True))
     to = [(w.step, w.name) for w in used]
+    # The group is written out: whole neighbourhoods without a loop.
     for values in itertools.product(*(range(w.extent) for w in group)):
         there = sum(v * w.step for v, w in zip(values, group, strict=True))
         here = sum(v * source_step(w) for v, w in zip(values, group, strict=True))
@@ -219,6 +232,7 @@ def _loops(place: Place, walks: list[_Walk], copy: str, indent: str) -> list[str
 def _moved(place: Place, t: int) -> list[tuple[int, str]]:
     """What fused coordinates add to tensor index t, as C terms."""
     terms = []
+    # Axes of a fused coordinate by division and remainder, the outermost without the latter.
     for f, fused in enumerate(place.layout.fused):
         below = 1
         for axis, n in zip(reversed(fused.axes), reversed(fused.extents), strict=True):
@@ -255,6 +269,7 @@ def _joined(
 ) -> list[_Walk]:
     """Loops without conditions that continue one another on both sides become one."""
     done = False
+    # Until no two loops can be joined any more.
     while not done:
         done = True
         for a in walks:

@@ -50,6 +50,7 @@ class Place:
     @property
     def strides(self) -> tuple[int, ...]:
         """Values from one grid index to the next, by grid dimension."""
+        # Lanes first, then the grid, its last dimension innermost.
         out, step = [0] * len(self.shape), self.lane_count
         for d in reversed(self.order):
             out[d] = step
@@ -64,6 +65,7 @@ class Place:
     def at(self) -> Sum:
         """Where the element lies that the counters' values meet."""
         strides, layout = self.strides, self.layout
+        # The box begins at `low`, which the origin need not.
         const = sum(
             s * (o - low) for s, o, low in zip(strides, layout.origin, self.low, strict=True)
         )
@@ -75,6 +77,7 @@ class Place:
 
     def index_map(self) -> NDArray[np.int64]:
         """For every value of the buffer, where it stands in the flattened tensor; -1: neutral."""
+        # Sparse: axes of one index each, combined by broadcasting.
         grid = np.indices(self.shape, dtype=np.int64, sparse=True)
         rank = len(self.shape)
         wide = (*self.shape, *(d.extent for d, _ in self.digits))
@@ -89,6 +92,7 @@ class Place:
             for n, (d, _) in enumerate(self.digits)
         }
         inside, flat = self._content(g, values)
+        # -1 wherever the element has no data.
         found = np.where(np.broadcast_to(inside, wide), np.broadcast_to(flat, wide), -1)
         out = np.full((*self.shape, self.lane_count), -1, np.int64)
         at = np.zeros(wide[rank:], np.int64)
@@ -97,6 +101,7 @@ class Place:
                 (-1,) + (1,) * (len(self.digits) - n - 1)
             )
         out[..., at.reshape(-1)] = found.reshape((*self.shape, -1))
+        # In the buffer's order, as it lies.
         return out.transpose((*self.order, rank)).reshape(-1)
 
     def _content(self, g: list[Array], values: Mapping[str, Array]) -> tuple[Any, Any]:
@@ -112,6 +117,7 @@ class Place:
                 layout.const, layout.grid_coef, layout.digit_coef, strict=True
             )
         ]  # fmt: skip
+        # A fused coordinate is unravelled, row-major.
         for f in layout.fused:
             z = f.const + sum(k * x for k, x in zip(f.grid_coef, g, strict=True))
             z = z + sum(k * values[d] for d, k in f.digit_coef.items())
@@ -121,6 +127,7 @@ class Place:
             for axis, n in zip(reversed(f.axes), reversed(f.extents), strict=True):
                 rest, value = np.divmod(rest, n)
                 index = [i + c * value for i, c in zip(index, f.axis_coef[axis], strict=True)]
+        # Lanes off a diagonal hold nothing.
         for first, second in layout.equal:
             inside = inside & (values[first] == values[second])
         flat: Any = np.int64(0)
@@ -133,6 +140,7 @@ class Place:
         """The buffer's values of a logical tensor."""
         where = self.index_map()
         flat = np.ascontiguousarray(array).reshape(-1)
+        # Any value will do for -1: it is replaced below.
         picked = flat[np.maximum(where, 0)] if flat.size else np.zeros(where.shape, array.dtype)
         wide = np.where(where >= 0, picked, 0).astype(np.int64) + self.offset
         return wide.astype(self.dtype)
@@ -163,6 +171,7 @@ def place(
     layout = embedding.layouts[operand]
     extents = {c.name: c.extent for c in embedding.counters}
     low, shape = [], []
+    # The box: the least and greatest index over all counters.
     for d in range(len(layout.grid)):
         reach = [step[d] * (extents[c] - 1) for c, step in layout.step.items()]
         first = layout.origin[d] + sum(min(r, 0) for r in reach)
@@ -173,11 +182,13 @@ def place(
         strides[dim] = step
         step *= sizes[dim]
     digits = tuple((d, strides[d.dim] * d.radix) for d in embedding.digits if d.dim in lane_dims)
+    # Given counters outermost: a panel is read in one go.
     first_dims = [
         d for c in outer if c in layout.step for d in range(len(shape)) if layout.step[c][d]
     ]
     order = list(dict.fromkeys([*first_dims, *range(len(shape))]))
     if run_time and layout.grid_coef:
+        # What the tensor's last index moves lies innermost: runs are copied.
         order.sort(key=lambda d: layout.grid_coef[-1][d] > 0 and shape[d] > 1)
     return Place(
         layout=layout, buffer=buffer, dtype=dtype, low=tuple(low), shape=tuple(shape),

@@ -10,6 +10,7 @@ from csp_embed.ir.operator import Access, Affine, Operator, Step
 from csp_embed.targets.source.names import identifier, variable
 from csp_embed.targets.source.text import CTYPES, affine, narrow
 
+# Larger rows go one result at a time.
 ROW = 4096  # longest row of results that a kernel keeps on its stack
 _NEUTRAL = {"contract": 0, "map": 0, "max": -128, "min": 127}
 
@@ -21,6 +22,7 @@ def plain_kernel(op: Operator, name: str, threads: int = 1) -> tuple[list[str], 
     parameters = [f"const {CTYPES[op.tensors[t].dtype]} *restrict {identifier(t)}" for t in inputs]
     parameters.append(f"{CTYPES[op.out_dtype]} *restrict {identifier(out)}")
     head = f"void {name}({', '.join(parameters)})"
+    # Names of axes may be no names of C.
     names = {a: variable(a, n) for n, a in enumerate(op.axes)}
     lines = [f"{head};", f"{head} {{"]
     # Tensors that the formula never reads are arguments all the same.
@@ -28,6 +30,7 @@ def plain_kernel(op: Operator, name: str, threads: int = 1) -> tuple[list[str], 
     lines += [f"  (void){identifier(t)};" for t in inputs if t not in read]
     if threads > 1 and op.out_axes:
         lines.append(f"#pragma omp parallel for num_threads({threads})")
+    # Rows first: they make vectors; single results serve everything else.
     whole = _row(op, names) or _single(op, names)
     return [*lines, *whole, "}"], (*inputs, out)
 
@@ -44,6 +47,7 @@ def _single(op: Operator, names: dict[str, str]) -> list[str]:
     if inside:
         # At a ragged end of a mixed-radix index such points do not exist.
         lines.append(f"{indent}if (!({' && '.join(inside)})) continue;")
+    # Unsigned: sums wrap, which signed ones in C may not.
     lines.append(f"{indent}uint32_t sum = (uint32_t)({_NEUTRAL[op.kind]});")
     lines += _point(op, names, indent)
     lines.append(f"{indent}int32_t v = (int32_t)sum;")
@@ -56,11 +60,13 @@ def _single(op: Operator, names: dict[str, str]) -> list[str]:
 def _row(op: Operator, names: dict[str, str]) -> list[str] | None:
     """Maxima or minima of a row at once: compilers make vectors of the innermost loop, which has
     no conditions. None where the results do not lie in rows of a sensible length."""
+    # Only maxima and minima: sums of rows would need wider rows.
     if op.kind not in ("max", "min") or not op.reduced_axes or not op.out_axes:
         return None
     axis = op.out_axes[-1]
     extent, var = op.axes[axis], names[axis]
     dtype = op.tensors[op.lhs.tensor].dtype
+    # Short rows gain nothing.
     if dtype != "int8" or not 4 <= extent <= ROW or _conditions(op, op.out, names):
         return None
     lines, indent = [], "  "
@@ -79,6 +85,7 @@ def _row(op: Operator, names: dict[str, str]) -> list[str] | None:
     fixed, narrowed = _row_conditions(op, axis, names)
     if fixed:
         lines.append(f"{depth}if (!({' && '.join(fixed)})) continue;")
+    # Where the window leaves the tensor, the row's range is cut instead of tested.
     low, high = "0", str(extent)
     if narrowed:
         lines.append(f"{depth}ptrdiff_t low = 0, high = {extent};")
@@ -115,6 +122,7 @@ def _row_conditions(op: Operator, axis: str, names: dict[str, str]) -> tuple[lis
         if not coef:
             text = _index(ix, names)
             fixed += [f"{text} >= 0"] * below + [f"{text} < {size}"] * above
+        # Conditions that the row's axis moves cut its range.
         elif below or above:
             rest = affine(ix.const, [(c, names[a]) for a, c in ix.terms if a != axis])
             narrowed += narrow(coef, rest, size)
@@ -133,6 +141,7 @@ def _point(op: Operator, names: dict[str, str], indent: str) -> list[str]:
         indent += "  "
     accesses = [op.lhs, *([op.rhs] if op.rhs is not None else [])]
     conditions = [c for a in accesses for c in _conditions(op, a, names)]
+    # Without a guard where no index can leave.
     guard = f"if ({' && '.join(conditions)}) " if conditions else ""
     left = _element(op, op.lhs, names)
     if op.rhs is not None:
@@ -161,9 +170,11 @@ def _step(op: Operator, step: Step, names: dict[str, str], indent: str) -> list[
             sign = ">" if step.op == "max" else "<"
             return [f"{indent}v = v {sign} {other} ? v : {other};"]
     if step.imm is None:
+        # Amounts from a tensor: five bits, as the operator has them.
         return [f"{indent}v = v >> ({other} & 31);"]
     if step.imm >= 0:
         return [f"{indent}v = v >> {min(step.imm, 31)};"]
+    # Everything is shifted out; C does not define such shifts.
     if step.imm <= -32:
         return [f"{indent}v = 0;"]
     return [f"{indent}v = (int32_t)((uint32_t)v << {-step.imm});"]
@@ -187,6 +198,7 @@ def _conditions(op: Operator, access: Access, names: dict[str, str]) -> list[str
     for ix, size in zip(access.index, op.tensors[access.tensor].shape, strict=True):
         reach = [c * (op.axes[a] - 1) for a, c in ix.terms]
         text = _index(ix, names)
+        # Only indices that can leave their range are tested.
         if ix.const + sum(min(0, r) for r in reach) < 0:
             out.append(f"{text} >= 0")
         if ix.const + sum(max(0, r) for r in reach) >= size:

@@ -61,9 +61,11 @@ def priced(embedding: Embedding, isa: Isa, tiling: Tiling) -> Price:
     for role, p in places.items():
         if role != "dst" and not op.tensors[p.layout.tensor].constant:
             pack += _packed(p, streams_of(p))
+            # Bytes that are written by packing and read by the sums.
             moved += p.elements * np.dtype(p.dtype).itemsize
     correct = 0.0
     for role, other in (("lhs", "rhs"), ("rhs", "lhs")):
+        # A constant factor's correction is made once, with the constants.
         run_time = not op.tensors[places[other].layout.tensor].constant
         if places[role].offset and run_time:
             correct = CORRECTED * places[other].elements / places[other].lane_count
@@ -72,11 +74,13 @@ def priced(embedding: Embedding, isa: Isa, tiling: Tiling) -> Price:
         unpack = _unpacked(dst, results_of(dst, np.dtype(op.out_dtype).itemsize))
         moved += dst.elements
     caches = isa.program.caches
+    # What leaves the last cache is fetched again, at memory's rate.
     beyond = max(0, moved - caches[-1].size) * BEYOND if caches else 0.0
     return Price(tiling.cycles, pack + beyond, unpack, correct)
 
 
 def _packed(place: Place, s: Streams | None) -> float:
+    # Value by value: no runs were found.
     if s is None:
         return (FUSED_VALUE if place.layout.fused else VALUE) * place.elements
     runs = math.prod(a.extent for a in s.around)
@@ -85,6 +89,7 @@ def _packed(place: Place, s: Streams | None) -> float:
         each = 4 * n * COPY_BYTE
     elif s.kind == "words":
         across = LANES if s.lanes[0] is None else s.lanes[0][1]
+        # Whole blocks of 16 by 16; anything else goes step by step.
         whole = across == LANES and n >= 16
         each = n / 16 * WORDS_BLOCK if whole else n * WORDS_STEP * across / LANES
     elif n >= 16:
@@ -99,6 +104,7 @@ def _copied(m: Margin) -> float:
     rows = math.prod(m.shape[:-1])
     if m.phases == 1:
         return rows * CALL + m.elements * COPY_BYTE
+    # Each phase is a run of its own.
     return rows * m.phases * CALL + m.elements / 16
 
 
@@ -106,5 +112,6 @@ def _unpacked(place: Place, r: Results | None) -> float:
     if r is None:
         return VALUE * place.elements
     runs, n = math.prod(a.extent for a in r.around), r.run[0]
+    # Sixteen results at once, the last block overlapping.
     each = math.ceil(n / 16) * UNZIP_BLOCK if n >= 16 else n * len(r.lanes) * UNZIP_VALUE
     return runs * (CALL + each)

@@ -41,6 +41,7 @@ class Margin:
     @property
     def width(self) -> int:
         """Of a phase of the last dimension."""
+        # Rounded up: phases at the end may lack an element.
         return -(-self.shape[-1] // self.phases)
 
     @property
@@ -49,6 +50,7 @@ class Margin:
         out, step = [1], self.width * self.phases
         for n in reversed(self.shape[:-1]):
             out.append(step)
+            # Without the innermost, which steps by 1 within its phase.
             step *= n
         return (*reversed(out[1:]), 1) if len(self.shape) > 1 else (1,)
 
@@ -60,6 +62,7 @@ class Margin:
     def at(self, index: Sequence[int]) -> int:
         """Where an index of the tensor stands."""
         *outer, last = (i - low for i, low in zip(index, self.low, strict=True))
+        # The remainder says the phase, the quotient the place in it.
         place = last % self.phases * self.width + last // self.phases
         return place + self._outer(outer)
 
@@ -69,6 +72,7 @@ class Margin:
 
     def moved(self, index: Sequence[int]) -> int:
         """What whole steps of a loop move; in the last dimension they are multiples of phases."""
+        # Only whole phases: else the place would depend on where the loop stands.
         assert index[-1] % self.phases == 0
         return self._outer(index[:-1]) + index[-1] // self.phases
 

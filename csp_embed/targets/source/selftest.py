@@ -20,6 +20,7 @@ def main_text(file: CFile, op: Operator, tensors: Mapping[str, Array], isa: Isa)
     first difference and returns 1, or returns 0."""
     assert isa.program is not None
     out = op.out.tensor
+    # Each tensor once, though packing and kernel may both read it.
     inputs = [t for t in dict.fromkeys((*file.prepared, *file.arguments)) if t != out]
     ctype = CTYPES[op.out_dtype]
     size = tensors[out].size
@@ -28,6 +29,7 @@ def main_text(file: CFile, op: Operator, tensors: Mapping[str, Array], isa: Isa)
         lines += [f"static const {CTYPES[op.tensors[t].dtype]} input_{n}[] = {{",
                   *literals(tensors[t], "  "), "};"]  # fmt: skip
     lines += [f"static const {ctype} expected_values[] = {{", *literals(tensors[out], "  "), "};"]
+    # Static: large arrays do not fit a stack.
     lines += [f"static {ctype} result_values[{size}];"]
     for kind, there in (("packed", file.packed), ("work", file.work)):
         if there:

@@ -49,19 +49,24 @@ def walks_of(place: Place) -> list[Walk]:
 def streams_of(place: Place) -> Streams | None:
     """How the tensor becomes the place's buffer."""
     layout = place.layout
+    # Bytes only: words of four are what the helpers move.
     bytes_ = place.dtype in ("int8", "uint8") and place.tensor_shape
     if not bytes_ or len(layout.fused) > 1 or layout.equal or place.lanes[-1:] != (STREAMS,):
         return None
     walks = walks_of(place)
+    # Digits within a word; all else moves whole words.
     inside = [w for w in walks if w.grid < 0 and w.step < STREAMS]
     outside = [w for w in walks if w not in inside]
     fused = [w.fused for w in walks]
+    # Words must stay whole, and what lies outside must be zeros.
     if any(w.step % STREAMS for w in outside) or not _neutral_outside(place, walks):
         return None
+    # Longer tables would not pay: other layouts serve such operators.
     if layout.fused and math.prod(layout.fused[0].extents) > TABLE:
         return None
     lanes = _lanes(inside, len(place.tensor_shape))
     last = [(tuple([0] * (len(place.tensor_shape) - 1) + [n]), 0) for n in range(STREAMS)]
+    # The four bytes of a word lie side by side in the tensor, too.
     if lanes == last and not any(fused) and not any(w.index[-1] % STREAMS for w in outside):
         return _words(place, walks, outside)
     return _zip(place, walks, outside, lanes)
@@ -83,12 +88,14 @@ def _zip(
     outside: list[Walk],
     lanes: list[tuple[tuple[int, ...], int] | None],
 ) -> Streams | None:
+    # A run must move the tensor's last index alone.
     fit = [w for w in outside if w.index[-1] > 0 and not any(w.index[:-1]) and not w.fused]
     # Side by side in the buffer where there is such a run, then the closest in the tensor.
     run = min(fit, key=lambda w: (w.step != STREAMS, w.index[-1], -w.extent), default=None)
     if run is None:
         return None
     phases, others = run.index[-1], [w for w in outside if w is not run]
+    # Other loops must keep the phase: whole steps of the stride.
     if any(w.index[-1] % phases for w in others):
         return None
     fused = place.layout.fused[0] if place.layout.fused else None
@@ -96,12 +103,14 @@ def _zip(
         return None  # offsets of lanes and of the table would not add up
     z = _span(fused.const, [(w.fused, w) for w in walks]) if fused else (0, 0)
     beyond = fused is not None and (z[0] < 0 or z[1] >= math.prod(fused.extents))
+    # Zeros are needed where a stream or a place has no data.
     spare = beyond or None in lanes
     source = _source(place, walks, phases, copied=spare)
     around, length = _joined(
         [Around(w.extent, w.step, source.moved(w.index), w.fused) for w in others],
         run.extent, run.step, 1,
     )  # fmt: skip
+    # The run's length is known only now: so many zeros must stand behind.
     if spare:
         source = _source(place, walks, phases, copied=True, zeros=length)
     start = _start(place, outside)
@@ -123,6 +132,7 @@ def _words(place: Place, walks: list[Walk], outside: list[Walk]) -> Streams | No
     run = min(runs, key=lambda w: w.step, default=None)
     if run is None:
         return None
+    # Lanes across: each is a stream of words of its own.
     across = [w for w in outside if w is not run and w.grid < 0 and w.step == STREAMS]
     kind = "copy" if run.step == STREAMS else "words"
     across = across if kind == "words" else []
@@ -131,6 +141,7 @@ def _words(place: Place, walks: list[Walk], outside: list[Walk]) -> Streams | No
     left, ragged = None, ()
     if across:
         left, ragged = _left(place, walks, across[0])
+    # A ragged end is met by fewer streams, not by a margin.
     source = _source(place, walks, 1, kept=ragged)
     others = [w for w in outside if w is not run and w not in across]
     around = [
@@ -156,6 +167,7 @@ def _left(place: Place, walks: list[Walk], across: Walk) -> tuple[int | None, tu
     t = dims[0]
     low, high = _index_span(place, walks, t)
     others = [w for w in walks if w is not across and w.index[t]]
+    # Only an end beyond the tensor, and loops that go forwards.
     if low < 0 or high < place.tensor_shape[t] or any(w.index[t] < 0 for w in others):
         return None, ()
     start = place.layout.const[t] + sum(w.first * w.index[t] for w in others)
@@ -165,6 +177,7 @@ def _left(place: Place, walks: list[Walk], across: Walk) -> tuple[int | None, tu
 def results_of(place: Place, itemsize: int) -> Results | None:
     """How the buffer of packed results becomes the tensor."""
     layout = place.layout
+    # Results of one byte and sixteen lanes: what the transposing helper takes.
     if itemsize != 1 or place.lane_count != LANES or layout.fused or layout.equal:
         return None
     walks = walks_of(place)
@@ -174,6 +187,7 @@ def results_of(place: Place, itemsize: int) -> Results | None:
     if len(runs) != 1 or not _neutral_outside(place, walks):
         return None
     run, left, ragged = runs[0], None, ()
+    # One ragged dimension at most, and that of the lanes.
     wrong = [t for t, n in enumerate(place.tensor_shape)
              if (s := _index_span(place, walks, t))[0] < 0 or s[1] >= n]  # fmt: skip
     if wrong:
@@ -193,6 +207,7 @@ def results_of(place: Place, itemsize: int) -> Results | None:
         both = list(zip(values, inside, strict=True))
         lanes[sum(v * w.step for v, w in both)] = sum(v * source.moved(w.index) for v, w in both)
     used = math.prod(w.extent for w in inside)
+    # The helper counts lanes from the first.
     if any(lanes[n] is None for n in range(used)):
         return None  # the lanes that are used are not the first ones
     offsets = tuple(lanes[n] or 0 for n in range(used))
@@ -211,6 +226,7 @@ def _joined(
 ) -> tuple[tuple[Around, ...], int]:
     """(the loops that are left, the length of the run that others continue on both sides)."""
     while True:
+        # A loop that continues the run on both sides makes it longer.
         whole = (step * length, source * length, 0, 0)
         same = [a for a in around if (a.step, a.source, a.fused, a.left) == whole]
         if not same:
@@ -250,6 +266,7 @@ def _index_span(place: Place, walks: list[Walk], t: int) -> tuple[int, int]:
 def _neutral_outside(place: Place, walks: list[Walk]) -> bool:
     """Whether a grid index outside the layout's grid always leaves the tensor: only then a margin
     of zeros means the same."""
+    # Values just outside of each loop's range stand for all beyond.
     for w in walks:
         size = place.layout.grid[w.grid] if w.grid >= 0 else w.extent
         for v in (-1, size):
@@ -283,6 +300,7 @@ def _source(
         ((lo < 0 or hi >= n) and t not in kept) or (phases > 1 and t == rank - 1)
         for t, (n, (lo, hi)) in enumerate(zip(place.tensor_shape, spans, strict=True))
     ]
+    # One dimension that needs a margin makes the whole a copy.
     copied = copied or any(wide)
     # A copy leaves out the rows between strides.
     every = [_distance(place, walks, t) if copied and t < rank - 1 else 1 for t in range(rank)]

@@ -15,6 +15,7 @@ CEIL_DIV = (
 
 def affine(const: int, terms: Sequence[tuple[int, str]]) -> str:
     """`const + sum` as C text."""
+    # Factors of 1 and 0 leave no trace: the text stays readable.
     parts = [n if c == 1 else f"{c} * {n}" for c, n in terms if c]
     if const or not parts:
         parts.append(str(const))
@@ -24,6 +25,7 @@ def affine(const: int, terms: Sequence[tuple[int, str]]) -> str:
 def narrow(coefficient: int, rest: str, size: int) -> list[str]:
     """`low` and `high` cut to the values of a loop where 0 <= rest + coefficient * value < size."""
     k, below, above = coefficient, f"-({rest})", f"{size} - ({rest})"
+    # Divided by a negative number both ends change places.
     if coefficient < 0:
         k, below, above = -coefficient, f"({rest}) - {size - 1}", f"({rest}) + 1"
     return [

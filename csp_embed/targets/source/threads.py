@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+# Statements of a function's body are indented by two.
 _LOOP = "  for (ptrdiff_t "
 
 
@@ -18,11 +19,14 @@ def shared(lines: Sequence[str], threads: int, *, wait: bool = True) -> list[str
     if threads == 1:
         return list(lines)
     out: list[str] = []
+    # Each statement at the first level is shared as a whole.
     for statement in _statements(lines):
         first = statement[0]
         if first.startswith(_LOOP):
+            # Two nested loops as one: more pieces for more threads.
             both = " collapse(2)" if _perfect(statement) else ""
             out.append(f"#pragma omp for schedule(dynamic){both}{'' if wait else ' nowait'}")
+        # What is no loop is done by one thread; declarations by all.
         elif not first.lstrip().startswith(("static const", "/*")):
             out.append("#pragma omp single" + ("" if wait else " nowait"))
         out += statement
@@ -45,6 +49,7 @@ def _statements(lines: Sequence[str]) -> list[list[str]]:
 
 def _perfect(statement: Sequence[str]) -> bool:
     """Whether the loop's body is one loop, so that both are shared as one."""
+    # Nothing may stand between the two heads, or behind the inner loop.
     inner = [n for n, line in enumerate(statement) if line.startswith("    ") and line[4] != " "]
     opens = len(statement) > 2 and statement[1].startswith("  " + _LOOP)
     return opens and inner == [1, len(statement) - 2]

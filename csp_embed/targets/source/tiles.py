@@ -69,6 +69,7 @@ class Tiling:
         splits = [s for s in (self.rows, self.columns) if s is not None]
         names = [c.name for c in (*self.outer, *self.middle, *self.inner)]
         names += [c.name for c, _ in splits]
+        # A counter stands in one place of the nest.
         out = [f"{n} is walked twice" for n in names if names.count(n) > 1]
         return out + [f"{n} of {c.name}:{c.extent}" for c, n in splits if not 1 <= n <= c.extent]
 
@@ -91,6 +92,7 @@ def read(document: Mapping[str, Any], embedding: Embedding) -> Tiling:
     splits = [s[0] for s in (tiling.rows, tiling.columns) if s is not None]
     walked = [*splits, *tiling.outer, *tiling.middle, *tiling.inner]
     wrong = tiling.verify()
+    # Every counter exactly once: a tile from a file is not trusted.
     if wrong or {c.name for c in walked} != set(counters):
         raise ValueError("; ".join(wrong) or "it does not walk every counter")
     return tiling
@@ -111,6 +113,7 @@ def choose(embedding: Embedding, isa: Isa) -> Tiling:
     column_choices = [c for c in free if c.name in rhs and c.name not in lhs]
     finishing = _finishing(embedding.operator, isa)
     best: tuple[float, int, Tiling] | None = None
+    # None: no counter of that kind, and then one row or column.
     for row in [*row_choices, None] if row_choices else [None]:
         for column in [*column_choices, None] if column_choices else [None]:
             for r in _counts(row):
@@ -118,6 +121,7 @@ def choose(embedding: Embedding, isa: Isa) -> Tiling:
                     if not _fits(r, c, isa, finishing):
                         continue
                     cycles = _cycles(embedding, isa, row, column, r, c)
+                    # Of equal cycles more sums: fewer loads behind the price.
                     if best is None or (cycles, -r * c) < best[:2]:
                         found = _tiling(embedding, row, column, r, c, cycles)
                         best = (cycles, -r * c, found)
@@ -169,6 +173,7 @@ def _fits(rows: int, columns: int, isa: Isa, finishing: int) -> bool:
     for role, count in (("dst", rows * columns), ("lhs", 1), ("rhs", columns)):
         take(contract.slot(role).memory, count)
     results = results_memory(isa)
+    # Numbered registers are spilled by nobody, so the end's need counts too.
     if program.file(results).numbered or results != contract.slot("dst").memory:
         take(results, finishing)
     if rows * columns > MOST:
@@ -211,6 +216,7 @@ def _cycles(
     finish = FINISHED * _finish(embedding, isa)
     total = 0.0
     for r, times in _pieces(row, rows):
+        # Whole tiles and the ragged end have different rates.
         for c, again in _pieces(column, columns):
             work = r * c / contract.per_cycle
             loads = r / get_lhs.per_cycle + c / get_rhs.per_cycle
@@ -222,6 +228,7 @@ def _cycles(
 
 def _finish(embedding: Embedding, isa: Isa) -> float:
     """Cycles of a sum beyond its steps by the spec's rates: begun, its epilogue, stored."""
+    # Of the memory that results are in.
     program, op = isa.program, embedding.operator
     assert program is not None
     dst = results_memory(isa)
@@ -230,6 +237,7 @@ def _finish(embedding: Embedding, isa: Isa) -> float:
     step = program.find("map", dst=dst)
     cycles = [0.0 if t is None else 1 / t.per_cycle for t in (get, put, step)]
     loaded = sum(s.access is not None for s in op.epilogue)
+    # Loads of what is added, the store, and a step each.
     return cycles[0] * (1 + loaded) + cycles[1] + cycles[2] * len(op.epilogue)
 
 

@@ -24,6 +24,7 @@ class Columns:
     """Of `count` instructions."""
 
     def __init__(self, isa: Isa, count: int) -> None:
+        # Columns of all fields: an instruction leaves those of others 0.
         names = sorted({f.name for i in isa.instructions for f in i.fields})
         self.code = np.zeros(count, dtype=np.int64)
         self.fields = {name: np.zeros(count, dtype=np.int64) for name in names}
@@ -34,6 +35,7 @@ class Columns:
     ) -> None:
         """Instructions at the positions `at`, with their token bits."""
         self.code[at] = self._index[instruction.name]
+        # The opcode is a field like others.
         self.fields[instruction.roles.get("opcode", "opcode")][at] = instruction.opcode
         for name, values in fields.items():
             self.fields[name][at] = values
@@ -41,4 +43,5 @@ class Columns:
             if role in instruction.roles:
                 self.fields[instruction.roles[role]][at] = (bits & bit) != 0
             else:
+                # A token of a module that lacks the bit would be lost, and the device hang.
                 assert not np.any(bits & bit), (instruction.name, role)

@@ -32,6 +32,7 @@ def region_bytes(region: Region, packed: Array) -> NDArray[np.uint8]:
     # A plain grid in its order is a transposition and nothing more.
     if not region.by_box or not region.grid:
         return np.ascontiguousarray(ordered).reshape(-1).view(np.uint8)
+    # Boxes one behind the other, each row-major; lanes stay whole.
     parts = [
         ordered[tuple(slice(a, b) for a, b in box)].reshape(
             -1, *ordered.shape[ordered.ndim - lanes :]
@@ -47,6 +48,7 @@ def unpack_region(
     """Inverse of `region_bytes` for a plain region: [*grid of the layout (rounded up), *lanes]."""
     shape = [region.grid[d] for d in region.order]
     ordered = np.ascontiguousarray(data).view(dtype).reshape((*shape, *lanes))
+    # Order as a permutation and its inverse; a grid of nothing has neither.
     inverse = np.argsort(region.order) if region.order else np.zeros(0, dtype=np.int64)
     axes = (*(int(i) for i in inverse), *range(len(shape), ordered.ndim))
     packed = ordered.transpose(axes)
@@ -120,6 +122,7 @@ def factor_elements(
     factors = factors.reshape(*factors.shape[:-1], *shape)
     have = [*keep, *reduction]
     memory = isa.memory(region.memory)
+    # In the memory's own order of lanes.
     axes = (*range(grid), *(grid + have.index(d) for d in memory.lanes))
     return np.ascontiguousarray(factors.transpose(axes)).astype(memory.dram_dtype)
 

@@ -76,6 +76,7 @@ def lower(
     loads = _uop_loads(isa, plan, uop_address)
     rects = Transfers(schedule, isa, address, starts, {} if known is None else known)
     # Instructions of each row: rectangles, or what micro-ops are loaded and the compute itself.
+    # Rectangles may be several instructions a row.
     count = np.ones(len(kind), dtype=np.int64)
     # Every row is at least one instruction.
     count[rects.rows] = rects.count
@@ -115,6 +116,7 @@ def _write_uop_loads(
         for use, several in loads.items()
         for n, e in enumerate(several)
     ]
+    # At once: most of the work is NumPy's overhead.
     table = np.array(rows, dtype=np.int64).reshape(-1, 6)
     load, memory = isa.of_kind("load"), isa.memory(isa.uop_memory).id
     fields = rectangle_fields(load, memory, table[:, 1], table[:, 2], table[:, 3:])
@@ -143,6 +145,7 @@ def _write_computes(
             key: np.array([f.get(key, 0) for f in each], dtype=np.int64)[which]
             for key in dict.fromkeys(k for f in each for k in f)
         }
+        # Lists were encoded from position 0; now they have one.
         for role in ("uop_begin", "uop_end"):
             fields[instruction.roles[role]] = fields[instruction.roles[role]] + where[here]
         writer.put(at[here], instruction, fields, schedule.tokens[rows[here]])
@@ -191,6 +194,7 @@ def _uop_uses(schedule: Schedule, isa: Isa) -> tuple[list[NDArray[np.uint32]], l
     for n in range(len(schedule.templates)):
         words = encoded[n]
         key = words.tobytes()
+        # Equal lists are one, whatever template they belong to.
         if key not in numbers:
             numbers[key] = len(lists)
             lists.append(words)
@@ -214,6 +218,7 @@ def _addresses(
         # Elements and pages both divide it: addresses are whole in either unit.
         unit = page * elem // math.gcd(page, elem)
         at = _align(at, unit)
+        # Boxes one behind the other, or the whole grid.
         begin, total = _elements(region)
         address.append(at)
         sizes.append(total * elem)

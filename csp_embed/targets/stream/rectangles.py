@@ -35,6 +35,7 @@ class DmaLimits:
 def rectangles(region: Region, number: int, start: int, limits: DmaLimits) -> list[Rectangle]:
     """start: first DRAM element of the box where the region is kept by boxes."""
     box = region.boxes[number]
+    # Each box lies whole, so that one run holds it.
     if region.by_box:
         size = 1
         for a, b in box:
@@ -47,6 +48,7 @@ def runs(dram: int, sram: int, size: int, limits: DmaLimits) -> list[Rectangle]:
     """`size` consecutive elements, as many at a time as an instruction can name."""
     out = []
     while size:
+        # Sizes of fields limit how much one instruction moves.
         n = min(size, limits.x)
         out.append(Rectangle(dram, sram, 1, n, _stride(n, limits)))
         dram, sram, size = dram + n, sram + n, size - n
@@ -66,9 +68,11 @@ def _plain(box: Box, pitches: tuple[int, ...], limits: DmaLimits) -> list[Rectan
     # (length, pitch), innermost first: what is left of the dimensions that hold more than one.
     left = [(b - a, p) for (a, b), p in zip(box, pitches, strict=True) if b - a > 1][::-1]
     run = 1
+    # Dimensions that continue the run are part of it.
     while left and left[0][1] == run:
         run *= left.pop(0)[0]
     rows, stride = 1, run
+    # One strided dimension is the instruction's own; the rest is one rectangle each.
     if left and left[0][1] > 0:
         rows, stride = left.pop(0)
     out, sram = [], 0
@@ -82,6 +86,7 @@ def _plain(box: Box, pitches: tuple[int, ...], limits: DmaLimits) -> list[Rectan
 def _rows(
     dram: int, sram: int, rows: int, run: int, stride: int, limits: DmaLimits
 ) -> list[Rectangle]:
+    # Too wide for one row, or rows too far apart: row by row.
     if run > limits.x or (rows > 1 and stride > limits.stride):
         out = []
         for r in range(rows):

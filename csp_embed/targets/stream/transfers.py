@@ -59,6 +59,7 @@ class Transfers:
         self.rows = np.flatnonzero((ops[:, 0] == LOAD) | (ops[:, 0] == STORE))
         kind, region, box, _ = ops[self.rows].T
         many = max((len(r.boxes) for r in schedule.regions), default=0) + 1
+        # Many rows move the same box: its rectangles are found once.
         pairs, first, self._pair = np.unique(
             (kind * len(schedule.regions) + region) * many + box,
             return_index=True,
@@ -77,6 +78,7 @@ class Transfers:
             dtype=np.int64,
         ).reshape(-1, 5)
         self.count = counts[self._pair] if len(pairs) else counts
+        # Addresses count elements of the region's memory.
         self._base = np.array(
             [a // isa.memory(r.memory).elem_bytes
              for a, r in zip(address, schedule.regions, strict=True)], dtype=np.int64,
@@ -85,6 +87,7 @@ class Transfers:
 
     def write(self, writer: Columns, at: Ints) -> None:
         """at: position of each row's first instruction."""
+        # Row by row, each as often as it has rectangles.
         each = np.repeat(np.arange(len(self.rows)), self.count)
         within = np.arange(len(each)) - np.repeat(np.cumsum(self.count) - self.count, self.count)
         rows = self.rows[each]

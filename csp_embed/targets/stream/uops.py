@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Words = NDArray[np.uint32]
+# Pairs of lists are compared up to so many.
 MANY = 256
 WORD = 4  # bytes
 LOAD = 24  # cycles of a load beside its words
@@ -35,6 +36,7 @@ class UopPlan:
 
 def place(lists: list[Words], uses: list[int], depth: int, batch: int = 96) -> UopPlan:
     """lists: encoded micro-ops; uses: list numbers in the order in which instructions use them."""
+    # In order of first use: neighbours in time are neighbours in DRAM.
     first_use: list[int] = []
     seen: set[int] = set()
     for u in uses:
@@ -51,6 +53,7 @@ def place(lists: list[Words], uses: list[int], depth: int, batch: int = 96) -> U
         if found is None:
             held.add(u, lists[u].tobytes())
         host[u] = found or (u, 0)
+    # Only lists that stand in no other lie in DRAM.
     order, placed = [], set()
     for u in first_use:
         v = host[u][0]
@@ -64,6 +67,7 @@ def place(lists: list[Words], uses: list[int], depth: int, batch: int = 96) -> U
         total += len(lists[v])
         words.append(lists[v])
     image = np.concatenate(words) if words else np.zeros(0, dtype=np.uint32)
+    # Everything fits: each word is loaded once.
     if total <= depth:
         return _static(image, lists, uses, host, order, start, batch)
     plans = [
@@ -92,6 +96,7 @@ def _staying(
         before = v
     room = depth - 2 * max(len(lists[v]) for v in turns)
     kept = set[int]()
+    # Turns by the loads that they save, for the words that they hold.
     for v in sorted(turns, key=lambda v: (-turns[v] * (1 + 2 * LOAD / len(lists[v])), v)):
         if turns[v] > 1 and len(lists[v]) <= room:
             kept.add(v)
@@ -119,6 +124,7 @@ class _Held:
             n = bisect_right(self._starts, at) - 1
             end = self._starts[n + 1] if n + 1 < len(self._starts) else len(self._words)
             inside = at - self._starts[n]
+            # Byte positions within a word are chance.
             if inside % WORD == 0 and at + len(words) <= end:
                 return self._lists[n], inside // WORD
             at = self._words.find(words, at + 1)
@@ -144,6 +150,7 @@ def _static(
         if v not in loaded:
             i = place_of[v]
             length = 0
+            # Along with what comes next, as far as one load should go.
             while i < len(order) and order[i] not in loaded:
                 size = len(lists[order[i]])
                 if length and length + size > batch:
@@ -181,6 +188,7 @@ def _ring(
             else:
                 if head + size > depth:
                     head = first
+                # Whatever the new list overlaps is gone.
                 for other in [
                     o for o, a in where.items() if a < head + size and head < a + len(lists[o])
                 ]:
