@@ -70,8 +70,7 @@ def report_check(
 
 
 def _plain(value: Any) -> Any:
-    if hasattr(value, "item"):
-        return value.item()
+    # NumPy's scalars and arrays alike; an array of several numbers has no `item`.
     if hasattr(value, "tolist"):
         return value.tolist()
     return str(value)
