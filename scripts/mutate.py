@@ -1,13 +1,16 @@
 """Judges the judge: one thing is changed in a right program, and it must be refused.
 
     scripts/mutate [--count 10000] [--seed 0] [--machine "vta small"] [--layers gemm008,conv010]
-                   [--log FILE]
+                   [--log FILE] [--networks 1000]
 
 Programs: the case table (tests/cases.py) on every machine and the given DeepBench layers. What is
 certified all the same is run by tests/oracles/exact_stream.py, which shares no code with the
 judge: same result in random numbers of 89 bits, every order right. Beside it: what `check` alone
 and one simulation on random data alone would let through. Exit code 5 where a mutant that is not
 equivalent was certified.
+
+--networks changes two programs of networks so often instead: their streams and what they state.
+What is certified all the same is simulated on random inputs and compared with the reference.
 
 --log keeps what each program gave, one JSON line each; a run with the same file goes on where the
 last one ended. Lines of another judge (by its sources), seed or count are not used.
@@ -20,6 +23,7 @@ import contextlib
 import hashlib
 import json
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -31,7 +35,9 @@ import numpy as np
 import csp_embed as ce
 from csp_embed.errors import CspEmbedError
 from csp_embed.judge.certify.claims import read_claims
+from csp_embed.judge.certify.network.run import certify_network
 from csp_embed.judge.certify.run import certify
+from csp_embed.machine.program_file import isa_of
 from csp_embed.ops import deepbench
 from csp_embed.ops.data import random_tensors
 from csp_embed.ops.reference import evaluate
@@ -40,6 +46,9 @@ from csp_embed.sim.functional import run as functional
 from tests.cases import CASES, MACHINES
 from tests.oracles.exact_stream import order_fault, same_result
 from tests.oracles.mutants import KINDS, Mutant, Subject, mutant
+from tests.oracles.network_mutants import NETWORK_KINDS, STATED, network_mutant
+from tests.oracles.network_program import difference
+from tests.oracles.small_networks import small_networks
 
 LAYERS = "gemm075,gemm076,gemm077,conv029,conv034"
 
@@ -160,6 +169,41 @@ def known(path: Path | None, key: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {line["program"]: line for line in lines if line["key"] == key}
 
 
+def networks(count: int, seed: int) -> int:
+    """Mutants of networks' programs. Exit code 5 where a wrong one was certified."""
+    total: dict[str, Counter[str]] = {kind: Counter() for kind in NETWORK_KINDS}
+    faults = 0
+    with tempfile.TemporaryDirectory() as folder:
+        programs = [(name, p) for name, ps in small_networks(Path(folder)) for p in ps]
+    for k in range(count):
+        name, program = programs[k % len(programs)]
+        kind, isa = NETWORK_KINDS[k // len(programs) % len(NETWORK_KINDS)], isa_of(program)
+        made = network_mutant(isa, program, kind, seed + k)
+        if made is None:
+            continue
+        changed, what = made
+        total[kind]["made"] += 1
+        try:
+            found = certify_network(isa, changed, name).ok
+        except CspEmbedError:
+            found = False
+        if not found:
+            total[kind]["refused"] += 1
+            continue
+        stream = program if kind in STATED else changed
+        why = difference(isa, stream, changed if kind == "meaning" else program, range(4))
+        why = why or ("" if kind in STATED else order_fault(isa, changed))
+        total[kind]["same"] += not why
+        if why:
+            faults += 1
+            print(f"FAULT {name}: {kind}: {what}: {why}", flush=True)
+    total["all"] = sum(total.values(), Counter())
+    head = [HEAD[c] for c in ("made", "refused", "same")]
+    rows = [[kind, *(str(n[c]) for c in ("made", "refused", "same"))] for kind, n in total.items()]
+    print(table(["what was changed", *head], rows, None, 1))
+    return 5 if faults else 0
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/mutate", description=__doc__)
     parser.add_argument("--count", type=int, default=10_000, help="mutants (default 10000)")
@@ -167,7 +211,10 @@ def main() -> int:
     parser.add_argument("--machine", action="append", help=f"{', '.join(MACHINES)}; none")
     parser.add_argument("--layers", default=LAYERS, help="DeepBench layers; '' for none")
     parser.add_argument("--log", type=Path, help="JSON lines to go on from and to add to")
+    parser.add_argument("--networks", type=int, metavar="COUNT", help="mutants of networks alone")
     options = parser.parse_args()
+    if options.networks:
+        return networks(options.networks, options.seed)
     layers = [x for x in options.layers.split(",") if x]
     chosen = [m for m in options.machine or MACHINES if m != "none"]
     named = list(subjects(chosen, layers))

@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 from csp_embed import __version__
 from csp_embed.compiler.whole.schedules import Layer, private
 from csp_embed.compiler.whole.segment import Segment
+from csp_embed.compiler.whole.statement import statement
 from csp_embed.embed.algebra.packing import pack
 from csp_embed.ir.stream import Program
 from csp_embed.machine.program_file import FORMAT, isa_meta
+from csp_embed.network.lower.signed import signed
 from csp_embed.network.quantised import graph as g
 from csp_embed.sim.functional.run import watch
 from csp_embed.targets.stream.image import region_bytes
@@ -122,6 +124,7 @@ def program(
         tensors[key] = values[name] if name in values else expected[name]
         where[key] = {"name": name} | _where(segment, graph, name)
     count = sum(len(d) for _, d in after)
+    stated, arrays = statement(segment, signed(graph))
     meta = {
         "format": FORMAT,
         **isa_meta(segment.isa),
@@ -135,12 +138,13 @@ def program(
                  "exact": layer.site.made.proof}
                 for layer, end in zip(segment.layers, segment.ends, strict=True)
             ],
+            "statement": stated,
         },
         "tensors": where,
         "after": {"from": SOURCE, "bytes": count, "bytes_left_out": 0},
     }  # fmt: skip
     return Program(meta, segment.words, before(segment, values), tuple(sorted(after, key=_first)),
-                   tensors)  # fmt: skip
+                   tensors | arrays)  # fmt: skip
 
 
 def _first(run: tuple[int, Any]) -> int:

@@ -40,11 +40,13 @@ def neutral(layout: Layout, embedding: Embedding) -> int:
     return {"max": -128, "min": 127}.get(embedding.operator.kind, 0)
 
 
-def pack(layout: Layout, embedding: Embedding, isa: Isa, array: Array) -> Array:
+def pack(
+    layout: Layout, embedding: Embedding, isa: Isa, array: Array, dtype: str | None = None
+) -> Array:
     """The memory elements of one operand.
 
     Shapes: array as the operator's tensor; returns [*layout.grid, *lane sizes] in the memory's DRAM
-    type (int8 tensors that go to an int32 memory are widened).
+    type (int8 tensors that go to an int32 memory are widened), or in `dtype`: numbers of elements.
     Raises: InputError, where the array is not of the tensor's shape.
     """
     shape = embedding.operator.tensors[layout.tensor].shape
@@ -55,13 +57,13 @@ def pack(layout: Layout, embedding: Embedding, isa: Isa, array: Array) -> Array:
             why=f"the operator declares {shape}",
             hint="pass the tensor as the operator declares it",
         )
-    dtype = np.dtype(isa.memory(layout.memory).dram_dtype)
+    held = np.dtype(dtype or isa.memory(layout.memory).dram_dtype)
     fill = neutral(layout, embedding)
     # Filled first: what no view touches is pad and has to be neutral.
-    out = np.full((*layout.grid, *lane_shape(layout, isa)), fill, dtype=dtype)
+    out = np.full((*layout.grid, *lane_shape(layout, isa)), fill, dtype=held)
     window = _Window.of(layout, embedding)
     # Widening before the copy, so that one strided copy does the whole tensor.
-    padded = window.pad(array.astype(dtype, copy=False), fill)
+    padded = window.pad(array.astype(held, copy=False), fill)
     for lanes, source in _views(layout, embedding, isa, window, out, padded):
         np.copyto(lanes, source)
     return out

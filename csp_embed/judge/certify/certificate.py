@@ -30,9 +30,19 @@ class Part:
 
 
 @dataclass(frozen=True)
+class LayerVerdict:
+    """One layer of a network. ok: certified; said: how, or why it is not."""
+
+    name: str
+    ok: bool
+    said: str
+
+
+@dataclass(frozen=True)
 class Certificate:
     """digest: SHA-256 of the judged program. seconds: wall clock, the only part of it that is not
-    a function of the program, seed and rounds. verdict: what was proved where all parts hold."""
+    a function of the program, seed and rounds. verdict: what was proved where all parts hold.
+    layers: of a network, those of the machine; all have to be certified."""
 
     digest: str
     machine: str
@@ -44,10 +54,11 @@ class Certificate:
     assumed: tuple[str, ...]
     seconds: float
     verdict: str = "certified for all inputs"
+    layers: tuple[LayerVerdict, ...] = ()
 
     @property
     def ok(self) -> bool:
-        return all(p.ok for p in self.parts)
+        return all(x.ok for x in (*self.parts, *self.layers))
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -64,11 +75,17 @@ class Certificate:
         lines: list[str] = []
         for p in self.parts:
             lines += [f"{p.name}: {text}" for text in p.problems] or [f"{p.name}: {p.said}"]
+        for layer in self.layers:
+            word = "certified" if layer.ok else "not certified"
+            lines.append(f"layer {layer.name}: {word}: {layer.said}")
         if self.ok:
             lines.append(
                 f"{self.verdict}; a wrong program would pass with probability 2^"
                 f"{self.log2_error:.0f} at most ({self.rounds} rounds, seed {self.seed})"
             )
+        elif all(p.ok for p in self.parts):
+            good = sum(layer.ok for layer in self.layers)
+            lines.append(f"NOT certified as a whole: {good} of {len(self.layers)} layers are")
         else:
             lines.append("NOT certified")
         return "\n".join(lines)

@@ -21,14 +21,14 @@ from csp_embed.judge.certify.forms import Form, Reader, read_forms
 from csp_embed.judge.certify.formula import Symbols, step_values, sums, taps
 from csp_embed.judge.certify.lanes import Machine
 from csp_embed.judge.certify.stream import Ran
-from csp_embed.judge.certify.walk import SUM, shape_nodes
+from csp_embed.judge.certify.walk import MOST_LEFT, SUM, shape_nodes
 
 Reach = tuple[int, int]
 _NEUTRAL = {"max": -128, "min": 127}
 
 
 @njit(cache=True, nogil=True)
-def _gather(values: Values, who: Ints, spots: Ints, weight: Values, out: Values) -> None:
+def weighted_sums(values: Values, who: Ints, spots: Ints, weight: Values, out: Values) -> None:
     """Weighted sums over the lanes of elements `spots`."""
     for k in range(len(spots)):
         total = np.uint64(0)
@@ -160,7 +160,7 @@ class Comparison:
 
         def gather(values: Values) -> Values:
             out = np.zeros(len(places), np.uint64)
-            _gather(values, self.result.who, places, weight, out)
+            weighted_sums(values, self.result.who, places, weight, out)
             return out
 
         op, (low, high) = self.op, sum_range(self.op)
@@ -185,8 +185,8 @@ class Comparison:
                     form = Form(add(form.value, np.broadcast_to(extra, form.value.shape)))
                     low, high = low + (step.imm or 0), high + (step.imm or 0)
                     continue
-                # A shift to the left of a sum is part of it, as in `walk`.
-                if step.op == "shr" and (step.imm or 0) <= 0 and form.node is None:
+                # A short shift to the left of a sum is part of it, as in `walk`.
+                if step.op == "shr" and -MOST_LEFT <= (step.imm or 0) <= 0 and form.node is None:
                     low, high = low << -(step.imm or 0), high << -(step.imm or 0)
                 form = form.then(step.op, step.imm)
             else:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from csp_embed.judge.certify.epilogue import HIGH, LOW, Algebra, Expr
 from csp_embed.judge.certify.field import Values, add, integer, inverse, mul, number
-from csp_embed.judge.certify.walk import ADD, MAX, MIN, MUL, SHR
+from csp_embed.judge.certify.walk import ADD, MAX, MIN, MOST_LEFT, MUL, SHR
 
 NAMES = {MIN: "min", MAX: "max", ADD: "add", SHR: "shr", MUL: "mul"}
 # Sorts last, so that a row's real members stand in front.
@@ -35,7 +35,7 @@ class Form:
         # Sums are merged as `walk` merges them: both sides must come to the same shape.
         if function == "add" and other is not None and other.node is None:
             return Form(add(self.value, other.value), self.node)
-        if function == "shr" and imm is not None and imm <= 0 and self.node is None:
+        if function == "shr" and imm is not None and -MOST_LEFT <= imm <= 0 and self.node is None:
             return Form(mul(self.value, np.uint64(1 << -imm)))
         return Form(np.zeros_like(self.value), (function, imm, self, other))
 

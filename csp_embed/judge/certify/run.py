@@ -44,6 +44,12 @@ def digest_of(program: Program) -> str:
             found.update(f"{address} {len(data)};".encode())
             found.update(np.ascontiguousarray(data).data)
     found.update(json.dumps(program.meta.get("claims"), sort_keys=True).encode())
+    if "network" in program.meta:
+        # What a network's program claims stands in arrays, too.
+        found.update(json.dumps(program.meta["network"], sort_keys=True).encode())
+        for name in sorted(program.tensors):
+            found.update(name.encode())
+            found.update(np.ascontiguousarray(program.tensors[name]).tobytes())
     return found.hexdigest()
 
 
@@ -69,7 +75,7 @@ def certify(
     digest = digest_of(program)
     # From the file itself: everybody who checks it gets the same points, and the same certificate.
     base = int(digest[:16], 16) if seed is None else seed
-    parts = [_order(isa, program, tell)]
+    parts = [order_part(isa, program, tell)]
     bound = 0.0
     # Where some order is wrong, a walk in one order proves nothing: there is no second part.
     if parts[0].ok:
@@ -87,7 +93,7 @@ def certify(
     )  # fmt: skip
 
 
-def _order(isa: Isa, program: Program, tell: Tell | None) -> Part:
+def order_part(isa: Isa, program: Program, tell: Tell | None) -> Part:
     """Part 1: every order that tokens allow is equivalent, and the stream ends."""
     problems, remarks = judge(isa, program, progress=tell)
     return Part(

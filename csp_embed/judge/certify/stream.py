@@ -21,6 +21,7 @@ from csp_embed.judge.certify.lanes import Machine
 from csp_embed.judge.stream.audit import uop_intervals
 from csp_embed.judge.stream.table import CONTRACT, MAP, STORE, Table
 from csp_embed.judge.stream.tokens import Order
+from csp_embed.machine.spec import Isa
 from csp_embed.machine.words.arrays import FIELD, image, operand_table
 from csp_embed.machine.words.bits import decode
 from csp_embed.machine.words.listing import line
@@ -64,68 +65,87 @@ def run_stream(
     s: Stream, result: Result, tell: Callable[[str, int, int], None] | None = None
 ) -> Ran:
     """What every stored element is, in the random values of `s`."""
-    isa, table = s.machine.isa, s.table
-    depth = {m.name: m.depth for m in isa.memories}
-    contract = next(i for i in isa.instructions if i.kind == "contract")
-    sizes = [depth[o.memory] for o in contract.operands]
-    slots = s.machine.slots()
+    table = s.table
+    code = image(s.program, uop_intervals(s.machine.isa, table))
+    problem = _unfit(s, code[1])
+    if problem:
+        return Ran(np.zeros(1, kernels.NODE), np.zeros(0, kernels.STORED), np.uint64(1), problem)
     dram = images(s.machine, s.program, s.op, s.claims, table, s.symbols, s.weights)
-    code, code_at = image(s.program, uop_intervals(isa, table))
-    # The sum of a product of weights is the product of their sums.
-    ones = np.uint64(1)
-    for d in s.machine.dims:
-        ones = mul(ones, total(s.weights[d], 0))
-    machine = (
-        s.machine.roles, s.machine.shadow,
-        np.array([m.elem_bytes for m in isa.memories], np.int64), (slots, slots),
-        operand_table(isa, "contract", 3)[:, 1].copy(), operand_table(isa, "map", 2)[:, 1].copy(),
-    )  # fmt: skip
-    fields = np.array([(f.lo, f.width, f.signed) for f in isa.uop_fields], dtype=FIELD)
-    # One column more than fields: whether the micro-op was written.
-    uops = np.zeros((depth[isa.uop_memory], len(fields) + 1), np.int64)
-    left, right = (
-        (np.zeros(n * slots, np.uint64), np.zeros(n, np.int64), np.zeros(n, np.bool_))
-        for n in sizes[1:]
-    )
-    sums = (np.zeros(sizes[0], np.uint64), np.zeros(sizes[0], np.int64), np.ones(sizes[0]),
-            np.zeros(sizes[0], np.bool_), np.zeros(sizes[0], np.int64))  # fmt: skip
-    # Additions of constants make no nodes.
-    # Every map step makes at most one node; node 0 is "none".
-    many = int(table.steps[table.c.kind == MAP].sum()) + 1
-    nodes, stored = np.zeros(many, kernels.NODE), np.zeros(_stores(table), kernels.STORED)
-    state = np.zeros(8, np.int64)
-    sequence = s.order.order
-    done = np.cumsum((table.steps + table.elements + 20)[sequence])
     own = np.array([result.first, result.end], np.int64)
-    at, problem = 0, _unfit(s, code_at)
-    while at < len(sequence) and not state[2] and not problem:
-        stop = int(np.searchsorted(done, (done[at - 1] if at else 0) + PORTION)) + 1
-        stop = min(stop, len(sequence))
-        kernels.walk(
-            sequence, at, stop, table.rows, machine, dram, (code, code_at, fields), own, uops,
-            left, right, sums, nodes, stored, ones, state,
+    walked = Walk(s.machine, table, code, own, s.weights)
+    ran = walked.run(s.order.order, dram, tell)
+    problem = _problem(s, walked.state)
+    return Ran(ran.nodes, ran.stored, ran.ones, problem)
+
+
+class Walk:
+    """A walk over instructions of a table. code: bytes of micro-ops and their ranges. own: first
+    and last byte that it may not load. weights: of lanes. uops: micro-ops on chip, of an earlier
+    walk. state: see `walk`."""
+
+    def __init__(
+        self, machine: Machine, table: Table, code: tuple[Any, Any], own: NDArray[np.int64],
+        weights: dict[str, Values], uops: NDArray[np.int64] | None = None,
+    ) -> None:  # fmt: skip
+        isa = machine.isa
+        self.machine, self.table, self.code, self.own = machine, table, code, own
+        self.state = np.zeros(8, np.int64)
+        # The sum of a product of weights is the product of their sums.
+        self.ones = np.uint64(1)
+        for d in machine.dims:
+            self.ones = mul(self.ones, total(weights[d], 0))
+        depth = {m.name: m.depth for m in isa.memories}
+        self.fields = np.array([(f.lo, f.width, f.signed) for f in isa.uop_fields], dtype=FIELD)
+        # One column more than fields: whether the micro-op was written.
+        empty = np.zeros((depth[isa.uop_memory], len(self.fields) + 1), np.int64)
+        self.uops = empty if uops is None else uops
+
+    def run(
+        self, sequence: NDArray[np.int64], dram: kernels.Dram,
+        tell: Callable[[str, int, int], None] | None = None,
+    ) -> Ran:  # fmt: skip
+        """Walks these instructions, in this order; `problem` is left empty."""
+        isa, table, state = self.machine.isa, self.table, self.state
+        depth = {m.name: m.depth for m in isa.memories}
+        contract = next(i for i in isa.instructions if i.kind == "contract")
+        sizes = [depth[o.memory] for o in contract.operands]
+        slots = self.machine.slots()
+        machine = (
+            self.machine.roles, self.machine.shadow,
+            np.array([m.elem_bytes for m in isa.memories], np.int64), (slots, slots),
+            operand_table(isa, "contract", 3)[:, 1].copy(),
+            operand_table(isa, "map", 2)[:, 1].copy(),
         )  # fmt: skip
-        at = stop
-        if tell is not None:
-            tell("sums", int(done[at - 1]), int(done[-1]))
-    problem = problem or _problem(s, state)
-    return Ran(nodes[: int(state[0]) + 1], stored[: int(state[1])], ones, problem)
-
-
-def _stores(table: Table) -> int:
-    return int(table.dram_elements[table.c.kind == STORE].sum())
+        left, right = (
+            (np.zeros(n * slots, np.uint64), np.zeros(n, np.int64), np.zeros(n, np.bool_))
+            for n in sizes[1:]
+        )
+        sums = (np.zeros(sizes[0], np.uint64), np.zeros(sizes[0], np.int64), np.ones(sizes[0]),
+                np.zeros(sizes[0], np.bool_), np.zeros(sizes[0], np.int64))  # fmt: skip
+        # Additions of constants make no nodes.
+        # Every map step makes at most one node; node 0 is "none".
+        kind = table.c.kind[sequence]
+        many = int(table.steps[sequence][kind == MAP].sum()) + 1
+        stores = int(table.dram_elements[sequence][kind == STORE].sum())
+        nodes, stored = np.zeros(many, kernels.NODE), np.zeros(stores, kernels.STORED)
+        done = np.cumsum((table.steps + table.elements + 20)[sequence])
+        at = 0
+        while at < len(sequence) and not state[2]:
+            stop = int(np.searchsorted(done, (done[at - 1] if at else 0) + PORTION)) + 1
+            stop = min(stop, len(sequence))
+            kernels.walk(
+                sequence, at, stop, table.rows, machine, dram, (*self.code, self.fields), self.own,
+                self.uops, left, right, sums, nodes, stored, self.ones, state,
+            )  # fmt: skip
+            at = stop
+            if tell is not None:
+                tell("sums", int(done[at - 1]), int(done[-1]))
+        return Ran(nodes[: int(state[0]) + 1], stored[: int(state[1])], self.ones)
 
 
 def _unfit(s: Stream, code_at: NDArray[Any]) -> str:
     """Why the walk would prove nothing: coefficients as large as the field, or claimed code."""
-    table = s.table
-    contracts = int(table.steps[table.c.kind == CONTRACT].sum())
-    summed = {*s.machine.left, *s.machine.right} - {*s.machine.dims}
-    lanes = math.prod(s.machine.isa.dims[d] for d in summed)
-    maps = int(table.steps[table.c.kind == MAP].sum())
-    # Products of constants are below 2^14, sums that are loaded 2^31, immediates 2^15.
-    # Counted as if all steps went to one element: coarse, and safe.
-    if contracts * lanes * 2.0**14 + maps * 2.0**15 + 2.0**31 > 2.0**58 / kernels.MOST_GROWTH:
+    if too_long(s.machine, s.table, np.arange(len(s.table))):
         return "it is too long: coefficients could be as large as the field"
     for c in s.claims:
         for r in code_at:
@@ -134,14 +154,30 @@ def _unfit(s: Stream, code_at: NDArray[Any]) -> str:
     return ""
 
 
+def too_long(machine: Machine, table: Table, sequence: NDArray[np.int64]) -> bool:
+    """Whether coefficients of what these instructions sum could be as large as the field."""
+    kind, steps = table.c.kind[sequence], table.steps[sequence]
+    contracts, maps = int(steps[kind == CONTRACT].sum()), int(steps[kind == MAP].sum())
+    summed = {*machine.left, *machine.right} - {*machine.dims}
+    lanes = math.prod(machine.isa.dims[d] for d in summed)
+    # Products of constants are below 2^14, sums that are loaded 2^31, immediates 2^15.
+    # Counted as if all steps went to one element: coarse, and safe.
+    return contracts * lanes * 2.0**14 + maps * 2.0**15 + 2.0**31 > 2.0**58 / kernels.MOST_GROWTH
+
+
 def _problem(s: Stream, state: NDArray[np.int64]) -> str:
-    isa = s.machine.isa
-    if state[2]:
-        text = " ".join(line(isa, decode(isa, s.program.insn), int(state[3])).split())
-        return f"{_WHY[int(state[2])].format(e=int(state[4]))}: {text}"
+    why = stopped(s.machine.isa, s.program, state)
     # Looked at after the walk: which operands meet is only known then.
     both = int(state[5]) & int(state[6])
-    if both:
+    if both and not why:
         names = [t for n, t in enumerate(s.op.tensors) if both >> n & 1]
         return f"{', '.join(names)} is multiplied from both sides: that is no bilinear form"
-    return ""
+    return why
+
+
+def stopped(isa: Isa, program: Program, state: NDArray[np.int64]) -> str:
+    """Why a walk ended early, or ""."""
+    if not state[2]:
+        return ""
+    text = " ".join(line(isa, decode(isa, program.insn), int(state[3])).split())
+    return f"{_WHY[int(state[2])].format(e=int(state[4]))}: {text}"

@@ -67,6 +67,7 @@ UNWRITTEN, UNDECLARED, OWN_RESULT, NOT_SUMS, SHIFT, GROWTH = range(1, 7)
 # By how much shifts and sums of accumulators may make coefficients larger.
 # Leaves 2^58 / 64 for what is summed, which `stream._unfit` compares with the stream's length.
 MOST_GROWTH = 64.0
+MOST_LEFT = 6
 
 _P = np.uint64(P)
 _ZERO = np.uint64(0)
@@ -220,9 +221,9 @@ def _map_step(
             imm = imm & 31 if imm >= 0 else -((-imm) & 31)
             if imm == 0:
                 return True
-            # A left shift of a sum is a product with 2^k, which is still a form; of a node it is
-            # not.
-            if imm < 0 and node[d] == 0:
+            # A short left shift of a sum is a product with 2^k, which is still a form; a longer
+            # one is a function, as that of a node is.
+            if -MOST_LEFT <= imm < 0 and node[d] == 0:
                 value[d] = times(value[d], np.uint64(1) << np.uint64(-imm))
                 return _grow(growth, d, growth[d] * 2.0 ** (-imm), state)
         if r.function == ADD:

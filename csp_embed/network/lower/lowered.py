@@ -21,10 +21,11 @@ from csp_embed.ops import parse_formula
 
 Array = NDArray[Any]
 INT32 = (-(1 << 31), (1 << 31) - 1)
-# (op, rounds, constants, dropped), as in `Lowered`
+# (op, rounds, constants, dropped, weights), as in `Lowered`
 Made = tuple[
-    Operator, tuple[tuple[Step, ...], ...], tuple[Mapping[str, Array], ...], frozenset[int]
-]
+    Operator, tuple[tuple[Step, ...], ...], tuple[Mapping[str, Array], ...], frozenset[int],
+    tuple[Array, ...],
+]  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +38,7 @@ class Lowered:
     how it is requantised. proof: what was proved, in words. refused: other recipes, and why they
     were not taken. copies: instead of a second round, the steps after the first one change a copy
     of the sums, which is added to them. dropped: steps of the epilogue whose tensor is 0 in the
-    last round."""
+    last round. weights: of each round, [channels, products], as the graph orders them."""
 
     op: Operator
     rounds: tuple[tuple[Step, ...], ...]
@@ -51,6 +52,7 @@ class Lowered:
     refused: tuple[str, ...] = ()
     copies: bool = False
     dropped: frozenset[int] = frozenset()
+    weights: tuple[Array, ...] = ()
 
     @property
     def repeats(self) -> bool:
@@ -88,7 +90,7 @@ class Contraction:
 
 
 def contracted(task: Contraction, recipe: Recipe, clamp: Pair, copies: bool) -> Made | str:
-    """(op, rounds, constants, dropped steps), or why the sums might wrap around int32."""
+    """(op, rounds, constants, dropped steps, weights), or why the sums might wrap around int32."""
     weights, biases = _rounds(task, recipe)
     amount = _shifts(recipe)
     last = recipe.amount - amount  # what the steps between the rounds have shifted already
@@ -142,7 +144,8 @@ def contracted(task: Contraction, recipe: Recipe, clamp: Pair, copies: bool) -> 
         assert recipe.bits is not None
         constants[0]["s"] = (30 - recipe.bits).astype(np.int32)
     dropped = frozenset([0]) if copies and not biases[-1].any() else frozenset[int]()
-    return op, tuple(between), tuple(constants), dropped
+    flat = tuple(w.astype(np.int8) for w in weights)
+    return op, tuple(between), tuple(constants), dropped, flat
 
 
 def _shifts(recipe: Recipe) -> int:

@@ -49,7 +49,7 @@ def table_task(graph: g.Graph, op: g.Operator, values: Ints, low: int, axis: int
     # Adds, shifts and clips are monotone, so no sequence of them can turn around.
     if not falls and not (steps >= 0).all():
         return "it neither rises nor falls with its input everywhere, the machine's steps do"
-    channels_axis = _axis_of_channels(graph, graph.tensors[op.output].shape)
+    channels_axis = axis_of_channels(graph, graph.tensors[op.output].shape)
     # Values of one vector share its recipe's constants; lanes are channels.
     if len(values) > 1 and axis != channels_axis:
         return f"it differs along axis {axis}, which does not share the lanes"
@@ -150,7 +150,7 @@ def _constant_add(graph: g.Graph, op: g.Add) -> Task | str:
     place = 0 if graph.tensors[op.inputs[1]].data is not None else 1
     source, held = op.inputs[place], graph.tensors[op.inputs[1 - place]].data
     assert held is not None
-    axis = _axis_of_channels(graph, held.shape)
+    axis = axis_of_channels(graph, held.shape)
     rows = np.moveaxis(held, axis, -1).reshape(-1, held.shape[axis]).astype(np.int64)
     # A constant that varies by place would need a bias tensor as large as the result.
     if (rows != rows[:1]).any():
@@ -164,7 +164,7 @@ def _constant_add(graph: g.Graph, op: g.Add) -> Task | str:
     return table_task(graph, op, values[:1] if (values == values[:1]).all() else values, low, axis)
 
 
-def _axis_of_channels(graph: g.Graph, shape: tuple[int, ...]) -> int:
+def axis_of_channels(graph: g.Graph, shape: tuple[int, ...]) -> int:
     """The axis that `_last` puts last."""
     return 1 if graph.profile == "onnxruntime" and len(shape) == 4 else max(0, len(shape) - 1)
 

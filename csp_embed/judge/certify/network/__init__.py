@@ -1,0 +1,1 @@
+"""Certifies the program of a quantised network, layer by layer."""

@@ -1,0 +1,198 @@
+"""DRAM while a network runs: which byte holds which element, and what layers load of it.
+
+Takes: the file's bytes and where the host writes elements.  Leaves, layer by layer: images for
+`walk`, in which a byte is the random value of its element, a constant, or a random number where a
+store left what nobody claims.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csp_embed.errors import InputError
+from csp_embed.ir.stream import Program
+from csp_embed.jit import njit
+from csp_embed.judge.certify.field import Ints, P, Values, plus, times
+from csp_embed.judge.certify.lanes import Machine
+from csp_embed.judge.certify.network.elements import Elements
+from csp_embed.judge.certify.network.statement import BASE, Statement
+from csp_embed.judge.certify.walk import IMAGE, LEFT, RIGHT, SUM, Dram, Row
+from csp_embed.judge.stream.table import LOAD, STORE, Table
+from csp_embed.machine.spec import Memory
+
+CONSTANT, UNKNOWN = -1, -2
+
+
+class Owners:
+    """held: int64 per byte of every range of `before`: the number of the element that lies there,
+    CONSTANT or UNKNOWN."""
+
+    def __init__(self, program: Program, s: Statement, e: Elements) -> None:
+        self.before = program.before
+        self.held = [np.full(len(data), CONSTANT, np.int64) for _, data in program.before]
+        for name in sorted(e.written & s.places.keys()):
+            self.write(s.places[name].reshape(-1), e.ids[name].reshape(-1), name)
+        for p in s.packed:
+            owner, number = np.divmod(p.table, 1 << BASE)
+            first = np.array([e.first[n] for n in p.tensors])
+            at = np.flatnonzero(p.table >= 0)
+            self.write(p.addr + at, first[owner[at]] + number[at], " and ".join(p.tensors))
+
+    def write(self, place: Ints, numbers: Ints, name: str) -> None:
+        """Elements where the host writes them.
+
+        Raises: InputError where that is nowhere, or taken.
+        """
+        left = len(place)
+        for (address, data), held in zip(self.before, self.held, strict=True):
+            inside = (place >= address) & (place < address + len(data))
+            at = place[inside] - address
+            left -= len(at)
+            if len(np.unique(at)) < len(at) or (held[at] != CONSTANT).any():
+                raise InputError(
+                    f"the statement places {name} where another element lies",
+                    where="meta.network.statement", hint="docs/program-file.md has the form",
+                )  # fmt: skip
+            held[at] = numbers[inside]
+        if left:
+            raise InputError(
+                f"the statement places {name} where the file has no bytes",
+                where="meta.network.statement", hint="docs/program-file.md has the form",
+            )  # fmt: skip
+
+    def at(self, place: Ints) -> Ints:
+        """Who owns these bytes; UNKNOWN where the file says nothing."""
+        out = np.full(place.shape, UNKNOWN, np.int64)
+        for (address, data), held in zip(self.before, self.held, strict=True):
+            inside = (place >= address) & (place < address + len(data))
+            out[inside] = held[place[inside] - address]
+        return out
+
+    def set(self, place: Ints, numbers: Ints | int) -> bool:
+        """After stores. False: a byte that the file does not have."""
+        left = len(place)
+        for (address, data), held in zip(self.before, self.held, strict=True):
+            inside = (place >= address) & (place < address + len(data))
+            left -= int(inside.sum())
+            held[place[inside] - address] = numbers if isinstance(numbers, int) else numbers[inside]
+        return not left
+
+    def images(
+        self, machine: Machine, table: Table, sequence: Ints, x: Values, seed: list[int],
+        weights: dict[str, Values],
+    ) -> Dram:  # fmt: skip
+        """(IMAGE records, numbers, tags) of what these instructions load as operands. x: of every
+        element; seed: of what is unknown."""
+        isa, c = machine.isa, table.c
+        records: list[tuple[int, ...]] = []
+        parts, marks, at, tag = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)], 0, 0
+        mine = np.zeros(len(table), np.bool_)
+        mine[sequence] = True
+        for k, memory in enumerate(isa.memories):
+            loads = mine & (c.kind == LOAD) & (c.named == k) & (table.dram_elements > 0)
+            if not loads.any():
+                continue
+            real = int(machine.shadow[k]) if memory.alias_of else k
+            elem = memory.elem_bytes
+            low = c.dram[loads]
+            high = low + (c.y_size[loads] - 1) * c.x_stride[loads] + c.x_size[loads]
+            for n, (address, data) in enumerate(self.before):
+                first, end = -(-address // elem), (address + len(data)) // elem
+                near = (low < end) & (high > first)
+                if not near.any():
+                    continue
+                first, end = max(first, int(low[near].min())), min(end, int(high[near].max()))
+                numbers, tags = self._numbers(memory, n, (first, end), x, [*seed, n, k])
+                for role in (LEFT, RIGHT, SUM):
+                    if not machine.roles[real] & role:
+                        continue
+                    slots = 1 if role == SUM else machine.slots()
+                    image = np.zeros((end - first) * slots, np.uint64)
+                    weigh(numbers, *machine.lanes(memory, role, weights), slots, image)
+                    records.append((k, role, first, end, at, tag))
+                    parts.append(image)
+                    marks.append(tags)
+                    at, tag = at + len(image), tag + len(tags)
+        return np.array(records, IMAGE), np.concatenate(parts), np.concatenate(marks)
+
+    def _numbers(
+        self, memory: Memory, n: int, span: tuple[int, int], x: Values, seed: list[int]
+    ) -> tuple[Values, Ints]:
+        """(value of every lane, 1 for each element that is no constant) of a range's elements."""
+        address, data = self.before[n]
+        begin, end = (v * memory.elem_bytes - address for v in span)
+        lanes = np.ascontiguousarray(data[begin:end]).view(memory.dram_dtype).astype(np.int64)
+        unit = len(data[begin:end]) // max(len(lanes), 1)
+        owner = self.held[n][begin:end].reshape(-1, unit)
+        numbers = (lanes % P).astype(np.uint64)
+        known = owner[:, 0] if unit == 1 else np.full(len(owner), CONSTANT)
+        numbers[known >= 0] = x[known[known >= 0]]
+        # A wider lane of which a byte is no constant is nothing that could be told.
+        lost = (owner == UNKNOWN).any(axis=1) if unit == 1 else (owner != CONSTANT).any(axis=1)
+        rng = np.random.Generator(np.random.PCG64DXSM(seed))
+        numbers[lost] = rng.integers(1, P, int(lost.sum()), dtype=np.uint64)
+        moving = (owner != CONSTANT).any(axis=1).reshape(span[1] - span[0], -1).any(axis=1)
+        return numbers, moving.astype(np.int64)
+
+
+@njit(cache=True, nogil=True)
+def weigh(numbers: Values, lane_slot: Ints, lane_weight: Values, slots: int, image: Values) -> None:
+    """Adds every lane of every element into its slot, with its weight."""
+    lanes = len(lane_slot)
+    for k in range(len(numbers)):
+        if numbers[k]:
+            spot = k // lanes * slots + lane_slot[k % lanes]
+            image[spot] = plus(image[spot], times(numbers[k], lane_weight[k % lanes]))
+
+
+def both_ways(machine: Machine, table: Table, sequence: Ints) -> int:
+    """A byte that these instructions store and load, or -1: then their order would matter."""
+    sizes = np.array([m.elem_bytes for m in machine.isa.memories], np.int64)
+    rows, kind = table.rows[sequence], table.c.kind[sequence]
+    rows = rows[((kind == LOAD) | (kind == STORE)) & (rows["x_size"] > 0) & (rows["named"] >= 0)]
+    if not len(rows):
+        return -1
+    low = rows["dram"] * sizes[rows["named"]]
+    high = low + ((rows["y_size"] - 1) * rows["x_stride"] + rows["x_size"]) * sizes[rows["named"]]
+    stores = rows["kind"] == STORE
+    if not stores.any():
+        return -1
+    first, last = int(low[stores].min()), int(high[stores].max())
+    marks = np.zeros(last - first, np.uint8)
+    found = int(_mark(rows[stores], sizes, first, marks, True))
+    assert found < 0
+    found = int(_mark(rows[~stores], sizes, first, marks, False))
+    return found + first if found >= 0 else -1
+
+
+@njit(cache=True, nogil=True)
+def _mark(rows: Any, sizes: Ints, first: int, marks: NDArray[np.uint8], write: bool) -> int:
+    """Marks what rows touch, or returns the first marked byte that they touch, or -1."""
+    for n in range(len(rows)):
+        r: Row = rows[n]
+        for y in range(r.y_size):
+            low = (r.dram + y * r.x_stride) * sizes[r.named] - first
+            high = low + r.x_size * sizes[r.named]
+            for b in range(max(low, 0), min(high, len(marks))):
+                if write:
+                    marks[b] = 1
+                elif marks[b]:
+                    return b
+    return -1
+
+
+def stored_bytes(machine: Machine, table: Table, sequence: Ints) -> Ints:
+    """Every byte that these instructions store, each once."""
+    sizes = np.array([m.elem_bytes for m in machine.isa.memories], np.int64)
+    rows, kind = table.rows[sequence], table.c.kind[sequence]
+    rows = rows[(kind == STORE) & (rows["x_size"] > 0) & (rows["named"] >= 0)]
+    parts = [np.zeros(0, np.int64)]
+    for line in rows.tolist():
+        r: dict[str, int] = dict(zip(rows.dtype.names or (), line, strict=True))
+        size = int(sizes[r["named"]])
+        first: Ints = (r["dram"] + np.arange(r["y_size"]) * r["x_stride"]) * size
+        parts.append((first[:, None] + np.arange(r["x_size"] * size)).reshape(-1))
+    return np.unique(np.concatenate(parts))

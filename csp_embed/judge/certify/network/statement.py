@@ -1,0 +1,213 @@
+"""What a network's program file states: graph, rounds of each layer, where tensors lie.
+
+docs/program-file.md has the form. Arrays stand in the file under names of their own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csp_embed.errors import InputError
+from csp_embed.narrow import is_object
+
+Ints = NDArray[np.int64]
+Steps = tuple[tuple[str, int | str], ...]
+"""(function, immediate) or (function, "b" or "s"): the tensor of biases or of shifts."""
+FUNCTIONS = ("add", "shr", "max", "min")
+BASE = 32  # bits of an element's number, in tables of packed operands
+
+
+@dataclass(frozen=True, eq=False)
+class Tensor:
+    """zero: one zero point, or one per channel. reach: least and largest stored value that the
+    file states. data: of a constant, else None."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    zero: tuple[int, ...]
+    reach: tuple[int, int]
+    data: NDArray[Any] | None
+
+    @property
+    def elements(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def zero_point(self) -> int:
+        """Of an activation."""
+        return self.zero[0] if self.zero else 0
+
+
+@dataclass(frozen=True, eq=False)
+class Operator:
+    """An operator of the graph; `values` has its attributes by name (docs/networks.md)."""
+
+    kind: str
+    name: str
+    inputs: tuple[str, ...]
+    output: str
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """Instructions begin .. end-1 of the stream, and how they are said to compute the operator.
+
+    weights: of each round [channels, products]; bias: of each round [channels]; shift: of each
+    round [channels] or None. between: the steps after each round but the last; after: behind that.
+    copies: there is one contraction, and `between` changes a copy of its sums that is added to
+    them. fill: what x holds where no element lies. axis: along which the channels lie in y."""
+
+    name: str
+    begin: int
+    end: int
+    copies: bool
+    fill: int
+    axis: int
+    between: tuple[Steps, ...]
+    after: Steps
+    weights: tuple[Ints, ...]
+    bias: tuple[Ints, ...]
+    shift: tuple[Ints | None, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Packed:
+    """Bytes from addr on that the host writes for one layer: table[n] is an element of `tensors`
+    (tensor k from k << 32 on), or -1 for a constant of the file."""
+
+    addr: int
+    tensors: tuple[str, ...]
+    table: Ints
+
+
+@dataclass(frozen=True, eq=False)
+class Statement:
+    """places: byte address of every element of tensors that a layer stores or the host writes.
+    outputs: tensors that the host reads at the end."""
+
+    name: str
+    tensors: Mapping[str, Tensor]
+    operators: tuple[Operator, ...]
+    layers: tuple[Layer, ...]
+    places: Mapping[str, Ints]
+    packed: tuple[Packed, ...]
+    outputs: tuple[str, ...]
+
+
+def is_network(meta: Mapping[str, Any]) -> bool:
+    """Whether a program file is that of a network."""
+    return is_object(meta.get("network"))
+
+
+def read_statement(
+    meta: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], where: str
+) -> Statement:
+    """Raises: InputError for a statement that is missing or cannot be understood."""
+    network: Any = meta["network"]
+    document = network.get("statement")
+    if not is_object(document):
+        raise InputError(
+            "the file does not state its network", where=where, why="meta.network has no statement",
+            hint="build it again with csp-embed build MODEL -o FILE",
+        )  # fmt: skip
+    try:
+        return _statement(network, document, arrays)
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError, AttributeError) as error:
+        raise InputError(
+            "the network's statement cannot be understood", where=f"{where}: meta.network",
+            why=f"{type(error).__name__}: {error}", hint="docs/program-file.md has the form",
+        ) from error  # fmt: skip
+
+
+def _statement(
+    network: Mapping[str, Any], document: Any, arrays: Mapping[str, NDArray[Any]]
+) -> Statement:
+    tensors = {n: _tensor(n, t, arrays) for n, t in document["tensors"].items()}
+    operators = tuple(
+        Operator(str(o["kind"]), str(o["name"]), tuple(o["inputs"]), str(o["output"]), o)
+        for o in document["operators"]
+    )
+    layers = tuple(_layer(entry, arrays) for entry in document["layers"])
+    places = {n: _places(p, tensors[n], arrays) for n, p in document["places"].items()}
+    packed = tuple(
+        Packed(int(p["addr"]), tuple(p["tensors"]), arrays[p["table"]].astype(np.int64))
+        for p in document["packed"]
+    )
+    for p in packed:
+        sizes = [tensors[n].elements for n in p.tensors]
+        owner, number = np.divmod(p.table[p.table >= 0], 1 << BASE)
+        if p.table.ndim != 1 or (owner >= len(sizes)).any():
+            raise ValueError("a packed operand names a tensor that it does not have")
+        if (number >= np.array(sizes)[owner]).any():
+            raise ValueError("a packed operand names elements that its tensors do not have")
+    known = {o.name for o in operators}
+    missing = [layer.name for layer in layers if layer.name not in known]
+    if missing or len({layer.name for layer in layers}) != len(layers):
+        raise ValueError(f"layers {missing} are no operators, or one is there twice")
+    return Statement(
+        str(network["name"]), tensors, operators, layers, places, packed,
+        tuple(n for n in network["outputs"] if n in tensors),
+    )  # fmt: skip
+
+
+def _tensor(name: str, t: Any, arrays: Mapping[str, NDArray[Any]]) -> Tensor:
+    shape = tuple(int(n) for n in t["shape"])
+    dtype = str(np.dtype(t["dtype"]))
+    data = arrays[t["data"]].reshape(shape) if "data" in t else None
+    low, high = t.get("range", (-128, 127))
+    if data is None and (dtype != "int8" or not -128 <= low <= high <= 127):
+        raise ValueError(f"{name} is {dtype} within {low} .. {high}: activations are int8")
+    return Tensor(name, shape, dtype, tuple(int(z) for z in t["zero"]), (int(low), int(high)), data)
+
+
+def _layer(entry: Any, arrays: Mapping[str, NDArray[Any]]) -> Layer:
+    bias = tuple(arrays[n].astype(np.int64).reshape(-1) for n in entry["bias"])
+    channels = len(bias[0])
+    weights = tuple(arrays[n].astype(np.int64).reshape(channels, -1) for n in entry["weights"])
+    shift = tuple(
+        None if n is None else arrays[n].astype(np.int64).reshape(-1) for n in entry["shift"]
+    )
+    between = tuple(_steps(s) for s in entry["between"])
+    rounds = len(between) + 1
+    if {len(weights), len(bias), len(shift)} != {rounds}:
+        raise ValueError(f"{entry['name']} has constants of another number of rounds")
+    if any(len(s) != channels for s in (*bias, *(s for s in shift if s is not None))):
+        raise ValueError(f"{entry['name']} has constants of another number of channels")
+    if entry["copies"] and rounds != 2:
+        raise ValueError(f"{entry['name']} copies its sums in {rounds} rounds")
+    return Layer(
+        str(entry["name"]), int(entry["begin"]), int(entry["end"]), bool(entry["copies"]),
+        int(entry["fill"]), int(entry["axis"]), between, _steps(entry["after"]), weights, bias,
+        shift,
+    )  # fmt: skip
+
+
+def _steps(entries: Sequence[Any]) -> Steps:
+    out: list[tuple[str, int | str]] = []
+    for function, amount in entries:
+        known = {"add": ("b",), "shr": ("s",)}.get(function, ())
+        if function not in FUNCTIONS or (isinstance(amount, str) and amount not in known):
+            raise ValueError(f"the step {function} {amount} is not known")
+        if function == "add" and not isinstance(amount, str):
+            raise ValueError("an addition of an immediate")
+        out.append((function, amount if isinstance(amount, str) else int(amount)))
+    return tuple(out)
+
+
+def _places(p: Any, t: Tensor, arrays: Mapping[str, NDArray[Any]]) -> Ints:
+    if "table" in p:
+        return arrays[p["table"]].astype(np.int64).reshape(t.shape)
+    place = np.full((1,) * len(t.shape), int(p["addr"]), np.int64)
+    for axis, line in enumerate(p["offset_bytes"]):
+        place = place + np.array(line, np.int64).reshape(
+            [-1 if a == axis else 1 for a in range(len(t.shape))]
+        )
+    return np.ascontiguousarray(np.broadcast_to(place, t.shape))
