@@ -41,10 +41,6 @@ CASES: dict[str, Callable[[], Operator]] = {
                                                shift=3),
     "max pool": lambda: ops.max_pool2d(n=1, c=18, h=9, w=9, r=3, s=3, stride=2, pad=1),
     "average pool": lambda: ops.avg_pool2d(n=1, c=10, h=8, w=8, r=2, s=2, m=200, shift=9),
-    "idle lanes": lambda: ops.conv2d(n=1, c=3, h=7, w=6, k=5, r=3, s=3, shift=8, bias=True,
-                                     bias_range=90, clip=(-9, 99)),
-    "narrow sum": lambda: ops.elementwise((5, 20), [("add", "z"), ("max", -7)], pad=1,
-                                          dtypes={"x": "int8", "z": "int8"}),
     "elementwise": lambda: ops.elementwise((9, 20), [("add", "z"), ("shr", 3), ("clip", -5, 99)]),
     "elementwise copy": lambda: ops.elementwise((33,), []),
     "transposed add": lambda: ops.parse_formula(
