@@ -290,7 +290,8 @@ class Judge:
     def shares_devices(self) -> bool:
         """Whether some device serves two replicas."""
         used = [{row.device for row in r.assignments} for r in self.plan.replicas]
-        return sum(map(len, used)) > len(set().union(*used))
+        together: set[str] = set()
+        return sum(map(len, used)) > len(together.union(*used))
 
     def whole_shares(self) -> None:
         """Shares of latency replicas are samples of one batch, and have to use it up."""

@@ -10,14 +10,15 @@ from __future__ import annotations
 from dataclasses import replace
 from fractions import Fraction
 
-from csp_embed.ir.network import Edge, Plan, Platform, Task, TaskGraph
+from csp_embed.ir.network import Assignment, Edge, Plan, Platform, Task, TaskGraph, Transfer
 
 
 def joined(graph: TaskGraph, platform: Platform, plan: Plan) -> tuple[TaskGraph, Plan]:
     """(copies of all tasks, the plan without replicas) for `check_plan`. Shares are whole."""
     tasks: list[Task] = []
     edges: list[Edge] = []
-    rows, hops = [], []
+    rows: list[Assignment] = []
+    hops: list[Transfer] = []
     held: set[tuple[str, str]] = set()
     for i, replica in enumerate(plan.replicas):
         samples = max(1, round(replica.share))
@@ -43,7 +44,7 @@ def joined(graph: TaskGraph, platform: Platform, plan: Plan) -> tuple[TaskGraph,
 
 def _copy(task: Task, platform: Platform, share: int, samples: int, first: bool) -> Task:
     """A task for so many samples; first: the first share that runs it on this device."""
-    cost = {}
+    cost: dict[str, float] = {}
     for device in platform.devices:
         ms, linear = task.batch_cost_on(device, samples)
         if ms is not None:
