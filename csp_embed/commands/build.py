@@ -43,6 +43,17 @@ def build_command(
     ] = None,
     samples: Annotated[int, typer.Option(help="how many random inputs are run")] = 1,
     seed: Annotated[int, typer.Option(help="seed of the random inputs")] = 0,
+    rounding: Annotated[
+        str,
+        typer.Option(
+            metavar="exact|shift",
+            help="shift: weights requantised so that multipliers are shifts (ONNX)",
+        ),
+    ] = "exact",
+    requantised: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.onnx", help="the model that --rounding shift makes"),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -77,6 +88,8 @@ def build_command(
 
       csp-embed build model.onnx --dim batch=1 --show
 
+      csp-embed build model.onnx --rounding shift --requantised shift.onnx -o model.npz
+
       csp-embed build kws.tflite --vta-config vta_config.json --inputs words.npz --json
     """
     from csp_embed.network.quantised.read import read_quantised
@@ -94,8 +107,21 @@ def build_command(
     if explain is not None:
         ignored = ("isa", "vta_config", "as_json", *running)
         refuse_ignored(context, ignored, "--explain", why="it looks at one layer's arithmetic")
-    check_outputs((output, (".npz",)), (report, (".html",)), reads=(model,))
-    graph = read_quantised(model, dims(dim or []))
+    if rounding not in ("exact", "shift") or (rounding == "shift") != (requantised is not None):
+        raise InputError(
+            f"--rounding {rounding} {'with' if requantised else 'without'} --requantised",
+            why="exact builds the model as it is; shift changes weights, and writes that model out",
+            hint="--rounding shift --requantised FILE.onnx",
+        )
+    check_outputs(
+        (output, (".npz",)), (report, (".html",)), (requantised, (".onnx",)), reads=(model,)
+    )
+    if requantised is None:
+        graph = read_quantised(model, dims(dim or []))
+    else:
+        from csp_embed.network.quantised.onnx.shifts import with_shifts
+
+        graph = with_shifts(model, requantised, dims(dim or []))
     if show:
         say(graph.show())
         return
@@ -111,7 +137,7 @@ def build_command(
     feeds = random_inputs(graph, samples, seed) if inputs is None else given_inputs(graph, inputs)
     with progress(quiet=as_json) as tell:
         built = build(graph, machine, feeds, options=replace(OPTIONS, memory=memory), progress=tell)
-    written = _write(built, output, report)
+    written = [*([str(requantised)] if requantised else []), *_write(built, output, report)]
     if as_json:
         print_json(built.document() | {"files": written})
     else:
