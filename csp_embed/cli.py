@@ -98,9 +98,10 @@ def main() -> None:
         interrupts.stop()
         sys.stdout, sys.stderr = before
     searches = sys.modules.get("csp_embed.partition.supervise")  # Too heavy to import for `--help`.
-    if searches is not None and searches.left_behind():
-        # A search that was left behind at its limit still uses native code: tearing that down under
-        # it would end in a crash, waiting for it would break the limit.
+    if searches is not None and (interrupts.seen or searches.left_behind()):
+        # A search that was left behind at its limit still uses native code, and a signal may have
+        # come while a solver's threads were starting: tearing that down under them would end in a
+        # crash, waiting for it would break the limit.
         for stream in before:
             with suppress(OSError, ValueError):
                 stream.flush()

@@ -6,6 +6,7 @@ formats of tests/data/cycles/README.md.
 
 from __future__ import annotations
 
+import argparse
 import sys
 import time
 from collections.abc import Callable
@@ -110,8 +111,10 @@ def speed(programs: list[Measured]) -> Table:
 
 def main() -> None:
     """Prints both tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", nargs="?", type=Path, default=ROOT / "tests" / "data" / "cycles")
+    folder = parser.parse_args().folder
     console = Console()
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "tests" / "data" / "cycles"
     programs = list(measured(load_isa("vta"), folder))
     start = time.perf_counter()
     engine("de10").total(programs[0].stream)

@@ -10,6 +10,7 @@ is not proved, or the two optima differ.
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import sys
 import time
@@ -29,12 +30,16 @@ from csp_embed.ops.deepbench import layer, layers
 TARGETS = {"first solution": 50.0, "proof": 500.0}
 
 
-def main(selection: str = "all", every: str = "1") -> int:
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("selection", nargs="?", choices=("conv", "gemm", "all"), default="all")
+    parser.add_argument("every", nargs="?", type=int, default=1, help="every so manieth layer")
+    args = parser.parse_args()
     assert cp_model.CpModel
     isa = load_isa("vta")
     times: dict[str, list[tuple[float, str]]] = {n: [] for n in (*TARGETS, "sweep")}
     unproved, unequal = [], []
-    for record in layers(selection)[:: int(every)]:
+    for record in layers(args.selection)[:: args.every]:
         op, name = layer(record["id"]), record["id"]
         start = time.process_time()
         problem = EmbedProblem.of(op, isa)
@@ -66,4 +71,4 @@ def main(selection: str = "all", every: str = "1") -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    sys.exit(main())

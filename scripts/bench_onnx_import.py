@@ -9,7 +9,7 @@ the test's own input values, because a size at the model's border depends on the
 
 from __future__ import annotations
 
-import sys
+import argparse
 import tempfile
 import warnings
 from collections import Counter
@@ -154,7 +154,10 @@ def _close(a: Any, b: Any) -> bool:
     return np.allclose(a.astype(wide), b.astype(wide), rtol=1e-3, atol=1e-5, equal_nan=True)
 
 
-def main(part: str = "") -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("part", nargs="?", default="", help="only cases whose name holds this")
+    part = parser.parse_args().part
     for title, cases in (("node tests", node_cases()), ("model tests", model_cases())):
         counts: Counter[str] = Counter()
         with tempfile.TemporaryDirectory() as folder:
@@ -172,4 +175,4 @@ def main(part: str = "") -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

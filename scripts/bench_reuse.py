@@ -8,8 +8,8 @@ optimum of the lifted model (here from the layer's own solution). One line a lay
 
 from __future__ import annotations
 
+import argparse
 import re
-import sys
 import time
 
 from csp_embed.embed.certificate.reuse import bound, reuse
@@ -27,13 +27,17 @@ def key(formula: str) -> str:
     return re.sub(r"[+-]\d+(?=[\],])", "", formula)
 
 
-def main(selection: str = "all", every: str = "1") -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("selection", nargs="?", choices=("conv", "gemm", "all"), default="all")
+    parser.add_argument("every", nargs="?", type=int, default=1, help="every so manieth layer")
+    args = parser.parse_args()
     isa = load_isa("vta")
     donors: dict[str, list] = {}
     first, asked, spent, tried = 0, 0, 0.0, 0
     layer_hits = {kind: dict.fromkeys(GAPS, 0) for kind in ("bound", "exact")}
     pair_hits = {kind: dict.fromkeys(GAPS, 0) for kind in ("bound", "exact")}
-    for record in layers(selection)[:: int(every)]:
+    for record in layers(args.selection)[:: args.every]:
         op = layer(record["id"])
         problem = EmbedProblem.of(op, isa)
         optimum = embeddings(problem)[0]
@@ -75,4 +79,4 @@ def main(selection: str = "all", every: str = "1") -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

@@ -23,8 +23,6 @@ import sys
 from dataclasses import replace
 from typing import Any
 
-from bench_random import make
-
 from csp_embed.files import atomic
 from csp_embed.ir.network import LATENCY, THROUGHPUT, Platform, TaskGraph
 from csp_embed.partition import portfolio
@@ -34,6 +32,9 @@ Told = dict[str, Any]
 
 def graphs(told: Told) -> list[tuple[TaskGraph, Platform]]:
     """The graphs of a set."""
+    # Imports the methods, which take their numbers along: not before `child` has set them.
+    from bench_random import make
+
     found = []
     for family, n, ccr, duplex, seed in itertools.product(
         told["families"], told["tasks"], told["ccr"], told["duplex"], told["seeds"]
@@ -85,7 +86,13 @@ def child() -> None:
     told, of = json.load(sys.stdin)
     portfolio.PORTFOLIO = portfolio.read(json.dumps(told))
     portfolio.NUMBERS = portfolio.PORTFOLIO.numbers
-    print(json.dumps(measured(of)))
+    scores = measured(of)
+    from csp_embed.partition.methods import splitting
+
+    assert portfolio.NUMBERS.split == splitting.OWN, (
+        "methods were imported with the shipped numbers"
+    )
+    print(json.dumps(scores))
 
 
 def entry(told: Told, name: str) -> Told:

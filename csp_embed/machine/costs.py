@@ -166,8 +166,8 @@ def _number(isa: Isa, section: str, key: str) -> float:
     value = isa.costs.get(section, {}).get(key)
     if value is None or value < 0:
         raise SpecError(
-            f"the costs of {isa.name} lack a number that compilation weighs",
-            where=f"costs.{section}.{key}",
+            f"the costs of {isa.name} lack a number that compilation weighs: {section}.{key}",
+            where=isa.where(f"costs.{section}.{key}", f"costs.{section}", f"costs.{section}.{key}"),
             why="it is missing" if value is None else f"{value} is below 0",
             hint="isa_specs/vta.yaml explains every cost; csp-embed isa check FILE names them all",
         )
@@ -178,9 +178,9 @@ def _positive(isa: Isa, section: str, key: str) -> float:
     value = _number(isa, section, key)
     if value <= 0:
         raise SpecError(
-            f"the costs of {isa.name} cannot be weighed",
-            where=f"costs.{section}.{key}",
-            why=f"{value:g} is not above 0",
+            f"the costs of {isa.name} cannot be weighed: {section}.{key} is {value:g}",
+            where=isa.where(f"costs.{section}.{key}"),
+            why="it has to be above 0",
             hint="isa_specs/vta.yaml explains every cost",
         )
     return value

@@ -245,7 +245,7 @@ def _places(table: Mapping[str, Item], groups: Mapping[str, Item]) -> dict[str, 
     for section in ("dims", "memories", "instructions", "limits", "costs"):
         for name, item in table[section].entries().items() if section in table else ():
             found[f"{section}.{name}"] = table[section].key_where(name)
-            if section in ("memories", "instructions"):
+            if section in ("memories", "instructions", "costs"):
                 found |= {f"{section}.{name}.{k}": v.where for k, v in item.entries().items()}
     for item in table["uop"].entries()["fields"].items():
         found[f"uop.{item.entries()['name'].text()}"] = item.where

@@ -31,9 +31,11 @@ class _Partition(ModuleType):
     """Makes `csp_embed.partition(…)` callable although this package is so named."""
 
     def __call__(self, *args: Any, **options: Any) -> Any:
+        # Here, not above: the planner imports this package, so that a top import would be a ring.
         from csp_embed.planner import partition
 
         return partition(*args, **options)
 
 
+# Calls look up `__call__` on the class, so an attribute of the module would not do.
 sys.modules[__name__].__class__ = _Partition

@@ -35,6 +35,8 @@ def bearable(graph: TaskGraph, platform: Platform) -> None:
     rows += [(f"memory of {d.name}", d.memory_bytes or 0) for d in platform.devices]
     rows += [(f"link {k.name}", x) for k in platform.links for x in (k.bytes_per_ms, k.latency_ms)]
     rows += [(f"bus {b.name}", b.bytes_per_ms or 0) for b in platform.buses]
+    # 0 is a time like any other (a task that only forwards); only what is tiny but not 0 is
+    # refused.
     for where, x in rows:
         if x and not LEAST <= x <= MOST:
             raise InputError(
@@ -49,6 +51,7 @@ def bearable(graph: TaskGraph, platform: Platform) -> None:
 def costs_of(graph: TaskGraph, ids: list[str], platform: Platform) -> Floats:
     """ms of each task on each device, inf where it has no cost. Raises: Infeasible."""
     by_id, names = graph.by_id(), [d.name for d in platform.devices]
+    # inf is "forbidden" all through the package: it never wins a minimum and `isfinite` finds it.
     n, m = len(ids), len(names)
     cost = np.full((n, m), np.inf)
     kinds = {d.kind for d in platform.devices}
@@ -77,6 +80,8 @@ def keep_pins(
     fix: Mapping[str, str],
 ) -> None:
     """Removes devices that pins, --fix or colocation exclude."""
+    # A pin stands in the graph, `fix` is of this run; both are kept, so two that differ are
+    # refused.
     pins = {t.id: t.pin for t in graph.tasks if t.pin is not None}
     for task in fix:
         if task not in index:
@@ -96,8 +101,10 @@ def keep_pins(
                 why="no cost there, or another pin says otherwise",
                 hint="remove the pin or give a cost",
             )
+        # What an earlier pin left out stays out: a second pin of the task then finds inf above.
         cost[i, np.arange(len(names)) != j] = np.inf
     can = np.ones((int(group.max(initial=-1)) + 1, len(names)), bool)
+    # `at`, not indexing: several tasks of a group must all be counted.
     np.logical_and.at(can, group, np.isfinite(cost))
     for task, i in index.items():
         if not can[group[i]].any():
@@ -107,6 +114,7 @@ def keep_pins(
                 why="their costs and pins leave no device that can run all of them",
                 hint="remove a pin or the colocation label",
             )
+    # Colocated tasks lose the same devices, so that one task's allowed devices are the group's.
     cost[~can[group]] = np.inf
 
 
@@ -114,6 +122,7 @@ def keep_memory(
     ids: list[str], names: list[str], group: Ints, cost: Floats, weight: Floats, memory: Floats
 ) -> None:
     """Removes devices that are too small for a group; refuses what cannot fit anywhere."""
+    # Summed as decimals: three weights of 0.1 fit a memory of 0.3, which floats would refuse.
     exact = [Fraction(0)] * (int(group.max(initial=-1)) + 1)
     for g, w in zip(group, weight, strict=True):
         exact[g] += number(w)
@@ -128,6 +137,7 @@ def keep_memory(
                 + ", ".join(f"{d} {b:.9g}" for d, b in zip(names, memory, strict=True)),
                 hint="split the layer or use a larger device",
             )
+    # Memory of a device that nothing may use is no room.
     usable = np.isfinite(cost).any(axis=0)
     # A float sum may lose a little; what it cannot tell is left to the searches.
     if weight.sum() > memory[usable].sum() * (1 + 1e-9):

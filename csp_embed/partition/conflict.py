@@ -23,6 +23,8 @@ OWN = NUMBERS.exact
 
 def reasons(p: Problem, request: Request) -> list[str]:
     """Short texts that name the memory, links or limits at fault."""
+    # Each constraint is left out alone; the rest stays, so that whoever is named is really at
+    # fault.
     trials: list[tuple[str, Problem, Request]] = []
     if np.isfinite(p.memory).any():
         devices = [
@@ -30,6 +32,7 @@ def reasons(p: Problem, request: Request) -> list[str]:
         ]
         free = replace(p, memory=np.full(p.m, np.inf))
         trials.append((f"memory of {', '.join(devices)}", free, request))
+    # Devices that cannot talk, as if a link without delay joined them.
     if not np.isfinite(p.lat).all():
         joined = replace(
             p,
@@ -54,6 +57,7 @@ def reasons(p: Problem, request: Request) -> list[str]:
     if pins:
         trials.append((f"pins of {', '.join(pins[:5])}", _unpinned(p), request))
     found = [text for text, q, r in trials if _possible(q, r)]
+    # Where it takes two constraints to be in the way, all of them are named.
     return found or [text for text, *_ in trials]
 
 
@@ -61,12 +65,15 @@ def _unpinned(p: Problem) -> Problem:
     """The same where pinned tasks may use every device that has a cost."""
     from csp_embed.partition.view import in_unit, make_problem
 
+    # The arrays hold pins as inf costs, so they are made anew from the graph.
     tasks = tuple(replace(t, pin=None) for t in p.graph.tasks)
     return in_unit(make_problem(replace(p.graph, tasks=tasks), p.platform), p.unit)
 
 
 def _possible(p: Problem, request: Request) -> bool:
     horizon = request.max_latency if request.max_latency is not None else far(p)
+    # Never shorter than some plan surely takes, or the horizon itself would be the conflict.
     model = build(p, request, max(horizon, far(p)))
+    # Any solution answers the question; the best one would cost time for nothing.
     model.cp.clear_objective()
     return cpsat.solve(model.cp, Params(deterministic_limit=OWN.why)).found

@@ -47,12 +47,14 @@ def device_sets(platform: Platform, replicas: int) -> list[list[list[str]]]:
     servers: dict[str, list[str]] = {}
     for d in platform.devices:
         servers.setdefault(d.server or "", []).append(d.name)
+    # Whole servers keep values off the links between servers; only where they deal out evenly.
     if len(servers) > 1 and len(servers) % replicas == 0:
         whole = list(servers.values())
         ways.append([list(itertools.chain(*whole[i::replicas])) for i in range(replicas)])
     kinds: dict[str, list[str]] = {}
     for d in platform.devices:
         kinds.setdefault(d.kind, []).append(d.name)
+    # Round robin by kind gives each copy as like a mix of devices as can be.
     dealt: list[list[str]] = [[] for _ in range(replicas)]
     turn = 0
     for group in kinds.values():
@@ -60,6 +62,7 @@ def device_sets(platform: Platform, replicas: int) -> list[list[list[str]]]:
             dealt[turn % replicas].append(name)
             turn += 1
     ways.append(dealt)
+    # Neighbours in the file are often neighbours on a bus.
     cuts = np.linspace(0, len(names), replicas + 1).astype(int)
     ways.append([names[a:b] for a, b in itertools.pairwise(cuts)])
     unique: list[list[list[str]]] = []
@@ -75,6 +78,7 @@ def part_of(platform: Platform, names: list[str]) -> Platform:
     return replace(
         platform,
         devices=tuple(d for d in platform.devices if d.name in keep),
+        # Only links wholly inside: a copy must not send by way of another copy's devices.
         links=tuple(k for k in platform.links if set(k.between) <= keep),
         host=replace(platform.host, device=None)
         if platform.host.device not in keep
@@ -88,6 +92,7 @@ def solve_replicated(
 ) -> Plan:  # fmt: skip
     """The best of the ways to deal devices out. Raises: InputError, Infeasible."""
     request = clock.request
+    # Each copy needs a device of its own: sets are disjoint.
     if replicas > len(platform.devices):
         raise InputError(
             f"{replicas} replicas on {len(platform.devices)} devices",
@@ -99,6 +104,7 @@ def solve_replicated(
             "data parallelism takes no limit on latency or throughput",
             hint="leave the limit out, or leave --replicas out",
         )
+    # With throughput each replica takes its next sample when it can; there is no batch to split.
     if request.objective != LATENCY and batch > 1:
         raise InputError(
             "throughput is per sample: a batch has no meaning there",
@@ -118,6 +124,7 @@ def solve_replicated(
         if best is not None and clock.late():
             break
         try:
+            # A fair part of what is left: what one way does not use goes to the next.
             plan = solve_one(graph, platform, clock.part(1 / (len(ways) - done)), fix, way, batch)
         except Infeasible as error:
             reason = error
@@ -125,6 +132,7 @@ def solve_replicated(
         except KeyboardInterrupt:  # between two searches, which see to it themselves
             interrupted = True
             break
+        # Without a plan and without a proof: then "infeasible" must not be said in the end.
         unknown |= plan.objective is None
         if plan.objective is not None and (
             best is None or best.objective is None or plan.objective < best.objective
@@ -136,6 +144,7 @@ def solve_replicated(
     reasons = ("interrupted",) if interrupted else ()
     if best is not None:
         return replace(best, reasons=reasons)
+    # No plan, but no proof either that there is none.
     if interrupted or unknown:
         return Plan(
             request.objective, None, 0.0, None, "UNKNOWN", request.method, reasons=reasons,
@@ -175,6 +184,7 @@ def _throughput(
     request = clock.request
     plans: list[Plan] = []
     for done, names in enumerate(way):
+        # After Ctrl-C the copies that are missing are only completed, quickly.
         stopped = any("interrupted" in plan.reasons for plan in plans)
         part = part_of(platform, names)
         plan = _solved(graph, part, _share(clock, 1 / (len(way) - done), stopped), fix)
@@ -189,15 +199,18 @@ def _throughput(
             )
     rates = [1.0 / (plan.objective or 1.0) for plan in plans]
     buses = {name for plan in plans for name in plan.loads}
+    # At their own rates, summed over copies: a bus above 1 asks for more than there is.
     busiest = max(
         sum(rate * plan.loads.get(name, 0.0) for rate, plan in zip(rates, plans, strict=True))
         for name in buses
     )
+    # All slower by the same factor, which keeps every bus within its time.
     rates = [rate / max(1.0, busiest) for rate in rates]
     found = tuple(
         Replica(rate, plan.assignments, plan.loads, plan.transfers)
         for rate, plan in zip(rates, plans, strict=True)
     )
+    # Rates as the decimals that are written, so that the objective is that of the file.
     value = 1 / sum((number(rate) for rate in rates), Fraction(0))
     # The fractional load bound holds for mixtures of placements too.
     made = _plan(graph, platform, request, value, _load(graph, platform, fix), found, "load")
@@ -206,6 +219,7 @@ def _throughput(
 
 def _load(graph: TaskGraph, platform: Platform, fix: dict[str, str]) -> Fraction:
     """`bounds.load` in ms, exactly."""
+    # Pins of `fix` count here too; devices that they name must not be trimmed away.
     p = normalised(make_problem(graph, trimmed(graph, platform, fix.values()), fix))
     return Exact.of(p).load(bounds.load_prices(bounds.by_group(p)[0])) if p.n else Fraction(0)
 
@@ -235,6 +249,7 @@ def _copy(task: Task, index: int, names: list[str], platform: Platform, share: i
         cost=cost,
         cost_by_batch={},
         activation_bytes=times(task.activation_bytes, share),
+        # Copies are apart: a label holds within one copy only.
         colocate=None if task.colocate is None else f"{index}/{task.colocate}",
     )
 
@@ -249,6 +264,7 @@ def _shares(
 
     def ends(index: int, share: int) -> float:
         nonlocal stopped
+        # HEFT of a large graph takes seconds: mean load instead, once there is no time for trials.
         if stopped or (clock.wall and trials.left() < PATIENCE):
             part = part_of(platform, way[index])
             costs = ([t.cost_on(d) for d in part.devices] for t in graph.tasks)
@@ -267,6 +283,7 @@ def _shares(
         return float("inf") if plan.objective is None else plan.objective
 
     shares = [1] * len(way)
+    # The end with one more sample, so that the least of them says who gets it.
     following = [ends(i, 2) for i in range(len(way))] if batch > len(way) else []
     for _ in range(batch - len(way)):
         i = int(np.argmin(following))
@@ -296,6 +313,7 @@ def _latency(
     )
     fixed = {f"{i}/{t}": d for i, names in enumerate(way) for t, d in fix.items() if d in names}
     inside = {name for names in way for name in names}
+    # Links between the sets are left out: copies share buses, nothing else.
     links = tuple(k for k in platform.links if any(set(k.between) <= set(names) for names in way))
     joint = replace(part_of(platform, sorted(inside)), links=links)
     plan = _solved(TaskGraph(tasks, edges), joint, _share(clock, 1.0, stopped), fixed)
@@ -306,6 +324,7 @@ def _latency(
         for i in range(len(way))
     )
     value, name = number(plan.objective), "critical path"
+    # Bounds of the joint plan hold for these sets only; `_least` holds for all.
     low = _least(graph, platform, batch, len(way))
     if low[0] < low[1]:
         name = "load"
@@ -327,12 +346,14 @@ def _least(
     Each replica runs every task with some share s, which takes no less than the least over all s;
     and no less than s times the least cost per sample. The latter adds up over replicas to the
     batch, so by the proof of `bounds.load` the makespan is at least batch times that load."""
+    # Each of the other replicas takes one sample at least.
     shares = range(1, batch + 2 - replicas) if replicas > 1 else range(batch, batch + 1)
     single = [_cheapest(t, platform, shares, False) for t in graph.tasks]
     each = [_cheapest(t, platform, shares, True) for t in graph.tasks]
     edges = tuple(replace(e, bytes=times(e.bytes, min(shares))) for e in graph.edges)
     few = trimmed(graph, platform, ())
     p = normalised(make_problem(replace(graph, tasks=tuple(single), edges=edges), few))
+    # Costs per sample are rounded to doubles in `_cheapest`; this gives that back.
     load = _load(replace(graph, tasks=tuple(each)), few, {}) * (1 - Fraction(1, 10**12))
     return Exact.of(p).critical_path(), load * batch
 
@@ -365,6 +386,7 @@ def _hops(rows: tuple[Transfer, ...], index: int) -> tuple[Transfer, ...]:
         replace(
             r,
             src_task=r.src_task.removeprefix(prefix),
+            # Tensors without a name are called "src -> dst", in which both ids carry the prefix.
             tensor=r.tensor.replace(prefix, "") if "->" in r.tensor else r.tensor,
         )
         for r in rows

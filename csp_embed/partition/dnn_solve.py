@@ -28,11 +28,13 @@ def solve_dnn(
 ) -> Plan:
     """A plan under this cost model. Raises: InputError, Infeasible."""
     request = clock.request
+    # Methods of the other model rest on links and queues, which are not here.
     if request.method not in ("auto", "exact", "anneal", "split", "greedy", "single"):
         raise InputError(
             f"method {request.method!r} does not serve the cost model dnn-partitioning",
             hint="auto, exact, anneal, split, greedy or single",
         )
+    # This model has either times or loads, never both.
     cross = request.max_latency if request.objective == THROUGHPUT else request.min_throughput
     if cross is not None:
         raise InputError(
@@ -43,15 +45,18 @@ def solve_dnn(
     status = [UNKNOWN]
 
     def search() -> None:
+        # Devices that nobody names and no plan needs only make models larger.
         few = trimmed(
             graph, platform, {*fix.values(), *(start.device_of().values() if start else ())}
         )
         dnn = make_dnn(graph, few, fix)
+        # Limits are in ms, the searches count in the workload's own unit.
         own = clock.of(in_units(request, dnn.p), dnn.p.unit)
         state = State(dnn, own)
         found.append(state)
         status[0] = _search(state, start)
 
+    # Until there is a placement the limit may be stretched a little; see `supervised`.
     ended = supervised(search, clock, lambda: bool(found) and found[0].dev is not None)
     if status[0] == "INFEASIBLE":
         finite = any(d.memory_bytes is not None for d in platform.devices)
@@ -76,16 +81,19 @@ def _search(state: State, start: Plan | None) -> str:
     if start is not None:
         at = {d.name: i for i, d in enumerate(p.platform.devices)}
         named = start.device_of()
+        # A start that names unknown devices or leaves tasks out is not mended here, only left out.
         if all(named.get(t) in at for t in p.ids):
             state.offer(np.array([at[named[t]] for t in p.ids], np.int64), "start")
     if method != "split":
         starts.quick(state, method)
+    # Bounds after the first placements: on a short limit a plan comes first.
     state.bound()
     if method in ("single", "greedy") or state.settled():
         return UNKNOWN
     starts.pipelines(state)
     if method == "split" or state.settled():
         return UNKNOWN
+    # Exact search comes after annealing in "auto" and "exact", which then needs fewer chains.
     starts.anneal(state, OWN.chains[0 if method in ("auto", "exact") else 1])
     if method == "anneal" or state.settled():
         return UNKNOWN

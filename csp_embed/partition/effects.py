@@ -21,17 +21,22 @@ def without_effect(options: Mapping[str, Any]) -> dict[str, str]:
     are missing."""
     method, model = str(options.get("method", "auto")), options.get("cost_model") or "links"
     found: dict[str, str] = {}
+    # List rules and the like do the same whatever the seed, and end by themselves.
     fixed = method in (PLACING if model == DNN else [rule.name for rule in RULES])
     if fixed:
         found |= dict.fromkeys(("seed", "effort", "gap"), f"--method {method}")
     if options.get("time_limit") is not None:
+        # On the wall clock work lasts until the limit: effort would scale nothing.
         found["effort"] = "--time-limit"
     if fixed or method in ("genetic", "milp") or (model == DNN and method == "anneal"):
+        # These run in one thread.
         found["workers"] = f"--method {method}"
     if model == DNN:
+        # This cost model has no copies and no shares.
         found |= {"replicas": f"--cost-model {DNN}", "batch": f"--cost-model {DNN}"}
         found["share"] = f"--cost-model {DNN}"
     elif options.get("share"):
+        # A mixture begins from a placement of its own.
         found["start"] = "--share"
     elif int(options.get("replicas", 1)) > 1 or int(options.get("batch", 1)) > 1:
         found["start"] = "--replicas or --batch"

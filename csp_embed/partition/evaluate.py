@@ -33,6 +33,7 @@ def evaluate(
             where="placement",
             hint="name a device for every task of the graph",
         )
+    # Every task is fixed, so that each has one allowed device and faults of it are told as pins.
     p = normalised(make_problem(graph, platform, device_of))
     dev = np.array([p.allowed(t)[0] for t in range(p.n)], np.int64)
     if not feasible.talks(p, dev):
@@ -45,12 +46,15 @@ def evaluate(
     exact = Exact.of(p)
     low, name = bounds.best_bound(p, objective == LATENCY)
     if objective != LATENCY:
+        # A throughput plan has no times; loads are exact.
         plan = throughput_plan(p, dev, exact.loads(dev), None, method="given", bound=name)
     else:
+        # Order by upward rank on the given devices: their own costs, not means over all.
         scheduler = ListScheduler(p, compiled=p.n > OWN.interpreted)
         order = scheduler.by_rank(scheduler.upward(p.cost[np.arange(p.n), dev]))
         table = decoded(p, order, dev, scheduler.k, scheduler.a, scheduler.w)
         plan = latency_plan(p, exact.timetable(table), method="given", bound=name)
     value = plan.objective or 0.0
+    # The bound was added up in floats: what they may have lost is given back.
     low = min(below(number(low) * p.unit) * (1 - 1e-9), value)
     return replace(plan, lower_bound=low, gap=(value - low) / value if value else 0.0)

@@ -29,9 +29,11 @@ class Exact:
         self.p = p
         by_id = p.graph.by_id()
         self.tasks = [by_id[t] for t in p.ids]
+        # Decimals are made once: every duration is asked for many times.
         self.sizes = [number(size) for *_, size, _ in p.graph.values()]
         self.rates = [number(p.platform.rate(k)) for k in p.platform.links]
         self.lats = [number(k.latency_ms) for k in p.platform.links]
+        # By (value, link): all routes over a link share its time.
         self._hops: dict[tuple[int, int], Fraction] = {}
 
     @classmethod
@@ -66,6 +68,7 @@ class Exact:
         p = self.p
         able = np.argwhere(np.isfinite(p.cost))
         links = np.unique(p.hop_link)
+        # A common divisor of that many fractions would take seconds.
         if len(able) + len(p.value_src) * len(links) > COUNT:
             return None
         return common(
@@ -81,7 +84,9 @@ class Exact:
         """
         p = self.p
         able = np.where(np.isfinite(p.cost), np.minimum(p.cost, horizon), 0.0)
+        # A cost above the horizon cannot happen in the model, so it need not fit into 64 bits.
         work = able.sum(axis=0).max(initial=0.0)
+        # The first class of routes tells who can talk; sizes change only the ways.
         away = np.isfinite(p.lat[: p.m])
         sends = sum(
             min(float(p.waits(v)[away].max(initial=0.0)), horizon) * p.m * p.m
@@ -113,6 +118,7 @@ class Exact:
             name = p.platform.devices[d].name
             found[name] = found.get(name, Fraction(0)) + self.cost(t, d)
         for v, _, _, h in zip(*(x.tolist() for x in carried(p, dev)), strict=True):
+            # Uncontended links carry any number of values at once: no load.
             if p.hop_res[h] >= 0:
                 name = p.resources[p.hop_res[h]]
                 found[name] = found.get(name, Fraction(0)) + self.hop(v, h)
@@ -121,12 +127,15 @@ class Exact:
     def critical_path(self) -> Fraction:
         """`bounds.critical_path`, exactly (the same recursion, heads only)."""
         p, zero = self.p, Fraction(0)
+        # Only allowed devices are in it: Fractions have no inf.
         ends: list[dict[int, Fraction]] = []
         for t in range(p.n):
             here: dict[int, Fraction] = {}
             for d in p.allowed(t):
                 ready = zero
                 for v in p.inputs(t):
+                    # From whatever device of the maker suits d best; one that cannot talk is no
+                    # option.
                     options = [
                         end + (zero if e == d else self.comm(int(v), e, d))
                         for e, end in ends[int(p.value_src[v])].items()
@@ -142,14 +151,17 @@ class Exact:
 
     def load(self, prices: Iterable[float]) -> Fraction:
         """`bounds.load` under the given prices, exactly."""
+        # Prices in floats are exact binary fractions: the bound is exact whatever they are.
         w = [Fraction(float(x)) for x in prices]
         total = sum(w, Fraction(0))
         if not total:
             return Fraction(0)
         least = Fraction(0)
         for tasks in self.p.groups():
+            # Colocated tasks share their allowed devices; the first one tells them.
             able = self.p.allowed(tasks[0])
             least += min(w[d] * sum(self.cost(t, d) for t in tasks) for d in able)
+        # Divided by their sum, so that prices need not sum to exactly 1.
         return least / total
 
 
@@ -157,6 +169,7 @@ def common(values: Iterable[Fraction]) -> Fraction:
     """The greatest common divisor of rationals; 0 of none."""
     found = Fraction(0)
     for x in set(values):
+        # gcd of a / d and b / d is gcd(a, b) / d on their common denominator.
         den = math.lcm(found.denominator, x.denominator)
         found = Fraction(math.gcd(int(found * den), int(x * den)), den)
     return found

@@ -97,8 +97,12 @@ def work(p: Problem) -> Work:
     n, m, v = p.n, p.m, len(p.value_src)
     lines = m + len(p.resources)
     longest = int(np.diff(p.hop_ptr).max(initial=1))
+    # Each value goes at most once to each device that reads it.
     fan = np.minimum(np.diff(p.use_ptr), m).sum() if p.resources else 0
-    cap = int(max(n, fan * (2 if longest > 1 else 1))) + 1
+    # A bus may carry every hop of a route: that many intervals of one value on its line.
+    # One more: an interval is put in before it is known whether it stays.
+    cap = int(max(n, fan * longest)) + 1
+    # A trial places a task and one of its readers (lookahead): twice the log of one.
     logged = 2 * int(np.diff(p.inp_ptr).max(initial=0) + 1) * (longest + 1) + 8
     return Work(
         np.zeros((lines, cap)),
@@ -119,6 +123,7 @@ def work(p: Problem) -> Work:
 def reset(a, w):
     """Empties the timelines."""
     w.count[:] = 0
+    # -1 is "not sent" and "nowhere"; times are never below 0.
     w.arrive[:] = -1.0
     w.dev[:] = -1
     w.group_dev[:] = -1
@@ -130,6 +135,7 @@ def gap(bs, be, count, r, ready, length):
     """(start, position) of the earliest gap of timeline r at or after `ready`."""
     k = count[r]
     lo, hi = 0, k
+    # Binary search: intervals of one line are sorted and do not overlap, so their ends rise too.
     while lo < hi:  # first interval that ends after `ready`
         mid = (lo + hi) // 2
         if be[r, mid] > ready:
@@ -138,6 +144,7 @@ def gap(bs, be, count, r, ready, length):
             lo = mid + 1
     t = ready
     for i in range(lo, k):
+        # Touching is allowed: an interval may begin when another ends.
         if t + length <= bs[r, i]:
             return t, i
         if be[r, i] > t:
@@ -159,6 +166,7 @@ def put(bs, be, count, r, at, start, end):
 @njit(cache=True)
 def undo(w, mark, top):
     """Takes back log entries top-1 … mark."""
+    # From the last entry back, or positions of later ones would be wrong.
     for k in range(top - 1, mark - 1, -1):
         r = w.log[k, 0]
         if r < 0:  # an arrival
@@ -182,17 +190,21 @@ def place(a, w, t, d, top):
         x = w.dev[s]
         if x < 0:  # not placed yet (lookahead): as if it cost nothing
             continue
+        # On the same device a value is there when its maker ends.
         if x == d:
             if w.finish[s] > ready:
                 ready = w.finish[s]
             continue
+        # Sent once to a device, whoever else reads it there.
         if w.arrive[v, d] < 0:
             at = w.finish[s]
             pair = (a.row[v] + x) * m + d
+            # Without hops between different devices there is no route.
             if a.hop_ptr[pair] == a.hop_ptr[pair + 1]:
                 return np.inf, top
             for h in range(a.hop_ptr[pair], a.hop_ptr[pair + 1]):
                 length = a.hop_lat[h] + a.value_bytes[v] * a.hop_inv[h]
+                # An uncontended hop has no timeline: any number of values at once.
                 if a.hop_res[h] >= 0:
                     r = m + a.hop_res[h]
                     at, pos = gap(w.bs, w.be, w.count, r, at, length)
@@ -202,6 +214,7 @@ def place(a, w, t, d, top):
                 w.hop_start[v, d, h - a.hop_ptr[pair]] = at
                 at += length
             w.arrive[v, d] = at
+            # Logged with -1 as the line, so that `undo` clears the arrival instead of an interval.
             w.log[top, 0], w.log[top, 1], w.log[top, 2] = -1, v, d
             top += 1
         if w.arrive[v, d] > ready:
@@ -223,6 +236,7 @@ def decode(a, w, order, dev):
     for t in order:
         f, _ = place(a, w, t, dev[t], 0)
         if f == np.inf:
+            # Devices that cannot talk: how late it would be does not matter.
             return np.inf
         w.dev[t] = dev[t]
         if f > end:
@@ -236,6 +250,7 @@ def fits(a, w, t, d):
     if a.cost[t, d] == np.inf:
         return False
     g = a.group[t]
+    # A group's memory is paid for by its first task; the others follow it.
     if w.group_dev[g] >= 0:
         return w.group_dev[g] == d
     return w.free[d] >= a.group_weight[g]
@@ -259,6 +274,7 @@ def score(a, w, t, d, mode, table):
     if finish < np.inf and mode == OCT:
         value = finish + table[t, d]
     if finish < np.inf and mode == LOOKAHEAD:
+        # Lookahead: t counts as placed on d while its readers are tried.
         w.dev[t] = d
         start_t, finish_t = w.start[t], w.finish[t]
         for o in range(a.out_ptr[t], a.out_ptr[t + 1]):
@@ -272,6 +288,7 @@ def score(a, w, t, d, mode, table):
                         undo(w, top, top2)
                         if f < best:
                             best = f
+                # The latest of the readers counts.
                 if best > value:
                     value = best
         w.dev[t] = -1
@@ -289,12 +306,14 @@ def list_schedule(a, w, order, mode, table, forced):
     end = 0.0
     for t in order:
         best, where = np.inf, -1
+        # A forced device without room is not taken; the rule then chooses as for any task.
         if forced[t] >= 0 and fits(a, w, t, forced[t]):
             where = forced[t]
         else:
             for d in range(a.cost.shape[1]):
                 if fits(a, w, t, d):
                     s = score(a, w, t, d, mode, table)
+                    # The first device wins ties, which keeps schedules the same from run to run.
                     if s < best:
                         best, where = s, d
         if where < 0:
@@ -329,6 +348,7 @@ def min_min(a, w, waiting, largest, order):
                         best, at = s, d
             if at < 0:
                 return np.inf
+            # `!=` turns the comparison for max-min.
             if pick < 0 or (best < value) != largest:
                 pick, where, value = i, at, best
         t = ready.pop(pick)
@@ -350,6 +370,7 @@ def min_min(a, w, waiting, largest, order):
 def interpreted() -> dict[str, Any]:
     """The kernels as plain Python functions, by name."""
     space = dict(globals())
+    # Functions whose globals are this space, so that they call each other uncompiled too.
     for name, f in globals().items():
         if hasattr(f, "py_func"):
             space[name] = types.FunctionType(f.py_func.__code__, space, name)

@@ -30,7 +30,7 @@ from csp_embed.partition.methods.method import Search
 from csp_embed.partition.portfolio import NUMBERS, PORTFOLIO
 from csp_embed.partition.proof import Proof, first_bounds, settled
 from csp_embed.partition.request import Clock, Incumbent, Request, in_units
-from csp_embed.partition.supervise import INTERRUPTED, supervised
+from csp_embed.partition.supervise import DONE, INTERRUPTED, supervised
 from csp_embed.partition.symmetry import trimmed
 from csp_embed.partition.table import TABLE
 from csp_embed.partition.timetable import decoded, latency_plan, retimed, throughput_plan
@@ -48,10 +48,12 @@ def solve_links(
     found: list[Search] = []
 
     def search() -> None:
+        # Devices that a fix or a start names must survive trimming.
         named = {*fix.values(), *(start.device_of().values() if start else ())}
         p = normalised(make_problem(graph, trimmed(graph, platform, named), fix))
         own = clock.of(in_units(clock.request, p), p.unit)
         inc, proof = Incumbent(p, own.request), Proof.of(p, own.request.gap)
+        # Called by whoever shows progress, at any time: before the first plan it is inf.
         own.known = lambda: (inc.best.value if inc.best else float("inf"), proof.value)
         found.append(Search(p, inc, proof, own))
         if start is not None:
@@ -60,6 +62,7 @@ def solve_links(
             run(found[0])
         elif p.n > OWN.interpreted:
             quick_start(p, inc)
+        # Bounds first: methods then stop as soon as one is met.
         first_bounds(p, proof, own.request)
         if own.request.method not in RULES:
             run(found[0])
@@ -73,6 +76,8 @@ def solve_links(
         )  # fmt: skip
     p, inc, proof = found[0].p, found[0].inc, found[0].proof
     proof.interrupted = ended == INTERRUPTED
+    if inc.best is None and ended != DONE:  # rules are compiled first, which may take longer
+        quick_start(p, inc)
     return finish(p, inc, proof, inc.request)
 
 
@@ -80,6 +85,7 @@ def run(search: Search) -> None:
     """The steps of the method that was asked for, until the best plan is proved good enough."""
     p, r = search.p, search.request
     if p.n == 0:
+        # A graph without tasks has an empty plan, which no method knows how to make.
         nothing = np.zeros(0, np.int64)
         search.inc.offer(nothing, decoded(p, np.arange(0), nothing), "empty")
         return
@@ -87,10 +93,12 @@ def run(search: Search) -> None:
         if settled(p, search.inc, search.proof):
             return
         method, own = TABLE[step.do], search
+        # Less effort is another clock for this step only; its limits stay those of the request.
         if step.effort != 1:
             effort = step.effort * search.request.effort
             clock = search.clock.of(replace(search.request, effort=effort))
             own = replace(search, clock=clock)
+        # `applies` tells why not; a step that does not suit this problem is passed over.
         if method.applies(own, step) is None:
             method.run(own, step)
 
@@ -125,17 +133,20 @@ def restart(p: Problem, inc: Incumbent, start: Plan) -> None:
         d = at.get(named.get(name, ""), -1)
         if d >= 0 and np.isfinite(p.cost[t, d]):
             dev[t] = d
+    # Colocated tasks follow their first, whatever the plan says.
     for members in p.groups():
         dev[members] = dev[members[0]]
     starts = {row.task: row.start for row in start.assignments if row.start is not None}
     order = np.arange(p.n)
     if len(starts) == p.n:
         order = np.array(sorted(range(p.n), key=lambda t: (starts.get(p.ids[t], 0.0), t)), np.int64)
+        # A plan of an older graph may contradict an edge: then topological order.
         if any(starts[p.ids[u]] > starts[p.ids[t]] for u, t, _ in p.edges()):
             order = np.arange(p.n)
     if feasible.talks(p, dev):
         inc.offer(dev, decoded(p, order, dev), "start")
     elif inc.request.objective != LATENCY:
+        # A plan of loads has no times; `offer` still looks at links and memory.
         inc.offer(dev, None, "start")
 
 
@@ -143,6 +154,7 @@ def finish(p: Problem, inc: Incumbent, proof: Proof, request: Request) -> Plan:
     """The plan of the incumbent, or UNKNOWN, or an Infeasible error with the reason."""
     said = ("interrupted",) if proof.interrupted else ()
     if inc.best is None:
+        # Notes say "infeasible": an exact search has proved it.
         if proof.notes and not proof.interrupted:
             raise _infeasible(p, request)
         return Plan(
@@ -151,6 +163,7 @@ def finish(p: Problem, inc: Incumbent, proof: Proof, request: Request) -> Plan:
             reasons=said,
         )  # fmt: skip
     best, rational = inc.best, Exact.of(p)
+    # Floats led the search; what is printed is counted anew in Fractions.
     table = None if best.table is None else rational.timetable(best.table)
     load = rational.loads(best.dev)
     period = max(load.values(), default=Fraction(0))
@@ -158,9 +171,11 @@ def finish(p: Problem, inc: Incumbent, proof: Proof, request: Request) -> Plan:
     if request.objective == LATENCY:
         assert table is not None
         value = table.makespan
+    # Only exact numbers that meet make a plan OPTIMAL.
     closed = proof.meets(value)
     low = min(proof.sure, value)
     figures = {
+        # "auto:heft": what was asked for, and what found the plan.
         "method": request.method
         if best.method == request.method
         else f"{request.method}:{best.method}",
@@ -181,6 +196,7 @@ def finish(p: Problem, inc: Incumbent, proof: Proof, request: Request) -> Plan:
 
 def _infeasible(p: Problem, request: Request) -> Infeasible:
     """Names what stands in the way, found by leaving constraints out one at a time."""
+    # Proved again without each constraint: that may take a while, but says whom to blame.
     what = reasons(p, request)
     return Infeasible(
         "no plan keeps all constraints",

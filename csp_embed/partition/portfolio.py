@@ -20,6 +20,7 @@ FILE = Path(__file__).with_suffix(".json")
 STRICT = ConfigDict(extra="forbid")
 
 
+# Unknown keys are refused: a mistyped number in the file would else have no effect.
 @checked(frozen=True, config=STRICT)
 class Step:
     """One method in an order.
@@ -72,6 +73,8 @@ class Anneal:
     heats: tuple[tuple[float, float, float], ...]
     decoded_heats: tuple[float, ...]
     decoded_cold: float
+    probes: int
+    decoded_probes: int
     trial: int
     growth: int
     patience: int
@@ -89,6 +92,7 @@ class Exact:
     period_tasks: int
     build: float
     refusals: int
+    refused: float
     listable: float
     goals: tuple[float, ...]
     hits: tuple[int, ...]
@@ -158,7 +162,6 @@ class Split:
     passes: tuple[int, ...]
     widths: tuple[int, ...]
     heat: float
-    heat_tasks: int
     level_heat: float
     level_width: int
     level_proposals: int
@@ -190,7 +193,8 @@ class Period:
     heat: float
     warmth: tuple[float, ...]
     again: tuple[float, ...]
-    cooling: float
+    cold: float
+    probes: int
     shaped: tuple[float, ...]
 
 
@@ -202,8 +206,21 @@ class Balance:
     chains: int
     heats: tuple[float, ...]
     cold: float
+    probes: int
     trial: int
     least: int
+
+
+@checked(frozen=True, config=STRICT)
+class Relaxation:
+    """The period's relaxation, rounded."""
+
+    places: int
+    roundings: int
+    proposals: int
+    heats: tuple[float, ...]
+    cold: float
+    probes: int
 
 
 @checked(frozen=True, config=STRICT)
@@ -236,6 +253,7 @@ class Dnn:
     slice: int
     load_anneal: tuple[tuple[float, float], ...]
     block_anneal: tuple[tuple[float, float], ...]
+    probes: int
     pair: float
     pair_seconds: float
 
@@ -254,6 +272,7 @@ class Numbers:
     split: Split
     period: Period
     balance: Balance
+    relaxed: Relaxation
     genetic: Genetic
     dnn: Dnn
 
@@ -266,16 +285,19 @@ class Portfolio:
     numbers: Numbers
 
 
+# The text, not the file: `scripts/tune` tries changed portfolios without writing them.
 def read(text: str) -> Portfolio:
     """A portfolio from the text of a file. Raises: pydantic's ValidationError."""
     told = json.loads(text)
     numbers = {
+        # Units and meanings are for readers of the file; only values are used.
         group: {name: entry["value"] for name, entry in entries.items()}
         for group, entries in told["numbers"].items()
     }
     return TypeAdapter(Portfolio).validate_python({"orders": told["orders"], "numbers": numbers})
 
 
+# Read once, when the package is loaded: the numbers are constants of the searches.
 PORTFOLIO = read(FILE.read_text(encoding="utf-8"))
 NUMBERS = PORTFOLIO.numbers
 METHODS = tuple(PORTFOLIO.orders["latency"])  # names that a user may ask for

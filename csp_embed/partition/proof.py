@@ -47,6 +47,7 @@ class Proof:
     @classmethod
     def of(cls, p: Problem, gap: float = 0.0) -> Proof:
         """Nothing proved yet."""
+        # Without a tick every objective is possible: bounds are not rounded up.
         return cls(unit=p.unit, tick=Exact.of(p).tick or Fraction(0), gap=gap)
 
     def raise_to(self, value: float, name: str) -> None:
@@ -58,6 +59,7 @@ class Proof:
         """Keeps the larger bound; `sure` (ms) holds exactly. An objective is a whole number of
         ticks, so a bound between two is as good as the next."""
         if self.tick:
+            # Up to a whole number of ticks: no objective lies between.
             sure = -(-sure // self.tick) * self.tick
         if sure > self.sure:
             self.sure, self.name, self.value = sure, name, float(sure / self.unit)
@@ -75,6 +77,7 @@ class Proof:
 
 def horizon(p: Problem, inc: Incumbent) -> float:
     """Times beyond this matter to no better plan."""
+    # With the period as objective, times matter only up to the limit on latency.
     if inc.request.objective != "latency" and inc.request.max_latency is not None:
         return inc.request.max_latency
     return inc.best.value if inc.best is not None else far(p)
@@ -83,10 +86,12 @@ def horizon(p: Problem, inc: Incumbent) -> float:
 def far(p: Problem) -> float:
     """A makespan that some plan surely keeps: everything one after the other, all values sent."""
     longest = np.where(np.isfinite(p.cost), p.cost, 0.0).max(axis=1).sum()
+    # The first class of routes tells who can talk.
     away = np.isfinite(p.lat[: p.m])
     sends = sum(
         float(p.waits(v)[away].max()) * len(p.consumers(v)) for v in range(len(p.value_src))
     )
+    # A little above, so that rounding does not cut off the plan itself.
     return float(longest + sends) * (1 + 1e-6)
 
 
@@ -96,6 +101,7 @@ def first_bounds(p: Problem, proof: Proof, request: Request) -> None:
     if p.n and p.n * p.m <= OWN.path_times:  # before anything is compiled
         least = (min(exact.cost(t, d) for d in p.allowed(t)) for t in range(p.n))
         proof.know(max(least), "largest task")
+    # In floats, for any size; what follows is exact where the graph is small enough.
     proof.raise_to(*bounds.best_bound(p, request.objective == LATENCY))
     if p.n and request.objective == LATENCY and len(p.use) * p.m * p.m <= OWN.path_times:
         proof.know(exact.critical_path(), "critical path")
@@ -105,6 +111,7 @@ def first_bounds(p: Problem, proof: Proof, request: Request) -> None:
 
 def settled(p: Problem, inc: Incumbent, proof: Proof) -> bool:
     """Whether the incumbent is proved optimal, exactly, or as near to it as is wanted."""
+    # Cheap first: exact times are counted only once floats meet the bound.
     if inc.best is None or not proof.settles(inc.best.value):
         return False
     if proof.gap and inc.best.value > proof.value * (1 + SAME):

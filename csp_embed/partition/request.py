@@ -37,6 +37,7 @@ class Request:
     seed: int = 0
     effort: float = 1.0
     gap: float = 0.0
+    # Not compared: who listens changes nothing of what is asked.
     progress: Progress | None = field(default=None, compare=False)
 
     @property
@@ -52,6 +53,7 @@ class Clock:
         """unit: ms of 1 in what the searches report. known (set later): the objective and its lower
         bound so far, in that unit."""
         self.request, self.started, self.unit = request, time.perf_counter(), unit
+        # Set from the watching thread; every look at the clock heeds it.
         self.stop = threading.Event()
         self.wall = request.time_limit is not None
         self.told: list[Callable[[], None]] = []  # the last progress, of all clocks of one limit
@@ -60,6 +62,7 @@ class Clock:
     def of(self, request: Request, unit: Fraction | None = None) -> Clock:
         """The same clock for another request with the same limits."""
         other = Clock(request, self.unit if unit is None else unit)
+        # Started and stop are shared: one limit, one Ctrl-C for all parts.
         other.started, other.stop = self.started, self.stop
         other.known, other.told = self.known, self.told
         return other
@@ -72,6 +75,7 @@ class Clock:
         """A clock that ends when so much of what is left is gone; this one without a limit."""
         if not self.wall:
             return self
+        # A later end of the same clock: limits count from its start.
         return self.of(replace(self.request, time_limit=self.seconds() + share * self.left()))
 
     def seconds(self) -> float:
@@ -101,6 +105,7 @@ class Clock:
         if self.wall:
             limit = max(0.05, self.left() * share)
             return Params(r.seed, r.workers, time_limit=limit, stop=self.stop.is_set)
+        # With several workers CP-SAT is reproducible only if they take turns.
         self.heed()
         many = r.workers > 1
         return Params(
@@ -112,6 +117,7 @@ class Clock:
         self.heed()
         progress = self.request.progress
         if progress is not None:
+            # A list in place, as clocks of one limit share it.
             self.told[:] = [lambda: progress(self._so_far(stage), done, total)]
             self.repeat()
 
@@ -152,14 +158,17 @@ class Incumbent:
         r = self.request
         latency = table.makespan if table is not None else None
         period = None
+        # Loads cost a pass over the graph: only where somebody asks.
         if r.objective != LATENCY or r.min_throughput is not None:
             period = max(loads(self.p, dev).values(), default=0.0)
         value = latency if r.objective == LATENCY else period
         if value is None or not np.isfinite(value):
             return False
         self.keeps_last = True
+        # A hair less: floats of one value must not replace each other for ever.
         if self.best is not None and value >= self.best.value * (1 - 1e-15):
             return False
+        # Limits are kept to what floats can tell; exact times follow later.
         slack = 1 + 1e-9
         if r.max_latency is not None and (latency is None or latency > r.max_latency * slack):
             return False
@@ -167,6 +176,7 @@ class Incumbent:
             limit = (period if r.objective == LATENCY else value) or 0.0
             if limit * r.min_throughput > slack:
                 return False
+        # Slow, so last: most candidates fail by their value.
         self.keeps_last = self.keeps(dev, table)
         if not self.keeps_last:
             return False
@@ -185,6 +195,7 @@ class Incumbent:
             return False
         if r.pipeline and not feasible.ordered(p, dev):
             return False
+        # With a rate several samples are in flight: their activations are there at once.
         steady = r.objective != LATENCY or r.min_throughput is not None
         if steady and not feasible.pipelined_memory(p, dev):
             return False

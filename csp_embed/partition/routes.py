@@ -24,12 +24,15 @@ def arcs_of(platform: Platform) -> tuple[list[list[Arc]], list[str]]:
     resources: dict[str, int] = {}
     arcs: list[list[Arc]] = [[] for _ in at]
     for k, link in enumerate(platform.links):
+        # By decimals, so that a rate of 0.1 is a tenth.
         per_byte = float(1 / number(platform.rate(link)))
         for a, b in (link.between, link.between[::-1]):
+            # A shared bus takes both directions; a half-duplex link is its own queue.
             label = link.shared
             if label is None and link.duplex == "half":
                 label = link.name
             elif label is None and link.duplex == "full":
+                # Full duplex: a queue for each direction.
                 label = f"{link.name}:{a}>{b}"
             res = -1 if label is None else resources.setdefault(label, len(resources))
             arcs[at[a]].append((k, at[b], res, link.latency_ms, per_byte))
@@ -46,6 +49,7 @@ def routes_by_size(
     # Decimals add up exactly as Fractions; on large platforms ties may fall as floats round.
     real: Callable[[float], Any] = number if len(arcs) <= EXACT_ROUTES else float
     links = [(real(k.latency_ms), real(platform.rate(k))) for k in platform.links]
+    # Without values there is one class all the same, so that arrays have rows.
     order = sorted(set(sizes)) or [0.0]
     found: dict[float, Routes] = {}
 
@@ -65,6 +69,7 @@ def routes_by_size(
     classes: list[Routes] = []
     kind: dict[float, int] = {}
     for size in order:
+        # Values of like size share their hops: most platforms have one class.
         if not classes or found[size] != classes[-1]:
             classes.append(found[size])
         kind[size] = len(classes) - 1
@@ -76,6 +81,7 @@ def _routes(arcs: list[list[Arc]], price: Sequence[Any]) -> Routes:
     fewest links, then the least time per byte and latency, then file order."""
     m = len(arcs)
     routes: Routes = []
+    # No detour can be better: the direct link of each pair is looked up.
     if _direct(arcs, price):
         best: dict[tuple[int, int], Arc] = {}
         for a, some in enumerate(arcs):
@@ -86,8 +92,10 @@ def _routes(arcs: list[list[Arc]], price: Sequence[Any]) -> Routes:
                     best[a, arc[1]] = arc
         return [[] if a == b else [best[a, b]] for a in range(m) for b in range(m)]
     for a in range(m):
+        # Keys order the routes wholly, so that ties never fall by chance.
         near: dict[int, tuple[Any, ...]] = {a: (0, 0, 0.0, 0.0)}
         via: dict[int, tuple[int, Arc]] = {}
+        # The link's number breaks ties by file order.
         heap: list[tuple[tuple[Any, ...], int, int]] = [(near[a], -1, a)]
         done: set[int] = set()
         while heap:
@@ -98,11 +106,13 @@ def _routes(arcs: list[list[Arc]], price: Sequence[Any]) -> Routes:
             for arc in arcs[x]:
                 link, y, _, latency, per_byte = arc
                 new = (key[0] + price[link], key[1] + 1, key[2] + per_byte, key[3] + latency)
+                # Times are never below 0, as this order of settling needs.
                 if y not in near or new < near[y]:
                     near[y], via[y] = new, (x, arc)
                     heapq.heappush(heap, (new, link, y))
         for b in range(m):
             hops: list[Arc] | None = []
+            # Backward from b along the links by which it was reached.
             while b != a and hops is not None:
                 if b not in via:
                     hops = None
@@ -118,4 +128,5 @@ def _direct(arcs: list[list[Arc]], price: Sequence[Any]) -> bool:
     m = len(arcs)
     if m < 2 or any(len({arc[1] for arc in some}) < m - 1 for some in arcs):
         return False
+    # A detour has two links at least: it takes no less than twice the least.
     return 2 * min(price) >= max(price)

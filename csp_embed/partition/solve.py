@@ -72,8 +72,10 @@ def solve(
         objective, method, contiguous, pipeline, max_latency, min_throughput,
         time_limit, workers, seed, effort, gap, progress,
     )  # fmt: skip
+    # One clock: limits and `seconds` of all parts count from here.
     clock = Clock(request)
     if cost_model == "dnn-partitioning":
+        # `effects` tells callers that copies and shares mean nothing in this model.
         plan = solve_dnn(graph, platform, clock, dict(fix or {}), start)
     elif share:
         if replicas > 1 or batch > 1:
@@ -87,6 +89,7 @@ def solve(
         plan = solve_replicated(graph, platform, clock, dict(fix or {}), replicas, batch)
     else:
         plan = solve_links(graph, platform, clock, dict(fix or {}), start)
+    # The plan carries what was asked for, so that it can be checked without this call.
     plan = replace(
         plan,
         seed=seed,
@@ -99,6 +102,7 @@ def solve(
         batch=batch,
         seconds=clock.seconds(),
     )
+    # A plan without assignments has nothing to check.
     if plan.objective is not None:
         faults = check_plan(graph, platform, plan)
         assert not faults, f"our verifier refuses our plan: {faults[:3]}"

@@ -28,11 +28,13 @@ def supervised(work: Callable[[], None], clock: Clock, ready: Callable[[], bool]
 
     ready: whether there is a plan; until there is, the limit is stretched a little, since on a busy
     machine it may come before the arrays are built. Raises what work() raises."""
+    # Without a limit `late` is never true and at_most is not looked at.
     limit = clock.request.time_limit or 0.0
     at_most = limit * (1 + FIRST[0]) + FIRST[1]
     failure: list[BaseException] = []
     stopped: list[str] = []
 
+    # In a thread: native code would not let a signal through.
     def run() -> None:
         try:
             work()
@@ -42,12 +44,14 @@ def supervised(work: Callable[[], None], clock: Clock, ready: Callable[[], bool]
         except BaseException as error:  # noqa: BLE001 (handed to the calling thread, raised there)
             failure.append(error)
 
+    # A daemon: a search that is left behind must not keep the process.
     thread = threading.Thread(target=run, daemon=True, name=NAME)
     ended, last, said = DONE, float("inf"), time.perf_counter()
     thread.start()
     while thread.is_alive() and time.perf_counter() < last:
         try:
             thread.join(POLL)
+            # Without a plan the limit is stretched: an answer late is better than none.
             if ended == DONE and clock.late() and (ready() or clock.seconds() >= at_most):
                 ended, last = LIMIT, time.perf_counter() + GRACE
                 clock.stop.set()
@@ -55,8 +59,10 @@ def supervised(work: Callable[[], None], clock: Clock, ready: Callable[[], bool]
                 clock.repeat()
                 said = time.perf_counter()
         except KeyboardInterrupt:
+            # A second Ctrl-C does not put the end off.
             ended, last = INTERRUPTED, min(last, time.perf_counter() + GRACE)
             clock.stop.set()
+    # Errors of the search are those of the call.
     if failure:
         raise failure[0]
     return stopped[0] if stopped else ended

@@ -25,11 +25,14 @@ def trimmed(graph: TaskGraph, platform: Platform, named: Collection[str]) -> Pla
     the first ones. Equal: same costs and memory, the same links to all others, and among each other
     either none or one of the same kind for every pair. named: devices that a caller names."""
     groups = len({("label", t.colocate) if t.colocate else ("task", t.id) for t in graph.tasks})
+    # Fewer devices than groups: each may be needed.
     if len(platform.devices) <= groups:
         return platform
+    # Names that somebody uses must stay.
     kept_by_name = {*named, platform.host.device, *(t.pin for t in graph.tasks)}
     near: dict[str, list[tuple[str, Any]]] = {d.name: [] for d in platform.devices}
     for k in platform.links:
+        # Everything that makes two links equal for a plan.
         kind = (k.bytes_per_ms, k.latency_ms, k.duplex, k.shared)
         near[k.between[0]].append((k.between[1], kind))
         near[k.between[1]].append((k.between[0], kind))
@@ -37,9 +40,11 @@ def trimmed(graph: TaskGraph, platform: Platform, named: Collection[str]) -> Pla
     for d in platform.devices:
         if d.name not in kept_by_name:
             costs = tuple(t.cost_on(d) for t in graph.tasks)
+            # Number of links too: a quick way to keep unlike devices apart.
             like.setdefault((d.memory_bytes, costs, len(near[d.name])), []).append(d.name)
     gone: set[str] = set()
     for names in like.values():
+        # Of equal ones as many as groups: a plan uses no more.
         if len(names) > groups and _alike(names, near, gone):
             gone |= set(names[groups:])
     if not gone:
@@ -58,11 +63,13 @@ def _alike(names: list[str], near: dict[str, list[tuple[str, Any]]], gone: set[s
     for name in names:
         outside.add(
             frozenset(
+                # Links to devices that are gone already do not count.
                 Counter(x for x in near[name] if x[0] not in inside and x[0] not in gone).items()
             )
         )
         mine = Counter(x for x in near[name] if x[0] in inside)
         others = {other for other, _ in mine}
+        # Each to every other one once, or to none: else renaming would change routes.
         if mine and (len(others) < len(names) - 1 or len(mine) > len(others)):
             return False
         within |= {(kind, count) for (_, kind), count in mine.items()} or {None}
@@ -97,8 +104,10 @@ def _swappable(p: Problem, a: int, b: int) -> bool:
             return False
     image = list(range(p.m))
     image[a], image[b] = b, a
+    # Queues must correspond one to one, in both directions.
     same: dict[int, int] = {}
     back: dict[int, int] = {}
+    # Without values no row is used: then the first class.
     rows = np.unique(p.row).tolist() or [0]
 
     def every(x: int, y: int) -> list[int]:
@@ -122,6 +131,7 @@ def _swappable(p: Problem, a: int, b: int) -> bool:
                 r, s = int(p.hop_res[h]), int(p.hop_res[k])
                 if (r < 0) != (s < 0):
                     return False
+                # Each resource has one image, and is one's image only.
                 if r >= 0 and (same.setdefault(r, s) != s or back.setdefault(s, r) != r):
                     return False
     return True
@@ -131,6 +141,7 @@ def canonical(p: Problem, dev: Ints, classes: list[list[int]]) -> Ints:
     """The same placement with each class's devices renamed in the order of their first group."""
     image = list(range(p.m))
     firsts: dict[int, int] = {}
+    # Groups in their order: the search's symmetry breaking counts the same way.
     for t in np.argsort(p.group, kind="stable"):
         firsts.setdefault(int(dev[t]), len(firsts))
     for devices in classes:

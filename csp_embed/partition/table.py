@@ -13,6 +13,7 @@ from csp_embed.partition.methods import (
     mixed_integer,
     neighbourhoods,
     period,
+    relaxed,
     seeds,
     splitting,
     steady,
@@ -20,6 +21,7 @@ from csp_embed.partition.methods import (
 
 TABLE = {
     method.name: method
+    # The order is of no meaning: the portfolio names the steps.
     for method in (
         *lists.RULES,
         lists.METHOD,
@@ -29,6 +31,7 @@ TABLE = {
         period.METHOD,
         annealing.METHOD,
         balancing.METHOD,
+        relaxed.METHOD,
         genetic.METHOD,
         mixed_integer.METHOD,
         exact_search.METHOD,

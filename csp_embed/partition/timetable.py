@@ -35,6 +35,7 @@ class Timetable:
 
     def order(self) -> Ints:
         """Tasks by start; ties in topological order."""
+        # Ties by number: topological, so that zero-length tasks keep their order.
         rows = range(len(self.start))
         return np.array(sorted(rows, key=lambda t: (self.start[t], self.finish[t], t)), np.int64)
 
@@ -45,6 +46,7 @@ def decoded(
     """The insertion decoder's timetable."""
     a = a or kernels.arrays(p)
     w = w or kernels.work(p)
+    # The decoder leaves its times in the work space.
     k.decode(a, w, order, dev)
     v, b, i, hop = carried(p, dev)
     begin = w.hop_start[v, b, i]
@@ -59,6 +61,7 @@ def sent(p: Problem, dev: Sequence[int] | Ints) -> list[tuple[int, int]]:
     at = np.asarray(dev, np.int64)
     value = np.repeat(np.arange(len(p.value_src)), np.diff(p.use_ptr))
     away = at[p.use] != at[p.value_src[value]]
+    # Value and destination in one number: `unique` is then a sort of integers.
     v, b = np.divmod(np.unique(value[away] * p.m + at[p.use[away]]), p.m)
     return list(zip(v.tolist(), b.tolist(), strict=True))
 
@@ -68,6 +71,7 @@ def carried(p: Problem, dev: Sequence[int] | Ints) -> tuple[Ints, Ints, Ints, In
     v, b = np.array(sent(p, dev), np.int64).reshape(-1, 2).T
     route = (p.row[v] + np.asarray(dev, np.int64)[p.value_src[v]]) * p.m + b
     many = p.hop_ptr[route + 1] - p.hop_ptr[route]
+    # Numbers of hops on their routes: a count that restarts at each transfer.
     within = np.arange(many.sum()) - np.repeat(np.cumsum(many) - many, many)
     hop = np.repeat(p.hop_ptr[route], many) + within
     return np.repeat(v, many), np.repeat(b, many), within, hop
@@ -90,21 +94,26 @@ def retimed(
     would meet others that it never met. (Lives that overlap now overlapped then, pair by pair, so
     by Helly's theorem at one time, when they fitted.)"""
     hop_time = hop_time or (lambda v, h: float(p.hop_lat[h] + p.value_bytes[v] * p.hop_inv[h]))
+    # Fractions need arrays of objects.
     kind = float if cost is None else object
     cost = cost or (lambda t, d: float(p.cost[t, d]))
     ops: list[tuple[float, float, int, int]] = []
     for t in range(p.n):
+        # What takes no time comes before what lasts, from the same start.
         ops.append((start[t], 1.0 if p.cost[t, dev[t]] > 0 else 0.0, t, -1))
     keys: list[tuple[int, int, int]] = []
     for v, b in sent(p, dev):
         for i, h in enumerate(p.hops(int(dev[p.value_src[v]]), b, v)):
             at = hop_start.get((v, b, i))
+            # Hops on uncontended links have no place in the sequence: they follow what they wait
+            # for.
             if at is None:
                 continue
             length = p.hop_lat[h] + p.value_bytes[v] * p.hop_inv[h]
             ops.append((at, 1.0 if length > 0 else 0.0, int(p.value_src[v]), len(keys)))
             keys.append((v, b, i))
     ops.sort()
+    # When each line is free next: lines are used in the order of the operations.
     free: list[Any] = [0] * (p.m + len(p.resources))
     begin: list[Any] = [0] * p.n
     end: list[Any] = [0] * p.n
@@ -118,6 +127,7 @@ def retimed(
         h = p.hops(a, b, v)[i]
         ready = hop(v, b, i - 1) if i else end[p.value_src[v]]
         r = int(p.hop_res[h])
+        # Queues keep the order in which hops were appended.
         if r >= 0:
             ready = max(ready, free[p.m + r])
         finish = ready + hop_time(v, h)
@@ -127,11 +137,13 @@ def retimed(
         return finish
 
     done = np.zeros(p.n, bool)
+    # Only tasks on full devices need to wait for what had ended.
     hungry = _hungry(p, dev) if ends is not None else done
     ended: list[tuple[float, int, tuple[int, int, int] | None]] = []
     if ends is not None and hungry.any():
         ended = [(end_, t, None) for t, end_ in enumerate(ends[0])]
         ended += [(end_, int(p.value_src[key[0]]), key) for key, end_ in ends[1].items()]
+        # From the back, so that `pop` takes the earliest.
         ended.sort(key=lambda x: x[0], reverse=True)
     past: list[Any] = [0]
 
@@ -147,6 +159,7 @@ def retimed(
         """Schedules task t behind what it reads."""
         if done[t]:
             return
+        # Set before its inputs: there are no rings, and nobody may come twice.
         done[t] = True
         for v in p.inputs(t):
             task(int(p.value_src[v]))
@@ -174,6 +187,7 @@ def retimed(
 
 def _hungry(p: Problem, dev: Ints) -> Any:
     """[n] tasks whose activation may be one too many on their device."""
+    # Where all weights and activations fit at once nothing can be too much.
     at = np.asarray(dev, np.int64)
     needed = np.bincount(at, p.weight + p.activation, minlength=p.m)
     return (p.activation > 0) & (needed > p.memory)[at]
@@ -241,6 +255,7 @@ def throughput_plan(
         figures = {"latency": float(table.makespan), **figures}
     else:
         rows = tuple(Assignment(p.ids[t], names[dev[t]]) for t in range(p.n))
+    # A placement without tasks has period 0.
     period = max(found.values(), default=0.0)
     return _plan(p, THROUGHPUT, period, rows, transfers(p, dev, table), found, figures)
 

@@ -147,6 +147,7 @@ def make_problem(
     """talk: refuse edges between devices that no link joins.
 
     Raises: InputError (malformed), Infeasible (a task, group, pin or link is unserved)."""
+    # Verified first: what follows trusts names and numbers.
     graph.verify()
     platform.verify()
     bearable(graph, platform)
@@ -156,6 +157,7 @@ def make_problem(
     n, m = len(ids), len(names)
     cost = costs_of(graph, ids, platform)
     group = _groups(graph, ids)
+    # Pins first: memory is then asked only of devices that are left.
     keep_pins(graph, names, index, group, cost, fix or {})
     weight = np.array([by_id[t].weight_bytes for t in ids], float)
     memory = np.array(
@@ -177,6 +179,7 @@ def make_problem(
     routes = [r for routes in classes for r in routes]
     hops = [hop for r in routes for hop in r or ()]
     hop_ptr = np.cumsum([0] + [len(r or ()) for r in routes]).astype(np.int64)
+    # inf where there is no route; per byte 0, since inf times 0 bytes would be nan.
     lat, inv = np.full((len(classes) * m, m), np.inf), np.zeros((len(classes) * m, m))
     for k, r in enumerate(routes):
         if r is not None:
@@ -209,6 +212,7 @@ def make_problem(
         lat,
         inv,
         resources,
+        # Rows of a class begin at m times its number.
         m * np.array(kind, np.int64),
         index,
     )
@@ -224,17 +228,20 @@ def normalised(p: Problem) -> Problem:
     Times are shifted by a power of ten, which leaves the digits of decimals as they are: the same
     graph in another unit is searched in the same way. `unit` tells how many ms 1 is."""
     able = np.isfinite(p.cost)
+    # Times of links count too: they may be longer than all costs.
     top = max(float(p.cost[able].max(initial=0.0)), float(_longest(p).max(initial=0.0)))
     return in_unit(p, p.unit * Fraction(10) ** magnitude(top) if top > 0 else p.unit)
 
 
 def in_unit(p: Problem, unit: Fraction) -> Problem:
     """The same problem with another `unit`, and bytes as `normalised` has them."""
+    # A factor of 1 keeps arrays as they are.
     factor, p = p.unit / unit, _whole_bytes(p)
     if factor == 1:
         return p
 
     def moved(x: Floats) -> Floats:
+        # Each different number is shifted once, as a decimal: costs repeat.
         values, where = np.unique(x, return_inverse=True)
         known = [v if math.isinf(v) else float(number(v) * factor) for v in values.tolist()]
         return np.array(known, float)[where].reshape(x.shape)
@@ -247,6 +254,7 @@ def in_unit(p: Problem, unit: Fraction) -> Problem:
 
 def _longest(p: Problem) -> Floats:
     """ms of the slowest hop of each value."""
+    # By different sizes: values of one size have the same hops.
     if not len(p.hop_lat):
         return np.zeros(0)
     return np.array([(p.hop_lat + b * p.hop_inv).max() for b in np.unique(p.value_bytes)])
@@ -260,6 +268,7 @@ def _whole_bytes(p: Problem) -> Problem:
     if all(x == int(x) for x in parts):
         return p
     den = math.lcm(*(number(x).denominator for x in parts))
+    # 2^53: beyond, doubles are not exact.
     if den * max(parts) * (p.n + 1) > 2**53:
         return p
 
@@ -278,6 +287,7 @@ def _csr(lists: list[list[int]]) -> tuple[Ints, Ints]:
 
 def _groups(graph: TaskGraph, ids: list[str]) -> Ints:
     by_id, number = graph.by_id(), {}
+    # A label is never mistaken for a task's id.
     keys = [by_id[t].colocate for t in ids]
     return np.array(
         [
@@ -291,14 +301,17 @@ def _groups(graph: TaskGraph, ids: list[str]) -> Ints:
 def _reachable(p: Problem, names: list[str]) -> None:
     """Removes devices from which a task cannot reach any device of a neighbour, until nothing
     changes; refuses a task of which nothing is left."""
+    # The first class tells who can talk.
     talk = np.isfinite(p.lat[: p.m])
     if talk.all():
         return
+    # A removal may leave a neighbour without a way: repeated until nothing changes.
     members, edges, changed = p.groups(), p.edges(), True
     while changed:
         changed = False
         for s, t, _ in edges:
             one, two = np.isfinite(p.cost[s]), np.isfinite(p.cost[t])
+            # A device stays if some device of the other end is reached from it.
             sends, gets = one & talk[:, two].any(axis=1), two & talk[one].any(axis=0)
             if not sends.any() or not gets.any():
                 raise Infeasible(
@@ -311,6 +324,7 @@ def _reachable(p: Problem, names: list[str]) -> None:
             for task, before, after in ((s, one, sends), (t, two, gets)):
                 if (before != after).any():
                     changed = True
+                    # Colocated tasks lose it together.
                     p.cost[np.ix_(members[p.group[task]], np.flatnonzero(~after))] = np.inf
             for task in (s, t):
                 if not np.isfinite(p.cost[task]).any():

@@ -14,10 +14,12 @@ def rows(
 ) -> list[dict[str, Any]]:
     """One row each, the chosen one first. scheduled: cycles by formula, where computed."""
     out = []
+    # The chosen one first; others of its kind that cost no less would only repeat it.
     for e in [chosen, *(e for e in others if not _covered(e, chosen))]:
         c = e.cost
         out.append(
             {
+                # A kind exists straight and commuted, and people compare both.
                 "kind": e.kind + (" commuted" if e.commuted else ""),
                 "chosen": e is chosen,
                 "analytic_cycles": c["objective"],
@@ -25,6 +27,7 @@ def rows(
                 "read_cycles": c["read_cycles"],
                 "write_cycles": c["write_cycles"],
                 "host_bytes": c["host_bytes"],
+                # Not every alternative was scheduled: then only analytic cycles are known.
                 "scheduled_cycles": scheduled.get(e.formula()),
                 "lane_utilisation": c["utilisation"],
                 "because": "chosen" if e is chosen else because(chosen, e),

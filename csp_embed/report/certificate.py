@@ -14,6 +14,7 @@ def certificate_page(document: Mapping[str, Any], file: str) -> str:
     verdict = escape(document["verdict"]) if document["ok"] else "NOT certified"
     rows = [
         [p["name"], "proved" if p["ok"] else "refused", "; ".join(p["problems"]) or p["said"],
+         # A part that is checked exactly has no error at all.
          f"2^{p['log2_error']:.0f}" if p["log2_error"] else "none"]
         for p in document["parts"]
     ]  # fmt: skip
@@ -24,13 +25,16 @@ def certificate_page(document: Mapping[str, Any], file: str) -> str:
         ["seed, rounds", f"{document['seed']}, {document['rounds']}"],
         ["took", f"{document['seconds']} s"],
     ]  # fmt: skip
+    # A refused program has no probability of being wrong.
     facts = [row for row in facts if document["ok"] or not row[0].startswith("a wrong")]
     layers = [
         [la["name"], "certified" if la["ok"] else "not certified", la["said"]]
+        # Only certificates of networks have layers.
         for la in document.get("layers", ())
     ]
     assumed = "".join(f"<li>{escape(text)}</li>" for text in document["assumed"])
     by_layer = table(["layer", "verdict", "how, or why not"], layers)
+    # No heading over an empty table.
     by_layer = f"<h2>Layers</h2>{by_layer}" if layers else ""
     body = (
         f"<p><b>{verdict}</b></p>"

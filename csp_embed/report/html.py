@@ -16,6 +16,7 @@ from csp_embed.report.sweep_source import is_measured, section
 
 Record = Mapping[str, Any]
 
+# Order of the columns: `layer_cells` must keep it.
 HEAD = (
     "layer", "class", "cycles", "proved bound", "over it", "binds",
     "plain bound", "ratio", "reference", "speed-up", "strict", "utilisation",
@@ -26,10 +27,12 @@ HEAD = (
 
 def layer_cells(r: Record) -> list[str]:
     """One row of the layer table."""
+    # A failed layer has no figures: one cell over the rest says why.
     if r.get("status") == "failed":
         why = f'<td class="l t" colspan="{len(HEAD) - 2}">failed: {escape(r["error"])}</td>'
         kind = f'<td class="l t">{escape(r.get("class", ""))}</td>'
         return [f"<td>{escape(r['id'])}</td>", kind, why]
+    # Not every record has these two.
     host, least = r.get("host_seconds"), r.get("lower_bound")
     kind = f'<td class="l t" title="{escape(r["embedding"])}">{escape(r["kind"])}</td>'
     return [
@@ -54,8 +57,10 @@ def sweep_page(records: Sequence[Record]) -> str:
     measured = section(records)
     others = [r for r in records if not is_measured(r)]
     title = "Generated kernels against the bound and the reference"
+    # A page of measured machines alone has a title of its own.
     if measured and not others:
         return page("Generated C, measured", "".join(measured))
+    # Machines without costs have no cycles, and nothing of them can be drawn.
     done = [r for r in others if r.get("status") != "failed" and r.get("cycles")]
     machines = sorted({r.get("machine", "") for r in done})
     listed = escape(", ".join(machines))
@@ -66,17 +71,20 @@ def sweep_page(records: Sequence[Record]) -> str:
         "<h2>By class (geometric means)</h2>", table(CLASS_HEAD, class_rows(others)),
         *measured,
     ]  # fmt: skip
+    # One machine is compared with nobody.
     if len(machines) > 1:
         body += ["<h2>Machines compared</h2>", compare(done, machines)]
     for machine in machines:
         group = [r for r in done if r.get("machine", "") == machine]
         on = f" on {machine}" if len(machines) > 1 else ""
         first = group[0]
+        # Peak and port are the same for all layers of a machine.
         roof = svg.roofline(
             group, first.get("peak_macs", 256), first.get("port_bytes_per_cycle", 8)
         )
         body += [f"<h2>Roofline{escape(on)}</h2>", f'<div class="chart">{roof}</div>']
         bars = svg.speedups(group)
+        # Machines without a reference have no bars.
         if bars:
             body += [f"<h2>Speed-up over TVM's best schedule{escape(on)}</h2>"]
             body.append(f'<div class="chart">{bars}</div>')
@@ -101,6 +109,7 @@ def compare(records: Sequence[Record], machines: Sequence[str]) -> str:
     for r in records:
         by_layer.setdefault(r["id"], {})[r.get("machine", "")] = r
     rows = []
+    # Only layers that every machine has can be compared by a mean.
     whole = [v for v in by_layer.values() if len(v) == len(machines)]
     mean = [f"<td>geometric mean against {escape(machines[0])}</td>"]
     mean += [
@@ -125,10 +134,12 @@ def kernel_page(kernel: Compiled, bound: int, verdict: Verdict) -> str:
         for e, c in kernel.candidates
     ]  # fmt: skip
     lines = listing(kernel.isa, kernel.lowered.stream)
+    # A page stays readable: the listing has thousands of lines.
     shown = "\n".join(lines[:200])
     more = f"<p class='note'>{len(lines) - 200} more instructions</p>" if len(lines) > 200 else ""
     body = (
         hanging(render(kernel, bound, verdict), 15)
+        # Machines without costs have no cycles to explain.
         + (_spent(kernel, f) if kernel.cycles else "")
         + "<h2>Alternatives</h2>"
         + table(("kind", "cycles", "embedding"), rows)
@@ -142,6 +153,7 @@ def _spent(kernel: Compiled, figures: Record) -> str:
     from csp_embed.sim.cycles.engine import simulate_cycles
 
     report = simulate_cycles(kernel.isa, kernel.lowered.stream, memory=kernel.memory)
+    # The queue that runs the contractions is the compute module.
     compute = kernel.isa.instruction(kernel.embedding.instruction).queue
     queues = {name: {"busy": q.busy} for name, q in report.queues.items()}
     bar = svg.breakdown({**figures, "queues": queues, "compute_queue": compute})

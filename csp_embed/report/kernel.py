@@ -26,9 +26,12 @@ def figures(
     verified: "none" (not judged), "checks" (values not compared) or "simulated" (compared);
     verified_words says what was compared with what.
     """
+    # The bound costs a moment; whoever has it hands it in.
     if bound is None:
         bound = bound_cycles(kernel.operator, kernel.isa, costs_of(kernel.isa, kernel.memory))
+    # Steps of the stream as it is, padding included.
     cycles, made = kernel.cycles, steps(kernel)
+    # Reset and element-wise steps are no work of the contraction.
     whole = meaning.utilisation(made["contract"], cycles, step_cycles(kernel))
     lanes = lane_utilisation(kernel)
     return {
@@ -78,8 +81,10 @@ def step_cycles(kernel: Compiled) -> float:
 def lane_utilisation(kernel: Compiled) -> float | None:
     """Of the stream's contraction steps."""
     contract = kernel.isa.of_kind("contract")
+    # All dimensions of any operand: one step computes a product in each combination.
     dims = {d for o in contract.operands for d in o.dims}
     lanes = math.prod(kernel.isa.dims[d] for d in dims)
+    # Products that the operator needs; what the stream does beyond is padding.
     useful = useful_products(kernel.operator)
     return meaning.lane_utilisation(useful, steps(kernel)["contract"], lanes)
 
@@ -88,6 +93,7 @@ def instruction_counts(kernel: Compiled) -> dict[str, int]:
     """Instructions by name."""
     code = kernel.lowered.stream.code
     return {
+        # Instructions that do not occur are left out.
         i.name: int((code == n).sum())
         for n, i in enumerate(kernel.isa.instructions)
         if (code == n).any()
@@ -97,11 +103,13 @@ def instruction_counts(kernel: Compiled) -> dict[str, int]:
 def steps(kernel: Compiled) -> dict[str, int]:
     """Micro-op steps executed: multiply-accumulate, reset, elementwise."""
     counts = np.bincount(
+        # Column 0 is the kind of an operation, 1 for compute; column 1 its template.
         kernel.schedule.ops[kernel.schedule.ops[:, 0] == 1, 1],
         minlength=len(kernel.schedule.templates),
     )
     out = {"contract": 0, "reset": 0, "map": 0}
     for t, n in zip(kernel.schedule.templates, counts.tolist(), strict=True):
+        # A template without an operation multiplies and adds.
         out["reset" if t.reset else "map" if t.op else "contract"] += t.steps * n
     return out
 
@@ -110,6 +118,7 @@ def packed_bytes(kernel: Compiled) -> dict[str, int]:
     """Bytes in DRAM per packed tensor, micro-ops and instructions."""
     out = {}
     for region, size in zip(kernel.schedule.regions, kernel.lowered.size_bytes, strict=True):
+        # Constant elements of the schedule have no layout of their own.
         layout = kernel.embedding.layouts.get(region.operand)
         if size:
             out[layout.tensor if layout else "constant"] = size
@@ -121,6 +130,7 @@ def packed_bytes(kernel: Compiled) -> dict[str, int]:
 def host_bytes(kernel: Compiled) -> int:
     """Bytes that the host packs at run time: the activations' packed sizes."""
     tensors = kernel.operator.tensors
+    # What the host packs at run time: constants are packed once, results not at all.
     return sum(
         size
         for region, size in zip(kernel.schedule.regions, kernel.lowered.size_bytes, strict=True)
@@ -157,6 +167,7 @@ def render(
     ]
     if f["bias"]:
         lines.append("  bias         added by multiply-accumulate against a constant element")
+    # Without costs of the machine only the bound is known.
     if f["cycles"]:
         lines.append(
             f"  cycles       {f['cycles']:,} predicted, {f['bound_cycles']:,} bound of the plain"
@@ -182,6 +193,7 @@ def _useful(f: Mapping[str, Any]) -> str:
 def proved(proof: Mapping[str, Any]) -> str:
     """What the search proved of an embedding: which one has the least analytic cost, not that it
     takes the fewest cycles."""
+    # Under pins the least is of what keeps them; `least` is there where another embedding won.
     least = proof.get("least", proof)
     value, bound = least.get("objective_cycles", 0.0), least.get("bound_cycles", 0.0)
     status = least.get("status", "FEASIBLE")
@@ -189,6 +201,7 @@ def proved(proof: Mapping[str, Any]) -> str:
     known = f"{status}: no embedding{kept} has an analytic cost below {value:,.0f} cycles"
     if status != "OPTIMAL":
         known = f"{status}: the least analytic cost{kept} is {bound:,.0f} to {value:,.0f} cycles"
+    # Rank 0 has the least analytic cost; a later one won by its schedule.
     rank = proof.get("rank", 0)
     if not rank:
         return f"{known}, the cost of this one"

@@ -25,6 +25,7 @@ SHADES = (
     "#c7d36f", "#e5a8d0", "#8fb0d9", "#f2a57b", "#9fd49b", "#b8a6e0", "#f0c6c0", "#c9c9a0",
 )  # fmt: skip
 _ROW, _CHAR, _GAP, _TOP = 17, 5.6, 34, 64
+# Steps that are looked at for the first ones with work: padding may come first.
 _MOST_TRIED = 20_000
 
 
@@ -33,12 +34,14 @@ def picture(embedding: Embedding, isa: Isa, steps: int = 2) -> str:
     panels = [_step(embedding, isa, values) for values in _working(embedding, isa, steps)]
     width = max((p[0] for p in panels), default=300) + 24
     parts, y = [], _TOP
+    # Panels below each other, each as high as it is.
     for _, height, body in panels:
         parts.append(f'<g transform="translate(12,{y:.1f})">{body}</g>')
         y += height + 18
     head = [f"{embedding.operator.formula()}   ({embedding.kind}"
             f"{', commuted' if embedding.commuted else ''})"]  # fmt: skip
     head += [t.strip() for t in embedding.formula().split("|")[:2]]
+    # The heading may be longer than any panel.
     width = max(width, 24 + 6.6 * max(len(t) for t in head))
     title = "".join(_text(12, 16 + 15 * n, t, size=12) for n, t in enumerate(head))
     return (
@@ -56,6 +59,7 @@ def _working(embedding: Embedding, isa: Isa, steps: int) -> Iterator[dict[str, i
     ranges = [range(c.extent) for c in embedding.counters]
     for values in itertools.islice(itertools.product(*ranges), _MOST_TRIED):
         at = {n: np.array([v], np.int64) for n, v in zip(names, values, strict=True)}
+        # Only steps in which every input has an element are worth a picture.
         if all(met(embedding.layouts[r], at, 1)[1][0] for r in inputs):
             yield dict(zip(names, values, strict=True))
             steps -= 1
@@ -65,9 +69,11 @@ def _working(embedding: Embedding, isa: Isa, steps: int) -> Iterator[dict[str, i
 
 def _step(embedding: Embedding, isa: Isa, values: Mapping[str, int]) -> tuple[float, float, str]:
     """(width, height, SVG) of one micro-operation."""
+    # Added operands have no lanes of the product.
     tables = {r: content(embedding, isa, r, values) for r in embedding.layouts if r[:3] != "add"}
     at = " ".join(f"{n}={v}" for n, v in values.items()) or "the only step"
     parts = [_text(0, 10, f"micro-operation at {at}", size=11)]
+    # Element-wise: input beside output, no product to draw.
     if "rhs" not in tables:
         x = 0.0
         height = 0.0
@@ -80,6 +86,7 @@ def _step(embedding: Embedding, isa: Isa, values: Mapping[str, int]) -> tuple[fl
     left, top, lhs = _panel(embedding, isa, "lhs", tables["lhs"], wide=wide)
     below, rows, rhs = _panel(embedding, isa, "rhs", tables["rhs"], wide=wide)
     right, tall, dst = _panel(embedding, isa, "dst", tables["dst"], upright=True)
+    # Left above, right below, the result beside: as a product is written.
     parts.append(f'<g transform="translate(0,20)">{lhs}</g>')
     parts.append(f'<g transform="translate(0,{30 + top:.1f})">{rhs}</g>')
     parts.append(
@@ -100,11 +107,13 @@ def content(
     lanes = lanes_of(embedding, sizes)
     at = {n: np.array([v], np.int64) for n, v in values.items()}
     grid, inside = met(layout, at, 1)
+    # -1 in all lanes where the step meets no element.
     flat = held(layout, embedding, dims, lanes, grid)[0] if inside[0] else np.full(lanes.count, -1)
     shape = embedding.operator.tensors[layout.tensor].shape
     index = [
         None if f < 0 else tuple(int(v) for v in np.unravel_index(int(f), shape)) for f in flat
     ]
+    # Rows of the last dimension, as the lanes lie in memory.
     columns = sizes[memory[-1]] if memory else 1
     return [index[n : n + columns] for n in range(0, len(index), columns)]
 
@@ -121,9 +130,11 @@ def _panel(
     layout = embedding.layouts[role]
     memory = isa.memory(layout.memory)
     dims = list(memory.lanes[-2:])
+    # The result stands upright: its rows meet the input's columns.
     if upright:
         table, dims = [list(r) for r in zip(*table, strict=True)], dims[::-1]
     full = [v for row in table for v in row if v is not None]
+    # Colours follow the index that varies most: others would be one colour.
     by = _busiest(full)
     wide = wide or _cell_width(table)
     title = f"{memory.name}: {layout.tensor}[{','.join(map(str, layout.access.index))}]"
@@ -139,6 +150,7 @@ def _panel(
             parts.append(_text(0, y + 12, f"{dims[0]}{m}"))
         for n, value in enumerate(row):
             x = label + wide * n
+            # A scalar has no index to colour by.
             shade = EMPTY if value is None else SHADES[value[by] % len(SHADES) if value else 0]
             tip = "no element" if value is None else f"{layout.tensor}[{_cell(value)}]"
             parts.append(
@@ -146,6 +158,7 @@ def _panel(
                 f'stroke="{GRID}"><title>{escape(tip)}</title></rect>'
             )
             parts.append(_text(x + wide / 2, y + 12, _cell(value), "middle"))
+    # The title may be wider than the cells.
     width = max(label + wide * len(table[0]), 6.2 * len(title))
     return width, 30.0 + _ROW * len(table), "".join(parts)
 

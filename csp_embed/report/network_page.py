@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from csp_embed.compiler.whole.segment import Segment
     from csp_embed.sim.cycles.engine import CycleReport
 
+# Pixels of the picture, of its margins, and of a row.
 WIDTH, LEFT, RIGHT, ROW = 1120, 74, 16, 26
+# Stretches of time into which a queue's work is summed up.
 BUCKETS = 420
 HEAD = (
     "layer", "kind", "where", "cycles", "bound", "ratio", "share", "MACs", "differing", "recipe",
@@ -31,6 +33,7 @@ HEAD = (
 def network_page(built: Built) -> str:
     """The document as text."""
     d = built.document()
+    # A network of layers without products has no MACs.
     share = d["macs_on_accelerator"] / d["macs"] if d["macs"] else 0.0
     programs = "one program" if d["segments"] == 1 else f"{d['segments']} programs"
     lines = [
@@ -49,6 +52,7 @@ def network_page(built: Built) -> str:
     for n, segment in enumerate(built.segments):
         title = "" if len(built.segments) == 1 else f" of program {n + 1}"
         ran = cycle_report(segment, built.options)
+        # Machines without costs have no timeline.
         if ran is not None:
             body += f"<h2>Timeline{title}</h2>" + _chart(_timeline(built, n, segment, ran))
         body += f"<h2>Memory over time{title}</h2>"
@@ -68,6 +72,7 @@ def _rows(built: Built, total: int) -> list[list[str]]:
     rows = []
     for layer in built.layers:
         cycles, bound = layer.cycles, layer.bound_cycles
+        # Layers of the host have neither cycles nor a bound.
         ratio = cycles / bound if cycles and bound else None
         part = cycles / total if cycles and total else None
         rows.append(
@@ -87,6 +92,7 @@ def _rows(built: Built, total: int) -> list[list[str]]:
 def _timeline(built: Built, number_of: int, segment: Segment, ran: CycleReport) -> str:
     """A row of layers, a row for each queue with the share of time that it is busy."""
     assert ran.trace is not None
+    # A run of 0 cycles still needs a scale.
     total = max(1, ran.total)
     queues = segment.isa.queues
     height = ROW * (2 + len(queues)) + 46
@@ -95,16 +101,19 @@ def _timeline(built: Built, number_of: int, segment: Segment, ran: CycleReport) 
         return LEFT + (WIDTH - LEFT - RIGHT) * cycle / total
 
     parts = [svg.text(4, ROW * 0.9, "layer")]
+    # Layers of other programs have their own timeline.
     mine = [la for la in built.layers if la.segment == number_of and la.end is not None]
     for n, layer in enumerate(mine):
         a, b = x(layer.begin or 0), x(layer.end or 0)
         shade = svg.PALETTE[n % len(svg.PALETTE)]
         words = f"{layer.name}: {layer.cycles or 0:,} cycles, {layer.recipe}"
+        # At least half a pixel: short layers must not vanish.
         parts.append(
             f'<rect x="{a:.1f}" y="6" width="{max(b - a, 0.5):.1f}" height="{ROW - 6}" '
             f'fill="{shade}"><title>{escape(words)}</title></rect>'
         )
         label = str(n)
+        # A number where it fits; the whole name is in the tooltip.
         if text_width(label, 11) + 4 < b - a:
             parts.append(
                 f'<text x="{(a + b) / 2:.1f}" y="{ROW - 7}" font-size="11" '
@@ -114,9 +123,11 @@ def _timeline(built: Built, number_of: int, segment: Segment, ran: CycleReport) 
         top = ROW * (q + 1) + 8
         parts.append(svg.text(4, top + ROW * 0.55, name))
         busy = _busy(ran, q, total)
+        # As many bars as stretches: one is about two pixels wide.
         step = (WIDTH - LEFT - RIGHT) / len(busy)
         for n, part in enumerate(busy):
             if part > 0:
+                # Never above its row, however sums of floats round.
                 tall = (ROW - 6) * min(1.0, float(part))
                 parts.append(
                     f'<rect x="{LEFT + n * step:.2f}" y="{top + ROW - 6 - tall:.1f}" '
@@ -136,8 +147,10 @@ def _timeline(built: Built, number_of: int, segment: Segment, ran: CycleReport) 
 def _busy(ran: CycleReport, queue: int, total: int) -> NDArray[np.float64]:
     """Share of each stretch of time in which a queue works."""
     assert ran.trace is not None
+    # Instructions that never began have a start of -1.
     here = (ran.trace.queue == queue) & (ran.trace.start >= 0)
     start, end = ran.trace.start[here], ran.trace.end[here]
+    # No stretch is shorter than a cycle.
     edges = np.linspace(0, total, min(BUCKETS, total) + 1)
     # Work done up to each edge: whole instructions before it, and the part of one that runs.
     order = np.argsort(start)
@@ -152,6 +165,7 @@ def _memory(segment: Segment) -> str:
     """Addresses upwards, layers to the right."""
     lives = segment.lives
     count = len(segment.layers) + 1
+    # Addresses relative to the first tensor: the pool may begin anywhere.
     base = min(segment.start.values())
     tall, top = 220, 10
     peak = max(1, segment.memory.height)
@@ -171,15 +185,18 @@ def _memory(segment: Segment) -> str:
         parts.append(svg.text(LEFT - 6, y(tick) + 4, f"{tick:,.0f}", "end", 11))
     for n, life in enumerate(lives):
         low = segment.start[life.name] - base
+        # A tensor lives through its last reader's layer.
         a, b = x(life.first), x(life.last + 1)
         shade = svg.PALETTE[n % len(svg.PALETTE)]
         words = f"{life.name}: {life.size:,} bytes, layers {life.first} to {life.last}"
+        # At least a pixel: small tensors must be seen.
         box = max(y(low) - y(low + life.size), 1.0)
         parts.append(
             f'<rect x="{a:.1f}" y="{y(low + life.size):.1f}" width="{b - a:.1f}" '
             f'height="{box:.1f}" fill="{shade}" fill-opacity="0.75" stroke="#fff">'
             f"<title>{escape(words)}</title></rect>"
         )
+    # About 32 numbers: more would touch each other.
     every = math.ceil(count / 32)
     for n in range(0, count - 1, every):
         parts.append(svg.text(x(n + 0.5), top + tall + 16, str(n), "middle", 11))

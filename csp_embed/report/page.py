@@ -44,10 +44,13 @@ _CARDS = """
   overflow-wrap:normal;flex:none}
 }
 """
+# Wide tables become cards earlier than narrow ones.
 STYLE += _CARDS % {"name": "many", "width": 1270} + _CARDS % {"name": "few", "width": 700}
 _LEFT = ' class="l"'
+# Up to so many columns a table fits into 700 pixels.
 _FEW = 7  # columns
 
+# Sorts in the page itself: no library, and it works without a network.
 SORT = """
 document.querySelectorAll('table.sort th').forEach(th=>th.onclick=()=>{
  const i=th.cellIndex,b=th.closest('table').tBodies[0],d=th.dataset.d=th.dataset.d==='1'?'-1':'1';
@@ -62,6 +65,7 @@ document.querySelectorAll('table.sort th').forEach(th=>th.onclick=()=>{
 def page(title: str, body: str, style: str = "", script: str = "") -> str:
     """A whole document. style and script are added to what every page has."""
     return (
+        # Everything inside one file: it can be sent and opened anywhere.
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>{escape(title)}</title><style>{STYLE}{style}</style></head>"
@@ -84,11 +88,13 @@ def table(
     cells = "".join(
         f"<th{_LEFT if at else ''}>{escape(h)}</th>" for h, at in zip(head, left, strict=False)
     )
+    # Heads again in every cell: on narrow screens the table's own head is hidden.
     lines = []
     for at, row in enumerate(rows):
         key = "" if keys is None else f' data-key="{xml(keys[at])}"'
         named = [_named(h, c) for h, c in zip(head, row, strict=False)]
         lines.append(f"<tr{key}>{''.join(named)}</tr>")
+    # Two classes only: the style sheet has a width for each.
     kind = ("few" if len(head) <= _FEW else "many") + (" sort" if sort else "")
     return (
         f'<table class="{kind}"><thead><tr>{cells}</tr></thead>'
@@ -114,6 +120,7 @@ def _left(cell: str) -> bool:
 
 def number(value: float | None, style: str = ",.0f") -> str:
     """A cell that sorts by its value."""
+    # -1 sorts what is unknown below all figures.
     if value is None or math.isnan(value):
         return '<td data-v="-1">-</td>'
     # JavaScript has another word for it.
@@ -123,6 +130,7 @@ def number(value: float | None, style: str = ",.0f") -> str:
 
 def hanging(text: str, by: int) -> str:
     """Lines as a <pre> in which what wraps goes on `by` characters from the left."""
+    # What wraps goes on under the text, not under the label.
     style = f"padding-left:{by}ch;text-indent:-{by}ch"
     lines = "".join(
         f'<span style="{style}">{escape(line) or " "}</span>' for line in text.split("\n")

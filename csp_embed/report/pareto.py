@@ -31,7 +31,9 @@ def survives(members: Sequence[Member]) -> list[bool]:
     """Which members stay non-dominated when scheduled cycles take the analytic ones' place.
 
     Members without scheduled cycles are judged by the analytic ones."""
+    # Scheduled cycles take the place of the first criterion; the others stay.
     rows = [[cycles(m), *(m.criteria[c] for c in CRITERIA[1:])] for m in members]
+    # The same test of dominance as the sweep's, so that both agree.
     kept = set(needed(np.array(rows, float).reshape(len(rows), len(CRITERIA))).tolist())
     return [n in kept for n in range(len(members))]
 
@@ -44,11 +46,13 @@ def cycles(member: Member) -> float:
 def fastest(members: Sequence[Member]) -> int:
     """Number of the member with the fewest cycles; scheduled cycles count before analytic ones."""
     order = range(len(members))
+    # Scheduled ones first: an analytic figure would win by leaving things out.
     return min(order, key=lambda n: (members[n].scheduled is None, cycles(members[n]), n))
 
 
 def document(front: Front) -> dict[str, Any]:
     """What `csp-embed pareto --json` prints."""
+    # -1: a front without members has no fastest.
     stays, first = survives(front.members), fastest(front.members) if front.members else -1
     return {
         "status": "complete" if front.complete else "incomplete",

@@ -26,6 +26,7 @@ from csp_embed.report.scene import (
     text_width,
 )
 
+# By kind, the same in every chart and in the legend.
 COLOURS = {
     "aligned": "#2f6db5", "im2col": "#d9782d", "toeplitz": "#3a9a5b", "diagonal": "#b23a6b",
     "mixed": "#7a5ab5",
@@ -51,6 +52,7 @@ def scene(front: Front, title: str) -> Scene:
         items += _chart(front.members, criterion, left, top)
     bottom = _TOP + 2 * _DOWN
     items += _legend(front.members, bottom)
+    # The heading may be wider than the charts.
     width = max(_LEFT + _ACROSS + _WIDE + 24, text_width(head, 14) + 24)
     return Scene(width, bottom + 44, items, head)
 
@@ -60,12 +62,14 @@ class _Scale:
 
     def __init__(self, values: Sequence[float], start: float, end: float) -> None:
         low, high = min(values), max(values)
+        # Zero has no place on a logarithmic axis.
         self.start, self.end, self.log = start, end, low > 0
         if self.log:
             # At least a factor of two, so that a single value stands in the middle.
             room = max(0.08 * math.log(high / low), math.log(2) / 2)
             self.low, self.high = math.log(low) - room, math.log(high) + room
         else:
+            # A single value: a range of 1 around it.
             room = 0.06 * (high - low) or 1.0
             self.low, self.high = low - room, high + room
 
@@ -92,6 +96,7 @@ class _Scale:
         return sorted(kept)
 
     def _steps(self, multiples: Sequence[float]) -> list[float]:
+        # Beyond the range on both sides; what lies outside is dropped below.
         exponents = range(math.floor(self.low / math.log(10)) - 1, math.ceil(self.high))
         values = [m * 10.0**e for e in exponents for m in multiples]
         return [v for v in values if self.low <= math.log(v) <= self.high]
@@ -99,6 +104,7 @@ class _Scale:
 
 def _roundness(value: float) -> int:
     digits = f"{value:.3e}".partition("e")[0].rstrip("0.")
+    # Powers of ten are roundest; then fewer digits.
     return 0 if digits in ("1", "") else len(digits)
 
 
@@ -123,6 +129,7 @@ def _chart(members: Sequence[Member], criterion: str, left: float, top: float) -
         title = f"{n}: {name(m)}, {cycles(m):,.0f} cycles, " + (
             f"{m.criteria[criterion]:,.0f} {LABELS[criterion]}"
         )
+        # A member that is dominated once scheduled is drawn hollow.
         items.append(_dot(m, px, py, colour if stay else PAPER, colour, title))
     # Under the dots, so that it hides none.
     items.insert(0, Dot(*spots[first], _RING, PAPER, INK))
@@ -141,6 +148,7 @@ def _numbers(spots: Sequence[tuple[float, float]], ringed: int, frame: Rectangle
     one label, and a label that had to move far has a line to its dot."""
     groups: list[tuple[tuple[float, float], list[str]]] = []
     for n, spot in enumerate(spots):
+        # Dots that lie on each other would hide each other's number.
         near = (g for g in groups if math.dist(g[0], spot) < _RADIUS)
         group = next(near, None)
         if group is None:
@@ -148,6 +156,7 @@ def _numbers(spots: Sequence[tuple[float, float]], ringed: int, frame: Rectangle
         else:
             group[1].append(str(n))
     radius = [_RING if n == ringed else _RADIUS for n in range(len(spots))]
+    # Labels avoid dots as well as other labels.
     taken: list[Rectangle] = [
         (px - r, py - r, px + r, py + r) for (px, py), r in zip(spots, radius, strict=True)
     ]
@@ -160,6 +169,7 @@ def _numbers(spots: Sequence[tuple[float, float]], ringed: int, frame: Rectangle
         place = _free(px, py, wide, taken, frame)
         taken.append(place)
         mx, my = (place[0] + place[2]) / 2, (place[1] + place[3]) / 2
+        # So far away that a reader might look at another dot.
         if math.dist((mx, my), (px, py)) > wide / 2 + 14:
             items.append(Line((px, py), (mx, my), QUIET, 0.6))
         items.append(Words(mx, my, text, _SIZE, "middle"))
@@ -172,6 +182,7 @@ def _free(
     """A place near a dot that is not taken: nearest first, around the dot in sixteen directions."""
     high = _SIZE + 2
     for far in range(9, 400, 4):
+        # Sixteen directions, beginning at the upper right.
         for turn in range(16):
             angle = -math.pi / 4 + turn * math.pi / 8
             mx = px + (far + wide / 2) * math.cos(angle)
@@ -181,6 +192,7 @@ def _free(
             inside = inside and frame[1] <= place[1] and place[3] <= frame[3]
             if inside and not any(overlap(place, other) for other in taken):
                 return place
+    # No place at all: over the dot is better than nowhere.
     return (px - wide / 2, py - high / 2, px + wide / 2, py + high / 2)
 
 
@@ -209,6 +221,7 @@ def _legend(members: Sequence[Member], y: float) -> list[Item]:
         square = Box(x - _RADIUS, y - _RADIUS, 2 * _RADIUS, 2 * _RADIUS, QUIET)
         notes.append(("commuted", square))
         x += 30 + text_width("commuted", 11)
+    # Explained only where some dot is hollow.
     if not all(survives(members)):
         notes.append(("dominated once scheduled", Dot(x, y, _RADIUS, PAPER, QUIET)))
     for words, mark in notes:

@@ -18,6 +18,7 @@ from typing import Any
 from csp_embed.errors import InputError, MissingLibrary
 from csp_embed.files import atomic
 
+# Colours that stand apart on white, WCAG's 4.5 to 1 for small text.
 INK, QUIET, PAPER = "#222222", "#595959", "#FFFFFF"
 FONT = "DejaVu Sans, Verdana, sans-serif"
 # XML 1.0 has no way to write these.
@@ -85,6 +86,7 @@ class Dot:
     key: str = ""
 
 
+# Four kinds of items: every format below must draw each of them.
 Item = Box | Words | Line | Dot
 
 
@@ -100,6 +102,7 @@ class Scene:
 
 def text_width(text: str, size: float) -> float:
     """Pixels that a line takes at most: fonts differ, so this errs on the wide side."""
+    # Wide characters take about twice the room.
     wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
     return size * (0.66 * (len(text) - wide) + 1.1 * wide)
 
@@ -112,6 +115,7 @@ def fitting(text: str, size: float, width: float) -> str:
     keep = min(len(text), int(max(width, 0) / size / 0.66) + 2)
     while keep >= 4:
         keep -= 1
+        # Both ends stay: names of layers differ at their end.
         cut = f"{text[: keep // 2]}…{text[len(text) - (keep - keep // 2) :]}"
         if text_width(cut, size) <= width:
             return cut
@@ -127,6 +131,7 @@ def luminance(colour: str) -> float:
 
 def ink_on(fill: str) -> str:
     """Black or white, whichever reads better: at least 4.58 to 1 on any fill."""
+    # Contrast by WCAG: the lighter luminance over the darker, each plus 0.05.
     light = luminance(fill)
     return "#000000" if (light + 0.05) / 0.05 >= 1.05 / (light + 0.05) else "#FFFFFF"
 
@@ -145,6 +150,7 @@ def xml(text: str) -> str:
 def to_svg(scene: Scene) -> str:
     """The picture as one <svg> element."""
     size = f"{scene.width:.0f} {scene.height:.0f}"
+    # Rounded once, so that both attributes agree.
     width, height = size.split()
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size}" width="{width}" '
@@ -158,6 +164,7 @@ def to_svg(scene: Scene) -> str:
 def _element(item: Item) -> str:
     key = f' data-key="{xml(item.key)}"' if item.key else ""
     if isinstance(item, Words):
+        # Turned around its own place: it reads upwards.
         turn = f' transform="rotate(-90 {item.x:.1f} {item.y:.1f})"' if item.turned else ""
         bold = ' font-weight="bold"' if item.bold else ""
         # A third of the size below the middle is where the line of writing lies.
@@ -181,6 +188,7 @@ def _element(item: Item) -> str:
     to = f' data-to="{xml(item.to)}"' if item.to else ""
     dash = f' stroke-dasharray="{item.dash}"' if item.dash else ""
     faint = ' opacity="0.45"' if item.faint else ""
+    # The first point is the path's start.
     bends = " ".join(f"{x:.1f},{y:.1f}" for x, y in _bends(item)[1:])
     x, y = item.a
     line = (
@@ -191,6 +199,7 @@ def _element(item: Item) -> str:
     if item.head:
         corners = " ".join(f"{x:.1f},{y:.1f}" for x, y in _head(item))
         head = f'<polygon points="{corners}" fill="{item.colour}"/>'
+    # One group: hovering and marking take line and head together.
     return f"<g{key}{to}{faint}>{title}{line}{head}</g>"
 
 
@@ -206,6 +215,7 @@ def _bends(line: Line) -> list[tuple[float, float]]:
 
 def _head(line: Line) -> list[tuple[float, float]]:
     x, y = line.b
+    # Heads grow with the line, slower than it.
     size = 3 + 1.5 * line.width
     return [(x, y), (x - size, y - size / 2), (x - size, y + size / 2)]
 
@@ -215,6 +225,7 @@ def save(scene: Scene, path: str | Path) -> None:
 
     Raises: InputError for another ending; MissingLibrary for PNG and PDF without Matplotlib.
     """
+    # Without an ending: SVG, which needs no library.
     ending = Path(path).suffix.lstrip(".").lower() or "svg"
     if ending not in ("svg", "png", "pdf"):
         hint = "--report FILE.html makes a page" if ending in ("html", "htm") else ""
@@ -226,6 +237,7 @@ def save(scene: Scene, path: str | Path) -> None:
             file.write('<?xml version="1.0" encoding="UTF-8"?>\n' + to_svg(scene))
         return
     figure = _figure(scene)
+    # No date: the same picture gives the same bytes.
     metadata = {"CreationDate": None} if ending == "pdf" else None
     # Wide pictures at twice the pixels, as screens have them; huge ones as they are.
     dpi = 144 if scene.width * scene.height < 12e6 else 72
@@ -236,6 +248,7 @@ def save(scene: Scene, path: str | Path) -> None:
 def _figure(scene: Scene) -> Any:
     """The scene as a Matplotlib figure: one unit is one pixel of 1/72 inch."""
     try:
+        # Loaded late: most pictures are SVG.
         from matplotlib.figure import Figure
         from matplotlib.patches import Circle, PathPatch, Polygon, Rectangle
         from matplotlib.path import Path as Curve
@@ -248,9 +261,11 @@ def _figure(scene: Scene) -> Any:
     figure = Figure(figsize=(scene.width / 72, scene.height / 72), facecolor=PAPER)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_xlim(0, scene.width)
+    # Downwards, as in SVG.
     axes.set_ylim(scene.height, 0)
     axes.axis("off")
     across = {"start": "left", "middle": "center", "end": "right"}
+    # Matplotlib draws by kind, not by order; zorder keeps the scene's.
     for order, item in enumerate(scene.items):
         if isinstance(item, Box):
             place = ((item.x, item.y), item.width, item.height)

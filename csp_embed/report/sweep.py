@@ -11,6 +11,7 @@ Record = Mapping[str, Any]
 
 def geomean(values: Iterable[float]) -> float:
     """Geometric mean; nan for nothing."""
+    # Layers without a figure do not count; 0 has no logarithm.
     logs = [math.log(v) for v in values if v and v > 0]
     return math.exp(sum(logs) / len(logs)) if logs else math.nan
 
@@ -23,6 +24,7 @@ def compared(r: Record) -> str:
 
 def certified(r: Record) -> str:
     """Whether the layer's stream was proved right for all inputs."""
+    # None: certification was not asked for.
     return {True: "for all inputs", False: "REFUSED", None: "-"}[r.get("certified")]
 
 
@@ -43,6 +45,7 @@ def layer_row(r: Record) -> str:
 def classes(results: Sequence[Record]) -> dict[tuple[str, str], list[Record]]:
     """Finished records by (machine, class), in order of name."""
     out: dict[tuple[str, str], list[Record]] = {}
+    # Failed layers and those without a bound are no part of a mean.
     for r in results:
         if r.get("status") != "failed" and r.get("ratio"):
             out.setdefault((str(r.get("machine", "")), r["class"]), []).append(r)
@@ -53,16 +56,19 @@ def class_rows(results: Sequence[Record]) -> list[list[str]]:
     """Rows of the class table as text."""
     rows = []
     for (machine, name), group in classes(results).items():
+        # The worst is named: a mean hides it.
         worst = max(group, key=lambda r: r["ratio"])
         speedups = [r["speedup"] for r in group if r.get("speedup")]
         strict = [r["strict_cycles"] / r["bound_cycles"] for r in group if r.get("strict_cycles")]
         seconds = sorted(r["seconds"] for r in group)
         rows.append([
             machine, name, str(len(group)),
+            # Geometric: ratios of layers of all sizes count alike.
             f"{geomean(r['ratio'] for r in group):.4f}", f"{worst['ratio']:.4f} {worst['id']}",
             f"{geomean(speedups):.2f}x" if speedups else "-",
             f"{min(speedups):.2f}x" if speedups else "-",
             f"{geomean(strict):.4f}" if strict else "-",
+            # Median and worst: a mean of times says little of either.
             f"{seconds[len(seconds) // 2]:.2f}", f"{seconds[-1]:.2f}",
             str(sum(r["verified"] == "simulated" for r in group)),
         ])  # fmt: skip

@@ -27,11 +27,13 @@ NOTE = (
 
 def is_measured(r: Record) -> bool:
     """Whether the record is of a machine that runs C."""
+    # A kernel stands in the records of machines that run C only.
     return r.get("status") != "failed" and "kernel" in r
 
 
 def layer_row(r: Record) -> str:
     """One line about a layer."""
+    # Nothing on this computer could run it: compiled, not timed.
     if not r.get("seconds_run"):
         timed = "not timed"
     else:
@@ -46,6 +48,7 @@ def layer_row(r: Record) -> str:
 def words(r: Record) -> str:
     """What was compared."""
     known = {"run": "equal to NumPy", "interpreted": "interpreted, equal to NumPy"}
+    # What is not run is told in the words of other machines.
     return known.get(str(r["verified"]), compared(r))
 
 
@@ -58,9 +61,11 @@ def class_rows(records: Sequence[Record]) -> list[list[str]]:
     rows = []
     for (machine, name), group in sorted(groups.items()):
         timed = [r for r in group if r.get("seconds_run")]
+        # By the share: the slowest layer by time is only the largest.
         worst = min(timed, key=lambda r: r["share_of_limit"], default=None)
         equal = sum(r["verified"] in ("run", "interpreted") for r in group)
         rows.append([
+            # Means over timed layers alone.
             machine, name, str(len(group)),
             f"{geomean(r['gmacs'] for r in timed):.1f}" if timed else "-",
             f"{geomean(r['share_of_limit'] for r in timed):.3f}" if timed else "-",
@@ -74,6 +79,7 @@ def section(records: Sequence[Record]) -> list[str]:
     """The page's part about such machines; empty where there are no such records."""
     own = [r for r in records if is_measured(r)]
     if not own:
+        # No heading over an empty table.
         return []
     return [
         "<h2>Measured on a CPU, by class (geometric means)</h2>", f'<p class="note">{NOTE}</p>',

@@ -18,6 +18,7 @@ _LEAST = 12  # characters to which a column of words may be narrowed
 def cells_wide(text: str) -> int:
     """Columns of a terminal that a text takes: two for wide characters, none for combining."""
     wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
+    # Combining characters stand over the one before them.
     return len(text) + wide - sum(unicodedata.combining(c) > 0 for c in text)
 
 
@@ -36,10 +37,13 @@ def table(
     rows = [[_clean(cell) for cell in row] for row in rows]
     sizes = [max(map(cells_wide, (h, *(r[i] for r in rows)))) for i, h in enumerate(head)]
     right = [_numeric([r[i] for r in rows]) for i in range(len(head))]
+    # Into a file there is no width: everything in one part.
     room = width if width is not None else sum(sizes) + _GAP * len(sizes)
+    # Keys never give way: they are what a row is found by.
     words = [not r and n >= keys for n, r in enumerate(right)]
     parts = _parts(sizes, words, room, keys)
     out = []
+    # A table too wide comes in parts, each with the keys.
     for part in parts:
         wide = _narrowed([sizes[i] for i in part], [not right[i] for i in part], room)
         lines = [_line([head[i] for i in part], wide, [right[i] for i in part])]
@@ -60,6 +64,7 @@ def _parts(sizes: Sequence[int], words: Sequence[bool], room: int, keys: int) ->
     used = room + 1
     for i in range(keys, len(sizes)):
         least = min(sizes[i], 2 * _LEAST) if words[i] else sizes[i]
+        # A first part is needed in any case.
         if used + least > room or not parts:
             parts.append(list(range(keys)))
             used = start
@@ -74,6 +79,7 @@ def _narrowed(sizes: list[int], words: Sequence[bool], room: int) -> list[int]:
     while sum(sizes) + _GAP * (len(sizes) - 1) > room:
         wide = [i for i, w in enumerate(words) if w and sizes[i] > _LEAST]
         if not wide:
+            # Nothing can give way any more: the terminal is too narrow, and lines break there.
             break
         sizes[max(wide, key=lambda i: sizes[i])] -= 1
     return sizes
@@ -82,6 +88,7 @@ def _narrowed(sizes: list[int], words: Sequence[bool], room: int) -> list[int]:
 def _line(cells: Sequence[str], wide: Sequence[int], right: Sequence[bool]) -> list[str]:
     """One row, on as many lines as its longest cell needs."""
     wrapped = [
+        # Numbers stay whole even where they are too wide.
         [cell] if r or cells_wide(cell) <= w else wrap(cell, w)
         for cell, w, r in zip(cells, wide, right, strict=True)
     ]
@@ -90,6 +97,7 @@ def _line(cells: Sequence[str], wide: Sequence[int], right: Sequence[bool]) -> l
         row = ""
         for cell, w, r in zip(wrapped, wide, right, strict=True):
             text = cell[at] if at < len(cell) else ""
+            # By cells, not by characters: wide ones take two.
             space = " " * max(0, w - cells_wide(text))
             row += (space + text if r else text + space) + " " * _GAP
         lines.append(row.rstrip())
@@ -109,6 +117,7 @@ def fit(text: str, width: int | None) -> str:
         found = re.match(r"\s*\S+\s{2,}|\s*", line)
         indent = len(found.group()) if found and len(found.group()) <= width // 2 else 2
         first, rest = line[:indent], line[indent:]
+        # No label worth keeping in front.
         if first.strip() == "" and indent <= 2:
             first, rest, indent = "", line, 4
         pieces = wrap(rest, width - indent)
@@ -121,6 +130,7 @@ def wrap(text: str, width: int) -> list[str]:
     """Pieces of at most `width`, broken at blanks; a longer word is broken unless a number."""
     pieces: list[str] = []
     now = ""
+    # With the blanks before it, so that pieces join without loss.
     for word in re.findall(r"\s*\S+", text):
         if cells_wide(now + word) <= width:
             now += word
@@ -128,10 +138,12 @@ def wrap(text: str, width: int) -> list[str]:
         if now:
             pieces.append(now)
         now = word.lstrip() if now else word
+        # A word wider than the line is cut, unless it is a number.
         while cells_wide(now) > width and not _NUMBER.fullmatch(now.strip()):
             cut = width
             while cut > 1 and (cells_wide(now[:cut]) > width or _inside_number(now, cut)):
                 cut -= 1
+            # No place to cut: it stands out of its column.
             if cut == 1:
                 break
             pieces.append(now[:cut])
@@ -146,6 +158,7 @@ def _inside_number(text: str, at: int) -> bool:
 
 
 def _numeric(cells: Sequence[str]) -> bool:
+    # An empty cell or a dash says nothing about the column.
     full = [c for c in cells if c not in ("", "-")]
     return bool(full) and all(_NUMBER.fullmatch(c) for c in full)
 

@@ -22,6 +22,7 @@ from csp_embed.sim.cycles import layout
 from csp_embed.sim.cycles.engine import CycleReport
 from csp_embed.sim.trace import instruction_queues, port_shares, slice_name, wait_name
 
+# Spans over the whole run: about one for four pixels.
 SPANS = 240
 CLOSE_UP = 60  # instructions in the close-up, about
 
@@ -37,6 +38,7 @@ _COLOURS = [
     "#882255",
     "#117733",
 ]
+# Waiting for instructions is another matter than waiting for tokens: darker.
 _GREYS = {"wait for fetch": "#555555"}
 _WAITS = ("#BBBBBB", "#DDDDDD")
 
@@ -71,15 +73,18 @@ def draw_timeline(
             f"cannot draw a .{suffix} file", where=str(path), hint="use .svg, .png or .pdf"
         )
     queues = instruction_queues(isa, stream, report)
+    # Queues, and one more row for the port that all loads share.
     rows = len(isa.queues) + 1
     figure = Figure(figsize=(13, 1.1 + 1.6 * rows), layout="constrained")
     axes = figure.subplots(rows + 1, 1, height_ratios=[1] * rows + [0.55 * rows])
     colours = _palette(isa)
+    # Shares of equal spans: single instructions are too many to draw.
     for q, name in enumerate(isa.queues):
         shares = _shares(isa, stream, report, queues[q], q)
         _stack(axes[q], shares, colours, report.total)
         axes[q].set_ylabel(name)
         axes[q].tick_params(labelbottom=False)
+    # The port's cycles belong to loads or to fetching.
     port = port_shares(report, report.trace, SPANS)
     parts = {"loads": port[:, 0], "instruction fetch": port[:, 1]}
     _stack(axes[rows - 1], parts, {"loads": "#0072B2"}, report.total)
@@ -89,6 +94,7 @@ def draw_timeline(
     _close_up(axes[rows], isa, stream, report, queues, colours, first, stop)
     for axis in axes[:rows]:
         axis.xaxis.set_major_formatter("{x:,.0f}")
+        # The close-up's place in the run; where it is most of it, the shade says nothing.
         if stop - first < report.total / 2:
             axis.axvspan(first, stop, color="black", alpha=0.15, lw=0)
     axes[rows].xaxis.set_major_formatter("{x:,.0f}")
@@ -107,9 +113,11 @@ def draw_timeline(
 
 
 def _palette(isa: Isa) -> dict[str, str]:
+    # Finishing takes no time worth a colour.
     names = [i.name for i in isa.instructions if i.kind != "finish"]
     loads = [m.name for m in isa.memories if m.load_queue]
     keys = [
+        # A load's colour is by memory: which one is what loads differ by.
         f"{i.name} {m}" if m else i.name
         for i in isa.instructions
         if i.name in names
@@ -124,6 +132,7 @@ def _shares(
     """Share of each span of the run by what the queue did."""
     trace = report.trace
     assert trace is not None
+    # Rounded up, so that the spans cover the run.
     span = max(1, -(-report.total // SPANS))
     count = -(-max(1, report.total) // span)
     shares: dict[str, NDArray[np.float64]] = {}
@@ -132,16 +141,19 @@ def _shares(
         part = shares.setdefault(name, np.zeros(count))
         k = first // span
         while first < stop and k < count:
+            # An instruction may lie in several spans.
             upto = min(stop, (k + 1) * span)
             part[k] += (upto - first) / span
             first, k = upto, k + 1
 
     free = 0
     for n in members:
+        # `end` is the last cycle, the picture wants the one behind it.
         start, stop = int(trace.start[n]), int(trace.end[n]) + 1
         add(wait_name(isa, q, int(trace.waited[n])), free, start)
         add(slice_name(isa, stream, n), start, stop)
         free = stop
+    # Work below, waits on top.
     return dict(sorted(shares.items(), key=lambda item: (item[0].startswith("wait"), item[0])))
 
 
@@ -155,6 +167,7 @@ def _stack(
     waits = 0
     for name, part in shares.items():
         if name.startswith("wait"):
+            # Neighbouring waits in two greys: a boundary stays visible.
             colour = _GREYS.get(name, _WAITS[waits % 2])
             waits += name not in _GREYS
         else:
@@ -174,6 +187,7 @@ def _window(report: CycleReport, wanted: int) -> tuple[int, int]:
     starts = np.sort(trace.start[trace.start >= 0])
     if not len(starts):
         return 0, max(1, report.total)
+    # At half time: loops have begun and not ended.
     middle = int(np.searchsorted(starts, report.total // 2))
     low = max(0, middle - wanted // 2)
     high = min(len(starts) - 1, low + wanted)
@@ -214,16 +228,20 @@ def _close_up(
                         color=ink_on(bar),
                         clip_on=True,
                     )
+            # A thin bar where it waited before it began.
             if start > free and start > first and free < stop and trace.waited[n]:
                 fetch = trace.waited[n] == layout.WAIT_FETCH
                 colour = "#555555" if fetch else "#BBBBBB"
                 axis.broken_barh([(free, start - free)], (q - 0.1, 0.2), fc=colour, lw=0)
             free = end
+    # Port times in the window only.
     port = trace.port[(trace.port[:, 2] > first) & (trace.port[:, 1] < stop)]
     for n, start, end in port.tolist():
+        # -1: fetching of instructions, which is no instruction itself.
         colour = colours.get(slice_name(isa, stream, n), "#000000") if n >= 0 else "#000000"
         axis.broken_barh([(start, end - start)], (len(names) - 1.4, 0.8), fc=colour, lw=0)
     axis.set_xlim(first, stop)
+    # Queues from top to bottom, as in the charts above.
     axis.set_ylim(len(names) - 0.5, -0.5)
     axis.set_yticks(range(len(names)), names)
     axis.set_xlabel(f"cycles {first:,} to {stop:,}; numbers are instructions, thin bars waits")

@@ -21,6 +21,7 @@ from csp_embed.run.device_parts import Part
 from csp_embed.run.runner import MEASURED, Array, Done, Ran, Timing
 from csp_embed.run.worker import serve
 
+# How long an end is waited for before a worker is killed.
 _PATIENCE_S = 5.0
 
 
@@ -57,6 +58,7 @@ class CpuProcess:
         except OSError as error:
             raise self._death() from error
         finally:
+            # Our copy of their end: with it open, its closing would never be noticed.
             theirs.close()
         crew.append(self)
 
@@ -65,6 +67,7 @@ class CpuProcess:
         self._answer()
 
     def start(self, part: Part, feeds: Mapping[str, Array]) -> None:
+        # Only what it reads: the other tensors need not cross the pipe.
         given = {n: feeds[n] for n in part.reads}
         self._ask(f"running {part.name}", ("run", part.index, given))
 
@@ -84,6 +87,7 @@ class CpuProcess:
         return Ran(outputs, ms)
 
     def time(self, part: Part, feeds: Mapping[str, Array], timing: Timing) -> tuple[float, str]:
+        # A part is measured in its own process: the pipe's time is not in it.
         given = {n: feeds[n] for n in part.reads}
         message = ("measure", part.index, given, timing.runs, timing.warm_ups, timing.clock)
         self._ask(f"measuring {part.name}", message)
@@ -91,10 +95,13 @@ class CpuProcess:
 
     def close(self) -> None:
         """Ends the worker: kindly where it waits for work, at once where it is in the middle."""
+        # It never started: there is nothing to end.
         if self.process.pid is None:
             return
         if self in self.crew:
+            # Out of the crew first: its end must not look like a death to the others.
             self.crew.remove(self)
+        # "starting" counts as waiting: it reads its pipe as soon as it is up.
         if not self.doing or self.doing == "starting":
             with suppress(OSError):  # it may be gone already
                 self.pipe.send(("stop",))
@@ -105,6 +112,7 @@ class CpuProcess:
         self.pipe.close()
 
     def _ask(self, doing: str, message: tuple[Any, ...]) -> None:
+        # What it was doing when it died is what the user is told.
         starting = self.doing == "starting"
         self.doing = doing
         try:
@@ -114,6 +122,7 @@ class CpuProcess:
             raise self._death() from error
 
     def _answer(self) -> Any:
+        # The death of any other worker ends this wait: the run is lost then anyway.
         others = {other.process.sentinel: other for other in self.crew if other is not self}
         ready = wait([self.pipe, *others])
         if self.pipe not in ready:
@@ -135,6 +144,7 @@ class CpuProcess:
     def _death(self) -> WorkerDied:
         """The error for a broken pipe."""
         code = None
+        # It may have no exit code yet, as the pipe breaks first.
         if self.process.pid is not None:
             self.process.join(timeout=_PATIENCE_S)
             code = self.process.exitcode
@@ -151,6 +161,7 @@ class CpuProcess:
 def _cause(code: int | None) -> str:
     if code is None:
         return "its pipe broke"
+    # A negative exit code is a signal's number.
     if code >= 0:
         return f"it ended with exit code {code}"
     try:
@@ -166,6 +177,7 @@ def _signals_held() -> Iterator[None]:
     """Ctrl-C and SIGTERM wait until a process has got what it needs to start: without that it would
     print a trace of its own. The process inherits the mask and so never sees Ctrl-C: whoever asked
     it decides when it ends."""
+    # Systems without POSIX masks start their processes unguarded.
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return

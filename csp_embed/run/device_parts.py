@@ -44,6 +44,7 @@ def parts_of(plan: Plan, model: Imported, platform: Platform) -> list[Part]:
 
     Raises: InputError where the plan's tasks are not the model's layers.
     """
+    # Without replicas the plan itself is the one copy.
     copies = [r.assignments for r in plan.replicas] or [plan.assignments]
     parts: list[Part] = []
     for replica, rows in enumerate(copies):
@@ -55,25 +56,31 @@ def _parts_of_copy(
     rows: Sequence[Assignment], replica: int, first: int, model: Imported, platform: Platform
 ) -> list[Part]:
     graph = model.graph
+    # A plan that lacks layers would leave tensors unmade.
     device_of = {row.task: row.device for row in rows}
     _same_tasks(device_of, graph, platform)
     depth = _depths(graph, device_of)
+    # Throughput plans have no starts; order then falls to depth alone.
     starts = {row.task: row.start or 0.0 for row in rows}
     place = {task: at for at, task in enumerate(graph.order())}
     groups: dict[tuple[int, str], list[str]] = {}
+    # Tasks without a layer are inputs and outputs: nothing runs for them.
     for task in graph.order():
         if task in model.layers:
             groups.setdefault((depth[task], device_of[task]), []).append(task)
     devices = platform.by_name()
     by_id = graph.by_id()
     parts: list[Part] = []
+    # By depth, so that every part's tensors are made by parts before it.
     for (_, device), tasks in sorted(
         groups.items(),
         key=lambda item: (item[0][0], min(starts.get(t, 0.0) for t in item[1]), item[0][1]),
     ):
+        # Within a part in the graph's order, which its nodes can run in.
         tasks.sort(key=lambda t: place[t])
         nodes = tuple(sorted(i for t in tasks for i in model.layers[t].nodes))
         reads, makes = borders(model.net, nodes)
+        # A plan that was changed by hand may name a device without a cost.
         cost = [by_id[t].cost_on(devices[device]) for t in tasks]
         if None in cost:
             task = tasks[cost.index(None)]
@@ -115,12 +122,14 @@ def predicted(
     profile = model.profiles.get(device)
     if profile is None:
         return sum(cost)
+    # Tensors of the whole model's border are in both of a profile's times.
     outer = {*model.net.inputs, *model.net.outputs}
 
     def size(names: Iterable[str], among: Sequence[str] | None = None) -> int:
         kept = [n for n in names if n not in outer and (among is None or n in among)]
         return sum(model.net.tensors[n].bytes for n in kept)
 
+    # run_ms is what a run costs whatever is in it: once for each part.
     total = profile.run_ms + sum(cost)
     for task, ms in zip(tasks, cost, strict=True):
         layer, alone = model.layers[task], profile.layers[task].alone_ms
@@ -128,6 +137,7 @@ def predicted(
         if alone is not None and every:
             crossing = size(layer.reads, reads) + size(layer.makes, makes)
             total += crossing / every * (alone - profile.run_ms - ms)
+    # Differences of measured times may fall below nothing.
     return max(0.0, total)
 
 
@@ -138,6 +148,7 @@ def _depths(graph: TaskGraph, device_of: Mapping[str, str]) -> dict[str, int]:
         before.setdefault(edge.dst, []).append(edge.src)
     depth: dict[str, int] = {}
     for task in graph.order():
+        # One more where the tensor changes device: parts of one depth never feed each other.
         depth[task] = max(
             (depth[p] + (device_of[p] != device_of[task]) for p in before.get(task, ())),
             default=0,

@@ -32,10 +32,12 @@ class _Inside:
     def __init__(self) -> None:
         self.result: Done | None = None
 
+    # `start` has done the work already.
     def ready(self, timeout: float) -> bool:
         return self.result is not None
 
     def finish(self) -> Done:
+        # Taken away: the next `ready` must not find the old result.
         done, self.result = self.result, None
         assert done is not None
         return done
@@ -64,6 +66,7 @@ class ByCost(_Inside):
         """Takes the predicted time, or longer where the hidden run does."""
         begin = time.perf_counter()
         self.start(part, feeds)
+        # The predicted time passes for real: other devices wait as they would.
         time.sleep(max(0.0, part.predicted_ms / 1e3 - (time.perf_counter() - begin)))
         return Ran(self.finish().outputs, part.predicted_ms)
 
@@ -86,6 +89,7 @@ class KernelSimulator(_Inside):
                 hint="write the device's clock into the platform file: clock_mhz: 100",
             )
         self.device, self.model, self.compile = device, model, compile_layer
+        # By task: a part that is loaded again (plain, then optimised) compiles nothing anew.
         self.kernels: dict[str, tuple[QuantLayer, Callable[[Array], tuple[Array, int]]]] = {}
         self.seen: dict[int, tuple[dict[str, Array], Done]] = {}
         self.cycles: dict[int, int] = {}
@@ -96,6 +100,7 @@ class KernelSimulator(_Inside):
             if task in self.kernels:
                 continue
             found = quantised_layer(self.model.net, self.model.layers[task])
+            # Why not, in words.
             if isinstance(found, str):
                 raise InputError(
                     f"{self.device.name} cannot run {task!r}",
@@ -107,14 +112,17 @@ class KernelSimulator(_Inside):
     def start(self, part: Part, feeds: Mapping[str, Array]) -> None:
         given = {n: feeds[n] for n in part.reads}
         if part.index in self.seen:
+            # Simulating takes minutes, and measuring repeats equal inputs.
             before, done = self.seen[part.index]
             if all(np.array_equal(given[n], before[n]) for n in given):
                 self.result = done
                 return
         values, total = dict(given), 0
+        # Kernels round half up where ONNX rounds half to even: such parts need their ties counted.
         tied = any(self.kernels[task][0].half_up for task in part.tasks)
         for task in part.tasks:
             layer, kernel = self.kernels[task]
+            # Kernels want the layer's own shape; tensors may be flattened between layers.
             x = np.ascontiguousarray(values[layer.x].reshape(layer.x_shape))
             y, cycles = kernel(x)
             if tied:
@@ -126,6 +134,7 @@ class KernelSimulator(_Inside):
         self.cycles[part.index] = total
 
     def run(self, part: Part, feeds: Mapping[str, Array]) -> Ran:
+        # A rate would be that of the simulator, not of the device.
         raise InputError(
             f"{self.device.name} is simulated, cycle by cycle: it has no rate of its own",
             hint="leave out --in-flight, or put its layers elsewhere with --fix",
@@ -147,6 +156,7 @@ def count_ties(layer: QuantLayer, x: Array, y: Array) -> int:
     operator = getattr(ops, layer.call)(**layer.arguments)
     operands = {"x": x, "w": layer.w} | ({} if layer.b is None else {"b": layer.b})
     found = evaluate(operator, operands)
+    # The simulator against NumPy: any other difference is our mistake, no tie.
     if not np.array_equal(found["y"], y):
         raise SimError(
             f"the kernel of {layer.y!r} differs from its reference",
@@ -154,10 +164,12 @@ def count_ties(layer: QuantLayer, x: Array, y: Array) -> int:
         )
     if not layer.half_up:
         return 0
+    # `half_up` layers carry their rounding in the bias, so there is one.
     assert layer.b is not None
     total = found["acc"].astype(np.int64) + layer.b.reshape(1, -1, 1, 1)
     shift = layer.arguments["shift"]
     up = total >> shift
+    # A tie whose upper neighbour is odd: ONNX takes the one below.
     even = up - ((total & ((1 << shift) - 1) == 0) & (up & 1 == 1))
     return int((np.clip(up, -128, 127) != np.clip(even, -128, 127)).sum())
 

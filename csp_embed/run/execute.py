@@ -31,6 +31,7 @@ class PartResult:
 
     @property
     def error(self) -> float | None:
+        # What is not measured agrees with its prediction by definition.
         if self.part.predicted_ms == 0 or self.how == "by cost":
             return None
         return self.ms / self.part.predicted_ms - 1.0
@@ -73,6 +74,7 @@ class RunReport:
     @property
     def median_error(self) -> float | None:
         """Median of |measured / predicted - 1| over parts that were measured."""
+        # Simulated parts have no error of measurement.
         errors = [abs(r.error) for r in self.parts if r.how == MEASURED and r.error is not None]
         return median(errors) if errors else None
 
@@ -92,11 +94,13 @@ def run_parts(
     Raises: SimError where a part waits for a tensor that nobody makes; WorkerDied, saying what was
     finished and what remained to be done.
     """
+    # For the message of a run that a worker's death ends.
     left = [part.name for part in parts]
     remaining = "not run: "
     taken: list[list[tuple[float, str]]] = [[] for _ in parts]
     walls: list[float] = []
     try:
+        # Plain first: values are compared without optimisations, times taken with them.
         for part in parts:
             runners[part.device].load(part, files[part.index], plain=True)
         values = run_once_through(parts, runners, feeds, left)
@@ -104,6 +108,7 @@ def run_parts(
         for part in parts:
             runners[part.device].load(part, files[part.index])
         total = timing.runs + ROUNDS * len(parts)
+        # Rounds over all parts: a disturbance hits each of them once, not one of them wholly.
         for turn in range(ROUNDS):
             for at, part in enumerate(parts):
                 if progress is not None:
@@ -111,8 +116,10 @@ def run_parts(
                 taken[at].append(runners[part.device].time(part, values, timing))
                 if turn == ROUNDS - 1:
                     left.remove(part.name)
+        # Median over rounds, which forgets the disturbed one.
         times = [(median(ms for ms, _ in rows), rows[0][1]) for rows in taken]
         for turn in range(timing.runs):
+            # Of the whole plan: what counts then is how many runs are missing.
             left, remaining = [f"{timing.runs - turn} of {timing.runs} runs"], "of the whole plan: "
             if progress is not None:
                 progress("running the plan", ROUNDS * len(parts) + turn, total)
@@ -120,6 +127,7 @@ def run_parts(
             run_once_through(parts, runners, feeds)
             walls.append((time.perf_counter_ns() - begin) / 1e6)
     except WorkerDied as error:
+        # The error says what was done and what was not, since results are lost.
         waiting = left if remaining.startswith("not run") else ()
         raise WorkerDied(
             error.what,
@@ -160,12 +168,14 @@ def run_once_through(
     values: dict[str, Array] = dict(feeds)
     queues: dict[str, list[Part]] = {}
     for part in parts:
+        # Parts of a device run in their order: each has a queue.
         queues.setdefault(part.device, []).append(part)
     busy: dict[str, Part] = {}
     while queues or busy:
         moved = False
         for device in list(queues):
             part = queues[device][0]
+            # A device runs one part at a time, as soon as its tensors are there.
             if device not in busy and all(n in values for n in part.reads):
                 runners[device].start(part, values)
                 busy[device] = part
@@ -174,6 +184,7 @@ def run_once_through(
                     del queues[device]
                 moved = True
         for device in list(busy):
+            # Never waits here: another device may be ready.
             if runners[device].ready(0.0):
                 done = runners[device].finish()
                 if left is not None:
@@ -182,6 +193,7 @@ def run_once_through(
                 values.update(done.outputs)
                 moved = True
         if not moved:
+            # Nothing runs and nothing can start: some tensor will never come.
             if not busy:
                 part = next(iter(queues.values()))[0]
                 lost = [n for n in part.reads if n not in values]
@@ -189,6 +201,8 @@ def run_once_through(
                     f"{part.name} waits for {lost[0]!r}, which no earlier part makes",
                     hint="run csp-embed check on the plan",
                 )
+            # Waits a little on one of the busy: polling all of them would take the core that they
+            # need.
             next(iter(runners[d] for d in busy)).ready(0.0005)
     return values
 
@@ -203,6 +217,7 @@ def compare(
     """
     results = []
     for part in parts:
+        # Tensors between parts and outputs: everything that a cut touches.
         for name in part.makes:
             a, b = found.get(name), expected[name]
             if a is None or a.shape != b.shape or a.dtype != b.dtype:

@@ -49,30 +49,36 @@ def measure_rate(
     replica and each of `inputs`, the outputs that it gives alone.
     Raises: WorkerDied, InputError of a device; SimError where a part waits for ever.
     """
+    # Time is taken between two ends, so one sample is not enough.
     if in_flight < 1 or samples < 2:
         raise InputError(
             f"{in_flight} in flight, {samples} samples",
             why="at least one must be under way, and two to measure between",
             hint="--in-flight 4 --samples 40",
         )
+    # The first in_flight fill the pipeline and are not counted.
     flow = _Flow(parts, inputs, expected, in_flight, in_flight + samples, shares)
     with ExitStack() as stack:
         for device in dict.fromkeys(p.device for p in parts):
             for _ in range(runners[device].lanes):
+                # A lane is a thread: waiting for a device's answer takes no time of the others.
                 thread = threading.Thread(target=flow.work, args=(device, runners[device]))
                 thread.daemon = True
                 thread.start()
+                # Not for ever: a lane may wait for a device that is gone.
                 stack.callback(thread.join, 5.0)
         try:
             flow.wait()
         finally:
             flow.stop()
+    # From the last of the filling ones to the very last.
     begin, end = flow.finished[in_flight - 1], flow.finished[-1]
     busy = {d: sum(b for at, b in rows if at > begin) for d, rows in flow.busy.items()}
     return Rate(
         samples=samples,
         in_flight=in_flight,
         ms_per_sample=1e3 * (end - begin) / samples,
+        # Never above the whole: a device's time may begin before the window does.
         busy={d: min(1.0, ms / (1e3 * (end - begin))) for d, ms in busy.items()},
         wrong=flow.wrong,
     )
@@ -98,6 +104,7 @@ class _Flow:
             [p for p in parts if p.replica == r] for r in range(1 + max(p.replica for p in parts))
         ]
         self.inputs, self.expected, self.total = inputs, expected, total
+        # Without shares all replicas take the same number.
         self.route = turns(shares or [1.0] * len(self.replicas), total)
         self.changed = threading.Condition()
         self.queues: dict[str, list[tuple[int, int, Part]]] = {p.device: [] for p in parts}
@@ -110,6 +117,7 @@ class _Flow:
         self.stopped = False
         with self.changed:
             for _ in range(min(in_flight, total)):
+                # As many as are wanted under way; each end lets another one in.
                 self._admit()
 
     def wait(self) -> None:
@@ -134,13 +142,16 @@ class _Flow:
                     self.changed.wait()
                 if self.stopped:
                     return
+                # By sample, then by part: the oldest sample goes first, so that few are under way.
                 number, _, part = heapq.heappop(self.queues[device])
                 values = self.under_way[number].values
                 given = {n: values[n] for n in part.reads}
+            # Outside the lock: this is the work itself.
             try:
                 ran = runner.run(part, given)
             except CspEmbedError as error:
                 with self.changed:
+                    # The first error is what the user is told.
                     self.error = self.error or error
                     self.changed.notify_all()
                 return
@@ -158,6 +169,7 @@ class _Flow:
         sample = _Sample(self.replicas[replica], dict(self.inputs[which]))
         self.under_way[number] = sample
         self._push(number, sample)
+        # No part can start: it waits for a tensor that nothing makes.
         if not sample.started:
             self.error = SimError(
                 f"{sample.parts[0].name} waits for a tensor that nothing makes",
@@ -166,6 +178,7 @@ class _Flow:
 
     def _push(self, number: int, sample: _Sample) -> None:
         for at, part in enumerate(sample.parts):
+            # Never twice: several tensors may come at the same time.
             if at not in sample.started and all(n in sample.values for n in part.reads):
                 sample.started.add(at)
                 heapq.heappush(self.queues[part.device], (number, at, part))
@@ -181,11 +194,13 @@ class _Flow:
         self.finished.append(time.perf_counter())
         replica, which = self._of(number)
         wanted = self.expected[replica][which]
+        # Its own outputs: samples that got mixed up would differ.
         self.wrong += not all(agree(sample.values[n], v)[0] for n, v in wanted.items())
         self._admit()
 
     def _of(self, number: int) -> tuple[int, int]:
         """(replica, which of the inputs) of a sample."""
+        # By turns, and the same turn for all replicas: each input runs on each of them.
         return self.route[number], number // len(self.replicas) % len(self.inputs)
 
 
@@ -193,6 +208,7 @@ def turns(shares: Sequence[float], total: int) -> list[int]:
     """Which replica each sample takes: always the one that is farthest behind its share."""
     taken = [0] * len(shares)
     found = []
+    # Behind what its share of all samples so far would be.
     for number in range(total):
         behind = [
             share * (number + 1) / sum(shares) - t for share, t in zip(shares, taken, strict=True)

@@ -80,6 +80,7 @@ def write_parts(
     folder.mkdir(parents=True, exist_ok=True)
     files: dict[int, Path] = {}
     for part in parts:
+        # Device names may hold characters that file names cannot.
         path = folder / f"{_safe(part.name)}.onnx"
         _write(cut(model.net, constants, part.nodes, part.name), path)
         files[part.index] = path
@@ -95,6 +96,7 @@ def export(
     parts: Sequence[Part],
 ) -> Path:
     """Writes everything; returns the manifest's path. Raises: InputError where it cannot write."""
+    # Anything that goes wrong here is about writing.
     root = Path(folder)
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -112,6 +114,8 @@ def export(
         if not nodes:
             continue
         path = root / f"{_safe(device.name)}.onnx"
+        # Not convex: nodes of several parts together; such a file need not be able to run in one
+        # go.
         _write(cut(model.net, constants, nodes, device.name, convex=False), path)
         digest = sha256(read_bytes(path))
         devices.append(
@@ -120,6 +124,7 @@ def export(
     manifest = Manifest(
         format="csp-embed-manifest/1",
         model=Path(model.net.path).name,
+        # Bound to the model by its digest, not by its path.
         model_sha256=sha256(read_bytes(model.net.path)),
         objective=plan.objective,
         goal=plan.goal,
@@ -144,6 +149,7 @@ def exported_files(folder: str | Path, parts: Sequence[Part]) -> dict[int, Path]
     rows = {row.index: row for row in manifest.parts}
     files: dict[int, Path] = {}
     for part in parts:
+        # The export must be of this plan's parts, or their files would be run as something else.
         row = rows.get(part.index)
         if row is None or row.device != part.device or tuple(row.tasks) != part.tasks:
             raise CheckError(
@@ -152,6 +158,7 @@ def exported_files(folder: str | Path, parts: Sequence[Part]) -> dict[int, Path]
                 hint="export the plan again",
             )
         file = Path(folder) / row.file
+        # A file that was changed after its export proves nothing of the plan.
         if sha256(read_bytes(file)) != row.sha256:
             raise CheckError(
                 f"{row.file} is not the file that was exported",
@@ -179,6 +186,7 @@ def _part_entry(part: Part, path: Path, root: Path) -> PartEntry:
 
 def _tensors(model: Imported, parts: Sequence[Part]) -> dict[str, TensorEntry]:
     out: dict[str, TensorEntry] = {}
+    # Tensor names come again in each replica: its number goes before them.
     for replica in range(parts[-1].replica + 1):
         own = [p for p in parts if p.replica == replica]
         maker = {n: p.index for p in own for n in p.makes}
@@ -186,9 +194,11 @@ def _tensors(model: Imported, parts: Sequence[Part]) -> dict[str, TensorEntry]:
         for part in own:
             for name in part.reads:
                 readers.setdefault(name, []).append(part.index)
+        # -1 stands for the model's own outputs.
         for name in model.net.outputs:
             readers.setdefault(name, []).append(-1)
         for name in sorted(readers):
+            # Constants are inside the parts' files.
             if name in model.net.constants:
                 continue
             info = model.net.tensors[name]

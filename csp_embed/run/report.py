@@ -39,6 +39,7 @@ def report_document(report: RunReport, plan: Plan) -> dict[str, Any]:
                 "part": t.maker,
                 "dtype": t.dtype,
                 "equal": t.equal,
+                # JSON has no infinity.
                 "worst": t.worst if t.worst != float("inf") else None,
                 "allowed": t.allowed,
             }
@@ -58,6 +59,7 @@ def _rate_document(report: RunReport, plan: Plan) -> dict[str, Any] | None:
         "samples": rate.samples,
         "in_flight": rate.in_flight,
         "ms_per_sample": rate.ms_per_sample,
+        # A latency plan predicts no period.
         "predicted_ms": plan.objective if plan.goal == THROUGHPUT else None,
         "busy": dict(rate.busy),
         "wrong": rate.wrong,
@@ -92,6 +94,7 @@ def report_text(report: RunReport, plan: Plan) -> str:
         )
         for r in report.parts
     ]
+    # By the widest of all rows: columns stand under each other.
     widths = [max(len(head[i]), *(len(row[i]) for row in body)) for i in range(len(head))]
     lines = ["  ".join(c.ljust(w) for c, w in zip(head, widths, strict=True)).rstrip()]
     lines += [
@@ -112,6 +115,7 @@ def report_text(report: RunReport, plan: Plan) -> str:
         lines.append(f"median error of the measured parts: {100 * report.median_error:.1f} %")
     times = sum(r.ms for r in report.parts)
     lines.append(
+        # Parts one after the other for comparison: what the plan gains is the overlap.
         f"whole plan {report.wall_ms:.4g} ms here (median of {report.runs}; predicted "
         f"{plan.goal} {plan.objective or 0:.4g} ms), parts one after the other {times:.4g} ms, "
         f"model in one piece on one core {report.whole_ms:.4g} ms"
@@ -127,6 +131,7 @@ def _tolerances(report: RunReport) -> str:
     found: list[str] = []
     for dtype in dict.fromkeys(t.dtype for t in report.tensors):
         rows = [t for t in report.tensors if t.dtype == dtype]
+        # Integers are compared exactly, floats within a tolerance, which is told.
         if rows[0].allowed == 0.0:
             found.append(f"{dtype} exactly")
         else:

@@ -73,21 +73,27 @@ def run_plan(
             hint="runs=10, warm_ups=2, clock='wall'",
         )
     parts = parts_of(plan, model, platform)
+    # Weights may be left out of a model: shapes are enough for times.
     constants = real_constants(model.net, weights, seed)
     feeds = dict(inputs) if inputs is not None else random_inputs(model.net, seed)
+    # Before anything is cut: inputs of the wrong shape would fail in the middle.
     check_inputs(model.net, feeds)
     if export_to is not None:
         export(export_to, plan, platform, model, constants, parts)
     local: dict[str, Runner] = {}
+    # Parts are written to a folder even where nothing is exported: workers read files.
     with scratch_folder("csp-embed-run-") as folder, closing_all(local):
         if run_from is not None:
             files = exported_files(run_from, parts)
         else:
             files = write_parts(folder, model, constants, parts)
         if swap is not None:
+            # Only to see that the comparison notices it.
             files = _swapped(files, parts, swap, folder)
+        # Before the devices start: one core, nothing else running.
         whole_ms = _whole_ms(model, constants, feeds, runs, warm_ups, clock)
         notes = _start(local, platform, parts, model, compile_layer, assume_int8, hosts or {})
+        # Hosts run parts too, but they are not ours to close.
         runners = {**local, **(hosts or {})}
         copies = [
             _run_copy(
@@ -98,6 +104,7 @@ def run_plan(
         ]  # fmt: skip
         rate = None
         if in_flight:
+            # Two inputs by turns: samples that got mixed up must differ.
             both = _inputs_of(model, inputs, seed, 0)
             shares = [r.share for r in plan.replicas]
             rate = _rate(parts, runners, both, model, in_flight, samples, shares)
@@ -108,6 +115,7 @@ def run_plan(
             "times are those of a sample"
         )
     drift = _drift(model, whole_ms, clock)
+    # A tenth is more than a quiet machine varies by.
     if abs(drift) > 0.1:
         notes.append(
             f"the whole model takes {100 * drift:+.0f} % against its profile: another "
@@ -119,6 +127,7 @@ def run_plan(
     return RunReport(
         parts=tuple(r for copy in copies for r in copy.parts),
         tensors=tuple(t for copy in copies for t in copy.tensors),
+        # The slowest replica decides when all are through.
         wall_ms=max(copy.wall_ms for copy in copies),
         whole_ms=whole_ms,
         runs=runs,
@@ -137,6 +146,7 @@ def _rate(
     expected = []
     for replica in range(parts[-1].replica + 1):
         own = [p for p in parts if p.replica == replica]
+        # Alone, one after the other: what each sample must give.
         found = [run_once_through(own, runners, feeds) for feeds in inputs]
         expected.append([{n: row[n] for n in model.net.outputs if n in row} for row in found])
     return measure_rate(parts, runners, inputs, expected, in_flight, samples, shares)
@@ -172,6 +182,7 @@ def _inputs_of(
         return random_inputs(model.net, seed + replica), random_inputs(
             model.net, seed + 1 + replica
         )
+    # Rolled values keep what an index means: its range.
     turned = [{n: np.roll(v, replica + i) for n, v in given.items()} for i in (0, 1)]
     return turned[0], turned[1]
 
@@ -193,9 +204,11 @@ def _run_copy(
     ties: dict[int, dict[str, int]] = {}
     own = {p.device for p in parts}
     for device, runner in runners.items():
+        # Parts of another replica have no ties here.
         if device in own and isinstance(runner, KernelSimulator):
             ties |= runner.ties
     if any(count for part in ties.values() for count in part.values()):
+        # Rounding differs between kernel and ONNX: parts are then compared on what they received.
         expected = _local(parts, files, values, ties)
         notes.append(_tie_note(model, ties))
     results = [PartResult(part, ms, how) for part, (ms, how) in zip(parts, medians, strict=True)]
@@ -236,6 +249,7 @@ def _start(
 ) -> list[str]:
     """Fills `runners`: those that did start are closed where one does not. Returns notes."""
     used = dict.fromkeys(p.device for p in parts)
+    # A core for each CPU device, in turn: two processes on one core would be slower.
     free = cores()
     notes: list[str] = []
     cpus = 0
@@ -252,6 +266,7 @@ def _start(
         elif device.isa is not None and compile_layer is not None and not assume_int8:
             runners[device.name] = KernelSimulator(device, model, compile_layer)
         else:
+            # Some devices are only there by name: their values are made, their time is predicted.
             runners[device.name] = ByCost()
             notes.append(f"{device.name} is simulated by its cost")
     if cpus > len(free):
@@ -304,6 +319,7 @@ def _whole_ms(
 def _drift(model: Imported, whole_ms: float, clock: str) -> float:
     """whole_ms over that of a profile taken in the same way, less 1; 0 without such a profile."""
     for profile in model.profiles.values():
+        # Only a profile of the CPU with one thread says what this machine should do.
         same = profile.device.kind == "cpu" and (profile.threads, profile.clock) == (1, clock)
         if same and profile.whole_ms:
             return whole_ms / profile.whole_ms - 1.0
@@ -319,11 +335,13 @@ def _expected(
 ) -> tuple[dict[str, Array], bool]:
     """(boundary tensors of the whole model, whether other inputs change every one)."""
     net = model.net
+    # Tensors between parts are made outputs, so that they can be compared.
     inner = [n for p in parts for n in p.makes if n not in net.outputs]
     session = open_session(whole(net, constants, inner), net.path, plain=True)
     names = [o.name for o in session.get_outputs()]
     values = run_session(session, names, dict(feeds), net.path)
     expected = dict(zip(names, values, strict=True))
+    # Other inputs: outputs that stay the same prove nothing.
     values = run_session(session, names, dict(other), net.path)
     changed = dict(zip(names, values, strict=True))
     live = [n for n in names if n not in net.constants]
@@ -346,6 +364,7 @@ def _swapped(
             f"--swap {a} {b}: those parts are of different replicas",
             hint="name two parts of one replica",
         )
+    # Loaded as models: names are exchanged, the files stay as they are.
     models = {i: onnx.load(str(files[i])) for i in swap}
     new = dict(files)
     for mine, theirs in ((a, b), (b, a)):
@@ -353,6 +372,7 @@ def _swapped(
         have.CopyFrom(models[theirs])
         for side in ("input", "output"):
             left, right = getattr(want, side), getattr(have.graph, side)
+            # Swapping needs the same kinds of tensors, or nothing would run at all.
             if [_type(v) for v in left] != [_type(v) for v in right]:
                 raise CheckError(
                     f"parts {a} and {b} cannot stand for each other",
@@ -380,6 +400,7 @@ def _rename(graph: Any, names: Mapping[str, str]) -> None:
     """Renames tensors; inner ones that clash with a new name step aside."""
     taken = set(names.values()) - set(names)
     full = dict(names)
+    # An inner tensor of that name would be two tensors.
     for node in graph.node:
         for name in (*node.input, *node.output):
             if name in taken:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from csp_embed.run.device_parts import Part
 
 Array = NDArray[Any]
+# How a part's time was found: said beside each figure.
 MEASURED, SIMULATED, BY_COST = "measured", "simulated", "by cost"
 
 

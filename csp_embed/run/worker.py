@@ -30,6 +30,7 @@ def serve(pipe: Connection, core: int | None, threads: int, provider: str | None
     sessions: dict[int, Any] = {}
     try:
         while True:
+            # One message at a time: the parent asks and waits.
             message = pipe.recv()
             if message[0] == "stop":
                 return
@@ -41,6 +42,7 @@ def serve(pipe: Connection, core: int | None, threads: int, provider: str | None
                 answer = ("error", "out of memory")
             pipe.send(answer)
     except (EOFError, OSError):
+        # The answer could not be sent: nobody waits for it.
         return  # the parent is gone
 
 
@@ -59,6 +61,7 @@ def _answer(
         return ("loaded", part)
     session, where = sessions[part], f"part {part}"
     if kind == "run":
+        # perf_counter here: the pipe's time is not the part's.
         begin = perf_counter()
         outputs = run_once(session, message[2], where)
         return ("done", part, outputs, 1e3 * (perf_counter() - begin))
@@ -72,6 +75,7 @@ def run_once(session: Any, feeds: dict[str, Any], where: str) -> dict[str, Any]:
     """Outputs by name."""
     from csp_embed.network.onnx.runtime import run_session
 
+    # Names of the session, so that its outputs need not be in the plan's order.
     names = [o.name for o in session.get_outputs()]
     return dict(zip(names, run_session(session, names, feeds, where), strict=True))
 
@@ -80,5 +84,6 @@ def _end_with_parent() -> None:
     """A worker in the middle of a long run would outlive a killed parent by minutes."""
     parent = mp.parent_process()
     if parent is not None:
+        # At once: an orderly end would wait for what still runs.
         wait([parent.sentinel])
         os._exit(1)

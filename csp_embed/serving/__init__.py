@@ -17,9 +17,11 @@ class _Serving(ModuleType):
     """`csp_embed.serve(…)` resolves to this package; the call goes to the planner."""
 
     def __call__(self, instance: Any, **options: Any) -> Any:
+        # Here, not above: the planner imports this package.
         from csp_embed.serving.plan import serve
 
         return serve(instance, **options)
 
 
+# Calls look up `__call__` on the class, so an attribute of the module would not do.
 sys.modules[__name__].__class__ = _Serving

@@ -42,13 +42,16 @@ def of_batches(
     refused: Infeasible | None = None
     latency = options.get("objective") == "latency"
     for at, variant in enumerate(found):
+        # What a batch does not use goes to the ones behind it.
         left = None if limit is None else limit - (time.process_time() - begin)
         share = None if left is None else max(0.01, left / (len(found) - at))
+        # After Ctrl-C the rest are bounded but not searched.
         stop = any(p.interrupted for p in made)
         try:
             own = plan(variant.instance, time_limit=share, stop=stop, **options)
         except Infeasible as error:
             refused = error
+            # A batch that fits nowhere carries 0: proved by its own certificate.
             parts.append({"batch": variant.batch, "bound": None if latency else 0.0,
                           "certificate": NOWHERE})  # fmt: skip
             continue
@@ -71,6 +74,7 @@ def _best_batch(
     made: Sequence[ServingPlan], parts: Sequence[dict[str, Any]], latency: bool
 ) -> ServingPlan:
     """The best of these plans, with the bound of all."""
+    # A bound on all choices is the worst of theirs, seen from the objective.
     bounds = [part["bound"] for part in parts if part["bound"] is not None]
     if latency:
         best = min(made, key=lambda p: p.more.get("request_s", math.inf))
@@ -82,6 +86,7 @@ def _best_batch(
         bound = max(bounds)
         proved = best.value is not None and bound - best.value <= EQUAL * bound
         best = replace(best, bound=bound)
+    # Without a plan its status is UNKNOWN, whatever the bound.
     if best.value is None:
         return best
     return replace(best, status=OPTIMAL if proved else FEASIBLE)
@@ -95,10 +100,12 @@ def islands(instance: Instance) -> list[list[int]]:
 
 def on_the_way(instance: Instance, members: Sequence[int]) -> list[int]:
     """Those that can carry something, on some way from the coordinator and back to it."""
+    # A table of zeros stands for a machine on which not one layer fits.
     able = np.array([max(instance.table(i)) > 0 for i in range(instance.size)])
     inside = np.zeros(instance.size, bool)
     inside[list(members)] = True
     reached = able & inside
+    # Forward from the coordinator, and backward from it: what both reach is on a way.
     for ends, links in ((instance.start, instance.link), (instance.end, instance.link.T)):
         seen = (ends > 0) & able & inside
         front = seen
@@ -115,6 +122,7 @@ def fewest_machines(instance: Instance, usable: Sequence[int]) -> int:
     inside[list(usable)] = True
     front = (instance.start > 0) & inside
     seen, steps = front, 1
+    # Breadth first: the first end that is met has the fewest machines.
     while front.any():
         if (instance.end[front] > 0).any():
             return steps
@@ -138,6 +146,7 @@ def of_islands(
         names = [instance.machines[i] for i in members]
         usable = on_the_way(instance, members)
         room = sum(len(instance.table(i)) for i in usable)
+        # Too little room, or more machines on every way than layers to give them.
         if not room >= instance.layers >= fewest_machines(instance, usable):
             rows.append({"machines": names, "bound": 0.0, "certificate": NOWHERE})
             continue
@@ -146,14 +155,17 @@ def of_islands(
         own = plan(part_of(instance, members), share)
         interrupted |= own.interrupted
         assert own.bound is not None
+        # Exact sums: bounds of parts as floats would round.
         bound += Fraction(own.bound)
         rows.append({"machines": names, "bound": own.bound, "certificate": own.certificate})
         if own.value is not None:
             placement |= own.placement
             methods.append(own.method)
     position = {name: i for i, name in enumerate(instance.machines)}
+    # Valued anew on the whole: what is printed is what the judge finds.
     flow = max_flow(instance, {position[m]: (a, b + 1) for m, (a, b) in placement.items()})
     value = float(flow.value) if placement else None
+    # Never below the value, however both were rounded.
     total = rounded_up(max(bound, flow.value))
     if value is None:
         status = UNKNOWN
@@ -185,21 +197,26 @@ def of_devices(
     refused: list[Infeasible] = []
 
     def late() -> bool:
+        # A little before the limit, so that the bound has time.
         out_of_time = limit is not None and time.process_time() - begin > limit * 0.9
         return out_of_time or (best is not None and best.interrupted)
 
     def tried(machines: list[int]) -> float:
         nonlocal best
         left = None if limit is None else max(0.02, limit - (time.process_time() - begin))
+        # Without devices: among these machines nothing excludes anything.
         part = replace(part_of(instance, machines), devices=None)
         try:
+            # A third of what is left: more sets are to come.
             made = plan(
                 part, None if left is None else left / 3, (best.value or 0.0) if best else 0.0
             )
         except Infeasible as error:
             refused.append(error)
+            # Another set may fit where this one does not.
             return -math.inf
         if best is None or _score(made) > _score(best):
+            # Once interrupted, always: the flag of an earlier part must not be lost.
             best = replace(made, interrupted=made.interrupted or (best or made).interrupted)
         elif made.interrupted:
             best = replace(best, interrupted=True)

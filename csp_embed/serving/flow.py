@@ -36,6 +36,7 @@ def max_flow(instance: Instance, placement: Placement) -> Flow:
     """The maximum flow of a placement in exact arithmetic."""
     arcs = _arcs(instance, placement)
     # One common power of two turns every capacity into an integer.
+    # Floats have powers of two below the line, so the largest is a multiple of all.
     scale = max((c.denominator for c in arcs.values()), default=1)
     net = _Network()
     for (a, b), capacity in arcs.items():
@@ -56,6 +57,7 @@ def _arcs(instance: Instance, placement: Placement) -> dict[tuple[Node, Node], F
     ends: dict[int, list[int]] = {}
     rate = {i: instance.rate(i, interval) for i, interval in placement.items()}
     for i, (first, end) in placement.items():
+        # A machine passes no more than its rate: an arc from its entry to its exit.
         arcs[("in", i), ("out", i)] = Fraction(rate[i])
         begins.setdefault(first, []).append(i)
         ends.setdefault(end, []).append(i)
@@ -72,6 +74,7 @@ def _arcs(instance: Instance, placement: Placement) -> dict[tuple[Node, Node], F
             continue
         links = instance.link[np.ix_(senders, receivers)]
         smaller = np.minimum.outer([rate[i] for i in senders], [rate[j] for j in receivers])
+        # No link here can bind: what one sends, the others can take by any division.
         if (links >= smaller).all():
             hub: Node = ("hub", layer)
             arcs |= {(("out", i), hub): Fraction(rate[i]) for i in senders}
@@ -88,6 +91,7 @@ def _partial_arcs(
     instance: Instance, placement: Placement, arcs: dict[tuple[Node, Node], Fraction]
 ) -> None:
     """With partial inference j may take over anywhere inside its interval: first <= end_i < end."""
+    # Any place in the interval may be entered: pairs, not boundaries.
     for i, (_, end_i) in placement.items():
         for j, (first, end) in placement.items():
             if i != j and first <= end_i < end and instance.link[i, j] > 0:
@@ -104,6 +108,7 @@ class _Network:
         self.to: list[int] = []
         self.room: list[int] = []
 
+    # Arc and reverse arc stand side by side: e ^ 1 is the other one.
     def add(self, a: Node, b: Node, capacity: int) -> None:
         for node in (a, b):
             if node not in self.number:
@@ -121,6 +126,7 @@ class _Network:
     def flows(self) -> dict[tuple[Node, Node], int]:
         """Flow by arc; the reverse arc's room is what was sent."""
         return {
+            # Every second entry is an arc; its flow is its reverse's room.
             (self.names[self.to[e + 1]], self.names[self.to[e]]): self.room[e + 1]
             for e in range(0, len(self.to), 2)
         }
@@ -132,7 +138,9 @@ class _Network:
         while True:
             level = self._levels(source)
             if level[sink] < 0:
+                # A blocking flow on shortest paths; then levels anew: Dinic's phases.
                 return total
+            # Where each node goes on looking: arcs that were dead stay so in this phase.
             at = [0] * len(self.names)
             while pushed := self._path(source, sink, level, at):
                 total += pushed
@@ -157,6 +165,7 @@ class _Network:
         while u != sink:
             if at[u] < len(self.heads[u]):
                 e = self.heads[u][at[u]]
+                # Only one level further: else paths would not be shortest.
                 if self.room[e] > 0 and level[self.to[e]] == level[u] + 1:
                     path.append(e)
                     u = self.to[e]

@@ -101,6 +101,7 @@ class Instance:
 
     def rate(self, i: int, interval: tuple[int, int]) -> float:
         """What machine i sustains with an interval."""
+        # Layers held, not which: all layers are alike.
         return self.table(i)[interval[1] - interval[0] - 1]
 
     def reachable_tables(self) -> list[tuple[float, ...]]:
@@ -108,6 +109,7 @@ class Instance:
 
         No flow through a machine exceeds that, so bounds may use it in place of the table; a
         machine without a link in or out gets zeros."""
+        # Sums of what may come in and go out; a bound, not a capacity.
         into = self.link.sum(axis=0) + self.start
         out_of = self.link.sum(axis=1) + self.end
         limit = np.minimum(into, out_of) * (1 + 1e-12)  # sums of floats may be rounded down
@@ -123,6 +125,7 @@ class Instance:
 
 def part_of(instance: Instance, kept: Sequence[int]) -> Instance:
     """The instance with these machines alone."""
+    # Machines that stay keep their order: positions shift, names do not.
     at = np.array(kept, np.int64)
     return replace(
         instance,
@@ -149,9 +152,11 @@ def delays(instance: Instance) -> Delays:
     """Latencies as far as the document states them, else 0."""
     position = {name: i for i, name in enumerate(instance.machines)}
     n = instance.size
+    # Arrays like the links': missing latencies are 0.
     found = Delays(np.zeros((n, n)), np.zeros(n), np.zeros(n))
     for row in instance.document.get("links", ()):
         a, b = position.get(str(row["from"])), position.get(str(row["to"]))
+        # A part of an instance keeps the whole document; other machines are passed over.
         if a is not None and b is not None:
             found.link[a, b] = float(row.get("latency_s") or 0.0)
     ends = instance.document.get("coordinator", {})

@@ -37,6 +37,7 @@ from csp_embed.serving.searches.wide import wide
 from csp_embed.solver.status import FEASIBLE, OPTIMAL, UNKNOWN
 
 SEARCHING = 0.92  # of the time limit; the rest is for the bound
+# What may be added to a bound until its exact sum is below it.
 ROUNDINGS = (Fraction(0), Fraction(1, 10**14), Fraction(1, 10**12), Fraction(1, 10**9))
 OBJECTIVES = ("tokens", "latency", "cost")
 # In the order in which they are tried; each returns at once where it has nothing to offer.
@@ -55,6 +56,7 @@ def serve(
     platform: a platform file of the partitioner for the cluster's machines. options: those of
     `plan`. Raises: InputError, Infeasible.
     """
+    # An Instance has no choice of batches.
     if isinstance(instance, Instance):
         return plan(instance, **options)
     return best_of(variants(instance, platform), **options)
@@ -62,6 +64,7 @@ def serve(
 
 def best_of(found: Sequence[Variant], **options: Any) -> ServingPlan:
     """The best plan over all batches on offer. options: those of `plan`."""
+    # A single instance needs no certificate over choices.
     if len(found) > 1:
         return of_batches(found, plan, **options)
     return replace(plan(found[0].instance, **options), batch=found[0].batch)
@@ -94,6 +97,7 @@ def plan(
         raise InputError(f"unknown objective {objective!r}", hint=" or ".join(OBJECTIVES))
     if time_limit is not None and not time_limit > 0:
         raise InputError(f"a time limit of {time_limit} s", hint="give more than 0 seconds")
+    # An option without effect would be taken for one with.
     if min_tokens is not None and objective == "tokens":
         raise InputError(
             "min_tokens has no effect on the most tokens/s",
@@ -106,8 +110,10 @@ def plan(
             "the least cost is not searched for with split phases or limits on latency",
             hint="leave out limits and split_phases, or use --objective tokens",
         )
+    # Proved infeasible before any search, with what is missing.
     must_fit(instance)
     options = _Options(objective, time_limit, seed, progress, min_tokens)
+    # Machines that exclude each other come first: everything below assumes that none do.
     if instance.devices is not None:
         return _exclusive(instance, options, stop)
     return _plain(instance, options, stop)
@@ -140,9 +146,11 @@ def _exclusive(instance: Instance, options: _Options, stop: bool) -> ServingPlan
     begin = time.process_time()
     made = of_devices(
         instance,
+        # Later sets of machines must beat the earlier ones.
         lambda part, limit, enough: _plain(part, replace(options, time_limit=limit), stop, enough),
         options.time_limit,
     )
+    # The bound is of all machines, not of the set that was chosen.
     more: dict[str, Any] = {}
     if options.objective == "latency":
         bound, certificate = shortest_bound(instance)
@@ -157,11 +165,13 @@ def _exclusive(instance: Instance, options: _Options, stop: bool) -> ServingPlan
         bound, certificate = phases_bound(instance, made.value or 0.0)
         reached, proved, more["bound"] = bound, made.value, bound
     else:
+        # A bound towards the value that was found: its prices are looked for there.
         search = Search(instance)
         search.value = Fraction(made.value or 0.0)
         search.tighten()
         bound, certificate = _verified(search)
         reached, proved, more["bound"] = bound, made.value, bound
+    # Both are floats: equal is what differs by less than they can tell.
     done = reached is not None and proved is not None and reached - proved <= EQUAL * reached
     status = UNKNOWN if made.value is None else OPTIMAL if done else FEASIBLE
     return replace(
@@ -177,6 +187,7 @@ def _exclusive(instance: Instance, options: _Options, stop: bool) -> ServingPlan
 
 def _plain(instance: Instance, options: _Options, stop: bool, enough: float = 0.0) -> ServingPlan:
     """Machines that exclude nobody. enough: plans of no more tokens/s are not searched for."""
+    # Limits and split phases need routes.
     if options.objective == "latency" or (instance.phases is not None and instance.phases.routed):
         return routed_plan(
             instance, METHODS, objective=options.objective, time_limit=options.time_limit,
@@ -186,6 +197,7 @@ def _plain(instance: Instance, options: _Options, stop: bool, enough: float = 0.
         return cheapest_plan(
             instance, options.min_tokens, options.time_limit, options.seed, METHODS
         )
+    # Nothing flows between islands: planned apart, their sums are exact.
     parts = islands(instance)
     if len(parts) > 1:
         return of_islands(instance, parts, lambda part, limit: _plain(
@@ -195,10 +207,12 @@ def _plain(instance: Instance, options: _Options, stop: bool, enough: float = 0.
     try:
         search.tighten()
         for method in METHODS:
+            # A part that cannot beat what another set of machines reached.
             useless = search.most <= enough
             if stop or useless or search.proved or search.late(SEARCHING):
                 break
             method(search)
+        # Once more: with a better plan the bound has less far to fall.
         search.tighten()
     except KeyboardInterrupt:
         interrupted = True
@@ -207,6 +221,7 @@ def _plain(instance: Instance, options: _Options, stop: bool, enough: float = 0.
 
 def _result(search: Search, interrupted: bool) -> ServingPlan:
     instance = search.instance
+    # A value of 0 is no plan.
     value = float(search.value) if search.value else None
     bound, certificate = _verified(search)
     if value is None:
@@ -232,16 +247,19 @@ def _verified(search: Search) -> tuple[float, dict[str, Any]]:
     The searches add rates in floats. Where several rates make up the bound, their exact sum may be
     an ulp above it, and then the next candidate holds.
     """
+    # The coordinator's own limit, where that is tighter: no prices are needed.
     if search.ceiling <= search.bound.bound:
         bound = max(rounded_up(search.value), search.ceiling)
         certificate: dict[str, Any] = {"rule": "coordinator"}
         if refute(search.instance, certificate, Fraction(bound)) is None:
             return bound, certificate
+    # The searched prices, then the crude ones, which surely hold.
     for prices in (search.bound, search.crude):
         certificate = prices_document(search.instance, prices)
         for above in ROUNDINGS:
             exact = max(search.value, Fraction(prices.bound) * (1 + above))
             bound = rounded_up(exact)
+            # Asked of the judge itself: what it refuses is never printed.
             if refute(search.instance, certificate, Fraction(bound)) is None:
                 return bound, certificate
     raise AssertionError("neither the best nor the first bound can be verified")
@@ -250,12 +268,14 @@ def _verified(search: Search) -> tuple[float, dict[str, Any]]:
 def must_fit(instance: Instance) -> None:
     """Raises: Infeasible where no group of joined machines can hold the model and be reached."""
     most, why = 0, ""
+    # One island must hold all layers: what is apart cannot be joined.
     for members in islands(instance):
         usable = on_the_way(instance, members)
         room = sum(len(instance.table(i)) for i in usable)
         hops = fewest_machines(instance, usable)
         if room >= instance.layers >= hops:
             return
+        # The largest island tells what is missing.
         all_room = sum(len(instance.table(i)) for i in members if max(instance.table(i)) > 0)
         if all_room >= most:
             most = all_room

@@ -50,11 +50,13 @@ def report_text(instance: Instance, plan: ServingPlan, most: int = 40) -> str:
     lines += _aligned(body, 3)
     if len(rows) > most:
         lines.append(f"  … {len(rows) - most} more machines (all are in the plan file) …")
+    # Machines without layers are told by number only.
     idle = instance.size - len(rows)
     if idle:
         lines.append(f"  {idle} machines stay free")
     if routed:
         lines += _routes(plan)
+    # A roofline is a model: said once, so that nobody takes it for a measurement.
     if any(t.origin == "roofline" for t in instance.types):
         lines.append("rates are a roofline's where no table is given: a model, no measurement")
     return "\n".join(lines)
@@ -71,6 +73,7 @@ def _headline(plan: ServingPlan) -> str:
         bound = more.get("request_s_bound")
         low = "" if bound is None else f", lower bound {bound:.6g} s"
         return f"{more['request_s']:.6g} s a request{low}, {plan.value:.6g} tokens/s"
+    # Without a bound there is no gap.
     gap = f"{100 * plan.gap:.3g} %" if plan.gap is not None else "unknown"
     return f"{plan.value:.6g} tokens/s, upper bound {plan.bound:.6g}, gap {gap}"
 
@@ -107,6 +110,7 @@ def _routes(plan: ServingPlan, most: int = 12) -> list[str]:
 def machine_rows(instance: Instance, plan: ServingPlan) -> list[Row]:
     """Machines in use, by first layer."""
     position = {name: i for i, name in enumerate(instance.machines)}
+    # Files have the last layer, the code the one behind it.
     placement = {position[m]: (a, b + 1) for m, (a, b) in plan.placement.items()}
     if "routes" in plan.more:
         rows = _routed_rows(instance, plan, placement)
@@ -116,6 +120,7 @@ def machine_rows(instance: Instance, plan: ServingPlan) -> list[Row]:
             Row(
                 instance.machines[i], instance.types[int(instance.kind[i])].name, a, b - 1,
                 float(through.get(i, 0)), 0.0,
+                # A rate of 0 is no divisor; nothing passes there anyway.
                 float(through.get(i, 0)) / (instance.rate(i, (a, b)) or 1.0),
             )
             for i, (a, b) in placement.items()
@@ -139,6 +144,7 @@ def _routed_rows(
     for i, (a, b) in placement.items():
         kind, k = int(instance.kind[i]), b - a - 1
         speeds = phases.prefill[kind][k], phases.decode[kind][k]
+        # Times of both phases add up to the share of its time.
         use = sum(n / s for n, s in zip(passed[i], speeds, strict=True) if n)
         name = instance.types[kind].name
         prompt, output = passed[i]
@@ -151,6 +157,7 @@ def draw(instance: Instance, plan: ServingPlan, path: str) -> None:
     beside it which phase it serves. path: ends in .svg."""
     rows, routed = machine_rows(instance, plan), "routes" in plan.more
     kinds = sorted({r.kind for r in rows})
+    # Room for the longest name, so that bars begin in one column.
     left = 24 + max((text_width(r.name, 13) for r in rows), default=0)
     step, wide = 16, 900
     right = wide - (150 if routed else 70)
@@ -159,6 +166,7 @@ def draw(instance: Instance, plan: ServingPlan, path: str) -> None:
     assert plan.value is not None
     parts.append(text(left, used + 22, f"{plan.status}: {_headline(plan)}"))
     top = used + 36
+    # About ten grid lines, whatever the number of layers.
     for layer in range(0, instance.layers + 1, max(1, instance.layers // 10)):
         x = left + layer * scale
         parts.append(f'<path d="M{x:.1f} {top - 4}V{top + len(rows) * step}" stroke="#dddddd"/>')
@@ -172,6 +180,7 @@ def draw(instance: Instance, plan: ServingPlan, path: str) -> None:
         parts.append(
             f'<rect x="{left + r.first * scale:.1f}" y="{y}" height="{step - 4}" '
             f'width="{(r.last - r.first + 1) * scale:.1f}" fill="{colour(kinds.index(r.kind))}" '
+            # Never invisible: an idle machine is still a bar.
             f'fill-opacity="{0.25 + 0.75 * min(1.0, r.use):.2f}">'
             f"<title>{escape(tip)}</title></rect>"
         )
@@ -203,6 +212,7 @@ def simulation_document(found: Simulated) -> dict[str, Any]:
 def simulation_text(found: Simulated, most: int = 8) -> str:
     """The same for people, with the busiest machines and links."""
     lines = [
+        # The middle of the run: the beginning fills the pipelines and the end empties them.
         f"{found.tokens_per_s:.6g} tokens/s in the middle of the run, predicted at most "
         f"{found.predicted:.6g} ({100 * found.tokens_per_s / found.predicted:.1f} %)",
         f"{found.served} requests in {found.seconds:.6g} s",
@@ -216,6 +226,7 @@ def simulation_text(found: Simulated, most: int = 8) -> str:
         p = _percentiles(values)
         lines.append(f"  {name:12} {p['p50']:10.4g} {p['p95']:10.4g} {p['p99']:10.4g}")
     lines.append("busiest:")
+    # Ties by name, so that the text is the same on every run.
     for name in sorted(found.busy, key=lambda n: (-found.busy[n], n))[:most]:
         lines.append(f"  {name}: {100 * found.busy[name]:.0f} %")
     return "\n".join(lines)

@@ -62,6 +62,7 @@ def generated_trace(
 ) -> Trace:
     """Poisson arrivals of `rate` requests/s (None: all at once, to find the capacity), lengths
     geometric around the given means, which are those that the published placements plan with."""
+    # A generator of its own: the same seed gives the same trace.
     draw = np.random.default_rng(seed)
     arrival = np.zeros(requests)
     if rate is not None:
@@ -86,10 +87,12 @@ def simulate(
         raise InputError("the trace has no requests", hint="give at least one row")
     if routes is None:
         flow = max_flow(instance, placement)
+        # Without routes of the plan any decomposition of its flow will do.
         routes = [(path, path, rate) for path, rate in pipelines(flow)]
         predicted = float(flow.value)
     else:
         assert instance.phases is not None
+        # Rates count requests, what is told counts tokens.
         predicted = instance.phases.tokens * sum(rate for _, _, rate in routes)
     if not predicted:
         raise InputError(
@@ -99,14 +102,17 @@ def simulate(
     hops = _Hops(instance, placement)
     table, pace, wait = hops.of([(prefill, decode) for prefill, decode, _ in routes])
     chosen = _dealt(trace, np.array([rate for _, _, rate in routes]))
+    # No limit: all requests at once would still fit.
     limit = len(trace.arrival) if in_flight is None else in_flight
     begun, first_at, done, log_time, log_busy, log_tokens = _run(
         table, pace, wait, len(hops.names), trace.arrival, trace.prompt, trace.output, chosen, limit
     )
+    # The middle of the run only: filling and emptying tell nothing of the rate.
     low, high = _steady(log_time, log_tokens)
     span = log_time[high] - log_time[low]
     tokens = (log_tokens[high] - log_tokens[low]) / span if span > 0 else 0.0
     share = (log_busy[high] - log_busy[low]) / span if span > 0 else log_busy[high] * 0
+    # One output token has no further ones; nothing is divided by 0.
     further = np.maximum(trace.output - 1, 1)
     return Simulated(
         tokens_per_s=float(tokens),
@@ -137,12 +143,14 @@ class _Hops:
             (self._path(prefill, 0), self._moves(prefill, decode), self._path(decode, 1))
             for prefill, decode in routes
         ]
+        # Rows are padded to the longest, as compiled loops want rectangles.
         longest = max(len(hops) for row in rows for hops in row)
         shape = (len(rows), 3, longest)
         table, pace, wait = np.full(shape, -1, np.int64), np.zeros(shape), np.zeros(shape)
         for r, row in enumerate(rows):
             for phase, hops in enumerate(row):
                 for h, (name, seconds, late) in enumerate(hops):
+                    # Numbered as they come: routes share machines and links by name.
                     if name not in self.number:
                         self.number[name] = len(self.names)
                         self.names.append(name)
@@ -155,6 +163,7 @@ class _Hops:
         first, last = path[0], path[-1]
         hops = [(f"coordinator -> {names[first]}", 1 / float(self.instance.start[first]),
                  float(late.start[first]))]  # fmt: skip
+        # Each machine, then the link behind it; the last one has none.
         for a, b in zip(path, [*path[1:], None], strict=True):
             hops.append((names[a], 1 / self._rate(a, phase), 0.0))
             if b is not None:
@@ -168,11 +177,13 @@ class _Hops:
     ) -> list[tuple[str, float, float]]:
         """The links over which a cache goes."""
         layer, x, y, hops = 0, 0, 0, []
+        # The same machines in both phases: no cache moves.
         while layer < self.instance.layers and tuple(prefill) != tuple(decode):
             i, j = prefill[x], decode[y]
             end = min(self.placement[i][1], self.placement[j][1])
             if i != j:
                 assert self.instance.phases is not None
+                # A cache is as heavy as its layers, in activations per token.
                 hops.append(self._link(i, j, (end - layer) * (self.instance.phases.cache or 0.0)))
             layer = end
             x += self.placement[i][1] == end
@@ -188,6 +199,7 @@ class _Hops:
         phases = self.instance.phases
         if phases is None:
             return self.instance.rate(i, self.placement[i])
+        # By layers held; first and last layer are half open here.
         held = self.placement[i][1] - self.placement[i][0]
         tables = phases.prefill if phase == 0 else phases.decode
         return tables[int(self.instance.kind[i])][held - 1]
@@ -212,6 +224,7 @@ def pipelines(flow: Flow) -> list[tuple[tuple[int, ...], float]]:
     """The flow as paths: (machines in order, tokens/s). Their rates add up to the flow."""
     left = dict(flow.arcs)
     out: dict[Any, list[Any]] = {}
+    # Sorted, so that the decomposition is the same on every run.
     for a, b in sorted(left, key=str):
         out.setdefault(a, []).append(b)
     paths: dict[tuple[int, ...], float] = {}
@@ -219,6 +232,7 @@ def pipelines(flow: Flow) -> list[tuple[tuple[int, ...], float]]:
         node: Any = SOURCE
         arcs, machines = [], []
         while node != SINK:
+            # Any arc with flow left leads on: what comes in goes out.
             after = next((b for b in out.get(node, ()) if left[node, b] > 0), None)
             if after is None:
                 return list(paths.items())  # no source arc is left: all flow is taken
@@ -226,6 +240,7 @@ def pipelines(flow: Flow) -> list[tuple[tuple[int, ...], float]]:
             node = after
             if node[0] == "in":
                 machines.append(int(node[1]))
+        # The path's narrowest arc is used up, so every round ends one arc.
         share = min(left[arc] for arc in arcs)
         for arc in arcs:
             left[arc] -= share
@@ -238,6 +253,7 @@ def _dealt(trace: Trace, weight: Floats) -> Ints:
     given = np.zeros(len(weight))
     chosen = np.zeros(len(trace.arrival), np.int64)
     for at, tokens in enumerate(trace.prompt + trace.output):
+        # As if it were given: who would then still be furthest behind.
         p = int(np.argmin((given + tokens) / weight))
         given[p] += tokens
         chosen[at] = p
@@ -269,6 +285,7 @@ def _run(  # type: ignore[no-untyped-def]
     waiting = np.ones(n, np.bool_)
     total = 0.0
     for r in range(n):
+        # The first generated token comes with the prompt's pass.
         total += prompt[r] + output[r] - 1
     marks = 200
     log_time, log_tokens = np.zeros(marks + 1), np.zeros(marks + 1)
@@ -280,6 +297,7 @@ def _run(  # type: ignore[no-untyped-def]
     while size:
         now, r = heap_time[0], heap_request[0]
         size -= 1
+        # The heap is sifted by hand: Numba has no heap of pairs.
         time, request = heap_time[size], heap_request[size]
         i = 0
         while True:
@@ -288,6 +306,7 @@ def _run(  # type: ignore[no-untyped-def]
                 break
             if c + 1 < size and (
                 heap_time[c + 1] < heap_time[c]
+                # Ties by request, so that runs are the same.
                 or (heap_time[c + 1] == heap_time[c] and heap_request[c + 1] < heap_request[c])
             ):
                 c += 1
@@ -300,6 +319,7 @@ def _run(  # type: ignore[no-untyped-def]
         p = chosen[r]
         if waiting[r]:
             waiting[r] = False
+            # No room for its cache: it waits at the door.
             if inside[p] >= in_flight:
                 if tail[p] >= 0:
                     following[tail[p]] = r
@@ -315,16 +335,19 @@ def _run(  # type: ignore[no-untyped-def]
         again = -1
         if hop < longest and table[p, q, hop] >= 0:
             x = table[p, q, hop]
+            # First come, first served: it begins when the resource is free.
             begin = max(now, free[x])
             free[x] = begin + tokens * pace[p, q, hop]
             busy[x] += tokens * pace[p, q, hop]
             at_hop[r] = hop + 1
+            # Latency delays the pass but does not keep the link busy.
             time, again = free[x] + wait[p, q, hop], r
         elif q == 1:  # its cache is where decode goes on
             phase[r], at_hop[r] = 2, 0
             time, again = now, r
         else:  # the pass is through
             passed += tokens
+            # A log at fixed shares of all tokens: its length does not grow with the trace.
             while mark <= marks and passed >= total * mark / marks:
                 log_time[mark], log_tokens[mark] = now, passed
                 # Time is booked when a pass joins a queue; what lies ahead is not yet spent.
@@ -334,11 +357,13 @@ def _run(  # type: ignore[no-untyped-def]
                 first_at[r] = now
             made[r] += 1
             if made[r] < output[r]:
+                # After the prompt its cache moves, once; then every token takes the decode way.
                 phase[r], at_hop[r] = max(q, 1), 0
                 time, again = now, r
             else:
                 done[r] = now
                 inside[p] -= 1
+                # A place is free: the first that waits gets it.
                 if head[p] >= 0:
                     again = head[p]
                     head[p] = following[again]

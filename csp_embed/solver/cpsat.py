@@ -100,4 +100,5 @@ def solve(
         time.perf_counter() - started,
         solver.value,
         interrupted,
+        solver.response_proto.deterministic_time,
     )

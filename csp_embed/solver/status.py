@@ -15,7 +15,8 @@ class Solved:
 
     objective: None where no solution was found or none was asked for. bound: proved, -inf or inf
     (by sense) where nothing is known. value: of a variable or expression in the best solution;
-    meaningful only where `found`. interrupted: Ctrl-C ended it."""
+    meaningful only where `found`. interrupted: Ctrl-C ended it. work:
+    deterministic units of CP-SAT, about a second each; 0 for other solvers."""
 
     status: str
     objective: float | None
@@ -23,6 +24,7 @@ class Solved:
     seconds: float
     value: Callable[[Any], float]
     interrupted: bool = False
+    work: float = 0.0
 
     @property
     def found(self) -> bool:

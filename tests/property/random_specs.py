@@ -23,6 +23,8 @@ from csp_embed.compiler.driver import Options, compile
 from csp_embed.compiler.program.verify import judge
 from csp_embed.errors import CspEmbedError, Infeasible, InputError
 from csp_embed.machine.compilable import require
+from csp_embed.machine.costs import costs_of
+from csp_embed.machine.interface import interfaces
 from csp_embed.machine.load import load_isa
 from csp_embed.machine.resources import folder
 from csp_embed.machine.selfcheck import check as self_check
@@ -346,6 +348,8 @@ def verdict(path: Path) -> Verdict:
     try:
         isa = load_isa(path)
         require(isa)
+        for memory in interfaces(isa) or ("",):
+            costs_of(isa, memory)  # before any search, so it may refuse what loading accepts
         bad = [f for f in self_check(isa) if not f.ok]
         if bad:
             return Verdict("fault", f"self check only: {bad[0].name}")

@@ -64,7 +64,7 @@ def _meaning(isa: Isa, machine: CommandMachine, n: int, seed: int, where: str) -
     if code.whole is None:
         return Outcome(name, "cannot", "it is run point by point only", where)
     rng = np.random.default_rng(seed)
-    ran = 0
+    ran, left = 0, ""
     for _ in range(ROUNDS):
         # The same state twice: both runs change it.
         fields = _random_fields(machine, command, rng)
@@ -76,6 +76,7 @@ def _meaning(isa: Isa, machine: CommandMachine, n: int, seed: int, where: str) -
                 code.run(state, dict(fields), whole=whole)
             except SimError as error:
                 ends.append(type(error).__name__)
+                left = error.what
             else:
                 ends.append(state)
         first, second = ends
@@ -88,7 +89,8 @@ def _meaning(isa: Isa, machine: CommandMachine, n: int, seed: int, where: str) -
         if not _alike(first, second):
             return Outcome(name, "wrong", f"points and all at once differ at {fields}", where)
     if not ran:
-        return Outcome(name, "cannot", f"{ROUNDS} random rounds left its memories", where)
+        text = f"no random round stays inside its memories: {left}"
+        return Outcome(name, "cannot", text, where)
     return Outcome(name, "equal", f"{ran} rounds, by points and all at once", where)
 
 

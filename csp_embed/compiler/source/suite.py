@@ -40,12 +40,42 @@ def run(isa: Isa, seed: int = 0) -> list[Outcome]:
     """All checks, in a fixed order."""
     assert isa.program is not None
     missing = unavailable(isa)
+    fault = "" if missing else runner_fault(isa)
     if missing:
         text = f"template against meaning was not run: {missing}"
         found = [Outcome("templates", "cannot", text, isa.where("code"))]
+    elif fault:
+        # One fault, not one for each template; the meanings can still be tried.
+        found = [Outcome("runner", "wrong", fault, isa.where("runner"))]
     else:
         found = [_in_view(isa, t, seed) for t in isa.program.templates]
-    return [*found, *_operators(isa, missing, seed)]
+    return [*found, *_operators(isa, missing or fault, seed)]
+
+
+def runner_fault(isa: Isa) -> str:
+    """Why the machine's emulator runs not even a program that copies its input to its output; ""
+    where it does, or is not needed."""
+    if engine_of(isa) != "emulated":
+        return ""
+    sent = bytes(range(16))
+    program = emulate.Program("#include <stddef.h>", {"area": 16}, ["area"], [], ["area"])
+    try:
+        came = emulate.built(program, isa).run(sent)
+    except InputError as error:
+        return f"a program without templates does not run: {error.why}"
+    return "" if came == sent else "a program that copies its input to its output gives other bytes"
+
+
+def contraction_fault(isa: Isa) -> str:
+    """What is wrong with the machine's first contraction as its emulator runs it; "" if nothing.
+
+    Emulators know instructions that they do not compute: doctors ask."""
+    assert isa.program is not None
+    fault = runner_fault(isa)
+    if fault:
+        return fault
+    outcome = _in_view(isa, isa.program.contracts()[0], 0)
+    return "" if outcome.kind == "equal" else f"{outcome.name}: {outcome.text}"
 
 
 def _in_view(isa: Isa, template: Template, seed: int) -> Outcome:

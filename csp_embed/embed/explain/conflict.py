@@ -36,6 +36,7 @@ RULES = {
     "operation kind": "the machine has the operation",
 }
 STRICT = "strict layout"
+# Deterministic units: the same answer on every machine.
 _LIMIT = Params(seed=0, workers=1, deterministic_limit=10.0)
 _MOST_LOOSE = 4000
 
@@ -53,6 +54,7 @@ def conflict(problem: EmbedProblem, pins: Pins) -> list[str]:
     # Nothing is barred by pins or layout yet: options that break them are gated below.
     # Sizes that pins ask for stay on offer, or the pins would contradict each other for lack of
     # them.
+    # "relaxed": no option is left out for its layout; strictness is one of the names.
     free = replace(problem, mode="relaxed", pins=Pins(factors=pins.factors))
     space = space_of(free, count_filled=False)
     for entry in space.entries:
@@ -69,9 +71,11 @@ def conflict(problem: EmbedProblem, pins: Pins) -> list[str]:
     options = tuple(o for o, _ in found)
     model = new_model()
     pairs = [(model.new_bool_var(f"x{n}"), o) for n, o in enumerate(options)]
+    # explain: every family gets an assumption literal, which the core names.
     vars = Vars(pairs, model.new_bool_var("commuted"), explain=True)
     for family in (cover, roles, lanes):
         family.post(model, vars, problem)
+    # Barred by a literal each, so that the core can name the rule or pin that bars it.
     for (v, _), (_, broken) in zip(pairs, found, strict=True):
         for name in sorted(broken):
             vars.gated(model, name, model.add(v == 0))
@@ -83,6 +87,7 @@ def conflict(problem: EmbedProblem, pins: Pins) -> list[str]:
 
 
 def _pins(pins: Pins, option: Option) -> frozenset[str]:
+    # A pin is named where it would throw this option out.
     return frozenset(name for name, keep in pins.keeps.items() if not keep(option))
 
 
@@ -94,6 +99,7 @@ def _strictly(problem: EmbedProblem, option: Option, names: set[str]) -> frozens
     rules = Rules(problem.op, problem.unit, option.commuted)
     try:
         if option.block < len(problem.blocks):
+            # Measured in strict mode: it raises where the layout is not kept.
             block = problem.blocks[option.block]
             measure(rules, block, option.carries, option.given, "strict")
         elif option.carries:
@@ -110,6 +116,7 @@ def _loose(rules: Rules, n: int, block: Sequence[str]) -> Iterator[Candidate]:
         own: list[tuple[Carry, frozenset[str]]] = [(Carry((axis,)), frozenset())]
         extent = rules.op.axes[axis]
         for dim, size in rules.unit.size.items():
+            # Factors that pins ask for must be there, or the pin alone would be in the way.
             wanted = {f for f in rules.pinned.get(axis, ()) if 1 < f <= min(extent, size)}
             # A factor of 2 breaks the same rules as any larger one.
             for factor in sorted({min(2, extent, size), *wanted} - {1}):
@@ -129,8 +136,10 @@ def _loose(rules: Rules, n: int, block: Sequence[str]) -> Iterator[Candidate]:
 
 def _broken(rules: Rules, axis: str, dim: str) -> frozenset[str]:
     out: set[str] = set()
+    # Sums over lanes that keep outputs apart, or outputs over lanes that add up.
     if (axis in rules.reduced) != (dim in rules.unit.reduced):
         out.add("one home per output")
+    # The axis moves operands that lack the dimension: all its lanes share one of their elements.
     if rules.moved[axis] & set(rules.unit.lacking(dim)) - {Role.DST}:
         out.add("operand agreement")
     return frozenset(out)
@@ -148,5 +157,6 @@ def _least(found: Sequence[Candidate]) -> list[Candidate]:
 
 
 def _beats(a: Candidate, b: Candidate) -> bool:
+    # Fewer lanes are easier to keep, and fewer broken names blame less.
     lanes = all(n <= b[0].lanes.get(d, 1) for d, n in a[0].lanes.items())
     return lanes and a[1] <= b[1]

@@ -69,11 +69,13 @@ def pareto(problem: EmbedProblem) -> Front:
             where=op.formula(), hint="csp-embed explain names what is in conflict",
         )  # fmt: skip
     table = criteria(space, swept)
+    # Lexical order of all criteria; `front` keeps the first of equal rows.
     order = np.lexsort(table.T[::-1])
     kept = order[front(table[order])]
     members: list[Member] = []
     for n in kept:
         embedding = build(problem, problem.decisions(swept.answers[int(n)]))
+        # No rank and no bound: a sweep has no single objective.
         proof = {"status": "OPTIMAL" if swept.complete else "FEASIBLE", "rank": 0,
                  "objective_cycles": embedding.cost["objective"], "bound_cycles": 0.0,
                  "families": ["sweep"], "options": len(space.entries)}  # fmt: skip
@@ -86,6 +88,7 @@ def criteria(space: Space, swept: Swept) -> Floats:
     """[answer, criterion]."""
     isa, unit, w = space.problem.isa, space.problem.unit, space.problem.weights
     column = dict(zip(swept.columns, swept.values.T, strict=True))
+    # No host term here: host bytes are a criterion of their own.
     compute, read, write, _ = parts(w, column["steps"], column, False)
     cycles = objective(compute, read, write, 0, slowest=elementwise) / UNIT
     commuted = np.array([picked[0].commuted for picked in swept.answers])
@@ -93,14 +96,18 @@ def criteria(space: Space, swept: Swept) -> Floats:
     out = dict.fromkeys(CRITERIA, zero) | {"cycles": cycles}
     for role in w.read:
         packed = w.packed[role] * column[role]
+        # Commuting exchanges the operands, and with them which of the two is a constant.
         run_time = np.where(commuted, w.host(role, True) > 0, w.host(role, False) > 0)
+        # Run-time operands are packed every run, constants once.
         out["input_bytes"] = out["input_bytes"] + np.where(run_time, packed, 0)
         out["weight_bytes"] = out["weight_bytes"] + np.where(run_time, 0, packed)
         filled = packed  # what is added in the epilogue is copied whole
         if role in FACTORS:
             memory = unit.memory[role]
+            # Bytes of one lane: packed bytes of an element over its lanes.
             lane_bytes = w.packed[role] / math.prod(isa.lane_shape(memory))
             filled = column[f"filled {role}"] * lane_bytes
             out["zero_fill"] = out["zero_fill"] + packed - filled
+        # Packing reads what is there and writes the whole.
         out["host_bytes"] = out["host_bytes"] + np.where(run_time, packed + filled, 0)
     return np.stack([out[name] for name in CRITERIA], axis=1)

@@ -74,14 +74,17 @@ def space_of(problem: EmbedProblem, *, count_filled: bool = True) -> Space:
                     continue
                 option = Option(n, commuted, carries, lanes_of(carries), found.steps,
                                 found.elements, given, structure(carries))  # fmt: skip
+                # Pins throw options out here, before the sweep: they never change a value.
                 if pins.keep(option):
                     full = _filled(rules, block, carries, given, mode) if count_filled else {}
                     entries.append(Entry(option, full))
+        # The last block is what is fused over blocks, if anything.
         entries += _fused(rules, len(problem.blocks), mode, pins)
     return Space(problem, tuple(entries))
 
 
 def _fused(rules: Rules, n: int, mode: str, pins: Pins) -> Iterator[Entry]:
+    # Nothing fused costs one step and one element: the neutral element of products.
     ones = dict.fromkeys(operands(rules), 1)
     for carry in fused_options(rules):
         carries = () if carry is None else (carry,)
@@ -111,6 +114,7 @@ def _repeats(rules: Rules, carry: Carry | None, role: Role) -> int:
     reads = len(unread) < len(carry.axes)
     if reads:
         return math.prod(rules.op.axes[a] for a in unread)
+    # An operand that reads none of the fused axes stands in all inner lanes again.
     dims = rules.unit.dims[role]
     return math.prod(e for d, e in carry.inner if d in dims)
 
@@ -123,7 +127,9 @@ def _filled(
     lanes = expand(op, Decisions(rules.commuted, tuple(carries)))
     extents = {d.name: d.extent for d in lanes.digits}
     checks = range_checks(op, unit, lanes, rules.roles)
+    # What is given away to the fused block does not move here.
     away = [Coordinate((a, ""), 0, 0, {}, {}) for a in given]
+    # Constant indices belong to no block; the first one counts them.
     first = block[0] == next(iter(op.axes))
     out: dict[str, int] = {}
     for role in _factors(rules):
@@ -135,11 +141,13 @@ def _filled(
         tensor = op.tensors[access.tensor]
         part = Access(access.tensor, tuple(access.index[n] for n in own))
         seen, _, partners = seen_by(lanes, unit.dims[role])
+        # Coordinates that are checked against the operand's range cut rows as well.
         rows = tensor_rows(part, [tensor.shape[n] for n in own], [*seen, *away], op.axes)
         checked = [coordinate_row(c) for c in seen if c.axes[0] in checks.get(role, ())]
         every = [*rows, *checked]
         grid = grid_axes(every, lanes.counters, extents, grid_mode(role, tensor.constant, mode))
         moved = {d for row in every for d in row.digits} | partners
+        # Lanes that no digit of the operand moves hold the same element again.
         repeat = math.prod(
             d.extent for d in lanes.digits if d.dim in unit.dims[role] and d.name not in moved
         )
@@ -172,6 +180,7 @@ def sweep(space: Space, *, kinds: bool = False, most: int = MOST) -> Swept:
     answers: list[tuple[Option, ...]] = []
     values: list[Floats] = []
     complete = True
+    # What is given away, and commuting, must agree over all blocks.
     groups = {(e.option.commuted, e.option.given) for e in space.entries if e.option.block == count}
     for commuted, given in sorted(groups, key=lambda g: (g[0], tuple(sorted(g[1])))):
         parts: list[_Part] = []
@@ -183,18 +192,22 @@ def sweep(space: Space, *, kinds: bool = False, most: int = MOST) -> Swept:
                 and e.option.given == axes
             ]  # fmt: skip
             parts.append(_first(space, rows, roles, filled, kinds))
+        # Some block has no option: then there is no answer of this kind.
         if any(not len(p.values) for p in parts):
             continue
         size = np.array(list(space.problem.unit.size.values()), float)
         signs = _signs(space, commuted, columns)
+        # Small parts first: what is thrown out early need not be joined.
         parts.sort(key=lambda p: len(p.values))
         joined = _needed(parts[0], signs)
         for n, part in enumerate(parts[1:]):
+            # At the last join lanes need not be spared for anybody.
             last = n == len(parts) - 2
             joined, whole = _join(joined, _needed(part, signs), size, signs, most, last)
             complete &= whole
         for row in joined.picks:
             options = [space.entries[int(n)].option for n in row]
+            # In the order of blocks, as decisions want them.
             answers.append(tuple(sorted(options, key=lambda o: o.block)))
         values.append(joined.values)
     table = np.concatenate(values) if values else np.zeros((0, len(columns)))
@@ -215,6 +228,7 @@ def _first(
     return _Part(
         np.array(values, float).reshape(len(rows), 1 + len(roles) + len(filled)),
         np.array(lanes, float).reshape(len(rows), len(dims)),
+        # Three marks of kinds, then one for each dimension.
         np.array(marks, np.int64).reshape(len(rows), 3 + len(dims) if kinds else 0),
         np.array(rows, np.int64).reshape(len(rows), 1),
     )
@@ -241,6 +255,8 @@ def _signs(space: Space, commuted: bool, columns: Sequence[str]) -> list[tuple[i
             out.append((n, 1))
             continue
         out.append((n, -1))
+        # Of run-time factors filled lanes cost bytes to pack and save zero fill: only equal ones
+        # compare.
         if not op.tensors[played[filled[name]].tensor].constant:
             out.append((n, 1))
     return out
@@ -254,10 +270,12 @@ def _join(
     a: _Part, b: _Part, size: Floats, signs: list[tuple[int, int]], most: int, last: bool
 ) -> tuple[_Part, bool]:
     """All fitting pairs, less the needless ones."""
+    # Lanes multiply; more than the machine has cannot be.
     i, j = np.nonzero((a.lanes[:, None] * b.lanes[None] <= size).all(axis=2))
     dims = a.lanes.shape[1]
     marks = a.marks[i]
     if marks.shape[1]:
+        # Marks say whether, or "several": they saturate.
         marks = np.minimum(marks + b.marks[j], [1] * 3 + [2] * dims)
     both = _Part(
         a.values[i] * b.values[j],
@@ -268,17 +286,20 @@ def _join(
     both = _needed(both, signs, with_lanes=not last)
     if len(both.values) <= most:
         return both, True
+    # Too many: those of fewest steps stay, and the sweep says that it is incomplete.
     return both.take(np.argsort(both.values[:, 0], kind="stable")[:most]), False
 
 
 def _needed(part: _Part, signs: list[tuple[int, int]], with_lanes: bool = True) -> _Part:
     """Without those that another of the same marks makes needless."""
     columns = [sign * part.values[:, n] for n, sign in signs]
+    # Whoever needs fewer lanes fits beside more partners.
     if with_lanes:
         columns += list(part.lanes.T)
     table = np.stack(columns, axis=1)
     if not part.marks.shape[1] or not len(table):
         return part.take(front(table))
+    # Embeddings of different kinds do not make each other needless.
     keep: list[NDArray[np.intp]] = []
     _, group = np.unique(part.marks, axis=0, return_inverse=True)
     for g in range(int(group.max()) + 1):
@@ -297,6 +318,7 @@ def front(table: Floats) -> NDArray[np.intp]:
     # In lexical order nothing is made needless by a later row.
     while len(rows):
         keep.append(int(index[0]))
+        # A row that is somewhere below the kept one is not made needless by it.
         rest = (rows < rows[0]).any(axis=1)
         rows, index = rows[rest], index[rest]
     return np.sort(np.array(keep, np.intp))

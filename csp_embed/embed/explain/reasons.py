@@ -36,6 +36,7 @@ def by_kind(problem: EmbedProblem) -> list[Embedding]:
     space = space_of(problem, count_filled=False)
     best: dict[tuple[str, bool], tuple[int, tuple[Option, ...]]] = {}
     for picked in sweep(space, kinds=True).answers:
+        # Best of each kind, straight and commuted apart: which is which matters to people.
         key = (kind_of(problem.decisions(picked)), picked[0].commuted)
         cost = cost_of(problem, picked)
         if key not in best or cost < best[key][0]:
@@ -53,7 +54,9 @@ def because(chosen: Embedding, other: Embedding) -> str:
         ("host_bytes", "host bytes"),
     ):  # fmt: skip
         mine, theirs = chosen.cost[name], other.cost[name]
+        # Half a per cent is no reason.
         if theirs > 1.005 * mine:
+            # From nothing to something there is no factor.
             words.append((theirs / mine if mine else math.inf, f"{label} x{theirs / mine:.2f}"
                           if mine else f"{label} {theirs:,.0f}"))  # fmt: skip
     words.sort(key=lambda w: -w[0])
@@ -75,7 +78,9 @@ class Explanation:
     @property
     def why(self) -> str:
         """One line."""
+        # Wishes can be given up, rules cannot: they are told apart.
         pins = [n for n in self.conflict if n not in RULES]
+        # "cover" and "roles" are what an embedding is: they explain nothing.
         rules = [n for n in self.conflict if n in RULES and n not in ("cover", "roles")]
         text = " and ".join(pins + rules) or "the rules alone"
         said = [self.reasons[n] for n in pins if n in self.reasons]
@@ -98,6 +103,7 @@ def none(op: Operator, isa: Isa, mode: str, texts: Sequence[str]) -> Explanation
 
     Where the machine has no such instruction or operation, the conflict is "operation kind".
     """
+    # Without the operation there is no problem to pose.
     try:
         problem = EmbedProblem.of(op, isa, mode)
     except Infeasible as error:
@@ -107,6 +113,7 @@ def none(op: Operator, isa: Isa, mode: str, texts: Sequence[str]) -> Explanation
     pins = read_pins(problem, texts)
     names = conflict(problem, pins)
     reasons = {n: pins.reasons[n] for n in names if n in pins.reasons}
+    # Asked of the sweep as well, which shares no code with the solver's core.
     proved = not _answered(problem.pinned(pins))
     return Explanation(tuple(names), reasons, tuple(_relaxations(problem, texts, names)), proved)
 
@@ -127,6 +134,7 @@ def _kinds(op: Operator, isa: Isa, texts: Sequence[str]) -> tuple[str, ...]:
     for n, step in enumerate(op.epilogue):
         rest = replace(op, epilogue=op.epilogue[:n] + op.epilogue[n + 1 :])
         try:
+            # Only steps whose absence alone helps are named.
             unit_for(rest, isa)
         except Infeasible:
             continue
@@ -140,7 +148,9 @@ def _relaxations(
     """The smallest changes first: padding, a blocked layout, then giving up wishes."""
     op, isa, mode = problem.op, problem.isa, problem.mode
     found = [text for text, changed in _changes(problem, texts) if _works(*changed, isa, mode)]
+    # Only what stands in the conflict is worth giving up.
     wishes = [n for n in names if n in texts or n == STRICT]
+    # One wish if that is enough, else two.
     for count in (1, 2):
         for dropped in itertools.combinations(wishes, count):
             rest = [t for t in texts if t not in dropped]
@@ -150,6 +160,7 @@ def _relaxations(
                 found.append(" and ".join(said))
         if found:
             break
+    # The same change may come from several pins.
     yield from dict.fromkeys(found)
 
 
@@ -181,6 +192,7 @@ def _changes(
             larger = padded(op, axis, extent)
             if larger is not None:
                 yield words, (larger, texts)
+        # A layout that is blocked already has no weaker form to offer.
         if any(ch.isdigit() for ch in wish) or "," in wish:
             continue
         order = wish.partition("=")[2].lower()
@@ -202,6 +214,8 @@ def padded(op: Operator, axis: str, extent: int) -> Operator | None:
         for t, ix in enumerate(access.index):
             if not ix.coef(axis):
                 continue
+            # The axis shares this index with others, or is strided: a longer one would move them
+            # too.
             if ix != Affine(((axis, 1),), 0):
                 return None
             shape[t] = extent

@@ -48,17 +48,21 @@ def fill(ground: Ground, frame: Frame, most: int = MOST_ATTEMPTS) -> tuple[Ints 
 class _Filling:
     def __init__(self, ground: Ground, frame: Frame, most: int) -> None:
         self.ground, self.frame, self.left = ground, frame, most
+        # Coordinates may be several axes flattened; the domain is their product.
         axes = ground.op.axes
         self.extents = np.array([math.prod(axes[a] for a in c) for c in frame.coordinates])
         grid = np.indices(tuple(self.extents)).reshape(len(self.extents), -1)
         self.domain = grid.T.astype(np.int64)
+        # Points without effect are in the domain too, as -1.
         self.effective = np.full(len(self.domain), -1)
         flat = self._number(np.stack([self._flat(c) for c in frame.coordinates], axis=1))
         self.effective[flat] = np.arange(len(flat))
         self.flat = flat
         self.steps = math.prod(d.extent for d in frame.digits if d.dim == STEP)
         self.twin = dict(frame.equal)
+        # The second of a diagonal's digits moves with the first.
         moving = [n for n in range(len(frame.digits)) if n not in self.twin.values()]
+        # So many places can be met at all: a place for each value of all digits.
         self.room = math.prod(frame.digits[n].extent for n in moving)
         self.moving = moving
         self.still = {n: self._kernel(n) for n in moving}
@@ -85,11 +89,13 @@ class _Filling:
         rows: list[list[int]] = []
         dims = self._dims(digit)
         for role, access in self.ground.accesses.items():
+            # An operand that sees the digit may move with it.
             if dims & {STEP, *self.ground.dims[role]}:
                 continue
             for ix in access.index:
                 single = [ix.coef(c[0]) if len(c) == 1 else 0 for c in self.frame.coordinates]
                 rows.append(single)
+                # A flattened coordinate that the operand reads must not move at all.
                 for i, c in enumerate(self.frame.coordinates):
                     if len(c) > 1 and any(ix.coef(a) for a in c):
                         rows.append([int(j == i) for j in range(len(single))])
@@ -98,6 +104,7 @@ class _Filling:
     def solve(self) -> Ints | None:
         ground = self.ground
         count = len(ground.sizes)
+        # The domain's corner stands at the first place: step 0, lane 0.
         known = _Known(
             at=self.domain[:1],
             step=np.zeros(1, np.int64),
@@ -118,6 +125,7 @@ class _Filling:
     def _extend(self, known: _Known, digits: Sequence[int]) -> _Known | None:
         if not np.any(known.point[self.flat] < 0):
             return known
+        # The first point that is missing: some digit without a column must reach it.
         goal = self.domain[np.flatnonzero(known.point < 0)[0]]
         options: list[tuple[float, bool, int, int, _Known]] = []
         for n in self._kinds(digits):
@@ -129,10 +137,13 @@ class _Filling:
                 if grown is not None:
                     dense = np.count_nonzero(grown.point >= 0) / len(grown.at)
                     options.append(
+                        # Dense ones first, lanes before steps: counters are left for what lanes
+                        # cannot reach.
                         (-dense, self.frame.digits[n].dim == STEP, len(options), n, grown)
                     )
         for *_, n, grown in sorted(options, key=lambda o: o[:3]):
             found = self._extend(grown, [m for m in digits if m != n])
+            # All attempts are spent: no other option is looked at either.
             if found is not None or self.left < 0:
                 return found
         return None
@@ -148,14 +159,17 @@ class _Filling:
 
     def _columns(self, known: _Known, goal: Ints, digit: int) -> Ints:
         """Columns that carry a known place (a counter: the origin) to the goal."""
+        # Counters carry on from the origin only; lane digits from any known place.
         at = known.at[:1] if self.frame.digits[digit].dim == STEP else known.at
         columns = np.unique(goal - at, axis=0)
+        # Columns that would move an operand which does not see the digit.
         rows = self.still[digit]
         return columns[~np.any(columns @ rows.T, axis=1)] if len(rows) else columns
 
     def _grown(self, known: _Known, digit: int, column: Ints) -> _Known | None:
         ground = self.ground
         values = np.arange(1, self.frame.digits[digit].extent)
+        # All multiples of the column, added to all known places.
         at = (known.at + values[:, None, None] * column).reshape(-1, known.at.shape[1])
         lanes = np.zeros(len(ground.sizes), np.int64)
         step = 0
@@ -185,10 +199,12 @@ class _Filling:
         inside = np.all((at >= 0) & (at < self.extents), axis=1)
         hit = np.flatnonzero(inside)
         met = self._number(at[hit])
+        # Met twice, or once already: not injective.
         if np.any(known.point[met] >= 0) or len(np.unique(met)) < len(met):
             return None
         point = known.point.copy()
         point[met] = old + hit
+        # What is missing must still find room in the places that are left.
         if np.count_nonzero(point[self.flat] < 0) > self.room - old - len(at):
             return None
         real = self.effective[met] >= 0
@@ -198,9 +214,11 @@ class _Filling:
         for role, before, slot in zip(ground.dims, known.content, slots, strict=True):
             elements = ground.elements[role][met]
             after = _written(before, slot[hit], elements)
+            # Two elements in one slot: operands do not agree.
             if after is None:
                 return None
             content.append(after)
+            # The result, and strict operands, have one home for each element.
             if role in known.homes:
                 home = _written(known.homes[role], elements, slot[hit] % ground.lane_count(role))
                 if home is None:
@@ -225,4 +243,5 @@ def _written(table: Ints, where: Ints, what: Ints) -> Ints | None:
         return None
     out = table.copy()
     out[where] = what
+    # Two entries for one place in the same call.
     return out if np.array_equal(out[where], what) else None

@@ -20,11 +20,14 @@ def least_steps(ground: Ground) -> int:
     the lane. An element that d points touch fills ceil(d / spread) lanes at least, and a step has
     as many lanes of the operand as its memory element.
     """
+    # A step has so many places.
     best = math.ceil(len(ground.points) / ground.lanes)
     for role in ground.dims:
         elements = ground.elements[role]
+        # Instruction points that share one lane of the operand.
         spread = ground.lanes // ground.lane_count(role)
         degrees = np.bincount(elements)
+        # Rounded up for each element: a lane holds one of them in a step.
         filled = int(np.sum(-(-degrees // spread)))
         best = max(best, math.ceil(filled / ground.lane_count(role)))
     return best

@@ -22,6 +22,7 @@ from csp_embed.solver.enumerate import all_solutions
 from csp_embed.solver.params import Params
 from csp_embed.solver.status import OPTIMAL, UNKNOWN
 
+# Generous: an enumeration that is cut short proves nothing.
 DEFAULT = Params(seed=0, workers=1, deterministic_limit=60.0)
 MOST = 200_000
 
@@ -68,8 +69,10 @@ def _gather(
     keys: set[Key] = set()
     maps: set[Map] = set()
     raw, coverings, branches, status = 0, 0, 0, OPTIMAL
+    # A model for each frame: their solutions are told apart by the map.
     for frame in every:
         vars = build_model(ground, frame, broken=broken, by_rows=by_rows)
+        # Which step meets which element counts only where steps are ordered.
         strict = sorted(ground.strict) if ground.ordered else []
         # All that tells coverings apart; everything else follows.
         watched = [*vars.placed, *(v for values in vars.value for v in values)]
@@ -83,11 +86,13 @@ def _gather(
             status = UNKNOWN
         places: dict[tuple[int, ...], dict[Role, list[int]]] = {}
         for values in found.values:
+            # The solver's values come in one row: cut into the parts that were watched.
             rest = iter(values)
             placed, *elements, numbers = [tuple(itertools.islice(rest, len(p))) for p in parts]
             # Several assignments may be one covering: its elements are numbered by first use.
             places[placed] = {r: _numbered(e) for r, e in zip(strict, elements, strict=True)}
             if frame is not None:
+                # Maps are kept for the comparison with symmetry.py's copies.
                 maps.add(Map.of(frame, numbers))
         coverings += len(places)
         for values, elements in places.items():
@@ -108,6 +113,7 @@ def _numbered(elements: Sequence[int]) -> list[int]:
 
 
 def _read(vars: Vars, values: tuple[int, ...]) -> Ints:
+    # Axis values of placed points only; pads have none.
     places, axes = len(vars.placed), len(vars.ground.op.axes)
     table = {
         g: values[places + g * axes : places + (g + 1) * axes] for g in range(places) if values[g]

@@ -25,21 +25,26 @@ def lifted_embeddings(ground: Ground, isa: Isa, mode: str = "relaxed") -> Iterat
     """Every embedding of the lifted model with the ground problem's commutation."""
     problem = EmbedProblem.of(ground.op, isa, mode)
     op, unit, rules = problem.op, problem.unit, problem.rules(ground.commuted)
+    # Options of blocks by themselves; their product is all embeddings.
     blocks = [list(block_options(rules, block)) for block in problem.blocks]
     order = {a: n for n, a in enumerate(op.axes)}
     for fused in fused_options(rules):
         given = set(fused.axes) if fused else set[str]()
         for picked in itertools.product(*blocks):
+            # What blocks give away is what the fused carry takes.
             if set[str]().union(*(away for _, away in picked)) != given:
                 continue
             carries = [c for own, _ in picked for c in own] + ([fused] if fused else [])
             used = lanes_of(carries)
+            # More lanes than the machine has.
             if any(used.get(d, 1) > n for d, n in unit.size.items()):
                 continue
+            # In the operator's order, as the lifted model names its coordinates.
             carries.sort(key=lambda c: order[c.axes[0]])
             try:
                 yield build(problem, Decisions(ground.commuted, tuple(carries)))
             except Reject:
+                # Rules over several blocks are checked when it is built.
                 continue
 
 
@@ -60,17 +65,21 @@ def expanded(ground: Ground, embedding: Embedding) -> Ints:
     steps: dict[tuple[int, ...], int] = {}
     for values in itertools.product(*(range(m.extent) for m in moves)):
         name = {m.name: v for m, v in zip(moves, values, strict=True)}
+        # Diagonal digits carry one value: other combinations are no places.
         if any(name[a] != name[b] for a, b in embedding.equal):
             continue
         point: dict[str, int] = {}
         for c in embedding.coordinates:
             flat = c.const + sum(k * name[n] for n, k in (*c.digits.items(), *c.counters.items()))
             if not 0 <= flat < c.extent:
+                # Outside the domain: pad.
                 break
             for a in reversed(c.axes):
+                # Flattened row-major: the last axis is the fastest.
                 flat, point[a] = divmod(flat, axes[a])
         else:
             q = index.get(tuple(point[a] for a in axes))
+            # In the domain, but with a factor out of range: no effect.
             if q is None:
                 continue
             if at[q, 0] >= 0:
@@ -78,6 +87,7 @@ def expanded(ground: Ground, embedding: Embedding) -> Ints:
             where = dict.fromkeys(ground.sizes, 0)
             for d in embedding.digits:
                 where[d.dim] += d.radix * name[d.name]
+            # Steps without any point get no number.
             step = steps.setdefault(values[: len(embedding.counters)], len(steps))
             at[q] = (step, *where.values())
     return at

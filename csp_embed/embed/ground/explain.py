@@ -35,14 +35,18 @@ def conflicting_families(
     """
     if ground.steps * ground.lanes > MOST_PLACES:
         return ()
+    # All families, in the order in which the model posts them.
     names = [f.NAME for f in FAMILIES] + ([regularity.NAME] if regular else [])
     if status_of(ground, names, params) != INFEASIBLE:
         return ()
+    # From the back: the special families go first where several sets would do.
     for name in reversed(list(names)):
         rest = [n for n in names if n != name]
         status = status_of(ground, rest, params)
+        # Not known: then no smaller set can be claimed.
         if status == UNKNOWN:
             return ()
+        # Without it there is still no solution: it is not needed.
         if status == INFEASIBLE:
             names = rest
     return tuple(names)
@@ -53,9 +57,11 @@ def status_of(ground: Ground, names: Collection[str], params: Params = DEFAULT) 
     where "regularity" is among them."""
     for frame in _models(ground, names):
         vars = build_model(ground, frame, explain=True, broken=False)
+        # Fixed, not assumed: each set of families is a model of its own.
         for name, gate in vars.gates.items():
             vars.model.add(gate == (name in names))
         status = solve(vars.model, params, extra=FAST).status
+        # One frame with a solution (or unknown) is enough.
         if status != INFEASIBLE:
             return status
     return INFEASIBLE

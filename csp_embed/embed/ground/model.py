@@ -42,12 +42,14 @@ def build_model(
     explain: constraints hold under their family's literal (`Vars.gates`). broken: symmetry is
     broken by the constraints of symmetry.py. by_rows: with the optional family rows.py.
     """
+    # Regular coverings have the frame's places only: others are pad.
     box = whole_box(ground) if frame is None else box_of(ground, frame)
     vars = make(new_model(), ground, box, explain)
     for family in FAMILIES:
         family.post(vars)
     if frame is not None:
         regularity.post(vars, frame)
+        # Optional: it only says sooner what the map must keep anyway.
         if by_rows:
             rows.post(vars, frame)
     if broken:

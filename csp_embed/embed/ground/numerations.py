@@ -69,7 +69,9 @@ def box_of(ground: Ground, frame: Frame) -> Box:
     sizes = {d: math.prod(x.extent for x in frame.digits if x.dim == d) for d in dims}
     places: list[tuple[int, tuple[int, ...]]] = []
     values: list[tuple[int, ...]] = []
+    # All digit values, first digit slowest: places in a fixed order.
     for v in itertools.product(*(range(d.extent) for d in frame.digits)):
+        # Off the diagonal: no place.
         if any(v[a] != v[b] for a, b in frame.equal):
             continue
         where = dict.fromkeys(dims, 0)
@@ -87,7 +89,9 @@ def frames(ground: Ground, *, steps: int | None = None) -> Iterator[Frame]:
     """
     need = len(ground.points)
     most = ground.steps if steps is None else steps
+    # Counters of any product up to the steps allowed.
     counters = list(_primes_within(most))
+    # Which counter is outer matters only where steps are ordered.
     if ground.ordered:
         counters = sorted({o for c in counters for o in itertools.permutations(c)})
     choices = [counters] + [list(_primes_within(n)) for n in ground.sizes.values()]
@@ -96,11 +100,13 @@ def frames(ground: Ground, *, steps: int | None = None) -> Iterator[Frame]:
             continue
         digits: list[Digit] = []
         for dim, extents in zip([STEP, *ground.sizes], split, strict=True):
+            # Digits of a dimension from the fastest to the slowest.
             radix = 1
             for extent in extents:
                 digits.append(Digit(dim, extent, radix))
                 radix *= extent
         for equal in _pairings(digits):
+            # A diagonal pair has as many places as one of its digits.
             room = math.prod(d.extent for d in digits) // math.prod(
                 digits[a].extent for a, _ in equal
             )
@@ -121,6 +127,7 @@ def bound(ground: Ground, coordinate: Sequence[str]) -> int:
         for ix in access.index:
             own = [abs(c) for a, c in ix.terms if a in coordinate]
             others = [abs(c) * (op.axes[a] - 1) for a, c in ix.terms if a not in coordinate]
+            # How far the others move it, in steps of this coordinate: rounded down.
             reach = max(reach, sum(others) // min(own)) if own else reach
     return extent - 1 + reach if extent > 1 else 0
 
@@ -134,6 +141,7 @@ def _primes_within(size: int) -> Iterator[tuple[int, ...]]:
 
     def extend(least: int, room: int) -> Iterator[tuple[int, ...]]:
         yield ()
+        # Ascending, so that each multiset comes once.
         for p in range(least, room + 1):
             if all(p % d for d in range(2, p)):
                 for rest in extend(p, room // p):
@@ -154,7 +162,9 @@ def _pairings(digits: Sequence[Digit]) -> Iterator[tuple[tuple[int, int], ...]]:
     ]
     for count in range(len(lanes) // 2 + 1):
         for chosen in itertools.combinations(pairs, count):
+            # Disjoint: no digit in two pairs.
             if len({n for pair in chosen for n in pair}) == 2 * count:
+                # Equal digits of a dimension are exchangeable, so only kinds of pairs count.
                 kinds = [(digits[a].dim, digits[b].dim, digits[a].extent) for a, b in chosen]
                 if tuple(sorted(kinds)) not in seen:
                     seen.add(tuple(sorted(kinds)))
@@ -165,6 +175,7 @@ def _coordinates(ground: Ground) -> Iterator[tuple[tuple[str, ...], ...]]:
     """Every axis by itself, and every group of reduced axes flattened in operator order."""
     op = ground.op
     yield tuple((a,) for a in op.axes)
+    # An axis of extent 1 adds nothing to a flattened one.
     long = [a for a in op.reduced_axes if op.axes[a] > 1]
     for count in range(2, len(long) + 1):
         for group in itertools.combinations(long, count):

@@ -41,8 +41,10 @@ def pose_ground(
     instruction: by name; otherwise the machine's instruction of the operator's kind. layout:
     "relaxed", or "strict": every run-time operand stands once.
     """
+    # Element-wise operators all need an instruction that maps.
     wanted = "contract" if op.kind == "contract" else "map"
     found = isa.instruction(instruction) if instruction else isa.of_kind(wanted)
+    # Points one by one: the ground model knows no axes but these.
     flow = dataflow(op).expand()
     reads = {Role.LHS: op.lhs} if op.rhs is None else {Role.LHS: op.lhs, Role.RHS: op.rhs}
     flats = {Role(r): flat for r, flat in flow.reads.items()}
@@ -55,6 +57,7 @@ def pose_ground(
     # A point with a factor out of range adds nothing and need not be covered.
     good = np.logical_and.reduce([f >= 0 for f in flats.values()])
     dims = {Role(o.role): tuple(o.dims) for o in found.operands if o.role in accesses}
+    # In the machine's order: keys are compared dimension by dimension.
     used = [d for d in isa.dims if any(d in v for v in dims.values())]
     # Constants may be packed as often as one likes.
     run_time = {
@@ -73,6 +76,7 @@ def pose_ground(
         elements={r: f[good] for r, f in flats.items()},
         counts={r: math.prod(op.tensors[a.tensor].shape) for r, a in accesses.items()},
         steps=steps,
+        # The right kind of instruction, and for max and min the function itself.
         same_kind=found.kind == wanted and (op.kind not in ("max", "min") or op.kind in functions),
         strict=frozenset(run_time) if layout == "strict" else frozenset(),
         rectangles=rectangles,
@@ -96,6 +100,7 @@ def key(ground: Ground, at: Ints) -> Key:
 
 def _renamed(column: Sequence[int]) -> tuple[int, ...]:
     names: dict[int, int] = {}
+    # Numbers in the order of first use.
     return tuple(names.setdefault(v, len(names)) for v in column)
 
 

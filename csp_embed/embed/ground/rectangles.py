@@ -12,15 +12,18 @@ def covers(addresses: Set[int], rectangles: int) -> bool:
     return _covers(frozenset(addresses), rectangles)
 
 
+# Cached: sets of addresses come up again in every tile.
 @cache
 def _covers(addresses: frozenset[int], rectangles: int) -> bool:
     if not addresses:
         return True
     if rectangles == 0:
         return False
+    # Some rectangle must hold the least address, as its corner.
     first = min(addresses)
     return any(
         _covers(addresses - rectangle, rectangles - 1)
+        # Large ones first: then few are needed soon.
         for rectangle in sorted(_from(first, addresses), key=len, reverse=True)
     )
 
@@ -32,6 +35,7 @@ def _from(first: int, addresses: frozenset[int]) -> set[frozenset[int]]:
     while first + width - 1 in addresses:
         row = range(first, first + width)
         out.add(frozenset(row))
+        # Rows may not overlap, so the stride is at least the width.
         for stride in range(width, max(addresses) - first + 1):
             rows = set(row)
             n = 1

@@ -32,6 +32,7 @@ from csp_embed.solver.cpsat import solve
 from csp_embed.solver.params import Params
 from csp_embed.solver.status import FEASIBLE, INFEASIBLE, OPTIMAL, UNKNOWN
 
+# Of filling, over all frames and steps; counted, so that the answer does not depend on time.
 TOTAL_ATTEMPTS = 50_000
 
 
@@ -84,6 +85,7 @@ def solve_ground(
     where the operator has too many points to list.
     """
     started = time.process_time()
+    # Without a second operand there is nothing to commute.
     kinds = [commuted] if commuted is not None else [False, True] if op.rhs is not None else [False]
     grounds = [
         pose_ground(op, isa, 1, commuted=c, layout=layout, instruction=instruction) for c in kinds
@@ -120,6 +122,7 @@ def solve_ground(
         bound=bound,
         ground=ground,
         at=None if best is None else best.at,
+        # The covering step by step is made once, from the places.
         covering=None if best is None else covering_of(ground, best.at),
         families=families,
         by="" if best is None else best.by,
@@ -136,11 +139,13 @@ def _lifted(grounds: list[Ground], isa: Isa, layout: str, regular: bool, most: i
             # An instruction that does something else covers nothing.
             continue
         found = list(lifted_embeddings(ground, isa, layout))
+        # Regular ones pay for every step that their counters name.
         counted = sorted(
             (named_steps(e) if regular else e.cost["steps"], n) for n, e in enumerate(found)
         )
         # Fewest steps first, so the first that is accepted is the best of this ground.
         for steps, n in counted:
+            # No better than what another commutation has given.
             if steps > most or (best is not None and steps >= best.ground.steps):
                 break
             at = expanded(ground, found[n])
@@ -157,6 +162,7 @@ def _filled(grounds: list[Ground], bounds: list[int], most: int, attempts: int) 
     """A covering by filling in the fewest steps where one is found. Where half of the attempts are
     used up, a tenth of those made for a frame so far has to do for each."""
     left = attempts
+    # Upwards from the bound: the first covering found has the fewest steps.
     for steps in range(min(bounds), most + 1):
         # Early frames get all the attempts they want; late ones would else get none.
         share = MOST_ATTEMPTS if 2 * left > attempts else MOST_ATTEMPTS // 10
@@ -179,6 +185,7 @@ def _countable(ground: Ground, steps: int) -> bool:
     uses: steps are a product of primes up to that length."""
     axes = ground.op.axes
     longest = max(*axes.values(), math.prod(axes[a] for a in ground.op.reduced_axes))
+    # Divided by all primes that a coordinate can need.
     for p in range(2, longest + 1):
         while steps % p == 0:
             steps //= p
@@ -190,6 +197,7 @@ def _regular(
 ) -> tuple[_Best | None, int, bool]:
     """The fewest steps up to the limit in any frame; steps below which nothing is; whether that was
     proved up to the limit."""
+    # Upwards: what is proved infeasible raises the bound.
     for steps in range(min(bounds), limit + 1):
         for ground, bound in zip(grounds, bounds, strict=True):
             if steps < bound:
@@ -205,6 +213,7 @@ def _regular(
                 # A limit ended it: nothing is known of this number of steps.
                 if status != INFEASIBLE:
                     return None, steps, False
+    # All steps up to the limit are proved infeasible.
     return None, max(min(bounds), limit + 1), True
 
 
@@ -219,6 +228,7 @@ def _irregular(
         while bound <= limit and limit * ground.lanes <= MOST_PLACES:
             posed = replace(ground, steps=limit)
             status, at = _solved(posed, None, params)
+            # Nothing in this many steps: infeasible is a proof, a limit is none.
             if at is None:
                 bound = limit + 1 if status == INFEASIBLE else bound
                 break

@@ -67,6 +67,7 @@ class Map:
     def of(frame: Frame, numbers: Sequence[int]) -> Map:
         """From the constant's coordinates, then each coordinate's coefficients."""
         count, width = len(frame.coordinates), len(movers(frame))
+        # The solver's row: constants first, then the columns by coordinates.
         rows = [numbers[count + i * width : count + (i + 1) * width] for i in range(count)]
         return Map(frame, tuple(numbers[:count]), tuple(zip(*rows, strict=True)))
 
@@ -89,9 +90,11 @@ def copies(ground: Ground, one: Map) -> set[Map]:
     at = {a: ground.points[:, n] for n, a in enumerate(axes)}
     flat = [functools.reduce(lambda v, a: v * axes[a] + at[a], n, 0) for n in one.frame.coordinates]
     effective = {tuple(map(int, p)) for p in zip(*flat, strict=True)}
+    # The other end of each digit.
     ends = [digits[n].extent - 1 for n in moving]
     used: list[set[int]] = [set() for _ in moving]
     for values in itertools.product(*(range(e + 1) for e in ends)):
+        # Values of digits that some effective point uses.
         if _shifted(one.const, one.columns, values) in effective:
             for seen, v in zip(used, values, strict=True):
                 seen.add(v)
@@ -105,6 +108,7 @@ def copies(ground: Ground, one: Map) -> set[Map]:
         # The new origin has to be a point of the box.
         if not all(0 <= v < e for v, e in zip(const, extents, strict=True)):
             continue
+        # Counted from the other end a digit runs the other way.
         columns = [
             tuple(-v for v in c) if f else c for f, c in zip(flips, one.columns, strict=True)
         ]
@@ -122,6 +126,7 @@ def _shifted(
 
 def _order_by_least_point(vars: Vars) -> None:
     axes, model = vars.ground.op.axes, vars.model
+    # One more than the last point's number stands for "none".
     total = math.prod(axes.values())
     number: list[Any] = []
     for g, placed in enumerate(vars.placed):
@@ -135,6 +140,7 @@ def _order_by_least_point(vars: Vars) -> None:
         number.append(n)
     held = list(zip(number, vars.places, strict=True))
     groups: list[list[list[Any]]] = []
+    # Ordered steps are no copies of each other.
     if not vars.ground.ordered:
         groups.append([[n for n, p in held if p[0] == t] for t in range(vars.box.steps)])
     for d, size in enumerate(vars.box.sizes.values()):
@@ -144,16 +150,19 @@ def _order_by_least_point(vars: Vars) -> None:
         for numbers in members:
             least.append(model.new_int_var(0, total, "least"))
             model.add_min_equality(least[-1], numbers)
+        # Equal only where both are empty.
         for a, b in itertools.pairwise(least):
             model.add(a <= b)
 
 
 def _order_digits(vars: Vars, frame: Frame) -> None:
     paired = {n for pair in frame.equal for n in pair}
+    # Wide enough for columns of either sign.
     widths = [2 * bound(vars.ground, names) + 1 for names in frame.coordinates]
     for n, (a, b) in enumerate(itertools.pairwise(frame.digits)):
         if vars.ground.ordered and a.dim == STEP:
             continue
+        # Digits of a diagonal exchange with none.
         if (a.dim, a.extent) == (b.dim, b.extent) and not {n, n + 1} & paired:
             # Equal digits of one dimension in lexicographic order of their columns.
             vars.model.add(_code(vars, n, widths) <= _code(vars, n + 1, widths))
@@ -185,6 +194,7 @@ def _order_corners(vars: Vars, frame: Frame) -> None:
             model.add(x <= extent - 1).only_enforce_if(~above)
             outside += [below, above]
         origin, corner = 0, 0
+        # Both points as numbers in row-major order: lexicographic order is theirs.
         for c, x, extent in zip(vars.const, far, extents, strict=True):
             origin, corner = origin * extent + c, corner * extent + x
         later = model.new_bool_var("later")
@@ -197,5 +207,6 @@ def _code(vars: Vars, digit: int, widths: Sequence[int]) -> Any:
     """The digit's column as one number in mixed radix."""
     code: Any = 0
     for column, width in zip(vars.columns, widths, strict=True):
+        # Mixed radix: comparing numbers compares columns lexicographically.
         code = code * width + column[digit]
     return code

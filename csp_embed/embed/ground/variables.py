@@ -44,6 +44,7 @@ class Vars:
     def gate(self, family: str) -> list[Any]:
         """The literals under which a family's constraints hold: none, or its assumption."""
         if not self.explain:
+            # Without explanations constraints hold outright: no literal, a smaller model.
             return []
         if family not in self.gates:
             self.gates[family] = self.model.new_bool_var(f"family {family}")
@@ -65,6 +66,7 @@ class Vars:
         shape = self.ground.op.tensors[access.tensor].shape
         out: Any = 0
         for ix, size in zip(access.index, shape, strict=True):
+            # Row-major, as tensors lie.
             out = out * size + ix.const + sum(c * at[a] for a, c in ix.terms)
         return out
 
@@ -72,6 +74,7 @@ class Vars:
         """Lane of the operand's memory element at a place (in the box's numeration)."""
         out = 0
         for (dim, size), lane in zip(self.box.sizes.items(), self.places[place][1], strict=True):
+            # Dimensions that the operand does not have do not count: lanes are shared over them.
             if dim in self.ground.dims[role]:
                 out = out * size + lane
         return out
@@ -92,8 +95,10 @@ def make(model: Any, ground: Ground, box: Box, explain: bool = False) -> Vars:
     vars = Vars(model, ground, box, list(box.places), placed, value, explain)
     for n in range(len(box.places)):
         at = vars.axis_values(n)
+        # Pad has one value: 0, so that solutions count once.
         for v in value[n]:
             model.add(v == 0).only_enforce_if(~placed[n])
+        # A placed point has every factor in range.
         for low, high, terms, const in overhangs(ground):
             index = const + sum(c * at[a] for a, c in terms)
             model.add_linear_constraint(index, low, high).only_enforce_if(placed[n])
@@ -107,8 +112,10 @@ def overhangs(ground: Ground) -> list[tuple[int, int, tuple[tuple[str, int], ...
         shape = ground.op.tensors[access.tensor].shape
         for ix, size in zip(access.index, shape, strict=True):
             low, high = ix.reach(ground.op.axes)
+            # Indices that cannot leave their tensor need no constraint.
             if low < 0 or high >= size:
                 out.append((0, size - 1, ix.terms, ix.const))
+    # Operands may share an index: each bound once.
     return list(dict.fromkeys(out))
 
 
@@ -116,6 +123,7 @@ def read_places(vars: Vars, values: Mapping[int, tuple[int, ...]]) -> Ints:
     """Step and lanes of every effective point. values: place -> axis values, placed ones only."""
     index = {tuple(p): q for q, p in enumerate(vars.ground.points.tolist())}
     at = np.full((len(index), 1 + len(vars.box.sizes)), -1, np.int64)
+    # Places in the order of the box, points by their axis values.
     for n, point in values.items():
         step, lanes = vars.places[n]
         at[index[point]] = (step, *lanes)

@@ -8,7 +8,7 @@ is some hundred times faster than point by point.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -97,7 +97,20 @@ class Machine:
             self.numbers.pop(name, None)
 
     def _row(self, name: str, row: Any, lane: Any) -> tuple[Any, Any]:
-        for what, at, size in zip(("row", "lane"), (row, lane), self.rows[name].shape, strict=True):
+        self._inside(name, ("row", "lane"), (row, lane), self.rows[name].shape)
+        return row, lane
+
+    def _lanes(self, name: str, at: tuple[Any, ...]) -> tuple[Any, ...]:
+        shape = self.arrays[name].shape
+        if len(at) != len(shape):
+            raise SimError(f"{name} has {len(shape)} dimensions, and {len(at)} are named")
+        self._inside(name, self.machine.state[name].dims, at, shape)
+        return at
+
+    def _inside(
+        self, name: str, parts: Sequence[str], place: Sequence[Any], shape: Sequence[int]
+    ) -> None:
+        for what, at, size in zip(parts, place, shape, strict=True):
             # Single points come as plain ints, which have no min.
             if type(at) is int:
                 least = most = at
@@ -108,7 +121,6 @@ class Machine:
                 bad = int(least if least < 0 else most)
                 # NumPy would count a negative index from the end and not complain.
                 raise SimError(f"{what} {bad} is outside {name}, which has {size}")
-        return row, lane
 
     def _read(self, name: str, array: Array, at: tuple[Any, ...]) -> Any:
         # Read before written: the value would be one that the program does not decide.
@@ -142,6 +154,7 @@ class Machine:
         return self._read(name, self.rows[name], self._row(name, row, lane))
 
     def read_lanes(self, name: str, at: tuple[Any, ...]) -> Any:
+        at = self._lanes(name, at)
         if type(at[0]) is int and self.written[name][at].all():
             return int(self.arrays[name][at])
         return self._read(name, self.arrays[name], at)
@@ -168,7 +181,7 @@ class Machine:
         self._write(name, self.rows[name], self._row(name, row, lane), value)
 
     def write_lanes(self, name: str, at: tuple[Any, ...], value: Any) -> None:
-        self._write(name, self.arrays[name], at, value)
+        self._write(name, self.arrays[name], self._lanes(name, at), value)
 
     def write_host(self, dtype: str, address: Any, value: Any) -> None:
         kind = np.dtype(dtype)

@@ -175,6 +175,7 @@ class Code(_Table):
     flags: list[str]
     cpu_features: list[str]
     declarations: str | None = None
+    attributes: str | None = None
 
 
 class Runner(_Table):

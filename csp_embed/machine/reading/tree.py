@@ -32,7 +32,8 @@ class Item:
     def error(self, what: str, why: str = "", hint: str = "") -> SpecError:
         label = f"{self.name}: " if self.name else ""
         # Most refusals are about the format; whoever knows better gives a hint.
-        hint = hint or "isa_specs/README.md and docs/machines.md describe the formats, key by key"
+        pages = "isa_specs/README.md, docs/machines.md, docs/commands.md: the formats, key by key"
+        hint = hint or pages
         return SpecError(label + what, where=self.where, why=why, hint=hint)
 
     def child(self, node: yaml.Node, name: str) -> Item:

@@ -63,7 +63,7 @@ def read_source_machine(
         _template(name, item, lanes, dims, sizes)
         for name, item in table["instructions"].entries().items()
     )
-    code = table["code"].table(["headers", "flags", "cpu_features"], ["declarations"])
+    code = table["code"].table(["headers", "flags", "cpu_features"], ["declarations", "attributes"])
     program = SourceMachine(
         templates=templates,
         files=files,
@@ -75,6 +75,7 @@ def read_source_machine(
         align=align,
         # Declarations may use sizes: macros for a vector length that is chosen here.
         declarations=_sized(code["declarations"].text(), sizes) if "declarations" in code else "",
+        attributes=_sized(code["attributes"].text(), sizes) if "attributes" in code else "",
         ctypes=ctypes,
         takes=takes,
         runner=_runner(table["runner"], sizes) if "runner" in table else Runner(),

@@ -91,8 +91,9 @@ class Cache:
 class SourceMachine:
     """headers, flags: what C text with these templates needs; features: names by which the running
     kernel says that a CPU has the instructions. file_of: memory -> its register file. align: bytes
-    to which buffers are aligned. declarations: C text that stands before every function. ctypes:
-    memory -> the C type of its variables; takes: memory -> registers of the file that one takes."""
+    to which buffers are aligned. declarations: C text that stands before every function;
+    attributes: before each that holds templates. ctypes: memory -> the C type of its variables;
+    takes: memory -> registers of the file that one takes."""
 
     templates: tuple[Template, ...]
     files: Mapping[str, RegisterFile]
@@ -103,6 +104,7 @@ class SourceMachine:
     features: tuple[str, ...]
     align: int
     declarations: str = ""
+    attributes: str = ""
     ctypes: Mapping[str, str] = field(default_factory=dict[str, str])
     takes: Mapping[str, int] = field(default_factory=dict[str, int])
     runner: Runner = Runner()

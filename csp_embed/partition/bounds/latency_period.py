@@ -29,6 +29,7 @@ def path_bounds(p: Problem) -> tuple[Floats, Floats]:
     Proof. By induction over the topological order: whatever device e runs u, u ends no earlier than
     heads[u, e] + cost[u, e], and the value needs comm(v, e, d) on idle links; t waits for all its
     values. Queues only add to that. tails is the same on the reversed graph."""
+    # Forbidden devices are inf already here, so that no least below ever goes by way of them.
     heads, tails = np.zeros((p.n, p.m)), np.zeros((p.n, p.m))
     heads[~np.isfinite(p.cost)] = np.inf
     tails[~np.isfinite(p.cost)] = np.inf
@@ -37,7 +38,11 @@ def path_bounds(p: Problem) -> tuple[Floats, Floats]:
         for v in p.inputs(t):
             u = int(p.value_src[v])
             comm = p.waits(int(v))
+            # [from, to] of one value; the diagonal is 0, a producer on the same device waits for no
+            # link.
             least = (heads[u] + cost[u])[:, None] + comm
+            # The greatest over inputs: a task waits for all of them, whichever devices suit each
+            # one best.
             heads[t] = np.maximum(heads[t], least.min(axis=0))
     for u in range(p.n - 1, -1, -1):
         for v in p.outputs(u):
@@ -62,9 +67,11 @@ def load_prices(cost: Floats) -> Floats:
     Up to `load_costs` costs: dual values of the linear program of `load`; beyond: subgradient
     steps, within 1e-5 of them."""
     m = cost.shape[1]
+    # The linear program gives the best prices but grows with the costs; see portfolio.json.
     if np.isfinite(cost).sum() <= OWN.load_costs:
         able = np.isfinite(cost)
         column = np.full(cost.shape, -1)
+        # Column 0 is the period T; a pair that is forbidden gets no column at all.
         column[able] = 1 + np.arange(able.sum())
         objective = np.zeros(1 + int(able.sum()))
         objective[0] = 1.0
@@ -75,6 +82,7 @@ def load_prices(cost: Floats) -> Floats:
             rows.append((columns, np.concatenate([[-1.0], cost[here, d]]), 0.0))
         equal = [(c[c > 0], np.ones(int((c > 0).sum())), 1.0) for c in column]
         found = lp.duals(objective, rows, equal)
+        # Duals of an unsolved or all-free program sum to 0 and are no prices.
         if found is not None and found.sum() > 0:
             return found / found.sum()
     return balanced_prices(cost)[0]
@@ -95,6 +103,7 @@ def load(p: Problem) -> float:
         return 0.0
     cost, _ = by_group(p)
     finite = np.isfinite(cost)
+    # inf * 0 is nan, so forbidden places are set to 0 first and to inf after.
     priced = np.where(finite, cost, 0.0) * load_prices(cost)
     return float(np.where(finite, priced, np.inf).min(axis=1).sum())
 
@@ -102,6 +111,7 @@ def load(p: Problem) -> float:
 def by_group(p: Problem) -> tuple[Floats, Floats]:
     """cost [group, m], weight [group]: sums over tasks that share a device."""
     count = int(p.group.max(initial=-1)) + 1
+    # inf of one task makes the whole group's sum inf: colocated tasks share what is allowed.
     cost = np.zeros((count, p.m))
     np.add.at(cost, p.group, p.cost)
     return cost, np.bincount(p.group, p.weight, minlength=count).astype(np.float64)
@@ -151,9 +161,11 @@ def priced_windows(p: Problem) -> list[Window]:
 
 def time_windows(p: Problem) -> list[Window]:
     """The windows of `window_load`; none where there are too many tasks."""
+    # The program has a row per window, which are levels^2 a device, over all costs.
     if not p.n or not OWN.levels * OWN.levels * np.isfinite(p.cost).sum() <= OWN.window_costs:
         return []
     heads, tails = path_bounds(p)
+    # Beyond the critical path a window without tasks would not imply h + q <= T (see the proof).
     low = critical_path(p)
     windows: dict[tuple[int, bytes], Window] = {}
     for d in range(p.m):
@@ -162,9 +174,12 @@ def time_windows(p: Problem) -> list[Window]:
             continue
         for h in _levels(heads[mine, d]):
             for q in _levels(tails[mine, d]):
+                # Levels may cut out the same tasks; one window of them is kept, so that rows stay
+                # few.
                 inside = mine[(heads[mine, d] >= h) & (tails[mine, d] >= q)]
                 if len(inside) and h + q <= low:
                     windows.setdefault((d, inside.tobytes()), Window(d, inside, float(h + q)))
+        # The window of `load` itself, so that this bound is never below that one.
         everything = Window(d, mine, 0.0)
         windows.setdefault((d, mine.tobytes()), everything)
     return list(windows.values())
@@ -176,6 +191,7 @@ def _levels(values: Floats) -> Floats:
 
 def _tight(p: Problem) -> list[int]:
     """Devices whose memory does not hold everything."""
+    # A memory of 0 would be divided by; one that holds all constrains nothing.
     return [d for d in range(p.m) if 0 < p.memory[d] < p.weight.sum()]
 
 
@@ -185,6 +201,7 @@ def _relaxed(p: Problem, windows: list[Window], tight: list[int]) -> float:
     if found is None:
         return 0.0
     share, rent = found
+    # Any multipliers prove a bound, so it is summed up anew here and not read off the solver.
     priced = np.where(np.isfinite(by_group(p)[0]), 0.0, np.inf)
     for w, y in zip(windows, share, strict=True):
         priced[:, w.device] += y * _window_costs(p, w)
@@ -222,11 +239,13 @@ def _multipliers(
         rows.append((columns, np.concatenate([[-1.0], own[here]]), -w.around))
     for d in tight:
         here = np.flatnonzero(able[:, d])
+        # Memory as parts of 1: bytes beside ms would be badly scaled for the solver.
         rows.append((column[here, d], weight[here] / p.memory[d], 1.0))
     equal = [(c[c > 0], np.ones(int((c > 0).sum())), 1.0) for c in column]
     found = lp.duals(objective, rows, equal)
     if found is None or not found[: len(windows)].sum() > 0:
         return None
+    # Only the windows' share is made 1; rents of memory are scaled by the same factor.
     found = found / found[: len(windows)].sum()
     return found[: len(windows)], found[len(windows) :]
 
@@ -246,14 +265,20 @@ def memory_knapsack(p: Problem) -> float:
     """
     best, (cost, weight) = 0.0, by_group(p)
     for d in range(p.m):
+        # With one device there is no other, and m - 1 would be 0.
         if not math.isfinite(p.memory[d]) or weight.sum() <= p.memory[d] or p.m < 2:
             continue
         others = np.delete(cost, d, axis=1).min(axis=1)
+        # Tasks that only d can run claim nothing elsewhere.
         others = np.where(np.isfinite(others), others, 0.0)
+        # Tasks that d cannot run take no room there: worth 0, they come last.
         value = np.where(np.isfinite(cost[:, d]), others, 0.0)
+        # Tasks without weight cost no room: first, if they are worth anything.
         ratio = value / np.maximum(weight, 1e-300)
         room, kept = float(p.memory[d]), 0.0
         for t in np.argsort(-ratio, kind="stable"):
+            # The last one in is cut: a fractional knapsack is no less than a whole one, so the
+            # bound holds.
             if weight[t] <= room:
                 room -= weight[t]
                 kept += value[t]
@@ -308,6 +333,7 @@ def forced_communication(p: Problem) -> float:
                 if math.isfinite(p.lat[x, y])
             ]
             total += float(min(times, default=0.0))
+            # Once per value: further readers may get it by the same hops.
             break
     return total / len(p.resources)
 
@@ -322,6 +348,7 @@ def all_bounds(p: Problem, latency: bool) -> dict[str, float]:
         "load within memory": load_within_memory(p),
         "forced communication": forced_communication(p),
     }
+    # A sample's way may be longer than the period, as samples overlap: no bound on throughput.
     if latency:
         found["critical path"] = critical_path(p)
         found["load in windows"] = window_load(p)

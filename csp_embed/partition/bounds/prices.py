@@ -14,10 +14,12 @@ from csp_embed.jit import njit
 ROUNDS = 1000  # steps; each costs as much as looking at every cost once
 
 
+# Numba leaves the interpreter's lock (nogil), so that a watching thread can end the search.
 @njit(cache=True, nogil=True)
 def balanced_prices(cost):
     """(prices [m], bound in ms) for cost [g, m], inf where forbidden."""
     groups, m = cost.shape
+    # Equal prices to begin with: the bound is then the least work shared out evenly.
     w, best_w = np.full(m, 1.0 / m), np.full(m, 1.0 / m)
     load, slope = np.zeros(m), np.zeros(m)
     low, high, patience, share = 0.0, np.inf, 0, 1.0
@@ -31,13 +33,17 @@ def balanced_prices(cost):
                     where, least = d, cost[g, d] * w[d]
             load[where] += cost[g, where]
             value += least
+        # The largest load is what a placement reaches: Polyak's step aims at this value.
         high = min(high, load.max())
         patience += 1
+        # A dual value may fall from step to step; only a higher one is kept, with its prices.
         if value > low:
+            # Gains below a millionth do not count as progress, or the steps would never be halved.
             if value > low * (1 + 1e-6):
                 patience = 0
             low = value
             best_w[:] = w
+        # Too long without progress: steps overshoot; half as long, from the best prices.
         if patience > 5:
             patience, share = 0, share / 2
             w[:] = best_w
@@ -51,6 +57,7 @@ def balanced_prices(cost):
         if length == 0.0 or high <= value:
             break
         for d in range(m):
+            # Prices below 0 would prove nothing.
             w[d] = max(0.0, w[d] + share * (high - value) / length * slope[d])
         w /= w.sum()
     return best_w, low

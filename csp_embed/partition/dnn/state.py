@@ -30,6 +30,7 @@ class State:
         self.dev: Ints | None = None
         self.fresh: Ints | None = None
         self.value, self.method = float("inf"), ""
+        self.rise: float | None = None  # what temperatures of annealing are multiples of
         self.proof = Proof(unit=dnn.p.unit, tick=dnn.tick, gap=clock.request.gap)
         clock.known = lambda: (self.value, self.proof.value)
         self.interrupted = False
@@ -39,6 +40,7 @@ class State:
         p = self.dnn.p
         if not np.isfinite(p.cost[np.arange(p.n), dev]).all():
             return False
+        # Added up in floats: the view has whole bytes, so that these sums are exact.
         if (np.bincount(dev, p.weight, minlength=p.m) > p.memory).any():
             return False
         _, first = np.unique(p.group, return_index=True)
@@ -50,10 +52,12 @@ class State:
         if not self.fits(dev):
             return False
         if self.latency:
+            # None: blocks wait for each other, so that this is no plan at all.
             times = timetable(dnn, dev)
             value = float("inf") if times is None else float(times[1].max(initial=0.0))
         else:
             value = float(dnn.loads(dev).max(initial=0.0))
+            # For latency convexity need not be asked: blocks in rings have no timetable.
             if (r.contiguous or r.pipeline) and not convex(dnn, dev, r.pipeline):
                 return False
         if not value < self.value:
@@ -71,16 +75,20 @@ class State:
         if self.latency:
             heads, tails = path_bounds(self.dnn)
             self.raise_to(float((heads + tails).min(axis=1).max(initial=0.0)), "critical path")
+            # Loads bound no latency: CPUs run any number of tasks at once.
             return
         self.raise_to(bounds.load(p), "load")
         self.raise_to(bounds.memory_knapsack(p), "memory knapsack")
+        # A group is not split, so its cheapest device has at least that load.
         for g in p.groups():
             self.raise_to(float(p.cost[g].sum(axis=0).min()), "largest group")
 
     def settled(self) -> bool:
         """Whether the placement is proved the best, exactly, or as near to it as is wanted."""
+        # Cheap first: exact times are counted only once floats say that the bound is met.
         if self.dev is None or not self.proof.settles(self.value):
             return False
+        # Good enough for the user's gap, though not the optimum.
         if self.proof.gap and self.value > self.proof.value * (1 + SAME):
             return True
         return self.proof.meets(self._exactly()[0])
@@ -99,6 +107,7 @@ class State:
         """The best placement as a Plan; UNKNOWN where there is none within the user's limit."""
         p, r, proof = self.dnn.p, self.clock.request, self.proof
         names = [d.name for d in p.platform.devices]
+        # The models keep a limit on the objective; quick placements may exceed it.
         limit = r.max_latency if self.latency else None
         if not self.latency and r.min_throughput:
             limit = 1 / r.min_throughput
@@ -119,6 +128,7 @@ class State:
             )
             found = {}
         closed = proof.meets(value)
+        # No bound above the value is told: both are rounded on their own.
         low = min(proof.sure, value)
         return Plan(
             r.objective, float(value), below(low),

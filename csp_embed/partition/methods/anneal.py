@@ -51,11 +51,11 @@ def append(a, order, dev, begin, avail, finish):
 
 
 @njit(cache=True, nogil=True)
-def anneal(a, w, activation, members, member_ptr, order, dev, steps, hot, cold, seed):
+def anneal(a, w, activation, members, member_ptr, order, dev, steps, hot, cold, seed, rises):
     """Improves `order` and `dev` in place over `steps` proposals; returns the best makespan.
 
-    hot, cold: temperatures in ms at the beginning and the end. members, member_ptr: tasks by
-    colocation group. The first state must be feasible."""
+    hot, cold: temperatures in ms at the beginning and the end; rises: see `annealer.note`. members,
+    member_ptr: tasks by colocation group. The first state must be feasible."""
     n, m = a.cost.shape
     state = generator(seed)
     plain = True
@@ -135,7 +135,7 @@ def anneal(a, w, activation, members, member_ptr, order, dev, steps, hot, cold, 
                 if not peak_fits(a, w, activation):
                     then = np.inf
         heat = temperature(hot, cold, step, steps)
-        if accepts(state, now, then, heat):
+        if accepts(state, now, then, heat, rises):
             now = then
             if plain:
                 for k in range(first, n):

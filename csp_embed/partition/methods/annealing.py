@@ -5,12 +5,14 @@ Takes: a Problem, placements to start from.  Leaves: the incumbent improved.
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from csp_embed.partition import kernels
 from csp_embed.partition.methods.anneal import anneal
+from csp_embed.partition.methods.cooling import TINY, UNNOTED, span, usual_rise
 from csp_embed.partition.methods.list_scheduling import Placement
 from csp_embed.partition.methods.method import Method, Search
 from csp_embed.partition.methods.reinsert import ordered, reinsert
@@ -18,7 +20,7 @@ from csp_embed.partition.portfolio import NUMBERS, Step
 from csp_embed.partition.proof import SAME
 from csp_embed.partition.request import Clock, Incumbent
 from csp_embed.partition.timetable import decoded
-from csp_embed.partition.view import Problem, _csr
+from csp_embed.partition.view import Floats, Problem, _csr
 
 OWN = NUMBERS.anneal
 
@@ -93,23 +95,41 @@ class Chains:
         self.arrays = kernels.arrays(p)
         self.spaces = [kernels.work(p) for _ in range(max(1, clock.request.workers))]
         self.graph = ordered(p) if self.plain else None
+        self.rise: float | None = None
+        self.lock = threading.Lock()
 
     def run(
         self, slot: int, start: Placement, number: int, steps: int, warm: float = 1.0
     ) -> Placement:
         """One chain. warm: factor on the first temperature."""
+        hot, cold, work = OWN.heats[number % len(OWN.heats)]
+        if not self.plain:
+            hot, cold = OWN.decoded_heats[number % len(OWN.decoded_heats)], OWN.decoded_cold
+        first, last = span(self.measured(slot, start), max(warm * hot, cold), cold)
+        return self.one(slot, start, steps, first, last, work, self.seed * 1000 + number + 1)
+
+    def measured(self, slot: int, start: Placement) -> float:
+        """What worsening moves cost on the way down from a start; the first start tells for all."""
+        with self.lock:
+            if self.rise is None:
+                steps = OWN.probes if self.plain else OWN.decoded_probes
+                self.rise = usual_rise(
+                    lambda noted: self.one(slot, start, steps, TINY, TINY, 0.0, self.seed, noted)
+                )
+            return self.rise
+
+    def one(
+        self, slot: int, start: Placement, steps: int, hot: float, cold: float, work: float,
+        seed: int, rises: Floats = UNNOTED,
+    ) -> Placement:  # fmt: skip
+        """A chain at temperatures in ms."""
         order, dev = start.order.copy(), start.dev.copy()
-        seed = self.seed * 1000 + number + 1
-        scale = max(start.value, 1e-9)  # a plan that takes no time has no temperature of its own
         if self.plain:
-            hot, cold, work = OWN.heats[number % len(OWN.heats)]
-            hot, cold = max(warm * hot, cold) * scale, cold * scale
-            value = reinsert(self.graph, order, dev, max(steps, 1), hot, cold, work, seed)
+            value = reinsert(self.graph, order, dev, max(steps, 1), hot, cold, work, seed, rises)
         else:
-            hot = OWN.decoded_heats[number % len(OWN.decoded_heats)] * scale
             value = anneal(
                 self.arrays, self.spaces[slot], self.activation, self.members,
-                self.member_ptr, order, dev, steps, hot, OWN.decoded_cold * scale, seed,
+                self.member_ptr, order, dev, steps, hot, cold, seed, rises,
             )  # fmt: skip
         return Placement(order, dev, float(value), "anneal")
 

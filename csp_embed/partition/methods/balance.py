@@ -11,6 +11,7 @@ import numpy as np
 
 from csp_embed.jit import njit
 from csp_embed.partition.methods.annealer import accepts, draw, generator, temperature
+from csp_embed.partition.methods.cooling import UNNOTED
 from csp_embed.partition.methods.period_loads import Loads, begin, energy, largest, settle, shift
 from csp_embed.partition.view import Floats, Ints
 
@@ -35,17 +36,29 @@ def unpriced(q: Loads) -> Prices:
 def balance(
     q: Loads, dev: Ints, steps: int, hot: float, cold: float, seed: int, *,
     longest: int = CLUSTER, target: float = 0.0, prices: Prices | None = None,
-    borders: bool = False,
+    borders: bool = False, rises: Floats | None = None,
 ) -> float:  # fmt: skip
     """Improves dev [n] in place over `steps` proposals, or until the period is at most `target`;
     the smallest period seen. hot, cold: temperatures in ms. longest: groups of one proposal.
-    borders: also moves all of a device that comes before a group, or behind it."""
+    borders: also moves all of a device that comes before a group, or behind it. rises: see
+    `annealer.note`."""
     place = np.zeros(len(q.weight), np.int64)
     # Annealing moves groups; devices of tasks are read back at the end.
     place[q.group] = dev
     guide = unpriced(q) if prices is None else prices
     found = _anneal(
-        q, place, steps, hot, cold, seed, longest, target, guide.pull, guide.moves, borders
+        q,
+        place,
+        steps,
+        hot,
+        cold,
+        seed,
+        longest,
+        target,
+        guide.pull,
+        guide.moves,
+        borders,
+        UNNOTED if rises is None else rises,
     )
     dev[:] = place[q.group]
     return float(found)
@@ -61,7 +74,7 @@ def priced_energy(load, pull):
 
 
 @njit(cache=True, nogil=True)
-def _anneal(q, dev, steps, hot, cold, seed, longest, target, pull, moves, borders):
+def _anneal(q, dev, steps, hot, cold, seed, longest, target, pull, moves, borders, rises):
     """`balance` on dev [groups]. Proposals: a group to another device, or to a neighbour's; a swap
     of two groups; a connected cluster of groups to a neighbour's device; with `borders` a group
     with all that comes before it (or behind) on its device. With prices, single groups and swaps
@@ -161,7 +174,7 @@ def _anneal(q, dev, steps, hot, cold, seed, longest, target, pull, moves, border
             settle(back, here, dev, readers, inp_ptr, inp)
         then = priced_energy(load, pull)
         heat = temperature(hot, cold, step, steps)
-        if accepts(state, now, then, heat):
+        if accepts(state, now, then, heat, rises):
             if count == 1 and back < 0:
                 settle(g, new, dev, readers, inp_ptr, inp)
             now = then

@@ -48,13 +48,14 @@ def exact(
         model.hint(dev, times if model.start else None)
     clock.tell("exact search")
     stop = None if target is None else model.scale.down(target)
-    refused, taken = 0, False
+    refused, taken, spent = 0, False, 0.0
     while True:
         params, extra = clock.params(limit, share), tuning(request)
         if extra and request.objective == "latency":
             params = replace(params, workers=1, interleave=False)
         found = cpsat.solve(model.cp, params, extra=extra, target=stop)
         proof.interrupted |= found.interrupted
+        spent += found.work
         if not found.found:
             break
         taken = take(p, inc, model, found, "cpsat")
@@ -66,7 +67,7 @@ def exact(
         # What the model leaves out (memory of inputs in flight) refuses this placement: not again.
         model.refuse(found)
         refused += 1
-        if refused == OWN.refusals:
+        if refused == OWN.refusals or spent > OWN.refused * limit * clock.request.effort:
             break
     if found.status == "INFEASIBLE" and best is None:
         proof.notes.append("infeasible")

@@ -11,12 +11,13 @@ import numpy as np
 
 from csp_embed.partition import kernels
 from csp_embed.partition.methods.anneal import anneal
+from csp_embed.partition.methods.cooling import TINY, UNNOTED, span, usual_rise
 from csp_embed.partition.methods.list_scheduling import Placement
 from csp_embed.partition.methods.method import Method, Search, always
 from csp_embed.partition.portfolio import NUMBERS, Step
 from csp_embed.partition.request import Clock, Incumbent
 from csp_embed.partition.timetable import decoded
-from csp_embed.partition.view import Ints, Problem, _csr
+from csp_embed.partition.view import Floats, Ints, Problem, _csr
 
 OWN = NUMBERS.genetic
 
@@ -30,13 +31,20 @@ def genetic(p: Problem, inc: Incumbent, clock: Clock, first: list[Placement]) ->
     member_ptr, members = _csr(p.groups())
     people: list[tuple[float, int, Ints, Ints]] = []
 
+    def anneal_one(
+        order: Ints, dev: Ints, steps: int, heats: tuple[float, float], rises: Floats = UNNOTED
+    ) -> float:
+        seed = 7919 * clock.request.seed + len(people) + 1
+        return float(
+            anneal(a, w, p.activation, members, member_ptr, order, dev, steps, *heats, seed, rises)
+        )
+
+    order, dev = first[0].order.copy(), first[0].dev.copy()
+    rise = usual_rise(lambda noted: anneal_one(order, dev, OWN.touch, (TINY, TINY), noted))
+    known = span(rise, OWN.heat, OWN.cold)
+
     def add(order: Ints, dev: Ints, steps: int) -> None:
-        scale = max(first[0].value, 1e-9)
-        value = anneal(
-            a, w, p.activation, members, member_ptr, order, dev, steps,
-            OWN.heat * scale, OWN.cold * scale, 7919 * clock.request.seed + len(people) + 1,
-        )  # fmt: skip
-        people.append((float(value), len(people), order, dev))
+        people.append((anneal_one(order, dev, steps, known), len(people), order, dev))
 
     for x in first[: OWN.population]:
         add(x.order.copy(), x.dev.copy(), 1)

@@ -20,6 +20,7 @@ from csp_embed.partition.bounds.prices import balanced_prices
 from csp_embed.partition.methods import throughput
 from csp_embed.partition.methods.balance import Prices, balance
 from csp_embed.partition.methods.communities import communities, levels, merge, runs, settled
+from csp_embed.partition.methods.cooling import TINY, slices, span, usual_rise
 from csp_embed.partition.methods.exact_groups import solve_loads
 from csp_embed.partition.methods.exact_search import exact
 from csp_embed.partition.methods.method import Method, Search
@@ -27,7 +28,7 @@ from csp_embed.partition.methods.period_loads import Loads, load_arrays
 from csp_embed.partition.portfolio import NUMBERS, Step
 from csp_embed.partition.proof import Proof
 from csp_embed.partition.request import Clock, Incumbent
-from csp_embed.partition.view import Ints, Problem, _csr
+from csp_embed.partition.view import Floats, Ints, Problem, _csr
 
 OWN = NUMBERS.period
 
@@ -52,7 +53,8 @@ def split_throughput(p: Problem, inc: Incumbent, proof: Proof, clock: Clock) -> 
         q = load_arrays(merged)
         # The coarsest level begins from a balance; each finer one from the level above.
         dev = throughput.greedy(merged) if dev is None else settled(merged, dev)
-        search.anneal(q, dev, max(OWN.touches * len(q.weight), OWN.least), heat(q), number)
+        steps = max(OWN.touches * len(q.weight), OWN.least)
+        search.anneal(q, dev, descent(q, dev), steps, 1.0, number)
         solve_parts(q, dev, list(range(len(q.weight))))
         clock.tell("communities", 1, 1)
     starts = [] if dev is None else [dev]
@@ -61,7 +63,7 @@ def split_throughput(p: Problem, inc: Incumbent, proof: Proof, clock: Clock) -> 
     for number in range(OWN.lanes if p.n <= OWN.small else OWN.large_lanes):
         # Every other lane goes on from the best plan; the rest keep looking elsewhere.
         start = starts[number % len(starts)] if number % 2 == 0 or not inc.best else inc.best.dev
-        search.lane(start, OWN.warmth[number % len(OWN.warmth)] * heat(search.q), number + 1)
+        search.lane(start, OWN.warmth[number % len(OWN.warmth)], number + 1)
         if search.done() or clock.left() < 0.1:
             return
         clock.tell("groups", 1, 1)
@@ -73,9 +75,14 @@ def split_throughput(p: Problem, inc: Incumbent, proof: Proof, clock: Clock) -> 
         search.lane(inc.best.dev, OWN.again[number % len(OWN.again)], 1000 + number)
 
 
-def heat(q: Loads) -> float:
-    """First temperature over the load bound: a share of what one group weighs in it."""
-    return min(OWN.heat, len(q.memory) / len(q.weight))
+def descent(q: Loads, start: Ints, prices: Prices | None = None) -> float:
+    """The usual rise on the way down from a placement of groups, or of tasks."""
+    dev = start.copy()
+
+    def descend(noted: Floats) -> None:
+        balance(q, dev, OWN.probes, TINY, TINY, 1, longest=OWN.walk, prices=prices, rises=noted)
+
+    return usual_rise(descend)
 
 
 class Loading:
@@ -88,6 +95,7 @@ class Loading:
         self.prices, self.low = balanced_prices(self.q.cost)
         self.target = self.low * (1 + OWN.near)
         self.steps = max(OWN.touches * p.n, OWN.least)
+        self.known: float | None = None
 
     def priced(self) -> bool:
         """Lanes from prices, as long as they may be enough. Says whether the search is done."""
@@ -98,12 +106,16 @@ class Loading:
         # (group, device), those first that lose least against the group's cheapest place.
         moves = np.stack(np.divmod(by, self.p.m), axis=1)
         start = cost.argmin(axis=1)[self.p.group]
+        known: dict[float, float] = {}  # prices are part of the energy
         for number, (pull, hot) in enumerate(OWN.pulls):
-            dev, heat = start.copy(), hot * self.low
+            guide, dev = Prices(pull * self.prices, moves), start.copy()
+            if pull not in known:
+                known[pull] = descent(self.q, dev, guide)
+            heat, cold = span(known[pull], hot, OWN.priced_cooling * hot)
             value = balance(
-                self.q, dev, int(OWN.priced * self.inc.request.effort), max(heat, 1e-9),
-                max(OWN.priced_cooling * heat, 1e-12), 100 * self.inc.request.seed + number,
-                longest=OWN.walk, target=self.target, prices=Prices(pull * self.prices, moves),
+                self.q, dev, int(OWN.priced * self.inc.request.effort), heat, cold,
+                100 * self.inc.request.seed + number,
+                longest=OWN.walk, target=self.target, prices=guide,
             )  # fmt: skip
             self.offer(dev)
             # So far above the bound, prices are no guide here: links or memory decide.
@@ -130,25 +142,28 @@ class Loading:
     def lane(self, start: Ints, hot: float, seed: int) -> None:
         """Anneals from a start and offers what is found."""
         dev = start.copy()
-        self.anneal(self.q, dev, self.steps, hot, seed)
+        self.anneal(self.q, dev, self.rise(start), self.steps, hot, seed)
         solve_parts(self.q, dev, self.along)
         self.offer(dev)
 
-    def anneal(self, q: Loads, dev: Ints, steps: int, hot: float, seed: int) -> None:
-        """Annealing in slices, so that a limit is kept. hot: over the mean load."""
+    def rise(self, start: Ints) -> float:
+        """The usual one of the whole problem; the first start tells for all lanes."""
+        if self.known is None:
+            self.known = descent(self.q, start)
+        return self.known
+
+    def anneal(
+        self, q: Loads, dev: Ints, rise: float, steps: int, warmth: float, seed: int
+    ) -> None:
+        """One chain. warmth: of the usual first temperature."""
         r = self.inc.request
-        steps = int(steps * r.effort)
-        # Kernels cannot be interrupted, so the clock is asked between slices.
-        slices = max(1, round(steps / OWN.slice))
-        scale = hot * self.low
-        for k in range(slices):
+        hot, cold = span(rise, warmth * OWN.heat, OWN.cold)
+        for k, (top, low, size) in enumerate(slices(hot, cold, steps * r.effort, OWN.slice)):
             if self.clock.left() < 0.1:
                 return
-            top = scale * OWN.cooling ** (k / slices)
-            low = scale * OWN.cooling ** ((k + 1) / slices)
             balance(
-                q, dev, max(1, steps // slices), max(top, 1e-9), max(low, 1e-12),
-                100_000 * r.seed + 100 * seed + k, longest=OWN.walk, target=self.target,
+                q, dev, size, top, low, 100_000 * r.seed + 100 * seed + k, longest=OWN.walk,
+                target=self.target,
             )  # fmt: skip
 
     def done(self) -> bool:

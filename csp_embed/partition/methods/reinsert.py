@@ -28,7 +28,7 @@ import numpy as np
 
 from csp_embed.jit import njit
 from csp_embed.partition.bounds.latency_period import load_prices
-from csp_embed.partition.methods.annealer import draw, generator, temperature
+from csp_embed.partition.methods.annealer import draw, generator, note, temperature
 from csp_embed.partition.view import Floats, Ints, Problem, _csr
 
 THROUGH = 0.1  # weight of the path through the task beside the makespan, which has wide plateaus
@@ -233,13 +233,17 @@ def shift(a, order, at, t, x, y, prv, mark, spare):
 
 
 @njit(cache=True)
-def bath(state, energy, count, heat):
-    """Draws one of the places with Boltzmann's weights; `energy` is spent."""
+def bath(state, energy, count, heat, rises):
+    """Draws one of the places with Boltzmann's weights; `energy` is spent. rises: see
+    `annealer.note`."""
     least, total = np.inf, 0.0
     for i in range(count):
         least = min(least, energy[i])
     for i in range(count):
-        over = (energy[i] - least) / heat
+        rise = energy[i] - least
+        if rise > 0.0:
+            note(rises, rise)
+        over = rise / heat
         energy[i] = np.exp(-over) if over < 12.0 else 0.0
         total += energy[i]
     # Integers of the generator as a share: the same draw on every computer.
@@ -252,11 +256,11 @@ def bath(state, energy, count, heat):
 
 
 @njit(cache=True, nogil=True)
-def reinsert(a, order, dev, steps, hot, cold, work, seed):
+def reinsert(a, order, dev, steps, hot, cold, work, seed, rises):
     """Improves `order` and `dev` in place over `steps` reinsertions; returns the best makespan.
 
     hot, cold: temperatures in ms at the beginning and the end. work: weight of the priced work
-    beside the makespan."""
+    beside the makespan. rises: see `annealer.note`."""
     n, m = a.cost.shape
     state = generator(seed)
     # Fields are read once: each read of a tuple's array counts a reference.
@@ -338,7 +342,7 @@ def reinsert(a, order, dev, steps, hot, cold, work, seed):
                 where[i] = e
                 # The makespan decides; among equal ones the shorter path, and the cheaper device.
                 energy[i] = max(length[i], without) + THROUGH * length[i] + work * priced[t, e]
-        i = bath(state, energy, count, heat)
+        i = bath(state, energy, count, heat, rises)
         e, v = where[i], after[i]
         free[e] -= weight[t]
         if e == d and v == x:

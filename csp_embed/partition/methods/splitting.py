@@ -133,7 +133,7 @@ def refine(p: Problem, inc: Incumbent, sweep: Sweep, clock: Clock, steps: int, s
     least, most = OWN.passes
     passes = int(np.clip(p.n / OWN.pass_tasks, least, most))
     width = OWN.widths[0 if p.n <= OWN.small else 1]
-    hot = min(OWN.heat, OWN.heat_tasks / p.n)
+    hot = OWN.heat
     try:
         for k in range(passes):
             if clock.left() < 0.1 + RESERVE * p.n:

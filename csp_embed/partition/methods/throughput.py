@@ -10,6 +10,7 @@ import numpy as np
 from csp_embed.partition import feasible
 from csp_embed.partition.methods import chains
 from csp_embed.partition.methods.balance import balance
+from csp_embed.partition.methods.cooling import TINY, span, usual_rise
 from csp_embed.partition.methods.list_scheduling import ListScheduler
 from csp_embed.partition.methods.period_loads import Loads
 from csp_embed.partition.portfolio import NUMBERS
@@ -74,14 +75,13 @@ def balanced(p: Problem, inc: Incumbent, clock: Clock, q: Loads, steps: int, sha
     if not allowed or p.m < 2:
         return
     until = clock.seconds() + clock.left() * share if clock.wall else 0.0
-    # The mean load of a perfect balance: what temperatures are shares of.
-    scale = float(np.where(np.isfinite(p.cost), p.cost, np.inf).min(axis=1).sum()) / p.m
+    probe = allowed[0].copy()
+    rise = usual_rise(lambda noted: balance(q, probe, OWN.probes, TINY, TINY, 1, rises=noted))
     number, each = 0, min(steps, OWN.trial) if clock.wall else steps
     while True:
         dev, before = allowed[number % len(allowed)].copy(), clock.seconds()
-        hot, cold = OWN.heats[number % len(OWN.heats)] * scale, OWN.cold * scale
-        seed = 1000 * inc.request.seed + number + 1
-        balance(q, dev, each, max(hot, 1e-9), max(cold, 1e-12), seed)
+        hot, cold = span(rise, OWN.heats[number % len(OWN.heats)], OWN.cold)
+        balance(q, dev, each, hot, cold, 1000 * inc.request.seed + number + 1)
         inc.offer(dev, timed(p, dev, inc.request.max_latency is not None), "anneal")
         number += 1
         clock.tell("balancing", number, max(number, OWN.chains))

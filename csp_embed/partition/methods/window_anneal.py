@@ -29,10 +29,10 @@ def mean_line(ends, then, m):
 
 
 @njit(cache=True, nogil=True)
-def anneal_window(a, s, lo, hi, then, steps, hot, cold, seed):
+def anneal_window(a, s, lo, hi, then, steps, hot, cold, seed, rises):
     """Improves the window lo … hi of a `Stretch` in place over `steps` proposals; the best value.
 
-    then: see `windows`. hot, cold: temperatures in ms."""
+    then: see `windows`. hot, cold: temperatures in ms. rises: see `annealer.note`."""
     plain, order, dev, at, free = s.plain, s.order, s.dev, s.at, s.room
     ends, peak, finish, tail, loose = s.ends, s.peak, s.finish, s.tail, s.loose
     members, member_ptr = s.members, s.member_ptr
@@ -106,7 +106,7 @@ def anneal_window(a, s, lo, hi, then, steps, hot, cold, seed):
             value = through(a, trial_of, lo, hi, lo, then)
         trial = value + SPREAD * mean_line(ends2[w], then, m)
         heat = temperature(hot, cold, step, steps)
-        if accepts(state, now, trial, heat):
+        if accepts(state, now, trial, heat, rises):
             now = trial
             for k in range(first, hi):
                 finish[order[k]] = finish2[order[k]]

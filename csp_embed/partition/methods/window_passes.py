@@ -11,6 +11,7 @@ import numpy as np
 from csp_embed.jit import njit
 from csp_embed.partition import kernels
 from csp_embed.partition.methods import windows
+from csp_embed.partition.methods.cooling import TINY, UNNOTED, usual_rise
 from csp_embed.partition.methods.exact_part import solve_part
 from csp_embed.partition.methods.window_anneal import anneal_window
 from csp_embed.partition.methods.windows import (
@@ -23,9 +24,11 @@ from csp_embed.partition.methods.windows import (
     through,
 )
 from csp_embed.partition.request import Clock
-from csp_embed.partition.view import Ints, Problem, _csr
+from csp_embed.partition.view import Floats, Ints, Problem, _csr
 
 CHUNK = 300_000  # proposals or nodes between two looks at the clock
+
+PROBES = 20  # proposals per task from which temperatures are told
 
 RESERVE = 1e-4  # s per task that the caller needs to turn an order into a timetable
 
@@ -42,6 +45,7 @@ class Sweep:
         member_ptr, members = _csr(p.groups())
         self.groups = (members, member_ptr)
         self.parts = self.proved = 0
+        self.rise: float | None = None
 
     def begin(self, order: Ints, dev: Ints) -> float:
         """Takes over a plan; its makespan by appending in order of starts, or in this order."""
@@ -66,16 +70,31 @@ class Sweep:
         self, width: int, shift: int, steps: float, hot: float, seed: int, clock: Clock
     ) -> None:
         """A pass of annealed windows, the first one `shift` long. steps: proposals per task; hot:
-        the first temperature over the makespan."""
+        the first temperature, in usual rises of this problem."""
         # unique: a shift of 0, or a width that divides n, would make a window without tasks.
         marks = np.unique([0, *range(shift or width, self.p.n, width), self.p.n])
-        self._pass(marks, clock, float(steps * width), hot, seed)
+        if self.rise is None:
+            self.rise = self._measured(marks, clock, width)
+        heat = max(hot * self.rise, TINY)
+        self._pass(marks, clock, float(steps * width), heat, seed)
+
+    def _measured(self, marks: Ints, clock: Clock, width: int) -> float:
+        """The usual rise of a pass at no temperature, which is then taken back."""
+        kept = self.order.copy(), self.dev.copy(), self.value
+        work = float(PROBES * width)
+        found = usual_rise(lambda noted: self._pass(marks, clock, work, TINY, 0, noted))
+        self.order, self.dev, self.value = kept
+        return found
 
     def exact(self, marks: Ints, nodes: int, clock: Clock) -> None:
         """A pass of parts [marks[i], marks[i + 1]), each solved exactly within so many nodes."""
         self._pass(marks, clock, -float(nodes), 0.0, 0)
 
-    def _pass(self, marks: Ints, clock: Clock, work: float, hot: float, seed: int) -> None:
+    def _pass(
+        self, marks: Ints, clock: Clock, work: float, hot: float, seed: int,
+        rises: Floats = UNNOTED,
+    ) -> None:  # fmt: skip
+        """hot: first temperature in ms."""
         p = self.p
         marks = np.asarray(marks, np.int64)
         behind, then = backward(self.a, self.order, self.dev, self.lines, marks[1:])
@@ -92,7 +111,7 @@ class Sweep:
             some = marks[k : k + chunk + 1]
             value, proved = run(
                 self.a, self.groups, not p.contended(), self.order, self.dev, some, room, begin,
-                (behind, then[k : k + chunk]), work, hot, seed + k, self.value,
+                (behind, then[k : k + chunk]), work, hot, seed + k, self.value, rises,
             )  # fmt: skip
             self.value = float(value)
             self.parts += len(some) - 1 if work < 0 else 0
@@ -110,13 +129,13 @@ def starts(a, order, dev, lines):
 
 
 @njit(cache=True, nogil=True)
-def run(a, groups, plain, order, dev, marks, room, before, after, work, hot, seed, value):
+def run(a, groups, plain, order, dev, marks, room, before, after, work, hot, seed, value, rises):
     """Windows between neighbouring marks in turn: (makespan, parts proved).
 
     groups: (members, member_ptr), tasks by colocation group. before: a `Before` the first mark;
     moved on to the last. after: what `backward` gives for the whole order and these marks. work >
-    0: proposals per window; < 0: nodes at most. Where links queue, a window's change is kept if the
-    whole order agrees."""
+    0: proposals per window; < 0: nodes at most. hot: first temperature in ms. Where links queue, a
+    window's change is kept if the whole order agrees."""
     members, member_ptr = groups
     free, finish, sent = before.free, before.finish, before.arrive
     behind, then = after
@@ -146,8 +165,8 @@ def run(a, groups, plain, order, dev, marks, room, before, after, work, hot, see
         # The window begins when the timelines before it end.
         ends[0] = free
         if work > 0:
-            heat = max(hot * value, 1e-12)  # a plan may take no time
-            anneal_window(a, s, lo, hi, then[i], np.int64(work), heat, 0.01 * heat, seed + i)
+            cold = 0.01 * hot
+            anneal_window(a, s, lo, hi, then[i], np.int64(work), hot, cold, seed + i, rises)
         else:
             now = through(a, s, lo, hi, lo, then[i])
             if not plain:

@@ -5,8 +5,9 @@ placement that takes a share, or the single placement where sharing does not hel
 
 The master program finds the shares of the placements known so far that make the busiest line least
 busy; its multipliers are prices of lines; a placement that is cheaper under them than the period
-makes it better. It ends at the bound of `relaxation`, where no start finds such a placement, or at
-the limit. Devices keep the weights of every layer that any placement puts there, once.
+makes it better. It ends at the bound of `methods.relaxation`, where no start finds such a
+placement, or at the limit. Devices keep the weights of every layer that any placement puts there,
+once.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ from csp_embed.partition import feasible
 from csp_embed.partition.exact import DOUBLE, Exact, below
 from csp_embed.partition.links import solve_links
 from csp_embed.partition.methods.period_loads import Loads, load_arrays
-from csp_embed.partition.mixture.pricing import descend, loads_of, rounded
-from csp_embed.partition.mixture.relaxation import Relaxed, relax
+from csp_embed.partition.methods.relaxation import Relaxed, relax, rounded
+from csp_embed.partition.mixture.pricing import descend, loads_of
 from csp_embed.partition.request import Clock
+from csp_embed.partition.supervise import INTERRUPTED, supervised
 from csp_embed.partition.timetable import throughput_plan
 from csp_embed.partition.view import Floats, Ints, Problem, make_problem, normalised, number
 from csp_embed.solver.lp import optimum
@@ -50,15 +52,16 @@ def solve_mixture(graph: TaskGraph, platform: Platform, clock: Clock, fix: dict[
             "shared layers keep no limit on latency or rate, and no convex sets",
             hint="leave out --share, or --contiguous, --pipeline, --max-latency, --min-throughput",
         )
+    # Half for the single placement, from which the mixture begins.
     own = replace(request, time_limit=max(0.05, clock.left() / 2)) if clock.wall else request
     single = solve_links(graph, platform, Clock(replace(own, progress=request.progress)), fix, None)
     if single.objective is None or not single.objective:
         return single
+    # Not trimmed: a mixture may use more devices than there are groups.
     p = normalised(make_problem(graph, platform, fix))
     search = _Search(p, single, clock)
-    try:
-        search.run()
-    except KeyboardInterrupt:
+    # Linear programs and kernels do not look at clocks; what is found so far is whole at any time.
+    if not search.reasons and supervised(search.run, clock, lambda: True) == INTERRUPTED:
         search.reasons = ("interrupted",)
     return search.plan()
 
@@ -89,6 +92,7 @@ class _Search:
         if any(np.array_equal(dev, other) for other in self.columns):
             return False
         load = loads_of(self.q, dev)
+        # The last line counts what cannot be sent: no mixture may hold such a placement.
         if load[-1] > 0:
             return False
         self.columns.append(dev)
@@ -98,6 +102,7 @@ class _Search:
     def run(self) -> None:
         self.clock.tell("bounding shared layers")
         self.relaxed = relax(self.q)
+        # Memory first: columns that do not fit together would be refused only at the end.
         self.hold()
         self.master()
         tired = 0
@@ -119,6 +124,7 @@ class _Search:
         weight, memory = self.q.weight, self.q.memory
         for d in np.flatnonzero(np.isfinite(memory)):
             mine = self.columns[0] == d
+            # The single placement's own weights are there in any case.
             may = (self.able[:, d] == 0) & ~mine
             room = memory[d] - self._need(mine)
             if weight[may].sum() <= room:
@@ -128,6 +134,7 @@ class _Search:
                 if weight[g] <= room:
                     room -= weight[g]
                 else:
+                    # Not allowed in any placement: weights count once, whatever the shares.
                     self.able[g, d] = np.inf
 
     def _need(self, mine: np.ndarray) -> float:
@@ -139,6 +146,7 @@ class _Search:
     def master(self) -> None:
         """Shares of the placements, and prices of lines."""
         count, lines = len(self.columns), self.q.lines - 1
+        # The last line (what cannot be sent) is 0 in every column and has no row.
         table = np.array(self.loads)[:, :lines]
         objective = np.zeros(count + 1)
         objective[count] = 1.0
@@ -147,14 +155,17 @@ class _Search:
         found = optimum(objective, at_most, [(used[:count], np.ones(count), 1.0)])
         if found is None:
             return
+        # A solver's shares sum to 1 only nearly.
         shares = found[0][:count] / found[0][:count].sum()
         value = float((shares @ table).max())
         if value < self.value:
             self.value, self.shares = value, shares
+        # The dual values of the lines' rows are the prices that a new column must beat.
         self.prices = np.append(found[1], 0.0)
 
     def generate(self, turn: int) -> bool:
         """Placements cheaper than the period under the prices; whether there were any."""
+        # Placements in use are near good ones; from each one descends under new prices.
         starts = [self.columns[i] for i in np.flatnonzero(self.shares > 1e-9)]
         if self.relaxed is not None:
             starts += [rounded(self.relaxed.x, self.rng) for _ in range(STARTS)]
@@ -168,11 +179,14 @@ class _Search:
         broken = 1.0 + 1e3 * self.value  # no placement is worth a value that cannot be sent
         for n, start in enumerate(starts):
             allowed = self.able[np.arange(len(start)), start] == 0
+            # Where memory forbids a start's device, that of the first placement.
             begin = np.where(allowed, start, self.columns[0])
             for prices in mixed:
                 full = np.append(prices[: self.q.lines - 1], broken)
                 dev, _ = descend(self.q, begin, full, self.able, 1000 * turn + n)
                 load = loads_of(self.q, dev)
+                # Cheaper than the period under the master's own prices: only then can the master
+                # gain.
                 if load[:-1] @ self.prices[:-1] < self.value * (1 - 1e-9) and self.add(dev):
                     found = True
         return found
@@ -183,6 +197,7 @@ class _Search:
         kept = np.flatnonzero(self.shares > 1e-9) if len(self.shares) > 1 else np.array([0])
         devs = [self.columns[i][p.group] for i in kept]
         counted = [exact.loads(dev) for dev in devs]
+        # Twelve digits are more than the solver has; the decimals are then exact.
         shares = [number(float(f"{self.shares[i]:.12g}")) for i in kept]
         total = sum(shares, Fraction(0))
         busy: dict[str, Fraction] = {}
@@ -198,6 +213,7 @@ class _Search:
         elif name != "load":
             bound, name = Fraction(0), "none"
         alone = number(self.single.objective or 0.0)
+        # Sharing costs memory and another copy of weights: it must gain something.
         if value >= alone * (1 - HELPS) or not self.fits(devs):
             return self._alone(min(bound, alone), name)
         rates = [float(share / total / value) for share in shares]
@@ -232,6 +248,7 @@ class _Search:
         held = np.zeros((p.n, p.m), bool)
         for dev in devs:
             held[np.arange(p.n), dev] = True
+        # Activations of different placements are alive together: samples of all are in flight.
         need = p.weight @ held + sum(feasible.in_flight(p, dev) for dev in devs)
         return bool((need <= p.memory).all())
 

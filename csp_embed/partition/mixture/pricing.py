@@ -28,6 +28,7 @@ def descend(q: Loads, dev: Ints, prices: Floats, able: Floats, seed: int) -> tup
 
     able [g, m]: 0 where a group may stand, inf elsewhere."""
     found = dev.copy()
+    # By chance, so that starts end in different valleys.
     cost = _descend(
         found, prices, able, np.random.default_rng(seed).permutation(len(dev)), q.lines, q.cost,
         q.maker, q.row, q.size, q.use_ptr, q.use, q.inp_ptr, q.inp, q.out_ptr, q.out, q.hop_ptr,
@@ -62,10 +63,13 @@ def _descend(
     while moved:
         moved = False
         for g in order:
+            # The best of all devices for this group, not the first that helps: fewer moves, fewer
+            # passes.
             best, where = -least, -1
             for b in range(m):
                 if b == dev[g] or able[g, b] > 0.0 or cost[g, b] == np.inf:
                     continue
+                # Only the difference is counted: a move touches few values of a large graph.
                 change[:] = 0.0
                 shift(
                     g, b, dev, readers, change, cost, maker, row, size, inp_ptr, inp, out_ptr, out,
@@ -75,21 +79,9 @@ def _descend(
                 if gain < best:
                     best, where = gain, b
             if where >= 0:
+                # `settle` keeps counts of readers by device true, from which the next differences
+                # follow.
                 settle(g, where, dev, readers, inp_ptr, inp)
                 total += best
                 moved = True
     return total
-
-
-def rounded(x: Floats, rng: np.random.Generator) -> Ints:
-    """A placement from fractions, alike groups alike (Kleinberg and Tardos, "Approximation
-    algorithms for classification problems with pairwise relationships", J. ACM 2002): a device and
-    a threshold at random; groups with more than that on it go there; until all have gone."""
-    groups, m = x.shape
-    dev = np.full(groups, -1, np.int64)
-    for _ in range(64 * m):
-        d, least = int(rng.integers(m)), rng.random()
-        dev[(dev < 0) & (x[:, d] > least)] = d
-        if (dev >= 0).all():
-            return dev
-    return np.where(dev < 0, x.argmax(axis=1), dev)

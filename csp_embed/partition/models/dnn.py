@@ -61,10 +61,12 @@ class Dnn:
         p = self.p
         own = p.cost[np.arange(p.n), dev]
         found = np.bincount(dev, own, minlength=p.m).astype(np.float64)
+        # A value per producer: the toll is paid once, however many read it on that device.
         for v, u in enumerate(p.value_src):
             away = set(dev[p.consumers(v)].tolist()) - {int(dev[u])}
             if away and self.accelerator[dev[u]]:
                 found[dev[u]] += self.toll[v]
+            # CPUs pay nothing, neither for reading nor for sending.
             for d in away:
                 if self.accelerator[d]:
                     found[d] += self.toll[v]
@@ -73,10 +75,12 @@ class Dnn:
 
 def make_dnn(graph: TaskGraph, platform: Platform, fix: dict[str, str] | None = None) -> Dnn:
     """Arrays of a workload; devices of kind "cpu" are CPUs, all others accelerators."""
+    # Several edges between two nodes are one: the file's cost belongs to the node.
     merged = replace(
         graph,
         edges=tuple({(e.src, e.dst): Edge(e.src, e.dst, 0, "out") for e in graph.edges}.values()),
     )
+    # Transfers are tolls here, not links: none is asked for (talk=False).
     p = make_problem(merged, replace(platform, links=()), fix, talk=False)
     by_id = graph.by_id()
     costs = tuple(
@@ -85,9 +89,11 @@ def make_dnn(graph: TaskGraph, platform: Platform, fix: dict[str, str] | None = 
     tolls = tuple(number(by_id[p.ids[u]].transfer_ms) for u in p.value_src)
     # Times of the order of 1, as `problem.normalised` has them; tolls count too.
     times = [x for x in (*tolls, *(c for row in costs for c in row.values())) if x]
+    # All times may be 0.
     p = in_unit(p, Fraction(10) ** magnitude(float(max(times))) if times else Fraction(1))
     return Dnn(
         p,
+        # Whatever is no CPU counts as an accelerator.
         np.array([d.kind != "cpu" for d in platform.devices], np.int64),
         np.array([float(x / p.unit) for x in tolls], float),
         np.array([by_id[t].backward for t in p.ids], np.int64),

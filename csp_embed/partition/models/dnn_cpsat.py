@@ -38,6 +38,7 @@ class Built:
     def placement(self, dnn: Dnn, value: Any) -> Ints:
         """Device of each task in a solution."""
         dev = np.zeros(dnn.p.n, np.int64)
+        # A group has exactly one device, so the first that is 1 is it.
         for g, members in enumerate(dnn.p.groups()):
             dev[members] = next(d for d, x in self.x[g].items() if value(x))
         return dev
@@ -57,6 +58,7 @@ def build(
     cost = np.where(np.isfinite(p.cost), np.minimum(p.cost, horizon), 0.0)
     most = float(cost.sum(axis=0).max(initial=0.0) + 2 * np.minimum(dnn.toll, horizon).sum())
     scale = Scale(dnn.tick, horizon, p.n + 2 * p.m if latency else 0, most, p.unit)
+    # One more, so that the value to beat is itself a solution.
     limit = scale.up(horizon) + 1
     members = p.groups()
     x = [{d: cp.new_bool_var("") for d in p.allowed(ts[0])} for ts in members]
@@ -69,6 +71,7 @@ def build(
     enters = _tolls(dnn, cp, scale, x, terms, latency, limit)
     for d in range(p.m):
         if math.isfinite(p.memory[d]):
+            # Rounded down alike, so that nothing that fits is excluded.
             sizes, room = whole_sizes([float(p.weight[ts].sum()) for ts in members], p.memory[d])
             cp.add(sum(sizes[g] * x[g][d] for g in range(len(members)) if d in x[g]) <= room)
     if symmetry:
@@ -77,6 +80,7 @@ def build(
     built = Built(cp, scale, x, goal)
     if latency:
         _times(dnn, built, terms, enters, limit)
+        # For latency each accelerator runs one subgraph, forward and backward tasks together.
         _convex(dnn, cp, x, [d for d in range(p.m) if dnn.accelerator[d]], False)
     else:
         for d in range(p.m):
@@ -104,8 +108,11 @@ def _tolls(
     for v, u in enumerate(p.value_src):
         u = int(u)
         mine = x[p.group[u]]
+        # Readers by group: those of the maker's own group never cross.
         others = sorted({int(p.group[t]) for t in p.consumers(v)} - {int(p.group[u])})
+        # As for costs, a toll above the horizon is as good as one just above it.
         toll = min(scale.whole(dnn.exact_toll(v)), limit + 1)
+        # Latency needs to know who waits for whom even where it costs nothing.
         if not others or not (toll or all_):
             continue
         for d in range(p.m):
@@ -115,6 +122,8 @@ def _tolls(
             for g in others:
                 here, there = mine.get(d), x[g].get(d)
                 if here is not None:
+                    # Without a variable the reader can never be on d: the toll is then due whenever
+                    # the maker is.
                     keep = [there] if there is not None else []
                     cp.add_bool_or([here.negated(), leaves, *keep])
                 if there is not None:
@@ -129,6 +138,7 @@ def _tolls(
 def _symmetry(dnn: Dnn, cp: Any, x: list[dict[int, Any]]) -> None:
     """Equal accelerators are first used in order of their numbers, over groups in order."""
     p = dnn.p
+    # Devices are alike if swapping them changes no cost, memory or toll.
     for kind in (0, 1):
         classes: list[list[int]] = []
         for d in (d for d in range(p.m) if dnn.accelerator[d] == kind):
@@ -143,6 +153,7 @@ def _symmetry(dnn: Dnn, cp: Any, x: list[dict[int, Any]]) -> None:
                 seen: Any = None
                 for row in x:
                     if two in row:
+                        # Without an earlier user of `one`, `two` stays empty.
                         cp.add_bool_or([row[two].negated(), *([seen] if seen is not None else [])])
                     if one in row:
                         now = cp.new_bool_var("")
@@ -156,10 +167,12 @@ def _convex(dnn: Dnn, cp: Any, x: list[dict[int, Any]], devices: list[int], part
     """Convex sets; with `parts` the forward and the backward tasks each."""
     p = dnn.p
     labels = dnn.backward if parts else np.zeros(p.n, np.int64)
+    # Forward and backward tasks of one device need not be convex together.
     for label in sorted(set(labels.tolist())):
         inside = [t for t in range(p.n) if labels[t] == label]
         edges = [(u, t) for u, t, _ in p.edges() if labels[u] == label and labels[t] == label]
         for d in devices:
+            # As in `cpsat.shape`: what lies between two tasks of d is on d.
             above = {t: cp.new_bool_var("") for t in inside}
             below = {t: cp.new_bool_var("") for t in inside}
             for t in inside:
@@ -181,6 +194,7 @@ def _ordered(dnn: Dnn, cp: Any, x: list[dict[int, Any]]) -> None:
         turn = [cp.new_int_var(0, p.m - 1, "") for _ in range(p.m)]
         before: dict[tuple[int, int], Any] = {}
         for u, t, _ in p.edges():
+            # Edges from one part to the other do not count.
             if dnn.backward[u] != label or dnn.backward[t] != label:
                 continue
             for a, xa in x[p.group[u]].items():
@@ -189,6 +203,7 @@ def _ordered(dnn: Dnn, cp: Any, x: list[dict[int, Any]]) -> None:
                         continue
                     if (a, b) not in before:
                         before[a, b] = cp.new_bool_var("")
+                        # Devices in a strict order cannot form a ring.
                         cp.add(turn[a] < turn[b]).only_enforce_if(before[a, b])
                     cp.add_bool_or([xa.negated(), xb.negated(), before[a, b]])
 
@@ -205,15 +220,18 @@ def path_bounds(dnn: Dnn) -> tuple[Floats, Floats]:
     p = dnn.p
     group_weight = np.bincount(p.group, p.weight)
     acc = dnn.accelerator.astype(bool)
+    # Costs are in already: heads are finishes here, not starts.
     heads = np.where(np.isfinite(p.cost), p.cost, np.inf)
     tails = np.where(np.isfinite(p.cost), 0.0, np.inf)
 
     def step(u: int, t: int, v: int) -> tuple[Floats, Floats]:
         """[m, m] tolls out of u's device and into t's; inf where both cannot be."""
+        # No toll where both run on one device.
         out = np.where(acc, dnn.toll[v], 0.0)[:, None] * ~np.eye(p.m, dtype=bool)
         into = np.where(acc, dnn.toll[v], 0.0)[None, :] * ~np.eye(p.m, dtype=bool)
         if p.group[u] != p.group[t]:
             both = group_weight[p.group[u]] + group_weight[p.group[t]]
+            # Groups too heavy for one accelerator together never meet there.
             full = np.flatnonzero(acc & (both > p.memory))
             out[full, full] = np.inf
         return out, into
@@ -227,7 +245,10 @@ def path_bounds(dnn: Dnn) -> tuple[Floats, Floats]:
         for v in p.outputs(u):
             for t in p.consumers(int(v)):
                 out, into = step(u, int(t), int(v))
+                # On its own accelerator the rest adds nothing to t's tail: t is released with it.
                 own = np.where(np.eye(p.m, dtype=bool) & acc[None, :], 0.0, p.cost[t][None, :])
+                # The toll out is in u's finish already; only the places that cannot be are taken
+                # over.
                 blocked = np.where(np.isfinite(out), 0.0, np.inf)
                 least = (blocked + into + own + tails[t][None, :]).min(axis=1)
                 tails[u] = np.maximum(tails[u], least)
@@ -244,6 +265,7 @@ def _times(
     """Subgraphs start after their inputs and release all outputs at their end; CPUs never queue."""
     p, cp, scale = dnn.p, built.cp, built.scale
     heads, tails = path_bounds(dnn)
+    # Floats: a little above the limit, so that nothing possible is cut off.
     last = scale.time(limit) * (1 + 1e-9)
     for t in range(p.n):
         here = built.x[p.group[t]]
@@ -261,17 +283,21 @@ def _times(
         if dnn.accelerator[d]:
             built.begin[d] = cp.new_int_var(0, limit, "")
             end[d] = cp.new_int_var(0, limit, "")
+            # A block takes its compute and tolls, one after the other.
             cp.add(end[d] >= built.begin[d] + sum(terms[d]))
             cp.add(built.goal >= end[d])
     for (u, d), comes in enters.items():
+        # All inputs from elsewhere must be there before the block begins.
         cp.add(built.begin[d] >= built.finish[u]).only_enforce_if(comes)
     for t in range(p.n):
         cp.add(built.goal >= built.finish[t])
         producers = sorted({int(p.value_src[v]) for v in p.inputs(t)})
         for d, on in built.x[p.group[t]].items():
             if dnn.accelerator[d]:
+                # A task's finish on an accelerator is its block's end, tolls and all.
                 cp.add(built.finish[t] >= end[d]).only_enforce_if(on)
                 continue
+            # CPUs run tasks as soon as their inputs are there, however many at once.
             cost = min(scale.whole(dnn.exact_cost(t, d)), limit + 1)
             for u in producers:
                 cp.add(built.finish[t] >= built.finish[u] + cost).only_enforce_if(on)

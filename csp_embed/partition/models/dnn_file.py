@@ -24,6 +24,7 @@ def read_dnn(path: str | Path, objective: str = LATENCY) -> tuple[TaskGraph, Pla
     node disagree in cost, or a number is negative."""
     place = str(path)
     try:
+        # Bytes, so that the hash is of the file as it is.
         data = Path(path).read_bytes()
         content = json.loads(data)
     except (OSError, ValueError) as error:
@@ -43,10 +44,12 @@ def parse_dnn(
     try:
         nodes, edges = list(content["nodes"]), list(content["edges"])
         accelerators, memory = int(content["maxFPGAs"]), float(content["maxSizePerFPGA"])
+        # One is enough: under this model tasks on it never wait for each other.
         cpus = 1 if objective == LATENCY else int(content.get("maxCPUs", 0))
         out: dict[int, float] = {}
         for edge in edges:
             cost = float(edge.get("cost", 0.0))
+            # Files give the cost on every edge; it is the cost of moving the node's output.
             if out.setdefault(edge["sourceId"], cost) != cost:
                 raise InputError(
                     f"edges out of node {edge['sourceId']} differ in cost",
@@ -55,6 +58,7 @@ def parse_dnn(
                     hint="cost is that of moving the node's output once; it belongs to the node",
                 )
         tasks = tuple(_task(node, out.get(node["id"], 0.0)) for node in nodes)
+        # The tensor has one name, "out": a node has one output in this format.
         links = tuple(Edge(str(e["sourceId"]), str(e["destId"]), 0, "out") for e in edges)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(
@@ -77,6 +81,7 @@ def _task(node: dict[str, Any], transfer: float) -> Task:
     cost = {"cpu": float(node["cpuLatency"])}
     if node["supportedOnFpga"]:
         cost["fpga"] = float(node["fpgaLatency"])
+    # Colour 0 is a colour: only a missing one is none.
     color = node.get("colorClass")
     return Task(
         str(node["id"]),

@@ -19,10 +19,12 @@ def convex(dnn: Dnn, dev: Ints, pipeline: bool) -> bool:
     p = dnn.p
     for label in (0, 1):
         left, seen = [0] * p.n, [0] * p.n
+        # Which devices feed which, to find rings among them.
         feeds = np.zeros((p.m, p.m), bool)
         for t in range(p.n):
             if dnn.backward[t] != label:
                 continue
+            # Bit masks of devices, as in `feasible.convex`, but for one part at a time.
             here, gone, been = 1 << int(dev[t]), 0, 0
             for v in p.inputs(t):
                 u = int(p.value_src[v])
@@ -36,6 +38,7 @@ def convex(dnn: Dnn, dev: Ints, pipeline: bool) -> bool:
             seen[t], left[t] = been | here, gone
         np.fill_diagonal(feeds, False)
         rest = list(range(p.m))
+        # Takes away devices that nothing feeds; what stays is a ring.
         while pipeline and rest:
             first = [d for d in rest if not feeds[rest, d].any()]
             if not first:
@@ -51,10 +54,12 @@ def timetable(dnn: Dnn, dev: Ints, exact: list[Fraction] | None = None) -> Any:
     Accelerators are single nodes of the contracted graph, timed when all before them are."""
     p = dnn.p
     load = dnn.loads(dev) if exact is None else exact
+    # Accelerators are nodes 0 … m-1; each task on a CPU is a node of its own behind them.
     node = np.where(dnn.accelerator[dev] == 1, dev, p.m + np.arange(p.n))
     before: dict[int, set[int]] = {int(x): set() for x in node}
     after: dict[int, set[int]] = {int(x): set() for x in node}
     for u, t, _ in p.edges():
+        # Inside a block edges do not wait.
         if node[u] != node[t]:
             before[int(node[t])].add(int(node[u]))
             after[int(node[u])].add(int(node[t]))
@@ -63,6 +68,7 @@ def timetable(dnn: Dnn, dev: Ints, exact: list[Fraction] | None = None) -> Any:
     begin: dict[int, Any] = {}
     end: dict[int, Any] = {}
     while ready:
+        # Any ready node may come next: times follow from arrivals alone.
         x = ready.pop()
         begin[x] = max((end[y] for y in before[x]), default=0)
         t = x - p.m
@@ -75,6 +81,7 @@ def timetable(dnn: Dnn, dev: Ints, exact: list[Fraction] | None = None) -> Any:
             waiting[y] -= 1
             if not waiting[y]:
                 ready.append(y)
+    # Some nodes never became ready: blocks wait for each other.
     if len(end) < len(before):
         return None
     return np.array([begin[int(x)] for x in node]), np.array([end[int(x)] for x in node])
@@ -87,6 +94,7 @@ def exact_loads(dnn: Dnn, dev: Ints) -> list[Fraction]:
         found[d] += dnn.exact_cost(t, d)
     for v, u in enumerate(p.value_src):
         away = set(dev[p.consumers(v)].tolist()) - {int(dev[u])}
+        # Once to each device that reads it, and once out of the maker's.
         for d in (*away, *([int(dev[u])] if away else [])):
             if dnn.accelerator[d]:
                 found[d] += dnn.exact_toll(v)
@@ -102,6 +110,7 @@ def canonical(dnn: Dnn, dev: Ints) -> Ints:
             continue
         for e in range(p.m):
             if (
+                # Alike in kind, memory and costs: the classes of `_symmetry`.
                 e not in taken
                 and dnn.accelerator[e] == dnn.accelerator[d]
                 and p.memory[e] == p.memory[d]

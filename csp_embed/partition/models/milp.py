@@ -43,6 +43,7 @@ class Program:
         groups = p.groups()
         self.x: list[dict[int, Any]] = []
         for ts in groups:
+            # Only allowed devices get a variable: fewer columns, and no inf in the program.
             row = {d: self.m.add_binary_variable() for d in p.allowed(ts[0])}
             self.m.add_linear_constraint(sum(row.values()) == 1)
             self.x.append(row)
@@ -58,12 +59,15 @@ class Program:
         for u, t, v in p.edges():
             for a, xa in self.at(u).items():
                 for b, xb in self.at(t).items():
+                    # Colocated tasks never cross a link.
                     if a == b or p.group[u] == p.group[t]:
                         continue
                     if not np.isfinite(p.lat[a, b]):
                         self.m.add_linear_constraint(xa + xb <= 1)
                         continue
                     if (v, a, b) not in self.y:
+                        # Continuous: costs push it down, the constraint below pushes it up to 1
+                        # where it must be.
                         self.y[v, a, b] = self.m.add_variable(lb=0.0, ub=1.0)
                     self.m.add_linear_constraint(self.y[v, a, b] >= xa + xb - 1)
         self.start: list[Any] = []
@@ -106,6 +110,8 @@ class Program:
             s = m.add_variable(lb=float(heads[t].min()), ub=big)
             self.start.append(s)
             tail = sum(float(tails[t, d]) * x for d, x in self.at(t).items())
+            # Tails are of what comes after t by its device, so the goal is never below the critical
+            # path.
             m.add_linear_constraint(s + self.length(t) + tail <= self.goal)
         lines: list[list[tuple[Any, float, Any, int]]] = [[] for _ in range(p.m + len(p.resources))]
         for t in range(p.n):
@@ -119,6 +125,7 @@ class Program:
                 if (v, a, b) in self.y
             )
             m.add_linear_constraint(self.start[t] >= self.start[u] + self.length(u))
+            # Contended hops have starts of their own, see `_hops`.
             if p.contended():
                 continue
             # Of several consumers' crossings only those to this consumer's device count.
@@ -130,6 +137,7 @@ class Program:
                     if (v, a, b) in self.y:
                         c = p.comm(v, a, b)
                         m.add_linear_constraint(
+                            # c where both are 1, at most 0 otherwise: no big M is needed.
                             self.start[t] >= self.start[u] + self.length(u) + c * (xa + xb - 1)
                         )
         if p.contended():
@@ -146,9 +154,12 @@ class Program:
                 if (v, b, k) not in self.hops:
                     self.hops[v, b, k] = m.add_variable(lb=0.0, ub=big)
                 begin = self.hops[v, b, k]
+                # Big M switches off hops that are not used.
                 m.add_linear_constraint(begin >= before - big * (1 - y))
                 length = float(p.hop_lat[h] + p.value_bytes[v] * p.hop_inv[h])
                 if p.hop_res[h] >= 0:
+                    # p.n + v is no task's number. Hops of one value are not ordered then: a
+                    # relaxation.
                     lines[p.m + int(p.hop_res[h])].append((begin, length, y, p.n + v))
                 before = begin + length
             for t in p.consumers(v):
@@ -157,10 +168,12 @@ class Program:
                     m.add_linear_constraint(self.start[t] >= before - big * (2 - y - x))
 
     def _disjoint(self, line: list[tuple[Any, float, Any, int]], big: float) -> None:
+        # What a path orders needs no binary: that saves most pairs.
         p = self.p
         reach = _reach(p)
         pairs = itertools.combinations(line, 2)
         for n, ((s, c, x, i), (s2, c2, x2, j)) in enumerate(pairs):
+            # Not at every pair: looking at the clock costs as much as a constraint.
             if n % 1024 == 0 and self.clock.left() <= 0:
                 raise Late  # contended links of hundreds of tasks: millions of pairs
             if i == j:
@@ -168,12 +181,15 @@ class Program:
             if max(i, j) < p.n and (reach[i, j] or reach[j, i]):
                 continue
             o = self.m.add_binary_variable()
+            # o = 1: j after i, o = 0: i after j, where both are there; else the horizon switches it
+            # off.
             self.m.add_linear_constraint(s2 >= s + c - big * (3 - o - x - x2))
             self.m.add_linear_constraint(s >= s2 + c2 - big * (2 + o - x - x2))
 
 
 def _reach(p: Problem) -> np.ndarray:
     """reach[u, t]: a path leads from u to t."""
+    # Backward over the topological order: reach of all readers is known by then.
     reach = np.zeros((p.n, p.n), bool)
     for t in range(p.n - 1, -1, -1):
         for v in p.outputs(t):
@@ -203,6 +219,7 @@ def solve_milp(
 
 def _built(p: Problem, clock: Clock, big: float) -> Program:
     """The whole program. Raises: Late."""
+    # The horizon is the big M as well: the smaller, the tighter the relaxation.
     program, r = Program(p, clock), clock.request
     timed = r.objective == "latency" or r.max_latency is not None
     if r.objective == "latency":
@@ -213,6 +230,7 @@ def _built(p: Problem, clock: Clock, big: float) -> Program:
             program.m.add_linear_constraint(program.goal <= r.max_latency)
     else:
         period, program.goal = program.goal, program.goal
+        # The schedule has a goal of its own; the limit on latency is its upper bound.
         if timed:
             program.goal = program.m.add_variable(lb=0.0, ub=float(r.max_latency or big))
             program.schedule(float(r.max_latency or big))
@@ -230,6 +248,7 @@ def _solve(
         for g, row in enumerate(program.x):
             first = int(np.flatnonzero(p.group == g)[0])
             for d, x in row.items():
+                # A hint of the whole solution, so that HiGHS can take it as it is.
                 hint[x] = float(inc.best.dev[first] == d)
         if inc.best.table is not None and program.start:
             for t, s in enumerate(program.start):
@@ -240,6 +259,7 @@ def _solve(
     if found.found:
         dev: Ints = np.zeros(p.n, np.int64)
         for t in range(p.n):
+            # Binaries come back as floats near 0 and 1.
             dev[t] = max(program.at(t), key=lambda d: found.value(program.at(t)[d]))
         table = None
         if program.start:
@@ -254,6 +274,7 @@ def _solve(
                 passed[v, b, k] = before + float(p.hop_lat[h] + p.value_bytes[v] * p.hop_inv[h])
             table = retimed(p, dev, start, hops, ends=(ends, passed))
         inc.offer(dev, table, "milp")
+    # With an incumbent as horizon, "infeasible" says only that nothing is better.
     if found.status == "INFEASIBLE" and inc.best is None:
         proof.notes.append("infeasible")
     if np.isfinite(found.bound) and inc.best is not None and found.found:

@@ -42,7 +42,9 @@ class Scale:
         """Ticks of a time that was added up in floats, rounded down."""
         ticks = time * self.factor
         if self.exact and ticks < SAFE:
+            # Sums of multiples of a tick, off by less than a half: the nearest is the true one.
             return round(ticks)
+        # Rounded down by more than floats lose, so that a bound stays a bound.
         return max(0, math.floor(ticks * (1 - ROUNDING)))
 
     def up(self, time: float) -> int:
@@ -52,6 +54,7 @@ class Scale:
 
     def limit(self, time: float) -> int:
         """Ticks that a limit leaves: a limit that is a whole number of ticks is kept whole."""
+        # Capped before rounding: CP-SAT counts in 64 bits, a limit may be any float.
         return math.floor(min(time * self.factor * (1 + ROUNDING) + 1e-6, float(MOST_TICKS)))
 
     def time(self, ticks: float) -> float:
@@ -63,6 +66,8 @@ def whole_sizes(sizes: Sequence[float], room: float) -> tuple[list[int], int]:
     """Bytes as integers with which nothing that fits is excluded: as they are where they are whole,
     else all rounded down alike."""
     total = float(sum(sizes))
+    # Whole bytes as they are: nothing is lost.
     plain = total < SAFE and all(x == int(x) for x in sizes)
     part = 1.0 if plain else max(total, 1e-300) / 2**40
+    # Rounding sizes down may let in what does not fit; the incumbent refuses it then.
     return [math.floor(x / part) for x in sizes], math.floor(min(room, total) / part)

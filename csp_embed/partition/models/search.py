@@ -24,13 +24,17 @@ def build(p: Problem, request: Request, horizon: float) -> Model:
     model = Model(p, horizon)
     timed = request.objective == "latency" or request.max_latency is not None
     steady = request.objective != "latency" or request.min_throughput is not None
+    # Without queues a period has no sends: nothing of a value would count.
     if timed or (steady and p.contended()):
         model.send()
     if timed:
+        # Heads and tails cut down each task's domain before the search begins.
         model.schedule(*bounds.path_bounds(p))
     if steady:
         model.loads()
+        model.flight()
     model.shape(request.contiguous, request.pipeline)
+    # Limits of either kind are constraints on variables that exist by then.
     if request.max_latency is not None:
         model.cp.add(model.makespan <= model.scale.limit(request.max_latency))
     if request.min_throughput is not None:
@@ -44,6 +48,7 @@ def reached(goal: Any, scale: Scale, found: Any) -> Fraction:
     """ms below which CP-SAT has proved that there is nothing. goal: the variable that it made
     small."""
     if found.status == "OPTIMAL":
+        # An optimum is exact: the goal's own ticks.
         return int(found.value(goal)) * scale.tick
     if not np.isfinite(found.bound):
         return Fraction(0)
@@ -62,11 +67,13 @@ def take(p: Problem, inc: Incumbent, model: Model, found: Any, method: str) -> b
     dev = placed(p, model, found)
     if not model.start:
         return inc.offer(dev, None, method)
+    # The solver's starts only tell the order; exact times follow from it.
     start = [found.value(s) for s in model.start]
     hops = {key: found.value(h) for key, h in model.hop_start.items()}
     ends = [found.value(e) for e in model.end]
     passed: dict[tuple[int, int, int], float] = {}
     for v, b, k, h in zip(*(x.tolist() for x in carried(p, dev)), strict=True):
+        # Routes without a queue are not in the model: their hops follow one another.
         before = hops.get((v, b, k), passed[v, b, k - 1] if k else ends[p.value_src[v]])
         passed[v, b, k] = before + model.hop(v, h)
     return inc.offer(dev, retimed(p, dev, start, hops, ends=(ends, passed)), method)
@@ -76,5 +83,6 @@ def tuning(request: Request) -> dict[str, Any]:
     """Parameters of CP-SAT. On makespans alone its linear relaxation costs more than it gives
     (`bounds.window_load` is that bound) and learnt clauses do the work; a second worker would be
     another search, of less use than what runs beside this one."""
+    # With a period in the model its loads are linear: then the relaxation is of use.
     plain = request.objective == "latency" and request.min_throughput is None
     return {"linearization_level": 0} if plain else {}

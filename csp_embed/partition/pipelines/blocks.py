@@ -18,6 +18,7 @@ import numpy as np
 from csp_embed.jit import njit
 from csp_embed.partition.methods.annealer import accepts, draw, generator, temperature
 from csp_embed.partition.methods.balance import behind, grow
+from csp_embed.partition.methods.cooling import UNNOTED
 from csp_embed.partition.methods.period_loads import load_arrays
 from csp_embed.partition.models.dnn import Dnn
 from csp_embed.partition.view import Floats, Ints
@@ -49,6 +50,7 @@ class Blocks(NamedTuple):
     stamp: Ints
 
 
+# Arrays are made once and worked on in place: a proposal must allocate nothing.
 def blocks(dnn: Dnn) -> Blocks:
     """The kernel's view of a workload."""
     p = dnn.p
@@ -63,13 +65,15 @@ def blocks(dnn: Dnn) -> Blocks:
     )  # fmt: skip
 
 
-def anneal_blocks(dnn: Dnn, dev: Ints, steps: int, hot: float, cold: float, seed: int) -> float:
+def anneal_blocks(
+    dnn: Dnn, dev: Ints, steps: int, hot: float, cold: float, seed: int, rises: Floats = UNNOTED
+) -> float:
     """Improves dev [n] in place over `steps` proposals; the least makespan seen. hot, cold:
-    temperatures in ms. The placement to start from must be feasible."""
+    temperatures in ms; rises: see `annealer.note`. The placement to start from must be feasible."""
     q = load_arrays(dnn.p, dnn.accelerator, dnn.toll)
     place = np.zeros(len(q.weight), np.int64)
     place[q.group] = dev
-    found = _anneal(blocks(dnn), q, place, steps, hot, cold, seed)
+    found = _anneal(blocks(dnn), q, place, steps, hot, cold, seed, rises)
     dev[:] = place[q.group]
     return float(found)
 
@@ -77,11 +81,13 @@ def anneal_blocks(dnn: Dnn, dev: Ints, steps: int, hot: float, cold: float, seed
 @njit(cache=True)
 def makespan(b, place):
     """Makespan of a placement [group], inf where blocks wait for each other; and all loads."""
+    # One pass, anew each time: a block's change shifts all that comes after it.
     n, m = b.cost.shape
     load, node, head, following = b.load, b.node, b.head, b.following
     waiting, ready, stack, stamp = b.waiting, b.ready, b.stack, b.stamp
     source, use_ptr, use, made = b.source, b.use_ptr, b.use, b.made
     load[:] = 0.0
+    # -1: no block begins there yet.
     head[:] = -1
     stamp[:] = -1
     count = 0
@@ -89,6 +95,7 @@ def makespan(b, place):
         d = place[b.group[t]]
         if b.blocky[d]:
             count += head[d] < 0
+            # Tasks of a block as a linked list: no sorting, no counting first.
             node[t], following[t], head[d] = d, head[d], t
             load[d] += b.cost[t, d]
         else:
@@ -104,12 +111,14 @@ def makespan(b, place):
                 continue
             leaves = True
             waiting[there] += 1
+            # A value enters a block once; the stamp is the last value that did.
             if there < m and stamp[there] != v:
                 stamp[there] = v
                 load[there] += b.toll[v]
         if leaves and here < m:
             load[here] += b.toll[v]
     size = 0
+    # Blocks with tasks only: empty accelerators are no nodes.
     for d in range(m):
         if head[d] >= 0 and waiting[d] == 0:
             stack[size] = d
@@ -121,14 +130,17 @@ def makespan(b, place):
     end, work = 0.0, 0.0
     while size:
         size -= 1
+        # count goes to 0 only if every node ran: else blocks wait for each other.
         count -= 1
         x = stack[size]
         t = x - m if x >= m else head[x]
         took = b.cost[t, place[b.group[t]]] if x >= m else load[x]
         when = ready[x] + took
+        # Loads of accelerators only: CPUs never make anything wait.
         work += took if x < m else 0.0
         end = max(end, when)
         while t >= 0:
+            # A task that nobody reads has no value: v is -1, the range empty.
             v = made[t]
             for k in range(use_ptr[v], use_ptr[v + 1] if v >= 0 else use_ptr[v]):
                 y = node[use[k]]
@@ -143,20 +155,23 @@ def makespan(b, place):
 
 
 @njit(cache=True, nogil=True)
-def _anneal(b, q, place, steps, hot, cold, seed):
+def _anneal(b, q, place, steps, hot, cold, seed, rises):
     """`anneal_blocks` on place [group]."""
     groups, m = q.cost.shape
     state = generator(seed)
+    # Memory that is left, kept up to date from move to move.
     free = q.memory.copy()
     for g in range(groups):
         free[place[g]] -= q.weight[g]
     now, work = makespan(b, place)
     best, best_place = now, place.copy()
+    # The tie-breaker is not part of the makespan that is told.
     now += WORK * work
     cluster, inside = np.empty(groups, np.int64), np.zeros(groups, np.bool_)
     for step in range(steps):
         g, kind = draw(state, groups), draw(state, 6)
         cluster[0] = g
+        # Half of the moves grow a cluster of neighbours, half move borders of blocks.
         if kind < 3:
             aim = 1 if kind < 2 else 2 + draw(state, min(groups, 20))
             aim = min(aim, groups)
@@ -169,11 +184,13 @@ def _anneal(b, q, place, steps, hot, cold, seed):
                 state, place, cluster, inside, kind == 3, q.maker, q.use_ptr, q.use, q.inp_ptr,
                 q.inp, q.out_ptr, q.out,
             )  # fmt: skip
+        # Kinds 0 and 5 go anywhere; the others follow an edge.
         if kind == 0 or kind == 5:
             new = draw(state, m)
         old = place[g]
         if new < 0 or new == old:
             continue
+        # All of it must fit: memory and costs are checked before the pass over the graph.
         need, fine = 0.0, True
         for i in range(count):
             need += q.weight[cluster[i]]
@@ -184,15 +201,19 @@ def _anneal(b, q, place, steps, hot, cold, seed):
             place[cluster[i]] = new
         value, work = makespan(b, place)
         then = value + WORK * work
-        if value < np.inf and accepts(state, now, then, temperature(hot, cold, step, steps)):
+        heat = temperature(hot, cold, step, steps)
+        # inf: the move would make blocks wait for each other.
+        if value < np.inf and accepts(state, now, then, heat, rises):
             now = then
             free[old] += need
             free[new] -= need
+            # More than rounding, or the best would be copied for nothing.
             if value < best * (1 - 1e-12):
                 best = value
                 best_place[:] = place
             continue
         for i in range(count):
+            # All of a cluster stood on one device.
             place[cluster[i]] = old
     place[:] = best_place
     return best

@@ -69,9 +69,12 @@ def fold(p: Problem, backward: Ints | None = None) -> Fold:
         for u, t, _ in p.edges()
         if back[u] == back[t] and p.group[u] != p.group[t]
     ]
+    # Backward edges turned round: most training graphs run backward against the forward order.
     ways = [_parts(p, [(t, u) if b else (u, t) for u, t, b in ends])]
     if back.any():
+        # Some files have both parts in one direction: then nothing is to be turned.
         ways.append(_parts(p, [(u, t) for u, t, _ in ends]))
+    # More labels are more freedom for the cuts.
     label, arcs = max(ways, key=lambda way: int(way[0].max(initial=-1)))
     count = int(label.max(initial=-1)) + 1
     after: list[list[int]] = [[] for _ in range(count)]
@@ -87,7 +90,9 @@ def _parts(p: Problem, arcs: Sequence[tuple[int, int]]) -> tuple[Ints, list[tupl
     graph = nx.DiGraph()
     graph.add_nodes_from(range(int(p.group.max(initial=-1)) + 1))
     graph.add_edges_from(arcs)
+    # Groups on a ring of arcs must share a stage: each strong component is one part.
     small = nx.condensation(graph)
+    # Ties fall to the smallest group, so that the order is the file's where it can be.
     first = {c: min(small.nodes[c]["members"]) for c in small}
     label = np.zeros(len(graph), np.int64)
     number = {}
@@ -101,6 +106,7 @@ def _depth_first(ptr: Ints, near: Ints, back_ptr: Ints, rank: np.ndarray) -> Int
     """An order along arcs in which the latest group that has become free comes next; of those that
     become free together the one of the highest rank."""
     waiting = np.diff(back_ptr).tolist()
+    # Descending, then a stable sort: of equal ranks the smallest number is popped first.
     stack = [g for g in range(len(waiting) - 1, -1, -1) if not waiting[g]]
     stack.sort(key=lambda g: rank[g])
     order = []
@@ -112,5 +118,6 @@ def _depth_first(ptr: Ints, near: Ints, back_ptr: Ints, rank: np.ndarray) -> Int
             waiting[c] -= 1
             if not waiting[c]:
                 free.append(c)
+        # Reversed before sorting: of equal ranks the one of the smaller number comes out first.
         stack += sorted(reversed(free), key=lambda c: rank[c])
     return np.array(order, np.int64)

@@ -27,6 +27,7 @@ class Ideals:
     with one group fewer, and which; CSR."""
 
     def __init__(self, sets: list[int], less: list[list[int]], taken: list[list[int]]) -> None:
+        # Python's integers as bit masks: any number of groups.
         self.sets = sets
         self.less_ptr, self.less = _csr(less)
         _, self.taken = _csr(taken)
@@ -39,10 +40,12 @@ class Ideals:
 
 def ideals(fold: Fold, most: int) -> Ideals | None:
     """None where there are more than `most`."""
+    # What a group needs is its arcs' ends: an ideal with it has all of these.
     need = [0] * fold.count
     for g in range(fold.count):
         for b in fold.before[fold.before_ptr[g] : fold.before_ptr[g + 1]].tolist():
             need[g] |= 1 << b
+    # The empty ideal is number 0: where every pipeline begins.
     sets, less, taken = [0], [[]], [[]]
     layer: dict[int, int] = {0: 0}
     free: dict[int, list[int]] = {0: [g for g in range(fold.count) if not need[g]]}
@@ -53,6 +56,7 @@ def ideals(fold: Fold, most: int) -> Ideals | None:
             for g in free[small]:
                 large = small | 1 << g
                 if large not in following:
+                    # Exponentially many in wide graphs: then the caller goes without.
                     if len(sets) >= most:
                         return None
                     following[large] = len(sets)
@@ -60,6 +64,7 @@ def ideals(fold: Fold, most: int) -> Ideals | None:
                     less.append([])
                     taken.append([])
                     near = fold.after[fold.after_ptr[g] : fold.after_ptr[g + 1]].tolist()
+                    # Free groups are carried along: only what g makes free is looked at.
                     wider[large] = [
                         *(x for x in free[small] if x != g),
                         *(c for c in near if not need[c] & ~large),
@@ -75,6 +80,7 @@ def best_chain(
 ) -> tuple[list[tuple[int, int, int]] | None, bool]:
     """Stages (class, smaller ideal, larger ideal) of the best pipeline below `beat` ms, and whether
     all pairs of ideals were seen within `work` steps."""
+    # Mixed radix: a state counts how many devices of each class are used.
     radix = np.concatenate([[1], np.cumprod(kinds.count + 1)]).astype(np.int64)
     cost = np.ascontiguousarray(q.cost[:, kinds.first].T)
     able = np.isfinite(cost)  # inf would not go out of a sum again
@@ -84,12 +90,14 @@ def best_chain(
         q.once[kinds.first], radix, q.maker, q.size, np.diff(q.use_ptr), q.inp_ptr, q.inp,
         q.out_ptr, q.out, beat, work,
     )  # fmt: skip
+    # The last state uses every device; unused ones are stages of nothing.
     state, at = best.shape[0] - 1, best.shape[1] - 1
     if not best[state, at] < beat:
         return None, done
     stages = []
     while state:
         c, small = int(kind[state, at]), int(came[state, at])
+        # A stage of nothing: that device stays unused.
         if small != at:
             stages.append((c, small, at))
         state, at = state - int(radix[c]), small
@@ -106,9 +114,11 @@ def _turn(
         block[g] = False
     for k in range(inp_ptr[g], inp_ptr[g + 1]):
         v = inp[k]
+        # Counts of readers in the block: a value that comes in is paid once for all of them.
         if sign > 0:
             inside[v] += 1
         if block[maker[v]]:
+            # The last reader outside came in: the value need not leave any more.
             if inside[v] == readers[v]:
                 tolls -= size[v]
         elif inside[v] == 1:
@@ -117,6 +127,7 @@ def _turn(
             inside[v] -= 1
     for k in range(out_ptr[g], out_ptr[g + 1]):
         v = out[k]
+        # Its readers were here already: what came in is now made here.
         if inside[v] > 0:
             tolls -= size[v]
         if inside[v] < readers[v]:
@@ -136,6 +147,7 @@ def _chain(
     kinds, count = len(radix) - 1, len(less_ptr) - 1
     states = radix[kinds]
     best = np.full((states, count), np.inf)
+    # Nothing placed costs nothing, whatever devices are used up.
     best[:, 0] = 0.0
     came = np.zeros((states, count), np.int64)
     kind = np.zeros((states, count), np.int64)
@@ -177,9 +189,12 @@ def _chain(
                         bad[c] -= not able[c, g]
                 continue
             small, g = less[where[depth]], taken[where[depth]]
+            # Seen from here already: other ways to the same ideal give the same difference.
             if seen[small] == top:
                 where[depth] += 1
                 continue
+            # Compute only grows with the block while tolls may fall: so compute alone cuts a branch
+            # off.
             fits = False
             for c in range(kinds):
                 fine = bad[c] == 0 and able[c, g] and need + weight[g] <= memory[c]
@@ -187,6 +202,7 @@ def _chain(
             if not fits:
                 where[depth] += 1
                 continue
+            # Counted so that a wide graph ends within its share of time.
             work -= 1
             if work < 0:
                 return best, came, kind, False
@@ -209,5 +225,6 @@ def _chain(
                         best[s, top] = value
                         came[s, top], kind[s, top] = small, c
             depth += 1
+            # Depth first over smaller ideals: a path takes groups away one after the other.
             path[depth], where[depth] = small, less_ptr[small]
     return best, came, kind, True

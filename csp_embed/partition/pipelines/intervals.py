@@ -32,6 +32,7 @@ def classes(q: Loads) -> Classes:
     """Devices with equal costs, memory and tolls."""
     known: dict[bytes, list[int]] = {}
     for d in range(q.cost.shape[1]):
+        # Bytes of the columns: equal devices have equal numbers bit by bit.
         key = q.cost[:, d].tobytes() + q.memory[d].tobytes() + q.once[d].tobytes()
         known.setdefault(key, []).append(d)
     of = list(known.values())
@@ -46,6 +47,7 @@ def prices(q: Loads, kinds: Classes, order: Ints) -> Floats:
     found = np.full((len(kinds.first), count + 1, count + 1), np.inf)
     at = np.empty(count, np.int64)
     at[order] = np.arange(count)
+    # One of a class is priced for all of it.
     for c, d in enumerate(kinds.first):
         _price(
             np.ascontiguousarray(q.cost[:, d]), q.weight, q.memory[d], q.once[d], order, at,
@@ -63,17 +65,21 @@ def _price(
     for end in range(len(order) + 1):
         found[end, end] = 0.0
         load, need = 0.0, 0.0
+        # From the back to the front: only one group is added per step.
         begin = end - 1
         while begin >= 0:
             g = order[begin]
             load += cost[g]
             need += weight[g]
+            # Longer ones do not fit either: their prices stay inf.
             if need > room or load == np.inf:
                 break
             if tolled:
                 for k in range(inp_ptr[g], inp_ptr[g + 1]):
                     v = inp[k]
                     inside[v] += 1
+                    # The maker may stand behind its reader: backward edges are turned round in the
+                    # order.
                     if begin < at[maker[v]] < end:
                         if inside[v] == readers[v]:
                             load -= size[v]  # its last reader outside came in
@@ -87,6 +93,7 @@ def _price(
                         load += size[v]
             found[begin, end] = load
             begin -= 1
+        # Only what was counted is reset; clearing all for every end would cost more.
         if tolled:
             for k in range(max(begin, 0), end):
                 for i in range(inp_ptr[order[k]], inp_ptr[order[k] + 1]):
@@ -98,6 +105,7 @@ def cut(price: Floats, counts: Ints, together: bool) -> list[tuple[int, int, int
 
     together: the largest load is made small (a period), else their sum (a latency, where stages
     wait for each other)."""
+    # Mixed radix: a state counts how many devices of each class are used.
     radix = np.concatenate([[1], np.cumprod(counts + 1)]).astype(np.int64)
     best, came, kind = _cut(price, radix, together)
     state, at = len(best) - 1, price.shape[1] - 1
@@ -106,6 +114,7 @@ def cut(price: Floats, counts: Ints, together: bool) -> list[tuple[int, int, int
     stages = []
     while state:
         c, begin = int(kind[state, at]), int(came[state, at])
+        # An empty stage leaves a device unused.
         if begin < at:
             stages.append((c, begin, at))
         state, at = state - int(radix[c]), begin
@@ -130,6 +139,7 @@ def _cut(price, radix, together):
                     x = price[c, begin, end]
                     if x == np.inf:
                         break  # memory or a missing device: longer ones do not fit either
+                    # A period is the largest stage, a latency the sum of them.
                     value = max(best[old, begin], x) if together else best[old, begin] + x
                     if value < best[s, end]:
                         best[s, end] = value

@@ -14,12 +14,14 @@ def plan_diff(a: Plan, b: Plan) -> dict[str, Any]:
 
     Raises: InputError where the plans pursue different goals.
     """
+    # A latency and a period are not the same quantity.
     if a.goal != b.goal:
         raise InputError(
             f"the plans have different goals: {a.goal} and {b.goal}",
             hint="compare two latency plans or two throughput plans",
         )
     left, right = a.device_of(), b.device_of()
+    # Loads of either plan: one may use a link that the other does not.
     names = sorted({*a.loads, *b.loads})
     return {
         "goal": a.goal,
@@ -27,12 +29,14 @@ def plan_diff(a: Plan, b: Plan) -> dict[str, Any]:
         "lower_bound": (a.lower_bound, b.lower_bound),
         "status": (a.status, b.status),
         "method": (a.method, b.method),
+        # Only layers of both plans can have moved.
         "moved": [(t, left[t], right[t]) for t in left if t in right and left[t] != right[t]],
         "tasks": (len(left), len(right)),
         "only_in": ([t for t in left if t not in right], [t for t in right if t not in left]),
         "loads": {n: (a.loads.get(n, 0.0), b.loads.get(n, 0.0)) for n in names},
         "transfers": (len(a.transfers), len(b.transfers)),
         "bytes": (sum(t.bytes for t in a.transfers), sum(t.bytes for t in b.transfers)),
+        # Plans without a digest are given the benefit of the doubt.
         "same_graph": not (a.graph_sha256 and b.graph_sha256) or a.graph_sha256 == b.graph_sha256,
     }
 
@@ -53,6 +57,7 @@ def plan_diff_text(diff: dict[str, Any], limit: int = 40) -> str:
     for name, (x, y) in diff["loads"].items():
         lines.append(f"load of {name}: {_ms(x)} -> {_ms(y)}{_change(x, y)}")
     lines.append(f"{len(diff['moved'])} of {diff['tasks'][0]} layers moved")
+    # Large plans move thousands of layers; --json has them all.
     lines += [f"  {task}: {x} -> {y}" for task, x, y in diff["moved"][:limit]]
     if len(diff["moved"]) > limit:
         lines.append(f"  … {len(diff['moved']) - limit} more (--json lists all)")
@@ -67,6 +72,7 @@ def _ms(value: float | None) -> str:
 
 
 def _change(before: float | None, after: float | None) -> str:
+    # No relative change from nothing.
     if not before or after is None:
         return ""
     return f" ({100 * (after / before - 1):+.2f} %)"

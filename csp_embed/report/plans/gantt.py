@@ -49,6 +49,7 @@ def device_colours(platform: Platform) -> dict[str, str]:
 
 def _colour(index: int) -> str:
     """The palette, then paler and paler turns of it."""
+    # After the palette's end colours come again paler.
     return tint(COLOURS[index % len(COLOURS)], 0.55 ** (index // len(COLOURS)))
 
 
@@ -71,6 +72,7 @@ def plan_scene(plan: Plan, platform: Platform, graph: TaskGraph | None = None) -
             why=plan.status,
             hint="raise --time-limit, or loosen the limits that nothing meets",
         )
+    # Throughput plans have no times: loads are what they are about.
     if timed(plan):
         return _gantt(plan, platform, graph)
     return _loads(plan, platform)
@@ -78,11 +80,13 @@ def plan_scene(plan: Plan, platform: Platform, graph: TaskGraph | None = None) -
 
 def timed(plan: Plan) -> bool:
     """Whether the plan says when layers run."""
+    # A latency plan of another tool may lack times.
     return plan.goal == "latency" and any(a.start is not None for a in assignments(plan))
 
 
 def assignments(plan: Plan) -> list[Any]:
     """Of the plan or of all its replicas."""
+    # Copies have tasks of the same names; all are drawn.
     return [*plan.assignments, *(a for r in plan.replicas for a in r.assignments)]
 
 
@@ -96,17 +100,21 @@ def _gantt(plan: Plan, platform: Platform, graph: TaskGraph | None) -> Scene:
     moves = [t for t in transfers(plan) if _placed(t)]
     lanes = transfer_lanes(moves)
     tasks = [a for a in assignments(plan) if _placed(a)]
+    # Links below devices, in the order of their names.
     rows = [d.name for d in platform.devices] + sorted(set(lanes.values()))
     place = {name: _TOP + _ROW * at for at, name in enumerate(rows)}
+    # A plan of length 0 still needs a scale.
     end = max((a.finish for a in tasks), default=0.0) or 1.0
     left = 16 + max(text_width(name, _NAME) for name in rows)
     busiest = max(Counter([*(a.device for a in tasks), *lanes.values()]).values(), default=1)
+    # Wider the more blocks the busiest row has, within limits.
     span = min(_WIDEST, max(_NARROWEST, _BLOCK * busiest))
     per_ms = span / end
     bottom = _TOP + _ROW * len(rows)
     items: list[Item] = _axis(left, span, bottom, end)
     for name in rows:
         items.append(Words(left - 8, place[name] + _ROW / 2, name, _NAME, "end"))
+    # Kinds are in the graph alone: a plan has names only.
     ops = {} if graph is None else {t.id: t.op for t in graph.tasks}
     for a in tasks:
         title = f"{a.task}{f' ({ops[a.task]})' if ops.get(a.task) else ''} on {a.device}: " + (
@@ -124,6 +132,7 @@ def _gantt(plan: Plan, platform: Platform, graph: TaskGraph | None) -> Scene:
         shade = tint(colours.get(t.from_device, _LINK), 0.45)
         items += _block(x, place[lane], width, shade, t.tensor, title, t.src_task)
     items += _mark(left + end * per_ms, bottom, f"end: {end:.5g} ms", INK, "6 3")
+    # A bound of 0 says nothing; one beyond the end is of another plan.
     if 0 < plan.lower_bound <= end:
         text = f"lower bound: {plan.lower_bound:.5g} ms"
         items += _mark(left + plan.lower_bound * per_ms, bottom, text, _BOUND, "2 3")
@@ -150,6 +159,7 @@ def _block(
     size = _NAME if text_width(name, _NAME) <= width - 4 else _SMALL
     along, up = fitting(name, size, width - 4), fitting(name, _SMALL, _BAR - 4)
     if along and (along == name or len(along) >= len(up)):
+        # Along the bar where that shows at least as much as up it.
         return [box, Words(*middle, along, size, "middle", ink, key=key)]
     if up and width >= _SMALL + 3:
         return [box, Words(*middle, up, _SMALL, "middle", ink, turned=True, key=key)]
@@ -159,6 +169,7 @@ def _block(
 def _axis(left: float, span: float, bottom: float, end: float) -> list[Item]:
     """Rules at round values, their numbers below."""
     items: list[Item] = []
+    # As many numbers as have room.
     for value in ticks(end, max(2, int(span / 110))):
         x = left + span * value / end
         items.append(Line((x, _TOP - 4), (x, bottom), _RULE))
@@ -170,6 +181,7 @@ def ticks(end: float, most: int) -> list[float]:
     """0 and multiples of 1, 2 or 5 times a power of ten up to `end`: at most `most` steps."""
     rough = end / most
     power = 10.0 ** math.floor(math.log10(rough))
+    # 1, 2, 5: steps that people can add up.
     step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * (1 - 1e-9))
     return [float(f"{k * step:.12g}") for k in range(int(end / step + 1e-9) + 1)]
 
@@ -189,10 +201,12 @@ def transfer_lanes(transfers: Sequence[Any]) -> dict[int, str]:
     ends: dict[str, list[float]] = {}
     lanes: dict[int, str] = {}
     timed = [i for i, t in enumerate(transfers) if t.start is not None and t.finish is not None]
+    # By start: lanes are given out in the order in which transfers begin.
     for at in sorted(timed, key=lambda i: (transfers[i].start, transfers[i].finish, i)):
         t = transfers[at]
         name = f"{t.from_device} > {t.to_device}"
         free = ends.setdefault(name, [])
+        # A lane is free when its last transfer has ended; rounding must not open another one.
         lane = next((i for i, end in enumerate(free) if end <= t.start + 1e-9), len(free))
         if lane == len(free):
             free.append(0.0)
@@ -204,16 +218,19 @@ def transfer_lanes(transfers: Sequence[Any]) -> dict[int, str]:
 def _loads(plan: Plan, platform: Platform) -> Scene:
     colours = device_colours(platform)
     loads = all_loads(plan)
+    # Devices in the platform's order, then links by name.
     names = [d.name for d in platform.devices if d.name in loads]
     names += sorted(n for n in loads if n not in names)
     # A direction of a link is called a-b:a>b; the second half says it all.
     labels = [name.partition(":")[2].replace(">", " > ") or name for name in names]
     left = 16 + max((text_width(label, _NAME) for label in labels), default=0.0)
     span, bottom = 720.0, _TOP + _ROW * len(names)
+    # Infinite loads have no place on the axis.
     finite = [v for v in (*loads.values(), plan.lower_bound) if math.isfinite(v)]
     end = max([*finite, 0.0]) or 1.0
     items: list[Item] = _axis(left, span, bottom, end)
     for at, (name, label) in enumerate(zip(names, labels, strict=True)):
+        # Never beyond the axis.
         y, width = _TOP + _ROW * at, span * min(1.0, loads[name] / end)
         title = f"{label}: {loads[name]:.6g} ms per sample"
         fill = colours.get(name, _LINK)

@@ -43,6 +43,7 @@ def graph_scene(graph: TaskGraph, plan: Plan, platform: Platform) -> Scene:
     devices, tasks = platform.by_name(), graph.by_id()
     colours = device_colours(platform)
     spots = layout(graph)
+    # Long networks are folded into bands that fill a screen.
     band = _band(spots)
     bands, tops = _bands(spots, band)
     where = {
@@ -55,7 +56,9 @@ def graph_scene(graph: TaskGraph, plan: Plan, platform: Platform) -> Scene:
     items: list[Item] = []
     for edge in graph.edges:
         (x0, y0), (x1, y1) = where[edge.src], where[edge.dst]
+        # Edges that change device are what a plan costs: red and thicker.
         away = device_of.get(edge.src) != device_of.get(edge.dst)
+        # Edges from band to band run across the picture: pale.
         wraps = spots[edge.src][0] // band != spots[edge.dst][0] // band
         title = f"{edge.src} → {edge.dst}: {edge.tensor or 'value'}, {edge.bytes:,.0f} bytes"
         # Straight on it would run behind the boxes between: it goes over them.
@@ -67,6 +70,7 @@ def graph_scene(graph: TaskGraph, plan: Plan, platform: Platform) -> Scene:
             start, end, colour, width, title, edge.src, edge.dst,
             curved=True, bow=-18 if over else 0, head=True, faint=wraps,
         ))  # fmt: skip
+    # Boxes come after lines, so that they lie over them.
     for task, (x, y) in where.items():
         device = device_of.get(task, "")
         fill = colours.get(device, PAPER)
@@ -75,13 +79,16 @@ def graph_scene(graph: TaskGraph, plan: Plan, platform: Platform) -> Scene:
         cost = tasks[task].cost_on(devices[device]) if device in devices else None
         title += "" if cost is None else f", {cost:.6g} ms"
         items.append(Box(x, y, _WIDE, _HIGH, fill, title, task, QUIET))
+        # A name of which nothing fits shows its first letters.
         name = fitting(task, 9, _WIDE - 6) or task[:8]
         middle, ink = x + _WIDE / 2, ink_on(fill)
         if op:
             kind = fitting(op, 9, _WIDE - 6) or op[:8]
             items.append(Words(middle, y + 10, kind, 9, "middle", ink, bold=True, key=task))
+        # Alone in its box the name stands in the middle.
         down = _HIGH - 10 if op else _HIGH / 2
         items.append(Words(middle, y + down, name, 9, "middle", ink, key=task))
+    # Only devices that are used need a legend.
     used = [d.name for d in platform.devices if d.name in set(device_of.values())]
     width = _SIDE * 2 + _ACROSS * min(band, max((s[0] for s in spots.values()), default=0) + 1)
     head, end = _head(_title(graph, plan), [(d, colours[d]) for d in used])
@@ -118,6 +125,7 @@ def layout(graph: TaskGraph) -> dict[str, tuple[float, float]]:
         before[edge.dst].append(edge.src)
     depth: dict[str, int] = {}
     for task in graph.order():
+        # The longest way from an input: no edge leads back.
         depth[task] = max((depth[p] + 1 for p in before[task]), default=0)
     columns: dict[int, list[str]] = {}
     for task in graph.order():
@@ -125,10 +133,12 @@ def layout(graph: TaskGraph) -> dict[str, tuple[float, float]]:
     spots: dict[str, tuple[float, float]] = {}
     for x in sorted(columns):
         column = columns[x]
+        # Places follow the mean of the predecessors: edges stay short and cross less.
         pull = {t: _mean([spots[p][1] for p in before[t]]) for t in column}
         column.sort(key=lambda t: pull[t])
         middle = _mean(list(pull.values()))
         for at, task in enumerate(column):
+            # The column is centred on what pulls it.
             spots[task] = (float(x), middle + at - (len(column) - 1) / 2)
     return spots
 
@@ -136,7 +146,9 @@ def layout(graph: TaskGraph) -> dict[str, tuple[float, float]]:
 def _band(spots: Mapping[str, tuple[float, float]]) -> int:
     """Depths in a band: those that make the smallest picture of a screen's shape."""
     deepest = int(max((x for x, _ in spots.values()), default=0)) + 1
+    # Each number of bands gives one width: only these need be tried.
     widths = sorted({-(-deepest // n) for n in range(1, deepest + 1)}, reverse=True)
+    # The larger of both sides, in a screen's proportion.
     return min(widths, key=lambda w: max(w * _ACROSS / _SHAPE, sum(_bands(spots, w)[1]) * _DOWN))
 
 
@@ -150,7 +162,9 @@ def _bands(
     shift: dict[int, float] = {}
     heights: list[float] = []
     for b in sorted(rows):
+        # Bands below each other, whatever places they have.
         shift[b] = sum(heights) - min(rows[b])
+        # Room between bands for the edges that run across.
         heights.append(max(rows[b]) - min(rows[b]) + 1.6)
     return shift, heights
 

@@ -110,6 +110,7 @@ def plan_page(plan: Plan, graph: TaskGraph, platform: Platform) -> str:
 
 def xml_safe(text: str) -> str:
     """Without characters that no page may hold; still to be escaped."""
+    # Escaping would change it: then characters that XML cannot hold are in it.
     return text if xml(text) == escape(text) else text.encode("ascii", "replace").decode()
 
 
@@ -118,6 +119,7 @@ def _picture(head: str, scene: Scene, name: str) -> str:
 
 
 def _layers(rows: Sequence[Row]) -> str:
+    # A column of replicas only where there are several.
     used = [h != "replica" or any(r.replica for r in rows) for h in HEAD]
     cells = [
         [
@@ -129,6 +131,7 @@ def _layers(rows: Sequence[Row]) -> str:
     ]  # fmt: skip
     kept = [[c for c, u in zip(row, used, strict=True) if u] for row in cells]
     head = [h for h, u in zip(HEAD, used, strict=True) if u]
+    # Keys are layer names: the script finds their rows and boxes by them.
     return table(head, kept, sort=True, keys=[r.task for r in rows])
 
 

@@ -41,6 +41,7 @@ def plan_rows(plan: Plan, graph: TaskGraph, platform: Platform) -> list[Row]:
     """A row per assignment, in the plan's order (replicas one after the other)."""
     rows: list[Row] = []
     copies = _copies(plan)
+    # Each copy has devices of its own.
     used = [{a.device for a in assignments} for assignments in copies]
     for at, assignments in enumerate(copies):
         # The devices that other replicas have to themselves were no choice here.
@@ -63,6 +64,7 @@ class _View:
         self.tasks = graph.by_id()
         self.devices = {n: d for n, d in platform.by_name().items() if n not in left_out}
         self.into: dict[str, list[Edge]] = {}
+        # Both directions: reasons look at what a layer reads and who reads it.
         self.out_of: dict[str, list[Edge]] = {}
         for edge in graph.edges:
             self.into.setdefault(edge.dst, []).append(edge)
@@ -75,12 +77,14 @@ def _copies(plan: Plan) -> list[Sequence[Assignment]]:
 
 
 def _in_order(rows: Sequence[Assignment]) -> list[Assignment]:
+    # Without times the plan's own order stays: sorting is stable.
     return sorted(rows, key=lambda a: a.start if a.start is not None else 0.0)
 
 
 def _row(a: Assignment, device_of: Mapping[str, str], view: _View, share: int = 1) -> Row:
     task = view.tasks[a.task]
     device = view.devices[a.device]
+    # By source and tensor: a value that several edges carry comes once.
     crossing = {
         (e.src, e.tensor or f"->{e.dst}"): e.bytes
         for e in view.into.get(a.task, ())
@@ -90,10 +94,12 @@ def _row(a: Assignment, device_of: Mapping[str, str], view: _View, share: int = 
         task=a.task,
         op=task.op,
         device=a.device,
+        # A batch has its own figure where the graph states one.
         cost=(task.batch_cost_on(device, share)[0] if share > 1 else task.cost_on(device)) or 0.0,
         origin=origin_of(task, device),
         start=a.start,
         finish=a.finish,
+        # A replica moves its share of the batch.
         bytes_in=float(sum(crossing.values()) * share),
         reason=_reason(task, device, device_of, view),
     )
@@ -101,11 +107,13 @@ def _row(a: Assignment, device_of: Mapping[str, str], view: _View, share: int = 
 
 def origin_of(task: Task, device: Device) -> str:
     """Where the cost of a task on a device comes from; "given" for graph files that do not say."""
+    # By name before kind: the more special statement.
     return task.origin.get(device.name, task.origin.get(device.kind, "given"))
 
 
 def _reason(task: Task, device: Device, device_of: Mapping[str, str], view: _View) -> str:
     """Why a task may stand where it does: the first of these that holds."""
+    # Among the devices that this copy could have used.
     costs = {d.name: c for d in view.devices.values() if (c := task.cost_on(d)) is not None}
     if task.pin is not None:
         return "pinned"
@@ -113,15 +121,18 @@ def _reason(task: Task, device: Device, device_of: Mapping[str, str], view: _Vie
         return "no other device can run it"
     fastest = min(costs.values())
     here = costs.get(device.name, fastest)
+    # Floats of equal costs may differ in their last digits.
     if here <= fastest * (1 + 1e-9):
         return "fastest device"
     near = [e.src for e in view.into.get(task.id, ()) if device_of.get(e.src) == device.name]
     near += [e.dst for e in view.out_of.get(task.id, ()) if device_of.get(e.dst) == device.name]
     slower = f"+{here - fastest:.4g} ms"
+    # Colocated with others, so the sum over all of them decided.
     if task.colocate is not None and view.sharing[task.colocate] > 1:
         return f"colocated ({task.colocate}), {slower}"
     if near:
         return f"beside {near[0]}, saves transfers, {slower}"
+    # Slower and alone: the search gave it here to even out loads.
     return f"balances load, {slower}"
 
 
@@ -149,9 +160,11 @@ def table_text(rows: Sequence[Row], limit: int | None = None, width: int | None 
     ]
     left_out = 0
     if limit is not None and len(body) > limit:
+        # The ends of a plan are told, the middle counted.
         half = limit // 2
         left_out = len(body) - 2 * half
         body = [*body[:half], *body[len(body) - half :]]
+    # Columns without any entry are left out; the name always stays.
     used = [i for i in range(len(head)) if i == 0 or any(row[i] for row in body)]
     shown = [[row[i] for i in used] for row in body]
     if left_out:
@@ -172,6 +185,7 @@ def summary_text(plan: Plan, platform: Platform) -> str:
         f"method {plan.method}, seed {plan.seed}, "
         + ("deterministic" if plan.deterministic else "not reproducible (wall-clock mode)"),
     ]
+    # A set: a layer of several replicas on one device is one layer.
     layers: dict[str, set[str]] = {}  # a layer of several replicas is one
     for rows in _copies(plan):
         for a in rows:
@@ -194,6 +208,7 @@ def all_loads(plan: Plan) -> Mapping[str, float]:
     """ms per sample by device and link; of replicas the mean by their rates: the period is the
     largest of these."""
     loads: dict[str, float] = dict(plan.loads)
+    # Means by rates: a replica with a greater rate counts more.
     rate = sum(replica.share for replica in plan.replicas)
     for replica in plan.replicas:
         for name, ms in replica.loads.items():
@@ -224,11 +239,13 @@ def explain_text(
     task, device_of = tasks[name], plan.device_of()
     here = device_of.get(name)
     if here is None:
+        # A plan for another graph may lack it.
         return f"{name} is not in the plan"
     device = platform.by_name()[here]
     copies = _copies(plan)
     which = f" in the first of {len(copies)} replicas" if len(copies) > 1 else ""
     lines = [f"{name} ({task.op or 'task'}) runs on {here}{which}"]
+    # Devices of other copies were no choice here.
     view = _View(graph, platform, {a.device for rows in copies[1:] for a in rows})
     lines.append(f"  why: {_reason(task, device, device_of, view)}")
     if task.nodes:
@@ -238,6 +255,7 @@ def explain_text(
     for a in plan.assignments:
         if a.task == name and a.start is not None:
             lines.append(f"  runs from {a.start:.6g} to {a.finish:.6g} ms")
+    # Values that this layer reads, whoever else reads them.
     feeds = {(s, t) for s, t, _, consumers in graph.values() if name in consumers}
     for t in plan.transfers:
         ends = f"{t.from_device} -> {t.to_device} over {t.link}, {t.bytes:.0f} bytes"
@@ -245,6 +263,7 @@ def explain_text(
         if t.src_task == name:
             lines.append(f"  sends {t.tensor}: {ends}{time}")
         elif t.to_device == here and (t.src_task, t.tensor) in feeds:
+            # Only what comes here for it.
             lines.append(f"  waits for {t.tensor}: {ends}{time}")
     # Times of a moved layer come from one list schedule; so must what they are compared with.
     base = None if moved is None else moved(name, here)
@@ -258,6 +277,7 @@ def explain_text(
         if d.name == here:
             text += "  <- here"
         elif moved is not None:
+            # Alone: other layers stay where they are.
             value = moved(name, d.name)
             text += (
                 "; moved there alone: no valid plan"

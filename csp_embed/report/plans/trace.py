@@ -16,6 +16,7 @@ from csp_embed.ir.network import Plan, Platform, TaskGraph, Transfer
 from csp_embed.report.plans.gantt import assignments, transfer_lanes, transfers
 
 Event = dict[str, Any]
+# Perfetto groups tracks by process: devices and links are two.
 _DEVICES, _LINKS = 1, 2  # process numbers
 
 
@@ -26,6 +27,7 @@ def write_trace(
 
     Raises: InputError for a plan without times.
     """
+    # A throughput plan has no times to draw.
     if not any(a.start is not None for a in assignments(plan)):
         raise InputError(
             "a trace needs times", why=f"the plan's goal is {plan.goal}", hint="--objective latency"
@@ -34,6 +36,7 @@ def write_trace(
     events: list[Event] = []
     for process, label in ((_DEVICES, "devices"), (_LINKS, "links")):
         events.append(_meta("process_name", process, 0, label))
+    # Track numbers in the platform's order: viewers sort by them.
     device_track = {d.name: at for at, d in enumerate(platform.devices)}
     link_track = {name: at for at, name in enumerate(sorted(set(lanes.values())))}
     for process, tracks in ((_DEVICES, device_track), (_LINKS, link_track)):
@@ -45,12 +48,14 @@ def write_trace(
             args = {"kind": ops[a.task]} if ops.get(a.task) else {}
             track = device_track[a.device]
             bars.append(_event(_DEVICES, track, a.task, a.start, a.finish, args))
+    # Lanes number transfers over all copies.
     for at, lane in lanes.items():
         t = transfers(plan)[at]
         args = {"link": t.link, "bytes": t.bytes, "of": t.src_task}
         bars.append(_event(_LINKS, link_track[lane], t.tensor, t.start, t.finish, args))
     copies = plan.replicas or (plan,)
     tracks = {"device": device_track, "link": link_track}
+    # Transfers of all copies are numbered one after the other.
     offset, flows = 0, 0
     for copy in copies:
         for first, second in _hand_overs(copy, graph, offset, lanes, tracks):
@@ -78,6 +83,7 @@ def _hand_overs(
         for a in copy.assignments
         if a.start is not None and a.finish is not None
     }
+    # By value: its hops follow one another.
     hops: dict[tuple[str, str], list[tuple[Transfer, _Slice]]] = {}
     for at, t in enumerate(copy.transfers):
         if at + offset in lanes:
@@ -88,10 +94,13 @@ def _hand_overs(
     pairs = []
     for (source, tensor), value in hops.items():
         for t, where in value:
+            # Only the first hop begins at the layer.
             if source in layers and layers[source][0] == t.from_device:
                 pairs.append((layers[source][1], where))
+            # A hop to where the value goes on from.
             pairs += [(where, w) for n, w in value if n is not t and n.from_device == t.to_device]
             for reader in readers.get((source, tensor), ()):
+                # Only the hop that arrives at the reader's device.
                 if reader in layers and layers[reader][0] == t.to_device:
                     pairs.append((where, layers[reader][1]))
     return pairs
@@ -103,8 +112,10 @@ def _flow(number: int, first: _Slice, second: _Slice) -> list[Event]:
     for phase, (process, track, start, finish) in (("s", first), ("f", second)):
         # Perfetto takes a slice as closed at its start and open at its end.
         at = start + (finish - start) * (0.999 if phase == "s" else 0)
+        # The same number at both ends ties the arrow.
         rows.append({"ph": phase, "id": number, "cat": "value", "name": "value", "pid": process,
                      "tid": track, "ts": at * 1e3})  # fmt: skip
+    # "e": the arrow ends at the slice that encloses its time.
     rows[1]["bp"] = "e"
     return rows
 
@@ -121,6 +132,7 @@ def _event(
         "pid": process,
         "tid": track,
         "name": name,
+        # The format counts in microseconds.
         "ts": start * 1e3,
         "dur": (finish - start) * 1e3,
         "args": args,

@@ -20,6 +20,7 @@ from csp_embed.run.hosts.serve import HEARTBEAT_S, SILENCE_S
 from csp_embed.run.hosts.wire import PROTOCOL, Broken, Message, answer_to, digest, receive, send
 from csp_embed.run.runner import MEASURED, Array, Done, Ran, Timing
 
+# Of making the connection; afterwards silence counts.
 CONNECT_S = 5.0
 
 
@@ -31,24 +32,28 @@ class HostWorker:
         self.sock = _connected(address)
         self.device = _greeted(self.sock, address, token)
         self.lock = threading.Lock()  # of the socket's sending end
+        # Numbers of requests: answers come back by them, in any order.
         self.calls = itertools.count(1)
         self.waiting: dict[int, threading.Event] = {}
         self.answers: dict[int, Message] = {}
         self.broken: str | None = None
         self.doing: dict[int, str] = {}
         self.closing = threading.Event()
+        # One thread reads all answers, one tells that we live.
         threading.Thread(target=self._read, daemon=True).start()
         threading.Thread(target=self._live, daemon=True).start()
 
     def ask(self, doing: str, message: Message) -> int:
         """Sends a request; returns its number. Raises: WorkerDied, InputError (strings)."""
         call = next(self.calls)
+        # Registered before sending: the answer may come before `send` returns.
         self.waiting[call], self.doing[call] = threading.Event(), doing
         if self.broken is not None:
             raise self._death(call)
         try:
             with self.lock:
                 fields = {**message.fields, "call": call}
+                # One message at a time on the socket, whole.
                 send(self.sock, Message(message.kind, fields, message.tensors, message.blob))
         except OSError as error:
             self._end(str(error))
@@ -59,6 +64,7 @@ class HostWorker:
         """Whether `finish` would not wait. Raises: WorkerDied."""
         event = self.waiting[call]
         event.wait(timeout)
+        # An answer that has come counts even if the connection broke behind it.
         if call not in self.answers and self.broken is not None:
             raise self._death(call)
         return event.is_set()
@@ -68,6 +74,7 @@ class HostWorker:
         self.waiting[call].wait()
         if call not in self.answers:
             raise self._death(call)
+        # Taken out: a long run would else keep every tensor.
         message = self.answers.pop(call)
         doing = self.doing.pop(call)
         del self.waiting[call]
@@ -84,6 +91,7 @@ class HostWorker:
         """Lets the worker go; it waits for the next coordinator."""
         self.closing.set()
         with suppress(OSError):
+            # Says that nothing more comes, and lets what is on its way through.
             with self.lock:
                 send(self.sock, Message("stop"))
             self.sock.shutdown(socket.SHUT_WR)
@@ -94,6 +102,7 @@ class HostWorker:
             while True:
                 message = receive(self.sock)
                 call = message.fields.get("call")
+                # Late answers to requests that were given up are dropped.
                 if call in self.waiting:
                     self.answers[call] = message
                     self.waiting[call].set()
@@ -117,6 +126,7 @@ class HostWorker:
     def _end(self, why: str) -> None:
         if self.broken is None:
             self.broken = why
+        # Everybody who waits must learn of the end.
         for event in list(self.waiting.values()):
             event.set()
 
@@ -141,11 +151,13 @@ class RemoteRunner:
 
     def load(self, part: Part, path: Path, plain: bool = False) -> None:
         data = path.read_bytes()
+        # By digest: a part that arrives damaged is refused, not run.
         fields = {"part": part.index, "sha256": digest(data), "plain": plain}
         call = self.worker.ask(f"loading {part.name}", Message("load", fields, blob=data))
         self.worker.finish(call)
 
     def start(self, part: Part, feeds: Mapping[str, Array]) -> None:
+        # One device answers its own requests in order, so the last one is enough to remember.
         self.call, self.part = self._asked(part, feeds), part.index
 
     def ready(self, timeout: float) -> bool:
@@ -158,6 +170,7 @@ class RemoteRunner:
         answer = self.worker.finish(self._asked(part, feeds))
         return Ran(answer.tensors, float(answer.fields["ms"]))
 
+    # The worker's own clock: the way there and back is not the part's time.
     def time(self, part: Part, feeds: Mapping[str, Array], timing: Timing) -> tuple[float, str]:
         fields = {
             "part": part.index, "runs": timing.runs, "warm_ups": timing.warm_ups,
@@ -178,6 +191,7 @@ class RemoteRunner:
 def _connected(address: str) -> socket.socket:
     host, _, port = address.rpartition(":")
     try:
+        # Brackets are how addresses of IPv6 are written beside a port.
         sock = socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S)
     except (OSError, ValueError, OverflowError) as error:
         raise InputError(
@@ -186,6 +200,7 @@ def _connected(address: str) -> socket.socket:
             hint="on that host: csp-embed worker --listen HOST:PORT --device NAME",
         ) from error
     sock.settimeout(SILENCE_S)
+    # Small messages must not wait for more to send.
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return sock
 
@@ -193,9 +208,11 @@ def _connected(address: str) -> socket.socket:
 def _greeted(sock: socket.socket, address: str, token: str) -> str:
     """The device that the worker is. Raises: InputError."""
     try:
+        # No body before the greeting is through: whoever listens there may be anybody.
         hello = receive(sock, most=0)
         if hello.kind != "hello" or hello.fields.get("protocol") != PROTOCOL:
             raise Broken(f"it speaks {hello.fields.get('protocol', 'something else')}")
+        # Without its token it would refuse us anyway; said here with what helps.
         if hello.fields["token"] and not token:
             raise InputError(
                 f"the worker at {address} asks for its token", hint="--token-file FILE"
@@ -215,6 +232,7 @@ def _greeted(sock: socket.socket, address: str, token: str) -> str:
         sock.close()
         raise InputError(
             f"what listens at {address} is no free worker of this version",
+            # Silence here means that it serves another coordinator: it accepts one at a time.
             why=str(error) if not isinstance(error, TimeoutError) else "it serves somebody else",
             hint="one coordinator at a time; csp-embed worker on both ends of the same version",
         ) from error

@@ -33,16 +33,19 @@ class Way:
 def measure_ways(worker: HostWorker) -> tuple[Way, Way]:
     """(to the worker, from the worker). Raises: WorkerDied."""
     size = 1 << 16
+    # Larger until one takes long enough to measure; at most 64 MiB.
     while _least(worker, size, False, 1) < TARGET_S and size < 1 << 26:
         size *= 4
     # An empty question and its empty answer: half of it is a message's latency.
     empty = _least(worker, SMALL, False, ROUNDS)
     there = _least(worker, size, False, ROUNDS)
+    # There and back less there: only the way back is left.
     both = _least(worker, size, True, ROUNDS)
     return _way(empty, there - empty, size), _way(empty, both - there, size)
 
 
 def _way(empty: float, extra: float, size: int) -> Way:
+    # Two messages, so half of it is one. A rate from no extra time would be infinite.
     return Way(1e3 * empty / 2, size / max(1e3 * extra, 1e-6))
 
 
@@ -67,6 +70,7 @@ def measured_links(
     none. Raises: InputError where no link has both ends; WorkerDied.
     """
     ways = {device: measure_ways(worker) for device, worker in workers.items()}
+    # What is on this host travels nowhere.
     free = Way(0.0, float("inf"))
     if here is not None and here not in ways:
         ways[here] = (free, free)
@@ -87,11 +91,13 @@ def measured_links(
 
 def _joined(a: Sequence[Way], b: Sequence[Way]) -> dict[str, float]:
     """Both directions, the slower one counting: a link of a platform file has one rate."""
+    # Tensors pass through here: both legs add up, latency as times, rates as times per byte.
     times = [
         (one[1].latency_ms + two[0].latency_ms, 1 / one[1].bytes_per_ms + 1 / two[0].bytes_per_ms)
         for one, two in ((a, b), (b, a))
     ]
     return {
+        # The slower direction, since a link of the file has one rate.
         "latency_ms": max(t[0] for t in times),
         "bytes_per_ms": 1 / max(t[1] for t in times),
     }

@@ -41,11 +41,13 @@ def clients(address: str) -> tuple[Any, dict[str, DaskRunner]]:
         raise InputError(
             f"no Dask scheduler at {address}", why=str(error), hint="dask scheduler"
         ) from error
+    # -1: all workers; by default only the first few are told.
     workers = client.scheduler_info(n_workers=-1)["workers"]
     owners: dict[str, list[str]] = {}
     for where, row in workers.items():
         for device in row.get("resources", {}):
             owners.setdefault(device, []).append(where)
+    # A device is one worker: with two, nobody could say where a part runs.
     twice = [d for d, rows in owners.items() if len(rows) > 1]
     if twice or not owners:
         client.close()
@@ -71,6 +73,7 @@ class DaskRunner:
     def load(self, part: Part, path: Path, plain: bool = False) -> None:
         data = path.read_bytes()
         name = digest(data)
+        # Sent now, so that the first run does not pay for it.
         self._wait(f"loading {part.name}", self._submit(_load, name, data, plain))
         self.models[part.index] = (name, plain, data)
 
@@ -85,6 +88,7 @@ class DaskRunner:
         try:
             wait(self.future, timeout=max(timeout, 1e-3))
         except TimeoutError:
+            # Not done in time: is it still there at all?
             self._alive(f"running part {self.part}")
         return bool(self.future.done())
 
@@ -111,6 +115,8 @@ class DaskRunner:
         return self._submit(_run, name, plain, {n: feeds[n] for n in part.reads})
 
     def _submit(self, call: Any, *arguments: Any) -> Any:
+        # pure=False: Dask would answer an equal call from its memory, and nothing would be
+        # measured.
         return self.client.submit(
             call, *arguments, workers=[self.where], resources={self.device: 1}, pure=False,
             retries=0,
@@ -123,17 +129,20 @@ class DaskRunner:
             except TimeoutError:
                 self._alive(doing)
             except CspEmbedError as error:
+                # The worker's own refusal, as Dask hands it over.
                 raise InputError(
                     f"the worker of {self.device} failed {doing}",
                     where=self.where, why=error.render(),
                 hint="the worker's own output tells more; run-plan --lost does without it",
             ) from error  # fmt: skip
             except Exception as error:  # Dask's own family: KilledWorker, CancelledError, …
+                # Anything else is no answer of the cluster but a mistake here.
                 if type(error).__module__.split(".")[0] not in ("distributed", "dask"):
                     raise
                 raise self._death(doing, str(error)) from error
 
     def _alive(self, doing: str) -> None:
+        # A worker that was started again has another address: it is not this one.
         if self.where not in self.client.scheduler_info(n_workers=-1)["workers"]:
             raise self._death(doing, "the scheduler does not know it any more")
 
@@ -152,6 +161,7 @@ def _load(name: str, data: bytes, plain: bool) -> bool:
 
     from csp_embed.network.onnx.runtime import open_session
 
+    # A digest of what came, not of what was sent.
     if digest(data) != name:
         raise InputError(
             "the part arrived damaged",
@@ -182,6 +192,7 @@ def _measure(
 
 
 def _session(name: str, plain: bool) -> Any:
+    # Dask may restart a worker between two calls.
     try:
         return _SESSIONS[name, plain]
     except KeyError:

@@ -37,6 +37,7 @@ from csp_embed.run.hosts.wire import (
 )
 from csp_embed.run.worker import run_once
 
+# Ten signs of life may be missed before the other end counts as gone.
 HEARTBEAT_S, SILENCE_S = 1.0, 10.0
 
 
@@ -58,11 +59,13 @@ def listen(
 
     Raises: InputError where it cannot listen there or lacks the provider.
     """
+    # Refused at once, not at the first part.
     known_provider(settings.provider, "this worker")
     with _listening(host, port) as server:
         where = ":".join(str(x) for x in server.getsockname()[:2])
         say(f"worker of {settings.device} listens on {where}")
         while True:
+            # One coordinator after another: models and devices are not shared.
             sock, peer = server.accept()
             with sock:
                 ended = _Session(sock, settings).run()
@@ -87,6 +90,7 @@ class _Session:
 
     def __init__(self, sock: socket.socket, settings: Settings) -> None:
         self.sock, self.settings = sock, settings
+        # Queues between the three threads: none of them ever waits on the socket of another.
         self.requests: queue.Queue[Message | None] = queue.Queue()
         self.answers: queue.Queue[Message | None] = queue.Queue()
         self.sessions: dict[int, Any] = {}
@@ -108,9 +112,11 @@ class _Session:
             thread.start()
         try:
             with scratch_folder("csp-embed-worker-") as folder:
+                # None ends the session, whoever put it there.
                 while (request := self.requests.get()) is not None:
                     self.answers.put(self._answer(request, folder))
         finally:
+            # The writer ends by itself once its queue says so; the socket is closed after that.
             self.answers.put(None)
             threads[1].join(timeout=SILENCE_S)
             self.sock.close()
@@ -118,6 +124,7 @@ class _Session:
 
     def _greet(self) -> None:
         """Tells who we are; whoever does not know the token gets no further than a small frame."""
+        # A number used once: what is heard on the way cannot be sent again.
         nonce = secrets.token_hex(16)
         fields = {
             "protocol": PROTOCOL,
@@ -129,6 +136,7 @@ class _Session:
         send(self.sock, Message("hello", fields))
         reply = receive(self.sock, most=0)
         wanted = answer_to(self.settings.token, nonce)
+        # In constant time: how long it takes tells nothing of the secret.
         if self.settings.token and not secrets.compare_digest(
             str(reply.fields.get("answer", "")), wanted
         ):
@@ -146,6 +154,7 @@ class _Session:
                     self.requests.put(message)
         except (Broken, OSError) as error:
             self.lost = f"was lost: {error}"
+        # Whatever the reason, the session ends.
         self.requests.put(None)
 
     def _write(self) -> None:
@@ -154,6 +163,7 @@ class _Session:
                 try:
                     message = self.answers.get(timeout=HEARTBEAT_S)
                 except queue.Empty:
+                    # Silence would look like death, so something is sent every second.
                     message = Message("alive")
                 if message is None:
                     return
@@ -167,6 +177,7 @@ class _Session:
         try:
             return self._work(request, folder, call)
         except CspEmbedError as error:
+            # Errors of one request are answers: the session goes on.
             return Message("error", {"call": call, "why": error.render()})
         except MemoryError:
             return Message("error", {"call": call, "why": "out of memory"})
@@ -175,6 +186,7 @@ class _Session:
 
     def _work(self, request: Message, folder: Path, call: int) -> Message:
         if request.kind == "echo":
+            # Without `back` only the way here is timed.
             return Message(
                 "echo", {"call": call}, request.tensors if request.fields["back"] else {}
             )
@@ -182,6 +194,7 @@ class _Session:
         if request.kind == "load":
             self._load(part, request, folder)
             return Message("loaded", {"call": call})
+        # A part that was never loaded is a KeyError, answered above.
         session, where = self.sessions[part], f"part {part}"
         if request.kind == "run":
             begin = perf_counter()
@@ -213,4 +226,5 @@ class _Session:
                 plain=bool(request.fields["plain"]), provider=self.settings.provider,
             )  # fmt: skip
         finally:
+            # The session has read it: models may be large, and the disk small.
             path.unlink()

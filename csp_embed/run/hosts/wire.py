@@ -50,6 +50,7 @@ def send(sock: socket.socket, message: Message) -> None:
     rows: list[dict[str, Any]] = []
     pieces: list[memoryview | bytes] = []
     for name, value in message.tensors.items():
+        # Objects and strings would have to be pickled, and a pickle runs code.
         if _numbers(value.dtype.name) is None:
             raise InputError(
                 f"tensor {name!r} of type {value.dtype} cannot travel to another host",
@@ -58,6 +59,7 @@ def send(sock: socket.socket, message: Message) -> None:
             )
         rows.append({"name": name, "dtype": value.dtype.name, "shape": list(value.shape)})
         if value.size:
+            # Little endian on the wire, whatever this machine has.
             if value.dtype.kind in "iufc":  # those of ml_dtypes know no order of bytes
                 value = value.astype(value.dtype.newbyteorder("<"), copy=False)
             pieces.append(np.ascontiguousarray(value).reshape(-1).view(np.uint8).data)
@@ -67,6 +69,7 @@ def send(sock: socket.socket, message: Message) -> None:
     if message.blob:
         pieces.append(message.blob)
     body = sum(len(p) for p in pieces)
+    # Header and lengths in one call: small messages are one packet.
     sock.sendall(_LENGTHS.pack(len(header), body) + header)
     for piece in pieces:
         sock.sendall(piece)
@@ -78,6 +81,7 @@ def receive(sock: socket.socket, most: int = MOST_BODY) -> Message:
     Raises: Broken, OSError; TimeoutError after the socket's own timeout of silence.
     """
     head, length = _LENGTHS.unpack(_exactly(sock, _LENGTHS.size))
+    # Before anything is allocated: lengths come from the other end.
     if head > MOST_HEADER or length > most:
         raise Broken(f"a frame of {head:,} and {length:,} bytes")
     try:
@@ -87,12 +91,14 @@ def receive(sock: socket.socket, most: int = MOST_BODY) -> Message:
     except (ValueError, KeyError, TypeError) as error:
         raise Broken(f"no header: {error}") from error
     sizes = [dtype.itemsize * prod(shape) for _, dtype, shape in shapes]
+    # Sizes are computed from the header: they must lie in the body.
     if sum(sizes) > length:
         raise Broken("tensors longer than the body")
     body = _exactly(sock, length)
     tensors: dict[str, Array] = {}
     at = 0
     for (name, dtype, shape), size in zip(shapes, sizes, strict=True):
+        # Views into one buffer: nothing is copied.
         tensors[name] = np.frombuffer(body, dtype, prod(shape), at).reshape(shape)
         at += size
     return Message(str(kind), fields, tensors, bytes(body[at:]))
@@ -122,6 +128,7 @@ def _numbers(name: str) -> np.dtype[Any] | None:
             return None
         found = np.dtype(own)
     registered = 2  # NumPy's mark of a type that another package brings
+    # Strings and objects have other kinds; dates too, which nobody sends.
     return found if found.kind in "biufc" or found.isbuiltin == registered else None
 
 
@@ -134,6 +141,7 @@ def _dtype(name: str) -> np.dtype[Any]:
 
 def _shape(value: Any) -> tuple[int, ...]:
     shape = tuple(int(n) for n in value)
+    # Negative sizes could cancel in the product.
     if any(n < 0 for n in shape):
         raise ValueError(f"shape {shape}")
     return shape

@@ -32,6 +32,7 @@ DECIMALS = 10**6  # of the worths in a certificate
 def least_cost(instance: Instance, tokens: float) -> tuple[float, dict[str, Any]]:
     """(a price that no plan of so many tokens/s undercuts, its certificate)."""
     assert instance.price is not None
+    # Equal machines at equal prices are worth the same: one variable for all of them.
     members: dict[tuple[tuple[float, ...], float], list[int]] = {}
     for i, table in enumerate(instance.reachable_tables()):
         members.setdefault((table, float(instance.price[i])), []).append(i)
@@ -39,11 +40,15 @@ def least_cost(instance: Instance, tokens: float) -> tuple[float, dict[str, Any]
     price = np.array([p for _, p in members])
     room = np.array([len(g) for g in groups])
     rate, cls, held = items_of([t for t, _ in members], room)
+    # "At least so many" as "more than a little less", which is what the covering search knows.
     below = tokens * (1 - 1e-12)
     worth = np.zeros(len(groups))
     columns: list[np.ndarray] = []
+    # Column generation: each round adds the set that is cheapest under the worths so far.
     for _ in range(400):
         fixed = worth[cls] / held
+        # By cost per rate, as the covering search wants it; of equal ones those with more rate
+        # first.
         order = np.lexsort((-rate, fixed / rate))
         _, depth, chosen, _, finished = cheapest(
             rate[order], cls[order], fixed[order], np.zeros(len(order)), room, below, 0.0, 1e300,
@@ -54,6 +59,7 @@ def least_cost(instance: Instance, tokens: float) -> tuple[float, dict[str, Any]
         share = np.zeros(len(groups))
         for i in order[chosen[:depth]]:
             share[cls[i]] += 1 / held[i]
+        # The same set again: these worths are the best that there are.
         if any(np.array_equal(share, c) for c in columns):
             break
         columns.append(share)
@@ -61,6 +67,7 @@ def least_cost(instance: Instance, tokens: float) -> tuple[float, dict[str, Any]
         if found is None:
             break
         worth = found
+    # Whatever the worths, they prove something: a search cut short still gives a bound.
     return _certified(instance, groups, price, room, worth, (rate, cls, held), below)
 
 
@@ -71,6 +78,7 @@ def _worth(columns: list[Any], price: Any, room: Any, layers: int) -> Any:
     for g in range(c):
         using = [(at, float(col[g])) for at, col in enumerate(columns) if col[g]]
         at = np.array([a for a, _ in using] + [n + g], np.int64)
+        # Column n + g is what is bought of a group: its price is in the objective.
         rows.append((at, np.array([v for _, v in using] + [-1.0]), 0.0))
     # A dear way out keeps the program solvable until enough sets are known.
     dear = 1e3 * (1 + float(price.max())) * layers
@@ -85,17 +93,20 @@ def _certified(
 ) -> tuple[float, dict[str, Any]]:
     """The bound of rounded worths, with the least that a set is worth at them."""
     rate, cls, held = items
+    # Few decimals keep the judge's fractions short; rounded worths prove their own bound.
     rounded = np.round(worth * DECIMALS) / DECIMALS
     fixed = rounded[cls] / held
     order = np.lexsort((-rate, fixed / rate))
     _, depth, chosen, _, finished = cheapest(
         rate[order], cls[order], fixed[order], np.zeros(len(order)), room, below, 0.0, 1e300, NODES
     )
+    # The same rounding as above, now exact.
     exact = [Fraction(round(float(w) * DECIMALS), DECIMALS) for w in worth]
     # Exactly what the least set is worth; 0 proves nothing where the search was cut short.
     t = Fraction(0)
     if finished:
         t = sum((exact[cls[i]] / int(held[i]) for i in order[chosen[:depth]]), Fraction(0))
+    # What a group's machines are worth above their price is no cost that anybody pays.
     over = sum(
         max(Fraction(0), m - Fraction(float(p))) * int(n)
         for m, p, n in zip(exact, price, room, strict=True)
@@ -110,12 +121,14 @@ def _certified(
         ],
     }
     near = float(bound)
+    # A float that is rounded up would claim more than is proved.
     return near if Fraction(near) <= bound else float(np.nextafter(near, 0)), certificate
 
 
 def cost_of(instance: Instance, machines: Any) -> Fraction:
     """What these machines (positions) cost in an hour, exactly."""
     assert instance.price is not None
+    # Prices as the floats that they are: sums are then exact.
     return sum((Fraction(float(instance.price[i])) for i in machines), Fraction(0))
 
 
@@ -132,20 +145,25 @@ def thin_out(
     every pair of kinds) is tried; a plan that a bound proves ends it.
     """
     assert instance.price is not None
+    # 2^6 sets: cheaper to try all than to search.
     if instance.size <= FEW:
         return _every(instance, carried, placement)
     best = placement
     tried: set[tuple[int, ...]] = set()
     improved = True
+    # Ends at a price that the bound proves: nothing cheaper exists.
     while improved and not proved(cost_of(instance, best)):
         improved = False
         for kept in _smaller(instance, sorted(best)):
             if tuple(kept) in tried:
+                # Sets come up again from other plans; what failed once fails again.
                 continue
             tried.add(tuple(kept))
             found = carried(part_of(instance, kept))
             if found is not None:
                 back = {kept[i]: interval for i, interval in found.items()}
+                # The part may have left machines unused, so its own price counts, not that of the
+                # set.
                 if cost_of(instance, back) < cost_of(instance, best):
                     best, improved = back, True
                     break
@@ -162,6 +180,7 @@ def _every(
     sets = [list(c) for n in range(1, instance.size + 1) for c in combinations(everyone, n)]
     limit = cost_of(instance, placement)
     for kept in sorted(sets, key=lambda s: (cost_of(instance, s), s)):
+        # Sorted by price: no later one is cheaper either.
         if cost_of(instance, kept) >= limit:
             break
         found = carried(part_of(instance, kept))
@@ -184,6 +203,7 @@ def _smaller(instance: Instance, used: list[int]) -> list[list[int]]:
                 swapped = sorted([*rest, new])
                 sets[tuple(swapped)] = float(price[swapped].sum())
     ordered = sorted(sets, key=lambda s: (sets[s], s))
+    # Each one is a whole search: only the cheapest few are worth it.
     return [list(s) for s in ordered[:60]]
 
 

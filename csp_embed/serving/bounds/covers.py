@@ -26,11 +26,13 @@ def cheapest(  # type: ignore[no-untyped-def]
     (finished = False: then the cost proves nothing).
     """
     n = rate.shape[0]
+    # Arrays of a fixed depth: larger sets are not looked at. (The judge has no such limit.)
     deepest = 512
     chosen, best_set = np.zeros(deepest, np.int64), np.zeros(deepest, np.int64)
     at = np.zeros(deepest + 1, np.int64)
     used = np.zeros(room.shape[0], np.int64)
     cost, got, paid = np.zeros(deepest + 1), np.zeros(deepest + 1), np.zeros(deepest + 1)
+    # What a whole flow would cost by this item alone; a lower bound for all behind it.
     density = fixed * above / rate + slope
     least_density, least_fixed = density.min(), fixed.min()
     best, best_depth, depth, nodes = cutoff, 0, 0, 0
@@ -42,9 +44,11 @@ def cheapest(  # type: ignore[no-untyped-def]
         # What the set costs at least: its machines, its flow, and the rest at the next density.
         stop = i >= n
         if not stop:
+            # Rates count as parts of the flow, so what is missing is 1 - got.
             rest = 1.0 - got[depth]
             stop = cost[depth] + paid[depth] + rest * density[i] - discount >= best
         if stop or depth + 1 >= deepest:
+            # Back to the choice before, whose machine is free again.
             depth -= 1
             if depth >= 0:
                 used[cls[chosen[depth]]] -= 1
@@ -58,6 +62,7 @@ def cheapest(  # type: ignore[no-untyped-def]
         total = cost[depth] + fixed[i]
         whole = got[depth] + rate[i] / above
         if whole > 1.0:
+            # A set may carry more than one flow: the least that one flow pays.
             price = total + _flow_cost(chosen, depth + 1, rate, slope, above)
             if depth > 0:
                 price -= discount
@@ -70,7 +75,9 @@ def cheapest(  # type: ignore[no-untyped-def]
             continue
         used[c] += 1
         cost[depth + 1], got[depth + 1] = total, whole
+        # Flow through what is chosen may yet go another way: counted at no more than the cheapest.
         paid[depth + 1] = paid[depth] + rate[i] / above * min(slope[i], least_density)
+        # Not i + 1: the same item may be chosen again, as long as its class has machines.
         at[depth + 1] = i
         depth += 1
     return best, best_depth, best_set, nodes, True
@@ -79,6 +86,7 @@ def cheapest(  # type: ignore[no-untyped-def]
 @njit(cache=True)
 def _flow_cost(chosen, depth, rate, slope, above):  # type: ignore[no-untyped-def]
     """The least that one whole flow pays through these machines: cheapest slopes first."""
+    # Without a row on flow all slopes are 0, and sorting would be wasted.
     flat = True
     for d in range(depth):
         if slope[chosen[d]] != 0.0:
@@ -107,6 +115,7 @@ def items_of(
     rate, cls, layers = [], [], []
     for c, table in enumerate(tables):
         best = 0.0
+        # From many layers to few: a way is kept only if it carries more than all longer ones.
         for k in range(len(table), 0, -1):
             value = table[k - 1]
             if room[c] and value > 0 and (every or value > best):

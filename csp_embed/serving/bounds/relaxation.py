@@ -74,12 +74,14 @@ class Relaxation:
         # what its layers add up to no longer counts visits.
         self.unlinked = () if instance.partial else unlinked_machines(instance)
         inside = set(self.unlinked)
+        # Machines that share devices are no classes of their own: devices are what is scarce.
         pools, takes = device_pools(instance, tables)
         members: dict[tuple[tuple[float, ...], bool, tuple[int, ...]], list[int]] = {}
         for i, table in enumerate(tables):
             members.setdefault((table, i in inside, takes[i]), []).append(i)
         self.members = [tuple(m) for m in members.values()]
         self.tables = [table for table, _, _ in members]
+        # The side of the alternation row: visits to unlinked machines count against the others.
         self.side = np.array([1 if unlinked else -1 for _, unlinked, _ in members])
         self.room = np.array([len(m) for m in self.members])
         # What is scarce: the machines of a class, or the devices of a pool that classes share.
@@ -89,7 +91,9 @@ class Relaxation:
             self.takes = np.array([row for _, _, row in members], float).T
         else:
             self.scarce = self.room
+            # Each machine takes itself: without shared devices both are the same thing.
             self.takes = np.eye(len(self.room))
+        # With slopes a shorter interval may pay less flow: then none is dominated.
         self.rate, self.cls, self.held = items_of(self.tables, self.room, every=bool(self.unlinked))
         self.slack = alternation_slack(instance, self.unlinked)
         self.columns: list[_Column] = []
@@ -98,6 +102,7 @@ class Relaxation:
     def prove(self, above: float) -> Prices | None:
         """Prices that show that no plan carries more than `above`; None where there are none (or
         the search for them became too long)."""
+        # No machine carries anything, so 0 is proved by prices of 0.
         if above <= 0 or not len(self.rate):
             return (
                 self.certificate(max(above, 0.0), [Fraction(0)] * len(self.scarce))
@@ -111,6 +116,7 @@ class Relaxation:
             return None
         price, mult, discount = answer
         total = price @ self.scarce + mult * self.slack - discount
+        # At most L minus a margin: what floats lose must not turn a proof round.
         if total >= layers * (1 - 10 * MARGIN):
             return None
         return self._rounded(price, mult, discount, above)
@@ -120,6 +126,7 @@ class Relaxation:
         at most `waste` more than one per layer. None where the prices could not be found."""
         if not len(self.rate):
             return None
+        # Searches want prices of machines alone: no row on flow, no discount.
         answer = self._priced(above, False, linear=True)
         if answer is None:
             return None
@@ -145,6 +152,7 @@ class Relaxation:
         self, above: float, multi: bool, linear: bool = False
     ) -> tuple[Floats, float, float] | None:
         """Prices at which every set that carries more than `above` costs 1 or more."""
+        # A limit on rounds of column generation; without an end nothing is proved.
         for _ in range(400):
             answer = self._solve(above, multi, linear)
             if answer is None:
@@ -153,8 +161,10 @@ class Relaxation:
             _, items, finished = self._cheapest(
                 price @ self.takes, mult, discount, above, 1 - MARGIN
             )
+            # A search cut short proves nothing about the sets that it did not see.
             if not finished:
                 return None
+            # No set is cheaper than 1, or only one that is known: the prices are final.
             if items is None or not self._add(items):
                 return answer
         return None
@@ -165,6 +175,7 @@ class Relaxation:
         """Dual values of the program over the sets found so far that carry more than `above`.
 
         linear: without the row on flow, for prices that stand alone."""
+        # Sets found for a lower rate may carry too little for this one.
         columns = [c for c in self.columns if c.rate > above * (1 + 1e-12)]
         if not columns:
             return np.zeros(len(self.scarce)), 0.0, 0.0
@@ -173,6 +184,7 @@ class Relaxation:
             share: dict[int, float] = {}
             for i in column.items:
                 for pool in np.flatnonzero(self.takes[:, self.cls[i]]):
+                    # k layers held: the machine stands in k sets, so each takes one k-th of it.
                     part = self.takes[pool, self.cls[i]] / self.held[i]
                     share[int(pool)] = share.get(int(pool), 0.0) + float(part)
             for c, value in share.items():
@@ -188,6 +200,7 @@ class Relaxation:
             pays = np.array([self._flow_cost(c.items, above) for c in columns])
             rows.append((everything, pays, float(self.slack)))
         if multi:
+            # "At least one layer side by side", as minus the number of them <= -1.
             wide = np.array([i for i, c in enumerate(columns) if len(c.items) > 1], np.int64)
             if not len(wide):
                 rows.append((everything[:0], np.zeros(0), 0.0))
@@ -205,6 +218,7 @@ class Relaxation:
         self, price: Floats, mult: float, discount: float, above: float, cutoff: float
     ) -> tuple[float, tuple[int, ...] | None, bool]:
         """(cost, the cheapest set below the cutoff or None, whether the search was complete)."""
+        # A machine of k layers pays a k-th of its price in each.
         fixed = price[self.cls] / self.held
         slope = mult * self.side[self.cls] / self.held
         order = np.argsort(fixed * above / self.rate + slope, kind="stable")
@@ -215,6 +229,7 @@ class Relaxation:
         if not depth:
             return cost, None, finished
         chosen = [int(order[i]) for i in items[:depth]]
+        # The discount makes a second machine worth adding, though one carries enough.
         if depth == 1 and discount > fixed.min():
             chosen.append(int(fixed.argmin()))
         return cost, tuple(sorted(chosen)), True
@@ -232,6 +247,7 @@ class Relaxation:
         for slope, rate in sorted(
             (self.side[self.cls[i]] / self.held[i], self.rate[i]) for i in items
         ):
+            # The cheapest slopes take as much flow as they can: the least that any division pays.
             share = min(left, rate / above)
             total += share * slope
             left -= share
@@ -243,7 +259,9 @@ class Relaxation:
         # Dual values sum to less than L; the gap is room for rounding, used on both sides.
         room = float(price @ self.scarce) + mult * self.slack - discount
         scale = (1 + layers / max(room, 1e-9)) / 2
+        # As they are, then scaled into the middle of the gap, where more rounding is allowed.
         for factor in (1.0, min(scale, 2.0)):
+            # From small denominators up: short fractions are quick to verify and to read.
             for d in DENOMINATORS:
                 fractions = [Fraction(round(float(p) * factor * d), d) for p in price]
                 by_row = Fraction(round(mult * factor * max(d, 100)), max(d, 100))
@@ -253,11 +271,13 @@ class Relaxation:
                 total += by_row * self.slack - off
                 if total <= 0:
                     continue
+                # A set that costs as much as the threshold refutes the proof, so a little above it.
                 limit = float(total) / layers * (1 + MARGIN)
                 _, found, finished = self._cheapest(
                     np.array([float(p) for p in fractions]) @ self.takes,
                     float(by_row), float(off), above, limit,
                 )  # fmt: skip
+                # Verified by the same search, now with the rounded prices.
                 if finished and found is None:
                     return self.certificate(above, fractions, by_row, off)
         return None
@@ -272,6 +292,7 @@ class Relaxation:
         """price: of what is scarce."""
         paid = [
             sum((p * int(w) for p, w in zip(price, column, strict=True)), Fraction(0))
+            # What a machine takes of each scarce thing, paid at its price.
             for column in self.takes.T
         ]
         devices = tuple(zip(self.pools, price, strict=True)) if self.pools else ()
@@ -291,10 +312,12 @@ def lower(
     late: asked before each proof; whether to be content with what there is."""
     if late():
         return ceiling
+    # If the plan's own value is proved nothing need be bisected.
     if floor > 0 and (proof := relaxation.prove(floor)):
         return proof
     low, best = floor, ceiling
     for _ in range(steps):
+        # Relative: finer steps than a bound is worth.
         if best.bound - low <= 1e-7 * best.bound or late():
             break
         middle = (low + best.bound) / 2

@@ -43,6 +43,7 @@ class Engine:
 def paths_of(instance: Instance, plan: Mapping[str, Any]) -> list[Way]:
     """The plan's routes, tokens/s of each; of a plan without routes, the paths of its flow."""
     routes = ways(instance, plan)
+    # Plans without routes are decomposed: any paths that add up to the flow will do.
     if routes is not None:
         assert instance.phases is not None
         return [(a, b, rate * instance.phases.tokens) for a, b, rate in routes]
@@ -69,9 +70,11 @@ def engines(instance: Instance, plan: Mapping[str, Any], target: str) -> list[En
         for i in machines:
             name, (first, end) = instance.machines[i], placement[i]
             node = nodes.get(name, {})
+            # Machines of a document without GPUs are one GPU each, without a number.
             degree, gpu = int(node.get("tensor_parallel", 1)), node.get("first_gpu")
             gpus = () if gpu is None else tuple(range(gpu, gpu + degree))
             stages.append(Stage(name, end - first, degree, str(node.get("server", name)), gpus))
+        # One chain cannot compute only a part of what a stage holds.
         if sum(s.layers for s in stages) != instance.layers:
             raise InputError(
                 f"{target} cannot express this plan",
@@ -91,6 +94,7 @@ def _alone(
     """Each machine must stand in one pipeline only, and serve both phases."""
     seen: dict[int, int] = {}
     for at, (prefill, decode, _) in enumerate(paths):
+        # A running program keeps a request's caches where its prompt went.
         if tuple(prefill) != tuple(decode):
             raise InputError(
                 f"{target} cannot express this plan",
@@ -98,6 +102,7 @@ def _alone(
                 "between pipelines that are cut differently",
                 hint=ROUTES,
             )
+        # Shared machines need a scheduler between programs; neither target has one.
         for i in prefill:
             if seen.setdefault(i, at) != at:
                 first, end = placement[i]

@@ -23,6 +23,7 @@ from csp_embed.serving.export.engines import Engine
 
 def split(layers: Sequence[int]) -> tuple[int, ...]:
     """What `-ts` must say so that stage i holds layers[i]."""
+    # The output layer counts as one more on the last device (see above).
     return (*layers[:-1], layers[-1] + 1)
 
 
@@ -34,6 +35,7 @@ def lines(found: Sequence[Engine], model: str, port: int = 8080, rpc_port: int =
         out += ["", f"# engine {at}: {engine.rate:.6g} tokens/s"]
         hosts = []
         for stage in engine.stages:
+            # `-ts` divides layers, not matrices.
             if stage.degree > 1:
                 raise InputError(
                     "llama.cpp cannot express this plan",
@@ -41,6 +43,7 @@ def lines(found: Sequence[Engine], model: str, port: int = 8080, rpc_port: int =
                     "tensor split by layers gives every GPU whole layers",
                     hint="tensor_parallel: [1], or serve export --to vllm or json",
                 )
+            # A port for each GPU of a server, or two servers on it would meet.
             own = rpc_port + (stage.gpus[0] if stage.gpus else 0)
             device = f" -d CUDA{stage.gpus[0]}" if stage.gpus else ""
             out.append(
@@ -50,11 +53,13 @@ def lines(found: Sequence[Engine], model: str, port: int = 8080, rpc_port: int =
             hosts.append(f"{stage.server}:{own}")
         share = ",".join(map(str, split([s.layers for s in engine.stages])))
         total = sum(s.layers for s in engine.stages)
+        # One port for each pipeline: all may run on the same head machine.
         out.append(
             f"llama-server -m {shlex.quote(model)} --port {port + at} "
             f"--rpc {shlex.quote(','.join(hosts))} -ngl {total + 1} -sm layer -ts {share}"
             + (" &" if len(found) > 1 else "")
         )
+    # Several servers are started in the background; the script waits for them.
     if len(found) > 1:
         out += ["", "# Send requests to the servers in proportion to their tokens/s.", "wait"]
     return "\n".join(out) + "\n"

@@ -15,6 +15,7 @@ def document(instance: Instance, plan: Mapping[str, Any]) -> dict[str, Any]:
     rows = []
     for prefill, decode, rate in paths_of(instance, plan):
         row: dict[str, Any] = {"machines": [instance.machines[i] for i in prefill]}
+        # Left out where it says nothing: most plans do not split the phases.
         if tuple(decode) != tuple(prefill):
             row["decode"] = [instance.machines[i] for i in decode]
         rows.append({**row, "tokens_per_s": rate})

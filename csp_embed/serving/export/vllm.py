@@ -25,6 +25,7 @@ from csp_embed.serving.export.engines import Engine
 def lines(found: Sequence[Engine], model: str, port: int = 8000, master: int = 29501) -> str:
     """A shell script that is run on every machine with its name. Raises: InputError for degrees
     that differ within an engine."""
+    # By server: it may stand in several engines.
     blocks: dict[str, list[str]] = {}
     notes = ["#!/bin/sh", "# Run on every machine as: sh THIS_FILE MACHINE"]
     for at, engine in enumerate(found):
@@ -38,11 +39,13 @@ def lines(found: Sequence[Engine], model: str, port: int = 8000, master: int = 2
             )
         stages = ", ".join(f"{s.machine}: {s.layers}" for s in engine.stages)
         notes.append(f"# engine {at}: {engine.rate:.6g} tokens/s; layers by stage: {stages}")
+        # Ports and masters differ by engine, so that several can share a server.
         for name, command in _commands(engine, degrees[0], model, port + at, master + at):
             blocks.setdefault(name, []).append(command)
     if len(found) > 1:
         notes.append("# Send requests to the engines in proportion to their tokens/s.")
     out = [*notes, 'case "$1" in']
+    # One script for all machines: it is copied about as one file.
     for name, commands in blocks.items():
         out.append(f"{shlex.quote(name)})")
         out += [command + " &" for command in commands]
@@ -61,6 +64,7 @@ def _commands(
         f"vllm serve {shlex.quote(model)} --tensor-parallel-size {degree} "
         f"--pipeline-parallel-size {len(stages)} --distributed-executor-backend mp"
     )
+    # In the environment: vLLM has no option for it.
     env = f"VLLM_PP_LAYER_PARTITION={partition} "
     if len({s.server for s in stages}) == 1:  # one process: its GPUs in the order of the stages
         gpus = [g for s in stages for g in s.gpus]
@@ -71,10 +75,12 @@ def _commands(
             f"--nnodes {len(stages)} --node-rank {r} "
             f"--master-addr {shlex.quote(stages[0].server)} --master-port {master}"
         )
+        # Only the first node answers requests.
         last = f"--port {port}" if r == 0 else "--headless"
         rows.append((stage.server, f"{_visible(stage.gpus)}{env}{base} {node} {last}"))
     return rows
 
 
 def _visible(gpus: Sequence[int]) -> str:
+    # Without GPU numbers the machine's only GPU is meant.
     return f"CUDA_VISIBLE_DEVICES={','.join(map(str, gpus))} " if gpus else ""

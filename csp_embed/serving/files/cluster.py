@@ -22,6 +22,7 @@ from csp_embed.serving.files.rates import Model, Workload, roofline
 from csp_embed.serving.files.units import Bytes, BytesPerS
 
 FORMAT = "csp-embed-cluster/1"
+# Token numbers go to and from the coordinator, as 32-bit integers.
 TOKEN = 4  # bytes of a token's number
 
 
@@ -88,6 +89,7 @@ class ClusterEntry(Strict):
 def read_cluster(value: Any, path: str | Path) -> ClusterEntry:
     """The file's content, checked. Raises: InputError naming file, line and item."""
     entry = parse(ClusterEntry, value, path, FORMAT)
+    # Exactly one of the two says what machines there are.
     stated = bool(entry.servers) + (entry.platform is not None)
     if stated != 1 or (entry.servers and entry.network is None):
         raise InputError(
@@ -97,12 +99,14 @@ def read_cluster(value: Any, path: str | Path) -> ClusterEntry:
             hint="platform: four_servers, or servers: [{name: a, gpu: T4}] with network",
         )  # fmt: skip
     model = entry.model
+    # Grouped queries: each cached head serves the same number of heads.
     if model.kv_heads is not None and model.heads % model.kv_heads:
         raise InputError(
             f"{model.kv_heads} kv_heads do not divide {model.heads} heads",
             where=f"{path}  model.kv_heads",
             hint="kv_heads: 8 with heads: 64; leave it out where every head has its own",
         )
+    # An empty list is not "no batch": somebody meant to offer choices.
     if entry.workload.batch == []:
         raise InputError("no batch to choose from", where=f"{path}  workload.batch",
                          hint="batch: 16, or batch: [8, 16]")  # fmt: skip
@@ -123,6 +127,7 @@ def read_cluster(value: Any, path: str | Path) -> ClusterEntry:
 
 def _degrees(server: ServerEntry, heads: int, where: str) -> None:
     """Raises: InputError for degrees that cannot be, and for tables of others."""
+    # A group of GPUs divides both the server and the heads.
     for degree in server.tensor_parallel:
         for count, what in ((server.gpus, "GPUs"), (heads, "heads")):
             if count % degree:
@@ -136,6 +141,7 @@ def _degrees(server: ServerEntry, heads: int, where: str) -> None:
         server.prefill_tokens_per_s_by_layers,
         server.decode_tokens_per_s_by_layers,
     )
+    # Also of degrees that are not asked for: a typing error would else go unseen.
     for degree in (d for table in tables for d in table):
         if degree < 1 or server.gpus % degree:
             raise InputError(
@@ -158,6 +164,7 @@ def document_of(entry: ClusterEntry, platform: Platform | None = None) -> dict[s
         "partial_inference": entry.partial_inference,
         "model": {
             "layers": model.layers,
+            # Activations between machines, numbers of tokens to the coordinator.
             "activation_bytes_per_token": model.activation_bytes,
             "token_bytes": TOKEN,
             "layer_weight_bytes": model.parameters * model.weight_bytes,
@@ -166,6 +173,7 @@ def document_of(entry: ClusterEntry, platform: Platform | None = None) -> dict[s
         "workload": {
             "prompt_tokens": work.prompt_tokens,
             "output_tokens": work.output_tokens,
+            # The format needs a number; a roofline's tables hold as many as memory allows.
             "batch": 1 if work.batch is None else work.batch,
             "split_phases": work.split_phases,
         },
@@ -184,6 +192,7 @@ def _of_servers(entry: ClusterEntry) -> Parts:
     nodes: list[dict[str, Any]] = []
     places: list[tuple[str, ServerEntry]] = []  # (server instance, entry) of each machine
     for server in entry.servers:
+        # A server may mix degrees: each group that could be formed is a machine of its own.
         for degree in sorted(set(server.tensor_parallel)):
             rates = _rates(entry, server, degree)
             if rates is None:
@@ -194,6 +203,7 @@ def _of_servers(entry: ClusterEntry) -> Parts:
                 for first in range(0, server.gpus, degree):
                     nodes.append(_group(server, box, name, first, degree))
                     places.append((box, server))
+    # Not one type fits: the searches could only say "no plan".
     _some(nodes, entry.name)
     return types, nodes, _links(entry, nodes, places)
 
@@ -203,6 +213,7 @@ def _of_platform(entry: ClusterEntry, platform: Platform) -> Parts:
     nodes: list[dict[str, Any]] = []
     known: dict[tuple[str, Gpu], str] = {}
     for device, gpu in machines_of(platform):
+        # By kind and size: devices of equal figures share a table.
         key = device.kind, gpu
         if key not in known:
             rates = _roofline(entry, gpu, 1, 1.0)
@@ -214,6 +225,7 @@ def _of_platform(entry: ClusterEntry, platform: Platform) -> Parts:
         name = known[key]
         nodes.append({"id": device.name, "type": name})
     _some(nodes, platform.name)
+    # Devices that hold nothing still forward: routes over them count (see platform.py).
     names = [n["id"] for n in nodes]
     return types, nodes, links_of(platform, names, entry.model.activation_bytes)
 
@@ -236,12 +248,15 @@ def _boxes(server: ServerEntry) -> list[str]:
 
 def _group(server: ServerEntry, box: str, name: str, first: int, degree: int) -> dict[str, Any]:
     """The machine that GPUs first … first + degree - 1 of a box form."""
+    # Names stay short where a server is one machine.
     label = box if server.gpus == degree else f"{box}.{first}"
     if server.gpus != degree and degree > 1:
         label += f"-{first + degree - 1}"
     node: dict[str, Any] = {"id": label, "type": name, "tensor_parallel": degree}
+    # Only where degrees mix do machines share GPUs.
     if len(set(server.tensor_parallel)) > 1:
         node["devices"] = [f"{box}.gpu{at}" for at in range(first, first + degree)]
+    # Which GPUs of which server: launch lines need it, the planner does not.
     if server.gpus > 1:
         node |= {"server": box, "first_gpu": first}
     if server.price_per_hour is not None:
@@ -252,6 +267,7 @@ def _group(server: ServerEntry, box: str, name: str, first: int, degree: int) ->
 def _rates(entry: ClusterEntry, server: ServerEntry, degree: int) -> dict[str, Any] | None:
     """The type of groups of this degree: measured tables, or a roofline; None where none fits."""
     both = server.tokens_per_s_by_layers.get(degree)
+    # Measured tables come before any model of them.
     if both is not None:
         return {"max_layers": min(len(both), entry.model.layers), "origin": "table",
                 "tokens_per_s_by_layers": list(both)}  # fmt: skip
@@ -263,6 +279,7 @@ def _rates(entry: ClusterEntry, server: ServerEntry, degree: int) -> dict[str, A
             found["prefill_tokens_per_s_by_layers"] = list(prefill)
         if decode is not None:
             found["decode_tokens_per_s_by_layers"] = decode
+        # Measured by batch: then memory must be checked for that batch.
         if entry.workload.batch is not None and _sized(server):
             gpu = _gpu(server, server.name)
             found["memory_bytes"] = gpu.memory_bytes * degree * (1 - entry.workload.reserve)
@@ -274,12 +291,14 @@ def _roofline(entry: ClusterEntry, gpu: Gpu, degree: int, links: float) -> dict[
     work = entry.workload
     made = {b: roofline(entry.model, work, gpu, degree, links, b) for b in work.batches}
     first = next(iter(made.values()))
+    # Not even one layer with the cache of one request fits.
     if not first.prefill:
         return None
     several = len(made) > 1
     return {
         "max_layers": len(first.prefill),
         "prefill_tokens_per_s_by_layers": first.prefill,
+        # One table, or one by batch: the document's two forms.
         "decode_tokens_per_s_by_layers": {b: r.decode for b, r in made.items()}
         if several
         else first.decode,
@@ -299,6 +318,7 @@ def _links(
     net = entry.network
     assert net is not None  # read_cluster saw to that
     links = []
+    # Every ordered pair: capacities may differ by direction in the document.
     for a, (box_a, server_a) in zip(nodes, places, strict=True):
         for b, (box_b, server_b) in zip(nodes, places, strict=True):
             if a is b:
@@ -309,14 +329,17 @@ def _links(
             else:
                 rate, latency = net.bytes_per_s, net.latency_s
                 for server in (server_a, server_b):
+                    # The slowest of both network cards and the network itself.
                     rate = min(rate, server.network_bytes_per_s or rate)
                 if server_a.region != server_b.region and net.regions_bytes_per_s:
                     rate = min(rate, net.regions_bytes_per_s)
+                    # A way between regions is at least as late as one within.
                     latency = max(latency, net.regions_latency_s)
             links.append(
                 {"from": a["id"], "to": b["id"], "bytes_per_s": rate, "latency_s": latency}
             )
     to, back = [], []
+    # The coordinator stands in the network, near no region.
     for node in nodes:
         ends = {"bytes_per_s": net.bytes_per_s, "latency_s": net.latency_s}
         to.append({"to": node["id"], **ends})
@@ -326,6 +349,7 @@ def _links(
 
 def _gpu(server: ServerEntry, where: str) -> Gpu:
     """The device by name, with figures that the entry states itself."""
+    # Figures that are stated win over those of the name.
     stated = (server.memory_bytes, server.flops, server.bytes_per_s)
     if server.gpu is None:
         measured = server.tokens_per_s_by_layers or server.prefill_tokens_per_s_by_layers
@@ -336,6 +360,7 @@ def _gpu(server: ServerEntry, where: str) -> Gpu:
                 why="no gpu, and not all of memory_bytes, flops, bytes_per_s",
                 hint="gpu: A100-80GB, or the three figures, or tokens_per_s_by_layers",
             )
+        # With measured tables the figures are not used; 1.0 only fills them.
         return Gpu(*(value or 1.0 for value in stated))
     known = gpu_named(server.gpu, where)
     return Gpu(

@@ -56,6 +56,7 @@ def gpu_named(name: str, where: str) -> Gpu:
     """A device of the table. Raises: InputError with near names."""
     if name in GPUS:
         return GPUS[name]
+    # By the upper case, as all names here are; a few near ones, else all.
     near = get_close_matches(name.upper(), GPUS, n=3, cutoff=0.3) or sorted(GPUS)
     raise InputError(
         f"no GPU {name!r} in the table",

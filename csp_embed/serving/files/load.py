@@ -31,6 +31,7 @@ def variants(source: Mapping[str, Any] | str | Path, platform: str | None = None
     of servers, network or platform. Raises: InputError where there is no instance."""
     where = "instance" if isinstance(source, Mapping) else str(source)
     document = source if isinstance(source, Mapping) else read_document(source)[0]
+    # A cluster file becomes a document first, so that there is one reader of instances.
     if isinstance(document, Mapping) and document.get("format") == cluster.FORMAT:
         document = cluster.document_of(*_cluster(document, where, platform))
     elif platform is not None:
@@ -40,6 +41,7 @@ def variants(source: Mapping[str, Any] | str | Path, platform: str | None = None
             hint="leave out --platform, or give a cluster file",
         )
     offered = batches(document, where) if isinstance(document, Mapping) else ()
+    # A single batch is no choice: plans of it name none.
     if len(offered) < 2:
         return [Variant(None, instance_from(document, where))]
     return [Variant(b, instance_from(document, where, b)) for b in offered]
@@ -50,6 +52,8 @@ def _cluster(
 ) -> tuple[cluster.ClusterEntry, Platform | None]:
     """The cluster, and its platform; a relative path in the file is relative to the file."""
     if name is not None:
+        # A platform given on the command line takes the place of all that the file says of
+        # machines.
         rest = {k: v for k, v in document.items() if k not in ("servers", "network", "platform")}
         entry = cluster.read_cluster({**rest, "platform": name}, where)
         return entry, named_platform(name)
@@ -57,12 +61,14 @@ def _cluster(
     if entry.platform is None:
         return entry, None
     beside = Path(where).parent / entry.platform
+    # A name that is no file beside it is one of the platforms that ship.
     return entry, named_platform(str(beside) if beside.is_file() else entry.platform)
 
 
 def variant_of(found: list[Variant], plan: Mapping[str, Any]) -> Variant:
     """The instance that a plan document was made for. Raises: InputError."""
     for variant in found:
+        # Plans of a file without a choice of batches have none either.
         if variant.batch is None or variant.batch == plan.get("batch"):
             return variant
     raise InputError(

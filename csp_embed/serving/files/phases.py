@@ -26,6 +26,7 @@ WORKLOAD = {"prompt_tokens", "output_tokens", "batch", "requests", "split_phases
 LIMITS = {"first_token_s", "token_s"}
 
 
+# A protocol: read.py imports this file, so its class cannot be named here.
 class Reader(Protocol):
     """What of read.py's reader is used here."""
 
@@ -66,6 +67,7 @@ def read_workload(reader: Reader, document: Mapping[str, Any], batch: int | None
     entry = _mapping(reader, document, "workload", WORKLOAD)
     limits = _mapping(reader, document, "limits", LIMITS)
     listed = entry.get("batch", 1)
+    # A list is a choice of one; the tables of each batch stand in node_types.
     if isinstance(listed, list):
         if not listed:
             raise reader.refuse("no batch to choose from", "workload.batch")
@@ -73,6 +75,7 @@ def read_workload(reader: Reader, document: Mapping[str, Any], batch: int | None
             reader.count({"batch": b}, "batch", f"workload.batch[{at}]")
             for at, b in enumerate(listed)
         ]
+        # A batch named twice is one choice.
         batches = tuple(dict.fromkeys(counts))
     else:
         batches = (reader.count({"batch": listed}, "batch", "workload.batch"),)
@@ -82,11 +85,13 @@ def read_workload(reader: Reader, document: Mapping[str, Any], batch: int | None
         raise reader.refuse("split_phases must be true or false", "workload.split_phases")
     return Workload(
         prompt=reader.optional(entry, "prompt_tokens", "workload") or 750.0,
+        # The mean lengths that the published placements plan with.
         output=reader.optional(entry, "output_tokens", "workload") or 240.0,
         batch=chosen,
         batches=batches,
         requests=reader.count(entry, "requests", "workload.requests", chosen),
         split=split,
+        # No limit is inf, which every comparison passes.
         first_s=reader.optional(limits, "first_token_s", "limits") or math.inf,
         token_s=reader.optional(limits, "token_s", "limits") or math.inf,
     )
@@ -98,6 +103,7 @@ def _mapping(
     entry = document.get(key) or {}
     if not isinstance(entry, Mapping):
         raise reader.refuse(f"{key} is no mapping", key)
+    # Unknown keys are refused here: a mistyped limit would silently be none.
     unknown = sorted(set(map(str, entry)) - known)
     if unknown:
         raise reader.refuse(
@@ -111,6 +117,7 @@ def rates_of(
 ) -> tuple[TypeRates, int]:
     """(tables of one type as stated, the most layers that the file allows)."""
     both, prefill, decode = entry.get(BOTH), entry.get(PREFILL), entry.get(DECODE)
+    # One phase alone cannot be turned into tokens/s of requests.
     if (prefill is None) != (decode is None):
         missing = PREFILL if prefill is None else DECODE
         raise reader.refuse(f"{missing} is missing: the two phases need a table each", item)
@@ -128,10 +135,12 @@ def rates_of(
         )
     if both is not None:
         rates = _table(reader, both, f"{item}.{BOTH}")
+        # One table for both: a step is then one token of each request.
         found = TypeRates(rates, rates, rates, tuple(_over(1.0, r) for r in rates))
     else:
         p = _table(reader, prefill, f"{item}.{PREFILL}")
         d = _by_batch(reader, decode, f"{item}.{DECODE}", work)
+        # What has a rate in one phase only cannot serve.
         length = min(len(p), len(d))
         p, d = p[:length], d[:length]
         if entry.get(STEP) is not None:
@@ -139,6 +148,7 @@ def rates_of(
             if len(steps) < length:
                 raise reader.refuse("fewer steps than rates", f"{item}.{STEP}")
         else:
+            # A step passes one token of each of the batch's requests.
             steps = tuple(_over(float(work.batch), r) for r in d)
         found = TypeRates(
             tuple(together(a, b, work.prompt, work.output) for a, b in zip(p, d, strict=True)),
@@ -157,8 +167,10 @@ def rates_of(
 
 def together(prefill: float, decode: float, prompt: float, output: float) -> float:
     """Tokens/s of a machine that passes both phases of its requests."""
+    # A rate of 0 in either phase: the machine never ends a request.
     if prefill <= 0 or decode <= 0:
         return 0.0
+    # Time of a request, prompt and output one after the other, turned round.
     return (prompt + output) / (prompt / prefill + output / decode)
 
 
@@ -177,6 +189,7 @@ def in_memory(
             hint="add model.layer_weight_bytes (and kv_bytes_per_token), or remove memory_bytes",
         )
     cache = reader.optional(model, "kv_bytes_per_token", "model") or 0.0
+    # Per layer: its weights, and the caches of all requests that are kept.
     return int(memory // (weights + work.requests * (work.prompt + work.output) * cache))
 
 
@@ -184,6 +197,7 @@ def _by_batch(reader: Reader, value: Any, where: str, work: Workload) -> tuple[f
     """A table, or the one of this batch."""
     if not isinstance(value, Mapping):
         return _table(reader, value, where)
+    # JSON has texts as keys, YAML numbers.
     tables = {str(batch): table for batch, table in value.items()}
     if str(work.batch) not in tables:
         raise reader.refuse(
@@ -201,4 +215,5 @@ def _table(reader: Reader, value: Any, item: str) -> tuple[float, ...]:
 
 
 def _over(amount: float, rate: float) -> float:
+    # A rate of 0 takes for ever.
     return amount / rate if rate > 0 else math.inf

@@ -40,8 +40,10 @@ class ServingPlan:
     @property
     def gap(self) -> float | None:
         """(bound - value) / value."""
+        # No plan, no gap; a value of 0 has none either.
         if not self.value or self.bound is None:
             return None
+        # Both are rounded on their own: the gap is not told as negative.
         return max(0.0, self.bound / self.value - 1)
 
     def document(self) -> dict[str, Any]:
@@ -53,8 +55,10 @@ class ServingPlan:
             "value": self.value,
             "bound": self.bound,
             "method": self.method,
+            # Both ends included, as people count layers.
             "placement": {name: list(interval) for name, interval in self.placement.items()},
             "certificate": dict(self.certificate),
+            # Left out where there was no choice.
             **({} if self.batch is None else {"batch": self.batch}),
             **self.more,
             "seconds": self.seconds,
@@ -63,6 +67,7 @@ class ServingPlan:
 
 def write_plan(plan: ServingPlan, path: str | Path) -> None:
     """Writes the plan, whole or not at all."""
+    # Atomic: a plan that is cut off would be read as another plan.
     with atomic(path) as file:
         json.dump(plan.document(), file, indent=1)
         file.write("\n")
@@ -102,6 +107,7 @@ def prices_document(instance: Instance, prices: Any) -> dict[str, Any]:
             {
                 "type": instance.types[int(instance.kind[members[0]])].name,
                 "machines": [names[i] for i in members],
+                # As a text: a fraction that JSON's numbers would round.
                 "price": str(price),
             }
             for members, price in prices.groups
@@ -111,6 +117,7 @@ def prices_document(instance: Instance, prices: Any) -> dict[str, Any]:
         document["devices"] = [
             {"devices": list(names), "price": str(price)} for names, price in prices.devices
         ]
+    # A multiplier of 0 says nothing, and the judge need not check its machines.
     if prices.alternation:
         document["alternation"] = {
             "multiplier": str(prices.alternation),

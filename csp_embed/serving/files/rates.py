@@ -43,6 +43,7 @@ class Model(Strict):
     @property
     def parameters(self) -> float:
         """Of one layer: queries and output, keys and values, three feed-forward matrices."""
+        # Width of a head: keys and values shrink with kv_heads, queries do not.
         head = self.hidden / self.heads
         kv = 2 * self.hidden * head * (self.kv_heads or self.heads)
         return 2 * self.hidden**2 + kv + 3 * self.hidden * self.intermediate
@@ -50,14 +51,17 @@ class Model(Strict):
     @property
     def cache_bytes(self) -> float:
         """Keys and values of one token in one layer."""
+        # Two: a key and a value.
         return 2 * self.hidden / self.heads * (self.kv_heads or self.heads) * self.kv_bytes
 
     @property
     def activation_bytes(self) -> float:
         """Of one token between two layers."""
+        # 16-bit numbers, whatever the weights are kept in.
         return 2.0 * self.hidden
 
 
+# One number is a list of one choice.
 Batches = Annotated[list[PositiveInt], BeforeValidator(lambda v: v if isinstance(v, list) else [v])]
 
 
@@ -78,6 +82,7 @@ class Workload(Strict):
     @property
     def batches(self) -> list[int | None]:
         """Those to choose from; None = as memory allows."""
+        # A batch named twice is one choice.
         return [None] if self.batch is None else list(dict.fromkeys(self.batch))
 
 
@@ -102,6 +107,7 @@ def roofline(
 
     batch: requests at a time at most; None = as memory allows."""
     p, o = workload.prompt_tokens, workload.output_tokens
+    # Everything but weights and caches takes its share first.
     memory = gpu.memory_bytes * degree * (1 - workload.reserve)
     flops = gpu.flops * degree * workload.flops_efficiency
     bandwidth = gpu.bytes_per_s * degree * workload.bandwidth_efficiency
@@ -112,12 +118,16 @@ def roofline(
     prompt = 2 * model.parameters / flops + reduce
     rates = Rates([], [], [])
     for k in range(1, model.layers + 1):
+        # Requests whose caches fit beside the weights of k layers.
         held = (memory - k * weights) / (k * per_request)
         if batch is not None:
             held = min(held, batch)
+        # Longer intervals hold even fewer: the table ends here.
         if held < 1:
             break
+        # At any moment a request is in one of the L / k stages.
         b = max(1.0, held * k / model.layers)
+        # Weights are read once a step, caches of each request: whichever takes longer.
         step = max((weights + b * per_request) / bandwidth, 2 * model.parameters * b / flops)
         rates.prefill.append(1 / (k * prompt))
         rates.decode.append(b / (k * (step + b * reduce)))

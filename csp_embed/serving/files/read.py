@@ -56,6 +56,7 @@ def instance_from(document: Any, where: str = "instance", batch: int | None = No
             where=where,
             hint="docs/serving.md shows the form",
         )
+    # The format's name is its version: other versions are other names.
     if document.get("format") != FORMAT:
         raise InputError(
             f"not a {FORMAT} file",
@@ -83,6 +84,7 @@ class _Reader:
         for key in keys:
             if key in KNOWN[of]:
                 continue
+            # Published files carry notes of their own; only near misses are errors.
             near = get_close_matches(str(key), KNOWN[of], n=1, cutoff=0.85)
             if near:
                 raise self.refuse(
@@ -91,6 +93,7 @@ class _Reader:
 
     def instance(self, document: Mapping[str, Any], batch: int | None) -> Instance:
         model = self.mapping(document, "model")
+        # Misspelt keys first: what follows would call the right one missing.
         self.no_misspelt(document, "", "")
         self.no_misspelt(model, "model", "model")
         layers = self.count(model, "layers", "model.layers")
@@ -100,6 +103,7 @@ class _Reader:
         if not nodes:
             raise self.refuse("there are no machines", "nodes")
         self.no_misspelt(_keys(nodes), "nodes", "nodes")
+        # A dict's keys keep the file's order: positions are those of `nodes`.
         position: dict[str, int] = {}
         kind = np.zeros(len(nodes), np.int64)
         for at, node in enumerate(nodes):
@@ -120,14 +124,17 @@ class _Reader:
         token = self.optional(model, "token_bytes", "model")
         coordinator = self.mapping(document, "coordinator")
         n = len(nodes)
+        # 0 is "no link": arrays need no mask.
         link, start, end = np.zeros((n, n)), np.zeros(n), np.zeros(n)
         links = self.sequence(document, "links")
         self.no_misspelt(_keys(links), "links", "links")
         rates = self.rates(links, "links", activation, "model.activation_bytes_per_token")
         a = self.ends(links, "from", "links", position)
         b = self.ends(links, "to", "links", position)
+        # One number for each ordered pair: repeats are then found by sorting.
         self.no_repeats(a * n + b, "links", a == b)
         link[a, b] = rates
+        # The coordinator's links count in numbers of tokens, not in activations.
         for key, side, target in (("to_nodes", "to", start), ("from_nodes", "from", end)):
             rows = self.sequence(coordinator, key, f"coordinator.{key}")
             rates = self.rates(rows, f"coordinator.{key}", token, "model.token_bytes")
@@ -160,6 +167,7 @@ class _Reader:
         """What each machine occupies; one that says nothing is a device of its own."""
         found = []
         for at, (node, name) in enumerate(zip(nodes, names, strict=True)):
+            # A machine that names no devices is one.
             listed = node.get("devices", [name])
             if (
                 not isinstance(listed, list)
@@ -169,6 +177,7 @@ class _Reader:
                 raise self.refuse("devices is no list of different names", f"nodes[{at}].devices")
             found.append(tuple(map(str, listed)))
         shared = [d for devices in found for d in devices]
+        # Without any shared device the plain planner serves.
         return tuple(found) if len(set(shared)) < len(shared) else None
 
     def phases(
@@ -179,6 +188,7 @@ class _Reader:
         tables: Sequence[TypeRates],
     ) -> Phases:
         cache = self.optional(model, "kv_bytes_per_token", "model")
+        # Caches that move need a weight in the links' units.
         if work.split and (cache is None or activation is None):
             raise self.refuse(
                 "split_phases: what moves between machines is not known",
@@ -191,6 +201,7 @@ class _Reader:
             prefill=tuple(t.prefill for t in tables),
             decode=tuple(t.decode for t in tables),
             step=tuple(t.step for t in tables),
+            # In activations, because links count these.
             cache=None if cache is None or activation is None else cache / activation,
             split=work.split,
             first_s=work.first_s,
@@ -202,6 +213,7 @@ class _Reader:
         values = self.column(nodes, "price_per_hour", "nodes")
         if np.isnan(values).all():
             return None
+        # Prices of all or of none: a machine without one would be free.
         if np.isnan(values).any():
             at = int(np.flatnonzero(np.isnan(values))[0])
             raise self.refuse("others have a price_per_hour, this one has none", f"nodes[{at}]")
@@ -221,6 +233,7 @@ class _Reader:
             self.no_misspelt(entry, "node_types", item)
             rates, most = rates_of(self, entry, item, work)
             fits = in_memory(self, entry, model, item, work)
+            # What the file says, what the model has, and what memory holds: the least.
             most = min(most, layers) if fits is None else min(most, layers, fits)
             # An interval cannot reach past the model's end: longer ones do not exist.
             # Where not one layer fits, the machine can still be named but carries nothing.
@@ -236,6 +249,7 @@ class _Reader:
         data = self.column(rows, "bytes_per_s", item)
         if size is not None:
             both = ~np.isnan(tokens) & ~np.isnan(data)
+            # Relative, since rates differ by many powers of ten.
             wrong = both & (np.abs(tokens * size - data) > AGREE * np.maximum(data, 1e-300))
             if wrong.any():
                 at = int(np.flatnonzero(wrong)[0])
@@ -256,6 +270,7 @@ class _Reader:
     ) -> None:
         factor = tokens * size / data if data else math.inf
         why = f"{tokens:g} tokens/s times {size_name} {size:g} is {tokens * size:g} bytes/s"
+        # The usual mistake is bits for bytes, so it is named.
         for times, words in ((8, "bytes_per_s is 8 times too small"), (1 / 8, "too large")):
             if abs(factor - times) < 1e-3 * times:
                 why += f"; the factor is {times:g}: bits were taken for bytes ({words})"
@@ -287,6 +302,7 @@ class _Reader:
         try:
             return np.array([position[str(row[key])] for row in rows], np.int64)
         except (KeyError, TypeError):
+            # Only on failure: which row was wrong; the common case stays one pass.
             known = [isinstance(r, Mapping) and str(r.get(key)) in position for r in rows]
             raise self.refuse(
                 f"{key}: no such machine",
@@ -295,6 +311,7 @@ class _Reader:
             ) from None
 
     def no_repeats(self, keys: np.ndarray, item: str, loops: np.ndarray | None = None) -> None:
+        # A machine hands nothing over to itself.
         if loops is not None and loops.any():
             raise self.refuse(
                 "a link from a machine to itself", f"{item}[{int(np.flatnonzero(loops)[0])}]"
@@ -317,6 +334,7 @@ class _Reader:
         return value
 
     def number(self, value: Any, item: str) -> float:
+        # True and False are integers to Python.
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise self.refuse(f"{value!r} is not a number", item)
         if not math.isfinite(value) or value < 0:
@@ -328,6 +346,7 @@ class _Reader:
         if value is None:
             return None
         number = self.number(value, f"{item}.{key}")
+        # What is optional divides something: 0 is refused, leaving it out is not.
         if number == 0:
             raise self.refuse(f"{key} must be above 0", f"{item}.{key}")
         return number

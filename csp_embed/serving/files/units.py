@@ -22,14 +22,17 @@ def _read(value: Any, rate: bool) -> Any:
     """A text with a unit as bytes (per second); anything else is left to pydantic."""
     if not isinstance(value, str):
         return value
+    # A number in quotes is a number.
     try:
         return float(value)
     except ValueError:
         pass
     wanted = "10 Gbit/s or 1.25 GB/s" if rate else "80 GB or 80e9"
+    # Before the pattern: "Gbps" would else be "no rate", which does not say why.
     if re.search(r"bps", value, re.IGNORECASE):
         raise ValueError(f"{value!r} may mean bits or bytes; write {wanted}")
     found = _FORM.match(value)
+    # A rate needs "/s" and a size must not have it.
     if found is None or bool(found[4]) != rate:
         raise ValueError(f"{value!r} is no {'rate' if rate else 'size'}; write {wanted}")
     bits = found[3].startswith("bit")

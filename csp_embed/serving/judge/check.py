@@ -44,9 +44,11 @@ def check(instance: Instance, plan: Mapping[str, Any]) -> list[Fault]:
     if not _number(value):
         return [Fault("format", "value", f"{value!r} is not a finite number")]
     faults = [Fault(*fault) for fault in memory_faults(instance, placement)]
+    # With routes the value is what they carry, not the flow that would be possible.
     if "routes" in plan:
         return faults + _routed(limited(instance, plan), plan, placement)
     phases = limited(instance, plan).phases
+    # The flow knows no seconds: limits can be judged on routes only.
     if phases is not None and phases.limits:
         return [*faults, Fault("format", "routes", "limits on latency need routes")]
     flow = flow_of(instance, placement)
@@ -73,6 +75,7 @@ def _routed(
     certificate = plan.get("certificate")
     if plan.get("objective") == "latency":
         wanted = plan.get("min_tokens") or 0
+        # The shortest requests must still carry what was asked for.
         if not _number(wanted) or carried < Fraction(wanted) * (1 - AGREE):
             faults.append(Fault("value", "min_tokens", f"carried are {float(carried)!r} only"))
         bound = plan.get("request_s_bound")
@@ -85,6 +88,7 @@ def _routed(
     if bound is not None:
         reason: str | None = "a bound needs a number and a certificate"
         if _number(bound) and isinstance(certificate, Mapping):
+            # A certificate is judged by itself: whoever found it may have erred.
             reason = _refuted(instance, plan, certificate, bound)
         if reason is not None:
             faults.append(Fault("certificate", "certificate", reason))
@@ -94,11 +98,13 @@ def _routed(
 def check_choices(choices: Sequence[tuple[int, Instance]], plan: Mapping[str, Any]) -> list[Fault]:
     """The same where one of several batches is chosen: the plan is of one of them, and no choice
     may exceed the bound."""
+    # The plan is of exactly one choice.
     own = [instance for batch, instance in choices if batch == plan.get("batch")]
     if len(own) != 1:
         return [Fault("format", "batch", f"no such choice: {plan.get('batch')!r}")]
     latency = plan.get("objective") == "latency"
     key = "request_s_bound" if latency else "bound"
+    # Without its bound: that is of all choices together and judged below.
     faults = check(own[0], {**plan, key: None})
     bound, certificate = plan.get(key), plan.get("certificate")
     if faults or bound is None:
@@ -108,9 +114,11 @@ def check_choices(choices: Sequence[tuple[int, Instance]], plan: Mapping[str, An
     if certificate.get("rule") != "choices" or not isinstance(certificate.get("parts"), list):
         return [Fault("certificate", "certificate", "expected one part for each choice")]
     reached = plan["request_s"] if latency else plan["value"]
+    # Latency turns every comparison round: less is better.
     side = -1 if latency else 1
     if side * Fraction(bound) < side * Fraction(reached) * (1 - side * AGREE):
         return [Fault("bound", key, f"{bound!r} lies beyond what the plan reaches")]
+    # Each choice needs its own proof, also those that the plan does not use.
     parts = {part.get("batch"): part for part in certificate["parts"]}
     for batch, instance in choices:
         part = parts.get(batch)
@@ -132,6 +140,7 @@ def _refuted(
     instance: Instance, plan: Mapping[str, Any], certificate: Mapping[str, Any], bound: float
 ) -> str | None:
     """Why a certificate does not prove a bound of this kind of plan."""
+    # Nothing to carry: this rule proves 0 of an instance, whatever the objective.
     if certificate.get("rule") == "fits nowhere":
         return refute(instance, certificate, Fraction(0))
     if plan.get("objective") == "latency":
@@ -142,6 +151,7 @@ def _refuted(
 
 def flow_of(instance: Instance, placement: Mapping[int, tuple[int, int]]) -> Fraction:
     """The maximum flow of a placement (first and last layer, both included), exactly."""
+    # Written anew, and not taken from the planner: the two must agree on their own.
     capacities: dict[tuple[Any, Any], Fraction] = {}
     for i, (first, last) in placement.items():
         capacities[("in", i), ("out", i)] = Fraction(instance.table(i)[last - first])
@@ -150,10 +160,12 @@ def flow_of(instance: Instance, placement: Mapping[int, tuple[int, int]]) -> Fra
         if last == instance.layers - 1:
             capacities[("out", i), "sink"] = Fraction(float(instance.end[i]))
     capacities |= _partial(instance, placement) if instance.partial else _whole(instance, placement)
+    # Floats have powers of two as denominators, so the largest is their common one.
     scale = max((c.denominator for c in capacities.values()), default=1)
     graph = nx.DiGraph()
     graph.add_nodes_from(("source", "sink"))
     for (a, b), capacity in capacities.items():
+        # networkx takes an arc without capacity as unlimited; 0 means there is none.
         if capacity:
             # Denominators are powers of two, so this is a whole number.
             graph.add_edge(a, b, capacity=int(capacity * scale))
@@ -181,6 +193,7 @@ def _whole(
 
     for layer, senders in stops.items():
         receivers = starts.get(layer, [])
+        # One point only where no link of the boundary can bind; else every pair keeps its link.
         free = all(instance.link[i, j] >= min(rate(i), rate(j)) for i in senders for j in receivers)
         for i in senders:
             for j in receivers:
@@ -218,6 +231,7 @@ def _placement(
         if name not in position:
             faults.append(Fault("machine", where, "the instance has no such machine"))
             continue
+        # True and False are integers to Python; layers are not.
         if (
             not isinstance(interval, (list, tuple))
             or len(interval) != 2
@@ -252,6 +266,7 @@ def _shared(instance: Instance, placement: Mapping[int, tuple[int, int]]) -> lis
     """Machines in use that occupy the same device."""
     users: dict[str, str] = {}
     faults = []
+    # Two machines on one device cannot both be in use.
     for i in placement if instance.devices is not None else ():
         for device in instance.devices[i]:  # type: ignore[index]
             name = instance.machines[i]
@@ -267,6 +282,7 @@ def _bound(instance: Instance, plan: Mapping[str, Any], flow: Fraction) -> list[
         return []
     if not _number(bound):
         return [Fault("format", "bound", f"{bound!r} is not a finite number")]
+    # Of the exact flow, not of the stated value.
     if Fraction(bound) < flow * (1 - AGREE):
         return [Fault("bound", "bound", f"{bound!r} lies below the value {float(flow)!r}")]
     certificate = plan.get("certificate")
@@ -280,6 +296,7 @@ def _number(value: Any) -> TypeGuard[float]:
     return (
         isinstance(value, (int, float))
         and not isinstance(value, bool)
+        # nan is not equal to itself.
         and value == value
         and abs(value) != float("inf")
     )

@@ -32,17 +32,20 @@ def _faults(
 ) -> list[tuple[str, str, str]]:
     if instance.price is None:
         return [("cost", "cost", "the instance states no prices")]
+    # As the numbers that the file states, exactly.
     wanted, stated = Fraction(plan["min_tokens"]), Fraction(plan["cost"])
     faults = []
     if flow < wanted * (1 - NEAR):
         faults.append(("value", "min_tokens", f"the plan carries {float(flow)!r} only"))
     position = {name: i for i, name in enumerate(instance.machines)}
+    # Prices of machines in use, whether or not anything flows through them.
     paid = sum(Fraction(float(instance.price[position[m]])) for m in plan["placement"])
     if abs(stated - paid) > NEAR * max(paid, 1):
         faults.append(("cost", "cost", f"the machines in use cost {float(paid)!r}"))
     bound = Fraction(plan["cost_bound"])
     if bound > paid * (1 + NEAR):
         faults.append(("bound", "cost_bound", "lies above the cost"))
+    # A bound of 0 needs no proof.
     if bound > 0:
         reason = _bound(instance, plan["certificate"], wanted, bound)
         if reason is not None:
@@ -59,6 +62,7 @@ def _bound(
     groups = grouped(instance, certificate)
     if isinstance(groups, str):
         return groups
+    # Any `least` is allowed; whether it holds is what is searched for below.
     least = Fraction(certificate["least"])
     # "At least `wanted`" as "more than a little less".
     reason = no_set_below(instance, groups, wanted * (1 - NEAR / 1000), least)
@@ -69,6 +73,7 @@ def _bound(
         for members, worth in groups
         for i in members
     )
+    # What the machines must be worth, less what their worths exceed their prices by.
     proved = instance.layers * least - over
     if bound > max(proved, Fraction(0)):
         return f"the worths prove {float(proved)!r}, not {float(bound)!r}"

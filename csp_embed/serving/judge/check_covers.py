@@ -40,11 +40,13 @@ class Covers:
     ) -> None:
         # One scale for rates, one for costs, so that the search runs on whole numbers.
         rates = lcm(bound.denominator, *(r.denominator for t in tables for r in t))
+        # Prices are divided by layers held: a multiple of all of these keeps them whole.
         longest = max(len(t) for t in tables)
         costs = lcm(
             multiplier.denominator, discount.denominator, *(p.denominator for p in prices)
         ) * lcm(*range(1, longest + 1))
         self.costs, self.room = costs, list(room)
+        # `need` is exact: the bound's denominator is in the scale.
         self.need = int(bound * rates)
         self.discount = int(discount * costs)
         items = []
@@ -54,6 +56,7 @@ class Covers:
                     fixed = int(price / (k + 1) * costs)
                     slope = int(multiplier * side / (k + 1) * costs)
                     items.append(Item(g, int(rate * rates), fixed, slope))
+        # With an alternation row a slower item may pay less flow, so none is left out.
         if not multiplier:
             items = _undominated(items)
         # Cost of one whole flow by this item alone: fixed * need / rate + slope.
@@ -65,12 +68,14 @@ class Covers:
         items, need = self.items, self.need
         if not items:
             return None
+        # Sets of more than 0 tokens/s: any machine that carries is one.
         if need <= 0:
             return "a bound of 0 needs machines that can carry nothing"
         limit = threshold * self.costs
         least = Fraction(items[0].fixed * need, items[0].rate) + items[0].slope
         # Flow through chosen machines is counted at no more than the cheapest whole flow.
         flows = [min(Fraction(i.slope), least) for i in items]
+        # The cheapest second machine, which earns the discount for a set of one.
         spare = min(i.fixed for i in items)
         used = [0] * len(self.room)
         chosen: list[int] = []
@@ -90,15 +95,18 @@ class Covers:
             density = Fraction(item.fixed * need, item.rate) + item.slope
             # Everything below is multiplied by `need`: shares of the flow are rate / need.
             least_cost = cost * need + flow + (need - got) * density
+            # Even the cheapest way to go on costs too much: nothing below this point.
             if least_cost - self.discount * need > limit * need:
                 self._back(stack, chosen, used)
                 continue
+            # Twice on the stack: first with this item once more, later without it.
             stack.append((at + 1, got, cost, flow))
             if used[item.group] == self.room[item.group]:
                 continue
             total, paid = got + item.rate, cost + item.fixed
             if total > need:
                 price = paid + self._flow_cost([*chosen, at])
+                # One machine alone earns no discount; with a second, cheap one beside it, it may.
                 alone = not chosen
                 if alone:
                     price = min(price, price + spare - self.discount)
@@ -110,6 +118,7 @@ class Covers:
                 continue
             used[item.group] += 1
             chosen.append(at)
+            # `at` again: the same item may be taken as often as its group has machines.
             stack.append((at, total, paid, flow + item.rate * flows[at]))
         return None
 
@@ -132,6 +141,7 @@ def _undominated(items: Sequence[Item]) -> list[Item]:
     """Without those that cost no less and carry no more than another of their group."""
     kept: list[Item] = []
     best: dict[int, int] = {}
+    # Cheapest first; what follows at a higher price must carry more to stay.
     for item in sorted(items, key=lambda i: (i.group, i.fixed, -i.rate)):
         if item.rate > best.get(item.group, -1):
             best[item.group] = item.rate

@@ -13,12 +13,14 @@ def memory_faults(
     instance: Instance, placement: Mapping[int, tuple[int, int]]
 ) -> list[tuple[str, str, str]]:
     """(kind, where, text) of each machine that holds too much. placement: first and last layer."""
+    # Instances that are made in memory state no sizes.
     document, phases = instance.document, instance.phases
     if phases is None:
         return []
     model, work = document.get("model", {}), document.get("workload") or {}
     layer = Fraction(model.get("layer_weight_bytes") or 0)
     cached = Fraction(model.get("kv_bytes_per_token") or 0)
+    # Whose caches are kept: as stated, else those of one batch.
     requests = work.get("requests", instance.batch)
     each = layer + requests * (Fraction(phases.prompt) + Fraction(phases.output)) * cached
     faults = []

@@ -24,10 +24,12 @@ def refute_phases(
     phases = instance.phases
     assert phases is not None
     weight = certificate.get("weight")
+    # Without a weight both phases count together, which holds only if they share their machines.
     if weight is None:
         if phases.split:
             return "the phases may be split, so a weight is needed"
         return refute(_together(instance, phases), inner, bound)
+    # Between 0 and 1: at the ends one phase would count nothing.
     if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 < weight < 1:
         return f"weight {weight!r} does not lie between 0 and 1"
     return refute(_one_phase(instance, phases, Fraction(weight)), inner, bound)
@@ -39,6 +41,7 @@ def _allowed(phases: Phases, kind: int, k: int) -> tuple[Fraction, Fraction]:
     if (
         p > 0
         and phases.first_s < math.inf
+        # A hair more than the limit: the planner compares in floats.
         and Fraction(phases.prompt) > p * Fraction(phases.first_s) * (1 + Fraction(1, 10**9))
     ):
         p = Fraction(0)
@@ -54,6 +57,7 @@ def _allowed(phases: Phases, kind: int, k: int) -> tuple[Fraction, Fraction]:
 def _together(instance: Instance, phases: Phases) -> Instance:
     types = []
     for kind, own in enumerate(instance.types):
+        # A machine that exceeds a limit with k layers carries nothing with them.
         usable = [min(_allowed(phases, kind, k)) > 0 for k in range(len(own.table))]
         table = tuple(rate if ok else 0.0 for rate, ok in zip(own.table, usable, strict=True))
         types.append(MachineType(own.name, table))
@@ -70,6 +74,7 @@ def _one_phase(instance: Instance, phases: Phases, weight: Fraction) -> Instance
             fast, steady = _allowed(phases, kind, k)
             table.append(_above(max(weight * fast / p, (1 - weight) * steady / o) * (p + o)))
         types.append(MachineType(own.name, tuple(table)))
+    # Links carry p tokens of a prompt or o of an output: the larger share bounds both.
     wider = _above((p + o) * max(weight / p, (1 - weight) / o)) * (1 + 1e-9)
     return replace(
         instance, types=tuple(types), link=instance.link * wider, start=instance.start * wider,
@@ -79,6 +84,7 @@ def _one_phase(instance: Instance, phases: Phases, weight: Fraction) -> Instance
 
 def _above(value: Fraction) -> float:
     near = float(value)
+    # Upwards only: a table that is rounded down would prove too much.
     while Fraction(near) < value:
         near = math.nextafter(near, math.inf)
     return near
@@ -91,6 +97,7 @@ def refute_path(instance: Instance, certificate: Mapping[str, Any], bound: Fract
             return f"expected a certificate of paths, not {certificate['rule']!r}"
         phases = instance.phases
         assert phases is not None
+        # Split phases: prefill and decode are paths of their own, whose times add up.
         ways = ("prefill", "decode") if phases.split else ("both",)
         proved = sum((_least(instance, certificate[way], way) for way in ways), Fraction(0))
     except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
@@ -103,15 +110,19 @@ def refute_path(instance: Instance, certificate: Mapping[str, Any], bound: Fract
 def _least(instance: Instance, prices: Mapping[str, Any], way: str) -> Fraction:
     """Least seconds of a path with a price on every use of a machine, less all prices."""
     paid = {name: Fraction(price) for name, price in prices.items()}
+    # A negative price would pay a path for a machine.
     if set(paid) != set(instance.machines) or any(price < 0 for price in paid.values()):
         raise ValueError("not one price of at least 0 for every machine")
+    # A set: machines alike are looked at once.
     ways: set[tuple[Any, ...]] = set()
     late = delays(instance)
     for i, name in enumerate(instance.machines):
         ways.add((*_machine(instance, late, i, way), paid[name]))
+    # Shortest path over layers: every machine may be used again, which only makes it shorter.
     best: list[Fraction | None] = [None] * (instance.layers + 1)
     for layer in range(instance.layers):
         for seconds, hop, start, end, price in ways:
+            # The first machine gets its tokens from the coordinator.
             enter = start if layer == 0 else hop
             before = Fraction(0) if layer == 0 else best[layer]
             if enter is None or before is None:
@@ -133,6 +144,7 @@ def _machine(instance: Instance, late: Delays, i: int, way: str) -> tuple[Any, .
     """(seconds by layers held, least of a hop to it, from and to the coordinator); None: never."""
     phases, kind = instance.phases, int(instance.kind[i])
     assert phases is not None
+    # The first token comes with the prompt: one step less than output tokens.
     rest = max(Fraction(0), Fraction(phases.output) - 1)
     prompt = Fraction(phases.prompt)
 
@@ -147,6 +159,7 @@ def _machine(instance: Instance, late: Delays, i: int, way: str) -> tuple[Any, .
         else:
             step = Fraction(phases.step[kind][k]) if steady > 0 else Fraction(0)
             seconds.append(mixed(prompt / fast if fast > 0 else Fraction(0), step))
+    # Who computes k layers may hold more, and then takes the time of those.
     if instance.partial:
         for k in range(len(seconds) - 2, -1, -1):
             known = [x for x in seconds[k : k + 2] if x is not None]
@@ -156,6 +169,7 @@ def _machine(instance: Instance, late: Delays, i: int, way: str) -> tuple[Any, .
         if capacity <= 0:
             return None
         c, s = Fraction(float(capacity)), Fraction(float(delay))
+        # What a decode step passes depends on the sender.
         return mixed(s + prompt / c, s + _passes(phases, int(instance.kind[sender])) / c)
 
     hops = [

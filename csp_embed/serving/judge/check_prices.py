@@ -33,6 +33,7 @@ def refute(instance: Instance, certificate: Mapping[str, Any], bound: Fraction) 
         return _islands(instance, certificate, bound)
     if certificate.get("rule") != "prices":
         return f"unknown rule {certificate.get('rule')!r}"
+    # A malformed certificate is a reason, not a crash.
     try:
         return _prices(instance, certificate, bound)
     except (KeyError, TypeError, ValueError, ZeroDivisionError, AttributeError) as error:
@@ -42,6 +43,7 @@ def refute(instance: Instance, certificate: Mapping[str, Any], bound: Fraction) 
 def _coordinator(instance: Instance, bound: Fraction) -> str | None:
     """All flow comes from the coordinator, and goes back to it."""
     ways = (instance.start, instance.end)
+    # Of machines that reach the coordinator, each as far as its own rate.
     most = min(
         sum(
             min(Fraction(float(way[i])), Fraction(max(instance.table(i))))
@@ -64,6 +66,7 @@ def _islands(instance: Instance, certificate: Mapping[str, Any], bound: Fraction
                     return f"machine {instance.machines[i]} is there twice"
                 label[i] = at
             own = Fraction(part["bound"])
+            # Each island has a certificate of its own kind.
             reason = refute(part_of(instance, members), part["certificate"], own)
             if reason is not None:
                 return f"part {at}: {reason}"
@@ -72,6 +75,7 @@ def _islands(instance: Instance, certificate: Mapping[str, Any], bound: Fraction
         return f"not of the stated form: {error!r}"
     if -1 in label:
         return f"machine {instance.machines[label.index(-1)]} is missing"
+    # In either direction: nothing may flow between two parts.
     for i, j in zip(*instance.link.nonzero(), strict=True):
         if label[i] != label[j]:
             return f"{instance.machines[i]} and {instance.machines[j]} are linked"
@@ -82,6 +86,7 @@ def _somewhere(instance: Instance) -> str | None:
     """Where the model could fit: joined machines with room for all layers, each on a way from the
     coordinator and back to it, and with such a way through no more machines than layers."""
     graph = nx.DiGraph()
+    # A machine whose table is all 0 holds nothing.
     able = [i for i in range(instance.size) if max(instance.table(i)) > 0]
     graph.add_nodes_from(["out", "back", *able])
     graph.add_edges_from((i, j) for i in able for j in able if instance.link[i, j] > 0)
@@ -90,6 +95,7 @@ def _somewhere(instance: Instance) -> str | None:
     usable = set(nx.descendants(graph, "out")) & set(nx.ancestors(graph, "back")) - {"out", "back"}
     for part in nx.connected_components(graph.subgraph(usable).to_undirected()):
         room = sum(len(instance.table(i)) for i in part)
+        # The way counts two ends beside its machines: n machines are n + 1 arcs.
         way = nx.shortest_path_length(graph.subgraph({"out", "back", *part}), "out", "back")
         if room >= instance.layers >= way - 1:
             return f"{room} layers fit on joined machines, so more than 0 is not excluded"
@@ -105,6 +111,7 @@ def grouped(
         ([position[str(name)] for name in g["machines"]], Fraction(g["price"]))
         for g in certificate["groups"]
     ]
+    # Every machine exactly once: one that is left out would be free of charge.
     listed = sorted(i for members, _ in groups for i in members)
     if listed != list(range(instance.size)):
         return "the groups do not name every machine once"
@@ -125,6 +132,7 @@ def no_set_below(
     room = [len(members) for members, _ in groups]
     prices = [price for _, price in groups]
     zero = Fraction(0)
+    # No alternation and no discount: sides have no meaning here.
     covers = Covers(prices, tables, [1] * len(groups), room, zero, zero, above)
     return covers.cheaper(threshold, strict=True)
 
@@ -136,6 +144,7 @@ def _prices(instance: Instance, certificate: Mapping[str, Any], bound: Fraction)
         return groups
     alternation = certificate.get("alternation") or {"multiplier": "0", "unlinked": []}
     multiplier = Fraction(alternation["multiplier"])
+    # Stated by the certificate, checked below: nothing is taken on trust.
     unlinked = {position[str(name)] for name in alternation["unlinked"]}
     discount = Fraction(certificate.get("side_by_side", "0"))
     if multiplier < 0 or discount < 0:
@@ -146,6 +155,7 @@ def _prices(instance: Instance, certificate: Mapping[str, Any], bound: Fraction)
         return "two of the unlinked machines have a link"
     tables = [_table(instance, members) for members, _ in groups]
     for members, _ in groups:
+        # A group pays one slope, so it stands on one side.
         if len({i in unlinked for i in members}) > 1:
             return "a group has machines on both sides of the alternation"
     if discount and not _widens(instance, groups, tables, bound):
@@ -171,6 +181,7 @@ def _paid(
 
     Machines that share devices are never all in use; but each pays no more than its devices are
     worth, and a device is used once."""
+    # Without shared devices each machine may be in use.
     if "devices" not in certificate:
         return sum((price * len(members) for members, price in groups), Fraction(0))
     if instance.devices is None:
@@ -186,6 +197,7 @@ def _paid(
             worth[str(name)] = price
     for members, price in groups:
         for i in members:
+            # A machine may be priced below its devices, which only weakens the bound.
             if price > sum(worth[name] for name in instance.devices[i]):
                 return f"{instance.machines[i]} costs more than its devices"
     return sum(worth.values(), Fraction(0))
@@ -198,6 +210,7 @@ def _table(instance: Instance, members: Sequence[int]) -> list[Fraction]:
     limits: dict[Fraction, None] = {}
     for i in members:
         top = Fraction(max(instance.table(i)))
+        # A limit above the best rate cuts nothing: sums stop there.
         into, out = (
             _total(instance.link[:, i], instance.start[i], top),
             _total(instance.link[i], instance.end[i], top),
@@ -205,6 +218,7 @@ def _table(instance: Instance, members: Sequence[int]) -> list[Fraction]:
         limit = min(into, out)
         limits[limit] = None
         for k, rate in enumerate(instance.table(i)):
+            # The most of any member: a group is priced by its best.
             rates[k] = max(rates[k], min(Fraction(rate), limit))
     return rates
 
@@ -242,6 +256,7 @@ def _widens(
     it alone. Whether no joined group of them holds all layers."""
     holds: dict[int, int] = {}
     for (members, _), table in zip(groups, tables, strict=True):
+        # Machines that cannot carry the bound alone stand in no single file.
         most = max((k + 1 for k, rate in enumerate(table) if rate > bound), default=0)
         holds |= {i: most for i in members if most}
     graph = nx.Graph()

@@ -34,6 +34,7 @@ def limited(instance: Instance, plan: Mapping[str, Any]) -> Instance:
     for key, name in (("first_token_s", "first_s"), ("token_s", "token_s")):
         value = limits.get(key, math.inf)
         own = getattr(instance.phases, name)
+        # Tighter only: a plan may promise more than the instance asks, never less.
         kept[name] = min(own, float(value)) if _number(value) else own
     return replace(instance, phases=replace(instance.phases, **kept))
 
@@ -43,6 +44,7 @@ def route_faults(
 ) -> tuple[list[Found], Fraction]:
     """(faults of the routes, tokens/s that they carry). placement: first and last layer."""
     assert instance.phases is not None
+    # A file may hold anything.
     try:
         return _faults(instance, plan, placement)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -63,14 +65,17 @@ def _faults(
         rate = Fraction(entry["requests_per_s"])
         if rate < 0:
             return [("route", where, "a negative rate")], Fraction(0)
+        # Without `decode` both phases take the same way.
         ways = [entry["prefill"], entry.get("decode", entry["prefill"])]
         paths = [[position[str(m)] for m in way] for way in ways]
         for path in paths:
             reason = _path(instance, placement, path)
             if reason:
                 return [("route", where, reason)], Fraction(0)
+        # Only split phases may part.
         if paths[0] != paths[1] and not phases.split:
             return [("route", where, "prefill and decode differ, but phases are not split")], total
+        # Loads add up over routes: machines and links are shared.
         walk = _Walk(instance, phases, late, placement)
         seconds = walk.go(paths[0], paths[1], rate, load)
         if seconds is None:
@@ -79,14 +84,18 @@ def _faults(
         for name, taken, limit in (
             ("first token", first, phases.first_s), ("token", token, phases.token_s)
         ):  # fmt: skip
+            # A hair more than the limit, for times that were added up in floats.
             if limit < math.inf and taken > Fraction(limit) * (1 + NEAR):
                 faults.append(("limit", where, f"a {name} takes {float(taken):.6g} s"))
         total += rate
+        # Further tokens: the first one comes with the prompt.
         rest = max(Fraction(0), Fraction(phases.output) - 1)
         weighed += rate * (first + moved + rest * token)
+    # After all routes: a machine that one of them may load is full with two.
     faults += _overloads(instance, load)
     stated = plan.get("request_s")
     mean = weighed / total if total else Fraction(0)
+    # Stated means of requests are those of the routes, weighed by rate.
     if stated is not None and abs(Fraction(stated) - mean) > NEAR * max(mean, NEAR):
         faults.append(("value", "request_s", f"the routes take {float(mean)!r} s"))
     return faults, total * (Fraction(phases.prompt) + Fraction(phases.output))
@@ -102,6 +111,7 @@ def _path(
         return "the route does not begin at the first layer with a link from the coordinator"
     if placement[path[-1]][1] != instance.layers - 1 or instance.end[path[-1]] <= 0:
         return "the route does not end at the last layer with a link to the coordinator"
+    # Hand-over at the end of a machine's interval; with partial inference anywhere inside the next.
     for a, b in pairwise(path):
         after, (first, last) = placement[a][1] + 1, placement[b]
         joined = first <= after <= last if instance.partial else first == after
@@ -141,18 +151,21 @@ class _Walk:
                 if speed <= 0:
                     self.reason = f"{self.instance.machines[i]} has a rate of 0"
                     return None
+                # Time of the machine per request; at 1 it is busy all the time.
                 _add(load, ("machine", i), rate * tokens / speed)
                 times[phase] += p / speed if phase == 0 else step
             hops: list[tuple[Any, ...]] = [("start", path[0])]
             hops += [("link", a, b) for a, b in pairwise(path)]
             for hop in [*hops, ("end", path[-1])]:
                 _add(load, hop, rate * tokens)
+                # A link waits for the whole prompt, or for what one step passes.
                 amount = p
                 if phase == 1:
                     speed, step = self._speed(hop[1], 1)
                     amount = speed * step
                 times[phase] += self._wait(hop, amount)
         moved = Fraction(0)
+        # Caches move once per request, in pieces that go the same way.
         for layer, pair in self._moves(prefill, decode):
             if self.phases.cache is None or self.instance.link[pair[0], pair[1]] <= 0:
                 self.reason = f"the cache of layer {layer[0]} cannot move between its machines"
@@ -167,6 +180,7 @@ class _Walk:
         kind, k = int(self.instance.kind[i]), self.placement[i][1] - self.placement[i][0]
         tables = self.phases.prefill if phase == 0 else self.phases.decode
         speed = Fraction(tables[kind][k])
+        # A machine that cannot decode has no step.
         return speed, Fraction(self.phases.step[kind][k]) if speed > 0 else Fraction(0)
 
     def _wait(self, hop: tuple[Any, ...], tokens: Fraction) -> Fraction:
@@ -181,6 +195,7 @@ class _Walk:
         moves: list[tuple[list[int], tuple[int, int]]] = []
         for layer, pair in enumerate(zip(*held, strict=True)):
             if pair[0] == pair[1]:
+                # Layers next to each other between the same two machines move as one piece.
                 continue
             if moves and moves[-1][1] == pair and moves[-1][0][-1] == layer - 1:
                 moves[-1][0].append(layer)
@@ -192,6 +207,7 @@ class _Walk:
         """The machine that computes each layer."""
         held: list[int] = []
         for i in path:
+            # With partial inference the next machine begins where the last one stopped.
             held += [i] * (self.placement[i][1] + 1 - len(held))
         return held
 

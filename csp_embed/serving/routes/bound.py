@@ -43,11 +43,13 @@ def weighted(instance: Instance, weight: float | None) -> Instance:
         table = []
         for k, both in enumerate(own.table):
             p, d = phases.prefill[kind][k], phases.decode[kind][k]
+            # Entries that alone exceed a limit carry nothing in any plan.
             fast = p > 0 and phases.prompt / p <= phases.first_s
             steady = d > 0 and phases.step[kind][k] <= phases.token_s
             if weight is None:
                 table.append(both if fast and steady else 0.0)
                 continue
+            # Exact: the table must not come out below what the judge computes.
             w = Fraction(weight)
             rate = max(
                 w * Fraction(p) / Fraction(phases.prompt) if fast else Fraction(0),
@@ -55,6 +57,7 @@ def weighted(instance: Instance, weight: float | None) -> Instance:
             )
             table.append(up(rate * (Fraction(phases.prompt) + Fraction(phases.output))))
         types.append(MachineType(own.name, tuple(table), own.origin))
+    # Unsplit phases keep the tables of both together.
     if weight is None:
         return replace(instance, types=tuple(types))
     s = (phases.prompt + phases.output) * max(weight / phases.prompt, (1 - weight) / phases.output)
@@ -86,16 +89,19 @@ def phase_bound(instance: Instance, floor: float, crude: Any) -> PhaseBound:
     assert instance.phases is not None
 
     def at(weight: float | None) -> PhaseBound:
+        # A weight changes all tables, so the relaxation is made anew.
         made = weighted(instance, weight)
         relaxation = Relaxation(made)
         return PhaseBound(weight, made, relaxation, lower(relaxation, floor, crude(relaxation)))
 
     if not instance.phases.split:
         return at(None)
+    # Any weight gives a bound; the best one is looked for from coarse to fine.
     found = sorted((at(w) for w in WEIGHTS), key=lambda b: b.prices.bound)
     best, width = found[0], 0.08
     for _ in range(REFINED // 2):
         assert best.weight is not None
+        # Outside 0 … 1 there is no weight.
         near = [at(w) for w in (best.weight - width, best.weight + width) if 0 < w < 1]
         best = min([best, *near], key=lambda b: b.prices.bound)
         width /= 2
@@ -119,6 +125,7 @@ def path_groups(instance: Instance, phase: str) -> list[PathGroup]:
     assert instance.phases is not None
     late = delays(instance)
     found: dict[tuple[Any, ...], list[int]] = {}
+    # Tokens that a step passes differ by sender, and none passes fewer than this.
     passes = [_least_passed(instance, j) for j in range(instance.size)]
     for i in range(instance.size):
         hops = [
@@ -126,7 +133,9 @@ def path_groups(instance: Instance, phase: str) -> list[PathGroup]:
             for j in range(instance.size)
             if instance.link[j, i] > 0
         ]
+        # The least of all hops to it: a path may come from anywhere.
         ends = _ends(instance, late, i, phase, passes[i])
+        # Alike in all these: one group, whose members the price treats alike.
         key = (_seconds(instance, i, phase), min(hops, default=math.inf), *ends)
         found.setdefault(key, []).append(i)
     return [PathGroup(tuple(m), *key) for key, m in found.items()]
@@ -140,14 +149,17 @@ def shortest(
     came: list[tuple[int, int]] = [(-1, -1)] * (layers + 1)
     for layer in range(layers):
         for g, group in enumerate(groups):
+            # The first machine gets its tokens from the coordinator, the others over a link.
             enter = group.start if layer == 0 else best[layer] + group.hop
             if enter == math.inf:
                 continue
             for k, seconds in enumerate(group.seconds[: layers - layer]):
                 end = layer + k + 1
+                # Each use pays its group's price: few machines again and again become dear.
                 total = enter + seconds + price[g] + (group.end if end == layers else 0.0)
                 if total < best[end]:
                     best[end], came[end] = total, (layer, g)
+    # Back along the path, counting uses.
     uses, at = [0] * len(groups), layers
     while at > 0 and came[at][1] >= 0:
         at, g = came[at]
@@ -163,11 +175,15 @@ def path_bound(instance: Instance, phase: str) -> tuple[float, list[PathGroup], 
     best, kept = -math.inf, price
     known: dict[tuple[int, ...], float] = {}  # uses of each group -> least seconds of such a path
     for _ in range(STEPS):
+        # A path in this relaxation may use a machine more often than it can.
         total, uses = shortest(groups, instance.layers, price.tolist())
         if total == math.inf:
+            # No path at all, at any price.
             return math.inf, groups, price.tolist()
+        # Lagrange: less what all machines may be used for; any prices give a bound.
         if total - float(price @ room) > best:
             best, kept = total - float(price @ room), price
+        # The same uses again: prices cannot improve any more.
         if tuple(uses) in known:
             break
         known[tuple(uses)] = total - float(price @ np.array(uses))
@@ -175,6 +191,7 @@ def path_bound(instance: Instance, phase: str) -> tuple[float, list[PathGroup], 
         if found is None:
             break
         price = found
+    # Few digits: the judge adds them up as decimals.
     rounded = [round(float(p), 12) for p in kept]
     total, _ = shortest(groups, instance.layers, rounded)
     return total - float(np.array(rounded) @ room), groups, rounded

@@ -61,12 +61,15 @@ class Routes:
         for i, (a, b) in placement.items():
             kind, k = int(instance.kind[i]), b - a - 1
             rates = self.phases.prefill[kind][k], self.phases.decode[kind][k]
+            # -1 marks what a machine cannot do; times are never below 0.
             fill, each = (x / r if r > 0 else -1.0 for x, r in zip((p, o), rates, strict=True))
             self.time[i] = fill, each
             self.step[i] = self.phases.step[kind][k]
+            # A machine that does not decode passes nothing; 1 keeps the quotient harmless.
             self.passes[i] = rates[1] * self.step[i] if rates[1] > 0 else 1.0
         self.begins: dict[int, list[int]] = {}
         for i, (a, b) in placement.items():
+            # With partial inference a machine may be entered anywhere in its interval.
             for layer in range(a, b) if instance.partial else (a,):
                 self.begins.setdefault(layer, []).append(i)
 
@@ -80,10 +83,13 @@ class Routes:
             {} for _ in range(self.instance.layers + 1)
         ]
         empty = _Label(0.0, 0.0, 0.0, 0.0, (), ())
+        # Both phases begin at layer 0, on the same machine or on two.
         for i, j in self._pairs(self._firsts(0), self._firsts(1)):
             self._put(states[0], i, j, self._enter(empty, prices, late, (None, i), (None, j)))
         done: list[_Label] = []
+        # Layers rise with every step, so one pass in order is enough.
         for layer in range(self.instance.layers):
+            # Sorted, so that ties fall the same way on every run.
             for (i, j), labels in sorted(states[layer].items()):
                 for label in labels:
                     self._leave(states, done, label, layer, i, j, prices, late)
@@ -113,6 +119,7 @@ class Routes:
         return Route(prefill, decode, uses, first, token, self._total(first, token, moved))
 
     def _total(self, first: float, token: float, moved: float) -> float:
+        # The first token comes with the prompt: one step less.
         return first + moved + max(0.0, self.phases.output - 1) * token
 
     def _firsts(self, phase: int) -> list[int]:
@@ -125,12 +132,14 @@ class Routes:
         """Machines that may hold one layer for the two phases of a request."""
         for i in one:
             for j in two:
+                # Two machines for one layer: the cache must be able to move between them.
                 if i == j or (self.phases.split and self.instance.link[i, j] > 0):
                     yield i, j
 
     def _next(self, i: int, phase: int) -> list[int]:
         """Machines to which i may hand over."""
         return [
+            # Where i ends, somebody must begin.
             x for x in self.begins.get(self.at[i][1], ())
             if x != i and self.instance.link[i, x] > 0 and self.time[x][phase] >= 0
         ]  # fmt: skip
@@ -155,8 +164,10 @@ class Routes:
         if phase == 0:
             own = sum(self.time[i][0] for i in path)
             return own + sum(self._wait(hop, self.phases.prompt) for hop in self._hops(path))
+        # The coordinator sends what the first machine's step takes up.
         total = self._wait(("start", path[0]), self.passes[path[0]])
         total += sum(self.step[i] for i in path)
+        # The first hop is the coordinator's, counted above.
         for hop in self._hops(path)[1:]:
             total += self._wait(hop, self.passes[hop[1]])
         return total
@@ -168,10 +179,12 @@ class Routes:
         layer, x, y = 0, 0, 0
         while layer < self.instance.layers:
             i, j = prefill[x], decode[y]
+            # Up to where the first of both hands over.
             end = min(self.at[i][1], self.at[j][1])
             if i != j:
                 yield i, j, end - layer
             layer = end
+            # Both at once where both end here.
             x += self.at[i][1] == end
             y += self.at[j][1] == end
 
@@ -187,6 +200,7 @@ class Routes:
         cost, first, token = label.cost, label.first, label.token
         ways = label.prefill, label.decode
         rest = max(0.0, self.phases.output - 1)
+        # Entering a machine pays its time and the hop to it.
         if prefill is not None:
             a, i = prefill
             hop: Resource = ("start", i) if a is None else ("link", a, i)
@@ -199,6 +213,7 @@ class Routes:
         if decode is not None:
             a, j = decode
             hop = ("start", j) if a is None else ("link", a, j)
+            # From the coordinator the receiver's own number of tokens counts.
             more = self._wait(hop, self.passes[j if a is None else a]) + self.step[j]
             token += more
             cost += late * more * rest + prices.get(("machine", j), 0.0) * self.time[j][1]
@@ -220,6 +235,7 @@ class Routes:
         """Goes on to where i or j hands over, or to the end."""
         stops = self.at[i][1], self.at[j][1]
         end = min(stops)
+        # One layer on two machines: its cache moves, for all layers until the next hand-over.
         if i != j:
             weight = self.phases.prompt * (self.phases.cache or 0.0) * (end - layer)
             wait = self._wait(("link", i, j), weight)
@@ -230,6 +246,7 @@ class Routes:
         if end == self.instance.layers:
             self._finish(done, label, i, j, prices, late)
             return
+        # The other phase stays where it is.
         one = self._next(i, 0) if stops[0] == end else [i]
         two = self._next(j, 1) if stops[1] == end else [j]
         for a, b in self._pairs(one, two):
@@ -242,6 +259,7 @@ class Routes:
     def _finish(
         self, done: list[_Label], label: _Label, i: int, j: int, prices: Prices, late: float
     ) -> None:
+        # Only machines with a link back can be last.
         if self.instance.end[i] <= 0 or self.instance.end[j] <= 0:
             return
         wait = self._wait(("end", i), self.phases.prompt)
@@ -250,6 +268,7 @@ class Routes:
         cost += prices.get(("end", i), 0.0) * self.phases.prompt
         cost += prices.get(("end", j), 0.0) * self.phases.output
         first, token = label.first + wait, label.token + step
+        # Limits count on the whole route, so they are asked for once more here.
         if first <= self.phases.first_s and token <= self.phases.token_s:
             done.append(_Label(cost, first, token, label.moved, label.prefill, label.decode))
 
@@ -257,8 +276,10 @@ class Routes:
         self, states: dict[tuple[int, int], list[_Label]], i: int, j: int, label: _Label
     ) -> None:
         """Keeps a label unless another is no worse in all that counts."""
+        # Times only grow: a label beyond a limit never comes back.
         if label.first > self.phases.first_s or label.token > self.phases.token_s:
             return
+        # Times count only where a limit does; else fewer labels are kept.
         by_first, by_token = self.phases.first_s < float("inf"), self.phases.token_s < float("inf")
 
         def beats(x: _Label, y: _Label) -> bool:

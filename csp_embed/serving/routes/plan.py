@@ -20,7 +20,9 @@ from csp_embed.serving.routes.value import Routed
 from csp_embed.serving.searches.search import EQUAL, Progress, Search, work_bound
 from csp_embed.solver.status import FEASIBLE, OPTIMAL, UNKNOWN
 
+# Added to a bound until the judge's exact sum is below it.
 ABOVE = (0.0, 1e-14, 1e-12, 1e-9)
+# Taken off a lower bound likewise; 1.0 leaves 0, which surely holds.
 BELOW = (0.0, 1e-13, 1e-11, 1e-9, 1e-6, 1.0)
 
 
@@ -41,8 +43,10 @@ def routed_plan(
     assert phases is not None
     if min_tokens is not None and not 0 <= min_tokens < float("inf"):
         raise InputError(f"at least {min_tokens} tokens/s", hint="a number of at least 0")
+    # Latency needs a rate, be it 0; the most tokens/s needs none.
     wanted = (min_tokens or 0.0) if objective == "latency" else None
     search = RouteSearch(instance, methods, time_limit, seed, progress, wanted)
+    # `stop`: no search, so that only the bound is made.
     interrupted = stop
     try:
         if not stop:
@@ -57,6 +61,7 @@ def routed_plan(
             "min_tokens": wanted,
             "request_s_bound": bound,
         }
+        # Latency: a lower bound that the value reaches.
         proved = found is not None and (bound or 0.0) >= found.request_s * (1 - EQUAL)
         if found is not None:
             more["request_s"] = found.request_s
@@ -65,6 +70,7 @@ def routed_plan(
         of_value, certificate = phases_bound(instance, 0.0 if found is None else found.tokens_per_s)
         more = {}
         proved = found is not None and of_value - found.tokens_per_s <= EQUAL * of_value
+    # Written down, so that the judge knows what was promised.
     if phases.limits:
         limits = {"first_token_s": phases.first_s, "token_s": phases.token_s}
         more["limits"] = {k: v for k, v in limits.items() if v < float("inf")}
@@ -82,6 +88,7 @@ def routed_plan(
         status=status,
         method=search.method,
         seconds=time.process_time() - begin,
+        # `stop` was asked for by the caller, who knows.
         interrupted=interrupted and not stop,
         more=more,
     )
@@ -106,6 +113,7 @@ def _rows(instance: Instance, found: Routed) -> list[dict[str, Any]]:
 def phases_bound(instance: Instance, value: float) -> tuple[float, dict[str, Any]]:
     """The best bound that the judge accepts, and its certificate. value: of the best plan."""
     proof = phase_bound(instance, value, work_bound)
+    # The searched prices, then the crude ones.
     for prices in (proof.prices, work_bound(proof.relaxation)):
         certificate = {
             "rule": "phases",
@@ -128,6 +136,7 @@ def shortest_bound(instance: Instance) -> tuple[float | None, dict[str, Any]]:
     for way in ways:
         seconds, groups, prices = path_bound(instance, way)
         if seconds == float("inf"):
+            # No path, no bound; the search will have found nothing either.
             return None, certificate
         total += seconds
         certificate[way] = _by_machine(instance, groups, prices)
@@ -142,6 +151,7 @@ def _by_machine(
     instance: Instance, groups: Sequence[PathGroup], prices: Sequence[float]
 ) -> dict[str, str]:
     paid = {
+        # `repr` is the decimal that was rounded to, exactly.
         i: str(Fraction(repr(price)))
         for group, price in zip(groups, prices, strict=True)
         for i in group.members

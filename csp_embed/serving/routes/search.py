@@ -51,17 +51,21 @@ class RouteSearch:
         self.best: Routed | None = None
         self.placement: dict[int, tuple[int, int]] = {}
         self.method = "none"
+        # Placements that were valued before are not valued again.
         self.known: set[tuple[tuple[int, tuple[int, int]], ...]] = set()
 
     def run(self) -> None:
         """All searches in turn."""
+        # Few enough to try all: then nothing is missed.
         if self._few():
             self._every()
             return
+        # Phases together first: any later search begins from a plan.
         self._together()
         assert self.instance.phases is not None
         if self.instance.phases.split:
             self._apart()
+        # Long pipelines are the better for tokens/s, short ones for time.
         if self.wanted is not None or self.instance.phases.limits:
             self._short()
         self._change()
@@ -79,6 +83,7 @@ class RouteSearch:
         found = route_plan(self.instance, placement, self.delay, self.wanted)
         score = self._score(found)
         if found is not None and score > self._score(self.best):
+            # Machines that no route uses only hold memory.
             used = {i for q, _ in found.routes for i in (*q.prefill, *q.decode)}
             self.placement = {i: placement[i] for i in sorted(used)}
             self.best, self.method = found, method
@@ -88,12 +93,14 @@ class RouteSearch:
     def _score(self, found: Routed | None) -> float:
         if found is None:
             return -math.inf
+        # One score, where more is better.
         return found.tokens_per_s if self.wanted is None else -found.request_s
 
     def _flow(
         self, instance: Instance, kept: Sequence[int], share: float
     ) -> dict[int, tuple[int, int]]:
         """A placement of these machines for the most flow; {} where there is none."""
+        # The searches of one phase know flow only; routes are valued in `offer`.
         part = part_of(instance, list(kept))
         left = None if self.limit is None else self.limit - (time.process_time() - self.begin)
         if left is not None and left <= 0:
@@ -109,6 +116,7 @@ class RouteSearch:
     def _together(self) -> None:
         """Both phases on the same machines."""
         both = weighted(self.instance, None)
+        # The fast machines alone: slow ones make requests long.
         for kept in self._fast(range(self.instance.size)):
             if self.late(0.6):
                 return
@@ -122,6 +130,7 @@ class RouteSearch:
         if self.wanted is None and not self.instance.phases.limits:
             return found
         pace = {i: self._pace(i) for i in ids}
+        # Without the slowest, then without the two slowest, and so on.
         for slowest in sorted(set(pace.values()), reverse=True)[1:]:
             found.append([i for i in ids if pace[i] <= slowest])
         return found
@@ -144,6 +153,7 @@ class RouteSearch:
         phases = self.instance.phases
         assert phases is not None
         work = [self._work(i) for i in range(self.instance.size)]
+        # By what each is better at; the cut in this order is tried in several places.
         order = sorted(
             range(self.instance.size), key=lambda i: (-work[i][0] / max(work[i][1], 1e-12), i)
         )
@@ -151,8 +161,10 @@ class RouteSearch:
         for m in range(1, len(order)):
             one = sum(work[i][0] for i in order[:m])
             two = sum(work[i][1] for i in order[m:])
+            # What the weaker side can do is what the whole can.
             totals.append((-min(one, two), m))
         scale = phases.tokens
+        # Tokens of one phase as tokens of whole requests, so that both sides compare.
         sides = [
             (phases.prefill, scale / phases.prompt), (phases.decode, scale / phases.output)
         ]  # fmt: skip
@@ -162,6 +174,7 @@ class RouteSearch:
                 return
             one = self._flow(parts[0], sorted(order[:m]), 0.15)
             two = self._flow(parts[1], sorted(order[m:]), 0.15)
+            # Both sides must hold all layers.
             if one and two:
                 self.offer(one | two, "phases apart")
 
@@ -187,6 +200,7 @@ class RouteSearch:
 
     def _short(self) -> None:
         """Routes of few seconds, one beside another on machines of their own."""
+        # Each on machines that the ones before have left free.
         placement: dict[int, tuple[int, int]] = {}
         while not self.late(0.9):
             route = short_route(self.instance, self.delay, set(placement))
@@ -198,6 +212,7 @@ class RouteSearch:
     def _few(self) -> bool:
         total = 1
         for i in range(self.instance.size):
+            # A machine is free or holds one interval of some length.
             total *= 1 + sum(self.instance.layers - k for k in range(len(self.instance.table(i))))
             if total > FEW:
                 return False
@@ -217,10 +232,12 @@ class RouteSearch:
         for choice in product(*ways):
             placement = {i: x for i, x in enumerate(choice) if x is not None}
             most = self._at_most(placement)
+            # Placements that leave a layer out are none.
             if most > 0:
                 rows.append((-most, tuple(placement.items())))
         rows.sort()
         for most, items in rows:
+            # Sorted by what they could carry at most: from here on none is better.
             if self.late() or (self.wanted is None and -most <= self._score(self.best)):
                 return
             self.offer(dict(items), "all placements")
@@ -229,6 +246,8 @@ class RouteSearch:
         """Tokens/s that its layers could carry, whatever the links."""
         phases, least = self.instance.phases, math.inf
         assert phases is not None
+        # For any weight of the phases the weakest layer bounds the value; the least of these is
+        # taken.
         for w in SHARES:
             cover = np.zeros(self.instance.layers)
             for i, (a, b) in placement.items():
@@ -237,6 +256,7 @@ class RouteSearch:
                 two = (1 - w) * phases.decode[kind][k] / phases.output
                 cover[a:b] += max(one, two)
             least = min(least, float(cover.min()) * phases.tokens)
+        # Rounding must not throw a placement away.
         return least * (1 + 1e-9)
 
     def _change(self) -> None:
@@ -251,15 +271,18 @@ class RouteSearch:
             for _ in range(draw.choice((1, 1, 2))):
                 i = draw.randrange(self.instance.size)
                 size = draw.randint(1, min(len(self.instance.table(i)), layers))
+                # Borders of other intervals: where ends meet, something can flow.
                 cuts = [0, layers, *(x for span in now.values() for x in span)]
                 at = draw.choice(cuts) - draw.choice((0, size))
                 if draw.random() < 0.1:
                     trial.pop(i, None)
                 elif at >= 0 and at + size <= layers:
                     trial[i] = (at, at + size)
+            # A layer that nobody holds: not worth a linear program.
             if self._at_most(trial) <= 0:
                 continue
             found = self.offer(trial, "single changes")
+            # Never 0: it is a divisor.
             heat = 0.1 * abs(score) * (1 - step / CHANGES) + 1e-12
             worse = found - score if score > -math.inf else 0.0
             if found > -math.inf and (worse >= 0 or draw.random() < math.exp(worse / heat)):

@@ -29,7 +29,9 @@ def short_route(
     """Intervals of one route that uses none of `without`; None where none was found."""
     assert instance.phases is not None
     layers, rest = instance.layers, max(0.0, instance.phases.output - 1)
+    # Groups for the estimate, single machines for the route.
     groups = path_groups(instance, "both")
+    # From the end: least time from a layer on, machines used as often as one likes.
     least = [math.inf] * layers + [0.0]
     for layer in range(layers - 1, -1, -1):
         for group in groups:
@@ -41,12 +43,15 @@ def short_route(
     def wait(capacity: float, delay: float) -> float:
         if capacity <= 0:
             return math.inf
+        # One token a step: a request alone fills no batch.
         return delay + instance.phases.prompt / capacity + rest * (delay + 1 / capacity)  # type: ignore[union-attr]
 
     beams: list[list[_Start]] = [[] for _ in range(layers + 1)]
     beams[0].append(_Start(0.0, ()))
     for layer in range(layers):
+        # Sorted here, not when put in: each layer is visited once.
         for start in sorted(beams[layer], key=lambda s: (s.seconds, s.spans))[:BEAM]:
+            # A machine holds one interval only.
             used = without | {i for i, _, _ in start.spans}
             last = start.spans[-1][0] if start.spans else None
             for group in groups:
@@ -60,6 +65,7 @@ def short_route(
                     for i in group.members
                     if i not in used
                 ]
+                # Of a group's members the one that is reached soonest: the others take as long.
                 enter, i = min(reach, default=(math.inf, -1))
                 if enter == math.inf:
                     continue
@@ -68,8 +74,10 @@ def short_route(
                     total = start.seconds + enter + seconds
                     if end == layers:
                         total += wait(float(instance.end[i]), float(late.end[i]))
+                    # From here no path reaches the end.
                     if total + least[end] < math.inf:
                         beams[end].append(_Start(total, (*start.spans, (i, layer, end))))
+        # Beginnings of earlier layers are no longer needed.
         beams[layer] = []
     if not beams[layers]:
         return None

@@ -49,11 +49,14 @@ def route_plan(
     tokens, known, columns = instance.phases.tokens, set(), []
     goal = None if wanted is None else wanted / tokens
     prices: dict[Resource, float] = {}
+    # What a request per second is worth: its tokens, or nothing until the program says.
     reward = tokens if goal is None else 0.0
     solution = np.zeros(0)
+    # Column generation: the cheapest routes under the prices so far, until none is worth more.
     for _ in range(ROUNDS):
         late_cost = 0.0 if goal is None else 1.0
         found = routes.cheapest(prices, late_cost)
+        # The other objective begins with what there is: nothing has a price yet.
         new = [
             q for cost, q in found
             if cost < reward * (1 - NEAR) - 1e-15 and (q.prefill, q.decode) not in known
@@ -63,11 +66,14 @@ def route_plan(
         known |= {(q.prefill, q.decode) for q in new}
         columns += new
         answer = _solve(instance, columns, goal)
+        # The solution before stays.
         if answer is None:
             break
         solution, prices, reward = answer
+    # Below that it is rounding of the simplex code.
     rates = [(q, float(r)) for q, r in zip(columns, solution, strict=False) if r > 1e-12]
     total = sum(r for _, r in rates)
+    # Less than asked for is no plan.
     if not rates or (goal is not None and total < goal * (1 - 1e-9)):
         return None
     return _within(instance, rates)
@@ -78,6 +84,7 @@ def _shortest(instance: Instance, routes: Routes) -> Routed | None:
     if not found:
         return None
     route = found[0][1]
+    # As many requests as its narrowest place lets through.
     rate = min(capacity_of(instance, x) / u for x, u in route.uses.items() if u > 0)
     return _within(instance, [(route, rate)])
 
@@ -93,6 +100,7 @@ def _solve(
             if amount > 0:
                 used.setdefault(resource, ([], []))[0].append(at)
                 used[resource][1].append(amount)
+    # Sorted, so that rows come in the same order on every run.
     resources = sorted(used, key=str)
     rows: list[Row] = []
     scale = []
@@ -113,10 +121,12 @@ def _solve(
         objective = np.array([*(q.request_s for q in columns), dear])
         whole: Row = (np.arange(n + 1), np.ones(n + 1), goal)
         found = optimum(objective, rows, [whole])
+        # The multiplier of the total: what one more request per second would cost.
         worth = 0.0 if found is None else -float(found[2][0])
     if found is None:
         return None
     solution, multipliers, _ = found
+    # Back to units of the resource.
     prices = {x: float(m) / c for x, m, c in zip(resources, multipliers, scale, strict=True) if m}
     return solution[:n], prices, worth
 
@@ -140,6 +150,7 @@ def _within(instance: Instance, rates: list[tuple[Route, float]]) -> Routed:
     for route, rate in rates:
         for x, amount in route.uses.items():
             load[x] = load.get(x, 0.0) + amount * rate
+    # By the most overloaded resource; never stretched.
     over = max(1.0, *(total / capacity_of(instance, x) for x, total in load.items()))
     kept = tuple((q, r / over) for q, r in rates)
     return Routed(instance.phases.tokens * sum(r for _, r in kept), kept)

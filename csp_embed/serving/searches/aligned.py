@@ -63,6 +63,7 @@ def choose(
     def variables(stages: Sequence[Stage]) -> list[tuple[Stage, Any]]:
         rows = []
         for stage in stages:
+            # As many as the machines of its scarcest class, and as the layers, allow.
             top = min(len(classes[c].members) // n for c, n in stage.counts)
             top = min(top, layers // stage.layers)
             if top > 0:
@@ -81,20 +82,24 @@ def choose(
     held = sum(s.layers * y for s, y in main)
     for thin, thick in sides:
         beside = sum(s.layers * y for s, y in thin)
+        # Two tracks of a stretch hold the same layers.
         model.add(beside == sum(s.layers * y for s, y in thick))
         held = held + beside
+    # Exactly all layers: more would be held twice.
     model.add(held == layers)
     if extra is not None:
         extra(model, main)
     options: dict[str, Any] = {}
     if seed is not None:
         draw = random.Random(seed)
+        # Few machines side by side, then chance: another seed, another answer.
         model.minimize(sum((s.width * 4 + draw.randrange(16)) * y for s, y in chosen))
         options["stop_after_first_solution"] = True  # near that random goal is enough
     params = Params(seed or 0, deterministic_limit=effort)
     answer = cpsat.solve(model, params, extra=options)
     if answer.interrupted:
         raise KeyboardInterrupt
+    # Not found within the limit is not "there is none".
     if not answer.found:
         return None
 
@@ -102,4 +107,5 @@ def choose(
         return tuple(s for s, y in rows for _ in range(int(answer.value(y))))
 
     stretches = [(picked(thin), picked(thick)) for thin, thick in sides]
+    # A stretch without a thin track has no thick one either.
     return Chain(picked(main), tuple(s for s in stretches if s[0]))

@@ -28,6 +28,7 @@ def assign(
 ) -> tuple[dict[int, tuple[int, int]], float]:
     """(placement, share of the hand-overs that let `rate` through: 1.0 = all)."""
     width = max(s.width for s in stages)
+    # -1: no machine; stages have different widths.
     slots = np.full((len(stages), width), -1, np.int64)
     caps = np.zeros((len(stages), width))
     count = np.zeros(len(stages), np.int64)
@@ -35,9 +36,11 @@ def assign(
     for s, stage in enumerate(stages):
         for c, n in stage.counts:
             for _ in range(n):
+                # Any machine of the class to begin with: annealing swaps them.
                 slots[s, count[s]] = free[c].pop(0)
                 caps[s, count[s]] = classes[c].table[stage.layers - 1]
                 count[s] += 1
+    # Machines that no stage uses can be swapped in.
     spare = np.array([i for members in free for i in members], np.int64)
     order = np.arange(len(stages))
     links = (instance.link, instance.start, instance.end)
@@ -57,6 +60,7 @@ def assign(
 @njit(cache=True)
 def _passes(link, slots, caps, count, a, b, rate):  # type: ignore[no-untyped-def]
     """What can go from stage a to stage b: the smaller of what senders and receivers see."""
+    # Both sides are asked: senders may be fewer than what receivers want, and the other way round.
     sent = 0.0
     for x in range(count[a]):
         room = 0.0
@@ -94,9 +98,11 @@ def anneal(  # type: ignore[no-untyped-def]
     """Improves slots and order in place; returns the share of hand-overs that let `rate` pass."""
     np.random.seed(seed)
     n = order.shape[0]
+    # One more than stages: the coordinator's two ends count.
     goal = rate * (n + 1)
     now = _energy(link, start, end, slots, caps, count, order, rate)
     best, best_slots, best_order = now, slots.copy(), order.copy()
+    # Temperatures as parts of the rate: energies are sums of rates.
     hot, cold = 0.3 * rate, 0.003 * rate
     for step in range(moves):
         if best >= goal * (1 - 1e-12):
@@ -109,14 +115,17 @@ def anneal(  # type: ignore[no-untyped-def]
             order[a], order[b] = order[b], order[a]
         elif kind == 1 and not fixed_order:
             lo, hi = min(a, b), max(a, b)
+            # A copy: the slice would be read while it is written.
             order[lo : hi + 1] = order[lo : hi + 1][::-1].copy()
         else:
             x = np.random.randint(count[a])
             i = slots[a, x]
             y = -1
             pool = spare.shape[0]
+            # Spare machines in proportion to their number.
             if pool and np.random.random() < pool / (pool + n):
                 z = np.random.randint(pool)
+                # Only equal types: another table would carry another rate.
                 if group[spare[z]] != group[i]:
                     continue
                 slots[a, x], spare[z] = spare[z], i
@@ -133,6 +142,7 @@ def anneal(  # type: ignore[no-untyped-def]
                 best = now
                 best_slots[:], best_order[:] = slots, order
         elif kind == 0 and not fixed_order:
+            # Each move is its own way back: no copy of the state is kept.
             order[a], order[b] = order[b], order[a]
         elif kind == 1 and not fixed_order:
             order[lo : hi + 1] = order[lo : hi + 1][::-1].copy()

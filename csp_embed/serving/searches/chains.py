@@ -17,6 +17,7 @@ DIVISIONS = 40  # ways to divide the rate that one program may combine
 
 def aligned(search: Search) -> None:
     """Stages of machines side by side, as many as make up all layers."""
+    # These plans ask nothing of links.
     if not search.open:
         return
 
@@ -26,6 +27,7 @@ def aligned(search: Search) -> None:
             return False
         classes, whole, _, _ = found
         chain = choose(classes, search.instance.layers, whole)
+        # The order of stages does not matter here: any one is as good.
         return chain is not None and _offer(search, classes, chain, rate, "stages")
 
     search.climb(attempt)
@@ -42,6 +44,7 @@ def tracks(search: Search) -> None:
             return False
         classes, whole, price, waste = found
         pairs = []
+        # Not every rate: those at which some machine is used wholly.
         for thin in _rates(classes, rate):
             pair = _pair(classes, price, waste, rate, thin)
             if pair is not None:
@@ -49,6 +52,7 @@ def tracks(search: Search) -> None:
         # Divisions that lose nothing by the prices come first; one program may use several.
         pairs.sort(key=lambda p: p[0])
         tracks = [stages_ for _, stages_ in pairs[:DIVISIONS]]
+        # More effort than for one track: the program has many more stages.
         chain = choose(classes, search.instance.layers, whole, tracks, effort=search.effort(4.0))
         return chain is not None and _offer(search, classes, chain, rate, "two tracks")
 
@@ -69,6 +73,7 @@ def arrange(
     placement, _ = assign(
         search.instance, classes, chosen, rate, search.seed + seed, moves, fixed_order
     )
+    # Valued exactly: the annealing only guessed.
     return search.offer(placement, method) >= rate * (1 - 1e-12)
 
 
@@ -83,10 +88,12 @@ def _composition(
 ) -> tuple[list[Class], list[Stage], np.ndarray, float] | None:
     """Classes with prices, and the stages that a plan of this rate can use."""
     guide = search.relaxation.guide(rate)
+    # No price, no filter: stages could not be listed.
     if guide is None:
         return None
     price, waste = guide
     classes = classes_of(search.instance, price=price)
+    # A little more waste than proved, for rounding.
     return classes, stages(classes, rate, waste + 1e-6), price, waste
 
 
@@ -98,6 +105,7 @@ def _rates(classes: Sequence[Class], rate: float) -> list[float]:
             if 0 < value < rate / 2:
                 found.add(value)
             elif rate / 2 < value < rate:
+                # What such a machine leaves over is a thin track.
                 found.add(rate - value)
     return sorted(found)
 
@@ -107,9 +115,11 @@ def _pair(
 ) -> tuple[float, tuple[list[Stage], list[Stage]]] | None:
     """(waste per layer, stages of the thin and the thick track); None where too dear."""
     least = [_least(classes, r) for r in (thin, rate - thin)]
+    # By the prices both together cost 1 per layer or more: less is rounding.
     lost = max(0.0, sum(least) - 1.0)
     if lost > waste + 1e-6:
         return None
+    # The thin track needs few machines, so few stages are enough.
     slim = stages(classes, thin, waste + 1e-6, least[0], 200, 3)
     fat = stages(classes, rate - thin, waste + 1e-6, least[1], 1000)
     return (lost, (slim, fat)) if slim and fat else None
@@ -130,4 +140,5 @@ def _least(classes: Sequence[Class], rate: float) -> float:
         np.zeros(len(values)), np.array([len(c.members) for c in classes]),
         rate * (1 - 1e-9), 0.0, 1e9, 100_000,
     )  # fmt: skip
+    # A search cut short gives no least price: 0 excludes nothing.
     return float(cost) if finished else 0.0

@@ -30,18 +30,22 @@ def cheapest_plan(
     """
     tokens = must_have_prices(instance, min_tokens)
     begin = time.process_time()
+    # The bound first: it tells the search when to end.
     bound, certificate = least_cost(instance, tokens)
 
     def carried(part: Instance) -> dict[int, tuple[int, int]] | None:
         """A placement of so many tokens/s; None where none was found."""
         left = None if time_limit is None else time_limit - (time.process_time() - begin)
         if left is not None and left <= 0:
+            # The time is over: nothing more is found.
             return None
         search = Search(part, left, seed)
+        # More than what is asked for is not worth anything here.
         search.goal = Fraction(tokens)
         # The searches begin at the bound, so it is set to what is wanted and not a hair more.
         search.bound = search.relaxation.prove(tokens * (1 + 1e-6)) or search.bound
         for method in methods:
+            # The bound below what is asked for: these machines cannot.
             if search.proved or search.late() or search.bound.bound < tokens:
                 break
             method(search)
@@ -54,6 +58,7 @@ def cheapest_plan(
     try:
         placement = carried(instance)
         if placement is not None:
+            # All machines carry it: now fewer, as long as enough is carried.
             placement = thin_out(instance, tokens, carried, placement, proved)
     except KeyboardInterrupt:
         interrupted = True
@@ -67,6 +72,7 @@ def cheapest_plan(
         instance=instance.name,
         placement=named(instance, placed),
         value=float(max_flow(instance, placed).value) if placed else None,
+        # The bound is on the price; tokens/s have none.
         bound=None,
         certificate=certificate,
         status=status,

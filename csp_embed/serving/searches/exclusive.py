@@ -42,6 +42,7 @@ def best_part(
 
     All sets where there are few; else every box of a kind alike, then one box changed at a time."""
     kinds = _kinds(instance)
+    # Few combinations: all of them.
     if prod(k.total for k in kinds) <= ALL:
         for machines in _every(kinds):
             if late():
@@ -49,6 +50,7 @@ def best_part(
             tried(machines)
         return
     best, score = None, float("-inf")
+    # All boxes of a kind alike to begin with.
     alike = sorted({k for k in range(max(len(k.ways) for k in kinds))})
     for at in alike:
         choice = [[min(at, len(k.ways) - 1)] * len(k.boxes) for k in kinds]
@@ -61,17 +63,20 @@ def best_part(
     while improved and best is not None:
         improved = False
         for changed in list(_neighbours(kinds, best)):
+            # Counted: each one is a whole search.
             if late() or left <= 0:
                 return
             left -= 1
             value = tried(_machines(kinds, changed))
             if value > score:
                 best, score, improved = changed, value, True
+                # From the better one on: its neighbours are others.
                 break
 
 
 def _neighbours(kinds: Sequence[_Kind], choice: list[list[int]]) -> Iterator[list[list[int]]]:
     for q, kind in enumerate(kinds):
+        # Boxes in the same way are interchangeable: one of them is changed.
         for now in sorted(set(choice[q])):
             for way in range(len(kind.ways)):
                 if way != now:
@@ -81,6 +86,7 @@ def _neighbours(kinds: Sequence[_Kind], choice: list[list[int]]) -> Iterator[lis
 
 
 def _every(kinds: Sequence[_Kind]) -> Iterator[list[int]]:
+    # With replacement: which box of a kind has which way does not matter.
     rows = [list(combinations_with_replacement(range(len(k.ways)), len(k.boxes))) for k in kinds]
     for choice in product(*rows):
         yield _machines(kinds, [list(row) for row in choice])
@@ -105,6 +111,7 @@ def _kinds(instance: Instance) -> list[_Kind]:
 def _boxes(instance: Instance) -> list[list[int]]:
     """Machines joined by devices that they share, in the order of the file."""
     assert instance.devices is not None
+    # Union-find: boxes are what shared devices join.
     owner: dict[str, int] = {}
     label = list(range(instance.size))
 
@@ -115,6 +122,7 @@ def _boxes(instance: Instance) -> list[list[int]]:
 
     for i, devices in enumerate(instance.devices):
         for name in devices:
+            # A device that two machines name joins them.
             label[root(i)] = root(owner.setdefault(name, i))
     found: dict[int, list[int]] = {}
     for i in range(instance.size):
@@ -125,11 +133,13 @@ def _boxes(instance: Instance) -> list[list[int]]:
 def _look(instance: Instance, box: Sequence[int]) -> tuple[object, ...]:
     """What two boxes must have in common to take each other's place."""
     assert instance.devices is not None
+    # Names replaced by numbers in order of first use: boxes differ in names only.
     names: dict[str, int] = {}
     shape = tuple(tuple(names.setdefault(d, len(names)) for d in instance.devices[i]) for i in box)
     kinds = tuple(int(instance.kind[i]) for i in box)
     inside = set(box)
     links = tuple(
+        # Sorted capacities to the outside: which machine is where does not matter.
         tuple(sorted(float(c) for j, c in enumerate(row) if j not in inside))
         for i in box
         for row in (instance.link[i], instance.link[:, i])
@@ -144,6 +154,7 @@ def _ways(instance: Instance, box: Sequence[int]) -> list[tuple[int, ...]]:
     assert instance.devices is not None
     taken = [set(instance.devices[i]) for i in box]
     found: dict[tuple[int, ...], tuple[int, ...]] = {}
+    # Devices in the order of the machines that use them.
     order = sorted({d for t in taken for d in t}, key=lambda d: min(
         x for x, t in enumerate(taken) if d in t))  # fmt: skip
     stack: list[tuple[int, tuple[int, ...], frozenset[str]]] = [(0, (), frozenset())]
@@ -151,10 +162,13 @@ def _ways(instance: Instance, box: Sequence[int]) -> list[tuple[int, ...]]:
     while stack and len(found) < WAYS and steps < 100_000:
         steps += 1
         at, chosen, used = stack.pop()
+        # A device that a chosen machine has taken.
         while at < len(order) and order[at] in used:
             at += 1
         if at == len(order):
+            # No machine could be added: sets that could be enlarged are never better.
             if all(x in chosen or taken[x] & used for x in range(len(box))):
+                # By types: which GPU a machine has does not matter for its rate.
                 types = tuple(sorted(int(instance.kind[box[x]]) for x in chosen))
                 found.setdefault(types, tuple(sorted(chosen)))
             continue

@@ -45,6 +45,7 @@ def classes_of(
     instance: Instance, labels: Sequence[int] | Ints | None = None, price: Floats | None = None
 ) -> list[Class]:
     """Machines of equal table and label; with `price` of each machine, also of equal price."""
+    # Also by price: the bound may tell equal machines of different links apart.
     groups: dict[tuple[int, int, float], list[int]] = {}
     for i in range(instance.size):
         label = 0 if labels is None else int(labels[i])
@@ -78,9 +79,13 @@ def stages(
             for c, cl in enumerate(classes)
             if len(cl.table) >= k and cl.table[k - 1] > 0
         ]
+        # By price per rate, then the stronger ones: the limit then cuts early.
         usable.sort(key=lambda u: (u[2] / u[1], -u[1], u[0]))
+        # A stage may waste no more than the whole plan.
         limit = share * k + waste
+        # A hair less: rates that make it up exactly may add up to a little below.
         _grow(usable, rate * (1 - 1e-12), limit, k, widest, found, most * 4)
+    # By waste: what is cut off at `most` is what a plan could least use.
     found.sort(key=lambda s: (s.price - share * s.layers, s.width, -s.rate))
     return found[:most]
 
@@ -101,6 +106,7 @@ def priced_stages(
                 usable.append((c, value, price, len(cl.members)))
         usable.sort(key=lambda u: (u[2] / u[1], -u[1], u[0]))
         own: list[Stage] = []
+        # More than asked for: the exact price below throws some away.
         _grow(usable, rate * (1 - 1e-12), k + waste, k, 8, own, 2 * most)
         for stage in own:
             cost = _with_flow(classes, slope, stage, rate)
@@ -115,6 +121,7 @@ def _with_flow(
 ) -> float:
     """Prices of a stage's machines, and the least that its flow pays."""
     cost, left = 0.0, 1.0
+    # Flow goes through the cheapest first: the least that the stage pays.
     for c, n in sorted(stage.counts, key=lambda item: slope[item[0]]):
         share = min(left, n * classes[c].table[stage.layers - 1] / rate)
         cost += n * classes[c].price + share * slope[c]
@@ -142,6 +149,7 @@ def _grow(
         at, counts, got, paid, width, smallest = stack.pop()
         if at == len(usable):
             continue
+        # Even at the best price per rate what is missing costs too much.
         if paid + (rate - got) * density[at] > limit + 1e-9:
             continue
         c, value, price, room = usable[at]
@@ -154,5 +162,6 @@ def _grow(
             if total >= rate:
                 if total - least < rate:  # minimal: every machine is needed
                     found.append(Stage(k, taken, total, cost))
+                # More machines of this class would not be needed.
                 break
             stack.append((at + 1, taken, total, cost, width + n, least))

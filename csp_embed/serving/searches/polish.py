@@ -24,14 +24,17 @@ def polish(search: Search) -> None:
         return
     instance = search.instance
     longest = max(len(t.table) for t in instance.types)
+    # Rates by layers held, from 1; 0 layers carry nothing.
     table = np.zeros((n, longest + 1))
     for i in range(n):
         table[i, 1 : 1 + len(instance.table(i))] = instance.table(i)
+    # A move costs about n^2: fewer for larger clusters.
     moves = max(2_000, EVALUATIONS * 16 // max(16, n * n))
     for start in range(STARTS):
         if search.late() or search.proved:
             return
         first, held = np.zeros(n, np.int64), np.zeros(n, np.int64)
+        # Every other start from the best plan, the others from nothing.
         if start % 2 == 0:
             for i, (a, b) in search.placement.items():
                 first[i], held[i] = a, b - a
@@ -51,15 +54,18 @@ def climb(  # type: ignore[no-untyped-def]
     """Anneals first and held (0 = not used) in place; leaves the best ones seen."""
     np.random.seed(seed)
     n, longest = table.shape[0], table.shape[1] - 1
+    # In, out for each machine, then source and sink.
     room = np.zeros((2 * n + 2, 2 * n + 2))
     now = _worth(table, link, start, end, layers, partial, first, held, goal, room)
     best, best_first, best_held = now, first.copy(), held.copy()
     for step in range(moves):
+        # Quadratic cooling: longer at low temperatures.
         heat = 0.2 * goal * (1.0 - step / moves) ** 2 + 1e-9
         i, j = np.random.randint(n), np.random.randint(n)
         a, k = first[i], held[i]
         size = np.random.randint(1, longest + 1)
         kind = np.random.randint(6)
+        # Kinds of moves that make ends meet: only then something flows.
         if kind == 0:  # anywhere
             at = np.random.randint(layers)
         elif kind == 1:  # beside another
@@ -72,10 +78,12 @@ def climb(  # type: ignore[no-untyped-def]
             at, size = a + np.random.randint(-1, 2), k
         else:  # longer or shorter at its end
             at, size = a, k + np.random.randint(-1, 2)
+        # A machine may also be left out.
         if np.random.random() < 0.05:
             size = 0
         if size and (at < 0 or size < 0 or at + size > layers):
             continue
+        # Lengths that the table does not have carry nothing.
         if size > longest or (size and table[i, size] <= 0.0):
             continue
         first[i], held[i] = at, size
@@ -94,6 +102,7 @@ def climb(  # type: ignore[no-untyped-def]
 def _worth(table, link, start, end, layers, partial, first, held, goal, room):  # type: ignore[no-untyped-def]
     """Flow, and a hundredth of what the layers could carry on average."""
     n = table.shape[0]
+    # Layers' own rates first: the flow is dear and often 0.
     cover = np.zeros(layers)
     for i in range(n):
         for x in range(first[i], first[i] + held[i]):
@@ -104,6 +113,7 @@ def _worth(table, link, start, end, layers, partial, first, held, goal, room):  
         if cover[x] <= 0.0:
             whole = False
     some *= 0.01 / layers
+    # A layer that nobody holds: no flow at all.
     if not whole:
         return some
     room[:, :] = 0.0
@@ -120,6 +130,7 @@ def _worth(table, link, start, end, layers, partial, first, held, goal, room):  
         for j in range(n):
             if i == j or held[j] == 0:
                 continue
+            # Ends meet, or with partial inference lie inside.
             if stop == first[j] or (partial and first[j] <= stop < first[j] + held[j]):
                 room[2 * i + 1, 2 * j] = link[i, j]
     return _flow(room, s, t) + some
@@ -140,6 +151,7 @@ def _flow(room, s, t):  # type: ignore[no-untyped-def]
             u = queue[head]
             head += 1
             for v in range(n):
+                # Above rounding: capacities that floats have nearly used up count as none.
                 if parent[v] < 0 and room[u, v] > 1e-9:
                     parent[v] = u
                     queue[tail] = v
@@ -153,6 +165,7 @@ def _flow(room, s, t):  # type: ignore[no-untyped-def]
         v = t
         while v != s:
             room[parent[v], v] -= pushed
+            # What was sent may be taken back.
             room[v, parent[v]] += pushed
             v = parent[v]
         total += pushed

@@ -30,7 +30,9 @@ def regions(search: Search) -> None:
 
     def attempt(rate: float) -> bool:
         label = components(search.instance, rate)
+        # Regions depend on the rate: what is slower than it does not join.
         guide = search.relaxation.guide(rate)
+        # One region is the other searches' work; with very many hardly two machines share one.
         if guide is None or not 1 < label.max() + 1 <= search.instance.size // 2:
             return False
         price, waste = guide
@@ -50,6 +52,7 @@ def _inside(classes: Sequence[Class], rate: float, waste: float) -> Iterator[lis
     for region in sorted({c.label for c in classes}):
         own = [at for at, c in enumerate(classes) if c.label == region]
         for stage in stages([classes[at] for at in own], rate, waste, widest=WIDEST):
+            # `stages` numbers classes within the region.
             counts = tuple((own[c], n) for c, n in stage.counts)
             yield [Stage(stage.layers, counts, stage.rate, stage.price)]
 
@@ -59,6 +62,7 @@ def _orders(classes: Sequence[Class], layers: int) -> Iterator[tuple[int, ...]]:
     room: dict[int, int] = {}
     for c in classes:
         room[c.label] = room.get(c.label, 0) + len(c.members) * len(c.table)
+    # Orders grow with the factorial of regions.
     largest = sorted(room, key=lambda r: (-room[r], r))[:MANY]
     for length in range(1, len(largest) + 1):
         for order in permutations(sorted(largest), length):
@@ -75,6 +79,7 @@ def _one_order(
     rate: float,
 ) -> bool:
     """Tries the ways to cross between these regions, narrow ones first."""
+    # Every pair of neighbours needs some way to cross.
     ways = [
         _crossings(search.instance, np.flatnonzero(label == a), np.flatnonzero(label == b), rate)
         for a, b in pairwise(order)
@@ -82,7 +87,9 @@ def _one_order(
     if not all(ways):
         return False
     usable = [s for s in chosen if _region(classes, s) in order]
+    # Narrow ones first: wide crossings cost machines.
     combinations = sorted(product(*ways), key=lambda w: sum(a + b for a, b in w))
+    # Many combinations differ little; the narrow ones are the likely ones.
     for widths in combinations[:24]:
         if search.late():
             return False
@@ -92,6 +99,7 @@ def _one_order(
                 extra=_widths(classes, order, widths), seed=seed, effort=0.2,
             )  # fmt: skip
             if chain is None:
+                # Another seed would not find one either.
                 break
             row = _in_regions(classes, chain.whole, order, widths)
             if arrange(search, classes, row, rate, seed, 30_000, "regions", fixed_order=True):
@@ -104,13 +112,16 @@ def _crossings(instance: Instance, a: Ints, b: Ints, rate: float) -> list[tuple[
     links = instance.link[np.ix_(a, b)]
     fits: list[tuple[int, int]] = []
     for m, n in sorted(product(range(1, WIDEST + 1), repeat=2), key=lambda w: (sum(w), w)):
+        # Contains one that fits already: wider, and no better.
         if any(x <= m and y <= n for x, y in fits):
             continue
         if m == 1:
+            # One sender: the best n links of one row.
             best = float(np.sort(links, axis=1)[:, -n:].sum(axis=1).max())
         elif n == 1:
             best = float(np.sort(links, axis=0)[-m:, :].sum(axis=0).max())
         else:
+            # Both wide: the best links anywhere, which is an upper estimate.
             best = float(np.sort(links, axis=None)[-m * n :].sum())
         if best >= rate:
             fits.append((m, n))
@@ -136,6 +147,7 @@ def _widths(
     needs = _needs(order, widths)
 
     def post(model: Any, rows: Sequence[tuple[Stage, Any]]) -> None:
+        # The chain must have wide stages where it crosses.
         for region, wanted in needs.items():
             inside = [(s, y) for s, y in rows if _region(classes, s) == region]
             # As many stages of at least that width as there are ends that ask for it.
@@ -155,9 +167,11 @@ def _in_regions(
     """Stages region by region, wide ones at the ends that cross."""
     row: list[Stage] = []
     for at, region in enumerate(order):
+        # Narrow ones in front: those that are wide stay for the ends.
         inside = sorted((s for s in chosen if _region(classes, s) == region), key=lambda s: s.width)
         enter = widths[at - 1][1] if at else 1
         leave = widths[at][0] if at < len(widths) else 1
+        # The end first: both ends may want the same stage.
         last = _take(inside, leave)
         first = _take(inside, enter) if inside else None
         row += [first] if first else []
@@ -168,5 +182,6 @@ def _in_regions(
 
 def _take(stages_: list[Stage], width: int) -> Stage:
     """The narrowest that is wide enough, else the widest."""
+    # None is wide enough: the widest is the best that there is.
     at = next((i for i, s in enumerate(stages_) if s.width >= width), len(stages_) - 1)
     return stages_.pop(at)

@@ -35,6 +35,7 @@ class Search:
         tell: Progress | None = None,
     ) -> None:
         self.instance, self.limit, self.seed = instance, limit, seed
+        # CPU time of this process: what else runs on the machine does not count.
         self.begin = time.process_time()
         self.tell = tell or (lambda text, done, total: None)
         self.relaxation = Relaxation(instance)
@@ -43,6 +44,7 @@ class Search:
         self.method = "none"
         self.goal: Fraction | None = None  # a value that is enough
         self.open = links_never_bind(instance)
+        # Crude: at once and always valid; kept, in case better prices cannot be verified.
         self.bound = self.crude = work_bound(self.relaxation)
         # What the coordinator can send and take back.
         top = [max(instance.table(i)) for i in range(instance.size)]
@@ -96,10 +98,12 @@ class Search:
         The bound itself comes first: it is often the rate of one machine with so many layers, and
         then it is often reached."""
         low, high = float(self.value), self.most
+        # A hair less than the bound, which is a float rounded up.
         target = high * (1 - 1e-7)
         for _ in range(steps):
             if self.proved or self.late() or high - low <= 1e-6 * high:
                 return
+            # What was missed may exist: it only steers the search, no bound is drawn from it.
             if not attempt(target):
                 high = target
             low = max(low, float(self.value))
@@ -115,11 +119,13 @@ def in_order(classes: Sequence[Class], chain: Chain) -> dict[int, tuple[int, int
         for stage in stages:
             for c, n in stage.counts:
                 for _ in range(n):
+                    # Machines of a class are alike: the next free one.
                     placement[free[c].pop(0)] = (first, first + stage.layers)
             first += stage.layers
         return first
 
     first = put(chain.whole, 0)
+    # Both tracks begin where the stretch does, and end together.
     for thin, thick in chain.stretches:
         put(thin, first)
         first = put(thick, first)
@@ -130,6 +136,7 @@ def links_never_bind(instance: Instance) -> bool:
     """Whether every link exists and carries whatever its machines can."""
     top = np.array([max(instance.table(i)) for i in range(instance.size)])
     smaller = np.minimum.outer(top, top)
+    # A machine needs no link to itself.
     np.fill_diagonal(smaller, 0.0)
     ends = (instance.start >= top) & (instance.end >= top)
     return bool((instance.link >= smaller).all() and ends.all())

@@ -62,6 +62,7 @@ def sparse(search: Search) -> None:
         for seed in range(tried, tried + TRIES):
             if search.late():
                 return False
+            # Every other try counts weakly linked hubs as leaves.
             strong = seed % 2 == 1
             if strong not in known:
                 found = _choices(search, rate, _leaves(search, strong))
@@ -75,6 +76,7 @@ def sparse(search: Search) -> None:
             seen = arranged[tuple(chosen)] = arranged.get(tuple(chosen), 0) + 1
             if seen > REPEATS:  # the program has little to choose from at this rate
                 return False
+            # A class for each machine: annealing may swap those of one type.
             single, row = _machines(search, classes, chosen)
             for turn in range(TURNS):
                 at = search.seed + seed + 1000 * turn
@@ -87,6 +89,7 @@ def sparse(search: Search) -> None:
 
     for part in FIRST:
         if not search.value:
+            # Any plan first: a share of the bound is easier to reach.
             attempt(search.most * part)
     search.climb(attempt, steps=10)
     # That a rate was missed once proves nothing: again, otherwise, a little above the best.
@@ -104,6 +107,7 @@ def _leaves(search: Search, strong: bool) -> Ints:
     leaf = np.zeros(search.instance.size, np.int64)
     leaf[list(search.relaxation.unlinked)] = 1
     if strong and leaf.any():
+        # Both ways: a hub takes from leaves and gives to them.
         joined = (search.instance.link > 0) & (search.instance.link.T > 0)
         leaf[joined.sum(axis=1) < ALMOST * (search.instance.size - 1)] = 1
     return leaf
@@ -118,6 +122,7 @@ def _choices(search: Search, rate: float, leaf: Ints) -> tuple[list[Class], list
     side = -np.ones(search.instance.size)
     side[list(search.relaxation.unlinked)] = 1.0
     labels = leaf + 2 * (side > 0)
+    # Prices with fewer digits: else equal machines would be told apart.
     classes = classes_of(search.instance, labels, np.round(price, 9))
     slope = [mult * float(side[c.members[0]]) for c in classes]
     found = priced_stages(classes, slope, rate, waste + 1e-6, STAGES)
@@ -145,6 +150,7 @@ def _compose(
     for t, members in enumerate(c.members for c in classes):
         used = [(n * y, end) for o, end, y in rows for c, n in o.stage.counts if c == t]
         model.add(sum(u for u, _ in used) <= len(members))
+        # Ends must stand on machines that the coordinator reaches both ways.
         model.add(sum(u for u, end in used if end) <= int(able[list(members)].sum()))
     model.add(sum(o.stage.layers * y for o, _, y in rows) == layers)
     if able.any():
@@ -175,6 +181,7 @@ def _separated(
     weak = [(end, y) for o, end, y in rows if o.hubs <= level + EQUAL]
     firm = [y for o, _, y in rows if o.hubs >= 1 - level - EQUAL]
     rest = [(o, end, y) for o, end, y in rows if level + EQUAL < o.hubs < 1 - level - EQUAL]
+    # No ends are known: both may be weak.
     at_end = sum(y for end, y in weak if end) if ends else 2
     group = model.new_bool_var("")
     model.add(sum(y for _, _, y in rest) <= layers * group)
@@ -183,6 +190,7 @@ def _separated(
         model.add(beside <= sum(y for _, end, y in rest if end))
     else:
         beside = 1
+    # Weak ones are separated by firm ones; at both ends one more may stand.
     model.add(sum(y for _, y in weak) <= sum(firm) - 1 + at_end - group + beside)
 
 
@@ -195,6 +203,7 @@ def _machines(
     # Ends take first what can be an end, the others what cannot.
     free = [sorted(c.members, key=lambda i: (able[i], i)) for c in classes]
     teams: dict[int, list[int]] = {}
+    # Ends are served first: few machines can be ends.
     for at, (stage, end) in sorted(enumerate(chosen), key=lambda item: not item[1][1]):
         teams[at] = [
             free[c].pop(-1 if end else 0) for c, n in stage.counts for _ in range(n)

@@ -29,6 +29,7 @@ def wide(search: Search) -> None:
     classes = classes_of(search.instance)
 
     def attempt(rate: float) -> bool:
+        # Dealing out loses a little: asked for more, what is lost is still enough.
         for pad in PADS:
             if search.late():
                 return False
@@ -41,6 +42,7 @@ def wide(search: Search) -> None:
                 return True
         return False
 
+    # Patterns are better where stages are narrow.
     average = search.instance.size / (search.instance.layers / _held(classes))
     if average >= NARROW:
         search.climb(attempt, steps=14)
@@ -70,10 +72,12 @@ def _program(
         model.add(sum(y for (d, _), y in machine.items() if d == c) <= len(cl.members))
     for k, z in stage.items():
         parts = [
+            # One machine never counts more than the whole rate: more would not help a stage.
             int(min(classes[c].table[k - 1] / rate, 1.0) * SCALE) * y
             for (c, j), y in machine.items()
             if j == k
         ]
+        # On average only: dealing out must make each of them strong enough.
         model.add(sum(parts) >= SCALE * z)
     model.add(sum(k * z for k, z in stage.items()) == layers)
     answer = cpsat.solve(model, Params(deterministic_limit=1.0))
@@ -100,12 +104,14 @@ def _deal(
     for k in sorted(stages):
         mine = [s for s, length in enumerate(lengths) if length == k]
         crew = [c for c in range(len(classes)) for _ in range(held[c, k])]
+        # The strongest first: the weak ones fill up what is left.
         crew.sort(key=lambda c: (-classes[c].table[k - 1], c))
         for c in crew:
             s = min(mine, key=lambda s: (rate[s], s))
             team[s].append(c)
             rate[s] += classes[c].table[k - 1]
         _swap(classes, k, mine, team, rate)
+    # Machines that the program did not need may still help.
     left = [len(free[c]) - int(held[c].sum()) for c in range(len(classes))]
     while any(left):
         s = int(rate.argmin())
@@ -132,6 +138,7 @@ def _swap(
 ) -> None:
     """Swaps one machine of the weakest stage for one of another as long as both stay above it."""
     table = [c.table[k - 1] if len(c.table) >= k else 0.0 for c in classes]
+    # A limit, for swaps that would go round for ever on equal rates.
     for _ in range(1000):
         weak = min(mine, key=lambda s: (rate[s], s))
         best, choice = rate[weak] * (1 + 1e-12), None
@@ -142,6 +149,7 @@ def _swap(
                 for b in sorted(set(team[s])):
                     gain = table[b] - table[a]
                     after = min(rate[weak] + gain, rate[s] - gain)
+                    # Both above what the weakest had.
                     if gain > 0 and after > best:
                         best, choice = after, (s, a, b)
         if choice is None:

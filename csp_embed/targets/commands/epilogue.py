@@ -24,12 +24,11 @@ from csp_embed.ir.operator import Operator, Step
 from csp_embed.machine.commands.code import FUNCTIONS
 from csp_embed.machine.commands.roles import Param
 from csp_embed.machine.commands.spec import CommandMachine
+from csp_embed.targets.commands.rising import function_of, never_falls
 from csp_embed.targets.commands.transfers import Transfer
 
 Array = NDArray[Any]
 _INT32 = (-(1 << 31), (1 << 31) - 1)
-# Functions that never fall in their first argument, whatever the others are.
-_RISING = {"float32", "rint", "clip", "min", "max"}
 
 
 @dataclass(frozen=True)
@@ -85,11 +84,12 @@ def epilogue_of(
     for store in sorted(stores, key=lambda t: t.item):
         value = store.command.acts.value
         assert value is not None
-        # Only rising functions can be proved equal at ends of ranges.
-        if not _rising(value):
-            continue
         for settings in _settings(store, machine, value):
-            machine_function = _evaluator(value, settings, machine)
+            named = _numbers(settings, machine)
+            # Only rising functions can be proved equal at ends of ranges.
+            if not never_falls(value, named):
+                continue
+            machine_function = function_of(value, named)
             # The plainest settings come first; the first that is equal is taken.
             for offset in _offsets(steps):
                 # The offset must not make a sum wrap that did not before.
@@ -191,28 +191,6 @@ def _never_falls(op: Operator, steps: list[Step], low: int, high: int) -> bool:
     return bool(info.min <= at[0] and at[1] <= info.max)
 
 
-def _rising(value: ast.expr) -> bool:
-    """Whether a copy out's value never falls where `acc` rises, for settings above 0."""
-    # For settings above 0: a scale or amount of 0 is no use.
-    match value:
-        case ast.Name(id="acc"):
-            return True
-        case ast.Call(func=ast.Name(id=name), args=[first, *rest]) if name in _RISING:
-            return _rising(first) and not any(_reads(r) for r in rest)
-        case ast.BinOp(
-            left=left, op=ast.Mult() | ast.RShift() | ast.Add() | ast.Sub(), right=right
-        ):
-            return (
-                _rising(left) and isinstance(right, ast.Name | ast.Constant) and not _reads(right)
-            )
-        case _:
-            return False
-
-
-def _reads(node: ast.expr) -> bool:
-    return any(isinstance(n, ast.Name) and n.id == "acc" for n in ast.walk(node))
-
-
 def _names(value: ast.expr, store: Transfer) -> list[Param]:
     # In the order of the text: the choices' product is walked in that order.
     found = list(dict.fromkeys(n.id for n in ast.walk(value) if isinstance(n, ast.Name)))
@@ -259,22 +237,15 @@ def _most(param: Param, store: Transfer, machine: CommandMachine) -> int:
     return 0
 
 
-def _evaluator(
-    value: ast.expr, settings: Mapping[Param, int], machine: CommandMachine
-) -> Callable[[Array], Array]:
-    code = compile(ast.unparse(value), "<meaning>", "eval")
+def _numbers(settings: Mapping[Param, int], machine: CommandMachine) -> dict[str, Any]:
+    """Name -> its value in a store's function."""
     named: dict[str, Any] = {}
     for p, v in settings.items():
         state = machine.state.get(p.name)
         bits = p.kind == "state" and state is not None and state.dtype == "float32"
         # State of floats is given as its bits.
         named[p.name] = np.uint32(v).view(np.float32) if bits else v
-
-    def run(x: Array) -> Array:
-        scope = {"__builtins__": {}, **FUNCTIONS, **named, "acc": x}
-        return np.asarray(eval(code, scope)).astype(np.int64)
-
-    return run
+    return named
 
 
 def _offsets(steps: list[Step]) -> list[int]:

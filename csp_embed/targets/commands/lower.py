@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from csp_embed.errors import Infeasible
+from csp_embed.errors import Infeasible, SpecError
 from csp_embed.ir.embedding import Embedding
 from csp_embed.machine.commands.spec import CommandMachine
 from csp_embed.machine.commands.tiles import Tile, operand_tiles
 from csp_embed.machine.commands.words import encode
 from csp_embed.machine.spec import Isa
+from csp_embed.targets.commands import reach
 from csp_embed.targets.commands.epilogue import Epilogue, epilogue_of
 from csp_embed.targets.commands.order import (
     PARTS,
@@ -89,9 +90,13 @@ def lower(embedding: Embedding, isa: Isa, adds: Mapping[int, int]) -> CommandPro
     """adds: epilogue step -> largest magnitude of its tensor, where known or promised.
 
     Raises: Infeasible where the machine cannot compute the epilogue exactly, or the stream would be
-    too long.
+    too long; SpecError where no command sets what another needs.
     """
-    return _Lowering.of(embedding, isa, adds).run()
+    try:
+        return _Lowering.of(embedding, isa, adds).run()
+    except SpecError as error:  # of commands that cannot be fed: told by line, not by name
+        raise SpecError(error.what, where=isa.where(error.where, "instructions"), why=error.why,
+                        hint=error.hint) from error  # fmt: skip
 
 
 @dataclass
@@ -176,19 +181,26 @@ class _Lowering:
         pools, slots = self._pools()
         # The walk with the fewest loads; each is stopped once it exceeds the best.
         best: tuple[Walk, Order, Steps, Residence] | None = None
+        least = 0
+        # A factor that the machine holds between steps should change seldom.
+        spared = Planner(self.machine, self.isa.dims).spared()
         tables: dict[str, Table] = {}
         live: tuple[Table, ...] = ()
-        for walk in walks(e, slots["sums"]):
+        for walk in walks(e, slots["sums"], rows_fastest=spared["rhs"] >= spared["lhs"]):
             if not tables:  # all walks have the same parts
                 tables, live = self._tables(walk)
             order = order_of(walk)
             steps = self._steps(order, tables, live)
             lying = pools_of(steps.groups, pools, slots)
-            found = reside(lying, None if best is None else best[-1].count - 1)
+            changed = steps.changes(spared)
+            # The fewest loads win; of equally many, the fewest changes of what is held.
+            limit = None if best is None else best[-1].count - (changed >= least)
+            found = reside(lying, limit)
             if found is not None:
-                best = walk, order, steps, found
+                best, least = (walk, order, steps, found), changed
             assert best is not None, "the first walk has no limit"
-            if best[-1].count == sum(p.distinct() for p in lying):
+            once = sum(p.distinct() for p in lying)
+            if best[-1].count == once and not any(spared.values()):
                 break  # everything is loaded once, which no other walk can beat
         assert best is not None, "there is always a walk"
         return self._emitted(*best, tables, pools)
@@ -198,14 +210,22 @@ class _Lowering:
         pools = {r: self.tiles[r].memory for r in ("lhs", "rhs")}
         slots: dict[str, int] = {}
         for memory in pools.values():
-            slots[memory] = self.machine.memories[memory].rows // self._slot_rows(memory)
+            within = reach.rows(self.machine, memory)
+            slots[memory] = within // self._slot_rows(memory)
             # Two slots at least: one is used while the other is filled.
             if slots[memory] < 2:
                 raise Infeasible(f"{memory} holds less than two groups of tiles",
                                  where=self.isa.where(f"memories.{memory}"),
+                                 why=f"all commands can name {within} of its rows",
                                  hint=f"more `rows` of {memory} in the specification")  # fmt: skip
         dst = self.tiles["dst"]
-        slots["sums"] = self.machine.memories[dst.memory].rows // dst.height(self.isa.dims)
+        within = reach.rows(self.machine, dst.memory)
+        slots["sums"] = within // dst.height(self.isa.dims)
+        if not slots["sums"]:
+            raise Infeasible(f"{dst.memory} holds no tile of sums",
+                             where=self.isa.where(f"memories.{dst.memory}"),
+                             why=f"all commands can name {within} of its rows",
+                             hint="wider fields, or more rows")  # fmt: skip
         return pools, slots
 
     def _slot_rows(self, memory: str) -> int:
@@ -322,9 +342,11 @@ class _Lowering:
             at = -(-at // self.machine.align) * self.machine.align
             self.regions[role] = replace(self.regions[role], address=at)
             at += self.regions[role].size
-        if at > self.machine.host_bytes:
+        most = reach.host_bytes(self.machine)
+        if at > most:
             raise Infeasible(f"{self.embedding.operator.name} needs {at:,} bytes of HOST",
                              where=self.isa.where("memories.HOST"),
+                             why=f"all commands can name {most:,}",
                              hint="a smaller operator, or more `bytes` of HOST")  # fmt: skip
 
     def _sums(self, walk: Walk) -> int:

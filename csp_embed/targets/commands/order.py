@@ -24,7 +24,8 @@ PARTS = ("batch", "rows", "columns", "reduced")
 class Walk:
     """counters: loops from the outermost on, with the part of each: "batch", "rows" (moves the
     first factor alone), "columns" (the second alone) or "reduced". rows, columns: how many of their
-    joint values a block of sums has. rows_inside: blocks of rows follow each other first."""
+    joint values a block of sums has. rows_inside: blocks of rows follow each other first.
+    rows_fastest: so do the rows of a block, else its columns."""
 
     batch: tuple[Counter, ...]
     rows: tuple[Counter, ...]
@@ -33,6 +34,7 @@ class Walk:
     row_block: int
     column_block: int
     rows_inside: bool
+    rows_fastest: bool = True
 
     def counters(self, part: str) -> tuple[Counter, ...]:
         """The loops of a part."""
@@ -50,7 +52,7 @@ class Walk:
                 f" {outside}")  # fmt: skip
 
 
-def walks(embedding: Embedding, sums: int) -> Iterator[Walk]:
+def walks(embedding: Embedding, sums: int, rows_fastest: bool = True) -> Iterator[Walk]:
     """Blocks of at most `sums` sums, in both orders."""
 
     def moves(role: str, c: Counter) -> bool:
@@ -78,7 +80,7 @@ def walks(embedding: Embedding, sums: int) -> Iterator[Walk]:
         for inside in (True, False):
             if (r, c, inside) not in seen and r * c <= sums:
                 seen.add((r, c, inside))
-                yield Walk(batch, rows, columns, reduced, r, c, inside)
+                yield Walk(batch, rows, columns, reduced, r, c, inside, rows_fastest)
 
 
 def _even(count: int, most: int) -> int:
@@ -114,7 +116,10 @@ def order_of(walk: Walk) -> Order:
     size = np.diff(ends)
     within = np.arange(ends[-1]) - np.repeat(ends[:-1], size)
     k, sums = np.divmod(within, np.repeat(high * wide, size))
-    c, r = np.divmod(sums, np.repeat(high, size))
+    if walk.rows_fastest:
+        c, r = np.divmod(sums, np.repeat(high, size))
+    else:
+        r, c = np.divmod(sums, np.repeat(wide, size))
     # Every other block is walked backwards, so that factors at the turn are still there.
     back = np.repeat(np.arange(len(size)) % 2 == 1, size)
     at = {
@@ -161,3 +166,10 @@ class Steps:
     rhs: Ints
     groups: Mapping[str, Ints]
     ends: tuple[int, ...]
+
+    def changes(self, weights: Mapping[str, int]) -> int:
+        """How often each factor is another than in the step before, times its weight."""
+        return sum(
+            w * int(np.count_nonzero(np.diff(getattr(self, role))))
+            for role, w in weights.items() if w
+        )  # fmt: skip

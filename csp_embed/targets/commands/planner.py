@@ -12,9 +12,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from csp_embed.errors import SpecError
-from csp_embed.machine.commands.roles import Acts, Lanes, Limit, Param, Rows
+from csp_embed.machine.commands.roles import Lanes, Limit, Param, Rows
 from csp_embed.machine.commands.spec import Command, CommandMachine
 from csp_embed.targets.commands.plans import Known, Plan, Row, changes
+from csp_embed.targets.commands.reach import references
 from csp_embed.targets.commands.transfers import Wants
 
 
@@ -43,7 +44,10 @@ class Planner:
         # Plans by what they depend on: most steps repeat one of a handful.
         self._known: dict[tuple[Any, ...], Known] = {}
         self._lane_states = [s.name for s in self.machine.state.values() if s.dims]
-        bases = [p for c in self.machine.commands for p in _row_bases(c.acts)]
+        bases = [
+            r.base for c in self.machine.commands if c.acts.kind in ("contract", "set")
+            for r in references(c.acts)
+        ]  # fmt: skip
         self._row_states = {p.name for p in bases if p.kind == "state"}
         # Where rows themselves decide what is possible, plans cannot be reused for other rows.
         # A fixed row, or a field that not every row fits, makes plans depend on rows.
@@ -90,6 +94,21 @@ class Planner:
             known = self._known[key] = Known.of(self.machine, plan)
         known.put(self.out, self.numbers, self.lanes, {"dst": dst, "lhs": lhs.row, "rhs": rhs.row},
                   {lhs.name[0]: lhs.name, rhs.name[0]: rhs.name})  # fmt: skip
+
+    def spared(self) -> dict[str, int]:
+        """Factor -> commands that a step needs less where it is the factor of the step before."""
+        a, b = (Factor(0, ("lhs", n)) for n in range(2)), (Factor(0, ("rhs", n)) for n in range(2))
+        (lhs, other_lhs), (rhs, other_rhs) = a, b
+
+        def count(second_lhs: Factor, second_rhs: Factor) -> int:
+            trial = Planner(self.machine, self.dims)
+            trial.contract(0, lhs, rhs, True)
+            before = len(trial.out)
+            trial.contract(0, second_lhs, second_rhs, True)
+            return len(trial.out) - before
+
+        new = count(other_lhs, other_rhs)
+        return {"lhs": new - count(lhs, other_rhs), "rhs": new - count(other_lhs, rhs)}
 
     def _planned(self, dst: int, lhs: Factor, rhs: Factor, keep: bool) -> Plan:
         """The contraction that needs the fewest other commands, behind these."""
@@ -257,13 +276,6 @@ class Planner:
 def _weight(plan: Plan) -> tuple[int, int]:
     """Commands, then how often lanes are loaded."""
     return len(plan), sum(len(c.acts.loads) for c, _, _ in plan)
-
-
-def _row_bases(a: Acts) -> list[Param]:
-    """Where the tiles begin that a contraction works on, or that lanes of state are loaded from."""
-    found = [a.dst, a.lhs, a.rhs] if a.kind == "contract" else []
-    found += [load.source for load in a.loads.values()]
-    return [x.base for x in found if isinstance(x, Rows)]
 
 
 def _at(rows: Rows, row: int) -> Wants:

@@ -129,6 +129,14 @@ def declared(isa: Isa) -> list[str]:
     return ["", *text.split("\n")] if text else []
 
 
+def _defined(head: str, isa: Isa) -> list[str]:
+    """Declaration and opening line of a function that holds templates: attributes that change how
+    a body runs, not how it is called, stand before the definition alone."""
+    assert isa.program is not None
+    attributes = isa.program.attributes.strip()
+    return [f"{head};", f"{attributes} {head} {{".lstrip()]
+
+
 def _head(program: SourceProgram, isa: Isa, name: str, known: bool, threads: int) -> str:
     """The comment above everything: what, how called, who owns what."""
     op, machine = program.operator, isa.program
@@ -250,8 +258,8 @@ def probe_text(isa: Isa, nodes: tuple[Node, ...], buffers: Mapping[str, tuple[st
     head = ["#include <stddef.h>", "#include <stdint.h>"]
     head += ["#include <string.h>", *(f"#include <{h}>" for h in isa.program.headers)]
     head += declared(isa)
-    return "\n".join([*head, f"void probe({parameters});", f"void probe({parameters}) {{",
-                      *_nodes(nodes, isa, "  "), "}", ""])  # fmt: skip
+    head += _defined(f"void probe({parameters})", isa)
+    return "\n".join([*head, *_nodes(nodes, isa, "  "), "}", ""])
 
 
 def literals(values: Array, indent: str) -> list[str]:
@@ -268,7 +276,7 @@ def _pack_function(
     # Constants in the operator's order, as the header says.
     parameters = [parameter(op, t, "const ") for t in constants]
     head = f"void {name}_pack({', '.join([*parameters, f'{name}_packed_t *packed'])})"
-    lines = [f"{head};", f"{head} {{"]
+    lines = _defined(head, isa)
     lines += [local(b, "packed", "") for b in packed]
     for role, p in program.places.items():
         if role != "dst" and op.tensors[p.layout.tensor].constant:
@@ -300,7 +308,7 @@ def _kernel(
         parameters.append(f"{name}_work_t *work")
     parameters.append(parameter(op, op.out.tensor, ""))
     head = f"void {name}({', '.join(parameters)})"
-    lines = [f"{head};", f"{head} {{"]
+    lines = _defined(head, isa)
     # Known constants lie in the file: the struct is a static one.
     lines += [local(b, "(&packed_data)" if known else "packed", "const ") for b in packed]
     phases = _phases(program, isa, moved, threads)

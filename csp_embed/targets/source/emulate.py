@@ -8,11 +8,13 @@ library, whose first build for a new target takes a cross compiler minutes.
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
 import sysconfig
 import tempfile
+import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,9 +33,10 @@ from csp_embed.targets.source.emit import CFile
 Array = NDArray[Any]
 # Emulators hang now and then on an unknown system call.
 SECONDS = 600.0  # after which an emulator is taken to hang
+PATIENCE = 15.0  # seconds of compiling after which people are told what takes so long
 # Static: the emulated system has no libraries.
 FLAGS = ("-O2", "-std=c11", "-static", "-fno-stack-protector", "-fno-sanitize=undefined")
-_HINT = "scripts/emulators puts ziglang and Debian's emulators into .venv"
+_HINT = "scripts/emulators puts ziglang, Spike and Debian's emulators into .venv"
 
 # Loops that compilers must not turn into calls of what they define.
 _LIBRARY = """\
@@ -124,6 +127,12 @@ def _command(isa: Isa, words: Sequence[str]) -> list[str]:
     return [found, *words[1:]]
 
 
+def _environment() -> dict[str, str]:
+    """Emulators call helpers that stand beside them, on the path or not: Spike its `dtc`."""
+    path = [sysconfig.get_path("scripts"), *os.environ.get("PATH", "").split(os.pathsep)]
+    return {**os.environ, "PATH": os.pathsep.join(path)}
+
+
 def _has_module(name: str) -> bool:
     from importlib.util import find_spec
 
@@ -186,8 +195,9 @@ class Built:
         # Input at once: the program reads it in order.
         try:
             done = subprocess.run(
-                command, input=given, capture_output=True, check=False, timeout=SECONDS
-            )
+                command, input=given, capture_output=True, check=False, timeout=SECONDS,
+                env=_environment(),
+            )  # fmt: skip
         except subprocess.TimeoutExpired as error:
             raise InputError(
                 f"{Path(self.emulator[0]).name} runs {self.isa.name} for {SECONDS:.0f} s",
@@ -218,10 +228,25 @@ def built(program: Program, isa: Isa) -> Built:
     if bare:  # the headers that a freestanding compiler brings along lack it
         (folder / "string.h").write_text(_STRING_H, "utf-8")
     command = [*compiler, *FLAGS, *bare, *isa.program.flags, str(source), "-o", str(made)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    told = threading.Timer(PATIENCE, _tell, (isa, bool(bare)))
+    told.start()
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    finally:
+        told.cancel()
     if done.returncode:
         raise refused(" ".join(compiler[:4]), done.stderr, source.read_text("utf-8"), isa)
     return found
+
+
+def _tell(isa: Isa, bare: bool) -> None:
+    assert isa.program is not None
+    why = (
+        "" if bare else "; the first program for a target may wait minutes for its C library"
+        " (kept from then on; the spec's `runner.system` needs none)"
+    )  # fmt: skip
+    compiler = " ".join(isa.program.runner.compiler[:4])
+    sys.stderr.write(f"csp-embed: `{compiler}` is compiling for {isa.name}{why}\n")
 
 
 @dataclass

@@ -179,7 +179,8 @@ def test_toy_machines_differ_from_vta_in_every_respect() -> None:
     vta, dot, outer = (load_isa(name) for name in ("vta", "toy_dot", "toy_outer"))
     assert stream_names() == ["toy_dot", "toy_outer", "vta"]
     assert set(builtin_names()) - set(stream_names()) == {
-        "arm_i8mm", "arm_sdot", "gemmini", "hexagon_hvx", "power10_mma", "riscv_v",
+        "arm_i8mm", "arm_sdot", "arm_sme", "gemmini", "hexagon_hvx", "power10_mma", "riscv_v",
+        "riscv_zvqdotq",
         "x86_amx", "x86_avx2", "x86_avx512_vnni", "x86_avx_vnni",
     }  # fmt: skip
     assert dict(dot.dims) == {"b": 1, "o": 1, "i": 8}

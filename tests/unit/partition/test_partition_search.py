@@ -10,8 +10,10 @@ import pytest
 from partition_cases import platform, random_graph, topcuoglu
 
 from csp_embed.errors import Infeasible, InputError
-from csp_embed.ir.network import Edge, Task, TaskGraph
+from csp_embed.ir.network import Bus, Device, Edge, Link, Platform, Task, TaskGraph
+from csp_embed.partition import kernels
 from csp_embed.partition.bounds import latency_period as bounds
+from csp_embed.partition.methods.cooling import UNNOTED
 from csp_embed.partition.methods.placements import placements
 from csp_embed.partition.methods.reinsert import ordered, reinsert
 from csp_embed.partition.solve import solve
@@ -143,7 +145,9 @@ def test_reinsertion_reports_the_makespan_of_what_it_returns(seed: int) -> None:
     p = make_problem(random_graph(12, 3, seed, integer=False), platform(3))
     order, dev = np.arange(p.n), np.zeros(p.n, np.int64)
     first = makespan(p, tuple(order), tuple(dev))
-    value = reinsert(ordered(p), order, dev, 2000, 0.02 * first, 0.001 * first, 1.0, 1 + seed)
+    value = reinsert(
+        ordered(p), order, dev, 2000, 0.02 * first, 0.001 * first, 1.0, 1 + seed, UNNOTED
+    )
     position = np.argsort(order)
     assert sorted(order.tolist()) == list(range(p.n))
     assert all(position[u] < position[t] for u, t, _ in p.edges())
@@ -165,7 +169,7 @@ def test_reinsertion_keeps_precedences_among_tasks_that_take_no_time(seed: int) 
     )
     p = make_problem(TaskGraph(tasks, edges), platform(3))
     order, dev = np.arange(p.n), np.zeros(p.n, np.int64)
-    value = reinsert(ordered(p), order, dev, 5000, 3.0, 0.1, 1.0, 1 + seed)
+    value = reinsert(ordered(p), order, dev, 5000, 3.0, 0.1, 1.0, 1 + seed, UNNOTED)
     position = np.argsort(order)
     assert all(position[u] < position[t] for u, t, _ in p.edges())
     assert value == pytest.approx(makespan(p, tuple(order), tuple(dev)))
@@ -175,7 +179,7 @@ def test_reinsertion_keeps_precedences_among_tasks_that_take_no_time(seed: int) 
 def test_reinsertion_finds_the_optimum_of_small_graphs(seed: int) -> None:
     p = make_problem(random_graph(6, 2, seed, integer=False), platform(2))
     order, dev = np.arange(p.n), np.zeros(p.n, np.int64)
-    value = reinsert(ordered(p), order, dev, 20_000, 10.0, 0.1, 0.5, 5)
+    value = reinsert(ordered(p), order, dev, 20_000, 10.0, 0.1, 0.5, 5, UNNOTED)
     assert value == pytest.approx(min(optima(p).values()))
 
 
@@ -188,7 +192,7 @@ def test_reinsertion_keeps_memory_and_forbidden_devices() -> None:
     pinned = p.index["7"]
     dev[pinned], dev[-1] = 2, dev[pinned]
     order = np.arange(p.n)
-    reinsert(ordered(p), order, dev, 20_000, 5.0, 0.1, 0.0, 3)
+    reinsert(ordered(p), order, dev, 20_000, 5.0, 0.1, 0.0, 3, UNNOTED)
     assert np.bincount(dev, minlength=3).max() <= 4
     assert dev[pinned] == 2
 
@@ -210,3 +214,19 @@ def test_min_throughput_is_in_samples_per_ms(rate: float, period: float) -> None
     assert plan.period <= period * (1 + 1e-6)
     with pytest.raises(Infeasible, match="no plan"):
         solve(graph, machines, min_throughput=1.01 / 36)
+
+
+def test_a_bus_holds_every_hop_of_long_routes() -> None:
+    """Three links in a row on one bus: more intervals on its line than two for each value."""
+    ends = ("a", "d")
+    tasks = tuple(Task(f"t{i}", {ends[i % 2]: 1.0}) for i in range(6))
+    edges = tuple(Edge(f"t{i}", f"t{i + 1}", 10.0, f"v{i}") for i in range(5))
+    links = tuple(Link((a, b), 1.0, shared="bus") for a, b in ("ab", "bc", "cd"))
+    row = Platform(tuple(Device(d, d) for d in "abcd"), links, (Bus("bus"),))
+    p = make_problem(TaskGraph(tasks, edges), row)
+    w = kernels.work(p)
+    dev = np.array([p.allowed(t)[0] for t in range(p.n)])
+    # Without compilation, so that a line that is too short would be an error.
+    end = kernels.pick(p, False).decode(kernels.arrays(p), w, np.arange(p.n), dev)
+    assert end == pytest.approx(6 * 1.0 + 5 * 3 * 10.0)
+    assert w.count[p.m] == 15

@@ -12,6 +12,7 @@ from partition_cases import platform, random_graph
 
 from csp_embed.partition import kernels
 from csp_embed.partition.methods.communities import communities, cyclic, levels, merge, runs
+from csp_embed.partition.methods.cooling import UNNOTED
 from csp_embed.partition.methods.exact_groups import solve_loads
 from csp_embed.partition.methods.list_scheduling import ListScheduler
 from csp_embed.partition.methods.period_loads import load_arrays
@@ -115,7 +116,7 @@ def one_part(sweep: Sweep, marks: np.ndarray) -> None:
     room = np.full(p.m, np.inf)
     sweep.value, sweep.proved = run(
         a, sweep.groups, not p.contended(), sweep.order, sweep.dev, marks, room, begin,
-        (behind, then), -1e6, 0.0, 0, sweep.value,
+        (behind, then), -1e6, 0.0, 0, sweep.value, UNNOTED,
     )  # fmt: skip
 
 
@@ -125,7 +126,7 @@ def test_sweeps_only_improve_and_their_values_are_true(duplex: str | None) -> No
     sweep, clock = Sweep(p), Clock(Request())
     values = [sweep.begin(*heft(p))]
     for k in range(4):
-        sweep.anneal(20, 10 * (k % 2), 60, 0.02, k, clock)
+        sweep.anneal(20, 10 * (k % 2), 60, 0.2, k, clock)
         values.append(sweep.value)
         sweep.exact(np.array([*range(0, 70, 7), 70]), 3000, clock)
         values.append(sweep.value)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,9 @@ from csp_embed.machine.load import load_isa
 from csp_embed.ops.reference import evaluate
 
 ISA = load_isa("x86_avx512_vnni")
+_PAGE = Path(__file__).parents[3] / "docs" / "machines.md"
+# The worked example of the docs, plain C.
+DOT4 = re.findall(r"```yaml\n(.*?)```", _PAGE.read_text(encoding="utf-8"), re.DOTALL)[0]
 
 
 def result(kernel: SourceKernel, tensors: dict[str, NDArray[Any]]) -> NDArray[Any]:

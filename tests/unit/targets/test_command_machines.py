@@ -272,3 +272,38 @@ def test_bad_specs_say_where(tmp_path: Path, old: str, new: str, said: str) -> N
     with pytest.raises(SpecError, match=said.replace("[", r"\[")) as caught:
         ce.compile(ce.matmul(m=4, n=4, k=4, clip=(-128, 127)), isa=path)
     assert caught.value.where.startswith(str(path))
+
+
+TERN = ce.load_isa(Path(__file__).parents[2] / "data" / "specs" / "tern.yaml")
+
+
+def test_weights_that_the_machine_holds_change_seldom() -> None:
+    """A step whose weights are in the array needs no command that loads them."""
+    kernel = compile_commands(ce.matmul(m=100, n=70, k=90), TERN, {}, options=ce.Options(top=1))
+    counts = kernel.lowered.counts
+    tiles = 6 * 12  # of weights that the embedding has: columns by terms
+    assert counts["STEP"] == 25 * tiles
+    assert counts["HOLD"] <= 2 * tiles
+    assert kernel.check() == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        ('y: "c[0:12]"', 'y: "c[0:5]"', ""),  # 32 of the 256 rows of sums
+        ('{x: "a[0:12]"', '{x: "a[0:10]"', ""),  # 1,024 of the 2,048 rows of activations
+        ('{x: "a[0:12]"', '{x: "a[0:6]"', "all commands can name 64 of its rows"),
+        ('{at: "a[0:30]"', '{at: "a[0:13]"', "all commands can name 8,192"),
+    ],
+)
+def test_what_narrow_fields_cannot_name_is_not_used(old: str, new: str, why: str) -> None:
+    text = TERN.spec_text
+    assert old in text
+    isa = ce.load_isa(_mapping(text.replace(old, new)))
+    op = ce.matmul(m=100, n=270, k=190)
+    if why:
+        with pytest.raises(Infeasible) as error:
+            compile_commands(op, isa, {}, options=ce.Options(top=1))
+        assert why in error.value.why
+        return
+    assert compile_commands(op, isa, {}, options=ce.Options(top=1)).check() == []

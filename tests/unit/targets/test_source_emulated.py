@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import random_native
 from cases import CASES
+from source_machine import DOT4
 
 import csp_embed as ce
 from csp_embed.compiler import doctor
+from csp_embed.compiler.source import suite as source_suite
 from csp_embed.compiler.source.chain import compile_source
 from csp_embed.compiler.source.suite import engine_of
 from csp_embed.errors import CspEmbedError, MissingLibrary
@@ -90,3 +92,45 @@ def test_a_size_that_the_emulator_lacks_is_said():
         return
     with pytest.raises(CspEmbedError, match=r"vlen|VLEN|2048"):
         kernel.emulate(**tensors)
+
+
+def here_as_another(emulator):
+    """The docs' machine, as if this computer were not it: its own compiler, and a command that runs
+    the program, or does not."""
+    runner = f"runner: {{arch: vax, compiler: cc, emulator: {emulator}}}\ncode: {{"
+    return load_text(DOT4.replace("code: {", runner), "other.yaml", None)
+
+
+def test_a_runner_by_the_computers_own_compiler_proves_all_templates():
+    outcomes = source_suite.run(here_as_another("env"))
+    assert {o.kind for o in outcomes} == {"equal"}, outcomes
+    assert any("emulated" in o.text for o in outcomes)
+
+
+@pytest.mark.parametrize(
+    ("emulator", "why"), [("false", "exit code 1"), ("head -c 16", "other bytes")]
+)
+def test_a_runner_that_runs_nothing_is_one_fault_not_one_for_each_template(emulator, why):
+    found = [o for o in source_suite.run(here_as_another(emulator)) if o.kind == "wrong"]
+    assert [o.name for o in found] == ["runner"]
+    assert why in found[0].text
+    assert found[0].where.startswith("other.yaml:")
+
+
+def test_people_are_told_what_a_long_compilation_waits_for(monkeypatch, capsys):
+    monkeypatch.setattr(emulate, "PATIENCE", 0.0)
+    assert source_suite.runner_fault(here_as_another("env")) == ""
+    told = capsys.readouterr().err
+    assert "`cc` is compiling for plain_dot4" in told
+    assert "runner.system" in told
+
+
+def test_an_emulator_that_computes_wrongly_is_found():
+    """As qemu 7 does with Arm's tiles: the program runs, and its sums are others."""
+    isa = here_as_another("env")
+    assert source_suite.contraction_fault(isa) == ""
+    text = DOT4.replace("({x} >> k)", "(({x} & 0xffffff) >> k)")
+    assert text != DOT4
+    runner = "runner: {arch: vax, compiler: cc, emulator: env}\ncode: {"
+    wrong = load_text(text.replace("code: {", runner), "other.yaml", None)
+    assert source_suite.contraction_fault(wrong).startswith("template DOT: lane 0 is")

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cases import CASES
-from source_machine import assert_equal
+from source_machine import DOT4, assert_equal
 
 import csp_embed as ce
 from csp_embed.compiler.source import suite as source_suite
@@ -20,9 +20,6 @@ from csp_embed.ops.reference import evaluate
 from csp_embed.targets.source.build import missing_features
 
 ROOT = Path(__file__).parents[3]
-DOT4 = re.search(
-    r"```yaml\n(.*?)```", (ROOT / "docs" / "machines.md").read_text(encoding="utf-8"), re.DOTALL
-)[1]
 MUL = ('  MUL: {operands: {d: ACC, s: ACC}, meaning: "ACC[d] = mul(ACC[d], ACC[s])",'
        ' template: "{d} = (int32_t)((uint32_t){d} * (uint32_t){s});",'
        " cost: {per_cycle: 1, latency: 3}}\n")  # fmt: skip
@@ -88,6 +85,19 @@ def test_a_copy_in_that_reads_beyond_its_lanes_is_found():
     found = [o for o in source_suite.run(load_text(wide, "wide.yaml", None)) if o.kind == "wrong"]
     assert [o.name for o in found] == ["template GET_X"]
     assert "more than its lanes" in found[0].text
+
+
+def test_attributes_stand_before_functions_that_hold_templates():
+    """As SME's functions, which stream: their callers know nothing of it."""
+    given = "__attribute__((flatten))"
+    text = DOT4.replace("cpu_features: []", f"cpu_features: [], attributes: {given}")
+    isa = load_text(text, "with.yaml", None)
+    assert {o.kind for o in source_suite.run(isa)} == {"equal"}
+    op = CASES["matmul ragged"]()
+    kernel = compile_source(op, isa, {})
+    heads = [line for line in kernel.text.split("\n") if line.startswith(f"{given} ")]
+    assert [h.split("(")[2].split()[-1].split("_")[-1] for h in heads] == ["pack", kernel.file.name]
+    assert_equal(kernel, random_tensors(op, 1))
 
 
 # text of the spec that is replaced, by what, the refusal

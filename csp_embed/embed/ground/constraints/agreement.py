@@ -15,10 +15,12 @@ def post(vars: Vars) -> None:
         content: dict[tuple[int, int], Any] = {}
         users: dict[tuple[int, int], list[Any]] = {}
         for g, (step, _) in enumerate(vars.places):
+            # One variable for a lane and a step: all places that share it must agree with it.
             where = (step, vars.lane(role, g))
             if where not in content:
                 content[where] = vars.model.new_int_var(0, vars.ground.counts[role] - 1, "content")
             users.setdefault(where, []).append(vars.placed[g])
+            # Only placed points touch anything.
             same = vars.model.add(vars.touched(role, g) == content[where])
             vars.post(NAME, same, vars.placed[g])
         for where, literals in users.items():

@@ -17,12 +17,15 @@ def post(vars: Vars) -> None:
     """All different: homes of the tensor elements that points touch."""
     for role in [Role.DST, *sorted(vars.ground.strict)]:
         make_homes(vars, role)
+        # Elements that no point touches have no home.
         homes = [h for h in vars.home[role] if not isinstance(h, int)]
         gates = vars.gate(NAME)
+        # Without gates the family always holds, and the plain constraint is quicker.
         if not gates:
             vars.model.add_all_different(homes)
             continue
         # all_different takes no literal: where the family is off, numbers of their own.
+        # Above all homes, so that switched-off numbers meet nobody.
         top = vars.box.steps * vars.lane_count(role) + nowhere(vars, role)
         codes: list[Any] = []
         for n, home in enumerate(homes):

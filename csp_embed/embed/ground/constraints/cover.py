@@ -12,4 +12,5 @@ NAME = "cover"
 
 def post(vars: Vars) -> None:
     """sum of placed >= number of effective points."""
+    # Injectivity lets no point count twice, so as many places as points are all points.
     vars.post(NAME, vars.model.add(sum(vars.placed) >= len(vars.ground.points)))

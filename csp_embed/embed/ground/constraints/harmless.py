@@ -14,6 +14,7 @@ NAME = "harmless"
 
 def post(vars: Vars) -> None:
     """Not placed[g] => some role's lane at g is not live."""
+    # Whether a lane holds something, by operand, once for all places.
     live = {role: _live(vars, role) for role in vars.ground.dims}
     for g, (step, _) in enumerate(vars.places):
         lanes = [live[role][step, vars.lane(role, g)] for role in live]
@@ -22,6 +23,7 @@ def post(vars: Vars) -> None:
 
 def _live(vars: Vars, role: Role) -> dict[tuple[int, int], Any]:
     """(step, lane) -> Boolean, true where the lane holds something."""
+    # Operands with homes keep their content in memory, whoever meets it in this step.
     if role == Role.DST or role in vars.ground.strict:
         return _stored(vars, role)
     out: dict[tuple[int, int], Any] = {}
@@ -39,6 +41,7 @@ def _stored(vars: Vars, role: Role) -> dict[tuple[int, int], Any]:
     make_homes(vars, role)
     model, lanes, steps = vars.model, vars.lane_count(role), vars.box.steps
     full = [model.new_bool_var(f"full{n}") for n in range(steps * lanes)]
+    # Homes beyond all places count as full, or nobody could live there.
     full_or_nowhere = full + [1] * nowhere(vars, role)
     for home in vars.home[role]:
         if not isinstance(home, int):
@@ -50,5 +53,6 @@ def _stored(vars: Vars, role: Role) -> dict[tuple[int, int], Any]:
     for t, element in enumerate(vars.element[role]):
         for lane in range(lanes):
             out[t, lane] = model.new_bool_var("live")
+            # Only elements of earlier steps: an element's number is that of its first step.
             model.add_element(element, [full[m * lanes + lane] for m in range(t + 1)], out[t, lane])
     return out

@@ -19,9 +19,11 @@ def post(vars: Vars) -> None:
         number = 0
         for a, v in vars.axis_values(g).items():
             number = number * axes[a] + v
+        # Numbers beyond all points, one for each place: pads never meet.
         code = vars.model.new_int_var(0, total + g, f"code{g}")
         literals = [placed, *vars.gate(NAME)]
         vars.model.add(code == number).only_enforce_if(literals)
+        # Off by either literal: pad, or the family left out.
         for literal in literals:
             vars.model.add(code == total + g).only_enforce_if(~literal)
         codes.append(code)

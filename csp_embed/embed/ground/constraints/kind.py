@@ -11,5 +11,6 @@ NAME = "kind"
 def post(vars: Vars) -> None:
     """placed[g] = 0 for all g, where the kinds differ."""
     if not vars.ground.same_kind:
+        # Place by place, under the family's literal: so that the conflict can name the family.
         for placed in vars.placed:
             vars.post(NAME, vars.model.add(placed == 0))

@@ -20,8 +20,10 @@ def post(vars: Vars) -> None:
     """For each tile: (address m is met by the tile) over m is one of the sets that R transfers
     move."""
     ground, model, count = vars.ground, vars.model, vars.box.steps
+    # Without tiles all is one rectangle, see above.
     if not ground.ordered:
         return
+    # Listed one by one: ground problems have few steps.
     legal = [
         chosen
         for chosen in itertools.product((0, 1), repeat=count)
@@ -32,6 +34,7 @@ def post(vars: Vars) -> None:
         make_homes(vars, role)
         address = _addresses(vars, role)
         for start in range(0, count, size):
+            # Every tile by itself: a transfer belongs to one tile.
             met = [model.new_bool_var(f"met{m}") for m in range(count)]
             for m in range(count):
                 hits = [hit[m] for hit in address[start : start + size]]
@@ -47,6 +50,7 @@ def _addresses(vars: Vars, role: Role) -> list[list[Any]]:
     for t, element in enumerate(vars.element[role]):
         first = model.new_bool_var(f"first{t}")
         model.add(element == t).only_enforce_if(first)
+        # Both ways, so that the literal has one value in each solution.
         model.add(element != t).only_enforce_if(~first)
         before.append(before[-1] + first)
     ranks: list[Any] = []
@@ -58,6 +62,7 @@ def _addresses(vars: Vars, role: Role) -> list[list[Any]]:
         address = model.new_int_var(0, count - 1, "address")
         model.add_element(element, ranks, address)
         hits = [model.new_bool_var(f"hit{m}") for m in range(count)]
+        # Exactly one address for each step.
         model.add(sum(hits) == 1)
         model.add(sum(m * hit for m, hit in enumerate(hits)) == address)
         out.append(hits)

@@ -18,12 +18,14 @@ NAME = "rows"
 def post(vars: Vars, frame: Frame) -> None:
     """sum over coordinates of coefficient * column[digit] = 0 for each index of the operand; a
     flattened coordinate that the operand reads does not move at all."""
+    # Dimensions of each digit; the partner's are added for diagonals.
     dims_of = [{d.dim} for d in frame.digits]
     for a, b in frame.equal:
         dims_of[a] |= dims_of[b]
     partners = {b for _, b in frame.equal}
     for role, access in vars.ground.accesses.items():
         for n, dims in enumerate(dims_of):
+            # An operand that has one of the dimensions, and anything in time, may move.
             if n in partners or dims & {STEP, *vars.ground.dims[role]}:
                 continue
             for ix in access.index:
@@ -32,5 +34,6 @@ def post(vars: Vars, frame: Frame) -> None:
                     if len(names) == 1:
                         moved += ix.coef(names[0]) * column[n]
                     elif any(ix.coef(a) for a in names):
+                        # Flattened: whatever moves the coordinate moves some of its axes.
                         vars.post(NAME, vars.model.add(column[n] == 0))
                 vars.post(NAME, vars.model.add(moved == 0))

@@ -64,9 +64,11 @@ def relax(q: Loads) -> Relaxed | None:
     if columns.count > MOST:
         return None
     objective = np.zeros(columns.count)
+    # Variable 0 is the period, which alone is made small.
     objective[0] = 1.0
     equal, meant = _equal(q, columns)
     memory = _memory(q, columns)
+    # Rows in this order: the multipliers come back in it and are cut apart below.
     at_most = [*_loads(q, columns, hops), *memory, *_sent(columns)]
     found = optimum(objective, at_most, equal)
     if found is None:
@@ -74,18 +76,36 @@ def relax(q: Loads) -> Relaxed | None:
     values, multipliers, messages = found
     lines = q.lines - 1
     x = np.where(columns.x >= 0, values[columns.x], 0.0)
+    # Multipliers of the load rows are the prices; scaled, they sum to 1.
     prices = multipliers[:lines]
     total = prices.sum()
+    # A period that no line bounds (all costs 0) has no prices.
     if not total > 0:
         return None
     scale = 1.0 / total
     held = np.zeros(len(q.memory))
+    # A multiplier of memory is a rent per byte; devices without a limit have none.
     held[np.isfinite(q.memory)] = multipliers[lines : lines + len(memory)] * scale
     bound = proved(
         q, hops, columns, prices * scale, held,
         multipliers[lines + len(memory) :] * scale, messages * scale, meant,
     )  # fmt: skip
     return Relaxed(bound, prices * scale, x)
+
+
+def rounded(x: Floats, rng: np.random.Generator) -> Ints:
+    """A placement from fractions, alike groups alike (Kleinberg and Tardos, "Approximation
+    algorithms for classification problems with pairwise relationships", J. ACM 2002): a device and
+    a threshold at random; groups with more than that on it go there; until all have gone."""
+    groups, m = x.shape
+    dev = np.full(groups, -1, np.int64)
+    # By chance this may go on for ever: what is left goes to its largest fraction.
+    for _ in range(64 * m):
+        d, least = int(rng.integers(m)), rng.random()
+        dev[(dev < 0) & (x[:, d] > least)] = d
+        if (dev >= 0).all():
+            return dev
+    return np.where(dev < 0, x.argmax(axis=1), dev)
 
 
 def hop_times(q: Loads) -> dict[tuple[int, int, int], list[tuple[int, float]]]:
@@ -97,6 +117,7 @@ def hop_times(q: Loads) -> dict[tuple[int, int, int], list[tuple[int, float]]]:
             for b in range(m):
                 at = (q.row[v] + a) * m + b
                 hops = range(q.hop_ptr[at], q.hop_ptr[at + 1])
+                # On the same device nothing is sent; devices without a route have no hops either.
                 if a != b and len(hops):
                     out[int(v), a, b] = [
                         (int(q.hop_line[h]), float(q.hop_lat[h] + q.size[v] * q.hop_inv[h]))
@@ -121,13 +142,16 @@ def _columns(q: Loads, hops: dict[tuple[int, int, int], list[tuple[int, float]]]
     z = np.full((len(q.maker), m, m), -1, np.int64)
     broken = q.lines - 1
     for k, (v, t) in enumerate(pairs):
+        # Forbidden devices have no variable: fewer columns, and no inf in the program.
         for a in np.flatnonzero(able[q.maker[v]]):
             for b in np.flatnonzero(able[t]):
                 rows = hops.get((int(v), int(a), int(b)), [])
+                # Pairs that cannot talk: p = 0, by leaving it out.
                 if any(line == broken for line, _ in rows):
                     continue
                 p[k, a, b] = count
                 count += 1
+                # A way without contended hops is free: no z is needed to pay for it.
                 if rows and z[v, a, b] < 0:
                     z[v, a, b] = count
                     count += 1
@@ -177,6 +201,7 @@ def _memory(q: Loads, c: _Columns) -> list[Row]:
     rows: list[Row] = []
     for d in np.flatnonzero(np.isfinite(q.memory)):
         own = np.flatnonzero(c.x[:, d] >= 0)
+        # Weights times fractions: less than what is held, so the relaxation stays one.
         rows.append((c.x[own, d], q.weight[own].astype(float), float(q.memory[d])))
     return rows
 
@@ -204,31 +229,38 @@ def proved(
 ) -> float:  # fmt: skip
     """The bound that these multipliers prove, whoever found them; see the module's text."""
     m = q.cost.shape[1]
+    # The cost of a way under these prices, by value and pair of devices.
     price = np.zeros(c.z.shape)
     for v, a, b in np.argwhere(c.z >= 0):
         price[v, a, b] = sum(w[line] * ms for line, ms in hops[int(v), int(a), int(b)])
     lent = np.zeros(c.p.shape)
     for (k, a, b, _), x in zip(_paid(c), paid, strict=True):
+        # A multiplier a little below 0 is the simplex code's rounding; as 0 it is still a proof.
         lent[k, a, b] = max(0.0, x)
     spent = np.zeros(c.z.shape)
     np.add.at(spent, c.pairs[:, 0], lent)
+    # Where readers together pay more than the way costs, all pay less: then the proof holds.
     share = np.divide(price, spent, out=np.ones_like(price), where=spent > price)
     lent *= share[c.pairs[:, 0]]
+    # inf * 0 is nan: 0 where it is forbidden first, inf after.
     node = np.where(c.x >= 0, w[:m] * np.where(c.x >= 0, q.cost, 0.0), np.inf)
     memory = np.where(np.isfinite(q.memory), q.memory, 0.0)
     node += held * q.weight[:, None]
     pair = np.where(c.p >= 0, lent, np.inf)
+    # The sum of sizes of all terms bounds what rounding can lose.
     size = np.abs(np.where(np.isfinite(node), node, 0.0)).sum() + lent.sum() + held @ memory
     for x, (k, side, a) in zip(messages, meant, strict=True):
         if k < 0:
             continue
         v, t = c.pairs[k]
         node[q.maker[v] if side == 0 else t, a] -= x
+        # A message moves price between a pair and its ends; the total over both stays the same.
         size += 4 * abs(x)
         if side == 0:
             pair[k, a, :] += x
         else:
             pair[k, :, a] += x
+    # Each group, and each pair, takes its least: this is the Lagrangian's value.
     total = node.min(axis=1).sum() + pair.min(axis=(1, 2), initial=np.inf).sum()
     terms = node.size + pair.size + m
     # Each of so many roundings loses at most a half unit in the last place of what was added.
