@@ -98,8 +98,10 @@ def build_command(
         raise InputError(f"--samples {samples}", why="nothing would run", hint="--samples 1")
     if seed < 0:
         raise InputError(f"--seed {seed}", why="seeds are not negative", hint="--seed 0")
+    # Given inputs leave nothing random: options for random ones would be without effect.
     if inputs is not None:
         refuse_ignored(context, ("samples", "seed"), "--inputs", why="they are for random inputs")
+    # Options of a run: the ways that stop before it refuse them.
     running = ("inputs", "samples", "seed", "output", "report", "memory")
     if show:
         ignored = ("isa", "vta_config", "explain", "as_json", *running)
@@ -113,6 +115,7 @@ def build_command(
             why="exact builds the model as it is; shift changes weights, and writes that model out",
             hint="--rounding shift --requantised FILE.onnx",
         )
+    # Before anything is read: a long run must not end at a name that cannot be written.
     check_outputs(
         (output, (".npz",)), (report, (".html",)), (requantised, (".onnx",)), reads=(model,)
     )
@@ -122,12 +125,14 @@ def build_command(
         from csp_embed.network.quantised.onnx.shifts import with_shifts
 
         graph = with_shifts(model, requantised, dims(dim or []))
+    # Reading is enough to show or explain: neither the machine nor the compiler is loaded.
     if show:
         say(graph.show())
         return
     if explain is not None:
         say(explained(graph, explain))
         return
+    # Here, not above: `--help` and `--show` need no compiler.
     from dataclasses import replace
 
     from csp_embed.compiler.network import OPTIONS, build
@@ -137,6 +142,7 @@ def build_command(
     feeds = random_inputs(graph, samples, seed) if inputs is None else given_inputs(graph, inputs)
     with progress(quiet=as_json) as tell:
         built = build(graph, machine, feeds, options=replace(OPTIONS, memory=memory), progress=tell)
+    # Programs are not written where values differ (see `_write`).
     written = [*([str(requantised)] if requantised else []), *_write(built, output, report)]
     if as_json:
         print_json(built.document() | {"files": written})
@@ -144,12 +150,14 @@ def build_command(
         _say(built)
         for path in written:
             say(f"wrote {path}")
+    # The last thing: the report has been printed by then.
     if built.differences:
         raise typer.Exit(5)
 
 
 def _write(built: Built, output: Path | None, report: Path | None) -> list[str]:
     """The files that were asked for; segments beyond the first get a number in their name."""
+    # A program that computes something else must not lie about under a name.
     if built.differences:
         return []
     written = []
@@ -163,6 +171,7 @@ def _write(built: Built, output: Path | None, report: Path | None) -> list[str]:
         from csp_embed.machine.program_file import write_program
 
         programs = built.programs()
+        # Several programs where a host's layer stands between two of the machine's.
         if not programs:
             raise InputError(
                 "there is no program to write", where=str(output),
@@ -182,13 +191,16 @@ def explained(graph: Graph, name: str) -> str:
     """
     from csp_embed.network.lower.layer import lower
 
+    # By the layer's name or by that of what it makes: tools show either.
     found = [op for op in graph.operators if name in (op.name, op.output)]
     if not found:
+        # A dozen names show how they look; large networks have hundreds.
         names = ", ".join(op.name for op in graph.operators[:12])
         raise InputError(f"no layer is called {name!r}", why=f"there are {names}, …",
                          hint=f"--explain {graph.operators[0].name!r}")  # fmt: skip
     op = found[0]
     made = lower(graph, op)
+    # A text is the reason why it could not be lowered.
     if isinstance(made, str):
         return f"{op.name} ({op.kind}): the host, because: {made}"
     lines = [f"{op.name} ({op.kind}): the machine, {made.proof}", f"  {made.op.text()}"]
@@ -201,12 +213,14 @@ def _say(built: Built) -> None:
     d = built.document()
     rows = []
     for layer in built.layers:
+        # Layers of the host have no cycles.
         cycles = "" if layer.cycles is None else f"{layer.cycles:,}"
         bound = "" if layer.bound_cycles is None else f"{layer.bound_cycles:,}"
         different = f"{layer.differences:,} of {layer.elements:,}"
         rows.append([layer.name, layer.where, f"{layer.macs:,}", cycles, bound, different])
     head = ["layer", "where", "MACs", "cycles", "bound", "differing"]
     say_table(head, rows, f"{d['model']} on {d['machine']}, profile {d['profile']}")
+    # A network without products has no MACs to share.
     share = d["macs_on_accelerator"] / d["macs"] if d["macs"] else 0.0
     say(
         f"{d['cycles']:,} cycles in {_programs(d['segments'])} of {d['instructions']:,} "
@@ -225,6 +239,7 @@ def _say(built: Built) -> None:
             f"{d['differences']:,} of {d['elements']:,} elements differ from the reference, "
             f"{d['inputs']} inputs"
         )
+    # By reason, not by layer: the same reason often holds for many.
     for why in dict.fromkeys(layer.why for layer in built.layers if layer.where == "host"):
         names = [layer.name for layer in built.layers if layer.why == why]
         say(f"host: {', '.join(names)}: {why}")

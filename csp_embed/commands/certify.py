@@ -73,6 +73,7 @@ def certify_command(
 
       csp-embed certify dense.npz --formula 'y[n,k] += x[n,c] * w[k,c]; shr 8; clip 0 127'
     """
+    # Here, not above: the command line starts without the judge and the compiler.
     from csp_embed.compiler.source.file import read
     from csp_embed.files import check_writable
     from csp_embed.judge.certify.claims import read_claims
@@ -85,8 +86,10 @@ def certify_command(
         raise InputError(f"--rounds {rounds} proves nothing", hint="--rounds 1")
     if seed is not None and seed < 0:
         raise InputError(f"--seed {seed} is negative", hint="--seed 0")
+    # Before the proof, which may take long.
     check_writable(output, (".json",))
     check_writable(report, (".html", ".htm"))
+    # The file says what it is; each kind is proved in its own way.
     kind = program_kind(file)
     if kind == "commands":
         raise InputError(
@@ -101,11 +104,13 @@ def certify_command(
         )  # fmt: skip
         source = read(file)
         # Where constants stand in the text, the file carries their values.
+        # The text of a kernel may hold constants; only their values can be compared with it.
         constant = {n for n, t in source.operator.tensors.items() if t.constant}
         known = {n: v for n, v in source.operands.items() if n in constant}
         found = replace(source.kernel(), constants=known).certify(rounds=rounds, seed=seed)
         _tell(found, file, output, report, as_json)
         return
+    # What is left is a stream.
     program = read_program(file)
     isa = isa_of(program)
     if is_network(program.meta):
@@ -119,16 +124,19 @@ def certify_command(
             )
         _tell(found, file, output, report, as_json)
         return
+    # A file of our own states its formula; --shape would contradict it.
     if formula is None:
         refuse_ignored(context, ("shape",), "the file's own formula", hint="give --formula too")
         op = _stated(file, program)
     else:
         op = _given(formula, shape or [], program)
     document = program.meta.get("claims")
+    # Claims of the file hold for its own formula only.
     if layout or formula is not None or document is None:
         from csp_embed.commands.compiling.foreign import foreign_claims
 
         document = foreign_claims(isa, program, op, layout or [])
+    # Claims are what is proved, so a malformed one is an error of the file.
     claims = read_claims(document, op, f"{file}: meta.claims")
     with progress(quiet=as_json) as tell:
         found = certify(
@@ -159,6 +167,7 @@ def _tell(
         for path in (output, report):
             if path is not None:
                 say(f"wrote {path}")
+    # After everything is written and printed: the page of a refusal is worth reading.
     if not found.ok:
         raise typer.Exit(5)
 
@@ -168,6 +177,7 @@ def _stated(file: str, program: Program) -> Operator:
     from csp_embed.ops.document import from_document
 
     certificate: Any = program.meta.get("certificate")
+    # Files of other tools have no certificate, or one without an operator.
     document = certificate.get("operator") if isinstance(certificate, dict) else None
     if document is None:
         raise InputError(
@@ -184,11 +194,13 @@ def _given(formula: str, shape: list[str], program: Program) -> Operator:
     from csp_embed.commands.compiling.request import shapes
     from csp_embed.ops import parse_formula
 
+    # Options over the file's tensors: they were given to say something else.
     sizes = {n: tuple(a.shape) for n, a in program.tensors.items()} | shapes(shape)
     dtypes = {n: str(a.dtype) for n, a in program.tensors.items() if n not in shapes(shape)}
     try:
         return parse_formula(formula, sizes, dtypes=dtypes)
     except OperatorError as error:
+        # With shapes at hand the formula itself is at fault.
         if sizes:
             raise
         raise InputError(

@@ -21,6 +21,7 @@ stderr = Console(stderr=True)
 # Numba compiles at first use, half a minute in all: after so many seconds a line says why.
 _PATIENCE_SECONDS = 1.0
 _LINE_SECONDS = 10.0  # between two lines of progress where there is no bar
+# Once per process: whoever was told need not be told again.
 _announced = False
 
 
@@ -30,6 +31,7 @@ def width() -> int | None:
     if sys.__stdout__ is not None and sys.__stdout__.isatty():
         return max(40, shutil.get_terminal_size().columns)
     asked = os.environ.get("COLUMNS", "")
+    # Never below 40: tables would be one letter wide.
     return max(40, int(asked)) if asked.isdecimal() and int(asked) > 0 else None
 
 
@@ -49,6 +51,7 @@ def say_table(
 
 def print_json(document: Any) -> None:
     """One JSON document on standard output."""
+    # NumPy's numbers are no JSON numbers.
     print(json.dumps(document, indent=1, default=_plain))
 
 
@@ -67,8 +70,7 @@ def report_check(
 
 
 def _plain(value: Any) -> Any:
-    if hasattr(value, "item"):
-        return value.item()
+    # NumPy's scalars and arrays alike; an array of several numbers has no `item`.
     if hasattr(value, "tolist"):
         return value.tolist()
     return str(value)
@@ -91,10 +93,13 @@ def progress(quiet: bool = False) -> Iterator[Callable[[str, int, int], None]]:
         TextColumn("{task.completed}/{task.total}"),
         TimeElapsedColumn(),
         console=stderr,
+        # Nothing of it stays in the terminal's history.
         transient=True,
+        # Only in a terminal: a file must not get the bar's escapes.
         redirect_stdout=sys.stdout.isatty(),
         disable=quiet or not stderr.is_terminal,
     )
+    # Before the bar: its first call may compile.
     _announce_compiling()
     with bar:
         task = bar.add_task("", total=1)
@@ -104,6 +109,7 @@ def progress(quiet: bool = False) -> Iterator[Callable[[str, int, int], None]]:
             _announce_compiling()
             bar.update(task, description=text, completed=done, total=total)
             now = time.monotonic()
+            # Into a file or a pipe: a line now and then in place of the bar.
             if not quiet and not stderr.is_terminal and now - last >= _LINE_SECONDS:
                 last = now
                 line = f"csp-embed: {now - begun:.0f} s: {text} ({done}/{total})"
@@ -115,6 +121,7 @@ def progress(quiet: bool = False) -> Iterator[Callable[[str, int, int], None]]:
 def _announce_compiling() -> None:
     """Has Numba say on standard error that it compiles, once; it is loaded late, if at all."""
     global _announced
+    # Numba may be loaded at any time after: asked again at every step.
     if _announced or "numba" not in sys.modules:
         return
     _announced = True
@@ -124,6 +131,7 @@ def _announce_compiling() -> None:
         started, told = 0.0, False
 
         def on_start(self, event: Any) -> None:
+            # From the first compilation on: each by itself is short.
             self.started = self.started or time.monotonic()
             if not self.told and time.monotonic() - self.started > _PATIENCE_SECONDS:
                 self.told = True

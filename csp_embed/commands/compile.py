@@ -95,6 +95,7 @@ def compile_command(
     dot: options.Dot = None,
     as_json: options.AsJson = False,
 ) -> None:
+    # Here, not above: `--help` must be quick.
     from csp_embed.commands.compiling import chain_job, request
     from csp_embed.commands.compiling.command_job import CommandJob
     from csp_embed.commands.compiling.job import Job
@@ -115,15 +116,18 @@ def compile_command(
     )  # fmt: skip
     mode, pins = request.pins(layout or [], fix or [], forbid or [])
     _refuse_numbers(top, seed, host_weight, within)
+    # A program has an embedding already: pins would contradict it.
     if reuse is not None and (layout or pins):
         raise InputError(
             "--reuse takes its layout and pins from the program",
             hint="drop --layout, --fix and --forbid, or --reuse",
         )
     watch = Watch(stop_after, tuple(print_after or ()), check, quiet=as_json)
+    # Before the machine is read: options come first.
     _refuse_combinations(context, watch, show, stages)
     # The first stages look at no machine, so theirs is not read either.
     machine = None if stop_after in FRONT else load_isa(isa, vta_config)
+    # Each target has its own files, options and report.
     if machine is not None and target_of(machine) == "source":
         refuse_ignored(context, ("bound",), f"--isa {isa}", why="it counts cycles of a stream")
         source = SourceJob(
@@ -147,15 +151,18 @@ def compile_command(
         (output, (".npz",)), (report, (".html", ".htm")), (certificate, (".json",)),
         (dot, (".dot", ".gv")), reads=(reuse, data, vta_config),
     )  # fmt: skip
+    # A cache is a folder: a file in its place is refused before the search.
     check_folder(cache)
     made: Any = None
     with progress(quiet=as_json) as tell:
+        # Everything inside: compiling and simulating report their progress.
         job = Job(
             op=op, isa=isa, config=vta_config, memory=memory, layout=mode, pins=pins,
             host_weight=host_weight, top=top,
             cache=cache, seed=seed, data=data, verify=verify, tell=tell,
             reuse=reuse, within=within, watch=watch,
         )  # fmt: skip
+        # Before the search: the dataflow needs no embedding.
         if dot is not None:
             write_dot(dot, op)
         if stages:
@@ -191,10 +198,12 @@ def _refuse_numbers(top: int, seed: int | None, host_weight: float, within: floa
 
 
 # What a stage leaves unread that comes before the machine, the schedules, the values.
+# By what a stage looks at, so that a stop before it refuses just these.
 _MACHINE = ("isa", "vta_config", "memory", "layout", "fix", "forbid", "top", "reuse", "within")
 _SCHEDULE = ("host_weight", "cache", "data")
 _VALUES = ("seed", "verify")
 _RESULT = ("explain", "bound", "output", "report", "certificate")
+# Options without effect at each stop.
 _UNREAD = {
     "operator": (*_RESULT, *_VALUES, *_SCHEDULE, *_MACHINE),
     "dataflow": (*_RESULT, *_VALUES, *_SCHEDULE, *_MACHINE),
@@ -210,6 +219,7 @@ def _refuse_combinations(context: typer.Context, watch: Watch, show: bool, stage
     beside another one."""
     from csp_embed.compiler.chain import STAGES
 
+    # Without a stop there is no artefact to show.
     if show and watch.stop_after is None:
         raise InputError("--show needs --stop-after", hint="--stop-after embedding")
     watch.require(STAGES)
@@ -223,6 +233,7 @@ def _refuse_combinations(context: typer.Context, watch: Watch, show: bool, stage
             f"--stop-after {watch.stop_after}",
             why="it stops before that is looked at; --stop-after makes no program",
         )
+    # As given, with defaults where nothing was.
     given = context.params
     if given["reuse"] is not None:
         refuse_ignored(
@@ -233,10 +244,12 @@ def _refuse_combinations(context: typer.Context, watch: Watch, show: bool, stage
             context, ("within",), "a search", why="--within needs --reuse",
             hint="--reuse PROGRAM.npz",
         )  # fmt: skip
+    # One embedding alone is not ranked.
     if given["top"] == 1:
         refuse_ignored(
             context, ("host_weight",), "--top 1",
             why="it ranks the embeddings that are scheduled, and there is one",
         )  # fmt: skip
+    # Given operands leave nothing random.
     if given["data"] is not None:
         refuse_ignored(context, ("seed",), "--data", why="there are no random tensors")

@@ -82,6 +82,7 @@ def deepbench_command(
 
       csp-embed deepbench conv000,gemm008 --isa x86_avx512_vnni --out cpu.jsonl
     """
+    # Before the imports: they count for the time limit.
     begin = time.monotonic()
     from csp_embed.compiler.layers import Setting, sweep
     from csp_embed.machine.costs import costs_of
@@ -90,6 +91,7 @@ def deepbench_command(
     from csp_embed.report import sweep_source as by_time
     from csp_embed.targets import target_of
 
+    # A mistyped layer ends here, not after hours.
     records = _selected(selection)
     _refuse_numbers(jobs, simulate_macs, time_limit)
     _refuse_combinations(context, layout, resume, out, dask)
@@ -97,7 +99,9 @@ def deepbench_command(
     machine = load_isa(isa, vta_config)
     native = target_of(machine) == "source"
     _refuse_machine(context, isa, target_of(machine))
+    # On a CPU there is no second layout to compile.
     strict = strict and not native
+    # Raises where the machine has no such memory.
     costs = costs_of(machine, memory or "")
     memory = costs.memory if memory is None else memory
     setting = Setting(
@@ -108,6 +112,7 @@ def deepbench_command(
         # Loading counts: who says 10 seconds looks at the clock on the wall.
         time_limit = max(0.001, time_limit - (time.monotonic() - begin))
     results: list[dict[str, Any]] = []
+    # What is finished by the limit is shown before the error.
     late = False
     with progress(quiet=as_json) as tell:
         rows = sweep(
@@ -115,9 +120,11 @@ def deepbench_command(
             tell=tell, warn=_warn,
         )  # fmt: skip
         try:
+            # As they come: a sweep takes hours.
             for result in rows:
                 results.append(result)
                 if not as_json:
+                    # Each record says by itself how it was measured.
                     say((by_time if by_time.is_measured(result) else by_cycles).layer_row(result))
         except TimeLimit:
             late = True  # What is finished is shown all the same.
@@ -135,6 +142,7 @@ def _refuse_combinations(
     """Raises: InputError for options that mean nothing together."""
     if layout not in ("relaxed", "strict"):
         raise InputError(f"--layout {layout} is unknown", hint="--layout relaxed")
+    # The strict layout is compiled beside the relaxed one only.
     if layout == "strict":
         refuse_ignored(context, ("strict",), "--layout strict", why="every layer has it already")
     if resume and out is None:
@@ -174,6 +182,7 @@ def _print(results: list[dict[str, Any]], native: bool, out: Path | None, as_jso
         if results:
             shown = by_time if native else by_cycles
             rows_ = shown.class_rows(results)
+            # The columns differ: cycles against a bound, or times against a limit.
             say_table(shown.CLASS_HEAD, rows_, "by class (geometric means)", keys=2)
         if out is not None and out.exists():
             say(f"wrote {out}; `csp-embed report {out} -o report.html` makes a page of it")
@@ -185,12 +194,14 @@ def _selected(selection: str) -> list[Mapping[str, Any]]:
     from csp_embed.ops.layer_list import read_layer_list
 
     records: list[Mapping[str, Any]]
+    # Names of lists before names of files: a file `conv` must be written as ./conv.
     if selection in ("conv", "gemm", "all", "networks"):
         records = [*deepbench.layers(selection)]
     elif selection.endswith(".json") or Path(selection).is_file():
         records = [*read_layer_list(selection)]
     else:
         ids = [i.strip() for i in selection.split(",") if i.strip()]
+        # Each once, in the order given.
         records = [deepbench.record(i) for i in dict.fromkeys(ids)]
     if not records:
         raise InputError(
@@ -216,6 +227,7 @@ def _refuse_numbers(jobs: int, simulate_macs: int, time_limit: float | None) -> 
 
 
 def _end_late(done: int, wanted: int, out: Path | None) -> NoReturn:
+    # With its own exit code: what is finished stands in --out.
     late = TimeLimit(
         f"{done} of {wanted} layers are done at the limit",
         why="the others were ended",
@@ -227,6 +239,7 @@ def _end_late(done: int, wanted: int, out: Path | None) -> NoReturn:
 
 def _end_failed(results: list[dict[str, Any]]) -> None:
     """Raises: typer.Exit where a layer failed, or was compiled wrongly."""
+    # Wrong and failed layers both end with an error.
     bad = [r["id"] for r in results if r.get("verified") == "unequal" or r.get("problems")]
     bad += [r["id"] for r in results if r.get("status") == "failed"]
     if bad:
@@ -254,7 +267,9 @@ def report_command(
     from csp_embed.report.html import sweep_page
 
     check_writable(output, (".html", ".htm"))
+    # Several files: machines are compared on one page.
     records = [r for path in results for r in read_results(path)]
+    # Records of other sweeps look alike but have no class.
     others = [r["id"] for r in records if "class" not in r]
     if others:
         raise InputError(

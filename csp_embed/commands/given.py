@@ -15,11 +15,14 @@ from csp_embed.errors import InputError
 
 def given_options(context: typer.Context) -> dict[str, str]:
     """Parameter name -> option as typed, for those that stand on the command line."""
+    # Every parameter, whatever its default.
     out = {}
     for parameter in context.command.params:
         name = parameter.name or ""
         source: Any = context.get_parameter_source(name)
+        # Not from a default or the environment: only what somebody wrote.
         if source is not None and source.name == "COMMANDLINE":
+            # The long form is what `--help` shows.
             spelled = [o for o in parameter.opts if o.startswith("--")] or parameter.opts
             out[name] = spelled[0]
     return out
@@ -31,6 +34,7 @@ def refuse_ignored(
     """Raises: InputError for the first of `ignored` (parameter names) that was given. mode: what
     makes it one without effect, as the user wrote it."""
     given = given_options(context)
+    # The first one is enough: the user mends one after the other.
     for name in ignored:
         if name in given:
             raise InputError(

@@ -20,6 +20,7 @@ WorkersOption = Annotated[
     list[str] | None,
     typer.Option("--worker", help="HOST:PORT of a csp-embed worker; repeatable."),
 ]
+# Addresses that only this host reaches.
 _LOOPBACK = ("127.", "localhost", "::1")
 
 
@@ -50,13 +51,16 @@ def worker_command(
     csp-embed worker --listen 0.0.0.0:7070 --device gpu0 --provider CUDAExecutionProvider
     --token-file secret.txt
     """
+    # Here, not above: sockets and onnxruntime are for workers only.
     from csp_embed.run.hosts.serve import Settings
     from csp_embed.run.hosts.serve import listen as serve
 
+    # From the right: addresses of IPv6 have colons of their own.
     host, _, port = listen.rpartition(":")
     if not host or not port.isdigit():
         raise InputError(f"--listen {listen}: expected HOST:PORT", hint="--listen 127.0.0.1:7070")
     token = read_token(token_file)
+    # Whoever reaches the port could run models: only this host may without a secret.
     if not token and not host.strip("[]").startswith(_LOOPBACK):
         raise InputError(
             f"--listen {listen} without --token-file",
@@ -74,6 +78,7 @@ def worker_command(
 def _pin(core: int) -> None:
     if not hasattr(os, "sched_setaffinity"):
         raise InputError("--core: this system pins no processes", hint="leave it out")
+    # A process may be confined to some cores already.
     free = os.sched_getaffinity(0)
     if core not in free:
         raise InputError(
@@ -81,6 +86,7 @@ def _pin(core: int) -> None:
             why=f"it may use {sorted(free)}",
             hint=f"--core {min(free)}",
         )
+    # This process only.
     os.sched_setaffinity(0, {core})
 
 
@@ -91,6 +97,7 @@ def read_token(path: str | None) -> str:
     if path is None:
         return ""
     try:
+        # Without the line's end, which editors add.
         token = read_bytes(path).decode("utf-8").strip()
     except UnicodeDecodeError as error:
         raise InputError(
@@ -99,6 +106,7 @@ def read_token(path: str | None) -> str:
             why=str(error),
             hint="the token is one line of text; openssl rand -hex 16 > FILE makes one",
         ) from error
+    # Short secrets are guessed.
     if len(token) < 16:
         raise InputError(
             "the token is too short", where=path, why=f"{len(token)} characters, 16 at least",
@@ -124,13 +132,16 @@ def measure_command(
     from csp_embed.run.hosts.client import connect
     from csp_embed.run.hosts.links import measured_links
 
+    # Before any worker is asked.
     check_outputs((output, (".yaml", ".yml", ".json")), reads=(platform,))
     if not worker:
         raise InputError("no workers given", hint="--worker HOST:PORT for each of them")
     path = find_platform(platform)
     known = read_platform(path)
+    # Open connections are closed whatever comes.
     workers = connect(worker, read_token(token_file))
     try:
+        # A worker may announce a device that the file does not have.
         strange = [d for d in workers if d not in known.by_name()]
         if strange:
             raise InputError(
@@ -140,6 +151,7 @@ def measure_command(
             )
         links = measured_links(known, workers, known.host.device)
     finally:
+        # A worker serves one coordinator: it must be let go.
         for one in workers.values():
             one.close()
     _write(Path(output), read_document(path)[0], known.links, links)
@@ -165,6 +177,7 @@ def _write(path: Path, document: dict[str, Any], every: Any, measured: Any) -> N
     from csp_embed.files import atomic
 
     new = {link.between: link for link in measured}
+    # Links inside servers stand for several links at once.
     inside = {
         (f"{a}", f"{b}")
         for server in document.get("servers") or ()
@@ -176,6 +189,7 @@ def _write(path: Path, document: dict[str, Any], every: Any, measured: Any) -> N
             where=str(path),
             hint="write them at the top level of the file: node0.gpu0 is a name there",
         )
+    # All links one by one: what was measured differs from link to link.
     document = {**document, "links": [_row(new.get(link.between, link)) for link in every]}
     with atomic(path) as file:
         if path.suffix == ".json":
@@ -187,9 +201,11 @@ def _write(path: Path, document: dict[str, Any], every: Any, measured: Any) -> N
 def _row(link: Any) -> dict[str, Any]:
     row: dict[str, Any] = {
         "between": list(link.between),
+        # Six digits: more would be noise.
         "bytes_per_ms": float(f"{link.bytes_per_ms:.6g}"),
         "latency_ms": float(f"{link.latency_ms:.4g}"),
     }
+    # Left out where nothing is stated, as in the file.
     for key in ("duplex", "shared"):
         if getattr(link, key) is not None:
             row[key] = getattr(link, key)

@@ -66,16 +66,20 @@ def check_command(
     from csp_embed.machine.program_file import isa_of, program_kind, read_program
     from csp_embed.sim.check import judge
 
+    # A plan says that it is one; a graph given beside a file means the same.
     if graph is not None or _is_plan(file):
         from csp_embed.commands.planning.runs import judge_plan
 
+        # Plans have no values and carry no certificate.
         refuse_ignored(context, ("values", "certificate"), "a plan")
         judge_plan(file, graph, platform, as_json)
         return
+    # By content: certificates may have any name.
     if _is_text(file):
         refuse_ignored(context, ("values", "certificate", "platform"), "a certificate")
         _show_certificate(file, check_certificate(_read(file)), as_json)
         return
+    # Programs of three kinds, each with its own judge.
     kind = program_kind(file)
     if kind == "source":
         from csp_embed.commands.compiling import source_run
@@ -88,23 +92,29 @@ def check_command(
 
         command_run.check(context, file, values, as_json)
         return
+    # Programs name their machine themselves.
     refuse_ignored(context, ("platform",), "a program", why="plans have platforms")
     program = read_program(file)
     isa = isa_of(program)
     with progress(quiet=as_json) as update:
         problems, remarks = judge(isa, program, values=values, progress=update)
     contradictions: list[str] = []
+    # Only a program that ran has stored something.
     compared = values and bool(program.after) and not _unrun(problems)
     if values:
+        # The formula is compared by NumPy, beside what the file expects.
         contradictions, said = formula_problems(program)
         remarks = [*remarks, *said]
     if not compared:
+        # Not compared is no problem, but must be said.
         remarks = [*remarks, "values were not compared: " + _why_not(values, program)]
     broken: tuple[str, ...] = ()
     if certificate:
+        # The certificate is judged whatever the stream does.
         judged = check_certificate(_certificate_of(file, program.meta), program.meta)
         broken, remarks = judged.problems, [*remarks, *judged.remarks]
     if as_json:
+        # One list, so that scripts need only look at one place.
         found = [asdict(p) for p in problems]
         found += [{"insn": None, "kind": "formula", "text": text} for text in contradictions]
         found += [{"insn": None, "kind": "certificate", "text": text} for text in broken]
@@ -118,6 +128,7 @@ def check_command(
             say(f"certificate: {text}")
         for text in remarks:
             say(f"remark: {text}")
+        # Everything that was found counts.
         count, total = len(program.insn), len(problems) + len(broken) + len(contradictions)
         said = f"ok, {count} instructions" + (
             ", it stores what the file expects" if compared else ""
@@ -129,6 +140,7 @@ def check_command(
 
 def _unrun(problems: Sequence[Problem]) -> bool:
     """A stream that cannot run was not simulated (judge/stream/judge.py)."""
+    # Faults after which the judge does not simulate.
     return any(p.kind in ("opcode", "memory", "range", "work", "dram", "deadlock")
                for p in problems)  # fmt: skip
 
@@ -141,6 +153,7 @@ def _why_not(values: bool, program: Program) -> str:
 
 def _is_plan(file: str) -> bool:
     """A JSON document that says so itself; a broken one is judged as what its suffix promises."""
+    # Only JSON and YAML can hold a plan.
     if Path(file).suffix not in (".json", ".yaml", ".yml"):
         return False
     found = _read(file)
@@ -151,8 +164,10 @@ def _is_text(file: str) -> bool:
     """A certificate alone: JSON, whatever the file is called."""
     try:
         with open(file, "rb") as handle:
+            # The first character is enough: archives begin with PK.
             return handle.read(1) in (b"{", b"[")
     except OSError:
+        # A missing file is told by whoever reads it.
         return Path(file).suffix == ".json"
 
 

@@ -51,6 +51,7 @@ def show_command(spec: Spec = "vta", vta_config: Config = None, as_json: Json = 
 
     Example: csp-embed isa show vta --vta-config my_vta_config.json
     """
+    # Here, not above: only what a command needs is loaded.
     from csp_embed.machine.load import load_isa
     from csp_embed.machine.show import as_document, show
 
@@ -78,21 +79,27 @@ def check_command(spec: Spec = "vta", vta_config: Config = None, as_json: Json =
     from csp_embed.machine.selfcheck import check as self_check
     from csp_embed.targets import target_of
 
+    # All of its configurations, or the one that was named.
     names = config_names(spec) if vta_config is None else [vta_config]
     counts: dict[str, int] = {}
     wrong: list[dict[str, str]] = []
     cannot: list[dict[str, str]] = []
     for name in names:
+        # Reading checks the file; what follows checks what it means.
         isa = load_isa(spec, name)
         config = isa.config_name if vta_config else name
+        # Before the suite: what cannot be compiled for has no programs to compare.
         require(isa)
         target = target_of(isa)
         streams = target == "stream"
+        # Only streams have encodings to check.
         findings = self_check(isa) if streams else []
         bad = [(f.name, f.text, isa.where("instructions")) for f in findings if not f.ok]
         suite = {"stream": machine_suite, "commands": command_suite, "source": source_suite}
+        # Small operators, compared with NumPy.
         outcomes: list[Any] = [*suite[target].run(isa)]
         bad += [(o.name, o.text, o.where) for o in outcomes if o.kind == "wrong"]
+        # "cannot": refused with a reason, which is no fault of the file.
         lacks = [(o.name, o.text, o.where) for o in outcomes if o.kind == "cannot"]
         counts[config] = len(findings) + len(outcomes)
         wrong += [_problem(config, *b) for b in bad]
@@ -110,6 +117,7 @@ def check_command(spec: Spec = "vta", vta_config: Config = None, as_json: Json =
         if wrong:
             raise typer.Exit(CheckError.exit_code)
         return
+    # The first of them, whole; the rest are counted above.
     if wrong:
         first = wrong[0]
         raise CheckError(
@@ -161,6 +169,7 @@ def convert_command(
             why=why,
             hint="csp-embed isa list shows the machines that ship",
         ) from error
+    # What the file names is relative to it.
     new = converted(text, str(file), file.parent)
     with atomic(output) as out:
         out.write(new)
@@ -197,6 +206,7 @@ def disasm_command(
 
     Example: csp-embed disasm conv1.npz | less
     """
+    # Records have instructions only.
     if as_json:
         refuse_ignored(context, ("uops",), "--json", why="records are instructions")
     from csp_embed.commands.compiling import command_run
@@ -206,6 +216,7 @@ def disasm_command(
     from csp_embed.machine.words.listing import line, uop_lines
 
     kind = program_kind(file)
+    # C is its own listing.
     if kind == "source":
         from csp_embed.compiler.source.file import read
 
@@ -219,6 +230,7 @@ def disasm_command(
         command_run.disasm(file, as_json)
         return
     program = read_program(file)
+    # Read as its own machine unless somebody wants it read as another.
     own = isa is None and vta_config is None
     machine = isa_of(program) if own else load_isa(isa or "vta", vta_config)
     stream = bits.decode(machine, program.insn)
@@ -242,12 +254,14 @@ def _record(machine: Any, stream: Any, n: int) -> dict[str, Any]:
 
     code = int(stream.code[n])
     record: dict[str, Any] = {"insn": n, "name": None, "text": line(machine, stream, n).strip()}
+    # -1: no instruction has this opcode.
     if code >= 0:
         instruction = machine.instructions[code]
         record["name"] = instruction.name
         record["fields"] = {
             f.name: int(stream.fields[f.name][n])
             for f in instruction.fields
+            # The opcode is told by the name.
             if f.name in stream.fields and f.name != "opcode"
         }
     return record

@@ -25,6 +25,7 @@ Tell = Callable[[str, int, int], None]
 
 def register(app: typer.Typer) -> None:
     """Adds this file's commands."""
+    # With the options that name an operator, see `with_operator`.
     app.command("explain")(with_operator(explain_command))
     app.command("pareto")(with_operator(pareto_command))
 
@@ -60,10 +61,12 @@ def explain_command(
     from csp_embed.report.lanes import picture as lanes_picture
 
     check_writable(picture, (".svg",))
+    # The exact model has its own answers; nothing of the rest is computed.
     if ground:
         refuse_ignored(context, ("picture", "steps", "memory"), "--ground")
         explain_ground(asked, as_json)
         return
+    # Steps are steps of the picture.
     if picture is None:
         refuse_ignored(
             context, ("steps",), "no picture", why="they are steps of the picture",
@@ -73,6 +76,7 @@ def explain_command(
         try:
             chosen, table = _alternatives(asked, tell)
         except Infeasible:
+            # The reasons first, then the error with its exit code.
             _infeasible(asked, as_json)
             raise
     if picture is not None:
@@ -95,8 +99,10 @@ def _alternatives(asked: Asked, tell: Tell) -> tuple[Any, list[dict[str, Any]]]:
     from csp_embed.report.alternatives import rows as alternatives
 
     tell("choosing", 0, 1)
+    # Compiled as usual: what is explained must be what compile chooses.
     kernel = compile_operator(asked.op, asked.isa, options=asked.options, progress=tell)
     embedding = kernel.embedding
+    # Some machines run plain loops where products cannot be embedded.
     if embedding is None:
         assert isinstance(kernel, SourceKernel)
         raise InputError(
@@ -106,6 +112,7 @@ def _alternatives(asked: Asked, tell: Tell) -> tuple[Any, list[dict[str, Any]]]:
             hint="csp-embed explain deepbench:conv000 explains a layer with products",
         )
     others = by_kind(problem_of(asked.op, asked.isa, asked.options))
+    # What was scheduled in compiling need not be scheduled again.
     known: dict[str, float | None] = {e.formula(): c for e, c in kernel.candidates}
     known[embedding.formula()] = kernel.cycles
     for n, e in enumerate(others):
@@ -125,6 +132,7 @@ def _infeasible(asked: Asked, as_json: bool) -> None:
         print_json({"status": "infeasible", "operator": asked.op.formula(), "why": found.why,
                     "conflict": found.conflict, "reasons": dict(found.reasons),
                     "relaxations": found.relaxations})  # fmt: skip
+        # One document on standard output; the exit code says the rest.
         raise typer.Exit(3)
     say(f"{asked.op.formula()}: no embedding in {asked.isa.name}")
     say("  minimal conflict: " + ", ".join(found.conflict))
@@ -146,12 +154,14 @@ def _print_alternatives(
         "kind", "analytic", "compute", "read", "write", "host bytes", "scheduled", "lanes used",
         "costs more in",
     )  # fmt: skip
+    # One row for each kind; the chosen one comes first.
     rows = []
     for r in table:
         cycles = r["scheduled_cycles"]
         rows.append([
             r["kind"], f"{r['analytic_cycles']:,.0f}", f"{r['compute_cycles']:,.0f}",
             f"{r['read_cycles']:,.0f}", f"{r['write_cycles']:,.0f}", f"{r['host_bytes']:,.0f}",
+            # Not scheduled: a dash, not a 0.
             "-" if cycles is None else f"{cycles:,.0f}", f"{r['lane_utilisation']:.3f}",
             r["because"],
         ])  # fmt: skip
@@ -177,6 +187,7 @@ def pareto_command(
     Examples: csp-embed pareto deepbench:conv000 -o front.png;
     csp-embed pareto matmul --m 35 --n 700 --k 2048 --forbid commuted --json
     """
+    # With no member scheduled the memory has no effect.
     if limit == 0:
         refuse_ignored(context, ("memory",), "--limit 0", why="nothing is scheduled")
     from csp_embed.compiler.search.candidates import problem_of
@@ -192,6 +203,7 @@ def pareto_command(
         try:
             front = pareto(problem)
         except Infeasible as error:
+            # The error with what is in conflict, in place of the bare one.
             found = explain_none(asked.op, asked.isa, asked.options.layout, asked.options.pins)
             raise found.error(asked.op, asked.isa) from error
         front = _scheduled(asked, front, limit, tell)
@@ -212,6 +224,7 @@ def _scheduled(asked: Asked, front: Front, limit: int, tell: Tell) -> Front:
 
     members = []
     for n, m in enumerate(front.members):
+        # The first ones have the fewest analytic cycles.
         if n < limit:
             tell("scheduling members", n, min(limit, len(front.members)))
             m = replace(m, scheduled=scheduled_cycles(m.embedding, asked.isa, asked.options))
@@ -232,11 +245,13 @@ def _print_front(asked: Asked, document: dict[str, Any]) -> None:
         mark = "" if m["non_dominated_when_scheduled"] else "*"
         values = [f"{m[c]:,.0f}" for c in CRITERIA]
         rows.append([
+            # * and + are explained below the table.
             f"{m['number']}{mark}{'+' if m['fewest_cycles'] else ''}", m["kind"], values[0],
             "-" if cycles is None else f"{cycles:,.0f}", *values[1:],
             m["embedding"].split("|")[0].strip(),
         ])  # fmt: skip
     say_table(head, rows, f"non-dominated embeddings; {document['claim']}")
     say("+ the fewest cycles")
+    # Explained only where one is marked.
     if not all(m["non_dominated_when_scheduled"] for m in document["members"]):
         say("* another member is nowhere worse once scheduled cycles are compared")

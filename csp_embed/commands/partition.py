@@ -52,6 +52,7 @@ class PartitionGroup(TyperGroup):
     """Any first word but a command's is a network to partition: `network` may be left out."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        # Its own commands, and `network` itself; everything else is a network.
         if args[:1] not in (["generate"], ["sweep"], ["network"]):
             args = ["network", *args]
         return super().parse_args(ctx, args)
@@ -59,6 +60,7 @@ class PartitionGroup(TyperGroup):
 
 def register(app: typer.Typer) -> None:
     """Adds this file's commands."""
+    # One command without its name, the others with theirs.
     group = typer.Typer(cls=PartitionGroup, help="Place and schedule a network on devices.")
     group.command("network")(partition)
     group.command("generate")(generate)
@@ -66,6 +68,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="partition")
     plans = typer.Typer(help="Work with plan files.", no_args_is_help=True)
     plans.command("diff")(diff)
+    # A callback keeps it a group although it has one command.
     plans.callback()(_plans)
     app.add_typer(plans, name="plan")
     plan_runs.register(app)
@@ -124,18 +127,22 @@ def partition(
     [dim]csp-embed partition generate --help[/dim] makes networks to try;
     [dim]csp-embed partition sweep --help[/dim] compares platforms.
     """
+    # Here, not above: the solver takes its time to load.
     from csp_embed.commands.planning.inputs import Request
     from csp_embed.commands.planning.job import Job
     from csp_embed.network.files.plan import read_plan
 
     known_objective(objective)
+    # Before anything is read.
     if pareto is not None:
         refuse_ignored(
             context, OF_ONE_PLAN, "--pareto", why="the front bounds latency and period itself",
             hint="csp-embed partition NETWORK --pareto 4 -o front.json",
         )  # fmt: skip
+    # All parameters at once: what has no effect depends on several of them.
     refuse_each(context, _ignored(network, locals()))
     outputs = Outputs(output, gantt, picture, report, trace, save_graph)
+    # Before the search, which may be long.
     outputs.check(network, platform)
     if cost_model not in (None, LINKS, DNN):
         raise InputError(f"unknown cost model {cost_model!r}", hint=f"--cost-model {LINKS}")
@@ -172,6 +179,7 @@ def partition(
             "share": share,
         },
         outputs=outputs,
+        # Since the process began: loading counts for the limit.
         begin=process_clock.begun(),
         as_json=as_json,
         start=read_plan(start) if start else None,
@@ -189,16 +197,20 @@ def _ignored(network: str, values: Mapping[str, Any]) -> dict[str, str]:
     from csp_embed.partition.effects import without_effect
 
     found: dict[str, str] = {}
+    # Costs of a model are made for the platform: none of them is unknown.
     if is_onnx(network):
         found["allow_unknown_devices"] = "an ONNX model, whose costs are made for the platform"
     else:
+        # A graph has its layers and costs: how models are read means nothing there.
         found |= dict.fromkeys(OF_MODELS, "a graph file, which has its layers and costs")
         again = "--from" if values["start"] else "--lost" if values["lost"] else ""
         if again:  # devices may be missing then, and their costs are passed over
             found["allow_unknown_devices"] = again
     known = without_effect({**values, "cost_model": cost_model_of(network, values["cost_model"])})
+    # Names of `solve` are not always those of the command.
     names = {"seed": "solver_seed"}
     found |= {names.get(name, name): mode for name, mode in known.items()}
+    # JSON has everything: a table would be printed beside it.
     if values["as_json"]:
         found |= dict.fromkeys(("table", "explain"), "--json")
     return found

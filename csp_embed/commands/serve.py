@@ -61,11 +61,13 @@ def plan_command(
 
     Example: [dim]csp-embed serve plan cluster.json -o plan.json --time-limit 60[/dim]
     """
+    # Here, not above: NumPy and the solvers are for this command only.
     from csp_embed.serving.files.load import variant_of, variants
     from csp_embed.serving.files.plan_file import write_plan
     from csp_embed.serving.plan import best_of
     from csp_embed.serving.report import draw, report_text
 
+    # Before the search.
     check_writable(output)
     check_writable(picture, (".svg",))
     choices = variants(instance, platform)
@@ -80,8 +82,10 @@ def plan_command(
     with progress(quiet=as_json) as tell:
         options["progress"] = tell
         found = best_of(choices, **options)
+    # Without a value there is nothing to write.
     if found.value is None:
         _no_plan(found, as_json, time_limit is not None)
+    # Of several batches, the one that was chosen.
     cluster = variant_of(choices, found.document()).instance
     if output:
         write_plan(found, output)
@@ -93,6 +97,7 @@ def plan_command(
         say(report_text(cluster, found))
         if output:
             say(f"plan written to {output}")
+    # The best plan so far was written and printed.
     if found.interrupted:
         stderr.print("stopped: this is the best plan so far")
         raise SystemExit(130)
@@ -110,6 +115,7 @@ def check_command(
     from csp_embed.serving.judge.check import check, check_choices
 
     choices, document = variants(instance, platform), read_plan(plan)
+    # With a choice of batches the bound is of all of them.
     if len(choices) > 1:
         faults = check_choices([(v.batch or 0, v.instance) for v in choices], document)
     else:
@@ -124,6 +130,7 @@ def check_command(
                 "faults": rows,
             }
         )
+        # A document for scripts, with its exit code; an error for people.
         if faults:
             raise SystemExit(CheckError.exit_code)
         return
@@ -140,6 +147,7 @@ def check_command(
 def _proved(document: dict[str, Any]) -> str:
     """What an accepted plan carries, and the bound that was verified."""
     carried = f"{document['value']:.6g} tokens/s"
+    # By the plan's own objective.
     for key, unit in (("cost", "per hour"), ("request_s", "s a request")):
         if document.get(key) is not None:
             bound = document.get(f"{key}_bound")
@@ -181,6 +189,7 @@ def simulate_command(
         raise InputError(f"--rate {rate}", hint="a finite number above 0")
     cluster, document, placement = _accepted(plan, instance, platform)
     if trace is not None:
+        # A trace has its own arrivals and lengths.
         if rate is not None or prompt is not None or output_tokens is not None:
             raise InputError(
                 "a trace states arrivals and lengths itself",
@@ -190,12 +199,14 @@ def simulate_command(
     else:
         phases = cluster.phases
         wanted = generated_trace(
+            # Means of the instance: what the plan was made for.
             requests,
             rate,
             seed,
             prompt or round(phases.prompt),
             output_tokens or round(phases.output),
         )
+    # The plan's own routes where it has them.
     found = simulate(cluster, placement, wanted, in_flight, ways(cluster, document))
     if as_json:
         print_json(simulation_document(found))
@@ -219,8 +230,10 @@ def export_command(
     from csp_embed.serving.export import llamacpp, routes, vllm
     from csp_embed.serving.export.engines import engines
 
+    # Before the plan is judged.
     check_writable(output)
     cluster, document, _ = _accepted(plan, instance, platform)
+    # Names as the targets' own errors use them.
     if to == "vllm":
         text = vllm.lines(engines(cluster, document, "vLLM"), model)
     elif to == "llama.cpp":
@@ -245,6 +258,7 @@ def _accepted(
     from csp_embed.serving.files.plan_file import read_plan
     from csp_embed.serving.judge.check import check
 
+    # A plan of another instance would be exported for machines that do not exist.
     document = read_plan(plan)
     cluster = variant_of(variants(instance, platform), document).instance
     # The bound does not matter here, and takes the longest to verify.
@@ -257,6 +271,7 @@ def _accepted(
             hint="csp-embed serve plan makes one for this instance",
         )
     position = {name: i for i, name in enumerate(cluster.machines)}
+    # Half open inside, both ends in the file.
     placement = {position[m]: (a, b + 1) for m, (a, b) in document["placement"].items()}
     return cluster, document, placement
 
@@ -275,6 +290,7 @@ def _answer(plan: Any) -> dict[str, Any]:
 
 
 def _no_plan(plan: Any, as_json: bool, limited: bool) -> None:
+    # Interrupted and late have different exit codes.
     code = 130 if plan.interrupted else TimeLimit.exit_code
     if as_json:
         print_json(_answer(plan))

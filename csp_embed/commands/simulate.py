@@ -102,7 +102,9 @@ def simulate_command(
     from csp_embed.sim.debug import dump
     from csp_embed.sim.functional.run import run
 
+    # A default is no wish: other kinds of programs have other engines.
     asked = engine if "engine" in given_options(context) else None
+    # The file says which simulators can run it.
     kind = program_kind(file)
     if kind == "commands":
         command_run.simulate(context, file, asked, as_json)
@@ -117,6 +119,7 @@ def simulate_command(
             why=f"known: {', '.join(ENGINES)}",
             hint=f"--engine {ENGINES[0]}",
         )
+    # Partial runs have no cycles of a whole one.
     stopping = break_at is not None or until_store
     _refuse_combinations(context, engine, stopping, bool(dumps))
     check_outputs((trace, (".json",)), (timeline, PICTURES), reads=(file,))
@@ -125,11 +128,13 @@ def simulate_command(
     document: dict[str, Any] = {"cycles": None, "values_equal": None, "first_difference": None}
     lines: list[str] = []
     done: Run | None = None
+    # Decoded once, for both engines.
     stream = decode(isa, program.insn)
     # A program that hangs still has values worth knowing: a sequential simulator runs it.
     deadlock = None if ignore_tokens else stuck(isa, stream)
     if deadlock is not None:
         document["deadlock"] = deadlock[0]
+    # Dumps and stops need values, whatever the engine.
     if engine != "cycles" or stopping or dumps:
         with progress(quiet=as_json) as update:
             done = run(
@@ -138,17 +143,21 @@ def simulate_command(
             )  # fmt: skip
         document |= _values(done)
         lines += summary_lines(done)
+    # A run that hangs or stops early has no total.
     if engine in ("cycles", "both") and not stopping and deadlock is None:
         found, text = cycle_part(isa, stream, memory, trace, timeline, optional=engine == "both")
         document |= found
         lines += text
+    # A folder alone asks for a comparison with TVM's simulator.
     if tvm_lib is not None or engine.startswith("tvm"):
         which = engine if engine.startswith("tvm") else "tvm-fsim"
+        # It would hang there too.
         if deadlock is None:
             found, text = _native(isa, program, which, tvm_lib, done)
             document |= found
             lines += text
     for what in dumps or []:
+        # Dumps make `done` above.
         assert done is not None
         name, values = dump(done, what)
         document.setdefault("dump", {})[what] = values.tolist()
@@ -161,12 +170,14 @@ def _refuse_combinations(
 ) -> None:
     """Raises: InputError for an option that the engine or another option leaves idle."""
     cycle_options = ("memory", "trace", "timeline")
+    # Cycle options need the cycle engine.
     if engine not in ("cycles", "both"):
         refuse_ignored(context, cycle_options, f"--engine {engine}", hint="--engine both")
     if stopping:
         stop = "--break or --until-store"
         why = "cycles are those of a whole run"
         refuse_ignored(context, cycle_options, stop, why=why)
+        # Both need values, which these engines do not give here.
         if engine == "cycles" or engine.startswith("tvm"):
             refuse_ignored(context, ("engine",), stop, hint="--engine functional")
     if engine == "cycles" and not dumping:
@@ -181,6 +192,7 @@ def _values(done: Run) -> dict[str, Any]:
     from csp_embed.commands.simulate_text import expected_from
     from csp_embed.sim.debug import first_difference
 
+    # None: the file expects nothing, so nothing can differ.
     difference = first_difference(done) if done.values_equal is False else None
     found: dict[str, Any] = {
         "values_equal": done.values_equal,
@@ -192,6 +204,7 @@ def _values(done: Run) -> dict[str, Any]:
         "warnings": list(done.warnings),
     }
     if done.stopped:
+        # Where it stopped: the next instruction in the order of the run.
         at = int(done.sequence[len(done.executed)])
         found["stopped_before"] = at
     return found
@@ -210,10 +223,12 @@ def _native(
     if native.cycles is not None:
         found["cycles"] = native.cycles
         lines.append(f"{engine}: {native.cycles} cycles")
+    # A partial run has stored only a part.
     if done is not None and not done.stopped:
         difference = native_difference(program, done.outputs, native.outputs)
         found["native_equal"] = difference is None
         if difference is not None:
+            # Two simulators that differ: one of them is wrong.
             found |= {"values_equal": False, "native_difference": difference}
         lines.append(f"{engine}: " + (difference or "the same bytes as ours"))
     return found, lines
@@ -228,6 +243,7 @@ def _finish(
         print_json(document)
     else:
         say("\n".join(lines))
+    # After the document: standard output holds only that.
     if deadlock is not None:
         sys.stderr.write(deadlock.render() + "\n")
     if deadlock is not None or document["values_equal"] is False:

@@ -26,8 +26,10 @@ def cycle_part(
     optional: a machine without costs is told of, not refused.
     """
     try:
+        # Traces cost memory, so they are kept only for pictures.
         report = simulate_cycles(isa, stream, memory=memory, trace=bool(trace or timeline))
     except SpecError as error:
+        # Whoever asked for something of the cycle engine is told why not.
         if not optional or memory or trace or timeline:
             raise
         return {"cycles": None}, [f"cycles: not known, {error.what}"]

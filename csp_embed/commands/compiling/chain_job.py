@@ -46,14 +46,17 @@ class ChainJob(ABC):
     dot: Path | None
     explain: bool
     watch: Watch
+    # Kept here: stages add to them while they run.
     notes: list[str] = field(default_factory=list[str])
 
+    # Of a class, not of a job: they depend on the kind of machine alone.
     suffixes: ClassVar[tuple[str, ...]]
     idle: ClassVar[tuple[str, ...]]
     why: ClassVar[str]
 
     def require(self, context: typer.Context) -> None:
         """Raises: InputError for options without effect, and for outputs that cannot be written."""
+        # Options of streams mean nothing here.
         refuse_ignored(context, self.idle, f"--isa {self.isa.name}", why=self.why)
         check_outputs(
             (self.output, self.suffixes), (self.certificate, (".json",)),
@@ -80,6 +83,7 @@ class ChainJob(ABC):
         """What the search is told; more: what one kind of machine knows."""
         from csp_embed.compiler.request.options import Options
 
+        # Judged before it is used: the file may be anybody's.
         earlier = None
         if self.reuse is not None:
             from csp_embed.commands.compiling.reused import embedding_of
@@ -94,6 +98,7 @@ class ChainJob(ABC):
         """Those of --data; empty where random ones are to be made."""
         from csp_embed.commands.compiling.data_file import read_operands
 
+        # Nothing given: random operands are made later, when the stage asks.
         if self.data is None:
             return {}
         given, notes = read_operands(self.op, self.data)
@@ -102,6 +107,7 @@ class ChainJob(ABC):
 
     def constants(self, given: dict[str, Any]) -> dict[str, Any]:
         """Those of the operands that the kernel may hold."""
+        # A kernel may have constants in its text; the others come with each call.
         return {n: v for n, v in given.items() if self.op.tensors[n].constant}
 
     def random(self) -> dict[str, Any]:
@@ -119,6 +125,7 @@ class ChainJob(ABC):
         """Writes what was asked for; the paths."""
         written: list[str] = []
         if self.output is not None:
+            # Constants of the kernel win: random ones would contradict its text.
             tensors = given or {**self.random(), **kernel.constants}
             written += self.save(self.output, kernel, tensors)
         if self.certificate is not None:
@@ -130,9 +137,11 @@ class ChainJob(ABC):
         """Writes the certificate of a problem without an embedding."""
         from csp_embed.embed.explain.reasons import none
 
+        # Only contractions have embeddings to explain, and a reused one was not searched.
         if self.certificate is None or self.reuse is not None or self.op.kind != "contract":
             return
         found = none(self.op, self.isa, self.layout, self.pins)
+        # An embedding may exist and the machine still refuse: then the certificate would be wrong.
         if self.unembeddable(found):
             write_refusal(self.certificate, self.op, self.isa, self.layout, self.pins, error, found)
 
@@ -151,10 +160,12 @@ def run(context: typer.Context, job: ChainJob, stages: bool, show: bool, as_json
     watch = job.watch
     written: list[str] = []
     with progress(quiet=as_json) as tell:
+        # Before the search, which may fail.
         if job.dot is not None:
             write_dot(job.dot, job.op)
         given = job.operands()
         chain = job.chain(given, tell)
+        # The chain as it would run, and nothing else.
         if stages:
             print_json({"stages": str(chain)}) if as_json else print(chain)
             return
@@ -163,10 +174,12 @@ def run(context: typer.Context, job: ChainJob, stages: bool, show: bool, as_json
                 job.op, stop_after=watch.stop_after, check=watch.check, seen=watch.seen
             )
         except Infeasible as error:
+            # The error goes on: the certificate only says why.
             job.refused(error)
             raise
         if watch.check:
             job.notes.append(f"verified after each stage: {', '.join(made.checked)}")
+        # Written only after all stages held: a file that exists was judged.
         if watch.stop_after is None:
             tell("writing", 0, 1)
             written = job.write(made["program"], given)

@@ -20,6 +20,7 @@ class CommandJob(ChainJob):
     """Its output is an .npz file."""
 
     suffixes: ClassVar[tuple[str, ...]] = (".npz",)
+    # Such machines have no memory interface to choose and nothing to simulate.
     idle: ClassVar[tuple[str, ...]] = (
         "memory", "host_weight", "cache", "report", "verify", "bound", "selftest", "engine",
         "threads",
@@ -34,9 +35,11 @@ class CommandJob(ChainJob):
         )
         from csp_embed.compiler.stages import Chain
 
+        # Constants may be packed before: their values are known to the search.
         setting = command_setting(
             self.op, self.isa, self.options(), self.constants(given), tell=tell
         )
+        # Asked for late: --stop-after may end before any operand is needed.
         values = CommandValuesStage(
             tensors=lambda: given or self.random(), data=self.source, tell=tell
         )
@@ -67,6 +70,7 @@ class CommandJob(ChainJob):
             "stored_bytes": p.stored,
             "order": p.walk.show(),
             "predicted_cycles": kernel.cycles,
+            # A difference would have been an error before.
             "values_equal": True,
             "verified": verdict.words,
         }

@@ -11,6 +11,7 @@ from csp_embed.commands.given import refuse_ignored
 from csp_embed.errors import InputError
 
 ENGINE = "interpreted"
+# What only simulators of streams know.
 _OF_STREAMS = ("memory", "trace", "timeline", "tvm_lib", "strict", "ignore_tokens", "break_at",
                "until_store", "dumps", "max_steps")  # fmt: skip
 
@@ -30,6 +31,7 @@ def simulate(context: typer.Context, file: str, engine: str | None, as_json: boo
     with progress(quiet=as_json) as tell:
         tell("running", 0, 1)
         problems = program.problems()
+    # Counts of the file, made when it was written.
     counts = dict(program.meta.get("counts", {}))
     if as_json:
         print_json({
@@ -41,6 +43,7 @@ def simulate(context: typer.Context, file: str, engine: str | None, as_json: boo
         size = program.tensors[program.operator.out.tensor].size
         equal = f"equal, {size:,} values as NumPy computes them, {len(program.words):,} commands"
         say(f"{ENGINE}: {problems[0] if problems else equal}")
+    # After printing: scripts look at the exit code.
     if problems:
         raise typer.Exit(5)
 
@@ -54,6 +57,7 @@ def check(context: typer.Context, file: str, values: bool, as_json: bool) -> Non
     program = read(file)
     with progress(quiet=as_json) as tell:
         tell("checking", 0, 1)
+        # Certificate first: it needs nothing to be run.
         problems = [f"certificate: {p}" for p in program.certificate_problems()]
         problems += program.problems(values=values)
     remarks = [] if values else ["values were not compared: --no-values"]
@@ -70,6 +74,7 @@ def disasm(file: str, as_json: bool) -> None:
 
     program = read(file)
     machine = program.isa.commands
+    # A file of commands carries its machine, so it has commands.
     assert machine is not None
     decoded = decode(machine, program.words)
     if not as_json:

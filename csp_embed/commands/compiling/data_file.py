@@ -21,11 +21,14 @@ def read_operands(op: Operator, path: Path) -> tuple[dict[str, Any], list[str]]:
     or type.
     """
     given = _read(path)
+    # Neither the result nor what the program computes by itself.
     wanted = [t for t in op.tensors if t != op.out.tensor and t not in op.values]
     try:
         found = {name: operand(op, given, name) for name in wanted}
     except InputError as error:
+        # Under the file's name: the operand alone does not say where it came from.
         raise InputError(error.what, where=str(path), why=error.why, hint=error.hint) from error
+    # Named, since a misspelt name would else be taken for a missing operand.
     unused = [
         f"{name} of {path} is not used: {op.name} takes {', '.join(wanted)}"
         for name in given
@@ -40,8 +43,10 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         # numpy.load takes anything else for a pickle, and says so.
         if not zipfile.is_zipfile(path):
+            # Opened once, so that a missing file is told as missing.
             with open(path, "rb"):
                 raise InputError(f"{path} is no whole .npz file", hint=hint)
+        # No pickles: a file of operands must not run code.
         with np.load(path, allow_pickle=False) as file:
             return {k: file[k] for k in file.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:

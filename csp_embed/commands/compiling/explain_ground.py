@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from csp_embed.embed.ground.solve import GroundAnswer
 
 
+# Its points are placed one by one.
 MOST_POINTS = 2000
 # Above, enumerating takes minutes.
 _MOST_PLACES, _MOST_COUNTED_POINTS = 36, 12
+# Deterministic units: the same answer on every machine.
 _COUNTING = Params(seed=0, workers=1, deterministic_limit=5.0)
 KINDS = {True: "regular (loops and strides)", False: "all, irregular ones too"}
 
@@ -37,12 +39,14 @@ def explain_ground(asked: Asked, as_json: bool) -> None:
             why="it places every operator point by itself",
             hint="smaller extents, or leave out --ground",
         )
+    # Options that the ground model does not know must not be passed over.
     if asked.options.pins:
         raise InputError(
             "--ground knows no pins",
             why="pins name digits, the ground model has none",
             hint="leave out --fix, --forbid and --layout TENSOR=…",
         )
+    # Regular first: every regular covering is one of all.
     answers = [_answer(asked, regular) for regular in KINDS]
     if as_json:
         print_json({"operator": asked.op.formula(), "machine": asked.isa.name, "ground": answers})
@@ -72,6 +76,7 @@ def _count(asked: Asked, found: GroundAnswer, regular: bool) -> int | None:
     from csp_embed.embed.ground.enumerate import irregular_solutions, regular_solutions
     from csp_embed.embed.ground.points import pose_ground
 
+    # The fewest steps must be proved: else the count would be of something else.
     if found.status != OPTIMAL or found.steps is None:
         return None
     if found.steps * found.ground.lanes > _MOST_PLACES:
@@ -79,12 +84,14 @@ def _count(asked: Asked, found: GroundAnswer, regular: bool) -> int | None:
     if len(found.ground.points) > _MOST_COUNTED_POINTS:
         return None
     total = 0
+    # Both ways to commute count: their coverings differ.
     for commuted in (False, True) if asked.op.rhs is not None else (False,):
         ground = pose_ground(
             asked.op, asked.isa, found.steps, commuted=commuted, layout=asked.options.layout
         )
         every = regular_solutions if regular else irregular_solutions
         solutions = every(replace(ground, steps=found.steps), _COUNTING)
+        # An enumeration that was cut short counts nothing.
         if solutions.status != OPTIMAL:
             return None
         total += len(solutions.keys)
@@ -97,6 +104,7 @@ def _print(answer: dict[str, Any]) -> None:
         why = f"; in conflict: {', '.join(answer['conflict'])}" if answer["conflict"] else ""
         say(f"  {what}: {answer['status']}, at least {bound} steps{why}")
         return
+    # A bound that is reached leaves no gap.
     gap = f", gap {answer['steps'] / bound - 1:.1%}" if answer["steps"] > bound else ""
     count = answer["coverings"]
     many = "not counted" if count is None else f"{count} up to order of steps and lanes"

@@ -40,6 +40,7 @@ class Result:
 
     def lower_bound(self) -> LowerBound:
         """What no covering of the operator can undercut on this machine."""
+        # The machine's own costs: a bound for another memory would be another bound.
         kernel = self.kernel
         return lower_bound(kernel.operator, kernel.isa, costs_of(kernel.isa, kernel.memory))
 
@@ -49,6 +50,7 @@ class Result:
 
         found = figures(self.kernel, self.bound, self.verdict)
         if explain:
+            # Asked for only where it is wanted: bounds cost time.
             found["alternatives"] = alternatives(self.kernel)
         if bound:
             found["lower_bound"] = asdict(self.lower_bound())
@@ -87,10 +89,12 @@ class Job:
     reuse: Path | None = None
     within: float = 0.0
     watch: Watch = field(default_factory=Watch)
+    # What had no effect this time; printed at the end.
     notes: list[str] = field(default_factory=list)
 
     def stop(self) -> str:
         """Runs the chain up to `watch.stop_after`; the artefact there as text."""
+        # The caller has seen to it.
         assert self.watch.stop_after is not None
         made = self._run(self.chain(self.tensors()))
         text: str = made[self.watch.stop_after].show()
@@ -99,15 +103,18 @@ class Job:
     def chain(self, given: dict[str, Any] | None, *, fill: bool = False) -> Chain:
         """The stages that this job runs; none that looks at a machine where it stops before.
         fill: the program is to be written."""
+        # The first stages need no machine, and none is loaded.
         if self.watch.stop_after in FRONT:
             return front()
         setting = setting_of(
             self.op, load_isa(self.isa, self.config), self.options(),
             **self._constants(given or {}), tell=self.tell,
         )  # fmt: skip
+        # For the report: where the values came from.
         source = f"random tensors of seed {self.seed or 0}" if given is None else str(self.data)
         values = ValuesStage(
             tensors=lambda: random_tensors(self.op, self.seed or 0) if given is None else given,
+            # Large operators take long to simulate; --verify wants it all the same.
             simulate=self.verify or natural(self.op)["macs"] <= SIMULATED_MACS,
             fill=fill,
             data=source,
@@ -133,8 +140,10 @@ class Job:
 
     def _constants(self, given: dict[str, Any]) -> dict[str, Any]:
         """Those of the operands whose values the stream may use, as `compile` calls them."""
+        # The driver's names: w for the weights, b for a constant bias.
         names = {"w": self.op.rhs.tensor if self.op.rhs else None}
         adds = [s.access.tensor for s in self.op.epilogue if s.access is not None]
+        # A bias that comes with each run is no constant.
         names["b"] = adds[0] if adds and self.op.tensors[adds[0]].constant else None
         return {k: given[t] for k, t in names.items() if t is not None and t in given}
 
@@ -154,6 +163,7 @@ class Job:
         from csp_embed.embed.explain.reasons import none
 
         machine = load_isa(self.isa, self.config)
+        # An infeasible problem has reasons; one that ran into its limit has none.
         decided = isinstance(error, Infeasible)
         found = none(self.op, machine, self.layout, self.pins) if decided else None
         write_refusal(path, self.op, machine, self.layout, self.pins, error, found)
@@ -165,18 +175,22 @@ class Job:
 
         given = self.tensors()
         try:
+            # Data are filled in only where a file is to be written.
             made = self._run(self.chain(given, fill=output is not None))
         except (Infeasible, TimeLimit) as error:
+            # A reused embedding was not searched for, so there is nothing to explain.
             if certificate is not None and self.reuse is None:
                 self._refuse(error, certificate)
             raise
         kernel, verdict = made["program"], made["values"]
         bound = bound_cycles(self.op, kernel.isa, costs_of(kernel.isa, kernel.memory))
         result = Result(kernel, verdict, bound, notes=self.notes)
+        # Told, not refused: whether values are computed shows only now.
         if self.seed is not None and verdict.program is None:
             result.notes.append(f"--seed {self.seed} had no effect: no values were computed")
         if output is not None:
             self.tell("writing", 0, 1)
+            # fill=True made one.
             assert verdict.program is not None
             write_program(output, verdict.program)
             result.written.append(str(output))

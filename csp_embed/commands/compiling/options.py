@@ -11,12 +11,14 @@ from typing import Annotated, Any
 
 import typer
 
+# One text for the help of several options.
 PADS = (
     "one number; one per dimension; begins then ends as in ONNX (top,left,bottom,right); or same:"
     " outputs as many as inputs over the stride"
 )
 
 
+# Panels group options in `--help`; one function for each keeps them equal.
 def _extents(help: str, **more: Any) -> Any:
     return typer.Option(help=help, rich_help_panel="Extents", **more)
 
@@ -37,6 +39,7 @@ def _result(*names: str, help: str, **more: Any) -> Any:
     return typer.Option(*names, help=help, rich_help_panel="Result", **more)
 
 
+# Types, not variables: typer wants them in the signature.
 What = Annotated[str, typer.Argument(help="operator, formula or deepbench:ID", metavar="OPERATOR")]
 Extent = Annotated[int | None, _extents("extent", show_default=False)]
 Listed = Annotated[str | None, _extents("one number or one per dimension", show_default=False)]

@@ -10,16 +10,19 @@ from typing import Any
 from csp_embed.errors import InputError, OperatorError
 from csp_embed.ir.operator import Operator
 
+# Names of functions of `ops`.
 OPERATORS = (
     "conv1d", "conv2d", "conv3d", "conv_transpose2d", "depthwise_conv2d", "matmul", "batch_matmul",
     "dense", "max_pool2d", "avg_pool2d",
 )  # fmt: skip
 SAME = "same"
+# Options that every operator takes in its epilogue.
 EPILOGUE = ("shift", "bias", "bias_before_shift", "clip", "bias_range")
 
 
 def numbers(text: str, option: str) -> Any:
     """`3` -> 3, `2,1` -> (2, 1), `1,2,3,4` -> (1, 2, 3, 4); `same` stays."""
+    # Only padding has a word.
     if option == "pad" and text.strip().lower() == SAME:
         return SAME
     try:
@@ -31,6 +34,7 @@ def numbers(text: str, option: str) -> Any:
             why="same is the only word" if option == "pad" else "",
             hint=f"--{name} 1",
         ) from error
+    # One number stands for all dimensions.
     return values[0] if len(values) == 1 else tuple(values)
 
 
@@ -42,6 +46,7 @@ def pins(layout: list[str], fix: list[str], forbid: list[str]) -> tuple[str, tup
         if "=" in text:
             out.append(f"layout {text}")
         elif text in ("relaxed", "strict"):
+            # The same mode twice is harmless.
             if modes and modes[-1] != text:
                 raise InputError(
                     f"--layout {modes[-1]} and --layout {text} contradict each other",
@@ -62,6 +67,7 @@ def shapes(texts: list[str]) -> dict[str, tuple[int, ...]]:
     out = {}
     for text in texts:
         name, _, sizes = text.partition("=")
+        # Twice would be an oversight; the last one winning would hide it.
         if name.strip() in out:
             raise OperatorError(f"--shape {name.strip()}=… is given twice", hint="give it once")
         try:
@@ -87,6 +93,7 @@ def from_options(
     """The operator of a command's arguments as typer hands them over. Raises: OperatorError."""
     raw: dict[str, Any] = {name: given.get(name) for name in PLAIN}
     raw["layout"] = given.get("tensor_layout")
+    # False is "not given" for flags.
     raw |= {name: given.get(name) or None for name in FLAGS}
     for name in LISTED:
         text = given.get(name)
@@ -104,6 +111,7 @@ def operator(what: str, given: Mapping[str, Any], shape: list[str], steps: list[
 
     epilogue = {k: v for k, v in given.items() if k in EPILOGUE}
     extents = {k: v for k, v in given.items() if k not in EPILOGUE}
+    # Steps belong to the element-wise program alone.
     if steps and what.replace("-", "_") != "elementwise":
         raise OperatorError(
             f"{what} takes no --step",
@@ -113,12 +121,14 @@ def operator(what: str, given: Mapping[str, Any], shape: list[str], steps: list[
     if what.startswith("deepbench:"):
         _none_left(what, {**extents, **epilogue}, shape)
         return deepbench.layer(what.removeprefix("deepbench:"))
+    # A formula has an equals sign, a name has none.
     if "=" in what:
         _none_left("a formula", extents, [], "its extents come from --shape")
         return ops.parse_formula(what, shapes(shape), **epilogue)
     name = what.replace("-", "_")
     if name == "elementwise":
         pad = extents.pop("pad", 0)
+        # Padding is the only extent of an element-wise program.
         _none_left(name, {**extents, **epilogue}, [], "its steps come from --step")
         sizes = shapes(shape)
         if set(sizes) != {"x"}:
@@ -135,11 +145,13 @@ def operator(what: str, given: Mapping[str, Any], shape: list[str], steps: list[
             if near
             else "csp-embed compile 'y[n,m] += x[n,k] * w[m,k]' --shape x=4,8 --shape w=3,8",
         )
+    # Built-in operators make their shapes from extents.
     if shape:
         raise OperatorError(
             f"{name} takes extents, not --shape", hint=f"csp-embed compile {name} --help"
         )
     maker: Callable[..., Operator] = getattr(ops, name)
+    # What an operator takes is what its function takes: no second list to keep.
     parameters = inspect.signature(maker).parameters
     unknown = [k for k in extents if k not in parameters]
     if unknown:
@@ -152,6 +164,7 @@ def operator(what: str, given: Mapping[str, Any], shape: list[str], steps: list[
     missing = [
         p.name
         for p in parameters.values()
+        # Only keyword parameters without a default must be given.
         if p.default is p.empty and p.kind is p.KEYWORD_ONLY and p.name not in given
     ]
     if missing:
@@ -165,6 +178,7 @@ def operator(what: str, given: Mapping[str, Any], shape: list[str], steps: list[
 def _example(parameters: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
     """All required options, with the values that were given."""
     needed = [p.name for p in parameters.values() if p.default is p.empty]
+    # 8 is as good as any: the hint must be a whole command.
     return [f"--{p} {given.get(p, 8)}" for p in needed if p != "epilogue"]
 
 
@@ -186,4 +200,5 @@ def _spelled(parameter: str) -> str:
 def _step(text: str) -> tuple[Any, ...]:
     """`add 17` -> ("add", 17); `add z` -> ("add", "z"); `relu` -> ("relu",)."""
     name, *args = text.replace(",", " ").split() or [""]
+    # Numbers where they are numbers, names else.
     return (name, *(int(a) if a.lstrip("-").isdigit() else a for a in args))

@@ -19,6 +19,7 @@ def embedding_of(path: Path, isa: Isa) -> Embedding:
     Raises: InputError where there is none or it is for another machine; CheckError where its
     certificate does not hold.
     """
+    # Each kind of file carries its certificate in another place of its own.
     readers = {"commands": command_file.read, "source": read, "stream": read_program}
     meta = readers[program_kind(path)](path).meta
     document = meta.get("certificate")
@@ -27,11 +28,13 @@ def embedding_of(path: Path, isa: Isa) -> Embedding:
             f"{path} carries no embedding",
             hint="compile writes one that does: csp-embed compile deepbench:conv000 -o conv000.npz",
         )
+    # Another machine has other lanes: the embedding means nothing there.
     if document.get("machine") != isa_meta(isa):
         raise InputError(
             f"{path} was compiled for another machine",
             hint="give the same --isa and --vta-config, or compile without --reuse",
         )
+    # Somebody else's file: its certificate is judged before it is believed.
     problems = check_certificate(document).problems
     if problems:
         raise CheckError(

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 class SourceJob(ChainJob):
     """Its output is a .c, .so or .npz file."""
 
+    # Without defaults behind inherited fields that have them: hence kw_only.
     selftest: bool
     engine: str | None
     threads: int
@@ -36,6 +37,7 @@ class SourceJob(ChainJob):
 
         super().require(context)
         if self.watch.stop_after is not None:
+            # Before the values no engine runs; before the text there is no self-test.
             idle = ("selftest",) if self.watch.stop_after == "values" else ("selftest", "engine")
             refuse_ignored(
                 context, idle, f"--stop-after {self.watch.stop_after}",
@@ -48,6 +50,7 @@ class SourceJob(ChainJob):
                 why=f"kernels of C run {' or '.join(ENGINES)}",
                 hint="--engine interpreted",
             )
+        # A library or an archive has no main.
         if self.selftest and (self.output is None or self.output.suffix != ".c"):
             raise InputError(
                 "--selftest needs a C file", why="the main is part of it",
@@ -68,6 +71,7 @@ class SourceJob(ChainJob):
             self.op, self.isa, self.options(threads=self.threads), self.constants(given),
             name=_name(self.output), tell=tell,
         )  # fmt: skip
+        # Asked for late, see `CommandJob`.
         values = SourceValuesStage(
             tensors=lambda: given or self.random(), engine=self.engine, data=self.source, tell=tell
         )
@@ -76,12 +80,14 @@ class SourceJob(ChainJob):
     def save(self, output: Path, kernel: SourceKernel, tensors: dict[str, Any]) -> list[str]:
         from csp_embed.compiler.source import file as source_file
 
+        # An .npz carries operands and expected values; C and libraries do not.
         if output.suffix == ".npz":
             source_file.save(output, kernel, tensors)
             return [str(output)]
         return kernel.save(output, tensors if self.selftest else None)
 
     def document(self, kernel: SourceKernel, verdict: SourceVerdict) -> dict[str, Any]:
+        # Plain loops have no embedding and no cost of one.
         cost = {} if kernel.embedding is None else dict(kernel.embedding.cost)
         found: dict[str, Any] = {
             "operator": kernel.operator.name,
@@ -93,6 +99,7 @@ class SourceJob(ChainJob):
             "figures": cost,
             "predicted_cycles": kernel.cycles,
             "engine": verdict.engine or None,
+            # None: nothing ran, so nothing is known.
             "values_equal": True if verdict.engine else None,
             "verified": verdict.words,
         }
@@ -103,6 +110,7 @@ class SourceJob(ChainJob):
     def text(self, kernel: SourceKernel, verdict: SourceVerdict) -> list[str]:
         notes = (f"note: {n}" for n in self.notes)
         lines = [kernel.report(), f"verified   {verdict.words}", *notes]
+        # Embeddings that were priced; plain loops have none.
         if self.explain and kernel.tried:
             lines += ["alternatives that were priced:"]
             lines += [f"  {a['predicted_cycles']:>14,.0f}  {a['kind']:<18} {a['embedding']}"

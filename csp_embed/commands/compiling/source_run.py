@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from csp_embed.compiler.source.file import SourceFile
 
 ENGINES = ("native", "emulated", "interpreted")
+# What only simulators of streams know.
 _OF_STREAMS = ("memory", "trace", "timeline", "tvm_lib", "strict", "ignore_tokens", "break_at",
                "until_store", "dumps", "max_steps")  # fmt: skip
 
@@ -35,6 +36,7 @@ def simulate(context: typer.Context, file: str, engine: str | None, as_json: boo
     with progress(quiet=as_json) as tell:
         tell("running", 0, 1)
         found = compare(program, engine)
+    # Nothing ran: neither equal nor different.
     if not found["engine"]:
         raise InputError(
             f"nothing on this computer runs {file}", where=file, why=found["why"],
@@ -62,11 +64,13 @@ def check(context: typer.Context, file: str, values: bool, as_json: bool) -> Non
         tell("checking", 0, 1)
         problems = program.problems()
         found: dict[str, Any] = {"engine": ""}
+        # A file with problems is not run: its text is code.
         if values and not problems:
             tell("running", 0, 1)
             found = compare(program, None)
             if found["first_difference"]:
                 problems = [f"values: {found['first_difference']}"]
+    # Not compared is no problem, but must be said.
     if not found["engine"]:
         why = found.get("why") or ("--no-values" if not values else "problems come first")
         remarks.append(f"values were not compared: {why}")
@@ -81,15 +85,18 @@ def compare(program: SourceFile, engine: str | None) -> dict[str, Any]:
     import numpy as np
 
     kernel = program.kernel()
+    # An engine by name is taken as asked; else the kernel chooses.
     chosen, why = (engine, "") if engine else kernel.engine()
     out: dict[str, Any] = {"engine": chosen, "values_equal": None, "first_difference": None,
                            "why": why}  # fmt: skip
     if not chosen:
         return out
+    # What the program computes is no operand.
     operands = {n: v for n, v in program.operands.items() if n not in program.operator.values}
     result = kernel.by(chosen, operands)
     out["values_equal"] = bool(np.array_equal(result, program.expected))
     if not out["values_equal"]:
+        # The first difference is enough to find the fault.
         at = tuple(int(i) for i in np.argwhere(result != program.expected)[0])
         out["first_difference"] = (
             f"{program.operator.out.tensor}[{','.join(map(str, at))}] is {int(result[at])}, the"

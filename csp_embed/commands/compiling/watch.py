@@ -19,10 +19,12 @@ class Watch:
     print_after: tuple[str, ...] = ()
     check: bool = False
     quiet: bool = False
+    # Kept for one document at the end.
     printed: list[dict[str, str]] = field(default_factory=list)
 
     def require(self, stages: tuple[str, ...]) -> None:
         """Raises: InputError for a name that no stage has, and for one beyond the stop."""
+        # Both options name stages; either may be mistyped.
         asked = [("--print-after", name) for name in self.print_after]
         asked += [("--stop-after", self.stop_after)] if self.stop_after is not None else []
         for option, name in asked:
@@ -35,6 +37,7 @@ class Watch:
         if self.stop_after is None:
             return
         for name in self.print_after:
+            # What comes after the stop is never made.
             if stages.index(name) > stages.index(self.stop_after):
                 raise InputError(
                     f"--print-after {name} has no effect with --stop-after {self.stop_after}",
@@ -47,6 +50,7 @@ class Watch:
         if name not in self.print_after:
             return
         text = artefact.show()
+        # In JSON mode nothing else may be printed.
         if self.quiet:
             self.printed.append({"artefact": name, "text": text})
         else:
@@ -59,6 +63,7 @@ class Watch:
         if as_json:
             print_json({"artefact": self.stop_after, "text": text} | self.document())
             return
+        # The artefact may have thousands of lines.
         short = f"{name}: {self.stop_after} made, {len(text.splitlines())} lines (--show)"
         print(text if show else short)
         for note in notes:

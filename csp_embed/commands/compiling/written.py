@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 def write_dot(path: Path, op: Operator) -> None:
     """The dataflow as Graphviz."""
+    # Here, not above: only who asks for it loads the dataflow.
     from csp_embed.ir.dfg import dataflow
 
     with atomic(path) as file:
@@ -25,6 +26,7 @@ def write_dot(path: Path, op: Operator) -> None:
 
 def write_certificate(path: Path, document: dict[str, Any]) -> None:
     """A certificate as JSON."""
+    # Whole or not at all.
     with atomic(path) as file:
         json.dump(document, file, indent=1)
 
@@ -40,9 +42,11 @@ def write_refusal(
 ) -> None:
     """The certificate of a problem without an answer. found: why nothing fits; None where that was
     not decided."""
+    # The same form as a certificate of an answer: one judge reads both.
     from csp_embed.embed.certificate.make import refusal
 
     document = refusal(
+        # "unknown": a limit proves nothing.
         op, isa, layout, status="unknown" if found is None else "infeasible",
         why=error.why or error.what, search={"pins": list(pins)},
         conflict=() if found is None else found.conflict,

@@ -13,10 +13,12 @@ from csp_embed.errors import InputError
 from csp_embed.files import atomic, check_writable
 from csp_embed.ir.network import Platform, TaskGraph
 
+# Of random graphs; see network/made/wired.py.
 WIRED = ("watts-strogatz", "erdos-renyi", "barabasi-albert")
 KINDS = ("layered", *WIRED, "transformer", "quantised")
 
 
+# What all wired networks read.
 _WIRED = ("platform", "stages", "channels", "size", "seed")
 # Of each kind, the options that it reads; --n and -o are for all.
 READS = {
@@ -63,6 +65,7 @@ def generate(
             why=", ".join(KINDS),
             hint="csp-embed partition generate layered -o g.json",
         )
+    # Every option that some kind reads and this one does not is without effect.
     every = {name for names in READS.values() for name in names}
     suffix = "onnx" if kind == "quantised" else "json"
     refuse_ignored(
@@ -70,6 +73,7 @@ def generate(
         why=f"it reads {', '.join(READS[kind])}",
         hint=f"csp-embed partition generate {kind} -o NAME.{suffix}",
     )  # fmt: skip
+    # The kind decides the format.
     check_writable(output, (".onnx",) if kind == "quantised" else (".json", ".yaml", ".yml"))
     if seed < 0:
         raise InputError("--seed must be at least 0", hint="--seed 0")
@@ -77,18 +81,22 @@ def generate(
         nodes = _quantised(output, n, seed, channels or 16, size or 16, branches)
         _say(output, nodes, 0, as_json)
         return
+    # Layered graphs bring their own devices.
     if kind == "layered":
         graph, machine = layered(n, ccr, seed, related=related, devices=devices)
     else:
+        # The others take costs from a platform.
         machine = read_platform(find_platform(platform))
         if kind == "transformer":
             sketch = transformer(n, hidden=hidden, sequence=sequence, blocks=blocks)
         else:
+            # Usual chances differ by kind.
             chance = p if p is not None else (0.2 if kind == "erdos-renyi" else 0.75)
             sketch = wired(
                 kind, n, seed, stages=stages, channels=channels or 64, size=size or 56,
                 k=k, p=chance, m=m,
             )  # fmt: skip
+        # Several batches, so that plans with replicas have their costs.
         graph = with_costs(sketch, machine, batches=(1, 2, 4, 8, 16, 32))
     _write(output, graph, machine)
     _say(output, len(graph.tasks), len(graph.edges), as_json)
@@ -107,6 +115,7 @@ def _quantised(output: str, n: int, seed: int, channels: int, size: int, branche
 
     model = quantised_net(n, seed, channels=channels, size=size, branches=branches)
     with atomic(output, "wb") as file:
+        # Deterministic: equal seeds give equal bytes.
         file.write(model.SerializeToString(deterministic=True))
     return len(model.graph.node)
 

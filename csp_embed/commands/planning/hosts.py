@@ -31,15 +31,18 @@ def hosts_of(
     found: dict[str, Runner] = {}
     where: dict[str, str] = {}
     client = None
+    # Whatever fails, what was opened is closed.
     try:
         for device, worker in connect(addresses, token).items():
             found[device], where[device] = RemoteRunner(worker), worker.address
         if dask is not None:
             from csp_embed.run.hosts.on_dask import clients
 
+            # Dask's client is one for all its workers.
             client, runners = clients(dask)
             found |= runners
             where |= dict.fromkeys(runners, dask)
+        # Found out here, not when a part is sent.
         strange = [d for d in found if d not in platform.by_name()]
         if strange:
             raise InputError(
@@ -49,6 +52,7 @@ def hosts_of(
             )
         yield found
     finally:
+        # Runners first: they still need the client.
         for runner in found.values():
             runner.close()
         if client is not None:
@@ -76,18 +80,23 @@ def run_with_losses(
     """Runs; where a worker is lost and `replan` names a file, plans the rest anew, writes that plan
     there and runs it. Raises: WorkerDied without `replan`, or once no device is left."""
     lost: list[str] = []
+    # A further worker may be lost in the next run.
     while True:
         try:
             return Replanned(plan, inputs, run(plan, inputs), lost)
         except WorkerDied as error:
+            # Without a file for the new plan a loss is an error.
             if replan is None or not error.device:
                 raise
             lost.append(error.device)
+            # It is gone: nobody closes it again.
             hosts.pop(error.device, None)
             stderr.print(error.render(), markup=False, highlight=False)
+            # No device is left to plan for.
             if len(inputs.platform.devices) == 1:
                 raise
             inputs, plan = _without(lost, plan, request)
+            # Written before it runs: another loss must not lose it too.
             write_plan(plan, replan)
             stderr.print(
                 f"note: went on without {', '.join(lost)}: {plan.goal} {plan.objective:.6g} ms, "
@@ -101,8 +110,10 @@ def _without(lost: Sequence[str], plan: Plan, request: Request) -> tuple[Inputs,
 
     from csp_embed.partition.solve import solve
 
+    # Costs of lost devices are still in the graph: that is no error now.
     inputs = load_inputs(request, objective=plan.goal, lost=lost, lenient=True)
     options: dict[str, Any] = {"objective": plan.goal, "cost_model": inputs.cost_model}
+    # From the old plan: the search begins with what can stay.
     found = solve(inputs.graph, inputs.platform, start=plan, time_limit=REPLAN_S, **options)
     if found.objective is None:
         raise InputError(

@@ -51,9 +51,11 @@ class Request:
     def source(self) -> dict[str, Any]:
         """For `run-plan` and `check`: only what differs from the defaults."""
         out: dict[str, Any] = {"target": self.target}
+        # Only what was said: a plan's source stays short and readable.
         for key in ("platform", "dims", "io_free", "profiles", "assume_int8", "inputs"):
             if getattr(self, key):
                 out[key] = getattr(self, key)
+        # Granularity means nothing to a graph.
         if is_onnx(self.target):
             out["granularity"] = self.granularity
         return out
@@ -71,6 +73,7 @@ class Inputs:
 
 def is_onnx(target: str) -> bool:
     """Whether a path is to be read as an ONNX model."""
+    # One place decides, for all commands.
     return is_model_file(target)
 
 
@@ -85,6 +88,7 @@ def load_inputs(
     """Reads graph and platform. lost: devices that are gone. lenient: costs may name devices that
     the platform lacks. Raises: InputError, MissingLibrary.
     """
+    # None: the graph may bring its own platform.
     given = None
     if request.platform is not None:
         given = read_platform(find_platform(request.platform))
@@ -96,6 +100,7 @@ def load_inputs(
                 hint="--platform cpu_2gpu",
             )
         platform = without(given, lost)
+        # Costs are made for this platform, so it comes first.
         model = import_onnx_graph(
             request.target,
             platform,
@@ -107,9 +112,11 @@ def load_inputs(
             batches=request.batches,
             feeds=None if request.inputs is None else read_inputs(request.inputs),
         )
+        # What the reader had to assume is told at once.
         for note in model.notes:
             stderr.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
         return Inputs(model.graph, platform, model, request.cost_model or LINKS)
+    # Options of models: a graph has what they would say.
     given_options = {
         "--dim": request.dims,
         "--profile": request.profiles,
@@ -122,6 +129,7 @@ def load_inputs(
                 where=request.target,
                 hint=f"leave {option} out, or give a model",
             )
+    # By content: both formats are JSON.
     if is_dnn_partitioning(read_document(request.target)[0]):
         if request.cost_model not in (None, DNN):
             raise InputError(
@@ -132,6 +140,7 @@ def load_inputs(
         from csp_embed.partition.models.dnn_file import read_dnn
 
         graph, own = read_dnn(request.target, objective)
+        # A workload brings its devices; a platform given beside it wins.
         return Inputs(graph, without(given or own, lost), None, DNN)
     graph, inside = read_graph(request.target)
     if given is None and inside is None:
@@ -143,6 +152,7 @@ def load_inputs(
         )
     platform = given or inside
     assert platform is not None
+    # A misspelt device would else be a cost that nobody uses.
     if not lenient:
         check_known_devices(graph, platform, request.target)
     return Inputs(graph, without(platform, lost), None, request.cost_model or LINKS)
@@ -150,6 +160,7 @@ def load_inputs(
 
 def cost_model_of(target: str, asked: str | None) -> str:
     """The cost model that a target will be solved with; what cannot be read is told later."""
+    # A file that cannot be read is told by whoever reads it.
     if asked is not None or is_onnx(target) or not Path(target).is_file():
         return asked or LINKS
     return DNN if is_dnn_partitioning(read_document(target)[0]) else LINKS
@@ -157,6 +168,7 @@ def cost_model_of(target: str, asked: str | None) -> str:
 
 def check_known_devices(graph: TaskGraph, platform: Platform, where: str) -> None:
     """Raises: InputError where a cost names a device or kind that the platform does not have."""
+    # Costs go by name or by kind.
     known = {d.name for d in platform.devices} | {d.kind for d in platform.devices}
     for task in graph.tasks:
         for key in (*task.cost, *task.cost_by_batch):
@@ -171,6 +183,7 @@ def check_known_devices(graph: TaskGraph, platform: Platform, where: str) -> Non
 
 def refuse_shared_host(inputs: Inputs, replicas: int) -> None:
     """Raises: Infeasible for replicas of a model whose inputs and outputs are on one host."""
+    # Inputs and outputs are pinned to the host, which only one replica can have.
     if replicas > 1 and inputs.model is not None and any(t.pin for t in inputs.graph.tasks):
         raise Infeasible(
             "the model's inputs and outputs belong to one host device",
@@ -188,6 +201,7 @@ def without(platform: Platform, lost: Sequence[str]) -> Platform:
     if not lost:
         return platform
     host = platform.host
+    # The host itself may be lost: then any CPU takes its place.
     if host.device in lost:
         cpu = next(
             (d.name for d in platform.devices if d.kind == "cpu" and d.name not in lost), None
@@ -196,8 +210,10 @@ def without(platform: Platform, lost: Sequence[str]) -> Platform:
     return replace(
         platform,
         devices=tuple(d for d in platform.devices if d.name not in lost),
+        # Links with a lost end are gone with it.
         links=tuple(k for k in platform.links if not set(k.between) & set(lost)),
         host=host,
+        # Another platform than the file's: the old digest would claim otherwise.
         sha256="",
     )
 
@@ -207,10 +223,12 @@ def kernel_cost(assume_int8: bool, progress: Progress | None = None) -> KernelCo
 
     Equal layers are compiled once. None where the layer is no quantised chain, or has no embedding.
     """
+    # None is remembered too: what has no embedding is not tried again.
     known: dict[tuple[Any, ...], int | None] = {}
 
     def cost(net: Net, layer: Layer, device: Device) -> tuple[float, str] | None:
         found = quantised_layer(net, layer, assume_int8)
+        # A text says why it is no quantised chain.
         if isinstance(found, str):
             return None
         if device.clock_mhz is None:
@@ -218,6 +236,7 @@ def kernel_cost(assume_int8: bool, progress: Progress | None = None) -> KernelCo
                 f"device {device.name} needs clock_mhz to turn cycles into time",
                 hint="write the device's clock into the platform file: clock_mhz: 100",
             )
+        # Equal layers on equal machines.
         key = (device.isa, device.vta_config, *found.key)
         if key not in known:
             if progress is not None:
@@ -225,13 +244,16 @@ def kernel_cost(assume_int8: bool, progress: Progress | None = None) -> KernelCo
             try:
                 known[key] = _kernel(found, device).cycles
             except Infeasible:
+                # Not on this machine: the layer may still run elsewhere.
                 known[key] = None
         cycles = known[key]
         if cycles is None:
             return None
         origin = f"compiled kernel, {cycles} cycles at {device.clock_mhz:g} MHz"
+        # Without weights nothing was quantised: int8 is an assumption.
         if found.w is None:
             origin += ", int8 assumed"
+        # MHz are thousands of cycles in a millisecond.
         return cycles / (device.clock_mhz * 1e3), origin
 
     return cost
@@ -252,6 +274,7 @@ def _kernel(layer: QuantLayer, device: Device) -> Any:
     from csp_embed import ops
     from csp_embed.compiler import driver
 
+    # By name: a layer says which operator computes it.
     operator = getattr(ops, layer.call)(**layer.arguments)
     return driver.compile(operator, device.isa or "vta", b=layer.b, config=device.vta_config)
 
@@ -261,6 +284,7 @@ def request_of(plan: Plan, target: str, platform: str | None) -> Request:
     source = plan.source
     return Request(
         target=target,
+        # What is given now wins over what the plan remembers.
         platform=platform or source.get("platform"),
         granularity=str(source.get("granularity", "fused")),
         dims={str(k): int(v) for k, v in dict(source.get("dims", {})).items()},
@@ -284,11 +308,13 @@ def check_plan_file(
     read = read_plan(plan)
     request = request_of(read, str(graph), None if platform is None else str(platform))
     named = request.platform or ""
+    # The plan may name a file of another computer.
     known = named in shipped_platforms() or Path(named).exists()
     if platform is None and not known and not is_onnx(str(graph)):
         # The plan may come from another machine; the graph file's own platform then serves.
         request = replace(request, platform=None)
     inputs = load_inputs(request, objective=read.goal, lenient=True)
+    # The plan may come from a tool that does not say its cost model.
     if inputs.cost_model == DNN:
         read = replace(read, cost_model=DNN)
     return list(check_plan(inputs.graph, inputs.platform, read))

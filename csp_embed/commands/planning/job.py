@@ -44,19 +44,26 @@ class Job:
         """Everything. Raises: CspEmbedError; SystemExit for answers that are no success."""
         from csp_embed.commands.planning.inputs import load_inputs, refuse_shared_host
 
+        # Reading a model may compile kernels: it reports too.
         with progress(quiet=self.as_json) as tell:
             inputs = load_inputs(
                 self.request, objective=self.of_one["objective"], lost=self.lost,
+                # With a plan to improve, or devices gone, costs may name devices that are not
+                # there.
                 lenient=self.lenient or self.start is not None or bool(self.lost), progress=tell,
             )  # fmt: skip
+            # Before the search: a mistyped layer must not end it after minutes.
             self._refuse_unknown(inputs)
             refuse_shared_host(inputs, self.of_one["replicas"])
+            # Early: the graph is of use even if the search is broken off.
             self.outputs.write_graph(inputs)
             options = {**self.options, "cost_model": inputs.cost_model, "progress": tell}
             if options["time_limit"] is not None and options["time_limit"] > 0:
                 # What reading and loading libraries took counts too.
                 import_module("csp_embed.partition.pareto")
+                # The limit is on the whole command.
                 spent = time.perf_counter() - self.begin
+                # Never 0: that would be no limit.
                 options["time_limit"] = max(0.01, options["time_limit"] - spent)
             if self.points is not None:
                 return self._front(inputs, self.points, options)
@@ -72,6 +79,7 @@ class Job:
                 raise InputError(f"{option}: no layer {name!r}", hint=similar(name, inputs))
 
     def _show(self, plan: Plan, inputs: Inputs) -> None:
+        # No plan: ends here, with its own exit code.
         if plan.objective is None:
             _no_plan(plan, self.as_json)
         self.outputs.write(plan, inputs)
@@ -81,6 +89,7 @@ class Job:
             print_plan(plan, inputs, self.table, self.explain)
             if self.outputs.plan:
                 say(f"plan written to {self.outputs.plan}")
+        # The plan is written first: it is a plan all the same.
         if "interrupted" in plan.reasons:
             stderr.print("stopped by Ctrl-C: this is the best plan so far")
             raise SystemExit(130)
@@ -91,6 +100,7 @@ class Job:
         try:
             return solve(inputs.graph, inputs.platform, **options)
         except Infeasible as error:
+            # For people the error is enough; scripts get a document beside it.
             if not self.as_json:
                 raise
             stderr.print(error.render(), markup=False, highlight=False)
@@ -114,6 +124,7 @@ class Job:
 
         if points < 2:
             raise InputError("--pareto needs at least 2 points", hint="--pareto 5")
+        # Points share the limit.
         plans = pareto(inputs.graph, inputs.platform, points=points, **options)
         if self.outputs.plan:
             document = {"format": "csp-embed-pareto/1", "plans": [plan_document(p) for p in plans]}
@@ -126,6 +137,7 @@ class Job:
             for row in rows:
                 text = f"{row['latency'] or 0:10.6g}  {row['period'] or 0:10.6g}   {row['status']}"
                 say(text)
+        # After writing: what there is stays.
         if any("interrupted" in p.reasons for p in plans):
             stderr.print("stopped by Ctrl-C: these are the points so far")
             raise SystemExit(130)
@@ -137,6 +149,7 @@ class Job:
 
 def _no_plan(plan: Plan, as_json: bool) -> None:
     """UNKNOWN: the limit or Ctrl-C came before any plan."""
+    # Ctrl-C and the limit have different exit codes.
     code = 130 if "interrupted" in plan.reasons else TimeLimit.exit_code
     if not as_json and code == TimeLimit.exit_code:
         raise TimeLimit(

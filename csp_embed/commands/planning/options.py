@@ -13,6 +13,7 @@ from csp_embed.ir.network import LATENCY, THROUGHPUT
 
 # Suffixes of a plan file; all hold JSON, which is YAML too.
 PLANS = (".json", ".yaml", ".yml")
+# Names of the two cost models, as plans have them.
 LINKS, DNN = "links", "dnn-partitioning"
 
 NetworkArgument = Annotated[str, typer.Argument(help="model.onnx, graph.json or .yaml.")]
@@ -58,6 +59,7 @@ def known_objective(name: str) -> None:
 
 def batch_sizes(batch: int, replicas: int) -> list[int]:
     """Sizes whose costs are needed: of the whole input and of every replica's share of it."""
+    # Shares of a batch are at most the batch over the replicas, and at least one.
     return sorted({1, batch, *range(2, 1 + batch // max(1, replicas))}) if batch > 1 else []
 
 
@@ -78,6 +80,7 @@ def pairs(values: list[str] | None, option: str) -> dict[str, str]:
 def numbers(values: list[str] | None, option: str) -> dict[str, int]:
     out: dict[str, int] = {}
     for key, value in pairs(values, option).items():
+        # Extents of 0 would make empty tensors.
         if not value.isdigit() or int(value) < 1:
             raise InputError(
                 f"{option} {key}={value}: expected a positive integer", hint=f"{option} {key}=1"

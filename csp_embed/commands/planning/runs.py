@@ -59,8 +59,10 @@ def profile(
     from csp_embed.network.profiles.file import profile_document
     from csp_embed.network.profiles.measure import profile_model, read_inputs
 
+    # Before measuring, which takes minutes.
     check_outputs((output, (".json",)), reads=(model, inputs))
     if platform is not None:
+        # A modelled device is not run: options of measuring say nothing.
         refuse_ignored(
             context, ("threads", "runs", "warm_ups", "weights", "seed", "clock", "inputs"),
             "--platform", why="a device of a platform file is modelled, nothing is measured",
@@ -77,11 +79,13 @@ def profile(
             as_json,
         )
         return
+    # onnxruntime runs float layers as they are.
     refuse_ignored(
         context, ("assume_int8",), "a measurement", why="onnxruntime runs the model as it is",
         hint="leave it out, or name a kernel device with --platform FILE --device NAME",
     )  # fmt: skip
     _refuse_seed(context, weights, inputs)
+    # Other providers are not measured here: their times would not be theirs.
     if device != "cpu":
         raise InputError(
             f"cannot measure on {device!r} here",
@@ -104,6 +108,7 @@ def profile(
             progress=tell,
         )
     write_json(output, profile_document(found))
+    # Layers one by one take longer than the whole: both are told.
     total = sum(t.alone_ms or 0.0 for t in found.layers.values())
     if as_json:
         print_json({"layers": len(found.layers), "sum_ms": total, "whole_ms": found.whole_ms})
@@ -117,6 +122,7 @@ def profile(
 
 def _refuse_seed(context: typer.Context, weights: str, inputs: str | None) -> None:
     """Raises: InputError for a seed where neither weights nor inputs are random."""
+    # Weights of the model and given inputs: a seed would be without effect.
     if weights == "keep" and inputs is not None:
         refuse_ignored(context, ("seed",), "--weights keep and --inputs", why="nothing is random")
 
@@ -142,6 +148,7 @@ def _modelled(
     if device not in devices:
         raise InputError(f"no device {device!r}", where=platform, hint=", ".join(devices))
     if devices[device].isa is None:
+        # Only kernels are priced as int8.
         refuse_ignored(context, ("assume_int8",), f"{device}, which runs no kernels")
     with progress(quiet=as_json) as tell:
         found = modelled_profile(
@@ -149,6 +156,7 @@ def _modelled(
             devices[device],
             granularity=cast("Granularity", granularity),  # the library refuses others
             dims=dims,
+            # Several batches, for plans with replicas.
             batches=(1, 2, 4, 8, 16, 32),
             kernel_cost=kernel_cost(assume_int8, tell),
         )
@@ -212,7 +220,9 @@ def run_plan_command(
     from csp_embed.run.report import report_document, report_text
     from csp_embed.run.run_plan import refuse_unequal, run_plan
 
+    # Everything that can be refused is, before workers are reached.
     check_folder(export)
+    # Not over the model or the plan itself.
     check_outputs((replan, PLANS), reads=(model, plan_file))
     if not in_flight:
         refuse_ignored(context, ("samples",), "no --in-flight", hint="--in-flight 4")
@@ -220,6 +230,7 @@ def run_plan_command(
         refuse_ignored(context, ("token_file",), "no --worker", hint="--worker HOST:PORT")
     plan = read_plan(plan_file)
     _refuse_seed(context, weights, inputs_file)
+    # As the plan was made; the command line wins.
     request = request_of(plan, model, platform)
     # Sizes that depend on values were settled by the plan's own inputs: run on them, or on others.
     inputs_file = inputs_file or request.inputs
@@ -228,12 +239,15 @@ def run_plan_command(
     if not is_onnx(model):
         raise InputError("run-plan runs ONNX models", where=model, hint="give the model's file")
     with progress(quiet=as_json) as tell:
+        # lenient: the plan may have been made for fewer devices.
         inputs = load_inputs(request, objective=plan.goal, lenient=True, progress=tell)
         assert inputs.model is not None
+        # A plan of somebody else is judged before it is run.
         _refuse_wrong(
             plan, inputs.graph, inputs.platform, f"csp-embed check {plan_file} --graph {model}"
         )
         given = None if inputs_file is None else read_inputs(inputs_file)
+        # Connections close whatever happens.
         with hosts_of(worker or (), read_token(token_file), dask, inputs.platform) as hosts:
 
             def run(plan: Plan, inputs: Inputs) -> RunReport:
@@ -247,6 +261,7 @@ def run_plan_command(
                 )  # fmt: skip
 
             done = run_with_losses(run, plan, inputs, request, hosts, replan)
+        # The plan that ran in the end may be another one.
         plan, inputs, report = done.plan, done.inputs, done.report
     for remark in same_graph(plan, inputs.graph, inputs.platform):
         stderr.print(f"note: {remark}", markup=False, highlight=False)
@@ -254,6 +269,7 @@ def run_plan_command(
         print_json(report_document(report, plan))
     else:
         say(report_text(report, plan))
+    # The document is printed all the same.
     if as_json and not report.equal:
         raise SystemExit(CheckError.exit_code)
     refuse_unequal(report)
@@ -263,6 +279,7 @@ def _refuse_wrong(plan: Plan, graph: TaskGraph, platform: Platform, hint: str) -
     """A plan that breaks a rule is not run. Raises: CheckError with the first faults."""
     from csp_embed.judge.plan.judge import check_plan
 
+    # The judge, not the solver, decides.
     faults = check_plan(graph, platform, plan)
     if faults:
         raise CheckError(
@@ -282,6 +299,7 @@ def judge_plan(file: str, graph: str | None, platform: str | None, as_json: bool
     from csp_embed.commands.planning.inputs import check_plan_file
     from csp_embed.network.files.plan import read_plan
 
+    # A plan names its network, unless another tool wrote it.
     target = graph or str(read_plan(file).source.get("target", ""))
     if not target:
         raise InputError("which network is this plan for?", where=file, hint="--graph GRAPH")
@@ -295,5 +313,6 @@ def judge_plan(file: str, graph: str | None, platform: str | None, as_json: bool
             say(text)
         verdict = f"{len(faults)} problems" if faults else "ok"
         say(f"{file}: {verdict}")
+    # Scripts look at the exit code.
     if faults:
         raise SystemExit(CheckError.exit_code)

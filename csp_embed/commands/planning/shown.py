@@ -40,6 +40,7 @@ class Outputs:
         """The graph with its costs, before the search."""
         from csp_embed.network.files.graph import graph_document
 
+        # Before the search: it does not depend on it.
         if self.graph:
             write_json(self.graph, graph_document(inputs.graph, inputs.platform))
 
@@ -47,6 +48,7 @@ class Outputs:
         """The plan, then its pictures."""
         from csp_embed.network.files.plan import write_plan
 
+        # The plan before its pictures: they may need a library that is missing.
         if self.plan:
             write_plan(plan, self.plan)
         _pictures(plan, inputs, self.gantt, self.picture, self.report, self.trace)
@@ -60,6 +62,7 @@ def _pictures(
     report: str | None,
     trace: str | None,
 ) -> None:
+    # Each loaded only where it is asked for.
     if gantt:
         from csp_embed.report.plans.gantt import draw_plan
 
@@ -99,14 +102,17 @@ def print_plan(plan: Plan, inputs: Inputs, table: bool, explain: str | None) -> 
     say(summary_text(plan, inputs.platform))
     if explain is not None:
         say(explain_text(explain, plan, inputs.graph, inputs.platform, _mover(plan, inputs)))
+    # An explanation alone is what was asked for.
     if explain is None or table:
         rows = plan_rows(plan, inputs.graph, inputs.platform)
+        # The middle of a long table is left out, the ends show its form.
         print(table_text(rows, None if table else 24, width()))
     for remark in plan.reasons:
         say(f"note: {remark}")
 
 
 def similar(name: str, inputs: Inputs) -> str:
+    # A node's name is a usual mistake: layers hold several.
     inside = next((t.id for t in inputs.graph.tasks if name in t.nodes), None)
     if inside is not None:
         return f"{name} is a node of layer {inside}"
@@ -116,6 +122,7 @@ def similar(name: str, inputs: Inputs) -> str:
 
 def _mover(plan: Plan, inputs: Inputs) -> Any:
     """(task, device) -> objective with that one task moved; None where it is no plan."""
+    # Under that cost model, and of replicas, one moved layer is no plan to compare with.
     if inputs.cost_model == DNN or plan.replicas:
         return None
     from csp_embed.partition.evaluate import evaluate
@@ -125,6 +132,7 @@ def _mover(plan: Plan, inputs: Inputs) -> Any:
         try:
             return evaluate(inputs.graph, inputs.platform, device_of, plan.goal).objective
         except (Infeasible, InputError):
+            # Where it is no plan, that is the answer.
             return None
 
     return moved

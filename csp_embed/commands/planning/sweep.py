@@ -85,6 +85,7 @@ def sweep(
     from csp_embed.partition.effects import without_effect
     from csp_embed.spread import Lost, spread
 
+    # Each platform once, in the order given.
     names = list(dict.fromkeys(n.strip() for n in platforms.split(",") if n.strip()))
     if not names:
         raise InputError("no platform is named", hint="name files, or platforms that ship")
@@ -98,12 +99,15 @@ def sweep(
     ignored: dict[str, str] = {} if dask is None else {"jobs": "--dask"}
     if not is_onnx(network):
         ignored |= dict.fromkeys(("granularity", "io_free"), "a graph file, which has its layers")
+    # One network for all: its cost model is the same everywhere.
     options = {"method": method, "cost_model": cost_model_of(network, None)}
     refuse_each(context, ignored | without_effect(options))
     profiles = pairs(profile_file, "--profile")
+    # Before the workers start.
     _prepare(out, plans, names, resume)
     setting = Setting(
         Request(
+            # Workers may start in another folder.
             target=_absolute(network), granularity=granularity, dims=numbers(dim, "--dim"),
             io_free=io_free, profiles={k: _absolute(v) for k, v in profiles.items()},
             batches=batch_sizes(batch, replicas),
@@ -115,23 +119,28 @@ def sweep(
     )  # fmt: skip
     rows: list[dict[str, Any]] = []
     with progress(quiet=as_json) as tell:
+        # Contents and options: what is equal need not be done again.
         keys = {name: _key(setting, name) for name in names}
         rows += _kept(out, keys, plans)
         tell("partitioning", len(rows), len(names))
+        # Where a kept row stands nothing is solved.
         items = [(n, _absolute(n)) for n in names if n not in {r["platform"] for r in rows}]
         results = spread(partial(solve_on, setting=setting), items, jobs, dask)
         stopped = False
         try:
             for found in results:
+                # A worker that died leaves a row, not an end of the sweep.
                 row, plan = _died(found) if isinstance(found, Lost) else found
                 # Not the key of a finished search: --resume does it again.
                 stopped = plan is not None and "interrupted" in plan.reasons
                 row["key"] = "" if stopped else keys[row["platform"]]
                 if plans is not None and plan is not None:
+                    # Written as it comes: an interrupt must not lose it.
                     row["plan"] = str(Path(plans) / _plan_file(row["platform"]))
                     write_plan(plan, row["plan"])
                 rows.append(row)
                 tell(str(row["platform"]), len(rows), len(names))
+                # Appended: rows that stand are never written again.
                 if out is not None:
                     with out.open("a", encoding="utf-8") as file:
                         file.write(json.dumps(row) + "\n")
@@ -140,6 +149,7 @@ def sweep(
         except KeyboardInterrupt:
             stopped = True
         results.close()  # ends the workers
+    # In the order given, whoever was ready first.
     rows.sort(key=lambda row: names.index(row["platform"]))
     _end(rows, objective, out, as_json, stopped)
 
@@ -152,6 +162,7 @@ def _end(
     if as_json:
         print_json(rows)
     else:
+        # One quantity for all rows.
         say_table(
             HEAD, _rows(rows), "latency, ms" if objective == LATENCY else "period, ms a sample"
         )
@@ -161,6 +172,7 @@ def _end(
         stderr.print("stopped by Ctrl-C: these are the plans so far")
         raise SystemExit(130)
     failed = [row for row in rows if "error" in row]
+    # Errors below the table, whole.
     for row in failed:
         stderr.print(row["error"]["text"], markup=False, highlight=False, soft_wrap=True)
     if failed:
@@ -171,7 +183,9 @@ def _key(setting: Setting, platform: str) -> str:
     """Equal for equal contents and options: what a resumed sweep need not do again."""
     from csp_embed.network.files.schema import sha256
 
+    # Profiles by content: a path may stand for another file tomorrow.
     profiles = [(k, *_digests([p])) for k, p in sorted(setting.request.profiles.items())]
+    # Paths are no part of what was asked; contents are.
     request = replace(setting.request, target="", profiles={}, dims=dict(setting.request.dims))
     parts = [*_digests([setting.request.target, platform]), profiles, asdict(request)]
     return sha256(json.dumps([*parts, dict(setting.options)]).encode())
@@ -187,6 +201,7 @@ def _digests(paths: list[str]) -> list[str]:
         try:
             found.append(sha256(find_platform(path).read_bytes()))
         except (InputError, OSError) as error:
+            # An error as text: it differs from every digest.
             found.append(str(error))
     return found
 
@@ -197,12 +212,14 @@ def _kept(out: Path | None, keys: Mapping[str, str], plans: str | None) -> list[
 
     if out is None or not out.exists():
         return []
+    # A last line that was cut off is dropped, and the file mended.
     known = read_results(out)
     with atomic(out) as file:
         file.writelines(json.dumps(row) + "\n" for row in known)
     kept = {}
     for row in known:
         same = "error" not in row and row.get("key") == keys.get(str(row["id"]))
+        # A plan file that is gone is made again.
         written = plans is None or row.get("value") is None or Path(row.get("plan", "")).is_file()
         if same and written:
             kept[row["id"]] = row
@@ -219,6 +236,7 @@ def _prepare(out: Path | None, plans: str | None, names: list[str], resume: bool
     elif resume:
         raise InputError("--resume has nothing to continue", hint="--out sweep.jsonl --resume")
     if plans is not None:
+        # Two platforms of one name in two folders.
         files = [_plan_file(n) for n in names]
         if len(set(files)) < len(files):
             raise InputError(
@@ -252,6 +270,7 @@ def solve_on(item: tuple[str, str], setting: Setting) -> tuple[dict[str, Any], P
         found, plan = _solve_on(path, setting)
         row |= found
     except CspEmbedError as error:
+        # The error may name the file already.
         named = "" if platform in error.where else f"  platform: {platform}\n"
         first, _, rest = error.render().partition("\n")
         row["status"] = "INFEASIBLE" if error.exit_code == 3 else "FAILED"
@@ -267,6 +286,7 @@ def _died(lost: Lost) -> tuple[dict[str, Any], None]:
     """(record of a platform whose process died every time, no plan)."""
     platform, _ = lost.item
     text = f"error[worker]: {platform}: {lost.why}"
+    # As if it had run into its limit.
     error = {"text": text, "what": lost.why, "exit_code": TimeLimit.exit_code}
     row = {"id": platform, "platform": platform, "status": "FAILED", "error": error, "seconds": 0.0}
     return row, None
@@ -278,6 +298,7 @@ def _solve_on(platform: str, setting: Setting) -> tuple[dict[str, Any], Plan | N
     from csp_embed.partition.solve import solve
 
     request = replace(setting.request, platform=platform)
+    # lenient: one graph for many platforms names devices of all.
     inputs = load_inputs(request, objective=str(setting.options["objective"]), lenient=True)
     refuse_shared_host(inputs, int(setting.options["replicas"]))
     if options["time_limit"] is not None and options["time_limit"] > 0:  # reading counts too
@@ -293,6 +314,7 @@ def _solve_on(platform: str, setting: Setting) -> tuple[dict[str, Any], Plan | N
         "status": plan.status,
         "method": plan.method,
         "devices": len(inputs.platform.devices),
+        # Of replicas: devices of any copy.
         "used": len({a.device for a in plan.assignments or copies}),
         "transfers": len(plan.transfers) or sum(len(r.transfers) for r in plan.replicas),
     }
@@ -306,6 +328,7 @@ HEAD = (
 
 
 def _rows(rows: list[dict[str, Any]]) -> list[list[str]]:
+    # Against the best of those that have a value.
     found = [row["value"] for row in rows if row.get("value") is not None]
     out = []
     for row in rows:
@@ -315,6 +338,7 @@ def _rows(rows: list[dict[str, Any]]) -> list[list[str]]:
             out.append([row["platform"], "-", "", "", "", row["status"], why, "", "", ""])
             continue
         gap = "" if row["gap"] is None else f"{100 * row['gap']:.2f} %"
+        # A period of 0 has no ratio.
         over = f"{value / min(found):.2f} x" if min(found) else ""
         out.append([
             row["platform"], f"{value:.6g}", f"{row['lower_bound']:.6g}", gap, over,

@@ -97,6 +97,7 @@ class PlanEntry(_Loose):
 
 def read_plan(path: str | Path) -> Plan:
     """The plan in a JSON or YAML file, times in ms. Raises: InputError naming file and item."""
+    # Without the digest of its bytes: a plan is known by what it says.
     return plan_from(read_document(path)[0], path)
 
 
@@ -153,6 +154,7 @@ def plan_from(value: Any, path: str | Path) -> Plan:
 
 
 def _scaled(value: float | None, unit: str) -> float | None:
+    # Missing times stay missing: a throughput plan has none.
     return None if value is None else in_ms(value, unit)
 
 
@@ -210,6 +212,7 @@ def plan_document(plan: Plan) -> dict[str, Any]:
         if value != default:
             document[key] = value
     document["assignments"] = [_assignment_row(a) for a in plan.assignments]
+    # Latency plans have no loads.
     if plan.loads:
         document["loads"] = dict(plan.loads)
     document["transfers"] = [_transfer_row(t) for t in plan.transfers]
@@ -225,6 +228,7 @@ def plan_document(plan: Plan) -> dict[str, Any]:
         ]
     if plan.reasons:
         document["reasons"] = list(plan.reasons)
+    # How its graph was read: `run-plan` and `check` read it again in the same way.
     if plan.source:
         document["source"] = dict(plan.source)
     return document

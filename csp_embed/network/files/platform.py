@@ -127,6 +127,7 @@ def _expand(entry: PlatformEntry, folder: Path, digest: str, stem: str) -> Platf
     groups: dict[str, list[str]] = {}  # a name that people may write -> devices that it means
     pairs: list[tuple[LinkEntry, str, str, str]] = []  # link, end, end, prefix of its server
     buses = [Bus(b.name, b.bytes_per_ms) for b in entry.buses]
+    # Instances of all servers, in the order of the file.
     servers: list[str] = []
     # Devices outside of servers first: their names have no prefix and cannot clash with a node's.
     for device in entry.devices:
@@ -198,6 +199,7 @@ def _add(
                 isa=entry.isa,
                 vta_config=None if entry.vta_config is None else str(folder / entry.vta_config),
                 clock_mhz=entry.clock_mhz,
+                # None: any operator; an empty list would be none.
                 operators=None if entry.operators is None else tuple(entry.operators),
                 provider=entry.provider,
             )
@@ -219,6 +221,7 @@ def _ends(a: str, b: str, groups: dict[str, list[str]]) -> Iterable[tuple[str, s
     # A device is not linked to itself, and a pair once: links go both ways.
     if a == b and len(groups[a]) > 1:
         return list(combinations(groups[a], 2))
+    # All of one group with all of the other.
     return [(x, y) for x in groups[a] for y in groups[b]]
 
 

@@ -17,12 +17,14 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+# Kept as the file has it: no tensor is turned on reading.
 Layout = Literal["NHWC", "NCHW"]
 Pair = tuple[int, int]
 # Named after the runtimes whose every bit they are.
 PROFILES = ("tflm", "onnxruntime")
 
 
+# eq=False: arrays compare element by element, which is no truth value.
 @dataclass(frozen=True, eq=False)
 class Tensor:
     """One tensor. real value = scale * (integer - zero_point).
@@ -119,6 +121,7 @@ class AddFixed:
     """u = first((a - za) << left) + sign * second((b - zb) << left); y = result(u) + zy. sign: 1,
     or -1 for a difference."""
 
+    # Both summands are widened first: little is lost when they are brought to one scale.
     left: int
     first: FixedPoint
     second: FixedPoint
@@ -313,6 +316,7 @@ class Graph:
         if isinstance(operator, Conv | FullyConnected):
             w = self.tensors[operator.inputs[1]]
             return self.tensors[operator.output].elements * math.prod(w.shape[1:])
+        # Other operators have no products, whatever they cost.
         return operator.products if isinstance(operator, Outside) else 0
 
     def show(self) -> str:
@@ -329,6 +333,8 @@ class Graph:
 
 
 def _tensor(t: Tensor) -> str:
+    # A scalar has no extents to show.
     shape = "x".join(map(str, t.shape)) or "scalar"
+    # One line: the first scale stands for those of all channels.
     scale = f" scale {t.scales[0]:.6g} zero {t.zero}" if t.scales else ""
     return f"{t.name} {t.dtype} {shape}{scale}"

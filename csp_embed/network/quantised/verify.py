@@ -31,6 +31,7 @@ def verify(graph: g.Graph) -> None:
         )
     # Constants and inputs are there before the first operator.
     known = {n for n, t in graph.tensors.items() if t.data is not None} | set(graph.inputs)
+    # Every tensor, also those that no operator reads.
     for name, tensor in graph.tensors.items():
         _tensor(graph, name, tensor)
     names: set[str] = set()
@@ -106,6 +107,7 @@ def _operator(graph: g.Graph, op: g.Operator) -> None:
     steps = [getattr(op, name, (1, 1)) for name in ("stride", "window", "dilation")]
     if any(n < 1 for pair in steps for n in pair) or getattr(op, "groups", 1) < 1:
         _refuse(graph, op, f"stride, window or dilation is not positive: {steps}")
+    # "" stands for an operand that is left out.
     shapes = [graph.tensors[n].shape if n else () for n in op.inputs]
     out = graph.tensors[op.output]
     if not _ranks_fit(op, shapes):
@@ -126,6 +128,7 @@ def _operator(graph: g.Graph, op: g.Operator) -> None:
     if any(not -31 <= s <= 30 for part in parts for s in part.shift):
         _refuse(graph, op, f"its multiplier is beyond 2^30: {rescale}")
     if isinstance(op, g.Conv | g.FullyConnected):
+        # The multipliers must be as many as the output's channels, or one.
         _channels(graph, op, shapes)
     # Shapes are recomputed from the operands: importers took them from the file.
     wanted = _out_shape(op, shapes)
@@ -171,6 +174,7 @@ def _table(graph: g.Graph, op: g.Lookup | g.Move) -> None:
     channels = x.shape[op.axis] if len(data) > 1 else 1
     if data.shape != (channels, x.range[1] - x.range[0] + 1) or y.shape != x.shape:
         _refuse(graph, op, f"a table {data.shape} for {x.dtype} {x.shape}")
+    # What a table gives is stored as it is, without a clamp.
     if data.min() < y.range[0] or data.max() > y.range[1]:
         _refuse(graph, op, "its table leaves the type of the result")
 
@@ -228,6 +232,7 @@ def _out_shape(op: g.Operator, shapes: list[tuple[int, ...]]) -> tuple[int, ...]
     if isinstance(op, g.Transpose):
         return tuple(x[i] for i in op.order)
     if isinstance(op, g.Spread):
+        # Between n values stand n - 1 gaps.
         sizes = ((n - 1) * d + 1 for n, d in zip(x[1:3], op.stride, strict=True))
         return (x[0], *sizes, x[3])
     if isinstance(op, g.Multiply):

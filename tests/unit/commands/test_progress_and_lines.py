@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import pty
 import re
@@ -12,7 +13,10 @@ import sys
 import termios
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from csp_embed.commands.common import print_json
 
 SCRIPT = """
 import time
@@ -96,3 +100,10 @@ def test_records_go_where_standard_output_goes(tmp_path: Path) -> None:
     assert "record" not in raw
     lines = (tmp_path / "out.txt").read_text().splitlines()
     assert [line[:8] for line in lines] == ["record 0", "record 1", "record 2", "record 3", "last"]
+
+
+def test_json_takes_numbers_and_arrays_of_numpy(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"one": np.int64(3), "part": np.float32(0.5), "many": np.arange(3), "at": Path("x")})
+    assert json.loads(capsys.readouterr().out) == {
+        "one": 3, "part": 0.5, "many": [0, 1, 2], "at": "x",
+    }  # fmt: skip
