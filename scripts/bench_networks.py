@@ -8,6 +8,8 @@
         two committed platforms: the plan against the fastest GPU alone, beside the bound's ratio
     scripts/bench_networks shared    [--limit S] [--jobs N] [--networks A,B]
         throughput with layers shared between devices (partition --share), three platforms
+    scripts/bench_networks batch     [--jobs N] [--networks A,B]
+        latency of 16 samples that share devices (partition --share --batch 16), the default search
 
 The networks: nine topologies of the onnx wheel's test data, a transformer, two wired networks, a
 quantised integer network. Graph inputs and outputs are free. Times are wall clock.
@@ -47,6 +49,7 @@ PLATFORMS = ("cpu_2gpu", "cpu_2gpu_affinity")
 SEARCHES = ("split", "anneal", "genetic", "lns", "exact", "milp", "auto")
 OBJECTIVES = ("latency", "throughput")
 PIECES = 6
+BATCH = 16  # samples
 
 
 def light(name: str) -> Path:
@@ -274,13 +277,15 @@ def run_shared(item: tuple[str, str], limit: float) -> tuple[float, float, float
     return ratio, most, plan.gap or 0.0, text
 
 
-def shared(names: Sequence[str], limit: float, jobs: int) -> None:
-    """Throughput with layers shared between devices, against the bound over all mixtures."""
+def shared(
+    names: Sequence[str],
+    jobs: int,
+    call: Callable[[tuple[str, str]], tuple[float, float, float, str]],
+) -> None:
+    """Layers shared between devices, against the bound over all ways to share them."""
     for platform in (*PLATFORMS, "xeon_v100_t4"):
         rows = []
-        for *figures, text in spread(
-            jobs, partial(run_shared, limit=limit), [(n, platform) for n in names]
-        ):
+        for *figures, text in spread(jobs, call, [(n, platform) for n in names]):
             print(text, flush=True)
             rows.append(figures)
         ratios, bounds, gaps = zip(*rows, strict=True)
@@ -293,12 +298,34 @@ def shared(names: Sequence[str], limit: float, jobs: int) -> None:
         )
 
 
+def run_batch(item: tuple[str, str]) -> tuple[float, float, float, str]:
+    """(GPU alone over shared plan, GPU alone over bound, gap, a line)."""
+    name, platform = item
+    machine = read_platform(find_platform(platform))
+    graph = network(name, machine)
+    began = time.process_time()
+    plan = solve(graph, machine, batch=BATCH, share=True)
+    seconds = time.process_time() - began
+    assert not check_plan(graph, machine, plan)
+    # Without measured batches a GPU takes one sample after the other; its inputs are there.
+    alone, gpu = on_one_gpu(graph, machine, "latency")
+    alone *= BATCH
+    value = plan.objective or 1.0
+    ratio, most = alone / value, alone / plan.lower_bound
+    text = (
+        f"{name}, {platform}: {gpu} alone {alone:.4f} ms, {len(plan.replicas)} shares {value:.4f}, "
+        f"bound {plan.lower_bound:.4f} ({plan.bound}), gap {100 * (plan.gap or 0):.1f} %; "
+        f"{ratio:.2f} times (bound {most:.2f}), {seconds:.1f} CPU s"
+    )
+    return ratio, most, plan.gap or 0.0, text
+
+
 def main() -> None:
     """Reads the arguments."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("table", choices=("times", "methods", "platforms", "shared"))
+    parser.add_argument("table", choices=("times", "methods", "platforms", "shared", "batch"))
     parser.add_argument("--models", help="times: light models, all unless given")
     parser.add_argument("--networks", help="methods, platforms: all unless given")
     parser.add_argument("--clock", default="cpu", help="times: wall, or cpu for a busy machine")
@@ -315,7 +342,8 @@ def main() -> None:
     elif args.table == "platforms":
         platforms(names, args.limit, args.jobs)
     else:
-        shared(names, args.limit, args.jobs)
+        call = run_batch if args.table == "batch" else partial(run_shared, limit=args.limit)
+        shared(names, args.jobs, call)
 
 
 if __name__ == "__main__":

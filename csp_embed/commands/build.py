@@ -43,6 +43,17 @@ def build_command(
     ] = None,
     samples: Annotated[int, typer.Option(help="how many random inputs are run")] = 1,
     seed: Annotated[int, typer.Option(help="seed of the random inputs")] = 0,
+    rounding: Annotated[
+        str,
+        typer.Option(
+            metavar="exact|shift",
+            help="shift: weights requantised so that multipliers are shifts (ONNX)",
+        ),
+    ] = "exact",
+    requantised: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.onnx", help="the model that --rounding shift makes"),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -77,6 +88,8 @@ def build_command(
 
       csp-embed build model.onnx --dim batch=1 --show
 
+      csp-embed build model.onnx --rounding shift --requantised shift.onnx -o model.npz
+
       csp-embed build kws.tflite --vta-config vta_config.json --inputs words.npz --json
     """
     from csp_embed.network.quantised.read import read_quantised
@@ -96,9 +109,22 @@ def build_command(
     if explain is not None:
         ignored = ("isa", "vta_config", "as_json", *running)
         refuse_ignored(context, ignored, "--explain", why="it looks at one layer's arithmetic")
+    if rounding not in ("exact", "shift") or (rounding == "shift") != (requantised is not None):
+        raise InputError(
+            f"--rounding {rounding} {'with' if requantised else 'without'} --requantised",
+            why="exact builds the model as it is; shift changes weights, and writes that model out",
+            hint="--rounding shift --requantised FILE.onnx",
+        )
     # Before anything is read: a long run must not end at a name that cannot be written.
-    check_outputs((output, (".npz",)), (report, (".html",)), reads=(model,))
-    graph = read_quantised(model, dims(dim or []))
+    check_outputs(
+        (output, (".npz",)), (report, (".html",)), (requantised, (".onnx",)), reads=(model,)
+    )
+    if requantised is None:
+        graph = read_quantised(model, dims(dim or []))
+    else:
+        from csp_embed.network.quantised.onnx.shifts import with_shifts
+
+        graph = with_shifts(model, requantised, dims(dim or []))
     # Reading is enough to show or explain: neither the machine nor the compiler is loaded.
     if show:
         say(graph.show())
@@ -116,8 +142,8 @@ def build_command(
     feeds = random_inputs(graph, samples, seed) if inputs is None else given_inputs(graph, inputs)
     with progress(quiet=as_json) as tell:
         built = build(graph, machine, feeds, options=replace(OPTIONS, memory=memory), progress=tell)
-    # Nothing is written where values differ (see `_write`).
-    written = _write(built, output, report)
+    # Programs are not written where values differ (see `_write`).
+    written = [*([str(requantised)] if requantised else []), *_write(built, output, report)]
     if as_json:
         print_json(built.document() | {"files": written})
     else:

@@ -93,7 +93,8 @@ def partition(
     replicas: ReplicasOption = 1,
     batch: BatchOption = 1,
     share: Annotated[
-        bool, typer.Option(help="Throughput: samples take several placements, in chosen shares.")
+        bool,
+        typer.Option(help="Samples (latency: of a --batch) take several placements, as it helps."),
     ] = False,
     cost_model: Annotated[str | None, typer.Option(help=f"{LINKS} or {DNN}.")] = None,
     granularity: GranularityOption = "fused",

@@ -224,6 +224,14 @@ class Relaxation:
 
 
 @checked(frozen=True, config=STRICT)
+class BatchShares:
+    """Shares of a batch, for the latency."""
+
+    most: int
+    tasks: int
+
+
+@checked(frozen=True, config=STRICT)
 class Genetic:
     """The genetic algorithm."""
 
@@ -273,6 +281,7 @@ class Numbers:
     period: Period
     balance: Balance
     relaxed: Relaxation
+    batch_shares: BatchShares
     genetic: Genetic
     dnn: Dnn
 

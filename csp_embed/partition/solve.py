@@ -12,6 +12,7 @@ from dataclasses import replace
 from csp_embed.errors import InputError
 from csp_embed.ir.network import LATENCY, THROUGHPUT, Plan, Platform, TaskGraph
 from csp_embed.judge.plan.judge import check_plan
+from csp_embed.partition.batch_shares import solve_shares
 from csp_embed.partition.data_parallel import solve_replicated
 from csp_embed.partition.dnn_solve import solve_dnn
 from csp_embed.partition.links import solve_links
@@ -57,6 +58,7 @@ def solve(
         is fixed, times `effort`. gap: of an objective to the bound, at which the search ends
         (0.01: what is proved within a hundredth is good enough).
     share: throughput: samples may take several placements, whose shares are chosen; see `mixture`.
+        latency: the samples of a batch may share devices; see `batch_shares`.
     fix: device by task. start: a plan to improve; tasks whose device is gone are placed anew.
 
     Returns: a Plan; status OPTIMAL where objective and proved bound are equal as exact numbers,
@@ -77,6 +79,8 @@ def solve(
     if cost_model == "dnn-partitioning":
         # `effects` tells callers that copies and shares mean nothing in this model.
         plan = solve_dnn(graph, platform, clock, dict(fix or {}), start)
+    elif share and objective == LATENCY and replicas == 1 and batch > 1:
+        plan = solve_shares(graph, platform, clock, dict(fix or {}), batch)
     elif share:
         if replicas > 1 or batch > 1:
             raise InputError(

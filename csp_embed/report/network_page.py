@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from csp_embed.compiler.whole.report import cycle_report
 from csp_embed.report import svg
+from csp_embed.report.network_farthest import farthest
 from csp_embed.report.page import number, page, table
 from csp_embed.report.plans.gantt import ticks
 from csp_embed.report.scene import text_width
@@ -49,9 +50,12 @@ def network_page(built: Built) -> str:
     ]
     body = "".join(f'<p class="note">{escape(line)}</p>' for line in lines)
     body += "<h2>Layers</h2>" + table(HEAD, _rows(built, d["cycles"]), sort=True)
-    for n, segment in enumerate(built.segments):
+    runs = [cycle_report(segment, built.options) for segment in built.segments]
+    worst = farthest(built, runs)
+    if worst:
+        body += "<h2>Farthest from their bound</h2>" + worst
+    for n, (segment, ran) in enumerate(zip(built.segments, runs, strict=True)):
         title = "" if len(built.segments) == 1 else f" of program {n + 1}"
-        ran = cycle_report(segment, built.options)
         # Machines without costs have no timeline.
         if ran is not None:
             body += f"<h2>Timeline{title}</h2>" + _chart(_timeline(built, n, segment, ran))

@@ -49,9 +49,10 @@ def operator(seed: int) -> Operator:
                               **epilogue())  # fmt: skip
         case "grouped":
             groups = low(2, 4)
-            return ops.conv2d(n=1, c=groups * low(1, 6), h=low(4, 12), w=low(4, 24),
+            return ops.conv2d(n=1, c=groups * low(1, 6), h=low(5, 12), w=low(5, 24),
                               k=groups * low(1, 10), r=low(1, 3), s=low(1, 3), groups=groups,
-                              pad=low(0, 2), **epilogue())  # fmt: skip
+                              pad=low(0, 2), dilation=(low(1, 2), low(1, 2)),
+                              **epilogue())  # fmt: skip
         case "depthwise":
             return ops.depthwise_conv2d(n=low(1, 2), c=low(1, 24), h=low(5, 14), w=low(5, 30),
                                         r=low(1, 5), s=low(1, 5), stride=low(1, 2), pad=low(0, 2),
@@ -61,13 +62,15 @@ def operator(seed: int) -> Operator:
                               k=low(1, 20), t=low(1, 3), r=low(1, 3), s=low(1, 3),
                               pad=low(0, 1), **epilogue())  # fmt: skip
         case "transposed":
-            return ops.conv_transpose2d(n=1, c=low(1, 8), h=low(2, 7), w=low(2, 18), k=low(1, 20),
-                                        r=low(2, 3), s=low(2, 3), stride=low(1, 2),
+            groups = low(1, 2)
+            return ops.conv_transpose2d(n=1, c=groups * low(1, 5), h=low(2, 7), w=low(2, 18),
+                                        k=groups * low(1, 12), r=low(2, 3), s=low(2, 3),
+                                        stride=low(1, 2), dilation=low(1, 2), groups=groups,
                                         **epilogue())  # fmt: skip
         case "max":
             return ops.max_pool2d(n=low(1, 2), c=low(1, 9), h=low(5, 20), w=low(5, 40),
-                                  r=low(1, 4), s=low(1, 4), stride=low(1, 3),
-                                  pad=0)  # fmt: skip
+                                  r=low(2, 4), s=low(2, 4), stride=low(1, 3),
+                                  pad=low(0, 1))  # fmt: skip
         case "average":
             return ops.avg_pool2d(n=1, c=low(1, 40), h=low(5, 16), w=low(5, 30), r=low(2, 4),
                                   s=low(2, 4), m=low(1, 60), shift=low(0, 8))  # fmt: skip

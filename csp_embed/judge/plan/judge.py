@@ -37,6 +37,7 @@ from csp_embed.judge.plan.rules import (
     sooner,
     throughput_memory,
 )
+from csp_embed.judge.plan.shares import joined
 
 PROVED = Fraction(1, 2**46)  # relative: what doubles lose where a proof is written down
 
@@ -286,31 +287,41 @@ class Judge:
 
     # --- replicas ----------------------------------------------------------------------------
 
+    def shares_devices(self) -> bool:
+        """Whether some device serves two replicas."""
+        used = [{row.device for row in r.assignments} for r in self.plan.replicas]
+        together: set[str] = set()
+        return sum(map(len, used)) > len(together.union(*used))
+
+    def whole_shares(self) -> None:
+        """Shares of latency replicas are samples of one batch, and have to use it up."""
+        total = sum(r.share for r in self.plan.replicas)
+        # Shares are doubles in files; anything a solver writes is within 1e-9, anything wrong is
+        # not.
+        if abs(total - self.plan.batch) > 1e-9:
+            self.fault("replica", "plan", f"shares add up to {total:g}, not {self.plan.batch}")
+        for i, replica in enumerate(self.plan.replicas):
+            if abs(replica.share - round(replica.share)) > 1e-9 or replica.share < 1:
+                self.fault("replica", f"replica {i}", f"takes {replica.share:g} samples")
+
     def replicas(self) -> None:
         """Data parallelism: rates or shares add up; what is shared is not asked for too much.
 
-        Latency: devices are disjoint. Throughput: samples may share devices between placements;
-        loads add up by rate, weights of a layer are held once on a device."""
-        taken: dict[str, int] = {}
+        Latency: one schedule of all shares, where they have devices in common. Throughput: samples
+        may share devices between placements; loads add up by rate, weights of a layer are held once
+        on a device."""
+        if self.plan.goal == LATENCY and self.shares_devices():
+            self.whole_shares()
+            joint, one = joined(self.graph, self.platform, self.plan)
+            self.faults += check_plan(joint, self.platform, one)
+            return
         together: dict[str, Fraction] = defaultdict(Fraction)
         copies: list[dict[str, str]] = []
-        # Shares of latency replicas are samples of one batch, and have to use it up.
         if self.plan.goal == LATENCY:
-            total = sum(r.share for r in self.plan.replicas)
-            # Shares are doubles in files; anything a solver writes is within 1e-9, anything wrong
-            # is not.
-            if abs(total - self.plan.batch) > 1e-9:
-                self.fault("replica", "plan", f"shares add up to {total:g}, not {self.plan.batch}")
-        for i, replica in enumerate(self.plan.replicas):
+            self.whole_shares()
+        for replica in self.plan.replicas:
             device = self.placed(replica.assignments)
             if self.plan.goal == LATENCY:
-                # A device that served two replicas would run both batches one after the other, and
-                # the stated latency would be wrong.
-                for d in sorted(set(device.values())):
-                    if taken.setdefault(d, i) != i:
-                        self.fault("replica", d, f"{d} serves replicas {taken[d]} and {i}")
-                if abs(replica.share - round(replica.share)) > 1e-9 or replica.share < 1:
-                    self.fault("replica", f"replica {i}", f"takes {replica.share:g} samples")
                 self.latency(replica.assignments, replica.transfers, max(1, round(replica.share)))
             else:
                 for name, load in self.load_of(device, replica.transfers).items():

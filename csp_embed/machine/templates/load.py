@@ -152,7 +152,13 @@ def _sizes(
     sizes = {k: v for k, v in values.items() if isinstance(v, int)}
     for item in table["rules"].items() if "rules" in table else []:
         rule = item.table(["rule", "why"])
-        if not rule["rule"].integer(sizes):
+        try:
+            holds = bool(rule["rule"].integer(sizes))
+        except SpecError as error:
+            # log2 of 192 has no value: what the rule is for says more than that.
+            why = f"{error.why}; the rule is there since {rule['why'].text()}"
+            raise SpecError(error.what, where=error.where, why=why, hint=error.hint) from error
+        if not holds:
             raise rule["rule"].error(
                 f"{rule['rule'].text()} does not hold", rule["why"].text(),
                 "change the sizes in the configuration",

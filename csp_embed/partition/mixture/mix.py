@@ -44,8 +44,8 @@ def solve_mixture(graph: TaskGraph, platform: Platform, clock: Clock, fix: dict[
     if request.objective != THROUGHPUT:
         raise InputError(
             "sharing layers is for throughput",
-            why="one sample has one placement; a batch is shared by --replicas",
-            hint="--objective throughput, or --replicas 2 --batch 8",
+            why="one sample has one placement; of a batch each may have its own",
+            hint="--objective throughput, or --batch 8",
         )
     if request.shaped or request.max_latency is not None or request.min_throughput is not None:
         raise InputError(

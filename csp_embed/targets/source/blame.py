@@ -20,7 +20,8 @@ def refused(compiler: str, said: str, text: str, isa: Isa) -> InputError:
     return InputError(
         f"{compiler} does not compile {f'the template of {name}' if name else 'the kernel'}",
         where=isa.where(*items, "code", "instructions"),
-        why=first,
+        # The folder is gone by now.
+        why=re.sub(r"\S*/(kernel\.c:)", r"\1", first),
         hint="mend the template or the declarations; the compiler may lack what `flags` ask for",
     )
 

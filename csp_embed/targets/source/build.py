@@ -8,6 +8,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,14 +31,21 @@ FLAGS = ("-O3", "-std=c11", "-fPIC", "-shared")
 
 def c_compiler() -> str:
     """Path of the C compiler: $CC, gcc, clang or cc. Raises: MissingLibrary."""
-    # $CC first, as make and its kin have it.
-    for name in (os.environ.get("CC", ""), "gcc", "clang", "cc"):
-        found = shutil.which(name) if name else None
+    # $CC first, as make and its kin have it; who sets it does not want another one.
+    chosen = os.environ.get("CC", "")
+    for name in (chosen,) if chosen else ("gcc", "clang", "cc"):
+        found = shutil.which(name)
         if found is not None:
             return found
+    if chosen:
+        raise MissingLibrary(
+            f"$CC names no C compiler on the path: {chosen}",
+            why="one program is run, and its options come from the machine's file",
+            hint="unset CC, which lets gcc, clang or cc be found",
+        )
     raise MissingLibrary(
         "no C compiler is on the path",
-        why="gcc, clang and cc were looked for, and $CC",
+        why="gcc, clang and cc were looked for; $CC is not set",
         hint="apt-get install gcc; without one `compile -o kernel.c` still writes the text, and"
         " --engine interpreted runs it",
     )
@@ -140,7 +148,7 @@ class Native:
     operator: Operator
     align: int
     library: Any
-    kept: dict[str, Any] = field(default_factory=dict)
+    own: threading.local = field(default_factory=threading.local)
 
     @staticmethod
     def load(file: CFile, operator: Operator, isa: Isa, path: Path) -> Native:
@@ -151,21 +159,24 @@ class Native:
         """The packed constants as the library lays them out."""
         packed = self.buffer("packed")
         function = getattr(self.library, f"{self.file.name}_pack")
-        arrays = [self._argument(n, tensors[n]) for n in self.file.prepared]
+        arrays = [self._argument(n, tensors) for n in self.file.prepared]
         function(*(self.pointer(a) for a in arrays), self.pointer(packed))
         # Packed once, and used for any number of runs.
         return packed
 
     def run(self, tensors: Mapping[str, Array], packed: Array | None = None) -> Array:
-        """The result. packed: of `pack`, where constants were packed before. Raises: InputError
+        """The result; threads may call it at once. packed: of `pack`, where constants were packed
+        before. Raises: InputError
         for an array of the wrong shape or type."""
         op, out = self.operator, self.operator.tensors[self.operator.out.tensor]
-        arrays = [self._argument(n, tensors[n]) for n in self.file.arguments[:-1]]
+        arrays = [self._argument(n, tensors) for n in self.file.arguments[:-1]]
         if self.file.packed:
             arrays.append(self.pack(tensors) if packed is None else packed)
         if self.file.work:
-            # The work struct is written in every run: one for this object's calls.
-            arrays.append(self.kept.setdefault("work", self.buffer("work")))
+            # The work struct is written in every run: one for the calls of each thread.
+            if not hasattr(self.own, "work"):
+                self.own.work = self.buffer("work")
+            arrays.append(self.own.work)
         result = np.zeros(out.shape, op.out_dtype)
         arrays.append(result)
         getattr(self.library, self.file.name)(*(self.pointer(a) for a in arrays))
@@ -183,8 +194,12 @@ class Native:
         count.restype = ctypes.c_size_t
         return aligned(count(), self.align)
 
-    def _argument(self, name: str, array: Array) -> Array:
+    def _argument(self, name: str, tensors: Mapping[str, Array]) -> Array:
         declared = self.operator.tensors[name]
+        if name not in tensors:
+            wanted = f"an array of shape {declared.shape}, {declared.dtype}"
+            raise InputError(f"tensor {name} is missing", why="the kernel reads it", hint=wanted)
+        array = tensors[name]
         if array.dtype != declared.dtype or array.shape != declared.shape:
             raise InputError(
                 f"tensor {name} is {array.dtype} of shape {array.shape}",

@@ -209,8 +209,8 @@ class Built:
                 f"{Path(self.emulator[0]).name} does not run the program for {self.isa.name}",
                 where=self.isa.where("runner"),
                 why=said[0] if said else f"exit code {done.returncode}",
-                hint="an instruction that the emulator's CPU lacks, or a size that it has not: see"
-                f" `{' '.join(self.emulator[1:])}`",
+                hint="another size, where the emulator has not this one (it was given"
+                f" `{' '.join(self.emulator[1:])}`); --engine interpreted runs the meanings",
             )
         return done.stdout
 

@@ -158,8 +158,15 @@ def test_the_report_shows_layers_timeline_and_memory(
         assert f'<td data-head="layer">{layer["name"]}</td>' in text
         if layer["cycles"]:
             assert f"{layer['name']}: {layer['cycles']:,} cycles" in text  # in the timeline
-    for title in ("Timeline", "Memory over time"):
+    for title in ("Farthest from their bound", "Timeline", "Memory over time"):
         assert f"<h2>{title}</h2>" in text
+    worst = text[text.index("Farthest from their bound") : text.index("<h2>Timeline")]
+    on = [la for la in got.document["layers"] if la["cycles"]]
+    # The most lost cycles first, each with what every queue does meanwhile.
+    on.sort(key=lambda la: la["bound_cycles"] - la["cycles"])
+    found = re.findall(r'<td data-head="layer">(.*?)</td>', worst)
+    assert found == [la["name"] for la in on]
+    assert worst.count("compute works") == worst.count("store works") == len(on)
     # Bars of the queues' work lie in the picture, and compute works most of the time.
     pictures = ElementTree.fromstring(f"<x>{''.join(re.findall('<svg.*?</svg>', text, re.S))}</x>")
     boxes = [r for r in pictures.iter() if r.tag.endswith("rect")]

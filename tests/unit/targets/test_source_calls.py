@@ -1,12 +1,17 @@
 """Calls through ctypes refuse what C would read wrongly; a missing compiler or CPU is told."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
-from source_machine import ISA
+from source_machine import DOT4, ISA
 
 import csp_embed as ce
 from csp_embed.compiler.source.chain import compile_source
 from csp_embed.errors import InputError, MissingLibrary
+from csp_embed.machine.load import load_text
+from csp_embed.ops.data import random_tensors
+from csp_embed.ops.reference import evaluate
 from csp_embed.targets.source import build
 
 OP = ce.matmul(m=5, n=4, k=6)
@@ -60,3 +65,18 @@ def test_a_computer_without_compiler_or_instructions_is_told_what_to_do(monkeypa
         kernel.run(X, W)
     expected = (X.astype(np.int32) @ W.T.astype(np.int32)).astype(np.int8)
     np.testing.assert_array_equal(kernel.interpret(X, W), expected)
+    monkeypatch.setenv("CC", "no-such-compiler")
+    with pytest.raises(MissingLibrary, match=r"\$CC names no C compiler on the path: no-such"):
+        kernel.run(X, W)
+
+
+def test_threads_may_call_a_kernel_at_once():
+    """ctypes lets other threads run meanwhile: what a run writes between must be its own."""
+    op = ce.conv2d(n=1, c=16, h=40, w=40, k=16, r=3, s=3, pad=1)
+    kernel = compile_source(op, load_text(DOT4, "dot4.yaml", None), {})
+    given = [random_tensors(op, seed) for seed in range(4)]
+    kernel.native.run(given[0])
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(kernel.native.run, given * 3))
+    for tensors, result in zip(given * 3, results, strict=True):
+        np.testing.assert_array_equal(result, evaluate(op, tensors)["y"])

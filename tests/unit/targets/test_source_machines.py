@@ -209,3 +209,17 @@ def test_the_bare_loop_spills_nothing(name):
         held[file] = held.get(file, 0) + count * isa.program.takes.get(memory, 1)
     assert sums >= 1
     assert all(n <= isa.program.files[file].count for file, n in held.items())
+
+
+def test_a_size_that_a_rule_cannot_even_be_asked_for_is_told_what_the_rule_is_for():
+    with pytest.raises(SpecError) as error:
+        load_isa("riscv_v", {"VLEN": 192})
+    assert "vector registers have a power of two of bits" in error.value.why
+    assert "riscv_v.yaml:" in error.value.where
+
+
+def test_the_compilers_words_name_no_folder_that_is_gone():
+    isa = load_text(DOT4.replace("memcpy(&{x}, {a}, 4);", "memcpy(&{x}, {a});"), "bad.yaml", None)
+    (found,) = [o for o in source_suite.run(isa) if o.name == "template GET_X"]
+    assert found.text.startswith("kernel.c:")
+    assert found.where.startswith("bad.yaml:")

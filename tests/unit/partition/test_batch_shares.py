@@ -1,0 +1,98 @@
+"""A batch whose samples share devices: against every schedule of tiny batches, and the judge."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from csp_embed.errors import InputError
+from csp_embed.ir.network import Device, Edge, Link, Plan, Platform, Replica, Task, TaskGraph
+from csp_embed.judge.plan.judge import check_plan
+from csp_embed.partition.solve import solve
+
+
+def machines(names: str, memory: float | None = None) -> Platform:
+    """Devices of one letter each, every pair joined by an idle link of 1 byte per ms."""
+    devices = tuple(Device(d, f"kind-{d}", memory_bytes=memory) for d in names)
+    return Platform(devices, tuple(Link(pair, 1.0) for pair in itertools.combinations(names, 2)))
+
+
+def best_chain(costs: list[dict[str, float]], sizes: list[float], batch: int) -> float:
+    """Least makespan of `batch` samples through a chain, each sample by itself on devices of its
+    choice: all placements of all samples, all orders of their steps (each device takes its steps in
+    that order)."""
+    steps = [sample for sample in range(batch) for _ in costs]
+    least = float("inf")
+    for order in set(itertools.permutations(steps)):
+        for row in itertools.product("ab", repeat=batch * len(costs)):
+            free, ready, at = {"a": 0.0, "b": 0.0}, [0.0] * batch, [0] * batch
+            last = [""] * batch
+            for sample in order:
+                k = at[sample]
+                d = row[sample * len(costs) + k]
+                wait = sizes[k - 1] if k and last[sample] != d else 0.0
+                end = max(free[d], ready[sample] + wait) + costs[k][d]
+                free[d], ready[sample], last[sample], at[sample] = end, end, d, k + 1
+            least = min(least, max(ready))
+    return least
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_two_samples_of_a_chain_reach_the_best_of_all_schedules(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    costs = [{d: float(rng.integers(2, 12)) for d in "ab"} for _ in range(2)]
+    size = float(rng.integers(0, 5))
+    graph = TaskGraph(
+        tuple(Task(f"t{k}", cost) for k, cost in enumerate(costs)),
+        (Edge("t0", "t1", size),),
+    )
+    plan = solve(graph, machines("ab"), batch=2, share=True)
+    # Costs are linear and links free, so samples apart are never worse than together.
+    assert plan.objective == pytest.approx(best_chain(costs, [size], 2))
+    assert check_plan(graph, machines("ab"), plan) == []
+    assert plan.lower_bound <= (plan.objective or 0.0) * (1 + 1e-12)
+
+
+def test_samples_of_one_layer_are_dealt_out_by_speed() -> None:
+    """Five samples of 2 ms and 3 ms: three here and two there, 6 ms on both."""
+    graph = TaskGraph((Task("t", {"a": 2.0, "b": 3.0}),), ())
+    plan = solve(graph, machines("ab"), batch=5, share=True)
+    assert plan.objective == pytest.approx(6)
+    where = [replica.assignments[0].device for replica in plan.replicas]
+    assert (where.count("a"), where.count("b")) == (3, 2)
+
+
+def test_a_batch_that_is_cheaper_together_stays_together() -> None:
+    by_batch = {"a": {1: 4.0, 2: 4.5, 4: 5.0}, "b": {1: 9.0, 2: 9.0, 4: 9.0}}
+    graph = TaskGraph((Task("t", {"a": 4.0, "b": 9.0}, cost_by_batch=by_batch),), ())
+    plan = solve(graph, machines("ab"), batch=4, share=True)
+    assert plan.objective == pytest.approx(5)
+    assert [replica.share for replica in plan.replicas] == [4]
+
+
+def test_weights_are_held_once_by_all_samples_on_a_device() -> None:
+    graph = TaskGraph((Task("t", {"a": 2.0, "b": 2.0}, weight_bytes=10),), ())
+    plan = solve(graph, machines("ab", memory=10.0), batch=4, share=True)
+    assert plan.objective == pytest.approx(4)
+    tight = machines("ab", memory=9.0)
+    assert {fault.kind for fault in check_plan(graph, tight, plan)} == {"memory"}
+
+
+def test_the_judge_sees_two_samples_at_one_time_on_a_device() -> None:
+    graph = TaskGraph((Task("t", {"a": 2.0, "b": 3.0}),), ())
+    plan = solve(graph, machines("ab"), batch=5, share=True)
+    rows = [replace(r.assignments[0], start=0.0, finish=2.0, device="a") for r in plan.replicas]
+    moved = tuple(Replica(1.0, (row,)) for row in rows)
+    wrong: Plan = replace(plan, replicas=moved, objective=2.0, lower_bound=0.0, status="FEASIBLE")
+    assert "overlap" in {fault.kind for fault in check_plan(graph, machines("ab"), wrong)}
+    short = replace(plan, replicas=plan.replicas[:-1])
+    assert "replica" in {fault.kind for fault in check_plan(graph, machines("ab"), short)}
+
+
+def test_what_shares_cannot_keep_is_refused() -> None:
+    graph = TaskGraph((Task("t", {"a": 2.0, "b": 3.0}),), ())
+    with pytest.raises(InputError, match="convex"):
+        solve(graph, machines("ab"), batch=4, share=True, contiguous=True)
