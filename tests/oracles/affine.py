@@ -7,7 +7,7 @@ Digits are added one after another, lanes first; after each, the maps in which t
 digits so far breaks a pairwise rule are dropped: the whole box would break it too; and those whose
 other places are fewer than the points missed. The last digit has to carry some place to the first
 point that is missed. Conventions (origin, used ends, bounded coefficients) are those of
-ground/frames.py.
+ground/numerations.py.
 """
 
 from __future__ import annotations

@@ -4,10 +4,10 @@ Takes: Ground (operator, machine, step limit), Isa.  Leaves: embeddings, built b
 `compile` uses.
 
 The search (options.py) weighs a subset of this space; see the lemmas there. Candidates are all
-affine maps over prime digits (ground/frames.py) that meet every effective point once (rules 3 and
-5) and in which a lane digit moves no operand that lacks its dimension, and the result if it has it
-(else lanes would repeat outputs: two homes). Whether a candidate is an
-embedding is decided by rows, grids, range checks and counts alone (derive.py), point by point
+affine maps over prime digits (ground/numerations.py) that meet every effective point once (rules 3
+and 5) and in which a lane digit moves no operand that lacks its dimension, and the result if it has
+it (else lanes would repeat outputs: two homes). Whether a candidate is an
+embedding is decided by rows, grids, range checks and counts alone, point by point
 nowhere.
 """
 

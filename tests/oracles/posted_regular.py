@@ -2,7 +2,7 @@
 
 Takes: Ground.  Leaves: sets of solution keys.
 
-In a frame (frames.py): one variable for the map's constant and one per digit, whose values are
+In a frame (numerations.py): one variable for the map's constant and one per digit, whose values are
 column vectors. A constraint for every number of leading digits: the places where the others are 0
 break no rule yet, and moving these places about can meet the points that are missing. (A covering's
 sub-box breaks no rule but 4, 5 and 10.)

@@ -1,6 +1,6 @@
 """All solutions of a ground problem, by CP-SAT.
 
-Takes: Ground.  Leaves: `Solutions`: keys of problem.py, and how complete they are.
+Takes: Ground.  Leaves: `Solutions`: keys of points.py, and how complete they are.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def irregular_solutions(
 def regular_solutions(
     ground: Ground, params: Params = DEFAULT, *, broken: bool = True, by_rows: bool = False
 ) -> Solutions:
-    """Every covering that is affine over some frame (see frames.py)."""
+    """Every covering that is affine over some frame (see numerations.py)."""
     return _gather(ground, list(frames(ground)), params, broken, by_rows)
 
 

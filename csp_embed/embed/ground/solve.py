@@ -3,9 +3,10 @@
 Takes: Operator, Isa.  Leaves: `GroundAnswer`.
 
 A counting bound from below (bounds.py), the lifted model's coverings (expand.py) and filling
-(fill.py) from above, and CP-SAT for what lies between, on problems of few places: the frames with
-fewer steps one by one, or the whole irregular model. Every covering that is returned was judged by
-check.py. Nothing depends on time: limits count attempts and the solver's own units.
+(affine_search.py) from above, and CP-SAT for what lies between, on problems of few places: the
+frames with fewer steps one by one, or the whole irregular model. Every covering that is returned
+was judged by judge/embedding/covering.py. Nothing depends on time: limits count attempts and the
+solver's own units.
 """
 
 from __future__ import annotations

@@ -170,7 +170,7 @@ def _order_digits(vars: Vars, frame: Frame) -> None:
 
 
 def _order_corners(vars: Vars, frame: Frame) -> None:
-    """Flipping any set of digits whose far corner lies in the domain must not lower the origin."""
+    """Flipping a digit whose far corner lies in the domain must not lower the origin."""
     model, axes = vars.model, vars.ground.op.axes
     extents = [math.prod(axes[a] for a in names) for names in frame.coordinates]
     moving = [n for n in range(len(frame.digits)) if n not in {b for _, b in frame.equal}]

@@ -25,7 +25,7 @@ class Vars:
 
     gates: family -> assumption literal, where explanations are asked; else constraints hold
     outright. columns / const: of the affine map, filled by the regularity family: [coordinate][n].
-    code / home / element / stored: filled by families (see there).
+    home / element: filled by families (see there).
     """
 
     model: Any

@@ -2,7 +2,7 @@
 
 It shares no code with the solvers (no `problem`, `kernels`, …): placement, times, transfers, loads,
 memory and objective are derived again from the rules of docs/partition-model.md
-(cost models "links", and "dnn-partitioning" in `check_dnn.py`).
+(cost models "links", and "dnn-partitioning" in `dnn.py`).
 
 Arithmetic is exact: every number counts as the decimal that its file states. Two times are the same
 where they differ by no more than ROUNDED of the larger one, whatever their unit, because people

@@ -47,11 +47,16 @@ class HostMemory:
         """Indices of the bytes of values. Raises: SimError for an address that does not exist."""
         # A value's bytes are the innermost axis, lowest first: machines here are little-endian.
         index = np.asarray(address)[..., None] - self.low + np.arange(size)
-        if index.size and (index.min() < 0 or index.max() >= len(self.known)):
-            raise SimError(f"HOST address {int(np.asarray(address).min()):#x} does not exist")
-        if not self.known[index].all():
+        if not index.size:
+            return index
+        # A place outside the array cannot be asked whether it is known.
+        if index.min() < 0 or index.max() >= len(self.known):
+            there = (index >= 0) & (index < len(self.known))
+        else:
+            there = self.known[index]
+        if not there.all():
             bad = np.broadcast_to(np.asarray(address)[..., None], index.shape)
-            raise SimError(f"HOST address {int(bad[~self.known[index]][0]):#x} does not exist")
+            raise SimError(f"HOST address {int(bad[~there][0]):#x} does not exist")
         return index
 
     def read(self, address: int, size: int) -> Array:

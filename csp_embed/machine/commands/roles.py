@@ -161,7 +161,7 @@ class _Reader:
         # The last statement is the work; before it only a reset of the same sums may stand.
         *first, last = moves
         core = last.core
-        loops = {v: self._bound(n, v) for v, n in last.loops}
+        loops = {v: self._param(n) for v, n in last.loops}
         limits = self._limits(last, loops)
         parts: dict[str, object] = {"loops": loops, "limits": limits, **common}
         match core:
@@ -222,7 +222,7 @@ class _Reader:
                 return Setting(self._param(value))
 
     def _load(self, step: _Step, value: ast.expr) -> Load:
-        loops = {v: self._bound(n, v) for v, n in step.loops}
+        loops = {v: self._param(n) for v, n in step.loops}
         tests = step.tests
         if isinstance(value, ast.IfExp):
             # `value if inside else 0`: lanes beyond the matrix are filled with zeros, as a guard
@@ -288,9 +288,6 @@ class _Reader:
         if len({ast.unparse(f) for f in found}) != 1:
             raise MeaningError(value.lineno, "a copy out reads one reference")
         return inner, found[0]
-
-    def _bound(self, node: ast.expr, v: str) -> Param:
-        return self._param(node)
 
     def _limits(self, step: _Step, loops: Mapping[str, Param]) -> tuple[Limit, ...]:
         out: list[Limit] = []

@@ -87,7 +87,7 @@ def decode(machine: CommandMachine, words: Words) -> Decoded:
             fits &= _get(words, order, bits) == value
         # Bits that nothing names are 0.
         for word, column in order.items():
-            rest = np.uint64(_unnamed(command, word, machine.words[word]))
+            rest = np.uint64(_unnamed(command, word))
             fits &= words[:, column] & rest == 0
         # Commands are disjoint (load.py), so the first that fits is the only one.
         code[np.flatnonzero(fits & (code < 0))] = index
@@ -116,13 +116,13 @@ def _get(words: Words, order: Mapping[str, int], bits: Bits) -> NDArray[np.int64
     return (words[:, order[bits.word]] >> np.uint64(bits.lo) & mask).astype(np.int64)
 
 
-def _unnamed(command: Command, word: str, width: int) -> int:
+def _unnamed(command: Command, word: str) -> int:
     named = 0
     for bits in (*(b for b, _ in command.code), *command.fields.values()):
         if bits.word == word:
             named |= ((1 << bits.width) - 1) << bits.lo
     # Above the word's own width nothing may stand either.
-    return ~named & ((1 << 64) - 1) if width <= 64 else 0
+    return ~named & ((1 << 64) - 1)
 
 
 def line(machine: CommandMachine, decoded: Decoded, n: int) -> str:

@@ -128,8 +128,7 @@ def _pool_rule(graph: g.Graph, op: g.AveragePool | g.Mean, channels: int, count:
     if op.scales is not None:
         low, high = (np.full(channels, (v - x.zero) * count) for v in ends)
         before, after = (np.float32(s) for s in op.scales)
-        # In float32, in this order: the runtime's product is rounded so
-        # (shared/facts/quantised.md).
+        # In float32, in this order: the runtime's product is rounded so.
         scale = before / (after * np.float32(count))
         return rule_of(g.FloatScale((float(scale),)), y.zero, op.clamp, low, high)
     low, high = (np.full(channels, v * count) for v in ends)

@@ -2,7 +2,7 @@
 
 layered: random task graphs with random costs on unlike devices, the family on which list schedulers
 are usually compared. The other families describe work (operations, bytes); their costs come from
-the platform's roofline devices. `quantised` writes an ONNX model instead (quantised_net.py).
+the platform's roofline devices. `quantised` writes an ONNX model instead (quantised.py).
 Source of the layered family: Topcuoglu, Hariri, Wu, IEEE TPDS 13(3), 2002, section 5.
 """
 

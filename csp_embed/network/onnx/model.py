@@ -1,7 +1,7 @@
 """Reads an ONNX model into a `Net`: nodes that do work, their tensors, and what is constant.
 
-The chain: file -> `onnx_load` -> ModelProto -> `onnx_normalise` -> plain form -> `onnx_dims`,
-`onnx_shapes` -> a fixed shape for every tensor that has one -> constants marked, quantised weights
+The chain: file -> `load` -> ModelProto -> `normalise` -> plain form -> `dims`, `shapes`
+-> a fixed shape for every tensor that has one -> constants marked, quantised weights
 and activations kept quantised -> Net.  Constants are marked, not computed: a model of 500 MB of
 weights is planned without making them.
 """

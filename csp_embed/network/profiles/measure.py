@@ -46,7 +46,7 @@ TICK_MS = 0.5e-3
 # thread_time counts one thread: hence no more than one with it.
 CLOCKS = {"wall": time.perf_counter_ns, "cpu": time.thread_time_ns}
 Progress = Callable[[str, int, int], None]
-# (net, layer, device) -> (ms, origin), or None where there is no kernel; see onnx_graph.
+# (net, layer, device) -> (ms, origin), or None where there is no kernel; see onnx/graph.py.
 KernelCost = Callable[[Net, Layer, Device], "tuple[float, str] | None"]
 
 

@@ -47,7 +47,7 @@ def add_rescale(first: float, second: float, result: float) -> AddFixed:
 
 
 def mul_rescale(first: float, second: float, result: float) -> FixedPoint:
-    """The multiplier of a product: scales multiplied in float32 and divided, as the kernels do."""
+    """The multiplier of a product: scales multiplied and divided in double, as the kernels do."""
     return fixed_point([first * second / result])
 
 

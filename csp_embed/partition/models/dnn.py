@@ -87,7 +87,7 @@ def make_dnn(graph: TaskGraph, platform: Platform, fix: dict[str, str] | None = 
         {d.kind: number(by_id[t].cost_on(d) or 0.0) for d in platform.devices} for t in p.ids
     )
     tolls = tuple(number(by_id[p.ids[u]].transfer_ms) for u in p.value_src)
-    # Times of the order of 1, as `problem.normalised` has them; tolls count too.
+    # Times of the order of 1, as `view.in_unit` makes them; tolls count too.
     times = [x for x in (*tolls, *(c for row in costs for c in row.values())) if x]
     # All times may be 0.
     p = in_unit(p, Fraction(10) ** magnitude(float(max(times))) if times else Fraction(1))

@@ -1,4 +1,4 @@
-"""CP-SAT models of the dnn-partitioning cost model (see `dnn_model`).
+"""CP-SAT models of the dnn-partitioning cost model (see `dnn`).
 
 Takes: a Dnn.  Leaves: a `Built` with the placement variables and the objective posted.
 """

@@ -26,7 +26,7 @@ def cheapest(  # type: ignore[no-untyped-def]
     (finished = False: then the cost proves nothing).
     """
     n = rate.shape[0]
-    # Arrays of a fixed depth: larger sets are not looked at. (The judge has no such limit.)
+    # Arrays of a fixed depth: larger sets are not looked at, and then the search is not finished.
     deepest = 512
     chosen, best_set = np.zeros(deepest, np.int64), np.zeros(deepest, np.int64)
     at = np.zeros(deepest + 1, np.int64)
@@ -36,6 +36,7 @@ def cheapest(  # type: ignore[no-untyped-def]
     density = fixed * above / rate + slope
     least_density, least_fixed = density.min(), fixed.min()
     best, best_depth, depth, nodes = cutoff, 0, 0, 0
+    finished = True
     while depth >= 0:
         nodes += 1
         if nodes > limit:
@@ -48,6 +49,8 @@ def cheapest(  # type: ignore[no-untyped-def]
             rest = 1.0 - got[depth]
             stop = cost[depth] + paid[depth] + rest * density[i] - discount >= best
         if stop or depth + 1 >= deepest:
+            # A set that was cut off for its size might have been cheaper: nothing is proved then.
+            finished = finished and stop
             # Back to the choice before, whose machine is free again.
             depth -= 1
             if depth >= 0:
@@ -80,7 +83,7 @@ def cheapest(  # type: ignore[no-untyped-def]
         # Not i + 1: the same item may be chosen again, as long as its class has machines.
         at[depth + 1] = i
         depth += 1
-    return best, best_depth, best_set, nodes, True
+    return best, best_depth, best_set, nodes, finished
 
 
 @njit(cache=True)

@@ -207,7 +207,6 @@ def _table(instance: Instance, members: Sequence[int]) -> list[Fraction]:
     """Rates by layers held that no member exceeds: its table, and what its links carry in all."""
     longest = max(len(instance.table(i)) for i in members)
     rates = [Fraction(0)] * longest
-    limits: dict[Fraction, None] = {}
     for i in members:
         top = Fraction(max(instance.table(i)))
         # A limit above the best rate cuts nothing: sums stop there.
@@ -216,7 +215,6 @@ def _table(instance: Instance, members: Sequence[int]) -> list[Fraction]:
             _total(instance.link[i], instance.end[i], top),
         )
         limit = min(into, out)
-        limits[limit] = None
         for k, rate in enumerate(instance.table(i)):
             # The most of any member: a group is priced by its best.
             rates[k] = max(rates[k], min(Fraction(rate), limit))

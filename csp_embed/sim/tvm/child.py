@@ -1,6 +1,6 @@
 """Runs one prepared job on a foreign VTA library. Started as a process of its own by tvm_native.
 
-Takes: argv[1], a folder with `job.json`, `insn.bin`, `moves.bin`, `before.bin` (see tvm_native.py).
+Takes: argv[1], a folder with `job.json`, `insn.bin`, `moves.bin`, `before.bin` (see native.py).
 Leaves: `result.json` and, after a run, `after.bin` there. The library may abort or hang: this
 process dies then, and nobody else does. Imports nothing of csp_embed, so that it starts at once.
 """

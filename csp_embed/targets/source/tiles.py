@@ -158,6 +158,11 @@ def templates(isa: Isa) -> tuple[Template, Template, Template]:
     return contract, get_lhs, get_rhs
 
 
+def most_sums(isa: Isa, most: int) -> int:
+    """Independent sums, at most `most`, that registers hold beside one pair of operands."""
+    return max((n for n in range(1, most + 1) if _fits(n, 1, isa, 0)), default=1)
+
+
 def _fits(rows: int, columns: int, isa: Isa, finishing: int) -> bool:
     """Sums, one factor for each column and one for the row at hand, by register file. finishing:
     registers of results that the end of a sum takes."""

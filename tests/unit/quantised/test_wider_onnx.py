@@ -95,6 +95,22 @@ def test_pools_and_moves(tmp_path: Path, dtype: str) -> None:
     assert where["MaxPool"] == where["AveragePool"] == "accelerator"
 
 
+@pytest.mark.parametrize("filling", [0.0, 1.0])
+def test_a_resize_that_fills_in_is_no_move(tmp_path: Path, filling: float) -> None:
+    """Where the cut reaches beyond the tensor, what is filled in is no element of it."""
+    m, x = begin("int8")
+    scale = X["int8"]
+    roi = m.constant(np.float32([0, 0, -0.5, 0, 1, 1, 1, 1.5]))
+    sizes = m.constant(np.array([2, 32, 6, 6], np.int64))
+    up = m.node("Resize", [x, roi, "", sizes], "up", mode="nearest",
+                coordinate_transformation_mode="tf_crop_and_resize",
+                extrapolation_value=filling)  # fmt: skip
+    up = m.real(m.quantise(up, *scale), *scale)
+    y = m.quantise(m.node("Relu", [up], "y"), *scale)
+    path = m.save(tmp_path / "m.onnx", y)
+    assert differences(path, {"x": every_value("int8")})[0] == 0
+
+
 def test_softmax_between_layers_is_the_hosts(tmp_path: Path) -> None:
     m = Model()
     x = m.real(m.input("x", "int8", (2, 16)), 0.1, 3)

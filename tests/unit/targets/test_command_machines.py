@@ -11,7 +11,7 @@ import csp_embed as ce
 from csp_embed.compiler.commands import suite as command_suite
 from csp_embed.compiler.commands.chain import compile_commands
 from csp_embed.compiler.commands.file import content, read, write
-from csp_embed.errors import Infeasible, InputError, SpecError
+from csp_embed.errors import Infeasible, InputError, SimError, SpecError
 from csp_embed.judge import commands as judge
 from csp_embed.machine.commands.interpreter import HostMemory, execute
 from csp_embed.machine.commands.words import encode
@@ -307,3 +307,11 @@ def test_what_narrow_fields_cannot_name_is_not_used(old: str, new: str, why: str
         assert why in error.value.why
         return
     assert compile_commands(op, isa, {}, options=ce.Options(top=1)).check() == []
+
+
+def test_the_host_address_that_is_wrong_is_named() -> None:
+    """Not the least of those that were asked for."""
+    host = HostMemory([(0x1000, np.zeros(16, np.uint8)), (0x1040, np.zeros(16, np.uint8))])
+    for places, bad in (([0x1000, 0x1010, 0x1048], 0x1010), ([0x1000, 0x2000], 0x2000)):
+        with pytest.raises(SimError, match=f"{bad:#x} does not exist"):
+            host.at(np.array(places), 4)

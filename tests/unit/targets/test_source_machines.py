@@ -18,6 +18,8 @@ from csp_embed.machine.load import builtin_names, load_isa, load_text
 from csp_embed.ops.data import random_tensors
 from csp_embed.ops.reference import evaluate
 from csp_embed.targets.source.build import missing_features
+from csp_embed.targets.source.limit import MOST_SUMS
+from csp_embed.targets.source.tiles import most_sums
 
 ROOT = Path(__file__).parents[3]
 MUL = ('  MUL: {operands: {d: ACC, s: ACC}, meaning: "ACC[d] = mul(ACC[d], ACC[s])",'
@@ -192,6 +194,21 @@ def test_no_machine_is_known_by_name():
     )
     assert len(names) >= 7
     assert not [n for n in names if n in code]
+
+
+@pytest.mark.parametrize("name", [n for n in builtin_names() if load_isa(n).program is not None])
+def test_the_bare_loop_spills_nothing(name):
+    """Its sums stand in registers beside one pair of operands, or it would be no limit."""
+    isa = load_isa(name)
+    sums = most_sums(isa, MOST_SUMS)
+    held = {}
+    contract = next(t for t in isa.program.templates if t.kind == "contract")
+    for role, count in (("dst", sums), ("lhs", 1), ("rhs", 1)):
+        memory = contract.slot(role).memory
+        file = isa.program.file_of[memory]
+        held[file] = held.get(file, 0) + count * isa.program.takes.get(memory, 1)
+    assert sums >= 1
+    assert all(n <= isa.program.files[file].count for file, n in held.items())
 
 
 def test_a_size_that_a_rule_cannot_even_be_asked_for_is_told_what_the_rule_is_for():

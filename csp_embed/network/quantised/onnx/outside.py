@@ -297,8 +297,13 @@ def moved_places(r: Reading, node: Any, x: g.Tensor) -> list[tuple[str, Array]] 
     model = onnx.helper.make_model(
         graph, opset_imports=list(r.net.model.opset_import), ir_version=r.net.model.ir_version
     )
-    # Element numbers below 2^24 are exact in float32, which all of these operators take.
-    ids = np.arange(x.elements, dtype=np.float32).reshape(x.shape)
+    # Element numbers up to 2^24 are exact in float32, which all of these operators take. From 1:
+    # 0 is what an operator fills in where no element is (Resize with tf_crop_and_resize).
+    ids = np.arange(1, x.elements + 1, dtype=np.float32).reshape(x.shape)
     made = run_session(open_session(model, r.net.path), outputs, {node.input[0]: ids}, r.net.path)
-    # 0 stands in what an operator fills in, too: only the first element may have it.
-    return [(o, np.asarray(m).astype(np.int64)) for o, m in zip(outputs, made, strict=True)]
+    # An extrapolation value of another number would look like an element; it is an attribute.
+    filled = float(r.attributes(node).get("extrapolation_value", 0.0))
+    places = [np.asarray(m).astype(np.int64) - 1 for m in made]
+    if filled or any((p < 0).any() for p in places):
+        return None
+    return list(zip(outputs, places, strict=True))

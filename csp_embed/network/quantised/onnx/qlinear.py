@@ -32,7 +32,7 @@ def activation(r: Reading, node: Any, name: str, scale: str, zero: str) -> g.Ten
 def contraction_scale(x: g.Tensor, w: g.Tensor, y: g.Tensor) -> g.FloatScale:
     """(xs * ws) / ys per output channel, in float32."""
     xs, ys = np.float32(x.scales[0]), np.float32(y.scales[0])
-    # In this order: the other differs in one of some ten million (shared/facts/quantised.md).
+    # In this order: the other differs in one of some ten million.
     return g.FloatScale(tuple(float(xs * np.float32(s) / ys) for s in w.scales))
 
 
