@@ -24,8 +24,12 @@ from csp_embed.machine.spec import Isa
 from csp_embed.machine.words.bits import encode
 from csp_embed.machine.words.listing import listing
 from csp_embed.targets.stream.image import (
+    add_parts,
     constant_element,
     factor_elements,
+    fill_idle,
+    identity_element,
+    narrow_elements,
     region_bytes,
     unpack_region,
 )
@@ -72,7 +76,8 @@ class Compiled:
         Raises: InputError where a tensor is missing or has the wrong shape or type.
         """
         out: dict[int, NDArray[np.uint8]] = {}
-        trick = self.schedule.bias_trick
+        trick, identity = self.schedule.bias_trick, self.schedule.identity
+        lanes = self.schedule.bias_lanes
         for n, region in enumerate(self.schedule.regions):
             # The result's region holds nothing before the run.
             if region.operand == "dst" or n in skip:
@@ -82,6 +87,10 @@ class Compiled:
                 if trick is not None:
                     out[n] = constant_element(self.schedule, region, self.isa)
                 continue
+            if region.operand == "identity":
+                assert identity is not None
+                out[n] = identity_element(identity, region, self.isa)
+                continue
             layout = self.embedding.layouts[region.operand]
             packed = pack(
                 layout, self.embedding, self.isa, operand(self.operator, tensors, layout.tensor)
@@ -89,6 +98,16 @@ class Compiled:
             # The tensor of the tricked step is packed as factors, in parts that are added up.
             if trick is not None and region.operand == step_operand(self.operator, trick.step):
                 packed = factor_elements(packed, trick, region, self.embedding, self.isa)
+            if lanes is not None and region.operand == lanes.role:
+                fill_idle(packed, lanes, layout.memory, self.isa)
+            if lanes is not None and region.operand == lanes.held:
+                name = step_operand(self.operator, lanes.step)
+                add = self.embedding.layouts[name]
+                tensor = operand(self.operator, tensors, add.tensor)
+                tensor = pack(add, self.embedding, self.isa, tensor)
+                add_parts(packed, tensor, lanes, name, self.embedding, self.isa)
+            if identity is not None and region.operand in identity.operands:
+                packed = narrow_elements(packed, identity, region, self.isa, layout.memory)
             out[n] = region_bytes(region, packed)
         return out
 

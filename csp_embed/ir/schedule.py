@@ -14,6 +14,7 @@ several instructions (rectangles): the pops go to the first and the pushes to th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -103,6 +104,49 @@ class BiasTrick:
 
 
 @dataclass(frozen=True)
+class BiasLanes:
+    """A tensor step of the epilogue done by lanes of the reduction that the embedding leaves idle:
+    constants in one factor meet parts of the tensor in the other, within the steps of the sum.
+
+    step: number of the epilogue step; shift: of the sum behind which it adds: the parts make the
+    tensor times 2^shift. role: the factor whose idle lanes hold `value`; held: the other one. dim,
+    lanes: the dimension that the contraction sums over, and its idle lanes. turns: values of the
+    reduced counters of the steps that carry parts, by name.
+    """
+
+    step: int
+    shift: int
+    role: str
+    held: str
+    dim: str
+    lanes: tuple[int, ...]
+    value: int
+    turns: tuple[tuple[tuple[str, int], ...], ...]
+
+    @property
+    def scaled(self) -> tuple[int, int]:
+        """(weight, scale): weight times all parts is scale times the tensor, in least terms."""
+        common = math.gcd(self.value, 1 << self.shift)
+        return self.value // common, (1 << self.shift) // common
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Operands of the accumulators that come in by a contraction with an identity matrix: as narrow
+    as a factor, through its memory and queue, where a load would need them as wide as sums.
+
+    role: the factor that they play; held: the other one, which is 1 where its two dimensions are
+    equal. dims: the dimension that the contraction sums over, and the accumulators' dimension that
+    it becomes. operands: keys of `Embedding.layouts`, whose lanes keep the accumulators' names.
+    """
+
+    role: str
+    held: str
+    dims: tuple[str, str]
+    operands: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Schedule:
     """See the module's text. tile: counter -> tile extents; stats: figures for reports."""
 
@@ -111,6 +155,8 @@ class Schedule:
     ops: NDArray[np.int64]
     tokens: NDArray[np.int64]
     bias_trick: BiasTrick | None = None
+    bias_lanes: BiasLanes | None = None
+    identity: Identity | None = None
     tile: Mapping[str, int] = field(default_factory=dict[str, int])
     stats: Mapping[str, Any] = field(default_factory=dict[str, Any])
 

@@ -39,7 +39,9 @@ def random_tensors(op: Operator, seed: int = 0) -> dict[str, NDArray[Any]]:
         elif op.rhs is not None and name == op.rhs.tensor:
             result[name] = _weights(op, rng)
         elif name in steps and name != op.lhs.tensor:
-            result[name] = _step_tensor(op, steps[name], rng)
+            drawn = _step_tensor(op, steps[name], rng)
+            ends = np.iinfo(tensor.dtype)
+            result[name] = drawn.clip(ends.min, ends.max).astype(tensor.dtype)
         elif tensor.dtype == "int8":
             result[name] = rng.integers(-128, 128, tensor.shape, np.int8)
         else:
@@ -79,7 +81,8 @@ def _weights(op: Operator, rng: np.random.Generator) -> NDArray[np.int8]:
 
 
 def _step_tensor(op: Operator, step: Step, rng: np.random.Generator) -> NDArray[np.int32]:
-    """The tensor of an epilogue step: a bias, a bound, a factor or shift amounts."""
+    """The tensor of an epilogue step, as if it were int32: a bias, a bound, a factor or shift
+    amounts."""
     assert step.access is not None
     shape = op.tensors[step.access.tensor].shape
     # Amounts up to 7 leave something of the sum.

@@ -8,7 +8,7 @@ import numpy as np
 
 from csp_embed.errors import OperatorError
 from csp_embed.ir.operator import Operator
-from csp_embed.ops.convolution import channels_first, ordered, windows
+from csp_embed.ops.convolution import bias_channel, channels_first, ordered, windows
 from csp_embed.ops.formula import integer, parse_formula, positive
 
 INT8_MIN, INT8_MAX = -128, 127
@@ -36,16 +36,17 @@ def avg_pool2d(
     *, n: int, c: int, h: int, w: int, r: int, s: int, m: int, shift: int, stride: Any = None,
     pad: Any = 0, layout: str = "NCHW", **epilogue: Any,
 ) -> Operator:  # fmt: skip
-    """y = (sum over the window of x * m) >> shift: a depthwise convolution with all weights m.
+    """y = (sum over the window of x * m) >> shift: all weights are m.
 
-    Shapes: x int8 [n, c, h, w], y int8 [n, c, p, q]; w int8 [c, r, s] is known to the operator.
+    Shapes: x int8 [n, c, h, w], y int8 [n, c, p, q]; w int8 [e] is known to the operator. Every
+        tap and channel has the same weights, so w has none of their axes: a machine loads it once.
         Padding is 0 and counts as elements of the window. stride: the window by default.
-    m: near 2**shift / (r*s) for a mean. An m outside int8 is written as a sum of int8 factors over
-        one more axis e, which costs that many passes; w is then [c, r, s, e].
+    m: near 2**shift / (r*s) for a mean. An m outside int8 is a sum of several int8 factors, which
+        costs as many passes.
     Raises: OperatorError where m needs more than 16 factors; then take a smaller m and shift.
 
     >>> avg_pool2d(n=1, c=8, h=7, w=7, r=7, s=7, m=84, shift=12).text()
-    'y[n,c,p,q] += x[n,c,7*p+r,7*q+s] * w[c,r,s]; shr 12'
+    'y[n,c,p,q] += x[n,c,7*p+r,7*q+s] * w[e]; shr 12'
     """
     m = integer(m, "m")
     text, shapes, notes = _pool(n, c, h, w, r, s, stride, pad, 1, layout)
@@ -57,19 +58,20 @@ def avg_pool2d(
             why=f"the machine multiplies int8 only; at most {MAX_PASSES} passes are made",
             hint=f"take a smaller m and shift, e.g. m={m >> 8} with shift={shift - 8}",
         )
-    weights = np.array(factors, np.int8)
     # An average is told in products of the pool, not of its passes.
     points = n * c * shapes["y"][2 if layout == "NCHW" else 1]
     points *= shapes["y"][3 if layout == "NCHW" else 2] * r * s
-    wide = len(factors) > 1
-    index = "c,r,s,e" if wide else "c,r,s"
-    values = np.broadcast_to(weights, (c, r, s, len(factors))) if wide else weights[0]
-    shapes["w"] = [c, r, s, *([len(factors)] if wide else [])]
+    shapes["w"] = [len(factors)]
+    # No weight says which dimension has the channels.
+    axis = bias_channel(1 if channels_first(layout, 2) else 3, epilogue)
+    if axis is not None:
+        epilogue.setdefault("channel", axis)
     return parse_formula(
-        f"{text[0]} += {text[1]} * w[{index}]",
+        f"{text[0]} += {text[1]} * w[e]",
         shapes,
+        extents={"r": r, "s": s},
         shift=shift,
-        values={"w": np.array(np.broadcast_to(values, shapes["w"]), np.int8)},
+        values={"w": np.array(factors, np.int8)},
         name="avg_pool2d",
         # The operator's own points count passes; users expect the pool's.
         notes={**notes, "macs": points, "m": m, **epilogue.pop("notes", {})},

@@ -56,8 +56,23 @@ def figures(
         "host_bytes": host_bytes(kernel),
         "natural_input_bytes": input_bytes(kernel.operator),
         "tile": dict(kernel.schedule.tile),
-        "bias": None if kernel.schedule.bias_trick is None else "multiply-accumulate",
+        "by_identity": by_identity(kernel),
+        "bias": bias(kernel),
     }
+
+
+def bias(kernel: Compiled) -> str | None:
+    """How a tensor of the epilogue is added, where no elementwise step does it."""
+    if kernel.schedule.bias_lanes is not None:
+        return "idle lanes of the contraction"
+    trick = kernel.schedule.bias_trick
+    return None if trick is None else "multiply-accumulate against a constant element"
+
+
+def by_identity(kernel: Compiled) -> list[str]:
+    """Tensors that a contraction with an identity matrix brings into the accumulators."""
+    identity, layouts = kernel.schedule.identity, kernel.embedding.layouts
+    return [] if identity is None else [layouts[name].tensor for name in identity.operands]
 
 
 def kind_of(embedding: Embedding) -> str:
@@ -167,7 +182,12 @@ def render(
         "  steps        " + ", ".join(f"{n:,} {k}" for k, n in f["steps"].items() if n),
     ]
     if f["bias"]:
-        lines.append("  bias         added by multiply-accumulate against a constant element")
+        lines.append(f"  bias         added by {f['bias']}")
+    if f["by_identity"]:
+        lines.append(
+            f"  by identity  {', '.join(f['by_identity'])}: brought into the accumulators by a"
+            " contraction"
+        )
     # Without costs of the machine only the bound is known.
     if f["cycles"]:
         lines.append(

@@ -14,9 +14,9 @@ from functools import cached_property
 from typing import Protocol
 
 from csp_embed.errors import Infeasible
-from csp_embed.ir.schedule import BiasTrick, Schedule
+from csp_embed.ir.schedule import BiasTrick, Identity, Schedule
 from csp_embed.machine.costs import Costs
-from csp_embed.schedule import tiling
+from csp_embed.schedule import identity, tiling
 from csp_embed.schedule.config import Config
 from csp_embed.schedule.inputs import Problem
 from csp_embed.schedule.outline import Outline
@@ -25,6 +25,11 @@ from csp_embed.schedule.tile import Reserve, propose
 
 NEAR = 0.03  # of the cycles: schedules that what stands around them may make the better ones
 ROWS = 30  # of a schedule: what building, lowering and simulating one takes beyond its own rows
+
+
+Decided = Config | Identity | None
+"""What is decided of a schedule: of a contraction; of an operator without a second factor whose
+operands come in by an identity, or all by loads (None)."""
 
 
 class Measured(Protocol):
@@ -37,8 +42,8 @@ class Measured(Protocol):
 class Builder(Protocol):
     """Makes schedules of one problem for one family of targets."""
 
-    def build(self, config: Config | None) -> Schedule:
-        """The schedule of these decisions (None: of an operator without a second factor).
+    def build(self, config: Decided) -> Schedule:
+        """The schedule of these decisions.
 
         Raises: Infeasible where it does not fit.
         """
@@ -57,14 +62,14 @@ class Meter(Protocol):
 @dataclass(frozen=True)
 class Found:
     """number: of the problem. measured: by the meter. cycles: of it, with the problem's penalty.
-    config: the decisions (None: elementwise). near: other decisions whose cycles were measured as
+    config: the decisions. near: other decisions whose cycles were measured as
     within NEAR of these, fewest first: what stands around the operator may tell them apart."""
 
     number: int
     schedule: Schedule
     measured: Measured
     cycles: float
-    config: Config | None = None
+    config: Decided = None
     near: tuple[Config, ...] = ()
 
 
@@ -159,11 +164,10 @@ class Attempts:
         """An estimate of its cycles."""
         return self._outline.cycles(config) + self.extra
 
-    def measure(self, config: Config | None) -> tuple[float, int]:
+    def measure(self, config: Decided) -> tuple[float, int]:
         """Cycles of a schedule, without end where it does not fit; and the work of finding out, in
         rows: 0 where an equal one was measured before.
 
-        config: the decisions; None: the one schedule of an operator without a second factor.
         """
         known = self._known.get(self.key(config))
         if known is not None:
@@ -172,7 +176,7 @@ class Attempts:
         if found is None:
             self._known[self.key(config)] = math.inf
             return math.inf, ROWS
-        if config is not None:
+        if isinstance(config, Config):
             self._useful[self._keys[config]] = found.schedule.stats["slots"]
             self._measured.append((found.cycles, config))
         self._known[self.key(config)] = found.cycles
@@ -180,38 +184,41 @@ class Attempts:
             self.best = found
         return found.cycles, ROWS + len(found.schedule.ops)
 
-    def key(self, config: Config | None) -> tuple[object, ...]:
+    def key(self, config: Decided) -> tuple[object, ...]:
         """What the decisions come to: where equal, so are the schedules. Slots of no use show once
         such a schedule was measured."""
         if config is None:
             return ()
+        if isinstance(config, Identity):
+            return (config,)
         key = self._keys.get(config)
         if key is None:
             key = self._keys[config] = tiling.key(self.problem, config)
         return (*key, min(config.slots, self._useful.get(key, config.slots)))
 
-    def _attempt(self, config: Config | None) -> Found | None:
+    def _attempt(self, config: Decided) -> Found | None:
         try:
             schedule = self._builder.build(config)
         except Infeasible:
             return None
         return self._found(schedule, config)
 
-    def _found(self, schedule: Schedule, config: Config | None) -> Found:
+    def _found(self, schedule: Schedule, config: Decided) -> Found:
         measured = self._meter.measure(schedule)
         return Found(self.number, schedule, measured, measured.cycles + self.extra, config)
 
-    def surely(self, like: Config | None) -> Found:
+    def surely(self, like: Decided) -> Found:
         """One point per tile: what fits wherever anything does."""
         ones = (1,) * len(self.problem.extents)
-        config = None if like is None else replace(like, tile=ones, up=0, down=0)
+        config = replace(like, tile=ones, up=0, down=0) if isinstance(like, Config) else None
         return self._found(self._builder.build(config), config)
 
-    def propose(self, count: int) -> Sequence[tuple[float, Config | None]]:
-        """(estimate, decisions), cheapest first. An elementwise operator has no decisions to make;
-        its embeddings are equally near."""
+    def propose(self, count: int) -> Sequence[tuple[float, Decided]]:
+        """(estimate, decisions), cheapest first. Those of an operator without a second factor are
+        equally near, and so are its embeddings."""
         if self.problem.rhs is None:
-            return [(1.0, None)]
+            by_identity = identity.find(self.problem)
+            return [(1.0, None), *([] if by_identity is None else [(1.0, by_identity)])]
         return propose(
             self.problem,
             _reserve(self.problem, self.bias),

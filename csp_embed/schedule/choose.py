@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from csp_embed.errors import Infeasible
 from csp_embed.machine.costs import Costs
 from csp_embed.schedule import bias_by_contract as trick
-from csp_embed.schedule.attempts import Attempts, Found, Meter
+from csp_embed.schedule.attempts import Attempts, Decided, Found, Meter
 from csp_embed.schedule.config import Config
 from csp_embed.schedule.improve import Front
 from csp_embed.schedule.inputs import Problem
@@ -118,10 +118,11 @@ def search(
         if entry.attempts.problem.rhs is None:
             break
         if entry.attempts.work < incumbent:
-            # Those behind rarely win, and most that can be had is had soon.
-            share = 1 if position == 0 else 4
+            # Those behind rarely win, and most that can be had is had soon; the one of least
+            # analytic cost wins most often of them.
+            share, rows = (1, 3) if position == 0 else (2, 6) if entry.number == 0 else (4, 10)
             # Rows, not seconds, bound the work: the same schedules on every computer.
-            entry.improve(count, refine // share, row_budget // (3 if position == 0 else 10))
+            entry.improve(count, refine // share, row_budget // rows)
             incumbent = min(incumbent, entry.cycles)
     found = [f for f in (e.attempts.found for e in screened) if f is not None]
     return sorted(found, key=lambda f: (f.cycles, f.number))
@@ -133,7 +134,7 @@ class _Entry:
     def __init__(self, attempts: Attempts, count: int) -> None:
         self.attempts, self.count = attempts, count
         self.price = math.inf
-        self.configs: list[Config | None] = []
+        self.configs: list[Decided] = []
         self.front = Front(attempts)
 
     def propose(self) -> None:
@@ -141,7 +142,7 @@ class _Entry:
         proposals = self.attempts.propose(max(self.count, PROPOSED))
         self.configs = [config for _, config in proposals]
         for config in self.configs[:PROPOSED]:
-            if config is not None:
+            if isinstance(config, Config):
                 self.front.start(config)
         outlined = self.front.least
         self.price = outlined if outlined < math.inf else proposals[0][0] + self.attempts.extra
@@ -158,7 +159,9 @@ class _Entry:
         """Builds the first schedules, one only where that has more cycles than `far`; returns how
         many rows all have, few more than `row_budget`."""
         first = self.configs[0]
-        rows = self.attempts.measure(None)[1] if first is None else self.front.measure(first)
+        if not isinstance(first, Config):
+            return sum(self.attempts.measure(config)[1] for config in self.configs)
+        rows = self.front.measure(first)
         for _ in range(SCREENED - 1):
             if rows > row_budget or not self.attempts.enough < self.cycles <= far:
                 break
@@ -176,7 +179,7 @@ class _Entry:
             self.front.sketch()
         self.front.improve(self.attempts.enough, refine, row_budget)
         for config in self.configs[:count]:
-            if rows > row_budget // 2 or config is None:
+            if rows > row_budget // 2 or not isinstance(config, Config):
                 break
             rows += self.attempts.measure(config)[1]
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from csp_embed.errors import Infeasible
 from csp_embed.ir.embedding import Counter, Embedding, Layout
 from csp_embed.ir.operator import Step
+from csp_embed.ir.schedule import BiasLanes
 from csp_embed.machine.reach import reach
 from csp_embed.machine.spec import Instruction, Isa
 
@@ -70,7 +71,7 @@ class Problem:
     factors. copies: then what the contraction made is kept instead of made again: after the first
     addition the entry's steps change a copy of it, which is added to it. dropped: steps of the
     epilogue that the last round leaves out. live: of each round, by counter, the range beyond which
-    its constants are 0; none: all of it."""
+    its constants are 0; none: all of it. bias_lanes: how a dropped step is done."""
 
     embedding: Embedding
     isa: Isa
@@ -91,6 +92,7 @@ class Problem:
     copies: bool = False
     dropped: frozenset[int] = frozenset()
     live: tuple[tuple[tuple[int, int], ...], ...] = ()
+    bias_lanes: BiasLanes | None = None
 
     @property
     def contractions(self) -> int:

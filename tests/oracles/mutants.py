@@ -142,7 +142,7 @@ def _byte(subject: Subject, kind: str, rng: random.Random) -> Mutant | None:
 def _claim(subject: Subject, rng: random.Random) -> Mutant | None:
     claims = copy.deepcopy(subject.claims)
     claim = rng.choice(claims)
-    slots: list[tuple[list[Any], int]] = []
+    slots: list[tuple[Any, Any]] = []
     for loop in claim["loops"]:
         slots += [(loop, 0), (loop, 1)]
     for row in [*claim["index"], *(w["value"] for w in claim.get("within", []))]:
@@ -152,6 +152,7 @@ def _claim(subject: Subject, rng: random.Random) -> Mutant | None:
         slots += [(w["extents"], k) for k in range(len(w["extents"]))]
     if "parts" in claim:
         slots += [(claim["parts"]["weights"], k) for k in range(len(claim["parts"]["weights"]))]
+        slots += [(claim["parts"], key) for key in ("scale",) if key in claim["parts"]]
     where = rng.randrange(len(slots) + 1)
     if where == len(slots):
         claim["addr"] += rng.choice([1, -1, 16, 64, -16, 4])

@@ -44,6 +44,11 @@ def digits(
     for dim, size in zip(reversed(memory.lanes), reversed(lanes), strict=True):
         lane_bytes[dim] = unit
         unit *= size
+    identity = schedule.identity
+    if identity is not None and operand in identity.operands:
+        # The embedding names the lanes that these become.
+        own, become = identity.dims
+        lane_bytes[become] = lane_bytes.pop(own)
     digit = {d.name: d for d in embedding.digits}
     partner = dict(layout.equal)
     address = lowered.address[n]

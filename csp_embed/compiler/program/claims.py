@@ -15,7 +15,7 @@ import numpy as np
 
 from csp_embed.compiler.compiled import Compiled, step_operand
 from csp_embed.ir.embedding import Layout
-from csp_embed.ir.schedule import BiasTrick, Region
+from csp_embed.ir.schedule import BiasLanes, BiasTrick, Region
 from csp_embed.machine.spec import Isa
 
 Claim = dict[str, Any]
@@ -61,7 +61,77 @@ def claims(kernel: Compiled) -> list[Claim]:
         elem = kernel.isa.memory(region.memory).elem_bytes
         for address, start, loops in _boxes(region, kernel.lowered.address[n], elem):
             out.append(_claim(layout, address, item, [*loops, *lanes], start, factors))
+    if kernel.schedule.bias_lanes is not None:
+        out += _parts_in_lanes(kernel, kernel.schedule.bias_lanes)
     return out
+
+
+def _parts_in_lanes(kernel: Compiled, idle: BiasLanes) -> Iterator[Claim]:
+    """Claims for the parts of a tensor in idle lanes of a factor (`add_parts` in
+    targets/stream/image.py): one for each box and each step of the sum that carries some."""
+    n = kernel.region(idle.held)
+    region, isa = kernel.schedule.regions[n], kernel.isa
+    held = kernel.embedding.layouts[idle.held]
+    add = kernel.embedding.layouts[step_operand(kernel.operator, idle.step)]
+    strides = _strides(isa, region.memory)
+    item = np.dtype(isa.memory(region.memory).dram_dtype).itemsize
+    lanes = [
+        _Loop(d.extent, strides[d.dim] * d.radix, {}, (d.name,))
+        for d in kernel.embedding.digits
+        if d.dim in strides and d.dim != idle.dim
+    ]
+    lanes.append(_Loop(len(idle.lanes), strides[idle.dim], {}, (), 1))
+    moving = [
+        c for c in kernel.embedding.counters if not c.reduced and any(held.step.get(c.name, ()))
+    ]
+    weight, scale = idle.scaled
+    elem = isa.memory(region.memory).elem_bytes
+    zero = (0,) * len(held.grid)
+    for address, start, loops in _boxes(region, kernel.lowered.address[n], elem):
+        pitch = [0] * len(held.grid)
+        size = [1] * len(held.grid)
+        for loop in loops:
+            ((g, _),) = loop.grid.items()
+            pitch[g], size[g] = loop.stride, loop.extent
+        for t, turn in enumerate(idle.turns):
+            first = list(held.origin)
+            for name, value in turn:
+                first = [
+                    a + s * value for a, s in zip(first, held.step.get(name, zero), strict=True)
+                ]
+            bounds = [(0, c.extent) for c in moving]
+            for g in range(len(held.grid)):
+                mine = [k for k, c in enumerate(moving) if held.step[c.name][g]]
+                low, high = start[g] - first[g], start[g] + size[g] - first[g]
+                # Values of the counter whose element lies in the box, step by step.
+                if len(mine) == 1:
+                    (k,) = mine
+                    step = held.step[moving[k].name][g]
+                    bounds[k] = (max(bounds[k][0], -(-low // step)),
+                                 min(bounds[k][1], -(-high // step)))  # fmt: skip
+                elif not low <= 0 < high:
+                    bounds = [(0, 0)]
+            if any(a >= b for a, b in bounds):
+                continue
+            at = address + idle.lanes[0] * strides[idle.dim]
+            at += sum((f - s) * p for f, s, p in zip(first, start, pitch, strict=True))
+            grid = list(add.origin)
+            walked: list[_Loop] = []
+            for c, (a, b) in zip(moving, bounds, strict=True):
+                step = held.step[c.name]
+                stride = sum(s * p for s, p in zip(step, pitch, strict=True))
+                at += a * stride
+                more = add.step.get(c.name, (0,) * len(grid))
+                grid = [g + s * a for g, s in zip(grid, more, strict=True)]
+                walked.append(_Loop(b - a, stride, dict(enumerate(more))))
+            claim = _claim(add, at, item, [*walked, *lanes], grid, None)
+            used = [loop for loop in (*walked, *lanes) if loop.extent > 1]
+            claim["parts"] = {
+                "weights": [weight] * (len(idle.turns) * len(idle.lanes)),
+                "scale": scale,
+                "index": [t * len(idle.lanes), [loop.part for loop in used]],
+            }
+            yield claim
 
 
 def _boxes(region: Region, address: int, elem: int) -> Iterator[tuple[int, list[int], list[_Loop]]]:
@@ -98,6 +168,11 @@ def _strides(isa: Isa, memory: str) -> dict[str, int]:
 def _lanes(kernel: Compiled, layout: Layout, region: Region) -> list[_Loop]:
     """Loops over the lanes of an element that hold anything."""
     strides = _strides(kernel.isa, region.memory)
+    identity = kernel.schedule.identity
+    if identity is not None and region.operand in identity.operands:
+        # The embedding names the lanes that these become.
+        own, become = identity.dims
+        strides[become] = strides.pop(own)
     digits = {d.name: d for d in kernel.embedding.digits if d.dim in strides}
     partner = dict(layout.equal)
     second = set(partner.values())

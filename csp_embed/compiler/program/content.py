@@ -85,11 +85,13 @@ def bare(kernel: Compiled) -> Program:
     """The program with its constants, and zeros for every element of an operand: for proofs about
     all operands. `after` is empty.
     """
-    op = kernel.operator
+    op, lanes = kernel.operator, kernel.schedule.bias_lanes
     data: dict[int, NDArray[np.uint8]] = {}
     for n, region in enumerate(kernel.schedule.regions):
         layout = kernel.embedding.layouts.get(region.operand)
         variable = layout is not None and layout.tensor not in op.values
+        if lanes is not None and region.operand == lanes.role:
+            continue  # its idle lanes hold a constant
         # Zeros for what operands fill; a pool's neutral value is a constant of the program.
         if layout is not None and variable and neutral(layout, kernel.embedding) == 0:
             data[n] = np.zeros(kernel.lowered.size_bytes[n], np.uint8)

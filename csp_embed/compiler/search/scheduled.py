@@ -13,7 +13,9 @@ from csp_embed.compiler.search.candidates import Candidates, addressable, host_b
 from csp_embed.compiler.search.measuring import Measured
 from csp_embed.ir.embedding import Embedding
 from csp_embed.ir.schedule import Schedule
+from csp_embed.schedule.bias_in_lanes import spared
 from csp_embed.schedule.choose import Found, search
+from csp_embed.schedule.config import Config
 from csp_embed.schedule.inputs import build as build_problem
 
 
@@ -54,7 +56,8 @@ def schedule_of(candidates: Candidates, setting: Setting) -> Scheduled:
     options, isa = setting.options, setting.isa
     # Too large for the machine's addresses: not even tried.
     embeddings = addressable(candidates.embeddings, isa)
-    problems = [build_problem(e, isa) for e in embeddings]
+    # The host packs this operator's activations for it alone: idle lanes are free for a bias.
+    problems = [spared(build_problem(e, isa), setting.ranges) for e in embeddings]
     op = embeddings[0].operator
     name = "" if options.cache is None else cache.key(op, isa, options, setting.ranges)
     # A hit is rebuilt and measured again, so that its cycles are of today's engine.
@@ -75,7 +78,7 @@ def schedule_of(candidates: Candidates, setting: Setting) -> Scheduled:
         )
         winner = found[0]
         # Schedules without a Config (elementwise ones) are found at once.
-        if options.cache is not None and winner.config is not None:
+        if options.cache is not None and isinstance(winner.config, Config):
             cache.save(options.cache, name, embeddings[winner.number].formula(), winner.config)
     best = found[0]
     assert isinstance(best.measured, Measured)  # by our own meter

@@ -21,6 +21,7 @@ from csp_embed.embed.algebra.packing import pack
 from csp_embed.ir.schedule import Schedule
 from csp_embed.machine.costs import Costs
 from csp_embed.machine.spec import Isa
+from csp_embed.schedule.attempts import Decided
 from csp_embed.schedule.choose import rebuild, search
 from csp_embed.schedule.config import Config
 from csp_embed.schedule.inputs import Problem
@@ -103,10 +104,10 @@ class Scheduler:
         return [(f.schedule, int(f.measured.cycles) if counted else None) for f in found.values()]
 
 
-def _walk(problem: Problem, config: Config | None) -> tuple[int, ...]:
+def _walk(problem: Problem, config: Decided) -> tuple[int, ...]:
     """The loops over tiles that have several parts, outermost first, and how far a part of that
     goes: which results come early, and which activations are read early."""
-    if config is None:
+    if not isinstance(config, Config):
         return ()
     # A counter that is whole has no place in the order.
     loops = [c for c in config.order if config.tile[c] < problem.extents[c]]

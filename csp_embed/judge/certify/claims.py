@@ -30,7 +30,8 @@ class Claim:
     """extents, strides: of the loops, strides in bytes. index: int64[dims, 1 + loops], constant
     first; within: int64[n, 1 + loops] likewise. radix[n]: extents into which value n unravels,
     row-major; moves[n]: int64[len(radix[n]), dims], what each adds to the index. weights: a value
-    of the tensor is the sum of weights * parts, and part: int64[1 + loops] says which is here."""
+    of the tensor, times scale, is the sum of weights * parts, and part: int64[1 + loops] says which
+    is here."""
 
     tensor: str
     addr: int
@@ -43,6 +44,7 @@ class Claim:
     moves: tuple[Ints, ...]
     weights: tuple[int, ...]
     part: Ints
+    scale: int = 1
 
     @property
     def end(self) -> int:
@@ -78,6 +80,13 @@ def read_claims(document: Any, op: Operator, where: str = "meta.claims") -> list
                 f"claim {n} cannot be understood", where=f"{where}[{n}]",
                 why=f"{type(error).__name__}: {error}", hint="docs/program-file.md has the form",
             ) from error  # fmt: skip
+    for tensor in {c.tensor for c in found}:
+        # One value of an element, in whatever copies it stands: a split means the same in all.
+        if len({(c.weights, c.scale) for c in found if c.tensor == tensor}) > 1:
+            raise InputError(
+                f"the claims of {tensor} split its elements in different ways", where=where,
+                why="their weights or scales differ", hint="docs/program-file.md has the form",
+            )  # fmt: skip
     return found
 
 
@@ -105,12 +114,15 @@ def _claim(entry: Mapping[str, Any], op: Operator) -> Claim:
     moves = [np.array(w["index"], np.int64).reshape(len(w["extents"]), rank) for w in limits]
     # No weights: an element stands whole, and `part` is not looked at.
     parts = entry.get("parts", {"weights": [], "index": [0, [0] * len(loops)]})
+    scale = int(parts.get("scale", 1))
+    if not 1 <= scale < 1 << 32:
+        raise ValueError(f"a scale of {scale} is out of range")
     return Claim(
         tensor, int(entry["addr"]), int(entry["item_bytes"]),
         np.ascontiguousarray(loops[:, 0]), np.ascontiguousarray(loops[:, 1]),
         index, rows([w["value"] for w in limits]),
         tuple(tuple(int(n) for n in w["extents"]) for w in limits), tuple(moves),
-        tuple(int(w) for w in parts["weights"]), np.array(row(parts["index"]), np.int64),
+        tuple(int(w) for w in parts["weights"]), np.array(row(parts["index"]), np.int64), scale,
     )  # fmt: skip
 
 

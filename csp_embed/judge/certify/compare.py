@@ -104,11 +104,25 @@ class Comparison:
             reader = Reader(ran.ones, neutral)
             if pad:
                 self._pad(reader, reader.read(form), places[mine], lane_weight)
-            else:
-                self._value(reader, form, places[mine], lane_weight)
+                continue
+            # Of a stream that adds a tensor before the shift behind which the formula adds it.
+            folded = _folds(self.op) and not self._summed(reader, form, places[mine], lane_weight)
+            reader = Reader(ran.ones, neutral)
+            self._value(reader, form, places[mine], lane_weight, folded)
 
-    def _value(self, reader: Reader, form: Form, places: NDArray[np.int64], weight: Values) -> None:
-        wanted = self._wanted(reader, places, weight)
+    def _summed(
+        self, reader: Reader, form: Form, places: NDArray[np.int64], weight: Values
+    ) -> bool:
+        """Whether the stream holds no number that the formula, as it is written, does not."""
+        self._wanted(reader, places, weight, False)
+        known = len(reader.known)
+        reader.read(form)
+        return len(reader.known) == known
+
+    def _value(
+        self, reader: Reader, form: Form, places: NDArray[np.int64], weight: Values, folded: bool
+    ) -> None:
+        wanted = self._wanted(reader, places, weight, folded)
         known = len(reader.known)
         found = reader.read(form)
         # Every number of an element may be compared with every other; a union bound needs their
@@ -138,8 +152,11 @@ class Comparison:
                 f" {int(stated[0, 0])}"
             )
 
-    def _wanted(self, reader: Reader, places: NDArray[np.int64], weight: Values) -> Expr:
-        """The formula's expression for these elements; its numbers become the known variables."""
+    def _wanted(
+        self, reader: Reader, places: NDArray[np.int64], weight: Values, folded: bool
+    ) -> Expr:
+        """The formula's expression for these elements; its numbers become the known variables.
+        folded: with the first tensor added before the shift, as `_folds` allows."""
 
         def gather(values: Values) -> Values:
             out = np.zeros(len(places), np.uint64)
@@ -158,6 +175,7 @@ class Comparison:
             form = Form(
                 np.zeros(len(places), np.uint64), (op.kind, None, np.stack(columns, 1), None)
             )
+        before = form
         for n, step in enumerate(op.epilogue):
             if step.access is None:
                 if step.op == "add" and form.node is None:
@@ -174,6 +192,13 @@ class Comparison:
             else:
                 other = Form(gather(self.steps[n]))
                 reach = step_range(op, step)
+                if folded and n == 1:
+                    # (S >> s) + b = (S + b 2^s) >> s
+                    power = 1 << (op.epilogue[0].imm or 0)
+                    low, high = low + power * reach[0], high + power * reach[1]
+                    whole = add(before.value, mul(other.value, number(power)))
+                    form = Form(whole).then("shr", op.epilogue[0].imm)
+                    continue
                 if step.op == "add" and form.node is None:
                     low, high = low + reach[0], high + reach[1]
                 else:
@@ -207,6 +232,19 @@ class Comparison:
         """How many elements were decided in which way."""
         for how, count in sorted(self.methods.items()):
             yield f"{count:,} stored elements {how}"
+
+
+def _folds(op: Operator) -> bool:
+    """Whether the formula shifts its sum right and then adds a tensor, and may as well add it
+    first, shifted: neither the sum nor the sum with it leaves int32."""
+    first, second = (*op.epilogue, None, None)[:2]
+    if first is None or second is None or op.kind != "contract" or first.imm is None:
+        return False
+    if first.op != "shr" or not 0 < first.imm < 32 or second.op != "add" or second.access is None:
+        return False
+    low, high = sum_range(op)
+    least, most = (v << first.imm for v in step_range(op, second))
+    return low >= LOW and high <= HIGH and low + least >= LOW and high + most <= HIGH
 
 
 def _rows(a: Values, b: Values) -> NDArray[np.bool_]:

@@ -59,10 +59,10 @@ def _differing(
 ) -> int:
     """How many lanes of a range are not the element (or, in parts, do not make the element)."""
     bad = 0
-    by_item: dict[tuple[int, tuple[int, ...]], list[Claim]] = {}
+    by_item: dict[tuple[int, tuple[int, ...], int], list[Claim]] = {}
     for c in claims:
-        by_item.setdefault((c.item_bytes, c.weights), []).append(c)
-    for (item, weights), mine in by_item.items():
+        by_item.setdefault((c.item_bytes, c.weights, c.scale), []).append(c)
+    for (item, weights, scale), mine in by_item.items():
         # Claims count items from an aligned address; a range that begins between two is filled up
         # in front.
         shift = address % item
@@ -84,5 +84,5 @@ def _differing(
         # An element may stand several times, each time in all of its parts.
         copies = np.bincount(number, minlength=len(flat)) // len(weights)
         np.add.at(whole, number, held[at] * np.array(weights)[part])
-        bad += int(((copies > 0) & (whole != flat * copies)).sum())
+        bad += int(((copies > 0) & (whole != flat * copies * scale)).sum())
     return bad

@@ -103,15 +103,16 @@ class Reader:
         function, imm, left, right = form.node
         alg = self.algebra
         if isinstance(left, np.ndarray):
-            e = self.variable(self._set(cast(Values, left), function), reach)
+            e = self._extreme(cast(Values, left), function, reach)
         elif right is None and imm is not None:
             e = self._immediate(function, imm, self.read(left, reach))
         else:
             # A maximum over a window is a set: the order in which pairs were compared does not
             # matter.
             leaves = self._leaves(form, function) if function in ("min", "max") else None
-            if leaves is not None and len(leaves) > 2:
-                e = self.variable(self._set(np.stack(leaves, axis=1), function), reach)
+            # Of a pool two are a set too; elsewhere the formula has such a pair as a step.
+            if leaves is not None and len(leaves) > (2 if self.neutral is None else 1):
+                e = self._extreme(np.stack(leaves, axis=1), function, reach)
             else:
                 assert right is not None
                 a, b = self.read(left, reach), self.read(right, reach)
@@ -154,6 +155,12 @@ class Reader:
         inner = None if imm is None or form.value.any() else self._fixed(left)
         e = None if inner is None or imm is None else self._immediate(function, imm, ("num", inner))
         return e[1] if e is not None and e[0] == "num" else None
+
+    def _extreme(self, matrix: Values, function: str, reach: tuple[int, int]) -> Expr:
+        """The maximum or minimum of each row's members."""
+        found = self._set(matrix, function)
+        # Of one member it is that member, and a stream need not have compared it with anything.
+        return self.variable(found[:, 0] if found.shape[1] == 2 else found, reach)
 
     def _set(self, matrix: Values, function: str) -> Values:
         """Rows as sets: sorted, each number once, without the neutral one beside others."""

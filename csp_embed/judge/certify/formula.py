@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from csp_embed.errors import CheckError
 from csp_embed.ir.operator import Access, Operator
-from csp_embed.judge.certify.field import P, Values, mul, number, total
+from csp_embed.judge.certify.field import P, Values, inverse, mul, number, total
 
 Factor = tuple[tuple[str, ...], Values]
 LARGEST = 1 << 27  # values of an intermediate sum: a gigabyte
@@ -31,7 +31,9 @@ class Symbols:
     value. scale[tensor]: a factor of its own, so that tensors without dimensions have one.
     """
 
-    def __init__(self, op: Operator, parts: Mapping[str, tuple[int, ...]], seed: Sequence[int]):
+    def __init__(
+        self, op: Operator, parts: Mapping[str, tuple[tuple[int, ...], int]], seed: Sequence[int]
+    ):
         rng = np.random.Generator(np.random.PCG64DXSM(list(seed)))
 
         # 0 is left out: an element with value 0 would be invisible.
@@ -44,11 +46,12 @@ class Symbols:
         self.whole: dict[str, Values] = {}
         for name, tensor in sorted(op.tensors.items()):
             # A value that the host splits is what its weighted parts sum to; each part is random.
-            weights = parts.get(name, ())
+            weights, scale = parts.get(name, ((), 1))
             self.tables[name] = [*(draw(n) for n in tensor.shape), draw(len(weights))]
             self.scale[name] = draw(1)[0]
             terms = mul(self.tables[name][-1], np.array([number(w) for w in weights], np.uint64))
             whole = total(terms, 0) if weights else np.uint64(1)
+            whole = mul(whole, inverse(scale))
             self.whole[name] = mul(self.scale[name], whole)
 
     @property

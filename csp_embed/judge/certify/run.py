@@ -114,7 +114,7 @@ def _for_all_inputs(
     machine = Machine.of(isa)
     table = make_table(isa, decode(isa, program.insn))
     order = find_order(isa, table)
-    weights = {c.tensor: c.weights for c in claims}
+    weights = {c.tensor: (c.weights, c.scale) for c in claims}
     comparison = Comparison(op, result)
     degree = 0
     for k in range(rounds):

@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csp_embed.errors import InputError
-from csp_embed.ir.embedding import Embedding
-from csp_embed.ir.schedule import BiasTrick, Region, Schedule
+from csp_embed.ir.embedding import Embedding, Layout
+from csp_embed.ir.schedule import BiasLanes, BiasTrick, Identity, Region, Schedule
 from csp_embed.machine.spec import Isa
+from csp_embed.schedule.bias_in_lanes import parts
 from csp_embed.targets.stream.factor import factor
 from csp_embed.targets.stream.lower import Lowered
 
@@ -90,6 +91,83 @@ def constant_element(schedule: Schedule, region: Region, isa: Isa) -> NDArray[np
         .reshape(-1)
         .view(np.uint8)
     )
+
+
+def identity_element(identity: Identity, region: Region, isa: Isa) -> NDArray[np.uint8]:
+    """The one element of the identity: 1 where its two dimensions are equal."""
+    memory = isa.memory(region.memory)
+    first, second = np.indices(isa.lane_shape(region.memory))[
+        [memory.lanes.index(d) for d in identity.dims]
+    ]
+    return (first == second).astype(memory.dram_dtype).reshape(-1).view(np.uint8)
+
+
+def narrow_elements(packed: Array, identity: Identity, region: Region, isa: Isa, dst: str) -> Array:
+    """Packed accumulator elements [*grid, *accumulator lanes] as elements of the factor by which
+    they come in. dst: the accumulators' memory."""
+    own, become = identity.dims
+    have = isa.memory(dst).lanes
+    grid = packed.ndim - len(have)
+    memory = isa.memory(region.memory)
+    axes = [have.index(become if d == own else d) for d in memory.lanes]
+    out = packed.transpose((*range(grid), *(grid + n for n in axes)))
+    # A factor with more lanes than the result leaves the last ones 0.
+    more = isa.dims[own] - isa.dims[become]
+    pads = [(0, 0)] * grid + [(0, more if d == own else 0) for d in memory.lanes]
+    return np.ascontiguousarray(np.pad(out, pads) if more else out).astype(memory.dram_dtype)
+
+
+def fill_idle(packed: Array, lanes: BiasLanes, memory: str, isa: Isa) -> None:
+    """Writes the constant into the idle lanes of packed elements [*grid, *lanes]."""
+    names = isa.memory(memory).lanes
+    by_lane = np.moveaxis(packed, packed.ndim - len(names) + names.index(lanes.dim), -1)
+    by_lane[..., list(lanes.lanes)] = lanes.value
+
+
+def add_parts(
+    packed: Array, tensor: Array, lanes: BiasLanes, operand: str, embedding: Embedding, isa: Isa
+) -> None:
+    """Writes the parts of an epilogue's tensor, packed as accumulators [*grid, *lanes], into the
+    idle lanes of the factor's elements `packed`. operand: the tensor's, of the embedding.
+
+    Raises: InputError where a value is out of the promised range.
+    """
+    held, add = embedding.layouts[lanes.held], embedding.layouts[operand]
+    names, have = isa.memory(held.memory).lanes, isa.memory(add.memory).lanes
+    # A dimension that the factor lacks does not move the tensor: its first lane stands for all.
+    keep = [d for d in names if d != lanes.dim]
+    values = tensor[(..., *(slice(None) if d in keep else 0 for d in have))]
+    grid = len(add.grid)
+    left = [d for d in have if d in keep]
+    values = values.transpose((*range(grid), *(grid + left.index(d) for d in keep)))
+    try:
+        split = parts(values, lanes)
+    except ValueError as error:
+        raise InputError(
+            "an element of the bias is larger than promised",
+            why="idle lanes of the contraction add it, which carry a limited range",
+            hint="compile with the data, or with a larger --bias-range",
+        ) from error
+    counters = [c for c in embedding.counters if not c.reduced and any(held.step.get(c.name, ()))]
+    sizes = [c.extent for c in counters]
+    every = np.indices(sizes).reshape(len(sizes), math.prod(sizes))
+
+    def at(layout: Layout, turn: Mapping[str, int]) -> tuple[Any, ...]:
+        """Grid indices for all values of the counters."""
+        index = np.zeros((len(layout.grid), every.shape[1]), np.int64)
+        index += np.array(layout.origin, np.int64).reshape(-1, 1)
+        for name, value in turn.items():
+            index += np.array(layout.step.get(name, (0,) * len(index))).reshape(-1, 1) * value
+        for counter, value in zip(counters, every, strict=True):
+            step = np.array(layout.step.get(counter.name, (0,) * len(index)))
+            index += step.reshape(-1, 1) * value
+        return tuple(index)
+
+    by_lane = np.moveaxis(packed, len(held.grid) + names.index(lanes.dim), len(held.grid))
+    for t, turn in enumerate(lanes.turns):
+        here, there = at(held, dict(turn)), at(add, {})
+        for n, lane in enumerate(lanes.lanes):
+            by_lane[(*here, lane)] = split[t, n][there]
 
 
 def factor_elements(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from csp_embed.ir.schedule import BiasTrick, Schedule
+from csp_embed.ir.schedule import BiasTrick, Identity, Schedule
 from csp_embed.machine.costs import Costs
 from csp_embed.schedule.config import Config
 from csp_embed.schedule.inputs import Problem
-from csp_embed.targets.stream.building import accumulators, contraction
+from csp_embed.targets.stream.building import contraction
 from csp_embed.targets.stream.building.nests import Covers
 from csp_embed.targets.stream.building.plan import Shared
+from csp_embed.targets.stream.building.pools import accumulators, by_identity
 
 
 class StreamBuilder:
@@ -19,8 +20,10 @@ class StreamBuilder:
         self._covers: Covers = {}
         self._costs = costs
 
-    def build(self, config: Config | None) -> Schedule:
+    def build(self, config: Config | Identity | None) -> Schedule:
         """See `schedule.attempts.Builder`."""
         if config is None:
             return accumulators.build(self._shared, self._costs)
+        if isinstance(config, Identity):
+            return by_identity.build(self._shared.problem, config, self._costs)
         return contraction.build(self._shared, config, self._covers)

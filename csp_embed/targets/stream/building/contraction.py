@@ -185,6 +185,7 @@ class _Walk:
             ops=kinds,
             tokens=np.array(rows.tokens.bits(), dtype=np.int64),
             bias_trick=plan.trick,
+            bias_lanes=plan.problem.bias_lanes,
             tile=dict(zip(plan.problem.names, plan.config.tile, strict=True)),
             stats={
                 "tiles": len(plan.tiles),

@@ -43,6 +43,10 @@ class Shared:
             shapes = self._shapes[m.operand, order] = Shapes(m, order, self._forms)
         return Frames(shapes)
 
+    def number(self, coefs: tuple[int, ...]) -> int:
+        """Of the form without bounds that moves so; equal for equal ones, as in `Shapes`."""
+        return self._forms.setdefault((coefs, ()), len(self._forms))
+
 
 class Step(NamedTuple):
     """The products of a tile and a chunk: extents of the counters, boxes of both operands."""

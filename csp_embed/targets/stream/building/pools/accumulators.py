@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from csp_embed.errors import Infeasible
+from csp_embed.ir.operator import Step
 from csp_embed.ir.schedule import COMPUTE, Box, Region, Schedule
 from csp_embed.machine.costs import Costs
 from csp_embed.machine.reach import stored_memory
@@ -32,13 +34,13 @@ NEUTRAL = {"max": -128, "min": 127}
 
 def build(shared: Shared, costs: Costs) -> Schedule:
     """Raises: Infeasible where one vector and its operands do not fit."""
-    walk = _Walk(shared, costs)
+    walk = Walk(shared, costs)
     for number in range(len(walk.tiles)):
         walk.run(number)
     return walk.schedule()
 
 
-class _Tile(NamedTuple):
+class Tile(NamedTuple):
     """extents, lo, hi: of its results, one value of each reduced counter. parts: per chunk with a
     source its box and extents. whole: no result lacks its source."""
 
@@ -51,12 +53,29 @@ class _Tile(NamedTuple):
     whole: bool
 
 
-class _Walk:
+class Walk:
     """Tiles, their places, and the rows that are written for one after the other."""
 
     def __init__(self, shared: Shared, costs: Costs) -> None:
         problem = self.problem = shared.problem
         self.kind = problem.embedding.operator.kind
+        self.copies = 1
+        self._arrange(shared, costs)
+        self.rows = Rows(problem)
+        self._nests = Nests(problem, self.rows, {})
+        self._map = problem.isa.of_kind("map").name
+        self._shadow = stored_memory(problem.isa, problem.dst.memory)
+        self._stored = [-1] * self.copies
+        self._after_store = -1
+        self._held: dict[int, int] = {}
+        self._out_boxes: dict[Box, int] = {}
+
+    def _arrange(self, shared: Shared, costs: Costs) -> None:
+        """The tiles, and where everything of them stands.
+
+        Raises: Infeasible where it does not fit.
+        """
+        problem = self.problem
         plain = self.kind == "map"
         # First guess with the grid's own order: whether a copy is possible decides how large a tile
         # may be.
@@ -71,28 +90,27 @@ class _Walk:
         # Loaded straight into its place where both have the same shape; otherwise added to zero.
         alike = _alike(problem, self.dst_order) if plain else None
         self.copy = alike is not None
-        self.lhs = shared.frames(problem.lhs, order_l if alike is None else alike)
+        self._frame(shared, order_l if alike is None else alike, order_adds)
+        self._share()
+
+    def _frame(
+        self, shared: Shared, order_l: tuple[int, ...], order_adds: Sequence[tuple[int, ...]]
+    ) -> None:
+        """The tiles with the boxes that they touch."""
+        problem = self.problem
+        self.lhs = shared.frames(problem.lhs, order_l)
         self.dst = shared.frames(problem.dst, self.dst_order)
         self.adds = [
             shared.frames(m, order)
             for m, order in zip(problem.adds.values(), order_adds, strict=True)
         ]
-        chunks = _boxes(problem, self.extents, reduced=True)
+        chunks = boxes(problem, self.extents, reduced=True)
         self.chunks = len(chunks)
         self.tiles = [
-            self._plan(lo, hi, chunks) for lo, hi in _boxes(problem, self.extents, reduced=False)
+            self._plan(lo, hi, chunks) for lo, hi in boxes(problem, self.extents, reduced=False)
         ]
-        self._share()
-        self.rows = Rows(problem)
-        self._nests = Nests(problem, self.rows, {})
-        self._map = problem.isa.of_kind("map").name
-        self._shadow = stored_memory(problem.isa, problem.dst.memory)
-        self._stored = [-1] * self.copies
-        self._after_store = -1
-        self._held: dict[int, int] = {}
-        self._out_boxes: dict[Box, int] = {}
 
-    def _plan(self, lo: Range, hi: Range, chunks: Ranges) -> _Tile:
+    def _plan(self, lo: Range, hi: Range, chunks: Ranges) -> Tile:
         reduced = self.problem.reduced
         parts = []
         for clo, chi in chunks:
@@ -105,7 +123,7 @@ class _Walk:
         # A reduced counter counts once for the result, however many values it has.
         olo, ohi = lo, tuple(a + 1 if r else b for a, b, r in zip(lo, hi, reduced, strict=True))
         inside = zip(self.problem.lhs.box(olo, ohi), self.problem.lhs.grid, strict=True)
-        return _Tile(
+        return Tile(
             tuple(b - a for a, b in zip(olo, ohi, strict=True)),
             olo,
             ohi,
@@ -149,23 +167,32 @@ class _Walk:
         # Only the first write has to wait for the store of what stood here; later ones follow in
         # order.
         self._after_store = self._stored[slot]
-        if self.copy:
-            self._place(tile, acc)
-        else:
-            self._gather(tile, here)
-        for n, (frames, frame) in enumerate(zip(self.adds, tile.adds, strict=True)):
-            # A tensor that is there already, as a bias for all tiles, is loaded once.
-            if self._held.get(n) != frame.key:
-                self.rows.load(frames.map.memory, 1 + n, frame.number, self.base_adds[n])
-                self._held[n] = frame.key
-        self._epilogue(tile, here)
+        self._take_in(number, acc, here)
+        self._bring(number)
+        self._epilogue(number, here)
         whole = self.problem.dst.box(tile.lo, tile.hi)
         box = tuple(whole[d] for d in self.dst_order)
         number_of_box = self._out_boxes.setdefault(box, len(self._out_boxes))
         region = 1 + len(self.adds)
         self._stored[slot] = self.rows.store(self._shadow, region, number_of_box, acc)
 
-    def _place(self, tile: _Tile, acc: int) -> None:
+    def _take_in(self, number: int, acc: int, here: Placed) -> None:
+        """Brings the source of a tile, and reduces it, to its results at `acc`."""
+        tile = self.tiles[number]
+        if self.copy:
+            self._place(tile, acc)
+        else:
+            self._gather(tile, here)
+
+    def _bring(self, number: int) -> None:
+        """Loads the epilogue's tensors for a tile."""
+        for n, (frames, frame) in enumerate(zip(self.adds, self.tiles[number].adds, strict=True)):
+            # A tensor that is there already, as a bias for all tiles, is loaded once.
+            if self._held.get(n) != frame.key:
+                self.rows.load(frames.map.memory, 1 + n, frame.number, self.base_adds[n])
+                self._held[n] = frame.key
+
+    def _place(self, tile: Tile, acc: int) -> None:
         """Loads the source where the result will be. An elementwise program has one part."""
         for source, _ in tile.parts:
             sram = acc + source.shape.shift
@@ -175,7 +202,7 @@ class _Walk:
             # Loads of accumulators run in the compute queue: to the stores they are compute rows.
             self.rows.last_compute = row
 
-    def _gather(self, tile: _Tile, here: Placed) -> None:
+    def _gather(self, tile: Tile, here: Placed) -> None:
         """Zeroes the result, or makes it neutral, and takes in one chunk of the source after the
         other."""
         contract = next((i for i in self.problem.isa.instructions if i.kind == "contract"), None)
@@ -202,21 +229,26 @@ class _Walk:
             op = "add" if self.kind == "map" else self.kind
             self._compute(self._map, extents, [here, there], op=op)
 
-    def _epilogue(self, tile: _Tile, here: Placed) -> None:
-        problem = self.problem
+    def _epilogue(self, number: int, here: Placed) -> None:
+        problem, tile = self.problem, self.tiles[number]
         for i, step in enumerate(problem.epilogue):
-            operands = [here, here]
-            if step.access is not None:
-                n = list(problem.adds).index(i)
-                shape = tile.adds[n].shape
-                operands = [here, (shape.form, self.base_adds[n] + shape.start)]
-            self._compute(self._map, tile.extents, operands, op=step.op, imm=step.imm)
+            if step.access is None:
+                self._compute(self._map, tile.extents, [here, here], op=step.op, imm=step.imm)
+            else:
+                self._with_tensor(number, list(problem.adds).index(i), step, here)
         # Padding of an elementwise program is what the reset left; only steps reach a store.
         computed = not self.copy and (self.kind != "map" or tile.whole)
         if not problem.epilogue and not computed:
             copying, imm = identity(problem.isa)
             # A step that changes nothing writes the mirror that stores read.
             self._compute(self._map, tile.extents, [here, here], op=copying, imm=imm)
+
+    def _with_tensor(self, number: int, n: int, step: Step, here: Placed) -> None:
+        """A step that reads the epilogue's tensor number n."""
+        tile = self.tiles[number]
+        shape = tile.adds[n].shape
+        there: Placed = (shape.form, self.base_adds[n] + shape.start)
+        self._compute(self._map, tile.extents, [here, there], op=step.op)
 
     def _compute(
         self,
@@ -227,12 +259,17 @@ class _Walk:
         reset: bool = False,
         op: str = "",
         imm: int | None = None,
-    ) -> None:
+        after: tuple[int, ...] = (),
+    ) -> int:
+        """Writes a nest; its last row, -1 where it has no point. after: rows that the first of it
+        waits for, the latest first."""
         # 8: a nest runs once per tile and there are usually several; it only decides how micro-ops
         # are weighed.
+        row = -1
         for t in self._nests.templates(name, extents, operands, 8, reset=reset, op=op, imm=imm):
-            self.rows.compute(t, after_store=self._after_store)
-            self._after_store = -1
+            row = self.rows.compute(t, after, self._after_store)
+            self._after_store, after = -1, ()
+        return row
 
     def schedule(self) -> Schedule:
         """All rows, with what they name."""
@@ -242,9 +279,8 @@ class _Walk:
             Region(f.map.operand, f.map.memory, f.map.grid, f.order, tuple(f.boxes), False)
             for f in (self.lhs, *self.adds)
         ]
-        boxes = tuple(self._out_boxes)
-        splits = self.problem.splits
-        regions.append(Region("dst", self._shadow, dst.grid, self.dst_order, boxes, False, splits))
+        out, splits = tuple(self._out_boxes), self.problem.splits
+        regions.append(Region("dst", self._shadow, dst.grid, self.dst_order, out, False, splits))
         steps = sum(rows.templates[r[1]].steps for r in rows.ops if r[0] == COMPUTE)
         return Schedule(
             regions=tuple(regions),
@@ -277,7 +313,7 @@ def _alike(problem: Problem, order: tuple[int, ...]) -> tuple[int, ...] | None:
     return tuple(out) if len(out) == len(problem.lhs.grid) else None
 
 
-def _boxes(problem: Problem, tile: tuple[int, ...], *, reduced: bool) -> Ranges:
+def boxes(problem: Problem, tile: tuple[int, ...], *, reduced: bool) -> Ranges:
     """Counter ranges of all tiles (or of all reduction chunks); the other counters are whole."""
     axes = [
         ranges(e, t) if r == reduced else [(0, e)]

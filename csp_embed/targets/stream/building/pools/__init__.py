@@ -1,0 +1,1 @@
+"""Pools and elementwise programs: schedules of operators without a second factor."""
