@@ -26,7 +26,8 @@ from csp_embed.ir.embedding import Embedding
 from csp_embed.machine.spec import Isa
 from csp_embed.schedule.inputs import build as build_problem
 
-Ids = NDArray[np.integer[Any]]
+Ids = NDArray[np.int64]
+Index = NDArray[np.integer[Any]]  # narrow ones: large networks have many
 SOME = 500  # elements that are looked at before all are
 
 
@@ -69,10 +70,10 @@ class Grid:
 
     shape: tuple[int, ...]
     elem: int
-    cell: Ids
-    lane: Ids
-    ids: Ids
-    empty: Ids
+    cell: Index
+    lane: Index
+    ids: Index
+    empty: Index
 
     @cached_property
     def key(self) -> bytes:
@@ -84,7 +85,7 @@ class Grid:
         return found.digest()
 
     @cached_property
-    def inner(self) -> tuple[Ids, Ids, Ids]:
+    def inner(self) -> tuple[Index, Index, Index]:
         """cell, lane and ids without the border."""
         inside = self.ids >= 0
         if inside.all():
@@ -92,7 +93,7 @@ class Grid:
         return self.cell[inside], self.lane[inside], self.ids[inside]
 
     @cached_property
-    def border(self) -> Ids:
+    def border(self) -> Index:
         """Flat indices of what holds no element: the border that is read, and `empty`."""
         return np.unique(np.concatenate([self.cell[self.ids < 0], self.empty]))
 
@@ -125,7 +126,7 @@ class Grid:
             out.append((d, int(line[found[0]]), int(found[0]) - first[d]))
         return tuple(out)
 
-    def at(self, pitch: Sequence[int]) -> Ids:
+    def at(self, pitch: Sequence[int]) -> Index:
         """Bytes from grid index 0, of every flat index."""
         total = np.zeros((), np.int64)
         for n, p in zip(self.shape, pitch, strict=True):
