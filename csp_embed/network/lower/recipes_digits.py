@@ -70,7 +70,7 @@ def _factors(
     for n, step in enumerate(moves):
         # Most find one at once; of the rest, only those that have one at all go on.
         if n == SOON and rows.size:
-            rows = rows[_some(_apart(task, near, amount, reach), rows, max(moves))]
+            rows = rows[some_close(_apart(task, near, amount, reach), rows, max(moves))]
         # Channels drop out as they find a factor.
         if not rows.size:
             break
@@ -99,7 +99,7 @@ def _apart(
     return apart
 
 
-def _some(apart: Callable[[Ints, Ints], Ints], rows: Ints, far: int) -> np.ndarray:
+def some_close(apart: Callable[[Ints, Ints], Ints], rows: Ints, far: int) -> np.ndarray:
     """Which of the channels have a factor within `far` steps: bisection for the least of `apart`.
 
     The least constant is the largest of functions that are linear in the factor, and the most the
@@ -228,7 +228,7 @@ def _signed_factors(task: Search, amount: Ints, digits: int) -> tuple[Ints, Ints
         if (found | ~live).all(axis=1).any():
             break
         if n == SOON and rows.size:
-            some = _some(apart, rows, max(moves)) | found[:, rows].any(axis=0)
+            some = some_close(apart, rows, max(moves)) | found[:, rows].any(axis=0)
             lost, rows = not some.all(), rows[some]
         if lost:
             # No program: whether the others have a factor is only told.
