@@ -24,7 +24,8 @@ from csp_embed.judge.embedding import judge as embedding_judge
 from csp_embed.ops.data import random_tensors
 from csp_embed.targets.source import audit
 from csp_embed.targets.source.build import Native, build
-from csp_embed.targets.source.emit import CFile, constant_data, write, write_plain
+from csp_embed.targets.source.constants import constant_data
+from csp_embed.targets.source.emit import CFile, write, write_plain
 from csp_embed.targets.source.lower import SourceProgram, lower
 from csp_embed.targets.source.nest import Address, Call, Keep, Loop, Node, Sum
 

@@ -13,28 +13,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from csp_embed.errors import SpecError
 from csp_embed.ir.operator import Operator
 from csp_embed.machine.spec import Isa
-from csp_embed.targets.source.correct import BUFFER
 from csp_embed.targets.source.functions import APART, Move, local, moves, named, parameter, used
 from csp_embed.targets.source.lower import SourceProgram
 from csp_embed.targets.source.moves import helpers
 from csp_embed.targets.source.names import identifier
-from csp_embed.targets.source.nest import Address, Block, Buffer, Clamp, Keep, Loop, Node, Sum
+from csp_embed.targets.source.nest import Buffer, Node
 from csp_embed.targets.source.output import RESULT
 from csp_embed.targets.source.packing import pack_lines
-from csp_embed.targets.source.places import Place
 from csp_embed.targets.source.plain import plain_kernel
-from csp_embed.targets.source.text import CEIL_DIV, CTYPES, affine
+from csp_embed.targets.source.statements import CONSTRAINTS, statements
+from csp_embed.targets.source.text import CEIL_DIV, CTYPES
 from csp_embed.targets.source.threads import shared
 
 Array = NDArray[Any]
 
 
-# How GNU assembler statements call the registers of a C type.
-# Only these can be pinned: another letter would be wrong for vectors.
-CONSTRAINTS = {"__m512i": "v", "__m256i": "v", "__m128i": "v", "int32x4_t": "w"}
 # Seen with gcc 12 on 7 x 3 sums of 32 registers: 0.72 of the machine's limit without, 0.95 with.
 ROLLED = """\
 /* Sums stay in registers only where gcc copies no loop heads, unrolls no loop around steps, and
@@ -259,7 +254,7 @@ def probe_text(isa: Isa, nodes: tuple[Node, ...], buffers: Mapping[str, tuple[st
     head += ["#include <string.h>", *(f"#include <{h}>" for h in isa.program.headers)]
     head += declared(isa)
     head += _defined(f"void probe({parameters})", isa)
-    return "\n".join([*head, *_nodes(nodes, isa, "  "), "}", ""])
+    return "\n".join([*head, *statements(nodes, isa, "  "), "}", ""])
 
 
 def literals(values: Array, indent: str) -> list[str]:
@@ -281,7 +276,7 @@ def _pack_function(
     for role, p in program.places.items():
         if role != "dst" and op.tensors[p.layout.tensor].constant:
             lines += pack_lines(p, identifier(p.layout.tensor), "  ")
-    lines += _nodes(program.prepare, isa, "  ")
+    lines += statements(program.prepare, isa, "  ")
     # Unused parameters are warnings.
     # A constant that nothing but the formula reads is an argument all the same.
     used = {p.layout.tensor for p in program.places.values()}
@@ -330,146 +325,10 @@ def _phases(program: SourceProgram, isa: Isa, moved: list[Move], threads: int) -
     early = program.run[: len(program.run) - len(program.main)]
     if early:
         lines.append("  /* What an unsigned factor adds to each sum, taken away again. */")
-        lines += shared(_nodes(early, isa, "  "), threads)
+        lines += shared(statements(early, isa, "  "), threads)
     lines.append("  /* Sums, and what follows them. */")
     # Tiles write results of their own: none waits for another.
-    lines += shared(_nodes(program.main, isa, "  "), threads, wait=False)
+    lines += shared(statements(program.main, isa, "  "), threads, wait=False)
     unpacked = [f"  {m.call}" for m in moved if m.role == "dst"]
     # Unpacking reads what other threads have stored.
     return lines + ["#pragma omp barrier"] * (threads > 1 and bool(unpacked)) + unpacked
-
-
-def _nodes(
-    nodes: tuple[Node, ...], isa: Isa, indent: str, numbers: Mapping[str, int] | None = None
-) -> list[str]:
-    """numbers: of registers that templates name by number."""
-    machine = isa.program
-    assert machine is not None
-    numbers = numbers or {}
-    lines: list[str] = []
-    for node in nodes:
-        if isinstance(node, Loop):
-            head = f"for (ptrdiff_t {node.var} = 0; {node.var} < {node.count}; {node.var}++)"
-            lines += [f"{indent}ROLLED"] if node.rolled else []
-            lines.append(f"{indent}{head} {{")
-            lines += [*_nodes(node.body, isa, indent + "  ", numbers), f"{indent}}}"]
-        elif isinstance(node, Block):
-            lines.append(f"{indent}{{")
-            # One declaration for each type, in the order in which registers appear.
-            by_type: dict[str, list[str]] = {}
-            for memory, name in node.registers:
-                if not machine.file(memory).numbered:
-                    by_type.setdefault(machine.ctypes[memory], []).append(name)
-            lines += [f"{indent}  {t} {', '.join(names)};" for t, names in by_type.items()]
-            own = numbered(node, isa)
-            lines += [*_nodes(node.body, isa, indent + "  ", own), f"{indent}}}"]
-        elif isinstance(node, Keep):
-            ctype = machine.ctypes[node.memory]
-            # Only types whose constraint is known can be pinned.
-            if ctype in CONSTRAINTS:
-                kept = [f"KEEP({name})" for name in node.names]
-                rows = [", ".join(kept[n : n + 6]) for n in range(0, len(kept), 6)]
-                lines += [f"{indent}{row.replace(', ', '; ')};" for row in rows]
-        else:
-            template = machine.template(node.template)
-            operands = {
-                k: str(numbers[v]) if isinstance(v, str) and v in numbers else _value(v)
-                for k, v in node.operands.items()
-            }
-            text = template.text.format(**operands).rstrip()
-            lines += [indent + line for line in text.split("\n")]
-    return lines
-
-
-def numbered(block: Block, isa: Isa) -> dict[str, int]:
-    """Register -> its number, of those that templates name by number: in order, aligned to what a
-    value takes."""
-    assert isa.program is not None
-    found: dict[str, int] = {}
-    used: dict[str, int] = {}
-    for memory, name in block.registers:
-        # Wide values begin at multiples of their size, as register groups must.
-        file, size = isa.program.file(memory), isa.program.takes.get(memory, 1)
-        if file.numbered:
-            first = -(-used.get(file.name, 0) // size) * size
-            found[name], used[file.name] = first, first + size
-            if used[file.name] > file.count:
-                raise SpecError(
-                    f"{isa.name} has too few registers of {file.name}",
-                    where=isa.where(f"registers.{file.name}"),
-                    why=f"a part of the kernel takes {used[file.name]}, and nothing spills them:"
-                    " templates name them by number",
-                    hint="raise `count`, or convert sums to a memory of variables",
-                )
-    return found
-
-
-def _value(value: object) -> str:
-    match value:
-        case Address(buffer, at):
-            return f"({buffer} + {_sum(at)})" if at != Sum() else buffer
-        case Clamp(at, most):
-            return f"lanes_left({_sum(at)}, {most})"
-        case int():
-            text = "INT32_MIN" if value == -(2**31) else str(value)
-            # In parentheses: templates put operands into any expression.
-            return f"({text})" if value < 0 else text
-    return str(value)
-
-
-def _sum(at: Sum) -> str:
-    return affine(at.const, [(c, v) for v, c in at.terms])
-
-
-def constant_data(
-    program: SourceProgram, isa: Isa, tensors: Mapping[str, Array]
-) -> dict[str, Array]:
-    """The packed buffers of known constants, by NumPy."""
-    op = program.operator
-    data = {
-        p.buffer: p.pack(np.asarray(tensors[p.layout.tensor]))
-        for r, p in program.places.items()
-        if r != "dst" and op.tensors[p.layout.tensor].constant
-    }
-    if program.prepare:
-        data[BUFFER] = _corrected(program, isa, data)
-    return data
-
-
-def _corrected(program: SourceProgram, isa: Isa, data: Mapping[str, Array]) -> Array:
-    """Where sums begin, for a signed factor that is constant; see correct.py."""
-    # One factor is unsigned, or there would be nothing to correct.
-    unsigned = next(r for r in ("lhs", "rhs") if program.places[r].offset)
-    signed = program.places["rhs" if unsigned == "lhs" else "lhs"]
-    moves = signed.layout.step
-    counters = program.embedding.counters
-    # Of the signed factor: what it sums to is what is taken off.
-    free = [c for c in counters if not c.reduced and any(moves.get(c.name, ()))]
-    order = [*free, *(c for c in counters if c.reduced)]
-    terms = dict(signed.at().terms)
-    # An address for each step, by broadcasting over the counters.
-    at = np.full((1,) * len(order), signed.at().const, np.int64)
-    for n, c in enumerate(order):
-        values = terms.get(c.name, 0) * np.arange(c.extent)
-        at = at + values.reshape((-1,) + (1,) * (len(order) - n - 1))
-    element = _summed_lanes(data[signed.buffer].reshape(-1, *signed.lanes), signed, isa)
-    sums = element[at // signed.lane_count]
-    reduced = tuple(range(len(free), len(order)))
-    total = -program.places[unsigned].offset * sums.sum(axis=reduced)
-    return total.astype(np.int32).reshape(-1)
-
-
-def _summed_lanes(elements: Array, place: Place, isa: Isa) -> Array:
-    """[n, lanes of the result]: what each element adds to each sum against a factor of ones."""
-    contract = next(i for i in isa.instructions if i.kind == "contract")
-    dst = next(o.dims for o in contract.operands if o.role == "dst")
-    own = next(o.dims for o in contract.operands if o.role == place.layout.operand)
-    # Lanes that the sum lacks are added up.
-    lost = tuple(n + 1 for n, d in enumerate(own) if d not in dst)
-    left = elements.sum(axis=lost, dtype=np.int64)
-    kept = [d for d in own if d in dst]
-    left = left.transpose((0, *(1 + kept.index(d) for d in dst if d in kept)))
-    shape = [isa.dims[d] if d in kept else 1 for d in dst]
-    # Lanes that the factor lacks have the same value everywhere.
-    wide = np.broadcast_to(left.reshape(-1, *shape), (len(left), *(isa.dims[d] for d in dst)))
-    return wide.reshape(len(left), -1)
