@@ -152,7 +152,7 @@ class Explorer:
 
     def candidates(self, site: Site) -> list[tuple[Embedding, str, list[Grid] | None, Grid]]:
         """(embedding, role of x, grids of x by root or None where the host packs it, result)."""
-        out = []
+        out: list[tuple[Embedding, str, list[Grid] | None, Grid]] = []
         # The host packs it alone only if no layer writes it.
         private = set(site.roots) <= self.written
         for mode in ("strict", "relaxed") if private else ("strict",):
@@ -200,7 +200,7 @@ class Explorer:
 
     def choices(self, site: Site) -> list[Choice]:
         """Every way in which the site fits the homes that were offered, the cheapest first."""
-        out = []
+        out: list[Choice] = []
         for e, role, grids, result in self.candidates(site):
             price = price_of(e, site.made, self.isa, self.costs, role)
             homes = self.homes.get(site.root, {}).values()
