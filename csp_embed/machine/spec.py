@@ -199,6 +199,15 @@ class Isa:
         """file:line of the first of these items that is known, else the name of the last."""
         return next((self.places[i] for i in items if i in self.places), items[-1])
 
+    def facts(self) -> list[object]:
+        """What tells an instruction-stream machine from another to whoever compiles for it; JSON
+        values and texts."""
+        return [
+            self.name, dict(self.dims), repr(self.memories), self.uop_memory,
+            repr(self.uop_fields), repr(self.instructions), self.queues, repr(self.limits),
+            self.costs,
+        ]  # fmt: skip
+
     def __repr__(self) -> str:
         lanes = " ".join(f"{d}={n}" for d, n in self.dims.items())
         return (

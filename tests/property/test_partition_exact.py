@@ -34,3 +34,8 @@ def test_half_duplex_link_with_costs_of_many_digits(seed: int) -> None:
     want = Brute(graph, where).period()
     assert plan.status == "OPTIMAL"
     assert abs(decimal(plan.objective) - want) <= want * LAST
+
+
+def test_activations_that_cannot_meet_are_told_apart_at_once() -> None:
+    """Two tasks of which one reads the other do not fit together, on a scale of fine ticks."""
+    assert list(faults(9096)) == []

@@ -35,10 +35,7 @@ def key(op: Operator, isa: Isa, options: Options, ranges: Mapping[int, int]) -> 
     plain["reuse"] = options.reuse.formula() if options.reuse else ""
     # The machine by its facts: its own text leaves out depths and costs, and sizes of one's own are
     # all called "custom".
-    machine = [
-        isa.name, dict(isa.dims), repr(isa.memories), isa.uop_memory, repr(isa.uop_fields),
-        repr(isa.instructions), isa.queues, repr(isa.limits), isa.costs,
-    ]  # fmt: skip
+    machine = isa.facts()
     text = json.dumps(
         [
             __version__, op.text(), dict(op.axes), {n: t.shape for n, t in op.tensors.items()},

@@ -130,15 +130,15 @@ class Window:
 
 def window_load(p: Problem) -> float:
     """The linear relaxation of placement with time windows: the least T such that for a fractional
-    placement z of colocation groups within memory and all windows k = (d, h, q) with
-    h + q <= `critical_path`
+    placement z of colocation groups within memory and all windows k = (d, h, q), with h and q the
+    least heads and tails of W_k, made smaller where h + q would exceed `critical_path`
 
     h + q + sum over g of z[g, d] cost_k[g] <= T
     cost_k[g] = sum over t in g and W_k of cost[t, d]
     W_k = {t : heads[t, d] >= h, tails[t, d] >= q}   (heads, tails: `path_bounds`).
 
     Proof. The tasks of W_k that run on d start after h, run one at a time, and q more must pass
-    after the last of them; if there are none, h + q <= T by the choice of windows. By multipliers
+    after the last of them; if there are none, h + q <= `critical_path` <= T. By multipliers
     y >= 0 with sum_k y_k = 1 and rents u >= 0 of bytes, as in `load` and `load_within_memory`:
 
     T >= sum_k y_k (h_k + q_k) - sum_d u_d M_d
@@ -165,7 +165,7 @@ def time_windows(p: Problem) -> list[Window]:
     if not p.n or not OWN.levels * OWN.levels * np.isfinite(p.cost).sum() <= OWN.window_costs:
         return []
     heads, tails = path_bounds(p)
-    # Beyond the critical path a window without tasks would not imply h + q <= T (see the proof).
+    # What T is at least without any task in a window (see the proof).
     low = critical_path(p)
     windows: dict[tuple[int, bytes], Window] = {}
     for d in range(p.m):
@@ -174,14 +174,15 @@ def time_windows(p: Problem) -> list[Window]:
             continue
         for h in _levels(heads[mine, d]):
             for q in _levels(tails[mine, d]):
-                # Levels may cut out the same tasks; one window of them is kept, so that rows stay
-                # few.
                 inside = mine[(heads[mine, d] >= h) & (tails[mine, d] >= q)]
-                if len(inside) and h + q <= low:
-                    windows.setdefault((d, inside.tobytes()), Window(d, inside, float(h + q)))
+                if not len(inside):
+                    continue
+                # Levels may cut out the same tasks: what stands before and behind all of these is
+                # the most that may be said of them. Without tasks there, T is at least `low`.
+                around = min(float(heads[inside, d].min() + tails[inside, d].min()), low)
+                windows.setdefault((d, inside.tobytes()), Window(d, inside, around))
         # The window of `load` itself, so that this bound is never below that one.
-        everything = Window(d, mine, 0.0)
-        windows.setdefault((d, mine.tobytes()), everything)
+        windows.setdefault((d, mine.tobytes()), Window(d, mine, 0.0))
     return list(windows.values())
 
 

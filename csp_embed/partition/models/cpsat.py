@@ -271,6 +271,24 @@ class Model:
             room = cp.new_int_var(0, most, "")
             cp.add(room + weights <= most)
             cp.add_cumulative(intervals, demands, room)
+            self._while_running(d, live, room)
+
+    def _while_running(self, d: int, live: dict[int, int], room: Any) -> None:
+        """While a task runs, it and all that it reads are alive: implied by the intervals, and said
+        of devices alone. From intervals of two fine ticks it would follow tick by tick."""
+        p, cp = self.p, self.cp
+        reads: dict[int, set[int]] = {}
+        for u, t, _ in p.edges():
+            reads.setdefault(int(t), set()).add(int(u))
+        for t in live:
+            # A task of no length runs at no time.
+            if p.cost[t, d] <= 0:
+                continue
+            held = [u for u in sorted({t, *reads.get(t, ())}) if live.get(u)]
+            if len(held) > 1:
+                cp.add(sum(live[u] * self.at(u)[d] for u in held) <= room).only_enforce_if(
+                    self.at(t)[d]
+                )
 
     def loads(self) -> None:
         """period >= the load of every device and contended link."""
