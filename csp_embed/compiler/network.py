@@ -118,13 +118,16 @@ def build(
     tell = progress or _silent
     # A part of several concatenations is copied, so that each part lies in one place.
     graph = with_copies(graph)
-    # The reference sees the graph as the file has it, types included.
-    wanted = [reference.run(graph, feeds) for feeds in inputs]
+    wanted: list[dict[str, Array]] = []
+    for n, feeds in enumerate(inputs):
+        tell("the reference", n, len(inputs))
+        # It sees the graph as the file has it, types included.
+        wanted.append(reference.run(graph, feeds))
     plan = plan_of(signed(graph), isa, options or OPTIONS, tell)
     found: list[dict[str, Array]] = []
     for n, feeds in enumerate(inputs):
         tell("simulating", n, len(inputs))
-        found.append(_run(graph, plan, {k: np.asarray(feeds[k]) for k in graph.inputs}))
+        found.append(_run(graph, plan, {k: np.asarray(feeds[k]) for k in graph.inputs}, tell))
     layers = layer_reports(graph, isa, plan, options or OPTIONS, found, wanted)
     seconds = time.perf_counter() - start
     # Options as used, for whoever repeats the build.
@@ -136,14 +139,14 @@ def _silent(text: str, done: int, total: int) -> None:
     """Nobody listens."""
 
 
-def _run(graph: g.Graph, plan: Plan, values: dict[str, Array]) -> dict[str, Array]:
+def _run(graph: g.Graph, plan: Plan, values: dict[str, Array], tell: Tell) -> dict[str, Array]:
     """Every tensor, the host's steps done as soon as what they read is there."""
     waiting = [op for op in graph.operators if op.name in plan.host or op.name in plan.views]
     # None first: steps of the host before the first segment.
     for segment in [None, *plan.segments]:
         if segment is not None:
             reads = stored_values({n: values[n] for n in sorted(segment.reads)})
-            made = image.run(segment, graph, reads)
+            made = image.run(segment, graph, reads, tell)
             values |= {n: read_back(v, graph.tensors[n].dtype) for n, v in made.items()}
         for op in list(waiting):
             # Constants are always there; an empty name is a missing operand.

@@ -11,9 +11,12 @@ tables are, however they came about.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +27,8 @@ from csp_embed.machine.spec import Isa
 from csp_embed.schedule.inputs import build as build_problem
 
 Ids = NDArray[np.int64]
+Index = NDArray[np.integer[Any]]  # narrow ones: large networks have many
+SOME = 500  # elements that are looked at before all are
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,32 +41,101 @@ class Home:
 
     @staticmethod
     def of(place: Ids, size: int) -> Home:
-        # The size is part of the key: equal places in a larger home are another one.
-        return Home(place, size, size.to_bytes(8, "little") + place.tobytes())
+        # The size is part of the key: equal places in a larger home are another one. A digest: a
+        # large network has hundreds of homes of a million elements each.
+        key = hashlib.blake2b(np.ascontiguousarray(place).data, digest_size=32).digest()
+        return Home(place, size, size.to_bytes(8, "little") + key)
+
+    def taken(self, elem: int) -> NDArray[np.bool_]:
+        """Which memory elements of that many bytes hold an element of the tensor."""
+        if elem not in self._taken:
+            found = np.zeros(-(-self.size // elem), bool)
+            found[self.place // elem] = True
+            self._taken[elem] = found
+        return self._taken[elem]
+
+    @cached_property
+    def _taken(self) -> dict[int, NDArray[np.bool_]]:
+        return {}
 
 
 @dataclass(frozen=True, eq=False)
 class Grid:
     """An operand's elements of one tensor.
 
-    shape: of the region's grid. elem: bytes of a grid element. at: [n, dims] grid index, lane: byte
-    within the element, ids: which element of the tensor; -1 stands for the border. empty: grid
-    index of what a result stores beside its elements, where its tiles end beyond the tensor.
+    shape: of the region's grid. elem: bytes of a grid element. cell: flat index in the grid, lane:
+    byte within the element, ids: which element of the tensor; -1 stands for the border. empty: flat
+    indices of what a result stores beside its elements, where its tiles end beyond the tensor.
     """
 
     shape: tuple[int, ...]
     elem: int
-    at: Ids
-    lane: Ids
-    ids: Ids
-    empty: Ids
+    cell: Index
+    lane: Index
+    ids: Index
+    empty: Index
 
-    @property
-    def inside(self) -> NDArray[np.bool_]:
-        return self.ids >= 0
+    @cached_property
+    def key(self) -> bytes:
+        """Equal for grids that hold the same."""
+        text = f"{self.shape} {self.elem} {len(self.cell)} {len(self.empty)}"
+        found = hashlib.blake2b(text.encode(), digest_size=32)
+        for array in (self.cell, self.lane, self.ids, self.empty):
+            found.update(np.ascontiguousarray(array).data)
+        return found.digest()
+
+    @cached_property
+    def inner(self) -> tuple[Index, Index, Index]:
+        """cell, lane and ids without the border."""
+        inside = self.ids >= 0
+        if inside.all():
+            return self.cell, self.lane, self.ids
+        return self.cell[inside], self.lane[inside], self.ids[inside]
+
+    @cached_property
+    def border(self) -> Index:
+        """Flat indices of what holds no element: the border that is read, and `empty`."""
+        return np.unique(np.concatenate([self.cell[self.ids < 0], self.empty]))
+
+    @cached_property
+    def elements(self) -> int:
+        """How many elements of the tensor it holds."""
+        seen = np.zeros(int(self.ids.max(initial=-1)) + 1, bool)
+        seen[self.inner[2]] = True
+        return int(seen.sum())
+
+    @cached_property
+    def witnesses(self) -> tuple[tuple[int, int, int], ...] | None:
+        """(dimension, number of an element that differs from the first one in this dimension alone,
+        by how much) for each dimension in which elements differ; None where one has no such."""
+        cell = self.inner[0]
+        number = np.full(math.prod(self.shape), -1, np.int64)
+        number[cell] = np.arange(len(cell))
+        number = number.reshape(self.shape)
+        start = np.unravel_index(int(cell[0]), self.shape) if self.shape else ()
+        first = tuple(int(i) for i in start)
+        out: list[tuple[int, int, int]] = []
+        for d in range(len(self.shape)):
+            others = tuple(a for a in range(len(self.shape)) if a != d)
+            if np.count_nonzero((number >= 0).any(axis=others)) < 2:
+                continue
+            line = number[(*first[:d], slice(None), *first[d + 1 :])].copy()
+            line[first[d]] = -1
+            found = np.flatnonzero(line >= 0)
+            if not found.size:
+                return None
+            out.append((d, int(line[found[0]]), int(found[0]) - first[d]))
+        return tuple(out)
+
+    def at(self, pitch: Sequence[int]) -> Index:
+        """Bytes from grid index 0, of every flat index."""
+        total = np.zeros((), np.int64)
+        for n, p in zip(self.shape, pitch, strict=True):
+            total = total[..., None] + np.arange(n, dtype=np.int64) * p
+        return total.reshape(-1)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Fit:
     """base: byte of grid index 0 from the home's beginning, which may lie before it. pitch: bytes
     from one index to the next, by grid dimension; 0 where the tensor has one."""
@@ -86,98 +160,106 @@ def grid_of(embedding: Embedding, isa: Isa, role: str, ids: Ids) -> Grid | None:
     width = math.prod(lanes)
     shape = (*layout.grid, *lanes)
     # From 1: 0 is what unpack gives for elements without a place.
-    numbers = np.arange(1, math.prod(shape) + 1).reshape(shape)
+    numbers = np.arange(1, math.prod(shape) + 1, dtype=np.int32).reshape(shape)
     place = unpack(layout, embedding, isa, numbers) - 1
     known = place >= 0  # what nobody reads has no place
     place, ids = place[known], ids[known]
-    index = np.unravel_index(place // width, layout.grid) if layout.grid else ()
-    at = np.stack(index, axis=1) if index else np.zeros((len(place), 0), np.int64)
-    grid = layout.grid
-    empty = np.zeros((0, at.shape[1]), np.int64)
+    cell, grid = place // width, layout.grid
+    empty = np.zeros(0, np.int64)
     # The result's region splits coordinates by tiles.
     if role == "dst":
-        at, grid = _split(embedding, isa, at)
-        held = np.zeros(grid, bool)
-        held[tuple(at.T)] = True
+        moved, grid = _split(embedding, isa, grid)
+        cell = moved[cell]
+        held = np.zeros(math.prod(grid), bool)
+        held[cell] = True
         # Elements that are stored without being anything's: they overwrite their bytes.
-        empty = np.argwhere(~held)
-    source = stored if role == "dst" else memory
-    return Grid(grid, source.elem_bytes, at, place % width * (source.elem_bytes // width), ids,
-                empty)  # fmt: skip
+        empty = np.flatnonzero(~held)
+    elem = (stored if role == "dst" else memory).elem_bytes
+    lane = (place % width * (elem // width)).astype(np.int16)
+    return Grid(grid, elem, cell.astype(np.int32), lane, ids, empty)
 
 
-def _split(embedding: Embedding, isa: Isa, at: Ids) -> tuple[Ids, tuple[int, ...]]:
-    """Grid indices of a result in the dimensions that its region has."""
+def _split(embedding: Embedding, isa: Isa, grid: tuple[int, ...]) -> tuple[Ids, tuple[int, ...]]:
+    """Flat index of each grid element of a result in the dimensions that its region has."""
     problem = build_problem(embedding, isa)
+    at = np.indices(grid).reshape(len(grid), math.prod(grid))
     columns = [
-        at[:, d] // unit % size for d, parts in enumerate(problem.splits) for unit, size in parts
+        at[d] // unit % size for d, parts in enumerate(problem.splits) for unit, size in parts
     ]
-    shape = np.stack(columns, axis=1) if columns else at
-    return shape, problem.dst.grid
+    shape = problem.dst.grid
+    if not columns:
+        return np.arange(math.prod(grid)), shape
+    return np.asarray(np.ravel_multi_index(columns, shape), np.int64), shape
 
 
-def own_home(grid: Grid, order: Sequence[int], elements: int) -> Home | None:
-    """The home that the grid itself is, its dimensions in that order, outermost first. None where
-    it lacks elements of the tensor."""
+def packed(grid: Grid, order: Sequence[int]) -> tuple[Fit, int]:
+    """How a grid lies by itself, its dimensions in that order, outermost first; bytes of all."""
     pitch = [0] * len(grid.shape)
     # From the innermost dimension outwards.
     total = grid.elem
     for d in reversed(order):
         pitch[d], total = total, total * grid.shape[d]
-    inside = grid.inside
-    place = np.full(elements, -1, np.int64)
-    place[grid.ids[inside]] = (grid.at @ np.array(pitch, np.int64) + grid.lane)[inside]
-    # -1: an element that the grid does not hold.
-    return None if (place < 0).any() else Home.of(place, total)
+    return Fit(0, tuple(pitch)), total
+
+
+def home_of(grid: Grid, lies: Fit, elements: int, size: int) -> Home | None:
+    """A tensor's home in which the grid lies so. None where it lacks elements, or one of them is
+    outside of `size` bytes."""
+    # Counted before anything is placed.
+    if grid.elements < elements:
+        return None
+    cell, lane, ids = grid.inner
+    place = np.empty(elements, np.int64)
+    place[ids] = grid.at(lies.pitch)[cell] + lane + lies.base
+    return Home.of(place, size) if place.min() >= 0 and place.max() < size else None
 
 
 def fit(grid: Grid, home: Home) -> Fit | None:
     """How the grid lies in the home; None where it does not, or where its border would be read from
     bytes that hold something else."""
-    inside = grid.inside
-    at, wanted = grid.at[inside], home.place[grid.ids[inside]] - grid.lane[inside]
-    if not len(at):
+    cell, lane, ids = grid.inner
+    if not len(cell) or grid.witnesses is None:
         return None
+
+    def wanted(of: Any) -> Any:
+        return home.place[ids[of]] - lane[of]
+
     # Pitches are solved from differences, not searched.
-    pitch = np.zeros(at.shape[1], np.int64)
-    apart = at != at[0]
-    for d in np.flatnonzero(apart.any(axis=0)):
-        # An element that differs from the first one in this dimension alone tells its pitch.
-        alone = np.flatnonzero(apart[:, d] & ~np.delete(apart, d, axis=1).any(axis=1))
-        if not alone.size:
-            return None
-        step = int(at[alone[0], d] - at[0, d])
+    pitch = [0] * len(grid.shape)
+    first = int(wanted(0))
+    for d, number, step in grid.witnesses:
         # A whole number of bytes from index to index, or the grid does not lie so.
-        pitch[d], rest = divmod(int(wanted[alone[0]] - wanted[0]), step)
+        pitch[d], rest = divmod(int(wanted(number)) - first, step)
         if rest:
             return None
-    base = int(wanted[0] - at[0] @ pitch)
-    # All elements must agree, and addresses count whole elements.
-    if not np.array_equal(at @ pitch + base, wanted) or (pitch % grid.elem).any():
+    at = grid.at(pitch)
+    base = first - int(at[cell[0]])
+    # Addresses count whole elements.
+    if base % grid.elem or any(p < 0 or p % grid.elem for p in pitch):
         return None
-    if base % grid.elem or (pitch < 0).any():
-        return None
+    # All elements must agree; most homes are no fit, and a few elements say so.
+    for some in (slice(None, None, 1 + len(cell) // SOME), slice(None)):
+        if not np.array_equal(at[cell[some]] + base, wanted(some)):
+            return None
     # A border is read where nobody writes, and what is stored beside the tensor hits nothing of it.
-    for others in (grid.at[~inside], grid.empty):
-        # By element of the memory: a border must not share one with the tensor.
-        border = others @ pitch + base
-        if border.size:
-            taken = np.unique(home.place // grid.elem)
-            outside = (border < 0) | (border >= home.size)
-            if outside.any() or np.isin(border // grid.elem, taken).any():
-                return None
-    return Fit(base, tuple(int(p) for p in pitch))
+    border = at[grid.border] + base
+    # By element of the memory: a border must not share one with the tensor.
+    if border.size and (
+        border.min() < 0 or border.max() >= home.size
+        or home.taken(grid.elem)[border // grid.elem].any()
+    ):  # fmt: skip
+        return None
+    return Fit(base, tuple(pitch))
 
 
 def alone(grid: Grid, home: Home, found: Fit) -> bool:
     """Whether what a result stores, idle lanes and all, holds no element of another layer's."""
-    if len(np.unique(grid.ids)) == len(home.place):
+    if grid.elements == len(home.place):
         return True
-    pitch = np.array(found.pitch, np.int64)
     # Stores write whole elements, all lanes: whose are these?
-    stored = np.unique((grid.at @ pitch + found.base) // grid.elem)
+    stored = np.unique((grid.at(found.pitch)[grid.cell] + found.base) // grid.elem)
     there = np.isin(home.place // grid.elem, stored)
-    return bool(there.sum() == len(np.unique(grid.ids[grid.inside])))
+    return int(there.sum()) == grid.elements
 
 
 def by_pitch(pitch: Sequence[int], shape: Sequence[int]) -> tuple[int, ...]:

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 
 from csp_embed.compiler.request.options import Options
 from csp_embed.compiler.whole.joins import template
+from csp_embed.compiler.whole.schedules import Scheduler
 from csp_embed.compiler.whole.segment import Segment, Unfit, build_segment
-from csp_embed.compiler.whole.sites import Site, site_of
+from csp_embed.compiler.whole.sites import Known, Site, site_of
 from csp_embed.compiler.whole.views import MOVES, View, is_view, joinable, views
+from csp_embed.machine.costs import costs_of
 from csp_embed.machine.spec import Isa
 from csp_embed.network.lower.groups import with_joined_groups
 from csp_embed.network.lower.layer import lower
@@ -129,12 +131,14 @@ def plan_of(graph: g.Graph, isa: Isa, options: Options, tell: Tell) -> Plan:
     for op in graph.operators:
         if isinstance(op, g.Concat) and op.name not in draft.joined:
             draft.host[op.name] = "a part of it is no tensor that a layer of the machine stores"
+    # Most layers are the same in the next round: what was found of them is kept.
+    known, scheduler = Known(), Scheduler(isa, options, costs_of(isa, options.memory or ""))
     # Each round takes something back, so that it ends.
     while True:
         of = draft.views()
         try:
             sites = _sites(draft, of)
-            segments = _segments(draft, isa, options, of, sites, tell)
+            segments = _segments(draft, isa, options, of, sites, tell, known, scheduler)
         except Unfit as error:  # the rest is tried again
             draft.take_back(error.layer, error.what)
             continue
@@ -179,7 +183,7 @@ def _templates(draft: _Draft, of: Mapping[str, View], roots: set[str]) -> list[S
 
 def _segments(
     draft: _Draft, isa: Isa, options: Options, of: Mapping[str, View], sites: Mapping[str, Site],
-    tell: Tell,
+    tell: Tell, known: Known, scheduler: Scheduler,
 ) -> list[Segment]:  # fmt: skip
     """Layers stand in the first segment in which all that they read is there."""
     graph, host = draft.graph, draft.host
@@ -217,5 +221,5 @@ def _segments(
                   for i in op.inputs if i in of}  # fmt: skip
         later |= {of[name].root for name in graph.outputs}
         out.append(build_segment(part, isa, options, sizes, reads, frozenset(mine & later),
-                                 _templates(draft, of, mine), tell))  # fmt: skip
+                                 _templates(draft, of, mine), tell, known, scheduler))  # fmt: skip
     return out

@@ -53,7 +53,7 @@ class Scheduler:
     def __init__(self, isa: Isa, options: Options, costs: Costs) -> None:
         self.isa, self.options, self.costs = isa, options, costs
         self.meter = Meter(isa, costs)
-        self._found: dict[tuple[object, ...], list[tuple[Schedule, int | None]]] = {}
+        self._found: dict[object, list[tuple[Schedule, int | None]]] = {}
 
     def layer(self, site: Site, choice: Choice) -> Layer:
         """Raises: Infeasible where no tile fits."""

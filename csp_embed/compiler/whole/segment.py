@@ -17,7 +17,7 @@ from csp_embed.compiler.search.measuring import engine_of
 from csp_embed.compiler.whole.choose import Chosen, choose
 from csp_embed.compiler.whole.memory import Life, Plan, plan
 from csp_embed.compiler.whole.schedules import Layer, Scheduler, constants, placed, private
-from csp_embed.compiler.whole.sites import Choice, Explorer, Site, offered
+from csp_embed.compiler.whole.sites import Choice, Explorer, Known, Site, offered
 from csp_embed.errors import Infeasible, InputError
 from csp_embed.ir.schedule import Schedule
 from csp_embed.machine.costs import Costs
@@ -72,9 +72,10 @@ class Segment:
 def build_segment(
     sites: Sequence[Site], isa: Isa, options: Options, elements: Mapping[str, int],
     written: frozenset[str], wanted: frozenset[str], templates: Sequence[Site], tell: Tell,
+    known: Known, scheduler: Scheduler,
 ) -> Segment:  # fmt: skip
     """elements: of every stored tensor. written: those that the host writes. wanted: those that it
-    reads afterwards. templates: see `offered`.
+    reads afterwards. templates: see `offered`. known, scheduler: what other segments found.
 
     Raises: Infeasible where no layouts go together, or a layer fits in no way.
     """
@@ -90,8 +91,10 @@ def build_segment(
                     site.op.name,
                 )
     bordered = frozenset(fills)
-    explorer = Explorer(isa, options, elements, written, bordered)
-    tell("layouts", 0, 1)
+    explorer = Explorer(isa, options, elements, written, bordered, known)
+    for n, site in enumerate(sites):
+        tell(f"layouts of {site.op.name}", n, len(sites))
+        explorer.candidates(site)
     # Homes of all layers first: choices are made among those that neighbours share.
     offered(sites, explorer, templates)
     choices = [explorer.choices(site) for site in sites]
@@ -106,7 +109,6 @@ def build_segment(
         # The layer at which layouts stop agreeing is the one to take off.
         raise Unfit("no layouts of the layers before it go together with its own",
                     sites[agreeing(sites, choices)].op.name)  # fmt: skip
-    scheduler = Scheduler(isa, options, explorer.costs)
     layers: list[Layer] = []
     for n, (site, offers, pick) in enumerate(zip(sites, choices, chosen.picked, strict=True)):
         tell(site.op.name, n, len(sites))
@@ -115,6 +117,7 @@ def build_segment(
         except Infeasible as error:
             # A layer without a schedule goes to the host, and the rest is tried again.
             raise Unfit(error.what, site.op.name) from error
+    tell("one stream of all layers", len(sites), len(sites))
     return _linked(isa, tuple(layers), chosen, written, wanted, explorer.costs)
 
 

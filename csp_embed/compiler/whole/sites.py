@@ -6,15 +6,17 @@ embedding, the homes of its tensors, how its grids lie in them, and its price in
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from csp_embed.compiler.request.options import Options
 from csp_embed.compiler.search.candidates import embeddings_of
-from csp_embed.compiler.whole.homes import Fit, Grid, Home, alone, fit, grid_of, own_home
+from csp_embed.compiler.whole.homes import Fit, Grid, Home, alone, fit, grid_of, home_of, packed
 from csp_embed.compiler.whole.idle import passes
 from csp_embed.compiler.whole.pad import harmless
 from csp_embed.compiler.whole.views import View
@@ -29,6 +31,8 @@ from csp_embed.network.quantised import graph as g
 Ids = NDArray[np.int64]
 FAR = np.int64(1) << 32  # between the element numbers of an operand's tensors
 MOST = 8  # embeddings of a layer that are weighed
+# An embedding, the role of x, the grids of x by root (None: the host packs it), that of the result.
+Candidate = tuple[Embedding, str, list[Grid] | None, Grid]
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +54,14 @@ class Site:
     def border(self) -> bool:
         """Whether it reads elements that no layer stores."""
         return bool((self.ids < 0).any())
+
+    @cached_property
+    def key(self) -> tuple[object, ...]:
+        """Equal for sites whose programs read and write alike, but for constants and names."""
+        found = hashlib.blake2b(digest_size=32)
+        for array in (self.ids, self.result):
+            found.update(np.ascontiguousarray(array).data)
+        return (*op_key(self.made.op), len(self.roots), found.digest())
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +96,43 @@ def site_of(op: g.Operator, made: Lowered, of: Mapping[str, View]) -> Site | str
     return Site(op, made, roots, ids, own.root, own.ids, result.reshape(shape))
 
 
+def op_key(op: Operator) -> tuple[object, ...]:
+    """All of an operator that an embedding depends on."""
+    return op.text(), *((n, t.shape) for n, t in sorted(op.tensors.items()))
+
+
+@dataclass(frozen=True)
+class Known:
+    """What has been found of layers, by all that it depends on: networks repeat their layers, and a
+    segment is built again where a layer does not fit. Grids, homes: equal ones are one object, so
+    that what is found of one holds for all."""
+
+    embeddings: dict[object, list[Embedding]] = field(default_factory=dict)
+    candidates: dict[object, list[Candidate]] = field(default_factory=dict)
+    grids: dict[bytes, Grid] = field(default_factory=dict)
+    homes: dict[bytes, Home] = field(default_factory=dict)
+    made: dict[object, Home | None] = field(default_factory=dict)
+    fits: dict[tuple[bytes, bytes], Fit | None] = field(default_factory=dict)
+
+    def grid(self, grid: Grid) -> Grid:
+        return self.grids.setdefault(grid.key, grid)
+
+    def fit(self, grid: Grid, home: Home) -> Fit | None:
+        key = grid.key, home.key
+        if key not in self.fits:
+            self.fits[key] = fit(grid, home)
+        return self.fits[key]
+
+    def home(self, grid: Grid, lies: Fit, elements: int, size: int) -> Home | None:
+        """A tensor's home of `size` bytes in which the grid lies so; None where it lacks elements
+        or ends beyond."""
+        key = grid.key, lies, elements, size
+        if key not in self.made:
+            found = home_of(grid, lies, elements, size)
+            self.made[key] = found and self.homes.setdefault(found.key, found)
+        return self.made[key]
+
+
 class Explorer:
     """Embeddings, grids and homes of sites, each found once.
 
@@ -94,32 +143,32 @@ class Explorer:
 
     def __init__(
         self, isa: Isa, options: Options, sizes: Mapping[str, int], written: frozenset[str],
-        bordered: frozenset[str],
+        bordered: frozenset[str], known: Known | None = None,
     ) -> None:  # fmt: skip
+        self.known = known or Known()
         self.isa, self.options, self.sizes, self.written = isa, options, sizes, written
         self.bordered = bordered
         self.costs: Costs = costs_of(isa, options.memory or "")
         self.homes: dict[str, dict[bytes, Home]] = {}
-        self._embeddings: dict[tuple[object, ...], list[Embedding]] = {}
 
     def embeddings(self, op: Operator, mode: str) -> list[Embedding]:
         """The best in that mode; strict ones with the channels alone in the lanes, too, however
         dear: all layers of a network can have those."""
-        key = (mode, op.text(), *((n, t.shape) for n, t in sorted(op.tensors.items())))
-        if key not in self._embeddings:
+        key = (mode, *op_key(op))
+        if key not in self.known.embeddings:
             # Strict and relaxed answers are different searches.
             found = self._search(op, mode, ())[:MOST]
-            known = {e.formula() for e in found}
+            seen = {e.formula() for e in found}
             # Both are the same where every block is whole.
             # Channels in the lanes: a home that every layer of a network can have.
             for pins in dict.fromkeys((self._channels(op, False), self._channels(op, True))):
                 # Where the host packs x, only the result has to lie as the next layer reads it.
                 for e in self._search(op, mode, pins if mode == "strict" else pins[1:])[:MOST]:
-                    if e.formula() not in known:
+                    if e.formula() not in seen:
                         found.append(e)
-                        known.add(e.formula())
-            self._embeddings[key] = found
-        return self._embeddings[key]
+                        seen.add(e.formula())
+            self.known.embeddings[key] = found
+        return self.known.embeddings[key]
 
     def _search(self, op: Operator, mode: str, pins: tuple[str, ...]) -> list[Embedding]:
         options = Options(layout=mode, memory=self.options.memory, pins=pins)
@@ -150,24 +199,32 @@ class Explorer:
                 out.append(f"fix {d}={terms[0][0]}{f':{lanes[d]}' if whole else ''}")
         return tuple(out)
 
-    def candidates(self, site: Site) -> list[tuple[Embedding, str, list[Grid] | None, Grid]]:
+    def candidates(self, site: Site) -> list[Candidate]:
         """(embedding, role of x, grids of x by root or None where the host packs it, result)."""
-        out: list[tuple[Embedding, str, list[Grid] | None, Grid]] = []
         # The host packs it alone only if no layer writes it.
-        private = set(site.roots) <= self.written
+        private, bordered = set(site.roots) <= self.written, site.root in self.bordered
+        key = (*site.key, private, bordered)
+        if key not in self.known.candidates:
+            self.known.candidates[key] = self._candidates(site, private, bordered)
+        return self.known.candidates[key]
+
+    def _candidates(self, site: Site, private: bool, bordered: bool) -> list[Candidate]:
+        out: list[Candidate] = []
         for mode in ("strict", "relaxed") if private else ("strict",):
             for e in self.embeddings(site.made.op, mode):
                 role = next(r for r, lay in e.layouts.items() if lay.tensor == "x")
                 result = grid_of(e, self.isa, "dst", site.result)
                 # Around a bordered tensor nothing may be stored, idle lanes included.
-                if result is None or (len(result.empty) and site.root in self.bordered):
+                if result is None or (len(result.empty) and bordered):
                     continue
+                result = self.known.grid(replace(result, ids=result.ids.astype(np.int32)))
                 if private:
                     out.append((e, role, None, result))
                 whole = grid_of(e, self.isa, role, site.ids) if mode == "strict" else None
                 # Leftovers of other layers stand in empty lanes of what a layer stored.
                 if whole is not None and harmless(e, self.isa, role):
-                    out.append((e, role, _by_root(whole, len(site.roots)), result))
+                    parts = [*map(self.known.grid, _by_root(whole, len(site.roots)))]
+                    out.append((e, role, parts, result))
         return out
 
     def offer(self, root: str, grid: Grid) -> None:
@@ -176,7 +233,8 @@ class Explorer:
         dims = list(range(len(grid.shape)))
         # Two orders: channels innermost, as vectors are stored, or outermost.
         for order in (dims, [*dims[-1:], *dims[:-1]]):
-            home = own_home(grid, order, self.sizes[root])
+            lies, size = packed(grid, order)
+            home = self.known.home(grid, lies, self.sizes[root], size)
             if home is not None:
                 self.homes.setdefault(root, {}).setdefault(home.key, home)
 
@@ -185,17 +243,13 @@ class Explorer:
         for n, home in [
             (n, h) for n, r in enumerate(roots) for h in self.homes.get(r, {}).values()
         ]:
-            found = fit(grids[n], home)
+            found = self.known.fit(grids[n], home)
             if found is None:
                 continue
             for root, grid in zip(roots, grids, strict=True):
-                place = np.full(self.sizes[root], -1, np.int64)
-                inside = grid.inside
-                at = grid.at @ np.array(found.pitch, np.int64) + found.base + grid.lane
-                place[grid.ids[inside]] = at[inside]
                 # Inside the same bytes: else the tensors would overlap.
-                if not (place < 0).any() and place.max() < home.size:
-                    made = Home.of(place, home.size)
+                made = self.known.home(grid, found, self.sizes[root], home.size)
+                if made is not None:
                     self.homes.setdefault(root, {}).setdefault(made.key, made)
 
     def choices(self, site: Site) -> list[Choice]:
@@ -205,7 +259,10 @@ class Explorer:
             price = price_of(e, site.made, self.isa, self.costs, role)
             homes = self.homes.get(site.root, {}).values()
             # The result must fit, and must not overwrite other layers' elements.
-            outputs = [(h, f) for h in homes if (f := fit(result, h)) and alone(result, h, f)]
+            outputs = [
+                (h, f) for h in homes
+                if (f := self.known.fit(result, h)) and alone(result, h, f)
+            ]  # fmt: skip
             for inputs, fits in self._inputs(site, grids):
                 out += [Choice(e, role, inputs, fits, h, f, price) for h, f in outputs]
         return sorted(out, key=lambda c: c.price)
@@ -216,7 +273,7 @@ class Explorer:
         if grids is None:
             return [((None,) * len(site.roots), ())]
         found = [
-            [(h, f) for h in self.homes.get(root, {}).values() if (f := fit(grid, h))]
+            [(h, f) for h in self.homes.get(root, {}).values() if (f := self.known.fit(grid, h))]
             for root, grid in zip(site.roots, grids, strict=True)
         ]
         if len(found) == 1:
@@ -229,10 +286,13 @@ class Explorer:
 
 
 def _by_root(grid: Grid, count: int) -> list[Grid]:
+    ids = np.where(grid.ids < 0, -1, grid.ids % FAR).astype(np.int32)
+    if count == 1:
+        return [replace(grid, ids=ids)]
     owner = np.where(grid.ids < 0, 0, grid.ids // FAR)
     return [
-        Grid(grid.shape, grid.elem, grid.at[owner == n], grid.lane[owner == n],
-             np.where(grid.ids < 0, -1, grid.ids % FAR)[owner == n], grid.empty)
+        Grid(grid.shape, grid.elem, grid.cell[owner == n], grid.lane[owner == n],
+             ids[owner == n], grid.empty)
         for n in range(count)
     ]  # fmt: skip
 

@@ -177,8 +177,7 @@ def test_nothing_is_stored_on_a_border(tmp_path: Path, capsys: pytest.CaptureFix
     assert got.code == 0, got.err
     assert got.document["differences"] == 0
     # The rule by itself: four places for three elements do not fit where three are.
-    grid = Grid((4,), 1, np.arange(3)[:, None], np.zeros(3, np.int64), np.arange(3),
-                np.array([[3]]))  # fmt: skip
+    grid = Grid((4,), 1, np.arange(3), np.zeros(3, np.int64), np.arange(3), np.array([3]))
     assert fit(grid, Home.of(np.arange(3), 4)) is not None
     assert fit(grid, Home.of(np.arange(3), 3)) is None
 
