@@ -47,7 +47,7 @@ def search(
     penalties: Sequence[float] = (),
     top: int = 0,
     count: int = 2,
-    refine: int = 80,
+    refine: int = 160,
     row_budget: int = 40_000,
 ) -> list[Found]:
     """The best schedule of every problem that was tried, fewest cycles first; ties: the earlier.

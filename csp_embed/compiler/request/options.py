@@ -33,7 +33,7 @@ class Options:
     memory: str | None = None
     top: int = 0
     schedules: int = 2
-    refine: int = 80
+    refine: int = 160
     host_weight: float = 0.0
     cache: Path | None = None
     pins: tuple[str, ...] = ()

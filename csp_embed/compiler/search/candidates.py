@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 
 from csp_embed.compiler.request.options import Options
+from csp_embed.compiler.search.alike import distinct
 from csp_embed.embed.certificate.reuse import reuse
 from csp_embed.embed.explain.reasons import none as explain_none
 from csp_embed.embed.pins.text import read_pins
@@ -21,6 +22,9 @@ from csp_embed.ir.operator import Operator
 from csp_embed.machine.costs import Costs, costs_of
 from csp_embed.machine.spec import Isa
 from csp_embed.schedule.choose import POOL
+
+# Embeddings asked for, for each that is kept: some coverings are written in four ways.
+WIDER = 4
 
 
 @dataclass(frozen=True)
@@ -70,8 +74,10 @@ def embeddings_of(
         # Applied, not searched; its cost is proved against the bound.
         return [_reused(options.reuse, problem, options.within)]
     try:
-        # More than are scheduled: schedules may turn the order around.
-        found = embeddings(problem, max(POOL, options.top))
+        # More than are scheduled: schedules may turn the order around. And more than are kept: many
+        # are one covering, written in several ways.
+        most = max(POOL, options.top)
+        found = distinct(embeddings(problem, WIDER * most))[:most]
     except Infeasible as error:
         # Why there is none is found by other searches, only when asked.
         explanation = explain_none(op, machine, options.layout, options.pins)

@@ -167,18 +167,23 @@ class Search:
         amount: Ints,
         chosen: np.ndarray | bool = True,
         reach: Ints | None = None,
+        rows: Ints | None = None,
     ) -> tuple[Ints, Ints]:
         """As `ends`, of constants that are added to acc * factor. reach: what the sum has to be for
-        each level, where that is not the level itself."""
-        rule, first, wide = self.rule, self.first, WIDE
+        each level, where that is not the level itself. rows: some channels alone; `factor` and what
+        is returned are those of these channels, the others of all."""
+        wide, first, low, high = WIDE, self.first, self.rule.low, self.rule.high
+        chosen = np.broadcast_to(chosen, first.shape)
+        if rows is not None:
+            first, low, high, chosen = first[rows], low[rows], high[rows], chosen[rows]
+            amount, reach = amount[rows], None if reach is None else reach[rows]
         if reach is None:
             # Levels in the units of the shifted sum.
-            reach = rule.levels[None, :] << amount[:, None]
+            reach = self.rule.levels[None, :] << amount[:, None]
         # A level that every accumulator reaches, or none, bounds the constant from one side only.
-        below, above = first <= rule.low[:, None], first > rule.high[:, None]
-        at = np.where(below, rule.low[:, None], first) * factor[:, None]
-        before = np.where(above, rule.high[:, None], first - 1) * factor[:, None]
-        chosen = np.broadcast_to(chosen, first.shape)
+        below, above = first <= low[:, None], first > high[:, None]
+        at = np.where(below, low[:, None], first) * factor[:, None]
+        before = np.where(above, high[:, None], first - 1) * factor[:, None]
         least = np.where(above | ~chosen, -wide, reach - at).max(axis=1, initial=-wide)
         most = np.where(below | ~chosen, wide, reach - 1 - before).min(axis=1, initial=wide)
         return least, most

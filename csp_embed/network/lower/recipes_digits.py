@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -15,13 +15,14 @@ STEPS = tuple((d, j) for d in (1, 3, 5, 7) for j in range(FAR + 1 - d.bit_length
 """d * 2^j: by how much a negative sum's constant may be less, when sums are rescaled."""
 NEIGHBOURS = 40  # factors on either side of the slope that are tried
 MOST_DIGITS = 5
+SOON = 3  # factors that are tried before it is asked whether there is one at all
 
 
 def digits(task: Search) -> Recipe | str:
     best = np.zeros(task.live.size, bool)
     for digits in range(2, MOST_DIGITS + 1):
         for amount in _amounts(task, digits):
-            factor, offset, found = _factors(task, amount, digits)
+            factor, offset, found = _factors(task, amount, digits, task.live)
             best |= found
             if (found | ~task.live).all():
                 between: tuple[Steps, ...] = ((("shr", 8),),) * (digits - 1)
@@ -55,27 +56,62 @@ def _amounts(task: Search, digits: int) -> Iterator[Ints]:
         yield np.where(task.live, own, shared)
 
 
-def _factors(task: Search, amount: Ints, digits: int) -> tuple[Ints, Ints, np.ndarray]:
-    """(factor, offset, whether there is one) by channel, for shifts by `amount`."""
-    live = task.live
+def _factors(
+    task: Search, amount: Ints, digits: int, wanted: np.ndarray, reach: Ints | None = None
+) -> tuple[Ints, Ints, np.ndarray]:
+    """(factor, offset, whether there is one) by channel, of the channels `wanted`, for shifts by
+    `amount`. reach: see Search.scaled_ends."""
     near = np.rint(task.rule.slope * 2.0**amount).astype(np.int64)
     room = _room(task, digits)
     factor, offset = np.zeros_like(near), np.zeros_like(near)
-    found = np.zeros(live.size, bool)
-    for step in _moves(near[live]):
-        # Channels drop out as they find a factor; most do at the first.
-        if (found | ~live).all():
+    found = np.zeros(wanted.size, bool)
+    moves = _moves(near[task.live])
+    rows = np.flatnonzero(wanted)
+    for n, step in enumerate(moves):
+        # Most find one at once; of the rest, only those that have one at all go on.
+        if n == SOON and rows.size:
+            rows = rows[some_close(_apart(task, near, amount, reach), rows, max(moves))]
+        # Channels drop out as they find a factor.
+        if not rows.size:
             break
-        m = np.where(live, near + step, 0)
-        least, most = task.scaled_ends(m, amount)
-        good = live & ~found & (least <= most) & (m >= 0) & (m <= room)
+        m = near[rows] + step
+        least, most = task.scaled_ends(m, amount, True, reach, rows)
+        good = (least <= most) & (m >= 0) & (m <= room[rows])
+        at, m, least, most = rows[good], m[good], least[good], most[good]
         # What the machine adds is the bias times the factor, too: the roundest sum is chosen.
-        added = task.bias * m
-        whole = _roundest(least + added, np.maximum(least, most) + added)
-        factor = np.where(good, m, factor)
-        offset = np.where(good, whole - added, offset)
-        found |= good
+        added = task.bias[at] * m
+        factor[at], offset[at] = m, _roundest(least + added, most + added) - added
+        found[at] = True
+        rows = rows[~good]
     return factor, offset, found
+
+
+def _apart(
+    task: Search, near: Ints, amount: Ints, reach: Ints | None
+) -> Callable[[Ints, Ints], Ints]:
+    """By how much the least constant is beyond the most, of some channels at some steps from their
+    nearest factor."""
+
+    def apart(rows: Ints, step: Ints) -> Ints:
+        least, most = task.scaled_ends(near[rows] + step, amount, True, reach, rows)
+        return least - most
+
+    return apart
+
+
+def some_close(apart: Callable[[Ints, Ints], Ints], rows: Ints, far: int) -> np.ndarray:
+    """Which of the channels have a factor within `far` steps: bisection for the least of `apart`.
+
+    The least constant is the largest of functions that are linear in the factor, and the most the
+    smallest, so that their difference is convex: it falls up to its least value, then rises."""
+    low, high = np.full(rows.size, -far), np.full(rows.size, far)
+    while (low < high).any():
+        middle = (low + high) >> 1
+        falls = apart(rows, middle) > apart(rows, middle + 1)
+        active = low < high
+        low, high = np.where(active & falls, middle + 1, low), np.where(
+            active & ~falls, middle, high)  # fmt: skip
+    return apart(rows, low) <= 0
 
 
 def _coarse(task: Search) -> Coarse:
@@ -109,24 +145,14 @@ def parity(task: Search) -> Recipe | str:
         return task.none("parity", best)
     for count in range(3, MOST_DIGITS + 1):
         amount = next(_amounts(task, count))
-        near = np.rint(rule.slope * 2.0**amount).astype(np.int64)
-        room = _room(task, count)
-        plain, first, alone = _factors(task, amount, count)
+        plain, first, alone = _factors(task, amount, count, live)
         # Windows of 2^-21 to 2^-10: halves lie less than that from where float32 has them.
         for window in range(max(0, int(amount[0]) - 21), min(30, int(amount[0]) - 10) + 1, 2):
             levels = rule.levels[None, :] << amount[:, None]
             reach = levels + np.where(odd, np.int64(1) << window, 0)
-            factor, offset, found = plain, first, alone.copy()
-            for move in _moves(near[live]):
-                m = np.where(live, near + move, 0)
-                least, most = task.scaled_ends(m, amount, True, reach)
-                good = live & ~found & (least <= most) & (m >= 0) & (m <= room)
-                added = task.bias * m
-                whole = _roundest(least + added, np.maximum(least, most) + added)
-                factor, offset = np.where(good, m, factor), np.where(good, whole - added, offset)
-                found |= good
-                if (found | ~live).all():
-                    break
+            factor, offset, found = _factors(task, amount, count, live & ~alone, reach)
+            factor, offset = np.where(alone, plain, factor), np.where(alone, first, offset)
+            found |= alone
             best |= found
             if not (found | ~live).all():
                 continue
@@ -185,19 +211,40 @@ def _signed_factors(task: Search, amount: Ints, digits: int) -> tuple[Ints, Ints
     factor, low, high = (np.zeros(shape, np.int64) for _ in range(3))
     found = np.zeros(shape, bool)
     step = np.array([d << j for d, j in STEPS], np.int64)[:, None]
-    for move in _moves(near[live]):
+
+    def ends(rows: Ints, m: Ints) -> tuple[Ints, Ints, Ints, Ints]:
+        up = rule.levels > middle
+        above = task.scaled_ends(m, amount, up, rows=rows)
+        return *above, *task.scaled_ends(m, amount, ~up, rows=rows)
+
+    def apart(rows: Ints, move: Ints) -> Ints:
+        # Each sign by itself has to have a constant, whatever the step between them.
+        least_up, most_up, least_down, most_down = ends(rows, near[rows] + move)
+        return np.maximum(least_up - most_up, least_down - most_down)
+
+    moves = _moves(near[live])
+    rows, lost = np.flatnonzero(live), False
+    for n, move in enumerate(moves):
         if (found | ~live).all(axis=1).any():
             break
-        m = np.where(live, near + move, 0)
-        above = task.scaled_ends(m, amount, rule.levels > middle)
-        below = task.scaled_ends(m, amount, rule.levels <= middle)
-        # Negative sums have less the step: below[0] <= offset - step <= below[1].
-        least = np.maximum(above[0][None], below[0][None] + step)
-        most = np.minimum(above[1][None], below[1][None] + step)
-        good = live & ~found & (least <= most) & (m >= 0) & (m <= room)
-        factor = np.where(good, m, factor)
-        low, high = np.where(good, least, low), np.where(good, most, high)
-        found |= good
+        if n == SOON and rows.size:
+            some = some_close(apart, rows, max(moves)) | found[:, rows].any(axis=0)
+            lost, rows = not some.all(), rows[some]
+        if lost:
+            # No program: whether the others have a factor is only told.
+            rows = rows[~found[:, rows].any(axis=0)]
+        if not rows.size:
+            break
+        m = near[rows] + move
+        least_up, most_up, least_down, most_down = ends(rows, m)
+        # Negative sums have less the step: least_down <= offset - step <= most_down.
+        least = np.maximum(least_up[None], least_down[None] + step)
+        most = np.minimum(most_up[None], most_down[None] + step)
+        good = ~found[:, rows] & (least <= most) & (m >= 0) & (m <= room[rows])
+        factor[:, rows] = np.where(good, m, factor[:, rows])
+        low[:, rows] = np.where(good, least, low[:, rows])
+        high[:, rows] = np.where(good, most, high[:, rows])
+        found[:, rows] |= good
     return factor, low, high, found
 
 
