@@ -160,7 +160,7 @@ def _write(built: Built, output: Path | None, report: Path | None) -> list[str]:
     # A program that computes something else must not lie about under a name.
     if built.differences:
         return []
-    written = []
+    written: list[str] = []
     if report is not None:
         from csp_embed.report.network_page import network_page
 
@@ -211,7 +211,7 @@ def explained(graph: Graph, name: str) -> str:
 
 def _say(built: Built) -> None:
     d = built.document()
-    rows = []
+    rows: list[list[str]] = []
     for layer in built.layers:
         # Layers of the host have no cycles.
         cycles = "" if layer.cycles is None else f"{layer.cycles:,}"

@@ -12,6 +12,7 @@ import typer
 from csp_embed.commands.common import print_json, progress, say
 from csp_embed.commands.given import refuse_ignored
 from csp_embed.errors import InputError, OperatorError
+from csp_embed.narrow import is_object
 
 if TYPE_CHECKING:
     from csp_embed.ir.operator import Operator
@@ -178,7 +179,7 @@ def _stated(file: str, program: Program) -> Operator:
 
     certificate: Any = program.meta.get("certificate")
     # Files of other tools have no certificate, or one without an operator.
-    document = certificate.get("operator") if isinstance(certificate, dict) else None
+    document = certificate.get("operator") if is_object(certificate) else None
     if document is None:
         raise InputError(
             "the file does not say what it computes",

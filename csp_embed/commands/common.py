@@ -7,9 +7,9 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -77,7 +77,7 @@ def _plain(value: Any) -> Any:
 
 
 @contextmanager
-def progress(quiet: bool = False) -> Iterator[Callable[[str, int, int], None]]:
+def progress(quiet: bool = False) -> Generator[Callable[[str, int, int], None]]:
     """A progress bar on standard error: call it with (text, done, total).
 
     Lines that are printed meanwhile stand above it, if they go to the same terminal; into a file
@@ -118,6 +118,12 @@ def progress(quiet: bool = False) -> Iterator[Callable[[str, int, int], None]]:
         yield update
 
 
+class _Events(Protocol):
+    """`numba.core.event`, which has no types."""
+
+    def register(self, kind: str, listener: object) -> None: ...
+
+
 def _announce_compiling() -> None:
     """Has Numba say on standard error that it compiles, once; it is loaded late, if at all."""
     global _announced
@@ -141,4 +147,4 @@ def _announce_compiling() -> None:
         def on_end(self, event: Any) -> None:
             """Nothing: the next start tells how long it has been."""
 
-    event.register("numba:compile", Announcer())
+    cast("_Events", event).register("numba:compile", Announcer())

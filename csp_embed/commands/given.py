@@ -16,7 +16,7 @@ from csp_embed.errors import InputError
 def given_options(context: typer.Context) -> dict[str, str]:
     """Parameter name -> option as typed, for those that stand on the command line."""
     # Every parameter, whatever its default.
-    out = {}
+    out: dict[str, str] = {}
     for parameter in context.command.params:
         name = parameter.name or ""
         source: Any = context.get_parameter_source(name)

@@ -13,6 +13,7 @@ import typer
 from csp_embed.commands.common import print_json, progress, say
 from csp_embed.commands.given import refuse_ignored
 from csp_embed.errors import InputError
+from csp_embed.narrow import is_object
 
 if TYPE_CHECKING:
     from csp_embed.ir.stream import Program
@@ -157,7 +158,7 @@ def _is_plan(file: str) -> bool:
     if Path(file).suffix not in (".json", ".yaml", ".yml"):
         return False
     found = _read(file)
-    return isinstance(found, dict) and str(found.get("format", "")).startswith("csp-embed-plan/")
+    return is_object(found) and str(found.get("format", "")).startswith("csp-embed-plan/")
 
 
 def _is_text(file: str) -> bool:

@@ -16,7 +16,7 @@ from csp_embed.errors import Infeasible, InputError
 from csp_embed.files import PICTURES, atomic, check_writable
 
 if TYPE_CHECKING:
-    from csp_embed.embed.explain.pareto import Front
+    from csp_embed.embed.explain.pareto import Front, Member
 
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
@@ -154,7 +154,7 @@ def _print_alternatives(
         "costs more in",
     )  # fmt: skip
     # One row for each kind; the chosen one comes first.
-    rows = []
+    rows: list[list[str]] = []
     for r in table:
         cycles = r["scheduled_cycles"]
         rows.append([
@@ -221,7 +221,7 @@ def pareto_command(
 def _scheduled(asked: Asked, front: Front, limit: int, tell: Tell) -> Front:
     from csp_embed.compiler.driver import scheduled_cycles
 
-    members = []
+    members: list[Member] = []
     for n, m in enumerate(front.members):
         # The first ones have the fewest analytic cycles.
         if n < limit:
@@ -238,7 +238,7 @@ def _print_front(asked: Asked, document: dict[str, Any]) -> None:
     head = (
         "#", "kind", "analytic", "scheduled", "input B", "host B", "weight B", "zeros B", "lanes",
     )  # fmt: skip
-    rows = []
+    rows: list[list[str]] = []
     for m in document["members"]:
         cycles = m["scheduled_cycles"]
         mark = "" if m["non_dominated_when_scheduled"] else "*"

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def dims(given: list[str]) -> dict[str, int]:
     """What `--dim` says. Raises: InputError for another form."""
-    found = {}
+    found: dict[str, int] = {}
     for text in given:
         name, _, extent = text.partition("=")
         # An extent of 0 would make an empty network.
@@ -29,9 +29,9 @@ def random_inputs(graph: Graph, samples: int, seed: int) -> list[dict[str, Any]]
 
     # By seed: the same inputs in every run.
     rng = np.random.default_rng(seed)
-    made = []
+    made: list[dict[str, Any]] = []
     for _ in range(samples):
-        feeds = {}
+        feeds: dict[str, Any] = {}
         for name in graph.inputs:
             t = graph.tensors[name]
             # The whole range: corner values are where rounding goes wrong.
@@ -60,7 +60,7 @@ def given_inputs(graph: Graph, path: Path) -> list[dict[str, Any]]:
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise InputError(f"cannot read {path}", where=str(path), why=why, hint=hint) from error
-    counts = set()
+    counts: set[float] = set()
     for name, t in wanted.items():
         array = arrays.get(name)
         # The first axis may be longer: several samples.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from csp_embed.narrow import is_object
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -50,7 +51,7 @@ def expected_from(program: Program) -> str:
     """Where the bytes that a program expects come from, in words."""
     said = program.meta.get("after")
     # Our own files say where their bytes come from.
-    source = said.get("from") if isinstance(said, Mapping) else None
+    source = said.get("from") if is_object(said) else None
     if source:
         return str(source)
     return "the file, which does not say from where" if program.after else "nothing"

@@ -13,7 +13,7 @@ def rows(
     chosen: Embedding, others: Sequence[Embedding], scheduled: Mapping[str, float | None]
 ) -> list[dict[str, Any]]:
     """One row each, the chosen one first. scheduled: cycles by formula, where computed."""
-    out = []
+    out: list[dict[str, Any]] = []
     # The chosen one first; others of its kind that cost no less would only repeat it.
     for e in [chosen, *(e for e in others if not _covered(e, chosen))]:
         c = e.cost

@@ -96,7 +96,7 @@ def sweep_page(records: Sequence[Record]) -> str:
 
 def breakdown_key() -> str:
     """The colours of `svg.breakdown` in words."""
-    keys = []
+    keys: list[str] = []
     for i, name in enumerate(svg.BREAKDOWN):
         shade = svg.WAITING if name == "waiting" else svg.colour(i)
         keys.append(f'<span style="color:{shade}">&#9632;</span> {name}')
@@ -108,7 +108,7 @@ def compare(records: Sequence[Record], machines: Sequence[str]) -> str:
     by_layer: dict[str, dict[str, Record]] = {}
     for r in records:
         by_layer.setdefault(r["id"], {})[r.get("machine", "")] = r
-    rows = []
+    rows: list[list[str]] = []
     # Only layers that every machine has can be compared by a mean.
     whole = [v for v in by_layer.values() if len(v) == len(machines)]
     mean = [f"<td>geometric mean against {escape(machines[0])}</td>"]

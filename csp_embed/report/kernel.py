@@ -131,7 +131,7 @@ def steps(kernel: Compiled) -> dict[str, int]:
 
 def packed_bytes(kernel: Compiled) -> dict[str, int]:
     """Bytes in DRAM per packed tensor, micro-ops and instructions."""
-    out = {}
+    out: dict[str, int] = {}
     for region, size in zip(kernel.schedule.regions, kernel.lowered.size_bytes, strict=True):
         # Constant elements of the schedule have no layout of their own.
         layout = kernel.embedding.layouts.get(region.operand)

@@ -33,7 +33,8 @@ def picture(embedding: Embedding, isa: Isa, steps: int = 2) -> str:
     """SVG of the first `steps` micro-operations that do work."""
     panels = [_step(embedding, isa, values) for values in _working(embedding, isa, steps)]
     width = max((p[0] for p in panels), default=300) + 24
-    parts, y = [], _TOP
+    parts: list[str] = []
+    y = _TOP
     # Panels below each other, each as high as it is.
     for _, height, body in panels:
         parts.append(f'<g transform="translate(12,{y:.1f})">{body}</g>')

@@ -73,7 +73,7 @@ def _chart(picture: str) -> str:
 
 
 def _rows(built: Built, total: int) -> list[list[str]]:
-    rows = []
+    rows: list[list[str]] = []
     for layer in built.layers:
         cycles, bound = layer.cycles, layer.bound_cycles
         # Layers of the host have neither cycles nor a bound.
@@ -180,7 +180,7 @@ def _memory(segment: Segment) -> str:
     def y(byte: float) -> float:
         return top + tall * (1 - byte / peak)
 
-    parts = []
+    parts: list[str] = []
     for tick in [t for t in ticks(peak, 5) if t <= peak]:
         parts.append(
             f'<line x1="{LEFT}" y1="{y(tick):.1f}" x2="{WIDTH - RIGHT}" y2="{y(tick):.1f}" '

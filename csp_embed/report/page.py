@@ -9,7 +9,7 @@ from html import escape
 from csp_embed.report.scene import xml
 
 # Light on purpose: the pictures have their own white ground.
-STYLE = """
+_BASE = """
 :root{color-scheme:light}
 body{font:14px/1.45 system-ui,sans-serif;color:#222;background:#fff;max-width:1800px;
  margin:1.5em auto;padding:0 1em;overflow-wrap:break-word}
@@ -45,7 +45,7 @@ _CARDS = """
 }
 """
 # Wide tables become cards earlier than narrow ones.
-STYLE += _CARDS % {"name": "many", "width": 1270} + _CARDS % {"name": "few", "width": 700}
+STYLE = _BASE + _CARDS % {"name": "many", "width": 1270} + _CARDS % {"name": "few", "width": 700}
 _LEFT = ' class="l"'
 # Up to so many columns a table fits into 700 pixels.
 _FEW = 7  # columns
@@ -89,7 +89,7 @@ def table(
         f"<th{_LEFT if at else ''}>{escape(h)}</th>" for h, at in zip(head, left, strict=False)
     )
     # Heads again in every cell: on narrow screens the table's own head is hidden.
-    lines = []
+    lines: list[str] = []
     for at, row in enumerate(rows):
         key = "" if keys is None else f' data-key="{xml(keys[at])}"'
         named = [_named(h, c) for h, c in zip(head, row, strict=False)]

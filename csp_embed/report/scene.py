@@ -13,10 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 from csp_embed.errors import InputError, MissingLibrary
 from csp_embed.files import atomic
+
+if TYPE_CHECKING:
+    from csp_embed.report.plotted import Sheet, Written
 
 # Colours that stand apart on white, WCAG's 4.5 to 1 for small text.
 INK, QUIET, PAPER = "#222222", "#595959", "#FFFFFF"
@@ -245,7 +248,7 @@ def save(scene: Scene, path: str | Path) -> None:
         figure.savefig(binary, format=ending, metadata=metadata, dpi=dpi)
 
 
-def _figure(scene: Scene) -> Any:
+def _figure(scene: Scene) -> Sheet:
     """The scene as a Matplotlib figure: one unit is one pixel of 1/72 inch."""
     try:
         # Loaded late: most pictures are SVG.
@@ -258,7 +261,7 @@ def _figure(scene: Scene) -> Any:
             why=str(error),
             hint="pip install 'csp-embed[plot]', or ask for .svg",
         ) from error
-    figure = Figure(figsize=(scene.width / 72, scene.height / 72), facecolor=PAPER)
+    figure = cast("Sheet", Figure(figsize=(scene.width / 72, scene.height / 72), facecolor=PAPER))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_xlim(0, scene.width)
     # Downwards, as in SVG.
@@ -272,7 +275,7 @@ def _figure(scene: Scene) -> Any:
             edge = item.edge or "none"
             axes.add_patch(Rectangle(*place, fc=item.fill, ec=edge, lw=0.8, zorder=order))
         elif isinstance(item, Words):
-            axes.text(
+            cast("Written", axes).text(
                 item.x, item.y, item.text, fontsize=item.size, color=item.fill,
                 ha=across[item.anchor], va="center_baseline" if not item.turned else "center",
                 rotation=90 if item.turned else 0, parse_math=False, zorder=order,

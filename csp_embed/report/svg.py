@@ -29,7 +29,7 @@ def _drawable(value: float | None) -> bool:
 
 def decades(low: float, high: float) -> list[float]:
     """1, 2, 5, 10, … within the range."""
-    out = []
+    out: list[float] = []
     # From the power of ten below.
     e = math.floor(math.log10(low))
     while 10**e <= high:
@@ -113,7 +113,7 @@ def roofline(records: Sequence[Record], peak_macs: float, port_bytes: float) -> 
     x0, x1 = min(p[0] for p in points) / 1.5, max(p[0] for p in points) * 1.5
     y0, y1 = min(p[1] for p in points) / 1.5, peak_macs * 1.5
     x, y = scale(x0, x1, left, width - right), scale(y0, y1, height - bottom, top)
-    parts = []
+    parts: list[str] = []
     for v in spaced(decades(x0, x1), x, 44):
         parts.append(f'<line x1="{x(v):.1f}" x2="{x(v):.1f}" y1="{top}" y2="{height - bottom}" '
                      f'stroke="{GRID}"/>')  # fmt: skip
@@ -156,7 +156,7 @@ def speedups(records: Sequence[Record]) -> str:
     low, high = min(0.9, rows[-1]["speedup"]), max(2.0, rows[0]["speedup"] * 1.1)
     y = scale(low, high, height - bottom, top)
     step = (width - left - 10) / len(rows)
-    parts = []
+    parts: list[str] = []
     for v in spaced(decades(low, high), y, 20):
         parts.append(f'<line x1="{left}" x2="{width - 10}" y1="{y(v):.1f}" y2="{y(v):.1f}" '
                      f'stroke="{GRID}"/>')  # fmt: skip
@@ -199,7 +199,8 @@ def breakdown(r: Record, width: int = 220) -> str:
     shares.append(max(0, busy - sum(shares)))
     # What is left of all cycles it waited.
     shares.append(max(0, total - sum(shares)))
-    parts, at = [], 0.0
+    parts: list[str] = []
+    at = 0.0
     for i, (name, v) in enumerate(zip(BREAKDOWN, shares, strict=True)):
         w = width * v / max(1, total)
         fill = WAITING if name == "waiting" else colour(i)

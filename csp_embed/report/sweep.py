@@ -54,7 +54,7 @@ def classes(results: Sequence[Record]) -> dict[tuple[str, str], list[Record]]:
 
 def class_rows(results: Sequence[Record]) -> list[list[str]]:
     """Rows of the class table as text."""
-    rows = []
+    rows: list[list[str]] = []
     for (machine, name), group in classes(results).items():
         # The worst is named: a mean hides it.
         worst = max(group, key=lambda r: r["ratio"])

@@ -57,7 +57,7 @@ def class_rows(records: Sequence[Record]) -> list[list[str]]:
     for r in records:
         if is_measured(r):
             groups.setdefault((r["machine"], r["class"]), []).append(r)
-    rows = []
+    rows: list[list[str]] = []
     for (machine, name), group in sorted(groups.items()):
         timed = [r for r in group if r.get("seconds_run")]
         # By the share: the slowest layer by time is only the largest.

@@ -42,7 +42,7 @@ def table(
     # Keys never give way: they are what a row is found by.
     words = [not r and n >= keys for n, r in enumerate(right)]
     parts = _parts(sizes, words, room, keys)
-    out = []
+    out: list[str] = []
     # A table too wide comes in parts, each with the keys.
     for part in parts:
         wide = _narrowed([sizes[i] for i in part], [not right[i] for i in part], room)
@@ -92,7 +92,7 @@ def _line(cells: Sequence[str], wide: Sequence[int], right: Sequence[bool]) -> l
         [cell] if r or cells_wide(cell) <= w else wrap(cell, w)
         for cell, w, r in zip(cells, wide, right, strict=True)
     ]
-    lines = []
+    lines: list[str] = []
     for at in range(max(map(len, wrapped), default=0)):
         row = ""
         for cell, w, r in zip(wrapped, wide, right, strict=True):

@@ -8,7 +8,7 @@ on. Below: single instructions in a window of the run.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,9 @@ from csp_embed.report.scene import ink_on
 from csp_embed.sim.cycles import layout
 from csp_embed.sim.cycles.engine import CycleReport
 from csp_embed.sim.trace import instruction_queues, port_shares, slice_name, wait_name
+
+if TYPE_CHECKING:
+    from csp_embed.report.plotted import Settings, Sheet
 
 # Spans over the whole run: about one for four pixels.
 SPANS = 240
@@ -104,12 +107,14 @@ def draw_timeline(
         loc="left",
     )
     # The same run gives the same bytes: no date, and identifiers that do not change.
-    dates: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
+    dates: dict[str, dict[str, str | None]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
     with (
-        matplotlib.rc_context({"svg.hashsalt": "csp-embed", "svg.fonttype": "none"}),
+        cast("Settings", matplotlib).rc_context(
+            {"svg.hashsalt": "csp-embed", "svg.fonttype": "none"}
+        ),
         atomic(path, "wb") as file,
     ):
-        figure.savefig(file, format=suffix, metadata=dates.get(suffix))
+        cast("Sheet", figure).savefig(file, format=suffix, metadata=dates.get(suffix))
 
 
 def _palette(isa: Isa) -> dict[str, str]:

@@ -5,21 +5,28 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from csp_embed.solver.params import TRUSTED, Params
 from csp_embed.solver.status import FEASIBLE, INFEASIBLE, OPTIMAL, UNKNOWN, Solved
 
+if TYPE_CHECKING:
+    # Types for those who build a model; at run time nothing of OR-tools is imported for them.
+    from ortools.sat.python.cp_model import CpModel
+    from ortools.sat.python.cp_model import IntervalVar as IntervalVar
+    from ortools.sat.python.cp_model import IntVar as IntVar
+    from ortools.sat.python.cp_model import LinearExpr as LinearExpr
 
-def new_model() -> Any:
-    """An empty `cp_model.CpModel`."""
+
+def new_model() -> CpModel:
+    """An empty model."""
     from ortools.sat.python import cp_model
 
     return cp_model.CpModel()
 
 
 def solve(
-    model: Any,
+    model: CpModel,
     params: Params,
     *,
     extra: Mapping[str, Any] | None = None,

@@ -33,7 +33,7 @@ def foreign_claims(
     Raises: InputError for a layout that cannot be read, or a tensor that is not found.
     """
     given = dict(_split(op, text) for text in layouts)
-    claims = []
+    claims: list[dict[str, Any]] = []
     for name in op.tensors:
         # Tensors that the program computes have no bytes to look for.
         if name in op.values:
@@ -42,7 +42,8 @@ def foreign_claims(
         # A stated layout alone, or the usual ones in turn.
         tried = [_digits(op, name, text)] if text else list(_usual(isa, op, name))
         # The first that is found: layouts of one tensor hardly ever fit by chance.
-        found = next((c for d in tried if (c := _claims(op, program, name, d, address))), [])
+        ways = (_claims(op, program, name, d, address) for d in tried)
+        found = next(filter(None, ways), None)
         if not found:
             raise InputError(
                 f"where {name} lies is not found in the file",
@@ -74,7 +75,7 @@ def _split(op: Operator, text: str) -> tuple[str, tuple[str, int | None]]:
 
 def _digits(op: Operator, name: str, text: str) -> list[Digit]:
     shape = op.tensors[name].shape
-    out = []
+    out: list[Digit] = []
     for part in text.split(","):
         match = _DIGIT.match(part.strip())
         # A divisor or remainder of 0 divides by nothing.
@@ -114,7 +115,8 @@ def _claims(
     """The claim of the tensor's bytes at `address`; or of all its copies, wherever they are."""
     tensor = op.tensors[name]
     item = np.dtype(tensor.dtype).itemsize
-    loops, pitch = [], item
+    loops: list[list[int]] = []
+    pitch = item
     # From the innermost digit: each one's pitch is the size of what is inside.
     for _, _, n in reversed(digits):
         loops.insert(0, [n, pitch])

@@ -64,7 +64,7 @@ def pins(layout: list[str], fix: list[str], forbid: list[str]) -> tuple[str, tup
 
 def shapes(texts: list[str]) -> dict[str, tuple[int, ...]]:
     """`x=1,3,100` -> {"x": (1, 3, 100)}."""
-    out = {}
+    out: dict[str, tuple[int, ...]] = {}
     for text in texts:
         name, _, sizes = text.partition("=")
         # Twice would be an oversight; the last one winning would hide it.

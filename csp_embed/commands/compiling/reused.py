@@ -11,6 +11,7 @@ from csp_embed.ir.embedding import Embedding
 from csp_embed.judge.embedding.certificate import check_certificate, operator_of, rebuild
 from csp_embed.machine.program_file import isa_meta, program_kind, read_program
 from csp_embed.machine.spec import Isa
+from csp_embed.narrow import is_object
 
 
 def embedding_of(path: Path, isa: Isa) -> Embedding:
@@ -23,7 +24,7 @@ def embedding_of(path: Path, isa: Isa) -> Embedding:
     readers = {"commands": command_file.read, "source": read, "stream": read_program}
     meta = readers[program_kind(path)](path).meta
     document = meta.get("certificate")
-    if not isinstance(document, dict) or "embedding" not in document:
+    if not is_object(document) or "embedding" not in document:
         raise InputError(
             f"{path} carries no embedding",
             hint="compile writes one that does: csp-embed compile deepbench:conv000 -o conv000.npz",

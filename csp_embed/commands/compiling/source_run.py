@@ -59,7 +59,7 @@ def check(context: typer.Context, file: str, values: bool, as_json: bool) -> Non
 
     refuse_ignored(context, ("platform",), "a program", why="plans have platforms")
     program = read(file)
-    remarks = []
+    remarks: list[str] = []
     with progress(quiet=as_json) as tell:
         tell("checking", 0, 1)
         problems = program.problems()

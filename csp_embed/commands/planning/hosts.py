@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,7 +21,7 @@ REPLAN_S = 10.0  # seconds for a new plan: a pipeline stands still meanwhile
 @contextmanager
 def hosts_of(
     addresses: Sequence[str], token: str, dask: str | None, platform: Platform
-) -> Iterator[dict[str, Runner]]:
+) -> Generator[dict[str, Runner]]:
     """Runners of the devices that run elsewhere, by name; closed at the end.
 
     Raises: InputError for a worker that is not there or announces what the platform lacks.

@@ -40,9 +40,9 @@ class Request:
     target: str
     platform: str | None = None
     granularity: str = "fused"
-    dims: Mapping[str, int] = field(default_factory=dict)
+    dims: Mapping[str, int] = field(default_factory=dict[str, int])
     io_free: bool = False
-    profiles: Mapping[str, str] = field(default_factory=dict)
+    profiles: Mapping[str, str] = field(default_factory=dict[str, str])
     assume_int8: bool = False
     cost_model: str | None = None
     batches: Sequence[int] = ()

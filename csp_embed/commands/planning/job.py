@@ -57,7 +57,11 @@ class Job:
             refuse_shared_host(inputs, self.of_one["replicas"])
             # Early: the graph is of use even if the search is broken off.
             self.outputs.write_graph(inputs)
-            options = {**self.options, "cost_model": inputs.cost_model, "progress": tell}
+            options: dict[str, Any] = {
+                **self.options,
+                "cost_model": inputs.cost_model,
+                "progress": tell,
+            }
             if options["time_limit"] is not None and options["time_limit"] > 0:
                 # What reading and loading libraries took counts too.
                 import_module("csp_embed.partition.pareto")
@@ -73,7 +77,8 @@ class Job:
 
     def _refuse_unknown(self, inputs: Inputs) -> None:
         """Raises: InputError for a layer that does not exist."""
-        known, fixed = inputs.graph.by_id(), self.options["fix"] or {}
+        known = inputs.graph.by_id()
+        fixed: Mapping[str, str] = self.options["fix"] or {}
         for option, name in [("--explain", self.explain), *(("--fix", task) for task in fixed)]:
             if name is not None and name not in known:
                 raise InputError(f"{option}: no layer {name!r}", hint=similar(name, inputs))

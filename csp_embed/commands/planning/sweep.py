@@ -46,7 +46,7 @@ class Setting:
     """What a sweep holds fixed. options: of `solve`."""
 
     request: Request
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 def sweep(
@@ -196,7 +196,7 @@ def _digests(paths: list[str]) -> list[str]:
     from csp_embed.network.files.platform import find_platform
     from csp_embed.network.files.schema import sha256
 
-    found = []
+    found: list[str] = []
     for path in paths:
         try:
             found.append(sha256(find_platform(path).read_bytes()))
@@ -216,7 +216,7 @@ def _kept(out: Path | None, keys: Mapping[str, str], plans: str | None) -> list[
     known = read_results(out)
     with atomic(out) as file:
         file.writelines(json.dumps(row) + "\n" for row in known)
-    kept = {}
+    kept: dict[str, dict[str, Any]] = {}
     for row in known:
         same = "error" not in row and row.get("key") == keys.get(str(row["id"]))
         # A plan file that is gone is made again.
@@ -330,7 +330,7 @@ HEAD = (
 def _rows(rows: list[dict[str, Any]]) -> list[list[str]]:
     # Against the best of those that have a value.
     found = [row["value"] for row in rows if row.get("value") is not None]
-    out = []
+    out: list[list[str]] = []
     for row in rows:
         value = row.get("value")
         if value is None:

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from csp_embed.compiler.whole.sites import Choice, Site
 from csp_embed.solver.cpsat import new_model, solve
 from csp_embed.solver.params import Params
 from csp_embed.solver.status import FEASIBLE, OPTIMAL
+
+if TYPE_CHECKING:
+    from csp_embed.solver.cpsat import IntVar, LinearExpr
 
 # Few variables; the limit is deterministic, so that builds are.
 PARAMS = Params(seed=0, workers=1, deterministic_limit=8.0)
@@ -31,8 +35,9 @@ class Chosen:
 def choose(sites: Sequence[Site], choices: Sequence[Sequence[Choice]]) -> Chosen:
     """Layers that share a tensor choose the same home for it."""
     model = new_model()
-    picks, price = [], []
-    homes: dict[tuple[str, bytes], object] = {}
+    picks: list[list[IntVar]] = []
+    price: list[LinearExpr] = []
+    homes: dict[tuple[str, bytes], IntVar] = {}
     for site, offers in zip(sites, choices, strict=True):
         mine = [model.new_bool_var("") for _ in offers]
         # One way for each layer.

@@ -112,8 +112,9 @@ class Grid:
         number = np.full(math.prod(self.shape), -1, np.int64)
         number[cell] = np.arange(len(cell))
         number = number.reshape(self.shape)
-        first = tuple(int(i) for i in np.unravel_index(cell[0], self.shape)) if self.shape else ()
-        out = []
+        start = np.unravel_index(int(cell[0]), self.shape) if self.shape else ()
+        first = tuple(int(i) for i in start)
+        out: list[tuple[int, int, int]] = []
         for d in range(len(self.shape)):
             others = tuple(a for a in range(len(self.shape)) if a != d)
             if np.count_nonzero((number >= 0).any(axis=others)) < 2:

@@ -90,7 +90,7 @@ def run(
         for end, layer in zip(segment.ends, segment.layers, strict=True)
         for n in [layer.site.root]
     ]
-    out = {}
+    out: dict[str, Array] = {}
     for layer, (data,) in zip(segment.layers, watch(segment.isa, program, stops, progress=tell),
                               strict=True):  # fmt: skip
         t = graph.tensors[layer.site.op.output]
@@ -110,14 +110,15 @@ def program(
     for n, layer in enumerate(segment.layers):
         last[layer.site.root] = (n, layer)
     after: list[tuple[int, NDArray[np.uint8]]] = []
-    kept = []
+    kept: list[str] = []
     for name, (_, layer) in last.items():
         # Bytes that later layers take cannot be expected at the end.
         if _survives(segment, name, [*last]):
             kept.append(name)
             place = segment.start[name] + layer.choice.output.place
             after += _runs(place, expected[name].reshape(-1).view(np.uint8))
-    tensors, where = {}, {}
+    tensors: dict[str, Array] = {}
+    where: dict[str, dict[str, Any]] = {}
     # Names of tensors may be no names of arrays.
     for n, name in enumerate([*(v for v in values), *kept]):
         key = f"t{n}"

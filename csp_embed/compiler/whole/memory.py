@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from csp_embed.solver.cpsat import new_model, solve
 from csp_embed.solver.params import Params
 from csp_embed.solver.status import FEASIBLE, OPTIMAL
+
+if TYPE_CHECKING:
+    from csp_embed.solver.cpsat import IntervalVar, IntVar
 
 # Small models; a deterministic limit, so that addresses are the same everywhere.
 PARAMS = Params(seed=0, workers=1, deterministic_limit=4.0)
@@ -56,7 +60,9 @@ def plan(lives: Sequence[Life], unit: int) -> Plan:
     if top > bound:
         model = new_model()
         height = model.new_int_var(bound, top, "height")
-        at, xs, ys = [], [], []
+        at: list[IntVar] = []
+        xs: list[IntervalVar] = []
+        ys: list[IntervalVar] = []
         for life, size, hint in zip(lives, need, start, strict=True):
             a = model.new_int_var(0, top - size, life.name)
             # The greedy plan as a hint: the answer is never worse.

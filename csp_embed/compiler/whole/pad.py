@@ -44,9 +44,9 @@ def harmless(embedding: Embedding, isa: Isa, role: str) -> bool:
     points = np.indices(extents).reshape(len(extents), math.prod(extents))
     names = [c.name for c in counters]
     inside = np.ones(points.shape[1], bool)
-    found = []
+    found: list[NDArray[np.bool_]] = []
     for layout, bits in ((layouts[role], empty), (layouts[other], full)):
-        at = []
+        at: list[NDArray[np.int64]] = []
         for d, size in enumerate(layout.grid):
             step = np.array([layout.step.get(n, (0,) * len(layout.grid))[d] for n in names], int)
             index = layout.origin[d] + step @ points

@@ -97,7 +97,7 @@ def layer_reports(
                 "why": made.proof,
             }
             before = end
-    out = []
+    out: list[LayerReport] = []
     for op in graph.operators:
         t = graph.tensors[op.output]
         wrong = sum(

@@ -157,7 +157,8 @@ def constants(layer: Layer, isa: Isa) -> dict[int, Bytes]:
     """DRAM bytes of every region that holds constants, box by box and round by round."""
     schedule, made, e = layer.schedule, layer.site.made, layer.choice.embedding
     # Activations have no bytes before the program runs.
-    trick, out = schedule.bias_trick, {}
+    trick = schedule.bias_trick
+    out: dict[int, Bytes] = {}
     for n, region in enumerate(schedule.regions):
         if not region.by_box or not region.boxes:
             continue

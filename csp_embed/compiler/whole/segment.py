@@ -109,7 +109,7 @@ def build_segment(
         # The layer at which layouts stop agreeing is the one to take off.
         raise Unfit("no layouts of the layers before it go together with its own",
                     sites[agreeing(sites, choices)].op.name)  # fmt: skip
-    layers = []
+    layers: list[Layer] = []
     for n, (site, offers, pick) in enumerate(zip(sites, choices, chosen.picked, strict=True)):
         tell(site.op.name, n, len(sites))
         try:
@@ -161,7 +161,7 @@ class _Placed:
 
     def joined(self, layers: Sequence[Layer], isa: Isa) -> tuple[Linked, Lowered]:
         """The layers as one schedule, and its stream."""
-        parts = []
+        parts: list[Part] = []
         for layer, mine in zip(layers, self.where, strict=True):
             schedule, x, dst = placed(layer, self.start, isa)
             address = [mine.get(n, 0) for n in range(len(schedule.regions))]
@@ -182,7 +182,7 @@ def _place(
     held: dict[int, Bytes] = {}
     where: list[dict[int, int]] = []
     for layer in layers:
-        mine = {}
+        mine: dict[int, int] = {}
         for n, data in constants(layer, isa).items():
             elem = isa.memory(layer.schedule.regions[n].memory).elem_bytes
             # A load counts whole elements from its base.
@@ -209,7 +209,7 @@ def _adapted(layers: Sequence[Layer], isa: Isa, costs: Costs) -> tuple[Layer, ..
     for layer in layers[1:]:
         offers = [layer] + [replace(layer, schedule=s, alone=c) for s, c in layer.others]
         if engine is not None and len(offers) > 1:
-            totals = []
+            totals: list[int] = []
             for offer in offers:
                 pair = (out[-1], offer)
                 outputs = frozenset(one.site.root for one in pair)

@@ -254,7 +254,7 @@ class Explorer:
 
     def choices(self, site: Site) -> list[Choice]:
         """Every way in which the site fits the homes that were offered, the cheapest first."""
-        out = []
+        out: list[Choice] = []
         for e, role, grids, result in self.candidates(site):
             price = price_of(e, site.made, self.isa, self.costs, role)
             homes = self.homes.get(site.root, {}).values()

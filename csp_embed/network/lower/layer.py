@@ -106,10 +106,13 @@ def _dense(graph: g.Graph, op: g.FullyConnected) -> Task | str:
         return "its weights are no constants"
     rows = y.elements // w.shape[0]
     base = matmul(m=w.shape[0], n=rows, k=w.shape[1])
+
+    def operand(arrays: tuple[Array, ...], fill: int) -> Array:
+        return arrays[0].reshape(rows, w.shape[1])
+
     return _contraction(
         graph, op, base, lambda flat: flat.astype(np.int8),
-        lambda arrays, fill: arrays[0].reshape(rows, w.shape[1]),
-        lambda y: y.reshape(rows, w.shape[0]),
+        operand, lambda y: y.reshape(rows, w.shape[0]),
     )  # fmt: skip
 
 

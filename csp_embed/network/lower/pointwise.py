@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from csp_embed.ir.operator import Operator
 from csp_embed.network.lower.lowered import Array, Contraction
@@ -21,6 +21,8 @@ from csp_embed.network.lower.task import Task, values_of
 from csp_embed.network.lower.thresholds import Ints, Rule, rescaled, rule_of
 from csp_embed.network.quantised import graph as g
 from csp_embed.ops import parse_formula
+
+Singles = NDArray[np.float32]
 
 
 def same_task(graph: g.Graph, op: g.Requantise | g.Clamp | g.Lookup) -> Task | str:
@@ -131,7 +133,7 @@ def add_task(graph: g.Graph, op: g.Add) -> Task | str:
     last = _last(graph, a.shape)
     shape = last(np.zeros(a.shape, np.int8)).shape
     base, spread = _elementwise(shape, 2)
-    channels = shape[-1]
+    channels: int = shape[-1]
     rows = [
         Recipe(r.name, spread(r.factor), tuple(map(spread, r.offsets)), r.between,
                spread(r.amount), spread(r.live), spread(r.constant))
@@ -156,7 +158,8 @@ def _constant_add(graph: g.Graph, op: g.Add) -> Task | str:
     if (rows != rows[:1]).any():
         return "its constant differs from place to place"
     low, high = values_of(graph, source)
-    x, c = np.meshgrid(np.arange(low, high + 1), rows[0])
+    added: Ints = rows[0]
+    x, c = np.meshgrid(np.arange(low, high + 1), added)
     # Order matters: each operand has a scale of its own.
     pair = (x, c) if place == 0 else (c, x)
     values = np.clip(_sum_rule(graph, op, *pair)[0], *op.clamp)
@@ -208,16 +211,16 @@ def _sum_rule(graph: g.Graph, op: g.Add, x1: Ints, x2: Ints) -> tuple[Ints, tupl
     return total + y.zero, (slopes[0], slopes[1])
 
 
-def _fused(x: Ints, factor: float, added: Any) -> Any:
+def _fused(x: Ints, factor: float, added: Singles | np.float32) -> Singles:
     """x * factor + added, rounded once to float32.
 
     The product is exact in float64; a sum that is not lies beside the float64 one, and only where
     that is halfway between two float32 numbers does it matter on which side.
     """
     product = x * np.float64(factor)
-    added = np.asarray(added, np.float64)
-    total = product + added
-    rest = (product - (total - added)) + (added - (total - (total - added)))
+    more: NDArray[np.float64] = np.asarray(added, np.float64)
+    total = product + more
+    rest = (product - (total - more)) + (more - (total - (total - more)))
     near = total.astype(np.float32)
     up, down = np.nextafter(near, np.float32(np.inf)), np.nextafter(near, np.float32(-np.inf))
     other = np.where(near < total, up, down)

@@ -182,7 +182,7 @@ def signed(task: Search) -> Recipe | str:
             powers = [n for n, (d, _) in enumerate(STEPS) if d == 1]
             if whole.size:
                 number = np.full(task.live.size, whole[0])
-                d, j = STEPS[whole[0]]
+                d, j = STEPS[int(whole[0])]
                 move: Steps = (("min", 0), ("max", -d), *([("shr", -j)] if j else []))
             elif (found[powers].any(axis=0) | ~task.live).all():
                 number = np.array(powers)[found[powers].argmax(axis=0)]

@@ -45,7 +45,7 @@ def plan_rows(plan: Plan, graph: TaskGraph, platform: Platform) -> list[Row]:
     used = [{a.device for a in assignments} for assignments in copies]
     for at, assignments in enumerate(copies):
         # The devices that other replicas have to themselves were no choice here.
-        others = set().union(*used[:at], *used[at + 1 :]) - used[at]
+        others = set[str]().union(*used[:at], *used[at + 1 :]) - used[at]
         view = _View(graph, platform, others)
         device_of = {a.task: a.device for a in assignments}
         name = str(at) if len(copies) > 1 else ""

@@ -91,7 +91,7 @@ def _hand_overs(
             where = (_LINKS, track, t.start, t.finish)
             hops.setdefault((t.src_task, t.tensor), []).append((t, where))
     readers = {} if graph is None else {(s, t): c for s, t, _, c in graph.values()}
-    pairs = []
+    pairs: list[tuple[_Slice, _Slice]] = []
     for (source, tensor), value in hops.items():
         for t, where in value:
             # Only the first hop begins at the layer.
@@ -108,7 +108,7 @@ def _hand_overs(
 
 def _flow(number: int, first: _Slice, second: _Slice) -> list[Event]:
     """An arrow. Its ends bind to the slices that enclose their times, so they stand inside."""
-    rows = []
+    rows: list[Event] = []
     for phase, (process, track, start, finish) in (("s", first), ("f", second)):
         # Perfetto takes a slice as closed at its start and open at its end.
         at = start + (finish - start) * (0.999 if phase == "s" else 0)

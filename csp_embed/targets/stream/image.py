@@ -157,9 +157,11 @@ def add_parts(
         index = np.zeros((len(layout.grid), every.shape[1]), np.int64)
         index += np.array(layout.origin, np.int64).reshape(-1, 1)
         for name, value in turn.items():
-            index += np.array(layout.step.get(name, (0,) * len(index))).reshape(-1, 1) * value
+            step = np.array(layout.step.get(name, (0,) * len(index)), np.int64)
+            index += step.reshape(-1, 1) * value
         for counter, value in zip(counters, every, strict=True):
-            step = np.array(layout.step.get(counter.name, (0,) * len(index)))
+            # A grid of no dimensions has an empty step, which NumPy would take for floats.
+            step = np.array(layout.step.get(counter.name, (0,) * len(index)), np.int64)
             index += step.reshape(-1, 1) * value
         return tuple(index)
 
