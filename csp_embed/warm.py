@@ -15,6 +15,7 @@ def main() -> None:
     other = get_context("spawn").Process(target=planner)
     other.start()
     compiler()
+    serving()
     other.join()
     if other.exitcode:
         raise SystemExit(other.exitcode)
@@ -48,6 +49,37 @@ def planner() -> None:
             graph, platform, objective=objective, method="anneal", effort=0.02,
             cost_model="dnn-partitioning",
         )  # fmt: skip
+
+
+def serving() -> None:
+    """Covers, assignments and polishing of a large model's placement."""
+    from csp_embed.serving.files.read import instance_from
+    from csp_embed.serving.plan import plan
+
+    names = [f"m{i}" for i in range(9)]
+    rates = {f"t{i}": [100.0 * (i + 3) / (k + 0.01 * i * k * k) for k in range(1, 5)]
+             for i in range(3)}  # fmt: skip
+    document: dict[str, object] = {
+        "format": "layer-placement-1",
+        "name": "warm",
+        "model": {"name": "m", "layers": 9},
+        "partial_inference": True,
+        "node_types": {
+            t: {"max_layers": 4, "tokens_per_s_by_layers": r} for t, r in rates.items()
+        },
+        "nodes": [{"id": n, "type": f"t{i % 3}"} for i, n in enumerate(names)],
+        # Unlike links, some missing: equal ones would be planned without any search.
+        "links": [
+            {"from": a, "to": b, "tokens_per_s": 90.0 + 7 * ((i * 5 + j) % 9)}
+            for i, a in enumerate(names) for j, b in enumerate(names)
+            if i != j and (i + 2 * j) % 3
+        ],
+        "coordinator": {
+            "to_nodes": [{"to": n, "tokens_per_s": 1e6} for n in names],
+            "from_nodes": [{"from": n, "tokens_per_s": 1e6} for n in names],
+        },
+    }  # fmt: skip
+    plan(instance_from(document), time_limit=2.0)
 
 
 if __name__ == "__main__":

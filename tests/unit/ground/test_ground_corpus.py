@@ -24,7 +24,7 @@ COUNTS = {
     "dot max pooling": (4, 1, 1),
     "outer matmul 3x1x2": (4, 36, 8),
     "outer conv1d dilated": (2, 3, 2),
-    "outer avg pooling": (4, 10, 4),
+    "outer avg pooling": (4, 16, 7),
     "2x2x2 matmul 1x3x2 commuted": (2, 96, 12),
     "2x2x2 conv2d": (2, 6, 2),
     "2x2x2 max pooling": (2, 6, 3),
@@ -33,7 +33,7 @@ COUNTS = {
     "1x4x4 max pooling": (2, 2, 1),
     # x stands once: c in one lane for all steps.
     "dot matmul 2x1x3 strict": (4, 6, 4),
-    "2x2x2 avg pooling strict": (2, 50, 5),
+    "2x2x2 avg pooling strict": (2, 80, 7),
     # Overlapping windows: 720 orders of six steps, R = 1 refuses a third of them.
     "dot pooling overlapping R1": (6, 480, 4),
     "dot pooling overlapping R2": (6, 720, 8),

@@ -64,8 +64,8 @@ def test_the_value_by_value_way_computes_the_same(name, monkeypatch):
 def test_a_work_area_of_an_earlier_run_does_not_matter():
     op = KINDS["a margin"][0]
     native = compile_source(op, ISA, {}).native
-    native.kept["work"] = native.buffer("work")
-    native.kept["work"][:] = 0x5A
+    native.own.work = native.buffer("work")
+    native.own.work[:] = 0x5A
     tensors = random_tensors(op, 3)
     np.testing.assert_array_equal(native.run(tensors), evaluate(op, tensors)["y"])
 

@@ -85,5 +85,6 @@ def tile_of(problem: Problem, loops: Sequence[Loop], costs: Costs, shared: bool)
         raise Infeasible(
             f"{problem.embedding.operator.name}: no whole window fits",
             why=f"{problem.dst.memory} has {room} elements, {problem.lhs.memory} {depth}",
+            hint="a larger memory in --vta-config, or smaller windows",
         )
     return best[1]
