@@ -12,9 +12,9 @@ For callers (all fixed names):
     models.dnn_file.read_dnn(path, objective) -> (TaskGraph, Platform)   dnn-partitioning JSON
 
 Layers, each knowing those below it only (import linter): pareto, evaluate; solve; batch_shares,
-mixture; data_parallel; links, dnn_solve (the two cost models); table of methods; methods; models;
-proof; bounds; request, exact; timetable; kernels; view; portfolio (numbers and orders as data). A
-plan is judged by `csp_embed.judge.plan.judge`.
+data_parallel, mixture; copies; links, dnn_solve (the two cost models); table of methods; methods;
+models; proof; bounds; request, exact; timetable; kernels; view; portfolio (numbers and orders as
+data). A plan is judged by `csp_embed.judge.plan.judge`.
 
 fix: {task: device}. start: a plan to improve (devices that are gone are re-planned). A limit or a
 KeyboardInterrupt with a plan in hand returns it as FEASIBLE (method says "interrupted" on Ctrl-C:

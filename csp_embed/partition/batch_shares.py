@@ -15,19 +15,18 @@ from dataclasses import replace
 from fractions import Fraction
 
 from csp_embed.errors import InputError
-from csp_embed.ir.network import Edge, Link, Plan, Platform, Replica, TaskGraph
+from csp_embed.ir.network import Link, Plan, Platform, TaskGraph
 from csp_embed.judge.plan.judge import check_plan
-from csp_embed.partition.data_parallel import (
-    _cheapest,
-    _copy,
-    _hops,
-    _load,
-    _plan,
-    _rows,
-    _share,
-    _solved,
-    times,
-)  # fmt: skip
+from csp_embed.partition.copies import (
+    cheapest,
+    copied,
+    load,
+    plan_of,
+    replicas_of,
+    scaled,
+    shared,
+    solved,
+)
 from csp_embed.partition.exact import Exact
 from csp_embed.partition.methods.period_loads import load_arrays
 from csp_embed.partition.methods.relaxation import relax
@@ -74,7 +73,7 @@ def solve_shares(
     if len(counts) == 1 and number(best.lower_bound) > low:  # there is no other way to share
         return best
     value = number(best.objective or 0.0)
-    plan = _plan(graph, platform, request, value, low, best.replicas, name)
+    plan = plan_of(graph, platform, request, value, low, best.replicas, name)
     return replace(plan, linear_costs=best.linear_costs, reasons=best.reasons)
 
 
@@ -85,37 +84,23 @@ def _one(
     """The plan with these shares. Weights are counted once per layer and device where a plan that
     leaves them out keeps the memory so; else once per share, which never holds too little."""
     names = [d.name for d in platform.devices]
-    tasks = tuple(
-        _copy(t, i, names, platform, s) for i, s in enumerate(shares) for t in graph.tasks
-    )
-    edges = tuple(
-        Edge(f"{i}/{e.src}", f"{i}/{e.dst}", times(e.bytes, s), e.tensor)
-        for i, s in enumerate(shares)
-        for e in graph.edges
-    )
+    together = copied(graph, platform, [(i, names, s) for i, s in enumerate(shares)])
     fixed = {f"{i}/{t}": d for i in range(len(shares)) for t, d in fix.items()}
     request = clock.request
-    own = replace(_share(clock), effort=request.effort * effort, progress=request.progress)
+    own = replace(shared(clock), effort=request.effort * effort, progress=request.progress)
     held = sum(t.weight_bytes for t in graph.tasks)
     roomy = all(d.memory_bytes is None for d in platform.devices) or not held
     plan = Plan(request.objective, None, 0.0, None, "UNKNOWN", request.method)
     for weigh in (False, True):
+        tasks = together.tasks
         some = tasks if weigh else tuple(replace(t, weight_bytes=0) for t in tasks)
-        joint = _solved(TaskGraph(some, edges), platform, own, fixed)
+        joint = solved(replace(together, tasks=some), platform, own, fixed)
         if joint.objective is None:
             return joint
-        found = tuple(
-            Replica(float(s), _rows(joint.assignments, i), {}, _hops(joint.transfers, i))
-            for i, s in enumerate(shares)
-        )
+        found = replicas_of(joint, shares)
         low = number(joint.lower_bound)
-        plan = _plan(graph, platform, request, number(joint.objective), low, found, joint.bound)
-        linear = any(
-            t.batch_cost_on(d, s)[1]
-            for s in set(shares) if s > 1
-            for t in graph.tasks
-            for d in platform.devices if t.cost_on(d) is not None
-        )  # fmt: skip
+        plan = plan_of(graph, platform, request, number(joint.objective), low, found, joint.bound)
+        linear = scaled(graph, platform, [(0, names, s) for s in set(shares)])
         plan = replace(plan, batch=sum(shares), linear_costs=linear, reasons=joint.reasons)
         if roomy or not any(f.kind == "memory" for f in check_plan(graph, platform, plan)):
             break
@@ -135,11 +120,11 @@ def bound(
     period times the batch nothing beats."""
     shares = range(1, batch + 1)
     few = trimmed(graph, platform, fix.values())
-    single = replace(graph, tasks=tuple(_cheapest(t, platform, shares, False) for t in graph.tasks))
-    each = replace(graph, tasks=tuple(_cheapest(t, platform, shares, True) for t in graph.tasks))
+    single = replace(graph, tasks=tuple(cheapest(t, platform, shares, False) for t in graph.tasks))
+    each = replace(graph, tasks=tuple(cheapest(t, platform, shares, True) for t in graph.tasks))
     path = Exact.of(normalised(make_problem(single, few, fix))).critical_path()
-    # Costs per sample are rounded to doubles in `_cheapest`; ROUNDING gives that back.
-    found = [(path, "critical path"), (_load(each, few, fix) * batch * ROUNDING, "load")]
+    # Costs per sample are rounded to doubles in `cheapest`; ROUNDING gives that back.
+    found = [(path, "critical path"), (load(each, few, fix) * batch * ROUNDING, "load")]
     p = normalised(make_problem(each, _light(few, batch), fix))
     if p.contended() and len(p.use) * p.m * p.m <= NUMBERS.relaxed.places:
         relaxed = relax(load_arrays(p))

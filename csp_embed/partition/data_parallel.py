@@ -15,27 +15,24 @@ from fractions import Fraction
 import numpy as np
 
 from csp_embed.errors import CspEmbedError, Infeasible, InputError
-from csp_embed.ir.network import (
-    FEASIBLE,
-    LATENCY,
-    OPTIMAL,
-    Assignment,
-    Edge,
-    Plan,
-    Platform,
-    Replica,
-    Task,
-    TaskGraph,
-    Transfer,
+from csp_embed.ir.network import LATENCY, Plan, Platform, Replica, TaskGraph
+from csp_embed.partition.copies import (
+    LEAST,
+    cheapest,
+    copied,
+    load,
+    plan_of,
+    replicas_of,
+    scaled,
+    shared,
+    solved,
+    times,
 )
-from csp_embed.partition.bounds import latency_period as bounds
-from csp_embed.partition.exact import DOUBLE, Exact, below
-from csp_embed.partition.links import solve_links
+from csp_embed.partition.exact import Exact
 from csp_embed.partition.request import Clock, Request
 from csp_embed.partition.symmetry import trimmed
 from csp_embed.partition.view import make_problem, normalised, number
 
-LEAST = 0.05  # s that any search gets
 PATIENCE = 3.0  # s below which nothing is tried out: compiling may take as long
 LINES = "the number of replicas must not exceed the number of devices"
 
@@ -160,22 +157,6 @@ def solve_replicated(
     return best
 
 
-def _share(clock: Clock, share: float = 1.0, stopped: bool = False) -> Request:
-    """The request with a share of the time that is left. stopped: by Ctrl-C, after which what is
-    missing is only completed, the quickest way."""
-    own = replace(clock.request, progress=None)
-    if stopped:
-        return replace(own, method="greedy", time_limit=1.0)
-    return replace(own, time_limit=max(LEAST, share * clock.left()) if clock.wall else None)
-
-
-def _solved(
-    graph: TaskGraph, platform: Platform, request: Request, fix: dict[str, str] | None = None
-) -> Plan:
-    """One copy, with a clock of its own."""
-    return solve_links(graph, platform, Clock(request), dict(fix or {}), None)
-
-
 def _throughput(
     graph: TaskGraph, platform: Platform, clock: Clock, fix: dict[str, str],
     way: list[list[str]], batch: int,
@@ -187,7 +168,7 @@ def _throughput(
         # After Ctrl-C the copies that are missing are only completed, quickly.
         stopped = any("interrupted" in plan.reasons for plan in plans)
         part = part_of(platform, names)
-        plan = _solved(graph, part, _share(clock, 1 / (len(way) - done), stopped), fix)
+        plan = solved(graph, part, shared(clock, 1 / (len(way) - done), stopped), fix)
         plans.append(plan)
         if plan.objective is None:  # the limit, or Ctrl-C
             return plan
@@ -213,54 +194,16 @@ def _throughput(
     # Rates as the decimals that are written, so that the objective is that of the file.
     value = 1 / sum((number(rate) for rate in rates), Fraction(0))
     # The fractional load bound holds for mixtures of placements too.
-    made = _plan(graph, platform, request, value, _load(graph, platform, fix), found, "load")
+    made = plan_of(graph, platform, request, value, load(graph, platform, fix), found, "load")
     return replace(made, reasons=next((p.reasons for p in plans if p.reasons), ()))
-
-
-def _load(graph: TaskGraph, platform: Platform, fix: dict[str, str]) -> Fraction:
-    """`bounds.load` in ms, exactly."""
-    # Pins of `fix` count here too; devices that they name must not be trimmed away.
-    p = normalised(make_problem(graph, trimmed(graph, platform, fix.values()), fix))
-    return Exact.of(p).load(bounds.load_prices(bounds.by_group(p)[0])) if p.n else Fraction(0)
-
-
-def times(x: float, count: int) -> float:
-    """So many times a decimal: three times 0.1 is 0.3."""
-    return float(number(x) * count)
-
-
-def _copy(task: Task, index: int, names: list[str], platform: Platform, share: int) -> Task:
-    """Task of replica `index` for `share` samples, on its own devices only."""
-    cost = {}
-    for d in platform.devices:
-        if d.name in names:
-            c, linear = task.batch_cost_on(d, share) if share > 1 else (task.cost_on(d), False)
-            if c is not None:
-                cost[d.name] = times(task.cost_on(d) or 0.0, share) if linear else c
-    if not cost or (task.pin is not None and task.pin not in names):
-        raise Infeasible(
-            f"replica {index} has no device for task {task.id!r}",
-            where=f"task {task.id}",
-            hint="fewer replicas, or a cost of the task on more devices",
-        )
-    return replace(
-        task,
-        id=f"{index}/{task.id}",
-        cost=cost,
-        cost_by_batch={},
-        activation_bytes=times(task.activation_bytes, share),
-        # Copies are apart: a label holds within one copy only.
-        colocate=None if task.colocate is None else f"{index}/{task.colocate}",
-    )
 
 
 def _shares(
     graph: TaskGraph, platform: Platform, clock: Clock, way: list[list[str]], batch: int
-) -> tuple[list[int], bool, bool]:
+) -> tuple[list[int], bool]:
     """Samples of each replica: one each, then each further one where HEFT ends first (where the
-    mean load is least, once time is short or Ctrl-C came). Also whether some cost was scaled
-    linearly, and whether Ctrl-C came."""
-    linear, stopped, trials = False, False, clock.part(0.5)
+    mean load is least, once time is short or Ctrl-C came). Also whether Ctrl-C came."""
+    stopped, trials = False, clock.part(0.5)
 
     def ends(index: int, share: int) -> float:
         nonlocal stopped
@@ -270,15 +213,11 @@ def _shares(
             costs = ([t.cost_on(d) for d in part.devices] for t in graph.tasks)
             known = (min((c for c in row if c is not None), default=0.0) for row in costs)
             return sum(known) * share / len(part.devices)
-        tasks = tuple(_copy(t, index, way[index], platform, share) for t in graph.tasks)
-        edges = tuple(
-            Edge(f"{index}/{e.src}", f"{index}/{e.dst}", times(e.bytes, share), e.tensor)
-            for e in graph.edges
-        )
+        one = copied(graph, platform, [(index, way[index], share)])
         limit = max(LEAST, trials.left()) if trials.wall else None
         part = part_of(platform, way[index])
         heft = Request(method="heft", time_limit=limit)
-        plan = _solved(TaskGraph(tasks, edges), part, heft)
+        plan = solved(one, part, heft)
         stopped |= "interrupted" in plan.reasons
         return float("inf") if plan.objective is None else plan.objective
 
@@ -289,12 +228,7 @@ def _shares(
         i = int(np.argmin(following))
         shares[i] += 1
         following[i] = ends(i, shares[i] + 1)
-    for names, share in zip(way, shares, strict=True):
-        for d in platform.devices:
-            for t in graph.tasks:
-                if d.name in names and share > 1 and t.cost_on(d) is not None:
-                    linear |= t.batch_cost_on(d, share)[1]
-    return shares, linear, stopped
+    return shares, stopped
 
 
 def _latency(
@@ -302,27 +236,17 @@ def _latency(
     way: list[list[str]], batch: int,
 ) -> Plan:  # fmt: skip
     """All copies as one graph on disjoint devices."""
-    shares, linear, stopped = _shares(graph, platform, clock, way, batch)
-    tasks = tuple(
-        _copy(t, i, names, platform, shares[i]) for i, names in enumerate(way) for t in graph.tasks
-    )
-    edges = tuple(
-        Edge(f"{i}/{e.src}", f"{i}/{e.dst}", times(e.bytes, shares[i]), e.tensor)
-        for i in range(len(way))
-        for e in graph.edges
-    )
+    shares, stopped = _shares(graph, platform, clock, way, batch)
+    copies = [(i, names, shares[i]) for i, names in enumerate(way)]
+    together = copied(graph, platform, copies)
     fixed = {f"{i}/{t}": d for i, names in enumerate(way) for t, d in fix.items() if d in names}
     inside = {name for names in way for name in names}
     # Links between the sets are left out: copies share buses, nothing else.
     links = tuple(k for k in platform.links if any(set(k.between) <= set(names) for names in way))
     joint = replace(part_of(platform, sorted(inside)), links=links)
-    plan = _solved(TaskGraph(tasks, edges), joint, _share(clock, 1.0, stopped), fixed)
+    plan = solved(together, joint, shared(clock, 1.0, stopped), fixed)
     if plan.objective is None:
         return plan
-    found = tuple(
-        Replica(float(shares[i]), _rows(plan.assignments, i), {}, _hops(plan.transfers, i))
-        for i in range(len(way))
-    )
     value, name = number(plan.objective), "critical path"
     # Bounds of the joint plan hold for these sets only; `_least` holds for all.
     low = _least(graph, platform, batch, len(way))
@@ -332,8 +256,8 @@ def _latency(
     if len(way) == 1 and number(plan.lower_bound) > best:  # there is no other way to deal out
         best, name = number(plan.lower_bound), plan.bound
     return replace(
-        _plan(graph, platform, clock.request, value, best, found, name),
-        linear_costs=linear,
+        plan_of(graph, platform, clock.request, value, best, replicas_of(plan, shares), name),
+        linear_costs=scaled(graph, platform, copies),
         reasons=("interrupted",) if stopped else plan.reasons,
     )
 
@@ -348,62 +272,11 @@ def _least(
     batch, so by the proof of `bounds.load` the makespan is at least batch times that load."""
     # Each of the other replicas takes one sample at least.
     shares = range(1, batch + 2 - replicas) if replicas > 1 else range(batch, batch + 1)
-    single = [_cheapest(t, platform, shares, False) for t in graph.tasks]
-    each = [_cheapest(t, platform, shares, True) for t in graph.tasks]
+    single = [cheapest(t, platform, shares, False) for t in graph.tasks]
+    each = [cheapest(t, platform, shares, True) for t in graph.tasks]
     edges = tuple(replace(e, bytes=times(e.bytes, min(shares))) for e in graph.edges)
     few = trimmed(graph, platform, ())
     p = normalised(make_problem(replace(graph, tasks=tuple(single), edges=edges), few))
-    # Costs per sample are rounded to doubles in `_cheapest`; this gives that back.
-    load = _load(replace(graph, tasks=tuple(each)), few, {}) * (1 - Fraction(1, 10**12))
-    return Exact.of(p).critical_path(), load * batch
-
-
-def _cheapest(task: Task, platform: Platform, shares: range, by_sample: bool) -> Task:
-    """The least that a task can cost on each device with any share; by_sample: per sample of it."""
-    cost = {}
-    for d in platform.devices:
-        known = []
-        for s in shares:
-            c, linear = task.batch_cost_on(d, s) if s > 1 else (task.cost_on(d), False)
-            if c is not None:
-                ms = number(task.cost_on(d) or 0.0) * s if linear else number(c)
-                known.append(ms / s if by_sample else ms)
-        if known:
-            cost[d.name] = float(min(known))
-    return replace(task, cost=cost, cost_by_batch={}, pin=None)
-
-
-def _rows(rows: tuple[Assignment, ...], index: int) -> tuple[Assignment, ...]:
-    prefix = f"{index}/"
-    return tuple(
-        replace(r, task=r.task.removeprefix(prefix)) for r in rows if r.task.startswith(prefix)
-    )
-
-
-def _hops(rows: tuple[Transfer, ...], index: int) -> tuple[Transfer, ...]:
-    prefix = f"{index}/"
-    return tuple(
-        replace(
-            r,
-            src_task=r.src_task.removeprefix(prefix),
-            # Tensors without a name are called "src -> dst", in which both ids carry the prefix.
-            tensor=r.tensor.replace(prefix, "") if "->" in r.tensor else r.tensor,
-        )
-        for r in rows
-        if r.src_task.startswith(prefix)
-    )
-
-
-def _plan(
-    graph: TaskGraph, platform: Platform, request: Request, value: Fraction, low: Fraction,
-    found: tuple[Replica, ...], bound: str,
-) -> Plan:  # fmt: skip
-    # Rates are written as doubles, so that even equal figures differ in their last digits.
-    low = min(low, value)
-    closed = value - low <= value * DOUBLE
-    return Plan(
-        request.objective, float(value), below(low),
-        0.0 if closed else float((value - low) / value),
-        OPTIMAL if closed else FEASIBLE, request.method, replicas=found, bound=bound,
-        graph_sha256=graph.sha256, platform_sha256=platform.sha256,
-    )  # fmt: skip
+    # Costs per sample are rounded to doubles in `cheapest`; this gives that back.
+    rest = load(replace(graph, tasks=tuple(each)), few, {}) * (1 - Fraction(1, 10**12))
+    return Exact.of(p).critical_path(), rest * batch
