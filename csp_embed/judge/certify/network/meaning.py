@@ -284,6 +284,12 @@ KINDS: dict[str, Callable[[Statement, Elements, Layer, Operator], Meaning]] = {
 }  # fmt: skip
 
 
+def sum_ends(weights: Ints, reach: tuple[int, int]) -> tuple[Ints, Ints]:
+    """Least and largest sum of each channel [channels], of values within reach."""
+    ends = np.stack([weights * reach[0], weights * reach[1]])
+    return ends.min(axis=0).sum(axis=1), ends.max(axis=0).sum(axis=1)
+
+
 def reach_of(low: Any, high: Any, windows: Ints) -> tuple[int, int]:
     """Least and largest value under any window. low, high: of every element, constants behind."""
     return int(low[windows].min()), int(high[windows].max())

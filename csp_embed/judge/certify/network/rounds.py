@@ -19,10 +19,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from csp_embed.judge.certify.network.meaning import Meaning
+from csp_embed.judge.certify.epilogue import HIGH, LOW
+from csp_embed.judge.certify.network.meaning import Meaning, sum_ends
 from csp_embed.judge.certify.network.rules import Undecided
-from csp_embed.judge.certify.network.statement import Layer, Steps
-from csp_embed.judge.certify.network.trials import HIGH, LOW, Proof, most, steps_of, tried
+from csp_embed.judge.certify.network.statement import Layer, Steps, follow
+from csp_embed.judge.certify.network.trials import Proof, most, tried
 
 Ints = NDArray[np.int64]
 PARTS = 1 << 26  # of ranges that are looked at before a proof is given up
@@ -70,9 +71,8 @@ class _Builder:
     def contract(self, n: int) -> None:
         self._settled()
         w = self.layer.weights[n]
-        ends = np.stack([w * self.reach[0], w * self.reach[1]])
-        self.low = self.low + ends.min(axis=0).sum(axis=1)
-        self.high = self.high + ends.max(axis=0).sum(axis=1)
+        least, largest = sum_ends(w, self.reach)
+        self.low, self.high = self.low + least, self.high + largest
         self.rows = self.rows + (w << self.shift[:, None])
 
     def run(self, steps: Steps, n: int) -> None:
@@ -177,24 +177,12 @@ class _Wrong(Exception):
 def _by_sums(layer: Layer, m: Meaning, reach: tuple[int, int]) -> Proof:
     b = _Builder(layer, m, reach)
     try:
-        for n, steps in steps_of(layer):
-            if n == 0 or not layer.copies:
-                b.contract(n)
-            if not layer.copies or n:
-                b.run(steps, n)
-                continue
-            # An addition that comes first completes the sum itself; the rest changes a copy.
-            own = 1 if steps and steps[0][0] == "add" else 0
-            b.run(steps[:own], n)
-            b.copy()
-            b.run(steps[own:], n)
-            b.add_copy()
+        follow(layer, b)
         b.finish()
     except _Wrong as error:
         return Proof(str(error), "")
-    ends = np.stack([b.weights * reach[0], b.weights * reach[1]])
-    low = b.bias + ends.min(axis=0).sum(axis=1)
-    high = b.bias + ends.max(axis=0).sum(axis=1)
+    least, largest = sum_ends(b.weights, reach)
+    low, high = b.bias + least, b.bias + largest
     if (low < LOW).any() or (high > HIGH).any():
         raise Undecided("sums of the operator itself that leave int32")
     most = np.maximum(np.abs(low), np.abs(high)).astype(np.float64)

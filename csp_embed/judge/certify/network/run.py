@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,7 +49,8 @@ HOST = (
 
 @dataclass
 class _State:
-    """What is carried on from layer to layer. low, high: of every element, as proved or stated."""
+    """What is carried on from layer to layer. low, high: of every element, as proved or stated.
+    code: bytes of the micro-ops, and their ranges."""
 
     isa: Isa
     program: Program
@@ -59,6 +61,7 @@ class _State:
     owners: Owners
     low: NDArray[np.int8]
     high: NDArray[np.int8]
+    code: tuple[Any, Any]
     uops: Ints | None = None
     frame: list[str] = field(default_factory=list[str])
     sums: list[str] = field(default_factory=list[str])
@@ -108,7 +111,9 @@ def _begin(isa: Isa, program: Program, s: Statement) -> _State:
         low[e.ids[name]], high[e.ids[name]] = s.tensors[name].reach
     table = make_table(isa, decode(isa, program.insn))
     owners = Owners(program, s, e)
-    return _State(isa, program, s, e, Machine.of(isa), table, owners, low, high)
+    # Micro-ops do not change, so that their bytes are taken from the file once for all layers.
+    code = image(program, uop_intervals(isa, table))
+    return _State(isa, program, s, e, Machine.of(isa), table, owners, low, high, code)
 
 
 def _layers(st: _State, base: int, rounds: int, tell: Tell | None) -> list[LayerVerdict]:
@@ -143,7 +148,7 @@ def _layers(st: _State, base: int, rounds: int, tell: Tell | None) -> list[Layer
 
 def _code(st: _State) -> str:
     """Micro-ops are constants: nothing is written where they lie."""
-    for interval in image(st.program, uop_intervals(st.isa, st.table))[1]:
+    for interval in st.code[1]:
         held = st.owners.at(np.arange(int(interval["start"]), int(interval["end"])))
         if (held >= 0).any():
             return f"the host writes elements where micro-ops lie, at {int(interval['start']):#x}"
@@ -221,7 +226,6 @@ def _walked(
         rng.integers(1, P, st.e.total, dtype=np.uint64), (CONSTANTS % P).astype(np.uint64)
     ])  # fmt: skip
     stated, found = Rounds(layer, m, x, reach), Found()
-    code = image(st.program, uop_intervals(st.isa, st.table))
     nothing = np.full(stored.who.shape, -1, np.int16)
     for number, (box, (_, spots)) in enumerate(
         Result(stored.memory, 0, 0, stored.who, nothing).boxes(st.machine)
@@ -230,7 +234,7 @@ def _walked(
         dram = st.owners.images(st.machine, st.table, sequence, x, [*seed, number], weights)
         # Micro-ops that an earlier layer loaded are still there; everything else is loaded anew.
         held = None if st.uops is None else st.uops.copy()
-        walk = Walk(st.machine, st.table, code, np.zeros(2, np.int64), weights, held)
+        walk = Walk(st.machine, st.table, st.code, np.zeros(2, np.int64), weights, held)
         ran = walk.run(sequence, dram)
         why = stopped(st.isa, st.program, walk.state)
         if not why and walk.state[5] & walk.state[6]:
@@ -286,8 +290,7 @@ def _has_loaded(st: _State, layer: Layer) -> None:
     roles = st.machine.roles[np.where(known, c.memory[sequence], 0)]
     loads = (c.kind[sequence] == LOAD) & known & (roles == CODE)
     none = {d: np.zeros(st.isa.dims[d], np.uint64) for d in st.machine.dims}
-    code = image(st.program, uop_intervals(st.isa, st.table))
-    walk = Walk(st.machine, st.table, code, np.zeros(2, np.int64), none, st.uops)
+    walk = Walk(st.machine, st.table, st.code, np.zeros(2, np.int64), none, st.uops)
     empty = np.zeros(0, IMAGE), np.zeros(0, np.uint64), np.zeros(0, np.int64)
     walk.run(sequence[loads], empty)
     st.uops = walk.uops
@@ -298,7 +301,7 @@ def _has_stored(st: _State, layer: Layer, op: Operator) -> None:
     byte = stored_bytes(st.machine, st.table, np.arange(layer.begin, layer.end))
     if not st.owners.set(byte, UNKNOWN):
         st.frame.append(f"{layer.name} stores where the file has no bytes")
-    for interval in image(st.program, uop_intervals(st.isa, st.table))[1]:
+    for interval in st.code[1]:
         if ((byte >= int(interval["start"])) & (byte < int(interval["end"]))).any():
             st.frame.append(f"{layer.name} stores where micro-ops lie")
     place = st.s.places.get(op.output)

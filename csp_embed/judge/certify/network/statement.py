@@ -6,9 +6,9 @@ docs/program-file.md has the form. Arrays stand in the file under names of their
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,6 +100,43 @@ class Statement:
     places: Mapping[str, Ints]
     packed: tuple[Packed, ...]
     outputs: tuple[str, ...]
+
+
+class Follower(Protocol):
+    """Goes through the rounds of a layer, in whatever sums are to it."""
+
+    def contract(self, n: int) -> None:
+        """Adds the products of round n."""
+
+    def run(self, steps: Steps, n: int) -> None:
+        """Steps of round n on what was summed."""
+
+    def copy(self) -> None:
+        """Keeps what there is."""
+
+    def add_copy(self) -> None:
+        """Adds what was kept."""
+
+
+def follow(layer: Layer, to: Follower) -> None:
+    """All rounds of a layer in their order."""
+    for n, steps in steps_of(layer):
+        if n == 0 or not layer.copies:
+            to.contract(n)
+        if not layer.copies or n:
+            to.run(steps, n)
+            continue
+        # An addition that comes first completes the sum itself; the rest changes a copy.
+        own = 1 if steps and steps[0][0] == "add" else 0
+        to.run(steps[:own], n)
+        to.copy()
+        to.run(steps[own:], n)
+        to.add_copy()
+
+
+def steps_of(layer: Layer) -> Iterator[tuple[int, Steps]]:
+    """(round, its steps), in order."""
+    yield from enumerate((*layer.between, layer.after))
 
 
 def is_network(meta: Mapping[str, Any]) -> bool:

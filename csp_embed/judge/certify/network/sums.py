@@ -16,8 +16,8 @@ from csp_embed.judge.certify.epilogue import HIGH, LOW, Expr, decide
 from csp_embed.judge.certify.field import Ints, P, Values, add, mul
 from csp_embed.judge.certify.forms import Form, Reader, read_forms
 from csp_embed.judge.certify.lanes import Machine
-from csp_embed.judge.certify.network.meaning import Meaning
-from csp_embed.judge.certify.network.statement import Layer, Steps
+from csp_embed.judge.certify.network.meaning import Meaning, sum_ends
+from csp_embed.judge.certify.network.statement import Layer, Steps, follow
 from csp_embed.judge.certify.stream import Ran
 from csp_embed.judge.certify.walk import SUM, shape_nodes
 from csp_embed.machine.spec import Memory
@@ -80,9 +80,8 @@ class Rounds:
             w = layer.weights[n]
             again = n > 0 and np.array_equal(w, layer.weights[n - 1])
             self.sums.append(self.sums[-1] if again else products(m, w, x))
-            ends = np.stack([w * reach[0], w * reach[1]])
-            self.reach.append((int(ends.min(axis=0).sum(axis=1).min(initial=0)),
-                               int(ends.max(axis=0).sum(axis=1).max(initial=0))))  # fmt: skip
+            low, high = sum_ends(w, reach)
+            self.reach.append((int(low.min(initial=0)), int(high.max(initial=0))))
         self.bias = [_in_field(m.by_element(b)) for b in layer.bias]
         self.bias_reach = [(int(b.min()), int(b.max())) for b in layer.bias]
         self.shift = [None if s is None else _in_field(m.by_element(s)) for s in layer.shift]
@@ -96,19 +95,7 @@ class Rounds:
             return out
 
         writer = _Writer(self, reader, at, Form(np.zeros(len(places), np.uint64)))
-        layer = self.layer
-        for n, steps in enumerate((*layer.between, layer.after)):
-            if n == 0 or not layer.copies:
-                writer.contract(n)
-            if not layer.copies or n:
-                writer.run(steps, n)
-                continue
-            own = 1 if steps and steps[0][0] == "add" else 0
-            writer.run(steps[:own], n)
-            whole, reach = writer.form, writer.reach
-            writer.run(steps[own:], n)
-            writer.form = _plus(whole, writer.form)
-            writer.reach = reach
+        follow(self.layer, writer)
         return reader.read(writer.form, writer.reach)
 
 
@@ -118,6 +105,7 @@ class _Writer:
     def __init__(self, rounds: Rounds, reader: Reader, at: Any, form: Form) -> None:
         self.rounds, self.reader, self.at, self.form = rounds, reader, at, form
         self.reach = (0, 0)
+        self.kept = form, self.reach
 
     def contract(self, n: int) -> None:
         self._add(self.at(self.rounds.sums[n]), self.rounds.reach[n])
@@ -144,6 +132,13 @@ class _Writer:
                 self.form = self.form.then(function, amount)
             # A short shift to the left of a number is that number times 2^k, of any size.
             self.reach = (0, 0) if self.form.node is not None else (LOW, HIGH)
+
+    def copy(self) -> None:
+        self.kept = self.form, self.reach
+
+    def add_copy(self) -> None:
+        form, self.reach = self.kept
+        self.form = _plus(form, self.form)
 
 
 def _plus(a: Form, b: Form) -> Form:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from csp_embed.judge.certify.epilogue import HIGH, LOW
 from csp_embed.judge.certify.network.meaning import Meaning
 from csp_embed.judge.certify.network.rules import Undecided
-from csp_embed.judge.certify.network.statement import Layer, Steps
+from csp_embed.judge.certify.network.statement import Layer, Steps, follow, steps_of
 
 Ints = NDArray[np.int64]
-LOW, HIGH = -(1 << 31), (1 << 31) - 1
 
 
 @dataclass(frozen=True)
@@ -22,11 +21,6 @@ class Proof:
 
     problem: str
     said: str
-
-
-def steps_of(layer: Layer) -> Iterator[tuple[int, Steps]]:
-    """(round, its steps), in order."""
-    yield from enumerate((*layer.between, layer.after))
 
 
 def tried(layer: Layer, m: Meaning, reach: tuple[int, int]) -> Proof:
@@ -45,7 +39,9 @@ def tried(layer: Layer, m: Meaning, reach: tuple[int, int]) -> Proof:
     else:
         kinds = np.arange(m.channels)
     for c in kinds.tolist():
-        found = _run(layer, c, values)
+        machine = _Channel(layer, c, values)
+        follow(layer, machine)
+        found = machine.v
         wanted = m.value(np.full(1, c), values)
         bad = np.flatnonzero(found != wanted)
         if len(bad):
@@ -57,20 +53,25 @@ def tried(layer: Layer, m: Meaning, reach: tuple[int, int]) -> Proof:
     return Proof("", f"equal at all {len(values[0]):,} values, {m.channels} channels")
 
 
-def _run(layer: Layer, c: int, values: tuple[Ints, ...]) -> Ints:
-    """What the machine does with stored values, step by step in int32."""
-    v = np.zeros(len(values[0]), np.int64)
-    kept = v
-    for n, steps in steps_of(layer):
-        if n == 0 or not layer.copies:
-            v = v + sum(w * x for w, x in zip(layer.weights[n][c], values, strict=True))
-        if layer.copies and n == 0:
-            own = 1 if steps and steps[0][0] == "add" else 0
-            kept = _stepped(layer, c, n, steps[:own], v)
-            v = _wrapped(kept + _stepped(layer, c, n, steps[own:], kept))
-            continue
-        v = _stepped(layer, c, n, steps, v)
-    return v
+class _Channel:
+    """What the machine does with stored values in one channel, step by step in int32: v."""
+
+    def __init__(self, layer: Layer, c: int, values: tuple[Ints, ...]) -> None:
+        self.layer, self.c, self.values = layer, c, values
+        self.v = self.kept = np.zeros(len(values[0]), np.int64)
+
+    def contract(self, n: int) -> None:
+        row = self.layer.weights[n][self.c]
+        self.v = self.v + sum(w * x for w, x in zip(row, self.values, strict=True))
+
+    def run(self, steps: Steps, n: int) -> None:
+        self.v = _stepped(self.layer, self.c, n, steps, self.v)
+
+    def copy(self) -> None:
+        self.kept = self.v
+
+    def add_copy(self) -> None:
+        self.v = _wrapped(self.kept + self.v)
 
 
 def _stepped(layer: Layer, c: int, n: int, steps: Steps, v: Ints) -> Ints:
