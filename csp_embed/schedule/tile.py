@@ -27,6 +27,8 @@ from csp_embed.schedule.inputs import Map, Problem
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+TILES = 300_000  # whose costs are estimated, all at once
+
 
 @dataclass(frozen=True)
 class Reserve:
@@ -139,7 +141,7 @@ def _fitting(problem: Problem, reserve: Reserve) -> _Fitting:
         # An output tile cannot exceed the accumulators, a chunk not the operand's memory.
         most = acc_room if not problem.reduced[c] else max(room[problem.lhs.memory], 1)
         lists.append(sizes(extent, most, coupled[c] and problem.reduced[c]))
-    lists = _limit(lists, problem, acc_room)
+    lists = thinned(lists, TILES)
     mesh = np.meshgrid(*[np.array(v, dtype=np.int64) for v in lists], indexing="ij")
     tile = {c: m.ravel() for c, m in enumerate(mesh)}
     if not tile:
@@ -269,13 +271,14 @@ def _coupled(problem: Problem) -> list[bool]:
     return out
 
 
-def _limit(lists: list[list[int]], problem: Problem, acc_room: int) -> list[list[int]]:
-    """Thins the lists until their product is a few hundred thousand."""
-    while math.prod(len(v) for v in lists) > 300_000:
+def thinned(lists: list[list[int]], most: int) -> list[list[int]]:
+    """The lists of extents, the longest halved until at most so many tiles are made of them."""
+    lists = list(lists)
+    while math.prod(len(v) for v in lists) > most:
         longest = max(range(len(lists)), key=lambda c: len(lists[c]))
         v = lists[longest]
         # Every other extent, never the largest: the whole is nearly always worth a try.
-        lists[longest] = [*v[:-1:2], v[-1]]
+        lists[longest] = [*v[:-1:2], v[-1]] if len(v) > 2 else [1]
     return lists
 
 

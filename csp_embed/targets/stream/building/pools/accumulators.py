@@ -23,13 +23,14 @@ from csp_embed.machine.reach import stored_memory
 from csp_embed.schedule.buffers import Frame, Range, joined
 from csp_embed.schedule.config import ranges
 from csp_embed.schedule.inputs import Problem, identity
-from csp_embed.schedule.tile import dimension_order, sizes
+from csp_embed.schedule.tile import dimension_order, sizes, thinned
 from csp_embed.targets.stream.building.nests import Nests, Placed
 from csp_embed.targets.stream.building.plan import Ranges, Shared
 from csp_embed.targets.stream.building.rows import Rows
 
 # int8's ends: no input is beyond them, so the first one that arrives wins.
 NEUTRAL = {"max": -128, "min": 127}
+TILES = 50_000  # that are priced: well under a second
 
 
 def build(shared: Shared, costs: Costs) -> Schedule:
@@ -215,12 +216,9 @@ class Walk:
         # A reset has no factors.
         nothing: Placed = (None, 0)
         self._compute(contract.name, tile.extents, [here, nothing, nothing], reset=True)
-        # min(0, -128) is -128: the opposite of the pool's function sets what no instruction can
-        # load.
         if self.kind != "map":
-            opposite = "min" if self.kind == "max" else "max"
-            neutral = NEUTRAL[self.kind]
-            self._compute(self._map, tile.extents, [here, here], op=opposite, imm=neutral)
+            op, neutral = self._emptied
+            self._compute(self._map, tile.extents, [here, here], op=op, imm=neutral)
         for source, extents in tile.parts:
             sram = self.base_lhs + source.shape.shift
             self.rows.load(self.problem.lhs.memory, 0, source.number, sram)
@@ -228,6 +226,12 @@ class Walk:
             # Elementwise programs add to the zeros of the reset.
             op = "add" if self.kind == "map" else self.kind
             self._compute(self._map, extents, [here, there], op=op)
+
+    @property
+    def _emptied(self) -> tuple[str, int]:
+        """A step that makes zeros neutral: min(0, -128) is -128, so the opposite of the pool's
+        function sets what no instruction can load."""
+        return ("min" if self.kind == "max" else "max"), NEUTRAL[self.kind]
 
     def _epilogue(self, number: int, here: Placed) -> None:
         problem, tile = self.problem, self.tiles[number]
@@ -340,11 +344,7 @@ def _tile(problem: Problem, copy: bool, costs: Costs) -> tuple[int, ...]:
     )
     instructions = len(problem.epilogue) + (0 if copy else 3)
     lists = [sizes(e, max(room, 1), False) for e in problem.extents]
-    # Halved where it is longest until it can be tried in well under a second; the ends stay.
-    while math.prod(len(v) for v in lists) > 50_000:
-        longest = max(range(len(lists)), key=lambda c: len(lists[c]))
-        v = lists[longest]
-        lists[longest] = [*v[:-1:2], v[-1]] if len(v) > 2 else [1]
+    lists = thinned(lists, TILES)
     best: tuple[tuple[float, ...], tuple[int, ...]] | None = None
     for tile in itertools.product(*lists):
         vectors = math.prod(t for t, r in zip(tile, problem.reduced, strict=True) if not r)

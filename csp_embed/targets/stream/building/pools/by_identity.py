@@ -21,7 +21,7 @@ from csp_embed.schedule.inputs import Map, Problem
 from csp_embed.schedule.tile import dimension_order
 from csp_embed.targets.stream.building.nests import Placed
 from csp_embed.targets.stream.building.plan import Shared
-from csp_embed.targets.stream.building.pools.accumulators import NEUTRAL, Walk
+from csp_embed.targets.stream.building.pools.accumulators import NEUTRAL, Tile, Walk
 from csp_embed.targets.stream.building.pools.window_tiles import tile_of
 from csp_embed.targets.stream.building.pools.windows import (
     APART,
@@ -37,11 +37,8 @@ from csp_embed.targets.stream.building.ring import Ring
 def build(problem: Problem, identity: Identity, costs: Costs) -> Schedule:
     """Raises: Infeasible where the window moves in a way that `windows` does not know, or does not
     fit whole."""
-    memory = next(
-        o.memory
-        for o in next(i for i in problem.isa.instructions if i.kind == "contract").operands
-        if o.role == identity.role
-    )
+    contract = problem.isa.of_kind("contract")
+    memory = next(o.memory for o in contract.operands if o.role == identity.role)
 
     def narrow(m: Map) -> Map:
         return replace(m, memory=memory) if m.operand in identity.operands else m
@@ -61,7 +58,7 @@ class _Walk(Walk):
     def __init__(self, shared: Shared, costs: Costs, identity: Identity) -> None:
         self._identity, self._costs = identity, costs
         self._shared = shared
-        contract = next(i for i in shared.problem.isa.instructions if i.kind == "contract")
+        contract = shared.problem.isa.of_kind("contract")
         self._contract = contract.name
         self._roles = [o.role for o in contract.operands]
         self._held_memory = next(o.memory for o in contract.operands if o.role == identity.held)
@@ -89,7 +86,7 @@ class _Walk(Walk):
     def _share(self) -> None:
         problem = self.problem
         room = problem.depth[problem.dst.memory]
-        ways = [self._reduction(n) for n in range(len(self.tiles))]
+        ways = self._ways = [self._reduction(tile) for tile in self.tiles]
         largest = self.dst.largest
         scratch = max(way.cells() - math.prod(way.shape(way.final)) for way in ways)
         direct = [f for f in self.adds if f.map.operand not in self._identity.operands]
@@ -130,14 +127,13 @@ class _Walk(Walk):
         ]
         self._ring = Ring(self.lhs, self._sources, 0, top, 16)
 
-    def _reduction(self, number: int) -> Reduction:
-        tile = self.tiles[number]
+    def _reduction(self, tile: Tile) -> Reduction:
         outputs = [tile.extents[loop.counter] if loop.counter >= 0 else 1 for loop in self.loops]
         return reductions(self.loops, outputs, self._costs)
 
     # What a tile takes in, and its windows.
     def _take_in(self, number: int, acc: int, here: Placed) -> None:
-        way = self._reduction(number)
+        way = self._ways[number]
         at = self._places(way, acc)
         results = math.prod(way.shape(way.final))
         # All sums at once: the results, which may have to wait for a store, and the rest.
@@ -218,7 +214,7 @@ class _Walk(Walk):
         self, shape: Range, inside: Sequence[tuple[int, int]], pitch: Range, start: int
     ) -> None:
         """Fills what lies outside of the grid, one slab for each side of each dimension."""
-        opposite = "min" if self.kind == "max" else "max"
+        op, neutral = self._emptied
         box = [(0, n) for n in shape]
         for n, (a, b) in enumerate(inside):
             for side in ((0, min(max(a, 0), shape[n])), (max(min(b, shape[n]), a, 0), shape[n])):
@@ -228,7 +224,7 @@ class _Walk(Walk):
                     continue
                 at = start + sum(x * p for (x, _), p in zip(slab, pitch, strict=True))
                 here = (pitch, at)
-                self._nest(self._map, lengths, here, here, op=opposite, imm=NEUTRAL[self.kind])
+                self._nest(self._map, lengths, here, here, op=op, imm=neutral)
             # What is left is inside along this dimension.
             box[n] = (max(a, 0), max(min(b, shape[n]), a, 0))
             if box[n][0] >= box[n][1]:

@@ -14,7 +14,7 @@ from csp_embed.errors import Infeasible
 from csp_embed.machine.costs import Costs
 from csp_embed.machine.reach import stored_memory
 from csp_embed.schedule.inputs import Problem
-from csp_embed.schedule.tile import sizes
+from csp_embed.schedule.tile import sizes, thinned
 from csp_embed.targets.stream.building.pools.windows import Loop, reductions
 
 TILES = 1_500  # that are priced, each some hundred microseconds
@@ -40,9 +40,7 @@ def tile_of(problem: Problem, loops: Sequence[Loop], costs: Costs, shared: bool)
         [e] if r else sizes(e, room, False)
         for e, r in zip(problem.extents, problem.reduced, strict=True)
     ]
-    while math.prod(len(v) for v in lists) > TILES:
-        longest = max(range(len(lists)), key=lambda c: len(lists[c]))
-        lists[longest] = [*lists[longest][:-1:2], lists[longest][-1]]
+    lists = thinned(lists, TILES)
     best: tuple[tuple[float, float], tuple[int, ...]] | None = None
     zero = (0,) * len(problem.extents)
     for tile in itertools.product(*lists):
