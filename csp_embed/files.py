@@ -1,4 +1,5 @@
-"""Files that appear whole or not at all, and paths that are refused before the work, not after."""
+"""Files that appear whole or not at all, paths that are refused before the work, not after, and
+what is said of those that cannot be read."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from csp_embed.errors import InputError
+from csp_embed.errors import CspEmbedError, InputError
 
 # Suffixes that pictures may have.
 PICTURES = (".svg", ".png", ".pdf")
@@ -50,6 +51,17 @@ def atomic(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
         _unfinished.discard(name)
         if os.path.exists(name):
             os.unlink(name)
+
+
+@contextmanager
+def readable(path: str | Path, hint: str, kind: type[CspEmbedError] = InputError) -> Iterator[None]:
+    """Around the reading of a file. Raises: `kind` where it is missing, unreadable or no text."""
+    try:
+        yield
+    except (OSError, UnicodeDecodeError) as error:
+        # UnicodeDecodeError has no strerror.
+        why = getattr(error, "strerror", None) or str(error)
+        raise kind(f"cannot read {path}", where=str(path), why=why, hint=hint) from error
 
 
 @contextmanager

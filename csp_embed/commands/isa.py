@@ -9,7 +9,7 @@ import typer
 
 from csp_embed.commands.common import print_json, say
 from csp_embed.commands.given import refuse_ignored
-from csp_embed.errors import CheckError, InputError
+from csp_embed.errors import CheckError
 
 Config = Annotated[
     str | None,
@@ -155,20 +155,12 @@ def convert_command(
 
     Example: csp-embed isa convert old.yaml -o new.yaml
     """
-    from csp_embed.files import atomic, check_outputs
+    from csp_embed.files import atomic, check_outputs, readable
     from csp_embed.machine.reading.convert import converted
 
     check_outputs((output, (".yaml", ".yml")), reads=(file,))
-    try:
+    with readable(file, "csp-embed isa list shows the machines that ship"):
         text = file.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or str(error)
-        raise InputError(
-            f"cannot read {file}",
-            where=str(file),
-            why=why,
-            hint="csp-embed isa list shows the machines that ship",
-        ) from error
     # What the file names is relative to it.
     new = converted(text, str(file), file.parent)
     with atomic(output) as out:

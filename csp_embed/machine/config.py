@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from csp_embed.errors import SpecError
+from csp_embed.files import readable
 from csp_embed.machine.reading import expr
 from csp_embed.machine.reading.tree import Item
 from csp_embed.narrow import is_object
@@ -233,16 +234,8 @@ def _no_duplicates(pairs: list[tuple[str, Any]], where: str) -> dict[str, Any]:
 
 
 def _file(path: Path) -> Mapping[str, Any]:
-    try:
+    with readable(path, "csp-embed isa list shows the named configurations", SpecError):
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise SpecError(
-            f"cannot read {path}",
-            where=str(path),
-            why=reason,
-            hint="csp-embed isa list shows the named configurations",
-        ) from error
     return read_json(text, str(path))
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from csp_embed.errors import SpecError
+from csp_embed.files import readable
 from csp_embed.machine import config as configuration
 from csp_embed.machine.commands.load import read_command_machine
 from csp_embed.machine.reading import expr, tree
@@ -119,16 +120,8 @@ def _source(spec: str | Path) -> tuple[str, str, Traversable | Path]:
             why=f"known by name: {', '.join(builtin_names())}",
             hint="give one of these names or a path to a .yaml file",
         )
-    try:
+    with readable(path, "csp-embed isa list shows the machines that ship", SpecError):
         return path.read_text(encoding="utf-8"), str(path), path.parent
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise SpecError(
-            f"cannot read {path}",
-            where=str(path),
-            why=reason,
-            hint="csp-embed isa list shows the machines that ship",
-        ) from error
 
 
 def builtin_names() -> list[str]:

@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from csp_embed.errors import InputError
+from csp_embed.files import readable
 from csp_embed.narrow import is_object
 
 
@@ -73,15 +74,9 @@ def read_document(path: str | Path) -> tuple[Any, bytes]:
 
 def read_bytes(path: str | Path) -> bytes:
     """A file's bytes. Raises: InputError where it is missing or unreadable."""
-    try:
+    hint = "check the path; platforms/ has platforms, partition generate writes graphs"
+    with readable(path, hint):
         return Path(path).read_bytes()
-    except OSError as error:
-        raise InputError(
-            f"cannot read {path}",
-            where=str(path),
-            why=error.strerror or str(error),
-            hint="check the path; platforms/ has platforms, partition generate writes graphs",
-        ) from error
 
 
 # As texts of fractions: exact, where 1e-6 as a float is not.

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from csp_embed.errors import InputError
+from csp_embed.files import readable
 from csp_embed.network.quantised.graph import Graph
 from csp_embed.network.quantised.onnx.graph import read_onnx
 from csp_embed.network.quantised.tflite.graph import read_tflite
@@ -19,15 +20,9 @@ def read_quantised(path: str | Path, dims: Mapping[str, int] | None = None) -> G
     path = Path(path)
     if path.is_dir():
         raise InputError(f"{path} is a folder", where=str(path), hint="give the model file in it")
-    try:
-        with path.open("rb") as file:
-            # Eight bytes hold both marks; a model may be large.
-            head = file.read(8)
-    except OSError as error:
-        raise InputError(
-            f"cannot read {path}", where=str(path), why=error.strerror or str(error),
-            hint="check the path",
-        ) from error  # fmt: skip
+    with readable(path, "check the path"), path.open("rb") as file:
+        # Eight bytes hold both marks; a model may be large.
+        head = file.read(8)
     # By content first; the ending helps a damaged file to the right error.
     if head[4:] == b"TFL3" or path.suffix.lower() == ".tflite":
         if dims:

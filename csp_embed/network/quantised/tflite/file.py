@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from csp_embed.errors import InputError, MissingLibrary
+from csp_embed.files import readable
 from csp_embed.narrow import is_array
 from csp_embed.network.quantised.graph import Tensor
 
@@ -91,13 +92,8 @@ def read_file(path: str | Path) -> TfliteFile:
     """Raises: InputError for a file that is missing, damaged, or has several subgraphs;
     MissingLibrary without the package tflite."""
     where = str(path)
-    try:
+    with readable(path, "check the path"):
         content = Path(path).read_bytes()
-    except OSError as error:
-        raise InputError(
-            f"cannot read {where}", where=where, why=error.strerror or str(error),
-            hint="check the path",
-        ) from error  # fmt: skip
     if content[4:8] != _MARK:
         raise InputError(
             "not a TFLite model",
