@@ -11,17 +11,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-import numpy as np
 from numpy.typing import NDArray
 
 from csp_embed.compiler.chain import breaches, front
 from csp_embed.compiler.commands.kernel import Choice, CommandKernel
+from csp_embed.compiler.program.values import stores_nothing
 from csp_embed.compiler.request.options import Options
 from csp_embed.compiler.request.ranges import magnitudes
 from csp_embed.compiler.request.setting import Tell, refuse_idle, silent
 from csp_embed.compiler.search.candidates import Candidates, embeddings_of
 from csp_embed.compiler.stages import Chain
-from csp_embed.errors import CheckError, CspEmbedError, Infeasible, InputError
+from csp_embed.errors import CheckError, CspEmbedError, Infeasible
 from csp_embed.ir.operator import Operator
 from csp_embed.machine.compilable import require
 from csp_embed.machine.costs import Costs, costs_of
@@ -187,10 +187,7 @@ class CommandValuesStage:
     judge: ClassVar[str] = "NumPy, from the formula; judge/commands.py"
 
     def accepts(self, x: CommandKernel) -> CspEmbedError | None:
-        # A result of no elements would be equal to anything.
-        if np.prod(x.operator.tensors[x.operator.out.tensor].shape):
-            return None
-        return InputError(f"{x.operator.name} stores nothing", where=x.operator.formula())
+        return stores_nothing(x.operator)
 
     def apply(self, x: CommandKernel) -> CommandVerdict:
         """Raises: CheckError where values differ from NumPy."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,6 +13,14 @@ from csp_embed.compiler.kernel import Kernel
 from csp_embed.compiler.program.verify import Verdict, judge
 from csp_embed.compiler.request.setting import Tell, silent
 from csp_embed.errors import CspEmbedError, InputError
+from csp_embed.ir.operator import Operator
+
+
+def stores_nothing(op: Operator) -> CspEmbedError | None:
+    """Why a program is not compared: a result of no elements would be equal to anything."""
+    if prod(op.tensors[op.out.tensor].shape):
+        return None
+    return InputError(f"{op.name} stores nothing", where=op.formula())
 
 
 @dataclass(frozen=True)
@@ -30,10 +39,7 @@ class ValuesStage:
     judge: ClassVar[str] = "NumPy, from the formula"
 
     def accepts(self, x: Kernel) -> CspEmbedError | None:
-        # A result of no elements would be equal to anything.
-        if x.lowered.size_bytes[x.region("dst")]:
-            return None
-        return InputError(f"{x.operator.name} stores nothing", where=x.operator.formula())
+        return stores_nothing(x.operator)
 
     def apply(self, x: Kernel) -> Verdict:
         """Raises: CheckError where a check refuses the stream, or it differs from NumPy."""

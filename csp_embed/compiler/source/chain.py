@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csp_embed.compiler.chain import breaches, front
+from csp_embed.compiler.program.values import stores_nothing
 from csp_embed.compiler.request.options import Options
 from csp_embed.compiler.request.setting import Tell, refuse_idle, silent
 from csp_embed.compiler.search.candidates import Candidates, embeddings_of
@@ -236,10 +237,7 @@ class SourceValuesStage:
     judge: ClassVar[str] = "NumPy, from the formula"
 
     def accepts(self, x: SourceKernel) -> CspEmbedError | None:
-        # A result of no elements would be equal to anything.
-        if np.prod(x.operator.tensors[x.operator.out.tensor].shape):
-            return None
-        return InputError(f"{x.operator.name} stores nothing", where=x.operator.formula())
+        return stores_nothing(x.operator)
 
     def apply(self, x: SourceKernel) -> SourceVerdict:
         """Raises: CheckError where values differ from NumPy; MissingLibrary where the engine that
