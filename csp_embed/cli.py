@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import sys
+import time
 from contextlib import suppress
 from typing import Annotated, Any
 
@@ -62,6 +63,7 @@ def register_all() -> None:
 
 def main() -> None:
     """Runs the command line; never returns."""
+    begun = time.monotonic()
     closed = open_missing()
     if "_CSP_EMBED_COMPLETE" in os.environ:  # A shell asks what could come next.
         register_all()
@@ -98,7 +100,8 @@ def main() -> None:
         interrupts.stop()
         sys.stdout, sys.stderr = before
     searches = sys.modules.get("csp_embed.partition.supervise")  # Too heavy to import for `--help`.
-    if searches is not None and (interrupts.seen or searches.left_behind()):
+    stopped = interrupts.seen and searches is not None and searches.ran_since(begun)
+    if searches is not None and (stopped or searches.left_behind()):
         # A search that was left behind at its limit still uses native code, and a signal may have
         # come while a solver's threads were starting: tearing that down under them would end in a
         # crash, waiting for it would break the limit.

@@ -21,6 +21,8 @@ FIRST = 0.05, 1.0  # of the limit, and s: how much later it may be where there i
 GRACE = 0.3  # s between the request to stop and leaving the search behind
 POLL = 0.05  # s
 AGAIN = 2.0  # s after which who listens is told the progress again: one solver may run for long
+# When the last search began, by the monotonic clock.
+_began = [float("-inf")]
 
 
 def supervised(work: Callable[[], None], clock: Clock, ready: Callable[[], bool]) -> str:
@@ -28,6 +30,7 @@ def supervised(work: Callable[[], None], clock: Clock, ready: Callable[[], bool]
 
     ready: whether there is a plan; until there is, the limit is stretched a little, since on a busy
     machine it may come before the arrays are built. Raises what work() raises."""
+    _began[0] = time.monotonic()
     # Without a limit `late` is never true and at_most is not looked at.
     limit = clock.request.time_limit or 0.0
     at_most = limit * (1 + FIRST[0]) + FIRST[1]
@@ -66,6 +69,11 @@ def supervised(work: Callable[[], None], clock: Clock, ready: Callable[[], bool]
     if failure:
         raise failure[0]
     return stopped[0] if stopped else ended
+
+
+def ran_since(moment: float) -> bool:
+    """Whether some search began at that moment of the monotonic clock or later."""
+    return _began[0] >= moment
 
 
 def left_behind() -> bool:

@@ -14,6 +14,7 @@ import pytest
 import serving_oracle as oracle
 from command_line import run
 
+from csp_embed.partition import supervise
 from csp_embed.serving.files.read import instance_from
 from csp_embed.serving.judge.check import check
 
@@ -112,7 +113,10 @@ def test_a_signal_keeps_the_best_plan(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The plan so far is written, the exit code says that it was stopped, the judge accepts it."""
+    """The plan so far is written, the exit code says that it was stopped, the judge accepts it.
+
+    Partitioning may have been used before in this process: that is not this command's search."""
+    assert not supervise.left_behind()
     document = hard()
     path, out = tmp_path / "hard.json", tmp_path / "plan.json"
     path.write_text(json.dumps(document))
