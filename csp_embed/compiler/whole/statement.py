@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from csp_embed.compiler.whole.schedules import Layer, private
 from csp_embed.compiler.whole.segment import Segment
+from csp_embed.compiler.whole.views import MOVES
 from csp_embed.embed.algebra.packing import pack
 from csp_embed.ir.operator import Step
 from csp_embed.network.lower.pointwise import axis_of_channels
@@ -50,9 +51,9 @@ def statement(segment: Segment, graph: g.Graph) -> tuple[dict[str, Any], dict[st
     """(JSON value, arrays by name). graph: with int8 tensors, as the segment was built from."""
     arrays = _Arrays()
     mine = {layer.site.op.name for layer in segment.layers}
-    operators = _needed(graph, mine, {layer.site.op.output for layer in segment.layers})
-    names = {n for op in operators for n in (*op.inputs, op.output) if n}
     made = {layer.site.op.output for layer in segment.layers}
+    operators = _needed(graph, mine, made)
+    names = {n for op in operators for n in (*op.inputs, op.output) if n}
     begins = (0, *segment.ends)
     document = {
         "profile": graph.profile,
@@ -79,13 +80,10 @@ def _needed(graph: g.Graph, mine: Collection[str], stored: Collection[str]) -> l
         op = maker.get(todo.pop())
         if op is None or op.name in kept or op.output in stored:
             continue
-        if isinstance(op, _MOVES):
+        if isinstance(op, (*MOVES, g.Concat)):
             kept.add(op.name)
             todo += op.inputs
     return [op for op in graph.operators if op.name in kept]
-
-
-_MOVES = (g.Reshape, g.Transpose, g.Slice, g.Pad, g.Move, g.Spread, g.Concat)
 
 
 def _tensor(graph: g.Graph, name: str, arrays: _Arrays) -> dict[str, Any]:

@@ -137,10 +137,18 @@ def _gantt(plan: Plan, platform: Platform, graph: TaskGraph | None) -> Scene:
         text = f"lower bound: {plan.lower_bound:.5g} ms"
         items += _mark(left + plan.lower_bound * per_ms, bottom, text, _BOUND, "2 3")
     note = "ms;  dashed: end; dotted: lower bound; transfers pale, in the sender's colour"
-    items.append(Words(left, bottom + 36, note, _NAME, fill=QUIET))
-    items.insert(0, Words(10, 16, _title(plan), 13, bold=True))
-    width = max(left + span + 40, text_width(_title(plan), 13) + 20)
-    return Scene(width, bottom + 52, items, _title(plan))
+    return _framed(items, plan, (left, left + span + 40), bottom, note)
+
+
+def _framed(
+    items: Sequence[Item], plan: Plan, sides: tuple[float, float], bottom: float, note: str
+) -> Scene:
+    """The picture with its title and a note below. sides: of the chart, its margin included."""
+    title = _title(plan)
+    under = Words(sides[0], bottom + 36, note, _NAME, fill=QUIET)
+    whole: list[Item] = [Words(10, 16, title, 13, bold=True), *items, under]
+    width = max(sides[1], text_width(title, 13) + 20)
+    return Scene(width, bottom + 52, whole, title)
 
 
 def _placed(item: Any) -> bool:
@@ -242,10 +250,7 @@ def _loads(plan: Plan, platform: Platform) -> Scene:
         text = f"lower bound of the period: {plan.lower_bound:.5g} ms"
         items += _mark(x, bottom, text, _BOUND, "2 3")
     note = "ms per sample;  dotted: lower bound of the period"
-    items.append(Words(left, bottom + 36, note, _NAME, fill=QUIET))
-    items.insert(0, Words(10, 16, _title(plan), 13, bold=True))
-    width = max(left + span + 110, text_width(_title(plan), 13) + 20)
-    return Scene(width, bottom + 52, items, _title(plan))
+    return _framed(items, plan, (left, left + span + 110), bottom, note)
 
 
 def _title(plan: Plan) -> str:
