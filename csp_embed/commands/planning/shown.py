@@ -101,7 +101,9 @@ def print_plan(plan: Plan, inputs: Inputs, table: bool, explain: str | None) -> 
 
     say(summary_text(plan, inputs.platform))
     if explain is not None:
-        say(explain_text(explain, plan, inputs.graph, inputs.platform, _mover(plan, inputs)))
+        why = {} if inputs.model is None else inputs.model.refused.get(explain, {})
+        mover = _mover(plan, inputs)
+        say(explain_text(explain, plan, inputs.graph, inputs.platform, mover, why))
     # An explanation alone is what was asked for.
     if explain is None or table:
         rows = plan_rows(plan, inputs.graph, inputs.platform)
