@@ -63,6 +63,10 @@ class Inputs:
     costs: DeviceCosts | None = None
     programs: tuple[BuiltPart, ...] = ()
 
+    def why_not(self, task: str) -> Mapping[str, str]:
+        """Why devices cannot run a layer, by device, where that is known."""
+        return self.model.refused.get(task, {}) if self.model is not None else {}
+
 
 def is_onnx(target: str) -> bool:
     """Whether a path is to be read as an ONNX model."""

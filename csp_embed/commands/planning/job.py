@@ -84,9 +84,8 @@ class Job:
         for option, name in [("--explain", self.explain), *(("--fix", task) for task in fixed)]:
             if name is not None and name not in known:
                 raise InputError(f"{option}: no layer {name!r}", hint=similar(name, inputs))
-        refused = inputs.model.refused if inputs.model is not None else {}
         for task, device in fixed.items():
-            why = refused.get(task, {}).get(device)
+            why = inputs.why_not(task).get(device)
             if why is not None:
                 raise Infeasible(
                     f"--fix {task}={device}: that device cannot run it",

@@ -126,8 +126,8 @@ class _Search:
         self.known: dict[tuple[str, ...], _Built] = {}
         self.order = [t.id for t in inputs.graph.tasks]
         self.builds = 0
-        pinned = {t.id for t in inputs.graph.tasks if t.pin is not None}
-        self.held = pinned | {*(options.get("fix") or {})}
+        self.fixed: dict[str, str] = dict(options.get("fix") or {})
+        self.held = {t.id for t in inputs.graph.tasks if t.pin is not None} | {*self.fixed}
 
     # --- one placement -----------------------------------------------------------------------
 
@@ -278,7 +278,6 @@ class _Search:
     def _all_on(self) -> list[dict[str, str]]:
         """Everything that a machine can run on it, the rest where it is quickest."""
         out: list[dict[str, str]] = []
-        fixed: dict[str, str] = dict(self.options.get("fix") or {})
         for name in sorted(self.costs.chained):
             place: dict[str, str] = {}
             for task in self.inputs.graph.tasks:
@@ -286,7 +285,8 @@ class _Search:
                     n: c for n, d in self.devices.items() if (c := task.cost_on(d)) is not None
                 }
                 best = min(costs, key=lambda n: costs[n])
-                place[task.id] = task.pin or fixed.get(task.id) or (name if name in costs else best)
+                free = name if name in costs else best
+                place[task.id] = task.pin or self.fixed.get(task.id, free)
             out.append(place)
         return out
 

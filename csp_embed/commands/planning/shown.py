@@ -101,8 +101,7 @@ def print_plan(plan: Plan, inputs: Inputs, table: bool, explain: str | None) -> 
 
     say(summary_text(plan, inputs.platform))
     if explain is not None:
-        why = {} if inputs.model is None else inputs.model.refused.get(explain, {})
-        mover = _mover(plan, inputs)
+        mover, why = _mover(plan, inputs), inputs.why_not(explain)
         say(explain_text(explain, plan, inputs.graph, inputs.platform, mover, why))
     # An explanation alone is what was asked for.
     if explain is None or table:

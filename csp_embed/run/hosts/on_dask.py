@@ -22,7 +22,7 @@ from csp_embed.run.runner import MEASURED, Array, Done, Ran, Timing
 
 LOOK_S = 1.0  # how often a wait looks for its worker
 # In a worker's process: sessions by (digest of the model, form).
-_SESSIONS: dict[tuple[str, bool], Any] = {}
+_SESSIONS: dict[tuple[str, str], Any] = {}
 
 
 def clients(address: str) -> tuple[Any, dict[str, DaskRunner]]:
@@ -67,7 +67,7 @@ class DaskRunner:
 
     def __init__(self, client: Any, device: str, where: str) -> None:
         self.client, self.device, self.where = client, device, where
-        self.models: dict[int, tuple[str, bool, Any]] = {}
+        self.models: dict[int, tuple[str, str, Any]] = {}
         self.future: Any = None
         self.part = -1
 
