@@ -1,4 +1,4 @@
-"""Compiled code that is kept on disk follows changes of what it calls, not of its own file alone."""
+"""Code that is kept on disk follows changes of what it calls, not of its own file alone."""
 
 import subprocess
 import sys
