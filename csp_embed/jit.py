@@ -50,13 +50,26 @@ if TYPE_CHECKING:
 else:
     from numba import njit as compiled
     from numba import vectorize
+    from numba.core.caching import IndexDataCacheFile
     from numba.extending import intrinsic
+
+    class _Index(IndexDataCacheFile):
+        """What is kept of one function; nothing where its types have moved."""
+
+        def _load_index(self):
+            # Types of arguments stand in the index beside the stamp: reading them imports modules
+            # that may be gone, before the stamp can tell that they are old.
+            try:
+                return super()._load_index()
+            except (ImportError, AttributeError):
+                return {}
 
     def njit(**options):
         def decorate(function):
             dispatcher = compiled(**options)(function)
             if options.get("cache"):
                 kept = dispatcher._cache._cache_file
+                kept.__class__ = _Index
                 kept._source_stamp = (kept._source_stamp, reached(function))
             return dispatcher
 

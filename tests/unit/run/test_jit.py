@@ -7,17 +7,22 @@ from pathlib import Path
 import pytest
 
 INNER = """
+from typing import NamedTuple
 from csp_embed.jit import njit
 
 STEP = {step}
 
+class Pair(NamedTuple):
+    x: int
+    y: int
+
 @njit(cache=True)
 def inner(x):
-    return x + {added}
+    return x.y + {added}
 """
 OUTER = """
 from csp_embed.jit import njit
-from kept.{file} import STEP, inner
+from kept.{file} import STEP, Pair, inner
 
 @njit(cache=True)
 def outer(x):
@@ -27,8 +32,8 @@ def outer(x):
 CALL = """
 from csp_embed import jit
 jit._PACKAGE = "kept."
-from kept.outer import outer
-print(outer(1), sum(outer.stats.cache_hits.values()))
+from kept.outer import Pair, outer
+print(outer(Pair(0, 1)), sum(outer.stats.cache_hits.values()))
 """
 
 
