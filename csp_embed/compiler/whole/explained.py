@@ -165,7 +165,7 @@ def _movers(graph: g.Graph, op: g.Operator, made: Lowered) -> list[str]:
             f" about {saved:.0f} cycles a vector less; {how}"
         )
     lines.append(
-        "  what would move it: nothing here, it is exact on the machine; a plan may give it to a CPU"
+        "  what would move it: nothing here, it is exact; a plan may give it to a CPU"
         f" (csp-embed partition MODEL --platform FILE --fix {op.name!r}=DEVICE)"
     )
     return lines
