@@ -49,8 +49,8 @@ class Recipe:
     by channel (digits, signed, parity: one, added to acc * m, as is the last of points). between:
     steps after each round but the last. amount: the last shift, by channel (digits: the whole s).
     live: channels of several values; constant: the value of the others. bits: k of a sign's step,
-    where it differs by channel. coarse: of parity and points, what tells odd from even. hits: of points, [n, channels],
-    the sums that take the other constant. lanes: of points, by round."""
+    where it differs by channel. coarse: of parity and points, what tells odd from even. hits: of
+    points, [n, channels], the sums that take the other constant. lanes: of points, by round."""
 
     name: str
     factor: Ints
