@@ -12,6 +12,7 @@ from csp_embed.machine.commands.roles import Limit, Param, Rows
 from csp_embed.machine.commands.spec import Command
 from csp_embed.machine.commands.tiles import Tile, operand_tiles
 from csp_embed.machine.commands.transfers import Transfer, copies, transfer
+from csp_embed.machine.refused import refused
 from csp_embed.machine.spec import Isa
 
 
@@ -30,7 +31,7 @@ def command_refusals(isa: Isa) -> Iterator[SpecError]:
         if dtype != wanted[role]:
             what = f"{'sums' if role == 'dst' else 'factors'} of {dtype}"
             hint = f"give {tile.memory} that type"
-            yield _error(isa, what, f"operators have {wanted[role]}", hint, at)
+            yield refused(isa, what, f"operators have {wanted[role]}", hint, at)
     for c in machine.commands:
         yield from _parts(isa, c)
     # Without these three no operand can come in and no result get out.
@@ -40,12 +41,12 @@ def command_refusals(isa: Isa) -> Iterator[SpecError]:
         if not found:
             hint = "add a command; isa_specs/gemmini.yaml has all"
             what = f"no {kind} of {memory}"
-            yield _error(isa, what, "a program needs it", hint, "instructions")
+            yield refused(isa, what, "a program needs it", hint, "instructions")
             continue
         dtype = None if kind == "copy_out" else machine.memories[memory].dtype
         unfit = [unusable(isa, c, tiles[role], dtype) for c in found]
         if all(unfit):
-            yield _error(isa, f"{found[0].name} moves no tile of {memory}", unfit[0],
+            yield refused(isa, f"{found[0].name} moves no tile of {memory}", unfit[0],
                          "docs/commands.md has the forms of copies",
                          f"instructions.{found[0].name}")  # fmt: skip
     yield from _room(isa, tiles)
@@ -76,7 +77,7 @@ def _parts(isa: Isa, c: Command) -> Iterator[SpecError]:
         # Loops of a load have names of their own; its lanes are those of the state.
         dims = isa.commands.state[name].dims
         if len(dims) != len(load.at):
-            yield _error(isa, f"{c.name} names {len(load.at)} dimensions of {name}",
+            yield refused(isa, f"{c.name} names {len(load.at)} dimensions of {name}",
                          f"it has {', '.join(dims)}", "an index for each", where)  # fmt: skip
             continue
         sizes = {v: isa.dims[d] for v, d in zip(load.at, dims, strict=True)}
@@ -84,7 +85,7 @@ def _parts(isa: Isa, c: Command) -> Iterator[SpecError]:
         dtype = (isa.commands.memories[source.memory] if isinstance(source, Rows)
                  else isa.commands.state[source.state]).dtype  # fmt: skip
         if not np.can_cast(dtype, held):
-            yield _error(isa, f"{c.name} fills {held} lanes of {name} from {dtype}",
+            yield refused(isa, f"{c.name} fills {held} lanes of {name} from {dtype}",
                          "they do not hold all values", f"give {name} that type",
                          where)  # fmt: skip
         yield from _short(isa, c, load.loops, load.limits, sizes, where)
@@ -96,12 +97,12 @@ def _short(
 ) -> Iterator[SpecError]:  # fmt: skip
     for v, bound in loops.items():
         if bound.kind == "const" and bound.value != sizes[v]:
-            yield _error(isa, f"{c.name} walks {bound.value} of {sizes[v]} lanes of {v}",
+            yield refused(isa, f"{c.name} walks {bound.value} of {sizes[v]} lanes of {v}",
                          "a step is all lanes", f"write range({sizes[v]})", where)  # fmt: skip
     for limit in limits:
         all_ = 1 + sum(s * (sizes[v] - 1) for v, s in limit.steps.items())
         if limit.bound.kind == "const" and limit.bound.value < all_:
-            yield _error(isa, f"{c.name} leaves out lanes from {limit.bound.value} on",
+            yield refused(isa, f"{c.name} leaves out lanes from {limit.bound.value} on",
                          "a step is all lanes", f"write {all_}, or a field", where)  # fmt: skip
 
 
@@ -113,12 +114,6 @@ def _room(isa: Isa, tiles: Mapping[str, Tile]) -> Iterator[SpecError]:
         within, height = reach.rows(machine, tile.memory), tile.height(isa.dims)
         least = height if role == "dst" else 2 * height
         if within < least:
-            yield _error(isa, f"{tile.memory} has too few rows",
+            yield refused(isa, f"{tile.memory} has too few rows",
                          f"all commands can name {within}; tiles of {height} rows need {least}",
                          "more `rows`, or wider fields", f"memories.{tile.memory}")  # fmt: skip
-
-
-def _error(isa: Isa, what: str, why: str, hint: str, item: str) -> SpecError:
-    return SpecError(
-        f"{isa.name} cannot be compiled for: {what}", where=isa.where(item), why=why, hint=hint
-    )
