@@ -106,6 +106,8 @@ class Exact:
     among: tuple[float, ...]
     bisections: int
     bisection: float
+    wide_gap: float
+    closing: float
     least: float
     steady: tuple[float, ...]
     why: float
