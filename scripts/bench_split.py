@@ -34,7 +34,7 @@ from csp_embed.network.made.transformer import transformer
 from csp_embed.partition.links import finish
 from csp_embed.partition.methods.exact_search import exact
 from csp_embed.partition.methods.list_scheduling import ListScheduler
-from csp_embed.partition.methods.period import split_throughput
+from csp_embed.partition.methods.period.period import split_throughput
 from csp_embed.partition.methods.splitting import split_latency
 from csp_embed.partition.models.milp import solve_milp
 from csp_embed.partition.proof import Proof

@@ -11,16 +11,16 @@ from collections.abc import Callable, Iterator
 
 from csp_embed.errors import SpecError
 from csp_embed.machine.commands.rules import command_refusals
+from csp_embed.machine.queue_rules import queue_rules
 from csp_embed.machine.reach import reach, stored_memory
 from csp_embed.machine.reading.memories import LANE_BYTES
+from csp_embed.machine.refused import refused
 from csp_embed.machine.spec import Instruction, Isa
 from csp_embed.machine.templates.rules import source_refusals
 
 # Points of one contraction step that search, layouts and simulators expand. The largest matrix
 # unit in use has 65,536.
 MAX_POINTS = 1 << 18
-# Which fields a queue needs to talk to the neighbour before or behind it.
-_TOKENS = {"prev": ("pop_prev", "push_prev"), "next": ("pop_next", "push_next")}
 
 
 def require(isa: Isa) -> None:
@@ -43,18 +43,12 @@ def refusals(isa: Isa) -> Iterator[SpecError]:
         yield from rule(isa)
 
 
-def _error(isa: Isa, what: str, why: str, hint: str, *items: str) -> SpecError:
-    return SpecError(
-        f"{isa.name} cannot be compiled for: {what}", where=isa.where(*items), why=why, hint=hint
-    )
-
-
 def _contract_parts(isa: Isa) -> Iterator[SpecError]:
     contract = isa.of_kind("contract")
     at = f"instructions.{contract.name}"
     # Reset is a form of the contraction itself: zeros could be loaded, but each costs DRAM bytes.
     if "reset" not in contract.roles:
-        yield _error(
+        yield refused(
             isa,
             f"{contract.name} has no reset",
             "accumulators would begin with what an earlier tile or program left there",
@@ -64,7 +58,7 @@ def _contract_parts(isa: Isa) -> Iterator[SpecError]:
     dst, *factors = contract.operands
     # A result in the narrow type is read from a shadow, after the epilogue has clipped it.
     if isa.memory(dst.memory).dtype != "int32":
-        yield _error(
+        yield refused(
             isa,
             f"accumulators in {dst.memory} are {isa.memory(dst.memory).dtype}",
             "operators are sums in int32, and a narrower accumulator loses their high bits",
@@ -73,7 +67,7 @@ def _contract_parts(isa: Isa) -> Iterator[SpecError]:
         )
     for operand in factors:
         if operand.memory == dst.memory:
-            yield _error(
+            yield refused(
                 isa,
                 f"{contract.name} reads {dst.memory} and adds into it",
                 "tiles of the result and of an operand would lie on one another",
@@ -91,7 +85,7 @@ def _distinct(isa: Isa, instruction: Instruction) -> Iterator[SpecError]:
     seen: dict[str, str] = {}
     for operand in instruction.operands:
         if operand.uop_field in seen:
-            yield _error(
+            yield refused(
                 isa,
                 f"{seen[operand.uop_field]} and {operand.role} of {instruction.name} share the"
                 f" micro-op field '{operand.uop_field}'",
@@ -107,7 +101,7 @@ def _distinct(isa: Isa, instruction: Instruction) -> Iterator[SpecError]:
     player: dict[str, str] = {}
     for task, name in tasks:
         if name in player:
-            yield _error(
+            yield refused(
                 isa,
                 f"field '{name}' of {instruction.name} is both {player[name]} and {task}",
                 "the two could not have different values",
@@ -118,7 +112,7 @@ def _distinct(isa: Isa, instruction: Instruction) -> Iterator[SpecError]:
     # Interpreters keep fields and lanes in one table of names.
     for name in player:
         if name in isa.dims:
-            yield _error(
+            yield refused(
                 isa,
                 f"field '{name}' of {instruction.name} is called like a dimension",
                 "the meaning could not tell the two apart",
@@ -136,7 +130,7 @@ def _memories(isa: Isa) -> Iterator[SpecError]:
         memory = isa.memory(name)
         if memory.load_queue is None:
             what = "micro-ops" if name == isa.uop_memory else "an operand"
-            yield _error(
+            yield refused(
                 isa,
                 f"nothing loads {name}",
                 f"it holds {what} of {contract.name}",
@@ -144,7 +138,7 @@ def _memories(isa: Isa) -> Iterator[SpecError]:
                 f"memories.{name}",
             )
     if mapped.operands[0].memory != dst:
-        yield _error(
+        yield refused(
             isa,
             f"{mapped.name} works on {mapped.operands[0].memory}, {contract.name} on {dst}",
             "an epilogue works on the accumulators",
@@ -154,7 +148,7 @@ def _memories(isa: Isa) -> Iterator[SpecError]:
     # Stored is the shadow where there is one, else the accumulators themselves.
     stored = isa.memory(stored_memory(isa, dst))
     if stored.store_queue is None:
-        yield _error(
+        yield refused(
             isa,
             f"nothing stores {dst}",
             f"the results of {contract.name} could not reach DRAM",
@@ -163,7 +157,7 @@ def _memories(isa: Isa) -> Iterator[SpecError]:
         )
     # Equal bytes, so that one address reckons for the memory and for its store.
     if LANE_BYTES[stored.dram_dtype] != LANE_BYTES[stored.dtype]:
-        yield _error(
+        yield refused(
             isa,
             f"{stored.name} is {stored.dtype} on chip and {stored.dram_dtype} in DRAM",
             "results and accumulators pass through DRAM in one type",
@@ -178,7 +172,7 @@ def _memories(isa: Isa) -> Iterator[SpecError]:
         and accumulator.dram_dtype != accumulator.dtype
         and stored.name != dst
     ):
-        yield _error(
+        yield refused(
             isa,
             f"{dst} is loaded from {accumulator.dram_dtype}",
             "an int32 bias could not be loaded",
@@ -187,105 +181,13 @@ def _memories(isa: Isa) -> Iterator[SpecError]:
         )
     for name in dict.fromkeys([*sources, dst, stored.name]):
         if not isa.memory(name).portable:
-            yield _error(
+            yield refused(
                 isa,
                 f"{name} is not portable",
                 "programs use only what every implementation has, and none works without it",
                 "drop `portable: false`",
                 f"memories.{name}.portable",
             )
-
-
-def _queues(isa: Isa) -> Iterator[SpecError]:
-    """Tokens pass between neighbours, and computing is one queue."""
-    contract, mapped, finish = (isa.of_kind(k) for k in ("contract", "map", "finish"))
-    dst = contract.operands[0].memory
-    home = contract.queue or ""
-    # Position in the spec's order: tokens go one step up or down in it.
-    rank = {q: n for n, q in enumerate(isa.queues)}
-    # All that touches accumulators has to be in one queue, or needs tokens that no one plans.
-    same = [
-        (f"{mapped.name} runs", mapped.queue, f"instructions.{mapped.name}.queue"),
-        (f"{isa.uop_memory} is loaded", isa.memory(isa.uop_memory).load_queue,
-         f"memories.{isa.uop_memory}.load_queue"),
-        (f"{dst} is loaded", isa.memory(dst).load_queue, f"memories.{dst}.load_queue"),
-    ]  # fmt: skip
-    for what, queue, item in same:
-        if queue not in (None, home):
-            yield _error(
-                isa,
-                f"{what} in queue '{queue}', {contract.name} in '{home}'",
-                "accumulators and micro-ops are kept in order by one queue",
-                f"use the queue '{home}'",
-                item,
-                item.rpartition(".")[0],
-            )
-    stored = isa.memory(stored_memory(isa, dst))
-    # Every pair of queues that waits on one another: loads before compute, compute before stores.
-    ends = [(f"{n} is loaded", isa.memory(n).load_queue, home, f"memories.{n}")
-            for n in dict.fromkeys(o.memory for o in contract.operands[1:])]  # fmt: skip
-    ends.append((f"{stored.name} is stored", stored.store_queue, home, f"memories.{stored.name}"))
-    item = f"instructions.{finish.name}"
-    # The last store must have ended before the host is told.
-    ends.append((f"{finish.name} runs", finish.queue, stored.store_queue or home, item))
-    for what, queue, other, item in ends:
-        if queue is None or queue == other:
-            continue
-        # VTA's load and store modules have no FIFO between them: compute relays.
-        if abs(rank[queue] - rank[other]) > 1:
-            yield _error(
-                isa,
-                f"{what} in queue '{queue}', which is no neighbour of '{other}'",
-                f"tokens pass between neighbours: {', '.join(isa.queues)}",
-                "order `queues` so that the two are neighbours",
-                item,
-            )
-            continue
-        yield from _tokens(isa, queue, other)
-        if isa.limits.max_tokens < 1:
-            yield _error(
-                isa,
-                f"queues '{queue}' and '{other}' cannot hold a token",
-                "max_tokens is 0",
-                "set max_tokens to 1 or more",
-                "limits.max_tokens",
-            )
-
-
-def _tokens(isa: Isa, queue: str, other: str) -> Iterator[SpecError]:
-    """The instructions of both queues can pop and push between them."""
-    # Both ways: one says that data is there, the other that its room is free again.
-    for here, there in ((queue, other), (other, queue)):
-        side = "next" if isa.queues.index(here) < isa.queues.index(there) else "prev"
-        for instruction in _in_queue(isa, here):
-            lacking = [r for r in _TOKENS[side] if r not in instruction.roles]
-            # Nothing waits for the end of a program.
-            lacking = [r for r in lacking if instruction.kind != "finish" or r.startswith("pop")]
-            if lacking:
-                yield _error(
-                    isa,
-                    f"{instruction.name} in queue '{here}' has no field for {lacking[0]}",
-                    f"it must keep its order with queue '{there}'",
-                    f"add a field of one bit with `role: {lacking[0]}`",
-                    f"instructions.{instruction.name}",
-                )
-
-
-# Loads and stores have no queue of their own: the memory that they name decides (VTA).
-def _in_queue(isa: Isa, queue: str) -> list[Instruction]:
-    """The instructions that run in `queue`; transfers where a memory says so."""
-    found: list[Instruction] = []
-    for instruction in isa.instructions:
-        match instruction.kind:
-            case "load":
-                queues = {m.load_queue for m in isa.memories}
-            case "store":
-                queues = {m.store_queue for m in isa.memories}
-            case _:
-                queues = {instruction.queue}
-        if queue in queues:
-            found.append(instruction)
-    return found
 
 
 def _fields(isa: Isa) -> Iterator[SpecError]:
@@ -297,7 +199,7 @@ def _fields(isa: Isa) -> Iterator[SpecError]:
             used = {*instruction.roles.values()}
             used |= {n for o in instruction.operands for n in (o.factor_out, o.factor_in)}
             if signed and f.name in used:
-                yield _error(
+                yield refused(
                     isa,
                     f"field '{f.name}' of {instruction.name} is signed",
                     "counts, sizes, addresses and their factors are not negative",
@@ -306,7 +208,7 @@ def _fields(isa: Isa) -> Iterator[SpecError]:
                 )
     for f in isa.uop_fields:
         if f.signed:
-            yield _error(
+            yield refused(
                 isa,
                 f"micro-op field '{f.name}' is signed",
                 "addresses are not negative",
@@ -315,7 +217,7 @@ def _fields(isa: Isa) -> Iterator[SpecError]:
             )
     page = isa.limits.page_bytes
     if 1 << isa.limits.dram_bits < 8 * page:
-        yield _error(
+        yield refused(
             isa,
             f"its device memory has {1 << isa.limits.dram_bits} bytes",
             f"micro-ops, operands and results begin at pages of {page} bytes; a program has 8",
@@ -329,7 +231,7 @@ def _fields(isa: Isa) -> Iterator[SpecError]:
             dram = isa.of_kind(kind).field(isa.of_kind(kind).roles["dram"])
             # Nothing lies at address 0: the first page is free, and every region begins a page.
             if queue is not None and page // memory.elem_bytes > dram.max:
-                yield _error(
+                yield refused(
                     isa,
                     f"field '{dram.name}' of {isa.of_kind(kind).name} cannot reach {name} in DRAM",
                     f"{dram.width} bits name elements below {dram.max + 1}, of"
@@ -355,7 +257,7 @@ def _sizes(isa: Isa) -> Iterator[SpecError]:
         points *= isa.dims[d]
     if points > MAX_POINTS:
         sizes = " x ".join(f"{d}={isa.dims[d]}" for d in dims)
-        yield _error(
+        yield refused(
             isa,
             f"a step of {contract.name} has {points:,} multiply-accumulates ({sizes})",
             f"at most {MAX_POINTS:,} are handled",
@@ -366,7 +268,7 @@ def _sizes(isa: Isa) -> Iterator[SpecError]:
     total = sum(m.depth * m.elem_bytes for m in isa.memories if not (m.shadow_of or m.alias_of))
     if total > 1 << 30:
         largest = max(isa.memories, key=lambda m: m.depth * m.elem_bytes)
-        yield _error(
+        yield refused(
             isa,
             f"its memories hold {total:,} bytes",
             "at most 2^30 are simulated, and what is not simulated is not delivered",
@@ -376,7 +278,7 @@ def _sizes(isa: Isa) -> Iterator[SpecError]:
     lhs, rhs = contract.operands[1:]
     # reach, not depth: addresses that fields cannot name are no room.
     if lhs.memory == rhs.memory and reach(isa, lhs.memory) < 2:
-        yield _error(
+        yield refused(
             isa,
             f"both operands of {contract.name} lie in {lhs.memory}, which has one element",
             "each of them needs an element",
@@ -385,7 +287,7 @@ def _sizes(isa: Isa) -> Iterator[SpecError]:
         )
     for name in _used(isa):
         if isa.uop_memory == name and reach(isa, name) < 1:
-            yield _error(
+            yield refused(
                 isa,
                 f"no micro-op of {name} can be named",
                 "the fields of the micro-op loop are too narrow",
@@ -398,7 +300,7 @@ def _sizes(isa: Isa) -> Iterator[SpecError]:
 _RULES: tuple[Callable[[Isa], Iterator[SpecError]], ...] = (
     _contract_parts,
     _memories,
-    _queues,
+    queue_rules,
     _fields,
     _sizes,
 )

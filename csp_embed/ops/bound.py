@@ -12,14 +12,12 @@ docs/glossary.md explains the figures to their readers.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
 from math import ceil, prod
 from typing import Any, Protocol
 
-import numpy as np
-
 from csp_embed.ir.operator import Operator
 from csp_embed.ops.checks import BYTES
+from csp_embed.ops.counting import useful_points
 from csp_embed.ops.formula import channel_dimension
 
 
@@ -76,80 +74,10 @@ def input_bytes(op: Operator) -> int:
     )
 
 
-# Points of the axes that some index ties together; above, counting them would take seconds.
-COUNTED_POINTS = 1 << 27
-
-
 def useful_products(op: Operator) -> int | None:
     """Products of two elements that exist; 0 for an operator that multiplies nothing, None where
     they are not counted (`useful_points`)."""
     return useful_points(op) if op.kind == "contract" else 0
-
-
-def useful_points(op: Operator) -> int | None:
-    """The operator's points without those that read padding or have no element of the result.
-
-    None where indices tie axes to each other in more points than `COUNTED_POINTS`. Counted exactly:
-    whether an index is inside depends on the axes that it names alone, so the counts of groups of
-    axes that no index ties together multiply.
-    """
-    accesses = [a for a in (op.out, op.lhs, op.rhs) if a is not None]
-    # A constant index ties no axes.
-    tests = tuple(
-        (ix.terms, ix.const, size)
-        for access in accesses
-        for ix, size in zip(access.index, op.tensors[access.tensor].shape, strict=True)
-        if ix.terms
-    )
-    return _points(tuple(op.axes.items()), tests)
-
-
-Test = tuple[tuple[tuple[str, int], ...], int, int]  # an index' terms and constant, its extent
-
-
-@lru_cache(maxsize=256)
-def _points(axes: tuple[tuple[str, int], ...], tests: tuple[Test, ...]) -> int | None:
-    """Points of the box of axes at which every index is inside its extent."""
-    extents = dict(axes)
-    # Most indices stay inside whatever the axes are, and tie none.
-    tests = tuple(t for t in tests if _leaves(extents, t))
-    # A union of its own: this bound judges, and may not use the builders' algebra.
-    groups: list[set[str]] = []
-    for terms, _, _ in tests:
-        joined = {a for a, _ in terms}
-        apart = [g for g in groups if not g & joined]
-        groups = [*apart, joined.union(*(g for g in groups if g & joined))]
-    # Counting is by enumeration, so it has an end.
-    if any(prod(extents[a] for a in g) > COUNTED_POINTS for g in groups):
-        return None
-    # Axes in no group take all their values, whatever the others are.
-    free = prod(n for a, n in axes if not any(a in g for g in groups))
-    return free * prod(_inside(extents, g, tests) for g in groups)
-
-
-def _leaves(extents: Mapping[str, int], test: Test) -> bool:
-    """Whether some point of the box takes the index out of its extent."""
-    terms, const, size = test
-    ends = [c * (extents[a] - 1) for a, c in terms]
-    # A sum of independent terms is least, and greatest, where each is.
-    return const + sum(min(e, 0) for e in ends) < 0 or const + sum(max(e, 0) for e in ends) >= size
-
-
-def _inside(extents: Mapping[str, int], group: set[str], tests: tuple[Test, ...]) -> int:
-    """Points of these axes at which every index that names them is inside."""
-    # The shortest axis is walked, the others are one array.
-    # Sorted by name as well: the same array is walked in every run.
-    first, *rest = sorted(group, key=lambda a: (extents[a], a))
-    grids = dict(zip(rest, np.ogrid[tuple(slice(extents[a]) for a in rest)], strict=True))
-    mine = [t for t in tests if {a for a, _ in t[0]} <= group]
-    total = 0
-    for value in range(extents[first]):
-        good: Any = np.ones([extents[a] for a in rest], np.bool_)
-        for terms, const, size in mine:
-            at = const + sum(c * (value if a == first else grids[a]) for a, c in terms)
-            good = good & (at >= 0) & (at < size)
-        total += int(np.count_nonzero(good))
-    return total
 
 
 def vectors(op: Operator, isa: Machine) -> int:

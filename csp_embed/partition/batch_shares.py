@@ -28,8 +28,8 @@ from csp_embed.partition.copies import (
     solved,
 )
 from csp_embed.partition.exact import Exact
-from csp_embed.partition.methods.period_loads import load_arrays
-from csp_embed.partition.methods.relaxation import relax
+from csp_embed.partition.methods.period.period_loads import load_arrays
+from csp_embed.partition.methods.period.relaxation import relax
 from csp_embed.partition.portfolio import NUMBERS
 from csp_embed.partition.request import Clock
 from csp_embed.partition.symmetry import trimmed

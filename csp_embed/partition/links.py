@@ -24,9 +24,10 @@ from csp_embed.ir.network import (
 from csp_embed.partition import feasible
 from csp_embed.partition.conflict import reasons
 from csp_embed.partition.exact import Exact, below
-from csp_embed.partition.methods import lists, throughput
+from csp_embed.partition.methods import lists
 from csp_embed.partition.methods.list_scheduling import ListScheduler
 from csp_embed.partition.methods.method import Search
+from csp_embed.partition.methods.period import throughput
 from csp_embed.partition.portfolio import NUMBERS, PORTFOLIO
 from csp_embed.partition.proof import Proof, first_bounds, settled
 from csp_embed.partition.request import Clock, Incumbent, Request, in_units

@@ -1,24 +1,20 @@
-"""All methods by name: a new one is a file in `methods/`, a line here, a step in the portfolio."""
+"""All methods by name: a new one is a file under `methods/`, a line here, a portfolio step."""
 
 from __future__ import annotations
 
 from csp_embed.partition.methods import (
-    annealing,
-    balancing,
     boundaries,
     exact_search,
-    genetic,
     lists,
-    load_neighbourhoods,
     mixed_integer,
     neighbourhoods,
-    period,
     refute,
-    relaxed,
     seeds,
     splitting,
     steady,
 )
+from csp_embed.partition.methods.local import annealing, genetic
+from csp_embed.partition.methods.period import balancing, load_neighbourhoods, period, relaxed
 
 TABLE = {
     method.name: method

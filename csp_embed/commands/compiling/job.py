@@ -42,7 +42,8 @@ class Result:
         """What no covering of the operator can undercut on this machine."""
         # The machine's own costs: a bound for another memory would be another bound.
         kernel = self.kernel
-        return lower_bound(kernel.operator, kernel.isa, costs_of(kernel.isa, kernel.memory))
+        costs = costs_of(kernel.isa, kernel.memory)
+        return lower_bound(kernel.operator, kernel.isa, costs, kernel.constants)
 
     def document(self, explain: bool, bound: bool = False) -> dict[str, Any]:
         """What `--json` prints."""

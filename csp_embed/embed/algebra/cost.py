@@ -21,7 +21,7 @@ from csp_embed.ir.embedding import Counter, Embedding, Layout
 from csp_embed.ir.operator import FACTORS, Operator, Role, Step
 from csp_embed.machine.costs import Costs
 from csp_embed.machine.spec import Isa
-from csp_embed.ops.bound import useful_points
+from csp_embed.ops.counting import useful_points
 
 # Greatest magnitude that a packed constant may have with both signs; -128 has no counterpart.
 _INT8_PEAK = 127

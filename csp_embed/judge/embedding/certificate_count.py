@@ -27,7 +27,7 @@ import numpy as np
 from csp_embed.ir.embedding import Embedding, Layout
 from csp_embed.machine.interface import MemoryInterface, default_memory, parse_memory
 from csp_embed.machine.spec import Isa
-from csp_embed.ops.bound import useful_points
+from csp_embed.ops.counting import useful_points
 
 # (coefficient by counter, least, most): a step has work only inside all of them.
 Window = tuple[dict[str, int], int, int]

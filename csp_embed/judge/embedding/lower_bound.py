@@ -5,20 +5,27 @@ form (`ops.bound`): that one can be undercut by removing work, this one not.
 
 *Covering*: every product of the formula whose two elements exist is made in a lane of a contraction
 step, for the accumulator lane of its output; afterwards each stored element goes through passes of
-the elementwise instruction. Identities that save products (Winograd, Strassen) are no coverings.
+the elementwise instruction. A tensor that the epilogue adds is a pass' operand, or loaded into the
+accumulator, or a sum of products of constants that depend on it alone; whatever else a step makes
+is 0. The stream is right for all elements of all tensors within what is promised of them.
+Identities that save products (Winograd, Strassen) are no coverings.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, log2, prod
+from typing import Any
 
-from csp_embed.ir.operator import Access, Operator
-from csp_embed.judge.embedding.fewest_passes import fewest_passes
+import numpy as np
+from numpy.typing import NDArray
+
+from csp_embed.ir.operator import Access, Operator, Step
+from csp_embed.judge.embedding.compute_work import compute_work
 from csp_embed.machine.costs import Costs
 from csp_embed.machine.spec import Isa, Operand
-from csp_embed.ops.bound import useful_points
+from csp_embed.ops.counting import elements_met, useful_points
 
 
 @dataclass(frozen=True)
@@ -38,32 +45,42 @@ class LowerBound:
         return f"at least {self.cycles:,} cycles for any covering ({self.binds} binds): {terms}"
 
 
-def lower_bound(op: Operator, isa: Isa, costs: Costs) -> LowerBound:
-    """The bound. Each function below proves its term."""
+def lower_bound(
+    op: Operator, isa: Isa, costs: Costs, known: Mapping[str, NDArray[Any]] | None = None
+) -> LowerBound:
+    """The bound. Each function below proves its term.
+
+    known: tensors that the stream was made for; of those that the epilogue adds, no more is taken
+    as promised than what they hold.
+    """
+    op = replace(op, epilogue=tuple(_promised(s, known or {}) for s in op.epilogue))
     contract = isa.of_kind("contract")
-    dst, lhs, rhs = contract.operands
-    lanes = prod(isa.dims[d] for d in dst.dims)
-    # Elements, not bytes: passes go over accumulator vectors, each of which holds at most `lanes`
-    # results.
-    vectors = ceil(prod(op.tensors[op.out.tensor].shape) / lanes)
+    _, lhs, rhs = contract.operands
+    work = compute_work(op, isa, costs)
+    # What the outputs need takes each lane of an accumulator for itself; this, the factors' lanes.
     steps = needed_steps(op, isa)
-    passes = fewest_passes(op)
-    # The cheapest form of any pass: a bound may not know which of them a program uses.
-    each = min(costs.immediate_step, costs.tensor_step, costs.step)
-    work = steps * costs.step + passes * each * vectors
+    cycles = max(work.cycles, steps * costs.step + work.around)
     first = first_load(isa, (lhs, rhs), costs) if steps else 0.0
     last = last_store(op, costs)
     terms = {
-        # Either the first operands are waited for, or the accumulators are reset before them; both
-        # share the compute queue with the work, so the larger one is added, never both.
-        "compute": max(work + first, work + resets(op, isa, costs) * vectors) + last,
+        # Either the first operands are waited for, or the sums are begun before them; both share
+        # the compute queue with the work, so the larger one is added, never both.
+        "compute": cycles + max(0.0, first - work.begun) + last,
         "reads": needed_bytes(op) / costs.port_bytes + last,
         "writes": prod(op.tensors[op.out.tensor].shape) / costs.port_bytes,
     }
     # Ties go to the first name: the report should not change with the order of a set.
     binds = max(terms, key=lambda name: terms[name])
     # 1e-6 takes back what floating sums add; rounding it up would claim a cycle that is not proved.
-    return LowerBound(ceil(terms[binds] - 1e-6), binds, terms, steps, passes)
+    return LowerBound(ceil(terms[binds] - 1e-6), binds, terms, max(steps, work.steps), work.passes)
+
+
+def _promised(step: Step, known: Mapping[str, NDArray[Any]]) -> Step:
+    values = None if step.access is None else known.get(step.access.tensor)
+    if values is None:
+        return step
+    # int64 first: |-2^31| has no int32.
+    return replace(step, bias_range=int(np.abs(values.astype(np.int64)).max(initial=0)))
 
 
 def needed_steps(op: Operator, isa: Isa) -> int:
@@ -113,22 +130,6 @@ def readers(op: Operator, access: Access) -> int:
     return free
 
 
-def resets(op: Operator, isa: Isa, costs: Costs) -> float:
-    """Cycles of the compute queue until an accumulator element can be summed into, at least.
-
-    Proof. A product belongs to one output, so each stored element begins anew: by a reset, or by a
-    load that moves the element's bytes, in the queue that loads accumulators.
-    """
-    if op.kind != "contract":
-        return 0.0
-    dst = isa.of_kind("contract").operands[0]
-    memory = isa.memory(dst.memory)
-    # In another queue the load may overlap with everything; then nothing is added.
-    if memory.load_queue != isa.of_kind("contract").queue:
-        return 0.0
-    return min(costs.reset_step, memory.elem_bytes / costs.port_bytes)
-
-
 def first_load(isa: Isa, operands: tuple[Operand, Operand], costs: Costs) -> float:
     """Cycles before the first contraction step: its two elements come over the port, in full."""
     return sum(isa.memory(o.memory).elem_bytes for o in operands) / costs.port_bytes
@@ -145,47 +146,19 @@ def needed_bytes(op: Operator) -> float:
 
     Proof. An element that takes part in the result must come over the port; an int8 element is one
     byte, whatever the packing, as the host may not do the operator's work. Of tensors of the steps,
-    at least the bits of their promised range. Elements are counted where indices share no axis and
-    the other operand is never out of range; else the largest count along one dimension stands.
+    at least the bits of their promised range. Elements are those that points that exist read; none
+    where they are not counted.
     """
     total = 0.0
     accesses = [op.lhs, *([] if op.rhs is None else [op.rhs])]
-    for n, access in enumerate(accesses):
+    for access in accesses:
         if access.tensor not in op.values:
-            others = [a for m, a in enumerate(accesses) if m != n]
             width = 1 if op.tensors[access.tensor].dtype == "int8" else 4
-            # Where another operand may be out of range, some elements meet only missing partners
-            # and need not be read.
-            total += width * _elements(op, access) if all(_inside(op, a) for a in others) else 0
+            total += width * (elements_met(op, access) or 0)
     for step in op.epilogue:
         if step.access is not None and step.access.tensor not in op.values:
             most = step.bias_range
             # An unpromised tensor of steps may hold any int32, and 32 bits cannot be told in fewer.
             bits = 32.0 if most is None else log2(2 * most + 1)
-            total += bits / 8 * _elements(op, step.access)
+            total += bits / 8 * (elements_met(op, step.access) or 0)
     return total
-
-
-def _values(op: Operator, access: Access, dimension: int) -> set[int]:
-    """Index values in range along one dimension."""
-    ix, size = access.index[dimension], op.tensors[access.tensor].shape[dimension]
-    found = {ix.const}
-    for a, c in ix.terms:
-        found = {v + c * k for v in found for k in range(op.axes[a])}
-    return {v for v in found if 0 <= v < size}
-
-
-def _elements(op: Operator, access: Access) -> int:
-    counts = [len(_values(op, access, t)) for t in range(len(access.index))]
-    axes = [a for ix in access.index for a, _ in ix.terms]
-    return prod(counts) if len(set(axes)) == len(axes) else max(counts, default=1)
-
-
-def _inside(op: Operator, access: Access) -> bool:
-    """No point reads out of range."""
-    for ix, size in zip(access.index, op.tensors[access.tensor].shape, strict=True):
-        ends = [c * (op.axes[a] - 1) for a, c in ix.terms]
-        low = ix.const + sum(min(e, 0) for e in ends)
-        if low < 0 or ix.const + sum(max(e, 0) for e in ends) >= size:
-            return False
-    return True

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from csp_embed.errors import SpecError
 from csp_embed.machine.commands.tiles import operand_tiles
+from csp_embed.machine.refused import refused
 from csp_embed.machine.spec import Isa
 
 
@@ -24,11 +25,11 @@ def command_refusals(isa: Isa) -> Iterator[SpecError]:
         if dtype != wanted[role]:
             what = f"{'sums' if role == 'dst' else 'factors'} of {dtype}"
             hint = f"give {tile.memory} that type"
-            yield _error(isa, what, f"operators have {wanted[role]}", hint, at)
+            yield refused(isa, what, f"operators have {wanted[role]}", hint, at)
     # A bound by a field is filled by the target; a shorter number would leave lanes without sums.
     for v, bound in contract.acts.loops.items():
         if bound.kind == "const" and bound.value != isa.dims[v]:
-            yield _error(isa, f"{contract.name} walks {bound.value} of {isa.dims[v]} lanes of {v}",
+            yield refused(isa, f"{contract.name} walks {bound.value} of {isa.dims[v]} lanes of {v}",
                          "a step is all lanes", f"write range({isa.dims[v]})", at)  # fmt: skip
     # Without these three no operand can come in and no result get out.
     for kind, role in (("copy_in", "lhs"), ("copy_in", "rhs"), ("copy_out", "dst")):
@@ -37,10 +38,4 @@ def command_refusals(isa: Isa) -> Iterator[SpecError]:
         if not found:
             hint = "add a command; isa_specs/gemmini.yaml has all"
             what = f"no {kind} of {memory}"
-            yield _error(isa, what, "a program needs it", hint, "instructions")
-
-
-def _error(isa: Isa, what: str, why: str, hint: str, item: str) -> SpecError:
-    return SpecError(
-        f"{isa.name} cannot be compiled for: {what}", where=isa.where(item), why=why, hint=hint
-    )
+            yield refused(isa, what, "a program needs it", hint, "instructions")

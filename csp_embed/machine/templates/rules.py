@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from csp_embed.errors import SpecError
 from csp_embed.machine.contracts import views
+from csp_embed.machine.refused import refused
 from csp_embed.machine.spec import Isa
 from csp_embed.machine.templates.spec import SourceMachine, Template
 
@@ -15,7 +16,7 @@ def source_refusals(isa: Isa) -> Iterator[SpecError]:
     program = isa.program
     assert program is not None
     if not program.contracts():
-        yield _error(
+        yield refused(
             isa, "no contraction", "the search covers an operator by one",
             "add a template whose meaning is D[d][..] += L[l][..] * R[r][..]", "instructions",
         )  # fmt: skip
@@ -31,24 +32,29 @@ def _of_contract(isa: Isa, program: SourceMachine, contract: Template) -> Iterat
     dst, lhs, rhs = (isa.memory(contract.slot(r).memory) for r in ("dst", "lhs", "rhs"))
     # Wider or narrower sums are not the operator's numbers; conversion after them is fine.
     if dst.dtype != "int32":
-        yield _error(isa, f"sums of {dst.dtype}", "operators are sums in int32",
+        yield refused(isa, f"sums of {dst.dtype}", "operators are sums in int32",
                      f"give {dst.name} `type: int32`", at)  # fmt: skip
     for m in (lhs, rhs):
         if m.dtype not in ("int8", "uint8"):
-            yield _error(isa, f"factors of {m.dtype}", "operands are int8, shifted where unsigned",
+            yield refused(isa, f"factors of {m.dtype}", "operands are int8, shifted where unsigned",
                          f"give {m.name} `type: int8` or uint8", at)  # fmt: skip
     # See docs/machines.md: value + 128 is corrected by the other factor's sum, which must be
     # signed.
     if (lhs.dtype, rhs.dtype) == ("uint8", "uint8"):
-        yield _error(isa, "two unsigned factors", "the correction of one offset is the other factor"
-                     " alone", "use a step with a signed factor", at)  # fmt: skip
+        yield refused(
+            isa,
+            "two unsigned factors",
+            "the correction of one offset is the other factor alone",
+            "use a step with a signed factor",
+            at,
+        )
     shared = [d for d in lhs.lanes if d in rhs.lanes]
     if any(d not in (*dst.lanes, *shared) for d in (*lhs.lanes, *rhs.lanes)):
-        yield _error(isa, "a dimension of one factor alone is summed",
+        yield refused(isa, "a dimension of one factor alone is summed",
                      "the correction of an offset would count it again",
                      "let both factors have it, or the result", at)  # fmt: skip
     if any(d not in (*lhs.lanes, *rhs.lanes) for d in dst.lanes):
-        yield _error(isa, "a dimension of the sums alone", "its lanes would hold the same sum",
+        yield refused(isa, "a dimension of the sums alone", "its lanes would hold the same sum",
                      "leave it out of the sums", at)  # fmt: skip
     results = program.results(dst.name)
     # Everything that lowering may ask for; what is missing is told here, with the file's line.
@@ -71,7 +77,7 @@ def _of_contract(isa: Isa, program: SourceMachine, contract: Template) -> Iterat
         if program.find(kind, **wanted) is None:
             what = " ".join(dict.fromkeys(wanted.values()))
             hint = "add a template; docs/machines.md lists what a machine needs"
-            yield _error(isa, f"no {kind} of {what}", "a kernel needs it", hint, "instructions")
+            yield refused(isa, f"no {kind} of {what}", "a kernel needs it", hint, "instructions")
     yield from _registers(isa, program, contract)
 
 
@@ -85,15 +91,9 @@ def _registers(isa: Isa, program: SourceMachine, contract: Template) -> Iterator
         need[file] = need.get(file, 0) + program.takes.get(memory, 1)
     for file, count in need.items():
         if count > program.files[file].count:
-            yield _error(
+            yield refused(
                 isa, f"a step takes {count} registers of {file}",
                 f"the file has {program.files[file].count}",
                 "raise its `count`, or lower what the memories' values take (`takes`)",
                 f"registers.{file}", f"instructions.{contract.name}",
             )  # fmt: skip
-
-
-def _error(isa: Isa, what: str, why: str, hint: str, *items: str) -> SpecError:
-    return SpecError(
-        f"{isa.name} cannot be compiled for: {what}", where=isa.where(*items), why=why, hint=hint
-    )

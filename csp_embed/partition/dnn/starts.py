@@ -14,10 +14,10 @@ from __future__ import annotations
 import numpy as np
 
 from csp_embed.partition.dnn.state import State
-from csp_embed.partition.methods import throughput
-from csp_embed.partition.methods.balance import balance
-from csp_embed.partition.methods.cooling import TINY, UNNOTED, slices, span, usual_rise
-from csp_embed.partition.methods.period_loads import Loads, load_arrays
+from csp_embed.partition.methods.local.cooling import TINY, UNNOTED, slices, span, usual_rise
+from csp_embed.partition.methods.period import throughput
+from csp_embed.partition.methods.period.balance import balance
+from csp_embed.partition.methods.period.period_loads import Loads, load_arrays
 from csp_embed.partition.pipelines.blocks import anneal_blocks
 from csp_embed.partition.pipelines.fold import Fold, fold
 from csp_embed.partition.pipelines.ideals import best_chain, ideals

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from csp_embed.partition.methods.annealing import Chains
 from csp_embed.partition.methods.list_scheduling import Placement
+from csp_embed.partition.methods.local.annealing import Chains
 from csp_embed.partition.methods.method import Method, Search
 from csp_embed.partition.models.cpsat import Model
 from csp_embed.partition.models.search import build, take, tuning

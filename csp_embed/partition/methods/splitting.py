@@ -21,13 +21,13 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from csp_embed.partition import feasible, kernels
-from csp_embed.partition.methods import throughput
-from csp_embed.partition.methods.annealing import annealed
 from csp_embed.partition.methods.communities import communities, levels, merge, runs, settled
 from csp_embed.partition.methods.exact_search import exact
 from csp_embed.partition.methods.list_scheduling import ListScheduler, Placement
+from csp_embed.partition.methods.local.annealing import annealed
 from csp_embed.partition.methods.method import Method, Search
-from csp_embed.partition.methods.window_passes import RESERVE, Sweep
+from csp_embed.partition.methods.period import throughput
+from csp_embed.partition.methods.windows.window_passes import RESERVE, Sweep
 from csp_embed.partition.portfolio import NUMBERS, Step
 from csp_embed.partition.proof import Proof
 from csp_embed.partition.request import Clock, Incumbent

@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from csp_embed.ir.network import THROUGHPUT
-from csp_embed.partition.methods import throughput
 from csp_embed.partition.methods.exact_search import exact
 from csp_embed.partition.methods.method import Method, Search
+from csp_embed.partition.methods.period import throughput
 from csp_embed.partition.methods.seeds import seed_all
 from csp_embed.partition.portfolio import NUMBERS, Step
 from csp_embed.partition.proof import Proof

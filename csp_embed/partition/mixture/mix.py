@@ -22,8 +22,8 @@ from csp_embed.ir.network import FEASIBLE, OPTIMAL, THROUGHPUT, Plan, Platform, 
 from csp_embed.partition import feasible
 from csp_embed.partition.exact import DOUBLE, Exact, below
 from csp_embed.partition.links import solve_links
-from csp_embed.partition.methods.period_loads import Loads, load_arrays
-from csp_embed.partition.methods.relaxation import Relaxed, relax, rounded
+from csp_embed.partition.methods.period.period_loads import Loads, load_arrays
+from csp_embed.partition.methods.period.relaxation import Relaxed, relax, rounded
 from csp_embed.partition.mixture.pricing import descend, loads_of
 from csp_embed.partition.request import Clock
 from csp_embed.partition.supervise import INTERRUPTED, supervised

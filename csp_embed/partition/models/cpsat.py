@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csp_embed.partition.exact import Exact
+from csp_embed.partition.models.live import watch_memory
 from csp_embed.partition.models.scale import Scale, whole_sizes
 from csp_embed.partition.view import Floats, Ints, Problem
 from csp_embed.solver import cpsat
@@ -167,7 +168,7 @@ class Model:
                             cp.add_implication(self.at(t)[r], used)
                         cp.add(busy + room * used <= self.makespan)
         if p.activation.any():
-            self._live()
+            watch_memory(self)
 
     def _arrivals(self, lines: list[list[Any]]) -> None:
         p, cp = self.p, self.cp
@@ -236,60 +237,6 @@ class Model:
                 else:
                     self.cp.add_bool_or([xd.negated(), other, y.negated()])
         return known[key]
-
-    def _live(self) -> None:
-        """Weights and live activations within memory at all times."""
-        p, cp = self.p, self.cp
-        for d in range(p.m):
-            mine = [t for t in range(p.n) if d in self.at(t)]
-            if not math.isfinite(p.memory[d]):
-                continue
-            # All that may come here fits at once: nothing to watch.
-            if p.weight[mine].sum() + p.activation[mine].sum() <= p.memory[d]:
-                continue
-            # Weights and activations rounded alike, so that their sum compares with one memory.
-            both = [*p.weight[mine].tolist(), *p.activation[mine].tolist()]
-            sizes, most = whole_sizes(both, float(p.memory[d]))
-            weight = dict(zip(mine, sizes[: len(mine)], strict=True))
-            live = dict(zip(mine, sizes[len(mine) :], strict=True))
-            intervals, demands = [], []
-            for t in mine:
-                if not p.activation[t]:
-                    continue
-                until = cp.new_int_var(0, self.horizon, "")
-                # The activation lives until its last reader ends, on whatever device that is.
-                cp.add(until >= self.end[t])
-                for v in p.outputs(t):
-                    for c in p.consumers(int(v)):
-                        cp.add(until >= self.end[c])
-                life = cp.new_int_var(0, self.horizon, "")
-                intervals.append(
-                    cp.new_optional_interval_var(self.start[t], life, until, self.at(t)[d], "")
-                )
-                demands.append(live[t])
-            weights = sum(weight[t] * self.at(t)[d] for t in mine if weight[t])
-            # The weights that are on the device take their part of its memory for the whole run.
-            room = cp.new_int_var(0, most, "")
-            cp.add(room + weights <= most)
-            cp.add_cumulative(intervals, demands, room)
-            self._while_running(d, live, room)
-
-    def _while_running(self, d: int, live: dict[int, int], room: Any) -> None:
-        """While a task runs, it and all that it reads are alive: implied by the intervals, and said
-        of devices alone. From intervals of two fine ticks it would follow tick by tick."""
-        p, cp = self.p, self.cp
-        reads: dict[int, set[int]] = {}
-        for u, t, _ in p.edges():
-            reads.setdefault(int(t), set()).add(int(u))
-        for t in live:
-            # A task of no length runs at no time.
-            if p.cost[t, d] <= 0:
-                continue
-            held = [u for u in sorted({t, *reads.get(t, ())}) if live.get(u)]
-            if len(held) > 1:
-                cp.add(sum(live[u] * self.at(u)[d] for u in held) <= room).only_enforce_if(
-                    self.at(t)[d]
-                )
 
     def loads(self) -> None:
         """period >= the load of every device and contended link."""

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from csp_embed.ir.network import Device, Edge, Link, Platform, Task, TaskGraph
-from csp_embed.partition.methods.collapse import collapsed
+from csp_embed.partition.methods.period.collapse import collapsed
 from csp_embed.partition.request import Clock, Request
 from csp_embed.partition.solve import solve
 from csp_embed.partition.symmetry import canonical, device_classes

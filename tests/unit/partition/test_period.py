@@ -10,9 +10,9 @@ from partition_cases import platform, random_graph
 
 from csp_embed.partition.bounds import latency_period as bounds
 from csp_embed.partition.bounds.prices import balanced_prices
-from csp_embed.partition.methods.balance import balance
 from csp_embed.partition.methods.communities import levels, merge
-from csp_embed.partition.methods.period_loads import (
+from csp_embed.partition.methods.period.balance import balance
+from csp_embed.partition.methods.period.period_loads import (
     Loads,
     begin,
     energy,

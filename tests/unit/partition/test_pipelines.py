@@ -12,7 +12,7 @@ import pytest
 from dnn_workloads import Content, contiguous, edge, generated, latency, loads, node, placements
 
 from csp_embed.judge.plan.judge import check_plan
-from csp_embed.partition.methods.period_loads import load_arrays
+from csp_embed.partition.methods.period.period_loads import load_arrays
 from csp_embed.partition.models.dnn import Dnn, make_dnn
 from csp_embed.partition.models.dnn_file import parse_dnn
 from csp_embed.partition.pipelines.blocks import anneal_blocks, blocks, makespan

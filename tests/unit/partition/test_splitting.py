@@ -12,12 +12,12 @@ from partition_cases import platform, random_graph
 
 from csp_embed.partition import kernels
 from csp_embed.partition.methods.communities import communities, cyclic, levels, merge, runs
-from csp_embed.partition.methods.cooling import UNNOTED
-from csp_embed.partition.methods.exact_groups import solve_loads
 from csp_embed.partition.methods.list_scheduling import ListScheduler
-from csp_embed.partition.methods.period_loads import load_arrays
-from csp_embed.partition.methods.window_passes import Sweep, run
-from csp_embed.partition.methods.windows import advance, backward, before
+from csp_embed.partition.methods.local.cooling import UNNOTED
+from csp_embed.partition.methods.period.exact_groups import solve_loads
+from csp_embed.partition.methods.period.period_loads import load_arrays
+from csp_embed.partition.methods.windows.window_passes import Sweep, run
+from csp_embed.partition.methods.windows.windows import advance, backward, before
 from csp_embed.partition.request import Clock, Request
 from csp_embed.partition.solve import solve
 from csp_embed.partition.timetable import loads

@@ -16,8 +16,8 @@ import numpy as np
 
 from csp_embed.ir.network import THROUGHPUT, Edge, Platform, Task, TaskGraph
 from csp_embed.partition.methods.chains import orders
-from csp_embed.partition.methods.period import split_throughput
-from csp_embed.partition.methods.throughput import starts
+from csp_embed.partition.methods.period.period import split_throughput
+from csp_embed.partition.methods.period.throughput import starts
 from csp_embed.partition.proof import Proof, first_bounds, settled
 from csp_embed.partition.request import Clock, Incumbent, Request
 from csp_embed.partition.symmetry import trimmed

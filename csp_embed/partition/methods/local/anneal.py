@@ -15,7 +15,14 @@ import numpy as np
 from csp_embed.jit import njit
 from csp_embed.partition.feasible import peak_fits
 from csp_embed.partition.kernels import decode
-from csp_embed.partition.methods.annealer import accepts, draw, gather, generator, move, temperature
+from csp_embed.partition.methods.local.annealer import (
+    accepts,
+    draw,
+    gather,
+    generator,
+    move,
+    temperature,
+)
 
 LARGEST = 8  # tasks that one proposal moves together
 

@@ -29,7 +29,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from csp_embed.partition.methods.period_loads import Loads
+from csp_embed.partition.methods.period.period_loads import Loads
 from csp_embed.partition.view import Floats, Ints
 from csp_embed.solver.lp import Row, optimum
 

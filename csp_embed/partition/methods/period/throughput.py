@@ -9,10 +9,10 @@ import numpy as np
 
 from csp_embed.partition import feasible
 from csp_embed.partition.methods import chains
-from csp_embed.partition.methods.balance import balance
-from csp_embed.partition.methods.cooling import TINY, span, usual_rise
 from csp_embed.partition.methods.list_scheduling import ListScheduler
-from csp_embed.partition.methods.period_loads import Loads
+from csp_embed.partition.methods.local.cooling import TINY, span, usual_rise
+from csp_embed.partition.methods.period.balance import balance
+from csp_embed.partition.methods.period.period_loads import Loads
 from csp_embed.partition.portfolio import NUMBERS
 from csp_embed.partition.request import Clock, Incumbent
 from csp_embed.partition.timetable import Timetable, decoded

@@ -12,8 +12,15 @@ from __future__ import annotations
 import numpy as np
 
 from csp_embed.jit import njit
-from csp_embed.partition.methods.annealer import accepts, draw, gather, generator, move, temperature
-from csp_embed.partition.methods.windows import Stretch, appended, through
+from csp_embed.partition.methods.local.annealer import (
+    accepts,
+    draw,
+    gather,
+    generator,
+    move,
+    temperature,
+)
+from csp_embed.partition.methods.windows.windows import Stretch, appended, through
 
 SPREAD = 0.5
 LARGEST = 8  # tasks that one proposal moves together

@@ -10,11 +10,11 @@ import numpy as np
 
 from csp_embed.jit import njit
 from csp_embed.partition import kernels
-from csp_embed.partition.methods import windows
-from csp_embed.partition.methods.cooling import TINY, UNNOTED, usual_rise
-from csp_embed.partition.methods.exact_part import solve_part
-from csp_embed.partition.methods.window_anneal import anneal_window
-from csp_embed.partition.methods.windows import (
+from csp_embed.partition.methods.local.cooling import TINY, UNNOTED, usual_rise
+from csp_embed.partition.methods.windows import windows
+from csp_embed.partition.methods.windows.exact_part import solve_part
+from csp_embed.partition.methods.windows.window_anneal import anneal_window
+from csp_embed.partition.methods.windows.windows import (
     Stretch,
     advance,
     backward,

@@ -17,14 +17,14 @@ from functools import cached_property
 import numpy as np
 
 from csp_embed.partition.bounds.prices import balanced_prices
-from csp_embed.partition.methods import throughput
-from csp_embed.partition.methods.balance import Prices, balance
 from csp_embed.partition.methods.communities import communities, levels, merge, runs, settled
-from csp_embed.partition.methods.cooling import TINY, slices, span, usual_rise
-from csp_embed.partition.methods.exact_groups import solve_loads
 from csp_embed.partition.methods.exact_search import exact
+from csp_embed.partition.methods.local.cooling import TINY, slices, span, usual_rise
 from csp_embed.partition.methods.method import Method, Search
-from csp_embed.partition.methods.period_loads import Loads, load_arrays
+from csp_embed.partition.methods.period import throughput
+from csp_embed.partition.methods.period.balance import Prices, balance
+from csp_embed.partition.methods.period.exact_groups import solve_loads
+from csp_embed.partition.methods.period.period_loads import Loads, load_arrays
 from csp_embed.partition.portfolio import NUMBERS, Step
 from csp_embed.partition.proof import Proof
 from csp_embed.partition.request import Clock, Incumbent

@@ -6,8 +6,8 @@ Takes: a Search for the period.  Leaves: its incumbent improved.
 from __future__ import annotations
 
 from csp_embed.partition.methods.method import Method, Search
-from csp_embed.partition.methods.period_loads import load_arrays
-from csp_embed.partition.methods.throughput import balanced
+from csp_embed.partition.methods.period.period_loads import load_arrays
+from csp_embed.partition.methods.period.throughput import balanced
 from csp_embed.partition.portfolio import NUMBERS, Step
 
 OWN = NUMBERS.balance

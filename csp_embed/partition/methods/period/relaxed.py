@@ -13,12 +13,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from csp_embed.partition.methods.balance import balance
-from csp_embed.partition.methods.cooling import TINY, span, usual_rise
+from csp_embed.partition.methods.local.cooling import TINY, span, usual_rise
 from csp_embed.partition.methods.method import Method, Search
-from csp_embed.partition.methods.period_loads import Loads, load_arrays
-from csp_embed.partition.methods.relaxation import relax, rounded
-from csp_embed.partition.methods.throughput import timed
+from csp_embed.partition.methods.period.balance import balance
+from csp_embed.partition.methods.period.period_loads import Loads, load_arrays
+from csp_embed.partition.methods.period.relaxation import relax, rounded
+from csp_embed.partition.methods.period.throughput import timed
 from csp_embed.partition.portfolio import NUMBERS, Step
 from csp_embed.partition.view import Floats, Ints
 

@@ -10,9 +10,16 @@ from typing import NamedTuple
 import numpy as np
 
 from csp_embed.jit import njit
-from csp_embed.partition.methods.annealer import accepts, draw, generator, temperature
-from csp_embed.partition.methods.cooling import UNNOTED
-from csp_embed.partition.methods.period_loads import Loads, begin, energy, largest, settle, shift
+from csp_embed.partition.methods.local.annealer import accepts, draw, generator, temperature
+from csp_embed.partition.methods.local.cooling import UNNOTED
+from csp_embed.partition.methods.period.period_loads import (
+    Loads,
+    begin,
+    energy,
+    largest,
+    settle,
+    shift,
+)
 from csp_embed.partition.view import Floats, Ints
 
 CLUSTER = 60  # groups that one proposal moves together, at most

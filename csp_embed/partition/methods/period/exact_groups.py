@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from csp_embed.jit import njit
-from csp_embed.partition.methods.period_loads import begin, energy, settle, shift
+from csp_embed.partition.methods.period.period_loads import begin, energy, settle, shift
 
 
 @njit(cache=True, nogil=True)

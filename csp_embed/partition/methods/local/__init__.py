@@ -1,0 +1,1 @@
+"""Local search for the makespan: annealing on orders and devices, and the genetic baseline."""

@@ -1,0 +1,1 @@
+"""Methods for the smallest period: loads kept move by move, relaxation, exact groups, prices."""

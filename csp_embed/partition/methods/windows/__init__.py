@@ -1,0 +1,1 @@
+"""A stretch of a schedule solved while all else stands still."""
