@@ -33,17 +33,21 @@ class Elements:
 
     def __init__(self, s: Statement) -> None:
         stored = {o.output for o in s.operators if o.name in {la.name for la in s.layers}}
+        # What the host writes for one layer is numbered too, though it lies in no
+        # tensor's own place.
         given = [*s.places, *(n for p in s.packed for n in p.tensors)]
         self.first: dict[str, int] = {}
         self.total = 0
         for name in dict.fromkeys((*given, *sorted(stored))):
             self.first[name] = self.total
             self.total += s.tensors[name].elements
+        # What no layer stores comes from the host, whose computing is outside the proof.
         self.written = frozenset(n for n in self.first if n not in stored)
         self.ids: dict[str, Ints] = {
             n: np.arange(at, at + s.tensors[n].elements).reshape(s.tensors[n].shape)
             for n, at in self.first.items()
         }
+        # In the order of the graph: what moves twice finds its numbers.
         for op in s.operators:
             if op.output not in self.ids and all(n in self.ids for n in _moved_inputs(s, op)):
                 self.ids[op.output] = _moved(s, op, self.ids)
@@ -72,6 +76,7 @@ def _moved(s: Statement, op: Operator, ids: Mapping[str, Ints]) -> Ints:
         out = np.full(shape, constant(int(v["value"])), np.int64)
         out[:, :: int(v["stride"][0]), :: int(v["stride"][1])] = x
     elif op.kind == "Move":
+        # Any other movement is a table of positions, which is a constant of the graph.
         places = s.tensors[op.inputs[1]].data
         assert places is not None
         out = x.reshape(-1)[places.astype(np.int64)].reshape(shape)
@@ -79,6 +84,7 @@ def _moved(s: Statement, op: Operator, ids: Mapping[str, Ints]) -> Ints:
         out = np.concatenate([ids[n] for n in op.inputs], axis=int(v["axis"]))
     else:
         raise Undecided(f"{op.name}: {op.kind} moves nothing that this judge knows")
+    # The statement is a claim as well: a wrong shape would shift every later window.
     if out.shape != shape:
         raise ValueError(f"{op.output} is {list(out.shape)}, stated as {list(shape)}")
     return np.ascontiguousarray(out)

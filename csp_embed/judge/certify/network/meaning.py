@@ -63,6 +63,7 @@ def meaning(s: Statement, e: Elements, layer: Layer, op: Operator) -> Meaning:
     if missing:
         raise Undecided(f"{missing[0]} is made by nothing that the file states")
     found = make(s, e, layer, op)
+    # Each result once: two windows for one result, or none, would leave bytes unproved.
     if sorted(found.out.reshape(-1).tolist()) != list(range(s.tensors[op.output].elements)):
         raise Undecided("its windows are not as many as its results")
     return found
@@ -86,6 +87,7 @@ def _channels_last(array: Ints, op: Operator) -> Ints:
 def _windows(ids: Ints, op: Operator, size: tuple[int, int], border: int) -> Ints:
     """[n, p, q, r, s, c] under a window that moves over rows and columns, borders included."""
     (top, bottom), (left, right) = ((int(a), int(b)) for a, b in op.values["pads"])
+    # Numbers are padded, not values: a border is an element with a known constant.
     x = np.pad(ids, ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=border)
     at: list[Ints] = []
     for d in range(2):
@@ -132,6 +134,7 @@ def _conv(s: Statement, e: Elements, layer: Layer, op: Operator) -> Meaning:
     if wide % max(per, 1) or count < 1 or groups % count or k % groups:
         raise Undecided("its rounds have another number of products")
     each = k // groups
+    # Groups that the program joined are compared in the joined form, zeros included.
     data = np.zeros((k, r, columns, wide), np.int64)
     for g in range(groups):
         at = g % count * per
@@ -150,6 +153,7 @@ def _constants(s: Statement, op: Operator, w: Tensor) -> tuple[Ints, Ints]:
     if w.data is None:
         raise Undecided("its weights are no constants")
     zero = np.array(w.zero or (0,), np.int64).reshape(-1, 1)
+    # Over integers of any size: a zero point of int8 may carry a weight beyond int8.
     flat = w.data.reshape(w.shape[0], -1).astype(np.int64) - zero
     held = s.tensors[op.inputs[2]].data if len(op.inputs) > 2 and op.inputs[2] else None
     bias: Ints = np.zeros(len(flat), np.int64)
@@ -173,6 +177,7 @@ def _mean(s: Statement, e: Elements, layer: Layer, op: Operator) -> Meaning:
     if rank != 4 or axes != [1, 2]:
         raise Undecided("a mean over other axes than rows and columns")
     n, h, w, c = x.shape
+    # A mean is a sum with weights of 1; each channel is a group of its own.
     windows = e.ids[op.inputs[0]].transpose(3, 0, 1, 2).reshape(c, n, h * w)
     out = _numbers(y).reshape(n, c).T.reshape(c, n, 1)
     ones, none = np.ones((c, h * w), np.int64), np.zeros(c, np.int64)
@@ -183,6 +188,7 @@ def _average(s: Statement, e: Elements, layer: Layer, op: Operator) -> Meaning:
     x, y = s.tensors[op.inputs[0]], s.tensors[op.output]
     size = int(op.values["window"][0]), int(op.values["window"][1])
     scales = op.values["scales"]
+    # There the rule divides by another number from place to place.
     if any(any(side) for side in op.values["pads"]) and not op.values["count_pads"]:
         raise Undecided("windows at the border that have other counts")
     ids = _channels_last(e.ids[op.inputs[0]], op)
@@ -195,6 +201,7 @@ def _average(s: Statement, e: Elements, layer: Layer, op: Operator) -> Meaning:
         rule = rules.mean_of_stored(count)
     else:
         before, after = (np.float32(v) for v in scales)
+        # In the order in which the runtime rounds: another order has other halves.
         factor = np.float32(before / np.float32(after * np.float32(count)))
         rule = rules.float_rule(np.array([factor], np.float32), y.zero_point)
     ones = np.ones((c, count), np.int64)
@@ -216,6 +223,7 @@ def _most(s: Statement, e: Elements, layer: Layer, op: Operator) -> Meaning:
 def _elementwise(s: Statement, e: Elements, layer: Layer, op: Operator) -> Meaning:
     """One tensor, or two of one shape; what differs by channel lies along the layer's axis."""
     y = s.tensors[op.output]
+    # A tensor added to itself is one operand; constants are no operands here.
     names = [n for n in dict.fromkeys(op.inputs) if n and s.tensors[n].data is None]
     axis = layer.axis
     out = _last(_numbers(y), axis) if y.shape else _numbers(y).reshape(1)
@@ -264,6 +272,7 @@ def _function(
         whole: Ints = np.broadcast_to(constant_one, y.shape).astype(np.int64)
         rows: Ints = _last(whole, axis).reshape(-1, y.shape[axis])
         held = rows[0]
+        # One proof stands for all places of a channel.
         if (rows != held).any():
             raise Undecided("a constant that differs from place to place")
 

@@ -33,6 +33,7 @@ class Owners:
     def __init__(self, program: Program, s: Statement, e: Elements) -> None:
         self.before = program.before
         self.held = [np.full(len(data), CONSTANT, np.int64) for _, data in program.before]
+        # All else that the file holds stays what it is: weights, biases, micro-ops.
         for name in sorted(e.written & s.places.keys()):
             self.write(s.places[name].reshape(-1), e.ids[name].reshape(-1), name)
         for p in s.packed:
@@ -51,6 +52,7 @@ class Owners:
             inside = (place >= address) & (place < address + len(data))
             at = place[inside] - address
             left -= len(at)
+            # Two owners of a byte: whichever is meant, one of the layers reads a wrong value.
             if len(np.unique(at)) < len(at) or (held[at] != CONSTANT).any():
                 raise InputError(
                     f"the statement places {name} where another element lies",
@@ -89,18 +91,22 @@ class Owners:
         isa, c = machine.isa, table.c
         records: list[tuple[int, ...]] = []
         parts, marks, at, tag = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)], 0, 0
+        # Only what these instructions load: images of all of DRAM would not fit.
         mine = np.zeros(len(table), np.bool_)
         mine[sequence] = True
         for k, memory in enumerate(isa.memories):
             loads = mine & (c.kind == LOAD) & (c.named == k) & (table.dram_elements > 0)
             if not loads.any():
                 continue
+            # An alias is another view of the same lanes.
             real = int(machine.shadow[k]) if memory.alias_of else k
             elem = memory.elem_bytes
             low = c.dram[loads]
             high = low + (c.y_size[loads] - 1) * c.x_stride[loads] + c.x_size[loads]
             for n, (address, data) in enumerate(self.before):
                 first, end = -(-address // elem), (address + len(data)) // elem
+                # One record per range of the file that a load touches; a load may
+                # not leave it (see `walk`).
                 near = (low < end) & (high > first)
                 if not near.any():
                     continue
@@ -109,6 +115,8 @@ class Owners:
                 for role in (LEFT, RIGHT, SUM):
                     if not machine.roles[real] & role:
                         continue
+                    # Sums are read lane by lane; operands keep one slot for
+                    # each lane of the product.
                     slots = 1 if role == SUM else machine.slots()
                     image = np.zeros((end - first) * slots, np.uint64)
                     weigh(numbers, *machine.lanes(memory, role, weights), slots, image)
@@ -132,6 +140,7 @@ class Owners:
         numbers[known >= 0] = x[known[known >= 0]]
         # A wider lane of which a byte is no constant is nothing that could be told.
         lost = (owner == UNKNOWN).any(axis=1) if unit == 1 else (owner != CONSTANT).any(axis=1)
+        # Random, so that whatever depends on it differs from what is wanted.
         rng = np.random.Generator(np.random.PCG64DXSM(seed))
         numbers[lost] = rng.integers(1, P, int(lost.sum()), dtype=np.uint64)
         moving = (owner != CONSTANT).any(axis=1).reshape(span[1] - span[0], -1).any(axis=1)

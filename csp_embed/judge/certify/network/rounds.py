@@ -64,6 +64,7 @@ class _Builder:
         self.ops: list[_Op] = []
         zero = np.zeros(m.channels, np.int64)
         self.low, self.high, self.shift, self.offset = zero, zero, zero, zero
+        # Coefficients of the linear form since the last step that was no shift to the right.
         self.rows = np.zeros_like(m.weights)
         self.scale = np.abs(m.weights).max(axis=1, initial=0)
         self.saved = (zero, zero)
@@ -73,6 +74,7 @@ class _Builder:
         w = self.layer.weights[n]
         least, largest = sum_ends(w, self.reach)
         self.low, self.high = self.low + least, self.high + largest
+        # Summed behind a shift by t, a product counts 2^t times in the form before it.
         self.rows = self.rows + (w << self.shift[:, None])
 
     def run(self, steps: Steps, n: int) -> None:
@@ -83,6 +85,8 @@ class _Builder:
                 self.low, self.high = self.low + b, self.high + b
                 self.offset = self.offset + (b << self.shift)
                 continue
+            # Additions wrap around harmlessly as long as the sum is back in range
+            # before another step.
             self._inside()
             if function == "shr":
                 self._shift(self._amounts(amount, n))
@@ -90,6 +94,7 @@ class _Builder:
             self.resolve()
             assert isinstance(amount, int)
             self.ops.append(_Op(function, np.full(1, amount)))
+            # A clip bounds what later rounds can reach.
             clip = np.maximum if function == "max" else np.minimum
             self.low, self.high = clip(self.low, amount), clip(self.high, amount)
 
@@ -111,6 +116,7 @@ class _Builder:
         self.resolve()
         self.ops.append(_Op("shl", -by))
         low, high = self.low << -by, self.high << -by
+        # What wraps around may be anything: the interval proof looks at it page by page.
         wraps = (low < LOW) | (high > HIGH)
         self.low, self.high = np.where(wraps, LOW, low), np.where(wraps, HIGH, high)
 
@@ -127,6 +133,7 @@ class _Builder:
         if not (self.rows.any() or self.offset.any() or self.shift.any()):
             return
         factor = self._factor()
+        # The operator's sum has its bias inside, the form has not.
         offset = self.offset - factor * self.bias
         self.ops.append(_Op("linear", self.shift, factor, offset))
         zero = np.zeros(self.m.channels, np.int64)
@@ -135,6 +142,7 @@ class _Builder:
     def _factor(self) -> Ints:
         """m with rows = m * weights, by channel; one that is not there is wrong sums, or a form
         that this judge does not know."""
+        # The largest weight of a channel: it is 0 only where all are.
         most = np.abs(self.weights).argmax(axis=1)[:, None]
         one = np.take_along_axis(self.weights, most, axis=1)[:, 0]
         mine = np.take_along_axis(self.rows, most, axis=1)[:, 0]
@@ -181,6 +189,7 @@ def _by_sums(layer: Layer, m: Meaning, reach: tuple[int, int]) -> Proof:
         b.finish()
     except _Wrong as error:
         return Proof(str(error), "")
+    # Over everything that the inputs can be, not over what a data set showed.
     least, largest = sum_ends(b.weights, reach)
     low, high = b.bias + least, b.bias + largest
     if (low < LOW).any() or (high > HIGH).any():
@@ -202,10 +211,12 @@ def _halved(ops: list[_Op], m: Meaning, low: Ints, high: Ints) -> Proof:
         if parts > PARTS:
             raise Undecided("a function of sums that is not settled by intervals")
         least, most = _interval(ops, channel, a, z)
+        # The rule never falls, so that its values at both ends bound it between them.
         first, last = (np.clip(m.rule(channel, x), *m.clamp) for x in (a, z))
         if (first > last).any():
             raise Undecided("a rule that falls")
         same = (least == most) & (first == last)
+        # A single sum is exact on both sides: there a difference is a counterexample.
         wrong = np.flatnonzero((a == z) & ((least != first) | (least != most)))
         wrong = wrong if len(wrong) else np.flatnonzero(same & (least != first))
         if len(wrong):
@@ -214,6 +225,7 @@ def _halved(ops: list[_Op], m: Meaning, low: Ints, high: Ints) -> Proof:
                 f"a sum of {int(a[k])} in channel {int(channel[k])} becomes {int(least[k])}, the"
                 f" operator makes {int(first[k])} of it", "",
             )  # fmt: skip
+        # Where both sides are constant and equal the part is settled.
         channel, a, z = channel[~same], a[~same], z[~same]
         middle = (a + z) >> 1
         channel = np.concatenate([channel, channel])
@@ -232,6 +244,7 @@ def _interval(ops: list[_Op], channel: Ints, a: Ints, z: Ints) -> tuple[Ints, In
             assert op.factor is not None
             assert op.offset is not None
             factor, offset = op.factor[channel], op.offset[channel]
+            # A negative factor turns the interval round.
             p, q = factor * a, factor * z
             low = (low + np.minimum(p, q) + offset) >> by
             high = (high + np.maximum(p, q) + offset) >> by

@@ -47,6 +47,7 @@ def float_rule(factor: NDArray[np.float32], zero: int) -> Rule:
         raise Undecided("a negative scale")
 
     def even(channel: Ints, acc: Ints) -> Ints:
+        # float32 of the sum comes first: it rounds sums beyond 2^24, as the runtime does.
         product = acc.astype(np.float32) * _of(factor, channel)
         # Far beyond int8 all that counts is on which side.
         return np.clip(np.rint(product.astype(np.float64)), -(2.0**40), 2.0**40).astype(
@@ -74,6 +75,7 @@ def _of(values: Any, channel: Ints) -> Any:
 def _double_rounding(acc: Ints, multiplier: Any, shift: Any) -> Ints:
     left, right = np.maximum(shift, 0), np.maximum(-np.asarray(shift), 0)
     wide = acc << left
+    # The runtime's own arithmetic would wrap around; its result is no rule that one could state.
     if (np.abs(wide) >= 1 << 31).any():
         raise Undecided("a sum that leaves int32 before it is multiplied")
     # To 2^-31 with halves up: (a m + 2^30) / 2^31, rounded down.
@@ -90,6 +92,8 @@ def added(document: Mapping[str, Any], zeros: tuple[int, int, int], a: Ints, b: 
         parts: list[Ints] = []
         for x, zero, key in ((a, zeros[0], "first"), (b, zeros[1], "second")):
             m, s = (int(document[key][k][0]) for k in ("multiplier", "shift"))
+            # Both operands are raised by `left` bits first, so that the first
+            # rounding loses little.
             parts.append(_double_rounding((x - zero) << int(document["left"]), m, s))
         m, s = (int(document["result"][k][0]) for k in ("multiplier", "shift"))
         return _double_rounding(parts[0] + int(document["sign"]) * parts[1], m, s) + zeros[2]

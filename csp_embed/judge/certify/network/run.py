@@ -88,6 +88,7 @@ def certify_network(
     parts = [order_part(isa, program, tell)]
     layers: list[LayerVerdict] = []
     error = 0.0
+    # Without an order in which all accesses are settled there is no value to speak of.
     if parts[0].ok:
         state = _begin(isa, program, s)
         layers = _layers(state, base, rounds, tell)
@@ -107,6 +108,7 @@ def _begin(isa: Isa, program: Program, s: Statement) -> _State:
     e = Elements(s)
     low, high = np.full(e.total + 256, -128, np.int8), np.full(e.total + 256, 127, np.int8)
     low[e.total :] = high[e.total :] = CONSTANTS
+    # Of the host's tensors the stated range is an assumption, told in the certificate.
     for name in e.written:
         low[e.ids[name]], high[e.ids[name]] = s.tensors[name].reach
     table = make_table(isa, decode(isa, program.insn))
@@ -117,12 +119,14 @@ def _begin(isa: Isa, program: Program, s: Statement) -> _State:
 
 
 def _layers(st: _State, base: int, rounds: int, tell: Tell | None) -> list[LayerVerdict]:
+    # Layers follow one another in the stream; a legal order makes them follow in time.
     order = find_order(st.isa, st.table).order
     count = len(st.table)
     if not np.array_equal(order, np.arange(count)):
         st.frame.append("program order is no order in which its queues can run")
         return []
     ends = [0, *(layer.end for layer in st.s.layers)]
+    # Without gaps: an instruction that belongs to no layer would be judged by none.
     for layer, before in zip(st.s.layers, ends, strict=False):
         if not before == layer.begin <= layer.end <= count:
             st.frame.append(f"the instructions of {layer.name} do not follow those before it")
@@ -158,6 +162,7 @@ def _code(st: _State) -> str:
 def _kept(st: _State, name: str) -> None:
     """What the host reads at the end is still there."""
     ids = st.e.ids[name].reshape(-1)
+    # An output may be a piece of several tensors that were only moved.
     for tensor, first in st.e.first.items():
         mine = ids[(ids >= first) & (ids < first + st.s.tensors[tensor].elements)]
         if len(mine) and tensor in st.s.places:
@@ -178,6 +183,7 @@ def _layer(
         m = meaning(st.s, st.e, layer, op)
         clamp = m.clamp
         reach = _reach(st, m)
+        # Each round of the certificate draws new values; they share nothing but the seed.
         for k in range(rounds):
             _walked(st, layer, op, m, reach, [base, k, n])
         found = proof(layer, m, reach)
@@ -186,6 +192,7 @@ def _layer(
             st.values.append(f"{layer.name}: {found.problem}")
     except Undecided as error:
         why = str(error)
+    # Also where the proof failed: later layers are judged on what really lies in DRAM.
     _has_loaded(st, layer)
     _has_stored(st, layer, op)
     wrong = faults != _faults(st)
@@ -236,6 +243,7 @@ def _walked(
         held = None if st.uops is None else st.uops.copy()
         walk = Walk(st.machine, st.table, st.code, np.zeros(2, np.int64), weights, held)
         ran = walk.run(sequence, dram)
+        # The walk stops at what it has no field arithmetic for.
         why = stopped(st.isa, st.program, walk.state)
         if not why and walk.state[5] & walk.state[6]:
             why = "it multiplies elements with elements: that is no linear form"
@@ -260,6 +268,7 @@ def _places(st: _State, layer: Layer, op: Operator) -> Stored | None:
     if len(named) != 1 or place is None:
         st.frame.append(f"{layer.name}: where it stores {op.output} cannot be told")
         return None
+    # Lanes, not elements, are what y's elements lie in.
     memory = st.isa.memories[int(named[0])]
     elem, unit = memory.elem_bytes, lane_bytes(st.isa, memory)
     flat = place.reshape(-1)
@@ -287,6 +296,7 @@ def _has_loaded(st: _State, layer: Layer) -> None:
     c = st.table.c
     sequence = np.arange(layer.begin, layer.end)
     known = c.memory[sequence] >= 0
+    # Loads of operands are left out: every layer is shown to load its own.
     roles = st.machine.roles[np.where(known, c.memory[sequence], 0)]
     loads = (c.kind[sequence] == LOAD) & known & (roles == CODE)
     none = {d: np.zeros(st.isa.dims[d], np.uint64) for d in st.machine.dims}

@@ -178,6 +178,7 @@ def _statement(
         Packed(int(p["addr"]), tuple(p["tensors"]), arrays[p["table"]].astype(np.int64))
         for p in document["packed"]
     )
+    # Checked here, so that later indexing cannot read another tensor's numbers.
     for p in packed:
         sizes = [tensors[n].elements for n in p.tensors]
         owner, number = np.divmod(p.table[p.table >= 0], 1 << BASE)
@@ -186,6 +187,7 @@ def _statement(
         if (number >= np.array(sizes)[owner]).any():
             raise ValueError("a packed operand names elements that its tensors do not have")
     known = {o.name for o in operators}
+    # By name a layer finds the operator that it is compared with.
     missing = [layer.name for layer in layers if layer.name not in known]
     if missing or len({layer.name for layer in layers}) != len(layers):
         raise ValueError(f"layers {missing} are no operators, or one is there twice")
@@ -200,6 +202,7 @@ def _tensor(name: str, t: Any, arrays: Mapping[str, NDArray[Any]]) -> Tensor:
     dtype = str(np.dtype(t["dtype"]))
     data = arrays[t["data"]].reshape(shape) if "data" in t else None
     low, high = t.get("range", (-128, 127))
+    # Ranges are what the intervals of later layers begin with.
     if data is None and (dtype != "int8" or not -128 <= low <= high <= 127):
         raise ValueError(f"{name} is {dtype} within {low} .. {high}: activations are int8")
     return Tensor(name, shape, dtype, tuple(int(z) for z in t["zero"]), (int(low), int(high)), data)
@@ -230,6 +233,7 @@ def _layer(entry: Any, arrays: Mapping[str, NDArray[Any]]) -> Layer:
 def _steps(entries: Sequence[Any]) -> Steps:
     out: list[tuple[str, int | str]] = []
     for function, amount in entries:
+        # Other pairs of function and tensor have no meaning in docs/program-file.md.
         known = {"add": ("b",), "shr": ("s",)}.get(function, ())
         if function not in FUNCTIONS or (isinstance(amount, str) and amount not in known):
             raise ValueError(f"the step {function} {amount} is not known")

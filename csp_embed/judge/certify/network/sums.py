@@ -78,6 +78,7 @@ class Rounds:
         self.reach: list[tuple[int, int]] = []
         for n in rounds if not layer.copies else (0,):
             w = layer.weights[n]
+            # Rounds mostly repeat the weights; products are most of this judge's time.
             again = n > 0 and np.array_equal(w, layer.weights[n - 1])
             self.sums.append(self.sums[-1] if again else products(m, w, x))
             low, high = sum_ends(w, reach)
@@ -121,6 +122,7 @@ class _Writer:
             if function == "add":
                 self._add(self.at(self.rounds.bias[n]), self.rounds.bias_reach[n])
                 continue
+            # What a step changes is no linear form any more: it becomes a variable with its range.
             if self.form.value.any():
                 self.reader.variable(self.form.value, self.reach)
             if isinstance(amount, str):
@@ -161,6 +163,7 @@ def compare(
     shapes = shape_nodes(ran.nodes, len(ran.nodes) - 1)
     record = ran.stored[last[spots]]
     shape = ran.nodes["shape"][record["node"]]
+    # Elements whose expressions have one shape are compared together, in arrays.
     for k in range(shapes + 1):
         mine = np.flatnonzero(shape == k)
         if not len(mine):
@@ -173,6 +176,7 @@ def compare(
         read = reader.read(form)
         found.tests = max(found.tests, sum(v.size // len(places) for v in reader.known) ** 2)
         found.elements += len(places)
+        # The stream's form would need a number that the rounds do not have.
         if len(reader.known) > known:
             found.wrong_sums.append(
                 f"{len(places)} stored elements do not hold what its rounds sum"

@@ -100,6 +100,7 @@ def most(layer: Layer, m: Meaning, reach: tuple[int, int]) -> Proof:
     window."""
     if layer.copies or any(b.any() for b in layer.bias) or any(s is not None for s in layer.shift):
         raise Undecided("a maximum with constants")
+    # A border that could be the largest value would be taken for an element.
     if m.border is not None and m.border > reach[0]:
         return Proof(f"its border holds {m.border}, which may win: values begin at {reach[0]}", "")
     products = m.windows.shape[2]
@@ -116,8 +117,10 @@ def most(layer: Layer, m: Meaning, reach: tuple[int, int]) -> Proof:
                     forms.add((0,) * products)
                 elif n < len(layer.between) and function != "add":
                     raise Undecided(f"a maximum between whose rounds stands {function} {amount}")
+        # Over integers a maximum of forms is one; wrapped around it is not.
         if largest * 128 > HIGH:
             raise Undecided("a maximum of forms that may leave int32")
+        # Sets, since a maximum does not know how often or in which order.
         wanted = {tuple(int(k == j) for k in range(products)) for j in range(products)}
         if forms != wanted:
             return Proof(f"channel {c} is no maximum of the {products} values of its window", "")
@@ -131,6 +134,7 @@ def most(layer: Layer, m: Meaning, reach: tuple[int, int]) -> Proof:
             if function == "max"
             else (min(low, amount), min(high, amount))
         )
+    # Clips that the range of values makes idle may differ.
     given = max(low, reach[0]), min(high, reach[1])
     if given != (max(m.clamp[0], reach[0]), min(m.clamp[1], reach[1])):
         return Proof(f"it is clipped to {low} .. {high}, the operator clamps to {m.clamp}", "")
