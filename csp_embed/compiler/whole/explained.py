@@ -109,7 +109,7 @@ def _sequences(made: Lowered) -> list[str]:
     rest = [kind for kind in KINDS if kind not in told]
     # Other operators than sums with one rule have sequences of their own.
     if made.recipe.name in KINDS and rest:
-        lines.append(f"    not looked for, since they cost no less: {', '.join(rest)}")
+        lines.append(f"    not taken either, they cost no less: {', '.join(rest)}")
     return lines
 
 
