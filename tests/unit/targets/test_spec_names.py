@@ -11,6 +11,7 @@ from csp_embed.compiler import machine_suite
 from csp_embed.errors import SpecError
 from csp_embed.machine.load import builtin, config_names, load_isa
 from csp_embed.machine.program_file import isa_of, read_program
+from csp_embed.machine.selfcheck import check as self_check
 
 TERN = (Path(__file__).parents[2] / "data" / "specs" / "tern.yaml").read_text()
 
@@ -62,3 +63,12 @@ def test_an_operand_called_like_a_dimension_that_is_always_there():
     with pytest.raises(SpecError, match="called 'b'") as error:
         load_isa(yaml.safe_load(text))
     assert "b, o and i always are" in error.value.why
+
+
+def test_a_memory_of_sums_may_hold_one_element():
+    spec = outer()
+    for name in ("TILE", "TILE8"):
+        spec["memories"][name]["depth"] = 1
+    isa = load_isa(spec, "std")
+    assert all(f.ok for f in self_check(isa))
+    assert "wrong" not in {o.kind for o in machine_suite.run(isa)}
