@@ -2,8 +2,7 @@
 
 A limit of N seconds must end within N + 10 % + 2 s of wall time. Each row states the load of the
 machine when it began: with other work on the cores, wall time says little, and CPU seconds beyond
-the limit say more; the limits of `serve` are in CPU seconds, and so is their "over?". --cold: with
-an empty cache of compiled code.
+the limit say more. --cold: with an empty cache of compiled code.
 """
 
 from __future__ import annotations
@@ -118,7 +117,7 @@ def limits(limit: float, cold: bool, data: Path, only: str) -> None:
                 os.environ["NUMBA_CACHE_DIR"] = str(folder / f"cache{at}")
             load = os.getloadavg()[0]
             got = run([*command, "--time-limit", str(limit)], folder)
-            over = got["cpu" if command[0] == "serve" else "wall"] - (1.1 * limit + 2)
+            over = got["wall"] - (1.1 * limit + 2)
             print(
                 f"{load:5.1f} {got['wall']:6.1f} {got['cpu']:6.1f} "
                 f"{f'{over:+.1f}' if over > 0 else '-':>6}"

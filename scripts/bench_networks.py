@@ -4,6 +4,8 @@
         predicted and measured time of every part, on two CPU processes, and the median error
     scripts/bench_networks methods   [--limit S] [--jobs N] [--platform P] [--networks A,B]
         every method on thirteen networks: value over the best bound, seconds, the verifier's word
+    scripts/bench_networks default   [--limit S] [--platform P] [--networks A,B]
+        the default search's value and CPU seconds beside what S seconds find from another seed
     scripts/bench_networks platforms [--limit S] [--jobs N]
         two committed platforms: the plan against the fastest GPU alone, beside the bound's ratio
     scripts/bench_networks shared    [--limit S] [--jobs N] [--networks A,B]
@@ -29,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from csp_embed.errors import Infeasible
-from csp_embed.ir.network import Plan, Platform, TaskGraph
+from csp_embed.ir.network import OPTIMAL, Plan, Platform, TaskGraph
 from csp_embed.judge.plan.judge import check_plan
 from csp_embed.network.files.platform import find_platform, read_platform
 from csp_embed.network.made.generate import with_costs
@@ -257,6 +259,37 @@ def platforms(names: Sequence[str], limit: float, jobs: int) -> None:
             )
 
 
+def default(names: Sequence[str], limit: float, platform: str) -> None:
+    """Both objectives, one after the other: two searches at once would share the cores."""
+    machine = read_platform(find_platform(platform))
+    solve(network("squeezenet", machine), machine, method="anneal", effort=0.01)  # compiles
+    print("network (layers), objective: default ms (CPU s), bound; ms (CPU s) with a limit")
+    over: list[float] = []
+    for name in names:
+        graph = network(name, machine)
+        for objective in OBJECTIVES:
+            began = time.process_time()
+            plan = solve(graph, machine, objective=objective)
+            middle = time.process_time()
+            text = f"{plan.objective:.6g} ({middle - began:.1f}), bound {plan.lower_bound:.6g}"
+            best, more = plan.objective or 0.0, "proved"
+            if plan.status != OPTIMAL:
+                long = solve(graph, machine, objective=objective, time_limit=limit, seed=1)
+                assert not check_plan(graph, machine, long)
+                best = min(best, long.objective or best)
+                more = f"{long.objective:.6g} ({time.process_time() - middle:.0f}), {long.status}"
+            assert not check_plan(graph, machine, plan)
+            over.append((plan.objective or 0.0) / best - 1)
+            print(
+                f"{name} ({len(graph.tasks)}), {objective}: {text}; {more};"
+                f" {100 * over[-1]:.3f} % over the best",
+                flush=True,
+            )
+    print(
+        f"# {platform}: worst {100 * max(over):.3f} %, above 0.1 %: {sum(x > 1e-3 for x in over)}"
+    )
+
+
 def run_shared(item: tuple[str, str], limit: float) -> tuple[float, float, float, str]:
     """(GPU alone over shared plan, GPU alone over bound, gap, a line)."""
     name, platform = item
@@ -325,20 +358,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("table", choices=("times", "methods", "platforms", "shared", "batch"))
+    parser.add_argument(
+        "table", choices=("times", "methods", "default", "platforms", "shared", "batch")
+    )
     parser.add_argument("--models", help="times: light models, all unless given")
     parser.add_argument("--networks", help="methods, platforms: all unless given")
     parser.add_argument("--clock", default="cpu", help="times: wall, or cpu for a busy machine")
     parser.add_argument("--runs", type=int, default=10, help="times: timed runs")
     parser.add_argument("--limit", type=float, default=4.0, help="seconds of each search")
     parser.add_argument("--jobs", type=int, default=2, help="processes")
-    parser.add_argument("--platform", default="cpu_2gpu_affinity", help="methods: costs")
+    parser.add_argument("--platform", default="cpu_2gpu_affinity", help="methods, default: costs")
     args = parser.parse_args()
     names = (args.networks or ",".join([*light_names(), *GENERATED])).split(",")
     if args.table == "times":
         times((args.models or ",".join(light_names())).split(","), args.clock, args.runs)
     elif args.table == "methods":
         methods(names, args.limit, args.jobs, args.platform)
+    elif args.table == "default":
+        default(names, args.limit, args.platform)
     elif args.table == "platforms":
         platforms(names, args.limit, args.jobs)
     else:

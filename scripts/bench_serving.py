@@ -25,9 +25,9 @@ from csp_embed.serving.simulate import generated_trace, simulate  # noqa: E402
 
 
 def known(folder: Path, limit: float | None) -> None:
-    """Value, bound and CPU seconds beside what is published and what is known."""
+    """Value, bound and seconds beside what is published and what is known."""
     table = json.loads((folder / "known.json").read_text())
-    print("instance            published  best known      value      bound  status    CPU s")
+    print("instance            published  best known      value      bound  status        s")
     for name, entry in table.items():
         instance = read_instance(folder / f"{name}.json")
         found = plan(instance, time_limit=limit)
@@ -41,7 +41,7 @@ def known(folder: Path, limit: float | None) -> None:
 
 def fresh(folder: Path, limit: float | None, seeds: int) -> None:
     """Members of the published families that nobody tuned to: value beside the proved bound."""
-    print("instance               value      bound   gap %  status    CPU s")
+    print("instance               value      bound   gap %  status        s")
     for seed in range(seeds):
         for name, document in bench_serving_fresh.members(folder, seed):
             instance = instance_from(document)
@@ -148,7 +148,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=("known", "fresh", "tiny", "large", "simulated"))
     parser.add_argument("--folder", type=Path, default=ROOT.parent / "shared" / "serving")
-    parser.add_argument("--limit", type=float, default=None, help="CPU seconds per instance")
+    parser.add_argument("--limit", type=float, default=None, help="seconds per instance")
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--only", default=None, help="tiny: one extension")
     parser.add_argument("--seeds", type=int, default=1, help="large, fresh: clusters of each")

@@ -51,7 +51,7 @@ def plan_command(
         float | None, typer.Option(help="Seconds that it may take for each further token.")
     ] = None,
     time_limit: Annotated[
-        float | None, typer.Option(help="CPU seconds on one core; without: counted work.")
+        float | None, typer.Option(help="Seconds; without: counted work.")
     ] = None,
     solver_seed: Annotated[int, typer.Option(help="Seed of the search.")] = 0,
     picture: Annotated[str | None, typer.Option(help="Layers by machine: .svg.")] = None,

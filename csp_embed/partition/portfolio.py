@@ -46,6 +46,10 @@ class Bounds:
     levels: int
     window_costs: int
     path_times: int
+    choices: int
+    refutations: int
+    creeping: float
+    bisected: float
 
 
 @checked(frozen=True, config=STRICT)
@@ -100,6 +104,11 @@ class Exact:
     large_rounds: tuple[tuple[float, float], ...]
     small: int
     among: tuple[float, ...]
+    bisections: int
+    bisection: float
+    wide_gap: float
+    closing: float
+    least: float
     steady: tuple[float, ...]
     why: float
     nodes: float

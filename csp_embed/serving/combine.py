@@ -36,14 +36,14 @@ def of_batches(
             hint="state one batch in the workload",
         )
     limit = options.pop("time_limit", None)
-    begin = time.process_time()
+    begin = time.perf_counter()
     made: list[ServingPlan] = []
     parts: list[dict[str, Any]] = []
     refused: Infeasible | None = None
     latency = options.get("objective") == "latency"
     for at, variant in enumerate(found):
         # What a batch does not use goes to the ones behind it.
-        left = None if limit is None else limit - (time.process_time() - begin)
+        left = None if limit is None else limit - (time.perf_counter() - begin)
         share = None if left is None else max(0.01, left / (len(found) - at))
         # After Ctrl-C the rest are bounded but not searched.
         stop = any(p.interrupted for p in made)
@@ -65,7 +65,7 @@ def of_batches(
     return replace(
         best,
         certificate={"rule": "choices", "parts": parts},
-        seconds=time.process_time() - begin,
+        seconds=time.perf_counter() - begin,
         interrupted=any(p.interrupted for p in made),
     )
 
@@ -138,7 +138,7 @@ def of_islands(
     limit: float | None,
 ) -> ServingPlan:
     """Plans of islands beside each other: values and bounds add up."""
-    begin = time.process_time()
+    begin = time.perf_counter()
     placement: dict[str, tuple[int, int]] = {}
     rows: list[dict[str, Any]] = []
     bound, interrupted, methods = Fraction(0), False, []
@@ -150,7 +150,7 @@ def of_islands(
         if not room >= instance.layers >= fewest_machines(instance, usable):
             rows.append({"machines": names, "bound": 0.0, "certificate": NOWHERE})
             continue
-        left = None if limit is None else limit - (time.process_time() - begin)
+        left = None if limit is None else limit - (time.perf_counter() - begin)
         share = None if left is None else max(0.01, left / (len(parts) - at))
         own = plan(part_of(instance, members), share)
         interrupted |= own.interrupted
@@ -179,7 +179,7 @@ def of_islands(
         certificate={"rule": "islands", "parts": rows},
         status=status,
         method=" + ".join(dict.fromkeys(methods)) or "none",
-        seconds=time.process_time() - begin,
+        seconds=time.perf_counter() - begin,
         interrupted=interrupted,
     )
 
@@ -192,18 +192,18 @@ def of_devices(
     """The best plan over sets of machines that share no device (its bound is of one set only).
 
     plan: of a part, with a time limit and a value that must be exceeded."""
-    begin = time.process_time()
+    begin = time.perf_counter()
     best: ServingPlan | None = None
     refused: list[Infeasible] = []
 
     def late() -> bool:
         # A little before the limit, so that the bound has time.
-        out_of_time = limit is not None and time.process_time() - begin > limit * 0.9
+        out_of_time = limit is not None and time.perf_counter() - begin > limit * 0.9
         return out_of_time or (best is not None and best.interrupted)
 
     def tried(machines: list[int]) -> float:
         nonlocal best
-        left = None if limit is None else max(0.02, limit - (time.process_time() - begin))
+        left = None if limit is None else max(0.02, limit - (time.perf_counter() - begin))
         # Without devices: among these machines nothing excludes anything.
         part = replace(part_of(instance, machines), devices=None)
         try:

@@ -87,7 +87,7 @@ def plan(
     objective: "tokens", the most tokens/s; "latency", the shortest requests, with at least
     min_tokens (0); "cost", the cheapest machines that carry min_tokens. first_token_s, token_s:
     seconds that a request alone may take to its first token and for each further one. time_limit:
-    CPU seconds of this process, checked between steps of the searches; None = a counted amount of
+    seconds since the call, checked between steps of the searches; None = a counted amount of
     work, the same plan on every run. Ctrl-C ends the search and returns the best plan so far
     (`interrupted`).
     stop: no search at all, only a bound.
@@ -143,7 +143,7 @@ class _Options:
 
 def _exclusive(instance: Instance, options: _Options, stop: bool) -> ServingPlan:
     """Machines that share devices: the best over sets of them that do not, and a bound on all."""
-    begin = time.process_time()
+    begin = time.perf_counter()
     made = of_devices(
         instance,
         # Later sets of machines must beat the earlier ones.
@@ -181,7 +181,7 @@ def _exclusive(instance: Instance, options: _Options, stop: bool) -> ServingPlan
         certificate=certificate,
         more={**made.more, **more},
         status=status,
-        seconds=time.process_time() - begin,
+        seconds=time.perf_counter() - begin,
     )
 
 

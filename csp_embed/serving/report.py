@@ -38,7 +38,7 @@ def report_text(instance: Instance, plan: ServingPlan, most: int = 40) -> str:
     lines = [f"{plan.status}: {_headline(plan)}"]
     if plan.batch is not None:
         lines.append(f"batch {plan.batch}")
-    lines.append(f"method {plan.method}, {plan.seconds:.2f} CPU seconds")
+    lines.append(f"method {plan.method}, {plan.seconds:.2f} s")
     rows, routed = machine_rows(instance, plan), "routes" in plan.more
     columns = ("prompt/s", "output/s") if routed else ("tokens/s",)
     head = ("machine", "type", "layers", *columns, "use")

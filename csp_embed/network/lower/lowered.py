@@ -165,9 +165,9 @@ def _rounds(task: Contraction, recipe: Recipe) -> tuple[list[Ints], list[Ints]]:
     """Weights and biases of every round; channels of one value have no weights."""
     live, count = recipe.live, recipe.rounds
     amount = recipe.amount - _shifts(recipe)
-    # Given as they are: differences of places, no digits.
+    # Given as they are: differences of places, or what tells pairs, and digits.
     if task.turns:
-        weights, biases = [*task.turns], [task.bias] * count
+        weights, biases = [*task.turns], [task.bias + o for o in recipe.offsets]
     elif recipe.hits is not None:
         sums = len(recipe.hits)
         weights = [np.where(live[:, None], task.weights, 0)] * sums
@@ -176,22 +176,22 @@ def _rounds(task: Contraction, recipe: Recipe) -> tuple[list[Ints], list[Ints]]:
             *([(c.factor, c.offset, c.digits)] if (c := recipe.coarse) else []),
             (recipe.factor, recipe.offsets[-1], recipe.digits),
         ):
-            weights += _split(np.where(live[:, None], task.weights * m[:, None], 0), digits)
-            biases += _split(np.where(live, task.bias * m + offset, 0), digits)
+            weights += split(np.where(live[:, None], task.weights * m[:, None], 0), digits)
+            biases += split(np.where(live, task.bias * m + offset, 0), digits)
     elif not recipe.digits:
         weights = [np.where(live[:, None], task.weights, 0)] * count
         biases = [np.where(live, task.bias + o, 0) for o in recipe.offsets]
     else:
         scaled = np.where(live[:, None], task.weights * recipe.factor[:, None], 0)
         added = np.where(live, task.bias * recipe.factor + recipe.offsets[0], 0)
-        weights, biases = _split(scaled, recipe.digits), _split(added, recipe.digits)
+        weights, biases = split(scaled, recipe.digits), split(added, recipe.digits)
         # Lowest digits first, as shifts go down: coarse product, then the fine one.
         if recipe.coarse is not None:  # what tells odd from even comes first
             near = np.where(live, recipe.coarse.factor, 0)
             one = np.where(live, task.bias * near + recipe.coarse.offset, 0)
             wide = task.weights * near[:, None]
-            weights = [*_split(wide, recipe.coarse.digits), *weights]
-            biases = [*_split(one, recipe.coarse.digits), *biases]
+            weights = [*split(wide, recipe.coarse.digits), *weights]
+            biases = [*split(one, recipe.coarse.digits), *biases]
         elif recipe.digits < count:  # the round of the sign
             weights = [np.where(live[:, None], task.weights, 0), *weights]
             biases = [np.where(live, task.bias, 0), *biases]
@@ -200,7 +200,7 @@ def _rounds(task: Contraction, recipe: Recipe) -> tuple[list[Ints], list[Ints]]:
     return weights, biases
 
 
-def _split(values: Ints, count: int) -> list[Ints]:
+def split(values: Ints, count: int) -> list[Ints]:
     """Digits in -128 .. 127, the lowest first; the highest takes what is left."""
     out: list[Ints] = []
     for _ in range(count - 1):

@@ -86,7 +86,7 @@ class Recipe:
         """What the machine has after the last shift, for accumulators [channels, n]."""
         amount = self.amount[:, None]
         if self.hits is not None:
-            carried = self._told(acc)
+            carried = self.told(acc)
             return (acc * self.factor[:, None] + self.offsets[-1][:, None] + carried) >> amount
         if self.coarse is not None:
             steps = self.between[self.coarse.digits - 1]
@@ -102,7 +102,7 @@ class Recipe:
             carried = self._stepped(carried + acc + offset[:, None], steps)
         return (carried + acc + self.offsets[-1][:, None]) >> amount
 
-    def _told(self, acc: Ints) -> Ints:
+    def told(self, acc: Ints) -> Ints:
         """Minus a step where a sum takes the lower constant, else 0."""
         assert self.hits is not None
         carried, moved = np.zeros_like(acc), acc

@@ -159,14 +159,22 @@ def priced_windows(p: Problem) -> list[Window]:
     return [replace(w, share=float(s)) for w, s in zip(windows, found[0], strict=True)]
 
 
+def supposed_load(p: Problem, heads: Floats, tails: Floats, low: float) -> float:
+    """`window_load` of plans that keep other heads and tails than those of paths. low: a bound."""
+    windows = _windows(p, heads, tails, low)
+    return _relaxed(p, windows, _tight(p)) if windows else 0.0
+
+
 def time_windows(p: Problem) -> list[Window]:
     """The windows of `window_load`; none where there are too many tasks."""
+    return _windows(p, *path_bounds(p), critical_path(p)) if p.n else []
+
+
+def _windows(p: Problem, heads: Floats, tails: Floats, low: float) -> list[Window]:
+    """low: what T is at least without any task in a window (see the proof)."""
     # The program has a row per window, which are levels^2 a device, over all costs.
     if not p.n or not OWN.levels * OWN.levels * np.isfinite(p.cost).sum() <= OWN.window_costs:
         return []
-    heads, tails = path_bounds(p)
-    # What T is at least without any task in a window (see the proof).
-    low = critical_path(p)
     windows: dict[tuple[int, bytes], Window] = {}
     for d in range(p.m):
         mine = np.flatnonzero(np.isfinite(p.cost[:, d]))

@@ -13,6 +13,7 @@ import numpy as np
 
 from csp_embed.ir.network import LATENCY
 from csp_embed.partition.bounds import latency_period as bounds
+from csp_embed.partition.bounds.destructive import small_enough
 from csp_embed.partition.methods.method import Method, Search
 from csp_embed.partition.methods.placements import placements
 from csp_embed.partition.models.search import build, placed, reached, take, tuning
@@ -31,17 +32,21 @@ SURELY = 1 + Fraction(1, 2 * 10**8)  # of that what sums of floats cannot have u
 
 def exact(
     p: Problem, inc: Incumbent, proof: Proof, clock: Clock, limit: float, share: float = 1.0,
-    target: float | None = None,
+    target: float | None = None, *, below: float | None = None, core: bool = False,
 ) -> str:  # fmt: skip
     """CP-SAT on the whole problem, hinted with the incumbent. Returns the solver's status.
 
-    target: a value in ms at which it stops, with whatever bound it has by then."""
+    target: a value in ms at which it stops, with whatever bound it has by then. below: only
+    makespans up to this one are looked for. core: from the bound upwards."""
     request = clock.request
     best = inc.best
-    model = build(p, request, horizon(p, inc))
+    model = build(p, request, horizon(p, inc) if below is None else below)
     classes = device_classes(p)
     model.symmetry(classes)
-    if best is not None:
+    if core or below is not None:
+        # Durations are rounded down, but the makespan of a plan is no less than its bound.
+        model.cp.add(model.makespan >= min(model.scale.down(proof.value), model.horizon))
+    if best is not None and below is None:  # the incumbent is no solution below
         dev = canonical(p, best.dev, classes)
         same = bool((dev == best.dev).all())
         times = best.table.start if best.table is not None and same else None
@@ -53,6 +58,8 @@ def exact(
         params, extra = clock.params(limit, share), tuning(request)
         if extra and request.objective == "latency":
             params = replace(params, workers=1, interleave=False)
+        if core:
+            extra = {**extra, "optimize_with_core": True}
         found = cpsat.solve(model.cp, params, extra=extra, target=stop)
         proof.interrupted |= found.interrupted
         spent += found.work
@@ -69,7 +76,10 @@ def exact(
         refused += 1
         if refused == OWN.refusals or spent > OWN.refused * limit * clock.request.effort:
             break
-    if found.status == "INFEASIBLE" and best is None:
+    if found.status == "INFEASIBLE" and below is not None:
+        if not refused:
+            proof.raise_to(below, "exact search")
+    elif found.status == "INFEASIBLE" and best is None:
         proof.notes.append("infeasible")
     elif found.status == "INFEASIBLE" and best is not None:
         # Nothing as good as the incumbent within the rounded horizon: it is optimal.
@@ -182,6 +192,46 @@ def exact_rounds(search: Search, count: int, share: float) -> None:
                 return
 
 
+def bisected(search: Search, share: float) -> None:
+    """Makespans between the bound and the best plan, each within a small limit: whether it finds a
+    plan or refutes them all, the gap is smaller. Below a horizon that is far from the best plan
+    propagation does most of the work, which from the best plan down it would not."""
+    p, inc, proof, clock = search.p, search.inc, search.proof, search.clock.part(share)
+    part, vain, moved = 0.5, 0, False
+    for _ in range(OWN.bisections):
+        low, high = proof.value, inc.best.value if inc.best is not None else 0.0
+        gone = clock.wall and clock.left() < OWN.least
+        if settled(p, inc, proof) or proof.closed or proof.interrupted or gone:
+            return
+        if low >= high * (1 - OWN.wide_gap) or vain == 2:
+            break
+        middle = low + part * (high - low)
+        clock.tell(f"exact search below {clock.ms(middle)}")
+        share = 0.5 / OWN.bisections
+        status = exact(p, inc, proof, clock, OWN.bisection, share, below=middle)
+        if status == "UNKNOWN":
+            # Nearer to the bound there is more to refute it with.
+            part, vain = part / 2, vain + 1
+        else:
+            vain, moved = 0, True
+    # Where that got somewhere, the rest may be within reach too.
+    if moved and not settled(p, inc, proof) and not proof.closed:
+        exact(p, inc, proof, clock, OWN.closing, core=True)
+
+
+def _between(search: Search, step: Step) -> str | None:
+    p, best = search.p, search.inc.best
+    if search.request.objective != LATENCY or best is None:
+        return "it needs a plan to begin from, and makespans"
+    if p.n <= OWN.tasks or not small_enough(p):
+        return "exact search on the whole serves fewer tasks, and nothing serves many"
+    return None
+
+
+def _bisect(search: Search, step: Step) -> None:
+    bisected(search, step.share)
+
+
 def _worth(search: Search, step: Step) -> str | None:
     """Where there is no plan, it is the one method that proves that none exists."""
     p, best, proof, r = search.p, search.inc.best, search.proof, search.request
@@ -211,3 +261,4 @@ def _run(search: Search, step: Step) -> None:
 
 
 METHOD = Method("exact", _worth, _run)
+BETWEEN = Method("bisect", _between, _bisect)

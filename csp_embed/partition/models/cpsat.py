@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from csp_embed.partition.exact import Exact
 from csp_embed.partition.models.live import watch_memory
@@ -334,6 +335,13 @@ class Model:
         used = [x for row in self.x for x in row.values() if found.value(x)]
         # Only what is 1: another placement sets at least one other device to 1.
         self.cp.add_bool_or([x.negated() for x in used])
+
+    def forbid(self, choices: NDArray[np.bool_]) -> None:
+        """Excludes devices of tasks, [n, m]: True where the task cannot run."""
+        for t in range(self.p.n):
+            for d, x in self.at(t).items():
+                if choices[t, d]:
+                    self.cp.add(x == 0)
 
     def among(self, placements: Ints) -> None:
         """One of the given placements [k, n]: rows of devices."""

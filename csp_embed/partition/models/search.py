@@ -11,9 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from csp_embed.ir.network import LATENCY
 from csp_embed.partition.bounds import latency_period as bounds
+from csp_embed.partition.bounds.destructive import small_enough, tightened
 from csp_embed.partition.models.cpsat import Model
 from csp_embed.partition.models.scale import Scale
+from csp_embed.partition.portfolio import NUMBERS
 from csp_embed.partition.request import Incumbent, Request
 from csp_embed.partition.timetable import carried, retimed
 from csp_embed.partition.view import Ints, Problem
@@ -29,7 +32,17 @@ def build(p: Problem, request: Request, horizon: float) -> Model:
         model.send()
     if timed:
         # Heads and tails cut down each task's domain before the search begins.
-        model.schedule(*bounds.path_bounds(p))
+        heads, tails = bounds.path_bounds(p)
+        tight = None
+        # Of fewer tasks the solver finds out as quickly, and nothing needs compiling.
+        if request.objective == LATENCY and p.n > NUMBERS.lists.interpreted and small_enough(p):
+            tight = tightened(p, horizon)
+        if tight is None:
+            model.schedule(heads, tails)
+        else:
+            able = np.isfinite(tight.cost)
+            model.schedule(np.where(able, tight.heads, heads), np.where(able, tight.tails, tails))
+            model.forbid(~able)
     if steady:
         model.loads()
         model.flight()

@@ -22,7 +22,7 @@ FORMAT = "csp-embed-serving/1"
 class ServingPlan:
     """placement: machine id -> (first layer, last layer), both included. value, bound: tokens/s
     (None: no plan). status: OPTIMAL, FEASIBLE, UNKNOWN. certificate: what proves the bound.
-    seconds: CPU time. method: which search found the plan. interrupted: Ctrl-C or SIGTERM.
+    seconds: of the search. method: which search found the plan. interrupted: Ctrl-C or SIGTERM.
     batch: the one chosen of several. more: what an objective adds."""
 
     instance: str

@@ -46,7 +46,7 @@ class RouteSearch:
         self.instance, self.methods, self.limit, self.seed = instance, methods, limit, seed
         self.tell = tell or (lambda text, done, total: None)
         self.wanted = wanted
-        self.begin = time.process_time()
+        self.begin = time.perf_counter()
         self.delay = delays(instance)
         self.best: Routed | None = None
         self.placement: dict[int, tuple[int, int]] = {}
@@ -72,7 +72,7 @@ class RouteSearch:
 
     def late(self, share: float = 1.0) -> bool:
         """Whether this share of the time limit is gone."""
-        return self.limit is not None and time.process_time() - self.begin > self.limit * share
+        return self.limit is not None and time.perf_counter() - self.begin > self.limit * share
 
     def offer(self, placement: Placement, method: str) -> float:
         """Values a placement and keeps it if it is the best so far. Its score: more is better."""
@@ -102,7 +102,7 @@ class RouteSearch:
         """A placement of these machines for the most flow; {} where there is none."""
         # The searches of one phase know flow only; routes are valued in `offer`.
         part = part_of(instance, list(kept))
-        left = None if self.limit is None else self.limit - (time.process_time() - self.begin)
+        left = None if self.limit is None else self.limit - (time.perf_counter() - self.begin)
         if left is not None and left <= 0:
             return {}
         search = Search(part, None if left is None else max(0.01, left * share), self.seed)

@@ -47,13 +47,14 @@ def choose(
     extra: Extra | None = None,
     seed: int | None = None,
     effort: float = EFFORT,
+    seconds: float | None = None,
 ) -> Chain | None:
     """Stages that hold all layers within the machines there are; None where there are none (or the
     limit came first: nothing is concluded from None).
 
     pairs: stages for (thin, thick) tracks, one pair for each way to divide the rate. extra: posts
     more constraints on (stage, how many of it). seed: prefer some stages at random, so that another
-    seed gives another answer."""
+    seed gives another answer. effort, seconds: limits, the latter on the wall clock."""
     if not whole and not pairs:
         return None
     model = cpsat.new_model()
@@ -95,7 +96,7 @@ def choose(
         # Few machines side by side, then chance: another seed, another answer.
         model.minimize(sum((s.width * 4 + draw.randrange(16)) * y for s, y in chosen))
         options["stop_after_first_solution"] = True  # near that random goal is enough
-    params = Params(seed or 0, deterministic_limit=effort)
+    params = Params(seed or 0, deterministic_limit=effort, time_limit=seconds)
     answer = cpsat.solve(model, params, extra=options)
     if answer.interrupted:
         raise KeyboardInterrupt

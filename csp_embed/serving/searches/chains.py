@@ -26,7 +26,7 @@ def aligned(search: Search) -> None:
         if found is None:
             return False
         classes, whole, _, _ = found
-        chain = choose(classes, search.instance.layers, whole)
+        chain = choose(classes, search.instance.layers, whole, seconds=search.left)
         # The order of stages does not matter here: any one is as good.
         return chain is not None and _offer(search, classes, chain, rate, "stages")
 
@@ -53,7 +53,9 @@ def tracks(search: Search) -> None:
         pairs.sort(key=lambda p: p[0])
         tracks = [stages_ for _, stages_ in pairs[:DIVISIONS]]
         # More effort than for one track: the program has many more stages.
-        chain = choose(classes, search.instance.layers, whole, tracks, effort=search.effort(4.0))
+        chain = choose(
+            classes, search.instance.layers, whole, tracks, effort=4.0, seconds=search.left
+        )
         return chain is not None and _offer(search, classes, chain, rate, "two tracks")
 
     search.climb(attempt, steps=10)

@@ -96,7 +96,7 @@ def _one_order(
         for seed in range(2):
             chain = choose(
                 classes, search.instance.layers, usable,
-                extra=_widths(classes, order, widths), seed=seed, effort=0.2,
+                extra=_widths(classes, order, widths), seed=seed, effort=0.2, seconds=search.left,
             )  # fmt: skip
             if chain is None:
                 # Another seed would not find one either.

@@ -24,8 +24,7 @@ Progress = Callable[[str, int, int], None]
 
 
 class Search:
-    """One run. limit: seconds of CPU time of this process, None = by counted work alone (the same
-    answer on every run)."""
+    """One run. limit: seconds, None = by counted work alone (the same answer on every run)."""
 
     def __init__(
         self,
@@ -35,8 +34,7 @@ class Search:
         tell: Progress | None = None,
     ) -> None:
         self.instance, self.limit, self.seed = instance, limit, seed
-        # CPU time of this process: what else runs on the machine does not count.
-        self.begin = time.process_time()
+        self.begin = time.perf_counter()
         self.tell = tell or (lambda text, done, total: None)
         self.relaxation = Relaxation(instance)
         self.placement: dict[int, tuple[int, int]] = {}
@@ -59,16 +57,17 @@ class Search:
 
     @property
     def seconds(self) -> float:
-        """CPU seconds so far."""
-        return time.process_time() - self.begin
+        """Since the start."""
+        return time.perf_counter() - self.begin
 
     def late(self, share: float = 1.0) -> bool:
         """Whether this share of the time limit is gone."""
         return self.limit is not None and self.seconds > self.limit * share
 
-    def effort(self, units: float) -> float:
-        """Deterministic units of CP-SAT (about a second each), cut to what the limit leaves."""
-        return units if self.limit is None else max(0.05, min(units, self.limit - self.seconds))
+    @property
+    def left(self) -> float | None:
+        """Seconds that one more step may take; None without a limit."""
+        return None if self.limit is None else max(0.05, self.limit - self.seconds)
 
     @property
     def most(self) -> float:

@@ -163,7 +163,9 @@ def _compose(
     draw = random.Random(seed)
     model.minimize(sum((o.stage.width * 4 + draw.randrange(16)) * y for o, _, y in rows))
     answer = cpsat.solve(
-        model, Params(seed, deterministic_limit=2.0), extra={"stop_after_first_solution": True}
+        model,
+        Params(seed, deterministic_limit=2.0, time_limit=search.left),
+        extra={"stop_after_first_solution": True},
     )
     if answer.interrupted:
         raise KeyboardInterrupt

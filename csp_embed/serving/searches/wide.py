@@ -33,7 +33,7 @@ def wide(search: Search) -> None:
         for pad in PADS:
             if search.late():
                 return False
-            counts = _program(classes, search.instance.layers, rate * (1 + pad))
+            counts = _program(classes, search.instance.layers, rate * (1 + pad), search.left)
             if counts is None:
                 return False
             stages, held = counts
@@ -58,7 +58,7 @@ def _held(classes: Sequence[Class]) -> float:
 
 
 def _program(
-    classes: Sequence[Class], layers: int, rate: float
+    classes: Sequence[Class], layers: int, rate: float, seconds: float | None
 ) -> tuple[dict[int, int], Ints] | None:
     """(stages by length, machines by class and length); None where none were found."""
     model = cpsat.new_model()
@@ -80,7 +80,7 @@ def _program(
         # On average only: dealing out must make each of them strong enough.
         model.add(sum(parts) >= SCALE * z)
     model.add(sum(k * z for k, z in stage.items()) == layers)
-    answer = cpsat.solve(model, Params(deterministic_limit=1.0))
+    answer = cpsat.solve(model, Params(deterministic_limit=1.0, time_limit=seconds))
     if answer.interrupted:
         raise KeyboardInterrupt
     if not answer.found:

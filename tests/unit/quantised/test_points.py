@@ -28,6 +28,18 @@ def convolution(path: Path, seed: int) -> Path:
     return m.save(path, m.quantise(y, 0.0371, -6), "int8")
 
 
+def addition(path: Path) -> Path:
+    """Two tensors with scales that no factors meet at all 65,536 pairs."""
+    m = Model()
+    a, b, y = 0.01646416075527668, 0.021675750613212585, 0.029914150945842266
+    shape = (1, 16, 64, 64)
+    first, second = (
+        m.real(m.input(n, "int8", shape), scale, zero)
+        for n, scale, zero in (("x", a, 17), ("z", b, 21))
+    )
+    return m.save(path, m.quantise(m.node("Add", [first, second], "s"), y, 5))
+
+
 def with_sum(total: int) -> list[int]:
     """Stored values whose sum is so."""
     large = round(total / 127)
@@ -65,4 +77,24 @@ def test_single_sums_take_the_other_constant(
     assert (got.code, got.document["differences"]) == (0, 0)
     assert got.document["macs_on_accelerator"] == got.document["macs"]
     assert run(capsys, "check", file).code == 0
+    assert run(capsys, "certify", file).code == 0
+
+
+def test_single_pairs_take_the_other_constant(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All pairs, against onnxruntime and on the machine."""
+    path, feed, file = addition(tmp_path / "m.onnx"), tmp_path / "x.npz", tmp_path / "p.npz"
+    graph = read_quantised(path)
+    made = lower(graph, graph.operators[0])
+    assert isinstance(made, Lowered), made
+    assert made.recipe.hits is not None
+    assert (made.recipe.name, len(made.recipe.hits)) == ("points", 3)
+    every = np.arange(65_536, dtype=np.uint16).reshape(1, 16, 64, 64)
+    pairs = {"x": (every >> 8).astype(np.int8), "z": (every & 255).astype(np.int8)}
+    assert differences(path, pairs)[0] == 0
+    np.savez(feed, x=pairs["x"], z=pairs["z"])
+    got = run(capsys, "build", path, "-o", file, "--inputs", feed, "--json")
+    assert (got.code, got.document["differences"]) == (0, 0)
+    assert got.document["elements"] == 65_536
     assert run(capsys, "certify", file).code == 0
