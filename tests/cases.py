@@ -58,3 +58,15 @@ MACHINES: dict[str, Callable[[], Isa]] = {
     "toy dot": lambda: load_isa("toy_dot"),
     "toy outer": lambda: load_isa("toy_outer"),
 }
+
+# Rows for machines that read a stream alone: what they are about, other targets do not have.
+STREAM_CASES: dict[str, Callable[[], Operator]] = CASES | {
+    # 27 products leave lanes of two steps idle, and the bias is small enough for them.
+    "idle lanes": lambda: ops.conv2d(
+        n=1, c=3, h=7, w=6, k=5, r=3, s=3, shift=8, bias=True, bias_range=90, clip=(-9, 99)
+    ),
+    # Both operands are narrower than the sums, and come in by an identity.
+    "narrow sum": lambda: ops.elementwise(
+        (5, 20), [("add", "z"), ("max", -7)], pad=1, dtypes={"x": "int8", "z": "int8"}
+    ),
+}

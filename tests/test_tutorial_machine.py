@@ -26,7 +26,7 @@ MISTAKES = {
         "clip((SUM[at + r][k] + (1 << s >> 1)) >> s, 0 if relu else -128, 127)",
         "(SUM[at + r][k] + (1 << s >> 1)) >> s",
     ),
-    "i 8 is outside": ("W[i, o] = WGT", "W[o, i] = WGT"),
+    "HOLD walks 8": ("W[i, o] = WGT", "W[o, i] = WGT"),
     "no command sets bias_stride": ("      bias_stride = z\n", ""),
 }
 

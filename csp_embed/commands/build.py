@@ -15,7 +15,6 @@ from csp_embed.files import atomic, check_outputs
 
 if TYPE_CHECKING:
     from csp_embed.compiler.network import Built
-    from csp_embed.network.quantised.graph import Graph
 
 
 def register(app: typer.Typer) -> None:
@@ -66,7 +65,10 @@ def build_command(
     ] = None,
     explain: Annotated[
         str | None,
-        typer.Option(metavar="LAYER", help="say why this layer runs where it does, and stop"),
+        typer.Option(
+            metavar="LAYER",
+            help="why this layer runs where it does, what was tried, what would move it",
+        ),
     ] = None,
     show: Annotated[
         bool, typer.Option("--show", help="print the network as it was read, and stop")
@@ -107,8 +109,8 @@ def build_command(
         ignored = ("isa", "vta_config", "explain", "as_json", *running)
         refuse_ignored(context, ignored, "--show", why="it stops before that is looked at")
     if explain is not None:
-        ignored = ("isa", "vta_config", "as_json", *running)
-        refuse_ignored(context, ignored, "--explain", why="it looks at one layer's arithmetic")
+        ignored = tuple(name for name in ("as_json", *running) if name != "memory")
+        refuse_ignored(context, ignored, "--explain", why="the network is built, and not run")
     if rounding not in ("exact", "shift") or (rounding == "shift") != (requantised is not None):
         raise InputError(
             f"--rounding {rounding} {'with' if requantised else 'without'} --requantised",
@@ -125,12 +127,9 @@ def build_command(
         from csp_embed.network.quantised.onnx.shifts import with_shifts
 
         graph = with_shifts(model, requantised, dims(dim or []))
-    # Reading is enough to show or explain: neither the machine nor the compiler is loaded.
+    # Reading is enough to show: neither the machine nor the compiler is loaded.
     if show:
         say(graph.show())
-        return
-    if explain is not None:
-        say(explained(graph, explain))
         return
     # Here, not above: `--help` and `--show` need no compiler.
     from dataclasses import replace
@@ -139,6 +138,13 @@ def build_command(
     from csp_embed.machine.load import load_isa
 
     machine = load_isa(isa, vta_config)
+    if explain is not None:
+        from csp_embed.compiler.whole.explained import explained
+
+        with progress() as tell:
+            text = explained(graph, explain, machine, replace(OPTIONS, memory=memory), tell)
+        say(text)
+        return
     feeds = random_inputs(graph, samples, seed) if inputs is None else given_inputs(graph, inputs)
     with progress(quiet=as_json) as tell:
         built = build(graph, machine, feeds, options=replace(OPTIONS, memory=memory), progress=tell)
@@ -182,31 +188,6 @@ def _write(built: Built, output: Path | None, report: Path | None) -> list[str]:
             write_program(path, program)
             written.append(str(path))
     return written
-
-
-def explained(graph: Graph, name: str) -> str:
-    """Why a layer runs where it does, and what was tried.
-
-    Raises: InputError where no layer has that name.
-    """
-    from csp_embed.network.lower.layer import lower
-
-    # By the layer's name or by that of what it makes: tools show either.
-    found = [op for op in graph.operators if name in (op.name, op.output)]
-    if not found:
-        # A dozen names show how they look; large networks have hundreds.
-        names = ", ".join(op.name for op in graph.operators[:12])
-        raise InputError(f"no layer is called {name!r}", why=f"there are {names}, …",
-                         hint=f"--explain {graph.operators[0].name!r}")  # fmt: skip
-    op = found[0]
-    made = lower(graph, op)
-    # A text is the reason why it could not be lowered.
-    if isinstance(made, str):
-        return f"{op.name} ({op.kind}): the host, because: {made}"
-    lines = [f"{op.name} ({op.kind}): the machine, {made.proof}", f"  {made.op.text()}"]
-    for n, steps in enumerate(made.rounds):
-        lines.append(f"  after round {n + 1}: {'; '.join(map(str, steps)) or 'nothing'}")
-    return "\n".join([*lines, *(f"  not taken: {text}" for text in made.refused)])
 
 
 def _say(built: Built) -> None:

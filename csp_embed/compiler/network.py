@@ -127,7 +127,7 @@ def build(
     found: list[dict[str, Array]] = []
     for n, feeds in enumerate(inputs):
         tell("simulating", n, len(inputs))
-        found.append(_run(graph, plan, {k: np.asarray(feeds[k]) for k in graph.inputs}, tell))
+        found.append(run(graph, plan, {k: np.asarray(feeds[k]) for k in graph.inputs}, tell))
     layers = layer_reports(graph, isa, plan, options or OPTIONS, found, wanted)
     seconds = time.perf_counter() - start
     # Options as used, for whoever repeats the build.
@@ -139,8 +139,9 @@ def _silent(text: str, done: int, total: int) -> None:
     """Nobody listens."""
 
 
-def _run(graph: g.Graph, plan: Plan, values: dict[str, Array], tell: Tell) -> dict[str, Array]:
-    """Every tensor, the host's steps done as soon as what they read is there."""
+def run(graph: g.Graph, plan: Plan, values: dict[str, Array], tell: Tell) -> dict[str, Array]:
+    """Every tensor, the host's steps done as soon as what they read is there. graph: with its own
+    types; values: of its inputs."""
     waiting = [op for op in graph.operators if op.name in plan.host or op.name in plan.views]
     # None first: steps of the host before the first segment.
     for segment in [None, *plan.segments]:

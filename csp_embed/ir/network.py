@@ -18,6 +18,7 @@ from csp_embed.ir.plan import OPTIMAL as OPTIMAL
 from csp_embed.ir.plan import THROUGHPUT as THROUGHPUT
 from csp_embed.ir.plan import UNKNOWN as UNKNOWN
 from csp_embed.ir.plan import Assignment as Assignment
+from csp_embed.ir.plan import BuiltPart as BuiltPart
 from csp_embed.ir.plan import Plan as Plan
 from csp_embed.ir.plan import Replica as Replica
 from csp_embed.ir.plan import Transfer as Transfer
@@ -229,6 +230,8 @@ class Device:
     isa, vta_config, clock_mhz: a device whose costs are cycles of our own kernels.
     operators: ONNX operator types that it can run; None: all. provider: the execution provider of
     onnxruntime that runs its layers here; None: the CPU's, for devices of kind cpu.
+    layout_bytes_per_ms: how fast the host turns tensors into the device's layouts, and back; None:
+    the device takes them as they are.
     """
 
     name: str
@@ -245,6 +248,7 @@ class Device:
     clock_mhz: float | None = None
     operators: tuple[str, ...] | None = None
     provider: str | None = None
+    layout_bytes_per_ms: float | None = None
 
 
 @dataclass(frozen=True)
@@ -302,10 +306,17 @@ class Platform:
         return {device.name: device for device in self.devices}
 
     def rate(self, link: Link) -> float:
-        """bytes per ms of a transfer over `link`, its bus included."""
+        """bytes per ms of a transfer over `link`, its bus and turned layouts at its ends
+        included."""
         # A bus without a rate of its own does not slow its links down.
         caps = [b.bytes_per_ms for b in self.buses if b.name == link.shared and b.bytes_per_ms]
-        return min([link.bytes_per_ms, *caps])
+        rate = min([link.bytes_per_ms, *caps])
+        turned = [
+            d.layout_bytes_per_ms for d in self.devices
+            if d.name in link.between and d.layout_bytes_per_ms is not None
+        ]  # fmt: skip
+        # One after the other: a tensor is turned, then sent, so that times of a byte add up.
+        return 1 / sum(1 / r for r in (rate, *turned)) if turned else rate
 
     def verify(self) -> None:
         """Raises InputError on repeated or unknown names and on rates that are not positive."""
@@ -321,6 +332,12 @@ class Platform:
                 )
             names.add(device.name)
             # `not >=` and not `<`: nan has to be refused too.
+            turned = device.layout_bytes_per_ms
+            if turned is not None and not turned > 0:
+                raise InputError(
+                    f"device {device.name!r}: layout_bytes_per_ms {turned}",
+                    hint="a positive number of bytes per ms; leave it out where nothing is turned",
+                )
             if device.memory_bytes is not None and not device.memory_bytes >= 0:
                 raise InputError(
                     f"device {device.name!r}: memory_bytes {device.memory_bytes}",

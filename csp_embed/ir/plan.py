@@ -49,6 +49,20 @@ class Replica:
     transfers: tuple[Transfer, ...] = ()
 
 
+@dataclass(frozen=True)
+class BuiltPart:
+    """Tasks of a device that are one program there. cycles: of the program as built; predicted:
+    what its tasks' costs add up to before it was. sha256: of its instructions, micro-ops and
+    constants."""
+
+    device: str
+    tasks: tuple[str, ...]
+    cycles: int
+    predicted: int
+    instructions: int
+    sha256: str
+
+
 @dataclass(frozen=True, repr=False)
 class Plan:
     """Which device runs which task when.
@@ -64,6 +78,7 @@ class Plan:
     linear_costs: data parallelism had to scale costs linearly. reasons: what stands in the way
         (INFEASIBLE), or remarks. seconds is for reports, never in the file.
     source: how the graph was made, for `run-plan`: {model, granularity, dims, io_free, …}.
+    programs: which tasks are which program, where costs are those of programs built for the plan.
     """
 
     goal: str
@@ -93,6 +108,7 @@ class Plan:
     reasons: tuple[str, ...] = ()
     seconds: float | None = None
     source: Mapping[str, Any] = field(default_factory=dict[str, Any], hash=False)
+    programs: tuple[BuiltPart, ...] = ()
 
     def __repr__(self) -> str:
         value = "no plan" if self.objective is None else f"{self.objective:g} ms"

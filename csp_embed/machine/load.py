@@ -24,7 +24,7 @@ from csp_embed.machine.reading.fields import read_fields
 from csp_embed.machine.reading.instructions import read_instructions
 from csp_embed.machine.reading.memories import read_memories
 from csp_embed.machine.reading.sections import read_dims
-from csp_embed.machine.reading.tree import Item
+from csp_embed.machine.reading.tree import NAMES, Item, is_name
 from csp_embed.machine.resources import folder
 from csp_embed.machine.spec import Isa, Limits
 from csp_embed.machine.templates.load import CONFIG, read_source_machine, refuse_configuration
@@ -257,8 +257,8 @@ def _let(table: Mapping[str, Item], names: dict[str, int]) -> None:
     if "let" not in table:
         return
     for key, item in table["let"].entries().items():
-        if not key.isidentifier():
-            raise item.error(f"'{key}' is not a name", "letters, digits and _ only")
+        if not is_name(key):
+            raise item.error(f"'{key}' is not a name", NAMES)
         if key in names:
             raise item.error(f"'{key}' is defined twice", "it is a configuration key already")
         # In the file's order: a name may use those above it, and a circle cannot be written.

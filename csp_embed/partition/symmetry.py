@@ -33,7 +33,7 @@ def trimmed(graph: TaskGraph, platform: Platform, named: Collection[str]) -> Pla
     near: dict[str, list[tuple[str, Any]]] = {d.name: [] for d in platform.devices}
     for k in platform.links:
         # Everything that makes two links equal for a plan.
-        kind = (k.bytes_per_ms, k.latency_ms, k.duplex, k.shared)
+        kind = (platform.rate(k), k.bytes_per_ms, k.latency_ms, k.duplex, k.shared)
         near[k.between[0]].append((k.between[1], kind))
         near[k.between[1]].append((k.between[0], kind))
     like: dict[Any, list[str]] = {}

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from csp_embed.errors import InputError, WorkerDied
+from csp_embed.network.onnx.runtime import FAST
 from csp_embed.run.device_parts import Part
 from csp_embed.run.runner import MEASURED, Array, Done, Ran, Timing
 from csp_embed.run.worker import serve
@@ -62,8 +63,8 @@ class CpuProcess:
             theirs.close()
         crew.append(self)
 
-    def load(self, part: Part, path: Path, plain: bool = False) -> None:
-        self._ask(f"loading {part.name}", ("load", part.index, str(path), plain))
+    def load(self, part: Part, path: Path, form: str = FAST) -> None:
+        self._ask(f"loading {part.name}", ("load", part.index, str(path), form))
         self._answer()
 
     def start(self, part: Part, feeds: Mapping[str, Array]) -> None:

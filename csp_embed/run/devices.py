@@ -15,7 +15,7 @@ from csp_embed.errors import InputError, SimError
 from csp_embed.ir.network import Device
 from csp_embed.network.onnx.graph import Imported
 from csp_embed.network.onnx.quantised_chains import QuantLayer, quantised_layer
-from csp_embed.network.onnx.runtime import open_session
+from csp_embed.network.onnx.runtime import FAST, open_session
 from csp_embed.run.device_parts import Part
 from csp_embed.run.runner import BY_COST, SIMULATED, Array, Done, Ran, Timing
 from csp_embed.run.worker import run_once
@@ -24,7 +24,17 @@ from csp_embed.run.worker import run_once
 Compile = Callable[[QuantLayer, Device], "Callable[[Array], tuple[Array, int]]"]
 
 
-class _Inside:
+def clock_of(device: Device) -> float:
+    """MHz. Raises: InputError where the platform does not say it."""
+    if device.clock_mhz is None:
+        raise InputError(
+            f"device {device.name} needs clock_mhz to turn cycles into time",
+            hint="write the device's clock into the platform file: clock_mhz: 100",
+        )
+    return device.clock_mhz
+
+
+class Inside:
     """Runs in this process; `start` does the work."""
 
     lanes = 1
@@ -46,16 +56,16 @@ class _Inside:
         """Nothing to release."""
 
 
-class ByCost(_Inside):
+class ByCost(Inside):
     """A device that is not here: right values, the predicted time."""
 
     def __init__(self) -> None:
         super().__init__()
         self.sessions: dict[int, Any] = {}
 
-    def load(self, part: Part, path: Path, plain: bool = False) -> None:
-        if plain or part.index not in self.sessions:  # never measured: one session is enough
-            self.sessions[part.index] = open_session(path, part.name, plain=plain)
+    def load(self, part: Part, path: Path, form: str = FAST) -> None:
+        if form != FAST or part.index not in self.sessions:  # never measured: one session is enough
+            self.sessions[part.index] = open_session(path, part.name, form=form)
 
     def start(self, part: Part, feeds: Mapping[str, Array]) -> None:
         given = {n: feeds[n] for n in part.reads}
@@ -74,7 +84,7 @@ class ByCost(_Inside):
         return part.predicted_ms, BY_COST
 
 
-class KernelSimulator(_Inside):
+class KernelSimulator(Inside):
     """Runs quantised chains as compiled kernels on the functional simulator; ms = cycles / clock.
 
     Equal inputs give equal outputs, so a repeated run is answered from the first. ties: by part
@@ -83,19 +93,15 @@ class KernelSimulator(_Inside):
 
     def __init__(self, device: Device, model: Imported, compile_layer: Compile) -> None:
         super().__init__()
-        if device.clock_mhz is None:
-            raise InputError(
-                f"device {device.name} needs clock_mhz to turn cycles into time",
-                hint="write the device's clock into the platform file: clock_mhz: 100",
-            )
         self.device, self.model, self.compile = device, model, compile_layer
+        self.clock = clock_of(device)
         # By task: a part that is loaded again (plain, then optimised) compiles nothing anew.
         self.kernels: dict[str, tuple[QuantLayer, Callable[[Array], tuple[Array, int]]]] = {}
         self.seen: dict[int, tuple[dict[str, Array], Done]] = {}
         self.cycles: dict[int, int] = {}
         self.ties: dict[int, dict[str, int]] = {}
 
-    def load(self, part: Part, path: Path, plain: bool = False) -> None:
+    def load(self, part: Part, path: Path, form: str = FAST) -> None:
         for task in part.tasks:
             if task in self.kernels:
                 continue
@@ -141,8 +147,7 @@ class KernelSimulator(_Inside):
         )
 
     def time(self, part: Part, feeds: Mapping[str, Array], timing: Timing) -> tuple[float, str]:
-        assert self.device.clock_mhz is not None
-        return self.cycles[part.index] / (self.device.clock_mhz * 1e3), SIMULATED
+        return self.cycles[part.index] / (self.clock * 1e3), SIMULATED
 
 
 def count_ties(layer: QuantLayer, x: Array, y: Array) -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import median
 
 from csp_embed.errors import SimError, WorkerDied
+from csp_embed.network.onnx.runtime import PLAIN
 from csp_embed.run.agreement import agree, tolerance
 from csp_embed.run.device_parts import Part
 from csp_embed.run.in_flight import Rate
@@ -55,7 +56,8 @@ class RunReport:
     """wall_ms: median of whole runs of the plan (of its slowest replica).
 
     whole_ms: the model in one piece on one core. inputs_matter: another input changes every output,
-    so the comparison can fail. rate: with several inputs in flight, where asked.
+    so the comparison can fail. rate: with several inputs in flight, where asked. form: of the
+    sessions that were compared.
     """
 
     parts: tuple[PartResult, ...]
@@ -66,6 +68,7 @@ class RunReport:
     inputs_matter: bool
     notes: tuple[str, ...] = field(default_factory=tuple)
     rate: Rate | None = None
+    form: str = PLAIN
 
     @property
     def equal(self) -> bool:
@@ -86,11 +89,13 @@ def run_parts(
     feeds: Mapping[str, Array],
     timing: Timing,
     progress: Callable[[str, int, int], None] | None = None,
+    form: str = PLAIN,
 ) -> tuple[dict[str, Array], list[tuple[float, str]], float]:
     """(boundary tensors, (ms, how) of each part measured alone, median wall-clock ms of the plan).
 
-    The tensors come from plain sessions: graph optimisations round quantised networks differently
-    wherever they are cut. What is measured is optimised.
+    form: of the sessions that the tensors come from: plain ones, since graph optimisations round
+    quantised networks differently wherever they are cut, or those of integer kernels alone. What
+    is measured is as fast as onnxruntime makes it.
     Raises: SimError where a part waits for a tensor that nobody makes; WorkerDied, saying what was
     finished and what remained to be done.
     """
@@ -100,9 +105,9 @@ def run_parts(
     taken: list[list[tuple[float, str]]] = [[] for _ in parts]
     walls: list[float] = []
     try:
-        # Plain first: values are compared without optimisations, times taken with them.
+        # This form first: what is compared is the same however a model is cut.
         for part in parts:
-            runners[part.device].load(part, files[part.index], plain=True)
+            runners[part.device].load(part, files[part.index], form=form)
         values = run_once_through(parts, runners, feeds, left)
         left, remaining = [part.name for part in parts], "every part ran; not measured: "
         for part in parts:

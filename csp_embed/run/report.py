@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from csp_embed.ir.network import THROUGHPUT, Plan
+from csp_embed.network.onnx.runtime import INTEGERS, PLAIN
 from csp_embed.run.execute import RunReport
 from csp_embed.run.in_flight import Rate
 
@@ -79,6 +80,12 @@ def _rate_text(rate: Rate, plan: Plan) -> str:
     return f"{text}\ndevices computing: {busy}; {same}"
 
 
+_FORMS = {
+    PLAIN: "both without graph optimisations, times are with them",
+    INTEGERS: "both by the integer kernels of quantised operators",
+}
+
+
 def report_text(report: RunReport, plan: Plan) -> str:
     """A line per part, then the comparison and the times."""
     head = ("part", "device", "layers", "predicted ms", "ms", "error", "how")
@@ -103,7 +110,7 @@ def report_text(report: RunReport, plan: Plan) -> str:
     same = sum(t.equal for t in report.tensors)
     lines.append(
         f"{same} of {len(report.tensors)} boundary tensors equal the whole model's "
-        f"({_tolerances(report)}; both without graph optimisations, times are with them)"
+        f"({_tolerances(report)}; {_FORMS[report.form]})"
     )
     for t in report.tensors:
         if not t.equal:

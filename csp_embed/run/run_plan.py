@@ -14,7 +14,14 @@ from csp_embed.errors import CheckError, InputError
 from csp_embed.files import scratch_folder
 from csp_embed.ir.network import Plan, Platform
 from csp_embed.network.onnx.graph import Imported
-from csp_embed.network.onnx.runtime import known_provider, open_session, run_call, run_session
+from csp_embed.network.onnx.runtime import (
+    INTEGERS,
+    PLAIN,
+    known_provider,
+    open_session,
+    run_call,
+    run_session,
+)
 from csp_embed.network.onnx.submodels import whole
 from csp_embed.network.onnx.weights import real_constants
 from csp_embed.network.profiles.measure import CLOCKS, check_inputs, measure, random_inputs
@@ -31,6 +38,7 @@ from csp_embed.run.execute import (
 )
 from csp_embed.run.in_flight import Rate, measure_rate
 from csp_embed.run.manifest import export, exported_files, write_parts
+from csp_embed.run.programs import BuildPart, ProgramSimulator
 from csp_embed.run.runner import Array, Runner, Timing
 from csp_embed.run.swap import swapped
 
@@ -43,6 +51,7 @@ def run_plan(
     platform: Platform,
     *,
     compile_layer: Compile | None = None,
+    build_part: BuildPart | None = None,
     weights: str = "auto",
     seed: int = 0,
     runs: int = 10,
@@ -60,11 +69,12 @@ def run_plan(
 ) -> RunReport:
     """Cuts the model at the plan's borders, runs every part on its device, compares and measures.
 
-    compile_layer: what makes kernels for devices that name an `isa`. run_from: run the files of an
-    earlier export. swap: exchange two parts, to see that the comparison notices. clock: of part
-    times, "wall" or "cpu" (see `profile_model`). hosts: devices that run elsewhere, by name; they
-    stay open. in_flight: so many inputs at once over `samples` samples give the report's `rate`; 0:
-    none.
+    compile_layer: what makes kernels for devices that name an `isa`; build_part: what makes one
+    program of a whole part there, and then everything is compared by integer kernels. run_from: run
+    the files of an earlier export. swap: exchange two parts, to see that the comparison notices.
+    clock: of part times, "wall" or "cpu" (see `profile_model`). hosts: devices that run elsewhere,
+    by name; they stay open. in_flight: so many inputs at once over `samples` samples give the
+    report's `rate`; 0: none.
     Raises: InputError, CheckError (a cut is wrong, or swapped parts cannot be exchanged).
     """
     if runs < 1 or warm_ups < 0 or clock not in CLOCKS:
@@ -80,6 +90,8 @@ def run_plan(
     check_inputs(model.net, feeds)
     if export_to is not None:
         export(export_to, plan, platform, model, constants, parts)
+    # Integers throughout where a part is a program: its reference is onnxruntime's integer kernels.
+    form = PLAIN if build_part is None else INTEGERS
     local: dict[str, Runner] = {}
     # Parts are written to a folder even where nothing is exported: workers read files.
     with scratch_folder("csp-embed-run-") as folder, closing_all(local):
@@ -92,13 +104,23 @@ def run_plan(
             files = swapped(files, parts, swap, folder)
         # Before the devices start: one core, nothing else running.
         whole_ms = _whole_ms(model, constants, feeds, runs, warm_ups, clock)
-        notes = _start(local, platform, parts, model, compile_layer, assume_int8, hosts or {})
+        notes = _start(
+            local,
+            platform,
+            parts,
+            model,
+            compile_layer,
+            build_part,
+            assume_int8,
+            hosts or {},
+        )
         # Hosts run parts too, but they are not ours to close.
         runners = {**local, **(hosts or {})}
         copies = [
             _run_copy(
                 [p for p in parts if p.replica == replica], runners, files, model, constants,
                 _inputs_of(model, inputs, seed, replica), Timing(runs, warm_ups, clock), progress,
+                form,
             )
             for replica in range(parts[-1].replica + 1)
         ]  # fmt: skip
@@ -108,6 +130,10 @@ def run_plan(
             both = _inputs_of(model, inputs, seed, 0)
             shares = [r.share for r in plan.replicas]
             rate = _rate(parts, runners, both, model, in_flight, samples, shares)
+        for runner in local.values():
+            # Only now: a program file holds the inputs that it was run on.
+            if export_to is not None and isinstance(runner, ProgramSimulator):
+                runner.write(Path(export_to) / "parts")
     notes += [note for copy in copies for note in copy.notes]
     if len(copies) > 1:
         notes.append(
@@ -134,6 +160,7 @@ def run_plan(
         inputs_matter=matter,
         notes=tuple(notes),
         rate=rate,
+        form=form,
     )
 
 
@@ -196,10 +223,11 @@ def _run_copy(
     inputs: tuple[Mapping[str, Array], Mapping[str, Array]],
     timing: Timing,
     progress: Progress | None,
+    form: str,
 ) -> _Copy:
     feeds, other = inputs
-    expected, matter = _expected(model, constants, feeds, parts, other)
-    values, medians, wall = run_parts(parts, runners, files, feeds, timing, progress)
+    expected, matter = _expected(model, constants, feeds, parts, other, form)
+    values, medians, wall = run_parts(parts, runners, files, feeds, timing, progress, form)
     notes: list[str] = []
     ties: dict[int, dict[str, int]] = {}
     own = {p.device for p in parts}
@@ -244,6 +272,7 @@ def _start(
     parts: Sequence[Part],
     model: Imported,
     compile_layer: Compile | None,
+    build_part: BuildPart | None,
     assume_int8: bool,
     hosts: Mapping[str, Runner],
 ) -> list[str]:
@@ -263,6 +292,8 @@ def _start(
                 device.name, free[cpus % len(free)], crew, provider=device.provider
             )
             cpus += 1
+        elif device.isa is not None and build_part is not None:
+            runners[device.name] = ProgramSimulator(device, build_part)
         elif device.isa is not None and compile_layer is not None and not assume_int8:
             runners[device.name] = KernelSimulator(device, model, compile_layer)
         else:
@@ -287,7 +318,7 @@ def _local(
         if part.index in ties:
             expected |= {n: values[n] for n in part.makes}
             continue
-        session = open_session(files[part.index], part.name, plain=True)
+        session = open_session(files[part.index], part.name, form=PLAIN)
         given = {n: values[n] for n in part.reads}
         results = run_session(session, list(part.makes), given, part.name)
         expected |= dict(zip(part.makes, results, strict=True))
@@ -332,12 +363,13 @@ def _expected(
     feeds: Mapping[str, Array],
     parts: Sequence[Part],
     other: Mapping[str, Array],
+    form: str,
 ) -> tuple[dict[str, Array], bool]:
     """(boundary tensors of the whole model, whether other inputs change every one)."""
     net = model.net
     # Tensors between parts are made outputs, so that they can be compared.
     inner = [n for p in parts for n in p.makes if n not in net.outputs]
-    session = open_session(whole(net, constants, inner), net.path, plain=True)
+    session = open_session(whole(net, constants, inner), net.path, form=form)
     names = [o.name for o in session.get_outputs()]
     values = run_session(session, names, dict(feeds), net.path)
     expected = dict(zip(names, values, strict=True))

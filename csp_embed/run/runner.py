@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
+from csp_embed.network.onnx.runtime import FAST
 from csp_embed.run.device_parts import Part
 
 Array = NDArray[Any]
@@ -42,14 +43,14 @@ class Timing:
 
 
 class Runner(Protocol):
-    """One device. `load` again replaces a part's model; plain: without graph optimisations. `start`
+    """One device. `load` again replaces a part's model; form: see `open_session`. `start`
     returns at once; `finish` waits for the part that was started. `run` does both, from one thread
     for each of the `lanes`. `time` gives (ms, how): measured alone, cycles / clock, or the
     predicted cost."""
 
     lanes: int
 
-    def load(self, part: Part, path: Path, plain: bool = False) -> None: ...
+    def load(self, part: Part, path: Path, form: str = FAST) -> None: ...
     def start(self, part: Part, feeds: Mapping[str, Array]) -> None: ...
     def ready(self, timeout: float) -> bool: ...
     def finish(self) -> Done: ...

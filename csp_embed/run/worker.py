@@ -1,6 +1,6 @@
 """A CPU device's process: it runs parts on request.
 
-Messages in: ("load", part, path, plain), ("run", part, feeds), ("measure", part, feeds, runs,
+Messages in: ("load", part, path, form), ("run", part, feeds), ("measure", part, feeds, runs,
 warm_ups, clock), ("stop",). Messages out: ("loaded", part), ("done", part, outputs, ms),
 ("measured", part, ms), ("error", text). A part is measured in a loop on equal inputs, as the
 layers of a profile are; the transfer is not in it.
@@ -56,7 +56,7 @@ def _answer(
     if kind == "load":
         sessions.pop(part, None)  # before the new one is made: memory
         sessions[part] = open_session(
-            message[2], f"part {part}", threads, plain=message[3], provider=provider
+            message[2], f"part {part}", threads, form=message[3], provider=provider
         )
         return ("loaded", part)
     session, where = sessions[part], f"part {part}"

@@ -242,7 +242,7 @@ def _epilogue_cycles(problem: Problem, bias: BiasTrick | None, costs: Costs, fil
         else:
             each += costs.step if bias and bias.step == i else costs.tensor_step
     if problem.copies:
-        each += costs.reset_step + 2 * costs.tensor_step
+        each += problem.copies * (costs.reset_step + 2 * costs.tensor_step)
     return vectors * each
 
 

@@ -68,10 +68,10 @@ class Problem:
     elements by memory. rounds: the contraction is done once more for each entry, first, with other
     constants and into the same accumulators; the entry's steps follow it. Their tensors are those
     of the epilogue, read alike, with values of their own. repeats: every round has the same
-    factors. copies: then what the contraction made is kept instead of made again: after the first
-    addition the entry's steps change a copy of it, which is added to it. dropped: steps of the
-    epilogue that the last round leaves out. live: of each round, by counter, the range beyond which
-    its constants are 0; none: all of it. bias_lanes: how a dropped step is done."""
+    factors. copies: so many rounds after the first one make no products: each adds a copy of the
+    sums as they were after the first addition of the round before. dropped: steps of the epilogue
+    that the last round leaves out. live: of each round with products, by counter, the range beyond
+    which its constants are 0; none: all of it. bias_lanes: how a dropped step is done."""
 
     embedding: Embedding
     isa: Isa
@@ -89,7 +89,7 @@ class Problem:
     depth: dict[str, int]
     rounds: tuple[tuple[Step, ...], ...] = ()
     repeats: bool = False
-    copies: bool = False
+    copies: int = 0
     dropped: frozenset[int] = frozenset()
     live: tuple[tuple[tuple[int, int], ...], ...] = ()
     bias_lanes: BiasLanes | None = None
@@ -97,7 +97,12 @@ class Problem:
     @property
     def contractions(self) -> int:
         """How often the products are made."""
-        return 1 if self.copies else len(self.rounds) + 1
+        return len(self.turns)
+
+    @property
+    def turns(self) -> tuple[int, ...]:
+        """Rounds that make products; the others take a copy of the sums before."""
+        return (0, *range(self.copies + 1, len(self.rounds) + 1))
 
     @property
     def passes(self) -> float:
@@ -142,7 +147,7 @@ def build(
     isa: Isa,
     rounds: tuple[tuple[Step, ...], ...] = (),
     repeats: bool = False,
-    copies: bool = False,
+    copies: int = 0,
     dropped: frozenset[int] = frozenset(),
 ) -> Problem:
     """rounds and what follows: see Problem.

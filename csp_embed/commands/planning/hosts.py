@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -108,6 +109,7 @@ def run_with_losses(
 def _without(lost: Sequence[str], plan: Plan, request: Request) -> tuple[Inputs, Plan]:
     from dataclasses import replace
 
+    from csp_embed.commands.planning.settle import settled
     from csp_embed.partition.solve import solve
 
     # Costs of lost devices are still in the graph: that is no error now.
@@ -121,4 +123,5 @@ def _without(lost: Sequence[str], plan: Plan, request: Request) -> tuple[Inputs,
             why="; ".join(found.reasons),
             hint="start the worker again and run the plan as it is",
         )
+    found, inputs = settled(inputs, found, options, time.perf_counter() + REPLAN_S)
     return inputs, replace(found, source=request.source())

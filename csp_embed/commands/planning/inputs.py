@@ -1,8 +1,4 @@
-"""What the partitioning commands read: a graph with costs, its platform, kernels; and the judge.
-
-The only place where networks meet compiled kernels: `csp_embed.compile` is imported when a device
-names an `isa`, never before.
-"""
+"""What the partitioning commands read: a graph with costs, its platform; and the judge."""
 
 from __future__ import annotations
 
@@ -11,25 +7,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from csp_embed.commands.common import stderr
+from csp_embed.commands.planning.chains import DeviceCosts
 from csp_embed.commands.planning.options import DNN, LINKS
 from csp_embed.errors import Infeasible, InputError
-from csp_embed.ir.network import LATENCY, Device, Plan, Platform, TaskGraph
+from csp_embed.ir.network import LATENCY, BuiltPart, Plan, Platform, TaskGraph
 from csp_embed.network.files.graph import is_dnn_partitioning, read_graph
 from csp_embed.network.files.plan import read_plan
 from csp_embed.network.files.platform import find_platform, read_platform, shipped_platforms
 from csp_embed.network.files.schema import read_document
-from csp_embed.network.onnx.graph import Imported, KernelCost, import_onnx_graph
-from csp_embed.network.onnx.layers import Layer
+from csp_embed.network.onnx.graph import Imported, import_onnx_graph
 from csp_embed.network.onnx.load import is_model_file
-from csp_embed.network.onnx.net import Net
-from csp_embed.network.onnx.quantised_chains import QuantLayer, quantised_layer
 from csp_embed.network.profiles.measure import read_inputs
 
-Array = NDArray[Any]
 Progress = Callable[[str, int, int], None]
 
 
@@ -63,12 +53,19 @@ class Request:
 
 @dataclass(frozen=True)
 class Inputs:
-    """graph and platform ready to be solved; model where it came from ONNX."""
+    """graph and platform ready to be solved; model where it came from ONNX, and then costs: of
+    devices that name an `isa`. programs: of the plan that it was read for."""
 
     graph: TaskGraph
     platform: Platform
     model: Imported | None
     cost_model: str
+    costs: DeviceCosts | None = None
+    programs: tuple[BuiltPart, ...] = ()
+
+    def why_not(self, task: str) -> Mapping[str, str]:
+        """Why devices cannot run a layer, by device, where that is known."""
+        return self.model.refused.get(task, {}) if self.model is not None else {}
 
 
 def is_onnx(target: str) -> bool:
@@ -84,9 +81,11 @@ def load_inputs(
     lost: Sequence[str] = (),
     lenient: bool = False,
     progress: Progress | None = None,
+    plan: Plan | None = None,
 ) -> Inputs:
     """Reads graph and platform. lost: devices that are gone. lenient: costs may name devices that
-    the platform lacks. Raises: InputError, MissingLibrary.
+    the platform lacks. plan: one that is judged or run: costs are those of its own programs, built
+    anew. Raises: InputError, MissingLibrary.
     """
     # None: the graph may bring its own platform.
     given = None
@@ -100,6 +99,9 @@ def load_inputs(
                 hint="--platform cpu_2gpu",
             )
         platform = without(given, lost)
+        # Of several placements the costs are those of the whole network's program.
+        placed = plan.device_of() if plan is not None and not plan.replicas else None
+        costs = DeviceCosts(request.assume_int8, progress, placed)
         # Costs are made for this platform, so it comes first.
         model = import_onnx_graph(
             request.target,
@@ -108,14 +110,19 @@ def load_inputs(
             dims=request.dims,
             io_free=request.io_free,
             profiles=request.profiles,
-            kernel_cost=kernel_cost(request.assume_int8, progress),
+            kernel_cost=costs,
             batches=request.batches,
             feeds=None if request.inputs is None else read_inputs(request.inputs),
         )
         # What the reader had to assume is told at once.
-        for note in model.notes:
+        for note in (*model.notes, *_idle(model, platform, costs)):
             stderr.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
-        return Inputs(model.graph, platform, model, request.cost_model or LINKS)
+        inputs = Inputs(model.graph, platform, model, request.cost_model or LINKS, costs)
+        if plan is not None and placed is not None and costs.chained:
+            from csp_embed.commands.planning.settle import with_programs
+
+            return with_programs(inputs, plan)
+        return inputs
     # Options of models: a graph has what they would say.
     given_options = {
         "--dim": request.dims,
@@ -156,6 +163,20 @@ def load_inputs(
     if not lenient:
         check_known_devices(graph, platform, request.target)
     return Inputs(graph, without(platform, lost), None, request.cost_model or LINKS)
+
+
+def _idle(model: Imported, platform: Platform, costs: DeviceCosts) -> list[str]:
+    """Machines that cannot run any layer: said aloud, or their absence in a plan would puzzle."""
+    notes: list[str] = []
+    for device in platform.devices:
+        why = [w[device.name] for w in model.refused.values() if device.name in w]
+        if device.isa is None or costs.placed is not None or len(why) < len(model.refused):
+            continue
+        # A model that is no quantised network at all says so once, not by layer.
+        error = costs.unread
+        text = f"{error.what} ({error.why}); {error.hint}" if error is not None else why[0]
+        notes.append(f"{device.name} can run no layer: {text}")
+    return notes
 
 
 def cost_model_of(target: str, asked: str | None) -> str:
@@ -218,67 +239,6 @@ def without(platform: Platform, lost: Sequence[str]) -> Platform:
     )
 
 
-def kernel_cost(assume_int8: bool, progress: Progress | None = None) -> KernelCost:
-    """Costs of layers on devices with an `isa`: cycles of the compiled kernel over the clock.
-
-    Equal layers are compiled once. None where the layer is no quantised chain, or has no embedding.
-    """
-    # None is remembered too: what has no embedding is not tried again.
-    known: dict[tuple[Any, ...], int | None] = {}
-
-    def cost(net: Net, layer: Layer, device: Device) -> tuple[float, str] | None:
-        found = quantised_layer(net, layer, assume_int8)
-        # A text says why it is no quantised chain.
-        if isinstance(found, str):
-            return None
-        if device.clock_mhz is None:
-            raise InputError(
-                f"device {device.name} needs clock_mhz to turn cycles into time",
-                hint="write the device's clock into the platform file: clock_mhz: 100",
-            )
-        # Equal layers on equal machines.
-        key = (device.isa, device.vta_config, *found.key)
-        if key not in known:
-            if progress is not None:
-                progress(f"compiling {layer.name}", len(known), len(known) + 1)
-            try:
-                known[key] = _kernel(found, device).cycles
-            except Infeasible:
-                # Not on this machine: the layer may still run elsewhere.
-                known[key] = None
-        cycles = known[key]
-        if cycles is None:
-            return None
-        origin = f"compiled kernel, {cycles} cycles at {device.clock_mhz:g} MHz"
-        # Without weights nothing was quantised: int8 is an assumption.
-        if found.w is None:
-            origin += ", int8 assumed"
-        # MHz are thousands of cycles in a millisecond.
-        return cycles / (device.clock_mhz * 1e3), origin
-
-    return cost
-
-
-def compile_layer(layer: QuantLayer, device: Device) -> Callable[[Array], tuple[Array, int]]:
-    """The kernel of a quantised chain as a function from x to (y, cycles)."""
-    kernel = _kernel(layer, device)
-
-    def run(x: Array) -> tuple[Array, int]:
-        y = kernel.run(x, layer.w, layer.b)
-        return np.asarray(y, dtype=np.int8), int(kernel.cycles or 0)
-
-    return run
-
-
-def _kernel(layer: QuantLayer, device: Device) -> Any:
-    from csp_embed import ops
-    from csp_embed.compiler import driver
-
-    # By name: a layer says which operator computes it.
-    operator = getattr(ops, layer.call)(**layer.arguments)
-    return driver.compile(operator, device.isa or "vta", b=layer.b, config=device.vta_config)
-
-
 def request_of(plan: Plan, target: str, platform: str | None) -> Request:
     """How the graph of a plan was read, by the plan's own `source`; the arguments win."""
     source = plan.source
@@ -313,8 +273,10 @@ def check_plan_file(
     if platform is None and not known and not is_onnx(str(graph)):
         # The plan may come from another machine; the graph file's own platform then serves.
         request = replace(request, platform=None)
-    inputs = load_inputs(request, objective=read.goal, lenient=True)
+    inputs = load_inputs(request, objective=read.goal, lenient=True, plan=read)
     # The plan may come from a tool that does not say its cost model.
     if inputs.cost_model == DNN:
         read = replace(read, cost_model=DNN)
-    return list(check_plan(inputs.graph, inputs.platform, read))
+    from csp_embed.commands.planning.settle import program_faults
+
+    return [*check_plan(inputs.graph, inputs.platform, read), *program_faults(inputs, read)]

@@ -71,7 +71,9 @@ class Job:
                 options["time_limit"] = max(0.01, options["time_limit"] - spent)
             if self.points is not None:
                 return self._front(inputs, self.points, options)
-            plan = self._solve(inputs, {**options, **self.of_one, "start": self.start})
+            asked = {**options, **self.of_one}
+            plan = self._solve(inputs, {**asked, "start": self.start})
+            plan, inputs = self._settle(inputs, plan, asked)
         source, seconds = self.request.source(), time.perf_counter() - self.begin
         self._show(replace(plan, source=source, seconds=seconds), inputs)
 
@@ -82,6 +84,19 @@ class Job:
         for option, name in [("--explain", self.explain), *(("--fix", task) for task in fixed)]:
             if name is not None and name not in known:
                 raise InputError(f"{option}: no layer {name!r}", hint=similar(name, inputs))
+        for task, device in fixed.items():
+            why = inputs.why_not(task).get(device)
+            if why is not None:
+                raise Infeasible(
+                    f"--fix {task}={device}: that device cannot run it",
+                    where=task,
+                    why=why,
+                    hint=_float_hint(inputs) or f"leave out --fix {task}={device}; its devices are "
+                    + ", ".join(
+                        d.name for d in inputs.platform.devices
+                        if known[task].cost_on(d) is not None
+                    ),
+                )  # fmt: skip
 
     def _show(self, plan: Plan, inputs: Inputs) -> None:
         # No plan: ends here, with its own exit code.
@@ -122,6 +137,18 @@ class Job:
             )
             raise SystemExit(error.exit_code) from error
 
+    def _settle(
+        self, inputs: Inputs, plan: Plan, options: Mapping[str, Any]
+    ) -> tuple[Plan, Inputs]:
+        """The plan with its chains built, where a device has programs."""
+        from csp_embed.commands.planning.settle import settled
+
+        if "interrupted" in plan.reasons:
+            return plan, inputs
+        limit = self.options["time_limit"]
+        deadline = None if limit is None else self.begin + limit
+        return settled(inputs, plan, options, deadline)
+
     def _front(self, inputs: Inputs, points: int, options: Mapping[str, Any]) -> None:
         """The front of latency and period, as a table and as one file of plans."""
         from csp_embed.network.files.plan import plan_document
@@ -150,6 +177,12 @@ class Job:
             raise TimeLimit(
                 "the limit ended the search before any plan", hint="give more time (--time-limit)"
             )
+
+
+def _float_hint(inputs: Inputs) -> str:
+    """How a model that is no quantised network becomes one."""
+    error = inputs.costs.unread if inputs.costs is not None else None
+    return "" if error is None else error.hint
 
 
 def _no_plan(plan: Plan, as_json: bool) -> None:

@@ -21,9 +21,10 @@ from csp_embed.commands.planning.options import (
 )
 from csp_embed.errors import CheckError, InputError
 from csp_embed.files import check_folder, check_outputs
-from csp_embed.ir.network import Plan, Platform, TaskGraph
+from csp_embed.ir.network import Plan
 
 if TYPE_CHECKING:
+    from csp_embed.commands.planning.inputs import Inputs
     from csp_embed.network.profiles.file import Clock, Granularity
 
 
@@ -139,7 +140,7 @@ def _modelled(
     as_json: bool,
 ) -> None:
     """A profile file of an analytical device or of compiled kernels, marked as such."""
-    from csp_embed.commands.planning.inputs import kernel_cost
+    from csp_embed.commands.planning.chains import DeviceCosts
     from csp_embed.network.files.platform import find_platform, read_platform
     from csp_embed.network.profiles.file import profile_document
     from csp_embed.network.profiles.measure import modelled_profile
@@ -158,7 +159,7 @@ def _modelled(
             dims=dims,
             # Several batches, for plans with replicas.
             batches=(1, 2, 4, 8, 16, 32),
-            kernel_cost=kernel_cost(assume_int8, tell),
+            kernel_cost=DeviceCosts(assume_int8, tell),
         )
     write_json(output, profile_document(found))
     total = sum(t.ms or 0.0 for t in found.layers.values())
@@ -208,12 +209,11 @@ def run_plan_command(
     """
     from csp_embed.commands.planning.hosts import hosts_of, run_with_losses
     from csp_embed.commands.planning.inputs import (
-        Inputs,
-        compile_layer,
         is_onnx,
         load_inputs,
         request_of,
     )
+    from csp_embed.commands.planning.kernels import compile_layer
     from csp_embed.network.files.plan import read_plan, same_graph
     from csp_embed.network.profiles.measure import read_inputs
     from csp_embed.run.execute import RunReport
@@ -240,20 +240,21 @@ def run_plan_command(
         raise InputError("run-plan runs ONNX models", where=model, hint="give the model's file")
     with progress(quiet=as_json) as tell:
         # lenient: the plan may have been made for fewer devices.
-        inputs = load_inputs(request, objective=plan.goal, lenient=True, progress=tell)
+        inputs = load_inputs(request, objective=plan.goal, lenient=True, progress=tell, plan=plan)
         assert inputs.model is not None
         # A plan of somebody else is judged before it is run.
-        _refuse_wrong(
-            plan, inputs.graph, inputs.platform, f"csp-embed check {plan_file} --graph {model}"
-        )
+        _refuse_wrong(plan, inputs, f"csp-embed check {plan_file} --graph {model}")
         given = None if inputs_file is None else read_inputs(inputs_file)
         # Connections close whatever happens.
         with hosts_of(worker or (), read_token(token_file), dask, inputs.platform) as hosts:
 
             def run(plan: Plan, inputs: Inputs) -> RunReport:
                 assert inputs.model is not None
+                network = inputs.costs.network if inputs.costs is not None else None
+                chained = network is not None and bool(inputs.costs and inputs.costs.chained)
                 return run_plan(
                     inputs.model, plan, inputs.platform, compile_layer=compile_layer,
+                    build_part=network.build_part if network is not None and chained else None,
                     weights=weights, seed=seed, runs=runs, warm_ups=warm_ups, inputs=given,
                     export_to=export, run_from=parts, swap=swap,
                     assume_int8=request.assume_int8, clock=clock, hosts=hosts,
@@ -275,12 +276,13 @@ def run_plan_command(
     refuse_unequal(report)
 
 
-def _refuse_wrong(plan: Plan, graph: TaskGraph, platform: Platform, hint: str) -> None:
+def _refuse_wrong(plan: Plan, inputs: Inputs, hint: str) -> None:
     """A plan that breaks a rule is not run. Raises: CheckError with the first faults."""
+    from csp_embed.commands.planning.settle import program_faults
     from csp_embed.judge.plan.judge import check_plan
 
     # The judge, not the solver, decides.
-    faults = check_plan(graph, platform, plan)
+    faults = [*check_plan(inputs.graph, inputs.platform, plan), *program_faults(inputs, plan)]
     if faults:
         raise CheckError(
             f"the plan is refused: {faults[0].text}",

@@ -101,7 +101,8 @@ def print_plan(plan: Plan, inputs: Inputs, table: bool, explain: str | None) -> 
 
     say(summary_text(plan, inputs.platform))
     if explain is not None:
-        say(explain_text(explain, plan, inputs.graph, inputs.platform, _mover(plan, inputs)))
+        mover, why = _mover(plan, inputs), inputs.why_not(explain)
+        say(explain_text(explain, plan, inputs.graph, inputs.platform, mover, why))
     # An explanation alone is what was asked for.
     if explain is None or table:
         rows = plan_rows(plan, inputs.graph, inputs.platform)

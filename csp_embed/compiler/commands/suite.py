@@ -7,6 +7,7 @@ ones, compiled and run point by point, against NumPy.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,6 +21,7 @@ from csp_embed.compiler.outcome import Outcome
 from csp_embed.errors import CspEmbedError, Infeasible, SimError
 from csp_embed.machine.commands.interpreter import HostMemory, Machine, codes
 from csp_embed.machine.commands.spec import Command, CommandMachine
+from csp_embed.machine.commands.tiles import operand_tiles
 from csp_embed.machine.commands.words import decode, encode
 from csp_embed.machine.spec import Isa
 from csp_embed.ops.data import random_tensors
@@ -153,7 +155,12 @@ def _alike(a: Machine, b: Machine) -> bool:
 def _operators(isa: Isa, seed: int) -> Iterator[Outcome]:
     """Small operators, a few lanes more than one step has."""
     # Just beyond one step in each dimension, so that padding occurs in all of them.
-    b, o, i = (isa.dims[d] for d in ("b", "o", "i"))
+    assert isa.commands is not None
+    contract = next(c for c in isa.commands.commands if c.acts.kind == "contract")
+    # By what the factors share, whatever the machine calls its dimensions.
+    of = {r: set(t.dims) for r, t in operand_tiles(contract.acts, isa.commands.commands).items()}
+    lanes = (of["dst"] & of["lhs"], of["dst"] & of["rhs"], of["lhs"] & of["rhs"] - of["dst"])
+    b, o, i = (math.prod(isa.dims[d] for d in some) for some in lanes)
     trials = {
         "matmul": ops.matmul(m=o + 1, n=b, k=i),
         "matmul, clip": ops.matmul(m=o, n=3, k=i + 1, clip=(-128, 127)),

@@ -107,8 +107,10 @@ def _parts_in_lanes(kernel: Compiled, idle: BiasLanes) -> Iterator[Claim]:
                 if len(mine) == 1:
                     (k,) = mine
                     step = held.step[moving[k].name][g]
-                    bounds[k] = (max(bounds[k][0], -(-low // step)),
-                                 min(bounds[k][1], -(-high // step)))  # fmt: skip
+                    # low <= step * v < high; a counter may walk its dimension backwards.
+                    a, b = (low, high) if step > 0 else (1 - high, 1 - low)
+                    bounds[k] = (max(bounds[k][0], -(-a // abs(step))),
+                                 min(bounds[k][1], -(-b // abs(step))))  # fmt: skip
                 elif not low <= 0 < high:
                     bounds = [(0, 0)]
             if any(a >= b for a, b in bounds):
@@ -120,10 +122,13 @@ def _parts_in_lanes(kernel: Compiled, idle: BiasLanes) -> Iterator[Claim]:
             for c, (a, b) in zip(moving, bounds, strict=True):
                 step = held.step[c.name]
                 stride = sum(s * p for s, p in zip(step, pitch, strict=True))
-                at += a * stride
+                # From the lowest address on, so that strides are positive.
+                begin, way = (b - 1, -1) if stride < 0 else (a, 1)
+                at += begin * stride
                 more = add.step.get(c.name, (0,) * len(grid))
-                grid = [g + s * a for g, s in zip(grid, more, strict=True)]
-                walked.append(_Loop(b - a, stride, dict(enumerate(more))))
+                grid = [g + s * begin for g, s in zip(grid, more, strict=True)]
+                steps = {g: way * s for g, s in enumerate(more)}
+                walked.append(_Loop(b - a, way * stride, steps))
             claim = _claim(add, at, item, [*walked, *lanes], grid, None)
             used = [loop for loop in (*walked, *lanes) if loop.extent > 1]
             claim["parts"] = {

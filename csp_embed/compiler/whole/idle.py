@@ -32,7 +32,7 @@ def live_ranges(problem: Problem, made: Lowered) -> tuple[Ranges, ...]:
     e = problem.embedding
     layout, found = e.layouts[m.operand], list[Ranges]()
     # Each round has factors of its own.
-    factors = [made.constants[turn][layout.tensor] for turn in range(problem.contractions)]
+    factors = [made.constants[turn][layout.tensor] for turn in problem.turns]
     # Most layers end here, before anything is packed.
     if all(map(_dense, factors)):
         return ()

@@ -111,8 +111,25 @@ class _Draft:
             self.made[op.name] = found
 
 
-def plan_of(graph: g.Graph, isa: Isa, options: Options, tell: Tell) -> Plan:
-    """Raises: InputError where the network needs more DRAM than the machine addresses."""
+@dataclass(frozen=True)
+class Searched:
+    """What has been found of layers, for networks that share them."""
+
+    known: Known
+    scheduler: Scheduler
+
+    @staticmethod
+    def of(isa: Isa, options: Options) -> Searched:
+        return Searched(Known(), Scheduler(isa, options, costs_of(isa, options.memory or "")))
+
+
+def plan_of(
+    graph: g.Graph, isa: Isa, options: Options, tell: Tell, searched: Searched | None = None
+) -> Plan:
+    """searched: what other plans for this machine and these options have found.
+
+    Raises: InputError where the network needs more DRAM than the machine addresses.
+    """
     # Lowering first: it does not depend on what is joined.
     draft = _Draft(graph, {}, {}, set(), set(), set())
     of = draft.views()
@@ -132,13 +149,13 @@ def plan_of(graph: g.Graph, isa: Isa, options: Options, tell: Tell) -> Plan:
         if isinstance(op, g.Concat) and op.name not in draft.joined:
             draft.host[op.name] = "a part of it is no tensor that a layer of the machine stores"
     # Most layers are the same in the next round: what was found of them is kept.
-    known, scheduler = Known(), Scheduler(isa, options, costs_of(isa, options.memory or ""))
+    kept = searched or Searched.of(isa, options)
     # Each round takes something back, so that it ends.
     while True:
         of = draft.views()
         try:
             sites = _sites(draft, of)
-            segments = _segments(draft, isa, options, of, sites, tell, known, scheduler)
+            segments = _segments(draft, isa, options, of, sites, tell, kept.known, kept.scheduler)
         except Unfit as error:  # the rest is tried again
             draft.take_back(error.layer, error.what)
             continue

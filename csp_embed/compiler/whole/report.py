@@ -65,6 +65,16 @@ def cycle_report(segment: Segment, options: Options) -> CycleReport | None:
     return None if engine is None else engine.report(segment.lowered.stream, trace=True)
 
 
+def ends_of(segment: Segment, options: Options) -> list[int | None]:
+    """The cycle at which each layer's last store has ended, all before it included; the last one
+    with the whole program. None where the spec states no costs."""
+    ran = cycle_report(segment, options)
+    if ran is None or ran.trace is None:
+        return [None for _ in segment.ends]
+    # The running maximum, so that what overlaps is counted once: with the layer before.
+    return [*(int(ran.trace.end[:count].max()) for count in segment.ends[:-1]), ran.total]
+
+
 def layer_reports(
     graph: g.Graph, isa: Isa, plan: Plan, options: Options, found: Sequence[Mapping[str, Array]],
     wanted: Sequence[Mapping[str, Array]],
@@ -73,16 +83,10 @@ def layer_reports(
     times: dict[str, dict[str, Any]] = {}
     costs = costs_of(isa, options.memory or "")
     for number, segment in enumerate(plan.segments):
-        ran = cycle_report(segment, options)
         # The first layer begins with the program.
         before: int | None = 0
-        for layer, count in zip(segment.layers, segment.ends, strict=True):
+        for layer, end in zip(segment.layers, ends_of(segment, options), strict=True):
             made = layer.site.made
-            end = None
-            if ran is not None and ran.trace is not None:
-                last = count == segment.ends[-1]
-                # Up to the last instruction of the layer; the program's last one ends with FINISH.
-                end = ran.total if last else int(ran.trace.end[:count].max())
             steps = layer.choice.embedding.cost["steps"] / layer.choice.embedding.cost["vectors"]
             vectors = layer.choice.embedding.cost["vectors"]
             times[layer.site.op.name] = {

@@ -44,7 +44,8 @@ class Segment:
     chosen: what CP-SAT says of the layouts. memory: the plan of activations, which live for lives.
     start, sizes: byte
     address and bytes of every activation. held: constants by address. schedule, lowered, words:
-    the stream. ends: instructions up to the last store of each layer."""
+    the stream. ends: instructions up to the last store of each layer. offers: of each layer, all
+    ways that were weighed."""
 
     isa: Isa
     layers: tuple[Layer, ...]
@@ -60,6 +61,7 @@ class Segment:
     lowered: Lowered
     words: NDArray[np.uint64]
     ends: tuple[int, ...]
+    offers: tuple[Sequence[Choice], ...] = ()
 
     @property
     def dram_bytes(self) -> int:
@@ -118,7 +120,8 @@ def build_segment(
             # A layer without a schedule goes to the host, and the rest is tried again.
             raise Unfit(error.what, site.op.name) from error
     tell("one stream of all layers", len(sites), len(sites))
-    return _linked(isa, tuple(layers), chosen, written, wanted, explorer.costs)
+    made = _linked(isa, tuple(layers), chosen, written, wanted, explorer.costs)
+    return replace(made, offers=tuple(choices))
 
 
 def _linked(

@@ -305,10 +305,9 @@ def price_of(e: Embedding, made: Lowered, isa: Isa, costs: Costs, role: str) -> 
     steps = sum(len(s) for s in made.rounds)
     other = next((r for r in ("lhs", "rhs") if r != role), "rhs")
     # A copy takes a reset and two tensor steps.
-    again = costs.reset_step + 2 * costs.tensor_step if made.copies else 0.0
+    again = made.copies * (costs.reset_step + 2 * costs.tensor_step)
     compute = e.cost["compute_cycles"] + (costs.step * steps + again) * e.cost["vectors"]
-    if not made.copies:
-        compute += costs.step * more * e.cost["steps"]
+    compute += costs.step * more * e.cost["steps"]
     # Constants of further rounds are loaded too, unless they are the same.
     constants = 0.0 if made.repeats else more * e.cost.get(f"{other}_bytes", 0.0)
     read = e.cost["read_cycles"] + constants / costs.read_bytes

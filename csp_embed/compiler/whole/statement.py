@@ -109,7 +109,7 @@ def _layer(
 ) -> dict[str, Any]:  # fmt: skip
     made, shape = layer.site.made, graph.tensors[layer.site.op.output].shape
     biases = [c["b"] for c in made.constants]
-    shifts = [c.get("s") for c in made.constants]
+    shifts, limits = ([c.get(n) for c in made.constants] for n in "sd")
     return {
         "name": layer.site.op.name, "begin": begin, "end": end, "copies": made.copies,
         "fill": made.fill, "axis": axis_of_channels(graph, shape),
@@ -118,6 +118,7 @@ def _layer(
         "weights": [arrays.name(w) for w in made.weights],
         "bias": [arrays.name(b) for b in biases],
         "shift": [None if s is None else arrays.name(s) for s in shifts],
+        "limit": [None if s is None else arrays.name(s) for s in limits],
     }  # fmt: skip
 
 

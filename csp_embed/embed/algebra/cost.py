@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,8 +18,9 @@ from csp_embed.embed.algebra.occupancy import Occupancy
 from csp_embed.embed.space.unit import Unit, accesses
 from csp_embed.ir.affine import Limit, count_inside
 from csp_embed.ir.embedding import Counter, Embedding, Layout
-from csp_embed.ir.operator import FACTORS, Operator, Role, Step
+from csp_embed.ir.operator import FACTORS, Operator, Role, Step, added
 from csp_embed.machine.costs import Costs
+from csp_embed.machine.identities import door
 from csp_embed.machine.spec import Isa
 from csp_embed.ops.counting import useful_points
 
@@ -71,9 +72,10 @@ class Weights:
     """Cost per unit of work, in 1/256 cycle: the analytic cost is linear in steps and elements.
 
     step: a micro-op step. vector: an output element's reset and epilogue. read: operand -> loading
-    one of its elements. write: storing an output element. host: operand of the operator ("lhs",
-    "rhs" as the formula has them, "add0", …) -> bytes of an element that the host packs at run
-    time, 0 for constants.
+    one of its elements. brought: operand -> compute that brings one of its elements into the
+    accumulators, where a load does not. write: storing an output element. host: operand of the
+    operator ("lhs", "rhs" as the formula has them, "add0", …) -> bytes of an element that the host
+    packs at run time, 0 for constants.
     """
 
     step: int
@@ -82,6 +84,7 @@ class Weights:
     write: int
     packed: Mapping[str, int]
     run_time: Mapping[str, bool]
+    brought: Mapping[str, int] = field(default_factory=dict[str, int])
 
     def host(self, role: str, commuted: bool) -> int:
         """Host bytes per element of an instruction operand."""
@@ -104,6 +107,8 @@ def weights(op: Operator, isa: Isa, unit: Unit, costs: Costs) -> Weights:
     # What is written is no operand that is read.
     del reads[Role.DST]
     packed = {role: element_bytes(isa, unit.memory_of(role)) for role in reads}
+    brought, saved = ({}, 0.0) if contract else _by_identity(op, isa, unit, costs, packed)
+    vector -= saved
     return Weights(
         # Whole 1/256 cycles, for CP-SAT counts in integers, and sums are the same on every
         # computer.
@@ -113,7 +118,38 @@ def weights(op: Operator, isa: Isa, unit: Unit, costs: Costs) -> Weights:
         write=round(256 * costs.store_cycles(stored_bytes(isa, unit))),
         packed=packed,
         run_time={r: not op.tensors[a.tensor].constant for r, a in reads.items()},
+        brought=brought,
     )
+
+
+def _by_identity(
+    op: Operator, isa: Isa, unit: Unit, costs: Costs, packed: dict[str, int]
+) -> tuple[dict[str, int], float]:
+    """Narrow operands that come in by an identity where that is cheaper than loads as wide as
+    sums: compute for an element of each, as in `Weights.brought`, and what a vector of the result
+    saves. Sets the bytes of their elements in `packed`."""
+    # Only streams are built that way.
+    way = door(isa, unit.memory[Role.DST], _item(op.tensors[op.lhs.tensor].dtype))
+    if way is None or isa.program is not None or isa.commands is not None:
+        return {}, 0.0
+    narrow, work = element_bytes(isa, way.memory), costs.step + costs.reset_step
+    if (packed[Role.LHS] - narrow) / costs.read_bytes <= work:
+        return {}, 0.0
+    packed[Role.LHS] = narrow
+    brought, saved = {str(Role.LHS): round(256 * work)}, 0.0
+    most = _item(isa.memory(way.memory).dram_dtype)
+    reads = [s for s in op.epilogue if s.access is not None]
+    for n, step in enumerate(reads):
+        assert step.access is not None
+        # The contraction is the addition.
+        if step.op == "add" and _item(op.tensors[step.access.tensor].dtype) <= most:
+            packed[added(n)], brought[added(n)] = narrow, 0
+            saved += costs.tensor_step - costs.step
+    return brought, saved
+
+
+def _item(dtype: str) -> int:
+    return np.dtype(dtype).itemsize
 
 
 def stored_bytes(isa: Isa, unit: Unit) -> int:
@@ -169,7 +205,9 @@ def figures(
         "write_cycles": write / 256,
         "host_bytes": host,
         "widened_bytes": sum(
-            elements[r] * w.packed[r] for r in run_time if widened(op, isa, layouts[r])
+            elements[r] * w.packed[r]
+            for r in run_time
+            if r not in w.brought and widened(op, isa, layouts[r])
         ),
         "zero_fill": 1 - sum(counts[r].filled for r in factors) / sum(lanes[r] for r in factors),
         # max with 1: an operator without run-time operands duplicates nothing.
@@ -194,6 +232,7 @@ def parts(
     expressions of the solver."""
     # The order of the parts is that of `objective`.
     compute = w.step * steps + w.vector * elements[Role.DST]
+    compute += sum(cost * elements[r] for r, cost in w.brought.items())
     read = sum(cost * elements[r] for r, cost in w.read.items())
     host = sum(w.host(r, commuted) * elements[r] for r in w.read)
     return compute, read, w.write * elements[Role.DST], host

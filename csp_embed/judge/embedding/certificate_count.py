@@ -7,6 +7,9 @@ The cost as defined, in cycles, unit work rounded to 1/256 cycle, all numbers fr
 and the memory interface with its overrides:
     compute = step * steps + vectors * (reset + epilogue)    an immediate_step, or a tensor_step, or
               a step where it is an addition promised to be within reach of one contraction step
+              Of pools and elementwise programs: a step and a reset for each element of a narrow
+              operand that comes in by an identity, where that takes fewer cycles than its bytes as
+              wide as sums; a narrow tensor that is added takes a step then
     read    = sum over operands but the result of bytes of their elements / bytes a cycle: of the
               port, or of as many bursts as there are tags in the time from grant to last beat
     write   = result elements * (word_gap + beats, one at least, * (beat_bytes / port bytes a cycle
@@ -72,7 +75,14 @@ def count(embedding: Embedding, isa: Isa, memory: str = "") -> dict[str, float]:
     # In flight at most `tags` bursts between request and last beat; a slow memory is limited by
     # that and a fast one by its rate.
     loaded = min(rate, isa.costs["read"]["tags"] * burst / (asked.latency + burst / rate))
+    narrow = {} if contract else _narrow(embedding, isa, loaded)
+    begun = _unit(isa.costs["contract"]["step"] + isa.costs["contract"]["reset_step"])
+    per_vector -= sum(
+        isa.costs["map"]["tensor_step"] - isa.costs["contract"]["step"]
+        for role in narrow if role != "lhs"
+    )  # fmt: skip
     compute = _unit(per_step) * steps + _unit(per_vector) * vectors
+    compute += begun * sizes["lhs"] if "lhs" in narrow else 0
     read, host = 0, 0
     figures: dict[str, float] = {}
     for role, layout in embedding.layouts.items():
@@ -80,7 +90,7 @@ def count(embedding: Embedding, isa: Isa, memory: str = "") -> dict[str, float]:
             # The result is written, not read; its bytes are counted below with the store's own
             # costs.
             continue
-        bytes_ = _bytes(isa, layout.memory)
+        bytes_ = narrow.get(role, _bytes(isa, layout.memory))
         figures[f"{role}_bytes"] = float(bytes_ * sizes[role])
         read += _unit(bytes_ / loaded) * sizes[role]
         if not op.tensors[layout.tensor].constant:
@@ -111,6 +121,44 @@ def count(embedding: Embedding, isa: Isa, memory: str = "") -> dict[str, float]:
         "host_bytes": float(host),
         "objective": total / 8192,
     }
+
+
+def _narrow(embedding: Embedding, isa: Isa, loaded: float) -> dict[str, int]:
+    """Operand -> bytes of an element, of those that a contraction with an identity brings in."""
+    op = embedding.operator
+    makers = [i for i in isa.instructions if i.kind == "contract"]
+    if not makers or isa.program is not None or isa.commands is not None:
+        return {}
+    by_role = {o.role: o for o in makers[0].operands}
+    if by_role["dst"].memory != embedding.layouts["dst"].memory:
+        return {}
+    result = set(by_role["dst"].dims)
+
+    def width(dtype: str) -> int:
+        return np.dtype(dtype).itemsize
+
+    for role, other in (("lhs", "rhs"), ("rhs", "lhs")):
+        memory = isa.memory(by_role[role].memory)
+        summed, new = set(by_role[role].dims) - result, result - set(by_role[role].dims)
+        square = len(summed) == len(new) == 1 and set(by_role[other].dims) == summed | new
+        wide_enough = square and isa.dims[min(summed)] >= isa.dims[min(new)]
+        held = isa.memory(by_role[other].memory)
+        if not wide_enough or memory.load_queue is None or held.load_queue is None:
+            continue
+        if width(op.tensors[op.lhs.tensor].dtype) > width(memory.dram_dtype):
+            continue
+        few = _bytes(isa, memory.name)
+        spared = (_bytes(isa, embedding.layouts["lhs"].memory) - few) / loaded
+        # A reset and a step must cost less than the bytes that they spare.
+        if spared <= isa.costs["contract"]["step"] + isa.costs["contract"]["reset_step"]:
+            return {}
+        tensors = [s for s in op.epilogue if s.access is not None]
+        return {"lhs": few} | {
+            f"add{n}": few for n, s in enumerate(tensors)
+            if s.op == "add" and s.access is not None
+            and width(op.tensors[s.access.tensor].dtype) <= width(memory.dram_dtype)
+        }  # fmt: skip
+    return {}
 
 
 def _stated_otherwise(isa: Isa) -> dict[str, dict[str, float]]:

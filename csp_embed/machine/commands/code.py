@@ -153,6 +153,11 @@ def _function(lines: list[str]) -> Any:
     return scope["command"]
 
 
+def _own(variable: str) -> str:
+    """How a loop's variable is written, so that a spec's names meet none of the function's own."""
+    return f"v_{variable}"
+
+
 def _spread(count: Any, *others: Any) -> tuple[Any, ...]:
     """A new innermost axis of `count` values, and the others with that axis."""
     # Outer variables are arrays already, with an axis for each loop around them.
@@ -241,7 +246,7 @@ class _Writer:
             self.moving = (*self.moving, v)
             inner = self.block(body)
             self.moving = self.moving[:-1]
-            return [f"for {v} in range(int({bound})):", *(f"    {x}" for x in inner)]
+            return [f"for {_own(v)} in range(int({bound})):", *(f"    {x}" for x in inner)]
         # A triangular loop has no rectangle of points to spread.
         if self._moves(n):
             raise _NotWhole
@@ -249,17 +254,17 @@ class _Writer:
         # Asked of the outermost loop: statements further in take turns at each of its points.
         if not outer:
             self.several = sum(len(_leaves(s)) for s in body) > 1
-        inside = ", ".join((v, *outer))
-        args = "".join(f", {o}" for o in outer)
+        inside = ", ".join(map(_own, (v, *outer)))
+        args = "".join(f", {_own(o)}" for o in outer)
         # Loop variables are narrowed inside (spread, keep) and must be whole again behind the loop.
         saved = f"_s{self.count}"
         self.count += 1
-        lines = [f"{saved} = ({''.join(f'{o}, ' for o in outer)})"]
+        lines = [f"{saved} = ({''.join(f'{_own(o)}, ' for o in outer)})"]
         lines.append(f"{inside}, = spread({bound}{args})")
         self.moving = (*outer, v)
         lines += self.block(body)
         self.moving = outer
-        return [*lines, *([f"{', '.join(outer)}, = {saved}"] if outer else [])]
+        return [*lines, *([f"{', '.join(map(_own, outer))}, = {saved}"] if outer else [])]
 
     def _branch(self, test: ast.expr, body: list[ast.stmt], orelse: list[ast.stmt]) -> list[str]:
         condition = self._value(test)
@@ -269,7 +274,7 @@ class _Writer:
             if orelse:
                 lines += ["else:", *(f"    {x}" for x in self.block(orelse))]
             return lines
-        names = ", ".join(self.moving)
+        names = ", ".join(map(_own, self.moving))
         saved = f"_s{self.count}"
         self.count += 1
         lines = [f"{saved}, {saved}t = ({names},), truth({condition})"]
@@ -338,7 +343,7 @@ class _Writer:
                 return str(int(value))
             case ast.Name(id=name):
                 if name in self.moving:
-                    return name
+                    return _own(name)
                 if name in self.names.fields:
                     return f"f[{name!r}]"
                 if name in self.names.numbers:

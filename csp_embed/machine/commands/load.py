@@ -1,6 +1,6 @@
 """Reads a file of format 2 with `control: stream` into an `Isa` whose `commands` are written out.
 
-Takes: YAML as docs/machines.md describes it.  Leaves: an Isa; meanings are read, bits disjoint, no
+Takes: YAML as docs/commands.md describes it.  Leaves: an Isa; meanings are read, bits disjoint, no
 two commands alike. What the embedding search sees as memories are the tiles of the contraction.
 Every refusal is a SpecError with file:line.
 """
@@ -16,7 +16,7 @@ from csp_embed.machine.commands.spec import Bits, Command, CommandMachine, RowMe
 from csp_embed.machine.commands.tiles import as_instructions
 from csp_embed.machine.reading.meaning import MeaningError
 from csp_embed.machine.reading.sections import read_dims
-from csp_embed.machine.reading.tree import Item
+from csp_embed.machine.reading.tree import NAMES, Item, is_name
 from csp_embed.machine.spec import Isa, Limits
 
 CONFIG = "fixed"
@@ -63,7 +63,7 @@ def read_command_machine(root: Item, spec_text: str) -> Isa:
         instructions, tiles, views = as_instructions(commands, memories, dims)
     except MeaningError as error:
         raise table["instructions"].error(
-            str(error), "docs/machines.md, machines of streams"
+            str(error), "docs/commands.md lists what commands do"
         ) from error
     return Isa(
         name=table["name"].word(), config={}, config_name=CONFIG, dims=dims, memories=tiles,
@@ -99,6 +99,8 @@ def _memories(item: Item) -> tuple[dict[str, RowMemory], tuple[int, int]]:
     found: dict[str, RowMemory] = {}
     host: tuple[int, int] | None = None
     for name, entry in item.entries().items():
+        if not is_name(name):
+            raise entry.error(f"'{name}' is not a name", NAMES)
         kind = entry.entries().get("kind")
         if kind is None or kind.text() not in ("rows", "host"):
             raise entry.error("`kind` is missing", "a memory is `kind: rows` or `kind: host`")
@@ -129,6 +131,8 @@ def _memories(item: Item) -> tuple[dict[str, RowMemory], tuple[int, int]]:
 def _states(item: Item, dims: Mapping[str, int]) -> dict[str, State]:
     found: dict[str, State] = {}
     for name, entry in item.entries().items():
+        if not is_name(name):
+            raise entry.error(f"'{name}' is not a name", NAMES)
         table = entry.table((), ("dims", "type", "default"))
         over = tuple(i.word() for i in table["dims"].items()) if "dims" in table else ()
         for d in over:
@@ -157,8 +161,8 @@ def _commands(
     table = item.table(["code", "fields", "meaning"], ["each"])
     for chosen in _each(table.get("each")):
         own = _filled(name, chosen)
-        if not own.isidentifier():
-            raise item.error(f"'{own}' is not a name", "letters, digits and _ only")
+        if not is_name(own):
+            raise item.error(f"'{own}' is not a name", NAMES)
         code = tuple(_fixed(k, v, words, chosen) for k, v in table["code"].entries().items())
         fields = _fields(table["fields"], words, groups)
         _disjoint(item, code, fields)
@@ -172,7 +176,7 @@ def _commands(
             acts = acts_of(text, names)
         except MeaningError as error:
             line = f"line {error.line} of the meaning: {error}"
-            raise table["meaning"].error(line, "docs/machines.md lists the meanings") from error
+            raise table["meaning"].error(line, "docs/commands.md lists the meanings") from error
         yield Command(own, code, fields, text, acts)
 
 
@@ -233,8 +237,8 @@ def _fields(item: Item, words: Mapping[str, int], groups: Mapping[str, Item]) ->
             # Groups hold fields only: a group in a group would have no end to look for.
             found |= _fields(groups[entry.text()], words, {})
             continue
-        if not name.isidentifier():
-            raise entry.error(f"'{name}' is not a name", "letters, digits and _ only")
+        if not is_name(name):
+            raise entry.error(f"'{name}' is not a name", NAMES)
         found[name] = _bits(entry.text(), entry, words)
         # Field values travel as int64, and an address plus its loop must not overflow.
         if found[name].width > 62:

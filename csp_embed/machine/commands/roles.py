@@ -79,10 +79,12 @@ class Setting:
 
 @dataclass(frozen=True)
 class Load:
-    """Lanes of state are filled from rows or from other state."""
+    """Lanes of state are filled from rows or from other state. at: loop names by lane dimension
+    of the state that is filled."""
 
     # Other state: preloaded weights may wait in one array and be used from another.
     source: Rows | Lanes
+    at: tuple[str, ...]
     loops: Mapping[str, Param]
     limits: tuple[Limit, ...]
 
@@ -143,10 +145,10 @@ class _Reader:
                 # A number is set outside of loops only: in one, which point is last would matter.
                 case ast.Assign(targets=[ast.Name(id=name)], value=value) if not step.loops:
                     settings[name] = self._setting(value)
-                case ast.Assign(targets=[ast.Subscript(value=ast.Name(id=name))], value=value) if (
-                    name in self.names.arrays
-                ):
-                    loads[name] = self._load(step, value)
+                case ast.Assign(
+                    targets=[ast.Subscript(value=ast.Name(id=name)) as target], value=value
+                ) if name in self.names.arrays:
+                    loads[name] = self._load(step, target, value)
                 case _:
                     # What moves data between rows or HOST decides the command's kind.
                     moves.append(step)
@@ -221,7 +223,7 @@ class _Reader:
             case _:
                 return Setting(self._param(value))
 
-    def _load(self, step: _Step, value: ast.expr) -> Load:
+    def _load(self, step: _Step, target: ast.expr, value: ast.expr) -> Load:
         loops = {v: self._param(n) for v, n in step.loops}
         tests = step.tests
         if isinstance(value, ast.IfExp):
@@ -234,13 +236,23 @@ class _Reader:
                     raise MeaningError(value.lineno, "lanes that are left out are 0")
         limits = self._limits(_Step(step.loops, tests, step.core), loops)
         # Lanes of state can be filled from state; what a factor can be, a source can be.
-        return Load(self._factor(value, loops), loops, limits)
+        filled = self._factor(target, loops)
+        assert isinstance(filled, Lanes)
+        if set(filled.at) != set(loops):
+            raise MeaningError(target.lineno, f"'{ast.unparse(target)}' is filled in other loops:"
+                               f" {', '.join(loops) or 'none'}")  # fmt: skip
+        return Load(self._factor(value, loops), filled.at, loops, limits)
 
     def _factor(self, node: ast.expr, loops: Mapping[str, Param]) -> Rows | Lanes:
         match node:
             case ast.Subscript(value=ast.Name(id=name), slice=at) if name in self.names.arrays:
                 lanes = at.elts if isinstance(at, ast.Tuple) else [at]
-                return Lanes(name, tuple(x.id for x in lanes if isinstance(x, ast.Name)))
+                names = tuple(x.id for x in lanes if isinstance(x, ast.Name) and x.id in loops)
+                # All of it, lane by lane: a part of an array is no tile.
+                if len(names) < len(lanes) or len(set(names)) < len(names):
+                    raise MeaningError(node.lineno, f"'{ast.unparse(node)}': a lane of state is a"
+                                       " loop's name, each once")  # fmt: skip
+                return Lanes(name, names)
             case _:
                 return self._rows(node, loops)
 
@@ -314,6 +326,7 @@ class _Reader:
         return tuple(out)
 
     def _param(self, node: ast.expr) -> Param:
+        """A bound, a test or what state is set to."""
         # Without loops every name is a field or state.
         base, steps = self._affine(node, {})
         assert not steps
@@ -394,4 +407,7 @@ def _terms(node: ast.expr) -> dict[tuple[str, ...], int]:
                     found[key] = found.get(key, 0) + x * y
             return found
         case _:
-            raise MeaningError(node.lineno, f"'{ast.unparse(node)}' is no sum of products")
+            # Addresses that count bytes divide; the bits above are the same number.
+            raise MeaningError(node.lineno, f"'{ast.unparse(node)}' is no sum of products of"
+                               " fields, state, loop names and numbers (of a byte address name"
+                               " the bits above: WORD[3:12] counts rows of 8)")  # fmt: skip

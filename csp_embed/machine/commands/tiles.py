@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from csp_embed.machine.commands.roles import Acts, Lanes, Param, Rows
+from csp_embed.machine.commands.roles import Acts, Lanes, Load, Param, Rows
 from csp_embed.machine.commands.spec import Command, RowMemory
 from csp_embed.machine.reading.meaning import MeaningError
 from csp_embed.machine.spec import Field, Instruction, MapOp, Memory, Operand
@@ -58,12 +58,15 @@ def tile_of(rows: Rows) -> Tile:
     return Tile(rows.memory, (*outer, *inner), steps, dict(rows.lanes))
 
 
-def factor_tile(source: Rows | Lanes, own: Acts, commands: tuple[Command, ...]) -> Tile:
+def factor_tile(source: Rows | Lanes, commands: tuple[Command, ...]) -> Tile:
     """The tile of a factor; through state it is renamed to the contraction's dimensions."""
     if isinstance(source, Rows):
         return tile_of(source)
-    rows = origin(source.state, own, commands)
+    rows = origin(source.state, commands)
     loaded = tile_of(rows.source)
+    if len(rows.at) != len(source.at):
+        raise MeaningError(1, f"{source.state} has {len(rows.at)} dimensions where it is filled and"
+                           f" {len(source.at)} where it is used")  # fmt: skip
     # The loops of the load have names of their own; lanes of the state tie both together.
     renamed = dict(zip(rows.at, source.at, strict=True))
     return Tile(
@@ -75,27 +78,55 @@ def factor_tile(source: Rows | Lanes, own: Acts, commands: tuple[Command, ...]) 
 
 @dataclass(frozen=True)
 class Origin:
-    """source: the rows that fill lanes of state; at: the loop names by lane dimension."""
+    """source: the rows that fill lanes of state; at: their loop names by lane dimension."""
 
     source: Rows
     at: tuple[str, ...]
 
 
-def origin(state: str, own: Acts, commands: tuple[Command, ...]) -> Origin:
+def origin(state: str, commands: tuple[Command, ...]) -> Origin:
     """Where lanes of state come from, through other state. Raises: MeaningError."""
-    # State can be filled from state in a circle (two buffers that swap): each is asked once.
-    seen: set[str] = set()
-    while state not in seen:
-        seen.add(state)
-        loads = [c.acts.loads[state] for c in commands if state in c.acts.loads]
-        # Any of its loads that comes from rows; further ones fill the same lanes from elsewhere.
-        for load in loads:
-            if isinstance(load.source, Rows):
-                return Origin(load.source, tuple(load.loops))
-        if not loads:
-            break
-        state = loads[0].source.state
-    raise MeaningError(1, f"no command fills {state} from rows")
+    found = _origins(state, commands, frozenset())
+    if not found:
+        raise MeaningError(1, f"no command fills {state} from rows")
+    # Whoever uses the state cannot tell which command filled it: all must mean the same tile.
+    name, first = next(iter(found.items()))
+    for other, second in found.items():
+        if _by_lane(first) != _by_lane(second):
+            raise MeaningError(1, f"{name} and {other} fill {state} in different ways: leave one"
+                               " out, or let it fill state of its own")  # fmt: skip
+    return first
+
+
+def _origins(state: str, commands: tuple[Command, ...], asked: frozenset[str]) -> dict[str, Origin]:
+    """Command -> where it fills the state from."""
+    found: dict[str, Origin] = {}
+    for c in commands:
+        load: Load | None = c.acts.loads.get(state)
+        if load is None:
+            continue
+        if isinstance(load.source, Rows):
+            found[c.name] = Origin(load.source, load.at)
+        # State can be filled from state in a circle (two buffers that swap): each is asked once.
+        elif load.source.state not in asked:
+            for o in _origins(load.source.state, commands, asked | {state}).values():
+                # Lane k is lane n of the other state where both have one loop's name.
+                if set(load.source.at) != set(load.at) or len(o.at) != len(load.at):
+                    raise MeaningError(1, f"{c.name} fills {state} from other lanes")
+                at = tuple(o.at[load.source.at.index(v)] for v in load.at)
+                found[c.name] = Origin(o.source, at)
+    return found
+
+
+def _by_lane(origin: Origin) -> Tile:
+    """Its tile with lane dimensions numbered, so that loops' names do not matter."""
+    tile = tile_of(origin.source)
+    number = {v: str(n) for n, v in enumerate(origin.at)}
+    return Tile(
+        tile.memory, tuple(number.get(d, d) for d in tile.dims),
+        {number.get(d, d): s for d, s in tile.rows.items()},
+        {number.get(d, d): s for d, s in tile.lanes.items()},
+    )  # fmt: skip
 
 
 def as_instructions(
@@ -110,9 +141,13 @@ def as_instructions(
     # Views are by tile: several contractions of one tile (with and without preload) are one choice.
     if any(t != tiles[0] for t in tiles):
         raise MeaningError(1, "contractions of different tiles: the search covers by one of them")
-    for tile in tiles[0].values():
-        if any(d not in dims for d in tile.dims):
-            raise MeaningError(1, f"loops of a contraction are dimensions: {', '.join(dims)}")
+    walked = {d for tile in tiles[0].values() for d in tile.dims}
+    for v in (*(v for c in contracts for v in c.acts.loops), *walked):
+        if v not in dims:
+            raise MeaningError(1, f"loop '{v}' of a contraction is no dimension: {', '.join(dims)}")
+        # Such a loop would only add the same again.
+        if v not in walked:
+            raise MeaningError(1, f"loop '{v}' of a contraction moves neither sums nor factors")
     found: list[Memory] = []
     for tile in tiles[0].values():
         rows = memories[tile.memory]
@@ -157,8 +192,8 @@ def operand_tiles(acts: Acts, commands: tuple[Command, ...]) -> dict[str, Tile]:
     assert acts.rhs is not None
     return {
         "dst": tile_of(acts.dst),
-        "lhs": factor_tile(acts.lhs, acts, commands),
-        "rhs": factor_tile(acts.rhs, acts, commands),
+        "lhs": factor_tile(acts.lhs, commands),
+        "rhs": factor_tile(acts.rhs, commands),
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from csp_embed.machine.reading.tree import Item
+from csp_embed.machine.reading.tree import Item, is_name
 from csp_embed.machine.spec import Memory
 
 # Types that format 1 knows, in bytes.
@@ -50,7 +50,7 @@ def _read_one(
 ) -> Memory:
     table = item.table(["id", "depth"], _OPTIONAL)
     # The meaning of transfers uses these two for "this memory" and "DRAM".
-    if not name.isidentifier() or name in ("DRAM", "SRAM"):
+    if not is_name(name) or name in ("DRAM", "SRAM"):
         raise item.error(
             f"'{name}' cannot name a memory", "DRAM and SRAM have a meaning of their own"
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from csp_embed.machine.reading.tree import Item
+from csp_embed.machine.reading.tree import NAMES, Item, is_name
 
 # Lanes of one element beyond this would not be expanded point by point.
 MAX_LANES = 1 << 16
@@ -15,8 +15,8 @@ def read_dims(item: Item, names: Mapping[str, int]) -> dict[str, int]:
     # Three names are always there, so that nothing downstream asks whether a machine has batches.
     dims = {"b": 1, "o": 1, "i": 1}
     for key, value in item.entries().items():
-        if not key.isidentifier():
-            raise value.error(f"'{key}' is not a name", "letters, digits and _ only")
+        if not is_name(key):
+            raise value.error(f"'{key}' is not a name", NAMES)
         dims[key] = value.integer(names)
         if dims[key] < 1:
             raise value.error(f"dimension '{key}' is {dims[key]}", "at least 1 is needed")

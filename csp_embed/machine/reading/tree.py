@@ -6,6 +6,7 @@ Takes: text and the name to show for it.  Leaves: `Item`s; numbers stay text unt
 from __future__ import annotations
 
 import difflib
+import keyword
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,6 +15,14 @@ import yaml
 
 from csp_embed.errors import SpecError
 from csp_embed.machine.reading import expr
+
+# Meanings are Python's syntax, so a name that they use cannot be one of its words.
+NAMES = "letters, digits and _ only, and no word of Python's syntax (from, in, is, …)"
+
+
+def is_name(text: str) -> bool:
+    """Whether a meaning can use it."""
+    return text.isidentifier() and not keyword.iskeyword(text)
 
 
 @dataclass(frozen=True)
@@ -104,8 +113,8 @@ class Item:
     def word(self) -> str:
         """Text that is an identifier."""
         text = self.text()
-        if not text.isidentifier():
-            raise self.error(f"'{text}' is not a name", "letters, digits and _ only")
+        if not is_name(text):
+            raise self.error(f"'{text}' is not a name", NAMES)
         return text
 
     def integer(self, names: Mapping[str, int]) -> int:

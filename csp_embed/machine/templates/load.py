@@ -18,7 +18,7 @@ from csp_embed.errors import SpecError
 from csp_embed.machine import config as configuration
 from csp_embed.machine.reading.meaning import MeaningError
 from csp_embed.machine.reading.sections import read_dims
-from csp_embed.machine.reading.tree import Item
+from csp_embed.machine.reading.tree import NAMES, Item, is_name
 from csp_embed.machine.spec import Field, Instruction, Isa, Limits, MapOp, Memory, Operand
 from csp_embed.machine.templates.meaning import read
 from csp_embed.machine.templates.spec import Runner, Slot, SourceMachine, Template
@@ -215,12 +215,15 @@ def _template(
     table = item.table(["operands", "meaning", "template", "cost"])
     slots = {k: _slot(k, v, lanes) for k, v in table["operands"].entries().items()}
     for k, v in table["operands"].entries().items():
+        if not is_name(k):
+            raise v.error(f"'{k}' is not a name", NAMES, "rename the operand")
         # One table of names in meanings: operands, lanes, memories and sizes.
-        if k in dims or k in lanes or k in sizes or k == "HOST" or not k.isidentifier():
+        if k in dims or k in lanes or k in sizes or k == "HOST":
+            what = "dimension" if k in dims else "size" if k in sizes else "memory"
+            there = " (b, o and i always are)" if k in ("b", "o", "i") else ""
             raise v.error(
                 f"an operand called '{k}'",
-                "a dimension, a memory or a key of the configuration has that name, and meanings"
-                " could not tell them apart",
+                f"a {what} has that name{there}, and meanings could not tell them apart",
                 "rename the operand",
             )
     text = _sized(table["template"].text(), sizes)

@@ -27,6 +27,7 @@ _DEVICE_KEYS = (
     "isa",
     "clock_mhz",
     "operators",
+    "layout_bytes_per_ms",
 )
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from csp_embed.files import atomic
-from csp_embed.ir.network import Assignment, Plan, Platform, Replica, TaskGraph, Transfer
+from csp_embed.ir.network import Assignment, BuiltPart, Plan, Platform, Replica, TaskGraph, Transfer
 from csp_embed.network.files.schema import in_ms, parse, per_ms, read_document
 
 FORMAT = "csp-embed-plan/1"
@@ -55,6 +55,17 @@ class ReplicaEntry(_Loose):
     transfers: list[TransferEntry] = Field(default_factory=list)
 
 
+class ProgramEntry(_Loose):
+    """Which tasks are one program, and which."""
+
+    device: str
+    tasks: list[str]
+    cycles: int = Field(ge=0)
+    predicted: int = Field(ge=0)
+    instructions: int = Field(default=0, ge=0)
+    sha256: str = ""
+
+
 class DigestEntry(_Loose):
     """sha256 of the files that the plan was made for; "" where there was none."""
 
@@ -93,6 +104,7 @@ class PlanEntry(_Loose):
     linear_costs: bool = False
     reasons: list[str] = Field(default_factory=list)
     source: dict[str, Any] = Field(default_factory=dict)
+    programs: list[ProgramEntry] = Field(default_factory=list)
 
 
 def read_plan(path: str | Path) -> Plan:
@@ -150,6 +162,10 @@ def plan_from(value: Any, path: str | Path) -> Plan:
         platform_sha256=entry.sha256.platform,
         reasons=tuple(entry.reasons),
         source=entry.source,
+        programs=tuple(
+            BuiltPart(p.device, tuple(p.tasks), p.cycles, p.predicted, p.instructions, p.sha256)
+            for p in entry.programs
+        ),
     )
 
 
@@ -231,6 +247,8 @@ def plan_document(plan: Plan) -> dict[str, Any]:
     # How its graph was read: `run-plan` and `check` read it again in the same way.
     if plan.source:
         document["source"] = dict(plan.source)
+    if plan.programs:
+        document["programs"] = [{**vars(p), "tasks": list(p.tasks)} for p in plan.programs]
     return document
 
 

@@ -30,6 +30,7 @@ class DeviceEntry(Strict):
     isa, vta_config, clock_mhz: a device whose costs are cycles of our own kernels.
     operators: ONNX operator types that it can run; all where absent. provider: the execution
     provider of onnxruntime by which run-plan runs it (CUDAExecutionProvider, …).
+    layout_bytes_per_ms: how fast the host turns tensors into the device's layouts, and back.
     """
 
     name: str
@@ -47,6 +48,7 @@ class DeviceEntry(Strict):
     clock_mhz: PositiveFloat | None = None
     operators: list[str] | None = None
     provider: str | None = None
+    layout_bytes_per_ms: PositiveFloat | None = None
 
 
 class LinkEntry(Strict):
@@ -202,6 +204,7 @@ def _add(
                 # None: any operator; an empty list would be none.
                 operators=None if entry.operators is None else tuple(entry.operators),
                 provider=entry.provider,
+                layout_bytes_per_ms=entry.layout_bytes_per_ms,
             )
         )
 

@@ -49,7 +49,7 @@ def lowered(task: Task) -> Lowered | str:
     # A sum that wraps would make the threshold proof speak of other numbers.
     if rule.low.min() < INT32[0] or rule.high.max() > INT32[1]:
         return "its sums may wrap around int32"
-    found, refused = recipes(rule, one.weights, one.bias) if task.recipes is None else task.recipes
+    found, refused = task.recipes or recipes(rule, one.weights, one.bias, one.steps)
     # The cheapest first; one whose digits or sums do not fit leaves the place to the next.
     for recipe in sorted(found, key=lambda r: r.extra(one.steps)):
         copies = recipe.copies(one.steps)

@@ -36,9 +36,10 @@ class Lowered:
     program's x; `fill` stands wherever no element does. arrange: an array in the shape of the
     graph's output in that of the program's. fill: the stored value that `operand` fills in. recipe:
     how it is requantised. proof: what was proved, in words. refused: other recipes, and why they
-    were not taken. copies: instead of a second round, the steps after the first one change a copy
-    of the sums, which is added to them. dropped: steps of the epilogue whose tensor is 0 in the
-    last round. weights: of each round, [channels, products], as the graph orders them."""
+    were not taken. copies: so many rounds after the first one make no products: each adds a copy of
+    the sums as they were after the first addition of the round before. dropped: steps of the
+    epilogue whose tensor is 0 in the last round. weights: of each round, [channels, products], as
+    the graph orders them."""
 
     op: Operator
     rounds: tuple[tuple[Step, ...], ...]
@@ -50,7 +51,7 @@ class Lowered:
     recipe: Recipe
     proof: str
     refused: tuple[str, ...] = ()
-    copies: bool = False
+    copies: int = 0
     dropped: frozenset[int] = frozenset()
     weights: tuple[Array, ...] = ()
 
@@ -89,7 +90,7 @@ class Contraction:
     turns: tuple[Ints, ...] = ()
 
 
-def contracted(task: Contraction, recipe: Recipe, clamp: Pair, copies: bool) -> Made | str:
+def contracted(task: Contraction, recipe: Recipe, clamp: Pair, copies: int) -> Made | str:
     """(op, rounds, constants, dropped steps, weights), or why the sums might wrap around int32."""
     weights, biases = _rounds(task, recipe)
     amount = _shifts(recipe)
@@ -97,12 +98,12 @@ def contracted(task: Contraction, recipe: Recipe, clamp: Pair, copies: bool) -> 
     why = _wraps(weights, biases, recipe)
     if why:
         return why
-    if copies:  # the sum keeps what was added first
-        # Both rounds start from the same sums, so the second adds only the difference.
-        biases[-1] = biases[-1] - biases[0]
+    for n in range(copies, 0, -1):
+        # The copy keeps what was added before, so that only the difference is added.
+        biases[n] = biases[n] - biases[n - 1]
     # Channels share the lanes; steps by channel are read along that axis.
     channel = task.base.out.index[-1]
-    used = {kind for steps in recipe.between for kind, _ in steps}
+    used = {kind for steps in recipe.between for kind, _ in steps} - {"max_lanes"}
     # One shift for all is an immediate, which costs half (shared/facts: 1 cycle against 2).
     lanes = np.unique(last).size > 1 or any(kind.endswith("lanes") for kind in used)
     # The smallest range of whole bits that holds every round's bias.
@@ -113,12 +114,13 @@ def contracted(task: Contraction, recipe: Recipe, clamp: Pair, copies: bool) -> 
     elif last[0]:
         steps.append(f"shr {last[0]}")
     # The clamp always comes last: it makes the result fit int8.
-    steps += [f"max {clamp[0]}", f"min {clamp[1]}"]
+    limits = bool(recipe.lanes)
+    steps += [f"max d[{channel}]" if limits else f"max {clamp[0]}", f"min {clamp[1]}"]
     base = task.base
-    names = (task.name, "b", *(["s"] if lanes else []))
+    names = (task.name, "b", *(["s"] if lanes else []), *(["d"] if limits else []))
     op = parse_formula(
         "; ".join([base.formula(), *steps]),
-        {n: t.shape for n, t in base.tensors.items()} | {"b": last.shape},
+        {n: t.shape for n, t in base.tensors.items()} | dict.fromkeys(names[1:], last.shape),
         extents=dict(base.axes),
         constants=names,
         notes=base.notes,
@@ -129,8 +131,9 @@ def contracted(task: Contraction, recipe: Recipe, clamp: Pair, copies: bool) -> 
         # A bias of zeros needs no step.
         made = [op.epilogue[0]] if bias.any() else []
         for kind, imm in after:
-            # The lane's shift is read from the epilogue's own tensor.
-            made.append(op.epilogue[1] if kind.endswith("lanes") else Step(kind, imm))
+            # What a lane takes is read from the epilogue's own tensor.
+            own = op.epilogue[-2] if kind == "max_lanes" else op.epilogue[1]
+            made.append(own if kind.endswith("lanes") else Step(kind, imm))
         between.append(tuple(made))
     constants: list[dict[str, Array]] = [
         {task.name: task.place(w), "b": b.astype(np.int32)}
@@ -143,7 +146,12 @@ def contracted(task: Contraction, recipe: Recipe, clamp: Pair, copies: bool) -> 
         # A sign step reads the same tensor in the first round, with other amounts.
         assert recipe.bits is not None
         constants[0]["s"] = (30 - recipe.bits).astype(np.int32)
-    dropped = frozenset([0]) if copies and not biases[-1].any() else frozenset[int]()
+    for n, held in enumerate(constants if limits else ()):
+        lane = recipe.lanes[n] if n < len(recipe.lanes) else np.full(last.shape, clamp[0])
+        if lane is not None:
+            held["d"] = np.where(recipe.live, lane, min(0, clamp[0])).astype(np.int32)
+    alike = copies == len(recipe.between) > 0 and not biases[-1].any()
+    dropped = frozenset([0]) if alike else frozenset[int]()
     flat = tuple(w.astype(np.int8) for w in weights)
     return op, tuple(between), tuple(constants), dropped, flat
 
@@ -157,23 +165,33 @@ def _rounds(task: Contraction, recipe: Recipe) -> tuple[list[Ints], list[Ints]]:
     """Weights and biases of every round; channels of one value have no weights."""
     live, count = recipe.live, recipe.rounds
     amount = recipe.amount - _shifts(recipe)
-    # Given as they are: differences of places, no digits.
+    # Given as they are: differences of places, or what tells pairs, and digits.
     if task.turns:
-        weights, biases = [*task.turns], [task.bias] * count
+        weights, biases = [*task.turns], [task.bias + o for o in recipe.offsets]
+    elif recipe.hits is not None:
+        sums = len(recipe.hits)
+        weights = [np.where(live[:, None], task.weights, 0)] * sums
+        biases = [np.where(live, task.bias + o, 0) for o in recipe.offsets[:sums]]
+        for m, offset, digits in (
+            *([(c.factor, c.offset, c.digits)] if (c := recipe.coarse) else []),
+            (recipe.factor, recipe.offsets[-1], recipe.digits),
+        ):
+            weights += split(np.where(live[:, None], task.weights * m[:, None], 0), digits)
+            biases += split(np.where(live, task.bias * m + offset, 0), digits)
     elif not recipe.digits:
         weights = [np.where(live[:, None], task.weights, 0)] * count
         biases = [np.where(live, task.bias + o, 0) for o in recipe.offsets]
     else:
         scaled = np.where(live[:, None], task.weights * recipe.factor[:, None], 0)
         added = np.where(live, task.bias * recipe.factor + recipe.offsets[0], 0)
-        weights, biases = _split(scaled, recipe.digits), _split(added, recipe.digits)
+        weights, biases = split(scaled, recipe.digits), split(added, recipe.digits)
         # Lowest digits first, as shifts go down: coarse product, then the fine one.
         if recipe.coarse is not None:  # what tells odd from even comes first
             near = np.where(live, recipe.coarse.factor, 0)
             one = np.where(live, task.bias * near + recipe.coarse.offset, 0)
             wide = task.weights * near[:, None]
-            weights = [*_split(wide, recipe.coarse.digits), *weights]
-            biases = [*_split(one, recipe.coarse.digits), *biases]
+            weights = [*split(wide, recipe.coarse.digits), *weights]
+            biases = [*split(one, recipe.coarse.digits), *biases]
         elif recipe.digits < count:  # the round of the sign
             weights = [np.where(live[:, None], task.weights, 0), *weights]
             biases = [np.where(live, task.bias, 0), *biases]
@@ -182,7 +200,7 @@ def _rounds(task: Contraction, recipe: Recipe) -> tuple[list[Ints], list[Ints]]:
     return weights, biases
 
 
-def _split(values: Ints, count: int) -> list[Ints]:
+def split(values: Ints, count: int) -> list[Ints]:
     """Digits in -128 .. 127, the lowest first; the highest takes what is left."""
     out: list[Ints] = []
     for _ in range(count - 1):
@@ -195,25 +213,46 @@ def _split(values: Ints, count: int) -> list[Ints]:
 
 def _wraps(weights: list[Ints], biases: list[Ints], recipe: Recipe) -> str:
     """Why a sum may leave int32 where it must not; "" where none does."""
-    # An upper bound of |sum|, carried from round to round: x is at most 128 in magnitude.
-    carried: Any = 0
+    # Ends of what the accumulator holds, carried from round to round: x is -128 .. 127.
+    nothing: Ints = np.zeros(len(weights[0]), np.int64)
+    low, high, above, below = nothing, nothing, nothing, nothing
     for n, (w, b) in enumerate(zip(weights, biases, strict=True)):
-        if np.abs(w).max(initial=0) > 128 or w.min(initial=0) < -128 or w.max(initial=0) > 127:
-            return f"{recipe.name}: a digit of the weights leaves int8"
-        carried = carried + 128 * np.abs(w).sum(axis=1) + np.abs(b)
-        if (carried > INT32[1]).any():
+        # Rounds that take a copy of the sums have the weights of the round before; what was moved
+        # there is a sum that can occur, too.
+        if n == 0 or w is not weights[n - 1]:
+            if w.min(initial=0) < -128 or w.max(initial=0) > 127:
+                return f"{recipe.name}: a digit of the weights leaves int8"
+            small = w.astype(np.int8)
+            above = np.maximum(small, 0).sum(axis=1, dtype=np.int64)
+            below = above - small.sum(axis=1, dtype=np.int64)
+        # Sums of a round come in any order: all that lower them may come first.
+        low = low - 128 * above - 127 * below - np.abs(b)
+        high = high + 127 * above + 128 * below + np.abs(b)
+        if (low < INT32[0]).any() or (high > INT32[1]).any():
             return f"{recipe.name}: its sums may wrap around int32"
         for kind, imm in recipe.between[n] if n < len(recipe.between) else ():
             if kind == "shr":
-                carried = _shifted(carried, imm)
-            elif kind == "max" and imm < 0:
-                # Between MIN 0 and MAX imm a value lies in imm .. 0.
-                carried = -imm  # behind a MIN 0
+                low, high = _shifted(low, high, imm)
+            elif kind == "max":
+                low, high = np.maximum(low, imm), np.maximum(high, imm)
+            elif kind == "min":
+                low, high = np.minimum(low, imm), np.minimum(high, imm)
+            elif kind == "max_lanes":
+                lane = recipe.lanes[n]
+                assert lane is not None
+                low, high = np.maximum(low, lane), np.maximum(high, lane)
+            else:
+                # By amounts of the lane, that are no less than 0: towards 0, or towards -1.
+                low, high = np.minimum(low, 0), np.maximum(high, 0)
     return ""
 
 
-def _shifted(bound: Any, imm: int) -> Any:
-    """A bound on the magnitude of what a shift leaves; a left shift may wrap, on purpose."""
-    if imm < 0:
-        return np.minimum(np.asarray(bound, np.int64) << -imm, 1 << 31)
-    return (np.asarray(bound, np.int64) >> imm) + 1
+def _shifted(low: Ints, high: Ints, imm: int) -> tuple[Ints, Ints]:
+    """Ends of what a shift leaves; a left shift may wrap, on purpose."""
+    if imm >= 0:
+        return low >> imm, high >> imm
+    low, high = low << -imm, high << -imm
+    # Of a shift by 31 only the lowest bit is left.
+    wraps = (low < INT32[0]) | (high > INT32[1])
+    most = 0 if imm == -31 else INT32[1]
+    return np.where(wraps, INT32[0], low), np.where(wraps, most, high)

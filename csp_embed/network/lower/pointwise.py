@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from csp_embed.ir.operator import Operator
 from csp_embed.network.lower.lowered import Array, Contraction
+from csp_embed.network.lower.pair_points import pair_points
 from csp_embed.network.lower.recipe import Recipe, Steps
 from csp_embed.network.lower.recipes_digits import NEIGHBOURS, most_carried
 from csp_embed.network.lower.task import Task, values_of
@@ -129,19 +130,22 @@ def add_task(graph: g.Graph, op: g.Add) -> Task | str:
     if a.data is not None or b.data is not None:
         return _constant_add(graph, op)
     # Two tensors at once: all pairs of stored values are tried, which is a full proof (65,536).
-    sums, found, refused = _pairs(graph, op)
+    sums, found, refused, turns = _pairs(graph, op)
     last = _last(graph, a.shape)
     shape = last(np.zeros(a.shape, np.int8)).shape
     base, spread = _elementwise(shape, 2)
     channels: int = shape[-1]
     rows = [
         Recipe(r.name, spread(r.factor), tuple(map(spread, r.offsets)), r.between,
-               spread(r.amount), spread(r.live), spread(r.constant))
+               spread(r.amount), spread(r.live), spread(r.constant),
+               hits=None if r.hits is None else np.repeat(r.hits, channels, axis=1),
+               lanes=tuple(None if v is None else spread(v) for v in r.lanes))
         for r in found
     ]  # fmt: skip
     rule = Rule(lambda v: v, op.clamp, np.full(channels, -1), np.full(channels, 1), np.ones(1))
     one = Contraction(base, np.repeat(sums[:1], channels, axis=0), _by_tensor, "v",
-                      np.zeros(channels, np.int64), 2)  # fmt: skip
+                      np.zeros(channels, np.int64), 2,
+                      tuple(np.repeat(t, channels, axis=0) for t in turns))  # fmt: skip
     return Task(one, rule, op.inputs, lambda arrays, fill: np.stack([*map(last, arrays)]), last,
                 graph.tensors[op.output].zero, "at all pairs of stored values",
                 (rows, refused))  # fmt: skip
@@ -172,19 +176,25 @@ def axis_of_channels(graph: g.Graph, shape: tuple[int, ...]) -> int:
     return 1 if graph.profile == "onnxruntime" and len(shape) == 4 else max(0, len(shape) - 1)
 
 
-def _pairs(graph: g.Graph, op: g.Add) -> tuple[Ints, list[Recipe], list[str]]:
-    """(weights [1, 2], recipes of one channel, why there are none)."""
+def _pairs(graph: g.Graph, op: g.Add) -> tuple[Ints, list[Recipe], list[str], tuple[Ints, ...]]:
+    """(weights [1, 2], recipes of one channel, why there are none, the weights of each round where
+    they are no digits of those)."""
     ends = [values_of(graph, n) for n in op.inputs]
     x1, x2 = np.meshgrid(*(np.arange(lo, hi + 1) for lo, hi in ends), indexing="ij")
     wanted, slopes = _sum_rule(graph, op, x1, x2)
+    refused: list[str] = []
     # Powers of two first: one digit, where others need two or three.
     if isinstance(op.rescale, g.AddFloat):
         sums, found, why = _even_pairs(op.rescale, op.clamp, x1, x2, wanted)
         if found:
-            return sums, found, why
-        sums, found, more = _digit_pairs(slopes, op.clamp, x1, x2, wanted)
-        return sums, found, [*why, *more]
-    return _digit_pairs(slopes, op.clamp, x1, x2, wanted)
+            return sums, found, why, ()
+        refused += why
+    sums, found, why = _digit_pairs(slopes, op.clamp, x1, x2, wanted)
+    refused += why
+    told = None if found else pair_points(slopes, op.clamp, x1, x2, wanted)
+    if told is None:
+        return sums, found, refused, ()
+    return sums, [told[0]], refused, told[1]
 
 
 def _sum_rule(graph: g.Graph, op: g.Add, x1: Ints, x2: Ints) -> tuple[Ints, tuple[float, float]]:

@@ -9,7 +9,8 @@ import numpy as np
 from csp_embed.network.lower.thresholds import Ints, Rule
 
 Steps = tuple[tuple[str, int], ...]
-"""("shr", n); or by channel: ("shr_lanes", 0) by the last shift, ("sign_lanes", 0) from 30 to k."""
+"""("shr", n); or by channel: ("shr_lanes", 0) by the last shift, ("sign_lanes", 0) from 30 to k,
+("max_lanes", 0) with what `Recipe.lanes` has for the round."""
 # Beyond any constant that matters, and its sums stay in int64.
 WIDE = np.int64(1) << 56
 # After a shift right by 31: minus 2^30 or 0, which the lane's shift brings down to minus 2^k.
@@ -30,6 +31,11 @@ class Coarse:
     def value(self, acc: Ints) -> Ints:
         return (acc * self.factor[:, None] + self.offset[:, None]) >> self.amount
 
+    def word(self, acc: Ints, carried: Ints) -> Ints:
+        """What the accumulator holds after the last digit, bits behind the number included."""
+        shifted = 8 * (self.digits - 1)
+        return (acc * self.factor[:, None] + self.offset[:, None] + carried) >> shifted
+
     def changes(self, low: int, high: int) -> Ints:
         """[channels, n]: sums at which it takes each number of a range."""
         numbers = np.arange(low, high + 1, dtype=np.int64) << self.amount
@@ -40,10 +46,11 @@ class Coarse:
 @dataclass(frozen=True, eq=False)
 class Recipe:
     """name: see the module's text. factor: m by channel. offsets: what each round adds to its sum,
-    by channel (digits, signed, parity: one, added to acc * m). between: steps after each round but
-    the last. amount: the last shift, by channel (digits: the whole s). live: channels of several
-    values; constant: the value of the others. bits: k of a sign's step, where it differs by
-    channel. coarse: of parity, what tells odd from even."""
+    by channel (digits, signed, parity: one, added to acc * m, as is the last of points). between:
+    steps after each round but the last. amount: the last shift, by channel (digits: the whole s).
+    live: channels of several values; constant: the value of the others. bits: k of a sign's step,
+    where it differs by channel. coarse: of parity and points, what tells odd from even. hits: of
+    points, [n, channels], the sums that take the other constant. lanes: of points, by round."""
 
     name: str
     factor: Ints
@@ -54,6 +61,8 @@ class Recipe:
     constant: Ints
     bits: Ints | None = None
     coarse: Coarse | None = None
+    hits: Ints | None = None
+    lanes: tuple[Ints | None, ...] = ()
 
     @property
     def rounds(self) -> int:
@@ -62,9 +71,10 @@ class Recipe:
     @property
     def digits(self) -> int:
         """Rounds whose weights are digits of the weights times the factor; the last ones."""
-        # A coarse product's digits come first.
-        if self.coarse is not None:
-            return self.rounds - self.coarse.digits
+        # Sums alone come first, then a coarse product's digits.
+        before = 0 if self.hits is None else len(self.hits)
+        if self.coarse is not None or self.hits is not None:
+            return self.rounds - before - (self.coarse.digits if self.coarse else 0)
         return {"digits": self.rounds, "signed": self.rounds - 1}.get(self.name, 0)
 
     @property
@@ -75,6 +85,9 @@ class Recipe:
     def value(self, acc: Ints) -> Ints:
         """What the machine has after the last shift, for accumulators [channels, n]."""
         amount = self.amount[:, None]
+        if self.hits is not None:
+            carried = self.told(acc)
+            return (acc * self.factor[:, None] + self.offsets[-1][:, None] + carried) >> amount
         if self.coarse is not None:
             steps = self.between[self.coarse.digits - 1]
             odd = self.coarse.value(acc) & 1
@@ -89,7 +102,23 @@ class Recipe:
             carried = self._stepped(carried + acc + offset[:, None], steps)
         return (carried + acc + self.offsets[-1][:, None]) >> amount
 
-    def _stepped(self, values: Ints, steps: Steps) -> Ints:
+    def told(self, acc: Ints) -> Ints:
+        """Minus a step where a sum takes the lower constant, else 0."""
+        assert self.hits is not None
+        carried, moved = np.zeros_like(acc), acc
+        count = len(self.hits)
+        for n in range(count):
+            # What was a hit is moved onto the next one.
+            sums = moved + self.offsets[n][:, None]
+            carried = self._stepped(sums, self.between[n], self.lanes[n] if self.lanes else None)
+            moved = moved + carried
+        if self.coarse is not None:
+            count += self.coarse.digits
+            word = self.coarse.word(acc, carried)
+            carried = self._stepped(word, self.between[count - 1], self.lanes[count - 1])
+        return carried
+
+    def _stepped(self, values: Ints, steps: Steps, lanes: Ints | None = None) -> Ints:
         """What steps between two rounds make of int32 values."""
         for op, imm in steps:
             if op == "shr":
@@ -99,6 +128,9 @@ class Recipe:
             elif op == "sign_lanes":
                 assert self.bits is not None
                 values = values >> (30 - self.bits[:, None])
+            elif op == "max_lanes":
+                assert lanes is not None
+                values = np.maximum(values, lanes[:, None])
             else:
                 values = np.minimum(values, imm) if op == "min" else np.maximum(values, imm)
             # The machine's words have 32 bits; the shift that tells a bit rests on losing the
@@ -112,26 +144,32 @@ class Recipe:
         steps = sum(2 if op.endswith("lanes") else 1 for s in self.between for op, _ in s)
         lanes = 1 if np.unique(self.amount).size > 1 else 0
         # Either a copy of the sums, or the products again with their bias.
-        again = COPY if self.copies(products) else (self.rounds - 1) * (products + 1)
+        copies = self.copies(products)
+        again = (self.rounds - 1 - copies) * (products + 1) + COPY * copies
         if self.name == "largest":
             again = self.rounds - 1  # each place but one is read twice, and no others
         return again + steps + lanes
 
-    def copies(self, products: float) -> bool:
-        """Whether a copy of the sums is cheaper than making them again."""
-        return self.rounds == 2 and self.repeats and products + 1 > COPY
+    def copies(self, products: float) -> int:
+        """Rounds that take a copy of the sums, where that is cheaper than making them again."""
+        if self.hits is not None:
+            # The sums are there, and moved ones are no products.
+            return max(0, len(self.hits) - 1)
+        return int(self.rounds == 2 and self.repeats and products + 1 > COPY)
 
 
 @dataclass(frozen=True, eq=False)
 class Search:
     """What recipes are looked for. first: the rule's thresholds. weights: [channels, products].
-    bias: what is added to the products on the machine, by channel, beside a recipe's offsets."""
+    bias: what is added to the products on the machine, by channel, beside a recipe's offsets.
+    steps: of the machine that one vector's products take, about."""
 
     rule: Rule
     first: Ints
     weights: Ints
     bias: Ints
     live: np.ndarray
+    steps: float
 
     def recipe(
         self, name: str, factor: Ints, offsets: tuple[Ints, ...], between: tuple[Steps, ...],

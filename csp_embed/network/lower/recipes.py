@@ -16,6 +16,8 @@ contracts once or several times into the same accumulator, with steps in between
              shifted left, and digits of acc * m, to which c is added: halves to even at any m
     signed   such a c first, shifted left, then digits of acc * m, to which c is added: any
              multiplier where halves go away from zero
+    points   two constants for digits of acc * m: which one a sum takes is told by a bit as in
+             parity, or is the same for all but single sums: exact where rule and line are near
     largest  the sums are differences: max(a, b) = max(a - b, 0) + b, one round for each further
              value
 Channels of one value have no products: their constant is that value.
@@ -23,32 +25,34 @@ Channels of one value have no products: their constant is that value.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 
 from csp_embed.network.lower.recipe import LANES, Recipe, Search, Steps
 from csp_embed.network.lower.recipes_digits import digits, parity, signed
+from csp_embed.network.lower.recipes_points import points
 from csp_embed.network.lower.thresholds import Ints, Rule, thresholds
 
 
-def recipes(rule: Rule, weights: Ints, bias: Ints) -> tuple[list[Recipe], list[str]]:
-    """(the exact ones, for each other kind why it is not exact). weights: [channels, products];
-    bias: what the machine adds to the products, by channel: acc is both together."""
+def recipes(
+    rule: Rule, weights: Ints, bias: Ints, steps: float | None = None
+) -> tuple[list[Recipe], list[str]]:
+    """(the exact ones, for each other kind why it is not taken). weights: [channels, products];
+    bias: what the machine adds to the products, by channel: acc is both together. steps: of the
+    machine that one vector's products take; none: sixteen products each."""
     first = thresholds(rule)
     # A channel whose value never steps needs no products at all.
     live = np.asarray(((first > rule.low[:, None]) & (first <= rule.high[:, None])).any(axis=1))
-    task = Search(rule, first, weights, bias, live)
+    task = Search(rule, first, weights, bias, live, steps or -(-weights.shape[1] // 16))
     found: list[Recipe] = []
     reasons: list[str] = []
     # Beyond int8 a factor needs digits anyway.
     # Weights of int8 times a factor 1 fit; wider ones do not.
     wide = weights.size > 0 and (weights.max() > 127 or weights.min() < -128)
-    for make in (
-        (digits, signed, parity) if wide else (_shift, _sign, _even, digits, signed, parity)
-    ):
-        # Digits cost more than all others, and those with a sign more still.
-        if make in (digits, signed, parity) and found:
+    for make in _KINDS:
+        if _idle(make, task, found, wide):
             continue
         made = make(task)
         if isinstance(made, str):
@@ -76,16 +80,18 @@ def exact(recipe: Recipe, rule: Rule, first: Ints) -> np.ndarray:
     right = np.where(first > high, recipe.value(high) < levels, at)
     right &= np.where(first <= low, recipe.value(low) >= levels, before)
     good = np.where(inside, at & before, right).all(axis=1)
+    places: list[Ints] = []
     if recipe.coarse is not None:
         # Two numbers beyond the clamp a step back stays beyond it.
         ends = rule.clamp[0] - rule.zero - 2, rule.clamp[1] - rule.zero + 3
-        places = recipe.coarse.changes(*ends)
-        for sums in (places - 1, places):
-            sums = np.clip(sums, low, high)
-            same = np.clip(recipe.value(sums), *rule.clamp) == np.clip(
-                rule.apply(sums), *rule.clamp
-            )
-            good &= same.all(axis=1)
+        changes = recipe.coarse.changes(*ends)
+        places += [changes - 1, changes]
+    if recipe.hits is not None and recipe.hits.size:
+        places += [recipe.hits.T + n for n in (-1, 0, 1)]
+    for sums in places:
+        sums = np.clip(sums, low, high)
+        same = np.clip(recipe.value(sums), *rule.clamp) == np.clip(rule.apply(sums), *rule.clamp)
+        good &= same.all(axis=1)
     return np.asarray(good)
 
 
@@ -141,3 +147,24 @@ def _even(task: Search) -> Recipe | str:
     first = half + np.where(zero % 2 == 0, zero << near, 0)
     offsets = (first, half + (zero << near))
     return task.recipe("even", np.ones_like(near), offsets, (between,), near)
+
+
+_KINDS: tuple[Callable[[Search], Recipe | str], ...] = (
+    _shift, _sign, _even, digits, points, parity, signed,
+)  # fmt: skip
+
+
+def _idle(
+    make: Callable[[Search], Recipe | str], task: Search, found: list[Recipe], wide: bool
+) -> bool:
+    """Whether a kind need not be looked for: it cannot be, or would cost no less."""
+    if make in (_shift, _sign, _even):
+        return wide
+    if not found:
+        return make is signed and task.rule.even
+    if make is parity:
+        # It is points without hits, with one step for all channels, which costs a little less.
+        return any(r.hits is None or len(r.hits) or r.coarse is None for r in found)
+    # Digits cost more than all others, and no less than three rounds where signs are told apart.
+    best = min(r.extra(task.steps) for r in found)
+    return make is not signed or task.rule.even or best <= 3 * (task.steps + 1)

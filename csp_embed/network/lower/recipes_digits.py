@@ -16,18 +16,18 @@ STEPS = tuple((d, j) for d in (1, 3, 5, 7) for j in range(FAR + 1 - d.bit_length
 NEIGHBOURS = 40  # factors on either side of the slope that are tried
 MOST_DIGITS = 5
 SOON = 3  # factors that are tried before it is asked whether there is one at all
+FEW = 8  # channels that are asked first
 
 
 def digits(task: Search) -> Recipe | str:
-    best = np.zeros(task.live.size, bool)
     for digits in range(2, MOST_DIGITS + 1):
-        for amount in _amounts(task, digits):
-            factor, offset, found = _factors(task, amount, digits, task.live)
-            best |= found
+        for amount in amounts(task, digits):
+            factor, offset, found = _factors(task, amount, digits, task.live, whole=True)
             if (found | ~task.live).all():
                 between: tuple[Steps, ...] = ((("shr", 8),),) * (digits - 1)
                 return task.recipe("digits", factor, (offset,), between, amount)
-    return task.none("digits", best)
+    # How many is not known: one ends the search.
+    return "digits: some channels have none"
 
 
 def most_carried(digits: int) -> int:
@@ -36,16 +36,16 @@ def most_carried(digits: int) -> int:
     return 127 * (256**digits - 1) // 255
 
 
-def _room(task: Search, digits: int) -> Ints:
+def room_of(task: Search, digits: int) -> Ints:
     """The largest factor whose products with the weights the digits carry, by channel."""
     return most_carried(digits) // np.maximum(np.abs(task.weights).max(axis=1), 1)
 
 
-def _amounts(task: Search, digits: int) -> Iterator[Ints]:
+def amounts(task: Search, digits: int) -> Iterator[Ints]:
     """Shifts worth trying: the widest factors that the digits carry, one shift for all channels,
     then each channel's own."""
     # Neighbours that will be tried have to fit, too.
-    room = np.maximum(_room(task, digits) - NEIGHBOURS, 1)
+    room = np.maximum(room_of(task, digits) - NEIGHBOURS, 1)
     own = np.floor(np.log2(room / np.maximum(task.rule.slope, 2.0**-40))).astype(np.int64)
     # The steps between rounds take 8 bits a digit; the last one shifts by 0 to 31.
     own = np.clip(own, 8 * (digits - 1), 8 * (digits - 1) + 31)
@@ -57,12 +57,18 @@ def _amounts(task: Search, digits: int) -> Iterator[Ints]:
 
 
 def _factors(
-    task: Search, amount: Ints, digits: int, wanted: np.ndarray, reach: Ints | None = None
+    task: Search,
+    amount: Ints,
+    digits: int,
+    wanted: np.ndarray,
+    reach: Ints | None = None,
+    whole: bool = False,
 ) -> tuple[Ints, Ints, np.ndarray]:
     """(factor, offset, whether there is one) by channel, of the channels `wanted`, for shifts by
-    `amount`. reach: see Search.scaled_ends."""
+    `amount`. reach: see Search.scaled_ends. whole: nothing more is looked for where one has
+    none."""
     near = np.rint(task.rule.slope * 2.0**amount).astype(np.int64)
-    room = _room(task, digits)
+    room = room_of(task, digits)
     factor, offset = np.zeros_like(near), np.zeros_like(near)
     found = np.zeros(wanted.size, bool)
     moves = _moves(near[task.live])
@@ -70,7 +76,14 @@ def _factors(
     for n, step in enumerate(moves):
         # Most find one at once; of the rest, only those that have one at all go on.
         if n == SOON and rows.size:
-            rows = rows[some_close(_apart(task, near, amount, reach), rows, max(moves))]
+            apart = _apart(task, near, amount, reach)
+            # A few tell mostly that not all have one.
+            if whole and not some_close(apart, rows[:FEW], max(moves)).all():
+                break
+            some = some_close(apart, rows, max(moves))
+            if whole and not some.all():
+                break
+            rows = rows[some]
         # Channels drop out as they find a factor.
         if not rows.size:
             break
@@ -114,13 +127,13 @@ def some_close(apart: Callable[[Ints, Ints], Ints], rows: Ints, far: int) -> np.
     return apart(rows, low) <= 0
 
 
-def _coarse(task: Search) -> Coarse:
+def coarse_of(task: Search) -> Coarse:
     """A factor that is off by less than a quarter at the farthest stored value."""
     rule, live = task.rule, task.live
     far = rule.clamp[1] - rule.clamp[0] + 2
     count = 2
     while True:
-        amount = next(_amounts(task, count))
+        amount = next(amounts(task, count))
         factor = np.rint(rule.slope * 2.0**amount).astype(np.int64)
         off = np.abs(factor / (rule.slope * 2.0**amount) - 1)[live] * far
         # Three digits are taken as they are: more would only cost rounds.
@@ -137,14 +150,14 @@ def parity(task: Search) -> Recipe | str:
     count as even everywhere, so that one window need not suit them, too."""
     rule, live = task.rule, task.live
     odd = (rule.levels[None, :] - rule.zero) % 2 == 1
-    coarse = _coarse(task)
+    coarse = coarse_of(task)
     left = coarse.amount - 8 * (coarse.digits - 1)
     best = np.zeros(live.size, bool)
     # The bit that tells odd from even must lie in the last digit's word.
     if not live.any() or not 1 <= left <= 30:
         return task.none("parity", best)
     for count in range(3, MOST_DIGITS + 1):
-        amount = next(_amounts(task, count))
+        amount = next(amounts(task, count))
         plain, first, alone = _factors(task, amount, count, live)
         # Windows of 2^-21 to 2^-10: halves lie less than that from where float32 has them.
         for window in range(max(0, int(amount[0]) - 21), min(30, int(amount[0]) - 10) + 1, 2):
@@ -169,7 +182,7 @@ def parity(task: Search) -> Recipe | str:
 def signed(task: Search) -> Recipe | str:
     best = np.zeros(task.live.size, bool)
     for digits in range(3, MOST_DIGITS + 1):
-        for wide in _amounts(task, digits):
+        for wide in amounts(task, digits):
             # The step between the signs is about 2^(amount - n) for a multiplier of 2^-n.
             amount = np.minimum(wide, np.maximum(task.near + FAR - 1, 8 * (digits - 1)))
             factor, least, most, found = _signed_factors(task, amount, digits)
@@ -206,7 +219,7 @@ def _signed_factors(task: Search, amount: Ints, digits: int) -> tuple[Ints, Ints
     rule, live = task.rule, task.live
     middle = rule.apply(np.zeros((rule.low.size, 1), np.int64))
     near = np.rint(rule.slope * 2.0**amount).astype(np.int64)
-    room = _room(task, digits)
+    room = room_of(task, digits)
     shape = (len(STEPS), live.size)
     factor, low, high = (np.zeros(shape, np.int64) for _ in range(3))
     found = np.zeros(shape, bool)

@@ -25,7 +25,7 @@ class Rule:
     """apply: accumulators [channels, n] -> stored values before the clamp. low, high: least and
     largest accumulator of each channel. slope: of apply, about, by channel. zero: the stored value
     that stands for 0, which tells odd from even; origin: what lies above it at an accumulator of 0,
-    before it is rounded, about, by channel."""
+    before it is rounded, about, by channel. even: whether halves go to even."""
 
     apply: Callable[[Ints], Ints]
     clamp: Pair
@@ -34,6 +34,7 @@ class Rule:
     slope: NDArray[np.float64]
     zero: int = 0
     origin: NDArray[np.float64] | float = 0.0
+    even: bool = False
 
     @property
     def levels(self) -> Ints:
@@ -64,7 +65,8 @@ def rule_of(rescale: Rescale, zero: int, clamp: Pair, low: Ints, high: Ints) -> 
             np.int64
         ) + zero  # fmt: skip
 
-    return Rule(half_even, clamp, low, high, scale[:, 0].astype(np.float64), zero)
+    slopes = scale[:, 0].astype(np.float64)
+    return Rule(half_even, clamp, low, high, slopes, zero, even=True)
 
 
 def rescaled(acc: Ints, multiplier: Any, exponent: Any) -> Ints:

@@ -22,16 +22,17 @@ from csp_embed.network.profiles.file import Profile, layer_time, read_profile
 from csp_embed.network.profiles.roofline import describe, is_roofline, roofline_ms
 from csp_embed.network.profiles.work import Work, work_of
 
-# (net, layer, device) -> (ms, origin), or None where the machine cannot run the layer.
-KernelCost = Callable[[Net, Layer, Device], "tuple[float, str] | None"]
+# (net, layer, device) -> (ms, origin), or the reason why the machine cannot run the layer.
+KernelCost = Callable[[Net, Layer, Device], "tuple[float, str] | str"]
 
 
 @dataclass(frozen=True)
 class Imported:
     """A model as a task graph; layers and works by task id (input and output tasks have none).
 
-    profiles: what was read, by the name of each device that has one. notes: what a reader of the
-    costs should know, one sentence each.
+    profiles: what was read, by the name of each device that has one. refused: why a machine cannot
+    run a layer, by task and device. notes: what a reader of the costs should know, one sentence
+    each.
     """
 
     net: Net
@@ -40,6 +41,7 @@ class Imported:
     works: Mapping[str, Work]
     profiles: Mapping[str, Profile] = field(default_factory=dict[str, Profile])
     notes: tuple[str, ...] = ()
+    refused: Mapping[str, Mapping[str, str]] = field(default_factory=dict[str, Mapping[str, str]])
 
 
 def import_onnx_graph(
@@ -67,17 +69,19 @@ def import_onnx_graph(
     tables = _Profiles(platform, profiles or {}, granularity, sha256(read_bytes(path)))
     tasks: list[Task] = []
     works: dict[str, Work] = {}
+    refused: dict[str, dict[str, str]] = {}
     for layer in parts:
         work = work_of(net, layer)
         works[layer.name] = work
-        tasks.append(_task(net, layer, work, platform, tables, kernel_cost, batches))
+        why = refused.setdefault(layer.name, {})
+        tasks.append(_task(net, layer, work, platform, tables, kernel_cost, batches, why))
     # io first and last: readers expect inputs in front.
     io_tasks, edges = _edges(net, parts, platform, io_free)
     graph = TaskGraph((*io_tasks[0], *tasks, *io_tasks[1]), tuple(edges), Path(path).stem)
     graph.verify()
     by_name = {p.name: p for p in parts}
     notes = (*net.notes, *_guesses(works, platform, tables))
-    return Imported(net, with_digest(graph), by_name, works, tables.by_device(), notes)
+    return Imported(net, with_digest(graph), by_name, works, tables.by_device(), notes, refused)
 
 
 def _guesses(works: Mapping[str, Work], platform: Platform, profiles: _Profiles) -> list[str]:
@@ -146,18 +150,22 @@ def _task(
     profiles: _Profiles,
     kernel_cost: KernelCost | None,
     batches: Iterable[int],
+    why: dict[str, str],
 ) -> Task:
     found: dict[str, tuple[float, str, dict[int, float]]] = {}
     for device in platform.devices:
         cost = _cost(net, layer, work, device, profiles, kernel_cost, batches)
         # A device without a cost cannot take the layer, which is no error as long as one can.
-        if cost is not None:
+        if isinstance(cost, str):
+            why[device.name] = cost
+        elif cost is not None:
             found[device.name] = cost
     if not found:
         raise InputError(
             f"layer {layer.name!r} ({', '.join(work.node_ops)}) has a cost on no device",
             where=net.path,
-            why="no device has a profile, a peak_ops_per_ms or a kernel for it",
+            why="; ".join(f"{name}: {text}" for name, text in why.items())
+            or "no device has a profile, a peak_ops_per_ms or a kernel for it",
             hint="profile the CPU: csp-embed profile MODEL --device cpu -o prof.json, "
             "then --profile cpu=prof.json",
         )
@@ -182,7 +190,7 @@ def _cost(
     profiles: _Profiles,
     kernel_cost: KernelCost | None,
     batches: Iterable[int],
-) -> tuple[float, str, dict[int, float]] | None:
+) -> tuple[float, str, dict[int, float]] | str | None:
     # Where a device lists operators, one that is missing rules out the whole layer.
     if device.operators is not None and not set(work.node_ops) <= set(device.operators):
         return None
@@ -196,8 +204,8 @@ def _cost(
         origin = f"{note.how} ({Path(profile[1]).name})"
         return time.ms, origin, dict(time.by_batch)
     if device.isa is not None:
-        cost = kernel_cost(net, layer, device) if kernel_cost is not None else None
-        return None if cost is None else (*cost, {})
+        cost = kernel_cost(net, layer, device) if kernel_cost is not None else "nobody compiles it"
+        return cost if isinstance(cost, str) else (*cost, {})
     if is_roofline(device):
         # Batch 1 belongs to the table: a plan may use it, too.
         by_batch = {1: roofline_ms(work, device)} if batches else {}

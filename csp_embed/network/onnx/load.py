@@ -12,7 +12,7 @@ from typing import Any
 
 from csp_embed.errors import InputError
 from csp_embed.network.onnx.net import import_onnx
-from csp_embed.network.onnx.runtime import open_session
+from csp_embed.network.onnx.runtime import PLAIN, open_session
 
 SMALL_ELEMENTS = 4096
 # onnx reads these by their ending; everything else is the binary form.
@@ -137,7 +137,7 @@ def _check(model: Any, path: str | Path) -> None:
     if "topologically sorted" in str(refusal):  # order is mended by `normalise`
         return
     try:
-        open_session(model, str(path), plain=True, folder=Path(path).parent)
+        open_session(model, str(path), form=PLAIN, folder=Path(path).parent)
     except InputError as error:
         raise InputError(
             "not a valid ONNX model", where=str(path), why=lines[0], hint=error.hint

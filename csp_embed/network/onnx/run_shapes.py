@@ -16,7 +16,13 @@ from numpy.typing import NDArray
 from csp_embed.errors import InputError, MissingLibrary
 from csp_embed.narrow import is_array
 from csp_embed.network.onnx.net import TensorInfo, import_onnx, tensors_of
-from csp_embed.network.onnx.runtime import open_session, ort_values, run_ort_values, run_session
+from csp_embed.network.onnx.runtime import (
+    PLAIN,
+    open_session,
+    ort_values,
+    run_ort_values,
+    run_session,
+)
 
 ASKS_FOR_VALUES = "the values of the model's inputs decide it"
 
@@ -38,7 +44,7 @@ def shapes_by_running(
     )
     try:
         # Plain: optimisation could fold away the tensors that are asked for.
-        session = open_session(probe, path, plain=True, folder=Path(path).parent)
+        session = open_session(probe, path, form=PLAIN, folder=Path(path).parent)
     except (InputError, MissingLibrary) as error:
         return {}, error.why or error.what
     tried: list[dict[str, TensorInfo]] = []

@@ -16,6 +16,11 @@ from csp_embed.network.onnx.net import import_onnx
 from csp_embed.network.onnx.runtime_limits import load_hint
 
 CPU = "CPUExecutionProvider"
+# How a session rewrites its model. PLAIN: not at all: optimisations round quantised networks
+# differently wherever they are cut. FAST: as onnxruntime does by itself. INTEGERS: quantised
+# operators by their integer kernels throughout, which is the profile "onnxruntime": each has one
+# rounding, wherever the model is cut between stored tensors.
+PLAIN, FAST, INTEGERS = "plain", "fast", "integers"
 
 
 def import_runtime() -> Any:
@@ -37,7 +42,7 @@ def open_session(
     threads: int = 1,
     trace: Path | None = None,
     rewritten: Path | None = None,
-    plain: bool = False,
+    form: str = FAST,
     folder: Path | None = None,
     provider: str | None = None,
 ) -> Any:
@@ -45,10 +50,9 @@ def open_session(
 
     model: a ModelProto, or the path of a file.
     trace: record every kernel's time to a file of that prefix (`end_profiling` names it).
-    rewritten: write the model as onnxruntime runs it, its weights in a second file. plain: without
-    graph optimisations, which round quantised networks differently wherever they are cut. folder:
-    where a ModelProto's external weights lie. provider: an execution provider's name; what it does
-    not take falls back to the CPU, as onnxruntime does.
+    rewritten: write the model as onnxruntime runs it, its weights in a second file. form: one of
+    PLAIN, FAST, INTEGERS. folder: where a ModelProto's external weights lie. provider: an execution
+    provider's name; what it does not take falls back to the CPU, as onnxruntime does.
     Raises: InputError naming IR version, opset and what the installed onnxruntime takes.
     """
     ort = import_runtime()
@@ -59,7 +63,10 @@ def open_session(
     options.log_severity_level = 4  # refusals are reported below, once
     # A spinning worker would steal the core of the next measurement.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if plain:
+    if form == INTEGERS:
+        # Off on x86 by default: int8 whose two ends do not meet would be computed in floats.
+        options.add_session_config_entry("session.qdqisint8allowed", "1")
+    if form == PLAIN:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     if folder is not None:
         options.add_session_config_entry(

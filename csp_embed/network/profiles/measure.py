@@ -46,8 +46,8 @@ TICK_MS = 0.5e-3
 # thread_time counts one thread: hence no more than one with it.
 CLOCKS = {"wall": time.perf_counter_ns, "cpu": time.thread_time_ns}
 Progress = Callable[[str, int, int], None]
-# (net, layer, device) -> (ms, origin), or None where there is no kernel; see onnx/graph.py.
-KernelCost = Callable[[Net, Layer, Device], "tuple[float, str] | None"]
+# (net, layer, device) -> (ms, origin), or the reason why there is none; see onnx/graph.py.
+KernelCost = Callable[[Net, Layer, Device], "tuple[float, str] | str"]
 
 
 def profile_model(
@@ -284,7 +284,9 @@ def modelled_profile(
         if kernels:
             assert kernel_cost is not None
             found = kernel_cost(net, part, device)
-            times[part.name] = LayerTime(ms=None if found is None else found[0], op=part.op)
+            times[part.name] = LayerTime(
+                ms=None if isinstance(found, str) else found[0], op=part.op
+            )
             continue
         work = work_of(net, part)
         times[part.name] = LayerTime(
@@ -295,7 +297,7 @@ def modelled_profile(
     how = "simulated" if kernels else "roofline"
     note = "analytical, not measured: max(operations / peak, bytes / rate) + overhead"
     if kernels:
-        note = f"cycles of compiled kernels at {device.clock_mhz:g} MHz; null: no kernel"
+        note = f"cycles of compiled programs at {device.clock_mhz:g} MHz; null: no program"
     return Profile(
         format="csp-embed-profile/1",
         device=DeviceNote(kind=device.kind, name=device.name, how=how),

@@ -222,12 +222,14 @@ def explain_text(
     graph: TaskGraph,
     platform: Platform,
     moved: Callable[[str, str], float | None] | None = None,
+    refused: Mapping[str, str] | None = None,
 ) -> str:
     """One layer: its costs everywhere with their origin, what it waits for, and what moving it
     would do.
 
     moved: (task, device) -> objective of the plan with that one layer elsewhere, or None where that
-    is no plan. Raises: InputError for an unknown task.
+    is no plan. refused: why a device cannot run it, where that is known. Raises: InputError for an
+    unknown task.
     """
     tasks = graph.by_id()
     if name not in tasks:
@@ -271,7 +273,8 @@ def explain_text(
     for d in platform.devices:
         cost = task.cost_on(d)
         if cost is None:
-            lines.append(f"    {d.name}: cannot run it")
+            why = (refused or {}).get(d.name)
+            lines.append(f"    {d.name}: cannot run it" + (f", {why}" if why else ""))
             continue
         text = f"    {d.name}: {cost:.6g} ms ({origin_of(task, d)})"
         if d.name == here:

@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from csp_embed.errors import InputError, WorkerDied
+from csp_embed.network.onnx.runtime import FAST
 from csp_embed.run.device_parts import Part
 from csp_embed.run.hosts.serve import HEARTBEAT_S, SILENCE_S
 from csp_embed.run.hosts.wire import PROTOCOL, Broken, Message, answer_to, digest, receive, send
@@ -149,10 +150,10 @@ class RemoteRunner:
         self.worker = worker
         self.call, self.part = 0, -1
 
-    def load(self, part: Part, path: Path, plain: bool = False) -> None:
+    def load(self, part: Part, path: Path, form: str = FAST) -> None:
         data = path.read_bytes()
         # By digest: a part that arrives damaged is refused, not run.
-        fields = {"part": part.index, "sha256": digest(data), "plain": plain}
+        fields = {"part": part.index, "sha256": digest(data), "form": form}
         call = self.worker.ask(f"loading {part.name}", Message("load", fields, blob=data))
         self.worker.finish(call)
 

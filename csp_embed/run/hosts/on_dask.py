@@ -15,13 +15,14 @@ from time import perf_counter
 from typing import Any
 
 from csp_embed.errors import CspEmbedError, InputError, MissingLibrary, WorkerDied
+from csp_embed.network.onnx.runtime import FAST
 from csp_embed.run.device_parts import Part
 from csp_embed.run.hosts.wire import digest
 from csp_embed.run.runner import MEASURED, Array, Done, Ran, Timing
 
 LOOK_S = 1.0  # how often a wait looks for its worker
-# In a worker's process: sessions by (digest of the model, plain).
-_SESSIONS: dict[tuple[str, bool], Any] = {}
+# In a worker's process: sessions by (digest of the model, form).
+_SESSIONS: dict[tuple[str, str], Any] = {}
 
 
 def clients(address: str) -> tuple[Any, dict[str, DaskRunner]]:
@@ -66,16 +67,16 @@ class DaskRunner:
 
     def __init__(self, client: Any, device: str, where: str) -> None:
         self.client, self.device, self.where = client, device, where
-        self.models: dict[int, tuple[str, bool, Any]] = {}
+        self.models: dict[int, tuple[str, str, Any]] = {}
         self.future: Any = None
         self.part = -1
 
-    def load(self, part: Part, path: Path, plain: bool = False) -> None:
+    def load(self, part: Part, path: Path, form: str = FAST) -> None:
         data = path.read_bytes()
         name = digest(data)
         # Sent now, so that the first run does not pay for it.
-        self._wait(f"loading {part.name}", self._submit(_load, name, data, plain))
-        self.models[part.index] = (name, plain, data)
+        self._wait(f"loading {part.name}", self._submit(_load, name, data, form))
+        self.models[part.index] = (name, form, data)
 
     def start(self, part: Part, feeds: Mapping[str, Array]) -> None:
         self.future, self.part = self._asked(part, feeds), part.index
@@ -100,10 +101,10 @@ class DaskRunner:
         return Ran(*self._wait(f"running {part.name}", self._asked(part, feeds)))
 
     def time(self, part: Part, feeds: Mapping[str, Array], timing: Timing) -> tuple[float, str]:
-        name, plain, _ = self.models[part.index]
+        name, form, _ = self.models[part.index]
         given = {n: feeds[n] for n in part.reads}
         future = self._submit(
-            _measure, name, plain, given, timing.runs, timing.warm_ups, timing.clock
+            _measure, name, form, given, timing.runs, timing.warm_ups, timing.clock
         )
         return float(self._wait(f"measuring {part.name}", future)), MEASURED
 
@@ -111,8 +112,8 @@ class DaskRunner:
         """The client is closed by who made it."""
 
     def _asked(self, part: Part, feeds: Mapping[str, Array]) -> Any:
-        name, plain, _ = self.models[part.index]
-        return self._submit(_run, name, plain, {n: feeds[n] for n in part.reads})
+        name, form, _ = self.models[part.index]
+        return self._submit(_run, name, form, {n: feeds[n] for n in part.reads})
 
     def _submit(self, call: Any, *arguments: Any) -> Any:
         # pure=False: Dask would answer an equal call from its memory, and nothing would be
@@ -155,7 +156,7 @@ class DaskRunner:
         ).of(self.device)
 
 
-def _load(name: str, data: bytes, plain: bool) -> bool:
+def _load(name: str, data: bytes, form: str) -> bool:
     """In the worker. Older models go when a new part of the same plan comes plain again."""
     import onnx
 
@@ -168,33 +169,33 @@ def _load(name: str, data: bytes, plain: bool) -> bool:
             why="its sha256 is another one",
             hint="run it again; the same failure twice means a broken network or disk",
         )
-    _SESSIONS[name, plain] = open_session(onnx.load_from_string(data), name[:12], plain=plain)
+    _SESSIONS[name, form] = open_session(onnx.load_from_string(data), name[:12], form=form)
     return True
 
 
-def _run(name: str, plain: bool, feeds: dict[str, Array]) -> tuple[dict[str, Array], float]:
+def _run(name: str, form: str, feeds: dict[str, Array]) -> tuple[dict[str, Array], float]:
     from csp_embed.run.worker import run_once
 
     begin = perf_counter()
-    outputs = run_once(_session(name, plain), feeds, name[:12])
+    outputs = run_once(_session(name, form), feeds, name[:12])
     return outputs, 1e3 * (perf_counter() - begin)
 
 
 def _measure(
-    name: str, plain: bool, feeds: dict[str, Array], runs: int, warm_ups: int, clock: str
+    name: str, form: str, feeds: dict[str, Array], runs: int, warm_ups: int, clock: str
 ) -> float:
     from csp_embed.network.onnx.runtime import run_call, run_session
     from csp_embed.network.profiles.measure import measure
 
-    session = _session(name, plain)
+    session = _session(name, form)
     run_session(session, None, feeds, name[:12])  # a refusal has its own error here
     return measure(run_call(session, feeds), runs, warm_ups, clock)[0]
 
 
-def _session(name: str, plain: bool) -> Any:
+def _session(name: str, form: str) -> Any:
     # Dask may restart a worker between two calls.
     try:
-        return _SESSIONS[name, plain]
+        return _SESSIONS[name, form]
     except KeyError:
         raise InputError(
             "the worker was started again and lost its parts", hint="run the plan again"

@@ -4,7 +4,7 @@ One coordinator at a time. Three threads, so that a tensor travels while a part 
 what is asked in order; one reads requests into a queue; one sends answers, and a sign of life every
 second. A connection that ends, or is silent for too long, gives the worker back to whoever asks
 next; its models are forgotten.
-Requests: load (blob: the model; part, sha256, plain), run (part, call; tensors), measure (part,
+Requests: load (blob: the model; part, sha256, form), run (part, call; tensors), measure (part,
 call, runs, warm_ups, clock; tensors), echo (call; tensors), stop. Answers: loaded, done, measured,
 echo, error, each with `call`.
 """
@@ -223,7 +223,7 @@ class _Session:
         try:
             self.sessions[part] = open_session(
                 path, f"part {part}", threads=self.settings.threads,
-                plain=bool(request.fields["plain"]), provider=self.settings.provider,
+                form=str(request.fields["form"]), provider=self.settings.provider,
             )  # fmt: skip
         finally:
             # The session has read it: models may be large, and the disk small.

@@ -24,8 +24,8 @@ from csp_embed.ir.operator import Operator, Step
 from csp_embed.machine.commands.code import FUNCTIONS
 from csp_embed.machine.commands.roles import Param
 from csp_embed.machine.commands.spec import CommandMachine
+from csp_embed.machine.commands.transfers import Transfer
 from csp_embed.targets.commands.rising import function_of, never_falls
-from csp_embed.targets.commands.transfers import Transfer
 
 Array = NDArray[Any]
 _INT32 = (-(1 << 31), (1 << 31) - 1)

@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 
 from csp_embed.errors import Infeasible, SpecError
 from csp_embed.ir.embedding import Embedding
+from csp_embed.machine.commands import reach
 from csp_embed.machine.commands.spec import CommandMachine
 from csp_embed.machine.commands.tiles import Tile, operand_tiles
+from csp_embed.machine.commands.transfers import Transfer, transfers
 from csp_embed.machine.commands.words import encode
 from csp_embed.machine.spec import Isa
-from csp_embed.targets.commands import reach
 from csp_embed.targets.commands.epilogue import Epilogue, epilogue_of
 from csp_embed.targets.commands.order import (
     PARTS,
@@ -36,7 +37,6 @@ from csp_embed.targets.commands.order import (
 from csp_embed.targets.commands.planner import Planner
 from csp_embed.targets.commands.regions import Region, region
 from csp_embed.targets.commands.residence import Residence, pools_of, reside
-from csp_embed.targets.commands.transfers import Transfer, transfers
 from csp_embed.targets.commands.writer import CONSTANT, Writer
 
 Array = NDArray[Any]
@@ -176,8 +176,12 @@ class _Lowering:
             )  # fmt: skip
         for role in e.layouts:
             tile = self.tiles.get(role, self.tiles["dst"])
+            factor = role in ("lhs", "rhs")
+            # Two groups must fit: one is used while the other is filled.
+            tiles = reach.rows(self.machine, tile.memory) // tile.height(self.isa.dims)
             self.regions[role] = region(e, self.isa, role, tile, self.moves[role],
-                                        reduced_first=role in ("lhs", "rhs"))  # fmt: skip
+                                        most_group=tiles // 2 if factor else tiles,
+                                        reduced_first=factor)  # fmt: skip
         pools, slots = self._pools()
         # The walk with the fewest loads; each is stopped once it exceeds the best.
         best: tuple[Walk, Order, Steps, Residence] | None = None

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from csp_embed.errors import SpecError
+from csp_embed.machine.commands.reach import references
 from csp_embed.machine.commands.roles import Lanes, Limit, Param, Rows
 from csp_embed.machine.commands.spec import Command, CommandMachine
+from csp_embed.machine.commands.transfers import Wants
 from csp_embed.targets.commands.plans import Known, Plan, Row, changes
-from csp_embed.targets.commands.reach import references
-from csp_embed.targets.commands.transfers import Wants
 
 
 @dataclass(frozen=True)
@@ -154,12 +154,33 @@ class Planner:
                 loaded[source.state] = factor.name
         missing = {s: f for s, f in held.items() if self.lanes.get(s) != f.name}
         needed = {p.name: v for p, v in wants if p.kind == "state"}
+        missing |= self._behind(missing)
         before = self._setters(needed, missing)
         if before is None:
             return None
         # Setters may load lanes on the way.
         plan = [(x, values, self._loaded(x, missing)) for x, values in before]
         return [*plan, (c, self._fields(c, wants), loaded)]
+
+    def _behind(self, missing: Mapping[str, Factor]) -> dict[str, Factor]:
+        """Lanes that must hold these factors first, since only they fill what is missing."""
+        found: dict[str, Factor] = {}
+        open_ = list(missing)
+        while open_:
+            state = open_.pop()
+            factor = found.get(state) or missing[state]
+            sources = [c.acts.loads[state].source for c in self.machine.commands
+                       if c.acts.kind == "set" and state in c.acts.loads]  # fmt: skip
+            if any(isinstance(s, Rows) for s in sources):
+                continue
+            for s in sources:
+                # Two buffers may fill each other: each is asked once.
+                if isinstance(s, Lanes) and s.state not in {*found, *missing}:
+                    if self.lanes.get(s.state) != factor.name:
+                        found[s.state] = factor
+                        open_.append(s.state)
+                    break
+        return found
 
     def _loaded(self, c: Command, missing: Mapping[str, Factor]) -> dict[str, tuple[str, int]]:
         return {s: missing[s].name for s in c.acts.loads if s in missing}
@@ -180,6 +201,7 @@ class Planner:
         """Commands that bring state to these values; None where none can."""
         left = {n: v for n, v in needed.items() if self.numbers.get(n) != v}
         lanes = dict(missing)
+        held = dict(self.lanes)
         found: list[tuple[Command, dict[str, int]]] = []
         # Greedy: the command that settles most goes first; plans are a few commands long.
         while left or lanes:
@@ -193,7 +215,7 @@ class Planner:
                 # Lanes that nobody asked for are left as they are.
                 if not useful or any(s not in lanes for s in c.acts.loads):
                     continue
-                values = self._values(c, needed, lanes)
+                values = self._values(c, needed, lanes, held)
                 if values is not None and (best is None or useful > best[0]):
                     best = useful, c, values
             if best is None:
@@ -201,13 +223,18 @@ class Planner:
             _, c, values = best
             found.append((c, values))
             left = {n: v for n, v in left.items() if n not in c.acts.settings}
+            held |= {s: lanes[s].name for s in c.acts.loads}
+            for gone in c.acts.unsets:
+                held.pop(gone, None)
             lanes = {s: f for s, f in lanes.items() if s not in c.acts.loads}
         return found
 
     def _values(
-        self, c: Command, needed: Mapping[str, int], lanes: Mapping[str, Factor]
-    ) -> dict[str, int] | None:
-        """Field values of a command that sets; None where it cannot set what is needed."""
+        self, c: Command, needed: Mapping[str, int], lanes: Mapping[str, Factor],
+        held: Mapping[str, tuple[str, int]],
+    ) -> dict[str, int] | None:  # fmt: skip
+        """Field values of a command that sets; None where it cannot set what is needed. held: what
+        lanes of state hold before it."""
         values: dict[str, int] = {}
         for name, setting in c.acts.settings.items():
             # What is not needed stays as it is; unknown state gets its default.
@@ -227,8 +254,11 @@ class Planner:
             else:
                 return None
         for name, load in c.acts.loads.items():
-            if not isinstance(load.source, Rows):
-                return None
+            if isinstance(load.source, Lanes):
+                # Its own lanes go first where they are missing too.
+                if held.get(load.source.state) != lanes[name].name:
+                    return None
+                continue
             # Loading reads addresses too, which must be settable here.
             for p, v in _at(load.source, lanes[name].row) + self._whole(load.loops, load.limits):
                 if p.kind == "field":

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from csp_embed.ir.embedding import Embedding
 from csp_embed.machine.commands.tiles import Tile
+from csp_embed.machine.commands.transfers import Transfer
 from csp_embed.machine.spec import Isa
-from csp_embed.targets.commands.transfers import Transfer
 from csp_embed.targets.source.places import Place, place
 
 Array = NDArray[Any]
@@ -127,9 +127,9 @@ class Region:
 
 def region(
     embedding: Embedding, isa: Isa, role: str, tile: Tile, transfer: Transfer, *,
-    reduced_first: bool,
+    most_group: int, reduced_first: bool,
 ) -> Region:  # fmt: skip
-    """The region of an operand, at address 0."""
+    """The region of an operand, at address 0. most_group: tiles that one transfer may fill."""
     layout = embedding.layouts[role]
     sizes = isa.dims
     p = place(embedding, role, role, transfer.dtype, tile.dims, sizes)
@@ -145,6 +145,7 @@ def region(
     # No blocks, but many rows: elements below each other are one copy.
     if group == 1 and transfer.rows is None and transfer.most_rows >= 2 * height:
         group, beside = transfer.most_rows // height, False
+    group = max(1, min(group, most_group))
     block = _block(embedding, role, p, group, reduced_first)
     found = Region(role, p, tile, height, width, block, beside, height, group, transfer.item)
     return _one_row(found) if role.startswith("add") and transfer.strided() else found

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from csp_embed.machine.commands.transfers import Transfer, Wants
 from csp_embed.targets.commands.order import Steps, Table
 from csp_embed.targets.commands.planner import Factor, Planner
 from csp_embed.targets.commands.regions import Region
 from csp_embed.targets.commands.residence import Residence
-from csp_embed.targets.commands.transfers import Transfer, Wants
 
 Array = NDArray[Any]
 CONSTANT = "constant"

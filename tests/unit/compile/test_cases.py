@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from cases import CASES, MACHINES
+from cases import MACHINES, STREAM_CASES
 
 import csp_embed as ce
 from csp_embed.compiler.driver import Options
@@ -14,9 +14,9 @@ QUICK = Options(schedules=2, refine=2, top=2)
 
 
 @pytest.mark.parametrize("machine", MACHINES)
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", STREAM_CASES)
 def test_case(case: str, machine: str) -> None:
-    op, isa = CASES[case](), MACHINES[machine]()
+    op, isa = STREAM_CASES[case](), MACHINES[machine]()
     kernel = ce.compile(op, isa, options=QUICK)
     verdict = judge(kernel, random_tensors(op, 1))
     assert [str(p) for p in verdict.problems] == []
@@ -25,7 +25,7 @@ def test_case(case: str, machine: str) -> None:
 
 @pytest.mark.parametrize("case", ["conv2d same", "conv2d stem", "matmul ragged", "max pool"])
 def test_case_with_strict_layout(case: str) -> None:
-    op, isa = CASES[case](), MACHINES["vta"]()
+    op, isa = STREAM_CASES[case](), MACHINES["vta"]()
     kernel = ce.compile(op, isa, layout="strict", options=Options(layout="strict", schedules=2))
     assert not any(
         layout.duplicates

@@ -12,6 +12,7 @@ from csp_embed import ops
 from csp_embed.embed import embed
 from csp_embed.embed.algebra.packing import neutral, pack, unpack
 from csp_embed.errors import InputError
+from csp_embed.judge.embedding.certificate_count import count
 from csp_embed.judge.embedding.points import held, lanes_of, operand_dims
 from csp_embed.machine.load import load_isa
 
@@ -62,13 +63,20 @@ def test_results_come_back(name: str) -> None:
         assert np.array_equal(unpack(layout, embedding, VTA, pack(layout, embedding, VTA, y)), y)
 
 
-def test_widening_is_the_host_s_work() -> None:
-    op = OPERATORS["max"]()
-    (embedding,) = embed(op, VTA)
-    packed = pack(embedding.layouts["lhs"], embedding, VTA, draw(op)["x"])
+@pytest.mark.parametrize(("machine", "narrower"), [("vta", 4), ("toy_outer", 1)])
+def test_widening_is_the_host_s_work(machine: str, narrower: int) -> None:
+    """Accumulators are loaded as wide as sums; where an identity can bring the operand in, it is
+    priced as narrow as it lies."""
+    op, isa = OPERATORS["max"](), load_isa(machine)
+    (embedding,) = embed(op, isa)
+    packed = pack(embedding.layouts["lhs"], embedding, isa, draw(op)["x"])
     assert packed.dtype == np.int32
     assert op.tensors["x"].dtype == "int8"
-    assert embedding.cost["host_bytes"] == packed.nbytes
+    assert embedding.cost["host_bytes"] * narrower == packed.nbytes
+    assert (embedding.cost["widened_bytes"] == 0) == (narrower > 1)
+    # The judge counts by code of its own.
+    counted = count(embedding, isa)
+    assert {k: embedding.cost[k] for k in counted if k in embedding.cost} == pytest.approx(counted)
 
 
 def test_a_wrong_shape_is_refused() -> None:

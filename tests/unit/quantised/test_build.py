@@ -14,6 +14,7 @@ from command_line import run
 from one_operator import Model
 from shift_layers import Net
 
+import csp_embed as ce
 from csp_embed.compiler.whole import partition
 from csp_embed.machine.program_file import isa_of, read_program
 from csp_embed.network.quantised.read import read_quantised
@@ -181,9 +182,19 @@ def test_explain(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "sign: equal for every sum that can occur" in signed.out
     assert "after round 1" in signed.out
     assert "not taken: shift: 20 of 20 channels have none" in signed.out
+    # What was weighed has prices, one of them chosen; places are those of the whole program.
+    assert len(re.findall(r"^ +\*? +[\d,]+ cycles  o = ", signed.out, re.M)) >= 1
+    assert len(re.findall(r"^ +\* +[\d,]+ cycles  ", signed.out, re.M)) == 1
+    cycles = next(la.cycles for la in ce.build(model).layers if la.name == graph.operators[2].name)
+    assert f": {cycles:,}; bound of its plain form" in signed.out
+    assert "what would make it cheaper: scales whose ratio is a power of two" in signed.out
     other = run(capsys, "build", model, "--explain", "nobody")
     assert other.code == 2
     assert graph.operators[0].name in other.err
+    # A name nearly right is met by its like first.
+    near = run(capsys, "build", model, "--explain", graph.operators[2].name[:-1] + "x")
+    assert near.code == 2
+    assert f"--explain '{graph.operators[2].name}'" in near.err
 
 
 def test_show(model: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -54,25 +54,25 @@ def evaluated(made: Lowered, arrays: tuple[Any, ...]) -> Any:
     result = op.tensors[op.out.tensor]
     last = tuple(s for i, s in enumerate(op.epilogue) if i not in made.dropped)
     kept: Any = None
-    for held, steps in zip(made.constants, [*made.rounds, last], strict=True):
-        if kept is not None:  # a copy was changed, and is added to the sum itself
-            acc = wrapped(acc + kept)
-            kept = None
-            for step in steps:
-                acc = wrapped(stepped(step.op, acc, value_of(step, held)))
-            continue
-        names = [n for n in op.tensors if n not in ("b", "s")]
-        tensors = {n: op.tensors[n] for n in names} | {
-            op.out.tensor: replace(result, dtype="int32")
-        }
-        plain = replace(op, epilogue=(), out_dtype="int32", tensors=tensors)
-        operands = {n: held[n] for n in held if n in names}
-        sums = evaluate(plain, {"x": made.operand(arrays, made.fill), **operands})
-        acc = wrapped(acc + sums[op.out.tensor].astype(np.int64))
-        for n, step in enumerate(steps):
-            if made.copies and kept is None and (n > 0 or step.op != "add"):
-                kept = acc
+    for turn, (held, steps) in enumerate(zip(made.constants, [*made.rounds, last], strict=True)):
+        if 0 < turn <= made.copies:  # instead of products
+            sums = kept
+        else:
+            names = [n for n in op.tensors if n not in ("b", "s", "d")]
+            tensors = {n: op.tensors[n] for n in names} | {
+                op.out.tensor: replace(result, dtype="int32")
+            }
+            plain = replace(op, epilogue=(), out_dtype="int32", tensors=tensors)
+            operands = {n: held[n] for n in held if n in names}
+            found = evaluate(plain, {"x": made.operand(arrays, made.fill), **operands})
+            sums = found[op.out.tensor].astype(np.int64)
+        acc = wrapped(acc + sums)
+        kept = None
+        for step in steps:
+            if kept is None and step.op != "add":
+                kept = acc  # as it was after the first addition
             acc = wrapped(stepped(step.op, acc, value_of(step, held)))
+        kept = acc if kept is None else kept
     return acc.astype(np.int8)
 
 

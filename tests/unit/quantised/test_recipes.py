@@ -135,3 +135,28 @@ def test_halves_of_one_channel_do_not_cost_the_others_their_digits() -> None:
     for channel, scale in enumerate(scales):
         wanted = np.clip(np.rint(accs.astype(np.float32) * scale), -128, 127).astype(int)
         assert values(made["parity"], accs, (-128, 127), channel) == wanted.tolist()
+
+
+@pytest.mark.parametrize(("zero", "low", "seed"), [(0, -128, 4), (57, -128, 9), (-21, -21, 3)])
+def test_points_for_every_sum(zero: int, low: int, seed: int) -> None:
+    """float32 scales as quantisers leave them: where few products make a coarse one cheap, which
+    tells odd from even, and where many make it dear; against NumPy at every accumulator."""
+    rng = np.random.default_rng([zero + 128, seed])
+    scales = np.exp2(rng.uniform(-11.5, -10.5, 5)).astype(np.float32)
+    size = np.full(scales.size, 270_000)
+    rule = rule_of(FloatScale(tuple(map(float, scales))), zero, (low, 127), -size, size)
+    accs = np.arange(-size[0], size[0] + 1)
+    wanted = np.clip(np.rint(accs.astype(np.float32) * scales[:, None]) + zero, low, 127)
+    hits: list[int] = []
+    for steps in (1, 300):
+        weights, bias = np.full((scales.size, 3), 127), np.arange(scales.size)
+        made, why = recipes(rule, weights, bias, steps)
+        (one,) = [r for r in made if r.name == "points"] or [None]
+        assert one is not None, why
+        assert one.hits is not None
+        hits.append(len(one.hits))
+        got = one.value(np.broadcast_to(accs, (scales.size, accs.size)))
+        assert np.array_equal(np.clip(got, low, 127), wanted)
+    # A contraction more is the price of fewer hits.
+    assert hits[1] > 0
+    assert hits[0] <= hits[1]

@@ -36,6 +36,23 @@ OPERATORS: dict[str, Callable[[], Operator]] = {
     "no shift": lambda: conv(c=1, k=40, shift=0, bias_range=100),
     "bias first": lambda: conv(c=1, bias=False, bias_before_shift=True, bias_range=300),
     "product": lambda: ops.matmul(m=40, n=9, k=13, shift=7, bias=True, bias_range=120),
+    # Rows of filters walk their grid backwards, and some results are padding alone.
+    "backwards": lambda: ops.conv3d(
+        n=1,
+        c=3,
+        d=1,
+        h=3,
+        w=4,
+        k=4,
+        t=3,
+        r=2,
+        s=1,
+        pad=1,
+        shift=6,
+        bias=True,
+        bias_range=90,
+        clip=(0, 127),
+    ),
     "rows fill the lanes": lambda: ops.matmul(m=3, n=200, k=27, shift=8, bias=True, bias_range=99),
 }
 

@@ -92,11 +92,14 @@ class _Builder:
                 self._shift(self._amounts(amount, n))
                 continue
             self.resolve()
-            assert isinstance(amount, int)
-            self.ops.append(_Op(function, np.full(1, amount)))
+            limit = np.full(self.m.channels, amount) if isinstance(amount, int) else (
+                self.layer.limit[n])  # fmt: skip
+            if limit is None:
+                raise Undecided("a limit by channel that no round has")
+            self.ops.append(_Op(function, limit))
             # A clip bounds what later rounds can reach.
             clip = np.maximum if function == "max" else np.minimum
-            self.low, self.high = clip(self.low, amount), clip(self.high, amount)
+            self.low, self.high = clip(self.low, limit), clip(self.high, limit)
 
     def _amounts(self, amount: int | str, n: int) -> Ints:
         found = self.layer.shift[n]
@@ -118,7 +121,9 @@ class _Builder:
         low, high = self.low << -by, self.high << -by
         # What wraps around may be anything: the interval proof looks at it page by page.
         wraps = (low < LOW) | (high > HIGH)
-        self.low, self.high = np.where(wraps, LOW, low), np.where(wraps, HIGH, high)
+        # Of a shift by 31 one bit is left, which is the sign.
+        most = np.where(by == -31, 0, HIGH)
+        self.low, self.high = np.where(wraps, LOW, low), np.where(wraps, most, high)
 
     def _settled(self) -> None:
         """Before something is added: a shift of what was not summed stands by itself, and sums are
@@ -265,6 +270,7 @@ def _shifted_left(low: Ints, high: Ints, by: Ints) -> tuple[Ints, Ints]:
     first, last = low << by, high << by
     page, other = (first - LOW) >> 32, (last - LOW) >> 32
     whole = page == other
+    most = np.where(by == 31, 0, HIGH)
     return (
-        np.where(whole, first - (page << 32), LOW), np.where(whole, last - (other << 32), HIGH)
+        np.where(whole, first - (page << 32), LOW), np.where(whole, last - (other << 32), most)
     )  # fmt: skip

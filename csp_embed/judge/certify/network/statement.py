@@ -61,14 +61,15 @@ class Layer:
     """Instructions begin .. end-1 of the stream, and how they are said to compute the operator.
 
     weights: of each round [channels, products]; bias: of each round [channels]; shift: of each
-    round [channels] or None. between: the steps after each round but the last; after: behind that.
-    copies: there is one contraction, and `between` changes a copy of its sums that is added to
-    them. fill: what x holds where no element lies. axis: along which the channels lie in y."""
+    round [channels] or None; limit: what `max d` reads, likewise. between: the steps after each
+    round but the last; after: behind that. copies: so many rounds after the first make no
+    products: each adds a copy of the sums as they were after the first addition of the round
+    before. fill: what x holds where no element lies. axis: along which the channels lie in y."""
 
     name: str
     begin: int
     end: int
-    copies: bool
+    copies: int
     fill: int
     axis: int
     between: tuple[Steps, ...]
@@ -76,6 +77,7 @@ class Layer:
     weights: tuple[Ints, ...]
     bias: tuple[Ints, ...]
     shift: tuple[Ints | None, ...]
+    limit: tuple[Ints | None, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,17 +123,17 @@ class Follower(Protocol):
 def follow(layer: Layer, to: Follower) -> None:
     """All rounds of a layer in their order."""
     for n, steps in steps_of(layer):
-        if n == 0 or not layer.copies:
+        if 0 < n <= layer.copies:
+            to.add_copy()
+        else:
             to.contract(n)
-        if not layer.copies or n:
-            to.run(steps, n)
-            continue
-        # An addition that comes first completes the sum itself; the rest changes a copy.
-        own = 1 if steps and steps[0][0] == "add" else 0
-        to.run(steps[:own], n)
-        to.copy()
+        own = 0
+        if n < layer.copies:
+            # An addition that comes first completes the sum itself, which is kept.
+            own = 1 if steps and steps[0][0] == "add" else 0
+            to.run(steps[:own], n)
+            to.copy()
         to.run(steps[own:], n)
-        to.add_copy()
 
 
 def steps_of(layer: Layer) -> Iterator[tuple[int, Steps]]:
@@ -212,21 +214,23 @@ def _layer(entry: Any, arrays: Mapping[str, NDArray[Any]]) -> Layer:
     bias = tuple(arrays[n].astype(np.int64).reshape(-1) for n in entry["bias"])
     channels = len(bias[0])
     weights = tuple(arrays[n].astype(np.int64).reshape(channels, -1) for n in entry["weights"])
-    shift = tuple(
-        None if n is None else arrays[n].astype(np.int64).reshape(-1) for n in entry["shift"]
+    shift, limit = (
+        tuple(None if n is None else arrays[n].astype(np.int64).reshape(-1) for n in names)
+        for names in (entry["shift"], entry.get("limit", [None] * len(bias)))
     )
     between = tuple(_steps(s) for s in entry["between"])
     rounds = len(between) + 1
-    if {len(weights), len(bias), len(shift)} != {rounds}:
+    if {len(weights), len(bias), len(shift), len(limit)} != {rounds}:
         raise ValueError(f"{entry['name']} has constants of another number of rounds")
-    if any(len(s) != channels for s in (*bias, *(s for s in shift if s is not None))):
+    if any(len(s) != channels for s in (*bias, *(s for s in (*shift, *limit) if s is not None))):
         raise ValueError(f"{entry['name']} has constants of another number of channels")
-    if entry["copies"] and rounds != 2:
-        raise ValueError(f"{entry['name']} copies its sums in {rounds} rounds")
+    copies = int(entry["copies"])
+    if not 0 <= copies < rounds:
+        raise ValueError(f"{entry['name']} takes a copy of its sums in {copies} of {rounds} rounds")
     return Layer(
-        str(entry["name"]), int(entry["begin"]), int(entry["end"]), bool(entry["copies"]),
+        str(entry["name"]), int(entry["begin"]), int(entry["end"]), copies,
         int(entry["fill"]), int(entry["axis"]), between, _steps(entry["after"]), weights, bias,
-        shift,
+        shift, limit,
     )  # fmt: skip
 
 
@@ -234,7 +238,7 @@ def _steps(entries: Sequence[Any]) -> Steps:
     out: list[tuple[str, int | str]] = []
     for function, amount in entries:
         # Other pairs of function and tensor have no meaning in docs/program-file.md.
-        known = {"add": ("b",), "shr": ("s",)}.get(function, ())
+        known = {"add": ("b",), "shr": ("s",), "max": ("d",)}.get(function, ())
         if function not in FUNCTIONS or (isinstance(amount, str) and amount not in known):
             raise ValueError(f"the step {function} {amount} is not known")
         if function == "add" and not isinstance(amount, str):

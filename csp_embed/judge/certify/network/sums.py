@@ -76,16 +76,24 @@ class Rounds:
         rounds = range(len(layer.weights))
         self.sums: list[Values] = []
         self.reach: list[tuple[int, int]] = []
-        for n in rounds if not layer.copies else (0,):
+        for n in rounds:
             w = layer.weights[n]
             # Rounds mostly repeat the weights; products are most of this judge's time.
-            again = n > 0 and np.array_equal(w, layer.weights[n - 1])
+            # Rounds that take a copy make no products, whatever their weights are.
+            again = n > 0 and (n <= layer.copies or np.array_equal(w, layer.weights[n - 1]))
             self.sums.append(self.sums[-1] if again else products(m, w, x))
             low, high = sum_ends(w, reach)
             self.reach.append((int(low.min(initial=0)), int(high.max(initial=0))))
         self.bias = [_in_field(m.by_element(b)) for b in layer.bias]
         self.bias_reach = [(int(b.min()), int(b.max())) for b in layer.bias]
-        self.shift = [None if s is None else _in_field(m.by_element(s)) for s in layer.shift]
+        self.shift, self.limit = (
+            [None if s is None else _in_field(m.by_element(s)) for s in each]
+            for each in (layer.shift, layer.limit)
+        )
+        # Limits may lie below 0, so that their range is told beside them.
+        self.limit_reach = [
+            (0, 0) if s is None else (int(s.min()), int(s.max())) for s in layer.limit
+        ]
 
     def wanted(self, reader: Reader, who: Ints, places: Ints, weight: Values) -> Expr:
         """The expression of these elements; its numbers become the reader's known variables."""
@@ -126,9 +134,11 @@ class _Writer:
             if self.form.value.any():
                 self.reader.variable(self.form.value, self.reach)
             if isinstance(amount, str):
-                shift = self.rounds.shift[n]
-                other = Form(self.at(shift))
-                self.reader.variable(other.value, (0, 31))
+                shifts = function == "shr"
+                values = (self.rounds.shift if shifts else self.rounds.limit)[n]
+                other = Form(self.at(values))
+                reach = (0, 31) if shifts else self.rounds.limit_reach[n]
+                self.reader.variable(other.value, reach)
                 self.form = self.form.then(function, None, other)
             else:
                 self.form = self.form.then(function, amount)

@@ -86,7 +86,11 @@ def _stepped(layer: Layer, c: int, n: int, steps: Steps, v: Ints) -> Ints:
                 raise Undecided("shifts by channel that are not 0 to 31")
             v = v >> by if by >= 0 else v << -by
         else:
-            assert isinstance(amount, int)
+            limit = layer.limit[n]
+            if isinstance(amount, str):
+                if limit is None:
+                    raise Undecided("a limit by channel that no round has")
+                amount = int(limit[c])
             v = np.maximum(v, amount) if function == "max" else np.minimum(v, amount)
     return _wrapped(v)
 

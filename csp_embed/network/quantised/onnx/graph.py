@@ -15,6 +15,7 @@ import numpy as np
 
 from csp_embed.errors import InputError
 from csp_embed.network.onnx.model import read_model
+from csp_embed.network.onnx.net import Net
 from csp_embed.network.quantised import graph as g
 from csp_embed.network.quantised.onnx.floats import FLOAT
 from csp_embed.network.quantised.onnx.outside import part_behind, put_part
@@ -39,8 +40,13 @@ def read_onnx(path: str | Path, dims: Mapping[str, int] | None = None) -> g.Grap
     Raises: InputError for a file that cannot be read, a float model, dynamic shapes, an operator
     without integer meaning between quantised ones; MissingLibrary without onnx.
     """
-    net = read_model(path, dims)
-    reading = Reading(net)
+    return read_net(read_model(path, dims))[0]
+
+
+def read_net(net: Net) -> tuple[g.Graph, Mapping[str, Stored | Real]]:
+    """The graph of a model that has been read, and what tensors of the model are there: stored
+    ones, which may have another name, and the real values behind them. Raises: as `read_onnx`."""
+    reading, path = Reading(net), net.path
     for name in net.read_inputs():
         # Inputs that are integers already begin the graph as they are.
         if net.tensors[name].dtype in DTYPES:
@@ -63,7 +69,9 @@ def read_onnx(path: str | Path, dims: Mapping[str, int] | None = None) -> g.Grap
         tuple(reading.operators), tuple(n for n in reading.inputs if n in used),
         tuple(reading.outputs), str(path), (*net.notes, *reading.notes),
     )  # fmt: skip
-    return verified(graph, "export it again, or quantise it with onnxruntime.quantization")
+    known = {n: v for n, v in reading.values.items() if isinstance(v, Stored | Real)}
+    known |= {n: Stored(n) for n in reading.inputs}
+    return verified(graph, "export it again, or quantise it with onnxruntime.quantization"), known
 
 
 def _node(r: Reading, node: Any) -> None:

@@ -126,11 +126,14 @@ def matrix(
 
 
 def add_scales(a: g.Tensor, b: g.Tensor, y: g.Tensor) -> g.AddFloat:
-    """ra = sa / sy, rb = sb / sy, offset zy - (ra za + rb zb), all in float32."""
+    """ra = sa / sy, rb = sb / sy, offset zy - fma(ra, za, rb zb), all in float32."""
     ys = np.float32(y.scales[0])
     ra, rb = np.float32(a.scales[0]) / ys, np.float32(b.scales[0]) / ys
     # float32 at every step, in onnxruntime's order.
-    offset = np.float32(y.zero) - (ra * np.float32(a.zero) + rb * np.float32(b.zero))
+    # The runtime's compiler fuses the first product, which is exact in float64, and so is the sum:
+    # one rounding. Told by all pairs of sums whose offsets differ otherwise.
+    inner = np.float64(ra) * a.zero + np.float64(rb * np.float32(b.zero))
+    offset = np.float32(y.zero) - np.float32(inner)
     return g.AddFloat(float(ra), float(rb), float(offset))
 
 

@@ -75,11 +75,15 @@ class _Walk:
 
     def accumulate(self, number: int, turn: int) -> None:
         """The products of a round of a tile, chunk by chunk, with the loads that each misses."""
-        if turn >= self.plan.problem.contractions:
-            return  # what the first round made was kept
+        problem = self.plan.problem
+        if turn not in problem.turns:
+            lo, hi = self._outputs(number)
+            frame = self.plan.dst_frames[number]
+            self._epilogue.add(lo, hi, frame, self._base(number), self.plan.copy)
+            return  # what the round before had was kept
         ring_l, ring_r = self.plan.ring_l, self.plan.ring_r
         here = self._accumulators(number)
-        for n in self.plan.numbers[number][turn]:
+        for n in self.plan.numbers[number][problem.turns.index(turn)]:
             extents, left, right = self.plan.steps[n]
             one, two = ring_l.bring(self.rows, 0, n, left), ring_r.bring(self.rows, 1, n, right)
             operands: list[Placed] = [
@@ -103,16 +107,13 @@ class _Walk:
         frame, acc = self.plan.dst_frames[number], self._base(number)
         brought, todo = self._bring(number, turn), problem.steps(turn)
         use = (number, turn)
-        if not problem.copies:
-            epilogue.run(lo, hi, frame, acc, use, brought, todo)
-            return
-        # An addition belongs to the sum itself; what comes after is rounded and clipped.
-        # The sum itself is completed first; what follows changes its copy.
-        own = 1 if todo and todo[0][1].op == "add" else 0
-        epilogue.run(lo, hi, frame, acc, use, brought, todo[:own])
-        epilogue.copy(lo, hi, frame, acc)
-        epilogue.run(lo, hi, frame, self.plan.copy, use, brought, todo[own:])
-        epilogue.add(lo, hi, frame, acc, self.plan.copy)
+        own = 0
+        if turn < problem.copies:
+            # The sum itself is completed first; what follows is lost with the next steps.
+            own = 1 if todo and todo[0][1].op == "add" else 0
+            epilogue.run(lo, hi, frame, acc, use, brought, todo[:own])
+            epilogue.copy(lo, hi, frame, acc)
+        epilogue.run(lo, hi, frame, acc, use, brought, todo[own:])
 
     def finish(self, number: int) -> None:
         """The epilogue and the stores of a tile."""

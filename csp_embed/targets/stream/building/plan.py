@@ -177,7 +177,7 @@ def _steps(
     chunks, parts, whole = _parts(problem, chunks)
     left, right = _walk(lhs, tiles, chunks, problem), _walk(rhs, tiles, chunks, problem)
     own_l, own_r = problem.sides
-    rounds = problem.contractions
+    turns = problem.turns
     outer = [tuple(map(sub, hi, lo)) for lo, hi in tiles]
     inner = [tuple(map(sub, hi, lo)) for lo, hi in chunks]
     extents: dict[tuple[Range, Range], Range] = {}
@@ -185,11 +185,11 @@ def _steps(
     numbers = []
     for t, size in enumerate(outer):
         mine = []
-        for turn in range(rounds):
-            first, forth = len(steps), parts[turn]
+        for at, turn in enumerate(turns):
+            first, forth = len(steps), parts[at]
             # Every other pass backwards: what was loaded last is used first, and need not be loaded
             # again.
-            for c in forth[::-1] if snake and (t * rounds + turn) % 2 else forth:
+            for c in forth[::-1] if snake and (t * len(turns) + at) % 2 else forth:
                 if whole[c] == c:
                     fl, fr = left(t, c, own_l * turn), right(t, c, own_r * turn)
                 else:

@@ -60,14 +60,17 @@ def transfers(
     machine: CommandMachine, kind: str, memory: str, lanes: int, *, adds: bool = False
 ) -> list[Transfer]:
     """The copies of a kind that move rows of `memory` of that many used lanes."""
-    found: list[Transfer] = []
-    for c in machine.commands:
-        a = c.acts
-        if a.kind == kind and a.dst.memory == memory and a.adds == adds:
-            t = _transfer(c, lanes)
-            if t is not None:
-                found.append(t)
-    return found
+    judged = [transfer(c, lanes) for c in copies(machine, kind, memory) if c.acts.adds == adds]
+    return [t for t in judged if isinstance(t, Transfer)]
+
+
+def copies(machine: CommandMachine, kind: str, memory: str) -> list[Command]:
+    """The commands of a kind that move rows of `memory`, whether tiles can use them or not."""
+    return [c for c in machine.commands if c.acts.kind == kind and c.acts.dst.memory == memory]
+
+
+class _Unfit(Exception):
+    """Why no tile can be moved."""
 
 
 def most(command: Command, param: Param) -> int:
@@ -78,7 +81,15 @@ def most(command: Command, param: Param) -> int:
     return command.fields[param.name].most if param.kind == "field" else 1 << 40
 
 
-def _transfer(c: Command, lanes: int) -> Transfer | None:
+def transfer(c: Command, lanes: int) -> Transfer | str:
+    """A copy as tiles of that many lanes see it, or why they cannot use it."""
+    try:
+        return _transfer(c, lanes)
+    except _Unfit as unfit:
+        return str(unfit)
+
+
+def _transfer(c: Command, lanes: int) -> Transfer:
     a = c.acts
     assert a.dst is not None
     assert a.host is not None
@@ -86,16 +97,16 @@ def _transfer(c: Command, lanes: int) -> Transfer | None:
     # Lanes must follow each other, in the row and in HOST alike.
     across = [v for v, s in a.dst.lanes.items() if s == 1]
     if len(across) != 1 or len(a.dst.lanes) != 1:
-        return None
+        raise _Unfit("one loop walks the lanes of a row, one by one")
     (lane,) = across
     if a.host.steps.get(lane) != Param("const", value=item):
-        return None
+        raise _Unfit(f"lanes of {a.host.dtype} lie {item} bytes apart in HOST: {item} * {lane}")
     one = Param("const", value=1)
     # One loop over rows at most, and one over blocks: what tiles can use.
     rows = [v for v, p in a.dst.rows.items() if p == one and v != lane]
     others = [v for v in a.dst.rows if v not in rows]
     if len(rows) > 1 or len(others) > 1 or set(a.host.steps) - {lane, *rows, *others}:
-        return None
+        raise _Unfit("beside lanes, one loop walks rows and one blocks of rows, no more")
     parts: list[tuple[str, Param]] = []
     # Rows.
     bound = a.loops[rows[0]] if rows else one
@@ -107,12 +118,12 @@ def _transfer(c: Command, lanes: int) -> Transfer | None:
     # One guard at most: several would be a shape that tiles do not have.
     limit = next((x for x in a.limits if lane in x.steps), None)
     if len(a.limits) > (limit is not None):
-        return None
+        raise _Unfit("one condition at most, on lanes")
     if others:
         wide = a.host.steps.get(others[0])
         # Blocks lie beside each other in HOST, whole tiles apart on the chip.
         if wide != Param("const", value=lanes * item) or per_row != Param("const", value=lanes):
-            return None
+            raise _Unfit(f"blocks are whole rows of {lanes} lanes, beside each other in HOST")
         blocks = most(c, a.loops[others[0]])
         parts.append(("apart", a.dst.rows[others[0]]))
         if limit is None:
@@ -122,10 +133,10 @@ def _transfer(c: Command, lanes: int) -> Transfer | None:
             parts.append(("count", limit.bound))
             blocks = min(blocks, most(c, limit.bound) // lanes)
         else:
-            return None
+            raise _Unfit("the condition is on the lanes of all blocks together")
     elif limit is not None:
         if limit.steps != {lane: 1}:
-            return None
+            raise _Unfit(f"the condition is on {lane} alone")
         parts.append(("lanes", limit.bound))
         most_lanes = min(most_lanes, most(c, limit.bound))
     # Fixed: the command moves that many lanes, or none.
@@ -133,7 +144,8 @@ def _transfer(c: Command, lanes: int) -> Transfer | None:
     if per_row.kind != "const":
         parts.append(("lanes", per_row))
     if most_lanes < lanes or (fixed is not None and fixed != lanes) or blocks < 1:
-        return None
+        raise _Unfit(f"it moves {min(most_lanes, fixed or most_lanes)} lanes of a row, a tile has"
+                     f" {lanes}")  # fmt: skip
     return Transfer(
         c, a.dst.base, a.host.base, bound.value if bound.kind == "const" else None, most(c, bound),
         fixed, most_lanes, blocks, stride, item, a.host.dtype, tuple(parts),
