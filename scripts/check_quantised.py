@@ -1,11 +1,9 @@
 """Compares the reference interpreter with recorded tensors of two runtimes, where they are at hand.
 
-Usage: scripts/check_quantised [--build NAME,…] [FOLDER]
+Usage: scripts/check_quantised [FOLDER]
        FOLDER: ../shared/quantised by default; its README tells the form
-       --build: instead, what the simulated machine stores for the networks of these names (kws,
-       resnet8, ad01, resnet8_large, vww, sww), on the recorded inputs; published/kws, pow2/kws and
-       affine/kws (ONNX) are other forms than the shift network
 
+What a simulated machine stores is compared by scripts/bench_builds.
 Prints a line a model: profile, tensors compared, elements, differences. Exit code 5 where any
 element differs, 2 where the folder is not there.
 """
@@ -22,8 +20,6 @@ from typing import Any
 
 import numpy as np
 
-from csp_embed.compiler.network import build
-from csp_embed.machine.load import load_isa
 from csp_embed.network.quantised import graph as g
 from csp_embed.network.quantised.onnx.graph import read_onnx
 from csp_embed.network.quantised.reference.run import run
@@ -162,25 +158,6 @@ def fixed(multiplier: Any, shift: Any) -> g.FixedPoint:
     return g.FixedPoint(m, s)
 
 
-def built_rows(root: Path, names: list[str]) -> Iterator[Row]:
-    """The machine's layers against what was recorded; the host's layers are not counted."""
-    for text in names:
-        form, _, name = text.rpartition("/")
-        graph, golden = recorded_network(root, form or "shift", name)
-        count = len(golden[graph.inputs[0]])
-        feeds = [{n: golden[n][i : i + 1] for n in graph.inputs} for i in range(count)]
-        built = build(graph, load_isa("vta"), feeds)
-        outputs = {op.name: op.output for op in graph.operators}
-        on = [outputs[layer.name] for layer in built.layers if layer.where == "accelerator"]
-        rows = [(n, np.concatenate([v[n] for v in built.values]), golden.get(n)) for n in on]
-        figures = built.document()
-        share = figures["macs_on_accelerator"] / figures["macs"]
-        print(f"{text}: {share:.2%} of MACs, {figures['cycles']:,} cycles in "
-              f"{figures['segments']} programs, {figures['dram_bytes']:,} bytes, "
-              f"{figures['seconds']:.0f} s")  # fmt: skip
-        yield f"{text}, on the machine", graph.profile, [r for r in rows if r[2] is not None]
-
-
 def recorded_network(root: Path, form: str, name: str) -> tuple[g.Graph, dict[str, Any]]:
     """A network and its recorded tensors by name."""
     if form == "affine":
@@ -228,7 +205,6 @@ def all_rows(root: Path) -> Iterator[Row]:
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", nargs="?", type=Path, default=Path("../shared/quantised"))
-    parser.add_argument("--build", metavar="NAME,…", default="")
     arguments = parser.parse_args()
     root = arguments.folder
     if not root.is_dir():
@@ -237,8 +213,7 @@ def main() -> int:
     started = time.perf_counter()
     totals = [0, 0, 0, 0]
     print(f"{'model':42} {'profile':12} {'tensors':>7} {'elements':>11} {'differences':>11}")
-    names = [n for n in arguments.build.split(",") if n]
-    for name, profile, rows in built_rows(root, names) if names else all_rows(root):
+    for name, profile, rows in all_rows(root):
         elements = sum(expected.size for _, _, expected in rows)
         wrong = sum(
             int((ours != expected).sum()) if ours.shape == expected.shape else expected.size

@@ -22,23 +22,24 @@ def farthest(built: Built, runs: list[CycleReport | None]) -> str:
     """A table of at most ten layers; empty where no layer has a bound. runs: of each program."""
     known = [la for la in built.layers if la.cycles is not None and la.bound_cycles]
     # By what would be won, not by the ratio: a layer of 50 cycles is never worth a look.
-    worst = sorted(known, key=lambda la: _lost(la), reverse=True)[:COUNT]
+    worst = sorted(known, key=lambda la: lost(la), reverse=True)[:COUNT]
     rows = [
         [
             f"<td>{escape(la.name)}</td>", number(la.cycles), number(la.bound_cycles),
-            number((la.cycles or 0) / (la.bound_cycles or 1), ".2f"), number(_lost(la)),
-            f'<td class="l t">{escape(_why(built, la, runs[la.segment or 0]))}</td>',
+            number((la.cycles or 0) / (la.bound_cycles or 1), ".2f"), number(lost(la)),
+            f'<td class="l t">{escape(why(built, la, runs[la.segment or 0]))}</td>',
         ]
         for la in worst
     ]  # fmt: skip
     return table(HEAD, rows, sort=True) if rows else ""
 
 
-def _lost(layer: LayerReport) -> int:
+def lost(layer: LayerReport) -> int:
+    """Cycles beyond the bound."""
     return (layer.cycles or 0) - (layer.bound_cycles or 0)
 
 
-def _why(built: Built, layer: LayerReport, ran: CycleReport | None) -> str:
+def why(built: Built, layer: LayerReport, ran: CycleReport | None) -> str:
     """What takes the time: further rounds, and how busy each queue is meanwhile."""
     parts: list[str] = []
     if layer.extra_cycles:

@@ -119,7 +119,7 @@ def load_inputs(
             stderr.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
         inputs = Inputs(model.graph, platform, model, request.cost_model or LINKS, costs)
         if plan is not None and placed is not None and costs.chained:
-            from csp_embed.commands.planning.settle import with_programs
+            from csp_embed.commands.planning.built import with_programs
 
             return with_programs(inputs, plan)
         return inputs
@@ -277,6 +277,6 @@ def check_plan_file(
     # The plan may come from a tool that does not say its cost model.
     if inputs.cost_model == DNN:
         read = replace(read, cost_model=DNN)
-    from csp_embed.commands.planning.settle import program_faults
+    from csp_embed.commands.planning.built import program_faults
 
     return [*check_plan(inputs.graph, inputs.platform, read), *program_faults(inputs, read)]

@@ -278,7 +278,7 @@ def run_plan_command(
 
 def _refuse_wrong(plan: Plan, inputs: Inputs, hint: str) -> None:
     """A plan that breaks a rule is not run. Raises: CheckError with the first faults."""
-    from csp_embed.commands.planning.settle import program_faults
+    from csp_embed.commands.planning.built import program_faults
     from csp_embed.judge.plan.judge import check_plan
 
     # The judge, not the solver, decides.

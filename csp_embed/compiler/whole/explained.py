@@ -21,13 +21,12 @@ from csp_embed.machine.costs import costs_of
 from csp_embed.machine.spec import Isa
 from csp_embed.network.lower.layer import lower
 from csp_embed.network.lower.lowered import Lowered
+from csp_embed.network.lower.recipes import KINDS
 from csp_embed.network.lower.signed import signed
 from csp_embed.network.quantised import graph as g
 from csp_embed.ops.bound import bound_cycles
 
 SHOWN = 8  # embeddings
-# Kinds of sequences in the order in which they are tried; dearer ones only where none was exact.
-DEARER = {"shift", "sign", "even"}
 
 
 def explained(graph: g.Graph, name: str, isa: Isa, options: Options, tell: Tell) -> str:
@@ -106,8 +105,11 @@ def _sequences(made: Lowered) -> list[str]:
     for n, between in enumerate(made.rounds):
         lines.append(f"    after round {n + 1}: {'; '.join(map(str, between)) or 'nothing'}")
     lines += [f"    not taken: {text}" for text in made.refused]
-    if made.recipe.name in DEARER:
-        lines.append("    dearer ones (digits, signed, parity) were not tried: this one is exact")
+    told = {made.recipe.name, *(text.partition(":")[0] for text in made.refused)}
+    rest = [kind for kind in KINDS if kind not in told]
+    # Other operators than sums with one rule have sequences of their own.
+    if made.recipe.name in KINDS and rest:
+        lines.append(f"    not taken either, they cost no less: {', '.join(rest)}")
     return lines
 
 

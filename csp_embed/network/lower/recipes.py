@@ -152,6 +152,7 @@ def _even(task: Search) -> Recipe | str:
 _KINDS: tuple[Callable[[Search], Recipe | str], ...] = (
     _shift, _sign, _even, digits, points, parity, signed,
 )  # fmt: skip
+KINDS = tuple(make.__name__.lstrip("_") for make in _KINDS)  # for people, in order of price
 
 
 def _idle(
