@@ -33,10 +33,9 @@ from csp_embed.narrow import is_list, is_object
 
 FORMAT = "csp-embed-isa/1"
 _REQUIRED = (
-    "format", "name", "configuration", "dims", "memories", "uop", "queues", "opcode",
-    "instructions", "limits",
+    "format", "name", "dims", "memories", "uop", "queues", "opcode", "instructions",
 )  # fmt: skip
-_OPTIONAL = ("source", "let", "rules", "field_groups", "costs")
+_OPTIONAL = ("source", "configuration", "let", "rules", "field_groups", "limits", "costs")
 
 
 def load_isa(
@@ -98,12 +97,12 @@ def config_names(spec: str | Path = "vta") -> list[str]:
     """Names of the configurations that a spec defines, in its order."""
     text, file, _ = _source(spec)
     root = tree.read(text, file)
-    # A machine of C or of commands may have no configuration section at all.
-    if _is_source(root):
-        given = root.entries().get("configuration")
-        return [CONFIG] if given is None else list(configuration.named(given))
-    table = _instructions_table(root)
-    return list(configuration.named(table["configuration"]))
+    given = root.entries().get("configuration")
+    # Its keys are told before its configurations are.
+    if not _is_source(root):
+        _instructions_table(root)
+    # A machine of one size has no such section.
+    return [CONFIG] if given is None else list(configuration.named(given))
 
 
 def _source(spec: str | Path) -> tuple[str, str, Traversable | Path]:
@@ -159,7 +158,11 @@ def load_text(
             return read_command_machine(root, "" if shipped else text)
         return read_source_machine(root, "" if shipped else text, config, base)
     table = _instructions_table(root)
-    config_name, values = configuration.choose(table["configuration"], config, base)
+    if "configuration" in table:
+        config_name, values = configuration.choose(table["configuration"], config, base)
+    else:
+        refuse_configuration(root, config)
+        config_name, values = CONFIG, {}
     # Texts of a configuration size nothing.
     names = {k: v for k, v in values.items() if isinstance(v, int)}
     # Names that the spec derives come before rules and sections that use them.
@@ -195,7 +198,7 @@ def load_text(
         uop_fields=uop_fields,
         instructions=instructions,
         queues=queues,
-        limits=_limits(table["limits"], names),
+        limits=_limits(table["limits"], names) if "limits" in table else Limits(),
         costs=_costs(table.get("costs")),
         source=table["source"].text() if "source" in table else "",
         spec_text="" if shipped else text,

@@ -97,8 +97,9 @@ def _dataflow(
         low, high = np.iinfo(array.dtype).min, np.iinfo(array.dtype).max
         array[:2] = rng.integers(low, high, array[:2].shape, endpoint=True)
     dst, lhs = instruction.operands[:2]
-    # A map's two operands lie in one memory: elements 0 and 1 keep them apart.
-    sources = {lhs.uop_field: int(lhs.memory == dst.memory), dst.uop_field: 0}
+    # A map's two operands lie in one memory: elements 0 and 1 keep them apart, where it has two.
+    two = lhs.memory == dst.memory and len(machine.memories[dst.memory]) > 1
+    sources = {lhs.uop_field: int(two), dst.uop_field: 0}
     # One micro-op at index 0; its addresses are all that the step reads.
     machine.memories[isa.uop_memory][0] = bits.encode_uops(isa, sources)[0]
     # Copied, as the step overwrites its own operand.

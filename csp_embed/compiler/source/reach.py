@@ -1,4 +1,4 @@
-"""Whether a machine's copies in read their lanes and nothing behind them.
+"""Templates as programs of their own, which may die; whether copies in read their lanes alone.
 
 Values cannot show it: a load that is too wide gives the right lanes, until a tensor ends where the
 memory of the process does. So each copy in runs once with its operand in front of a page that
@@ -11,13 +11,18 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from csp_embed.machine.spec import Isa
+from csp_embed.targets.source.blame import refused
 from csp_embed.targets.source.build import c_compiler
+from csp_embed.targets.source.emulate import Program
 
+SECONDS = 60.0  # after which a template is taken to hang
+OPTIMISED = ("-O3", "-std=c11")  # as kernels are
 # Without optimisation: no load may be left out, and the check is about addresses, not speed.
 FLAGS = ("-O0", "-std=c11")
 ROOM = 4096  # bytes behind what others read; a multiple of every alignment
@@ -30,6 +35,44 @@ static void *in_front(size_t bytes) {
   return at + whole - bytes;
 }
 """
+
+
+class Died(Exception):
+    """How a program of templates ended, where it did not end well."""
+
+
+def natively(program: Program, isa: Isa, sent: bytes, flags: tuple[str, ...] = OPTIMISED) -> bytes:
+    """What the program writes, run on this computer as a process of its own: templates may fault.
+
+    Raises: Died; InputError where the compiler refuses the text.
+    """
+    assert isa.program is not None
+    # With a C library: the machine's own way to the system is for its emulator.
+    runner = replace(isa.program.runner, system="")
+    hosted = replace(isa, program=replace(isa.program, runner=runner))
+    with tempfile.TemporaryDirectory(prefix="csp-embed-") as folder:
+        source, made = Path(folder, "kernel.c"), Path(folder, "kernel")
+        text = program.c(hosted)
+        source.write_text(text, encoding="utf-8")
+        compiler = c_compiler()
+        command = [compiler, *flags, *isa.program.flags, str(source), "-o", str(made)]
+        built = subprocess.run(command, capture_output=True, text=True, check=False)
+        if built.returncode:
+            raise refused(Path(compiler).name, built.stderr, text, isa)
+        try:
+            done = subprocess.run(
+                [str(made)], input=sent, capture_output=True, check=False, timeout=SECONDS
+            )
+        except subprocess.TimeoutExpired as error:
+            raise Died(f"ran for {SECONDS:.0f} s without an end") from error
+    if done.returncode < 0:
+        raise Died(
+            f"ended by {signal.Signals(-done.returncode).name}: it reads or writes where it may"
+            " not, asks for alignment that an address lacks, or this CPU lacks an instruction"
+        )
+    if done.returncode:
+        raise Died(f"ended with exit code {done.returncode}")
+    return done.stdout
 
 
 def reads_beyond(

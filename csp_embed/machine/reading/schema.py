@@ -120,15 +120,15 @@ class LoopsInInstructions(_Table):
 
     format: Literal["csp-embed-isa/1"]
     name: Name
-    configuration: Configuration
     dims: dict[Name, Number]
     memories: dict[Name, Scratchpad]
     uop: Uop
     queues: list[Name]
     opcode: Opcode
     instructions: dict[Name, Instruction]
-    limits: Limits
     source: str | None = None
+    configuration: Configuration | None = None
+    limits: Limits | None = None
     let: dict[Name, Number] | None = None
     rules: list[Rule] | None = None
     field_groups: dict[Name, list[BitField]] | None = None

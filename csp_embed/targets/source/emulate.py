@@ -70,27 +70,27 @@ void *memset(void *, int, size_t);
 int memcmp(const void *, const void *, size_t);
 """
 _BARE = """\
-static void take(void *to, size_t n) {
+static void take_in(void *to, size_t n) {
   for (size_t got = 0; got < n;) {
     const long more = system_call(READ, 0, (long)((char *)to + got), (long)(n - got));
     if (more <= 0) system_call(EXIT, 3, 0, 0);
     got += (size_t)more;
   }
 }
-static void give(const void *from, size_t n) {
+static void give_out(const void *from, size_t n) {
   for (size_t put = 0; put < n;) {
     const long more = system_call(WRITE, 1, (long)((const char *)from + put), (long)(n - put));
     if (more <= 0) system_call(EXIT, 4, 0, 0);
     put += (size_t)more;
   }
 }
-static void finish(void) { system_call(EXIT, 0, 0, 0); }"""
+static void finish_up(void) { system_call(EXIT, 0, 0, 0); }"""
 _HOSTED = """\
 #include <stdio.h>
 #include <stdlib.h>
-static void take(void *to, size_t n) { if (fread(to, 1, n, stdin) != n) exit(3); }
-static void give(const void *from, size_t n) { if (fwrite(from, 1, n, stdout) != n) exit(4); }
-static void finish(void) { exit(fflush(stdout) != 0); }"""
+static void take_in(void *to, size_t n) { if (fread(to, 1, n, stdin) != n) exit(3); }
+static void give_out(const void *from, size_t n) { if (fwrite(from, 1, n, stdout) != n) exit(4); }
+static void finish_up(void) { exit(fflush(stdout) != 0); }"""
 
 
 def commands(isa: Isa) -> tuple[list[str], list[str]]:
@@ -164,10 +164,10 @@ class Program:
                   for n, size in self.areas.items()]  # fmt: skip
         lines += ["static void work_through(void) {",
                   f"  for (int turn = 0; turn < {self.rounds}; turn++) {{"]  # fmt: skip
-        lines += [f"    take({n}, sizeof {n});" for n in self.reads]
+        lines += [f"    take_in({n}, sizeof {n});" for n in self.reads]
         lines += [f"    {call}" for call in self.calls]
-        lines += [f"    give({n}, sizeof {n});" for n in self.writes]
-        lines += ["  }", "  finish();", "}"]
+        lines += [f"    give_out({n}, sizeof {n});" for n in self.writes]
+        lines += ["  }", "  finish_up();", "}"]
         # A program without a C library has no main: `_start` calls `begin`.
         if not system:
             lines.append("int main(void) { work_through(); }")

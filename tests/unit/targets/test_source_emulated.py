@@ -134,3 +134,33 @@ def test_an_emulator_that_computes_wrongly_is_found():
     runner = "runner: {arch: vax, compiler: cc, emulator: env}\ncode: {"
     wrong = load_text(text.replace("code: {", runner), "other.yaml", None)
     assert source_suite.contraction_fault(wrong).startswith("template DOT: lane 0 is")
+
+
+def test_a_big_endian_machine_is_told_so():
+    """Each of its templates would seem wrong instead."""
+    runner = """runner:
+  arch: s390x
+  compiler: python -m ziglang cc -target s390x-linux-musl
+  emulator: qemu-s390x-static
+  system: |
+    void begin(void);
+    void _start(void) { begin(); }
+    enum { READ = 3, WRITE = 4, EXIT = 1 };
+    static long system_call(long number, long a, long b, long c) {
+      register long r1 __asm__("r1") = number;
+      register long r2 __asm__("r2") = a;
+      register long r3 __asm__("r3") = b;
+      register long r4 __asm__("r4") = c;
+      __asm__ volatile("svc 0" : "+r"(r2) : "r"(r1), "r"(r3), "r"(r4) : "memory");
+      return r2;
+    }
+"""
+    text = DOT4.replace("instructions:\n", runner + "instructions:\n", 1)
+    isa = load_text(text, "other.yaml", None)
+    if engine_of(isa) != "emulated":
+        warnings.warn("NOT RUN: a big-endian machine by its emulator", stacklevel=1)
+        return
+    (first, *others) = source_suite.run(isa)
+    assert first.kind == "wrong"
+    assert "big-endian" in first.text
+    assert not any(o.name.startswith("template") for o in others)

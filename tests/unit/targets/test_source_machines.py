@@ -223,3 +223,22 @@ def test_the_compilers_words_name_no_folder_that_is_gone():
     (found,) = [o for o in source_suite.run(isa) if o.name == "template GET_X"]
     assert found.text.startswith("kernel.c:")
     assert found.where.startswith("bad.yaml:")
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        # As a load that asks for alignment, or an instruction that this CPU lacks, would end.
+        ("__builtin_trap(); {d} = *{a};", "ended by SIG"),
+        ("{d} = *(volatile int *)0 + *{a};", "ended by SIGSEGV"),
+    ],
+)
+def test_a_template_that_faults_is_told_and_ends_nothing_here(template: str, said: str) -> None:
+    isa = load_text(DOT4.replace("{d} = *{a};", template), "mine.yaml", None)
+    outcomes = {o.name: o for o in source_suite.run(isa)}
+    found = outcomes["template GET_ACC"]
+    assert found.kind == "wrong"
+    assert said in found.text
+    # The others that need it are told so; operators are run by the meanings alone.
+    assert "GET_ACC" in outcomes["template ADD"].text
+    assert outcomes["matmul"].text == "interpreted equal NumPy's"
