@@ -234,7 +234,10 @@ def _random(rng: np.random.Generator, name: str, dtype: str, count: int) -> Arra
     info = np.iinfo(dtype)
     if name == "amount_":  # of shifts, which machines define below the width
         return rng.integers(0, 32, count).astype(dtype)
-    return rng.integers(info.min, info.max, count, endpoint=True).astype(dtype)
+    values = rng.integers(info.min, info.max, count, endpoint=True)
+    # A sum that saturates differs from one that wraps at the ends of the range alone.
+    ends = rng.choice([info.min, info.max], count)
+    return np.where(rng.integers(0, 4, count) == 0, ends, values).astype(dtype)
 
 
 def _probe(isa: Isa, t: Template) -> tuple[tuple[Node, ...], dict[str, tuple[str, int]]]:
