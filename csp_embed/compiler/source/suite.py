@@ -23,11 +23,11 @@ from csp_embed.machine.contracts import views
 from csp_embed.machine.spec import Isa
 from csp_embed.machine.templates.spec import Template
 from csp_embed.ops.data import random_tensors
-from csp_embed.targets.source import emulate
-from csp_embed.targets.source.build import c_compiler, require_native
-from csp_embed.targets.source.emit import probe_text
 from csp_embed.targets.source.interpret import walk
 from csp_embed.targets.source.nest import Address, Block, Call, Node, Sum
+from csp_embed.targets.source.toolchain import emulate
+from csp_embed.targets.source.toolchain.build import c_compiler, require_native
+from csp_embed.targets.source.written.emit import probe_text
 
 Array = NDArray[Any]
 ROUNDS = 16

@@ -17,9 +17,9 @@ from csp_embed.machine.compilable import require
 from csp_embed.machine.load import builtin_names, load_isa, load_text
 from csp_embed.ops.data import random_tensors
 from csp_embed.ops.reference import evaluate
-from csp_embed.targets.source.build import missing_features
-from csp_embed.targets.source.limit import MOST_SUMS
 from csp_embed.targets.source.tiles import most_sums
+from csp_embed.targets.source.toolchain.build import missing_features
+from csp_embed.targets.source.toolchain.limit import MOST_SUMS
 
 ROOT = Path(__file__).parents[3]
 MUL = ('  MUL: {operands: {d: ACC, s: ACC}, meaning: "ACC[d] = mul(ACC[d], ACC[s])",'

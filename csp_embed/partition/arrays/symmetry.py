@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from csp_embed.ir.network import Platform, TaskGraph
-from csp_embed.partition.view import Ints, Problem
+from csp_embed.partition.arrays.view import Ints, Problem
 
 
 def trimmed(graph: TaskGraph, platform: Platform, named: Collection[str]) -> Platform:

@@ -18,9 +18,16 @@ import numpy as np
 
 from csp_embed.errors import Infeasible
 from csp_embed.ir.network import Platform, TaskGraph
-from csp_embed.partition.allowed import Floats, Ints, bearable, costs_of, keep_memory, keep_pins
-from csp_embed.partition.decimals import magnitude, number
-from csp_embed.partition.routes import arcs_of, routes_by_size
+from csp_embed.partition.arrays.allowed import (
+    Floats,
+    Ints,
+    bearable,
+    costs_of,
+    keep_memory,
+    keep_pins,
+)
+from csp_embed.partition.arrays.decimals import magnitude, number
+from csp_embed.partition.arrays.routes import arcs_of, routes_by_size
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ import numpy as np
 
 from csp_embed.errors import MissingLibrary
 from csp_embed.machine.spec import Isa
-from csp_embed.targets.source.build import build_text
-from csp_embed.targets.source.emit import probe_text
 from csp_embed.targets.source.nest import Address, Block, Call, Loop, Node, Sum
 from csp_embed.targets.source.tiles import most_sums, templates
+from csp_embed.targets.source.toolchain.build import build_text
+from csp_embed.targets.source.written.emit import probe_text
 
 # Sums enough to hide any latency here, where registers hold so many; steps enough for the clock.
 MOST_SUMS, STEPS = 16, 20_000

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from csp_embed.errors import InputError
-from csp_embed.network.onnx.dequantise import split_dequantised
-from csp_embed.network.onnx.dims import bind_dims
-from csp_embed.network.onnx.fold import constants_of
-from csp_embed.network.onnx.load import load
 from csp_embed.network.onnx.net import Net, import_onnx, tensors_of
-from csp_embed.network.onnx.normalise import drop_dead, tidy
-from csp_embed.network.onnx.run_shapes import ASKS_FOR_VALUES
-from csp_embed.network.onnx.shapes import Settled, inference_error, settle
+from csp_embed.network.onnx.reading.dequantise import split_dequantised
+from csp_embed.network.onnx.reading.dims import bind_dims
+from csp_embed.network.onnx.reading.fold import constants_of
+from csp_embed.network.onnx.reading.load import load
+from csp_embed.network.onnx.reading.normalise import drop_dead, tidy
+from csp_embed.network.onnx.reading.run_shapes import ASKS_FOR_VALUES
+from csp_embed.network.onnx.reading.shapes import Settled, inference_error, settle
 
 
 def read_model(

@@ -16,7 +16,10 @@ import numpy as np
 
 from csp_embed.errors import CspEmbedError, Infeasible, InputError
 from csp_embed.ir.network import LATENCY, Plan, Platform, Replica, TaskGraph
-from csp_embed.partition.copies import (
+from csp_embed.partition.arrays.symmetry import trimmed
+from csp_embed.partition.arrays.view import make_problem, normalised, number
+from csp_embed.partition.request import Clock, Request
+from csp_embed.partition.several.copies import (
     LEAST,
     cheapest,
     copied,
@@ -28,10 +31,7 @@ from csp_embed.partition.copies import (
     solved,
     times,
 )
-from csp_embed.partition.exact import Exact
-from csp_embed.partition.request import Clock, Request
-from csp_embed.partition.symmetry import trimmed
-from csp_embed.partition.view import make_problem, normalised, number
+from csp_embed.partition.times.exact import Exact
 
 PATIENCE = 3.0  # s below which nothing is tried out: compiling may take as long
 LINES = "the number of replicas must not exceed the number of devices"

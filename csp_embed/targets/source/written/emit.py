@@ -15,17 +15,25 @@ from numpy.typing import NDArray
 
 from csp_embed.ir.operator import Operator
 from csp_embed.machine.spec import Isa
-from csp_embed.targets.source.functions import APART, Move, local, moves, named, parameter, used
 from csp_embed.targets.source.lower import SourceProgram
-from csp_embed.targets.source.moves import helpers
 from csp_embed.targets.source.names import identifier
 from csp_embed.targets.source.nest import Buffer, Node
 from csp_embed.targets.source.output import RESULT
-from csp_embed.targets.source.packing import pack_lines
-from csp_embed.targets.source.plain import plain_kernel
-from csp_embed.targets.source.statements import CONSTRAINTS, statements
-from csp_embed.targets.source.text import CEIL_DIV, CTYPES
-from csp_embed.targets.source.threads import shared
+from csp_embed.targets.source.written.functions import (
+    APART,
+    Move,
+    local,
+    moves,
+    named,
+    parameter,
+    used,
+)
+from csp_embed.targets.source.written.moves import helpers
+from csp_embed.targets.source.written.packing import pack_lines
+from csp_embed.targets.source.written.plain import plain_kernel
+from csp_embed.targets.source.written.statements import CONSTRAINTS, statements
+from csp_embed.targets.source.written.text import CEIL_DIV, CTYPES
+from csp_embed.targets.source.written.threads import shared
 
 Array = NDArray[Any]
 

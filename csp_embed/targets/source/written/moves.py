@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from csp_embed.targets.source.streams import NONE, Around, Margin, Results, Streams, copy_name
-from csp_embed.targets.source.text import affine
+from csp_embed.targets.source.written.text import affine
 
 # Vector extensions, which gcc and clang share: no machine's intrinsics are needed.
 _VECTORS = """\

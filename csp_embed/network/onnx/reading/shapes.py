@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from csp_embed.network.onnx.branch import open_branches
-from csp_embed.network.onnx.fold import constants_of, fold_small
 from csp_embed.network.onnx.net import TensorInfo, import_onnx, tensors_of
-from csp_embed.network.onnx.normalise import drop_dead, name_nodes
-from csp_embed.network.onnx.run_shapes import ASKS_FOR_VALUES, shapes_by_running
-from csp_embed.network.onnx.value_shapes import depends_on_values
+from csp_embed.network.onnx.reading.branch import open_branches
+from csp_embed.network.onnx.reading.fold import constants_of, fold_small
+from csp_embed.network.onnx.reading.normalise import drop_dead, name_nodes
+from csp_embed.network.onnx.reading.run_shapes import ASKS_FOR_VALUES, shapes_by_running
+from csp_embed.network.onnx.reading.value_shapes import depends_on_values
 
 
 @dataclass(frozen=True)

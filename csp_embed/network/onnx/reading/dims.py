@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from csp_embed.errors import InputError
-from csp_embed.network.onnx.normalise import read_names
+from csp_embed.network.onnx.reading.normalise import read_names
 
 
 def bind_dims(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from csp_embed.errors import Infeasible, InputError
 from csp_embed.ir.network import Platform, TaskGraph
-from csp_embed.partition.decimals import number
+from csp_embed.partition.arrays.decimals import number
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

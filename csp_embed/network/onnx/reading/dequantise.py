@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 from csp_embed.network.onnx.net import copied, node_reads
-from csp_embed.network.onnx.normalise import fresh
+from csp_embed.network.onnx.reading.normalise import fresh
 
 _DOMAINS = ("", "ai.onnx", "com.microsoft")
 

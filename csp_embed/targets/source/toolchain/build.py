@@ -21,8 +21,8 @@ from csp_embed.errors import InputError, MissingLibrary
 from csp_embed.files import atomic
 from csp_embed.ir.operator import Operator
 from csp_embed.machine.spec import Isa
-from csp_embed.targets.source.blame import refused
-from csp_embed.targets.source.emit import CFile
+from csp_embed.targets.source.toolchain.blame import refused
+from csp_embed.targets.source.written.emit import CFile
 
 Array = NDArray[Any]
 # -O3 for the packing loops; templates choose their instructions themselves.

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csp_embed.jit import njit
-from csp_embed.partition.view import Floats, Ints, Problem
+from csp_embed.partition.arrays.view import Floats, Ints, Problem
 
 HEFT, OCT, LOOKAHEAD, FORCED = 0, 1, 2, 3
 

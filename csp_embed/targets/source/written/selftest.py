@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from csp_embed.ir.operator import Operator
 from csp_embed.machine.spec import Isa
-from csp_embed.targets.source.emit import CFile, literals
-from csp_embed.targets.source.text import CTYPES
+from csp_embed.targets.source.written.emit import CFile, literals
+from csp_embed.targets.source.written.text import CTYPES
 
 Array = NDArray[Any]
 

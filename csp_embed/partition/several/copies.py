@@ -24,12 +24,12 @@ from csp_embed.ir.network import (
     TaskGraph,
     Transfer,
 )
+from csp_embed.partition.arrays.symmetry import trimmed
+from csp_embed.partition.arrays.view import make_problem, normalised, number
 from csp_embed.partition.bounds import latency_period as bounds
-from csp_embed.partition.exact import DOUBLE, Exact, below
 from csp_embed.partition.links import solve_links
 from csp_embed.partition.request import Clock, Request
-from csp_embed.partition.symmetry import trimmed
-from csp_embed.partition.view import make_problem, normalised, number
+from csp_embed.partition.times.exact import DOUBLE, Exact, below
 
 LEAST = 0.05  # s that any search gets
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from csp_embed.ir.network import LATENCY, THROUGHPUT, Assignment, Plan, Transfer
-from csp_embed.partition import kernels
-from csp_embed.partition.view import Floats, Ints, Problem
+from csp_embed.partition.arrays.view import Floats, Ints, Problem
+from csp_embed.partition.times import kernels
 
 
 @dataclass(frozen=True)

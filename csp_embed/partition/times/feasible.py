@@ -8,9 +8,9 @@ from __future__ import annotations
 import numpy as np
 
 from csp_embed.jit import njit, plain
-from csp_embed.partition import kernels
-from csp_embed.partition.timetable import Timetable
-from csp_embed.partition.view import Floats, Ints, Problem
+from csp_embed.partition.arrays.view import Floats, Ints, Problem
+from csp_embed.partition.times import kernels
+from csp_embed.partition.times.timetable import Timetable
 
 
 def runs(p: Problem, dev: Ints) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from csp_embed.targets.source.places import Place
-from csp_embed.targets.source.text import CTYPES, affine, narrow
+from csp_embed.targets.source.written.text import CTYPES, affine, narrow
 
 # Most copies that are written out in the body of a loop: the lanes of a register of sums.
 GROUP = 16

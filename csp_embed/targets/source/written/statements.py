@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from csp_embed.errors import SpecError
 from csp_embed.machine.spec import Isa
 from csp_embed.targets.source.nest import Address, Block, Clamp, Keep, Loop, Node, Sum
-from csp_embed.targets.source.text import affine
+from csp_embed.targets.source.written.text import affine
 
 # How GNU assembler statements call the registers of a C type.
 # Only these can be pinned: another letter would be wrong for vectors.

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from csp_embed.ir.network import Platform
-from csp_embed.partition.decimals import number
+from csp_embed.partition.arrays.decimals import number
 
 EXACT_ROUTES = 40  # devices
 Arc = tuple[int, int, int, float, float]  # link, end, resource or -1, latency, ms per byte

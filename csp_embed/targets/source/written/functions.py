@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 from csp_embed.ir.operator import Operator
 from csp_embed.targets.source.lower import SourceProgram
-from csp_embed.targets.source.moves import results_lines, streams_lines
 from csp_embed.targets.source.names import identifier
 from csp_embed.targets.source.nest import Buffer
-from csp_embed.targets.source.packing import pack_lines, unpack_lines
-from csp_embed.targets.source.text import CTYPES
-from csp_embed.targets.source.threads import shared
+from csp_embed.targets.source.written.moves import results_lines, streams_lines
+from csp_embed.targets.source.written.packing import pack_lines, unpack_lines
+from csp_embed.targets.source.written.text import CTYPES
+from csp_embed.targets.source.written.threads import shared
 
 # Where no loop heads are copied (`ROLLED`), gcc 12 moves bytes one by one, ten times slower. So
 # functions that move data stand before it, and must not be inlined behind it.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from csp_embed.ir.operator import Access, Affine, Operator, Step
 from csp_embed.targets.source.names import identifier, variable
-from csp_embed.targets.source.text import CTYPES, affine, narrow
+from csp_embed.targets.source.written.text import CTYPES, affine, narrow
 
 # Larger rows go one result at a time.
 ROW = 4096  # longest row of results that a kernel keeps on its stack

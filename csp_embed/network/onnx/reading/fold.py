@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from csp_embed.network.onnx.dequantise import is_dequantise
 from csp_embed.network.onnx.net import TensorInfo, import_onnx, node_reads, subgraphs
+from csp_embed.network.onnx.reading.dequantise import is_dequantise
 
 # More than any shape has; weights stay where they are.
 SMALL_ELEMENTS = 4096

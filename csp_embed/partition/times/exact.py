@@ -14,8 +14,8 @@ from functools import cached_property
 
 import numpy as np
 
-from csp_embed.partition.timetable import Timetable, carried, retimed
-from csp_embed.partition.view import Ints, Problem, number
+from csp_embed.partition.arrays.view import Ints, Problem, number
+from csp_embed.partition.times.timetable import Timetable, carried, retimed
 
 WIDTH = 2**61  # ticks of all operations together that CP-SAT can add up in 64 bits
 DOUBLE = Fraction(1, 2**48)  # relative: what rounding to 64 bits may cost a proof

@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 from csp_embed.errors import InputError, MissingLibrary
 from csp_embed.ir.operator import Operator
 from csp_embed.machine.spec import Isa
-from csp_embed.targets.source.blame import refused
-from csp_embed.targets.source.emit import CFile
+from csp_embed.targets.source.toolchain.blame import refused
+from csp_embed.targets.source.written.emit import CFile
 
 Array = NDArray[Any]
 # Emulators hang now and then on an unknown system call.

@@ -17,7 +17,13 @@ from fractions import Fraction
 from csp_embed.errors import InputError
 from csp_embed.ir.network import Link, Plan, Platform, TaskGraph
 from csp_embed.judge.plan.judge import check_plan
-from csp_embed.partition.copies import (
+from csp_embed.partition.arrays.symmetry import trimmed
+from csp_embed.partition.arrays.view import make_problem, normalised, number
+from csp_embed.partition.methods.period.period_loads import load_arrays
+from csp_embed.partition.methods.period.relaxation import relax
+from csp_embed.partition.portfolio import NUMBERS
+from csp_embed.partition.request import Clock
+from csp_embed.partition.several.copies import (
     cheapest,
     copied,
     load,
@@ -27,13 +33,7 @@ from csp_embed.partition.copies import (
     shared,
     solved,
 )
-from csp_embed.partition.exact import Exact
-from csp_embed.partition.methods.period.period_loads import load_arrays
-from csp_embed.partition.methods.period.relaxation import relax
-from csp_embed.partition.portfolio import NUMBERS
-from csp_embed.partition.request import Clock
-from csp_embed.partition.symmetry import trimmed
-from csp_embed.partition.view import make_problem, normalised, number
+from csp_embed.partition.times.exact import Exact
 
 OWN = NUMBERS.batch_shares
 ROUNDING = 1 - Fraction(1, 10**9)
