@@ -44,8 +44,8 @@ from csp_embed.machine.spec import Isa
 from csp_embed.ops.bound import natural
 from csp_embed.ops.data import random_tensors
 from csp_embed.ops.deepbench import layer, layers
-from csp_embed.targets.source.build import build_text
-from csp_embed.targets.source.limit import bare_loop
+from csp_embed.targets.source.toolchain.build import build_text
+from csp_embed.targets.source.toolchain.limit import bare_loop
 
 DEFAULT = ("conv006", "conv010", "conv015", "conv000", "conv020", "conv030", "conv050", "gemm005",
            "gemm010", "gemm020")  # fmt: skip

@@ -23,10 +23,10 @@ import numpy as np
 from csp_embed.ir.network import Device, Edge, Link, Plan, Platform, Task, TaskGraph
 from csp_embed.judge.plan.judge import check_plan
 from csp_embed.network.made.generate import layered as generated
-from csp_embed.partition import kernels
+from csp_embed.partition.arrays.view import make_problem
 from csp_embed.partition.methods.list_scheduling import SUMMARIES, ListScheduler
 from csp_embed.partition.solve import solve
-from csp_embed.partition.view import make_problem
+from csp_embed.partition.times import kernels
 
 FAMILIES = ("bench", "generate", "dense")
 

@@ -31,6 +31,7 @@ from csp_embed.judge.plan.judge import check_plan
 from csp_embed.network.files.platform import find_platform, read_platform
 from csp_embed.network.made.generate import layered, with_costs
 from csp_embed.network.made.transformer import transformer
+from csp_embed.partition.arrays.view import make_problem
 from csp_embed.partition.links import finish
 from csp_embed.partition.methods.exact_search import exact
 from csp_embed.partition.methods.list_scheduling import ListScheduler
@@ -40,7 +41,6 @@ from csp_embed.partition.models.milp import solve_milp
 from csp_embed.partition.proof import Proof
 from csp_embed.partition.request import Clock, Incumbent, Request
 from csp_embed.partition.solve import solve
-from csp_embed.partition.view import make_problem
 
 # CCR, related costs: one graph each
 KINDS = [(1.0, False), (0.1, True), (5.0, False), (1.0, True), (0.1, False), (5.0, True)]

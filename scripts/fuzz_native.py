@@ -28,7 +28,7 @@ from csp_embed.errors import CspEmbedError
 from csp_embed.machine.load import load_isa
 from csp_embed.machine.spec import Isa
 from csp_embed.ops.data import random_tensors
-from csp_embed.targets.source.build import c_compiler
+from csp_embed.targets.source.toolchain.build import c_compiler
 
 SANITIZE = ["-std=c11", "-Wall", "-Wextra", "-Werror", "-O1", "-g",
             "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]  # fmt: skip

@@ -8,8 +8,8 @@ from csp_embed.compiler.source.suite import contraction_fault
 from csp_embed.errors import MissingLibrary
 from csp_embed.machine.load import builtin_names, load_isa
 from csp_embed.targets import target_of
-from csp_embed.targets.source import emulate
-from csp_embed.targets.source.build import c_compiler, require_native
+from csp_embed.targets.source.toolchain import emulate
+from csp_embed.targets.source.toolchain.build import c_compiler, require_native
 
 _NEWER = "scripts/emulators gets newer emulators; --engine interpreted runs the spec's meanings"
 

@@ -10,11 +10,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from csp_embed.partition.arrays.view import Problem
 from csp_embed.partition.models.search import build
 from csp_embed.partition.portfolio import NUMBERS
 from csp_embed.partition.proof import far
 from csp_embed.partition.request import Request
-from csp_embed.partition.view import Problem
 from csp_embed.solver import cpsat
 from csp_embed.solver.params import Params
 
@@ -63,7 +63,7 @@ def reasons(p: Problem, request: Request) -> list[str]:
 
 def _unpinned(p: Problem) -> Problem:
     """The same where pinned tasks may use every device that has a cost."""
-    from csp_embed.partition.view import in_unit, make_problem
+    from csp_embed.partition.arrays.view import in_unit, make_problem
 
     # The arrays hold pins as inf costs, so they are made anew from the graph.
     tasks = tuple(replace(t, pin=None) for t in p.graph.tasks)

@@ -12,13 +12,13 @@ import numpy as np
 
 from csp_embed.errors import Infeasible, InputError
 from csp_embed.ir.network import THROUGHPUT, UNKNOWN, Plan, Platform, TaskGraph
+from csp_embed.partition.arrays.symmetry import trimmed
 from csp_embed.partition.dnn import rounds, starts
 from csp_embed.partition.dnn.state import State
 from csp_embed.partition.models.dnn import make_dnn
 from csp_embed.partition.portfolio import NUMBERS
 from csp_embed.partition.request import Clock, in_units
 from csp_embed.partition.supervise import INTERRUPTED, supervised
-from csp_embed.partition.symmetry import trimmed
 
 OWN = NUMBERS.dnn
 

@@ -9,13 +9,13 @@ import numpy as np
 
 from csp_embed.errors import Infeasible, InputError
 from csp_embed.ir.network import LATENCY, Plan, Platform, TaskGraph
-from csp_embed.partition import feasible
+from csp_embed.partition.arrays.view import make_problem, normalised, number
 from csp_embed.partition.bounds import latency_period as bounds
-from csp_embed.partition.exact import Exact, below
 from csp_embed.partition.methods.list_scheduling import ListScheduler
 from csp_embed.partition.portfolio import NUMBERS
-from csp_embed.partition.timetable import decoded, latency_plan, throughput_plan
-from csp_embed.partition.view import make_problem, normalised, number
+from csp_embed.partition.times import feasible
+from csp_embed.partition.times.exact import Exact, below
+from csp_embed.partition.times.timetable import decoded, latency_plan, throughput_plan
 
 OWN = NUMBERS.lists
 

@@ -21,9 +21,9 @@ from csp_embed.ir.network import (
     Platform,
     TaskGraph,
 )
-from csp_embed.partition import feasible
+from csp_embed.partition.arrays.symmetry import trimmed
+from csp_embed.partition.arrays.view import Problem, make_problem, normalised
 from csp_embed.partition.conflict import reasons
-from csp_embed.partition.exact import Exact, below
 from csp_embed.partition.methods import lists
 from csp_embed.partition.methods.list_scheduling import ListScheduler
 from csp_embed.partition.methods.method import Search
@@ -32,10 +32,10 @@ from csp_embed.partition.portfolio import NUMBERS, PORTFOLIO
 from csp_embed.partition.proof import Proof, first_bounds, settled
 from csp_embed.partition.request import Clock, Incumbent, Request, in_units
 from csp_embed.partition.supervise import DONE, INTERRUPTED, supervised
-from csp_embed.partition.symmetry import trimmed
 from csp_embed.partition.table import TABLE
-from csp_embed.partition.timetable import decoded, latency_plan, retimed, throughput_plan
-from csp_embed.partition.view import Problem, make_problem, normalised
+from csp_embed.partition.times import feasible
+from csp_embed.partition.times.exact import Exact, below
+from csp_embed.partition.times.timetable import decoded, latency_plan, retimed, throughput_plan
 
 OWN = NUMBERS.lists
 

@@ -14,10 +14,10 @@ import numpy as np
 from csp_embed.errors import Infeasible
 from csp_embed.ir.network import LATENCY, THROUGHPUT, Plan, Platform, TaskGraph
 from csp_embed.judge.plan.judge import check_plan
-from csp_embed.partition.exact import Exact
+from csp_embed.partition.arrays.view import make_problem, normalised
 from csp_embed.partition.solve import solve
-from csp_embed.partition.timetable import latency_plan, retimed
-from csp_embed.partition.view import make_problem, normalised
+from csp_embed.partition.times.exact import Exact
+from csp_embed.partition.times.timetable import latency_plan, retimed
 
 
 def pareto(graph: TaskGraph, platform: Platform, *, points: int = 8, **options: Any) -> list[Plan]:

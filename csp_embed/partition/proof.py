@@ -12,11 +12,11 @@ from fractions import Fraction
 import numpy as np
 
 from csp_embed.ir.network import LATENCY
+from csp_embed.partition.arrays.view import Problem
 from csp_embed.partition.bounds import latency_period as bounds
-from csp_embed.partition.exact import DOUBLE, Exact
 from csp_embed.partition.portfolio import NUMBERS
 from csp_embed.partition.request import Incumbent, Request
-from csp_embed.partition.view import Problem
+from csp_embed.partition.times.exact import DOUBLE, Exact
 
 OWN = NUMBERS.bounds
 

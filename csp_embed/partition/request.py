@@ -14,9 +14,9 @@ from fractions import Fraction
 import numpy as np
 
 from csp_embed.ir.network import LATENCY
-from csp_embed.partition import feasible
-from csp_embed.partition.timetable import Timetable, loads
-from csp_embed.partition.view import Ints, Problem, number
+from csp_embed.partition.arrays.view import Ints, Problem, number
+from csp_embed.partition.times import feasible
+from csp_embed.partition.times.timetable import Timetable, loads
 from csp_embed.solver.params import Params
 
 Progress = Callable[[str, int, int], None]

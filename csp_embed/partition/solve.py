@@ -12,13 +12,13 @@ from dataclasses import replace
 from csp_embed.errors import InputError
 from csp_embed.ir.network import LATENCY, THROUGHPUT, Plan, Platform, TaskGraph
 from csp_embed.judge.plan.judge import check_plan
-from csp_embed.partition.batch_shares import solve_shares
-from csp_embed.partition.data_parallel import solve_replicated
 from csp_embed.partition.dnn_solve import solve_dnn
 from csp_embed.partition.links import solve_links
 from csp_embed.partition.mixture.mix import solve_mixture
 from csp_embed.partition.portfolio import METHODS
 from csp_embed.partition.request import Clock, Progress, Request
+from csp_embed.partition.several.batch_shares import solve_shares
+from csp_embed.partition.several.data_parallel import solve_replicated
 
 __all__ = ["METHODS", "solve"]
 

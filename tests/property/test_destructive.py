@@ -14,9 +14,9 @@ from partition_cases import platform, random_graph
 
 from csp_embed.errors import Infeasible
 from csp_embed.ir.network import Plan, Platform, TaskGraph
+from csp_embed.partition.arrays.view import Problem, make_problem, normalised
 from csp_embed.partition.bounds.destructive import destructive, tightened
 from csp_embed.partition.solve import solve
-from csp_embed.partition.view import Problem, make_problem, normalised
 
 
 def optimum(seed: int) -> tuple[Problem, float] | None:

@@ -10,9 +10,9 @@ from partition_cases import platform, random_graph
 
 from csp_embed.ir.network import Bus, Platform
 from csp_embed.judge.plan.judge import check_plan
+from csp_embed.partition.arrays.view import make_problem
 from csp_embed.partition.bounds.latency_period import all_bounds
 from csp_embed.partition.solve import solve
-from csp_embed.partition.view import make_problem
 
 LINKS = st.sampled_from(
     [{}, {"duplex": "half"}, {"duplex": "full"}, {"shared": "bus"}, {"latency_ms": 0.5}]

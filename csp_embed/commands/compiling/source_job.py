@@ -33,7 +33,7 @@ class SourceJob(ChainJob):
 
     def require(self, context: typer.Context) -> None:
         from csp_embed.compiler.source.kernel import ENGINES
-        from csp_embed.targets.source.build import c_compiler
+        from csp_embed.targets.source.toolchain.build import c_compiler
 
         super().require(context)
         if self.watch.stop_after is not None:

@@ -17,7 +17,7 @@ from csp_embed.network.files.plan import read_plan
 from csp_embed.network.files.platform import find_platform, read_platform, shipped_platforms
 from csp_embed.network.files.schema import read_document
 from csp_embed.network.onnx.graph import Imported, import_onnx_graph
-from csp_embed.network.onnx.load import is_model_file
+from csp_embed.network.onnx.reading.load import is_model_file
 from csp_embed.network.profiles.measure import read_inputs
 
 Progress = Callable[[str, int, int], None]

@@ -101,19 +101,25 @@ class _Search:
         )  # fmt: skip
 
     def _candidates(self, plan: Plan) -> None:
-        """Placements worth building, into `found`."""
+        """Placements worth building, into `found`; the first one whatever the limit, since a plan
+        whose programs were never built is none."""
         first = self._add(plan.device_of())
-        # Once: built costs of these chains, predicted ones of all else.
-        if first.off > OFF or first.refused:
-            self._add_plan(self._corrected(first), start=plan)
         # Nothing on the machine is a plan without programs, and a way out where none can be built.
         self._add_plan(with_cost(self.graph, self.platform, self.chained, None))
+        # Once: built costs of these chains, predicted ones of all else.
+        if not self._late() and (first.off > OFF or first.refused):
+            self._add_plan(self._corrected(first), start=plan)
         # Convex pieces are longer chains than a search finds that takes each layer alone.
-        if not (self.options.get("contiguous") or self.options.get("pipeline")):
+        if not (self._late() or self.options.get("contiguous") or self.options.get("pipeline")):
             self._add_plan(self.graph, contiguous=True)
         for place in self._all_on():
+            if self._late():
+                return
             self._add(place)
         self._move(min(self.found, key=lambda b: b.ms))
+
+    def _late(self) -> bool:
+        return self.deadline is not None and time.perf_counter() > self.deadline
 
     def _add(self, device_of: Mapping[str, str]) -> Built:
         made = self.builder.built(device_of)
@@ -159,8 +165,7 @@ class _Search:
         while moved:
             moved = False
             for place in self._moves(best):
-                late = self.deadline is not None and time.perf_counter() > self.deadline
-                if late or self.builder.builds > BUILDS:
+                if self._late() or self.builder.builds > BUILDS:
                     return
                 # By predictions first: they cost no build.
                 if self.builder.value(self.graph, place) > best.ms * WORSE:

@@ -23,11 +23,11 @@ from csp_embed.judge.certify.library import sums_at_random, values_at_random
 from csp_embed.judge.embedding import judge as embedding_judge
 from csp_embed.ops.data import random_tensors
 from csp_embed.targets.source import audit
-from csp_embed.targets.source.build import Native, build
 from csp_embed.targets.source.constants import constant_data
-from csp_embed.targets.source.emit import CFile, write, write_plain
 from csp_embed.targets.source.lower import SourceProgram, lower
 from csp_embed.targets.source.nest import Address, Call, Keep, Loop, Node, Sum
+from csp_embed.targets.source.toolchain.build import Native, build
+from csp_embed.targets.source.written.emit import CFile, write, write_plain
 
 if TYPE_CHECKING:
     from csp_embed.compiler.source.kernel import SourceKernel

@@ -34,8 +34,8 @@ from csp_embed.machine.costs import Costs, costs_of
 from csp_embed.machine.spec import Isa
 from csp_embed.ops.bound import natural
 from csp_embed.targets.source.constants import constant_data
-from csp_embed.targets.source.emit import write, write_plain
 from csp_embed.targets.source.lower import SourceProgram, lower
+from csp_embed.targets.source.written.emit import write, write_plain
 
 Array = NDArray[Any]
 # Options that choose between streams.

@@ -34,8 +34,8 @@ from csp_embed.ops.document import from_document, to_document
 from csp_embed.ops.reference import evaluate
 from csp_embed.targets.source import tiles
 from csp_embed.targets.source.constants import constant_data
-from csp_embed.targets.source.emit import CFile, write, write_plain
 from csp_embed.targets.source.lower import SourceProgram, lower
+from csp_embed.targets.source.written.emit import CFile, write, write_plain
 
 Array = NDArray[Any]
 FORMAT = "csp-embed-source/1"

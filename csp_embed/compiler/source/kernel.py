@@ -24,11 +24,12 @@ from csp_embed.machine.spec import Isa
 from csp_embed.ops.data import random_tensors
 from csp_embed.ops.reference import evaluate
 from csp_embed.report.kernel import proved
-from csp_embed.targets.source import audit, emulate, interpret
-from csp_embed.targets.source.build import Native, build, c_compiler, require_native
-from csp_embed.targets.source.emit import CFile, header
+from csp_embed.targets.source import audit, interpret
 from csp_embed.targets.source.lower import SourceProgram
-from csp_embed.targets.source.selftest import main_text
+from csp_embed.targets.source.toolchain import emulate
+from csp_embed.targets.source.toolchain.build import Native, build, c_compiler, require_native
+from csp_embed.targets.source.written.emit import CFile, header
+from csp_embed.targets.source.written.selftest import main_text
 
 if TYPE_CHECKING:
     from csp_embed.judge.certify.certificate import Certificate

@@ -16,7 +16,7 @@ from csp_embed.errors import CheckError, MissingLibrary
 from csp_embed.ir.operator import Operator
 from csp_embed.machine.spec import Isa
 from csp_embed.ops.data import random_tensors
-from csp_embed.targets.source.limit import bare_loop
+from csp_embed.targets.source.toolchain.limit import bare_loop
 
 ROUNDS = 5
 

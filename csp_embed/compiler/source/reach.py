@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from csp_embed.machine.spec import Isa
-from csp_embed.targets.source.blame import refused
-from csp_embed.targets.source.build import c_compiler
-from csp_embed.targets.source.emulate import Program
+from csp_embed.targets.source.toolchain.blame import refused
+from csp_embed.targets.source.toolchain.build import c_compiler
+from csp_embed.targets.source.toolchain.emulate import Program
 
 SECONDS = 60.0  # after which a template is taken to hang
 OPTIMISED = ("-O3", "-std=c11")  # as kernels are

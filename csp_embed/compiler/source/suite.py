@@ -23,11 +23,11 @@ from csp_embed.machine.contracts import views
 from csp_embed.machine.spec import Isa
 from csp_embed.machine.templates.spec import Template
 from csp_embed.ops.data import random_tensors
-from csp_embed.targets.source import emulate
-from csp_embed.targets.source.build import c_compiler, require_native
-from csp_embed.targets.source.emit import probe_text
 from csp_embed.targets.source.interpret import walk
 from csp_embed.targets.source.nest import Address, Block, Call, Node, Sum
+from csp_embed.targets.source.toolchain import emulate
+from csp_embed.targets.source.toolchain.build import c_compiler, require_native
+from csp_embed.targets.source.written.emit import probe_text
 
 Array = NDArray[Any]
 ROUNDS = 16
@@ -234,7 +234,10 @@ def _random(rng: np.random.Generator, name: str, dtype: str, count: int) -> Arra
     info = np.iinfo(dtype)
     if name == "amount_":  # of shifts, which machines define below the width
         return rng.integers(0, 32, count).astype(dtype)
-    return rng.integers(info.min, info.max, count, endpoint=True).astype(dtype)
+    values = rng.integers(info.min, info.max, count, endpoint=True)
+    # A sum that saturates differs from one that wraps at the ends of the range alone.
+    ends = rng.choice([info.min, info.max], count)
+    return np.where(rng.integers(0, 4, count) == 0, ends, values).astype(dtype)
 
 
 def _probe(isa: Isa, t: Template) -> tuple[tuple[Node, ...], dict[str, tuple[str, int]]]:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
+from csp_embed.machine.commands.acts import Acts
 from csp_embed.machine.commands.code import Names, code_of
-from csp_embed.machine.commands.roles import Acts, acts_of
+from csp_embed.machine.commands.roles import acts_of
 from csp_embed.machine.commands.spec import Bits, Command, CommandMachine, RowMemory, State
 from csp_embed.machine.commands.tiles import as_instructions
 from csp_embed.machine.reading.meaning import MeaningError

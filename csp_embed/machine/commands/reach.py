@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from csp_embed.machine.commands.roles import Acts, Param, Rows
+from csp_embed.machine.commands.acts import Acts, Param, Rows
 from csp_embed.machine.commands.spec import Command, CommandMachine
 
 

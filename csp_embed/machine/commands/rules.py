@@ -8,7 +8,7 @@ import numpy as np
 
 from csp_embed.errors import SpecError
 from csp_embed.machine.commands import reach
-from csp_embed.machine.commands.roles import Limit, Param, Rows
+from csp_embed.machine.commands.acts import Limit, Param, Rows
 from csp_embed.machine.commands.spec import Command
 from csp_embed.machine.commands.tiles import Tile, operand_tiles
 from csp_embed.machine.commands.transfers import Transfer, copies, transfer

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from csp_embed.machine.commands.roles import Acts, Lanes, Load, Param, Rows
+from csp_embed.machine.commands.acts import Acts, Lanes, Load, Param, Rows
 from csp_embed.machine.commands.spec import Command, RowMemory
 from csp_embed.machine.reading.meaning import MeaningError
 from csp_embed.machine.spec import Field, Instruction, MapOp, Memory, Operand

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from csp_embed.machine.commands.roles import Param
+from csp_embed.machine.commands.acts import Param
 from csp_embed.machine.commands.spec import Command, CommandMachine
 
 Wants = list[tuple[Param, int]]

@@ -16,8 +16,8 @@ from csp_embed.ir.network import Device, Edge, Platform, Task, TaskGraph
 from csp_embed.network.files.graph import with_digest
 from csp_embed.network.files.schema import read_bytes, sha256
 from csp_embed.network.onnx.layers import Layer, layers
-from csp_embed.network.onnx.model import read_model
 from csp_embed.network.onnx.net import Net
+from csp_embed.network.onnx.reading.model import read_model
 from csp_embed.network.profiles.file import Profile, layer_time, read_profile
 from csp_embed.network.profiles.roofline import describe, is_roofline, roofline_ms
 from csp_embed.network.profiles.work import Work, work_of

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from csp_embed.errors import InputError
-from csp_embed.network.onnx.dequantise import is_dequantise
 from csp_embed.network.onnx.net import Net
+from csp_embed.network.onnx.reading.dequantise import is_dequantise
 from csp_embed.network.onnx.seeds import ordered, seeds, users_of
 
 GRANULARITIES = ("node", "fused", "block")

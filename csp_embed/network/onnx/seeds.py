@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from csp_embed.network.onnx.dequantise import is_dequantise
 from csp_embed.network.onnx.net import Net
-from csp_embed.network.onnx.normalise import stable_topological
+from csp_embed.network.onnx.reading.dequantise import is_dequantise
+from csp_embed.network.onnx.reading.normalise import stable_topological
 
 
 def seeds(net: Net) -> list[list[int]]:

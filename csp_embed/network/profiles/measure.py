@@ -21,8 +21,8 @@ from csp_embed.errors import InputError
 from csp_embed.ir.network import Device
 from csp_embed.network.files.schema import read_bytes, sha256
 from csp_embed.network.onnx.layers import Layer, layers
-from csp_embed.network.onnx.model import read_model
 from csp_embed.network.onnx.net import Net, TensorInfo, import_onnx
+from csp_embed.network.onnx.reading.model import read_model
 from csp_embed.network.onnx.runtime import import_runtime, open_session, run_call, run_session
 from csp_embed.network.onnx.submodels import cut, whole
 from csp_embed.network.onnx.weights import real_constants

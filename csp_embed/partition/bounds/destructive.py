@@ -16,10 +16,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from csp_embed.partition.arrays.view import Floats, Ints, Problem
 from csp_embed.partition.bounds.latency_period import by_group, supposed_load
 from csp_embed.partition.bounds.refuting import exclude, gather, suppose
 from csp_embed.partition.portfolio import NUMBERS
-from csp_embed.partition.view import Floats, Ints, Problem
 
 OWN = NUMBERS.bounds
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from csp_embed.partition.arrays.view import Floats, Ints, Problem
 from csp_embed.partition.bounds.prices import balanced_prices
 from csp_embed.partition.portfolio import NUMBERS
-from csp_embed.partition.view import Floats, Ints, Problem
 from csp_embed.solver import lp
 
 OWN = NUMBERS.bounds

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from csp_embed.partition.arrays.view import Floats, Ints
 from csp_embed.partition.dnn.state import State
 from csp_embed.partition.methods.local.cooling import TINY, UNNOTED, slices, span, usual_rise
 from csp_embed.partition.methods.period import throughput
@@ -23,7 +24,6 @@ from csp_embed.partition.pipelines.fold import Fold, fold
 from csp_embed.partition.pipelines.ideals import best_chain, ideals
 from csp_embed.partition.pipelines.intervals import STATES, Classes, classes, cut, prices
 from csp_embed.partition.portfolio import NUMBERS
-from csp_embed.partition.view import Floats, Ints
 
 OWN = NUMBERS.dnn
 

@@ -10,14 +10,14 @@ from fractions import Fraction
 import numpy as np
 
 from csp_embed.ir.network import FEASIBLE, LATENCY, OPTIMAL, UNKNOWN, Assignment, Plan
+from csp_embed.partition.arrays.view import Floats, Ints
 from csp_embed.partition.bounds import latency_period as bounds
-from csp_embed.partition.exact import below
 from csp_embed.partition.models.dnn import Dnn
 from csp_embed.partition.models.dnn_cpsat import path_bounds
 from csp_embed.partition.models.dnn_times import convex, exact_loads, timetable
 from csp_embed.partition.proof import SAME, Proof
 from csp_embed.partition.request import Clock
-from csp_embed.partition.view import Floats, Ints
+from csp_embed.partition.times.exact import below
 
 
 class State:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from csp_embed.partition.arrays.view import Floats, Ints, Problem
 from csp_embed.partition.portfolio import NUMBERS
-from csp_embed.partition.view import Floats, Ints, Problem
 
 OWN = NUMBERS.lists
 

@@ -17,7 +17,7 @@ from dataclasses import replace
 import numpy as np
 
 from csp_embed.jit import njit
-from csp_embed.partition.view import Floats, Ints, Problem
+from csp_embed.partition.arrays.view import Floats, Ints, Problem
 
 
 def levels(p: Problem) -> list[Ints]:

@@ -12,6 +12,8 @@ from fractions import Fraction
 import numpy as np
 
 from csp_embed.ir.network import LATENCY
+from csp_embed.partition.arrays.symmetry import canonical, device_classes
+from csp_embed.partition.arrays.view import Ints, Problem
 from csp_embed.partition.bounds import latency_period as bounds
 from csp_embed.partition.bounds.destructive import small_enough
 from csp_embed.partition.methods.method import Method, Search
@@ -20,8 +22,6 @@ from csp_embed.partition.models.search import build, placed, reached, take, tuni
 from csp_embed.partition.portfolio import NUMBERS, Step
 from csp_embed.partition.proof import Proof, horizon, settled
 from csp_embed.partition.request import Clock, Incumbent
-from csp_embed.partition.symmetry import canonical, device_classes
-from csp_embed.partition.view import Ints, Problem
 from csp_embed.solver import cpsat
 
 OWN = NUMBERS.exact

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from csp_embed.partition import kernels
-from csp_embed.partition.view import Floats, Ints, Problem
+from csp_embed.partition.arrays.view import Floats, Ints, Problem
+from csp_embed.partition.times import kernels
 
 # Summaries of a task's costs over the devices that may run it, for its rank.
 SUMMARIES = {"mean": np.nanmean, "median": np.nanmedian, "best": np.nanmin, "worst": np.nanmax}

@@ -8,13 +8,13 @@ from __future__ import annotations
 import numpy as np
 
 from csp_embed.ir.network import LATENCY
+from csp_embed.partition.arrays.view import Problem
 from csp_embed.partition.methods.list_scheduling import ListScheduler, Placement
 from csp_embed.partition.methods.method import Method, Search, always
 from csp_embed.partition.methods.period import throughput
 from csp_embed.partition.portfolio import NUMBERS, Step
 from csp_embed.partition.request import Incumbent
-from csp_embed.partition.timetable import decoded
-from csp_embed.partition.view import Problem
+from csp_embed.partition.times.timetable import decoded
 
 OWN = NUMBERS.lists
 

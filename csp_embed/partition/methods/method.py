@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from csp_embed.partition.arrays.view import Problem
 from csp_embed.partition.methods.list_scheduling import Placement
 from csp_embed.partition.portfolio import Step
 from csp_embed.partition.proof import Proof
 from csp_embed.partition.request import Clock, Incumbent, Request
-from csp_embed.partition.view import Problem
 
 
 @dataclass

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from csp_embed.partition.arrays.view import Problem
 from csp_embed.partition.methods.list_scheduling import Placement
 from csp_embed.partition.methods.local.annealing import Chains
 from csp_embed.partition.methods.method import Method, Search
@@ -19,8 +20,7 @@ from csp_embed.partition.models.search import build, take, tuning
 from csp_embed.partition.portfolio import NUMBERS, Step
 from csp_embed.partition.proof import Proof
 from csp_embed.partition.request import Clock, Incumbent
-from csp_embed.partition.timetable import Timetable
-from csp_embed.partition.view import Problem
+from csp_embed.partition.times.timetable import Timetable
 from csp_embed.solver import cpsat
 
 OWN = NUMBERS.neighbourhoods

@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from csp_embed.partition.arrays.view import Floats, Ints, Problem
 from csp_embed.partition.bounds.latency_period import (
     Window,
     load_prices,
@@ -31,7 +32,6 @@ from csp_embed.partition.bounds.latency_period import (
     priced_windows,
 )
 from csp_embed.partition.portfolio import NUMBERS
-from csp_embed.partition.view import Floats, Ints, Problem
 
 OWN = NUMBERS.listing
 

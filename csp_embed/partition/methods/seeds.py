@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from csp_embed.errors import Infeasible
 from csp_embed.ir.network import LATENCY
+from csp_embed.partition.arrays.view import Ints, Problem
 from csp_embed.partition.methods.method import Method, Search
 from csp_embed.partition.methods.period.collapse import collapsed
 from csp_embed.partition.methods.period.throughput import starts, timed
 from csp_embed.partition.portfolio import Step
 from csp_embed.partition.request import Clock, Incumbent
-from csp_embed.partition.view import Ints, Problem
 
 
 def seed_all(p: Problem, inc: Incumbent, clock: Clock) -> list[Ints]:

@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from csp_embed.partition import feasible, kernels
+from csp_embed.partition.arrays.view import Ints, Problem
 from csp_embed.partition.methods.communities import communities, levels, merge, runs, settled
 from csp_embed.partition.methods.exact_search import exact
 from csp_embed.partition.methods.list_scheduling import ListScheduler, Placement
@@ -31,8 +31,8 @@ from csp_embed.partition.methods.windows.window_passes import RESERVE, Sweep
 from csp_embed.partition.portfolio import NUMBERS, Step
 from csp_embed.partition.proof import Proof
 from csp_embed.partition.request import Clock, Incumbent
-from csp_embed.partition.timetable import decoded
-from csp_embed.partition.view import Ints, Problem
+from csp_embed.partition.times import feasible, kernels
+from csp_embed.partition.times.timetable import decoded
 
 OWN = NUMBERS.split
 

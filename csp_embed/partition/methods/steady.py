@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from csp_embed.ir.network import THROUGHPUT
+from csp_embed.partition.arrays.view import Problem
 from csp_embed.partition.methods.exact_search import exact
 from csp_embed.partition.methods.method import Method, Search
 from csp_embed.partition.methods.period import throughput
@@ -15,7 +16,6 @@ from csp_embed.partition.methods.seeds import seed_all
 from csp_embed.partition.portfolio import NUMBERS, Step
 from csp_embed.partition.proof import Proof
 from csp_embed.partition.request import Clock, Incumbent
-from csp_embed.partition.view import Problem
 
 OWN = NUMBERS.exact
 

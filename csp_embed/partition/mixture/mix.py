@@ -19,16 +19,16 @@ import numpy as np
 
 from csp_embed.errors import InputError
 from csp_embed.ir.network import FEASIBLE, OPTIMAL, THROUGHPUT, Plan, Platform, Replica, TaskGraph
-from csp_embed.partition import feasible
-from csp_embed.partition.exact import DOUBLE, Exact, below
+from csp_embed.partition.arrays.view import Floats, Ints, Problem, make_problem, normalised, number
 from csp_embed.partition.links import solve_links
 from csp_embed.partition.methods.period.period_loads import Loads, load_arrays
 from csp_embed.partition.methods.period.relaxation import Relaxed, relax, rounded
 from csp_embed.partition.mixture.pricing import descend, loads_of
 from csp_embed.partition.request import Clock
 from csp_embed.partition.supervise import INTERRUPTED, supervised
-from csp_embed.partition.timetable import throughput_plan
-from csp_embed.partition.view import Floats, Ints, Problem, make_problem, normalised, number
+from csp_embed.partition.times import feasible
+from csp_embed.partition.times.exact import DOUBLE, Exact, below
+from csp_embed.partition.times.timetable import throughput_plan
 from csp_embed.solver.lp import optimum
 
 NEAR = 1e-4  # relative: a gap that no further placement is worth

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from csp_embed.jit import njit
+from csp_embed.partition.arrays.view import Floats, Ints
 from csp_embed.partition.methods.period.period_loads import Loads, begin, settle, shift
-from csp_embed.partition.view import Floats, Ints
 
 
 def loads_of(q: Loads, dev: Ints) -> Floats:

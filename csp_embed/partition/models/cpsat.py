@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from csp_embed.partition.exact import Exact
+from csp_embed.partition.arrays.view import Floats, Ints, Problem
 from csp_embed.partition.models.live import watch_memory
 from csp_embed.partition.models.scale import Scale, whole_sizes
-from csp_embed.partition.view import Floats, Ints, Problem
+from csp_embed.partition.times.exact import Exact
 from csp_embed.solver import cpsat
 
 

@@ -19,8 +19,7 @@ from functools import cached_property
 import numpy as np
 
 from csp_embed.ir.network import Edge, Platform, TaskGraph
-from csp_embed.partition.exact import common
-from csp_embed.partition.view import (
+from csp_embed.partition.arrays.view import (
     Floats,
     Ints,
     Problem,
@@ -29,6 +28,7 @@ from csp_embed.partition.view import (
     make_problem,
     number,
 )
+from csp_embed.partition.times.exact import common
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from csp_embed.partition.arrays.view import Floats, Ints
 from csp_embed.partition.models.dnn import Dnn
 from csp_embed.partition.models.scale import Scale, whole_sizes
-from csp_embed.partition.view import Floats, Ints
 from csp_embed.solver import cpsat
 
 

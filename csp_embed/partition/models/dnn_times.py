@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from csp_embed.partition.arrays.view import Ints
 from csp_embed.partition.models.dnn import Dnn
-from csp_embed.partition.view import Ints
 
 
 def convex(dnn: Dnn, dev: Ints, pipeline: bool) -> bool:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 from typing import Any, Protocol
 
+from csp_embed.partition.arrays.view import Problem
 from csp_embed.partition.models.scale import whole_sizes
-from csp_embed.partition.view import Problem
 
 
 class Scheduled(Protocol):

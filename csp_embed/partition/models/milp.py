@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 
 from csp_embed.errors import InputError
+from csp_embed.partition.arrays.view import Ints, Problem
 from csp_embed.partition.bounds.latency_period import path_bounds
 from csp_embed.partition.portfolio import NUMBERS
 from csp_embed.partition.proof import Proof, far, horizon
 from csp_embed.partition.request import Clock, Incumbent
-from csp_embed.partition.timetable import carried, retimed
-from csp_embed.partition.view import Ints, Problem
+from csp_embed.partition.times.timetable import carried, retimed
 from csp_embed.solver import milp
 
 OWN = NUMBERS.exact

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from fractions import Fraction
 
-from csp_embed.partition.exact import WIDTH
+from csp_embed.partition.times.exact import WIDTH
 
 SAFE = 2**40  # ticks or bytes up to which sums of floats are right to less than one half
 ROUNDING = 1e-12  # relative: more than sums of floats lose

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 
 from csp_embed.ir.network import LATENCY
+from csp_embed.partition.arrays.view import Ints, Problem
 from csp_embed.partition.bounds import latency_period as bounds
 from csp_embed.partition.bounds.destructive import small_enough, tightened
 from csp_embed.partition.models.cpsat import Model
 from csp_embed.partition.models.scale import Scale
 from csp_embed.partition.portfolio import NUMBERS
 from csp_embed.partition.request import Incumbent, Request
-from csp_embed.partition.timetable import carried, retimed
-from csp_embed.partition.view import Ints, Problem
+from csp_embed.partition.times.timetable import carried, retimed
 
 
 def build(p: Problem, request: Request, horizon: float) -> Model:

@@ -16,12 +16,12 @@ from typing import NamedTuple
 import numpy as np
 
 from csp_embed.jit import njit
+from csp_embed.partition.arrays.view import Floats, Ints
 from csp_embed.partition.methods.local.annealer import accepts, draw, generator, temperature
 from csp_embed.partition.methods.local.cooling import UNNOTED
 from csp_embed.partition.methods.period.balance import behind, grow
 from csp_embed.partition.methods.period.period_loads import load_arrays
 from csp_embed.partition.models.dnn import Dnn
-from csp_embed.partition.view import Floats, Ints
 
 WORK = 0.02  # weight of all loads beside the makespan, so that its plateaus have a slope
 

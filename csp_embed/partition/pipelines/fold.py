@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 import networkx as nx
 import numpy as np
 
-from csp_embed.partition.view import Ints, Problem, _csr
+from csp_embed.partition.arrays.view import Ints, Problem, _csr
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ from __future__ import annotations
 import numpy as np
 
 from csp_embed.jit import njit
+from csp_embed.partition.arrays.view import Ints, _csr
 from csp_embed.partition.methods.period.period_loads import Loads
 from csp_embed.partition.pipelines.fold import Fold
 from csp_embed.partition.pipelines.intervals import Classes
-from csp_embed.partition.view import Ints, _csr
 
 
 class Ideals:

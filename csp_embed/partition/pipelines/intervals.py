@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from csp_embed.jit import njit
+from csp_embed.partition.arrays.view import Floats, Ints
 from csp_embed.partition.methods.period.period_loads import Loads
-from csp_embed.partition.view import Floats, Ints
 
 STATES = 256  # combinations of used devices; beyond, classes are taken one after the other
 

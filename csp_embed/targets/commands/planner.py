@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from csp_embed.errors import SpecError
+from csp_embed.machine.commands.acts import Lanes, Limit, Param, Rows
 from csp_embed.machine.commands.reach import references
-from csp_embed.machine.commands.roles import Lanes, Limit, Param, Rows
 from csp_embed.machine.commands.spec import Command, CommandMachine
 from csp_embed.machine.commands.transfers import Wants
 from csp_embed.targets.commands.plans import Known, Plan, Row, changes

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from csp_embed.machine.commands.roles import Acts
+from csp_embed.machine.commands.acts import Acts
 from csp_embed.machine.commands.spec import Command, CommandMachine
 
 # Commands with their fields, and the factors that lanes of state hold after each.

@@ -16,7 +16,7 @@ from csp_embed.compiler.source.chain import compile_source
 from csp_embed.errors import CheckError
 from csp_embed.judge.certify.library import sums_at_random, values_at_random
 from csp_embed.ops.reference import evaluate
-from csp_embed.targets.source.emit import write, write_plain
+from csp_embed.targets.source.written.emit import write, write_plain
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "targets"))
 import plain_machines

@@ -14,7 +14,7 @@ from csp_embed.errors import CheckError, InputError
 from csp_embed.network.files.platform import find_platform, read_platform
 from csp_embed.network.onnx.graph import import_onnx_graph
 from csp_embed.network.onnx.layers import layers
-from csp_embed.network.onnx.model import read_model
+from csp_embed.network.onnx.reading.model import read_model
 from csp_embed.network.onnx.runtime import open_session
 from csp_embed.network.onnx.submodels import cut, whole
 from csp_embed.network.onnx.weights import real_constants

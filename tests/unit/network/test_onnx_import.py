@@ -19,8 +19,8 @@ from test_onnx_odd import runs_in_pieces
 from csp_embed.errors import InputError
 from csp_embed.network.files.platform import find_platform, read_platform
 from csp_embed.network.onnx.graph import import_onnx_graph
-from csp_embed.network.onnx.load import is_model_file
-from csp_embed.network.onnx.model import read_model
+from csp_embed.network.onnx.reading.load import is_model_file
+from csp_embed.network.onnx.reading.model import read_model
 from csp_embed.network.onnx.runtime import open_session
 from csp_embed.network.profiles.measure import profile_model
 

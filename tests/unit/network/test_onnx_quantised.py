@@ -15,7 +15,7 @@ from csp_embed.ir.network import Assignment, Plan
 from csp_embed.network.files.platform import find_platform, read_platform
 from csp_embed.network.onnx.graph import import_onnx_graph
 from csp_embed.network.onnx.layers import GRANULARITIES
-from csp_embed.network.onnx.model import read_model
+from csp_embed.network.onnx.reading.model import read_model
 from csp_embed.run.agreement import RTOL, tolerance
 from csp_embed.run.report import report_text
 from csp_embed.run.run_plan import run_plan

@@ -14,8 +14,8 @@ from small_models import qlinear, save
 from csp_embed import ops
 from csp_embed.network.made.quantised import quantised_net
 from csp_embed.network.onnx.layers import layers
-from csp_embed.network.onnx.model import read_model
 from csp_embed.network.onnx.quantised_chains import QuantLayer, quantised_layer
+from csp_embed.network.onnx.reading.model import read_model
 from csp_embed.network.onnx.runtime import open_session
 from csp_embed.network.onnx.submodels import whole
 from csp_embed.network.onnx.weights import real_constants

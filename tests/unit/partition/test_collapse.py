@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from csp_embed.ir.network import Device, Edge, Link, Platform, Task, TaskGraph
+from csp_embed.partition.arrays.symmetry import canonical, device_classes
+from csp_embed.partition.arrays.view import make_problem
 from csp_embed.partition.methods.period.collapse import collapsed
 from csp_embed.partition.request import Clock, Request
 from csp_embed.partition.solve import solve
-from csp_embed.partition.symmetry import canonical, device_classes
-from csp_embed.partition.timetable import loads
-from csp_embed.partition.view import make_problem
+from csp_embed.partition.times.timetable import loads
 
 
 def stack(layers: int) -> TaskGraph:

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from partition_cases import platform, random_graph
 
+from csp_embed.partition.arrays.view import make_problem
 from csp_embed.partition.methods.local.cooling import TINY, slices, span, usual_rise
 from csp_embed.partition.methods.period.balance import balance
 from csp_embed.partition.methods.period.period_loads import load_arrays
-from csp_embed.partition.view import make_problem
 
 
 def rise_of_loads(cost: np.ndarray) -> float:

@@ -11,13 +11,13 @@ from partition_cases import platform, random_graph, topcuoglu
 
 from csp_embed.errors import Infeasible, InputError
 from csp_embed.ir.network import Bus, Device, Edge, Link, Platform, Task, TaskGraph
-from csp_embed.partition import kernels
+from csp_embed.partition.arrays.view import Problem, make_problem
 from csp_embed.partition.bounds import latency_period as bounds
 from csp_embed.partition.methods.local.cooling import UNNOTED
 from csp_embed.partition.methods.local.reinsert import ordered, reinsert
 from csp_embed.partition.methods.placements import placements
 from csp_embed.partition.solve import solve
-from csp_embed.partition.view import Problem, make_problem
+from csp_embed.partition.times import kernels
 
 
 def makespan(p: Problem, order: tuple[int, ...], dev: tuple[int, ...]) -> float:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from partition_cases import platform, random_graph
 
+from csp_embed.partition.arrays.view import Problem, make_problem
 from csp_embed.partition.bounds import latency_period as bounds
 from csp_embed.partition.bounds.prices import balanced_prices
 from csp_embed.partition.methods.communities import levels, merge
@@ -22,8 +23,7 @@ from csp_embed.partition.methods.period.period_loads import (
 )
 from csp_embed.partition.models.dnn import Dnn
 from csp_embed.partition.solve import solve
-from csp_embed.partition.timetable import loads
-from csp_embed.partition.view import Problem, make_problem
+from csp_embed.partition.times.timetable import loads
 
 
 def grouped(n: int, seed: int, duplex: str | None = "full") -> Problem:

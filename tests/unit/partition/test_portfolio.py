@@ -11,13 +11,13 @@ from partition_cases import platform, random_graph
 from pydantic import ValidationError
 
 from csp_embed.partition import portfolio
+from csp_embed.partition.arrays.view import make_problem
 from csp_embed.partition.methods.method import Method, Search
 from csp_embed.partition.portfolio import Step
 from csp_embed.partition.proof import Proof
 from csp_embed.partition.request import Clock, Incumbent, Request
 from csp_embed.partition.solve import METHODS
 from csp_embed.partition.table import TABLE
-from csp_embed.partition.view import make_problem
 
 TOLD = json.loads(portfolio.FILE.read_text())
 ORDERS = [(o, m, steps) for o, ms in TOLD["orders"].items() for m, steps in ms.items()]

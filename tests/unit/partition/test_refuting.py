@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from partition_cases import platform, random_graph
 
+from csp_embed.partition.arrays.view import make_problem, normalised
 from csp_embed.partition.methods.exact_search import bisected, exact
 from csp_embed.partition.methods.list_scheduling import ListScheduler
 from csp_embed.partition.methods.method import Search
@@ -14,8 +15,7 @@ from csp_embed.partition.portfolio import Step
 from csp_embed.partition.proof import Proof
 from csp_embed.partition.request import Clock, Incumbent, Request
 from csp_embed.partition.solve import solve
-from csp_embed.partition.timetable import decoded
-from csp_embed.partition.view import make_problem, normalised
+from csp_embed.partition.times.timetable import decoded
 
 
 def begun(seed: int) -> tuple[Search, float]:

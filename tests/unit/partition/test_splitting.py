@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from partition_cases import platform, random_graph
 
-from csp_embed.partition import kernels
+from csp_embed.partition.arrays.view import Problem, make_problem
 from csp_embed.partition.methods.communities import communities, cyclic, levels, merge, runs
 from csp_embed.partition.methods.list_scheduling import ListScheduler
 from csp_embed.partition.methods.local.cooling import UNNOTED
@@ -20,8 +20,8 @@ from csp_embed.partition.methods.windows.window_passes import Sweep, run
 from csp_embed.partition.methods.windows.windows import advance, backward, before
 from csp_embed.partition.request import Clock, Request
 from csp_embed.partition.solve import solve
-from csp_embed.partition.timetable import loads
-from csp_embed.partition.view import Problem, make_problem
+from csp_embed.partition.times import kernels
+from csp_embed.partition.times.timetable import loads
 
 
 def appended(p: Problem, order: list[int], dev: list[int]) -> float:

@@ -14,13 +14,13 @@ from partition_cases import platform, random_graph
 
 from csp_embed.errors import InputError
 from csp_embed.judge.plan.judge import check_plan
+from csp_embed.partition.arrays.view import make_problem, normalised
 from csp_embed.partition.methods.list_scheduling import ListScheduler
 from csp_embed.partition.methods.method import Search
 from csp_embed.partition.methods.period import load_neighbourhoods
 from csp_embed.partition.proof import Proof
 from csp_embed.partition.request import Clock, Incumbent, Request
 from csp_embed.partition.solve import solve
-from csp_embed.partition.view import make_problem, normalised
 
 
 @pytest.mark.parametrize("objective", ["latency", "throughput"])

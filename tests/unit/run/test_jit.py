@@ -37,6 +37,10 @@ print(outer(Pair(0, 1)), sum(outer.stats.cache_hits.values()))
 """
 
 
+def module(folder: Path, name: str) -> Path:
+    return folder / "kept" / f"{name}.py"
+
+
 def called(folder: Path) -> list[str]:
     """(value, hits of the cache) in a fresh process."""
     result = subprocess.run(
@@ -49,9 +53,9 @@ def called(folder: Path) -> list[str]:
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
     (tmp_path / "kept").mkdir()
-    (tmp_path / "kept" / "__init__.py").write_text("")
-    (tmp_path / "kept" / "inner.py").write_text(INNER.format(step=10, added=1))
-    (tmp_path / "kept" / "outer.py").write_text(OUTER.format(file="inner"))
+    module(tmp_path, "__init__").write_text("")
+    module(tmp_path, "inner").write_text(INNER.format(step=10, added=1))
+    module(tmp_path, "outer").write_text(OUTER.format(file="inner"))
     return tmp_path
 
 
@@ -59,14 +63,14 @@ def test_what_is_kept_follows_what_it_calls(package: Path):
     assert called(package) == ["20", "0"]
     # Without a change the kept code is used: the stamp does not change from run to run.
     assert called(package) == ["20", "1"]
-    (package / "kept" / "inner.py").write_text(INNER.format(step=10, added=2))
+    module(package, "inner").write_text(INNER.format(step=10, added=2))
     assert called(package) == ["30", "0"]
-    (package / "kept" / "inner.py").write_text(INNER.format(step=100, added=2))
+    module(package, "inner").write_text(INNER.format(step=100, added=2))
     assert called(package) == ["300", "0"]
 
 
 def test_a_file_that_moved_is_no_error(package: Path):
     called(package)
-    (package / "kept" / "inner.py").rename(package / "kept" / "moved.py")
-    (package / "kept" / "outer.py").write_text(OUTER.format(file="moved"))
+    module(package, "inner").rename(module(package, "moved"))
+    module(package, "outer").write_text(OUTER.format(file="moved"))
     assert called(package) == ["20", "0"]

@@ -12,7 +12,7 @@ from csp_embed.errors import InputError, MissingLibrary
 from csp_embed.machine.load import load_text
 from csp_embed.ops.data import random_tensors
 from csp_embed.ops.reference import evaluate
-from csp_embed.targets.source import build
+from csp_embed.targets.source.toolchain import build
 
 OP = ce.matmul(m=5, n=4, k=6)
 RNG = np.random.default_rng(0)

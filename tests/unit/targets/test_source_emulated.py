@@ -18,7 +18,7 @@ from csp_embed.errors import CspEmbedError, MissingLibrary
 from csp_embed.machine.load import builtin_names, config_names, load_isa, load_text
 from csp_embed.ops.data import random_tensors
 from csp_embed.ops.reference import evaluate
-from csp_embed.targets.source import emulate
+from csp_embed.targets.source.toolchain import emulate
 
 # Warnings are errors elsewhere; these are listed behind the tests.
 pytestmark = pytest.mark.filterwarnings("default:NOT RUN")

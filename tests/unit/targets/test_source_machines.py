@@ -17,9 +17,9 @@ from csp_embed.machine.compilable import require
 from csp_embed.machine.load import builtin_names, load_isa, load_text
 from csp_embed.ops.data import random_tensors
 from csp_embed.ops.reference import evaluate
-from csp_embed.targets.source.build import missing_features
-from csp_embed.targets.source.limit import MOST_SUMS
 from csp_embed.targets.source.tiles import most_sums
+from csp_embed.targets.source.toolchain.build import missing_features
+from csp_embed.targets.source.toolchain.limit import MOST_SUMS
 
 ROOT = Path(__file__).parents[3]
 MUL = ('  MUL: {operands: {d: ACC, s: ACC}, meaning: "ACC[d] = mul(ACC[d], ACC[s])",'
@@ -77,6 +77,17 @@ def test_a_template_that_does_not_do_its_meaning_is_found():
     found = [o for o in source_suite.run(wrong) if o.kind == "wrong"]
     assert found[0].name == "template MAX"
     assert found[0].where.startswith("wrong.yaml:")
+
+
+def test_a_contraction_that_saturates_is_found():
+    """It differs from one that wraps around at the ends of the range alone."""
+    wraps = "{d} = (int32_t)((uint32_t){d} + (uint32_t)((int8_t)({x} >> k) * (int8_t)({w} >> k)));"
+    sum_ = "int64_t s = (int64_t){d} + (int8_t)({x} >> k) * (int8_t)({w} >> k);"
+    clipped = "{d} = (int32_t)(s > INT32_MAX ? INT32_MAX : s < INT32_MIN ? INT32_MIN : s);"
+    assert wraps in DOT4
+    text = DOT4.replace(wraps, f"{{{{ {sum_} {clipped} }}}}")
+    found = [o for o in source_suite.run(load_text(text, "mine.yaml", None)) if o.kind == "wrong"]
+    assert "template DOT" in [o.name for o in found]
 
 
 def test_a_copy_in_that_reads_beyond_its_lanes_is_found():

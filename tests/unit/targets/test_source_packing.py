@@ -13,8 +13,8 @@ from csp_embed.compiler.source.chain import compile_source
 from csp_embed.errors import InputError
 from csp_embed.ops.data import random_tensors
 from csp_embed.ops.reference import evaluate
-from csp_embed.targets.source import moves
-from csp_embed.targets.source.build import c_compiler
+from csp_embed.targets.source.toolchain.build import c_compiler
+from csp_embed.targets.source.written import moves
 
 # name -> (operator, what its C file calls)
 KINDS = {

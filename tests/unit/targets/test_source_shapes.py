@@ -17,7 +17,7 @@ from csp_embed.errors import Infeasible
 from csp_embed.judge.embedding.certificate import check_certificate
 from csp_embed.machine.load import load_text
 from csp_embed.ops.data import random_tensors
-from csp_embed.targets.source.build import c_compiler
+from csp_embed.targets.source.toolchain.build import c_compiler
 
 CHECKED = ["-std=c11", "-Wall", "-Wextra", "-O1", "-fsanitize=address,undefined",
            "-fno-sanitize-recover=all"]  # fmt: skip

@@ -9,7 +9,7 @@ from source_machine import ISA
 import csp_embed as ce
 from csp_embed.compiler.source.chain import compile_source
 from csp_embed.ops.data import random_tensors
-from csp_embed.targets.source.build import c_compiler, missing_features
+from csp_embed.targets.source.toolchain.build import c_compiler, missing_features
 
 SANITIZED = ["matmul ragged", "conv2d stem", "conv2d padding only", "depthwise", "transposed",
              "max pool", "elementwise", "transposed add", "formula"]  # fmt: skip

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from csp_embed.errors import InputError
-from csp_embed.network.onnx.model import read_model
 from csp_embed.network.onnx.net import Net
+from csp_embed.network.onnx.reading.model import read_model
 from csp_embed.network.quantised import graph as g
 from csp_embed.network.quantised.onnx.floats import FLOAT
 from csp_embed.network.quantised.onnx.outside import part_behind, put_part

@@ -13,8 +13,6 @@ from __future__ import annotations
 import numpy as np
 
 from csp_embed.jit import njit
-from csp_embed.partition.feasible import peak_fits
-from csp_embed.partition.kernels import decode
 from csp_embed.partition.methods.local.annealer import (
     accepts,
     draw,
@@ -23,6 +21,8 @@ from csp_embed.partition.methods.local.annealer import (
     move,
     temperature,
 )
+from csp_embed.partition.times.feasible import peak_fits
+from csp_embed.partition.times.kernels import decode
 
 LARGEST = 8  # tasks that one proposal moves together
 

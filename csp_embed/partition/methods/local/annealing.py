@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from csp_embed.partition import kernels
+from csp_embed.partition.arrays.view import Floats, Problem, _csr
 from csp_embed.partition.methods.list_scheduling import Placement
 from csp_embed.partition.methods.local.anneal import anneal
 from csp_embed.partition.methods.local.cooling import TINY, UNNOTED, span, usual_rise
@@ -19,8 +19,8 @@ from csp_embed.partition.methods.method import Method, Search
 from csp_embed.partition.portfolio import NUMBERS, Step
 from csp_embed.partition.proof import SAME
 from csp_embed.partition.request import Clock, Incumbent
-from csp_embed.partition.timetable import decoded
-from csp_embed.partition.view import Floats, Problem, _csr
+from csp_embed.partition.times import kernels
+from csp_embed.partition.times.timetable import decoded
 
 OWN = NUMBERS.anneal
 

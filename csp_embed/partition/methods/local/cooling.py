@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from csp_embed.partition.view import Floats
+from csp_embed.partition.arrays.view import Floats
 
 NOTED = 4000  # rises of one descent
 TINY = 1e-12  # ms in units of a view, which are near 1: colder than any difference of floats

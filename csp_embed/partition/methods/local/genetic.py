@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from csp_embed.partition import kernels
+from csp_embed.partition.arrays.view import Floats, Ints, Problem, _csr
 from csp_embed.partition.methods.list_scheduling import Placement
 from csp_embed.partition.methods.local.anneal import anneal
 from csp_embed.partition.methods.local.cooling import TINY, UNNOTED, span, usual_rise
 from csp_embed.partition.methods.method import Method, Search, always
 from csp_embed.partition.portfolio import NUMBERS, Step
 from csp_embed.partition.request import Clock, Incumbent
-from csp_embed.partition.timetable import decoded
-from csp_embed.partition.view import Floats, Ints, Problem, _csr
+from csp_embed.partition.times import kernels
+from csp_embed.partition.times.timetable import decoded
 
 OWN = NUMBERS.genetic
 

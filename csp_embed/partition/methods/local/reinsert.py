@@ -27,9 +27,9 @@ from typing import NamedTuple
 import numpy as np
 
 from csp_embed.jit import njit
+from csp_embed.partition.arrays.view import Floats, Ints, Problem, _csr
 from csp_embed.partition.bounds.latency_period import load_prices
 from csp_embed.partition.methods.local.annealer import draw, generator, note, temperature
-from csp_embed.partition.view import Floats, Ints, Problem, _csr
 
 THROUGH = 0.1  # weight of the path through the task beside the makespan, which has wide plateaus
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from csp_embed.jit import njit
+from csp_embed.partition.arrays.view import Floats, Ints
 from csp_embed.partition.methods.local.annealer import accepts, draw, generator, temperature
 from csp_embed.partition.methods.local.cooling import UNNOTED
 from csp_embed.partition.methods.period.period_loads import (
@@ -20,7 +21,6 @@ from csp_embed.partition.methods.period.period_loads import (
     settle,
     shift,
 )
-from csp_embed.partition.view import Floats, Ints
 
 CLUSTER = 60  # groups that one proposal moves together, at most
 PARTNERS = 6  # looks for a cheap move the other way

@@ -15,13 +15,13 @@ from dataclasses import replace
 import numpy as np
 
 from csp_embed.ir.network import THROUGHPUT, Edge, Platform, Task, TaskGraph
+from csp_embed.partition.arrays.symmetry import trimmed
+from csp_embed.partition.arrays.view import Floats, Ints, Problem, make_problem, normalised
 from csp_embed.partition.methods.chains import orders
 from csp_embed.partition.methods.period.period import split_throughput
 from csp_embed.partition.methods.period.throughput import starts
 from csp_embed.partition.proof import Proof, first_bounds, settled
 from csp_embed.partition.request import Clock, Incumbent, Request
-from csp_embed.partition.symmetry import trimmed
-from csp_embed.partition.view import Floats, Ints, Problem, make_problem, normalised
 
 
 def servers(p: Problem) -> list[list[int]] | None:

@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from csp_embed.partition.arrays.view import Ints, Problem
 from csp_embed.partition.methods.method import Method, Search
 from csp_embed.partition.models.search import build, take, tuning
 from csp_embed.partition.portfolio import NUMBERS, Step
 from csp_embed.partition.proof import horizon
-from csp_embed.partition.timetable import loads
-from csp_embed.partition.view import Ints, Problem
+from csp_embed.partition.times.timetable import loads
 from csp_embed.solver import cpsat
 
 OWN = NUMBERS.load_neighbourhoods

@@ -16,6 +16,7 @@ from functools import cached_property
 
 import numpy as np
 
+from csp_embed.partition.arrays.view import Floats, Ints, Problem, _csr
 from csp_embed.partition.bounds.prices import balanced_prices
 from csp_embed.partition.methods.communities import communities, levels, merge, runs, settled
 from csp_embed.partition.methods.exact_search import exact
@@ -28,7 +29,6 @@ from csp_embed.partition.methods.period.period_loads import Loads, load_arrays
 from csp_embed.partition.portfolio import NUMBERS, Step
 from csp_embed.partition.proof import Proof
 from csp_embed.partition.request import Clock, Incumbent
-from csp_embed.partition.view import Floats, Ints, Problem, _csr
 
 OWN = NUMBERS.period
 

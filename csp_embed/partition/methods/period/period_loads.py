@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from csp_embed.jit import njit
-from csp_embed.partition.view import Floats, Ints, Problem
+from csp_embed.partition.arrays.view import Floats, Ints, Problem
 
 SPREAD = 0.1
 BROKEN = 1e9  # ms; above every period

@@ -29,8 +29,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from csp_embed.partition.arrays.view import Floats, Ints
 from csp_embed.partition.methods.period.period_loads import Loads
-from csp_embed.partition.view import Floats, Ints
 from csp_embed.solver.lp import Row, optimum
 
 MOST = 60_000  # variables of the program; above, the bound by load stands

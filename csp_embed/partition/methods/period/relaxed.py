@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from csp_embed.partition.arrays.view import Floats, Ints
 from csp_embed.partition.methods.local.cooling import TINY, span, usual_rise
 from csp_embed.partition.methods.method import Method, Search
 from csp_embed.partition.methods.period.balance import balance
@@ -20,7 +21,6 @@ from csp_embed.partition.methods.period.period_loads import Loads, load_arrays
 from csp_embed.partition.methods.period.relaxation import relax, rounded
 from csp_embed.partition.methods.period.throughput import timed
 from csp_embed.partition.portfolio import NUMBERS, Step
-from csp_embed.partition.view import Floats, Ints
 
 OWN = NUMBERS.relaxed
 

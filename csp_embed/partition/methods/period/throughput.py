@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from csp_embed.partition import feasible
+from csp_embed.partition.arrays.view import Ints, Problem
 from csp_embed.partition.methods import chains
 from csp_embed.partition.methods.list_scheduling import ListScheduler
 from csp_embed.partition.methods.local.cooling import TINY, span, usual_rise
@@ -15,8 +15,8 @@ from csp_embed.partition.methods.period.balance import balance
 from csp_embed.partition.methods.period.period_loads import Loads
 from csp_embed.partition.portfolio import NUMBERS
 from csp_embed.partition.request import Clock, Incumbent
-from csp_embed.partition.timetable import Timetable, decoded
-from csp_embed.partition.view import Ints, Problem
+from csp_embed.partition.times import feasible
+from csp_embed.partition.times.timetable import Timetable, decoded
 
 OWN = NUMBERS.balance
 

@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csp_embed.jit import njit
+from csp_embed.partition.arrays.view import Floats, Ints
 from csp_embed.partition.methods.windows.windows import advance
-from csp_embed.partition.view import Floats, Ints
 
 LESS = 1 - 1e-12  # relative: what must be gained, so that rounding alone opens no branch
 

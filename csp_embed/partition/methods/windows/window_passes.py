@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from csp_embed.jit import njit
-from csp_embed.partition import kernels
+from csp_embed.partition.arrays.view import Floats, Ints, Problem, _csr
 from csp_embed.partition.methods.local.cooling import TINY, UNNOTED, usual_rise
 from csp_embed.partition.methods.windows import windows
 from csp_embed.partition.methods.windows.exact_part import solve_part
@@ -24,7 +24,7 @@ from csp_embed.partition.methods.windows.windows import (
     through,
 )
 from csp_embed.partition.request import Clock
-from csp_embed.partition.view import Floats, Ints, Problem, _csr
+from csp_embed.partition.times import kernels
 
 CHUNK = 300_000  # proposals or nodes between two looks at the clock
 

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csp_embed.jit import njit
-from csp_embed.partition.view import Floats, Ints, Problem
+from csp_embed.partition.arrays.view import Floats, Ints, Problem
 
 
 class Before(NamedTuple):

@@ -1,0 +1,1 @@
+"""A task graph on a platform as arrays: what every solver here reads."""

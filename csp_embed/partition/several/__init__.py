@@ -1,0 +1,1 @@
+"""Several copies of a network in one plan: replicas, and shares of a batch."""

@@ -1,0 +1,143 @@
+"""Latency of a batch whose samples share devices: data and model parallelism in one plan.
+
+Takes: a graph, a platform, a batch.  Leaves: a Plan with a replica for each share of the batch.
+
+The batch is cut into equal shares, at most one for each sample, and every share's layers are placed
+and ordered on all devices in one schedule: a layer runs on several devices if its shares do, and
+whatever crosses a border is sent by shares. How many shares: list schedules of all numbers tell
+which is worth a search. One share is the whole batch under one placement, so sharing is chosen only
+where it helps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+from csp_embed.errors import InputError
+from csp_embed.ir.network import Link, Plan, Platform, TaskGraph
+from csp_embed.judge.plan.judge import check_plan
+from csp_embed.partition.arrays.symmetry import trimmed
+from csp_embed.partition.arrays.view import make_problem, normalised, number
+from csp_embed.partition.methods.period.period_loads import load_arrays
+from csp_embed.partition.methods.period.relaxation import relax
+from csp_embed.partition.portfolio import NUMBERS
+from csp_embed.partition.request import Clock
+from csp_embed.partition.several.copies import (
+    cheapest,
+    copied,
+    load,
+    plan_of,
+    replicas_of,
+    scaled,
+    shared,
+    solved,
+)
+from csp_embed.partition.times.exact import Exact
+
+OWN = NUMBERS.batch_shares
+ROUNDING = 1 - Fraction(1, 10**9)
+
+
+def solve_shares(
+    graph: TaskGraph, platform: Platform, clock: Clock, fix: dict[str, str], batch: int
+) -> Plan:
+    """Raises: InputError (options that shares cannot keep), Infeasible."""
+    request = clock.request
+    if request.shaped or request.max_latency is not None or request.min_throughput is not None:
+        raise InputError(
+            "shares of a batch keep no limit on latency or rate, and no convex sets",
+            hint="leave out --share, or --contiguous, --pipeline, --max-latency, --min-throughput",
+        )
+    counts = [k for k in range(1, batch + 1) if batch % k == 0 and k * len(graph.tasks) <= OWN.most]
+    found: list[Plan] = []
+    for k in counts or [1]:
+        # Ctrl-C during one of them is the end of all.
+        if found and (clock.late() or found[-1].reasons):
+            break
+        quick = clock.of(replace(clock.request, method="heft", progress=None))
+        found.append(_one(graph, platform, quick, fix, [batch // k] * k, 1.0))
+        clock.tell("shares", len(found), len(counts))
+    known = [plan for plan in found if plan.objective is not None]
+    if not known:
+        return found[0]
+    best = min(known, key=lambda plan: plan.objective or 0.0)
+    shares = [round(r.share) for r in best.replicas]
+    effort = min(1.0, OWN.tasks / max(1, len(shares) * len(graph.tasks)))
+    if not clock.late() and not best.reasons:
+        plan = _one(graph, platform, clock, fix, shares, effort)
+        if plan.objective is not None and plan.objective <= (best.objective or 0.0):
+            best = plan
+        best = replace(best, reasons=plan.reasons)
+    low, name = bound(graph, platform, fix, batch)
+    if len(counts) == 1 and number(best.lower_bound) > low:  # there is no other way to share
+        return best
+    value = number(best.objective or 0.0)
+    plan = plan_of(graph, platform, request, value, low, best.replicas, name)
+    return replace(plan, linear_costs=best.linear_costs, reasons=best.reasons)
+
+
+def _one(
+    graph: TaskGraph, platform: Platform, clock: Clock, fix: dict[str, str], shares: list[int],
+    effort: float,
+) -> Plan:  # fmt: skip
+    """The plan with these shares. Weights are counted once per layer and device where a plan that
+    leaves them out keeps the memory so; else once per share, which never holds too little."""
+    names = [d.name for d in platform.devices]
+    together = copied(graph, platform, [(i, names, s) for i, s in enumerate(shares)])
+    fixed = {f"{i}/{t}": d for i in range(len(shares)) for t, d in fix.items()}
+    request = clock.request
+    own = replace(shared(clock), effort=request.effort * effort, progress=request.progress)
+    held = sum(t.weight_bytes for t in graph.tasks)
+    roomy = all(d.memory_bytes is None for d in platform.devices) or not held
+    plan = Plan(request.objective, None, 0.0, None, "UNKNOWN", request.method)
+    for weigh in (False, True):
+        tasks = together.tasks
+        some = tasks if weigh else tuple(replace(t, weight_bytes=0) for t in tasks)
+        joint = solved(replace(together, tasks=some), platform, own, fixed)
+        if joint.objective is None:
+            return joint
+        found = replicas_of(joint, shares)
+        low = number(joint.lower_bound)
+        plan = plan_of(graph, platform, request, number(joint.objective), low, found, joint.bound)
+        linear = scaled(graph, platform, [(0, names, s) for s in set(shares)])
+        plan = replace(plan, batch=sum(shares), linear_costs=linear, reasons=joint.reasons)
+        if roomy or not any(f.kind == "memory" for f in check_plan(graph, platform, plan)):
+            break
+    return plan
+
+
+def bound(
+    graph: TaskGraph, platform: Platform, fix: dict[str, str], batch: int
+) -> tuple[Fraction, str]:
+    """(ms, its name) whatever the shares.
+
+    path: every share runs every task, in no less than its least time over all shares.
+    load: a share's cost is no less than its samples times the least cost per sample, so the busiest
+    device works at least batch times the fractional load of a sample.
+    load and transfers: likewise for links, where a share pays the latency of a hop once, so that a
+    sample's part of it is at least 1/batch; all samples' placements together are a mixture, whose
+    period times the batch nothing beats."""
+    shares = range(1, batch + 1)
+    few = trimmed(graph, platform, fix.values())
+    single = replace(graph, tasks=tuple(cheapest(t, platform, shares, False) for t in graph.tasks))
+    each = replace(graph, tasks=tuple(cheapest(t, platform, shares, True) for t in graph.tasks))
+    path = Exact.of(normalised(make_problem(single, few, fix))).critical_path()
+    # Costs per sample are rounded to doubles in `cheapest`; ROUNDING gives that back.
+    found = [(path, "critical path"), (load(each, few, fix) * batch * ROUNDING, "load")]
+    p = normalised(make_problem(each, _light(few, batch), fix))
+    if p.contended() and len(p.use) * p.m * p.m <= NUMBERS.relaxed.places:
+        relaxed = relax(load_arrays(p))
+        if relaxed is not None:
+            low = number(relaxed.bound) * p.unit * batch * ROUNDING
+            found.append((low, "load and transfers"))
+    return max(found)
+
+
+def _light(platform: Platform, batch: int) -> Platform:
+    """The platform with a sample's least part of the latencies."""
+
+    def own(link: Link) -> Link:
+        return replace(link, latency_ms=link.latency_ms / batch)
+
+    return replace(platform, links=tuple(own(link) for link in platform.links))

@@ -1,0 +1,1 @@
+"""From decisions to times: schedules, loads and constraints, in floats and exactly."""

@@ -1,0 +1,1 @@
+"""Compilers and emulators: what is written is made into a library or a program, and run."""
