@@ -31,6 +31,7 @@ def build_map(problem: EmbedProblem, lanes: Map, commuted: bool, *, kind: str = 
     Raises: Reject, where it breaks another rule or does not keep the layout mode.
     """
     op, isa, unit = problem.op, problem.isa, problem.unit
+    # First the cheapest rule: layouts of a map that does not fit are costly to derive.
     for dim, size in unit.size.items():
         used = math.prod(d.extent for d in lanes.digits if d.dim == dim)
         if used > size:
@@ -63,6 +64,7 @@ def kind_of(decisions: Decisions) -> str:
         return "toeplitz" if skewed else "diagonal"
     if any(len(c.axes) > 1 for c in decisions.carries):
         return "im2col"
+    # Several reduced axes in one dimension are im2col, whatever options carry them.
     lanes: dict[str, int] = {}
     for c in decisions.carries:
         for dim, _ in (*c.inner, *c.outer):

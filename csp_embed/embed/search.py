@@ -71,6 +71,7 @@ def embeddings(problem: EmbedProblem, top: int = 1, params: Params = DEFAULT) ->
 def _built(space: Candidates, found: Found, params: Params, rank: int, first: Found) -> Embedding:
     problem = space.problem
     embedding = build(problem, problem.decisions(found.picked))
+    # The model's linear objective and the cost of the layouts are counted by different code.
     claimed, counted = found.objective / UNIT, embedding.cost["objective"]
     assert math.isclose(claimed, counted, rel_tol=1e-12), f"model {claimed}, layouts {counted}"
     proof = {
@@ -99,12 +100,14 @@ def _none(space: Candidates, found: Found, params: Params) -> Infeasible | TimeL
     problem = space.problem
     what = f"{problem.op.name} has no embedding in {problem.isa.name}.{problem.unit.instruction}"
     where = problem.op.formula()
+    # A limit proves nothing: no reason may be told as one.
     if found.status != INFEASIBLE:
         return TimeLimit(
             f"no embedding of {problem.op.name} found within the limit",
             where=where,
             why=f"the deterministic limit of {params.deterministic_limit} ended the search",
         )
+    # A block without any option is the reason; else the options exclude each other.
     have = {o.block for o in space.options}
     empty = [", ".join(b) for n, b in enumerate(problem.blocks) if n not in have]
     reasons = [f"{family}: {'; '.join(v)}" for family, v in space.rejected.items() if v]

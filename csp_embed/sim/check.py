@@ -41,6 +41,7 @@ def judge(
 def _values(isa: Isa, program: Program, progress: Progress | None) -> list[Problem]:
     try:
         run = functional.run(isa, program, progress=progress)
+    # A stream that cannot run is a problem of the file, not of this command.
     except SimError as error:
         return [Problem(None, "values", f"it does not run: {error.what}")]
     found = [Problem(None, "portable", text) for text in run.warnings if NEGATIVE_SHIFTS in text]

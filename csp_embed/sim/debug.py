@@ -43,6 +43,7 @@ def first_difference(run: Run) -> Difference | None:
     """The first byte in address order where DRAM differs from what the program expects."""
     expected = [(a, d) for a, d in run.program.after if len(d)]
     count, first = 0, None
+    # Ranges stand in the order of the file; people look for the lowest address.
     pairs = sorted(zip(run.outputs, expected, strict=True), key=lambda pair: pair[0][0])
     for (address, got), (_, want) in pairs:
         unequal = np.flatnonzero(got != want)
@@ -55,6 +56,7 @@ def first_difference(run: Run) -> Difference | None:
     address, got, want, k = first
     place = find_element(run.program.meta, address)
     insn = last_writer(run, address)
+    # A byte of an int32 says little: the whole element is told where there is one.
     value, target = int(got[k]), int(want[k])
     tensor = index = None
     where = f"DRAM {address:#x}"
@@ -83,6 +85,7 @@ def last_writer(run: Run, address: int) -> int | None:
     candidates = np.flatnonzero(
         moved & (c.kind == STORE) & (offset >= 0) & (offset < (c.y_size - 1) * pitch + row_bytes)
     )
+    # Rows with gaps between them: the span alone is no proof that a byte was stored.
     for t in candidates:
         rows = np.arange(c.y_size[t]) * pitch[t]
         inside[t] = bool(((rows <= offset[t]) & (offset[t] < rows + row_bytes[t])).any())
@@ -108,6 +111,7 @@ def find_element(meta: Any, address: int) -> tuple[str, tuple[int, ...], int, np
                     continue
                 i = np.arange(shape[d["axis"]])
                 axes[d["axis"]] += (i // d["div"]) % d["mod"] * d["stride_bytes"]
+        # Foreign files may describe tensors in any way, or not at all.
         except (KeyError, TypeError, ValueError, IndexError, ZeroDivisionError):
             continue
         found = _search(axes, address - base, dtype.itemsize)

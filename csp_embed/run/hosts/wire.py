@@ -14,6 +14,7 @@ import json
 import socket
 import struct
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -28,6 +29,7 @@ PROTOCOL = "csp-embed-worker/2"
 _LENGTHS = struct.Struct("!IQ")
 MOST_HEADER, MOST_BODY = 1 << 22, 1 << 35  # bytes: 4 MiB of names and shapes, 32 GiB of tensors
 _CHUNK = 1 << 20
+_AT_ONCE = 1 << 15  # bytes: a link of 100 kbit/s brings them well before silence is death
 
 
 class Broken(Exception):
@@ -104,10 +106,18 @@ def receive(sock: socket.socket, most: int = MOST_BODY) -> Message:
     return Message(str(kind), fields, tensors, bytes(body[at:]))
 
 
+def _wait_for(sock: socket.socket, count: int) -> None:
+    """Lets the next `recv` wait for that many bytes, where the system and the socket can."""
+    with suppress(OSError, AttributeError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
+
+
 def _exactly(sock: socket.socket, count: int) -> bytearray:
     data = bytearray(count)
     view, got = memoryview(data), 0
     while got < count:
+        # Woken for each packet, a slow link's reader would take the core from what computes.
+        _wait_for(sock, min(_AT_ONCE, count - got))
         n = sock.recv_into(view[got : got + _CHUNK])
         if n == 0:
             raise Broken("the connection ended")

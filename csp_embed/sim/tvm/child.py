@@ -54,6 +54,7 @@ def load(job: dict[str, Any]) -> tuple[ctypes.CDLL, ctypes.CDLL | None]:
         library = ctypes.CDLL(job["library"], ctypes.RTLD_GLOBAL)
     except OSError as error:
         raise Failure("load", str(error)) from error
+    # All at once: each run of a missing symbol would otherwise name the next one.
     missing = [name for name in INTERFACE if not hasattr(library, name)]
     if missing:
         raise Failure("load", f"it has no symbol {', '.join(missing)}")
@@ -123,6 +124,7 @@ def allocate(library: ctypes.CDLL, size: int, page: int) -> Block:
     if not pointer:
         raise Failure("memory", f"VTAMemAlloc({size + page}) gave no memory")
     physical = library.VTAMemGetPhyAddr(pointer)
+    # Room for a whole page more was asked for, so that this always fits.
     skip = -physical % page
     return Block(pointer, pointer + skip, physical + skip)
 
@@ -159,6 +161,7 @@ def run(folder: Path) -> dict[str, Any]:
     code = allocate(library, words.nbytes, page)
     offset = block.physical - start
     move(words, moves, offset)
+    # The program file says so: what no range names is 0.
     ctypes.memset(block.host, 0, size)
     data = np.memmap(folder / "before.bin", dtype=np.uint8, mode="r") if job["before"] else None
     at = 0

@@ -96,6 +96,7 @@ def run_native(
         "before": [(a, len(d)) for a, d in program.before],
         "after": [(a, len(d)) for a, d in after],
     }
+    # A hang looks like a long run: what is waited for grows with the work.
     limit = timeout if timeout is not None else _PATIENCE_SECONDS + work / _PACE[engine]
     began = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="csp-embed-") as name:
@@ -106,6 +107,7 @@ def run_native(
         with open(folder / "before.bin", "wb") as file:
             for _, data in program.before:
                 np.ascontiguousarray(data, dtype=np.uint8).tofile(file)
+        # In files, since a library that aborts takes pipes and memory with it.
         answer = _run_child(folder, library, limit)
         outputs = _outputs(after, folder / "after.bin")
     return NativeRun(
@@ -213,6 +215,7 @@ def _moves(isa: Isa, program: Program) -> tuple[NDArray[np.int64], float]:
             )
         field = instruction.field(instruction.roles["dram"])
         found.append((row, memory.elem_bytes, field.lo, field.width))
+    # In floats: a broken stream may ask for more steps than 64 bits count.
     work = float(table.steps.astype(np.float64).sum()) + float(table.elements.sum())
     return np.array(found, dtype=np.int64).reshape(-1, 4), work
 

@@ -11,6 +11,7 @@ from csp_embed.embed.problem import EmbedProblem
 
 def post(model: Any, vars: Vars, problem: EmbedProblem) -> None:
     """A block's options sum to 1; those that give axis a sum to the fusions that hold a."""
+    # The fused coordinate is one more block; taking nothing is an option of it.
     fused = len(problem.blocks)
     for block in range(fused + 1):
         picked = [v for v, o in vars.pairs if o.block == block]

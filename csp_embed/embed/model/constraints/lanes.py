@@ -23,6 +23,7 @@ def post(model: Any, vars: Vars, problem: EmbedProblem) -> None:
             for v, o in vars.pairs
             if o.lanes.get(dim, 1) > 1
         ]
+        # A dimension that no option uses needs no row.
         if terms:
             limit = math.floor(_SCALE * math.log(size + 0.5))
             vars.gated(model, "lanes", model.add(sum(c * v for v, c in terms) <= limit))

@@ -15,5 +15,7 @@ def post(model: Any, vars: Vars, problem: EmbedProblem) -> None:
     """option = 0 where some pin refuses it."""
     for name, keeps in problem.pins.keeps.items():
         for v, option in vars.pairs:
+            # Gated by name, so that an infeasible model tells which pin is in the
+            # way.
             if not keeps(option):
                 vars.gated(model, f"pin {name}", model.add(v == 0))
