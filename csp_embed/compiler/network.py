@@ -7,7 +7,7 @@ the machine), each one program; every tensor that they store, compared with the 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csp_embed.compiler.request.options import Options
+from csp_embed.compiler.request.setting import Tell, silent
 from csp_embed.compiler.whole import image
 from csp_embed.compiler.whole.joins import with_copies
 from csp_embed.compiler.whole.partition import Plan, plan_of
@@ -27,7 +28,6 @@ from csp_embed.network.quantised import graph as g
 from csp_embed.network.quantised.reference import run as reference
 
 Array = NDArray[Any]
-Tell = Callable[[str, int, int], None]
 
 # Searches of a network's layers are shorter than those of a layer compiled alone: it has many.
 OPTIONS = Options(schedules=4, refine=24)
@@ -115,7 +115,7 @@ def build(
     Raises: InputError for inputs that do not fit; as `compile` for what it refuses.
     """
     start = time.perf_counter()
-    tell = progress or _silent
+    tell = progress or silent
     # A part of several concatenations is copied, so that each part lies in one place.
     graph = with_copies(graph)
     wanted: list[dict[str, Array]] = []
@@ -133,10 +133,6 @@ def build(
     # Options as used, for whoever repeats the build.
     chosen = options or OPTIONS
     return Built(graph, isa, chosen, plan, tuple(layers), tuple(found), tuple(wanted), seconds)
-
-
-def _silent(text: str, done: int, total: int) -> None:
-    """Nobody listens."""
 
 
 def run(graph: g.Graph, plan: Plan, values: dict[str, Array], tell: Tell) -> dict[str, Array]:

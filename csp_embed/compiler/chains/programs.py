@@ -8,7 +8,7 @@ was found of a layer (embeddings, schedules) serves every piece that has it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from csp_embed.compiler.chains.pieces import piece
 from csp_embed.compiler.network import OPTIONS, run
 from csp_embed.compiler.request.options import Options
+from csp_embed.compiler.request.setting import Tell, silent
 from csp_embed.compiler.whole import image
 from csp_embed.compiler.whole.joins import with_copies
 from csp_embed.compiler.whole.partition import Plan, Searched, plan_of
@@ -30,7 +31,6 @@ from csp_embed.network.quantised import graph as g
 from csp_embed.network.quantised.reference import run as reference
 
 Array = NDArray[Any]
-Tell = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +136,3 @@ class Chains:
                 layers[name] = layers.get(name, 0) + end - before
                 before = end
         return Chain(graph, plan, sum(layers.values()), layers)
-
-
-def silent(text: str, done: int, total: int) -> None:
-    """Nobody listens."""

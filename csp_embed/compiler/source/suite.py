@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -154,10 +155,10 @@ def _template(isa: Isa, template: Template, seed: int) -> Outcome:
     try:
         # A text that the compiler refuses is the spec's mistake, with the template's line.
         text = probe_text(isa, nest, buffers)
-        ran = _ran(text, isa, given, _natively if engine == "native" else _emulated)
+        ran = _ran(text, isa, given, reach.natively if engine == "native" else _emulated)
         # Compilers fold a load into what uses it, which may need no alignment: not so here.
         if engine == "native" and template.kind in ("copy_in", "copy_out"):
-            _ran(text, isa, given[:1], _plainly)
+            _ran(text, isa, given[:1], partial(reach.natively, flags=reach.FLAGS))
     except InputError as error:
         return Outcome(name, "wrong", error.why, error.where or where)
     except reach.Died as died:
@@ -216,14 +217,6 @@ def _ran(text: str, isa: Isa, given: list[dict[str, Array]], run: _Run) -> list[
             out[-1][key] = np.frombuffer(came[at + skip[key] :], v.dtype, v.size)
             at += skip[key] + v.nbytes
     return out
-
-
-def _natively(program: emulate.Program, isa: Isa, sent: bytes) -> bytes:
-    return reach.natively(program, isa, sent)
-
-
-def _plainly(program: emulate.Program, isa: Isa, sent: bytes) -> bytes:
-    return reach.natively(program, isa, sent, reach.FLAGS)
 
 
 def _emulated(program: emulate.Program, isa: Isa, sent: bytes) -> bytes:

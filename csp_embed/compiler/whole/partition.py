@@ -6,10 +6,11 @@ needs no step at all, because it only names elements in another way.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from csp_embed.compiler.request.options import Options
+from csp_embed.compiler.request.setting import Tell
 from csp_embed.compiler.whole.joins import template
 from csp_embed.compiler.whole.schedules import Scheduler
 from csp_embed.compiler.whole.segment import Segment, Unfit, build_segment
@@ -21,8 +22,6 @@ from csp_embed.network.lower.groups import with_joined_groups
 from csp_embed.network.lower.layer import lower
 from csp_embed.network.lower.lowered import Lowered
 from csp_embed.network.quantised import graph as g
-
-Tell = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

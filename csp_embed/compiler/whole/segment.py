@@ -6,13 +6,14 @@ instructions are whose.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from csp_embed.compiler.request.options import Options
+from csp_embed.compiler.request.setting import Tell
 from csp_embed.compiler.search.measuring import engine_of
 from csp_embed.compiler.whole.choose import Chosen, choose
 from csp_embed.compiler.whole.memory import Life, Plan, plan
@@ -27,7 +28,6 @@ from csp_embed.targets.stream.building.link import Linked, Part, link
 from csp_embed.targets.stream.lower import Lowered, lower
 
 Bytes = NDArray[np.uint8]
-Tell = Callable[[str, int, int], None]
 
 
 class Unfit(Infeasible):

@@ -15,7 +15,6 @@ from typing import Any
 import onnx
 import pytest
 
-from csp_embed import cli
 from csp_embed.commands.planning.inputs import check_plan_file
 from csp_embed.commands.planning.runs import judge_plan
 from csp_embed.network.made.quantised import quantised_net
@@ -23,25 +22,6 @@ from csp_embed.network.made.quantised import quantised_net
 DATA = Path(__file__).parents[2] / "data" / "network"
 TOP = str(DATA / "topcuoglu10.json")
 Call = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """Runs the command line in this process: (exit code, standard output, standard error)."""
-    monkeypatch.setattr(cli, "register_all", lambda: None)
-    if not any(c.name == "profile" for c in cli.app.registered_commands):
-        monkeypatch.undo()
-        cli.register_all()
-        monkeypatch.setattr(cli, "register_all", lambda: None)
-
-    def run(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["csp-embed", *map(str, words)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        out = capsys.readouterr()
-        return int(stop.value.code or 0), out.out, out.err
-
-    return run
 
 
 def test_json_plan_pictures_and_the_judge(

@@ -16,7 +16,6 @@ import pytest
 import yaml
 
 import csp_embed as ce
-from csp_embed import cli
 from csp_embed.commands.planning.chains import PartOnMachine
 from csp_embed.commands.planning.inputs import Inputs, Request, check_plan_file, load_inputs
 from csp_embed.commands.planning.settle import settled
@@ -65,25 +64,6 @@ def chain(path: Path) -> Path:
     dense = m.node("Gemm", [real(m.quantise(flat, step, 0)), weights(10, 16)], "d", transB=1)
     y = m.node("Softmax", [real(m.quantise(dense, step, 0))], "y", axis=-1)
     return m.save(path, y, "float32")
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """Runs the command line in this process: (exit code, standard output, standard error)."""
-    monkeypatch.setattr(cli, "register_all", lambda: None)
-    if not any(c.name == "profile" for c in cli.app.registered_commands):
-        monkeypatch.undo()
-        cli.register_all()
-        monkeypatch.setattr(cli, "register_all", lambda: None)
-
-    def run(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["csp-embed", *map(str, words)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        out = capsys.readouterr()
-        return int(stop.value.code or 0), out.out, out.err
-
-    return run
 
 
 @pytest.fixture(scope="module")
