@@ -101,7 +101,7 @@ class _Sample:
 
 
 class _Flow:
-    """What the devices' threads share; every field is read and written under `changed`."""
+    """What the devices' threads share; every field is read and written under `lock`."""
 
     def __init__(
         self, parts: Sequence[Part], inputs: Sequence[Mapping[str, Array]],
@@ -114,7 +114,11 @@ class _Flow:
         self.inputs, self.expected, self.total, self.pace = inputs, expected, total, pace
         # Without shares all replicas take the same number.
         self.route = turns(shares or [1.0] * len(self.replicas), total)
-        self.changed = threading.Condition()
+        self.lock = threading.Lock()
+        self.over = threading.Condition(self.lock)
+        # One for each device: a part wakes one lane of the device that it is for, and nobody else;
+        # what computes needs the core.
+        self.waits = {p.device: threading.Condition(self.lock) for p in parts}
         # (when it is due, sample, which of the sample's parts, the part)
         self.queues: dict[str, list[tuple[float, int, int, Part]]] = {p.device: [] for p in parts}
         self.under_way: dict[int, _Sample] = {}
@@ -124,31 +128,32 @@ class _Flow:
         self.wrong = 0
         self.error: Exception | None = None
         self.stopped = False
-        with self.changed:
+        with self.lock:
             for _ in range(min(in_flight, total)):
                 # As many as are wanted under way; each end lets another one in.
                 self._admit()
 
     def wait(self) -> None:
         """Until every sample is through. Raises: what a device raised."""
-        with self.changed:
+        with self.over:
             while len(self.finished) < self.total and self.error is None:
                 # With a timeout Ctrl-C comes through.
-                self.changed.wait(0.2)
+                self.over.wait(0.2)
             if self.error is not None:
                 raise self.error
 
     def stop(self) -> None:
-        with self.changed:
+        with self.lock:
             self.stopped = True
-            self.changed.notify_all()
+            for lanes in self.waits.values():
+                lanes.notify_all()
 
     def work(self, device: str, runner: Runner) -> None:
         """One lane of one device."""
         while True:
-            with self.changed:
+            with self.waits[device]:
                 while not self.queues[device] and not self.stopped:
-                    self.changed.wait()
+                    self.waits[device].wait()
                 if self.stopped:
                     return
                 due, number, _, part = heapq.heappop(self.queues[device])
@@ -159,15 +164,16 @@ class _Flow:
                 ran = runner.run(part, given, due)
             # Whatever it is: a lane that ended in silence would be waited for without end.
             except Exception as error:  # noqa: BLE001 (handed to the waiting thread, raised there)
-                with self.changed:
+                with self.over:
                     # The first error is what the user is told.
                     self.error = self.error or error
-                    self.changed.notify_all()
+                    self.over.notify()
                 return
-            with self.changed:
+            with self.lock:
                 self.busy[device].append((time.perf_counter(), ran.ms))
                 self._done(number, ran.outputs)
-                self.changed.notify_all()
+                if len(self.finished) == self.total or self.error is not None:
+                    self.over.notify()
 
     def _admit(self) -> None:
         if self.admitted == self.total:
@@ -192,6 +198,7 @@ class _Flow:
                 sample.started.add(at)
                 row = (self.pace.rank(number, part), number, at, part)
                 heapq.heappush(self.queues[part.device], row)
+                self.waits[part.device].notify()
 
     def _done(self, number: int, outputs: Mapping[str, Array]) -> None:
         sample = self.under_way[number]

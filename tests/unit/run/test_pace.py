@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
+import random
 import time
 from collections.abc import Mapping
 
@@ -9,7 +11,6 @@ import numpy as np
 import pytest
 
 from csp_embed.run.device_parts import Part
-from csp_embed.run.in_flight import measure_rate
 from csp_embed.run.pace import NO_PACE, Alone, Pace, pace_of, run_alone
 from csp_embed.run.runner import Array, Ran
 
@@ -21,7 +22,6 @@ def part(index: int, device: str, reads: tuple[str, ...], makes: str, replica: i
 # Device a begins and ends a sample, b has the middle.
 RETURN = [part(0, "a", ("x",), "u"), part(1, "b", ("u",), "v"), part(2, "a", ("v",), "y")]
 INPUTS = [{"x": np.array([0])}, {"x": np.array([10])}]
-EXPECTED = [[{"y": np.array([3])}, {"y": np.array([13])}]]
 
 
 class Sleeper:
@@ -72,23 +72,45 @@ def test_shares_of_replicas_weigh_their_load() -> None:
     assert pace_of(parts, alone, [], 2).period == 6.0  # half of 12 on b
 
 
+def period_of(pace: Pace, work: Mapping[int, float], way: float, in_flight: int) -> float:
+    """ms a sample of RETURN over samples 20 to 219, event by event; times vary by 30 % either way.
+    Each device takes the least rank of what waits, then the oldest sample; what it hands on is
+    `way` ms under way."""
+    waiting: dict[str, list[tuple[float, int, int]]] = {"a": [], "b": []}
+    rng = random.Random(1)
+    free, ends, entered = {"a": True, "b": True}, list[float](), in_flight
+    # (time, what comes first at that time, sample, part): a part arrives, or has run.
+    events = [(0.0, "arrives", n, 0) for n in range(in_flight)]
+    while len(ends) < 220:
+        now, what, sample, at = heapq.heappop(events)
+        device = RETURN[at].device
+        if what == "arrives":
+            heapq.heappush(waiting[device], (pace.rank(sample, RETURN[at]), sample, at))
+        else:
+            free[device] = True
+            if at == 2:
+                ends.append(now)
+                heapq.heappush(events, (now, "arrives", entered, 0))
+                entered += 1
+            else:
+                heapq.heappush(events, (now + way, "arrives", sample, at + 1))
+        # Whoever arrives at the same moment is seen first.
+        if events and events[0][:2] == (now, "arrives"):
+            continue
+        for name, queue in waiting.items():
+            if free[name] and queue:
+                _, sample, at = heapq.heappop(queue)
+                free[name] = False
+                ms = work[at] * (1 + 0.3 * rng.uniform(-1, 1))
+                heapq.heappush(events, (now + ms, "ran", sample, at))
+    return (ends[219] - ends[19]) / 200
+
+
 def test_a_device_that_is_returned_to_does_not_let_the_others_starve() -> None:
-    """a needs 2 + 18 ms a sample, b 20. With the oldest first, a works off all its ends before it
-    begins another sample; by due dates it begins one between any two ends once it is full."""
-    times = {0: 2.0, 1: 20.0, 2: 18.0}
-
-    def order(pace: Pace) -> list[int]:
-        a, b = Sleeper(times), Sleeper(times)
-        measure_rate(RETURN, {"a": a, "b": b}, INPUTS, EXPECTED, 6, 12, (), pace)  # type: ignore[dict-item]
-        return a.order
-
-    alone = Alone({}, {0: 0.0, 1: 2.0, 2: 22.0}, 40.0, times)
-    pace = pace_of(RETURN, [alone], [], 6)
-    found = order(pace)
-    assert sorted(found) == [0] * 18 + [2] * 18
-    # After the first filling, begins and ends take turns while samples remain to begin.
-    middle = found[found.index(2) : len(found) - found[::-1].index(0)]
-    runs = [len(run) for run in "".join(map(str, middle)).split("0") if run]
-    assert max(runs) <= 2
-    # Without any order of its own a device has no rank at all: the oldest sample goes first.
-    assert NO_PACE.rank(3, RETURN[0]) == NO_PACE.rank(0, RETURN[2]) == 0.0
+    """a begins and ends each sample, 2 + 18 ms; b has 20 ms between, each way takes 16. The oldest
+    sample first, a works off its ends and begins the next ones together: b waits for them."""
+    work = {0: 2.0, 1: 20.0, 2: 18.0}
+    alone = Alone({}, {0: 0.0, 1: 18.0, 2: 54.0}, 72.0, work)
+    # The busiest device needs 20 ms a sample: what is lost is waiting.
+    assert period_of(pace_of(RETURN, [alone], [], 6), work, 16.0, 6) < 20.8
+    assert period_of(NO_PACE, work, 16.0, 6) > 23.0
