@@ -50,6 +50,23 @@ class Transfer:
     def strided(self) -> bool:
         return self.stride.kind != "const"
 
+    @property
+    def repeats(self) -> bool:
+        """Whether it reads one row of HOST for all rows that it fills."""
+        return not self.strided() and self.stride.value == 0 and self.rows != 1
+
+    def apart(self, width: int) -> bool:
+        """Whether rows of so many values lie in HOST without meeting."""
+        if self.strided() or self.rows == 1:
+            return True
+        return self.stride.value >= width * self.item and self.stride.value % self.item == 0
+
+    def pitch(self, width: int) -> int:
+        """Values of HOST from row to row, where rows lie one after the other."""
+        return (
+            width if self.strided() or self.repeats else max(width, self.stride.value // self.item)
+        )
+
     def states(self) -> set[str]:
         """State that it reads."""
         found = (self.local, self.host, self.stride, *(p for _, p in self.parts))
@@ -78,7 +95,7 @@ def most(command: Command, param: Param) -> int:
     # State may hold any number; what sets it is the planner's question.
     if param.kind == "const":
         return param.value
-    return command.fields[param.name].most if param.kind == "field" else 1 << 40
+    return command.fields[param.name].most // param.per if param.kind == "field" else 1 << 40
 
 
 def transfer(c: Command, lanes: int) -> Transfer | str:
