@@ -37,7 +37,8 @@ class Transfer:
 
     def wants(self, local: int, host: int, rows: int, lanes: int, stride: int, blocks: int,
               height: int) -> Wants:  # fmt: skip
-        """Parameters of one copy. Constants are among them: the planner compares."""
+        """Parameters of one copy whose values matter. Constants are among them: the planner
+        compares."""
         found = [(self.local, local), (self.host, host)]
         # One row has no stride.
         found += [(self.stride, stride)] if rows > 1 else []
@@ -46,6 +47,13 @@ class Transfer:
         # How far a single block lies from the next has no effect.
         skipped = () if blocks > 1 else ("apart",)
         return found + [(p, values[part]) for part, p in self.parts if part not in skipped]
+
+    def idle(self, rows: int, stride: int, blocks: int, height: int) -> Wants:
+        """Parameters that one copy reads, and whose values have no effect on it: state among them
+        must have been set all the same."""
+        found = [(self.stride, stride)] if rows <= 1 else []
+        apart = [(p, height) for part, p in self.parts if part == "apart" and blocks <= 1]
+        return [(p, v) for p, v in found + apart if p.kind == "state"]
 
     def strided(self) -> bool:
         return self.stride.kind != "const"

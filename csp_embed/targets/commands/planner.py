@@ -58,10 +58,11 @@ class Planner:
             p.kind != "field" or c.fields[p.name].most // p.per < rows - 1 for c, p in setters
         )
 
-    def copy(self, command: Command, wants: Wants) -> None:
-        """A copy, behind what sets its strides."""
+    def copy(self, command: Command, wants: Wants, idle: Wants | None = None) -> None:
+        """A copy, behind what sets its strides. idle: state that may have any value."""
         # Strides and counts that are state must be set before the copy.
-        needed = {p.name: p.number(v) for p, v in wants if p.kind == "state"}
+        needed = {p.name: p.number(v) for p, v in idle or [] if p.name not in self.numbers}
+        needed |= {p.name: p.number(v) for p, v in wants if p.kind == "state"}
         for c, values in self._setters(needed, {}) or self._stuck(command, needed):
             self._put(c, values, {})
         self._put(command, self._fields(command, wants), {})

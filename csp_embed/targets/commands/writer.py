@@ -116,4 +116,5 @@ class Writer:
             n = each if t.rows else min(each, rows - done)
             wants = t.wants(row + done, host + done * r.stride, n, r.width, r.stride, blocks,
                             r.height)  # fmt: skip
-            self.planner.copy(t.command, wants + (settings or []))
+            idle = t.idle(n, r.stride, blocks, r.height)
+            self.planner.copy(t.command, wants + (settings or []), idle)
