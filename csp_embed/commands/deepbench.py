@@ -159,8 +159,15 @@ def _refuse_machine(context: typer.Context, isa: str, target: str) -> None:
     """Raises: InputError for a machine that is not measured, or options without effect on it."""
     if target == "commands":
         why = "it has one memory interface, and its searches are not kept"
-        why = "it has one memory interface, and its searches are not kept"
         refuse_ignored(context, ("memory", "cache"), f"--isa {isa}", why=why)
+    if target == "source":
+        why = "kernels of C are run, compared with NumPy and timed"
+        refuse_ignored(
+            context,
+            ("memory", "strict", "simulate_macs", "certify", "cache"),
+            f"--isa {isa}",
+            why=why,
+        )
 
 
 def _print(results: list[dict[str, Any]], native: bool, out: Path | None, as_json: bool) -> None:
