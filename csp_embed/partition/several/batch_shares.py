@@ -88,7 +88,13 @@ def _one(
     together = copied(graph, platform, [(i, names, s) for i, s in enumerate(shares)])
     fixed = {f"{i}/{t}": d for i in range(len(shares)) for t, d in fix.items()}
     request = clock.request
-    own = replace(shared(clock), effort=request.effort * effort, progress=request.progress)
+    # Half of a limit for the search of the whole, then `dispatched`.
+    both = search and len(shares) > 1
+    own = replace(
+        shared(clock, 0.5 if both else 1.0),
+        effort=request.effort * effort,
+        progress=request.progress,
+    )
     held = sum(t.weight_bytes for t in graph.tasks)
     roomy = all(d.memory_bytes is None for d in platform.devices) or not held
     plan = Plan(request.objective, None, 0.0, None, "UNKNOWN", request.method)
@@ -99,11 +105,11 @@ def _one(
         joint = solved(given, platform, own, fixed)
         if joint.objective is None:
             return joint
-        if search and len(shares) > 1 and joint.status != OPTIMAL and not joint.reasons:
+        if both and joint.status != OPTIMAL and not joint.reasons and not clock.late():
             one = tuple(t for t in some if t.id.startswith("0/"))
             edges = tuple(e for e in together.edges if e.src.startswith("0/"))
             other = dispatched(TaskGraph(one, edges), given, platform, clock, fixed, joint)
-            if other is not None and (other.objective or 0.0) < joint.objective:
+            if other is not None:
                 joint = replace(other, lower_bound=joint.lower_bound, bound=joint.bound)
         found = replicas_of(joint, shares)
         low = number(joint.lower_bound)

@@ -12,7 +12,7 @@ factors in turn, because an order needs room on them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -175,8 +175,11 @@ def dispatched(
     one: TaskGraph, together: TaskGraph, platform: Platform, clock: Clock, fix: dict[str, str],
     known: Plan,
 ) -> Plan | None:  # fmt: skip
-    """known: a plan of `together`. A better one of `together`, if there is, whose tasks are `number/name` for those of `one`, `0/name`; None
-    where this is no use: the relaxation too large, no start that can run."""
+    """A better plan of `together` than `known`, if there is.
+
+    Tasks of `together` are `number/name` for those of `one`, `0/name`. None also where this is no
+    use: the relaxation or the work space too large, one device.
+    """
     few = trimmed(together, platform, fix.values())
     p = normalised(make_problem(together, few, fix))
     single = normalised(make_problem(one, few, {t: d for t, d in fix.items() if t[:2] == "0/"}))
@@ -188,4 +191,7 @@ def dispatched(
     own.known = lambda: (inc.best.value if inc.best else float("inf"), proof.value)
     work = Shares(single, p, inc, own, scratch)
     proof.interrupted = supervised(lambda: work.run(known), clock, lambda: True) == INTERRUPTED
-    return None if inc.best is None else finish(p, inc, proof, own.request)
+    if inc.best is None or inc.best.value * float(p.unit) >= (known.objective or 0.0):
+        # Whoever asked for the end must hear of it, whichever plan is kept.
+        return replace(known, reasons=("interrupted",)) if proof.interrupted else None
+    return finish(p, inc, proof, own.request)
