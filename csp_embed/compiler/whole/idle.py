@@ -47,6 +47,13 @@ def live_ranges(problem: Problem, made: Lowered) -> tuple[Ranges, ...]:
     return tuple(found) if some and any(r != whole for r in found) else ()
 
 
+def problem_of(e: Embedding, isa: Isa, made: Lowered) -> Problem:
+    """A layer's rounds by one of its embeddings, every product of them."""
+    return build_problem(
+        e, isa, made.rounds, made.repeats, made.copies, made.kept, made.dropped
+    )  # fmt: skip
+
+
 def _range(problem: Problem, m: Map, used: NDArray[np.bool_], counter: int) -> tuple[int, int]:
     """From the first value of a counter at which a constant is not 0 to behind the last one."""
     size = problem.extents[counter]
@@ -75,5 +82,5 @@ def _dense(array: NDArray[Any]) -> bool:
 
 def passes(e: Embedding, made: Lowered, isa: Isa) -> float:
     """How often an embedding makes its products, rounds counted in part where constants are 0."""
-    problem = build_problem(e, isa, made.rounds, made.repeats, made.copies, made.dropped)
+    problem = problem_of(e, isa, made)
     return replace(problem, live=live_ranges(problem, made)).passes

@@ -112,6 +112,7 @@ def _layer(
     shifts, limits = ([c.get(n) for c in made.constants] for n in "sd")
     return {
         "name": layer.site.op.name, "begin": begin, "end": end, "copies": made.copies,
+        "kept": [list(pair) for pair in made.kept],
         "fill": made.fill, "axis": axis_of_channels(graph, shape),
         "between": [_steps(steps) for steps in made.rounds],
         "after": _steps(made.op.epilogue),

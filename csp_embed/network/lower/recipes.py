@@ -18,6 +18,8 @@ contracts once or several times into the same accumulator, with steps in between
              multiplier where halves go away from zero
     points   two constants for digits of acc * m: which one a sum takes is told by a bit as in
              parity, or is the same for all but single sums: exact where rule and line are near
+    terms    the products once, their sum kept: times two factors of few ones, each of them a
+             shift and an addition of what was kept; with a constant for each sign, or hits
     largest  the sums are differences: max(a, b) = max(a - b, 0) + b, one round for each further
              value
 Channels of one value have no products: their constant is that value.
@@ -33,6 +35,7 @@ import numpy as np
 from csp_embed.network.lower.recipe import LANES, Recipe, Search, Steps
 from csp_embed.network.lower.recipes_digits import digits, parity, signed
 from csp_embed.network.lower.recipes_points import points
+from csp_embed.network.lower.recipes_terms import LEAST, terms
 from csp_embed.network.lower.thresholds import Ints, Rule, thresholds
 
 
@@ -150,7 +153,7 @@ def _even(task: Search) -> Recipe | str:
 
 
 _KINDS: tuple[Callable[[Search], Recipe | str], ...] = (
-    _shift, _sign, _even, digits, points, parity, signed,
+    _shift, _sign, _even, digits, terms, points, parity, signed,
 )  # fmt: skip
 KINDS = tuple(make.__name__.lstrip("_") for make in _KINDS)  # for people, in order of price
 
@@ -163,9 +166,14 @@ def _idle(
         return wide
     if not found:
         return make is signed and task.rule.even
+    best = min(r.extra(task.steps) for r in found)
+    if make is terms:
+        return best <= LEAST
+    if make is points:
+        # Three further rounds, and a bit that is told.
+        return best <= 3 * (task.steps + 2)
     if make is parity:
         # It is points without hits, with one step for all channels, which costs a little less.
         return any(r.hits is None or len(r.hits) or r.coarse is None for r in found)
     # Digits cost more than all others, and no less than three rounds where signs are told apart.
-    best = min(r.extra(task.steps) for r in found)
     return make is not signed or task.rule.even or best <= 3 * (task.steps + 1)

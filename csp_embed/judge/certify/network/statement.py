@@ -63,13 +63,14 @@ class Layer:
     weights: of each round [channels, products]; bias: of each round [channels]; shift: of each
     round [channels] or None; limit: what `max d` reads, likewise. between: the steps after each
     round but the last; after: behind that. copies: so many rounds after the first make no
-    products: each adds a copy of the sums as they were after the first addition of the round
-    before. fill: what x holds where no element lies. axis: along which the channels lie in y."""
+    products: each adds what was kept last. kept: (round, steps) pairs: the sums are kept as they
+    are after so many steps of that round. fill: what x holds where no element lies. axis: along which the channels lie in y."""
 
     name: str
     begin: int
     end: int
     copies: int
+    kept: tuple[tuple[int, int], ...]
     fill: int
     axis: int
     between: tuple[Steps, ...]
@@ -128,11 +129,10 @@ def follow(layer: Layer, to: Follower) -> None:
         else:
             to.contract(n)
         own = 0
-        if n < layer.copies:
-            # An addition that comes first completes the sum itself, which is kept.
-            own = 1 if steps and steps[0][0] == "add" else 0
-            to.run(steps[:own], n)
+        for until in (until for at, until in layer.kept if at == n):
+            to.run(steps[own:until], n)
             to.copy()
+            own = until
         to.run(steps[own:], n)
 
 
@@ -227,8 +227,16 @@ def _layer(entry: Any, arrays: Mapping[str, NDArray[Any]]) -> Layer:
     copies = int(entry["copies"])
     if not 0 <= copies < rounds:
         raise ValueError(f"{entry['name']} takes a copy of its sums in {copies} of {rounds} rounds")
+    kept = tuple((int(n), int(until)) for n, until in entry["kept"])
+    # In order, so that whoever follows them passes each; the first copy needs one before it.
+    if list(kept) != sorted(set(kept)) or (copies and (not kept or kept[0][0] > 0)):
+        raise ValueError(
+            f"{entry['name']} adds sums that were not kept, or keeps them out of order"
+        )
+    if any(not 0 <= n < rounds - 1 or not 0 <= until <= len(between[n]) for n, until in kept):
+        raise ValueError(f"{entry['name']} keeps sums behind steps that it does not have")
     return Layer(
-        str(entry["name"]), int(entry["begin"]), int(entry["end"]), copies,
+        str(entry["name"]), int(entry["begin"]), int(entry["end"]), copies, kept,
         int(entry["fill"]), int(entry["axis"]), between, _steps(entry["after"]), weights, bias,
         shift, limit,
     )  # fmt: skip
