@@ -104,7 +104,7 @@ def contracted(task: Contraction, recipe: Recipe, clamp: Pair, copies: int) -> M
         biases[n] = biases[n] - biases[n - 1]
     # Channels share the lanes; steps by channel are read along that axis.
     channel = task.base.out.index[-1]
-    used = {kind for steps in recipe.between for kind, _ in steps} - {"max_lanes"}
+    used = {kind for steps in recipe.between for kind, _ in steps} - {"max_lanes", "min_lanes"}
     # One shift for all is an immediate, which costs half (shared/facts: 1 cycle against 2).
     lanes = np.unique(last).size > 1 or any(kind.endswith("lanes") for kind in used)
     # The smallest range of whole bits that holds every round's bias.
@@ -115,10 +115,12 @@ def contracted(task: Contraction, recipe: Recipe, clamp: Pair, copies: int) -> M
     elif last[0]:
         steps.append(f"shr {last[0]}")
     # The clamp always comes last: it makes the result fit int8.
-    limits = bool(recipe.lanes)
-    steps += [f"max d[{channel}]" if limits else f"max {clamp[0]}", f"min {clamp[1]}"]
+    limits, ceilings = bool(recipe.lanes), bool(recipe.ceilings)
+    steps.append(f"max d[{channel}]" if limits else f"max {clamp[0]}")
+    steps.append(f"min e[{channel}]" if ceilings else f"min {clamp[1]}")
     base = task.base
-    names = (task.name, "b", *(["s"] if lanes else []), *(["d"] if limits else []))
+    some = {"s": lanes, "d": limits, "e": ceilings}
+    names = (task.name, "b", *(name for name, there in some.items() if there))
     op = parse_formula(
         "; ".join([base.formula(), *steps]),
         {n: t.shape for n, t in base.tensors.items()} | dict.fromkeys(names[1:], last.shape),
@@ -133,7 +135,7 @@ def contracted(task: Contraction, recipe: Recipe, clamp: Pair, copies: int) -> M
         made = [op.epilogue[0]] if bias.any() else []
         for kind, imm in after:
             # What a lane takes is read from the epilogue's own tensor.
-            own = op.epilogue[-2] if kind == "max_lanes" else op.epilogue[1]
+            own = op.epilogue[{"max_lanes": -2, "min_lanes": -1}.get(kind, 1)]
             made.append(own if kind.endswith("lanes") else Step(kind, imm))
         between.append(tuple(made))
     # Rounds with the same weights share one array: a layer may have dozens.
@@ -156,6 +158,10 @@ def contracted(task: Contraction, recipe: Recipe, clamp: Pair, copies: int) -> M
         lane = recipe.lanes[n] if n < len(recipe.lanes) else np.full(last.shape, clamp[0])
         if lane is not None:
             held["d"] = np.where(recipe.live, lane, min(0, clamp[0])).astype(np.int32)
+    for n, held in enumerate(constants if ceilings else ()):
+        lane = recipe.ceilings[n] if n < len(recipe.ceilings) else np.full(last.shape, clamp[1])
+        if lane is not None:
+            held["e"] = np.where(recipe.live, lane, max(0, clamp[1])).astype(np.int32)
     # What is kept is completed first: an addition leads the steps of its round.
     kept = tuple((n, until + bool(biases[n].any())) for n, until in recipe.kept or
                  [(n, 0) for n in range(copies)])  # fmt: skip
@@ -303,6 +309,10 @@ def _stepped(
         lane = recipe.lanes[n]
         assert lane is not None
         return np.maximum(low, lane), np.maximum(high, lane)
+    if kind == "min_lanes":
+        lane = recipe.ceilings[n]
+        assert lane is not None
+        return np.minimum(low, lane), np.minimum(high, lane)
     if kind == "shr_lanes" and recipe.shifts and (by := recipe.shifts[n]) is not None:
         return low >> by, high >> by
     # By amounts of the lane, that are no less than 0: towards 0, or towards -1.

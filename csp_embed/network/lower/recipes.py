@@ -89,6 +89,9 @@ def exact(recipe: Recipe, rule: Rule, first: Ints) -> np.ndarray:
         ends = rule.clamp[0] - rule.zero - 2, rule.clamp[1] - rule.zero + 3
         changes = recipe.coarse.changes(*ends)
         places += [changes - 1, changes]
+    if recipe.tells is not None:
+        changes = _changes(recipe, rule)
+        places += [changes - 1, changes]
     if recipe.hits is not None and recipe.hits.size:
         places += [recipe.hits.T + n for n in (-1, 0, 1)]
     for sums in places:
@@ -96,6 +99,29 @@ def exact(recipe: Recipe, rule: Rule, first: Ints) -> np.ndarray:
         same = np.clip(recipe.value(sums), *rule.clamp) == np.clip(rule.apply(sums), *rule.clamp)
         good &= same.all(axis=1)
     return np.asarray(good)
+
+
+def _changes(recipe: Recipe, rule: Rule) -> Ints:
+    """[channels, n]: the sums at which what is odd or even takes each number near the clamp; as the
+    number never falls, it is the same between them."""
+    numbers = np.arange(rule.clamp[0] - rule.zero - 2, rule.clamp[1] - rule.zero + 4)
+    low, high = rule.low[:, None], rule.high[:, None]
+    guess = np.rint((numbers[None, :] - 1 - np.reshape(rule.origin, (-1, 1))) / rule.slope[:, None])
+    guess = np.clip(guess, low, high).astype(np.int64)
+    bottom, top = np.clip(guess - NEAR, low, high + 1), np.clip(guess + NEAR, low, high + 1)
+
+    def reached(sums: Ints) -> np.ndarray:
+        return (recipe.number(np.minimum(sums, high)) >= numbers) | (sums > high)
+
+    # Most lie where the slope says; for others the whole range is halved.
+    bottom = np.where((bottom > low) & ~reached(bottom - 1), bottom, low)
+    top = np.where(reached(top), top, high + 1)
+    while (bottom < top).any():
+        middle = (bottom + top) >> 1
+        there = reached(middle)
+        top, bottom = np.where(there, middle, top), np.where(there, bottom, middle + 1)
+        top = np.maximum(top, bottom)
+    return bottom
 
 
 def _shift(task: Search) -> Recipe | str:
@@ -152,6 +178,7 @@ def _even(task: Search) -> Recipe | str:
     return task.recipe("even", np.ones_like(near), offsets, (between,), near)
 
 
+NEAR = 8  # sums around the place that a slope tells, in which it is looked for
 _KINDS: tuple[Callable[[Search], Recipe | str], ...] = (
     _shift, _sign, _even, digits, terms, points, parity, signed,
 )  # fmt: skip

@@ -129,8 +129,16 @@ class Sampled:
         return Windows(self.m[left, columns], self.m[right, columns])
 
 
-def early_windows(task: Search, rows: Ints) -> Sampled:
-    """Where all levels are reached in time, and how many sums reach theirs too early."""
+def parities(task: Search) -> list[np.ndarray]:
+    """The levels at even numbers, and those at odd ones."""
+    odd = (task.rule.levels - task.rule.zero) % 2 == 1
+    return [~odd, odd]
+
+
+def early_windows(task: Search, rows: Ints, odd: bool) -> Sampled:
+    """Where all levels are reached in time, and how many sums reach theirs too early; odd: levels
+    at odd numbers may have a lower constant."""
+    parts = parities(task)
     near = np.rint(task.rule.slope[rows] * 2.0**UNIT).astype(np.int64)
     moves = sorted({s * p for p in PLACES for s in (-1, 1)})
     first, low, high = task.first[rows], task.rule.low[rows, None], task.rule.high[rows, None]
@@ -139,7 +147,15 @@ def early_windows(task: Search, rows: Ints) -> Sampled:
     m = np.stack([near + n * np.maximum(near >> 26, 1) for n in moves])
     hits = np.empty_like(m)
     for n, one in enumerate(m):
-        constant = np.where(above, -BEYOND, reach - first * one[:, None]).max(axis=1)
-        mine = -((constant[:, None] - reach) // one[:, None])
+        least = np.where(above, -BEYOND, reach - first * one[:, None])
+        constant = np.broadcast_to(least.max(axis=1, keepdims=True), least.shape)
+        if odd:
+            upper, lower = (
+                np.where(part, least, -BEYOND).max(axis=1, keepdims=True) for part in parts
+            )
+            # The lower one is not above the other; where it would be, one does for all.
+            told = (lower <= upper) & (lower > -BEYOND)
+            constant = np.where(told, np.where(parts[0], upper, lower), constant)
+        mine = -((constant - reach) // one[:, None])
         hits[n] = (first - np.clip(mine, low, high + 1)).sum(axis=1)
     return Sampled(m, hits)

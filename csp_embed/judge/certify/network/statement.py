@@ -18,7 +18,7 @@ from csp_embed.narrow import is_object
 
 Ints = NDArray[np.int64]
 Steps = tuple[tuple[str, int | str], ...]
-"""(function, immediate) or (function, "b" or "s"): the tensor of biases or of shifts."""
+"""(function, immediate) or (function, "b", "s", "d" or "e"): the tensor of biases, shifts or limits."""
 FUNCTIONS = ("add", "shr", "max", "min")
 BASE = 32  # bits of an element's number, in tables of packed operands
 
@@ -61,7 +61,7 @@ class Layer:
     """Instructions begin .. end-1 of the stream, and how they are said to compute the operator.
 
     weights: of each round [channels, products]; bias: of each round [channels]; shift: of each
-    round [channels] or None; limit: what `max d` reads, likewise. between: the steps after each
+    round [channels] or None; limit and ceiling: what `max d` and `min e` read. between: the steps after each
     round but the last; after: behind that. copies: so many rounds after the first make no
     products: each adds what was kept last. kept: (round, steps) pairs: the sums are kept as they
     are after so many steps of that round. fill: what x holds where no element lies. axis: along which the channels lie in y."""
@@ -79,6 +79,7 @@ class Layer:
     bias: tuple[Ints, ...]
     shift: tuple[Ints | None, ...]
     limit: tuple[Ints | None, ...]
+    ceiling: tuple[Ints | None, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,15 +215,16 @@ def _layer(entry: Any, arrays: Mapping[str, NDArray[Any]]) -> Layer:
     bias = tuple(arrays[n].astype(np.int64).reshape(-1) for n in entry["bias"])
     channels = len(bias[0])
     weights = tuple(arrays[n].astype(np.int64).reshape(channels, -1) for n in entry["weights"])
-    shift, limit = (
+    shift, limit, ceiling = (
         tuple(None if n is None else arrays[n].astype(np.int64).reshape(-1) for n in names)
-        for names in (entry["shift"], entry.get("limit", [None] * len(bias)))
+        for names in (entry["shift"], entry["limit"], entry["ceiling"])
     )
     between = tuple(_steps(s) for s in entry["between"])
     rounds = len(between) + 1
-    if {len(weights), len(bias), len(shift), len(limit)} != {rounds}:
+    if {len(weights), len(bias), len(shift), len(limit), len(ceiling)} != {rounds}:
         raise ValueError(f"{entry['name']} has constants of another number of rounds")
-    if any(len(s) != channels for s in (*bias, *(s for s in (*shift, *limit) if s is not None))):
+    lanes = (s for s in (*shift, *limit, *ceiling) if s is not None)
+    if any(len(s) != channels for s in (*bias, *lanes)):
         raise ValueError(f"{entry['name']} has constants of another number of channels")
     copies = int(entry["copies"])
     if not 0 <= copies < rounds:
@@ -238,7 +240,7 @@ def _layer(entry: Any, arrays: Mapping[str, NDArray[Any]]) -> Layer:
     return Layer(
         str(entry["name"]), int(entry["begin"]), int(entry["end"]), copies, kept,
         int(entry["fill"]), int(entry["axis"]), between, _steps(entry["after"]), weights, bias,
-        shift, limit,
+        shift, limit, ceiling,
     )  # fmt: skip
 
 
@@ -246,7 +248,7 @@ def _steps(entries: Sequence[Any]) -> Steps:
     out: list[tuple[str, int | str]] = []
     for function, amount in entries:
         # Other pairs of function and tensor have no meaning in docs/program-file.md.
-        known = {"add": ("b",), "shr": ("s",), "max": ("d",)}.get(function, ())
+        known = {"add": ("b",), "shr": ("s",), "max": ("d",), "min": ("e",)}.get(function, ())
         if function not in FUNCTIONS or (isinstance(amount, str) and amount not in known):
             raise ValueError(f"the step {function} {amount} is not known")
         if function == "add" and not isinstance(amount, str):
