@@ -24,12 +24,14 @@ Ranges = tuple[tuple[int, int], ...]
 
 def live_ranges(problem: Problem, made: Lowered) -> tuple[Ranges, ...]:
     """Empty where every round needs all of its products."""
-    # Both factors variable, or both constant: nothing is known to be 0.
-    if sum(problem.sides) != 1:
-        return ()
-    m = problem.lhs if problem.sides[0] else problem.rhs
-    assert m is not None  # it holds the constants
     e = problem.embedding
+    tensors = e.operator.tensors
+    sides = [m for m in (problem.lhs, problem.rhs) if m is not None
+             and tensors[e.layouts[m.operand].tensor].constant]  # fmt: skip
+    # Both factors variable, or both constant: nothing is known to be 0.
+    if len(sides) != 1:
+        return ()
+    (m,) = sides
     layout, found = e.layouts[m.operand], list[Ranges]()
     # Each round has factors of its own.
     factors = [made.constants[turn][layout.tensor] for turn in problem.turns]

@@ -38,8 +38,8 @@ class Lowered:
     how it is requantised. proof: what was proved, in words. refused: other recipes, and why they
     were not taken. copies: so many rounds after the first one make no products: each adds what was
     kept last. kept: (round, steps) pairs: the sums are kept as they are after so many steps of that
-    round. dropped: steps of the epilogue whose tensor is 0 in the last round. weights: of each round, [channels, products], as
-    the graph orders them."""
+    round. dropped: steps of the epilogue whose tensor is 0 in the last round. weights: of each
+    round, [channels, products], as the graph orders them."""
 
     op: Operator
     rounds: tuple[tuple[Step, ...], ...]
@@ -92,7 +92,7 @@ class Contraction:
 
 
 def contracted(task: Contraction, recipe: Recipe, clamp: Pair, copies: int) -> Made | str:
-    """(op, rounds, constants, what is kept, dropped steps, weights), or why the sums might wrap around int32."""
+    """(op, rounds, constants, what is kept, dropped steps, weights), or why sums might wrap."""
     weights, biases = _rounds(task, recipe)
     amount = _shifts(recipe)
     last = recipe.amount - amount  # what the steps between the rounds have shifted already

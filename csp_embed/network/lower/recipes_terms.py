@@ -29,6 +29,7 @@ from csp_embed.network.lower.recipes_terms_rounds import Chosen, Factor, rounds_
 from csp_embed.network.lower.recipes_windows import (
     LONG,
     UNIT,
+    Sampled,
     Windows,
     early_windows,
     exact_windows,
@@ -40,11 +41,12 @@ SHORT = 17  # bits behind the first one of the short factor
 MOST = 16  # ones of the long factor that are worth trying
 TRIED = 6  # pairs of factors a channel whose sums are looked at
 MOST_HITS = 96
-WORTH = 3  # hits, from which on odd and even may be cheaper to tell
+HIT = 10  # cycles a vector
 LEAST = 20  # cycles a vector, below which there is none to be expected
-CLIP = 8  # bits of room, with which no sums need to be clipped
+FEW = 8  # bits of room, with which nothing is gained by clipping
 SLACK = 64  # sums below the first level that are left as they are: hits lie there
 _Kind = Literal["one", "sign", "odd"]
+_TELLING: tuple[tuple[_Kind, int], ...] = (("one", 0), ("odd", 18))  # and about what it costs
 
 
 def terms(task: Search) -> Recipe | str:
@@ -52,24 +54,31 @@ def terms(task: Search) -> Recipe | str:
     live = np.flatnonzero(task.live)
     if not live.size or (task.rule.slope[live] <= 0).any():
         return "terms: it has no slope"
-    found = [_of_room(task, live, clipped) for clipped in (False, True)]
-    recipes = [r for r in found if isinstance(r, Recipe)]
-    return min(recipes, key=lambda r: r.extra(task.steps)) if recipes else str(found[0])
+    plain = _of_room(task, live, False)
+    if isinstance(plain, Recipe) and _room(task, live, *_ends(task, live, False)) >= FEW:
+        return plain
+    clipped = _of_room(task, live, True)
+    found = [r for r in (plain, clipped) if isinstance(r, Recipe)]
+    return min(found, key=lambda r: r.extra(task.steps)) if found else plain
+
+
+def _ends(task: Search, live: Ints, clipped: bool) -> tuple[Ints, Ints]:
+    """Of the sums that are multiplied."""
+    rule, reached = task.rule, task.first[live]
+    low, high = rule.low[live], rule.high[live]
+    if not clipped:
+        return low, high
+    # Beyond the first and the last threshold that a sum can reach, nothing changes.
+    least = np.maximum(low, reached.min(axis=1) - SLACK)
+    inside = np.where(reached <= high[:, None], reached, least[:, None])
+    return least, np.minimum(high, inside.max(axis=1) + 1)
 
 
 def _of_room(task: Search, live: Ints, clipped: bool) -> Recipe | str:
-    rule = task.rule
-    low, high = rule.low[live], rule.high[live]
-    plain = _room(task, live, low, high)
-    if clipped:
-        # Beyond the first and the last threshold that a sum can reach, nothing changes.
-        reached = task.first[live]
-        low = np.maximum(low, reached.min(axis=1) - SLACK)
-        inside = np.where(reached <= rule.high[live, None], reached, low[:, None])
-        high = np.minimum(high, inside.max(axis=1) + 1)
-        if plain >= CLIP or _room(task, live, low, high) < plain + 2:
-            return "terms: clipping its sums leaves no more bits"
+    rule, (low, high) = task.rule, _ends(task, live, clipped)
     room = _room(task, live, low, high)
+    if clipped and room < _room(task, live, *_ends(task, live, False)) + 2:
+        return "terms: clipping its sums leaves no more bits"
     if room < 0:
         return "terms: its sums leave no bits for fractions"
     hunt = _Hunt(task, live, room, (low, high) if clipped else None, "one", 0)
@@ -83,20 +92,23 @@ def _of_room(task: Search, live: Ints, clipped: bool) -> Recipe | str:
 
 def _with_hits(hunt: _Hunt) -> Recipe | str:
     """The cheapest of as few hits as there can be, and some more: those take shorter factors."""
-    found: list[Recipe] = []
-    kinds: tuple[_Kind, ...] = ("one", "odd")
-    for kind in kinds:
+    kinds: list[tuple[int, _Kind, Sampled]] = []
+    for kind, price in _TELLING:
         sampled = early_windows(hunt.task, hunt.live, kind == "odd")
         fewest = int(sampled.fewest.max())
-        for hits in dict.fromkeys((fewest, fewest + 1, fewest + 3)):
-            if hits <= MOST_HITS:
-                made = replace(hunt, kind=kind, hits=hits).searched(sampled.within(hits))
-                found += [made] if isinstance(made, Recipe) else []
-        if fewest < WORTH:
+        kinds.append((HIT * fewest + price, kind, sampled))
+        if HIT * fewest <= _TELLING[1][1]:
             break
-    if not found:
-        return f"terms: some channels have more than {MOST_HITS} sums that are reached too early"
-    return min(found, key=lambda r: r.extra(hunt.task.steps))
+    # The other kind only where the one that seems cheaper has no factors.
+    for _, kind, sampled in sorted(kinds, key=lambda k: k[0]):
+        fewest = int(sampled.fewest.max())
+        found: list[Recipe] = []
+        for hits in (fewest, fewest + 2) if fewest <= MOST_HITS else ():
+            made = replace(hunt, kind=kind, hits=hits).searched(sampled.within(hits))
+            found += [made] if isinstance(made, Recipe) else []
+        if found:
+            return min(found, key=lambda r: r.extra(hunt.task.steps))
+    return f"terms: some channels have more than {MOST_HITS} sums that are reached too early"
 
 
 def _room(task: Search, live: Ints, low: Ints, high: Ints) -> int:
@@ -244,13 +256,13 @@ class _Hunt:
         """[most of any channel, live channels]: falling; first, where a channel has fewer, a sum
         that no input gives."""
         first, high = self.task.first[self.live], self.task.rule.high[self.live]
-        found: list[set[int]] = [set() for _ in range(self.live.size)]
+        found: dict[int, set[int]] = {c: set() for c in range(self.live.size)}
         early = self._early(np.arange(self.live.size), chosen, MOST_HITS)
-        for n, c, level in zip(*np.nonzero(early), strict=True):
-            found[c].add(int(first[c, level]) - int(n) - 1)
-        count = max(map(len, found))
+        for n, c, level in np.argwhere(early).tolist():
+            found[c].add(int(first[c, level]) - n - 1)
+        count = max(map(len, found.values()))
         out = np.repeat((high + 1)[None, :], count, axis=0)
-        for c, some in enumerate(found):
+        for c, some in found.items():
             out[count - len(some) :, c] = sorted(some, reverse=True)
         return out
 

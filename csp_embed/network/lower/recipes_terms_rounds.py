@@ -58,9 +58,9 @@ class Factor:
 
 @dataclass(frozen=True, eq=False)
 class Chosen:
-    """By channel: a sum v becomes ((v << room) * first) * second, rounded down twice, plus constant,
-    less step where it is told to, >> amount. near: added to that product, whose last bit behind the
-    amount is then odd or even as the level that comes next."""
+    """By channel: a sum v becomes ((v << room) * first) * second, rounded down twice, plus
+    constant, less step where it is told to, >> amount. near: added to that product, whose last bit
+    behind the amount is then odd or even as the level that comes next."""
 
     first: Factor
     second: Factor

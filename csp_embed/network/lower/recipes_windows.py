@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from csp_embed.network.lower.recipe import WIDE, Search
 from csp_embed.network.lower.thresholds import Ints
@@ -23,8 +22,6 @@ STEPS = 60  # of Newton's, far more than it takes
 LONG = 27  # bits behind a factor's first one (recipes_terms.py)
 # Where hits are counted: parts of 2^-26 of the factor on either side.
 PLACES = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256, 512, 2048)
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,15 +115,15 @@ class Sampled:
 
     def within(self, most: int) -> Windows:
         """Around the best place, as far as there are so many at most."""
-        best = self.hits.argmin(axis=0)
-        good = self.hits <= np.maximum(most, self.fewest)
+        best: Ints = np.asarray(self.hits.argmin(axis=0), np.int64)
+        good = np.asarray(self.hits <= np.maximum(most, self.fewest))
         count = len(self.m)
         places = np.arange(count)[:, None]
         # The nearest bad place on either side, and one inward.
         left = np.where(~good & (places < best), places, -1).max(axis=0) + 1
         right = np.where(~good & (places > best), places, count).min(axis=0) - 1
-        columns = np.arange(self.m.shape[1])
-        return Windows(self.m[left, columns], self.m[right, columns])
+        ends = (np.take_along_axis(self.m, at[None, :], axis=0)[0] for at in (left, right))
+        return Windows(*ends)
 
 
 def parities(task: Search) -> list[np.ndarray]:
@@ -148,13 +145,12 @@ def early_windows(task: Search, rows: Ints, odd: bool) -> Sampled:
     hits = np.empty_like(m)
     for n, one in enumerate(m):
         least = np.where(above, -BEYOND, reach - first * one[:, None])
-        constant = np.broadcast_to(least.max(axis=1, keepdims=True), least.shape)
+        constant: Ints = np.broadcast_to(least.max(axis=1, keepdims=True), least.shape)
         if odd:
-            upper, lower = (
-                np.where(part, least, -BEYOND).max(axis=1, keepdims=True) for part in parts
-            )
+            upper: Ints = np.where(parts[0], least, -BEYOND).max(axis=1, keepdims=True)
+            lower: Ints = np.where(parts[1], least, -BEYOND).max(axis=1, keepdims=True)
             # The lower one is not above the other; where it would be, one does for all.
-            told = (lower <= upper) & (lower > -BEYOND)
+            told: np.ndarray = np.asarray((lower <= upper) & (lower > -BEYOND))
             constant = np.where(told, np.where(parts[0], upper, lower), constant)
         mine = -((constant - reach) // one[:, None])
         hits[n] = (first - np.clip(mine, low, high + 1)).sum(axis=1)

@@ -18,7 +18,7 @@ from csp_embed.narrow import is_object
 
 Ints = NDArray[np.int64]
 Steps = tuple[tuple[str, int | str], ...]
-"""(function, immediate) or (function, "b", "s", "d" or "e"): the tensor of biases, shifts or limits."""
+"""(function, immediate) or (function, name): "b" biases, "s" shifts, "d" and "e" limits."""
 FUNCTIONS = ("add", "shr", "max", "min")
 BASE = 32  # bits of an element's number, in tables of packed operands
 
@@ -61,10 +61,11 @@ class Layer:
     """Instructions begin .. end-1 of the stream, and how they are said to compute the operator.
 
     weights: of each round [channels, products]; bias: of each round [channels]; shift: of each
-    round [channels] or None; limit and ceiling: what `max d` and `min e` read. between: the steps after each
-    round but the last; after: behind that. copies: so many rounds after the first make no
-    products: each adds what was kept last. kept: (round, steps) pairs: the sums are kept as they
-    are after so many steps of that round. fill: what x holds where no element lies. axis: along which the channels lie in y."""
+    round [channels] or None; limit and ceiling: what `max d` and `min e` read, likewise. between:
+    the steps after each round but the last; after: behind that. copies: so many rounds after the
+    first make no products: each adds what was kept last. kept: (round, steps) pairs: the sums are
+    kept as they are after so many steps of that round. fill: what x holds where no element lies.
+    axis: along which the channels lie in y."""
 
     name: str
     begin: int
