@@ -57,7 +57,7 @@ def test_multipliers_of_tflm_at_every_sum(zero: int, clamp: tuple[int, int]) -> 
 
 # seed, channels, whether single sums and whether odd and even are told
 @pytest.mark.parametrize(
-    ("seed", "channels", "hits", "odd"), [(0, 5, 0, False), (1, 40, 2, False), (2, 40, 0, True)]
+    ("seed", "channels", "hits", "odd"), [(0, 5, 0, False), (0, 40, 1, False), (2, 40, 0, True)]
 )
 @pytest.mark.parametrize("wide", [False, True])
 def test_scales_of_float32_at_every_sum_that_matters(
