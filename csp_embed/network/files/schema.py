@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from csp_embed.errors import InputError
 from csp_embed.files import readable
@@ -23,6 +24,22 @@ class Strict(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, allow_inf_nan=False, coerce_numbers_to_str=True
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        """`true` is 1 to Python, and in a file a mistake."""
+        assert info.field_name is not None
+        inside = cast(Mapping[str, Any], value) if isinstance(value, Mapping) else {"": value}
+        wrong = [key for key, item in inside.items() if isinstance(item, bool)]
+        if wrong and _numeric(str(cls.model_fields[info.field_name].annotation)):
+            at = f"{wrong[0]} is" if wrong[0] else "this is"
+            raise PydanticCustomError("truth", f"{at} true or false, and a number is expected")
+        return value
+
+
+def _numeric(annotation: str) -> bool:
+    return "bool" not in annotation and ("int" in annotation or "float" in annotation)
 
 
 class Form(NamedTuple):
