@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
@@ -30,11 +30,14 @@ class Strict(BaseModel):
     def _numbers(cls, value: Any, info: ValidationInfo) -> Any:
         """`true` is 1 to Python, and in a file a mistake."""
         assert info.field_name is not None
-        inside = cast(Mapping[str, Any], value) if isinstance(value, Mapping) else {"": value}
+        inside: Mapping[str, Any] = value if is_object(value) else {"": value}
         wrong = [key for key, item in inside.items() if isinstance(item, bool)]
         if wrong and _numeric(str(cls.model_fields[info.field_name].annotation)):
-            at = f"{wrong[0]} is" if wrong[0] else "this is"
-            raise PydanticCustomError("truth", f"{at} true or false, and a number is expected")
+            raise PydanticCustomError(
+                "truth",
+                "{item} is true or false, and a number is expected",
+                {"item": wrong[0] or "this"},
+            )
         return value
 
 
