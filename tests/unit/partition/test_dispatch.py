@@ -71,13 +71,13 @@ def slow(p: Problem, dev: np.ndarray, priority: np.ndarray) -> float:
     def ready(op: tuple[int, int, int], now: float) -> None:
         v, d, k = op
         if k < 0:
-            waiting.setdefault(d, []).append((priority[v], next(number), op))
+            waiting.setdefault(d, []).append((float(priority[v]), next(number), op))
             return
         r = int(p.hop_res[p.hops(int(dev[p.value_src[v]]), d, v)[k]])
         if r < 0:
             free.append((now + length(op), op))
             return
-        level = max(priority[t] for t in p.consumers(v) if dev[t] == d)
+        level = max(float(priority[t]) for t in p.consumers(v) if dev[t] == d)
         waiting.setdefault(p.m + r, []).append((level, next(number), op))
 
     def give(v: int, d: int, now: float) -> None:
