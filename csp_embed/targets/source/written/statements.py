@@ -65,7 +65,9 @@ _DECLARES = re.compile(r"(?:^|[;{}])\s*(?!return\b|else\b|goto\b|case\b)"
 
 def _scoped(text: str) -> str:
     """The text, in a block of its own where it declares variables: it may stand twice in one."""
-    if not _DECLARES.search(text):
+    whole = text.strip()
+    # Most specs write the block themselves.
+    if (whole.startswith("{") and whole.endswith("}")) or not _DECLARES.search(text):
         return text
     # A template of several lines keeps them.
     return f"{{ {text} }}" if "\n" not in text else f"{{\n{text}\n}}"
