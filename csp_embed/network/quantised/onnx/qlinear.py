@@ -71,8 +71,8 @@ def window_arguments(
     if len(x) != 4:
         r.refuse(node, f"x has {len(x)} axes, wanted N, C, H, W")
     # Of a single axis there is one number each: the rows have 1.
-    stride = (1, *a.get("strides", (1, 1)))[-2:]
-    dilation = (1, *a.get("dilations", (1, 1)))[-2:]
+    steps, apart = ((1, *a.get(name, (1, 1)))[-2:] for name in ("strides", "dilations"))
+    stride, dilation = (steps[0], steps[1]), (apart[0], apart[1])
     auto = a.get("auto_pad", b"NOTSET")
     auto = auto.decode() if isinstance(auto, bytes) else auto
     # ONNX lists the begins first, then the ends.
