@@ -65,8 +65,9 @@ Sums = tuple[Values, Ints, NDArray[np.float64], Bools, Ints]
 # Why a walk ends early: state[2], with the instruction and an element in state[3:5].
 UNWRITTEN, UNDECLARED, OWN_RESULT, NOT_SUMS, SHIFT, GROWTH = range(1, 7)
 # By how much shifts and sums of accumulators may make coefficients larger.
-# Leaves 2^58 / 64 for what is summed, which `stream._unfit` compares with the stream's length.
-MOST_GROWTH = 64.0
+# Leaves 2^58 / 128 for what is summed, which `stream._unfit` compares with the stream's length. A
+# sum shifted by MOST_LEFT and its copy are 65.
+MOST_GROWTH = 128.0
 MOST_LEFT = 6
 
 _P = np.uint64(P)

@@ -15,12 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from csp_embed.errors import InputError
 from csp_embed.files import atomic
 from csp_embed.network.onnx.net import import_onnx
 from csp_embed.network.quantised import graph as g
 from csp_embed.network.quantised.onnx.graph import read_onnx
-from csp_embed.network.quantised.read import read_quantised
+from csp_embed.network.quantised.shift_scales import shift_of
 
 Array = NDArray[Any]
 MOST_SHIFT = 16  # beyond it a result in range has sums that float32 does not hold
@@ -42,14 +41,8 @@ class Channels:
 def with_shifts(path: Path, output: Path, dims: Mapping[str, int] | None = None) -> g.Graph:
     """Writes the requantised model to `output` and reads it back.
 
-    Raises: as `read_onnx`; InputError for a TFLite file.
+    Raises: as `read_onnx`.
     """
-    if read_quantised(path, dims).profile != "onnxruntime":
-        raise InputError(
-            "--rounding shift requantises ONNX models only", where=str(path),
-            why="it writes the resulting model out as ONNX, by the rules of onnxruntime",
-            hint="leave out --rounding, or convert the float model to ONNX and quantise that",
-        )  # fmt: skip
     onnx = import_onnx()
     model = onnx.load(str(path))
     # Nodes are found again by name; the file may lack them.
@@ -102,19 +95,9 @@ def requantised(graph: g.Graph, op: g.Conv | g.FullyConnected) -> Channels:
 
 
 def _channel(row: Array, bias: float, xs: np.float32, ys: np.float32) -> tuple[np.float32, bool]:
-    """(scale, whether the multiplier is 2^-n exactly) of one channel: of the two shifts around the
-    scale that just holds its largest weight the one with the smaller error; a bias that would leave
-    float32's integers takes a coarser one."""
+    """(scale, whether the multiplier is 2^-n exactly) of one channel."""
     unit = float(ys) / float(xs)  # the scale at which the multiplier is 1
-    largest = float(np.abs(row).max(initial=0.0))
-    if largest == 0:
-        n = 0 if bias == 0 else MOST_SHIFT // 2
-    else:
-        wide = int(np.floor(np.log2(unit * 127 / largest)))
-        n = min((wide, wide + 1), key=lambda k: _error(row, unit * 2.0**-k))
-    n = max(0, min(n, MOST_SHIFT))
-    while n > 0 and abs(bias) / (unit * 2.0**-n * float(xs)) > MOST_BIAS:
-        n -= 1
+    n = shift_of(row, bias, unit, float(xs), (MOST_SHIFT, MOST_BIAS))
     wanted = np.float32(2.0**-n)
     near = np.float32(unit * 2.0**-n)
     # (xs * ws) / ys in float32 rounds twice, so the quotient itself may miss 2^-n by a bit.
@@ -124,10 +107,6 @@ def _channel(row: Array, bias: float, xs: np.float32, ys: np.float32) -> tuple[n
         if np.float32(np.float32(xs * scale) / ys) == wanted:
             return scale, True
     return near, False
-
-
-def _error(row: Array, scale: float) -> float:
-    return float(((np.clip(np.rint(row / scale), -127, 127) * scale - row) ** 2).sum())
 
 
 class _Edit:
@@ -146,6 +125,8 @@ class _Edit:
         kind, axis = node.op_type, 0
         if made.w.ndim == 4:
             data = made.w.transpose(0, 3, 1, 2)
+            # Along a single axis the graph has one row, the file none.
+            data = data[:, :, 0] if self._rank(node) == 3 else data
         else:
             transposed = any(a.name == "transB" and a.i for a in node.attribute)
             data, axis = (made.w, 0) if transposed else (made.w.T, 1)
@@ -170,6 +151,13 @@ class _Edit:
                 )
                 node.input[2] = self._real(f"{op.name}.b", bias, sums, none, 0)
         self.changed += 1
+
+    def _rank(self, node: Any) -> int:
+        """Axes of a layer's weights in the file."""
+        name = node.input[3] if node.op_type == "QLinearConv" else node.input[1]
+        makers = {o: n for n in self.graph.node for o in n.output}
+        name = makers[name].input[0] if name in makers else name
+        return next((len(t.dims) for t in self.graph.initializer if t.name == name), 4)
 
     def _input_scale(self, name: str) -> Any:
         """Of the DequantizeLinear that a layer reads, through what only moves elements."""
