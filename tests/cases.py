@@ -41,6 +41,8 @@ CASES: dict[str, Callable[[], Operator]] = {
                                                shift=3),
     "max pool": lambda: ops.max_pool2d(n=1, c=18, h=9, w=9, r=3, s=3, stride=2, pad=1),
     "average pool": lambda: ops.avg_pool2d(n=1, c=10, h=8, w=8, r=2, s=2, m=200, shift=9),
+    "average pool in digits": lambda: ops.avg_pool2d(n=1, c=10, h=9, w=7, r=5, s=3, stride=(2, 1),
+                                                     m=-1337, shift=14),
     "elementwise": lambda: ops.elementwise((9, 20), [("add", "z"), ("shr", 3), ("clip", -5, 99)]),
     "elementwise copy": lambda: ops.elementwise((33,), []),
     "transposed add": lambda: ops.parse_formula(
