@@ -97,4 +97,3 @@ def in_passes(op: Operator) -> Operator:
         tensors={**op.tensors, name: replace(held, shape=shape, dtype="int8")},
         values={**op.values, name: np.array(factors, np.int8).reshape(shape)},
     )
-
