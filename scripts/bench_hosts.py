@@ -1,6 +1,6 @@
 """Throughput plans on two hosts: what was predicted, and what the pipeline makes.
 
-    scripts/bench_hosts [--models A,B,C] [--rate 400mbit] [--in-flight N] [--samples N]
+    scripts/bench_hosts [--models A,B,C] [--rate 400mbit] [--in-flight N|auto] [--samples N]
 
 For each model of the onnx wheel: both devices are profiled where they run, the link is measured,
 the planner minimises the period, and run-plan measures it with several inputs in flight; one device
@@ -96,7 +96,7 @@ def one(model: str, folder: Path, workers: list[str], token: Path, args: Any) ->
         "-o", plan,
     )  # fmt: skip
     ran = call(
-        "run-plan", path, plan, "--platform", new, *reach, "--in-flight", str(args.in_flight),
+        "run-plan", path, plan, "--platform", new, *reach, "--in-flight", args.in_flight,
         "--samples", str(args.samples), "--runs", "3",
     )  # fmt: skip
     return {"model": model, "link": links[0], "whole_ms": ran["whole_ms"], **ran["rate"]}
@@ -106,7 +106,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", default="squeezenet,shufflenet,resnet50")
     parser.add_argument("--rate", default="400mbit")
-    parser.add_argument("--in-flight", type=int, default=4)
+    parser.add_argument("--in-flight", default="auto")
     parser.add_argument("--samples", type=int, default=60)
     args = parser.parse_args()
     with ExitStack() as stack:
@@ -128,7 +128,8 @@ def main() -> None:
             print(
                 f"{model:<14} predicted {predicted:8.3f} ms  measured {found:8.3f} ms  "
                 f"{100 * (found / predicted - 1):+6.1f} %  {row['whole_ms'] / found:.2f} times one "
-                f"device  link {row['link']['bytes_per_ms']:.4g} bytes/ms  ({busy})",
+                f"device  {row['in_flight']} in flight  "
+                f"link {row['link']['bytes_per_ms']:.4g} bytes/ms  ({busy})",
                 flush=True,
             )
 

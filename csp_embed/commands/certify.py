@@ -93,11 +93,16 @@ def certify_command(
     # The file says what it is; each kind is proved in its own way.
     kind = program_kind(file)
     if kind == "commands":
-        raise InputError(
-            f"{file} is a program of commands, and those are not certified", where=file,
-            why="what a command does depends on state that earlier ones left",
-            hint=f"csp-embed check {file} runs it and compares with NumPy",
+        refuse_ignored(
+            context, ("formula", "shape", "layout", "stream_only"), "a program of commands",
+            why="its file says what it computes and where tensors lie",
         )  # fmt: skip
+        from csp_embed.compiler.commands.file import read as read_commands
+
+        stream = read_commands(file)
+        _tell(stream.certify(seed=seed, rounds=1 if rounds is None else rounds), file, output,
+              report, as_json)  # fmt: skip
+        return
     if kind == "source":
         refuse_ignored(
             context, ("formula", "shape", "layout", "stream_only"), "a kernel of C",

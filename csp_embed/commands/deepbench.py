@@ -81,6 +81,8 @@ def deepbench_command(
       csp-embed deepbench my.json --jobs 2 --time-limit 600 --out mine.jsonl
 
       csp-embed deepbench conv000,gemm008 --isa x86_avx512_vnni --out cpu.jsonl
+
+      csp-embed deepbench gemm --isa gemmini --no-strict --simulate-macs 30000000
     """
     # Before the imports: they count for the time limit.
     begin = time.monotonic()
@@ -156,11 +158,8 @@ def _refuse_combinations(
 def _refuse_machine(context: typer.Context, isa: str, target: str) -> None:
     """Raises: InputError for a machine that is not measured, or options without effect on it."""
     if target == "commands":
-        raise InputError(
-            f"deepbench does not measure {isa}", where="--isa",
-            why="its programs have no simulated time, and none is measured",
-            hint="csp-embed compile deepbench:conv000 --isa " + isa + " counts commands and bytes",
-        )  # fmt: skip
+        why = "it has one memory interface, and its searches are not kept"
+        refuse_ignored(context, ("memory", "cache"), f"--isa {isa}", why=why)
     if target == "source":
         why = "kernels of C are run, compared with NumPy and timed"
         refuse_ignored(

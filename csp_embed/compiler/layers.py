@@ -70,6 +70,7 @@ def _identity(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _measure(record: Mapping[str, Any], setting: Setting) -> dict[str, Any]:
+    from csp_embed.compiler.commands.layers import measure_commands
     from csp_embed.compiler.driver import Kernel, Options, compile
     from csp_embed.compiler.program.verify import judge
     from csp_embed.compiler.source.layers import measure_source
@@ -89,6 +90,12 @@ def _measure(record: Mapping[str, Any], setting: Setting) -> dict[str, Any]:
     machine = load_isa(setting.isa, setting.config)
     if target_of(machine) == "source":
         found = measure_source(op, machine, setting.layout)
+        return found | {"count": record.get("count", 1), "status": "done"}
+    if target_of(machine) == "commands":
+        found = measure_commands(
+            op, machine, layout=setting.layout, strict=setting.strict,
+            simulate_macs=setting.simulate_macs, certify=setting.certify,
+        )  # fmt: skip
         return found | {"count": record.get("count", 1), "status": "done"}
     cache = None if setting.cache is None else Path(setting.cache)
     options = Options(layout=setting.layout, memory=setting.memory, cache=cache)

@@ -82,7 +82,7 @@ class CpuProcess:
         _, part, outputs, _ = self._answer()
         return Done(part, outputs)
 
-    def run(self, part: Part, feeds: Mapping[str, Array]) -> Ran:
+    def run(self, part: Part, feeds: Mapping[str, Array], rank: float = 0.0) -> Ran:
         self.start(part, feeds)
         _, _, outputs, ms = self._answer()
         return Ran(outputs, ms)

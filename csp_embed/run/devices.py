@@ -72,7 +72,7 @@ class ByCost(Inside):
         outputs = run_once(self.sessions[part.index], given, part.name)
         self.result = Done(part.index, outputs)
 
-    def run(self, part: Part, feeds: Mapping[str, Array]) -> Ran:
+    def run(self, part: Part, feeds: Mapping[str, Array], rank: float = 0.0) -> Ran:
         """Takes the predicted time, or longer where the hidden run does."""
         begin = time.perf_counter()
         self.start(part, feeds)
@@ -139,7 +139,7 @@ class KernelSimulator(Inside):
         self.seen[part.index] = (given, self.result)
         self.cycles[part.index] = total
 
-    def run(self, part: Part, feeds: Mapping[str, Array]) -> Ran:
+    def run(self, part: Part, feeds: Mapping[str, Array], rank: float = 0.0) -> Ran:
         # A rate would be that of the simulator, not of the device.
         raise InputError(
             f"{self.device.name} is simulated, cycle by cycle: it has no rate of its own",

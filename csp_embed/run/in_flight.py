@@ -1,8 +1,8 @@
 """Several inputs in flight: how many samples a second the plan really makes.
 
-Each device takes whatever is ready, the oldest sample first, in as many threads as it has lanes; a
-new sample enters when one leaves. Samples differ, and each one's outputs must be those that it has
-when it runs alone: two samples that got mixed up would show.
+Each device takes what is ready in the order that `pace.py` says, in as many threads as it has
+lanes; a new sample enters when one leaves. Samples differ, and each one's outputs must be those
+that it has when it runs alone: two samples that got mixed up would show.
 Source of the setting: a throughput plan's period counts what the busiest device or link needs for a
 sample, which a pipeline reaches once it is full.
 """
@@ -16,22 +16,27 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
-from csp_embed.errors import CspEmbedError, InputError, SimError
+from csp_embed.errors import InputError, SimError
 from csp_embed.run.agreement import agree
 from csp_embed.run.device_parts import Part
+from csp_embed.run.pace import NO_PACE, Pace
 from csp_embed.run.runner import Array, Runner
 
 
 @dataclass(frozen=True)
 class Rate:
     """samples: counted ones, after the pipeline was full. ms_per_sample: wall clock. busy: share of
-    that time that each device computed. wrong: samples whose outputs were not their own."""
+    that time that each device computed. wrong: samples whose outputs were not their own.
+    alone_ms: a sample that had all devices to itself. fills: how many in flight keep devices busy.
+    """
 
     samples: int
     in_flight: int
     ms_per_sample: float
     busy: Mapping[str, float]
     wrong: int
+    alone_ms: float
+    fills: int
 
 
 def measure_rate(
@@ -42,6 +47,7 @@ def measure_rate(
     in_flight: int,
     samples: int,
     shares: Sequence[float] = (),
+    pace: Pace = NO_PACE,
 ) -> Rate:
     """Runs samples + in_flight inputs, `inputs` by turns; the first in_flight are not counted.
 
@@ -57,10 +63,10 @@ def measure_rate(
             hint="--in-flight 4 --samples 40",
         )
     # The first in_flight fill the pipeline and are not counted.
-    flow = _Flow(parts, inputs, expected, in_flight, in_flight + samples, shares)
+    flow = _Flow(parts, inputs, expected, in_flight, in_flight + samples, shares, pace)
     with ExitStack() as stack:
         for device in dict.fromkeys(p.device for p in parts):
-            for _ in range(runners[device].lanes):
+            for _ in range(min(in_flight, runners[device].lanes)):
                 # A lane is a thread: waiting for a device's answer takes no time of the others.
                 thread = threading.Thread(target=flow.work, args=(device, runners[device]))
                 thread.daemon = True
@@ -81,6 +87,8 @@ def measure_rate(
         # Never above the whole: a device's time may begin before the window does.
         busy={d: min(1.0, ms / (1e3 * (end - begin))) for d, ms in busy.items()},
         wrong=flow.wrong,
+        alone_ms=pace.latency,
+        fills=pace.fills,
     )
 
 
@@ -93,72 +101,79 @@ class _Sample:
 
 
 class _Flow:
-    """What the devices' threads share; every field is read and written under `changed`."""
+    """What the devices' threads share; every field is read and written under `lock`."""
 
     def __init__(
         self, parts: Sequence[Part], inputs: Sequence[Mapping[str, Array]],
         expected: Sequence[Sequence[Mapping[str, Array]]], in_flight: int, total: int,
-        shares: Sequence[float],
+        shares: Sequence[float], pace: Pace,
     ) -> None:  # fmt: skip
         self.replicas = [
             [p for p in parts if p.replica == r] for r in range(1 + max(p.replica for p in parts))
         ]
-        self.inputs, self.expected, self.total = inputs, expected, total
+        self.inputs, self.expected, self.total, self.pace = inputs, expected, total, pace
         # Without shares all replicas take the same number.
         self.route = turns(shares or [1.0] * len(self.replicas), total)
-        self.changed = threading.Condition()
-        self.queues: dict[str, list[tuple[int, int, Part]]] = {p.device: [] for p in parts}
+        self.lock = threading.Lock()
+        self.over = threading.Condition(self.lock)
+        # One for each device: a part wakes one lane of the device that it is for, and nobody else;
+        # what computes needs the core.
+        self.waits = {p.device: threading.Condition(self.lock) for p in parts}
+        # (when it is due, sample, which of the sample's parts, the part)
+        self.queues: dict[str, list[tuple[float, int, int, Part]]] = {p.device: [] for p in parts}
         self.under_way: dict[int, _Sample] = {}
         self.admitted = 0
         self.finished: list[float] = []
         self.busy: dict[str, list[tuple[float, float]]] = {p.device: [] for p in parts}
         self.wrong = 0
-        self.error: CspEmbedError | None = None
+        self.error: Exception | None = None
         self.stopped = False
-        with self.changed:
+        with self.lock:
             for _ in range(min(in_flight, total)):
                 # As many as are wanted under way; each end lets another one in.
                 self._admit()
 
     def wait(self) -> None:
         """Until every sample is through. Raises: what a device raised."""
-        with self.changed:
+        with self.over:
             while len(self.finished) < self.total and self.error is None:
                 # With a timeout Ctrl-C comes through.
-                self.changed.wait(0.2)
+                self.over.wait(0.2)
             if self.error is not None:
                 raise self.error
 
     def stop(self) -> None:
-        with self.changed:
+        with self.lock:
             self.stopped = True
-            self.changed.notify_all()
+            for lanes in self.waits.values():
+                lanes.notify_all()
 
     def work(self, device: str, runner: Runner) -> None:
         """One lane of one device."""
         while True:
-            with self.changed:
+            with self.waits[device]:
                 while not self.queues[device] and not self.stopped:
-                    self.changed.wait()
+                    self.waits[device].wait()
                 if self.stopped:
                     return
-                # By sample, then by part: the oldest sample goes first, so that few are under way.
-                number, _, part = heapq.heappop(self.queues[device])
+                due, number, _, part = heapq.heappop(self.queues[device])
                 values = self.under_way[number].values
                 given = {n: values[n] for n in part.reads}
             # Outside the lock: this is the work itself.
             try:
-                ran = runner.run(part, given)
-            except CspEmbedError as error:
-                with self.changed:
+                ran = runner.run(part, given, due)
+            # Whatever it is: a lane that ended in silence would be waited for without end.
+            except Exception as error:  # noqa: BLE001 (handed to the waiting thread, raised there)
+                with self.over:
                     # The first error is what the user is told.
                     self.error = self.error or error
-                    self.changed.notify_all()
+                    self.over.notify()
                 return
-            with self.changed:
+            with self.lock:
                 self.busy[device].append((time.perf_counter(), ran.ms))
                 self._done(number, ran.outputs)
-                self.changed.notify_all()
+                if len(self.finished) == self.total or self.error is not None:
+                    self.over.notify()
 
     def _admit(self) -> None:
         if self.admitted == self.total:
@@ -181,7 +196,9 @@ class _Flow:
             # Never twice: several tensors may come at the same time.
             if at not in sample.started and all(n in sample.values for n in part.reads):
                 sample.started.add(at)
-                heapq.heappush(self.queues[part.device], (number, at, part))
+                row = (self.pace.rank(number, part), number, at, part)
+                heapq.heappush(self.queues[part.device], row)
+                self.waits[part.device].notify()
 
     def _done(self, number: int, outputs: Mapping[str, Array]) -> None:
         sample = self.under_way[number]

@@ -62,7 +62,7 @@ class ProgramSimulator(Inside):
         for index, (feeds, _) in self.seen.items():
             self.programs[index].write(folder / f"{self.names[index]}.npz", feeds)
 
-    def run(self, part: Part, feeds: Mapping[str, Array]) -> Ran:
+    def run(self, part: Part, feeds: Mapping[str, Array], rank: float = 0.0) -> Ran:
         # A rate would be that of the simulator, not of the device.
         raise InputError(
             f"{self.device.name} is simulated, cycle by cycle: it has no rate of its own",

@@ -52,7 +52,8 @@ def report_document(report: RunReport, plan: Plan) -> dict[str, Any]:
 
 
 def _rate_document(report: RunReport, plan: Plan) -> dict[str, Any] | None:
-    """predicted_ms: the period of a throughput plan; None for other plans."""
+    """predicted_ms: the period of a throughput plan; None for other plans. alone_ms, fills: see
+    `Rate`."""
     rate = report.rate
     if rate is None:
         return None
@@ -64,6 +65,8 @@ def _rate_document(report: RunReport, plan: Plan) -> dict[str, Any] | None:
         "predicted_ms": plan.objective if plan.goal == THROUGHPUT else None,
         "busy": dict(rate.busy),
         "wrong": rate.wrong,
+        "alone_ms": rate.alone_ms,
+        "fills": rate.fills,
     }
 
 
@@ -76,6 +79,11 @@ def _rate_text(rate: Rate, plan: Plan) -> str:
     if plan.goal == THROUGHPUT and plan.objective:
         error = 100 * (rate.ms_per_sample / plan.objective - 1)
         text += f"; predicted {plan.objective:.4g} ms ({error:+.1f} %)"
+    if rate.in_flight < rate.fills:
+        text += (
+            f"; a sample alone takes {rate.alone_ms:.4g} ms, --in-flight {rate.fills} fills the "
+            "pipeline"
+        )
     same = "each with its own outputs" if not rate.wrong else f"{rate.wrong} WITH WRONG OUTPUTS"
     return f"{text}\ndevices computing: {busy}; {same}"
 

@@ -33,11 +33,11 @@ from csp_embed.run.execute import (
     RunReport,
     TensorResult,
     compare,
-    run_once_through,
     run_parts,
 )
 from csp_embed.run.in_flight import Rate, measure_rate
 from csp_embed.run.manifest import export, exported_files, write_parts
+from csp_embed.run.pace import pace_of, run_alone
 from csp_embed.run.programs import BuildPart, ProgramSimulator
 from csp_embed.run.runner import Array, Runner, Timing
 from csp_embed.run.swap import swapped
@@ -63,7 +63,7 @@ def run_plan(
     assume_int8: bool = False,
     clock: str = "wall",
     hosts: Mapping[str, Runner] | None = None,
-    in_flight: int = 0,
+    in_flight: int | None = 0,
     samples: int = 40,
     progress: Progress | None = None,
 ) -> RunReport:
@@ -74,7 +74,7 @@ def run_plan(
     the files of an earlier export. swap: exchange two parts, to see that the comparison notices.
     clock: of part times, "wall" or "cpu" (see `profile_model`). hosts: devices that run elsewhere,
     by name; they stay open. in_flight: so many inputs at once over `samples` samples give the
-    report's `rate`; 0: none.
+    report's `rate`; 0: none; None: as many as keep the devices busy.
     Raises: InputError, CheckError (a cut is wrong, or swapped parts cannot be exchanged).
     """
     if runs < 1 or warm_ups < 0 or clock not in CLOCKS:
@@ -125,7 +125,7 @@ def run_plan(
             for replica in range(parts[-1].replica + 1)
         ]  # fmt: skip
         rate = None
-        if in_flight:
+        if in_flight != 0:
             # Two inputs by turns: samples that got mixed up must differ.
             both = _inputs_of(model, inputs, seed, 0)
             shares = [r.share for r in plan.replicas]
@@ -166,17 +166,22 @@ def run_plan(
 
 def _rate(
     parts: Sequence[Part], runners: Mapping[str, Runner],
-    inputs: tuple[Mapping[str, Array], Mapping[str, Array]], model: Imported, in_flight: int,
+    inputs: tuple[Mapping[str, Array], Mapping[str, Array]], model: Imported, in_flight: int | None,
     samples: int, shares: Sequence[float],
 ) -> Rate:  # fmt: skip
     """With the models that `run_parts` loaded last, the optimised ones."""
-    expected = []
+    expected, alone = [], []
     for replica in range(parts[-1].replica + 1):
         own = [p for p in parts if p.replica == replica]
         # Alone, one after the other: what each sample must give.
-        found = [run_once_through(own, runners, feeds) for feeds in inputs]
-        expected.append([{n: row[n] for n in model.net.outputs if n in row} for row in found])
-    return measure_rate(parts, runners, inputs, expected, in_flight, samples, shares)
+        found = [run_alone(own, runners, feeds) for feeds in inputs]
+        rows = [one.values for one in found]
+        expected.append([{n: row[n] for n in model.net.outputs if n in row} for row in rows])
+        # The last one: the first input pays for what is made once.
+        alone.append(found[-1])
+    count = pace_of(parts, alone, shares).fills if in_flight is None else in_flight
+    pace = pace_of(parts, alone, shares, count)
+    return measure_rate(parts, runners, inputs, expected, count, samples, shares, pace)
 
 
 @contextmanager

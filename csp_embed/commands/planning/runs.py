@@ -194,8 +194,9 @@ def run_plan_command(
     ] = None,
     token_file: TokenOption = None,
     in_flight: Annotated[
-        int, typer.Option(min=0, help="Measure throughput with so many inputs under way.")
-    ] = 0,
+        str,
+        typer.Option(help="Measure throughput with so many inputs under way; auto: enough."),
+    ] = "0",
     samples: Annotated[int, typer.Option(min=2, help="Inputs to measure throughput over.")] = 40,
     replan: Annotated[
         str | None,
@@ -224,8 +225,9 @@ def run_plan_command(
     check_folder(export)
     # Not over the model or the plan itself.
     check_outputs((replan, PLANS), reads=(model, plan_file))
-    if not in_flight:
-        refuse_ignored(context, ("samples",), "no --in-flight", hint="--in-flight 4")
+    under_way = _in_flight(in_flight)
+    if under_way == 0:
+        refuse_ignored(context, ("samples",), "no --in-flight", hint="--in-flight auto")
     if not worker:
         refuse_ignored(context, ("token_file",), "no --worker", hint="--worker HOST:PORT")
     plan = read_plan(plan_file)
@@ -258,7 +260,7 @@ def run_plan_command(
                     weights=weights, seed=seed, runs=runs, warm_ups=warm_ups, inputs=given,
                     export_to=export, run_from=parts, swap=swap,
                     assume_int8=request.assume_int8, clock=clock, hosts=hosts,
-                    in_flight=in_flight, samples=samples, progress=tell,
+                    in_flight=under_way, samples=samples, progress=tell,
                 )  # fmt: skip
 
             done = run_with_losses(run, plan, inputs, request, hosts, replan)
@@ -274,6 +276,17 @@ def run_plan_command(
     if as_json and not report.equal:
         raise SystemExit(CheckError.exit_code)
     refuse_unequal(report)
+
+
+def _in_flight(text: str) -> int | None:
+    """None: as many as fill the pipeline. Raises: InputError."""
+    if text == "auto":
+        return None
+    if not text.isascii() or not text.isdecimal():
+        raise InputError(
+            f"--in-flight {text!r}", why="a number of inputs, or auto", hint="--in-flight auto"
+        )
+    return int(text)
 
 
 def _refuse_wrong(plan: Plan, inputs: Inputs, hint: str) -> None:

@@ -1,14 +1,15 @@
 """Program files of machines that are fed commands: the stream, HOST before it, where results lie.
 
 Arrays of the `.npz`: `meta` (JSON text), `commands` uint64[n, words of a command], `before_addr`,
-`before_len`, `before_data` (byte ranges of HOST) and logical tensors under their names in the
+`before_len`, `before_data` (byte ranges of HOST), `claim0` … (which element of a tensor each item
+of HOST is; `meta.claims` says whose and where) and logical tensors under their names in the
 formula, the result as NumPy computes it. See docs/program-file.md.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from csp_embed.files import atomic
 from csp_embed.ir.operator import Operator
 from csp_embed.ir.stream import Program
 from csp_embed.judge import commands as judge
+from csp_embed.judge.certify.certificate import Certificate
+from csp_embed.judge.certify.commands.certify import Claim, Stated, certify_commands
 from csp_embed.judge.embedding.certificate import check_certificate
 from csp_embed.machine.program_file import (
     isa_meta,
@@ -43,11 +46,13 @@ FORMAT = "csp-embed-commands/1"
 _HINT = "write it again with csp-embed compile -o"
 # Names that no tensor may have.
 _OWN = ("meta", "commands", "before_addr", "before_len", "before_data", "places")
+_CLAIM = "claim"
 
 
 @dataclass(frozen=True)
 class CommandFile:
-    """What such a file holds. tensors: operands and, under its name, the expected result."""
+    """What such a file holds. tensors: operands and, under its name, the expected result. claims:
+    which element each item of HOST is, and what is done to it; None in files that do not say."""
 
     meta: Mapping[str, Any]
     words: NDArray[np.uint64]
@@ -56,6 +61,7 @@ class CommandFile:
     places: NDArray[np.int64]
     operator: Operator
     isa: Isa
+    claims: tuple[Claim, ...] | None = None
 
     def problems(self, *, values: bool = True, whole: bool | None = None) -> list[str]:
         """What is wrong with the stream and its values; see `judge/commands.py`."""
@@ -65,6 +71,17 @@ class CommandFile:
         return judge.problems(
             self.isa, stream, self.operator, self.tensors, values=values, whole=at_once
         )
+
+    def certify(self, *, seed: int | None = None, rounds: int = 1) -> Certificate:
+        """Whether the stream is right for all inputs; see `judge/certify/commands`.
+
+        Raises: CheckError where the judge cannot decide; InputError for a file without claims.
+        """
+        if self.claims is None:
+            raise InputError("the file does not say how operands lie in HOST", hint=_HINT)
+        stated = Stated(self.words, self.before, self.places, self.claims,
+                        int(self.meta["claims"]["offset"]), self.tensors)  # fmt: skip
+        return certify_commands(self.isa, stated, self.operator, seed=seed, rounds=rounds)
 
     def certificate_problems(self) -> list[str]:
         """What contradicts the embedding's certificate."""
@@ -91,6 +108,9 @@ def content(kernel: CommandKernel, tensors: Mapping[str, Array]) -> CommandFile:
         place = {op.out.tensor: {"addr": found[0], "dtype": op.out_dtype, "shape": shape,
                                  "digits": digits}}  # fmt: skip
     p = kernel.lowered
+    claims = tuple(_claims(kernel))
+    said = [{"tensor": c.tensor, "address": c.address, "dtype": c.dtype, "scale": c.scale,
+             "offset": c.offset} for c in claims]  # fmt: skip
     meta = isa_meta(kernel.isa) | {
         "format": FORMAT,
         "version": __version__,
@@ -102,8 +122,23 @@ def content(kernel: CommandKernel, tensors: Mapping[str, Array]) -> CommandFile:
         "bytes": {"loaded": p.loaded, "stored": p.stored},
         "certificate": kernel.certificate(),
         "tensors": place,
+        "claims": {"offset": p.epilogue.offset, "items": said},
     }
-    return CommandFile(meta, p.words, before, given, kernel.places, op, kernel.isa)
+    return CommandFile(meta, p.words, before, given, kernel.places, op, kernel.isa, claims)
+
+
+def _claims(kernel: CommandKernel) -> Iterator[Claim]:
+    """How `CommandProgram.image` packs operands, for who judges it."""
+    p = kernel.lowered
+    for role, r in p.regions.items():
+        # A constant is plain bytes.
+        if role not in p.embedding.layouts or role == "dst":
+            continue
+        added = role.startswith("add")
+        yield Claim(
+            r.place.layout.tensor, r.address, p.moves[role].dtype, r.map,
+            1 << p.epilogue.shift if added else 1, p.epilogue.offset if role == "add0" else 0,
+        )  # fmt: skip
 
 
 def write(path: str | Path, file: CommandFile) -> None:
@@ -119,6 +154,8 @@ def write(path: str | Path, file: CommandFile) -> None:
     arrays |= range_arrays("before", file.before)
     if not file.meta["tensors"]:  # no sum of one number per axis says where the result lies
         arrays["places"] = [file.places]
+    for n, c in enumerate(file.claims or ()):
+        arrays[f"{_CLAIM}{n}"] = [c.which.astype(np.int32)]
     arrays |= {n: [np.asarray(v)] for n, v in sorted(file.tensors.items())}
     with atomic(path, "wb") as out:
         write_arrays(out, arrays)
@@ -134,7 +171,9 @@ def read(path: str | Path) -> CommandFile:
             raise ValueError(f"its format is {meta.get('format')!r}, not {FORMAT!r}")
         words = arrays["commands"]
         before = read_ranges(path, "before", arrays)
-        tensors = {n: v for n, v in arrays.items() if n not in _OWN}
+        claims = _stated(meta, arrays)
+        own = {*_OWN, *(f"{_CLAIM}{n}" for n in range(len(claims or ())))}
+        tensors = {n: v for n, v in arrays.items() if n not in own}
         # From its own text: the file needs no operator list.
         operator = from_document(meta["operator"], tensors)
         shape = operator.tensors[operator.out.tensor].shape
@@ -154,7 +193,22 @@ def read(path: str | Path) -> CommandFile:
     isa = isa_of(Program(meta, np.zeros((0, 2), np.uint64), (), (), {}))
     if isa.commands is None:
         raise InputError(f"{isa.name} is not fed commands", where=str(path), hint=_HINT)
-    return CommandFile(meta, words, before, tensors, places, operator, isa)
+    return CommandFile(meta, words, before, tensors, places, operator, isa, claims)
+
+
+def _stated(meta: Mapping[str, Any], arrays: Mapping[str, Array]) -> tuple[Claim, ...] | None:
+    """Raises: KeyError, TypeError, ValueError for claims that are none."""
+    if "claims" not in meta:
+        return None
+    found: list[Claim] = []
+    for n, c in enumerate(meta["claims"]["items"]):
+        which = arrays[f"{_CLAIM}{n}"]
+        if which.ndim != 1 or which.dtype.kind != "i" or c["dtype"] not in ("int8", "int32"):
+            raise ValueError(f"claim {n} is no list of elements")
+        found.append(Claim(str(c["tensor"]), int(c["address"]), c["dtype"], which.astype(np.int64),
+                           int(c["scale"]), int(c["offset"])))  # fmt: skip
+    int(meta["claims"]["offset"])
+    return tuple(found)
 
 
 def _places(meta: Mapping[str, Any], op: Operator, shape: tuple[int, ...]) -> NDArray[np.int64]:

@@ -16,6 +16,7 @@ from csp_embed.embed.certificate.make import certificate
 from csp_embed.errors import CheckError
 from csp_embed.ir.embedding import Embedding
 from csp_embed.ir.operator import Operator
+from csp_embed.judge.certify.certificate import Certificate
 from csp_embed.machine.commands.interpreter import HostMemory, execute
 from csp_embed.machine.commands.spec import CommandMachine
 from csp_embed.machine.commands.words import decode, line
@@ -118,6 +119,17 @@ class CommandKernel:
         # Given tensors must be complete; random ones stand beside the known constants.
         tensors = asked or {**random_tensors(self.operator, 0), **self.constants}
         return [*self.verify(), *content(self, tensors).problems()]
+
+    def certify(self, *, rounds: int = 1, seed: int | None = None) -> Certificate:
+        """Whether the stream is right for all inputs: `.ok`, `.show()`; docs/certify.md says what
+        is proved and what is assumed. What `csp-embed certify` does of a file.
+
+        Raises: CheckError for what the judge cannot decide.
+        """
+        from csp_embed.compiler.commands.file import content
+
+        tensors = {**random_tensors(self.operator, 0), **self.constants}
+        return content(self, tensors).certify(rounds=rounds, seed=seed)
 
     def verify(self) -> list[Any]:
         """Rules that the embedding breaks, and commands that cannot be read back."""

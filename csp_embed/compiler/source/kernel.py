@@ -164,9 +164,9 @@ class SourceKernel:
         return self.emulated.run(self._declared(by_name(self.operator, given, named)))
 
     def by(self, engine: str, tensors: Mapping[str, Array]) -> Array:
-        """The result by one of ENGINES."""
+        """The result by one of ENGINES; natively in a process of its own."""
         if engine == "native":
-            return self.run(**tensors)
+            return self.native.run_apart(self._declared(by_name(self.operator, (), tensors)))
         return self.emulate(**tensors) if engine == "emulated" else self.interpret(**tensors)
 
     def interpret(self, *given: Any, **named: Any) -> Array:

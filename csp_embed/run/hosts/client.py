@@ -141,10 +141,10 @@ class HostWorker:
 
 
 class RemoteRunner:
-    """One device of a HostWorker. lanes: requests that may be under way at once: one travels there,
-    one runs, one travels back."""
+    """One device of a HostWorker. lanes: as many requests as there are samples may be under way:
+    some travel there, one runs, some travel back."""
 
-    lanes = 3
+    lanes = 1 << 16
 
     def __init__(self, worker: HostWorker) -> None:
         self.worker = worker
@@ -167,8 +167,8 @@ class RemoteRunner:
     def finish(self) -> Done:
         return Done(self.part, self.worker.finish(self.call).tensors)
 
-    def run(self, part: Part, feeds: Mapping[str, Array]) -> Ran:
-        answer = self.worker.finish(self._asked(part, feeds))
+    def run(self, part: Part, feeds: Mapping[str, Array], rank: float = 0.0) -> Ran:
+        answer = self.worker.finish(self._asked(part, feeds, rank))
         return Ran(answer.tensors, float(answer.fields["ms"]))
 
     # The worker's own clock: the way there and back is not the part's time.
@@ -184,9 +184,10 @@ class RemoteRunner:
     def close(self) -> None:
         self.worker.close()
 
-    def _asked(self, part: Part, feeds: Mapping[str, Array]) -> int:
+    def _asked(self, part: Part, feeds: Mapping[str, Array], rank: float = 0.0) -> int:
         given = {n: feeds[n] for n in part.reads}
-        return self.worker.ask(f"running {part.name}", Message("run", {"part": part.index}, given))
+        fields = {"part": part.index, "rank": rank}
+        return self.worker.ask(f"running {part.name}", Message("run", fields, given))
 
 
 def _connected(address: str) -> socket.socket:

@@ -61,9 +61,9 @@ def clients(address: str) -> tuple[Any, dict[str, DaskRunner]]:
 
 
 class DaskRunner:
-    """One device. lanes: Dask sends the next input while a part runs."""
+    """One device. lanes: Dask sends the next inputs while a part runs."""
 
-    lanes = 2
+    lanes = 1 << 16
 
     def __init__(self, client: Any, device: str, where: str) -> None:
         self.client, self.device, self.where = client, device, where
@@ -97,8 +97,8 @@ class DaskRunner:
         outputs, _ = self._wait(f"running part {self.part}", self.future)
         return Done(self.part, outputs)
 
-    def run(self, part: Part, feeds: Mapping[str, Array]) -> Ran:
-        return Ran(*self._wait(f"running {part.name}", self._asked(part, feeds)))
+    def run(self, part: Part, feeds: Mapping[str, Array], rank: float = 0.0) -> Ran:
+        return Ran(*self._wait(f"running {part.name}", self._asked(part, feeds, rank)))
 
     def time(self, part: Part, feeds: Mapping[str, Array], timing: Timing) -> tuple[float, str]:
         name, form, _ = self.models[part.index]
@@ -111,16 +111,16 @@ class DaskRunner:
     def close(self) -> None:
         """The client is closed by who made it."""
 
-    def _asked(self, part: Part, feeds: Mapping[str, Array]) -> Any:
+    def _asked(self, part: Part, feeds: Mapping[str, Array], rank: float = 0.0) -> Any:
         name, form, _ = self.models[part.index]
-        return self._submit(_run, name, form, {n: feeds[n] for n in part.reads})
+        return self._submit(_run, name, form, {n: feeds[n] for n in part.reads}, rank=rank)
 
-    def _submit(self, call: Any, *arguments: Any) -> Any:
+    def _submit(self, call: Any, *arguments: Any, rank: float = 0.0) -> Any:
         # pure=False: Dask would answer an equal call from its memory, and nothing would be
         # measured.
         return self.client.submit(
             call, *arguments, workers=[self.where], resources={self.device: 1}, pure=False,
-            retries=0,
+            retries=0, priority=-rank,  # Dask takes the greatest first
         )  # fmt: skip
 
     def _wait(self, doing: str, future: Any) -> Any:

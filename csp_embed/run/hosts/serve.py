@@ -1,16 +1,18 @@
 """`csp-embed worker`: runs the parts of plans for a coordinator on another host.
 
 One coordinator at a time. Three threads, so that a tensor travels while a part runs: this one runs
-what is asked in order; one reads requests into a queue; one sends answers, and a sign of life every
+what is asked, by rank; one reads requests into a queue; one sends answers, and a sign of life every
 second. A connection that ends, or is silent for too long, gives the worker back to whoever asks
 next; its models are forgotten.
-Requests: load (blob: the model; part, sha256, form), run (part, call; tensors), measure (part,
-call, runs, warm_ups, clock; tensors), echo (call; tensors), stop. Answers: loaded, done, measured,
-echo, error, each with `call`.
+Requests: load (blob: the model; part, sha256, form), run (part, call, rank; tensors), measure
+(part, call, runs, warm_ups, clock; tensors), echo (call; tensors), stop. Answers: loaded, done,
+measured, echo, error, each with `call`.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
 import os
 import queue
 import secrets
@@ -91,7 +93,11 @@ class _Session:
     def __init__(self, sock: socket.socket, settings: Settings) -> None:
         self.sock, self.settings = sock, settings
         # Queues between the three threads: none of them ever waits on the socket of another.
-        self.requests: queue.Queue[Message | None] = queue.Queue()
+        # Requests by rank, then as they came: (rank, number, request); None ends the session.
+        self.requests: queue.PriorityQueue[tuple[float, int, Message | None]] = (
+            queue.PriorityQueue()
+        )
+        self.came = itertools.count()
         self.answers: queue.Queue[Message | None] = queue.Queue()
         self.sessions: dict[int, Any] = {}
         self.lost = "went"
@@ -113,7 +119,7 @@ class _Session:
         try:
             with scratch_folder("csp-embed-worker-") as folder:
                 # None ends the session, whoever put it there.
-                while (request := self.requests.get()) is not None:
+                while (request := self.requests.get()[-1]) is not None:
                     self.answers.put(self._answer(request, folder))
         finally:
             # The writer ends by itself once its queue says so; the socket is closed after that.
@@ -151,11 +157,18 @@ class _Session:
                 if message.kind == "stop":
                     break
                 if message.kind != "alive":
-                    self.requests.put(message)
+                    self._queue(message)
         except (Broken, OSError) as error:
             self.lost = f"was lost: {error}"
         # Whatever the reason, the session ends.
-        self.requests.put(None)
+        self._queue(None)
+
+    def _queue(self, request: Message | None) -> None:
+        rank = 0.0 if request is None else request.fields.get("rank", 0.0)
+        # What is no number could not be compared with the others; the end comes before all.
+        if request is None or not isinstance(rank, int | float) or rank != rank:
+            rank = -math.inf
+        self.requests.put((rank, next(self.came), request))
 
     def _write(self) -> None:
         try:
@@ -170,7 +183,7 @@ class _Session:
                 send(self.sock, message)
         except OSError as error:
             self.lost = f"was lost: {error}"
-            self.requests.put(None)
+            self._queue(None)
 
     def _answer(self, request: Message, folder: Path) -> Message:
         call = request.fields.get("call", 0)

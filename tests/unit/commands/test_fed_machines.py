@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +56,7 @@ def test_an_embedding_is_used_again(file: str, capsys: pytest.CaptureFixture[str
         ((*MATMUL, "--shift", "4", "--clip", "-90", "101"), "a shift keeps the floor"),
         ((*MATMUL, "--threads", "2"), "--threads has no effect"),
         ((*MATMUL, "-o", "k.c"), ".npz"),
-        (("deepbench", "conv000", "--isa", "gemmini"), "does not measure gemmini"),
+        (("deepbench", "conv000", "--isa", "gemmini", "--memory", "de10"), "--memory"),
     ],
 )
 def test_what_has_no_effect_or_no_exact_answer_is_refused(
@@ -66,5 +67,32 @@ def test_what_has_no_effect_or_no_exact_answer_is_refused(
     assert said in done.err
 
 
-def test_certify_says_why_not(file: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "are not certified" in run(capsys, "certify", file).err
+def test_certify_proves_a_file_and_refuses_a_changed_one(
+    file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = run(capsys, "certify", file, "--json")
+    assert done.code == 0
+    assert [p["ok"] for p in done.document["parts"]] == [True] * 5
+    with np.load(file) as arrays:
+        content = dict(arrays)
+    # One tile is not copied out.
+    content["commands"] = np.delete(content["commands"], -2, axis=0)
+    np.savez(file, **content)
+    done = run(capsys, "certify", file)
+    assert done.code == 5
+    assert "never stored" in done.out
+
+
+def test_a_layer_is_swept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    layers, out = tmp_path / "my.json", tmp_path / "r.jsonl"
+    layers.write_text(json.dumps({"layers": [
+        {"id": "small", "op": "matmul", "m": 20, "n": 9, "k": 33, "shift": 4, "clip": [0, 127]},
+    ]}))  # fmt: skip
+    done = run(capsys, "deepbench", layers, "--isa", "gemmini", "--certify", "--out", out)
+    assert done.code == 0, done.err
+    record = json.loads(out.read_text())
+    assert (record["verified"], record["certified"]) == ("interpreted", True)
+    # Two by one by three tiles of 16 cycles each are the bound's products; bytes move less.
+    assert record["steps"] == {"contract": 6}
+    assert record["bound_cycles"] <= record["cycles"]
+    assert run(capsys, "report", out, "-o", tmp_path / "r.html").code == 0

@@ -194,11 +194,13 @@ def test_a_loss_with_several_in_flight_ends_the_run(
         hosts = {"cpu1": RemoteRunner(HostWorker(address))}
         run, seen = RemoteRunner.run, []
 
-        def kill_and_run(self: RemoteRunner, part: object, feeds: object) -> object:
+        def kill_and_run(
+            self: RemoteRunner, part: object, feeds: object, rank: float = 0.0
+        ) -> object:
             seen.append(part)
             if len(seen) == 7:
                 process.kill()
-            return run(self, part, feeds)  # type: ignore[arg-type]
+            return run(self, part, feeds, rank)  # type: ignore[arg-type]
 
         monkeypatch.setattr(RemoteRunner, "run", kill_and_run)
         with pytest.raises(WorkerDied, match="of cpu1 died"):

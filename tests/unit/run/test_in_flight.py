@@ -31,7 +31,7 @@ class Adder:
         self.last: Array | None = None
         self.lock = threading.Lock()
 
-    def run(self, part: Part, feeds: Mapping[str, Array]) -> Ran:
+    def run(self, part: Part, feeds: Mapping[str, Array], rank: float = 0.0) -> Ran:
         with self.lock:
             self.calls += 1
             self.now += 1

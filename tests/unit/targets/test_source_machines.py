@@ -12,12 +12,13 @@ from source_machine import DOT4, assert_equal
 import csp_embed as ce
 from csp_embed.compiler.source import suite as source_suite
 from csp_embed.compiler.source.chain import compile_source
-from csp_embed.errors import SpecError
+from csp_embed.errors import InputError, SpecError
 from csp_embed.machine.compilable import require
 from csp_embed.machine.load import builtin_names, load_isa, load_text
 from csp_embed.ops.data import random_tensors
 from csp_embed.ops.reference import evaluate
 from csp_embed.targets.source.tiles import most_sums
+from csp_embed.targets.source.toolchain import emulate
 from csp_embed.targets.source.toolchain.build import missing_features
 from csp_embed.targets.source.toolchain.limit import MOST_SUMS
 
@@ -253,3 +254,34 @@ def test_a_template_that_faults_is_told_and_ends_nothing_here(template: str, sai
     # The others that need it are told so; operators are run by the meanings alone.
     assert "GET_ACC" in outcomes["template ADD"].text
     assert outcomes["matmul"].text == "interpreted equal NumPy's"
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("{d} = *(volatile int *)0 + *{a};", "ended by SIGSEGV"),
+        ("exit(3); {d} = *{a};", "ended with exit code 3"),
+    ],
+)
+def test_a_template_that_faults_does_not_end_the_compiler(template: str, said: str) -> None:
+    text = DOT4.replace("{d} = *{a};", template).replace("[string.h]", "[stdlib.h, string.h]")
+    kernel = compile_source(ce.matmul(m=3, n=2, k=5, bias=True), load_text(text, "mine.yaml", None),
+                            {})  # fmt: skip
+    with pytest.raises(InputError, match=said) as raised:
+        kernel.check()
+    assert raised.value.where.startswith("mine.yaml:")
+
+
+def test_a_cross_compiler_that_does_not_end_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(emulate, "COMPILE_SECONDS", 0.1)
+    # The shell starts another process, as `python -m ziglang` does: both have to go.
+    with pytest.raises(InputError, match="compiles for plain_dot4"):
+        emulate._compiled(["sh", "-c", "sleep 60; true"], load_text(DOT4, "mine.yaml", None))
+
+
+@pytest.mark.parametrize("count", [4, 200])
+def test_another_count_of_registers_spills_and_stays_right(count: int) -> None:
+    """The C compiler allocates: more sums than the CPU has registers for lie on the stack."""
+    isa = load_text(DOT4.replace("count: 16", f"count: {count}"), "mine.yaml", None)
+    kernel = compile_source(ce.matmul(m=24, n=30, k=9, shift=2, clip=(0, 127)), isa, {})
+    assert kernel.check() == []

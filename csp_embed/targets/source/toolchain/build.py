@@ -21,6 +21,7 @@ from csp_embed.errors import InputError, MissingLibrary
 from csp_embed.files import atomic
 from csp_embed.ir.operator import Operator
 from csp_embed.machine.spec import Isa
+from csp_embed.targets.source.toolchain.apart import Died, apart
 from csp_embed.targets.source.toolchain.blame import refused
 from csp_embed.targets.source.written.emit import CFile
 
@@ -148,12 +149,13 @@ class Native:
     operator: Operator
     align: int
     library: Any
+    isa: Isa
     own: threading.local = field(default_factory=threading.local)
 
     @staticmethod
     def load(file: CFile, operator: Operator, isa: Isa, path: Path) -> Native:
         assert isa.program is not None
-        return Native(file, operator, isa.program.align, ctypes.CDLL(str(path)))
+        return Native(file, operator, isa.program.align, ctypes.CDLL(str(path)), isa)
 
     def pack(self, tensors: Mapping[str, Array]) -> Array:
         """The packed constants as the library lays them out."""
@@ -181,6 +183,25 @@ class Native:
         arrays.append(result)
         getattr(self.library, self.file.name)(*(self.pointer(a) for a in arrays))
         return result
+
+    def run_apart(self, tensors: Mapping[str, Array]) -> Array:
+        """As `run`, in a process of its own, so that a template that faults ends only that.
+
+        Raises: InputError also where it faults, or does not end."""
+        out = self.operator.tensors[self.operator.out.tensor]
+        # Here, where a message reaches people.
+        for name in dict.fromkeys((*self.file.prepared, *self.file.arguments[:-1])):
+            self._argument(name, tensors)
+        try:
+            return apart(lambda: self.run(tensors), out.shape, self.operator.out_dtype)
+        except Died as died:
+            where = self.isa.where("instructions")
+            raise InputError(
+                f"the kernel for {self.isa.name} {died}", where=where,
+                why="templates are run as they stand in the machine's file",
+                hint="csp-embed isa check names the template; --engine interpreted runs the"
+                " meanings",
+            ) from died  # fmt: skip
 
     @staticmethod
     def pointer(array: Array) -> ctypes.c_void_p:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -17,6 +18,7 @@ import tempfile
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,7 @@ from csp_embed.targets.source.written.emit import CFile
 Array = NDArray[Any]
 # Emulators hang now and then on an unknown system call.
 SECONDS = 600.0  # after which an emulator is taken to hang
+COMPILE_SECONDS = 600.0  # after which a cross compiler is ended
 PATIENCE = 15.0  # seconds of compiling after which people are told what takes so long
 # Static: the emulated system has no libraries.
 FLAGS = ("-O2", "-std=c11", "-static", "-fno-stack-protector", "-fno-sanitize=undefined")
@@ -231,12 +234,38 @@ def built(program: Program, isa: Isa) -> Built:
     told = threading.Timer(PATIENCE, _tell, (isa, bool(bare)))
     told.start()
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        code, said = _compiled(command, isa)
     finally:
         told.cancel()
-    if done.returncode:
-        raise refused(" ".join(compiler[:4]), done.stderr, source.read_text("utf-8"), isa)
+    if code:
+        raise refused(" ".join(compiler[:4]), said, source.read_text("utf-8"), isa)
     return found
+
+
+def _compiled(command: list[str], isa: Isa) -> tuple[int, str]:
+    """(exit code, what it said). Raises: InputError where it does not end."""
+    # A group of its own: `python -m …` starts the compiler as another process, which would go on.
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    ) as process:  # fmt: skip
+        try:
+            _, said = process.communicate(timeout=COMPILE_SECONDS)
+        except subprocess.TimeoutExpired as error:
+            shown = " ".join(command[:4])
+            raise InputError(
+                f"`{shown}` compiles for {isa.name} for more than {COMPILE_SECONDS:.0f} s",
+                where=isa.where("runner"),
+                why="the first program for a target waits for its C library, if that is what it"
+                " does",
+                hint="the same command again: what it has built is kept; `runner.system` in the"
+                " spec needs no C library; --engine interpreted needs no compiler",
+            ) from error
+        finally:
+            # Also where Ctrl-C comes, which does not reach another group.
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        return process.returncode, said
 
 
 def _tell(isa: Isa, bare: bool) -> None:

@@ -1,0 +1,116 @@
+"""Which part goes first: due dates by hand, and no convoys in pipelines that return to a device."""
+
+from __future__ import annotations
+
+import heapq
+import random
+import time
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+
+from csp_embed.run.device_parts import Part
+from csp_embed.run.pace import NO_PACE, Alone, Pace, pace_of, run_alone
+from csp_embed.run.runner import Array, Ran
+
+
+def part(index: int, device: str, reads: tuple[str, ...], makes: str, replica: int = 0) -> Part:
+    return Part(index, device, (f"t{index}",), (), reads, (makes,), 0.0, replica)
+
+
+# Device a begins and ends a sample, b has the middle.
+RETURN = [part(0, "a", ("x",), "u"), part(1, "b", ("u",), "v"), part(2, "a", ("v",), "y")]
+INPUTS = [{"x": np.array([0])}, {"x": np.array([10])}]
+
+
+class Sleeper:
+    """Adds one; takes so many ms for each part."""
+
+    def __init__(self, ms: Mapping[int, float], lanes: int = 1) -> None:
+        self.ms, self.lanes, self.order = ms, lanes, list[int]()
+
+    def run(self, part: Part, feeds: Mapping[str, Array], rank: float = 0.0) -> Ran:
+        self.order.append(part.index)
+        time.sleep(self.ms[part.index] / 1e3)
+        return Ran({part.makes[0]: sum(feeds.values()) + 1}, self.ms[part.index])  # type: ignore[dict-item]
+
+
+def test_one_sample_alone_goes_as_its_tensors_allow() -> None:
+    """Two branches of 5 and 20 ms, then a join: it starts after the longer one."""
+    parts = [part(0, "a", ("x",), "u"), part(1, "b", ("x",), "v"), part(2, "a", ("u", "v"), "y")]
+    device = Sleeper({0: 5.0, 1: 20.0, 2: 1.0})
+    alone = run_alone(parts, {"a": device, "b": device}, INPUTS[1])  # type: ignore[dict-item]
+    assert alone.values["y"] == 23
+    assert alone.starts[0] == alone.starts[1] == 0.0
+    # Sleeps may last longer, never shorter.
+    assert alone.starts[2] >= 20.0
+    assert alone.end >= 21.0
+    assert alone.work == {0: 5.0, 1: 20.0, 2: 1.0}
+
+
+def test_due_dates_by_hand() -> None:
+    """Busiest device: a with 2 + 6 = 8 ms. A sample alone needs 24 ms, so it has 5 periods of 8 for
+    24 ms of work with five in flight: parts are due at 5/3 of their own starts."""
+    alone = Alone({}, {0: 0.0, 1: 6.0, 2: 18.0}, 24.0, {0: 2.0, 1: 7.0, 2: 6.0})
+    pace = pace_of(RETURN, [alone], [], 5)
+    assert (pace.period, pace.latency) == (8.0, 24.0)
+    assert pace.due == {0: 0.0, 1: pytest.approx(10.0), 2: pytest.approx(30.0)}
+    # The last part of sample 0 goes after the first parts of samples 1 to 3, before that of 4.
+    ranks = [(pace.rank(0, RETURN[2]), "end")] + [(pace.rank(n, RETURN[0]), n) for n in range(6)]
+    assert [what for _, what in sorted(ranks)] == [0, 1, 2, 3, "end", 4, 5]
+    # Fewer in flight than a sample alone fills: nothing is due before it can be there.
+    assert pace_of(RETURN, [alone], [], 2).due[2] == 18.0
+    assert pace.fills == 6  # 2 x 24 / 8
+
+
+def test_shares_of_replicas_weigh_their_load() -> None:
+    """Replica 0 takes 3 of 4 samples on a, 8 ms each; replica 1 one of 4 on b, 12 ms each."""
+    parts = [part(0, "a", ("x",), "y", 0), part(1, "b", ("x",), "y", 1)]
+    alone = [Alone({}, {0: 0.0}, 8.0, {0: 8.0}), Alone({}, {1: 0.0}, 12.0, {1: 12.0})]
+    assert pace_of(parts, alone, [0.75, 0.25], 2).period == 6.0
+    assert pace_of(parts, alone, [], 2).period == 6.0  # half of 12 on b
+
+
+def period_of(pace: Pace, work: Mapping[int, float], way: float, in_flight: int) -> float:
+    """ms a sample of RETURN over samples 20 to 219, event by event; times vary by 30 % either way.
+    Each device takes the least rank of what waits, then the oldest sample; what it hands on is
+    `way` ms under way."""
+    waiting: dict[str, list[tuple[float, int, int]]] = {"a": [], "b": []}
+    rng = random.Random(1)
+    free, ends, entered = {"a": True, "b": True}, list[float](), in_flight
+    # (time, what comes first at that time, sample, part): a part arrives, or has run.
+    events = [(0.0, "arrives", n, 0) for n in range(in_flight)]
+    while len(ends) < 220:
+        now, what, sample, at = heapq.heappop(events)
+        device = RETURN[at].device
+        if what == "arrives":
+            heapq.heappush(waiting[device], (pace.rank(sample, RETURN[at]), sample, at))
+        else:
+            free[device] = True
+            if at == 2:
+                ends.append(now)
+                heapq.heappush(events, (now, "arrives", entered, 0))
+                entered += 1
+            else:
+                heapq.heappush(events, (now + way, "arrives", sample, at + 1))
+        # Whoever arrives at the same moment is seen first.
+        if events and events[0][:2] == (now, "arrives"):
+            continue
+        for name, queue in waiting.items():
+            if free[name] and queue:
+                _, sample, at = heapq.heappop(queue)
+                free[name] = False
+                ms = work[at] * (1 + 0.3 * rng.uniform(-1, 1))
+                heapq.heappush(events, (now + ms, "ran", sample, at))
+    return (ends[219] - ends[19]) / 200
+
+
+def test_a_device_that_is_returned_to_does_not_let_the_others_starve() -> None:
+    """a begins and ends each sample, 2 + 18 ms; b has 20 ms between, each way takes 16. The oldest
+    sample first, a works off its ends and begins the next ones together: b waits for them."""
+    work = {0: 2.0, 1: 20.0, 2: 18.0}
+    alone = Alone({}, {0: 0.0, 1: 18.0, 2: 54.0}, 72.0, work)
+    # The busiest device needs 20 ms a sample: what is lost is waiting.
+    assert period_of(pace_of(RETURN, [alone], [], 6), work, 16.0, 6) < 20.8
+    assert period_of(NO_PACE, work, 16.0, 6) > 23.0
