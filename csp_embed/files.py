@@ -29,28 +29,44 @@ def atomic(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     Raises: InputError where the folder is missing or not writable, or the disk is full.
     """
     target = Path(path)
+    encoding = None if "b" in mode else "utf-8"
     if _is_device(target):
-        with target.open(mode, encoding=None if "b" in mode else "utf-8") as file:
-            yield file
+        try:
+            with target.open(mode, encoding=encoding) as file:
+                yield file
+        except (OSError, ValueError) as error:
+            _tell_unwritten(target, error)
+            raise
         return
     handle, name = _beside(target)
     _unfinished.add(name)
     try:
-        with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
+        with os.fdopen(handle, mode, encoding=encoding) as file:
             yield file
         os.chmod(name, 0o666 & ~_umask())
         os.replace(name, target)
-    except OSError as error:
-        raise InputError(
-            f"cannot write {target}",
-            where=str(target),
-            why=error.strerror or str(error),
-            hint="free some space, or write to another disk",
-        ) from error
+    except (OSError, ValueError) as error:
+        _tell_unwritten(target, error)
+        raise
     finally:
         _unfinished.discard(name)
         if os.path.exists(name):
             os.unlink(name)
+
+
+def _tell_unwritten(target: Path, error: Exception) -> None:
+    """Raises: InputError where the error comes of the file's disk, whatever else came of that."""
+    cause: BaseException | None = error
+    # A ZipFile that is closed after a failed write complains about its own state.
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__context__
+    if cause is not None:
+        raise InputError(
+            f"cannot write {target}",
+            where=str(target),
+            why=cause.strerror or str(cause),
+            hint="free some space, or write to another disk",
+        ) from error
 
 
 @contextmanager

@@ -56,12 +56,31 @@ def commands(folder: Path, data: Path) -> Iterator[list[str]]:
     example = str(ROOT / "examples" / "serving_cluster.yaml")
     yield ["serve", "plan", example]
     yield ["serve", "plan", example, "--objective", "latency"]
+    phased = str(folder / "phased.json")
+    yield ["serve", "plan", phased]
+    yield ["serve", "plan", phased, "--objective", "latency"]
+    yield ["serve", "plan", str(folder / "priced.json"), "--objective", "cost",
+           "--min-tokens", "20000"]  # fmt: skip
 
 
 def prepare(folder: Path) -> None:
     graph = graph_document(random_graph(60, 4, 3, ccr=1.0), platform(4, duplex="full"))
     (folder / "g.json").write_text(json.dumps(graph))
     (folder / "cluster.json").write_text(json.dumps(_cluster(200, 0)))
+    priced = _cluster(200, 1)
+    for at, node in enumerate(priced["nodes"]):
+        node["price_per_hour"] = 1.0 + at % 5
+    (folder / "priced.json").write_text(json.dumps(priced))
+    phased = _cluster(200, 2)
+    for entry in phased["node_types"].values():
+        table = entry.pop("tokens_per_s_by_layers")
+        entry["prefill_tokens_per_s_by_layers"] = [3 * rate for rate in table]
+        entry["decode_tokens_per_s_by_layers"] = table
+    phased["model"] |= {"activation_bytes_per_token": 16384, "kv_bytes_per_token": 4096}
+    phased["workload"] = {
+        "prompt_tokens": 700, "output_tokens": 200, "batch": 8, "split_phases": True,
+    }  # fmt: skip
+    (folder / "phased.json").write_text(json.dumps(phased))
 
 
 def run(

@@ -106,6 +106,10 @@ class Operator:
     values: Mapping[str, Any] = field(default_factory=dict[str, Any])
     notes: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
+    def __repr__(self) -> str:
+        axes = " ".join(f"{a}={n}" for a, n in self.axes.items())
+        return f"<Operator {self.name} {self.text()}, {axes}>"
+
     @property
     def out_axes(self) -> tuple[str, ...]:
         # In the order of the result's indices.

@@ -61,6 +61,10 @@ class Program:
     after: tuple[tuple[int, NDArray[np.uint8]], ...]
     tensors: Mapping[str, NDArray[Any]]
 
+    def __repr__(self) -> str:
+        names = ", ".join(self.tensors) or "none"
+        return f"<Program: {len(self.insn)} instructions, tensors {names}>"
+
     def verify(self) -> list[str]:
         """What is wrong with its form, as text; [] where it is well formed: docs/program-file.md.
         Whether it computes its formula is for `csp-embed check` to say."""

@@ -134,7 +134,7 @@ def _within(key: str, value: Any, rule: Mapping[str, Item], where: str) -> int:
             f"{key} is {value!r}",
             where=where,
             why="a whole number is expected",
-            hint=f"set {key} to {allowed}",
+            hint=f"set {key} to {allowed if low == high else f'a number from {allowed}'}",
         )
     if not low <= value <= high:
         raise SpecError(

@@ -195,9 +195,15 @@ class Isa:
     commands: CommandMachine | None = None
 
     def where(self, *items: str) -> str:
+        """file:line of the first of these items that is known, else of what the last is a part of
+        (of `costs` for `costs.map.step`), else its name."""
+        known = next((self.places[i] for i in items if i in self.places), None)
+        part = items[-1]
+        while known is None and "." in part:
+            part = part.rpartition(".")[0]
+            known = self.places.get(part)
         # A spec that was made in memory may have no lines; the name of the item still helps.
-        """file:line of the first of these items that is known, else the name of the last."""
-        return next((self.places[i] for i in items if i in self.places), items[-1])
+        return items[-1] if known is None else known
 
     def facts(self) -> list[object]:
         """What tells an instruction-stream machine from another to whoever compiles for it; JSON

@@ -122,7 +122,7 @@ def positive(value: Any, what: str, least: int = 1) -> int:
     number = integer(value, what)
     if number < least:
         need = "positive" if least == 1 else f"at least {least}"
-        raise OperatorError(f"{what} is {number}; it must be {need}", hint=f"{what} {least}")
+        raise OperatorError(f"{what} is {number}; it must be {need}", hint=f"give {least} or more")
     return number
 
 

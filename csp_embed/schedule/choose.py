@@ -25,7 +25,9 @@ from csp_embed.schedule.improve import Front
 from csp_embed.schedule.inputs import Problem
 
 POOL = 16  # embeddings that are screened; more where `top` asks for more
-PROPOSED = 12  # tiles of each whose outline is looked at
+# Tiles of each whose outline is looked at, with ramps of the first RAMPED: what estimates call the
+# twentieth is now and then the best by outlines, which tell more and cost little.
+PROPOSED, RAMPED = 24, 12
 SCREENED = 2  # schedules of each that are built
 # (share, cycles) above the least: estimates and first schedules err by a share, and by what ramps
 # and instructions cost, which is much of a small operator. NEAR: an estimate that is screened; FAR:
@@ -141,9 +143,9 @@ class _Entry:
         """Raises: Infeasible where no tile fits."""
         proposals = self.attempts.propose(max(self.count, PROPOSED))
         self.configs = [config for _, config in proposals]
-        for config in self.configs[:PROPOSED]:
+        for at, config in enumerate(self.configs[:PROPOSED]):
             if isinstance(config, Config):
-                self.front.start(config)
+                self.front.start(config, at < RAMPED)
         outlined = self.front.least
         self.price = outlined if outlined < math.inf else proposals[0][0] + self.attempts.extra
 

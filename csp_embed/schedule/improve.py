@@ -56,9 +56,9 @@ class Front:
         """The smallest outline."""
         return self._heaps[0][0][0] if self._heaps[0] else math.inf
 
-    def start(self, config: Config) -> None:
-        """Offers a proposal, with and without ramps."""
-        for up, down in TAPERS[: _ramps(self.attempts.problem, config)]:
+    def start(self, config: Config, ramped: bool) -> None:
+        """Offers a proposal, with ramps too where asked to."""
+        for up, down in TAPERS[: _ramps(self.attempts.problem, config) if ramped else 1]:
             self._offer(replace(config, up=up, down=down))
 
     def _outline(self, config: Config) -> float:

@@ -29,6 +29,7 @@ from csp_embed.serving.judge.check_prices import refute
 from csp_embed.serving.routes.plan import phases_bound, routed_plan, shortest_bound
 from csp_embed.serving.searches.chains import aligned, tracks
 from csp_embed.serving.searches.cheapest import cheapest_plan
+from csp_embed.serving.searches.first import first
 from csp_embed.serving.searches.polish import polish
 from csp_embed.serving.searches.regions import regions
 from csp_embed.serving.searches.search import EQUAL, Progress, Search
@@ -205,6 +206,10 @@ def _plain(instance: Instance, options: _Options, stop: bool, enough: float = 0.
     search = Search(instance, options.time_limit, options.seed, options.progress)
     interrupted = False
     try:
+        if not stop:
+            # Before the bound, which takes seconds with many machines: whatever ends the run then
+            # finds a plan to keep.
+            first(search)
         search.tighten()
         for method in METHODS:
             # A part that cannot beat what another set of machines reached.

@@ -88,6 +88,16 @@ def test_texts_of_one_line(kernel: Kernel) -> None:
         assert len(page) < 10_000
         assert "<Kernel" not in page.replace("&lt;Kernel", "")
     assert f"{kernel.cycles:,} cycles" in repr(kernel)
+    run = kernel.simulate()
+    for thing, words in (
+        (run, "values as expected>"),
+        (run.program, f"{len(run.program.insn)} instructions, tensors x, w, y"),
+        (kernel.certify(), "certified for all inputs>"),
+        (kernel.embedding.operator, "<Operator "),
+    ):
+        assert words in repr(thing)
+        assert "\n" not in repr(thing)
+        assert len(repr(thing)) < 200
 
 
 def test_a_plan_of_one_line() -> None:

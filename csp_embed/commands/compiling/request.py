@@ -20,6 +20,9 @@ SAME = "same"
 EPILOGUE = ("shift", "bias", "bias_before_shift", "clip", "bias_range")
 
 
+_PADDING = {"same_upper": SAME, "valid": 0, "none": 0}
+
+
 def numbers(text: str, option: str) -> Any:
     """`3` -> 3, `2,1` -> (2, 1), `1,2,3,4` -> (1, 2, 3, 4); `same` stays."""
     # Only padding has a word.
@@ -32,7 +35,8 @@ def numbers(text: str, option: str) -> Any:
         raise OperatorError(
             f"--{name} {text} is no integer or list of integers",
             why="same is the only word" if option == "pad" else "",
-            hint=f"--{name} 1",
+            # ONNX's SAME_UPPER is what `same` does; VALID is no padding.
+            hint=f"--{name} {_PADDING.get(text.strip().lower(), 1) if option == 'pad' else 1}",
         ) from error
     # One number stands for all dimensions.
     return values[0] if len(values) == 1 else tuple(values)

@@ -125,9 +125,19 @@ class CommandScheduleStage:
         # `top` asks for more or fewer; without it a few, as writing a stream is slow.
         count = s.options.top or WRITTEN
         tried: list[Choice] = []
-        for n, e in enumerate(x.embeddings[:count]):
-            s.tell("writing streams", n, min(count, len(x.embeddings)))
-            tried.append(Choice(e, lower(e, s.isa, s.adds)))
+        refused: Infeasible | None = None
+        # Not all embeddings lie so that the machine's copies can move them; what no copy out can
+        # compute none of them changes.
+        for e in x.embeddings[: 2 * count]:
+            if len(tried) == count:
+                break
+            s.tell("writing streams", len(tried), min(count, len(x.embeddings)))
+            try:
+                tried.append(Choice(e, lower(e, s.isa, s.adds)))
+            except Infeasible as error:
+                refused = refused or error
+        if refused is not None and not tried:
+            raise refused
         # A stable sort: of equal ones the least analytic cost comes first.
         tried.sort(key=lambda c: c.program.cycles)
         return CommandScheduled(x.embeddings[0].operator, tuple(tried))

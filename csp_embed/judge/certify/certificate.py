@@ -56,6 +56,10 @@ class Certificate:
     verdict: str = "certified for all inputs"
     layers: tuple[LayerVerdict, ...] = ()
 
+    def __repr__(self) -> str:
+        verdict = self.verdict if self.ok else "not certified"
+        return f"<Certificate of {self.formula} on {self.machine}: {verdict}>"
+
     @property
     def ok(self) -> bool:
         return all(x.ok for x in (*self.parts, *self.layers))

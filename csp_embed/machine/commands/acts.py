@@ -13,11 +13,17 @@ from dataclasses import dataclass, field
 @dataclass(frozen=True)
 # An address may be base + number or name, times a loop's variable: what fields can express.
 class Param:
-    """kind: "const" (value), "field" or "state" (name)."""
+    """kind: "const" (value), "field" or "state" (name); what counts is the name's number // per."""
 
     kind: str
     name: str = ""
     value: int = 0
+    # Byte addresses of rows: as many bytes as a row has.
+    per: int = 1
+
+    def number(self, value: int) -> int:
+        """What the name must hold to count as `value`."""
+        return value if self.per == 1 else value * self.per
 
 
 @dataclass(frozen=True)

@@ -200,6 +200,9 @@ class _Writer:
     count: int = 0
     # several: the outermost loop holds more than one statement, so their order may matter.
     several: bool = False
+    # asked: state that the command has set above the question, which is asked before it runs.
+    asked: tuple[str, ...] = ()
+    branches: int = 0
 
     def block(self, body: Iterable[ast.stmt]) -> list[str]:
         return [line for s in body for line in self._statement(s)]
@@ -268,6 +271,14 @@ class _Writer:
 
     def _branch(self, test: ast.expr, body: list[ast.stmt], orelse: list[ast.stmt]) -> list[str]:
         condition = self._value(test)
+        self.branches += 1
+        lines = self._branches(test, condition, body, orelse)
+        self.branches -= 1
+        return lines
+
+    def _branches(
+        self, test: ast.expr, condition: str, body: list[ast.stmt], orelse: list[ast.stmt]
+    ) -> list[str]:
         # A condition that is one for all points needs no split: a plain `if` decides for all.
         if not self.whole or not self._moves(test):
             lines = [f"if {condition}:", *(f"    {x}" for x in self.block(body))]
@@ -288,9 +299,15 @@ class _Writer:
 
     def _assign(self, target: ast.expr, value: str, verb: str, node: ast.expr) -> list[str]:
         if self.guard:
+            if isinstance(target, ast.Name):
+                # Whether it was set would hang on a test that is no question.
+                if self.branches:
+                    raise _NotWhole
+                self.asked = (*self.asked, target.id)
+                return [f"g_{target.id} = {value}"]
             # Sums meet in one place by intent; what is written first may not.
             # A single statement is in no order with another one.
-            if verb == "add" or not self.several or isinstance(target, ast.Name):
+            if verb == "add" or not self.several:
                 return ["pass"]
             what, args = self._place(target)
             # The first argument is the memory's name, which has no part in the place.
@@ -346,6 +363,8 @@ class _Writer:
                     return _own(name)
                 if name in self.names.fields:
                     return f"f[{name!r}]"
+                if name in self.asked:
+                    return f"g_{name}"
                 if name in self.names.numbers:
                     return f"m.get({name!r})"
                 raise MeaningError(node.lineno, f"'{name}' is not known")

@@ -41,11 +41,11 @@ def references(a: Acts) -> Iterator[Rows]:
 def _most(machine: CommandMachine, command: Command, base: Param, unlimited: int) -> int:
     """The greatest value of a base; fixed ones limit nothing, for plans are made around them."""
     if base.kind == "field":
-        return command.fields[base.name].most
+        return command.fields[base.name].most // base.per
     if base.kind == "const":
         return unlimited
     setters = [
-        c.fields[s.source.name].most
+        c.fields[s.source.name].most // s.source.per // base.per
         for c in machine.commands
         for n, s in c.acts.settings.items() if n == base.name and s.source.kind == "field"
     ]  # fmt: skip

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from csp_embed.machine.commands.acts import Acts, Bytes, Lanes, Limit, Load, Param, Rows, Setting
 from csp_embed.machine.commands.code import HOST_TYPES, Names
@@ -38,7 +38,10 @@ class _Step:
 
 @dataclass(frozen=True)
 class _Reader:
+    """known: state that the command itself has set above, with what it was set to."""
+
     names: Names
+    known: dict[str, ast.expr] = field(default_factory=dict[str, ast.expr])
 
     def read(self, body: list[ast.stmt]) -> Acts:
         steps = [s for stmt in body for s in _flat(stmt, (), ())]
@@ -55,6 +58,9 @@ class _Reader:
                 # A number is set outside of loops only: in one, which point is last would matter.
                 case ast.Assign(targets=[ast.Name(id=name)], value=value) if not step.loops:
                     settings[name] = self._setting(value)
+                    # What stands below reads the new number: it is a field's, not state's.
+                    if not moves and not step.tests:
+                        self.known[name] = value
                 case ast.Assign(
                     targets=[ast.Subscript(value=ast.Name(id=name)) as target], value=value
                 ) if name in self.names.arrays:
@@ -198,7 +204,12 @@ class _Reader:
         """(the value over `acc`, the one reference that `acc` stands for)."""
         found: list[ast.expr] = []
 
+        known = self.known
+
         class Replace(ast.NodeTransformer):
+            def visit_Name(self, node: ast.Name) -> ast.expr:
+                return known.get(node.id, node)
+
             def visit_Subscript(self, node: ast.Subscript) -> ast.expr:
                 found.append(node)
                 return ast.Name("acc", ast.Load())
@@ -268,10 +279,15 @@ class _Reader:
         return (base[0] if base else Param("const")), steps
 
     def _named(self, name: str, node: ast.expr) -> Param:
+        name, _, per = name.partition("//")
+        if name in self.known:
+            base, steps = self._affine(self.known[name], {})
+            assert not steps
+            return replace(base, per=base.per * int(per or 1))
         if name in self.names.fields:
-            return Param("field", name)
+            return Param("field", name, per=int(per or 1))
         if name in self.names.numbers:
-            return Param("state", name)
+            return Param("state", name, per=int(per or 1))
         raise MeaningError(node.lineno, f"'{name}' is neither field, state nor loop")
 
 
@@ -316,8 +332,16 @@ def _terms(node: ast.expr) -> dict[tuple[str, ...], int]:
                     key = tuple(sorted((*a, *b)))
                     found[key] = found.get(key, 0) + x * y
             return found
+        # Addresses that count bytes: rows are some bytes each.
+        case ast.BinOp(
+            left=ast.Name(id=name), op=ast.FloorDiv(), right=ast.Constant(value=int(value))
+        ) if value > 0:
+            return {(f"{name}//{value}",): 1}
+        case ast.BinOp(
+            left=ast.Name(id=name), op=ast.RShift(), right=ast.Constant(value=int(value))
+        ) if 0 <= value < 32:
+            return {(f"{name}//{1 << value}",): 1}
         case _:
-            # Addresses that count bytes divide; the bits above are the same number.
             raise MeaningError(node.lineno, f"'{ast.unparse(node)}' is no sum of products of"
-                               " fields, state, loop names and numbers (of a byte address name"
-                               " the bits above: WORD[3:12] counts rows of 8)")  # fmt: skip
+                               " fields, state, loop names and numbers (a byte address of rows"
+                               " of 12 bytes is ROWS[address // 12 + r])")  # fmt: skip

@@ -59,6 +59,10 @@ def unusable(isa: Isa, c: Command, tile: Tile, dtype: str | None) -> str:
         return found
     if dtype is not None and found.dtype != dtype:
         return f"it converts {found.dtype}, and operands are {dtype}"
+    width = 1 + sum(s * (isa.dims[d] - 1) for d, s in tile.lanes.items())
+    if not found.apart(width):
+        return (f"it moves rows that lie {found.stride.value} bytes apart in HOST, and rows of a"
+                f" tile have {width * found.item}")  # fmt: skip
     height = tile.height(isa.dims)
     # Several commands make a tile, but the last one must not reach into the next.
     if found.rows is not None and height % found.rows:

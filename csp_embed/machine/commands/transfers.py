@@ -37,7 +37,8 @@ class Transfer:
 
     def wants(self, local: int, host: int, rows: int, lanes: int, stride: int, blocks: int,
               height: int) -> Wants:  # fmt: skip
-        """Parameters of one copy. Constants are among them: the planner compares."""
+        """Parameters of one copy whose values matter. Constants are among them: the planner
+        compares."""
         found = [(self.local, local), (self.host, host)]
         # One row has no stride.
         found += [(self.stride, stride)] if rows > 1 else []
@@ -47,8 +48,32 @@ class Transfer:
         skipped = () if blocks > 1 else ("apart",)
         return found + [(p, values[part]) for part, p in self.parts if part not in skipped]
 
+    def idle(self, rows: int, stride: int, blocks: int, height: int) -> Wants:
+        """Parameters that one copy reads, and whose values have no effect on it: state among them
+        must have been set all the same."""
+        found = [(self.stride, stride)] if rows <= 1 else []
+        apart = [(p, height) for part, p in self.parts if part == "apart" and blocks <= 1]
+        return [(p, v) for p, v in found + apart if p.kind == "state"]
+
     def strided(self) -> bool:
         return self.stride.kind != "const"
+
+    @property
+    def repeats(self) -> bool:
+        """Whether it reads one row of HOST for all rows that it fills."""
+        return not self.strided() and self.stride.value == 0 and self.rows != 1
+
+    def apart(self, width: int) -> bool:
+        """Whether rows of so many values lie in HOST without meeting."""
+        if self.strided() or self.rows == 1:
+            return True
+        return self.stride.value >= width * self.item and self.stride.value % self.item == 0
+
+    def pitch(self, width: int) -> int:
+        """Values of HOST from row to row, where rows lie one after the other."""
+        return (
+            width if self.strided() or self.repeats else max(width, self.stride.value // self.item)
+        )
 
     def states(self) -> set[str]:
         """State that it reads."""
@@ -78,7 +103,7 @@ def most(command: Command, param: Param) -> int:
     # State may hold any number; what sets it is the planner's question.
     if param.kind == "const":
         return param.value
-    return command.fields[param.name].most if param.kind == "field" else 1 << 40
+    return command.fields[param.name].most // param.per if param.kind == "field" else 1 << 40
 
 
 def transfer(c: Command, lanes: int) -> Transfer | str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from csp_embed.errors import InputError
 from csp_embed.files import readable
@@ -24,13 +25,46 @@ class Strict(BaseModel):
         extra="forbid", frozen=True, allow_inf_nan=False, coerce_numbers_to_str=True
     )
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        """`true` is 1 to Python, and in a file a mistake."""
+        assert info.field_name is not None
+        inside: Mapping[str, Any] = value if is_object(value) else {"": value}
+        wrong = [key for key, item in inside.items() if isinstance(item, bool)]
+        if wrong and _numeric(str(cls.model_fields[info.field_name].annotation)):
+            raise PydanticCustomError(
+                "truth",
+                "{item} is true or false, and a number is expected",
+                {"item": wrong[0] or "this"},
+            )
+        return value
 
+
+def _numeric(annotation: str) -> bool:
+    return "bool" not in annotation and ("int" in annotation or "float" in annotation)
+
+
+class Form(NamedTuple):
+    """What is told of a file that is missing, is no text, or is neither JSON nor YAML."""
+
+    missing: str
+    text: str
+    page: str
+
+
+FORM = Form(
+    "check the path; platforms/ has platforms, partition generate writes graphs",
+    "graphs and platforms are JSON or YAML in UTF-8",
+    "docs/partition.md shows the form",
+)
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def read_document(path: str | Path) -> tuple[Any, bytes]:
-    """The value in a JSON or YAML file, and its bytes. Raises: InputError naming file and line."""
-    data = read_bytes(path)
+def read_document(path: str | Path, form: Form = FORM) -> tuple[Any, bytes]:
+    """The value in a JSON or YAML file, and its bytes. form: what is told of one that is none.
+    Raises: InputError naming file and line."""
+    data = read_bytes(path, form)
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -38,7 +72,7 @@ def read_document(path: str | Path) -> tuple[Any, bytes]:
             "not a text file",
             where=str(path),
             why=str(error),
-            hint="graphs and platforms are JSON or YAML in UTF-8",
+            hint=form.text,
         ) from error
     # By content, not by name: JSON is YAML too, but json reads large files much faster.
     if text.lstrip().startswith(("{", "[")):
@@ -52,14 +86,14 @@ def read_document(path: str | Path) -> tuple[Any, bytes]:
                     "not valid JSON",
                     where=f"{path}:{error.lineno}",
                     why=error.msg,
-                    hint="docs/partition.md shows the form",
+                    hint=form.page,
                 ) from error
         except ValueError as error:
             raise InputError(
                 "not valid JSON",
                 where=str(path),
                 why=str(error),
-                hint="docs/partition.md shows the form",
+                hint=form.page,
             ) from error
     try:
         return yaml.load(text, Loader=_Loader), data
@@ -67,15 +101,12 @@ def read_document(path: str | Path) -> tuple[Any, bytes]:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         reason = getattr(error, "problem", None) or str(error)
-        raise InputError(
-            "not valid YAML", where=where, why=reason, hint="docs/partition.md shows the form"
-        ) from error
+        raise InputError("not valid YAML", where=where, why=reason, hint=form.page) from error
 
 
-def read_bytes(path: str | Path) -> bytes:
+def read_bytes(path: str | Path, form: Form = FORM) -> bytes:
     """A file's bytes. Raises: InputError where it is missing or unreadable."""
-    hint = "check the path; platforms/ has platforms, partition generate writes graphs"
-    with readable(path, hint):
+    with readable(path, form.missing):
         return Path(path).read_bytes()
 
 
@@ -106,7 +137,7 @@ def parse(model: type[Model], value: Any, path: str | Path, format_name: str = "
         raise InputError(
             "expected a mapping of keys to values",
             where=str(path),
-            hint="docs/partition.md shows the form",
+            hint=FORM.page,
         )
     if format_name and value.get("format") != format_name:
         found = f"format is {value['format']!r}" if "format" in value else "there is no format key"

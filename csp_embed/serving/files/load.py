@@ -11,6 +11,7 @@ from csp_embed.errors import InputError
 from csp_embed.ir.network import Platform
 from csp_embed.network.files.schema import read_document
 from csp_embed.serving.files import cluster
+from csp_embed.serving.files.form import SERVING
 from csp_embed.serving.files.platform import named_platform
 from csp_embed.serving.files.read import batches, instance_from
 from csp_embed.serving.instance import Instance
@@ -30,7 +31,7 @@ def variants(source: Mapping[str, Any] | str | Path, platform: str | None = None
     platform: a platform file (or the name of one that ships) in place of what the cluster file says
     of servers, network or platform. Raises: InputError where there is no instance."""
     where = "instance" if isinstance(source, Mapping) else str(source)
-    document = source if isinstance(source, Mapping) else read_document(source)[0]
+    document = source if isinstance(source, Mapping) else read_document(source, SERVING)[0]
     # A cluster file becomes a document first, so that there is one reader of instances.
     if isinstance(document, Mapping) and document.get("format") == cluster.FORMAT:
         document = cluster.document_of(*_cluster(document, where, platform))

@@ -13,6 +13,7 @@ from typing import Any
 from csp_embed.errors import InputError
 from csp_embed.files import atomic
 from csp_embed.network.files.schema import read_document
+from csp_embed.serving.files.form import SERVING
 from csp_embed.serving.instance import Instance
 
 FORMAT = "csp-embed-serving/1"
@@ -36,6 +37,14 @@ class ServingPlan:
     interrupted: bool = False
     batch: int | None = None
     more: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        value = "no plan" if self.value is None else f"{self.value:g} tokens/s"
+        bound = "none" if self.bound is None else f"{self.bound:g}"
+        return (
+            f"<ServingPlan {self.status} of {self.instance}: {value}, bound {bound}, "
+            f"{len(self.placement)} machines, by {self.method or 'none'}>"
+        )
 
     @property
     def gap(self) -> float | None:
@@ -75,7 +84,7 @@ def write_plan(plan: ServingPlan, path: str | Path) -> None:
 
 def read_plan(path: str | Path) -> dict[str, Any]:
     """A plan document. Raises: InputError where it is none."""
-    document, _ = read_document(path)
+    document, _ = read_document(path, SERVING)
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise InputError(
             f"not a {FORMAT} file",

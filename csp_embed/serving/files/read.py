@@ -15,6 +15,7 @@ import numpy as np
 
 from csp_embed.errors import InputError
 from csp_embed.network.files.schema import read_document
+from csp_embed.serving.files.form import SERVING
 from csp_embed.serving.files.phases import (
     TypeRates,
     Workload,
@@ -42,7 +43,7 @@ AGREE = 1e-6  # how far two statements of one link may differ, relative
 
 def read_instance(path: str | Path) -> Instance:
     """The instance in a JSON or YAML file. Raises: InputError naming file and item."""
-    document, _ = read_document(path)
+    document, _ = read_document(path, SERVING)
     return instance_from(document, str(path))
 
 

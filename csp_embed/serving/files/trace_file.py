@@ -10,6 +10,7 @@ import numpy as np
 
 from csp_embed.errors import InputError
 from csp_embed.network.files.schema import read_bytes
+from csp_embed.serving.files.form import SERVING
 from csp_embed.serving.simulate import Trace
 
 COLUMNS = ("arrival_s", "prompt_tokens", "output_tokens")
@@ -18,7 +19,7 @@ COLUMNS = ("arrival_s", "prompt_tokens", "output_tokens")
 def read_trace(path: str | Path) -> Trace:
     """Requests of a CSV file with a header, put in order of arrival. Raises: InputError."""
     # Bytes that are no text fail below as numbers, with their line.
-    text = read_bytes(path).decode("utf-8", "replace")
+    text = read_bytes(path, SERVING).decode("utf-8", "replace")
     rows = csv.DictReader(text.splitlines())
     missing = [c for c in COLUMNS if c not in (rows.fieldnames or ())]
     if missing:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any
@@ -116,8 +116,10 @@ def _least(instance: Instance, prices: Mapping[str, Any], way: str) -> Fraction:
     # A set: machines alike are looked at once.
     ways: set[tuple[Any, ...]] = set()
     late = delays(instance)
+    assert instance.phases is not None
+    passes = [_passes(instance.phases, kind) for kind in range(len(instance.types))]
     for i, name in enumerate(instance.machines):
-        ways.add((*_machine(instance, late, i, way), paid[name]))
+        ways.add((*_machine(instance, late, passes, i, way), paid[name]))
     # Shortest path over layers: every machine may be used again, which only makes it shorter.
     best: list[Fraction | None] = [None] * (instance.layers + 1)
     for layer in range(instance.layers):
@@ -140,8 +142,12 @@ def _least(instance: Instance, prices: Mapping[str, Any], way: str) -> Fraction:
     return best[-1] - sum(paid.values())
 
 
-def _machine(instance: Instance, late: Delays, i: int, way: str) -> tuple[Any, ...]:
-    """(seconds by layers held, least of a hop to it, from and to the coordinator); None: never."""
+def _machine(
+    instance: Instance, late: Delays, passes: Sequence[Fraction], i: int, way: str
+) -> tuple[Any, ...]:
+    """(seconds by layers held, least of a hop to it, from and to the coordinator); None: never.
+
+    passes: by type, tokens that a decode step hands on at least."""
     phases, kind = instance.phases, int(instance.kind[i])
     assert phases is not None
     # The first token comes with the prompt: one step less than output tokens.
@@ -169,19 +175,21 @@ def _machine(instance: Instance, late: Delays, i: int, way: str) -> tuple[Any, .
         if capacity <= 0:
             return None
         c, s = Fraction(float(capacity)), Fraction(float(delay))
-        # What a decode step passes depends on the sender.
-        return mixed(s + prompt / c, s + _passes(phases, int(instance.kind[sender])) / c)
+        # What a decode step passes depends on the sender's type.
+        return mixed(s + prompt / c, s + passes[sender] / c)
 
-    hops = [
-        over(instance.link[j, i], late.link[j, i], j)
+    # Alike ones once: exact fractions of every pair of 200 machines take seconds.
+    senders = {
+        (float(instance.link[j, i]), float(late.link[j, i]), int(instance.kind[j]))
         for j in range(instance.size)
         if instance.link[j, i] > 0
-    ]
+    }
+    hops = [over(*sender) for sender in senders]
     return (
         tuple(seconds),
         min((h for h in hops if h is not None), default=None),
-        over(instance.start[i], late.start[i], i),
-        over(instance.end[i], late.end[i], i),
+        over(instance.start[i], late.start[i], kind),
+        over(instance.end[i], late.end[i], kind),
     )
 
 

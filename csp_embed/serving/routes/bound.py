@@ -18,7 +18,7 @@ price per use, the shortest path over layers less n times the prices is a lower 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
@@ -84,15 +84,19 @@ class PhaseBound:
     prices: Prices
 
 
-def phase_bound(instance: Instance, floor: float, crude: Any) -> PhaseBound:
-    """crude: the first bound of a relaxation (search.work_bound)."""
+def phase_bound(
+    instance: Instance, floor: float, crude: Any, late: Callable[[], bool] = lambda: False
+) -> PhaseBound:
+    """crude: the first bound of a relaxation (search.work_bound). late: whether to be content with
+    what there is."""
     assert instance.phases is not None
 
     def at(weight: float | None) -> PhaseBound:
         # A weight changes all tables, so the relaxation is made anew.
         made = weighted(instance, weight)
         relaxation = Relaxation(made)
-        return PhaseBound(weight, made, relaxation, lower(relaxation, floor, crude(relaxation)))
+        prices = lower(relaxation, floor, crude(relaxation), late)
+        return PhaseBound(weight, made, relaxation, prices)
 
     if not instance.phases.split:
         return at(None)
@@ -100,6 +104,8 @@ def phase_bound(instance: Instance, floor: float, crude: Any) -> PhaseBound:
     found = sorted((at(w) for w in WEIGHTS), key=lambda b: b.prices.bound)
     best, width = found[0], 0.08
     for _ in range(REFINED // 2):
+        if late():
+            break
         assert best.weight is not None
         # Outside 0 … 1 there is no weight.
         near = [at(w) for w in (best.weight - width, best.weight + width) if 0 < w < 1]
@@ -167,8 +173,11 @@ def shortest(
     return best[layers], uses
 
 
-def path_bound(instance: Instance, phase: str) -> tuple[float, list[PathGroup], list[float]]:
-    """(seconds that no request of this phase undercuts, groups, price of a use of each)."""
+def path_bound(
+    instance: Instance, phase: str, late: Callable[[], bool] = lambda: False
+) -> tuple[float, list[PathGroup], list[float]]:
+    """(seconds that no request of this phase undercuts, groups, price of a use of each). late:
+    whether to be content with what there is."""
     groups = path_groups(instance, phase)
     room = np.array([len(g.members) for g in groups], float)
     price = np.zeros(len(groups))
@@ -184,7 +193,7 @@ def path_bound(instance: Instance, phase: str) -> tuple[float, list[PathGroup], 
         if total - float(price @ room) > best:
             best, kept = total - float(price @ room), price
         # The same uses again: prices cannot improve any more.
-        if tuple(uses) in known:
+        if tuple(uses) in known or late():
             break
         known[tuple(uses)] = total - float(price @ np.array(uses))
         found = _prices(known, room)

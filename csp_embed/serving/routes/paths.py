@@ -10,7 +10,7 @@ limits a state keeps every label that none beats in cost and in both times.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -47,10 +47,18 @@ class _Label:
 
 
 class Routes:
-    """A placement's routes. Machines that hold layers at a rate of 0 are left out."""
+    """A placement's routes. Machines that hold layers at a rate of 0 are left out. stop: asked
+    often; whether to be content with the routes found so far, or with none."""
 
-    def __init__(self, instance: Instance, placement: Placement, late: Delays | None = None):
+    def __init__(
+        self,
+        instance: Instance,
+        placement: Placement,
+        late: Delays | None = None,
+        stop: Callable[[], bool] = lambda: False,
+    ):
         assert instance.phases is not None
+        self.stop = stop
         self.instance, self.phases = instance, instance.phases
         self.late = late or delays(instance)
         p, o = self.phases.prompt, self.phases.output
@@ -91,6 +99,9 @@ class Routes:
         for layer in range(self.instance.layers):
             # Sorted, so that ties fall the same way on every run.
             for (i, j), labels in sorted(states[layer].items()):
+                # Pairs of machines: with dozens in a stage one pass takes many seconds.
+                if self.stop():
+                    break
                 for label in labels:
                     self._leave(states, done, label, layer, i, j, prices, late)
         done.sort(key=lambda x: (x.cost, x.prefill, x.decode))

@@ -20,6 +20,7 @@ from csp_embed.serving.routes.value import Routed
 from csp_embed.serving.searches.search import EQUAL, Progress, Search, work_bound
 from csp_embed.solver.status import FEASIBLE, OPTIMAL, UNKNOWN
 
+SEARCHING = 0.85  # of the time limit; the rest is for the bound
 # Added to a bound until the judge's exact sum is below it.
 ABOVE = (0.0, 1e-14, 1e-12, 1e-9)
 # Taken off a lower bound likewise; 1.0 leaves 0, which surely holds.
@@ -45,7 +46,12 @@ def routed_plan(
         raise InputError(f"at least {min_tokens} tokens/s", hint="a number of at least 0")
     # Latency needs a rate, be it 0; the most tokens/s needs none.
     wanted = (min_tokens or 0.0) if objective == "latency" else None
-    search = RouteSearch(instance, methods, time_limit, seed, progress, wanted)
+    share = None if time_limit is None else time_limit * SEARCHING
+    search = RouteSearch(instance, methods, share, seed, progress, wanted)
+
+    def late() -> bool:
+        return time_limit is not None and time.perf_counter() - begin > time_limit
+
     # `stop`: no search, so that only the bound is made.
     interrupted = stop
     try:
@@ -55,7 +61,7 @@ def routed_plan(
         interrupted = True
     found = search.best
     if objective == "latency":
-        bound, certificate = shortest_bound(instance)
+        bound, certificate = shortest_bound(instance, late)
         more: dict[str, Any] = {
             "objective": "latency",
             "min_tokens": wanted,
@@ -67,7 +73,8 @@ def routed_plan(
             more["request_s"] = found.request_s
         of_value = None
     else:
-        of_value, certificate = phases_bound(instance, 0.0 if found is None else found.tokens_per_s)
+        reached = 0.0 if found is None else found.tokens_per_s
+        of_value, certificate = phases_bound(instance, reached, late)
         more = {}
         proved = found is not None and of_value - found.tokens_per_s <= EQUAL * of_value
     # Written down, so that the judge knows what was promised.
@@ -110,9 +117,12 @@ def _rows(instance: Instance, found: Routed) -> list[dict[str, Any]]:
     return rows
 
 
-def phases_bound(instance: Instance, value: float) -> tuple[float, dict[str, Any]]:
-    """The best bound that the judge accepts, and its certificate. value: of the best plan."""
-    proof = phase_bound(instance, value, work_bound)
+def phases_bound(
+    instance: Instance, value: float, late: Callable[[], bool] = lambda: False
+) -> tuple[float, dict[str, Any]]:
+    """The best bound that the judge accepts, and its certificate. value: of the best plan. late:
+    whether to be content with what there is."""
+    proof = phase_bound(instance, value, work_bound, late)
     # The searched prices, then the crude ones.
     for prices in (proof.prices, work_bound(proof.relaxation)):
         certificate = {
@@ -127,14 +137,17 @@ def phases_bound(instance: Instance, value: float) -> tuple[float, dict[str, Any
     raise AssertionError("neither the best nor the first bound can be verified")
 
 
-def shortest_bound(instance: Instance) -> tuple[float | None, dict[str, Any]]:
-    """Seconds that no request undercuts; None where no path holds all layers."""
+def shortest_bound(
+    instance: Instance, late: Callable[[], bool] = lambda: False
+) -> tuple[float | None, dict[str, Any]]:
+    """Seconds that no request undercuts; None where no path holds all layers. late: whether to be
+    content with what there is."""
     assert instance.phases is not None
     ways = ("prefill", "decode") if instance.phases.split else ("both",)
     total = 0.0
     certificate: dict[str, Any] = {"rule": "path"}
     for way in ways:
-        seconds, groups, prices = path_bound(instance, way)
+        seconds, groups, prices = path_bound(instance, way, late)
         if seconds == float("inf"):
             # No path, no bound; the search will have found nothing either.
             return None, certificate

@@ -20,6 +20,7 @@ from csp_embed.serving.instance import Instance, MachineType, Placement, delays,
 from csp_embed.serving.routes.bound import weighted
 from csp_embed.serving.routes.short import short_route
 from csp_embed.serving.routes.value import Routed, route_plan
+from csp_embed.serving.searches.first import first, first_placements
 from csp_embed.serving.searches.search import Progress, Search
 
 FEW = 4_000  # placements of which all are tried
@@ -60,6 +61,8 @@ class RouteSearch:
         if self._few():
             self._every()
             return
+        # Whatever ends the run early finds a plan to keep.
+        self._first()
         # Phases together first: any later search begins from a plan.
         self._together()
         assert self.instance.phases is not None
@@ -69,6 +72,13 @@ class RouteSearch:
         if self.wanted is not None or self.instance.phases.limits:
             self._short()
         self._change()
+
+    def _first(self) -> None:
+        """Phases on the same machines: pairs of machines may take minutes where they are many."""
+        assert self.instance.phases is not None
+        whole = replace(self.instance, phases=replace(self.instance.phases, split=False))
+        for placement in first_placements(weighted(self.instance, None)):
+            self._valued(whole, placement, "first plan")
 
     def late(self, share: float = 1.0) -> bool:
         """Whether this share of the time limit is gone."""
@@ -80,7 +90,10 @@ class RouteSearch:
         if not key or key in self.known:
             return -math.inf
         self.known.add(key)
-        found = route_plan(self.instance, placement, self.delay, self.wanted)
+        return self._valued(self.instance, placement, method)
+
+    def _valued(self, instance: Instance, placement: Placement, method: str) -> float:
+        found = route_plan(instance, placement, self.delay, self.wanted, self.late)
         score = self._score(found)
         if found is not None and score > self._score(self.best):
             # Machines that no route uses only hold memory.
@@ -106,6 +119,7 @@ class RouteSearch:
         if left is not None and left <= 0:
             return {}
         search = Search(part, None if left is None else max(0.01, left * share), self.seed)
+        first(search)
         search.tighten()
         for method in self.methods:
             if search.proved or search.late():
@@ -203,7 +217,7 @@ class RouteSearch:
         # Each on machines that the ones before have left free.
         placement: dict[int, tuple[int, int]] = {}
         while not self.late(0.9):
-            route = short_route(self.instance, self.delay, set(placement))
+            route = short_route(self.instance, self.delay, set(placement), self.late)
             if route is None:
                 return
             placement |= route

@@ -7,6 +7,7 @@ estimated by the shortest path that may use a machine twice.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from csp_embed.serving.instance import Delays, Instance
@@ -24,9 +25,10 @@ class _Start:
 
 
 def short_route(
-    instance: Instance, late: Delays, without: set[int]
+    instance: Instance, late: Delays, without: set[int], stop: Callable[[], bool] = lambda: False
 ) -> dict[int, tuple[int, int]] | None:
-    """Intervals of one route that uses none of `without`; None where none was found."""
+    """Intervals of one route that uses none of `without`; None where none was found. stop: asked
+    often; ends the search without a route."""
     assert instance.phases is not None
     layers, rest = instance.layers, max(0.0, instance.phases.output - 1)
     # Groups for the estimate, single machines for the route.
@@ -51,6 +53,8 @@ def short_route(
     for layer in range(layers):
         # Sorted here, not when put in: each layer is visited once.
         for start in sorted(beams[layer], key=lambda s: (s.seconds, s.spans))[:BEAM]:
+            if stop():
+                return None
             # A machine holds one interval only.
             used = without | {i for i, _, _ in start.spans}
             last = start.spans[-1][0] if start.spans else None

@@ -8,6 +8,7 @@ shortest requests at a wanted rate, min sum_q t_q r_q / sum_q r_q with sum_q r_q
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,11 +40,13 @@ def route_plan(
     placement: Placement,
     late: Delays | None = None,
     wanted: float | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Routed | None:
     """The most tokens/s; with `wanted` tokens/s, the shortest requests (0: the shortest route
-    alone). None where there is no route, or too little."""
+    alone). None where there is no route, or too little. stop: whether to be content with the routes
+    that are known; asked often."""
     assert instance.phases is not None
-    routes = Routes(instance, placement, late)
+    routes = Routes(instance, placement, late, stop)
     if wanted == 0.0:
         return _shortest(instance, routes)
     tokens, known, columns = instance.phases.tokens, set(), []

@@ -13,6 +13,7 @@ from csp_embed.serving.bounds.cost import cost_of, least_cost, must_have_prices,
 from csp_embed.serving.files.plan_file import ServingPlan, named
 from csp_embed.serving.flow import max_flow
 from csp_embed.serving.instance import Instance
+from csp_embed.serving.searches.first import first_placements
 from csp_embed.serving.searches.search import EQUAL, Search
 from csp_embed.solver.status import FEASIBLE, OPTIMAL, UNKNOWN
 
@@ -56,7 +57,13 @@ def cheapest_plan(
 
     placement, interrupted = None, False
     try:
-        placement = carried(instance)
+        # A dear one at once, in case that the time ends before a cheaper one is found.
+        placement = _first(instance, tokens)
+        found = carried(instance)
+        if found is not None and (
+            placement is None or cost_of(instance, found) <= cost_of(instance, placement)
+        ):
+            placement = found
         if placement is not None:
             # All machines carry it: now fewer, as long as enough is carried.
             placement = thin_out(instance, tokens, carried, placement, proved)
@@ -86,3 +93,12 @@ def cheapest_plan(
             "cost_bound": bound,
         },
     )
+
+
+def _first(instance: Instance, tokens: float) -> dict[int, tuple[int, int]] | None:
+    """A placement that carries so many tokens/s, whatever it costs; None where none is at hand."""
+    for placement in first_placements(instance):
+        flow = max_flow(instance, placement)
+        if flow.value >= tokens:
+            return {i: placement[i] for i in sorted(placement) if flow.through.get(i)}
+    return None

@@ -30,10 +30,12 @@ def regions(search: Search) -> None:
 
     def attempt(rate: float) -> bool:
         label = components(search.instance, rate)
-        # Regions depend on the rate: what is slower than it does not join.
+        # Regions depend on the rate: what is slower than it does not join. One region is the other
+        # searches' work; with very many hardly two machines share one.
+        if not 1 < label.max() + 1 <= search.instance.size // 2:
+            return False
         guide = search.relaxation.guide(rate)
-        # One region is the other searches' work; with very many hardly two machines share one.
-        if guide is None or not 1 < label.max() + 1 <= search.instance.size // 2:
+        if guide is None:
             return False
         price, waste = guide
         classes = classes_of(search.instance, label, price)

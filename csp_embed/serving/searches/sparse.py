@@ -88,8 +88,8 @@ def sparse(search: Search) -> None:
         return False
 
     for part in FIRST:
-        if not search.value:
-            # Any plan first: a share of the bound is easier to reach.
+        if search.value < part * search.most:
+            # Any good plan first: a share of the bound is easier to reach.
             attempt(search.most * part)
     search.climb(attempt, steps=10)
     # That a rate was missed once proves nothing: again, otherwise, a little above the best.

@@ -69,6 +69,13 @@ class Run:
     warnings: tuple[str, ...] = ()
     notes: dict[str, Any] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        said = "not compared with any"
+        if self.values_equal is not None:
+            said = "as expected" if self.values_equal else "NOT as expected"
+        count = len(self.executed)
+        return f"<Run of {count} instructions on {self.isa.name}: values {said}>"
+
     def memory(self, name: str, first: int = 0, last: int | None = None) -> NDArray[np.int64]:
         """Elements of an on-chip memory at the end, int64[n, *lanes] (micro-ops: [n, fields])."""
         memory = self.isa.memory(name)

@@ -209,13 +209,23 @@ def _settings(
     choices: list[list[int]] = []
     for p in params:
         state = machine.state.get(p.name)
-        if p.kind == "state" and state is not None and state.dtype == "float32":
+        bits = p.kind == "state" and state is not None and state.dtype == "float32"
+        if bits or p.name in _floats(value):
             choices.append(_scales())
         else:
             # 63: more than any shift; a wider field would make the search endless.
             choices.append(list(range(min(_most(p, store, machine), 63) + 1)))
     for values in itertools.product(*choices):
         yield dict(zip(params, values, strict=True))
+
+
+def _floats(value: ast.expr) -> set[str]:
+    """Names that are the bits of a float32."""
+    return {
+        n.args[0].id for n in ast.walk(value)
+        if isinstance(n, ast.Call) and isinstance(n.func, ast.Name) and n.func.id == "as_float32"
+        and isinstance(n.args[0], ast.Name)
+    }  # fmt: skip
 
 
 def _scales() -> list[int]:

@@ -106,6 +106,7 @@ class _Lowering:
     machine: CommandMachine
     tiles: Mapping[str, Tile]
     moves: dict[str, Transfer]
+    begins: list[Transfer]
     adders: list[Transfer]
     epilogue: Epilogue
     regions: dict[str, Region] = field(default_factory=dict[str, Region])
@@ -120,7 +121,8 @@ class _Lowering:
         width = {r: 1 + sum(s * (isa.dims[d] - 1) for d, s in t.lanes.items())
                  for r, t in tiles.items()}  # fmt: skip
         memory = tiles["dst"].memory
-        stores = transfers(machine, "copy_out", memory, width["dst"])
+        stores = [t for t in transfers(machine, "copy_out", memory, width["dst"])
+                  if t.apart(width["dst"])]  # fmt: skip
         epilogue = epilogue_of(op, machine, stores, adds)
         moves: dict[str, Transfer] = {}
         taken: set[str] = set()
@@ -135,15 +137,19 @@ class _Lowering:
             dtype = machine.memories[tiles[role].memory].dtype
             found = transfers(machine, "copy_in", tiles[role].memory, width[role])
             # The operand's own type: other copies convert on the way.
-            moves[role] = chosen([t for t in found if t.dtype == dtype])
+            moves[role] = chosen([t for t in found if t.dtype == dtype and t.apart(width[role])])
         begins = transfers(machine, "copy_in", memory, width["dst"])
         adders = transfers(machine, "copy_in", memory, width["dst"], adds=True)
-        begins, adders = ([t for t in x if t.dtype == "int32"] for x in (begins, adders))
+        # One row of HOST may fill all rows of a tile: a bias needs no more.
+        begins, adders = (
+            [t for t in x if t.dtype == "int32" and (t.repeats or t.apart(width["dst"]))]
+            for x in (begins, adders)
+        )
         # Sums begin with a copy in where the machine has one.
         if begins:
             moves[CONSTANT] = chosen(begins)
         moves["dst"] = epilogue.store
-        made = _Lowering(embedding, isa, machine, tiles, moves, adders, epilogue)
+        made = _Lowering(embedding, isa, machine, tiles, moves, begins, adders, epilogue)
         for role in embedding.layouts:
             if role.startswith("add"):
                 made._begins(op.text())
@@ -179,9 +185,8 @@ class _Lowering:
             factor = role in ("lhs", "rhs")
             # Two groups must fit: one is used while the other is filled.
             tiles = reach.rows(self.machine, tile.memory) // tile.height(self.isa.dims)
-            self.regions[role] = region(e, self.isa, role, tile, self.moves[role],
-                                        most_group=tiles // 2 if factor else tiles,
-                                        reduced_first=factor)  # fmt: skip
+            most = tiles // 2 if factor else tiles
+            self.regions[role] = self._region(role, tile, most, factor)
         pools, slots = self._pools()
         # The walk with the fewest loads; each is stopped once it exceeds the best.
         best: tuple[Walk, Order, Steps, Residence] | None = None
@@ -208,6 +213,24 @@ class _Lowering:
                 break  # everything is loaded once, which no other walk can beat
         assert best is not None, "there is always a walk"
         return self._emitted(*best, tables, pools)
+
+    def _region(self, role: str, tile: Tile, most: int, factor: bool) -> Region:
+        """Where the operand lies, by the copy that was chosen; of a tensor that is added by another
+        one where that repeats a row, and rows differ."""
+        found: Infeasible | None = None
+        others = () if not role.startswith("add") else self.begins if role == "add0" \
+            else self.adders  # fmt: skip
+        for t in (self.moves[role], *others):
+            try:
+                lies = region(self.embedding, self.isa, role, tile, t, most_group=most,
+                              reduced_first=factor)  # fmt: skip
+            except Infeasible as error:
+                found = found or error
+            else:
+                self.moves[role] = t
+                return lies
+        assert found is not None, "a loop that never returned has raised"
+        raise found
 
     def _pools(self) -> tuple[dict[str, str], dict[str, int]]:
         """(role -> pool of slots, pool -> how many slots it has; "sums": tiles of sums)."""
@@ -336,10 +359,11 @@ class _Lowering:
             self._begins(self.embedding.operator.text())
             t = self.moves[CONSTANT]
             place = replace(dst.place, low=(), shape=(), order=())
-            rows = 1 if t.strided() else dst.height
+            rows = 1 if t.strided() or t.repeats else dst.height
             # A strided copy may repeat one row: then the constant is one row.
             self.regions[CONSTANT] = Region(CONSTANT, place, dst.tile, dst.height, dst.width, None,
-                                            t.strided(), rows, 1, t.item)  # fmt: skip
+                                            t.strided(), rows, 1, t.item,
+                                            pitch=t.pitch(dst.width))  # fmt: skip
         at = FIRST_ADDRESS
         # The result last: its address does not move when constants grow.
         for role in [r for r in self.regions if r != "dst"] + ["dst"]:

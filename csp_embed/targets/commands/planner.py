@@ -55,13 +55,14 @@ class Planner:
         setters = [(c, s.source) for c in self.machine.commands
                    for n, s in c.acts.settings.items() if n in self._row_states]  # fmt: skip
         self._rows_decide = any(p.kind == "const" for p in bases) or any(
-            p.kind != "field" or c.fields[p.name].most < rows - 1 for c, p in setters
+            p.kind != "field" or c.fields[p.name].most // p.per < rows - 1 for c, p in setters
         )
 
-    def copy(self, command: Command, wants: Wants) -> None:
-        """A copy, behind what sets its strides."""
+    def copy(self, command: Command, wants: Wants, idle: Wants | None = None) -> None:
+        """A copy, behind what sets its strides. idle: state that may have any value."""
         # Strides and counts that are state must be set before the copy.
-        needed = {p.name: v for p, v in wants if p.kind == "state"}
+        needed = {p.name: p.number(v) for p, v in idle or [] if p.name not in self.numbers}
+        needed |= {p.name: p.number(v) for p, v in wants if p.kind == "state"}
         for c, values in self._setters(needed, {}) or self._stuck(command, needed):
             self._put(c, values, {})
         self._put(command, self._fields(command, wants), {})
@@ -153,7 +154,7 @@ class Planner:
                 wants += _at(own.source, factor.row) + self._whole(own.loops, own.limits)
                 loaded[source.state] = factor.name
         missing = {s: f for s, f in held.items() if self.lanes.get(s) != f.name}
-        needed = {p.name: v for p, v in wants if p.kind == "state"}
+        needed = {p.name: p.number(v) for p, v in wants if p.kind == "state"}
         missing |= self._behind(missing)
         before = self._setters(needed, missing)
         if before is None:
@@ -248,9 +249,9 @@ class Planner:
             elif source.kind == "field":
                 # A value that the field cannot hold: another command may.
                 most = c.fields[source.name].most
-                if wanted is not None and wanted > most:
+                if wanted is not None and source.number(wanted) > most:
                     return None
-                values[source.name] = 0 if wanted is None else wanted
+                values[source.name] = 0 if wanted is None else source.number(wanted)
             else:
                 return None
         for name, load in c.acts.loads.items():
@@ -262,8 +263,8 @@ class Planner:
             # Loading reads addresses too, which must be settable here.
             for p, v in _at(load.source, lanes[name].row) + self._whole(load.loops, load.limits):
                 if p.kind == "field":
-                    values[p.name] = v
-                elif p.kind == "state" and self.numbers.get(p.name) != v:
+                    values[p.name] = p.number(v)
+                elif p.kind == "state" and self.numbers.get(p.name) != p.number(v):
                     return None
         return values
 
@@ -271,7 +272,7 @@ class Planner:
         values: dict[str, int] = {}
         for p, v in wants:
             if p.kind == "field":
-                values[p.name] = v
+                values[p.name] = p.number(v)
             # A constant in the command must be what is needed.
             elif p.kind == "const" and p.value != v:
                 raise SpecError(f"{c.name} has {p.value} where {v} is needed",

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from csp_embed.errors import Infeasible
 from csp_embed.ir.embedding import Embedding
 from csp_embed.machine.commands.tiles import Tile
 from csp_embed.machine.commands.transfers import Transfer
@@ -29,7 +30,8 @@ class Region:
     """place: the grid box. tile: rows and lanes of an element. block: the grid dimension inside the
     rows, or None for a grid of one element; beside: its elements lie beside each other row by row,
     else one after the other. rows: of an element that are kept (1 where all are alike). group:
-    elements of the block dimension that one transfer moves."""
+    elements of the block dimension that one transfer moves. pitch: values from row to row where
+    they are more than the row has (0: as many); what lies between is nobody's."""
 
     role: str
     place: Place
@@ -42,6 +44,7 @@ class Region:
     group: int
     item: int
     address: int = 0
+    pitch: int = 0
 
     @property
     def outer(self) -> tuple[int, ...]:
@@ -54,6 +57,12 @@ class Region:
 
     @property
     def row_bytes(self) -> int:
+        """Bytes of HOST that a row takes."""
+        return max(self.width, self.pitch) * self.item
+
+    @property
+    def moved_bytes(self) -> int:
+        """Bytes of a row that copies move."""
         return self.width * self.item
 
     @property
@@ -93,7 +102,7 @@ class Region:
         rank = len(p.shape)
         flat = p.index_map().reshape(tuple(p.shape[d] for d in p.order) + p.lanes)
         flat = flat.transpose((*np.argsort(p.order), *range(rank, flat.ndim)))
-        wide = np.full((*p.shape, self.height, self.width), -1, np.int64)
+        wide = np.full((*p.shape, self.height, max(self.width, self.pitch)), -1, np.int64)
         # Where a lane of the tile stands in rows and lanes of the memory.
         rows = np.zeros(p.lanes, np.int64)
         lanes = np.zeros(p.lanes, np.int64)
@@ -147,8 +156,18 @@ def region(
         group, beside = transfer.most_rows // height, False
     group = max(1, min(group, most_group))
     block = _block(embedding, role, p, group, reduced_first)
-    found = Region(role, p, tile, height, width, block, beside, height, group, transfer.item)
-    return _one_row(found) if role.startswith("add") and transfer.strided() else found
+    found = Region(role, p, tile, height, width, block, beside, height, group, transfer.item,
+                   pitch=transfer.pitch(width))  # fmt: skip
+    if role.startswith("add") and (transfer.strided() or transfer.repeats):
+        found = _one_row(found)
+    if transfer.repeats and found.rows > 1:
+        where = embedding.operator.text()
+        raise Infeasible(
+            f"{transfer.command.name} fills all rows of a tile with one row of {role}", where=where,
+            why="rows of this tensor differ from each other in a tile",
+            hint="a copy that walks rows of HOST, in the machine's file",
+        )  # fmt: skip
+    return found
 
 
 def _block(
@@ -174,9 +193,10 @@ def _block(
 def _one_row(found: Region) -> Region:
     """Keeps one row of each element where all rows hold the same values."""
     whole = found.map
-    shape = (math.prod(found.outer), found.rows, found.blocks, found.width)
+    width = max(found.width, found.pitch)
+    shape = (math.prod(found.outer), found.rows, found.blocks, width)
     rows = whole.reshape(shape) if found.beside else whole.reshape(
-        shape[0], found.blocks, found.rows, found.width
+        shape[0], found.blocks, found.rows, width
     ).transpose(0, 2, 1, 3)  # fmt: skip
     # A row without data is alike to any: what it adds is read by nobody.
     alike = ((rows == rows[:, :1]) | (rows < 0)).all()

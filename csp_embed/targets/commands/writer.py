@@ -99,12 +99,12 @@ class Writer:
         self._moved(t, row, host, rows, r, blocks)
         # A repeated row is read once from HOST, whatever it fills.
         kept = 1 if r.rows < r.height else rows
-        self.loaded += kept * r.row_bytes * blocks
+        self.loaded += kept * r.moved_bytes * blocks
 
     def _store(self, tile: int, row: int) -> None:
         r, t = self.regions["dst"], self.moves["dst"]
         self._moved(t, row, r.at(*divmod(tile, r.blocks)), r.height, r, 1, self.settings)
-        self.stored += r.height * r.row_bytes
+        self.stored += r.height * r.moved_bytes
 
     def _moved(
         self, t: Transfer, row: int, host: int, rows: int, r: Region, blocks: int,
@@ -116,4 +116,5 @@ class Writer:
             n = each if t.rows else min(each, rows - done)
             wants = t.wants(row + done, host + done * r.stride, n, r.width, r.stride, blocks,
                             r.height)  # fmt: skip
-            self.planner.copy(t.command, wants + (settings or []))
+            idle = t.idle(n, r.stride, blocks, r.height)
+            self.planner.copy(t.command, wants + (settings or []), idle)

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from csp_embed.errors import SpecError
 from csp_embed.machine.costs import costs_of
@@ -40,3 +41,15 @@ def test_a_missing_cost_is_refused_at_its_section(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="burst_beats") as caught:
         costs_of(isa)
     assert caught.value.where == f"{path}:{line_of(TOY, 'ideal:')}"
+
+
+@pytest.mark.parametrize("section", ["read", "map", "contract"])
+def test_a_missing_section_is_refused_at_the_costs(tmp_path: Path, section: str) -> None:
+    document = yaml.safe_load(TOY)
+    del document["costs"][section]
+    path = tmp_path / "none.yaml"
+    path.write_text(yaml.safe_dump(document, sort_keys=False))
+    with pytest.raises(SpecError, match=section) as caught:
+        costs_of(load_isa(path))
+    # A block begins with its first entry.
+    assert caught.value.where == f"{path}:{line_of(path.read_text(), 'costs:') + 1}"

@@ -84,6 +84,8 @@ def task(**keys: Any) -> list[dict[str, Any]]:
         ({"tasks": [{"id": "x"}], "edges": []}, "the key 'cost' is missing"),
         ({"tasks": task(cost={}), "edges": []}, "has no cost"),
         ({"tasks": task(cost={"a": -1}), "edges": []}, "-1"),
+        ({"tasks": task(cost={"a": True}), "edges": []}, "a is true or false"),
+        ({"tasks": task(weight_bytes=True), "edges": []}, "a number is expected"),
         ({"tasks": task(cost={"a": "soon"}), "edges": []}, "valid number"),
         ({"tasks": task(weight_bytes=-5), "edges": []}, "greater than or equal to 0"),
         ({"tasks": task() * 2, "edges": []}, "twice"),

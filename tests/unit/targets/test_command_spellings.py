@@ -12,7 +12,7 @@ import yaml
 import csp_embed as ce
 from csp_embed.compiler.commands import suite
 from csp_embed.compiler.commands.chain import compile_commands
-from csp_embed.errors import SpecError
+from csp_embed.errors import Infeasible, SpecError
 from csp_embed.machine.compilable import require
 from csp_embed.machine.spec import Isa
 
@@ -104,6 +104,65 @@ def test_few_rows_are_filled_by_small_groups() -> None:
     assert right(changed([("rows: 2048", "rows: 9")]))
 
 
+IN_LOOP = "for r in range(rows):\n        for k in range({}):\n          {}"
+WGT_FIELDS = '{op: 3}\n    fields: {at: "a[0:30]", to: "c[0:%d]"'
+ACT_FIELDS = '{op: 2}\n    fields: {at: "a[0:30]", to: "c[0:12]", rows: "c[%s] <= 128"%s'
+ACT_LOOP, OUT_LOOP = IN_LOOP.format(8, "ACT"), IN_LOOP.format(12, "HOST.int8")
+ROUNDED = "clip((SUM[at + r][k] + (1 << s >> 1)) >> s, 0"
+WORD = [("words: {op: 8, a: 32, c: 32}", "words: {op: 8, a: 32, c: 32, d: 32}"),
+        ('s: "c[24:29]", relu: "c[30:31]"', 's: "d", relu: "c[30:31]"')]  # fmt: skip
+
+
+def scaled(by: str) -> tuple[str, str]:
+    return ROUNDED, f"clip(rint(float32(SUM[at + r][k]) * {by}), 0"
+
+
+NATURAL = {
+    "rows of 32 bytes in HOST": [("at + act_stride * r + k", "at + 32 * r + k"),
+                                 ("to + out_stride * r + k", "to + 20 * r + k")],
+    "sums of 64 bytes a row": [("at + bias_stride * r + 4 * k", "at + 64 * r + 4 * k")],
+    "a bias copy that repeats one row": [("at + bias_stride * r + 4 * k", "at + 4 * k")],
+    "byte addresses of rows of 12": [
+        ('w: "a[0:12]"', 'w: "a[0:16]"'), (WGT_FIELDS % 12, WGT_FIELDS % 16),
+        ("WGT[to + r]", "WGT[to // 12 + r]"), ("WGT[w + i]", "WGT[w // 12 + i]"),
+    ],
+    "a byte address behind a shift": [("ACT[to + r]", "ACT[(to >> 3) + r]")],
+    "state set and used in one command": [
+        (ACT_LOOP, f"act_stride = pitch\n      {ACT_LOOP}"),
+        (ACT_FIELDS % ("16:24", ""), ACT_FIELDS % ("12:20", ', pitch: "c[20:32]"')),
+    ],
+    "state set and used by a contraction": [
+        ("for b in range(rows):", "fresh = add\n      for b in range(rows):"),
+        ("if not add", "if not fresh"), ("  act_stride: {}\n", "  act_stride: {}\n  fresh: {}\n"),
+    ],
+    "a scale in the store's own field": [*WORD, scaled("as_float32(s)")],
+    "a scale that the store sets for itself": [
+        *WORD, scaled("scale"), (OUT_LOOP, f"scale = as_float32(s)\n      {OUT_LOOP}"),
+        ("  act_stride: {}\n", "  act_stride: {}\n  scale: {type: float32}\n"),
+    ],
+}  # fmt: skip
+BIASED = ce.matmul(m=21, n=9, k=19, shift=3, bias=True, bias_range=500, clip=(0, 127))
+
+
+@pytest.mark.parametrize("name", NATURAL)
+def test_other_ways_of_saying_the_same_are_compiled_right(name: str) -> None:
+    isa = changed(NATURAL[name])
+    require(isa)
+    assert {o.kind for o in suite.run(isa)} == {"equal"}
+    for op in (OPERATOR, BIASED):
+        kernel = compile_commands(op, isa, {}, options=ce.Options(top=1))
+        assert kernel.check() == []
+        assert kernel.certify().ok
+
+
+def test_a_copy_that_repeats_a_row_adds_no_tensor_whose_rows_differ() -> None:
+    isa = changed(NATURAL["a bias copy that repeats one row"])
+    op = ce.parse_formula("y[n,m] += x[n,k] * w[m,k]; add z[n,m]",
+                          {"x": (9, 8), "w": (12, 8), "z": (9, 12)})  # fmt: skip
+    with pytest.raises(Infeasible, match="fills all rows of a tile with one row"):
+        compile_commands(op, isa, {}, options=ce.Options(top=1))
+
+
 REFUSED = {
     "a loop that repeats": ("            SUM[y + b][o] += ACT",
                             "            for z in range(2):\n              SUM[y + b][o] += ACT",
@@ -119,7 +178,8 @@ REFUSED = {
     "unsigned state": ("type: int8}\n  act", "type: uint8}\n  act", "fills uint8 lanes of W"),
     "an index too few": (LOAD, "W[i] = WGT[w + i][o]", "other loops"),
     "an index that moves": (LOAD, "W[i + 1, o] = WGT[w + i][o]", "a loop's name"),
-    "a byte address": ("ACT[to + r]", "ACT[to // 8 + r]", "of a byte address name the bits above"),
+    "rows that overlap": ("at + act_stride * r", "at + 4 * r", "lie 4 bytes apart"),
+    "one row for all": ("at + act_stride * r", "at", "lie 0 bytes apart"),
 }  # fmt: skip
 
 

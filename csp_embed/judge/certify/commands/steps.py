@@ -109,6 +109,9 @@ def _call(name: str, args: list[Span]) -> Span:
     match name, args:
         case "float32", [(low, high)]:
             return np.asarray(low).astype(np.float32), np.asarray(high).astype(np.float32)
+        case "as_float32", [(low, high)] if np.size(low) == 1 and low == high:
+            bits = np.uint32(int(low)).view(np.float32)
+            return bits, bits
         case "rint", [(low, high)]:
             return np.rint(low), np.rint(high)
         case "clip", [x, a, b]:
