@@ -15,6 +15,7 @@ from csp_embed.files import atomic, check_outputs
 
 if TYPE_CHECKING:
     from csp_embed.compiler.network import Built
+    from csp_embed.network.quantised.graph import Graph
 
 
 def register(app: typer.Typer) -> None:
@@ -46,12 +47,12 @@ def build_command(
         str,
         typer.Option(
             metavar="exact|shift",
-            help="shift: weights requantised so that multipliers are shifts (ONNX)",
+            help="shift: weights requantised so that multipliers are shifts",
         ),
     ] = "exact",
     requantised: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.onnx", help="the model that --rounding shift makes"),
+        typer.Option(metavar="FILE", help="the model that --rounding shift makes"),
     ] = None,
     output: Annotated[
         Path | None,
@@ -115,18 +116,19 @@ def build_command(
         raise InputError(
             f"--rounding {rounding} {'with' if requantised else 'without'} --requantised",
             why="exact builds the model as it is; shift changes weights, and writes that model out",
-            hint="--rounding shift --requantised FILE.onnx",
+            hint=f"--rounding shift --requantised FILE{model.suffix or '.onnx'}",
         )
     # Before anything is read: a long run must not end at a name that cannot be written.
     check_outputs(
-        (output, (".npz",)), (report, (".html",)), (requantised, (".onnx",)), reads=(model,)
+        (output, (".npz",)),
+        (report, (".html",)),
+        (requantised, (".onnx", ".tflite")),
+        reads=(model,),
     )
     if requantised is None:
         graph = read_quantised(model, dims(dim or []))
     else:
-        from csp_embed.network.quantised.onnx.shifts import with_shifts
-
-        graph = with_shifts(model, requantised, dims(dim or []))
+        graph = _with_shifts(model, requantised, dims(dim or []))
     # Reading is enough to show: neither the machine nor the compiler is loaded.
     if show:
         say(graph.show())
@@ -159,6 +161,23 @@ def build_command(
     # The last thing: the report has been printed by then.
     if built.differences:
         raise typer.Exit(5)
+
+
+def _with_shifts(model: Path, output: Path, dims: dict[str, int]) -> Graph:
+    """The requantised network, written in the format that it came in."""
+    from csp_embed.network.quantised.onnx.shifts import with_shifts
+    from csp_embed.network.quantised.read import read_quantised
+    from csp_embed.network.quantised.tflite.shifts import with_tflite_shifts
+
+    tflite = read_quantised(model, dims).profile == "tflm"
+    wanted = ".tflite" if tflite else ".onnx"
+    if output.suffix != wanted:
+        raise InputError(
+            f"--requantised {output}", where=str(model),
+            why=f"the model is written in the format that it came in, which is {wanted[1:]}",
+            hint=f"--requantised {output.with_suffix(wanted)}",
+        )  # fmt: skip
+    return with_tflite_shifts(model, output) if tflite else with_shifts(model, output, dims)
 
 
 def _write(built: Built, output: Path | None, report: Path | None) -> list[str]:

@@ -241,8 +241,8 @@ def _epilogue_cycles(problem: Problem, bias: BiasTrick | None, costs: Costs, fil
             each += costs.immediate_step
         else:
             each += costs.step if bias and bias.step == i else costs.tensor_step
-    if problem.copies:
-        each += problem.copies * (costs.reset_step + 2 * costs.tensor_step)
+    each += len(problem.kept) * (costs.reset_step + costs.tensor_step)
+    each += problem.copies * costs.tensor_step
     return vectors * each
 
 

@@ -69,8 +69,9 @@ class Problem:
     elements by memory. rounds: the contraction is done once more for each entry, first, with other
     constants and into the same accumulators; the entry's steps follow it. Their tensors are those
     of the epilogue, read alike, with values of their own. repeats: every round has the same
-    factors. copies: so many rounds after the first one make no products: each adds a copy of the
-    sums as they were after the first addition of the round before. dropped: steps of the epilogue
+    factors. copies: so many rounds after the first one make no products: each adds what was kept
+    last. kept: (round, steps) pairs: the sums are kept as they are after so many steps of that
+    round. dropped: steps of the epilogue
     that the last round leaves out. live: of each round with products, by counter, the range beyond
     which its constants are 0; none: all of it. bias_lanes: how a dropped step is done."""
 
@@ -91,6 +92,7 @@ class Problem:
     rounds: tuple[tuple[Step, ...], ...] = ()
     repeats: bool = False
     copies: int = 0
+    kept: tuple[tuple[int, int], ...] = ()
     dropped: frozenset[int] = frozenset()
     live: tuple[tuple[tuple[int, int], ...], ...] = ()
     bias_lanes: BiasLanes | None = None
@@ -102,7 +104,7 @@ class Problem:
 
     @property
     def turns(self) -> tuple[int, ...]:
-        """Rounds that make products; the others take a copy of the sums before."""
+        """Rounds that make products; the others add what was kept."""
         return (0, *range(self.copies + 1, len(self.rounds) + 1))
 
     @property
@@ -149,6 +151,7 @@ def build(
     rounds: tuple[tuple[Step, ...], ...] = (),
     repeats: bool = False,
     copies: int = 0,
+    kept: tuple[tuple[int, int], ...] = (),
     dropped: frozenset[int] = frozenset(),
 ) -> Problem:
     """rounds and what follows: see Problem. Of a factor wider than int8 each digit is a round.
@@ -202,6 +205,7 @@ def build(
         rounds=rounds,
         repeats=repeats,
         copies=copies,
+        kept=kept,
         dropped=dropped,
     )
 

@@ -24,12 +24,14 @@ Ranges = tuple[tuple[int, int], ...]
 
 def live_ranges(problem: Problem, made: Lowered) -> tuple[Ranges, ...]:
     """Empty where every round needs all of its products."""
-    # Both factors variable, or both constant: nothing is known to be 0.
-    if sum(problem.sides) != 1:
-        return ()
-    m = problem.lhs if problem.sides[0] else problem.rhs
-    assert m is not None  # it holds the constants
     e = problem.embedding
+    tensors = e.operator.tensors
+    sides = [m for m in (problem.lhs, problem.rhs) if m is not None
+             and tensors[e.layouts[m.operand].tensor].constant]  # fmt: skip
+    # Both factors variable, or both constant: nothing is known to be 0.
+    if len(sides) != 1:
+        return ()
+    (m,) = sides
     layout, found = e.layouts[m.operand], list[Ranges]()
     # Each round has factors of its own.
     factors = [made.constants[turn][layout.tensor] for turn in problem.turns]
@@ -45,6 +47,13 @@ def live_ranges(problem: Problem, made: Lowered) -> tuple[Ranges, ...]:
     # Where no round has a product, one is kept: a schedule without any is none.
     some = any(all(a < b for a, b in r) for r in found)
     return tuple(found) if some and any(r != whole for r in found) else ()
+
+
+def problem_of(e: Embedding, isa: Isa, made: Lowered) -> Problem:
+    """A layer's rounds by one of its embeddings, every product of them."""
+    return build_problem(
+        e, isa, made.rounds, made.repeats, made.copies, made.kept, made.dropped
+    )  # fmt: skip
 
 
 def _range(problem: Problem, m: Map, used: NDArray[np.bool_], counter: int) -> tuple[int, int]:
@@ -75,5 +84,5 @@ def _dense(array: NDArray[Any]) -> bool:
 
 def passes(e: Embedding, made: Lowered, isa: Isa) -> float:
     """How often an embedding makes its products, rounds counted in part where constants are 0."""
-    problem = build_problem(e, isa, made.rounds, made.repeats, made.copies, made.dropped)
+    problem = problem_of(e, isa, made)
     return replace(problem, live=live_ranges(problem, made)).passes

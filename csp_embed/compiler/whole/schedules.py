@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from csp_embed.compiler.request.options import Options
 from csp_embed.compiler.search.measuring import Meter
 from csp_embed.compiler.whole.homes import by_pitch
-from csp_embed.compiler.whole.idle import live_ranges
+from csp_embed.compiler.whole.idle import live_ranges, problem_of
 from csp_embed.compiler.whole.sites import Choice, Site
 from csp_embed.embed.algebra.packing import pack
 from csp_embed.ir.schedule import Schedule
@@ -25,7 +25,6 @@ from csp_embed.schedule.attempts import Decided
 from csp_embed.schedule.choose import rebuild, search
 from csp_embed.schedule.config import Config
 from csp_embed.schedule.inputs import Problem
-from csp_embed.schedule.inputs import build as build_problem
 from csp_embed.targets.stream.image import constant_element, factor_elements, round_bytes
 
 Bytes = NDArray[np.uint8]
@@ -58,7 +57,7 @@ class Scheduler:
     def layer(self, site: Site, choice: Choice) -> Layer:
         """Raises: Infeasible where no tile fits."""
         made, e, role = site.made, choice.embedding, choice.role
-        problem = build_problem(e, self.isa, made.rounds, made.repeats, made.copies, made.dropped)
+        problem = problem_of(e, self.isa, made)
         problem = replace(problem, live=live_ranges(problem, made))
         x = getattr(problem, role)
         pitch = choice.fits[0].pitch if choice.fits else None
@@ -74,7 +73,7 @@ class Scheduler:
         }
         # All that a schedule depends on; constants' values do not count.
         key = (made.op.text(), tuple(sorted((n, t.shape) for n, t in made.op.tensors.items())),
-               str(made.rounds), made.copies, made.dropped, problem.live,
+               str(made.rounds), made.copies, made.kept, made.dropped, problem.live,
                e.formula(), order, out)  # fmt: skip
         if key not in self._found:
             # Layers of one shape are frequent in a network.

@@ -304,8 +304,10 @@ def price_of(e: Embedding, made: Lowered, isa: Isa, costs: Costs, role: str) -> 
     more = passes(e, made, isa) - 1
     steps = sum(len(s) for s in made.rounds)
     other = next((r for r in ("lhs", "rhs") if r != role), "rhs")
-    # A copy takes a reset and two tensor steps.
-    again = made.copies * (costs.reset_step + 2 * costs.tensor_step)
+    # What is kept takes a reset and a tensor step, adding it again another one.
+    again = (
+        len(made.kept) * (costs.reset_step + costs.tensor_step) + made.copies * costs.tensor_step
+    )
     compute = e.cost["compute_cycles"] + (costs.step * steps + again) * e.cost["vectors"]
     compute += costs.step * more * e.cost["steps"]
     # Constants of further rounds are loaded too, unless they are the same.

@@ -109,9 +109,10 @@ def _layer(
 ) -> dict[str, Any]:  # fmt: skip
     made, shape = layer.site.made, graph.tensors[layer.site.op.output].shape
     biases = [c["b"] for c in made.constants]
-    shifts, limits = ([c.get(n) for c in made.constants] for n in "sd")
+    shifts, limits, ceilings = ([c.get(n) for c in made.constants] for n in "sde")
     return {
         "name": layer.site.op.name, "begin": begin, "end": end, "copies": made.copies,
+        "kept": [list(pair) for pair in made.kept],
         "fill": made.fill, "axis": axis_of_channels(graph, shape),
         "between": [_steps(steps) for steps in made.rounds],
         "after": _steps(made.op.epilogue),
@@ -119,6 +120,7 @@ def _layer(
         "bias": [arrays.name(b) for b in biases],
         "shift": [None if s is None else arrays.name(s) for s in shifts],
         "limit": [None if s is None else arrays.name(s) for s in limits],
+        "ceiling": [None if s is None else arrays.name(s) for s in ceilings],
     }  # fmt: skip
 
 

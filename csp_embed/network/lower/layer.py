@@ -58,9 +58,9 @@ def lowered(task: Task) -> Lowered | str:
             refused = [*refused, made]
             continue
         proof = f"{recipe.name}: equal for every sum that can occur, {task.proved}"
-        op, rounds, constants, dropped, weights = made
+        op, rounds, constants, kept, dropped, weights = made
         return Lowered(op, rounds, constants, task.reads, task.operand, task.arrange, task.fill,
-                       recipe, proof, tuple(refused), copies, dropped, weights)  # fmt: skip
+                       recipe, proof, tuple(refused), copies, kept, dropped, weights)  # fmt: skip
     # Reasons are kept: whoever chooses scales can do something about them.
     return "no exact sequence of steps: " + "; ".join(refused) + (
         "; scales in another ratio, or powers of two, may have one"

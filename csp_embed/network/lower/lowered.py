@@ -7,7 +7,7 @@ operator with its epilogue, the steps between its rounds, and the constants of e
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,10 +21,10 @@ from csp_embed.ops import parse_formula
 
 Array = NDArray[Any]
 INT32 = (-(1 << 31), (1 << 31) - 1)
-# (op, rounds, constants, dropped, weights), as in `Lowered`
+# (op, rounds, constants, kept, dropped, weights), as in `Lowered`
 Made = tuple[
-    Operator, tuple[tuple[Step, ...], ...], tuple[Mapping[str, Array], ...], frozenset[int],
-    tuple[Array, ...],
+    Operator, tuple[tuple[Step, ...], ...], tuple[Mapping[str, Array], ...],
+    tuple[tuple[int, int], ...], frozenset[int], tuple[Array, ...],
 ]  # fmt: skip
 
 
@@ -36,10 +36,10 @@ class Lowered:
     program's x; `fill` stands wherever no element does. arrange: an array in the shape of the
     graph's output in that of the program's. fill: the stored value that `operand` fills in. recipe:
     how it is requantised. proof: what was proved, in words. refused: other recipes, and why they
-    were not taken. copies: so many rounds after the first one make no products: each adds a copy of
-    the sums as they were after the first addition of the round before. dropped: steps of the
-    epilogue whose tensor is 0 in the last round. weights: of each round, [channels, products], as
-    the graph orders them."""
+    were not taken. copies: so many rounds after the first one make no products: each adds what was
+    kept last. kept: (round, steps) pairs: the sums are kept as they are after so many steps of that
+    round. dropped: steps of the epilogue whose tensor is 0 in the last round. weights: of each
+    round, [channels, products], as the graph orders them."""
 
     op: Operator
     rounds: tuple[tuple[Step, ...], ...]
@@ -52,6 +52,7 @@ class Lowered:
     proof: str
     refused: tuple[str, ...] = ()
     copies: int = 0
+    kept: tuple[tuple[int, int], ...] = ()
     dropped: frozenset[int] = frozenset()
     weights: tuple[Array, ...] = ()
 
@@ -91,19 +92,19 @@ class Contraction:
 
 
 def contracted(task: Contraction, recipe: Recipe, clamp: Pair, copies: int) -> Made | str:
-    """(op, rounds, constants, dropped steps, weights), or why the sums might wrap around int32."""
+    """(op, rounds, constants, what is kept, dropped steps, weights), or why sums might wrap."""
     weights, biases = _rounds(task, recipe)
     amount = _shifts(recipe)
     last = recipe.amount - amount  # what the steps between the rounds have shifted already
     why = _wraps(weights, biases, recipe)
     if why:
         return why
-    for n in range(copies, 0, -1):
+    for n in range(copies, 0, -1) if not recipe.kept else ():
         # The copy keeps what was added before, so that only the difference is added.
         biases[n] = biases[n] - biases[n - 1]
     # Channels share the lanes; steps by channel are read along that axis.
     channel = task.base.out.index[-1]
-    used = {kind for steps in recipe.between for kind, _ in steps} - {"max_lanes"}
+    used = {kind for steps in recipe.between for kind, _ in steps} - {"max_lanes", "min_lanes"}
     # One shift for all is an immediate, which costs half (shared/facts: 1 cycle against 2).
     lanes = np.unique(last).size > 1 or any(kind.endswith("lanes") for kind in used)
     # The smallest range of whole bits that holds every round's bias.
@@ -114,10 +115,12 @@ def contracted(task: Contraction, recipe: Recipe, clamp: Pair, copies: int) -> M
     elif last[0]:
         steps.append(f"shr {last[0]}")
     # The clamp always comes last: it makes the result fit int8.
-    limits = bool(recipe.lanes)
-    steps += [f"max d[{channel}]" if limits else f"max {clamp[0]}", f"min {clamp[1]}"]
+    limits, ceilings = bool(recipe.lanes), bool(recipe.ceilings)
+    steps.append(f"max d[{channel}]" if limits else f"max {clamp[0]}")
+    steps.append(f"min e[{channel}]" if ceilings else f"min {clamp[1]}")
     base = task.base
-    names = (task.name, "b", *(["s"] if lanes else []), *(["d"] if limits else []))
+    some = {"s": lanes, "d": limits, "e": ceilings}
+    names = (task.name, "b", *(name for name, there in some.items() if there))
     op = parse_formula(
         "; ".join([base.formula(), *steps]),
         {n: t.shape for n, t in base.tensors.items()} | dict.fromkeys(names[1:], last.shape),
@@ -132,16 +135,21 @@ def contracted(task: Contraction, recipe: Recipe, clamp: Pair, copies: int) -> M
         made = [op.epilogue[0]] if bias.any() else []
         for kind, imm in after:
             # What a lane takes is read from the epilogue's own tensor.
-            own = op.epilogue[-2] if kind == "max_lanes" else op.epilogue[1]
+            own = op.epilogue[{"max_lanes": -2, "min_lanes": -1}.get(kind, 1)]
             made.append(own if kind.endswith("lanes") else Step(kind, imm))
         between.append(tuple(made))
+    # Rounds with the same weights share one array: a layer may have dozens.
+    same = {id(w): (task.place(w), w.astype(np.int8)) for w in weights}
     constants: list[dict[str, Array]] = [
-        {task.name: task.place(w), "b": b.astype(np.int32)}
+        {task.name: same[id(w)][0], "b": b.astype(np.int32)}
         for w, b in zip(weights, biases, strict=True)
     ]
     if lanes:
         for held in constants:
             held["s"] = last.astype(np.int32)
+    for n, shifts in enumerate(recipe.shifts):
+        if shifts is not None:
+            constants[n]["s"] = shifts.astype(np.int32)
     if "sign_lanes" in used:
         # A sign step reads the same tensor in the first round, with other amounts.
         assert recipe.bits is not None
@@ -150,10 +158,17 @@ def contracted(task: Contraction, recipe: Recipe, clamp: Pair, copies: int) -> M
         lane = recipe.lanes[n] if n < len(recipe.lanes) else np.full(last.shape, clamp[0])
         if lane is not None:
             held["d"] = np.where(recipe.live, lane, min(0, clamp[0])).astype(np.int32)
+    for n, held in enumerate(constants if ceilings else ()):
+        lane = recipe.ceilings[n] if n < len(recipe.ceilings) else np.full(last.shape, clamp[1])
+        if lane is not None:
+            held["e"] = np.where(recipe.live, lane, max(0, clamp[1])).astype(np.int32)
+    # What is kept is completed first: an addition leads the steps of its round.
+    kept = tuple((n, until + bool(biases[n].any())) for n, until in recipe.kept or
+                 [(n, 0) for n in range(copies)])  # fmt: skip
     alike = copies == len(recipe.between) > 0 and not biases[-1].any()
     dropped = frozenset([0]) if alike else frozenset[int]()
-    flat = tuple(w.astype(np.int8) for w in weights)
-    return op, tuple(between), tuple(constants), dropped, flat
+    flat = tuple(same[id(w)][1] for w in weights)
+    return op, tuple(between), tuple(constants), kept, dropped, flat
 
 
 def _shifts(recipe: Recipe) -> int:
@@ -168,6 +183,10 @@ def _rounds(task: Contraction, recipe: Recipe) -> tuple[list[Ints], list[Ints]]:
     # Given as they are: differences of places, or what tells pairs, and digits.
     if task.turns:
         weights, biases = [*task.turns], [task.bias + o for o in recipe.offsets]
+    elif recipe.kept:
+        weights = [np.where(live[:, None], task.weights, 0)] * count
+        first, *others = recipe.offsets
+        biases = [np.where(live, b, 0) for b in (task.bias + first, *others)]
     elif recipe.hits is not None:
         sums = len(recipe.hits)
         weights = [np.where(live[:, None], task.weights, 0)] * sums
@@ -212,6 +231,46 @@ def split(values: Ints, count: int) -> list[Ints]:
 
 
 def _wraps(weights: list[Ints], biases: list[Ints], recipe: Recipe) -> str:
+    if recipe.kept:
+        return _wraps_first(weights[0], biases[0], recipe) or _wraps_kept(biases, recipe)
+    return _wraps_any(weights, biases, recipe)
+
+
+def _wraps_first(weights: Ints, bias: Ints, recipe: Recipe) -> str:
+    """Of the first round alone."""
+    one = replace(recipe, between=(), kept=())
+    return _wraps_any([weights], [bias], one)
+
+
+def _wraps_kept(biases: list[Ints], recipe: Recipe) -> str:
+    """Of rounds that add what was kept: each addition is one sum, known from its ends."""
+    assert recipe.ends is not None
+    low, high = (end * recipe.live for end in recipe.ends)
+    kept = low, high
+    wraps = f"{recipe.name}: its sums may wrap around int32"
+    for n, bias in enumerate(biases):
+        offset = recipe.offsets[0] * recipe.live if n == 0 else bias
+        if n:
+            low, high = low + kept[0], high + kept[1]
+        low, high = low + offset, high + offset
+        if (low < INT32[0]).any() or (high > INT32[1]).any():
+            return wraps
+        for at, (kind, imm) in enumerate(recipe.between[n] if n < len(recipe.between) else ()):
+            kept = (low, high) if (n, at) in recipe.kept else kept
+            # Only a shift that leaves one bit may wrap.
+            if (
+                kind == "shr"
+                and -31 < imm < 0
+                and ((low << -imm < INT32[0]) | (high << -imm > INT32[1])).any()
+            ):
+                return wraps
+            low, high = _stepped(low, high, (kind, imm), n, recipe)
+        if n < len(recipe.between) and (n, len(recipe.between[n])) in recipe.kept:
+            kept = low, high
+    return ""
+
+
+def _wraps_any(weights: list[Ints], biases: list[Ints], recipe: Recipe) -> str:
     """Why a sum may leave int32 where it must not; "" where none does."""
     # Ends of what the accumulator holds, carried from round to round: x is -128 .. 127.
     nothing: Ints = np.zeros(len(weights[0]), np.int64)
@@ -231,20 +290,33 @@ def _wraps(weights: list[Ints], biases: list[Ints], recipe: Recipe) -> str:
         if (low < INT32[0]).any() or (high > INT32[1]).any():
             return f"{recipe.name}: its sums may wrap around int32"
         for kind, imm in recipe.between[n] if n < len(recipe.between) else ():
-            if kind == "shr":
-                low, high = _shifted(low, high, imm)
-            elif kind == "max":
-                low, high = np.maximum(low, imm), np.maximum(high, imm)
-            elif kind == "min":
-                low, high = np.minimum(low, imm), np.minimum(high, imm)
-            elif kind == "max_lanes":
-                lane = recipe.lanes[n]
-                assert lane is not None
-                low, high = np.maximum(low, lane), np.maximum(high, lane)
-            else:
-                # By amounts of the lane, that are no less than 0: towards 0, or towards -1.
-                low, high = np.minimum(low, 0), np.maximum(high, 0)
+            low, high = _stepped(low, high, (kind, imm), n, recipe)
     return ""
+
+
+def _stepped(
+    low: Ints, high: Ints, step: tuple[str, int], n: int, recipe: Recipe
+) -> tuple[Ints, Ints]:  # fmt: skip
+    """Ends of what a step of round n leaves."""
+    kind, imm = step
+    if kind == "shr":
+        return _shifted(low, high, imm)
+    if kind == "max":
+        return np.maximum(low, imm), np.maximum(high, imm)
+    if kind == "min":
+        return np.minimum(low, imm), np.minimum(high, imm)
+    if kind == "max_lanes":
+        lane = recipe.lanes[n]
+        assert lane is not None
+        return np.maximum(low, lane), np.maximum(high, lane)
+    if kind == "min_lanes":
+        lane = recipe.ceilings[n]
+        assert lane is not None
+        return np.minimum(low, lane), np.minimum(high, lane)
+    if kind == "shr_lanes" and recipe.shifts and (by := recipe.shifts[n]) is not None:
+        return low >> by, high >> by
+    # By amounts of the lane, that are no less than 0: towards 0, or towards -1.
+    return np.minimum(low, 0), np.maximum(high, 0)
 
 
 def _shifted(low: Ints, high: Ints, imm: int) -> tuple[Ints, Ints]:

@@ -10,11 +10,12 @@ from csp_embed.network.lower.thresholds import Ints, Rule
 
 Steps = tuple[tuple[str, int], ...]
 """("shr", n); or by channel: ("shr_lanes", 0) by the last shift, ("sign_lanes", 0) from 30 to k,
-("max_lanes", 0) with what `Recipe.lanes` has for the round."""
+("max_lanes", 0) and ("min_lanes", 0) with what `Recipe.lanes` and `ceilings` have for the round."""
 # Beyond any constant that matters, and its sums stay in int64.
 WIDE = np.int64(1) << 56
 # After a shift right by 31: minus 2^30 or 0, which the lane's shift brings down to minus 2^k.
 LANES: Steps = (("shr", -30), ("sign_lanes", 0))
+KEEP, ADD = 3, 2  # cycles: reset and add to the copy; add it back
 COPY = 6  # cycles: reset, add to the copy, add it back, and a constant
 
 
@@ -50,7 +51,11 @@ class Recipe:
     steps after each round but the last. amount: the last shift, by channel (digits: the whole s).
     live: channels of several values; constant: the value of the others. bits: k of a sign's step,
     where it differs by channel. coarse: of parity and points, what tells odd from even. hits: of
-    points, [n, channels], the sums that take the other constant. lanes: of points, by round."""
+    points and terms, [n, channels], the sums that take the other constant. lanes: limits of points
+    and terms, by round. Of terms: shifts, by round and channel; kept, (round, steps) pairs: sums
+    are kept behind so many steps of a round, not counting its offset, and added in place of
+    products from the second round on; ends of the first round's sums; ceilings, upper limits by
+    round; tells, a (round, steps) behind which the accumulator's last bit tells odd from even."""
 
     name: str
     factor: Ints
@@ -63,6 +68,11 @@ class Recipe:
     coarse: Coarse | None = None
     hits: Ints | None = None
     lanes: tuple[Ints | None, ...] = ()
+    ceilings: tuple[Ints | None, ...] = ()
+    shifts: tuple[Ints | None, ...] = ()
+    kept: tuple[tuple[int, int], ...] = ()
+    ends: tuple[Ints, Ints] | None = None
+    tells: tuple[int, int] | None = None
 
     @property
     def rounds(self) -> int:
@@ -73,6 +83,8 @@ class Recipe:
         """Rounds whose weights are digits of the weights times the factor; the last ones."""
         # Sums alone come first, then a coarse product's digits.
         before = 0 if self.hits is None else len(self.hits)
+        if self.kept:
+            return 0
         if self.coarse is not None or self.hits is not None:
             return self.rounds - before - (self.coarse.digits if self.coarse else 0)
         return {"digits": self.rounds, "signed": self.rounds - 1}.get(self.name, 0)
@@ -80,11 +92,13 @@ class Recipe:
     @property
     def repeats(self) -> bool:
         """Whether every round has the same factors."""
-        return not self.digits and self.name != "largest"
+        return bool(self.kept) or (not self.digits and self.name != "largest")
 
     def value(self, acc: Ints) -> Ints:
         """What the machine has after the last shift, for accumulators [channels, n]."""
         amount = self.amount[:, None]
+        if self.kept:
+            return self._followed(acc, None) >> amount
         if self.hits is not None:
             carried = self.told(acc)
             return (acc * self.factor[:, None] + self.offsets[-1][:, None] + carried) >> amount
@@ -95,12 +109,33 @@ class Recipe:
             # Levels are compared before the clamp: it is the same in rule and machine.
             return (acc * self.factor[:, None] + self.offsets[0][:, None] + carried) >> amount
         if self.digits:
-            carried = self._stepped(acc, self.between[0]) if self.name == "signed" else 0
+            carried = self._stepped(acc, self.between[0], 0) if self.name == "signed" else 0
             return (acc * self.factor[:, None] + self.offsets[0][:, None] + carried) >> amount
         carried = np.zeros_like(acc)
-        for offset, steps in zip(self.offsets[:-1], self.between, strict=True):
-            carried = self._stepped(carried + acc + offset[:, None], steps)
+        for n, (offset, steps) in enumerate(zip(self.offsets[:-1], self.between, strict=True)):
+            carried = self._stepped(carried + acc + offset[:, None], steps, n)
         return (carried + acc + self.offsets[-1][:, None]) >> amount
+
+    def number(self, acc: Ints) -> Ints:
+        """What is odd or even, of terms; it never falls as the sum grows."""
+        return self._followed(acc, self.tells)
+
+    def _followed(self, acc: Ints, end: tuple[int, int] | None) -> Ints:
+        """Before the last shift, of rounds that add what was kept; or at a (round, steps)."""
+        values, kept = np.zeros_like(acc), acc
+        for n, offset in enumerate(self.offsets):
+            values = values + kept + offset[:, None]
+            if n == len(self.between):
+                break
+            steps, done = self.between[n], 0
+            for until in (until for at, until in self.kept if at == n):
+                values = self._stepped(values, steps[done:until], n)
+                # In a copy's place: the next round adds it.
+                kept, done = values, until
+            if end is not None and n == end[0]:
+                return self._stepped(values, steps[done : end[1]], n)
+            values = self._stepped(values, steps[done:], n)
+        return values
 
     def told(self, acc: Ints) -> Ints:
         """Minus a step where a sum takes the lower constant, else 0."""
@@ -110,27 +145,33 @@ class Recipe:
         for n in range(count):
             # What was a hit is moved onto the next one.
             sums = moved + self.offsets[n][:, None]
-            carried = self._stepped(sums, self.between[n], self.lanes[n] if self.lanes else None)
+            carried = self._stepped(sums, self.between[n], n)
             moved = moved + carried
         if self.coarse is not None:
             count += self.coarse.digits
             word = self.coarse.word(acc, carried)
-            carried = self._stepped(word, self.between[count - 1], self.lanes[count - 1])
+            carried = self._stepped(word, self.between[count - 1], count - 1)
         return carried
 
-    def _stepped(self, values: Ints, steps: Steps, lanes: Ints | None = None) -> Ints:
-        """What steps between two rounds make of int32 values."""
+    def _stepped(self, values: Ints, steps: Steps, n: int) -> Ints:
+        """What steps of round n make of int32 values."""
+        lanes, ceilings, shifts = (
+            by[n] if by else None for by in (self.lanes, self.ceilings, self.shifts)
+        )
         for op, imm in steps:
             if op == "shr":
                 values = values << -imm if imm < 0 else values >> imm
             elif op == "shr_lanes":
-                values = values >> self.amount[:, None]
+                values = values >> (self.amount if shifts is None else shifts)[:, None]
             elif op == "sign_lanes":
                 assert self.bits is not None
                 values = values >> (30 - self.bits[:, None])
             elif op == "max_lanes":
                 assert lanes is not None
                 values = np.maximum(values, lanes[:, None])
+            elif op == "min_lanes":
+                assert ceilings is not None
+                values = np.minimum(values, ceilings[:, None])
             else:
                 values = np.minimum(values, imm) if op == "min" else np.maximum(values, imm)
             # The machine's words have 32 bits; the shift that tells a bit rests on losing the
@@ -143,6 +184,13 @@ class Recipe:
         # A shift by lanes reads a tensor: two cycles instead of one.
         steps = sum(2 if op.endswith("lanes") else 1 for s in self.between for op, _ in s)
         lanes = 1 if np.unique(self.amount).size > 1 else 0
+        if self.kept:
+            added = sum(bool(offset.any()) for offset in self.offsets[1:])
+            # By lanes between the rounds, the last shift is one by lanes, too.
+            lanes = max(lanes, int(any(op == "shr_lanes" for s in self.between for op, _ in s)))
+            # So does the last clip, where a round has limits of its own.
+            lanes += bool(self.lanes) + bool(self.ceilings)
+            return KEEP * len(self.kept) + ADD * len(self.between) + added + steps + lanes
         # Either a copy of the sums, or the products again with their bias.
         copies = self.copies(products)
         again = (self.rounds - 1 - copies) * (products + 1) + COPY * copies
@@ -152,6 +200,8 @@ class Recipe:
 
     def copies(self, products: float) -> int:
         """Rounds that take a copy of the sums, where that is cheaper than making them again."""
+        if self.kept:
+            return len(self.between)
         if self.hits is not None:
             # The sums are there, and moved ones are no products.
             return max(0, len(self.hits) - 1)

@@ -18,6 +18,8 @@ contracts once or several times into the same accumulator, with steps in between
              multiplier where halves go away from zero
     points   two constants for digits of acc * m: which one a sum takes is told by a bit as in
              parity, or is the same for all but single sums: exact where rule and line are near
+    terms    the products once, their sum kept: times two factors of few ones, each of them a
+             shift and an addition of what was kept; with a constant for each sign, or hits
     largest  the sums are differences: max(a, b) = max(a - b, 0) + b, one round for each further
              value
 Channels of one value have no products: their constant is that value.
@@ -33,6 +35,7 @@ import numpy as np
 from csp_embed.network.lower.recipe import LANES, Recipe, Search, Steps
 from csp_embed.network.lower.recipes_digits import digits, parity, signed
 from csp_embed.network.lower.recipes_points import points
+from csp_embed.network.lower.recipes_terms import LEAST, terms
 from csp_embed.network.lower.thresholds import Ints, Rule, thresholds
 
 
@@ -86,6 +89,9 @@ def exact(recipe: Recipe, rule: Rule, first: Ints) -> np.ndarray:
         ends = rule.clamp[0] - rule.zero - 2, rule.clamp[1] - rule.zero + 3
         changes = recipe.coarse.changes(*ends)
         places += [changes - 1, changes]
+    if recipe.tells is not None:
+        changes = _changes(recipe, rule)
+        places += [changes - 1, changes]
     if recipe.hits is not None and recipe.hits.size:
         places += [recipe.hits.T + n for n in (-1, 0, 1)]
     for sums in places:
@@ -93,6 +99,29 @@ def exact(recipe: Recipe, rule: Rule, first: Ints) -> np.ndarray:
         same = np.clip(recipe.value(sums), *rule.clamp) == np.clip(rule.apply(sums), *rule.clamp)
         good &= same.all(axis=1)
     return np.asarray(good)
+
+
+def _changes(recipe: Recipe, rule: Rule) -> Ints:
+    """[channels, n]: the sums at which what is odd or even takes each number near the clamp; as the
+    number never falls, it is the same between them."""
+    numbers = np.arange(rule.clamp[0] - rule.zero - 2, rule.clamp[1] - rule.zero + 4)
+    low, high = rule.low[:, None], rule.high[:, None]
+    guess = np.rint((numbers[None, :] - 1 - np.reshape(rule.origin, (-1, 1))) / rule.slope[:, None])
+    guess = np.clip(guess, low, high).astype(np.int64)
+    bottom, top = np.clip(guess - NEAR, low, high + 1), np.clip(guess + NEAR, low, high + 1)
+
+    def reached(sums: Ints) -> np.ndarray:
+        return (recipe.number(np.minimum(sums, high)) >= numbers) | (sums > high)
+
+    # Most lie where the slope says; for others the whole range is halved.
+    bottom = np.where((bottom > low) & ~reached(bottom - 1), bottom, low)
+    top = np.where(reached(top), top, high + 1)
+    while (bottom < top).any():
+        middle = (bottom + top) >> 1
+        there = reached(middle)
+        top, bottom = np.where(there, middle, top), np.where(there, bottom, middle + 1)
+        top = np.maximum(top, bottom)
+    return bottom
 
 
 def _shift(task: Search) -> Recipe | str:
@@ -149,8 +178,9 @@ def _even(task: Search) -> Recipe | str:
     return task.recipe("even", np.ones_like(near), offsets, (between,), near)
 
 
+NEAR = 8  # sums around the place that a slope tells, in which it is looked for
 _KINDS: tuple[Callable[[Search], Recipe | str], ...] = (
-    _shift, _sign, _even, digits, points, parity, signed,
+    _shift, _sign, _even, digits, terms, points, parity, signed,
 )  # fmt: skip
 KINDS = tuple(make.__name__.lstrip("_") for make in _KINDS)  # for people, in order of price
 
@@ -163,9 +193,14 @@ def _idle(
         return wide
     if not found:
         return make is signed and task.rule.even
+    best = min(r.extra(task.steps) for r in found)
+    if make is terms:
+        return best <= LEAST
+    if make is points:
+        # Three further rounds, and a bit that is told.
+        return best <= 3 * (task.steps + 2)
     if make is parity:
         # It is points without hits, with one step for all channels, which costs a little less.
         return any(r.hits is None or len(r.hits) or r.coarse is None for r in found)
     # Digits cost more than all others, and no less than three rounds where signs are told apart.
-    best = min(r.extra(task.steps) for r in found)
     return make is not signed or task.rule.even or best <= 3 * (task.steps + 1)

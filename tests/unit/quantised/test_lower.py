@@ -58,7 +58,7 @@ def evaluated(made: Lowered, arrays: tuple[Any, ...]) -> Any:
         if 0 < turn <= made.copies:  # instead of products
             sums = kept
         else:
-            names = [n for n in op.tensors if n not in ("b", "s", "d")]
+            names = [n for n in op.tensors if n not in ("b", "s", "d", "e")]
             tensors = {n: op.tensors[n] for n in names} | {
                 op.out.tensor: replace(result, dtype="int32")
             }
@@ -67,12 +67,11 @@ def evaluated(made: Lowered, arrays: tuple[Any, ...]) -> Any:
             found = evaluate(plain, {"x": made.operand(arrays, made.fill), **operands})
             sums = found[op.out.tensor].astype(np.int64)
         acc = wrapped(acc + sums)
-        kept = None
-        for step in steps:
-            if kept is None and step.op != "add":
-                kept = acc  # as it was after the first addition
-            acc = wrapped(stepped(step.op, acc, value_of(step, held)))
-        kept = acc if kept is None else kept
+        for done in range(len(steps) + 1):
+            kept = acc if (turn, done) in made.kept else kept
+            if done < len(steps):
+                step = steps[done]
+                acc = wrapped(stepped(step.op, acc, value_of(step, held)))
     return acc.astype(np.int8)
 
 

@@ -7,8 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from csp_embed.network.lower.recipes import Recipe, recipes
-from csp_embed.network.lower.thresholds import rescaled, rule_of
+from csp_embed.network.lower.recipe import Recipe, Search
+from csp_embed.network.lower.recipes import recipes
+from csp_embed.network.lower.recipes_digits import parity
+from csp_embed.network.lower.recipes_points import points
+from csp_embed.network.lower.thresholds import Rule, rescaled, rule_of, thresholds
 from csp_embed.network.quantised.graph import FixedPoint, FloatScale
 from tests.oracles.integer_rules import requantised
 
@@ -31,6 +34,12 @@ def found(
     size = low.size
     made, why = recipes(rule, np.full((size, 3), weights), np.zeros(size, np.int64))
     return {r.name: r for r in made}, why
+
+
+def search(rule: Rule, steps: float) -> Search:
+    size = rule.low.size
+    weights, bias = np.full((size, 3), 127), np.arange(size)
+    return Search(rule, thresholds(rule), weights, bias, np.ones(size, bool), steps)
 
 
 def values(recipe: Recipe, accs: np.ndarray, clamp: tuple[int, int], channel: int = 0) -> list[int]:
@@ -128,13 +137,15 @@ def test_halves_of_one_channel_do_not_cost_the_others_their_digits() -> None:
     """No one window suits both multipliers: only the second meets halves, in float32."""
     scales = np.array([0.000992477755, 0.0009667648700997233], np.float32)
     size = np.full(2, 150_000)
-    made, why = found(FloatScale(tuple(map(float, scales))), 0, (-128, 127), -size, size)
+    rescale = FloatScale(tuple(map(float, scales)))
+    made, _ = found(rescale, 0, (-128, 127), -size, size)
     assert "digits" not in made
     accs = np.arange(-150_000, 150_001)
-    assert "parity" in made, why
+    one = parity(search(rule_of(rescale, 0, (-128, 127), -size, size), 1))
+    assert isinstance(one, Recipe), one
     for channel, scale in enumerate(scales):
         wanted = np.clip(np.rint(accs.astype(np.float32) * scale), -128, 127).astype(int)
-        assert values(made["parity"], accs, (-128, 127), channel) == wanted.tolist()
+        assert values(one, accs, (-128, 127), channel) == wanted.tolist()
 
 
 @pytest.mark.parametrize(("zero", "low", "seed"), [(0, -128, 4), (57, -128, 9), (-21, -21, 3)])
@@ -149,10 +160,8 @@ def test_points_for_every_sum(zero: int, low: int, seed: int) -> None:
     wanted = np.clip(np.rint(accs.astype(np.float32) * scales[:, None]) + zero, low, 127)
     hits: list[int] = []
     for steps in (1, 300):
-        weights, bias = np.full((scales.size, 3), 127), np.arange(scales.size)
-        made, why = recipes(rule, weights, bias, steps)
-        (one,) = [r for r in made if r.name == "points"] or [None]
-        assert one is not None, why
+        one = points(search(rule, steps))
+        assert isinstance(one, Recipe), one
         assert one.hits is not None
         hits.append(len(one.hits))
         got = one.value(np.broadcast_to(accs, (scales.size, accs.size)))

@@ -71,7 +71,52 @@ def test_what_it_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     out = tmp_path / "shift.onnx"
     got = run(capsys, "build", path, "--rounding", "shift", "--requantised", out)
     assert (got.code, out.exists()) == (2, False)
-    assert "requantises ONNX models only" in got.err
+    assert f"--requantised {out.with_suffix('.tflite')}" in got.err
     got = run(capsys, "build", path, "--rounding", "shift")
     assert got.code == 2
-    assert "--requantised FILE.onnx" in got.err
+    assert "--requantised FILE.tflite" in got.err
+
+
+@pytest.mark.parametrize("each", [True, False])
+def test_tflite_files_keep_their_form(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], each: bool
+) -> None:
+    """Scales by channel, and one for all: every multiplier is a power of two as near as float32 has
+    it, real weights and biases are as near as half of a step, the rest of the file is the same."""
+    path, out, file = (tmp_path / n for n in ("m.tflite", "shift.tflite", "m.npz"))
+    net = Net.begin(3, (1, 6, 5, 4)).conv(6, 3, [5.3, 6.1, 5.7, 6.6, 5.2, 7.4] if each else 5.6)
+    path.write_bytes(net.conv(6, 3, 6.4, depthwise=True).dense(5, 6.3).content())
+    got = run(capsys, "build", path, "--rounding", "shift", "--requantised", out, "-o", file,
+              "--json")  # fmt: skip
+    assert (got.code, got.document["differences"]) == (0, 0), got.err
+    assert {layer["recipe"] for layer in got.document["layers"]} <= {"shift", "sign", ""}
+    assert run(capsys, "certify", file).code == 0
+    assert len(out.read_bytes()) == len(path.read_bytes())
+    before, after = read_quantised(path), read_quantised(out)
+    layers = 0
+    for op in after.operators:
+        if not isinstance(op, g.Conv | g.FullyConnected):
+            continue
+        layers += 1
+        x, w, y = (after.tensors[n] for n in (op.inputs[0], op.inputs[1], op.output))
+        old = before.tensors[op.inputs[1]]
+        assert w.data is not None
+        assert old.data is not None
+        assert len(w.scales) == len(old.scales)
+        powers = np.log2(np.array(w.scales) * x.scales[0] / y.scales[0])
+        assert np.abs(powers - np.rint(powers)).max() < 2.0**-22
+        new_scale, old_scale = (
+            np.broadcast_to(np.array(t.scales), w.shape[0]).reshape(-1, 1, 1, 1)[
+                (..., *[0] * (4 - w.data.ndim))
+            ]
+            for t in (w, old)
+        )
+        off = np.abs(w.data * new_scale - old.data * old_scale) / new_scale
+        # Where the largest weights are clipped the error of the others is less.
+        assert np.quantile(off, 0.8) <= 0.5 + 1e-6
+        b, c = after.tensors[op.inputs[2]].data, before.tensors[op.inputs[2]].data
+        assert b is not None
+        assert c is not None
+        real = [v * s.reshape(-1) * x.scales[0] for v, s in ((b, new_scale), (c, old_scale))]
+        assert np.abs(real[0] - real[1]).max() <= 0.5001 * new_scale.max() * x.scales[0]
+    assert layers == 3

@@ -92,8 +92,8 @@ class _Builder:
                 self._shift(self._amounts(amount, n))
                 continue
             self.resolve()
-            limit = np.full(self.m.channels, amount) if isinstance(amount, int) else (
-                self.layer.limit[n])  # fmt: skip
+            own = (self.layer.limit if function == "max" else self.layer.ceiling)[n]
+            limit = np.full(self.m.channels, amount) if isinstance(amount, int) else own
             if limit is None:
                 raise Undecided("a limit by channel that no round has")
             self.ops.append(_Op(function, limit))

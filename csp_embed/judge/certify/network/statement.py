@@ -18,7 +18,7 @@ from csp_embed.narrow import is_object
 
 Ints = NDArray[np.int64]
 Steps = tuple[tuple[str, int | str], ...]
-"""(function, immediate) or (function, "b" or "s"): the tensor of biases or of shifts."""
+"""(function, immediate) or (function, name): "b" biases, "s" shifts, "d" and "e" limits."""
 FUNCTIONS = ("add", "shr", "max", "min")
 BASE = 32  # bits of an element's number, in tables of packed operands
 
@@ -61,15 +61,17 @@ class Layer:
     """Instructions begin .. end-1 of the stream, and how they are said to compute the operator.
 
     weights: of each round [channels, products]; bias: of each round [channels]; shift: of each
-    round [channels] or None; limit: what `max d` reads, likewise. between: the steps after each
-    round but the last; after: behind that. copies: so many rounds after the first make no
-    products: each adds a copy of the sums as they were after the first addition of the round
-    before. fill: what x holds where no element lies. axis: along which the channels lie in y."""
+    round [channels] or None; limit and ceiling: what `max d` and `min e` read, likewise. between:
+    the steps after each round but the last; after: behind that. copies: so many rounds after the
+    first make no products: each adds what was kept last. kept: (round, steps) pairs: the sums are
+    kept as they are after so many steps of that round. fill: what x holds where no element lies.
+    axis: along which the channels lie in y."""
 
     name: str
     begin: int
     end: int
     copies: int
+    kept: tuple[tuple[int, int], ...]
     fill: int
     axis: int
     between: tuple[Steps, ...]
@@ -78,6 +80,7 @@ class Layer:
     bias: tuple[Ints, ...]
     shift: tuple[Ints | None, ...]
     limit: tuple[Ints | None, ...]
+    ceiling: tuple[Ints | None, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,11 +131,10 @@ def follow(layer: Layer, to: Follower) -> None:
         else:
             to.contract(n)
         own = 0
-        if n < layer.copies:
-            # An addition that comes first completes the sum itself, which is kept.
-            own = 1 if steps and steps[0][0] == "add" else 0
-            to.run(steps[:own], n)
+        for until in (until for at, until in layer.kept if at == n):
+            to.run(steps[own:until], n)
             to.copy()
+            own = until
         to.run(steps[own:], n)
 
 
@@ -214,23 +216,32 @@ def _layer(entry: Any, arrays: Mapping[str, NDArray[Any]]) -> Layer:
     bias = tuple(arrays[n].astype(np.int64).reshape(-1) for n in entry["bias"])
     channels = len(bias[0])
     weights = tuple(arrays[n].astype(np.int64).reshape(channels, -1) for n in entry["weights"])
-    shift, limit = (
+    shift, limit, ceiling = (
         tuple(None if n is None else arrays[n].astype(np.int64).reshape(-1) for n in names)
-        for names in (entry["shift"], entry.get("limit", [None] * len(bias)))
+        for names in (entry["shift"], entry["limit"], entry["ceiling"])
     )
     between = tuple(_steps(s) for s in entry["between"])
     rounds = len(between) + 1
-    if {len(weights), len(bias), len(shift), len(limit)} != {rounds}:
+    if {len(weights), len(bias), len(shift), len(limit), len(ceiling)} != {rounds}:
         raise ValueError(f"{entry['name']} has constants of another number of rounds")
-    if any(len(s) != channels for s in (*bias, *(s for s in (*shift, *limit) if s is not None))):
+    lanes = (s for s in (*shift, *limit, *ceiling) if s is not None)
+    if any(len(s) != channels for s in (*bias, *lanes)):
         raise ValueError(f"{entry['name']} has constants of another number of channels")
     copies = int(entry["copies"])
     if not 0 <= copies < rounds:
         raise ValueError(f"{entry['name']} takes a copy of its sums in {copies} of {rounds} rounds")
+    kept = tuple((int(n), int(until)) for n, until in entry["kept"])
+    # In order, so that whoever follows them passes each; the first copy needs one before it.
+    if list(kept) != sorted(set(kept)) or (copies and (not kept or kept[0][0] > 0)):
+        raise ValueError(
+            f"{entry['name']} adds sums that were not kept, or keeps them out of order"
+        )
+    if any(not 0 <= n < rounds - 1 or not 0 <= until <= len(between[n]) for n, until in kept):
+        raise ValueError(f"{entry['name']} keeps sums behind steps that it does not have")
     return Layer(
-        str(entry["name"]), int(entry["begin"]), int(entry["end"]), copies,
+        str(entry["name"]), int(entry["begin"]), int(entry["end"]), copies, kept,
         int(entry["fill"]), int(entry["axis"]), between, _steps(entry["after"]), weights, bias,
-        shift, limit,
+        shift, limit, ceiling,
     )  # fmt: skip
 
 
@@ -238,7 +249,7 @@ def _steps(entries: Sequence[Any]) -> Steps:
     out: list[tuple[str, int | str]] = []
     for function, amount in entries:
         # Other pairs of function and tensor have no meaning in docs/program-file.md.
-        known = {"add": ("b",), "shr": ("s",), "max": ("d",)}.get(function, ())
+        known = {"add": ("b",), "shr": ("s",), "max": ("d",), "min": ("e",)}.get(function, ())
         if function not in FUNCTIONS or (isinstance(amount, str) and amount not in known):
             raise ValueError(f"the step {function} {amount} is not known")
         if function == "add" and not isinstance(amount, str):

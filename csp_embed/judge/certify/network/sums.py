@@ -86,14 +86,17 @@ class Rounds:
             self.reach.append((int(low.min(initial=0)), int(high.max(initial=0))))
         self.bias = [_in_field(m.by_element(b)) for b in layer.bias]
         self.bias_reach = [(int(b.min()), int(b.max())) for b in layer.bias]
-        self.shift, self.limit = (
-            [None if s is None else _in_field(m.by_element(s)) for s in each]
-            for each in (layer.shift, layer.limit)
-        )
+        # By function: what its tensor holds in each round.
+        self.lanes = {
+            function: [None if s is None else _in_field(m.by_element(s)) for s in each]
+            for function, each in (("shr", layer.shift), ("max", layer.limit),
+                                   ("min", layer.ceiling))
+        }  # fmt: skip
         # Limits may lie below 0, so that their range is told beside them.
-        self.limit_reach = [
-            (0, 0) if s is None else (int(s.min()), int(s.max())) for s in layer.limit
-        ]
+        self.lane_reach = {
+            function: [(0, 0) if s is None else (int(s.min()), int(s.max())) for s in each]
+            for function, each in (("max", layer.limit), ("min", layer.ceiling))
+        } | {"shr": [(0, 31)] * len(layer.shift)}
 
     def wanted(self, reader: Reader, who: Ints, places: Ints, weight: Values) -> Expr:
         """The expression of these elements; its numbers become the reader's known variables."""
@@ -134,11 +137,8 @@ class _Writer:
             if self.form.value.any():
                 self.reader.variable(self.form.value, self.reach)
             if isinstance(amount, str):
-                shifts = function == "shr"
-                values = (self.rounds.shift if shifts else self.rounds.limit)[n]
-                other = Form(self.at(values))
-                reach = (0, 31) if shifts else self.rounds.limit_reach[n]
-                self.reader.variable(other.value, reach)
+                other = Form(self.at(self.rounds.lanes[function][n]))
+                self.reader.variable(other.value, self.rounds.lane_reach[function][n])
                 self.form = self.form.then(function, None, other)
             else:
                 self.form = self.form.then(function, amount)

@@ -15,12 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from csp_embed.errors import InputError
 from csp_embed.files import atomic
 from csp_embed.network.onnx.net import import_onnx
 from csp_embed.network.quantised import graph as g
 from csp_embed.network.quantised.onnx.graph import read_onnx
-from csp_embed.network.quantised.read import read_quantised
+from csp_embed.network.quantised.shift_scales import shift_of
 
 Array = NDArray[Any]
 MOST_SHIFT = 16  # beyond it a result in range has sums that float32 does not hold
@@ -42,14 +41,8 @@ class Channels:
 def with_shifts(path: Path, output: Path, dims: Mapping[str, int] | None = None) -> g.Graph:
     """Writes the requantised model to `output` and reads it back.
 
-    Raises: as `read_onnx`; InputError for a TFLite file.
+    Raises: as `read_onnx`.
     """
-    if read_quantised(path, dims).profile != "onnxruntime":
-        raise InputError(
-            "--rounding shift requantises ONNX models only", where=str(path),
-            why="it writes the resulting model out as ONNX, by the rules of onnxruntime",
-            hint="leave out --rounding, or convert the float model to ONNX and quantise that",
-        )  # fmt: skip
     onnx = import_onnx()
     model = onnx.load(str(path))
     # Nodes are found again by name; the file may lack them.
@@ -102,19 +95,9 @@ def requantised(graph: g.Graph, op: g.Conv | g.FullyConnected) -> Channels:
 
 
 def _channel(row: Array, bias: float, xs: np.float32, ys: np.float32) -> tuple[np.float32, bool]:
-    """(scale, whether the multiplier is 2^-n exactly) of one channel: of the two shifts around the
-    scale that just holds its largest weight the one with the smaller error; a bias that would leave
-    float32's integers takes a coarser one."""
+    """(scale, whether the multiplier is 2^-n exactly) of one channel."""
     unit = float(ys) / float(xs)  # the scale at which the multiplier is 1
-    largest = float(np.abs(row).max(initial=0.0))
-    if largest == 0:
-        n = 0 if bias == 0 else MOST_SHIFT // 2
-    else:
-        wide = int(np.floor(np.log2(unit * 127 / largest)))
-        n = min((wide, wide + 1), key=lambda k: _error(row, unit * 2.0**-k))
-    n = max(0, min(n, MOST_SHIFT))
-    while n > 0 and abs(bias) / (unit * 2.0**-n * float(xs)) > MOST_BIAS:
-        n -= 1
+    n = shift_of(row, bias, unit, float(xs), (MOST_SHIFT, MOST_BIAS))
     wanted = np.float32(2.0**-n)
     near = np.float32(unit * 2.0**-n)
     # (xs * ws) / ys in float32 rounds twice, so the quotient itself may miss 2^-n by a bit.
@@ -124,10 +107,6 @@ def _channel(row: Array, bias: float, xs: np.float32, ys: np.float32) -> tuple[n
         if np.float32(np.float32(xs * scale) / ys) == wanted:
             return scale, True
     return near, False
-
-
-def _error(row: Array, scale: float) -> float:
-    return float(((np.clip(np.rint(row / scale), -127, 127) * scale - row) ** 2).sum())
 
 
 class _Edit:

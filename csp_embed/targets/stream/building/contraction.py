@@ -80,7 +80,7 @@ class _Walk:
             lo, hi = self._outputs(number)
             frame = self.plan.dst_frames[number]
             self._epilogue.add(lo, hi, frame, self._base(number), self.plan.copy)
-            return  # what the round before had was kept
+            return  # what was kept stands for the products
         ring_l, ring_r = self.plan.ring_l, self.plan.ring_r
         here = self._accumulators(number)
         for n in self.plan.numbers[number][problem.turns.index(turn)]:
@@ -108,11 +108,11 @@ class _Walk:
         brought, todo = self._bring(number, turn), problem.steps(turn)
         use = (number, turn)
         own = 0
-        if turn < problem.copies:
-            # The sum itself is completed first; what follows is lost with the next steps.
-            own = 1 if todo and todo[0][1].op == "add" else 0
-            epilogue.run(lo, hi, frame, acc, use, brought, todo[:own])
+        for steps in (steps for at, steps in problem.kept if at == turn):
+            # What is kept is completed first; what follows is lost with the next steps.
+            epilogue.run(lo, hi, frame, acc, use, brought, todo[own:steps])
             epilogue.copy(lo, hi, frame, acc)
+            own = steps
         epilogue.run(lo, hi, frame, acc, use, brought, todo[own:])
 
     def finish(self, number: int) -> None:
