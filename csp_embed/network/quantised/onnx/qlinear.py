@@ -70,12 +70,14 @@ def window_arguments(
     a = r.attributes(node)
     if len(x) != 4:
         r.refuse(node, f"x has {len(x)} axes, wanted N, C, H, W")
-    stride = tuple(a.get("strides", (1, 1)))
-    dilation = tuple(a.get("dilations", (1, 1)))
+    # Of a single axis there is one number each: the rows have 1.
+    steps, apart = ((1, *a.get(name, (1, 1)))[-2:] for name in ("strides", "dilations"))
+    stride, dilation = (steps[0], steps[1]), (apart[0], apart[1])
     auto = a.get("auto_pad", b"NOTSET")
     auto = auto.decode() if isinstance(auto, bytes) else auto
     # ONNX lists the begins first, then the ends.
-    top, left, bottom, right = a.get("pads", (0, 0, 0, 0))
+    given = a.get("pads", (0, 0, 0, 0))
+    top, left, bottom, right = (0, given[0], 0, given[1]) if len(given) == 2 else given
     sides = [(top, bottom), (left, right)]
     if auto in ("SAME_UPPER", "SAME_LOWER"):
         for i in range(2):
@@ -92,19 +94,34 @@ def window_arguments(
 
 def conv(
     r: Reading, node: Any, x: g.Tensor, w: g.Tensor, b: Any, y: g.Tensor, clamp: g.Pair
-) -> g.Conv:
-    """The Conv of a QLinearConv, or of a Conv between DequantizeLinear and QuantizeLinear."""
-    if w.data is None or len(w.shape) != 4:
-        r.refuse(node, f"weights {w.name!r} are no constant with four axes")
+) -> g.Conv | g.Reshape:
+    """The Conv of a QLinearConv, or of a Conv between DequantizeLinear and QuantizeLinear. Along a
+    single axis it is that of an image of one row; the Reshape behind it is returned."""
+    line = len(w.shape) == len(x.shape) == len(y.shape) == 3
+    if w.data is None or not (line or len(w.shape) == 4):
+        r.refuse(node, f"weights {w.name!r} are no constant with three or four axes, as x has")
     assert w.data is not None
+    data = w.data[:, :, None] if line else w.data
     # ONNX has outputs, inputs, rows, columns; the graph has channels last.
-    made = weights(r, node, w, w.data.transpose(0, 2, 3, 1), r.free(f"{node.name}.w"))
-    stride, pads, dilation = window_arguments(r, node, x.shape, (w.shape[2], w.shape[3]))
-    return g.Conv(
-        node.name, (x.name, made.name, bias(r, node, b, w.shape[0])), y.name,
-        contraction_scale(x, made, y), clamp, stride, pads, dilation,
-        r.attributes(node).get("group", 1), "NCHW",
+    made = weights(r, node, w, data.transpose(0, 2, 3, 1), r.free(f"{node.name}.w"))
+    source, result = x, y
+    window, shape = (data.shape[2], data.shape[3]), x.shape
+    if line:
+        shape = (*x.shape[:2], 1, x.shape[2])
+    stride, pads, dilation = window_arguments(r, node, shape, window)
+    added, scale = bias(r, node, b, w.shape[0]), contraction_scale(x, made, y)
+    if line:
+        source = r.copy_of(x, r.free(f"{node.name}.row"), shape)
+        r.put(g.Reshape(source.name, (x.name,), source.name))
+        result = r.copy_of(y, r.free(f"{node.name}.result"), (*y.shape[:2], 1, y.shape[2]))
+    made_op = g.Conv(
+        node.name, (source.name, made.name, added), result.name, scale, clamp, stride, pads,
+        dilation, r.attributes(node).get("group", 1), "NCHW",
     )  # fmt: skip
+    if not line:
+        return made_op
+    r.put(made_op)
+    return g.Reshape(r.free(f"{node.name}.line"), (result.name,), y.name)
 
 
 def matrix(

@@ -125,6 +125,8 @@ class _Edit:
         kind, axis = node.op_type, 0
         if made.w.ndim == 4:
             data = made.w.transpose(0, 3, 1, 2)
+            # Along a single axis the graph has one row, the file none.
+            data = data[:, :, 0] if self._rank(node) == 3 else data
         else:
             transposed = any(a.name == "transB" and a.i for a in node.attribute)
             data, axis = (made.w, 0) if transposed else (made.w.T, 1)
@@ -149,6 +151,13 @@ class _Edit:
                 )
                 node.input[2] = self._real(f"{op.name}.b", bias, sums, none, 0)
         self.changed += 1
+
+    def _rank(self, node: Any) -> int:
+        """Axes of a layer's weights in the file."""
+        name = node.input[3] if node.op_type == "QLinearConv" else node.input[1]
+        makers = {o: n for n in self.graph.node for o in n.output}
+        name = makers[name].input[0] if name in makers else name
+        return next((len(t.dims) for t in self.graph.initializer if t.name == name), 4)
 
     def _input_scale(self, name: str) -> Any:
         """Of the DequantizeLinear that a layer reads, through what only moves elements."""
