@@ -179,6 +179,7 @@ class Split:
     decoded_share: float
     shaped: float
     windows_part: int
+    again: int
 
 
 @checked(frozen=True, config=STRICT)
@@ -241,6 +242,23 @@ class BatchShares:
 
 
 @checked(frozen=True, config=STRICT)
+class Dispatched:
+    """Many equal shares, by dispatching."""
+
+    stretches: tuple[float, ...]
+    roundings: int
+    balanced: int
+    balance_heats: tuple[float, float]
+    heats: tuple[float, float]
+    probes: int
+    priced: float
+    trial: float
+    lanes: int
+    touches: float
+    slice: int
+
+
+@checked(frozen=True, config=STRICT)
 class Genetic:
     """The genetic algorithm."""
 
@@ -291,6 +309,7 @@ class Numbers:
     balance: Balance
     relaxed: Relaxation
     batch_shares: BatchShares
+    dispatched: Dispatched
     genetic: Genetic
     dnn: Dnn
 

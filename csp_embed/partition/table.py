@@ -26,6 +26,7 @@ TABLE = {
         steady.METHOD,
         refute.METHOD,
         splitting.METHOD,
+        splitting.AGAIN,
         period.METHOD,
         annealing.METHOD,
         balancing.METHOD,

@@ -71,15 +71,19 @@ def solve(
             answer.append(solver.solve(model, Watch() if target is not None else None))
         except Exception as error:  # noqa: BLE001 (handed to the calling thread, raised there)
             failure.append(error)
+        finally:
+            done.set()
 
+    # Not Thread.join: one that an interrupt ends says that the thread has ended too.
+    done = threading.Event()
     started, interrupted = time.perf_counter(), False
     # A daemon, so that a process which is told to die need not wait for the search.
     thread = threading.Thread(target=search, daemon=True)
     thread.start()
-    while thread.is_alive():
+    while not done.is_set():
         try:
             # Ten times a second is what a person takes for at once.
-            thread.join(0.1)
+            done.wait(0.1)
             if params.stop is not None and params.stop():
                 interrupted = True
                 solver.stop_search()

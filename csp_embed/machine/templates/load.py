@@ -21,7 +21,7 @@ from csp_embed.machine.reading.sections import read_dims
 from csp_embed.machine.reading.tree import NAMES, Item, is_name
 from csp_embed.machine.spec import Field, Instruction, Isa, Limits, MapOp, Memory, Operand
 from csp_embed.machine.templates.meaning import read
-from csp_embed.machine.templates.spec import Runner, Slot, SourceMachine, Template
+from csp_embed.machine.templates.spec import FUNCTIONS, Runner, Slot, SourceMachine, Template
 from csp_embed.machine.templates.storage import (
     TYPES,
     read_file,
@@ -218,8 +218,9 @@ def _template(
         if not is_name(k):
             raise v.error(f"'{k}' is not a name", NAMES, "rename the operand")
         # One table of names in meanings: operands, lanes, memories and sizes.
-        if k in dims or k in lanes or k in sizes or k == "HOST":
-            what = "dimension" if k in dims else "size" if k in sizes else "memory"
+        if k in dims or k in lanes or k in sizes or k == "HOST" or k in FUNCTIONS:
+            kinds = {"dimension": dims, "size": sizes, "function": FUNCTIONS}
+            what = next((n for n, known in kinds.items() if k in known), "memory")
             there = " (b, o and i always are)" if k in ("b", "o", "i") else ""
             raise v.error(
                 f"an operand called '{k}'",

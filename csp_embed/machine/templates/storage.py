@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from csp_embed.machine.reading.tree import Item
+from csp_embed.machine.reading.tree import NAMES, Item, is_name
 from csp_embed.machine.spec import Memory
-from csp_embed.machine.templates.spec import Cache, RegisterFile
+from csp_embed.machine.templates.spec import FUNCTIONS, Cache, RegisterFile
 
 TYPES = {"int8": 1, "uint8": 1, "int16": 2, "int32": 4}  # bytes of a lane
 
@@ -88,6 +88,12 @@ def read_memories(
                 raise entry.error(f"a host memory called {name}", "there is one, called HOST")
             host = entry
             continue
+        # Meanings have one table of names.
+        taken = "dimension" if name in dims else "function" if name in FUNCTIONS else ""
+        if taken or not is_name(name):
+            why = f"a {taken} has that name, and meanings could not tell them apart"
+            raise entry.error(f"a memory called '{name}'", why if taken else NAMES,
+                              "rename the memory")  # fmt: skip
         table = entry.table(["kind", "file", "lanes", "type"], ["variable", "takes"])
         if table["file"].text() not in files:
             raise table["file"].error(

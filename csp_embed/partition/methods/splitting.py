@@ -17,6 +17,7 @@ This is for the makespan; `period` does the same for the period.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 
@@ -178,6 +179,34 @@ def polish(p: Problem, inc: Incumbent, proof: Proof, clock: Clock, passes: int) 
                 job.result()
 
 
+def restarted(search: Search, step: Step) -> None:
+    """The whole search anew from other seeds, each with rounds from its own best: lanes of one
+    search end near each other, and rounds from the best of all stay in its valley."""
+    p, clock = search.p, search.clock
+    for number in range(step.rounds):
+        if search.proof.interrupted or clock.left() < 0.2 + RESERVE * p.n:
+            return
+        # A prime apart from the rounds' own seeds, which are a hundred apart.
+        seed = search.request.seed + 7919 * (number + 1)
+        own = clock.of(replace(clock.request, seed=seed)).part(1 / (step.rounds - number))
+        inc = Incumbent(p, own.request)
+        split_latency(p, inc, search.proof, own, search.starts)
+        polish(p, inc, search.proof, own, OWN.again)
+        if inc.best is not None:
+            search.inc.offer(inc.best.dev, inc.best.table, inc.best.method)
+        clock.tell("splitting again", number + 1, step.rounds)
+        if search.proof.settles(search.inc.best.value if search.inc.best else float("inf")):
+            return
+
+
+def _again(search: Search, step: Step) -> str | None:
+    if search.request.shaped or search.p.n <= OWN.small:
+        return "rounds from the incumbent find as much"
+    if search.p.n > step.tasks:
+        return f"worth its time up to {step.tasks} tasks"
+    return None if search.p.contended() else "annealing by reinsertion finds more"
+
+
 def _large(search: Search, step: Step) -> str | None:
     """Without queues exact search alone settles small graphs, with them it hardly begins to."""
     least = OWN.queued_tasks if search.p.contended() else NUMBERS.lists.interpreted
@@ -192,3 +221,4 @@ def _run(search: Search, step: Step) -> None:
 
 
 METHOD = Method("split", _large, _run)
+AGAIN = Method("split again", _again, restarted)

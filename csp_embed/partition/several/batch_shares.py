@@ -15,7 +15,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 from csp_embed.errors import InputError
-from csp_embed.ir.network import Link, Plan, Platform, TaskGraph
+from csp_embed.ir.network import OPTIMAL, Link, Plan, Platform, TaskGraph
 from csp_embed.judge.plan.judge import check_plan
 from csp_embed.partition.arrays.symmetry import trimmed
 from csp_embed.partition.arrays.view import make_problem, normalised, number
@@ -33,6 +33,7 @@ from csp_embed.partition.several.copies import (
     shared,
     solved,
 )
+from csp_embed.partition.several.dispatched import dispatched
 from csp_embed.partition.times.exact import Exact
 
 OWN = NUMBERS.batch_shares
@@ -56,7 +57,7 @@ def solve_shares(
         if found and (clock.late() or found[-1].reasons):
             break
         quick = clock.of(replace(clock.request, method="heft", progress=None))
-        found.append(_one(graph, platform, quick, fix, [batch // k] * k, 1.0))
+        found.append(_one(graph, platform, quick, fix, [batch // k] * k, 1.0, False))
         clock.tell("shares", len(found), len(counts))
     known = [plan for plan in found if plan.objective is not None]
     if not known:
@@ -65,7 +66,7 @@ def solve_shares(
     shares = [round(r.share) for r in best.replicas]
     effort = min(1.0, OWN.tasks / max(1, len(shares) * len(graph.tasks)))
     if not clock.late() and not best.reasons:
-        plan = _one(graph, platform, clock, fix, shares, effort)
+        plan = _one(graph, platform, clock, fix, shares, effort, True)
         if plan.objective is not None and plan.objective <= (best.objective or 0.0):
             best = plan
         best = replace(best, reasons=plan.reasons)
@@ -79,7 +80,7 @@ def solve_shares(
 
 def _one(
     graph: TaskGraph, platform: Platform, clock: Clock, fix: dict[str, str], shares: list[int],
-    effort: float,
+    effort: float, search: bool,
 ) -> Plan:  # fmt: skip
     """The plan with these shares. Weights are counted once per layer and device where a plan that
     leaves them out keeps the memory so; else once per share, which never holds too little."""
@@ -87,16 +88,29 @@ def _one(
     together = copied(graph, platform, [(i, names, s) for i, s in enumerate(shares)])
     fixed = {f"{i}/{t}": d for i in range(len(shares)) for t, d in fix.items()}
     request = clock.request
-    own = replace(shared(clock), effort=request.effort * effort, progress=request.progress)
+    # Half of a limit for the search of the whole, then `dispatched`.
+    both = search and len(shares) > 1
+    own = replace(
+        shared(clock, 0.5 if both else 1.0),
+        effort=request.effort * effort,
+        progress=request.progress,
+    )
     held = sum(t.weight_bytes for t in graph.tasks)
     roomy = all(d.memory_bytes is None for d in platform.devices) or not held
     plan = Plan(request.objective, None, 0.0, None, "UNKNOWN", request.method)
     for weigh in (False, True):
         tasks = together.tasks
         some = tasks if weigh else tuple(replace(t, weight_bytes=0) for t in tasks)
-        joint = solved(replace(together, tasks=some), platform, own, fixed)
+        given = replace(together, tasks=some)
+        joint = solved(given, platform, own, fixed)
         if joint.objective is None:
             return joint
+        if both and joint.status != OPTIMAL and not joint.reasons and not clock.late():
+            one = tuple(t for t in some if t.id.startswith("0/"))
+            edges = tuple(e for e in together.edges if e.src.startswith("0/"))
+            other = dispatched(TaskGraph(one, edges), given, platform, clock, fixed, joint)
+            if other is not None:
+                joint = replace(other, lower_bound=joint.lower_bound, bound=joint.bound)
         found = replicas_of(joint, shares)
         low = number(joint.lower_bound)
         plan = plan_of(graph, platform, request, number(joint.objective), low, found, joint.bound)

@@ -50,7 +50,8 @@ def routed_plan(
     search = RouteSearch(instance, methods, share, seed, progress, wanted)
 
     def late() -> bool:
-        return time_limit is not None and time.perf_counter() - begin > time_limit
+        # Whoever interrupts wants the plan, not the best bound.
+        return interrupted or (time_limit is not None and time.perf_counter() - begin > time_limit)
 
     # `stop`: no search, so that only the bound is made.
     interrupted = stop

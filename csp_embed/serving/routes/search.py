@@ -19,7 +19,7 @@ import numpy as np
 from csp_embed.serving.instance import Instance, MachineType, Placement, delays, part_of
 from csp_embed.serving.routes.bound import weighted
 from csp_embed.serving.routes.short import short_route
-from csp_embed.serving.routes.value import Routed, route_plan
+from csp_embed.serving.routes.value import ROUNDS, Routed, route_plan
 from csp_embed.serving.searches.first import first, first_placements
 from csp_embed.serving.searches.search import Progress, Search
 
@@ -77,8 +77,10 @@ class RouteSearch:
         """Phases on the same machines: pairs of machines may take minutes where they are many."""
         assert self.instance.phases is not None
         whole = replace(self.instance, phases=replace(self.instance.phases, split=False))
-        for placement in first_placements(weighted(self.instance, None)):
-            self._valued(whole, placement, "first plan")
+        # A few routes at once, then all of them.
+        for rounds in (1, ROUNDS):
+            for placement in first_placements(weighted(self.instance, None)):
+                self._valued(whole, placement, "first plan", rounds)
 
     def late(self, share: float = 1.0) -> bool:
         """Whether this share of the time limit is gone."""
@@ -92,8 +94,10 @@ class RouteSearch:
         self.known.add(key)
         return self._valued(self.instance, placement, method)
 
-    def _valued(self, instance: Instance, placement: Placement, method: str) -> float:
-        found = route_plan(instance, placement, self.delay, self.wanted, self.late)
+    def _valued(
+        self, instance: Instance, placement: Placement, method: str, rounds: int = ROUNDS
+    ) -> float:
+        found = route_plan(instance, placement, self.delay, self.wanted, self.late, rounds)
         score = self._score(found)
         if found is not None and score > self._score(self.best):
             # Machines that no route uses only hold memory.

@@ -41,10 +41,11 @@ def route_plan(
     late: Delays | None = None,
     wanted: float | None = None,
     stop: Callable[[], bool] = lambda: False,
+    rounds: int = ROUNDS,
 ) -> Routed | None:
     """The most tokens/s; with `wanted` tokens/s, the shortest requests (0: the shortest route
     alone). None where there is no route, or too little. stop: whether to be content with the routes
-    that are known; asked often."""
+    that are known; asked often. rounds: of looking for routes, each of which finds a few."""
     assert instance.phases is not None
     routes = Routes(instance, placement, late, stop)
     if wanted == 0.0:
@@ -56,7 +57,7 @@ def route_plan(
     reward = tokens if goal is None else 0.0
     solution = np.zeros(0)
     # Column generation: the cheapest routes under the prices so far, until none is worth more.
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         late_cost = 0.0 if goal is None else 1.0
         found = routes.cheapest(prices, late_cost)
         # The other objective begins with what there is: nothing has a price yet.

@@ -96,3 +96,25 @@ def test_what_shares_cannot_keep_is_refused() -> None:
     graph = TaskGraph((Task("t", {"a": 2.0, "b": 3.0}),), ())
     with pytest.raises(InputError, match="convex"):
         solve(graph, machines("ab"), batch=4, share=True, contiguous=True)
+
+
+def test_shares_by_dispatching_keep_the_rules_of_all_plans() -> None:
+    """Large enough for the relaxation's start: better than one placement for all, by the verifier
+    a plan, and no better than the work shared out evenly over its fastest devices."""
+    rng = np.random.default_rng(5)
+    layers = 16
+    tasks = tuple(
+        Task(f"t{k}", {d: float(rng.integers(2, 9)) for d in "abc"}, weight_bytes=1.0)
+        for k in range(layers)
+    )
+    edges = tuple(Edge(f"t{k}", f"t{k + 1}", float(rng.integers(1, 4))) for k in range(layers - 1))
+    graph = TaskGraph(tasks, edges)
+    links = tuple(Link(pair, 2.0, duplex="full") for pair in itertools.combinations("abc", 2))
+    platform = Platform(tuple(Device(d, d, memory_bytes=40.0) for d in "abc"), links)
+    plan = solve(graph, platform, batch=8, share=True, effort=0.2)
+    assert check_plan(graph, platform, plan) == []
+    alone = min(sum(t.cost[d] for t in tasks) for d in "abc")
+    assert (plan.objective or 0.0) < 8 * alone / 2
+    assert (plan.objective or 0.0) >= 8 * sum(min(t.cost.values()) for t in tasks) / 3
+    again = solve(graph, platform, batch=8, share=True, effort=0.2)
+    assert replace(again, seconds=None) == replace(plan, seconds=None)

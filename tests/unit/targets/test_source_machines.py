@@ -147,6 +147,10 @@ REFUSED = {
                                 "saturates on the way"),
     "free": ("per_cycle: 0.1", "per_cycle: 0", "a cost is not above 0"),
     "unknown file": ("file: word, lanes: [], ", "file: zmm, lanes: [], ", "unknown register file"),
+    "a memory like a lane": ("  X: {kind", "  i: {kind", "a dimension has that name"),
+    "a memory like a function": ("  X: {kind", "  max: {kind", "a function has that name"),
+    "an operand like a function": ("MAX: {operands: {d: ACC, s: ACC}",
+                                   "MAX: {operands: {d: ACC, max: ACC}", "a function has that"),
     "unknown key": ("order: program", "order: program\nqueues: [a]", "unknown key 'queues'"),
 }  # fmt: skip
 
@@ -284,4 +288,20 @@ def test_another_count_of_registers_spills_and_stays_right(count: int) -> None:
     """The C compiler allocates: more sums than the CPU has registers for lie on the stack."""
     isa = load_text(DOT4.replace("count: 16", f"count: {count}"), "mine.yaml", None)
     kernel = compile_source(ce.matmul(m=24, n=30, k=9, shift=2, clip=(0, 127)), isa, {})
+    assert kernel.check() == []
+
+
+def test_a_template_may_declare_variables_and_stand_twice_in_one_block() -> None:
+    text = DOT4.replace("memcpy(&{x}, {a}, 4);", "int32_t four; memcpy(&four, {a}, 4); {x} = four;")
+    text = text.replace("{d} = *{a};", "const int32_t * from = {a}; {d} = *from;")
+    isa = load_text(text, "mine.yaml", None)
+    assert {o.kind for o in source_suite.run(isa)} <= {"equal", "cannot"}
+    assert compile_source(ce.matmul(m=24, n=30, k=9, bias=True), isa, {}).check() == []
+
+
+def test_sums_may_lie_in_wider_registers() -> None:
+    """By its meanings on any CPU; natively where IFMA is (`isa check` then runs the templates)."""
+    isa = load_isa(str(ROOT / "tests" / "data" / "specs" / "ifma.yaml"))
+    assert {o.kind for o in source_suite.run(isa)} <= {"equal", "cannot"}
+    kernel = compile_source(ce.matmul(m=20, n=3, k=9, shift=3, clip=(-5, 99)), isa, {})
     assert kernel.check() == []

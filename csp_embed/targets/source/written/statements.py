@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from csp_embed.errors import SpecError
@@ -52,8 +53,24 @@ def statements(
                 for k, v in node.operands.items()
             }
             text = template.text.format(**operands).rstrip()
-            lines += [indent + line for line in text.split("\n")]
+            lines += [indent + line for line in _scoped(text).split("\n")]
     return lines
+
+
+# Two names side by side at the beginning of a statement: a type and what is declared.
+_DECLARES = re.compile(r"(?:^|[;{}])\s*(?!return\b|else\b|goto\b|case\b)"
+                       r"(?:[A-Za-z_]\w*\s+\**\s*[A-Za-z]|[A-Za-z_]\w*\s*\*+\s*[A-Za-z]\w*\s*[=;,]"
+                       r"|(?:__)?typeof)", re.MULTILINE)  # fmt: skip
+
+
+def _scoped(text: str) -> str:
+    """The text, in a block of its own where it declares variables: it may stand twice in one."""
+    whole = text.strip()
+    # Most specs write the block themselves.
+    if (whole.startswith("{") and whole.endswith("}")) or not _DECLARES.search(text):
+        return text
+    # A template of several lines keeps them.
+    return f"{{ {text} }}" if "\n" not in text else f"{{\n{text}\n}}"
 
 
 def numbered(block: Block, isa: Isa) -> dict[str, int]:

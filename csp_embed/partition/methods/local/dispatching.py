@@ -1,0 +1,162 @@
+"""Annealing over devices and priorities, by dispatching, compiled.
+
+Takes: arrays of a Problem, a start.  Leaves: the best devices and priorities seen.
+
+Only what is on the critical path is touched: the chain of operations back from the last end, each
+of which waited for the one before it, as its input or on its line. The energy is the makespan and
+the priced work: with prices of lines from the relaxation (`period.relaxation`), work that is done
+where it is cheap leaves room on the busy lines, which the makespan alone does not show while all of
+them are busy.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from csp_embed.jit import njit
+from csp_embed.partition.methods.local.annealer import (
+    accepts,
+    draw,
+    gather,
+    generator,
+    neighbour,
+    temperature,
+)
+from csp_embed.partition.times.dispatch import dispatch
+
+LARGEST = 8  # tasks that one proposal moves together
+AHEAD = 1e-9  # by which a priority is raised over another's
+
+
+@njit(cache=True)
+def critical(s, final, path):
+    """Fills `path` with the critical operations, the last one first; returns how many."""
+    count, x = 0, final
+    while x >= 0 and count < len(path):
+        path[count] = x
+        count += 1
+        x = s.held[x] if s.held[x] >= 0 else s.cause[x]
+    return count
+
+
+@njit(cache=True)
+def reader(a, s, dev, x):
+    """The task itself; of a hop the first task that reads the value there."""
+    n, m = a.cost.shape
+    if x < n:
+        return x
+    v, d = (x - n) // s.longest // m, (x - n) // s.longest % m
+    for k in range(a.use_ptr[v], a.use_ptr[v + 1]):
+        if dev[a.use[k]] == d:
+            return a.use[k]
+    return -1
+
+
+@njit(cache=True, nogil=True)
+def anneal_dispatch(
+    a, s, members, member_ptr, layer, twins, dev, priority, prices, weight, steps, hot, cold, seed,
+    rises,
+):  # fmt: skip
+    """Improves dev [n] and priority [n] in place over `steps` proposals; the best makespan.
+
+    layer [n], twins [layers, copies]: tasks that are copies of one layer. prices [lines]; weight:
+    of the priced work beside the makespan. rises: see `annealer.note`.
+
+    Proposals, of a critical operation: before what held its line; a task with some neighbours to
+    another device; one end of a transfer to the other's device; a task and a copy of it change
+    places, which leaves all loads of devices as they are."""
+    n, m = a.cost.shape
+    state = generator(seed)
+    copies = twins.shape[1]
+    free = a.memory.copy()
+    for g in range(len(a.group_weight)):
+        free[dev[members[member_ptr[g]]]] -= a.group_weight[g]
+    end, final, priced = dispatch(a, s, dev, priority, prices)
+    now, best = end + weight * priced, end
+    best_dev, best_priority = dev.copy(), priority.copy()
+    path, held = np.empty(4 * n + 16, np.int64), np.empty(4 * n + 16, np.int64)
+    cluster, inside = np.empty(max(LARGEST, 2), np.int64), np.zeros(n, np.bool_)
+    to = np.empty(max(LARGEST, 2), np.int64)
+    moved, came = np.empty(n, np.int64), np.empty(n, np.int64)
+    count = critical(s, final, path)
+    for i in range(count):
+        held[i] = s.held[path[i]]
+    for step in range(steps):
+        i = draw(state, count)
+        x, before = path[i], held[i]
+        kind = draw(state, 8)
+        size, urgent, was = 0, -1, 0.0
+        t = reader(a, s, dev, x)
+        if t < 0:
+            continue
+        if kind < 3 and before >= 0:
+            other = reader(a, s, dev, before)
+            if other < 0:
+                continue
+            if kind == 0:
+                urgent, was = other, priority[other]
+                priority[other] = priority[t] - AHEAD
+            else:
+                urgent, was = t, priority[t]
+                priority[t] = priority[other] + AHEAD
+        elif kind == 3 and copies > 1:
+            u = twins[layer[t], draw(state, copies)]
+            if dev[u] == dev[t]:
+                continue
+            cluster[0], cluster[1], to[0], to[1], size = t, u, dev[u], dev[t], 2
+        elif x >= n or kind == 4:
+            other = neighbour(a, state, t)
+            if x >= n:
+                other = a.value_src[(x - n) // s.longest // m]
+            if other < 0 or dev[other] == dev[t]:
+                continue
+            if draw(state, 2) == 0:
+                t, other = other, t
+            cluster[0], to[0], size = t, dev[other], 1
+        else:
+            new = draw(state, m)
+            if new == dev[t]:
+                continue
+            size = gather(a, state, dev, t, cluster, inside, 1 if kind < 6 else LARGEST)
+            for c in range(size):
+                to[c] = new
+        # Groups move as wholes; taken back below if there is no room, no cost, or no gain.
+        fine, many = True, 0
+        for c in range(size):
+            g = a.group[cluster[c]]
+            here = dev[cluster[c]]
+            if here == to[c]:
+                continue
+            for k in range(member_ptr[g], member_ptr[g + 1]):
+                moved[many], came[many] = members[k], here
+                many += 1
+                dev[members[k]] = to[c]
+                fine &= a.cost[members[k], to[c]] < np.inf
+            free[here] += a.group_weight[g]
+            free[to[c]] -= a.group_weight[g]
+        for c in range(size):
+            fine &= free[to[c]] >= 0
+        then = np.inf
+        if fine and (many > 0 or urgent >= 0):
+            end, final, priced = dispatch(a, s, dev, priority, prices)
+            then = end + weight * priced
+        if then < np.inf and accepts(state, now, then, temperature(hot, cold, step, steps), rises):
+            now = then
+            count = critical(s, final, path)
+            for k in range(count):
+                held[k] = s.held[path[k]]
+            if end < best:
+                best = end
+                best_dev[:], best_priority[:] = dev, priority
+            continue
+        for k in range(many - 1, -1, -1):
+            u = moved[k]
+            g = a.group[u]
+            if u == members[member_ptr[g]]:
+                free[dev[u]] += a.group_weight[g]
+                free[came[k]] -= a.group_weight[g]
+            dev[u] = came[k]
+        if urgent >= 0:
+            priority[urgent] = was
+    dev[:], priority[:] = best_dev, best_priority
+    return best
