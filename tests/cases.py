@@ -61,6 +61,10 @@ MACHINES: dict[str, Callable[[], Isa]] = {
 
 # Rows for machines that read a stream alone: what they are about, other targets do not have.
 STREAM_CASES: dict[str, Callable[[], Operator]] = CASES | {
+    # A multiplier wider than int8: products of each digit, with a shift to the left between.
+    "average pool in digits": lambda: ops.avg_pool2d(
+        n=1, c=10, h=9, w=7, r=5, s=3, stride=(2, 1), m=-1337, shift=14
+    ),
     # 27 products leave lanes of two steps idle, and the bias is small enough for them.
     "idle lanes": lambda: ops.conv2d(
         n=1, c=3, h=7, w=6, k=5, r=3, s=3, shift=8, bias=True, bias_range=90, clip=(-9, 99)

@@ -23,6 +23,7 @@ from csp_embed.ir.schedule import Schedule
 from csp_embed.machine.spec import Isa
 from csp_embed.machine.words.bits import encode
 from csp_embed.machine.words.listing import listing
+from csp_embed.ops.wide import digits
 from csp_embed.targets.stream.image import (
     add_parts,
     constant_element,
@@ -31,6 +32,7 @@ from csp_embed.targets.stream.image import (
     identity_element,
     narrow_elements,
     region_bytes,
+    round_bytes,
     unpack_region,
 )
 from csp_embed.targets.stream.lower import Lowered
@@ -92,9 +94,16 @@ class Compiled:
                 out[n] = identity_element(identity, region, self.isa)
                 continue
             layout = self.embedding.layouts[region.operand]
-            packed = pack(
-                layout, self.embedding, self.isa, operand(self.operator, tensors, layout.tensor)
-            )
+            values = operand(self.operator, tensors, layout.tensor)
+            if region.rounds:
+                # A factor wider than int8: each round has a digit of it.
+                parts = digits(values, values.dtype.itemsize)
+                out[n] = round_bytes(
+                    region,
+                    {t: pack(layout, self.embedding, self.isa, d) for t, d in enumerate(parts)},
+                )
+                continue
+            packed = pack(layout, self.embedding, self.isa, values)
             # The tensor of the tricked step is packed as factors, in parts that are added up.
             if trick is not None and region.operand == step_operand(self.operator, trick.step):
                 packed = factor_elements(packed, trick, region, self.embedding, self.isa)

@@ -12,7 +12,7 @@ from csp_embed.compiler.chain import chain
 from csp_embed.compiler.commands.chain import compile_commands
 from csp_embed.compiler.commands.kernel import CommandKernel
 from csp_embed.compiler.kernel import Kernel
-from csp_embed.compiler.request.arguments import constants_of, machine_of, operator_of
+from csp_embed.compiler.request.arguments import constants_of, fitted, machine_of, operator_of
 from csp_embed.compiler.request.options import Options, with_short
 from csp_embed.compiler.request.ranges import magnitudes
 from csp_embed.compiler.request.setting import setting_of
@@ -70,6 +70,7 @@ def compile(
     options = with_short(options, layout=layout, memory=memory)
     # A loaded machine keeps its configuration.
     machine = machine_of(isa, config)
+    op = fitted(op, machine)
     # Three targets, one chain each; which one follows from the machine alone.
     if target_of(machine) == "source":
         return compile_source(op, machine, constants_of(op, w, b), options=options, tell=progress)

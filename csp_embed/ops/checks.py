@@ -19,7 +19,7 @@ from csp_embed.ops.tokens import fail
 ADDRESS_BITS = 32
 # Immediates are words of the machine's accumulators.
 INT32_MAX = 2**31 - 1
-BYTES = {"int8": 1, "int32": 4}
+BYTES = {"int8": 1, "int16": 2, "int32": 4}
 
 
 def axes_of(access: Access) -> set[str]:

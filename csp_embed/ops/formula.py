@@ -11,7 +11,7 @@ int8 (the low 8 bits of the int32 accumulator).
 from __future__ import annotations
 
 import operator as python_operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -93,7 +93,7 @@ def parse_formula(
     st = replace(st, steps=(*st.steps, *tail))
     check_ranks(st, sizes)
     check_steps(st)
-    tensors = make_tensors(st, axes, sizes, constants, dtypes or {})
+    tensors = make_tensors(st, axes, sizes, constants, dtypes or {}, values or {})
     # Known values are tensors of the formula, or they would be dropped without a word.
     lacking = set(values or {}) - set(tensors)
     if lacking:
@@ -248,8 +248,10 @@ def make_tensors(
     shapes: Mapping[str, tuple[int, ...]],
     constants: Iterable[str] | None,
     dtypes: Mapping[str, str],
+    known: Collection[str],
 ) -> dict[str, Tensor]:
-    """The result and all operands, with shapes that were left out filled in."""
+    """The result and all operands, with shapes that were left out filled in. known: tensors whose
+    values the operator states; such a second factor may be wider than int8 (`wide.py`)."""
     # None: by position; an empty list says that nothing is constant.
     fixed = None if constants is None else set(constants)
     for names, what in ((fixed or set(), "constants"), (dtypes, "dtypes")):
@@ -277,16 +279,16 @@ def make_tensors(
         if st.kind == "map" and position == 1:
             dtype = "int32"
         dtype = dtypes.get(name, dtype)
-        if dtype not in BYTES:
+        wide = st.kind == "contract" and position == 2 and name in known
+        if dtype not in BYTES or (dtype == "int16" and not wide):
             raise OperatorError(
                 f"{name} has type {dtype}",
                 why="tensors are int8 or int32",
                 where=st.text,
                 hint="int8 for operands and results, int32 for sums and biases",
             )
-        if (st.kind == "contract" and position in (1, 2) and dtype != "int8") or (
-            position == 0 and dtype != "int8"
-        ):
+        narrow = position == 0 or (st.kind == "contract" and position in (1, 2) and not wide)
+        if narrow and dtype != "int8":
             raise OperatorError(
                 f"{name} cannot be {dtype}",
                 why="products and results are int8",

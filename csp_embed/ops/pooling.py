@@ -10,10 +10,7 @@ from csp_embed.errors import OperatorError
 from csp_embed.ir.operator import Operator
 from csp_embed.ops.convolution import bias_channel, channels_first, ordered, windows
 from csp_embed.ops.formula import integer, parse_formula, positive
-
-INT8_MIN, INT8_MAX = -128, 127
-# Sixteen passes are already sixteen times the products of a pool.
-MAX_PASSES = 16
+from csp_embed.ops.wide import INT8_MAX, INT8_MIN, MOST, dtype_of, int8_factors
 
 
 def max_pool2d(
@@ -41,23 +38,25 @@ def avg_pool2d(
     Shapes: x int8 [n, c, h, w], y int8 [n, c, p, q]; w int8 [e] is known to the operator. Every
         tap and channel has the same weights, so w has none of their axes: a machine loads it once.
         Padding is 0 and counts as elements of the window. stride: the window by default.
-    m: near 2**shift / (r*s) for a mean. An m outside int8 is a sum of several int8 factors, which
-        costs as many passes.
-    Raises: OperatorError where m needs more than 16 factors; then take a smaller m and shift.
+    m: near 2**shift / (r*s) for a mean. Two int8 factors reach -256 to 254. Beyond, w is wider than
+        int8, and a machine that shifts sums to the left takes it digit by digit, two up to about
+        32,000; others take it as a sum of int8 factors, one pass each (`wide.py`).
+    Raises: OperatorError where m is beyond four digits.
 
     >>> avg_pool2d(n=1, c=8, h=7, w=7, r=7, s=7, m=84, shift=12).text()
     'y[n,c,p,q] += x[n,c,7*p+r,7*q+s] * w[e]; shr 12'
     """
     m = integer(m, "m")
     text, shapes, notes = _pool(n, c, h, w, r, s, stride, pad, 1, layout)
-    factors = int8_factors(m)
-    # Each factor is a pass over the window.
-    if len(factors) > MAX_PASSES:
+    if not -(1 << 31) <= m <= MOST:
         raise OperatorError(
-            f"m={m} takes {len(factors)} passes of int8 factors",
-            why=f"the machine multiplies int8 only; at most {MAX_PASSES} passes are made",
+            f"m={m} is beyond {-(1 << 31)} to {MOST}",
+            why="sums have 32 bits, and no four int8 digits make more",
             hint=f"take a smaller m and shift, e.g. m={m >> 8} with shift={shift - 8}",
         )
+    # Two passes of int8 may share a step's lanes, and need no shift between them.
+    factors = int8_factors(m) if 2 * INT8_MIN <= m <= 2 * INT8_MAX else [m]
+    dtype = dtype_of(factors[0])
     # An average is told in products of the pool, not of its passes.
     points = n * c * shapes["y"][2 if layout == "NCHW" else 1]
     points *= shapes["y"][3 if layout == "NCHW" else 2] * r * s
@@ -71,24 +70,13 @@ def avg_pool2d(
         shapes,
         extents={"r": r, "s": s},
         shift=shift,
-        values={"w": np.array(factors, np.int8)},
+        dtypes={"w": dtype},
+        values={"w": np.array(factors, dtype)},
         name="avg_pool2d",
         # The operator's own points count passes; users expect the pool's.
         notes={**notes, "macs": points, "m": m, **epilogue.pop("notes", {})},
         **epilogue,
     )
-
-
-def int8_factors(m: int) -> list[int]:
-    """int8 numbers whose sum is m, as few as there can be.
-
-    >>> int8_factors(300), int8_factors(-128), int8_factors(0)
-    ([127, 127, 46], [-128], [0])
-    """
-    end = INT8_MAX if m >= 0 else INT8_MIN
-    # As few as possible: all but the last are the largest int8.
-    full, rest = divmod(abs(m), abs(end))
-    return [end] * full + ([rest if m > 0 else -rest] if rest or not full else [])
 
 
 def _pool(

@@ -21,6 +21,7 @@ from csp_embed.ir.operator import Step
 from csp_embed.ir.schedule import BiasLanes
 from csp_embed.machine.reach import reach
 from csp_embed.machine.spec import Instruction, Isa
+from csp_embed.ops.wide import BITS, width
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ def build(
     kept: tuple[tuple[int, int], ...] = (),
     dropped: frozenset[int] = frozenset(),
 ) -> Problem:
-    """rounds and what follows: see Problem.
+    """rounds and what follows: see Problem. Of a factor wider than int8 each digit is a round.
 
     Raises: Infeasible where the machine lacks a function.
     """
@@ -184,6 +185,7 @@ def build(
     tensor_steps = [i for i, s in enumerate(embedding.operator.epilogue) if s.access is not None]
     for number, i in enumerate(tensor_steps):
         adds[i] = to_map(layouts[f"add{number}"])
+    rounds = rounds or ((Step("shr", -BITS),),) * (width(embedding.operator) - 1)
     _check_ops(embedding, isa, [s for steps in rounds for s in steps])
     return Problem(
         embedding=embedding,

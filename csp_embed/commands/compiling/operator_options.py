@@ -63,6 +63,7 @@ def with_operator(command: Callable[..., None]) -> Callable[..., None]:
 
 def asked(given: dict[str, Any]) -> Asked:
     """Raises: OperatorError, SpecError, InputError."""
+    from csp_embed.compiler.request.arguments import fitted
     from csp_embed.compiler.request.options import Options
     from csp_embed.machine.load import load_isa
 
@@ -70,4 +71,4 @@ def asked(given: dict[str, Any]) -> Asked:
     # As `compile` reads them.
     mode, pins = request.pins(given["layout"] or [], given["fix"] or [], given["forbid"] or [])
     isa = load_isa(given["isa"], given["vta_config"])
-    return Asked(op, isa, Options(layout=mode, memory=given["memory"], pins=pins))
+    return Asked(fitted(op, isa), isa, Options(layout=mode, memory=given["memory"], pins=pins))

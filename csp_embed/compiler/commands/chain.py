@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from csp_embed.compiler.chain import breaches, front
 from csp_embed.compiler.commands.kernel import Choice, CommandKernel
 from csp_embed.compiler.program.values import stores_nothing
+from csp_embed.compiler.request.arguments import fitted
 from csp_embed.compiler.request.options import Options
 from csp_embed.compiler.request.ranges import magnitudes
 from csp_embed.compiler.request.setting import Tell, refuse_idle, silent
@@ -263,6 +264,7 @@ def compile_commands(
     Raises: SpecError, InputError; Infeasible for an operator or an epilogue that the machine cannot
     compute exactly.
     """
+    op = fitted(op, isa)
     setting = command_setting(op, isa, options, constants, tell=tell)
     kernel: CommandKernel = command_chain(setting).run(op)["program"]
     return kernel

@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 from csp_embed.compiler.request.operands import operand
 from csp_embed.errors import InputError, OperatorError
 from csp_embed.ir.operator import Operator
+from csp_embed.machine.digits import shifts_left
 from csp_embed.machine.load import load_isa
 from csp_embed.machine.spec import Isa
 from csp_embed.ops import parse_formula
+from csp_embed.ops.wide import in_passes, width
 
 Array = NDArray[Any]
 Config = Mapping[str, Any] | str | Path | None
@@ -49,6 +51,12 @@ def operator_of(op: Operator | str, shapes: Mapping[str, Sequence[int]] | None) 
             hint=hint,
         )
     return op
+
+
+def fitted(op: Operator, isa: Isa) -> Operator:
+    """The operator in a form that the machine can do: a factor wider than int8 as several, where
+    its sums cannot be shifted between digits. Raises: OperatorError where these are too many."""
+    return op if width(op) == 1 or shifts_left(isa) else in_passes(op)
 
 
 def constants_of(op: Operator, w: Array | None, b: Array | None) -> dict[str, Array]:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from csp_embed.compiler.chain import breaches, front
 from csp_embed.compiler.program.values import stores_nothing
+from csp_embed.compiler.request.arguments import fitted
 from csp_embed.compiler.request.options import Options
 from csp_embed.compiler.request.setting import Tell, refuse_idle, silent
 from csp_embed.compiler.search.candidates import Candidates, embeddings_of
@@ -294,6 +295,7 @@ def compile_source(
     never dropped that way.
     Raises: SpecError, InputError; Infeasible where pins leave nothing.
     """
+    op = fitted(op, isa)
     setting = source_setting(op, isa, options, constants, name=name, tell=tell)
     kernel: SourceKernel = source_chain(setting).run(op)["program"]
     return kernel

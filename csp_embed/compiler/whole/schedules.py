@@ -25,7 +25,7 @@ from csp_embed.schedule.attempts import Decided
 from csp_embed.schedule.choose import rebuild, search
 from csp_embed.schedule.config import Config
 from csp_embed.schedule.inputs import Problem
-from csp_embed.targets.stream.image import constant_element, factor_elements
+from csp_embed.targets.stream.image import constant_element, factor_elements, round_bytes
 
 Bytes = NDArray[np.uint8]
 WALKS = 6  # schedules of a layer that are tried behind the layer before it
@@ -172,14 +172,8 @@ def constants(layer: Layer, isa: Isa) -> dict[int, Bytes]:
             elements = pack(layout, e, isa, array)
             if trick is not None and region.operand == _added(layer, trick.step):
                 elements = factor_elements(elements, trick, region, e, isa)
-            axes = (*region.order, *range(len(region.grid), elements.ndim))
-            packed[turn] = elements.transpose(axes)
-        turns = region.rounds or (0,) * len(region.boxes)
-        parts = [
-            np.ascontiguousarray(packed[turn][tuple(slice(a, b) for a, b in box)]).reshape(-1)
-            for turn, box in zip(turns, region.boxes, strict=True)
-        ]
-        out[n] = np.concatenate(parts).view(np.uint8)
+            packed[turn] = elements
+        out[n] = round_bytes(region, packed)
     return out
 
 

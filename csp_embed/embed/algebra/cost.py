@@ -23,6 +23,7 @@ from csp_embed.machine.costs import Costs
 from csp_embed.machine.identities import door
 from csp_embed.machine.spec import Isa
 from csp_embed.ops.counting import useful_points
+from csp_embed.ops.wide import width
 
 # Greatest magnitude that a packed constant may have with both signs; -128 has no counterpart.
 _INT8_PEAK = 127
@@ -99,10 +100,12 @@ def weights(op: Operator, isa: Isa, unit: Unit, costs: Costs) -> Weights:
     """The cost of one of each, for this operator on this machine."""
     contract = unit.kind == "contract"
     # Elementwise operators run in the accumulators, two tensors a step.
-    step = costs.step if contract else costs.tensor_step
+    # A wide factor is multiplied digit by digit, with a shift after each but the last.
+    digits = width(op)
+    step = digits * costs.step if contract else costs.tensor_step
     reach = bias_reach(unit)
     vector = sum(step_cycles(s, reach, costs) for s in op.epilogue)
-    vector += costs.reset_step if contract else 0
+    vector += costs.reset_step + (digits - 1) * costs.immediate_step if contract else 0
     reads = accesses(op, commuted=False) | op.steps_read()
     # What is written is no operand that is read.
     del reads[Role.DST]

@@ -22,6 +22,7 @@ from csp_embed.embed.explain.pareto_space import space_of, sweep
 from csp_embed.embed.model.greedy import cost_of
 from csp_embed.embed.problem import EmbedProblem
 from csp_embed.embed.space.digits import (
+    WHOLE,
     Carry,
     Decisions,
     Part,
@@ -150,17 +151,40 @@ def decisions_of(embedding: Embedding) -> Decisions:
     strange = [d.name for d in embedding.digits if d.name not in parts]
     if strange:
         raise Reject("reuse", f"{', '.join(strange)}: no digit of the lifted model")
-    carries = tuple(_carry_of(c, parts, embedding) for c in embedding.coordinates)
+    read = tuple(_carry_of(c, parts, embedding) for c in embedding.coordinates)
+    inner = {c.axes[0]: {d for d, _ in c.inner} for c in read}
+    # Lanes that stand elsewhere than inside a counter are lent with the whole axis only.
+    lent = [all(d in inner[a] for a, d, _ in c.skew) for c in read]
+    carries = tuple(
+        c if fine else _by_whole(c, read, embedding) or c
+        for c, fine in zip(read, lent, strict=True)
+    )
     # Where a carry begins early, its coordinate's constant is less than that of one that does not.
     # Built as if nothing began early; the difference is how early it does.
-    begun = expand(embedding.operator, Decisions(embedding.commuted, carries)).coordinates
-    return Decisions(
-        embedding.commuted,
-        tuple(
-            replace(carry, early=new.const - old.const)
-            for carry, new, old in zip(carries, begun, embedding.coordinates, strict=True)
-        ),
-    )
+    for at in range(len(carries)):
+        carries = _settled(carries, at, embedding)
+    return Decisions(embedding.commuted, carries)
+
+
+def _settled(carries: tuple[Carry, ...], at: int, embedding: Embedding) -> tuple[Carry, ...]:
+    """The carries with one of them as the embedding has it: a digit that is all of an axis reads
+    alike as a skew by that digit and by the whole axis, and the loops tell which was meant."""
+    trips = {c.name: c.extent for c in embedding.counters}
+    wanted = embedding.coordinates[at]
+    tried: list[tuple[Carry, ...]] = []
+    whole = _by_whole(carries[at], carries, embedding)
+    for carry in (carries[at], *([whole] if whole is not None else [])):
+        some = (*carries[:at], carry, *carries[at + 1 :])
+        begun = expand(embedding.operator, Decisions(embedding.commuted, some)).coordinates[at]
+        early = replace(carry, early=begun.const - wanted.const)
+        tried.append((*carries[:at], early, *carries[at + 1 :]))
+        made = expand(embedding.operator, Decisions(embedding.commuted, tried[-1]))
+        same = all(
+            c.extent == trips.get(c.name) for c in made.counters if c.name in wanted.counters
+        )
+        if same and made.coordinates[at] == wanted:
+            return tried[-1]
+    return tried[0]
 
 
 def _carry_of(c: Coordinate, parts: Mapping[str, Part], embedding: Embedding) -> Carry:
@@ -189,6 +213,21 @@ def _carry_of(c: Coordinate, parts: Mapping[str, Part], embedding: Embedding) ->
         diagonal,
         tuple(skews),
     )
+
+
+def _by_whole(
+    carry: Carry, carries: Sequence[Carry], embedding: Embedding
+) -> Carry | None:  # fmt: skip
+    """The carry with all of one other axis as its skew, where its coordinate can be read so."""
+    at = {c.axes: c for c in embedding.coordinates}
+    own, out = at[carry.axes], None
+    moved = {**own.digits, **own.counters}
+    for other in (c for c in carries if c is not carry and len(c.axes) == 1):
+        there = {**at[other.axes].digits, **at[other.axes].counters}
+        ratios = {Fraction(-moved[n], k) for n, k in there.items() if n in moved}
+        if there and there.keys() <= moved.keys() and len(ratios) == 1:
+            out = replace(carry, skew=((other.axes[0], WHOLE, ratios.pop()),))
+    return out
 
 
 def _moves(c: Coordinate, parts: Mapping[str, Part]) -> dict[str, int]:
@@ -256,6 +295,10 @@ def _respanned(carries: Sequence[Carry], op: Operator) -> list[Carry]:
     by_axis = {c.axes[0]: c for c in carries}
     out: list[Carry] = []
     for c in carries:
+        if any(d == WHOLE for _, d, _ in c.skew):
+            # What it spans at these extents is found anew when it is built.
+            out.append(c)
+            continue
         skew = tuple(s for s in c.skew if any(d == s[1] for d, _ in by_axis[s[0]].inner))
         # Without the digit that it absorbed a skew moves nothing.
         if c.skew:

@@ -18,6 +18,9 @@ from csp_embed.ir.operator import Access, Operator
 LOOP = "loop"
 """The dimension of a digit that is no lane: a counter inside the axis' own."""
 
+WHOLE = "whole"
+"""In a skew, for a dimension: all of the axis, its counter included."""
+
 
 class Place(Enum):
     """Where a digit stands in its coordinate: inside its counter, outside it, or on two dimensions
@@ -75,8 +78,10 @@ class Carry:
     diagonal: (dimension, partner dimension, extent) of an inner digit that two dimensions carry
     together. skew: (axis, dimension, multiplier): digits and counter of this carry enumerate
     u = own axis + sum multiplier * (inner digit of `axis` on `dimension`, weighted); see Skew in
-    the embedding problem. early: values that are enumerated before the first one that some point
-    has, so that blocks of lanes align with blocks of the tensor.
+    the embedding problem. On WHOLE it is the axis itself, so that each output has an offset of its
+    own into its window; such a skew is the only one of its carry. early: values that are enumerated
+    before the first one that some point has, so that blocks of lanes align with blocks of the
+    tensor.
     """
 
     axes: tuple[str, ...]
@@ -129,6 +134,8 @@ def expand(op: Operator, decisions: Decisions) -> Map:
     lanes = {c.axes[0]: c for c in decisions.carries if len(c.axes) == 1}
     for carry in decisions.carries:
         _coordinate(op, carry, lanes, build)
+    for carry in decisions.carries:
+        _offsets(carry, build)
     counters = sorted(build.counters, key=lambda c: c.reduced)
     return Map(
         tuple(_radices(build.digits)),
@@ -146,6 +153,9 @@ def _coordinate(op: Operator, carry: Carry, lanes: Mapping[str, Carry], build: _
     moved, loops, scale = _place(carry, build)
     skewed: dict[str, int] = {}
     for axis, dim, multiplier in carry.skew:
+        if dim == WHOLE:
+            const, span = live_sheared(op, carry.axes[0], axis, int(multiplier))
+            continue
         coef = int(inner_scale(lanes[axis])[dim] * multiplier)
         skewed[part_name(lanes[axis].name, dim)] = -coef
         reach = coef * (dict(lanes[axis].inner)[dim] - 1)
@@ -170,28 +180,61 @@ def _coordinate(op: Operator, carry: Carry, lanes: Mapping[str, Carry], build: _
         build.digits[key] = (dim, lane_extent)
         moved[key] = scale
         scale *= lane_extent
-    for (_, dim, _), (key, coef) in zip(carry.skew, skewed.items(), strict=True):
+    lent = [dim for _, dim, _ in carry.skew if dim != WHOLE]
+    for dim, (key, coef) in zip(lent, skewed.items(), strict=True):
         (loops if dim == LOOP else moved)[key] = coef
     build.coordinates.append(Coordinate(carry.axes, extent, const, moved, counters | loops))
+
+
+def _offsets(carry: Carry, build: _Builder) -> None:
+    """Takes the axis off the window of a carry that is skewed by all of it: u is own + c * axis."""
+    for axis, dim, multiplier in carry.skew:
+        if dim != WHOLE:
+            continue
+        at = next(n for n, c in enumerate(build.coordinates) if c.axes == carry.axes)
+        own, other = build.coordinates[at], next(c for c in build.coordinates if c.axes == (axis,))
+        factor = int(multiplier)
+        digits = dict(own.digits) | {n: -factor * k for n, k in other.digits.items()}
+        counters = dict(own.counters) | {n: -factor * k for n, k in other.counters.items()}
+        const = own.const - factor * other.const
+        build.coordinates[at] = Coordinate(own.axes, own.extent, const, digits, counters)
 
 
 def live(op: Operator, axis: str) -> tuple[int, int]:
     """First value and number of values of an axis beyond which every point has a factor out of
     range; all values of an output axis, whose elements need a home (dead taps are left out)."""
+    first, last = _live(op, axis, {})
+    # No live value at all: the sum is 0 everywhere, and all values are kept so that there is a
+    # loop.
+    return (first, last - first + 1) if first <= last else (0, op.axes[axis])
+
+
+def live_sheared(op: Operator, axis: str, other: str, factor: int) -> tuple[int, int]:
+    """As `live`, of axis + factor * other, where the other axis has each of its values."""
+    ends: list[int] = []
+    for value in range(op.axes[other]):
+        first, last = _live(op, axis, {other: value})
+        if first <= last:
+            ends += [first + factor * value, last + factor * value]
+    return (min(ends), max(ends) - min(ends) + 1) if ends else (0, op.axes[axis])
+
+
+def _live(op: Operator, axis: str, known: Mapping[str, int]) -> tuple[int, int]:
+    """First and last value of an axis at which some point has all factors. known: values of other
+    axes, which have any value otherwise."""
     first, last = 0, op.axes[axis] - 1
-    if axis in op.reduced_axes and last:
+    if axis in op.reduced_axes and (last or known):
         for access in (op.lhs, op.rhs):
             for ix, size in _indices(op, access):
                 own = ix.coef(axis)
                 if own:
                     # A value counts where at some position of the others the index falls into the
                     # tensor.
-                    others = ((c, op.axes[a]) for a, c in ix.terms if a != axis)
-                    begin, end = meeting(own, *reach(others, ix.const), size)
+                    fixed = ix.const + sum(ix.coef(a) * v for a, v in known.items())
+                    free = [(c, op.axes[a]) for a, c in ix.terms if a != axis and a not in known]
+                    begin, end = meeting(own, *reach(free, fixed), size)
                     first, last = max(first, begin), min(last, end)
-    # No live value at all: the sum is 0 everywhere, and all values are kept so that there is a
-    # loop.
-    return (first, last - first + 1) if first <= last else (0, op.axes[axis])
+    return first, last
 
 
 def _indices(op: Operator, access: Access | None) -> list[tuple[Affine, int]]:

@@ -14,6 +14,7 @@ import numpy as np
 from csp_embed.errors import Infeasible
 from csp_embed.ir.operator import FACTORS, Access, Operator, Role
 from csp_embed.machine.compilable import require
+from csp_embed.machine.digits import shifts_left
 from csp_embed.machine.spec import Instruction, Isa
 
 NEUTRAL = {"max": ("min", -128), "min": ("max", 127)}
@@ -106,7 +107,8 @@ def _types(op: Operator, isa: Isa, unit: Unit) -> None:
     """Every tensor can be loaded into the memory of its operand without losing bits."""
     accumulator = unit.memory[Role.DST]
     wanted = [(op.lhs.tensor, unit.memory[Role.LHS])]
-    if op.rhs is not None:
+    # A known factor comes in digit by digit, where sums can be shifted between them.
+    if op.rhs is not None and not (op.rhs.tensor in op.values and shifts_left(isa)):
         wanted.append((op.rhs.tensor, unit.memory[Role.RHS]))
     wanted += [(s.access.tensor, accumulator) for s in op.epilogue if s.access is not None]
     for name, where in wanted:

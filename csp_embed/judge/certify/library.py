@@ -61,7 +61,7 @@ def sums_at_random(op: Operator, run: Run, products: int, rounds: int, seed: int
     for number in range(rounds):
         # All 256 values alike: the lemma counts zeros among the values that can be drawn.
         point = {n: rng.integers(-128, 128, op.tensors[n].shape, np.int8) for n in free}
-        wanted, found = evaluate(op, point)[op.out.tensor], run(point)
+        wanted, found = evaluate(op, point)[op.out.tensor], run({**op.values, **point})
         if not np.array_equal(wanted, found):
             wrong = np.argwhere(wanted != found)
             index = ",".join(str(int(i)) for i in wrong[0])

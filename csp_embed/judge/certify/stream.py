@@ -106,6 +106,7 @@ class Walk:
     ) -> Ran:  # fmt: skip
         """Walks these instructions, in this order; `problem` is left empty."""
         isa, table, state = self.machine.isa, self.table, self.state
+        state[7] = room(self.machine, table, sequence)
         depth = {m.name: m.depth for m in isa.memories}
         contract = next(i for i in isa.instructions if i.kind == "contract")
         sizes = [depth[o.memory] for o in contract.operands]
@@ -145,7 +146,7 @@ class Walk:
 
 def _unfit(s: Stream, code_at: NDArray[Any]) -> str:
     """Why the walk would prove nothing: coefficients as large as the field, or claimed code."""
-    if too_long(s.machine, s.table, np.arange(len(s.table))):
+    if not room(s.machine, s.table, np.arange(len(s.table))):
         return "it is too long: coefficients could be as large as the field"
     for c in s.claims:
         for r in code_at:
@@ -154,15 +155,16 @@ def _unfit(s: Stream, code_at: NDArray[Any]) -> str:
     return ""
 
 
-def too_long(machine: Machine, table: Table, sequence: NDArray[np.int64]) -> bool:
-    """Whether coefficients of what these instructions sum could be as large as the field."""
+def room(machine: Machine, table: Table, sequence: NDArray[np.int64]) -> int:
+    """By how much shifts and sums of accumulators may make coefficients larger, of what these
+    instructions sum, so that they stay below the field's size; 0: they may not do without."""
     kind, steps = table.c.kind[sequence], table.steps[sequence]
     contracts, maps = int(steps[kind == CONTRACT].sum()), int(steps[kind == MAP].sum())
     summed = {*machine.left, *machine.right} - {*machine.dims}
     lanes = math.prod(machine.isa.dims[d] for d in summed)
     # Products of constants are below 2^14, sums that are loaded 2^31, immediates 2^15.
     # Counted as if all steps went to one element: coarse, and safe.
-    return contracts * lanes * 2.0**14 + maps * 2.0**15 + 2.0**31 > 2.0**58 / kernels.MOST_GROWTH
+    return 2**58 // (contracts * lanes * 2**14 + maps * 2**15 + 2**31)
 
 
 def _problem(s: Stream, state: NDArray[np.int64]) -> str:

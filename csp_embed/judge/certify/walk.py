@@ -64,11 +64,7 @@ Factors = tuple[Values, Ints, Bools]
 Sums = tuple[Values, Ints, NDArray[np.float64], Bools, Ints]
 # Why a walk ends early: state[2], with the instruction and an element in state[3:5].
 UNWRITTEN, UNDECLARED, OWN_RESULT, NOT_SUMS, SHIFT, GROWTH = range(1, 7)
-# By how much shifts and sums of accumulators may make coefficients larger.
-# Leaves 2^58 / 128 for what is summed, which `stream._unfit` compares with the stream's length. A
-# sum shifted by MOST_LEFT and its copy are 65.
-MOST_GROWTH = 128.0
-MOST_LEFT = 6
+MOST_LEFT = 8  # Bits of a digit: a shift by more is a function, not a factor of a form.
 
 _P = np.uint64(P)
 _ZERO = np.uint64(0)
@@ -197,9 +193,10 @@ def _store(r: Row, machine: Shape, sums: Sums, stored: Records, state: Ints) -> 
 
 @inner
 def _grow(growth: NDArray[np.float64], d: int, by: float, state: Ints) -> bool:
-    """Coefficients must stay below the field's size: else equal in the field is not equal."""
+    """Coefficients must stay below the field's size: else equal in the field is not equal. By how
+    much shifts and sums may make them larger follows from the stream's length."""
     growth[d] = by
-    if by > MOST_GROWTH:
+    if by > state[7]:
         state[2], state[4] = GROWTH, d
         return False
     return True
@@ -320,7 +317,7 @@ def walk(
     bytes of micro-ops, their ranges, fields. own: first and last byte of the result. left, right:
     (numbers, tags, written); sums: (value, node, growth by shifts and sums, written, spare).
     ones: the sum of the weights. state: nodes, stores, why it ended (0: not), instruction, element,
-    tags of left and right factors that were multiplied.
+    tags of left and right factors that were multiplied, by how much coefficients may grow.
     """
     slots, gemm, each = machine[3], machine[4], machine[5]
     for t in range(begin, end):

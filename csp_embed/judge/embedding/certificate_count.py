@@ -7,6 +7,7 @@ The cost as defined, in cycles, unit work rounded to 1/256 cycle, all numbers fr
 and the memory interface with its overrides:
     compute = step * steps + vectors * (reset + epilogue)    an immediate_step, or a tensor_step, or
               a step where it is an addition promised to be within reach of one contraction step
+              Of a known factor of n bytes: n * step, and n - 1 times an immediate_step a vector
               Of pools and elementwise programs: a step and a reset for each element of a narrow
               operand that comes in by an identity, where that takes fewer cycles than its bytes as
               wide as sums; a narrow tensor that is added takes a step then
@@ -66,6 +67,14 @@ def count(embedding: Embedding, isa: Isa, memory: str = "") -> dict[str, float]:
     # Elementwise operators read two tensors: their own instruction counts as such a step.
     per_step = isa.costs["contract"]["step"] if contract else isa.costs["map"]["tensor_step"]
     per_vector = isa.costs["contract"]["reset_step"] if contract else 0.0
+    if contract and op.rhs is not None:
+        # A factor that is wider than its memory: each of its bytes is multiplied on its own, and
+        # the sums are shifted in between.
+        held = next(v.memory for v in embedding.layouts.values() if v.tensor == op.rhs.tensor)
+        narrow_bytes = np.dtype(isa.memory(held).dram_dtype).itemsize
+        times = -(-np.dtype(op.tensors[op.rhs.tensor].dtype).itemsize // narrow_bytes)
+        per_step *= times
+        per_vector += (times - 1) * isa.costs["map"]["immediate_step"]
     per_vector += sum(_step_cycles(embedding, isa, n) for n in range(len(op.epilogue)))
     unstated = MemoryInterface("")
     asked = unstated if derived else parse_memory(memory or default_memory(isa))

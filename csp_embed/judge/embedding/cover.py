@@ -8,7 +8,7 @@ whatever the others are.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -34,15 +34,16 @@ def by_coordinates(embedding: Embedding) -> list[Breach]:
         for n in trips
         if n not in uses and n not in partners and trips[n] > 1
     ]
-    # By axes: several coordinates over one tuple of axes need the same values.
-    needed = {c.axes: _needed(embedding.operator, c.axes) for c in embedding.coordinates}
     for c in embedding.coordinates:
         parts = {**c.digits, **c.counters}
         # A shared name belongs to the coordinate in which it is not alone responsible: a skewed
         # window borrows the lanes of the output it serves.
         own = {n: k for n, k in parts.items() if uses[n] == 1 or _owner(embedding, n) is c}
         shared = {n: k for n, k in parts.items() if n not in own}
-        out += _once(c, own, shared, trips, needed[c.axes])
+        # Axes that the shared names alone move: each of their values needs some values of this one.
+        led = [o for o in embedding.coordinates if o is not c and len(o.axes) == 1
+               and {*o.digits, *o.counters} <= shared.keys()]  # fmt: skip
+        out += _once(embedding.operator, c, own, shared, trips, led)
     return out
 
 
@@ -53,8 +54,9 @@ def _owner(embedding: Embedding, name: str) -> Coordinate | None:
     return next((c for c in holders if c.axes[0] in outs), None)
 
 
-def _needed(op: Operator, axes: tuple[str, ...]) -> Ints:
-    """Values of a coordinate, row-major over its axes, that an embedding may not leave out.
+def _needed(op: Operator, axes: tuple[str, ...], fixed: Mapping[str, int]) -> Ints:
+    """Values of a coordinate, row-major over its axes, that an embedding may not leave out. fixed:
+    values that other axes have.
 
     A reduced value at which a factor's index is out of range whatever the other axes are (a tap
     that only touches padding) adds nothing to any result. Values of output axes always count: every
@@ -63,6 +65,8 @@ def _needed(op: Operator, axes: tuple[str, ...]) -> Ints:
     sizes = [op.axes[a] for a in axes]
     value = np.unravel_index(np.arange(math.prod(sizes)), sizes)
     good = np.ones(math.prod(sizes), bool)
+    if any(not 0 <= v < op.axes[a] for a, v in fixed.items()):
+        return np.flatnonzero(~good)  # no point is there
     for axis, own in zip(axes, value, strict=True):
         if axis in op.out_axes:
             continue
@@ -71,37 +75,44 @@ def _needed(op: Operator, axes: tuple[str, ...]) -> Ints:
                 coef = {a: c for a, c in ix.terms}
                 if axis not in coef:
                     continue
-                others = [c * (op.axes[a] - 1) for a, c in coef.items() if a != axis]
-                least = ix.const + sum(min(o, 0) for o in others) + coef[axis] * own
-                most = ix.const + sum(max(o, 0) for o in others) + coef[axis] * own
+                at = ix.const + sum(coef.get(a, 0) * v for a, v in fixed.items())
+                others = [c * (op.axes[a] - 1) for a, c in coef.items()
+                          if a != axis and a not in fixed]  # fmt: skip
+                least = at + sum(min(o, 0) for o in others) + coef[axis] * own
+                most = at + sum(max(o, 0) for o in others) + coef[axis] * own
                 good &= (most >= 0) & (least < size)
     return np.flatnonzero(good)
 
 
 def _once(
+    op: Operator,
     c: Coordinate,
     own: Mapping[str, int],
     shared: Mapping[str, int],
     trips: Mapping[str, int],
-    needed: Ints,
+    led: Sequence[Coordinate],
 ) -> list[Breach]:
     values = np.array([c.const], np.int64)
     for name, coef in own.items():
         # All values of a coordinate as one sumset; repeated values stay in, for they are what rule
         # 3 looks for.
         values = (values[:, None] + coef * np.arange(trips[name])[None]).ravel()
-    offsets = np.array([0], np.int64)
+    # What the shared names do: (offset of this coordinate, value of each that they lead). Only
+    # distinct ones matter: the argument is made once for each.
+    rows = np.array([[0, *(o.const for o in led)]], np.int64)
     for name, coef in shared.items():
-        # Only distinct offsets matter: the argument is made once for each.
-        offsets = np.unique((offsets[:, None] + coef * np.arange(trips[name])[None]).ravel())
-    for offset in offsets:
+        step = [coef, *(o.digits.get(name, 0) + o.counters.get(name, 0) for o in led)]
+        moved = np.arange(trips[name])[:, None] * np.array(step, np.int64)
+        rows = np.unique((rows[:, None] + moved[None]).reshape(-1, len(step)), axis=0)
+    for offset, *fixed in rows.tolist():
         inside = values + offset
         inside = inside[(inside >= 0) & (inside < c.extent)]
         found = np.unique(inside)
         if len(inside) != len(found):
             return [Breach(3, f"values of {'*'.join(c.axes)} are met twice")]
         # `needed` leaves out values that add nothing, so a missed one changes the result.
-        missed = np.setdiff1d(needed, found, assume_unique=True)
+        at = {o.axes[0]: v for o, v in zip(led, fixed, strict=True)}
+        missed = np.setdiff1d(_needed(op, c.axes, at), found, assume_unique=True)
         if len(missed):
             return [Breach(5, f"value {missed[0]} of {'*'.join(c.axes)} is missed")]
     return []

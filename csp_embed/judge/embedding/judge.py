@@ -166,8 +166,11 @@ def _steps(
     rng = np.random.default_rng(0)
     # Corners are where windows and ragged ends break; at most 256, for 2^n of them would not end.
     corners = list(itertools.islice(itertools.product(*((0, e - 1) for e in extents)), 256))
-    drawn = [rng.integers(0, e, max(64, limit // (16 * lanes.count))) for e in extents]
-    table = np.concatenate([np.array(corners, np.int64), np.stack(drawn, axis=1)])
+    count = max(64, limit // (16 * lanes.count))
+    # One row for each draw, of no columns where nothing loops.
+    drawn = np.array([rng.integers(0, e, count) for e in extents], np.int64)
+    drawn = drawn.reshape(len(extents), count).T
+    table = np.concatenate([np.array(corners, np.int64), drawn])
     for start in range(0, len(table), batch):
         part = table[start : start + batch]
         yield {n: part[:, k] for k, n in enumerate(names)}, len(part)

@@ -43,6 +43,19 @@ def region_bytes(region: Region, packed: Array) -> NDArray[np.uint8]:
     return np.concatenate(parts).reshape(-1).view(np.uint8)
 
 
+def round_bytes(region: Region, packed: Mapping[int, Array]) -> NDArray[np.uint8]:
+    """As `region_bytes`, of a region by boxes that has rounds: packed elements of each round."""
+    axes = (*region.order, *range(len(region.grid), next(iter(packed.values())).ndim))
+    turns = region.rounds or (0,) * len(region.boxes)
+    parts = [
+        np.ascontiguousarray(
+            packed[turn].transpose(axes)[tuple(slice(a, b) for a, b in box)]
+        ).reshape(-1)
+        for turn, box in zip(turns, region.boxes, strict=True)
+    ]
+    return np.concatenate(parts).view(np.uint8)
+
+
 def unpack_region(
     region: Region, data: NDArray[np.uint8], lanes: tuple[int, ...], dtype: str
 ) -> Array:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import random
+from dataclasses import replace
 
 import pytest
 
 from csp_embed import ops
 from csp_embed.embed.ground.enumerate import regular_solutions
-from csp_embed.embed.ground.expand import lifted_embeddings
+from csp_embed.embed.ground.expand import lifted_embeddings, named_steps
 from csp_embed.embed.ground.points import key, pose_ground
 from csp_embed.judge.embedding.judge import judge
 from tests.oracles.complete import complete_embeddings
@@ -87,3 +88,49 @@ def test_search_has_the_least_cost_of_the_complete_space() -> None:
         searched = [e.cost for e in lifted_embeddings(ground, isa, mode)]
         for part in ("steps", "vectors", "lhs_bytes", "host_bytes"):
             assert min(c[part] for c in searched) <= min(c[part] for c in whole), (part, named)
+
+
+OFFSETS = {
+    # Strict: each output's live taps begin elsewhere, and so does its block of lanes.
+    "strided": (dict(w=4, r=2, stride=3, pad=((1, 0),)), "dot", "strict"),
+    "dilated": (dict(w=3, r=2, stride=3, dilation=2, pad=((2, 1),)), "dot", "strict"),
+    "diagonal": (dict(w=4, r=3, stride=3, dilation=2, pad=((2, 2),)), "2x2x2", "strict"),
+    # A loop over the outputs that the window absorbs whole: the input is one block.
+    "whole": (dict(w=2, r=3, pad=1), "dot", "strict"),
+    "outer product": (dict(w=3, r=2, stride=2, dilation=2, pad=1), "outer", "relaxed"),
+}
+
+
+@pytest.mark.parametrize("name", OFFSETS)
+def test_each_output_may_have_an_offset_of_its_own(name: str) -> None:
+    """Least costs are the complete space's, and the judge agrees point by point and in sum."""
+    shape, machine, mode = OFFSETS[name]
+    isa = machines()[machine]
+    op = ops.conv1d(n=1, c=1, k=1, **shape)
+    commuted = False
+    found = [e for e in lifted_embeddings(pose_ground(op, isa, 1, commuted=commuted), isa, mode)]
+    mine = min(found, key=lambda e: e.cost["objective"])
+    ground = pose_ground(op, isa, named_steps(mine), commuted=commuted)
+    every = [e.cost["objective"] for _, e in complete_embeddings(ground, isa, mode)]
+    assert mine.cost["objective"] == pytest.approx(min(every))
+    taps = next(c for c in mine.coordinates if c.axes == ("r",))
+    outputs = next(c for c in mine.coordinates if c.axes == ("p",))
+    own = {*outputs.digits, *outputs.counters}
+    assert own & {*taps.digits, *taps.counters}
+    for e in found:
+        # Limit 1: by the argument over coordinates.
+        assert judge(e, isa).breaches == judge(e, isa, limit=1).breaches == ()
+
+
+def test_a_tap_that_an_offset_loses_is_seen_by_both_arguments() -> None:
+    op = ops.conv1d(n=1, c=1, w=2, k=1, r=3, pad=1)
+    isa = machines()["dot"]
+    found = lifted_embeddings(pose_ground(op, isa, 1), isa, "strict")
+    mine = min(found, key=lambda e: e.cost["objective"])
+    assert any(c.axes == ("r",) and "p" in c.counters for c in mine.coordinates)
+    moved = tuple(
+        replace(c, const=c.const - 1) if c.axes == ("r",) else c for c in mine.coordinates
+    )
+    wrong = replace(mine, coordinates=moved)
+    for limit in (4_000_000, 1):
+        assert judge(wrong, isa, limit=limit).breaches

@@ -11,7 +11,7 @@ import pytest
 from csp_embed import ops
 
 MODULES = [m.name for m in pkgutil.iter_modules(ops.__path__)]
-WITH_EXAMPLES = {"convolution", "deepbench", "formula", "linear", "pointwise", "pooling"}
+WITH_EXAMPLES = {"convolution", "deepbench", "formula", "linear", "pointwise", "pooling", "wide"}
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -7,7 +7,7 @@ import pytest
 
 from csp_embed import ops
 from csp_embed.errors import OperatorError
-from csp_embed.ops import deepbench
+from csp_embed.ops import deepbench, wide
 from csp_embed.ops.reference import evaluate
 
 XW = {"x": (4, 8), "w": (3, 8)}
@@ -154,7 +154,11 @@ ARGUMENTS = [
     (lambda: conv(layout="CHWN"), "unknown layout 'CHWN'"),
     (lambda: ops.conv1d(n=1, c=1, w=3, k=1, r=4), "r=4 spans 4, the padded w is 3"),
     (lambda: ops.max_pool2d(**POOL, pad=3), "pad 3 is not smaller than the window r=3"),
-    (lambda: ops.avg_pool2d(**POOL, m=5000, shift=3), "m=5000 takes 40 passes of int8 factors"),
+    (lambda: ops.avg_pool2d(**POOL, m=1 << 31, shift=3), "m=2147483648 is beyond -2147483648"),
+    (
+        lambda: wide.in_passes(ops.avg_pool2d(**POOL, m=5000, shift=3)),
+        "the factor 5000 takes 40 passes of int8 factors",
+    ),
     (lambda: ops.avg_pool2d(**POOL, m=0.5, shift=3), "m is 0.5; it must be an integer"),
     (
         lambda: ops.conv_transpose2d(n=1, c=1, h=1, w=2, k=1, r=2, s=2, pad=1),

@@ -29,7 +29,7 @@ from csp_embed.judge.certify.network.rules import Undecided
 from csp_embed.judge.certify.network.statement import Layer, Operator, Statement, read_statement
 from csp_embed.judge.certify.network.sums import Found, Rounds, Stored, compare
 from csp_embed.judge.certify.run import digest_of, order_part
-from csp_embed.judge.certify.stream import Walk, stopped, too_long
+from csp_embed.judge.certify.stream import Walk, room, stopped
 from csp_embed.judge.certify.walk import CODE, IMAGE
 from csp_embed.judge.stream.audit import uop_intervals
 from csp_embed.judge.stream.table import FINISH, LOAD, STORE, Table, make_table
@@ -223,7 +223,7 @@ def _walked(
     if byte >= 0:
         st.frame.append(f"{layer.name} loads {byte:#x}, where it stores")
         return
-    if too_long(st.machine, st.table, sequence):
+    if not room(st.machine, st.table, sequence):
         raise Undecided("a layer so long that coefficients could be as large as the field")
     stored = _places(st, layer, op)
     if stored is None:
