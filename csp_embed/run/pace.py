@@ -12,17 +12,19 @@ Miller, Theory of Scheduling, 1967, chapter 11).
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 
 from csp_embed.run.device_parts import Part
 from csp_embed.run.runner import Array, Runner
+from csp_embed.run.turn import needs_of
 
 
 @dataclass(frozen=True)
 class Alone:
-    """One sample that had all devices to itself. values: every boundary tensor. starts: of each
+    """One sample that had all devices to itself. values: the outputs, and what crosses
+    from one device to another. starts: of each
     part by its index, ms after the sample's first, as its tensors allowed. end: when all was done.
     work: ms that each part took on its device."""
 
@@ -33,9 +35,14 @@ class Alone:
 
 
 def run_alone(
-    parts: Sequence[Part], runners: Mapping[str, Runner], feeds: Mapping[str, Array]
+    parts: Sequence[Part],
+    runners: Mapping[str, Runner],
+    feeds: Mapping[str, Array],
+    outputs: Collection[str],
+    sample: int = -1,
 ) -> Alone:
     """Runs the parts of one replica one after the other; the way to each device and back counts.
+    outputs: tensors that are wanted. sample: a number that no other sample has meanwhile.
 
     Raises: WorkerDied, InputError of a device.
     """
@@ -45,9 +52,11 @@ def run_alone(
     starts: dict[int, float] = {}
     work: dict[int, float] = {}
     end = 0.0
+    needs = needs_of(parts, outputs)
     for part in parts:
+        given = {n: values[n] for n in part.reads if n in values}
         begin = time.perf_counter()
-        ran = runners[part.device].run(part, {n: values[n] for n in part.reads})
+        ran = runners[part.device].run(part, given, needs[part.index].turn(sample, 0.0))
         ms = 1e3 * (time.perf_counter() - begin)
         starts[part.index] = max((there[n] for n in part.reads), default=0.0)
         work[part.index] = ran.ms

@@ -13,6 +13,7 @@ import pytest
 from csp_embed.run.device_parts import Part
 from csp_embed.run.pace import NO_PACE, Alone, Pace, pace_of, run_alone
 from csp_embed.run.runner import Array, Ran
+from csp_embed.run.turn import Turn
 
 
 def part(index: int, device: str, reads: tuple[str, ...], makes: str, replica: int = 0) -> Part:
@@ -30,7 +31,7 @@ class Sleeper:
     def __init__(self, ms: Mapping[int, float], lanes: int = 1) -> None:
         self.ms, self.lanes, self.order = ms, lanes, list[int]()
 
-    def run(self, part: Part, feeds: Mapping[str, Array], rank: float = 0.0) -> Ran:
+    def run(self, part: Part, feeds: Mapping[str, Array], turn: Turn | None = None) -> Ran:
         self.order.append(part.index)
         time.sleep(self.ms[part.index] / 1e3)
         return Ran({part.makes[0]: sum(feeds.values()) + 1}, self.ms[part.index])  # type: ignore[dict-item]
@@ -40,7 +41,7 @@ def test_one_sample_alone_goes_as_its_tensors_allow() -> None:
     """Two branches of 5 and 20 ms, then a join: it starts after the longer one."""
     parts = [part(0, "a", ("x",), "u"), part(1, "b", ("x",), "v"), part(2, "a", ("u", "v"), "y")]
     device = Sleeper({0: 5.0, 1: 20.0, 2: 1.0})
-    alone = run_alone(parts, {"a": device, "b": device}, INPUTS[1])  # type: ignore[dict-item]
+    alone = run_alone(parts, {"a": device, "b": device}, INPUTS[1], ["y"])  # type: ignore[dict-item]
     assert alone.values["y"] == 23
     assert alone.starts[0] == alone.starts[1] == 0.0
     # Sleeps may last longer, never shorter.
