@@ -20,6 +20,7 @@ from csp_embed.errors import InputError, WorkerDied
 from csp_embed.network.onnx.runtime import FAST
 from csp_embed.run.device_parts import Part
 from csp_embed.run.runner import MEASURED, Array, Done, Ran, Timing
+from csp_embed.run.turn import Turn
 from csp_embed.run.worker import serve
 
 # How long an end is waited for before a worker is killed.
@@ -82,7 +83,7 @@ class CpuProcess:
         _, part, outputs, _ = self._answer()
         return Done(part, outputs)
 
-    def run(self, part: Part, feeds: Mapping[str, Array], rank: float = 0.0) -> Ran:
+    def run(self, part: Part, feeds: Mapping[str, Array], turn: Turn | None = None) -> Ran:
         self.start(part, feeds)
         _, _, outputs, ms = self._answer()
         return Ran(outputs, ms)

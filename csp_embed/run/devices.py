@@ -18,6 +18,7 @@ from csp_embed.network.onnx.quantised_chains import QuantLayer, quantised_layer
 from csp_embed.network.onnx.runtime import FAST, open_session
 from csp_embed.run.device_parts import Part
 from csp_embed.run.runner import BY_COST, SIMULATED, Array, Done, Ran, Timing
+from csp_embed.run.turn import Turn
 from csp_embed.run.worker import run_once
 
 # (layer with its weights, device) -> what runs it: x in the layer's shape -> (y, cycles)
@@ -72,7 +73,7 @@ class ByCost(Inside):
         outputs = run_once(self.sessions[part.index], given, part.name)
         self.result = Done(part.index, outputs)
 
-    def run(self, part: Part, feeds: Mapping[str, Array], rank: float = 0.0) -> Ran:
+    def run(self, part: Part, feeds: Mapping[str, Array], turn: Turn | None = None) -> Ran:
         """Takes the predicted time, or longer where the hidden run does."""
         begin = time.perf_counter()
         self.start(part, feeds)
@@ -139,7 +140,7 @@ class KernelSimulator(Inside):
         self.seen[part.index] = (given, self.result)
         self.cycles[part.index] = total
 
-    def run(self, part: Part, feeds: Mapping[str, Array], rank: float = 0.0) -> Ran:
+    def run(self, part: Part, feeds: Mapping[str, Array], turn: Turn | None = None) -> Ran:
         # A rate would be that of the simulator, not of the device.
         raise InputError(
             f"{self.device.name} is simulated, cycle by cycle: it has no rate of its own",

@@ -21,6 +21,7 @@ from csp_embed.run.agreement import agree
 from csp_embed.run.device_parts import Part
 from csp_embed.run.pace import NO_PACE, Pace
 from csp_embed.run.runner import Array, Runner
+from csp_embed.run.turn import needs_of
 
 
 @dataclass(frozen=True)
@@ -94,8 +95,10 @@ def measure_rate(
 
 @dataclass
 class _Sample:
+    # values: the tensors that are here. there: names of those that are made, here or on a device.
     parts: list[Part]
     values: dict[str, Array]
+    there: set[str]
     started: set[int] = field(default_factory=set)
     done: int = 0
 
@@ -112,6 +115,7 @@ class _Flow:
             [p for p in parts if p.replica == r] for r in range(1 + max(p.replica for p in parts))
         ]
         self.inputs, self.expected, self.total, self.pace = inputs, expected, total, pace
+        self.needs = needs_of(parts, {n for row in expected for one in row for n in one})
         # Without shares all replicas take the same number.
         self.route = turns(shares or [1.0] * len(self.replicas), total)
         self.lock = threading.Lock()
@@ -158,10 +162,11 @@ class _Flow:
                     return
                 due, number, _, part = heapq.heappop(self.queues[device])
                 values = self.under_way[number].values
-                given = {n: values[n] for n in part.reads}
+                # What only this device reads stayed there.
+                given = {n: values[n] for n in part.reads if n in values}
             # Outside the lock: this is the work itself.
             try:
-                ran = runner.run(part, given, due)
+                ran = runner.run(part, given, self.needs[part.index].turn(number, due))
             # Whatever it is: a lane that ended in silence would be waited for without end.
             except Exception as error:  # noqa: BLE001 (handed to the waiting thread, raised there)
                 with self.over:
@@ -171,7 +176,7 @@ class _Flow:
                 return
             with self.lock:
                 self.busy[device].append((time.perf_counter(), ran.ms))
-                self._done(number, ran.outputs)
+                self._done(number, part, ran.outputs)
                 if len(self.finished) == self.total or self.error is not None:
                     self.over.notify()
 
@@ -181,7 +186,8 @@ class _Flow:
         number = self.admitted
         self.admitted += 1
         replica, which = self._of(number)
-        sample = _Sample(self.replicas[replica], dict(self.inputs[which]))
+        values = dict(self.inputs[which])
+        sample = _Sample(self.replicas[replica], values, set(values))
         self.under_way[number] = sample
         self._push(number, sample)
         # No part can start: it waits for a tensor that nothing makes.
@@ -194,15 +200,16 @@ class _Flow:
     def _push(self, number: int, sample: _Sample) -> None:
         for at, part in enumerate(sample.parts):
             # Never twice: several tensors may come at the same time.
-            if at not in sample.started and all(n in sample.values for n in part.reads):
+            if at not in sample.started and sample.there.issuperset(part.reads):
                 sample.started.add(at)
                 row = (self.pace.rank(number, part), number, at, part)
                 heapq.heappush(self.queues[part.device], row)
                 self.waits[part.device].notify()
 
-    def _done(self, number: int, outputs: Mapping[str, Array]) -> None:
+    def _done(self, number: int, part: Part, outputs: Mapping[str, Array]) -> None:
         sample = self.under_way[number]
         sample.values.update(outputs)
+        sample.there.update(part.makes)
         sample.done += 1
         if sample.done < len(sample.parts):
             self._push(number, sample)

@@ -15,6 +15,7 @@ from csp_embed.network.onnx.runtime import FAST
 from csp_embed.run.device_parts import Part
 from csp_embed.run.devices import Inside, clock_of
 from csp_embed.run.runner import SIMULATED, Array, Done, Ran, Timing
+from csp_embed.run.turn import Turn
 
 
 class PartProgram(Protocol):
@@ -62,7 +63,7 @@ class ProgramSimulator(Inside):
         for index, (feeds, _) in self.seen.items():
             self.programs[index].write(folder / f"{self.names[index]}.npz", feeds)
 
-    def run(self, part: Part, feeds: Mapping[str, Array], rank: float = 0.0) -> Ran:
+    def run(self, part: Part, feeds: Mapping[str, Array], turn: Turn | None = None) -> Ran:
         # A rate would be that of the simulator, not of the device.
         raise InputError(
             f"{self.device.name} is simulated, cycle by cycle: it has no rate of its own",

@@ -174,7 +174,10 @@ def _rate(
     for replica in range(parts[-1].replica + 1):
         own = [p for p in parts if p.replica == replica]
         # Alone, one after the other: what each sample must give.
-        found = [run_alone(own, runners, feeds) for feeds in inputs]
+        found = [
+            run_alone(own, runners, feeds, model.net.outputs, -1 - at)
+            for at, feeds in enumerate(inputs)
+        ]
         rows = [one.values for one in found]
         expected.append([{n: row[n] for n in model.net.outputs if n in row} for row in rows])
         # The last one: the first input pays for what is made once.

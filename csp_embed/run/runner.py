@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from csp_embed.network.onnx.runtime import FAST
 from csp_embed.run.device_parts import Part
+from csp_embed.run.turn import Turn
 
 Array = NDArray[Any]
 # How a part's time was found: said beside each figure.
@@ -45,9 +46,9 @@ class Timing:
 class Runner(Protocol):
     """One device. `load` again replaces a part's model; form: see `open_session`. `start`
     returns at once; `finish` waits for the part that was started. `run` does both, from one thread
-    for each of the `lanes`; of several that wait on the device the one with the least rank is run
-    first. `time` gives (ms, how): measured alone, cycles / clock, or the
-    predicted cost."""
+    for each of the `lanes`; with a turn it may keep tensors of that sample, gives back at least
+    those that the turn asks for, and what it did not give back is left out of `feeds`. `time` gives
+    (ms, how): measured alone, cycles / clock, or the predicted cost."""
 
     lanes: int
 
@@ -55,6 +56,6 @@ class Runner(Protocol):
     def start(self, part: Part, feeds: Mapping[str, Array]) -> None: ...
     def ready(self, timeout: float) -> bool: ...
     def finish(self) -> Done: ...
-    def run(self, part: Part, feeds: Mapping[str, Array], rank: float = 0.0) -> Ran: ...
+    def run(self, part: Part, feeds: Mapping[str, Array], turn: Turn | None = None) -> Ran: ...
     def time(self, part: Part, feeds: Mapping[str, Array], timing: Timing) -> tuple[float, str]: ...
     def close(self) -> None: ...

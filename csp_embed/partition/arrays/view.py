@@ -172,15 +172,15 @@ def make_problem(
     )
     keep_memory(ids, names, group, cost, weight, memory)
     values = [(index[s], t, b, [index[c] for c in cs]) for s, t, b, cs in graph.values()]
-    use_ptr, use = _csr([sorted(cs) for *_, cs in values])
+    use_ptr, use = csr([sorted(cs) for *_, cs in values])
     inp: list[list[int]] = [[] for _ in range(n)]
     out: list[list[int]] = [[] for _ in range(n)]
     for v, (s, _, _, cs) in enumerate(values):
         out[s].append(v)
         for c in cs:
             inp[c].append(v)
-    inp_ptr, inp_all = _csr(inp)
-    out_ptr, out_all = _csr(out)
+    inp_ptr, inp_all = csr(inp)
+    out_ptr, out_all = csr(out)
     arcs, resources = arcs_of(platform)
     classes, kind = routes_by_size(arcs, [v[2] for v in values], platform)
     routes = [r for routes in classes for r in routes]
@@ -287,7 +287,8 @@ def _whole_bytes(p: Problem) -> Problem:
     )
 
 
-def _csr(lists: list[list[int]]) -> tuple[Ints, Ints]:
+def csr(lists: list[list[int]]) -> tuple[Ints, Ints]:
+    """(where each list begins, and one entry more; all entries in a row): compressed rows."""
     ptr = np.cumsum([0] + [len(x) for x in lists]).astype(np.int64)
     return ptr, np.array([y for x in lists for y in x], np.int64)
 

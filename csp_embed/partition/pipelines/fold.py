@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 import networkx as nx
 import numpy as np
 
-from csp_embed.partition.arrays.view import Ints, Problem, _csr
+from csp_embed.partition.arrays.view import Ints, Problem, csr
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def fold(p: Problem, backward: Ints | None = None) -> Fold:
     for a, b in arcs:
         after[a].append(b)
         before[b].append(a)
-    return Fold(replace(p, group=label[p.group]), *_csr(after), *_csr(before), not back.any())
+    return Fold(replace(p, group=label[p.group]), *csr(after), *csr(before), not back.any())
 
 
 def _parts(p: Problem, arcs: Sequence[tuple[int, int]]) -> tuple[Ints, list[tuple[int, int]]]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import numpy as np
 
 from csp_embed.jit import njit
-from csp_embed.partition.arrays.view import Ints, _csr
+from csp_embed.partition.arrays.view import Ints, csr
 from csp_embed.partition.methods.period.period_loads import Loads
 from csp_embed.partition.pipelines.fold import Fold
 from csp_embed.partition.pipelines.intervals import Classes
@@ -29,8 +29,8 @@ class Ideals:
     def __init__(self, sets: list[int], less: list[list[int]], taken: list[list[int]]) -> None:
         # Python's integers as bit masks: any number of groups.
         self.sets = sets
-        self.less_ptr, self.less = _csr(less)
-        _, self.taken = _csr(taken)
+        self.less_ptr, self.less = csr(less)
+        _, self.taken = csr(taken)
 
     def groups(self, large: int, small: int, order: Ints) -> list[int]:
         """Members of one ideal that are not in another."""

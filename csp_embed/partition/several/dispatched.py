@@ -18,7 +18,7 @@ import numpy as np
 
 from csp_embed.ir.network import Plan, Platform, TaskGraph
 from csp_embed.partition.arrays.symmetry import trimmed
-from csp_embed.partition.arrays.view import Floats, Ints, Problem, _csr, make_problem, normalised
+from csp_embed.partition.arrays.view import Floats, Ints, Problem, csr, make_problem, normalised
 from csp_embed.partition.bounds.latency_period import path_bounds
 from csp_embed.partition.links import finish
 from csp_embed.partition.methods.local.cooling import TINY, UNNOTED, slices, span, usual_rise
@@ -55,7 +55,7 @@ class Shares:
         self.one, self.p, self.inc, self.clock, self.s = one, p, inc, clock, scratch
         self.rng = np.random.default_rng(clock.request.seed)
         self.a = kernels.arrays(p)
-        self.member_ptr, self.members = _csr(p.groups())
+        self.member_ptr, self.members = csr(p.groups())
         at = {name.split("/", 1)[1]: i for i, name in enumerate(one.ids)}
         named = [name.split("/", 1) for name in p.ids]
         self.layer = np.array([at[name] for _, name in named], np.int64)

@@ -20,6 +20,7 @@ from csp_embed.run.device_parts import Part
 from csp_embed.run.hosts.serve import HEARTBEAT_S, SILENCE_S
 from csp_embed.run.hosts.wire import PROTOCOL, Broken, Message, answer_to, digest, receive, send
 from csp_embed.run.runner import MEASURED, Array, Done, Ran, Timing
+from csp_embed.run.turn import Turn
 
 # Of making the connection; afterwards silence counts.
 CONNECT_S = 5.0
@@ -149,9 +150,17 @@ class RemoteRunner:
     def __init__(self, worker: HostWorker) -> None:
         self.worker = worker
         self.call, self.part = 0, -1
+        # Of each sample under way: the tensors that the worker has, and how many parts were sent.
+        self.there: dict[int, set[str]] = {}
+        self.sent: dict[int, int] = {}
+        # Whichever part needs a tensor first carries it: nothing may overtake it on the way.
+        self.order = threading.Lock()
 
     def load(self, part: Part, path: Path, form: str = FAST) -> None:
         data = path.read_bytes()
+        # The worker forgets its samples, too.
+        self.there.clear()
+        self.sent.clear()
         # By digest: a part that arrives damaged is refused, not run.
         fields = {"part": part.index, "sha256": digest(data), "form": form}
         call = self.worker.ask(f"loading {part.name}", Message("load", fields, blob=data))
@@ -167,8 +176,9 @@ class RemoteRunner:
     def finish(self) -> Done:
         return Done(self.part, self.worker.finish(self.call).tensors)
 
-    def run(self, part: Part, feeds: Mapping[str, Array], rank: float = 0.0) -> Ran:
-        answer = self.worker.finish(self._asked(part, feeds, rank))
+    def run(self, part: Part, feeds: Mapping[str, Array], turn: Turn | None = None) -> Ran:
+        call = self._asked(part, feeds) if turn is None else self._in_turn(part, feeds, turn)
+        answer = self.worker.finish(call)
         return Ran(answer.tensors, float(answer.fields["ms"]))
 
     # The worker's own clock: the way there and back is not the part's time.
@@ -184,10 +194,23 @@ class RemoteRunner:
     def close(self) -> None:
         self.worker.close()
 
-    def _asked(self, part: Part, feeds: Mapping[str, Array], rank: float = 0.0) -> int:
+    def _asked(self, part: Part, feeds: Mapping[str, Array]) -> int:
         given = {n: feeds[n] for n in part.reads}
-        fields = {"part": part.index, "rank": rank}
-        return self.worker.ask(f"running {part.name}", Message("run", fields, given))
+        return self.worker.ask(f"running {part.name}", Message("run", {"part": part.index}, given))
+
+    def _in_turn(self, part: Part, feeds: Mapping[str, Array], turn: Turn) -> int:
+        fields = {
+            "part": part.index, "rank": turn.rank, "sample": turn.sample, "of": turn.of,
+            "reads": list(part.reads), "back": sorted(turn.back),
+        }  # fmt: skip
+        with self.order:
+            there = self.there.setdefault(turn.sample, set())
+            given = {n: feeds[n] for n in part.reads if n not in there}
+            there.update(part.reads, part.makes)
+            self.sent[turn.sample] = self.sent.get(turn.sample, 0) + 1
+            if self.sent[turn.sample] == turn.of:  # nothing of this sample comes any more
+                del self.there[turn.sample], self.sent[turn.sample]
+            return self.worker.ask(f"running {part.name}", Message("run", fields, given))
 
 
 def _connected(address: str) -> socket.socket:

@@ -19,6 +19,7 @@ from csp_embed.network.onnx.runtime import FAST
 from csp_embed.run.device_parts import Part
 from csp_embed.run.hosts.wire import digest
 from csp_embed.run.runner import MEASURED, Array, Done, Ran, Timing
+from csp_embed.run.turn import Turn
 
 LOOK_S = 1.0  # how often a wait looks for its worker
 # In a worker's process: sessions by (digest of the model, form).
@@ -97,7 +98,8 @@ class DaskRunner:
         outputs, _ = self._wait(f"running part {self.part}", self.future)
         return Done(self.part, outputs)
 
-    def run(self, part: Part, feeds: Mapping[str, Array], rank: float = 0.0) -> Ran:
+    def run(self, part: Part, feeds: Mapping[str, Array], turn: Turn | None = None) -> Ran:
+        rank = 0.0 if turn is None else turn.rank
         return Ran(*self._wait(f"running {part.name}", self._asked(part, feeds, rank)))
 
     def time(self, part: Part, feeds: Mapping[str, Array], timing: Timing) -> tuple[float, str]:

@@ -4,9 +4,10 @@ One coordinator at a time. Three threads, so that a tensor travels while a part 
 what is asked, by rank; one reads requests into a queue; one sends answers, and a sign of life every
 second. A connection that ends, or is silent for too long, gives the worker back to whoever asks
 next; its models are forgotten.
-Requests: load (blob: the model; part, sha256, form), run (part, call, rank; tensors), measure
-(part, call, runs, warm_ups, clock; tensors), echo (call; tensors), stop. Answers: loaded, done,
-measured, echo, error, each with `call`.
+Requests: load (blob: the model; part, sha256, form), run (part, call; tensors), or with a
+sample (part, call, rank, sample, of, reads, back; those of the tensors that are not here yet),
+measure (part, call, runs, warm_ups, clock; tensors), echo (call; tensors), stop. Answers: loaded,
+done, measured, echo, error, each with `call`.
 """
 
 from __future__ import annotations
@@ -100,6 +101,9 @@ class _Session:
         self.came = itertools.count()
         self.answers: queue.Queue[Message | None] = queue.Queue()
         self.sessions: dict[int, Any] = {}
+        # Of each sample under way: its tensors, and how many of its parts have run.
+        self.held: dict[int, dict[str, Any]] = {}
+        self.ran: dict[int, int] = {}
         self.lost = "went"
 
     def run(self) -> str:
@@ -156,9 +160,13 @@ class _Session:
                 message = receive(self.sock)
                 if message.kind == "stop":
                     break
+                if message.kind == "run" and "sample" in message.fields:
+                    # Now, not when it runs: another part of the sample may be run before it.
+                    sample = int(message.fields["sample"])
+                    self.held.setdefault(sample, {}).update(message.tensors)
                 if message.kind != "alive":
                     self._queue(message)
-        except (Broken, OSError) as error:
+        except (Broken, OSError, TypeError, ValueError) as error:
             self.lost = f"was lost: {error}"
         # Whatever the reason, the session ends.
         self._queue(None)
@@ -210,10 +218,12 @@ class _Session:
         # A part that was never loaded is a KeyError, answered above.
         session, where = self.sessions[part], f"part {part}"
         if request.kind == "run":
+            given = self._given(request)
             begin = perf_counter()
-            outputs = run_once(session, dict(request.tensors), where)
+            outputs = run_once(session, given, where)
             ms = 1e3 * (perf_counter() - begin)
-            return Message("done", {"call": call, "ms": ms}, outputs)
+            back = self._kept(request, outputs)
+            return Message("done", {"call": call, "ms": ms}, back)
         if request.kind != "measure":
             raise ValueError(request.kind)
         fields = request.fields
@@ -223,7 +233,28 @@ class _Session:
         )
         return Message("measured", {"call": call, "ms": ms})
 
+    def _given(self, request: Message) -> dict[str, Any]:
+        """What a part reads: what came with it, and what is here of its sample."""
+        if "sample" not in request.fields:
+            return dict(request.tensors)
+        held = self.held[request.fields["sample"]]
+        return {n: held[n] for n in request.fields["reads"]}
+
+    def _kept(self, request: Message, outputs: dict[str, Any]) -> dict[str, Any]:
+        """The outputs that are asked for; the others stay until the sample's last part here."""
+        if "sample" not in request.fields:
+            return outputs
+        sample = request.fields["sample"]
+        self.held[sample].update(outputs)
+        self.ran[sample] = self.ran.get(sample, 0) + 1
+        if self.ran[sample] == request.fields["of"]:
+            del self.held[sample], self.ran[sample]
+        return {n: outputs[n] for n in request.fields["back"]}
+
     def _load(self, part: int, request: Message, folder: Path) -> None:
+        # Another plan, or the same one anew: samples begin again.
+        self.held.clear()
+        self.ran.clear()
         if digest(request.blob) != request.fields["sha256"]:
             raise InputError(
                 f"part {part} arrived damaged",

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from csp_embed.errors import InputError
 
 Array = NDArray[Any]
-PROTOCOL = "csp-embed-worker/2"
+PROTOCOL = "csp-embed-worker/3"
 _LENGTHS = struct.Struct("!IQ")
 MOST_HEADER, MOST_BODY = 1 << 22, 1 << 35  # bytes: 4 MiB of names and shapes, 32 GiB of tensors
 _CHUNK = 1 << 20
@@ -72,9 +72,17 @@ def send(sock: socket.socket, message: Message) -> None:
         pieces.append(message.blob)
     body = sum(len(p) for p in pieces)
     # Header and lengths in one call: small messages are one packet.
-    sock.sendall(_LENGTHS.pack(len(header), body) + header)
+    _send_all(sock, _LENGTHS.pack(len(header), body) + header)
     for piece in pieces:
-        sock.sendall(piece)
+        _send_all(sock, piece)
+
+
+def _send_all(sock: socket.socket, data: memoryview | bytes) -> None:
+    """The socket's timeout is one of silence. `sendall` counts it over the whole message, and a
+    large model on a slow link takes longer."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[sock.send(rest) :]
 
 
 def receive(sock: socket.socket, most: int = MOST_BODY) -> Message:

@@ -9,7 +9,7 @@ import pytest
 
 from csp_embed.ir.network import Device, Edge, Link, Platform, Task, TaskGraph
 from csp_embed.judge.plan.judge import check_plan
-from csp_embed.partition.arrays.view import Problem, _csr, make_problem
+from csp_embed.partition.arrays.view import Problem, csr, make_problem
 from csp_embed.partition.methods.local.cooling import UNNOTED
 from csp_embed.partition.methods.local.dispatching import anneal_dispatch
 from csp_embed.partition.times import feasible, kernels
@@ -148,7 +148,7 @@ def test_annealing_keeps_memory_groups_and_pins_and_is_never_worse(seed: int) ->
     assert s is not None
     priority, prices = rng.random(p.n), np.ones(p.m + len(p.resources))
     before = dispatch(a, s, dev, priority, prices)[0]
-    ptr, members = _csr(p.groups())
+    ptr, members = csr(p.groups())
     layer = np.arange(p.n) // 2  # pairs of tasks as if they were copies: swaps must keep all too
     twins = np.arange(p.n).reshape(-1, 2)
     best = anneal_dispatch(

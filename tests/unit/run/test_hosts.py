@@ -15,13 +15,16 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import onnx
 import pytest
+from onnx import TensorProto, helper
 
 from csp_embed.errors import InputError, WorkerDied
 from csp_embed.ir.network import Assignment, Plan
 from csp_embed.network.onnx.graph import Imported, import_onnx_graph
 from csp_embed.run.hosts import client, links
 from csp_embed.run.hosts.client import HostWorker, RemoteRunner, connect
+from csp_embed.run.hosts.wire import Message
 from csp_embed.run.run_plan import refuse_unequal, run_plan
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -110,6 +113,62 @@ def test_two_coordinators_one_after_the_other_get_equal_tensors(
             assert set(report.rate.busy) == {"cpu0", "cpu1"}
 
 
+def test_tensors_travel_only_where_they_are_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """x -> a on cpu1 -> b on cpu0 -> c on cpu1, which reads a and x again, -> y. Of each sample
+    cpu1 is sent x once, a not at all, and only what cpu0 or the user reads comes back."""
+    nodes = [
+        helper.make_node("Softmax", ["x"], ["u"], name="a"),
+        helper.make_node("Exp", ["x"], ["k"], name="keep"),
+        helper.make_node("Softmax", ["u"], ["v"], name="b"),
+        helper.make_node("Sum", ["v", "u", "x", "k"], ["y"], name="c"),
+    ]
+    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, [4, 8]) for n in "xy")
+    path = tmp_path / "skip.onnx"
+    opset = [helper.make_opsetid("", 17)]
+    graph = helper.make_graph(nodes, "skip", [x], [y])
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), str(path))
+    host = replace(PLATFORM.host, device="cpu0")
+    model = import_onnx_graph(path, replace(PLATFORM, host=host))
+    rows = [
+        Assignment(t, "cpu0" if "b" in t.split("+") or ":" in t else "cpu1", float(i), i + 1.0)
+        for i, t in enumerate(model.graph.order())
+    ]
+    plan = Plan("latency", 1.0, 0.0, None, "FEASIBLE", "by hand", assignments=tuple(rows))
+    sent: list[tuple[int, str]] = []
+    back: list[set[str]] = []
+    ask, finish = HostWorker.ask, HostWorker.finish
+
+    def seen(self: HostWorker, doing: str, message: Message) -> int:
+        if "sample" in message.fields:
+            sent.extend((message.fields["sample"], name) for name in message.tensors)
+        return ask(self, doing, message)
+
+    def ended(self: HostWorker, call: int) -> Message:
+        answer = finish(self, call)
+        if answer.kind == "done":
+            back.append(set(answer.tensors))
+        return answer
+
+    monkeypatch.setattr(HostWorker, "ask", seen)
+    monkeypatch.setattr(HostWorker, "finish", ended)
+    with worker() as (address, _):
+        hosts = connect([address])
+        runner = {"cpu1": RemoteRunner(hosts["cpu1"])}
+        report = run_plan(
+            model, plan, PLATFORM, runs=1, warm_ups=0, hosts=runner, in_flight=3, samples=9
+        )
+        hosts["cpu1"].close()
+    refuse_unequal(report)
+    assert report.rate is not None
+    assert report.rate.wrong == 0
+    assert not runner["cpu1"].there  # nothing is remembered of samples that are over
+    # Twelve samples in flight, two alone.
+    assert sorted(sent) == sorted((n, name) for n in range(-2, 12) for name in "vx")
+    assert all(names in ({"u"}, {"y"}) for names in back[-24:])
+
+
 def test_a_wrong_token_and_no_token_are_refused(tmp_path: Path) -> None:
     secret = tmp_path / "token"
     secret.write_text(TOKEN)
@@ -194,13 +253,11 @@ def test_a_loss_with_several_in_flight_ends_the_run(
         hosts = {"cpu1": RemoteRunner(HostWorker(address))}
         run, seen = RemoteRunner.run, []
 
-        def kill_and_run(
-            self: RemoteRunner, part: object, feeds: object, rank: float = 0.0
-        ) -> object:
+        def kill_and_run(self: RemoteRunner, part: object, feeds: object, turn: object) -> object:
             seen.append(part)
             if len(seen) == 7:
                 process.kill()
-            return run(self, part, feeds, rank)  # type: ignore[arg-type]
+            return run(self, part, feeds, turn)  # type: ignore[arg-type]
 
         monkeypatch.setattr(RemoteRunner, "run", kill_and_run)
         with pytest.raises(WorkerDied, match="of cpu1 died"):

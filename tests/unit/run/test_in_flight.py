@@ -14,6 +14,7 @@ from csp_embed.errors import InputError, SimError, WorkerDied
 from csp_embed.run.device_parts import Part
 from csp_embed.run.in_flight import measure_rate, turns
 from csp_embed.run.runner import Array, Ran
+from csp_embed.run.turn import Turn
 
 
 def part(index: int, device: str, reads: str, makes: str, replica: int = 0) -> Part:
@@ -31,7 +32,7 @@ class Adder:
         self.last: Array | None = None
         self.lock = threading.Lock()
 
-    def run(self, part: Part, feeds: Mapping[str, Array], rank: float = 0.0) -> Ran:
+    def run(self, part: Part, feeds: Mapping[str, Array], turn: Turn | None = None) -> Ran:
         with self.lock:
             self.calls += 1
             self.now += 1

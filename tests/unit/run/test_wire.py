@@ -6,6 +6,8 @@ import json
 import socket
 import struct
 import threading
+import time
+from contextlib import suppress
 from typing import Any
 
 import ml_dtypes
@@ -50,6 +52,25 @@ def test_tensors_arrive_as_they_left(ends: Any, value: Any) -> None:
         assert got.tensors[name].shape == value.shape
         assert got.tensors[name].dtype == value.dtype.newbyteorder("=")
         assert got.tensors[name].tolist() == value.tolist()
+
+
+def test_a_timeout_is_one_of_silence_not_of_the_whole_message(ends: Any) -> None:
+    """8 MB that the other end takes in 30 pieces, one every 20 ms, with a timeout of 0.3 s:
+    `socket.sendall` would count the 0.6 s of all of them."""
+    a, b = ends
+    a.settimeout(0.3)
+    value = np.arange(2_000_000, dtype=np.int32)
+    sender = threading.Thread(target=send, args=(a, Message("run", {}, {"x": value})))
+    sender.start()
+    got = bytearray()
+    while sender.is_alive():
+        time.sleep(0.02)
+        got += b.recv(280_000)
+    b.setblocking(False)
+    with suppress(BlockingIOError):
+        while more := b.recv(1 << 20):
+            got += more
+    assert bytes(got[-value.nbytes :]) == value.tobytes()
 
 
 def test_more_than_a_socket_buffer_arrives(ends: Any) -> None:

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from csp_embed.partition.arrays.view import Floats, Problem, _csr
+from csp_embed.partition.arrays.view import Floats, Problem, csr
 from csp_embed.partition.methods.list_scheduling import Placement
 from csp_embed.partition.methods.local.anneal import anneal
 from csp_embed.partition.methods.local.cooling import TINY, UNNOTED, span, usual_rise
@@ -91,7 +91,7 @@ class Chains:
         tight = p.weight.sum() + p.activation.sum() > p.memory.min(initial=np.inf)
         self.activation = p.activation if tight else np.zeros(p.n)
         self.plain = alone and not (p.contended() or p.row.any() or self.activation.any())
-        self.member_ptr, self.members = _csr(p.groups())
+        self.member_ptr, self.members = csr(p.groups())
         self.arrays = kernels.arrays(p)
         self.spaces = [kernels.work(p) for _ in range(max(1, clock.request.workers))]
         self.graph = ordered(p) if self.plain else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from csp_embed.partition.arrays.view import Floats, Ints, Problem, _csr
+from csp_embed.partition.arrays.view import Floats, Ints, Problem, csr
 from csp_embed.partition.methods.list_scheduling import Placement
 from csp_embed.partition.methods.local.anneal import anneal
 from csp_embed.partition.methods.local.cooling import TINY, UNNOTED, span, usual_rise
@@ -28,7 +28,7 @@ def genetic(p: Problem, inc: Incumbent, clock: Clock, first: list[Placement]) ->
         return
     rng = np.random.default_rng(clock.request.seed)
     a, w = kernels.arrays(p), kernels.work(p)
-    member_ptr, members = _csr(p.groups())
+    member_ptr, members = csr(p.groups())
     people: list[tuple[float, int, Ints, Ints]] = []
 
     def anneal_one(

@@ -27,7 +27,7 @@ from typing import NamedTuple
 import numpy as np
 
 from csp_embed.jit import njit
-from csp_embed.partition.arrays.view import Floats, Ints, Problem, _csr
+from csp_embed.partition.arrays.view import Floats, Ints, Problem, csr
 from csp_embed.partition.bounds.latency_period import load_prices
 from csp_embed.partition.methods.local.annealer import draw, generator, note, temperature
 
@@ -67,8 +67,8 @@ def ordered(p: Problem) -> Ordered:
     for i in by_out:
         outs[edges[i][0]].append(edges[i][1])
     size = np.array([p.value_bytes[v] for _, _, v in edges], float)
-    pred_ptr, pred = _csr(ins)
-    succ_ptr, succ = _csr(outs)
+    pred_ptr, pred = csr(ins)
+    succ_ptr, succ = csr(outs)
     # Where a task cannot run it is never put, so its price there may be 0.
     priced = np.where(np.isfinite(p.cost), p.cost, 0.0) * load_prices(p.cost)
     return Ordered(

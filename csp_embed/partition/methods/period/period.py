@@ -16,7 +16,7 @@ from functools import cached_property
 
 import numpy as np
 
-from csp_embed.partition.arrays.view import Floats, Ints, Problem, _csr
+from csp_embed.partition.arrays.view import Floats, Ints, Problem, csr
 from csp_embed.partition.bounds.prices import balanced_prices
 from csp_embed.partition.methods.communities import communities, levels, merge, runs, settled
 from csp_embed.partition.methods.exact_search import exact
@@ -175,7 +175,7 @@ def solve_parts(q: Loads, dev: Ints, groups: list[int]) -> None:
     """Exact parts of consecutive groups of an order."""
     # As many groups as can be enumerated: devices to the power of groups.
     size = min(OWN.part, max(2, int(np.log(OWN.moves) / np.log(len(q.memory)))))
-    ptr, parts = _csr([groups[k : k + size] for k in range(0, len(groups), size)])
+    ptr, parts = csr([groups[k : k + size] for k in range(0, len(groups), size)])
     place = np.zeros(len(q.weight), np.int64)
     place[q.group] = dev
     room = q.memory - np.bincount(place, q.weight, minlength=len(q.memory))

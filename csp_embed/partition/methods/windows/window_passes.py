@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from csp_embed.jit import njit
-from csp_embed.partition.arrays.view import Floats, Ints, Problem, _csr
+from csp_embed.partition.arrays.view import Floats, Ints, Problem, csr
 from csp_embed.partition.methods.local.cooling import TINY, UNNOTED, usual_rise
 from csp_embed.partition.methods.windows import windows
 from csp_embed.partition.methods.windows.exact_part import solve_part
@@ -42,7 +42,7 @@ class Sweep:
     def __init__(self, p: Problem) -> None:
         self.p, self.a = p, kernels.arrays(p)
         self.lines = p.m + len(p.resources)
-        member_ptr, members = _csr(p.groups())
+        member_ptr, members = csr(p.groups())
         self.groups = (members, member_ptr)
         self.parts = self.proved = 0
         self.rise: float | None = None
