@@ -21,7 +21,7 @@ from csp_embed.run.agreement import agree
 from csp_embed.run.device_parts import Part
 from csp_embed.run.pace import NO_PACE, Pace
 from csp_embed.run.runner import Array, Runner
-from csp_embed.run.turn import needs_of
+from csp_embed.run.turn import Turn, needs_of
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ class _Flow:
                 given = {n: values[n] for n in part.reads if n in values}
             # Outside the lock: this is the work itself.
             try:
-                ran = runner.run(part, given, self.needs[part.index].turn(number, due))
+                ran = runner.run(part, given, Turn(number, due, self.needs[part.index]))
             # Whatever it is: a lane that ended in silence would be waited for without end.
             except Exception as error:  # noqa: BLE001 (handed to the waiting thread, raised there)
                 with self.over:

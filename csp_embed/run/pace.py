@@ -19,7 +19,7 @@ from math import ceil
 
 from csp_embed.run.device_parts import Part
 from csp_embed.run.runner import Array, Runner
-from csp_embed.run.turn import needs_of
+from csp_embed.run.turn import Turn, needs_of
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def run_alone(
     for part in parts:
         given = {n: values[n] for n in part.reads if n in values}
         begin = time.perf_counter()
-        ran = runners[part.device].run(part, given, needs[part.index].turn(sample, 0.0))
+        ran = runners[part.device].run(part, given, Turn(sample, 0.0, needs[part.index]))
         ms[part.index] = 1e3 * (time.perf_counter() - begin)
         work[part.index] = ran.ms
         values |= ran.outputs

@@ -14,6 +14,7 @@ from csp_embed.run.device_parts import Part
 from csp_embed.run.turn import Turn
 
 Array = NDArray[Any]
+MANY = 1 << 16  # lanes of a device that takes as many requests as there are samples
 # How a part's time was found: said beside each figure.
 MEASURED, SIMULATED, BY_COST = "measured", "simulated", "by cost"
 

@@ -14,25 +14,21 @@ from csp_embed.run.device_parts import Part
 
 
 @dataclass(frozen=True)
-class Turn:
-    """sample: whose tensors these are. rank: what is least goes first. back: those of the part's
-    tensors that somebody else needs. of: so many parts of the sample run on this device."""
+class Needs:
+    """Of a part, whatever the sample. back: those of its tensors that somebody else needs. of: so
+    many parts of a sample run on its device."""
 
-    sample: int
-    rank: float
     back: frozenset[str]
     of: int
 
 
 @dataclass(frozen=True)
-class Needs:
-    """What `Turn` says of a part whatever the sample."""
+class Turn:
+    """sample: whose tensors these are. rank: what is least goes first."""
 
-    back: frozenset[str]
-    of: int
-
-    def turn(self, sample: int, rank: float) -> Turn:
-        return Turn(sample, rank, self.back, self.of)
+    sample: int
+    rank: float
+    needs: Needs
 
 
 def needs_of(parts: Sequence[Part], outputs: Collection[str]) -> Mapping[int, Needs]:

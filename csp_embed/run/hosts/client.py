@@ -19,7 +19,7 @@ from csp_embed.network.onnx.runtime import FAST
 from csp_embed.run.device_parts import Part
 from csp_embed.run.hosts.serve import HEARTBEAT_S, SILENCE_S
 from csp_embed.run.hosts.wire import PROTOCOL, Broken, Message, answer_to, digest, receive, send
-from csp_embed.run.runner import MEASURED, Array, Done, Ran, Timing
+from csp_embed.run.runner import MANY, MEASURED, Array, Done, Ran, Timing
 from csp_embed.run.turn import Turn
 
 # Of making the connection; afterwards silence counts.
@@ -145,7 +145,7 @@ class RemoteRunner:
     """One device of a HostWorker. lanes: as many requests as there are samples may be under way:
     some travel there, one runs, some travel back."""
 
-    lanes = 1 << 16
+    lanes = MANY
 
     def __init__(self, worker: HostWorker) -> None:
         self.worker = worker
@@ -200,15 +200,15 @@ class RemoteRunner:
 
     def _in_turn(self, part: Part, feeds: Mapping[str, Array], turn: Turn) -> int:
         fields = {
-            "part": part.index, "rank": turn.rank, "sample": turn.sample, "of": turn.of,
-            "reads": list(part.reads), "back": sorted(turn.back),
+            "part": part.index, "rank": turn.rank, "sample": turn.sample, "of": turn.needs.of,
+            "reads": list(part.reads), "back": sorted(turn.needs.back),
         }  # fmt: skip
         with self.order:
             there = self.there.setdefault(turn.sample, set())
             given = {n: feeds[n] for n in part.reads if n not in there}
             there.update(part.reads, part.makes)
             self.sent[turn.sample] = self.sent.get(turn.sample, 0) + 1
-            if self.sent[turn.sample] == turn.of:  # nothing of this sample comes any more
+            if self.sent[turn.sample] == turn.needs.of:  # nothing of this sample comes any more
                 del self.there[turn.sample], self.sent[turn.sample]
             return self.worker.ask(f"running {part.name}", Message("run", fields, given))
 

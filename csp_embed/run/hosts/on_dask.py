@@ -18,7 +18,7 @@ from csp_embed.errors import CspEmbedError, InputError, MissingLibrary, WorkerDi
 from csp_embed.network.onnx.runtime import FAST
 from csp_embed.run.device_parts import Part
 from csp_embed.run.hosts.wire import digest
-from csp_embed.run.runner import MEASURED, Array, Done, Ran, Timing
+from csp_embed.run.runner import MANY, MEASURED, Array, Done, Ran, Timing
 from csp_embed.run.turn import Turn
 
 LOOK_S = 1.0  # how often a wait looks for its worker
@@ -64,7 +64,7 @@ def clients(address: str) -> tuple[Any, dict[str, DaskRunner]]:
 class DaskRunner:
     """One device. lanes: Dask sends the next inputs while a part runs."""
 
-    lanes = 1 << 16
+    lanes = MANY
 
     def __init__(self, client: Any, device: str, where: str) -> None:
         self.client, self.device, self.where = client, device, where

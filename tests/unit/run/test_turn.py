@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from csp_embed.run.device_parts import Part
-from csp_embed.run.turn import needs_of
+from csp_embed.run.turn import Turn, needs_of
 
 
 def part(index: int, device: str, reads: str, makes: str, replica: int = 0) -> Part:
@@ -24,4 +24,4 @@ def test_only_what_somebody_else_reads_comes_back() -> None:
     needs = needs_of(parts, {"y", "s"})
     assert [sorted(needs[i].back) for i in range(5)] == [["s", "u"], ["v"], ["y"], [], ["s", "y"]]
     assert [needs[i].of for i in range(5)] == [2, 1, 2, 2, 2]
-    assert needs[0].turn(7, 1.5).sample == 7
+    assert Turn(7, 1.5, needs[0]).sample == 7

@@ -92,7 +92,7 @@ class _Builder:
                 self._shift(self._amounts(amount, n))
                 continue
             self.resolve()
-            own = (self.layer.limit if function == "max" else self.layer.ceiling)[n]
+            own = self.layer.lanes[function][n]
             limit = np.full(self.m.channels, amount) if isinstance(amount, int) else own
             if limit is None:
                 raise Undecided("a limit by channel that no round has")

@@ -82,6 +82,11 @@ class Layer:
     limit: tuple[Ints | None, ...]
     ceiling: tuple[Ints | None, ...]
 
+    @property
+    def lanes(self) -> Mapping[str, tuple[Ints | None, ...]]:
+        """By the function that reads them: numbers of channels, of each round."""
+        return {"shr": self.shift, "max": self.limit, "min": self.ceiling}
+
 
 @dataclass(frozen=True, eq=False)
 class Packed:

@@ -89,13 +89,12 @@ class Rounds:
         # By function: what its tensor holds in each round.
         self.lanes = {
             function: [None if s is None else _in_field(m.by_element(s)) for s in each]
-            for function, each in (("shr", layer.shift), ("max", layer.limit),
-                                   ("min", layer.ceiling))
-        }  # fmt: skip
-        # Limits may lie below 0, so that their range is told beside them.
+            for function, each in layer.lanes.items()
+        }
+        # Limits may lie below 0, so that their range is told beside them; of shifts it is known.
         self.lane_reach = {
             function: [(0, 0) if s is None else (int(s.min()), int(s.max())) for s in each]
-            for function, each in (("max", layer.limit), ("min", layer.ceiling))
+            for function, each in layer.lanes.items()
         } | {"shr": [(0, 31)] * len(layer.shift)}
 
     def wanted(self, reader: Reader, who: Ints, places: Ints, weight: Values) -> Expr:

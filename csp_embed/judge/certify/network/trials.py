@@ -86,7 +86,7 @@ def _stepped(layer: Layer, c: int, n: int, steps: Steps, v: Ints) -> Ints:
                 raise Undecided("shifts by channel that are not 0 to 31")
             v = v >> by if by >= 0 else v << -by
         else:
-            limit = (layer.limit if function == "max" else layer.ceiling)[n]
+            limit = layer.lanes[function][n]
             if isinstance(amount, str):
                 if limit is None:
                     raise Undecided("a limit by channel that no round has")
