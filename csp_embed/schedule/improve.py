@@ -170,16 +170,17 @@ def tiles(problem: Problem, config: Config) -> Iterator[Config]:
 
 
 def details(config: Config) -> Iterator[Config]:
-    """Configurations of the same tile that differ in one other decision."""
+    """Configurations of the same tile that differ in one other decision.
+
+    Not in `uops`: how long lists are is weighed for every nest by its cost (`cover`), so that
+    other limits mostly give an equal schedule, and four of each used up what may be built.
+    """
     for slots in (2, 3, 16, 64):
         yield replace(config, slots=slots)
     yield replace(config, snake=not config.snake)
     for tail in (config.tail // 2, config.tail * 2):
         if 16 <= tail <= 1024:
             yield replace(config, tail=tail)
-    for uops in (config.uops // 4, config.uops * 4):
-        if 16 <= uops <= 2048:
-            yield replace(config, uops=uops)
 
 
 def pairs(problem: Problem, config: Config) -> Iterator[Config]:
