@@ -51,7 +51,9 @@ def worker(
             assert "listens on" in line, line + process.stdout.read()
             yield line.split()[-1], process
         finally:
-            process.kill()
+            # Not killed: it removes its folder. A stopped one hears of it once it goes on.
+            process.terminate()
+            process.send_signal(signal.SIGCONT)
 
 
 @pytest.fixture
@@ -363,3 +365,21 @@ def test_the_rate_of_a_limited_link_is_found(tmp_path: Path, model: Imported, pl
     else:
         assert link.bytes_per_ms > 25_000
     assert 0 < link.latency_ms < 50
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
+def test_a_worker_that_is_told_to_end_leaves_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with worker() as (address, process):
+        coordinator = HostWorker(address)
+        for _ in range(100):
+            if list(tmp_path.iterdir()):
+                break
+            time.sleep(0.1)
+        assert [p.name[:17] for p in tmp_path.iterdir()] == ["csp-embed-worker-"]
+        process.send_signal(number)
+        assert process.wait() == 128 + number
+        assert list(tmp_path.iterdir()) == []
+        coordinator.close()
