@@ -61,9 +61,10 @@ class Claim:
         step = max(1, PORTION // near.shape[1])
         for first in range(0, prod(outer), step):
             points = np.arange(first, min(first + step, prod(outer)))
-            far = self.rows[:, 1 : 1 + inner] @ np.array(np.unravel_index(points, outer or (1,)))[
-                : len(outer)
-            ]
+            far = (
+                self.rows[:, 1 : 1 + inner]
+                @ np.array(np.unravel_index(points, outer or (1,)))[: len(outer)]
+            )
             values = (far + self.rows[:, :1])[:, :, None] + near[:, None, :]
             yield self._held(values.reshape(len(self.rows), -1), shape)
 

@@ -101,7 +101,8 @@ class Comparison:
         self.op, self.result, self.found = op, result, found
         self.neutral = _NEUTRAL.get(op.kind)
         # Of a maximum: each number under the window, and where there is one.
-        self.start = [(sums(symbols), None)] if self.neutral is None else [*taps(symbols)]
+        self.sums = sums(symbols) if self.neutral is None else None
+        self.taps = [] if self.neutral is None else [*taps(symbols)]
         self.steps = [s.access and step_values(symbols, s.access) for s in op.epilogue]
 
     def stored(self, ran: Ran) -> tuple[str, ...]:
@@ -162,11 +163,12 @@ class Comparison:
             return weighted_sums(values, self.result.who, places, weight)
 
         op = self.op
-        if self.neutral is None:
-            form = Form(at(self.start[0][0]))
+        if self.sums is not None:
+            form = Form(at(self.sums))
         else:
-            bare = number(self.neutral)
-            columns = [at(np.where(inside, v, bare)) for v, inside in self.start]
+            # Where no element is, a maximum has what cannot win.
+            bare = number(self.neutral or 0)
+            columns = [at(np.where(inside, v, bare)) for v, inside in self.taps]
             none = np.zeros(len(places), np.uint64)
             form = Form(none, (op.kind, None, np.stack(columns, 1), None))
         to = Writer(reader, form, sum_range(op))

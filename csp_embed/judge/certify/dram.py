@@ -54,7 +54,8 @@ class Result:
         return (
             f"{int((self.who >= 0).sum()):,} elements of {self.tensor} are stored, nothing outside"
             f" their {self.end - self.first:,} bytes; all that is read was declared or written"
-            f" before; {stated:,} of {pads:,} pad lanes are stated by the file, and hold that always"
+            f" before; {stated:,} of {pads:,} pad lanes are stated by the file, and hold that"
+            " always"
         )
 
     def last(self, byte: Ints) -> tuple[Ints, Ints]:

@@ -1,4 +1,4 @@
-"""What loads bring: DRAM in the field, lanes summed with their weights, for each role of an element.
+"""What loads bring: DRAM in the field, lanes summed with their weights, for each role.
 
 Takes: who lies in each lane, and everybody's random value.  Leaves: images for `walk`, in which a
 lane is the value of its element, a constant, or a random number where nobody knows what lies there.
@@ -43,20 +43,20 @@ def images(
         # An alias is loaded into what it stands for, and is there what that memory is.
         real = int(machine.shadow[k]) if memory.alias_of else k
         roles = [role for role in (LEFT, RIGHT, SUM) if machine.roles[real] & role]
-        low = mine["dram"]
+        elem, low = memory.elem_bytes, mine["dram"]
         high = low + (mine["y_size"] - 1) * mine["x_stride"] + mine["x_size"]
         for n, (address, data) in enumerate(before) if roles else ():
             # Only whole elements of the range, and of these what is loaded: the rest is not looked
             # at. No load may leave its range (see `walk`).
-            first, end = -(-address // memory.elem_bytes), (address + len(data)) // memory.elem_bytes
+            first, end = -(-address // elem), (address + len(data)) // elem
             near = (low < end) & (high > first)
             if not near.any():
                 continue
             first, end = max(first, int(low[near].min())), min(end, int(high[near].max()))
             who, own = held(memory, n, (first, end))
             rng = np.random.Generator(np.random.PCG64DXSM([*seed, n, k]))
-            begin = first * memory.elem_bytes - address
-            bare = data[begin : begin + (end - first) * memory.elem_bytes]
+            begin = first * elem - address
+            bare = data[begin : begin + (end - first) * elem]
             values = np.ascontiguousarray(bare).view(memory.dram_dtype)
             for role in roles:
                 # Accumulators are one number; factors have one for each lane that is summed over.

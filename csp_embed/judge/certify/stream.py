@@ -115,10 +115,7 @@ class Walk:
             operand_table(isa, "contract", 3)[:, 1].copy(),
             operand_table(isa, "map", 2)[:, 1].copy(),
         )  # fmt: skip
-        sides = tuple(
-            (np.zeros(n * k, np.uint64), np.zeros(n, np.int64), np.zeros(n, np.bool_))
-            for n, k in zip((*sizes[1:], sizes[0]), (slots, slots, 1), strict=True)
-        )
+        sides = _side(sizes[1], slots), _side(sizes[2], slots), _side(sizes[0], 1)
         nodes_of = np.zeros(sizes[0], np.int64), np.ones(sizes[0])
         # Additions of constants make no nodes.
         # Every map step makes at most one node; node 0 is "none".
@@ -139,6 +136,12 @@ class Walk:
             if tell is not None:
                 tell("sums", int(done[at - 1]), int(done[-1]))
         return Ran(nodes[: int(state[0]) + 1], stored[: int(state[1])], self.ones)
+
+
+def _side(elements: int, numbers: int) -> kernels.Side:
+    """Elements of one role, of which nothing is written."""
+    return (np.zeros(elements * numbers, np.uint64), np.zeros(elements, np.int64),
+            np.zeros(elements, np.bool_))  # fmt: skip
 
 
 def _unfit(s: Stream, code_at: NDArray[Any]) -> str:

@@ -77,9 +77,7 @@ inner = njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
 @inner
-def _fetch(
-    r: Row, y: int, side: int, slots: int, dram: Dram, to: Side, state: Ints
-) -> bool:
+def _fetch(r: Row, y: int, side: int, slots: int, dram: Dram, to: Side, state: Ints) -> bool:
     """One row of a load in one role, from DRAM. False: not all of it is declared."""
     images, values, tags = dram
     held, marks, _ = to
@@ -87,7 +85,12 @@ def _fetch(
     for k in range(len(images)):
         m = images[k]
         # A row has to lie in one range: what lies between two of them is not in the file.
-        if m.memory != r.named or m.role != 1 << side or first < m.first or first + r.x_size > m.end:
+        if (
+            m.memory != r.named
+            or m.role != 1 << side
+            or first < m.first
+            or first + r.x_size > m.end
+        ):
             continue
         e = r.sram + (r.y_pad_0 + y) * (r.x_pad_0 + r.x_size + r.x_pad_1) + r.x_pad_0
         source = m.at + (first - m.first) * slots
@@ -143,9 +146,7 @@ def _load(
 
 
 @inner
-def _store(
-    r: Row, machine: Shape, sums: Side, node: Ints, stored: Records, state: Ints
-) -> bool:
+def _store(r: Row, machine: Shape, sums: Side, node: Ints, stored: Records, state: Ints) -> bool:
     """A store: notes what each element is. False where the walk ends."""
     roles, shadow, elem_bytes, _, _, _ = machine
     value, _, ready = sums
@@ -304,9 +305,7 @@ def walk(
         state[3] = n
         if r.kind == LOAD:
             # An empty transfer moves tokens only.
-            if r.x_size and not _load(
-                r, machine, dram, program, own, uops, sides, nodes_of, state
-            ):
+            if r.x_size and not _load(r, machine, dram, program, own, uops, sides, nodes_of, state):
                 return
         elif r.kind == STORE:
             if not _store(r, machine, sides[2], nodes_of[0], stored, state):

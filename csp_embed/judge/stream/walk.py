@@ -245,8 +245,9 @@ def audit(
 ) -> None:  # fmt: skip
     """Walks order[begin:end] and appends to `found`.
 
-    code, places: micro-ops as `micro_ops` has them. ranges: the whole image. shadows: per memory, the memory that shadows it, or -1. shared: memories that several
-    queues touch. written: uint8 per element. epochs / dram_epochs: see `_touch`.
+    code, places: micro-ops as `micro_ops` has them. ranges: the whole image. shadows: per memory,
+    the memory that shadows it, or -1. shared: memories that several queues touch. written: uint8
+    per element. epochs / dram_epochs: see `_touch`.
     """
     racers = np.zeros(2, np.int64)
     tracked = len(dram_epochs) > 0

@@ -18,6 +18,7 @@ from csp_embed.judge.certify.field import Ints, P, Values, add, mul
 from csp_embed.judge.certify.forms import Form, Reader, Writer
 from csp_embed.judge.certify.lanes import Machine
 from csp_embed.judge.certify.network.meaning import Meaning, sum_ends
+from csp_embed.judge.certify.network.rules import Undecided
 from csp_embed.judge.certify.network.statement import Layer, Steps, follow
 from csp_embed.judge.certify.stream import Ran
 from csp_embed.judge.certify.walk import SUM
@@ -77,7 +78,6 @@ class Rounds:
             for function, each in layer.lanes.items()
         } | {"shr": [(0, 31)] * len(layer.shift)}
 
-
     def wanted(self, reader: Reader, at: Callable[[Values], Values], count: int) -> Expr:
         """The expression of `count` elements; its numbers become the reader's known variables.
         at: of values by element of y, those of these elements' lanes."""
@@ -102,8 +102,10 @@ class _Follower:
             if function == "add":
                 self.to.add(self.at(r.bias[n]), r.bias_reach[n])
             elif isinstance(amount, str):
-                lanes = self.at(r.lanes[function][n])
-                self.to.step(function, None, lanes, r.lane_reach[function][n])
+                held = r.lanes[function][n]
+                if held is None:
+                    raise Undecided(f"{function} by numbers of channels that no round has")
+                self.to.step(function, None, self.at(held), r.lane_reach[function][n])
             else:
                 self.to.step(function, amount)
 
