@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from csp_embed.errors import InputError
 
 Array = NDArray[Any]
-PROTOCOL = "csp-embed-worker/3"
+PROTOCOL = "csp-embed-worker/4"
 _LENGTHS = struct.Struct("!IQ")
 MOST_HEADER, MOST_BODY = 1 << 22, 1 << 35  # bytes: 4 MiB of names and shapes, 32 GiB of tensors
 _CHUNK = 1 << 20

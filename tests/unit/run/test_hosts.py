@@ -20,7 +20,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from csp_embed.errors import InputError, WorkerDied
-from csp_embed.ir.network import Assignment, Plan
+from csp_embed.ir.network import Handling, Assignment, Plan
 from csp_embed.network.onnx.graph import Imported, import_onnx_graph
 from csp_embed.run.hosts import client, links
 from csp_embed.run.hosts.client import HostWorker, RemoteRunner, connect
@@ -363,3 +363,6 @@ def test_the_rate_of_a_limited_link_is_found(tmp_path: Path, model: Imported, pl
     else:
         assert link.bytes_per_ms > 25_000
     assert 0 < link.latency_ms < 50
+    # The device of `host:` has no worker here: nothing is known of it.
+    assert link.handling is not None
+    assert link.handling[0] == Handling() != link.handling[1]
