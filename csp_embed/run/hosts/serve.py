@@ -190,10 +190,18 @@ class _Session:
                     message = Message("alive")
                 if message is None:
                     return
-                send(self.sock, message)
+                self._send(message)
         except OSError as error:
             self.lost = f"was lost: {error}"
             self._queue(None)
+
+    def _send(self, message: Message) -> None:
+        try:
+            send(self.sock, message)
+        except CspEmbedError as error:
+            # A tensor that cannot travel, told before a byte was sent.
+            call = message.fields.get("call", 0)
+            send(self.sock, Message("error", {"call": call, "why": error.render()}))
 
     def _answer(self, request: Message, folder: Path) -> Message:
         call = request.fields.get("call", 0)
