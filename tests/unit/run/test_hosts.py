@@ -301,12 +301,13 @@ def test_run_plan_goes_on_without_a_lost_worker(tmp_path: Path, model: Imported)
         ) as run:
             time.sleep(6)  # it is at its million runs, or on the way there
             process.kill()
-            for _ in range(600):
-                if new.exists():
-                    break
-                time.sleep(0.1)
+            # What it says comes after the new plan is written: an interrupt must not come between.
+            assert run.stderr is not None
+            errors = ""
+            while "went on without" not in errors and (line := run.stderr.readline()):
+                errors += line
             run.send_signal(signal.SIGINT)
-            _, errors = run.communicate(timeout=60)
+            errors += run.communicate(timeout=60)[1]
     assert "the worker of cpu1 died" in errors
     assert "went on without cpu1" in errors
     from csp_embed.network.files.plan import read_plan
