@@ -4,6 +4,7 @@ what is said of those that cannot be read."""
 from __future__ import annotations
 
 import os
+import secrets
 import shlex
 import shutil
 import tempfile
@@ -94,17 +95,20 @@ def scratch_folder(prefix: str) -> Iterator[Path]:
     Raises: InputError where there is no room for one.
     """
     _sweep(prefix)
-    try:
-        name = tempfile.mkdtemp(prefix=prefix)
-        held = _hold(Path(name))
-    except OSError as error:
-        raise InputError(
-            f"no temporary folder can be made in {tempfile.gettempdir()}",
-            why=error.strerror or str(error),
-            hint="free some space, or name another place: TMPDIR=. csp-embed …",
-        ) from error
+    # Named before it is made: an interrupt at any point from here on finds it.
+    name = os.path.join(tempfile.gettempdir(), prefix + secrets.token_hex(6))
     _scratch.add(name)
+    held = None
     try:
+        try:
+            os.mkdir(name, 0o700)
+            held = _hold(Path(name))
+        except OSError as error:
+            raise InputError(
+                f"no temporary folder can be made in {tempfile.gettempdir()}",
+                why=error.strerror or str(error),
+                hint="free some space, or name another place: TMPDIR=. csp-embed …",
+            ) from error
         yield Path(name)
     finally:
         shutil.rmtree(name, ignore_errors=True)

@@ -398,14 +398,13 @@ def test_a_worker_that_is_told_to_end_leaves_no_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    with worker() as (address, process):
+    with worker() as (address, process), contextlib.ExitStack() as stack:
         coordinator = HostWorker(address)
-        for _ in range(100):
-            if list(tmp_path.iterdir()):
-                break
-            time.sleep(0.1)
+        stack.callback(coordinator.close)
+        # At once when it appears: an interrupt while it is made must remove it too.
+        while not list(tmp_path.iterdir()):
+            time.sleep(0.001)
         assert [p.name[:17] for p in tmp_path.iterdir()] == ["csp-embed-worker-"]
         process.send_signal(number)
         assert process.wait() == 128 + number
         assert list(tmp_path.iterdir()) == []
-        coordinator.close()
