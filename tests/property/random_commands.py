@@ -162,13 +162,19 @@ class Text:
             copies = pick(["full", "repeat"])
         step_fields = {"x": 12, "s": 12}
         weight, lines = w[2], []
+        # Bounds of a step: all lanes, or as many as a field, an own number of state or one that two
+        # loops share says; `short`: lanes beyond a field's number are loaded as 0.
+        cuts = [pick(["all", "all", "field", "guard", "state", "shared"]) for _ in "boi"]
+        short = pick([True, False])
         if held != "no":
             load = "for i in range({1}):\n  for o in range({2}):\n    {0}[i, o] = " + w[2]
+            extra = {"wi": 6, "wo": 6} if short else {}
+            load += " if i < wi and o < wo else 0" if short else ""
             load = load.replace("{1}", str(i)).replace("{2}", str(o))
             names = {"held": ["P"], "next": ["N"], "banks": ["P0", "P1"]}[held]
             for name in names:
                 self.state[name] = "{dims: [i, o], type: int8}"
-                self.add(f"HOLD_{name}", {"w": 12}, load.replace("{0}", name))
+                self.add(f"HOLD_{name}", {"w": 12, **extra}, load.replace("{0}", name))
             if held == "next":
                 self.state["P"] = "{dims: [i, o], type: int8}"
                 lines += [
@@ -186,9 +192,28 @@ class Text:
         test = {"keep": "not f", "zero": "f", "state": "fresh"}.get(begins)
         for bank in ("P0", "P1") if held == "banks" else ("P",):
             weight = w[2] if held == "no" else f"{bank}[i, o]"
-            body = [*lines, f"for b in range({b}):", f"  for o in range({o}):"]
+            bounds, guards = {}, []
+            for d, cut in zip("boi", cuts, strict=True):
+                bounds[d] = str(self.dims[d])
+                name = {"field": f"n{d}", "state": f"m{d}", "shared": "both"}.get(cut)
+                if cut == "guard":
+                    guards.append(f"{d} < n{d}")
+                    step_fields[f"n{d}"] = 6
+                elif name is not None and not (cut == "shared" and d == "i"):
+                    # One field for two loops: only where both have as many lanes.
+                    if cut == "shared" and self.dims["b"] != self.dims["o"]:
+                        continue
+                    bounds[d] = name
+                    if cut == "state" and name not in self.state:
+                        self.state[name] = "{}"
+                        self.add(f"SIZE_{d}", {"p": 6}, f"{name} = p")
+                    elif cut != "state":
+                        step_fields[name] = 6
+            body = [*lines, f"for b in range({bounds['b']}):", f"  for o in range({bounds['o']}):"]
             body += [f"    if {test}:", f"      {s[2]} = 0"] if test else []
-            body += [f"    for i in range({i}):", f"      {s[2]} += {x[2]} * {weight}"]
+            body += [f"    for i in range({bounds['i']}):"]
+            body += [f"      if {' and '.join(guards)}:"] if guards else []
+            body += [f"      {'  ' if guards else ''}{s[2]} += {x[2]} * {weight}"]
             body += ["del N"] if held == "next" and pick([True, False]) else []
             name = "STEP" + (bank[1:] if held == "banks" else "")
             self.add(name, step_fields, "\n".join(body))

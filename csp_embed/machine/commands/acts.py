@@ -74,13 +74,14 @@ class Setting:
 @dataclass(frozen=True)
 class Load:
     """Lanes of state are filled from rows or from other state. at: loop names by lane dimension
-    of the state that is filled."""
+    of the state that is filled. zeroed: what limits leave out is 0; else it stays as it was."""
 
     # Other state: preloaded weights may wait in one array and be used from another.
     source: Rows | Lanes
     at: tuple[str, ...]
     loops: Mapping[str, Param]
     limits: tuple[Limit, ...]
+    zeroed: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class Acts:
     """See the module's text. dst: the rows written (of a copy_out: read). lhs, rhs: factors. host:
     of a copy. loops: variable -> its bound; limits: guards. adds: a copy_in that adds. keeps: the
     parameter that is 0 where a contraction begins anew (keeps_if: the value that keeps what is
-    there). value: of a copy_out, over `acc`."""
+    there); begins: bounds of the loops that set sums to 0 then. value: of a copy_out, over `acc`."""
 
     kind: str
     settings: Mapping[str, Setting] = field(default_factory=dict[str, Setting])
@@ -104,4 +105,5 @@ class Acts:
     # None: it always adds, and `keeps_if` means nothing.
     keeps: Param | None = None
     keeps_if: int = 1
+    begins: Mapping[str, Param] = field(default_factory=dict[str, Param])
     value: ast.expr | None = None

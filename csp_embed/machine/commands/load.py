@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 
 from csp_embed.machine.commands.acts import Acts
 from csp_embed.machine.commands.code import Names, code_of
+from csp_embed.machine.commands.cycles import Cycles
 from csp_embed.machine.commands.roles import acts_of
 from csp_embed.machine.commands.spec import Bits, Command, CommandMachine, RowMemory, State
 from csp_embed.machine.commands.tiles import as_instructions
@@ -159,7 +160,7 @@ def _commands(
 ) -> Iterator[Command]:
     """One command, or one for every value of its `each`."""
     # `each` writes a family of commands that differ in numbers alone.
-    table = item.table(["code", "fields", "meaning"], ["each"])
+    table = item.table(["code", "fields", "meaning"], ["each", "cycles", "beside"])
     for chosen in _each(table.get("each")):
         own = _filled(name, chosen)
         if not is_name(own):
@@ -178,7 +179,23 @@ def _commands(
         except MeaningError as error:
             line = f"line {error.line} of the meaning: {error}"
             raise table["meaning"].error(line, "docs/commands.md lists the meanings") from error
-        yield Command(own, code, fields, text, acts)
+        yield Command(own, code, fields, text, acts, _cycles(table, fields, item))
+
+
+def _cycles(table: Mapping[str, Item], fields: Mapping[str, Bits], item: Item) -> Cycles | None:
+    """Raises: SpecError where it is no expression over the command's fields."""
+    beside = "beside" in table and table["beside"].flag()
+    if "cycles" not in table:
+        if beside:
+            raise item.error("`beside` without `cycles`", "it says what these cycles overlap",
+                             "cycles: 0")  # fmt: skip
+        return None
+    found = Cycles(table["cycles"].text(), beside)
+    why = found.refusal(fields)
+    if why:
+        raise table["cycles"].error(f"cycles: {why}", "a number, or an expression over fields",
+                                    "cycles: max(rows, 4)")  # fmt: skip
+    return found
 
 
 def _each(item: Item | None) -> list[dict[str, int]]:

@@ -91,8 +91,9 @@ class _Reader:
                 dst = self._rows(target, loops)
                 lhs, rhs = self._factor(left, loops), self._factor(right, loops)
                 keeps, keeps_if = self._begins(first, target)
+                begins = {v: self._param(n) for s in first for v, n in s.loops}
                 return Acts("contract", dst=dst, lhs=lhs, rhs=rhs, keeps=keeps, keeps_if=keeps_if,
-                            **parts)  # type: ignore[arg-type] # fmt: skip
+                            begins=begins, **parts)  # type: ignore[arg-type] # fmt: skip
             case ast.Assign(targets=[target], value=ast.Constant(value=0)) if not first:
                 return Acts("reset", dst=self._rows(target, loops), **parts)  # type: ignore[arg-type]
             case ast.Assign(targets=[ast.Subscript(value=ast.Attribute()) as target], value=value):
@@ -142,6 +143,7 @@ class _Reader:
     def _load(self, step: _Step, target: ast.expr, value: ast.expr) -> Load:
         loops = {v: self._param(n) for v, n in step.loops}
         tests = step.tests
+        zeroed = isinstance(value, ast.IfExp) and not tests
         if isinstance(value, ast.IfExp):
             # `value if inside else 0`: lanes beyond the matrix are filled with zeros, as a guard
             # would.
@@ -157,7 +159,7 @@ class _Reader:
         if set(filled.at) != set(loops):
             raise MeaningError(target.lineno, f"'{ast.unparse(target)}' is filled in other loops:"
                                f" {', '.join(loops) or 'none'}")  # fmt: skip
-        return Load(self._factor(value, loops), filled.at, loops, limits)
+        return Load(self._factor(value, loops), filled.at, loops, limits, zeroed)
 
     def _factor(self, node: ast.expr, loops: Mapping[str, Param]) -> Rows | Lanes:
         match node:

@@ -76,6 +76,7 @@ def _parts(isa: Isa, c: Command) -> Iterator[SpecError]:
     where = f"instructions.{c.name}"
     if c.acts.kind == "contract":
         yield from _short(isa, c, c.acts.loops, c.acts.limits, isa.dims, where)
+        yield from _short(isa, c, c.acts.begins, (), isa.dims, where)
     assert isa.commands is not None
     for name, load in c.acts.loads.items():
         # Loops of a load have names of their own; its lanes are those of the state.

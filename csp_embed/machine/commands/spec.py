@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from csp_embed.machine.commands.cycles import Cycles
+
 
 @dataclass(frozen=True)
 class Bits:
@@ -49,13 +51,14 @@ class RowMemory:
 class Command:
     """code: fixed bits with their values, by which the command is told. fields: the others.
     meaning: Python-syntax statements over fields, state, memories and HOST. acts: what it does, as
-    `roles` reads it."""
+    `roles` reads it. cycles: how long it takes, where the file says so."""
 
     name: str
     code: tuple[tuple[Bits, int], ...]
     fields: Mapping[str, Bits]
     meaning: str
     acts: Any
+    cycles: Cycles | None = None
 
 
 @dataclass(frozen=True)

@@ -35,15 +35,25 @@ class Transfer:
     dtype: str
     parts: tuple[tuple[str, Param], ...]
 
+    def cut(self, rows: int, height: int) -> int:
+        """The fewest rows of a tile that it can move where so many are needed."""
+        return rows if self.rows is None else min(-(-rows // self.rows) * self.rows, height)
+
+    def across(self, lanes: int, width: int, blocks: int) -> int:
+        """The fewest values of a row, of all blocks, that it can move where so many of the last
+        block are needed."""
+        names = {part for part, _ in self.parts}
+        cut = "count" in names or ("lanes" in names and blocks == 1)
+        return (blocks - 1) * width + (lanes if cut else width)
+
     def wants(self, local: int, host: int, rows: int, lanes: int, stride: int, blocks: int,
               height: int) -> Wants:  # fmt: skip
-        """Parameters of one copy whose values matter. Constants are among them: the planner
-        compares."""
+        """Parameters of one copy whose values matter. lanes: of all blocks. Constants are among
+        them: the planner compares."""
         found = [(self.local, local), (self.host, host)]
         # One row has no stride.
         found += [(self.stride, stride)] if rows > 1 else []
-        values = {"rows": rows, "lanes": lanes, "count": lanes * blocks, "blocks": blocks,
-                  "apart": height}  # fmt: skip
+        values = {"rows": rows, "lanes": lanes, "count": lanes, "blocks": blocks, "apart": height}
         # How far a single block lies from the next has no effect.
         skipped = () if blocks > 1 else ("apart",)
         return found + [(p, values[part]) for part, p in self.parts if part not in skipped]

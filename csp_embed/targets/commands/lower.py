@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 from csp_embed.errors import Infeasible, SpecError
 from csp_embed.ir.embedding import Embedding
 from csp_embed.machine.commands import reach
+from csp_embed.machine.commands.cycles import stream_cycles
 from csp_embed.machine.commands.spec import CommandMachine
 from csp_embed.machine.commands.tiles import Tile, operand_tiles
 from csp_embed.machine.commands.transfers import Transfer, transfers
 from csp_embed.machine.commands.words import encode
 from csp_embed.machine.spec import Isa
 from csp_embed.targets.commands.epilogue import Epilogue, epilogue_of
+from csp_embed.targets.commands.extents import Cuts, Extents, extents_of
 from csp_embed.targets.commands.order import (
     PARTS,
     Order,
@@ -37,6 +39,7 @@ from csp_embed.targets.commands.order import (
 from csp_embed.targets.commands.planner import Planner
 from csp_embed.targets.commands.regions import Region, region
 from csp_embed.targets.commands.residence import Residence, pools_of, reside
+from csp_embed.targets.commands.turns import Turns
 from csp_embed.targets.commands.writer import CONSTANT, Writer
 
 Array = NDArray[Any]
@@ -189,30 +192,35 @@ class _Lowering:
             self.regions[role] = self._region(role, tile, most, factor)
         pools, slots = self._pools()
         # The walk with the fewest loads; each is stopped once it exceeds the best.
-        best: tuple[Walk, Order, Steps, Residence] | None = None
-        least = 0
-        # A factor that the machine holds between steps should change seldom.
-        spared = Planner(self.machine, self.isa.dims).spared()
-        tables: dict[str, Table] = {}
-        live: tuple[Table, ...] = ()
-        for walk in walks(e, slots["sums"], rows_fastest=spared["rhs"] >= spared["lhs"]):
-            if not tables:  # all walks have the same parts
-                tables, live = self._tables(walk)
+        best: tuple[Walk, Order, Steps, Extents, Residence] | None = None
+        least = 0.0
+        dims = self.isa.dims
+        cuts = Cuts.of(self.machine, dims, self.tiles["dst"], self.moves["dst"])
+        turns = Turns(self.machine, dims)
+        whole = next(walks(e, slots["sums"]))
+        tables, live = self._tables(whole)  # all walks have the same parts
+        extents = self._extents(cuts, self._steps(order_of(whole), tables, live))
+        floor = turns.floor(extents)
+        for walk in walks(e, slots["sums"], rows_fastest=turns.rows_fastest(extents)):
             order = order_of(walk)
             steps = self._steps(order, tables, live)
             lying = pools_of(steps.groups, pools, slots)
-            changed = steps.changes(spared)
-            # The fewest loads win; of equally many, the fewest changes of what is held.
-            limit = None if best is None else best[-1].count - (changed >= least)
+            extents = self._extents(cuts, steps)
+            cost = turns.total(steps, extents)
+            # The fewest loads win; of equally many, the fewest cycles of steps.
+            limit = None if best is None else best[-1].count - (cost >= least)
             found = reside(lying, limit)
             if found is not None:
-                best, least = (walk, order, steps, found), changed
+                best, least = (walk, order, steps, extents, found), cost
             assert best is not None, "the first walk has no limit"
             once = sum(p.distinct() for p in lying)
-            if best[-1].count == once and not any(spared.values()):
+            if best[-1].count == once and least <= floor:
                 break  # everything is loaded once, which no other walk can beat
         assert best is not None, "there is always a walk"
         return self._emitted(*best, tables, pools)
+
+    def _extents(self, cuts: Cuts, steps: Steps) -> Extents:
+        return extents_of(cuts, self.isa.dims, self.tiles, self.regions, steps)
 
     def _region(self, role: str, tile: Tile, most: int, factor: bool) -> Region:
         """Where the operand lies, by the copy that was chosen; of a tensor that is added by another
@@ -317,14 +325,14 @@ class _Lowering:
         return Steps(flat["dst"], flat["lhs"], flat["rhs"], groups, tuple(ends.tolist()))
 
     def _emitted(
-        self, walk: Walk, order: Order, steps: Steps, residence: Residence,
+        self, walk: Walk, order: Order, steps: Steps, extents: Extents, residence: Residence,
         tables: Mapping[str, Table], pools: Mapping[str, str],
     ) -> CommandProgram:  # fmt: skip
         self._place(steps, walk)
         planner = Planner(self.machine, self.isa.dims)
         writer = Writer(
             self.regions, self.moves, list(self.epilogue.settings.items()), planner, steps,
-            residence, tables, {r: self._slot_rows(pool) for r, pool in pools.items()},
+            residence, tables, {r: self._slot_rows(pool) for r, pool in pools.items()}, extents,
         )  # fmt: skip
         begins = order.ends.tolist()
         # Block by block: the writer begins, adds and stores each.
@@ -337,15 +345,15 @@ class _Lowering:
         totals = np.bincount([c for c, _ in planner.out], minlength=len(names))
         counts = {n: int(t) for n, t in zip(names, totals, strict=True) if t}
         cost = self.machine.costs
-        compute = cost["step"] * len(steps.dst)
+        compute = stream_cycles(self.machine, planner.out)
         moved = (writer.loaded + writer.stored) / cost["bytes_per_cycle"]
         fed = cost["command"] * len(planner.out)
-        # All three overlap at best; a 32nd of all breaks ties.
+        # All three overlap at best; a 32nd of the two others breaks ties.
         slowest = max(compute, moved, fed)
         return CommandProgram(
             self.embedding, walk, self.epilogue, dict(self.regions), dict(self.moves), words,
             counts, len(steps.dst), writer.loaded, writer.stored,
-            slowest + (compute + moved + fed) / 32,
+            slowest + (compute + moved + fed - slowest) / 32,
         )  # fmt: skip
 
     def _place(self, steps: Steps, walk: Walk) -> None:
