@@ -116,6 +116,9 @@ class Text:
         pick, size = self.rng.choice, 4 if dtype == "int32" else 1
         name = name or f"GET_{memory}"
         fields, most, lines = {"h": 24, "l": 16}, {}, []
+        if memory == "C":  # state: there is one tile, and no address
+            del fields["l"]
+        unit = pick([1, 1, 1, 4, 8, 64])
         how = pick(["state", "field", "fixed", "own"])
         if repeat:
             stride = "0"
@@ -139,9 +142,12 @@ class Text:
         if wide == "field":
             fields["m"], most["m"] = 8, lanes
         base = pick(["l + r", "l + r", f"l // {lanes} + r"]) if lanes > 1 else "l + r"
-        host = f"HOST.{dtype}[h + {size} * c]" if repeat else (
-            f"HOST.{dtype}[h + {stride} * r + {size} * c]")  # fmt: skip
-        here = f"{memory}[{base}][c]"
+        if unit > 1 and not stride.isdigit():
+            stride = f"{unit} * {stride}"
+        first = f"{unit} * h" if unit > 1 else "h"
+        host = f"HOST.{dtype}[{first} + {size} * c]" if repeat else (
+            f"HOST.{dtype}[{first} + {stride} * r + {size} * c]")  # fmt: skip
+        here = "C[r, c]" if memory == "C" else f"{memory}[{base}][c]"
         work = f"{host} = {out.replace('ACC', here)}" if out else (
             f"{here} {'+=' if add else '='} {host}")  # fmt: skip
         across = "m" if wide == "field" else lanes
@@ -155,12 +161,23 @@ class Text:
         x = pick([(b, i, "X[x + b][i]"), (1, b * i, f"X[x][{i} * b + i]"), (i, b, "X[x + i][b]")])
         w = pick([(i, o, "W[w + i][o]"), (o, i, "W[w + o][i]"), (1, i * o, f"W[w][{o} * i + o]")])
         s = pick([(b, o, "S[s + b][o]"), (1, b * o, f"S[s][{o} * b + o]"), (o, b, "S[s + o][b]")])
+        # Sums in rows, or in state: stored from there, or drained to rows first.
+        place = pick(["rows", "rows", "state", "drained"])
+        if place != "rows":
+            s = (b, o, "C[b, o]")
+            self.state["C"] = "{dims: [b, o], type: int32}"
         held = pick(["no", "no", "held", "next", "banks"])
         begins = pick(["keep", "zero", "state", "never"])
         copies = pick(["full", "repeat", "adds", "none"])
-        if begins == "never":
+        cleared = pick([True, False])
+        if begins == "never" and not cleared:
             copies = pick(["full", "repeat"])
-        step_fields = {"x": 12, "s": 12}
+        if cleared:
+            at = "C[r, c]" if place != "rows" else "S[s + r][c]"
+            self.add("CLEAR", {} if place != "rows" else {"s": 12},
+                     f"for r in range({s[0]}):\n  for c in range({s[1]}):\n    {at} = 0"
+                     )  # fmt: skip
+        step_fields = {"x": 12, "s": 12} if place == "rows" else {"x": 12}
         weight, lines = w[2], []
         # Bounds of a step: all lanes, or as many as a field, an own number of state or one that two
         # loops share says; `short`: lanes beyond a field's number are loaded as 0.
@@ -219,13 +236,18 @@ class Text:
             self.add(name, step_fields, "\n".join(body))
         self.copy("X", x[0], x[1], "int8")
         self.copy("W", w[0], w[1], "int8")
+        sums = "C" if place != "rows" else "S"
+        stored = "C" if place == "state" else "S"
+        if place == "drained":
+            self.add("DRAIN", {"s": 12}, f"for r in range({b}):\n  for c in range({o}):\n"
+                     "    S[s + r][c] = C[r, c]")  # fmt: skip
         if copies != "none":
-            self.copy("S", s[0], s[1], "int32", repeat=copies == "repeat")
+            self.copy(sums, s[0], s[1], "int32", repeat=copies == "repeat")
         if copies == "adds":
-            self.copy("S", s[0], s[1], "int32", add=True, name="ADD_S")
+            self.copy(sums, s[0], s[1], "int32", add=True, name="ADD_S")
         stores = pick([["full"], ["full", "narrow"], ["narrow"]])
         if "full" in stores:
-            self.copy("S", s[0], s[1], "int32", out="ACC", name="PUT_FULL")
+            self.copy(stored, s[0], s[1], "int32", out="ACC", name="PUT_FULL")
         if "narrow" in stores:
             low, shift = "0 if low else -128", {"sh": 5, "low": 1}
             way, extra = pick([
@@ -233,7 +255,7 @@ class Text:
                 (f"min(max((ACC + (1 << sh >> 1)) >> sh, {low}), 127)", shift),
                 (f"clip(rint(float32(ACC) * as_float32(q)), {low}, 127)", {"low": 1, "q": 32}),
             ])  # fmt: skip
-            self.copy("S", s[0], s[1], "int8", out=way, name="PUT", extra=extra)
+            self.copy(stored, s[0], s[1], "int8", out=way, name="PUT", extra=extra)
         if pick([True, False]):
             self.add("FENCE", {}, "pass")
         rows = [("X", x, "int8", 64), ("W", w, "int8", 64), ("S", s, "int32", 40)]

@@ -106,7 +106,7 @@ def _random_fields(machine: CommandMachine, c: Command, rng: np.random.Generator
     for name, bits in c.fields.items():
         if name == host:
             # In steps of 64 bytes, which any alignment of HOST takes.
-            out[name] = _HOST + 64 * int(rng.integers(0, 8))
+            out[name] = (_HOST + 64 * int(rng.integers(0, 8))) // c.acts.host.base.times
         elif name in bases:
             out[name] = int(rng.integers(0, min(bits.most, 8) + 1))
         else:

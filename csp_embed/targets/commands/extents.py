@@ -58,12 +58,15 @@ class Cuts:
     reads: Mapping[str, frozenset[str]]
 
     @staticmethod
-    def of(machine: CommandMachine, dims: Iterable[str], tile: Tile, store: Transfer) -> Cuts:
+    def of(
+        machine: CommandMachine, dims: Iterable[str], tile: Tile, store: Transfer, *, whole: bool
+    ) -> Cuts:
         """What every contraction of the machine, every load of its factors and the copy out can
-        cut. tile: of sums."""
+        cut. tile: of sums. whole: another command reads all of it."""
         contracts = [c.acts for c in machine.commands if c.acts.kind == "contract"]
         # A store that moves whole tiles reads all of them: steps have to write all.
-        kept = set[str]() if store.rows is None else set(tile.rows)
+        kept = set(tile.dims) if whole else set[str]()
+        kept |= set[str]() if store.rows is None else set(tile.rows)
         kept |= set[str]() if store.across(1, 2, 1) == 1 else set(tile.lanes)
         # Of two dimensions in one line the outer one alone: else there would be gaps in the line.
         for line in (tile.rows, tile.lanes):
@@ -80,6 +83,7 @@ class Cuts:
             ) for role in ("lhs", "rhs")
         }  # fmt: skip
         return Cuts(steps, reads)
+
 
 def _cut(
     loops: Mapping[str, Param], limits: Iterable[Limit], v: str, others: Mapping[str, Param]
@@ -133,10 +137,10 @@ def _feeding(machine: CommandMachine, state: str) -> set[str]:
         name = open_.pop()
         for c in machine.commands:
             load = c.acts.loads.get(name)
-            if load is not None and isinstance(load.source, Lanes):
-                if load.source.state not in found:
-                    found.add(load.source.state)
-                    open_.append(load.source.state)
+            source = None if load is None else load.source
+            if isinstance(source, Lanes) and source.state not in found:
+                found.add(source.state)
+                open_.append(source.state)
     return found
 
 
@@ -155,9 +159,7 @@ def axes_of(machine: CommandMachine) -> dict[str, tuple[str, ...]]:
             if load is None or not isinstance(load.source, Lanes) or load.source.state in found:
                 continue
             # The same loop's name in both: the same dimension.
-            found[load.source.state] = tuple(
-                found[state][load.at.index(v)] for v in load.source.at
-            )
+            found[load.source.state] = tuple(found[state][load.at.index(v)] for v in load.source.at)
             open_.append(load.source.state)
     return found
 

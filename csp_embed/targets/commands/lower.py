@@ -19,9 +19,9 @@ from csp_embed.errors import Infeasible, SpecError
 from csp_embed.ir.embedding import Embedding
 from csp_embed.machine.commands import reach
 from csp_embed.machine.commands.cycles import stream_cycles
-from csp_embed.machine.commands.spec import CommandMachine
+from csp_embed.machine.commands.spec import Command, CommandMachine
 from csp_embed.machine.commands.tiles import Tile, operand_tiles
-from csp_embed.machine.commands.transfers import Transfer, transfers
+from csp_embed.machine.commands.transfers import Transfer, drains, stored_from, transfers
 from csp_embed.machine.commands.words import encode
 from csp_embed.machine.spec import Isa
 from csp_embed.targets.commands.epilogue import Epilogue, epilogue_of
@@ -112,6 +112,8 @@ class _Lowering:
     begins: list[Transfer]
     adders: list[Transfer]
     epilogue: Epilogue
+    drain: Command | None
+    resets: list[Transfer]
     regions: dict[str, Region] = field(default_factory=dict[str, Region])
 
     @staticmethod
@@ -124,9 +126,14 @@ class _Lowering:
         width = {r: 1 + sum(s * (isa.dims[d] - 1) for d, s in t.lanes.items())
                  for r, t in tiles.items()}  # fmt: skip
         memory = tiles["dst"].memory
-        stores = [t for t in transfers(machine, "copy_out", memory, width["dst"])
+        stores = [t for place in stored_from(machine, memory)
+                  for t in transfers(machine, "copy_out", place, width["dst"])
                   if t.apart(width["dst"])]  # fmt: skip
         epilogue = epilogue_of(op, machine, stores, adds)
+        source = epilogue.store.command.acts.dst.memory
+        # Direct stores come first; others have a command in front that brings sums there.
+        drain = next((c for c in drains(machine, memory) if c.acts.to.memory == source), None)
+        resets = [t for t in transfers(machine, "reset", memory, width["dst"])]
         moves: dict[str, Transfer] = {}
         taken: set[str] = set()
 
@@ -152,7 +159,8 @@ class _Lowering:
         if begins:
             moves[CONSTANT] = chosen(begins)
         moves["dst"] = epilogue.store
-        made = _Lowering(embedding, isa, machine, tiles, moves, begins, adders, epilogue)
+        made = _Lowering(embedding, isa, machine, tiles, moves, begins, adders, epilogue,
+                         None if source == memory else drain, resets)  # fmt: skip
         for role in embedding.layouts:
             if role.startswith("add"):
                 made._begins(op.text())
@@ -195,7 +203,8 @@ class _Lowering:
         best: tuple[Walk, Order, Steps, Extents, Residence] | None = None
         least = 0.0
         dims = self.isa.dims
-        cuts = Cuts.of(self.machine, dims, self.tiles["dst"], self.moves["dst"])
+        cuts = Cuts.of(self.machine, dims, self.tiles["dst"], self.moves["dst"],
+                       whole=self.drain is not None)  # fmt: skip
         turns = Turns(self.machine, dims)
         whole = next(walks(e, slots["sums"]))
         tables, live = self._tables(whole)  # all walks have the same parts
@@ -328,11 +337,12 @@ class _Lowering:
         self, walk: Walk, order: Order, steps: Steps, extents: Extents, residence: Residence,
         tables: Mapping[str, Table], pools: Mapping[str, str],
     ) -> CommandProgram:  # fmt: skip
-        self._place(steps, walk)
+        reset = self._place(steps, walk)
         planner = Planner(self.machine, self.isa.dims)
         writer = Writer(
             self.regions, self.moves, list(self.epilogue.settings.items()), planner, steps,
             residence, tables, {r: self._slot_rows(pool) for r, pool in pools.items()}, extents,
+            self.drain, reset,
         )  # fmt: skip
         begins = order.ends.tolist()
         # Block by block: the writer begins, adds and stores each.
@@ -356,14 +366,16 @@ class _Lowering:
             slowest + (compute + moved + fed - slowest) / 32,
         )  # fmt: skip
 
-    def _place(self, steps: Steps, walk: Walk) -> None:
-        """Adds the constant where sums begin with one, and gives every region an address."""
+    def _place(self, steps: Steps, walk: Walk) -> Transfer | None:
+        """Adds the constant where sums begin with one, and gives every region an address. Returns:
+        the reset by which sums begin, where they do."""
         dst = self.regions["dst"]
         tensors = any(r.startswith("add") for r in self.regions)
         # Sums that no step reaches must still be stored, as zeros or the constant.
         empty = len(np.unique(steps.dst)) < self._sums(walk)
         anew = all(c.acts.keeps is None for c in self.machine.commands if c.acts.kind == "contract")
-        if not tensors and (self.epilogue.offset or empty or anew):
+        zeroed = not tensors and (empty or anew) and not self.epilogue.offset and self.resets
+        if not zeroed and not tensors and (self.epilogue.offset or empty or anew):
             self._begins(self.embedding.operator.text())
             t = self.moves[CONSTANT]
             place = replace(dst.place, low=(), shape=(), order=())
@@ -373,9 +385,10 @@ class _Lowering:
                                             t.strided(), rows, 1, t.item,
                                             pitch=t.pitch(dst.width))  # fmt: skip
         at = FIRST_ADDRESS
+        align = math.lcm(self.machine.align, *(t.unit for t in self.moves.values()))
         # The result last: its address does not move when constants grow.
         for role in [r for r in self.regions if r != "dst"] + ["dst"]:
-            at = -(-at // self.machine.align) * self.machine.align
+            at = -(-at // align) * align
             self.regions[role] = replace(self.regions[role], address=at)
             at += self.regions[role].size
         most = reach.host_bytes(self.machine)
@@ -384,6 +397,7 @@ class _Lowering:
                              where=self.isa.where("memories.HOST"),
                              why=f"all commands can name {most:,}",
                              hint="a smaller operator, or more `bytes` of HOST")  # fmt: skip
+        return self.resets[0] if zeroed else None
 
     def _sums(self, walk: Walk) -> int:
         return math.prod(walk.count(p) for p in PARTS if p != "reduced")

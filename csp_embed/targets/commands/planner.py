@@ -50,7 +50,8 @@ class Planner:
         self._axes = axes_of(self.machine)
         bases = [
             r.base for c in self.machine.commands if c.acts.kind in ("contract", "set")
-            for r in references(c.acts)
+            # Sums that stay in state are always the same tile.
+            for r in references(c.acts) if r.memory not in self.machine.held
         ]  # fmt: skip
         self._row_states = {p.name for p in bases if p.kind == "state"}
         # Where rows themselves decide what is possible, plans cannot be reused for other rows.
@@ -66,7 +67,7 @@ class Planner:
         """A copy, behind what sets its strides. idle: state that may have any value."""
         # Strides and counts that are state must be set before the copy.
         needed = {p.name: p.number(v) for p, v in idle or [] if p.name not in self.numbers}
-        needed |= {p.name: p.number(v) for p, v in wants if p.kind == "state"}
+        needed |= {p.name: _number(p, v, command) for p, v in wants if p.kind == "state"}
         for c, values in self._setters(needed, {}) or self._stuck(command, needed):
             self._put(c, values, {})
         self._put(command, self._fields(command, wants), {})
@@ -79,9 +80,7 @@ class Planner:
                 self._put(c, {}, {})
                 return
 
-    def contract(
-        self, dst: int, lhs: Factor, rhs: Factor, keep: bool, counts: Counts = ()
-    ) -> None:
+    def contract(self, dst: int, lhs: Factor, rhs: Factor, keep: bool, counts: Counts = ()) -> None:
         """One step of sums at row `dst`: added to what is there, or anew. counts: how much of each
         dimension takes part, where that is not all."""
         # Rows in state, or rows that decide: the plan is made anew.
@@ -103,9 +102,7 @@ class Planner:
         known.put(self.out, self.numbers, self.lanes, {"dst": dst, "lhs": lhs.row, "rhs": rhs.row},
                   {lhs.name[0]: lhs.name, rhs.name[0]: rhs.name})  # fmt: skip
 
-    def _planned(
-        self, dst: int, lhs: Factor, rhs: Factor, keep: bool, counts: Counts
-    ) -> Plan:
+    def _planned(self, dst: int, lhs: Factor, rhs: Factor, keep: bool, counts: Counts) -> Plan:
         """The contraction that needs the fewest other commands, behind these."""
         best: Plan | None = None
         for c in self.machine.commands:
@@ -127,8 +124,8 @@ class Planner:
         a: Acts = c.acts
         assert a.dst is not None
         sizes = {**self.dims, **dict(counts)}
-        wants = _bounds(a.loops, a.limits, sizes, self.dims) + _at(a.dst, dst)
-        wants += _bounds(a.begins, (), sizes, self.dims)
+        wants = bounds(a.loops, a.limits, sizes, self.dims) + at_row(a.dst, dst)
+        wants += bounds(a.begins, (), sizes, self.dims)
         # The value that keeps sums, or the other one.
         if a.keeps is not None:
             wants.append((a.keeps, a.keeps_if if keep else 1 - a.keeps_if))
@@ -136,7 +133,7 @@ class Planner:
         loaded: dict[str, tuple[str, int]] = {}
         for source, factor in ((a.lhs, factors["lhs"]), (a.rhs, factors["rhs"])):
             if isinstance(source, Rows):
-                wants += _at(source, factor.row)
+                wants += at_row(source, factor.row)
                 continue
             assert isinstance(source, Lanes)
             # Lanes that the command itself loads need not be there before.
@@ -147,10 +144,10 @@ class Planner:
                 held[own.source.state] = factor
                 loaded[source.state] = factor.name
             else:
-                wants += _at(own.source, factor.row) + self._filled(source.state, own, factor)
+                wants += at_row(own.source, factor.row) + self._filled(source.state, own, factor)
                 loaded[source.state] = factor.name
         missing = {s: f for s, f in held.items() if self.lanes.get(s) != f.name}
-        needed = {p.name: p.number(v) for p, v in wants if p.kind == "state"}
+        needed = {p.name: _number(p, v, c) for p, v in wants if p.kind == "state"}
         missing |= self._behind(missing)
         before = self._setters(needed, missing)
         if before is None:
@@ -189,7 +186,7 @@ class Planner:
         counts = dict(factor.counts)
         full = {v: self.dims[d] for v, d in zip(load.at, axes, strict=True)}
         sizes = {v: counts.get(d, self.dims[d]) for v, d in zip(load.at, axes, strict=True)}
-        return _bounds(load.loops, load.limits, sizes, full)
+        return bounds(load.loops, load.limits, sizes, full)
 
     def _setters(
         self, needed: Mapping[str, int], missing: Mapping[str, Factor]
@@ -244,7 +241,9 @@ class Planner:
             elif source.kind == "field":
                 # A value that the field cannot hold: another command may.
                 most = c.fields[source.name].most
-                if wanted is not None and source.number(wanted) > most:
+                if wanted is not None and not (
+                    source.holds(wanted) and source.number(wanted) <= most
+                ):
                     return None
                 values[source.name] = 0 if wanted is None else source.number(wanted)
             else:
@@ -256,7 +255,7 @@ class Planner:
                     return None
                 continue
             # Loading reads addresses too, which must be settable here.
-            wants = _at(load.source, lanes[name].row) + self._filled(name, load, lanes[name])
+            wants = at_row(load.source, lanes[name].row) + self._filled(name, load, lanes[name])
             for p, v in wants:
                 if p.kind == "field":
                     values[p.name] = p.number(v)
@@ -268,7 +267,7 @@ class Planner:
         values: dict[str, int] = {}
         for p, v in wants:
             if p.kind == "field":
-                values[p.name] = p.number(v)
+                values[p.name] = _number(p, v, c)
             # A constant in the command must be what is needed.
             elif p.kind == "const" and p.value != v:
                 raise SpecError(f"{c.name} has {p.value} where {v} is needed",
@@ -300,12 +299,21 @@ class Planner:
                 state[name] = value
 
 
+def _number(p: Param, value: int, c: Command) -> int:
+    """Raises: SpecError where no number counts as the value."""
+    if p.holds(value):
+        return p.number(value)
+    raise SpecError(f"{c.name} needs {p.name} to count {int(value)}",
+                    where=f"instructions.{c.name}", why=f"it counts units of {p.times}",
+                    hint="a smaller unit, or tiles of whole units")  # fmt: skip
+
+
 def _weight(plan: Plan) -> tuple[int, int]:
     """Commands, then how often lanes are loaded."""
     return len(plan), sum(len(c.acts.loads) for c, _, _ in plan)
 
 
-def _bounds(
+def bounds(
     loops: Mapping[str, Param], limits: tuple[Limit, ...], sizes: Mapping[str, int],
     full: Mapping[str, int],
 ) -> Wants:  # fmt: skip
@@ -321,6 +329,6 @@ def _bounds(
     return wants
 
 
-def _at(rows: Rows, row: int) -> Wants:
+def at_row(rows: Rows, row: int) -> Wants:
     """A tile at a row, its rows one after the other."""
     return [(rows.base, row), *((p, 1) for p in rows.rows.values() if p.kind != "const")]

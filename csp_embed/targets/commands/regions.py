@@ -174,6 +174,9 @@ def region(
     # No blocks, but many rows: elements below each other are one copy.
     if group == 1 and transfer.rows is None and transfer.most_rows >= 2 * height:
         group, beside = transfer.most_rows // height, False
+    # Where addresses count units, tiles whose rows are none lie apart.
+    if beside and width * transfer.item % transfer.unit:
+        group = 1
     group = max(1, min(group, most_group))
     block = _block(embedding, role, p, group, reduced_first)
     found = Region(role, p, tile, height, width, block, beside, height, group, transfer.item,

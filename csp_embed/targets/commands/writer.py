@@ -7,15 +7,17 @@ Takes: the order of steps, what stays on the chip, where operands lie.  Leaves: 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from csp_embed.machine.commands.spec import Command
 from csp_embed.machine.commands.transfers import Transfer, Wants
 from csp_embed.targets.commands.extents import Extents, Sizes
 from csp_embed.targets.commands.order import Steps, Table
-from csp_embed.targets.commands.planner import Factor, Planner
+from csp_embed.targets.commands.planner import Factor, Planner, at_row, bounds
 from csp_embed.targets.commands.regions import Region
 from csp_embed.targets.commands.residence import Residence
 
@@ -29,13 +31,16 @@ class Writer:
     def __init__(
         self, regions: Mapping[str, Region], moves: Mapping[str, Transfer], settings: Wants,
         planner: Planner, steps: Steps, residence: Residence, tables: Mapping[str, Table],
-        slot_rows: Mapping[str, int], extents: Extents,
+        slot_rows: Mapping[str, int], extents: Extents, drain: Command | None,
+        reset: Transfer | None,
     ) -> None:  # fmt: skip
         """settings: parameters of the store. slot_rows: role of a factor -> rows of its slots.
-        extents: how much of tiles takes part."""
+        extents: how much of tiles takes part. drain: brings sums to the rows that they are stored
+        from. reset: by which sums begin."""
         self.regions, self.moves, self.settings = regions, moves, settings
         self.planner, self.tables, self.slot_rows = planner, tables, slot_rows
         self.loaded = self.stored = 0
+        self.drain, self.reset = drain, reset
         self.sizes = extents.sizes
         self.counts = [extents.kinds[k] for k in extents.of_step.tolist()]
         # Known before the first command: all steps are.
@@ -79,6 +84,14 @@ class Writer:
                     # What sums begin with is as much as steps touch of them.
                     self._load(role, outer, within, rows[tile], 1, self.sizes["dst"], tile)
                     begun.add(tile)
+        if self.reset is not None:
+            for k in order:
+                tile, t = int(tiles[k]), self.reset
+                size = self.sizes["dst"]
+                high = t.cut(int(size.rows[tile]), dst.height)
+                wide = t.across(int(size.lanes[tile]), dst.width, 1)
+                self._moved(t, rows[tile], 0, high, wide, replace(dst, rows=1), 1)
+                begun.add(tile)
         lhs, rhs = self.factors["lhs"], self.factors["rhs"]
         contract = self.planner.contract
         for n in range(begin, end):
@@ -125,8 +138,18 @@ class Writer:
         r, t, sizes = self.regions["dst"], self.moves["dst"], self.sizes["stored"]
         rows = t.cut(int(sizes.rows[tile]), r.height)
         lanes = t.across(int(sizes.lanes[tile]), r.width, 1)
+        if self.drain is not None:
+            row = self._drained(self.drain)
         self._moved(t, row, r.at(*divmod(tile, r.blocks)), rows, lanes, r, 1, self.settings)
         self.stored += rows * lanes * r.item
+
+    def _drained(self, c: Command) -> int:
+        """Brings the sums in state to rows, and returns the first of these."""
+        a = c.acts
+        state = self.planner.machine.state[a.dst.memory]
+        sizes = dict(zip(a.at, state.sizes, strict=True))
+        self.planner.copy(c, bounds(a.loops, a.limits, sizes, sizes) + at_row(a.to, 0))
+        return 0
 
     def _moved(
         self, t: Transfer, row: int, host: int, rows: int, lanes: int, r: Region, blocks: int,
@@ -135,6 +158,8 @@ class Writer:
         """lanes: of all blocks."""
         # Copies that move a fixed number of rows move these; others as many as they can.
         each = t.rows or min(rows, t.most_rows)
+        # Rows on the chip may be counted in units as well.
+        each = max(each - each % t.local.times, t.local.times) if each < rows else each
         for done in range(0, rows, each):
             n = each if t.rows else min(each, rows - done)
             wants = t.wants(row + done, host + done * r.stride, n, lanes, r.stride, blocks,
