@@ -111,7 +111,7 @@ class Region:
         found: dict[str, NDArray[np.int64]] = {}
         for n, d in enumerate(self.tile.dims):
             others = tuple(1 + k for k in range(len(self.tile.dims)) if k != n)
-            some = known.any(axis=others)
+            some: NDArray[np.bool_] = np.asarray(known.any(axis=others))
             size = some.shape[1]
             found[d] = np.where(some.any(axis=1), size - np.argmax(some[:, ::-1], axis=1), 0)
         return found
