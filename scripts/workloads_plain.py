@@ -20,7 +20,7 @@ def plain(net: Net, contiguous: bool, seconds: float) -> tuple[Place | None, flo
     for row in x:
         m.add_exactly_one(row)
     period = m.new_int_var(0, 10**12, "")
-    cost: list[list[tuple[object, float]]] = [[] for _ in range(devices)]
+    cost: list[list[tuple[cp_model.IntVar, float]]] = [[] for _ in range(devices)]
     for t in range(net.n):
         for d in range(devices):
             ms = net.acc[t] if d < k else net.cpu[t]

@@ -68,7 +68,7 @@ class Shares:
     def run(self, rows: Sequence[Assignment], last: bool) -> None:
         """Improves the incumbent. rows: of a plan of all shares, one of the starts; last: no more
         shares will be tried from what comes out, so that it is worth a long chain."""
-        q, joint = load_arrays(self.one), load_arrays(self.p)
+        q, joint = (load_arrays(p, handled=False) for p in (self.one, self.p))
         found: list[State] = []
         for number, factor in enumerate(OWN.stretches):
             if found and self.clock.late():
