@@ -99,8 +99,9 @@ def test_what_shares_cannot_keep_is_refused() -> None:
 
 
 def test_shares_by_dispatching_keep_the_rules_of_all_plans() -> None:
-    """Large enough for the relaxation's start, by eight shares, then by sixteen: better than one placement for all, by the verifier
-    a plan, and no better than the work shared out evenly over its fastest devices."""
+    """Large enough for the relaxation's start, by eight shares, then by sixteen: better than one
+    placement for all, by the verifier a plan, and no better than the work shared out evenly over
+    its fastest devices."""
     rng = np.random.default_rng(5)
     layers = 16
     tasks = tuple(
