@@ -5,12 +5,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
 import csp_embed as ce
 from csp_embed.compiler.commands.chain import compile_commands
 from csp_embed.compiler.commands.kernel import CommandKernel
+from csp_embed.compiler.commands.runs import runs_of, values_of
 from csp_embed.errors import Infeasible, SpecError
 from csp_embed.machine.commands.cycles import stream_cycles
 
@@ -150,3 +152,21 @@ def test_cycles_name_fields_only() -> None:
     text = STAY.replace("  MUL:\n", "  MUL:\n    cycles: max(k, other)\n")
     with pytest.raises(SpecError, match="'other'"):
         ce.load_isa(yaml.safe_load(text))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_runs_are_the_numbers_again(seed: int) -> None:
+    """Against a plain walk; rows of a tensor become as many runs."""
+    rng = np.random.default_rng(seed)
+    values = np.concatenate([
+        rng.integers(-1, 1000) + rng.integers(0, 60) * np.arange(rng.integers(1, 9))
+        for _ in range(rng.integers(1, 30))
+    ]).astype(np.int64)  # fmt: skip
+    runs = runs_of(values)
+    assert [a + s * k for a, s, n in runs.tolist() for k in range(n)] == values.tolist()
+    assert (values_of(runs, len(values)) == values).all()
+    with pytest.raises(ValueError, match="more than"):
+        values_of(runs, len(values) - 1)
+    rows = (np.arange(16)[None] * 49 + np.arange(50)[:, None]).reshape(-1)
+    assert len(runs_of(rows)) == 50
+    assert len(runs_of(np.zeros(0, np.int64))) == 0
