@@ -249,12 +249,14 @@ def block_options(
         # enough apart.
         if any(c.denominator > 1 for need in needs.values() for *_, c in need):
             continue  # a lane would stand between two taps
+        carried = [h.carry for h in halves]
+        # Loops alone gain nothing by offsets: they make the same steps in a worse order.
+        laned = {c.axes[0] for c in carried if c.inner or c.outer or c.diagonal}
         choices = [
-            list(_offset(rules, a, *shears[a]) if a in shears
+            list(_offset(rules, a, *shears[a], shears[a][0] in laned) if a in shears
                  else _reduced(rules, a, needs.get(a, [])))
             for a in reds
         ]  # fmt: skip
-        carried = [h.carry for h in halves]
         # Reduced axes see what the outputs have taken of each dimension, and what these need of
         # them.
         for picked in _fitting(rules.unit, choices, lambda c: [c] if c else [], carried):
@@ -357,11 +359,13 @@ def _plainly(rules: Rules, axis: str) -> Iterator[_Half]:
                 yield _Half(Carry((axis,), diagonal=(dim, partner, f)))
 
 
-def _offset(rules: Rules, axis: str, other: str, slope: int) -> Iterator[Carry]:
-    """A reduced axis whose window begins elsewhere for each value of another axis."""
+def _offset(rules: Rules, axis: str, other: str, slope: int, laned: bool) -> Iterator[Carry]:
+    """A reduced axis whose window begins elsewhere for each value of another axis. laned: that one
+    has lanes, so that this one may be a loop."""
     first, count = live_sheared(rules.op, axis, other, slope)
     skew = ((other, WHOLE, slope),)
-    yield Carry((axis,), skew=skew)
+    if laned:
+        yield Carry((axis,), skew=skew)
     for dim, size in rules.unit.size.items():
         if rules.plain(axis, dim):
             for f in rules.factors(axis, count, size):
