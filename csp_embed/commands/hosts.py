@@ -199,12 +199,19 @@ def _write(path: Path, document: dict[str, Any], every: Any, measured: Any) -> N
 
 
 def _row(link: Any) -> dict[str, Any]:
+    from csp_embed.network.files.graph import handling_row
+
     row: dict[str, Any] = {
         "between": list(link.between),
         # Six digits: more would be noise.
         "bytes_per_ms": float(f"{link.bytes_per_ms:.6g}"),
         "latency_ms": float(f"{link.latency_ms:.4g}"),
     }
+    if link.handling is not None:
+        row["handling"] = [
+            {key: float(f"{x:.4g}") for key, x in handling_row(end).items()}
+            for end in link.handling
+        ]
     # Left out where nothing is stated, as in the file.
     for key in ("duplex", "shared"):
         if getattr(link, key) is not None:

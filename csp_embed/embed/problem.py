@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 
 from csp_embed.embed.algebra.cost import Weights, weights
 from csp_embed.embed.space.digits import Carry, Decisions
-from csp_embed.embed.space.options import Rules
+from csp_embed.embed.space.rules import Rules
 from csp_embed.embed.space.unit import Unit, unit_for
 from csp_embed.ir.embedding import Embedding
 from csp_embed.ir.operator import Operator

@@ -252,12 +252,23 @@ class Device:
 
 
 @dataclass(frozen=True)
+class Handling:
+    """What one value that crosses a link takes of the device at one of its ends, beside what the
+    link itself takes: ms + bytes / bytes_per_ms (None: nothing by size)."""
+
+    ms: float = 0.0
+    bytes_per_ms: float | None = None
+
+
+@dataclass(frozen=True)
 class Link:
     """A two-way connection; a transfer takes latency_ms + bytes / rate.
 
     duplex: None with shared None = uncontended; "half": one transfer at a time over both
     directions; "full": one per direction. shared: a bus: one transfer at a time over all links that
     name it, at the smaller of the two rates.
+    handling: time of the devices at both ends, in the order of `between`; it counts for loads, not
+    for the times of a single input.
     """
 
     between: tuple[str, str]
@@ -265,6 +276,11 @@ class Link:
     latency_ms: float = 0.0
     duplex: str | None = None
     shared: str | None = None
+    handling: tuple[Handling, Handling] | None = None
+
+    def handled_by(self, device: str) -> Handling:
+        """What a value over this link takes of that end."""
+        return self.handling[self.between.index(device)] if self.handling else Handling()
 
     @property
     def name(self) -> str:
@@ -369,6 +385,14 @@ class Platform:
                     f"link {link.name}: bytes_per_ms must be positive, latency_ms at least 0",
                     hint="for example bytes_per_ms: 1e7, latency_ms: 0.01",
                 )
+            # Files are checked where they are read; this is for platforms made in Python.
+            for end in link.handling or ():
+                rate = end.bytes_per_ms
+                if not end.ms >= 0 or (rate is not None and not rate > 0):
+                    raise InputError(
+                        f"link {link.name}: handling {end.ms} ms, {rate} bytes per ms",
+                        hint="ms at least 0 and bytes_per_ms positive, or left out",
+                    )
             if link.duplex not in (None, "full", "half"):
                 raise InputError(
                     f"link {link.name}: duplex is full or half, not {link.duplex!r}",

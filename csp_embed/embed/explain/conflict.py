@@ -21,7 +21,8 @@ from csp_embed.embed.model.variables import Vars
 from csp_embed.embed.problem import EmbedProblem, Option, Pins
 from csp_embed.embed.space.digits import Carry
 from csp_embed.embed.space.evaluate import measure, measure_fused
-from csp_embed.embed.space.options import Rules, lanes_of, structure
+from csp_embed.embed.space.options import lanes_of, structure
+from csp_embed.embed.space.rules import Rules
 from csp_embed.ir.operator import Role
 from csp_embed.solver.cpsat import new_model
 from csp_embed.solver.enumerate import conflict as core_of

@@ -23,7 +23,9 @@ from csp_embed.embed.algebra.rows import Reject, coordinate_row, tensor_rows
 from csp_embed.embed.problem import EmbedProblem, Option, Pins
 from csp_embed.embed.space.digits import Carry, Decisions, expand
 from csp_embed.embed.space.evaluate import measure, measure_fused, operands
-from csp_embed.embed.space.options import Rules, block_options, fused_options, lanes_of, structure
+from csp_embed.embed.space.options import block_options, lanes_of, structure
+from csp_embed.embed.space.reduced import fused_options
+from csp_embed.embed.space.rules import Rules
 from csp_embed.embed.space.unit import accesses
 from csp_embed.ir.embedding import Coordinate
 from csp_embed.ir.operator import FACTORS, Access, Role

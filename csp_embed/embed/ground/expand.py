@@ -15,7 +15,8 @@ from csp_embed.embed.algebra.rows import Reject
 from csp_embed.embed.build import build
 from csp_embed.embed.problem import EmbedProblem
 from csp_embed.embed.space.digits import Decisions
-from csp_embed.embed.space.options import block_options, fused_options, lanes_of
+from csp_embed.embed.space.options import block_options, lanes_of
+from csp_embed.embed.space.reduced import fused_options
 from csp_embed.ir.embedding import Embedding
 from csp_embed.ir.ground import Ground, Ints
 from csp_embed.machine.spec import Isa

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 from csp_embed.embed.problem import EmbedProblem, Option
 from csp_embed.embed.space.digits import Decisions, expand
 from csp_embed.embed.space.evaluate import operands
-from csp_embed.embed.space.options import Rules
+from csp_embed.embed.space.rules import Rules
 from csp_embed.embed.space.unit import Unit
 from csp_embed.errors import InputError
 from csp_embed.ir.embedding import Embedding, Layout

@@ -14,7 +14,9 @@ from csp_embed.embed.algebra.rows import Reject
 from csp_embed.embed.problem import EmbedProblem, Option, Pins
 from csp_embed.embed.space.digits import Carry
 from csp_embed.embed.space.evaluate import Measure, measure, measure_fused, operands
-from csp_embed.embed.space.options import Rules, block_options, fused_options, lanes_of, structure
+from csp_embed.embed.space.options import block_options, lanes_of, structure
+from csp_embed.embed.space.reduced import fused_options
+from csp_embed.embed.space.rules import Rules
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from csp_embed.embed.algebra.grid import STRICT, grid_axes, grid_mode
 from csp_embed.embed.algebra.layouts import permutation_only, range_checks, seen_by
 from csp_embed.embed.algebra.rows import Reject, coordinate_row, tensor_rows
 from csp_embed.embed.space.digits import Carry, Decisions, expand
-from csp_embed.embed.space.options import Rules
+from csp_embed.embed.space.rules import Rules
 from csp_embed.ir.affine import Limit, count_inside
 from csp_embed.ir.embedding import Coordinate
 from csp_embed.ir.operator import FACTORS, Access

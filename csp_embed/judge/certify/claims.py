@@ -7,59 +7,121 @@ tensor. All other bytes of `before` are constants, as the file has them. docs/pr
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any, cast
 
 import numpy as np
 
 from csp_embed.errors import InputError
 from csp_embed.ir.operator import Operator
-from csp_embed.jit import njit
-from csp_embed.judge.certify.field import Ints, Values, plus, times
+from csp_embed.judge.certify.field import Ints
+from csp_embed.machine.spec import Memory
 
-# To `visit`: only who lies where is asked, no element has a value.
-NO_VALUES = (
-    np.zeros(0, np.uint64), np.zeros(1, np.int64), np.uint64(0), np.zeros(1, np.int64),
-    np.zeros(1, np.uint64), 1, np.zeros(0, np.uint64),
-)  # fmt: skip
+FORM = "docs/program-file.md has the form"
+# Lanes that are looked at together: few enough for the cache, enough to hide NumPy's calls.
+SIDE, PORTION = 1 << 12, 1 << 16
 
 
 @dataclass(frozen=True)
 class Claim:
-    """extents, strides: of the loops, strides in bytes. index: int64[dims, 1 + loops], constant
-    first; within: int64[n, 1 + loops] likewise. radix[n]: extents into which value n unravels,
-    row-major; moves[n]: int64[len(radix[n]), dims], what each adds to the index. weights: a value
-    of the tensor, times scale, is the sum of weights * parts, and part: int64[1 + loops] says which
-    is here."""
+    """extents: of the loops. rows: int64[1 + dims + limits + 1, 1 + loops], constant first: affine
+    functions of the counters: the address in bytes, the index, what the limits bound, the part.
+    radix[n]: extents into which limited value n unravels, row-major; moves[n]: int64[len(radix[n]),
+    dims], what each adds to the index. weights: a value of the tensor, times scale, is the sum of
+    weights * parts; without weights the element stands whole, and the part means nothing."""
 
     tensor: str
-    addr: int
     item_bytes: int
-    extents: Ints
-    strides: Ints
-    index: Ints
-    within: Ints
+    extents: tuple[int, ...]
+    rows: Ints
     radix: tuple[tuple[int, ...], ...]
     moves: tuple[Ints, ...]
     weights: tuple[int, ...]
-    part: Ints
     scale: int = 1
 
     @property
-    def end(self) -> int:
-        return self.addr + int(((self.extents - 1) * self.strides).sum()) + self.item_bytes
+    def addr(self) -> int:
+        return int(self.rows[0, 0])
 
-    def arguments(
-        self, shape: Sequence[int]
-    ) -> tuple[Ints, Ints, Ints, Ints, Ints, Ints, Ints, Ints, Ints, int]:
-        """What `visit` takes."""
-        first = np.cumsum([0, *(len(r) for r in self.radix)]).astype(np.int64)
-        radix = np.array([n for r in self.radix for n in r], np.int64)
-        moves = np.concatenate([np.zeros((0, len(shape)), np.int64), *self.moves])
-        sizes = np.array(shape, np.int64)
-        return (self.extents, self.strides, self.index, self.within, first, radix, moves, sizes,
-                self.part, len(self.weights))  # fmt: skip
+    @property
+    def end(self) -> int:
+        return self.addr + int(self.rows[0, 1:] @ np.array(self.extents)) - int(
+            self.rows[0, 1:].sum()) + self.item_bytes  # fmt: skip
+
+    def lanes(self, shape: Sequence[int]) -> Iterator[tuple[Ints, Ints]]:
+        """(address, flat index * parts + part) of every lane that holds an element, in portions.
+        shape: of the tensor."""
+        inner = next(k for k in range(len(self.extents) + 1) if prod(self.extents[k:]) <= SIDE)
+        outer, side = self.extents[:inner], self.extents[inner:]
+        # An affine function is a sum of one of the inner loops, made once, and one of the outer
+        # ones: a lane costs an addition for each row.
+        near = self.rows[:, 1 + inner :] @ np.indices(side).reshape(len(side), prod(side))
+        step = max(1, PORTION // near.shape[1])
+        for first in range(0, prod(outer), step):
+            points = np.arange(first, min(first + step, prod(outer)))
+            far = (
+                self.rows[:, 1 : 1 + inner]
+                @ np.array(np.unravel_index(points, outer or (1,)))[: len(outer)]
+            )
+            values = (far + self.rows[:, :1])[:, :, None] + near[:, None, :]
+            yield self._held(values.reshape(len(self.rows), -1), shape)
+
+    def _held(self, values: Ints, shape: Sequence[int]) -> tuple[Ints, Ints]:
+        """Of points, by the values of all rows: those that hold an element."""
+        dims = len(shape)
+        index, limited, part = values[1 : 1 + dims], values[1 + dims : -1], values[-1]
+        inside = np.ones(values.shape[1], np.bool_)
+        for z, radix, moves in zip(limited, self.radix, self.moves, strict=True):
+            # Ragged ends: loop values outside are padding, which nobody claims.
+            inside &= (z >= 0) & (z < prod(radix))
+            rest = np.where(inside, z, 0)
+            for size, move in zip(radix[::-1], moves[::-1], strict=True):
+                rest, digit = np.divmod(rest, size)
+                for t in np.flatnonzero(move):
+                    index[t] += move[t] * digit
+        parts = len(self.weights)
+        if parts:
+            inside &= (part >= 0) & (part < parts)
+        flat = np.zeros(values.shape[1], np.int64)
+        for at, size in zip(index, shape, strict=True):
+            inside &= (at >= 0) & (at < size)
+            flat = flat * size + at
+        number = flat * parts + part if parts else flat
+        return values[0][inside], number[inside]
+
+
+def owners(
+    claims: Sequence[Claim], op: Operator, first: Mapping[str, int], span: tuple[int, int],
+    unit: int, memory: Memory,
+) -> Ints:  # fmt: skip
+    """Who lies in each lane of `unit` bytes from address span[0] to span[1]: number within its
+    tensor + first[tensor], or -1 where nobody claims it.
+
+    Raises: InputError for claims that name a lane twice, or what is no lane of the span.
+    """
+    who, taken = np.full((span[1] - span[0]) // unit, -1, np.int64), 0
+    for c in claims:
+        for byte, number in c.lanes(op.tensors[c.tensor].shape):
+            place, across = np.divmod(byte - span[0], unit)
+            outside = (across != 0) | (place < 0) | (place >= len(who))
+            if outside.any() or (len(byte) and c.item_bytes != unit):
+                raise _misfit(c, f"its values do not lie in lanes of {memory.name}, or leave the"
+                                 " file's `before`")  # fmt: skip
+            who[place] = first[c.tensor] + number
+            taken += len(place)
+    # Two claims of one lane would make its value ambiguous.
+    if taken > np.count_nonzero(who >= 0):
+        raise _misfit(claims[0], f"{taken - np.count_nonzero(who >= 0)} lanes are named twice")
+    return who
+
+
+def _misfit(claim: Claim, why: str) -> InputError:
+    return InputError(
+        f"the claim of {claim.tensor} at {claim.addr:#x} does not fit", where="meta.claims",
+        why=why, hint=FORM,
+    )  # fmt: skip
 
 
 def read_claims(document: Any, op: Operator, where: str = "meta.claims") -> list[Claim]:
@@ -78,14 +140,14 @@ def read_claims(document: Any, op: Operator, where: str = "meta.claims") -> list
         except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
             raise InputError(
                 f"claim {n} cannot be understood", where=f"{where}[{n}]",
-                why=f"{type(error).__name__}: {error}", hint="docs/program-file.md has the form",
+                why=f"{type(error).__name__}: {error}", hint=FORM,
             ) from error  # fmt: skip
     for tensor in {c.tensor for c in found}:
         # One value of an element, in whatever copies it stands: a split means the same in all.
         if len({(c.weights, c.scale) for c in found if c.tensor == tensor}) > 1:
             raise InputError(
                 f"the claims of {tensor} split its elements in different ways", where=where,
-                why="their weights or scales differ", hint="docs/program-file.md has the form",
+                why="their weights or scales differ", hint=FORM,
             )  # fmt: skip
     return found
 
@@ -111,106 +173,17 @@ def _claim(entry: Mapping[str, Any], op: Operator) -> Claim:
     if len(index) != rank or (loops < 1).any() or entry["addr"] < 1 or entry["item_bytes"] < 1:
         raise ValueError("an index, extent, stride or address is missing or out of range")
     limits = entry.get("within", [])
-    moves = [np.array(w["index"], np.int64).reshape(len(w["extents"]), rank) for w in limits]
-    # No weights: an element stands whole, and `part` is not looked at.
+    if any(n < 1 for w in limits for n in w["extents"]):
+        raise ValueError("a limited value has an extent below 1")
     parts = entry.get("parts", {"weights": [], "index": [0, [0] * len(loops)]})
     scale = int(parts.get("scale", 1))
     if not 1 <= scale < 1 << 32:
         raise ValueError(f"a scale of {scale} is out of range")
+    lines = [[int(entry["addr"]), *loops[:, 1]], *index, *rows([w["value"] for w in limits]),
+             row(parts["index"])]  # fmt: skip
     return Claim(
-        tensor, int(entry["addr"]), int(entry["item_bytes"]),
-        np.ascontiguousarray(loops[:, 0]), np.ascontiguousarray(loops[:, 1]),
-        index, rows([w["value"] for w in limits]),
-        tuple(tuple(int(n) for n in w["extents"]) for w in limits), tuple(moves),
-        tuple(int(w) for w in parts["weights"]), np.array(row(parts["index"]), np.int64), scale,
+        tensor, int(entry["item_bytes"]), tuple(loops[:, 0].tolist()), np.array(lines, np.int64),
+        tuple(tuple(int(n) for n in w["extents"]) for w in limits),
+        tuple(np.array(w["index"], np.int64).reshape(len(w["extents"]), rank) for w in limits),
+        tuple(int(w) for w in parts["weights"]), scale,
     )  # fmt: skip
-
-
-@njit(cache=True, nogil=True)
-def visit(
-    extents: Ints, strides: Ints, index: Ints, within: Ints, first: Ints, radix: Ints, moves: Ints,
-    shape: Ints, part: Ints, parts: int, addr: int, item: int, who: Ints, lane_bytes: int,
-    tables: Values, table_at: Ints, scale: np.uint64, lane_slot: Ints, lane_weight: Values,
-    slots: int, image: Values,
-) -> int:  # fmt: skip
-    """Walks one claim over the lanes of a range of DRAM; addr counts from where the range begins.
-
-    who: int64[lanes of the range], -1 where nobody claims a lane; gets flat index * parts + part.
-    With tables (one value per index of each dimension, then one per part) the element's value,
-    the product of its tables' entries and `scale`, is added into `image`. Returns 0; 1 where a
-    lane is claimed twice, 2 where a lane lies outside or across lanes.
-    """
-    n_loops, dims, limits = len(extents), len(shape), len(within)
-    # An odometer: each index is kept and moved by one coefficient, so a lane costs no product.
-    counter = np.zeros(n_loops, np.int64)
-    at = np.zeros(dims, np.int64)
-    z = np.zeros(limits, np.int64)
-    moved = np.zeros(dims, np.int64)
-    at[:] = index[:, 0]
-    z[:] = within[:, 0]
-    piece = part[0]
-    byte = addr
-    lanes = len(lane_slot)
-    while True:
-        inside = True
-        moved[:] = at
-        for m in range(limits):
-            rest = z[m]
-            size = 1
-            for k in range(first[m], first[m + 1]):
-                size *= radix[k]
-            # Ragged ends: loop values outside are padding, which nobody claims.
-            if rest < 0 or rest >= size:
-                inside = False
-                break
-            for k in range(first[m + 1] - 1, first[m] - 1, -1):
-                digit = rest % radix[k]
-                rest //= radix[k]
-                for t in range(dims):
-                    moved[t] += moves[k, t] * digit
-        if inside:
-            for t in range(dims):
-                inside = inside and 0 <= moved[t] < shape[t]
-        if inside and (parts == 0 or 0 <= piece < parts):
-            place = byte // lane_bytes
-            # A smaller item in a wider lane is fine (int8 loaded as int32 by an alias), a
-            # straddling one is not.
-            if byte % lane_bytes or item > lane_bytes or not 0 <= place < len(who):
-                return 2
-            if who[place] >= 0:
-                return 1
-            flat = np.int64(0)
-            for t in range(dims):
-                flat = flat * shape[t] + moved[t]
-            # Two claims of one lane would make its value ambiguous; who came first stands here.
-            who[place] = flat * max(parts, 1) + (piece if parts else 0)
-            if len(image):
-                value = scale
-                for t in range(dims):
-                    value = times(value, tables[table_at[t] + moved[t]])
-                if parts:
-                    value = times(value, tables[table_at[dims] + piece])
-                lane = place % lanes
-                spot = place // lanes * slots + lane_slot[lane]
-                image[spot] = plus(image[spot], times(lane_weight[lane], value))
-        j = n_loops - 1
-        while j >= 0:
-            counter[j] += 1
-            byte += strides[j]
-            piece += part[1 + j]
-            for t in range(dims):
-                at[t] += index[t, 1 + j]
-            for m in range(limits):
-                z[m] += within[m, 1 + j]
-            if counter[j] < extents[j]:
-                break
-            byte -= strides[j] * extents[j]
-            piece -= part[1 + j] * extents[j]
-            for t in range(dims):
-                at[t] -= index[t, 1 + j] * extents[j]
-            for m in range(limits):
-                z[m] -= within[m, 1 + j] * extents[j]
-            counter[j] = 0
-            j -= 1
-        if j < 0:
-            return 0

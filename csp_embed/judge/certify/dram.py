@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,27 +11,14 @@ from numpy.typing import NDArray
 from csp_embed.errors import InputError
 from csp_embed.ir.operator import Operator
 from csp_embed.ir.stream import Program
-from csp_embed.jit import njit
-from csp_embed.judge.certify.claims import NO_VALUES, Claim, visit
-from csp_embed.judge.certify.field import Ints, P, Values, plus, times
+from csp_embed.judge.certify.claims import FORM, Claim, owners
+from csp_embed.judge.certify.field import Ints, Values
 from csp_embed.judge.certify.formula import Symbols
+from csp_embed.judge.certify.images import Held
 from csp_embed.judge.certify.lanes import Box, Machine, boxes
-from csp_embed.judge.certify.walk import IMAGE, LEFT, RIGHT, SUM, Dram
-from csp_embed.judge.stream.table import LOAD, STORE, Table, make_table
+from csp_embed.judge.stream.table import STORE, make_table
 from csp_embed.machine.spec import Isa, Memory
 from csp_embed.machine.words.bits import decode
-
-
-def _refuse(claim: Claim, code: int, memory: Memory) -> None:
-    if code:
-        raise InputError(
-            f"the claim of {claim.tensor} at {claim.addr:#x} does not fit",
-            where="meta.claims",
-            why="it names a lane that another claim names"
-            if code == 1
-            else f"its values do not lie in lanes of {memory.name}, or leave the file's `before`",
-            hint="docs/program-file.md has the form",
-        )
 
 
 def lane_bytes(isa: Isa, memory: Memory) -> int:
@@ -42,31 +28,53 @@ def lane_bytes(isa: Isa, memory: Memory) -> int:
 
 @dataclass(frozen=True)
 class Result:
-    """Elements first .. end-1 (bytes) of `memory`. who[element, lane]: flat index into the result,
-    -1 of pad lanes. stated: what the file's `after` holds in pad lanes, -1 where nothing."""
+    """Elements of `memory` that hold elements of `tensor`. address: of each, in bytes, ascending;
+    who[element, lane]: flat index into the tensor, -1 of pad lanes. stated: what the file's `after`
+    holds in pad lanes, -1 where nothing."""
 
+    tensor: str
+    shape: tuple[int, ...]
     memory: Memory
-    first: int
-    end: int
-    who: NDArray[np.int64]
+    address: Ints
+    who: Ints
     stated: NDArray[np.int16]
 
     @property
-    def size(self) -> int:
-        return self.end - self.first
+    def first(self) -> int:
+        return int(self.address[0])
 
     @property
-    def stored(self) -> int:
-        return int((self.who >= 0).sum())
+    def end(self) -> int:
+        return int(self.address[-1]) + self.memory.elem_bytes
 
     @property
-    def pads(self) -> str:
-        """What is said of pad lanes."""
-        stated, lanes = int((self.stated >= 0).sum()), int((self.who < 0).sum())
-        return f"{stated:,} of {lanes:,} pad lanes are stated by the file, and hold that always"
+    def said(self) -> str:
+        """What is stored where all of it is."""
+        stated, pads = int((self.stated >= 0).sum()), int((self.who < 0).sum())
+        return (
+            f"{int((self.who >= 0).sum()):,} elements of {self.tensor} are stored, nothing outside"
+            f" their {self.end - self.first:,} bytes; all that is read was declared or written"
+            f" before; {stated:,} of {pads:,} pad lanes are stated by the file, and hold that"
+            " always"
+        )
 
-    def boxes(self, machine: Machine) -> Iterator[tuple[Box, tuple[bool, NDArray[np.int64]]]]:
-        """Every box of lanes, with (whether these are pad lanes, the elements that use it)."""
+    def last(self, byte: Ints) -> tuple[Ints, Ints]:
+        """(number of the last store of each element, -1 for none; stores beside them), by the
+        address of each store. All stores run in one queue, in program order."""
+        at = np.searchsorted(self.address, byte).clip(max=len(self.address) - 1)
+        hit = self.address[at] == byte
+        last = np.full(len(self.address), -1, np.int64)
+        # NumPy assigns in order, so the last store of an element stays.
+        last[at[hit]] = np.flatnonzero(hit)
+        return last, np.flatnonzero(~hit)
+
+    def name(self, place: int) -> str:
+        """Element `place`, by its first lane."""
+        index = np.unravel_index(int(self.who[place].max()), self.shape) if self.shape else ()
+        return f"{self.tensor}[{','.join(str(int(i)) for i in index)}]"
+
+    def boxes(self, machine: Machine) -> Iterator[tuple[Box, bool, Ints]]:
+        """Every box of lanes, whether these are pad lanes, and the elements that use it."""
         for pad, mask in ((False, self.who >= 0), (True, self.stated >= 0)):
             # Elements with the same lanes in use are one kind; most results have one, ragged ones a
             # few.
@@ -80,7 +88,7 @@ class Result:
                 for box in boxes(mask[spots[0]].reshape(shape).transpose(axes)):
                     users.setdefault(box, []).append(spots)
             for box, found in users.items():
-                yield box, (pad, np.sort(np.concatenate(found)))
+                yield box, pad, np.sort(np.concatenate(found))
 
 
 def result_of(isa: Isa, program: Program, op: Operator, claims: Sequence[Claim]) -> Result:
@@ -100,18 +108,13 @@ def result_of(isa: Isa, program: Program, op: Operator, claims: Sequence[Claim])
     # Whole elements: stores write elements, and lanes beside the result are pads, not nobody's.
     first = min(c.addr for c in mine) // elem * elem
     end = -(-max(c.end for c in mine) // elem) * elem
-    who = np.full((end - first) // unit, -1, np.int64)
-    for c in mine:
-        arguments = c.arguments(op.tensors[c.tensor].shape)
-        code = visit(*arguments, c.addr - first, c.item_bytes, who, unit, *NO_VALUES)
-        _refuse(c, code, memory)
+    who = owners(mine, op, {op.out.tensor: 0}, (first, end), unit, memory)
     # More than one home is allowed: all of them are compared.
     missing = np.bincount(who[who >= 0], minlength=int(np.prod(op.tensors[op.out.tensor].shape)))
     if (missing == 0).any():
         raise InputError(
             f"the claims leave out elements of {op.out.tensor}",
-            why=f"{int((missing == 0).sum())} elements lie nowhere", where="meta.claims",
-            hint="docs/program-file.md has the form",
+            why=f"{int((missing == 0).sum())} elements lie nowhere", where="meta.claims", hint=FORM,
         )  # fmt: skip
     stated = np.full(len(who), -1, np.int16)
     # Pad lanes are stated byte by byte, so only lanes of one byte are compared.
@@ -121,89 +124,36 @@ def result_of(isa: Isa, program: Program, op: Operator, claims: Sequence[Claim])
             stated[low - first : high - first] = data[low - address : high - address]
     # What the file says of real elements is an example, not a promise.
     stated[who >= 0] = -1
-    shape = (-1, elem // unit)
-    return Result(memory, first, end, who.reshape(shape), stated.reshape(shape))
+    name, shape = op.out.tensor, (-1, elem // unit)
+    return Result(
+        name, op.tensors[name].shape, memory, np.arange(first, end, elem), who.reshape(shape),
+        stated.reshape(shape),
+    )  # fmt: skip
 
 
-@njit(cache=True, nogil=True)
-def _constants(
-    data: NDArray[np.integer[Any]], who: Ints, lane_slot: Ints, lane_weight: Values, slots: int,
-    image: Values,
-) -> None:  # fmt: skip
-    """Adds the lanes that nobody claims, as the file has them."""
-    lanes = len(lane_slot)
-    for k in range(len(who)):
-        if who[k] < 0 and data[k] != 0:
-            c = np.int64(data[k])
-            value = np.uint64(c) if c > 0 else np.uint64(P) - np.uint64(-c)
-            spot = k // lanes * slots + lane_slot[k % lanes]
-            image[spot] = plus(image[spot], times(value, lane_weight[k % lanes]))
+def operands(
+    isa: Isa, program: Program, claims: Sequence[Claim], symbols: Symbols
+) -> tuple[Held, Values]:
+    """Who lies in DRAM before the program, by its claims, and everybody's value."""
+    op = symbols.op
+    inputs = [c for c in claims if c.tensor != op.out.tensor]
+    values = {t: symbols.elements(t, split=True) for t in {c.tensor: 0 for c in inputs}}
+    starts = np.cumsum([0, *map(len, values.values())])
+    first = dict(zip(values, starts.tolist(), strict=False))
 
+    def held(memory: Memory, n: int, elements: tuple[int, int]) -> tuple[Ints, Ints]:
+        address, data = program.before[n]
+        elem, unit = memory.elem_bytes, lane_bytes(isa, memory)
+        # Whole elements of the range, not only those that are loaded: claims may not leave it.
+        span = -(-address // elem) * elem, (address + len(data)) // elem * elem
+        mine = [c for c in inputs if c.addr < span[1] and c.end > span[0]]
+        who = owners(mine, op, first, span, unit, memory)
+        marks = np.zeros((span[1] - span[0]) // elem, np.int64)
+        for c in mine:
+            # For all of the claim, holes included: a mark too many can only refuse.
+            low, high = c.addr - span[0], c.end - span[0]
+            marks[low // elem : -(-high // elem)] |= 1 << list(op.tensors).index(c.tensor)
+        low, high = (e - span[0] // elem for e in elements)
+        return who[low * (elem // unit) : high * (elem // unit)], marks[low:high]
 
-def images(
-    machine: Machine, program: Program, op: Operator, claims: Sequence[Claim], table: Table,
-    symbols: Symbols, weights: dict[str, Values],
-) -> Dram:  # fmt: skip
-    """(IMAGE records, numbers, tags) of all of `before` that the stream loads as operands."""
-    isa, c = machine.isa, table.c
-    records: list[tuple[int, ...]] = []
-    parts, marks, at, tag = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)], 0, 0
-    for k, memory in enumerate(isa.memories):
-        loads = (c.kind == LOAD) & (c.named == k) & (table.dram_elements > 0)
-        # An alias is loaded into what it stands for, and is there what that memory is.
-        real = int(machine.shadow[k]) if memory.alias_of else k
-        for role in (LEFT, RIGHT, SUM):
-            if not loads.any() or not machine.roles[real] & role:
-                continue
-            low, elem = c.dram[loads], memory.elem_bytes
-            high = low + (c.y_size[loads] - 1) * c.x_stride[loads] + c.x_size[loads]
-            for address, data in program.before:
-                # Only whole elements of the range can be loaded from it.
-                first, end = -(-address // elem), (address + len(data)) // elem
-                # Ranges that no load of this memory touches would cost an image for nothing.
-                if end <= first or not ((low < end) & (high > first)).any():
-                    continue
-                lanes = machine.lanes(memory, role, weights)
-                slots = 1 if role == SUM else machine.slots()
-                numbers, tags = _image(
-                    isa, memory, op, claims, (first * elem, data[first * elem - address :]),
-                    end - first, symbols, lanes, slots,
-                )  # fmt: skip
-                records.append((k, role, first, end, at, tag))
-                parts.append(numbers)
-                marks.append(tags)
-                at, tag = at + len(numbers), tag + len(tags)
-    return np.array(records, IMAGE), np.concatenate(parts), np.concatenate(marks)
-
-
-def _image(
-    isa: Isa, memory: Memory, op: Operator, claims: Sequence[Claim],
-    source: tuple[int, NDArray[np.uint8]], elements: int, symbols: Symbols,
-    lanes: tuple[NDArray[np.int64], Values], slots: int,
-) -> tuple[Values, NDArray[np.int64]]:  # fmt: skip
-    """One range of DRAM in one role: numbers per slot, and the tensors in each element."""
-    begin, data = source
-    unit = lane_bytes(isa, memory)
-    size = elements * memory.elem_bytes
-    numbers = np.zeros(elements * slots, np.uint64)
-    tags = np.zeros(elements, np.int64)
-    who = np.full(size // unit, -1, np.int64)
-    for c in claims:
-        if c.addr >= begin + size or c.end <= begin or c.tensor == op.out.tensor:
-            continue
-        # The last table is that of the parts; a tensor that is not split has an empty one.
-        tables = symbols.tables[c.tensor]
-        starts = np.cumsum([0, *(len(t) for t in tables)]).astype(np.int64)
-        code = visit(
-            *c.arguments(op.tensors[c.tensor].shape), c.addr - begin, c.item_bytes, who, unit,
-            np.concatenate(tables), starts, symbols.scale[c.tensor], *lanes, slots, numbers,
-        )  # fmt: skip
-        _refuse(c, code, memory)
-        # For the whole span of the claim, holes included: a tag too many can only refuse.
-        bit = np.int64(1) << list(op.tensors).index(c.tensor)
-        low = (c.addr - begin) // memory.elem_bytes
-        tags[low : -(-(c.end - begin) // memory.elem_bytes)] |= bit
-    values = np.ascontiguousarray(data[:size]).view(memory.dram_dtype)
-    if values.any():
-        _constants(values, who, *lanes, slots, numbers)
-    return numbers, tags
+    return held, np.concatenate([np.zeros(0, np.uint64), *values.values()])

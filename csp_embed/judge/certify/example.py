@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from csp_embed.errors import OperatorError
 from csp_embed.ir.operator import Operator
 from csp_embed.ir.stream import Program
-from csp_embed.judge.certify.claims import NO_VALUES, Claim, visit
+from csp_embed.judge.certify.claims import Claim
 from csp_embed.judge.formula import REFERENCE_MACS
 from csp_embed.ops.bound import natural
 from csp_embed.ops.reference import evaluate
@@ -59,30 +59,21 @@ def _differing(
 ) -> int:
     """How many lanes of a range are not the element (or, in parts, do not make the element)."""
     bad = 0
-    by_item: dict[tuple[int, tuple[int, ...], int], list[Claim]] = {}
+    weights, scale = np.array(claims[0].weights or (1,)), claims[0].scale
+    # An element may stand several times, each time in all of its parts.
+    whole, pieces = np.zeros(len(flat), np.int64), np.zeros(len(flat), np.int64)
     for c in claims:
-        by_item.setdefault((c.item_bytes, c.weights, c.scale), []).append(c)
-    for (item, weights, scale), mine in by_item.items():
-        # Claims count items from an aligned address; a range that begins between two is filled up
-        # in front.
-        shift = address % item
-        begin = address - shift
-        padded = np.concatenate([np.zeros(shift, np.uint8), data])
-        padded = padded[: len(padded) // item * item]
-        who = np.full(len(padded) // item, -1, np.int64)
-        for c in mine:
-            if c.addr < begin + len(padded) and c.end > begin:
-                visit(*c.arguments(op.tensors[c.tensor].shape), c.addr - begin, item, who, item,
-                      *NO_VALUES)  # fmt: skip
-        held = padded.view(f"<i{item}").astype(np.int64)
-        at = np.flatnonzero(who >= 0)
-        if not weights:
-            bad += int((held[at] != flat[who[at]]).sum())
-            continue
-        whole = np.zeros(len(flat), np.int64)
-        number, part = np.divmod(who[at], len(weights))
-        # An element may stand several times, each time in all of its parts.
-        copies = np.bincount(number, minlength=len(flat)) // len(weights)
-        np.add.at(whole, number, held[at] * np.array(weights)[part])
+        for byte, number in c.lanes(op.tensors[c.tensor].shape):
+            at = byte - address
+            mine = (at >= 0) & (at + c.item_bytes <= len(data))
+            items = data[at[mine, None] + np.arange(c.item_bytes)]
+            held = items.view(f"<i{c.item_bytes}")[:, 0].astype(np.int64)
+            element, part = np.divmod(number[mine], len(weights))
+            if not c.weights:
+                bad += int((held != flat[element]).sum())
+            np.add.at(whole, element, held * weights[part])
+            np.add.at(pieces, element, 1)
+    if claims[0].weights:
+        copies = pieces // len(weights)
         bad += int(((copies > 0) & (whole != flat * copies * scale)).sum())
     return bad

@@ -30,15 +30,6 @@ class Form:
     value: Values
     node: tuple[str, int | None, Any, Any] | None = None
 
-    def then(self, function: str, imm: int | None, other: Form | None = None) -> Form:
-        """One step on it, as the formula has it."""
-        # Sums are merged as `walk` merges them: both sides must come to the same shape.
-        if function == "add" and other is not None and other.node is None:
-            return Form(add(self.value, other.value), self.node)
-        if function == "shr" and imm is not None and -MOST_LEFT <= imm <= 0 and self.node is None:
-            return Form(mul(self.value, np.uint64(1 << -imm)))
-        return Form(np.zeros_like(self.value), (function, imm, self, other))
-
 
 def read_forms(nodes: NDArray[Any], ids: NDArray[np.int64], values: Values) -> Form:
     """The Form of elements whose nodes have one shape."""
@@ -179,3 +170,61 @@ class Reader:
         # Maxima and minima of the same set are different variables.
         mark = np.full((len(matrix), 1), 1 if function == "max" else 2, np.uint64)
         return np.concatenate([matrix[:, : max(used, 1)], mark], axis=1)
+
+
+class Writer:
+    """Makes the Form of the formula, step by step, and tells the reader each number's range.
+
+    reach: of the number that was added up since the last step that is no sum.
+    """
+
+    def __init__(self, reader: Reader, form: Form, reach: tuple[int, int]) -> None:
+        self.reader, self.form, self.reach = reader, form, reach
+        if form.node is not None:
+            self._known(form, reach)
+            self.reach = 0, 0
+
+    def _known(self, form: Form, reach: tuple[int, int]) -> Expr:
+        # Accumulators wrap around, so a range beyond int32 says nothing.
+        inside = reach[0] >= LOW and reach[1] <= HIGH
+        return self.reader.read(form, reach if inside else (LOW, HIGH))
+
+    def add(self, values: Values, reach: tuple[int, int]) -> None:
+        """A number of each element."""
+        self.join(Form(values), reach)
+
+    def join(self, form: Form, reach: tuple[int, int]) -> None:
+        """What was made apart is added. Sums are merged as `walk` merges them."""
+        mine = self.form
+        if form.node is None or mine.node is None:
+            self.form = Form(add(mine.value, form.value), mine.node or form.node)
+            self.reach = self.reach[0] + reach[0], self.reach[1] + reach[1]
+            return
+        self._known(form, reach)
+        self._known(mine, self.reach)
+        self.form, self.reach = _node("add", None, form, mine), (0, 0)
+
+    def step(
+        self, function: str, imm: int | None, values: Values | None = None,
+        reach: tuple[int, int] = (0, 0),
+    ) -> None:  # fmt: skip
+        """A step by an immediate, or by a number of each element within `reach`."""
+        mine = self.form
+        if function == "shr" and imm is not None and -MOST_LEFT <= imm <= 0 and mine.node is None:
+            # A short shift to the left of a sum is part of it, as in `walk`.
+            self.form = Form(mul(mine.value, number(1 << -imm)))
+            self.reach = self.reach[0] << -imm, self.reach[1] << -imm
+            return
+        self._known(mine, self.reach)
+        other = None if values is None else Form(values)
+        if other is not None:
+            self._known(other, reach)
+        self.form, self.reach = _node(function, imm, mine, other), (0, 0)
+
+    def read(self) -> Expr:
+        """The expression of all that was done."""
+        return self._known(self.form, self.reach)
+
+
+def _node(function: str, imm: int | None, left: Form, right: Form | None) -> Form:
+    return Form(np.zeros_like(left.value), (function, imm, left, right))

@@ -9,6 +9,7 @@ Zippel's lemma holds with the number of indices as degree, and sums over indepen
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 from math import prod
 from typing import Any
@@ -60,6 +61,14 @@ class Symbols:
         part of each, and the two weights of a lane."""
         ranks = sorted(len(t.shape) + 2 for t in self.op.tensors.values())
         return sum(ranks[-2:]) + 2
+
+    def elements(self, tensor: str, split: bool) -> Values:
+        """The value of every element, flat; split: of each of its parts, part by part."""
+        tables = self.tables[tensor]
+        out = np.array([self.scale[tensor] if split else self.whole[tensor]], np.uint64)
+        for table in tables if split and len(tables[-1]) else tables[:-1]:
+            out = mul(out[:, None], table[None, :]).reshape(-1)
+        return out
 
     def factors(self, access: Access) -> list[Factor]:
         """The access as a product of arrays over axes; 0 where it reads out of range."""
@@ -160,28 +169,29 @@ def sums(symbols: Symbols) -> Values:
 def taps(symbols: Symbols) -> Iterator[tuple[Values, NDArray[np.bool_]]]:
     """Of a maximum or minimum: each element under the window, and where there is one."""
     op = symbols.op
-    shape = op.tensors[op.lhs.tensor].shape
+    if op.lhs.tensor in op.values:
+        # A value that is 0 would look as if no element were there.
+        raise CheckError(
+            f"a {op.kind}imum of values that the formula states is not certified",
+            where=op.formula(), why=f"{op.lhs.tensor} is no input", hint="csp-embed check FILE",
+        )  # fmt: skip
     # A maximum is no sum: each tap stays a number of its own, and they are compared as sets.
     for point in product(*(range(op.axes[a]) for a in op.reduced_axes)):
         fixed = dict(zip(op.reduced_axes, point, strict=True))
-        value: list[Factor] = [((), symbols.whole[op.lhs.tensor])]
-        there: list[Factor] = []
-        for ix, size, table in zip(
-            op.lhs.index, shape, symbols.tables[op.lhs.tensor], strict=False
-        ):
-            const = ix.const + sum(c * fixed[a] for a, c in ix.terms if a in fixed)
-            free = {a: c for a, c in ix.terms if a not in fixed}
-            axes, (at,) = _grid(op, list(free), [(const, free)])
-            inside = (at >= 0) & (at < size)
-            value.append((axes, table[np.clip(at, 0, size - 1)]))
-            there.append((axes, inside.astype(np.uint64)))
-        outs = set(op.out_axes)
-        mask = _by_element(op, *_product(op, there, outs))
-        yield mul(_by_element(op, *_product(op, value, outs)), mask), mask != 0
+        index = tuple(
+            replace(
+                ix, const=ix.const + sum(c * fixed[a] for a, c in ix.terms if a in fixed),
+                terms=tuple((a, c) for a, c in ix.terms if a not in fixed),
+            )
+            for ix in op.lhs.index
+        )  # fmt: skip
+        value = step_values(symbols, replace(op.lhs, index=index))
+        # No element's value is 0, and neither is a product of values.
+        yield value, value != 0
 
 
 def step_values(symbols: Symbols, access: Access) -> Values:
-    """The tensor that an epilogue step reads, flat over the result's elements."""
+    """A tensor read at every element of the result, flat over these; 0 out of range."""
     op = symbols.op
     axes, values = _product(op, symbols.factors(access), set(op.out_axes))
     return _by_element(op, axes, values)

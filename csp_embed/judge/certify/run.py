@@ -18,7 +18,7 @@ from csp_embed.ir.operator import Operator
 from csp_embed.ir.stream import Program
 from csp_embed.judge.certify.certificate import ASSUMED, Certificate, Part
 from csp_embed.judge.certify.claims import Claim
-from csp_embed.judge.certify.compare import Comparison
+from csp_embed.judge.certify.compare import Comparison, Findings
 from csp_embed.judge.certify.dram import Result, result_of
 from csp_embed.judge.certify.example import example_problems
 from csp_embed.judge.certify.field import P
@@ -115,37 +115,32 @@ def _for_all_inputs(
     table = make_table(isa, decode(isa, program.insn))
     order = find_order(isa, table)
     weights = {c.tensor: (c.weights, c.scale) for c in claims}
-    comparison = Comparison(op, result)
+    found = Findings()
     degree = 0
     for k in range(rounds):
         symbols = Symbols(op, weights, [base, k])
         degree = symbols.degree
-        comparison.begin(symbols)
+        stream = Stream(machine, program, claims, table, order, symbols)
+        comparison = Comparison(op, result, symbols, found)
         # Another set of lanes needs other weights, and the image of DRAM is made with weights: so
         # the stream is walked once for each.
-        for number, (box, spots) in enumerate(result.boxes(machine)):
+        for number, (box, pad, places) in enumerate(result.boxes(machine)):
             lanes = machine.weights(box, [base, k, number])
-            ran = run_stream(
-                Stream(machine, program, op, claims, table, order, symbols, lanes), result, tell
-            )
+            ran = run_stream(stream, result, lanes, tell)
             problems = (ran.problem,) if ran.problem else comparison.stored(ran)
             # What breaks the frame breaks it for every box and round.
             if problems:
                 return [Part("frame", problems, "")]
-            comparison.compare(machine, ran, spots, lanes)
-    tests = max(comparison.tests, 1)
+            comparison.compare(machine, ran, pad, places, lanes)
     # The union bound over comparisons, then independent rounds.
-    error = rounds * math.log2(min(1.0, degree * tests / P))
-    frame = (
-        f"{result.stored:,} elements of {op.out.tensor} are stored, nothing outside their"
-        f" {result.size:,} bytes; all that is read was declared or written before; {result.pads}"
-    )
+    error = rounds * math.log2(min(1.0, degree * found.tests / P))
     sums = (
         f"equal as polynomials of degree {degree} at {rounds} random points modulo 2^61 - 1,"
-        f" at most {tests} comparisons for an element"
+        f" at most {found.tests} comparisons for an element"
     )
+    how = [f"{n:,} stored elements {method}" for method, n in sorted(found.methods.items())]
     return [
-        Part("frame", (), frame),
-        Part("sums", tuple(comparison.wrong_sums), sums, error),
-        Part("epilogue", tuple(comparison.wrong_steps), "; ".join(comparison.methods_said())),
+        Part("frame", (), result.said),
+        Part("sums", tuple(found.wrong_sums), sums, error),
+        Part("epilogue", tuple(found.wrong_steps), "; ".join(how)),
     ]

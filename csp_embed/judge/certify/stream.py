@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from csp_embed.ir.operator import Operator
 from csp_embed.ir.stream import Program
 from csp_embed.judge.certify import walk as kernels
 from csp_embed.judge.certify.claims import Claim
-from csp_embed.judge.certify.dram import Result, images
+from csp_embed.judge.certify.dram import Result, operands
 from csp_embed.judge.certify.field import Values, mul, total
 from csp_embed.judge.certify.formula import Symbols
+from csp_embed.judge.certify.images import images
 from csp_embed.judge.certify.lanes import Machine
-from csp_embed.judge.stream.audit import uop_intervals
+from csp_embed.judge.stream.audit import micro_ops
 from csp_embed.judge.stream.table import CONTRACT, MAP, STORE, Table
 from csp_embed.judge.stream.tokens import Order
 from csp_embed.machine.spec import Isa
-from csp_embed.machine.words.arrays import FIELD, image, operand_table
+from csp_embed.machine.words.arrays import operand_table
 from csp_embed.machine.words.bits import decode
 from csp_embed.machine.words.listing import line
 
@@ -49,37 +49,36 @@ class Ran:
 
 @dataclass(frozen=True)
 class Stream:
-    """A program, its operator and claims, in a legal order, with random values and weights."""
+    """A program and its claims, in a legal order, with random values."""
 
     machine: Machine
     program: Program
-    op: Operator
     claims: Sequence[Claim]
     table: Table
     order: Order
     symbols: Symbols
-    weights: dict[str, Values]
 
 
 def run_stream(
-    s: Stream, result: Result, tell: Callable[[str, int, int], None] | None = None
-) -> Ran:
-    """What every stored element is, in the random values of `s`."""
+    s: Stream, result: Result, weights: dict[str, Values],
+    tell: Callable[[str, int, int], None] | None = None,
+) -> Ran:  # fmt: skip
+    """What every stored element is, in the random values of `s`. weights: of lanes."""
     table = s.table
-    code = image(s.program, uop_intervals(s.machine.isa, table))
+    code = micro_ops(s.machine.isa, s.program, table)
     problem = _unfit(s, code[1])
     if problem:
         return Ran(np.zeros(1, kernels.NODE), np.zeros(0, kernels.STORED), np.uint64(1), problem)
-    dram = images(s.machine, s.program, s.op, s.claims, table, s.symbols, s.weights)
+    held, x = operands(s.machine.isa, s.program, s.claims, s.symbols)
+    dram = images(s.machine, s.program.before, table, s.order.order, held, x, (), weights)
     own = np.array([result.first, result.end], np.int64)
-    walked = Walk(s.machine, table, code, own, s.weights)
+    walked = Walk(s.machine, table, code, own, weights)
     ran = walked.run(s.order.order, dram, tell)
-    problem = _problem(s, walked.state)
-    return Ran(ran.nodes, ran.stored, ran.ones, problem)
+    return replace(ran, problem=_problem(s, walked.state))
 
 
 class Walk:
-    """A walk over instructions of a table. code: bytes of micro-ops and their ranges. own: first
+    """A walk over instructions of a table. code: as `micro_ops` has it. own: first
     and last byte that it may not load. weights: of lanes. uops: micro-ops on chip, of an earlier
     walk. state: see `walk`."""
 
@@ -95,9 +94,8 @@ class Walk:
         for d in machine.dims:
             self.ones = mul(self.ones, total(weights[d], 0))
         depth = {m.name: m.depth for m in isa.memories}
-        self.fields = np.array([(f.lo, f.width, f.signed) for f in isa.uop_fields], dtype=FIELD)
         # One column more than fields: whether the micro-op was written.
-        empty = np.zeros((depth[isa.uop_memory], len(self.fields) + 1), np.int64)
+        empty = np.zeros((depth[isa.uop_memory], len(isa.uop_fields) + 1), np.int64)
         self.uops = empty if uops is None else uops
 
     def run(
@@ -113,16 +111,12 @@ class Walk:
         slots = self.machine.slots()
         machine = (
             self.machine.roles, self.machine.shadow,
-            np.array([m.elem_bytes for m in isa.memories], np.int64), (slots, slots),
+            np.array([m.elem_bytes for m in isa.memories], np.int64), (slots, slots, 1),
             operand_table(isa, "contract", 3)[:, 1].copy(),
             operand_table(isa, "map", 2)[:, 1].copy(),
         )  # fmt: skip
-        left, right = (
-            (np.zeros(n * slots, np.uint64), np.zeros(n, np.int64), np.zeros(n, np.bool_))
-            for n in sizes[1:]
-        )
-        sums = (np.zeros(sizes[0], np.uint64), np.zeros(sizes[0], np.int64), np.ones(sizes[0]),
-                np.zeros(sizes[0], np.bool_), np.zeros(sizes[0], np.int64))  # fmt: skip
+        sides = _side(sizes[1], slots), _side(sizes[2], slots), _side(sizes[0], 1)
+        nodes_of = np.zeros(sizes[0], np.int64), np.ones(sizes[0])
         # Additions of constants make no nodes.
         # Every map step makes at most one node; node 0 is "none".
         kind = table.c.kind[sequence]
@@ -135,13 +129,19 @@ class Walk:
             stop = int(np.searchsorted(done, (done[at - 1] if at else 0) + PORTION)) + 1
             stop = min(stop, len(sequence))
             kernels.walk(
-                sequence, at, stop, table.rows, machine, dram, (*self.code, self.fields), self.own,
-                self.uops, left, right, sums, nodes, stored, self.ones, state,
+                sequence, at, stop, table.rows, machine, dram, self.code, self.own, self.uops,
+                sides, nodes_of, nodes, stored, self.ones, state,
             )  # fmt: skip
             at = stop
             if tell is not None:
                 tell("sums", int(done[at - 1]), int(done[-1]))
         return Ran(nodes[: int(state[0]) + 1], stored[: int(state[1])], self.ones)
+
+
+def _side(elements: int, numbers: int) -> kernels.Side:
+    """Elements of one role, of which nothing is written."""
+    return (np.zeros(elements * numbers, np.uint64), np.zeros(elements, np.int64),
+            np.zeros(elements, np.bool_))  # fmt: skip
 
 
 def _unfit(s: Stream, code_at: NDArray[Any]) -> str:
@@ -172,7 +172,7 @@ def _problem(s: Stream, state: NDArray[np.int64]) -> str:
     # Looked at after the walk: which operands meet is only known then.
     both = int(state[5]) & int(state[6])
     if both and not why:
-        names = [t for n, t in enumerate(s.op.tensors) if both >> n & 1]
+        names = [t for n, t in enumerate(s.symbols.op.tensors) if both >> n & 1]
         return f"{', '.join(names)} is multiplied from both sides: that is no bilinear form"
     return why
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from csp_embed.jit import njit
 from csp_embed.judge.certify.field import Ints, P, Values, multiply_add, plus, reduced, times
 from csp_embed.judge.stream.table import CONTRACT, FUNCTIONS, LOAD, MAP, STORE, Row
+from csp_embed.judge.stream.walk import locate
 
 # What a memory's elements are to compute instructions; one memory may be several.
 LEFT, RIGHT, SUM, CODE = 1, 2, 4, 8
@@ -57,11 +58,12 @@ Bools = NDArray[np.bool_]
 # An array of records; one of them has a type where it is taken out, which NumPy cannot tell.
 Records = Any
 # What `walk` says of its arguments, in the order of their parts.
-Shape = tuple[Ints, Ints, Ints, tuple[int, int], Ints, Ints]
+Shape = tuple[Ints, Ints, Ints, tuple[int, int, int], Ints, Ints]
 Dram = tuple[Records, Values, Ints]
-Code = tuple[NDArray[np.uint8], Records, Records]
-Factors = tuple[Values, Ints, Bools]
-Sums = tuple[Values, Ints, NDArray[np.float64], Bools, Ints]
+Code = tuple[Ints, Records]
+Side = tuple[Values, Ints, Bools]
+Sides = tuple[Side, Side, Side]
+NodesOf = tuple[Ints, NDArray[np.float64]]
 # Why a walk ends early: state[2], with the instruction and an element in state[3:5].
 UNWRITTEN, UNDECLARED, OWN_RESULT, NOT_SUMS, SHIFT, GROWTH = range(1, 7)
 MOST_LEFT = 8  # Bits of a digit: a shift by more is a function, not a factor of a form.
@@ -75,105 +77,79 @@ inner = njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
 @inner
-def _fetch(
-    r: Row, y: int, role: int, slots: int, dram: Dram, held: Values, marks: Ints, state: Ints
-) -> bool:
-    """One row of a load in one role, from DRAM into `held`. False: not all of it is declared."""
+def _fetch(r: Row, y: int, side: int, slots: int, dram: Dram, to: Side, state: Ints) -> bool:
+    """One row of a load in one role, from DRAM. False: not all of it is declared."""
     images, values, tags = dram
+    held, marks, _ = to
     first = r.dram + y * r.x_stride
     for k in range(len(images)):
         m = images[k]
         # A row has to lie in one range: what lies between two of them is not in the file.
-        if m.memory != r.named or m.role != role or first < m.first or first + r.x_size > m.end:
+        if (
+            m.memory != r.named
+            or m.role != 1 << side
+            or first < m.first
+            or first + r.x_size > m.end
+        ):
             continue
-        to = r.sram + (r.y_pad_0 + y) * (r.x_pad_0 + r.x_size + r.x_pad_1) + r.x_pad_0
+        e = r.sram + (r.y_pad_0 + y) * (r.x_pad_0 + r.x_size + r.x_pad_1) + r.x_pad_0
         source = m.at + (first - m.first) * slots
         # Elements were summed with their weights when the image was made, so a load is a copy.
-        held[to * slots : (to + r.x_size) * slots] = values[source : source + r.x_size * slots]
+        held[e * slots : (e + r.x_size) * slots] = values[source : source + r.x_size * slots]
         source = m.tag + first - m.first
-        marks[to : to + r.x_size] = tags[source : source + r.x_size]
+        marks[e : e + r.x_size] = tags[source : source + r.x_size]
         return True
     state[2], state[4] = UNDECLARED, first
     return False
 
 
 @inner
-def _fetch_code(
-    r: Row, y: int, low: int, high: int, program: Code, uops: Ints, state: Ints
-) -> bool:
-    """One row of micro-ops, taken apart into fields."""
-    code, code_at, fields = program
-    at = -1
-    for k in range(len(code_at)):
-        # Intervals are few and disjoint; the last that fits is the only one.
-        if code_at[k].start <= low and high <= code_at[k].end:
-            at = code_at[k].offset + low - code_at[k].start
-    if at < 0:
-        state[2], state[4] = UNDECLARED, low
-        return False
-    for x in range(r.x_size):
-        # Little-endian, byte by byte: the judge may run on a machine with another order.
-        word = np.uint64(0)
-        for b in range(4):
-            word |= np.uint64(code[at + 4 * x + b]) << np.uint64(8 * b)
-        e = r.sram + (r.y_pad_0 + y) * (r.x_pad_0 + r.x_size + r.x_pad_1) + r.x_pad_0 + x
-        for f in range(len(fields)):
-            bits = np.int64(1) << fields[f].width
-            uops[e, f] = (np.int64(word) >> fields[f].lo) & (bits - 1)
-            # Two's complement: the upper half of the values is negative.
-            if fields[f].signed and uops[e, f] >= bits // 2:
-                uops[e, f] -= bits
-    return True
-
-
-@inner
 def _load(
-    r: Row, machine: Shape, dram: Dram, program: Code, own: Ints, uops: Ints, left: Factors,
-    right: Factors, sums: Sums, state: Ints,
+    r: Row, machine: Shape, dram: Dram, program: Code, own: Ints, uops: Ints, sides: Sides,
+    nodes_of: NodesOf, state: Ints,
 ) -> bool:  # fmt: skip
     """A load: zeros, then row by row what DRAM holds. False where the walk ends."""
     roles, _, elem_bytes, slots, _, _ = machine
-    last = r.sram + (r.x_pad_0 + r.x_size + r.x_pad_1) * (r.y_pad_0 + r.y_size + r.y_pad_1)
-    role = roles[r.memory]
+    width = r.x_pad_0 + r.x_size + r.x_pad_1
+    last = r.sram + width * (r.y_pad_0 + r.y_size + r.y_pad_1)
     # One memory may have several roles on invented machines; each role has arrays of its own.
-    if role & CODE:
+    for k in range(3):
+        if roles[r.memory] >> k & 1:
+            value, marks, ready = sides[k]
+            value[r.sram * slots[k] : last * slots[k]] = 0
+            marks[r.sram : last], ready[r.sram : last] = 0, True
+    if roles[r.memory] & SUM:
+        nodes_of[0][r.sram : last], nodes_of[1][r.sram : last] = 0, 1.0
+    if roles[r.memory] & CODE:
         uops[r.sram : last] = 0
         uops[r.sram : last, -1] = 1  # Written.
-    if role & LEFT:
-        left[0][r.sram * slots[0] : last * slots[0]] = 0
-        left[1][r.sram : last], left[2][r.sram : last] = 0, True
-    if role & RIGHT:
-        right[0][r.sram * slots[1] : last * slots[1]] = 0
-        right[1][r.sram : last], right[2][r.sram : last] = 0, True
-    if role & SUM:
-        value, node, growth, ready, _ = sums
-        value[r.sram : last], node[r.sram : last] = 0, 0
-        growth[r.sram : last], ready[r.sram : last] = 1.0, True
     for y in range(r.y_size):
         # An alias has its own element size in DRAM, so bytes follow from the memory that is named.
-        low = (r.dram + y * r.x_stride) * elem_bytes[r.named]
-        high = low + r.x_size * elem_bytes[r.named]
+        each = elem_bytes[r.named]
+        low = (r.dram + y * r.x_stride) * each
         # Results that are read back would make the walk's order matter for values; nothing here
         # models that, so it is refused.
-        if own[0] < high and low < own[1]:
+        if own[0] < low + r.x_size * each and low < own[1]:
             state[2], state[4] = OWN_RESULT, low
             return False
-        if role & CODE and not _fetch_code(r, y, low, high, program, uops, state):
-            return False
-        if role & LEFT and not _fetch(r, y, LEFT, slots[0], dram, left[0], left[1], state):
-            return False
-        if role & RIGHT and not _fetch(r, y, RIGHT, slots[1], dram, right[0], right[1], state):
-            return False
-        if role & SUM and not _fetch(r, y, SUM, 1, dram, sums[0], sums[4], state):
-            return False
+        if roles[r.memory] & CODE:
+            at = locate(program[1], low, r.x_size * each)
+            if at < 0:
+                state[2], state[4] = UNDECLARED, low
+                return False
+            e = r.sram + (r.y_pad_0 + y) * width + r.x_pad_0
+            uops[e : e + r.x_size, :-1] = program[0][at // each : at // each + r.x_size]
+        for k in range(3):
+            if roles[r.memory] >> k & 1 and not _fetch(r, y, k, slots[k], dram, sides[k], state):
+                return False
     return True
 
 
 @inner
-def _store(r: Row, machine: Shape, sums: Sums, stored: Records, state: Ints) -> bool:
+def _store(r: Row, machine: Shape, sums: Side, node: Ints, stored: Records, state: Ints) -> bool:
     """A store: notes what each element is. False where the walk ends."""
     roles, shadow, elem_bytes, _, _, _ = machine
-    value, node, _, ready, _ = sums
+    value, _, ready = sums
     if r.x_size and r.y_size and not roles[shadow[r.named]] & SUM:
         state[2] = NOT_SUMS
         return False
@@ -204,10 +180,12 @@ def _grow(growth: NDArray[np.float64], d: int, by: float, state: Ints) -> bool:
 
 @inner
 def _map_step(
-    r: Row, d: int, s: int, ones: np.uint64, sums: Sums, nodes: Records, state: Ints
-) -> bool:
+    r: Row, d: int, s: int, ones: np.uint64, sums: Side, nodes_of: NodesOf, nodes: Records,
+    state: Ints,
+) -> bool:  # fmt: skip
     """One step of a map on accumulator d: sums stay numbers, anything else makes a node."""
-    value, node, growth, ready, _ = sums
+    value, _, ready = sums
+    node, growth = nodes_of
     if not ready[d] or not (r.use_imm or ready[s]):
         state[2], state[4] = UNWRITTEN, d
         return False
@@ -250,16 +228,15 @@ def _map_step(
 
 @inner
 def _contract(
-    r: Row, fields: Ints, slots: tuple[int, int], uops: Ints, left: Factors, right: Factors,
-    sums: Sums, state: Ints,
+    r: Row, fields: Ints, count: int, uops: Ints, sides: Sides, nodes_of: NodesOf, state: Ints
 ) -> bool:  # fmt: skip
     """A contraction or reset, step by step: lanes are summed already. False where it ends."""
     # Taken out of their tuples once: this is where the time goes.
-    value, node, growth, ready, _ = sums
-    a, a_tag, a_ready = left
-    b, b_tag, b_ready = right
+    a, a_tag, a_ready = sides[0]
+    b, b_tag, b_ready = sides[1]
+    value, _, ready = sides[2]
+    node, growth = nodes_of
     dst, lhs, rhs = fields[0], fields[1], fields[2]
-    count = slots[0]
     for i in range(r.iter_out):
         for j in range(r.iter_in):
             d0 = i * r.dst_out + j * r.dst_in
@@ -291,15 +268,16 @@ def _contract(
 
 @inner
 def _map(
-    r: Row, fields: Ints, ones: np.uint64, uops: Ints, sums: Sums, nodes: Records, state: Ints
-) -> bool:
+    r: Row, fields: Ints, ones: np.uint64, uops: Ints, sums: Side, nodes_of: NodesOf,
+    nodes: Records, state: Ints,
+) -> bool:  # fmt: skip
     """A map, step by step. False where the walk ends."""
     for i in range(r.iter_out):
         for j in range(r.iter_in):
             for u in range(r.uop_begin, r.uop_end):
                 d = uops[u, fields[0]] + i * r.dst_out + j * r.dst_in
                 s = uops[u, fields[1]] + i * r.lhs_out + j * r.lhs_in
-                if not _map_step(r, d, s, ones, sums, nodes, state):
+                if not _map_step(r, d, s, ones, sums, nodes_of, nodes, state):
                     return False
     return True
 
@@ -307,17 +285,18 @@ def _map(
 @njit(cache=True, nogil=True)
 def walk(
     order: Ints, begin: int, end: int, rows: Records, machine: Shape, dram: Dram, program: Code,
-    own: Ints, uops: Ints, left: Factors, right: Factors, sums: Sums, nodes: Records,
-    stored: Records, ones: np.uint64, state: Ints,
+    own: Ints, uops: Ints, sides: Sides, nodes_of: NodesOf, nodes: Records, stored: Records,
+    ones: np.uint64, state: Ints,
 ) -> None:  # fmt: skip
     """Walks instructions order[begin:end].
 
-    machine: per memory its roles, which memory it mirrors, bytes of an element; numbers per left
-    and right element; micro-op fields of contraction and map. dram: IMAGE, values, tags. program:
-    bytes of micro-ops, their ranges, fields. own: first and last byte of the result. left, right:
-    (numbers, tags, written); sums: (value, node, growth by shifts and sums, written, spare).
-    ones: the sum of the weights. state: nodes, stores, why it ended (0: not), instruction, element,
-    tags of left and right factors that were multiplied, by how much coefficients may grow.
+    machine: per memory its roles, which memory it mirrors, bytes of an element; numbers of an
+    element in each role; micro-op fields of contraction and map. dram: IMAGE, values, tags.
+    program: micro-ops and where they lie. own: first and last byte of the result. sides: of left
+    and right factors and of sums: numbers, tags, whether written. nodes_of: of sums: node, growth
+    by shifts and sums. ones: the sum of the weights. state: nodes, stores, why it ended (0: not),
+    instruction, element, tags of left and right factors that were multiplied, by how much
+    coefficients may grow.
     """
     slots, gemm, each = machine[3], machine[4], machine[5]
     for t in range(begin, end):
@@ -326,12 +305,10 @@ def walk(
         state[3] = n
         if r.kind == LOAD:
             # An empty transfer moves tokens only.
-            if r.x_size and not _load(
-                r, machine, dram, program, own, uops, left, right, sums, state
-            ):
+            if r.x_size and not _load(r, machine, dram, program, own, uops, sides, nodes_of, state):
                 return
         elif r.kind == STORE:
-            if not _store(r, machine, sums, stored, state):
+            if not _store(r, machine, sides[2], nodes_of[0], stored, state):
                 return
         elif r.kind == CONTRACT or r.kind == MAP:
             for u in range(r.uop_begin, r.uop_end):
@@ -339,9 +316,9 @@ def walk(
                     state[2], state[4] = UNWRITTEN, u
                     return
             if r.kind == CONTRACT:
-                fine = _contract(r, gemm, slots, uops, left, right, sums, state)
+                fine = _contract(r, gemm, slots[0], uops, sides, nodes_of, state)
             else:
-                fine = _map(r, each, ones, uops, sums, nodes, state)
+                fine = _map(r, each, ones, uops, sides[2], nodes_of, nodes, state)
             if not fine:
                 return
 

@@ -265,6 +265,10 @@ class Judge:
             queue = self.links.queue_of(link, hop)
             if queue is not None:
                 loads[queue] += self.links.need(link, known[0])
+            for end in (hop.from_device, hop.to_device):
+                # A load of nothing is no load: a device that only forwards has none by itself.
+                if (ms := self.links.handling(link, end, known[0])) > 0:
+                    loads[end] += ms
         for (src, tensor), (_, consumers) in self.values.items():
             reach, grown = {device.get(src)}, True
             while grown:

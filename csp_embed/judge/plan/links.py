@@ -35,6 +35,15 @@ class Links:
         """ms of a value over a link."""
         return exact(link.latency_ms) + exact(size) * batch / self.rates[link]
 
+    @staticmethod
+    def handling(link: Link, end: str, size: float) -> Fraction:
+        """ms that a value over a link takes of the device at one end."""
+        if link.handling is None or end not in link.between:
+            return Fraction(0)
+        own = link.handling[link.between.index(end)]
+        by_size = exact(size) / exact(own.bytes_per_ms) if own.bytes_per_ms else Fraction(0)
+        return exact(own.ms) + by_size
+
     def link_of(self, hop: Transfer) -> Link | None:
         """The link that a hop names, if it joins the hop's devices (the quickest of that name)."""
         ends = {hop.from_device, hop.to_device}

@@ -15,7 +15,7 @@ from csp_embed.judge.stream.instruction_rules import IMMEDIATE, Finding
 from csp_embed.judge.stream.table import CONTRACT, LOAD, MAP, STORE, Table
 from csp_embed.judge.stream.tokens import Order
 from csp_embed.machine.spec import Isa
-from csp_embed.machine.words.arrays import FIELD, MEMORY, UOPS, WORDS, extent, image, operand_table
+from csp_embed.machine.words.arrays import MEMORY, UOPS, WORDS, extent, image, operand_table
 from csp_embed.machine.words.listing import line
 
 # Work between two looks at Ctrl-C: a kernel without the GIL cannot be interrupted, and this much
@@ -39,7 +39,7 @@ class Audit:
         mem = _memories(isa)
         elements = int(mem["flags"][-1] + mem["depth"][-1])
         ranges = extent(program)
-        dram, code = image(program, uop_intervals(isa, table))
+        code, places = micro_ops(isa, program, table)
         names = [m.name for m in isa.memories]
         uop_memory = names.index(isa.uop_memory)
         contract_ops = operand_table(isa, "contract", 4)
@@ -60,10 +60,9 @@ class Audit:
         by_queue = np.argsort(queue, kind="stable")
         starts = np.searchsorted(queue[by_queue], np.arange(n_queues + 1))
         limits = isa.limits
-        uops = np.zeros((isa.memory(isa.uop_memory).depth, len(isa.uop_fields)), np.int64)
-        fields = np.array([(f.lo, f.width, f.signed) for f in isa.uop_fields], dtype=FIELD)
+        uops = np.zeros((isa.memory(isa.uop_memory).depth, code.shape[1]), np.int64)
         self._arguments = (
-            rows, dram, code, ranges, uops, fields, mem, contract_ops, map_ops, shadows, shared,
+            rows, code, places, ranges, uops, mem, contract_ops, map_ops, shadows, shared,
             np.zeros(elements, np.uint8),
             np.zeros((elements, n_queues, 2), np.int32), dram_epochs, granule, first,
             order.position, order.clock, by_queue, starts, limits.map_hazard,
@@ -145,18 +144,27 @@ def _finding(
     return None
 
 
-def uop_intervals(isa: Isa, table: Table) -> list[tuple[int, int]]:
-    """DRAM that micro-op loads may read, sorted and disjoint: all of the data that a walk needs."""
-    # Only these bytes decide which elements are touched; the rest of DRAM is never looked at.
+def micro_ops(isa: Isa, program: Program, table: Table) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    """(fields of the micro-ops that loads may read, one behind another, where their bytes lie
+    (RANGE)). Only these bytes decide which elements are touched."""
     memory = isa.memory(isa.uop_memory)
     c = table.c
     loads = (c.kind == LOAD) & (c.memory == isa.memories.index(memory)) & (table.dram_elements > 0)
-    if not loads.any():
-        return []
-    low = c.dram[loads]
-    high = low + (c.y_size[loads] - 1) * c.x_stride[loads] + c.x_size[loads]
-    starts, ends = _merge(low * memory.elem_bytes, high * memory.elem_bytes)
-    return list(zip(starts.tolist(), ends.tolist(), strict=True))
+    wanted: list[tuple[int, int]] = []
+    if loads.any():
+        low = c.dram[loads]
+        high = low + (c.y_size[loads] - 1) * c.x_stride[loads] + c.x_size[loads]
+        starts, ends = _merge(low * memory.elem_bytes, high * memory.elem_bytes)
+        wanted = list(zip(starts.tolist(), ends.tolist(), strict=True))
+    data, places = image(program, wanted)
+    # Little-endian, whatever the machine that judges is.
+    words = data.view("<u4").astype(np.int64)
+    found = np.empty((len(words), len(isa.uop_fields)), np.int64)
+    for k, f in enumerate(isa.uop_fields):
+        value = (words >> f.lo) & ((1 << f.width) - 1)
+        # Two's complement: the upper half of the values is negative.
+        found[:, k] = value - ((value >> (f.width - 1)) << f.width if f.signed else 0)
+    return found, places
 
 
 def _memories(isa: Isa) -> NDArray[Any]:

@@ -58,33 +58,36 @@ def judge(
     """
     stream = decode(isa, program.insn)
     table = make_table(isa, stream)
-    blocking = [_problem(isa, stream, f) for f in findings(isa, table)]
-    blocking += _too_much_work(isa, stream, table)
-    problems = [*blocking, *(_problem(isa, stream, f) for f in portable_findings(isa, table))]
-    problems += _strange_tokens(isa, stream, table)
-    problems += _finish(isa, stream, table)
+    blocking = [*findings(isa, table), *_too_much_work(table)]
+    found = [*blocking, *portable_findings(isa, table), *_strange_tokens(isa, table)]
+    found += _early_ends(table)
     order = find_order(isa, table)
     remarks: list[str] = []
+    problems: list[Problem] = []
+    if any(i.kind == "finish" for i in isa.instructions) and not (table.c.kind == FINISH).any():
+        text = "the program does not end: it has no finish instruction"
+        problems.append(Problem(None, "finish", text))
     if order.deadlocked:
         heads = describe_deadlock(isa, stream, table, order)
         head = min(int(h) for h in order.heads if h >= 0)
         problems.append(Problem(head, "deadlock", "deadlock: " + "; ".join(heads)))
     else:
-        problems += _host_told_early(isa, stream, table, order)
+        found += _host_told_early(isa, stream, table, order)
         remarks += _left_over(isa, order)
-    problems += _overflow(isa, stream, order)
-    if not blocking:
+    found += _overflow(isa, order)
+    broken = bool(blocking)
+    if not broken:
         audit = Audit(isa, program, table, order)
         audit.advance(progress)
-        told = {(p.insn, p.text[: len(IMMEDIATE)]) for p in problems}
-        problems += [
-            _problem(isa, stream, f)
-            for f in audit.findings(isa, stream)
-            if (f.n, f.what[: len(IMMEDIATE)]) not in told
+        told = {(f.n, f.what[: len(IMMEDIATE)]) for f in found}
+        walked = [
+            f for f in audit.findings(isa, stream) if (f.n, f.what[: len(IMMEDIATE)]) not in told
         ]
+        found += walked
         remarks += audit.remarks(isa, stream)
-        blocking = [p for p in problems if p.kind in ("dram", "range")]
-    if values is not None and not blocking and not order.deadlocked:
+        broken = any(f.kind in ("dram", "range") for f in walked)
+    problems += [_problem(isa, stream, f) for f in found]
+    if values is not None and not broken and not order.deadlocked:
         problems += values()
     problems.sort(key=lambda p: -1 if p.insn is None else p.insn)
     return problems[:MAX_PROBLEMS], remarks
@@ -99,75 +102,46 @@ def _text(isa: Isa, stream: Stream, n: int) -> str:
     return " ".join(line(isa, stream, n).split())
 
 
-def _too_much_work(isa: Isa, stream: Stream, table: Table) -> list[Problem]:
-    heavy = np.flatnonzero(table.steps > MAX_INSTRUCTION_STEPS)
+def _too_much_work(table: Table) -> list[Finding]:
+    most = MAX_INSTRUCTION_STEPS
     return [
-        Problem(
-            int(n), "work",
-            f"{int(table.steps[n])} micro-op steps, at most {MAX_INSTRUCTION_STEPS} are "
-            f"looked at: {_text(isa, stream, int(n))}",
-        )
-        for n in heavy
-    ]  # fmt: skip
-
-
-def _strange_tokens(isa: Isa, stream: Stream, table: Table) -> list[Problem]:
-    """Tokens from or to a neighbour that the queue does not have."""
-    found: list[Problem] = []
-    last = len(isa.queues) - 1
-    for bit, token in enumerate(TOKENS):
-        edge = 0 if token.endswith("prev") else last
-        bad = (table.tokens[:, bit] != 0) & (table.c.queue == edge) & (table.c.kind >= 0)
-        name = token.replace("_", " ")
-        found += [
-            Problem(
-                int(n), "token",
-                f"{name}, but {isa.queues[edge]} has no such neighbour: "
-                f"{_text(isa, stream, int(n))}",
-            )
-            for n in np.flatnonzero(bad)
-        ]  # fmt: skip
-    return found
-
-
-def _finish(isa: Isa, stream: Stream, table: Table) -> list[Problem]:
-    if not any(i.kind == "finish" for i in isa.instructions):
-        return []
-    ends = np.flatnonzero(table.c.kind == FINISH)
-    if not len(ends):
-        return [Problem(None, "finish", "the program does not end: it has no finish instruction")]
-    found = [
-        Problem(int(n), "finish", f"it ends before the last one: {_text(isa, stream, int(n))}")
-        for n in ends[:-1]
+        Finding(n, "work", f"{table.steps[n]} micro-op steps, at most {most} are looked at", "")
+        for n in np.flatnonzero(table.steps > most).tolist()
     ]
-    last = int(ends[-1])
-    if last != len(table) - 1:
-        found.append(
-            Problem(
-                last, "finish",
-                f"{len(table) - 1 - last} instructions follow it: {_text(isa, stream, last)}",
-            )
-        )  # fmt: skip
+
+
+def _strange_tokens(isa: Isa, table: Table) -> list[Finding]:
+    """Tokens from or to a neighbour that the queue does not have."""
+    found: list[Finding] = []
+    for bit, token in enumerate(TOKENS):
+        edge = 0 if token.endswith("prev") else len(isa.queues) - 1
+        bad = (table.tokens[:, bit] != 0) & (table.c.queue == edge) & (table.c.kind >= 0)
+        what = f"{token.replace('_', ' ')}, but {isa.queues[edge]} has no such neighbour"
+        found += [Finding(n, "token", what, "") for n in np.flatnonzero(bad).tolist()]
     return found
 
 
-def _host_told_early(isa: Isa, stream: Stream, table: Table, order: Order) -> list[Problem]:
+def _early_ends(table: Table) -> list[Finding]:
+    ends: list[int] = np.flatnonzero(table.c.kind == FINISH).tolist()
+    found = [Finding(n, "finish", "it ends before the last one", "") for n in ends[:-1]]
+    left = len(table) - 1 - ends[-1] if ends else 0
+    if left:
+        found.append(Finding(ends[-1], "finish", f"{left} instructions follow it", ""))
+    return found
+
+
+def _host_told_early(isa: Isa, stream: Stream, table: Table, order: Order) -> list[Finding]:
     """A store that may still run when the host is told that the program is done."""
     ends = np.flatnonzero(table.c.kind == FINISH)
     stores = np.flatnonzero((table.c.kind == STORE) & (table.elements > 0))
-    if not len(ends) or not len(stores):
+    if not len(ends):
         return []
     end = int(ends[-1])
     late = stores[order.position[stores] >= order.clock[end, table.c.queue[stores]]]
     if not len(late):
         return []
-    return [
-        Problem(
-            end, "finish",
-            f"the host may be told before {len(late)} stores are done, the first is "
-            f"{_text(isa, stream, int(late[0]))}: {_text(isa, stream, end)}",
-        )
-    ]  # fmt: skip
+    what = f"the host may be told before {len(late)} stores are done, the first is "
+    return [Finding(end, "finish", what + _text(isa, stream, int(late[0])), "")]
 
 
 def _direction(isa: Isa, fifo: int, direction: int) -> str:
@@ -175,20 +149,15 @@ def _direction(isa: Isa, fifo: int, direction: int) -> str:
     return f"from {left} to {right}" if direction == 0 else f"from {right} to {left}"
 
 
-def _overflow(isa: Isa, stream: Stream, order: Order) -> list[Problem]:
-    found: list[Problem] = []
-    for fifo, direction in np.argwhere(order.over >= 0):
-        n = int(order.over[fifo, direction])
-        found.append(
-            Problem(
-                n, "overflow",
-                f"up to {int(order.most[fifo, direction])} tokens "
-                f"{_direction(isa, fifo, direction)} can be waiting, and a FIFO holds "
-                f"{isa.limits.max_tokens}: "
-                f"{_text(isa, stream, n)}",
-            )
-        )  # fmt: skip
-    return found
+def _overflow(isa: Isa, order: Order) -> list[Finding]:
+    return [
+        Finding(
+            int(order.over[f, d]), "overflow",
+            f"up to {int(order.most[f, d])} tokens {_direction(isa, f, d)} can be waiting, and a"
+            f" FIFO holds {isa.limits.max_tokens}", "",
+        )
+        for f, d in np.argwhere(order.over >= 0)
+    ]  # fmt: skip
 
 
 def _left_over(isa: Isa, order: Order) -> list[str]:

@@ -86,7 +86,8 @@ def _touch(
 
 
 @inner
-def _locate(ranges: Records, address: int, length: int) -> int:
+def locate(ranges: Records, address: int, length: int) -> int:
+    """Where these bytes lie behind each other in the ranges (RANGE), or -1."""
     low, high = 0, len(ranges)
     while low < high:
         middle = (low + high) // 2
@@ -101,8 +102,8 @@ def _locate(ranges: Records, address: int, length: int) -> int:
 
 @inner
 def _transfer(
-    r: Row, n: int, dram: Bytes, code: Records, ranges: Records, uops: Ints, fields: Records,
-    mem: Records, tracked: bool, walk: DramWalk, found: Ints,
+    r: Row, n: int, code: Ints, places: Records, ranges: Records, uops: Ints, mem: Records,
+    tracked: bool, walk: DramWalk, found: Ints,
 ) -> None:  # fmt: skip
     """DRAM side of a load or store, and the micro-ops that a load brings."""
     epochs, granule, first_granule, place, clock, by_queue, starts, racers = walk
@@ -113,29 +114,18 @@ def _transfer(
     if is_uop:
         # Padding of a micro-op load is zeros, which are a valid micro-op: element 0 of each
         # operand.
-        for e in range(r.sram, r.sram + width * (r.y_pad_0 + r.y_size + r.y_pad_1)):
-            uops[e] = 0
+        uops[r.sram : r.sram + width * (r.y_pad_0 + r.y_size + r.y_pad_1)] = 0
     for y in range(r.y_size):
         address = (r.dram + y * r.x_stride) * eb
-        at = _locate(ranges, address, r.x_size * eb)
+        at = locate(ranges, address, r.x_size * eb)
         if at < 0:
             _note(found, DRAM_OUTSIDE, n, -1, r.named, address, r.x_size * eb)
             return
         if is_uop:
-            # `code` has the bytes, `ranges` only says what exists: micro-ops alone are copied out
-            # of DRAM.
-            at = _locate(code, address, r.x_size * eb)
-            for x in range(r.x_size):
-                # Micro-ops are little-endian 32-bit words, whatever the machine that judges is.
-                word = np.uint64(0)
-                for k in range(4):
-                    word |= np.uint64(dram[at + 4 * x + k]) << np.uint64(8 * k)
-                e = r.sram + (r.y_pad_0 + y) * width + r.x_pad_0 + x
-                for f in range(len(fields)):
-                    value = (np.int64(word) >> fields[f].lo) & ((1 << fields[f].width) - 1)
-                    if fields[f].signed and value >> (fields[f].width - 1):
-                        value -= 1 << fields[f].width
-                    uops[e, f] = value
+            # `ranges` says what exists, `code` has micro-ops: they alone are copied out of DRAM.
+            at = locate(places, address, r.x_size * eb) // eb
+            e = r.sram + (r.y_pad_0 + y) * width + r.x_pad_0
+            uops[e : e + r.x_size] = code[at : at + r.x_size]
         if tracked:
             last = (address + r.x_size * eb - 1) // granule
             for g in range(address // granule, last + 1):
@@ -247,17 +237,17 @@ def _range(
 
 @njit(cache=True, nogil=True)
 def audit(
-    order: Ints, begin: int, end: int, rows: Records, dram: Bytes, code: Records, ranges: Records,
-    uops: Ints, fields: Records, mem: Records, contract_ops: Ints, map_ops: Ints, shadows: Ints,
+    order: Ints, begin: int, end: int, rows: Records, code: Ints, places: Records, ranges: Records,
+    uops: Ints, mem: Records, contract_ops: Ints, map_ops: Ints, shadows: Ints,
     shared: Bools, written: Bytes, epochs: Shorts, dram_epochs: Shorts, granule: int,
     first_granule: int, position: Shorts, clock: Shorts, by_queue: Ints, starts: Ints,
     hazard_limit: int, imm_rule: bool, stale_rule: bool, found: Ints,
 ) -> None:  # fmt: skip
     """Walks order[begin:end] and appends to `found`.
 
-    dram, code: the bytes that micro-op loads read, and where they lie (RANGE). ranges: the whole
-    image. shadows: per memory, the memory that shadows it, or -1. shared: memories that several
-    queues touch. written: uint8 per element. epochs / dram_epochs: see `_touch`.
+    code, places: micro-ops as `micro_ops` has them. ranges: the whole image. shadows: per memory,
+    the memory that shadows it, or -1. shared: memories that several queues touch. written: uint8
+    per element. epochs / dram_epochs: see `_touch`.
     """
     racers = np.zeros(2, np.int64)
     tracked = len(dram_epochs) > 0
@@ -271,7 +261,7 @@ def audit(
             walk = (
                 dram_epochs, granule, first_granule, place, clock, by_queue, starts, racers
             )  # fmt: skip
-            _transfer(r, n, dram, code, ranges, uops, fields, mem, tracked, walk, found)
+            _transfer(r, n, code, places, ranges, uops, mem, tracked, walk, found)
             height, width = r.y_pad_0 + r.y_size + r.y_pad_1, r.x_pad_0 + r.x_size + r.x_pad_1
             memory = r.memory if r.kind == LOAD else r.named
             flags, count = mem[memory].flags, height * width

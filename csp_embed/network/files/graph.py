@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, PositiveInt
 
 from csp_embed.errors import InputError
-from csp_embed.ir.network import Edge, Platform, Task, TaskGraph
+from csp_embed.ir.network import Edge, Handling, Platform, Task, TaskGraph
 from csp_embed.narrow import is_list, is_object
 from csp_embed.network.files.platform import platform_from, read_platform
 from csp_embed.network.files.schema import Strict, in_ms, parse, read_document, sha256
@@ -179,6 +179,12 @@ def _plain(value: Any) -> Any:
     return dict(value) if is_object(value) else value
 
 
+def handling_row(end: Handling) -> dict[str, Any]:
+    """One end's part of a link's `handling`."""
+    by_size = {} if end.bytes_per_ms is None else {"bytes_per_ms": end.bytes_per_ms}
+    return {"ms": end.ms, **by_size}
+
+
 def platform_document(platform: Platform) -> dict[str, Any]:
     """An expanded platform as a JSON document that `read_platform` understands."""
     devices: list[dict[str, Any]] = []
@@ -192,12 +198,14 @@ def platform_document(platform: Platform) -> dict[str, Any]:
         devices.append(row)
     links: list[dict[str, Any]] = []
     for k in platform.links:
-        row = {"between": list(k.between), "bytes_per_ms": k.bytes_per_ms}
+        joint: dict[str, Any] = {"between": list(k.between), "bytes_per_ms": k.bytes_per_ms}
         # Falsy values are the defaults: no latency, full or given by the link.
         for key in ("latency_ms", "duplex", "shared"):
             if getattr(k, key):
-                row[key] = getattr(k, key)
-        links.append(row)
+                joint[key] = getattr(k, key)
+        if k.handling:
+            joint["handling"] = [handling_row(end) for end in k.handling]
+        links.append(joint)
     document: dict[str, Any] = {"name": platform.name, "devices": devices, "links": links}
     if platform.buses:
         document["buses"] = [

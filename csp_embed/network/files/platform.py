@@ -17,7 +17,7 @@ from typing import Any, Literal
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from csp_embed.errors import InputError
-from csp_embed.ir.network import Bus, Device, Host, Link, Platform
+from csp_embed.ir.network import Bus, Device, Handling, Host, Link, Platform
 from csp_embed.network.files.schema import Strict, parse, read_document, sha256
 
 
@@ -51,14 +51,23 @@ class DeviceEntry(Strict):
     layout_bytes_per_ms: PositiveFloat | None = None
 
 
+class HandlingEntry(Strict):
+    """What a value takes of the device at one end of a link."""
+
+    ms: float = Field(default=0.0, ge=0)
+    bytes_per_ms: PositiveFloat | None = None
+
+
 class LinkEntry(Strict):
-    """See docs/partition-model.md; bytes_per_ms is the rate of one direction."""
+    """See docs/partition-model.md; bytes_per_ms is the rate of one direction. handling: by the ends
+    of `between`."""
 
     between: tuple[str, str]
     bytes_per_ms: PositiveFloat
     latency_ms: float = Field(default=0.0, ge=0)
     duplex: Literal["full", "half"] | None = None
     shared: str | None = None
+    handling: tuple[HandlingEntry, HandlingEntry] | None = None
 
 
 class BusEntry(Strict):
@@ -155,7 +164,14 @@ def _expand(entry: PlatformEntry, folder: Path, digest: str, stem: str) -> Platf
     # Links of the platform come last, when every name is known.
     pairs += [(k, *k.between, "") for k in entry.links]
     links = [
-        Link(ends, k.bytes_per_ms, k.latency_ms, k.duplex, _bus(k.shared, prefix, buses))
+        Link(
+            ends,
+            k.bytes_per_ms,
+            k.latency_ms,
+            k.duplex,
+            _bus(k.shared, prefix, buses),
+            _handling(k),
+        )
         for k, a, b, prefix in pairs
         for ends in _ends(prefix + a, prefix + b, groups)
     ]
@@ -233,6 +249,13 @@ def _bus(name: str | None, prefix: str, buses: list[Bus]) -> str | None:
     if name is not None and any(bus.name == prefix + name for bus in buses):
         return prefix + name
     return name
+
+
+def _handling(link: LinkEntry) -> tuple[Handling, Handling] | None:
+    if link.handling is None:
+        return None
+    a, b = (Handling(end.ms, end.bytes_per_ms) for end in link.handling)
+    return a, b
 
 
 def _first_cpu(devices: list[Device]) -> str | None:

@@ -34,6 +34,12 @@ def bearable(graph: TaskGraph, platform: Platform) -> None:
     rows += [(f"edge {e.src} -> {e.dst}", e.bytes) for e in graph.edges]
     rows += [(f"memory of {d.name}", d.memory_bytes or 0) for d in platform.devices]
     rows += [(f"link {k.name}", x) for k in platform.links for x in (k.bytes_per_ms, k.latency_ms)]
+    rows += [
+        (f"handling of link {k.name}", x)
+        for k in platform.links
+        for end in k.handling or ()
+        for x in (end.ms, end.bytes_per_ms or 0)
+    ]
     rows += [(f"bus {b.name}", b.bytes_per_ms or 0) for b in platform.buses]
     # 0 is a time like any other (a task that only forwards); only what is tiny but not 0 is
     # refused.

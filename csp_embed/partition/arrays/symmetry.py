@@ -34,8 +34,8 @@ def trimmed(graph: TaskGraph, platform: Platform, named: Collection[str]) -> Pla
     for k in platform.links:
         # Everything that makes two links equal for a plan.
         kind = (platform.rate(k), k.bytes_per_ms, k.latency_ms, k.duplex, k.shared)
-        near[k.between[0]].append((k.between[1], kind))
-        near[k.between[1]].append((k.between[0], kind))
+        for a, b in (k.between, k.between[::-1]):
+            near[a].append((b, (*kind, k.handled_by(a), k.handled_by(b))))
     like: dict[Any, list[str]] = {}
     for d in platform.devices:
         if d.name not in kept_by_name:
@@ -125,6 +125,8 @@ def _swappable(p: Problem, a: int, b: int) -> bool:
                 return False
             for h, k in zip(one, two, strict=True):
                 if (p.hop_lat[h], p.hop_inv[h]) != (p.hop_lat[k], p.hop_inv[k]):
+                    return False
+                if not np.array_equal(p.hand[h], p.hand[k]):
                     return False
                 if image[int(p.hop_to[h])] != p.hop_to[k]:
                     return False

@@ -10,14 +10,14 @@ with the task, memory, pin or link at fault.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 import numpy as np
 
 from csp_embed.errors import Infeasible
-from csp_embed.ir.network import Platform, TaskGraph
+from csp_embed.ir.network import Link, Platform, TaskGraph
 from csp_embed.partition.arrays.allowed import (
     Floats,
     Ints,
@@ -27,7 +27,7 @@ from csp_embed.partition.arrays.allowed import (
     keep_pins,
 )
 from csp_embed.partition.arrays.decimals import magnitude, number
-from csp_embed.partition.arrays.routes import arcs_of, routes_by_size
+from csp_embed.partition.arrays.routes import Arc, arcs_of, routes_by_size
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,10 @@ class Problem:
     reads), `out` (values that it makes).
     Values of like size share their routes; row [v] = m times the number of that class. Hops of the
     route a -> b: hop_ptr[(row+a)*m+b] … [+1] into hop_link, hop_to, hop_res (resource or -1 where
-    uncontended), hop_lat ms, hop_inv ms per byte. lat, inv [classes * m, m], at (row+a, b): their
-    sums; 0 where a = b. Where a cannot reach b, lat is inf and inv 0 (never inf: a value may have
-    no bytes).
+    uncontended), hop_lat ms, hop_inv ms per byte; hop_from, and hand [h, 4]: what a value takes of
+    the devices at the hop's beginning (ms, ms per byte) and end (likewise).
+    lat, inv [classes * m, m], at (row+a, b): the hops' sums; 0 where a = b. Where a cannot reach b,
+    lat is inf and inv 0 (never inf: a value may have no bytes).
     resources: names of the contended links (`a-b`, `a-b:a>b`) and buses.
     unit: ms per unit of the times here, see `normalised`.
     """
@@ -66,10 +67,12 @@ class Problem:
     out: Ints
     hop_ptr: Ints
     hop_link: Ints
+    hop_from: Ints
     hop_to: Ints
     hop_res: Ints
     hop_lat: Floats
     hop_inv: Floats
+    hand: Floats
     lat: Floats
     inv: Floats
     resources: list[str]
@@ -139,6 +142,10 @@ class Problem:
         """Whether any link has a queue."""
         return bool((self.hop_res >= 0).any())
 
+    def handled(self) -> bool:
+        """Whether a value takes time of the devices between which it travels."""
+        return bool(self.hand.any())
+
     def with_cost(self, cost: Floats) -> Problem:
         """The same with other costs."""
         return replace(self, cost=cost)
@@ -185,6 +192,7 @@ def make_problem(
     classes, kind = routes_by_size(arcs, [v[2] for v in values], platform)
     routes = [r for routes in classes for r in routes]
     hops = [hop for r in routes for hop in r or ()]
+    begins = [x for k, r in enumerate(routes) for x in _begins(k // m % m, r or [])]
     hop_ptr = np.cumsum([0] + [len(r or ()) for r in routes]).astype(np.int64)
     # inf where there is no route; per byte 0, since inf times 0 bytes would be nan.
     lat, inv = np.full((len(classes) * m, m), np.inf), np.zeros((len(classes) * m, m))
@@ -212,10 +220,18 @@ def make_problem(
         out_all,
         hop_ptr,
         np.array([h[0] for h in hops], np.int64),
+        np.array(begins, np.int64),
         np.array([h[1] for h in hops], np.int64),
         np.array([h[2] for h in hops], np.int64),
         np.array([h[3] for h in hops], float),
         np.array([h[4] for h in hops], float),
+        np.array(
+            [
+                [*_hand(platform.links[h[0]], names[a]), *_hand(platform.links[h[0]], names[h[1]])]
+                for a, h in zip(begins, hops, strict=True)
+            ],
+            float,
+        ).reshape(-1, 4),
         lat,
         inv,
         resources,
@@ -226,6 +242,17 @@ def make_problem(
     if talk:
         _reachable(problem, names)
     return problem
+
+
+def _begins(a: int, route: Sequence[Arc]) -> list[int]:
+    """Where each hop of a route from a begins: where the one before ends."""
+    return [a, *(arc[1] for arc in route[:-1])][: len(route)]
+
+
+def _hand(link: Link, end: str) -> tuple[float, float]:
+    """(ms, ms per byte) that a value over a link takes of that end."""
+    own = link.handled_by(end)
+    return own.ms, 0.0 if own.bytes_per_ms is None else float(1 / number(own.bytes_per_ms))
 
 
 def normalised(p: Problem) -> Problem:
@@ -255,7 +282,7 @@ def in_unit(p: Problem, unit: Fraction) -> Problem:
 
     return replace(
         p, cost=moved(p.cost), hop_lat=moved(p.hop_lat), hop_inv=moved(p.hop_inv),
-        lat=moved(p.lat), inv=moved(p.inv), unit=unit,
+        lat=moved(p.lat), inv=moved(p.inv), hand=moved(p.hand), unit=unit,
     )  # fmt: skip
 
 

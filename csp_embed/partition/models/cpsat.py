@@ -93,7 +93,8 @@ class Model:
         return self.x[self.p.group[task]]
 
     def send(self) -> None:
-        """active[v, a, b] where value v goes from a to b over at least one contended hop."""
+        """active[v, a, b] where value v goes from a to b over at least one hop that has a queue or
+        takes time of a device."""
         p, cp = self.p, self.cp
         # By class of routes, not by value: the same answer holds for thousands of values.
         queued = {
@@ -101,7 +102,7 @@ class Model:
             for a in range(p.m)
             for b in range(p.m)
             for row in set(p.row.tolist())
-            if any(p.hop_res[h] >= 0 for h in p.route(row, a, b))
+            if any(p.hop_res[h] >= 0 or p.hand[h].any() for h in p.route(row, a, b))
         }
         for v, u in enumerate(p.value_src):
             for t in p.consumers(v):
@@ -242,18 +243,20 @@ class Model:
         """period >= the load of every device and contended link."""
         p, cp = self.p, self.cp
         self.period = cp.new_int_var(0, self.horizon, "period")
-        for d in range(p.m):
-            mine = [t for t in range(p.n) if d in self.at(t)]
-            # For a period the order on a device does not matter, only the sum.
-            cp.add(sum(self.cost(t, d) * self.at(t)[d] for t in mine) <= self.period)
+        work = [
+            [self.cost(t, d) * self.at(t)[d] for t in range(p.n) if d in self.at(t)]
+            for d in range(p.m)
+        ]
         by_res: list[list[Any]] = [[] for _ in p.resources]
         for (v, a, b), on in self.active.items():
             for h in p.hops(a, b, v):
                 if p.hop_res[h] >= 0:
                     by_res[p.hop_res[h]].append(self.hop(v, h) * on)
-        for terms in by_res:
-            if terms:
-                cp.add(sum(terms) <= self.period)
+                for d, ms in self.exact.handling(v, h) if p.handled() else ():
+                    work[d].append(self.within(self.scale.whole(ms)) * on)
+        # For a period the order on a device does not matter, only the sum.
+        for terms in [*work, *filter(None, by_res)]:
+            cp.add(sum(terms) <= self.period)
 
     def flight(self) -> None:
         """Weights and activations of all inputs in flight within memory: what every placement that

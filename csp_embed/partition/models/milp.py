@@ -86,12 +86,17 @@ class Program:
     def loads(self, limit: Any) -> None:
         """Loads within `limit`."""
         p = self.p
-        for d in range(p.m):
-            mine = [t for t in range(p.n) if d in self.at(t)]
-            if mine:
-                self.m.add_linear_constraint(
-                    sum(float(p.cost[t, d]) * self.at(t)[d] for t in mine) <= limit
-                )
+        work = [
+            [float(p.cost[t, d]) * self.at(t)[d] for t in range(p.n) if d in self.at(t)]
+            for d in range(p.m)
+        ]
+        for (v, a, b), y in self.y.items() if p.handled() else ():
+            for h in p.hops(a, b, v):
+                for d, k in ((int(p.hop_from[h]), 0), (int(p.hop_to[h]), 2)):
+                    work[d].append(float(p.hand[h, k] + p.value_bytes[v] * p.hand[h, k + 1]) * y)
+        for terms in work:
+            if terms:
+                self.m.add_linear_constraint(sum(terms) <= limit)
         for r in range(len(p.resources)):
             terms = [
                 float(p.hop_lat[h] + p.value_bytes[v] * p.hop_inv[h]) * y

@@ -28,7 +28,7 @@ def build(p: Problem, request: Request, horizon: float) -> Model:
     timed = request.objective == "latency" or request.max_latency is not None
     steady = request.objective != "latency" or request.min_throughput is not None
     # Without queues a period has no sends: nothing of a value would count.
-    if timed or (steady and p.contended()):
+    if timed or (steady and (p.contended() or p.handled())):
         model.send()
     if timed:
         # Heads and tails cut down each task's domain before the search begins.

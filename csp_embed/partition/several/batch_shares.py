@@ -152,6 +152,7 @@ def _light(platform: Platform, batch: int) -> Platform:
     """The platform with a sample's least part of the latencies."""
 
     def own(link: Link) -> Link:
-        return replace(link, latency_ms=link.latency_ms / batch)
+        # A makespan does not know what devices do for values.
+        return replace(link, latency_ms=link.latency_ms / batch, handling=None)
 
     return replace(platform, links=tuple(own(link) for link in platform.links))

@@ -66,7 +66,7 @@ class Shares:
 
     def run(self, known: Plan) -> None:
         """Improves the incumbent. known: a plan of all shares, one more start."""
-        q, joint = load_arrays(self.one), load_arrays(self.p)
+        q, joint = (load_arrays(p, handled=False) for p in (self.one, self.p))
         found: list[State] = []
         for number, factor in enumerate(OWN.stretches):
             if found and self.clock.late():

@@ -33,6 +33,15 @@ class Exact:
         self.sizes = [number(size) for *_, size, _ in p.graph.values()]
         self.rates = [number(p.platform.rate(k)) for k in p.platform.links]
         self.lats = [number(k.latency_ms) for k in p.platform.links]
+        # By link and end: ms, ms per byte.
+        self.hands = [
+            {
+                d: (number(own.ms), 1 / number(own.bytes_per_ms) if own.bytes_per_ms else 0)
+                for d in k.between
+                for own in [k.handled_by(d)]
+            }
+            for k in p.platform.links
+        ]
         # By (value, link): all routes over a link share its time.
         self._hops: dict[tuple[int, int], Fraction] = {}
 
@@ -57,6 +66,15 @@ class Exact:
             self._hops[key] = self.lats[link] + self.sizes[value] / self.rates[link]
         return self._hops[key]
 
+    def handling(self, value: int, hop: int) -> list[tuple[int, Fraction]]:
+        """(device, ms that it takes) at both ends of one hop of a value."""
+        p = self.p
+        found = []
+        for d in (int(p.hop_from[hop]), int(p.hop_to[hop])):
+            ms, per_byte = self.hands[int(p.hop_link[hop])][p.platform.devices[d].name]
+            found.append((d, ms + self.sizes[value] * per_byte))
+        return found
+
     def comm(self, value: int, a: int, b: int) -> Fraction:
         """ms from device a to b over an idle route."""
         return sum((self.hop(value, h) for h in self.p.hops(a, b, value)), Fraction(0))
@@ -75,6 +93,12 @@ class Exact:
             [
                 *(self.cost(int(t), int(d)) for t, d in able),
                 *(self.lats[k] + s / self.rates[k] for k in links for s in set(self.sizes)),
+                *(
+                    ms + s * per_byte
+                    for k in links
+                    for ms, per_byte in self.hands[k].values()
+                    for s in set(self.sizes)
+                ),
             ]
         )
 
@@ -86,6 +110,11 @@ class Exact:
         able = np.where(np.isfinite(p.cost), np.minimum(p.cost, horizon), 0.0)
         # A cost above the horizon cannot happen in the model, so it need not fit into 64 bits.
         work = able.sum(axis=0).max(initial=0.0)
+        # A device handles each value once for every other device, over every route.
+        if p.handled():
+            each = np.maximum(p.hand[:, 0::2].max(axis=0), 0).max()
+            by_size = p.hand[:, 1::2].max()
+            work += 2 * p.m * p.m * (len(p.value_src) * each + p.value_bytes.sum() * by_size)
         # The first class of routes tells who can talk; sizes change only the ways.
         away = np.isfinite(p.lat[: p.m])
         sends = sum(
@@ -114,6 +143,7 @@ class Exact:
         """ms per sample by device, contended link and bus."""
         p = self.p
         found: dict[str, Fraction] = {}
+        handled = p.handled()
         for t, d in enumerate(dev.tolist()):
             name = p.platform.devices[d].name
             found[name] = found.get(name, Fraction(0)) + self.cost(t, d)
@@ -122,6 +152,11 @@ class Exact:
             if p.hop_res[h] >= 0:
                 name = p.resources[p.hop_res[h]]
                 found[name] = found.get(name, Fraction(0)) + self.hop(v, h)
+            for d, ms in self.handling(v, h) if handled else ():
+                # Also devices that run nothing and only pass values on.
+                if ms:
+                    name = p.platform.devices[d].name
+                    found[name] = found.get(name, Fraction(0)) + ms
         return found
 
     def critical_path(self) -> Fraction:

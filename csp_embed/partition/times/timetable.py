@@ -200,6 +200,13 @@ def loads(p: Problem, dev: Sequence[int] | Ints) -> dict[str, float]:
     work = np.bincount(at, p.cost[np.arange(p.n), at], minlength=p.m)
     found = {names[d]: float(work[d]) for d in dict.fromkeys(at.tolist())}
     v, _, _, hop = carried(p, at)
+    if p.handled():
+        ends = np.concatenate([p.hop_from[hop], p.hop_to[hop]])
+        fixed, by_size = p.hand[hop, 0::2].T, p.hand[hop, 1::2].T
+        ms = (fixed + p.value_bytes[v] * by_size).ravel()
+        for d, more in enumerate(np.bincount(ends, ms, minlength=p.m).tolist()):
+            if more:
+                found[names[d]] = found.get(names[d], 0.0) + more
     queued = p.hop_res[hop] >= 0
     v, hop = v[queued], hop[queued]
     on = p.hop_res[hop]

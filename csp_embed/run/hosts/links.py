@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from csp_embed.errors import InputError
-from csp_embed.ir.network import Link, Platform
+from csp_embed.ir.network import Handling, Link, Platform
 from csp_embed.run.hosts.client import HostWorker
+from csp_embed.run.hosts.handling import measure_handling
 from csp_embed.run.hosts.wire import Message
 
 SMALL, ROUNDS = 64, 7
@@ -70,12 +71,18 @@ def measured_links(
     none. Raises: InputError where no link has both ends; WorkerDied.
     """
     ways = {device: measure_ways(worker) for device, worker in workers.items()}
+    slower = {d: min(way.bytes_per_ms for way in both) for d, both in ways.items()}
+    taken = measure_handling(workers, slower)
     # What is on this host travels nowhere.
     free = Way(0.0, float("inf"))
     if here is not None and here not in ways:
         ways[here] = (free, free)
     found = [
-        replace(link, **_joined(*(ways[end] for end in link.between)))
+        replace(
+            link,
+            **_joined(*(ways[end] for end in link.between)),
+            handling=tuple(taken.get(end, Handling()) for end in link.between),
+        )
         for link in platform.links
         if all(end in ways for end in link.between)
     ]

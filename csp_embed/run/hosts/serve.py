@@ -6,8 +6,8 @@ second. A connection that ends, or is silent for too long, gives the worker back
 next; its models are forgotten.
 Requests: load (blob: the model; part, sha256, form), run (part, call; tensors), or with a
 sample (part, call, rank, sample, of, reads, back; those of the tensors that are not here yet),
-measure (part, call, runs, warm_ups, clock; tensors), echo (call; tensors), stop. Answers: loaded,
-done, measured, echo, error, each with `call`.
+measure (part, call, runs, warm_ups, clock; tensors), echo (call, work, back; tensors), stop.
+Answers: loaded, done, measured, echo, error, each with `call`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
+
+import numpy as np
 
 from csp_embed.errors import CspEmbedError, InputError
 from csp_embed.files import scratch_folder
@@ -188,10 +190,18 @@ class _Session:
                     message = Message("alive")
                 if message is None:
                     return
-                send(self.sock, message)
+                self._send(message)
         except OSError as error:
             self.lost = f"was lost: {error}"
             self._queue(None)
+
+    def _send(self, message: Message) -> None:
+        try:
+            send(self.sock, message)
+        except CspEmbedError as error:
+            # A tensor that cannot travel, told before a byte was sent.
+            call = message.fields.get("call", 0)
+            send(self.sock, Message("error", {"call": call, "why": error.render()}))
 
     def _answer(self, request: Message, folder: Path) -> Message:
         call = request.fields.get("call", 0)
@@ -207,10 +217,12 @@ class _Session:
 
     def _work(self, request: Message, folder: Path, call: int) -> Message:
         if request.kind == "echo":
+            begin = perf_counter()
+            _work(int(request.fields.get("work", 0)))
+            ms = 1e3 * (perf_counter() - begin)
             # Without `back` only the way here is timed.
-            return Message(
-                "echo", {"call": call}, request.tensors if request.fields["back"] else {}
-            )
+            back = request.tensors if request.fields["back"] else {}
+            return Message("echo", {"call": call, "ms": ms}, back)
         part = int(request.fields["part"])
         if request.kind == "load":
             self._load(part, request, folder)
@@ -272,3 +284,10 @@ class _Session:
         finally:
             # The session has read it: models may be large, and the disk small.
             path.unlink()
+
+
+def _work(rounds: int) -> None:
+    """Keeps the core busy as a part does, a few us a round, mostly without the interpreter."""
+    x = np.ones(1 << 12, np.float32)
+    for _ in range(rounds):
+        np.sin(x)

@@ -25,10 +25,11 @@ from numpy.typing import NDArray
 from csp_embed.errors import InputError
 
 Array = NDArray[Any]
-PROTOCOL = "csp-embed-worker/3"
+PROTOCOL = "csp-embed-worker/4"
 _LENGTHS = struct.Struct("!IQ")
 MOST_HEADER, MOST_BODY = 1 << 22, 1 << 35  # bytes: 4 MiB of names and shapes, 32 GiB of tensors
 _CHUNK = 1 << 20
+SMALL = 1 << 16  # bytes that a socket takes at once
 _AT_ONCE = 1 << 15  # bytes: a link of 100 kbit/s brings them well before silence is death
 
 
@@ -71,9 +72,11 @@ def send(sock: socket.socket, message: Message) -> None:
     if message.blob:
         pieces.append(message.blob)
     body = sum(len(p) for p in pieces)
-    # Header and lengths in one call: small messages are one packet.
-    _send_all(sock, _LENGTHS.pack(len(header), body) + header)
-    for piece in pieces:
+    first = _LENGTHS.pack(len(header), body) + header
+    # Small messages whole in one call: the reader is woken once.
+    if body <= SMALL:
+        first, pieces = b"".join([first, *pieces]), []
+    for piece in (first, *pieces):
         _send_all(sock, piece)
 
 

@@ -115,6 +115,20 @@ def test_an_equal_formula_written_otherwise_is_certified(capsys):
     assert done.code == 0, done.out + done.err
 
 
+def test_a_clip_of_two_added_tensors_is_no_idle_one():
+    """Their sum has a range of its own: 2^20 never clips the shifted sum, but it clips int32."""
+    shapes = {"x": (1, 16), "w": (16, 16), "b": (16,), "d": (16,)}
+    text = "y[n,k] += x[n,c] * w[k,c]; shr 8; add b[k]; add d[k]"
+    op = ce.ops.parse_formula(text, shapes)
+    kernel = ce.compile(op, isa=MACHINES["vta small"]())
+    program = kernel.program({**random_tensors(op, 0), **kernel.constants})
+    s = Subject(kernel.isa, program, op, program.meta["claims"])
+    assert judged(s).ok
+    clipped = ce.ops.parse_formula(f"{text}; max -1048576; min 1048576", shapes)
+    found = judged(replace(s, op=clipped), example=False)
+    assert [p.name for p in found.parts if not p.ok] == ["epilogue"]
+
+
 def test_layouts_can_be_given(capsys):
     """Without tensors in the file nothing can be looked for."""
     layouts = {"x": "0,1/16,0%1,1%16", "w": "0/16,1/16,0%16,1%16", "y": "0,1/16,0%1,1%16"}

@@ -15,14 +15,15 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
 
 from csp_embed.errors import InputError, WorkerDied
-from csp_embed.ir.network import Assignment, Plan
+from csp_embed.ir.network import Assignment, Handling, Plan
 from csp_embed.network.onnx.graph import Imported, import_onnx_graph
-from csp_embed.run.hosts import client, links
+from csp_embed.run.hosts import client, links, wire
 from csp_embed.run.hosts.client import HostWorker, RemoteRunner, connect
 from csp_embed.run.hosts.wire import Message
 from csp_embed.run.run_plan import refuse_unequal, run_plan
@@ -211,6 +212,27 @@ def test_what_is_no_worker_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
             connect([address])
 
 
+def test_a_result_that_cannot_travel_is_an_error_of_its_part() -> None:
+    """Strings would have to be pickled; the worker answers so, instead of falling silent."""
+    cast = helper.make_node("Cast", ["x"], ["y"], to=TensorProto.STRING)
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [2])
+    y = helper.make_tensor_value_info("y", TensorProto.STRING, [2])
+    made = helper.make_model(
+        helper.make_graph([cast], "g", [x], [y]), opset_imports=[helper.make_opsetid("", 17)]
+    )
+    made.ir_version = 8
+    data = made.SerializeToString()
+    with worker() as (address, _):
+        one = connect([address])["cpu1"]
+        fields = {"part": 0, "sha256": wire.digest(data), "form": "fast"}
+        one.finish(one.ask("loading", Message("load", fields, blob=data)))
+        for _ in range(2):  # and it lives on
+            call = one.ask("running", Message("run", {"part": 0}, {"x": np.ones(2, np.float32)}))
+            with pytest.raises(InputError, match="'y' of type object cannot travel"):
+                one.finish(call)
+        one.close()
+
+
 def test_two_workers_of_one_device_are_refused() -> None:
     with (
         worker() as (one, _),
@@ -279,12 +301,13 @@ def test_run_plan_goes_on_without_a_lost_worker(tmp_path: Path, model: Imported)
         ) as run:
             time.sleep(6)  # it is at its million runs, or on the way there
             process.kill()
-            for _ in range(600):
-                if new.exists():
-                    break
-                time.sleep(0.1)
+            # What it says comes after the new plan is written: an interrupt must not come between.
+            assert run.stderr is not None
+            errors = ""
+            while "went on without" not in errors and (line := run.stderr.readline()):
+                errors += line
             run.send_signal(signal.SIGINT)
-            _, errors = run.communicate(timeout=60)
+            errors += run.communicate(timeout=60)[1]
     assert "the worker of cpu1 died" in errors
     assert "went on without cpu1" in errors
     from csp_embed.network.files.plan import read_plan
@@ -363,3 +386,6 @@ def test_the_rate_of_a_limited_link_is_found(tmp_path: Path, model: Imported, pl
     else:
         assert link.bytes_per_ms > 25_000
     assert 0 < link.latency_ms < 50
+    # The device of `host:` has no worker here: nothing is known of it.
+    assert link.handling is not None
+    assert link.handling[0] == Handling() != link.handling[1]

@@ -15,22 +15,22 @@ from numpy.typing import NDArray
 from csp_embed.errors import InputError
 from csp_embed.ir.stream import Program
 from csp_embed.jit import njit
-from csp_embed.judge.certify.field import Ints, P, Values, plus, times
+from csp_embed.judge.certify.dram import lane_bytes
+from csp_embed.judge.certify.field import Ints
+from csp_embed.judge.certify.images import CONSTANT, UNKNOWN
 from csp_embed.judge.certify.lanes import Machine
 from csp_embed.judge.certify.network.elements import Elements
 from csp_embed.judge.certify.network.statement import BASE, Statement
-from csp_embed.judge.certify.walk import IMAGE, LEFT, RIGHT, SUM, Dram, Row
-from csp_embed.judge.stream.table import LOAD, STORE, Table
-from csp_embed.machine.spec import Memory
-
-CONSTANT, UNKNOWN = -1, -2
+from csp_embed.judge.stream.table import LOAD, STORE, Row, Table
+from csp_embed.machine.spec import Isa, Memory
 
 
 class Owners:
     """held: int64 per byte of every range of `before`: the number of the element that lies there,
     CONSTANT or UNKNOWN."""
 
-    def __init__(self, program: Program, s: Statement, e: Elements) -> None:
+    def __init__(self, isa: Isa, program: Program, s: Statement, e: Elements) -> None:
+        self.isa = isa
         self.before = program.before
         self.held = [np.full(len(data), CONSTANT, np.int64) for _, data in program.before]
         # All else that the file holds stays what it is: weights, biases, micro-ops.
@@ -82,79 +82,17 @@ class Owners:
             held[place[inside] - address] = numbers if isinstance(numbers, int) else numbers[inside]
         return not left
 
-    def images(
-        self, machine: Machine, table: Table, sequence: Ints, x: Values, seed: list[int],
-        weights: dict[str, Values],
-    ) -> Dram:  # fmt: skip
-        """(IMAGE records, numbers, tags) of what these instructions load as operands. x: of every
-        element; seed: of what is unknown."""
-        isa, c = machine.isa, table.c
-        records: list[tuple[int, ...]] = []
-        parts, marks, at, tag = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)], 0, 0
-        # Only what these instructions load: images of all of DRAM would not fit.
-        mine = np.zeros(len(table), np.bool_)
-        mine[sequence] = True
-        for k, memory in enumerate(isa.memories):
-            loads = mine & (c.kind == LOAD) & (c.named == k) & (table.dram_elements > 0)
-            if not loads.any():
-                continue
-            # An alias is another view of the same lanes.
-            real = int(machine.shadow[k]) if memory.alias_of else k
-            elem = memory.elem_bytes
-            low = c.dram[loads]
-            high = low + (c.y_size[loads] - 1) * c.x_stride[loads] + c.x_size[loads]
-            for n, (address, data) in enumerate(self.before):
-                first, end = -(-address // elem), (address + len(data)) // elem
-                # One record per range of the file that a load touches; a load may
-                # not leave it (see `walk`).
-                near = (low < end) & (high > first)
-                if not near.any():
-                    continue
-                first, end = max(first, int(low[near].min())), min(end, int(high[near].max()))
-                numbers, tags = self._numbers(memory, n, (first, end), x, [*seed, n, k])
-                for role in (LEFT, RIGHT, SUM):
-                    if not machine.roles[real] & role:
-                        continue
-                    # Sums are read lane by lane; operands keep one slot for
-                    # each lane of the product.
-                    slots = 1 if role == SUM else machine.slots()
-                    image = np.zeros((end - first) * slots, np.uint64)
-                    weigh(numbers, *machine.lanes(memory, role, weights), slots, image)
-                    records.append((k, role, first, end, at, tag))
-                    parts.append(image)
-                    marks.append(tags)
-                    at, tag = at + len(image), tag + len(tags)
-        return np.array(records, IMAGE), np.concatenate(parts), np.concatenate(marks)
-
-    def _numbers(
-        self, memory: Memory, n: int, span: tuple[int, int], x: Values, seed: list[int]
-    ) -> tuple[Values, Ints]:
-        """(value of every lane, 1 for each element that is no constant) of a range's elements."""
-        address, data = self.before[n]
-        begin, end = (v * memory.elem_bytes - address for v in span)
-        lanes = np.ascontiguousarray(data[begin:end]).view(memory.dram_dtype).astype(np.int64)
-        unit = len(data[begin:end]) // max(len(lanes), 1)
-        owner = self.held[n][begin:end].reshape(-1, unit)
-        numbers = (lanes % P).astype(np.uint64)
-        known = owner[:, 0] if unit == 1 else np.full(len(owner), CONSTANT)
-        numbers[known >= 0] = x[known[known >= 0]]
+    def lanes(self, memory: Memory, n: int, elements: tuple[int, int]) -> tuple[Ints, Ints]:
+        """Who lies in a range's lanes, as `images` wants it; each element that is no constant is
+        marked."""
+        begin, end = (e * memory.elem_bytes - self.before[n][0] for e in elements)
+        count = (elements[1] - elements[0]) * (memory.elem_bytes // lane_bytes(self.isa, memory))
+        owner = self.held[n][begin:end].reshape(count, -1)
         # A wider lane of which a byte is no constant is nothing that could be told.
-        lost = (owner == UNKNOWN).any(axis=1) if unit == 1 else (owner != CONSTANT).any(axis=1)
-        # Random, so that whatever depends on it differs from what is wanted.
-        rng = np.random.Generator(np.random.PCG64DXSM(seed))
-        numbers[lost] = rng.integers(1, P, int(lost.sum()), dtype=np.uint64)
-        moving = (owner != CONSTANT).any(axis=1).reshape(span[1] - span[0], -1).any(axis=1)
-        return numbers, moving.astype(np.int64)
-
-
-@njit(cache=True, nogil=True)
-def weigh(numbers: Values, lane_slot: Ints, lane_weight: Values, slots: int, image: Values) -> None:
-    """Adds every lane of every element into its slot, with its weight."""
-    lanes = len(lane_slot)
-    for k in range(len(numbers)):
-        if numbers[k]:
-            spot = k // lanes * slots + lane_slot[k % lanes]
-            image[spot] = plus(image[spot], times(numbers[k], lane_weight[k % lanes]))
+        moving = (owner != CONSTANT).any(axis=1)
+        who = owner[:, 0] if owner.shape[1] == 1 else np.where(moving, UNKNOWN, CONSTANT)
+        marks = moving.reshape(elements[1] - elements[0], -1).any(axis=1)
+        return who, marks.astype(np.int64)
 
 
 def both_ways(machine: Machine, table: Table, sequence: Ints) -> int:

@@ -18,24 +18,25 @@ from numpy.typing import NDArray
 
 from csp_embed.ir.stream import Program
 from csp_embed.judge.certify.certificate import ASSUMED, Certificate, LayerVerdict, Part
+from csp_embed.judge.certify.compare import Findings
 from csp_embed.judge.certify.dram import Result, lane_bytes
 from csp_embed.judge.certify.field import P
+from csp_embed.judge.certify.images import UNKNOWN, images
 from csp_embed.judge.certify.lanes import Machine
 from csp_embed.judge.certify.network.elements import CONSTANTS, Elements
 from csp_embed.judge.certify.network.meaning import Meaning, meaning
-from csp_embed.judge.certify.network.memory import UNKNOWN, Owners, both_ways, stored_bytes
+from csp_embed.judge.certify.network.memory import Owners, both_ways, stored_bytes
 from csp_embed.judge.certify.network.rounds import proof
 from csp_embed.judge.certify.network.rules import Undecided
 from csp_embed.judge.certify.network.statement import Layer, Operator, Statement, read_statement
-from csp_embed.judge.certify.network.sums import Found, Rounds, Stored, compare
+from csp_embed.judge.certify.network.sums import Rounds, compare
 from csp_embed.judge.certify.run import digest_of, order_part
 from csp_embed.judge.certify.stream import Walk, room, stopped
 from csp_embed.judge.certify.walk import CODE, IMAGE
-from csp_embed.judge.stream.audit import uop_intervals
+from csp_embed.judge.stream.audit import micro_ops
 from csp_embed.judge.stream.table import FINISH, LOAD, STORE, Table, make_table
 from csp_embed.judge.stream.tokens import find_order
 from csp_embed.machine.spec import Isa
-from csp_embed.machine.words.arrays import image
 from csp_embed.machine.words.bits import decode
 
 Ints = NDArray[np.int64]
@@ -112,9 +113,9 @@ def _begin(isa: Isa, program: Program, s: Statement) -> _State:
     for name in e.written:
         low[e.ids[name]], high[e.ids[name]] = s.tensors[name].reach
     table = make_table(isa, decode(isa, program.insn))
-    owners = Owners(program, s, e)
+    owners = Owners(isa, program, s, e)
     # Micro-ops do not change, so that their bytes are taken from the file once for all layers.
-    code = image(program, uop_intervals(isa, table))
+    code = micro_ops(isa, program, table)
     return _State(isa, program, s, e, Machine.of(isa), table, owners, low, high, code)
 
 
@@ -232,13 +233,13 @@ def _walked(
     x = np.concatenate([
         rng.integers(1, P, st.e.total, dtype=np.uint64), (CONSTANTS % P).astype(np.uint64)
     ])  # fmt: skip
-    stated, found = Rounds(layer, m, x, reach), Found()
-    nothing = np.full(stored.who.shape, -1, np.int16)
-    for number, (box, (_, spots)) in enumerate(
-        Result(stored.memory, 0, 0, stored.who, nothing).boxes(st.machine)
-    ):
+    stated, found = Rounds(layer, m, x, reach), Findings()
+    for number, (box, _, places) in enumerate(stored.boxes(st.machine)):
         weights = st.machine.weights(box, [*seed, number])
-        dram = st.owners.images(st.machine, st.table, sequence, x, [*seed, number], weights)
+        dram = images(
+            st.machine, st.program.before, st.table, sequence, st.owners.lanes, x,
+            [*seed, number], weights,
+        )  # fmt: skip
         # Micro-ops that an earlier layer loaded are still there; everything else is loaded anew.
         held = None if st.uops is None else st.uops.copy()
         walk = Walk(st.machine, st.table, st.code, np.zeros(2, np.int64), weights, held)
@@ -247,19 +248,19 @@ def _walked(
         why = stopped(st.isa, st.program, walk.state)
         if not why and walk.state[5] & walk.state[6]:
             why = "it multiplies elements with elements: that is no linear form"
-        last = _last(stored.address, ran.stored["byte"])
+        last, _ = stored.last(ran.stored["byte"])
         if not why and (last < 0).any():
             why = f"{int((last < 0).sum())} pieces of {op.output} are never stored"
         if why:
             st.frame.append(f"{layer.name}: {why}")
             return
-        compare(stated, stored, st.machine, ran, last, spots, weights, found)
+        compare(stated, stored, st.machine, ran, last, places, weights, found)
     st.tests = max(st.tests, found.tests)
     st.sums += [f"{layer.name}: {text}" for text in found.wrong_sums]
     st.steps += [f"{layer.name}: {text}" for text in found.wrong_steps]
 
 
-def _places(st: _State, layer: Layer, op: Operator) -> Stored | None:
+def _places(st: _State, layer: Layer, op: Operator) -> Result | None:
     """Which elements of the store's memory hold which elements of y."""
     c = st.table.c
     mine = slice(layer.begin, layer.end)
@@ -279,16 +280,8 @@ def _places(st: _State, layer: Layer, op: Operator) -> Stored | None:
     if (flat % unit).any() or (flat < 0).any() or int((who >= 0).sum()) != len(flat):
         st.frame.append(f"{layer.name}: two elements of {op.output} are said to lie in one place")
         return None
-    return Stored(memory, address, who)
-
-
-def _last(address: Ints, byte: Ints) -> Ints:
-    """Number of the last store of each element; all stores run in one queue, in program order."""
-    last = np.full(len(address), -1, np.int64)
-    at = np.clip(np.searchsorted(address, byte), 0, len(address) - 1)
-    hit = np.flatnonzero(address[at] == byte)
-    last[at[hit]] = hit
-    return last
+    nothing = np.full(who.shape, -1, np.int16)
+    return Result(op.output, place.shape, memory, address, who, nothing)
 
 
 def _has_loaded(st: _State, layer: Layer) -> None:

@@ -6,21 +6,22 @@ steps. The rounds become a `Form` as the stream's steps did, and both are read a
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
-from csp_embed.judge.certify.compare import show, weighted_sums
-from csp_embed.judge.certify.epilogue import HIGH, LOW, Expr, decide
+from csp_embed.judge.certify.compare import Findings, shapes, weighted_sums
+from csp_embed.judge.certify.dram import Result
+from csp_embed.judge.certify.epilogue import Expr
 from csp_embed.judge.certify.field import Ints, P, Values, add, mul
-from csp_embed.judge.certify.forms import Form, Reader, read_forms
+from csp_embed.judge.certify.forms import Form, Reader, Writer
 from csp_embed.judge.certify.lanes import Machine
 from csp_embed.judge.certify.network.meaning import Meaning, sum_ends
+from csp_embed.judge.certify.network.rules import Undecided
 from csp_embed.judge.certify.network.statement import Layer, Steps, follow
 from csp_embed.judge.certify.stream import Ran
-from csp_embed.judge.certify.walk import SUM, shape_nodes
-from csp_embed.machine.spec import Memory
+from csp_embed.judge.certify.walk import SUM
 
 LIMB = 21  # bits of a value that a float64 product with an int8, summed, keeps exact
 
@@ -46,26 +47,6 @@ def products(m: Meaning, weights: Ints, x: Values) -> Values:
             total = add(total, mul(part.astype(np.uint64), np.uint64(1 << (LIMB * k))))
         flat[m.out[:, at : at + step]] = total
     return flat
-
-
-@dataclass(frozen=True, eq=False)
-class Stored:
-    """Elements of the store's memory that hold elements of y: address of each, in bytes, ascending;
-    who[element, lane]: flat index into y, or -1."""
-
-    memory: Memory
-    address: Ints
-    who: Ints
-
-
-@dataclass
-class Found:
-    """What was found of one layer. tests: comparisons on which an element's verdict rests."""
-
-    wrong_sums: list[str] = field(default_factory=list[str])
-    wrong_steps: list[str] = field(default_factory=list[str])
-    tests: int = 1
-    elements: int = 0
 
 
 class Rounds:
@@ -97,66 +78,42 @@ class Rounds:
             for function, each in layer.lanes.items()
         } | {"shr": [(0, 31)] * len(layer.shift)}
 
-    def wanted(self, reader: Reader, who: Ints, places: Ints, weight: Values) -> Expr:
-        """The expression of these elements; its numbers become the reader's known variables."""
-
-        def at(values: Values) -> Values:
-            out = np.zeros(len(places), np.uint64)
-            weighted_sums(values, who, places, weight, out)
-            return out
-
-        writer = _Writer(self, reader, at, Form(np.zeros(len(places), np.uint64)))
+    def wanted(self, reader: Reader, at: Callable[[Values], Values], count: int) -> Expr:
+        """The expression of `count` elements; its numbers become the reader's known variables.
+        at: of values by element of y, those of these elements' lanes."""
+        writer = _Follower(self, Writer(reader, Form(np.zeros(count, np.uint64)), (0, 0)), at)
         follow(self.layer, writer)
-        return reader.read(writer.form, writer.reach)
+        return writer.to.read()
 
 
-class _Writer:
-    """Follows rounds step by step. reach: of the form's number."""
+class _Follower:
+    """Writes down rounds step by step."""
 
-    def __init__(self, rounds: Rounds, reader: Reader, at: Any, form: Form) -> None:
-        self.rounds, self.reader, self.at, self.form = rounds, reader, at, form
-        self.reach = (0, 0)
-        self.kept = form, self.reach
+    def __init__(self, rounds: Rounds, to: Writer, at: Callable[[Values], Values]) -> None:
+        self.rounds, self.to, self.at = rounds, to, at
+        self.kept = to.form, to.reach
 
     def contract(self, n: int) -> None:
-        self._add(self.at(self.rounds.sums[n]), self.rounds.reach[n])
-
-    def _add(self, values: Values, reach: tuple[int, int]) -> None:
-        low, high = self.reach[0] + reach[0], self.reach[1] + reach[1]
-        # Accumulators wrap around, so a range beyond int32 says nothing.
-        self.reach = (low, high) if low >= LOW and high <= HIGH else (LOW, HIGH)
-        self.form = Form(add(self.form.value, values), self.form.node)
+        self.to.add(self.at(self.rounds.sums[n]), self.rounds.reach[n])
 
     def run(self, steps: Steps, n: int) -> None:
+        r = self.rounds
         for function, amount in steps:
             if function == "add":
-                self._add(self.at(self.rounds.bias[n]), self.rounds.bias_reach[n])
-                continue
-            # What a step changes is no linear form any more: it becomes a variable with its range.
-            if self.form.value.any():
-                self.reader.variable(self.form.value, self.reach)
-            if isinstance(amount, str):
-                other = Form(self.at(self.rounds.lanes[function][n]))
-                self.reader.variable(other.value, self.rounds.lane_reach[function][n])
-                self.form = self.form.then(function, None, other)
+                self.to.add(self.at(r.bias[n]), r.bias_reach[n])
+            elif isinstance(amount, str):
+                held = r.lanes[function][n]
+                if held is None:
+                    raise Undecided(f"{function} by numbers of channels that no round has")
+                self.to.step(function, None, self.at(held), r.lane_reach[function][n])
             else:
-                self.form = self.form.then(function, amount)
-            # A short shift to the left of a number is that number times 2^k, of any size.
-            self.reach = (0, 0) if self.form.node is not None else (LOW, HIGH)
+                self.to.step(function, amount)
 
     def copy(self) -> None:
-        self.kept = self.form, self.reach
+        self.kept = self.to.form, self.to.reach
 
     def add_copy(self) -> None:
-        form, self.reach = self.kept
-        self.form = _plus(form, self.form)
-
-
-def _plus(a: Form, b: Form) -> Form:
-    """Their sum, as `walk` makes it."""
-    if a.node is None or b.node is None:
-        return Form(add(a.value, b.value), a.node or b.node)
-    return Form(np.zeros_like(a.value), ("add", None, a, b))
+        self.to.join(*self.kept)
 
 
 def _in_field(values: Ints) -> Values:
@@ -164,34 +121,13 @@ def _in_field(values: Ints) -> Values:
 
 
 def compare(
-    rounds: Rounds, stored: Stored, machine: Machine, ran: Ran, last: Ints,
-    spots: Ints, weights: dict[str, Values], found: Found,
+    rounds: Rounds, stored: Result, machine: Machine, ran: Ran, last: Ints, places: Ints,
+    weights: dict[str, Values], found: Findings,
 ) -> None:  # fmt: skip
-    """Elements `spots`, which use one box of lanes. last: number of each element's last store."""
-    _, lane_weight = machine.lanes(stored.memory, SUM, weights)
-    shapes = shape_nodes(ran.nodes, len(ran.nodes) - 1)
-    record = ran.stored[last[spots]]
-    shape = ran.nodes["shape"][record["node"]]
-    # Elements whose expressions have one shape are compared together, in arrays.
-    for k in range(shapes + 1):
-        mine = np.flatnonzero(shape == k)
-        if not len(mine):
-            continue
-        places = spots[mine]
-        form = read_forms(ran.nodes, record["node"][mine], record["value"][mine])
-        reader = Reader(ran.ones)
-        wanted = rounds.wanted(reader, stored.who, places, lane_weight)
-        known = len(reader.known)
-        read = reader.read(form)
-        found.tests = max(found.tests, sum(v.size // len(places) for v in reader.known) ** 2)
-        found.elements += len(places)
-        # The stream's form would need a number that the rounds do not have.
-        if len(reader.known) > known:
-            found.wrong_sums.append(
-                f"{len(places)} stored elements do not hold what its rounds sum"
-            )
-        elif not decide(reader.algebra, wanted, read):
-            found.wrong_steps.append(
-                f"the stream stores {show(read)}, its rounds give {show(wanted)}"
-                f" ({len(places)} elements alike)"
-            )
+    """Elements `places`, which use one box of lanes. last: number of each one's last store."""
+    _, weight = machine.lanes(stored.memory, SUM, weights)
+    for mine, form in shapes(ran, last[places]):
+        reader, spots = Reader(ran.ones), places[mine]
+        at = partial(weighted_sums, who=stored.who, places=spots, weight=weight)
+        wanted = rounds.wanted(reader, at, len(spots))
+        found.compare(reader, wanted, form, spots, stored.name)

@@ -30,8 +30,9 @@ class Loads(NamedTuple):
 
     CSR: `use` (other groups that read a value), `inp` (values that a group reads from others),
     `out` (values that others read from a group), hops of the route a -> b at (row + a) * m + b:
-    line, ms,
-    ms per unit of size [v]. once [m]: devices loaded by size once per value that leaves."""
+    line, ms, ms per unit of size [v]; where values take time of the devices that send and receive
+    them, hops whose lines are these. once [m]: devices loaded by size once per value that leaves.
+    """
 
     group: Ints
     cost: Floats
@@ -54,8 +55,15 @@ class Loads(NamedTuple):
     lines: int
 
 
-def load_arrays(p: Problem, accelerator: Ints | None = None, toll: Floats | None = None) -> Loads:
-    """Arrays of a problem. accelerator [m], toll [v]: the dnn-partitioning model, without links."""
+def load_arrays(
+    p: Problem,
+    accelerator: Ints | None = None,
+    toll: Floats | None = None,
+    *,
+    handled: bool = True,
+) -> Loads:
+    """Arrays of a problem. accelerator [m], toll [v]: the dnn-partitioning model, without links.
+    handled: with the time that values take of devices, which a makespan does not know."""
     groups, values = int(p.group.max(initial=-1)) + 1, len(p.value_src)
     cost = np.zeros((groups, p.m))
     np.add.at(cost, p.group, p.cost)
@@ -72,6 +80,12 @@ def load_arrays(p: Problem, accelerator: Ints | None = None, toll: Floats | None
         pair = np.repeat(np.arange(len(p.hop_ptr) - 1), np.diff(p.hop_ptr))[p.hop_res >= 0]
         used = p.hop_res >= 0
         line, lat, inv = p.m + p.hop_res[used], p.hop_lat[used], p.hop_inv[used]
+        if handled and p.handled():
+            every = np.repeat(np.arange(len(p.hop_ptr) - 1), np.diff(p.hop_ptr))
+            pair = np.concatenate([pair, every, every])
+            line = np.concatenate([line, p.hop_from, p.hop_to])
+            lat = np.concatenate([lat, p.hand[:, 0], p.hand[:, 2]])
+            inv = np.concatenate([inv, p.hand[:, 1], p.hand[:, 3]])
         # Pairs without a route load a line of their own, far beyond any period: searches see them
         # as very bad instead of impossible.
         apart = np.flatnonzero(~np.isfinite(p.lat.ravel()))

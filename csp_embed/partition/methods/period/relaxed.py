@@ -29,7 +29,7 @@ def _small(search: Search, step: Step) -> str | None:
     p = search.p
     if len(p.use) * p.m * p.m > OWN.places:
         return "the linear program would take longer than annealing from elsewhere"
-    if not p.contended():
+    if not (p.contended() or p.handled()):
         return "without queues, the load bound says as much"
     return None
 
