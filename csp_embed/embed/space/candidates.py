@@ -81,7 +81,7 @@ def _reads(rules: Rules, number: int, block: tuple[str, ...]) -> tuple[object, .
     """Of the operator, its machine and the pins, what the options of a block are made from."""
     op, unit = rules.op, rules.unit
     own, first = set(block), block[0] == next(iter(op.axes))
-    accesses = []
+    accesses: list[tuple[object, ...]] = []
     for role, access in operands(rules).items():
         tensor = op.tensors[access.tensor]
         # Other blocks' extents of a tensor decide nothing here.

@@ -126,7 +126,7 @@ def test_floors_are_below_every_program(inputs: Inputs) -> None:
         for last in range(first, len(free)):
             run = free[first : last + 1]
             assert sum(least[t] for t in run) <= cycles(inputs, run)
-    # By hand: products over 16 x 16 lanes, and a reset, an addition and two clips a vector at least.
+    # By hand: products over 16 x 16 lanes; a reset, an addition and two clips a vector.
     shapes = [(16, 16, 9, 64), (16, 32, 1, 64), (32, 16, 9, 16)]
     convolutions = [t for t in free if t.startswith("Conv")]
     for name, (c, k, taps, pixels) in zip(convolutions, shapes, strict=True):

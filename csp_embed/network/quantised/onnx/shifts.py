@@ -104,7 +104,7 @@ def _channel(row: Array, bias: float, xs: np.float32, ys: np.float32) -> tuple[n
     # (xs * ws) / ys in float32 rounds twice, so the quotient itself may miss 2^-n by a bit.
     scales = (near.view(np.int32) + _STEPS).view(np.float32)
     found = np.flatnonzero((xs * scales) / ys == wanted)
-    return (scales[found[0]], True) if found.size else (near, False)
+    return (np.float32(scales[found[0]]), True) if found.size else (near, False)
 
 
 class _Edit:
